@@ -1,0 +1,340 @@
+//! The validated configuration. What stands here has passed validation; durations are milliseconds,
+//! sizes are bytes, paths are resolved against the configuration file's folder.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+/// A whole job.
+#[derive(Clone, Debug)]
+pub struct JobConfig {
+    /// `[job]`.
+    pub job: Job,
+    /// `[[source]]`, in the order of the file; names are unique.
+    pub sources: Vec<Source>,
+    /// `[tables.*]`.
+    pub tables: Tables,
+    /// `[geo]`.
+    pub geo: Geo,
+    /// `[routes]`.
+    pub routes: Routes,
+    /// `[windows]`.
+    pub windows: Windows,
+    /// `[limits]`.
+    pub limits: Limits,
+}
+
+/// `[job]`.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Names the job in logs and metrics.
+    pub name: String,
+    /// Width of a live tick, in milliseconds.
+    pub tick_ms: u64,
+    /// Timely workers in this process.
+    pub workers: NonZeroUsize,
+}
+
+/// One `[[source]]` of access events.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Unique in the job; part of an event's identity.
+    pub name: String,
+    /// Where the messages come from.
+    pub kind: SourceKind,
+    /// How a message is decoded.
+    pub format: Format,
+    /// `[source.fields]`: required for `json`, overrides the defaults of the other JSON formats.
+    pub fields: FieldMap,
+    /// `[source.keys]`, or `[keys]` where the source has none.
+    pub keys: KeyRules,
+    /// What identifies a record that was sent twice.
+    pub dedupe: Dedupe,
+}
+
+/// Where messages come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Files that match a glob pattern; each is one partition. `.gz` is decompressed.
+    File {
+        /// Absolute, or relative to the working folder after resolution; may contain `*`, `?`, `[..]`, `**`.
+        pattern: String,
+    },
+    /// Standard input, one partition, one worker only.
+    Stdin,
+}
+
+/// A gateway's log format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Any JSON object; fields named by `[source.fields]`.
+    Json,
+    /// Apache APISIX `kafka-logger` / `http-logger`.
+    Apisix,
+    /// Kong `http-log` / `kafka-log`.
+    Kong,
+    /// The combined text line of NGINX and Apache httpd.
+    Combined,
+}
+
+/// What identifies a record that may arrive twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Dedupe {
+    /// The gateway's request id; records without one are identified by position and never deduplicated.
+    #[default]
+    RequestId,
+    /// A hash of the record's content, where there is no request id. Safe where times are finer than calls.
+    Content,
+}
+
+/// `[source.fields]`: where each canonical field stands in a record.
+#[derive(Clone, Debug, Default)]
+pub struct FieldMap {
+    /// Identifies the request; made by the gateway.
+    pub request_id: Option<Field>,
+    /// Event time.
+    pub time: Option<Field>,
+    /// What the `key` rule of `[keys].from` reads.
+    pub key: Option<Field>,
+    /// The API or service the route belongs to.
+    pub api: Option<Field>,
+    /// The route template as the gateway names it.
+    pub route: Option<Field>,
+    /// The path, with or without a query string; becomes a route template where there is no route.
+    pub path: Option<Field>,
+    /// HTTP method.
+    pub method: Option<Field>,
+    /// HTTP status.
+    pub status: Option<Field>,
+    /// Time taken to answer.
+    pub latency: Option<Field>,
+    /// Bytes received from the caller.
+    pub bytes_in: Option<Field>,
+    /// Bytes sent to the caller.
+    pub bytes_out: Option<Field>,
+    /// The peer's address.
+    pub client_ip: Option<Field>,
+    /// `X-Forwarded-For`, believed when the peer is a trusted proxy.
+    pub forwarded_for: Option<Field>,
+    /// ISO 3166-1 alpha-2 country; skips the geo lookup.
+    pub country: Option<Field>,
+    /// User agent.
+    pub user_agent: Option<Field>,
+    /// The gateway's consumer.
+    pub consumer: Option<Field>,
+    /// The gateway's credential id.
+    pub credential: Option<Field>,
+    /// The authenticated user.
+    pub user: Option<Field>,
+}
+
+/// One field: where it stands and its unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Where it stands.
+    pub at: Pointer,
+    /// The unit of a time or a latency; `None` where the field has none.
+    pub unit: Option<Unit>,
+}
+
+/// A JSON pointer (RFC 6901), unescaped: `/a~1b/0` is `["a/b", "0"]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pointer(pub Vec<String>);
+
+/// Units of times and latencies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds, with or without a fraction.
+    Seconds,
+    /// Milliseconds.
+    Millis,
+    /// Microseconds.
+    Micros,
+    /// Nanoseconds.
+    Nanos,
+    /// RFC 3339 text (times only).
+    Rfc3339,
+    /// Common log format, `20/Nov/2025:12:44:15 +0000` (times only).
+    Clf,
+}
+
+/// `[keys]`: where the key is found and how it becomes a key id.
+#[derive(Clone, Debug)]
+pub struct KeyRules {
+    /// Tried in order; the first that finds a non-empty value wins.
+    pub from: Vec<KeyFrom>,
+    /// How the value becomes a key id.
+    pub hash: KeyHash,
+    /// What becomes of a call without a key.
+    pub missing: MissingKey,
+}
+
+/// One place to look for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyFrom {
+    /// A request header, lower case.
+    Header(String),
+    /// A query argument.
+    Query(String),
+    /// The field that `[source.fields].key` names.
+    Key,
+    /// A field by JSON pointer.
+    Field(Pointer),
+    /// The gateway's consumer.
+    Consumer,
+    /// The gateway's credential id.
+    Credential,
+    /// The authenticated user.
+    User,
+    /// The caller's address (after trusted proxies).
+    ClientIp,
+}
+
+/// How a raw key becomes a key id.
+#[derive(Clone, Debug)]
+pub enum KeyHash {
+    /// SHA-256 of the raw key.
+    Sha256,
+    /// HMAC-SHA-256 of the raw key under a secret.
+    HmacSha256 {
+        /// The secret.
+        secret: Secret,
+    },
+    /// The gateway logs the hash itself: hex, at least 32 digits, optionally after `sha256:`.
+    Prehashed,
+    /// The value is an identifier, no secret; it is its own key id.
+    None,
+}
+
+/// What becomes of a call without a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum MissingKey {
+    /// Counted under the key id `anonymous`.
+    #[default]
+    Anonymous,
+    /// A dead letter.
+    DeadLetter,
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself. Callers hand it to what needs it and keep no copy.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `[tables.*]`.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// Keys and who owns them.
+    pub keys: Option<TableSource>,
+    /// Subscriptions.
+    pub subscriptions: Option<TableSource>,
+    /// Plans.
+    pub plans: Option<TableSource>,
+}
+
+/// Where a table comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSource {
+    /// The file.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: TableFormat,
+}
+
+/// A table file's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableFormat {
+    /// CSV with a header line.
+    Csv,
+    /// One JSON object per line.
+    Jsonl,
+}
+
+/// `[geo]`.
+#[derive(Clone, Debug, Default)]
+pub struct Geo {
+    /// Country database (mmdb, either layout).
+    pub country: Option<PathBuf>,
+    /// ASN database (mmdb, either layout).
+    pub asn: Option<PathBuf>,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[routes]`.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    /// Templates such as `/orders/{id}`, tried in order before the built-in rule.
+    pub templates: Vec<String>,
+}
+
+/// `[windows]`: event-time tolerances, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// How far events of one partition may be out of order before the watermark.
+    pub out_of_orderness_ms: u64,
+    /// How far behind the watermark an event is not yet late.
+    pub allowed_lateness_ms: u64,
+    /// How long a request id is remembered; at least `allowed_lateness_ms`.
+    pub dedupe_horizon_ms: u64,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self { out_of_orderness_ms: 5_000, allowed_lateness_ms: 600_000, dedupe_horizon_ms: 3_600_000 }
+    }
+}
+
+/// `[limits]`: what one record, one block and one tick may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one message (one line of a file); longer ones are dead letters.
+    pub message_bytes: usize,
+    /// Nesting of a JSON record.
+    pub json_depth: usize,
+    /// Members of one JSON record, all levels together.
+    pub json_fields: usize,
+    /// Records in one message (array or newline-delimited).
+    pub message_records: usize,
+    /// Bytes of one field's value that is kept (route, user agent, identifier); longer ones are cut.
+    pub text_bytes: usize,
+    /// Bytes read from a file at once.
+    pub block_bytes: usize,
+    /// Records in one tick of a bounded run.
+    pub tick_records: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 1 << 20,
+            json_depth: 64,
+            json_fields: 4_096,
+            message_records: 10_000,
+            text_bytes: 512,
+            block_bytes: 128 << 10,
+            tick_records: 100_000,
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The outside of the data: decoders, file sources, tables, geo databases.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+pub mod decode;

@@ -1,0 +1,114 @@
+//! The canonical access event, the same from every gateway.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{EventTime, KeyId, NameId, RequestId, RouteId};
+
+/// `latency_us` of a call whose latency isn't known.
+pub const LATENCY_UNKNOWN: u64 = u64::MAX;
+
+/// Where a record stands in the job's input. Ordered: the lowest position wins among duplicates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// Index in the job's list of partitions, over all sources.
+    pub partition: u32,
+    /// The message: Kafka offset, or the byte (after decompression) at which a file's line starts.
+    pub offset: u64,
+    /// The record within the message.
+    pub index: u32,
+}
+
+/// ISO 3166-1 alpha-2 country, upper case; `ZZ` is unknown.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Country(pub [u8; 2]);
+
+impl Country {
+    /// Not known: private address, no address, no database.
+    pub const UNKNOWN: Self = Self(*b"ZZ");
+
+    /// Two ASCII letters in either case; anything else is unknown.
+    #[must_use]
+    pub fn new(code: &str) -> Self {
+        match code.as_bytes() {
+            [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
+                Self([a.to_ascii_uppercase(), b.to_ascii_uppercase()])
+            }
+            _ => Self::UNKNOWN,
+        }
+    }
+
+    /// The code.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("ZZ")
+    }
+}
+
+impl Default for Country {
+    fn default() -> Self {
+        Self::UNKNOWN
+    }
+}
+
+impl fmt::Debug for Country {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One call of an API, as every decoder hands it over. 128 bytes, no pointers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessEvent {
+    /// Who called: never the raw key.
+    pub key: KeyId,
+    /// The request's identity, for deduplication.
+    pub request: RequestId,
+    /// The caller's address as IPv6 (IPv4 mapped), zero where unknown.
+    pub client: u128,
+    /// When the call was received by the gateway.
+    pub time: EventTime,
+    /// API, method and route template.
+    pub route: RouteId,
+    /// User agent.
+    pub user_agent: NameId,
+    /// Where the record stands.
+    pub position: Position,
+    /// Time to answer in microseconds, or [`LATENCY_UNKNOWN`].
+    pub latency_us: u64,
+    /// Bytes received from the caller.
+    pub bytes_in: u64,
+    /// Bytes sent to the caller.
+    pub bytes_out: u64,
+    /// Milliseconds behind its partition's running maximum if the event is late, else 0.
+    pub late_ms: u32,
+    /// Autonomous system of the caller, 0 where unknown.
+    pub asn: u32,
+    /// HTTP status; 0 where the client went away.
+    pub status: u16,
+    /// Country of the caller.
+    pub country: Country,
+}
+
+const _: () = assert!(size_of::<AccessEvent>() == 128);
+
+impl AccessEvent {
+    /// A client's error (4xx), but not 499 (the client went away).
+    #[must_use]
+    pub fn is_4xx(&self) -> bool {
+        (400..500).contains(&self.status) && self.status != 499
+    }
+
+    /// A server's error (5xx).
+    #[must_use]
+    pub fn is_5xx(&self) -> bool {
+        (500..600).contains(&self.status)
+    }
+
+    /// The latency, if known.
+    #[must_use]
+    pub fn latency(&self) -> Option<u64> {
+        (self.latency_us != LATENCY_UNKNOWN).then_some(self.latency_us)
+    }
+}

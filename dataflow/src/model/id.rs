@@ -1,0 +1,165 @@
+//! Identities. Strings are interned to stable hashes (the same in every process and run), never to
+//! counters; the strings themselves travel once, as [`Definition`]s.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
+
+/// A key's identity: the first 16 bytes of its hash, or a hash of the identifier where it is no secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyId(pub u128);
+
+impl KeyId {
+    /// Calls without a key.
+    pub const ANONYMOUS: Self = Self(0);
+    /// Calls of keys beyond a cap.
+    pub const OVERFLOW: Self = Self(1);
+
+    /// From a hash of at least 16 bytes, as made by the configured `hash`.
+    ///
+    /// # Panics
+    /// If `hash` is shorter than 16 bytes: every hash in use is 32.
+    #[must_use]
+    pub fn from_hash(hash: &[u8]) -> Self {
+        let mut first = [0; 16];
+        first.copy_from_slice(&hash[..16]);
+        Self(u128::from_be_bytes(first))
+    }
+
+    /// From an identifier that is no secret (`hash = "none"`). The reserved names are themselves.
+    #[must_use]
+    pub fn from_name(name: &str) -> Self {
+        match name {
+            "anonymous" => Self::ANONYMOUS,
+            "overflow" => Self::OVERFLOW,
+            _ => Self(xxh3_128(name.as_bytes())),
+        }
+    }
+
+    /// Whether this is a bucket of calls instead of one key: metered, never profiled, never acted on.
+    #[must_use]
+    pub fn is_bucket(self) -> bool {
+        self == Self::ANONYMOUS || self == Self::OVERFLOW
+    }
+
+    /// What workers share keys by.
+    #[must_use]
+    pub fn shard(self) -> u64 {
+        // The low half, mixed: identifiers and hashes alike are already uniform.
+        self.0 as u64
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ANONYMOUS => f.write_str("anonymous"),
+            Self::OVERFLOW => f.write_str("overflow"),
+            Self(id) => write!(f, "{id:032x}"),
+        }
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A request's identity within the job: a hash of source and request id. Zero: it has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId(pub u128);
+
+impl RequestId {
+    /// The record has no request id.
+    pub const NONE: Self = Self(0);
+
+    /// The identity of `id` in `source`.
+    #[must_use]
+    pub fn new(source: &str, id: &[u8]) -> Self {
+        let mut hasher = Xxh3::new();
+        hasher.update(source.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(id);
+        Self(hasher.digest128().max(1))
+    }
+
+    /// Whether the record has one.
+    #[must_use]
+    pub fn is_some(self) -> bool {
+        self != Self::NONE
+    }
+}
+
+/// A route's identity: API, method and template together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RouteId(pub u64);
+
+impl RouteId {
+    /// Routes beyond a cap.
+    pub const OVERFLOW: Self = Self(1);
+
+    /// The identity of a route.
+    #[must_use]
+    pub fn new(api: &str, method: &str, route: &str) -> Self {
+        let mut hasher = Xxh3::new();
+        for part in [api, method, route] {
+            hasher.update(part.as_bytes());
+            hasher.update(&[0]);
+        }
+        Self(hasher.digest().max(2))
+    }
+}
+
+/// The identity of any other string (subscription, customer, plan, user agent). Zero: unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NameId(pub u64);
+
+impl NameId {
+    /// Unknown.
+    pub const NONE: Self = Self(0);
+
+    /// The identity of `name`; the empty string is unknown.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        if name.is_empty() { Self::NONE } else { Self(xxh3_64(name.as_bytes()).max(1)) }
+    }
+
+    /// Whether it is known.
+    #[must_use]
+    pub fn is_some(self) -> bool {
+        self != Self::NONE
+    }
+}
+
+/// The string behind an identity. Sent before, or with, the first record that uses it; sending it again
+/// does no harm.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Definition {
+    /// A key whose id is a name (`hash = "none"`).
+    Key {
+        /// The key.
+        id: KeyId,
+        /// Its name.
+        name: Box<str>,
+    },
+    /// A route.
+    Route {
+        /// The route.
+        id: RouteId,
+        /// API or service; empty where the gateway names none.
+        api: Box<str>,
+        /// HTTP method.
+        method: Box<str>,
+        /// Template.
+        route: Box<str>,
+    },
+    /// Any other string.
+    Name {
+        /// Its id.
+        id: NameId,
+        /// The string.
+        text: Box<str>,
+    },
+}

@@ -1,0 +1,113 @@
+//! Rows of the tables that events are joined with.
+
+use serde::{Deserialize, Serialize};
+
+use super::{EventTime, KeyId, NameId};
+
+/// Whether a key may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum KeyState {
+    /// In use.
+    #[default]
+    Active,
+    /// Suspended.
+    Suspended,
+    /// Revoked.
+    Revoked,
+}
+
+/// What a key is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum KeyKind {
+    /// A secret.
+    #[default]
+    Secret,
+    /// Meant to be public (in a browser or an app).
+    Publishable,
+}
+
+/// What may be done about an incident.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Policy {
+    /// Record only.
+    Observe,
+    /// Alert people.
+    #[default]
+    Alert,
+    /// Suspend the key.
+    Suspend,
+    /// Revoke the key.
+    Revoke,
+}
+
+/// A row of `keys`: who owns a key, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyRow {
+    /// The key.
+    pub key: KeyId,
+    /// The subscription it is assigned to.
+    pub subscription: NameId,
+    /// Since when; `None`: since the row was first seen (the first row of a key: since ever).
+    pub valid_from: Option<EventTime>,
+    /// Its state.
+    pub state: KeyState,
+    /// Its kind.
+    pub kind: KeyKind,
+    /// When it was made.
+    pub created_at: Option<EventTime>,
+    /// When it was revoked.
+    pub revoked_at: Option<EventTime>,
+    /// When it was last used before the job saw it.
+    pub last_used_at: Option<EventTime>,
+}
+
+/// A row of `subscriptions`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SubscriptionRow {
+    /// The subscription.
+    pub id: NameId,
+    /// The customer it belongs to.
+    pub customer: NameId,
+    /// Its plan.
+    pub plan: NameId,
+    /// IANA time zone.
+    pub time_zone: NameId,
+    /// Day of the month on which it is billed, 1 to 31; 0 where unknown.
+    pub billing_anchor: u8,
+    /// When it began.
+    pub started_at: Option<EventTime>,
+}
+
+/// A row of `plans`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PlanRow {
+    /// The plan.
+    pub id: NameId,
+    /// Its name; the id where it has none.
+    pub name: NameId,
+    /// What may be done about an incident of its keys.
+    pub policy: Policy,
+}
+
+/// A row of any table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TableRow {
+    /// `keys`.
+    Key(KeyRow),
+    /// `subscriptions`.
+    Subscription(SubscriptionRow),
+    /// `plans`.
+    Plan(PlanRow),
+}
+
+/// An upsert, or a tombstone, of one table row. Of several changes of a row in one tick the highest
+/// `offset` wins (assignments of a key with different `valid_from` are different rows).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableChange {
+    /// Order within the table's input.
+    pub offset: u64,
+    /// The row.
+    pub row: TableRow,
+    /// Whether the row is gone.
+    pub deleted: bool,
+}

@@ -1,0 +1,3 @@
+//! `keytide`: the command line.
+
+fn main() {}

@@ -1,0 +1,495 @@
+//! Country and autonomous system of a caller's address, from `.mmdb` databases.
+//!
+//! A database is read into memory as a whole: a mapped file that is rewritten in place would end the
+//! process. Two record layouts are in use, MaxMind's (`country.iso_code`) and the flat one of the free
+//! `@ip-location-db` packages (`country_code`); AS numbers are numbers, or text such as `AS64500`. Which
+//! one a database has is found out once, at [`Geo::open`], by looking at its first records, so that a
+//! look-up decodes one field and nothing else.
+//!
+//! Nobody's address (private, shared, loopback, link-local, multicast, reserved) is never looked up: a
+//! database that knows one is wrong about it. Documentation and benchmark ranges are looked up like any
+//! other: examples use them, and they don't occur in real traffic.
+//!
+//! The country is where the database places the *caller*. `registered_country`, the home of the network's
+//! owner, is no substitute: for satellite and anycast networks it names a place where nobody called from.
+//!
+//! Limits: a database of 1 GiB; 100,000 networks are searched for the first usable record.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use keytide_dataflow::model::Country;
+use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions};
+
+/// Bytes of a database.
+const DATABASE_BYTES: u64 = 1 << 30;
+/// Networks, with or without a record, that are searched for the first usable one.
+const PROBED_NETWORKS: usize = 100_000;
+
+type Database = Reader<Vec<u8>>;
+type Found<'a> = LookupResult<'a, Vec<u8>>;
+type FieldPath = &'static [PathElement<'static>];
+
+/// Where country databases keep the code.
+const COUNTRY_PATHS: [FieldPath; 2] =
+    [&[PathElement::Key("country"), PathElement::Key("iso_code")], &[PathElement::Key("country_code")]];
+/// Where ASN databases keep the number.
+const ASN_PATH: FieldPath = &[PathElement::Key("autonomous_system_number")];
+
+/// Why a database can't be used. All of these need a person: none goes away by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum GeoError {
+    /// The file can't be read.
+    #[error("can't read the geo database {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is larger than any known database.
+    #[error("the geo database {} is larger than 1 GiB: use the country or ASN edition", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file isn't an `.mmdb` database, or is damaged.
+    #[error("{} is not a usable .mmdb database ({source}): download it again", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<MaxMindDbError>,
+    },
+    /// A database of something else.
+    #[error("{} holds no record with {expected}: is it a database of another kind?", path.display())]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+        /// The fields that were looked for.
+        expected: &'static str,
+    },
+}
+
+/// The open databases. Look-ups neither fail nor block; any number of threads may make them.
+#[derive(Debug)]
+pub struct Geo {
+    country: Option<(Database, FieldPath)>,
+    asn: Option<(Database, AsnForm)>,
+    unreadable: AtomicU64,
+}
+
+/// How an ASN database writes its numbers.
+#[derive(Clone, Copy, Debug)]
+enum AsnForm {
+    Number,
+    Text,
+}
+
+impl Geo {
+    /// Reads the databases that `config` names. Without a country or an ASN database every caller's
+    /// country is `ZZ` or its AS number 0; one warning, returned beside, says so.
+    ///
+    /// # Errors
+    /// If a named database can't be read or isn't what it should be.
+    pub fn open(config: &keytide_config::Geo) -> Result<(Self, Vec<String>), GeoError> {
+        let country = config.country.as_deref().map(open_country).transpose()?;
+        let asn = config.asn.as_deref().map(open_asn).transpose()?;
+        let warning = match (&country, &asn) {
+            (Some(_), Some(_)) => None,
+            (None, None) => Some(
+                "[geo] names no database: callers have no AS number, and no country unless the record has one",
+            ),
+            (None, Some(_)) => {
+                Some("[geo] names no country database: callers have no country unless the record has one")
+            }
+            (Some(_), None) => Some("[geo] names no ASN database: callers have no AS number"),
+        };
+        let warnings = warning.into_iter().map(str::to_owned).collect();
+        Ok((Self { country, asn, unreadable: AtomicU64::new(0) }, warnings))
+    }
+
+    /// Country and AS number of a caller; `ZZ` and 0 where they aren't known.
+    #[must_use]
+    pub fn locate(&self, address: IpAddr) -> (Country, u32) {
+        let address = address.to_canonical();
+        if is_nobodys(address) {
+            return (Country::UNKNOWN, 0);
+        }
+        let country = self.country.as_ref().and_then(|(database, path)| {
+            self.field(database, address, |found| Ok(found.decode_path::<&str>(path)?.map(Country::new)))
+        });
+        let asn = self
+            .asn
+            .as_ref()
+            .and_then(|(database, form)| self.field(database, address, |found| form.read(&found)));
+        (country.unwrap_or_default(), asn.unwrap_or_default())
+    }
+
+    /// Look-ups that hit a record which can't be read: signs of a damaged database.
+    #[must_use]
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
+    }
+
+    fn field<'a, T>(
+        &self,
+        database: &'a Database,
+        address: IpAddr,
+        read: impl FnOnce(Found<'a>) -> Result<Option<T>, MaxMindDbError>,
+    ) -> Option<T> {
+        if address.is_ipv6() && database.metadata().ip_version == 4 {
+            return None;
+        }
+        database.lookup(address).and_then(read).unwrap_or_else(|_| {
+            self.unreadable.fetch_add(1, Ordering::Relaxed);
+            None
+        })
+    }
+}
+
+impl AsnForm {
+    fn read(self, found: &Found<'_>) -> Result<Option<u32>, MaxMindDbError> {
+        match self {
+            Self::Number => found.decode_path(ASN_PATH),
+            Self::Text => match found.decode_path::<&str>(ASN_PATH)? {
+                None => Ok(None),
+                Some(text) => parse_asn(text).map(Some).ok_or_else(|| MaxMindDbError::Decoding {
+                    message: "not an AS number".to_owned(),
+                    offset: found.offset(),
+                    path: None,
+                }),
+            },
+        }
+    }
+}
+
+/// `64500`, or `AS64500` in either case.
+pub(crate) fn parse_asn(text: &str) -> Option<u32> {
+    let digits = match text.get(..2) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("as") => &text[2..],
+        _ => text,
+    };
+    // `parse` alone would take a sign.
+    if digits.bytes().all(|digit| digit.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+fn open_country(path: &Path) -> Result<(Database, FieldPath), GeoError> {
+    let database = read_database(path)?;
+    let layout = probe(&database, |found| {
+        COUNTRY_PATHS.into_iter().find(|field| matches!(found.decode_path::<&str>(field), Ok(Some(_))))
+    });
+    match layout {
+        Some(layout) => Ok((database, layout)),
+        None => Err(GeoError::OtherKind {
+            path: path.to_owned(),
+            expected: "`country.iso_code` or `country_code`",
+        }),
+    }
+}
+
+fn open_asn(path: &Path) -> Result<(Database, AsnForm), GeoError> {
+    let database = read_database(path)?;
+    let form = probe(&database, |found| {
+        [AsnForm::Number, AsnForm::Text].into_iter().find(|form| matches!(form.read(found), Ok(Some(_))))
+    });
+    match form {
+        Some(form) => Ok((database, form)),
+        None => Err(GeoError::OtherKind {
+            path: path.to_owned(),
+            expected: "a usable `autonomous_system_number`",
+        }),
+    }
+}
+
+fn read_database(path: &Path) -> Result<Database, GeoError> {
+    let read = |source| GeoError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
+    let mut bytes = Vec::new();
+    file.take(DATABASE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > DATABASE_BYTES {
+        return Err(GeoError::TooLarge { path: path.to_owned() });
+    }
+    Reader::from_source(bytes)
+        .map_err(|source| GeoError::Invalid { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// What `layout` says of the first record that it can say something of.
+fn probe<T>(database: &Database, layout: impl Fn(&Found<'_>) -> Option<T>) -> Option<T> {
+    // Empty and aliased networks are visited too, so that they count: a damaged tree may have more of
+    // them than can be walked.
+    let every = WithinOptions::default().include_networks_without_data().include_aliased_networks();
+    let networks = database.networks(every).ok()?;
+    networks.take(PROBED_NETWORKS).filter_map(Result::ok).find_map(|found| layout(&found))
+}
+
+/// Whether an address (IPv4 never as IPv6) belongs to nobody in particular.
+fn is_nobodys(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_nobodys_v4(address),
+        IpAddr::V6(address) => is_nobodys_v6(address),
+    }
+}
+
+fn is_nobodys_v4(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    first == 0 // this network
+        || first >= 224 // multicast, reserved, broadcast
+        || address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || (first == 100 && second & 0xc0 == 64) // shared by carriers (RFC 6598)
+}
+
+fn is_nobodys_v6(address: Ipv6Addr) -> bool {
+    address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_unique_local()
+        || address.is_unicast_link_local()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use mmdb_writer::{IpVersion, Value, Writer};
+    use proptest::prelude::*;
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    fn nested(code: &str) -> Value {
+        Value::map([
+            ("country", Value::map([("iso_code", Value::from(code))])),
+            ("registered_country", Value::map([("iso_code", Value::from("XX"))])),
+        ])
+    }
+
+    fn flat(code: &str) -> Value {
+        Value::map([("country_code", Value::from(code))])
+    }
+
+    fn asn(number: impl Into<Value>) -> Value {
+        Value::map([
+            ("autonomous_system_number", number.into()),
+            ("autonomous_system_organization", Value::from("Example")),
+        ])
+    }
+
+    fn database(version: IpVersion, networks: &[(&str, Value)]) -> Vec<u8> {
+        let mut writer = Writer::builder("Test")
+            .ip_version(version)
+            .build_epoch(std::time::UNIX_EPOCH)
+            .description(&[("en", "test")])
+            .build();
+        for (network, value) in networks {
+            writer.insert_value(network.parse::<ipnet::IpNet>().unwrap(), value.clone()).unwrap();
+        }
+        writer.to_bytes().unwrap()
+    }
+
+    fn on_disk(bytes: &[u8]) -> NamedTempFile {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn open(country: Option<&[u8]>, asn: Option<&[u8]>) -> Result<(Geo, Vec<String>), GeoError> {
+        let (country, asn) = (country.map(on_disk), asn.map(on_disk));
+        let path = |file: &Option<NamedTempFile>| file.as_ref().map(|file| file.path().to_owned());
+        Geo::open(&keytide_config::Geo {
+            country: path(&country),
+            asn: path(&asn),
+            trusted_proxies: Vec::new(),
+        })
+    }
+
+    fn locate(geo: &Geo, address: &str) -> (String, u32) {
+        let (country, asn) = geo.locate(address.parse().unwrap());
+        (country.as_str().to_owned(), asn)
+    }
+
+    #[test]
+    fn both_country_layouts_and_both_asn_forms() {
+        for country in [nested, flat] {
+            for number in [Value::from(64_500_u32), Value::from("64500"), Value::from("AS64500")] {
+                let countries = database(
+                    IpVersion::V6,
+                    &[("198.18.0.0/16", country("de")), ("2001:db8::/32", country("FR"))],
+                );
+                let numbers = database(
+                    IpVersion::V6,
+                    &[("198.18.1.0/24", asn(number.clone())), ("2001:db8::/32", asn(number.clone()))],
+                );
+                let (geo, warnings) = open(Some(&countries), Some(&numbers)).unwrap();
+                assert!(warnings.is_empty());
+                assert_eq!(locate(&geo, "198.18.1.7"), ("DE".into(), 64_500));
+                assert_eq!(locate(&geo, "::ffff:198.18.1.7"), ("DE".into(), 64_500));
+                assert_eq!(locate(&geo, "198.18.2.7"), ("DE".into(), 0));
+                assert_eq!(locate(&geo, "2001:db8::1"), ("FR".into(), 64_500));
+                assert_eq!(locate(&geo, "203.0.113.1"), ("ZZ".into(), 0), "not in the database");
+                assert_eq!(locate(&geo, "2001:4860::1"), ("ZZ".into(), 0), "not in the database");
+                assert_eq!(geo.unreadable(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn an_ipv4_database_knows_no_ipv6_address() {
+        let countries = database(IpVersion::V4, &[("198.18.0.0/16", flat("DE"))]);
+        let (geo, _) = open(Some(&countries), None).unwrap();
+        assert_eq!(locate(&geo, "2001:db8::1"), ("ZZ".into(), 0));
+        assert_eq!(locate(&geo, "::ffff:198.18.0.1"), ("DE".into(), 0));
+        assert_eq!(geo.unreadable(), 0);
+    }
+
+    #[test]
+    fn nobodys_addresses_are_unknown_even_where_the_database_knows_them() {
+        let everything = [("0.0.0.0/0", nested("US")), ("::/0", nested("US"))];
+        let countries = database(IpVersion::V6, &everything[1..]);
+        let ipv4 = database(IpVersion::V4, &everything[..1]);
+        for bytes in [countries, ipv4] {
+            let (geo, _) = open(Some(&bytes), None).unwrap();
+            for address in [
+                "0.0.0.0",
+                "0.1.2.3",
+                "10.1.2.3",
+                "100.64.0.1",
+                "100.127.255.255",
+                "127.0.0.1",
+                "169.254.169.254",
+                "172.16.0.1",
+                "172.31.255.255",
+                "192.168.1.1",
+                "224.0.0.1",
+                "240.0.0.1",
+                "255.255.255.255",
+                "::",
+                "::1",
+                "fe80::1",
+                "fc00::1",
+                "fd12::1",
+                "ff02::1",
+                "::ffff:10.0.0.1",
+            ] {
+                assert_eq!(locate(&geo, address), ("ZZ".into(), 0), "{address}");
+            }
+            for address in
+                ["1.1.1.1", "100.63.255.255", "100.128.0.0", "172.32.0.1", "192.0.2.1", "198.18.0.1"]
+            {
+                assert_eq!(locate(&geo, address).0, "US", "{address}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_registered_country_is_not_where_the_caller_is() {
+        let only_registered =
+            Value::map([("registered_country", Value::map([("iso_code", Value::from("AU"))]))]);
+        let countries =
+            database(IpVersion::V6, &[("198.18.0.0/24", only_registered), ("198.18.1.0/24", nested("DE"))]);
+        let (geo, _) = open(Some(&countries), None).unwrap();
+        assert_eq!(locate(&geo, "198.18.0.1").0, "ZZ");
+        assert_eq!(locate(&geo, "198.18.1.1").0, "DE");
+        assert_eq!(geo.unreadable(), 0);
+    }
+
+    #[test]
+    fn exactly_one_warning_where_a_database_is_absent() {
+        let countries = database(IpVersion::V4, &[("198.18.0.0/16", flat("DE"))]);
+        let numbers = database(IpVersion::V4, &[("198.18.0.0/16", asn(64_500_u32))]);
+        for (country, asn) in [(None, None), (Some(&countries), None), (None, Some(&numbers))] {
+            let (geo, warnings) = open(country.map(Vec::as_slice), asn.map(Vec::as_slice)).unwrap();
+            assert_eq!(warnings.len(), 1);
+            let expected =
+                (if country.is_some() { "DE" } else { "ZZ" }, if asn.is_some() { 64_500 } else { 0 });
+            assert_eq!(locate(&geo, "198.18.0.1"), (expected.0.to_owned(), expected.1));
+        }
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let missing = PathBuf::from("no/such/country.mmdb");
+        let error =
+            Geo::open(&keytide_config::Geo { country: Some(missing), ..Default::default() }).unwrap_err();
+        assert!(error.to_string().contains("country.mmdb"), "{error}");
+
+        let numbers = database(IpVersion::V4, &[("198.18.0.0/16", asn(64_500_u32))]);
+        let error = open(Some(&numbers), None).unwrap_err();
+        assert!(matches!(error, GeoError::OtherKind { .. }), "{error}");
+
+        let none = database(IpVersion::V4, &[("198.18.0.0/16", asn("unknown"))]);
+        assert!(matches!(open(None, Some(&none)).unwrap_err(), GeoError::OtherKind { .. }));
+        assert!(matches!(open(None, Some(b"not one")).unwrap_err(), GeoError::Invalid { .. }));
+    }
+
+    #[test]
+    fn a_record_that_cant_be_read_is_unknown_and_counted() {
+        let countries = database(
+            IpVersion::V4,
+            &[
+                ("198.18.0.0/24", flat("DE")),
+                ("198.18.1.0/24", Value::map([("country_code", Value::from(7_u32))])),
+            ],
+        );
+        let numbers =
+            database(IpVersion::V4, &[("198.18.0.0/24", asn("AS64500")), ("198.18.1.0/24", asn("AS-1"))]);
+        let (geo, _) = open(Some(&countries), Some(&numbers)).unwrap();
+        assert_eq!(locate(&geo, "198.18.0.1"), ("DE".into(), 64_500));
+        assert_eq!(geo.unreadable(), 0);
+        assert_eq!(locate(&geo, "198.18.1.1"), ("ZZ".into(), 0));
+        assert_eq!(geo.unreadable(), 2);
+    }
+
+    #[test]
+    fn as_numbers() {
+        assert_eq!(parse_asn("64500"), Some(64_500));
+        assert_eq!(parse_asn("AS64500"), Some(64_500));
+        assert_eq!(parse_asn("as4294967295"), Some(u32::MAX));
+        for text in ["", "AS", "+1", "AS+1", "AS 1", "4294967296", "ASX", "é"] {
+            assert_eq!(parse_asn(text), None, "{text}");
+        }
+    }
+
+    fn look_everywhere(bytes: &[u8]) {
+        let (country, asn) = (open(Some(bytes), None), open(None, Some(bytes)));
+        for geo in [country, asn].into_iter().flatten().map(|(geo, _)| geo) {
+            for address in ["198.18.0.1", "198.18.1.1", "1.1.1.1", "2001:db8::1", "2a00::1"] {
+                let _ = locate(&geo, address);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_database(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
+            prop_assert!(open(Some(&bytes), None).is_err());
+            prop_assert!(open(None, Some(&bytes)).is_err());
+        }
+
+        #[test]
+        fn a_damaged_database_never_panics(
+            flips in proptest::collection::vec((any::<proptest::sample::Index>(), 0..8_u32), 1..12),
+            cut in proptest::option::weighted(0.2, any::<proptest::sample::Index>()),
+            version in prop_oneof![Just(IpVersion::V4), Just(IpVersion::V6)],
+        ) {
+            let mut value = nested("DE");
+            if let (Value::Map(map), Value::Map(more)) = (&mut value, asn("AS64500")) {
+                map.extend(more);
+            }
+            let mut bytes = database(version, &[("198.18.0.0/24", value), ("198.18.1.0/24", flat("FR"))]);
+            for (at, bit) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            look_everywhere(&bytes);
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Cutting a byte stream into blocks of whole lines.
+//!
+//! A line ends with `\n` or `\r\n`, the last one also with the stream; its end is no part of it. Empty lines
+//! are passed over. The stream is read straight into the block's buffer; only the beginning of the line that
+//! the block cuts is copied, to the next block.
+
+use std::io::{self, ErrorKind, Read};
+
+use memchr::{memchr, memchr_iter, memrchr};
+use sha2::{Digest, Sha256};
+
+/// How a partition is cut into blocks. The cut shows nowhere in the lines or their positions.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Bytes of a block, about: at most one line more.
+    pub bytes: usize,
+    /// Lines that aren't empty in a block, at most; `usize::MAX`: as many as fit.
+    pub lines: usize,
+    /// Bytes of a line; longer ones are [`TooLong`].
+    pub line_bytes: usize,
+}
+
+/// Whole lines of one partition, and then perhaps one that was too long to be kept. Not `Debug`: lines may
+/// hold raw keys.
+pub struct Block {
+    /// Where its first byte stands in the stream.
+    offset: u64,
+    /// The lines stand in `text[..len]`; the rest is room.
+    text: Vec<u8>,
+    len: usize,
+    line_bytes: usize,
+    streamed: Option<TooLong>,
+    /// Nothing follows in this partition.
+    pub last: bool,
+}
+
+/// A line beyond the limit: what is left of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooLong {
+    /// Where it starts.
+    pub offset: u64,
+    /// Its length in bytes without its end.
+    pub length: u64,
+    /// SHA-256 of these bytes.
+    pub sha256: [u8; 32],
+}
+
+/// One line.
+pub enum Line<'a> {
+    /// A line within the limit.
+    Whole {
+        /// Where it starts.
+        offset: u64,
+        /// The line without its end; never empty.
+        text: &'a [u8],
+    },
+    /// A line beyond the limit.
+    TooLong(TooLong),
+}
+
+impl Block {
+    /// The lines, in order.
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        let text = &self.text[..self.len];
+        let mut start = 0;
+        let mut streamed = self.streamed.clone();
+        std::iter::from_fn(move || {
+            while start < text.len() {
+                let (offset, rest) = (self.offset + start as u64, &text[start..]);
+                let end = memchr(b'\n', rest).unwrap_or(rest.len());
+                start += end + 1;
+                let line = without_return(&rest[..end]);
+                if line.len() > self.line_bytes {
+                    let (length, sha256) = (line.len() as u64, Sha256::digest(line).into());
+                    return Some(Line::TooLong(TooLong { offset, length, sha256 }));
+                }
+                if !line.is_empty() {
+                    return Some(Line::Whole { offset, text: line });
+                }
+            }
+            streamed.take().map(Line::TooLong)
+        })
+    }
+
+    /// The buffer, for the next block.
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.text
+    }
+}
+
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// The state between two blocks.
+#[derive(Default)]
+pub(super) struct Lines {
+    /// Where the next block starts in the stream.
+    offset: u64,
+    /// What was read beyond the previous block.
+    carry: Vec<u8>,
+    /// The stream has ended.
+    ended: bool,
+}
+
+impl Lines {
+    /// Where the next block starts.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Drops what was read ahead: the stream goes on at [`offset`](Self::offset).
+    pub(super) fn forget_carry(&mut self) {
+        self.carry = Vec::new();
+        self.ended = false;
+    }
+
+    /// The next block, in the buffer `text`.
+    ///
+    /// # Errors
+    /// Those of `input`. The stream must not be used after one.
+    pub(super) fn next_block(
+        &mut self,
+        input: &mut impl Read,
+        cut: &Cut,
+        mut text: Vec<u8>,
+    ) -> io::Result<Block> {
+        let mut filled = self.carry.len();
+        let mut target = cut.bytes.max(filled).max(1);
+        grow(&mut text, target);
+        text[..filled].copy_from_slice(&self.carry);
+        let mut searched = 0;
+        loop {
+            filled += self.fill(input, &mut text[filled..target])?;
+            let end = match whole_lines(&text[..filled], searched, cut.lines) {
+                Some(end) if !self.ended || end.full => end.bytes,
+                _ if self.ended => filled,
+                _ if filled > cut.line_bytes.saturating_add(1) => {
+                    return self.skip_line(input, cut, text, filled);
+                }
+                _ => {
+                    searched = filled;
+                    target = target.saturating_mul(2).min(cut.line_bytes.saturating_add(2));
+                    grow(&mut text, target);
+                    continue;
+                }
+            };
+            self.carry.clear();
+            self.carry.extend_from_slice(&text[end..filled]);
+            return Ok(self.block(text, end, end as u64, cut, None));
+        }
+    }
+
+    /// Fills `room`, as far as the stream reaches; how far.
+    fn fill(&mut self, input: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < room.len() && !self.ended {
+            match input.read(&mut room[filled..]) {
+                Ok(0) => self.ended = true,
+                Ok(bytes) => filled += bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Passes over the line that begins in `text[..filled]`, hashing it.
+    fn skip_line(
+        &mut self,
+        input: &mut impl Read,
+        cut: &Cut,
+        mut text: Vec<u8>,
+        mut filled: usize,
+    ) -> io::Result<Block> {
+        let mut line = LineHash::default();
+        let mut passed = 0;
+        self.carry.clear();
+        loop {
+            if let Some(end) = memchr(b'\n', &text[..filled]) {
+                line.update(&text[..end]);
+                passed += end as u64 + 1;
+                self.carry.extend_from_slice(&text[end + 1..filled]);
+                break;
+            }
+            line.update(&text[..filled]);
+            passed += filled as u64;
+            if self.ended {
+                break;
+            }
+            filled = self.fill(input, &mut text)?;
+        }
+        let too_long = line.finish(self.offset);
+        Ok(self.block(text, 0, passed, cut, Some(too_long)))
+    }
+
+    fn block(
+        &mut self,
+        text: Vec<u8>,
+        len: usize,
+        passed: u64,
+        cut: &Cut,
+        streamed: Option<TooLong>,
+    ) -> Block {
+        let offset = self.offset;
+        self.offset += passed;
+        let last = self.ended && self.carry.is_empty();
+        Block { offset, text, len, line_bytes: cut.line_bytes, streamed, last }
+    }
+}
+
+/// Makes `text` at least `bytes` long; a buffer that comes back is zeroed only once.
+fn grow(text: &mut Vec<u8>, bytes: usize) {
+    if text.len() < bytes {
+        text.resize(bytes, 0);
+    }
+}
+
+struct WholeLines {
+    bytes: usize,
+    /// As many lines as a block may have.
+    full: bool,
+}
+
+/// The whole lines at the beginning of `text`, at most `limit` that aren't empty. No line ends before
+/// `searched`.
+fn whole_lines(text: &[u8], searched: usize, limit: usize) -> Option<WholeLines> {
+    if limit == usize::MAX {
+        return memrchr(b'\n', &text[searched..])
+            .map(|end| WholeLines { bytes: searched + end + 1, full: false });
+    }
+    let (mut bytes, mut lines) = (0, 0);
+    for end in memchr_iter(b'\n', &text[searched..]) {
+        let end = searched + end;
+        lines += usize::from(!without_return(&text[bytes..end]).is_empty());
+        bytes = end + 1;
+        if lines >= limit {
+            return Some(WholeLines { bytes, full: true });
+        }
+    }
+    (bytes > 0).then_some(WholeLines { bytes, full: false })
+}
+
+/// Length and hash of a line that comes in pieces; a `\r` before its end is held back.
+#[derive(Default)]
+struct LineHash {
+    hash: Sha256,
+    length: u64,
+    held_return: bool,
+}
+
+impl LineHash {
+    fn update(&mut self, piece: &[u8]) {
+        if piece.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut self.held_return) {
+            self.hash.update(b"\r");
+            self.length += 1;
+        }
+        let line = without_return(piece);
+        self.held_return = line.len() < piece.len();
+        self.hash.update(line);
+        self.length += line.len() as u64;
+    }
+
+    fn finish(self, offset: u64) -> TooLong {
+        TooLong { offset, length: self.length, sha256: self.hash.finalize().into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A line as the tests compare it.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    enum Seen {
+        Whole(u64, Vec<u8>),
+        TooLong(TooLong),
+    }
+
+    /// Reads in pieces of the given sizes, over and over, with interruptions between them.
+    struct Pieces<'a> {
+        text: &'a [u8],
+        sizes: Vec<usize>,
+        turn: usize,
+    }
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            self.turn += 1;
+            if self.turn.is_multiple_of(3) {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            let size = self.sizes[self.turn % self.sizes.len()].max(1);
+            let (now, rest) = self.text.split_at(size.min(room.len()).min(self.text.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.text = rest;
+            Ok(now.len())
+        }
+    }
+
+    fn read(text: &[u8], cut: &Cut, sizes: &[usize]) -> Vec<Seen> {
+        let mut input = Pieces { text, sizes: sizes.to_vec(), turn: 0 };
+        let mut lines = Lines::default();
+        let (mut seen, mut buffer) = (Vec::new(), Vec::new());
+        loop {
+            let block = lines.next_block(&mut input, cut, buffer).unwrap();
+            let before = seen.len();
+            seen.extend(block.lines().map(|line| match line {
+                Line::Whole { offset, text } => Seen::Whole(offset, text.to_vec()),
+                Line::TooLong(line) => Seen::TooLong(line),
+            }));
+            assert!(seen.len() - before <= cut.lines, "a block of too many lines");
+            assert!(block.text.len() <= cut.bytes.max(cut.line_bytes + 2), "a buffer beyond its bound");
+            if block.last {
+                assert_eq!(lines.offset(), text.len() as u64);
+                return seen;
+            }
+            buffer = block.into_buffer();
+        }
+    }
+
+    /// The same by the book: the whole text in memory.
+    fn model(text: &[u8], line_bytes: usize) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        let mut offset = 0;
+        for line in text.split(|&byte| byte == b'\n') {
+            let start = offset;
+            offset += line.len() as u64 + 1;
+            let line = without_return(line);
+            if line.len() > line_bytes {
+                let (length, sha256) = (line.len() as u64, Sha256::digest(line).into());
+                seen.push(Seen::TooLong(TooLong { offset: start, length, sha256 }));
+            } else if !line.is_empty() {
+                seen.push(Seen::Whole(start, line.to_vec()));
+            }
+        }
+        seen
+    }
+
+    fn cut(bytes: usize, line_bytes: usize) -> Cut {
+        Cut { bytes, lines: usize::MAX, line_bytes }
+    }
+
+    #[test]
+    fn ends_of_lines_are_no_part_of_them() {
+        let seen = read(b"a\r\n\n\r\nbc\nd\re\n\rf", &cut(64, 16), &[64]);
+        let whole = |offset, text: &[u8]| Seen::Whole(offset, text.to_vec());
+        assert_eq!(seen, [whole(0, b"a"), whole(6, b"bc"), whole(9, b"d\re"), whole(13, b"\rf")]);
+        assert_eq!(read(b"", &cut(64, 16), &[1]), []);
+        assert_eq!(read(b"\n\r\n\n", &cut(1, 16), &[1]), []);
+    }
+
+    #[test]
+    fn the_limit_is_exact_whether_a_line_fits_the_block_or_streams_by() {
+        for block in [1, 8, 9, 10, 11, 64] {
+            for end in ["", "\n", "\r\n", "\r", "\r\nnext\n"] {
+                for length in [7, 8, 9, 300] {
+                    let text = [&b"xy\n"[..], &vec![b'a'; length], end.as_bytes()].concat();
+                    let seen = read(&text, &cut(block, 8), &[3, 1, 64]);
+                    assert_eq!(seen, model(&text, 8), "block {block}, end {end:?}, length {length}");
+                    let kept = matches!(&seen[1], Seen::Whole(3, _));
+                    assert_eq!(kept, length <= 8, "block {block}, end {end:?}, length {length}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_gives_the_lines_of_the_whole_text(
+            text in proptest::collection::vec(prop_oneof![4 => Just(b'a'), 1 => any::<u8>(), 2 => Just(b'\n'), 1 => Just(b'\r')], 0..400),
+            sizes in proptest::collection::vec(1usize..50, 1..5),
+            bytes in 1usize..80,
+            lines in prop_oneof![1usize..6, Just(usize::MAX)],
+            line_bytes in 1usize..60,
+        ) {
+            let seen = read(&text, &Cut { bytes, lines, line_bytes }, &sizes);
+            prop_assert_eq!(seen, model(&text, line_bytes));
+        }
+    }
+}

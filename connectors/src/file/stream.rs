@@ -1,0 +1,482 @@
+//! One partition's bytes: opened when first read, decompressed where gzip, closed while others are read.
+
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::lines::Lines;
+use super::{Block, Cut, FileError};
+
+/// A gzip file paused within its first bytes is read from its beginning again; beyond, its state is kept.
+const REWIND_BYTES: u64 = 1 << 20;
+/// Compressed bytes read at once.
+const GZIP_BUFFER_BYTES: usize = 64 << 10;
+const GZIP_MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+
+/// One file or stream, read once from beginning to end.
+pub struct Partition {
+    origin: Origin,
+    stream: Option<Stream>,
+    /// Bytes of the origin that were read, those read twice counted once.
+    bytes_read: u64,
+    lines: Lines,
+}
+
+/// Where the bytes come from.
+#[derive(Clone)]
+enum Origin {
+    /// A regular file: what it was when it was listed.
+    File(Arc<Listed>),
+    /// A pipe or device in the file system, which can be opened once.
+    Device(Arc<PathBuf>),
+    /// A stream without a path.
+    Stream,
+}
+
+struct Listed {
+    path: PathBuf,
+    bytes: u64,
+    identity: (u64, u64),
+}
+
+enum Stream {
+    Plain(Raw),
+    Gzip(Box<MultiGzDecoder<BufReader<Raw>>>),
+}
+
+impl Partition {
+    pub(super) fn file(path: PathBuf, metadata: &Metadata) -> Self {
+        let origin = if metadata.is_file() {
+            Origin::File(Arc::new(Listed { path, bytes: metadata.len(), identity: identity(metadata) }))
+        } else {
+            Origin::Device(Arc::new(path))
+        };
+        Self { origin, stream: None, bytes_read: 0, lines: Lines::default() }
+    }
+
+    /// A stream without a path, such as standard input.
+    #[must_use]
+    pub fn stream(reader: Box<dyn Read + Send>) -> Self {
+        let raw = Raw { origin: Origin::Stream, reader: Some(reader), position: 0, pushed_back: Vec::new() };
+        Self {
+            origin: Origin::Stream,
+            stream: Some(Stream::Plain(raw)),
+            bytes_read: 0,
+            lines: Lines::default(),
+        }
+    }
+
+    /// The file's path, lossily where it isn't UTF-8; `None` for a stream.
+    #[must_use]
+    pub fn path(&self) -> Option<String> {
+        match &self.origin {
+            Origin::File(file) => Some(file.path.display().to_string()),
+            Origin::Device(path) => Some(path.display().to_string()),
+            Origin::Stream => None,
+        }
+    }
+
+    /// Its size in (compressed) bytes; `None` where only its end will tell.
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
+        match &self.origin {
+            Origin::File(file) => Some(file.bytes),
+            Origin::Device(_) | Origin::Stream => None,
+        }
+    }
+
+    /// How many of them were read.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// The next block of whole lines, in the buffer `text`. The block that is `last` must be the last call.
+    ///
+    /// # Errors
+    /// If the file can't be opened or read, is damaged, or isn't the one that was listed. The partition must
+    /// not be used after an error.
+    pub fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<Block, FileError> {
+        let mut stream = match self.stream.take() {
+            Some(Stream::Plain(raw)) if matches!(self.origin, Origin::Stream) && raw.position == 0 => {
+                self.detect(raw)?
+            }
+            Some(stream) => stream,
+            None => self.open()?,
+        };
+        let block = self.lines.next_block(&mut stream, cut, text);
+        let block = block.map_err(|error| self.read_error(&stream, error))?;
+        self.bytes_read = self.bytes_read.max(stream.raw().position);
+        if !block.last {
+            self.stream = Some(stream);
+        }
+        Ok(block)
+    }
+
+    /// Closes the file until the next block is asked for. Pipes and streams stay open.
+    pub fn pause(&mut self) {
+        if !matches!(self.origin, Origin::File(_)) {
+            return;
+        }
+        match &mut self.stream {
+            Some(Stream::Gzip(gzip)) if self.lines.offset() > REWIND_BYTES => {
+                gzip.get_mut().get_mut().reader = None;
+            }
+            stream => {
+                *stream = None;
+                self.lines.forget_carry();
+            }
+        }
+    }
+
+    /// Opens the stream at the next line.
+    fn open(&self) -> Result<Stream, FileError> {
+        let raw = Raw { origin: self.origin.clone(), reader: None, position: 0, pushed_back: Vec::new() };
+        let mut stream = self.detect(raw)?;
+        let offset = self.lines.offset();
+        let passed = match &mut stream {
+            Stream::Plain(raw) if offset > 0 => {
+                raw.pushed_back = Vec::new();
+                raw.reader = None;
+                raw.position = offset;
+                Ok(offset)
+            }
+            Stream::Plain(_) => Ok(0),
+            Stream::Gzip(gzip) => io::copy(&mut gzip.by_ref().take(offset), &mut io::sink()),
+        };
+        match passed {
+            Ok(passed) if passed == offset => Ok(stream),
+            Ok(_) => Err(FileError::Changed { path: self.name() }),
+            Err(error) => Err(self.read_error(&stream, error)),
+        }
+    }
+
+    /// Finds out whether the bytes are gzip.
+    fn detect(&self, mut raw: Raw) -> Result<Stream, FileError> {
+        let mut magic = Vec::new();
+        let read = raw.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic);
+        let is_gzip = magic == GZIP_MAGIC;
+        raw.pushed_back = magic;
+        if let Err(error) = read {
+            return Err(self.read_error(&Stream::Plain(raw), error));
+        }
+        if is_gzip {
+            let buffered = BufReader::with_capacity(GZIP_BUFFER_BYTES, raw);
+            return Ok(Stream::Gzip(Box::new(MultiGzDecoder::new(buffered))));
+        }
+        if self.path().is_some_and(|path| path.ends_with(".gz")) {
+            return Err(FileError::NotGzip { path: self.name() });
+        }
+        Ok(Stream::Plain(raw))
+    }
+
+    fn name(&self) -> String {
+        self.path().unwrap_or_else(|| "standard input".to_owned())
+    }
+
+    fn read_error(&self, stream: &Stream, error: io::Error) -> FileError {
+        let path = self.name();
+        let byte = stream.position();
+        match error.downcast::<RawError>() {
+            Ok(RawError::Changed) => FileError::Changed { path },
+            Ok(RawError::Open(source)) => FileError::Open { path, source },
+            Ok(RawError::Read(source)) => FileError::Read { path, byte, source },
+            // Not from the file itself, so from its decompression.
+            Err(source) => FileError::Gzip { path, byte, source },
+        }
+    }
+}
+
+impl fmt::Debug for Partition {
+    /// Where it is, never what it holds: lines may hold raw keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partition").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    fn raw(&self) -> &Raw {
+        match self {
+            Self::Plain(raw) => raw,
+            Self::Gzip(gzip) => gzip.get_ref().get_ref(),
+        }
+    }
+
+    /// How many of the origin's bytes were used.
+    fn position(&self) -> u64 {
+        let unused = match self {
+            Self::Plain(raw) => raw.pushed_back.len(),
+            Self::Gzip(gzip) => gzip.get_ref().buffer().len() + gzip.get_ref().get_ref().pushed_back.len(),
+        };
+        self.raw().position - unused as u64
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(raw) => raw.read(room),
+            Self::Gzip(gzip) => gzip.read(room),
+        }
+    }
+}
+
+/// The origin's own bytes. Opens itself when it is read and not open. Its errors are [`RawError`]s, so that
+/// they can be told from those of decompression.
+struct Raw {
+    origin: Origin,
+    reader: Option<Box<dyn Read + Send>>,
+    /// Bytes read from the origin.
+    position: u64,
+    /// Read already, but to be read again.
+    pushed_back: Vec<u8>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RawError {
+    #[error("the file changed")]
+    Changed,
+    #[error(transparent)]
+    Open(io::Error),
+    #[error(transparent)]
+    Read(io::Error),
+}
+
+impl Origin {
+    fn open_at(&self, position: u64) -> Result<Box<dyn Read + Send>, RawError> {
+        match self {
+            Self::File(listed) => {
+                let mut file = File::open(&listed.path).map_err(RawError::Open)?;
+                let metadata = file.metadata().map_err(RawError::Open)?;
+                if identity(&metadata) != listed.identity || metadata.len() < listed.bytes {
+                    return Err(RawError::Changed);
+                }
+                file.seek(SeekFrom::Start(position)).map_err(RawError::Open)?;
+                Ok(Box::new(file))
+            }
+            Self::Device(path) => Ok(Box::new(File::open(path.as_ref()).map_err(RawError::Open)?)),
+            Self::Stream => Err(RawError::Open(ErrorKind::NotSeekable.into())),
+        }
+    }
+}
+
+impl Read for Raw {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if !self.pushed_back.is_empty() {
+            let bytes = room.len().min(self.pushed_back.len());
+            room[..bytes].copy_from_slice(&self.pushed_back[..bytes]);
+            self.pushed_back.drain(..bytes);
+            return Ok(bytes);
+        }
+        let left = match &self.origin {
+            Origin::File(listed) => usize::try_from(listed.bytes - self.position).unwrap_or(usize::MAX),
+            Origin::Device(_) | Origin::Stream => usize::MAX,
+        };
+        let wanted = room.len().min(left);
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            closed => closed.insert(self.origin.open_at(self.position).map_err(io::Error::other)?),
+        };
+        let bytes = match reader.read(&mut room[..wanted]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            read => read.map_err(|error| io::Error::other(RawError::Read(error)))?,
+        };
+        if bytes == 0 && left != usize::MAX {
+            return Err(io::Error::other(RawError::Changed));
+        }
+        self.position += bytes as u64;
+        Ok(bytes)
+    }
+}
+
+/// What tells a file from another that takes its place.
+#[cfg(unix)]
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+/// What tells a file from another that takes its place: nothing here, only lengths are compared.
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> (u64, u64) {
+    (0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::path::Path;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::super::{Line, resolve};
+    use super::*;
+
+    const CUT: Cut = Cut { bytes: 64, lines: usize::MAX, line_bytes: 32 };
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn file(folder: &Path, name: &str, bytes: &[u8]) -> Partition {
+        fs::write(folder.join(name), bytes).unwrap();
+        resolve(&folder.join(name).display().to_string()).unwrap().remove(0)
+    }
+
+    /// All lines and their offsets; `between` is called between two blocks.
+    fn read(
+        partition: &mut Partition,
+        cut: &Cut,
+        mut between: impl FnMut(&mut Partition),
+    ) -> Result<Vec<(u64, String)>, FileError> {
+        let mut seen = Vec::new();
+        loop {
+            let block = partition.next_block(cut, Vec::new())?;
+            seen.extend(block.lines().map(|line| match line {
+                Line::Whole { offset, text } => (offset, String::from_utf8(text.to_vec()).unwrap()),
+                Line::TooLong(line) => (line.offset, format!("{} bytes", line.length)),
+            }));
+            if block.last {
+                return Ok(seen);
+            }
+            between(partition);
+        }
+    }
+
+    fn numbered(lines: usize) -> (String, Vec<(u64, String)>) {
+        let (mut text, mut expected) = (String::new(), Vec::new());
+        for line in 0..lines {
+            let line = format!("line {line}");
+            expected.push((text.len() as u64, line.clone()));
+            text.push_str(&line);
+            text.push('\n');
+        }
+        (text, expected)
+    }
+
+    #[test]
+    fn gzip_is_told_by_its_bytes_and_may_have_several_members() {
+        let folder = tempfile::tempdir().unwrap();
+        let members = [gzip(b"one\ntw"), gzip(b""), gzip(b"o\nthree")].concat();
+        let expected = [(0, "one".to_owned()), (4, "two".to_owned()), (8, "three".to_owned())];
+        for name in ["a.gz", "a.log"] {
+            let mut partition = file(folder.path(), name, &members);
+            assert_eq!(partition.bytes(), Some(members.len() as u64));
+            assert_eq!(read(&mut partition, &CUT, |_| {}).unwrap(), expected);
+            assert_eq!(partition.bytes_read(), members.len() as u64);
+        }
+        let mut piped = Partition::stream(Box::new(io::Cursor::new(members)));
+        assert_eq!(read(&mut piped, &CUT, |_| {}).unwrap(), expected);
+        let mut plain = Partition::stream(Box::new(&b"a\nb"[..]));
+        assert_eq!(read(&mut plain, &CUT, |_| {}).unwrap(), [(0, "a".to_owned()), (2, "b".to_owned())]);
+        assert_eq!(plain.bytes_read(), 3);
+    }
+
+    #[test]
+    fn damaged_gzip_is_an_error_with_file_and_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = gzip(numbered(100).0.as_bytes());
+        let mut flipped = whole.clone();
+        let checksum = whole.len() - 6;
+        flipped[checksum] ^= 1;
+        let trailing = [&whole[..], b"trailing"].concat();
+        for (bytes, name) in [
+            (&whole[..whole.len() - 1], "cut-in-footer.gz"),
+            (&whole[..whole.len() / 2], "cut-in-body.gz"),
+            (&whole[..5], "cut-in-header.gz"),
+            (&flipped, "checksum.gz"),
+            (&trailing, "trailing.gz"),
+        ] {
+            let mut partition = file(folder.path(), name, bytes);
+            let error = read(&mut partition, &CUT, |_| {}).unwrap_err();
+            let FileError::Gzip { path, byte, .. } = &error else { panic!("{name}: {error}") };
+            assert!(path.ends_with(name));
+            assert!((1..=bytes.len() as u64).contains(byte), "{name}: byte {byte} of {}", bytes.len());
+        }
+        for bytes in [&b""[..], b"text\n"] {
+            let mut partition = file(folder.path(), "not.gz", bytes);
+            let error = read(&mut partition, &CUT, |_| {}).unwrap_err();
+            assert!(matches!(error, FileError::NotGzip { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_paused_partition_goes_on_where_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        // Beyond `REWIND_BYTES`, so that both ways of pausing are taken.
+        let (text, expected) = numbered(150_000);
+        assert!(text.len() as u64 > REWIND_BYTES);
+        let cut = Cut { bytes: 50_000, ..CUT };
+        for (name, bytes) in [("plain.log", text.as_bytes()), ("packed.gz", &gzip(text.as_bytes()))] {
+            let mut partition = file(folder.path(), name, bytes);
+            let mut heads = 0;
+            let seen = read(&mut partition, &cut, |partition| {
+                partition.pause();
+                partition.pause();
+                heads += 1;
+            });
+            assert_eq!(seen.unwrap(), expected);
+            assert!(heads > 10);
+            assert_eq!(partition.bytes_read(), bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_to_the_length_it_was_listed_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut partition = file(folder.path(), "a.log", b"one\ntwo\n");
+        fs::write(folder.path().join("a.log"), "one\ntwo\nthree\n").unwrap();
+        assert_eq!(read(&mut partition, &CUT, |_| {}).unwrap().len(), 2);
+        let mut empty = file(folder.path(), "empty.log", b"");
+        assert_eq!(read(&mut empty, &CUT, |_| {}).unwrap(), []);
+    }
+
+    #[test]
+    fn a_file_that_vanished_shrank_or_was_replaced_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        let text = numbered(100).0;
+
+        let mut partition = file(folder.path(), "a.log", text.as_bytes());
+        fs::remove_file(&path).unwrap();
+        let error = read(&mut partition, &CUT, |_| {}).unwrap_err();
+        assert!(matches!(&error, FileError::Open { path, .. } if path.ends_with("a.log")), "{error}");
+
+        let mut partition = file(folder.path(), "a.log", text.as_bytes());
+        let error = read(&mut partition, &CUT, |_| fs::write(&path, "short\n").unwrap()).unwrap_err();
+        assert!(matches!(error, FileError::Changed { .. }), "{error}");
+
+        let mut partition = file(folder.path(), "a.log", text.as_bytes());
+        let replaced = read(&mut partition, &CUT, |partition| {
+            partition.pause();
+            fs::write(folder.path().join("new"), &text).unwrap();
+            fs::rename(folder.path().join("new"), &path).unwrap();
+        });
+        assert!(matches!(replaced.unwrap_err(), FileError::Changed { .. }));
+    }
+
+    #[test]
+    fn an_error_in_the_middle_names_the_byte() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("cable pulled"))
+            }
+        }
+        let mut partition = Partition::stream(Box::new(b"one\ntwo\n".chain(Broken)));
+        let error = read(&mut partition, &CUT, |_| {}).unwrap_err();
+        assert!(matches!(error, FileError::Read { byte: 8, .. }), "{error}");
+        assert_eq!(error.to_string(), "reading standard input failed at byte 8: cable pulled");
+    }
+}

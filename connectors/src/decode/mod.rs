@@ -1,8 +1,46 @@
 //! Decoders: one message of a gateway's log in, canonical access events out. One file a format.
 //!
-//! No raw key leaves this module: keys become ids here, and what is kept of a bad record holds none.
+//! ```text
+//! json, apisix, kong   where the fields stand ─► shape ─► records, reader ─┐
+//! combined             lines ──────────────────────────────────────────────┴─► RawEvent ─► canonical ─► AccessEvent
+//!                                                        keys, route, address, time, number ─┘
+//! ```
+//! A format turns bytes into borrowed, unconverted fields; one shared step makes the event of them. A record
+//! allocates nothing unless it is the first of its route.
+//!
+//! **Invariant**: no raw key leaves this module. Keys become ids in `keys`; routes hold neither queries nor any
+//! value that stood where keys are looked for; what is kept of a bad record is numbers and the method; no
+//! reason quotes a value.
 
-use keytide_dataflow::model::{AccessEvent, Definition, Position};
+mod address;
+mod apisix;
+mod canonical;
+mod combined;
+mod json;
+mod keys;
+mod kong;
+mod number;
+mod raw;
+mod reader;
+mod records;
+mod route;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use keytide_config::{Format, Limits, Routes, Source};
+use keytide_dataflow::model::{AccessEvent, Country, Definition, Position};
+use sha2::{Digest, Sha256};
+
+use self::combined::CombinedDecoder;
+use self::records::JsonDecoder;
+use self::route::Templates;
 
 /// What a decoder appends to: a block's worth of messages.
 #[derive(Debug, Default)]
@@ -38,4 +76,81 @@ pub trait Decoder: Send {
     /// or newline-delimited records. `at` is the message's position; its `index` is the first record's.
     /// Never fails and never panics: what can't be accepted is a dead letter, its neighbours go on.
     fn decode(&mut self, message: &[u8], at: Position, out: &mut Decoded);
+}
+
+/// Where an address is.
+pub trait Locate: Send + Sync {
+    /// Country and autonomous system of an address: [`Country::UNKNOWN`] and 0 where they aren't known. IPv4
+    /// in IPv6 comes as IPv4.
+    fn locate(&self, address: IpAddr) -> (Country, u32);
+}
+
+/// No geo database: every address is unknown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoGeo;
+
+impl Locate for NoGeo {
+    fn locate(&self, _: IpAddr) -> (Country, u32) {
+        (Country::UNKNOWN, 0)
+    }
+}
+
+/// What all decoders of a job share. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    templates: Arc<Templates>,
+    trusted_proxies: Arc<[IpNet]>,
+    limits: Limits,
+    geo: Arc<dyn Locate>,
+}
+
+impl Context {
+    /// `trusted_proxies` are the peers whose `X-Forwarded-For` is believed.
+    #[must_use]
+    pub fn new(routes: &Routes, trusted_proxies: &[IpNet], limits: Limits, geo: Arc<dyn Locate>) -> Self {
+        Self {
+            templates: Arc::new(Templates::new(routes)),
+            trusted_proxies: trusted_proxies.into(),
+            limits,
+            geo,
+        }
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("templates", &self.templates)
+            .field("trusted_proxies", &self.trusted_proxies)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The decoder of a source's format.
+#[must_use]
+pub fn decoder(source: &Source, context: &Context) -> Box<dyn Decoder> {
+    match source.format {
+        Format::Json => Box::new(JsonDecoder::new(source, &json::FORMAT, context)),
+        Format::Apisix => Box::new(JsonDecoder::new(source, &apisix::FORMAT, context)),
+        Format::Kong => Box::new(JsonDecoder::new(source, &kong::FORMAT, context)),
+        Format::Combined => Box::new(CombinedDecoder::new(source, context)),
+    }
+}
+
+/// Appends `record` as a dead letter.
+#[cold]
+fn dead_letter(out: &mut Decoded, position: Position, record: &[u8], reason: String, kept: Option<Box<str>>) {
+    out.dead_letters.push(DeadLetter {
+        position,
+        events_before: out.events.len(),
+        reason,
+        length: record.len() as u64,
+        sha256: Sha256::digest(record).into(),
+        kept,
+    });
+}
+
+fn too_long(limit: usize) -> String {
+    format!("longer than {limit} bytes (limits.message_bytes)")
 }

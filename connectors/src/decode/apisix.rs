@@ -1,0 +1,42 @@
+//! Apache APISIX, as its `kafka-logger` and `http-logger` write by default. A message is an array unless
+//! `batch_max_size` is 1.
+//!
+//! * The default log has no request id. Add one (`log_format_extra` with `"request_id": "$request_id"`, which is
+//!   read here), or set `dedupe = "content"`: start times have fractions of a millisecond. The header
+//!   `x-request-id` isn't read: the caller chooses it.
+//! * The credential is the header `x-credential-identifier`, which APISIX sets (or clears) once it has
+//!   authenticated a consumer. Without a consumer the caller may have sent it: then it isn't believed.
+
+use keytide_config::Unit;
+
+use super::raw::{Name, RawEvent};
+use super::shape::Format;
+
+pub(super) const FORMAT: Format = Format {
+    fields: &[
+        (Name::RequestId, &["/request_id"]),
+        (Name::Time, &["/start_time"]),
+        (Name::Api, &["/service_id"]),
+        (Name::Route, &["/route_id"]),
+        (Name::Path, &["/request/uri", "/request/url"]),
+        (Name::Method, &["/request/method"]),
+        (Name::Status, &["/response/status"]),
+        (Name::Latency, &["/latency"]),
+        (Name::BytesIn, &["/request/size"]),
+        (Name::BytesOut, &["/response/size"]),
+        (Name::ClientIp, &["/client_ip"]),
+        (Name::ForwardedFor, &["/request/headers/x-forwarded-for"]),
+        (Name::UserAgent, &["/request/headers/user-agent"]),
+        (Name::Consumer, &["/consumer/username"]),
+        (Name::Credential, &["/request/headers/x-credential-identifier"]),
+        (Name::Host, &["/request/headers/host"]),
+    ],
+    headers: Some("/request/headers"),
+    query: Some("/request/querystring"),
+    unit: Unit::Millis,
+    finish: |raw: &mut RawEvent<'_>| {
+        if raw.get(Name::Consumer).is_empty() {
+            raw.clear(Name::Credential);
+        }
+    },
+};

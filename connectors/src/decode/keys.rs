@@ -1,0 +1,302 @@
+//! `[keys]`: where a record's key is found, and how it becomes a key id. The raw key ends here.
+//!
+//! * A header `authorization` holds a key as `Bearer KEY`, `ApiKey KEY` or `Token KEY` (in any case), or bare.
+//!   Other schemes (Basic, Digest, request signatures) carry no API key.
+//! * Of a repeated header or query argument the first value that says something counts.
+//! * A query argument is read from the gateway's table of arguments where the format has one, else from the
+//!   path, percent-decoded, `+` as a space. One without a value (`true` in JSON) is no key.
+//! * A member that stands twice in a JSON object counts with its last value; all its values are secrets.
+
+use std::net::IpAddr;
+
+use hmac::{Hmac, KeyInit, Mac};
+use keytide_config::{KeyFrom, KeyHash, KeyRules, MissingKey};
+use keytide_dataflow::model::KeyId;
+use sha2::{Digest, Sha256};
+
+use super::canonical::Fault;
+use super::raw::{Name, RawEvent, Value, hex};
+use super::route::percent_decoded;
+
+const PREHASHED_DIGITS: usize = 32;
+
+/// The compiled rules of one source.
+pub(super) struct Keys {
+    rules: Vec<KeyFrom>,
+    hash: Hash,
+    missing: MissingKey,
+}
+
+enum Hash {
+    Sha256,
+    /// Keyed once, cloned for every key.
+    HmacSha256(Box<Hmac<Sha256>>),
+    Prehashed,
+    Name,
+}
+
+impl Keys {
+    pub(super) fn new(rules: &KeyRules) -> Self {
+        let hash = match &rules.hash {
+            KeyHash::Sha256 => Hash::Sha256,
+            KeyHash::HmacSha256 { secret } => Hash::HmacSha256(Box::new(
+                Hmac::new_from_slice(secret.reveal().as_bytes()).expect("HMAC takes a secret of any length"),
+            )),
+            KeyHash::Prehashed => Hash::Prehashed,
+            KeyHash::None => Hash::Name,
+        };
+        Self { rules: rules.from.clone(), hash, missing: rules.missing }
+    }
+
+    /// Whether raw keys are secrets, and not names (`hash = "none"`).
+    pub(super) fn are_secret(&self) -> bool {
+        !matches!(self.hash, Hash::Name)
+    }
+
+    /// Writes the record's raw key into `key`, which stays empty where it has none. `target` is the path with
+    /// its query.
+    pub(super) fn find(
+        &self,
+        raw: &RawEvent<'_>,
+        target: Option<&str>,
+        client: Option<IpAddr>,
+        key: &mut Vec<u8>,
+        buffer: &mut String,
+    ) -> Result<(), Fault> {
+        key.clear();
+        let places = raw.places().ok_or(Fault::new("key", "more than 8 values where keys are looked for"))?;
+        for (index, rule) in self.rules.iter().enumerate() {
+            let place = || {
+                let found = places.iter().rev().find(|(rule, _)| usize::from(*rule) == index);
+                found.map_or(Value::Missing, |(_, value)| *value)
+            };
+            let value = match rule {
+                KeyFrom::Header(_) | KeyFrom::Field(_) | KeyFrom::Query(_) => place(),
+                KeyFrom::Key => raw.get(Name::Key),
+                KeyFrom::Consumer => raw.get(Name::Consumer),
+                KeyFrom::Credential => raw.get(Name::Credential),
+                KeyFrom::User => raw.get(Name::User),
+                KeyFrom::ClientIp => {
+                    if let Some(client) = client {
+                        key.extend_from_slice(client.to_string().as_bytes());
+                    }
+                    Value::Missing
+                }
+            };
+            if !matches!(value, Value::Flag) {
+                let text = value.text(buffer).map_err(|_| Fault::new("key", "must be text or a number"))?;
+                let text = match (rule, text) {
+                    (KeyFrom::Header(name), Some(text)) if name == "authorization" => credential(text),
+                    (_, text) => text,
+                };
+                key.extend_from_slice(text.unwrap_or("").as_bytes());
+            }
+            if let (KeyFrom::Query(name), true) = (rule, key.is_empty()) {
+                *key = target
+                    .and_then(super::route::query)
+                    .and_then(|query| argument(query, name))
+                    .unwrap_or_default();
+            }
+            if !key.is_empty() {
+                return Ok(());
+            }
+        }
+        match self.missing {
+            MissingKey::Anonymous => Ok(()),
+            MissingKey::DeadLetter => Err(Fault::new("key", "missing, and `keys.missing` is dead_letter")),
+        }
+    }
+
+    /// The id of a raw key as [`find`](Self::find) wrote it.
+    pub(super) fn id(&self, key: &[u8]) -> Result<KeyId, Fault> {
+        match &self.hash {
+            _ if key.is_empty() => Ok(KeyId::ANONYMOUS),
+            Hash::Sha256 => Ok(KeyId::from_hash(&Sha256::digest(key))),
+            Hash::HmacSha256(keyed) => {
+                let mut mac = keyed.clone();
+                mac.update(key);
+                Ok(KeyId::from_hash(&mac.finalize().into_bytes()))
+            }
+            Hash::Prehashed => prehashed(key).ok_or(Fault::new(
+                "key",
+                "must be a hash, at least 32 hexadecimal digits, optionally behind `sha256:`",
+            )),
+            Hash::Name => Ok(KeyId::from_name(&String::from_utf8_lossy(key))),
+        }
+    }
+
+    /// Calls `each` with every secret of the record: its key, and what else stands where keys are looked for.
+    pub(super) fn each_secret(
+        raw: &RawEvent<'_>,
+        key: &[u8],
+        buffer: &mut String,
+        mut each: impl FnMut(&[u8]),
+    ) {
+        each(key);
+        let places = raw.places().unwrap_or_default().iter().map(|(_, value)| *value);
+        for value in places.chain([raw.get(Name::Key)]).flat_map(Value::elements) {
+            if let Ok(Some(text)) = value.text(buffer) {
+                each(text.as_bytes());
+                // The credential without its scheme, whatever the scheme is.
+                if let Some((_, credential)) = text.rsplit_once(' ') {
+                    each(credential.as_bytes());
+                }
+            }
+        }
+    }
+}
+
+/// The key in a header `authorization`.
+fn credential(text: &str) -> Option<&str> {
+    let text = text.trim();
+    let (scheme, key) = text.split_once(' ').unwrap_or((text, ""));
+    let known = ["bearer", "apikey", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    match (known, key) {
+        (true, key) => Some(key.trim_start()),
+        (false, "") => Some(text),
+        (false, _) => None,
+    }
+}
+
+/// The first value of a query argument that isn't empty.
+fn argument(query: &str, wanted: &str) -> Option<Vec<u8>> {
+    let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
+    query.split('&').filter_map(|pair| pair.split_once('=')).find_map(|(name, value)| {
+        let found = !value.is_empty() && (name == wanted || decoded(name) == wanted.as_bytes());
+        found.then(|| decoded(value))
+    })
+}
+
+fn prehashed(key: &[u8]) -> Option<KeyId> {
+    let digits = key.strip_prefix(b"sha256:").unwrap_or(key);
+    if digits.len() < PREHASHED_DIGITS || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    digits[..PREHASHED_DIGITS]
+        .iter()
+        .try_fold(0, |id, digit| Some(id << 4 | u128::from(hex(*digit)?)))
+        .map(KeyId)
+}
+
+#[cfg(test)]
+mod tests {
+    use keytide_config::{Pointer, Secret};
+
+    use super::*;
+
+    const RAW: &str = "kt_demo_9f3b1c77a2d04e5e8c61b0a4d7e2f913";
+
+    fn keys(from: Vec<KeyFrom>, hash: KeyHash, missing: MissingKey) -> Keys {
+        Keys::new(&KeyRules { from, hash, missing })
+    }
+
+    fn found(keys: &Keys, raw: &RawEvent<'_>, target: Option<&str>) -> Result<Vec<u8>, Fault> {
+        let mut key = Vec::new();
+        keys.find(raw, target, "2001:db8::1".parse().ok(), &mut key, &mut String::new()).map(|()| key)
+    }
+
+    fn header(value: Value<'_>) -> RawEvent<'_> {
+        let mut raw = RawEvent::default();
+        raw.set_place(0, value);
+        raw
+    }
+
+    #[test]
+    fn rules_in_order() {
+        let from = vec![
+            KeyFrom::Header("apikey".into()),
+            KeyFrom::Query("key".into()),
+            KeyFrom::Key,
+            KeyFrom::Field(Pointer(vec!["x".into()])),
+            KeyFrom::Consumer,
+            KeyFrom::Credential,
+            KeyFrom::User,
+            KeyFrom::ClientIp,
+        ];
+        let keys = keys(from, KeyHash::Sha256, MissingKey::Anonymous);
+        let mut raw = RawEvent::default();
+        assert_eq!(found(&keys, &raw, None).unwrap(), b"2001:db8::1");
+        for (name, value) in [(Name::User, "u"), (Name::Credential, "r"), (Name::Consumer, "c")] {
+            raw.set(name, Value::Plain(value));
+            assert_eq!(found(&keys, &raw, None).unwrap(), value.as_bytes());
+        }
+        raw.set_place(3, Value::Number("3"));
+        assert_eq!(found(&keys, &raw, None).unwrap(), b"3");
+        raw.set(Name::Key, Value::Json("\\u006b"));
+        assert_eq!(found(&keys, &raw, None).unwrap(), b"k");
+        let target = "/a?x=1&key&key=&%6Bey=a%2Bb+c%FF&key=z";
+        assert_eq!(found(&keys, &raw, Some(target)).unwrap(), b"a+b c\xFF");
+        raw.set_place(1, Value::Flag);
+        assert_eq!(found(&keys, &raw, None).unwrap(), b"k");
+        raw.set_place(1, Value::Array(r#"[true,"","q"]"#));
+        assert_eq!(found(&keys, &raw, Some(target)).unwrap(), b"q");
+        raw.set_place(0, Value::Plain("first"));
+        raw.set_place(0, Value::Plain("last"));
+        assert_eq!(found(&keys, &raw, Some(target)).unwrap(), b"last");
+        let mut secrets = Vec::new();
+        Keys::each_secret(&raw, b"last", &mut String::new(), |secret| secrets.push(secret.to_vec()));
+        for secret in ["first", "last", "q", "k", "3"] {
+            assert!(secrets.contains(&secret.as_bytes().to_vec()), "{secret}");
+        }
+    }
+
+    #[test]
+    fn authorization_schemes() {
+        let keys =
+            keys(vec![KeyFrom::Header("authorization".into())], KeyHash::Sha256, MissingKey::Anonymous);
+        for (text, expected) in [
+            ("Bearer abc", "abc"),
+            ("bearer  abc", "abc"),
+            ("ApiKey abc", "abc"),
+            ("TOKEN abc", "abc"),
+            ("abc", "abc"),
+            ("Basic dXNlcjpwYXNz", ""),
+            ("Digest username=x", ""),
+            ("Bearer", ""),
+            ("Bearer ", ""),
+        ] {
+            assert_eq!(
+                found(&keys, &header(Value::Plain(text)), None).unwrap(),
+                expected.as_bytes(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn missing_keys() {
+        let raw = header(Value::Missing);
+        let lenient = keys(vec![KeyFrom::Key], KeyHash::Sha256, MissingKey::Anonymous);
+        assert_eq!(found(&lenient, &raw, None).unwrap(), b"");
+        assert_eq!(lenient.id(b"").unwrap(), KeyId::ANONYMOUS);
+        let strict = keys(vec![KeyFrom::Key], KeyHash::Sha256, MissingKey::DeadLetter);
+        assert!(found(&strict, &raw, None).is_err());
+        let wrong = keys(vec![KeyFrom::Header("x".into())], KeyHash::Sha256, MissingKey::Anonymous);
+        assert!(found(&wrong, &header(Value::Object), None).is_err());
+    }
+
+    #[test]
+    fn hashes() {
+        let id = |hash, key: &str| {
+            keys(vec![], hash, MissingKey::Anonymous).id(key.as_bytes()).map(|id| id.to_string())
+        };
+        // FIPS 180-2, appendix B.1, and RFC 4231, test case 2.
+        assert_eq!(id(KeyHash::Sha256, "abc").unwrap(), "ba7816bf8f01cfea414140de5dae2223");
+        let hmac = KeyHash::HmacSha256 { secret: Secret::new("Jefe") };
+        assert_eq!(id(hmac, "what do ya want for nothing?").unwrap(), "5bdcc146bf60754e6a042426089575c7");
+        let digits = "BA7816BF8f01cfea414140de5dae2223";
+        for key in [
+            digits.to_owned(),
+            format!("sha256:{digits}"),
+            format!("{digits}b00361a396177a9cb410ff61f20015ad"),
+        ] {
+            assert_eq!(id(KeyHash::Prehashed, &key).unwrap(), digits.to_lowercase());
+        }
+        for key in
+            [&digits[1..], "md5:ba7816bf8f01cfea414140de5dae2223", RAW, "ba7816bf8f01cfea414140de5dae2223g"]
+        {
+            assert!(id(KeyHash::Prehashed, key).is_err());
+        }
+        assert_eq!(id(KeyHash::None, "acme").unwrap(), KeyId::from_name("acme").to_string());
+    }
+}

@@ -1,0 +1,368 @@
+//! Routes: from a path to a template, and from API, method and template to an id.
+//!
+//! A path becomes the first configured template that matches it segment by segment; else numbers, UUIDs and
+//! hexadecimal segments of at least 16 digits become `{id}`. Percent-encoding stays as it is; query, fragment,
+//! scheme and host are cut. A segment that holds a secret of the record becomes `{key}`.
+//!
+//! Limits: 16 segments of a path without a template, further ones become one `{rest}`; texts are cut after
+//! `limits.text_bytes`; control characters become U+FFFD. The memo of known routes holds 65,536 routes or
+//! 8 MiB of text, then starts anew, which only means that definitions are sent again.
+
+use hashbrown::HashMap;
+use keytide_dataflow::model::{Definition, RouteId};
+
+/// Route of a call whose route and path aren't known.
+pub(super) const UNKNOWN: &str = "-";
+
+const MAX_SEGMENTS: usize = 16;
+const HEX_ID_DIGITS: usize = 16;
+const MEMO_ROUTES: usize = 65_536;
+const MEMO_BYTES: usize = 8 << 20;
+/// Shorter secrets are only looked for as whole segments: `v2` in a path is hardly the key `v2`.
+const CONTAINED_SECRET_BYTES: usize = 8;
+
+/// `[routes].templates`, compiled.
+#[derive(Debug)]
+pub(super) struct Templates(Vec<Template>);
+
+#[derive(Debug)]
+struct Template {
+    text: Box<str>,
+    /// `None` matches any segment that isn't empty.
+    segments: Vec<Option<Box<str>>>,
+}
+
+impl Templates {
+    pub(super) fn new(routes: &keytide_config::Routes) -> Self {
+        let compile = |text: &String| Template {
+            text: text.as_str().into(),
+            segments: segments(text)
+                .map(|segment| {
+                    (!(segment.starts_with('{') && segment.ends_with('}'))).then(|| segment.into())
+                })
+                .collect(),
+        };
+        Self(routes.templates.iter().map(compile).collect())
+    }
+
+    /// Writes the template of `path` into `out`.
+    pub(super) fn write(&self, path: &str, out: &mut String) {
+        out.clear();
+        let path = bare(path);
+        if let Some(template) = self.0.iter().find(|template| template.matches(path)) {
+            out.push_str(&template.text);
+            return;
+        }
+        for (index, segment) in segments(path).enumerate() {
+            out.push('/');
+            if index == MAX_SEGMENTS {
+                out.push_str("{rest}");
+                break;
+            }
+            out.push_str(if is_id(segment.as_bytes()) { "{id}" } else { segment });
+        }
+    }
+}
+
+impl Template {
+    fn matches(&self, path: &str) -> bool {
+        let mut found = segments(path);
+        self.segments.iter().all(|wanted| {
+            found.next().is_some_and(|segment| match wanted {
+                Some(literal) => **literal == *segment,
+                None => !segment.is_empty(),
+            })
+        }) && found.next().is_none()
+    }
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.strip_prefix('/').unwrap_or(path).split('/')
+}
+
+/// A request target without scheme, host, query and fragment.
+fn bare(target: &str) -> &str {
+    let end = memchr::memchr2(b'?', b'#', target.as_bytes()).unwrap_or(target.len());
+    let target = &target[..end];
+    if target.starts_with('/') {
+        return target;
+    }
+    match target.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
+        None => target,
+    }
+}
+
+/// The query of a request target, without the question mark.
+pub(super) fn query(target: &str) -> Option<&str> {
+    let start = memchr::memchr(b'?', target.as_bytes())? + 1;
+    let query = &target[start..];
+    Some(memchr::memchr(b'#', query.as_bytes()).map_or(query, |end| &query[..end]))
+}
+
+fn is_id(segment: &[u8]) -> bool {
+    let number = segment.strip_prefix(b"-").unwrap_or(segment);
+    if !number.is_empty() && number.iter().all(u8::is_ascii_digit) {
+        return true;
+    }
+    if segment.len() >= HEX_ID_DIGITS && segment.iter().all(u8::is_ascii_hexdigit) {
+        return true;
+    }
+    segment.len() == 36
+        && segment.iter().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+/// Whether `text` holds `secret`, as it is or percent-encoded.
+pub(super) fn holds(text: &str, secret: &[u8]) -> bool {
+    // Decoding only shortens.
+    if secret.is_empty() || secret.len() > text.len() {
+        return false;
+    }
+    let found = |text: &[u8]| {
+        if secret.len() >= CONTAINED_SECRET_BYTES {
+            memchr::memmem::find(text, secret).is_some()
+        } else {
+            text.split(|byte| *byte == b'/').any(|segment| segment == secret)
+        }
+    };
+    found(text.as_bytes()) || (text.contains('%') && found(&percent_decoded(text)))
+}
+
+/// `text` with every segment that holds `secret` replaced by `{key}`; the whole of it, should the secret span
+/// segments.
+pub(super) fn redacted(text: &str, secret: &[u8]) -> String {
+    let segments: Vec<&str> =
+        text.split('/').map(|segment| if holds(segment, secret) { "{key}" } else { segment }).collect();
+    let redacted = segments.join("/");
+    if holds(&redacted, secret) { "{key}".to_owned() } else { redacted }
+}
+
+/// The bytes that `%HH` stand for; what isn't such an escape stands for itself.
+pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let (byte, width) = match (first, tail) {
+            (b'%', [high, low, ..]) => match (super::raw::hex(*high), super::raw::hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, 3),
+                _ => (b'%', 1),
+            },
+            _ => (*first, 1),
+        };
+        decoded.push(byte);
+        rest = &rest[width..];
+    }
+    decoded
+}
+
+/// `text` without its end beyond `limit` bytes, whole characters only.
+pub(super) fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+/// Appends `text`, cut after `limit` bytes, with U+FFFD for control characters.
+fn push_clean(text: &str, limit: usize, out: &mut String) {
+    let text = cut(text, limit);
+    if text.bytes().all(|byte| (0x20..0x7F).contains(&byte)) {
+        out.push_str(text);
+    } else {
+        out.extend(text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }));
+    }
+}
+
+/// Hands out route ids, with their definitions the first time.
+#[derive(Default)]
+pub(super) struct Memo {
+    routes: HashMap<Box<str>, RouteId>,
+    bytes: usize,
+    /// Scratch: API, method and template, each ended by a NUL (which none of them holds).
+    composite: String,
+}
+
+impl Memo {
+    /// The id of a route; `definitions` gains what it stands for unless it was handed out lately.
+    pub(super) fn id(
+        &mut self,
+        api: &str,
+        method: &'static str,
+        route: &str,
+        limit: usize,
+        definitions: &mut Vec<Definition>,
+    ) -> RouteId {
+        self.composite.clear();
+        push_clean(api, limit, &mut self.composite);
+        let api_end = self.composite.len();
+        self.composite.push('\0');
+        self.composite.push_str(method);
+        self.composite.push('\0');
+        let route_start = self.composite.len();
+        push_clean(route, limit, &mut self.composite);
+        if let Some(id) = self.routes.get(self.composite.as_str()) {
+            return *id;
+        }
+        if self.routes.len() >= MEMO_ROUTES || self.bytes + self.composite.len() > MEMO_BYTES {
+            self.routes.clear();
+            self.bytes = 0;
+        }
+        let (api, route) = (&self.composite[..api_end], &self.composite[route_start..]);
+        let id = RouteId::new(api, method, route);
+        definitions.push(Definition::Route {
+            id,
+            api: api.into(),
+            method: method.into(),
+            route: route.into(),
+        });
+        self.bytes += self.composite.len();
+        self.routes.insert(self.composite.as_str().into(), id);
+        id
+    }
+}
+
+/// The method as it is metered: one of the standard ones, `OTHER`, or `-` where it isn't known. A caller can
+/// send any token, so nothing else may become part of a route.
+pub(super) fn method(text: Option<&str>) -> &'static str {
+    const METHODS: [&str; 9] =
+        ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE"];
+    match text {
+        None => UNKNOWN,
+        Some(text) => METHODS.into_iter().find(|known| known.eq_ignore_ascii_case(text)).unwrap_or("OTHER"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn template(templates: &[&str], path: &str) -> String {
+        let routes =
+            keytide_config::Routes { templates: templates.iter().map(ToString::to_string).collect() };
+        let mut out = String::new();
+        Templates::new(&routes).write(path, &mut out);
+        out
+    }
+
+    #[test]
+    fn built_in_rule() {
+        for (path, expected) in [
+            ("/v2/orders/48151623?expand=items#x", "/v2/orders/{id}"),
+            ("/", "/"),
+            ("", "/"),
+            ("?q=1", "/"),
+            ("orders/1", "/orders/{id}"),
+            ("https://user:secret@api.example.com:9443/a/1?x=/y", "/a/{id}"),
+            ("https://api.example.com", "/"),
+            ("/go?to=https://x/y", "/go"),
+            ("/-5/1.5/v2", "/{id}/1.5/v2"),
+            ("/6b1f7c0e-7d11-4b7e-9a64-2f5c3f0e8a10/x", "/{id}/x"),
+            ("/6b1f7c0e-7d11-4b7e-9a64-2f5c3f0e8a1g", "/6b1f7c0e-7d11-4b7e-9a64-2f5c3f0e8a1g"),
+            ("/deadbeefdeadbeef", "/{id}"),
+            ("/deadbeefdeadbee", "/deadbeefdeadbee"),
+            ("//a//", "//a//"),
+            ("/%2e%2E/%20", "/%2e%2E/%20"),
+            ("/a-", "/a-"),
+        ] {
+            assert_eq!(template(&[], path), expected, "{path}");
+        }
+        let deep = "/a".repeat(16);
+        assert_eq!(template(&[], &deep), deep);
+        assert_eq!(template(&[], &"/a".repeat(50)), deep + "/{rest}");
+    }
+
+    #[test]
+    fn templates_in_order() {
+        let templates = ["/orders/new", "/orders/{id}", "/orders/{id}/items/{item}", "/files/{a}.txt"];
+        for (path, expected) in [
+            ("/orders/new", "/orders/new"),
+            ("/orders/abc?x=1", "/orders/{id}"),
+            ("/orders/", "/orders/"),
+            ("/orders/1/items/z", "/orders/{id}/items/{item}"),
+            ("/orders/1/items", "/orders/{id}/items"),
+            ("/files/{a}.txt", "/files/{a}.txt"),
+            ("/files/b.txt", "/files/b.txt"),
+        ] {
+            assert_eq!(template(&templates, path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_redacted() {
+        for (text, secret, expected) in [
+            ("/keys/kt_demo_1234/x", "kt_demo_1234", "/keys/{key}/x"),
+            ("/bot123:kt_demo_1234/x", "kt_demo_1234", "/{key}/x"),
+            ("/keys/kt%5Fdemo_1234/x", "kt_demo_1234", "/keys/{key}/x"),
+            ("/v2/abc/v21", "v2", "/{key}/abc/v21"),
+            ("/ab/cdefgh/i", "b/cdefgh", "{key}"),
+            ("/ab%2Fcdefgh/i", "b/cdefgh", "/{key}/i"),
+        ] {
+            assert!(holds(text, secret.as_bytes()), "{text}");
+            assert_eq!(redacted(text, secret.as_bytes()), expected);
+        }
+        assert!(!holds("/v21", b"v2"));
+        assert!(!holds("/short", b"a-much-longer-key"));
+        assert!(!holds("/x//y", b""));
+    }
+
+    #[test]
+    fn queries() {
+        assert_eq!(query("/a?b=1#c?d"), Some("b=1"));
+        assert_eq!(query("/a?b?c"), Some("b?c"));
+        assert_eq!(query("/a"), None);
+        assert_eq!(percent_decoded("a%2Fb%zz%4"), b"a/b%zz%4");
+        assert_eq!(percent_decoded("%FF%00"), [0xFF, 0]);
+    }
+
+    #[test]
+    fn methods_are_bounded() {
+        assert_eq!(method(Some("get")), "GET");
+        assert_eq!(method(Some("PATCH")), "PATCH");
+        assert_eq!(method(Some("GET ")), "OTHER");
+        assert_eq!(method(Some("\u{16}\u{3}")), "OTHER");
+        assert_eq!(method(None), "-");
+    }
+
+    #[test]
+    fn a_definition_is_sent_once_until_the_memo_is_full() {
+        let mut memo = Memo::default();
+        let mut definitions = Vec::new();
+        let first = memo.id("api", "GET", "/a\u{7}\u{9b}", 512, &mut definitions);
+        assert_eq!(memo.id("api", "GET", "/a\u{7}\u{9b}", 512, &mut definitions), first);
+        let expected = Definition::Route {
+            id: RouteId::new("api", "GET", "/a\u{fffd}\u{fffd}"),
+            api: "api".into(),
+            method: "GET".into(),
+            route: "/a\u{fffd}\u{fffd}".into(),
+        };
+        assert_eq!(definitions, std::slice::from_ref(&expected));
+        for route in 0..MEMO_ROUTES {
+            memo.id("", "GET", &route.to_string(), 512, &mut definitions);
+        }
+        assert!(memo.routes.len() <= MEMO_ROUTES);
+        assert_eq!(memo.id("api", "GET", "/a\u{7}\u{9b}", 512, &mut definitions), first);
+        assert_eq!(definitions.iter().filter(|definition| **definition == expected).count(), 2);
+        let before = definitions.len();
+        for route in 0..20_000 {
+            memo.id("", "GET", &format!("{route:0>600}"), 512, &mut definitions);
+            memo.id("", "GET", &format!("{route:0<512}"), 512, &mut definitions);
+        }
+        assert!(memo.bytes <= MEMO_BYTES && definitions.len() > before);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_survives_its_redaction(path in "[ab/%2F]{0,20}", secret in "[ab/]{1,9}") {
+            let redacted = redacted(&path, secret.as_bytes());
+            prop_assert!(!holds(&redacted, secret.as_bytes()), "{} {}", path, redacted);
+        }
+
+        #[test]
+        fn a_template_has_no_query(path in any::<String>()) {
+            let template = template(&[], &path);
+            prop_assert!(template.starts_with('/') && !template.contains(['?', '#']));
+        }
+    }
+}

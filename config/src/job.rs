@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::scalar::HashKind;
+
 /// A whole job.
 #[derive(Clone, Debug)]
 pub struct JobConfig {
@@ -206,6 +208,19 @@ pub enum KeyHash {
     Prehashed,
     /// The value is an identifier, no secret; it is its own key id.
     None,
+}
+
+impl KeyHash {
+    /// Its name in the configuration file.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Sha256 => HashKind::Sha256.name(),
+            Self::HmacSha256 { .. } => HashKind::HmacSha256.name(),
+            Self::Prehashed => HashKind::Prehashed.name(),
+            Self::None => HashKind::None.name(),
+        }
+    }
 }
 
 /// What becomes of a call without a key.

@@ -1,11 +1,35 @@
 //! The configuration of a Keytide job, from TOML to values that the other crates can rely on.
 //!
-//! Parsing has two stages. [`raw`](self) types mirror the file: unknown fields are refused, units stand
-//! in the values. Validation turns them into [`JobConfig`], which can't be built any other way, and
-//! reports *every* problem at once, each with its path, the value found and what is allowed.
+//! ```text
+//! text ─parse─> tree ─overrides─> tree ─raw─> what is written ─validate─> JobConfig
+//!       TOML          KEYTIDE_…         types, unknown      ranges, relations,
+//!       syntax        variables         fields, units       paths, secrets
+//! ```
+//!
+//! Every stage goes on after a problem, so that one run reports *all* of them, in the order of the file
+//! and with line, path, the value found and what is allowed. Only broken TOML syntax stops at its own
+//! stage: past it, a key can't be told from a torn piece of a secret.
+//!
+//! What a `secret` holds never appears in a message, a warning or `Debug`.
+//!
+//! Limits: a file of 1 MiB, 1,000 problems shown, and those stated in `validate.rs`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod fingerprint;
 mod job;
+mod load;
+mod near;
+mod overrides;
+mod problem;
+mod raw;
+mod scalar;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod validate;
 
 pub use job::*;
+pub use load::{Loaded, environment};
+pub use problem::{ConfigError, Problem};
+pub use scalar::duration_text;

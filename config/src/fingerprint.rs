@@ -1,0 +1,189 @@
+//! What tells two configurations apart that give different results.
+//!
+//! SHA-256 over the values in a fixed order, each with its length or tag, so that no two configurations share an
+//! encoding. A fingerprint is published (journal, handshake) and covers the secret of `hmac-sha256`; hence
+//! a cryptographic hash. Every struct is taken apart field by field: a new field doesn't compile until
+//! it is decided whether it counts.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::job::{
+    Field, FieldMap, Geo, Job, JobConfig, KeyHash, KeyRules, Limits, Routes, Source, SourceKind, TableSource,
+    Tables, Windows,
+};
+
+/// Changes with the encoding below.
+const VERSION: u64 = 1;
+
+impl JobConfig {
+    /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`, `job.workers`,
+    /// `limits.block_bytes`) doesn't count. Paths do, resolved as they are; what the files hold doesn't.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let Self { job, sources, tables, geo, routes, windows, limits } = self;
+        let Job { name: _, tick_ms, workers: _ } = job;
+        let mut encoder = Encoder(Sha256::new());
+        encoder.number(VERSION);
+        encoder.number(*tick_ms);
+        encoder.list(sources, Encoder::source);
+        encoder.tables(tables);
+        encoder.geo(geo);
+        let Routes { templates } = routes;
+        encoder.list(templates, |encoder, template| encoder.text(template));
+        encoder.windows(*windows);
+        encoder.limits(*limits);
+        let digest = encoder.0.finalize();
+        digest.iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+}
+
+struct Encoder(Sha256);
+
+impl Encoder {
+    fn number(&mut self, number: u64) {
+        self.0.update(number.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.update(bytes);
+    }
+
+    fn path(&mut self, path: &Path) {
+        self.bytes(path.as_os_str().as_encoded_bytes());
+    }
+
+    fn list<'a, T: 'a>(
+        &mut self,
+        items: impl IntoIterator<Item = &'a T, IntoIter: ExactSizeIterator>,
+        item: impl Fn(&mut Self, &T),
+    ) {
+        let items = items.into_iter();
+        self.number(items.len() as u64);
+        items.for_each(|value| item(self, value));
+    }
+
+    fn source(&mut self, source: &Source) {
+        let Source { name, kind, format, fields, keys, dedupe } = source;
+        self.text(name);
+        match kind {
+            SourceKind::File { pattern } => {
+                self.text("file");
+                self.text(pattern);
+            }
+            SourceKind::Stdin => self.text("stdin"),
+        }
+        self.text(format.name());
+        self.fields(fields);
+        self.keys(keys);
+        self.text(dedupe.name());
+    }
+
+    fn fields(&mut self, fields: &FieldMap) {
+        let FieldMap {
+            request_id,
+            time,
+            key,
+            api,
+            route,
+            path,
+            method,
+            status,
+            latency,
+            bytes_in,
+            bytes_out,
+            client_ip,
+            forwarded_for,
+            country,
+            user_agent,
+            consumer,
+            credential,
+            user,
+        } = fields;
+        for field in [
+            request_id,
+            time,
+            key,
+            api,
+            route,
+            path,
+            method,
+            status,
+            latency,
+            bytes_in,
+            bytes_out,
+            client_ip,
+            forwarded_for,
+            country,
+            user_agent,
+            consumer,
+            credential,
+            user,
+        ] {
+            self.list(field, |encoder, Field { at, unit }| {
+                encoder.list(&at.0, |encoder, token| encoder.text(token));
+                encoder.list(unit, |encoder, unit| encoder.text(unit.name()));
+            });
+        }
+    }
+
+    fn keys(&mut self, keys: &KeyRules) {
+        let KeyRules { from, hash, missing } = keys;
+        self.list(from, |encoder, rule| encoder.text(&rule.to_string()));
+        self.text(hash.name());
+        match hash {
+            KeyHash::HmacSha256 { secret } => self.text(secret.reveal()),
+            KeyHash::Sha256 | KeyHash::Prehashed | KeyHash::None => {}
+        }
+        self.text(missing.name());
+    }
+
+    fn tables(&mut self, tables: &Tables) {
+        let Tables { keys, subscriptions, plans } = tables;
+        for table in [keys, subscriptions, plans] {
+            self.list(table, |encoder, TableSource { path, format }| {
+                encoder.path(path);
+                encoder.text(format.name());
+            });
+        }
+    }
+
+    fn geo(&mut self, geo: &Geo) {
+        let Geo { country, asn, trusted_proxies } = geo;
+        self.list(country, |encoder, path| encoder.path(path));
+        self.list(asn, |encoder, path| encoder.path(path));
+        self.list(trusted_proxies, |encoder, net| encoder.text(&net.to_string()));
+    }
+
+    fn windows(&mut self, windows: Windows) {
+        let Windows { out_of_orderness_ms, allowed_lateness_ms, dedupe_horizon_ms } = windows;
+        self.number(out_of_orderness_ms);
+        self.number(allowed_lateness_ms);
+        self.number(dedupe_horizon_ms);
+    }
+
+    fn limits(&mut self, limits: Limits) {
+        let Limits {
+            message_bytes,
+            json_depth,
+            json_fields,
+            message_records,
+            text_bytes,
+            block_bytes: _,
+            tick_records,
+        } = limits;
+        for limit in [message_bytes, json_depth, json_fields, message_records, text_bytes, tick_records] {
+            self.number(limit as u64);
+        }
+    }
+}

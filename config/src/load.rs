@@ -1,0 +1,102 @@
+//! From a file, or its text, to a job.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::job::JobConfig;
+use crate::overrides;
+use crate::problem::{ConfigError, Place, Problem, Problems};
+use crate::raw::{Raw, RawConfig};
+use crate::tree::{self, At, Node, Value};
+use crate::validate::validate;
+
+/// Bytes of a configuration file.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A valid configuration, and what is allowed in it but probably not meant.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The job.
+    pub job: JobConfig,
+    /// In the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+/// The environment of this process, for [`JobConfig::load`]. Bytes that aren't UTF-8 become replacement characters,
+/// which no secret and no override may contain.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+}
+
+impl JobConfig {
+    /// Reads and validates a configuration file of at most 1 MiB. Relative paths in it are relative to its folder.
+    ///
+    /// `env` holds the variables that override keys (`KEYTIDE_SECTION__KEY`) and those that hold secrets;
+    /// where a name occurs twice the last one counts. Nothing is opened but the file and the files of secrets.
+    ///
+    /// # Errors
+    /// If the file can't be read, or with every problem in it.
+    pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Loaded, ConfigError> {
+        let text = read(path)?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        from_text(&text, Some(path), base, env)
+    }
+
+    /// Validates the text of a configuration whose relative paths are relative to `base`. As [`load`](Self::load) otherwise.
+    ///
+    /// # Errors
+    /// With every problem in it.
+    pub fn parse(
+        text: &str,
+        base: &Path,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigError> {
+        from_text(text, None, base, env)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    let length = read.map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    if length as u64 > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLong { path: path.to_owned(), limit: MAX_FILE_BYTES });
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        ConfigError::NotText { path: path.to_owned(), line }
+    })
+}
+
+fn from_text(
+    text: &str,
+    file: Option<&Path>,
+    base: &Path,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded, ConfigError> {
+    let env: BTreeMap<String, String> = env.collect();
+    let (mut problems, mut warnings) = (Problems::default(), Problems::default());
+    let job = stages(text, base, &env, &mut problems, &mut warnings);
+    match job {
+        Some(job) if problems.is_empty() => Ok(Loaded { job, warnings: warnings.finish(text, file) }),
+        _ => Err(ConfigError::Invalid { problems: problems.finish(text, file) }),
+    }
+}
+
+fn stages(
+    text: &str,
+    base: &Path,
+    env: &BTreeMap<String, String>,
+    problems: &mut Problems,
+    warnings: &mut Problems,
+) -> Option<JobConfig> {
+    let mut root = tree::parse(text, problems)?;
+    overrides::apply(&mut root, env, problems);
+    let root = Node { at: At::Whole, value: Value::Table(root) };
+    let raw = RawConfig::read(root, &Place::default(), problems)?;
+    validate(&raw, base, env, problems, warnings)
+}

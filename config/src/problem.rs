@@ -1,0 +1,132 @@
+//! What is wrong with a configuration, where, and how it is reported.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::tree::At;
+
+/// Problems shown at most; a file with more is hardly a configuration.
+const MAX_SHOWN: usize = 1_000;
+
+/// One problem, or one warning: where it stands and what is wrong. Never holds a secret.
+///
+/// Displayed as `keytide.toml:12: source."gateway".format: found "jsn", allowed: json, …`; a value that
+/// came from the environment names its variable instead of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The configuration file, unless it was given as text.
+    pub file: Option<PathBuf>,
+    /// The line, counted from 1, where the value stands in the file.
+    pub line: Option<usize>,
+    /// The environment variable the value came from.
+    pub variable: Option<String>,
+    /// The key, such as `source."gateway".fields.time.unit`; empty where the whole file is meant.
+    pub path: String,
+    /// What was found and what is allowed: lower case, no full stop.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.variable, &self.file, self.line) {
+            (Some(variable), _, _) => write!(f, "{variable}: ")?,
+            (None, Some(file), Some(line)) => write!(f, "{}:{line}: ", file.display())?,
+            (None, Some(file), None) => write!(f, "{}: ", file.display())?,
+            (None, None, Some(line)) => write!(f, "line {line}: ")?,
+            (None, None, None) => {}
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Why there is no job. All variants are definite: trying again without a change is useless.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be opened or read.
+    #[error("{}: can't be read: {error}", path.display())]
+    Read {
+        /// The configuration file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// The file is longer than a configuration may be.
+    #[error("{}: is too long, allowed: {limit} bytes", path.display())]
+    TooLong {
+        /// The configuration file.
+        path: PathBuf,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// The file isn't text.
+    #[error("{}:{line}: isn't UTF-8 text", path.display())]
+    NotText {
+        /// The configuration file.
+        path: PathBuf,
+        /// The line of the first wrong byte, counted from 1.
+        line: usize,
+    },
+    /// It was read and is wrong. Displays one problem per line.
+    #[error("{}", lines(problems))]
+    Invalid {
+        /// Every problem, in the order of the file, then of the environment variables' names.
+        problems: Vec<Problem>,
+    },
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Where a value stands: its key and its origin.
+#[derive(Clone, Default)]
+pub(crate) struct Place {
+    pub(crate) path: String,
+    pub(crate) at: At,
+}
+
+/// Collects problems or warnings on the way through the stages.
+#[derive(Default)]
+pub(crate) struct Problems {
+    found: Vec<(Place, String)>,
+}
+
+impl Problems {
+    pub(crate) fn add(&mut self, place: &Place, message: impl Into<String>) {
+        self.found.push((place.clone(), message.into()));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// In the order of the file; what several sources inherit is told once.
+    pub(crate) fn finish(mut self, text: &str, file: Option<&Path>) -> Vec<Problem> {
+        self.found.sort_by(|(a, _), (b, _)| a.at.cmp(&b.at));
+        let breaks: Vec<usize> =
+            text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i).collect();
+        let mut seen = HashSet::new();
+        self.found
+            .retain(|(place, message)| seen.insert((place.path.clone(), place.at.clone(), message.clone())));
+        let hidden = self.found.len().saturating_sub(MAX_SHOWN);
+        self.found.truncate(MAX_SHOWN);
+        if hidden > 0 {
+            self.found.push((Place::default(), format!("{hidden} more problems aren't shown")));
+        }
+        let shown = self.found.into_iter().map(|(Place { path, at }, message)| {
+            let (line, variable) = match at {
+                At::Whole => (None, None),
+                At::Byte(offset) => (Some(breaks.partition_point(|at| *at < offset) + 1), None),
+                At::Variable(name) => (None, Some(name.to_string())),
+            };
+            Problem { file: file.map(Path::to_owned), line, variable, path, message }
+        });
+        shown.collect()
+    }
+}

@@ -1,0 +1,379 @@
+//! The file as it is written: one struct per section, one field per key, everything optional.
+//!
+//! Reading takes each known key out of a section and reports what is left as unknown, so the structs below
+//! are the whole list of keys. Ranges, relations and defaults are the matter of `validate.rs`.
+
+use ipnet::IpNet;
+
+use crate::job::{Dedupe, Format, KeyFrom, MissingKey, Pointer, TableFormat, Unit};
+use crate::near::nearest;
+use crate::overrides::name_of;
+use crate::problem::{Place, Problems};
+use crate::scalar::{
+    Count, HashKind, InputKind, Millis, Name, PathText, Scalar, SecretRef, Size, TableKind, Template,
+};
+use crate::tree::{Node, Table, Value, shortened};
+
+/// What a key holds.
+pub(crate) trait Raw: Sized {
+    /// Whether it has keys of its own.
+    const SECTION: bool = false;
+
+    /// `None` after at least one problem was reported.
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self>;
+
+    /// What is allowed, as a message ends.
+    fn expected() -> String;
+
+    /// Every key below `path`, for the test that the examples show all of them.
+    #[cfg(test)]
+    fn keys(path: &str, keys: &mut Vec<String>) {
+        keys.push(path.to_owned());
+    }
+}
+
+impl<T: Scalar> Raw for T {
+    fn expected() -> String {
+        T::allowed()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        T::parse(&node.value)
+            .map_err(|refusal| problems.add(place, refusal.message(&shown::<T>(&node.value), &T::allowed())))
+            .ok()
+    }
+}
+
+fn shown<T: Scalar>(value: &Value) -> String {
+    if T::HIDDEN { "a value that is not shown".to_owned() } else { value.shown() }
+}
+
+/// A key of a section.
+pub(crate) enum Entry<T> {
+    Absent,
+    /// It was there, and wrong: already reported.
+    Refused,
+    Given(Spot<T>),
+}
+
+/// A value and where it stands.
+pub(crate) struct Spot<T> {
+    pub(crate) value: T,
+    pub(crate) place: Place,
+    /// The value as a message shows it.
+    pub(crate) shown: String,
+}
+
+impl<T> Entry<T> {
+    pub(crate) fn given(&self) -> Option<&Spot<T>> {
+        match self {
+            Self::Given(spot) => Some(spot),
+            Self::Absent | Self::Refused => None,
+        }
+    }
+
+    pub(crate) fn value(&self) -> Option<&T> {
+        self.given().map(|spot| &spot.value)
+    }
+
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
+impl<T: Raw> Entry<T> {
+    fn read(node: Node, path: String, problems: &mut Problems) -> Self {
+        let place = Place { path, at: node.at.clone() };
+        let shown = node.value.shown();
+        match T::read(node, &place, problems) {
+            Some(value) => Self::Given(Spot { value, place, shown }),
+            None => Self::Refused,
+        }
+    }
+}
+
+/// A list. A section in it is called by its `name` where it has one, else by its index.
+pub(crate) struct List<T> {
+    pub(crate) items: Vec<Spot<T>>,
+    /// Whether an item was wrong, already reported, and is left out.
+    pub(crate) refused: bool,
+}
+
+impl<T: Raw> Raw for List<T> {
+    fn expected() -> String {
+        "a list".to_owned()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        let Value::List(nodes) = node.value else {
+            let form = if T::SECTION { format!("[[{}]]", place.path) } else { "[…, …]".to_owned() };
+            let message =
+                format!("found {}, allowed: {}, written {form}", node.value.shown(), Self::expected());
+            problems.add(place, message);
+            return None;
+        };
+        let mut list = Self { items: Vec::new(), refused: false };
+        for (index, node) in nodes.into_iter().enumerate() {
+            let path = match name_of(&node.value) {
+                Some(name) => format!("{}.\"{name}\"", place.path),
+                None => format!("{}[{index}]", place.path),
+            };
+            match Entry::read(node, path, problems) {
+                Entry::Given(spot) => list.items.push(spot),
+                Entry::Absent | Entry::Refused => list.refused = true,
+            }
+        }
+        Some(list)
+    }
+
+    #[cfg(test)]
+    fn keys(path: &str, keys: &mut Vec<String>) {
+        T::keys(path, keys);
+    }
+}
+
+/// The keys of a section that nobody has asked for yet.
+struct Section<'a> {
+    table: Table,
+    place: &'a Place,
+}
+
+impl<'a> Section<'a> {
+    fn open(node: Node, place: &'a Place, problems: &mut Problems) -> Option<Self> {
+        match node.value {
+            Value::Table(table) => Some(Self { table, place }),
+            other => {
+                problems.add(place, format!("found {}, allowed: a section", other.shown()));
+                None
+            }
+        }
+    }
+
+    fn take<T: Raw>(&mut self, key: &str, problems: &mut Problems) -> Entry<T> {
+        match self.table.take(key) {
+            Some(node) => Entry::read(node, join(&self.place.path, key), problems),
+            None => Entry::Absent,
+        }
+    }
+
+    /// Reports what is left. Values stay unseen: an unknown key may hold a secret.
+    fn close(self, known: &[&str], later: &[&str], problems: &mut Problems) {
+        for (key, node) in self.table.into_entries() {
+            let place = Place { path: join(&self.place.path, &shortened(&key)), at: node.at };
+            if later.contains(&key.as_str()) {
+                problems.add(&place, "isn't available in this version, remove it");
+                continue;
+            }
+            let mut message = format!("unknown key, allowed here: {}", known.join(", "));
+            if let Some(near) = nearest(&key, known.iter().copied()) {
+                message += &format!("; did you mean {near}?");
+            }
+            problems.add(&place, message);
+        }
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Declares a section with its keys, and those that the documentation knows and this version doesn't.
+macro_rules! section {
+    (@later) => { &[] };
+    (@later $later:expr) => { &$later };
+    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty,)+ } $(later $later:expr;)?) => {
+        $(#[$doc])*
+        pub(crate) struct $name {
+            $(pub(crate) $key: Entry<$type>,)+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: Entry::Absent,)+ }
+            }
+        }
+
+        impl Raw for $name {
+            const SECTION: bool = true;
+
+            fn expected() -> String {
+                "a section".to_owned()
+            }
+
+            fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+                const KNOWN: &[&str] = &[$(stringify!($key)),+];
+                const LATER: &[&str] = section!(@later $($later)?);
+                let mut section = Section::open(node, place, problems)?;
+                let raw = Self { $($key: section.take(stringify!($key), problems),)+ };
+                section.close(KNOWN, LATER, problems);
+                Some(raw)
+            }
+
+            #[cfg(test)]
+            fn keys(path: &str, keys: &mut Vec<String>) {
+                $(<$type>::keys(&join(path, stringify!($key)), keys);)+
+            }
+        }
+    };
+}
+
+section! {
+    /// The whole file.
+    RawConfig {
+        job: RawJob,
+        keys: RawKeys,
+        source: List<RawSource>,
+        tables: RawTables,
+        geo: RawGeo,
+        routes: RawRoutes,
+        windows: RawWindows,
+        limits: RawLimits,
+    }
+    later ["alerts", "cluster", "detection", "http", "sink", "state"];
+}
+
+section! {
+    /// `[job]`.
+    RawJob {
+        name: Name,
+        tick: Millis,
+        workers: Count,
+    }
+}
+
+section! {
+    /// `[keys]` and `[source.keys]`.
+    RawKeys {
+        from: List<KeyFrom>,
+        hash: HashKind,
+        secret: SecretRef,
+        missing: MissingKey,
+    }
+}
+
+section! {
+    /// `[[source]]`.
+    RawSource {
+        name: Name,
+        kind: InputKind,
+        path: PathText,
+        format: Format,
+        dedupe: Dedupe,
+        fields: RawFields,
+        keys: RawKeys,
+    }
+    later ["brokers", "librdkafka", "topic"];
+}
+
+section! {
+    /// `[source.fields]`.
+    RawFields {
+        request_id: FieldText,
+        time: FieldText,
+        key: FieldText,
+        api: FieldText,
+        route: FieldText,
+        path: FieldText,
+        method: FieldText,
+        status: FieldText,
+        latency: FieldText,
+        bytes_in: FieldText,
+        bytes_out: FieldText,
+        client_ip: FieldText,
+        forwarded_for: FieldText,
+        country: FieldText,
+        user_agent: FieldText,
+        consumer: FieldText,
+        credential: FieldText,
+        user: FieldText,
+    }
+}
+
+section! {
+    /// `{ at = "/requestTime", unit = "ms" }`.
+    RawField {
+        at: Pointer,
+        unit: Unit,
+    }
+}
+
+/// One of `[source.fields]`: a pointer alone, or a pointer with a unit.
+pub(crate) struct FieldText(pub(crate) RawField);
+
+impl Raw for FieldText {
+    fn expected() -> String {
+        "a JSON pointer, or { at = \"/requestTime\", unit = \"ms\" }".to_owned()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        match node.value {
+            Value::Text(_) => match Entry::read(node, place.path.clone(), problems) {
+                Entry::Refused => None,
+                at => Some(Self(RawField { at, unit: Entry::Absent })),
+            },
+            Value::Table(_) => RawField::read(node, place, problems).map(Self),
+            other => {
+                problems.add(place, format!("found {}, allowed: {}", other.shown(), Self::expected()));
+                None
+            }
+        }
+    }
+}
+
+section! {
+    /// `[tables]`.
+    RawTables {
+        keys: RawTable,
+        subscriptions: RawTable,
+        plans: RawTable,
+    }
+}
+
+section! {
+    /// `[tables.*]`.
+    RawTable {
+        kind: TableKind,
+        path: PathText,
+        format: TableFormat,
+    }
+    later ["brokers", "librdkafka", "topic"];
+}
+
+section! {
+    /// `[geo]`.
+    RawGeo {
+        country: PathText,
+        asn: PathText,
+        trusted_proxies: List<IpNet>,
+    }
+    later ["city", "networks"];
+}
+
+section! {
+    /// `[routes]`.
+    RawRoutes {
+        templates: List<Template>,
+    }
+}
+
+section! {
+    /// `[windows]`.
+    RawWindows {
+        out_of_orderness: Millis,
+        allowed_lateness: Millis,
+        dedupe_horizon: Millis,
+    }
+}
+
+section! {
+    /// `[limits]`.
+    RawLimits {
+        message_bytes: Size,
+        json_depth: Count,
+        json_fields: Count,
+        message_records: Count,
+        text_bytes: Size,
+        block_bytes: Size,
+        tick_records: Count,
+    }
+}

@@ -1,0 +1,682 @@
+//! Values of single keys: how each kind is written, and what is allowed.
+//!
+//! Everything is exact: durations and sizes are integers with a unit, and what doesn't fit is refused.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::job::{Dedupe, Format, KeyFrom, MissingKey, Pointer, TableFormat, Unit};
+use crate::near::nearest;
+use crate::tree::Value;
+
+/// Bytes of a JSON pointer.
+const MAX_POINTER_BYTES: usize = 1_024;
+/// Bytes of a header's or a query argument's name.
+const MAX_ARGUMENT_BYTES: usize = 256;
+/// Characters of a source's or a job's name.
+const MAX_NAME_BYTES: usize = 64;
+
+/// A value that is written in one place of the file.
+pub(crate) trait Scalar: Sized {
+    /// Whether the value found may be a secret and is never shown.
+    const HIDDEN: bool = false;
+
+    /// What is allowed, as a message ends.
+    fn allowed() -> String;
+
+    fn parse(value: &Value) -> Result<Self, Refusal>;
+}
+
+/// Why a value isn't one of its kind.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// It will be one, in a later version.
+    pub(crate) later: bool,
+    /// What was probably meant.
+    pub(crate) hint: Option<String>,
+}
+
+impl Refusal {
+    /// The message for a value shown as `found`.
+    pub(crate) fn message(&self, found: &str, allowed: &str) -> String {
+        let mut message = match self.later {
+            true => format!("{found} isn't available in this version, allowed: {allowed}"),
+            false => format!("found {found}, allowed: {allowed}"),
+        };
+        if let Some(hint) = &self.hint {
+            message += &format!("; {hint}");
+        }
+        message
+    }
+}
+
+fn text(value: &Value) -> Result<&str, Refusal> {
+    match value {
+        Value::Text(text) => Ok(text),
+        _ => Err(Refusal::default()),
+    }
+}
+
+fn refuse<T>(value: Option<T>) -> Result<T, Refusal> {
+    value.ok_or_else(Refusal::default)
+}
+
+/// A value out of a short list of names.
+pub(crate) trait Choice: Copy + 'static {
+    const ALL: &'static [Self];
+    /// Names that the documentation knows and this version doesn't.
+    const LATER: &'static [&'static str] = &[];
+    const HIDDEN: bool = false;
+
+    fn name(self) -> &'static str;
+}
+
+/// Lists the names of a set of choices.
+pub(crate) fn names<T: Choice>(choices: &[T]) -> String {
+    choices.iter().map(|choice| choice.name()).collect::<Vec<_>>().join(", ")
+}
+
+impl<T: Choice> Scalar for T {
+    const HIDDEN: bool = <T as Choice>::HIDDEN;
+
+    fn allowed() -> String {
+        names(T::ALL)
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        let known = T::ALL.iter().copied();
+        known.clone().find(|choice| choice.name() == text).ok_or_else(|| Refusal {
+            later: T::LATER.contains(&text),
+            hint: did_you_mean(nearest(text, known.map(Self::name))),
+        })
+    }
+}
+
+fn did_you_mean(name: Option<&str>) -> Option<String> {
+    name.map(|name| format!("did you mean \"{name}\"?"))
+}
+
+/// Gives an enumeration the names its values have in the file: one list for parsing, messages and output.
+macro_rules! choice {
+    ($type:ident { $($variant:ident = $name:literal),+ $(,)? } $(later $later:expr;)? $(hidden $hidden:literal;)?) => {
+        impl $type {
+            /// Its name in the configuration file.
+            #[must_use]
+            #[allow(unreachable_pub, reason = "some of the enumerations are public")]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),+
+                }
+            }
+        }
+
+        impl Choice for $type {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+            $(const LATER: &'static [&'static str] = &$later;)?
+            $(const HIDDEN: bool = $hidden;)?
+
+            fn name(self) -> &'static str {
+                self.name()
+            }
+        }
+    };
+}
+
+/// `kind` of a `[[source]]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InputKind {
+    File,
+    Stdin,
+}
+
+/// `kind` of a `[tables.*]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TableKind {
+    File,
+}
+
+/// `hash` of `[keys]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HashKind {
+    Sha256,
+    HmacSha256,
+    Prehashed,
+    None,
+}
+
+choice!(InputKind { File = "file", Stdin = "stdin" } later ["kafka"];);
+choice!(TableKind { File = "file" } later ["kafka"];);
+choice!(Format { Json = "json", Apisix = "apisix", Kong = "kong", Combined = "combined" }
+    later ["envoy", "nginx", "aws-apigateway", "cloudwatch", "cloudevents", "otel"];);
+choice!(TableFormat { Csv = "csv", Jsonl = "jsonl" } later ["json-upsert", "debezium"];);
+choice!(Dedupe { RequestId = "request_id", Content = "content" });
+choice!(MissingKey { Anonymous = "anonymous", DeadLetter = "dead_letter" });
+choice!(Unit { Seconds = "s", Millis = "ms", Micros = "us", Nanos = "ns", Rfc3339 = "rfc3339", Clf = "clf" });
+// Hidden: who mistakes `hash` for the place of the secret must not find it in a log.
+choice!(HashKind { Sha256 = "sha256", HmacSha256 = "hmac-sha256", Prehashed = "prehashed", None = "none" } hidden true;);
+
+/// A path or a pattern of paths, not resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PathText(pub(crate) String);
+
+impl Scalar for PathText {
+    fn allowed() -> String {
+        "a path, absolute or relative to the configuration file".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        refuse((!text.is_empty() && !text.contains(char::is_control)).then(|| Self(text.to_owned())))
+    }
+}
+
+/// The name of a job or a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name(pub(crate) String);
+
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&text.len())
+        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+}
+
+impl Scalar for Name {
+    fn allowed() -> String {
+        format!("1 to {MAX_NAME_BYTES} of a-z, 0-9, _ and -")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        refuse(is_name(text).then(|| Self(text.to_owned())))
+    }
+}
+
+/// A number of things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count(pub(crate) u64);
+
+impl Scalar for Count {
+    fn allowed() -> String {
+        "a whole number".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        match value {
+            Value::Integer(integer) => refuse(u64::try_from(*integer).ok().map(Self)),
+            _ => Err(Refusal::default()),
+        }
+    }
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+const SIZES: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl Scalar for Size {
+    fn allowed() -> String {
+        "bytes as a whole number or with KiB, MiB or GiB, such as \"128KiB\"".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        match value {
+            Value::Integer(integer) => refuse(u64::try_from(*integer).ok().map(Self)),
+            _ => refuse(scaled(text(value)?, &SIZES).map(Self)),
+        }
+    }
+}
+
+/// A size as it would be written, in its largest whole unit.
+pub(crate) fn size_text(bytes: u64) -> String {
+    unscaled(bytes, &SIZES).unwrap_or_else(|| bytes.to_string())
+}
+
+/// A duration in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Millis(pub(crate) u64);
+
+const DURATIONS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+impl Scalar for Millis {
+    fn allowed() -> String {
+        "a whole number with ms, s, m, h or d, such as \"10m\"".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        refuse(scaled(text(value)?, &DURATIONS).map(Self))
+    }
+}
+
+/// A duration in milliseconds as it would be written, in its largest whole unit: `90000` is `90s`.
+#[must_use]
+pub fn duration_text(millis: u64) -> String {
+    match millis {
+        0 => "0s".to_owned(),
+        _ => unscaled(millis, &DURATIONS).unwrap_or_else(|| format!("{millis}ms")),
+    }
+}
+
+/// Digits and one of the units: `10m`.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, scale) = units.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*scale)
+}
+
+fn unscaled(number: u64, units: &[(&str, u64)]) -> Option<String> {
+    let (unit, scale) = units.iter().find(|(_, scale)| number > 0 && number.is_multiple_of(*scale))?;
+    Some(format!("{}{unit}", number / scale))
+}
+
+impl Scalar for Pointer {
+    fn allowed() -> String {
+        format!("a JSON pointer (RFC 6901) of at most {MAX_POINTER_BYTES} bytes, such as \"/request/id\"")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        pointer(text).ok_or_else(|| Refusal {
+            hint: (!text.starts_with('/')).then(|| "a pointer starts with /".to_owned()),
+            ..Refusal::default()
+        })
+    }
+}
+
+fn pointer(text: &str) -> Option<Pointer> {
+    if text.len() > MAX_POINTER_BYTES || text.contains(char::is_control) {
+        return None;
+    }
+    text.strip_prefix('/')?.split('/').map(unescape).collect::<Option<_>>().map(Pointer)
+}
+
+/// One reference token: `~1` is `/`, `~0` is `~`, any other `~` is an error.
+fn unescape(token: &str) -> Option<String> {
+    let mut parts = token.split('~');
+    let mut unescaped = parts.next()?.to_owned();
+    for part in parts {
+        let (c, rest) = match part.as_bytes().first()? {
+            b'0' => ('~', &part[1..]),
+            b'1' => ('/', &part[1..]),
+            _ => return None,
+        };
+        unescaped.push(c);
+        unescaped.push_str(rest);
+    }
+    Some(unescaped)
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
+impl Scalar for KeyFrom {
+    fn allowed() -> String {
+        "header:NAME, query:NAME, key, field:/POINTER, consumer, credential, user, client_ip".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        let (kind, argument) = text.split_once(':').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
+        let rule = match (kind, argument) {
+            ("header", Some(name)) => is_header(name).then(|| Self::Header(name.to_ascii_lowercase())),
+            ("query", Some(name)) => is_argument(name).then(|| Self::Query(name.to_owned())),
+            ("field", Some(at)) => pointer(at).map(Self::Field),
+            ("key", None) => Some(Self::Key),
+            ("consumer", None) => Some(Self::Consumer),
+            ("credential", None) => Some(Self::Credential),
+            ("user", None) => Some(Self::User),
+            ("client_ip", None) => Some(Self::ClientIp),
+            _ => None,
+        };
+        const KINDS: [&str; 8] =
+            ["header", "query", "key", "field", "consumer", "credential", "user", "client_ip"];
+        rule.ok_or_else(|| Refusal {
+            hint: did_you_mean(nearest(kind, KINDS).filter(|near| *near != kind)),
+            ..Refusal::default()
+        })
+    }
+}
+
+/// A header's name (RFC 9110 token).
+fn is_header(name: &str) -> bool {
+    (1..=MAX_ARGUMENT_BYTES).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+fn is_argument(name: &str) -> bool {
+    (1..=MAX_ARGUMENT_BYTES).contains(&name.len()) && !name.contains(char::is_control)
+}
+
+impl fmt::Display for KeyFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Field(pointer) => write!(f, "field:{pointer}"),
+            Self::Key => f.write_str("key"),
+            Self::Consumer => f.write_str("consumer"),
+            Self::Credential => f.write_str("credential"),
+            Self::User => f.write_str("user"),
+            Self::ClientIp => f.write_str("client_ip"),
+        }
+    }
+}
+
+/// Where a secret is to be read from. A literal isn't one, so a secret never gets this far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SecretRef {
+    Env(String),
+    File(String),
+}
+
+impl Scalar for SecretRef {
+    const HIDDEN: bool = true;
+
+    fn allowed() -> String {
+        "\"env:NAME\" or \"file:PATH\", never the secret itself".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let reference = text(value)?.split_once(':').and_then(|(kind, rest)| match kind {
+            "env" => is_variable(rest).then(|| Self::Env(rest.to_owned())),
+            "file" => {
+                (!rest.is_empty() && !rest.contains(char::is_control)).then(|| Self::File(rest.to_owned()))
+            }
+            _ => None,
+        });
+        refuse(reference)
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
+}
+
+impl Scalar for IpNet {
+    fn allowed() -> String {
+        "an address or a CIDR, such as \"10.0.0.0/8\"".to_owned()
+    }
+
+    /// Host bits are cleared; an IPv4-mapped range is its IPv4 range, as addresses are compared.
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        refuse(net.map(|net| canonical(net.trunc())))
+    }
+}
+
+fn canonical(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    let v4 = mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok());
+    v4.map_or(net, IpNet::V4)
+}
+
+/// A route template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template(pub(crate) String);
+
+/// Bytes of a route template.
+const MAX_TEMPLATE_BYTES: usize = 512;
+
+impl Template {
+    /// The template with every placeholder called the same: equal shapes match the same paths.
+    pub(crate) fn shape(&self) -> String {
+        let shape =
+            |segment: &str| if segment.starts_with('{') { "{}".to_owned() } else { segment.to_owned() };
+        self.0.split('/').map(shape).collect::<Vec<_>>().join("/")
+    }
+}
+
+impl Scalar for Template {
+    fn allowed() -> String {
+        format!(
+            "a path of at most {MAX_TEMPLATE_BYTES} bytes whose segments are literal or a whole {{name}}, \
+             such as \"/orders/{{id}}\""
+        )
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        refuse(is_template(text).then(|| Self(text.to_owned())))
+    }
+}
+
+fn is_template(text: &str) -> bool {
+    let Some(path) = text.strip_prefix('/') else { return false };
+    let mut segments = path.split('/');
+    // Only the last segment may be empty: `/` and a trailing slash.
+    let last = segments.next_back().unwrap_or_default();
+    text.len() <= MAX_TEMPLATE_BYTES
+        && segments.all(|segment| !segment.is_empty() && is_segment(segment))
+        && is_segment(last)
+}
+
+fn is_segment(segment: &str) -> bool {
+    match segment.strip_prefix('{') {
+        Some(rest) => rest.strip_suffix('}').is_some_and(|name| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        }),
+        None => !segment.contains(|c: char| c.is_control() || c.is_whitespace() || "{}?#".contains(c)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read<T: Scalar>(text: &str) -> Option<T> {
+        T::parse(&Value::Text(text.to_owned())).ok()
+    }
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        for (text, millis) in [
+            ("500ms", Some(500)),
+            ("1s", Some(1_000)),
+            ("10m", Some(600_000)),
+            ("1h", Some(3_600_000)),
+            ("2d", Some(172_800_000)),
+            ("0s", Some(0)),
+            ("007s", Some(7_000)),
+            ("", None),
+            ("s", None),
+            ("10", None),
+            ("1.5s", None),
+            ("-1s", None),
+            ("+1s", None),
+            ("1 s", None),
+            ("1S", None),
+            ("1w", None),
+            ("1s ", None),
+            ("213503982334d", Some(213_503_982_334 * 86_400_000)),
+            ("213503982335d", None),
+            ("18446744073709551615ms", Some(u64::MAX)),
+            ("18446744073709551616ms", None),
+            ("1\u{0661}s", None),
+        ] {
+            assert_eq!(read::<Millis>(text).map(|millis| millis.0), millis, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        for (text, bytes) in [
+            ("128KiB", Some(131_072)),
+            ("1MiB", Some(1 << 20)),
+            ("2GiB", Some(2 << 30)),
+            ("128", None),
+            ("128KB", None),
+            ("1.5MiB", None),
+            ("17179869184GiB", None),
+        ] {
+            assert_eq!(read::<Size>(text).map(|size| size.0), bytes, "{text}");
+        }
+        assert_eq!(Size::parse(&Value::Integer(4_096)), Ok(Size(4_096)));
+        assert!(Size::parse(&Value::Integer(-1)).is_err());
+        assert_eq!(size_text(131_072), "128KiB");
+        assert_eq!(size_text(1_000), "1000");
+        assert_eq!(size_text(0), "0");
+    }
+
+    #[test]
+    fn pointers_are_unescaped() {
+        for (text, tokens) in [
+            ("/a~1b/0", Some(vec!["a/b", "0"])),
+            ("/m~0n", Some(vec!["m~n"])),
+            ("/~01", Some(vec!["~1"])),
+            ("/", Some(vec![""])),
+            ("/a//b", Some(vec!["a", "", "b"])),
+            ("/ü x", Some(vec!["ü x"])),
+            ("", None),
+            ("a", None),
+            ("/a~", None),
+            ("/a~2", None),
+            ("/~é", None),
+            ("/a\u{1b}[31m", None),
+            ("/a\nb", None),
+        ] {
+            let tokens = tokens.map(|tokens| Pointer(tokens.into_iter().map(str::to_owned).collect()));
+            assert_eq!(read::<Pointer>(text), tokens, "{text}");
+        }
+        let longest = format!("/{}", "a".repeat(MAX_POINTER_BYTES - 1));
+        assert!(read::<Pointer>(&longest).is_some());
+        assert!(read::<Pointer>(&format!("{longest}a")).is_none());
+    }
+
+    #[test]
+    fn key_rules_name_a_place() {
+        for (text, rule) in [
+            ("header:X-Api-Key", Some(KeyFrom::Header("x-api-key".to_owned()))),
+            ("query:ApiKey", Some(KeyFrom::Query("ApiKey".to_owned()))),
+            ("query:a:b", Some(KeyFrom::Query("a:b".to_owned()))),
+            ("field:/a/b", Some(KeyFrom::Field(Pointer(vec!["a".to_owned(), "b".to_owned()])))),
+            ("key", Some(KeyFrom::Key)),
+            ("client_ip", Some(KeyFrom::ClientIp)),
+            ("header:", None),
+            ("header:x api", None),
+            ("header:ключ", None),
+            ("header", None),
+            ("key:x", None),
+            ("field:a", None),
+            ("Key", None),
+            ("", None),
+        ] {
+            assert_eq!(read::<KeyFrom>(text), rule, "{text}");
+        }
+        let refusal = KeyFrom::parse(&Value::Text("headers:apikey".to_owned())).unwrap_err();
+        assert_eq!(refusal.hint.as_deref(), Some("did you mean \"header\"?"));
+    }
+
+    #[test]
+    fn networks_are_canonical() {
+        for (text, net) in [
+            ("10.0.0.0/8", Some("10.0.0.0/8")),
+            ("10.1.2.3/8", Some("10.0.0.0/8")),
+            ("192.0.2.1", Some("192.0.2.1/32")),
+            ("2001:db8::1", Some("2001:db8::1/128")),
+            ("::ffff:10.0.0.0/104", Some("10.0.0.0/8")),
+            ("::ffff:0:0/95", Some("::fffe:0:0/95")),
+            ("10.0.0.0/33", None),
+            ("10.0.0", None),
+            ("localhost", None),
+        ] {
+            assert_eq!(read::<IpNet>(text).map(|net| net.to_string()).as_deref(), net, "{text}");
+        }
+    }
+
+    #[test]
+    fn templates_have_whole_placeholders() {
+        for (text, allowed) in [
+            ("/", true),
+            ("/orders/{id}", true),
+            ("/orders/{id}/", true),
+            ("/v1.0/a%20b/{order-id}/{x_1}", true),
+            ("", false),
+            ("orders", false),
+            ("/orders/{id", false),
+            ("/orders/id}", false),
+            ("/orders/{}", false),
+            ("/orders/{a}{b}", false),
+            ("/orders/{id}.json", false),
+            ("/orders//x", false),
+            ("/orders?x=1", false),
+            ("/a b", false),
+            ("/\u{7}", false),
+        ] {
+            assert_eq!(read::<Template>(text).is_some(), allowed, "{text}");
+        }
+        assert!(read::<Template>(&format!("/{}", "a".repeat(MAX_TEMPLATE_BYTES - 1))).is_some());
+        assert!(read::<Template>(&format!("/{}", "a".repeat(MAX_TEMPLATE_BYTES))).is_none());
+        assert_eq!(Template("/a/{x}/{y}".to_owned()).shape(), Template("/a/{y}/{x}".to_owned()).shape());
+    }
+
+    #[test]
+    fn names_are_short_and_plain() {
+        let longest = "a".repeat(MAX_NAME_BYTES);
+        for (text, allowed) in [
+            ("gateway-1_b", true),
+            ("", false),
+            ("Gateway", false),
+            ("a.b", false),
+            ("é", false),
+            (&longest, true),
+        ] {
+            assert_eq!(read::<Name>(text).is_some(), allowed, "{text}");
+        }
+        assert!(read::<Name>(&format!("{longest}a")).is_none());
+    }
+
+    #[test]
+    fn only_references_to_secrets_are_accepted() {
+        assert_eq!(read("env:KEY_SECRET"), Some(SecretRef::Env("KEY_SECRET".to_owned())));
+        assert_eq!(read("file:/run/secrets/a:b"), Some(SecretRef::File("/run/secrets/a:b".to_owned())));
+        for text in ["hunter2", "env:", "env:1X", "env:A-B", "file:", "ENV:X", "", "file:a\nb"] {
+            assert_eq!(read::<SecretRef>(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn known_but_missing_values_are_told_apart() {
+        let refusal = |text: &str| Format::parse(&Value::Text(text.to_owned())).unwrap_err();
+        assert!(refusal("envoy").later);
+        assert!(!refusal("envy").later);
+        assert_eq!(refusal("jsonn").hint.as_deref(), Some("did you mean \"json\"?"));
+    }
+
+    proptest! {
+        #[test]
+        fn durations_survive_being_shown(millis: u64) {
+            prop_assert_eq!(read::<Millis>(&duration_text(millis)), Some(Millis(millis)));
+        }
+
+        #[test]
+        fn pointers_survive_being_shown(tokens in proptest::collection::vec("[a-z~/ 0-9é]{0,6}", 1..6)) {
+            let pointer = Pointer(tokens);
+            prop_assert_eq!(read::<Pointer>(&pointer.to_string()), Some(pointer));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,40}|[/~{}:a-z0-9.]{0,20}") {
+            read::<Millis>(&text);
+            read::<Size>(&text);
+            read::<Pointer>(&text);
+            read::<Template>(&text);
+            read::<SecretRef>(&text);
+            read::<IpNet>(&text);
+            if let Some(rule) = read::<KeyFrom>(&text) {
+                prop_assert_eq!(read::<KeyFrom>(&rule.to_string()), Some(rule));
+            }
+        }
+    }
+}

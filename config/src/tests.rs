@@ -1,0 +1,858 @@
+//! The stages together: every kind of problem with its place, every example, and no input that panics or leaks.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use crate::raw::{Raw, RawConfig};
+use crate::tree::{self, Table, Value};
+use crate::*;
+
+/// The smallest job.
+const SMALL: &str =
+    "[[source]]\nname = \"gateway\"\nkind = \"file\"\npath = \"logs/*.log\"\nformat = \"apisix\"\n";
+/// One whose fields can be replaced.
+const JSON: &str = "[[source]]\nname = \"a\"\nkind = \"file\"\npath = \"a\"\nformat = \"json\"\n[source.fields]\ntime = { at = \"/t\", unit = \"ms\" }\nkey = \"/k\"\n";
+
+fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    let owned: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    owned.into_iter()
+}
+
+fn parse_with(text: &str, pairs: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    JobConfig::parse(text, Path::new("/etc/keytide"), env(pairs))
+}
+
+fn parse(text: &str) -> Result<Loaded, ConfigError> {
+    parse_with(text, &[])
+}
+
+fn job(text: &str) -> JobConfig {
+    parse(text).unwrap_or_else(|error| panic!("{error}")).job
+}
+
+/// All problems, one per line; empty for a valid file.
+fn problems(text: &str) -> String {
+    parse(text).map_or_else(|error| error.to_string(), |_| String::new())
+}
+
+fn warnings(text: &str) -> String {
+    let loaded = parse(text).unwrap_or_else(|error| panic!("{error}"));
+    loaded.warnings.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn examples() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    files.sort();
+    files
+}
+
+/// `everything.toml` as it is, or with its commented-out keys in force.
+fn everything(with_alternatives: bool) -> String {
+    let text = include_str!("../examples/everything.toml");
+    let uncomment =
+        |line: &'static str| line.strip_prefix("# ").filter(|_| with_alternatives).unwrap_or(line);
+    text.lines().map(uncomment).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let job = job(SMALL);
+    assert_eq!((job.job.name.as_str(), job.job.tick_ms, job.job.workers.get()), ("keytide", 1_000, 1));
+    assert_eq!(job.windows, Windows::default());
+    assert_eq!(job.limits, Limits::default());
+    let [source] = job.sources.as_slice() else { panic!("one source") };
+    assert_eq!(source.kind, SourceKind::File { pattern: "/etc/keytide/logs/*.log".to_owned() });
+    assert_eq!((source.format, source.dedupe), (Format::Apisix, Dedupe::RequestId));
+    let rules: Vec<String> = source.keys.from.iter().map(KeyFrom::to_string).collect();
+    assert_eq!(rules, ["header:apikey", "query:apikey", "key"]);
+    assert!(matches!(source.keys.hash, KeyHash::Sha256));
+    assert_eq!(source.keys.missing, MissingKey::Anonymous);
+    assert!(job.tables.keys.is_none() && job.geo.country.is_none() && job.routes.templates.is_empty());
+}
+
+#[test]
+fn everything_is_read_and_states_the_defaults() {
+    let job = job(&everything(false));
+    let small = self::job(SMALL);
+    assert_eq!(format!("{:?}", job.job), format!("{:?}", small.job));
+    assert_eq!(job.windows, small.windows);
+    assert_eq!(job.limits, small.limits);
+    assert!(job.geo.trusted_proxies.is_empty() && job.routes.templates.is_empty());
+    let at = |pointer: &str| Pointer(vec![pointer.to_owned()]);
+    let fields = &job.sources[0].fields;
+    assert_eq!(fields.time, Some(Field { at: at("requestTime"), unit: Some(Unit::Millis) }));
+    assert_eq!(fields.latency, Some(Field { at: at("latencyMs"), unit: Some(Unit::Millis) }));
+    for (field, name) in [
+        (&fields.request_id, "requestId"),
+        (&fields.key, "apiKey"),
+        (&fields.api, "api"),
+        (&fields.route, "routeKey"),
+        (&fields.path, "path"),
+        (&fields.method, "httpMethod"),
+        (&fields.status, "status"),
+        (&fields.bytes_in, "requestLength"),
+        (&fields.bytes_out, "responseLength"),
+        (&fields.client_ip, "ip"),
+        (&fields.forwarded_for, "forwardedFor"),
+        (&fields.country, "country"),
+        (&fields.user_agent, "userAgent"),
+        (&fields.consumer, "consumer"),
+        (&fields.credential, "credential"),
+        (&fields.user, "user"),
+    ] {
+        assert_eq!(*field, Some(Field { at: at(name), unit: None }));
+    }
+    assert_eq!(
+        job.tables.plans,
+        Some(TableSource { path: "/etc/keytide/tables/plans.jsonl".into(), format: TableFormat::Jsonl })
+    );
+    assert_eq!(job.geo.asn.as_deref(), Some(Path::new("/etc/keytide/geo/asn.mmdb")));
+}
+
+#[test]
+fn everything_shows_every_key() {
+    fn collect(table: Table, path: &str, keys: &mut BTreeSet<String>) {
+        for (key, node) in table.into_entries() {
+            let path = if path.is_empty() { key } else { format!("{path}.{key}") };
+            keys.insert(path.clone());
+            match node.value {
+                Value::Table(inner) => collect(inner, &path, keys),
+                Value::List(items) => {
+                    for item in items {
+                        if let Value::Table(inner) = item.value {
+                            collect(inner, &path, keys);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    let text = everything(true);
+    let mut shown = BTreeSet::new();
+    collect(tree::parse(&text, &mut problem::Problems::default()).unwrap(), "", &mut shown);
+    let mut keys = Vec::new();
+    RawConfig::keys("", &mut keys);
+    // `secret` is shown where its hash is.
+    let missing: Vec<_> = keys.iter().filter(|key| !shown.contains(*key) && *key != "keys.secret").collect();
+    assert!(missing.is_empty(), "config/examples/everything.toml doesn't show {missing:?}");
+
+    let secret = [("KEYTIDE_KEY_SECRET", "0123456789abcdef")];
+    let loaded = parse_with(&text, &secret).unwrap_or_else(|error| panic!("{error}"));
+    assert!(
+        matches!(&loaded.job.sources[0].keys.hash, KeyHash::HmacSha256 { secret } if secret.reveal() == "0123456789abcdef")
+    );
+}
+
+#[test]
+fn every_example_loads_without_a_warning() {
+    let examples = examples();
+    for name in ["apisix", "combined", "everything", "json", "kong"] {
+        assert!(examples.iter().any(|path| path.file_stem().unwrap() == name), "{name}");
+    }
+    for path in examples {
+        let loaded = JobConfig::load(&path, env(&[])).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(loaded.warnings, [], "{}", path.display());
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
+    let text = r#"
+[job]
+name = "Key Tide"
+wrokers = 2
+tick = 5
+
+[keys]
+from = ["headers:apikey", 3]
+hash = "sha-256"
+
+[[source]]
+name = "gateway"
+kind = "file"
+format = "json"
+[source.fields]
+time = { at = "/t", unit = "msec" }
+status = { at = "status", unit = "s" }
+latency = "/latency"
+satus = "/x"
+
+[[source]]
+name = "gateway"
+kind = "stdin"
+path = 7
+format = "jsn"
+
+[source.keys]
+hash = "hmac-sha256"
+
+[tables.keys]
+kind = "file"
+format = "parquet"
+
+[windows]
+allowed_lateness = "2h"
+
+[limits]
+json_depth = 0
+message_bytes = "65MiB"
+
+[kyes]
+"#;
+    let expected = r#"line 3: job.name: found "Key Tide", allowed: 1 to 64 of a-z, 0-9, _ and -
+line 4: job.wrokers: unknown key, allowed here: name, tick, workers; did you mean workers?
+line 5: job.tick: found 5, allowed: a whole number with ms, s, m, h or d, such as "10m"
+line 8: keys.from[0]: found "headers:apikey", allowed: header:NAME, query:NAME, key, field:/POINTER, consumer, credential, user, client_ip; did you mean "header"?
+line 8: keys.from[1]: found 3, allowed: header:NAME, query:NAME, key, field:/POINTER, consumer, credential, user, client_ip
+line 9: keys.hash: found a value that is not shown, allowed: sha256, hmac-sha256, prehashed, none; did you mean "sha256"?
+line 11: source."gateway".path: missing, allowed: a path, absolute or relative to the configuration file
+line 16: source."gateway".fields.time.unit: found "msec", allowed: s, ms, us, ns, rfc3339, clf
+line 17: source."gateway".fields.status.at: found "status", allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as "/request/id"; a pointer starts with /
+line 17: source."gateway".fields.status.unit: only time and latency have a unit, remove it
+line 18: source."gateway".fields.latency: needs a unit, allowed: { at = "/latency", unit = … } with one of s, ms, us, ns
+line 19: source."gateway".fields.satus: unknown key, allowed here: request_id, time, key, api, route, path, method, status, latency, bytes_in, bytes_out, client_ip, forwarded_for, country, user_agent, consumer, credential, user; did you mean status?
+line 22: source."gateway".name: "gateway" names another source too, allowed: names that differ
+line 24: source."gateway".path: found 7, allowed: a path, absolute or relative to the configuration file
+line 25: source."gateway".format: found "jsn", allowed: json, apisix, kong, combined; did you mean "json"?
+line 28: source."gateway".keys.hash: hmac-sha256 needs a `secret` beside it, allowed: "env:NAME" or "file:PATH", never the secret itself
+line 30: tables.keys.path: missing, allowed: a path, absolute or relative to the configuration file
+line 32: tables.keys.format: found "parquet", allowed: csv, jsonl
+line 35: windows.allowed_lateness: a dedupe_horizon of 1h is shorter than the allowed_lateness of 2h, so that late events could count twice; allowed: at least as long
+line 38: limits.json_depth: found 0, allowed: 1 to 128
+line 39: limits.message_bytes: found "65MiB", allowed: 1KiB to 64MiB
+line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits; did you mean keys?"#;
+    let found = problems(text);
+    for (found, expected) in found.lines().zip(expected.lines()) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn each_problem_is_told_where_it_stands() {
+    let with = |lines: &str| format!("{SMALL}{lines}");
+    for (text, expected) in [
+        (String::new(), "source: missing, allowed: at least one [[source]]"),
+        ("source = []".to_owned(), "line 1: source: is empty, allowed: at least one [[source]]"),
+        ("[source]".to_owned(), "line 1: source: found a section, allowed: a list, written [[source]]"),
+        ("source = [3]".to_owned(), "line 1: source[0]: found 3, allowed: a section"),
+        (with("[keys]\nfrom = []"), "line 7: keys.from: found 0 rules, allowed: 1 to 16"),
+        (with("[keys]\nfrom = \"key\""), "line 7: keys.from: found \"key\", allowed: a list, written […, …]"),
+        (
+            with("dedupe = true"),
+            "line 6: source.\"gateway\".dedupe: found true, allowed: request_id, content",
+        ),
+        (with("[job]\nworkers = 257"), "line 7: job.workers: found 257, allowed: 1 to 256"),
+        (with("[job]\nworkers = -1"), "line 7: job.workers: found -1, allowed: a whole number"),
+        (with("[job]\nworkers = 1.0"), "line 7: job.workers: found 1.0, allowed: a whole number"),
+        (
+            with("[job]\nworkers = 99999999999999999999"),
+            "line 7: job.workers: found 99999999999999999999, allowed: a whole number",
+        ),
+        (with("[job]\ntick = \"9ms\""), "line 7: job.tick: found \"9ms\", allowed: 10ms to 1m"),
+        (
+            with("[job]\nname = 1979-05-27"),
+            "line 7: job.name: found 1979-05-27, allowed: 1 to 64 of a-z, 0-9, _ and -",
+        ),
+        (
+            with("job = 3"),
+            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, format, dedupe, fields, keys",
+        ),
+        (
+            with("[windows]\nallowed_lateness = \"181m\"\ndedupe_horizon = \"4h\""),
+            "line 7: windows.allowed_lateness: found \"181m\", allowed: 0s to 3h",
+        ),
+        (
+            with("[windows]\ndedupe_horizon = \"8d\""),
+            "line 7: windows.dedupe_horizon: found \"8d\", allowed: 0s to 7d",
+        ),
+        (
+            with("[windows]\nout_of_orderness = \"61m\""),
+            "line 7: windows.out_of_orderness: found \"61m\", allowed: 0s to 1h",
+        ),
+        (
+            with("[geo]\ntrusted_proxies = [\"10.0.0.0/8\", \"office\"]"),
+            "line 7: geo.trusted_proxies[1]: found \"office\", allowed: an address or a CIDR, such as \"10.0.0.0/8\"",
+        ),
+        (with("[geo]\ncity = \"x\""), "line 7: geo.city: isn't available in this version, remove it"),
+        (with("[sink.kafka]\nprefix = \"x\""), "line 6: sink: isn't available in this version, remove it"),
+        (with("[tables]\nkeys = \"x\""), "line 7: tables.keys: found \"x\", allowed: a section"),
+        (
+            with("[tables.keys]\nkind = \"kafka\"\npath = \"x\"\nformat = \"csv\""),
+            "line 7: tables.keys.kind: \"kafka\" isn't available in this version, allowed: file",
+        ),
+        (
+            with("[tables.keys]\nkind = \"file\"\npath = \"\"\nformat = \"csv\""),
+            "line 8: tables.keys.path: found \"\", allowed: a path, absolute or relative to the configuration file",
+        ),
+        (
+            with("[tables.keys]\nkind = \"file\"\npath = \"x\"\nformat = \"debezium\""),
+            "line 9: tables.keys.format: \"debezium\" isn't available in this version, allowed: csv, jsonl",
+        ),
+        (
+            with("[source.fields]\ntime = 3"),
+            "line 7: source.\"gateway\".fields.time: found 3, allowed: a JSON pointer, or { at = \"/requestTime\", unit = \"ms\" }",
+        ),
+        (
+            with("[source.fields]\ntime = { unit = \"s\" }"),
+            "line 7: source.\"gateway\".fields.time.at: missing, allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"",
+        ),
+        (
+            with("[source.fields]\nlatency = { at = \"/l\", unit = \"clf\" }"),
+            "line 7: source.\"gateway\".fields.latency.unit: found \"clf\", allowed: s, ms, us, ns",
+        ),
+        (
+            SMALL.replace("file", "kafka"),
+            "line 3: source.\"gateway\".kind: \"kafka\" isn't available in this version, allowed: file, stdin",
+        ),
+        (
+            with("topic = \"events\""),
+            "line 6: source.\"gateway\".topic: isn't available in this version, remove it",
+        ),
+        (
+            SMALL.replace("apisix", "envoy"),
+            "line 5: source.\"gateway\".format: \"envoy\" isn't available in this version, allowed: json, apisix, kong, combined",
+        ),
+        (
+            SMALL.replace("apisix", "json"),
+            "line 1: source.\"gateway\".fields: missing, required by format = \"json\" with at least `time`",
+        ),
+        (
+            SMALL.replace("logs/*", "logs/[").clone(),
+            "line 4: source.\"gateway\".path: found \"logs/[.log\", allowed: a glob pattern of *, ?, [..] and **: invalid range pattern",
+        ),
+        (
+            SMALL.replace("logs/*", "a\\u001b[31m"),
+            "line 4: source.\"gateway\".path: found \"a\\u{1b}[31m.log\", allowed: a path, absolute or relative to the configuration file",
+        ),
+        (
+            SMALL.replace("apisix", "combined") + "[source.fields]\nkey = \"/k\"",
+            "line 6: source.\"gateway\".fields: the combined format has no named fields, remove the section",
+        ),
+        (
+            SMALL.replace("apisix", "combined") + "dedupe = \"content\"",
+            "line 6: source.\"gateway\".dedupe: found \"content\" with times of whole seconds, so that equal calls would count once, allowed: request_id",
+        ),
+        (
+            SMALL.replace("file", "stdin"),
+            "line 4: source.\"gateway\".path: standard input has no path, allowed: only beside kind = \"file\"",
+        ),
+        (
+            SMALL.replace("\"file\"\npath = \"logs/*.log\"", "\"stdin\"") + "[job]\nworkers = 2",
+            "line 3: source.\"gateway\".kind: found \"stdin\" with job.workers = 2, allowed: job.workers = 1 or kind = \"file\"",
+        ),
+        (
+            with("[keys]\nsecret = \"env:X\""),
+            "line 7: keys.secret: no key is hashed with it, allowed: only with hash = \"hmac-sha256\"",
+        ),
+        (
+            with("[keys]\nhash = \"hmac-sha256\"\nsecret = \"env:NOT_THERE\""),
+            "line 8: keys.secret: environment variable NOT_THERE isn't set",
+        ),
+        (
+            with("[keys]\nhash = \"none\""),
+            "line 7: keys.hash: found \"none\" with header:apikey in the default keys.from, which usually holds a raw key: it would stand in every output; allowed: another hash, or a rule that finds an identifier\nline 7: keys.hash: found \"none\" with query:apikey in the default keys.from, which usually holds a raw key: it would stand in every output; allowed: another hash, or a rule that finds an identifier",
+        ),
+        (
+            with("[routes]\ntemplates = [\"/a\", \"b\"]"),
+            "line 7: routes.templates[1]: found \"b\", allowed: a path of at most 512 bytes whose segments are literal or a whole {name}, such as \"/orders/{id}\"",
+        ),
+        (
+            JSON.replace("time = { at = \"/t\", unit = \"ms\" }\n", ""),
+            "line 6: source.\"a\".fields.time: missing, allowed: a JSON pointer, or { at = \"/requestTime\", unit = \"ms\" }",
+        ),
+        (
+            JSON.replace("{ at = \"/t\", unit = \"ms\" }", "\"/t\""),
+            "line 7: source.\"a\".fields.time: needs a unit, allowed: { at = \"/t\", unit = … } with one of s, ms, us, ns, rfc3339, clf",
+        ),
+    ] {
+        assert_eq!(problems(&text), expected, "{text}");
+    }
+}
+
+#[test]
+fn two_standard_inputs_are_one_too_many() {
+    let stdin = |name: &str| format!("[[source]]\nname = \"{name}\"\nkind = \"stdin\"\nformat = \"kong\"\n");
+    assert_eq!(
+        problems(&(stdin("a") + &stdin("b"))),
+        "line 7: source.\"b\".kind: found a second \"stdin\", allowed: one, as there is one standard input"
+    );
+}
+
+#[test]
+fn limits_hold_on_both_sides() {
+    let sources = |count: usize| {
+        (0..count).fold(String::new(), |mut text, index| {
+            let _ = write!(
+                text,
+                "[[source]]\nname = \"s{index}\"\nkind = \"file\"\npath = \"{index}\"\nformat = \"kong\"\n"
+            );
+            text
+        })
+    };
+    assert_eq!(problems(&sources(256)), "");
+    assert_eq!(problems(&sources(257)), "line 1: source: found 257 sources, allowed: at most 256");
+    let lists = |rules: usize, templates: usize, proxies: usize| {
+        let list = |item: &dyn Fn(usize) -> String, count| {
+            (0..count).map(|i| format!("\"{}\"", item(i))).collect::<Vec<_>>().join(",")
+        };
+        format!(
+            "{SMALL}[keys]\nfrom = [{}]\n[routes]\ntemplates = [{}]\n[geo]\ntrusted_proxies = [{}]\n",
+            list(&|i| format!("header:h{i}"), rules),
+            list(&|i| format!("/r{i}"), templates),
+            list(&|i| format!("10.0.{}.{}", i / 256, i % 256), proxies)
+        )
+    };
+    assert_eq!(problems(&lists(16, 10_000, 1_024)), "");
+    assert_eq!(
+        problems(&lists(17, 10_001, 1_025)),
+        "line 7: keys.from: found 17 rules, allowed: 1 to 16\n\
+         line 9: routes.templates: found 10001 templates, allowed: at most 10000\n\
+         line 11: geo.trusted_proxies: found 1025 ranges, allowed: at most 1024"
+    );
+}
+
+#[test]
+fn many_problems_are_counted_not_shown() {
+    let text = (0..1_005).fold(SMALL.to_owned(), |text, index| text + &format!("u{index} = 1\n"));
+    let found = problems(&text);
+    assert_eq!(found.lines().count(), 1_001);
+    assert_eq!(found.lines().last(), Some("5 more problems aren't shown"));
+}
+
+#[test]
+fn broken_syntax_is_reported_with_lines_and_without_content() {
+    let text = "[job]\nname = hunter2 canary\nname = \"x\n[keys]\nsecret = \"canary-canary\n[keys]\n";
+    let found = problems(text);
+    assert!(found.starts_with("line 2: "), "{found}");
+    assert!(found.lines().count() > 1, "{found}");
+    assert!(!found.contains("canary") && !found.contains("hunter2"), "{found}");
+    assert_eq!(problems("[job]\nname = \"a\"\nname = \"b\""), "line 3: duplicate key");
+}
+
+#[test]
+fn suspicious_settings_are_warnings() {
+    let with = |lines: &str| format!("{SMALL}{lines}");
+    for (text, expected) in [
+        (SMALL.to_owned(), ""),
+        (
+            with("[tables.plans]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),
+            "line 6: tables.plans: has no effect: without tables.subscriptions nothing refers to plans",
+        ),
+        (
+            with("[tables.subscriptions]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),
+            "line 6: tables.subscriptions: has no effect: without tables.keys nothing refers to subscriptions",
+        ),
+        (
+            with("[geo]\ntrusted_proxies = [\"::/0\"]"),
+            "line 7: geo.trusted_proxies[0]: \"::/0\" trusts every peer, so that any caller can choose the address it is counted under",
+        ),
+        (
+            with("[routes]\ntemplates = [\"/a/{x}\", \"/a/{y}\"]"),
+            "line 7: routes.templates[1]: \"/a/{y}\" never matches: \"/a/{x}\" stands before it and matches the same paths",
+        ),
+        (
+            with("[keys]\nhash = \"none\"\nfrom = [\"header:x-client-id\", \"consumer\"]"),
+            "line 7: keys.hash: found \"none\" with header:x-client-id in keys.from: what stands there is written to every output as it is, make sure that it is an identifier and no raw key",
+        ),
+        (
+            with(
+                "[keys]\nhash = \"none\"\nfrom = [\"consumer\", \"credential\", \"user\", \"client_ip\", \"field:/id\"]",
+            ),
+            "",
+        ),
+        (
+            JSON.replace("key = \"/k\"\n", ""),
+            "line 1: source.\"a\": source \"a\": no rule of keys.from (header:apikey, query:apikey, key) can find a key in format json, so that no call has one",
+        ),
+        (
+            JSON.to_owned() + "[keys]\nhash = \"none\"\nfrom = [\"key\"]",
+            "line 10: keys.hash: found \"none\" with key in keys.from: what stands there is written to every output as it is, make sure that it is an identifier and no raw key",
+        ),
+        (
+            SMALL.to_owned() + &SMALL.replace("gateway", "other"),
+            "line 9: source.\"other\".path: another source reads \"logs/*.log\" too, so its events count twice",
+        ),
+    ] {
+        assert_eq!(warnings(&text), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_source_overrides_key_by_key() {
+    let text = format!(
+        "[keys]\nfrom = [\"consumer\"]\nhash = \"prehashed\"\nmissing = \"dead_letter\"\n{SMALL}[source.keys]\nhash = \"sha256\"\n{}",
+        SMALL.replace("gateway", "other").replace("logs", "other")
+    );
+    let job = job(&text);
+    let [first, second] = job.sources.as_slice() else { panic!("two sources") };
+    for rules in [&first.keys, &second.keys] {
+        assert_eq!(rules.from, [KeyFrom::Consumer]);
+        assert_eq!(rules.missing, MissingKey::DeadLetter);
+    }
+    assert_eq!((first.keys.hash.name(), second.keys.hash.name()), ("sha256", "prehashed"));
+}
+
+#[test]
+fn one_secret_serves_the_sources_that_hash_with_it() {
+    let text = format!(
+        "[keys]\nsecret = \"env:SECRET\"\n{SMALL}[source.keys]\nhash = \"hmac-sha256\"\n{}",
+        SMALL.replace("gateway", "other").replace("logs", "other")
+    );
+    let loaded = parse_with(&text, &[("SECRET", "an old and long secret")]).unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(
+        (loaded.job.sources[0].keys.hash.name(), loaded.job.sources[1].keys.hash.name()),
+        ("hmac-sha256", "sha256")
+    );
+}
+
+#[test]
+fn gateway_formats_keep_their_units() {
+    let fields =
+        &job(&format!("{SMALL}[source.fields]\ntime = \"/t\"\nlatency = {{ at = \"/l\", unit = \"us\" }}"))
+            .sources[0]
+            .fields;
+    assert_eq!(fields.time.as_ref().and_then(|field| field.unit), Some(Unit::Millis));
+    assert_eq!(fields.latency.as_ref().and_then(|field| field.unit), Some(Unit::Micros));
+}
+
+#[test]
+fn paths_are_relative_to_the_file_whose_folder_is_no_pattern() {
+    let folder = tempfile::Builder::new().prefix("odd[1]*").tempdir().unwrap();
+    let file = folder.path().join("keytide.toml");
+    let text = format!(
+        "{SMALL}[tables.keys]\nkind = \"file\"\npath = \"../keys.csv\"\nformat = \"csv\"\n[geo]\ncountry = \"/geo/c.mmdb\""
+    );
+    std::fs::write(&file, text).unwrap();
+    std::fs::create_dir(folder.path().join("logs")).unwrap();
+    std::fs::write(folder.path().join("logs/a.log"), "").unwrap();
+    let job = JobConfig::load(&file, env(&[])).unwrap().job;
+    let SourceKind::File { pattern } = &job.sources[0].kind else { panic!("a file source") };
+    let matches: Vec<PathBuf> = glob::glob(pattern).unwrap().map(Result::unwrap).collect();
+    assert_eq!(matches, [folder.path().join("logs/a.log")]);
+    assert_eq!(job.tables.keys.unwrap().path, folder.path().join("../keys.csv"));
+    assert_eq!(job.geo.country.unwrap(), Path::new("/geo/c.mmdb"));
+}
+
+#[test]
+fn files_that_are_no_configuration_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |name: &str, content: &[u8]| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, content).unwrap();
+        JobConfig::load(&file, env(&[]))
+            .unwrap_err()
+            .to_string()
+            .replace(&format!("{}/", folder.path().display()), "")
+    };
+    assert_eq!(error("a.toml", b"[job]\nname = \"\xff\""), "a.toml:2: isn't UTF-8 text");
+    assert_eq!(
+        error("b.toml", b"[job]\nx = 1\n"),
+        "b.toml: source: missing, allowed: at least one [[source]]\nb.toml:2: job.x: unknown key, allowed here: name, tick, workers"
+    );
+    let mut long = SMALL.as_bytes().to_vec();
+    long.resize(1 << 20, b'\n');
+    let file = folder.path().join("c.toml");
+    std::fs::write(&file, &long).unwrap();
+    assert!(JobConfig::load(&file, env(&[])).is_ok());
+    long.push(b'\n');
+    assert_eq!(error("c.toml", &long), "c.toml: is too long, allowed: 1048576 bytes");
+    let absent = JobConfig::load(&folder.path().join("absent.toml"), env(&[])).unwrap_err();
+    assert!(matches!(absent, ConfigError::Read { .. }), "{absent}");
+}
+
+#[test]
+fn line_ends_and_marks_of_other_systems_are_accepted() {
+    assert_eq!(problems(&SMALL.replace('\n', "\r\n")), "");
+    assert_eq!(problems(&format!("\u{feff}{SMALL}")), "");
+    assert_eq!(
+        problems(&format!("\u{feff}{SMALL}x = 1\n").replace('\n', "\r\n")).split(": ").next(),
+        Some("line 6")
+    );
+}
+
+#[test]
+fn variables_override_the_file() {
+    let text = SMALL.replace("gateway", "gate-way");
+    let job = parse_with(
+        &text,
+        &[
+            ("KEYTIDE_JOB__WORKERS", "4"),
+            ("KEYTIDE_JOB__NAME", "night"),
+            ("KEYTIDE_WINDOWS__ALLOWED_LATENESS", "30m"),
+            ("KEYTIDE_SOURCE__GATE_WAY__PATH", "/logs/*.log"),
+            ("KEYTIDE_SOURCE__GATE_WAY__KEYS__FROM", "[\"consumer\"]"),
+            ("KEYTIDE_SOURCE__GATE_WAY__FIELDS__TIME", "{ at = \"/t\", unit = \"s\" }"),
+            ("KEYTIDE_TABLES__KEYS__PATH", "keys.csv"),
+            ("KEYTIDE_TABLES__KEYS__KIND", "file"),
+            ("KEYTIDE_TABLES__KEYS__FORMAT", "csv"),
+            ("KEYTIDE_LOG", "debug"),
+            ("KEYTIDE_PORT_80_TCP_ADDR", "10.0.0.1"),
+            ("OTHER__THING", "x"),
+        ],
+    )
+    .unwrap_or_else(|error| panic!("{error}"))
+    .job;
+    assert_eq!((job.job.name.as_str(), job.job.workers.get()), ("night", 4));
+    assert_eq!(job.windows.allowed_lateness_ms, 1_800_000);
+    let source = &job.sources[0];
+    assert_eq!(source.kind, SourceKind::File { pattern: "/logs/*.log".to_owned() });
+    assert_eq!(source.keys.from, [KeyFrom::Consumer]);
+    assert_eq!(source.fields.time.as_ref().and_then(|time| time.unit), Some(Unit::Seconds));
+    assert_eq!(job.tables.keys.unwrap().path, Path::new("/etc/keytide/keys.csv"));
+}
+
+#[test]
+fn an_override_replaces_a_wrong_value() {
+    let text = format!("{SMALL}[job]\nworkers = \"many\"");
+    assert_ne!(problems(&text), "");
+    assert_eq!(parse_with(&text, &[("KEYTIDE_JOB__WORKERS", "3")]).unwrap().job.job.workers.get(), 3);
+}
+
+#[test]
+fn wrong_variables_are_named() {
+    for (variable, value, expected) in [
+        (
+            "KEYTIDE_JOB__WORKERS",
+            "many",
+            "KEYTIDE_JOB__WORKERS: job.workers: found \"many\", allowed: a whole number",
+        ),
+        ("KEYTIDE_JOB__WORKERS", "0", "KEYTIDE_JOB__WORKERS: job.workers: found 0, allowed: 1 to 256"),
+        (
+            "KEYTIDE_JBO__X",
+            "1",
+            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits; did you mean job?",
+        ),
+        (
+            "KEYTIDE_SINK__KAFKA__PREFIX",
+            "x",
+            "KEYTIDE_SINK__KAFKA__PREFIX: sink: isn't available in this version, remove it",
+        ),
+        (
+            "KEYTIDE_SOURCE__GATWAY__PATH",
+            "x",
+            "KEYTIDE_SOURCE__GATWAY__PATH: no source is called `gatway`, sources with a name: gateway",
+        ),
+        ("KEYTIDE_SOURCE__GATEWAY", "x", "KEYTIDE_SOURCE__GATEWAY: names a source but none of its keys"),
+        (
+            "KEYTIDE_SOURCE__GATEWAY__NAME__X",
+            "x",
+            "KEYTIDE_SOURCE__GATEWAY__NAME__X: `name` isn't a section, so nothing in it can be set",
+        ),
+        (
+            "KEYTIDE_job__workers",
+            "1",
+            "KEYTIDE_job__workers: isn't the name of a key, allowed: KEYTIDE_SECTION__KEY in upper case, such as KEYTIDE_JOB__WORKERS",
+        ),
+        (
+            "KEYTIDE___WORKERS",
+            "1",
+            "KEYTIDE___WORKERS: isn't the name of a key, allowed: KEYTIDE_SECTION__KEY in upper case, such as KEYTIDE_JOB__WORKERS",
+        ),
+        ("KEYTIDE_JOB__NAME", "\u{fffd}", "KEYTIDE_JOB__NAME: isn't UTF-8 text"),
+        (
+            "KEYTIDE_KEYS__SECRET",
+            "canary",
+            "KEYTIDE_KEYS__SECRET: keys.secret: found a value that is not shown, allowed: \"env:NAME\" or \"file:PATH\", never the secret itself",
+        ),
+    ] {
+        let found = parse_with(SMALL, &[(variable, value)]).unwrap_err().to_string();
+        assert_eq!(found, expected);
+    }
+    let twins = format!("{}{}", SMALL.replace("gateway", "a-b"), SMALL.replace("gateway", "a_b"));
+    assert_eq!(
+        parse_with(&twins, &[("KEYTIDE_SOURCE__A_B__PATH", "x")]).unwrap_err().to_string(),
+        "KEYTIDE_SOURCE__A_B__PATH: more than one source is called `a_b` here, rename one of them"
+    );
+    assert_eq!(
+        parse_with("", &[("KEYTIDE_SOURCE__A__PATH", "x")]).unwrap_err().to_string(),
+        "KEYTIDE_SOURCE__A__PATH: no source is called `a`, sources with a name: none\n\
+         KEYTIDE_SOURCE__A__PATH: source: is empty, allowed: at least one [[source]]"
+    );
+}
+
+#[test]
+fn secrets_come_from_variables_and_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |secret: &str, content: Option<&[u8]>| {
+        let file = folder.path().join("keytide.toml");
+        std::fs::write(&file, format!("{SMALL}[keys]\nhash = \"hmac-sha256\"\nsecret = \"{secret}\""))
+            .unwrap();
+        if let Some(content) = content {
+            std::fs::write(folder.path().join("secret"), content).unwrap();
+        }
+        JobConfig::load(&file, env(&[("HMAC", "from the environment"), ("EMPTY", "")])).map(|loaded| {
+            let KeyHash::HmacSha256 { secret } = &loaded.job.sources[0].keys.hash else { panic!("hmac") };
+            (secret.reveal().to_owned(), loaded.warnings.len())
+        })
+    };
+    let problem = |secret: &str, content: Option<&[u8]>| {
+        let found = load(secret, content).unwrap_err().to_string();
+        found.split_once("keys.secret: ").unwrap().1.to_owned()
+    };
+    assert_eq!(load("env:HMAC", None).unwrap(), ("from the environment".to_owned(), 0));
+    assert_eq!(
+        load("file:secret", Some(b"from a file, long\r\n")).unwrap(),
+        ("from a file, long".to_owned(), 0)
+    );
+    assert_eq!(load("file:secret", Some(b" two\n\n")).unwrap(), (" two\n".to_owned(), 1));
+    assert_eq!(problem("env:EMPTY", None), "what it refers to is empty");
+    assert_eq!(problem("env:ABSENT", None), "environment variable ABSENT isn't set");
+    assert_eq!(problem("file:secret", Some(b"\n")), "what it refers to is empty");
+    assert!(problem("file:secret", Some(b"\xff")).starts_with("file \"secret\" can't be read: "));
+    assert!(problem("file:absent", None).starts_with("file \"absent\" can't be read: "));
+    assert!(load("file:secret", Some(&[b'x'; 64 << 10])).is_ok());
+    assert!(
+        problem("file:secret", Some(&[b'x'; (64 << 10) + 1]))
+            .ends_with("it is too long, allowed: 65536 bytes")
+    );
+}
+
+/// What a careless user could do with a secret, and no output may repeat.
+#[test]
+fn secrets_are_never_shown() {
+    const CANARY: &str = "canary-4f1c9e";
+    let places = [
+        format!("[keys]\nhash = \"hmac-sha256\"\nsecret = \"{CANARY}\""),
+        format!("[keys]\nhash = \"{CANARY}\""),
+        format!("[keys]\nhash = \"hmac-sha256:{CANARY}\""),
+        format!("[keys]\nhash = \"hmac-sha256\"\nsecret = [\"{CANARY}\"]"),
+        format!("[keys]\nhash = \"hmac-sha256\"\nsecret = {{ value = \"{CANARY}\" }}"),
+        format!("[keys]\nhmac_secret = \"{CANARY}\""),
+        "[keys]\nsecret = \"env:HELD\"".to_owned(),
+        "[keys]\nhash = \"hmac-sha256\"\nsecret = \"env:HELD\"".to_owned(),
+        format!("[keys]\nhash = \"hmac-sha256\"\nsecret = \"env:{CANARY}\""),
+        format!("[keys]\nhash = \"hmac-sha256\"\nsecret = \"{CANARY}"),
+        format!("[keys]\nhash = \"hmac-sha256\"\nsecret = {CANARY}"),
+        format!("[keys]\nhash = \"hmac-sha256\"\nsecret = \"\"\"{CANARY}"),
+        format!("[keys]\nhash = \"hmac-sha256\"\nsecret: {CANARY}"),
+        format!("[sink.kafka]\npassword = \"{CANARY}\""),
+    ];
+    let variables: [&[(&str, &str)]; 4] = [
+        &[("HELD", CANARY)],
+        &[("HELD", CANARY), ("KEYTIDE_KEYS__SECRET", CANARY)],
+        &[("HELD", CANARY), ("KEYTIDE_KEYS__SECERT", CANARY)],
+        &[("HELD", CANARY), ("KEYTIDE_KEYS__SECRET__X", CANARY)],
+    ];
+    for place in &places {
+        for variables in variables {
+            let result = parse_with(&format!("{SMALL}{place}"), variables);
+            let mut output = format!("{result:?}");
+            match result {
+                Ok(loaded) => output += &loaded.job.fingerprint(),
+                Err(error) => output += &error.to_string(),
+            }
+            assert!(!output.contains(CANARY), "{place}\n{output}");
+        }
+    }
+}
+
+#[test]
+fn the_fingerprint_tells_results_apart() {
+    let text = everything(true);
+    let fingerprint = |text: &str, secret: &str| {
+        let loaded =
+            parse_with(text, &[("KEYTIDE_KEY_SECRET", secret)]).unwrap_or_else(|error| panic!("{error}"));
+        loaded.job.fingerprint()
+    };
+    let original = fingerprint(&text, "0123456789abcdef");
+    assert_eq!(original.len(), 32);
+    for (from, to) in [
+        ("workers = 1 ", "workers = 2 "),
+        ("name = \"keytide\"", "name = \"other\""),
+        ("block_bytes = \"128KiB\"", "block_bytes = \"64KiB\""),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert_eq!(fingerprint(&text.replacen(from, to, 1), "0123456789abcdef"), original, "{from}");
+    }
+    assert_ne!(fingerprint(&text, "0123456789abcdeF"), original);
+    let mut seen = BTreeSet::from([original]);
+    for (from, to) in [
+        ("tick = \"1s\"", "tick = \"2s\""),
+        ("name = \"gateway\"", "name = \"gate\""),
+        ("logs/gateway", "logs/gate"),
+        ("format = \"json\" ", "format = \"kong\" "),
+        ("dedupe = \"request_id\"", "dedupe = \"content\""),
+        ("\"/requestId\"", "\"/id\""),
+        ("\"/routeKey\"", "\"/route/Key\""),
+        ("api = \"/api\"", ""),
+        ("unit = \"ms\"", "unit = \"us\""),
+        ("from = [\"key\"]", "from = [\"key\", \"user\"]"),
+        ("missing = \"anonymous\"\n\n[tables", "missing = \"dead_letter\"\n\n[tables"),
+        ("tables/keys.csv", "tables/key.csv"),
+        ("tables/plans.jsonl\"\nformat = \"jsonl\"", "tables/plans.jsonl\"\nformat = \"csv\""),
+        ("geo/country.mmdb", "geo/c.mmdb"),
+        ("trusted_proxies = []", "trusted_proxies = [\"10.0.0.0/8\"]"),
+        ("templates = []", "templates = [\"/\"]"),
+        ("out_of_orderness = \"5s\"", "out_of_orderness = \"6s\""),
+        ("allowed_lateness = \"10m\"", "allowed_lateness = \"9m\""),
+        ("dedupe_horizon = \"1h\"", "dedupe_horizon = \"2h\""),
+        ("message_bytes = \"1MiB\"", "message_bytes = \"2MiB\""),
+        ("json_depth = 64", "json_depth = 63"),
+        ("tick_records = 100000", "tick_records = 100001"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert!(seen.insert(fingerprint(&text.replacen(from, to, 1), "0123456789abcdef")), "{from}");
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    for text in [
+        "[".repeat(100_000),
+        "a = ".to_owned() + &"[".repeat(100_000),
+        format!("{} = 1", "a.".repeat(100_000) + "a"),
+        format!("[{}a]", "a.".repeat(100_000)),
+        "a = ".to_owned() + &"{a=".repeat(100_000),
+    ] {
+        assert_ne!(problems(&text), "");
+        assert!(parse_with(SMALL, &[("KEYTIDE_JOB__NAME", &text)]).is_err());
+    }
+}
+
+/// An example with a few of its bytes replaced, removed or repeated.
+fn mutated() -> impl Strategy<Value = String> {
+    let texts: Vec<String> =
+        examples().iter().map(|path| std::io::read_to_string(File::open(path).unwrap()).unwrap()).collect();
+    let edit = (
+        any::<prop::sample::Index>(),
+        0_u8..3,
+        prop::sample::select(b"\"'[]{}=#.,\n\\~/0a-_ \xff".as_slice()),
+    );
+    (prop::sample::select(texts), prop::collection::vec(edit, 1..8)).prop_map(|(text, edits)| {
+        let mut bytes = text.into_bytes();
+        for (at, kind, byte) in edits {
+            let at = at.index(bytes.len());
+            match kind {
+                0 => bytes[at] = byte,
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, byte),
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_is_judged_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let text = String::from_utf8_lossy(&bytes);
+        prop_assert!(parse(&text).is_err());
+    }
+
+    #[test]
+    fn mutated_examples_are_judged_alike_every_time(text in mutated(), value in "\\PC{0,20}|[\\[\\]{}\"=a-z0-9/.]{0,20}") {
+        let variables = [("KEYTIDE_SOURCE__GATEWAY__PATH", value.as_str()), ("KEYTIDE_JOB__WORKERS", "2")];
+        let once = format!("{:?}", parse_with(&text, &variables));
+        prop_assert_eq!(once, format!("{:?}", parse_with(&text, &variables)));
+    }
+}

@@ -1,0 +1,638 @@
+//! From what is written to what a job can rely on: ranges, relations between keys, defaults, paths, secrets.
+//!
+//! Every check runs, whatever the others found; a value that was refused before is passed over, so that one
+//! mistake is one problem. The result exists only where no problem was found.
+//!
+//! Limits beside those of single values (`scalar.rs`): 256 workers, 256 sources, 16 key rules a list, 10,000
+//! route templates, 1,024 trusted proxies, 64 KiB a secret. A tick lasts 10 ms to 1 min. At most 1 h out of order; at most
+//! 3 h late, as the finest windows can't change after that; at most 7 d of remembered request ids.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use glob::Pattern;
+
+use crate::job::{
+    Dedupe, Field, FieldMap, Format, Geo, Job, JobConfig, KeyFrom, KeyHash, KeyRules, Limits, Routes, Secret,
+    Source, SourceKind, TableSource, Tables, Unit, Windows,
+};
+use crate::problem::{Place, Problems};
+use crate::raw::{
+    Entry, FieldText, List, Raw, RawConfig, RawFields, RawGeo, RawJob, RawKeys, RawLimits, RawRoutes,
+    RawSource, RawTable, RawTables, RawWindows, Spot,
+};
+use crate::scalar::{
+    Choice, Count, HashKind, InputKind, Millis, PathText, Scalar, SecretRef, Size, duration_text, names,
+    size_text,
+};
+use crate::tree::{At, quoted};
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+const MAX_WORKERS: u64 = 256;
+const MAX_SOURCES: usize = 256;
+const MAX_RULES: usize = 16;
+const MAX_TEMPLATES: usize = 10_000;
+const MAX_PROXIES: usize = 1_024;
+const MAX_SECRET_BYTES: u64 = 64 << 10;
+/// Shorter secrets can be guessed; a warning.
+const GOOD_SECRET_BYTES: usize = 16;
+
+/// Validates a file that lies in `base`. Problems go to `problems`, what is allowed but suspicious to `warnings`.
+pub(crate) fn validate(
+    raw: &RawConfig,
+    base: &Path,
+    env: &BTreeMap<String, String>,
+    problems: &mut Problems,
+    warnings: &mut Problems,
+) -> Option<JobConfig> {
+    let mut check = Check { base, env, problems, warnings, secrets_used: Vec::new() };
+    let job = check.job(section(&raw.job, &RawJob::default()));
+    let sources = check.sources(raw, job.workers);
+    let tables = check.tables(section(&raw.tables, &RawTables::default()));
+    let geo = check.geo(section(&raw.geo, &RawGeo::default()));
+    let routes = check.routes(section(&raw.routes, &RawRoutes::default()));
+    let windows = check.windows(section(&raw.windows, &RawWindows::default()));
+    let limits = check.limits(section(&raw.limits, &RawLimits::default()));
+    problems.is_empty().then_some(JobConfig { job, sources, tables, geo, routes, windows, limits })
+}
+
+struct Check<'a> {
+    base: &'a Path,
+    env: &'a BTreeMap<String, String>,
+    problems: &'a mut Problems,
+    warnings: &'a mut Problems,
+    /// Paths of the `secret` keys that a hash makes use of.
+    secrets_used: Vec<String>,
+}
+
+impl Check<'_> {
+    fn job(&mut self, raw: &RawJob) -> Job {
+        let workers = self.count(&raw.workers, 1, 1, MAX_WORKERS);
+        Job {
+            name: raw.name.value().map_or("keytide", |name| &name.0).to_owned(),
+            tick_ms: self.duration(&raw.tick, 1_000, 10, MINUTE_MS),
+            workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+
+    fn sources(&mut self, raw: &RawConfig, workers: NonZeroUsize) -> Vec<Source> {
+        let absent = RawKeys::default();
+        let global = section(&raw.keys, &absent);
+        let Entry::Given(Spot { value: list, place, .. }) = &raw.source else {
+            if raw.source.is_absent() {
+                let place = Place { path: "source".to_owned(), at: At::Whole };
+                self.problems.add(&place, "missing, allowed: at least one [[source]]");
+                self.key_rules(global, &absent);
+            }
+            return Vec::new();
+        };
+        if list.items.is_empty() && !list.refused {
+            self.problems.add(place, "is empty, allowed: at least one [[source]]");
+        }
+        if list.items.len() > MAX_SOURCES {
+            let found = list.items.len();
+            self.problems.add(place, format!("found {found} sources, allowed: at most {MAX_SOURCES}"));
+        }
+        self.together(&list.items, workers);
+        let sources: Vec<Source> =
+            list.items.iter().filter_map(|source| self.source(source, global)).collect();
+        if !list.refused {
+            let sections = list.items.iter().filter_map(|source| source.value.keys.value()).chain([global]);
+            for secret in sections.filter_map(|keys| keys.secret.given()) {
+                if !self.secrets_used.contains(&secret.place.path) {
+                    let message = "no key is hashed with it, allowed: only with hash = \"hmac-sha256\"";
+                    self.problems.add(&secret.place, message);
+                }
+            }
+        }
+        sources
+    }
+
+    /// What sources must not be beside each other.
+    fn together(&mut self, sources: &[Spot<RawSource>], workers: NonZeroUsize) {
+        let mut named: HashMap<&str, &Spot<RawSource>> = HashMap::new();
+        let mut patterns: HashMap<&str, &Spot<RawSource>> = HashMap::new();
+        let mut stdin = None;
+        for source in sources {
+            if let Some(name) = source.value.name.given()
+                && named.insert(&name.value.0, source).is_some()
+            {
+                let message = format!("{} names another source too, allowed: names that differ", name.shown);
+                self.problems.add(&name.place, message);
+            }
+            if let Some(path) = source.value.path.given()
+                && patterns.insert(&path.value.0, source).is_some()
+            {
+                let message = format!("another source reads {} too, so its events count twice", path.shown);
+                self.warnings.add(&path.place, message);
+            }
+            if let Some(kind) = source.value.kind.given().filter(|kind| kind.value == InputKind::Stdin) {
+                if stdin.replace(source).is_some() {
+                    self.problems.add(
+                        &kind.place,
+                        "found a second \"stdin\", allowed: one, as there is one standard input",
+                    );
+                }
+                if workers.get() > 1 {
+                    let message = format!(
+                        "found \"stdin\" with job.workers = {workers}, allowed: job.workers = 1 or kind = \"file\""
+                    );
+                    self.problems.add(&kind.place, message);
+                }
+            }
+        }
+    }
+
+    fn source(&mut self, spot: &Spot<RawSource>, global: &RawKeys) -> Option<Source> {
+        let raw = &spot.value;
+        let absent = RawKeys::default();
+        let own = section(&raw.keys, &absent);
+        let name = self.required(&raw.name, spot, "name");
+        let kind = self.required(&raw.kind, spot, "kind").and_then(|kind| self.source_kind(*kind, spot));
+        let format = self.required(&raw.format, spot, "format").copied();
+        let rules = self.key_rules(global, own);
+        let fields = format.and_then(|format| self.fields(spot, format));
+        let (format, fields) = (format?, fields?);
+        if let Some(dedupe) = raw.dedupe.given().filter(|dedupe| dedupe.value == Dedupe::Content) {
+            let clf = fields.time.as_ref().is_some_and(|time| time.unit == Some(Unit::Clf));
+            if format == Format::Combined || clf {
+                let message = "found \"content\" with times of whole seconds, so that equal calls would count \
+                               once, allowed: request_id";
+                self.problems.add(&dedupe.place, message);
+            }
+        }
+        let rules = rules?;
+        self.key_places(spot, format, &fields, &rules, global, own);
+        let dedupe = raw.dedupe.value().copied().unwrap_or_default();
+        Some(Source { name: name?.0.clone(), kind: kind?, format, fields, keys: rules, dedupe })
+    }
+
+    fn source_kind(&mut self, kind: InputKind, spot: &Spot<RawSource>) -> Option<SourceKind> {
+        let path = &spot.value.path;
+        match kind {
+            InputKind::File => {
+                self.required(path, spot, "path")?;
+                Some(SourceKind::File { pattern: self.pattern(path.given()?)? })
+            }
+            InputKind::Stdin => {
+                if let Some(path) = path.given() {
+                    self.problems
+                        .add(&path.place, "standard input has no path, allowed: only beside kind = \"file\"");
+                }
+                Some(SourceKind::Stdin)
+            }
+        }
+    }
+
+    /// A glob pattern below `base`, whose own name is taken literally.
+    fn pattern(&mut self, path: &Spot<PathText>) -> Option<String> {
+        if let Err(error) = Pattern::new(&path.value.0) {
+            let message =
+                format!("found {}, allowed: a glob pattern of *, ?, [..] and **: {}", path.shown, error.msg);
+            self.problems.add(&path.place, message);
+            return None;
+        }
+        if Path::new(&path.value.0).is_absolute() || self.base.as_os_str().is_empty() {
+            return Some(path.value.0.clone());
+        }
+        let Some(base) = self.base.to_str() else {
+            self.problems
+                .add(&path.place, "the configuration file's folder isn't UTF-8, allowed: an absolute path");
+            return None;
+        };
+        let pattern = Path::new(&Pattern::escape(base)).join(&path.value.0);
+        pattern.into_os_string().into_string().ok()
+    }
+
+    fn fields(&mut self, spot: &Spot<RawSource>, format: Format) -> Option<FieldMap> {
+        let entry = &spot.value.fields;
+        if format == Format::Combined {
+            if let Some(fields) = entry.given() {
+                self.problems
+                    .add(&fields.place, "the combined format has no named fields, remove the section");
+                return None;
+            }
+            return Some(FieldMap::default());
+        }
+        let absent = RawFields::default();
+        let raw = match entry {
+            Entry::Given(fields) => {
+                if format == Format::Json {
+                    self.required(&fields.value.time, fields, "time");
+                }
+                &fields.value
+            }
+            Entry::Absent if format == Format::Json => {
+                let place = Place { path: format!("{}.fields", spot.place.path), at: spot.place.at.clone() };
+                self.problems.add(&place, "missing, required by format = \"json\" with at least `time`");
+                return None;
+            }
+            Entry::Absent | Entry::Refused => &absent,
+        };
+        // Gateways log both in milliseconds where the format is theirs.
+        let default = (format != Format::Json).then_some(Unit::Millis);
+        const LATENCY: &[Unit] = &[Unit::Seconds, Unit::Millis, Unit::Micros, Unit::Nanos];
+        Some(FieldMap {
+            request_id: self.plain(&raw.request_id),
+            time: self.timed(&raw.time, Unit::ALL, default),
+            key: self.plain(&raw.key),
+            api: self.plain(&raw.api),
+            route: self.plain(&raw.route),
+            path: self.plain(&raw.path),
+            method: self.plain(&raw.method),
+            status: self.plain(&raw.status),
+            latency: self.timed(&raw.latency, LATENCY, default),
+            bytes_in: self.plain(&raw.bytes_in),
+            bytes_out: self.plain(&raw.bytes_out),
+            client_ip: self.plain(&raw.client_ip),
+            forwarded_for: self.plain(&raw.forwarded_for),
+            country: self.plain(&raw.country),
+            user_agent: self.plain(&raw.user_agent),
+            consumer: self.plain(&raw.consumer),
+            credential: self.plain(&raw.credential),
+            user: self.plain(&raw.user),
+        })
+    }
+
+    /// A field without a unit.
+    fn plain(&mut self, entry: &Entry<FieldText>) -> Option<Field> {
+        let spot = entry.given()?;
+        if let Some(unit) = spot.value.0.unit.given() {
+            self.problems.add(&unit.place, "only time and latency have a unit, remove it");
+        }
+        let at = self.required(&spot.value.0.at, spot, "at")?;
+        Some(Field { at: at.clone(), unit: None })
+    }
+
+    /// A field with one of `units`, or `default` where it has none.
+    fn timed(&mut self, entry: &Entry<FieldText>, units: &[Unit], default: Option<Unit>) -> Option<Field> {
+        let spot = entry.given()?;
+        let raw = &spot.value.0;
+        let at = self.required(&raw.at, spot, "at").cloned();
+        if let Some(unit) = raw.unit.given().filter(|unit| !units.contains(&unit.value)) {
+            self.problems.add(&unit.place, format!("found {}, allowed: {}", unit.shown, names(units)));
+            return None;
+        }
+        if raw.unit.is_absent() && default.is_none() {
+            let message = format!(
+                "needs a unit, allowed: {{ at = {}, unit = … }} with one of {}",
+                at.as_ref().map_or_else(|| "…".to_owned(), |at| quoted(&at.to_string())),
+                names(units)
+            );
+            self.problems.add(&spot.place, message);
+            return None;
+        }
+        Some(Field { at: at?, unit: raw.unit.value().copied().or(default) })
+    }
+
+    /// `[source.keys]` with `[keys]` behind it, key by key.
+    fn key_rules(&mut self, global: &RawKeys, own: &RawKeys) -> Option<KeyRules> {
+        let from = match either(&own.from, &global.from).given() {
+            Some(list) => self.key_list(list),
+            None => Some(default_rules()),
+        };
+        let hash = either(&own.hash, &global.hash);
+        let secret = either(&own.secret, &global.secret);
+        if let Some(secret) = secret.given()
+            && matches!(hash, Entry::Refused | Entry::Given(Spot { value: HashKind::HmacSha256, .. }))
+        {
+            self.secrets_used.push(secret.place.path.clone());
+        }
+        let hash = match hash.given().map(|hash| (hash.value, hash)) {
+            None | Some((HashKind::Sha256, _)) => Some(KeyHash::Sha256),
+            Some((HashKind::Prehashed, _)) => Some(KeyHash::Prehashed),
+            Some((HashKind::None, _)) => Some(KeyHash::None),
+            Some((HashKind::HmacSha256, hash)) => {
+                if secret.is_absent() {
+                    let allowed = SecretRef::allowed();
+                    self.problems.add(
+                        &hash.place,
+                        format!("hmac-sha256 needs a `secret` beside it, allowed: {allowed}"),
+                    );
+                }
+                secret
+                    .given()
+                    .and_then(|secret| self.secret(secret))
+                    .map(|secret| KeyHash::HmacSha256 { secret })
+            }
+        };
+        let missing = either(&own.missing, &global.missing).value().copied().unwrap_or_default();
+        Some(KeyRules { from: from?, hash: hash?, missing })
+    }
+
+    fn key_list(&mut self, list: &Spot<List<KeyFrom>>) -> Option<Vec<KeyFrom>> {
+        let found = list.value.items.len();
+        if !list.value.refused && !(1..=MAX_RULES).contains(&found) {
+            self.problems.add(&list.place, format!("found {found} rules, allowed: 1 to {MAX_RULES}"));
+            return None;
+        }
+        Some(list.value.items.iter().map(|rule| rule.value.clone()).collect())
+    }
+
+    /// Whether the rules fit the format, and what `hash = "none"` would make of a raw key.
+    fn key_places(
+        &mut self,
+        spot: &Spot<RawSource>,
+        format: Format,
+        fields: &FieldMap,
+        rules: &KeyRules,
+        global: &RawKeys,
+        own: &RawKeys,
+    ) {
+        let usable = || rules.from.iter().filter(|rule| finds_keys(rule, format, fields));
+        if usable().next().is_none() {
+            let listed = rules.from.iter().map(KeyFrom::to_string).collect::<Vec<_>>().join(", ");
+            let place = either(&own.from, &global.from).given().map_or(&spot.place, |from| &from.place);
+            let message = format!(
+                "source {}: no rule of keys.from ({listed}) can find a key in format {}, so that no call has one",
+                spot.value.name.given().map_or("", |name| &name.shown),
+                format.name()
+            );
+            self.warnings.add(place, message);
+        }
+        let hash = either(&own.hash, &global.hash).given();
+        let Some(hash) = hash.filter(|hash| hash.value == HashKind::None) else { return };
+        let list =
+            if either(&own.from, &global.from).is_absent() { "the default keys.from" } else { "keys.from" };
+        for rule in usable() {
+            match rule {
+                KeyFrom::Header(name) | KeyFrom::Query(name) if names_secret(name) => {
+                    let message = format!(
+                        "found \"none\" with {rule} in {list}, which usually holds a raw key: it would stand \
+                         in every output; allowed: another hash, or a rule that finds an identifier"
+                    );
+                    self.problems.add(&hash.place, message);
+                }
+                KeyFrom::Header(_) | KeyFrom::Query(_) | KeyFrom::Key => {
+                    let message = format!(
+                        "found \"none\" with {rule} in {list}: what stands there is written to every output as it is, \
+                         make sure that it is an identifier and no raw key"
+                    );
+                    self.warnings.add(&hash.place, message);
+                }
+                KeyFrom::Field(_)
+                | KeyFrom::Consumer
+                | KeyFrom::Credential
+                | KeyFrom::User
+                | KeyFrom::ClientIp => {}
+            }
+        }
+    }
+
+    fn secret(&mut self, spot: &Spot<SecretRef>) -> Option<Secret> {
+        let secret = match &spot.value {
+            SecretRef::Env(name) => {
+                self.env.get(name).cloned().ok_or_else(|| format!("environment variable {name} isn't set"))
+            }
+            SecretRef::File(path) => read_secret(&self.base.join(path))
+                .map_err(|error| format!("file {} can't be read: {error}", quoted(path))),
+        };
+        let secret = secret.and_then(|secret| match secret.as_str() {
+            "" => Err("what it refers to is empty".to_owned()),
+            secret if secret.contains(char::REPLACEMENT_CHARACTER) => {
+                Err("what it refers to isn't UTF-8 text".to_owned())
+            }
+            _ => Ok(secret),
+        });
+        match secret {
+            Ok(secret) => {
+                if secret.len() < GOOD_SECRET_BYTES {
+                    let message =
+                        format!("the secret has less than {GOOD_SECRET_BYTES} bytes and can be guessed");
+                    self.warnings.add(&spot.place, message);
+                }
+                Some(Secret::new(secret))
+            }
+            Err(message) => {
+                self.problems.add(&spot.place, message);
+                None
+            }
+        }
+    }
+
+    fn tables(&mut self, raw: &RawTables) -> Tables {
+        let tables = Tables {
+            keys: self.table(&raw.keys),
+            subscriptions: self.table(&raw.subscriptions),
+            plans: self.table(&raw.plans),
+        };
+        for (table, entry, needed, missing) in [
+            ("subscriptions", &raw.subscriptions, "keys", raw.keys.is_absent()),
+            ("plans", &raw.plans, "subscriptions", raw.subscriptions.is_absent()),
+        ] {
+            if let Some(spot) = entry.given().filter(|_| missing) {
+                let message = format!("has no effect: without tables.{needed} nothing refers to {table}");
+                self.warnings.add(&spot.place, message);
+            }
+        }
+        tables
+    }
+
+    fn table(&mut self, entry: &Entry<RawTable>) -> Option<TableSource> {
+        let spot = entry.given()?;
+        self.required(&spot.value.kind, spot, "kind");
+        let path = self.required(&spot.value.path, spot, "path").map(|path| self.base.join(&path.0));
+        let format = self.required(&spot.value.format, spot, "format").copied();
+        Some(TableSource { path: path?, format: format? })
+    }
+
+    fn geo(&mut self, raw: &RawGeo) -> Geo {
+        let path = |entry: &Entry<PathText>| entry.value().map(|path| self.base.join(&path.0));
+        let (country, asn) = (path(&raw.country), path(&raw.asn));
+        let mut trusted_proxies = Vec::new();
+        if let Some(list) = raw.trusted_proxies.given() {
+            self.at_most(list, MAX_PROXIES, "ranges");
+            for net in &list.value.items {
+                if net.value.prefix_len() == 0 {
+                    let message = format!(
+                        "{} trusts every peer, so that any caller can choose the address it is counted under",
+                        net.shown
+                    );
+                    self.warnings.add(&net.place, message);
+                }
+                trusted_proxies.push(net.value);
+            }
+        }
+        Geo { country, asn, trusted_proxies }
+    }
+
+    fn routes(&mut self, raw: &RawRoutes) -> Routes {
+        let Some(list) = raw.templates.given() else { return Routes::default() };
+        self.at_most(list, MAX_TEMPLATES, "templates");
+        let mut shapes = HashMap::new();
+        for template in &list.value.items {
+            if let Some(first) = shapes.insert(template.value.shape(), &template.shown) {
+                let message = format!(
+                    "{} never matches: {first} stands before it and matches the same paths",
+                    template.shown
+                );
+                self.warnings.add(&template.place, message);
+            }
+        }
+        Routes { templates: list.value.items.iter().map(|template| template.value.0.clone()).collect() }
+    }
+
+    fn windows(&mut self, raw: &RawWindows) -> Windows {
+        let default = Windows::default();
+        let windows = Windows {
+            out_of_orderness_ms: self.duration(
+                &raw.out_of_orderness,
+                default.out_of_orderness_ms,
+                0,
+                HOUR_MS,
+            ),
+            allowed_lateness_ms: self.duration(
+                &raw.allowed_lateness,
+                default.allowed_lateness_ms,
+                0,
+                3 * HOUR_MS,
+            ),
+            dedupe_horizon_ms: self.duration(&raw.dedupe_horizon, default.dedupe_horizon_ms, 0, 7 * DAY_MS),
+        };
+        // One of the two may be a default: the written one is told.
+        let refused =
+            [&raw.dedupe_horizon, &raw.allowed_lateness].iter().any(|entry| matches!(entry, Entry::Refused));
+        if let Some(spot) = raw.dedupe_horizon.given().or(raw.allowed_lateness.given())
+            && windows.dedupe_horizon_ms < windows.allowed_lateness_ms
+            && !refused
+        {
+            let message = format!(
+                "a dedupe_horizon of {} is shorter than the allowed_lateness of {}, so that late events could count \
+                 twice; allowed: at least as long",
+                duration_text(windows.dedupe_horizon_ms),
+                duration_text(windows.allowed_lateness_ms)
+            );
+            self.problems.add(&spot.place, message);
+        }
+        windows
+    }
+
+    fn limits(&mut self, raw: &RawLimits) -> Limits {
+        let default = Limits::default();
+        Limits {
+            message_bytes: self.size(&raw.message_bytes, default.message_bytes, 1 << 10, 64 << 20),
+            json_depth: self.count(&raw.json_depth, default.json_depth, 1, 128),
+            json_fields: self.count(&raw.json_fields, default.json_fields, 1, 1_000_000),
+            message_records: self.count(&raw.message_records, default.message_records, 1, 1_000_000),
+            text_bytes: self.size(&raw.text_bytes, default.text_bytes, 16, 64 << 10),
+            block_bytes: self.size(&raw.block_bytes, default.block_bytes, 4 << 10, 64 << 20),
+            tick_records: self.count(&raw.tick_records, default.tick_records, 1, 10_000_000),
+        }
+    }
+
+    /// The value of a key that its section must have.
+    fn required<'e, T: Raw, S>(
+        &mut self,
+        entry: &'e Entry<T>,
+        section: &Spot<S>,
+        key: &str,
+    ) -> Option<&'e T> {
+        if entry.is_absent() {
+            let place = Place { path: format!("{}.{key}", section.place.path), at: section.place.at.clone() };
+            self.problems.add(&place, format!("missing, allowed: {}", T::expected()));
+        }
+        entry.value()
+    }
+
+    fn at_most<T>(&mut self, list: &Spot<List<T>>, most: usize, what: &str) {
+        let found = list.value.items.len();
+        if found > most {
+            self.problems.add(&list.place, format!("found {found} {what}, allowed: at most {most}"));
+        }
+    }
+
+    fn duration(&mut self, entry: &Entry<Millis>, default: u64, least: u64, most: u64) -> u64 {
+        self.ranged(entry, |millis| millis.0, default, least..=most, duration_text)
+    }
+
+    fn size(&mut self, entry: &Entry<Size>, default: usize, least: u64, most: u64) -> usize {
+        to_usize(self.ranged(entry, |size| size.0, default as u64, least..=most, size_text))
+    }
+
+    fn count(&mut self, entry: &Entry<Count>, default: usize, least: u64, most: u64) -> usize {
+        to_usize(self.ranged(entry, |count| count.0, default as u64, least..=most, |count| count.to_string()))
+    }
+
+    fn ranged<T>(
+        &mut self,
+        entry: &Entry<T>,
+        number: impl Fn(&T) -> u64,
+        default: u64,
+        allowed: RangeInclusive<u64>,
+        show: impl Fn(u64) -> String,
+    ) -> u64 {
+        let Some(spot) = entry.given() else { return default };
+        let found = number(&spot.value);
+        let (least, most) = allowed.into_inner();
+        if !(least..=most).contains(&found) {
+            self.problems.add(
+                &spot.place,
+                format!("found {}, allowed: {} to {}", spot.shown, show(least), show(most)),
+            );
+        }
+        found.clamp(least, most)
+    }
+}
+
+/// Every range that is asked for ends far below 2^32.
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// A section, or `default` where it is absent or was refused.
+fn section<'a, T>(entry: &'a Entry<T>, default: &'a T) -> &'a T {
+    entry.value().unwrap_or(default)
+}
+
+/// The source's own key, or the one of `[keys]`.
+fn either<'a, T>(own: &'a Entry<T>, global: &'a Entry<T>) -> &'a Entry<T> {
+    if own.is_absent() { global } else { own }
+}
+
+/// Where keys usually stand: a header or a query argument called `apikey`, or the field mapped as `key`.
+fn default_rules() -> Vec<KeyFrom> {
+    vec![KeyFrom::Header("apikey".to_owned()), KeyFrom::Query("apikey".to_owned()), KeyFrom::Key]
+}
+
+/// Whether records of a format have what the rule looks at.
+fn finds_keys(rule: &KeyFrom, format: Format, fields: &FieldMap) -> bool {
+    let gateway = matches!(format, Format::Apisix | Format::Kong);
+    match rule {
+        KeyFrom::Header(_) => gateway,
+        KeyFrom::Query(_) => format != Format::Json || fields.path.is_some(),
+        KeyFrom::Key => fields.key.is_some(),
+        KeyFrom::Field(_) => format != Format::Combined,
+        KeyFrom::Consumer => gateway || fields.consumer.is_some(),
+        KeyFrom::Credential => gateway || fields.credential.is_some(),
+        KeyFrom::User => format != Format::Json || fields.user.is_some(),
+        KeyFrom::ClientIp => {
+            format != Format::Json || fields.client_ip.is_some() || fields.forwarded_for.is_some()
+        }
+    }
+}
+
+/// Whether a header or a query argument is called as those that hold secrets usually are.
+fn names_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace(['-', '_'], "");
+    let parts = ["apikey", "authorization", "cookie", "password", "secret", "token", "subscriptionkey"];
+    !name.ends_with("id")
+        && (matches!(name.as_str(), "key" | "auth") || parts.iter().any(|part| name.contains(part)))
+}
+
+/// What a file holds, without the line break at its end.
+fn read_secret(path: &Path) -> io::Result<String> {
+    let mut secret = String::new();
+    let length = File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_string(&mut secret)?;
+    if length as u64 > MAX_SECRET_BYTES {
+        return Err(io::Error::other(format!("it is too long, allowed: {MAX_SECRET_BYTES} bytes")));
+    }
+    let line = secret.strip_suffix('\n').unwrap_or(&secret);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+}

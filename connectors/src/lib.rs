@@ -4,3 +4,4 @@
 pub mod decode;
 pub mod file;
 pub mod geo;
+pub mod tables;

@@ -1,0 +1,181 @@
+//! The tables that events are joined with, from files: keys, subscriptions, plans.
+//!
+//! ```text
+//! file -> rows   one row at a time, CSV or JSON lines, under byte caps       rows.rs
+//!      -> row    its cells, with names and checks                            row.rs
+//!      -> change upsert of a typed row, and the strings behind its ids       schema.rs
+//! ```
+//!
+//! A row is accepted as a whole or not at all: a bad one becomes a [`TableDeadLetter`] and its neighbours go
+//! on. Nothing here quotes a cell, in no message and no `Debug` output, because a table exported by mistake
+//! with raw keys instead of their hashes must not spill them. For the same reason a `key_hash` that doesn't
+//! look like a hash is refused. What can't be told apart: a raw key that is itself 64 hexadecimal digits (32
+//! and more under `prehashed`).
+//!
+//! In both formats white space around a value is dropped, an empty value is the same as none, a row that
+//! stands later wins, and a byte order mark at the start is skipped. Times are RFC 3339, cut to milliseconds.
+//!
+//! Limits: 256 KiB a row, 512 bytes a value (or an element of a list), 10,000,000 rows and 100,000 bad rows a
+//! table.
+
+mod row;
+mod rows;
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use keytide_config::{KeyHash, TableSource, Tables};
+use keytide_dataflow::model::{Definition, TableChange};
+
+use schema::{Output, Table};
+
+/// Bytes of a row.
+const ROW_BYTES: usize = 256 << 10;
+/// Bytes of one value; longer identifiers would be cut in events and never match.
+const VALUE_BYTES: usize = 512;
+/// Rows of a table.
+const ROWS: u64 = 10_000_000;
+/// Bad rows of a table that are still worth listing.
+const BAD_ROWS: usize = 100_000;
+
+/// What the tables hold.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct TablesRead {
+    /// The rows as upserts: keys, then subscriptions, then plans, each in the order of its file. Offsets
+    /// count from 0 in each table.
+    pub changes: Vec<TableChange>,
+    /// The strings behind the ids in `changes`, in order of appearance.
+    pub definitions: Vec<Definition>,
+    /// Rows that could not be accepted, in the same order.
+    pub dead_letters: Vec<TableDeadLetter>,
+    /// What a person should look at, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A row that could not be accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableDeadLetter {
+    /// `keys`, `subscriptions` or `plans`.
+    pub table: &'static str,
+    /// The file.
+    pub path: Arc<Path>,
+    /// The line at which the row begins, from 1.
+    pub line: u64,
+    /// Why, in words. Never quotes the row.
+    pub reason: String,
+    /// The row's length in bytes, without the white space around it (with it where the row is too long to be
+    /// held).
+    pub length: u64,
+    /// SHA-256 of those bytes.
+    pub sha256: [u8; 32],
+}
+
+/// Why a table can't be used at all. A person has to change the file or the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The file can't be read.
+    #[error("tables.{table}: can't read {}: {source}", path.display())]
+    Read {
+        /// The table.
+        table: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A column that every row needs is missing.
+    #[error(
+        "tables.{table}: {} has no column {}, which is required; CSV columns are separated by commas and named in the first line",
+        path.display(),
+        columns.join(", no column ")
+    )]
+    MissingColumn {
+        /// The table.
+        table: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The columns, with alternatives where there are some.
+        columns: Vec<String>,
+    },
+    /// Two columns of a CSV file have the same name.
+    #[error("tables.{table}: columns {first} and {second} of {} have the same name: remove one", path.display())]
+    DuplicateColumn {
+        /// The table.
+        table: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// A column, from 1.
+        first: usize,
+        /// A later column.
+        second: usize,
+    },
+    /// A row of a CSV file doesn't end: most likely a quote isn't closed, and the rest of the file would be
+    /// taken for one value.
+    #[error(
+        "tables.{table}: the row at line {line} of {} is longer than 256 KiB: is a closing quote missing?",
+        path.display()
+    )]
+    RowTooLong {
+        /// The table.
+        table: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Where the row begins, from 1.
+        line: u64,
+    },
+    /// More rows than a table may have.
+    #[error("tables.{table}: {} has more than 10000000 rows", path.display())]
+    TooManyRows {
+        /// The table.
+        table: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// So many bad rows that this must be another file than intended.
+    #[error(
+        "tables.{table}: {} has more than 100000 bad rows, the first at line {line} ({reason}): is it the right file?",
+        path.display()
+    )]
+    TooManyBadRows {
+        /// The table.
+        table: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The first bad row, from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Reads the tables that are configured. `hashes` are the ways in which the job's sources make key ids: they
+/// decide whether a key is named by `key_hash`, by `key_id` (`hash = "none"`), or by either.
+///
+/// # Errors
+/// If a table can't be used at all; single bad rows are dead letters.
+pub fn read<'a>(
+    tables: &Tables,
+    hashes: impl IntoIterator<Item = &'a KeyHash>,
+) -> Result<TablesRead, TableError> {
+    let configured = [
+        (Table::keys(hashes), &tables.keys),
+        (Table::Subscriptions, &tables.subscriptions),
+        (Table::Plans, &tables.plans),
+    ];
+    let mut output = Output::default();
+    let mut read = TablesRead::default();
+    for (table, source) in configured {
+        if let Some(TableSource { path, format }) = source {
+            output.begin_table();
+            let rows = rows::read(&table, path, *format, |row| table.accept(row, &mut output))?;
+            read.dead_letters.extend(rows.dead_letters);
+            read.warnings.extend(rows.warnings);
+        }
+    }
+    (read.changes, read.definitions) = output.finish();
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,529 @@
+//! Files of rows, CSV or JSON lines, read one row at a time.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use csv::{ByteRecord, ReaderBuilder};
+use keytide_config::TableFormat;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use sha2::{Digest, Sha256};
+
+use super::row::{Cell, Fault, Row};
+use super::schema::Table;
+use super::{BAD_ROWS, ROW_BYTES, ROWS, TableDeadLetter, TableError};
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Names of ignored columns that are listed, and the bytes of one. A longer name is no name: it may be a
+/// value, even a raw key, in the wrong place.
+const LISTED_NAMES: usize = 32;
+const NAME_BYTES: usize = 32;
+
+/// What reading left beside the accepted rows.
+pub(super) struct Outcome {
+    pub(super) dead_letters: Vec<TableDeadLetter>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Reads a file, handing each well-formed row to `accept`.
+pub(super) fn read(
+    table: &Table,
+    path: &Path,
+    format: TableFormat,
+    accept: impl FnMut(&Row<'_>) -> Result<(), Fault>,
+) -> Result<Outcome, TableError> {
+    let failed = |source| TableError::Read { table: table.name(), path: path.to_owned(), source };
+    let file = without_mark(File::open(path).map_err(failed)?).map_err(failed)?;
+    let columns = table.columns();
+    let mut reading = Reading {
+        table,
+        path,
+        shared_path: path.into(),
+        columns: &columns,
+        seen: vec![false; columns.len()],
+        ignored: Ignored::default(),
+        accept,
+        rows: 0,
+        dead_letters: Vec::new(),
+    };
+    match format {
+        TableFormat::Csv => reading.csv(file)?,
+        TableFormat::Jsonl => reading.json_lines(BufReader::new(file))?,
+    }
+    Ok(reading.finish())
+}
+
+/// The file after its byte order mark.
+fn without_mark(mut file: File) -> io::Result<impl Read> {
+    let mut start = Vec::with_capacity(BYTE_ORDER_MARK.len());
+    file.by_ref().take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut start)?;
+    if start == BYTE_ORDER_MARK {
+        start.clear();
+    }
+    Ok(io::Cursor::new(start).chain(file))
+}
+
+struct Reading<'a, A> {
+    table: &'a Table,
+    path: &'a Path,
+    shared_path: Arc<Path>,
+    columns: &'a [&'static str],
+    /// Which columns occurred.
+    seen: Vec<bool>,
+    ignored: Ignored,
+    accept: A,
+    rows: u64,
+    dead_letters: Vec<TableDeadLetter>,
+}
+
+impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
+    fn csv(&mut self, file: impl Read) -> Result<(), TableError> {
+        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(Kept::new(file));
+        let mut record = ByteRecord::new();
+        let mut header: Option<Vec<Option<usize>>> = None;
+        let mut line = 1;
+        loop {
+            match reader.read_byte_record(&mut record) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) if reader.get_ref().is_full() => {
+                    let line = line + line_ends(leading_line_ends(reader.get_ref().unread()));
+                    return Err(TableError::RowTooLong {
+                        table: self.table.name(),
+                        path: self.path.to_owned(),
+                        line,
+                    });
+                }
+                Err(error) => return Err(self.failed(error.into())),
+            }
+            let end = reader.position().byte();
+            let raw = reader.get_mut().read_until(end);
+            // Ahead of a row stand empty lines, and what is left of the previous row's CR LF.
+            let ahead = leading_line_ends(raw);
+            let at = line + line_ends(ahead);
+            line += line_ends(raw);
+            let raw = raw[ahead.len()..].trim_ascii_end();
+            match &header {
+                None => header = Some(self.header(&record)?),
+                Some(header) => {
+                    let row = csv_row(self.columns, header, &record);
+                    self.row(at, raw, row)?;
+                }
+            }
+        }
+        if header.is_none() {
+            self.require_columns()?;
+        }
+        Ok(())
+    }
+
+    /// Which column of the table each column of the file is.
+    fn header(&mut self, record: &ByteRecord) -> Result<Vec<Option<usize>>, TableError> {
+        let names: Vec<&[u8]> = record.iter().map(<[u8]>::trim_ascii).collect();
+        let header: Vec<Option<usize>> = names.iter().map(|name| self.column(name)).collect();
+        for index in header.iter().flatten() {
+            self.seen[*index] = true;
+        }
+        // A file without a header line ends here, before anything of its first row is mentioned.
+        self.require_columns()?;
+        let mut first_with = HashMap::new();
+        for (index, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            if let Some(first) = first_with.insert(name, index) {
+                return Err(TableError::DuplicateColumn {
+                    table: self.table.name(),
+                    path: self.path.to_owned(),
+                    first: first + 1,
+                    second: index + 1,
+                });
+            }
+        }
+        for (name, _) in names.iter().zip(&header).filter(|(_, column)| column.is_none()) {
+            self.ignored.add(name);
+        }
+        Ok(header)
+    }
+
+    fn column(&self, name: &[u8]) -> Option<usize> {
+        self.columns.iter().position(|column| column.as_bytes() == name)
+    }
+
+    fn require_columns(&self) -> Result<(), TableError> {
+        let seen = |column: &&str| self.column(column.as_bytes()).is_some_and(|index| self.seen[index]);
+        let missing: Vec<String> = self
+            .table
+            .required()
+            .iter()
+            .filter(|alternatives| !alternatives.iter().any(seen))
+            .map(|alternatives| format!("`{}`", alternatives.join("` or `")))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(TableError::MissingColumn {
+            table: self.table.name(),
+            path: self.path.to_owned(),
+            columns: missing,
+        })
+    }
+
+    fn json_lines(&mut self, mut file: impl BufRead) -> Result<(), TableError> {
+        let mut bytes = Vec::new();
+        for line in 1.. {
+            bytes.clear();
+            let read = read_capped(&mut file, &mut bytes).map_err(|source| self.failed(source))?;
+            if read == 0 {
+                break;
+            }
+            if bytes.len() > ROW_BYTES && !bytes.ends_with(b"\n") {
+                self.long_line(line, &mut file, &mut bytes)?;
+                continue;
+            }
+            let raw = bytes.trim_ascii();
+            if raw.is_empty() {
+                continue;
+            }
+            let row = json_row(self.columns, raw, &mut self.seen, &mut self.ignored);
+            self.row(line, raw, row)?;
+        }
+        // Rows that all lack a column are a table that lacks it.
+        if self.rows > 0 { self.require_columns() } else { Ok(()) }
+    }
+
+    /// Refuses a line of which `bytes` is the start, and reads on to its end.
+    fn long_line(
+        &mut self,
+        line: u64,
+        file: &mut impl BufRead,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), TableError> {
+        let mut hash = Sha256::new();
+        let mut length = 0;
+        while !bytes.is_empty() {
+            let ended = bytes.ends_with(b"\n");
+            let content = if ended { &bytes[..bytes.len() - 1] } else { &bytes[..] };
+            hash.update(content);
+            length += content.len() as u64;
+            bytes.clear();
+            if !ended {
+                read_capped(file, bytes).map_err(|source| self.failed(source))?;
+            }
+        }
+        self.count_row()?;
+        let reason = format!("longer than {} KiB", ROW_BYTES >> 10);
+        self.refuse(line, reason, length, hash.finalize().into())
+    }
+
+    fn row(&mut self, line: u64, raw: &[u8], row: Result<Row<'_>, Fault>) -> Result<(), TableError> {
+        self.count_row()?;
+        match row.and_then(|row| (self.accept)(&row)) {
+            Ok(()) => Ok(()),
+            Err(reason) => self.refuse(line, reason, raw.len() as u64, Sha256::digest(raw).into()),
+        }
+    }
+
+    fn count_row(&mut self) -> Result<(), TableError> {
+        self.rows += 1;
+        if self.rows > ROWS {
+            return Err(TableError::TooManyRows { table: self.table.name(), path: self.path.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, line: u64, reason: Fault, length: u64, sha256: [u8; 32]) -> Result<(), TableError> {
+        let table = self.table.name();
+        if self.dead_letters.len() == BAD_ROWS {
+            let TableDeadLetter { line, reason, .. } = self.dead_letters.swap_remove(0);
+            return Err(TableError::TooManyBadRows { table, path: self.path.to_owned(), line, reason });
+        }
+        let path = Arc::clone(&self.shared_path);
+        self.dead_letters.push(TableDeadLetter { table, path, line, reason, length, sha256 });
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> TableError {
+        TableError::Read { table: self.table.name(), path: self.path.to_owned(), source }
+    }
+
+    fn finish(self) -> Outcome {
+        let of = |problem: &str| format!("tables.{}: {} {problem}", self.table.name(), self.path.display());
+        let empty = (self.rows == 0).then(|| of("has no rows"));
+        let ignored = self.ignored.to_string();
+        let ignored =
+            (!ignored.is_empty()).then(|| of(&format!("has columns that are not used here: {ignored}")));
+        Outcome { dead_letters: self.dead_letters, warnings: empty.into_iter().chain(ignored).collect() }
+    }
+}
+
+fn csv_row<'r>(
+    columns: &'r [&'static str],
+    header: &[Option<usize>],
+    record: &'r ByteRecord,
+) -> Result<Row<'r>, Fault> {
+    if record.len() != header.len() {
+        return Err(format!("{} columns where the first line has {}", record.len(), header.len()));
+    }
+    let mut row = Row::new(columns);
+    for (field, column) in record.iter().zip(header) {
+        let text = str::from_utf8(field).map_err(|_| "not UTF-8")?;
+        if let Some(column) = column {
+            row.cells[*column] = Cell::Text(text.into());
+        }
+    }
+    Ok(row)
+}
+
+fn json_row<'r>(
+    columns: &'r [&'static str],
+    line: &'r [u8],
+    seen: &mut [bool],
+    ignored: &mut Ignored,
+) -> Result<Row<'r>, Fault> {
+    let text = simdutf8::basic::from_utf8(line).map_err(|_| "not UTF-8")?;
+    // serde_json's messages quote values, so the reason takes a way of its own.
+    let mut fault = None;
+    let mut json = serde_json::Deserializer::from_str(text);
+    let object = Object { columns, seen, ignored, fault: &mut fault };
+    let row = object.deserialize(&mut json).and_then(|row| json.end().map(|()| row));
+    row.map_err(|error| {
+        fault.unwrap_or_else(|| format!("not one JSON object: wrong at byte {}", error.column()))
+    })
+}
+
+/// Deserializes a JSON object into a row.
+struct Object<'r, 's> {
+    columns: &'r [&'static str],
+    seen: &'s mut [bool],
+    ignored: &'s mut Ignored,
+    fault: &'s mut Option<Fault>,
+}
+
+impl<'r> DeserializeSeed<'r> for Object<'r, '_> {
+    type Value = Row<'r>;
+
+    fn deserialize<D: serde::Deserializer<'r>>(self, json: D) -> Result<Row<'r>, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'r> Visitor<'r> for Object<'r, '_> {
+    type Value = Row<'r>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'r>>(self, mut members: M) -> Result<Row<'r>, M::Error> {
+        let mut row = Row::new(self.columns);
+        let mut present = vec![false; self.columns.len()];
+        while let Some(name) = members.next_key_seed(Text)? {
+            let Some(index) = self.columns.iter().position(|column| *column == name) else {
+                self.ignored.add(name.as_bytes());
+                members.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let column = self.columns[index];
+            if std::mem::replace(&mut present[index], true) {
+                *self.fault = Some(format!("`{column}` stands twice"));
+                return Err(M::Error::custom(""));
+            }
+            self.seen[index] = true;
+            row.cells[index] = members.next_value_seed(Value { column, fault: self.fault })?;
+        }
+        Ok(row)
+    }
+}
+
+/// Deserializes a member's value: text, a whole number, null, or an array of texts.
+struct Value<'s> {
+    column: &'static str,
+    fault: &'s mut Option<Fault>,
+}
+
+impl Value<'_> {
+    fn other<T, E: serde::de::Error>(self) -> Result<T, E> {
+        *self.fault = Some(format!("`{}` must be text, or an array of texts if it is a list", self.column));
+        Err(E::custom(""))
+    }
+}
+
+impl<'r> DeserializeSeed<'r> for Value<'_> {
+    type Value = Cell<'r>;
+
+    fn deserialize<D: serde::Deserializer<'r>>(self, json: D) -> Result<Cell<'r>, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'r> Visitor<'r> for Value<'_> {
+    type Value = Cell<'r>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text")
+    }
+
+    fn visit_unit<E>(self) -> Result<Cell<'r>, E> {
+        Ok(Cell::Missing)
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'r str) -> Result<Cell<'r>, E> {
+        Ok(Cell::Text(text.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Cell<'r>, E> {
+        Ok(Cell::Text(text.to_owned().into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Cell<'r>, E> {
+        Ok(Cell::Text(number.to_string().into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Cell<'r>, E> {
+        Ok(Cell::Text(number.to_string().into()))
+    }
+
+    fn visit_seq<S: SeqAccess<'r>>(self, mut elements: S) -> Result<Cell<'r>, S::Error> {
+        let mut list = Vec::new();
+        loop {
+            match elements.next_element_seed(Text) {
+                Ok(Some(text)) => list.push(text),
+                Ok(None) => return Ok(Cell::List(list)),
+                Err(_) => return self.other(),
+            }
+        }
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Cell<'r>, E> {
+        self.other()
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Cell<'r>, E> {
+        self.other()
+    }
+
+    fn visit_map<M: MapAccess<'r>>(self, _: M) -> Result<Cell<'r>, M::Error> {
+        self.other()
+    }
+}
+
+/// Deserializes a string, borrowed where it has no escapes.
+struct Text;
+
+impl<'r> DeserializeSeed<'r> for Text {
+    type Value = std::borrow::Cow<'r, str>;
+
+    fn deserialize<D: serde::Deserializer<'r>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_str(self)
+    }
+}
+
+impl<'r> Visitor<'r> for Text {
+    type Value = std::borrow::Cow<'r, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'r str) -> Result<Self::Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(text.to_owned().into())
+    }
+}
+
+/// Columns that no table has, for one warning. Displays as nothing if there are none.
+#[derive(Default)]
+struct Ignored {
+    names: BTreeSet<Box<str>>,
+    unlisted: bool,
+}
+
+impl Ignored {
+    fn add(&mut self, name: &[u8]) {
+        let plain = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+        let name = str::from_utf8(name)
+            .ok()
+            .filter(|name| !name.is_empty() && name.len() <= NAME_BYTES && name.as_bytes().iter().all(plain));
+        match name {
+            Some(name) if self.names.contains(name) => {}
+            Some(name) if self.names.len() < LISTED_NAMES => {
+                self.names.insert(name.into());
+            }
+            _ => self.unlisted = true,
+        }
+    }
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let others = self.unlisted.then_some("others");
+        for (index, name) in self.names.iter().map(|name| &**name).chain(others).enumerate() {
+            write!(f, "{}{name}", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+/// A reader that keeps what was read but not yet taken as a row, at most a row's bytes and a buffer.
+struct Kept<R> {
+    inner: R,
+    bytes: Vec<u8>,
+    /// Bytes at the start of `bytes` that were taken.
+    taken: usize,
+    /// Offset of `bytes` in the file.
+    offset: u64,
+}
+
+impl<R> Kept<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, bytes: Vec::new(), taken: 0, offset: 0 }
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    fn is_full(&self) -> bool {
+        self.unread().len() > ROW_BYTES
+    }
+
+    /// Takes what stands before the offset `end`.
+    fn read_until(&mut self, end: u64) -> &[u8] {
+        let start = self.taken;
+        let end = usize::try_from(end - self.offset).expect("a row's bytes are in memory");
+        self.taken = end;
+        &self.bytes[start..end]
+    }
+}
+
+impl<R: Read> Read for Kept<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_full() {
+            return Err(io::Error::other("the row is too long"));
+        }
+        self.bytes.drain(..self.taken);
+        self.offset += self.taken as u64;
+        self.taken = 0;
+        let read = self.inner.read(buffer)?;
+        self.bytes.extend_from_slice(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// Reads to the end of a line, or one byte more than a row may have.
+fn read_capped(file: &mut impl BufRead, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    file.take(ROW_BYTES as u64 + 1).read_until(b'\n', bytes)
+}
+
+fn leading_line_ends(bytes: &[u8]) -> &[u8] {
+    let length = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    &bytes[..length]
+}
+
+fn line_ends(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}

@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use keytide_dataflow::model::Country;
 use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions};
 
+use crate::decode::Locate;
+
 /// Bytes of a database.
 const DATABASE_BYTES: u64 = 1 << 30;
 /// Networks, with or without a record, that are searched for the first usable one.
@@ -112,23 +114,6 @@ impl Geo {
         Ok((Self { country, asn, unreadable: AtomicU64::new(0) }, warnings))
     }
 
-    /// Country and AS number of a caller; `ZZ` and 0 where they aren't known.
-    #[must_use]
-    pub fn locate(&self, address: IpAddr) -> (Country, u32) {
-        let address = address.to_canonical();
-        if is_nobodys(address) {
-            return (Country::UNKNOWN, 0);
-        }
-        let country = self.country.as_ref().and_then(|(database, path)| {
-            self.field(database, address, |found| Ok(found.decode_path::<&str>(path)?.map(Country::new)))
-        });
-        let asn = self
-            .asn
-            .as_ref()
-            .and_then(|(database, form)| self.field(database, address, |found| form.read(&found)));
-        (country.unwrap_or_default(), asn.unwrap_or_default())
-    }
-
     /// Look-ups that hit a record which can't be read: signs of a damaged database.
     #[must_use]
     pub fn unreadable(&self) -> u64 {
@@ -148,6 +133,23 @@ impl Geo {
             self.unreadable.fetch_add(1, Ordering::Relaxed);
             None
         })
+    }
+}
+
+impl Locate for Geo {
+    fn locate(&self, address: IpAddr) -> (Country, u32) {
+        let address = address.to_canonical();
+        if is_nobodys(address) {
+            return (Country::UNKNOWN, 0);
+        }
+        let country = self.country.as_ref().and_then(|(database, path)| {
+            self.field(database, address, |found| Ok(found.decode_path::<&str>(path)?.map(Country::new)))
+        });
+        let asn = self
+            .asn
+            .as_ref()
+            .and_then(|(database, form)| self.field(database, address, |found| form.read(&found)));
+        (country.unwrap_or_default(), asn.unwrap_or_default())
     }
 }
 

@@ -1,1 +1,920 @@
+//! The decoders as their users see them: real messages of each gateway, hostile ones, and the promise that no
+//! raw key comes out.
 
+use keytide_config::{
+    Dedupe, Field, FieldMap, KeyFrom, KeyHash, KeyRules, MissingKey, Pointer, Secret, SourceKind, Unit,
+};
+use keytide_dataflow::model::{KeyId, LATENCY_UNKNOWN, NameId, RequestId, RouteId};
+use proptest::prelude::*;
+
+use super::*;
+
+/// The key in the fixtures, which must never come out.
+const RAW_KEY: &str = "kt_demo_9f3b1c77a2d04e5e8c61b0a4d7e2f913";
+
+const APISIX: &[u8] = include_bytes!("../../tests/fixtures/decode/apisix_kafka_logger_default.json");
+const APISIX_BATCH: &[u8] = include_bytes!("../../tests/fixtures/decode/apisix_kafka_logger_batch.json");
+const KONG: &[u8] = include_bytes!("../../tests/fixtures/decode/kong_http_log.json");
+const KONG_BATCH: &[u8] = include_bytes!("../../tests/fixtures/decode/kong_http_log_batch.json");
+const NGINX: &[u8] = include_bytes!("../../tests/fixtures/decode/nginx_json_log.json");
+const AWS: &[u8] = include_bytes!("../../tests/fixtures/decode/aws_apigw_rest_access_log.json");
+
+fn source(format: Format) -> Source {
+    let from = vec![KeyFrom::Header("apikey".into()), KeyFrom::Query("apikey".into()), KeyFrom::Key];
+    Source {
+        name: "gateway".to_owned(),
+        kind: SourceKind::Stdin,
+        format,
+        fields: FieldMap::default(),
+        keys: KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous },
+        dedupe: Dedupe::RequestId,
+    }
+}
+
+fn at(pointer: &str) -> Option<Field> {
+    field(pointer, None)
+}
+
+fn field(pointer: &str, unit: Option<Unit>) -> Option<Field> {
+    Some(Field { at: Pointer(pointer.split('/').skip(1).map(str::to_owned).collect()), unit })
+}
+
+/// Records of two levels with a member for each canonical field.
+fn json() -> Source {
+    let fields = FieldMap {
+        request_id: at("/id"),
+        time: field("/time", Some(Unit::Millis)),
+        key: at("/key"),
+        api: at("/api"),
+        route: at("/route"),
+        path: at("/path"),
+        method: at("/method"),
+        status: at("/response/status"),
+        latency: field("/response/latency", Some(Unit::Millis)),
+        bytes_in: at("/in"),
+        bytes_out: at("/response/out"),
+        client_ip: at("/ip"),
+        forwarded_for: at("/xff"),
+        country: at("/country"),
+        user_agent: at("/agent"),
+        consumer: at("/consumer"),
+        credential: at("/credential"),
+        user: at("/user"),
+    };
+    Source { fields, ..source(Format::Json) }
+}
+
+fn context(limits: Limits) -> Context {
+    Context::new(&Routes::default(), &[], limits, Arc::new(NoGeo))
+}
+
+const START: Position = Position { partition: 3, offset: 70, index: 0 };
+
+fn run_with(source: &Source, context: &Context, message: &[u8]) -> Decoded {
+    let mut out = Decoded::default();
+    decoder(source, context).decode(message, START, &mut out);
+    out
+}
+
+fn run(source: &Source, message: impl AsRef<[u8]>) -> Decoded {
+    run_with(source, &context(Limits::default()), message.as_ref())
+}
+
+/// The only event of a message without dead letters.
+fn event(source: &Source, message: impl AsRef<[u8]>) -> AccessEvent {
+    let out = run(source, message);
+    assert_eq!((out.events.len(), out.dead_letters.as_slice()), (1, &[][..]));
+    out.events[0]
+}
+
+/// The only dead letter of a message without events.
+fn refused(source: &Source, message: impl AsRef<[u8]>) -> DeadLetter {
+    let mut out = run(source, message);
+    assert_eq!((out.events.len(), out.dead_letters.len()), (0, 1), "{out:?}");
+    out.dead_letters.remove(0)
+}
+
+/// The route that a decoder defined last.
+fn route(out: &Decoded) -> (RouteId, &str, &str, &str) {
+    match out.definitions.last().unwrap() {
+        Definition::Route { id, api, method, route } => (*id, api, method, route),
+        other => panic!("not a route: {other:?}"),
+    }
+}
+
+fn v4(address: &str) -> u128 {
+    address.parse::<std::net::Ipv4Addr>().unwrap().to_ipv6_mapped().to_bits()
+}
+
+fn sha256_id(key: &str) -> KeyId {
+    KeyId::from_hash(&Sha256::digest(key))
+}
+
+fn expected(request: &str) -> AccessEvent {
+    AccessEvent {
+        key: sha256_id(RAW_KEY),
+        request: RequestId::new("gateway", request.as_bytes()),
+        client: v4("203.0.113.57"),
+        time: 1_763_642_655_123,
+        route: RouteId(0),
+        user_agent: NameId::NONE,
+        position: START,
+        latency_us: 19_000,
+        bytes_in: 0,
+        bytes_out: 0,
+        late_ms: 0,
+        asn: 0,
+        status: 200,
+        country: Country::UNKNOWN,
+    }
+}
+
+// Golden messages, one gateway after the other.
+
+#[test]
+fn apisix() {
+    let out = run(&source(Format::Apisix), APISIX);
+    let golden = AccessEvent {
+        request: RequestId::NONE,
+        route: RouteId::new("svc-orders", "GET", "orders-v2"),
+        user_agent: NameId::new("AcmeMobile/7.4.1 (iPhone; iOS 18.5; Scale/3.00)"),
+        bytes_in: 612,
+        bytes_out: 2_318,
+        ..expected("")
+    };
+    assert_eq!(out.events, [golden]);
+    assert_eq!(route(&out), (golden.route, "svc-orders", "GET", "orders-v2"));
+
+    let batch = run(&source(Format::Apisix), APISIX_BATCH);
+    let second = AccessEvent {
+        time: golden.time + 7,
+        latency_us: 23_500,
+        position: Position { index: 1, ..START },
+        ..golden
+    };
+    assert_eq!((batch.events, batch.dead_letters), (vec![golden, second], vec![]));
+    assert_eq!(batch.definitions.len(), 1);
+}
+
+#[test]
+fn apisix_traps() {
+    let mut apisix = source(Format::Apisix);
+    apisix.keys.from = vec![KeyFrom::Credential, KeyFrom::Consumer, KeyFrom::Query("apikey".into())];
+    assert_eq!(event(&apisix, APISIX).key, sha256_id("cred-7781"));
+    // Without a consumer the header is the caller's own; `consumer` and `upstream_latency` can be absent.
+    let forged =
+        br#"{"start_time":1763642655123.25,"request":{"headers":{"x-credential-identifier":"cred-7781"}}}"#;
+    assert_eq!(event(&apisix, forged).key, KeyId::ANONYMOUS);
+    // A bare query argument is `true`, a repeated one an array.
+    for (argument, key) in [("true", None), ("[true,\"\",\"k1\",\"k2\"]", Some("k1")), ("\"k3\"", Some("k3"))]
+    {
+        let message =
+            format!(r#"{{"start_time":1763642655123,"request":{{"querystring":{{"apikey":{argument}}}}}}}"#);
+        assert_eq!(event(&apisix, message).key, key.map_or(KeyId::ANONYMOUS, sha256_id), "{argument}");
+    }
+    // Header names in any case; repeated headers are arrays.
+    let apisix = source(Format::Apisix);
+    let message = br#"{"start_time":1763642655123,"request":{"headers":{"ApiKey":["","k1","k2"],"User-Agent":["a","b"]}}}"#;
+    let event_ = event(&apisix, message);
+    assert_eq!((event_.key, event_.user_agent), (sha256_id("k1"), NameId::new("a")));
+    // The request id is the gateway's own member, never a header of the caller's.
+    let message =
+        br#"{"start_time":1763642655123,"request_id":"r-1","request":{"headers":{"x-request-id":"mine"}}}"#;
+    assert_eq!(event(&apisix, message).request, RequestId::new("gateway", b"r-1"));
+}
+
+#[test]
+fn content_identity() {
+    let apisix = Source { dedupe: Dedupe::Content, ..source(Format::Apisix) };
+    let text = std::str::from_utf8(APISIX).unwrap();
+    let first = event(&apisix, text).request;
+    assert!(first.is_some());
+    assert_eq!(event(&apisix, text).request, first);
+    for (from, to) in [
+        ("\"start_time\":1763642655123", "\"start_time\":1763642655123.001"),
+        ("\"client_ip\":\"203.0.113.57\"", "\"client_ip\":\"203.0.113.58\""),
+        ("\"method\":\"GET\"", "\"method\":\"PUT\""),
+        ("\"uri\":\"/v2/orders/48151623?", "\"uri\":\"/v2/orders/48151624?"),
+        ("\"size\":612", "\"size\":613"),
+        ("\"size\":2318", "\"size\":2319"),
+        ("18.999814987183", "18.999814987184"),
+        ("\"host\":\"api.", "\"host\":\"apj."),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert_ne!(event(&apisix, text.replace(from, to)).request, first, "{from}");
+    }
+    // A request id, where there is one, is the better identity.
+    let message = br#"{"start_time":1763642655123,"request_id":"r-1"}"#;
+    assert_eq!(event(&apisix, message).request, RequestId::new("gateway", b"r-1"));
+}
+
+#[test]
+fn kong() {
+    let out = run(&source(Format::Kong), KONG);
+    let golden = AccessEvent {
+        route: RouteId::new("orders", "GET", "orders-v2"),
+        user_agent: NameId::new("okhttp/4.12.0"),
+        bytes_in: 412,
+        bytes_out: 1_982,
+        ..expected("2f6946328ffc4946b8c9120704a4a155")
+    };
+    assert_eq!(out.events, [golden]);
+    assert_eq!(route(&out), (golden.route, "orders", "GET", "orders-v2"));
+
+    let batch = run(&source(Format::Kong), KONG_BATCH);
+    let second = AccessEvent {
+        time: golden.time + 7,
+        request: RequestId::new("gateway", b"2f6946328ffc4946b8c9120704a4a150"),
+        position: Position { index: 1, ..START },
+        ..golden
+    };
+    assert_eq!((batch.events, batch.dead_letters), (vec![golden, second], vec![]));
+}
+
+#[test]
+fn kong_traps() {
+    let mut kong = source(Format::Kong);
+    kong.keys.from = vec![KeyFrom::Credential, KeyFrom::Consumer];
+    assert_eq!(event(&kong, KONG).key, sha256_id("c62c1455-9b1d-4f2d-8797-509ba83b8ae8"));
+    // Sizes as texts, unknown latency, escaped slashes, ids where names are missing, null where nothing matched.
+    let message = br#"{"started_at":1763642655123,"latencies":{"request":-1,"proxy":-1},
+        "request":{"size":"412","uri":"\/v2\/orders\/7?x=\/y","method":"get"},"response":{"size":"9","status":"404"},
+        "service":{"id":"svc","name":null},"route":null,"consumer":{"id":"c-1","custom_id":"x"}}"#;
+    let out = run(&kong, message);
+    assert_eq!(route(&out), (out.events[0].route, "svc", "GET", "/v2/orders/{id}"));
+    let AccessEvent { key, status, latency_us, bytes_in, bytes_out, .. } = out.events[0];
+    assert_eq!((key, status, latency_us), (sha256_id("c-1"), 404, LATENCY_UNKNOWN));
+    assert_eq!((bytes_in, bytes_out), (412, 9));
+    for (order, name) in
+        [(r#""name":"n","id":"i""#, "n"), (r#""id":"i","name":"n""#, "n"), (r#""id":"i""#, "i")]
+    {
+        let out = run(&kong, format!(r#"{{"started_at":1763642655123,"route":{{{order}}}}}"#));
+        assert_eq!(route(&out).3, name);
+    }
+}
+
+#[test]
+fn nginx_by_fields() {
+    let mut nginx = source(Format::Json);
+    nginx.fields = FieldMap {
+        request_id: at("/request_id"),
+        time: field("/msec", Some(Unit::Seconds)),
+        key: at("/http_x_api_key"),
+        path: at("/request_uri"),
+        method: at("/request_method"),
+        status: at("/status"),
+        latency: field("/request_time", Some(Unit::Seconds)),
+        bytes_out: at("/body_bytes_sent"),
+        client_ip: at("/remote_addr"),
+        user_agent: at("/http_user_agent"),
+        ..FieldMap::default()
+    };
+    let golden = AccessEvent {
+        route: RouteId::new("", "GET", "/v2/orders/{id}"),
+        user_agent: NameId::new("okhttp/4.12.0"),
+        bytes_out: 1_982,
+        ..expected("6b1f7c0e7d114b7e9a642f5c3f0e8a10")
+    };
+    assert_eq!(event(&nginx, NGINX), golden);
+    nginx.fields.time = field("/time_iso8601", Some(Unit::Rfc3339));
+    assert_eq!(event(&nginx, NGINX).time, golden.time - 123);
+}
+
+#[test]
+fn aws_by_fields() {
+    let mut aws = source(Format::Json);
+    aws.keys = KeyRules { from: vec![KeyFrom::Key], hash: KeyHash::None, missing: MissingKey::DeadLetter };
+    aws.fields = FieldMap {
+        request_id: at("/requestId"),
+        time: field("/requestTimeEpoch", Some(Unit::Millis)),
+        key: at("/apiKeyId"),
+        api: at("/apiId"),
+        route: at("/resourcePath"),
+        method: at("/httpMethod"),
+        status: at("/status"),
+        latency: field("/responseLatency", Some(Unit::Millis)),
+        bytes_out: at("/responseLength"),
+        client_ip: at("/ip"),
+        user: at("/user"),
+        ..FieldMap::default()
+    };
+    let out = run(&aws, AWS);
+    let golden = AccessEvent {
+        key: KeyId::from_name("a1b2c3d4e5"),
+        route: RouteId::new("z9x8c7v6b5", "GET", "/v2/orders/{id}"),
+        latency_us: LATENCY_UNKNOWN,
+        bytes_out: 1_982,
+        ..expected("JKJaXmPLvHcESHA=")
+    };
+    assert_eq!(out.events, [golden]);
+    assert!(out.definitions.contains(&Definition::Key { id: golden.key, name: "a1b2c3d4e5".into() }));
+    aws.fields.time = field("/requestTime", Some(Unit::Clf));
+    assert_eq!(event(&aws, AWS).time, golden.time - 123);
+    // Missing values of a free-text template: quoted, or bare where a number would stand.
+    let text = std::str::from_utf8(AWS).unwrap();
+    assert_eq!(event(&aws, text.replace("\"1982\"", "-")).bytes_out, 0);
+    assert_eq!(event(&aws, text.replace("\"1982\"", "\"-\"")).bytes_out, 0);
+    refused(&aws, text.replace("a1b2c3d4e5", "-"));
+}
+
+const LINE: &str = r#"203.0.113.57 - ada [20/Nov/2025:12:44:15 +0000] "GET /v2/orders/7?x=1 HTTP/1.1" 200 1982 "-" "okhttp/4.12.0""#;
+
+#[test]
+fn combined() {
+    let mut combined = source(Format::Combined);
+    combined.keys.from = vec![KeyFrom::Query("apikey".into()), KeyFrom::User];
+    let golden = AccessEvent {
+        key: sha256_id("ada"),
+        request: RequestId::NONE,
+        time: 1_763_642_655_000,
+        route: RouteId::new("", "GET", "/v2/orders/{id}"),
+        user_agent: NameId::new("okhttp/4.12.0"),
+        latency_us: LATENCY_UNKNOWN,
+        bytes_out: 1_982,
+        ..expected("")
+    };
+    assert_eq!(event(&combined, LINE), golden);
+    assert_eq!(event(&combined, format!("{LINE} 0.019 \"more\"\r\n")), golden);
+    let with = |from: &str, to: &str| {
+        assert!(LINE.contains(from));
+        event(&combined, LINE.replace(from, to))
+    };
+    assert_eq!(with("ada", "-").key, KeyId::ANONYMOUS);
+    assert_eq!(with("ada", "ada [x] lovelace").key, sha256_id("ada [x] lovelace"));
+    assert_eq!(with("ada", r"a\xc3\xa4").key, sha256_id("aä"));
+    assert_eq!(with("x=1", "apikey=k%31").key, sha256_id("k1"));
+    assert_eq!(with("1982", "-").bytes_out, 0);
+    assert_eq!(with("200", "-").status, 0);
+    assert_eq!(with("200", "000").status, 0);
+    assert_eq!(with("okhttp/4.12.0", r#"a \"b\" \\"#).user_agent, NameId::new(r#"a "b" \"#));
+    assert_eq!(with("203.0.113.57", "host.example.com").client, 0);
+    assert_eq!(with("203.0.113.57", "2001:db8::1").client, 0x2001_0db8 << 96 | 1);
+}
+
+#[test]
+fn request_lines_that_are_not_http() {
+    let combined = source(Format::Combined);
+    for (request, method, expected) in [
+        ("-", "OTHER", "-"),
+        ("", "OTHER", "-"),
+        (r"\x16\x03\x01\x02", "OTHER", "-"),
+        (r"\x16\x03 \x01 \x02", "OTHER", "-"),
+        ("GET /half", "OTHER", "-"),
+        ("CONNECT evil.example:443 HTTP/1.1", "CONNECT", "-"),
+        ("PROPFIND /a HTTP/1.1", "OTHER", "/a"),
+        ("OPTIONS * HTTP/1.1", "OPTIONS", "/*"),
+        ("GET http://a.example/b?c HTTP/1.1", "GET", "/b"),
+        ("GET /a b HTTP/2.0", "GET", "/a b"),
+        (r"GET /a\x1b[31m HTTP/1.1", "GET", "/a\u{fffd}[31m"),
+    ] {
+        let out = run(&combined, LINE.replace("GET /v2/orders/7?x=1 HTTP/1.1", request));
+        assert!(out.dead_letters.is_empty(), "{request}");
+        assert_eq!(route(&out), (out.events[0].route, "", method, expected), "{request}");
+    }
+}
+
+#[test]
+fn malformed_lines() {
+    let combined = source(Format::Combined);
+    for bad in [
+        LINE.trim_end_matches('"'),
+        &LINE[..60],
+        "",
+        "\n\r\n",
+        "x",
+        "a b c",
+        &LINE.replace("Nov", "Nun"),
+        &LINE.replace("] ", "]"),
+        &LINE.replace(" 200 ", " 20x "),
+        &LINE.replace(" 200 ", " 99 "),
+        &LINE.replace(" 1982 ", " -5 "),
+        &LINE.replace(" 1982 ", " "),
+        &LINE.replace(" \"-\"", ""),
+        &format!("{LINE}x"),
+        &LINE.replace("2025", "1999"),
+    ] {
+        refused(&combined, bad);
+    }
+    let message = format!("{LINE}\n\n{LINE}\r\nbroken\n{LINE}\n");
+    let out = run(&combined, &message);
+    assert_eq!((out.events.len(), out.dead_letters.len(), out.dead_letters[0].events_before), (3, 1, 2));
+    assert_eq!(out.events.iter().map(|event| event.position.index).collect::<Vec<_>>(), [0, 1, 3]);
+    assert_eq!(out.dead_letters[0].sha256, <[u8; 32]>::from(Sha256::digest("broken")));
+    let mut invalid = message.clone().into_bytes();
+    invalid[5] = 0xFF;
+    let out = run(&combined, invalid);
+    assert_eq!((out.events.len(), out.dead_letters[0].reason.as_str()), (2, "not UTF-8"));
+    let limits = Limits { message_records: 2, ..Limits::default() };
+    let out = run_with(&combined, &context(limits), message.as_bytes());
+    assert_eq!((out.events.len(), out.dead_letters.len()), (2, 1));
+    assert_eq!(out.dead_letters[0].length, (message.len() - 2 * LINE.len() - 4) as u64);
+}
+
+// Fields.
+
+fn with(member: &str) -> String {
+    format!(r#"{{"time":1763642655123,{member}}}"#)
+}
+
+#[test]
+fn limits_of_numbers() {
+    let json = json();
+    let latency = |value: &str| {
+        let out = run(&json, with(&format!(r#""response":{{"latency":{value}}}"#)));
+        out.events.first().map(|event| event.latency_us)
+    };
+    for (value, expected) in [
+        ("0", Some(0)),
+        ("-0.0", Some(0)),
+        ("18.9995", Some(19_000)),
+        ("\"18.9994\"", Some(18_999)),
+        ("0.0004999", Some(0)),
+        ("4398046511.104", Some(1 << 42)),
+        ("4398046511.105", None),
+        ("1e400", None),
+        ("-1", Some(LATENCY_UNKNOWN)),
+        ("\"-1\"", Some(LATENCY_UNKNOWN)),
+        ("\"-\"", Some(LATENCY_UNKNOWN)),
+        ("\"\"", Some(LATENCY_UNKNOWN)),
+        ("null", Some(LATENCY_UNKNOWN)),
+        ("-2", None),
+        ("-9223372036854775808", None),
+        ("\"NaN\"", None),
+        ("\"inf\"", None),
+        ("true", None),
+        ("{}", None),
+    ] {
+        assert_eq!(latency(value), expected, "{value}");
+    }
+    let size = |value: &str| {
+        run(&json, with(&format!(r#""in":{value}"#))).events.first().map(|event| event.bytes_in)
+    };
+    for (value, expected) in [
+        ("7", Some(7)),
+        ("\"7\"", Some(7)),
+        ("7.0", Some(7)),
+        ("7.5", None),
+        ("1099511627776", Some(1 << 40)),
+        ("1099511627777", None),
+        ("-1", None),
+        ("null", Some(0)),
+        ("\"-\"", Some(0)),
+        ("false", None),
+    ] {
+        assert_eq!(size(value), expected, "{value}");
+    }
+    let status = |value: &str| {
+        let out = run(&json, with(&format!(r#""response":{{"status":{value}}}"#)));
+        out.events.first().map(|event| event.status)
+    };
+    for (value, expected) in [
+        ("0", Some(0)),
+        ("\"000\"", Some(0)),
+        ("100", Some(100)),
+        ("599", Some(599)),
+        ("\"499\"", Some(499)),
+        ("null", Some(0)),
+        ("\"-\"", Some(0)),
+        ("99", None),
+        ("600", None),
+        ("1", None),
+        ("65736", None),
+        ("200.5", None),
+        ("-200", None),
+        ("[]", Some(0)),
+    ] {
+        assert_eq!(status(value), expected, "{value}");
+    }
+}
+
+#[test]
+fn faults_name_the_field_and_quote_nothing() {
+    let json = json();
+    for (member, field) in [
+        (r#""response":{"latency":"canary"}"#, "latency: "),
+        (r#""response":{"status":"canary"}"#, "status: "),
+        (r#""in":"canary""#, "bytes_in: "),
+        (r#""response":{"out":{"canary":1}}"#, "bytes_out: "),
+        (r#""agent":{"canary":1}"#, "user_agent: "),
+        (r#""path":true"#, "path: "),
+        (r#""id":{}"#, "request_id: "),
+        (r#""key":{"canary":1}"#, "key: "),
+        (r#""time":"canary""#, "time: "),
+        (r#""time":0"#, "time: "),
+    ] {
+        let letter = refused(&json, with(member));
+        assert!(letter.reason.starts_with(field), "{}", letter.reason);
+        assert!(!format!("{letter:?}").contains("canary"));
+    }
+    assert!(refused(&json, "{}").reason.starts_with("time: missing"));
+}
+
+#[test]
+fn what_is_kept_of_a_bad_record() {
+    let record = format!(
+        r#"{{"time":1763642655123,"key":"{RAW_KEY}","method":"{RAW_KEY}","response":{{"status":200,"out":7,"latency":1}},"in":-7}}"#
+    );
+    let letter = refused(&json(), format!(" {record} "));
+    assert_eq!(
+        letter.kept.as_deref(),
+        Some(r#"{"time_ms":1763642655123,"method":"OTHER","status":200,"latency_us":1000,"bytes_out":7}"#)
+    );
+    assert_eq!((letter.length, letter.position), (record.len() as u64, START));
+    assert_eq!(letter.sha256, <[u8; 32]>::from(Sha256::digest(&record)));
+}
+
+#[test]
+fn addresses_and_places() {
+    struct Tester;
+    impl Locate for Tester {
+        fn locate(&self, address: IpAddr) -> (Country, u32) {
+            match address {
+                IpAddr::V4(_) => (Country(*b"DE"), 64_500),
+                IpAddr::V6(_) => (Country::UNKNOWN, 64_501),
+            }
+        }
+    }
+    let proxies = ["10.0.0.0/8".parse().unwrap()];
+    let context = Context::new(&Routes::default(), &proxies, Limits::default(), Arc::new(Tester));
+    let place = |members: &str| {
+        let out = run_with(&json(), &context, with(members).as_bytes());
+        (out.events[0].client, out.events[0].country.as_str().to_owned(), out.events[0].asn)
+    };
+    let expected = |client, country: &str, asn| (client, country.to_owned(), asn);
+    assert_eq!(place(r#""ip":"203.0.113.57:8080""#), expected(v4("203.0.113.57"), "DE", 64_500));
+    assert_eq!(place(r#""ip":"::ffff:203.0.113.57""#), expected(v4("203.0.113.57"), "DE", 64_500));
+    assert_eq!(
+        place(r#""ip":"[2001:db8::1]:1","country":"-""#),
+        expected(0x2001_0db8 << 96 | 1, "ZZ", 64_501)
+    );
+    assert_eq!(place(r#""ip":"203.0.113.57","country":"fr""#), expected(v4("203.0.113.57"), "FR", 64_500));
+    assert_eq!(
+        place(r#""ip":"10.0.0.1","xff":"1.2.3.4, 203.0.113.57""#),
+        expected(v4("203.0.113.57"), "DE", 64_500)
+    );
+    assert_eq!(place(r#""ip":"192.0.2.1","xff":"1.2.3.4""#), expected(v4("192.0.2.1"), "DE", 64_500));
+    for unknown in [r#""ip":"unix:""#, r#""ip":null"#, r#""ip":{}"#, r#""ip":"10.0.0.1","xff":"unknown""#] {
+        assert_eq!(place(unknown), expected(0, "ZZ", 0), "{unknown}");
+    }
+}
+
+#[test]
+fn keys_that_are_names() {
+    let mut json = json();
+    json.keys =
+        KeyRules { from: vec![KeyFrom::ClientIp], hash: KeyHash::None, missing: MissingKey::Anonymous };
+    let out = run(&json, with(r#""ip":"::ffff:203.0.113.57","path":"/203.0.113.57""#));
+    let id = KeyId::from_name("203.0.113.57");
+    assert_eq!(out.events[0].key, id);
+    assert!(out.definitions.contains(&Definition::Key { id, name: "203.0.113.57".into() }));
+    assert_eq!(event(&json, with(r#""ip":"-""#)).key, KeyId::ANONYMOUS);
+    // The id is that of the whole name, the name is cut.
+    json.keys.from = vec![KeyFrom::Key];
+    let long = "ä".repeat(300);
+    let out = run(&json, with(&format!(r#""key":"{long}""#)).repeat(2));
+    let id = KeyId::from_name(&long);
+    let keys: Vec<_> = out.definitions.iter().filter(|one| matches!(one, Definition::Key { .. })).collect();
+    assert_eq!(keys, [&Definition::Key { id, name: "ä".repeat(256).into() }]);
+    assert_eq!(out.events[1].key, id);
+}
+
+#[test]
+fn pointers_into_arrays_and_escaped_names() {
+    let mut json = json();
+    json.fields.user_agent = at("/agents/1/name");
+    json.keys.from =
+        vec![KeyFrom::Field(Pointer(vec!["a/b".into(), "0".into()])), KeyFrom::Field(Pointer(vec![]))];
+    let message = with(r#""agents":[{"name":"x"},{"name":"y"},{}],"a\u002fb":["k"],"\u0069n":7"#);
+    let AccessEvent { key, user_agent, bytes_in, .. } = event(&json, message);
+    assert_eq!((key, user_agent, bytes_in), (sha256_id("k"), NameId::new("y"), 7));
+}
+
+#[test]
+fn members_that_stand_twice() {
+    let out = run(
+        &json(),
+        with(
+            r#""in":1,"in":2,"in":null,"key":"first-raw-key","key":"last-raw-key","path":"/x/last-raw-key""#,
+        ),
+    );
+    assert_eq!((out.events[0].bytes_in, out.events[0].key), (2, sha256_id("last-raw-key")));
+    assert_eq!(route(&out).3, "/x/{key}");
+    // Also the value that doesn't count is a secret.
+    let mut apisix = source(Format::Apisix);
+    apisix.keys.from.push(KeyFrom::Header("authorization".into()));
+    let message = br#"{"start_time":1763642655123,"request":{"uri":"/first-raw-key/second-raw-key/third-raw-key",
+        "headers":{"apikey":"first-raw-key","ApiKey":"second-raw-key","authorization":"Basic third-raw-key"}}}"#;
+    let out = run(&apisix, message);
+    assert_eq!(out.events[0].key, sha256_id("second-raw-key"));
+    assert_eq!(route(&out).3, "/{key}/{key}/{key}");
+}
+
+// Messages.
+
+fn record(n: usize) -> String {
+    with(&format!(r#""id":"r{n}","in":{n}"#))
+}
+
+/// What becomes of each record, in order: the `in` of an event, or nothing for a dead letter.
+fn outcomes(out: &Decoded) -> Vec<Option<u64>> {
+    let mut outcomes: Vec<_> = out.events.iter().map(|event| Some(event.bytes_in)).collect();
+    for (before, letter) in out.dead_letters.iter().enumerate() {
+        outcomes.insert(before + letter.events_before, None);
+    }
+    let positions = out.events.iter().map(|event| event.position.index);
+    let mut indexes: Vec<_> =
+        positions.chain(out.dead_letters.iter().map(|letter| letter.position.index)).collect();
+    indexes.sort_unstable();
+    assert!(indexes.iter().zip(0..).all(|(index, expected)| *index == expected), "{indexes:?}");
+    outcomes
+}
+
+#[test]
+fn shapes_of_a_message() {
+    let (one, two, three) = (record(1), record(2), record(3));
+    let all = [Some(1), Some(2), Some(3)];
+    for (message, expected) in [
+        (format!("{one}{two}{three}"), &all[..]),
+        (format!("{one}\n{two}\r\n{three}\n\n"), &all),
+        (format!("[{one},{two},{three}]"), &all),
+        (format!(" [ {one} ,\n{two} ]\n[{three}] [] "), &all),
+        (format!("\u{feff}{one}[{two}]{three}"), &all),
+        ("[]".to_owned(), &[]),
+        (
+            format!("[{one},null,[{two}],7,\"x\",{{}},{three}]"),
+            &[Some(1), None, None, None, None, None, Some(3)],
+        ),
+        (format!("{one}null{two}"), &[Some(1), None, Some(2)]),
+        (format!("{one}\ngarbage {two}\n{three}"), &[Some(1), None, Some(3)]),
+        (format!("{one}\n{{\"a\":\"cut\n{two}\n{three}"), &[Some(1), None, Some(2), Some(3)]),
+        (format!("{one}\n{{\n  bad\n  {{}}\n}}\n{two}"), &[Some(1), None, Some(2)]),
+        (format!("[{one},{{bad}},{two}]\n{three}"), &[Some(1), None]),
+        (format!("[{one},{two}"), &[Some(1), Some(2), None]),
+        (format!("[{one} {two}]"), &[Some(1), None]),
+        (format!("[{one},]"), &[Some(1), None]),
+        (format!("{one}]"), &[Some(1), None]),
+        (format!("{one}\0"), &[Some(1), None]),
+        (format!("{one},{two}"), &[Some(1), None]),
+    ] {
+        let out = run(&json(), &message);
+        assert_eq!(outcomes(&out), expected, "{message}");
+    }
+    for message in [
+        "",
+        " \n\t",
+        "\u{feff}",
+        "null",
+        "7",
+        "\"x\"",
+        "\0",
+        "{",
+        "[",
+        "]",
+        "{}}",
+        "nul",
+        "\u{feff}\u{feff}{}",
+    ] {
+        assert!(!run(&json(), message).dead_letters.is_empty(), "{message:?}");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8() {
+    let (one, two) = (record(1), record(2));
+    let bad = |inner: &[u8]| [br#"{"time":1763642655123,"x":""#, inner, br#""}"#].concat();
+    for (inner, name) in
+        [(&b"\xFF"[..], "0xFF"), (b"\xC3", "half"), (b"\xED\xA0\x80", "surrogate"), (b"\xC0\x80", "overlong")]
+    {
+        let bad = bad(inner);
+        for message in [
+            [one.as_bytes(), b"\n", &bad, b"\n", two.as_bytes()].concat(),
+            [b"[", one.as_bytes(), b",", &bad, b",", two.as_bytes(), b"]"].concat(),
+        ] {
+            let out = run(&json(), message);
+            assert_eq!(outcomes(&out), [Some(1), None, Some(2)], "{name}");
+            assert_eq!(out.dead_letters[0].reason, "not UTF-8");
+            assert_eq!(out.dead_letters[0].sha256, <[u8; 32]>::from(Sha256::digest(&bad)));
+        }
+    }
+    assert!(!run(&json(), b"\xFF").dead_letters.is_empty());
+    assert!(!run(&json(), b"\xEF\xBB").dead_letters.is_empty());
+}
+
+#[test]
+fn caps_of_a_record() {
+    let limits = Limits { json_depth: 5, json_fields: 10, ..Limits::default() };
+    let nested =
+        |depth: usize| with(&format!(r#""x":{}1{},"in":9"#, "[".repeat(depth - 1), "]".repeat(depth - 1)));
+    let wide =
+        |members: usize| with(&format!(r#""x":{{{}}},"in":9"#, vec![r#""a":1"#; members - 3].join(",")));
+    for (record_, accepted) in [
+        (nested(4), true),
+        (nested(5), true),
+        (nested(6), false),
+        (nested(100_000), false),
+        (wide(9), true),
+        (wide(10), true),
+        (wide(11), false),
+        (wide(100_000), false),
+    ] {
+        let middle = accepted.then_some(9);
+        for message in [
+            format!("{}{record_}{}", record(1), record(2)),
+            format!("[{},{record_},{}]", record(1), record(2)),
+        ] {
+            let out = run_with(&json(), &context(limits), message.as_bytes());
+            assert_eq!(outcomes(&out), [Some(1), middle, Some(2)]);
+            assert!(out.dead_letters.iter().all(|letter| letter.length == record_.len() as u64));
+        }
+    }
+    for bomb in ["[".repeat(200_000), "{\"a\":".repeat(100_000), format!("{{\"x\":{}", "[".repeat(200_000))] {
+        assert_eq!(outcomes(&run(&json(), bomb)), [None]);
+    }
+    assert_eq!(outcomes(&run(&json(), "[".repeat(200_000) + &"]".repeat(200_000))), [None]);
+}
+
+#[test]
+fn caps_of_a_message() {
+    let message = record(1);
+    for (spare, accepted) in [(1, true), (0, true), (-1, false)] {
+        let limits =
+            Limits { message_bytes: message.len().checked_add_signed(spare).unwrap(), ..Limits::default() };
+        let out = run_with(&json(), &context(limits), message.as_bytes());
+        assert_eq!(
+            (out.events.len(), out.dead_letters.len()),
+            (usize::from(accepted), usize::from(!accepted))
+        );
+    }
+    let limits = Limits { message_records: 3, ..Limits::default() };
+    for separator in [",", ""] {
+        for records in 2..6 {
+            let all: Vec<_> = (0..records).map(record).collect();
+            let all = all.join(separator);
+            let message = if separator == "," { format!("[{all}]") } else { all };
+            let out = run_with(&json(), &context(limits), message.as_bytes());
+            assert_eq!(
+                (out.events.len(), out.dead_letters.len()),
+                (records.min(3), usize::from(records > 3))
+            );
+        }
+    }
+}
+
+#[test]
+fn too_many_values_where_keys_are_looked_for() {
+    let keys = |count: usize| with(&vec![r#""k":"x""#; count].join(","));
+    let mut json = json();
+    json.keys.from = vec![KeyFrom::Field(Pointer(vec!["k".into()]))];
+    assert_eq!(event(&json, keys(8)).key, sha256_id("x"));
+    assert!(refused(&json, keys(9)).reason.starts_with("key: more than 8"));
+}
+
+// Secrets.
+
+/// Everything that comes out, as text.
+fn everything(out: &Decoded) -> String {
+    format!("{out:?}")
+}
+
+#[test]
+fn no_raw_key_comes_out() {
+    let canary = RAW_KEY;
+    let encoded = canary.replace('_', "%5F");
+    let tail = r#""latency":"bad","start_time":1763642655123,"started_at":1763642655123"#;
+    let mut messages = vec![APISIX.to_vec(), APISIX_BATCH.to_vec(), KONG.to_vec(), KONG_BATCH.to_vec()];
+    for route in ["", r#""route":{"name":"kept"},"route_id":"kept","#] {
+        for uri in [
+            format!("/v1/x?apikey={canary}"),
+            format!("/v1/{canary}/x?apikey={canary}"),
+            format!("/v1/{encoded}?apikey={encoded}"),
+            format!("https://{canary}@host/v1/bot{canary}?apikey={canary}#{canary}"),
+            format!("/v1%2F{encoded}%3Fapikey={encoded}"),
+        ] {
+            for tail in ["\"start_time\":1763642655123,\"started_at\":1763642655123", tail] {
+                let uri = serde_json::to_string(&uri).unwrap();
+                messages.push(
+                    format!(
+                        r#"{{{route}"request":{{"method":"{canary}","uri":{uri},"url":{uri},"querystring":{{"apikey":"{canary}"}},
+                        "headers":{{"APIKEY":["{canary}"],"user-agent":"{canary}"}}}},"latencies":{{"request":1}},{tail}}}"#
+                    )
+                    .into_bytes(),
+                );
+            }
+        }
+    }
+    for format in [Format::Apisix, Format::Kong] {
+        for from in [KeyFrom::Header("apikey".into()), KeyFrom::Query("apikey".into())] {
+            let mut source = source(format);
+            source.keys.from = vec![from];
+            for message in &messages {
+                let text = String::from_utf8_lossy(message);
+                let out = everything(&run(&source, message));
+                assert!(!out.contains(canary) && !out.contains(&encoded), "{text}\n{out}");
+                // Cut anywhere, the record is a dead letter without the key.
+                for end in (1..message.len()).step_by(7) {
+                    assert!(!everything(&run(&source, &message[..end])).contains(canary));
+                }
+            }
+        }
+    }
+    let mut combined = source(Format::Combined);
+    combined.keys.from = vec![KeyFrom::User, KeyFrom::Query("apikey".into())];
+    for line in [
+        LINE.replace("ada", canary).replace("/v2", &format!("/{canary}/v2")),
+        LINE.replace("ada", "-").replace("x=1", &format!("apikey={canary}")),
+        LINE.replace("ada", canary).replace(" 200 ", " bad "),
+        LINE.replace("GET", canary).replace("x=1", &format!("apikey={canary}")),
+    ] {
+        assert!(!everything(&run(&combined, line)).contains(canary));
+    }
+    let mut json = json();
+    for hash in [KeyHash::Sha256, KeyHash::HmacSha256 { secret: Secret::new("s") }, KeyHash::Prehashed] {
+        json.keys.hash = hash;
+        for member in ["route", "api", "path", "agent", "id", "user", "method", "country", "ip", "consumer"] {
+            let message = with(&format!(r#""{member}":"/a/{canary}","key":"{canary}""#));
+            assert!(!everything(&run(&json, &message)).contains(canary), "{member}");
+        }
+    }
+}
+
+// Properties.
+
+/// A record that is accepted or refused, with whether it is accepted; always well-formed JSON.
+fn any_record() -> impl Strategy<Value = (String, bool)> {
+    prop_oneof![
+        3 => (0_usize..50, "[a-z \\\\/\"{}\\[\\],äé]{0,12}").prop_map(|(n, text)| {
+            let text = serde_json::to_string(&text).unwrap();
+            (with(&format!(r#""in":{n},"id":"r{n}","agent":{text},"path":{text},"key":{text}"#)), true)
+        }),
+        1 => prop_oneof![
+            Just("null"), Just("7"), Just("[]"), Just("\"}{\""), Just("{}"), Just("{\"time\":{}}"), Just("[[1],{}]"),
+        ].prop_map(|bad| (bad.to_owned(), false)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(message in prop::collection::vec(any::<u8>(), 0..200)) {
+        for source in [json(), source(Format::Apisix), source(Format::Kong), source(Format::Combined)] {
+            let out = run(&source, &message);
+            prop_assert!(!out.dead_letters.is_empty() || !out.events.is_empty() || message.contains(&b'['));
+        }
+    }
+
+    #[test]
+    fn damaged_messages_never_panic(at in 0_usize..5_000, byte: u8, cut in 0_usize..5_000) {
+        for (format, message) in [(Format::Apisix, APISIX_BATCH), (Format::Kong, KONG_BATCH), (Format::Combined, LINE.as_bytes())] {
+            let mut message = message.to_vec();
+            let len = message.len();
+            message[at % len] = byte;
+            message.truncate(len - cut % 20);
+            let out = run(&source(format), &message);
+            prop_assert!(!out.events.is_empty() || !out.dead_letters.is_empty());
+        }
+    }
+
+    /// However records are put into messages, they decode as one by one; k bad ones give k dead letters.
+    #[test]
+    fn batches_are_their_records(records in prop::collection::vec(any_record(), 1..12), separator in 0_usize..3) {
+        let texts: Vec<_> = records.iter().map(|(text, _)| text.as_str()).collect();
+        // Numbers and arrays can't stand back to back at the top level.
+        let message = match separator {
+            0 => format!("[{}]", texts.join(",")),
+            1 => format!("[\n {} ]\n", texts.join(" ,\n ")),
+            _ => texts.iter().filter(|text| text.starts_with('{')).copied().collect::<Vec<_>>().join("\n"),
+        };
+        let records: Vec<_> =
+            records.iter().filter(|(text, _)| separator < 2 || text.starts_with('{')).collect();
+        prop_assume!(!records.is_empty());
+        let json = json();
+        let batch = run(&json, &message);
+        let bad = records.iter().filter(|(_, accepted)| !accepted).count();
+        prop_assert_eq!((batch.events.len(), batch.dead_letters.len()), (records.len() - bad, bad));
+        let (mut events, mut letters) = (Vec::new(), Vec::new());
+        for ((text, _), index) in records.iter().zip(0..) {
+            // In an array of its own, which is what makes a record of an array.
+            let mut one = run(&json, format!("[{text}]"));
+            one.events.iter_mut().for_each(|event| event.position.index = index);
+            one.dead_letters.iter_mut().for_each(|letter| {
+                letter.position.index = index;
+                letter.events_before = events.len();
+            });
+            events.append(&mut one.events);
+            letters.append(&mut one.dead_letters);
+        }
+        prop_assert_eq!((batch.events, batch.dead_letters), (events, letters));
+    }
+
+    /// A decoder that has seen other records decodes as a fresh one does.
+    #[test]
+    fn records_leave_no_trace(records in prop::collection::vec(any_record(), 1..12)) {
+        let (json, context) = (json(), context(Limits::default()));
+        let mut used = decoder(&json, &context);
+        for (text, _) in &records {
+            let mut out = Decoded::default();
+            used.decode(text.as_bytes(), START, &mut out);
+            let fresh = run(&json, text);
+            prop_assert_eq!((out.events, out.dead_letters), (fresh.events, fresh.dead_letters));
+        }
+    }
+}

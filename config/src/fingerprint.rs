@@ -1,9 +1,9 @@
 //! What tells two configurations apart that give different results.
 //!
-//! SHA-256 over the values in a fixed order, each with its length or tag, so that no two configurations share an
-//! encoding. A fingerprint is published (journal, handshake) and covers the secret of `hmac-sha256`; hence
-//! a cryptographic hash. Every struct is taken apart field by field: a new field doesn't compile until
-//! it is decided whether it counts.
+//! SHA-256 over the values in a fixed order, each with its length or tag, so that no two configurations
+//! share an encoding. A fingerprint is published (journal, handshake) and covers the secret of
+//! `hmac-sha256`; hence a cryptographic hash. Every struct is taken apart field by field: a new field doesn't
+//! compile until it is decided whether it counts.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -19,8 +19,9 @@ use crate::job::{
 const VERSION: u64 = 1;
 
 impl JobConfig {
-    /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`, `job.workers`,
-    /// `limits.block_bytes`) doesn't count. Paths do, resolved as they are; what the files hold doesn't.
+    /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`,
+    /// `job.workers`, `limits.block_bytes`) doesn't count. Paths do, resolved as they are; what the files
+    /// hold doesn't.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let Self { job, sources, tables, geo, routes, windows, limits } = self;

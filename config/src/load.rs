@@ -24,15 +24,16 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
-/// The environment of this process, for [`JobConfig::load`]. Bytes that aren't UTF-8 become replacement characters,
-/// which no secret and no override may contain.
+/// The environment of this process, for [`JobConfig::load`]. Bytes that aren't UTF-8 become replacement
+/// characters, which no secret and no override may contain.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
 }
 
 impl JobConfig {
-    /// Reads and validates a configuration file of at most 1 MiB. Relative paths in it are relative to its folder.
+    /// Reads and validates a configuration file of at most 1 MiB. Relative paths in it are relative to its
+    /// folder.
     ///
     /// `env` holds the variables that override keys (`KEYTIDE_SECTION__KEY`) and those that hold secrets;
     /// where a name occurs twice the last one counts. Nothing is opened but the file and the files of secrets.
@@ -45,7 +46,8 @@ impl JobConfig {
         from_text(&text, Some(path), base, env)
     }
 
-    /// Validates the text of a configuration whose relative paths are relative to `base`. As [`load`](Self::load) otherwise.
+    /// Validates the text of a configuration whose relative paths are relative to `base`. As
+    /// [`load`](Self::load) otherwise.
     ///
     /// # Errors
     /// With every problem in it.

@@ -1,8 +1,8 @@
 //! Environment variables that override keys of the file.
 //!
-//! `KEYTIDE_JOB__WORKERS=4` sets `job.workers`: segments are joined by `__`, in upper case. One of the
-//! sources is called by its name, with `_` for `-`: `KEYTIDE_SOURCE__GATEWAY__PATH` sets the path of the source
-//! named `gateway`. A value is read as TOML where it is TOML, else it is a string. Variables without `__` (such as those that
+//! `KEYTIDE_JOB__WORKERS=4` sets `job.workers`: segments are joined by `__`, in upper case. A source is called
+//! by its name, with `_` for `-`: `KEYTIDE_SOURCE__GATEWAY__PATH` sets the path of the source named `gateway`.
+//! A value is read as TOML where it is TOML, else it is a string. Variables without `__` (such as those that
 //! Kubernetes sets for a service called keytide) are none of ours.
 //!
 //! Overrides are written into the tree before validation, in the order of their names, so an overridden

@@ -3,9 +3,10 @@
 //! Every check runs, whatever the others found; a value that was refused before is passed over, so that one
 //! mistake is one problem. The result exists only where no problem was found.
 //!
-//! Limits beside those of single values (`scalar.rs`): 256 workers, 256 sources, 16 key rules a list, 10,000
-//! route templates, 1,024 trusted proxies, 64 KiB a secret. A tick lasts 10 ms to 1 min. At most 1 h out of order; at most
-//! 3 h late, as the finest windows can't change after that; at most 7 d of remembered request ids.
+//! Limits beside those of single values (`scalar.rs`): 256 workers, 256 sources, 8 key rules a list, 10,000
+//! route templates, 1,024 trusted proxies, 64 KiB a secret. A tick lasts 10 ms to 1 min. At most 1 h out of
+//! order; at most 3 h late, as the finest windows can't change after that; at most 7 d of remembered request
+//! ids.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -37,14 +38,15 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 
 const MAX_WORKERS: u64 = 256;
 const MAX_SOURCES: usize = 256;
-const MAX_RULES: usize = 16;
+const MAX_RULES: usize = 8;
 const MAX_TEMPLATES: usize = 10_000;
 const MAX_PROXIES: usize = 1_024;
 const MAX_SECRET_BYTES: u64 = 64 << 10;
 /// Shorter secrets can be guessed; a warning.
 const GOOD_SECRET_BYTES: usize = 16;
 
-/// Validates a file that lies in `base`. Problems go to `problems`, what is allowed but suspicious to `warnings`.
+/// Validates a file that lies in `base`. Problems go to `problems`, what is allowed but suspicious to
+/// `warnings`.
 pub(crate) fn validate(
     raw: &RawConfig,
     base: &Path,
@@ -611,10 +613,8 @@ fn finds_keys(rule: &KeyFrom, format: Format, fields: &FieldMap) -> bool {
         KeyFrom::Field(_) => format != Format::Combined,
         KeyFrom::Consumer => gateway || fields.consumer.is_some(),
         KeyFrom::Credential => gateway || fields.credential.is_some(),
-        KeyFrom::User => format != Format::Json || fields.user.is_some(),
-        KeyFrom::ClientIp => {
-            format != Format::Json || fields.client_ip.is_some() || fields.forwarded_for.is_some()
-        }
+        KeyFrom::User => format == Format::Combined || fields.user.is_some(),
+        KeyFrom::ClientIp => format != Format::Json || fields.client_ip.is_some(),
     }
 }
 

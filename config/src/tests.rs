@@ -465,6 +465,10 @@ fn suspicious_settings_are_warnings() {
             "line 7: keys.hash: found \"none\" with header:x-client-id in keys.from: what stands there is written to every output as it is, make sure that it is an identifier and no raw key",
         ),
         (
+            with("[keys]\nhash = \"none\"\nfrom = [\"field:/request/headers/X-Api-Key\"]"),
+            "line 7: keys.hash: found \"none\" with field:/request/headers/X-Api-Key in keys.from: what stands there is written to every output as it is, make sure that it is an identifier and no raw key",
+        ),
+        (
             with(
                 "[keys]\nhash = \"none\"\nfrom = [\"consumer\", \"credential\", \"user\", \"client_ip\", \"field:/id\"]",
             ),
@@ -706,6 +710,7 @@ fn secrets_come_from_variables_and_files() {
         ("from a file, long".to_owned(), 0)
     );
     assert_eq!(load("file:secret", Some(b" two\n\n")).unwrap(), (" two\n".to_owned(), 1));
+    assert_eq!(load("file:secret", Some(b"one\r")).unwrap(), ("one\r".to_owned(), 1));
     assert_eq!(problem("env:EMPTY", None), "what it refers to is empty");
     assert_eq!(problem("env:ABSENT", None), "environment variable ABSENT isn't set");
     assert_eq!(problem("file:secret", Some(b"\n")), "what it refers to is empty");

@@ -171,7 +171,7 @@ impl Check<'_> {
             }
         }
         let rules = rules?;
-        self.key_places(spot, format, &fields, &rules, global, own);
+        self.key_rules_fit(spot, format, &fields, &rules, global, own);
         let dedupe = raw.dedupe.value().copied().unwrap_or_default();
         Some(Source { name: name?.0.clone(), kind: kind?, format, fields, keys: rules, dedupe })
     }
@@ -339,7 +339,7 @@ impl Check<'_> {
     }
 
     /// Whether the rules fit the format, and what `hash = "none"` would make of a raw key.
-    fn key_places(
+    fn key_rules_fit(
         &mut self,
         spot: &Spot<RawSource>,
         format: Format,
@@ -364,6 +364,7 @@ impl Check<'_> {
         let list =
             if either(&own.from, &global.from).is_absent() { "the default keys.from" } else { "keys.from" };
         for rule in usable() {
+            // What a header is called is a convention; a field of the log may well hold a name under it.
             match rule {
                 KeyFrom::Header(name) | KeyFrom::Query(name) if names_secret(name) => {
                     let message = format!(
@@ -372,18 +373,15 @@ impl Check<'_> {
                     );
                     self.problems.add(&hash.place, message);
                 }
-                KeyFrom::Header(_) | KeyFrom::Query(_) | KeyFrom::Key => {
+                KeyFrom::Field(at) if !at.0.last().is_some_and(|name| names_secret(name)) => {}
+                KeyFrom::Header(_) | KeyFrom::Query(_) | KeyFrom::Key | KeyFrom::Field(_) => {
                     let message = format!(
                         "found \"none\" with {rule} in {list}: what stands there is written to every output as it is, \
                          make sure that it is an identifier and no raw key"
                     );
                     self.warnings.add(&hash.place, message);
                 }
-                KeyFrom::Field(_)
-                | KeyFrom::Consumer
-                | KeyFrom::Credential
-                | KeyFrom::User
-                | KeyFrom::ClientIp => {}
+                KeyFrom::Consumer | KeyFrom::Credential | KeyFrom::User | KeyFrom::ClientIp => {}
             }
         }
     }
@@ -407,7 +405,7 @@ impl Check<'_> {
             Ok(secret) => {
                 if secret.len() < GOOD_SECRET_BYTES {
                     let message =
-                        format!("the secret has less than {GOOD_SECRET_BYTES} bytes and can be guessed");
+                        format!("the secret has fewer than {GOOD_SECRET_BYTES} bytes and can be guessed");
                     self.warnings.add(&spot.place, message);
                 }
                 Some(Secret::new(secret))
@@ -618,7 +616,7 @@ fn finds_keys(rule: &KeyFrom, format: Format, fields: &FieldMap) -> bool {
     }
 }
 
-/// Whether a header or a query argument is called as those that hold secrets usually are.
+/// Whether a header, a query argument or a field is called as those that hold secrets usually are.
 fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['-', '_'], "");
     let parts = ["apikey", "authorization", "cookie", "password", "secret", "token", "subscriptionkey"];
@@ -633,6 +631,6 @@ fn read_secret(path: &Path) -> io::Result<String> {
     if length as u64 > MAX_SECRET_BYTES {
         return Err(io::Error::other(format!("it is too long, allowed: {MAX_SECRET_BYTES} bytes")));
     }
-    let line = secret.strip_suffix('\n').unwrap_or(&secret);
-    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+    let line = secret.strip_suffix("\r\n").or(secret.strip_suffix('\n'));
+    Ok(line.map(str::to_owned).unwrap_or(secret))
 }

@@ -1,6 +1,6 @@
 //! Events per second of each decoder on one core, over lines made in memory, beside serde_json into a
 //! borrowed struct (which makes no event of them) in the same run:
-//! `cargo run --release -p keytide-connectors --example decode_bench`.
+//! `cargo run --release -p keytide-connectors --example decode_bench [FORMAT]`.
 //!
 //! Each figure is the best of several rounds: other work on the machine only ever makes a round slower.
 
@@ -54,12 +54,16 @@ fn main() {
         black_box(serde_json::from_str::<Borrowed<'_>>(text).expect("the lines are JSON"));
     });
     report("serde_json derive", &json, yardstick, yardstick);
+    let only = std::env::args().nth(1);
     for (name, format, messages) in [
         ("json", Format::Json, &json),
         ("apisix", Format::Apisix, &apisix),
         ("kong", Format::Kong, &kong),
         ("combined", Format::Combined, &combined),
     ] {
+        if only.as_ref().is_some_and(|only| only != name) {
+            continue;
+        }
         let context = Context::new(&Routes::default(), &[], Limits::default(), Arc::new(NoGeo));
         let mut decoder = decoder(&source(format), &context);
         let mut out = Decoded::default();

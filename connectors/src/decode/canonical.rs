@@ -120,8 +120,8 @@ impl Canonical {
         let key_id = self.keys.id(key)?;
         let request = request(raw, &self.source, self.dedupe, identity, any)?;
 
-        let mut api = text(raw, Name::Api, "api", api)?.unwrap_or("");
-        let mut route = match (text(raw, Name::Route, "route", route)?, target) {
+        let api = text(raw, Name::Api, "api", api)?.unwrap_or("");
+        let route = match (text(raw, Name::Route, "route", route)?, target) {
             (Some(route), _) => route,
             (None, Some(target)) => {
                 self.context.templates.write(target, template);
@@ -129,11 +129,15 @@ impl Canonical {
             }
             (None, None) => route::UNKNOWN,
         };
-        let (mut redacted_api, mut redacted_route) = (String::new(), String::new());
+        let (mut redacted_api, mut redacted_route) = (None, None);
         if self.keys.are_secret() {
-            redact(&mut api, &mut redacted_api, raw, key, any);
-            redact(&mut route, &mut redacted_route, raw, key, any);
+            Keys::each_secret(raw, key, any, |secret| {
+                redact(api, &mut redacted_api, secret);
+                redact(route, &mut redacted_route, secret);
+            });
         }
+        let api = redacted_api.as_deref().unwrap_or(api);
+        let route = redacted_route.as_deref().unwrap_or(route);
         let route = self.memo.id(api, method, route, limit, &mut out.definitions);
         if !self.keys.are_secret() && !key_id.is_bucket() {
             define_key(key_id, key, limit, &mut self.defined_keys, &mut out.definitions);
@@ -264,24 +268,11 @@ fn request(
     }
 }
 
-/// Replaces `text` by `redacted` if it holds a secret of the record.
-fn redact<'s>(
-    text: &mut &'s str,
-    redacted: &'s mut String,
-    raw: &RawEvent<'_>,
-    key: &[u8],
-    buffer: &mut String,
-) {
-    let mut found = false;
-    Keys::each_secret(raw, key, buffer, |secret| {
-        let current: &str = if found { redacted } else { text };
-        if route::holds(current, secret) {
-            *redacted = route::redacted(current, secret);
-            found = true;
-        }
-    });
-    if found {
-        *text = redacted;
+/// Redacts `text`, or what was `redacted` of it already, if it holds `secret`.
+fn redact(text: &str, redacted: &mut Option<String>, secret: &[u8]) {
+    let current = redacted.as_deref().unwrap_or(text);
+    if route::holds(current, secret) {
+        *redacted = Some(route::redacted(current, secret));
     }
 }
 

@@ -134,14 +134,23 @@ impl Keys {
     ) {
         each(key);
         let places = raw.places().unwrap_or_default().iter().map(|(_, value)| *value);
-        for value in places.chain([raw.get(Name::Key)]).flat_map(Value::elements) {
-            if let Ok(Some(text)) = value.text(buffer) {
-                each(text.as_bytes());
-                // The credential without its scheme, whatever the scheme is.
-                if let Some((_, credential)) = text.rsplit_once(' ') {
-                    each(credential.as_bytes());
-                }
+        for value in places.chain([raw.get(Name::Key)]) {
+            match value {
+                // Mostly the key itself, in the one place where it stands.
+                Value::Plain(text) if text.as_bytes() == key => {}
+                Value::Array(_) => value.elements().for_each(|element| each_form(element, buffer, &mut each)),
+                _ => each_form(value, buffer, &mut each),
             }
+        }
+    }
+}
+
+/// A secret as it stands, and without a scheme before it, whatever the scheme is.
+fn each_form(value: Value<'_>, buffer: &mut String, each: &mut impl FnMut(&[u8])) {
+    if let Ok(Some(text)) = value.text(buffer) {
+        each(text.as_bytes());
+        if let Some((_, credential)) = text.rsplit_once(' ') {
+            each(credential.as_bytes());
         }
     }
 }

@@ -94,6 +94,7 @@ impl<'a> Value<'a> {
 
     /// The value as text, unescaped into `buffer` where it has escapes; `None` where it says nothing. Of an
     /// array it is the first element that says something.
+    #[inline]
     pub(super) fn text<'s>(self, buffer: &'s mut String) -> Result<Option<&'s str>, WrongType>
     where
         'a: 's,
@@ -101,6 +102,14 @@ impl<'a> Value<'a> {
         match self {
             Self::Missing | Self::Plain("" | "-") => Ok(None),
             Self::Number(text) | Self::Plain(text) => Ok(Some(text)),
+            other => other.converted(buffer),
+        }
+    }
+
+    /// The rarer half of [`text`](Self::text).
+    fn converted(self, buffer: &mut String) -> Result<Option<&str>, WrongType> {
+        match self {
+            Self::Missing | Self::Number(_) | Self::Plain(_) => Ok(None),
             Self::Json(escaped) => {
                 unescape_json(escaped, buffer);
                 Ok(Some(buffer))
@@ -110,7 +119,12 @@ impl<'a> Value<'a> {
                 Ok(Some(buffer))
             }
             Self::Array(_) => match self.elements().find(|element| element.is_text()) {
-                Some(element) => element.text(buffer),
+                Some(Value::Number(text) | Value::Plain(text)) => {
+                    buffer.clear();
+                    buffer.push_str(text);
+                    Ok(Some(buffer))
+                }
+                Some(element) => element.converted(buffer),
                 None => Ok(None),
             },
             Self::Flag | Self::Object => Err(WrongType),

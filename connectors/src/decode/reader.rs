@@ -115,15 +115,15 @@ impl<'a> Reader<'a> {
         self.depth -= 1;
     }
 
-    /// Moves to the next member's value and returns its name; `None` behind the object's end. `first` is true
-    /// at the call that follows [`enter_object`](Self::enter_object).
+    /// Moves to the next member's name and says whether there is one; if not, the reader stands behind the
+    /// object. `first` is true at the call that follows [`enter_object`](Self::enter_object).
     #[inline]
-    pub(super) fn member(&mut self, first: &mut bool) -> Result<Option<Value<'a>>, Unreadable> {
+    pub(super) fn member(&mut self, first: &mut bool) -> Result<bool, Unreadable> {
         let mut token = self.token();
         match token {
             Some(b'}') => {
                 self.leave();
-                return Ok(None);
+                return Ok(false);
             }
             Some(b',') if !*first => {
                 self.at += 1;
@@ -137,15 +137,28 @@ impl<'a> Reader<'a> {
             return Err(self.expected("a member's name"));
         }
         self.members += 1;
-        if self.members > self.caps.members {
-            return Err(Unreadable::TooManyMembers);
-        }
+        if self.members > self.caps.members { Err(Unreadable::TooManyMembers) } else { Ok(true) }
+    }
+
+    /// Reads a member's name and moves to its value.
+    #[inline]
+    pub(super) fn name(&mut self) -> Result<Value<'a>, Unreadable> {
         let name = self.string()?;
         if self.token() != Some(b':') {
             return Err(self.expected("`:`"));
         }
         self.at += 1;
-        Ok(Some(name))
+        Ok(name)
+    }
+
+    /// Whether `text` stands here; if so, the reader moves behind it.
+    #[inline]
+    pub(super) fn skip_text(&mut self, text: &str) -> bool {
+        let found = self.text.as_bytes()[self.at..].starts_with(text.as_bytes());
+        if found {
+            self.at += text.len();
+        }
+        found
     }
 
     /// Moves to the next element and says whether there is one; if not, the reader stands behind the array.
@@ -178,7 +191,8 @@ impl<'a> Reader<'a> {
             Some(b'{') => {
                 self.enter_object()?;
                 let mut first = true;
-                while self.member(&mut first)?.is_some() {
+                while self.member(&mut first)? {
+                    self.name()?;
                     self.value()?;
                 }
                 Ok(Value::Object)
@@ -268,12 +282,7 @@ impl<'a> Reader<'a> {
     }
 
     fn word(&mut self, word: &'static str, value: Value<'a>) -> Result<Value<'a>, Unreadable> {
-        if self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-            self.at += word.len();
-            Ok(value)
-        } else {
-            Err(self.expected("a value"))
-        }
+        if self.skip_text(word) { Ok(value) } else { Err(self.expected("a value")) }
     }
 
     #[cold]

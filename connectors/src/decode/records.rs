@@ -18,6 +18,7 @@ use keytide_config::Source;
 use keytide_dataflow::model::Position;
 
 use super::canonical::Canonical;
+use super::raw::RawEvent;
 use super::reader::{Caps, Reader, Unreadable};
 use super::shape::{Format, Shape};
 use super::{Context, Decoded, Decoder, dead_letter, too_long};
@@ -135,8 +136,9 @@ impl<'a> Run<'_, 'a> {
                 Err(fault) => self.recover(fault, start, reader, in_array),
             };
         }
-        match self.decoder.shape.read(reader) {
-            Ok(raw) => {
+        let mut raw = RawEvent::default();
+        match self.decoder.shape.read(reader, &mut raw) {
+            Ok(()) => {
                 let end = reader.at();
                 if !self.clean && simdutf8::basic::from_utf8(&self.message[start..end]).is_err() {
                     self.push_dead_letter(start, end, "not UTF-8".to_owned(), None);

@@ -228,6 +228,8 @@ pub(super) fn method(text: Option<&str>) -> &'static str {
         ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE"];
     match text {
         None => UNKNOWN,
+        Some("GET") => "GET",
+        Some("POST") => "POST",
         Some(text) => METHODS.into_iter().find(|known| known.eq_ignore_ascii_case(text)).unwrap_or("OTHER"),
     }
 }

@@ -48,6 +48,8 @@ struct Node {
 
 struct Member {
     name: Box<str>,
+    /// The name as JSON with the colon behind it, as it stands in a record that is written compactly.
+    quoted: Box<str>,
     index: Option<usize>,
     targets: Vec<Target>,
     node: Node,
@@ -99,11 +101,10 @@ impl Shape {
     }
 
     /// Reads the object at which the reader stands.
-    pub(super) fn read<'a>(&self, reader: &mut Reader<'a>) -> Result<RawEvent<'a>, Unreadable> {
-        let mut raw = RawEvent::default();
-        self.root.read_object(reader, &mut raw)?;
-        (self.finish)(&mut raw);
-        Ok(raw)
+    pub(super) fn read<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
+        self.root.read_object(reader, raw)?;
+        (self.finish)(raw);
+        Ok(())
     }
 }
 
@@ -150,8 +151,10 @@ impl Node {
         let found = self.members.iter().position(|member| same(&member.name, name, self.case_folded));
         let at = found.unwrap_or_else(|| {
             let index = name.parse().ok().filter(|index: &usize| index.to_string() == name);
+            let quoted = format!("{}:", serde_json::Value::from(name)).into();
             self.members.push(Member {
                 name: name.into(),
+                quoted,
                 index,
                 targets: Vec::new(),
                 node: Self::default(),
@@ -173,15 +176,26 @@ impl Node {
         reader.enter_object()?;
         let mut first = true;
         let mut last = self.members.len();
-        while let Some(name) = reader.member(&mut first)? {
-            let found = match name {
-                Value::Plain(name) => self.find(name, last),
-                Value::Json(escaped) => {
-                    let mut name = String::new();
-                    unescape_json(escaped, &mut name);
-                    self.find(&name, last)
+        while reader.member(&mut first)? {
+            // Most likely the one that followed in the record before.
+            let guess = self.followers[last].get();
+            let found = match self.members.get(guess) {
+                Some(member) if reader.skip_text(&member.quoted) => Some(guess),
+                _ => {
+                    let found = match reader.name()? {
+                        Value::Plain(name) => self.find(name),
+                        Value::Json(escaped) => {
+                            let mut name = String::new();
+                            unescape_json(escaped, &mut name);
+                            self.find(&name)
+                        }
+                        _ => None,
+                    };
+                    if let Some(index) = found {
+                        self.followers[last].set(index);
+                    }
+                    found
                 }
-                _ => None,
             };
             match found {
                 Some(index) => {
@@ -212,19 +226,12 @@ impl Node {
         Ok(())
     }
 
-    /// The member called `name`, most likely the one that followed member `last` in the record before.
     #[inline]
-    fn find(&self, name: &str, last: usize) -> Option<usize> {
-        let guess = self.followers[last].get();
-        if self.members.get(guess).is_some_and(|member| *member.name == *name) {
-            return Some(guess);
-        }
+    fn find(&self, name: &str) -> Option<usize> {
         if self.filter & filter_bit(name.as_bytes()) == 0 {
             return None;
         }
-        let found = self.members.iter().position(|member| same(&member.name, name, self.case_folded))?;
-        self.followers[last].set(found);
-        Some(found)
+        self.members.iter().position(|member| same(&member.name, name, self.case_folded))
     }
 }
 

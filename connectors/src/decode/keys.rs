@@ -6,6 +6,8 @@
 //! * A query argument is read from the gateway's table of arguments where the format has one, else from the
 //!   path, percent-decoded, `+` as a space. One without a value (`true` in JSON) is no key.
 //! * A member that stands twice in a JSON object counts with its last value; all its values are secrets.
+//!
+//! Limits: 8 values of headers, query arguments and fields where keys are looked for; more are a dead letter.
 
 use std::net::IpAddr;
 

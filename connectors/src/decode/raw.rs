@@ -1,7 +1,7 @@
 //! What a format hands to the canonical step: values borrowed from the message, unconverted, everything
 //! optional. Texts keep their escapes until somebody reads them, so that what nobody reads costs nothing.
 //!
-//! A [`RawEvent`] may hold raw keys: it has no `Debug`, and it never leaves this module's parent.
+//! A [`RawEvent`] may hold raw keys: it has no `Debug`, and it never leaves the decoders.
 
 use super::reader::{Caps, Reader};
 
@@ -138,11 +138,14 @@ impl<'a> Value<'a> {
     /// An array's elements; any other value is its own only element.
     pub(super) fn elements(self) -> impl Iterator<Item = Value<'a>> {
         let (mut array, mut single) = match self {
-            Self::Array(text) => (Some((Reader::new(text, Caps::NONE), true)), None),
+            // It was read once already: nothing here can fail.
+            Self::Array(text) => {
+                let mut reader = Reader::new(text, Caps::NONE);
+                (reader.enter_array().ok().map(|()| (reader, true)), None)
+            }
             other => (None, Some(other)),
         };
         std::iter::from_fn(move || match &mut array {
-            // The array was read once already: it is well-formed.
             Some((reader, first)) => reader.element(first).ok()?.then(|| reader.value().ok()).flatten(),
             None => single.take(),
         })

@@ -3,8 +3,7 @@
 //! Why not serde_json, which the rest of the job uses: a number keeps its digits here (an epoch in
 //! nanoseconds, or in milliseconds with a fraction, doesn't survive `f64`), the escapes of a text that nobody
 //! reads are never decoded, nesting and members are capped while reading, and a record that is refused can
-//! still be delimited, so that its neighbours go on. It is also faster: see `examples/decode_bench.rs`, which
-//! compares the two in one run. Tests hold it to serde_json's verdict on arbitrary text.
+//! still be delimited, so that its neighbours go on. Tests hold it to serde_json's verdict on arbitrary text.
 //!
 //! Two liberties: a lone `-` where a number may stand reads as null (AWS templates write it for a missing
 //! value), and a lone surrogate in an escape is allowed, as the grammar has it.
@@ -162,11 +161,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Moves to the next element and says whether there is one; if not, the reader stands behind the array.
+    /// `first` is true at the call that follows [`enter_array`](Self::enter_array).
     #[inline]
     pub(super) fn element(&mut self, first: &mut bool) -> Result<bool, Unreadable> {
-        if *first && self.depth == 0 {
-            self.enter_array()?;
-        }
         match self.token() {
             Some(b']') => {
                 self.leave();

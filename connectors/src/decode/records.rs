@@ -166,7 +166,10 @@ impl<'a> Run<'_, 'a> {
         let end = match fault {
             Unreadable::Syntax { at, .. } if !in_array => next_line(self.text, at),
             Unreadable::Syntax { .. } => None,
-            Unreadable::TooDeep | Unreadable::TooManyMembers => reader.delimit(start),
+            Unreadable::TooDeep | Unreadable::TooManyMembers => {
+                let failed_at = reader.at();
+                reader.delimit(start).or_else(|| next_line(self.text, failed_at).filter(|_| !in_array))
+            }
         };
         let flow = self.refuse(fault, start, end.unwrap_or(self.text.len()));
         reader.restart(end.unwrap_or(self.text.len()));

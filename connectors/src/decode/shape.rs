@@ -1,8 +1,8 @@
 //! Which members of a JSON record are read, compiled once into a tree, and the reading of a record with it.
 //!
 //! Everything the tree doesn't name is skipped. Members that aren't in the tree cost a look at a 64-bit filter;
-//! members that are cost one comparison as long as records have their members in the same order, because each
-//! node remembers which of its members followed which.
+//! members that are cost one comparison in place as long as records have their members in the same order, because
+//! each node remembers which of its members followed which.
 
 use std::cell::Cell;
 
@@ -38,7 +38,7 @@ pub(super) struct Shape {
 #[derive(Default)]
 struct Node {
     members: Vec<Member>,
-    /// Names differ in more than case (all but headers).
+    /// Whether case makes no difference in names: headers.
     case_folded: bool,
     /// Bit [`filter_bit`] of every name.
     filter: u64,
@@ -247,9 +247,9 @@ impl Member {
                 }
                 Some(b'[') => {
                     // The array as a whole is read only where something besides its elements is asked for.
-                    let whole = reader.clone();
+                    let mut whole = reader.clone();
                     self.node.read_array(reader, raw)?;
-                    if self.targets.is_empty() { Value::Missing } else { whole.clone().value()? }
+                    if self.targets.is_empty() { Value::Missing } else { whole.value()? }
                 }
                 _ => reader.value()?,
             }

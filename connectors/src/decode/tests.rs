@@ -590,6 +590,15 @@ fn pointers_into_arrays_and_escaped_names() {
 }
 
 #[test]
+fn a_name_is_no_piece_of_json() {
+    let mut json = json();
+    json.fields.bytes_in = Some(Field { at: Pointer(vec![r#"a":1,"b"#.into()]), unit: None });
+    // The first record teaches the decoder which member to expect.
+    let message = [r#""a\":1,\"b":5"#, r#""a":1,"b":6"#, r#""a\":1,\u0022b" : 7"#].map(with).concat();
+    assert_eq!(run(&json, message).events.iter().map(|event| event.bytes_in).collect::<Vec<_>>(), [5, 0, 7]);
+}
+
+#[test]
 fn members_that_stand_twice() {
     let out = run(
         &json(),
@@ -727,6 +736,9 @@ fn caps_of_a_record() {
             assert!(out.dead_letters.iter().all(|letter| letter.length == record_.len() as u64));
         }
     }
+    // A bomb that doesn't end takes no neighbour along where lines tell them apart.
+    let message = format!("{}\n{{\"x\":{}\n{}", record(1), "[".repeat(1_000), record(2));
+    assert_eq!(outcomes(&run(&json(), message)), [Some(1), None, Some(2)]);
     for bomb in ["[".repeat(200_000), "{\"a\":".repeat(100_000), format!("{{\"x\":{}", "[".repeat(200_000))] {
         assert_eq!(outcomes(&run(&json(), bomb)), [None]);
     }

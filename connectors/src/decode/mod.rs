@@ -6,7 +6,7 @@
 //!                                                        keys, route, address, time, number ─┘
 //! ```
 //! A format turns bytes into borrowed, unconverted fields; one shared step makes the event of them. A record
-//! allocates nothing unless it is the first of its route.
+//! allocates nothing in the common case: its route is known, its key isn't in the query, nothing is redacted.
 //!
 //! **Invariant**: no raw key leaves this module. Keys become ids in `keys`; routes hold neither queries nor any
 //! value that stood where keys are looked for; what is kept of a bad record is numbers and the method; no

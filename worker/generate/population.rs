@@ -1,0 +1,385 @@
+//! Who calls, with which habits: networks, routes, subscriptions, keys.
+//!
+//! The order of keys is their popularity, so what sets a key apart is given to every so manieth key, or to one
+//! that chance picks, regardless of its rank.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::Args;
+use super::draw::{Draw, Spread, Zipf};
+use super::schedule::start_ms;
+
+/// Countries in the order in which they are used, each with a time zone.
+pub(super) const COUNTRIES: [(&str, &str); 40] = [
+    ("US", "America/New_York"),
+    ("DE", "Europe/Berlin"),
+    ("GB", "Europe/London"),
+    ("FR", "Europe/Paris"),
+    ("IN", "Asia/Kolkata"),
+    ("JP", "Asia/Tokyo"),
+    ("BR", "America/Sao_Paulo"),
+    ("CA", "America/Toronto"),
+    ("NL", "Europe/Amsterdam"),
+    ("AU", "Australia/Sydney"),
+    ("ES", "Europe/Madrid"),
+    ("IT", "Europe/Rome"),
+    ("PL", "Europe/Warsaw"),
+    ("SE", "Europe/Stockholm"),
+    ("SG", "Asia/Singapore"),
+    ("KR", "Asia/Seoul"),
+    ("MX", "America/Mexico_City"),
+    ("CH", "Europe/Zurich"),
+    ("AT", "Europe/Vienna"),
+    ("BE", "Europe/Brussels"),
+    ("IE", "Europe/Dublin"),
+    ("DK", "Europe/Copenhagen"),
+    ("NO", "Europe/Oslo"),
+    ("FI", "Europe/Helsinki"),
+    ("PT", "Europe/Lisbon"),
+    ("CZ", "Europe/Prague"),
+    ("RO", "Europe/Bucharest"),
+    ("GR", "Europe/Athens"),
+    ("TR", "Europe/Istanbul"),
+    ("UA", "Europe/Kyiv"),
+    ("IL", "Asia/Jerusalem"),
+    ("AE", "Asia/Dubai"),
+    ("ZA", "Africa/Johannesburg"),
+    ("NG", "Africa/Lagos"),
+    ("KE", "Africa/Nairobi"),
+    ("EG", "Africa/Cairo"),
+    ("AR", "America/Argentina/Buenos_Aires"),
+    ("CL", "America/Santiago"),
+    ("ID", "Asia/Jakarta"),
+    ("VN", "Asia/Ho_Chi_Minh"),
+];
+
+/// Id, name and policy, the commonest first.
+pub(super) const PLANS: [(&str, &str, &str); 5] = [
+    ("free", "Free", "observe"),
+    ("starter", "Starter", "alert"),
+    ("team", "Team", "alert"),
+    ("business", "Business", "suspend"),
+    ("enterprise", "Enterprise", "revoke"),
+];
+
+pub(super) const AGENTS: [&str; 16] = [
+    "okhttp/4.12.0",
+    "python-requests/2.32.3",
+    "axios/1.7.9",
+    "Go-http-client/2.0",
+    "curl/8.11.1",
+    "node-fetch/1.0 (+https://github.com/bitinn/node-fetch)",
+    "Java-http-client/21.0.5",
+    "Apache-HttpClient/5.4.1 (Java/17.0.13)",
+    "python-httpx/0.28.1",
+    "aiohttp/3.11.11",
+    "reqwest/0.12.12",
+    "Faraday v2.12.2",
+    "GuzzleHttp/7",
+    "Dart/3.6 (dart:io)",
+    "AcmeMobile/7.4.1 (iPhone; iOS 18.5; Scale/3.00)",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
+];
+
+const RESOURCES: [&str; 25] = [
+    "orders",
+    "customers",
+    "products",
+    "invoices",
+    "payments",
+    "shipments",
+    "carts",
+    "prices",
+    "stocks",
+    "quotes",
+    "users",
+    "teams",
+    "sessions",
+    "messages",
+    "files",
+    "reports",
+    "events",
+    "devices",
+    "locations",
+    "tickets",
+    "vendors",
+    "contracts",
+    "coupons",
+    "refunds",
+    "webhooks",
+];
+
+/// Method, whether of one item, status of success.
+const SHAPES: [(&str, bool, u16); 4] =
+    [("GET", true, 200), ("GET", false, 200), ("POST", false, 201), ("DELETE", true, 204)];
+
+const FIRST_NAMES: [&str; 16] = [
+    "Amber", "Basalt", "Cedar", "Delta", "Ember", "Falcon", "Granite", "Harbor", "Indigo", "Juniper",
+    "Kestrel", "Lumen", "Meridian", "Nimbus", "Orchid", "Pioneer",
+];
+const LAST_NAMES: [&str; 16] = [
+    "Analytics",
+    "Bank",
+    "Cargo",
+    "Devices",
+    "Energy",
+    "Foods",
+    "Games",
+    "Health",
+    "Insurance",
+    "Logistics",
+    "Media",
+    "Motors",
+    "Outfitters",
+    "Robotics",
+    "Studios",
+    "Travel",
+];
+
+const NETWORKS_PER_COUNTRY: u32 = 4;
+const FIRST_PRIVATE_ASN: u32 = 64_512;
+const DAY_MS: u64 = 86_400_000;
+
+/// A provider's network in one country.
+pub(super) struct Network {
+    pub(super) country: u32,
+    pub(super) asn: u32,
+    v4: Ipv4Net,
+    v6: Ipv6Net,
+}
+
+impl Network {
+    pub(super) fn prefixes(&self) -> [IpNet; 2] {
+        [self.v4.into(), self.v6.into()]
+    }
+}
+
+/// An address that keys call from.
+pub(super) struct Client {
+    pub(super) address: IpAddr,
+    /// Index into [`COUNTRIES`].
+    pub(super) country: u32,
+}
+
+/// A route, with what is usual on it.
+pub(super) struct Route {
+    pub(super) api: &'static str,
+    pub(super) method: &'static str,
+    /// The template; `{id}` stands at its end if at all.
+    pub(super) template: Box<str>,
+    pub(super) success: u16,
+    pub(super) latency_us: u32,
+    pub(super) bytes_in: u32,
+    pub(super) bytes_out: u32,
+}
+
+pub(super) struct Subscription {
+    pub(super) customer: Box<str>,
+    /// Index into [`PLANS`].
+    pub(super) plan: usize,
+    /// Index into [`COUNTRIES`].
+    pub(super) country: u32,
+    pub(super) billing_anchor: u32,
+    /// Milliseconds since the epoch.
+    pub(super) started_at: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyState {
+    Active,
+    Suspended,
+    Revoked,
+}
+
+/// A key and its habits.
+pub(super) struct Key {
+    /// The random part of the raw key.
+    pub(super) secret: u128,
+    pub(super) subscription: u32,
+    /// Where it is assigned to from the middle of the run.
+    pub(super) moves_to: Option<u32>,
+    /// Whether the table of keys knows it.
+    pub(super) listed: bool,
+    pub(super) state: KeyState,
+    pub(super) publishable: bool,
+    /// Milliseconds since the epoch, as the next.
+    pub(super) created_at: u64,
+    pub(super) last_used_at: u64,
+    /// Indices into the population's clients, the most usual first.
+    pub(super) clients: Range<u32>,
+    /// Of the population's routes, in a circle, `routes` are used from here on.
+    pub(super) first_route: u32,
+    pub(super) routes: u16,
+    /// Indices into [`AGENTS`], the usual one first.
+    pub(super) agents: [u32; 2],
+}
+
+impl Key {
+    /// The raw key, as callers send it.
+    pub(super) fn raw(&self) -> String {
+        format!("kt_live_{:032x}", self.secret)
+    }
+}
+
+/// Everybody.
+pub(super) struct Population {
+    pub(super) networks: Vec<Network>,
+    pub(super) clients: Vec<Client>,
+    pub(super) routes: Vec<Route>,
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) keys: Vec<Key>,
+    /// Which key calls.
+    pub(super) popularity: Zipf,
+    /// How far a call is from what is usual.
+    pub(super) spread: Spread,
+}
+
+impl Population {
+    pub(super) fn new(args: &Args, mut draw: Draw) -> Self {
+        let mut population = Self {
+            networks: networks(args.countries),
+            clients: Vec::new(),
+            routes: routes(args.routes, &mut draw),
+            subscriptions: Vec::new(),
+            keys: Vec::new(),
+            popularity: Zipf::new(args.keys, args.zipf),
+            spread: Spread::new(),
+        };
+        population.populate(args, &mut draw);
+        population
+    }
+
+    fn populate(&mut self, args: &Args, draw: &mut Draw) {
+        let now = start_ms(args);
+        let countries = Zipf::new(args.countries, 1.0);
+        let mut owners = Vec::new();
+        while owners.len() < args.keys as usize {
+            let subscription = self.subscription(now, countries.draw(draw), draw);
+            self.subscriptions.push(subscription);
+            let owner = self.subscriptions.len() as u32 - 1;
+            owners.extend(std::iter::repeat_n(owner, 1 + draw.habit(5) as usize));
+        }
+        owners.truncate(args.keys as usize);
+        // A shuffle (Fisher and Yates), so that a subscription's keys aren't equally popular.
+        for last in (1..owners.len()).rev() {
+            owners.swap(last, draw.below(last as u32 + 1) as usize);
+        }
+        let first_routes = Zipf::new(args.routes, 0.8);
+        for (index, owner) in owners.into_iter().enumerate() {
+            let key = self.key(index, owner, args, &first_routes, draw);
+            self.keys.push(key);
+        }
+    }
+
+    fn subscription(&self, now: u64, country: u32, draw: &mut Draw) -> Subscription {
+        let index = self.subscriptions.len();
+        // Every fourth belongs to the customer of the one before.
+        let customer = match self.subscriptions.last() {
+            Some(previous) if draw.once_in(4) => previous.customer.clone(),
+            _ => {
+                let first = FIRST_NAMES[draw.below(FIRST_NAMES.len() as u32) as usize];
+                let last = LAST_NAMES[draw.below(LAST_NAMES.len() as u32) as usize];
+                format!("{first} {last} {}", index + 1).into()
+            }
+        };
+        Subscription {
+            customer,
+            plan: draw.habit(PLANS.len() as u32) as usize,
+            country,
+            billing_anchor: 1 + draw.below(31),
+            started_at: now.saturating_sub(DAY_MS * u64::from(30 + draw.below(1_000))),
+        }
+    }
+
+    fn key(&mut self, index: usize, owner: u32, args: &Args, first_routes: &Zipf, draw: &mut Draw) -> Key {
+        let now = start_ms(args);
+        let (home, started_at) = {
+            let owner = &self.subscriptions[owner as usize];
+            (owner.country, owner.started_at)
+        };
+        let clients = self.clients.len() as u32;
+        let providers: Vec<u32> = (0..1 + draw.habit(3))
+            .map(|_| home * NETWORKS_PER_COUNTRY + draw.below(NETWORKS_PER_COUNTRY))
+            .collect();
+        // One key in seven is also used abroad, now and then.
+        let abroad = draw.once_in(7).then(|| draw.below(self.networks.len() as u32));
+        for _ in 0..2 + draw.habit(12) {
+            let provider = providers[draw.below(providers.len() as u32) as usize];
+            self.clients.push(client(&self.networks[provider as usize], draw));
+        }
+        self.clients.extend(abroad.map(|network| client(&self.networks[network as usize], draw)));
+
+        let age = now.saturating_sub(started_at);
+        let created_at = started_at + draw.part_of(age);
+        let moves_to = (index % 40 == 11).then(|| draw.below(self.subscriptions.len() as u32));
+        Key {
+            secret: draw.wide(),
+            subscription: owner,
+            moves_to: moves_to.filter(|to| *to != owner),
+            listed: index % 40 != 17,
+            state: match index % 40 {
+                23 => KeyState::Suspended,
+                29 => KeyState::Revoked,
+                _ => KeyState::Active,
+            },
+            publishable: index % 20 == 7,
+            created_at,
+            last_used_at: now - draw.part_of(now.saturating_sub(created_at).min(3 * DAY_MS)),
+            clients: clients..self.clients.len() as u32,
+            first_route: first_routes.draw(draw),
+            routes: 1 + draw.below(args.routes.min(20)) as u16,
+            agents: [(); 2].map(|()| draw.habit(AGENTS.len() as u32)),
+        }
+    }
+}
+
+/// Equal shares of 198.18.0.0/15 and of 2001:db8::/32.
+fn networks(countries: u32) -> Vec<Network> {
+    let count = countries * NETWORKS_PER_COUNTRY;
+    let bits = count.next_power_of_two().trailing_zeros();
+    let network = |index: u32| {
+        let v4 = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (index << (17 - bits));
+        let v6 = Ipv6Addr::new(0x2001, 0xdb8, index as u16, 0, 0, 0, 0, 0);
+        Network {
+            country: index / NETWORKS_PER_COUNTRY,
+            asn: FIRST_PRIVATE_ASN + index,
+            v4: Ipv4Net::new_assert(v4.into(), 15 + bits as u8),
+            v6: Ipv6Net::new_assert(v6, 48),
+        }
+    };
+    (0..count).map(network).collect()
+}
+
+/// An address of a network, neither its first nor its last. One in five is IPv6.
+fn client(network: &Network, draw: &mut Draw) -> Client {
+    let address = if draw.once_in(5) {
+        let subnet = u128::from(draw.below(1 << 16)) << 64;
+        IpAddr::V6((u128::from(network.v6.network()) | subnet | u128::from(draw.bits())).into())
+    } else {
+        let hosts = (1_u32 << (32 - network.v4.prefix_len())) - 2;
+        IpAddr::V4((u32::from(network.v4.network()) + 1 + draw.below(hosts)).into())
+    };
+    Client { address, country: network.country }
+}
+
+fn routes(count: u32, draw: &mut Draw) -> Vec<Route> {
+    let route = |index: u32, draw: &mut Draw| {
+        let (resource, rest) = (index % RESOURCES.len() as u32, index / RESOURCES.len() as u32);
+        let (shape, version) = (rest % SHAPES.len() as u32, rest / SHAPES.len() as u32 + 1);
+        let api = RESOURCES[resource as usize];
+        let (method, of_item, success) = SHAPES[shape as usize];
+        Route {
+            api,
+            method,
+            template: format!("/v{version}/{api}{}", if of_item { "/{id}" } else { "" }).into(),
+            success,
+            latency_us: 4_000 + 1_000 * draw.habit(150),
+            bytes_in: if method == "POST" { 400 + draw.below(2_000) } else { 200 + draw.below(200) },
+            bytes_out: if of_item { 300 + draw.below(2_000) } else { 1_000 + 100 * draw.habit(400) },
+        }
+    };
+    (0..count).map(|index| route(index, draw)).collect()
+}

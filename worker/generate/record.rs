@@ -1,0 +1,79 @@
+//! One call of one key, by its habits.
+
+use super::draw::Draw;
+use super::population::{KeyState, Population};
+
+/// One call in this many has no key: public routes, forgotten headers.
+const ANONYMOUS: u32 = 100;
+
+/// One call. Indices are of the population.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record {
+    pub(super) request_id: u128,
+    /// Milliseconds since the epoch.
+    pub(super) time: u64,
+    pub(super) key: Option<u32>,
+    pub(super) client: u32,
+    pub(super) route: u32,
+    /// What stands for `{id}` in the path.
+    pub(super) item: u32,
+    pub(super) agent: u32,
+    pub(super) status: u16,
+    pub(super) latency_us: u32,
+    pub(super) bytes_in: u32,
+    pub(super) bytes_out: u32,
+}
+
+impl Record {
+    /// A call at `time`, in milliseconds since the epoch.
+    pub(super) fn draw(population: &Population, time: u64, draw: &mut Draw) -> Self {
+        let request_id = draw.wide();
+        let caller = population.popularity.draw(draw);
+        let anonymous = draw.once_in(ANONYMOUS);
+        let key = &population.keys[caller as usize];
+        let client = key.clients.start + draw.habit(key.clients.len() as u32);
+        let place = key.first_route + draw.habit(u32::from(key.routes));
+        let route_index = place % population.routes.len() as u32;
+        let route = &population.routes[route_index as usize];
+        // Of calls without a key some are of public routes.
+        let refused = if anonymous { !draw.once_in(3) } else { key.state != KeyState::Active };
+        let status = if refused { 401 } else { status(route.success, draw.below(1_000)) };
+        let sized = |median, draw: &mut Draw| population.spread.draw(median, draw);
+        // A refusal costs little; a server that fails has often waited for another.
+        let (latency_us, bytes_out) = match status {
+            200..400 => (sized(route.latency_us, draw), sized(route.bytes_out, draw)),
+            400..500 => (sized(2_000, draw), sized(180, draw)),
+            _ => (sized(route.latency_us * 4, draw), sized(180, draw)),
+        };
+        Self {
+            request_id,
+            time,
+            key: (!anonymous).then_some(caller),
+            client,
+            route: route_index,
+            item: draw.below(100_000) + 1,
+            agent: key.agents[usize::from(draw.once_in(5))],
+            status,
+            latency_us,
+            bytes_in: sized(route.bytes_in, draw),
+            bytes_out: if status == 204 { 0 } else { bytes_out },
+        }
+    }
+}
+
+/// 0.5 % server errors, 3 % errors of the caller.
+fn status(success: u16, permille: u32) -> u16 {
+    match permille {
+        0..2 => 500,
+        2..3 => 502,
+        3..4 => 503,
+        4..5 => 504,
+        5..10 => 400,
+        10..13 => 401,
+        13..16 => 403,
+        16..28 => 404,
+        28..30 => 409,
+        30..35 => 429,
+        _ => success,
+    }
+}

@@ -1,0 +1,317 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use flate2::read::GzDecoder;
+use keytide_config::{JobConfig, SourceKind};
+use keytide_connectors::decode::{Context, Decoded, Locate as _, decoder};
+use keytide_connectors::geo::Geo;
+use keytide_connectors::tables;
+use keytide_dataflow::model::{KeyId, Position, TableRow};
+use serde_json::Value;
+
+use super::draw::{Share, Spread, Zipf};
+use super::*;
+
+#[derive(clap::Parser)]
+struct Command {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn args(out: &Path, options: &str) -> Args {
+    let out = out.to_str().unwrap();
+    let arguments = ["generate", "--out", out].into_iter().chain(options.split_whitespace());
+    Command::try_parse_from(arguments).unwrap().args
+}
+
+/// What is generated, and all files, uncompressed, by name.
+fn generated(options: &str) -> (Generated, BTreeMap<String, Vec<u8>>) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let generated = generate(&args(&out, options)).unwrap();
+    (generated, contents(&out))
+}
+
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for name in ["", "tables", "geo"] {
+        for entry in fs::read_dir(folder.join(name)).unwrap().map(Result::unwrap) {
+            if entry.path().is_dir() {
+                continue;
+            }
+            let mut bytes = Vec::new();
+            let file = File::open(entry.path()).unwrap();
+            let file_name = entry.file_name().into_string().unwrap();
+            if file_name.ends_with(".gz") {
+                GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+            } else {
+                (&file).read_to_end(&mut bytes).unwrap();
+            }
+            files.insert(format!("{name}/{file_name}"), bytes);
+        }
+    }
+    files
+}
+
+/// The lines of each file of events, parsed; `None` where one is broken.
+fn records(files: &BTreeMap<String, Vec<u8>>) -> Vec<Vec<Option<Value>>> {
+    let events = files.iter().filter(|(name, _)| name.starts_with("/events"));
+    let lines = events.map(|(_, bytes)| std::str::from_utf8(bytes).unwrap().lines());
+    lines.map(|lines| lines.map(|line| serde_json::from_str(line).ok()).collect()).collect()
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    for format in ["json", "apisix", "kong", "combined"] {
+        let options =
+            format!("--events 300 --keys 50 --partitions 2 --late 0.02 --broken 0.01 --format {format}");
+        let first = generated(&options);
+        assert_eq!(first, generated(&options), "{format}");
+        let other = generated(&format!("{options} --seed 2"));
+        for (name, bytes) in first.1.iter().filter(|(name, _)| *name != "/generated.json") {
+            let same = name.contains("plans") || name.contains("geo/");
+            assert_eq!(*bytes == other.1[name], same, "{format} {name}");
+        }
+    }
+}
+
+#[test]
+fn compression_changes_nothing_else() {
+    let options = "--events 200 --keys 20 --partitions 2";
+    let (plain, packed) = (generated(options), generated(&format!("{options} --gzip")));
+    assert_eq!(plain.0, packed.0);
+    assert_eq!(plain.1["/events-0001.jsonl"], packed.1["/events-0001.jsonl.gz"]);
+}
+
+#[test]
+fn the_files_hold_what_is_said() {
+    let options = "--events 20000 --keys 300 --partitions 3 --out-of-order 0.05 --late 0.01 --duplicates 0.02 \
+                   --broken 0.005 --span 2h";
+    let (said, files) = generated(options);
+    let partitions = records(&files);
+    let mut found = Generated { bytes: said.bytes, ..Generated::default() };
+    let mut ids = HashSet::new();
+    let mut statuses = BTreeMap::new();
+    for partition in &partitions {
+        let mut latest = 0;
+        for record in partition {
+            found.lines += 1;
+            let Some(record) = record else {
+                found.broken += 1;
+                continue;
+            };
+            if !ids.insert(record["requestId"].as_str().unwrap()) {
+                found.duplicates += 1;
+                continue;
+            }
+            found.events += 1;
+            found.anonymous += u64::from(record["apiKey"].is_null());
+            let time = record["requestTime"].as_u64().unwrap();
+            let behind = u64::saturating_sub(latest, time);
+            found.out_of_order += u64::from((1..=5_000).contains(&behind));
+            found.late += u64::from((605_001..3_600_000).contains(&behind));
+            assert!(behind <= 5_000 || behind > 605_000);
+            latest = latest.max(time);
+            *statuses.entry(record["status"].as_u64().unwrap() / 100).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(found, said);
+    let near = |count: u64, share: f64| (count as f64 / 20_000.0 - share).abs() < share / 10.0;
+    assert!(near(said.out_of_order, 0.05 * 0.99) && near(said.late, 0.01), "{said:?}");
+    assert!(near(said.duplicates, 0.02) && near(said.broken, 0.005), "{said:?}");
+    assert!((100..300).contains(&said.anonymous), "{said:?}");
+    // Server errors 0.5 %; the callers' 3 %, and refusals of calls without a key or with one that isn't active.
+    assert!((70..130).contains(&statuses[&5]) && (600..1_800).contains(&statuses[&4]), "{statuses:?}");
+}
+
+#[test]
+fn keys_follow_zipfs_law() {
+    let zipf = Zipf::new(1_000, 1.05);
+    let mut draw = Draw::new(7, 0);
+    let mut counts = vec![0_u32; 1_000];
+    for _ in 0..500_000 {
+        counts[zipf.draw(&mut draw) as usize] += 1;
+    }
+    for rank in [2_u32, 5, 10, 50] {
+        let ratio = f64::from(counts[0]) / f64::from(counts[rank as usize - 1]);
+        let expected = f64::from(rank).powf(1.05);
+        assert!((ratio / expected - 1.0).abs() < 0.1, "rank {rank}: {ratio} for {expected}");
+    }
+    let even = Zipf::new(10, 0.0);
+    let mut counts = [0_i32; 10];
+    for _ in 0..100_000 {
+        counts[even.draw(&mut draw) as usize] += 1;
+    }
+    assert!(counts.iter().all(|count| (count - 10_000).abs() < 500), "{counts:?}");
+}
+
+#[test]
+fn spread_is_lognormal() {
+    let (spread, mut draw) = (Spread::new(), Draw::new(7, 0));
+    let mut values: Vec<u32> = (0..100_000).map(|_| spread.draw(100_000, &mut draw)).collect();
+    values.sort_unstable();
+    // Quantiles of exp(normal / 2): 0.1, 0.5, 0.9, 0.99.
+    for (at, expected) in [(10_000, 52_700.0), (50_000, 100_000.0), (90_000, 189_800.0), (99_000, 320_000.0)]
+    {
+        let error = f64::from(values[at]) / expected - 1.0;
+        assert!(error.abs() < 0.05, "{at}: {} for {expected}", values[at]);
+    }
+}
+
+#[test]
+fn shares_are_exact_and_habits_favour_the_first() {
+    let mut draw = Draw::new(7, 0);
+    for (share, expected) in [(0.0, 0), (0.000_67, 2), (0.25, 750), (1.0, 3_000)] {
+        let mut share = Share::new(share, &mut draw);
+        let hits = (0..3_000).filter(|_| share.hit()).count();
+        assert!(hits.abs_diff(expected) <= 1, "{hits} for {expected}");
+    }
+    let mut counts = [0; 4];
+    for _ in 0..10_000 {
+        counts[draw.habit(4) as usize] += 1;
+    }
+    assert!(counts.is_sorted_by(|more, less| more > less) && counts[3] > 0, "{counts:?}");
+}
+
+/// The job's own readers accept everything, and agree with each other.
+#[test]
+fn the_job_reads_it() {
+    for (format, shape) in
+        [("json", "/v1/"), ("apisix", "get-v1-"), ("kong", "get-v1-"), ("combined", "/v1/")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let said = generate(&args(&out, &format!("--events 2000 --keys 80 --format {format}"))).unwrap();
+        let job = JobConfig::load(&out.join("keytide.toml"), std::iter::empty()).unwrap().job;
+
+        let tables = tables::read(&job.tables, job.sources.iter().map(|source| &source.keys.hash)).unwrap();
+        assert_eq!((&tables.dead_letters[..], &tables.warnings[..]), (&[][..], &[][..]), "{format}");
+        let listed: HashSet<KeyId> = tables
+            .changes
+            .iter()
+            .filter_map(|change| match &change.row {
+                TableRow::Key(row) => Some(row.key),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(listed.len(), 78, "2 of 80 are in no table");
+
+        let (geo, warnings) = Geo::open(&job.geo).unwrap();
+        assert!(warnings.is_empty());
+        let context = Context::new(&job.routes, &job.geo.trusted_proxies, job.limits, Arc::new(geo));
+        let SourceKind::File { pattern } = &job.sources[0].kind else { panic!("a file") };
+        let path = pattern.replace('*', "");
+        let mut text = String::new();
+        File::open(path).unwrap().read_to_string(&mut text).unwrap();
+        let mut decoder = decoder(&job.sources[0], &context);
+        let mut decoded = Decoded::default();
+        for (line, offset) in text.lines().zip(0..) {
+            let at = Position { partition: 0, offset, index: 0 };
+            decoder.decode(line.as_bytes(), at, &mut decoded);
+        }
+        assert_eq!(decoded.dead_letters, [], "{format}");
+        assert_eq!(decoded.events.len() as u64, said.lines, "{format}");
+        let mut calls = HashMap::new();
+        for event in &decoded.events {
+            *calls.entry(event.key).or_insert(0_u64) += 1;
+            assert!(event.country.as_str() != "ZZ" && event.asn >= 64_512, "{format} {event:?}");
+        }
+        assert!(calls.remove(&KeyId::ANONYMOUS).is_some_and(|calls| calls >= said.anonymous), "{format}");
+        let known: u64 = calls.iter().filter(|(key, _)| listed.contains(key)).map(|(_, calls)| calls).sum();
+        let unknown: u64 =
+            calls.iter().filter(|(key, _)| !listed.contains(key)).map(|(_, calls)| calls).sum();
+        assert!(known > 1_700 && unknown > 0, "{format}: {known} and {unknown}");
+        let definitions = format!("{:?}", decoded.definitions);
+        assert!(definitions.contains(shape) && !definitions.contains("kt_live_"), "{format}");
+    }
+}
+
+#[test]
+fn the_country_in_a_record_is_that_of_its_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    generate(&args(&out, "--events 2000 --keys 200 --countries 40")).unwrap();
+    let config = keytide_config::Geo {
+        country: Some(out.join("geo/country.mmdb")),
+        asn: Some(out.join("geo/asn.mmdb")),
+        trusted_proxies: Vec::new(),
+    };
+    let (geo, _) = Geo::open(&config).unwrap();
+    let mut countries = HashSet::new();
+    for record in records(&contents(&out)).into_iter().flatten().flatten() {
+        let address: IpAddr = record["ip"].as_str().unwrap().parse().unwrap();
+        let (country, asn) = geo.locate(address);
+        assert_eq!(country.as_str(), record["country"].as_str().unwrap());
+        assert!((64_512..64_512 + 160).contains(&asn));
+        countries.insert(country);
+    }
+    assert!(countries.len() > 20, "{}", countries.len());
+}
+
+#[test]
+fn a_folder_with_something_in_it_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("precious"), "x").unwrap();
+    let error = generate(&args(folder.path(), "--events 1")).unwrap_err();
+    assert!(error.to_string().contains("isn't empty"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn options_have_limits() {
+    for options in [
+        "--events 0",
+        "--keys 0",
+        "--keys 1000001",
+        "--routes 0",
+        "--countries 41",
+        "--partitions 0",
+        "--span 0s",
+        "--span 367d",
+        "--span 9000h",
+        "--start 1969-12-31T23:59:59Z",
+        "--late 1.1",
+        "--late -0.1",
+        "--late NaN",
+        "--zipf 11",
+        "--format xml",
+    ] {
+        let arguments = ["generate", "--out", "x"].into_iter().chain(options.split_whitespace());
+        assert!(Command::try_parse_from(arguments).is_err(), "{options}");
+    }
+    for options in [
+        "--events 1 --keys 1 --routes 1 --countries 1 --span 1ms",
+        "--events 50 --keys 1 --start 1970-01-01T00:00:00Z --late 1 --duplicates 1 --broken 1 --out-of-order 1",
+        "--events 20 --keys 7 --span 8784h --zipf 10 --partitions 9",
+    ] {
+        let (said, files) = generated(options);
+        let lines: usize = records(&files).iter().map(Vec::len).sum();
+        assert_eq!(said.lines, lines as u64, "{options}");
+    }
+}
+
+#[test]
+fn the_example_is_made_by_this_generator() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
+    let committed = contents(&examples.join("data"));
+    let options = "--events 3000 --keys 40 --routes 12 --countries 6 --partitions 2 --gzip --out-of-order 0.02 \
+                   --late 0.0003334 --duplicates 0.01 --broken 0.0006667";
+    let (_, mut made) = generated(options);
+    made.remove("/keytide.toml");
+    let differing: Vec<_> =
+        made.iter().filter(|(name, bytes)| committed.get(*name) != Some(*bytes)).collect();
+    assert!(
+        differing.is_empty() && made.len() == committed.len(),
+        "make config/examples/data again: {options}"
+    );
+
+    let job = JobConfig::load(&examples.join("replay.toml"), std::iter::empty()).unwrap().job;
+    let tables = tables::read(&job.tables, job.sources.iter().map(|source| &source.keys.hash)).unwrap();
+    assert!(!tables.changes.is_empty() && tables.dead_letters.is_empty() && tables.warnings.is_empty());
+    assert!(Geo::open(&job.geo).unwrap().1.is_empty());
+}

@@ -4,4 +4,5 @@
 pub mod decode;
 pub mod file;
 pub mod geo;
+pub mod ingest;
 pub mod tables;

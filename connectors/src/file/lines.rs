@@ -30,6 +30,8 @@ pub struct Block {
     len: usize,
     line_bytes: usize,
     streamed: Option<TooLong>,
+    /// Bytes of the stream that it stands for, ends of lines and what was passed over included.
+    pub bytes: u64,
     /// Nothing follows in this partition.
     pub last: bool,
 }
@@ -206,7 +208,7 @@ impl Lines {
         let offset = self.offset;
         self.offset += passed;
         let last = self.ended && self.carry.is_empty();
-        Block { offset, text, len, line_bytes: cut.line_bytes, streamed, last }
+        Block { offset, text, len, line_bytes: cut.line_bytes, streamed, bytes: passed, last }
     }
 }
 

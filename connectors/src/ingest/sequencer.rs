@@ -1,0 +1,504 @@
+//! The coordinator of a bounded run: merges the partitions, judges lateness, cuts ticks.
+//!
+//! Pure: event times in, decisions out; no I/O, no clock, no threads. Every decision is taken at one record and
+//! is a function of the records before it and the look-aheads named below, so chunks (how much was read or
+//! decoded at once, and when) change nothing.
+//!
+//! * **Running maximum** of a partition: its greatest event time so far, in offset order. A record more than
+//!   [`LEAP_MS`] beyond it is accepted but only remembered; once [`LEAP_RECORDS`] remembered ones lie beyond,
+//!   the maximum goes to the smallest of them and on from each to the next that is within `LEAP_MS`. So one
+//!   stray line makes nothing late, and a real gap costs 63 records of patience. It starts as the smallest time
+//!   among the partition's first [`START_EVENTS`] events (fewer at its end or within [`START_RECORDS`] records;
+//!   0 where there is none): a stray first line does no harm either.
+//! * **Late**: behind the running maximum of the records before it by more than
+//!   `out_of_orderness + allowed_lateness`.
+//! * **Merge**: a partition's key is its running maximum after its next record. The smallest key goes first
+//!   (the lowest partition among equals) and keeps its turn while its key is at most [`SKEW_MS`] above the
+//!   second smallest. So no partition is read more than a minute (and one leap) ahead of the slowest, and
+//!   files that follow each other in time are read one after the other.
+//! * **Watermark**: the minimum over unfinished partitions of (running maximum - out_of_orderness), each at
+//!   most `now`; once all are finished the greatest of them; never back.
+//! * **Ticks** are dense from `now`, which is left to the tables. A tick is cut before a record that exceeds
+//!   `tick_records`, and before a record, or the end of a partition, that would raise the watermark more than
+//!   [`STEP_MS`] above the previous tick's, unless the tick has no record yet: a gap is jumped at once.
+//!
+//! Only the partition that has its turn can be missing records; before the first turn it is any partition
+//! whose start isn't known. [`Sequencer::waits_for`] tells which; feeding it is all that is needed to go on.
+//!
+//! Cost per record: a few ns, as runs of one partition touch only its times; a turn costs O(log partitions).
+
+use std::collections::{BTreeSet, VecDeque};
+
+use keytide_dataflow::model::{EventTime, Tick, TickInfo};
+
+/// A record further beyond its partition's running maximum doesn't move it alone.
+pub const LEAP_MS: u64 = 3_600_000;
+/// So many records beyond do.
+pub const LEAP_RECORDS: usize = 64;
+/// Events among which a partition's running maximum starts.
+pub const START_EVENTS: usize = 64;
+/// Records, dead letters included, among which these events are looked for.
+pub const START_RECORDS: usize = 256;
+/// How far a partition may run ahead of the slowest one.
+pub const SKEW_MS: u64 = 60_000;
+/// How far one tick may raise the watermark.
+pub const STEP_MS: u64 = 60_000;
+
+/// What the decisions depend on besides the records.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// The run's time: the first tick, and the greatest watermark.
+    pub now: Tick,
+    /// `[windows].out_of_orderness`.
+    pub out_of_orderness_ms: u64,
+    /// `[windows].allowed_lateness`.
+    pub allowed_lateness_ms: u64,
+    /// Records (events and dead letters) in one tick, at least 1.
+    pub tick_records: usize,
+}
+
+/// Consecutive records of one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// The events' times.
+    pub times: Vec<EventTime>,
+    /// For each dead letter the number of the chunk's events before it; ascending.
+    pub letters: Vec<usize>,
+    /// Nothing follows in this partition.
+    pub last: bool,
+}
+
+impl Chunk {
+    fn records(&self) -> usize {
+        self.times.len() + self.letters.len()
+    }
+}
+
+/// One decision; in order they are the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The next records of a partition are in the open tick.
+    Take(Slice),
+    /// The open tick is complete, the next one opens.
+    Close(TickInfo),
+}
+
+/// Consecutive records of one partition and one chunk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// The partition.
+    pub partition: usize,
+    /// How many events.
+    pub events: usize,
+    /// How many dead letters.
+    pub letters: usize,
+    /// Late events: which of the slice, and by how many milliseconds (more than 0).
+    pub late: Vec<(usize, u32)>,
+}
+
+impl Slice {
+    fn flush(&mut self, decide: &mut impl FnMut(Decision)) {
+        if self.events + self.letters > 0 {
+            let next = Self { partition: self.partition, ..Self::default() };
+            decide(Decision::Take(std::mem::replace(self, next)));
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Sequencer {
+    lanes: Vec<Lane>,
+    /// Partitions whose start isn't known yet.
+    starting: usize,
+    /// Keys of the waiting partitions: started, unfinished, not having the turn.
+    keys: BTreeSet<(EventTime, usize)>,
+    /// Running maxima of the same partitions.
+    maxima: BTreeSet<(EventTime, usize)>,
+    turn: Option<Turn>,
+    /// The greatest running maximum of a finished partition.
+    finished_maximum: EventTime,
+    open: OpenTick,
+    tolerance_ms: u64,
+    finished: bool,
+}
+
+/// The partition that is being read.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    partition: usize,
+    /// The greatest key it may go on with.
+    key_limit: EventTime,
+    /// The smallest running maximum of the waiting partitions.
+    others: EventTime,
+}
+
+/// How a turn ends.
+enum Pause {
+    /// No records are there yet.
+    Starved,
+    /// Another partition is behind.
+    Passed,
+    /// The partition is at its end.
+    Ended,
+}
+
+impl Sequencer {
+    /// A run over so many partitions, and its first tick, which is the tables'.
+    #[must_use]
+    pub fn new(rules: &Rules, partitions: usize) -> (Self, TickInfo) {
+        let mut open = OpenTick {
+            now: rules.now,
+            out_of_orderness_ms: rules.out_of_orderness_ms,
+            record_limit: rules.tick_records.max(1),
+            tick: rules.now,
+            records: 0,
+            before: 0,
+            watermark: 0,
+        };
+        let tables = open.close(false);
+        let sequencer = Self {
+            lanes: (0..partitions).map(|_| Lane::default()).collect(),
+            starting: partitions,
+            keys: BTreeSet::new(),
+            maxima: BTreeSet::new(),
+            turn: None,
+            finished_maximum: 0,
+            open,
+            tolerance_ms: rules.out_of_orderness_ms.saturating_add(rules.allowed_lateness_ms),
+            finished: false,
+        };
+        (sequencer, tables)
+    }
+
+    /// Adds the next records of a partition. Nothing may follow its last chunk.
+    pub fn push(&mut self, partition: usize, chunk: Chunk) {
+        let lane = &mut self.lanes[partition];
+        debug_assert!(!lane.ended, "nothing follows a partition's last chunk");
+        lane.ended = chunk.last;
+        if chunk.records() > 0 {
+            lane.chunks.push_back(chunk);
+        }
+        if lane.clock.is_none() && lane.start() {
+            self.starting -= 1;
+            self.wait(partition);
+        }
+    }
+
+    /// Whether it can't go on without more records of this partition.
+    #[must_use]
+    pub fn waits_for(&self, partition: usize) -> bool {
+        let lane = &self.lanes[partition];
+        let has_turn = self.turn.is_some_and(|turn| turn.partition == partition);
+        !lane.ended && (lane.clock.is_none() || has_turn && lane.chunks.is_empty())
+    }
+
+    /// Whether this partition's start is known: it is read one block at a time until then.
+    #[must_use]
+    pub fn has_started(&self, partition: usize) -> bool {
+        self.lanes[partition].clock.is_some()
+    }
+
+    /// The partition that has its turn.
+    #[must_use]
+    pub fn turn(&self) -> Option<usize> {
+        self.turn.map(|turn| turn.partition)
+    }
+
+    /// Whether the last tick was closed.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Decides as far as the records reach.
+    pub fn advance(&mut self, mut decide: impl FnMut(Decision)) {
+        if self.starting > 0 || self.finished {
+            return;
+        }
+        while let Some(turn) = self.turn.take().or_else(|| self.next_turn()) {
+            match self.run(turn, &mut decide) {
+                Pause::Starved => {
+                    self.turn = Some(turn);
+                    return;
+                }
+                Pause::Passed => self.wait(turn.partition),
+                Pause::Ended => self.end(turn.partition, &mut decide),
+            }
+        }
+        self.finished = true;
+        decide(Decision::Close(self.open.close(true)));
+    }
+
+    /// Lines a partition up for its next turn, unless it is at its end.
+    fn wait(&mut self, partition: usize) {
+        let lane = &self.lanes[partition];
+        if let (Some(clock), Some(record)) = (&lane.clock, lane.head()) {
+            self.keys.insert((clock.after(record), partition));
+            self.maxima.insert((clock.maximum, partition));
+        }
+    }
+
+    fn next_turn(&mut self) -> Option<Turn> {
+        let (_, partition) = self.keys.pop_first()?;
+        let maximum = self.lanes[partition].clock.as_ref().map_or(0, |clock| clock.maximum);
+        self.maxima.remove(&(maximum, partition));
+        let key_limit =
+            self.keys.first().map_or(EventTime::MAX, |(second, _)| second.saturating_add(SKEW_MS));
+        let others = self.maxima.first().map_or(EventTime::MAX, |&(maximum, _)| maximum);
+        // Changes nothing after the first turn: it is how the watermark starts.
+        self.open.raise(maximum.min(others));
+        Some(Turn { partition, key_limit, others })
+    }
+
+    /// Takes records of one partition while it has its turn.
+    fn run(&mut self, turn: Turn, decide: &mut impl FnMut(Decision)) -> Pause {
+        let Lane { chunks, event, letter, ended, clock } = &mut self.lanes[turn.partition];
+        let open = &mut self.open;
+        let Some(clock) = clock else { return Pause::Starved };
+        let mut slice = Slice { partition: turn.partition, ..Slice::default() };
+        while let Some(chunk) = chunks.front() {
+            // A run of events that need no closer look.
+            if open.records > 0 && open.room() > 0 {
+                let bound = turn.key_limit.min(clock.near()).min(open.near(turn.others));
+                let next_letter = chunk.letters.get(*letter).map_or(usize::MAX, |&next| next.max(*event));
+                let end = next_letter.min(chunk.times.len()).min(*event + open.room());
+                let taken = clock.run(&chunk.times[*event..end], bound, self.tolerance_ms);
+                *event += taken;
+                slice.events += taken;
+                open.records += taken;
+                open.raise(clock.maximum.min(turn.others));
+            }
+            // One record by the rules.
+            if let Some(record) = head_of(chunk, *event, *letter) {
+                let maximum = clock.after(record);
+                if maximum > turn.key_limit {
+                    slice.flush(decide);
+                    return Pause::Passed;
+                }
+                if open.room() == 0 || open.is_leap(maximum.min(turn.others)) {
+                    slice.flush(decide);
+                    decide(Decision::Close(open.close(false)));
+                }
+                if let Record::Event(time) = record {
+                    let behind = clock.maximum.saturating_sub(time);
+                    if behind > self.tolerance_ms {
+                        slice.late.push((slice.events, u32::try_from(behind).unwrap_or(u32::MAX)));
+                    }
+                    clock.advance(time);
+                    *event += 1;
+                    slice.events += 1;
+                } else {
+                    *letter += 1;
+                    slice.letters += 1;
+                }
+                open.records += 1;
+                open.raise(maximum.min(turn.others));
+            }
+            if *event + *letter == chunk.records() {
+                slice.flush(decide);
+                chunks.pop_front();
+                (*event, *letter) = (0, 0);
+            }
+        }
+        if *ended { Pause::Ended } else { Pause::Starved }
+    }
+
+    /// A partition leaves the minimum.
+    fn end(&mut self, partition: usize, decide: &mut impl FnMut(Decision)) {
+        if let Some(clock) = &self.lanes[partition].clock {
+            self.finished_maximum = self.finished_maximum.max(clock.maximum);
+        }
+        let maximum = self.maxima.first().map_or(self.finished_maximum, |&(maximum, _)| maximum);
+        if self.open.is_leap(maximum) {
+            decide(Decision::Close(self.open.close(false)));
+        }
+        self.open.raise(maximum);
+    }
+}
+
+/// The tick that is being filled.
+#[derive(Debug)]
+struct OpenTick {
+    now: Tick,
+    out_of_orderness_ms: u64,
+    record_limit: usize,
+    tick: Tick,
+    records: usize,
+    /// The previous tick's watermark.
+    before: EventTime,
+    watermark: EventTime,
+}
+
+impl OpenTick {
+    /// The watermark when this is the smallest running maximum.
+    fn watermark_of(&self, maximum: EventTime) -> EventTime {
+        maximum.saturating_sub(self.out_of_orderness_ms).min(self.now)
+    }
+
+    fn raise(&mut self, maximum: EventTime) {
+        self.watermark = self.watermark.max(self.watermark_of(maximum));
+    }
+
+    /// Records that it may still take.
+    fn room(&self) -> usize {
+        self.record_limit - self.records
+    }
+
+    /// Whether such a running maximum must wait for the next tick.
+    fn is_leap(&self, maximum: EventTime) -> bool {
+        self.records > 0 && self.watermark_of(maximum) > self.reach()
+    }
+
+    /// The greatest watermark of this tick, once it has a record.
+    fn reach(&self) -> EventTime {
+        self.watermark.max(self.before.saturating_add(STEP_MS))
+    }
+
+    /// How far a partition's running maximum may go in this tick, given the others' smallest.
+    fn near(&self, others: EventTime) -> EventTime {
+        let reach = self.reach();
+        let free = reach >= self.now || self.watermark_of(others) <= reach;
+        if free { EventTime::MAX } else { reach.saturating_add(self.out_of_orderness_ms) }
+    }
+
+    fn close(&mut self, last: bool) -> TickInfo {
+        let info = TickInfo {
+            tick: self.tick,
+            watermark_before: self.before,
+            watermark: self.watermark,
+            cadence: self.watermark,
+            last,
+        };
+        self.tick += 1;
+        self.records = 0;
+        self.before = self.watermark;
+        info
+    }
+}
+
+/// A partition: its records that wait for a decision.
+#[derive(Debug, Default)]
+struct Lane {
+    /// None of them is used up.
+    chunks: VecDeque<Chunk>,
+    /// The next event and dead letter of the first chunk.
+    event: usize,
+    letter: usize,
+    ended: bool,
+    /// `None` until the start is known.
+    clock: Option<Clock>,
+}
+
+#[derive(Clone, Copy)]
+enum Record {
+    Event(EventTime),
+    Letter,
+}
+
+fn head_of(chunk: &Chunk, event: usize, letter: usize) -> Option<Record> {
+    match (chunk.times.get(event), chunk.letters.get(letter)) {
+        (time, Some(&events_before)) if events_before <= event || time.is_none() => Some(Record::Letter),
+        (time, _) => time.copied().map(Record::Event),
+    }
+}
+
+impl Lane {
+    fn head(&self) -> Option<Record> {
+        self.chunks.front().and_then(|chunk| head_of(chunk, self.event, self.letter))
+    }
+
+    /// Starts the clock if the look-ahead is complete. Whether it is.
+    fn start(&mut self) -> bool {
+        let (mut records, mut events) = (0, 0);
+        let mut minimum = None::<EventTime>;
+        'look: for chunk in &self.chunks {
+            let (mut event, mut letter) = (0, 0);
+            while let Some(record) = head_of(chunk, event, letter) {
+                if let Record::Event(time) = record {
+                    minimum = Some(minimum.map_or(time, |minimum| minimum.min(time)));
+                    event += 1;
+                    events += 1;
+                } else {
+                    letter += 1;
+                }
+                records += 1;
+                if events == START_EVENTS || records == START_RECORDS {
+                    break 'look;
+                }
+            }
+        }
+        let complete = events == START_EVENTS || records == START_RECORDS || self.ended;
+        self.clock = complete.then(|| Clock { maximum: minimum.unwrap_or(0), beyond: Vec::new() });
+        complete
+    }
+}
+
+/// A partition's running maximum.
+#[derive(Debug)]
+struct Clock {
+    maximum: EventTime,
+    /// Times more than [`LEAP_MS`] beyond it, ascending, fewer than [`LEAP_RECORDS`].
+    beyond: Vec<EventTime>,
+}
+
+impl Clock {
+    /// The maximum after a record.
+    fn after(&self, record: Record) -> EventTime {
+        let Record::Event(time) = record else { return self.maximum };
+        let is_leap = self.is_beyond(time);
+        if is_leap && self.beyond.len() + 1 < LEAP_RECORDS {
+            return self.maximum;
+        }
+        let (below, above) = self.beyond.split_at(self.beyond.partition_point(|&other| other <= time));
+        let start = if is_leap { below.first().copied().unwrap_or(time) } else { self.maximum.max(time) };
+        let mut maximum = start;
+        for &next in below.iter().chain([&time]).chain(above) {
+            if next > maximum.saturating_add(LEAP_MS) {
+                break;
+            }
+            maximum = maximum.max(next);
+        }
+        maximum
+    }
+
+    fn is_beyond(&self, time: EventTime) -> bool {
+        time > self.maximum.saturating_add(LEAP_MS)
+    }
+
+    /// Takes an event.
+    fn advance(&mut self, time: EventTime) {
+        let maximum = self.after(Record::Event(time));
+        if self.is_beyond(time) {
+            self.beyond.insert(self.beyond.partition_point(|&other| other <= time), time);
+        }
+        self.maximum = maximum;
+        let reached = self.beyond.partition_point(|&other| !self.is_beyond(other));
+        self.beyond.drain(..reached);
+    }
+
+    /// Events up to this time only raise the maximum to themselves.
+    fn near(&self) -> EventTime {
+        let reach = self.maximum.saturating_add(LEAP_MS);
+        self.beyond.first().map_or(reach, |&first| reach.min(first - LEAP_MS - 1))
+    }
+
+    /// Takes the events at the beginning of `times` that are at most `bound`, which is at most
+    /// [`near`](Self::near), and not late. How many.
+    fn run(&mut self, times: &[EventTime], bound: EventTime, tolerance_ms: u64) -> usize {
+        let mut maximum = self.maximum;
+        let mut taken = 0;
+        for &time in times {
+            if time > bound || maximum.saturating_sub(time) > tolerance_ms {
+                break;
+            }
+            maximum = maximum.max(time);
+            taken += 1;
+        }
+        self.maximum = maximum;
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! The sequencer's surroundings: decoded blocks in, in whatever order they are finished; messages out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::vec;
+
+use keytide_dataflow::model::{AccessEvent, Tick, TickInfo};
+
+use super::Message;
+use super::sequencer::{Chunk, Decision, Rules, Sequencer, Slice};
+use crate::decode::DeadLetter;
+
+/// Events of partly taken blocks are gathered to about so many in a message.
+const GATHERED_EVENTS: usize = 4_096;
+
+/// A decoded block.
+pub(super) struct Deposit {
+    pub(super) partition: usize,
+    /// Its number among the partition's blocks.
+    pub(super) serial: u64,
+    /// Who is given its events.
+    pub(super) worker: usize,
+    pub(super) events: Vec<AccessEvent>,
+    pub(super) letters: Vec<DeadLetter>,
+    pub(super) chunk: Chunk,
+    /// What it counts for against the read-ahead, in bytes.
+    pub(super) weight: usize,
+}
+
+impl Deposit {
+    /// What the sequencer is told of a block.
+    pub(super) fn chunk(events: &[AccessEvent], letters: &[DeadLetter], last: bool) -> Chunk {
+        let times = events.iter().map(|event| event.time).collect();
+        Chunk { times, letters: letters.iter().map(|letter| letter.events_before).collect(), last }
+    }
+}
+
+/// What the stage sends.
+pub(super) enum Sending {
+    To(usize, Message),
+    /// To all workers.
+    Tick(TickInfo),
+}
+
+/// What came of some deposits.
+#[derive(Default)]
+pub(super) struct Output {
+    pub(super) sendings: Vec<Sending>,
+    /// Read-ahead that was used up, in bytes.
+    pub(super) released: usize,
+    pub(super) events: u64,
+    pub(super) late: u64,
+    pub(super) dead_letters: u64,
+}
+
+/// The one place where the order is made; run by one thread at a time.
+pub(super) struct Stage {
+    sequencer: Sequencer,
+    assembly: Assembly,
+    /// Partitions that were given blocks since [`take_touched`](Self::take_touched).
+    touched: Vec<usize>,
+}
+
+impl Stage {
+    pub(super) fn new(rules: &Rules, partitions: usize, workers: usize) -> Self {
+        let (sequencer, tables) = Sequencer::new(rules, partitions);
+        let mut assembly = Assembly {
+            lanes: (0..partitions).map(|_| Lane::default()).collect(),
+            tick: tables.tick,
+            gathered: vec![Vec::new(); workers],
+            letters: Vec::new(),
+            output: Output::default(),
+        };
+        assembly.apply(Decision::Close(tables));
+        Self { sequencer, assembly, touched: Vec::new() }
+    }
+
+    pub(super) fn sequencer(&self) -> &Sequencer {
+        &self.sequencer
+    }
+
+    pub(super) fn take_touched(&mut self) -> Vec<usize> {
+        mem::take(&mut self.touched)
+    }
+
+    pub(super) fn run(&mut self, deposits: Vec<Deposit>) -> Output {
+        for deposit in deposits {
+            let partition = deposit.partition;
+            self.touched.push(partition);
+            let lane = &mut self.assembly.lanes[partition];
+            lane.early.insert(deposit.serial, deposit);
+            while let Some(deposit) = lane.early.remove(&lane.next_serial) {
+                lane.next_serial += 1;
+                if deposit.events.is_empty() && deposit.letters.is_empty() {
+                    self.assembly.output.released += deposit.weight;
+                } else {
+                    lane.blocks.push_back(Block {
+                        left: deposit.events.len() + deposit.letters.len(),
+                        events: deposit.events,
+                        taken: 0,
+                        letters: deposit.letters.into_iter(),
+                        worker: deposit.worker,
+                        weight: deposit.weight,
+                    });
+                }
+                self.sequencer.push(partition, deposit.chunk);
+            }
+        }
+        self.sequencer.advance(|decision| self.assembly.apply(decision));
+        mem::take(&mut self.assembly.output)
+    }
+}
+
+/// The sequencer's decisions carried out.
+struct Assembly {
+    lanes: Vec<Lane>,
+    /// The open tick.
+    tick: Tick,
+    /// The open tick's events of partly taken blocks, by worker.
+    gathered: Vec<Vec<AccessEvent>>,
+    /// The open tick's dead letters that aren't sent yet.
+    letters: Vec<DeadLetter>,
+    output: Output,
+}
+
+#[derive(Default)]
+struct Lane {
+    next_serial: u64,
+    /// Blocks that were finished before one that precedes them.
+    early: BTreeMap<u64, Deposit>,
+    blocks: VecDeque<Block>,
+}
+
+struct Block {
+    events: Vec<AccessEvent>,
+    /// How many of them were taken.
+    taken: usize,
+    letters: vec::IntoIter<DeadLetter>,
+    /// Records that weren't taken.
+    left: usize,
+    worker: usize,
+    weight: usize,
+}
+
+impl Assembly {
+    fn apply(&mut self, decision: Decision) {
+        match decision {
+            Decision::Take(slice) => self.take(&slice),
+            Decision::Close(info) => {
+                for worker in 0..self.gathered.len() {
+                    self.send_gathered(worker);
+                }
+                self.send_letters();
+                self.output.sendings.push(Sending::Tick(info));
+                self.tick = info.tick + 1;
+            }
+        }
+    }
+
+    fn take(&mut self, slice: &Slice) {
+        let blocks = &mut self.lanes[slice.partition].blocks;
+        let Some(block) = blocks.front_mut() else { return };
+        let worker = block.worker;
+        let end = block.taken + slice.events;
+        for &(index, late_ms) in &slice.late {
+            block.events[block.taken + index].late_ms = late_ms;
+        }
+        if slice.events > 0 && slice.events == block.events.len() {
+            let events = mem::take(&mut block.events);
+            self.output.sendings.push(Sending::To(worker, Message::Events { tick: self.tick, events }));
+        } else {
+            self.gathered[worker].extend_from_slice(&block.events[block.taken..end]);
+        }
+        self.letters.extend(block.letters.by_ref().take(slice.letters));
+        self.output.events += slice.events as u64;
+        self.output.late += slice.late.len() as u64;
+        self.output.dead_letters += slice.letters as u64;
+        block.taken = end;
+        block.left -= slice.events + slice.letters;
+        if block.left == 0 {
+            self.output.released += block.weight;
+            blocks.pop_front();
+        }
+        if self.gathered[worker].len() >= GATHERED_EVENTS {
+            self.send_gathered(worker);
+        }
+        if self.letters.len() >= GATHERED_EVENTS {
+            self.send_letters();
+        }
+    }
+
+    fn send(&mut self, worker: usize, message: Message) {
+        self.output.sendings.push(Sending::To(worker, message));
+    }
+
+    fn send_gathered(&mut self, worker: usize) {
+        let events = mem::take(&mut self.gathered[worker]);
+        if !events.is_empty() {
+            self.send(worker, Message::Events { tick: self.tick, events });
+        }
+    }
+
+    fn send_letters(&mut self) {
+        let letters = mem::take(&mut self.letters);
+        if !letters.is_empty() {
+            self.send(0, Message::DeadLetters { tick: self.tick, letters });
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! What the threads share under one lock: who reads what next, what waits for whom, who sleeps.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::thread::Thread;
+
+use keytide_dataflow::model::{Definition, EventTime};
+
+use super::stage::{Deposit, Output, Sending, Stage};
+use super::{Counts, IngestError, Message, Options};
+use crate::file::{Cut, Partition};
+
+/// The first reads of a partition are small: only its start is wanted.
+const START_CUT_BYTES: usize = 32 << 10;
+const START_CUT_LINES: usize = 64;
+/// Blocks shrink when many partitions are read side by side, down to this.
+const SHARED_BLOCK_BYTES: usize = 16 << 10;
+
+pub(super) struct State {
+    bounds: Bounds,
+    lanes: Vec<Lane>,
+    /// Partitions that the sequencer waits for, none of whose blocks is on the way.
+    wanted: BTreeSet<usize>,
+    /// Partitions that may be read ahead, by how far they were read.
+    ahead: BTreeSet<(EventTime, usize)>,
+    /// Bytes of decoded blocks that wait for the sequencer.
+    ahead_bytes: usize,
+    /// Partitions read beyond their start and not to their end.
+    begun: usize,
+    /// Partitions whose files may be open, the one read last at the back.
+    open_files: VecDeque<usize>,
+    /// Decoded blocks that the stage hasn't seen.
+    inbox: Vec<Deposit>,
+    /// `None` while a thread runs it.
+    stage: Option<Box<Stage>>,
+    queues: Vec<Queue>,
+    /// Bytes of messages in all queues.
+    queued_bytes: usize,
+    threads: Vec<Sleeper>,
+    counts: Counts,
+    /// Bytes of the origins read so far.
+    bytes_read: u64,
+    finished: bool,
+    stopped: bool,
+    error: Option<Arc<IngestError>>,
+}
+
+struct Bounds {
+    ahead_bytes: usize,
+    queue_bytes: usize,
+    open_files: usize,
+    block_bytes: usize,
+    line_bytes: usize,
+}
+
+struct Lane {
+    /// `None` while a thread reads it, and once it was read to its end.
+    partition: Option<Partition>,
+    /// Number of the next block.
+    serial: u64,
+    /// Blocks taken and not deposited.
+    on_the_way: usize,
+    started: bool,
+    begun: bool,
+    /// Time of the last event that was read.
+    reached: EventTime,
+    bytes_read: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<(usize, Message)>,
+    /// Its worker's place in `threads`.
+    thread: Option<usize>,
+}
+
+struct Sleeper {
+    thread: Thread,
+    /// Found nothing to do and wants to be woken when there is.
+    idle: bool,
+}
+
+/// A block to be read.
+pub(super) struct Task {
+    pub(super) index: usize,
+    pub(super) partition: Partition,
+    pub(super) serial: u64,
+    pub(super) cut: Cut,
+    /// A read that is needed to start, and doesn't count as read-ahead.
+    pub(super) is_start: bool,
+}
+
+impl State {
+    pub(super) fn new(partitions: Vec<Partition>, options: &Options) -> Self {
+        let lane = |partition| Lane {
+            partition: Some(partition),
+            serial: 0,
+            on_the_way: 0,
+            started: false,
+            begun: false,
+            reached: 0,
+            bytes_read: 0,
+        };
+        Self {
+            bounds: Bounds {
+                ahead_bytes: options.ahead_bytes.max(1),
+                queue_bytes: options.queue_bytes.max(1),
+                open_files: options.open_files.max(1),
+                block_bytes: options.limits.block_bytes.max(1),
+                line_bytes: options.limits.message_bytes,
+            },
+            wanted: (0..partitions.len()).collect(),
+            lanes: partitions.into_iter().map(lane).collect(),
+            ahead: BTreeSet::new(),
+            ahead_bytes: 0,
+            begun: 0,
+            open_files: VecDeque::new(),
+            inbox: Vec::new(),
+            stage: None,
+            queues: (0..options.workers.get()).map(|_| Queue::default()).collect(),
+            queued_bytes: 0,
+            threads: Vec::new(),
+            counts: Counts::default(),
+            bytes_read: 0,
+            finished: false,
+            stopped: false,
+            error: None,
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    pub(super) fn error(&self) -> Option<Arc<IngestError>> {
+        self.error.clone()
+    }
+
+    /// Whether nothing will be read or sequenced any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.finished || self.stopped || self.error.is_some()
+    }
+
+    pub(super) fn is_closed(&self, worker: usize) -> bool {
+        self.is_over() && self.queues[worker].messages.is_empty()
+    }
+
+    pub(super) fn has_message(&self, worker: usize) -> bool {
+        !self.queues[worker].messages.is_empty()
+    }
+
+    /// Enters a thread; its place.
+    pub(super) fn enter(&mut self, thread: Thread, worker: Option<usize>) -> usize {
+        let place = self.threads.len();
+        self.threads.push(Sleeper { thread, idle: false });
+        if let Some(worker) = worker {
+            self.queues[worker].thread = Some(place);
+        }
+        place
+    }
+
+    pub(super) fn set_idle(&mut self, place: usize) {
+        self.threads[place].idle = true;
+    }
+
+    /// The partition to read next, if one may be read now: what the sequencer waits for, else the one that was
+    /// read least far.
+    fn next_partition(&self) -> Option<usize> {
+        if self.is_over() || self.queued_bytes >= self.bounds.queue_bytes {
+            return None;
+        }
+        let ahead = || if self.ahead_bytes < self.bounds.ahead_bytes { self.ahead.first() } else { None };
+        self.wanted.first().copied().or_else(|| ahead().map(|&(_, partition)| partition))
+    }
+
+    pub(super) fn has_task(&self) -> bool {
+        self.next_partition().is_some()
+    }
+
+    pub(super) fn take_task(&mut self) -> Option<Task> {
+        let index = self.next_partition()?;
+        let lane = &mut self.lanes[index];
+        let partition = lane.partition.take()?;
+        self.wanted.remove(&index);
+        self.ahead.remove(&(lane.reached, index));
+        if lane.started && !lane.begun {
+            lane.begun = true;
+            self.begun += 1;
+        }
+        lane.on_the_way += 1;
+        let serial = lane.serial;
+        lane.serial += 1;
+        let Bounds { ahead_bytes, block_bytes, line_bytes, .. } = self.bounds;
+        let cut = if lane.started {
+            let share = (ahead_bytes / self.begun.max(1)).max(SHARED_BLOCK_BYTES);
+            Cut { bytes: block_bytes.min(share), lines: usize::MAX, line_bytes }
+        } else {
+            Cut { bytes: block_bytes.min(START_CUT_BYTES), lines: START_CUT_LINES, line_bytes }
+        };
+        Some(Task { index, partition, serial, cut, is_start: !lane.started })
+    }
+
+    /// Takes a partition back once its block was read, so that others may read the next one meanwhile.
+    pub(super) fn give_back(&mut self, index: usize, partition: Partition, bytes: u64, last: bool) {
+        let lane = &mut self.lanes[index];
+        self.counts.bytes += bytes;
+        self.bytes_read += partition.bytes_read() - lane.bytes_read;
+        lane.bytes_read = partition.bytes_read();
+        self.open_files.retain(|&other| other != index);
+        if last {
+            self.begun -= usize::from(lane.begun);
+            return;
+        }
+        lane.partition = Some(partition);
+        if lane.started {
+            self.ahead.insert((lane.reached, index));
+        }
+        self.open_files.push_back(index);
+        if self.open_files.len() > self.bounds.open_files
+            && let Some(oldest) = self.open_files.pop_front()
+            && let Some(partition) = &mut self.lanes[oldest].partition
+        {
+            partition.pause();
+        }
+    }
+
+    /// Adds a decoded block, with the definitions that its events rely on.
+    pub(super) fn deposit(&mut self, deposit: Deposit, definitions: Vec<Definition>) {
+        let lane = &mut self.lanes[deposit.partition];
+        lane.on_the_way -= 1;
+        if let Some(&reached) = deposit.chunk.times.last() {
+            if self.ahead.remove(&(lane.reached, deposit.partition)) {
+                self.ahead.insert((reached, deposit.partition));
+            }
+            lane.reached = reached;
+        }
+        self.ahead_bytes += deposit.weight;
+        if !definitions.is_empty() && self.error.is_none() {
+            self.push(deposit.worker, Message::Definitions(definitions));
+        }
+        self.inbox.push(deposit);
+    }
+
+    /// The stage and what it has to do, unless another thread runs it.
+    pub(super) fn take_stage(&mut self) -> Option<Box<Stage>> {
+        self.stage.take()
+    }
+
+    pub(super) fn take_inbox(&mut self) -> Vec<Deposit> {
+        std::mem::take(&mut self.inbox)
+    }
+
+    /// Takes the stage back once the inbox is empty: what it waits for now is wanted.
+    pub(super) fn rest(&mut self, mut stage: Box<Stage>) {
+        let touched = stage.take_touched();
+        let sequencer = stage.sequencer();
+        for index in touched.into_iter().chain(sequencer.turn()) {
+            let lane = &mut self.lanes[index];
+            if !lane.started && sequencer.has_started(index) {
+                lane.started = true;
+                if lane.partition.is_some() {
+                    self.ahead.insert((lane.reached, index));
+                }
+            }
+            if sequencer.waits_for(index) && lane.on_the_way == 0 && lane.partition.is_some() {
+                self.wanted.insert(index);
+            }
+        }
+        self.finished = sequencer.is_finished();
+        self.stage = Some(stage);
+    }
+
+    /// Sends what the stage made.
+    pub(super) fn deliver(&mut self, output: Output) {
+        self.ahead_bytes -= output.released;
+        self.counts.events += output.events;
+        self.counts.late += output.late;
+        self.counts.dead_letters += output.dead_letters;
+        if self.error.is_some() {
+            return;
+        }
+        for sending in output.sendings {
+            match sending {
+                Sending::To(worker, message) => self.push(worker, message),
+                Sending::Tick(info) => {
+                    for worker in 0..self.queues.len() {
+                        self.push(worker, Message::Tick(info));
+                    }
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, worker: usize, message: Message) {
+        let bytes = message.bytes();
+        self.queued_bytes += bytes;
+        let queue = &mut self.queues[worker];
+        queue.messages.push_back((bytes, message));
+        if let Some(place) = queue.thread {
+            self.threads[place].thread.unpark();
+        }
+    }
+
+    pub(super) fn pop(&mut self, worker: usize) -> Option<Message> {
+        let (bytes, message) = self.queues[worker].messages.pop_front()?;
+        self.queued_bytes -= bytes;
+        Some(message)
+    }
+
+    /// Wakes the threads that sleep for want of something to do, if there is.
+    pub(super) fn wake(&mut self) {
+        if self.has_task() || self.is_over() {
+            for sleeper in self.threads.iter_mut().filter(|sleeper| sleeper.idle) {
+                sleeper.idle = false;
+                sleeper.thread.unpark();
+            }
+        }
+    }
+
+    /// Ends the run: nothing more is read or decided. What is queued stays.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+        self.wake_all();
+    }
+
+    /// Ends the run with an error; the first one counts. What is queued is dropped.
+    pub(super) fn fail(&mut self, error: IngestError) {
+        self.error.get_or_insert_with(|| Arc::new(error));
+        self.queues.iter_mut().for_each(|queue| queue.messages.clear());
+        self.queued_bytes = 0;
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.threads.iter().for_each(|sleeper| sleeper.thread.unpark());
+    }
+}

@@ -36,7 +36,8 @@ impl<'a> Files<'a> {
     /// Writes everything but the events.
     pub(super) fn create(args: &'a Args, population: &Population) -> anyhow::Result<Self> {
         let out = args.out.as_path();
-        if out.is_dir() && fs::read_dir(out)?.next().is_some() {
+        // A folder that can't be listed can't be written to either: making the others says why.
+        if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
             bail!("{} isn't empty: name another folder, or empty it", out.display());
         }
         for folder in [out.join("tables"), out.join("geo")] {

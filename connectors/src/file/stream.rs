@@ -466,6 +466,14 @@ mod tests {
         assert!(matches!(replaced.unwrap_err(), FileError::Changed { .. }));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_read_to_its_end() {
+        let mut device = resolve("/dev/null").unwrap().remove(0);
+        assert_eq!((device.path().as_deref(), device.bytes()), (Some("/dev/null"), None));
+        assert_eq!(read(&mut device, &CUT, Partition::pause).unwrap(), []);
+    }
+
     #[test]
     fn an_error_in_the_middle_names_the_byte() {
         struct Broken;

@@ -31,10 +31,10 @@
 //!    which is also how timely's workers sleep: a worker that parks in `step_or_park` is woken as well.
 //! 5. A panic in `work` ends the run with [`IngestError::Panicked`]; nobody waits for what was lost.
 //!
-//! **Limits** (defaults): 64 MiB of decoded blocks read ahead, 64 MiB of messages in all queues together, and
-//! beyond both at most one block a thread and one block (at most 64 records before its turn comes near) a
-//! partition. 10,000 partitions, each not yet read beyond its start, take about 100 MB. 128 files are open at a
-//! time, and one more a thread.
+//! **Limits** (defaults): 64 MiB of decoded blocks read ahead and 64 MiB of messages in all queues together;
+//! beyond both at most one block a thread and one a partition, which is at most 64 lines (about 9 KB) until the
+//! partition's start is known, so 10,000 files of which few are read at a time take about 100 MB. 128 files are
+//! open at a time, and one more a thread. The cost over reading and decoding is about 10 ns an event.
 
 mod decode;
 pub mod sequencer;
@@ -330,9 +330,10 @@ impl Ingest {
             state.wake();
         }
 
-        let expected = me.events + me.events / 8;
+        // Room for a little more than last time; none that a partition's start would hold on to.
+        let expected = if task.is_start { 0 } else { me.events + me.events / 8 };
         let decoder = me.decoder(self.partitions[index].source_index, &self.decoders);
-        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let number = u32::try_from(index).expect("fewer than 2^32 partitions fit in memory");
         let decoded = decode::decode(&block, number, decoder, self.latest, self.line_bytes, expected);
         me.events = decoded.events.len();
         let weight = if task.is_start {
@@ -475,7 +476,8 @@ impl Drop for PanicGuard<'_> {
 }
 
 /// Threads that only read, decode and sequence. Dropping them ends the run, unless it is over, and waits for
-/// them.
+/// them; one that reads from a silent pipe ends when the pipe does.
+#[must_use = "dropping the threads ends the run"]
 pub struct DecodeThreads {
     ingest: Arc<Ingest>,
     threads: Vec<JoinHandle<()>>,

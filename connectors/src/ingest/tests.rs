@@ -152,7 +152,20 @@ impl Lockstep {
     }
 }
 
+/// Lets the others go on when a worker ends, be it by a panic.
+struct Leave<'a>(&'a Lockstep, usize);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut done) = self.0.done.lock() {
+            done[self.1] = Tick::MAX;
+        }
+        self.0.changed.notify_all();
+    }
+}
+
 fn run_worker(ingest: &Ingest, worker: usize, lockstep: &Lockstep) -> Vec<Message> {
+    let _leave = Leave(lockstep, worker);
     let mut me = ingest.enter_worker(worker);
     let mut messages = Vec::new();
     let mut turn = worker;
@@ -168,10 +181,7 @@ fn run_worker(ingest: &Ingest, worker: usize, lockstep: &Lockstep) -> Vec<Messag
                     lockstep.finish(worker, tick);
                 }
             }
-            None if ingest.is_closed(worker) => {
-                lockstep.finish(worker, Tick::MAX);
-                return messages;
-            }
+            None if ingest.is_closed(worker) => return messages,
             None if busy || ingest.work(&mut me) => {}
             None => ingest.wait(&me),
         }
@@ -323,9 +333,10 @@ fn the_tables_tick_comes_first_and_an_empty_input_ends() {
 
 #[test]
 fn what_is_refused_keeps_its_place_and_its_traces() {
-    let future = NOW + FUTURE_MS + 1;
-    let line = format!("{BASE} bad {future} {BASE} {future} bad");
-    let text = format!("{BASE}\n{line}\n{}\n{}", NOW + FUTURE_MS, "x".repeat(70));
+    let latest = NOW + FUTURE_MS;
+    let future = latest + 1;
+    let line = format!("{BASE} bad {future} {latest} {future} bad");
+    let text = format!("{BASE}\n{line}\n{latest}\n{}", "x".repeat(70));
     let limits = Limits { message_bytes: 69, ..Limits::default() };
     let ingest = start(memory(&[&text]), &Options { limits, ..options(1) });
     let messages = run_all(&ingest, 1, 0).remove(0);

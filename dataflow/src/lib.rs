@@ -7,3 +7,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod model;
+mod operators;
+mod render;
+mod row;
+pub mod state;
+mod window;
+
+pub use operators::Publish;
+pub use render::{Dataflow, Options, render};
+pub use row::*;
+pub use window::Level;

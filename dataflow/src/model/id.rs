@@ -135,7 +135,7 @@ impl NameId {
 
 /// The string behind an identity. Sent before, or with, the first record that uses it; sending it again
 /// does no harm.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Definition {
     /// A key whose id is a name (`hash = "none"`).
     Key {

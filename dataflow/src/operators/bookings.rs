@@ -1,0 +1,275 @@
+//! Bookings: what keys used, booked to the subscriptions they belong to.
+//!
+//! The operator of `usage` by key, with a second duty: whatever is counted once its minute is closed (by
+//! the close, or late) is booked to the subscription in force at the start of the hour, of the day and of
+//! the month it falls in, as an update of a linear collection. Differential sums it per subscription. So
+//! `subscription_usage` follows `usage` within a minute of event time, at a cost per changed minute of a
+//! key, not per event.
+//!
+//! When a key's owner changes for a window that is held, what was booked is taken back from the old
+//! subscription and booked to the new. When a window is evicted, its bookings are taken out of the
+//! collection one tick later: that frees memory and means nothing to readers, who have forgotten the window
+//! by then. (Not in the same tick, which may bring the window's last bookings.)
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::by_tick::Closing;
+use super::owners::OwnerChange;
+use super::usage::{ByKey, UsageMetric};
+use super::windowed::{Metric, Settings, Windowed, WindowedRow};
+use crate::model::{AccessEvent, EventTime, KeyId, NameId, Tick};
+use crate::row::{OwnedUsage, Owner, Usage};
+use crate::state::{Durable, Shard, StateId};
+
+type ByKeyMetric = UsageMetric<ByKey>;
+
+/// The first level of `usage` that `subscription_usage` has.
+const FIRST: usize = 1;
+
+/// A subscription in a window: (subscription, index of the level in `usage`, start).
+pub(crate) type SubscriptionWindow = (NameId, u8, EventTime);
+
+/// A booking as an update of a collection.
+pub(crate) type Booking = (SubscriptionWindow, Tick, Booked);
+
+/// Usage and distinct keys as a linear difference. Arithmetic wraps, so that taking back is exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Booked {
+    pub(crate) usage: Usage,
+    pub(crate) keys: u64,
+}
+
+impl Booked {
+    fn fields(&mut self) -> [&mut u64; 8] {
+        let Usage { calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls } =
+            &mut self.usage;
+        [calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls, &mut self.keys]
+    }
+}
+
+impl IsZero for Booked {
+    fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Semigroup for Booked {
+    fn plus_equals(&mut self, other: &Self) {
+        let mut other = *other;
+        for (sum, part) in self.fields().into_iter().zip(other.fields()) {
+            *sum = sum.wrapping_add(*part);
+        }
+    }
+}
+
+impl Monoid for Booked {
+    fn zero() -> Self {
+        Self::default()
+    }
+}
+
+impl Abelian for Booked {
+    fn negate(&mut self) {
+        for field in self.fields() {
+            *field = field.wrapping_neg();
+        }
+    }
+}
+
+/// `usage` by key, and which subscription each key's windows are booked to.
+pub(crate) struct Bookings {
+    windowed: Windowed<ByKeyMetric>,
+    booked_to: BookedTo,
+    /// Sums of windows that the last tick evicted.
+    evicted: Sums,
+    /// Rows were taken back and aren't in the collection downstream yet.
+    restored: bool,
+}
+
+/// By (level, start) and key: the subscription. Keys without an owner aren't booked.
+type BookedTo = BTreeMap<(u8, EventTime), HashMap<KeyId, NameId>>;
+
+/// A tick's bookings, summed.
+type Sums = HashMap<SubscriptionWindow, Booked>;
+
+fn add(sums: &mut Sums, window: SubscriptionWindow, booked: &Booked, take_back: bool) {
+    let mut booked = *booked;
+    if take_back {
+        booked.negate();
+    }
+    sums.entry(window).or_default().plus_equals(&booked);
+}
+
+fn levels() -> impl Iterator<Item = (usize, u8)> {
+    (FIRST..ByKeyMetric::LEVELS.len()).zip(1..)
+}
+
+impl Bookings {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            windowed: Windowed::new(settings),
+            booked_to: BTreeMap::new(),
+            evicted: Sums::new(),
+            restored: false,
+        }
+    }
+
+    pub(crate) fn close(
+        state: &mut Self,
+        events: Vec<Rc<Vec<AccessEvent>>>,
+        owners: Vec<Vec<OwnerChange>>,
+        closing: Closing<'_, Booking>,
+    ) {
+        let info = closing.info;
+        let mut sums = Sums::new();
+        if std::mem::take(&mut state.restored) {
+            state.book_again(info.watermark_before, &mut sums);
+        } else {
+            for (window, booked) in &state.evicted {
+                add(&mut sums, *window, booked, true);
+            }
+        }
+        state.evicted.clear();
+        let changed = state.windowed.change_context(owners.into_iter().flatten().collect());
+        state.re_attribute(&changed, info.watermark_before, &mut sums);
+
+        let Self { windowed, booked_to, evicted, .. } = state;
+        // What is booked is collected first: the operator can't be asked for owners while it works.
+        let mut additions: Vec<(usize, EventTime, KeyId, Usage)> = Vec::new();
+        let mut book = |level: usize, start: EventTime, key: &KeyId, usage: &Usage| {
+            additions.push((level, start, *key, *usage));
+        };
+        windowed.add_events(events.iter().map(|batch| batch.as_slice()), info, &mut book);
+        windowed.close_windows(info, &mut book);
+        for (level, start, key, usage) in additions {
+            if !windowed.context.know(key) {
+                continue;
+            }
+            for (at, place) in levels().filter(|(at, _)| *at >= level) {
+                let window = ByKeyMetric::LEVELS[at].start(start);
+                let of_window = booked_to.entry((place, window)).or_default();
+                let known = of_window.get(&key).copied();
+                let subscription = known.unwrap_or_else(|| windowed.context.at(key, window).subscription);
+                if subscription.is_some() {
+                    if known.is_none() {
+                        of_window.insert(key, subscription);
+                    }
+                    let booked = Booked { usage, keys: u64::from(known.is_none()) };
+                    add(&mut sums, (subscription, place, window), &booked, false);
+                }
+            }
+        }
+        // Before the rows go, which say how much was booked.
+        for (at, place) in levels() {
+            let held_from = ByKeyMetric::LEVELS[at].held_from(info.watermark);
+            while let Some(entry) =
+                booked_to.range((place, 0)..(place, held_from)).next().map(|entry| *entry.0)
+            {
+                for (key, subscription) in booked_to.remove(&entry).into_iter().flatten() {
+                    let usage = windowed.own(at, entry.1, &key).copied().unwrap_or_default();
+                    add(evicted, (subscription, place, entry.1), &Booked { usage, keys: 1 }, false);
+                }
+            }
+        }
+        windowed.publish(info, closing.output);
+
+        let mut updates: Vec<Booking> =
+            sums.into_iter().map(|(window, booked)| (window, info.tick, booked)).collect();
+        updates.retain(|(_, _, booked)| !booked.is_zero());
+        closing.downstream.push(updates);
+    }
+
+    /// Everything that is booked, as if for the first time.
+    fn book_again(&self, watermark: EventTime, sums: &mut Sums) {
+        for ((place, start), keys) in &self.booked_to {
+            for (key, subscription) in keys {
+                let usage =
+                    self.booked_usage(usize::from(*place), *start, key, watermark).unwrap_or_default();
+                add(sums, (*subscription, *place, *start), &Booked { usage, keys: 1 }, false);
+            }
+        }
+    }
+
+    /// Books the held windows of keys whose owners changed to whom they belong now.
+    fn re_attribute(&mut self, changed: &[KeyId], watermark: EventTime, sums: &mut Sums) {
+        if changed.is_empty() {
+            return;
+        }
+        for (at, place) in levels() {
+            for start in self.windowed.starts(at, FIRST) {
+                for key in changed {
+                    let Some(usage) = self.booked_usage(at, start, key, watermark) else { continue };
+                    let now = self.windowed.context.at(*key, start).subscription;
+                    let of_window = self.booked_to.entry((place, start)).or_default();
+                    let before =
+                        if now.is_some() { of_window.insert(*key, now) } else { of_window.remove(key) };
+                    if before == Some(now) {
+                        continue;
+                    }
+                    let booked = Booked { usage, keys: 1 };
+                    if let Some(before) = before {
+                        add(sums, (before, place, start), &booked, true);
+                    }
+                    if now.is_some() {
+                        add(sums, (now, place, start), &booked, false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a key used in a window, as far as its minutes are closed.
+    fn booked_usage(&self, at: usize, start: EventTime, key: &KeyId, watermark: EventTime) -> Option<Usage> {
+        let open: Vec<EventTime> =
+            ByKeyMetric::LEVELS.iter().map(|level| level.open_from(watermark)).collect();
+        self.windowed.content(at, start, key, &open, FIRST)
+    }
+}
+
+/// The state as rows.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum BookingsRow {
+    Window(WindowedRow<KeyId, Usage, OwnedUsage, KeyId, (KeyId, EventTime, Owner)>),
+    BookedTo { level: u8, start: EventTime, key: KeyId, subscription: NameId },
+}
+
+impl Durable for Bookings {
+    const ID: StateId = StateId::Usage;
+    type Row = BookingsRow;
+
+    fn rows_out(&self, out: &mut dyn FnMut(BookingsRow)) {
+        self.windowed.rows_out(&mut |row| out(BookingsRow::Window(row)));
+        for ((level, start), keys) in &self.booked_to {
+            for (key, subscription) in keys {
+                out(BookingsRow::BookedTo {
+                    level: *level,
+                    start: *start,
+                    key: *key,
+                    subscription: *subscription,
+                });
+            }
+        }
+    }
+
+    fn row_in(&mut self, row: BookingsRow) {
+        match row {
+            BookingsRow::Window(row) => self.windowed.row_in(row),
+            BookingsRow::BookedTo { level, start, key, subscription } => {
+                self.booked_to.entry((level, start)).or_default().insert(key, subscription);
+                self.restored = true;
+            }
+        }
+    }
+
+    fn shard(row: &BookingsRow) -> Shard {
+        match row {
+            BookingsRow::Window(row) => <Windowed<ByKeyMetric> as Durable>::shard(row),
+            BookingsRow::BookedTo { key, .. } => Shard::Of(key.shard()),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The shell of every stateful operator: stash by tick, act once per closed tick, in order.
+//!
+//! Time contract: the operator acts on tick `t` when no input can bring more of `t`, in the order of ticks,
+//! exactly once for *every* tick of the control stream, whether it holds records or not. What it puts out
+//! carries time `t`. It holds a capability for a tick from the tick's control record until it acted on it.
+//!
+//! Records of ticks for which no control record ever comes would be held for ever; the driver sends one for
+//! each tick before it closes the tick.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use timely::Container;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::{ParallelizationContract, Pipeline};
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Stream, StreamVec};
+
+use crate::model::{Tick, TickInfo};
+use crate::row::Output;
+use crate::state::Registered;
+
+/// Where a worker's results go, shared by its operators.
+pub(crate) type SharedOutput = Rc<RefCell<dyn Output>>;
+
+/// What an operator may do while a tick closes.
+pub(crate) struct Closing<'a, D> {
+    /// The tick.
+    pub(crate) info: &'a TickInfo,
+    /// Containers for the operator's output stream.
+    pub(crate) downstream: &'a mut Vec<Vec<D>>,
+    /// Results that leave the dataflow.
+    pub(crate) output: &'a mut dyn Output,
+}
+
+/// An operator with one durable state and two data inputs. `logic` is a `fn`: it can remember nothing but
+/// `state`.
+pub(crate) fn by_tick<'scope, S, A, PA, B, PB, D>(
+    name: &str,
+    control: StreamVec<'scope, Tick, TickInfo>,
+    (first, first_pact): (Stream<'scope, Tick, A>, PA),
+    (second, second_pact): (Stream<'scope, Tick, B>, PB),
+    state: Registered<S>,
+    output: &SharedOutput,
+    logic: fn(&mut S, Vec<A>, Vec<B>, Closing<'_, D>),
+) -> StreamVec<'scope, Tick, D>
+where
+    S: 'static,
+    A: Container,
+    B: Container,
+    PA: ParallelizationContract<Tick, A> + 'static,
+    PB: ParallelizationContract<Tick, B> + 'static,
+    D: Clone + 'static,
+{
+    let mut builder = OperatorBuilder::new(name.to_owned(), control.scope());
+    let mut control_input = builder.new_input(control, Pipeline);
+    let mut first_input = builder.new_input(first, first_pact);
+    let mut second_input = builder.new_input(second, second_pact);
+    let (downstream_output, stream) = builder.new_output();
+    let output = Rc::clone(output);
+    builder.build(move |_capabilities| {
+        let mut downstream_output =
+            OutputBuilder::<_, CapacityContainerBuilder<Vec<D>>>::from(downstream_output);
+        let mut ticks = BTreeMap::new();
+        let mut first_stash: BTreeMap<Tick, Vec<A>> = BTreeMap::new();
+        let mut second_stash: BTreeMap<Tick, Vec<B>> = BTreeMap::new();
+        move |frontiers| {
+            control_input.for_each(|capability, infos| {
+                for info in infos.drain(..) {
+                    ticks.insert(info.tick, (capability.retain(0), info));
+                }
+            });
+            first_input.for_each(|capability, data| {
+                first_stash.entry(*capability.time()).or_default().push(std::mem::take(data));
+            });
+            second_input.for_each(|capability, data| {
+                second_stash.entry(*capability.time()).or_default().push(std::mem::take(data));
+            });
+            let mut downstream = Vec::new();
+            let mut session_output = downstream_output.activate();
+            while let Some(entry) = ticks.first_entry() {
+                if frontiers.iter().any(|frontier| frontier.less_equal(entry.key())) {
+                    break;
+                }
+                let (tick, (capability, info)) = entry.remove_entry();
+                state.with(|state| {
+                    logic(
+                        state,
+                        first_stash.remove(&tick).unwrap_or_default(),
+                        second_stash.remove(&tick).unwrap_or_default(),
+                        Closing {
+                            info: &info,
+                            downstream: &mut downstream,
+                            output: &mut *output.borrow_mut(),
+                        },
+                    );
+                });
+                let mut session = session_output.session(&capability);
+                for mut container in downstream.drain(..) {
+                    if !container.is_empty() {
+                        session.give_container(&mut container);
+                    }
+                }
+            }
+        }
+    });
+    stream
+}

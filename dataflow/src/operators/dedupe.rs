@@ -1,0 +1,226 @@
+//! Deduplication: each request is counted once.
+//!
+//! Of records with the same request id the earliest tick wins, within a tick the lowest position (partition,
+//! offset, index); all others are duplicates, whatever else they say. An id is forgotten when the watermark
+//! passes its event's time + `dedupe_horizon`; a record that arrives later than that can't be proven new: it
+//! is listed as late and not counted. A record without an id is its own identity; it counts as long as its
+//! month is held.
+//!
+//! Admission is judged by the watermark as the tick's records found it, so every operator downstream that
+//! judges by the same watermark finds a held window for each event that is passed on.
+//!
+//! 24 bytes an id plus the table's slack; forgotten ids are swept when the watermark moved by an eighth of
+//! the horizon, and are no longer consulted from the moment they are forgotten.
+
+use hashbrown::{HashMap, HashTable};
+use serde::{Deserialize, Serialize};
+
+use super::by_tick::Closing;
+use crate::model::{AccessEvent, EventTime, RequestId};
+use crate::row::{Counts, Late};
+use crate::state::{Durable, Shard, StateId};
+use crate::window::Level;
+
+/// Bits of an entry that hold the event time: enough for the year 2248.
+const TIME_BITS: u32 = 43;
+
+/// Tags run from 1 to this; 0 is no tick's.
+const TAGS: u64 = (1 << (64 - TIME_BITS)) - 1;
+
+/// An id that was seen: the time of the event that was counted, and a tag of the tick that saw it. A tag
+/// repeats after 2^21 - 1 ticks: no horizon is that long.
+#[derive(Clone, Copy)]
+struct Seen {
+    id: [u64; 2],
+    time_and_tag: u64,
+}
+
+impl Seen {
+    fn new(id: RequestId, time: EventTime, tag: u64) -> Self {
+        debug_assert!(time < 1 << TIME_BITS);
+        Self { id: halves(id), time_and_tag: time | tag << TIME_BITS }
+    }
+    fn time(&self) -> EventTime {
+        self.time_and_tag & ((1 << TIME_BITS) - 1)
+    }
+    fn tag(&self) -> u64 {
+        self.time_and_tag >> TIME_BITS
+    }
+}
+
+fn halves(id: RequestId) -> [u64; 2] {
+    [(id.0 >> 64) as u64, id.0 as u64]
+}
+
+/// What a request is exchanged by.
+pub(crate) fn shard(event: &AccessEvent) -> u64 {
+    if event.request.is_some() { halves(event.request)[0] } else { event.key.shard() }
+}
+
+/// Ids seen within the horizon, on one worker.
+pub(crate) struct Dedupe {
+    horizon_ms: u64,
+    seen: HashTable<Seen>,
+    swept_at: EventTime,
+    /// The current tick's tag.
+    tag: u64,
+}
+
+impl Dedupe {
+    pub(crate) fn new(horizon_ms: u64) -> Self {
+        Self { horizon_ms, seen: HashTable::new(), swept_at: 0, tag: 1 }
+    }
+
+    /// Judges a tick's events; leaves those that count.
+    pub(crate) fn close(
+        state: &mut Self,
+        mut batches: Vec<Vec<AccessEvent>>,
+        _: Vec<Vec<()>>,
+        closing: Closing<'_, AccessEvent>,
+    ) {
+        let watermark = closing.info.watermark_before;
+        let horizon_ms = state.horizon_ms;
+        let counted_from = Level::Month.held_from(watermark);
+        let forgotten = |time: EventTime| time + horizon_ms < watermark;
+        let admissible = |event: &AccessEvent| {
+            event.time >= counted_from && !(event.request.is_some() && forgotten(event.time))
+        };
+        let mut counts = Counts::default();
+        let mut late = Vec::new();
+        // Records that don't count, as (batch, index).
+        let mut dropped: Vec<(usize, usize)> = Vec::new();
+        // Made when the first id occurs twice in this tick: where each id's winner so far stands.
+        let mut winners: Option<HashMap<RequestId, (usize, usize)>> = None;
+
+        for (b, batch) in batches.iter().enumerate() {
+            for (i, event) in batch.iter().enumerate() {
+                if !admissible(event) {
+                    late.push(listed(event, watermark, false));
+                    dropped.push((b, i));
+                    continue;
+                }
+                if !event.request.is_some() {
+                    continue;
+                }
+                let id = halves(event.request);
+                let now = Seen::new(event.request, event.time, state.tag);
+                match state.seen.entry(id[1], |seen| seen.id == id, |seen| seen.id[1]) {
+                    hashbrown::hash_table::Entry::Vacant(vacant) => {
+                        vacant.insert(now);
+                    }
+                    hashbrown::hash_table::Entry::Occupied(mut occupied) => {
+                        let seen = occupied.get_mut();
+                        if forgotten(seen.time()) {
+                            *seen = now;
+                        } else if seen.tag() == state.tag {
+                            let winner = winners
+                                .get_or_insert_with(|| first_places(&batches[..b], &batch[..i], admissible))
+                                .entry(event.request)
+                                .or_insert((b, i));
+                            counts.duplicates += 1;
+                            if batches[winner.0][winner.1].position <= event.position {
+                                dropped.push((b, i));
+                            } else {
+                                dropped.push(*winner);
+                                *winner = (b, i);
+                                *seen = now;
+                            }
+                            continue;
+                        } else {
+                            counts.duplicates += 1;
+                            dropped.push((b, i));
+                            continue;
+                        }
+                    }
+                }
+                if let Some(winners) = &mut winners {
+                    winners.insert(event.request, (b, i));
+                }
+            }
+        }
+
+        // From the back, so that a removal doesn't move what is yet to be removed. Order within a tick has
+        // no meaning.
+        dropped.sort_unstable();
+        for (b, i) in dropped.into_iter().rev() {
+            batches[b].swap_remove(i);
+        }
+        for event in batches.iter().flatten() {
+            counts.events += 1;
+            if event.late_ms > 0 {
+                late.push(listed(event, watermark, true));
+            }
+        }
+        counts.late = late.len() as u64;
+        closing.downstream.append(&mut batches);
+        if !late.is_empty() {
+            closing.output.late(closing.info.tick, late);
+        }
+        closing.output.counts(closing.info.tick, counts);
+        state.end_tick(closing.info.watermark);
+    }
+
+    fn end_tick(&mut self, watermark: EventTime) {
+        self.tag = self.tag % TAGS + 1;
+        if watermark >= self.swept_at.saturating_add(self.horizon_ms / 8) {
+            let horizon_ms = self.horizon_ms;
+            self.seen.retain(|seen| seen.time() + horizon_ms >= watermark);
+            self.swept_at = watermark;
+        }
+    }
+}
+
+/// Where each id stands among the admissible records before the first one that repeats an id of its tick:
+/// each such id has one place.
+fn first_places(
+    batches: &[Vec<AccessEvent>],
+    batch: &[AccessEvent],
+    admissible: impl Fn(&AccessEvent) -> bool,
+) -> HashMap<RequestId, (usize, usize)> {
+    let mut places = HashMap::new();
+    for (b, batch) in batches.iter().map(Vec::as_slice).chain([batch]).enumerate() {
+        for (i, event) in batch.iter().enumerate() {
+            if event.request.is_some() && admissible(event) {
+                places.insert(event.request, (b, i));
+            }
+        }
+    }
+    places
+}
+
+fn listed(event: &AccessEvent, watermark: EventTime, counted: bool) -> Late {
+    let late_ms =
+        if event.late_ms > 0 { u64::from(event.late_ms) } else { watermark.saturating_sub(event.time) };
+    Late {
+        position: event.position,
+        key: event.key,
+        request: event.request,
+        time: event.time,
+        late_ms,
+        counted,
+    }
+}
+
+/// An id and the time of the event that was counted.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SeenRow(RequestId, EventTime);
+
+impl Durable for Dedupe {
+    const ID: StateId = StateId::Dedupe;
+    type Row = SeenRow;
+
+    fn rows_out(&self, out: &mut dyn FnMut(SeenRow)) {
+        for seen in &self.seen {
+            out(SeenRow(RequestId(u128::from(seen.id[0]) << 64 | u128::from(seen.id[1])), seen.time()));
+        }
+    }
+
+    fn row_in(&mut self, SeenRow(id, time): SeenRow) {
+        let seen = Seen::new(id, time, 0);
+        self.seen.insert_unique(seen.id[1], seen, |seen| seen.id[1]);
+    }
+
+    fn shard(row: &SeenRow) -> Shard {
+        Shard::Of(halves(row.0)[0])
+    }
+}

@@ -1,0 +1,231 @@
+//! `latency`: percentiles from integer log-linear histograms.
+//!
+//! A bucket is a latency's leading bit and the six bits after it: exact below 128 us, above it 1/64 of an
+//! octave wide, so the midpoint is within 1/128 (0.8 %) of any value in the bucket. Counts are integers and
+//! histograms add, so the result is the same bit for bit in whatever order and grouping events arrive.
+//! Percentiles are nearest-rank: the smallest value with at least p % of the calls at or below it.
+
+use std::marker::PhantomData;
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::windowed::{Accumulator, Group, Metric};
+use crate::model::{AccessEvent, EventTime, KeyId, RouteId};
+use crate::row::{Latency, Row, Rows, Scope};
+use crate::state::StateId;
+use crate::window::Level;
+
+const MANTISSA_BITS: u32 = 6;
+
+fn bucket(value: u64) -> u16 {
+    let exponent = (value | 1 << MANTISSA_BITS).ilog2() - MANTISSA_BITS;
+    let index = (u64::from(exponent) << MANTISSA_BITS) + (value >> exponent);
+    u16::try_from(index).expect("64 exponents of 64 buckets fit 16 bits")
+}
+
+fn midpoint(bucket: u16) -> u64 {
+    let bucket = u64::from(bucket);
+    let exponent = (bucket >> MANTISSA_BITS).saturating_sub(1);
+    let low = (bucket - (exponent << MANTISSA_BITS)) << exponent;
+    low + ((1 << exponent) - 1) / 2
+}
+
+/// A histogram of latencies in microseconds, with their exact sum and maximum.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Histogram {
+    calls: u64,
+    sum: u64,
+    max: u64,
+    /// (bucket, calls), in the order of buckets.
+    buckets: SmallVec<[(u16, u32); 4]>,
+}
+
+impl Histogram {
+    #[inline]
+    fn count(&mut self, bucket: u16, calls: u32) {
+        match self.buckets.binary_search_by_key(&bucket, |entry| entry.0) {
+            // A bucket that is full loses precision, not its place: 2^32 calls of one key in one bucket.
+            Ok(index) => self.buckets[index].1 = self.buckets[index].1.saturating_add(calls),
+            Err(index) => self.buckets.insert(index, (bucket, calls)),
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, value: u64) {
+        self.calls += 1;
+        self.sum = self.sum.saturating_add(value);
+        self.max = self.max.max(value);
+        self.count(bucket(value), 1);
+    }
+
+    fn summary(&self) -> Latency {
+        let counted: u64 = self.buckets.iter().map(|(_, calls)| u64::from(*calls)).sum();
+        let mut entries = self.buckets.iter();
+        let mut below = 0;
+        let mut value = 0;
+        // Ranks ascend, so one pass over the buckets serves all.
+        let mut percentile = |percent: u64| {
+            let rank = (counted * percent).div_ceil(100);
+            while below < rank {
+                let Some((bucket, calls)) = entries.next() else { break };
+                below += u64::from(*calls);
+                value = midpoint(*bucket).min(self.max);
+            }
+            value
+        };
+        let [p50_us, p90_us, p95_us, p99_us] = [50, 90, 95, 99].map(&mut percentile);
+        let mean_us = self.sum.checked_div(self.calls).unwrap_or(0);
+        Latency { calls: self.calls, p50_us, p90_us, p95_us, p99_us, max_us: self.max, mean_us }
+    }
+}
+
+impl Accumulator for Histogram {
+    fn merge(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.sum = self.sum.saturating_add(other.sum);
+        self.max = self.max.max(other.max);
+        if self.buckets.is_empty() {
+            self.buckets.clone_from(&other.buckets);
+        } else {
+            for (bucket, calls) in &other.buckets {
+                self.count(*bucket, *calls);
+            }
+        }
+    }
+}
+
+impl Group for RouteId {
+    fn shard(&self) -> u64 {
+        self.0
+    }
+}
+
+/// What a view with two scopes is about: keys, or routes over all keys.
+pub(crate) trait ScopeOf: 'static {
+    type Group: Group;
+    fn of(event: &AccessEvent) -> Self::Group;
+    fn scope(group: Self::Group) -> Scope;
+}
+
+/// Scope `key`.
+pub(crate) struct OfKey;
+
+impl ScopeOf for OfKey {
+    type Group = KeyId;
+    #[inline]
+    fn of(event: &AccessEvent) -> KeyId {
+        event.key
+    }
+    fn scope(group: KeyId) -> Scope {
+        Scope::Key(group)
+    }
+}
+
+/// Scope `route`.
+pub(crate) struct OfRoute;
+
+impl ScopeOf for OfRoute {
+    type Group = RouteId;
+    #[inline]
+    fn of(event: &AccessEvent) -> RouteId {
+        event.route
+    }
+    fn scope(group: RouteId) -> Scope {
+        Scope::Route(group)
+    }
+}
+
+/// `latency` of one scope.
+pub(crate) struct LatencyMetric<S>(PhantomData<S>);
+
+pub(crate) trait LatencyState: ScopeOf {
+    const ID: StateId;
+}
+impl LatencyState for OfKey {
+    const ID: StateId = StateId::LatencyByKey;
+}
+impl LatencyState for OfRoute {
+    const ID: StateId = StateId::LatencyByRoute;
+}
+
+impl<S: LatencyState> Metric for LatencyMetric<S> {
+    const ID: StateId = S::ID;
+    const LEVELS: &'static [Level] = &[Level::FiveMinutes, Level::Hour, Level::Day];
+    type Group = S::Group;
+    type Acc = Histogram;
+    type Context = ();
+    type RowGroup = Scope;
+    type Value = Latency;
+
+    #[inline]
+    fn group(event: &AccessEvent) -> Option<S::Group> {
+        event.latency().map(|_| S::of(event))
+    }
+    #[inline]
+    fn observe(acc: &mut Histogram, event: &AccessEvent) {
+        acc.record(event.latency_us);
+    }
+    fn subject(_: &S::Group) {}
+    fn row_group(group: S::Group) -> Scope {
+        S::scope(group)
+    }
+    fn value(acc: Option<&Histogram>, _: &S::Group, _: EventTime, (): &()) -> Option<Latency> {
+        acc.map(Histogram::summary)
+    }
+    fn rows(rows: Vec<Row<Scope, Latency>>) -> Rows {
+        Rows::Latency(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn small_values_and_the_ends_are_exact() {
+        for value in 0..128 {
+            assert_eq!(midpoint(bucket(value)), value);
+        }
+        assert!(bucket(u64::MAX) < u16::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn buckets_are_ordered_and_within_their_error(a in 0_u64..1 << 50, b in 0_u64..1 << 50) {
+            prop_assert_eq!(a.min(b), if bucket(a) <= bucket(b) { a.min(b) } else { b });
+            prop_assert!(midpoint(bucket(a)).abs_diff(a) * 128 <= a);
+        }
+
+        #[test]
+        fn percentiles_are_those_of_nearest_rank(mut values in prop::collection::vec(0_u64..1 << 42, 1..200)) {
+            let mut histogram = Histogram::default();
+            for value in &values {
+                histogram.record(*value);
+            }
+            values.sort_unstable();
+            let summary = histogram.summary();
+            for (percent, got) in [(50, summary.p50_us), (90, summary.p90_us), (95, summary.p95_us), (99, summary.p99_us)] {
+                let exact = values[(values.len() * percent).div_ceil(100) - 1];
+                prop_assert!(got.abs_diff(exact) * 100 <= exact, "p{percent}: {got} for {exact}");
+            }
+            prop_assert_eq!(summary.max_us, values[values.len() - 1]);
+        }
+
+        #[test]
+        fn histograms_add_up_in_any_grouping(values in prop::collection::vec((0_u64..1 << 42, 0_usize..4), 0..200)) {
+            let mut whole = Histogram::default();
+            let mut parts = vec![Histogram::default(); 4];
+            for (value, part) in values {
+                whole.record(value);
+                parts[part].record(value);
+            }
+            let mut sum = Histogram::default();
+            for part in parts.iter().rev() {
+                sum.merge(part);
+            }
+            prop_assert_eq!(sum, whole);
+        }
+    }
+}

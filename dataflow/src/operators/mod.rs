@@ -1,0 +1,18 @@
+//! The operators, one file each. Each header states what the operator emits at which time, what it holds
+//! back and when it forgets.
+
+pub(crate) mod assignments;
+pub(crate) mod bookings;
+pub(crate) mod by_tick;
+pub(crate) mod callers;
+pub(crate) mod dedupe;
+pub(crate) mod definitions;
+pub(crate) mod geo;
+pub(crate) mod latency;
+pub(crate) mod owners;
+pub(crate) mod subscription_usage;
+pub(crate) mod table_rows;
+pub(crate) mod usage;
+pub(crate) mod windowed;
+
+pub use windowed::Publish;

@@ -1,0 +1,106 @@
+//! The tables of subscriptions and plans: upserts become a collection of current rows.
+//!
+//! Of several changes of a row in one tick the one with the highest offset counts.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::by_tick::Closing;
+use crate::model::{NameId, TableChange, TableRow, Tick};
+use crate::state::{Durable, Shard, StateId};
+
+/// A row as an update of a collection.
+pub(crate) type TableRowChange = (TableRow, Tick, isize);
+
+/// Current rows on one worker.
+#[derive(Default)]
+pub(crate) struct TableRows {
+    rows: BTreeMap<Identity, TableRow>,
+    /// Rows were taken back and aren't in the collection downstream yet.
+    restored: bool,
+}
+
+/// A table and a row's identity in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Identity {
+    Subscription(NameId),
+    Plan(NameId),
+}
+
+/// The row's identity; `None` for rows of the table of keys, which has an operator of its own.
+fn identity(row: &TableRow) -> Option<Identity> {
+    match row {
+        TableRow::Key(_) => None,
+        TableRow::Subscription(row) => Some(Identity::Subscription(row.id)),
+        TableRow::Plan(row) => Some(Identity::Plan(row.id)),
+    }
+}
+
+/// What a change of any table is exchanged by.
+pub(crate) fn shard(row: &TableRow) -> u64 {
+    match row {
+        TableRow::Key(row) => row.key.shard(),
+        TableRow::Subscription(row) => row.id.0,
+        TableRow::Plan(row) => row.id.0,
+    }
+}
+
+impl TableRows {
+    pub(crate) fn close(
+        state: &mut Self,
+        changes: Vec<Vec<TableChange>>,
+        _: Vec<Vec<()>>,
+        closing: Closing<'_, TableRowChange>,
+    ) {
+        let tick = closing.info.tick;
+        let mut updates = Vec::new();
+        if std::mem::take(&mut state.restored) {
+            updates.extend(state.rows.values().map(|row| (row.clone(), tick, 1)));
+        }
+        let mut changes: Vec<TableChange> = changes.into_iter().flatten().collect();
+        changes.sort_by_key(|change| change.offset);
+        let mut newest = BTreeMap::new();
+        for change in changes {
+            if let Some(identity) = identity(&change.row) {
+                newest.insert(identity, change);
+            }
+        }
+        for (identity, change) in newest {
+            let old = if change.deleted {
+                state.rows.remove(&identity)
+            } else {
+                updates.push((change.row.clone(), tick, 1));
+                state.rows.insert(identity, change.row)
+            };
+            updates.extend(old.map(|row| (row, tick, -1)));
+        }
+        closing.downstream.push(updates);
+    }
+}
+
+/// A stored row.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StoredRow(TableRow);
+
+impl Durable for TableRows {
+    const ID: StateId = StateId::TableRows;
+    type Row = StoredRow;
+
+    fn rows_out(&self, out: &mut dyn FnMut(StoredRow)) {
+        for row in self.rows.values() {
+            out(StoredRow(row.clone()));
+        }
+    }
+
+    fn row_in(&mut self, StoredRow(row): StoredRow) {
+        if let Some(identity) = identity(&row) {
+            self.rows.insert(identity, row);
+            self.restored = true;
+        }
+    }
+
+    fn shard(row: &StoredRow) -> Shard {
+        Shard::Of(shard(&row.0))
+    }
+}

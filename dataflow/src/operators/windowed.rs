@@ -1,0 +1,733 @@
+//! Windowed meters: the mechanism behind every view, of which a metric is a thin definition ([`Metric`]).
+//!
+//! State is one flat hash map per level and window, from group to accumulator. An event is added to *one*
+//! window, at the finest level, while that window is open:
+//!
+//! ```text
+//!            event                    close (watermark >= end)      evict (watermark >= end + hold)
+//!              |  add                        |  merge upwards             |  last row, then forgotten
+//!              v                             v                            v
+//!   1m   [ open ] ... [ closed ] ... [ closed ] ...
+//!   1h   [ open: own part + its open minutes ] [ closed ] ...
+//! ```
+//!
+//! When a window closes, it is merged into its parent once, and stays for corrections until it is evicted;
+//! an event that arrives for a closed window is added to it and to each ancestor up to the first open one.
+//! So a closed window's map is its whole content, and an open window's content is its own map plus that of
+//! its open descendants, of which there are few. Per event this costs one look-up; per row one merge; no
+//! level costs anything per event but the finest.
+//!
+//! If the finest window of an event is evicted already, the event enters at the finest level that is still
+//! held; an evicted level is never re-created.
+//!
+//! Publication: [`Publish::Last`] puts out each row once, in its last version, when its window is evicted or
+//! the input ends. [`Publish::Changes`] puts out changed rows at their level's cadence. What touches many
+//! rows at once (a window that completes or becomes final, an owner that changes) goes through one queue,
+//! drained in the order (window, group), at most so many rows a tick. The limit belongs to each of 256 fixed
+//! buckets of groups, not to a worker.
+//!
+//! Every decision compares times with thresholds that the tick's [`TickInfo`] gives, so it depends neither
+//! on arrival order within a tick nor on the number of workers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
+
+use hashbrown::{HashMap, HashSet};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::by_tick::Closing;
+use crate::model::{AccessEvent, EventTime, TickInfo};
+use crate::row::{Output, Row, Rows};
+use crate::state::{Durable, Shard, StateId};
+use crate::window::Level;
+
+/// When rows are put out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publish {
+    /// Each row once, in its last version: for bounded runs.
+    Last,
+    /// Changed rows at their level's cadence; of what changes in bulk at most so many rows a tick.
+    Changes {
+        /// Rows that the queue lets out per tick, view and bucket of groups; there are 256 buckets.
+        bulk_rows: usize,
+    },
+}
+
+/// What all operators are configured by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) allowed_lateness_ms: u64,
+    pub(crate) publish: Publish,
+}
+
+/// What is accumulated for a group in a window.
+pub(crate) trait Accumulator: Clone + Default + Serialize + DeserializeOwned + 'static {
+    /// Adds the content of `other`: of disjoint sets of events, in any order and grouping.
+    fn merge(&mut self, other: &Self);
+}
+
+/// What is counted apart.
+pub(crate) trait Group: Copy + Ord + Hash + Serialize + DeserializeOwned + 'static {
+    /// What workers share groups by.
+    fn shard(&self) -> u64;
+
+    /// One of 256 buckets that the groups are dealt to, whatever the number of workers.
+    fn bucket(&self) -> u8 {
+        (self.shard() >> 24) as u8
+    }
+}
+
+/// What rows are joined with when they are put out.
+pub(crate) trait Context: Default + 'static {
+    /// What one fact of the context is about.
+    type Subject: Copy + Ord + Hash + Serialize + DeserializeOwned;
+    /// A change, as it arrives.
+    type Change: Clone + 'static;
+    /// A fact, as it is stored.
+    type Row: Serialize + DeserializeOwned;
+
+    /// Applies a tick's changes; returns the subjects whose facts changed. After a restore the first tick
+    /// brings every fact again: `all` says that what it doesn't bring is gone.
+    fn apply(&mut self, changes: Vec<Self::Change>, all: bool) -> Vec<Self::Subject>;
+    /// Every fact.
+    fn rows_out(&self, out: &mut dyn FnMut(Self::Row));
+    /// Takes a fact back.
+    fn row_in(&mut self, row: Self::Row);
+    /// Where a fact belongs.
+    fn shard(row: &Self::Row) -> u64;
+}
+
+/// No context.
+impl Context for () {
+    type Subject = ();
+    type Change = ();
+    type Row = ();
+
+    fn apply(&mut self, _: Vec<()>, _: bool) -> Vec<()> {
+        Vec::new()
+    }
+    fn rows_out(&self, _: &mut dyn FnMut(())) {}
+    fn row_in(&mut self, (): ()) {}
+    fn shard((): &()) -> u64 {
+        0
+    }
+}
+
+/// One metric: what is counted, by what, in which windows.
+pub(crate) trait Metric: 'static {
+    /// The name of its state.
+    const ID: StateId;
+    /// Its levels, finest first; each window lies within one of the next level.
+    const LEVELS: &'static [Level];
+    /// Whether windows feed the next level. Otherwise each level is given its content.
+    const FEEDS: bool = true;
+
+    /// What is counted apart.
+    type Group: Group;
+    /// What is accumulated.
+    type Acc: Accumulator;
+    /// What rows are joined with.
+    type Context: Context;
+    /// A row's group as the view names it.
+    type RowGroup;
+    /// A row's value.
+    type Value: Clone + Serialize + DeserializeOwned;
+
+    /// The event's group; `None`: the metric doesn't count it.
+    fn group(event: &AccessEvent) -> Option<Self::Group>;
+    /// Adds one event.
+    fn observe(acc: &mut Self::Acc, event: &AccessEvent);
+    /// Whose facts a row is joined with.
+    fn subject(group: &Self::Group) -> <Self::Context as Context>::Subject;
+    /// A row's group.
+    fn row_group(group: Self::Group) -> Self::RowGroup;
+    /// A row's value; `None` (no row) may only be answered where there is nothing accumulated.
+    fn value(
+        acc: Option<&Self::Acc>,
+        group: &Self::Group,
+        start: EventTime,
+        context: &Self::Context,
+    ) -> Option<Self::Value>;
+    /// Names the view.
+    fn rows(rows: Vec<Row<Self::RowGroup, Self::Value>>) -> Rows;
+}
+
+/// Part of a metric, accumulated where the events are, before it travels to its group's worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Partial<G, A> {
+    level: u8,
+    start: EventTime,
+    pub(crate) group: G,
+    acc: A,
+}
+
+#[derive(Clone, Default)]
+struct Slot<A> {
+    acc: A,
+    /// Listed in `touched` or in the finest level's `dirty`.
+    dirty: bool,
+}
+
+/// A row that waits: (start, index of its level, group).
+type Queued<M> = (EventTime, u8, <M as Metric>::Group);
+
+type Groups<M> = HashMap<<M as Metric>::Group, Slot<<M as Metric>::Acc>>;
+
+/// One level's windows in the order of their starts. Held windows are few: a search finds them.
+struct Windows<M: Metric> {
+    windows: Vec<(EventTime, Groups<M>)>,
+    /// Index that was used last.
+    recent: usize,
+}
+
+impl<M: Metric> Windows<M> {
+    fn get(&self, start: EventTime) -> Option<&Groups<M>> {
+        let index = self.windows.binary_search_by_key(&start, |window| window.0).ok()?;
+        Some(&self.windows[index].1)
+    }
+
+    fn get_or_open(&mut self, start: EventTime) -> &mut Groups<M> {
+        if self.windows.get(self.recent).is_none_or(|window| window.0 != start) {
+            self.recent =
+                self.windows.binary_search_by_key(&start, |window| window.0).unwrap_or_else(|index| {
+                    self.windows.insert(index, (start, HashMap::new()));
+                    index
+                });
+        }
+        &mut self.windows[self.recent].1
+    }
+
+    /// Takes out the windows that start before `bound`.
+    fn split_before(&mut self, bound: EventTime) -> Vec<(EventTime, Groups<M>)> {
+        let count = self.windows.partition_point(|window| window.0 < bound);
+        self.recent = 0;
+        self.windows.drain(..count).collect()
+    }
+}
+
+/// Per level, where windows that are held, open, ... begin.
+struct Thresholds {
+    held: Vec<EventTime>,
+    open: Vec<EventTime>,
+    incomplete: Vec<EventTime>,
+}
+
+impl Thresholds {
+    fn new(levels: &[Level], watermark: EventTime, allowed_lateness_ms: u64) -> Self {
+        Self {
+            held: levels.iter().map(|level| level.held_from(watermark)).collect(),
+            open: levels.iter().map(|level| level.open_from(watermark)).collect(),
+            incomplete: levels
+                .iter()
+                .map(|level| level.incomplete_from(watermark, allowed_lateness_ms))
+                .collect(),
+        }
+    }
+}
+
+/// The durable state of a metric on one worker.
+pub(crate) struct Windowed<M: Metric> {
+    settings: Settings,
+    levels: Vec<Windows<M>>,
+    pub(crate) context: M::Context,
+    /// Groups that changed since their level was last put out.
+    dirty: Vec<HashSet<(EventTime, M::Group)>>,
+    /// Subjects whose rows are to be put out again.
+    changed: BTreeSet<<M::Context as Context>::Subject>,
+    /// By bucket, what waits to be put out: rows of held windows (`None`), and values of evicted ones as they
+    /// were when they became final.
+    queue: BTreeMap<u8, BTreeMap<Queued<M>, Option<M::Value>>>,
+    /// The cadence clock at the previous tick.
+    cadence: u64,
+    /// Rows were taken back and no tick has ended since.
+    restored: bool,
+}
+
+/// Told of everything that is counted once its minute is closed: (index of the level at which it was
+/// added, start of that window, group, what was added).
+pub(crate) type Booked<'a, M> =
+    &'a mut dyn FnMut(usize, EventTime, &<M as Metric>::Group, &<M as Metric>::Acc);
+
+impl<M: Metric> Windowed<M> {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            levels: M::LEVELS.iter().map(|_| Windows { windows: Vec::new(), recent: 0 }).collect(),
+            context: M::Context::default(),
+            dirty: M::LEVELS.iter().map(|_| HashSet::new()).collect(),
+            changed: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            cadence: 0,
+            restored: false,
+        }
+    }
+
+    fn live(&self) -> bool {
+        matches!(self.settings.publish, Publish::Changes { .. })
+    }
+
+    /// Applies changes of the context; returns whose facts changed.
+    pub(crate) fn change_context(
+        &mut self,
+        changes: Vec<<M::Context as Context>::Change>,
+    ) -> Vec<<M::Context as Context>::Subject> {
+        let changed = self.context.apply(changes, self.restored);
+        if self.live() {
+            self.changed.extend(changed.iter().copied());
+        }
+        changed
+    }
+
+    /// Adds a tick's events.
+    pub(crate) fn add_events<'a>(
+        &mut self,
+        batches: impl Iterator<Item = &'a [AccessEvent]>,
+        info: &TickInfo,
+        booked: Booked<'_, M>,
+    ) {
+        let before = Thresholds::new(M::LEVELS, info.watermark_before, self.settings.allowed_lateness_ms);
+        let open_from = before.open[0];
+        let live = self.live();
+        let mut touched = Vec::new();
+        for batch in batches {
+            for event in batch {
+                let Some(group) = M::group(event) else { continue };
+                if event.time >= open_from {
+                    let start = M::LEVELS[0].start(event.time);
+                    let slot = self.levels[0].get_or_open(start).entry(group).or_default();
+                    M::observe(&mut slot.acc, event);
+                    if live && !slot.dirty {
+                        slot.dirty = true;
+                        touched.push((start, group));
+                    }
+                } else if let Some(level) = before.held.iter().position(|held| event.time >= *held) {
+                    let mut acc = M::Acc::default();
+                    M::observe(&mut acc, event);
+                    self.add(level, M::LEVELS[level].start(event.time), group, &acc, &before, booked);
+                }
+            }
+        }
+        for (start, group) in touched {
+            self.mark_dirty(0, start, group);
+        }
+    }
+
+    /// Adds a tick's partial accumulations, made with [`partials`].
+    pub(crate) fn add_partials(&mut self, batches: Vec<Vec<Partial<M::Group, M::Acc>>>, info: &TickInfo) {
+        let before = Thresholds::new(M::LEVELS, info.watermark_before, self.settings.allowed_lateness_ms);
+        for Partial { level, start, group, acc } in batches.into_iter().flatten() {
+            self.add(usize::from(level), start, group, &acc, &before, &mut |_, _, _, _| {});
+        }
+    }
+
+    /// Adds to a window that is held, and to the ancestors that it was merged into already.
+    fn add(
+        &mut self,
+        level: usize,
+        start: EventTime,
+        group: M::Group,
+        acc: &M::Acc,
+        before: &Thresholds,
+        booked: Booked<'_, M>,
+    ) {
+        let mut at = level;
+        loop {
+            let window = M::LEVELS[at].start(start);
+            self.levels[at].get_or_open(window).entry(group).or_default().acc.merge(acc);
+            if window >= before.open[at] || at + 1 == M::LEVELS.len() {
+                break;
+            }
+            at += 1;
+        }
+        if level > 0 || at > 0 {
+            booked(level, start, &group, acc);
+        }
+        if self.live() {
+            self.mark_dirty(level, start, group);
+        }
+    }
+
+    /// Replaces a row's content, for metrics whose levels don't feed each other.
+    pub(crate) fn set(&mut self, level: usize, start: EventTime, group: M::Group, acc: M::Acc)
+    where
+        M::Acc: PartialEq,
+    {
+        let slot = self.levels[level].get_or_open(start).entry(group).or_default();
+        if slot.acc != acc {
+            slot.acc = acc;
+            if self.live() {
+                self.mark_dirty(level, start, group);
+            }
+        }
+    }
+
+    /// Every row that is held, if this is the first tick after a restore.
+    pub(crate) fn restored_rows(&self) -> BTreeSet<(usize, EventTime, M::Group)> {
+        let levels = self.levels.iter().enumerate().filter(|_| self.restored);
+        levels
+            .flat_map(|(at, level)| level.windows.iter().map(move |(start, groups)| (at, *start, groups)))
+            .flat_map(|(at, start, groups)| groups.keys().map(move |group| (at, start, *group)))
+            .collect()
+    }
+
+    /// Removes a row, for metrics whose levels don't feed each other.
+    pub(crate) fn remove(&mut self, level: usize, start: EventTime, group: M::Group) {
+        if self.levels[level].get_or_open(start).remove(&group).is_some() && self.live() {
+            self.mark_dirty(level, start, group);
+        }
+    }
+
+    fn mark_dirty(&mut self, level: usize, start: EventTime, group: M::Group) {
+        let last = if M::FEEDS { M::LEVELS.len() } else { level + 1 };
+        for at in level..last {
+            self.dirty[at].insert((M::LEVELS[at].start(start), group));
+        }
+    }
+
+    /// Ends the tick: completes, publishes and evicts windows.
+    pub(crate) fn publish(&mut self, info: &TickInfo, output: &mut dyn Output) {
+        match self.settings.publish {
+            Publish::Last => self.publish_last(info, output),
+            Publish::Changes { bulk_rows } => self.publish_changes(info, bulk_rows, output),
+        }
+        self.cadence = info.cadence;
+        self.restored = false;
+    }
+
+    /// Merges windows that the watermark passed into their parents, finest level first. At the end of a
+    /// bounded input all are closed: nothing more can come.
+    pub(crate) fn close_windows(&mut self, info: &TickInfo, booked: Booked<'_, M>) {
+        if !M::FEEDS {
+            return;
+        }
+        for (at, &level) in M::LEVELS.iter().enumerate() {
+            let from = level.open_from(info.watermark_before);
+            let to = if info.last { EventTime::MAX } else { level.open_from(info.watermark) };
+            let (finer, coarser) = self.levels.split_at_mut(at + 1);
+            for (start, groups) in &finer[at].windows {
+                if *start < from || *start >= to {
+                    continue;
+                }
+                if at == 0 {
+                    for (group, slot) in groups {
+                        booked(0, *start, group, &slot.acc);
+                    }
+                }
+                if let Some(parents) = coarser.first_mut() {
+                    let parent = parents.get_or_open(M::LEVELS[at + 1].start(*start));
+                    if parent.is_empty() {
+                        parent.reserve(groups.len());
+                    }
+                    for (group, slot) in groups {
+                        parent.entry(*group).or_default().acc.merge(&slot.acc);
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish_last(&mut self, info: &TickInfo, output: &mut dyn Output) {
+        for (at, &level) in M::LEVELS.iter().enumerate() {
+            let bound = if info.last { EventTime::MAX } else { level.held_from(info.watermark) };
+            for (start, groups) in self.levels[at].split_before(bound) {
+                let rows = groups
+                    .into_iter()
+                    .filter_map(|(group, slot)| {
+                        let value = M::value(Some(&slot.acc), &group, start, &self.context)?;
+                        Some(self.row(at, start, group, value, info))
+                    })
+                    .collect();
+                output.rows(info.tick, M::rows(rows));
+            }
+        }
+    }
+
+    fn publish_changes(&mut self, info: &TickInfo, bulk_rows: usize, output: &mut dyn Output) {
+        let before = Thresholds::new(M::LEVELS, info.watermark_before, self.settings.allowed_lateness_ms);
+        let mut after = Thresholds::new(M::LEVELS, info.watermark, self.settings.allowed_lateness_ms);
+        if info.last {
+            after.open.fill(EventTime::MAX); // all were closed
+        }
+        let mut rows = Vec::new();
+        for (at, &level) in M::LEVELS.iter().enumerate() {
+            if info.last || crosses(level.cadence(), self.cadence, info.cadence) {
+                // Windows that are evicted below are put out then.
+                let held_from = after.held[at];
+                let due: Vec<_> = self.dirty[at].extract_if(|(start, _)| *start >= held_from).collect();
+                for (start, group) in due {
+                    if at == 0
+                        && M::FEEDS
+                        && let Some(slot) = self.levels[0].get_or_open(start).get_mut(&group)
+                    {
+                        slot.dirty = false;
+                    }
+                    let content = self.content(at, start, &group, &after.open, 0);
+                    let value = M::value(content.as_ref(), &group, start, &self.context);
+                    rows.extend(value.map(|value| self.row(at, start, group, value, info)));
+                }
+            }
+        }
+        if info.last || crosses(RE_ISSUE_MS, self.cadence, info.cadence) {
+            self.queue_changed();
+        }
+        for at in 0..M::LEVELS.len() {
+            let place = u8::try_from(at).expect("a metric has a handful of levels");
+            for (start, groups) in &self.levels[at].windows {
+                if (before.incomplete[at]..after.incomplete[at]).contains(start) {
+                    for group in groups.keys() {
+                        self.queue.entry(group.bucket()).or_default().insert((*start, place, *group), None);
+                    }
+                }
+            }
+            for (start, group) in self.dirty[at].extract_if(|(start, _)| *start < after.held[at]) {
+                // Rows that are gone have nothing to evict; that they are gone is still to be said.
+                if self.levels[at].get(start).is_none_or(|groups| !groups.contains_key(&group))
+                    && let Some(value) = M::value(None, &group, start, &self.context)
+                {
+                    self.queue.entry(group.bucket()).or_default().insert((start, place, group), Some(value));
+                }
+            }
+            for (start, groups) in self.levels[at].split_before(after.held[at]) {
+                for (group, slot) in groups {
+                    let value = M::value(Some(&slot.acc), &group, start, &self.context);
+                    self.queue.entry(group.bucket()).or_default().insert((start, place, group), value);
+                }
+            }
+        }
+        let mut due = Vec::new();
+        self.queue.retain(|_, bucket| {
+            let count = if info.last { bucket.len() } else { bucket.len().min(bulk_rows) };
+            due.extend((0..count).filter_map(|_| bucket.pop_first()));
+            !bucket.is_empty()
+        });
+        for ((start, place, group), last_version) in due {
+            let at = usize::from(place);
+            let value = last_version.or_else(|| {
+                let content = self.content(at, start, &group, &after.open, 0);
+                M::value(content.as_ref(), &group, start, &self.context)
+            });
+            rows.extend(value.map(|value| self.row(at, start, group, value, info)));
+        }
+        if !rows.is_empty() {
+            output.rows(info.tick, M::rows(rows));
+        }
+    }
+
+    /// Queues the rows of subjects whose facts changed.
+    fn queue_changed(&mut self) {
+        let changed = std::mem::take(&mut self.changed);
+        if changed.is_empty() {
+            return;
+        }
+        for (at, windows) in self.levels.iter().enumerate() {
+            let last = if M::FEEDS { M::LEVELS.len() } else { at + 1 };
+            for (start, groups) in &windows.windows {
+                for group in groups.keys().filter(|group| changed.contains(&M::subject(group))) {
+                    for coarser in at..last {
+                        let place = u8::try_from(coarser).expect("a metric has a handful of levels");
+                        let start = M::LEVELS[coarser].start(*start);
+                        let bucket = self.queue.entry(group.bucket()).or_default();
+                        bucket.entry((start, place, *group)).or_insert(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A group's content in a window: its own map's, and that of open descendants down to level `finest`.
+    pub(crate) fn content(
+        &self,
+        at: usize,
+        start: EventTime,
+        group: &M::Group,
+        open: &[EventTime],
+        finest: usize,
+    ) -> Option<M::Acc> {
+        let mut content =
+            self.levels[at].get(start).and_then(|groups| groups.get(group)).map(|slot| slot.acc.clone());
+        if M::FEEDS && at > finest && start >= open[at] {
+            // An open child may exist through its own children alone, so every one that could is asked.
+            let level = M::LEVELS[at - 1];
+            let end = M::LEVELS[at].end(start);
+            let latest = self.latest_start(at - 1);
+            let mut child = open[at - 1].max(start);
+            while child < end && child <= latest {
+                if let Some(part) = self.content(at - 1, child, group, open, finest) {
+                    content.get_or_insert_default().merge(&part);
+                }
+                child = level.end(child);
+            }
+        }
+        content
+    }
+
+    /// No window at or below this level starts later.
+    fn latest_start(&self, at: usize) -> EventTime {
+        self.levels[..=at]
+            .iter()
+            .filter_map(|windows| windows.windows.last())
+            .map(|window| window.0)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// What stands in a window's own map: all there is, if the window is closed.
+    pub(crate) fn own(&self, at: usize, start: EventTime, group: &M::Group) -> Option<&M::Acc> {
+        self.levels[at].get(start)?.get(group).map(|slot| &slot.acc)
+    }
+
+    /// Starts of the windows that have content at a level, their own or that of descendants of `finest`.
+    pub(crate) fn starts(&self, at: usize, finest: usize) -> BTreeSet<EventTime> {
+        self.levels[finest..=at]
+            .iter()
+            .flat_map(|windows| windows.windows.iter().map(|window| M::LEVELS[at].start(window.0)))
+            .collect()
+    }
+
+    fn row(
+        &self,
+        at: usize,
+        start: EventTime,
+        group: M::Group,
+        value: M::Value,
+        info: &TickInfo,
+    ) -> Row<M::RowGroup, M::Value> {
+        let level = M::LEVELS[at];
+        let end = level.end(start);
+        Row {
+            group: M::row_group(group),
+            level,
+            start,
+            value,
+            complete: end + self.settings.allowed_lateness_ms <= info.watermark,
+            is_final: end + level.hold() <= info.watermark,
+        }
+    }
+}
+
+/// Rows whose owner changed are put out again at most once in so many ms.
+const RE_ISSUE_MS: u64 = 30_000;
+
+/// Whether a multiple of `every` lies in (`before`, `now`]; always, if `every` is 0.
+fn crosses(every: u64, before: u64, now: u64) -> bool {
+    every == 0 || now / every > before / every
+}
+
+/// Accumulates a tick's events by level, window and group, where they are.
+pub(crate) fn partials<M: Metric>(
+    batches: &[std::rc::Rc<Vec<AccessEvent>>],
+    info: &TickInfo,
+) -> Vec<Partial<M::Group, M::Acc>> {
+    let held: Vec<EventTime> = M::LEVELS.iter().map(|level| level.held_from(info.watermark_before)).collect();
+    let mut sums: HashMap<(u8, EventTime, M::Group), M::Acc> = HashMap::new();
+    for event in batches.iter().flat_map(|batch| batch.iter()) {
+        let Some(group) = M::group(event) else { continue };
+        let Some(at) = held.iter().position(|held| event.time >= *held) else { continue };
+        let place = u8::try_from(at).expect("a metric has a handful of levels");
+        M::observe(sums.entry((place, M::LEVELS[at].start(event.time), group)).or_default(), event);
+    }
+    sums.into_iter().map(|((level, start, group), acc)| Partial { level, start, group, acc }).collect()
+}
+
+/// What a metric's tick does: context first, then events, then time.
+pub(crate) fn close_events<M: Metric>(
+    state: &mut Windowed<M>,
+    events: Vec<std::rc::Rc<Vec<AccessEvent>>>,
+    context: Vec<Vec<<M::Context as Context>::Change>>,
+    closing: Closing<'_, ()>,
+) {
+    state.change_context(context.into_iter().flatten().collect());
+    state.add_events(events.iter().map(|batch| batch.as_slice()), closing.info, &mut |_, _, _, _| {});
+    state.close_windows(closing.info, &mut |_, _, _, _| {});
+    state.publish(closing.info, closing.output);
+}
+
+/// The same for a metric that arrives in parts.
+pub(crate) fn close_partials<M: Metric<Context = ()>>(
+    state: &mut Windowed<M>,
+    parts: Vec<Vec<Partial<M::Group, M::Acc>>>,
+    _: Vec<Vec<()>>,
+    closing: Closing<'_, ()>,
+) {
+    state.add_partials(parts, closing.info);
+    state.close_windows(closing.info, &mut |_, _, _, _| {});
+    state.publish(closing.info, closing.output);
+}
+
+/// A metric's state as rows.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum WindowedRow<G, A, V, S, C> {
+    Slot { level: u8, start: EventTime, group: G, acc: A },
+    Dirty { level: u8, start: EventTime, group: G },
+    Queued { level: u8, start: EventTime, group: G, last_version: Option<V> },
+    Changed(S),
+    Context(C),
+    Cadence(u64),
+}
+
+impl<M: Metric> Durable for Windowed<M> {
+    const ID: StateId = M::ID;
+    type Row = WindowedRow<
+        M::Group,
+        M::Acc,
+        M::Value,
+        <M::Context as Context>::Subject,
+        <M::Context as Context>::Row,
+    >;
+
+    fn rows_out(&self, out: &mut dyn FnMut(Self::Row)) {
+        for (level, windows) in (0..).zip(&self.levels) {
+            for (start, groups) in &windows.windows {
+                for (group, slot) in groups {
+                    out(WindowedRow::Slot { level, start: *start, group: *group, acc: slot.acc.clone() });
+                }
+            }
+        }
+        for (level, dirty) in (0..).zip(&self.dirty) {
+            for (start, group) in dirty {
+                out(WindowedRow::Dirty { level, start: *start, group: *group });
+            }
+        }
+        for ((start, level, group), last_version) in self.queue.values().flatten() {
+            let last_version = last_version.clone();
+            out(WindowedRow::Queued { level: *level, start: *start, group: *group, last_version });
+        }
+        for subject in &self.changed {
+            out(WindowedRow::Changed(*subject));
+        }
+        self.context.rows_out(&mut |row| out(WindowedRow::Context(row)));
+        out(WindowedRow::Cadence(self.cadence));
+    }
+
+    fn row_in(&mut self, row: Self::Row) {
+        self.restored = true;
+        match row {
+            WindowedRow::Slot { level, start, group, acc } => {
+                self.levels[usize::from(level)].get_or_open(start).entry(group).or_default().acc = acc;
+            }
+            WindowedRow::Dirty { level, start, group } => {
+                self.dirty[usize::from(level)].insert((start, group));
+            }
+            WindowedRow::Queued { level, start, group, last_version } => {
+                self.queue.entry(group.bucket()).or_default().insert((start, level, group), last_version);
+            }
+            WindowedRow::Changed(subject) => {
+                self.changed.insert(subject);
+            }
+            WindowedRow::Context(row) => self.context.row_in(row),
+            WindowedRow::Cadence(cadence) => self.cadence = self.cadence.max(cadence),
+        }
+    }
+
+    fn shard(row: &Self::Row) -> Shard {
+        match row {
+            WindowedRow::Slot { group, .. }
+            | WindowedRow::Dirty { group, .. }
+            | WindowedRow::Queued { group, .. } => Shard::Of(group.shard()),
+            WindowedRow::Context(row) => Shard::Of(M::Context::shard(row)),
+            // Subjects that a worker doesn't know have no rows there; the clock is everybody's.
+            WindowedRow::Changed(_) | WindowedRow::Cadence(_) => Shard::All,
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! The whole graph, and the only file that knows it.
+//!
+//! ```text
+//!  events --by request--> dedupe --by key--> usage + bookings --> sum --> subscription_usage --> rows
+//!                                   |          ^                               ^
+//!                                   |          | owners                        | infos
+//!                                   |          +----+----> usage_by_route      |
+//!                                   |               |      --> rows            |
+//!                                   +--> geo, callers, latency by key --> rows |
+//!                                   +--> partials --by route--> callers, latency by route --> rows
+//!                                                   |                          |
+//!  tables --by row--> assignments, table_rows --> joins -----------------------+
+//!  definitions --> strings
+//!  control --> every operator
+//! ```
+//!
+//! Events travel twice (to the worker of their request, then to that of their key); afterwards all operators
+//! share the same batches.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use differential_dataflow::AsCollection;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::operator::empty;
+use timely::dataflow::operators::rc::SharedStream;
+use timely::dataflow::operators::vec::{Filter, Map};
+use timely::dataflow::operators::{Input, Probe};
+use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, StreamVec};
+
+use crate::model::{AccessEvent, Definition, TableChange, TableRow, Tick, TickInfo};
+use crate::operators::assignments::Assignments;
+use crate::operators::bookings::Bookings;
+use crate::operators::by_tick::{Closing, SharedOutput, by_tick};
+use crate::operators::callers::CallersMetric;
+use crate::operators::dedupe::{self, Dedupe};
+use crate::operators::definitions::{self, Definitions};
+use crate::operators::geo::GeoMetric;
+use crate::operators::latency::{LatencyMetric, OfKey, OfRoute};
+use crate::operators::owners::OwnerChange;
+use crate::operators::subscription_usage::{self, InfoChange, SubscriptionUsageMetric};
+use crate::operators::table_rows::{self, TableRows};
+use crate::operators::usage::{ByRoute, UsageMetric};
+use crate::operators::windowed::{
+    Context, Group, Metric, Partial, Publish, Settings, Windowed, close_events, close_partials, partials,
+};
+use crate::row::{Output, Owner, SubscriptionInfo};
+use crate::state::{Registered, Registry, RestoreError, Shard, Snapshot, States};
+
+/// What the dataflow is configured by.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Tolerances of event time.
+    pub windows: keytide_config::Windows,
+    /// When rows are put out.
+    pub publish: Publish,
+}
+
+/// A worker's ends of the dataflow.
+pub struct Dataflow {
+    events: InputHandleVec<Tick, AccessEvent>,
+    tables: InputHandleVec<Tick, TableChange>,
+    definitions: InputHandleVec<Tick, Definition>,
+    control: InputHandleVec<Tick, TickInfo>,
+    probe: ProbeHandle<Tick>,
+    states: States,
+}
+
+impl std::fmt::Debug for Dataflow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dataflow").field("tick", self.events.time()).field("states", &self.states).finish()
+    }
+}
+
+impl Dataflow {
+    /// Moves on to a tick: nothing comes for earlier ones.
+    pub fn advance_to(&mut self, tick: Tick) {
+        self.events.advance_to(tick);
+        self.tables.advance_to(tick);
+        self.definitions.advance_to(tick);
+        self.control.advance_to(tick);
+    }
+
+    /// Events of the current tick; takes the batch's content.
+    pub fn events(&mut self, batch: &mut Vec<AccessEvent>) {
+        self.events.send_batch(batch);
+    }
+
+    /// Changes of tables in the current tick. One worker is given them.
+    pub fn tables(&mut self, changes: &mut Vec<TableChange>) {
+        self.tables.send_batch(changes);
+    }
+
+    /// Strings that events and tables of the current or later ticks use.
+    pub fn definitions(&mut self, definitions: &mut Vec<Definition>) {
+        self.definitions.send_batch(definitions);
+    }
+
+    /// Ends the current tick, which is `info.tick`; every worker is given the same.
+    ///
+    /// # Panics
+    /// If another tick is open.
+    pub fn close(&mut self, info: TickInfo) {
+        assert_eq!(*self.control.time(), info.tick, "the tick that closes is the one that is open");
+        self.control.send(info);
+        self.advance_to(info.tick + 1);
+    }
+
+    /// Where all operators are: a tick is done when the probe isn't `less_than` the next.
+    #[must_use]
+    pub fn probe(&self) -> &ProbeHandle<Tick> {
+        &self.probe
+    }
+
+    /// This worker's durable states. To be asked for snapshots between ticks.
+    #[must_use]
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+}
+
+/// Builds the dataflow on one worker. All workers must build the same.
+///
+/// # Errors
+/// A row of `restore` can't be read.
+pub fn render<O: Output + 'static>(
+    scope: Scope<'_, Tick>,
+    options: Options,
+    output: &Rc<RefCell<O>>,
+    restore: Option<&Snapshot>,
+) -> Result<Dataflow, RestoreError> {
+    let output: SharedOutput = Rc::<RefCell<O>>::clone(output);
+    let mut registry = Registry::new(scope.index(), scope.peers(), restore);
+    let settings =
+        Settings { allowed_lateness_ms: options.windows.allowed_lateness_ms, publish: options.publish };
+    let (event_input, events) = scope.new_input();
+    let (table_input, tables) = scope.new_input();
+    let (definition_input, defined) = scope.new_input();
+    let (control_input, control) = scope.new_input();
+    let graph = Graph { scope, control, output, probe: ProbeHandle::new() };
+
+    graph.definitions(defined, registry.register(Definitions::default())?);
+    let (owners, infos) = graph.tables(
+        tables,
+        registry.register(Assignments::default())?,
+        registry.register(TableRows::default())?,
+    );
+    // Timely's input handle flushes an exchange only if it sent since its last step, so what it sent before
+    // would stay behind. An operator flushes whenever it ran.
+    let events = events.unary(Pipeline, "Events", |_, _| {
+        |input, output| {
+            input.for_each_time(|time, batches| output.session(&time).give_containers(batches));
+        }
+    });
+    let unique = by_tick(
+        "Dedupe",
+        graph.control.clone(),
+        (events, Exchange::new(dedupe::shard)),
+        graph.no_second(),
+        registry.register(Dedupe::new(options.windows.dedupe_horizon_ms))?,
+        &graph.output,
+        Dedupe::close,
+    );
+    let by_key = unique
+        .unary(Exchange::new(|event: &AccessEvent| event.key.shard()), "ByKey", |_, _| {
+            |input, output| {
+                input.for_each_time(|time, batches| output.session(&time).give_containers(batches));
+            }
+        })
+        .shared();
+
+    // usage and what follows from it
+    let bookings = by_tick(
+        "Usage",
+        graph.control.clone(),
+        (by_key.clone(), Pipeline),
+        (owners.clone(), Exchange::new(|change: &OwnerChange| change.0.0.shard())),
+        registry.register(Bookings::new(settings))?,
+        &graph.output,
+        Bookings::close,
+    );
+    let sums = at_their_ticks(bookings.as_collection().count().inner);
+    let subscription_usage = by_tick(
+        "SubscriptionUsage",
+        graph.control.clone(),
+        (sums, Exchange::new(subscription_usage::shard)),
+        (infos, Exchange::new(|change: &InfoChange| change.0.0.0)),
+        registry.register(Windowed::<SubscriptionUsageMetric>::new(settings))?,
+        &graph.output,
+        subscription_usage::close,
+    );
+    graph.watch(subscription_usage);
+
+    // metrics by key
+    graph.metric(
+        "UsageByRoute",
+        &by_key,
+        owners,
+        registry.register(Windowed::<UsageMetric<ByRoute>>::new(settings))?,
+    );
+    graph.metric("Geo", &by_key, empty(scope), registry.register(Windowed::<GeoMetric>::new(settings))?);
+    graph.metric(
+        "LatencyByKey",
+        &by_key,
+        empty(scope),
+        registry.register(Windowed::<LatencyMetric<OfKey>>::new(settings))?,
+    );
+    graph.metric(
+        "CallersByKey",
+        &by_key,
+        empty(scope),
+        registry.register(Windowed::<CallersMetric<OfKey>>::new(settings))?,
+    );
+
+    // metrics by route: few groups, so accumulated where the events are
+    graph.metric_in_parts(
+        "LatencyByRoute",
+        &by_key,
+        registry.register(Windowed::<LatencyMetric<OfRoute>>::new(settings))?,
+    );
+    graph.metric_in_parts(
+        "CallersByRoute",
+        &by_key,
+        registry.register(Windowed::<CallersMetric<OfRoute>>::new(settings))?,
+    );
+
+    Ok(Dataflow {
+        events: event_input,
+        tables: table_input,
+        definitions: definition_input,
+        control: control_input,
+        probe: graph.probe,
+        states: registry.finish(),
+    })
+}
+
+/// Sends each update of a collection at its own tick. A batch of differential dataflow can span ticks, and
+/// travels at the earliest.
+fn at_their_ticks<'scope, D: Clone + 'static>(
+    updates: StreamVec<'scope, Tick, (D, Tick, isize)>,
+) -> StreamVec<'scope, Tick, (D, Tick, isize)> {
+    updates.unary(Pipeline, "AtTheirTicks", |_, _| {
+        |input, output| {
+            input.for_each(|capability, updates| {
+                updates.sort_by_key(|(_, tick, _)| *tick);
+                for at_tick in updates.chunk_by(|a, b| a.1 == b.1) {
+                    let capability = capability.delayed(&at_tick[0].1, output.output_index());
+                    output.session(&capability).give_iterator(at_tick.iter().cloned());
+                }
+            });
+        }
+    })
+}
+
+type Events<'scope> = timely::dataflow::Stream<'scope, Tick, Rc<Vec<AccessEvent>>>;
+
+/// What every operator is built with.
+struct Graph<'scope> {
+    scope: Scope<'scope, Tick>,
+    control: StreamVec<'scope, Tick, TickInfo>,
+    output: SharedOutput,
+    probe: ProbeHandle<Tick>,
+}
+
+impl<'scope> Graph<'scope> {
+    fn no_second(&self) -> (StreamVec<'scope, Tick, ()>, Pipeline) {
+        (empty(self.scope), Pipeline)
+    }
+
+    /// The tick isn't done before this stream's operator is done with it.
+    fn watch<D: Clone + 'static>(&self, stream: StreamVec<'scope, Tick, D>) {
+        stream.probe_with(&self.probe);
+    }
+
+    fn definitions(&self, defined: StreamVec<'scope, Tick, Definition>, state: Registered<Definitions>) {
+        let workers = self.scope.peers() as u64;
+        let addressed = defined.flat_map(move |definition| {
+            let targets = match definitions::shard(&definition) {
+                Shard::Of(shard) => shard % workers..shard % workers + 1,
+                Shard::All => 0..workers,
+            };
+            targets.map(move |worker| (worker, definition.clone()))
+        });
+        self.watch(by_tick(
+            "Definitions",
+            self.control.clone(),
+            (addressed, Exchange::new(|addressed: &definitions::Addressed| addressed.0)),
+            self.no_second(),
+            state,
+            &self.output,
+            Definitions::close,
+        ));
+    }
+
+    /// Joins the tables among themselves: owners of keys, and what is known of subscriptions. A subscription
+    /// without a row still owns its keys; a plan without a row still is its subscriptions' plan.
+    fn tables(
+        &self,
+        changes: StreamVec<'scope, Tick, TableChange>,
+        assignments: Registered<Assignments>,
+        rows: Registered<TableRows>,
+    ) -> (StreamVec<'scope, Tick, OwnerChange>, StreamVec<'scope, Tick, InfoChange>) {
+        let is_key = |change: &TableChange| matches!(change.row, TableRow::Key(_));
+        let by_row = || Exchange::new(|change: &TableChange| table_rows::shard(&change.row));
+        let assigned = by_tick(
+            "Assignments",
+            self.control.clone(),
+            (changes.clone().filter(is_key), by_row()),
+            self.no_second(),
+            assignments,
+            &self.output,
+            Assignments::close,
+        )
+        .as_collection();
+        let rows = by_tick(
+            "TableRows",
+            self.control.clone(),
+            (changes.filter(move |change| !is_key(change)), by_row()),
+            self.no_second(),
+            rows,
+            &self.output,
+            TableRows::close,
+        )
+        .as_collection();
+
+        let plan_names = rows.clone().flat_map(|row| match row {
+            TableRow::Plan(row) => Some((row.id, row.name)),
+            _ => None,
+        });
+        let by_plan = rows.flat_map(|row| match row {
+            TableRow::Subscription(row) => Some((row.plan, (row.id, row.customer))),
+            _ => None,
+        });
+        let info = |plan, customer, plan_name| SubscriptionInfo { customer, plan, plan_name };
+        let named = by_plan.clone().join_map(plan_names.clone(), move |plan, (id, customer), name| {
+            (*id, info(*plan, *customer, *name))
+        });
+        let unnamed = by_plan
+            .antijoin(plan_names.map(|(plan, _)| plan))
+            .map(move |(plan, (id, customer))| (id, info(plan, customer, Default::default())));
+        let infos = named.concat(unnamed);
+
+        let owner = |subscription, info: SubscriptionInfo| Owner {
+            subscription,
+            customer: info.customer,
+            plan: info.plan,
+        };
+        let known = assigned
+            .clone()
+            .join_map(infos.clone(), move |name, (key, from), info| (*key, *from, owner(*name, *info)));
+        let unknown = assigned
+            .antijoin(infos.clone().map(|(id, _)| id))
+            .map(move |(name, (key, from))| (key, from, owner(name, SubscriptionInfo::default())));
+        // Consolidated, so that a fact that several joins retract and insert in a tick arrives once.
+        (at_their_ticks(known.concat(unknown).consolidate().inner), at_their_ticks(infos.consolidate().inner))
+    }
+
+    fn metric<M: Metric>(
+        &self,
+        name: &str,
+        events: &Events<'scope>,
+        context: StreamVec<'scope, Tick, <M::Context as Context>::Change>,
+        state: Registered<Windowed<M>>,
+    ) where
+        <M::Context as Context>::Change: ContextChange,
+    {
+        let by_subject = Exchange::new(ContextChange::shard);
+        self.watch(by_tick(
+            name,
+            self.control.clone(),
+            (events.clone(), Pipeline),
+            (context, by_subject),
+            state,
+            &self.output,
+            close_events::<M>,
+        ));
+    }
+
+    fn metric_in_parts<M: Metric<Context = ()>>(
+        &self,
+        name: &str,
+        events: &Events<'scope>,
+        state: Registered<Windowed<M>>,
+    ) where
+        M::Group: timely::ExchangeData,
+        M::Acc: timely::ExchangeData,
+    {
+        let parts = by_tick(
+            &format!("{name}Partials"),
+            self.control.clone(),
+            (events.clone(), Pipeline),
+            self.no_second(),
+            Registered::nothing(),
+            &self.output,
+            |(), batches, _, closing: Closing<'_, Partial<M::Group, M::Acc>>| {
+                closing.downstream.push(partials::<M>(&batches, closing.info));
+            },
+        );
+        self.watch(by_tick(
+            name,
+            self.control.clone(),
+            (parts, Exchange::new(|part: &Partial<M::Group, M::Acc>| part.group.shard())),
+            self.no_second(),
+            state,
+            &self.output,
+            close_partials::<M>,
+        ));
+    }
+}
+
+/// A change of a context as it is exchanged.
+trait ContextChange: timely::ExchangeData {
+    fn shard(&self) -> u64;
+}
+
+impl ContextChange for () {
+    fn shard(&self) -> u64 {
+        0
+    }
+}
+
+impl ContextChange for OwnerChange {
+    fn shard(&self) -> u64 {
+        self.0.0.shard()
+    }
+}

@@ -1,0 +1,209 @@
+//! What the dataflow puts out: rows of the views, late events, counts, definitions.
+
+use crate::model::{Country, Definition, EventTime, KeyId, NameId, Position, RequestId, RouteId, Tick};
+use crate::window::Level;
+use serde::{Deserialize, Serialize};
+
+/// A row of a windowed view: its newest version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row<G, V> {
+    /// What is counted, apart from the window.
+    pub group: G,
+    /// The window's width.
+    pub level: Level,
+    /// The window's start.
+    pub start: EventTime,
+    /// What was counted.
+    pub value: V,
+    /// The watermark passed the window's end + allowed lateness.
+    pub complete: bool,
+    /// The correction horizon passed: no change possible.
+    pub is_final: bool,
+}
+
+/// Calls and their sums. All fields add.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Usage {
+    /// Calls.
+    pub calls: u64,
+    /// Calls answered 4xx (499 apart).
+    pub errors_4xx: u64,
+    /// Calls answered 5xx.
+    pub errors_5xx: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Sum of the known latencies in microseconds.
+    pub latency_sum_us: u64,
+    /// Calls whose latency is known.
+    pub latency_calls: u64,
+}
+
+/// Who a key belongs to in a window. Unknown fields are [`NameId::NONE`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Owner {
+    /// Subscription.
+    pub subscription: NameId,
+    /// Its customer.
+    pub customer: NameId,
+    /// Its plan.
+    pub plan: NameId,
+}
+
+/// Usage and who it belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OwnedUsage {
+    /// Calls and sums.
+    pub usage: Usage,
+    /// The owner at the window's start.
+    pub owner: Owner,
+}
+
+/// Usage of a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SubscriptionUsage {
+    /// Calls and sums.
+    pub usage: Usage,
+    /// Distinct keys that made calls.
+    pub keys: u64,
+    /// The subscription's customer, plan, and the plan's name.
+    pub owner: SubscriptionInfo,
+}
+
+/// What the tables say of a subscription. Unknown fields are [`NameId::NONE`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SubscriptionInfo {
+    /// Customer.
+    pub customer: NameId,
+    /// Plan.
+    pub plan: NameId,
+    /// The plan's name.
+    pub plan_name: NameId,
+}
+
+/// A key's use of one route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyRoute {
+    /// The key.
+    pub key: KeyId,
+    /// The route.
+    pub route: RouteId,
+}
+
+/// A key's calls from one country.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyCountry {
+    /// The key.
+    pub key: KeyId,
+    /// The country.
+    pub country: Country,
+}
+
+/// What a latency or a number of callers is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Scope {
+    /// A key.
+    Key(KeyId),
+    /// A route, over all keys.
+    Route(RouteId),
+}
+
+/// Latencies, in microseconds. Percentiles are nearest-rank over a histogram, relative error <= 0.8 %.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Latency {
+    /// Calls whose latency is known.
+    pub calls: u64,
+    /// Median.
+    pub p50_us: u64,
+    /// 90th percentile.
+    pub p90_us: u64,
+    /// 95th percentile.
+    pub p95_us: u64,
+    /// 99th percentile.
+    pub p99_us: u64,
+    /// Exact maximum.
+    pub max_us: u64,
+    /// Exact mean, rounded down.
+    pub mean_us: u64,
+}
+
+/// Calls from a country.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Geo {
+    /// Calls.
+    pub calls: u64,
+    /// Calls answered 4xx or 5xx.
+    pub errors: u64,
+    /// The five autonomous systems with most calls: (number, calls), most first, ties by number.
+    pub asns: smallvec::SmallVec<[(u32, u64); 2]>,
+}
+
+/// Distinct client addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Callers {
+    /// How many.
+    pub callers: u64,
+    /// Whether the number is exact.
+    pub exact: bool,
+}
+
+/// Rows of one view, each the newest version of its row, in no particular order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// `usage`.
+    Usage(Vec<Row<KeyId, OwnedUsage>>),
+    /// `usage_by_route`.
+    UsageByRoute(Vec<Row<KeyRoute, OwnedUsage>>),
+    /// `latency`.
+    Latency(Vec<Row<Scope, Latency>>),
+    /// `geo`.
+    Geo(Vec<Row<KeyCountry, Geo>>),
+    /// `callers`.
+    Callers(Vec<Row<Scope, Callers>>),
+    /// `subscription_usage`; `None` retracts a row: its keys turned out to belong to another subscription.
+    SubscriptionUsage(Vec<Row<NameId, Option<SubscriptionUsage>>>),
+}
+
+/// A late event: one that arrived behind its partition by more than out-of-orderness + allowed lateness, or
+/// that can't be counted any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Late {
+    /// Where it stands.
+    pub position: Position,
+    /// Whose call.
+    pub key: KeyId,
+    /// The request's identity.
+    pub request: RequestId,
+    /// Its event time.
+    pub time: EventTime,
+    /// How far behind, in ms.
+    pub late_ms: u64,
+    /// Whether the meters counted it all the same.
+    pub counted: bool,
+}
+
+/// What a tick did with its records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Accepted, unique events.
+    pub events: u64,
+    /// Records dropped as duplicates.
+    pub duplicates: u64,
+    /// Late events, counted or not.
+    pub late: u64,
+}
+
+/// Where a worker's share of the results goes. Called on the worker's thread while a tick closes, in the
+/// order of ticks for each view; what it is handed isn't complete before the probe passed the tick.
+pub trait Output {
+    /// Newest versions of rows of a view.
+    fn rows(&mut self, tick: Tick, rows: Rows);
+    /// Late events.
+    fn late(&mut self, tick: Tick, late: Vec<Late>);
+    /// What became of the tick's records on this worker.
+    fn counts(&mut self, tick: Tick, counts: Counts);
+    /// Strings behind the ids of this worker's rows; handed over before or with the first row that needs
+    /// them. The same may come again.
+    fn define(&mut self, definitions: Vec<Definition>);
+}

@@ -1,0 +1,241 @@
+//! The registry of durable state: everything an operator remembers from one tick to the next.
+//!
+//! An operator's logic is a plain `fn` (see [`crate::operators::by_tick`]), so it can't capture anything;
+//! all it can remember is one [`Registered`] state, and only [`Registry::register`] makes those. State that
+//! isn't registered therefore doesn't compile:
+//!
+//! ```compile_fail
+//! let hidden = std::collections::HashMap::<u64, u64>::new();
+//! let registered = keytide_dataflow::state::Registered(hidden);
+//! ```
+//!
+//! State leaves as rows and re-enters as rows; each row says which worker it belongs to, so any number of
+//! workers can read what any other number wrote. Arrangements of differential dataflow aren't registered:
+//! they are functions of the registered states upstream, which re-issue their rows at the first tick after
+//! a restore.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+macro_rules! durable_states {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// Names every durable state of the dataflow.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum StateId { $($(#[$doc])+ $variant,)+ }
+
+        impl StateId {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name under which the state's rows are stored.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+durable_states! {
+    /// Request ids seen within the dedupe horizon.
+    Dedupe = "dedupe",
+    /// Strings behind ids.
+    Definitions = "definitions",
+    /// Which subscription a key is assigned to, since when.
+    Assignments = "assignments",
+    /// Rows of the tables of subscriptions and plans.
+    TableRows = "table_rows",
+    /// Windows of `usage`.
+    Usage = "usage",
+    /// Windows of `usage_by_route`.
+    UsageByRoute = "usage_by_route",
+    /// Windows of `latency` by key.
+    LatencyByKey = "latency_by_key",
+    /// Windows of `latency` by route.
+    LatencyByRoute = "latency_by_route",
+    /// Windows of `geo`.
+    Geo = "geo",
+    /// Windows of `callers` by key.
+    CallersByKey = "callers_by_key",
+    /// Windows of `callers` by route.
+    CallersByRoute = "callers_by_route",
+    /// Windows of `subscription_usage`.
+    SubscriptionUsage = "subscription_usage",
+}
+
+/// Which worker a row belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shard {
+    /// The worker whose index is this, modulo the number of workers.
+    Of(u64),
+    /// Every worker.
+    All,
+}
+
+/// State that survives its process.
+pub trait Durable: 'static {
+    /// Its name in the registry.
+    const ID: StateId;
+    /// What it leaves and re-enters as.
+    type Row: Serialize + DeserializeOwned;
+
+    /// Hands out everything it remembers, in any order.
+    fn rows_out(&self, out: &mut dyn FnMut(Self::Row));
+    /// Takes back one row. Rows come in any order, before the first tick.
+    fn row_in(&mut self, row: Self::Row);
+    /// Where the row belongs. Must agree with how the operator's input is exchanged.
+    fn shard(row: &Self::Row) -> Shard;
+}
+
+/// A state that the registry knows. The only kind an operator can have.
+#[derive(Debug)]
+pub struct Registered<S>(Rc<RefCell<S>>);
+
+impl Registered<()> {
+    /// For operators that remember nothing between ticks.
+    pub(crate) fn nothing() -> Self {
+        Self(Rc::new(RefCell::new(())))
+    }
+}
+
+impl<S> Registered<S> {
+    pub(crate) fn with<R>(&self, action: impl FnOnce(&mut S) -> R) -> R {
+        action(&mut self.0.borrow_mut())
+    }
+}
+
+/// Rows of every state, encoded; of one worker or merged from several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Encoded rows by state.
+    pub rows: BTreeMap<StateId, Vec<Vec<u8>>>,
+}
+
+impl Snapshot {
+    /// Adds another worker's rows.
+    pub fn merge(&mut self, other: Self) {
+        for (state, mut rows) in other.rows {
+            self.rows.entry(state).or_default().append(&mut rows);
+        }
+    }
+}
+
+/// A stored row can't be read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreError {
+    /// The state it belongs to.
+    pub state: StateId,
+    /// Its place among the state's rows.
+    pub row: usize,
+    /// What the decoder said.
+    pub reason: String,
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { state, row, reason } = self;
+        write!(
+            f,
+            "row {row} of state `{}` can't be read: {reason}; it is damaged or of another version",
+            state.name()
+        )
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+type RowsOut = Box<dyn Fn(&mut Vec<Vec<u8>>)>;
+
+/// One worker's registry.
+pub struct Registry<'a> {
+    worker: u64,
+    workers: u64,
+    restore: Option<&'a Snapshot>,
+    states: BTreeMap<StateId, RowsOut>,
+}
+
+impl fmt::Debug for Registry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.states.keys()).finish()
+    }
+}
+
+impl<'a> Registry<'a> {
+    /// An empty registry of worker `worker` of `workers`. What is registered takes its rows out of `restore`.
+    #[must_use]
+    pub fn new(worker: usize, workers: usize, restore: Option<&'a Snapshot>) -> Self {
+        Self { worker: worker as u64, workers: workers as u64, restore, states: BTreeMap::new() }
+    }
+
+    /// Registers a state and gives it back filled with the rows that belong to this worker.
+    ///
+    /// # Errors
+    /// A stored row can't be read.
+    ///
+    /// # Panics
+    /// If the state's name is taken: each state has one owner.
+    pub fn register<S: Durable>(&mut self, mut state: S) -> Result<Registered<S>, RestoreError> {
+        for (row, bytes) in
+            self.restore.and_then(|snapshot| snapshot.rows.get(&S::ID)).into_iter().flatten().enumerate()
+        {
+            let decoded: S::Row = postcard::from_bytes(bytes).map_err(|error| RestoreError {
+                state: S::ID,
+                row,
+                reason: error.to_string(),
+            })?;
+            match S::shard(&decoded) {
+                Shard::Of(shard) if shard % self.workers != self.worker => {}
+                Shard::Of(_) | Shard::All => state.row_in(decoded),
+            }
+        }
+        let shared = Rc::new(RefCell::new(state));
+        let registered = Registered(Rc::clone(&shared));
+        let rows_out: RowsOut = Box::new(move |rows| {
+            shared.borrow().rows_out(&mut |row| {
+                rows.push(
+                    postcard::to_stdvec(&row).expect("rows are plain data in memory: encoding can't fail"),
+                );
+            });
+        });
+        assert!(self.states.insert(S::ID, rows_out).is_none(), "state `{}` has two owners", S::ID.name());
+        Ok(registered)
+    }
+
+    /// Ends registration.
+    ///
+    /// # Panics
+    /// If a state of [`StateId::ALL`] has no owner.
+    #[must_use]
+    pub fn finish(self) -> States {
+        for id in StateId::ALL {
+            assert!(self.states.contains_key(id), "state `{}` has no owner", id.name());
+        }
+        States(self.states)
+    }
+}
+
+/// All states of a worker.
+pub struct States(BTreeMap<StateId, RowsOut>);
+
+impl fmt::Debug for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+impl States {
+    /// Every state as rows. To be called between ticks: when every tick that was begun is closed.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for (id, rows_out) in &self.0 {
+            rows_out(snapshot.rows.entry(*id).or_default());
+        }
+        snapshot
+    }
+}

@@ -1,0 +1,174 @@
+//! Windows: which levels exist, where their windows lie in event time, how long they are held.
+//!
+//! All windows are aligned to UTC. A window is named by its level and start. With the watermark `w`:
+//! * it is *closed* once `w` passed its end: its content has been handed to the next coarser level;
+//! * it is *complete* once `w` passed its end + allowed lateness;
+//! * it is *final*, and forgotten, once `w` passed its end + [`Level::hold`].
+//!
+//! Since windows of a level are contiguous, each of these is a comparison of the window's start with one
+//! instant per level and tick (`level.start(w - ...)`), not a look-up per window.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::EventTime;
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// The widths of windows, finest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Level {
+    /// One minute.
+    Minute,
+    /// Five minutes.
+    FiveMinutes,
+    /// One hour.
+    Hour,
+    /// One day (UTC).
+    Day,
+    /// One calendar month (UTC).
+    Month,
+}
+
+impl Level {
+    /// As written in views.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Minute => "1m",
+            Self::FiveMinutes => "5m",
+            Self::Hour => "1h",
+            Self::Day => "1d",
+            Self::Month => "1mo",
+        }
+    }
+
+    /// Start of the window that holds `time`.
+    #[must_use]
+    pub fn start(self, time: EventTime) -> EventTime {
+        match self {
+            Self::Minute => time - time % MINUTE,
+            Self::FiveMinutes => time - time % (5 * MINUTE),
+            Self::Hour => time - time % HOUR,
+            Self::Day => time - time % DAY,
+            Self::Month => {
+                let day = time / DAY;
+                (day - u64::from(day_of_month(day))) * DAY
+            }
+        }
+    }
+
+    /// End (exclusive) of the window that starts at `start`.
+    #[must_use]
+    pub fn end(self, start: EventTime) -> EventTime {
+        match self {
+            Self::Minute => start + MINUTE,
+            Self::FiveMinutes => start + 5 * MINUTE,
+            Self::Hour => start + HOUR,
+            Self::Day => start + DAY,
+            // The 1st plus 31 days lies in the next month, whichever month it is.
+            Self::Month => self.start(start + 31 * DAY),
+        }
+    }
+
+    /// How long a window is held after its end, in ms: its correction horizon.
+    #[must_use]
+    pub fn hold(self) -> u64 {
+        match self {
+            Self::Minute | Self::FiveMinutes => 3 * HOUR,
+            Self::Hour => 48 * HOUR,
+            Self::Day => 3 * DAY,
+            Self::Month => 5 * DAY,
+        }
+    }
+
+    /// A changed row is published at most once in so many ms; 0: at every tick.
+    #[must_use]
+    pub fn cadence(self) -> u64 {
+        match self {
+            Self::Minute => 0,
+            Self::FiveMinutes | Self::Hour => 30 * SECOND,
+            Self::Day | Self::Month => 5 * MINUTE,
+        }
+    }
+
+    /// Start of the earliest window that is still held at `watermark`.
+    #[must_use]
+    pub fn held_from(self, watermark: EventTime) -> EventTime {
+        self.start(watermark.saturating_sub(self.hold()))
+    }
+
+    /// Start of the earliest window that isn't closed at `watermark`.
+    #[must_use]
+    pub fn open_from(self, watermark: EventTime) -> EventTime {
+        self.start(watermark)
+    }
+
+    /// Start of the earliest window that isn't complete at `watermark`.
+    #[must_use]
+    pub fn incomplete_from(self, watermark: EventTime, allowed_lateness: u64) -> EventTime {
+        self.start(watermark.saturating_sub(allowed_lateness))
+    }
+}
+
+/// Day of the month, from 0, of a day counted since the epoch (proleptic Gregorian calendar, eras of 400
+/// years that begin on 1 March; after H. Hinnant, "chrono-compatible low-level date algorithms", 2013).
+fn day_of_month(days_since_epoch: u64) -> u32 {
+    let day_of_era = (days_since_epoch + 719_468) % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    u32::try_from(day_of_year - (153 * month_from_march + 2) / 5).expect("a month has at most 31 days")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn months_follow_the_calendar() {
+        // Walk 1970 to 2200 a day at a time beside a naive calendar.
+        let mut day = 0_u64;
+        for year in 1970..2200_u64 {
+            let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+            for length in [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+                let start = day * DAY;
+                for within in [0, 1, DAY * (length / 2), DAY * length - 1] {
+                    assert_eq!(Level::Month.start(start + within), start, "{year}");
+                }
+                assert_eq!(Level::Month.end(start), start + length * DAY, "{year}");
+                day += length;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_holds_its_time_and_levels_nest(time in 0_u64..7_258_118_400_000) {
+            let levels = [Level::Minute, Level::FiveMinutes, Level::Hour, Level::Day, Level::Month];
+            for level in levels {
+                let start = level.start(time);
+                prop_assert!(start <= time && time < level.end(start));
+                prop_assert_eq!(level.start(level.end(start)), level.end(start));
+            }
+            for pair in levels.windows(2) {
+                prop_assert!(pair[1].start(time) <= pair[0].start(time));
+                prop_assert!(pair[0].end(pair[0].start(time)) <= pair[1].end(pair[1].start(time)));
+            }
+        }
+
+        #[test]
+        fn thresholds_agree_with_their_definitions(watermark in 0_u64..4_000_000_000_000, back in 0_u64..700) {
+            for level in [Level::Minute, Level::FiveMinutes, Level::Hour, Level::Day, Level::Month] {
+                let start = level.start(watermark.saturating_sub(back * HOUR / 2));
+                let end = level.end(start);
+                prop_assert_eq!(start >= level.held_from(watermark), end + level.hold() > watermark);
+                prop_assert_eq!(start >= level.open_from(watermark), end > watermark);
+                prop_assert_eq!(start >= level.incomplete_from(watermark, 600_000), end + 600_000 > watermark);
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Runs the dataflow on any number of workers over ticks that a test made, and collects what it puts out.
+
+pub mod oracle;
+pub mod scenario;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use keytide_config::Windows;
+use keytide_dataflow::model::*;
+use keytide_dataflow::state::Snapshot;
+use keytide_dataflow::*;
+
+/// One tick's input.
+#[derive(Clone, Debug)]
+pub struct TickInput {
+    pub info: TickInfo,
+    pub events: Vec<AccessEvent>,
+    pub tables: Vec<TableChange>,
+    pub definitions: Vec<Definition>,
+}
+
+/// How a run is made; none of it may change what comes out.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    pub workers: usize,
+    pub batch: usize,
+    pub shuffle: u64,
+}
+
+/// A row of any view, comparable.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AnyRow {
+    Usage(Row<KeyId, OwnedUsage>),
+    UsageByRoute(Row<KeyRoute, OwnedUsage>),
+    Latency(Row<Scope, Latency>),
+    Geo(Row<KeyCountry, Geo>),
+    Callers(Row<Scope, Callers>),
+    SubscriptionUsage(Row<NameId, Option<SubscriptionUsage>>),
+}
+
+/// What a tick put out, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TickOutput {
+    pub rows: Vec<AnyRow>,
+    pub late: Vec<Late>,
+    pub events: u64,
+    pub duplicates: u64,
+    pub late_count: u64,
+}
+
+#[derive(Default)]
+struct Collect {
+    ticks: BTreeMap<Tick, TickOutput>,
+    definitions: Vec<Definition>,
+}
+
+impl Output for Collect {
+    fn rows(&mut self, tick: Tick, rows: Rows) {
+        let into = &mut self.ticks.entry(tick).or_default().rows;
+        match rows {
+            Rows::Usage(rows) => into.extend(rows.into_iter().map(AnyRow::Usage)),
+            Rows::UsageByRoute(rows) => into.extend(rows.into_iter().map(AnyRow::UsageByRoute)),
+            Rows::Latency(rows) => into.extend(rows.into_iter().map(AnyRow::Latency)),
+            Rows::Geo(rows) => into.extend(rows.into_iter().map(AnyRow::Geo)),
+            Rows::Callers(rows) => into.extend(rows.into_iter().map(AnyRow::Callers)),
+            Rows::SubscriptionUsage(rows) => into.extend(rows.into_iter().map(AnyRow::SubscriptionUsage)),
+        }
+    }
+    fn late(&mut self, tick: Tick, late: Vec<Late>) {
+        self.ticks.entry(tick).or_default().late.extend(late);
+    }
+    fn counts(&mut self, tick: Tick, counts: Counts) {
+        let into = self.ticks.entry(tick).or_default();
+        into.events += counts.events;
+        into.duplicates += counts.duplicates;
+        into.late_count += counts.late;
+    }
+    fn define(&mut self, definitions: Vec<Definition>) {
+        self.definitions.extend(definitions);
+    }
+}
+
+/// What a run put out by tick, the definitions each worker was given, and the state it ended with.
+pub struct Outcome {
+    pub ticks: BTreeMap<Tick, TickOutput>,
+    pub definitions: Vec<Vec<Definition>>,
+    pub snapshot: Snapshot,
+}
+
+/// Runs ticks through the dataflow.
+pub fn run(
+    ticks: &[TickInput],
+    windows: Windows,
+    publish: Publish,
+    how: How,
+    restore: Option<Snapshot>,
+) -> Outcome {
+    let ticks: Arc<Vec<TickInput>> = Arc::new(ticks.to_vec());
+    let restore = Arc::new(restore);
+    let options = Options { windows, publish };
+    let guards = timely::execute(timely::Config::process(how.workers), move |worker| {
+        let output = Rc::new(RefCell::new(Collect::default()));
+        let mut dataflow = worker
+            .dataflow(|scope| render(scope, options, &output, (*restore).as_ref()))
+            .expect("the snapshot is readable");
+        let mut random = SplitMix(how.shuffle);
+        for tick in ticks.iter() {
+            dataflow.advance_to(tick.info.tick);
+            let mut mine: Vec<AccessEvent> = tick
+                .events
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| index % worker.peers() == worker.index())
+                .map(|(_, event)| *event)
+                .collect();
+            random.shuffle(&mut mine);
+            for batch in mine.chunks(how.batch) {
+                dataflow.events(&mut batch.to_vec());
+                worker.step();
+            }
+            if worker.index() == 0 {
+                let mut tables = tick.tables.clone();
+                random.shuffle(&mut tables);
+                dataflow.tables(&mut tables);
+                dataflow.definitions(&mut tick.definitions.clone());
+            }
+            dataflow.close(tick.info);
+        }
+        let end = ticks.last().map_or(0, |tick| tick.info.tick + 1);
+        while dataflow.probe().less_than(&end) {
+            worker.step_or_park(None);
+        }
+        let snapshot = dataflow.states().snapshot();
+        drop(dataflow);
+        while worker.step() {}
+        let collected = output.take();
+        (collected.ticks, collected.definitions, snapshot)
+    })
+    .expect("workers start");
+    let mut outcome =
+        Outcome { ticks: BTreeMap::new(), definitions: Vec::new(), snapshot: Snapshot::default() };
+    for result in guards.join() {
+        let (ticks, definitions, snapshot) = result.expect("a worker ends");
+        for (tick, part) in ticks {
+            let into = outcome.ticks.entry(tick).or_default();
+            into.rows.extend(part.rows);
+            into.late.extend(part.late);
+            into.events += part.events;
+            into.duplicates += part.duplicates;
+            into.late_count += part.late_count;
+        }
+        outcome.definitions.push(definitions);
+        outcome.snapshot.merge(snapshot);
+    }
+    for tick in outcome.ticks.values_mut() {
+        tick.rows.sort();
+        tick.late.sort();
+    }
+    outcome
+}
+
+/// A small random number generator (SplitMix64; Steele, Lea, Flood 2014).
+pub struct SplitMix(pub u64);
+
+impl SplitMix {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u64 + 1) as usize);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The recount: what the views must be, computed event by event with plain maps, from the definitions of the
+//! views alone. It shares the model's types and the calendar with the dataflow, and nothing of its operators.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keytide_config::Windows;
+use keytide_dataflow::model::*;
+use keytide_dataflow::*;
+
+use super::{AnyRow, TickInput, TickOutput};
+
+#[derive(Clone, Default)]
+struct Counted {
+    events: Vec<AccessEvent>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum View {
+    Usage,
+    ByRoute,
+    LatencyKey,
+    LatencyRoute,
+    Geo,
+    CallersKey,
+    CallersRoute,
+}
+
+const VIEWS: [(View, &[Level]); 7] = [
+    (View::Usage, &[Level::Minute, Level::Hour, Level::Day, Level::Month]),
+    (View::ByRoute, &[Level::Hour, Level::Day]),
+    (View::LatencyKey, &[Level::FiveMinutes, Level::Hour, Level::Day]),
+    (View::LatencyRoute, &[Level::FiveMinutes, Level::Hour, Level::Day]),
+    (View::Geo, &[Level::Hour, Level::Day]),
+    (View::CallersKey, &[Level::Day]),
+    (View::CallersRoute, &[Level::Day]),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Key(KeyId),
+    KeyRoute(KeyRoute),
+    Route(RouteId),
+    KeyCountry(KeyCountry),
+}
+
+/// The views after all ticks, each row in its last version, and what each tick reported.
+pub struct Recount {
+    pub rows: Vec<AnyRow>,
+    pub ticks: BTreeMap<Tick, TickOutput>,
+}
+
+/// Counts again. Percentiles are exact here.
+pub fn recount(ticks: &[TickInput], windows: Windows) -> Recount {
+    let mut seen: BTreeMap<RequestId, EventTime> = BTreeMap::new();
+    let mut counted: BTreeMap<(View, Level, EventTime, Group), Counted> = BTreeMap::new();
+    let mut owners: BTreeMap<KeyId, BTreeMap<EventTime, NameId>> = BTreeMap::new();
+    let mut subscriptions: BTreeMap<NameId, SubscriptionRow> = BTreeMap::new();
+    let mut plans: BTreeMap<NameId, PlanRow> = BTreeMap::new();
+    let mut frozen: BTreeMap<(KeyId, Level, EventTime), NameId> = BTreeMap::new();
+    let mut reports = BTreeMap::new();
+    let mut end = 0;
+
+    for tick in ticks {
+        let watermark = tick.info.watermark_before;
+        let mut changes = tick.tables.clone();
+        changes.sort_by_key(|change| change.offset);
+        for change in changes {
+            match change.row {
+                TableRow::Key(row) => {
+                    let from = row.valid_from.unwrap_or(0);
+                    owners.entry(row.key).or_default().insert(from, row.subscription);
+                }
+                TableRow::Subscription(row) => {
+                    subscriptions.insert(row.id, row);
+                }
+                TableRow::Plan(row) => {
+                    plans.insert(row.id, row);
+                }
+            }
+        }
+        let mut report = TickOutput::default();
+        let mut events = tick.events.clone();
+        events.sort_by_key(|event| event.position);
+        for event in events {
+            let with_id = event.request != RequestId::NONE;
+            let gone = watermark > event.time + windows.dedupe_horizon_ms;
+            let month_held = held(Level::Month, Level::Month.start(event.time), watermark);
+            let late_ms =
+                if event.late_ms > 0 { event.late_ms.into() } else { watermark.saturating_sub(event.time) };
+            let mut late = Late {
+                position: event.position,
+                key: event.key,
+                request: event.request,
+                time: event.time,
+                late_ms,
+                counted: false,
+            };
+            if (with_id && gone) || !month_held {
+                report.late.push(late);
+                continue;
+            }
+            if with_id {
+                if let Some(time) = seen.get(&event.request)
+                    && watermark <= *time + windows.dedupe_horizon_ms
+                {
+                    report.duplicates += 1;
+                    continue;
+                }
+                seen.insert(event.request, event.time);
+            }
+            report.events += 1;
+            if event.late_ms > 0 {
+                late.counted = true;
+                report.late.push(late);
+            }
+            for (view, levels) in VIEWS {
+                let Some(group) = group(view, &event) else { continue };
+                let held_levels =
+                    levels.iter().skip_while(|level| !held(**level, level.start(event.time), watermark));
+                for level in held_levels {
+                    counted
+                        .entry((view, *level, level.start(event.time), group))
+                        .or_default()
+                        .events
+                        .push(event);
+                }
+            }
+        }
+        report.late_count = report.late.len() as u64;
+        report.late.sort();
+        reports.insert(tick.info.tick, report);
+        end = tick.info.watermark;
+        // Rows that become final keep the owner they have now.
+        for (view, level, start, group) in counted.keys() {
+            if let (View::Usage, Group::Key(key)) = (view, group)
+                && (!held(*level, *start, end) || tick.info.last)
+            {
+                let owner = owner_at(&owners, *key, *start);
+                frozen.entry((*key, *level, *start)).or_insert(owner);
+            }
+        }
+    }
+
+    let owner = |key: KeyId, level: Level, start: EventTime| {
+        // `usage_by_route` has levels of `usage`, so each of its windows was frozen there.
+        let subscription =
+            frozen.get(&(key, level, start)).copied().unwrap_or_else(|| owner_at(&owners, key, start));
+        let row = subscriptions.get(&subscription);
+        Owner {
+            subscription,
+            customer: row.map_or(NameId::NONE, |row| row.customer),
+            plan: row.map_or(NameId::NONE, |row| row.plan),
+        }
+    };
+    let mut rows = Vec::new();
+    let mut by_subscription: BTreeMap<(NameId, Level, EventTime), (Usage, u64)> = BTreeMap::new();
+    for ((view, level, start, group), counted) in &counted {
+        let (level, start) = (*level, *start);
+        let complete = level.end(start) + windows.allowed_lateness_ms <= end;
+        let is_final = !held(level, start, end);
+        let events = &counted.events;
+        macro_rules! row {
+            ($view:ident, $group:expr, $value:expr) => {
+                rows.push(AnyRow::$view(Row {
+                    group: $group,
+                    level,
+                    start,
+                    value: $value,
+                    complete,
+                    is_final,
+                }))
+            };
+        }
+        match (view, group) {
+            (View::Usage, Group::Key(key)) => {
+                let value = OwnedUsage { usage: sum(events), owner: owner(*key, level, start) };
+                if level != Level::Minute && value.owner.subscription != NameId::NONE {
+                    let sum = by_subscription.entry((value.owner.subscription, level, start)).or_default();
+                    sum.0 = plus(sum.0, value.usage);
+                    sum.1 += 1;
+                }
+                row!(Usage, *key, value);
+            }
+            (View::ByRoute, Group::KeyRoute(group)) => {
+                let value = OwnedUsage { usage: sum(events), owner: owner(group.key, level, start) };
+                row!(UsageByRoute, *group, value);
+            }
+            (View::LatencyKey, Group::Key(key)) => row!(Latency, Scope::Key(*key), latency(events)),
+            (View::LatencyRoute, Group::Route(route)) => row!(Latency, Scope::Route(*route), latency(events)),
+            (View::Geo, Group::KeyCountry(group)) => {
+                let mut asns: BTreeMap<u32, u64> = BTreeMap::new();
+                for event in events.iter().filter(|event| event.asn != 0) {
+                    *asns.entry(event.asn).or_default() += 1;
+                }
+                let mut top: Vec<(u32, u64)> = asns.into_iter().collect();
+                top.sort_by_key(|(asn, calls)| (u64::MAX - calls, *asn));
+                top.truncate(5);
+                let errors = events
+                    .iter()
+                    .filter(|event| (400..600).contains(&event.status) && event.status != 499)
+                    .count() as u64;
+                row!(
+                    Geo,
+                    *group,
+                    Geo { calls: events.len() as u64, errors, asns: top.into_iter().collect() }
+                );
+            }
+            (View::CallersKey, Group::Key(key)) => row!(Callers, Scope::Key(*key), callers(events)),
+            (View::CallersRoute, Group::Route(route)) => row!(Callers, Scope::Route(*route), callers(events)),
+            _ => unreachable!("a view has one kind of group"),
+        }
+    }
+    for ((subscription, level, start), (usage, keys)) in by_subscription {
+        let row = subscriptions.get(&subscription);
+        let plan = row.map_or(NameId::NONE, |row| row.plan);
+        let owner = SubscriptionInfo {
+            customer: row.map_or(NameId::NONE, |row| row.customer),
+            plan,
+            plan_name: plans.get(&plan).map_or(NameId::NONE, |plan| plan.name),
+        };
+        rows.push(AnyRow::SubscriptionUsage(Row {
+            group: subscription,
+            level,
+            start,
+            value: Some(SubscriptionUsage { usage, keys, owner }),
+            complete: level.end(start) + windows.allowed_lateness_ms <= end,
+            is_final: !held(level, start, end),
+        }));
+    }
+    rows.sort();
+    Recount { rows, ticks: reports }
+}
+
+fn held(level: Level, start: EventTime, watermark: EventTime) -> bool {
+    level.end(start) + level.hold() > watermark
+}
+
+fn owner_at(owners: &BTreeMap<KeyId, BTreeMap<EventTime, NameId>>, key: KeyId, start: EventTime) -> NameId {
+    owners
+        .get(&key)
+        .and_then(|history| history.range(..=start).next_back())
+        .map_or(NameId::NONE, |(_, subscription)| *subscription)
+}
+
+fn group(view: View, event: &AccessEvent) -> Option<Group> {
+    match view {
+        View::Usage => Some(Group::Key(event.key)),
+        View::ByRoute => Some(Group::KeyRoute(KeyRoute { key: event.key, route: event.route })),
+        View::LatencyKey => (event.latency_us != LATENCY_UNKNOWN).then_some(Group::Key(event.key)),
+        View::LatencyRoute => (event.latency_us != LATENCY_UNKNOWN).then_some(Group::Route(event.route)),
+        View::Geo => Some(Group::KeyCountry(KeyCountry { key: event.key, country: event.country })),
+        View::CallersKey => (event.client != 0).then_some(Group::Key(event.key)),
+        View::CallersRoute => (event.client != 0).then_some(Group::Route(event.route)),
+    }
+}
+
+fn sum(events: &[AccessEvent]) -> Usage {
+    let count = |wanted: fn(&AccessEvent) -> bool| events.iter().filter(|event| wanted(event)).count() as u64;
+    let latencies = events.iter().map(|event| event.latency_us).filter(|us| *us != LATENCY_UNKNOWN);
+    Usage {
+        calls: events.len() as u64,
+        errors_4xx: count(|event| event.status / 100 == 4 && event.status != 499),
+        errors_5xx: count(|event| event.status / 100 == 5),
+        bytes_in: events.iter().map(|event| event.bytes_in).sum(),
+        bytes_out: events.iter().map(|event| event.bytes_out).sum(),
+        latency_sum_us: latencies.clone().sum(),
+        latency_calls: latencies.count() as u64,
+    }
+}
+
+fn plus(a: Usage, b: Usage) -> Usage {
+    Usage {
+        calls: a.calls + b.calls,
+        errors_4xx: a.errors_4xx + b.errors_4xx,
+        errors_5xx: a.errors_5xx + b.errors_5xx,
+        bytes_in: a.bytes_in + b.bytes_in,
+        bytes_out: a.bytes_out + b.bytes_out,
+        latency_sum_us: a.latency_sum_us + b.latency_sum_us,
+        latency_calls: a.latency_calls + b.latency_calls,
+    }
+}
+
+fn latency(events: &[AccessEvent]) -> Latency {
+    let mut values: Vec<u64> = events.iter().map(|event| event.latency_us).collect();
+    values.sort_unstable();
+    let rank = |percent: usize| values[(values.len() * percent).div_ceil(100) - 1];
+    Latency {
+        calls: values.len() as u64,
+        p50_us: rank(50),
+        p90_us: rank(90),
+        p95_us: rank(95),
+        p99_us: rank(99),
+        max_us: values[values.len() - 1],
+        mean_us: values.iter().sum::<u64>() / values.len() as u64,
+    }
+}
+
+fn callers(events: &[AccessEvent]) -> Callers {
+    let distinct: BTreeSet<u128> = events.iter().map(|event| event.client).collect();
+    Callers { callers: distinct.len() as u64, exact: true }
+}

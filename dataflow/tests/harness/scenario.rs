@@ -1,0 +1,169 @@
+//! Random ticks: few keys and routes, so that groups collide; duplicates, late and very late events, gaps of
+//! hours and days, owners that appear and change.
+
+use keytide_dataflow::model::*;
+
+use super::{SplitMix, TickInput};
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+pub const KEYS: u64 = 6;
+pub const SUBSCRIPTIONS: u64 = 3;
+
+pub fn key(index: u64) -> KeyId {
+    KeyId(u128::from(index + 1) << 64 | u128::from(SplitMix(index).next()))
+}
+
+pub fn subscription(index: u64) -> NameId {
+    NameId::new(&format!("subscription-{index}"))
+}
+
+/// A scenario of `count` ticks.
+pub fn ticks(seed: u64, count: u64, live_tables: bool) -> Vec<TickInput> {
+    let mut random = SplitMix(seed);
+    // Late in a month, so that months end within a scenario.
+    let mut watermark = 0;
+    let mut now = 1_748_500_000_000 + random.below(3 * DAY);
+    let mut offset = 0;
+    let mut ticks = Vec::new();
+    for index in 0..count {
+        let before = watermark;
+        let mut events = Vec::new();
+        let mut tables = Vec::new();
+        if index == 0 {
+            tables = first_tables(&mut random);
+        } else {
+            now += match random.below(12) {
+                0 => random.below(3 * DAY),
+                1 | 2 => random.below(2 * HOUR),
+                _ => random.below(MINUTE),
+            };
+            for _ in 0..random.below(60) {
+                offset += 1;
+                events.push(event(&mut random, now, before, offset));
+            }
+            watermark = before.max(now - 5_000 - random.below(30_000));
+            if live_tables && random.below(4) == 0 {
+                tables.push(key_change(&mut random, watermark, offset));
+            }
+        }
+        let tick = 1_800_000_000_000 + index * 17_000;
+        let info = TickInfo {
+            tick,
+            watermark_before: before,
+            watermark,
+            cadence: if live_tables { tick } else { watermark },
+            last: index + 1 == count,
+        };
+        let definitions = vec![Definition::Name {
+            id: subscription(index % 3),
+            text: format!("subscription-{}", index % 3).into(),
+        }];
+        ticks.push(TickInput { info, events, tables, definitions });
+    }
+    ticks
+}
+
+fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> AccessEvent {
+    let behind = match random.below(20) {
+        0 => random.below(40 * DAY),
+        1 => random.below(3 * DAY),
+        2 => random.below(5 * HOUR),
+        3 => random.below(20 * MINUTE),
+        _ => random.below(4_000),
+    };
+    let time = now - behind;
+    let request = match random.below(10) {
+        0 => RequestId::NONE,
+        1 => RequestId::new("gateway", &random.below(20).to_le_bytes()),
+        2 => RequestId::new("gateway", &(offset.saturating_sub(random.below(30))).to_le_bytes()),
+        _ => RequestId::new("gateway", &offset.to_le_bytes()),
+    };
+    let magnitude = 1 + random.below(30);
+    let latency_us = random.below(1 << magnitude);
+    AccessEvent {
+        key: if random.below(15) == 0 { KeyId::ANONYMOUS } else { key(random.below(KEYS)) },
+        request,
+        client: u128::from(random.below(50)) % 47,
+        time,
+        route: RouteId::new("api", "GET", ["/a", "/b", "/c"][random.below(3) as usize]),
+        user_agent: NameId::NONE,
+        position: Position {
+            partition: (offset % 3) as u32,
+            offset: offset / 3,
+            index: random.below(2) as u32,
+        },
+        latency_us: if random.below(8) == 0 { LATENCY_UNKNOWN } else { latency_us },
+        bytes_in: random.below(1_000),
+        bytes_out: random.below(100_000),
+        late_ms: if time + 605_000 < watermark {
+            u32::try_from(watermark - time).unwrap_or(u32::MAX)
+        } else {
+            0
+        },
+        asn: random.below(9) as u32,
+        status: [200, 201, 404, 403, 429, 499, 500, 503, 0][random.below(9) as usize],
+        country: Country::new(["DE", "FR", "KR", "zz"][random.below(4) as usize]),
+    }
+}
+
+fn key_row(index: u64, subscription_index: u64, valid_from: Option<u64>) -> TableRow {
+    TableRow::Key(KeyRow {
+        key: key(index),
+        subscription: subscription(subscription_index),
+        valid_from,
+        state: KeyState::Active,
+        kind: KeyKind::Secret,
+        created_at: None,
+        revoked_at: None,
+        last_used_at: None,
+    })
+}
+
+fn first_tables(random: &mut SplitMix) -> Vec<TableChange> {
+    let mut changes = Vec::new();
+    let mut push = |row| changes.push(TableChange { offset: changes.len() as u64, row, deleted: false });
+    // Plan 1 has no row; subscription 2 has none; the last key has no owner yet.
+    push(TableRow::Plan(PlanRow {
+        id: NameId::new("plan-0"),
+        name: NameId::new("Gold"),
+        policy: Policy::Alert,
+    }));
+    for index in 0..SUBSCRIPTIONS - 1 {
+        push(TableRow::Subscription(SubscriptionRow {
+            id: subscription(index),
+            customer: NameId::new(&format!("customer-{index}")),
+            plan: NameId::new(&format!("plan-{index}")),
+            time_zone: NameId::NONE,
+            billing_anchor: 0,
+            started_at: None,
+        }));
+    }
+    for index in 0..KEYS - 1 {
+        push(key_row(index, random.below(SUBSCRIPTIONS), None));
+        if random.below(3) == 0 {
+            push(key_row(
+                index,
+                random.below(SUBSCRIPTIONS),
+                Some(1_748_600_000_000 + random.below(2 * DAY)),
+            ));
+        }
+    }
+    changes
+}
+
+fn key_change(random: &mut SplitMix, watermark: u64, offset: u64) -> TableChange {
+    // The last key's owner becomes known late: from the beginning. Others move at a time that is named.
+    let index = random.below(KEYS);
+    let valid_from = match index {
+        5 => Some(0),
+        _ => Some(watermark.saturating_sub(random.below(2 * DAY))),
+    };
+    TableChange {
+        offset: 1_000 + offset,
+        row: key_row(index, random.below(SUBSCRIPTIONS), valid_from),
+        deleted: false,
+    }
+}

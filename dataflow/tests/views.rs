@@ -1,0 +1,211 @@
+//! The whole dataflow against a recount.
+//!
+//! *Oracle*: all views, late lists and counts equal a recount from scratch over random ticks; percentiles
+//! within 1 %. Catches wrong windows, feeding, eviction, dedupe, joins. Can't catch what the two share: the
+//! calendar (tested in window.rs) and the reading of the specification.
+//! *Drift*: 1, 2 and 3 workers, small and large batches, shuffled arrival put out the same, tick by tick.
+//! *Restore*: every registered state taken as rows in the middle and given to another number of workers
+//! leads to the same output, tick by tick.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod harness;
+
+use std::collections::BTreeMap;
+
+use harness::oracle::recount;
+use harness::{AnyRow, How, TickInput, TickOutput, run, scenario};
+use keytide_config::Windows;
+use keytide_dataflow::model::*;
+use keytide_dataflow::state::StateId;
+use keytide_dataflow::*;
+use proptest::prelude::*;
+
+const ONE: How = How { workers: 1, batch: 1_000, shuffle: 1 };
+const LIVE: Publish = Publish::Changes { bulk_rows: 2 };
+
+/// A row's identity, and the row without its percentiles, which are compared apart.
+fn split(row: &AnyRow) -> (AnyRow, [u64; 4]) {
+    let mut row = row.clone();
+    let mut percentiles = [0; 4];
+    if let AnyRow::Latency(latency) = &mut row {
+        let value = &mut latency.value;
+        percentiles = [value.p50_us, value.p90_us, value.p95_us, value.p99_us];
+        [value.p50_us, value.p90_us, value.p95_us, value.p99_us] = [0; 4];
+    }
+    (row, percentiles)
+}
+
+fn assert_same_rows(got: &[AnyRow], expected: &[AnyRow]) {
+    let order = |rows: &[AnyRow]| {
+        let mut rows: Vec<_> = rows.iter().map(split).collect();
+        rows.sort();
+        rows
+    };
+    let (got, expected) = (order(got), order(expected));
+    for (got, expected) in got.iter().zip(&expected) {
+        assert_eq!(got.0, expected.0);
+        for (got_us, exact_us) in got.1.iter().zip(expected.1) {
+            assert!(got_us.abs_diff(exact_us) * 100 <= exact_us, "{got:?} for {expected:?}");
+        }
+    }
+    assert_eq!(got.len(), expected.len());
+}
+
+/// The last version of each row that was put out; retracted rows are gone.
+fn last_versions<'a>(ticks: impl Iterator<Item = &'a TickOutput>) -> Vec<AnyRow> {
+    let mut last = BTreeMap::new();
+    for row in ticks.flat_map(|tick| &tick.rows) {
+        let (identity, retracted) = identity(row);
+        if retracted {
+            last.remove(&identity);
+        } else {
+            last.insert(identity, row.clone());
+        }
+    }
+    last.into_values().collect()
+}
+
+fn identity(row: &AnyRow) -> (String, bool) {
+    match row {
+        AnyRow::Usage(row) => (format!("{:?}", ("usage", row.group, row.level, row.start)), false),
+        AnyRow::UsageByRoute(row) => (format!("{:?}", ("route", row.group, row.level, row.start)), false),
+        AnyRow::Latency(row) => (format!("{:?}", ("latency", row.group, row.level, row.start)), false),
+        AnyRow::Geo(row) => (format!("{:?}", ("geo", row.group, row.level, row.start)), false),
+        AnyRow::Callers(row) => (format!("{:?}", ("callers", row.group, row.level, row.start)), false),
+        AnyRow::SubscriptionUsage(row) => {
+            (format!("{:?}", ("subscription", row.group, row.level, row.start)), row.value.is_none())
+        }
+    }
+}
+
+fn assert_same_reports(got: &BTreeMap<Tick, TickOutput>, expected: &BTreeMap<Tick, TickOutput>) {
+    for (tick, expected) in expected {
+        let got = got.get(tick).cloned().unwrap_or_default();
+        assert_eq!(
+            (&got.late, got.events, got.duplicates, got.late_count),
+            (&expected.late, expected.events, expected.duplicates, expected.late_count),
+            "tick {tick}"
+        );
+    }
+}
+
+fn windows(seed: u64) -> Windows {
+    Windows { dedupe_horizon_ms: [600_000, 3_600_000, 90_000_000][(seed % 3) as usize], ..Windows::default() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn bounded_runs_equal_the_recount(seed: u64, count in 1_u64..60, workers in 1_usize..4) {
+        let ticks = scenario::ticks(seed, count, false);
+        let outcome = run(&ticks, windows(seed), Publish::Last, How { workers, batch: 7, shuffle: seed }, None);
+        let expected = recount(&ticks, windows(seed));
+        assert_same_reports(&outcome.ticks, &expected.ticks);
+        let rows: Vec<AnyRow> = outcome.ticks.values().flat_map(|tick| tick.rows.clone()).collect();
+        assert_same_rows(&rows, &expected.rows);
+    }
+
+    #[test]
+    fn live_runs_end_at_the_recount(seed: u64, count in 1_u64..60) {
+        let ticks = scenario::ticks(seed, count, true);
+        let outcome = run(&ticks, windows(seed), LIVE, ONE, None);
+        let expected = recount(&ticks, windows(seed));
+        assert_same_reports(&outcome.ticks, &expected.ticks);
+        assert_same_rows(&last_versions(outcome.ticks.values()), &expected.rows);
+    }
+
+    #[test]
+    fn live_minutes_are_right_after_every_tick(seed: u64, count in 1_u64..25) {
+        let ticks = scenario::ticks(seed, count, false);
+        let outcome = run(&ticks, windows(seed), Publish::Changes { bulk_rows: usize::MAX }, ONE, None);
+        for upto in 1..ticks.len() {
+            let minutes = |rows: Vec<AnyRow>| -> Vec<_> {
+                rows.into_iter().filter(|row| matches!(row, AnyRow::Usage(row) if row.level == Level::Minute)).collect()
+            };
+            let until = ticks[upto - 1].info.tick;
+            let published = last_versions(outcome.ticks.range(..=until).map(|(_, tick)| tick));
+            let mut prefix = ticks[..upto].to_vec();
+            prefix[upto - 1].info.last = true;
+            assert_same_rows(&minutes(published), &minutes(recount(&prefix, windows(seed)).rows));
+        }
+    }
+
+    #[test]
+    fn workers_batches_and_arrival_change_nothing(seed: u64, count in 1_u64..40, live: bool) {
+        let ticks = scenario::ticks(seed, count, live);
+        let publish = if live { LIVE } else { Publish::Last };
+        let expected = run(&ticks, windows(seed), publish, ONE, None).ticks;
+        for how in [
+            How { workers: 2, batch: 1, shuffle: seed },
+            How { workers: 3, batch: 1_000, shuffle: !seed },
+            How { workers: 1, batch: 3, shuffle: seed ^ 1 },
+        ] {
+            let got = run(&ticks, windows(seed), publish, how, None).ticks;
+            for (tick, expected) in &expected {
+                prop_assert_eq!(got.get(tick), Some(expected), "{:?}", how);
+            }
+        }
+    }
+
+    #[test]
+    fn restored_runs_continue_as_if_uninterrupted(seed: u64, count in 2_u64..50, live: bool, from in 1_usize..4, to in 1_usize..4) {
+        let ticks = scenario::ticks(seed, count, live);
+        let publish = if live { LIVE } else { Publish::Last };
+        let whole = run(&ticks, windows(seed), publish, ONE, None);
+        let (first, second) = ticks.split_at(ticks.len() / 2);
+        let before = run(first, windows(seed), publish, How { workers: from, batch: 10, shuffle: seed }, None);
+        let after =
+            run(second, windows(seed), publish, How { workers: to, batch: 10, shuffle: seed }, Some(before.snapshot));
+        let mut got = before.ticks;
+        got.extend(after.ticks);
+        for (tick, expected) in &whole.ticks {
+            let got = got.remove(tick).unwrap_or_default();
+            for (got, expected) in got.rows.iter().zip(&expected.rows) {
+                prop_assert_eq!(got, expected, "tick {}", tick);
+            }
+            prop_assert_eq!(&got, expected, "tick {}", tick);
+        }
+        let names = |definitions: &[Vec<Definition>]| -> Vec<Definition> {
+            let mut names = definitions.concat();
+            names.sort();
+            names.dedup();
+            names
+        };
+        for worker in &after.definitions {
+            prop_assert_eq!(names(std::slice::from_ref(worker)), names(&whole.definitions));
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_a_busy_run_has_rows_of_every_state() {
+    let ticks: Vec<TickInput> = scenario::ticks(3, 60, true).into_iter().take(59).collect();
+    let outcome = run(&ticks, Windows::default(), LIVE, ONE, None);
+    for state in StateId::ALL {
+        assert!(!outcome.snapshot.rows[state].is_empty(), "no rows of `{}`", state.name());
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused_with_the_place() {
+    let ticks = scenario::ticks(3, 20, false);
+    let mut snapshot = run(&ticks[..19], Windows::default(), Publish::Last, ONE, None).snapshot;
+    snapshot.rows.get_mut(&StateId::Geo).unwrap()[0].truncate(1);
+    let error = timely::execute_directly(move |worker| {
+        let output = std::rc::Rc::new(std::cell::RefCell::new(Nothing));
+        let options = Options { windows: Windows::default(), publish: Publish::Last };
+        worker.dataflow(|scope| render(scope, options, &output, Some(&snapshot))).unwrap_err()
+    });
+    assert!(error.to_string().starts_with("row 0 of state `geo` can't be read"), "{error}");
+}
+
+struct Nothing;
+
+impl Output for Nothing {
+    fn rows(&mut self, _: Tick, _: Rows) {}
+    fn late(&mut self, _: Tick, _: Vec<Late>) {}
+    fn counts(&mut self, _: Tick, _: Counts) {}
+    fn define(&mut self, _: Vec<Definition>) {}
+}

@@ -23,3 +23,46 @@ impl From<Exit> for ExitCode {
         Self::from(exit as u8)
     }
 }
+
+/// Ends the process with [`Exit::Internal`] on any panic, once its message is out: a worker that is gone would
+/// leave its siblings waiting for ever.
+pub(crate) fn on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(Exit::Internal as i32);
+    }));
+}
+
+/// Prints an error and what caused it.
+#[allow(clippy::print_stderr, reason = "this is where a command's error is shown")]
+pub(crate) fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
+
+/// What an error means to whoever started the process.
+pub(crate) fn classify(error: &anyhow::Error) -> Exit {
+    error.downcast_ref::<Failure>().map_or(Exit::Transient, |failure| failure.exit)
+}
+
+/// An error whose meaning to a supervisor is known.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    cause: anyhow::Error,
+}
+
+impl Failure {
+    /// Gives an error its meaning.
+    pub(crate) fn new(exit: Exit, cause: impl Into<anyhow::Error>) -> anyhow::Error {
+        anyhow::Error::new(Self { exit, cause: cause.into() })
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.cause)
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,3 +1,54 @@
-//! `keytide`: the command line.
+//! `keytide`: the command line. One file a command.
 
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod check;
+mod clock;
+mod exit;
+mod generate;
+mod replay;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::Exit;
+
+/// Exact meters of API keys from gateways' access logs.
+#[derive(Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 2 bad configuration or usage, 3 fatal condition in data, 70 internal error, 75 transient failure."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a configuration and the files it names; report every problem
+    Check {
+        /// The job's configuration (TOML)
+        config: PathBuf,
+    },
+    /// Read the sources to their end as fast as possible and write each view's rows to files
+    Replay(replay::Args),
+    /// Generate realistic traffic with its tables, geo databases and a configuration
+    Generate(generate::Args),
+}
+
+fn main() -> ExitCode {
+    exit::on_panic();
+    let result = match Cli::parse().command {
+        Command::Check { config } => check::run(&config),
+        Command::Replay(args) => replay::run(&args),
+        Command::Generate(args) => generate::run(&args).map(|()| Exit::Done.into()),
+    };
+    result.unwrap_or_else(|error| {
+        exit::report(&error);
+        exit::classify(&error).into()
+    })
+}

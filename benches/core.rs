@@ -1,0 +1,109 @@
+//! How many events a second: the parts one by one in this process, then the shipped binary as a whole.
+//!
+//! ```text
+//! cargo bench --bench core                                  # everything, 2,000,000 events, 3 rounds
+//! cargo bench --bench core -- --only operators --rounds 5   # one part
+//! ```
+//! The input is made by `keytide generate` into the build folder at each start (a second for 2,000,000 events),
+//! so it is never stale. What is compared is measured in turns, A B A B, in one run: other work on the machine
+//! then falls on both. Figures are medians. Time on the CPU is the kernel's account of the thread or of the
+//! process, so it says what the work costs even where wall time says how busy the machine was.
+//!
+//! Every part asserts that it did the work: the same unique events, and rows in every view. No figure is
+//! asserted; targets are printed beside them. Linux only (CPU time is read from `/proc`).
+//!
+//! Memory: the decoded events three times over (128 bytes each), about 1 GiB for 2,000,000.
+
+#![allow(clippy::print_stdout, reason = "a benchmark's output is what it is for")]
+
+mod ceiling;
+mod measure;
+mod parts;
+mod processes;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+use clap::{Parser, ValueEnum};
+
+/// The binary under test: built with the profile of the benchmark, which is the one that is shipped.
+const KEYTIDE: &str = env!("CARGO_BIN_EXE_keytide");
+
+/// Measures events per second.
+#[derive(Parser)]
+struct Args {
+    /// Calls; records sent again (0.5 %) come on top
+    #[arg(long, default_value_t = 2_000_000)]
+    events: u64,
+    /// Keys
+    #[arg(long, default_value_t = 20_000)]
+    keys: u32,
+    /// Rounds of each comparison
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
+    /// One part instead of all
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Passed by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Lines in memory to events
+    Decode,
+    /// The dataflow over decoded events, beside bare loops
+    Operators,
+    /// The shipped binary
+    Processes,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let wants = |part| args.only.is_none_or(|only| only == part);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-core");
+    let input = generate(&args, &folder)?;
+    if wants(Part::Decode) {
+        parts::decode(&input, args.rounds)?;
+    }
+    if wants(Part::Operators) {
+        parts::operators(&input, args.rounds)?;
+    }
+    if wants(Part::Processes) {
+        processes::run(&input, &folder.join("views"), args.rounds)?;
+    }
+    Ok(())
+}
+
+/// The folder with the events, and the configuration in it.
+fn generate(args: &Args, folder: &Path) -> anyhow::Result<PathBuf> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("can't empty {}", folder.display()))?;
+    }
+    let input = folder.join("input");
+    let mut generate = Command::new(KEYTIDE);
+    generate
+        .arg("generate")
+        .arg("--out")
+        .arg(&input)
+        .args(["--events", &args.events.to_string(), "--keys", &args.keys.to_string()])
+        .args(["--zipf", "1.05", "--routes", "100", "--countries", "15", "--span", "1h"])
+        // So few that they don't matter, but some: the views `late` and `dead_letters` aren't empty either.
+        .args(["--late", "0.0002", "--broken", "0.0002"])
+        .stdout(Stdio::null());
+    let status = generate.status().with_context(|| format!("can't start {KEYTIDE}"))?;
+    ensure!(status.success(), "`keytide generate` failed: {status}");
+    let bytes = fs::metadata(input.join("events.jsonl"))?.len();
+    println!(
+        "{} events, {} keys, {} MiB of JSON lines, {} cores\n",
+        args.events,
+        args.keys,
+        bytes >> 20,
+        std::thread::available_parallelism()?
+    );
+    Ok(input)
+}

@@ -1,0 +1,311 @@
+//! `keytide replay CONFIG --out DIR`: a bounded run over files, as fast as it goes.
+//!
+//! The same input and `--now` give the same bytes, whatever the number of workers and threads, because every
+//! decision is made at a record (see `connectors::ingest`) or at a tick (see `dataflow`), and rows are
+//! written in the order of their keys. Nothing is written but to DIR.
+
+mod collect;
+mod names;
+mod output;
+mod sorter;
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::{self, IsTerminal, Read as _, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use keytide_config::{JobConfig, environment};
+use keytide_connectors::decode;
+use keytide_connectors::geo::Geo;
+use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Message, Options, inputs};
+use keytide_connectors::tables::{self, TablesRead};
+use keytide_dataflow::model::Tick;
+use keytide_dataflow::{Publish, render};
+use serde::Serialize;
+use timely::worker::Worker;
+
+use self::collect::Collect;
+use crate::exit::{Exit, Failure};
+
+/// Ticks that may be open at a time: one is read while the one before is worked on.
+const TICKS_IN_FLIGHT: u64 = 2;
+
+/// Arguments of `keytide replay`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The job's configuration (TOML)
+    config: PathBuf,
+    /// Folder for the views and summary.json; files of an earlier run in it are replaced
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Timely workers [default: the configuration's]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+    /// Threads that only read and decode, beside the workers
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    decode_threads: usize,
+    /// The run's time (RFC 3339): events more than 5 minutes later are dead letters [default: now]
+    #[arg(long, value_name = "TIME")]
+    now: Option<jiff::Timestamp>,
+}
+
+/// `summary.json`, and what is printed at the end.
+#[derive(Serialize)]
+struct Summary {
+    job: String,
+    now: String,
+    workers: usize,
+    decode_threads: usize,
+    /// Accepted, unique events.
+    events: u64,
+    dead_letters: u64,
+    table_dead_letters: u64,
+    late: u64,
+    duplicates: u64,
+    bytes: u64,
+    rows: output::RowCounts,
+    events_per_s: u64,
+    peak_memory_bytes: Option<u64>,
+    wall_s: f64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let now = match args.now {
+        Some(now) => u64::try_from(now.as_millisecond())
+            .map_err(|_| Failure::new(Exit::Usage, anyhow::anyhow!("--now lies before 1970")))?,
+        None => crate::clock::now(),
+    };
+    let job = load(args)?;
+    let workers = job.job.workers;
+    let (geo, geo_warnings) = Geo::open(&job.geo).map_err(usage)?;
+    let hashes = job.sources.iter().map(|source| &source.keys.hash);
+    let tables = tables::read(&job.tables, hashes).map_err(usage)?;
+    warn(geo_warnings.iter().chain(&tables.warnings));
+    let out = Folder::new(&args.out)?;
+
+    let options = Options::new(now, job.windows, job.limits, workers);
+    let context = decode::Context::new(&job.routes, &job.geo.trusted_proxies, job.limits, Arc::new(geo));
+    let sources = job.sources.clone();
+    let ingest = Ingest::new(
+        inputs(&sources).map_err(usage)?,
+        move |source| decode::decoder(&sources[source], &context),
+        &options,
+    );
+    let decode_threads =
+        DecodeThreads::spawn(&ingest, args.decode_threads).context("starting decode threads failed")?;
+    let collected = run_workers(&ingest, tables, &job, now, &out)?;
+    drop(decode_threads);
+
+    let counts = ingest.counts();
+    let threads = workers.get() + args.decode_threads;
+    let written = output::write(collected, ingest.partitions(), out.path(), threads)?;
+    let wall_s = started.elapsed().as_secs_f64();
+    let summary = Summary {
+        job: job.job.name,
+        now: names::time(now),
+        workers: workers.get(),
+        decode_threads: args.decode_threads,
+        events: written.counts.events,
+        dead_letters: counts.dead_letters,
+        table_dead_letters: written.rows.dead_letters - counts.dead_letters,
+        late: written.counts.late,
+        duplicates: written.counts.duplicates,
+        bytes: counts.bytes,
+        rows: written.rows,
+        events_per_s: per_second(written.counts.events, wall_s),
+        peak_memory_bytes: peak_memory_bytes(),
+        wall_s: (wall_s * 1_000.0).round() / 1_000.0,
+    };
+    let text = serde_json::to_string_pretty(&summary)?;
+    out.write("summary.json", format!("{text}\n").as_bytes())?;
+    writeln!(io::stdout(), "{text}")?;
+    Ok(Exit::Done.into())
+}
+
+fn load(args: &Args) -> anyhow::Result<JobConfig> {
+    let workers = args.workers.map(|workers| ("KEYTIDE_JOB__WORKERS".to_owned(), workers.to_string()));
+    let loaded = JobConfig::load(&args.config, environment().chain(workers)).map_err(usage)?;
+    warn(loaded.warnings.iter());
+    Ok(loaded.job)
+}
+
+fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    Failure::new(Exit::Usage, error)
+}
+
+#[allow(clippy::print_stderr, reason = "warnings of a command are shown here")]
+fn warn(warnings: impl Iterator<Item = impl std::fmt::Display>) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+/// Runs the dataflow to the input's end; what each worker collected.
+fn run_workers(
+    ingest: &Arc<Ingest>,
+    tables: TablesRead,
+    job: &JobConfig,
+    now: Tick,
+    out: &Folder,
+) -> anyhow::Result<Vec<Collect>> {
+    let (ended, running) = mpsc::channel::<()>();
+    let shared = Arc::new((Arc::clone(ingest), tables, out.path().to_owned(), ended));
+    let options = keytide_dataflow::Options { windows: job.windows, publish: Publish::Last };
+    let guards = timely::execute(timely::Config::process(job.job.workers.get()), move |worker| {
+        let (ingest, tables, out, ended) = &*shared;
+        let _running = ended.clone();
+        work(worker, ingest, tables, options, now, out)
+    })
+    .map_err(|error| anyhow::anyhow!("starting workers failed: {error}"))?;
+    show_progress(ingest, &running);
+    let mut collected = Vec::new();
+    for result in guards.join() {
+        match result {
+            Ok(worker) => collected.push(worker?),
+            Err(panic) => anyhow::bail!("a worker ended early: {panic}"),
+        }
+    }
+    match ingest.error() {
+        None => Ok(collected),
+        Some(error) => Err(Failure::new(
+            match *error {
+                IngestError::File(_) => Exit::Fatal,
+                IngestError::Panicked => Exit::Internal,
+            },
+            anyhow::anyhow!("{error}"),
+        )),
+    }
+}
+
+/// One worker: takes messages, decodes while it waits, and steps the dataflow.
+fn work(
+    worker: &mut Worker,
+    ingest: &Ingest,
+    tables: &TablesRead,
+    options: keytide_dataflow::Options,
+    now: Tick,
+    out: &Path,
+) -> anyhow::Result<Collect> {
+    let index = worker.index();
+    let collect = Rc::new(RefCell::new(Collect::new(out)));
+    let mut dataflow =
+        worker.dataflow(|scope| render(scope, options, &collect, None)).expect("nothing is restored");
+    let probe = dataflow.probe().clone();
+    let mut local = ingest.enter_worker(index);
+    dataflow.advance_to(now);
+    if index == 0 {
+        dataflow.definitions(&mut tables.definitions.clone());
+        dataflow.tables(&mut tables.changes.clone());
+        collect.borrow_mut().table_dead_letters(&tables.dead_letters)?;
+    }
+    let mut open: Tick = now;
+    loop {
+        let behind = probe.less_than(&open.saturating_sub(TICKS_IN_FLIGHT));
+        if !behind {
+            match ingest.next(index) {
+                Some(Message::Definitions(mut definitions)) => dataflow.definitions(&mut definitions),
+                Some(Message::Events { mut events, .. }) => dataflow.events(&mut events),
+                Some(Message::DeadLetters { letters, .. }) => {
+                    collect.borrow_mut().dead_letters(letters, ingest.partitions())?;
+                }
+                Some(Message::Tick(info)) => {
+                    dataflow.close(info);
+                    open = info.tick + 1;
+                    worker.step();
+                    if collect.borrow().is_full() {
+                        // Rows may be written once the strings they need are here: when their ticks are done.
+                        while probe.less_than(&open) {
+                            worker.step_or_park(None);
+                        }
+                        collect.borrow_mut().spill(ingest.partitions())?;
+                    }
+                }
+                None if ingest.is_closed(index) => break,
+                None if ingest.work(&mut local) => {}
+                None => {
+                    worker.step_or_park(None);
+                }
+            }
+        } else if !worker.step() || !ingest.work(&mut local) {
+            worker.step_or_park(None);
+        }
+    }
+    drop(dataflow);
+    while !probe.done() {
+        worker.step_or_park(None);
+    }
+    Ok(collect.take())
+}
+
+/// Shows how far the input was read, on a terminal, until the workers are done.
+fn show_progress(ingest: &Ingest, running: &mpsc::Receiver<()>) {
+    if !io::stderr().is_terminal() {
+        return;
+    }
+    let bar = match ingest.progress().total {
+        Some(total) => {
+            ProgressBar::new(total).with_style(style("{bar:30} {percent:>3} %  {msg}  {eta} left"))
+        }
+        None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes}  {msg}")),
+    };
+    let started = Instant::now();
+    while running.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+        bar.set_position(ingest.progress().bytes);
+        let records = ingest.counts().records();
+        bar.set_message(format!(
+            "{records} records, {}/s",
+            per_second(records, started.elapsed().as_secs_f64())
+        ));
+    }
+    bar.finish_and_clear();
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .expect("the template is a constant that a run has shown to be right")
+}
+
+fn per_second(count: u64, seconds: f64) -> u64 {
+    #[allow(clippy::cast_sign_loss, reason = "counts and durations aren't negative")]
+    let rate = (count as f64 / seconds.max(1e-9)) as u64;
+    rate
+}
+
+/// The most memory this process ever held resident, where the system tells (Linux).
+fn peak_memory_bytes() -> Option<u64> {
+    let mut status = String::new();
+    fs::File::open("/proc/self/status").ok()?.take(1 << 16).read_to_string(&mut status).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1_024)
+}
+
+/// The output folder.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(path: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(path)
+            .with_context(|| format!("can't make the output folder {}", path.display()))
+            .map_err(usage)?;
+        Ok(Self(path.to_owned()))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
+        let path = self.0.join(name);
+        fs::write(&path, content).with_context(|| format!("writing {} failed", path.display()))
+    }
+}

@@ -1,0 +1,431 @@
+//! Rows as JSON lines, in the order of their key columns.
+//!
+//! A view's rows are sorted by ranks: each name's place among all names. Rows that a long run wrote to runs
+//! before its end (see [`Sorter`]) have no ranks; then the rest is sorted by bytes with them.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context as _;
+use hashbrown::HashMap;
+use keytide_connectors::ingest::PartitionInfo;
+use keytide_dataflow::model::{EventTime, KeyId, NameId, RouteId};
+use keytide_dataflow::*;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::collect::{Collect, Rowset};
+use super::names::{Names, time};
+use super::sorter::Sorter;
+
+/// Rows that are formatted at once by one thread.
+const CHUNK: usize = 1 << 14;
+
+/// Rows by view.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct RowCounts {
+    pub(super) usage: u64,
+    pub(super) usage_by_route: u64,
+    pub(super) latency: u64,
+    pub(super) geo: u64,
+    pub(super) callers: u64,
+    pub(super) subscription_usage: u64,
+    pub(super) late: u64,
+    pub(super) dead_letters: u64,
+}
+
+/// What was written.
+pub(super) struct Written {
+    pub(super) rows: RowCounts,
+    pub(super) counts: Counts,
+}
+
+/// Names and what is computed once of them.
+pub(super) struct Labels<'a> {
+    pub(super) names: &'a Names,
+    windows: HashMap<(Level, EventTime), Vec<u8>>,
+}
+
+impl<'a> Labels<'a> {
+    pub(super) fn new(names: &'a Names) -> Self {
+        Self { names, windows: HashMap::new() }
+    }
+
+    fn window(&mut self, level: Level, start: EventTime, out: &mut Vec<u8>) {
+        let label = self.windows.entry((level, start)).or_insert_with(|| {
+            format!(r#","window":"{}","window_start":"{}","#, level.label(), time(start)).into_bytes()
+        });
+        out.extend_from_slice(label);
+    }
+}
+
+/// A view's rows as they are sorted and written.
+pub(super) trait ViewRow: Send + Sync + Sized {
+    /// Its place by ranks: names first, then the window's.
+    fn rank(&self, ranks: &Ranks) -> (u64, u64);
+    /// The same order as bytes.
+    fn key(&self, names: &Names, out: &mut Vec<u8>);
+    /// The row as a line of JSON.
+    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>);
+    /// Names it needs.
+    fn need(&self, names: &mut Names);
+}
+
+/// Places of names in their order.
+pub(super) struct Ranks {
+    keys: HashMap<KeyId, u32>,
+    routes: HashMap<RouteId, u32>,
+    scopes: HashMap<Scope, u32>,
+    names: HashMap<NameId, u32>,
+}
+
+impl Ranks {
+    fn new(names: &Names) -> Self {
+        fn ranked<I: Copy + Eq + std::hash::Hash, T: Ord>(
+            ids: impl Iterator<Item = (T, I)>,
+        ) -> HashMap<I, u32> {
+            let mut ids: Vec<(T, I)> = ids.collect();
+            ids.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            (0..).zip(ids).map(|(rank, (_, id))| (id, rank)).collect()
+        }
+        let keys = || names.keys().map(|(id, name)| (&*name.text, *id));
+        Self {
+            keys: ranked(keys()),
+            routes: ranked(
+                names
+                    .routes()
+                    .map(|(id, route)| ((&route.api.text, &route.method.text, &route.route.text), *id)),
+            ),
+            scopes: ranked(
+                keys()
+                    .map(|(text, id)| ((0, text), Scope::Key(id)))
+                    .chain(names.routes().map(|(id, route)| ((1, &*route.id.text), Scope::Route(*id)))),
+            ),
+            names: ranked(names.others().map(|(id, name)| (&*name.text, *id))),
+        }
+    }
+}
+
+/// A level's place among the labels in alphabetical order.
+fn level_rank(level: Level) -> u8 {
+    match level {
+        Level::Day => 0,
+        Level::Hour => 1,
+        Level::Minute => 2,
+        Level::Month => 3,
+        Level::FiveMinutes => 4,
+    }
+}
+
+fn window_rank(level: Level, start: EventTime) -> u64 {
+    u64::from(level_rank(level)) << 56 | start
+}
+
+fn window_key(level: Level, start: EventTime, out: &mut Vec<u8>) {
+    out.extend_from_slice(&window_rank(level, start).to_be_bytes());
+}
+
+fn text_key(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(text.as_bytes());
+    out.push(0);
+}
+
+fn number(out: &mut Vec<u8>, label: &str, value: u64) {
+    out.extend_from_slice(label.as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn string(out: &mut Vec<u8>, label: &str, json: &[u8]) {
+    out.extend_from_slice(label.as_bytes());
+    out.extend_from_slice(json);
+}
+
+fn usage(out: &mut Vec<u8>, usage: &Usage) {
+    number(out, r#""calls":"#, usage.calls);
+    number(out, r#","errors_4xx":"#, usage.errors_4xx);
+    number(out, r#","errors_5xx":"#, usage.errors_5xx);
+    number(out, r#","bytes_in":"#, usage.bytes_in);
+    number(out, r#","bytes_out":"#, usage.bytes_out);
+    number(out, r#","latency_sum_us":"#, usage.latency_sum_us);
+    number(out, r#","latency_calls":"#, usage.latency_calls);
+}
+
+fn owner(out: &mut Vec<u8>, names: &Names, owner: &Owner) {
+    string(out, r#","subscription":"#, names.json(owner.subscription));
+    string(out, r#","customer":"#, names.json(owner.customer));
+    string(out, r#","plan":"#, names.json(owner.plan));
+}
+
+fn flags(out: &mut Vec<u8>, complete: bool, is_final: bool) {
+    let text: &str = match (complete, is_final) {
+        (false, false) => r#","complete":false,"final":false}"#,
+        (false, true) => r#","complete":false,"final":true}"#,
+        (true, false) => r#","complete":true,"final":false}"#,
+        (true, true) => r#","complete":true,"final":true}"#,
+    };
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'\n');
+}
+
+impl ViewRow for Row<KeyId, OwnedUsage> {
+    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
+        (u64::from(ranks.keys[&self.group]), window_rank(self.level, self.start))
+    }
+    fn key(&self, names: &Names, out: &mut Vec<u8>) {
+        text_key(&names.key(self.group).text, out);
+        window_key(self.level, self.start, out);
+    }
+    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
+        string(out, r#"{"key_id":"#, &labels.names.key(self.group).json);
+        labels.window(self.level, self.start, out);
+        usage(out, &self.value.usage);
+        owner(out, labels.names, &self.value.owner);
+        flags(out, self.complete, self.is_final);
+    }
+    fn need(&self, names: &mut Names) {
+        names.need_key(self.group);
+    }
+}
+
+impl ViewRow for Row<KeyRoute, OwnedUsage> {
+    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
+        let (key, route) = (ranks.keys[&self.group.key], ranks.routes[&self.group.route]);
+        (u64::from(key) << 32 | u64::from(route), window_rank(self.level, self.start))
+    }
+    fn key(&self, names: &Names, out: &mut Vec<u8>) {
+        text_key(&names.key(self.group.key).text, out);
+        let route = names.route(self.group.route);
+        for part in [&route.api, &route.method, &route.route] {
+            text_key(&part.text, out);
+        }
+        window_key(self.level, self.start, out);
+    }
+    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
+        let route = labels.names.route(self.group.route);
+        string(out, r#"{"key_id":"#, &labels.names.key(self.group.key).json);
+        string(out, r#","api":"#, &route.api.json);
+        string(out, r#","method":"#, &route.method.json);
+        string(out, r#","route":"#, &route.route.json);
+        labels.window(self.level, self.start, out);
+        usage(out, &self.value.usage);
+        owner(out, labels.names, &self.value.owner);
+        flags(out, self.complete, self.is_final);
+    }
+    fn need(&self, names: &mut Names) {
+        names.need_key(self.group.key);
+        names.need_route(self.group.route);
+    }
+}
+
+fn need_scope(scope: Scope, names: &mut Names) {
+    match scope {
+        Scope::Key(key) => names.need_key(key),
+        Scope::Route(route) => names.need_route(route),
+    }
+}
+
+fn scope_key(scope: Scope, names: &Names, out: &mut Vec<u8>) {
+    out.push(u8::from(matches!(scope, Scope::Route(_))));
+    text_key(&names.scope(scope).text, out);
+}
+
+fn scope_line(scope: Scope, names: &Names, out: &mut Vec<u8>) {
+    let label = match scope {
+        Scope::Key(_) => r#"{"scope":"key","id":"#,
+        Scope::Route(_) => r#"{"scope":"route","id":"#,
+    };
+    string(out, label, &names.scope(scope).json);
+}
+
+impl ViewRow for Row<Scope, Latency> {
+    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
+        (u64::from(ranks.scopes[&self.group]), window_rank(self.level, self.start))
+    }
+    fn key(&self, names: &Names, out: &mut Vec<u8>) {
+        scope_key(self.group, names, out);
+        window_key(self.level, self.start, out);
+    }
+    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
+        scope_line(self.group, labels.names, out);
+        labels.window(self.level, self.start, out);
+        number(out, r#""calls":"#, self.value.calls);
+        number(out, r#","p50_us":"#, self.value.p50_us);
+        number(out, r#","p90_us":"#, self.value.p90_us);
+        number(out, r#","p95_us":"#, self.value.p95_us);
+        number(out, r#","p99_us":"#, self.value.p99_us);
+        number(out, r#","max_us":"#, self.value.max_us);
+        number(out, r#","mean_us":"#, self.value.mean_us);
+        flags(out, self.complete, self.is_final);
+    }
+    fn need(&self, names: &mut Names) {
+        need_scope(self.group, names);
+    }
+}
+
+impl ViewRow for Row<Scope, Callers> {
+    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
+        (u64::from(ranks.scopes[&self.group]), window_rank(self.level, self.start))
+    }
+    fn key(&self, names: &Names, out: &mut Vec<u8>) {
+        scope_key(self.group, names, out);
+        window_key(self.level, self.start, out);
+    }
+    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
+        scope_line(self.group, labels.names, out);
+        labels.window(self.level, self.start, out);
+        number(out, r#""callers":"#, self.value.callers);
+        string(out, r#","exact":"#, if self.value.exact { b"true" } else { b"false" });
+        flags(out, self.complete, self.is_final);
+    }
+    fn need(&self, names: &mut Names) {
+        need_scope(self.group, names);
+    }
+}
+
+impl ViewRow for Row<KeyCountry, Geo> {
+    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
+        let country = u64::from(u16::from_be_bytes(self.group.country.0));
+        (u64::from(ranks.keys[&self.group.key]) << 16 | country, window_rank(self.level, self.start))
+    }
+    fn key(&self, names: &Names, out: &mut Vec<u8>) {
+        text_key(&names.key(self.group.key).text, out);
+        out.extend_from_slice(&self.group.country.0);
+        window_key(self.level, self.start, out);
+    }
+    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
+        string(out, r#"{"key_id":"#, &labels.names.key(self.group.key).json);
+        string(out, r#","country":""#, self.group.country.as_str().as_bytes());
+        out.push(b'"');
+        labels.window(self.level, self.start, out);
+        number(out, r#""calls":"#, self.value.calls);
+        number(out, r#","errors":"#, self.value.errors);
+        let mut label = r#","asns":[{"asn":"#;
+        if self.value.asns.is_empty() {
+            out.extend_from_slice(br#","asns":["#);
+        }
+        for (asn, calls) in &self.value.asns {
+            number(out, label, u64::from(*asn));
+            number(out, r#","calls":"#, *calls);
+            out.push(b'}');
+            label = r#",{"asn":"#;
+        }
+        out.push(b']');
+        flags(out, self.complete, self.is_final);
+    }
+    fn need(&self, names: &mut Names) {
+        names.need_key(self.group.key);
+    }
+}
+
+impl ViewRow for Row<NameId, SubscriptionUsage> {
+    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
+        (
+            u64::from(ranks.names.get(&self.group).copied().unwrap_or(u32::MAX)),
+            window_rank(self.level, self.start),
+        )
+    }
+    fn key(&self, names: &Names, out: &mut Vec<u8>) {
+        text_key(names.text(self.group), out);
+        window_key(self.level, self.start, out);
+    }
+    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
+        let names = labels.names;
+        string(out, r#"{"subscription":"#, names.json(self.group));
+        labels.window(self.level, self.start, out);
+        usage(out, &self.value.usage);
+        number(out, r#","keys":"#, self.value.keys);
+        string(out, r#","customer":"#, names.json(self.value.owner.customer));
+        string(out, r#","plan":"#, names.json(self.value.owner.plan));
+        string(out, r#","plan_name":"#, names.json(self.value.owner.plan_name));
+        flags(out, self.complete, self.is_final);
+    }
+    fn need(&self, _: &mut Names) {}
+}
+
+/// Writes all views.
+pub(super) fn write(
+    collected: Vec<Collect>,
+    partitions: &[PartitionInfo],
+    folder: &Path,
+    threads: usize,
+) -> anyhow::Result<Written> {
+    let mut collected = collected.into_iter();
+    let mut all = collected.next().context("a run has at least one worker")?;
+    for other in collected {
+        all.merge(other);
+    }
+    all.list_late(partitions)?;
+    let ranks = Ranks::new(&all.names);
+    let Collect { names, counts, usage, usage_by_route, latency, geo, callers, subscription_usage, .. } = all;
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("starting threads failed")?;
+    let file = |view: &str| folder.join(format!("{view}.jsonl"));
+    let rows = pool.install(|| {
+        anyhow::Ok(RowCounts {
+            usage: view(usage, &names, &ranks, &file("usage"))?,
+            usage_by_route: view(usage_by_route, &names, &ranks, &file("usage_by_route"))?,
+            latency: view(latency, &names, &ranks, &file("latency"))?,
+            geo: view(geo, &names, &ranks, &file("geo"))?,
+            callers: view(callers, &names, &ranks, &file("callers"))?,
+            subscription_usage: view(subscription_usage, &names, &ranks, &file("subscription_usage"))?,
+            late: merged(all.late_lines, &file("late"))?,
+            dead_letters: merged(all.dead_letters, &file("dead_letters"))?,
+        })
+    })?;
+    Ok(Written { rows, counts })
+}
+
+fn view<R: ViewRow>(rowset: Rowset<R>, names: &Names, ranks: &Ranks, path: &Path) -> anyhow::Result<u64> {
+    let Rowset { rows, mut spilled } = rowset;
+    if !spilled.is_empty() {
+        let mut rest = Sorter::new(path.parent().unwrap_or(path));
+        add_lines(&rows, names, &mut rest)?;
+        spilled.push(rest);
+        return merged(spilled, path);
+    }
+    let mut order: Vec<((u64, u64), usize)> =
+        rows.par_iter().enumerate().map(|(index, row)| (row.rank(ranks), index)).collect();
+    order.par_sort_unstable();
+    let write = || -> io::Result<()> {
+        let mut file = File::create(path)?;
+        for part in order.chunks(CHUNK * 2 * rayon::current_num_threads()) {
+            let texts: Vec<Vec<u8>> = part
+                .par_chunks(CHUNK)
+                .map(|chunk| {
+                    let mut labels = Labels::new(names);
+                    let mut text = Vec::with_capacity(chunk.len() * 320);
+                    for (_, index) in chunk {
+                        rows[*index].line(&mut labels, &mut text);
+                    }
+                    text
+                })
+                .collect();
+            for text in texts {
+                file.write_all(&text)?;
+            }
+        }
+        Ok(())
+    };
+    write().with_context(|| format!("writing {} failed", path.display()))?;
+    Ok(rows.len() as u64)
+}
+
+/// Adds rows to a sorter of lines.
+pub(super) fn add_lines<R: ViewRow>(rows: &[R], names: &Names, sorter: &mut Sorter) -> io::Result<()> {
+    let mut labels = Labels::new(names);
+    for row in rows {
+        sorter.add(|key| row.key(names, key), |line| row.line(&mut labels, line))?;
+    }
+    Ok(())
+}
+
+fn merged(sorters: Vec<Sorter>, path: &Path) -> anyhow::Result<u64> {
+    let write = || {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        let count = Sorter::merge(sorters, &mut file)?;
+        file.flush()?;
+        io::Result::Ok(count)
+    };
+    write().with_context(|| format!("writing {} failed", path.display()))
+}

@@ -2,9 +2,10 @@
 //!
 //! The operator of `usage` by key, with a second duty: whatever is counted once its minute is closed (by
 //! the close, or late) is booked to the subscription in force at the start of the hour, of the day and of
-//! the month it falls in, as an update of a linear collection. Differential sums it per subscription. So
-//! `subscription_usage` follows `usage` within a minute of event time, at a cost per changed minute of a
-//! key, not per event.
+//! the month it falls in. Bookings are summed here per subscription and window, and handed on as updates of
+//! a linear collection at the cadence of `subscription_usage`, which differential sums over all workers. So
+//! the view follows `usage` within a minute of event time, at a cost per changed minute of a key, not per
+//! event.
 //!
 //! When a key's owner changes for a window that is held, what was booked is taken back from the old
 //! subscription and booked to the new. When a window is evicted, its bookings are taken out of the
@@ -25,6 +26,7 @@ use super::windowed::{Metric, Settings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Tick};
 use crate::row::{OwnedUsage, Owner, Usage};
 use crate::state::{Durable, Shard, StateId};
+use crate::window::Level;
 
 type ByKeyMetric = UsageMetric<ByKey>;
 
@@ -85,6 +87,8 @@ impl Abelian for Booked {
 pub(crate) struct Bookings {
     windowed: Windowed<ByKeyMetric>,
     booked_to: BookedTo,
+    /// Bookings that wait for the cadence.
+    pending: Sums,
     /// Sums of windows that the last tick evicted.
     evicted: Sums,
     /// Rows were taken back and aren't in the collection downstream yet.
@@ -114,6 +118,7 @@ impl Bookings {
         Self {
             windowed: Windowed::new(settings),
             booked_to: BTreeMap::new(),
+            pending: Sums::new(),
             evicted: Sums::new(),
             restored: false,
         }
@@ -126,19 +131,17 @@ impl Bookings {
         closing: Closing<'_, Booking>,
     ) {
         let info = closing.info;
-        let mut sums = Sums::new();
+        let mut handed_on = Sums::new();
         if std::mem::take(&mut state.restored) {
-            state.book_again(info.watermark_before, &mut sums);
-        } else {
-            for (window, booked) in &state.evicted {
-                add(&mut sums, *window, booked, true);
-            }
+            state.book_again(info.watermark_before, &mut handed_on);
         }
-        state.evicted.clear();
+        for (window, booked) in state.evicted.drain() {
+            add(&mut handed_on, window, &booked, true);
+        }
         let changed = state.windowed.change_context(owners.into_iter().flatten().collect());
-        state.re_attribute(&changed, info.watermark_before, &mut sums);
+        state.re_attribute(&changed, info.watermark_before);
 
-        let Self { windowed, booked_to, evicted, .. } = state;
+        let Self { windowed, booked_to, pending, evicted, .. } = state;
         // What is booked is collected first: the operator can't be asked for owners while it works.
         let mut additions: Vec<(usize, EventTime, KeyId, Usage)> = Vec::new();
         let mut book = |level: usize, start: EventTime, key: &KeyId, usage: &Usage| {
@@ -160,8 +163,15 @@ impl Bookings {
                         of_window.insert(key, subscription);
                     }
                     let booked = Booked { usage, keys: u64::from(known.is_none()) };
-                    add(&mut sums, (subscription, place, window), &booked, false);
+                    add(pending, (subscription, place, window), &booked, false);
                 }
+            }
+        }
+        // A window is evicted when the watermark enters another hour, and its last bookings must be there.
+        let evicts = Level::Hour.start(info.watermark) > Level::Hour.start(info.watermark_before);
+        if info.last || evicts || windowed.is_due(Level::Hour, info) {
+            for (window, booked) in pending.drain() {
+                add(&mut handed_on, window, &booked, false);
             }
         }
         // Before the rows go, which say how much was booked.
@@ -179,13 +189,16 @@ impl Bookings {
         windowed.publish(info, closing.output);
 
         let mut updates: Vec<Booking> =
-            sums.into_iter().map(|(window, booked)| (window, info.tick, booked)).collect();
+            handed_on.into_iter().map(|(window, booked)| (window, info.tick, booked)).collect();
         updates.retain(|(_, _, booked)| !booked.is_zero());
         closing.downstream.push(updates);
     }
 
-    /// Everything that is booked, as if for the first time.
+    /// Everything that is booked and was handed on, as if for the first time.
     fn book_again(&self, watermark: EventTime, sums: &mut Sums) {
+        for (window, booked) in &self.pending {
+            add(sums, *window, booked, true);
+        }
         for ((place, start), keys) in &self.booked_to {
             for (key, subscription) in keys {
                 let usage =
@@ -196,7 +209,7 @@ impl Bookings {
     }
 
     /// Books the held windows of keys whose owners changed to whom they belong now.
-    fn re_attribute(&mut self, changed: &[KeyId], watermark: EventTime, sums: &mut Sums) {
+    fn re_attribute(&mut self, changed: &[KeyId], watermark: EventTime) {
         if changed.is_empty() {
             return;
         }
@@ -213,10 +226,10 @@ impl Bookings {
                     }
                     let booked = Booked { usage, keys: 1 };
                     if let Some(before) = before {
-                        add(sums, (before, place, start), &booked, true);
+                        add(&mut self.pending, (before, place, start), &booked, true);
                     }
                     if now.is_some() {
-                        add(sums, (now, place, start), &booked, false);
+                        add(&mut self.pending, (now, place, start), &booked, false);
                     }
                 }
             }
@@ -236,6 +249,7 @@ impl Bookings {
 pub(crate) enum BookingsRow {
     Window(WindowedRow<KeyId, Usage, OwnedUsage, KeyId, (KeyId, EventTime, Owner)>),
     BookedTo { level: u8, start: EventTime, key: KeyId, subscription: NameId },
+    Pending { window: SubscriptionWindow, booked: Booked },
 }
 
 impl Durable for Bookings {
@@ -254,15 +268,20 @@ impl Durable for Bookings {
                 });
             }
         }
+        for (window, booked) in &self.pending {
+            out(BookingsRow::Pending { window: *window, booked: *booked });
+        }
     }
 
     fn row_in(&mut self, row: BookingsRow) {
+        self.restored = true;
         match row {
             BookingsRow::Window(row) => self.windowed.row_in(row),
             BookingsRow::BookedTo { level, start, key, subscription } => {
                 self.booked_to.entry((level, start)).or_default().insert(key, subscription);
-                self.restored = true;
             }
+            // Of several workers: what waits is a sum, whoever hands it on.
+            BookingsRow::Pending { window, booked } => add(&mut self.pending, window, &booked, false),
         }
     }
 
@@ -270,6 +289,7 @@ impl Durable for Bookings {
         match row {
             BookingsRow::Window(row) => <Windowed<ByKeyMetric> as Durable>::shard(row),
             BookingsRow::BookedTo { key, .. } => Shard::Of(key.shard()),
+            BookingsRow::Pending { window, .. } => Shard::Of(window.0.0),
         }
     }
 }

@@ -263,6 +263,11 @@ impl<M: Metric> Windowed<M> {
         }
     }
 
+    /// Whether changed rows of a level are put out in this tick.
+    pub(crate) fn is_due(&self, level: Level, info: &TickInfo) -> bool {
+        self.live() && crosses(level.cadence(), self.cadence, info.cadence)
+    }
+
     fn live(&self) -> bool {
         matches!(self.settings.publish, Publish::Changes { .. })
     }
@@ -451,7 +456,7 @@ impl<M: Metric> Windowed<M> {
         }
         let mut rows = Vec::new();
         for (at, &level) in M::LEVELS.iter().enumerate() {
-            if info.last || crosses(level.cadence(), self.cadence, info.cadence) {
+            if info.last || self.is_due(level, info) {
                 // Windows that are evicted below are put out then.
                 let held_from = after.held[at];
                 let due: Vec<_> = self.dirty[at].extract_if(|(start, _)| *start >= held_from).collect();

@@ -1,0 +1,113 @@
+//! Who may depend on whom, as cargo resolves it: config <- dataflow <- connectors <- the binary, and nothing in
+//! the dataflow that talks to the outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::repository;
+
+/// Crates of this workspace, each with those of them it may use.
+const LAYERS: [(&str, &[&str]); 4] = [
+    ("keytide-config", &[]),
+    ("keytide-dataflow", &["keytide-config"]),
+    ("keytide-connectors", &["keytide-config", "keytide-dataflow"]),
+    ("keytide", &["keytide-config", "keytide-dataflow", "keytide-connectors"]),
+];
+
+/// What the dataflow must not even reach indirectly: clients, databases, stores, runtimes.
+const OUTSIDE: [&str; 5] = ["rdkafka", "lettre", "tokio", "maxminddb", "object_store"];
+
+/// The resolved graph without dev-dependencies: a package's id to the ids it uses; and the ids' names.
+struct Graph {
+    uses: BTreeMap<String, Vec<String>>,
+    names: BTreeMap<String, String>,
+    members: BTreeSet<String>,
+}
+
+impl Graph {
+    fn load() -> Self {
+        // Without a platform cargo would download what only others need.
+        let version = cargo(&["--version", "--verbose"]);
+        let platform = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+        let arguments = ["metadata", "--format-version", "1", "--locked", "--filter-platform", platform];
+        let metadata: Value = serde_json::from_str(&cargo(&arguments)).unwrap();
+        let list = |value: &Value| value.as_array().unwrap().clone();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let names = list(&metadata["packages"])
+            .iter()
+            .map(|package| (text(&package["id"]), text(&package["name"])))
+            .collect();
+        let is_used = |dependency: &Value| {
+            list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"] != "dev" && kind["kind"] != "build")
+        };
+        let uses = list(&metadata["resolve"]["nodes"])
+            .iter()
+            .map(|node| {
+                let used = list(&node["deps"])
+                    .iter()
+                    .filter(|used| is_used(used))
+                    .map(|used| text(&used["pkg"]))
+                    .collect();
+                (text(&node["id"]), used)
+            })
+            .collect();
+        let members = list(&metadata["workspace_members"]).iter().map(text).collect();
+        Self { uses, names, members }
+    }
+
+    fn id(&self, name: &str) -> &str {
+        let found = self.members.iter().find(|id| self.names[*id] == name);
+        found.unwrap_or_else(|| panic!("the workspace has no member {name}"))
+    }
+
+    /// Everything a member uses, directly and not, itself included.
+    fn closure(&self, member: &str) -> BTreeSet<&str> {
+        let mut open = vec![self.id(member)];
+        let mut seen = BTreeSet::new();
+        while let Some(id) = open.pop() {
+            if seen.insert(id) {
+                open.extend(self.uses[id].iter().map(String::as_str));
+            }
+        }
+        seen.into_iter().map(|id| self.names[id].as_str()).collect()
+    }
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(repository()).output().unwrap();
+    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn every_member_has_its_place() {
+    let graph = Graph::load();
+    let members: BTreeSet<&str> = graph.members.iter().map(|id| graph.names[id].as_str()).collect();
+    assert_eq!(members, LAYERS.iter().map(|(name, _)| *name).collect());
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let graph = Graph::load();
+    let members: BTreeSet<&str> = LAYERS.iter().map(|(name, _)| *name).collect();
+    for (member, allowed) in LAYERS {
+        let mut used = graph.closure(member);
+        used.remove(member);
+        for other in used.intersection(&members) {
+            assert!(allowed.contains(other), "{member} must not depend on {other}");
+        }
+    }
+}
+
+#[test]
+fn the_dataflow_knows_nothing_of_the_outside() {
+    let graph = Graph::load();
+    let used = graph.closure("keytide-dataflow");
+    assert!(used.contains("timely"), "the graph is read right: {used:?}");
+    assert!(graph.closure("keytide-connectors").contains("maxminddb"), "the outside is found where it is");
+    for name in OUTSIDE {
+        assert!(!used.contains(name), "the dataflow depends on {name}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The product as its users meet it: one binary of tests that know the command line, the files it reads and
+//! writes, and the documents, but none of the code.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod dependencies;
+mod docs;
+mod harness;
+mod replay;

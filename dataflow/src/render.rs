@@ -32,6 +32,7 @@ use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, StreamVec};
 use crate::model::{AccessEvent, Definition, TableChange, TableRow, Tick, TickInfo};
 use crate::operators::assignments::Assignments;
 use crate::operators::bookings::Bookings;
+use crate::operators::by_key;
 use crate::operators::by_tick::{Closing, SharedOutput, by_tick};
 use crate::operators::callers::CallersMetric;
 use crate::operators::dedupe::{self, Dedupe};
@@ -162,13 +163,16 @@ pub fn render<O: Output + 'static>(
         &graph.output,
         Dedupe::close,
     );
-    let by_key = unique
-        .unary(Exchange::new(|event: &AccessEvent| event.key.shard()), "ByKey", |_, _| {
-            |input, output| {
-                input.for_each_time(|time, batches| output.session(&time).give_containers(batches));
-            }
-        })
-        .shared();
+    let by_key = by_tick(
+        "ByKey",
+        graph.control.clone(),
+        (unique, Exchange::new(|event: &AccessEvent| event.key.shard())),
+        graph.no_second(),
+        Registered::nothing(),
+        &graph.output,
+        by_key::close,
+    )
+    .shared();
 
     // usage and what follows from it
     let bookings = by_tick(

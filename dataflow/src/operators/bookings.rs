@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::by_tick::Closing;
 use super::owners::OwnerChange;
 use super::usage::{ByKey, UsageMetric};
-use super::windowed::{Metric, Settings, Windowed, WindowedRow};
+use super::windowed::{Accumulator as _, Metric, Settings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Tick};
 use crate::row::{OwnedUsage, Owner, Usage};
 use crate::state::{Durable, Shard, StateId};
@@ -91,6 +91,8 @@ pub(crate) struct Bookings {
     pending: Sums,
     /// Sums of windows that the last tick evicted.
     evicted: Sums,
+    /// Whom the keys of one hour are booked to: derived from `booked_to`.
+    usual: Usual,
     /// Rows were taken back and aren't in the collection downstream yet.
     restored: bool,
 }
@@ -100,6 +102,57 @@ type BookedTo = BTreeMap<(u8, EventTime), HashMap<KeyId, NameId>>;
 
 /// A tick's bookings, summed.
 type Sums = HashMap<SubscriptionWindow, Booked>;
+
+/// The subscriptions of a key's hour, day and month; [`NameId::NONE`] where it isn't booked.
+type Parties = [NameId; 3];
+
+/// A short cut for the many bookings of an hour, of keys that were booked in it before: one look-up and one
+/// sum for the three windows.
+#[derive(Default)]
+struct Usual {
+    hour: EventTime,
+    parties: HashMap<KeyId, Parties>,
+    sums: HashMap<Parties, Usage>,
+}
+
+impl Usual {
+    /// Adds a booking of `hour`, if the key's parties are known.
+    fn book(&mut self, hour: EventTime, key: KeyId, usage: &Usage) -> bool {
+        let parties = if hour == self.hour { self.parties.get(&key) } else { None };
+        parties.is_some_and(|parties| {
+            self.sums.entry(*parties).or_default().merge(usage);
+            true
+        })
+    }
+
+    /// Remembers a key's parties; the latest hour is the one that is remembered.
+    fn learn(&mut self, hour: EventTime, key: KeyId, parties: Parties, pending: &mut Sums) {
+        if hour > self.hour {
+            self.forget(pending);
+            self.hour = hour;
+        }
+        if hour == self.hour {
+            self.parties.insert(key, parties);
+        }
+    }
+
+    /// Forgets everything but what it summed.
+    fn forget(&mut self, pending: &mut Sums) {
+        for (window, booked) in self.bookings() {
+            add(pending, window, &booked, false);
+        }
+        self.sums.clear();
+        self.parties.clear();
+    }
+
+    fn bookings(&self) -> impl Iterator<Item = (SubscriptionWindow, Booked)> {
+        self.sums.iter().flat_map(move |(parties, usage)| {
+            let windows = levels().map(|(at, place)| (place, ByKeyMetric::LEVELS[at].start(self.hour)));
+            let known = parties.iter().zip(windows).filter(|(party, _)| party.is_some());
+            known.map(|(party, (place, start))| ((*party, place, start), Booked { usage: *usage, keys: 0 }))
+        })
+    }
+}
 
 fn add(sums: &mut Sums, window: SubscriptionWindow, booked: &Booked, take_back: bool) {
     let mut booked = *booked;
@@ -120,6 +173,7 @@ impl Bookings {
             booked_to: BTreeMap::new(),
             pending: Sums::new(),
             evicted: Sums::new(),
+            usual: Usual::default(),
             restored: false,
         }
     }
@@ -141,7 +195,7 @@ impl Bookings {
         let changed = state.windowed.change_context(owners.into_iter().flatten().collect());
         state.re_attribute(&changed, info.watermark_before);
 
-        let Self { windowed, booked_to, pending, evicted, .. } = state;
+        let Self { windowed, booked_to, pending, evicted, usual, .. } = state;
         // What is booked is collected first: the operator can't be asked for owners while it works.
         let mut additions: Vec<(usize, EventTime, KeyId, Usage)> = Vec::new();
         let mut book = |level: usize, start: EventTime, key: &KeyId, usage: &Usage| {
@@ -150,26 +204,35 @@ impl Bookings {
         windowed.add_events(events.iter().map(|batch| batch.as_slice()), info, &mut book);
         windowed.close_windows(info, &mut book);
         for (level, start, key, usage) in additions {
-            if !windowed.context.know(key) {
+            let hour = Level::Hour.start(start);
+            if level <= FIRST && usual.book(hour, key, &usage) {
                 continue;
             }
-            for (at, place) in levels().filter(|(at, _)| *at >= level) {
-                let window = ByKeyMetric::LEVELS[at].start(start);
-                let of_window = booked_to.entry((place, window)).or_default();
-                let known = of_window.get(&key).copied();
-                let subscription = known.unwrap_or_else(|| windowed.context.at(key, window).subscription);
-                if subscription.is_some() {
-                    if known.is_none() {
-                        of_window.insert(key, subscription);
+            let mut parties = Parties::default();
+            if windowed.context.know(key) {
+                for (at, place) in levels().filter(|(at, _)| *at >= level) {
+                    let window = ByKeyMetric::LEVELS[at].start(start);
+                    let of_window = booked_to.entry((place, window)).or_default();
+                    let known = of_window.get(&key).copied();
+                    let subscription = known.unwrap_or_else(|| windowed.context.at(key, window).subscription);
+                    if subscription.is_some() {
+                        if known.is_none() {
+                            of_window.insert(key, subscription);
+                        }
+                        let booked = Booked { usage, keys: u64::from(known.is_none()) };
+                        add(pending, (subscription, place, window), &booked, false);
                     }
-                    let booked = Booked { usage, keys: u64::from(known.is_none()) };
-                    add(pending, (subscription, place, window), &booked, false);
+                    parties[at - FIRST] = subscription;
                 }
+            }
+            if level <= FIRST {
+                usual.learn(hour, key, parties, pending);
             }
         }
         // A window is evicted when the watermark enters another hour, and its last bookings must be there.
         let evicts = Level::Hour.start(info.watermark) > Level::Hour.start(info.watermark_before);
         if info.last || evicts || windowed.is_due(Level::Hour, info) {
+            usual.forget(pending);
             for (window, booked) in pending.drain() {
                 add(&mut handed_on, window, &booked, false);
             }
@@ -213,6 +276,7 @@ impl Bookings {
         if changed.is_empty() {
             return;
         }
+        self.usual.forget(&mut self.pending);
         for (at, place) in levels() {
             for start in self.windowed.starts(at, FIRST) {
                 for key in changed {
@@ -268,8 +332,10 @@ impl Durable for Bookings {
                 });
             }
         }
-        for (window, booked) in &self.pending {
-            out(BookingsRow::Pending { window: *window, booked: *booked });
+        for (window, booked) in
+            self.pending.iter().map(|(window, booked)| (*window, *booked)).chain(self.usual.bookings())
+        {
+            out(BookingsRow::Pending { window, booked });
         }
     }
 

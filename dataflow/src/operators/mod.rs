@@ -3,6 +3,7 @@
 
 pub(crate) mod assignments;
 pub(crate) mod bookings;
+pub(crate) mod by_key;
 pub(crate) mod by_tick;
 pub(crate) mod callers;
 pub(crate) mod dedupe;

@@ -191,7 +191,10 @@ impl<M: Metric> Windows<M> {
         if self.windows.get(self.recent).is_none_or(|window| window.0 != start) {
             self.recent =
                 self.windows.binary_search_by_key(&start, |window| window.0).unwrap_or_else(|index| {
-                    self.windows.insert(index, (start, HashMap::new()));
+                    // Room for as many groups as in the window before: growing a map costs more than its room.
+                    let newest = self.windows.last().filter(|_| index == self.windows.len());
+                    let groups = newest.map_or(0, |before| before.1.len());
+                    self.windows.insert(index, (start, HashMap::with_capacity(groups)));
                     index
                 });
         }
@@ -296,12 +299,20 @@ impl<M: Metric> Windowed<M> {
         let live = self.live();
         let mut touched = Vec::new();
         for batch in batches {
-            for event in batch {
+            let mut events = batch.iter().peekable();
+            while let Some(event) = events.next() {
                 let Some(group) = M::group(event) else { continue };
                 if event.time >= open_from {
                     let start = M::LEVELS[0].start(event.time);
+                    let end = M::LEVELS[0].end(start);
                     let slot = self.levels[0].get_or_open(start).entry(group).or_default();
                     M::observe(&mut slot.acc, event);
+                    // Events come in the order of their keys: those of the same row need no look-up.
+                    while let Some(same) = events
+                        .next_if(|next| (start..end).contains(&next.time) && M::group(next) == Some(group))
+                    {
+                        M::observe(&mut slot.acc, same);
+                    }
                     if live && !slot.dirty {
                         slot.dirty = true;
                         touched.push((start, group));

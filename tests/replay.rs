@@ -154,7 +154,7 @@ impl Call {
             Sha256::digest(key)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
         });
         let status = record["status"].as_u64().unwrap();
-        let latency_us = (record["latencyMs"].as_f64().unwrap() * 1_000.0).round() as u64;
+        let latency_us = micros(&record["latencyMs"].to_string());
         let is = |class: u64| u64::from(status / 100 == class && status != 499);
         let number = |name: &str| record[name].as_u64().unwrap();
         let sums = Sums([1, is(4), is(5), number("requestLength"), number("responseLength"), latency_us, 1]);
@@ -190,6 +190,13 @@ impl Call {
     fn scopes(&self) -> [(&'static str, String); 2] {
         [("key", self.key.clone()), ("route", format!("{} {}", self.method, self.route))]
     }
+}
+
+/// Milliseconds, with a fraction of up to three digits, in microseconds.
+fn micros(millis: &str) -> u64 {
+    let (whole, fraction) = millis.split_once('.').unwrap_or((millis, ""));
+    assert!(fraction.len() <= 3, "{millis} is finer than a microsecond");
+    format!("{whole}{fraction:0<3}").parse().unwrap()
 }
 
 /// The example's calls, each once.

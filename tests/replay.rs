@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use mmdb_writer::Writer;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -617,31 +619,30 @@ fn a_bad_row_of_a_table_is_a_dead_letter_with_its_line() {
 }
 
 #[test]
-fn nobody_s_addresses_are_of_no_country() {
-    let geo = format!(
-        "[geo]\ncountry = \"{0}/country.mmdb\"\nasn = \"{0}/asn.mmdb\"\n",
-        example().join("data/geo").display()
-    );
-    let addresses = [
-        "10.1.2.3",
-        "192.168.0.9",
-        "172.16.4.4",
-        "127.0.0.1",
-        "::1",
-        "fe80::1",
-        "fd00::7",
-        "100.64.0.1",
-        "not one",
-    ];
-    let line = |n: usize, address: &str| {
-        format!(r#"{{"id":"r{n}","t":{},"k":"k","status":200,"ip":"{address}"}}"#, START + n as u64)
-    };
-    let views = Job::new(&geo).log(addresses.iter().enumerate().map(|(n, address)| line(n, address))).views();
+fn nobody_s_addresses_are_of_no_country_whatever_a_database_says() {
+    // A database of the whole world, private addresses included.
+    let mut world = Writer::builder("World-Country").description(&[("en", "everything is Iceland")]).build();
+    for half in ["::/1", "8000::/1"] {
+        world
+            .insert_value(half.parse::<IpNet>().unwrap(), mmdb_writer::Value::map([("country_code", "IS")]))
+            .unwrap();
+    }
+    let nobodys =
+        ["10.1.2.3", "192.168.0.9", "172.16.4.4", "127.0.0.1", "100.64.0.1", "::1", "fe80::1", "fd00::7"];
+    let unknown = ["not one", ""];
+    let public = ["9.9.9.9", "2a00::1"];
+    let line = |address: &str| format!(r#"{{"t":{START},"k":"k","status":200,"ip":"{address}"}}"#);
+    let views = Job::new("[geo]\ncountry = \"world.mmdb\"\n")
+        .file("world.mmdb", world.to_bytes().unwrap())
+        .log(nobodys.iter().chain(&unknown).chain(&public).map(|address| line(address)))
+        .views();
     let rows = views.window("geo", "1d");
-    assert_eq!(rows.len(), 1);
-    assert_eq!((rows[0].text("country"), rows[0].number("calls")), ("ZZ", addresses.len() as u64));
-    assert_eq!(rows[0].get("asns"), &json!([]));
-    assert_eq!(views.rows("latency"), [], "an unknown latency is no call of `latency`");
+    let found: Vec<_> = rows.iter().map(|row| (row.text("country"), row.number("calls"))).collect();
+    assert_eq!(found, [("IS", 2), ("ZZ", 10)]);
+    assert!(rows.iter().all(|row| row.get("asns") == &json!([])), "there is no database of systems");
+    let callers: Vec<_> = views.rows("callers").iter().map(|row| row.number("callers")).collect();
+    assert_eq!(callers, [10, 10], "an address that isn't known is no caller");
+    assert_eq!(views.rows("latency"), [], "a call whose latency isn't known is none of `latency`");
 }
 
 #[test]

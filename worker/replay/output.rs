@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::collect::{Collect, Rowset};
-use super::names::{Names, time};
+use super::names::{Name, Names, time};
 use super::sorter::Sorter;
 
 /// Rows that are formatted at once by one thread.
@@ -41,15 +41,38 @@ pub(super) struct Written {
     pub(super) counts: Counts,
 }
 
-/// Names and what is computed once of them.
+/// Names and what is computed once of them. Rows come in the order of their keys, so the last key's name and
+/// owner are mostly those of the next row.
 pub(super) struct Labels<'a> {
-    pub(super) names: &'a Names,
+    names: &'a Names,
     windows: HashMap<(Level, EventTime), Vec<u8>>,
+    key: Option<(KeyId, &'a Name)>,
+    owner: (Owner, Vec<u8>),
 }
 
 impl<'a> Labels<'a> {
     pub(super) fn new(names: &'a Names) -> Self {
-        Self { names, windows: HashMap::new() }
+        let mut unknown = Vec::new();
+        owner(&mut unknown, names, &Owner::default());
+        Self { names, windows: HashMap::new(), key: None, owner: (Owner::default(), unknown) }
+    }
+
+    fn key(&mut self, key: KeyId, out: &mut Vec<u8>) {
+        let name = match self.key {
+            Some((known, name)) if known == key => name,
+            _ => self.names.key(key),
+        };
+        self.key = Some((key, name));
+        string(out, r#"{"key_id":"#, &name.json);
+    }
+
+    fn owner(&mut self, of: &Owner, out: &mut Vec<u8>) {
+        if self.owner.0 != *of {
+            self.owner.0 = *of;
+            self.owner.1.clear();
+            owner(&mut self.owner.1, self.names, of);
+        }
+        out.extend_from_slice(&self.owner.1);
     }
 
     fn window(&mut self, level: Level, start: EventTime, out: &mut Vec<u8>) {
@@ -177,10 +200,10 @@ impl ViewRow for Row<KeyId, OwnedUsage> {
         window_key(self.level, self.start, out);
     }
     fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        string(out, r#"{"key_id":"#, &labels.names.key(self.group).json);
+        labels.key(self.group, out);
         labels.window(self.level, self.start, out);
         usage(out, &self.value.usage);
-        owner(out, labels.names, &self.value.owner);
+        labels.owner(&self.value.owner, out);
         flags(out, self.complete, self.is_final);
     }
     fn need(&self, names: &mut Names) {
@@ -203,13 +226,13 @@ impl ViewRow for Row<KeyRoute, OwnedUsage> {
     }
     fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
         let route = labels.names.route(self.group.route);
-        string(out, r#"{"key_id":"#, &labels.names.key(self.group.key).json);
+        labels.key(self.group.key, out);
         string(out, r#","api":"#, &route.api.json);
         string(out, r#","method":"#, &route.method.json);
         string(out, r#","route":"#, &route.route.json);
         labels.window(self.level, self.start, out);
         usage(out, &self.value.usage);
-        owner(out, labels.names, &self.value.owner);
+        labels.owner(&self.value.owner, out);
         flags(out, self.complete, self.is_final);
     }
     fn need(&self, names: &mut Names) {
@@ -294,7 +317,7 @@ impl ViewRow for Row<KeyCountry, Geo> {
         window_key(self.level, self.start, out);
     }
     fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        string(out, r#"{"key_id":"#, &labels.names.key(self.group.key).json);
+        labels.key(self.group.key, out);
         string(out, r#","country":""#, self.group.country.as_str().as_bytes());
         out.push(b'"');
         labels.window(self.level, self.start, out);

@@ -27,6 +27,7 @@ use keytide_dataflow::model::{
 use super::address;
 use super::keys::Keys;
 use super::number::{Numeric, numeric};
+use super::place::Places;
 use super::raw::{Name, RawEvent, Value, WrongType};
 use super::route::{self, Memo};
 use super::time::event_time;
@@ -64,6 +65,7 @@ pub(super) struct Canonical {
     keys: Keys,
     context: Context,
     memo: Memo,
+    places: Places,
     defined_keys: HashSet<KeyId>,
     scratch: Scratch,
 }
@@ -90,6 +92,7 @@ impl Canonical {
             keys: Keys::new(&source.keys),
             context: context.clone(),
             memo: Memo::default(),
+            places: Places::default(),
             defined_keys: HashSet::new(),
             scratch: Scratch::default(),
         }
@@ -113,7 +116,7 @@ impl Canonical {
         let user_agent = NameId::new(route::cut(user_agent, limit));
         let method = route::method(text(raw, Name::Method, "method", any)?);
         let client = client(raw, &self.context, any);
-        let (country, asn) = place(raw, client, &self.context, any);
+        let (country, asn) = place(raw, client, &mut self.places, &self.context, any);
 
         let target = text(raw, Name::Path, "path", target)?;
         self.keys.find(raw, target, client, key, any)?;
@@ -237,10 +240,12 @@ fn client(raw: &RawEvent<'_>, context: &Context, buffer: &mut String) -> Option<
 fn place(
     raw: &RawEvent<'_>,
     client: Option<IpAddr>,
+    places: &mut Places,
     context: &Context,
     buffer: &mut String,
 ) -> (Country, u32) {
-    let (located, asn) = client.map_or((Country::UNKNOWN, 0), |client| context.geo.locate(client));
+    let unknown = (Country::UNKNOWN, 0);
+    let (located, asn) = client.map_or(unknown, |client| places.locate(client, &*context.geo));
     let stated = raw.get(Name::Country).text(buffer).ok().flatten().map_or(Country::UNKNOWN, Country::new);
     (if stated == Country::UNKNOWN { located } else { stated }, asn)
 }

@@ -20,6 +20,7 @@ mod json;
 mod keys;
 mod kong;
 mod number;
+mod place;
 mod raw;
 mod reader;
 mod records;

@@ -168,6 +168,12 @@ impl Report {
                 Err(error) => self.problems.push(format!("geo.{name}: {error}")),
             }
         }
+        if country.is_none()
+            && asn.is_none()
+            && let Ok((_, warnings)) = geo::Geo::open(config)
+        {
+            self.warnings.extend(warnings);
+        }
         self.line("proxies", format!("{} trusted", counted(trusted_proxies.len(), "range")));
     }
 

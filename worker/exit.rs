@@ -37,12 +37,30 @@ pub(crate) fn on_panic() {
 /// Prints an error and what caused it.
 #[allow(clippy::print_stderr, reason = "this is where a command's error is shown")]
 pub(crate) fn report(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", told(error));
 }
 
-/// What an error means to whoever started the process.
+/// An error's message and those of its causes that it doesn't quote already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// What an error means to whoever started the process. What nobody gave a meaning to: the system's errors may
+/// pass, all others are for whoever typed the command.
 pub(crate) fn classify(error: &anyhow::Error) -> Exit {
-    error.downcast_ref::<Failure>().map_or(Exit::Transient, |failure| failure.exit)
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        failure.exit
+    } else if error.chain().any(|cause| cause.is::<std::io::Error>()) {
+        Exit::Transient
+    } else {
+        Exit::Usage
+    }
 }
 
 /// An error whose meaning to a supervisor is known.
@@ -52,17 +70,38 @@ pub(crate) struct Failure {
     cause: anyhow::Error,
 }
 
-impl Failure {
-    /// Gives an error its meaning.
-    pub(crate) fn new(exit: Exit, cause: impl Into<anyhow::Error>) -> anyhow::Error {
-        anyhow::Error::new(Self { exit, cause: cause.into() })
-    }
+/// Gives an error its meaning.
+pub(crate) fn failure(exit: Exit, cause: impl Into<anyhow::Error>) -> anyhow::Error {
+    anyhow::Error::new(Failure { exit, cause: cause.into() })
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.cause)
+        f.write_str(&told(&self.cause))
     }
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let system = || std::io::Error::other("no space left");
+        let quoting = anyhow::Error::new(system()).context("writing failed: no space left");
+        assert_eq!(told(&quoting), "writing failed: no space left");
+        let silent = anyhow::Error::new(system()).context("writing failed");
+        assert_eq!(told(&silent), "writing failed: no space left");
+        assert_eq!(failure(Exit::Fatal, silent).to_string(), "writing failed: no space left");
+    }
+
+    #[test]
+    fn errors_without_a_meaning_are_the_systems_or_the_users() {
+        let system = anyhow::Error::new(std::io::Error::other("no space left")).context("writing failed");
+        assert_eq!(classify(&system), Exit::Transient);
+        assert_eq!(classify(&anyhow::anyhow!("the folder isn't empty")), Exit::Usage);
+        assert_eq!(classify(&failure(Exit::Fatal, system)), Exit::Fatal);
+    }
+}

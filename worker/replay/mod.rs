@@ -25,7 +25,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use keytide_config::{JobConfig, environment};
 use keytide_connectors::decode;
 use keytide_connectors::geo::Geo;
-use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Message, Options, inputs};
+use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Input, Message, Options, inputs};
 use keytide_connectors::tables::{self, TablesRead};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Publish, render};
@@ -33,7 +33,7 @@ use serde::Serialize;
 use timely::worker::Worker;
 
 use self::collect::Collect;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, failure};
 
 /// Ticks that may be open at a time: one is read while the one before is worked on.
 const TICKS_IN_FLIGHT: u64 = 2;
@@ -50,8 +50,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
     /// Threads that only read and decode, beside the workers
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    decode_threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=256))]
+    decode_threads: u16,
     /// The run's time (RFC 3339): events more than 5 minutes later are dead letters [default: now]
     #[arg(long, value_name = "TIME")]
     now: Option<jiff::Timestamp>,
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let now = match args.now {
         Some(now) => u64::try_from(now.as_millisecond())
-            .map_err(|_| Failure::new(Exit::Usage, anyhow::anyhow!("--now lies before 1970")))?,
+            .map_err(|_| failure(Exit::Usage, anyhow::anyhow!("--now lies before 1970")))?,
         None => crate::clock::now(),
     };
     let job = load(args)?;
@@ -91,30 +91,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let hashes = job.sources.iter().map(|source| &source.keys.hash);
     let tables = tables::read(&job.tables, hashes).map_err(usage)?;
     warn(geo_warnings.iter().chain(&tables.warnings));
-    let out = Folder::new(&args.out)?;
+    let inputs = inputs(&job.sources).map_err(usage)?;
+    let out = Folder::new(&args.out, &inputs)?;
+    let decode_count = usize::from(args.decode_threads);
 
     let options = Options::new(now, job.windows, job.limits, workers);
     let context = decode::Context::new(&job.routes, &job.geo.trusted_proxies, job.limits, Arc::new(geo));
     let sources = job.sources.clone();
-    let ingest = Ingest::new(
-        inputs(&sources).map_err(usage)?,
-        move |source| decode::decoder(&sources[source], &context),
-        &options,
-    );
+    let ingest = Ingest::new(inputs, move |source| decode::decoder(&sources[source], &context), &options);
     let decode_threads =
-        DecodeThreads::spawn(&ingest, args.decode_threads).context("starting decode threads failed")?;
+        DecodeThreads::spawn(&ingest, decode_count).context("starting decode threads failed")?;
     let collected = run_workers(&ingest, tables, &job, now, &out)?;
     drop(decode_threads);
 
     let counts = ingest.counts();
-    let threads = workers.get() + args.decode_threads;
+    let threads = workers.get() + decode_count;
     let written = output::write(collected, ingest.partitions(), out.path(), threads)?;
     let wall_s = started.elapsed().as_secs_f64();
     let summary = Summary {
         job: job.job.name,
         now: names::time(now),
         workers: workers.get(),
-        decode_threads: args.decode_threads,
+        decode_threads: decode_count,
         events: written.counts.events,
         dead_letters: counts.dead_letters,
         table_dead_letters: written.rows.dead_letters - counts.dead_letters,
@@ -127,9 +125,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         wall_s: (wall_s * 1_000.0).round() / 1_000.0,
     };
     let text = serde_json::to_string_pretty(&summary)?;
-    out.write("summary.json", format!("{text}\n").as_bytes())?;
-    writeln!(io::stdout(), "{text}")?;
-    Ok(Exit::Done.into())
+    out.write(SUMMARY, format!("{text}\n").as_bytes())?;
+    match writeln!(io::stdout(), "{text}") {
+        // Nobody wants to read it; it is in the folder.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Exit::Done.into()),
+    }
 }
 
 fn load(args: &Args) -> anyhow::Result<JobConfig> {
@@ -140,7 +141,7 @@ fn load(args: &Args) -> anyhow::Result<JobConfig> {
 }
 
 fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
-    Failure::new(Exit::Usage, error)
+    failure(Exit::Usage, error)
 }
 
 #[allow(clippy::print_stderr, reason = "warnings of a command are shown here")]
@@ -177,7 +178,7 @@ fn run_workers(
     }
     match ingest.error() {
         None => Ok(collected),
-        Some(error) => Err(Failure::new(
+        Some(error) => Err(failure(
             match *error {
                 IngestError::File(_) => Exit::Fatal,
                 IngestError::Panicked => Exit::Internal,
@@ -289,15 +290,32 @@ fn peak_memory_bytes() -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1_024)
 }
 
+/// Written last.
+const SUMMARY: &str = "summary.json";
+
 /// The output folder.
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new(path: &Path) -> anyhow::Result<Self> {
+    /// Makes the folder. It may hold files of an earlier run, but none that is read: what is written would
+    /// replace it. An earlier summary goes at once, so that a summary always tells of a run that ended.
+    fn new(path: &Path, inputs: &[Input]) -> anyhow::Result<Self> {
         fs::create_dir_all(path)
             .with_context(|| format!("can't make the output folder {}", path.display()))
             .map_err(usage)?;
-        Ok(Self(path.to_owned()))
+        let resolved = fs::canonicalize(path)?;
+        for input in inputs.iter().filter_map(|input| input.info.path.as_deref()) {
+            if fs::canonicalize(input)?.parent() == Some(&resolved) {
+                let out = path.display();
+                return Err(usage(anyhow::anyhow!(
+                    "{input} is read, so {out} can't be written to: name another folder"
+                )));
+            }
+        }
+        match fs::remove_file(resolved.join(SUMMARY)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(usage(error)),
+            _ => Ok(Self(path.to_owned())),
+        }
     }
 
     fn path(&self) -> &Path {

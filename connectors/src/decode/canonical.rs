@@ -293,6 +293,11 @@ fn define_key(
     }
     if defined.insert(id) {
         let name = String::from_utf8_lossy(key);
-        definitions.push(Definition::Key { id, name: route::cut(&name, limit).into() });
+        // Names are what rows are told apart by, so one that is cut ends in its id.
+        let name = match route::cut(&name, limit) {
+            cut if cut.len() == name.len() => cut.into(),
+            cut => format!("{cut}~{:032x}", id.0).into(),
+        };
+        definitions.push(Definition::Key { id, name });
     }
 }

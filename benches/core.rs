@@ -28,6 +28,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
 
+/// As in the binary under test.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The binary under test: built with the profile of the benchmark, which is the one that is shipped.
 const KEYTIDE: &str = env!("CARGO_BIN_EXE_keytide");
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use keytide_config::JobConfig;
 use keytide_connectors::decode::{self, Decoded, Decoder};
 use keytide_connectors::geo::Geo;
@@ -121,9 +121,8 @@ pub(crate) fn operators(input: &Path, rounds: u8) -> anyhow::Result<()> {
     let (mut dropped, mut groups) = (Dropped::default(), 0);
     for _ in 0..rounds {
         let (input_of_round, tables) = (Arc::clone(&input), Arc::clone(&tables));
-        let (seen, cost) = timely::execute_directly(move |worker| {
-            run_operators(worker, &input_of_round, &tables, options)
-        })?;
+        let (seen, cost) =
+            timely::execute_directly(move |worker| run_operators(worker, &input_of_round, &tables, options))?;
         operators.push(cost);
         let (ceiling, cost) = thread(|| Ok(run_ceiling(&input)))?;
         loops.push(cost);

@@ -12,16 +12,8 @@ use serde::Deserialize;
 use crate::KEYTIDE;
 use crate::measure::{Cost, children, core_rate, median, rate, wall_ratio};
 
-const VIEWS: [&str; 8] = [
-    "usage",
-    "usage_by_route",
-    "latency",
-    "geo",
-    "callers",
-    "subscription_usage",
-    "late",
-    "dead_letters",
-];
+const VIEWS: [&str; 8] =
+    ["usage", "usage_by_route", "latency", "geo", "callers", "subscription_usage", "late", "dead_letters"];
 const ONE_WORKER_TARGET: f64 = 0.7;
 const SECOND_CORE_TARGET: f64 = 1.0;
 const WORKERS_TARGET: f64 = 1.7;
@@ -97,7 +89,10 @@ pub(crate) fn run(input: &Path, out: &Path, rounds: u8) -> anyhow::Result<()> {
     target("and a decode thread", rate(events, &one_and_decoding.costs), SECOND_CORE_TARGET);
     target("two workers / one", wall_ratio(&two.costs, &one.costs), WORKERS_TARGET);
     println!("  {:<28} {peak:>10}  (target < {MEMORY_TARGET_MIB})", "peak MiB of any");
-    println!("  rows: {}", rows.iter().map(|(view, rows)| format!("{view} {rows}")).collect::<Vec<_>>().join(", "));
+    println!(
+        "  rows: {}",
+        rows.iter().map(|(view, rows)| format!("{view} {rows}")).collect::<Vec<_>>().join(", ")
+    );
     Ok(())
 }
 
@@ -138,7 +133,9 @@ fn rows(out: &Path) -> anyhow::Result<BTreeMap<&'static str, usize>> {
         let file = File::open(&path).with_context(|| format!("no {}", path.display()))?;
         let mut file = BufReader::with_capacity(1 << 20, file);
         let mut count = 0;
-        while let block = file.fill_buf()? && !block.is_empty() {
+        while let block = file.fill_buf()?
+            && !block.is_empty()
+        {
             count += block.iter().filter(|byte| **byte == b'\n').count();
             let length = block.len();
             file.consume(length);

@@ -6,6 +6,7 @@
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::ingest::PartitionInfo;
@@ -64,6 +65,7 @@ impl<R: ViewRow> Rowset<R> {
 #[derive(Default)]
 pub(super) struct Collect {
     folder: PathBuf,
+    partitions: Arc<[PartitionInfo]>,
     pub(super) names: Names,
     pub(super) counts: Counts,
     pub(super) usage: Rowset<Row<KeyId, OwnedUsage>>,
@@ -72,17 +74,22 @@ pub(super) struct Collect {
     pub(super) geo: Rowset<Row<KeyCountry, Geo>>,
     pub(super) callers: Rowset<Row<Scope, Callers>>,
     pub(super) subscription_usage: Rowset<Row<NameId, SubscriptionUsage>>,
-    late: Vec<Late>,
-    pub(super) late_lines: Vec<Sorter>,
+    /// Late events as [`LATE`] bytes: a late event is on the worker of its request, its key's name on the
+    /// worker of its key, so lines are made when all workers are done.
+    pub(super) late: Vec<Sorter>,
     pub(super) dead_letters: Vec<Sorter>,
+    /// What went wrong where an error can't be returned.
+    failed: Option<io::Error>,
 }
 
 impl Collect {
     /// What doesn't fit into memory is kept in `folder`.
-    pub(super) fn new(folder: &Path) -> Self {
+    pub(super) fn new(folder: &Path, partitions: &[PartitionInfo]) -> Self {
         Self {
             folder: folder.to_owned(),
-            late_lines: vec![Sorter::new(folder)],
+            partitions: partitions.into(),
+            late: vec![Sorter::new(folder)],
+            failed: None,
             dead_letters: vec![Sorter::new(folder)],
             ..Self::default()
         }
@@ -96,13 +103,12 @@ impl Collect {
             + self.geo.bytes()
             + self.callers.bytes()
             + self.subscription_usage.bytes()
-            + mem::size_of_val(self.late.as_slice())
             >= BUDGET
     }
 
     /// Writes what is held as runs. To be called when every tick whose rows are here is done: then the
     /// strings they need are here too.
-    pub(super) fn spill(&mut self, partitions: &[PartitionInfo]) -> io::Result<()> {
+    pub(super) fn spill(&mut self) -> io::Result<()> {
         self.need();
         let Self { names, folder, .. } = self;
         self.usage.spill(names, folder)?;
@@ -110,48 +116,23 @@ impl Collect {
         self.latency.spill(names, folder)?;
         self.geo.spill(names, folder)?;
         self.callers.spill(names, folder)?;
-        self.subscription_usage.spill(names, folder)?;
-        self.list_late(partitions)
+        self.subscription_usage.spill(names, folder)
     }
 
-    fn need(&mut self) {
+    /// Makes sure that every row's names are there.
+    pub(super) fn need(&mut self) {
         let names = &mut self.names;
         self.usage.need(names);
         self.usage_by_route.need(names);
         self.latency.need(names);
         self.geo.need(names);
         self.callers.need(names);
-        for late in &self.late {
-            names.need_key(late.key);
-        }
-    }
-
-    /// Makes lines of the late events that are held.
-    pub(super) fn list_late(&mut self, partitions: &[PartitionInfo]) -> io::Result<()> {
-        self.need();
-        for late in mem::take(&mut self.late) {
-            let place = Place::of(late.position, partitions);
-            let line = LateLine {
-                place: &place,
-                key_id: &self.names.key(late.key).text,
-                request_id_hash: late.request.is_some().then(|| format!("{:032x}", late.request.0)),
-                event_time: time(late.time),
-                lateness_ms: late.late_ms,
-                counted: late.counted,
-            };
-            add(&mut self.late_lines[0], &place, &line)?;
-        }
-        Ok(())
     }
 
     /// Lists dead letters of sources.
-    pub(super) fn dead_letters(
-        &mut self,
-        letters: Vec<DeadLetter>,
-        partitions: &[PartitionInfo],
-    ) -> io::Result<()> {
+    pub(super) fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> io::Result<()> {
         for letter in letters {
-            let place = Place::of(letter.position, partitions);
+            let place = Place::of(letter.position, &self.partitions);
             let kept = letter
                 .kept
                 .as_deref()
@@ -187,6 +168,11 @@ impl Collect {
         Ok(())
     }
 
+    /// What went wrong while the dataflow put out rows, if anything did.
+    pub(super) fn failure(&mut self) -> io::Result<()> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
     /// Adds another worker's results.
     pub(super) fn merge(&mut self, other: Self) {
         self.names.merge(other.names);
@@ -200,7 +186,6 @@ impl Collect {
         self.callers.merge(other.callers);
         self.subscription_usage.merge(other.subscription_usage);
         self.late.extend(other.late);
-        self.late_lines.extend(other.late_lines);
         self.dead_letters.extend(other.dead_letters);
     }
 }
@@ -222,7 +207,14 @@ impl Output for Collect {
     }
 
     fn late(&mut self, _: Tick, late: Vec<Late>) {
-        self.late.extend(late);
+        for late in late {
+            let place = Place::of(late.position, &self.partitions);
+            let added =
+                self.late[0].add(|key| place.key(key), |line| line.extend_from_slice(&late_bytes(&late)));
+            if let Err(error) = added {
+                self.failed.get_or_insert(error);
+            }
+        }
     }
 
     fn counts(&mut self, _: Tick, counts: Counts) {
@@ -262,6 +254,16 @@ impl<'a> Place<'a> {
     }
 }
 
+impl Place<'_> {
+    fn key(&self, key: &mut Vec<u8>) {
+        key.extend_from_slice(self.source.as_bytes());
+        key.push(0);
+        key.extend_from_slice(&self.partition.to_be_bytes());
+        key.extend_from_slice(&self.offset.to_be_bytes());
+        key.extend_from_slice(&self.index.to_be_bytes());
+    }
+}
+
 #[derive(Serialize)]
 struct LateLine<'a> {
     #[serde(flatten)]
@@ -283,23 +285,73 @@ struct DeadLine<'a> {
     kept: Option<Box<serde_json::value::RawValue>>,
 }
 
-fn add(sorter: &mut Sorter, place: &Place<'_>, line: &impl Serialize) -> io::Result<()> {
+/// Bytes of a late event.
+const LATE: usize = 4 + 8 + 4 + 16 + 16 + 8 + 8 + 1;
+
+fn late_bytes(late: &Late) -> [u8; LATE] {
+    let Late { position: Position { partition, offset, index }, key, request, time, late_ms, counted } =
+        *late;
+    let mut bytes = [0; LATE];
+    let parts: [&[u8]; 8] = [
+        &partition.to_be_bytes(),
+        &offset.to_be_bytes(),
+        &index.to_be_bytes(),
+        &key.0.to_be_bytes(),
+        &request.0.to_be_bytes(),
+        &time.to_be_bytes(),
+        &late_ms.to_be_bytes(),
+        &[u8::from(counted)],
+    ];
+    let mut at = 0;
+    for part in parts {
+        bytes[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    bytes
+}
+
+/// Writes a late event, as [`Collect`] keeps it, as a line.
+pub(super) fn late_line(
+    bytes: &[u8],
+    names: &Names,
+    partitions: &[PartitionInfo],
+    out: &mut impl io::Write,
+) -> io::Result<()> {
+    let mut rest = bytes;
+    let mut number = |length: usize| {
+        let (part, after) = rest.split_at(length);
+        rest = after;
+        part.iter().fold(0_u128, |number, byte| number << 8 | u128::from(*byte))
+    };
+    let partition = number(4) as u32;
+    let (offset, index) = (number(8) as u64, number(4) as u32);
+    let (key, request) = (KeyId(number(16)), number(16));
+    let (time_ms, lateness_ms, counted) = (number(8) as u64, number(8) as u64, number(1) == 1);
+    let place = Place::of(Position { partition, offset, index }, partitions);
+    let line = LateLine {
+        place: &place,
+        key_id: &names.key_text(key),
+        request_id_hash: (request != 0).then(|| format!("{request:032x}")),
+        event_time: time(time_ms),
+        lateness_ms,
+        counted,
+    };
+    out.write_all(&line_bytes(&place, &line)?)
+}
+
+/// A line, with the record's file as its last column.
+fn line_bytes(place: &Place<'_>, line: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(line)?;
-    // The file is named beside the record's place, as the last column.
     text.pop();
     text.extend_from_slice(b",\"path\":");
     serde_json::to_writer(&mut text, &place.path)?;
     text.extend_from_slice(b"}\n");
-    sorter.add(
-        |key| {
-            key.extend_from_slice(place.source.as_bytes());
-            key.push(0);
-            key.extend_from_slice(&place.partition.to_be_bytes());
-            key.extend_from_slice(&place.offset.to_be_bytes());
-            key.extend_from_slice(&place.index.to_be_bytes());
-        },
-        |line| line.append(&mut text),
-    )
+    Ok(text)
+}
+
+fn add(sorter: &mut Sorter, place: &Place<'_>, line: &impl Serialize) -> io::Result<()> {
+    let mut text = line_bytes(place, line)?;
+    sorter.add(|key| place.key(key), |line| line.append(&mut text))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -33,10 +33,17 @@ use serde::Serialize;
 use timely::worker::Worker;
 
 use self::collect::Collect;
-use crate::exit::{Exit, failure};
+use crate::exit::{self, Exit, failure};
 
-/// Ticks that may be open at a time: one is read while the one before is worked on.
-const TICKS_IN_FLIGHT: u64 = 2;
+/// Ticks that may be closed and not done: one is read while others are worked on. Sparse input has a few
+/// records a tick, and each round of a worker costs the same for one tick as for many, so ...
+const TICKS_IN_FLIGHT: u64 = 32;
+/// ... a worker that was given so many events since all was done waits, however few their ticks are.
+const EVENTS_IN_FLIGHT: usize = 200_000;
+/// A worker takes a round after so many ticks ...
+const TICKS_A_ROUND: u64 = 16;
+/// ... or so many events.
+const EVENTS_A_ROUND: usize = 8_192;
 
 /// Arguments of `keytide replay`.
 #[derive(clap::Args)]
@@ -165,14 +172,19 @@ fn run_workers(
     let guards = timely::execute(timely::Config::process(job.job.workers.get()), move |worker| {
         let (ingest, tables, out, ended) = &*shared;
         let _running = ended.clone();
-        work(worker, ingest, tables, options, now, out)
+        work(worker, ingest, tables, options, now, out).unwrap_or_else(|error| {
+            // The others would wait for this worker for ever, so its error is the process's.
+            let error = error.context(format!("writing to {} failed", out.display()));
+            exit::report(&error);
+            std::process::exit(exit::classify(&error) as i32)
+        })
     })
     .map_err(|error| anyhow::anyhow!("starting workers failed: {error}"))?;
     show_progress(ingest, &running);
     let mut collected = Vec::new();
     for result in guards.join() {
         match result {
-            Ok(worker) => collected.push(worker?),
+            Ok(worker) => collected.push(worker),
             Err(panic) => anyhow::bail!("a worker ended early: {panic}"),
         }
     }
@@ -198,7 +210,7 @@ fn work(
     out: &Path,
 ) -> anyhow::Result<Collect> {
     let index = worker.index();
-    let collect = Rc::new(RefCell::new(Collect::new(out)));
+    let collect = Rc::new(RefCell::new(Collect::new(out, ingest.partitions())));
     let mut dataflow =
         worker.dataflow(|scope| render(scope, options, &collect, None)).expect("nothing is restored");
     let probe = dataflow.probe().clone();
@@ -210,42 +222,61 @@ fn work(
         collect.borrow_mut().table_dead_letters(&tables.dead_letters)?;
     }
     let mut open: Tick = now;
+    // Since all ticks were done, and since the last round.
+    let (mut in_flight, mut fresh) = (0, 0);
+    let mut stepped: Tick = now;
     loop {
-        let behind = probe.less_than(&open.saturating_sub(TICKS_IN_FLIGHT));
-        if !behind {
-            match ingest.next(index) {
-                Some(Message::Definitions(mut definitions)) => dataflow.definitions(&mut definitions),
-                Some(Message::Events { mut events, .. }) => dataflow.events(&mut events),
-                Some(Message::DeadLetters { letters, .. }) => {
-                    collect.borrow_mut().dead_letters(letters, ingest.partitions())?;
-                }
-                Some(Message::Tick(info)) => {
-                    dataflow.close(info);
-                    open = info.tick + 1;
+        if !probe.less_than(&open) {
+            in_flight = 0;
+        }
+        let behind = probe.less_than(&open.saturating_sub(TICKS_IN_FLIGHT))
+            || (in_flight >= EVENTS_IN_FLIGHT && probe.less_than(&open.saturating_sub(1)));
+        if behind {
+            if !worker.step() || !ingest.work(&mut local) {
+                worker.step_or_park(None);
+            }
+            continue;
+        }
+        match ingest.next(index) {
+            Some(Message::Definitions(mut definitions)) => dataflow.definitions(&mut definitions),
+            Some(Message::Events { mut events, .. }) => {
+                in_flight += events.len();
+                fresh += events.len();
+                dataflow.events(&mut events);
+            }
+            Some(Message::DeadLetters { letters, .. }) => {
+                collect.borrow_mut().dead_letters(letters)?;
+            }
+            Some(Message::Tick(info)) => {
+                dataflow.close(info);
+                open = info.tick + 1;
+                if open - stepped >= TICKS_A_ROUND || fresh >= EVENTS_A_ROUND {
+                    (stepped, fresh) = (open, 0);
                     worker.step();
-                    if collect.borrow().is_full() {
-                        // Rows may be written once the strings they need are here: when their ticks are done.
-                        while probe.less_than(&open) {
-                            worker.step_or_park(None);
-                        }
-                        collect.borrow_mut().spill(ingest.partitions())?;
-                    }
                 }
-                None if ingest.is_closed(index) => break,
-                None if ingest.work(&mut local) => {}
-                None => {
-                    worker.step_or_park(None);
+                collect.borrow_mut().failure()?;
+                if collect.borrow().is_full() {
+                    // Rows may be written once the strings they need are here: when their ticks are done.
+                    while probe.less_than(&open) {
+                        worker.step_or_park(None);
+                    }
+                    collect.borrow_mut().spill()?;
                 }
             }
-        } else if !worker.step() || !ingest.work(&mut local) {
-            worker.step_or_park(None);
+            None if ingest.is_closed(index) => break,
+            None if ingest.work(&mut local) => {}
+            None => {
+                worker.step_or_park(None);
+            }
         }
     }
     drop(dataflow);
     while !probe.done() {
         worker.step_or_park(None);
     }
-    Ok(collect.take())
+    let mut collected = collect.take();
+    collected.failure()?;
+    Ok(collected)
 }
 
 /// Shows how far the input was read, on a terminal, until the workers are done.

@@ -85,6 +85,11 @@ impl Names {
         &self.keys[&id]
     }
 
+    /// A key's name; its hash where it has none.
+    pub(super) fn key_text(&self, id: KeyId) -> std::borrow::Cow<'_, str> {
+        self.keys.get(&id).map_or_else(|| id.to_string().into(), |name| (&*name.text).into())
+    }
+
     pub(super) fn route(&self, id: RouteId) -> &Route {
         &self.routes[&id]
     }

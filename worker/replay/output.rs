@@ -15,7 +15,7 @@ use keytide_dataflow::*;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::collect::{Collect, Rowset};
+use super::collect::{Collect, Rowset, late_line};
 use super::names::{Name, Names, time};
 use super::sorter::Sorter;
 
@@ -105,11 +105,12 @@ pub(super) struct Ranks {
 
 impl Ranks {
     fn new(names: &Names) -> Self {
-        fn ranked<I: Copy + Eq + std::hash::Hash, T: Ord>(
+        fn ranked<I: Copy + Ord + std::hash::Hash, T: Ord>(
             ids: impl Iterator<Item = (T, I)>,
         ) -> HashMap<I, u32> {
             let mut ids: Vec<(T, I)> = ids.collect();
-            ids.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            // Ids break ties of texts, so that the order is the same in every run.
+            ids.sort_unstable();
             (0..).zip(ids).map(|(rank, (_, id))| (id, rank)).collect()
         }
         let keys = || names.keys().map(|(id, name)| (&*name.text, *id));
@@ -154,6 +155,11 @@ fn text_key(text: &str, out: &mut Vec<u8>) {
     out.push(0);
 }
 
+fn key_key(key: KeyId, names: &Names, out: &mut Vec<u8>) {
+    text_key(&names.key(key).text, out);
+    out.extend_from_slice(&key.0.to_be_bytes());
+}
+
 fn number(out: &mut Vec<u8>, label: &str, value: u64) {
     out.extend_from_slice(label.as_bytes());
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
@@ -196,7 +202,7 @@ impl ViewRow for Row<KeyId, OwnedUsage> {
         (u64::from(ranks.keys[&self.group]), window_rank(self.level, self.start))
     }
     fn key(&self, names: &Names, out: &mut Vec<u8>) {
-        text_key(&names.key(self.group).text, out);
+        key_key(self.group, names, out);
         window_key(self.level, self.start, out);
     }
     fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
@@ -217,7 +223,7 @@ impl ViewRow for Row<KeyRoute, OwnedUsage> {
         (u64::from(key) << 32 | u64::from(route), window_rank(self.level, self.start))
     }
     fn key(&self, names: &Names, out: &mut Vec<u8>) {
-        text_key(&names.key(self.group.key).text, out);
+        key_key(self.group.key, names, out);
         let route = names.route(self.group.route);
         for part in [&route.api, &route.method, &route.route] {
             text_key(&part.text, out);
@@ -251,6 +257,10 @@ fn need_scope(scope: Scope, names: &mut Names) {
 fn scope_key(scope: Scope, names: &Names, out: &mut Vec<u8>) {
     out.push(u8::from(matches!(scope, Scope::Route(_))));
     text_key(&names.scope(scope).text, out);
+    match scope {
+        Scope::Key(key) => out.extend_from_slice(&key.0.to_be_bytes()),
+        Scope::Route(route) => out.extend_from_slice(&route.0.to_be_bytes()),
+    }
 }
 
 fn scope_line(scope: Scope, names: &Names, out: &mut Vec<u8>) {
@@ -312,7 +322,7 @@ impl ViewRow for Row<KeyCountry, Geo> {
         (u64::from(ranks.keys[&self.group.key]) << 16 | country, window_rank(self.level, self.start))
     }
     fn key(&self, names: &Names, out: &mut Vec<u8>) {
-        text_key(&names.key(self.group.key).text, out);
+        key_key(self.group.key, names, out);
         out.extend_from_slice(&self.group.country.0);
         window_key(self.level, self.start, out);
     }
@@ -378,7 +388,7 @@ pub(super) fn write(
     for other in collected {
         all.merge(other);
     }
-    all.list_late(partitions)?;
+    all.need();
     let ranks = Ranks::new(&all.names);
     let Collect { names, counts, usage, usage_by_route, latency, geo, callers, subscription_usage, .. } = all;
     let pool =
@@ -392,8 +402,8 @@ pub(super) fn write(
             geo: view(geo, &names, &ranks, &file("geo"))?,
             callers: view(callers, &names, &ranks, &file("callers"))?,
             subscription_usage: view(subscription_usage, &names, &ranks, &file("subscription_usage"))?,
-            late: merged(all.late_lines, &file("late"))?,
-            dead_letters: merged(all.dead_letters, &file("dead_letters"))?,
+            late: merged(all.late, &file("late"), |late, out| late_line(late, &names, partitions, out))?,
+            dead_letters: merged(all.dead_letters, &file("dead_letters"), |line, out| out.write_all(line))?,
         })
     })?;
     Ok(Written { rows, counts })
@@ -405,7 +415,7 @@ fn view<R: ViewRow>(rowset: Rowset<R>, names: &Names, ranks: &Ranks, path: &Path
         let mut rest = Sorter::new(path.parent().unwrap_or(path));
         add_lines(&rows, names, &mut rest)?;
         spilled.push(rest);
-        return merged(spilled, path);
+        return merged(spilled, path, |line, out| out.write_all(line));
     }
     let mut order: Vec<((u64, u64), usize)> =
         rows.par_iter().enumerate().map(|(index, row)| (row.rank(ranks), index)).collect();
@@ -443,12 +453,83 @@ pub(super) fn add_lines<R: ViewRow>(rows: &[R], names: &Names, sorter: &mut Sort
     Ok(())
 }
 
-fn merged(sorters: Vec<Sorter>, path: &Path) -> anyhow::Result<u64> {
+fn merged(
+    sorters: Vec<Sorter>,
+    path: &Path,
+    line: impl FnMut(&[u8], &mut BufWriter<File>) -> io::Result<()>,
+) -> anyhow::Result<u64> {
     let write = || {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        let count = Sorter::merge(sorters, &mut file)?;
+        let count = Sorter::merge(sorters, &mut file, line)?;
         file.flush()?;
         io::Result::Ok(count)
     };
     write().with_context(|| format!("writing {} failed", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use keytide_dataflow::model::{Definition, Position, RequestId, Tick};
+
+    use super::*;
+
+    const TICK: Tick = 1;
+
+    /// Two workers' results: rows of a key that has a name on the first, its late event on the second.
+    fn results(folder: &Path, partitions: &[PartitionInfo], spill_after: &[u64]) -> Vec<Collect> {
+        let mut workers = [Collect::new(folder, partitions), Collect::new(folder, partitions)];
+        for number in 0..20_u64 {
+            let name = format!("key-{}", number * 7 % 20);
+            let key = KeyId::from_name(&name);
+            let owner = &mut workers[(number % 2) as usize];
+            owner.define(vec![Definition::Key { id: key, name: name.into() }]);
+            let value =
+                OwnedUsage { usage: Usage { calls: number, ..Usage::default() }, owner: Owner::default() };
+            let row = |level, start| Row { group: key, level, start, value, complete: true, is_final: false };
+            owner.rows(TICK, Rows::Usage(vec![row(Level::Hour, 3_600_000), row(Level::Minute, 3_660_000)]));
+            let late = Late {
+                position: Position { partition: (number % 3) as u32, offset: 100 - number, index: 0 },
+                key,
+                request: RequestId(u128::from(number)),
+                time: number,
+                late_ms: 1,
+                counted: true,
+            };
+            workers[(number / 2 % 2) as usize].late(TICK, vec![late]);
+            if spill_after.contains(&number) {
+                workers.iter_mut().for_each(|worker| worker.spill().unwrap());
+            }
+        }
+        workers.into()
+    }
+
+    #[test]
+    fn rows_that_were_spilled_are_written_as_if_they_had_not_been() {
+        let partition = |source: &str, number| PartitionInfo {
+            source: source.into(),
+            source_index: 0,
+            number,
+            path: None,
+        };
+        let partitions = [partition("b", 0), partition("b", 1), partition("a", 0)];
+        let write = |spill_after: &[u64], threads| {
+            let folder = tempfile::tempdir().unwrap();
+            let collected = results(folder.path(), &partitions, spill_after);
+            let written = super::write(collected, &partitions, folder.path(), threads).unwrap();
+            assert_eq!((written.rows.usage, written.rows.late), (40, 20));
+            ["usage", "late"].map(|view| {
+                let mut text = String::new();
+                let mut file = File::open(folder.path().join(format!("{view}.jsonl"))).unwrap();
+                io::Read::read_to_string(&mut file, &mut text).unwrap();
+                text
+            })
+        };
+        let [usage, late] = write(&[], 1);
+        assert!(usage.starts_with(r#"{"key_id":"key-0","window":"1h""#), "{usage}");
+        assert!(late.starts_with(r#"{"source":"a","partition":0,"offset":83,"#), "{late}");
+        assert!(late.contains(r#""key_id":"key-19""#), "{late}");
+        for spill_after in [&[3][..], &[19], &[0, 9, 10, 18]] {
+            assert_eq!(write(spill_after, 2), [usage.clone(), late.clone()], "{spill_after:?}");
+        }
+    }
 }

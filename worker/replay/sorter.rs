@@ -63,8 +63,12 @@ impl Sorter {
         Ok(())
     }
 
-    /// Writes the lines of all sorters in the order of their keys; returns how many.
-    pub(super) fn merge(sorters: Vec<Self>, out: &mut impl Write) -> io::Result<u64> {
+    /// Hands the lines of all sorters to `write` in the order of their keys; returns how many.
+    pub(super) fn merge<W: Write>(
+        sorters: Vec<Self>,
+        out: &mut W,
+        mut write: impl FnMut(&[u8], &mut W) -> io::Result<()>,
+    ) -> io::Result<u64> {
         let mut inputs: Vec<Lines> = Vec::new();
         for mut sorter in sorters {
             sorter.sort();
@@ -79,7 +83,7 @@ impl Sorter {
         }
         let mut count = 0;
         while let Some(Reverse((_, index, line))) = heap.pop() {
-            out.write_all(&line)?;
+            write(&line, out)?;
             count += 1;
             heap.extend(inputs[index].next()?.map(|(key, line)| Reverse((key, index, line))));
         }
@@ -143,7 +147,7 @@ mod tests {
         }
         expected.sort_unstable();
         let mut out = Vec::new();
-        assert_eq!(Sorter::merge(sorters, &mut out).unwrap(), 1_000);
+        assert_eq!(Sorter::merge(sorters, &mut out, |line, out| out.write_all(line)).unwrap(), 1_000);
         let expected: String = expected.iter().map(|(_, number)| format!("{number}\n")).collect();
         assert_eq!(String::from_utf8(out).unwrap(), expected);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "runs have no names");

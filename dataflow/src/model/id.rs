@@ -16,7 +16,8 @@ impl KeyId {
     /// Calls of keys beyond a cap.
     pub const OVERFLOW: Self = Self(1);
 
-    /// From a hash of at least 16 bytes, as made by the configured `hash`.
+    /// From a hash of at least 16 bytes, as made by the configured `hash`. The two ids that are reserved
+    /// belong to no hash: they become the next.
     ///
     /// # Panics
     /// If `hash` is shorter than 16 bytes: every hash in use is 32.
@@ -24,7 +25,7 @@ impl KeyId {
     pub fn from_hash(hash: &[u8]) -> Self {
         let mut first = [0; 16];
         first.copy_from_slice(&hash[..16]);
-        Self(u128::from_be_bytes(first))
+        Self(u128::from_be_bytes(first).max(Self::OVERFLOW.0 + 1))
     }
 
     /// From an identifier that is no secret (`hash = "none"`). The reserved names are themselves.

@@ -138,11 +138,13 @@ pub(crate) fn close(
         let (subscription, place, start) = window;
         // Levels are counted as in `usage`, which has one finer level.
         let at = usize::from(place) - 1;
-        let level = SubscriptionUsageMetric::LEVELS[at];
+        if start < SubscriptionUsageMetric::LEVELS[at].held_from(closing.info.watermark_before) {
+            continue;
+        }
         if diff > 0 {
             gone.remove(&(at, start, subscription));
             state.set(at, start, subscription, sum);
-        } else if start >= level.held_from(closing.info.watermark_before) {
+        } else {
             state.remove(at, start, subscription);
         }
     }

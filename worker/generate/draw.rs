@@ -35,6 +35,11 @@ impl Draw {
         scaled(scaled(bits as u32, u32::MAX), scaled((bits >> 32) as u32, end) + 1)
     }
 
+    /// Evenly from the first to the last of a range.
+    pub(super) fn between(&mut self, (first, last): (u32, u32)) -> u32 {
+        first + self.below(last - first + 1)
+    }
+
     /// True once in `times`.
     pub(super) fn once_in(&mut self, times: u32) -> bool {
         self.below(times) == 0
@@ -49,6 +54,17 @@ impl Draw {
     pub(super) fn part_of(&mut self, end: u64) -> u64 {
         whole(self.unit() * end as f64)
     }
+}
+
+/// Bits that depend on the parts alone: chance that is looked up instead of kept. SplitMix64 (Steele, Lea and
+/// Flood, 2014), a step for each part.
+pub(super) fn mixed(parts: [u64; 3]) -> u64 {
+    parts.into_iter().fold(0, |bits, part| {
+        let bits = (bits ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ bits >> 31
+    })
 }
 
 /// The whole part of a number that isn't negative.
@@ -66,9 +82,13 @@ pub(super) struct Zipf(WeightedAliasIndex<u64>);
 
 impl Zipf {
     pub(super) fn new(ranks: u32, exponent: f64) -> Self {
-        let weight = |rank: u32| whole(libm::pow(f64::from(rank), -exponent) * TWO_TO_40).max(1);
-        let weights = (1..=ranks).map(weight).collect();
+        let weights = (0..ranks).map(|rank| Self::weight(rank, exponent)).collect();
         Self(WeightedAliasIndex::new(weights).expect("1 to 2^24 weights, none above 2^40"))
+    }
+
+    /// What a rank is drawn in proportion to: a whole number from 1 to 2^40.
+    pub(super) fn weight(rank: u32, exponent: f64) -> u64 {
+        whole(libm::pow(f64::from(rank + 1), -exponent) * TWO_TO_40).max(1)
     }
 
     pub(super) fn draw(&self, draw: &mut Draw) -> u32 {

@@ -1,4 +1,4 @@
-//! The folder that is written: events, tables, geo databases, a configuration for `keytide replay`.
+//! The folder that is written: events, tables, geo databases, labels, a configuration for `keytide replay`.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -11,10 +11,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use mmdb_writer::{Value, Writer};
-use sha2::{Digest, Sha256};
 
 use super::population::{COUNTRIES, KeyState, Network, PLANS, Population};
 use super::schedule::{span_ms, start_ms};
+use super::stage::Label;
 use super::{Args, Format, Generated};
 
 const BUFFER_BYTES: usize = 256 << 10;
@@ -72,13 +72,21 @@ impl<'a> Files<'a> {
     }
 
     /// Closes the files and says what is in them.
-    pub(super) fn finish(self, generated: &Generated) -> anyhow::Result<()> {
+    pub(super) fn finish(self, generated: &Generated, labels: Option<&[Label]>) -> anyhow::Result<()> {
         for output in self.events {
             match output {
                 Output::Plain(mut file) => file.flush(),
                 Output::Gzip(file) => file.finish().and_then(|mut file| file.flush()),
             }
             .with_context(|| format!("can't write events to {}", self.out.display()))?;
+        }
+        if let Some(labels) = labels {
+            let mut lines = Vec::new();
+            for label in labels {
+                serde_json::to_writer(&mut lines, label)?;
+                lines.push(b'\n');
+            }
+            write(self.out, "labels.jsonl", lines)?;
         }
         write(self.out, "generated.json", serde_json::to_string_pretty(generated)? + "\n")
     }
@@ -111,26 +119,23 @@ fn keys(args: &Args, population: &Population) -> anyhow::Result<String> {
         "key_hash,subscription,state,kind,created_at,revoked_at,last_used_at,valid_from,allow_list,contact\n"
             .to_owned();
     let middle = start_ms(args) + span_ms(args) / 2;
-    for (index, key) in population.keys.iter().enumerate().filter(|(_, key)| key.listed) {
-        let hash = Sha256::digest(key.raw());
+    for key in population.keys.iter().filter(|key| key.listed) {
+        let hash = hex(&key.hash());
         let state = match key.state {
             KeyState::Active => "active",
             KeyState::Suspended => "suspended",
             KeyState::Revoked => "revoked",
         };
         let kind = if key.publishable { "publishable" } else { "secret" };
-        let revoked_at = if key.state == KeyState::Revoked { time(key.last_used_at)? } else { String::new() };
+        let revoked_at = if key.state == KeyState::Revoked { time(key.revoked_at)? } else { String::new() };
         let home = COUNTRIES[population.subscriptions[key.subscription as usize].country as usize].0;
-        let allowed = if index % 10 == 3 { home } else { "" };
+        let allowed = if key.confined { home } else { "" };
         let moved = key.moves_to.map(|to| time(middle).map(|from| (to, from))).transpose()?;
         let assignments = [Some((key.subscription, String::new())), moved];
         for (subscription, valid_from) in assignments.into_iter().flatten() {
-            for byte in &hash {
-                write!(csv, "{byte:02x}")?;
-            }
             writeln!(
                 csv,
-                ",{},{state},{kind},{},{revoked_at},{},{valid_from},{allowed},ops@{}",
+                "{hash},{},{state},{kind},{},{revoked_at},{},{valid_from},{allowed},ops@{}",
                 subscription_id(subscription),
                 time(key.created_at)?,
                 time(key.last_used_at)?,
@@ -165,6 +170,11 @@ fn plans() -> String {
         csv.extend([id, ",", name, ",", policy, "\n"]);
     }
     csv
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn subscription_id(index: u32) -> String {

@@ -79,8 +79,7 @@ impl<'a> Formatter<'a> {
         self.text(",\"ip\":\"");
         self.address(record);
         self.text("\",\"country\":\"");
-        let client = &self.population.clients[record.client as usize];
-        self.text(COUNTRIES[client.country as usize].0);
+        self.text(COUNTRIES[record.client.country as usize].0);
         self.text("\",\"userAgent\":\"");
         self.text(AGENTS[record.agent as usize]);
         self.text("\"}");
@@ -251,7 +250,7 @@ impl<'a> Formatter<'a> {
     }
 
     fn address(&mut self, record: &Record) {
-        match self.population.clients[record.client as usize].address {
+        match record.client.address {
             IpAddr::V4(address) => {
                 for (index, octet) in address.octets().into_iter().enumerate() {
                     if index > 0 {

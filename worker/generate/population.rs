@@ -7,53 +7,58 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sha2::{Digest, Sha256};
 
 use super::Args;
 use super::draw::{Draw, Spread, Zipf};
 use super::schedule::start_ms;
 
-/// Countries in the order in which they are used, each with a time zone.
-pub(super) const COUNTRIES: [(&str, &str); 40] = [
-    ("US", "America/New_York"),
-    ("DE", "Europe/Berlin"),
-    ("GB", "Europe/London"),
-    ("FR", "Europe/Paris"),
-    ("IN", "Asia/Kolkata"),
-    ("JP", "Asia/Tokyo"),
-    ("BR", "America/Sao_Paulo"),
-    ("CA", "America/Toronto"),
-    ("NL", "Europe/Amsterdam"),
-    ("AU", "Australia/Sydney"),
-    ("ES", "Europe/Madrid"),
-    ("IT", "Europe/Rome"),
-    ("PL", "Europe/Warsaw"),
-    ("SE", "Europe/Stockholm"),
-    ("SG", "Asia/Singapore"),
-    ("KR", "Asia/Seoul"),
-    ("MX", "America/Mexico_City"),
-    ("CH", "Europe/Zurich"),
-    ("AT", "Europe/Vienna"),
-    ("BE", "Europe/Brussels"),
-    ("IE", "Europe/Dublin"),
-    ("DK", "Europe/Copenhagen"),
-    ("NO", "Europe/Oslo"),
-    ("FI", "Europe/Helsinki"),
-    ("PT", "Europe/Lisbon"),
-    ("CZ", "Europe/Prague"),
-    ("RO", "Europe/Bucharest"),
-    ("GR", "Europe/Athens"),
-    ("TR", "Europe/Istanbul"),
-    ("UA", "Europe/Kyiv"),
-    ("IL", "Asia/Jerusalem"),
-    ("AE", "Asia/Dubai"),
-    ("ZA", "Africa/Johannesburg"),
-    ("NG", "Africa/Lagos"),
-    ("KE", "Africa/Nairobi"),
-    ("EG", "Africa/Cairo"),
-    ("AR", "America/Argentina/Buenos_Aires"),
-    ("CL", "America/Santiago"),
-    ("ID", "Asia/Jakarta"),
-    ("VN", "Asia/Ho_Chi_Minh"),
+const CENTRAL_EUROPE: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
+const EASTERN_EUROPE: &str = "EET-2EEST,M3.5.0/3,M10.5.0/4";
+
+/// Countries in the order in which they are used, each with a time zone: its IANA name, for the tables, and its
+/// present rule (POSIX TZ), so that clocks are the same on machines with other time zone databases or none.
+pub(super) const COUNTRIES: [(&str, &str, &str); 40] = [
+    ("US", "America/New_York", "EST5EDT,M3.2.0,M11.1.0"),
+    ("DE", "Europe/Berlin", CENTRAL_EUROPE),
+    ("GB", "Europe/London", "GMT0BST,M3.5.0/1,M10.5.0"),
+    ("FR", "Europe/Paris", CENTRAL_EUROPE),
+    ("IN", "Asia/Kolkata", "IST-5:30"),
+    ("JP", "Asia/Tokyo", "JST-9"),
+    ("BR", "America/Sao_Paulo", "<-03>3"),
+    ("CA", "America/Toronto", "EST5EDT,M3.2.0,M11.1.0"),
+    ("NL", "Europe/Amsterdam", CENTRAL_EUROPE),
+    ("AU", "Australia/Sydney", "AEST-10AEDT,M10.1.0,M4.1.0/3"),
+    ("ES", "Europe/Madrid", CENTRAL_EUROPE),
+    ("IT", "Europe/Rome", CENTRAL_EUROPE),
+    ("PL", "Europe/Warsaw", CENTRAL_EUROPE),
+    ("SE", "Europe/Stockholm", CENTRAL_EUROPE),
+    ("SG", "Asia/Singapore", "<+08>-8"),
+    ("KR", "Asia/Seoul", "KST-9"),
+    ("MX", "America/Mexico_City", "CST6"),
+    ("CH", "Europe/Zurich", CENTRAL_EUROPE),
+    ("AT", "Europe/Vienna", CENTRAL_EUROPE),
+    ("BE", "Europe/Brussels", CENTRAL_EUROPE),
+    ("IE", "Europe/Dublin", "GMT0IST,M3.5.0/1,M10.5.0"),
+    ("DK", "Europe/Copenhagen", CENTRAL_EUROPE),
+    ("NO", "Europe/Oslo", CENTRAL_EUROPE),
+    ("FI", "Europe/Helsinki", EASTERN_EUROPE),
+    ("PT", "Europe/Lisbon", "WET0WEST,M3.5.0/1,M10.5.0"),
+    ("CZ", "Europe/Prague", CENTRAL_EUROPE),
+    ("RO", "Europe/Bucharest", EASTERN_EUROPE),
+    ("GR", "Europe/Athens", EASTERN_EUROPE),
+    ("TR", "Europe/Istanbul", "<+03>-3"),
+    ("UA", "Europe/Kyiv", EASTERN_EUROPE),
+    ("IL", "Asia/Jerusalem", "IST-2IDT,M3.4.4/26,M10.5.0"),
+    ("AE", "Asia/Dubai", "<+04>-4"),
+    ("ZA", "Africa/Johannesburg", "SAST-2"),
+    ("NG", "Africa/Lagos", "WAT-1"),
+    ("KE", "Africa/Nairobi", "EAT-3"),
+    ("EG", "Africa/Cairo", "EET-2EEST,M4.5.5/0,M10.5.4/24"),
+    ("AR", "America/Argentina/Buenos_Aires", "<-03>3"),
+    ("CL", "America/Santiago", "<-04>4<-03>,M9.1.6/24,M4.1.6/24"),
+    ("ID", "Asia/Jakarta", "WIB-7"),
+    ("VN", "Asia/Ho_Chi_Minh", "<+07>-7"),
 ];
 
 /// Id, name and policy, the commonest first.
@@ -65,7 +70,8 @@ pub(super) const PLANS: [(&str, &str, &str); 5] = [
     ("enterprise", "Enterprise", "revoke"),
 ];
 
-pub(super) const AGENTS: [&str; 16] = [
+/// User agents: those that keys have by habit, then a tool for load tests.
+pub(super) const AGENTS: [&str; 17] = [
     "okhttp/4.12.0",
     "python-requests/2.32.3",
     "axios/1.7.9",
@@ -82,9 +88,13 @@ pub(super) const AGENTS: [&str; 16] = [
     "Dart/3.6 (dart:io)",
     "AcmeMobile/7.4.1 (iPhone; iOS 18.5; Scale/3.00)",
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
+    "k6/0.55.0 (https://k6.io/)",
 ];
+pub(super) const LOAD_TOOL: u32 = 16;
+/// How many of [`AGENTS`] keys have by habit.
+pub(super) const USUAL_AGENTS: u32 = LOAD_TOOL;
 
-const RESOURCES: [&str; 25] = [
+pub(super) const RESOURCES: [&str; 25] = [
     "orders",
     "customers",
     "products",
@@ -139,9 +149,9 @@ const LAST_NAMES: [&str; 16] = [
     "Travel",
 ];
 
-const NETWORKS_PER_COUNTRY: u32 = 4;
+pub(super) const NETWORKS_PER_COUNTRY: u32 = 4;
 const FIRST_PRIVATE_ASN: u32 = 64_512;
-const DAY_MS: u64 = 86_400_000;
+pub(super) const DAY_MS: u64 = 86_400_000;
 
 /// A provider's network in one country.
 pub(super) struct Network {
@@ -155,9 +165,34 @@ impl Network {
     pub(super) fn prefixes(&self) -> [IpNet; 2] {
         [self.v4.into(), self.v6.into()]
     }
+
+    /// One of its addresses, neither the first nor the last, evenly by `bits`. One in five is IPv6.
+    pub(super) fn client(&self, bits: u64) -> Client {
+        let host = bits / 5;
+        if bits.is_multiple_of(5) {
+            self.v6_client(host as u16, host.rotate_right(16))
+        } else {
+            self.v4_client((host % u64::from(self.v4_hosts())) as u32)
+        }
+    }
+
+    fn v4_hosts(&self) -> u32 {
+        (1 << (32 - self.v4.prefix_len())) - 2
+    }
+
+    fn v4_client(&self, host: u32) -> Client {
+        let address = IpAddr::V4((u32::from(self.v4.network()) + 1 + host).into());
+        Client { address, country: self.country }
+    }
+
+    fn v6_client(&self, subnet: u16, host: u64) -> Client {
+        let address = u128::from(self.v6.network()) | u128::from(subnet) << 64 | u128::from(host);
+        Client { address: IpAddr::V6(address.into()), country: self.country }
+    }
 }
 
 /// An address that keys call from.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Client {
     pub(super) address: IpAddr,
     /// Index into [`COUNTRIES`].
@@ -208,6 +243,10 @@ pub(super) struct Key {
     /// Milliseconds since the epoch, as the next.
     pub(super) created_at: u64,
     pub(super) last_used_at: u64,
+    /// If its state is revoked.
+    pub(super) revoked_at: u64,
+    /// Whether it may be used from its owner's country only.
+    pub(super) confined: bool,
     /// Indices into the population's clients, the most usual first.
     pub(super) clients: Range<u32>,
     /// Of the population's routes, in a circle, `routes` are used from here on.
@@ -221,6 +260,11 @@ impl Key {
     /// The raw key, as callers send it.
     pub(super) fn raw(&self) -> String {
         format!("kt_live_{:032x}", self.secret)
+    }
+
+    /// What the table of keys has instead.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.raw()).into()
     }
 }
 
@@ -250,6 +294,11 @@ impl Population {
         };
         population.populate(args, &mut draw);
         population
+    }
+
+    /// A route by the key's habits.
+    pub(super) fn usual_route(&self, key: &Key, draw: &mut Draw) -> u32 {
+        (key.first_route + draw.habit(u32::from(key.routes))) % self.routes.len() as u32
     }
 
     fn populate(&mut self, args: &Args, draw: &mut Draw) {
@@ -315,8 +364,10 @@ impl Population {
         let age = now.saturating_sub(started_at);
         let created_at = started_at + draw.part_of(age);
         let moves_to = (index % 40 == 11).then(|| draw.below(self.subscriptions.len() as u32));
+        let secret = draw.wide();
+        let last_used_at = now - draw.part_of(now.saturating_sub(created_at).min(3 * DAY_MS));
         Key {
-            secret: draw.wide(),
+            secret,
             subscription: owner,
             moves_to: moves_to.filter(|to| *to != owner),
             listed: index % 40 != 17,
@@ -327,11 +378,13 @@ impl Population {
             },
             publishable: index % 20 == 7,
             created_at,
-            last_used_at: now - draw.part_of(now.saturating_sub(created_at).min(3 * DAY_MS)),
+            last_used_at,
+            revoked_at: last_used_at,
+            confined: index % 10 == 3,
             clients: clients..self.clients.len() as u32,
             first_route: first_routes.draw(draw),
             routes: 1 + draw.below(args.routes.min(20)) as u16,
-            agents: [(); 2].map(|()| draw.habit(AGENTS.len() as u32)),
+            agents: [(); 2].map(|()| draw.habit(USUAL_AGENTS)),
         }
     }
 }
@@ -353,16 +406,14 @@ fn networks(countries: u32) -> Vec<Network> {
     (0..count).map(network).collect()
 }
 
-/// An address of a network, neither its first nor its last. One in five is IPv6.
+/// An address of a network. One in five is IPv6.
 fn client(network: &Network, draw: &mut Draw) -> Client {
-    let address = if draw.once_in(5) {
-        let subnet = u128::from(draw.below(1 << 16)) << 64;
-        IpAddr::V6((u128::from(network.v6.network()) | subnet | u128::from(draw.bits())).into())
+    if draw.once_in(5) {
+        let subnet = draw.below(1 << 16) as u16;
+        network.v6_client(subnet, draw.bits())
     } else {
-        let hosts = (1_u32 << (32 - network.v4.prefix_len())) - 2;
-        IpAddr::V4((u32::from(network.v4.network()) + 1 + draw.below(hosts)).into())
-    };
-    Client { address, country: network.country }
+        network.v4_client(draw.below(network.v4_hosts()))
+    }
 }
 
 fn routes(count: u32, draw: &mut Draw) -> Vec<Route> {

@@ -1,7 +1,7 @@
 //! One call of one key, by its habits.
 
 use super::draw::Draw;
-use super::population::{KeyState, Population};
+use super::population::{Client, KeyState, Population};
 
 /// One call in this many has no key: public routes, forgotten headers.
 const ANONYMOUS: u32 = 100;
@@ -13,7 +13,7 @@ pub(super) struct Record {
     /// Milliseconds since the epoch.
     pub(super) time: u64,
     pub(super) key: Option<u32>,
-    pub(super) client: u32,
+    pub(super) client: Client,
     pub(super) route: u32,
     /// What stands for `{id}` in the path.
     pub(super) item: u32,
@@ -24,45 +24,78 @@ pub(super) struct Record {
     pub(super) bytes_out: u32,
 }
 
+/// A call before it is answered, and how it will be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) id: u128,
+    /// Milliseconds since the epoch.
+    pub(super) time: u64,
+    pub(super) key: Option<u32>,
+    pub(super) client: Client,
+    pub(super) route: u32,
+    /// The usual user agent, and that of one call in five.
+    pub(super) agents: [u32; 2],
+    pub(super) status: u16,
+}
+
 impl Record {
-    /// A call at `time`, in milliseconds since the epoch.
+    /// A call at `time`, in milliseconds since the epoch, of a world without rhythms or events.
     pub(super) fn draw(population: &Population, time: u64, draw: &mut Draw) -> Self {
-        let request_id = draw.wide();
+        let id = draw.wide();
         let caller = population.popularity.draw(draw);
-        let anonymous = draw.once_in(ANONYMOUS);
+        let anonymous = anonymous(draw);
         let key = &population.keys[caller as usize];
         let client = key.clients.start + draw.habit(key.clients.len() as u32);
-        let place = key.first_route + draw.habit(u32::from(key.routes));
-        let route_index = place % population.routes.len() as u32;
-        let route = &population.routes[route_index as usize];
+        let route = population.usual_route(key, draw);
         // Of calls without a key some are of public routes.
         let refused = if anonymous { !draw.once_in(3) } else { key.state != KeyState::Active };
-        let status = if refused { 401 } else { status(route.success, draw.below(1_000)) };
+        let success = population.routes[route as usize].success;
+        let request = Request {
+            id,
+            time,
+            key: (!anonymous).then_some(caller),
+            client: population.clients[client as usize],
+            route,
+            agents: key.agents,
+            status: if refused { 401 } else { status(success, draw.below(1_000)) },
+        };
+        Self::of(request, population, draw)
+    }
+
+    /// The call, answered.
+    pub(super) fn of(request: Request, population: &Population, draw: &mut Draw) -> Self {
+        let Request { id, time, key, client, route, agents, status } = request;
+        let usual = &population.routes[route as usize];
         let sized = |median, draw: &mut Draw| population.spread.draw(median, draw);
         // A refusal costs little; a server that fails has often waited for another.
         let (latency_us, bytes_out) = match status {
-            200..400 => (sized(route.latency_us, draw), sized(route.bytes_out, draw)),
+            200..400 => (sized(usual.latency_us, draw), sized(usual.bytes_out, draw)),
             400..500 => (sized(2_000, draw), sized(180, draw)),
-            _ => (sized(route.latency_us * 4, draw), sized(180, draw)),
+            _ => (sized(usual.latency_us * 4, draw), sized(180, draw)),
         };
         Self {
-            request_id,
+            request_id: id,
             time,
-            key: (!anonymous).then_some(caller),
+            key,
             client,
-            route: route_index,
+            route,
             item: draw.below(100_000) + 1,
-            agent: key.agents[usize::from(draw.once_in(5))],
+            agent: agents[usize::from(draw.once_in(5))],
             status,
             latency_us,
-            bytes_in: sized(route.bytes_in, draw),
+            bytes_in: sized(usual.bytes_in, draw),
             bytes_out: if status == 204 { 0 } else { bytes_out },
         }
     }
 }
 
-/// 0.5 % server errors, 3 % errors of the caller.
-fn status(success: u16, permille: u32) -> u16 {
+/// Whether a call has no key.
+pub(super) fn anonymous(draw: &mut Draw) -> bool {
+    draw.once_in(ANONYMOUS)
+}
+
+/// On an ordinary day: 0.5 % server errors, 3 % errors of the caller.
+pub(super) fn status(success: u16, permille: u32) -> u16 {
     match permille {
         0..2 => 500,
         2..3 => 502,

@@ -1,11 +1,13 @@
-//! When calls happen, into which file each goes, and what goes wrong on the way: disorder, delay, records sent
-//! again, broken lines.
+//! Into which file each call goes, and what goes wrong on the way: disorder, delay, records sent again, broken
+//! lines.
 //!
-//! Calls come at an even rate. Disorder is measured in a file, as the job does: a call out of order lies
+//! Disorder is measured in a file, as the job does: a call out of order lies
 //! behind the latest call of its file by less than the default `out_of_orderness` (5 s), a late one by more
 //! than that and the default `allowed_lateness` (10 min) together, but less than the dedupe horizon (1 h).
 
 use std::ops::RangeInclusive;
+
+use jiff::SignedDuration;
 
 use super::Args;
 use super::draw::{Draw, Share, whole};
@@ -15,7 +17,7 @@ const LATE_MS: RangeInclusive<u32> = 660_000..=2_460_000;
 
 /// When one call happens and where it is written.
 pub(super) struct Slot {
-    /// Milliseconds since the epoch.
+    /// Event time, in milliseconds since the epoch.
     pub(super) time: u64,
     pub(super) partition: usize,
     pub(super) out_of_order: bool,
@@ -51,9 +53,13 @@ impl Schedule {
         }
     }
 
-    /// The slot of the call `index`; to be asked for in order.
-    pub(super) fn slot(&mut self, index: u64) -> Slot {
-        let on_time = self.start_ms + whole((index as f64 + self.draw.unit()) * self.ms_per_call);
+    /// When the call `index` happens if all come at an even rate.
+    pub(super) fn even(&mut self, index: u64) -> u64 {
+        self.start_ms + whole((index as f64 + self.draw.unit()) * self.ms_per_call)
+    }
+
+    /// The slot of a call that would be on time at `on_time`; to be asked for in the order of time.
+    pub(super) fn slot(&mut self, on_time: u64) -> Slot {
         let partition = self.draw.below(self.latest.len() as u32) as usize;
         let (late, out_of_order) = (self.late.hit(), self.out_of_order.hit());
         let behind = match self.latest[partition] {
@@ -78,5 +84,6 @@ pub(super) fn start_ms(args: &Args) -> u64 {
 
 /// Event time from the first call to the last, in milliseconds.
 pub(super) fn span_ms(args: &Args) -> u64 {
-    u64::try_from(args.span.as_millis()).unwrap_or(0)
+    let span = args.days.map_or(args.span, |days| SignedDuration::from_hours(24 * i64::from(days)));
+    u64::try_from(span.as_millis()).unwrap_or(0)
 }

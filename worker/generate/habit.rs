@@ -1,0 +1,177 @@
+//! What sets keys apart in a lively world: from which kind of network they are called, in which rhythm, and
+//! whether a timetable calls them.
+
+use super::Args;
+use super::draw::{Draw, Zipf, mixed};
+use super::population::{Client, DAY_MS, KeyState, NETWORKS_PER_COUNTRY, Network, Population};
+use super::rhythm::{Class, Rhythm};
+use super::schedule::span_ms;
+
+/// The kinds of networks that each country has one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Setting {
+    Office = 0,
+    Home = 1,
+    Mobile = 2,
+    Cloud = 3,
+}
+
+const _: () = assert!(Setting::Cloud as u32 + 1 == NETWORKS_PER_COUNTRY);
+
+impl Setting {
+    /// Its network in a country, an index into the population's.
+    pub(super) fn network(self, country: u32) -> u32 {
+        country * NETWORKS_PER_COUNTRY + self as u32
+    }
+}
+
+/// A kind of customer.
+struct Customer {
+    /// Of this kind are so many of twenty.
+    of_twenty: u32,
+    setting: Setting,
+    rhythm: Rhythm,
+    /// How many addresses one key is called from.
+    addresses: (u32, u32),
+    /// After so many days an address is exchanged for another.
+    renewed_days: u64,
+}
+
+const CUSTOMERS: [Customer; 6] = [
+    customer(5, Setting::Cloud, Rhythm::Machine, (2, 8), 365),
+    customer(3, Setting::Cloud, Rhythm::Leisure, (4, 16), 365),
+    customer(1, Setting::Cloud, Rhythm::Night, (1, 3), 365),
+    customer(5, Setting::Office, Rhythm::Office, (1, 3), 365),
+    customer(3, Setting::Home, Rhythm::Leisure, (1, 4), 7),
+    customer(3, Setting::Mobile, Rhythm::Leisure, (20, 200), 1),
+];
+
+const fn customer(
+    of_twenty: u32,
+    setting: Setting,
+    rhythm: Rhythm,
+    addresses: (u32, u32),
+    renewed_days: u64,
+) -> Customer {
+    Customer { of_twenty, setting, rhythm, addresses, renewed_days }
+}
+
+/// One key in ten is used by a timetable alone.
+const TIMETABLE: usize = 10;
+/// Calls of a beat, at least: rarer keys have no timetable.
+const CALLS_PER_BEAT: f64 = 4.0;
+const BEATS_MS: [u64; 4] = [300_000, 900_000, 3_600_000, DAY_MS];
+/// One key in seven is also used from elsewhere, by one call in thirty.
+const ELSEWHERE: (u32, u32) = (7, 30);
+
+/// Addresses that are called from, made when they are needed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pool {
+    pub(super) first_network: u32,
+    /// Networks from the first on. Addresses of one network are used by habit, those of several evenly.
+    pub(super) networks: u32,
+    pub(super) addresses: u32,
+    /// Milliseconds after which an address is exchanged for another.
+    pub(super) renewed_every: u64,
+    /// Pools of a seed and network share their addresses.
+    pub(super) seed: u64,
+}
+
+impl Pool {
+    /// Addresses of one network, for good.
+    pub(super) fn of(network: u32, addresses: u32, seed: u64) -> Self {
+        Self { first_network: network, networks: 1, addresses, renewed_every: u64::MAX, seed }
+    }
+
+    pub(super) fn has(&self, network: u32) -> bool {
+        (self.first_network..self.first_network + self.networks).contains(&network)
+    }
+
+    pub(super) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> Client {
+        let one = self.networks == 1;
+        let place = if one { draw.habit(self.addresses) } else { draw.below(self.addresses) };
+        // Not all addresses are exchanged at once.
+        let age = time.saturating_add(self.renewed_every / 64 * u64::from(place % 64)) / self.renewed_every;
+        let bits = mixed([self.seed, u64::from(place), age]);
+        let network = self.first_network + (bits >> 32) as u32 % self.networks;
+        networks[network as usize].client(mixed([bits, 0, 0]))
+    }
+}
+
+/// A key's habits beyond those of [`Key`](super::population::Key).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Habit {
+    pub(super) class: Class,
+    pub(super) rhythm: Rhythm,
+    pub(super) setting: Setting,
+    pub(super) usual: Pool,
+    pub(super) elsewhere: Option<Pool>,
+    /// Its share in all usual calls; 0 if it isn't used.
+    pub(super) share: f64,
+    /// Milliseconds from one run of its timetable to the next.
+    pub(super) timetable: Option<u64>,
+    /// The episode in which its owner does otherwise.
+    pub(super) detour: Option<u32>,
+}
+
+impl Habit {
+    pub(super) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> Client {
+        let pool = self.elsewhere.filter(|_| draw.once_in(ELSEWHERE.1)).unwrap_or(self.usual);
+        pool.client(networks, time, draw)
+    }
+}
+
+/// The habits of all keys.
+pub(super) fn habits(args: &Args, population: &Population, draw: &mut Draw) -> Vec<Habit> {
+    let span_ms = span_ms(args);
+    let mut customers: Vec<(usize, u64)> = Vec::with_capacity(population.subscriptions.len());
+    for (index, subscription) in population.subscriptions.iter().enumerate() {
+        let previous = index
+            .checked_sub(1)
+            .filter(|previous| population.subscriptions[*previous].customer == subscription.customer);
+        let drawn = (draw.below(20), draw.bits());
+        customers.push(previous.map_or_else(|| (kind_of(drawn.0), drawn.1), |previous| customers[previous]));
+    }
+    let used = |state| state == KeyState::Active;
+    let weight = |rank: usize| Zipf::weight(rank as u32, args.zipf) as f64;
+    let keys = || population.keys.iter().enumerate();
+    let total: f64 = keys().filter(|(_, key)| used(key.state)).map(|(rank, _)| weight(rank)).sum();
+    keys()
+        .map(|(rank, key)| {
+            let country = population.subscriptions[key.subscription as usize].country;
+            let (kind, seed) = customers[key.subscription as usize];
+            let Customer { setting, rhythm, addresses, renewed_days, .. } = CUSTOMERS[kind];
+            let usual = Pool {
+                renewed_every: renewed_days * DAY_MS,
+                ..Pool::of(setting.network(country), draw.between(addresses), seed)
+            };
+            let (elsewhere, seed) = (draw.below(population.networks.len() as u32), draw.bits());
+            let elsewhere = draw.once_in(ELSEWHERE.0).then(|| Pool::of(elsewhere, 2, seed));
+            let share = if used(key.state) { weight(rank) / total } else { 0.0 };
+            let calls_per_ms = share * args.events.get() as f64 / span_ms as f64;
+            let beat = BEATS_MS.into_iter().find(|beat| calls_per_ms * *beat as f64 >= CALLS_PER_BEAT);
+            let timetable = beat.filter(|beat| rank % TIMETABLE == 4 && *beat <= span_ms / 2);
+            let silent = timetable.is_some() || share == 0.0;
+            let class = if silent { Class::SILENT } else { Class::new(rhythm, country) };
+            Habit {
+                class,
+                rhythm,
+                setting,
+                usual,
+                elsewhere: elsewhere.filter(|_| !key.confined),
+                share,
+                timetable,
+                detour: None,
+            }
+        })
+        .collect()
+}
+
+fn kind_of(mut drawn: u32) -> usize {
+    let mut kind = 0;
+    while drawn >= CUSTOMERS[kind].of_twenty {
+        drawn -= CUSTOMERS[kind].of_twenty;
+        kind += 1;
+    }
+    kind
+}

@@ -1,0 +1,244 @@
+//! Days and weeks: how much of a key's traffic falls on which hour of its owner's clock, and the arrival times
+//! that come of it.
+//!
+//! Keys of one [`Rhythm`] and time zone form a class; all its keys rise and fall together. A slot of five minutes
+//! expects so many calls as the levels of the classes, weighted by their shares, add up to; in it calls come by
+//! chance (a Poisson process whose rate changes from slot to slot). Who calls is then drawn by popularity and
+//! accepted by level, so that each key has its own process, for the memory of a counter.
+//!
+//! Levels are relative to the week's mean: over whole weeks popularity alone says how much a key calls. Weekends
+//! are Saturday and Sunday everywhere.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::draw::{Draw, whole};
+use super::population::{COUNTRIES, DAY_MS};
+
+/// Width of a slot, which is also how exactly surges start and end.
+pub(super) const SLOT_MS: u64 = 300_000;
+const SLOTS_PER_HOUR: usize = 12;
+const SLOTS_PER_DAY: usize = 24 * SLOTS_PER_HOUR;
+/// The level of a week's mean.
+const MEAN_LEVEL: f64 = 1_024.0;
+
+/// When keys are used. The numbers are of [`SHAPES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rhythm {
+    /// Servers: all day, a little less at night.
+    Machine = 0,
+    /// People at work.
+    Office = 1,
+    /// People in the evening and at weekends.
+    Leisure = 2,
+    /// Jobs of the small hours.
+    Night = 3,
+}
+
+/// Relative rates by hour, of workdays and weekends; none is 0, so that there is always somebody to call.
+const SHAPES: [[[u32; 24]; 2]; 4] = [
+    [
+        [
+            80, 76, 74, 74, 76, 80, 88, 98, 108, 114, 116, 116, 114, 114, 116, 116, 114, 112, 110, 108, 104,
+            98, 92, 86,
+        ],
+        [78, 74, 72, 72, 72, 74, 78, 84, 90, 94, 96, 98, 98, 98, 98, 98, 98, 98, 96, 94, 92, 88, 84, 80],
+    ],
+    [
+        [3, 3, 3, 3, 4, 8, 25, 90, 210, 280, 290, 270, 200, 230, 290, 280, 250, 180, 80, 40, 25, 15, 8, 4],
+        [3, 3, 3, 3, 3, 4, 5, 8, 12, 16, 18, 18, 16, 16, 16, 16, 14, 12, 10, 8, 8, 6, 4, 3],
+    ],
+    [
+        [
+            40, 22, 14, 10, 10, 16, 40, 70, 80, 80, 82, 90, 110, 100, 90, 90, 100, 130, 170, 210, 230, 210,
+            150, 85,
+        ],
+        [
+            70, 45, 28, 18, 14, 14, 24, 50, 90, 130, 160, 175, 185, 185, 180, 180, 185, 195, 210, 230, 240,
+            215, 160, 105,
+        ],
+    ],
+    [
+        [220, 300, 340, 300, 200, 90, 30, 12, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 10, 12, 20, 40, 80, 140],
+        [220, 300, 340, 300, 200, 90, 30, 12, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 10, 12, 20, 40, 80, 140],
+    ],
+];
+
+/// A rhythm in a time zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Class(u16);
+
+impl Class {
+    const COUNT: usize = SHAPES.len() * COUNTRIES.len() + 1;
+    /// Keys that don't call.
+    pub(super) const SILENT: Self = Self(Self::COUNT as u16 - 1);
+
+    /// `country` is an index into [`COUNTRIES`].
+    pub(super) fn new(rhythm: Rhythm, country: u32) -> Self {
+        Self((rhythm as usize * COUNTRIES.len() + country as usize) as u16)
+    }
+}
+
+/// The clocks of the [`COUNTRIES`].
+pub(super) struct Clocks(Vec<TimeZone>);
+
+impl Clocks {
+    pub(super) fn new() -> Self {
+        let zone =
+            |rule: &&str| TimeZone::posix(rule).expect("the table of countries has rules that are valid");
+        Self(COUNTRIES.iter().map(|(_, _, rule)| zone(rule)).collect())
+    }
+
+    /// What the clock shows at `time`, as milliseconds since it showed the epoch.
+    pub(super) fn local(&self, country: u32, time: u64) -> i64 {
+        let time = time.cast_signed();
+        time + self.offset_ms(country, time)
+    }
+
+    /// When the clock shows `local`, before or after a change of the clock one of the answers that make sense.
+    pub(super) fn utc(&self, country: u32, local: i64) -> u64 {
+        let near = local - self.offset_ms(country, local);
+        u64::try_from(local - self.offset_ms(country, near)).unwrap_or(0)
+    }
+
+    fn offset_ms(&self, country: u32, time: i64) -> i64 {
+        let time = Timestamp::from_millisecond(time).expect("event times are before 9999");
+        i64::from(self.0[country as usize].to_offset(time).seconds()) * 1_000
+    }
+}
+
+/// A time in which more is called, by everybody.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surge {
+    /// Milliseconds since the epoch, multiples of [`SLOT_MS`], as the next.
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) percent: u32,
+}
+
+/// Arrival times of usual calls.
+pub(super) struct Tide {
+    clocks: Clocks,
+    shapes: Vec<[[u32; SLOTS_PER_DAY]; 2]>,
+    /// The share of each class in all calls.
+    shares: Vec<f64>,
+    surges: Vec<Surge>,
+    end_ms: u64,
+    /// Expected at the mean level.
+    calls_per_ms: f64,
+    slot: Slot,
+    /// Where the next call stands, in expected calls since the slot's start.
+    ahead: f64,
+}
+
+struct Slot {
+    from: u64,
+    to: u64,
+    calls: f64,
+    levels: Vec<u32>,
+    highest: u32,
+}
+
+impl Tide {
+    /// Arrivals from `start_ms` on; `weights` are pairs of a class and how much its keys call.
+    pub(super) fn new(
+        (start_ms, end_ms): (u64, u64),
+        calls: f64,
+        weights: impl Iterator<Item = (Class, f64)>,
+        surges: Vec<Surge>,
+    ) -> Self {
+        let mut shares = vec![0.0; Class::COUNT];
+        for (class, weight) in weights {
+            shares[usize::from(class.0)] += weight;
+        }
+        shares[usize::from(Class::SILENT.0)] = 0.0;
+        let total: f64 = shares.iter().sum();
+        shares.iter_mut().for_each(|share| *share /= total);
+        let slot =
+            Slot { from: start_ms, to: start_ms, calls: 0.0, levels: vec![0; Class::COUNT], highest: 0 };
+        let mut tide = Self {
+            clocks: Clocks::new(),
+            shapes: shapes(),
+            shares,
+            surges: Vec::new(),
+            end_ms,
+            calls_per_ms: 1.0,
+            slot,
+            ahead: 0.0,
+        };
+        let mut expected = 0.0;
+        while tide.advance() {
+            expected += tide.slot.calls;
+        }
+        (tide.slot.from, tide.slot.to, tide.slot.calls) = (start_ms, start_ms, 0.0);
+        tide.calls_per_ms = calls / expected;
+        tide.surges = surges;
+        tide
+    }
+
+    /// When the next usual call happens.
+    pub(super) fn next(&mut self, draw: &mut Draw) -> Option<u64> {
+        self.ahead -= libm::log(1.0 - draw.unit());
+        while self.ahead >= self.slot.calls {
+            self.ahead -= self.slot.calls;
+            self.slot.calls = 0.0;
+            if !self.advance() {
+                return None;
+            }
+        }
+        let Slot { from, to, calls, .. } = self.slot;
+        Some(from + whole(self.ahead / calls * (to - from) as f64).min(to - from - 1))
+    }
+
+    /// Whether a key of the class, drawn by popularity, calls now; `factor` in 1,024 (at most twice that) is how
+    /// busy it is today.
+    pub(super) fn accepts(&self, class: Class, factor: u32, draw: &mut Draw) -> bool {
+        let level = u64::from(self.slot.levels[usize::from(class.0)]) * u64::from(factor);
+        u64::from(draw.below(self.slot.highest * 2)) * 1_024 < level
+    }
+
+    fn advance(&mut self) -> bool {
+        let from = self.slot.to;
+        if from >= self.end_ms {
+            return false;
+        }
+        let to = ((from / SLOT_MS + 1) * SLOT_MS).min(self.end_ms);
+        let mut offsets = [None; COUNTRIES.len()];
+        let (mut highest, mut mean) = (0, 0.0);
+        for (class, share) in self.shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {
+            let (rhythm, country) = (class / COUNTRIES.len(), class % COUNTRIES.len());
+            let local = *offsets[country].get_or_insert_with(|| self.clocks.local(country as u32, from));
+            let (day, time) =
+                (local.div_euclid(DAY_MS.cast_signed()), local.rem_euclid(DAY_MS.cast_signed()));
+            // The epoch was a Thursday.
+            let weekend = (day + 3).rem_euclid(7) >= 5;
+            let place = time.unsigned_abs() / SLOT_MS;
+            let level = self.shapes[rhythm][usize::from(weekend)][place as usize];
+            self.slot.levels[class] = level;
+            highest = highest.max(level);
+            mean += share * f64::from(level);
+        }
+        let surge = self.surges.iter().filter(|surge| (surge.from..surge.to).contains(&from));
+        let percent = surge.map(|surge| surge.percent).max().unwrap_or(100);
+        self.slot.calls =
+            mean / MEAN_LEVEL * f64::from(percent) / 100.0 * self.calls_per_ms * (to - from) as f64;
+        (self.slot.from, self.slot.to, self.slot.highest) = (from, to, highest);
+        true
+    }
+}
+
+/// The shapes by slot, the week's mean being [`MEAN_LEVEL`]; between the hours they go straight.
+fn shapes() -> Vec<[[u32; SLOTS_PER_DAY]; 2]> {
+    let shape = |[workday, weekend]: &[[u32; 24]; 2]| {
+        let week: u32 = 5 * workday.iter().sum::<u32>() + 2 * weekend.iter().sum::<u32>();
+        let scale = MEAN_LEVEL * f64::from(7 * 24) / f64::from(week);
+        [workday, weekend].map(|hours| {
+            std::array::from_fn(|slot| {
+                let (hour, part) = (slot / SLOTS_PER_HOUR, (slot % SLOTS_PER_HOUR) as u32);
+                let twelve = hours[hour] * (SLOTS_PER_HOUR as u32 - part) + hours[(hour + 1) % 24] * part;
+                whole(f64::from(twelve) / SLOTS_PER_HOUR as f64 * scale).max(1) as u32
+            })
+        })
+    };
+    SHAPES.iter().map(shape).collect()
+}

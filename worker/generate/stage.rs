@@ -1,0 +1,462 @@
+//! Which episodes a run has: when, of which keys, from which addresses; and what `labels.jsonl` says of them.
+//!
+//! No key has two episodes. Each has a history first: episodes start when two fifths of the run are over, and
+//! keys with too few usual calls until then aren't chosen, nor are the most popular five in a hundred, publishable
+//! ones, those in no table, those that change hands, those with a timetable.
+
+use std::ops::Range;
+
+use anyhow::ensure;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Args;
+use super::draw::{Draw, whole};
+use super::habit::{Habit, Pool, Setting};
+use super::population::{
+    COUNTRIES, DAY_MS, KeyState, LOAD_TOOL, Network, Population, RESOURCES, USUAL_AGENTS,
+};
+use super::rhythm::{Class, Clocks, Rhythm, SLOT_MS, Surge};
+use super::scenario::{Agent, Course, KINDS, Kind, Origin, Owner, Scenario, Scope};
+use super::schedule::{span_ms, start_ms};
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 3_600_000;
+/// Usual calls that a key is expected to make before its episode, and in it if they are what the episode is.
+const USUAL_CALLS: f64 = 20.0;
+/// Days that a dormant key sleeps at least; 30 is what calls for attention.
+const DORMANT_DAYS: u64 = 35;
+/// A launch day, and an API's retry storm, comes once in so many days at most.
+const DAYS_PER_PLATFORM_EPISODE: u64 = 2;
+/// From an episode's start to its first call: more than calls out of order are behind.
+const LEAD_MS: u64 = 5_000;
+const MAX_STAGED_CALLS: f64 = 10_000_000.0;
+
+/// One episode.
+#[derive(Debug)]
+pub(super) struct Episode {
+    pub(super) kind: &'static Kind,
+    /// `None`: of an API, or of everybody.
+    pub(super) key: Option<u32>,
+    /// Milliseconds since the epoch; from the first possible call to after the last.
+    pub(super) time: Range<u64>,
+    /// Where its calls come from; `None`: from the usual addresses.
+    pub(super) pool: Option<Pool>,
+    pub(super) agents: [u32; 2],
+    /// An index into [`RESOURCES`].
+    api: Option<usize>,
+    /// As drawn for a kind without a key.
+    pub(super) percent: u32,
+    /// Calls of the key that are usual in the time of an episode.
+    usual_calls: f64,
+}
+
+/// Times at which calls are made: so many a beat.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beats {
+    /// Whose clock they follow; `None`: UTC.
+    pub(super) country: Option<u32>,
+    /// When the first begins, by that clock.
+    pub(super) first: i64,
+    /// Milliseconds, as the next.
+    pub(super) every: u64,
+    pub(super) lasts: u64,
+    pub(super) beats: u32,
+    pub(super) calls: u32,
+    /// Whether calls in a beat come at a growing rate.
+    pub(super) growing: bool,
+}
+
+impl Beats {
+    /// When the call `place` of a beat is made, from its start: calls of a beat are as far apart as they may be,
+    /// each somewhere in its part.
+    pub(super) fn place(&self, place: u32, draw: &mut Draw) -> u64 {
+        let part = (f64::from(place) + draw.unit()) / f64::from(self.calls);
+        whole(if self.growing { part.sqrt() } else { part } * self.lasts as f64)
+    }
+}
+
+/// All episodes of a run.
+pub(super) struct Stage {
+    pub(super) episodes: Vec<Episode>,
+    /// With the index of the episode that makes them.
+    pub(super) beats: Vec<(u32, Beats)>,
+    /// Outages by API, as indices of episodes.
+    outages: Vec<Vec<u32>>,
+    pub(super) surges: Vec<Surge>,
+}
+
+/// A stage while it is planned.
+struct Planner<'a> {
+    args: &'a Args,
+    population: &'a mut Population,
+    habits: &'a mut [Habit],
+    draw: &'a mut Draw,
+    /// Keys that may have an episode.
+    free: Vec<u32>,
+    clocks: Clocks,
+    stage: Stage,
+}
+
+/// A line of `labels.jsonl`.
+#[derive(Debug, Serialize)]
+pub(super) struct Label {
+    /// As in the views; null if it isn't about one key.
+    key_id: Option<String>,
+    kind: &'static str,
+    leak: bool,
+    from: String,
+    to: String,
+    /// Calls that the episode made, moved or failed; of everybody: all of its time.
+    calls: u64,
+    /// Those of the key as a multiple of its usual ones in the same time; of everybody: as drawn.
+    multiple: Option<f64>,
+    /// Addresses that it calls from, at most; null: the usual ones.
+    origins: Option<u32>,
+    /// Null: the usual ones, as the next.
+    countries: Option<Vec<&'static str>>,
+    asns: Option<Vec<u32>>,
+    user_agent_new: bool,
+    routes_new: bool,
+    /// Share of its calls answered 401 or 403 on purpose.
+    refused: f64,
+    api: Option<&'static str>,
+}
+
+/// How many leaks and look-alikes are asked for.
+fn asked(args: &Args) -> [u32; 2] {
+    let of = |leak| KINDS.iter().filter(|kind| kind.leak == leak).count() as u32;
+    let (leaks, look_alikes) = match args.scenario {
+        Scenario::Plain | Scenario::Usual => (0, 0),
+        Scenario::Leaks => (of(true), 0),
+        Scenario::Benign => (0, of(false)),
+        Scenario::Mixed => (of(true), of(false)),
+    };
+    [args.leaks.unwrap_or(leaks), args.look_alikes.unwrap_or(look_alikes)]
+}
+
+/// A plain world has no stage.
+///
+/// # Errors
+/// If episodes are asked for.
+pub(super) fn none(args: &Args) -> anyhow::Result<()> {
+    ensure!(
+        asked(args) == [0, 0],
+        "--leaks and --look-alikes need a scenario other than plain: --scenario usual, for one"
+    );
+    Ok(())
+}
+
+impl Stage {
+    /// Plans the episodes and fits population and habits to them.
+    ///
+    /// # Errors
+    /// If no key fits, or the run is too short.
+    pub(super) fn new(
+        args: &Args,
+        population: &mut Population,
+        habits: &mut [Habit],
+        draw: &mut Draw,
+    ) -> anyhow::Result<Self> {
+        let stage = Self {
+            episodes: Vec::new(),
+            beats: Vec::new(),
+            outages: vec![Vec::new(); RESOURCES.len()],
+            surges: Vec::new(),
+        };
+        let free = free_keys(population, habits);
+        let mut planner = Planner { args, population, habits, draw, free, clocks: Clocks::new(), stage };
+        for (leak, count) in [true, false].into_iter().zip(asked(args)) {
+            planner.deal(leak, count as usize)?;
+        }
+        Ok(planner.stage)
+    }
+
+    /// The outage of an API at `time`.
+    pub(super) fn outage(&self, api: usize, time: u64) -> Option<u32> {
+        self.outages[api].iter().copied().find(|at| self.episodes[*at as usize].time.contains(&time))
+    }
+
+    /// Labels, with the calls of each episode.
+    pub(super) fn labels(&self, population: &Population, calls: &[u64]) -> anyhow::Result<Vec<Label>> {
+        let label = |(episode, calls): (&Episode, &u64)| episode.label(population, *calls);
+        self.episodes.iter().zip(calls).map(label).collect()
+    }
+}
+
+impl Planner<'_> {
+    /// Deals `count` episodes over the kinds that fit into the run.
+    fn deal(&mut self, leak: bool, count: usize) -> anyhow::Result<()> {
+        let span = span_ms(self.args);
+        let fits = |kind: &&Kind| kind.leak == leak && span >= kind.span_h * HOUR_MS;
+        let possible = count == 0 || KINDS.iter().any(|kind| fits(&kind));
+        ensure!(possible, "episodes need a --span of 1h at least");
+        let platform_episodes = 1 + (span / (DAYS_PER_PLATFORM_EPISODE * DAY_MS)) as usize;
+        let wanted = self.stage.episodes.len() + count;
+        for kind in KINDS.iter().filter(fits).cycle() {
+            if self.stage.episodes.len() == wanted {
+                break;
+            }
+            let of_kind = self.stage.episodes.iter().filter(|episode| episode.kind.name == kind.name).count();
+            match kind.scope {
+                Scope::Key => self.of_key(kind)?,
+                _ if of_kind == platform_episodes => {}
+                Scope::Api => self.of_api(kind),
+                Scope::Everybody => self.of_everybody(kind),
+            }
+        }
+        Ok(())
+    }
+
+    fn of_everybody(&mut self, kind: &'static Kind) {
+        let time = self.time(kind);
+        let (from, to) = (time.start / SLOT_MS * SLOT_MS, time.end.next_multiple_of(SLOT_MS));
+        let percent = self.draw.between(kind.percent);
+        self.stage.surges.push(Surge { from, to, percent });
+        self.stage.episodes.push(Episode::of_all(kind, from..to, None, percent));
+    }
+
+    /// APIs of popular keys break first.
+    fn of_api(&mut self, kind: &'static Kind) {
+        let broken: usize = self.stage.outages.iter().map(Vec::len).sum();
+        let key = &self.population.keys[broken % self.population.keys.len()];
+        let api = key.first_route as usize % RESOURCES.len();
+        self.stage.outages[api].push(self.stage.episodes.len() as u32);
+        let episode = Episode::of_all(kind, self.time(kind), Some(api), self.draw.between(kind.percent));
+        self.stage.episodes.push(episode);
+    }
+
+    fn of_key(&mut self, kind: &'static Kind) -> anyhow::Result<()> {
+        let (start, end) = (start_ms(self.args), start_ms(self.args) + span_ms(self.args));
+        let mut time = self.time(kind);
+        let key = self.take_key(kind, &time)?;
+        let owner = &mut self.population.keys[key as usize];
+        let habit = &mut self.habits[key as usize];
+        let subscription = &self.population.subscriptions[owner.subscription as usize];
+        let beats = beats(kind, &mut time, subscription.country, &self.clocks, end);
+
+        let calls_per_ms = habit.share * self.args.events.get() as f64 / (end - start) as f64;
+        // At night the multiple is of the nights, every hour it is of the whole time.
+        let relative_to = match kind.course {
+            Course::Nights => beats.lasts * u64::from(beats.beats),
+            _ => time.end - time.start,
+        } as f64;
+        let usual_calls = calls_per_ms * relative_to;
+        let at_least = match kind.course {
+            Course::Hourly => f64::from(kind.calls_per_hour) * f64::from(beats.beats),
+            _ => f64::from(kind.calls_per_hour) * relative_to / HOUR_MS as f64,
+        };
+        let calls = usual_calls * f64::from(self.draw.between(kind.percent)) / 100.0;
+        let calls = calls.max(at_least).min(MAX_STAGED_CALLS) / f64::from(beats.beats);
+
+        let episode = self.stage.episodes.len() as u32;
+        let calls = whole(calls) as u32;
+        if calls > 0 {
+            self.stage.beats.push((episode, Beats { calls, ..beats }));
+        }
+        match kind.owner {
+            Owner::GoesOn => {}
+            Owner::Moves => habit.detour = Some(episode),
+            Owner::Sleeps => {
+                habit.class = Class::SILENT;
+                owner.created_at = subscription.started_at;
+                let age = start - owner.created_at - DORMANT_DAYS * DAY_MS;
+                owner.last_used_at = owner.created_at + self.draw.part_of(age);
+            }
+            Owner::Revokes => {
+                habit.detour = Some(episode);
+                (owner.state, owner.revoked_at) = (KeyState::Revoked, time.start);
+            }
+        }
+        let agents = match kind.agent {
+            Agent::Usual => owner.agents,
+            Agent::Other => {
+                let other = std::iter::repeat_with(|| self.draw.below(USUAL_AGENTS))
+                    .find(|agent| !owner.agents.contains(agent))
+                    .expect("two of sixteen are the owner's");
+                [other; 2]
+            }
+            Agent::LoadTool => [LOAD_TOOL; 2],
+        };
+        let pool = pool(kind, habit, subscription.country, &self.population.networks, self.draw);
+        let usual_calls = if kind.owner == Owner::Sleeps { 0.0 } else { usual_calls };
+        let episode =
+            Episode { kind, key: Some(key), time, pool, agents, api: None, percent: 0, usual_calls };
+        self.stage.episodes.push(episode);
+        Ok(())
+    }
+
+    /// A free key that fits.
+    fn take_key(&mut self, kind: &Kind, time: &Range<u64>) -> anyhow::Result<u32> {
+        let start = start_ms(self.args);
+        let fits = |key: u32| {
+            let habit = &self.habits[key as usize];
+            let calls_per_ms = habit.share * self.args.events.get() as f64 / span_ms(self.args) as f64;
+            let often = |time: u64| calls_per_ms * time as f64 >= USUAL_CALLS;
+            let key = &self.population.keys[key as usize];
+            let age = start - self.population.subscriptions[key.subscription as usize].started_at;
+            (kind.leak || !key.confined)
+                && (kind.owner == Owner::Sleeps || often(time.start - start))
+                && (kind.owner != Owner::Moves || often(time.end - time.start))
+                && (kind.owner != Owner::Sleeps || age > (DORMANT_DAYS + 5) * DAY_MS)
+                && (!kind.new_routes || u32::from(key.routes) < self.args.routes)
+                && (kind.course != Course::Nights || habit.rhythm == Rhythm::Office)
+                && (kind.origin != Origin::UsualNetwork || habit.setting == Setting::Cloud)
+        };
+        let fitting: Vec<usize> = (0..self.free.len()).filter(|at| fits(self.free[*at])).collect();
+        ensure!(
+            !fitting.is_empty(),
+            "no key is left that fits the episode `{}`: allow more --keys and --events, or stage fewer with --leaks \
+             and --look-alikes",
+            kind.name
+        );
+        // Popular ones rather: an episode then is a multiple of something.
+        Ok(self.free.remove(fitting[self.draw.habit(fitting.len() as u32) as usize]))
+    }
+
+    /// When an episode takes place, if its course doesn't ask for something else.
+    fn time(&mut self, kind: &Kind) -> Range<u64> {
+        let (start, span) = (start_ms(self.args), span_ms(self.args));
+        let earliest = start + span / 5 * 2;
+        // Whole seconds, as tables have them.
+        let second = |time: u64| time / 1_000 * 1_000;
+        match kind.minutes {
+            None => second(earliest + self.draw.part_of(span / 10 * 3))..start + span,
+            Some(minutes) => {
+                let lasts = (u64::from(self.draw.between(minutes)) * MINUTE_MS).min(span / 4);
+                let from = second(earliest + self.draw.part_of(start + span - lasts - earliest));
+                from..from + lasts
+            }
+        }
+    }
+}
+
+impl Episode {
+    fn of_all(kind: &'static Kind, time: Range<u64>, api: Option<usize>, percent: u32) -> Self {
+        Self { kind, key: None, time, pool: None, agents: [0; 2], api, percent, usual_calls: 0.0 }
+    }
+
+    fn label(&self, population: &Population, calls: u64) -> anyhow::Result<Label> {
+        let kind = self.kind;
+        let rounded = |number: f64| (number * 100.0).round() / 100.0;
+        let networks = self.pool.map(|pool| {
+            let first = pool.first_network as usize;
+            &population.networks[first..first + pool.networks as usize]
+        });
+        let time = |ms: u64| anyhow::Ok(Timestamp::from_millisecond(ms.cast_signed())?.to_string());
+        Ok(Label {
+            key_id: self.key.map(|key| super::files::hex(&population.keys[key as usize].hash()[..16])),
+            kind: kind.name,
+            leak: kind.leak,
+            from: time(self.time.start)?,
+            to: time(self.time.end)?,
+            calls,
+            multiple: match kind.scope {
+                Scope::Key => (self.usual_calls > 0.0).then(|| rounded(calls as f64 / self.usual_calls)),
+                Scope::Api => None,
+                Scope::Everybody => Some(f64::from(self.percent) / 100.0),
+            },
+            origins: self.pool.map(|pool| pool.addresses),
+            countries: networks.map(|networks| {
+                let mut countries: Vec<_> =
+                    networks.iter().map(|network| COUNTRIES[network.country as usize].0).collect();
+                countries.dedup();
+                countries
+            }),
+            asns: networks.map(|networks| networks.iter().map(|network| network.asn).collect()),
+            user_agent_new: kind.agent != Agent::Usual,
+            routes_new: kind.new_routes,
+            refused: f64::from(kind.refused_permille) / 1_000.0,
+            api: self.api.map(|api| RESOURCES[api]),
+        })
+    }
+}
+
+fn free_keys(population: &Population, habits: &[Habit]) -> Vec<u32> {
+    let count = population.keys.len();
+    let free = |rank: &usize| {
+        let (key, habit) = (&population.keys[*rank], &habits[*rank]);
+        key.state == KeyState::Active
+            && key.listed
+            && !key.publishable
+            && key.moves_to.is_none()
+            && habit.timetable.is_none()
+    };
+    ((count / 20).max(1)..count).filter(free).map(|rank| rank as u32).collect()
+}
+
+/// The beats of an episode, without their calls; hours and nights fit its time to theirs.
+fn beats(kind: &Kind, time: &mut Range<u64>, country: u32, clocks: &Clocks, end: u64) -> Beats {
+    let first = (time.start + LEAD_MS).min(time.end - 1);
+    let once = Beats {
+        country: None,
+        first: first.cast_signed(),
+        every: u64::MAX,
+        lasts: time.end - first,
+        beats: 1,
+        calls: 0,
+        growing: kind.course == Course::Growing,
+    };
+    match kind.course {
+        Course::Even | Course::Growing => once,
+        Course::Hourly => {
+            let first = time.start.next_multiple_of(HOUR_MS);
+            time.start = first - LEAD_MS;
+            let beats = (end - first).div_ceil(HOUR_MS) as u32;
+            Beats { first: first.cast_signed(), every: HOUR_MS, lasts: MINUTE_MS, beats, ..once }
+        }
+        Course::Nights => {
+            // Spans of four days have a night after two fifths of them; the last one that is whole will do.
+            let day = DAY_MS.cast_signed();
+            let night = |midnight: i64| {
+                clocks.utc(country, midnight)..clocks.utc(country, midnight + 5 * HOUR_MS.cast_signed())
+            };
+            let mut midnight = (clocks.local(country, time.start).div_euclid(day) + 1) * day;
+            while night(midnight).end > end {
+                midnight -= day;
+            }
+            let mut beats = 1;
+            while u64::from(beats) < (time.end - time.start).div_ceil(DAY_MS)
+                && night(midnight + i64::from(beats) * day).end <= end
+            {
+                beats += 1;
+            }
+            *time = night(midnight).start..night(midnight + i64::from(beats - 1) * day).end;
+            Beats {
+                country: Some(country),
+                first: midnight + LEAD_MS.cast_signed(),
+                every: DAY_MS,
+                lasts: 5 * HOUR_MS - LEAD_MS,
+                beats,
+                ..once
+            }
+        }
+    }
+}
+
+/// Where an episode calls from: no network that the key uses, if it is to be another one. Where the world is too
+/// small for what is asked for, any other network serves.
+fn pool(kind: &Kind, habit: &Habit, home: u32, networks: &[Network], draw: &mut Draw) -> Option<Pool> {
+    let addresses = draw.between(kind.addresses);
+    let seed = draw.bits();
+    let count = networks.len() as u32;
+    let used =
+        |network: u32| habit.usual.has(network) || habit.elsewhere.is_some_and(|pool| pool.has(network));
+    let other = |fits: &dyn Fn(u32) -> bool, draw: &mut Draw| {
+        let mut fitting: Vec<u32> = (0..count).filter(|network| !used(*network) && fits(*network)).collect();
+        if fitting.is_empty() {
+            fitting = (0..count).filter(|network| !used(*network)).collect();
+        }
+        Some(Pool::of(fitting[draw.below(fitting.len() as u32) as usize], addresses, seed))
+    };
+    let country = |network: u32| networks[network as usize].country;
+    match kind.origin {
+        Origin::Usual => None,
+        Origin::UsualNetwork => Some(Pool::of(habit.usual.first_network, addresses, seed)),
+        Origin::HomeCountry(setting) => other(&|network| network == setting.network(home), draw),
+        Origin::Abroad(setting) => {
+            other(&|network| country(network) != home && network == setting.network(country(network)), draw)
+        }
+        Origin::Everywhere => Some(Pool { networks: count, ..Pool::of(0, addresses, seed) }),
+    }
+}

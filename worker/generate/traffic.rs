@@ -1,0 +1,411 @@
+//! The calls of a lively world in the order of time: a merge that never holds more than what is about to happen.
+//!
+//! ```text
+//! tide       usual calls, by popularity and rhythm            \
+//! timetables one stream a key: a beat of calls, exactly then    > the earliest is next -> record
+//! episodes   one stream each (stage)                          /      | failed: tried again, later
+//! batches, retries: what an earlier call gave rise to        <───────┘
+//! ```
+//! Memory: a few bytes for each key with a timetable, each episode, each batch under way and each retry that is
+//! due; nothing grows with the span.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::draw::{Draw, mixed, whole};
+use super::habit::Habit;
+use super::population::{Client, DAY_MS, Population, RESOURCES};
+use super::record::{self, Record, Request};
+use super::rhythm::{Clocks, Tide};
+use super::scenario::{Owner, Scope};
+use super::schedule::{span_ms, start_ms};
+use super::stage::{Beats, Episode, Stage};
+use super::{Args, weather};
+
+/// One usual call in so many is the first of a batch: pages of a list, a queue that is worked off. They hold this
+/// many further calls at most, a quarter of that in the mean, from one address.
+const BATCH: (u32, u32) = (64, 65);
+/// Milliseconds from one call of a batch to the next.
+const BATCH_GAP_MS: (u32, u32) = (20, 600);
+/// Usual calls for each that the tide brings, batches included; retries come on top.
+const CALLS_PER_ARRIVAL: f64 = 1.0 + (BATCH.1 as f64 - 1.0) / 4.0 / BATCH.0 as f64;
+/// Of calls that fail (429, 5xx) so many of three are tried again, each so many times at most, after one second,
+/// then two, four, eight, and up to half of that more.
+const RETRIED_OF_THREE: u32 = 2;
+const MAX_RETRIES: u8 = 4;
+const RETRY_MS: u32 = 1_000;
+const MINUTE_MS: u64 = 60_000;
+/// How much a key calls on one day is 0.7 to 1.3 of what it does on the mean day, in 1,024.
+const DAY_FACTOR: (u64, u64) = (717, 614);
+
+/// A stream of calls at set times.
+struct Stream {
+    key: u32,
+    episode: Option<u32>,
+    beats: Beats,
+    /// The next call.
+    beat: u32,
+    place: u32,
+    /// When the beat began.
+    began: u64,
+}
+
+impl Stream {
+    fn next(&mut self, clocks: &Clocks, draw: &mut Draw) -> Option<u64> {
+        let Beats { country, first, every, beats, calls, .. } = self.beats;
+        if self.place == calls {
+            (self.beat, self.place) = (self.beat + 1, 0);
+        }
+        if self.beat == beats {
+            return None;
+        }
+        if self.place == 0 {
+            let local = first + (every * u64::from(self.beat)).cast_signed();
+            self.began = country.map_or(local.unsigned_abs(), |country| clocks.utc(country, local));
+        }
+        let time = self.began + self.beats.place(self.place, draw);
+        self.place += 1;
+        Some(time)
+    }
+}
+
+/// What happens later.
+enum Next {
+    /// The next call of a stream.
+    Stream(u32),
+    /// The next call of a batch.
+    Batch { key: u32, client: Client, left: u32 },
+    /// A call that failed, tried again.
+    Retry { call: Record, attempt: u8 },
+}
+
+/// Ordered by time, then by the order in which it was planned.
+struct Pending {
+    time: u64,
+    number: u64,
+    next: Next,
+}
+
+impl Ord for Pending {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.time, self.number).cmp(&(other.time, other.number))
+    }
+}
+
+impl PartialOrd for Pending {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Eq for Pending {}
+
+impl PartialEq for Pending {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+/// The calls of a run.
+pub(super) struct Traffic<'a> {
+    population: &'a Population,
+    habits: &'a [Habit],
+    stage: &'a Stage,
+    seed: u64,
+    start_ms: u64,
+    end_ms: u64,
+    clocks: Clocks,
+    tide: Tide,
+    /// When the next usual call happens.
+    arrival: Option<u64>,
+    streams: Vec<Stream>,
+    pending: BinaryHeap<Reverse<Pending>>,
+    planned: u64,
+    /// Episodes of everybody.
+    everybodys: Vec<u32>,
+    /// Calls of each episode so far.
+    pub(super) calls: Vec<u64>,
+}
+
+impl<'a> Traffic<'a> {
+    pub(super) fn new(
+        args: &Args,
+        population: &'a Population,
+        habits: &'a [Habit],
+        stage: &'a Stage,
+        draw: &mut Draw,
+    ) -> Self {
+        let (start_ms, end_ms) = (start_ms(args), start_ms(args) + span_ms(args));
+        let usual = || habits.iter().filter(|habit| habit.timetable.is_none());
+        let arrivals =
+            usual().map(|habit| habit.share).sum::<f64>() * args.events.get() as f64 / CALLS_PER_ARRIVAL;
+        let weights = usual().map(|habit| (habit.class, habit.share));
+        let mut tide = Tide::new((start_ms, end_ms), arrivals, weights, stage.surges.clone());
+        let clocks = Clocks::new();
+        let of_episodes = stage.beats.iter().map(|(episode, beats)| {
+            let key = stage.episodes[*episode as usize].key.expect("only those of a key have beats");
+            (key, Some(*episode), *beats)
+        });
+        let timetables = timetables(args, population, habits, &clocks, draw);
+        let streams: Vec<Stream> = timetables
+            .into_iter()
+            .map(|(key, beats)| (key, None, beats))
+            .chain(of_episodes)
+            .map(|(key, episode, beats)| Stream { key, episode, beats, beat: 0, place: 0, began: 0 })
+            .collect();
+        let arrival = tide.next(draw);
+        let mut traffic = Self {
+            population,
+            habits,
+            stage,
+            seed: mixed([args.seed, 0, 0]),
+            start_ms,
+            end_ms,
+            clocks,
+            tide,
+            arrival,
+            pending: BinaryHeap::with_capacity(streams.len()),
+            streams,
+            planned: 0,
+            everybodys: (0..)
+                .zip(&stage.episodes)
+                .filter(|(_, episode)| episode.kind.scope == Scope::Everybody)
+                .map(|(at, _)| at)
+                .collect(),
+            calls: vec![0; stage.episodes.len()],
+        };
+        for stream in 0..traffic.streams.len() as u32 {
+            traffic.go_on(stream, draw);
+        }
+        traffic
+    }
+
+    /// The next call, on time.
+    pub(super) fn next(&mut self, draw: &mut Draw) -> Option<Record> {
+        let due = self.pending.peek().map(|Reverse(pending)| pending.time);
+        if let Some(time) = self.arrival.filter(|arrival| due.is_none_or(|due| *arrival <= due)) {
+            self.arrival = self.tide.next(draw);
+            return Some(self.arrived(time, draw));
+        }
+        let Reverse(Pending { time, next, .. }) = self.pending.pop()?;
+        Some(match next {
+            Next::Stream(at) => {
+                let Stream { key, episode, .. } = self.streams[at as usize];
+                self.go_on(at, draw);
+                match episode {
+                    Some(episode) => self.staged(time, episode, key, draw),
+                    None => {
+                        let client = self.habits[key as usize].client(&self.population.networks, time, draw);
+                        self.usual(time, key, client, draw)
+                    }
+                }
+            }
+            Next::Batch { key, client, left } => {
+                self.batch(time, key, client, left - 1, draw);
+                self.usual(time, key, client, draw)
+            }
+            Next::Retry { call, attempt } => self.again(time, call, attempt, draw),
+        })
+    }
+
+    /// A call that the tide brought.
+    fn arrived(&mut self, time: u64, draw: &mut Draw) -> Record {
+        let day = time / DAY_MS;
+        let key = loop {
+            let key = self.population.popularity.draw(draw);
+            let factor = DAY_FACTOR.0 + mixed([self.seed, u64::from(key), day]) % DAY_FACTOR.1;
+            if self.tide.accepts(self.habits[key as usize].class, factor as u32, draw)
+                && !self.gave_up(key, time)
+            {
+                break key;
+            }
+        };
+        let client = match self.detour(key, time).and_then(|episode| self.stage.episodes[episode].pool) {
+            Some(pool) => pool.client(&self.population.networks, time, draw),
+            None => self.habits[key as usize].client(&self.population.networks, time, draw),
+        };
+        if record::anonymous(draw) {
+            return self.anonymous(time, key, client, draw);
+        }
+        if draw.once_in(BATCH.0) {
+            let left = draw.habit(BATCH.1);
+            self.batch(time, key, client, left, draw);
+        }
+        self.usual(time, key, client, draw)
+    }
+
+    /// A usual call of a key.
+    fn usual(&mut self, time: u64, key: u32, client: Client, draw: &mut Draw) -> Record {
+        let route = self.population.usual_route(&self.population.keys[key as usize], draw);
+        let agents = self.population.keys[key as usize].agents;
+        let status = self.status(time, key, route, draw);
+        let request = Request { id: draw.wide(), time, key: Some(key), client, route, agents, status };
+        let call = Record::of(request, self.population, draw);
+        self.count(key, time);
+        self.try_again(call, 0, draw);
+        call
+    }
+
+    /// A call without a key, by one who has a key: some are of public routes, others are refused.
+    fn anonymous(&mut self, time: u64, who: u32, client: Client, draw: &mut Draw) -> Record {
+        let key = &self.population.keys[who as usize];
+        let route = self.population.usual_route(key, draw);
+        let success = self.population.routes[route as usize].success;
+        let status = if draw.once_in(3) { success } else { 401 };
+        let request = Request { id: draw.wide(), time, key: None, client, route, agents: key.agents, status };
+        Record::of(request, self.population, draw)
+    }
+
+    /// A call that failed, tried again.
+    fn again(&mut self, time: u64, failed: Record, attempt: u8, draw: &mut Draw) -> Record {
+        let key = failed.key.expect("calls without a key aren't tried again");
+        let Record { client, route, agent, item, .. } = failed;
+        let status = self.status(time, key, route, draw);
+        let agents = [agent; 2];
+        let request = Request { id: draw.wide(), time, key: Some(key), client, route, agents, status };
+        let call = Record { item, ..Record::of(request, self.population, draw) };
+        self.count(key, time);
+        self.try_again(call, attempt, draw);
+        call
+    }
+
+    /// A call that an episode makes.
+    fn staged(&mut self, time: u64, episode: u32, key: u32, draw: &mut Draw) -> Record {
+        let calls = &mut self.calls[episode as usize];
+        *calls += 1;
+        let item = *calls as u32;
+        let Episode { kind, pool, agents, .. } = &self.stage.episodes[episode as usize];
+        let owner = &self.population.keys[key as usize];
+        let routes = &self.population.routes;
+        let client = match pool {
+            Some(pool) => pool.client(&self.population.networks, time, draw),
+            None => self.habits[key as usize].client(&self.population.networks, time, draw),
+        };
+        let route = if kind.new_routes {
+            let new = routes.len() as u32 - u32::from(owner.routes);
+            (owner.first_route + u32::from(owner.routes) + draw.below(new)) % routes.len() as u32
+        } else {
+            self.population.usual_route(owner, draw)
+        };
+        let success = routes[route as usize].success;
+        let status = match kind.owner {
+            Owner::Revokes => 401,
+            _ if draw.below(1_000) < kind.refused_permille => [401, 403][draw.below(2) as usize],
+            _ => record::status(success, draw.below(1_000)),
+        };
+        let request =
+            Request { id: draw.wide(), time, key: Some(key), client, route, agents: *agents, status };
+        let call = Record::of(request, self.population, draw);
+        if kind.new_routes { Record { item, ..call } } else { call }
+    }
+
+    /// How a usual call is answered.
+    fn status(&mut self, time: u64, key: u32, route: u32, draw: &mut Draw) -> u16 {
+        let api = route as usize % RESOURCES.len();
+        if let Some(episode) = self.stage.outage(api, time)
+            && draw.below(100) < self.stage.episodes[episode as usize].percent
+        {
+            self.calls[episode as usize] += 1;
+            return 503;
+        }
+        let success = self.population.routes[route as usize].success;
+        let ordinary = record::status(success, draw.below(1_000));
+        weather::status(self.seed, api, key, time, draw).unwrap_or(ordinary)
+    }
+
+    /// Counts a usual call for the episodes that it belongs to.
+    fn count(&mut self, key: u32, time: u64) {
+        if let Some(episode) = self.detour(key, time) {
+            self.calls[episode] += 1;
+        }
+        for episode in &self.everybodys {
+            let time_of = &self.stage.episodes[*episode as usize].time;
+            self.calls[*episode as usize] += u64::from(time_of.contains(&time));
+        }
+    }
+
+    /// The episode in which the owner calls from elsewhere at `time`.
+    fn detour(&self, key: u32, time: u64) -> Option<usize> {
+        let detour = self.habits[key as usize].detour? as usize;
+        let episode = &self.stage.episodes[detour];
+        (episode.kind.owner == Owner::Moves && episode.time.contains(&time)).then_some(detour)
+    }
+
+    /// Whether the owner has had the key revoked.
+    fn gave_up(&self, key: u32, time: u64) -> bool {
+        self.habits[key as usize].detour.is_some_and(|detour| {
+            let episode = &self.stage.episodes[detour as usize];
+            episode.kind.owner == Owner::Revokes && time >= episode.time.start
+        })
+    }
+
+    fn batch(&mut self, time: u64, key: u32, client: Client, left: u32, draw: &mut Draw) {
+        if left > 0 {
+            let time = time + u64::from(draw.between(BATCH_GAP_MS));
+            if !self.gave_up(key, time) {
+                self.plan(time, Next::Batch { key, client, left });
+            }
+        }
+    }
+
+    fn try_again(&mut self, call: Record, attempt: u8, draw: &mut Draw) {
+        let (Some(key), 429 | 500..) = (call.key, call.status) else { return };
+        if attempt < MAX_RETRIES && draw.below(3) < RETRIED_OF_THREE {
+            let wait = RETRY_MS << attempt;
+            let time = call.time + u64::from(draw.between((wait, wait + wait / 2)));
+            if !self.gave_up(key, time) {
+                self.plan(time, Next::Retry { call, attempt: attempt + 1 });
+            }
+        }
+    }
+
+    /// Plans the next call of a stream, if it has one in the run.
+    fn go_on(&mut self, stream: u32, draw: &mut Draw) {
+        while let Some(time) = self.streams[stream as usize].next(&self.clocks, draw) {
+            if time >= self.start_ms {
+                return self.plan(time, Next::Stream(stream));
+            }
+        }
+    }
+
+    /// What would happen after the run's end doesn't.
+    fn plan(&mut self, time: u64, next: Next) {
+        if time < self.end_ms {
+            self.planned += 1;
+            self.pending.push(Reverse(Pending { time, number: self.planned, next }));
+        }
+    }
+}
+
+/// The timetables of keys that have one: at the same minute of every five, fifteen or sixty, or of a night by
+/// their owner's clock.
+fn timetables(
+    args: &Args,
+    population: &Population,
+    habits: &[Habit],
+    clocks: &Clocks,
+    draw: &mut Draw,
+) -> Vec<(u32, Beats)> {
+    let (start, span) = (start_ms(args), span_ms(args));
+    let keys = (0..).zip(habits).filter_map(|(key, habit)| Some((key, habit, habit.timetable?)));
+    keys.map(|(key, habit, every)| {
+        let daily = every == DAY_MS;
+        let owner = &population.keys[key as usize];
+        let country = population.subscriptions[owner.subscription as usize].country;
+        let minute = if daily { draw.below(5 * 60) } else { draw.below((every / MINUTE_MS) as u32) };
+        let local = if daily { clocks.local(country, start) } else { start.cast_signed() };
+        let calls = habit.share * args.events.get() as f64 * every as f64 / span as f64;
+        let beats = Beats {
+            country: daily.then_some(country),
+            first: local.div_euclid(every.cast_signed()) * every.cast_signed()
+                + (u64::from(minute) * MINUTE_MS).cast_signed(),
+            every,
+            lasts: MINUTE_MS / 2,
+            beats: (span / every) as u32 + 2,
+            calls: whole(calls + 0.5) as u32,
+            growing: false,
+        };
+        (key, beats)
+    })
+    .collect()
+}

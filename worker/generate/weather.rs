@@ -1,0 +1,46 @@
+//! Spells of errors that come and go in usual traffic: an API that fails for minutes, a caller with a defect.
+//!
+//! Nothing is kept: whether a spell holds follows from the seed, who it is about, and the time.
+
+use super::draw::{Draw, mixed};
+
+/// Spells of one kind: time is cut into blocks, and so many of them have a spell.
+struct Spell {
+    block_ms: u64,
+    once_in: u64,
+    /// Within the block, with its end.
+    shortest_ms: u64,
+    longest_ms: u64,
+}
+
+/// Of an API: one in eight days.
+const OUTAGE: Spell =
+    Spell { block_ms: 14_400_000, once_in: 48, shortest_ms: 300_000, longest_ms: 1_500_000 };
+/// Of a key: one a month.
+const DEFECT: Spell =
+    Spell { block_ms: 28_800_000, once_in: 90, shortest_ms: 600_000, longest_ms: 3_600_000 };
+
+impl Spell {
+    fn holds(&self, seed: u64, whom: u64, time: u64) -> bool {
+        let (block, place) = (time / self.block_ms, time % self.block_ms);
+        let bits = mixed([seed, whom, block]);
+        if !bits.is_multiple_of(self.once_in) {
+            return false;
+        }
+        let lasts = self.shortest_ms + (bits >> 8) % (self.longest_ms - self.shortest_ms);
+        let from = (bits >> 32) % (self.block_ms - lasts);
+        (from..from + lasts).contains(&place)
+    }
+}
+
+/// The status that a spell gives a call of `key` to `api` at `time`, if one does: three in ten calls of an API,
+/// one in four of a key.
+pub(super) fn status(seed: u64, api: usize, key: u32, time: u64, draw: &mut Draw) -> Option<u16> {
+    if OUTAGE.holds(seed, api as u64, time) && draw.below(10) < 3 {
+        return Some([502, 503, 503, 504][draw.below(4) as usize]);
+    }
+    if DEFECT.holds(!seed, u64::from(key), time) && draw.once_in(4) {
+        return Some([400, 404, 404, 429][draw.below(4) as usize]);
+    }
+    None
+}

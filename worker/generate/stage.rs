@@ -1,7 +1,7 @@
 //! Which episodes a run has: when, of which keys, from which addresses; and what `labels.jsonl` says of them.
 //!
 //! No key has two episodes. Each has a history first: episodes start when two fifths of the run are over, and
-//! keys with too few usual calls until then aren't chosen, nor are the most popular five in a hundred, publishable
+//! keys with too few usual calls until then aren't chosen, nor are the most popular one in a hundred, publishable
 //! ones, those in no table, those that change hands, those with a timetable.
 
 use std::ops::Range;
@@ -382,7 +382,7 @@ fn free_keys(population: &Population, habits: &[Habit]) -> Vec<u32> {
             && key.moves_to.is_none()
             && habit.timetable.is_none()
     };
-    ((count / 20).max(1)..count).filter(free).map(|rank| rank as u32).collect()
+    ((count / 100).max(1)..count).filter(free).map(|rank| rank as u32).collect()
 }
 
 /// The beats of an episode, without their calls; hours and nights fit its time to theirs.
@@ -434,29 +434,30 @@ fn beats(kind: &Kind, time: &mut Range<u64>, country: u32, clocks: &Clocks, end:
     }
 }
 
-/// Where an episode calls from: no network that the key uses, if it is to be another one. Where the world is too
-/// small for what is asked for, any other network serves.
+/// Where an episode calls from. A network that is to be another one is none that the key uses: of the setting if
+/// the country has one left, else any of the country, else (a world of one country has no abroad) any at all.
 fn pool(kind: &Kind, habit: &Habit, home: u32, networks: &[Network], draw: &mut Draw) -> Option<Pool> {
     let addresses = draw.between(kind.addresses);
     let seed = draw.bits();
     let count = networks.len() as u32;
     let used =
         |network: u32| habit.usual.has(network) || habit.elsewhere.is_some_and(|pool| pool.has(network));
-    let other = |fits: &dyn Fn(u32) -> bool, draw: &mut Draw| {
-        let mut fitting: Vec<u32> = (0..count).filter(|network| !used(*network) && fits(*network)).collect();
-        if fitting.is_empty() {
-            fitting = (0..count).filter(|network| !used(*network)).collect();
-        }
-        Some(Pool::of(fitting[draw.below(fitting.len() as u32) as usize], addresses, seed))
+    let mut other = |abroad: bool, setting: Setting| {
+        let fit = |network: u32| {
+            let country = networks[network as usize].country;
+            u8::from((country != home) == abroad) * 2 + u8::from(network == setting.network(country))
+        };
+        let unused = || (0..count).filter(|network| !used(*network));
+        // Of the country comes before of the setting.
+        let best = unused().map(fit).max();
+        let fitting: Vec<u32> = unused().filter(|network| Some(fit(*network)) == best).collect();
+        Pool::of(fitting[draw.below(fitting.len() as u32) as usize], addresses, seed)
     };
-    let country = |network: u32| networks[network as usize].country;
     match kind.origin {
         Origin::Usual => None,
         Origin::UsualNetwork => Some(Pool::of(habit.usual.first_network, addresses, seed)),
-        Origin::HomeCountry(setting) => other(&|network| network == setting.network(home), draw),
-        Origin::Abroad(setting) => {
-            other(&|network| country(network) != home && network == setting.network(country(network)), draw)
-        }
+        Origin::HomeCountry(setting) => Some(other(false, setting)),
+        Origin::Abroad(setting) => Some(other(true, setting)),
         Origin::Everywhere => Some(Pool { networks: count, ..Pool::of(0, addresses, seed) }),
     }
 }

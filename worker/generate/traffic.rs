@@ -180,6 +180,12 @@ impl<'a> Traffic<'a> {
         traffic
     }
 
+    /// How many calls are planned, not made yet.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.pending.len()
+    }
+
     /// The next call, on time.
     pub(super) fn next(&mut self, draw: &mut Draw) -> Option<Record> {
         let due = self.pending.peek().map(|Reverse(pending)| pending.time);

@@ -1,0 +1,441 @@
+//! Lively worlds, seen from outside: what is in the files has the properties that rhythms, timetables and
+//! labelled episodes are there for.
+
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::*;
+use crate::generate::habit::habits;
+use crate::generate::rhythm::Clocks;
+use crate::generate::scenario::KINDS;
+use crate::generate::traffic::Traffic;
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+/// Monday, 2025-06-02, 08:00 UTC.
+const START: u64 = 1_748_851_200_000;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Call {
+    request_time: u64,
+    api_key: Option<String>,
+    route_key: String,
+    http_method: String,
+    status: u16,
+    ip: String,
+    country: String,
+    user_agent: String,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    key_id: Option<String>,
+    kind: String,
+    leak: bool,
+    from: String,
+    to: String,
+    calls: u64,
+    multiple: Option<f64>,
+    origins: Option<usize>,
+    countries: Option<BTreeSet<String>>,
+    asns: Option<BTreeSet<u32>>,
+    api: Option<String>,
+}
+
+struct World {
+    files: BTreeMap<String, Vec<u8>>,
+    said: Generated,
+    calls: Vec<Call>,
+    labels: Vec<Said>,
+    /// Indices of calls by key id.
+    by_key: HashMap<String, Vec<usize>>,
+}
+
+impl World {
+    fn new(options: &str) -> Self {
+        let (said, files) = generated(&format!("{options} --duplicates 0"));
+        let parsed = |line| serde_json::from_str(line).unwrap();
+        let calls: Vec<Call> = text(&files, "/events.jsonl").lines().map(parsed).collect();
+        let labels =
+            text(&files, "/labels.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let mut by_key: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut ids = HashMap::new();
+        for (index, call) in calls.iter().enumerate() {
+            if let Some(raw) = &call.api_key {
+                let id = ids.entry(raw).or_insert_with(|| {
+                    let hash: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(
+                        <sha2::Sha256 as sha2::Digest>::new(),
+                        raw,
+                    ))
+                    .into();
+                    files::hex(&hash[..16])
+                });
+                by_key.entry(id.clone()).or_default().push(index);
+            }
+        }
+        Self { files, said, calls, labels, by_key }
+    }
+
+    fn of(&self, key: &str) -> Vec<&Call> {
+        self.by_key.get(key).into_iter().flatten().map(|index| &self.calls[*index]).collect()
+    }
+
+    /// A row of a table, by the name of its columns.
+    fn row(&self, table: &str, column: &str, starts: &str) -> HashMap<String, String> {
+        let mut lines = text(&self.files, table).lines().map(|line| line.split(','));
+        let names: Vec<_> = lines.next().unwrap().map(str::to_owned).collect();
+        let mut rows = lines.map(|line| names.iter().cloned().zip(line.map(str::to_owned)));
+        let row = rows.find_map(|row| {
+            let row: HashMap<_, _> = row.collect();
+            row[column].starts_with(starts).then_some(row)
+        });
+        row.unwrap_or_else(|| panic!("{table} has no {column} {starts}"))
+    }
+}
+
+fn ms(time: &str) -> u64 {
+    time.parse::<Timestamp>().unwrap().as_millisecond().unsigned_abs()
+}
+
+fn share(calls: &[&Call], of: impl Fn(&Call) -> bool) -> f64 {
+    calls.iter().filter(|call| of(call)).count() as f64 / calls.len() as f64
+}
+
+/// Every kind has the property that it is there to be found, or not to be found, by.
+#[test]
+fn episodes_are_what_their_labels_say() {
+    let world =
+        World::new("--scenario mixed --days 14 --events 200000 --keys 300 --leaks 18 --look-alikes 16");
+    let (leaks, others): (Vec<_>, Vec<_>) = world.labels.iter().partition(|label| label.leak);
+    assert_eq!((leaks.len(), others.len()), (18, 16));
+    let kinds = |labels: &[&Said]| labels.iter().map(|label| label.kind.clone()).collect::<BTreeSet<_>>();
+    assert_eq!((kinds(&leaks).len(), kinds(&others).len()), (9, 8));
+    let sum = |labels: &[&Said]| Some(labels.iter().map(|label| label.calls).sum::<u64>());
+    assert_eq!((sum(&leaks), sum(&others)), (world.said.leak_calls, world.said.look_alike_calls));
+    let keys: BTreeSet<_> = world.labels.iter().filter_map(|label| label.key_id.as_ref()).collect();
+    assert_eq!(keys.len(), world.labels.iter().filter(|label| label.key_id.is_some()).count());
+
+    let (geo, _) = geo(&world);
+    for label in &world.labels {
+        match &label.key_id {
+            Some(key) => an_episode_of_a_key(&world, label, key, &geo),
+            None => an_episode_of_many(&world, label),
+        }
+    }
+}
+
+fn geo(world: &World) -> (Geo, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, &world.files[&format!("geo/{name}")]).unwrap();
+        Some(path)
+    };
+    let config = keytide_config::Geo {
+        country: file("country.mmdb"),
+        asn: file("asn.mmdb"),
+        trusted_proxies: Vec::new(),
+    };
+    (Geo::open(&config).unwrap().0, folder)
+}
+
+fn an_episode_of_a_key(world: &World, label: &Said, key: &str, geo: &Geo) {
+    let name = format!("{} of {key}", label.kind);
+    let (from, to) = (ms(&label.from), ms(&label.to));
+    assert!(from > START + 5 * DAY && from < to && to <= START + 14 * DAY, "{name}");
+    let row = world.row("tables/keys.csv", "key_hash", key);
+    let owner = world.row("tables/subscriptions.csv", "id", &row["subscription"]);
+    let all = world.of(key);
+    let before: Vec<&Call> = all.iter().copied().filter(|call| call.request_time < from).collect();
+    let during: Vec<&Call> =
+        all.iter().copied().filter(|call| (from..to).contains(&call.request_time)).collect();
+    let usual: BTreeSet<_> = before.iter().map(|call| &call.ip).collect();
+    let agents: BTreeSet<_> = before.iter().map(|call| &call.user_agent).collect();
+    let routes: BTreeSet<_> = before.iter().map(|call| (&call.http_method, &call.route_key)).collect();
+    let countries: BTreeSet<_> = before.iter().map(|call| &call.country).collect();
+    let asn = |call: &Call| geo.locate(call.ip.parse().unwrap()).1;
+    let asns: BTreeSet<u32> = before.iter().map(|call| asn(call)).collect();
+
+    // Calls of the episode: by the networks it says they come from, else all that are made.
+    let networks = label.asns.as_ref().filter(|_| label.kind != "autoscaling");
+    let fresh = |call: &Call| !usual.contains(&call.ip);
+    let staged: Vec<&Call> = match networks {
+        Some(networks) => {
+            during.iter().copied().filter(|call| fresh(call) && networks.contains(&asn(call))).collect()
+        }
+        None => during.clone(),
+    };
+    let found = staged.len() as u64;
+    assert!(
+        label.calls >= 5 && found >= label.calls - label.calls / 20,
+        "{name}: {found} of {}",
+        label.calls
+    );
+    if networks.is_some() {
+        assert!(found <= label.calls + label.calls / 20 + 3, "{name}: {found} of {}", label.calls);
+        let addresses: BTreeSet<_> = staged.iter().map(|call| &call.ip).collect();
+        assert!(addresses.len() <= label.origins.unwrap(), "{name}");
+        let said = label.countries.as_ref().unwrap();
+        assert!(staged.iter().all(|call| said.contains(&call.country)), "{name}");
+    }
+    if label.leak && label.kind != "fan_out" {
+        assert!(label.asns.as_ref().unwrap().is_disjoint(&asns), "{name}: a network of its own");
+        let other = share(&staged, |call| !agents.contains(&call.user_agent));
+        assert!(other > 0.99 || label.kind == "dormant_woken", "{name}");
+    }
+    let usual_calls = before.len() as f64 * (to - from) as f64 / (from - START) as f64;
+    let multiple = found as f64 / usual_calls.max(1.0);
+    match label.kind.as_str() {
+        "burst_new_origin" => assert!(multiple > 5.0 && label.multiple >= Some(9.9), "{name}"),
+        "second_user" => {
+            let owners = during.len() - staged.len();
+            assert!(owners > 0 && (label.calls < 1_000 || multiple < 4.0), "{name}: {multiple}");
+        }
+        "slow_drip" => {
+            let hours: BTreeSet<_> = staged.iter().map(|call| call.request_time / HOUR).collect();
+            assert!(hours.len() as u64 > (to - from) / HOUR / 2 && to - from >= DAY, "{name}");
+        }
+        "fan_out" => {
+            let addresses: BTreeSet<_> = staged.iter().map(|call| &call.ip).collect();
+            let countries: BTreeSet<_> = staged.iter().map(|call| &call.country).collect();
+            assert!(addresses.len() >= 100 && countries.len() >= 10, "{name}");
+            assert!(found / addresses.len() as u64 <= 50, "{name}");
+        }
+        "scraping" | "probing" => {
+            let new: Vec<_> = staged
+                .iter()
+                .map(|call| (&call.http_method, &call.route_key))
+                .filter(|route| !routes.contains(route))
+                .collect();
+            assert!(new.len() as u64 > found / 10 * 9, "{name}");
+            let distinct = new.iter().collect::<BTreeSet<_>>().len();
+            assert!(distinct >= 15, "{name}: {distinct}");
+            let refused = share(&staged, |call| matches!(call.status, 401 | 403));
+            assert_eq!(refused > 0.6, label.kind == "probing", "{name}: {refused}");
+        }
+        "night_use" => {
+            let zone = COUNTRIES.iter().position(|(_, zone, _)| *zone == owner["time_zone"]).unwrap();
+            let hour = |call: &Call| {
+                Clocks::new().local(zone as u32, call.request_time).rem_euclid(DAY.cast_signed())
+                    / HOUR.cast_signed()
+            };
+            assert!(staged.iter().all(|call| hour(call) < 5), "{name}");
+            let at_night = before.iter().filter(|call| hour(call) < 5).count();
+            assert!(at_night < before.len() / 10, "{name}: its people sleep");
+        }
+        "dormant_woken" => {
+            assert!(before.is_empty() && during.len() == all.len(), "{name}");
+            assert!(
+                ms(&row["last_used_at"]) < START - 30 * DAY && row["created_at"] <= row["last_used_at"],
+                "{name}"
+            );
+        }
+        "after_revocation" => {
+            assert_eq!((row["state"].as_str(), &row["revoked_at"]), ("revoked", &label.from), "{name}");
+            assert!(all.iter().filter(|call| call.request_time >= from).all(|call| call.status == 401));
+            assert!(!before.is_empty() && share(&before, |call| call.status < 400) > 0.7, "{name}");
+        }
+        "ramp_up" => {
+            let middle = from + (to - from) / 2;
+            let late = share(&staged, |call| call.request_time >= middle);
+            assert!((0.6..0.9).contains(&late), "{name}: {late}");
+            assert!(staged.iter().all(|call| asns.contains(&asn(call))), "{name}: no network is new");
+        }
+        "cron_at_the_hour" => {
+            let on_the_hour = |calls: &[&Call]| {
+                calls.iter().filter(|call| call.request_time % HOUR < MINUTE).count() as u64
+            };
+            assert!(on_the_hour(&during) >= label.calls - label.calls / 20, "{name}");
+            assert!(on_the_hour(&before) < label.calls / 20 + 5, "{name}");
+        }
+        "travelling_user" | "network_change" => {
+            assert!(staged.len() * 10 > during.len() * 9, "{name}");
+            let abroad = !countries.contains(&staged[0].country);
+            let home = COUNTRIES.iter().find(|(_, zone, _)| *zone == owner["time_zone"]).unwrap().0;
+            assert_eq!(staged[0].country != home, label.kind == "travelling_user", "{name}");
+            assert!(abroad || staged[0].country == home || label.kind == "travelling_user", "{name}");
+            assert!(staged.iter().all(|call| agents.contains(&call.user_agent)), "{name}");
+            assert!((0.3..2.5).contains(&label.multiple.unwrap()), "{name}: {:?}", label.multiple);
+        }
+        "autoscaling" => {
+            let new: Vec<_> = during.iter().filter(|call| fresh(call)).collect();
+            assert!(new.len() as u64 > label.calls / 2, "{name}");
+            assert!(new.iter().all(|call| asns.contains(&asn(call))), "{name}: no network is new");
+            assert!(new.iter().map(|call| &call.ip).collect::<BTreeSet<_>>().len() > 5, "{name}");
+        }
+        "load_test" => {
+            let tool = during.iter().filter(|call| call.user_agent.starts_with("k6/"));
+            let tool: Vec<_> = tool.collect();
+            assert_eq!(tool.len() as u64, label.calls, "{name}");
+            assert!(tool.iter().all(|call| asns.contains(&asn(call))) && multiple > 5.0, "{name}");
+        }
+        kind => panic!("{kind} has no test"),
+    }
+}
+
+fn an_episode_of_many(world: &World, label: &Said) {
+    let (from, to) = (ms(&label.from), ms(&label.to));
+    let within = |time: u64| {
+        world.calls.iter().filter(move |call| (time + from..time + to).contains(&call.request_time))
+    };
+    match label.kind.as_str() {
+        "launch_day" => {
+            assert!(within(0).count() as u64 >= label.calls * 9 / 10);
+            // The same time of the day before and after.
+            let other = |day: i64| {
+                let moved = |time: u64| time.saturating_add_signed(day * DAY.cast_signed());
+                world
+                    .calls
+                    .iter()
+                    .filter(|call| (moved(from)..moved(to)).contains(&call.request_time))
+                    .count()
+            };
+            let others = other(-1).max(other(-2)) as u64;
+            assert!(label.calls * 2 > others * 3, "{} for {others}", label.calls);
+            let keys: HashSet<_> = within(0).filter_map(|call| call.api_key.as_ref()).collect();
+            assert!(keys.len() > 50, "{}", keys.len());
+        }
+        "retry_storm" => {
+            let resource = format!("/{}", label.api.as_ref().unwrap());
+            let calls: Vec<_> = within(0)
+                .filter(|call| call.api_key.is_some() && call.route_key.contains(&resource))
+                .collect();
+            let failed = share(&calls, |call| call.status == 503);
+            assert!(failed > 0.7 && calls.len() >= 5, "{failed} of {}", calls.len());
+            let keys: HashSet<_> = calls.iter().map(|call| &call.api_key).collect();
+            assert!(keys.len() < calls.len(), "some try again");
+        }
+        kind => panic!("{kind} has no test"),
+    }
+}
+
+#[test]
+fn days_and_weeks_show() {
+    let world = World::new("--scenario usual --days 14 --events 120000 --keys 200 --countries 1");
+    assert!(world.labels.is_empty());
+    assert!((110_000..130_000).contains(&world.said.events), "{:?}", world.said);
+    let clocks = Clocks::new();
+    // Of all keys: calls by the owners' hour; of each: its share at work (9 to 17 from Monday to Friday).
+    let mut hours = [0_u32; 24];
+    let mut at_work = 0;
+    let (mut timetables, mut batches) = (0, 0);
+    for key in world.by_key.keys() {
+        let calls = world.of(key);
+        let local = |call: &Call| clocks.local(0, call.request_time).unsigned_abs();
+        for call in &calls {
+            hours[(local(call) % DAY / HOUR) as usize] += 1;
+        }
+        if calls.len() < 100 {
+            continue;
+        }
+        let work = share(&calls, |call| {
+            let (day, hour) = (local(call) / DAY, local(call) % DAY / HOUR);
+            (day + 3) % 7 < 5 && (9..17).contains(&hour)
+        });
+        // Evenly it would be 0.24.
+        at_work += u32::from(work > 0.5);
+        let minutes: BTreeSet<_> = calls.iter().map(|call| call.request_time / MINUTE % 60).collect();
+        let early = share(&calls, |call| call.request_time % MINUTE < MINUTE / 2 + 5_000);
+        timetables += u32::from(minutes.len() <= 30 && early > 0.95);
+        batches +=
+            calls.windows(5).filter(|five| five[4].request_time < five[0].request_time + 3_000).count();
+    }
+    assert!(hours[14] > hours[3] * 3 / 2, "{hours:?}");
+    assert!(at_work >= 10 && timetables >= 5 && batches > 100, "{at_work}, {timetables}, {batches}");
+}
+
+#[test]
+fn popularity_survives_rhythms() {
+    let world = World::new("--scenario usual --days 14 --events 100000 --keys 100");
+    let mut counts: Vec<_> = world.by_key.values().map(|calls| calls.len() as f64).collect();
+    counts.sort_unstable_by(|a, b| b.total_cmp(a));
+    for rank in [5_usize, 10, 20, 40] {
+        let (ratio, expected) = (counts[0] / counts[rank - 1], (rank as f64).powf(1.05));
+        assert!((0.6..1.6).contains(&(ratio / expected)), "rank {rank}: {ratio} for {expected}");
+    }
+    // Suspended and revoked keys are silent, lest they look like leaks.
+    assert!(world.by_key.len() < 98, "{}", world.by_key.len());
+}
+
+#[test]
+fn clocks_are_those_of_their_zones() {
+    let clocks = Clocks::new();
+    let at = |code: &str, time: &str| {
+        let country = COUNTRIES.iter().position(|(other, ..)| *other == code).unwrap() as u32;
+        let time = ms(time);
+        let local = clocks.local(country, time);
+        assert_eq!(clocks.utc(country, local), time, "{code}");
+        (local - time.cast_signed()) / MINUTE.cast_signed()
+    };
+    for (code, january, july) in [
+        ("US", -300, -240),
+        ("DE", 60, 120),
+        ("GB", 0, 60),
+        ("IE", 0, 60),
+        ("IN", 330, 330),
+        ("AU", 660, 600),
+        ("CL", -180, -240),
+        ("IL", 120, 180),
+        ("EG", 120, 180),
+        ("BR", -180, -180),
+        ("UA", 120, 180),
+        ("VN", 420, 420),
+    ] {
+        let offsets = (at(code, "2026-01-15T12:00:00Z"), at(code, "2025-07-15T12:00:00Z"));
+        assert_eq!(offsets, (january, july), "{code}");
+    }
+    assert_eq!(at("US", "2025-03-09T06:59:59Z"), -300);
+    assert_eq!(at("US", "2025-03-09T07:00:00Z"), -240);
+}
+
+/// What is kept of the future doesn't grow with the span.
+#[test]
+fn weeks_are_held_in_the_memory_of_days() {
+    let most_held = |options: &str| {
+        let args = args(Path::new("unused"), options);
+        let mut population = Population::new(&args, Draw::new(1, 0));
+        let mut habits = habits(&args, &population, &mut Draw::new(1, 3));
+        let stage = Stage::new(&args, &mut population, &mut habits, &mut Draw::new(1, 4)).unwrap();
+        let mut draw = Draw::new(1, 5);
+        let mut traffic = Traffic::new(&args, &population, &habits, &stage, &mut draw);
+        let (mut most, mut before, mut count) = (0, 0, 0_u64);
+        while let Some(call) = traffic.next(&mut draw) {
+            assert!(before <= call.time, "calls come in the order of time");
+            (before, count) = (call.time, count + 1);
+            most = most.max(traffic.held());
+        }
+        (most, count)
+    };
+    let (days, few) = most_held("--scenario usual --days 2 --events 10000 --keys 100");
+    let (weeks, many) = most_held("--scenario usual --days 28 --events 140000 --keys 100");
+    assert!(many > few * 12 && weeks < days * 3, "{weeks} of {many} for {days} of {few}");
+}
+
+#[test]
+fn worlds_too_small_for_their_scenario_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    for (options, says) in [
+        ("--leaks 1", "need a scenario other than plain"),
+        ("--scenario leaks --span 59m", "--span of 1h at least"),
+        ("--scenario leaks --keys 1", "no key is left"),
+        ("--scenario mixed --events 100 --days 10", "no key is left"),
+        ("--scenario leaks --start 1970-01-01T00:00:00Z --span 2h", "no key is left"),
+    ] {
+        let error = generate(&args(&out, options)).unwrap_err().to_string();
+        assert!(error.contains(says), "{options}: {error}");
+        assert!(!out.exists(), "{options}");
+    }
+    for (options, labels) in
+        [("--scenario leaks --leaks 0", 0), ("--scenario usual --leaks 3 --look-alikes 2 --keys 300", 5)]
+    {
+        let (_, files) = generated(&format!("{options} --span 6h"));
+        assert_eq!(text(&files, "/labels.jsonl").lines().count(), labels, "{options}");
+    }
+    let names: BTreeSet<_> = KINDS.iter().map(|kind| kind.name).collect();
+    assert_eq!(names.len(), KINDS.len());
+}

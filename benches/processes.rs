@@ -52,6 +52,9 @@ pub(crate) fn run(input: &Path, out: &Path, rounds: u8) -> anyhow::Result<()> {
     let mut first: Option<(u64, BTreeMap<&str, usize>)> = None;
     for _ in 0..rounds {
         for (how, runs) in HOWS.into_iter().zip(&mut runs) {
+            if out.exists() {
+                fs::remove_dir_all(out)?;
+            }
             let (summary, cost) = children(|| replay(input, out, how))?;
             runs.costs.push(cost);
             runs.peak_bytes = runs.peak_bytes.max(summary.peak_memory_bytes);
@@ -109,9 +112,6 @@ impl std::fmt::Display for How {
 }
 
 fn replay(input: &Path, out: &Path, how: How) -> anyhow::Result<Summary> {
-    if out.exists() {
-        fs::remove_dir_all(out)?;
-    }
     let mut replay = Command::new(KEYTIDE);
     replay
         .arg("replay")

@@ -271,32 +271,31 @@ fn scope_line(scope: Scope, names: &Names, out: &mut Vec<u8>) {
     string(out, label, &names.scope(scope).json);
 }
 
-impl ViewRow for Row<Scope, Latency> {
-    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
-        (u64::from(ranks.scopes[&self.group]), window_rank(self.level, self.start))
-    }
-    fn key(&self, names: &Names, out: &mut Vec<u8>) {
-        scope_key(self.group, names, out);
-        window_key(self.level, self.start, out);
-    }
-    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        scope_line(self.group, labels.names, out);
-        labels.window(self.level, self.start, out);
-        number(out, r#""calls":"#, self.value.calls);
-        number(out, r#","p50_us":"#, self.value.p50_us);
-        number(out, r#","p90_us":"#, self.value.p90_us);
-        number(out, r#","p95_us":"#, self.value.p95_us);
-        number(out, r#","p99_us":"#, self.value.p99_us);
-        number(out, r#","max_us":"#, self.value.max_us);
-        number(out, r#","mean_us":"#, self.value.mean_us);
-        flags(out, self.complete, self.is_final);
-    }
-    fn need(&self, names: &mut Names) {
-        need_scope(self.group, names);
+/// What is said of a key or a route.
+pub(super) trait OfScope: Send + Sync {
+    fn columns(&self, out: &mut Vec<u8>);
+}
+
+impl OfScope for Latency {
+    fn columns(&self, out: &mut Vec<u8>) {
+        number(out, r#""calls":"#, self.calls);
+        number(out, r#","p50_us":"#, self.p50_us);
+        number(out, r#","p90_us":"#, self.p90_us);
+        number(out, r#","p95_us":"#, self.p95_us);
+        number(out, r#","p99_us":"#, self.p99_us);
+        number(out, r#","max_us":"#, self.max_us);
+        number(out, r#","mean_us":"#, self.mean_us);
     }
 }
 
-impl ViewRow for Row<Scope, Callers> {
+impl OfScope for Callers {
+    fn columns(&self, out: &mut Vec<u8>) {
+        number(out, r#""callers":"#, self.callers);
+        string(out, r#","exact":"#, if self.exact { b"true" } else { b"false" });
+    }
+}
+
+impl<V: OfScope> ViewRow for Row<Scope, V> {
     fn rank(&self, ranks: &Ranks) -> (u64, u64) {
         (u64::from(ranks.scopes[&self.group]), window_rank(self.level, self.start))
     }
@@ -307,8 +306,7 @@ impl ViewRow for Row<Scope, Callers> {
     fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
         scope_line(self.group, labels.names, out);
         labels.window(self.level, self.start, out);
-        number(out, r#""callers":"#, self.value.callers);
-        string(out, r#","exact":"#, if self.value.exact { b"true" } else { b"false" });
+        self.value.columns(out);
         flags(out, self.complete, self.is_final);
     }
     fn need(&self, names: &mut Names) {

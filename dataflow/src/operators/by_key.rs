@@ -1,8 +1,9 @@
 //! Puts a tick's events in the order of their keys, on the worker that owns them.
 //!
 //! Every metric looks up its group once per run of equal groups instead of once per event, and finds the
-//! maps' entries in its caches. Order within a tick has no meaning, so this changes no result; measured on
-//! an hour of 20,000 keys (Zipf 1.05), it pays for itself several times over.
+//! maps' entries in its caches. Order within a tick has no meaning, so this changes no result. On an hour of
+//! 20,000 keys (Zipf 1.05) the metrics' share of a replay's CPU fell from 10.7 to 8.8 %; what sorting itself
+//! costs was not told apart from the machine's noise.
 //!
 //! Emits a tick's events at the tick, once it is closed; remembers nothing.
 

@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use keytide_config::{
-    ConfigError, Geo, JobConfig, KeyFrom, MissingKey, Source, SourceKind, Tables, duration_text, environment,
+    ConfigError, Geo, JobConfig, KeyFrom, MissingKey, Source, SourceKind, TableSource, Tables, duration_text,
+    environment,
 };
 use keytide_connectors::file::{FileError, Partition, resolve};
 use keytide_connectors::{geo, tables};
@@ -60,7 +61,8 @@ struct Report {
 
 impl Report {
     fn job(&mut self, config: &JobConfig) {
-        let JobConfig { job, sources, tables, geo, routes, windows, limits: _ } = config;
+        let JobConfig { job, sources, tables, geo, routes, windows, limits: _, sinks: _, http: _, log: _ } =
+            config;
         let workers = counted(job.workers.get(), "worker");
         self.line("job", format!("{}, tick {}, {workers}", job.name, duration_text(job.tick_ms)));
         for source in sources {
@@ -84,6 +86,7 @@ impl Report {
         let Source { name, kind, format, fields: _, keys, dedupe } = source;
         let input = match kind {
             SourceKind::Stdin => "standard input".to_owned(),
+            SourceKind::Kafka(kafka) => format!("topic {} at {}", kafka.topic, kafka.client.brokers),
             SourceKind::File { pattern } => format!("{pattern} ({})", self.files(name, pattern)),
         };
         self.line("source", format!("{name}: {} from {input}", format.name()));
@@ -131,14 +134,11 @@ impl Report {
             ("subscriptions", subscriptions, Tables { subscriptions: subscriptions.clone(), ..only() }),
             ("plans", plans, Tables { plans: plans.clone(), ..only() }),
         ] {
-            let Some(table) = table else { continue };
+            let Some(TableSource::File { path, format }) = table else { continue };
             match tables::read(&alone, sources.iter().map(|source| &source.keys.hash)) {
                 Ok(read) => {
                     let rows = counted(read.changes.len(), "row");
-                    self.line(
-                        "table",
-                        format!("{name}: {rows} in {} ({})", table.path.display(), table.format.name()),
-                    );
+                    self.line("table", format!("{name}: {rows} in {} ({})", path.display(), format.name()));
                     self.warnings.extend(read.warnings);
                     for row in read.dead_letters.iter().take(MAX_BAD_ROWS) {
                         let (path, line, reason) = (row.path.display(), row.line, &row.reason);

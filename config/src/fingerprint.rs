@@ -24,8 +24,8 @@ impl JobConfig {
     /// hold doesn't.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let Self { job, sources, tables, geo, routes, windows, limits } = self;
-        let Job { name: _, tick_ms, workers: _ } = job;
+        let Self { job, sources, tables, geo, routes, windows, limits, sinks: _, http: _, log: _ } = self;
+        let Job { name: _, tick_ms, workers: _, reload_ms: _ } = job;
         let mut encoder = Encoder(Sha256::new());
         encoder.number(VERSION);
         encoder.number(*tick_ms);
@@ -83,6 +83,7 @@ impl Encoder {
                 self.text(pattern);
             }
             SourceKind::Stdin => self.text("stdin"),
+            SourceKind::Kafka(_) => self.text("kafka"),
         }
         self.text(format.name());
         self.fields(fields);
@@ -152,9 +153,12 @@ impl Encoder {
     fn tables(&mut self, tables: &Tables) {
         let Tables { keys, subscriptions, plans } = tables;
         for table in [keys, subscriptions, plans] {
-            self.list(table, |encoder, TableSource { path, format }| {
-                encoder.path(path);
-                encoder.text(format.name());
+            self.list(table, |encoder, table| match table {
+                TableSource::File { path, format } => {
+                    encoder.path(path);
+                    encoder.text(format.name());
+                }
+                TableSource::Kafka { .. } => encoder.text("kafka"),
             });
         }
     }
@@ -167,7 +171,13 @@ impl Encoder {
     }
 
     fn windows(&mut self, windows: Windows) {
-        let Windows { out_of_orderness_ms, allowed_lateness_ms, dedupe_horizon_ms } = windows;
+        let Windows {
+            out_of_orderness_ms,
+            allowed_lateness_ms,
+            dedupe_horizon_ms,
+            idle_ticks: _,
+            skew_ms: _,
+        } = windows;
         self.number(out_of_orderness_ms);
         self.number(allowed_lateness_ms);
         self.number(dedupe_horizon_ms);

@@ -1,7 +1,9 @@
 //! The validated configuration. What stands here has passed validation; durations are milliseconds,
 //! sizes are bytes, paths are resolved against the configuration file's folder.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -26,6 +28,12 @@ pub struct JobConfig {
     pub windows: Windows,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[sink.*]`.
+    pub sinks: Sinks,
+    /// `[http]`; `None`: nothing is served.
+    pub http: Option<Http>,
+    /// `[log]`.
+    pub log: Log,
 }
 
 /// `[job]`.
@@ -37,6 +45,8 @@ pub struct Job {
     pub tick_ms: u64,
     /// Timely workers in this process.
     pub workers: NonZeroUsize,
+    /// How often a live job looks whether table files and geo databases changed, in milliseconds.
+    pub reload_ms: u64,
 }
 
 /// One `[[source]]` of access events.
@@ -66,6 +76,67 @@ pub enum SourceKind {
     },
     /// Standard input, one partition, one worker only.
     Stdin,
+    /// A Kafka topic.
+    Kafka(KafkaSource),
+}
+
+/// A Kafka topic of access events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaSource {
+    /// How its brokers are reached.
+    pub client: KafkaClient,
+    /// The topic.
+    pub topic: String,
+    /// Where reading starts.
+    pub start: Start,
+    /// Where a bounded run (`replay`) ends. Live runs don't.
+    pub end: End,
+    /// What happens when records are gone before they were read.
+    pub on_gap: OnGap,
+}
+
+/// How Kafka brokers are reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaClient {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// Further settings of librdkafka, validated: none that the job's guarantees rest on. Values may be
+    /// secrets (`env:`, `file:`).
+    pub settings: BTreeMap<String, Secret>,
+}
+
+/// Where reading a topic starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The earliest record that is kept.
+    Earliest,
+    /// Behind the last record.
+    Latest,
+    /// The first record whose Kafka timestamp is at or after this time, in ms since the epoch.
+    Time(u64),
+    /// Offsets by partition; partitions that aren't named start at their earliest record.
+    Offsets(BTreeMap<u32, u64>),
+}
+
+/// Where a bounded run over a topic ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Behind the last record there is when the run starts.
+    Latest,
+    /// Before the first record whose Kafka timestamp is at or after this time, in ms since the epoch.
+    Time(u64),
+    /// Before these offsets, by partition; partitions that aren't named end behind their last record.
+    Offsets(BTreeMap<u32, u64>),
+}
+
+/// What happens when records are gone before they were read: retention passed us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnGap {
+    /// The job ends with a definite error.
+    #[default]
+    Stop,
+    /// The job goes on behind the gap, which becomes a dead letter and a metric.
+    Skip,
 }
 
 /// A gateway's log format.
@@ -270,11 +341,32 @@ pub struct Tables {
 
 /// Where a table comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableSource {
-    /// The file.
-    pub path: PathBuf,
-    /// Its format.
-    pub format: TableFormat,
+pub enum TableSource {
+    /// A file; a live job watches it.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: TableFormat,
+    },
+    /// A Kafka topic, read from its beginning.
+    Kafka {
+        /// How its brokers are reached.
+        client: KafkaClient,
+        /// The topic.
+        topic: String,
+        /// Its records' format.
+        format: TopicFormat,
+    },
+}
+
+/// The format of a table topic's records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicFormat {
+    /// Compacted upserts: the value is the row as a JSON object, null deletes the row of the record's key.
+    JsonUpsert,
+    /// Debezium's change events, as JSON, with or without a schema.
+    Debezium,
 }
 
 /// A table file's format.
@@ -313,11 +405,22 @@ pub struct Windows {
     pub allowed_lateness_ms: u64,
     /// How long a request id is remembered; at least `allowed_lateness_ms`.
     pub dedupe_horizon_ms: u64,
+    /// A partition of a live source that stayed at its end for so many ticks holds the watermark back no
+    /// longer.
+    pub idle_ticks: u32,
+    /// No partition of a live source is read further ahead of the watermark than this.
+    pub skew_ms: u64,
 }
 
 impl Default for Windows {
     fn default() -> Self {
-        Self { out_of_orderness_ms: 5_000, allowed_lateness_ms: 600_000, dedupe_horizon_ms: 3_600_000 }
+        Self {
+            out_of_orderness_ms: 5_000,
+            allowed_lateness_ms: 600_000,
+            dedupe_horizon_ms: 3_600_000,
+            idle_ticks: 5,
+            skew_ms: 300_000,
+        }
     }
 }
 
@@ -352,4 +455,95 @@ impl Default for Limits {
             tick_records: 100_000,
         }
     }
+}
+
+/// `[sink.*]`: where a live job's results go.
+#[derive(Clone, Debug, Default)]
+pub struct Sinks {
+    /// `[sink.kafka]`.
+    pub kafka: Option<KafkaSink>,
+    /// `[sink.files]`.
+    pub files: Option<FileSink>,
+}
+
+/// `[sink.kafka]`: one topic a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaSink {
+    /// How its brokers are reached.
+    pub client: KafkaClient,
+    /// Topics are called `<prefix>.<view>.v1`.
+    pub prefix: String,
+    /// What a restart may do to records.
+    pub delivery: Delivery,
+    /// Partitions of topics that the job creates.
+    pub partitions: u32,
+    /// Replicas of topics that the job creates; `None`: the brokers' default.
+    pub replication: Option<u16>,
+    /// Whether topics that are missing are created; otherwise they are an error.
+    pub create_topics: bool,
+    /// Bytes of records that wait to be sent; beyond them the job waits.
+    pub buffer_bytes: usize,
+}
+
+/// What a restart may do to records of a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// None is lost, some may be sent again.
+    #[default]
+    AtLeastOnce,
+}
+
+/// `[sink.files]`: `DIR/<view>-<number>.jsonl`, appended to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSink {
+    /// The folder.
+    pub dir: PathBuf,
+    /// A file that is at least this long is closed and the next one begun.
+    pub rotate_bytes: u64,
+    /// So is one that was begun so long ago, in milliseconds.
+    pub rotate_after_ms: u64,
+    /// How many closed files of a view are kept; 0: all.
+    pub keep: u32,
+}
+
+/// `[http]`: metrics and health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What a client must show as `Authorization: Bearer`; always there unless `listen` is loopback.
+    pub token: Option<Secret>,
+}
+
+/// `[log]`: what a live job tells on standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Log {
+    /// Its form.
+    pub format: LogFormat,
+    /// The least important level that is told.
+    pub level: LogLevel,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum LogLevel {
+    /// What ended the job.
+    Error,
+    /// What a person should look at.
+    Warn,
+    /// What the job does.
+    #[default]
+    Info,
+    /// What it is made of.
+    Debug,
 }

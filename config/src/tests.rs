@@ -112,7 +112,10 @@ fn everything_is_read_and_states_the_defaults() {
     }
     assert_eq!(
         job.tables.plans,
-        Some(TableSource { path: "/etc/keytide/tables/plans.jsonl".into(), format: TableFormat::Jsonl })
+        Some(TableSource::File {
+            path: "/etc/keytide/tables/plans.jsonl".into(),
+            format: TableFormat::Jsonl
+        })
     );
     assert_eq!(job.geo.asn.as_deref(), Some(Path::new("/etc/keytide/geo/asn.mmdb")));
 }
@@ -544,7 +547,8 @@ fn paths_are_relative_to_the_file_whose_folder_is_no_pattern() {
     let SourceKind::File { pattern } = &job.sources[0].kind else { panic!("a file source") };
     let matches: Vec<PathBuf> = glob::glob(pattern).unwrap().map(Result::unwrap).collect();
     assert_eq!(matches, [folder.path().join("logs/a.log")]);
-    assert_eq!(job.tables.keys.unwrap().path, folder.path().join("../keys.csv"));
+    let path = folder.path().join("../keys.csv");
+    assert_eq!(job.tables.keys, Some(TableSource::File { path, format: TableFormat::Csv }));
     assert_eq!(job.geo.country.unwrap(), Path::new("/geo/c.mmdb"));
 }
 
@@ -613,7 +617,8 @@ fn variables_override_the_file() {
     assert_eq!(source.kind, SourceKind::File { pattern: "/logs/*.log".to_owned() });
     assert_eq!(source.keys.from, [KeyFrom::Consumer]);
     assert_eq!(source.fields.time.as_ref().and_then(|time| time.unit), Some(Unit::Seconds));
-    assert_eq!(job.tables.keys.unwrap().path, Path::new("/etc/keytide/keys.csv"));
+    let path = "/etc/keytide/keys.csv".into();
+    assert_eq!(job.tables.keys, Some(TableSource::File { path, format: TableFormat::Csv }));
 }
 
 #[test]

@@ -62,7 +62,18 @@ pub(crate) fn validate(
     let routes = check.routes(section(&raw.routes, &RawRoutes::default()));
     let windows = check.windows(section(&raw.windows, &RawWindows::default()));
     let limits = check.limits(section(&raw.limits, &RawLimits::default()));
-    problems.is_empty().then_some(JobConfig { job, sources, tables, geo, routes, windows, limits })
+    problems.is_empty().then_some(JobConfig {
+        job,
+        sources,
+        tables,
+        geo,
+        routes,
+        windows,
+        limits,
+        sinks: Default::default(),
+        http: None,
+        log: Default::default(),
+    })
 }
 
 struct Check<'a> {
@@ -81,6 +92,7 @@ impl Check<'_> {
             name: raw.name.value().map_or("keytide", |name| &name.0).to_owned(),
             tick_ms: self.duration(&raw.tick, 1_000, 10, MINUTE_MS),
             workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
+            reload_ms: 10_000,
         }
     }
 
@@ -440,7 +452,7 @@ impl Check<'_> {
         self.required(&spot.value.kind, spot, "kind");
         let path = self.required(&spot.value.path, spot, "path").map(|path| self.base.join(&path.0));
         let format = self.required(&spot.value.format, spot, "format").copied();
-        Some(TableSource { path: path?, format: format? })
+        Some(TableSource::File { path: path?, format: format? })
     }
 
     fn geo(&mut self, raw: &RawGeo) -> Geo {
@@ -495,6 +507,7 @@ impl Check<'_> {
                 3 * HOUR_MS,
             ),
             dedupe_horizon_ms: self.duration(&raw.dedupe_horizon, default.dedupe_horizon_ms, 0, 7 * DAY_MS),
+            ..default
         };
         // One of the two may be a default: the written one is told.
         let refused =

@@ -120,6 +120,7 @@ pub fn inputs(sources: &[Source]) -> Result<Vec<Input>, FileError> {
         let partitions = match &source.kind {
             SourceKind::File { pattern } => resolve(pattern)?,
             SourceKind::Stdin => vec![Partition::stream(Box::new(io::stdin()))],
+            SourceKind::Kafka(_) => Vec::new(),
         };
         for (number, partition) in (0..).zip(partitions) {
             let path = partition.path();

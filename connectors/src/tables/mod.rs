@@ -166,7 +166,7 @@ pub fn read<'a>(
     let mut output = Output::default();
     let mut read = TablesRead::default();
     for (table, source) in configured {
-        if let Some(TableSource { path, format }) = source {
+        if let Some(TableSource::File { path, format }) = source {
             output.begin_table();
             let rows = rows::read(&table, path, *format, |row| table.accept(row, &mut output))?;
             read.dead_letters.extend(rows.dead_letters);

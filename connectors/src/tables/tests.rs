@@ -22,7 +22,7 @@ fn read_bytes(
 ) -> Result<TablesRead, TableError> {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    let source = Some(TableSource { path: file.path().to_owned(), format });
+    let source = Some(TableSource::File { path: file.path().to_owned(), format });
     let mut tables = Tables::default();
     match table {
         "keys" => tables.keys = source,
@@ -165,7 +165,7 @@ fn offsets_count_in_each_table() {
     let table = |name: &str, text: &str| {
         let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
-        Some(TableSource { path, format: Csv })
+        Some(TableSource::File { path, format: Csv })
     };
     let tables = Tables {
         keys: table("keys", &format!("key_hash,subscription\n{HASH},s\nbad,s\n{HASH},t\n")),
@@ -303,8 +303,10 @@ fn missing_and_duplicate_columns_are_errors() {
     let either =
         read_bytes("keys", Csv, b"subscription\ns\n", &[KeyHash::Sha256, KeyHash::None]).unwrap_err();
     assert!(either.to_string().contains("no column `key_hash` or `key_id`"), "{either}");
-    let missing =
-        Tables { plans: Some(TableSource { path: "no/such.csv".into(), format: Csv }), ..Tables::default() };
+    let missing = Tables {
+        plans: Some(TableSource::File { path: "no/such.csv".into(), format: Csv }),
+        ..Tables::default()
+    };
     let error = read(&missing, &[]).unwrap_err();
     assert!(error.to_string().contains("tables.plans: can't read no/such.csv"), "{error}");
 }

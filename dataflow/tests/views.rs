@@ -111,6 +111,11 @@ proptest! {
     fn live_runs_end_at_the_recount(seed: u64, count in 1_u64..60) {
         let ticks = scenario::ticks(seed, count, true);
         let outcome = run(&ticks, windows(seed), LIVE, ONE, None);
+        for (tick, output) in &outcome.ticks {
+            let mut rows: Vec<String> = output.rows.iter().map(|row| identity(row).0).collect();
+            rows.sort();
+            assert!(rows.windows(2).all(|pair| pair[0] != pair[1]), "tick {tick} puts a row out twice");
+        }
         let expected = recount(&ticks, windows(seed));
         assert_same_reports(&outcome.ticks, &expected.ticks);
         assert_same_rows(&last_versions(outcome.ticks.values()), &expected.rows);

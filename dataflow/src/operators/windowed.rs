@@ -466,7 +466,9 @@ impl<M: Metric> Windowed<M> {
             after.open.fill(EventTime::MAX); // all were closed
         }
         let mut rows = Vec::new();
+        let mut published = Vec::new();
         for (at, &level) in M::LEVELS.iter().enumerate() {
+            let place = u8::try_from(at).expect("a metric has a handful of levels");
             if info.last || self.is_due(level, info) {
                 // Windows that are evicted below are put out then.
                 let held_from = after.held[at];
@@ -481,6 +483,7 @@ impl<M: Metric> Windowed<M> {
                     let content = self.content(at, start, &group, &after.open, 0);
                     let value = M::value(content.as_ref(), &group, start, &self.context);
                     rows.extend(value.map(|value| self.row(at, start, group, value, info)));
+                    published.push((start, place, group));
                 }
             }
         }
@@ -517,6 +520,11 @@ impl<M: Metric> Windowed<M> {
             due.extend((0..count).filter_map(|_| bucket.pop_first()));
             !bucket.is_empty()
         });
+        if !due.is_empty() {
+            // A row that changed and completes in the same tick is put out once.
+            let published: HashSet<Queued<M>> = published.into_iter().collect();
+            due.retain(|(queued, _)| !published.contains(queued));
+        }
         for ((start, place, group), last_version) in due {
             let at = usize::from(place);
             let value = last_version.or_else(|| {

@@ -1,8 +1,9 @@
-//! The outside of the data: decoders, file sources, tables, geo databases.
+//! The outside of the data: decoders, file and Kafka sources, tables, geo databases.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 pub mod decode;
 pub mod file;
 pub mod geo;
 pub mod ingest;
+pub mod kafka;
 pub mod tables;

@@ -1,0 +1,588 @@
+//! One way to librdkafka for every consumer and producer: settings, log lines, errors, tokens.
+//!
+//! Settings of the configuration come after our defaults and before what our guarantees rest on, which each client
+//! adds last. librdkafka's log lines go to `tracing` under the target `librdkafka`, one level lower than it thinks
+//! where it can go on by itself.
+//!
+//! **OAUTHBEARER**: librdkafka is built without its OIDC client, so the token comes from a file that something else
+//! keeps fresh, named by `keytide.oauth.token.file`. It is read anew whenever librdkafka asks, which is before the
+//! token's `exp`.
+//!
+//! Limits: a token of 64 KiB; secrets shorter than 4 bytes aren't looked for in log lines.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use keytide_config::KafkaClient;
+use rdkafka::ClientConfig;
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
+use serde::Deserialize;
+
+/// Our own setting: the file that holds the token for `sasl.mechanism = OAUTHBEARER`.
+const TOKEN_FILE: &str = "keytide.oauth.token.file";
+const MAX_TOKEN_BYTES: u64 = 64 << 10;
+/// Shorter secrets would black out log lines by chance.
+const MIN_SECRET_BYTES: usize = 4;
+
+/// Why Kafka can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KafkaError {
+    /// A setting was refused.
+    #[error("librdkafka refuses the setting `{setting}`: {reason}")]
+    Setting {
+        /// Its name.
+        setting: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A client could not be made of the settings.
+    #[error("librdkafka refuses its settings: {reason}")]
+    Settings {
+        /// Why.
+        reason: String,
+    },
+    /// The brokers know no such topic.
+    #[error("there is no topic `{topic}` at {brokers}; create it, or correct its name")]
+    NoTopic {
+        /// The topic.
+        topic: String,
+        /// The brokers.
+        brokers: String,
+    },
+    /// The topic has no such partition.
+    #[error("topic `{topic}` has no partition {partition}; it has {partitions}, counted from 0")]
+    NoPartition {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// How many there are.
+        partitions: usize,
+    },
+    /// A configured offset isn't in the partition.
+    #[error(
+        "offset {offset} isn't in partition {partition} of topic `{topic}`: allowed are {low} (the earliest record) \
+         to {high} (behind the last one)"
+    )]
+    OutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// What was asked for.
+        offset: u64,
+        /// The earliest offset there is.
+        low: u64,
+        /// Behind the last one.
+        high: u64,
+    },
+    /// Records are gone before they were read.
+    #[error(
+        "partition {partition} of topic `{topic}` has no record at offset {wanted} any more: it holds {low} to \
+         {high}; were records deleted, or was the topic created anew? `on_gap = \"skip\"` goes on behind the gap"
+    )]
+    Gap {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The next offset to be read.
+        wanted: u64,
+        /// The earliest offset there is.
+        low: u64,
+        /// Behind the last one.
+        high: u64,
+    },
+    /// The brokers refuse us.
+    #[error("{brokers} refused to {what}: {reason}; check the credentials, the certificates and the ACLs")]
+    Refused {
+        /// What was asked of them.
+        what: String,
+        /// The brokers.
+        brokers: String,
+        /// Why, as librdkafka says it.
+        reason: String,
+    },
+    /// The brokers gave no (good) answer in time.
+    #[error("{brokers} could not {what}: {reason}")]
+    Unavailable {
+        /// What was asked of them.
+        what: String,
+        /// The brokers.
+        brokers: String,
+        /// Why, as librdkafka says it.
+        reason: String,
+    },
+    /// A client can't go on.
+    #[error("reading topic `{topic}` failed for good: {reason}")]
+    Fatal {
+        /// The topic.
+        topic: String,
+        /// Why, as librdkafka says it.
+        reason: String,
+    },
+}
+
+/// What an error asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Asking again won't help until a person changes something: settings, topics, rights.
+    Definite,
+    /// Asking again may help.
+    Transient,
+    /// The data or the client is beyond what the job may mend by itself.
+    Fatal,
+}
+
+impl KafkaError {
+    /// What it asks for.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Setting { .. }
+            | Self::Settings { .. }
+            | Self::NoTopic { .. }
+            | Self::NoPartition { .. }
+            | Self::OutOfRange { .. }
+            | Self::Refused { .. } => Class::Definite,
+            Self::Unavailable { .. } => Class::Transient,
+            Self::Gap { .. } | Self::Fatal { .. } => Class::Fatal,
+        }
+    }
+}
+
+/// The settings that every client of these brokers starts from. Not to be printed: `Debug` of it hides only some
+/// secrets.
+#[must_use]
+pub fn client_config(client: &KafkaClient) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("client.id", "keytide");
+    config.set("socket.keepalive.enable", "true");
+    for (name, value) in client.settings.iter().filter(|(name, _)| *name != TOKEN_FILE) {
+        config.set(name, value.reveal());
+    }
+    config.set("bootstrap.servers", &client.brokers);
+    let verbose = tracing::enabled!(target: "librdkafka", tracing::Level::TRACE);
+    config.set_log_level(if verbose { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
+    config
+}
+
+/// What the failed creation of a client means. It quotes no value.
+#[must_use]
+pub fn create_error(error: LibraryError) -> KafkaError {
+    match error {
+        // Its description quotes the value, which may be a secret.
+        LibraryError::ClientConfig(_, description, setting, value) => {
+            let reason = if value.is_empty() || !description.contains(&value) {
+                description
+            } else {
+                "its value isn't allowed".to_owned()
+            };
+            KafkaError::Setting { setting, reason }
+        }
+        LibraryError::ClientCreation(reason) => KafkaError::Settings { reason },
+        LibraryError::Nul(_) => KafkaError::Settings { reason: "a value holds a NUL byte".to_owned() },
+        other => KafkaError::Settings { reason: other.to_string() },
+    }
+}
+
+/// What a client calls back: for consumers and producers alike.
+pub struct Context {
+    brokers: String,
+    /// What must not be in a log line.
+    secrets: Vec<String>,
+    token_file: Option<PathBuf>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What went wrong last, since [`Context::recovered`].
+    trouble: Option<Trouble>,
+    end_offset: Option<u64>,
+    statistics: Option<Statistics>,
+}
+
+/// The brokers' trouble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) code: RDKafkaErrorCode,
+    pub(super) reason: String,
+}
+
+impl Trouble {
+    /// Whether a person has to change something.
+    pub(super) fn is_refusal(&self) -> bool {
+        is_refusal(self.code)
+    }
+}
+
+pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::UnsupportedSASLMechanism
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+    )
+}
+
+/// What we read of librdkafka's statistics.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Statistics {
+    #[serde(default)]
+    pub(super) topics: hashbrown::HashMap<String, TopicStatistics>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct TopicStatistics {
+    #[serde(default)]
+    pub(super) partitions: hashbrown::HashMap<i32, PartitionStatistics>,
+}
+
+/// Offsets that aren't known are negative.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct PartitionStatistics {
+    /// The last stable offset: behind the last record that may be read.
+    pub(super) ls_offset: i64,
+    /// Behind the last record.
+    pub(super) hi_offset: i64,
+}
+
+impl Context {
+    /// For clients made of [`client_config`] of the same `client`.
+    #[must_use]
+    pub fn new(client: &KafkaClient) -> Self {
+        let setting = |name: &str| client.settings.get(name).map(|value| value.reveal());
+        let secrets = client
+            .settings
+            .iter()
+            .filter(|(name, _)| is_secret(name))
+            .map(|(_, value)| value.reveal().trim().to_owned())
+            .filter(|value| value.len() >= MIN_SECRET_BYTES)
+            .collect();
+        Self {
+            brokers: client.brokers.clone(),
+            secrets,
+            token_file: setting(TOKEN_FILE).map(PathBuf::from),
+            state: Mutex::default(),
+        }
+    }
+
+    /// To be called when the brokers answered: says so in the log if they didn't before.
+    pub fn recovered(&self) {
+        if self.state().trouble.take().is_some() {
+            tracing::info!(brokers = self.brokers, "brokers answer again");
+        }
+    }
+
+    pub(super) fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.state().trouble.clone()
+    }
+
+    /// Where the partition ended whose end was reported last.
+    pub(super) fn take_end_offset(&self) -> Option<u64> {
+        self.state().end_offset.take()
+    }
+
+    pub(super) fn with_statistics<T>(&self, read: impl FnOnce(&Statistics) -> T) -> Option<T> {
+        self.state().statistics.as_ref().map(read)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `text` without secrets.
+    pub(super) fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut text = Cow::Borrowed(text);
+        for secret in &self.secrets {
+            if text.contains(secret.as_str()) {
+                text = Cow::Owned(text.replace(secret.as_str(), "***"));
+            }
+        }
+        text
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("brokers", &self.brokers).finish_non_exhaustive()
+    }
+}
+
+/// Whether a setting's value is one that nobody may see. Names of mechanisms, files and hosts aren't: they stand in
+/// many a log line.
+fn is_secret(setting: &str) -> bool {
+    ["password", "secret", "pem", "jaas", "token", "oauthbearer.config", "sasl.username"]
+        .iter()
+        .any(|word| setting.contains(word))
+        && setting != TOKEN_FILE
+        && !setting.contains("url")
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let message = self.redact(message);
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Notice => tracing::info!(target: "librdkafka", facility, "{message}"),
+            RDKafkaLogLevel::Info => tracing::debug!(target: "librdkafka", facility, "{message}"),
+            RDKafkaLogLevel::Debug => tracing::trace!(target: "librdkafka", facility, "{message}"),
+        }
+    }
+
+    /// Only what we read of them is parsed: statistics must not break because a field of no interest changed.
+    fn stats_raw(&self, statistics: &[u8]) {
+        match serde_json::from_slice(statistics) {
+            Ok(statistics) => self.state().statistics = Some(statistics),
+            Err(error) => tracing::debug!(target: "librdkafka", %error, "statistics can't be read"),
+        }
+    }
+
+    fn error(&self, error: LibraryError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else { return };
+        if code == RDKafkaErrorCode::PartitionEOF {
+            self.state().end_offset = end_offset(reason);
+            return;
+        }
+        let reason = self.redact(reason).into_owned();
+        let known = {
+            let mut state = self.state();
+            let known = state.trouble.as_ref().is_some_and(|trouble| trouble.code == code);
+            state.trouble = Some(Trouble { code, reason: reason.clone() });
+            known
+        };
+        // An outage repeats its errors every second.
+        if !known {
+            tracing::warn!(brokers = self.brokers, "{reason}");
+        }
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let Some(path) = &self.token_file else {
+            return Err(format!(
+                "sasl.mechanism is OAUTHBEARER: `{TOKEN_FILE}` must name the file that holds the token"
+            )
+            .into());
+        };
+        Ok(read_token(path)?)
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// The offset in librdkafka's words of a partition's end; it is nowhere else to be had.
+fn end_offset(reason: &str) -> Option<u64> {
+    let (_, rest) = reason.split_once("at offset ")?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().ok()
+}
+
+/// Why a token can't be used. Quotes nothing of it.
+#[derive(Debug, thiserror::Error)]
+enum TokenError {
+    #[error("reading the token file {path} failed: {source}")]
+    Read { path: String, source: std::io::Error },
+    #[error("the token in {path} is longer than {MAX_TOKEN_BYTES} bytes")]
+    TooLong { path: String },
+    #[error("{path} holds no JWT with the claims `sub` (text) and `exp` (seconds since 1970)")]
+    NoJwt { path: String },
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+    exp: f64,
+}
+
+fn read_token(path: &Path) -> Result<OAuthToken, TokenError> {
+    let name = || path.display().to_string();
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_TOKEN_BYTES + 1).read_to_end(&mut text))
+        .map_err(|source| TokenError::Read { path: name(), source })?;
+    if text.len() as u64 > MAX_TOKEN_BYTES {
+        return Err(TokenError::TooLong { path: name() });
+    }
+    let token = text.trim_ascii();
+    let claims = token
+        .split(|&byte| byte == b'.')
+        .nth(1)
+        .and_then(base64url)
+        .and_then(|claims| serde_json::from_slice::<Claims>(&claims).ok());
+    match (claims, std::str::from_utf8(token)) {
+        (Some(Claims { sub, exp }), Ok(token)) if (0.0..1e12).contains(&exp) => {
+            #[expect(clippy::cast_possible_truncation, reason = "checked: at most 10^15")]
+            let lifetime_ms = (exp * 1_000.0) as i64;
+            Ok(OAuthToken { token: token.to_owned(), principal_name: sub, lifetime_ms })
+        }
+        _ => Err(TokenError::NoJwt { path: name() }),
+    }
+}
+
+/// Decodes base64url (RFC 4648, section 5), padded or not.
+fn base64url(text: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut bits, mut count) = (0_u32, 0);
+    for &byte in text.iter().take_while(|&&byte| byte != b'=') {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'-' => 62,
+            b'_' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6 | u32::from(value)) & 0xffff;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count & 0xff) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use keytide_config::Secret;
+    use rdkafka::consumer::BaseConsumer;
+
+    use super::*;
+
+    fn client(settings: &[(&str, &str)]) -> KafkaClient {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value)));
+        KafkaClient { brokers: "127.0.0.1:1".to_owned(), settings: settings.collect::<BTreeMap<_, _>>() }
+    }
+
+    #[test]
+    fn librdkafka_has_every_way_in_and_every_codec() {
+        let features = ClientConfig::new().create_native_config().unwrap().get("builtin.features").unwrap();
+        let features: Vec<_> = features.split(',').collect();
+        for feature in
+            ["ssl", "sasl_plain", "sasl_scram", "sasl_oauthbearer", "lz4", "zstd", "gzip", "snappy"]
+        {
+            assert!(features.contains(&feature), "{feature} is missing in {features:?}");
+        }
+    }
+
+    #[test]
+    fn the_jobs_settings_reach_librdkafka_and_ours_do_not() {
+        let client = client(&[
+            ("client.id", "mine"),
+            ("sasl.password", "hunter2-canary"),
+            ("bootstrap.servers", "elsewhere:1"),
+            (TOKEN_FILE, "token"),
+        ]);
+        let config = client_config(&client);
+        assert_eq!(config.get("client.id"), Some("mine"));
+        assert_eq!(config.get("sasl.password"), Some("hunter2-canary"));
+        assert_eq!(config.get("bootstrap.servers"), Some("127.0.0.1:1"));
+        assert_eq!(config.get(TOKEN_FILE), None);
+    }
+
+    #[test]
+    fn a_refused_setting_is_named_without_its_value() {
+        for settings in [
+            &[("security.protocol", "ssl"), ("ssl.key.pem", "canary-key")][..],
+            &[("security.protocol", "canary-protocol")],
+        ] {
+            let client = client(settings);
+            let consumer: Result<BaseConsumer<_>, _> =
+                client_config(&client).create_with_context(Context::new(&client));
+            let error = create_error(consumer.err().unwrap());
+            let text = format!("{error} {error:?}");
+            assert!(!text.contains("canary"), "{text}");
+            assert_eq!(error.class(), Class::Definite);
+        }
+        let error =
+            client_config(&client(&[("no.such.setting", "canary")])).create_native_config().err().unwrap();
+        let error = create_error(error);
+        assert!(error.to_string().contains("no.such.setting"), "{error}");
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_not_in_what_librdkafka_says_through_us() {
+        let context = Context::new(&client(&[
+            ("sasl.password", "hunter2-canary"),
+            ("sasl.mechanism", "PLAIN"),
+            ("ssl.key.pem", "-----BEGIN canary-----\n"),
+        ]));
+        context.error(
+            LibraryError::Global(RDKafkaErrorCode::Authentication),
+            "PLAIN failed with hunter2-canary and -----BEGIN canary-----",
+        );
+        let trouble = context.trouble().unwrap();
+        assert_eq!(trouble.reason, "PLAIN failed with *** and ***");
+        assert!(trouble.is_refusal());
+        assert!(!format!("{context:?}").contains("canary"));
+        context.recovered();
+        assert_eq!(context.trouble(), None);
+    }
+
+    #[test]
+    fn a_partitions_end_is_in_librdkafkas_words() {
+        let words = "Fetch from broker 1 reached end of partition at offset 4711 (HighwaterMark 4712)";
+        assert_eq!(end_offset(words), Some(4711));
+        assert_eq!(end_offset("something else"), None);
+    }
+
+    #[test]
+    fn a_token_comes_from_the_file_with_its_own_lifetime() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let context = Context::new(&client(&[(TOKEN_FILE, path.to_str().unwrap())]));
+        let message = |context: &Context| context.generate_oauth_token(None).err().unwrap().to_string();
+        assert!(message(&context).contains("token file"), "{}", message(&context));
+
+        // {"sub":"keytide","exp":1800000000}
+        let token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJrZXl0aWRlIiwiZXhwIjoxODAwMDAwMDAwfQ.canary";
+        fs::write(&path, format!("{token}\n")).unwrap();
+        let read = context.generate_oauth_token(None).unwrap();
+        assert_eq!((read.token.as_str(), read.principal_name.as_str()), (token, "keytide"));
+        assert_eq!(read.lifetime_ms, 1_800_000_000_000);
+
+        for broken in ["", "canary", "a.canary!.c", "a.e30.canary"] {
+            fs::write(&path, broken).unwrap();
+            let message = message(&context);
+            assert!(message.contains("no JWT") && !message.contains("canary"), "{message}");
+        }
+        let without = Context::new(&client(&[("sasl.mechanism", "OAUTHBEARER")]));
+        assert!(message(&without).contains(TOKEN_FILE));
+    }
+
+    #[test]
+    fn base64url_is_decoded_padded_or_not() {
+        assert_eq!(base64url(b"Zm9vYmFy").unwrap(), b"foobar");
+        assert_eq!(base64url(b"Zm9vYg==").unwrap(), b"foob");
+        assert_eq!(base64url(b"Zm9vYmE").unwrap(), b"fooba");
+        assert_eq!(base64url(b"-_-_").unwrap(), [0xfb, 0xff, 0xbf]);
+        assert_eq!(base64url(b"a+b"), None);
+    }
+}

@@ -1,0 +1,665 @@
+//! A consumer for one reader thread: partitions by hand, records with their offsets, ends, gaps.
+//!
+//! ```text
+//! add ─► reading ⇄ paused          poll ─► Message | End (all is read for now) | Gap (the partition stops)
+//!           └──gap──► stopped ── restart ─► reading
+//! ```
+//! * Partitions are assigned, never subscribed to: who reads what is the job's decision, and no other member of a
+//!   group can take it away. Offsets aren't committed: where to go on is the job's own record.
+//! * Only committed records are delivered. Offsets of a partition ascend but aren't dense: control records,
+//!   aborted ones and compacted ones leave holes. [`positions`](Consumer::positions) says where to go on: behind
+//!   the last record, or at the end that was reported, whatever is later.
+//! * An outage is waited out: librdkafka reconnects and goes on where it was. It is told once when it begins and
+//!   once when it ends. A refusal (credentials, certificates, rights) ends a consumer that has never had an answer;
+//!   later it is an outage.
+//! * A gap is an offset that the partition doesn't have any more (retention, a topic created anew, a log that lost
+//!   its end). librdkafka reports it without saying for which partition, so all watermarks are asked for; where
+//!   none is beyond, all partitions are begun again at their positions.
+//! * Pausing drops what was fetched ahead; resuming fetches it again. No record is lost or doubled.
+//!
+//! **Limits**: 32 MiB of records fetched ahead for all partitions together, and for each broker one answer
+//! of 16 MiB (as it was compressed) on top. [`poll`](Consumer::poll) blocks for its timeout, and while a
+//! gap is looked into for at most 2 s a partition. Lag is as old as the statistics: one second.
+//!
+//! A topic that was deleted and created anew while nobody read is a gap only if the old position isn't in it.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use keytide_config::KafkaClient;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::client::{Context, KafkaError, client_config, create_error, is_refusal};
+use super::topic::{Topic, signed};
+
+/// Never joined; it only names us to the brokers.
+const GROUP: &str = "keytide";
+const GAP_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait before a gap is looked into again, where the brokers had no answer.
+const GAP_LOOKUP_PAUSE: Duration = Duration::from_secs(1);
+
+/// What may be tuned, with our defaults.
+const TUNING: [(&str, &str); 7] = [
+    // Bytes are sent as soon as there are any; this is how long a broker waits for the first.
+    ("fetch.wait.max.ms", "100"),
+    ("fetch.message.max.bytes", "4194304"),
+    ("fetch.max.bytes", "16777216"),
+    ("queued.min.messages", "100000"),
+    ("queued.max.messages.kbytes", "32768"),
+    ("fetch.error.backoff.ms", "200"),
+    ("reconnect.backoff.max.ms", "2000"),
+];
+
+/// What the guarantees above rest on.
+const FIXED: [(&str, &str); 10] = [
+    ("group.id", GROUP),
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "error"),
+    ("enable.partition.eof", "true"),
+    ("isolation.level", "read_committed"),
+    ("allow.auto.create.topics", "false"),
+    ("check.crcs", "true"),
+    ("statistics.interval.ms", "1000"),
+    ("partition.assignment.strategy", "range"),
+];
+
+/// What a consumer hands over.
+#[derive(Clone, Copy)]
+pub enum Record<'a> {
+    /// A record.
+    Message(Message<'a>),
+    /// All records of a partition are read, for now.
+    End {
+        /// The partition.
+        partition: u32,
+        /// The next offset to be read.
+        offset: u64,
+    },
+    /// The next record is gone. The partition is stopped until it is [restarted](Consumer::restart).
+    Gap {
+        /// The partition.
+        partition: u32,
+        /// The next offset to be read.
+        wanted: u64,
+        /// The earliest offset there is.
+        low: u64,
+        /// Behind the last one.
+        high: u64,
+    },
+}
+
+/// One record. Not `Debug`: its value may hold raw keys.
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: u64,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value; `None`: null.
+    pub value: Option<&'a [u8]>,
+}
+
+/// How far a consumer is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionLag {
+    /// The partition.
+    pub partition: u32,
+    /// Committed records that weren't handed over yet (holes counted).
+    pub lag: u64,
+    /// Behind the last record, committed or not.
+    pub high_watermark: u64,
+}
+
+struct Reading {
+    /// The next offset to be read.
+    next: u64,
+    paused: bool,
+    /// A gap was reported.
+    stopped: bool,
+}
+
+/// Reads partitions of one topic. See the module.
+pub struct Consumer {
+    consumer: BaseConsumer<Context>,
+    topic: String,
+    client: KafkaClient,
+    partitions: HashMap<u32, Reading>,
+    /// Whether the brokers ever gave us anything.
+    proven: bool,
+    /// Whether something went wrong since they last did.
+    troubled: bool,
+    /// Some partition has a gap; when to look into it.
+    gap_lookup: Option<Instant>,
+}
+
+impl Consumer {
+    /// A consumer without partitions. Connects in the background.
+    ///
+    /// # Errors
+    /// If librdkafka refuses the settings.
+    pub fn new(client: &KafkaClient, topic: &str) -> Result<Self, KafkaError> {
+        Ok(Self {
+            consumer: consumer_config(client)
+                .create_with_context(Context::new(client))
+                .map_err(create_error)?,
+            topic: topic.to_owned(),
+            client: client.clone(),
+            partitions: HashMap::new(),
+            proven: false,
+            troubled: false,
+            gap_lookup: None,
+        })
+    }
+
+    /// Its topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Begins to read `partition` at `offset`. One that is read already is [restarted](Self::restart).
+    ///
+    /// # Errors
+    /// If librdkafka refuses.
+    pub fn add(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError> {
+        if self.partitions.contains_key(&partition) {
+            return self.restart(partition, offset);
+        }
+        self.assign(partition, offset)?;
+        self.partitions.insert(partition, Reading { next: offset, paused: false, stopped: false });
+        Ok(())
+    }
+
+    /// Goes on at `offset`, behind a gap for instance. A partition that is paused stays so.
+    ///
+    /// # Errors
+    /// If librdkafka refuses, or if the partition wasn't added.
+    pub fn restart(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError> {
+        let Some(reading) = self.partitions.get(&partition) else {
+            return Err(self.fatal(format!("partition {partition} isn't read")));
+        };
+        let (paused, stopped) = (reading.paused, reading.stopped);
+        if !stopped {
+            self.unassign(partition)?;
+        }
+        self.assign(partition, offset)?;
+        self.partitions.insert(partition, Reading { next: offset, paused, stopped: false });
+        if paused { self.pause(&[partition]) } else { Ok(()) }
+    }
+
+    /// Stops reading `partitions` until they are resumed; those that weren't added are passed over.
+    ///
+    /// # Errors
+    /// If librdkafka refuses.
+    pub fn pause(&mut self, partitions: &[u32]) -> Result<(), KafkaError> {
+        let list = self.switch(partitions, true);
+        if list.count() == 0 {
+            return Ok(());
+        }
+        self.consumer.pause(&list).map_err(|error| self.refused("pause", &error))
+    }
+
+    /// Goes on reading `partitions`; those that weren't added are passed over.
+    ///
+    /// # Errors
+    /// If librdkafka refuses.
+    pub fn resume(&mut self, partitions: &[u32]) -> Result<(), KafkaError> {
+        let list = self.switch(partitions, false);
+        if list.count() == 0 {
+            return Ok(());
+        }
+        self.consumer.resume(&list).map_err(|error| self.refused("resume", &error))
+    }
+
+    /// Waits for the first record for at most `timeout` and hands it over, and then what is there already: at most
+    /// `max_records`. Returns how many. To be called at least every few seconds, whether all is paused or not:
+    /// errors, statistics and tokens come this way.
+    ///
+    /// # Errors
+    /// If reading can't go on: the topic is gone, the brokers refuse us from the beginning, librdkafka gave up. An
+    /// outage isn't an error.
+    pub fn poll(
+        &mut self,
+        timeout: Duration,
+        max_records: usize,
+        each: &mut impl FnMut(Record<'_>),
+    ) -> Result<usize, KafkaError> {
+        let mut records = 0;
+        let mut timeout = timeout;
+        while records < max_records {
+            let Some(event) = self.consumer.poll(timeout) else { break };
+            timeout = Duration::ZERO;
+            match event {
+                Ok(message) => {
+                    let (Ok(partition), Ok(offset)) =
+                        (u32::try_from(message.partition()), u64::try_from(message.offset()))
+                    else {
+                        continue;
+                    };
+                    let Some(reading) = self.partitions.get_mut(&partition) else { continue };
+                    // Fetched before a restart, and already handed over or no longer wanted.
+                    if offset < reading.next || reading.stopped {
+                        continue;
+                    }
+                    reading.next = offset + 1;
+                    let (key, value) = (message.key(), message.payload());
+                    each(Record::Message(Message { partition, offset, key, value }));
+                    records += 1;
+                    self.proven = true;
+                    if self.troubled {
+                        self.troubled = false;
+                        self.consumer.context().recovered();
+                    }
+                }
+                Err(LibraryError::PartitionEOF(partition)) => {
+                    self.proven = true;
+                    if std::mem::take(&mut self.troubled) {
+                        self.consumer.context().recovered();
+                    }
+                    let end = self.consumer.context().take_end_offset();
+                    let Ok(partition) = u32::try_from(partition) else { continue };
+                    let Some(reading) = self.partitions.get_mut(&partition) else { continue };
+                    if reading.stopped {
+                        continue;
+                    }
+                    reading.next = reading.next.max(end.unwrap_or(0));
+                    each(Record::End { partition, offset: reading.next });
+                    records += 1;
+                }
+                Err(error) => self.judge(&error)?,
+            }
+        }
+        if self.gap_lookup.is_some_and(|when| when <= Instant::now()) {
+            records += self.find_gaps(each)?;
+        }
+        Ok(records)
+    }
+
+    /// The next offset of every partition, in no particular order.
+    pub fn positions(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.partitions.iter().map(|(&partition, reading)| (partition, reading.next))
+    }
+
+    /// How far it is behind, for the partitions that the brokers told of, in the order of the partitions. Empty
+    /// until they did.
+    #[must_use]
+    pub fn lag(&self) -> Vec<PartitionLag> {
+        let read = |statistics: &super::client::Statistics| {
+            let topic = statistics.topics.get(&self.topic)?;
+            let of = |(&partition, reading): (&u32, &Reading)| {
+                let known = topic.partitions.get(&signed(partition))?;
+                let lag = u64::try_from(known.ls_offset).ok()?.saturating_sub(reading.next);
+                let high_watermark = u64::try_from(known.hi_offset).ok()?;
+                Some(PartitionLag { partition, lag, high_watermark })
+            };
+            Some(self.partitions.iter().filter_map(of).collect::<Vec<_>>())
+        };
+        let mut lag = self.consumer.context().with_statistics(read).flatten().unwrap_or_default();
+        lag.sort_unstable_by_key(|lag| lag.partition);
+        lag
+    }
+
+    /// Whether an error ends the consumer.
+    fn judge(&mut self, error: &LibraryError) -> Result<(), KafkaError> {
+        if let Some((_, reason)) = self.consumer.client().fatal_error() {
+            return Err(self.fatal(self.consumer.context().redact(&reason).into_owned()));
+        }
+        let Some(code) = error.rdkafka_error_code() else {
+            return Err(self.fatal(error.to_string()));
+        };
+        match code {
+            RDKafkaErrorCode::AutoOffsetReset
+            | RDKafkaErrorCode::OffsetOutOfRange
+            | RDKafkaErrorCode::LogTruncation => {
+                self.gap_lookup.get_or_insert_with(Instant::now);
+            }
+            RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition => {
+                let brokers = self.client.brokers.clone();
+                return Err(KafkaError::NoTopic { topic: self.topic.clone(), brokers });
+            }
+            code if is_refusal(code) && !self.proven => {
+                let trouble = self.consumer.context().trouble();
+                return Err(KafkaError::Refused {
+                    what: format!("let us read topic `{}`", self.topic),
+                    brokers: self.client.brokers.clone(),
+                    reason: trouble.map_or_else(|| code.to_string(), |trouble| trouble.reason),
+                });
+            }
+            _ => {}
+        }
+        // The context has told it.
+        self.troubled = true;
+        Ok(())
+    }
+
+    /// Asks which partitions have a gap, stops and reports them.
+    fn find_gaps(&mut self, each: &mut impl FnMut(Record<'_>)) -> Result<usize, KafkaError> {
+        self.gap_lookup = None;
+        let lookup = Topic::open(&self.client, &self.topic)?;
+        let mut read: Vec<_> = self
+            .partitions
+            .iter()
+            .filter(|(_, reading)| !reading.stopped)
+            .map(|(&number, _)| number)
+            .collect();
+        read.sort_unstable();
+        let mut gaps = 0;
+        for &partition in &read {
+            let (low, high) = match lookup.watermarks_within(partition, GAP_LOOKUP_TIMEOUT) {
+                Ok(watermarks) => watermarks,
+                Err(KafkaError::Unavailable { .. }) => {
+                    self.gap_lookup = Some(Instant::now() + GAP_LOOKUP_PAUSE);
+                    return Ok(gaps);
+                }
+                Err(error) => return Err(error),
+            };
+            let wanted = self.partitions[&partition].next;
+            if (low..=high).contains(&wanted) {
+                continue;
+            }
+            self.unassign(partition)?;
+            if let Some(reading) = self.partitions.get_mut(&partition) {
+                reading.stopped = true;
+            }
+            tracing::warn!(topic = self.topic, partition, wanted, low, high, "records are gone");
+            each(Record::Gap { partition, wanted, low, high });
+            gaps += 1;
+        }
+        if gaps == 0 {
+            tracing::warn!(topic = self.topic, "an offset was refused that is there: reading it again");
+            for &partition in &read {
+                self.restart(partition, self.partitions[&partition].next)?;
+            }
+        }
+        Ok(gaps)
+    }
+
+    fn assign(&self, partition: u32, offset: u64) -> Result<(), KafkaError> {
+        let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(&self.topic, signed(partition), offset)
+            .and_then(|()| self.consumer.incremental_assign(&list))
+            .map_err(|error| self.refused("begin", &error))
+    }
+
+    fn unassign(&self, partition: u32) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(&self.topic, signed(partition));
+        self.consumer.incremental_unassign(&list).map_err(|error| self.refused("end", &error))
+    }
+
+    /// Marks those of `partitions` that are read, and lists those that librdkafka has.
+    fn switch(&mut self, partitions: &[u32], paused: bool) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            if let Some(reading) = self.partitions.get_mut(partition) {
+                reading.paused = paused;
+                if !reading.stopped {
+                    list.add_partition(&self.topic, signed(*partition));
+                }
+            }
+        }
+        list
+    }
+
+    fn refused(&self, what: &str, error: &LibraryError) -> KafkaError {
+        self.fatal(format!("librdkafka can't {what} a partition: {error}"))
+    }
+
+    fn fatal(&self, reason: String) -> KafkaError {
+        KafkaError::Fatal { topic: self.topic.clone(), reason }
+    }
+}
+
+fn consumer_config(client: &KafkaClient) -> ClientConfig {
+    let mut config = client_config(client);
+    for (name, value) in TUNING {
+        if config.get(name).is_none() {
+            config.set(name, value);
+        }
+    }
+    for (name, value) in FIXED {
+        config.set(name, value);
+    }
+    config
+}
+
+impl fmt::Debug for Consumer {
+    /// Where it is, never what it reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::testing::{Broker, DEADLINE};
+
+    /// What was handed over, as the tests compare it.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    enum Seen {
+        Message(u32, u64, Option<String>),
+        End(u32, u64),
+        Gap(u32, u64, u64, u64),
+    }
+
+    impl From<Record<'_>> for Seen {
+        fn from(record: Record<'_>) -> Self {
+            match record {
+                Record::Message(Message { partition, offset, value, .. }) => {
+                    let value = value.map(|value| String::from_utf8(value.to_vec()).unwrap());
+                    Self::Message(partition, offset, value)
+                }
+                Record::End { partition, offset } => Self::End(partition, offset),
+                Record::Gap { partition, wanted, low, high } => Self::Gap(partition, wanted, low, high),
+            }
+        }
+    }
+
+    fn message(partition: u32, offset: u64, value: &str) -> Seen {
+        Seen::Message(partition, offset, Some(value.to_owned()))
+    }
+
+    /// Polls until `done`.
+    fn read(consumer: &mut Consumer, mut done: impl FnMut(&Consumer, &[Seen]) -> bool) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        let started = Instant::now();
+        while !done(consumer, &seen) {
+            assert!(started.elapsed() < DEADLINE, "waited in vain; seen: {seen:?}");
+            consumer.poll(Duration::from_millis(50), 100, &mut |record| seen.push(record.into())).unwrap();
+        }
+        seen
+    }
+
+    fn read_to_end(consumer: &mut Consumer, partition: u32) -> Vec<Seen> {
+        read(consumer, |_, seen| seen.iter().any(|seen| matches!(seen, Seen::End(at, _) if *at == partition)))
+    }
+
+    fn consumer(broker: &Broker) -> Consumer {
+        Consumer::new(&broker.client(), "events").unwrap()
+    }
+
+    #[test]
+    fn records_come_from_the_offset_to_the_end_and_null_is_a_record() {
+        let broker = Broker::new();
+        broker.create("events", 1);
+        broker.produce_at("events", 0, &[(Some("a"), 1), (Some("b"), 2), (None, 3), (Some(""), 4)]);
+        let mut consumer = consumer(&broker);
+        consumer.add(0, 1).unwrap();
+        let seen = read_to_end(&mut consumer, 0);
+        let expected = [message(0, 1, "b"), Seen::Message(0, 2, None), message(0, 3, ""), Seen::End(0, 4)];
+        assert_eq!(seen, expected);
+        assert_eq!(consumer.positions().collect::<Vec<_>>(), [(0, 4)]);
+
+        broker.produce("events", 0, &["c"]);
+        assert_eq!(read_to_end(&mut consumer, 0), [message(0, 4, "c"), Seen::End(0, 5)]);
+    }
+
+    #[test]
+    fn records_of_every_codec_are_read() {
+        for codec in ["gzip", "snappy", "lz4", "zstd"] {
+            let broker = Broker::new();
+            broker.create("events", 1);
+            let value = "compressible ".repeat(100);
+            broker.produce_with("events", 0, codec, &vec![(Some(value.as_str()), 1); 50]);
+            let mut consumer = consumer(&broker);
+            consumer.add(0, 0).unwrap();
+            let mut seen = read_to_end(&mut consumer, 0);
+            assert_eq!(seen.pop(), Some(Seen::End(0, 50)), "{codec}");
+            assert_eq!(seen.len(), 50, "{codec}");
+            assert!(
+                seen.iter().all(|seen| matches!(seen, Seen::Message(0, _, Some(text)) if *text == value))
+            );
+        }
+    }
+
+    #[test]
+    fn a_partition_can_be_added_while_others_are_read() {
+        let broker = Broker::new();
+        broker.create("events", 2);
+        broker.produce("events", 0, &["a"]);
+        broker.produce("events", 1, &["x", "y"]);
+        let mut consumer = consumer(&broker);
+        consumer.add(0, 0).unwrap();
+        assert_eq!(read_to_end(&mut consumer, 0), [message(0, 0, "a"), Seen::End(0, 1)]);
+        consumer.add(1, 1).unwrap();
+        assert_eq!(read_to_end(&mut consumer, 1), [message(1, 1, "y"), Seen::End(1, 2)]);
+        broker.produce("events", 0, &["b"]);
+        assert_eq!(read_to_end(&mut consumer, 0), [message(0, 1, "b"), Seen::End(0, 2)]);
+    }
+
+    #[test]
+    fn a_paused_partition_is_silent_and_goes_on_where_it_was() {
+        let broker = Broker::new();
+        broker.create("events", 2);
+        broker.produce("events", 0, &["a", "b", "c"]);
+        let mut consumer = consumer(&broker);
+        consumer.add(0, 0).unwrap();
+        let mut seen: Vec<Seen> = Vec::new();
+        while seen.is_empty() {
+            consumer.poll(Duration::from_millis(50), 1, &mut |record| seen.push(record.into())).unwrap();
+        }
+        assert_eq!(seen, [message(0, 0, "a")]);
+        consumer.pause(&[0, 9]).unwrap();
+
+        // Another partition's end shows that the consumer is alive meanwhile.
+        broker.produce("events", 1, &["x"]);
+        consumer.add(1, 0).unwrap();
+        assert_eq!(read_to_end(&mut consumer, 1), [message(1, 0, "x"), Seen::End(1, 1)]);
+        consumer.resume(&[0]).unwrap();
+        assert_eq!(read_to_end(&mut consumer, 0), [message(0, 1, "b"), message(0, 2, "c"), Seen::End(0, 3)]);
+    }
+
+    #[test]
+    fn a_restart_goes_back_and_keeps_a_pause() {
+        let broker = Broker::new();
+        broker.create("events", 2);
+        broker.produce("events", 0, &["a", "b"]);
+        let mut consumer = consumer(&broker);
+        consumer.add(0, 0).unwrap();
+        read_to_end(&mut consumer, 0);
+        consumer.restart(0, 1).unwrap();
+        assert_eq!(read_to_end(&mut consumer, 0), [message(0, 1, "b"), Seen::End(0, 2)]);
+
+        consumer.pause(&[0]).unwrap();
+        consumer.restart(0, 0).unwrap();
+        consumer.add(1, 0).unwrap();
+        assert_eq!(read_to_end(&mut consumer, 1), [Seen::End(1, 0)]);
+        consumer.resume(&[0]).unwrap();
+        let expected = [message(0, 0, "a"), message(0, 1, "b"), Seen::End(0, 2)];
+        assert_eq!(read_to_end(&mut consumer, 0), expected);
+        assert!(matches!(consumer.restart(7, 0).unwrap_err(), KafkaError::Fatal { .. }));
+    }
+
+    #[test]
+    fn an_outage_is_survived() {
+        let broker = Broker::new();
+        broker.create("events", 1);
+        broker.produce("events", 0, &["a"]);
+        let mut consumer = consumer(&broker);
+        consumer.add(0, 0).unwrap();
+        read_to_end(&mut consumer, 0);
+        broker.down();
+        assert_eq!(read(&mut consumer, |consumer, _| consumer.troubled), []);
+        broker.up();
+        broker.produce("events", 0, &["b"]);
+        let seen = read(&mut consumer, |_, seen| seen.contains(&message(0, 1, "b")));
+        assert_eq!(seen.iter().filter(|seen| matches!(seen, Seen::Message(..))).count(), 1);
+        assert!(!consumer.troubled);
+    }
+
+    #[test]
+    fn a_gap_stops_its_partition_alone_until_it_is_restarted() {
+        let broker = Broker::new();
+        broker.create("events", 2);
+        // The broker keeps 5 MiB of a partition.
+        let value = "x".repeat(100_000);
+        for _ in 0..8 {
+            broker.produce("events", 0, &[value.as_str(); 10]);
+        }
+        broker.produce("events", 1, &["a"]);
+        let (low, high) = Topic::open(&broker.client(), "events").unwrap().watermarks(0).unwrap();
+        assert!(low > 0 && high == 80, "the broker dropped nothing: {low} to {high}");
+
+        let mut consumer = consumer(&broker);
+        consumer.add(1, 0).unwrap();
+        read_to_end(&mut consumer, 1);
+        consumer.add(0, 0).unwrap();
+        let is_gap = |seen: &Seen| matches!(seen, Seen::Gap(..));
+        let seen = read(&mut consumer, |_, seen| seen.iter().any(is_gap));
+        assert_eq!(seen, [Seen::Gap(0, 0, low, high)]);
+        broker.produce("events", 1, &["b"]);
+        assert_eq!(read_to_end(&mut consumer, 1), [message(1, 1, "b"), Seen::End(1, 2)]);
+
+        consumer.restart(0, low).unwrap();
+        let seen = read_to_end(&mut consumer, 0);
+        assert_eq!(seen.first(), Some(&message(0, low, &value)));
+        assert_eq!(seen.last(), Some(&Seen::End(0, high)));
+    }
+
+    #[test]
+    fn an_offset_behind_the_end_is_a_gap() {
+        let broker = Broker::new();
+        broker.create("events", 1);
+        broker.produce("events", 0, &["a"]);
+        let mut consumer = consumer(&broker);
+        consumer.add(0, 5).unwrap();
+        let seen = read(&mut consumer, |_, seen| !seen.is_empty());
+        assert_eq!(seen, [Seen::Gap(0, 5, 0, 1)]);
+    }
+
+    #[test]
+    fn lag_is_what_was_not_handed_over() {
+        let broker = Broker::new();
+        broker.create("events", 1);
+        broker.produce("events", 0, &["a", "b", "c"]);
+        let mut consumer = consumer(&broker);
+        consumer.add(0, 0).unwrap();
+        assert_eq!(consumer.lag(), []);
+        let lag = PartitionLag { partition: 0, lag: 0, high_watermark: 3 };
+        read(&mut consumer, |consumer, _| consumer.lag() == [lag]);
+    }
+
+    #[test]
+    fn settings_that_guarantees_rest_on_are_ours_and_the_rest_may_be_tuned() {
+        let broker = Broker::new();
+        let mut client = broker.client();
+        for (name, value) in [("isolation.level", "read_uncommitted"), ("fetch.wait.max.ms", "7")] {
+            client.settings.insert(name.to_owned(), keytide_config::Secret::new(value));
+        }
+        let config = consumer_config(&client);
+        assert_eq!(config.get("isolation.level"), Some("read_committed"));
+        assert_eq!(config.get("fetch.wait.max.ms"), Some("7"));
+        assert_eq!(config.get("queued.max.messages.kbytes"), Some("32768"));
+    }
+}

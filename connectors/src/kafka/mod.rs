@@ -1,0 +1,23 @@
+//! Kafka, read: look-ups of a topic, a consumer for one reader thread, ranges for bounded runs.
+//!
+//! ```text
+//! KafkaClient ──client_config──► librdkafka's settings       Context: its log lines, errors, statistics, tokens
+//! Topic     blocking look-ups: partitions, watermarks, where to start and to end
+//! Consumer  live: partitions by hand (never a group's), records, ends, gaps
+//! Range     bounded: one partition from an offset to an offset, in blocks as a file gives them
+//! ```
+//! What ends a reader is an error that asking again won't mend ([`Class`]); an outage of the brokers is waited out
+//! and told once.
+//!
+//! **Invariant**: no value of a setting is in an error or a log line, secret or not: errors name the setting, and
+//! what librdkafka says is searched for the secrets that it was given.
+
+mod client;
+mod consumer;
+#[cfg(test)]
+pub(crate) mod testing;
+mod topic;
+
+pub use client::{Class, Context, KafkaError, client_config, create_error};
+pub use consumer::{Consumer, Message, PartitionLag, Record};
+pub use topic::Topic;

@@ -1,0 +1,322 @@
+//! What a topic is made of, asked of the brokers: for a thread that may wait.
+//!
+//! High watermarks are those of committed records (the last stable offset), as the consumer reads no others: what
+//! a transaction is still writing lies behind every end that is answered here.
+//!
+//! Limits: one question waits for at most 20 s; a topic's partitions are asked one after the other, so a topic of
+//! P partitions takes about P round trips.
+
+use std::time::Duration;
+
+use keytide_config::{End, KafkaClient, Start};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::client::{Context, KafkaError, client_config, create_error, is_refusal};
+
+/// How long one question waits for its answer.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// What is served of librdkafka's events at a time, between questions.
+const SERVED_EVENTS: usize = 64;
+
+/// A topic of some brokers.
+pub struct Topic {
+    lookup: BaseConsumer<Context>,
+    name: String,
+}
+
+impl Topic {
+    /// Makes a client for look-ups of `topic`. Connects nowhere yet.
+    ///
+    /// # Errors
+    /// If librdkafka refuses the settings.
+    pub fn open(client: &KafkaClient, topic: &str) -> Result<Self, KafkaError> {
+        let mut config = client_config(client);
+        config
+            .set("allow.auto.create.topics", "false")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .remove("group.id");
+        let lookup = config.create_with_context(Context::new(client)).map_err(create_error)?;
+        Ok(Self { lookup, name: topic.to_owned() })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The numbers of its partitions, in order.
+    ///
+    /// # Errors
+    /// If there is no such topic, or no (good) answer.
+    pub fn partitions(&self) -> Result<Vec<u32>, KafkaError> {
+        self.serve();
+        let what = || format!("look up topic `{}`", self.name);
+        let metadata = self
+            .lookup
+            .fetch_metadata(Some(&self.name), LOOKUP_TIMEOUT)
+            .map_err(|error| self.error(what(), &error))?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == self.name);
+        let topic = topic.ok_or_else(|| self.no_topic())?;
+        if let Some(error) = topic.error() {
+            return Err(self.error(what(), &LibraryError::MetadataFetch(error.into())));
+        }
+        let numbers = topic.partitions().iter().filter_map(|partition| u32::try_from(partition.id()).ok());
+        let mut partitions: Vec<_> = numbers.collect();
+        if partitions.is_empty() {
+            return Err(self.no_topic());
+        }
+        partitions.sort_unstable();
+        self.lookup.context().recovered();
+        Ok(partitions)
+    }
+
+    /// The offset of the earliest record and the one behind the last record.
+    ///
+    /// # Errors
+    /// If there is no such partition, or no (good) answer.
+    pub fn watermarks(&self, partition: u32) -> Result<(u64, u64), KafkaError> {
+        self.watermarks_within(partition, LOOKUP_TIMEOUT)
+    }
+
+    pub(super) fn watermarks_within(
+        &self,
+        partition: u32,
+        timeout: Duration,
+    ) -> Result<(u64, u64), KafkaError> {
+        self.serve();
+        let what = || format!("look up the offsets of partition {partition} of topic `{}`", self.name);
+        let marks = self.lookup.fetch_watermarks(&self.name, signed(partition), timeout);
+        let (low, high) = marks.map_err(|error| self.error(what(), &error))?;
+        self.lookup.context().recovered();
+        match (u64::try_from(low), u64::try_from(high)) {
+            (Ok(low), Ok(high)) => Ok((low, high.max(low))),
+            _ => Err(self.unavailable(what(), "an answer without offsets".to_owned())),
+        }
+    }
+
+    /// Where reading `partitions` starts: the next offset of each.
+    ///
+    /// # Errors
+    /// If a configured offset isn't there, if `start` names a partition that isn't, or without a (good) answer.
+    pub fn starts(&self, start: &Start, partitions: &[u32]) -> Result<Vec<(u32, u64)>, KafkaError> {
+        match start {
+            Start::Earliest => self.of_each(partitions, |(low, _)| low),
+            Start::Latest => self.of_each(partitions, |(_, high)| high),
+            Start::Time(time_ms) => self.first_since(*time_ms, partitions),
+            Start::Offsets(offsets) => {
+                self.check_named(offsets.keys(), partitions)?;
+                self.given(partitions, |partition, (low, _)| offsets.get(&partition).copied().unwrap_or(low))
+            }
+        }
+    }
+
+    /// Where a bounded run over `partitions` ends: the first offset of each that isn't read.
+    ///
+    /// # Errors
+    /// As [`starts`](Self::starts).
+    pub fn ends(&self, end: &End, partitions: &[u32]) -> Result<Vec<(u32, u64)>, KafkaError> {
+        match end {
+            End::Latest => self.of_each(partitions, |(_, high)| high),
+            End::Time(time_ms) => self.first_since(*time_ms, partitions),
+            End::Offsets(offsets) => {
+                self.check_named(offsets.keys(), partitions)?;
+                self.given(partitions, |partition, (_, high)| {
+                    offsets.get(&partition).copied().unwrap_or(high)
+                })
+            }
+        }
+    }
+
+    fn of_each(
+        &self,
+        partitions: &[u32],
+        choose: impl Fn((u64, u64)) -> u64,
+    ) -> Result<Vec<(u32, u64)>, KafkaError> {
+        partitions.iter().map(|&partition| Ok((partition, choose(self.watermarks(partition)?)))).collect()
+    }
+
+    /// Offsets as they were configured, checked.
+    fn given(
+        &self,
+        partitions: &[u32],
+        choose: impl Fn(u32, (u64, u64)) -> u64,
+    ) -> Result<Vec<(u32, u64)>, KafkaError> {
+        let check = |&partition: &u32| {
+            let (low, high) = self.watermarks(partition)?;
+            let offset = choose(partition, (low, high));
+            if (low..=high).contains(&offset) {
+                return Ok((partition, offset));
+            }
+            Err(KafkaError::OutOfRange { topic: self.name.clone(), partition, offset, low, high })
+        };
+        partitions.iter().map(check).collect()
+    }
+
+    fn check_named<'a>(
+        &self,
+        mut named: impl Iterator<Item = &'a u32>,
+        partitions: &[u32],
+    ) -> Result<(), KafkaError> {
+        match named.find(|partition| !partitions.contains(partition)) {
+            None => Ok(()),
+            Some(&partition) => Err(KafkaError::NoPartition {
+                topic: self.name.clone(),
+                partition,
+                partitions: partitions.len(),
+            }),
+        }
+    }
+
+    /// The first offset of each partition whose record's timestamp is at or after `time_ms`; the high watermark
+    /// where there is none.
+    fn first_since(&self, time_ms: u64, partitions: &[u32]) -> Result<Vec<(u32, u64)>, KafkaError> {
+        self.serve();
+        let what = || format!("look up times in topic `{}`", self.name);
+        let time = Offset::Offset(i64::try_from(time_ms).unwrap_or(i64::MAX));
+        let mut times = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in partitions {
+            times
+                .add_partition_offset(&self.name, signed(partition), time)
+                .map_err(|error| self.error(what(), &error))?;
+        }
+        let answer = self
+            .lookup
+            .offsets_for_times(times, LOOKUP_TIMEOUT)
+            .map_err(|error| self.error(what(), &error))?;
+        let first = |&partition: &u32| {
+            let element = answer.find_partition(&self.name, signed(partition));
+            let element =
+                element.ok_or_else(|| self.unavailable(what(), "an incomplete answer".to_owned()))?;
+            element.error().map_err(|error| self.error(what(), &error))?;
+            let (low, high) = self.watermarks(partition)?;
+            let offset = match element.offset() {
+                Offset::Offset(offset) => u64::try_from(offset).unwrap_or(high),
+                _ => high,
+            };
+            Ok((partition, offset.clamp(low, high)))
+        };
+        partitions.iter().map(first).collect()
+    }
+
+    /// Lets librdkafka's events through: log lines, errors, requests for a token.
+    fn serve(&self) {
+        for _ in 0..SERVED_EVENTS {
+            let _ = self.lookup.poll(Duration::ZERO);
+        }
+    }
+
+    fn no_topic(&self) -> KafkaError {
+        KafkaError::NoTopic { topic: self.name.clone(), brokers: self.lookup.context().brokers().to_owned() }
+    }
+
+    fn unavailable(&self, what: String, reason: String) -> KafkaError {
+        KafkaError::Unavailable { what, brokers: self.lookup.context().brokers().to_owned(), reason }
+    }
+
+    /// What a failed look-up means. What librdkafka reported meanwhile says more than that it took too long.
+    fn error(&self, what: String, error: &LibraryError) -> KafkaError {
+        self.serve();
+        let context = self.lookup.context();
+        let code = error.rdkafka_error_code();
+        if matches!(
+            code,
+            Some(
+                RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownPartition
+                    | RDKafkaErrorCode::InvalidTopic
+            )
+        ) {
+            return self.no_topic();
+        }
+        let brokers = context.brokers().to_owned();
+        if code.is_some_and(is_refusal) {
+            return KafkaError::Refused { what, brokers, reason: error.to_string() };
+        }
+        match context.trouble() {
+            Some(trouble) if trouble.is_refusal() => {
+                KafkaError::Refused { what, brokers, reason: trouble.reason }
+            }
+            Some(trouble) => KafkaError::Unavailable { what, brokers, reason: trouble.reason },
+            None => {
+                let reason = format!("{error}, within {} s", LOOKUP_TIMEOUT.as_secs());
+                KafkaError::Unavailable { what, brokers, reason }
+            }
+        }
+    }
+}
+
+/// A partition's number as librdkafka writes it. Numbers come from it, so none is beyond.
+pub(super) fn signed(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+impl std::fmt::Debug for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Topic").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::kafka::Class;
+    use crate::kafka::testing::Broker;
+
+    #[test]
+    fn partitions_and_watermarks_are_the_brokers() {
+        let broker = Broker::new();
+        broker.create("events", 3);
+        broker.produce("events", 1, &["a", "b"]);
+        let topic = Topic::open(&broker.client(), "events").unwrap();
+        assert_eq!(topic.partitions().unwrap(), [0, 1, 2]);
+        assert_eq!(topic.watermarks(0).unwrap(), (0, 0));
+        assert_eq!(topic.watermarks(1).unwrap(), (0, 2));
+    }
+
+    #[test]
+    fn starts_and_ends_are_found_in_every_way() {
+        let broker = Broker::new();
+        broker.create("events", 2);
+        broker.produce_at("events", 0, &[(Some("a"), 1_000), (Some("b"), 2_000), (Some("c"), 3_000)]);
+        broker.produce_at("events", 1, &[(Some("d"), 9_000)]);
+        let topic = Topic::open(&broker.client(), "events").unwrap();
+        let starts = |start| topic.starts(&start, &[0, 1]).unwrap();
+        let ends = |end| topic.ends(&end, &[0, 1]).unwrap();
+        assert_eq!(starts(Start::Earliest), [(0, 0), (1, 0)]);
+        assert_eq!(starts(Start::Latest), [(0, 3), (1, 1)]);
+        assert_eq!(ends(End::Latest), [(0, 3), (1, 1)]);
+        assert_eq!(starts(Start::Offsets(BTreeMap::from([(0, 2)]))), [(0, 2), (1, 0)]);
+        assert_eq!(ends(End::Offsets(BTreeMap::from([(0, 2)]))), [(0, 2), (1, 1)]);
+    }
+
+    #[test]
+    fn an_offset_that_is_not_there_is_refused_with_what_is() {
+        let broker = Broker::new();
+        broker.create("events", 1);
+        broker.produce("events", 0, &["a", "b"]);
+        let topic = Topic::open(&broker.client(), "events").unwrap();
+        let error = topic.starts(&Start::Offsets(BTreeMap::from([(0, 3)])), &[0]).unwrap_err();
+        let expected =
+            KafkaError::OutOfRange { topic: "events".to_owned(), partition: 0, offset: 3, low: 0, high: 2 };
+        assert_eq!(error, expected);
+        let error = topic.ends(&End::Offsets(BTreeMap::from([(7, 1)])), &[0]).unwrap_err();
+        assert_eq!(error.to_string(), "topic `events` has no partition 7; it has 1, counted from 0");
+    }
+
+    #[test]
+    fn a_topic_that_is_not_there_is_a_definite_error() {
+        let broker = Broker::new();
+        let topic = Topic::open(&broker.client(), "nothing").unwrap();
+        broker.forget("nothing");
+        let error = topic.partitions().unwrap_err();
+        assert!(matches!(error, KafkaError::NoTopic { .. }), "{error}");
+        assert_eq!(error.class(), Class::Definite);
+    }
+}

@@ -5,23 +5,24 @@
 //! `hmac-sha256`; hence a cryptographic hash. Every struct is taken apart field by field: a new field doesn't
 //! compile until it is decided whether it counts.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use crate::job::{
-    Field, FieldMap, Geo, Job, JobConfig, KeyHash, KeyRules, Limits, Routes, Source, SourceKind, TableSource,
-    Tables, Windows,
+    End, Field, FieldMap, Geo, Job, JobConfig, KafkaClient, KafkaSource, KeyHash, KeyRules, Limits, Routes,
+    Source, SourceKind, Start, TableSource, Tables, Windows,
 };
 
 /// Changes with the encoding below.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 impl JobConfig {
     /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`,
-    /// `job.workers`, `limits.block_bytes`) doesn't count. Paths do, resolved as they are; what the files
-    /// hold doesn't.
+    /// `job.workers`, `limits.block_bytes`, settings of librdkafka) doesn't count, nor where results go. Paths,
+    /// brokers and topics do, as they are written; what they hold doesn't.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let Self { job, sources, tables, geo, routes, windows, limits, sinks: _, http: _, log: _ } = self;
@@ -83,12 +84,53 @@ impl Encoder {
                 self.text(pattern);
             }
             SourceKind::Stdin => self.text("stdin"),
-            SourceKind::Kafka(_) => self.text("kafka"),
+            SourceKind::Kafka(kafka) => {
+                self.text("kafka");
+                self.topic_source(kafka);
+            }
         }
         self.text(format.name());
         self.fields(fields);
         self.keys(keys);
         self.text(dedupe.name());
+    }
+
+    fn topic_source(&mut self, source: &KafkaSource) {
+        let KafkaSource { client, topic, start, end, on_gap } = source;
+        self.client(client);
+        self.text(topic);
+        match start {
+            Start::Earliest => self.text("earliest"),
+            Start::Latest => self.text("latest"),
+            Start::Time(time) => self.time(*time),
+            Start::Offsets(offsets) => self.offsets(offsets),
+        }
+        match end {
+            End::Latest => self.text("latest"),
+            End::Time(time) => self.time(*time),
+            End::Offsets(offsets) => self.offsets(offsets),
+        }
+        self.text(on_gap.name());
+    }
+
+    /// Its settings say how records travel, not which.
+    fn client(&mut self, client: &KafkaClient) {
+        let KafkaClient { brokers, settings: _ } = client;
+        self.text(brokers);
+    }
+
+    fn time(&mut self, time: u64) {
+        self.text("time");
+        self.number(time);
+    }
+
+    fn offsets(&mut self, offsets: &BTreeMap<u32, u64>) {
+        self.text("offsets");
+        self.number(offsets.len() as u64);
+        for (partition, offset) in offsets {
+            self.number((*partition).into());
+            self.number(*offset);
+        }
     }
 
     fn fields(&mut self, fields: &FieldMap) {
@@ -155,10 +197,16 @@ impl Encoder {
         for table in [keys, subscriptions, plans] {
             self.list(table, |encoder, table| match table {
                 TableSource::File { path, format } => {
+                    encoder.text("file");
                     encoder.path(path);
                     encoder.text(format.name());
                 }
-                TableSource::Kafka { .. } => encoder.text("kafka"),
+                TableSource::Kafka { client, topic, format } => {
+                    encoder.text("kafka");
+                    encoder.client(client);
+                    encoder.text(topic);
+                    encoder.text(format.name());
+                }
             });
         }
     }
@@ -171,16 +219,13 @@ impl Encoder {
     }
 
     fn windows(&mut self, windows: Windows) {
-        let Windows {
-            out_of_orderness_ms,
-            allowed_lateness_ms,
-            dedupe_horizon_ms,
-            idle_ticks: _,
-            skew_ms: _,
-        } = windows;
+        let Windows { out_of_orderness_ms, allowed_lateness_ms, dedupe_horizon_ms, idle_ticks, skew_ms } =
+            windows;
         self.number(out_of_orderness_ms);
         self.number(allowed_lateness_ms);
         self.number(dedupe_horizon_ms);
+        self.number(idle_ticks.into());
+        self.number(skew_ms);
     }
 
     fn limits(&mut self, limits: Limits) {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -47,6 +47,12 @@ pub struct Job {
     pub workers: NonZeroUsize,
     /// How often a live job looks whether table files and geo databases changed, in milliseconds.
     pub reload_ms: u64,
+}
+
+impl Default for Job {
+    fn default() -> Self {
+        Self { name: "keytide".to_owned(), tick_ms: 1_000, workers: NonZeroUsize::MIN, reload_ms: 10_000 }
+    }
 }
 
 /// One `[[source]]` of access events.
@@ -95,20 +101,43 @@ pub struct KafkaSource {
     pub on_gap: OnGap,
 }
 
+impl KafkaSource {
+    /// All that is kept of `topic`, stopping at a gap.
+    #[must_use]
+    pub fn new(client: KafkaClient, topic: impl Into<String>) -> Self {
+        Self {
+            client,
+            topic: topic.into(),
+            start: Start::default(),
+            end: End::default(),
+            on_gap: OnGap::default(),
+        }
+    }
+}
+
 /// How Kafka brokers are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaClient {
-    /// `host:port`, separated by commas.
+    /// `host:port`, separated by commas without blanks.
     pub brokers: String,
     /// Further settings of librdkafka, validated: none that the job's guarantees rest on. Values may be
     /// secrets (`env:`, `file:`).
     pub settings: BTreeMap<String, Secret>,
 }
 
-/// Where reading a topic starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl KafkaClient {
+    /// Without further settings.
+    #[must_use]
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self { brokers: brokers.into(), settings: BTreeMap::new() }
+    }
+}
+
+/// Where reading a topic starts. Displayed as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Start {
     /// The earliest record that is kept.
+    #[default]
     Earliest,
     /// Behind the last record.
     Latest,
@@ -118,10 +147,11 @@ pub enum Start {
     Offsets(BTreeMap<u32, u64>),
 }
 
-/// Where a bounded run over a topic ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a bounded run over a topic ends. Displayed as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum End {
     /// Behind the last record there is when the run starts.
+    #[default]
     Latest,
     /// Before the first record whose Kafka timestamp is at or after this time, in ms since the epoch.
     Time(u64),
@@ -485,6 +515,32 @@ pub struct KafkaSink {
     pub buffer_bytes: usize,
 }
 
+/// The views of a job. Each is a topic of `[sink.kafka]` and a file of `[sink.files]`.
+pub const VIEWS: [&str; 8] =
+    ["usage", "usage_by_route", "latency", "geo", "callers", "subscription_usage", "late", "dead_letters"];
+
+impl KafkaSink {
+    /// Everything but the brokers as it is by default.
+    #[must_use]
+    pub fn new(client: KafkaClient) -> Self {
+        Self {
+            client,
+            prefix: "keytide".to_owned(),
+            delivery: Delivery::default(),
+            partitions: 6,
+            replication: None,
+            create_topics: true,
+            buffer_bytes: 64 << 20,
+        }
+    }
+
+    /// The topic of one of [`VIEWS`].
+    #[must_use]
+    pub fn topic(&self, view: &str) -> String {
+        format!("{}.{view}.v1", self.prefix)
+    }
+}
+
 /// What a restart may do to records of a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Delivery {
@@ -506,6 +562,14 @@ pub struct FileSink {
     pub keep: u32,
 }
 
+impl FileSink {
+    /// Everything but the folder as it is by default.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), rotate_bytes: 64 << 20, rotate_after_ms: 3_600_000, keep: 0 }
+    }
+}
+
 /// `[http]`: metrics and health.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
@@ -513,6 +577,12 @@ pub struct Http {
     pub listen: SocketAddr,
     /// What a client must show as `Authorization: Bearer`; always there unless `listen` is loopback.
     pub token: Option<Secret>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)), token: None }
+    }
 }
 
 /// `[log]`: what a live job tells on standard error.

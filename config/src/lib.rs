@@ -18,6 +18,7 @@
 
 mod fingerprint;
 mod job;
+mod kafka;
 mod load;
 mod near;
 mod overrides;
@@ -32,4 +33,4 @@ mod validate;
 pub use job::*;
 pub use load::{Loaded, environment};
 pub use problem::{ConfigError, Problem};
-pub use scalar::duration_text;
+pub use scalar::{duration_text, size_text};

@@ -2,6 +2,9 @@
 //!
 //! `KEYTIDE_JOB__WORKERS=4` sets `job.workers`: segments are joined by `__`, in upper case. A source is called
 //! by its name, with `_` for `-`: `KEYTIDE_SOURCE__GATEWAY__PATH` sets the path of the source named `gateway`.
+//! Settings below `librdkafka` have dots where a variable has `_`:
+//! `KEYTIDE_SOURCE__GATEWAY__LIBRDKAFKA__SASL_PASSWORD` sets `sasl.password`, so the few of them whose names have
+//! a `_` can't be set by a variable.
 //! A value is read as TOML where it is TOML, else it is a string. Variables without `__` (such as those that
 //! Kubernetes sets for a service called keytide) are none of ours.
 //!
@@ -52,6 +55,9 @@ fn set(
     let lower = path.to_ascii_lowercase();
     let mut segments: Vec<&str> = lower.split(SEPARATOR).collect();
     let key = segments.pop().expect("a split yields at least one segment");
+
+    let dotted = segments.last().filter(|section| **section == "librdkafka").map(|_| key.replace('_', "."));
+    let key = dotted.as_deref().unwrap_or(key);
 
     let mut table = root;
     let mut segments = segments.into_iter();

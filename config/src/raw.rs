@@ -3,16 +3,21 @@
 //! Reading takes each known key out of a section and reports what is left as unknown, so the structs below
 //! are the whole list of keys. Ranges, relations and defaults are the matter of `validate.rs`.
 
+use std::net::SocketAddr;
+
 use ipnet::IpNet;
 
-use crate::job::{Dedupe, Format, KeyFrom, MissingKey, Pointer, TableFormat, Unit};
+use crate::job::{
+    Dedupe, Delivery, End, Format, KeyFrom, LogFormat, LogLevel, MissingKey, OnGap, Pointer, Start, Unit,
+};
 use crate::near::nearest;
 use crate::overrides::name_of;
 use crate::problem::{Place, Problems};
 use crate::scalar::{
-    Count, HashKind, InputKind, Millis, Name, PathText, Scalar, SecretRef, Size, TableKind, Template,
+    Brokers, Count, Flag, HashKind, InputKind, Millis, Name, PathText, Prefix, RowFormat, Scalar, SecretRef,
+    Setting, Size, TableKind, Template, TopicName,
 };
-use crate::tree::{Node, Table, Value, shortened};
+use crate::tree::{Node, Table, Value, quoted, shortened};
 
 /// What a key holds.
 pub(crate) trait Raw: Sized {
@@ -39,14 +44,17 @@ impl<T: Scalar> Raw for T {
 
     fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
         T::parse(&node.value)
-            .map_err(|refusal| problems.add(place, refusal.message(&shown::<T>(&node.value), &T::allowed())))
+            .map_err(|refusal| {
+                let hidden = T::HIDDEN || refusal.hidden;
+                let found = if hidden { NOT_SHOWN.to_owned() } else { node.value.shown() };
+                problems.add(place, refusal.message(&found, &T::allowed()));
+            })
             .ok()
     }
 }
 
-fn shown<T: Scalar>(value: &Value) -> String {
-    if T::HIDDEN { "a value that is not shown".to_owned() } else { value.shown() }
-}
+/// Stands for what may be a secret.
+const NOT_SHOWN: &str = "a value that is not shown";
 
 /// A key of a section.
 pub(crate) enum Entry<T> {
@@ -228,8 +236,11 @@ section! {
         routes: RawRoutes,
         windows: RawWindows,
         limits: RawLimits,
+        sink: RawSinks,
+        http: RawHttp,
+        log: RawLog,
     }
-    later ["alerts", "cluster", "detection", "http", "sink", "state"];
+    later ["alerts", "cluster", "detection", "state"];
 }
 
 section! {
@@ -238,6 +249,7 @@ section! {
         name: Name,
         tick: Millis,
         workers: Count,
+        reload: Millis,
     }
 }
 
@@ -257,12 +269,45 @@ section! {
         name: Name,
         kind: InputKind,
         path: PathText,
+        brokers: Brokers,
+        topic: TopicName,
+        start: Start,
+        end: End,
+        on_gap: OnGap,
+        librdkafka: Settings,
         format: Format,
         dedupe: Dedupe,
         fields: RawFields,
         keys: RawKeys,
     }
-    later ["brokers", "librdkafka", "topic"];
+}
+
+/// `[source.librdkafka]`, `[tables.*.librdkafka]`, `[sink.kafka.librdkafka]`: any names, judged by `kafka.rs`.
+pub(crate) struct Settings(pub(crate) Vec<(String, Spot<Setting>)>);
+
+impl Raw for Settings {
+    const SECTION: bool = true;
+
+    fn expected() -> String {
+        "a section".to_owned()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        // What stands in place of the section may be meant for one of its settings.
+        if !matches!(node.value, Value::Table(_)) {
+            problems.add(place, format!("found {NOT_SHOWN}, allowed: {}", Self::expected()));
+            return None;
+        }
+        let section = Section::open(node, place, problems)?;
+        let mut settings = Vec::new();
+        for (name, node) in section.table.into_entries() {
+            let place = Place { path: join(&section.place.path, &quoted(&name)), at: node.at.clone() };
+            if let Some(value) = Setting::read(node, &place, problems) {
+                settings.push((name, Spot { value, place, shown: NOT_SHOWN.to_owned() }));
+            }
+        }
+        Some(Self(settings))
+    }
 }
 
 section! {
@@ -334,9 +379,11 @@ section! {
     RawTable {
         kind: TableKind,
         path: PathText,
-        format: TableFormat,
+        brokers: Brokers,
+        topic: TopicName,
+        librdkafka: Settings,
+        format: RowFormat,
     }
-    later ["brokers", "librdkafka", "topic"];
 }
 
 section! {
@@ -362,6 +409,8 @@ section! {
         out_of_orderness: Millis,
         allowed_lateness: Millis,
         dedupe_horizon: Millis,
+        idle_ticks: Count,
+        skew: Millis,
     }
 }
 
@@ -375,5 +424,53 @@ section! {
         text_bytes: Size,
         block_bytes: Size,
         tick_records: Count,
+    }
+}
+
+section! {
+    /// `[sink]`.
+    RawSinks {
+        kafka: RawKafkaSink,
+        files: RawFileSink,
+    }
+}
+
+section! {
+    /// `[sink.kafka]`.
+    RawKafkaSink {
+        brokers: Brokers,
+        prefix: Prefix,
+        delivery: Delivery,
+        partitions: Count,
+        replication: Count,
+        create_topics: Flag,
+        buffer: Size,
+        librdkafka: Settings,
+    }
+}
+
+section! {
+    /// `[sink.files]`.
+    RawFileSink {
+        dir: PathText,
+        rotate_bytes: Size,
+        rotate_after: Millis,
+        keep: Count,
+    }
+}
+
+section! {
+    /// `[http]`.
+    RawHttp {
+        listen: SocketAddr,
+        token: SecretRef,
+    }
+}
+
+section! {
+    /// `[log]`.
+    RawLog {
+        format: LogFormat,
+        level: LogLevel,
     }
 }

@@ -2,14 +2,19 @@
 //!
 //! Everything is exact: durations and sizes are integers with a unit, and what doesn't fit is refused.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
+use jiff::Timestamp;
 
-use crate::job::{Dedupe, Format, KeyFrom, MissingKey, Pointer, TableFormat, Unit};
+use crate::job::{
+    Dedupe, Delivery, End, Format, KeyFrom, LogFormat, LogLevel, MissingKey, OnGap, Pointer, Start,
+    TableFormat, TopicFormat, Unit,
+};
 use crate::near::nearest;
-use crate::tree::Value;
+use crate::tree::{Value, quoted};
 
 /// Bytes of a JSON pointer.
 const MAX_POINTER_BYTES: usize = 1_024;
@@ -17,6 +22,14 @@ const MAX_POINTER_BYTES: usize = 1_024;
 const MAX_ARGUMENT_BYTES: usize = 256;
 /// Characters of a source's or a job's name.
 const MAX_NAME_BYTES: usize = 64;
+/// Characters of a topic's name; Kafka's own limit.
+const MAX_TOPIC_BYTES: usize = 249;
+/// Characters of a sink's prefix: leaves room for `.<view>.v1` with views of up to 45 characters.
+const MAX_PREFIX_BYTES: usize = 200;
+/// Brokers of one list.
+const MAX_BROKERS: usize = 64;
+/// Partitions are numbered below this.
+const MAX_PARTITIONS: u32 = 1 << 20;
 
 /// A value that is written in one place of the file.
 pub(crate) trait Scalar: Sized {
@@ -36,6 +49,8 @@ pub(crate) struct Refusal {
     pub(crate) later: bool,
     /// What was probably meant.
     pub(crate) hint: Option<String>,
+    /// What was found may hold a secret, although others of its kind don't.
+    pub(crate) hidden: bool,
 }
 
 impl Refusal {
@@ -68,6 +83,8 @@ pub(crate) trait Choice: Copy + 'static {
     const ALL: &'static [Self];
     /// Names that the documentation knows and this version doesn't.
     const LATER: &'static [&'static str] = &[];
+    /// Why it doesn't.
+    const WHY: Option<&'static str> = None;
     const HIDDEN: bool = false;
 
     fn name(self) -> &'static str;
@@ -88,9 +105,11 @@ impl<T: Choice> Scalar for T {
     fn parse(value: &Value) -> Result<Self, Refusal> {
         let text = text(value)?;
         let known = T::ALL.iter().copied();
-        known.clone().find(|choice| choice.name() == text).ok_or_else(|| Refusal {
-            later: T::LATER.contains(&text),
-            hint: did_you_mean(nearest(text, known.map(Self::name))),
+        known.clone().find(|choice| choice.name() == text).ok_or_else(|| {
+            let later = T::LATER.contains(&text);
+            let why = T::WHY.filter(|_| later).map(str::to_owned);
+            let hint = why.or_else(|| did_you_mean(nearest(text, known.map(Self::name))));
+            Refusal { later, hint, ..Refusal::default() }
         })
     }
 }
@@ -101,7 +120,7 @@ fn did_you_mean(name: Option<&str>) -> Option<String> {
 
 /// Gives an enumeration the names its values have in the file: one list for parsing, messages and output.
 macro_rules! choice {
-    ($type:ident { $($variant:ident = $name:literal),+ $(,)? } $(later $later:expr;)? $(hidden $hidden:literal;)?) => {
+    ($type:ident { $($variant:ident = $name:literal),+ $(,)? } $(later $later:expr;)? $(why $why:literal;)? $(hidden $hidden:literal;)?) => {
         impl $type {
             /// Its name in the configuration file.
             #[must_use]
@@ -116,6 +135,7 @@ macro_rules! choice {
         impl Choice for $type {
             const ALL: &'static [Self] = &[$(Self::$variant),+];
             $(const LATER: &'static [&'static str] = &$later;)?
+            $(const WHY: Option<&'static str> = Some($why);)?
             $(const HIDDEN: bool = $hidden;)?
 
             fn name(self) -> &'static str {
@@ -130,12 +150,37 @@ macro_rules! choice {
 pub(crate) enum InputKind {
     File,
     Stdin,
+    Kafka,
 }
 
 /// `kind` of a `[tables.*]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TableKind {
     File,
+    Kafka,
+}
+
+/// `format` of a `[tables.*]`; which of them are allowed depends on its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowFormat {
+    File(TableFormat),
+    Topic(TopicFormat),
+}
+
+impl Choice for RowFormat {
+    const ALL: &'static [Self] = &[
+        Self::File(TableFormat::Csv),
+        Self::File(TableFormat::Jsonl),
+        Self::Topic(TopicFormat::JsonUpsert),
+        Self::Topic(TopicFormat::Debezium),
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::File(format) => format.name(),
+            Self::Topic(format) => format.name(),
+        }
+    }
 }
 
 /// `hash` of `[keys]`.
@@ -147,11 +192,17 @@ pub(crate) enum HashKind {
     None,
 }
 
-choice!(InputKind { File = "file", Stdin = "stdin" } later ["kafka"];);
-choice!(TableKind { File = "file" } later ["kafka"];);
+choice!(InputKind { File = "file", Stdin = "stdin", Kafka = "kafka" });
+choice!(TableKind { File = "file", Kafka = "kafka" });
 choice!(Format { Json = "json", Apisix = "apisix", Kong = "kong", Combined = "combined" }
     later ["envoy", "nginx", "aws-apigateway", "cloudwatch", "cloudevents", "otel"];);
-choice!(TableFormat { Csv = "csv", Jsonl = "jsonl" } later ["json-upsert", "debezium"];);
+choice!(TableFormat { Csv = "csv", Jsonl = "jsonl" });
+choice!(TopicFormat { JsonUpsert = "json-upsert", Debezium = "debezium" });
+choice!(OnGap { Stop = "stop", Skip = "skip" });
+choice!(Delivery { AtLeastOnce = "at_least_once" } later ["exactly_once"];
+    why "results aren't committed in transactions yet, so that a restart may send some again";);
+choice!(LogFormat { Pretty = "pretty", Json = "json" });
+choice!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug" });
 choice!(Dedupe { RequestId = "request_id", Content = "content" });
 choice!(MissingKey { Anonymous = "anonymous", DeadLetter = "dead_letter" });
 choice!(Unit { Seconds = "s", Millis = "ms", Micros = "us", Nanos = "ns", Rfc3339 = "rfc3339", Clf = "clf" });
@@ -229,8 +280,9 @@ impl Scalar for Size {
     }
 }
 
-/// A size as it would be written, in its largest whole unit.
-pub(crate) fn size_text(bytes: u64) -> String {
+/// A size in bytes as it would be written, in its largest whole unit: `131072` is `128KiB`.
+#[must_use]
+pub fn size_text(bytes: u64) -> String {
     unscaled(bytes, &SIZES).unwrap_or_else(|| bytes.to_string())
 }
 
@@ -418,6 +470,268 @@ fn canonical(net: IpNet) -> IpNet {
     let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
     let v4 = mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok());
     v4.map_or(net, IpNet::V4)
+}
+
+/// Yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flag(pub(crate) bool);
+
+impl Scalar for Flag {
+    fn allowed() -> String {
+        "true, false".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        match value {
+            Value::Boolean(flag) => Ok(Self(*flag)),
+            _ => Err(Refusal::default()),
+        }
+    }
+}
+
+impl Scalar for SocketAddr {
+    fn allowed() -> String {
+        "an address with a port, such as \"127.0.0.1:9464\"".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        refuse(text(value)?.parse().ok())
+    }
+}
+
+/// Where a cluster is found: `host:port`, separated by commas; kept without blanks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Brokers(pub(crate) String);
+
+impl Brokers {
+    /// The same for every order of the list.
+    pub(crate) fn sorted(&self) -> Vec<&str> {
+        let mut brokers: Vec<&str> = self.0.split(',').collect();
+        brokers.sort_unstable();
+        brokers
+    }
+}
+
+impl Scalar for Brokers {
+    fn allowed() -> String {
+        format!("1 to {MAX_BROKERS} of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        let brokers: Vec<&str> = text.split(',').map(str::trim).collect();
+        if (1..=MAX_BROKERS).contains(&brokers.len()) && brokers.iter().all(|broker| is_broker(broker)) {
+            return Ok(Self(brokers.join(",")));
+        }
+        let hint = match (text.contains('@'), text.contains("://")) {
+            (true, _) => Some("users and passwords stand in `librdkafka`: sasl.username, sasl.password"),
+            (false, true) => Some("the protocol stands in `librdkafka`: security.protocol"),
+            (false, false) => None,
+        };
+        Err(Refusal { hint: hint.map(str::to_owned), hidden: text.contains('@'), ..Refusal::default() })
+    }
+}
+
+/// `host:port`, or `[address]:port` where the address is of IPv6.
+fn is_broker(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            (1..=253).contains(&host.len())
+                && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        }
+    };
+    let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    is_host && is_port
+}
+
+/// The name of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicName(pub(crate) String);
+
+fn is_topic(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && !matches!(text, "." | "..")
+}
+
+impl Scalar for TopicName {
+    fn allowed() -> String {
+        format!("1 to {MAX_TOPIC_BYTES} of A-Z, a-z, 0-9, ., _ and -")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        refuse(is_topic(text, MAX_TOPIC_BYTES).then(|| Self(text.to_owned())))
+    }
+}
+
+/// What the names of a sink's topics begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Prefix(pub(crate) String);
+
+impl Scalar for Prefix {
+    fn allowed() -> String {
+        format!("1 to {MAX_PREFIX_BYTES} of A-Z, a-z, 0-9, ., _ and -")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        refuse(is_topic(text, MAX_PREFIX_BYTES).then(|| Self(text.to_owned())))
+    }
+}
+
+impl Scalar for Start {
+    fn allowed() -> String {
+        format!("\"earliest\", \"latest\", {POINTS}")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        match value {
+            Value::Text(text) if text == "earliest" => Ok(Self::Earliest),
+            Value::Text(text) if text == "latest" => Ok(Self::Latest),
+            _ => Ok(match point(value, &["earliest", "latest"])? {
+                Point::Time(time) => Self::Time(time),
+                Point::Offsets(offsets) => Self::Offsets(offsets),
+            }),
+        }
+    }
+}
+
+impl Scalar for End {
+    fn allowed() -> String {
+        format!("\"latest\", {POINTS}")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        match value {
+            Value::Text(text) if text == "latest" => Ok(Self::Latest),
+            _ => Ok(match point(value, &["latest"])? {
+                Point::Time(time) => Self::Time(time),
+                Point::Offsets(offsets) => Self::Offsets(offsets),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Earliest => f.write_str("earliest"),
+            Self::Latest => f.write_str("latest"),
+            Self::Time(time) => f.write_str(&time_text(*time)),
+            Self::Offsets(offsets) => f.write_str(&offsets_text(offsets)),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Time(time) => f.write_str(&time_text(*time)),
+            Self::Offsets(offsets) => f.write_str(&offsets_text(offsets)),
+        }
+    }
+}
+
+/// A point in a topic that is neither of its ends.
+enum Point {
+    Time(u64),
+    Offsets(BTreeMap<u32, u64>),
+}
+
+/// How they are written.
+const POINTS: &str =
+    "a time with its offset such as \"2026-01-31T12:00:00Z\", or offsets by partition such as { 0 = 100 }";
+
+fn point(value: &Value, words: &[&str]) -> Result<Point, Refusal> {
+    match value {
+        Value::Text(text) => refuse(time(text).map(Point::Time)).map_err(|refusal| Refusal {
+            hint: did_you_mean(nearest(text, words.iter().copied())),
+            ..refusal
+        }),
+        Value::Time(text) => refuse(time(text).map(Point::Time)),
+        Value::Table(table) => {
+            let mut offsets = BTreeMap::new();
+            for (name, node) in table.entries() {
+                let Some(partition) = partition(name) else {
+                    let hint = format!("{} is no number of a partition", quoted(name));
+                    return Err(Refusal { hint: Some(hint), ..Refusal::default() });
+                };
+                let offset = match &node.value {
+                    Value::Integer(offset) => u64::try_from(*offset).ok(),
+                    _ => None,
+                };
+                let Some(offset) = offset else {
+                    let hint = format!("the offset of partition {partition} is no whole number");
+                    return Err(Refusal { hint: Some(hint), ..Refusal::default() });
+                };
+                offsets.insert(partition, offset);
+            }
+            refuse((!offsets.is_empty()).then_some(Point::Offsets(offsets)))
+        }
+        _ => Err(Refusal::default()),
+    }
+}
+
+/// Digits without leading zeros, so that no partition has two names.
+fn partition(text: &str) -> Option<u32> {
+    let number: u32 = text.parse().ok()?;
+    (number < MAX_PARTITIONS && number.to_string() == text).then_some(number)
+}
+
+/// An RFC 3339 time in milliseconds since the epoch. What is finer is rounded up: the first whole
+/// millisecond that isn't before it.
+fn time(text: &str) -> Option<u64> {
+    let plain = |b: u8| b.is_ascii_digit() || b"-:.+TtZz ".contains(&b);
+    let time: Timestamp = text.bytes().all(plain).then(|| text.parse().ok())??;
+    let millis = time.as_nanosecond().checked_add(999_999)?.div_euclid(1_000_000);
+    u64::try_from(millis).ok()
+}
+
+fn time_text(millis: u64) -> String {
+    let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    time.map_or_else(|| format!("{millis} ms after the epoch"), |time| time.to_string())
+}
+
+fn offsets_text(offsets: &BTreeMap<u32, u64>) -> String {
+    let pairs = offsets.iter().map(|(partition, offset)| format!("{partition} = {offset}"));
+    format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+}
+
+/// A value of a client's setting.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Setting {
+    /// The value itself.
+    Written(String),
+    /// Where it is to be read from.
+    Reference(SecretRef),
+}
+
+impl Scalar for Setting {
+    const HIDDEN: bool = true;
+
+    fn allowed() -> String {
+        "text, a whole number, true, false, \"env:NAME\" or \"file:PATH\"".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        match value {
+            Value::Text(text) if text.starts_with("env:") || text.starts_with("file:") => {
+                SecretRef::parse(value).map(Self::Reference)
+            }
+            Value::Text(text) => refuse((!text.contains('\0')).then(|| Self::Written(text.clone()))),
+            Value::Integer(integer) => Ok(Self::Written(integer.to_string())),
+            Value::Boolean(boolean) => Ok(Self::Written(boolean.to_string())),
+            Value::Table(_) => Err(Refusal {
+                hint: Some("a name with dots is written in quotes".to_owned()),
+                ..Refusal::default()
+            }),
+            Value::Number(_) | Value::Time(_) | Value::List(_) => Err(Refusal::default()),
+        }
+    }
 }
 
 /// A route template.

@@ -18,6 +18,9 @@ const SMALL: &str =
 /// One whose fields can be replaced.
 const JSON: &str = "[[source]]\nname = \"a\"\nkind = \"file\"\npath = \"a\"\nformat = \"json\"\n[source.fields]\ntime = { at = \"/t\", unit = \"ms\" }\nkey = \"/k\"\n";
 
+/// One that reads a topic.
+const KAFKA: &str = "[[source]]\nname = \"gateway\"\nkind = \"kafka\"\nbrokers = \"kafka:9092\"\ntopic = \"events\"\nformat = \"apisix\"\n";
+
 fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
     let owned: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     owned.into_iter()
@@ -62,6 +65,13 @@ fn everything(with_alternatives: bool) -> String {
     text.lines().map(uncomment).collect::<Vec<_>>().join("\n")
 }
 
+/// The secrets that the commented-out keys refer to.
+const ALTERNATIVES: &[(&str, &str)] = &[
+    ("KEYTIDE_KEY_SECRET", "0123456789abcdef"),
+    ("KEYTIDE_SASL_PASSWORD", "a password"),
+    ("KEYTIDE_HTTP_TOKEN", "0123456789abcdef"),
+];
+
 #[test]
 fn defaults_are_those_of_the_contract() {
     let job = job(SMALL);
@@ -76,6 +86,9 @@ fn defaults_are_those_of_the_contract() {
     assert!(matches!(source.keys.hash, KeyHash::Sha256));
     assert_eq!(source.keys.missing, MissingKey::Anonymous);
     assert!(job.tables.keys.is_none() && job.geo.country.is_none() && job.routes.templates.is_empty());
+    assert_eq!(format!("{:?}", job.job), format!("{:?}", Job::default()));
+    assert!(job.sinks.kafka.is_none() && job.sinks.files.is_none() && job.http.is_none());
+    assert_eq!(job.log, Log { format: LogFormat::Pretty, level: LogLevel::Info });
 }
 
 #[test]
@@ -118,6 +131,26 @@ fn everything_is_read_and_states_the_defaults() {
         })
     );
     assert_eq!(job.geo.asn.as_deref(), Some(Path::new("/etc/keytide/geo/asn.mmdb")));
+    let brokers = "kafka-1:9092,kafka-2:9092";
+    let plain = client(brokers, &[("security.protocol", "plaintext")]);
+    assert_eq!(job.sources[1].kind, SourceKind::Kafka(KafkaSource::new(plain.clone(), "access-events")));
+    assert_eq!(
+        job.tables.subscriptions,
+        Some(TableSource::Kafka {
+            client: plain,
+            topic: "subscriptions".to_owned(),
+            format: TopicFormat::JsonUpsert
+        })
+    );
+    let compressed = client(brokers, &[("compression.type", "lz4")]);
+    assert_eq!(job.sinks.kafka, Some(KafkaSink::new(compressed)));
+    assert_eq!(job.sinks.files, Some(FileSink::new("/etc/keytide/out")));
+    assert_eq!((job.http, job.log), (Some(Http::default()), Log::default()));
+}
+
+fn client(brokers: &str, settings: &[(&str, &str)]) -> KafkaClient {
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value)));
+    KafkaClient { settings: settings.collect(), ..KafkaClient::new(brokers) }
 }
 
 #[test]
@@ -144,12 +177,18 @@ fn everything_shows_every_key() {
     collect(tree::parse(&text, &mut problem::Problems::default()).unwrap(), "", &mut shown);
     let mut keys = Vec::new();
     RawConfig::keys("", &mut keys);
+    // Tables have the same keys; each shows those of one kind.
+    let any_table = |key: &str| match key.strip_prefix("tables.").and_then(|rest| rest.split_once('.')) {
+        Some((_, rest)) => format!("tables.*.{rest}"),
+        None => key.to_owned(),
+    };
+    let shown: BTreeSet<String> = shown.iter().map(|key| any_table(key)).collect();
     // `secret` is shown where its hash is.
-    let missing: Vec<_> = keys.iter().filter(|key| !shown.contains(*key) && *key != "keys.secret").collect();
+    let missing: Vec<_> =
+        keys.iter().filter(|key| !shown.contains(&any_table(key)) && *key != "keys.secret").collect();
     assert!(missing.is_empty(), "config/examples/everything.toml doesn't show {missing:?}");
 
-    let secret = [("KEYTIDE_KEY_SECRET", "0123456789abcdef")];
-    let loaded = parse_with(&text, &secret).unwrap_or_else(|error| panic!("{error}"));
+    let loaded = parse_with(&text, ALTERNATIVES).unwrap_or_else(|error| panic!("{error}"));
     assert!(
         matches!(&loaded.job.sources[0].keys.hash, KeyHash::HmacSha256 { secret } if secret.reveal() == "0123456789abcdef")
     );
@@ -158,7 +197,7 @@ fn everything_shows_every_key() {
 #[test]
 fn every_example_loads_without_a_warning() {
     let examples = examples();
-    for name in ["apisix", "combined", "everything", "json", "kong"] {
+    for name in ["apisix", "combined", "everything", "json", "kafka", "kong"] {
         assert!(examples.iter().any(|path| path.file_stem().unwrap() == name), "{name}");
     }
     for path in examples {
@@ -212,7 +251,7 @@ message_bytes = "65MiB"
 [kyes]
 "#;
     let expected = r#"line 3: job.name: found "Key Tide", allowed: 1 to 64 of a-z, 0-9, _ and -
-line 4: job.wrokers: unknown key, allowed here: name, tick, workers; did you mean workers?
+line 4: job.wrokers: unknown key, allowed here: name, tick, workers, reload; did you mean workers?
 line 5: job.tick: found 5, allowed: a whole number with ms, s, m, h or d, such as "10m"
 line 8: keys.from[0]: found "headers:apikey", allowed: header:NAME, query:NAME, key, field:/POINTER, consumer, credential, user, client_ip; did you mean "header"?
 line 8: keys.from[1]: found 3, allowed: header:NAME, query:NAME, key, field:/POINTER, consumer, credential, user, client_ip
@@ -228,11 +267,11 @@ line 24: source."gateway".path: found 7, allowed: a path, absolute or relative t
 line 25: source."gateway".format: found "jsn", allowed: json, apisix, kong, combined; did you mean "json"?
 line 28: source."gateway".keys.hash: hmac-sha256 needs a `secret` beside it, allowed: "env:NAME" or "file:PATH", never the secret itself
 line 30: tables.keys.path: missing, allowed: a path, absolute or relative to the configuration file
-line 32: tables.keys.format: found "parquet", allowed: csv, jsonl
+line 32: tables.keys.format: found "parquet", allowed: csv, jsonl, json-upsert, debezium
 line 35: windows.allowed_lateness: a dedupe_horizon of 1h is shorter than the allowed_lateness of 2h, so that late events could count twice; allowed: at least as long
 line 38: limits.json_depth: found 0, allowed: 1 to 128
 line 39: limits.message_bytes: found "65MiB", allowed: 1KiB to 64MiB
-line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits; did you mean keys?"#;
+line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, http, log; did you mean keys?"#;
     let found = problems(text);
     for (found, expected) in found.lines().zip(expected.lines()) {
         assert_eq!(found, expected);
@@ -268,7 +307,7 @@ fn each_problem_is_told_where_it_stands() {
         ),
         (
             with("job = 3"),
-            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, format, dedupe, fields, keys",
+            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, brokers, topic, start, end, on_gap, librdkafka, format, dedupe, fields, keys",
         ),
         (
             with("[windows]\nallowed_lateness = \"181m\"\ndedupe_horizon = \"4h\""),
@@ -287,19 +326,16 @@ fn each_problem_is_told_where_it_stands() {
             "line 7: geo.trusted_proxies[1]: found \"office\", allowed: an address or a CIDR, such as \"10.0.0.0/8\"",
         ),
         (with("[geo]\ncity = \"x\""), "line 7: geo.city: isn't available in this version, remove it"),
-        (with("[sink.kafka]\nprefix = \"x\""), "line 6: sink: isn't available in this version, remove it"),
+        (with("[alerts.email]\nfrom = \"x\""), "line 6: alerts: isn't available in this version, remove it"),
+        (with("[state]\nurl = \"x\""), "line 6: state: isn't available in this version, remove it"),
         (with("[tables]\nkeys = \"x\""), "line 7: tables.keys: found \"x\", allowed: a section"),
-        (
-            with("[tables.keys]\nkind = \"kafka\"\npath = \"x\"\nformat = \"csv\""),
-            "line 7: tables.keys.kind: \"kafka\" isn't available in this version, allowed: file",
-        ),
         (
             with("[tables.keys]\nkind = \"file\"\npath = \"\"\nformat = \"csv\""),
             "line 8: tables.keys.path: found \"\", allowed: a path, absolute or relative to the configuration file",
         ),
         (
             with("[tables.keys]\nkind = \"file\"\npath = \"x\"\nformat = \"debezium\""),
-            "line 9: tables.keys.format: \"debezium\" isn't available in this version, allowed: csv, jsonl",
+            "line 9: tables.keys.format: found \"debezium\" with kind = \"file\", allowed: csv, jsonl",
         ),
         (
             with("[source.fields]\ntime = 3"),
@@ -314,12 +350,12 @@ fn each_problem_is_told_where_it_stands() {
             "line 7: source.\"gateway\".fields.latency.unit: found \"clf\", allowed: s, ms, us, ns",
         ),
         (
-            SMALL.replace("file", "kafka"),
-            "line 3: source.\"gateway\".kind: \"kafka\" isn't available in this version, allowed: file, stdin",
+            SMALL.replace("file", "s3"),
+            "line 3: source.\"gateway\".kind: found \"s3\", allowed: file, stdin, kafka",
         ),
         (
             with("topic = \"events\""),
-            "line 6: source.\"gateway\".topic: isn't available in this version, remove it",
+            "line 6: source.\"gateway\".topic: has no meaning here, allowed: only beside kind = \"kafka\"",
         ),
         (
             SMALL.replace("apisix", "envoy"),
@@ -566,7 +602,7 @@ fn files_that_are_no_configuration_are_told() {
     assert_eq!(error("a.toml", b"[job]\nname = \"\xff\""), "a.toml:2: isn't UTF-8 text");
     assert_eq!(
         error("b.toml", b"[job]\nx = 1\n"),
-        "b.toml: source: missing, allowed: at least one [[source]]\nb.toml:2: job.x: unknown key, allowed here: name, tick, workers"
+        "b.toml: source: missing, allowed: at least one [[source]]\nb.toml:2: job.x: unknown key, allowed here: name, tick, workers, reload"
     );
     let mut long = SMALL.as_bytes().to_vec();
     long.resize(1 << 20, b'\n');
@@ -605,6 +641,9 @@ fn variables_override_the_file() {
             ("KEYTIDE_TABLES__KEYS__KIND", "file"),
             ("KEYTIDE_TABLES__KEYS__FORMAT", "csv"),
             ("KEYTIDE_LOG", "debug"),
+            ("KEYTIDE_LOG__LEVEL", "debug"),
+            ("KEYTIDE_HTTP__LISTEN", "[::1]:80"),
+            ("KEYTIDE_SINK__FILES__DIR", "results"),
             ("KEYTIDE_PORT_80_TCP_ADDR", "10.0.0.1"),
             ("OTHER__THING", "x"),
         ],
@@ -619,6 +658,9 @@ fn variables_override_the_file() {
     assert_eq!(source.fields.time.as_ref().and_then(|time| time.unit), Some(Unit::Seconds));
     let path = "/etc/keytide/keys.csv".into();
     assert_eq!(job.tables.keys, Some(TableSource::File { path, format: TableFormat::Csv }));
+    assert_eq!(job.log, Log { level: LogLevel::Debug, ..Log::default() });
+    assert_eq!(job.http, Some(Http { listen: "[::1]:80".parse().unwrap(), token: None }));
+    assert_eq!(job.sinks.files, Some(FileSink::new("/etc/keytide/results")));
 }
 
 #[test]
@@ -640,13 +682,14 @@ fn wrong_variables_are_named() {
         (
             "KEYTIDE_JBO__X",
             "1",
-            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits; did you mean job?",
+            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, http, log; did you mean job?",
         ),
         (
             "KEYTIDE_SINK__KAFKA__PREFIX",
             "x",
-            "KEYTIDE_SINK__KAFKA__PREFIX: sink: isn't available in this version, remove it",
+            "KEYTIDE_SINK__KAFKA__PREFIX: sink.kafka.brokers: missing, allowed: 1 to 64 of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"",
         ),
+        ("KEYTIDE_STATE__URL", "x", "KEYTIDE_STATE__URL: state: isn't available in this version, remove it"),
         (
             "KEYTIDE_SOURCE__GATWAY__PATH",
             "x",
@@ -747,8 +790,40 @@ fn secrets_are_never_shown() {
         format!("[keys]\nhash = \"hmac-sha256\"\nsecret = \"\"\"{CANARY}"),
         format!("[keys]\nhash = \"hmac-sha256\"\nsecret: {CANARY}"),
         format!("[sink.kafka]\npassword = \"{CANARY}\""),
+        format!("[sink.kafka]\nbrokers = \"user:{CANARY}@kafka:9092\""),
+        format!(
+            "[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\n\"sasl.password\" = \"{CANARY}\""
+        ),
+        format!(
+            "[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\nsasl.password = \"{CANARY}\""
+        ),
+        format!(
+            "[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\n\"sasl.pasword\" = \"{CANARY}\""
+        ),
+        format!(
+            "[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\n\"group.id\" = \"{CANARY}\""
+        ),
+        format!(
+            "[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\n\"client.id\" = [\"{CANARY}\"]"
+        ),
+        format!(
+            "[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\n\"client.id\" = \"env:{CANARY}\""
+        ),
+        format!(
+            "[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\n\"sasl.mechanism\" = \"{CANARY}\""
+        ),
+        format!(
+            "[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\n\"security.protocol\" = \"{CANARY}\""
+        ),
+        "[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\n\"sasl.password\" = \"env:HELD\""
+            .to_owned(),
+        format!("[sink.kafka]\nbrokers = \"kafka:9092\"\nlibrdkafka = \"{CANARY}\""),
+        format!("[http]\ntoken = \"{CANARY}\""),
+        "[http]\ntoken = \"env:HELD\"".to_owned(),
     ];
-    let variables: [&[(&str, &str)]; 4] = [
+    let variables: [&[(&str, &str)]; 6] = [
+        &[("HELD", CANARY), ("KEYTIDE_SINK__KAFKA__LIBRDKAFKA__SASL_PASSWORD", CANARY)],
+        &[("HELD", CANARY), ("KEYTIDE_HTTP__TOKEN", CANARY)],
         &[("HELD", CANARY)],
         &[("HELD", CANARY), ("KEYTIDE_KEYS__SECRET", CANARY)],
         &[("HELD", CANARY), ("KEYTIDE_KEYS__SECERT", CANARY)],
@@ -771,8 +846,9 @@ fn secrets_are_never_shown() {
 fn the_fingerprint_tells_results_apart() {
     let text = everything(true);
     let fingerprint = |text: &str, secret: &str| {
-        let loaded =
-            parse_with(text, &[("KEYTIDE_KEY_SECRET", secret)]).unwrap_or_else(|error| panic!("{error}"));
+        let mut variables = ALTERNATIVES.to_vec();
+        variables[0].1 = secret;
+        let loaded = parse_with(text, &variables).unwrap_or_else(|error| panic!("{error}"));
         loaded.job.fingerprint()
     };
     let original = fingerprint(&text, "0123456789abcdef");
@@ -781,6 +857,14 @@ fn the_fingerprint_tells_results_apart() {
         ("workers = 1 ", "workers = 2 "),
         ("name = \"keytide\"", "name = \"other\""),
         ("block_bytes = \"128KiB\"", "block_bytes = \"64KiB\""),
+        ("reload = \"10s\"", "reload = \"20s\""),
+        ("\"plaintext\"", "\"ssl\""),
+        ("prefix = \"keytide\"", "prefix = \"other\""),
+        ("partitions = 6", "partitions = 7"),
+        ("buffer = \"64MiB\"", "buffer = \"32MiB\""),
+        ("dir = \"out\"", "dir = \"elsewhere\""),
+        ("127.0.0.1:9464", "127.0.0.1:9465"),
+        ("level = \"info\"", "level = \"warn\""),
     ] {
         assert!(text.contains(from), "{from}");
         assert_eq!(fingerprint(&text.replacen(from, to, 1), "0123456789abcdef"), original, "{from}");
@@ -798,8 +882,21 @@ fn the_fingerprint_tells_results_apart() {
         ("api = \"/api\"", ""),
         ("unit = \"ms\"", "unit = \"us\""),
         ("from = [\"key\"]", "from = [\"key\", \"user\"]"),
-        ("missing = \"anonymous\"\n\n[tables", "missing = \"dead_letter\"\n\n[tables"),
+        ("missing = \"anonymous\"\n\n[[source", "missing = \"dead_letter\"\n\n[[source"),
         ("tables/keys.csv", "tables/key.csv"),
+        ("brokers = \"kafka-1:9092,kafka-2:9092\" ", "brokers = \"kafka-3:9092\" "),
+        ("topic = \"access-events\"", "topic = \"events\""),
+        ("start = \"earliest\"", "start = \"latest\""),
+        ("start = \"earliest\"", "start = \"2026-01-31T12:00:00Z\""),
+        ("start = \"earliest\"", "start = { 0 = 1769860800000 }"),
+        ("start = \"earliest\"", "start = { 0 = 1, 1 = 0 }"),
+        ("end = \"latest\"", "end = \"2026-01-31T12:00:00Z\""),
+        ("end = \"latest\"", "end = { 0 = 1769860800000 }"),
+        ("on_gap = \"stop\"", "on_gap = \"skip\""),
+        ("topic = \"subscriptions\"", "topic = \"subs\""),
+        ("format = \"json-upsert\"", "format = \"debezium\""),
+        ("idle_ticks = 5", "idle_ticks = 6"),
+        ("skew = \"5m\"", "skew = \"6m\""),
         ("tables/plans.jsonl\"\nformat = \"jsonl\"", "tables/plans.jsonl\"\nformat = \"csv\""),
         ("geo/country.mmdb", "geo/c.mmdb"),
         ("trusted_proxies = []", "trusted_proxies = [\"10.0.0.0/8\"]"),
@@ -814,6 +911,579 @@ fn the_fingerprint_tells_results_apart() {
         assert!(text.contains(from), "{from}");
         assert!(seen.insert(fingerprint(&text.replacen(from, to, 1), "0123456789abcdef")), "{from}");
     }
+}
+
+/// Problems of `KAFKA` with `lines` behind it, without where they stand.
+fn kafka_problems(lines: &str) -> String {
+    let found = problems(&format!("{KAFKA}{lines}"));
+    let told = |line: &str| line.split_once("\"gateway\".").map_or(line, |(_, told)| told).to_owned();
+    found.lines().map(told).collect::<Vec<_>>().join("\n")
+}
+
+fn kafka_source(text: &str) -> KafkaSource {
+    match job(text).sources.remove(0).kind {
+        SourceKind::Kafka(source) => source,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_topic_needs_brokers_and_a_name() {
+    assert_eq!(kafka_source(KAFKA), KafkaSource::new(client("kafka:9092", &[]), "events"));
+    let source = KafkaSource::new(client("kafka:9092", &[]), "events");
+    assert_eq!((&source.start, &source.end, source.on_gap), (&Start::Earliest, &End::Latest, OnGap::Stop));
+    assert_eq!(
+        problems("[[source]]\nname = \"gateway\"\nkind = \"kafka\"\nformat = \"apisix\"\npath = \"x\""),
+        "line 1: source.\"gateway\".brokers: missing, allowed: 1 to 64 of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"\n\
+         line 1: source.\"gateway\".topic: missing, allowed: 1 to 249 of A-Z, a-z, 0-9, ., _ and -\n\
+         line 5: source.\"gateway\".path: has no meaning here, allowed: only beside kind = \"file\""
+    );
+    assert_eq!(
+        problems(&format!(
+            "{SMALL}brokers = \"a:1\"\nstart = \"latest\"\nend = \"latest\"\non_gap = \"skip\"\n[source.librdkafka]"
+        ))
+        .matches("has no meaning here, allowed: only beside kind = \"kafka\"")
+        .count(),
+        5
+    );
+}
+
+#[test]
+fn brokers_are_hosts_with_ports() {
+    for (text, brokers) in [
+        ("a:1", Some("a:1")),
+        (
+            " kafka-1.example:9092 , [::1]:9093,10.0.0.1:65535 ",
+            Some("kafka-1.example:9092,[::1]:9093,10.0.0.1:65535"),
+        ),
+        ("", None),
+        ("kafka", None),
+        ("kafka:", None),
+        (":9092", None),
+        ("kafka:0", None),
+        ("kafka:65536", None),
+        ("kafka:+1", None),
+        ("a:1,", None),
+        ("::1:9092", None),
+        ("a b:1", None),
+        ("[kafka]:1", None),
+    ] {
+        let found = parse(&KAFKA.replace("kafka:9092", text));
+        let found = found.ok().map(|mut loaded| match loaded.job.sources.remove(0).kind {
+            SourceKind::Kafka(source) => source.client.brokers,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(found.as_deref(), brokers, "{text}");
+    }
+    let list = |count: usize| KAFKA.replace("kafka:9092", &vec!["a:1"; count].join(","));
+    assert_eq!(problems(&list(64)), "");
+    assert_ne!(problems(&list(65)), "");
+    let allowed = "allowed: 1 to 64 of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"";
+    for (brokers, expected) in [
+        (
+            "SASL_SSL://kafka:9092",
+            format!(
+                "found \"SASL_SSL://kafka:9092\", {allowed}; the protocol stands in `librdkafka`: security.protocol"
+            ),
+        ),
+        (
+            "me:hunter2@kafka:9092",
+            format!(
+                "found a value that is not shown, {allowed}; users and passwords stand in `librdkafka`: sasl.username, sasl.password"
+            ),
+        ),
+    ] {
+        assert_eq!(
+            problems(&KAFKA.replace("kafka:9092", brokers)),
+            format!("line 4: source.\"gateway\".brokers: {expected}")
+        );
+    }
+}
+
+#[test]
+fn topics_have_names_that_kafka_takes() {
+    let longest = "t".repeat(249);
+    for (topic, allowed) in [
+        ("Crm.public_Keys-1", true),
+        (longest.as_str(), true),
+        (&format!("{longest}t"), false),
+        ("", false),
+        (".", false),
+        ("..", false),
+        ("a b", false),
+        ("a/b", false),
+        ("^events.*", false),
+        ("ключи", false),
+    ] {
+        assert_eq!(parse(&KAFKA.replace("\"events\"", &format!("\"{topic}\""))).is_ok(), allowed, "{topic}");
+    }
+}
+
+#[test]
+fn reading_starts_and_ends_at_a_word_a_time_or_offsets() {
+    let offsets = |pairs: &[(u32, u64)]| pairs.iter().copied().collect::<std::collections::BTreeMap<_, _>>();
+    const NOON: u64 = 1_769_860_800_000;
+    for (written, start) in [
+        ("\"earliest\"", Start::Earliest),
+        ("\"latest\"", Start::Latest),
+        ("\"2026-01-31T12:00:00Z\"", Start::Time(NOON)),
+        ("2026-01-31T12:00:00Z", Start::Time(NOON)),
+        ("\"2026-01-31T13:30:00+01:30\"", Start::Time(NOON)),
+        ("\"2026-01-31T12:00:00.000000001Z\"", Start::Time(NOON + 1)),
+        ("\"1970-01-01T00:00:00Z\"", Start::Time(0)),
+        ("{ 0 = 100, 17 = 0 }", Start::Offsets(offsets(&[(0, 100), (17, 0)]))),
+        ("{ \"3\" = 9223372036854775807 }", Start::Offsets(offsets(&[(3, i64::MAX.unsigned_abs())]))),
+    ] {
+        assert_eq!(kafka_source(&format!("{KAFKA}start = {written}")).start, start, "{written}");
+        let again = format!("{KAFKA}start = {}", toml_of(&start.to_string()));
+        assert_eq!(kafka_source(&again).start, start, "{start} is displayed as it is written");
+    }
+    assert_eq!(kafka_source(&format!("{KAFKA}end = \"2026-01-31T12:00:00Z\"")).end, End::Time(NOON));
+    assert_eq!(kafka_source(&format!("{KAFKA}end = {{ 1 = 5 }}")).end, End::Offsets(offsets(&[(1, 5)])));
+    assert_eq!(kafka_source(&format!("{KAFKA}end = {{ 1 = 5 }}")).end.to_string(), "{ 1 = 5 }");
+
+    let points = "a time with its offset such as \"2026-01-31T12:00:00Z\", or offsets by partition such as { 0 = 100 }";
+    let allowed = format!("allowed: \"earliest\", \"latest\", {points}");
+    for (lines, expected) in [
+        ("start = \"earlist\"", format!("start: found \"earlist\", {allowed}; did you mean \"earliest\"?")),
+        ("start = \"2026-01-31T12:00:00\"", format!("start: found \"2026-01-31T12:00:00\", {allowed}")),
+        ("start = 2026-01-31", format!("start: found 2026-01-31, {allowed}")),
+        ("start = \"1969-12-31T23:59:59Z\"", format!("start: found \"1969-12-31T23:59:59Z\", {allowed}")),
+        ("start = 7", format!("start: found 7, {allowed}")),
+        ("start = {}", format!("start: found a section, {allowed}")),
+        (
+            "start = { a = 1 }",
+            format!("start: found a section, {allowed}; \"a\" is no number of a partition"),
+        ),
+        (
+            "start = { 00 = 1 }",
+            format!("start: found a section, {allowed}; \"00\" is no number of a partition"),
+        ),
+        (
+            "start = { 1048576 = 1 }",
+            format!("start: found a section, {allowed}; \"1048576\" is no number of a partition"),
+        ),
+        (
+            "start = { 0 = -1 }",
+            format!("start: found a section, {allowed}; the offset of partition 0 is no whole number"),
+        ),
+        ("end = \"earliest\"", format!("end: found \"earliest\", allowed: \"latest\", {points}")),
+        ("on_gap = \"go\"", "on_gap: found \"go\", allowed: stop, skip".to_owned()),
+        (
+            "start = 2026-01-31T12:00:00Z\nend = 2026-01-31T12:00:00Z",
+            "end: found 2026-01-31T12:00:00Z, allowed: a time after `start`, which is 2026-01-31T12:00:00Z"
+                .to_owned(),
+        ),
+        (
+            "start = { 0 = 10, 1 = 5 }\nend = { 0 = 9, 1 = 5, 2 = 0 }",
+            "end: partition 0 ends at 9, allowed: at least 10, where it starts".to_owned(),
+        ),
+    ] {
+        assert_eq!(kafka_problems(lines), expected, "{lines}");
+    }
+}
+
+/// A displayed start as TOML: only tables stand without quotes.
+fn toml_of(text: &str) -> String {
+    if text.starts_with('{') { text.to_owned() } else { format!("\"{text}\"") }
+}
+
+#[test]
+fn settings_of_the_client_reach_it_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keytide.toml");
+    std::fs::write(folder.path().join("password"), "from a file\n").unwrap();
+    let text = format!(
+        "{KAFKA}[source.librdkafka]\n\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\
+         \"sasl.username\" = \"env:USER_NAME\"\n\"sasl.password\" = \"file:password\"\n\"fetch.max.bytes\" = 1000\n\
+         \"socket.keepalive.enable\" = true\n\"ssl.ca.location\" = \"ca.pem\"\n\"ssl.key.location\" = \"/etc/key.pem\"\n\
+         debug = \"broker\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let loaded =
+        JobConfig::load(&file, env(&[("USER_NAME", "me")])).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(loaded.warnings, []);
+    let SourceKind::Kafka(source) = &loaded.job.sources[0].kind else { panic!("a topic") };
+    let settings: Vec<_> =
+        source.client.settings.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+    let authority = folder.path().join("ca.pem");
+    assert_eq!(
+        settings,
+        [
+            ("debug", "broker"),
+            ("fetch.max.bytes", "1000"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.password", "from a file"),
+            ("sasl.username", "me"),
+            ("security.protocol", "SASL_SSL"),
+            ("socket.keepalive.enable", "true"),
+            ("ssl.ca.location", authority.to_str().unwrap()),
+            ("ssl.key.location", "/etc/key.pem"),
+        ]
+    );
+    assert!(!format!("{source:?}").contains("from a file") && !format!("{source:?}").contains("\"me\""));
+}
+
+#[test]
+fn settings_that_guarantees_rest_on_are_refused_with_the_reason() {
+    for (name, reason) in [
+        ("bootstrap.servers", "is what `brokers` says, remove it"),
+        ("metadata.broker.list", "is what `brokers` says, remove it"),
+        (
+            "group.id",
+            "can't be set: the job deals partitions to its workers itself and joins no group, remove it",
+        ),
+        (
+            "enable.auto.commit",
+            "can't be set: which offsets are done depends on the results, which the library doesn't know, remove it",
+        ),
+        (
+            "auto.offset.reset",
+            "can't be set: it would pass over records without a trace, allowed: `start`, and `on_gap` for records that are gone",
+        ),
+        ("enable.partition.eof", "can't be set: the job must learn where a partition ends, remove it"),
+        ("isolation.level", "can't be set: reading uncommitted records would meter aborted ones, remove it"),
+        ("check.crcs", "can't be set: damaged records must be noticed, remove it"),
+        ("statistics.interval.ms", "can't be set: metrics of lag rest on it, remove it"),
+        ("allow.auto.create.topics", "can't be set: a misspelt topic would come into being, remove it"),
+        ("plugin.library.paths", "can't be set: it loads code that the job can't answer for, remove it"),
+        ("sasl.jaas.config", "is for Java clients, allowed: sasl.username and sasl.password"),
+        (
+            "sasl.kerberos.principal",
+            "can't be set: Kerberos isn't in this build, allowed: another sasl.mechanism",
+        ),
+        ("test.mock.num.brokers", "can't be set: it replaces the brokers by a mock, remove it"),
+        ("keytide.oauth.token", "is none of ours, allowed: keytide.oauth.token.file"),
+        ("Client.Id", "isn't the name of a setting, allowed: 1 to 128 of a-z, 0-9, ., _ and -"),
+        ("sasl.password", "holds a secret, which may not stand here, write \"env:NAME\" or \"file:PATH\""),
+    ] {
+        let found = kafka_problems(&format!("[source.librdkafka]\n\"{name}\" = \"1\""));
+        assert_eq!(found, format!("librdkafka.\"{name}\": {reason}"));
+    }
+    for (name, reason) in [
+        (
+            "enable.idempotence",
+            "can't be set: without idempotence and its order an older row could overwrite a newer one, remove it",
+        ),
+        ("acks", "can't be set: what fewer than all replicas acknowledge can be lost, remove it"),
+        ("transactional.id", "can't be set: transactions are the matter of `delivery`, remove it"),
+        ("delivery.timeout.ms", "can't be set: an outage is waited out, and no record given up, remove it"),
+        (
+            "queue.buffering.max.kbytes",
+            "can't be set: what waits to be sent is bounded in one place, allowed: `buffer`",
+        ),
+        ("queue.buffering.max.ms", "is the old name of a setting, allowed: linger.ms"),
+        ("partitioner", "can't be set: a row's key must always lie in the same partition, remove it"),
+        ("dr_msg_cb", "can't be set: the job must learn what was delivered, remove it"),
+        (
+            "allow.auto.create.topics",
+            "can't be set: topics need the right cleanup policy, allowed: `create_topics`",
+        ),
+        (
+            "group.id",
+            "can't be set: the job deals partitions to its workers itself and joins no group, remove it",
+        ),
+    ] {
+        let text =
+            format!("{SMALL}[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\n\"{name}\" = 1");
+        assert_eq!(problems(&text), format!("line 9: sink.kafka.librdkafka.\"{name}\": {reason}"));
+    }
+    let table = "[tables.keys]\nkind = \"kafka\"\nbrokers = \"a:1\"\ntopic = \"keys\"\nformat = \"debezium\"\n[tables.keys.librdkafka]\n\"auto.offset.reset\" = \"latest\"";
+    assert_eq!(
+        problems(&format!("{SMALL}{table}")),
+        "line 12: tables.keys.librdkafka.\"auto.offset.reset\": can't be set: a table is read from its beginning, and a sink reads nothing, remove it"
+    );
+    let many = |count: usize| (0..count).map(|i| format!("\"x.{i}\" = 1\n")).collect::<String>();
+    assert_eq!(kafka_problems(&format!("[source.librdkafka]\n{}", many(128))), "");
+    assert_eq!(
+        kafka_problems(&format!("[source.librdkafka]\n{}", many(129))),
+        "librdkafka: found 129 settings, allowed: at most 128"
+    );
+}
+
+#[test]
+fn settings_fit_each_other() {
+    let mechanisms = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER";
+    for (lines, expected) in [
+        (
+            "security.protocol = \"ssl\"",
+            "librdkafka.\"security\": found a value that is not shown, allowed: text, a whole number, true, false, \"env:NAME\" or \"file:PATH\"; a name with dots is written in quotes".to_owned(),
+        ),
+        (
+            "\"client.id\" = 1.5",
+            "librdkafka.\"client.id\": found a value that is not shown, allowed: text, a whole number, true, false, \"env:NAME\" or \"file:PATH\"".to_owned(),
+        ),
+        (
+            "\"client.id\" = \"env:\"",
+            "librdkafka.\"client.id\": found a value that is not shown, allowed: text, a whole number, true, false, \"env:NAME\" or \"file:PATH\"".to_owned(),
+        ),
+        ("\"client.id\" = \"env:NOT_THERE\"", "librdkafka.\"client.id\": environment variable NOT_THERE isn't set".to_owned()),
+        (
+            "\"security.protocol\" = \"tls\"",
+            "librdkafka.\"security.protocol\": found a value that is not shown, allowed: plaintext, ssl, sasl_plaintext, sasl_ssl".to_owned(),
+        ),
+        (
+            "\"security.protocol\" = \"SASL_SSL\"",
+            format!("librdkafka.\"security.protocol\": needs \"sasl.mechanism\" beside it, allowed: {mechanisms}"),
+        ),
+        (
+            "\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanisms\" = \"GSSAPI\"",
+            format!("librdkafka.\"sasl.mechanisms\": Kerberos isn't in this build, allowed: {mechanisms}"),
+        ),
+        (
+            "\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"scram\"",
+            format!("librdkafka.\"sasl.mechanism\": found a value that is not shown, allowed: {mechanisms}"),
+        ),
+        (
+            "\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"PLAIN\"",
+            "librdkafka.\"sasl.mechanism\": needs \"sasl.username\" beside it\nlibrdkafka.\"sasl.mechanism\": needs \"sasl.password\" beside it".to_owned(),
+        ),
+        (
+            "\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"OAUTHBEARER\"",
+            "librdkafka.\"sasl.mechanism\": needs \"keytide.oauth.token.file\" beside it".to_owned(),
+        ),
+        (
+            "\"sasl.oauthbearer.method\" = \"OIDC\"",
+            "librdkafka.\"sasl.oauthbearer.method\": oidc isn't in this build, allowed: \"keytide.oauth.token.file\", a file whose token somebody else renews".to_owned(),
+        ),
+        (
+            "\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"OAUTHBEARER\"\n\"keytide.oauth.token.file\" = \"token\"",
+            String::new(),
+        ),
+    ] {
+        assert_eq!(kafka_problems(&format!("[source.librdkafka]\n{lines}")), expected, "{lines}");
+    }
+    for (lines, expected) in [
+        (
+            "\"sasl.mechanism\" = \"OAUTHBEARER\"\n\"keytide.oauth.token.file\" = \"token\"",
+            "line 8: source.\"gateway\".librdkafka.\"sasl.mechanism\": has no effect: nobody logs in without security.protocol = \"sasl_ssl\"",
+        ),
+        (
+            "\"security.protocol\" = \"sasl_plaintext\"\n\"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"me\"\n\"sasl.password\" = \"env:PASSWORD\"",
+            "line 9: source.\"gateway\".librdkafka.\"sasl.mechanism\": sends the password in clear: sasl_ssl wouldn't",
+        ),
+        (
+            "\"enable.ssl.certificate.verification\" = false\n\"ssl.endpoint.identification.algorithm\" = \"none\"",
+            "line 8: source.\"gateway\".librdkafka.\"enable.ssl.certificate.verification\": enable.ssl.certificate.verification is off, so that anybody can pose as a broker\n\
+             line 9: source.\"gateway\".librdkafka.\"ssl.endpoint.identification.algorithm\": ssl.endpoint.identification.algorithm is off, so that anybody can pose as a broker",
+        ),
+    ] {
+        let loaded =
+            parse_with(&format!("{KAFKA}[source.librdkafka]\n{lines}"), &[("PASSWORD", "p")]).unwrap();
+        let found: Vec<String> = loaded.warnings.iter().map(Problem::to_string).collect();
+        assert_eq!(found.join("\n"), expected);
+    }
+}
+
+#[test]
+fn variables_reach_brokers_topics_and_settings() {
+    let job = parse_with(
+        KAFKA,
+        &[
+            ("KEYTIDE_SOURCE__GATEWAY__BROKERS", "127.0.0.1:9092"),
+            ("KEYTIDE_SOURCE__GATEWAY__TOPIC", "calls"),
+            ("KEYTIDE_SOURCE__GATEWAY__START", "{ 0 = 7 }"),
+            ("KEYTIDE_SOURCE__GATEWAY__LIBRDKAFKA__SASL_PASSWORD", "env:PASSWORD"),
+            ("KEYTIDE_SOURCE__GATEWAY__LIBRDKAFKA__DEBUG", "all"),
+            ("PASSWORD", "p"),
+            ("KEYTIDE_TABLES__KEYS__KIND", "kafka"),
+            ("KEYTIDE_TABLES__KEYS__BROKERS", "kafka:1"),
+            ("KEYTIDE_TABLES__KEYS__TOPIC", "keys"),
+            ("KEYTIDE_TABLES__KEYS__FORMAT", "debezium"),
+            ("KEYTIDE_TABLES__KEYS__LIBRDKAFKA__CLIENT_ID", "me"),
+            ("KEYTIDE_SINK__KAFKA__BROKERS", "kafka:2"),
+            ("KEYTIDE_SINK__KAFKA__REPLICATION", "3"),
+            ("KEYTIDE_SINK__KAFKA__LIBRDKAFKA__LINGER_MS", "5"),
+        ],
+    )
+    .unwrap_or_else(|error| panic!("{error}"))
+    .job;
+    let offsets = Start::Offsets([(0, 7)].into());
+    let events = client("127.0.0.1:9092", &[("debug", "all"), ("sasl.password", "p")]);
+    assert_eq!(
+        job.sources[0].kind,
+        SourceKind::Kafka(KafkaSource { start: offsets, ..KafkaSource::new(events, "calls") })
+    );
+    assert_eq!(
+        job.tables.keys,
+        Some(TableSource::Kafka {
+            client: client("kafka:1", &[("client.id", "me")]),
+            topic: "keys".to_owned(),
+            format: TopicFormat::Debezium
+        })
+    );
+    let sink = KafkaSink { replication: Some(3), ..KafkaSink::new(client("kafka:2", &[("linger.ms", "5")])) };
+    assert_eq!(job.sinks.kafka, Some(sink));
+
+    let text = format!("{KAFKA}[source.librdkafka]\n\"client.id\" = \"a\"");
+    let overridden = parse_with(&text, &[("KEYTIDE_SOURCE__GATEWAY__LIBRDKAFKA__CLIENT_ID", "b")]).unwrap();
+    assert_eq!(
+        overridden.job.sources[0].kind,
+        SourceKind::Kafka(KafkaSource::new(client("kafka:9092", &[("client.id", "b")]), "events"))
+    );
+    for (variable, value, expected) in [
+        (
+            "KEYTIDE_SOURCE__GATEWAY__LIBRDKAFKA__GROUP_ID",
+            "x",
+            "source.\"gateway\".librdkafka.\"group.id\": can't be set: the job deals partitions to its workers itself and joins no group, remove it",
+        ),
+        (
+            "KEYTIDE_SOURCE__GATEWAY__LIBRDKAFKA__SASL_PASSWORD",
+            "hunter2",
+            "source.\"gateway\".librdkafka.\"sasl.password\": holds a secret, which may not stand here, write \"env:NAME\" or \"file:PATH\"",
+        ),
+    ] {
+        let found = parse_with(KAFKA, &[(variable, value)]).unwrap_err().to_string();
+        assert_eq!(found, format!("{variable}: {expected}"));
+    }
+}
+
+#[test]
+fn tables_are_files_or_topics() {
+    let table = |lines: &str| problems(&format!("{SMALL}[tables.keys]\n{lines}"));
+    assert_eq!(
+        table("kind = \"kafka\"\npath = \"x\"\nformat = \"csv\""),
+        "line 6: tables.keys.brokers: missing, allowed: 1 to 64 of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"\n\
+         line 6: tables.keys.topic: missing, allowed: 1 to 249 of A-Z, a-z, 0-9, ., _ and -\n\
+         line 8: tables.keys.path: has no meaning here, allowed: only beside kind = \"file\"\n\
+         line 9: tables.keys.format: found \"csv\" with kind = \"kafka\", allowed: json-upsert, debezium"
+    );
+    assert_eq!(
+        table(
+            "kind = \"file\"\npath = \"x\"\nformat = \"json-upsert\"\nbrokers = \"a:1\"\ntopic = \"t\"\n[tables.keys.librdkafka]"
+        ),
+        "line 9: tables.keys.format: found \"json-upsert\" with kind = \"file\", allowed: csv, jsonl\n\
+         line 10: tables.keys.brokers: has no meaning here, allowed: only beside kind = \"kafka\"\n\
+         line 11: tables.keys.topic: has no meaning here, allowed: only beside kind = \"kafka\"\n\
+         line 12: tables.keys.librdkafka: has no meaning here, allowed: only beside kind = \"kafka\""
+    );
+}
+
+#[test]
+fn sinks_and_services_have_ranges() {
+    let sink = "[sink.kafka]\nbrokers = \"a:1\"\n";
+    let files = "[sink.files]\ndir = \"out\"\n";
+    for (lines, expected) in [
+        (
+            "[sink.files]".to_owned(),
+            "line 6: sink.files.dir: missing, allowed: a path, absolute or relative to the configuration file",
+        ),
+        ("[sink.redis]".to_owned(), "line 6: sink.redis: unknown key, allowed here: kafka, files"),
+        (
+            format!("{sink}delivery = \"exactly_once\""),
+            "line 8: sink.kafka.delivery: \"exactly_once\" isn't available in this version, allowed: at_least_once; results aren't committed in transactions yet, so that a restart may send some again",
+        ),
+        (
+            format!("{sink}delivery = \"at_least_onc\""),
+            "line 8: sink.kafka.delivery: found \"at_least_onc\", allowed: at_least_once; did you mean \"at_least_once\"?",
+        ),
+        (format!("{sink}partitions = 0"), "line 8: sink.kafka.partitions: found 0, allowed: 1 to 10000"),
+        (
+            format!("{sink}partitions = 10001"),
+            "line 8: sink.kafka.partitions: found 10001, allowed: 1 to 10000",
+        ),
+        (format!("{sink}replication = 0"), "line 8: sink.kafka.replication: found 0, allowed: 1 to 32767"),
+        (
+            format!("{sink}replication = 32768"),
+            "line 8: sink.kafka.replication: found 32768, allowed: 1 to 32767",
+        ),
+        (
+            format!("{sink}create_topics = \"yes\""),
+            "line 8: sink.kafka.create_topics: found \"yes\", allowed: true, false",
+        ),
+        (
+            format!("{sink}buffer = \"1023KiB\""),
+            "line 8: sink.kafka.buffer: found \"1023KiB\", allowed: 1MiB to 4GiB",
+        ),
+        (
+            format!("{sink}buffer = \"5GiB\""),
+            "line 8: sink.kafka.buffer: found \"5GiB\", allowed: 1MiB to 4GiB",
+        ),
+        (
+            format!("{sink}prefix = \"a b\""),
+            "line 8: sink.kafka.prefix: found \"a b\", allowed: 1 to 200 of A-Z, a-z, 0-9, ., _ and -",
+        ),
+        (
+            format!("{files}rotate_bytes = 1"),
+            "line 8: sink.files.rotate_bytes: found 1, allowed: 4KiB to 64GiB",
+        ),
+        (
+            format!("{files}rotate_after = \"8d\""),
+            "line 8: sink.files.rotate_after: found \"8d\", allowed: 1s to 7d",
+        ),
+        (
+            format!("{files}rotate_after = \"999ms\""),
+            "line 8: sink.files.rotate_after: found \"999ms\", allowed: 1s to 7d",
+        ),
+        (format!("{files}keep = 1000001"), "line 8: sink.files.keep: found 1000001, allowed: 0 to 1000000"),
+        ("[job]\nreload = \"0s\"".to_owned(), "line 7: job.reload: found \"0s\", allowed: 1s to 1h"),
+        ("[windows]\nidle_ticks = 0".to_owned(), "line 7: windows.idle_ticks: found 0, allowed: 1 to 1000"),
+        ("[windows]\nskew = \"59s\"".to_owned(), "line 7: windows.skew: found \"59s\", allowed: 1m to 1h"),
+        (
+            "[log]\nlevel = \"trace\"".to_owned(),
+            "line 7: log.level: found \"trace\", allowed: error, warn, info, debug",
+        ),
+        ("[log]\nformat = \"text\"".to_owned(), "line 7: log.format: found \"text\", allowed: pretty, json"),
+        (
+            "[http]\nlisten = \"localhost:9464\"".to_owned(),
+            "line 7: http.listen: found \"localhost:9464\", allowed: an address with a port, such as \"127.0.0.1:9464\"",
+        ),
+        (
+            "[http]\nlisten = \"0.0.0.0:9464\"".to_owned(),
+            "line 7: http.listen: found 0.0.0.0:9464, which others can reach, without a `token`, allowed: a loopback address, or token = \"env:NAME\" or \"file:PATH\", never the secret itself",
+        ),
+    ] {
+        assert_eq!(problems(&format!("{SMALL}{lines}")), expected, "{lines}");
+    }
+    let text = format!("{SMALL}[http]\nlisten = \"0.0.0.0:9464\"\ntoken = \"env:TOKEN\"");
+    let token = "a-long-and-random-token";
+    let http = parse_with(&text, &[("TOKEN", token)]).unwrap().job.http.unwrap();
+    assert_eq!(http.token.as_ref().map(Secret::reveal), Some(token));
+    assert!(!format!("{http:?}").contains(token));
+    assert_eq!(
+        parse_with(&text, &[("TOKEN", "no token of sixteen bytes")]).unwrap_err().to_string(),
+        "line 8: http.token: what it refers to is no token, allowed: visible ASCII characters without blanks"
+    );
+}
+
+#[test]
+fn a_job_does_not_read_what_it_writes() {
+    let with_prefix = |prefix: &str| format!("[sink.kafka]\nbrokers = \"b:1\"\nprefix = \"{prefix}\"\n");
+    for view in VIEWS {
+        let topic = format!("\"a.b.{view}.v1\"");
+        let text = KAFKA.replace("\"events\"", &topic) + &with_prefix("a.b");
+        assert_eq!(
+            problems(&text),
+            format!(
+                "line 5: source.\"gateway\".topic: found {topic}, which the job writes itself, allowed: another topic, or another sink.kafka.prefix than \"a.b\""
+            )
+        );
+        assert_eq!(problems(&(KAFKA.replace("\"events\"", &topic) + &with_prefix("a"))), "");
+    }
+    let table = "[tables.plans]\nkind = \"kafka\"\nbrokers = \"a:1\"\ntopic = \"keytide.geo.v1\"\nformat = \"json-upsert\"\n";
+    assert!(problems(&format!("{SMALL}{table}[sink.kafka]\nbrokers = \"b:1\"")).starts_with(
+        "line 9: tables.plans.topic: found \"keytide.geo.v1\", which the job writes itself, allowed: "
+    ));
+    let files =
+        |path: &str| problems(&format!("{}[sink.files]\ndir = \"out\"", SMALL.replace("logs/*.log", path)));
+    assert_eq!(files("logs/*.jsonl"), "");
+    assert_eq!(
+        files("**/*.jsonl"),
+        "line 4: source.\"gateway\".path: found \"**/*.jsonl\", which matches files that sink.files writes, allowed: another pattern, or another sink.files.dir"
+    );
+}
+
+#[test]
+fn a_topic_that_is_read_twice_is_a_warning() {
+    let other = |brokers: &str| {
+        let first = KAFKA.replace("kafka:9092", "a:1,b:2");
+        warnings(&(first + &KAFKA.replace("gateway", "other").replace("kafka:9092", brokers)))
+    };
+    assert_eq!(
+        other("b:2, a:1"),
+        "line 11: source.\"other\".topic: another source reads \"events\" of these brokers too, so its events count twice"
+    );
+    assert_eq!(other("c:3"), "");
 }
 
 #[test]

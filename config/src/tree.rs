@@ -61,6 +61,10 @@ impl Table {
         node
     }
 
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &(String, Node)> {
+        self.0.iter()
+    }
+
     pub(crate) fn into_entries(self) -> impl Iterator<Item = (String, Node)> {
         self.0.into_iter()
     }

@@ -3,32 +3,37 @@
 //! Every check runs, whatever the others found; a value that was refused before is passed over, so that one
 //! mistake is one problem. The result exists only where no problem was found.
 //!
-//! Limits beside those of single values (`scalar.rs`): 256 workers, 256 sources, 8 key rules a list, 10,000
-//! route templates, 1,024 trusted proxies, 64 KiB a secret. A tick lasts 10 ms to 1 min. At most 1 h out of
-//! order; at most 3 h late, as the finest windows can't change after that; at most 7 d of remembered request
-//! ids.
+//! Limits beside those of single values (`scalar.rs`) and of librdkafka's settings (`kafka.rs`): 256 workers, 256
+//! sources, 8 key rules a list, 10,000 route templates, 1,024 trusted proxies, 64 KiB a secret. A tick lasts 10
+//! ms to 1 min. At most 1 h out of order; at most 3 h late, as the finest windows can't change after that; at
+//! most 7 d of remembered request ids. Partitions idle after 1 to 1,000 ticks and are read 1 min to 1 h ahead. A
+//! sink's topics have 1 to 10,000 partitions; 1 MiB to 4 GiB wait to be sent. Its files are closed at 4 KiB to 64
+//! GiB, after 1 s to 7 d; up to 1,000,000 of a view are kept.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use glob::Pattern;
 
 use crate::job::{
-    Dedupe, Field, FieldMap, Format, Geo, Job, JobConfig, KeyFrom, KeyHash, KeyRules, Limits, Routes, Secret,
-    Source, SourceKind, TableSource, Tables, Unit, Windows,
+    Dedupe, End, Field, FieldMap, FileSink, Format, Geo, Http, Job, JobConfig, KafkaClient, KafkaSink,
+    KafkaSource, KeyFrom, KeyHash, KeyRules, Limits, Log, Routes, Secret, Sinks, Source, SourceKind, Start,
+    TableFormat, TableSource, Tables, TopicFormat, Unit, VIEWS, Windows,
 };
+use crate::kafka::{self, MAX_SETTINGS, Role};
 use crate::problem::{Place, Problems};
 use crate::raw::{
-    Entry, FieldText, List, Raw, RawConfig, RawFields, RawGeo, RawJob, RawKeys, RawLimits, RawRoutes,
-    RawSource, RawTable, RawTables, RawWindows, Spot,
+    Entry, FieldText, List, Raw, RawConfig, RawFields, RawFileSink, RawGeo, RawHttp, RawJob, RawKafkaSink,
+    RawKeys, RawLimits, RawLog, RawRoutes, RawSinks, RawSource, RawTable, RawTables, RawWindows, Settings,
+    Spot,
 };
 use crate::scalar::{
-    Choice, Count, HashKind, InputKind, Millis, PathText, Scalar, SecretRef, Size, duration_text, names,
-    size_text,
+    Brokers, Choice, Count, HashKind, InputKind, Millis, PathText, RowFormat, Scalar, SecretRef, Setting,
+    Size, TableKind, duration_text, names, size_text,
 };
 use crate::tree::{At, quoted};
 
@@ -41,6 +46,8 @@ const MAX_SOURCES: usize = 256;
 const MAX_RULES: usize = 8;
 const MAX_TEMPLATES: usize = 10_000;
 const MAX_PROXIES: usize = 1_024;
+/// Replicas of a topic; Kafka counts them in 16 bits with a sign.
+const MAX_REPLICATION: u64 = 32_767;
 const MAX_SECRET_BYTES: u64 = 64 << 10;
 /// Shorter secrets can be guessed; a warning.
 const GOOD_SECRET_BYTES: usize = 16;
@@ -62,6 +69,10 @@ pub(crate) fn validate(
     let routes = check.routes(section(&raw.routes, &RawRoutes::default()));
     let windows = check.windows(section(&raw.windows, &RawWindows::default()));
     let limits = check.limits(section(&raw.limits, &RawLimits::default()));
+    let sinks = check.sinks(section(&raw.sink, &RawSinks::default()));
+    let http = raw.http.given().and_then(|http| check.http(http));
+    let log = log(section(&raw.log, &RawLog::default()));
+    check.loops(raw, &sources, &sinks);
     problems.is_empty().then_some(JobConfig {
         job,
         sources,
@@ -70,9 +81,9 @@ pub(crate) fn validate(
         routes,
         windows,
         limits,
-        sinks: Default::default(),
-        http: None,
-        log: Default::default(),
+        sinks,
+        http,
+        log,
     })
 }
 
@@ -87,12 +98,13 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn job(&mut self, raw: &RawJob) -> Job {
-        let workers = self.count(&raw.workers, 1, 1, MAX_WORKERS);
+        let default = Job::default();
+        let workers = self.count(&raw.workers, default.workers.get(), 1, MAX_WORKERS);
         Job {
-            name: raw.name.value().map_or("keytide", |name| &name.0).to_owned(),
-            tick_ms: self.duration(&raw.tick, 1_000, 10, MINUTE_MS),
+            name: raw.name.value().map_or(default.name, |name| name.0.clone()),
+            tick_ms: self.duration(&raw.tick, default.tick_ms, 10, MINUTE_MS),
             workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
-            reload_ms: 10_000,
+            reload_ms: self.duration(&raw.reload, default.reload_ms, 1_000, HOUR_MS),
         }
     }
 
@@ -133,6 +145,7 @@ impl Check<'_> {
     fn together(&mut self, sources: &[Spot<RawSource>], workers: NonZeroUsize) {
         let mut named: HashMap<&str, &Spot<RawSource>> = HashMap::new();
         let mut patterns: HashMap<&str, &Spot<RawSource>> = HashMap::new();
+        let mut topics: HashMap<(Vec<&str>, &str), &Spot<RawSource>> = HashMap::new();
         let mut stdin = None;
         for source in sources {
             if let Some(name) = source.value.name.given()
@@ -146,6 +159,16 @@ impl Check<'_> {
             {
                 let message = format!("another source reads {} too, so its events count twice", path.shown);
                 self.warnings.add(&path.place, message);
+            }
+            if let Some(brokers) = source.value.brokers.given()
+                && let Some(topic) = source.value.topic.given()
+                && topics.insert((brokers.value.sorted(), &topic.value.0), source).is_some()
+            {
+                let message = format!(
+                    "another source reads {} of these brokers too, so its events count twice",
+                    topic.shown
+                );
+                self.warnings.add(&topic.place, message);
             }
             if let Some(kind) = source.value.kind.given().filter(|kind| kind.value == InputKind::Stdin) {
                 if stdin.replace(source).is_some() {
@@ -189,20 +212,132 @@ impl Check<'_> {
     }
 
     fn source_kind(&mut self, kind: InputKind, spot: &Spot<RawSource>) -> Option<SourceKind> {
-        let path = &spot.value.path;
+        let raw = &spot.value;
+        if kind != InputKind::Kafka {
+            self.foreign(&raw.brokers, "kafka");
+            self.foreign(&raw.topic, "kafka");
+            self.foreign(&raw.start, "kafka");
+            self.foreign(&raw.end, "kafka");
+            self.foreign(&raw.on_gap, "kafka");
+            self.foreign(&raw.librdkafka, "kafka");
+        }
         match kind {
             InputKind::File => {
-                self.required(path, spot, "path")?;
-                Some(SourceKind::File { pattern: self.pattern(path.given()?)? })
+                self.required(&raw.path, spot, "path")?;
+                Some(SourceKind::File { pattern: self.pattern(raw.path.given()?)? })
             }
             InputKind::Stdin => {
-                if let Some(path) = path.given() {
+                if let Some(path) = raw.path.given() {
                     self.problems
                         .add(&path.place, "standard input has no path, allowed: only beside kind = \"file\"");
                 }
                 Some(SourceKind::Stdin)
             }
+            InputKind::Kafka => {
+                self.foreign(&raw.path, "file");
+                let client = self.client(&raw.brokers, &raw.librdkafka, spot, Role::Events);
+                let topic = self.required(&raw.topic, spot, "topic");
+                self.range(raw);
+                Some(SourceKind::Kafka(KafkaSource {
+                    start: raw.start.value().cloned().unwrap_or_default(),
+                    end: raw.end.value().cloned().unwrap_or_default(),
+                    on_gap: raw.on_gap.value().copied().unwrap_or_default(),
+                    ..KafkaSource::new(client?, topic?.0.as_str())
+                }))
+            }
         }
+    }
+
+    /// A key that another kind has.
+    fn foreign<T>(&mut self, entry: &Entry<T>, kind: &str) {
+        if let Some(spot) = entry.given() {
+            self.problems
+                .add(&spot.place, format!("has no meaning here, allowed: only beside kind = \"{kind}\""));
+        }
+    }
+
+    /// Whether a bounded run could read anything between `start` and `end`.
+    fn range(&mut self, raw: &RawSource) {
+        let Some((start, end)) = raw.start.given().zip(raw.end.given()) else { return };
+        let place = &end.place;
+        match (&start.value, &end.value) {
+            (Start::Time(from), End::Time(to)) if to <= from => {
+                let message =
+                    format!("found {}, allowed: a time after `start`, which is {}", end.value, start.value);
+                self.problems.add(place, message);
+            }
+            (Start::Offsets(from), End::Offsets(to)) => {
+                for (partition, to) in to {
+                    if let Some(from) = from.get(partition).filter(|from| to < from) {
+                        let message = format!(
+                            "partition {partition} ends at {to}, allowed: at least {from}, where it starts"
+                        );
+                        self.problems.add(place, message);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How brokers are reached.
+    fn client<S>(
+        &mut self,
+        brokers: &Entry<Brokers>,
+        settings: &Entry<Settings>,
+        spot: &Spot<S>,
+        role: Role,
+    ) -> Option<KafkaClient> {
+        let brokers = self.required(brokers, spot, "brokers").map(|brokers| brokers.0.clone());
+        let settings = settings.given().map(|settings| self.settings(settings, role)).unwrap_or_default();
+        Some(KafkaClient { brokers: brokers?, settings })
+    }
+
+    fn settings(&mut self, list: &Spot<Settings>, role: Role) -> BTreeMap<String, Secret> {
+        let Settings(settings) = &list.value;
+        if settings.len() > MAX_SETTINGS {
+            let found = settings.len();
+            self.problems
+                .add(&list.place, format!("found {found} settings, allowed: at most {MAX_SETTINGS}"));
+        }
+        let mut values = BTreeMap::new();
+        for (name, setting) in settings {
+            if let Some(reason) = kafka::refused(name, role) {
+                self.problems.add(&setting.place, reason);
+                continue;
+            }
+            let value = match &setting.value {
+                Setting::Written(_) if kafka::holds_secret(name) => {
+                    let message =
+                        "holds a secret, which may not stand here, write \"env:NAME\" or \"file:PATH\"";
+                    self.problems.add(&setting.place, message);
+                    None
+                }
+                Setting::Written(value) => Some(value.clone()),
+                Setting::Reference(reference) => self.referred(reference, &setting.place),
+            };
+            let value = match value {
+                Some(value) if kafka::names_path(name, &value) => self.path_text(&value, &setting.place),
+                value => value,
+            };
+            values.extend(value.map(|value| (name.as_str(), (value, &setting.place))));
+        }
+        let shared = values.iter().map(|(name, (value, place))| (*name, (value.as_str(), *place))).collect();
+        // A setting that was refused may be the one that another needs.
+        if values.len() == settings.len() {
+            kafka::relations(&shared, self.problems, self.warnings);
+        }
+        values.into_iter().map(|(name, (value, _))| (name.to_owned(), Secret::new(value))).collect()
+    }
+
+    /// A path as text, resolved against the file's folder.
+    fn path_text(&mut self, path: &str, place: &Place) -> Option<String> {
+        let resolved = self.base.join(path).into_os_string().into_string().ok();
+        if resolved.is_none() {
+            let message = "the configuration file's folder isn't UTF-8, allowed: an absolute path";
+            self.problems.add(place, message);
+        }
+        resolved
     }
 
     /// A glob pattern below `base`, whose own name is taken literally.
@@ -398,35 +533,33 @@ impl Check<'_> {
         }
     }
 
+    /// A secret that somebody chose for this job.
     fn secret(&mut self, spot: &Spot<SecretRef>) -> Option<Secret> {
-        let secret = match &spot.value {
+        let secret = self.referred(&spot.value, &spot.place)?;
+        if secret.len() < GOOD_SECRET_BYTES {
+            let message = format!("the secret has fewer than {GOOD_SECRET_BYTES} bytes and can be guessed");
+            self.warnings.add(&spot.place, message);
+        }
+        Some(Secret::new(secret))
+    }
+
+    /// What a reference refers to.
+    fn referred(&mut self, reference: &SecretRef, place: &Place) -> Option<String> {
+        let found = match reference {
             SecretRef::Env(name) => {
                 self.env.get(name).cloned().ok_or_else(|| format!("environment variable {name} isn't set"))
             }
             SecretRef::File(path) => read_secret(&self.base.join(path))
                 .map_err(|error| format!("file {} can't be read: {error}", quoted(path))),
         };
-        let secret = secret.and_then(|secret| match secret.as_str() {
+        let found = found.and_then(|found| match found.as_str() {
             "" => Err("what it refers to is empty".to_owned()),
-            secret if secret.contains(char::REPLACEMENT_CHARACTER) => {
+            text if text.contains([char::REPLACEMENT_CHARACTER, '\0']) => {
                 Err("what it refers to isn't UTF-8 text".to_owned())
             }
-            _ => Ok(secret),
+            _ => Ok(found),
         });
-        match secret {
-            Ok(secret) => {
-                if secret.len() < GOOD_SECRET_BYTES {
-                    let message =
-                        format!("the secret has fewer than {GOOD_SECRET_BYTES} bytes and can be guessed");
-                    self.warnings.add(&spot.place, message);
-                }
-                Some(Secret::new(secret))
-            }
-            Err(message) => {
-                self.problems.add(&spot.place, message);
-                None
-            }
-        }
+        found.map_err(|message| self.problems.add(place, message)).ok()
     }
 
     fn tables(&mut self, raw: &RawTables) -> Tables {
@@ -449,10 +582,47 @@ impl Check<'_> {
 
     fn table(&mut self, entry: &Entry<RawTable>) -> Option<TableSource> {
         let spot = entry.given()?;
-        self.required(&spot.value.kind, spot, "kind");
-        let path = self.required(&spot.value.path, spot, "path").map(|path| self.base.join(&path.0));
-        let format = self.required(&spot.value.format, spot, "format").copied();
-        Some(TableSource::File { path: path?, format: format? })
+        let raw = &spot.value;
+        let kind = self.required(&raw.kind, spot, "kind").copied();
+        let format = self.required(&raw.format, spot, "format");
+        match kind? {
+            TableKind::File => {
+                self.foreign(&raw.brokers, "kafka");
+                self.foreign(&raw.topic, "kafka");
+                self.foreign(&raw.librdkafka, "kafka");
+                let path = self.required(&raw.path, spot, "path").map(|path| self.base.join(&path.0));
+                let format = match format? {
+                    RowFormat::File(format) => Some(*format),
+                    RowFormat::Topic(_) => self.format_of_kind(&raw.format, "file", TableFormat::ALL),
+                };
+                Some(TableSource::File { path: path?, format: format? })
+            }
+            TableKind::Kafka => {
+                self.foreign(&raw.path, "file");
+                let client = self.client(&raw.brokers, &raw.librdkafka, spot, Role::Table);
+                let topic = self.required(&raw.topic, spot, "topic").map(|topic| topic.0.clone());
+                let format = match format? {
+                    RowFormat::Topic(format) => Some(*format),
+                    RowFormat::File(_) => self.format_of_kind(&raw.format, "kafka", TopicFormat::ALL),
+                };
+                Some(TableSource::Kafka { client: client?, topic: topic?, format: format? })
+            }
+        }
+    }
+
+    /// Refuses a format of another kind.
+    fn format_of_kind<T: Choice>(
+        &mut self,
+        entry: &Entry<RowFormat>,
+        kind: &str,
+        allowed: &[T],
+    ) -> Option<T> {
+        if let Some(spot) = entry.given() {
+            let allowed = names(allowed);
+            self.problems
+                .add(&spot.place, format!("found {} with kind = \"{kind}\", allowed: {allowed}", spot.shown));
+        }
+        None
     }
 
     fn geo(&mut self, raw: &RawGeo) -> Geo {
@@ -507,7 +677,8 @@ impl Check<'_> {
                 3 * HOUR_MS,
             ),
             dedupe_horizon_ms: self.duration(&raw.dedupe_horizon, default.dedupe_horizon_ms, 0, 7 * DAY_MS),
-            ..default
+            idle_ticks: to_u32(self.count(&raw.idle_ticks, to_usize(default.idle_ticks.into()), 1, 1_000)),
+            skew_ms: self.duration(&raw.skew, default.skew_ms, MINUTE_MS, HOUR_MS),
         };
         // One of the two may be a default: the written one is told.
         let refused =
@@ -537,6 +708,115 @@ impl Check<'_> {
             text_bytes: self.size(&raw.text_bytes, default.text_bytes, 16, 64 << 10),
             block_bytes: self.size(&raw.block_bytes, default.block_bytes, 4 << 10, 64 << 20),
             tick_records: self.count(&raw.tick_records, default.tick_records, 1, 10_000_000),
+        }
+    }
+
+    fn sinks(&mut self, raw: &RawSinks) -> Sinks {
+        Sinks {
+            kafka: raw.kafka.given().and_then(|kafka| self.kafka_sink(kafka)),
+            files: raw.files.given().and_then(|files| self.file_sink(files)),
+        }
+    }
+
+    fn kafka_sink(&mut self, spot: &Spot<RawKafkaSink>) -> Option<KafkaSink> {
+        let raw = &spot.value;
+        let client = self.client(&raw.brokers, &raw.librdkafka, spot, Role::Sink);
+        let default = KafkaSink::new(client.clone().unwrap_or_else(|| KafkaClient::new("")));
+        let partitions = self.count(&raw.partitions, to_usize(default.partitions.into()), 1, 10_000);
+        let replication = self.count(&raw.replication, 1, 1, MAX_REPLICATION);
+        let replication = u16::try_from(replication).ok().filter(|_| raw.replication.given().is_some());
+        let buffer_bytes = self.size(&raw.buffer, default.buffer_bytes, 1 << 20, 4 << 30);
+        let sink = KafkaSink {
+            prefix: raw.prefix.value().map_or(default.prefix, |prefix| prefix.0.clone()),
+            delivery: raw.delivery.value().copied().unwrap_or(default.delivery),
+            partitions: to_u32(partitions),
+            replication,
+            create_topics: raw.create_topics.value().map_or(default.create_topics, |create| create.0),
+            buffer_bytes,
+            client: default.client,
+        };
+        client.map(|_| sink)
+    }
+
+    fn file_sink(&mut self, spot: &Spot<RawFileSink>) -> Option<FileSink> {
+        let raw = &spot.value;
+        let dir: Option<PathBuf> = self.required(&raw.dir, spot, "dir").map(|dir| self.base.join(&dir.0));
+        let default = FileSink::new(dir.clone().unwrap_or_default());
+        let bytes =
+            self.ranged(&raw.rotate_bytes, |s| s.0, default.rotate_bytes, 4 << 10..=64 << 30, size_text);
+        let sink = FileSink {
+            dir: default.dir,
+            rotate_bytes: bytes,
+            rotate_after_ms: self.duration(&raw.rotate_after, default.rotate_after_ms, 1_000, 7 * DAY_MS),
+            keep: to_u32(self.count(&raw.keep, to_usize(default.keep.into()), 0, 1_000_000)),
+        };
+        dir.map(|_| sink)
+    }
+
+    fn http(&mut self, spot: &Spot<RawHttp>) -> Option<Http> {
+        let raw = &spot.value;
+        let listen = raw.listen.value().copied().unwrap_or(Http::default().listen);
+        if !listen.ip().is_loopback() && raw.token.is_absent() {
+            let place = raw.listen.given().map_or(&spot.place, |listen| &listen.place);
+            let message = format!(
+                "found {listen}, which others can reach, without a `token`, allowed: a loopback address, or \
+                 token = {}",
+                SecretRef::allowed()
+            );
+            self.problems.add(place, message);
+        }
+        let token = raw.token.given().and_then(|spot| {
+            let token = self.secret(spot)?;
+            // What a header can't hold no client could ever show.
+            if !token.reveal().bytes().all(|b| b.is_ascii_graphic()) {
+                let message =
+                    "what it refers to is no token, allowed: visible ASCII characters without blanks";
+                self.problems.add(&spot.place, message);
+            }
+            Some(token)
+        });
+        Some(Http { listen, token })
+    }
+
+    /// Whether the job would read what it writes.
+    fn loops(&mut self, raw: &RawConfig, sources: &[Source], sinks: &Sinks) {
+        let absent = RawTables::default();
+        let tables = section(&raw.tables, &absent);
+        let tables = [&tables.keys, &tables.subscriptions, &tables.plans];
+        let spots = raw.source.value().map_or(&[][..], |list| &list.items);
+        if let Some(sink) = &sinks.kafka {
+            let of_sources = spots.iter().filter_map(|source| source.value.topic.given());
+            let of_tables = tables.iter().filter_map(|table| table.value()?.topic.given());
+            for topic in of_sources.chain(of_tables) {
+                if VIEWS.iter().any(|view| sink.topic(view) == topic.value.0) {
+                    let message = format!(
+                        "found {}, which the job writes itself, allowed: another topic, or another sink.kafka.prefix \
+                         than {}",
+                        topic.shown,
+                        quoted(&sink.prefix)
+                    );
+                    self.problems.add(&topic.place, message);
+                }
+            }
+        }
+        if let Some(sink) = &sinks.files {
+            for source in sources {
+                let SourceKind::File { pattern } = &source.kind else { continue };
+                let Ok(glob) = Pattern::new(pattern) else { continue };
+                let reads = |view: &&str| glob.matches_path(&sink.dir.join(format!("{view}-1.jsonl")));
+                let spot =
+                    spots.iter().find(|spot| spot.value.name.value().is_some_and(|n| n.0 == source.name));
+                if let Some(path) = spot.and_then(|spot| spot.value.path.given())
+                    && VIEWS.iter().any(reads)
+                {
+                    let message = format!(
+                        "found {}, which matches files that sink.files writes, allowed: another pattern, or another \
+                         sink.files.dir",
+                        path.shown
+                    );
+                    self.problems.add(&path.place, message);
+                }
+            }
         }
     }
 
@@ -594,7 +874,19 @@ impl Check<'_> {
     }
 }
 
-/// Every range that is asked for ends far below 2^32.
+fn log(raw: &RawLog) -> Log {
+    Log {
+        format: raw.format.value().copied().unwrap_or_default(),
+        level: raw.level.value().copied().unwrap_or_default(),
+    }
+}
+
+/// For counts that were clamped to a range below 2^32.
+fn to_u32(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Every range that is asked for ends far below 2^63.
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -71,6 +71,34 @@ pub struct DeadLetter {
     pub kept: Option<Box<str>>,
 }
 
+/// Classes of dead letters, few enough for a metric's label.
+pub const CLASSES: [&str; 7] = ["syntax", "encoding", "limit", "field", "key", "future", "gap"];
+
+impl DeadLetter {
+    /// The class of its reason: an index of [`CLASSES`].
+    #[must_use]
+    pub fn class(&self) -> usize {
+        let reason = self.reason.as_str();
+        let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| reason.starts_with(prefix));
+        let class = if starts(&["gap:"]) {
+            "gap"
+        } else if starts(&["time: more than"]) {
+            "future"
+        } else if starts(&["not UTF-8"]) {
+            "encoding"
+        } else if reason.contains("(limits.") {
+            "limit"
+        } else if starts(&["key:", "no key"]) {
+            "key"
+        } else if starts(&["not JSON", "empty message", "a record must be", "not a line"]) {
+            "syntax"
+        } else {
+            "field"
+        };
+        CLASSES.iter().position(|known| *known == class).unwrap_or_default()
+    }
+}
+
 /// Turns messages of one source into events.
 pub trait Decoder: Send {
     /// Decodes one message (a Kafka record's value, a line of a file), which may hold one record, an array
@@ -141,7 +169,7 @@ pub fn decoder(source: &Source, context: &Context) -> Box<dyn Decoder> {
 
 /// Appends `record` as a dead letter.
 #[cold]
-fn dead_letter(out: &mut Decoded, position: Position, record: &[u8], reason: String, kept: Option<Box<str>>) {
+pub(crate) fn dead_letter(out: &mut Decoded, position: Position, record: &[u8], reason: String, kept: Option<Box<str>>) {
     out.dead_letters.push(DeadLetter {
         position,
         events_before: out.events.len(),

@@ -436,13 +436,23 @@ impl Lane {
 
 /// A partition's running maximum.
 #[derive(Debug)]
-struct Clock {
+pub(crate) struct Clock {
     maximum: EventTime,
     /// Times more than [`LEAP_MS`] beyond it, ascending, fewer than [`LEAP_RECORDS`].
     beyond: Vec<EventTime>,
 }
 
 impl Clock {
+    /// The clock of a partition whose first event this is.
+    pub(crate) fn starting_at(time: EventTime) -> Self {
+        Self { maximum: time, beyond: Vec::new() }
+    }
+
+    /// The running maximum.
+    pub(crate) fn maximum(&self) -> EventTime {
+        self.maximum
+    }
+
     /// The maximum after a record.
     fn after(&self, record: Record) -> EventTime {
         let Record::Event(time) = record else { return self.maximum };
@@ -467,7 +477,12 @@ impl Clock {
     }
 
     /// Takes an event.
-    fn advance(&mut self, time: EventTime) {
+    pub(crate) fn advance(&mut self, time: EventTime) {
+        // By far the most events lie within reach, and nothing beyond is waiting.
+        if self.beyond.is_empty() && !self.is_beyond(time) {
+            self.maximum = self.maximum.max(time);
+            return;
+        }
         let maximum = self.after(Record::Event(time));
         if self.is_beyond(time) {
             self.beyond.insert(self.beyond.partition_point(|&other| other <= time), time);

@@ -1,0 +1,76 @@
+//! The one place where ticks are cut.
+
+use std::mem;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use keytide_dataflow::model::Tick;
+
+use super::ticker::{Rules, Ticker};
+use super::{LOOK_AROUND, Live, Message, State, TICK_EVENTS, add};
+
+/// Cuts ticks until the job ends. `clock` is the time in ms since the epoch.
+pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
+    let rules = Rules {
+        out_of_orderness_ms: live.options.windows.out_of_orderness_ms,
+        idle_ticks: live.options.windows.idle_ticks,
+    };
+    let mut ticker = Ticker::new(rules);
+    let width = Duration::from_millis(live.options.tick_ms);
+    let mut due = Instant::now() + width;
+    loop {
+        let last = wait_until_due(live, due);
+        // A tick that was long in coming doesn't make the next ones hurry.
+        due = (due + width).max(Instant::now());
+
+        let mut state = live.state();
+        let tick = state.open;
+        state.next = clock().max(tick + 1);
+        state.cut += 1;
+        state.last = last;
+        if let Some(decoders) = state.new_decoders.take() {
+            state.decoders = (state.decoders.0 + 1, Some(decoders));
+        }
+        live.changed.notify_all();
+        while state.answered.iter().any(|answered| *answered < state.cut) {
+            state = live.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+
+        let State { reached, minutes, .. } = &mut *state;
+        let closed = ticker.close(tick, reached, mem::take(minutes), last);
+        state.open = state.next;
+        state.open_events = 0;
+        state.watermark = closed.info.watermark;
+        state.behind = closed.behind;
+        state.closed = tick;
+        state.closed_count += 1;
+        state.over = last;
+        let next = state.next;
+        for worker in 0..state.queues.len() {
+            state.push(worker, Message::Close { info: closed.info, next });
+        }
+        live.changed.notify_all();
+        drop(state);
+        add(&live.counters.ticks, 1);
+        if last {
+            return;
+        }
+    }
+}
+
+/// Waits until the open tick is due, or the job is to end: then it is the last.
+fn wait_until_due(live: &Live, due: Instant) -> bool {
+    let mut state = live.state();
+    loop {
+        if state.stopping {
+            return true;
+        }
+        let now = Instant::now();
+        let is_due = now >= due || state.behind || state.open_events >= TICK_EVENTS;
+        if is_due && state.may_cut() {
+            return false;
+        }
+        let most = if is_due { LOOK_AROUND } else { due - now };
+        state = live.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}

@@ -1,0 +1,419 @@
+//! A reader: a thread that reads some partitions of every source, decodes, and judges lateness.
+
+use std::collections::BTreeSet;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use keytide_config::OnGap;
+use keytide_dataflow::model::{EventTime, Position, Tick};
+use sha2::{Digest, Sha256};
+
+use super::{Addition, Live, LiveError, Message, Orders, Reached, add};
+use crate::decode::{DeadLetter, Decoded, Decoder};
+use crate::ingest::sequencer::Clock;
+use crate::ingest::{FUTURE_MS, refuse_future};
+use crate::kafka::{self, Consumer, KafkaError, PartitionLag, Record};
+
+/// Messages that are taken from a source before the reader looks around.
+const POLL_MESSAGES: usize = 2_048;
+/// How long a source without messages is waited for.
+const POLL_WAIT: Duration = Duration::from_millis(10);
+/// Events that are handed over at once, about.
+const BATCH_EVENTS: usize = 4_096;
+const MINUTE_MS: u64 = 60_000;
+
+/// Some partitions of one source.
+pub trait Feed: Send {
+    /// Reads a partition from an offset on, in place of where it was.
+    ///
+    /// # Errors
+    /// If the client refuses.
+    fn add(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError>;
+    /// Stops reading a partition, or goes on.
+    ///
+    /// # Errors
+    /// If the client refuses.
+    fn pause(&mut self, partition: u32, pause: bool) -> Result<(), KafkaError>;
+    /// Hands over what is there, at most so many records; waits for the first, at most so long.
+    ///
+    /// # Errors
+    /// What can't be waited out.
+    fn poll(
+        &mut self,
+        most: usize,
+        wait: Duration,
+        take: &mut dyn FnMut(Record<'_>),
+    ) -> Result<usize, KafkaError>;
+    /// How far its partitions are behind, as far as it is known.
+    fn lags(&self) -> Vec<PartitionLag>;
+}
+
+impl Feed for Consumer {
+    fn add(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError> {
+        Self::add(self, partition, offset)
+    }
+
+    fn pause(&mut self, partition: u32, pause: bool) -> Result<(), KafkaError> {
+        if pause { Self::pause(self, &[partition]) } else { self.resume(&[partition]) }
+    }
+
+    fn poll(
+        &mut self,
+        most: usize,
+        wait: Duration,
+        take: &mut dyn FnMut(Record<'_>),
+    ) -> Result<usize, KafkaError> {
+        Self::poll(self, wait, most, &mut |record| take(record))
+    }
+
+    fn lags(&self) -> Vec<PartitionLag> {
+        self.lag()
+    }
+}
+
+/// A source as a reader has it.
+pub struct SourceFeed {
+    /// What errors call it: its topic.
+    pub name: String,
+    /// Its place in the configuration.
+    pub source: usize,
+    /// Where its messages come from.
+    pub feed: Box<dyn Feed>,
+    /// What happens when records are gone.
+    pub on_gap: OnGap,
+}
+
+/// Makes the decoder of a source.
+pub type Decoders = dyn Fn(usize) -> Box<dyn Decoder> + Send + Sync;
+
+/// See the module.
+pub struct Reader {
+    live: Arc<Live>,
+    seat: usize,
+    sources: Vec<Source>,
+    lanes: Lanes,
+    tick: Tick,
+    answered: u64,
+    /// Number of the replacement that the decoders are of.
+    replacement: u64,
+    out: Decoded,
+    /// Of the tick.
+    minutes: BTreeSet<EventTime>,
+    tolerance_ms: u64,
+}
+
+struct Source {
+    feed: SourceFeed,
+    decoder: Box<dyn Decoder>,
+}
+
+/// The partitions of a reader, by source and number.
+#[derive(Default)]
+struct Lanes {
+    lanes: Vec<Lane>,
+    places: HashMap<(usize, u32), usize>,
+}
+
+struct Lane {
+    index: usize,
+    source: usize,
+    number: u32,
+    /// `None` before the first event.
+    clock: Option<Clock>,
+    /// Its greatest event time, leaps included.
+    highest: EventTime,
+    next_offset: u64,
+    at_end: bool,
+    /// Of the tick.
+    records: u64,
+    paused: bool,
+}
+
+struct Gap {
+    partition: u32,
+    wanted: u64,
+    low: u64,
+    high: u64,
+}
+
+impl Reader {
+    /// The reader in a seat, with its part of every source.
+    pub fn new(live: &Arc<Live>, seat: usize, feeds: Vec<SourceFeed>, decoders: &Decoders) -> Self {
+        let windows = &live.options.windows;
+        let tolerance_ms = windows.out_of_orderness_ms.saturating_add(windows.allowed_lateness_ms);
+        let source = |feed: SourceFeed| Source { decoder: decoders(feed.source), feed };
+        Self {
+            live: Arc::clone(live),
+            seat,
+            sources: feeds.into_iter().map(source).collect(),
+            lanes: Lanes::default(),
+            tick: live.state().open,
+            answered: 0,
+            replacement: 0,
+            out: Decoded::default(),
+            minutes: BTreeSet::new(),
+            tolerance_ms,
+        }
+    }
+
+    /// Reads until the job ends. An error ends the job; what was read is in its last tick.
+    pub fn run(mut self) {
+        let mut failed = false;
+        loop {
+            let orders = self.live.orders(self.seat);
+            if orders.cut != self.answered {
+                self.answer(orders.cut);
+                if orders.last {
+                    return;
+                }
+            }
+            if failed || orders.stopping || !orders.has_room {
+                self.flush();
+                self.live.rest(self.seat);
+            } else if let Err(error) = self.read(orders) {
+                failed = true;
+                self.live.fail(error);
+            }
+        }
+    }
+
+    /// Polls every source once.
+    fn read(&mut self, orders: Orders) -> Result<(), LiveError> {
+        for addition in orders.additions {
+            self.add(addition)?;
+        }
+        self.pause_beyond(orders.ceiling)?;
+        self.poll()?;
+        if self.out.events.len() >= BATCH_EVENTS {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, addition: Addition) -> Result<(), LiveError> {
+        let Addition { index, source, number, offset } = addition;
+        let feed = self.sources.iter_mut().find(|feed| feed.feed.source == source);
+        if let Some(source) = feed {
+            source.feed.feed.add(number, offset)?;
+        }
+        self.lanes.places.insert((source, number), self.lanes.lanes.len());
+        self.lanes.lanes.push(Lane {
+            index,
+            source,
+            number,
+            clock: None,
+            highest: 0,
+            next_offset: offset,
+            at_end: false,
+            records: 0,
+            paused: false,
+        });
+        Ok(())
+    }
+
+    /// Pauses partitions that are beyond an event time, resumes the others.
+    fn pause_beyond(&mut self, ceiling: EventTime) -> Result<(), LiveError> {
+        for lane in &mut self.lanes.lanes {
+            let beyond = lane.clock.as_ref().is_some_and(|clock| clock.maximum() > ceiling);
+            if beyond != lane.paused {
+                lane.paused = beyond;
+                if let Some(source) = self.sources.iter_mut().find(|source| source.feed.source == lane.source)
+                {
+                    source.feed.feed.pause(lane.number, beyond)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<(), LiveError> {
+        let Self { live, sources, lanes, tick, out, minutes, tolerance_ms, .. } = self;
+        let (mut messages, mut bytes) = (0, 0);
+        let (events_before, letters_before) = (out.events.len(), out.dead_letters.len());
+        let mut late = 0;
+        let wait = POLL_WAIT / u32::try_from(sources.len().max(1)).unwrap_or(u32::MAX);
+        if sources.is_empty() || lanes.lanes.is_empty() {
+            let _ = live.wait_for_stop(POLL_WAIT);
+            return Ok(());
+        }
+        for Source { feed, decoder } in sources.iter_mut() {
+            let mut gaps = Vec::new();
+            let mut take = |record: Record<'_>| {
+                let (Record::Message(kafka::Message { partition, .. })
+                | Record::End { partition, .. }
+                | Record::Gap { partition, .. }) = record;
+                let Some(lane) = lanes.get(feed.source, partition) else { return };
+                match record {
+                    Record::Message(kafka::Message { offset, value, .. }) => {
+                        let value = value.unwrap_or_default();
+                        messages += 1;
+                        bytes += value.len() as u64;
+                        late +=
+                            lane.message(offset, value, &mut **decoder, *tick, *tolerance_ms, minutes, out);
+                    }
+                    Record::End { offset, .. } => {
+                        lane.at_end = true;
+                        lane.next_offset = offset;
+                    }
+                    Record::Gap { wanted, low, high, .. } => {
+                        gaps.push(Gap { partition, wanted, low, high });
+                    }
+                }
+            };
+            feed.feed.poll(POLL_MESSAGES, wait, &mut take)?;
+            for gap in gaps {
+                let lane = lanes.get(feed.source, gap.partition).expect("its record was taken above");
+                pass_over(live, feed, lane, &gap, out)?;
+            }
+        }
+        let counters = &live.counters;
+        add(&counters.messages, messages);
+        add(&counters.bytes, bytes);
+        add(&counters.late, late);
+        add(&counters.events, (out.events.len() - events_before) as u64);
+        for letter in &out.dead_letters[letters_before..] {
+            add(&counters.dead_letters[letter.class()], 1);
+        }
+        Ok(())
+    }
+
+    /// Hands over what was decoded.
+    fn flush(&mut self) {
+        let tick = self.tick;
+        let Decoded { events, dead_letters, definitions } = mem::take(&mut self.out);
+        if events.is_empty() && dead_letters.is_empty() && definitions.is_empty() {
+            return;
+        }
+        self.out.events.reserve(events.len());
+        let definitions = (!definitions.is_empty()).then_some(Message::Definitions(definitions));
+        let events = (!events.is_empty()).then_some(Message::Events { tick, events });
+        let letters =
+            (!dead_letters.is_empty()).then_some(Message::DeadLetters { tick, letters: dead_letters });
+        self.live.send(self.seat, definitions.into_iter().chain(events).chain(letters));
+    }
+
+    fn answer(&mut self, cut: u64) {
+        self.flush();
+        for Source { feed, .. } in &self.sources {
+            let lags = feed.feed.lags().into_iter().filter_map(|lag| {
+                Some((
+                    self.lanes.lanes[*self.lanes.places.get(&(feed.source, lag.partition))?].index,
+                    lag.lag,
+                ))
+            });
+            self.live.set_lags(lags);
+        }
+        let reached = self.lanes.lanes.iter_mut().map(|lane| (lane.index, lane.reached()));
+        self.tick =
+            self.live.answer(self.seat, cut, reached.collect::<Vec<_>>(), mem::take(&mut self.minutes));
+        self.answered = cut;
+        if let Some((replacement, decoders)) = self.live.decoders_since(self.replacement) {
+            self.replacement = replacement;
+            for source in &mut self.sources {
+                source.decoder = decoders(source.feed.source);
+            }
+        }
+    }
+}
+
+impl Lanes {
+    fn get(&mut self, source: usize, partition: u32) -> Option<&mut Lane> {
+        self.places.get(&(source, partition)).map(|place| &mut self.lanes[*place])
+    }
+}
+
+impl Lane {
+    /// Decodes a message; how many of its events are late.
+    #[allow(clippy::too_many_arguments, reason = "what a message needs is spread over the reader")]
+    fn message(
+        &mut self,
+        offset: u64,
+        value: &[u8],
+        decoder: &mut dyn Decoder,
+        tick: Tick,
+        tolerance_ms: u64,
+        minutes: &mut BTreeSet<EventTime>,
+        out: &mut Decoded,
+    ) -> u64 {
+        self.at_end = false;
+        self.records += 1;
+        self.next_offset = offset + 1;
+        let (event, letter) = (out.events.len(), out.dead_letters.len());
+        let partition = u32::try_from(self.index).expect("fewer than 2^32 partitions fit in memory");
+        decoder.decode(value, Position { partition, offset, index: 0 }, out);
+        let latest = tick.saturating_add(FUTURE_MS);
+        if out.events[event..].iter().any(|event| event.time > latest) {
+            refuse_future(out, event, letter, value, latest);
+        }
+        let mut late = 0;
+        for event in &mut out.events[event..] {
+            let time = event.time;
+            let clock = self.clock.get_or_insert_with(|| Clock::starting_at(time));
+            let behind = clock.maximum().saturating_sub(time);
+            if behind > tolerance_ms {
+                event.late_ms = u32::try_from(behind).unwrap_or(u32::MAX);
+                late += 1;
+            }
+            clock.advance(time);
+            if time > self.highest {
+                self.highest = time;
+            }
+            let minute = time - time % MINUTE_MS;
+            if minutes.last() != Some(&minute) {
+                minutes.insert(minute);
+            }
+        }
+        late
+    }
+
+    /// What it reached, for a cut.
+    fn reached(&mut self) -> Reached {
+        let records = mem::take(&mut self.records);
+        let maximum = self.clock.as_ref().map(|clock| {
+            // At the end nothing is there that could contradict a leap.
+            if self.at_end { self.highest } else { clock.maximum() }
+        });
+        Reached { maximum, next_offset: self.next_offset, at_end: self.at_end, records }
+    }
+}
+
+/// Goes on behind a gap, if the source allows it.
+fn pass_over(
+    live: &Live,
+    source: &mut SourceFeed,
+    lane: &mut Lane,
+    gap: &Gap,
+    out: &mut Decoded,
+) -> Result<(), LiveError> {
+    let Gap { partition, wanted, low, high } = *gap;
+    if source.on_gap == OnGap::Stop {
+        let topic = source.name.clone();
+        return Err(KafkaError::Gap { topic, partition, wanted, low, high }.into());
+    }
+    let reason = if wanted < low {
+        format!("gap: the records from offset {wanted} to {} are gone: retention passed the job", low - 1)
+    } else {
+        format!(
+            "gap: offset {wanted} lies beyond the topic's end at {high}: it was made anew, and is read from {low} on"
+        )
+    };
+    tracing::warn!(source = source.name, partition, "{reason}");
+    out.dead_letters.push(DeadLetter {
+        position: Position {
+            partition: u32::try_from(lane.index).expect("fewer than 2^32 partitions fit in memory"),
+            offset: wanted,
+            index: 0,
+        },
+        events_before: out.events.len(),
+        reason,
+        length: 0,
+        sha256: Sha256::digest([]).into(),
+        kept: None,
+    });
+    add(&live.counters.gaps, 1);
+    lane.next_offset = low;
+    source.feed.add(partition, low)?;
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! The reader of the tables: files that are watched, topics that are followed.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use keytide_config::{End, KafkaClient, Start};
+use keytide_dataflow::model::Tick;
+
+use super::{Live, LiveError, add};
+use crate::kafka::{Consumer, KafkaError, Message, Record, Topic};
+use crate::tables::{TablesRead, TopicTable, WatchedTables};
+
+/// How long a round waits for changes.
+const POLL_WAIT: Duration = Duration::from_millis(20);
+/// Records of a topic that are taken at once.
+const POLL_RECORDS: usize = 4_096;
+/// Changes that are handed over at once, about.
+const BATCH_CHANGES: usize = 8_192;
+
+/// Where changes of tables come from.
+pub trait TableFeed: Send {
+    /// Adds what is new to `read`; waits for it, at most so long.
+    ///
+    /// # Errors
+    /// What can't be waited out.
+    fn poll(&mut self, wait: Duration, read: &mut TablesRead) -> Result<(), LiveError>;
+    /// Whether everything was read that was there at the start.
+    fn is_complete(&self) -> bool;
+}
+
+/// Tables from files: looked at every so often.
+pub struct FileFeed {
+    watched: WatchedTables,
+    every: Duration,
+    looked: Instant,
+}
+
+impl FileFeed {
+    /// Files that were read for the first time.
+    #[must_use]
+    pub fn new(watched: WatchedTables, every: Duration) -> Self {
+        Self { watched, every, looked: Instant::now() }
+    }
+}
+
+impl TableFeed for FileFeed {
+    fn poll(&mut self, wait: Duration, read: &mut TablesRead) -> Result<(), LiveError> {
+        let left = self.every.saturating_sub(self.looked.elapsed());
+        if !left.is_zero() {
+            std::thread::park_timeout(left.min(wait));
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        if let Some(new) = self.watched.poll() {
+            append(read, new);
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        true
+    }
+}
+
+fn append(read: &mut TablesRead, mut new: TablesRead) {
+    read.changes.append(&mut new.changes);
+    read.definitions.append(&mut new.definitions);
+    read.dead_letters.append(&mut new.dead_letters);
+    read.warnings.append(&mut new.warnings);
+}
+
+/// A table from a topic: read from its beginning, and followed. Its partitions are those it has at the start.
+pub struct TopicFeed {
+    table: TopicTable,
+    consumer: Consumer,
+    /// By partition, the end it had at the start, where that isn't reached.
+    ahead: HashMap<u32, u64>,
+}
+
+impl TopicFeed {
+    /// Looks the topic up.
+    ///
+    /// # Errors
+    /// If that isn't possible.
+    pub fn open(client: &KafkaClient, table: TopicTable) -> Result<Self, KafkaError> {
+        let topic = Topic::open(client, table.topic())?;
+        let partitions = topic.partitions()?;
+        let starts = topic.starts(&Start::Earliest, &partitions)?;
+        let ends = topic.ends(&End::Latest, &partitions)?;
+        let mut consumer = Consumer::new(client, table.topic())?;
+        for &(partition, offset) in &starts {
+            consumer.add(partition, offset)?;
+        }
+        let begins: HashMap<u32, u64> = starts.into_iter().collect();
+        let ahead =
+            ends.into_iter().filter(|(partition, end)| begins.get(partition).is_none_or(|at| at < end));
+        Ok(Self { table, consumer, ahead: ahead.collect() })
+    }
+}
+
+impl TableFeed for TopicFeed {
+    fn poll(&mut self, wait: Duration, read: &mut TablesRead) -> Result<(), LiveError> {
+        let Self { table, consumer, ahead } = self;
+        let mut gap = None;
+        consumer.poll(wait, POLL_RECORDS, &mut |record| {
+            let (partition, next) = match record {
+                Record::Message(Message { partition, offset, key, value }) => {
+                    table.apply(partition, offset, key, value, read);
+                    (partition, offset + 1)
+                }
+                Record::End { partition, offset } => (partition, offset),
+                Record::Gap { partition, wanted, low, high } => {
+                    let topic = table.topic().to_owned();
+                    gap = Some(KafkaError::Gap { topic, partition, wanted, low, high });
+                    return;
+                }
+            };
+            if ahead.get(&partition).is_some_and(|end| next >= *end) {
+                ahead.remove(&partition);
+            }
+        })?;
+        gap.map_or(Ok(()), |gap| Err(gap.into()))
+    }
+
+    fn is_complete(&self) -> bool {
+        self.ahead.is_empty()
+    }
+}
+
+/// See the module.
+pub struct TableReader {
+    live: Arc<Live>,
+    seat: usize,
+    feeds: Vec<Box<dyn TableFeed>>,
+    read: TablesRead,
+    tick: Tick,
+    answered: u64,
+}
+
+impl TableReader {
+    /// The reader of all tables; `first` is what was read of them already.
+    #[must_use]
+    pub fn new(live: &Arc<Live>, first: TablesRead, feeds: Vec<Box<dyn TableFeed>>) -> Self {
+        let tick = live.state().open;
+        Self { live: Arc::clone(live), seat: live.table_seat(), feeds, read: first, tick, answered: 0 }
+    }
+
+    /// Reads until the job ends. No tick is closed before the tables are complete. An error ends the job.
+    pub fn run(mut self) {
+        let started = Instant::now();
+        let mut complete = false;
+        let mut failed = false;
+        loop {
+            let orders = self.live.orders(self.seat);
+            if !complete && self.feeds.iter().all(|feed| feed.is_complete()) {
+                complete = true;
+                self.live.state().tables_read = true;
+                tracing::info!(ms = started.elapsed().as_millis(), "tables are read");
+            }
+            if orders.cut != self.answered && (complete || orders.stopping) {
+                self.flush();
+                self.tick = self.live.answer(self.seat, orders.cut, [], []);
+                self.answered = orders.cut;
+                if orders.last {
+                    return;
+                }
+            }
+            if failed || orders.stopping || self.feeds.is_empty() {
+                self.live.wait_for_cut(self.answered);
+            } else if let Err(error) = self.poll() {
+                failed = true;
+                self.live.fail(error);
+            }
+            if self.read.changes.len() >= BATCH_CHANGES {
+                self.flush();
+            }
+        }
+    }
+
+    fn poll(&mut self) -> Result<(), LiveError> {
+        let wait = POLL_WAIT / u32::try_from(self.feeds.len()).unwrap_or(u32::MAX);
+        for feed in &mut self.feeds {
+            feed.poll(wait, &mut self.read)?;
+        }
+        for warning in self.read.warnings.drain(..) {
+            tracing::warn!("{warning}");
+        }
+        Ok(())
+    }
+
+    /// Hands over what was read, to worker 0.
+    fn flush(&mut self) {
+        let TablesRead { changes, definitions, dead_letters, .. } = mem::take(&mut self.read);
+        if changes.is_empty() && definitions.is_empty() && dead_letters.is_empty() {
+            return;
+        }
+        add(&self.live.counters.table_changes, changes.len() as u64);
+        add(&self.live.counters.table_dead_letters, dead_letters.len() as u64);
+        let definitions = super::Message::Definitions(definitions);
+        let tables = super::Message::Tables { tick: self.tick, changes, letters: dead_letters };
+        self.live.send(0, [definitions, tables]);
+    }
+}

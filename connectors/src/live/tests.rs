@@ -1,0 +1,489 @@
+//! Readers, coordinator and workers over topics in memory.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use keytide_config::OnGap;
+use keytide_dataflow::model::{Country, KeyId, NameId, Position, RequestId, RouteId};
+
+use super::*;
+use crate::decode::{Decoded, Decoder};
+use crate::kafka::{Message as Kafka, PartitionLag, Record};
+use crate::tables::TablesRead;
+
+const NOW: Tick = 1_800_000_000_000;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A topic: by partition, its messages.
+#[derive(Clone, Default)]
+struct Topic(Arc<Mutex<BTreeMap<u32, Vec<String>>>>);
+
+impl Topic {
+    fn append(&self, partition: u32, messages: impl IntoIterator<Item = String>) {
+        self.0.lock().unwrap().entry(partition).or_default().extend(messages);
+    }
+}
+
+/// A reader's view of a topic.
+struct Memory {
+    topic: Topic,
+    next: BTreeMap<u32, u64>,
+    paused: BTreeSet<u32>,
+    told_end: BTreeMap<u32, u64>,
+    /// Offsets below this are gone.
+    low: u64,
+}
+
+impl Feed for Memory {
+    fn add(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError> {
+        self.next.insert(partition, offset);
+        Ok(())
+    }
+
+    fn pause(&mut self, partition: u32, pause: bool) -> Result<(), KafkaError> {
+        if pause {
+            self.paused.insert(partition)
+        } else {
+            self.paused.remove(&partition)
+        };
+        Ok(())
+    }
+
+    fn poll(
+        &mut self,
+        most: usize,
+        wait: Duration,
+        take: &mut dyn FnMut(Record<'_>),
+    ) -> Result<usize, KafkaError> {
+        let topic = self.topic.0.lock().unwrap();
+        let mut taken = 0;
+        for (&partition, next) in &mut self.next {
+            let messages = topic.get(&partition).map_or(&[][..], Vec::as_slice);
+            let high = messages.len() as u64;
+            if *next < self.low {
+                take(Record::Gap { partition, wanted: *next, low: self.low, high });
+                continue;
+            }
+            while taken < most && *next < high && !self.paused.contains(&partition) {
+                let value = Some(messages[usize::try_from(*next).unwrap()].as_bytes());
+                take(Record::Message(Kafka { partition, offset: *next, key: None, value }));
+                *next += 1;
+                taken += 1;
+            }
+            if *next == high && self.told_end.insert(partition, high) != Some(high) {
+                take(Record::End { partition, offset: high });
+            }
+        }
+        drop(topic);
+        if taken == 0 {
+            thread::park_timeout(wait);
+        }
+        Ok(taken)
+    }
+
+    fn lags(&self) -> Vec<PartitionLag> {
+        Vec::new()
+    }
+}
+
+/// Takes messages that are a time in ms; its number is the events' AS number.
+struct Times(u32);
+
+impl Decoder for Times {
+    fn decode(&mut self, message: &[u8], at: Position, out: &mut Decoded) {
+        let Some(time) = std::str::from_utf8(message).ok().and_then(|text| text.parse().ok()) else {
+            return crate::decode::dead_letter(out, at, message, "not JSON: a time".to_owned(), None);
+        };
+        out.events.push(AccessEvent {
+            key: KeyId(5),
+            request: RequestId::NONE,
+            client: 0,
+            time,
+            route: RouteId(2),
+            user_agent: NameId::NONE,
+            position: at,
+            latency_us: 1,
+            bytes_in: 0,
+            bytes_out: 0,
+            late_ms: 0,
+            asn: self.0,
+            status: 200,
+            country: Country::UNKNOWN,
+        });
+    }
+}
+
+/// A job over one topic, with its threads.
+struct Job {
+    live: Arc<Live>,
+    topic: Topic,
+    threads: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<Vec<Message>>>,
+}
+
+struct Setup {
+    workers: usize,
+    tick_ms: u64,
+    low: u64,
+    on_gap: OnGap,
+    tables: Vec<Box<dyn TableFeed>>,
+    /// Workers take ticks and don't compute them before this is set.
+    computing: Arc<AtomicBool>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            tick_ms: 5,
+            low: 0,
+            on_gap: OnGap::Stop,
+            tables: Vec::new(),
+            computing: Arc::new(AtomicBool::new(true)),
+        }
+    }
+}
+
+impl Job {
+    fn start(setup: Setup) -> Self {
+        let workers = NonZeroUsize::new(setup.workers).unwrap();
+        let options = Options { tick_ms: setup.tick_ms, windows: Windows::default(), workers };
+        let live = Live::new(NOW, options);
+        let topic = Topic::default();
+        let mut threads = Vec::new();
+        for seat in 0..setup.workers {
+            let feed = Memory {
+                topic: topic.clone(),
+                next: BTreeMap::new(),
+                paused: BTreeSet::new(),
+                told_end: BTreeMap::new(),
+                low: setup.low,
+            };
+            let source = SourceFeed {
+                name: "events".to_owned(),
+                source: 0,
+                feed: Box::new(feed),
+                on_gap: setup.on_gap,
+            };
+            let reader = Reader::new(&live, seat, vec![source], &|_| Box::new(Times(0)));
+            threads.push(thread::spawn(move || reader.run()));
+        }
+        let tables = TableReader::new(&live, TablesRead::default(), setup.tables);
+        threads.push(thread::spawn(move || tables.run()));
+        let started = Instant::now();
+        let clock = move || NOW + u64::try_from(started.elapsed().as_millis()).unwrap();
+        {
+            let live = Arc::clone(&live);
+            threads.push(thread::spawn(move || coordinate(&live, clock)));
+        }
+        let run = |worker| {
+            let (live, computing) = (Arc::clone(&live), Arc::clone(&setup.computing));
+            thread::spawn(move || run_worker(&live, worker, &computing))
+        };
+        let workers = (0..setup.workers).map(run).collect();
+        Self { live, topic, threads, workers }
+    }
+
+    fn add_partition(&self, number: u32) {
+        let info = PartitionInfo { source: "gateway".into(), source_index: 0, number, path: None };
+        self.live.add_partition(info, 0);
+    }
+
+    fn wait(&self, what: &str, done: impl Fn(&Status) -> bool) {
+        let started = Instant::now();
+        while !done(&self.live.status()) {
+            assert!(started.elapsed() < DEADLINE, "{what}: {:?}", self.live.status());
+            thread::yield_now();
+        }
+    }
+
+    fn wait_for_events(&self, count: u64) {
+        self.wait("events are read", |_| self.live.counters.events.load(Ordering::Relaxed) >= count);
+    }
+
+    /// What each worker was given.
+    fn end(self) -> Vec<Vec<Message>> {
+        self.live.stop();
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+        self.workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    }
+}
+
+fn run_worker(live: &Live, worker: usize, computing: &AtomicBool) -> Vec<Message> {
+    live.enter_worker(worker);
+    let mut messages = Vec::new();
+    let mut closed = VecDeque::new();
+    loop {
+        while let Some(message) = live.next(worker) {
+            if let Message::Close { info, .. } = &message {
+                closed.push_back(info.tick);
+            }
+            messages.push(message);
+        }
+        if computing.load(Ordering::Relaxed) {
+            for tick in closed.drain(..) {
+                live.computed(worker, tick);
+                if worker == 0 {
+                    live.published(tick);
+                }
+            }
+        }
+        if live.is_over(worker) {
+            return messages;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// By tick: its events, and what closed it; as one worker saw it, which is checked.
+fn by_tick(messages: &[Message]) -> (BTreeMap<Tick, Vec<AccessEvent>>, Vec<TickInfo>) {
+    let mut events: BTreeMap<Tick, Vec<AccessEvent>> = BTreeMap::new();
+    let mut infos: Vec<TickInfo> = Vec::new();
+    let mut open = NOW;
+    let mut early = None;
+    for message in messages {
+        match message {
+            Message::Events { tick, events: batch } => {
+                if *tick != open {
+                    assert!(
+                        *tick > open && early.is_none_or(|early| early == *tick),
+                        "one tick ahead at most"
+                    );
+                    early = Some(*tick);
+                }
+                events.entry(*tick).or_default().extend(batch);
+            }
+            Message::Close { info, next } => {
+                assert_eq!(info.tick, open);
+                assert_eq!(info.watermark_before, infos.last().map_or(0, |last| last.watermark));
+                assert!(early.is_none_or(|early| early == *next), "what came early is the next tick's");
+                infos.push(*info);
+                (open, early) = (*next, None);
+            }
+            Message::Definitions(_) | Message::DeadLetters { .. } | Message::Tables { .. } => {}
+        }
+    }
+    (events, infos)
+}
+
+fn times(from: u64, count: u64, step: u64) -> impl Iterator<Item = String> {
+    (0..count).map(move |index| (from + index * step).to_string())
+}
+
+#[test]
+fn every_record_arrives_once_in_the_order_of_its_partition() {
+    for workers in 1..=3 {
+        let job = Job::start(Setup { workers, ..Setup::default() });
+        for partition in 0..4 {
+            job.add_partition(partition);
+        }
+        for round in 0..20_u64 {
+            for partition in 0..4 {
+                let start = NOW - 600_000 + round * 20_000 + u64::from(partition);
+                job.topic.append(partition, times(start, 50, 300));
+            }
+            if round == 10 {
+                job.topic.append(4, times(NOW - 5_000, 100, 10));
+                job.add_partition(4);
+            }
+        }
+        job.wait_for_events(4_100);
+        let messages = job.end();
+        let mut seen: BTreeMap<u32, Vec<(u64, Tick)>> = BTreeMap::new();
+        let (_, infos) = by_tick(&messages[0]);
+        assert!(infos.last().unwrap().last && infos.iter().filter(|info| info.last).count() == 1);
+        for worker in &messages {
+            let (events, of_worker) = by_tick(worker);
+            assert_eq!(of_worker, infos, "all workers are given the same ticks");
+            for (tick, events) in events {
+                for event in events {
+                    assert_eq!(event.late_ms, 0);
+                    seen.entry(event.position.partition).or_default().push((event.position.offset, tick));
+                }
+            }
+        }
+        assert_eq!(seen.values().map(Vec::len).collect::<Vec<_>>(), [1_000, 1_000, 1_000, 1_000, 100]);
+        for of_partition in seen.values() {
+            assert!(of_partition.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0 && pair[0].1 <= pair[1].1));
+        }
+    }
+}
+
+#[test]
+fn lateness_is_judged_in_the_order_of_a_partition() {
+    let job = Job::start(Setup { workers: 1, ..Setup::default() });
+    let base = NOW - 3_000_000;
+    let lines = [base, base + 700_000, base + 94_999, base + 95_000, base + 200_000_000, base + 700_000];
+    job.topic.append(0, lines.map(|time| time.to_string()));
+    job.topic.append(0, ["nonsense".to_owned(), (NOW + 600_000_000).to_string()]);
+    job.add_partition(0);
+    job.wait("two dead letters", |_| {
+        job.live.counters.dead_letters.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>() == 3
+    });
+    let counters = &job.live.counters;
+    assert_eq!(counters.late.load(Ordering::Relaxed), 1);
+    let classes: Vec<_> = crate::decode::CLASSES
+        .iter()
+        .zip(&counters.dead_letters)
+        .filter(|(_, count)| count.load(Ordering::Relaxed) > 0)
+        .map(|(class, count)| (*class, count.load(Ordering::Relaxed)))
+        .collect();
+    assert_eq!(classes, [("syntax", 1), ("future", 2)], "two days ahead is the future too");
+    let messages = job.end().remove(0);
+    let (events, _) = by_tick(&messages);
+    let late: Vec<u32> = events.values().flatten().map(|event| event.late_ms).collect();
+    assert_eq!(late, [0, 0, 605_001, 0, 0]);
+}
+
+#[test]
+fn ticks_wait_for_the_workers() {
+    let computing = Arc::new(AtomicBool::new(false));
+    let job = Job::start(Setup { tick_ms: 1, computing: Arc::clone(&computing), ..Setup::default() });
+    job.add_partition(0);
+    job.topic.append(0, times(NOW - 1_000, 100, 1));
+    job.wait_for_events(100);
+    job.wait("ticks are closed", |status| status.closed > 0);
+    let ticks = || job.live.counters.ticks.load(Ordering::Relaxed);
+    job.wait("as many as may be", |_| ticks() == TICKS_COMPUTED);
+    let status = job.live.status();
+    assert_eq!((status.computed, status.published), (0, 0));
+    computing.store(true, Ordering::Relaxed);
+    job.wait("it goes on", |status| status.computed > 0 && ticks() > 2 * TICKS_COMPUTED);
+    job.end();
+}
+
+#[test]
+fn no_partition_runs_far_ahead_of_the_watermark() {
+    let job = Job::start(Setup { workers: 1, ..Setup::default() });
+    let day = 86_400_000;
+    // One event a second for two hours in each, the second partition's are silent at first.
+    job.topic.append(0, times(NOW - day, 7_200, 1_000));
+    job.topic.append(1, times(NOW - day, 10, 1_000));
+    job.add_partition(0);
+    job.add_partition(1);
+    // At its end the slow one is idle sooner or later: a stream of records keeps it active.
+    job.wait("both are known", |status| status.watermark > 0);
+    let mut slow = 10;
+    while job.live.counters.events.load(Ordering::Relaxed) < 7_200 + slow {
+        let status = job.live.status();
+        if status.closed > 0 && slow < 7_200 {
+            job.topic.append(1, times(NOW - day + slow * 1_000, 10, 1_000));
+            slow += 10;
+        }
+        thread::yield_now();
+    }
+    let messages = job.end().remove(0);
+    let (events, infos) = by_tick(&messages);
+    let mut before = 0;
+    for info in &infos {
+        assert!(before == 0 || info.watermark <= before + STEP_MS || !info.last, "steps");
+        for event in events.get(&info.tick).into_iter().flatten() {
+            if before > 0 {
+                // One poll may pass the bound.
+                let poll = 2_048 * 1_000;
+                assert!(event.time <= before + 305_000 + poll, "{} ms ahead", event.time - before);
+            }
+        }
+        before = info.watermark;
+    }
+}
+
+#[test]
+fn a_gap_stops_the_job_or_becomes_a_dead_letter() {
+    let start = |on_gap| {
+        let job = Job::start(Setup { workers: 1, low: 40, on_gap, ..Setup::default() });
+        job.topic.append(0, times(NOW - 1_000, 100, 1));
+        job.add_partition(0);
+        job
+    };
+    let job = start(OnGap::Stop);
+    job.wait("it fails", |_| job.live.error().is_some());
+    let error = job.live.error().unwrap().to_string();
+    assert!(error.contains("40") && error.contains("on_gap"), "{error}");
+    let messages = job.end().remove(0);
+    assert!(by_tick(&messages).1.last().unwrap().last, "what was read is in a last tick");
+
+    let job = start(OnGap::Skip);
+    job.wait_for_events(60);
+    assert_eq!(job.live.counters.gaps.load(Ordering::Relaxed), 1);
+    let messages = job.end().remove(0);
+    let letters: Vec<_> = messages
+        .iter()
+        .filter_map(|message| match message {
+            Message::DeadLetters { letters, .. } => Some(letters),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(letters.len(), 1);
+    assert!(letters[0].reason.starts_with("gap: the records from offset 0 to 39 are gone"));
+}
+
+/// A table that is complete when it is told to be.
+struct Gate(Arc<AtomicBool>);
+
+impl TableFeed for Gate {
+    fn poll(&mut self, wait: Duration, _: &mut TablesRead) -> Result<(), LiveError> {
+        thread::park_timeout(wait);
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn no_tick_closes_before_the_tables_are_read() {
+    let open = Arc::new(AtomicBool::new(false));
+    let tables: Vec<Box<dyn TableFeed>> = vec![Box::new(Gate(Arc::clone(&open)))];
+    let job = Job::start(Setup { tables, ..Setup::default() });
+    job.add_partition(0);
+    job.topic.append(0, times(NOW - 1_000, 100, 1));
+    job.wait_for_events(100);
+    assert_eq!(job.live.status().closed, 0);
+    assert!(!job.live.status().tables_read);
+    open.store(true, Ordering::Relaxed);
+    job.wait("ticks close", |status| status.closed > 0 && status.tables_read);
+    job.end();
+
+    let tables: Vec<Box<dyn TableFeed>> = vec![Box::new(Gate(Arc::default()))];
+    let job = Job::start(Setup { tables, ..Setup::default() });
+    assert!(by_tick(&job.end()[0]).1.last().unwrap().last, "it can be stopped all the same");
+}
+
+#[test]
+fn new_decoders_take_effect_at_a_tick() {
+    let job = Job::start(Setup { workers: 3, ..Setup::default() });
+    for partition in 0..6 {
+        job.add_partition(partition);
+    }
+    let mut count = 0;
+    let mut append = |job: &Job| {
+        for partition in 0..6 {
+            job.topic.append(partition, times(NOW - 1_000 + count / 6, 5, 0));
+            count += 5;
+        }
+        job.wait_for_events(count);
+    };
+    for _ in 0..50 {
+        append(&job);
+    }
+    job.live.replace_decoders(Arc::new(|_| Box::new(Times(1))));
+    let ticks = job.live.counters.ticks.load(Ordering::Relaxed);
+    job.wait("two more ticks", |_| job.live.counters.ticks.load(Ordering::Relaxed) > ticks + 1);
+    for _ in 0..50 {
+        append(&job);
+    }
+    let mut kinds: BTreeMap<Tick, BTreeSet<u32>> = BTreeMap::new();
+    for worker in job.end() {
+        for (tick, events) in by_tick(&worker).0 {
+            kinds.entry(tick).or_default().extend(events.iter().map(|event| event.asn));
+        }
+    }
+    assert!(kinds.values().all(|kinds| kinds.len() == 1), "no tick is of both");
+    let order: Vec<u32> = kinds.values().flatten().copied().collect();
+    assert!(order.is_sorted() && order.first() == Some(&0) && order.last() == Some(&1));
+}

@@ -1,0 +1,49 @@
+//! Partitions that a topic gets while the job runs.
+
+use std::time::Duration;
+
+use super::Live;
+use crate::ingest::PartitionInfo;
+use crate::kafka::KafkaError;
+
+/// Looks for new partitions of the sources until the job is to end, and adds each from its beginning. `known` has a
+/// source's place in the configuration, its name and how many partitions it had; `partitions` asks how many it
+/// has, and where a partition begins. A look-up that fails is tried again the next time.
+pub fn watch_partitions(
+    live: &Live,
+    every: Duration,
+    mut known: Vec<(usize, String, u32)>,
+    mut partitions: impl FnMut(usize) -> Result<u32, KafkaError>,
+    mut beginning: impl FnMut(usize, u32) -> Result<u64, KafkaError>,
+) {
+    while !live.wait_for_stop(every) {
+        for (source, name, count) in &mut known {
+            let found = match partitions(*source) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(source = name, "looking for new partitions failed: {error}");
+                    continue;
+                }
+            };
+            while *count < found {
+                match beginning(*source, *count) {
+                    Ok(offset) => {
+                        tracing::info!(source = name, partition = *count, offset, "found a new partition");
+                        let info = PartitionInfo {
+                            source: name.clone(),
+                            source_index: *source,
+                            number: *count,
+                            path: None,
+                        };
+                        live.add_partition(info, offset);
+                        *count += 1;
+                    }
+                    Err(error) => {
+                        tracing::warn!(source = name, "looking at a new partition failed: {error}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -6,4 +6,7 @@ pub mod file;
 pub mod geo;
 pub mod ingest;
 pub mod kafka;
+pub mod live;
+mod sight;
+pub mod sink;
 pub mod tables;

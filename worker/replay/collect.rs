@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::sink::encode::{DeadRow, EncodeRow as _, Labels, LateRow, Place};
+use keytide_connectors::sink::names::Names;
 use keytide_connectors::tables::TableDeadLetter;
-use keytide_dataflow::model::{Definition, KeyId, NameId, Position, Tick};
+use keytide_dataflow::model::{Definition, KeyId, NameId, Position, RequestId, Tick};
 use keytide_dataflow::*;
-use serde::Serialize;
 
-use super::names::{Names, time};
 use super::output::{ViewRow, add_lines};
 use super::sorter::Sorter;
 
@@ -130,42 +130,23 @@ impl Collect {
     }
 
     /// Lists dead letters of sources.
-    pub(super) fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> io::Result<()> {
-        for letter in letters {
-            let place = Place::of(letter.position, &self.partitions);
-            let kept = letter
-                .kept
-                .as_deref()
-                .and_then(|kept| serde_json::value::RawValue::from_string(kept.into()).ok());
-            let line = DeadLine {
-                place: &place,
-                reason: &letter.reason,
-                length: letter.length,
-                sha256: hex(&letter.sha256),
-                kept,
-            };
-            add(&mut self.dead_letters[0], &place, &line)?;
-        }
-        Ok(())
+    pub(super) fn dead_letters(&mut self, letters: &[DeadLetter]) -> io::Result<()> {
+        let Self { names, partitions, dead_letters, .. } = self;
+        let mut labels = Labels::new(names);
+        letters.iter().try_for_each(|letter| {
+            let row = DeadRow::of(letter, partitions);
+            dead_letters[0].add(|key| place_key(&row.place, key), |line| row.line(&mut labels, line))
+        })
     }
 
     /// Lists bad rows of tables: their offset is the line.
     pub(super) fn table_dead_letters(&mut self, letters: &[TableDeadLetter]) -> io::Result<()> {
-        for letter in letters {
-            let source = format!("tables.{}", letter.table);
-            let path = letter.path.display().to_string();
-            let place =
-                Place { source: &source, partition: 0, offset: letter.line, index: 0, path: Some(&path) };
-            let line = DeadLine {
-                place: &place,
-                reason: &letter.reason,
-                length: letter.length,
-                sha256: hex(&letter.sha256),
-                kept: None,
-            };
-            add(&mut self.dead_letters[0], &place, &line)?;
-        }
-        Ok(())
+        let Self { names, dead_letters, .. } = self;
+        let mut labels = Labels::new(names);
+        letters.iter().try_for_each(|letter| {
+            let row = DeadRow::of_row(letter);
+            dead_letters[0].add(|key| place_key(&row.place, key), |line| row.line(&mut labels, line))
+        })
     }
 
     /// What went wrong while the dataflow put out rows, if anything did.
@@ -209,8 +190,8 @@ impl Output for Collect {
     fn late(&mut self, _: Tick, late: Vec<Late>) {
         for late in late {
             let place = Place::of(late.position, &self.partitions);
-            let added =
-                self.late[0].add(|key| place.key(key), |line| line.extend_from_slice(&late_bytes(&late)));
+            let added = self.late[0]
+                .add(|key| place_key(&place, key), |line| line.extend_from_slice(&late_bytes(&late)));
             if let Err(error) = added {
                 self.failed.get_or_insert(error);
             }
@@ -230,59 +211,13 @@ impl Output for Collect {
     }
 }
 
-/// Where a record stands, as the views name it.
-#[derive(Serialize)]
-struct Place<'a> {
-    source: &'a str,
-    partition: u32,
-    offset: u64,
-    index: u32,
-    #[serde(skip)]
-    path: Option<&'a str>,
-}
-
-impl<'a> Place<'a> {
-    fn of(position: Position, partitions: &'a [PartitionInfo]) -> Self {
-        let info = &partitions[position.partition as usize];
-        Self {
-            source: &info.source,
-            partition: info.number,
-            offset: position.offset,
-            index: position.index,
-            path: info.path.as_deref(),
-        }
-    }
-}
-
-impl Place<'_> {
-    fn key(&self, key: &mut Vec<u8>) {
-        key.extend_from_slice(self.source.as_bytes());
-        key.push(0);
-        key.extend_from_slice(&self.partition.to_be_bytes());
-        key.extend_from_slice(&self.offset.to_be_bytes());
-        key.extend_from_slice(&self.index.to_be_bytes());
-    }
-}
-
-#[derive(Serialize)]
-struct LateLine<'a> {
-    #[serde(flatten)]
-    place: &'a Place<'a>,
-    key_id: &'a str,
-    request_id_hash: Option<String>,
-    event_time: String,
-    lateness_ms: u64,
-    counted: bool,
-}
-
-#[derive(Serialize)]
-struct DeadLine<'a> {
-    #[serde(flatten)]
-    place: &'a Place<'a>,
-    reason: &'a str,
-    length: u64,
-    sha256: String,
-    kept: Option<Box<serde_json::value::RawValue>>,
+/// The order of records by where they stand.
+fn place_key(place: &Place<'_>, key: &mut Vec<u8>) {
+    key.extend_from_slice(place.source.as_bytes());
+    key.push(0);
+    key.extend_from_slice(&place.partition.to_be_bytes());
+    key.extend_from_slice(&place.offset.to_be_bytes());
+    key.extend_from_slice(&place.index.to_be_bytes());
 }
 
 /// Bytes of a late event.
@@ -310,13 +245,13 @@ fn late_bytes(late: &Late) -> [u8; LATE] {
     bytes
 }
 
-/// Writes a late event, as [`Collect`] keeps it, as a line.
+/// Appends a late event, as [`Collect`] keeps it, as a line.
 pub(super) fn late_line(
     bytes: &[u8],
-    names: &Names,
+    labels: &mut Labels<'_>,
     partitions: &[PartitionInfo],
-    out: &mut impl io::Write,
-) -> io::Result<()> {
+    out: &mut Vec<u8>,
+) {
     let mut rest = bytes;
     let mut number = |length: usize| {
         let (part, after) = rest.split_at(length);
@@ -325,35 +260,9 @@ pub(super) fn late_line(
     };
     let partition = number(4) as u32;
     let (offset, index) = (number(8) as u64, number(4) as u32);
-    let (key, request) = (KeyId(number(16)), number(16));
-    let (time_ms, lateness_ms, counted) = (number(8) as u64, number(8) as u64, number(1) == 1);
-    let place = Place::of(Position { partition, offset, index }, partitions);
-    let line = LateLine {
-        place: &place,
-        key_id: &names.key_text(key),
-        request_id_hash: (request != 0).then(|| format!("{request:032x}")),
-        event_time: time(time_ms),
-        lateness_ms,
-        counted,
-    };
-    out.write_all(&line_bytes(&place, &line)?)
-}
-
-/// A line, with the record's file as its last column.
-fn line_bytes(place: &Place<'_>, line: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(line)?;
-    text.pop();
-    text.extend_from_slice(b",\"path\":");
-    serde_json::to_writer(&mut text, &place.path)?;
-    text.extend_from_slice(b"}\n");
-    Ok(text)
-}
-
-fn add(sorter: &mut Sorter, place: &Place<'_>, line: &impl Serialize) -> io::Result<()> {
-    let mut text = line_bytes(place, line)?;
-    sorter.add(|key| place.key(key), |line| line.append(&mut text))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let position = Position { partition, offset, index };
+    let (key, request) = (KeyId(number(16)), RequestId(number(16)));
+    let (time, late_ms, counted) = (number(8) as u64, number(8) as u64, number(1) == 1);
+    let late = Late { position, key, request, time, late_ms, counted };
+    LateRow { place: Place::of(position, partitions), late }.line(labels, out);
 }

@@ -5,7 +5,6 @@
 //! written in the order of their keys. Nothing is written but to DIR.
 
 mod collect;
-mod names;
 mod output;
 mod sorter;
 
@@ -26,6 +25,7 @@ use keytide_config::{JobConfig, environment};
 use keytide_connectors::decode;
 use keytide_connectors::geo::Geo;
 use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Input, Message, Options, inputs};
+use keytide_connectors::kafka::Class;
 use keytide_connectors::tables::{self, TablesRead};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Publish, render};
@@ -98,7 +98,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let hashes = job.sources.iter().map(|source| &source.keys.hash);
     let tables = tables::read(&job.tables, hashes).map_err(usage)?;
     warn(geo_warnings.iter().chain(&tables.warnings));
-    let inputs = inputs(&job.sources).map_err(usage)?;
+    let inputs = inputs(&job.sources).map_err(|error| match error {
+        IngestError::Kafka(error) if error.class() == Class::Transient => failure(Exit::Transient, error),
+        error => usage(error),
+    })?;
     let out = Folder::new(&args.out, &inputs)?;
     let decode_count = usize::from(args.decode_threads);
 
@@ -117,7 +120,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let wall_s = started.elapsed().as_secs_f64();
     let summary = Summary {
         job: job.job.name,
-        now: names::time(now),
+        now: keytide_connectors::sink::encode::time(now),
         workers: workers.get(),
         decode_threads: decode_count,
         events: written.counts.events,
@@ -191,8 +194,10 @@ fn run_workers(
     match ingest.error() {
         None => Ok(collected),
         Some(error) => Err(failure(
-            match *error {
+            match &*error {
                 IngestError::File(_) => Exit::Fatal,
+                IngestError::Kafka(error) if error.class() == Class::Transient => Exit::Transient,
+                IngestError::Kafka(_) => Exit::Fatal,
                 IngestError::Panicked => Exit::Internal,
             },
             anyhow::anyhow!("{error}"),
@@ -245,7 +250,7 @@ fn work(
                 dataflow.events(&mut events);
             }
             Some(Message::DeadLetters { letters, .. }) => {
-                collect.borrow_mut().dead_letters(letters)?;
+                collect.borrow_mut().dead_letters(&letters)?;
             }
             Some(Message::Tick(info)) => {
                 dataflow.close(info);

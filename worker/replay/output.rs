@@ -10,13 +10,14 @@ use std::path::Path;
 use anyhow::Context as _;
 use hashbrown::HashMap;
 use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::sink::encode::{EncodeRow, Labels, OfScope};
+use keytide_connectors::sink::names::Names;
 use keytide_dataflow::model::{EventTime, KeyId, NameId, RouteId};
 use keytide_dataflow::*;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::collect::{Collect, Rowset, late_line};
-use super::names::{Name, Names, time};
 use super::sorter::Sorter;
 
 /// Rows that are formatted at once by one thread.
@@ -41,56 +42,12 @@ pub(super) struct Written {
     pub(super) counts: Counts,
 }
 
-/// Names and what is computed once of them. Rows come in the order of their keys, so the last key's name and
-/// owner are mostly those of the next row.
-pub(super) struct Labels<'a> {
-    names: &'a Names,
-    windows: HashMap<(Level, EventTime), Vec<u8>>,
-    key: Option<(KeyId, &'a Name)>,
-    owner: (Owner, Vec<u8>),
-}
-
-impl<'a> Labels<'a> {
-    pub(super) fn new(names: &'a Names) -> Self {
-        let mut unknown = Vec::new();
-        owner(&mut unknown, names, &Owner::default());
-        Self { names, windows: HashMap::new(), key: None, owner: (Owner::default(), unknown) }
-    }
-
-    fn key(&mut self, key: KeyId, out: &mut Vec<u8>) {
-        let name = match self.key {
-            Some((known, name)) if known == key => name,
-            _ => self.names.key(key),
-        };
-        self.key = Some((key, name));
-        string(out, r#"{"key_id":"#, &name.json);
-    }
-
-    fn owner(&mut self, of: &Owner, out: &mut Vec<u8>) {
-        if self.owner.0 != *of {
-            self.owner.0 = *of;
-            self.owner.1.clear();
-            owner(&mut self.owner.1, self.names, of);
-        }
-        out.extend_from_slice(&self.owner.1);
-    }
-
-    fn window(&mut self, level: Level, start: EventTime, out: &mut Vec<u8>) {
-        let label = self.windows.entry((level, start)).or_insert_with(|| {
-            format!(r#","window":"{}","window_start":"{}","#, level.label(), time(start)).into_bytes()
-        });
-        out.extend_from_slice(label);
-    }
-}
-
-/// A view's rows as they are sorted and written.
-pub(super) trait ViewRow: Send + Sync + Sized {
+/// A view's rows as they are sorted.
+pub(super) trait ViewRow: EncodeRow + Send + Sync + Sized {
     /// Its place by ranks: names first, then the window's.
     fn rank(&self, ranks: &Ranks) -> (u64, u64);
     /// The same order as bytes.
     fn key(&self, names: &Names, out: &mut Vec<u8>);
-    /// The row as a line of JSON.
-    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>);
     /// Names it needs.
     fn need(&self, names: &mut Names);
 }
@@ -156,45 +113,8 @@ fn text_key(text: &str, out: &mut Vec<u8>) {
 }
 
 fn key_key(key: KeyId, names: &Names, out: &mut Vec<u8>) {
-    text_key(&names.key(key).text, out);
+    text_key(&names.key_text(key), out);
     out.extend_from_slice(&key.0.to_be_bytes());
-}
-
-fn number(out: &mut Vec<u8>, label: &str, value: u64) {
-    out.extend_from_slice(label.as_bytes());
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
-fn string(out: &mut Vec<u8>, label: &str, json: &[u8]) {
-    out.extend_from_slice(label.as_bytes());
-    out.extend_from_slice(json);
-}
-
-fn usage(out: &mut Vec<u8>, usage: &Usage) {
-    number(out, r#""calls":"#, usage.calls);
-    number(out, r#","errors_4xx":"#, usage.errors_4xx);
-    number(out, r#","errors_5xx":"#, usage.errors_5xx);
-    number(out, r#","bytes_in":"#, usage.bytes_in);
-    number(out, r#","bytes_out":"#, usage.bytes_out);
-    number(out, r#","latency_sum_us":"#, usage.latency_sum_us);
-    number(out, r#","latency_calls":"#, usage.latency_calls);
-}
-
-fn owner(out: &mut Vec<u8>, names: &Names, owner: &Owner) {
-    string(out, r#","subscription":"#, names.json(owner.subscription));
-    string(out, r#","customer":"#, names.json(owner.customer));
-    string(out, r#","plan":"#, names.json(owner.plan));
-}
-
-fn flags(out: &mut Vec<u8>, complete: bool, is_final: bool) {
-    let text: &str = match (complete, is_final) {
-        (false, false) => r#","complete":false,"final":false}"#,
-        (false, true) => r#","complete":false,"final":true}"#,
-        (true, false) => r#","complete":true,"final":false}"#,
-        (true, true) => r#","complete":true,"final":true}"#,
-    };
-    out.extend_from_slice(text.as_bytes());
-    out.push(b'\n');
 }
 
 impl ViewRow for Row<KeyId, OwnedUsage> {
@@ -204,13 +124,6 @@ impl ViewRow for Row<KeyId, OwnedUsage> {
     fn key(&self, names: &Names, out: &mut Vec<u8>) {
         key_key(self.group, names, out);
         window_key(self.level, self.start, out);
-    }
-    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        labels.key(self.group, out);
-        labels.window(self.level, self.start, out);
-        usage(out, &self.value.usage);
-        labels.owner(&self.value.owner, out);
-        flags(out, self.complete, self.is_final);
     }
     fn need(&self, names: &mut Names) {
         names.need_key(self.group);
@@ -230,17 +143,6 @@ impl ViewRow for Row<KeyRoute, OwnedUsage> {
         }
         window_key(self.level, self.start, out);
     }
-    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        let route = labels.names.route(self.group.route);
-        labels.key(self.group.key, out);
-        string(out, r#","api":"#, &route.api.json);
-        string(out, r#","method":"#, &route.method.json);
-        string(out, r#","route":"#, &route.route.json);
-        labels.window(self.level, self.start, out);
-        usage(out, &self.value.usage);
-        labels.owner(&self.value.owner, out);
-        flags(out, self.complete, self.is_final);
-    }
     fn need(&self, names: &mut Names) {
         names.need_key(self.group.key);
         names.need_route(self.group.route);
@@ -256,42 +158,10 @@ fn need_scope(scope: Scope, names: &mut Names) {
 
 fn scope_key(scope: Scope, names: &Names, out: &mut Vec<u8>) {
     out.push(u8::from(matches!(scope, Scope::Route(_))));
-    text_key(&names.scope(scope).text, out);
+    text_key(&names.scope_text(scope), out);
     match scope {
         Scope::Key(key) => out.extend_from_slice(&key.0.to_be_bytes()),
         Scope::Route(route) => out.extend_from_slice(&route.0.to_be_bytes()),
-    }
-}
-
-fn scope_line(scope: Scope, names: &Names, out: &mut Vec<u8>) {
-    let label = match scope {
-        Scope::Key(_) => r#"{"scope":"key","id":"#,
-        Scope::Route(_) => r#"{"scope":"route","id":"#,
-    };
-    string(out, label, &names.scope(scope).json);
-}
-
-/// What is said of a key or a route.
-pub(super) trait OfScope: Send + Sync {
-    fn columns(&self, out: &mut Vec<u8>);
-}
-
-impl OfScope for Latency {
-    fn columns(&self, out: &mut Vec<u8>) {
-        number(out, r#""calls":"#, self.calls);
-        number(out, r#","p50_us":"#, self.p50_us);
-        number(out, r#","p90_us":"#, self.p90_us);
-        number(out, r#","p95_us":"#, self.p95_us);
-        number(out, r#","p99_us":"#, self.p99_us);
-        number(out, r#","max_us":"#, self.max_us);
-        number(out, r#","mean_us":"#, self.mean_us);
-    }
-}
-
-impl OfScope for Callers {
-    fn columns(&self, out: &mut Vec<u8>) {
-        number(out, r#""callers":"#, self.callers);
-        string(out, r#","exact":"#, if self.exact { b"true" } else { b"false" });
     }
 }
 
@@ -302,12 +172,6 @@ impl<V: OfScope> ViewRow for Row<Scope, V> {
     fn key(&self, names: &Names, out: &mut Vec<u8>) {
         scope_key(self.group, names, out);
         window_key(self.level, self.start, out);
-    }
-    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        scope_line(self.group, labels.names, out);
-        labels.window(self.level, self.start, out);
-        self.value.columns(out);
-        flags(out, self.complete, self.is_final);
     }
     fn need(&self, names: &mut Names) {
         need_scope(self.group, names);
@@ -324,26 +188,6 @@ impl ViewRow for Row<KeyCountry, Geo> {
         out.extend_from_slice(&self.group.country.0);
         window_key(self.level, self.start, out);
     }
-    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        labels.key(self.group.key, out);
-        string(out, r#","country":""#, self.group.country.as_str().as_bytes());
-        out.push(b'"');
-        labels.window(self.level, self.start, out);
-        number(out, r#""calls":"#, self.value.calls);
-        number(out, r#","errors":"#, self.value.errors);
-        let mut label = r#","asns":[{"asn":"#;
-        if self.value.asns.is_empty() {
-            out.extend_from_slice(br#","asns":["#);
-        }
-        for (asn, calls) in &self.value.asns {
-            number(out, label, u64::from(*asn));
-            number(out, r#","calls":"#, *calls);
-            out.push(b'}');
-            label = r#",{"asn":"#;
-        }
-        out.push(b']');
-        flags(out, self.complete, self.is_final);
-    }
     fn need(&self, names: &mut Names) {
         names.need_key(self.group.key);
     }
@@ -359,17 +203,6 @@ impl ViewRow for Row<NameId, SubscriptionUsage> {
     fn key(&self, names: &Names, out: &mut Vec<u8>) {
         text_key(names.text(self.group), out);
         window_key(self.level, self.start, out);
-    }
-    fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        let names = labels.names;
-        string(out, r#"{"subscription":"#, names.json(self.group));
-        labels.window(self.level, self.start, out);
-        usage(out, &self.value.usage);
-        number(out, r#","keys":"#, self.value.keys);
-        string(out, r#","customer":"#, names.json(self.value.owner.customer));
-        string(out, r#","plan":"#, names.json(self.value.owner.plan));
-        string(out, r#","plan_name":"#, names.json(self.value.owner.plan_name));
-        flags(out, self.complete, self.is_final);
     }
     fn need(&self, _: &mut Names) {}
 }
@@ -393,6 +226,7 @@ pub(super) fn write(
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("starting threads failed")?;
     let file = |view: &str| folder.join(format!("{view}.jsonl"));
     let rows = pool.install(|| {
+        let (mut labels, mut line) = (Labels::new(&names), Vec::new());
         anyhow::Ok(RowCounts {
             usage: view(usage, &names, &ranks, &file("usage"))?,
             usage_by_route: view(usage_by_route, &names, &ranks, &file("usage_by_route"))?,
@@ -400,7 +234,11 @@ pub(super) fn write(
             geo: view(geo, &names, &ranks, &file("geo"))?,
             callers: view(callers, &names, &ranks, &file("callers"))?,
             subscription_usage: view(subscription_usage, &names, &ranks, &file("subscription_usage"))?,
-            late: merged(all.late, &file("late"), |late, out| late_line(late, &names, partitions, out))?,
+            late: merged(all.late, &file("late"), |late, out| {
+                line.clear();
+                late_line(late, &mut labels, partitions, &mut line);
+                out.write_all(&line)
+            })?,
             dead_letters: merged(all.dead_letters, &file("dead_letters"), |line, out| out.write_all(line))?,
         })
     })?;

@@ -1,0 +1,236 @@
+//! Results as files: `DIR/<view>-<number>.jsonl`, one row a line, appended tick by tick.
+//!
+//! A file is begun by its view's first row, ends between ticks once it is long or old enough, and is never written
+//! again. Numbers have six digits or more and only grow, also over restarts: a new run goes on with the last file.
+//! What a killed process left half written, the bytes behind the last newline, is cut off when the folder is opened.
+//!
+//! A tick's rows reach the system when the tick ends, and the disk when a file is closed or on
+//! [`flush`](Files::flush). Until then a crash of the machine, not of the process, may take them.
+//!
+//! Limits: a file's age is counted in ticks' time from the first tick that this process wrote to it; 1 MiB of rows
+//! is held between writes. A folder belongs to one job.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use keytide_config::FileSink;
+use keytide_dataflow::model::Tick;
+
+use super::SinkError;
+use super::view::View;
+
+/// Bytes of rows that are held between writes.
+const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes that are searched at once for a file's last newline.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// The series of files of all views.
+#[derive(Debug)]
+pub(super) struct Files {
+    sink: FileSink,
+    series: [Series; View::ALL.len()],
+}
+
+/// A view's files.
+#[derive(Debug, Default)]
+struct Series {
+    /// The number of the newest file; 0: there is none.
+    number: u64,
+    /// Whether the newest is an earlier run's, and may be gone on with.
+    is_earlier: bool,
+    /// Closed files, oldest first.
+    closed: Vec<u64>,
+    /// The newest, while it is written to.
+    open: Option<Open>,
+    /// Rows of the open tick.
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Bytes in it.
+    length: u64,
+    /// The first tick that was written to it.
+    begun: Tick,
+    /// Whether the disk may lack something.
+    dirty: bool,
+}
+
+impl Files {
+    /// Makes the folder, and repairs what a killed process left.
+    pub(super) fn open(sink: &FileSink) -> Result<Self, SinkError> {
+        let dir = &sink.dir;
+        fs::create_dir_all(dir).map_err(|error| failed("make the folder", dir, error))?;
+        let mut series: [Series; View::ALL.len()] = Default::default();
+        for entry in fs::read_dir(dir).map_err(|error| failed("list", dir, error))? {
+            let entry = entry.map_err(|error| failed("list", dir, error))?;
+            if let Some((view, number)) = entry.file_name().to_str().and_then(parse) {
+                series[view as usize].closed.push(number);
+            }
+        }
+        let files = Self { sink: sink.clone(), series };
+        files.with_newest()
+    }
+
+    fn with_newest(mut self) -> Result<Self, SinkError> {
+        for view in View::ALL {
+            let series = &mut self.series[view as usize];
+            series.closed.sort_unstable();
+            if let Some(number) = series.closed.pop() {
+                (series.number, series.is_earlier) = (number, true);
+                let path = path(&self.sink.dir, view, number);
+                let cut = repair(&path).map_err(|error| failed("repair", &path, error))?;
+                if cut > 0 {
+                    tracing::warn!(path = %path.display(), bytes = cut, "cut off a row that was half written");
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// Adds a row of `tick`: an object without a newline.
+    pub(super) fn row(&mut self, view: View, tick: Tick, row: &[u8]) -> Result<(), SinkError> {
+        let series = &mut self.series[view as usize];
+        series.buffer.extend_from_slice(row);
+        series.buffer.push(b'\n');
+        if series.buffer.len() >= BUFFER_BYTES { self.write(view, tick) } else { Ok(()) }
+    }
+
+    /// Ends a tick: its rows are with the system, and files that are long or old enough are closed.
+    pub(super) fn end_tick(&mut self, tick: Tick) -> Result<(), SinkError> {
+        for view in View::ALL {
+            self.write(view, tick)?;
+            let FileSink { rotate_bytes, rotate_after_ms, .. } = self.sink;
+            let is_due = |open: &Open| {
+                open.length >= rotate_bytes || tick.saturating_sub(open.begun) >= rotate_after_ms
+            };
+            if self.series[view as usize].open.as_ref().is_some_and(is_due) {
+                self.close(view)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that was written is on disk.
+    pub(super) fn flush(&mut self) -> Result<(), SinkError> {
+        for view in View::ALL {
+            let Series { open, number, .. } = &mut self.series[view as usize];
+            if let Some(open) = open.as_mut().filter(|open| open.dirty) {
+                open.file
+                    .sync_all()
+                    .map_err(|error| failed("flush", &path(&self.sink.dir, view, *number), error))?;
+                open.dirty = false;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, view: View, tick: Tick) -> Result<(), SinkError> {
+        let Self { sink, series } = self;
+        let series = &mut series[view as usize];
+        if series.buffer.is_empty() {
+            return Ok(());
+        }
+        if series.open.is_none() {
+            let newest = path(&sink.dir, view, series.number);
+            let goes_on = |newest| fs::metadata(newest).is_ok_and(|file| file.len() < sink.rotate_bytes);
+            if !(series.is_earlier && goes_on(&newest)) {
+                series.closed.extend(series.is_earlier.then_some(series.number));
+                series.number += 1;
+            }
+            series.is_earlier = false;
+            let path = path(&sink.dir, view, series.number);
+            let open = || -> io::Result<Open> {
+                let file = OpenOptions::new().append(true).create(true).open(&path)?;
+                sync_folder(&sink.dir)?;
+                let length = file.metadata()?.len();
+                Ok(Open { file, length, begun: tick, dirty: false })
+            };
+            series.open = Some(open().map_err(|error| failed("open", &path, error))?);
+        }
+        if let Some(open) = &mut series.open {
+            if let Err(error) = open.file.write_all(&series.buffer) {
+                // As far as that is possible, nothing half written stays.
+                let _ = open.file.set_len(open.length);
+                return Err(failed("write to", &path(&sink.dir, view, series.number), error));
+            }
+            open.length += series.buffer.len() as u64;
+            open.dirty = true;
+        }
+        series.buffer.clear();
+        Ok(())
+    }
+
+    /// Closes a view's file, and deletes the oldest if there are too many.
+    fn close(&mut self, view: View) -> Result<(), SinkError> {
+        let Self { sink, series } = self;
+        let series = &mut series[view as usize];
+        let Some(open) = series.open.take() else { return Ok(()) };
+        open.file
+            .sync_all()
+            .map_err(|error| failed("flush", &path(&sink.dir, view, series.number), error))?;
+        series.closed.push(series.number);
+        let keep = if sink.keep == 0 { usize::MAX } else { sink.keep as usize };
+        let surplus = series.closed.len().saturating_sub(keep);
+        for number in series.closed.drain(..surplus) {
+            let path = path(&sink.dir, view, number);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("delete", &path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failed(what: &'static str, path: &Path, source: io::Error) -> SinkError {
+    SinkError::File { what, path: path.to_owned(), source }
+}
+
+fn path(dir: &Path, view: View, number: u64) -> PathBuf {
+    dir.join(format!("{}-{number:06}.jsonl", view.name()))
+}
+
+/// The view and number that a file's name tells.
+fn parse(name: &str) -> Option<(View, u64)> {
+    let (view, number) = name.strip_suffix(".jsonl")?.rsplit_once('-')?;
+    let view = View::ALL.into_iter().find(|known| known.name() == view)?;
+    let digits = number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number.parse().ok().filter(|number| digits && *number > 0)?;
+    Some((view, number))
+}
+
+/// A new file's name is on disk.
+fn sync_folder(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Cuts off what stands behind the last newline; how many bytes that was.
+fn repair(path: &Path) -> io::Result<u64> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    let mut block = Vec::new();
+    let mut end = length;
+    let kept = loop {
+        if end == 0 {
+            break 0;
+        }
+        let start = end.saturating_sub(TAIL_BYTES);
+        block.clear();
+        file.seek(SeekFrom::Start(start))?;
+        (&mut file).take(end - start).read_to_end(&mut block)?;
+        if let Some(at) = memchr::memrchr(b'\n', &block) {
+            break start + at as u64 + 1;
+        }
+        end = start;
+    };
+    if kept < length {
+        file.set_len(kept)?;
+        file.sync_all()?;
+    }
+    Ok(length - kept)
+}

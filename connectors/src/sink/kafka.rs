@@ -1,0 +1,497 @@
+//! Results as topics: an idempotent producer that never gives up a record while the brokers may still take it.
+//!
+//! A record:
+//! ```text
+//! topic      <prefix>.<view>.v1
+//! key        the row's key columns, a JSON object        partition   murmur2 of the key, as Java's clients do
+//! value      the row, a JSON object; null: retracted     timestamp   the tick
+//! headers    keytide-tick   the tick, decimal
+//!            keytide-id     32 hex digits, the same whenever the record is made again: XXH3 (128 bits, seed 0) of
+//!                           topic, a zero byte, tick, length of the key (both 8 bytes, big-endian), key, value
+//! ```
+//! Dead letters also carry the headers of Kafka Connect's dead letters, so that its tools can read them. They hold
+//! the same as the row: never a value of the record.
+//!
+//! **Nothing is lost.** `acks=all`, idempotence, and no timeout of messages: an outage is waited out. A tick counts
+//! the records that aren't acknowledged; the reports come on librdkafka's polling thread. A record that the brokers
+//! refuse for good ends the publisher, and the tick it belongs to is never called published. The exception is a record
+//! that is larger than its topic allows: it is counted, logged and given up, since nothing could ever make it fit.
+//! A whole batch that is too large isn't that: it means that the topic's limit was lowered, and a new start reads it.
+//!
+//! **Back-pressure.** At most `buffer_bytes` of records wait, [`RECORD_BYTES`] for each included; then
+//! [`Topics::send`] waits.
+//!
+//! Limits: values of Connect's headers are cut to 256 bytes, its message to 1 KiB.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use keytide_config::KafkaSink;
+use keytide_dataflow::model::Tick;
+use rdkafka::ClientConfig;
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use serde::Deserialize;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::encode::Place;
+use super::topics::{self, Limits, TopicNames};
+use super::view::View;
+use super::{Counters, SinkError};
+use crate::kafka::{self, Class, client_config, create_error};
+
+/// Memory of a record that waits, besides its key, value and Connect's headers.
+pub(super) const RECORD_BYTES: usize = 512;
+/// Bytes of a batch and a record in it, besides key, value and headers.
+const FRAMING_BYTES: usize = 128;
+/// What a topic accepts by default.
+const DEFAULT_MAX_BYTES: usize = 1_048_588;
+/// Bytes that are sent at once.
+const BATCH_BYTES: usize = 1_000_000;
+/// A wait looks so often whether it was stopped.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// Bytes of the values of Connect's headers ...
+const HEADER_BYTES: usize = 256;
+/// ... and of its message.
+const MESSAGE_BYTES: usize = 1_024;
+
+/// What a dead letter's headers say.
+#[derive(Debug)]
+pub(super) struct DeadHeaders<'a> {
+    /// The job's name.
+    pub(super) job: &'a str,
+    /// Topic of the source, or its name where it has none.
+    pub(super) topic: &'a str,
+    pub(super) place: &'a Place<'a>,
+    pub(super) reason: &'a str,
+}
+
+/// The producer.
+pub(super) struct Topics {
+    producer: ThreadedProducer<Context>,
+    flight: Arc<Flight>,
+    names: TopicNames,
+    buffer_bytes: u64,
+    tick: Arc<InFlight>,
+    /// What a record's id is made of.
+    identity: Vec<u8>,
+}
+
+/// Ticks that aren't acknowledged.
+#[derive(Debug)]
+struct Flight {
+    counters: Arc<Counters>,
+    limits: Limits,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// `state.failure` is there, or the producer has a fatal error.
+    failed: AtomicBool,
+    /// The brokers had trouble since a record was acknowledged.
+    troubled: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// In order.
+    ticks: VecDeque<Arc<InFlight>>,
+    failure: Option<Failure>,
+}
+
+/// A record that was refused for good.
+#[derive(Clone, Debug)]
+struct Failure {
+    topic: String,
+    reason: String,
+    class: Class,
+}
+
+/// A tick that isn't acknowledged.
+#[derive(Debug)]
+struct InFlight {
+    tick: Tick,
+    /// Records that aren't acknowledged, and one while the tick is open.
+    open: AtomicU64,
+}
+
+/// A record on its way.
+#[derive(Debug)]
+struct Sent {
+    tick: Arc<InFlight>,
+    view: View,
+    /// Key, value and headers.
+    bytes: usize,
+}
+
+impl std::fmt::Debug for Topics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Topics").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Topics {
+    /// Prepares the topics and starts the producer.
+    pub(super) fn open(sink: &KafkaSink, counters: &Arc<Counters>) -> Result<Self, SinkError> {
+        let names = View::ALL.map(|view| view.topic(&sink.prefix));
+        let limits = topics::prepare(sink, &names)?;
+        let flight = Arc::new(Flight {
+            counters: Arc::clone(counters),
+            limits,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            failed: AtomicBool::new(false),
+            troubled: AtomicBool::new(false),
+        });
+        let context = Context { client: kafka::Context::new(&sink.client), flight: Arc::clone(&flight) };
+        let producer = ThreadedProducer::from_config_and_context(&producer_config(sink, &limits), context)
+            .map_err(create_error)?;
+        Ok(Self {
+            producer,
+            flight,
+            names,
+            buffer_bytes: sink.buffer_bytes as u64,
+            tick: Arc::new(InFlight { tick: 0, open: AtomicU64::new(0) }),
+            identity: Vec::new(),
+        })
+    }
+
+    /// Begins a tick.
+    pub(super) fn begin_tick(&mut self, tick: Tick) {
+        self.tick = Arc::new(InFlight { tick, open: AtomicU64::new(1) });
+        self.flight.state().ticks.push_back(Arc::clone(&self.tick));
+    }
+
+    /// Sends a record. `key_columns` is an object that isn't closed; no `value` takes the row back. Waits while too
+    /// much is waiting already.
+    pub(super) fn send(
+        &mut self,
+        view: View,
+        key_columns: &[u8],
+        value: Option<&Vec<u8>>,
+        dead: Option<&DeadHeaders<'_>>,
+    ) -> Result<(), SinkError> {
+        let topic = &self.names[view as usize];
+        let tick = self.tick.tick;
+        let key = identify(&mut self.identity, topic, tick, key_columns, value.map(Vec::as_slice));
+        let id = format!("{:032x}", xxh3_128(&self.identity));
+        let key = &self.identity[key];
+        let text = itoa::Buffer::new().format(tick).to_owned();
+        let mut headers = OwnedHeaders::new_with_capacity(if dead.is_some() { 11 } else { 2 })
+            .insert(Header { key: "keytide-tick", value: Some(&text) })
+            .insert(Header { key: "keytide-id", value: Some(&id) });
+        let mut bytes = key.len() + value.map_or(0, Vec::len);
+        if let Some(dead) = dead {
+            for (name, value) in dead.headers() {
+                bytes += name.len() + value.len();
+                headers = headers.insert(Header { key: name, value: Some(&value) });
+            }
+        }
+        self.wait_for_room((bytes + RECORD_BYTES) as u64)?;
+
+        let sent = Sent { tick: Arc::clone(&self.tick), view, bytes };
+        self.flight.depart(&sent);
+        let mut record = BaseRecord::with_opaque_to(topic, Box::new(sent))
+            .key(key)
+            .headers(headers)
+            .timestamp(i64::try_from(tick).unwrap_or(i64::MAX));
+        if let Some(value) = value {
+            record = record.payload(value.as_slice());
+        }
+        while let Err((error, returned)) = self.producer.send(record) {
+            record = returned;
+            match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::QueueFull) => self.wait()?,
+                code => {
+                    let code = code.unwrap_or(RDKafkaErrorCode::Fail);
+                    self.flight.returned(&record.delivery_opaque, topic, code);
+                    return self.check();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the open tick.
+    pub(super) fn end_tick(&mut self) -> Result<(), SinkError> {
+        self.flight.release(&self.tick);
+        self.check()
+    }
+
+    /// Waits until all records are acknowledged.
+    pub(super) fn flush(&mut self, timeout: Duration) -> Result<(), SinkError> {
+        let started = Instant::now();
+        loop {
+            self.check()?;
+            let records = self.flight.counters.queued_records.load(Ordering::Acquire);
+            if records == 0 {
+                return Ok(());
+            }
+            if started.elapsed() >= timeout {
+                return Err(SinkError::Unacknowledged { records, waited_ms: timeout.as_millis() });
+            }
+            self.wait()?;
+        }
+    }
+
+    /// Waits until there is room for so many bytes. One record always finds room.
+    fn wait_for_room(&self, bytes: u64) -> Result<(), SinkError> {
+        loop {
+            self.check()?;
+            let queued = self.flight.counters.queued_bytes.load(Ordering::Acquire);
+            if queued == 0 || queued + bytes <= self.buffer_bytes {
+                return Ok(());
+            }
+            self.wait()?;
+        }
+    }
+
+    /// Waits until a record is acknowledged, or some time has passed.
+    fn wait(&self) -> Result<(), SinkError> {
+        let state = self.flight.state();
+        drop(self.flight.changed.wait_timeout(state, LOOK_AROUND).unwrap_or_else(PoisonError::into_inner));
+        self.check()
+    }
+
+    /// Whether the producer can go on.
+    fn check(&self) -> Result<(), SinkError> {
+        if self.flight.counters.stopped.load(Ordering::Acquire) {
+            return Err(SinkError::Stopped);
+        }
+        if !self.flight.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if let Some((code, reason)) = self.producer.client().fatal_error() {
+            return Err(SinkError::Fatal { reason, class: class(code) });
+        }
+        match self.flight.state().failure.clone() {
+            Some(Failure { topic, reason, class }) => Err(SinkError::Refused { topic, reason, class }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Writes what a record's id is made of; where in it the key stands.
+fn identify(
+    identity: &mut Vec<u8>,
+    topic: &str,
+    tick: Tick,
+    key_columns: &[u8],
+    value: Option<&[u8]>,
+) -> std::ops::Range<usize> {
+    identity.clear();
+    identity.extend_from_slice(topic.as_bytes());
+    identity.push(0);
+    identity.extend_from_slice(&tick.to_be_bytes());
+    identity.extend_from_slice(&(key_columns.len() as u64 + 1).to_be_bytes());
+    let start = identity.len();
+    identity.extend_from_slice(key_columns);
+    identity.push(b'}');
+    let end = identity.len();
+    identity.extend_from_slice(value.unwrap_or_default());
+    start..end
+}
+
+fn producer_config(sink: &KafkaSink, limits: &Limits) -> ClientConfig {
+    let mut config = client_config(&sink.client);
+    let mut default = |names: &[&str], value: &str| {
+        if !names.iter().any(|name| sink.client.settings.contains_key(*name)) {
+            config.set(names[0], value);
+        }
+    };
+    default(&["compression.type", "compression.codec"], "lz4");
+    default(&["linger.ms", "queue.buffering.max.ms"], "20");
+    let batch = limits.iter().flatten().fold(BATCH_BYTES, |batch, limit| batch.min(*limit)).max(1);
+    default(&["batch.size"], &batch.to_string());
+    // What the guarantees rest on.
+    config.set("enable.idempotence", "true");
+    config.set("acks", "all");
+    config.set("message.timeout.ms", "0");
+    config.set("partitioner", "murmur2_random");
+    // We count ourselves; this is a second line.
+    config.set("queue.buffering.max.messages", "0");
+    config.set(
+        "queue.buffering.max.kbytes",
+        sink.buffer_bytes.div_ceil(1_024).clamp(1, 2_147_483_647).to_string(),
+    );
+    config.set("statistics.interval.ms", "5000");
+    config
+}
+
+impl DeadHeaders<'_> {
+    /// As Kafka Connect names them. The stage is the one in which Connect turns bytes into a record.
+    fn headers(&self) -> [(&'static str, String); 9] {
+        let cut = |text: &str, bytes| text[..text.floor_char_boundary(bytes)].to_owned();
+        [
+            ("__connect.errors.topic", cut(self.topic, HEADER_BYTES)),
+            ("__connect.errors.partition", self.place.partition.to_string()),
+            ("__connect.errors.offset", self.place.offset.to_string()),
+            ("__connect.errors.connector.name", cut(self.job, HEADER_BYTES)),
+            ("__connect.errors.task.id", "0".to_owned()),
+            ("__connect.errors.stage", "VALUE_CONVERTER".to_owned()),
+            ("__connect.errors.class.name", "keytide.Decoder".to_owned()),
+            ("__connect.errors.exception.class.name", "keytide.DeadLetter".to_owned()),
+            ("__connect.errors.exception.message", cut(self.reason, MESSAGE_BYTES)),
+        ]
+    }
+}
+
+impl Flight {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A record is handed to librdkafka.
+    fn depart(&self, sent: &Sent) {
+        sent.tick.open.fetch_add(1, Ordering::AcqRel);
+        self.counters.queued_bytes.fetch_add((sent.bytes + RECORD_BYTES) as u64, Ordering::AcqRel);
+        self.counters.queued_records.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// librdkafka holds a record no longer.
+    fn arrive(&self, sent: &Sent) {
+        self.counters.queued_bytes.fetch_sub((sent.bytes + RECORD_BYTES) as u64, Ordering::AcqRel);
+        self.counters.queued_records.fetch_sub(1, Ordering::AcqRel);
+        self.changed.notify_all();
+    }
+
+    fn acknowledged(&self, sent: &Sent) {
+        self.release(&sent.tick);
+        self.arrive(sent);
+    }
+
+    /// One thing less keeps a tick from being published.
+    fn release(&self, tick: &InFlight) {
+        if tick.open.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let mut state = self.state();
+        while let Some(done) = state.ticks.pop_front_if(|tick| tick.open.load(Ordering::Acquire) == 0) {
+            self.counters.acknowledged.store(done.tick, Ordering::Release);
+        }
+    }
+
+    /// A record wasn't taken.
+    fn returned(&self, sent: &Sent, topic: &str, code: RDKafkaErrorCode) {
+        if matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) {
+            // The producer ends, and so does the job.
+            self.arrive(sent);
+            return;
+        }
+        self.counters.errors.fetch_add(1, Ordering::Relaxed);
+        if code == RDKafkaErrorCode::MessageSizeTooLarge
+            && is_too_large(sent.bytes, self.limits[sent.view as usize])
+        {
+            self.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                topic,
+                tick = sent.tick.tick,
+                bytes = sent.bytes,
+                "a record is larger than the topic accepts and was given up: raise its max.message.bytes, and \
+                 message.max.bytes in [sink.kafka.librdkafka]"
+            );
+            self.acknowledged(sent);
+            return;
+        }
+        // Its tick stays open.
+        let mut reason = code.to_string();
+        if code == RDKafkaErrorCode::MessageSizeTooLarge {
+            reason.push_str("; set batch.size in [sink.kafka.librdkafka] to the topic's max.message.bytes");
+        }
+        let failure = Failure { topic: topic.to_owned(), reason, class: class(code) };
+        self.state().failure.get_or_insert(failure);
+        self.failed.store(true, Ordering::Release);
+        self.arrive(sent);
+    }
+}
+
+/// Whether a record alone is larger than its topic accepts.
+fn is_too_large(bytes: usize, limit: Option<usize>) -> bool {
+    // librdkafka refuses by its own message.max.bytes, which is a little less than the brokers' default.
+    bytes + FRAMING_BYTES > limit.unwrap_or(DEFAULT_MAX_BYTES).min(BATCH_BYTES)
+}
+
+/// What an error for good asks for: a person, or a new producer.
+fn class(code: RDKafkaErrorCode) -> Class {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed
+        | RDKafkaErrorCode::ClusterAuthorizationFailed
+        | RDKafkaErrorCode::PolicyViolation
+        | RDKafkaErrorCode::InvalidTopic
+        | RDKafkaErrorCode::InvalidTimestamp
+        | RDKafkaErrorCode::InvalidRecord => Class::Fatal,
+        _ => Class::Transient,
+    }
+}
+
+/// What librdkafka calls back.
+struct Context {
+    client: kafka::Context,
+    flight: Arc<Flight>,
+}
+
+/// What we read of librdkafka's statistics.
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(default)]
+    brokers: hashbrown::HashMap<String, BrokerStatistics>,
+}
+
+#[derive(Deserialize)]
+struct BrokerStatistics {
+    #[serde(default)]
+    txretries: u64,
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.client.log(level, facility, message);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        match serde_json::from_slice::<Statistics>(statistics) {
+            Ok(statistics) => {
+                let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
+                self.flight.counters.retries.store(retries, Ordering::Relaxed);
+            }
+            Err(error) => tracing::debug!(target: "librdkafka", %error, "statistics can't be read"),
+        }
+    }
+
+    fn error(&self, error: LibraryError, reason: &str) {
+        self.flight.counters.errors.fetch_add(1, Ordering::Relaxed);
+        self.flight.troubled.store(true, Ordering::Release);
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            self.flight.failed.store(true, Ordering::Release);
+        }
+        self.client.error(error, reason);
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.client.generate_oauth_token(config)
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<Sent>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
+        match result {
+            Ok(_) => {
+                if self.flight.troubled.swap(false, Ordering::AcqRel) {
+                    self.client.recovered();
+                }
+                self.flight.acknowledged(&sent);
+            }
+            Err((error, message)) => {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                self.flight.returned(&sent, rdkafka::Message::topic(message), code);
+            }
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! Where a live job's results go: one topic a view, one series of files a view.
+//!
+//! ```text
+//! workers ── TickOutput ──► Publisher ──► encode ──┬──► Topics   <prefix>.<view>.v1   acknowledged by the brokers
+//!            (all of a tick)   names               └──► Files    DIR/<view>-<n>.jsonl with the system; flush: on disk
+//! ```
+//! A [`Publisher`] runs on a thread of its own and may block: while Kafka is away it holds what fits into
+//! `buffer_bytes` and then waits, for as long as it takes. Nothing is ever dropped to go on. What others want to
+//! know of it meanwhile, its [`Monitor`] tells.
+//!
+//! **Order.** Ticks are published one after the other, each with at most one row per key. A topic's records of one
+//! key are in one partition in the order of their ticks, because the producer is idempotent: it never reorders and
+//! never repeats what it sends again. Within a tick and view rows are in the order of their ids, so that files are
+//! the same for any number of workers.
+//!
+//! **[`published`](Publisher::published)** is the last tick whose records, and those of all ticks before, were
+//! acknowledged by all in-sync replicas and written to files. It is exact: each tick counts what isn't acknowledged.
+//!
+//! A row that is taken back (`subscription_usage` only) is null on its topic. A file says so in a row of its key
+//! columns and `"retracted":true`.
+
+pub mod encode;
+mod file;
+mod kafka;
+pub mod names;
+#[cfg(test)]
+mod tests;
+mod topics;
+mod view;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use keytide_config::{Sinks, Source, SourceKind};
+use keytide_dataflow::model::{Definition, Tick};
+use keytide_dataflow::*;
+
+use self::encode::{DeadRow, EncodeRow, Labels, LateRow, Place};
+use self::file::Files;
+use self::kafka::{DeadHeaders, Topics};
+use self::names::Names;
+pub use self::view::View;
+use crate::decode::DeadLetter;
+use crate::ingest::PartitionInfo;
+use crate::kafka::{Class, KafkaError};
+use crate::tables::TableDeadLetter;
+
+/// What one worker made of one tick.
+#[derive(Clone, Debug, Default)]
+pub struct TickOutput {
+    /// The tick.
+    pub tick: Tick,
+    /// Rows, at most one per key.
+    pub rows: Vec<Rows>,
+    /// Late events.
+    pub late: Vec<Late>,
+    /// Dead letters of sources.
+    pub letters: Vec<DeadLetter>,
+    /// Dead letters of tables.
+    pub table_letters: Vec<TableDeadLetter>,
+    /// Strings behind the ids of this and later ticks.
+    pub definitions: Vec<Definition>,
+    /// What became of the tick's records.
+    pub counts: Counts,
+}
+
+/// Why results can't be published.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// A client of Kafka could not be made, or the brokers can't be asked about topics.
+    #[error("sink.kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    /// Topics are missing and aren't to be created.
+    #[error(
+        "sink.kafka: {topics} missing at {brokers}; set `create_topics = true`, or create each: kafka-topics.sh \
+         --bootstrap-server {brokers} --create --topic {first} --config cleanup.policy={policy}",
+        topics = topics.join(", "),
+        first = topics.first().map_or("TOPIC", String::as_str)
+    )]
+    MissingTopics {
+        /// The brokers.
+        brokers: String,
+        /// The topics.
+        topics: Vec<String>,
+        /// The first one's policy.
+        policy: &'static str,
+    },
+    /// A topic could not be created.
+    #[error(
+        "sink.kafka: creating topic {topic} at {brokers} failed: {reason}; allow it, or create it and set `create_topics = false`"
+    )]
+    CreateTopic {
+        /// The brokers.
+        brokers: String,
+        /// The topic.
+        topic: String,
+        /// Why, as the broker says it.
+        reason: String,
+        /// Whether asking again may help.
+        transient: bool,
+    },
+    /// A topic would lose results, or keep all of them for ever.
+    #[error(
+        "sink.kafka: topic {topic} has cleanup.policy={found}, but {reason}; correct it: kafka-configs.sh \
+         --bootstrap-server {brokers} --alter --entity-type topics --entity-name {topic} --add-config \
+         cleanup.policy={wanted}"
+    )]
+    CleanupPolicy {
+        /// The brokers.
+        brokers: String,
+        /// The topic.
+        topic: String,
+        /// Its policy.
+        found: String,
+        /// The policy it needs.
+        wanted: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The brokers refused a record for good, for a reason that isn't the record's size.
+    #[error(
+        "sink.kafka: topic {topic} refused a record: {reason}; check that the topic exists, its settings and the ACLs"
+    )]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// Why, as librdkafka says it.
+        reason: String,
+        /// What that asks for.
+        class: Class,
+    },
+    /// The producer can't go on.
+    #[error("sink.kafka: the producer failed for good: {reason}")]
+    Fatal {
+        /// Why, as librdkafka says it.
+        reason: String,
+        /// What that asks for.
+        class: Class,
+    },
+    /// Not everything was acknowledged in time.
+    #[error("sink.kafka: {records} records weren't acknowledged in {waited_ms} ms")]
+    Unacknowledged {
+        /// How many.
+        records: u64,
+        /// How long they were waited for.
+        waited_ms: u128,
+    },
+    /// A file can't be written.
+    #[error("sink.files: can't {what} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// [`Monitor::stop`] was called.
+    #[error("publishing was stopped")]
+    Stopped,
+}
+
+impl SinkError {
+    /// What it asks for.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Kafka(error) => error.class(),
+            Self::MissingTopics { .. } | Self::CleanupPolicy { .. } => Class::Definite,
+            Self::CreateTopic { transient, .. } => {
+                if *transient {
+                    Class::Transient
+                } else {
+                    Class::Definite
+                }
+            }
+            Self::Refused { class, .. } | Self::Fatal { class, .. } => *class,
+            Self::File { .. } | Self::Unacknowledged { .. } | Self::Stopped => Class::Transient,
+        }
+    }
+}
+
+/// What the sinks did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SinkStats {
+    /// Rows handed to the sinks, by view: see [`View::ALL`].
+    pub records: [u64; View::ALL.len()],
+    /// Bytes of those rows: key columns and values once.
+    pub bytes: u64,
+    /// Records that Kafka hasn't acknowledged.
+    pub queued_records: u64,
+    /// Memory that they take, about.
+    pub queued_bytes: u64,
+    /// Records that were too large for the brokers: the only ones that are given up.
+    pub rejected: u64,
+    /// Errors of the brokers and of sending.
+    pub errors: u64,
+    /// Requests that were sent again.
+    pub retries: u64,
+}
+
+/// What is counted, from several threads.
+#[derive(Debug, Default)]
+struct Counters {
+    records: [AtomicU64; View::ALL.len()],
+    bytes: AtomicU64,
+    queued_records: AtomicU64,
+    queued_bytes: AtomicU64,
+    rejected: AtomicU64,
+    errors: AtomicU64,
+    retries: AtomicU64,
+    /// The last tick that Kafka acknowledged, and that was written to files.
+    acknowledged: AtomicU64,
+    written: AtomicU64,
+    stopped: AtomicBool,
+}
+
+/// Tells other threads what a [`Publisher`] does.
+#[derive(Clone, Debug)]
+pub struct Monitor(Arc<Counters>);
+
+impl Monitor {
+    /// See [`Publisher::published`].
+    #[must_use]
+    pub fn published(&self) -> Tick {
+        self.0.acknowledged.load(Ordering::Acquire).min(self.0.written.load(Ordering::Acquire))
+    }
+
+    /// What the sinks did so far.
+    #[must_use]
+    pub fn stats(&self) -> SinkStats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { records, bytes, queued_records, queued_bytes, rejected, errors, retries, .. } =
+            &*self.0;
+        SinkStats {
+            records: records.each_ref().map(load),
+            bytes: load(bytes),
+            queued_records: load(queued_records),
+            queued_bytes: load(queued_bytes),
+            rejected: load(rejected),
+            errors: load(errors),
+            retries: load(retries),
+        }
+    }
+
+    /// Makes a publisher that waits for Kafka give up, with [`SinkError::Stopped`]. For a job that has to end
+    /// during an outage: what wasn't acknowledged is lost to this run.
+    pub fn stop(&self) {
+        self.0.stopped.store(true, Ordering::Release);
+    }
+}
+
+/// Publishes results.
+#[derive(Debug)]
+pub struct Publisher {
+    names: Names,
+    outlets: Outlets,
+    /// Of each source of the configuration: its name, and its topic if it has one.
+    topics_of_sources: Vec<(String, String)>,
+    job: String,
+}
+
+/// Where rows go.
+#[derive(Debug)]
+struct Outlets {
+    topics: Option<Topics>,
+    files: Option<Files>,
+    counters: Arc<Counters>,
+    tick: Tick,
+    /// A row as text.
+    line: Vec<u8>,
+}
+
+impl Publisher {
+    /// Opens the sinks; blocks while topics are checked and created. `job` and `sources` are what dead letters'
+    /// headers name.
+    ///
+    /// # Errors
+    /// If a sink can't be used, or (transient) not now.
+    pub fn open(sinks: &Sinks, job: &str, sources: &[Source]) -> Result<Self, SinkError> {
+        let counters = Arc::new(Counters::default());
+        let files = sinks.files.as_ref().map(Files::open).transpose()?;
+        let topics = sinks.kafka.as_ref().map(|sink| Topics::open(sink, &counters)).transpose()?;
+        let topic_of = |source: &Source| match &source.kind {
+            SourceKind::Kafka(kafka) => kafka.topic.clone(),
+            SourceKind::File { .. } | SourceKind::Stdin => source.name.clone(),
+        };
+        Ok(Self {
+            names: Names::default(),
+            outlets: Outlets { topics, files, counters, tick: 0, line: Vec::new() },
+            topics_of_sources: sources.iter().map(|source| (source.name.clone(), topic_of(source))).collect(),
+            job: job.to_owned(),
+        })
+    }
+
+    /// Publishes a tick: `outputs` are those of all workers. Ticks come in order. Blocks while the sinks are behind.
+    ///
+    /// # Errors
+    /// If the sinks can't go on. Then this tick isn't published as a whole, and nothing more can be.
+    ///
+    /// # Panics
+    /// If a position names none of `partitions`.
+    pub fn publish(
+        &mut self,
+        tick: Tick,
+        outputs: Vec<TickOutput>,
+        partitions: &[PartitionInfo],
+    ) -> Result<(), SinkError> {
+        debug_assert!(tick > self.outlets.tick, "ticks come in order");
+        let mut views = Views::default();
+        for output in outputs {
+            debug_assert_eq!(output.tick, tick, "the outputs of one tick come together");
+            output.definitions.into_iter().for_each(|definition| self.names.define(definition));
+            output.rows.into_iter().for_each(|rows| views.add(rows));
+            views.late.extend(output.late);
+            views.letters.extend(output.letters);
+            views.table_letters.extend(output.table_letters);
+        }
+        let Self { names, outlets, topics_of_sources, job } = self;
+        let mut labels = Labels::new(names);
+        outlets.begin_tick(tick);
+        outlets.rows(views.usage, &mut labels)?;
+        outlets.rows(views.usage_by_route, &mut labels)?;
+        outlets.rows(views.latency, &mut labels)?;
+        outlets.rows(views.geo, &mut labels)?;
+        outlets.rows(views.callers, &mut labels)?;
+        outlets.rows(views.subscription_usage, &mut labels)?;
+        views.late.sort_unstable();
+        for late in views.late {
+            let place = Place::of(late.position, partitions);
+            outlets.row(&LateRow { place, late }, &mut labels, None)?;
+        }
+        views.letters.sort_by_key(|letter| letter.position);
+        let letters = views.letters.iter().map(|letter| DeadRow::of(letter, partitions));
+        for row in letters.chain(views.table_letters.iter().map(DeadRow::of_row)) {
+            let topic = topics_of_sources.iter().find(|(name, _)| *name == row.place.source);
+            let headers = DeadHeaders {
+                job,
+                topic: topic.map_or(&*row.place.source, |(_, topic)| topic),
+                place: &row.place,
+                reason: row.reason,
+            };
+            outlets.row(&row, &mut labels, Some(&headers))?;
+        }
+        outlets.end_tick()
+    }
+
+    /// Waits until everything is acknowledged by Kafka and on disk.
+    ///
+    /// # Errors
+    /// If it isn't in time, or the sinks can't go on.
+    pub fn flush(&mut self, timeout: Duration) -> Result<(), SinkError> {
+        if let Some(files) = &mut self.outlets.files {
+            files.flush()?;
+        }
+        match &mut self.outlets.topics {
+            Some(topics) => topics.flush(timeout),
+            None => Ok(()),
+        }
+    }
+
+    /// The last tick all of whose records, and those of all ticks before, were acknowledged by Kafka and written
+    /// to files; 0: none.
+    #[must_use]
+    pub fn published(&self) -> Tick {
+        self.monitor().published()
+    }
+
+    /// What the sinks did so far.
+    #[must_use]
+    pub fn stats(&self) -> SinkStats {
+        self.monitor().stats()
+    }
+
+    /// For other threads.
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        Monitor(Arc::clone(&self.outlets.counters))
+    }
+}
+
+/// A tick's results of all workers.
+#[derive(Default)]
+struct Views {
+    usage: Vec<Row<keytide_dataflow::model::KeyId, OwnedUsage>>,
+    usage_by_route: Vec<Row<KeyRoute, OwnedUsage>>,
+    latency: Vec<Row<Scope, Latency>>,
+    geo: Vec<Row<KeyCountry, Geo>>,
+    callers: Vec<Row<Scope, Callers>>,
+    subscription_usage: Vec<Row<keytide_dataflow::model::NameId, Option<SubscriptionUsage>>>,
+    late: Vec<Late>,
+    letters: Vec<DeadLetter>,
+    table_letters: Vec<TableDeadLetter>,
+}
+
+impl Views {
+    fn add(&mut self, rows: Rows) {
+        match rows {
+            Rows::Usage(mut rows) => self.usage.append(&mut rows),
+            Rows::UsageByRoute(mut rows) => self.usage_by_route.append(&mut rows),
+            Rows::Latency(mut rows) => self.latency.append(&mut rows),
+            Rows::Geo(mut rows) => self.geo.append(&mut rows),
+            Rows::Callers(mut rows) => self.callers.append(&mut rows),
+            Rows::SubscriptionUsage(mut rows) => self.subscription_usage.append(&mut rows),
+        }
+    }
+}
+
+impl Outlets {
+    fn begin_tick(&mut self, tick: Tick) {
+        self.tick = tick;
+        if let Some(topics) = &mut self.topics {
+            topics.begin_tick(tick);
+        }
+    }
+
+    fn rows<G: Ord + Copy, V>(
+        &mut self,
+        mut rows: Vec<Row<G, V>>,
+        labels: &mut Labels<'_>,
+    ) -> Result<(), SinkError>
+    where
+        Row<G, V>: EncodeRow,
+    {
+        rows.sort_unstable_by_key(|row| (row.group, row.level, row.start));
+        debug_assert!(
+            rows.windows(2).all(|pair| {
+                (pair[0].group, pair[0].level, pair[0].start) < (pair[1].group, pair[1].level, pair[1].start)
+            }),
+            "a tick has at most one row per key"
+        );
+        rows.iter().try_for_each(|row| self.row(row, labels, None))
+    }
+
+    fn row<R: EncodeRow>(
+        &mut self,
+        row: &R,
+        labels: &mut Labels<'_>,
+        headers: Option<&DeadHeaders<'_>>,
+    ) -> Result<(), SinkError> {
+        let line = &mut self.line;
+        line.clear();
+        row.key_columns(labels, line);
+        let key_length = line.len();
+        row.value_columns(labels, line);
+        let view = R::VIEW;
+        self.counters.records[view as usize].fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(line.len() as u64, Ordering::Relaxed);
+        if let Some(files) = &mut self.files {
+            files.row(view, self.tick, line)?;
+        }
+        if let Some(topics) = &mut self.topics {
+            topics.send(view, &line[..key_length], (!row.is_retracted()).then_some(line), headers)?;
+        }
+        Ok(())
+    }
+
+    fn end_tick(&mut self) -> Result<(), SinkError> {
+        if let Some(files) = &mut self.files {
+            files.end_tick(self.tick)?;
+        }
+        self.counters.written.store(self.tick, Ordering::Release);
+        match &mut self.topics {
+            Some(topics) => topics.end_tick(),
+            None => {
+                self.counters.acknowledged.store(self.tick, Ordering::Release);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Strings behind ids, ready to be written: quoted and escaped as JSON once.
+//!
+//! A string costs about 100 bytes and twice its length. Hashed keys have none: their id is written.
+
+use std::borrow::Cow;
+
+use hashbrown::HashMap;
+use keytide_dataflow::Scope;
+use keytide_dataflow::model::{Definition, KeyId, NameId, RouteId};
+
+/// A string and its JSON form.
+#[derive(Clone, Debug)]
+pub struct Name {
+    /// The string.
+    pub text: Box<str>,
+    /// The same, quoted and escaped.
+    pub json: Box<[u8]>,
+}
+
+impl Name {
+    fn new(text: impl Into<Box<str>>) -> Self {
+        let text = text.into();
+        let json = serde_json::to_vec(&*text).expect("a string can always be written as JSON").into();
+        Self { text, json }
+    }
+}
+
+/// A route's parts, and the id under which `latency` and `callers` name it.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// API or service; empty where the gateway names none.
+    pub api: Name,
+    /// HTTP method.
+    pub method: Name,
+    /// Template.
+    pub route: Name,
+    /// What is there of the three, separated by spaces.
+    pub id: Name,
+}
+
+impl Route {
+    fn unknown(id: RouteId) -> Self {
+        let unknown = || Name::new("");
+        Self { api: unknown(), method: unknown(), route: unknown(), id: Name::new(format!("{:016x}", id.0)) }
+    }
+}
+
+/// All strings that were defined.
+#[derive(Debug, Default)]
+pub struct Names {
+    keys: HashMap<KeyId, Name>,
+    routes: HashMap<RouteId, Route>,
+    names: HashMap<NameId, Name>,
+}
+
+impl Names {
+    /// Adds a string; the first definition of an id stays.
+    pub fn define(&mut self, definition: Definition) {
+        match definition {
+            Definition::Key { id, name } => {
+                self.keys.entry(id).or_insert_with(|| Name::new(name));
+            }
+            Definition::Route { id, api, method, route } => {
+                self.routes.entry(id).or_insert_with(|| {
+                    let parts: Vec<&str> =
+                        [&*api, &*method, &*route].into_iter().filter(|part| !part.is_empty()).collect();
+                    let id = Name::new(parts.join(" "));
+                    Route { api: Name::new(api), method: Name::new(method), route: Name::new(route), id }
+                });
+            }
+            Definition::Name { id, text } => {
+                self.names.entry(id).or_insert_with(|| Name::new(text));
+            }
+        }
+    }
+
+    /// Adds another table.
+    pub fn merge(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.routes.extend(other.routes);
+        self.names.extend(other.names);
+    }
+
+    /// Makes sure that a key is listed: one without a name is its hash.
+    pub fn need_key(&mut self, id: KeyId) {
+        self.keys.entry(id).or_insert_with(|| Name::new(id.to_string()));
+    }
+
+    /// Makes sure that a route is listed.
+    pub fn need_route(&mut self, id: RouteId) {
+        self.routes.entry(id).or_insert_with(|| Route::unknown(id));
+    }
+
+    /// A key's name, if it is listed.
+    #[must_use]
+    pub fn key(&self, id: KeyId) -> Option<&Name> {
+        self.keys.get(&id)
+    }
+
+    /// A key's name; its hash where it has none.
+    #[must_use]
+    pub fn key_text(&self, id: KeyId) -> Cow<'_, str> {
+        self.key(id).map_or_else(|| id.to_string().into(), |name| (&*name.text).into())
+    }
+
+    /// A route; one that nobody defined has its hash as id.
+    #[must_use]
+    pub fn route(&self, id: RouteId) -> Cow<'_, Route> {
+        self.routes.get(&id).map_or_else(|| Cow::Owned(Route::unknown(id)), Cow::Borrowed)
+    }
+
+    /// The id under which `latency` and `callers` name a key or a route.
+    #[must_use]
+    pub fn scope_text(&self, scope: Scope) -> Cow<'_, str> {
+        match scope {
+            Scope::Key(key) => self.key_text(key),
+            Scope::Route(route) => match self.route(route) {
+                Cow::Borrowed(route) => (&*route.id.text).into(),
+                Cow::Owned(route) => route.id.text.into_string().into(),
+            },
+        }
+    }
+
+    /// The keys that are listed.
+    pub fn keys(&self) -> impl Iterator<Item = (&KeyId, &Name)> {
+        self.keys.iter()
+    }
+
+    /// The routes that are listed.
+    pub fn routes(&self) -> impl Iterator<Item = (&RouteId, &Route)> {
+        self.routes.iter()
+    }
+
+    /// All other strings.
+    pub fn others(&self) -> impl Iterator<Item = (&NameId, &Name)> {
+        self.names.iter()
+    }
+
+    /// A string as JSON; `null` where it is unknown.
+    #[must_use]
+    pub fn json(&self, id: NameId) -> &[u8] {
+        self.names.get(&id).map_or(b"null", |name| &name.json)
+    }
+
+    /// A string; empty where it is unknown.
+    #[must_use]
+    pub fn text(&self, id: NameId) -> &str {
+        self.names.get(&id).map_or("", |name| &name.text)
+    }
+}

@@ -1,0 +1,238 @@
+//! The topics that results go to: created where they are missing, checked where they exist.
+//!
+//! An upsert view's topic is compacted: it keeps the newest row of every key for ever (`compact,delete` is accepted,
+//! then the operator decided how long). An append view's topic is never compacted: its keys are places of records,
+//! and none replaces another. Its retention is the brokers' default, because bad input makes as many dead letters as
+//! it likes: without a limit it could fill the disks. Who wants to keep them longer sets `retention.ms`.
+//!
+//! Brokers that can't be asked (no admin API, or no right to describe) are warned about in the log, and believed.
+//!
+//! Limits: 30 s for each of at most three requests.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use keytide_config::KafkaSink;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
+
+use super::SinkError;
+use super::view::View;
+use crate::kafka::{Context, KafkaError, client_config, create_error};
+
+/// How long one request may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The names of all views' topics.
+pub(super) type TopicNames = [String; View::ALL.len()];
+/// The size of a record batch that each topic accepts, where that is known.
+pub(super) type Limits = [Option<usize>; View::ALL.len()];
+
+/// What is known of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Found {
+    Topic { policy: Option<String>, max_bytes: Option<usize> },
+    Missing,
+    Unknown,
+}
+
+/// Makes sure that every topic is there and fit for its view.
+pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<Limits, SinkError> {
+    let context = Context::new(&sink.client);
+    let admin =
+        AdminClient::from_config_and_context(&client_config(&sink.client), context).map_err(create_error)?;
+    let brokers = &sink.client.brokers;
+    let mut found = describe(&admin, brokers, names)?;
+    let missing: Vec<View> =
+        View::ALL.into_iter().filter(|view| found[*view as usize] == Found::Missing).collect();
+    if !missing.is_empty() {
+        if !sink.create_topics {
+            return Err(SinkError::MissingTopics {
+                brokers: brokers.clone(),
+                topics: missing.iter().map(|view| names[*view as usize].clone()).collect(),
+                policy: policy(missing[0]),
+            });
+        }
+        create(&admin, sink, names, &missing)?;
+        // Somebody else may have created them meanwhile, with other settings.
+        found = describe(&admin, brokers, names)?;
+    }
+    let mut limits = Limits::default();
+    for (view, found) in View::ALL.into_iter().zip(found) {
+        if let Found::Topic { policy, max_bytes } = found {
+            judge(view, brokers, &names[view as usize], policy.as_deref())?;
+            limits[view as usize] = max_bytes;
+        }
+    }
+    Ok(limits)
+}
+
+/// The policy that a view's topic needs.
+fn policy(view: View) -> &'static str {
+    if view.is_upsert() { "compact" } else { "delete" }
+}
+
+fn judge(view: View, brokers: &str, topic: &str, found: Option<&str>) -> Result<(), SinkError> {
+    let Some(found) = found else { return Ok(()) };
+    let is_compacted = found.split(',').any(|policy| policy.trim() == "compact");
+    if is_compacted == view.is_upsert() {
+        return Ok(());
+    }
+    Err(SinkError::CleanupPolicy {
+        brokers: brokers.to_owned(),
+        topic: topic.to_owned(),
+        found: found.to_owned(),
+        wanted: policy(view),
+        reason: if view.is_upsert() {
+            "holds one row per key, of which only the newest counts"
+        } else {
+            "holds records of which none replaces another"
+        },
+    })
+}
+
+fn describe(
+    admin: &AdminClient<Context>,
+    brokers: &str,
+    names: &TopicNames,
+) -> Result<Vec<Found>, SinkError> {
+    let topics = names.each_ref().map(|name| ResourceSpecifier::Topic(name));
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+    let described = match block_on(admin.describe_configs(&topics, &options)) {
+        Ok(described) => described,
+        Err(error) if is_unsupported(&error) => {
+            unchecked("the brokers don't tell topics' settings");
+            return Ok(vec![Found::Unknown; names.len()]);
+        }
+        Err(error) => return Err(unavailable("tell the topics' settings", brokers, &error)),
+    };
+    let mut found = Vec::new();
+    // They come in the order in which they were asked for.
+    for resource in described {
+        found.push(match resource {
+            Ok(resource) => {
+                let value = |name| resource.get(name).and_then(|entry| entry.value.clone());
+                Found::Topic {
+                    policy: value("cleanup.policy"),
+                    max_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
+                }
+            }
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Found::Missing,
+            Err(
+                code @ (RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed),
+            ) => {
+                unchecked(&format!("we may not ask for topics' settings ({code})"));
+                Found::Unknown
+            }
+            Err(code) => {
+                let error = LibraryError::AdminOp(code);
+                return Err(unavailable("tell the topics' settings", brokers, &error));
+            }
+        });
+    }
+    found.resize(names.len(), Found::Unknown);
+    Ok(found)
+}
+
+fn create(
+    admin: &AdminClient<Context>,
+    sink: &KafkaSink,
+    names: &TopicNames,
+    missing: &[View],
+) -> Result<(), SinkError> {
+    let brokers = &sink.client.brokers;
+    // -1 is the brokers' default.
+    let replication = sink.replication.map_or(-1, i32::from);
+    let partitions = i32::try_from(sink.partitions).unwrap_or(i32::MAX);
+    let topics: Vec<NewTopic<'_>> = missing
+        .iter()
+        .map(|view| {
+            NewTopic::new(&names[*view as usize], partitions, TopicReplication::Fixed(replication))
+                .set("cleanup.policy", policy(*view))
+        })
+        .collect();
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+    let created = match block_on(admin.create_topics(&topics, &options)) {
+        Ok(created) => created,
+        Err(error) if is_unsupported(&error) => {
+            unchecked("the brokers don't let topics be created");
+            return Ok(());
+        }
+        Err(error) => return Err(unavailable("create topics", brokers, &error)),
+    };
+    for result in created {
+        match result {
+            Ok(topic) => tracing::info!(topic, "created"),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(SinkError::CreateTopic {
+                    brokers: brokers.clone(),
+                    topic,
+                    reason: code.to_string(),
+                    transient: is_transient(code),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unchecked(why: &str) {
+    tracing::warn!(
+        "{why}, so topics can't be checked: those of upsert views must be compacted, late and dead_letters must not"
+    );
+}
+
+fn is_unsupported(error: &LibraryError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion)
+    )
+}
+
+fn is_transient(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerNotAvailable
+            | RDKafkaErrorCode::NotController
+            | RDKafkaErrorCode::ThrottlingQuotaExceeded
+    )
+}
+
+fn unavailable(what: &str, brokers: &str, error: &LibraryError) -> SinkError {
+    SinkError::Kafka(KafkaError::Unavailable {
+        what: what.to_owned(),
+        brokers: brokers.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// Waits for a future on this thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = TaskContext::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        // A wake-up before this is kept by the thread's token.
+        thread::park();
+    }
+}

@@ -141,9 +141,8 @@ impl Report {
                     self.line("table", format!("{name}: {rows} in {} ({})", path.display(), format.name()));
                     self.warnings.extend(read.warnings);
                     for row in read.dead_letters.iter().take(MAX_BAD_ROWS) {
-                        let (path, line, reason) = (row.path.display(), row.line, &row.reason);
-                        self.warnings
-                            .push(format!("tables.{name}: {path}:{line}: {reason}; the row is left out"));
+                        let (place, reason) = (&row.place, &row.reason);
+                        self.warnings.push(format!("tables.{name}: {place}: {reason}; the row is left out"));
                     }
                     if let Some(more) =
                         read.dead_letters.len().checked_sub(MAX_BAD_ROWS).filter(|more| *more > 0)

@@ -13,18 +13,23 @@
 //! The country is where the database places the *caller*. `registered_country`, the home of the network's
 //! owner, is no substitute: for satellite and anycast networks it names a place where nobody called from.
 //!
-//! Limits: a database of 1 GiB; 100,000 networks are searched for the first usable record.
+//! [`WatchedGeo`] reads both databases again when one of them changed, and swaps them together. Whoever
+//! remembers answers of the old ones must forget them then.
+//!
+//! Limits: a database of 1 GiB, twice that while it is read again; 100,000 networks are searched for the first usable record.
 
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use keytide_dataflow::model::Country;
 use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions};
 
 use crate::decode::Locate;
+use crate::sight::{Look, Watch};
 
 /// Bytes of a database.
 const DATABASE_BYTES: u64 = 1 << 30;
@@ -150,6 +155,64 @@ impl Locate for Geo {
             .as_ref()
             .and_then(|(database, form)| self.field(database, address, |found| form.read(&found)));
         (country.unwrap_or_default(), asn.unwrap_or_default())
+    }
+}
+
+/// Databases that are read again when their files change.
+pub struct WatchedGeo {
+    config: keytide_config::Geo,
+    watches: Vec<Watch>,
+    /// What was told of files that can't be used.
+    told: Option<String>,
+}
+
+impl WatchedGeo {
+    /// Reads the databases for the first time, as [`Geo::open`].
+    ///
+    /// # Errors
+    /// If a named database can't be read or isn't what it should be.
+    pub fn open(config: &keytide_config::Geo) -> Result<(Self, Arc<Geo>, Vec<String>), GeoError> {
+        let watches = [&config.country, &config.asn].into_iter().flatten();
+        let watches = watches.map(|path| Watch::new(path)).collect();
+        let (geo, warnings) = Geo::open(config)?;
+        Ok((Self { config: config.clone(), watches, told: None }, Arc::new(geo), warnings))
+    }
+
+    /// The files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.watches.iter().map(Watch::path)
+    }
+
+    /// Looks at the files and, if one changed and then both stayed the same from one call to this, reads them.
+    /// `None` if there is nothing new.
+    ///
+    /// # Errors
+    /// If a database can't be used any more, once for each cause. The ones that are in use stay good, and a file
+    /// that can't be read is tried again at each call.
+    pub fn poll(&mut self) -> Option<Result<Arc<Geo>, GeoError>> {
+        let looks: Vec<Look> = self.watches.iter_mut().map(Watch::look).collect();
+        if !looks.contains(&Look::Settled) || looks.contains(&Look::Moving) {
+            return None;
+        }
+        let opened = Geo::open(&self.config);
+        if !self.watches.iter().all(Watch::is_still) {
+            return None;
+        }
+        if !matches!(opened, Err(GeoError::Read { .. })) {
+            self.watches.iter_mut().for_each(Watch::was_read);
+        }
+        match opened {
+            Ok((geo, _)) => {
+                self.told = None;
+                Some(Ok(Arc::new(geo)))
+            }
+            Err(error) => {
+                let said = Some(error.to_string());
+                let is_new = self.told != said;
+                self.told = said;
+                is_new.then_some(Err(error))
+            }
+        }
     }
 }
 
@@ -445,6 +508,57 @@ mod tests {
         assert_eq!(geo.unreadable(), 0);
         assert_eq!(locate(&geo, "198.18.1.1"), ("ZZ".into(), 0));
         assert_eq!(geo.unreadable(), 2);
+    }
+
+    #[test]
+    fn changed_databases_are_swapped_together_and_bad_ones_left_alone() {
+        let countries = |code| database(IpVersion::V4, &[("198.18.0.0/16", flat(code))]);
+        let numbers = |number: u32| database(IpVersion::V4, &[("198.18.0.0/16", asn(number))]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut versions = 0;
+        // Two versions never look the same, because the old one stays and so keeps its inode.
+        let mut write = |name: &str, bytes: &[u8]| {
+            versions += 1;
+            let (new, old) = (path(&format!("new-{versions}")), path(&format!("old-{versions}")));
+            std::fs::write(&new, bytes).unwrap();
+            let _ = std::fs::rename(path(name), old);
+            std::fs::rename(new, path(name)).unwrap();
+        };
+        write("country", &countries("DE"));
+        write("asn", &numbers(64_500));
+        let config = keytide_config::Geo {
+            country: Some(path("country")),
+            asn: Some(path("asn")),
+            trusted_proxies: Vec::new(),
+        };
+        let (mut watched, geo, warnings) = WatchedGeo::open(&config).unwrap();
+        assert_eq!(watched.paths().collect::<Vec<_>>(), [path("country"), path("asn")]);
+        assert!(warnings.is_empty());
+        assert!(watched.poll().is_none());
+
+        write("country", &countries("FR"));
+        assert!(watched.poll().is_none());
+        write("asn", &numbers(64_501));
+        assert!(watched.poll().is_none(), "the country database alone has settled");
+        let swapped = watched.poll().unwrap().unwrap();
+        assert_eq!(locate(&swapped, "198.18.0.1"), ("FR".into(), 64_501));
+        assert_eq!(locate(&geo, "198.18.0.1"), ("DE".into(), 64_500), "who has the old ones keeps them");
+        assert!(watched.poll().is_none());
+
+        write("country", b"not one");
+        write("asn", &numbers(64_502));
+        assert!(watched.poll().is_none());
+        assert!(matches!(watched.poll(), Some(Err(GeoError::Invalid { .. }))));
+        assert!(watched.poll().is_none(), "told once");
+
+        std::fs::remove_file(path("country")).unwrap();
+        assert!(watched.poll().is_none());
+        assert!(matches!(watched.poll(), Some(Err(GeoError::Read { .. }))));
+        assert!(watched.poll().is_none(), "told once");
+        write("country", &countries("IT"));
+        assert!(watched.poll().is_none());
+        assert_eq!(locate(&watched.poll().unwrap().unwrap(), "198.18.0.1"), ("IT".into(), 64_502));
     }
 
     #[test]

@@ -1,10 +1,16 @@
-//! The tables that events are joined with, from files: keys, subscriptions, plans.
+//! The tables that events are joined with, from files and topics: keys, subscriptions, plans.
 //!
 //! ```text
-//! file -> rows   one row at a time, CSV or JSON lines, under byte caps       rows.rs
-//!      -> row    its cells, with names and checks                            row.rs
-//!      -> change upsert of a typed row, and the strings behind its ids       schema.rs
+//! file   -> rows    one row at a time, CSV or JSON lines, under byte caps    rows.rs
+//! record -> row     of a topic: an upsert, or a change event of Debezium     topic.rs
+//!        -> row     its cells, with names and checks                         row.rs
+//!        -> change  upsert of a typed row, and the strings behind its ids    schema.rs
+//!        -> what differs from the rows that are held, deletions too          held.rs
 //! ```
+//!
+//! [`read`] reads files once, for a bounded run. [`WatchedTables`] reads them again when they change, and
+//! [`TopicTable`] takes records as they come; both hold the table's rows (240 to 480 bytes each), because
+//! neither a file nor a tombstone says what the deleted row was.
 //!
 //! A row is accepted as a whole or not at all: a bad one becomes a [`TableDeadLetter`] and its neighbours go
 //! on. Nothing here quotes a cell, in no message and no `Debug` output, because a table exported by mistake
@@ -18,10 +24,14 @@
 //! Limits: 256 KiB a row, 512 bytes a value (or an element of a list), 10,000,000 rows and 100,000 bad rows a
 //! table.
 
+mod held;
 mod row;
 mod rows;
 mod schema;
+mod topic;
+mod watch;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +39,8 @@ use keytide_config::{KeyHash, TableSource, Tables};
 use keytide_dataflow::model::{Definition, TableChange};
 
 use schema::{Output, Table};
+pub use topic::TopicTable;
+pub use watch::WatchedTables;
 
 /// Bytes of a row.
 const ROW_BYTES: usize = 256 << 10;
@@ -39,11 +51,11 @@ const ROWS: u64 = 10_000_000;
 /// Bad rows of a table that are still worth listing.
 const BAD_ROWS: usize = 100_000;
 
-/// What the tables hold.
+/// What the tables hold, or how they changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct TablesRead {
-    /// The rows as upserts: keys, then subscriptions, then plans, each in the order of its file. Offsets
-    /// count from 0 in each table.
+    /// The rows as upserts, and those that are gone: keys, then subscriptions, then plans, each in the order
+    /// of its file or topic. Offsets count from 0 in each table.
     pub changes: Vec<TableChange>,
     /// The strings behind the ids in `changes`, in order of appearance.
     pub definitions: Vec<Definition>,
@@ -58,17 +70,45 @@ pub struct TablesRead {
 pub struct TableDeadLetter {
     /// `keys`, `subscriptions` or `plans`.
     pub table: &'static str,
-    /// The file.
-    pub path: Arc<Path>,
-    /// The line at which the row begins, from 1.
-    pub line: u64,
+    /// Where the row stands.
+    pub place: TablePlace,
     /// Why, in words. Never quotes the row.
     pub reason: String,
     /// The row's length in bytes, without the white space around it (with it where the row is too long to be
-    /// held).
+    /// held); of a topic, the length of the record's value.
     pub length: u64,
     /// SHA-256 of those bytes.
     pub sha256: [u8; 32],
+}
+
+/// Where a row stands. Displays as `path:line` or `topic[partition]@offset`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TablePlace {
+    /// In a file.
+    File {
+        /// The file.
+        path: Arc<Path>,
+        /// The line at which the row begins, from 1.
+        line: u64,
+    },
+    /// In a topic.
+    Topic {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: u32,
+        /// The record's offset.
+        offset: u64,
+    },
+}
+
+impl fmt::Display for TablePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Topic { topic, partition, offset } => write!(f, "{topic}[{partition}]@{offset}"),
+        }
+    }
 }
 
 /// Why a table can't be used at all. A person has to change the file or the configuration.
@@ -149,7 +189,7 @@ pub enum TableError {
     },
 }
 
-/// Reads the tables that are configured. `hashes` are the ways in which the job's sources make key ids: they
+/// Reads the tables that are configured as files, once. `hashes` are the ways in which the job's sources make key ids: they
 /// decide whether a key is named by `key_hash`, by `key_id` (`hash = "none"`), or by either.
 ///
 /// # Errors
@@ -158,14 +198,9 @@ pub fn read<'a>(
     tables: &Tables,
     hashes: impl IntoIterator<Item = &'a KeyHash>,
 ) -> Result<TablesRead, TableError> {
-    let configured = [
-        (Table::keys(hashes), &tables.keys),
-        (Table::Subscriptions, &tables.subscriptions),
-        (Table::Plans, &tables.plans),
-    ];
     let mut output = Output::default();
     let mut read = TablesRead::default();
-    for (table, source) in configured {
+    for (table, source) in configured(tables, hashes) {
         if let Some(TableSource::File { path, format }) = source {
             output.begin_table();
             let rows = rows::read(&table, path, *format, |row| table.accept(row, &mut output))?;
@@ -175,6 +210,17 @@ pub fn read<'a>(
     }
     (read.changes, read.definitions) = output.finish();
     Ok(read)
+}
+
+fn configured<'t, 'a>(
+    tables: &'t Tables,
+    hashes: impl IntoIterator<Item = &'a KeyHash>,
+) -> [(Table, &'t Option<TableSource>); 3] {
+    [
+        (Table::keys(hashes), &tables.keys),
+        (Table::Subscriptions, &tables.subscriptions),
+        (Table::Plans, &tables.plans),
+    ]
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::row::{Cell, Fault, Row};
 use super::schema::Table;
-use super::{BAD_ROWS, ROW_BYTES, ROWS, TableDeadLetter, TableError};
+use super::{BAD_ROWS, ROW_BYTES, ROWS, TableDeadLetter, TableError, TablePlace};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Names of ignored columns that are listed, and the bytes of one. A longer name is no name: it may be a
@@ -48,6 +48,7 @@ pub(super) fn read(
         accept,
         rows: 0,
         dead_letters: Vec::new(),
+        first_bad_line: 0,
     };
     match format {
         TableFormat::Csv => reading.csv(file)?,
@@ -77,6 +78,8 @@ struct Reading<'a, A> {
     accept: A,
     rows: u64,
     dead_letters: Vec<TableDeadLetter>,
+    /// Where the first of them stands.
+    first_bad_line: u64,
 }
 
 impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
@@ -235,11 +238,15 @@ impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
     fn refuse(&mut self, line: u64, reason: Fault, length: u64, sha256: [u8; 32]) -> Result<(), TableError> {
         let table = self.table.name();
         if self.dead_letters.len() == BAD_ROWS {
-            let TableDeadLetter { line, reason, .. } = self.dead_letters.swap_remove(0);
+            let reason = self.dead_letters.swap_remove(0).reason;
+            let line = self.first_bad_line;
             return Err(TableError::TooManyBadRows { table, path: self.path.to_owned(), line, reason });
         }
-        let path = Arc::clone(&self.shared_path);
-        self.dead_letters.push(TableDeadLetter { table, path, line, reason, length, sha256 });
+        if self.dead_letters.is_empty() {
+            self.first_bad_line = line;
+        }
+        let place = TablePlace::File { path: Arc::clone(&self.shared_path), line };
+        self.dead_letters.push(TableDeadLetter { table, place, reason, length, sha256 });
         Ok(())
     }
 
@@ -275,7 +282,8 @@ fn csv_row<'r>(
     Ok(row)
 }
 
-fn json_row<'r>(
+/// Reads a JSON object as a row. `seen` learns which columns occurred, `ignored` the names of others.
+pub(super) fn json_row<'r>(
     columns: &'r [&'static str],
     line: &'r [u8],
     seen: &mut [bool],
@@ -287,9 +295,15 @@ fn json_row<'r>(
     let mut json = serde_json::Deserializer::from_str(text);
     let object = Object { columns, seen, ignored, fault: &mut fault };
     let row = object.deserialize(&mut json).and_then(|row| json.end().map(|()| row));
-    row.map_err(|error| {
-        fault.unwrap_or_else(|| format!("not one JSON object: wrong at byte {}", error.column()))
-    })
+    row.map_err(|error| fault.unwrap_or_else(|| format!("not one JSON object: wrong at {}", place(&error))))
+}
+
+/// Where JSON is wrong. All that may be told of the error: its message quotes values.
+pub(super) fn place(error: &serde_json::Error) -> String {
+    match error.line() {
+        0 | 1 => format!("byte {}", error.column()),
+        line => format!("line {line}, byte {}", error.column()),
+    }
 }
 
 /// Deserializes a JSON object into a row.
@@ -437,12 +451,17 @@ impl<'r> Visitor<'r> for Text {
 
 /// Columns that no table has, for one warning. Displays as nothing if there are none.
 #[derive(Default)]
-struct Ignored {
+pub(super) struct Ignored {
     names: BTreeSet<Box<str>>,
     unlisted: bool,
 }
 
 impl Ignored {
+    /// How much there is to tell; grows when there is more.
+    pub(super) fn len(&self) -> usize {
+        self.names.len() + usize::from(self.unlisted)
+    }
+
     fn add(&mut self, name: &[u8]) {
         let plain = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
         let name = str::from_utf8(name)

@@ -257,6 +257,12 @@ impl Output {
         self.offset = 0;
     }
 
+    /// What was accepted so far, to begin anew.
+    pub(super) fn take(&mut self) -> (impl Iterator<Item = TableRow> + use<>, Vec<Definition>) {
+        let (changes, definitions) = std::mem::take(self).finish();
+        (changes.into_iter().map(|change| change.row), definitions)
+    }
+
     pub(super) fn finish(self) -> (Vec<TableChange>, Vec<Definition>) {
         (self.changes, self.definitions)
     }

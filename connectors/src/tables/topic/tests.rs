@@ -1,0 +1,471 @@
+use std::collections::BTreeMap;
+
+use keytide_dataflow::model::{Definition, KeyId, KeyState, NameId, TableChange, TableRow};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use TopicFormat::{Debezium, JsonUpsert};
+
+const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+const OTHER: &str = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752";
+const CANARY: &str = "kt_live_9f3b1c77a2d04e5e8c61b0a4d7e2f913";
+
+/// A table and what came of its records.
+struct Tester {
+    table: TopicTable,
+    out: TablesRead,
+    offset: u64,
+}
+
+impl Tester {
+    fn new(table: Table, format: TopicFormat) -> Self {
+        Self { table: TopicTable::new(table, "rows", format), out: TablesRead::default(), offset: 0 }
+    }
+
+    fn keys(format: TopicFormat) -> Self {
+        Self::new(Table::keys(&[KeyHash::Sha256]), format)
+    }
+
+    /// What a record changes: rows by name, `-` before those that are deleted.
+    fn says(&mut self, key: Option<&str>, value: Option<&str>) -> Vec<String> {
+        let before = self.out.changes.len();
+        self.table.apply(3, self.offset, key.map(str::as_bytes), value.map(str::as_bytes), &mut self.out);
+        self.offset += 1;
+        self.out.changes[before..].iter().map(|change| self.told(change)).collect()
+    }
+
+    fn told(&self, change: &TableChange) -> String {
+        let name = |id: NameId| {
+            let text = self.out.definitions.iter().find_map(|definition| match definition {
+                Definition::Name { id: of, text } if *of == id => Some(&**text),
+                _ => None,
+            });
+            text.unwrap_or("none")
+        };
+        let told = match &change.row {
+            TableRow::Key(row) => {
+                let from = row.valid_from.map(|from| format!(" from {from}")).unwrap_or_default();
+                format!("{} of {}{from}", &row.key.to_string()[..4], name(row.subscription))
+            }
+            TableRow::Subscription(row) => format!("{} on {}", name(row.id), name(row.plan)),
+            TableRow::Plan(row) => format!("{} {:?}", name(row.id), row.policy),
+        };
+        if change.deleted { format!("-{told}") } else { told }
+    }
+
+    fn reasons(&self) -> Vec<&str> {
+        self.out.dead_letters.iter().map(|letter| letter.reason.as_str()).collect()
+    }
+}
+
+fn key(hash: &str, subscription: &str) -> String {
+    json!({ "key_hash": hash, "subscription": subscription }).to_string()
+}
+
+fn dated_key(hash: &str, subscription: &str, from_s: u8) -> String {
+    json!({ "key_hash": hash, "subscription": subscription, "valid_from": format!("1970-01-01T00:00:{from_s:02}Z") })
+        .to_string()
+}
+
+fn plan(id: &str, policy: &str) -> String {
+    json!({ "id": id, "policy": policy }).to_string()
+}
+
+fn event(op: &str, before: Option<&str>, after: Option<&str>) -> String {
+    let row = |row: Option<&str>| row.unwrap_or("null").to_owned();
+    format!(
+        r#"{{"before":{},"after":{},"source":{{"db":"x"}},"op":"{op}","ts_ms":1,"transaction":null}}"#,
+        row(before),
+        row(after)
+    )
+}
+
+#[test]
+fn upserts_and_tombstones() {
+    let mut plans = Tester::new(Table::Plans, JsonUpsert);
+    let (alert, revoke) = (plan("gold", "alert"), plan("gold", "revoke"));
+    assert_eq!(plans.says(Some("k"), Some(&alert)), ["gold Alert"]);
+    assert!(plans.says(Some("k"), Some(&alert)).is_empty(), "the same again");
+    assert_eq!(plans.says(Some("k"), Some(&revoke)), ["gold Revoke"]);
+    assert!(plans.says(Some("other"), None).is_empty(), "a tombstone of an unknown key");
+    assert_eq!(plans.says(Some("k"), None), ["-gold Revoke"]);
+    assert!(plans.says(Some("k"), None).is_empty());
+    assert_eq!(plans.says(Some("k"), Some(&alert)), ["gold Alert"]);
+    assert_eq!(plans.says(Some("k"), Some(" null ")), ["-gold Alert"]);
+
+    let offsets: Vec<_> = plans.out.changes.iter().map(|change| change.offset).collect();
+    assert_eq!(offsets, [0, 1, 2, 3, 4]);
+    assert_eq!((plans.table.rows(), &plans.reasons()[..]), (0, &[][..]));
+}
+
+#[test]
+fn another_identity_under_a_message_key_replaces_the_row() {
+    let mut keys = Tester::keys(JsonUpsert);
+    assert_eq!(keys.says(Some("7"), Some(&key(HASH, "a"))), ["9f86 of a"]);
+    assert_eq!(keys.says(Some("7"), Some(&key(OTHER, "a"))), ["6030 of a", "-9f86 of a"]);
+    assert_eq!(keys.says(Some("7"), None), ["-6030 of a"]);
+}
+
+#[test]
+fn a_row_ends_with_its_last_message_key() {
+    let mut plans = Tester::new(Table::Plans, JsonUpsert);
+    assert_eq!(plans.says(Some("1"), Some(&plan("gold", "alert"))), ["gold Alert"]);
+    assert_eq!(plans.says(Some("2"), Some(&plan("gold", "revoke"))), ["gold Revoke"]);
+    assert_eq!(plans.says(Some("2"), None), ["gold Alert"], "the other one holds again");
+    assert_eq!(plans.says(Some("2"), Some(&plan("gold", "revoke"))), ["gold Revoke"]);
+    assert_eq!(plans.says(Some("1"), None), ["gold Revoke"]);
+    assert_eq!(plans.says(Some("2"), None), ["-gold Revoke"]);
+}
+
+/// Each fact is followed by what holds, where the fact alone might not say it.
+#[test]
+fn dated_rows_of_a_key_are_facts_and_the_latest_holds() {
+    let mut keys = Tester::keys(JsonUpsert);
+    assert_eq!(keys.says(Some("2"), Some(&dated_key(HASH, "b", 2))), ["9f86 of b from 2000", "9f86 of b"]);
+    assert_eq!(keys.says(Some("1"), Some(&dated_key(HASH, "a", 1))), ["9f86 of a from 1000", "9f86 of b"]);
+    assert_eq!(keys.says(Some("1"), None), ["9f86 of b"], "history may be pruned");
+    assert_eq!(keys.says(Some("1"), Some(&dated_key(HASH, "a", 1))), ["9f86 of a from 1000", "9f86 of b"]);
+    assert_eq!(keys.says(Some("2"), None), ["9f86 of a"], "the assignment that was before holds again");
+    assert_eq!(keys.says(Some("1"), Some(&dated_key(HASH, "a", 0))), ["9f86 of a from 0", "9f86 of a"]);
+    assert_eq!(keys.says(Some("3"), Some(&key(HASH, "c"))), ["9f86 of c"], "undated: from now on");
+    assert_eq!(keys.says(Some("3"), None), ["9f86 of a"]);
+    assert_eq!(keys.says(Some("1"), None), ["-9f86 of a from 0"]);
+}
+
+#[test]
+fn records_without_a_message_key_stand_for_themselves() {
+    let mut keys = Tester::keys(JsonUpsert);
+    assert_eq!(keys.says(None, Some(&key(HASH, "a"))), ["9f86 of a"]);
+    assert_eq!(keys.says(None, Some(&key(HASH, "b"))), ["9f86 of b"]);
+    assert_eq!(keys.says(None, Some(&key(OTHER, "b"))), ["6030 of b"]);
+    assert!(keys.says(None, None).is_empty());
+    assert_eq!(keys.reasons(), ["deletes a row without saying which: it has no message key"]);
+    assert_eq!(keys.table.rows(), 2);
+
+    let mut keys = Tester::keys(Debezium);
+    keys.says(None, Some(&event("c", None, Some(&key(HASH, "a")))));
+    assert_eq!(keys.says(None, Some(&event("d", Some(&key(HASH, "a")), None))), ["-9f86 of a"]);
+    keys.says(None, Some(&event("d", None, None)));
+    assert_eq!(keys.reasons(), ["deletes a row without saying which: it has no message key"]);
+}
+
+#[test]
+fn a_key_with_a_hash_and_a_name_is_two() {
+    let mut keys = Tester::new(Table::keys(&[KeyHash::Sha256, KeyHash::None]), JsonUpsert);
+    let both = json!({ "key_hash": HASH, "key_id": "acme", "subscription": "a" }).to_string();
+    let acme = KeyId::from_name("acme");
+    keys.says(Some("1"), Some(&both));
+    assert!(keys.out.definitions.contains(&Definition::Key { id: acme, name: "acme".into() }));
+    let named = json!({ "key_id": "acme", "subscription": "a" }).to_string();
+    assert_eq!(keys.says(Some("1"), Some(&named)), ["-9f86 of a"]);
+    assert_eq!(keys.says(Some("1"), None).len(), 1);
+}
+
+#[test]
+fn change_events_of_debezium() {
+    for wrap in
+        [|event: String| event, |event| format!(r#"{{"schema":{{"type":"struct"}},"payload":{event}}}"#)]
+    {
+        let mut plans = Tester::new(Table::Plans, Debezium);
+        let mut says = |op, before: Option<&str>, after: Option<&str>| {
+            plans.says(Some(r#"{"id":"gold"}"#), Some(&wrap(event(op, before, after))))
+        };
+        let (alert, revoke) = (plan("gold", "alert"), plan("gold", "revoke"));
+        assert_eq!(says("r", None, Some(&alert)), ["gold Alert"]);
+        assert!(says("c", None, Some(&alert)).is_empty(), "a snapshot and a stream overlap");
+        assert_eq!(says("u", Some(&alert), Some(&revoke)), ["gold Revoke"]);
+        assert_eq!(says("d", None, None), ["-gold Revoke"]);
+        assert!(plans.says(Some(r#"{"id":"gold"}"#), None).is_empty(), "the tombstone after it");
+
+        plans.says(Some("1"), Some(&wrap(event("c", None, Some(&plan("b", "alert"))))));
+        plans.says(Some("2"), Some(&wrap(event("c", None, Some(&plan("a", "alert"))))));
+        let mut deleted = plans.says(None, Some(&wrap(event("t", None, None))));
+        deleted.sort();
+        assert_eq!(deleted, ["-a Alert", "-b Alert"]);
+        assert_eq!((plans.table.rows(), &plans.reasons()[..]), (0, &[][..]));
+    }
+}
+
+#[test]
+fn rows_may_have_a_schema_beside_them() {
+    for schema in ["null", r#"{"type":"struct"}"#] {
+        let mut plans = Tester::new(Table::Plans, JsonUpsert);
+        let wrapped = format!(r#"{{"schema":{schema},"payload":{}}}"#, plan("gold", "alert"));
+        assert_eq!(plans.says(Some("1"), Some(&wrapped)), ["gold Alert"]);
+    }
+    let mut plans = Tester::new(Table::Plans, JsonUpsert);
+    assert_eq!(plans.says(Some("1"), Some(r#"{"id":"gold","payload":{}}"#)), ["gold Alert"], "just a field");
+}
+
+#[test]
+fn a_bad_record_is_a_dead_letter_and_changes_nothing() {
+    let mut keys = Tester::keys(JsonUpsert);
+    keys.says(Some("1"), Some(&key(HASH, "a")));
+    let long = key(HASH, &"x".repeat(513));
+    let huge = key(HASH, &"x".repeat(ROW_BYTES));
+    let hugest = " ".repeat(RECORD_BYTES + 1);
+    for value in [
+        "",
+        "[]",
+        &format!("[1,{},null,null,null]", key(HASH, "b")),
+        "{}",
+        "{\n\n}}",
+        r#"{"subscription":"s"}"#,
+        &long,
+        &huge,
+        &hugest,
+    ] {
+        assert!(keys.says(Some("1"), Some(value)).is_empty(), "{value}");
+    }
+    assert_eq!(
+        keys.reasons(),
+        [
+            "not one JSON object: wrong at byte 0",
+            "not one JSON object: wrong at byte 0",
+            "not one JSON object: wrong at byte 0",
+            "`key_hash` is required",
+            "not one JSON object: wrong at line 3, byte 2",
+            "`key_hash` is required",
+            "`subscription` is longer than 512 bytes",
+            "longer than 256 KiB",
+            "longer than 1024 KiB",
+        ]
+    );
+    let letter = &keys.out.dead_letters[5];
+    assert_eq!(letter.place, TablePlace::Topic { topic: "rows".into(), partition: 3, offset: 6 });
+    assert_eq!((letter.place.to_string().as_str(), letter.length), ("rows[3]@6", 20));
+    assert_eq!(letter.sha256, <[u8; 32]>::from(Sha256::digest(r#"{"subscription":"s"}"#)));
+    assert_eq!(keys.says(Some("1"), None), ["-9f86 of a"], "what was held stayed");
+
+    let mut keys = Tester::keys(Debezium);
+    let row = key(HASH, "a");
+    for value in [
+        &row,
+        "[1]",
+        r#"{"op":7}"#,
+        r#"{"op":"c","op":"c"}"#,
+        &event("u", Some(&row), None),
+        &event("m", None, None),
+        &event("c", None, Some("7")),
+        r#"{"schema":null,"payload":null}"#,
+    ] {
+        assert!(keys.says(Some("1"), Some(value)).is_empty(), "{value}");
+    }
+    let no_op = "`op` is missing: is the topic's format json-upsert?";
+    assert_eq!(
+        keys.reasons(),
+        [
+            no_op,
+            "not a Debezium change event: wrong at its first byte",
+            "not a Debezium change event: wrong at byte 7",
+            "not a Debezium change event: wrong at byte 14",
+            "`after` is missing",
+            "`op` must be one of c, u, d, r, t",
+            "not one JSON object: wrong at byte 1",
+            no_op,
+        ]
+    );
+}
+
+#[test]
+fn fields_that_are_not_used_are_named_once() {
+    let mut plans = Tester::new(Table::Plans, JsonUpsert);
+    for value in [r#"{"id":"a","x":1}"#, r#"{"id":"b","x":2}"#, r#"{"id":"c","y":3}"#] {
+        plans.says(Some(value), Some(value));
+    }
+    assert_eq!(
+        plans.out.warnings,
+        [
+            "tables.plans: topic rows has fields that are not used here: x",
+            "tables.plans: topic rows has fields that are not used here: x, y",
+        ]
+    );
+}
+
+#[test]
+fn a_raw_key_is_found_nowhere() {
+    for format in [JsonUpsert, Debezium] {
+        let mut keys = Tester::keys(format);
+        for row in [
+            key(CANARY, "a"),
+            json!({ "key_hash": HASH, "subscription": [CANARY] }).to_string(),
+            json!({ "key_hash": { CANARY: 1 } }).to_string(),
+            json!({ "key_hash": HASH, "subscription": "s", CANARY: 1 }).to_string(),
+            json!(CANARY).to_string(),
+            format!("{{\"key_hash\":\"{CANARY}\" \"x\"}}"),
+        ] {
+            keys.says(Some(CANARY), Some(&row));
+            keys.says(Some(CANARY), Some(&event("c", Some(&row), Some(&row))));
+        }
+        for op in [CANARY, "d"] {
+            keys.says(None, Some(&event(op, Some(&key(CANARY, "a")), None)));
+        }
+        assert!(keys.out.dead_letters.len() >= 6);
+        assert!(!format!("{:?}", keys.out).contains(CANARY), "{:#?}", keys.out);
+    }
+}
+
+#[test]
+fn the_configured_topics() {
+    let client = KafkaClient { brokers: "127.0.0.1:9092".to_owned(), settings: BTreeMap::new() };
+    let topic =
+        |format| Some(TableSource::Kafka { client: client.clone(), topic: "rows".to_owned(), format });
+    let file = TableSource::File { path: "keys.csv".into(), format: keytide_config::TableFormat::Csv };
+    let tables = Tables { keys: Some(file), subscriptions: topic(JsonUpsert), plans: topic(Debezium) };
+    let topics = TopicTable::configured(&tables, &[KeyHash::Sha256]);
+    let found: Vec<_> = topics.iter().map(|(of, table)| (*of, table.name(), table.topic())).collect();
+    assert_eq!(found, [(&client, "subscriptions", "rows"), (&client, "plans", "rows")]);
+}
+
+/// What a random record does to the row of a message key.
+#[derive(Clone, Debug)]
+enum Step {
+    Upsert {
+        slot: u8,
+        key: u8,
+        subscription: u8,
+        from_s: Option<u8>,
+    },
+    Delete {
+        slot: u8,
+    },
+    Truncate,
+    Bad {
+        slot: u8,
+    },
+    /// The tick ends.
+    Close,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let upsert = (0..4_u8, 0..3_u8, 0..3_u8, proptest::option::of(0..4_u8))
+        .prop_map(|(slot, key, subscription, from_s)| Step::Upsert { slot, key, subscription, from_s });
+    prop_oneof![
+        8 => upsert,
+        4 => (0..4_u8).prop_map(|slot| Step::Delete { slot }),
+        1 => Just(Step::Truncate),
+        1 => (0..4_u8).prop_map(|slot| Step::Bad { slot }),
+        4 => Just(Step::Close),
+    ]
+}
+
+/// A row of the model: key, subscription, since when.
+type ModelRow = (u8, u8, Option<u8>);
+
+/// What holds for each key, from scratch: rows by message key, in the order in which they were written.
+fn model(rows: &[(u8, ModelRow)]) -> BTreeMap<u8, u8> {
+    let mut holds = BTreeMap::new();
+    for key in 0..3 {
+        let of_key: Vec<ModelRow> = rows.iter().map(|row| row.1).filter(|row| row.0 == key).collect();
+        let dated = |row: &&ModelRow| row.2;
+        let row = of_key.last().filter(|row| row.2.is_none()).or(of_key.iter().max_by_key(dated));
+        holds.extend(row.map(|row| (key, row.1)));
+    }
+    holds
+}
+
+fn hash_of(key: u8) -> String {
+    (key + 2).to_string().repeat(64)
+}
+
+fn name_of(subscription: u8) -> String {
+    format!("s{subscription}")
+}
+
+proptest! {
+    /// A reader that goes by the highest offset of a tick has, after each tick, what the model has.
+    #[test]
+    fn agrees_with_a_model(
+        steps in proptest::collection::vec(step(), 1..60),
+        debezium in any::<bool>(),
+        before_is_known in any::<bool>(),
+    ) {
+        let format = if debezium { Debezium } else { JsonUpsert };
+        let mut table = Tester::keys(format).table;
+        let mut out = TablesRead::default();
+        let mut rows: Vec<(u8, ModelRow)> = Vec::new();
+        let mut reader: BTreeMap<KeyId, NameId> = BTreeMap::new();
+        let (mut bad, mut next_offset) = (0, 0);
+        for (offset, step) in steps.into_iter().chain([Step::Close]).enumerate() {
+            let record = match step {
+                Step::Upsert { slot, key: of, subscription, from_s } => {
+                    rows.retain(|row| row.0 != slot);
+                    rows.push((slot, (of, subscription, from_s)));
+                    let name = name_of(subscription);
+                    let row = from_s.map_or_else(|| key(&hash_of(of), &name), |from| dated_key(&hash_of(of), &name, from));
+                    let before = before_is_known.then(|| key(OTHER, "before"));
+                    Some((slot, Some(if debezium { event("u", before.as_deref(), Some(&row)) } else { row })))
+                }
+                Step::Delete { slot } => {
+                    rows.retain(|row| row.0 != slot);
+                    Some((slot, (debezium && before_is_known).then(|| event("d", None, None))))
+                }
+                Step::Truncate if debezium => {
+                    rows.clear();
+                    Some((0, Some(event("t", None, None))))
+                }
+                Step::Bad { slot } => {
+                    bad += 1;
+                    Some((slot, Some("{\"key_hash\":".to_owned())))
+                }
+                Step::Truncate => None,
+                Step::Close => {
+                    let mut newest: BTreeMap<KeyId, TableChange> = BTreeMap::new();
+                    for change in out.changes.drain(..) {
+                        prop_assert_eq!(change.offset, next_offset);
+                        next_offset += 1;
+                        let TableRow::Key(row) = &change.row else { panic!("a key") };
+                        prop_assert_eq!(row.state, KeyState::Active);
+                        // As assignments do it: what is dated is a fact, what isn't says what holds.
+                        if change.deleted || row.valid_from.is_none() {
+                            newest.insert(row.key, change);
+                        }
+                    }
+                    for (key, change) in newest {
+                        let TableRow::Key(row) = change.row else { panic!("a key") };
+                        if change.deleted { reader.remove(&key) } else { reader.insert(key, row.subscription) };
+                    }
+                    let expected: BTreeMap<KeyId, NameId> = model(&rows)
+                        .into_iter()
+                        .map(|(key, subscription)| {
+                            let id = u128::from_str_radix(&hash_of(key)[..32], 16).unwrap();
+                            (KeyId(id), NameId::new(&name_of(subscription)))
+                        })
+                        .collect();
+                    prop_assert_eq!(&reader, &expected);
+                    prop_assert_eq!(table.rows(), rows.len());
+                    None
+                }
+            };
+            if let Some((slot, value)) = record {
+                table.apply(0, offset as u64, Some(&[slot]), value.as_deref().map(str::as_bytes), &mut out);
+            }
+        }
+        prop_assert_eq!(out.dead_letters.len(), bad);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        records in proptest::collection::vec(
+            (proptest::option::of(proptest::collection::vec(any::<u8>(), 0..4)),
+             proptest::option::of(proptest::collection::vec(any::<u8>(), 0..60))), 0..20),
+        damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        for format in [JsonUpsert, Debezium] {
+            let mut table = Tester::keys(format).table;
+            let mut out = TablesRead::default();
+            for (key, value) in &records {
+                table.apply(0, 0, key.as_deref(), value.as_deref(), &mut out);
+            }
+            let row = key(HASH, "a");
+            let mut bytes = event("u", Some(&row), Some(&row)).into_bytes();
+            for (at, byte) in &damage {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+                table.apply(0, 0, None, Some(&bytes), &mut out);
+                table.apply(0, 0, Some(b"k"), Some(&bytes), &mut out);
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Tables from files, watched: a file that changed is read again, and what differs is put out.
+//!
+//! When a file is read again is decided in [`sight`](crate::sight). A reload is taken as a whole or not at
+//! all, and never takes away more than the file says on purpose:
+//!
+//! * A file that can't be read, or not as this table, leaves the table as it was.
+//! * A file without a single good row leaves the table as it was. To empty a table, restart the job.
+//! * While a reload has bad rows that weren't there when the table was last taken over, rows that are missing
+//!   from it stay: one of them may be the bad one. Rows that were bad all along hold up nothing.
+//!
+//! Each is told once, in a warning. Files are compared by rows, not by lines: another order, or a row that
+//! stands twice, changes nothing.
+//!
+//! Limits: those of a table file; beside the rows that are held, a reload needs about 200 bytes a row while it
+//! goes on. Of two rows with the same key columns the later is taken, and of those of a key without
+//! `valid_from` too.
+
+use std::path::{Path, PathBuf};
+
+use hashbrown::{HashMap, HashSet};
+use keytide_config::{KeyHash, TableFormat, TableSource, Tables};
+use keytide_dataflow::model::{Definition, KeyId, NameId, TableChange, TableRow};
+
+use super::held::{Held, Slot};
+use super::rows;
+use super::schema::{Output, Table};
+use super::{TableDeadLetter, TableError, TablesRead, configured};
+use crate::sight::{Look, Watch};
+
+/// The tables that come from files.
+pub struct WatchedTables {
+    files: Vec<WatchedFile>,
+}
+
+impl WatchedTables {
+    /// Reads the files for the first time. `hashes` as for [`read`](super::read); tables from elsewhere are left
+    /// alone. The offsets of the changes count from 0 in each table, and go on at each [`poll`](Self::poll).
+    ///
+    /// # Errors
+    /// If a table can't be used at all; single bad rows are dead letters.
+    pub fn open<'a>(
+        tables: &Tables,
+        hashes: impl IntoIterator<Item = &'a KeyHash>,
+    ) -> Result<(Self, TablesRead), TableError> {
+        let mut files = Vec::new();
+        let mut out = TablesRead::default();
+        for (table, source) in configured(tables, hashes) {
+            if let Some(TableSource::File { path, format }) = source {
+                let mut file = WatchedFile::new(table, path, *format);
+                let read = file.read()?;
+                file.take_over(read, &mut out);
+                files.push(file);
+            }
+        }
+        Ok((Self { files }, out))
+    }
+
+    /// The files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.watch.path())
+    }
+
+    /// Looks at every file and reads those again that changed and then stayed the same from one call to this.
+    /// `None` if there is nothing to tell.
+    pub fn poll(&mut self) -> Option<TablesRead> {
+        let mut out = TablesRead::default();
+        for file in &mut self.files {
+            file.poll(&mut out);
+        }
+        (out != TablesRead::default()).then_some(out)
+    }
+}
+
+struct WatchedFile {
+    table: Table,
+    path: PathBuf,
+    format: TableFormat,
+    watch: Watch,
+    held: Held,
+    /// Hashes of the rows that were bad when the table was last taken over as a whole.
+    bad: HashSet<[u8; 32]>,
+    /// Warnings about the file as it is.
+    told: Vec<String>,
+}
+
+/// A file's rows, and what else reading it gave.
+struct Read {
+    rows: Vec<TableRow>,
+    definitions: Vec<Definition>,
+    dead_letters: Vec<TableDeadLetter>,
+    warnings: Vec<String>,
+}
+
+impl WatchedFile {
+    fn new(table: Table, path: &Path, format: TableFormat) -> Self {
+        Self {
+            table,
+            path: path.to_owned(),
+            format,
+            watch: Watch::new(path),
+            held: Held::default(),
+            bad: HashSet::new(),
+            told: Vec::new(),
+        }
+    }
+
+    fn read(&self) -> Result<Read, TableError> {
+        let mut output = Output::default();
+        let outcome =
+            rows::read(&self.table, &self.path, self.format, |row| self.table.accept(row, &mut output))?;
+        let (rows, definitions) = output.take();
+        let rows = rows.collect();
+        Ok(Read { rows, definitions, dead_letters: outcome.dead_letters, warnings: outcome.warnings })
+    }
+
+    fn poll(&mut self, out: &mut TablesRead) {
+        if self.watch.look() != Look::Settled {
+            return;
+        }
+        let read = self.read();
+        if !self.watch.is_still() {
+            return;
+        }
+        match read {
+            Ok(read) => {
+                self.watch.was_read();
+                self.take_over(read, out);
+            }
+            Err(error) => {
+                // An unreadable file is tried again at each look, a wrong one when it changed.
+                if !matches!(error, TableError::Read { .. }) {
+                    self.watch.was_read();
+                }
+                let kept = format!("{error}; the table keeps its {} rows", self.held.len());
+                self.tell(vec![kept], out);
+            }
+        }
+    }
+
+    fn take_over(&mut self, read: Read, out: &mut TablesRead) {
+        let Read { rows, definitions, dead_letters, mut warnings } = read;
+        let bad: HashSet<[u8; 32]> = dead_letters.iter().map(|letter| letter.sha256).collect();
+        let newly_bad = bad.difference(&self.bad).count();
+        let known = &self.bad;
+        out.dead_letters.extend(dead_letters.into_iter().filter(|letter| !known.contains(&letter.sha256)));
+
+        let problem = |what: String| format!("tables.{}: {} {what}", self.table.name(), self.path.display());
+        if rows.is_empty() && self.held.len() > 0 {
+            warnings = vec![problem(format!(
+                "has no good row any more: the table keeps its {} rows; to empty it, restart the job",
+                self.held.len()
+            ))];
+            return self.tell(warnings, out);
+        }
+
+        let first = out.changes.len();
+        let slots: Vec<Slot> = rows.iter().map(Slot::of_row).collect();
+        let last: HashMap<Slot, usize> =
+            slots.iter().enumerate().map(|(index, slot)| (*slot, index)).collect();
+        for (index, (slot, row)) in slots.into_iter().zip(rows).enumerate() {
+            if last[&slot] == index {
+                self.held.put(slot, [row].into_iter().collect(), &mut out.changes);
+            }
+        }
+        let missing = self.held.len() - last.len();
+        if newly_bad == 0 || missing == 0 {
+            self.held.retain(|slot| last.contains_key(&slot), &mut out.changes);
+            self.bad = bad;
+        } else {
+            warnings.push(problem(format!(
+                "has {newly_bad} more bad rows: {missing} rows that are missing from it stay until these are corrected"
+            )));
+        }
+        out.definitions.extend(used(&out.changes[first..], definitions));
+        self.tell(warnings, out);
+    }
+
+    /// Passes on the warnings that are new.
+    fn tell(&mut self, warnings: Vec<String>, out: &mut TablesRead) {
+        out.warnings.extend(warnings.iter().filter(|warning| !self.told.contains(warning)).cloned());
+        self.told = warnings;
+    }
+}
+
+/// The definitions of what occurs in `changes`: the others were handed out before.
+fn used(changes: &[TableChange], definitions: Vec<Definition>) -> impl Iterator<Item = Definition> {
+    let mut keys: HashSet<KeyId> = HashSet::new();
+    let mut names: HashSet<NameId> = HashSet::new();
+    for change in changes {
+        match &change.row {
+            TableRow::Key(row) => {
+                keys.insert(row.key);
+                names.insert(row.subscription);
+            }
+            TableRow::Subscription(row) => names.extend([row.id, row.customer, row.plan, row.time_zone]),
+            TableRow::Plan(row) => names.extend([row.id, row.name]),
+        }
+    }
+    definitions.into_iter().filter(move |definition| match definition {
+        Definition::Key { id, .. } => keys.contains(id),
+        Definition::Name { id, .. } => names.contains(id),
+        Definition::Route { .. } => false,
+    })
+}
+
+#[cfg(test)]
+mod tests;

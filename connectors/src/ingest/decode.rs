@@ -1,11 +1,14 @@
-//! A block's lines to events, dead letters and definitions. What is refused here, and not by the decoder: lines
-//! that are too long and events from the future.
+//! A block's messages to events, dead letters and definitions. What is refused here, and not by the decoder:
+//! messages that are too long, those that are gone, and events from the future.
 
 use keytide_dataflow::model::{AccessEvent, EventTime, LATENCY_UNKNOWN, Position};
 use sha2::{Digest, Sha256};
 
 use crate::decode::{DeadLetter, Decoded, Decoder};
-use crate::file::{Block, Line};
+use crate::file::Line;
+use crate::kafka::Gap;
+
+use super::content::Block;
 
 /// An event later than the run's time by more than this is a dead letter.
 pub const FUTURE_MS: u64 = 300_000;
@@ -21,31 +24,37 @@ pub(super) fn decode(
     events: usize,
 ) -> Decoded {
     let mut out = Decoded { events: Vec::with_capacity(events), ..Decoded::default() };
-    for line in block.lines() {
-        match line {
-            Line::Whole { offset, text } => {
-                let (event, letter) = (out.events.len(), out.dead_letters.len());
-                decoder.decode(text, Position { partition, offset, index: 0 }, &mut out);
-                if out.events[event..].iter().any(|event| event.time > latest) {
-                    refuse_future(&mut out, event, letter, text, latest);
-                }
+    block.for_each(|message| match message {
+        Ok(Line::Whole { offset, text }) => {
+            let (event, letter) = (out.events.len(), out.dead_letters.len());
+            decoder.decode(text, Position { partition, offset, index: 0 }, &mut out);
+            if out.events[event..].iter().any(|event| event.time > latest) {
+                refuse_future(&mut out, event, letter, text, latest);
             }
-            Line::TooLong(line) => out.dead_letters.push(DeadLetter {
-                position: Position { partition, offset: line.offset, index: 0 },
-                events_before: out.events.len(),
-                reason: format!("longer than {line_bytes} bytes (limits.message_bytes)"),
-                length: line.length,
-                sha256: line.sha256,
-                kept: None,
-            }),
         }
-    }
+        Ok(Line::TooLong(message)) => out.dead_letters.push(DeadLetter {
+            position: Position { partition, offset: message.offset, index: 0 },
+            events_before: out.events.len(),
+            reason: format!("longer than {line_bytes} bytes (limits.message_bytes)"),
+            length: message.length,
+            sha256: message.sha256,
+            kept: None,
+        }),
+        Err(Gap { from, to }) => out.dead_letters.push(DeadLetter {
+            position: Position { partition, offset: from, index: 0 },
+            events_before: out.events.len(),
+            reason: format!("the records from offset {from} to {} are gone", to.saturating_sub(1)),
+            length: 0,
+            sha256: Sha256::digest([]).into(),
+            kept: None,
+        }),
+    });
     out
 }
 
 /// Turns the future-dated events of one message into dead letters, at their places among its others.
 #[cold]
-fn refuse_future(
+pub(crate) fn refuse_future(
     out: &mut Decoded,
     first_event: usize,
     first_letter: usize,

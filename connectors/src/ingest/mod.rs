@@ -1,9 +1,9 @@
-//! The input of a bounded run: files and standard input, read, decoded, put in order and dealt to the workers
-//! tick by tick, by the threads of one process.
+//! The input of a bounded run: files, standard input and ranges of Kafka topics, read, decoded, put in order and
+//! dealt to the workers tick by tick, by the threads of one process.
 //!
 //! ```text
 //!        any thread, in `work`                  one thread at a time       worker w, in `next`
-//! Partition ──read──► Block ──decode──► Deposit ──inbox──► stage ──queues──► Definitions, Events, Tick,
+//!  Content  ──read──► Block ──decode──► Deposit ──inbox──► stage ──queues──► Definitions, Events, Tick,
 //!     ▲                                                      │               DeadLetters (worker 0)
 //!     └──────── wanted: what the sequencer waits for ────────┘
 //! ```
@@ -34,8 +34,11 @@
 //! **Limits** (defaults): 64 MiB of decoded blocks read ahead and 64 MiB of messages in all queues together;
 //! beyond both at most one block a thread and one a partition, which is at most 64 lines (about 9 KB) until the
 //! partition's start is known, so 10,000 files of which few are read at a time take about 100 MB. 128 files are
-//! open at a time, and one more a thread. The cost over reading and decoding is about 10 ns an event.
+//! open at a time, and one more a thread; ranges of topics count as files, each takes up to 3 MiB and four threads of
+//! librdkafka while it is open, and a topic of more than 128 partitions is read by turns, with a connection a turn.
+//! The cost over reading and decoding is about 10 ns an event.
 
+mod content;
 mod decode;
 pub mod sequencer;
 mod stage;
@@ -52,12 +55,15 @@ use std::thread::{self, JoinHandle};
 use keytide_config::{Limits, Source, SourceKind, Windows};
 use keytide_dataflow::model::{AccessEvent, Definition, EventTime, Tick, TickInfo};
 
+pub use self::content::Content;
 pub use self::decode::FUTURE_MS;
+pub(crate) use self::decode::refuse_future;
 use self::sequencer::Rules;
 use self::stage::{Deposit, Stage};
 use self::state::State;
 use crate::decode::{DeadLetter, Decoder};
 use crate::file::{FileError, Partition, resolve};
+use crate::kafka::{self, KafkaError};
 
 /// How a bounded run is read.
 #[derive(Clone, Debug)]
@@ -92,7 +98,7 @@ pub struct Input {
     /// Who it is.
     pub info: PartitionInfo,
     /// What it holds.
-    pub partition: Partition,
+    pub partition: Content,
 }
 
 /// A partition's names. Its place in the list of partitions is what
@@ -103,26 +109,31 @@ pub struct PartitionInfo {
     pub source: String,
     /// The source's place in the configuration.
     pub source_index: usize,
-    /// The partition's number within the source.
+    /// The partition's number within the source: a file's place among its files, Kafka's own number.
     pub number: u32,
-    /// The file; `None` for standard input.
+    /// The file; `None` for standard input and topics.
     pub path: Option<String>,
 }
 
 /// The partitions of the configured sources: sources in the order of the configuration, files in the order of
-/// their paths.
+/// their paths, a topic's partitions by number. Asks the brokers of topics, and waits for them.
 ///
 /// # Errors
-/// If a pattern is invalid, matches nothing or too much, or can't be listed.
-pub fn inputs(sources: &[Source]) -> Result<Vec<Input>, FileError> {
+/// If a pattern is invalid, matches nothing or too much, or can't be listed; if a topic or an offset isn't there,
+/// or its brokers don't answer.
+pub fn inputs(sources: &[Source]) -> Result<Vec<Input>, IngestError> {
     let mut inputs = Vec::new();
     for (source_index, source) in sources.iter().enumerate() {
-        let partitions = match &source.kind {
-            SourceKind::File { pattern } => resolve(pattern)?,
-            SourceKind::Stdin => vec![Partition::stream(Box::new(io::stdin()))],
-            SourceKind::Kafka(_) => Vec::new(),
+        let partitions: Vec<(u32, Content)> = match &source.kind {
+            SourceKind::File { pattern } => {
+                (0..).zip(resolve(pattern)?.into_iter().map(Into::into)).collect()
+            }
+            SourceKind::Stdin => vec![(0, Partition::stream(Box::new(io::stdin())).into())],
+            SourceKind::Kafka(topic) => {
+                kafka::ranges(topic)?.into_iter().map(|range| (range.partition(), range.into())).collect()
+            }
         };
-        for (number, partition) in (0..).zip(partitions) {
+        for (number, partition) in partitions {
             let path = partition.path();
             let info = PartitionInfo { source: source.name.clone(), source_index, number, path };
             inputs.push(Input { info, partition });
@@ -187,6 +198,9 @@ pub enum IngestError {
     /// A file can't be read.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A topic can't be read.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
     /// A thread panicked while it read, decoded or ordered.
     #[error("a thread panicked while it read the input; this is a defect, please report it")]
     Panicked,
@@ -267,7 +281,7 @@ impl Ingest {
         };
         let (partitions, contents): (Vec<_>, Vec<_>) =
             inputs.into_iter().map(|input| (input.info, input.partition)).unzip();
-        let total_bytes = contents.iter().map(Partition::bytes).sum();
+        let total_bytes = contents.iter().map(Content::bytes).sum();
         let stage = Stage::new(&rules, contents.len(), options.workers.get());
         let ingest = Arc::new(Self {
             state: Mutex::new(State::new(contents, options)),
@@ -321,15 +335,17 @@ impl Ingest {
         let block = match partition.next_block(&task.cut, mem::take(&mut me.text)) {
             Ok(block) => block,
             Err(error) => {
-                self.state().fail(error.into());
+                self.state().fail(error);
                 return false;
             }
         };
-        {
+        let closed = {
             let mut state = self.state();
-            state.give_back(index, partition, block.bytes, block.last);
+            let closed = state.give_back(index, partition, block.bytes(), block.last());
             state.wake();
-        }
+            closed
+        };
+        drop(closed);
 
         // Room for a little more than last time; none that a partition's start would hold on to.
         let expected = if task.is_start { 0 } else { me.events + me.events / 8 };
@@ -347,7 +363,7 @@ impl Ingest {
             partition: index,
             serial: task.serial,
             worker: me.target(self.workers),
-            chunk: Deposit::chunk(&decoded.events, &decoded.dead_letters, block.last),
+            chunk: Deposit::chunk(&decoded.events, &decoded.dead_letters, block.last()),
             events: decoded.events,
             letters: decoded.dead_letters,
             weight,

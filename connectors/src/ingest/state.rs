@@ -7,8 +7,9 @@ use std::thread::Thread;
 use keytide_dataflow::model::{Definition, EventTime};
 
 use super::stage::{Deposit, Output, Sending, Stage};
-use super::{Counts, IngestError, Message, Options};
-use crate::file::{Cut, Partition};
+use super::{Content, Counts, IngestError, Message, Options};
+use crate::file::Cut;
+use crate::kafka::Consumer;
 
 /// The first reads of a partition are small: only its start is wanted.
 const START_CUT_BYTES: usize = 32 << 10;
@@ -55,7 +56,7 @@ struct Bounds {
 
 struct Lane {
     /// `None` while a thread reads it, and once it was read to its end.
-    partition: Option<Partition>,
+    partition: Option<Content>,
     /// Number of the next block.
     serial: u64,
     /// Blocks taken and not deposited.
@@ -83,7 +84,7 @@ struct Sleeper {
 /// A block to be read.
 pub(super) struct Task {
     pub(super) index: usize,
-    pub(super) partition: Partition,
+    pub(super) partition: Content,
     pub(super) serial: u64,
     pub(super) cut: Cut,
     /// A read that is needed to start, and doesn't count as read-ahead.
@@ -91,7 +92,7 @@ pub(super) struct Task {
 }
 
 impl State {
-    pub(super) fn new(partitions: Vec<Partition>, options: &Options) -> Self {
+    pub(super) fn new(partitions: Vec<Content>, options: &Options) -> Self {
         let lane = |partition| Lane {
             partition: Some(partition),
             serial: 0,
@@ -204,8 +205,16 @@ impl State {
         Some(Task { index, partition, serial, cut, is_start: !lane.started })
     }
 
-    /// Takes a partition back once its block was read, so that others may read the next one meanwhile.
-    pub(super) fn give_back(&mut self, index: usize, partition: Partition, bytes: u64, last: bool) {
+    /// Takes a partition back once its block was read, so that others may read the next one meanwhile. What it
+    /// returns is to be dropped without the lock.
+    #[must_use = "dropping a consumer takes time: not while the lock is held"]
+    pub(super) fn give_back(
+        &mut self,
+        index: usize,
+        partition: Content,
+        bytes: u64,
+        last: bool,
+    ) -> Option<Consumer> {
         let lane = &mut self.lanes[index];
         self.counts.bytes += bytes;
         self.bytes_read += partition.bytes_read() - lane.bytes_read;
@@ -213,19 +222,18 @@ impl State {
         self.open_files.retain(|&other| other != index);
         if last {
             self.begun -= usize::from(lane.begun);
-            return;
+            return None;
         }
         lane.partition = Some(partition);
         if lane.started {
             self.ahead.insert((lane.reached, index));
         }
         self.open_files.push_back(index);
-        if self.open_files.len() > self.bounds.open_files
-            && let Some(oldest) = self.open_files.pop_front()
-            && let Some(partition) = &mut self.lanes[oldest].partition
-        {
-            partition.pause();
+        if self.open_files.len() <= self.bounds.open_files {
+            return None;
         }
+        let oldest = self.open_files.pop_front()?;
+        self.lanes[oldest].partition.as_mut()?.pause()
     }
 
     /// Adds a decoded block, with the definitions that its events rely on.

@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::decode::Decoded;
+use crate::kafka::Topic;
+use crate::kafka::testing::Broker;
 
 const NOW: Tick = 1_800_000_000_000;
 const BASE: EventTime = NOW - 100 * 3_600_000;
@@ -222,7 +224,7 @@ fn listed(folder: &Path) -> Vec<Input> {
     let partitions = resolve(&format!("{}/*", folder.display())).unwrap();
     let input = |(number, partition): (u32, Partition)| Input {
         info: PartitionInfo { source: "logs".to_owned(), source_index: 0, number, path: partition.path() },
-        partition,
+        partition: partition.into(),
     };
     (0..).zip(partitions).map(input).collect()
 }
@@ -230,7 +232,7 @@ fn listed(folder: &Path) -> Vec<Input> {
 fn memory(texts: &[&str]) -> Vec<Input> {
     let input = |(number, text): (u32, &&str)| Input {
         info: PartitionInfo { source: "memory".to_owned(), source_index: 0, number, path: None },
-        partition: Partition::stream(Box::new(io::Cursor::new(text.as_bytes().to_vec()))),
+        partition: Partition::stream(Box::new(io::Cursor::new(text.as_bytes().to_vec()))).into(),
     };
     (0..).zip(texts).map(input).collect()
 }
@@ -447,13 +449,8 @@ fn dropping_the_threads_ends_them_while_the_queues_are_full() {
     assert!(matches!(ingest.next(0), Some(Message::Tick(_))), "what is queued stays");
 }
 
-#[test]
-fn sources_are_listed_in_the_order_of_the_configuration() {
-    let folder = tempfile::tempdir().unwrap();
-    for name in ["b.log", "a.log"] {
-        fs::write(folder.path().join(name), "1\n").unwrap();
-    }
-    let source = |name: &str, kind| Source {
+fn source(name: &str, kind: SourceKind) -> Source {
+    Source {
         name: name.to_owned(),
         kind,
         format: keytide_config::Format::Combined,
@@ -464,7 +461,15 @@ fn sources_are_listed_in_the_order_of_the_configuration() {
             missing: keytide_config::MissingKey::Anonymous,
         },
         dedupe: keytide_config::Dedupe::RequestId,
-    };
+    }
+}
+
+#[test]
+fn sources_are_listed_in_the_order_of_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["b.log", "a.log"] {
+        fs::write(folder.path().join(name), "1\n").unwrap();
+    }
     let files = SourceKind::File { pattern: format!("{}/*.log", folder.path().display()) };
     let inputs = inputs(&[source("piped", SourceKind::Stdin), source("archive", files)]).unwrap();
     let ingest = start(inputs, &options(1));
@@ -481,4 +486,125 @@ fn sources_are_listed_in_the_order_of_the_configuration() {
     ];
     assert_eq!(ingest.partitions(), expected);
     assert_eq!(ingest.progress(), Progress { bytes: 0, total: None });
+}
+
+/// The inputs of the topic `events`.
+fn topic(broker: &Broker) -> Vec<Input> {
+    inputs(&[source("gateway", SourceKind::Kafka(broker.source("events")))]).unwrap()
+}
+
+#[test]
+fn a_topic_gives_what_its_messages_give_as_lines_of_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::new();
+    broker.create("events", 3);
+    let mut offsets = Vec::new();
+    for partition in 0..3_u8 {
+        let text = log(u64::from(partition), BASE + u64::from(partition) * 400_000, 800).replace('\r', "");
+        fs::write(folder.path().join(format!("{partition}.log")), &text).unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
+        broker.produce("events", partition.into(), &lines);
+        let start = |line: &&str| line.as_ptr() as u64 - text.as_ptr() as u64;
+        offsets.push(
+            (0..).zip(&lines).map(|(offset, line)| (start(line), offset)).collect::<BTreeMap<_, u64>>(),
+        );
+    }
+    let limits = Limits { message_bytes: 200, tick_records: 150, ..Limits::default() };
+    let mut expected = run(listed(folder.path()), &Options { limits, ..options(1) }, 0);
+    assert!(expected.infos.len() > 10 && expected.counts.late > 0 && expected.counts.dead_letters > 0);
+    let moved = |position: Position| {
+        let offset = offsets[position.partition as usize][&position.offset];
+        Position { offset, ..position }
+    };
+    for tick in expected.ticks.values_mut() {
+        tick.events.iter_mut().for_each(|event| event.0 = moved(event.0));
+        tick.letters.iter_mut().for_each(|letter| letter.0 = moved(letter.0));
+    }
+    // One range open at a time, so that they are closed and opened again.
+    for (workers, threads, block_bytes, open_files) in [(1, 0, 128 << 10, 128), (2, 2, 1_000, 1)] {
+        let limits = Limits { block_bytes, ..limits };
+        let seen = run(topic(&broker), &Options { limits, open_files, ..options(workers) }, threads);
+        assert_eq!(seen.ticks, expected.ticks, "{workers} workers");
+        assert_eq!(seen.infos, expected.infos, "{workers} workers");
+    }
+}
+
+#[test]
+fn a_topics_partitions_are_listed_by_number_and_empty_ones_end_at_once() {
+    let broker = Broker::new();
+    broker.create("events", 3);
+    broker.produce("events", 2, &[BASE.to_string().as_str()]);
+    let ingest = start(topic(&broker), &options(1));
+    let numbers: Vec<_> = ingest.partitions().iter().map(|info| (info.number, info.path.clone())).collect();
+    assert_eq!(numbers, [(0, None), (1, None), (2, None)]);
+    assert_eq!(ingest.progress(), Progress { bytes: 0, total: None });
+    let workers = run_all(&ingest, 1, 0);
+    assert_eq!(gather(&workers, ingest.counts()).counts.events, 1);
+}
+
+#[test]
+fn null_and_empty_messages_are_dead_letters_at_their_offsets() {
+    let broker = Broker::new();
+    broker.create("events", 1);
+    broker.produce_at("events", 0, &[(None, 1), (Some(""), 2)]);
+    let context = crate::decode::Context::new(
+        &keytide_config::Routes::default(),
+        &[],
+        Limits::default(),
+        Arc::new(crate::decode::NoGeo),
+    );
+    for format in [keytide_config::Format::Combined, keytide_config::Format::Kong] {
+        let source = Source { format, ..source("gateway", SourceKind::Stdin) };
+        let context = context.clone();
+        let decoder = move |_| crate::decode::decoder(&source, &context);
+        let ingest = Ingest::new(topic(&broker), decoder, &options(1));
+        let seen = gather(&run_all(&ingest, 1, 0), ingest.counts());
+        let letters: Vec<_> = seen.ticks.values().flat_map(|tick| &tick.letters).collect();
+        assert_eq!(letters.iter().map(|(position, _)| position.offset).collect::<Vec<_>>(), [0, 1]);
+        assert!(letters.iter().all(|(_, reason)| reason.contains("empty message")), "{letters:?}");
+    }
+}
+
+#[test]
+fn a_gap_in_a_topic_ends_the_run_or_is_a_dead_letter() {
+    let broker = Broker::new();
+    broker.create("events", 1);
+    let value = "nothing ".repeat(12_500);
+    broker.produce("events", 0, &[value.as_str(); 10]);
+    let mut kept = topic(&broker);
+    let mut config = broker.source("events");
+    config.on_gap = keytide_config::OnGap::Skip;
+    let skipping = inputs(&[source("gateway", SourceKind::Kafka(config))]).unwrap();
+    // The broker keeps 5 MiB of a partition.
+    for _ in 0..7 {
+        broker.produce("events", 0, &[value.as_str(); 10]);
+    }
+    let (low, _) = Topic::open(&broker.client(), "events").unwrap().watermarks(0).unwrap();
+    assert!(low >= 10, "the broker dropped too little: up to {low}");
+    let seen = run(skipping, &options(1), 0);
+    let letters: Vec<_> = seen.ticks.values().flat_map(|tick| &tick.letters).collect();
+    let expected = (
+        Position { partition: 0, offset: 0, index: 0 },
+        "the records from offset 0 to 9 are gone".to_owned(),
+    );
+    assert_eq!(letters, [&expected], "the range ended at offset 10, whatever is gone behind it");
+
+    let ingest = start(vec![kept.remove(0)], &options(1));
+    run_all(&ingest, 1, 1);
+    let error = ingest.error().unwrap();
+    assert!(matches!(*error, IngestError::Kafka(KafkaError::Gap { wanted: 0, .. })), "{error}");
+}
+
+#[test]
+fn a_run_can_be_stopped_while_the_brokers_are_down() {
+    let broker = Broker::new();
+    broker.create("events", 2);
+    broker.produce("events", 0, &[BASE.to_string().as_str()]);
+    broker.produce("events", 1, &[BASE.to_string().as_str()]);
+    let ingest = start(topic(&broker), &options(1));
+    broker.down();
+    let mut me = ingest.enter_worker(0);
+    assert!(ingest.work(&mut me), "an outage is no error");
+    drop(DecodeThreads::spawn(&ingest, 2).unwrap());
+    assert!(ingest.is_over() && ingest.error().is_none());
 }

@@ -145,8 +145,17 @@ impl Consumer {
     /// # Errors
     /// If librdkafka refuses the settings.
     pub fn new(client: &KafkaClient, topic: &str) -> Result<Self, KafkaError> {
+        Self::tuned(client, topic, &TUNING)
+    }
+
+    /// One with defaults of its own for what may be tuned.
+    pub(super) fn tuned(
+        client: &KafkaClient,
+        topic: &str,
+        tuning: &[(&str, &str)],
+    ) -> Result<Self, KafkaError> {
         Ok(Self {
-            consumer: consumer_config(client)
+            consumer: consumer_config(client, tuning)
                 .create_with_context(Context::new(client))
                 .map_err(create_error)?,
             topic: topic.to_owned(),
@@ -420,9 +429,9 @@ impl Consumer {
     }
 }
 
-fn consumer_config(client: &KafkaClient) -> ClientConfig {
+fn consumer_config(client: &KafkaClient, tuning: &[(&str, &str)]) -> ClientConfig {
     let mut config = client_config(client);
-    for (name, value) in TUNING {
+    for &(name, value) in tuning.iter().chain(&TUNING) {
         if config.get(name).is_none() {
             config.set(name, value);
         }
@@ -657,7 +666,7 @@ mod tests {
         for (name, value) in [("isolation.level", "read_uncommitted"), ("fetch.wait.max.ms", "7")] {
             client.settings.insert(name.to_owned(), keytide_config::Secret::new(value));
         }
-        let config = consumer_config(&client);
+        let config = consumer_config(&client, &TUNING);
         assert_eq!(config.get("isolation.level"), Some("read_committed"));
         assert_eq!(config.get("fetch.wait.max.ms"), Some("7"));
         assert_eq!(config.get("queued.max.messages.kbytes"), Some("32768"));

@@ -14,10 +14,12 @@
 
 mod client;
 mod consumer;
+mod range;
 #[cfg(test)]
 pub(crate) mod testing;
 mod topic;
 
 pub use client::{Class, Context, KafkaError, client_config, create_error};
 pub use consumer::{Consumer, Message, PartitionLag, Record};
+pub use range::{Gap, Messages, READ_WAIT, Range, ranges};
 pub use topic::Topic;

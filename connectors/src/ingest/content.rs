@@ -1,0 +1,116 @@
+//! What a partition holds, wherever it is: a file's lines or a topic's messages, in blocks.
+
+use crate::file::{self, Cut, Line, Partition};
+use crate::kafka::{Consumer, Gap, Messages, Range};
+
+use super::IngestError;
+
+/// What one partition holds.
+#[derive(Debug)]
+pub enum Content {
+    /// A file or a stream.
+    File(Box<Partition>),
+    /// A partition of a topic, from an offset to an offset.
+    Topic(Box<Range>),
+}
+
+impl From<Partition> for Content {
+    fn from(partition: Partition) -> Self {
+        Self::File(Box::new(partition))
+    }
+}
+
+impl From<Range> for Content {
+    fn from(range: Range) -> Self {
+        Self::Topic(Box::new(range))
+    }
+}
+
+impl Content {
+    /// The file's path.
+    pub(super) fn path(&self) -> Option<String> {
+        match self {
+            Self::File(partition) => partition.path(),
+            Self::Topic(_) => None,
+        }
+    }
+
+    /// Its size in bytes as stored; `None` where only its end will tell.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::File(partition) => partition.bytes(),
+            Self::Topic(range) => range.left().is_empty().then_some(0),
+        }
+    }
+
+    /// How many of them were read.
+    pub(super) fn bytes_read(&self) -> u64 {
+        match self {
+            Self::File(partition) => partition.bytes_read(),
+            Self::Topic(range) => range.bytes_read(),
+        }
+    }
+
+    /// The next block, in the buffer `text`.
+    ///
+    /// # Errors
+    /// If it can't be read. It must not be used after an error.
+    pub(super) fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<Block, IngestError> {
+        Ok(match self {
+            Self::File(partition) => Block::Lines(partition.next_block(cut, text)?),
+            Self::Topic(range) => Block::Messages(range.next_block(cut, text)?),
+        })
+    }
+
+    /// Closes it until the next block is asked for. What is returned takes time to drop.
+    #[must_use = "dropping a consumer takes time: not while a lock is held"]
+    pub(super) fn pause(&mut self) -> Option<Consumer> {
+        match self {
+            Self::File(partition) => {
+                partition.pause();
+                None
+            }
+            Self::Topic(range) => range.pause(),
+        }
+    }
+}
+
+/// Messages of one partition.
+pub(super) enum Block {
+    Lines(file::Block),
+    Messages(Messages),
+}
+
+impl Block {
+    /// Bytes that it stands for.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Lines(block) => block.bytes,
+            Self::Messages(block) => block.bytes,
+        }
+    }
+
+    /// Nothing follows in its partition.
+    pub(super) fn last(&self) -> bool {
+        match self {
+            Self::Lines(block) => block.last,
+            Self::Messages(block) => block.last,
+        }
+    }
+
+    /// Hands over the messages, in order, and what is left of those that are gone.
+    pub(super) fn for_each(&self, each: impl FnMut(Result<Line<'_>, Gap>)) {
+        match self {
+            Self::Lines(block) => block.lines().map(Ok).for_each(each),
+            Self::Messages(block) => block.entries().for_each(each),
+        }
+    }
+
+    /// The buffer, for the next block.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        match self {
+            Self::Lines(block) => block.into_buffer(),
+            Self::Messages(block) => block.into_buffer(),
+        }
+    }
+}

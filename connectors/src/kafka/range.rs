@@ -1,0 +1,444 @@
+//! One partition of a topic from an offset to an offset, in blocks, for bounded runs.
+//!
+//! ```text
+//! ranges ──► Range ── Consumer (opened late, closed at the end and while many others are read) ──► Messages
+//! ```
+//! * What is read is fixed when the topic is looked at: later records aren't part of the range. An end that falls
+//!   into a hole (control records, compacted ones) counts as reached where the partition is read to its end.
+//! * A message may hold any bytes: blocks keep where each one ends. A null value is an empty message.
+//! * An outage of the brokers is waited out: blocks are empty meanwhile. So no call waits longer than
+//!   [`READ_WAIT`] for records, and a run can be stopped at any time.
+//! * A gap in the range ends the run, or with `on_gap = "skip"` becomes one entry that says from where to where.
+//!
+//! **Limits**: an open range has at most 2 MiB of records fetched ahead, and one answer of 1 MiB (as it was
+//! compressed) on top, and about four threads of librdkafka. Closing one drops what was fetched ahead.
+
+use std::fmt;
+use std::time::Duration;
+
+use keytide_config::{KafkaClient, KafkaSource, OnGap};
+use sha2::{Digest, Sha256};
+
+use super::client::KafkaError;
+use super::consumer::{Consumer, Record};
+use super::topic::Topic;
+use crate::file::{Cut, Line, TooLong};
+
+/// How long reading a block waits for the first record.
+pub const READ_WAIT: Duration = Duration::from_millis(100);
+/// How long a look-up may take that a block waits for.
+const LOOKUP_WAIT: Duration = Duration::from_secs(2);
+
+/// What a range's consumer may fetch ahead: there may be many of them.
+const TUNING: [(&str, &str); 4] = [
+    ("queued.max.messages.kbytes", "2048"),
+    ("queued.min.messages", "20000"),
+    ("fetch.message.max.bytes", "1048576"),
+    ("fetch.max.bytes", "1048576"),
+];
+
+/// The partitions of a source's topic, each from where it starts to where it ends, in order. Asks the brokers.
+///
+/// # Errors
+/// If the topic, a partition or an offset isn't there, or without a (good) answer.
+pub fn ranges(source: &KafkaSource) -> Result<Vec<Range>, KafkaError> {
+    let topic = Topic::open(&source.client, &source.topic)?;
+    let partitions = topic.partitions()?;
+    let starts = topic.starts(&source.start, &partitions)?;
+    let ends = topic.ends(&source.end, &partitions)?;
+    let range = |((partition, start), (_, end)): ((u32, u64), (u32, u64))| Range {
+        client: source.client.clone(),
+        topic: source.topic.clone(),
+        on_gap: source.on_gap,
+        partition,
+        end,
+        next: start,
+        bytes_read: 0,
+        at_end: false,
+        consumer: None,
+    };
+    Ok(starts.into_iter().zip(ends).map(range).collect())
+}
+
+/// A partition from an offset to an offset, read once.
+pub struct Range {
+    client: KafkaClient,
+    topic: String,
+    on_gap: OnGap,
+    partition: u32,
+    /// The first offset that isn't read.
+    end: u64,
+    /// The next offset to be read.
+    next: u64,
+    bytes_read: u64,
+    /// The partition was read to its end, and that isn't the range's.
+    at_end: bool,
+    consumer: Option<Consumer>,
+}
+
+/// Messages of one partition. Not `Debug`: they may hold raw keys.
+pub struct Messages {
+    /// The messages, one behind the other.
+    text: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Bytes of the messages, those included that were too long.
+    pub bytes: u64,
+    /// Nothing follows in this range.
+    pub last: bool,
+}
+
+enum Entry {
+    /// Ends at `end` in the text, and begins where the one before it ends.
+    Message {
+        offset: u64,
+        end: usize,
+    },
+    TooLong(TooLong),
+    Gap(Gap),
+}
+
+/// Records that are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The first offset that is gone.
+    pub from: u64,
+    /// The first offset that is read again.
+    pub to: u64,
+}
+
+impl Messages {
+    fn new(mut text: Vec<u8>) -> Self {
+        text.clear();
+        Self { text, entries: Vec::new(), bytes: 0, last: false }
+    }
+
+    /// The messages, in order, and what is left of those that are gone.
+    pub fn entries(&self) -> impl Iterator<Item = Result<Line<'_>, Gap>> {
+        let mut start = 0;
+        self.entries.iter().map(move |entry| match entry {
+            Entry::Message { offset, end } => {
+                let text = &self.text[start..*end];
+                start = *end;
+                Ok(Line::Whole { offset: *offset, text })
+            }
+            Entry::TooLong(message) => Ok(Line::TooLong(message.clone())),
+            Entry::Gap(gap) => Err(*gap),
+        })
+    }
+
+    /// The buffer, for the next block.
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.text
+    }
+
+    fn push(&mut self, offset: u64, value: &[u8], cut: &Cut) {
+        let length = value.len() as u64;
+        self.bytes += length;
+        self.entries.push(if value.len() > cut.line_bytes {
+            Entry::TooLong(TooLong { offset, length, sha256: Sha256::digest(value).into() })
+        } else {
+            self.text.extend_from_slice(value);
+            Entry::Message { offset, end: self.text.len() }
+        });
+    }
+
+    fn is_full(&self, cut: &Cut) -> bool {
+        self.text.len() >= cut.bytes || self.entries.len() >= cut.lines
+    }
+}
+
+impl Range {
+    /// The partition's number.
+    #[must_use]
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// The offsets that are left to be read.
+    #[must_use]
+    pub fn left(&self) -> std::ops::Range<u64> {
+        self.next..self.end.max(self.next)
+    }
+
+    /// Bytes of the messages read so far.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// The next block, in the buffer `text`; an empty one if there was nothing for [`READ_WAIT`]. The block that
+    /// is `last` must be the last call.
+    ///
+    /// # Errors
+    /// If reading can't go on. The range must not be used after an error.
+    pub fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<Messages, KafkaError> {
+        let mut block = Messages::new(text);
+        let mut gap = None;
+        while self.next < self.end && gap.is_none() && !block.is_full(cut) {
+            if self.at_end {
+                self.judge_end(&mut block)?;
+                break;
+            }
+            let consumer = match &mut self.consumer {
+                Some(consumer) => consumer,
+                closed => {
+                    let mut consumer = Consumer::tuned(&self.client, &self.topic, &TUNING)?;
+                    consumer.add(self.partition, self.next)?;
+                    closed.insert(consumer)
+                }
+            };
+            let (next, end, at_end) = (&mut self.next, self.end, &mut self.at_end);
+            // One at a time: a record that isn't taken here is never handed over again.
+            let records = consumer.poll(READ_WAIT, 1, &mut |record| match record {
+                Record::Message(message) => {
+                    *next = (message.offset + 1).min(end);
+                    if message.offset < end {
+                        block.push(message.offset, message.value.unwrap_or_default(), cut);
+                    }
+                }
+                Record::End { offset, .. } => {
+                    *next = offset.clamp(*next, end);
+                    *at_end = *next < end;
+                }
+                Record::Gap { wanted, low, high, .. } => gap = Some((wanted, low, high)),
+            })?;
+            if records == 0 {
+                break;
+            }
+        }
+        if let Some((wanted, low, high)) = gap {
+            self.pass_gap(&mut block, wanted, low, high)?;
+        }
+        self.bytes_read += block.bytes;
+        block.last = self.next >= self.end;
+        if block.last {
+            self.consumer = None;
+        }
+        Ok(block)
+    }
+
+    /// Gives up the connection until the next block is asked for. Dropping what is returned takes time.
+    #[must_use = "dropping a consumer takes time: not while a lock is held"]
+    pub fn pause(&mut self) -> Option<Consumer> {
+        self.consumer.take()
+    }
+
+    /// The partition ended before the range did: holes up to there, or a log that lost its end.
+    fn judge_end(&mut self, block: &mut Messages) -> Result<(), KafkaError> {
+        let lookup = Topic::open(&self.client, &self.topic)?;
+        match lookup.watermarks_within(self.partition, LOOKUP_WAIT) {
+            Ok((_, high)) if high >= self.end => {
+                self.next = self.end;
+                Ok(())
+            }
+            Ok((low, high)) => self.pass_gap(block, self.next, low, high),
+            // To be asked again for the next block.
+            Err(KafkaError::Unavailable { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Goes on behind a gap, if that is allowed.
+    fn pass_gap(&mut self, block: &mut Messages, wanted: u64, low: u64, high: u64) -> Result<(), KafkaError> {
+        if self.on_gap == OnGap::Stop {
+            let (topic, partition) = (self.topic.clone(), self.partition);
+            return Err(KafkaError::Gap { topic, partition, wanted, low, high });
+        }
+        // Where the log lost its end, what is to come isn't what was there when the run began.
+        let to = if wanted < low { low.min(self.end) } else { self.end };
+        block.entries.push(Entry::Gap(Gap { from: wanted, to }));
+        self.next = to;
+        match &mut self.consumer {
+            Some(consumer) if to < self.end => consumer.restart(self.partition, to),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Range {
+    /// Where it is, never what it holds: messages may hold raw keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Range")
+            .field("topic", &self.topic)
+            .field("partition", &self.partition)
+            .field("left", &self.left())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Instant;
+
+    use keytide_config::{End, Start};
+
+    use super::*;
+    use crate::kafka::testing::{Broker, DEADLINE};
+
+    const CUT: Cut = Cut { bytes: 1 << 10, lines: usize::MAX, line_bytes: 64 };
+
+    /// An entry as the tests compare it.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Seen {
+        Message(u64, Vec<u8>),
+        TooLong(u64, u64),
+        Gap(u64, u64),
+    }
+
+    fn message(offset: u64, text: &str) -> Seen {
+        Seen::Message(offset, text.as_bytes().to_vec())
+    }
+
+    /// Reads to the end; `between` comes after every block.
+    fn read(
+        range: &mut Range,
+        cut: &Cut,
+        mut between: impl FnMut(&mut Range),
+    ) -> Result<Vec<Seen>, KafkaError> {
+        let (mut seen, mut text) = (Vec::new(), Vec::new());
+        let started = Instant::now();
+        loop {
+            assert!(started.elapsed() < DEADLINE, "waited in vain; seen: {seen:?}");
+            let block = range.next_block(cut, text)?;
+            seen.extend(block.entries().map(|entry| match entry {
+                Ok(Line::Whole { offset, text }) => Seen::Message(offset, text.to_vec()),
+                Ok(Line::TooLong(TooLong { offset, length, .. })) => Seen::TooLong(offset, length),
+                Err(Gap { from, to }) => Seen::Gap(from, to),
+            }));
+            if block.last {
+                return Ok(seen);
+            }
+            text = block.into_buffer();
+            between(range);
+        }
+    }
+
+    fn only(source: &KafkaSource) -> Range {
+        let mut ranges = ranges(source).unwrap();
+        assert_eq!(ranges.len(), 1);
+        ranges.remove(0)
+    }
+
+    #[test]
+    fn a_range_is_what_there_was_whatever_comes_later_and_however_it_is_cut() {
+        let long = "x".repeat(65);
+        let values = [Some("a\nb"), None, Some(""), Some(&long), Some("last")];
+        for cut in [CUT, Cut { lines: 1, ..CUT }, Cut { bytes: 1, ..CUT }] {
+            let broker = Broker::new();
+            broker.create("events", 1);
+            broker.produce_at("events", 0, &values.map(|value| (value, 1)));
+            let mut range = only(&broker.source("events"));
+            broker.produce("events", 0, &["later"]);
+            let seen = read(&mut range, &cut, |_| {}).unwrap();
+            let expected = [
+                message(0, "a\nb"),
+                message(1, ""),
+                message(2, ""),
+                Seen::TooLong(3, 65),
+                message(4, "last"),
+            ];
+            assert_eq!(seen, expected, "{cut:?}");
+            assert_eq!(range.bytes_read(), 3 + 65 + 4, "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_within_the_topic_starts_and_ends_where_it_says() {
+        let broker = Broker::new();
+        broker.create("events", 2);
+        broker.produce("events", 0, &["a", "b", "c", "d"]);
+        let mut source = broker.source("events");
+        source.start = Start::Offsets(BTreeMap::from([(0, 1)]));
+        source.end = End::Offsets(BTreeMap::from([(0, 3)]));
+        let mut ranges = ranges(&source).unwrap();
+        assert_eq!(ranges.iter().map(Range::left).collect::<Vec<_>>(), [1..3, 0..0]);
+        assert_eq!(read(&mut ranges[0], &CUT, |_| {}).unwrap(), [message(1, "b"), message(2, "c")]);
+        // Nothing to read: no connection is made.
+        assert_eq!(read(&mut ranges[1], &CUT, |_| {}).unwrap(), []);
+    }
+
+    #[test]
+    fn a_paused_range_goes_on_where_it_was() {
+        let broker = Broker::new();
+        broker.create("events", 1);
+        broker.produce("events", 0, &["a", "b", "c"]);
+        let mut range = only(&broker.source("events"));
+        let one = Cut { lines: 1, ..CUT };
+        let seen = read(&mut range, &one, |range| drop(range.pause())).unwrap();
+        assert_eq!(seen, [message(0, "a"), message(1, "b"), message(2, "c")]);
+    }
+
+    #[test]
+    fn an_outage_is_waited_out_with_empty_blocks() {
+        let broker = Broker::new();
+        broker.create("events", 1);
+        broker.produce("events", 0, &["a", "b"]);
+        let mut range = only(&broker.source("events"));
+        broker.down();
+        for _ in 0..3 {
+            let block = range.next_block(&CUT, Vec::new()).unwrap();
+            assert!(block.entries().next().is_none() && !block.last);
+        }
+        broker.up();
+        assert_eq!(read(&mut range, &CUT, |_| {}).unwrap(), [message(0, "a"), message(1, "b")]);
+    }
+
+    /// A range from offset 0, whose beginning is gone by now; what is left.
+    fn with_a_gap(broker: &Broker, on_gap: OnGap) -> (Range, u64, u64) {
+        broker.create("events", 1);
+        let value = "x".repeat(100_000);
+        broker.produce("events", 0, &[value.as_str(); 10]);
+        let mut source = broker.source("events");
+        source.on_gap = on_gap;
+        let mut range = only(&source);
+        // The broker keeps 5 MiB of a partition.
+        for _ in 0..7 {
+            broker.produce("events", 0, &[value.as_str(); 10]);
+        }
+        let (low, high) = Topic::open(&broker.client(), "events").unwrap().watermarks(0).unwrap();
+        assert!(low > 0 && high == 80, "the broker dropped nothing: {low} to {high}");
+        range.end = low + 2;
+        (range, low, high)
+    }
+
+    #[test]
+    fn a_gap_ends_a_range_that_must_be_whole() {
+        let broker = Broker::new();
+        let (mut range, low, high) = with_a_gap(&broker, OnGap::Stop);
+        let error = read(&mut range, &CUT, |_| {}).unwrap_err();
+        let expected = KafkaError::Gap { topic: "events".to_owned(), partition: 0, wanted: 0, low, high };
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_gap_is_one_entry_where_it_may_be_skipped() {
+        let broker = Broker::new();
+        let (mut range, low, _) = with_a_gap(&broker, OnGap::Skip);
+        let seen = read(&mut range, &CUT, |_| {}).unwrap();
+        let expected = [Seen::Gap(0, low), Seen::TooLong(low, 100_000), Seen::TooLong(low + 1, 100_000)];
+        assert_eq!(seen, expected);
+
+        // The log has lost its end.
+        let mut range = only(&broker.source("events"));
+        range.on_gap = OnGap::Skip;
+        (range.next, range.end) = (90, 95);
+        assert_eq!(read(&mut range, &CUT, |_| {}).unwrap(), [Seen::Gap(90, 95)]);
+    }
+
+    #[test]
+    fn an_end_in_a_hole_is_reached_and_one_that_was_lost_is_a_gap() {
+        let broker = Broker::new();
+        broker.create("events", 1);
+        broker.produce("events", 0, &["a", "b"]);
+        let mut range = only(&broker.source("events"));
+        range.at_end = true;
+        assert!(range.next_block(&CUT, Vec::new()).unwrap().last);
+
+        let mut range = only(&broker.source("events"));
+        range.end = 3;
+        let error = read(&mut range, &CUT, |_| {}).unwrap_err();
+        assert!(matches!(error, KafkaError::Gap { wanted: 2, low: 0, high: 2, .. }), "{error}");
+    }
+}

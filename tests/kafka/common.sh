@@ -8,7 +8,8 @@
 #   FOLDER/command             the process group of what the session runs
 #   FOLDER/node-N/             server.properties, data/, log, pid, port
 #
-# Nothing is waited for by time: a loop polls a condition under a deadline, and fails with the log when it passes.
+# Nothing is waited for by time: a loop polls a condition under a deadline and, when it passes, fails saying
+# for what. A node that ends while it is waited for fails at once, with the end of its log.
 # Ports lie below the range that Linux gives to outgoing connections, so a node that is down keeps its port; two runs
 # that draw the same one in the same moment (1 in 10,000) are a loud failure.
 
@@ -131,7 +132,8 @@ accepts() {
 listed() {
     alive "$1" || { log_of "$1"; fail "node $1 ended while it started"; }
     tool org.apache.kafka.tools.BrokerApiVersionsCommand --bootstrap-server "$(address "$1")" \
-        --command-config "$folder/client.properties" 2>/dev/null | grep -q "^$(address "$1") .*-> ("
+        --command-config "$folder/client.properties" 2>/dev/null |
+        grep "^$(address "$1") .*-> (" >/dev/null
 }
 
 in_sync() {

@@ -25,6 +25,7 @@ case ${1:-} in
     up) stay_up ;;
     run) shift; session "$@" ;;
     *)
-        session cargo test --manifest-path "$here/../../Cargo.toml" --features real-kafka --test real_kafka -- "$@"
+        session cargo test --manifest-path "$here/../../Cargo.toml" --package keytide --features real-kafka \
+            --test real_kafka -- "$@"
         ;;
 esac

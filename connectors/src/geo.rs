@@ -162,8 +162,8 @@ impl Locate for Geo {
 pub struct WatchedGeo {
     config: keytide_config::Geo,
     watches: Vec<Watch>,
-    /// What was told of files that can't be used.
-    told: Option<String>,
+    /// Why a file can't be read at the moment.
+    unreadable: Option<String>,
 }
 
 impl WatchedGeo {
@@ -175,7 +175,7 @@ impl WatchedGeo {
         let watches = [&config.country, &config.asn].into_iter().flatten();
         let watches = watches.map(|path| Watch::new(path)).collect();
         let (geo, warnings) = Geo::open(config)?;
-        Ok((Self { config: config.clone(), watches, told: None }, Arc::new(geo), warnings))
+        Ok((Self { config: config.clone(), watches, unreadable: None }, Arc::new(geo), warnings))
     }
 
     /// The files.
@@ -187,10 +187,13 @@ impl WatchedGeo {
     /// `None` if there is nothing new.
     ///
     /// # Errors
-    /// If a database can't be used any more, once for each cause. The ones that are in use stay good, and a file
-    /// that can't be read is tried again at each call.
+    /// If a database can't be used any more, once a version of its file. The ones that are in use stay good. A
+    /// file that can't be read is tried again at each call, and told once.
     pub fn poll(&mut self) -> Option<Result<Arc<Geo>, GeoError>> {
         let looks: Vec<Look> = self.watches.iter_mut().map(Watch::look).collect();
+        if looks.iter().all(|look| *look == Look::Same) {
+            self.unreadable = None;
+        }
         if !looks.contains(&Look::Settled) || looks.contains(&Look::Moving) {
             return None;
         }
@@ -198,21 +201,16 @@ impl WatchedGeo {
         if !self.watches.iter().all(Watch::is_still) {
             return None;
         }
-        if !matches!(opened, Err(GeoError::Read { .. })) {
+        let unreadable = match &opened {
+            Err(error @ GeoError::Read { .. }) => Some(error.to_string()),
+            _ => None,
+        };
+        let was_told = unreadable.is_some() && unreadable == self.unreadable;
+        if unreadable.is_none() {
             self.watches.iter_mut().for_each(Watch::was_read);
         }
-        match opened {
-            Ok((geo, _)) => {
-                self.told = None;
-                Some(Ok(Arc::new(geo)))
-            }
-            Err(error) => {
-                let said = Some(error.to_string());
-                let is_new = self.told != said;
-                self.told = said;
-                is_new.then_some(Err(error))
-            }
-        }
+        self.unreadable = unreadable;
+        (!was_told).then(|| opened.map(|(geo, _)| Arc::new(geo)))
     }
 }
 
@@ -556,6 +554,9 @@ mod tests {
         assert!(watched.poll().is_none());
         assert!(matches!(watched.poll(), Some(Err(GeoError::Read { .. }))));
         assert!(watched.poll().is_none(), "told once");
+        write("country", b"nor this");
+        assert!(watched.poll().is_none());
+        assert!(matches!(watched.poll(), Some(Err(GeoError::Invalid { .. }))));
         write("country", &countries("IT"));
         assert!(watched.poll().is_none());
         assert_eq!(locate(&watched.poll().unwrap().unwrap(), "198.18.0.1"), ("IT".into(), 64_502));

@@ -8,7 +8,7 @@
 //!
 //! A row is told by its message key, whatever that looks like, never by `before`, which may be null. So the
 //! row that a record replaces or deletes is the one that was held for its message key: where the columns that
-//! name a key or an id change, the old one is deleted. A record without a message key stands for itself: it
+//! name a key or an id change, the old one is deleted. A record without a message key (or an empty one) stands for itself: it
 //! overwrites the row with the same key columns. A tombstone of an unknown message key is nothing, and
 //! neither is a record that changes nothing: to read a topic again from the start does no harm.
 //!
@@ -133,6 +133,8 @@ impl TopicTable {
         value: Option<&[u8]>,
         out: &mut TablesRead,
     ) -> Result<(), Fault> {
+        // An empty message key names nothing: rows that share it by accident would replace each other.
+        let key = key.filter(|key| !key.is_empty());
         match Change::of(self.format, value)? {
             Change::Row(row) => {
                 let rows = self.row(row, out)?;

@@ -8,7 +8,7 @@
 //! * While a reload has bad rows that weren't there when the table was last taken over, rows that are missing
 //!   from it stay: one of them may be the bad one. Rows that were bad all along hold up nothing.
 //!
-//! Each is told once, in a warning. Files are compared by rows, not by lines: another order, or a row that
+//! Each is told in a warning, once a version of the file. Files are compared by rows, not by lines: another order, or a row that
 //! stands twice, changes nothing.
 //!
 //! Limits: those of a table file; beside the rows that are held, a reload needs about 200 bytes a row while it
@@ -79,8 +79,10 @@ struct WatchedFile {
     held: Held,
     /// Hashes of the rows that were bad when the table was last taken over as a whole.
     bad: HashSet<[u8; 32]>,
-    /// Warnings about the file as it is.
+    /// Warnings about the file as it was last taken over.
     told: Vec<String>,
+    /// Why it can't be read at the moment.
+    unreadable: Option<String>,
 }
 
 /// A file's rows, and what else reading it gave.
@@ -101,6 +103,7 @@ impl WatchedFile {
             held: Held::default(),
             bad: HashSet::new(),
             told: Vec::new(),
+            unreadable: None,
         }
     }
 
@@ -114,8 +117,10 @@ impl WatchedFile {
     }
 
     fn poll(&mut self, out: &mut TablesRead) {
-        if self.watch.look() != Look::Settled {
-            return;
+        match self.watch.look() {
+            Look::Same => return self.unreadable = None,
+            Look::Moving => return,
+            Look::Settled => {}
         }
         let read = self.read();
         if !self.watch.is_still() {
@@ -124,21 +129,26 @@ impl WatchedFile {
         match read {
             Ok(read) => {
                 self.watch.was_read();
+                self.unreadable = None;
                 self.take_over(read, out);
             }
             Err(error) => {
-                // An unreadable file is tried again at each look, a wrong one when it changed.
-                if !matches!(error, TableError::Read { .. }) {
+                let kept = format!("{error}; the table keeps its {} rows", self.held.len());
+                // A wrong file is judged once, an unreadable one is tried again at each look.
+                let unreadable = matches!(error, TableError::Read { .. }).then(|| kept.clone());
+                if unreadable.is_none() {
                     self.watch.was_read();
                 }
-                let kept = format!("{error}; the table keeps its {} rows", self.held.len());
-                self.tell(vec![kept], out);
+                if unreadable.is_none() || unreadable != self.unreadable {
+                    out.warnings.push(kept);
+                }
+                self.unreadable = unreadable;
             }
         }
     }
 
     fn take_over(&mut self, read: Read, out: &mut TablesRead) {
-        let Read { rows, definitions, dead_letters, mut warnings } = read;
+        let Read { rows, definitions, dead_letters, warnings } = read;
         let bad: HashSet<[u8; 32]> = dead_letters.iter().map(|letter| letter.sha256).collect();
         let newly_bad = bad.difference(&self.bad).count();
         let known = &self.bad;
@@ -146,11 +156,11 @@ impl WatchedFile {
 
         let problem = |what: String| format!("tables.{}: {} {what}", self.table.name(), self.path.display());
         if rows.is_empty() && self.held.len() > 0 {
-            warnings = vec![problem(format!(
+            out.warnings.push(problem(format!(
                 "has no good row any more: the table keeps its {} rows; to empty it, restart the job",
                 self.held.len()
-            ))];
-            return self.tell(warnings, out);
+            )));
+            return;
         }
 
         let first = out.changes.len();
@@ -167,16 +177,12 @@ impl WatchedFile {
             self.held.retain(|slot| last.contains_key(&slot), &mut out.changes);
             self.bad = bad;
         } else {
-            warnings.push(problem(format!(
-                "has {newly_bad} more bad rows: {missing} rows that are missing from it stay until these are corrected"
+            out.warnings.push(problem(format!(
+                "has new bad rows ({newly_bad}): {missing} rows that are missing from it stay until these are corrected"
             )));
         }
         out.definitions.extend(used(&out.changes[first..], definitions));
-        self.tell(warnings, out);
-    }
-
-    /// Passes on the warnings that are new.
-    fn tell(&mut self, warnings: Vec<String>, out: &mut TablesRead) {
+        // What was said of the last version isn't said again.
         out.warnings.extend(warnings.iter().filter(|warning| !self.told.contains(warning)).cloned());
         self.told = warnings;
     }

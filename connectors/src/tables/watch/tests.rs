@@ -267,6 +267,7 @@ proptest! {
                 })
                 .collect();
             prop_assert_eq!(&reader, &expected);
+            prop_assert_eq!(tester.reload(&(text(version) + "\n")), None, "the same rows again");
         }
     }
 }

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use keytide_config::{
-    ConfigError, Geo, JobConfig, KeyFrom, MissingKey, Source, SourceKind, TableSource, Tables, duration_text,
-    environment,
+    ConfigError, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, Log, MissingKey, OnGap,
+    Sinks, Source, SourceKind, TableSource, Tables, VIEWS, duration_text, environment, size_text,
 };
 use keytide_connectors::file::{FileError, Partition, resolve};
 use keytide_connectors::{geo, tables};
@@ -61,8 +61,7 @@ struct Report {
 
 impl Report {
     fn job(&mut self, config: &JobConfig) {
-        let JobConfig { job, sources, tables, geo, routes, windows, limits: _, sinks: _, http: _, log: _ } =
-            config;
+        let JobConfig { job, sources, tables, geo, routes, windows, limits: _, sinks, http, log } = config;
         let workers = counted(job.workers.get(), "worker");
         self.line("job", format!("{}, tick {}, {workers}", job.name, duration_text(job.tick_ms)));
         for source in sources {
@@ -80,16 +79,33 @@ impl Report {
                 duration_text(windows.dedupe_horizon_ms)
             ),
         );
+        self.sinks(sinks);
+        self.http(http.as_ref());
+        let Log { format, level } = log;
+        self.line("log", format!("{}, {}", format.name(), level.name()));
     }
 
     fn source(&mut self, source: &Source) {
         let Source { name, kind, format, fields: _, keys, dedupe } = source;
         let input = match kind {
             SourceKind::Stdin => "standard input".to_owned(),
-            SourceKind::Kafka(kafka) => format!("topic {} at {}", kafka.topic, kafka.client.brokers),
+            SourceKind::Kafka(kafka) => format!("topic {} at {}", kafka.topic, brokers(&kafka.client)),
             SourceKind::File { pattern } => format!("{pattern} ({})", self.files(name, pattern)),
         };
         self.line("source", format!("{name}: {} from {input}", format.name()));
+        if let SourceKind::Kafka(kafka) = kind {
+            let gap = match kafka.on_gap {
+                OnGap::Stop => "stop the job",
+                OnGap::Skip => "are passed over",
+            };
+            self.line(
+                "",
+                format!(
+                    "start: {}; end of a bounded run: {}; records that are gone {gap}",
+                    kafka.start, kafka.end
+                ),
+            );
+        }
         let rules: Vec<String> = keys.from.iter().map(KeyFrom::to_string).collect();
         let missing = match keys.missing {
             MissingKey::Anonymous => "counts as anonymous",
@@ -134,7 +150,15 @@ impl Report {
             ("subscriptions", subscriptions, Tables { subscriptions: subscriptions.clone(), ..only() }),
             ("plans", plans, Tables { plans: plans.clone(), ..only() }),
         ] {
-            let Some(TableSource::File { path, format }) = table else { continue };
+            let (path, format) = match table {
+                Some(TableSource::File { path, format }) => (path, format),
+                Some(TableSource::Kafka { client, topic, format }) => {
+                    let brokers = brokers(client);
+                    self.line("table", format!("{name}: topic {topic} at {brokers} ({})", format.name()));
+                    continue;
+                }
+                None => continue,
+            };
             match tables::read(&alone, sources.iter().map(|source| &source.keys.hash)) {
                 Ok(read) => {
                     let rows = counted(read.changes.len(), "row");
@@ -176,6 +200,62 @@ impl Report {
         self.line("proxies", format!("{} trusted", counted(trusted_proxies.len(), "range")));
     }
 
+    fn sinks(&mut self, sinks: &Sinks) {
+        let Sinks { kafka, files } = sinks;
+        if let Some(sink) = kafka {
+            let KafkaSink {
+                client,
+                prefix: _,
+                delivery,
+                partitions,
+                replication,
+                create_topics,
+                buffer_bytes,
+            } = sink;
+            let buffer = size_text(*buffer_bytes as u64);
+            self.line(
+                "sink",
+                format!("topics at {}, {}, up to {buffer} wait", brokers(client), delivery.name()),
+            );
+            let topics: Vec<String> = VIEWS.iter().map(|view| sink.topic(view)).collect();
+            self.line("", topics.join(", "));
+            let missing = match (create_topics, replication) {
+                (false, _) => "are an error".to_owned(),
+                (true, None) => format!("are made with {}", counted(*partitions as usize, "partition")),
+                (true, Some(replicas)) => format!(
+                    "are made with {} of {}",
+                    counted(*partitions as usize, "partition"),
+                    counted((*replicas).into(), "replica")
+                ),
+            };
+            self.line("", format!("topics that are missing {missing}"));
+        }
+        if let Some(FileSink { dir, rotate_bytes, rotate_after_ms, keep }) = files {
+            let keep = match keep {
+                0 => "all".to_owned(),
+                keep => keep.to_string(),
+            };
+            self.line(
+                "sink",
+                format!(
+                    "files in {}, closed at {} or after {}, {keep} of a view kept",
+                    dir.display(),
+                    size_text(*rotate_bytes),
+                    duration_text(*rotate_after_ms)
+                ),
+            );
+        }
+    }
+
+    fn http(&mut self, http: Option<&Http>) {
+        let text = match http {
+            Some(Http { listen, token: Some(_) }) => format!("{listen}, with a token"),
+            Some(Http { listen, token: None }) => format!("{listen}, without a token"),
+            None => "nothing is served".to_owned(),
+        };
+        self.line("http", text);
+    }
+
     fn line(&mut self, what: &'static str, text: String) {
         self.summary.push((what, text));
     }
@@ -204,6 +284,13 @@ impl Report {
         writeln!(out, "\n{} with what {path} names", counted(self.problems.len(), "problem"))?;
         Ok(Exit::Usage)
     }
+}
+
+/// Where a cluster is found, and how it is talked to. Of settings only the names are told.
+fn brokers(client: &KafkaClient) -> String {
+    let KafkaClient { brokers, settings } = client;
+    let names: Vec<&str> = settings.keys().map(String::as_str).collect();
+    if names.is_empty() { brokers.clone() } else { format!("{brokers} with {}", names.join(", ")) }
 }
 
 /// Whether a file could be read; only regular files are opened, as others may wait for ever.
@@ -275,6 +362,71 @@ key = \"/k\"
         }
         assert!(report.contains("warning: tables.keys: keys.csv:3: "), "{report}");
         assert!(!report.contains("not-a-hash"), "{report}");
+    }
+
+    #[test]
+    fn topics_sinks_and_services_are_summed_up() {
+        const CANARY: &str = "canary-4f1c9e-long-enough";
+        let config = "\
+[[source]]
+name = \"gateway\"
+kind = \"kafka\"
+brokers = \"kafka-1:9092, kafka-2:9092\"
+topic = \"access-events\"
+start = { 0 = 7 }
+on_gap = \"skip\"
+format = \"apisix\"
+[source.librdkafka]
+\"sasl.username\" = \"env:CANARY\"
+\"client.rack\" = \"r-1\"
+[tables.keys]
+kind = \"kafka\"
+brokers = \"kafka-1:9092\"
+topic = \"api-keys\"
+format = \"json-upsert\"
+[sink.kafka]
+brokers = \"kafka-1:9092\"
+partitions = 12
+replication = 3
+[sink.files]
+dir = \"out\"
+keep = 9
+[http]
+listen = \"0.0.0.0:80\"
+token = \"env:CANARY\"
+";
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keytide.toml");
+        fs::write(&file, config).unwrap();
+        let mut out = Vec::new();
+        let env = [("CANARY".to_owned(), CANARY.to_owned())];
+        let exit = check(&file, env.into_iter(), &mut out).unwrap();
+        let report = String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), "");
+        assert_eq!(exit, Exit::Done, "{report}");
+        for line in [
+            "source   gateway: apisix from topic access-events at kafka-1:9092,kafka-2:9092 with client.rack, sasl.username",
+            "         start: { 0 = 7 }; end of a bounded run: latest; records that are gone are passed over",
+            "table    keys: topic api-keys at kafka-1:9092 (json-upsert)",
+            "sink     topics at kafka-1:9092, at_least_once, up to 64MiB wait",
+            "         keytide.usage.v1, keytide.usage_by_route.v1, keytide.latency.v1, keytide.geo.v1, keytide.callers.v1, keytide.subscription_usage.v1, keytide.late.v1, keytide.dead_letters.v1",
+            "         topics that are missing are made with 12 partitions of 3 replicas",
+            "sink     files in out, closed at 64MiB or after 1h, 9 of a view kept",
+            "http     0.0.0.0:80, with a token",
+            "log      pretty, info",
+        ] {
+            assert!(report.lines().any(|found| found == line), "{line}\n{report}");
+        }
+        assert!(!report.contains(CANARY), "{report}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "check makes no folder");
+    }
+
+    #[test]
+    fn a_live_job_without_files_is_valid_as_it_stands() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/kafka.toml");
+        let mut out = Vec::new();
+        assert_eq!(check(&example, std::iter::empty(), &mut out).unwrap(), Exit::Done);
+        let report = String::from_utf8(out).unwrap();
+        assert!(report.contains("access-meter.usage.v1"), "{report}");
     }
 
     #[test]

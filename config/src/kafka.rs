@@ -85,6 +85,9 @@ pub(crate) fn refused(name: &str, role: Role) -> Option<&'static str> {
         | "ssl.engine.location"
         | "ssl.engine.id"
         | "ssl.providers" => "can't be set: it loads code that the job can't answer for, remove it",
+        "enable.sasl.oauthbearer.unsecure.jwt" => {
+            "can't be set: a token that nobody signed proves nothing, allowed: keytide.oauth.token.file"
+        }
         "sasl.jaas.config" => "is for Java clients, allowed: sasl.username and sasl.password",
         _ if name.starts_with("sasl.kerberos.") => {
             "can't be set: Kerberos isn't in this build, allowed: another sasl.mechanism"
@@ -173,7 +176,6 @@ pub(crate) fn relations(
     if let Some((value, place)) = mechanism {
         let needed: &[&str] = match value {
             "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512" => &["sasl.username", "sasl.password"],
-            "OAUTHBEARER" if get("enable.sasl.oauthbearer.unsecure.jwt").is_some() => &[],
             "OAUTHBEARER" => &[TOKEN_FILE],
             "GSSAPI" => {
                 problems

@@ -1147,6 +1147,10 @@ fn settings_that_guarantees_rest_on_are_refused_with_the_reason() {
         ("statistics.interval.ms", "can't be set: metrics of lag rest on it, remove it"),
         ("allow.auto.create.topics", "can't be set: a misspelt topic would come into being, remove it"),
         ("plugin.library.paths", "can't be set: it loads code that the job can't answer for, remove it"),
+        (
+            "enable.sasl.oauthbearer.unsecure.jwt",
+            "can't be set: a token that nobody signed proves nothing, allowed: keytide.oauth.token.file",
+        ),
         ("sasl.jaas.config", "is for Java clients, allowed: sasl.username and sasl.password"),
         (
             "sasl.kerberos.principal",

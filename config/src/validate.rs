@@ -803,7 +803,7 @@ impl Check<'_> {
             for source in sources {
                 let SourceKind::File { pattern } = &source.kind else { continue };
                 let Ok(glob) = Pattern::new(pattern) else { continue };
-                let reads = |view: &&str| glob.matches_path(&sink.dir.join(format!("{view}-1.jsonl")));
+                let reads = |view: &&str| glob.matches_path(&sink.dir.join(format!("{view}-000001.jsonl")));
                 let spot =
                     spots.iter().find(|spot| spot.value.name.value().is_some_and(|n| n.0 == source.name));
                 if let Some(path) = spot.and_then(|spot| spot.value.path.given())

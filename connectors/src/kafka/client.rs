@@ -207,6 +207,8 @@ pub struct Context {
 struct State {
     /// What went wrong last, since [`Context::recovered`].
     trouble: Option<Trouble>,
+    /// What was told of it.
+    told: Vec<RDKafkaErrorCode>,
     end_offset: Option<u64>,
     statistics: Option<Statistics>,
 }
@@ -281,7 +283,12 @@ impl Context {
 
     /// To be called when the brokers answered: says so in the log if they didn't before.
     pub fn recovered(&self) {
-        if self.state().trouble.take().is_some() {
+        let troubled = {
+            let mut state = self.state();
+            state.told.clear();
+            state.trouble.take().is_some()
+        };
+        if troubled {
             tracing::info!(brokers = self.brokers, "brokers answer again");
         }
     }
@@ -368,14 +375,21 @@ impl ClientContext for Context {
             return;
         }
         let reason = self.redact(reason).into_owned();
-        let known = {
+        let is_news = {
             let mut state = self.state();
-            let known = state.trouble.as_ref().is_some_and(|trouble| trouble.code == code);
+            // A summary of what was reported before, and says less.
+            if code == RDKafkaErrorCode::AllBrokersDown && state.trouble.is_some() {
+                return;
+            }
             state.trouble = Some(Trouble { code, reason: reason.clone() });
-            known
+            // An outage repeats its errors every second.
+            let is_news = !state.told.contains(&code);
+            if is_news {
+                state.told.push(code);
+            }
+            is_news
         };
-        // An outage repeats its errors every second.
-        if !known {
+        if is_news {
             tracing::warn!(brokers = self.brokers, "{reason}");
         }
     }
@@ -542,6 +556,9 @@ mod tests {
         assert_eq!(trouble.reason, "PLAIN failed with *** and ***");
         assert!(trouble.is_refusal());
         assert!(!format!("{context:?}").contains("canary"));
+        // A summary says less.
+        context.error(LibraryError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(context.trouble(), Some(trouble));
         context.recovered();
         assert_eq!(context.trouble(), None);
     }

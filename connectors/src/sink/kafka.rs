@@ -495,3 +495,16 @@ impl ProducerContext for Context {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_record_that_fits_into_no_batch_of_its_topic_is_too_large() {
+        assert!(is_too_large(1_000_000, None));
+        assert!(!is_too_large(10_000, None), "then it was its batch, or a limit that we don't know");
+        assert!(is_too_large(10_000, Some(10_000)));
+        assert!(!is_too_large(9_000, Some(10_000)));
+    }
+}

@@ -1,1 +1,567 @@
+//! What the sinks write, over the in-process broker and in temporary folders. What the mock can't show (policies
+//! of topics, compaction) needs a real Kafka.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use keytide_config::{Delivery, FileSink, KafkaSink, Secret};
+use keytide_dataflow::model::{Country, KeyId, NameId, Position, RequestId, RouteId};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::*;
+use crate::kafka::testing::{Broker, DEADLINE};
+use crate::tables::TablePlace;
+
+const TICK: Tick = 1_700_000_000_123;
+const HOUR: u64 = 1_699_999_200_000;
+const KEY: KeyId = KeyId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+const FOLDER_ROW_BYTES: u64 = 280;
+
+fn kafka(broker: &Broker) -> KafkaSink {
+    KafkaSink {
+        client: broker.client(),
+        prefix: "test".to_owned(),
+        delivery: Delivery::AtLeastOnce,
+        partitions: 2,
+        replication: None,
+        create_topics: true,
+        buffer_bytes: 64 << 20,
+    }
+}
+
+fn files(dir: &Path) -> FileSink {
+    FileSink { dir: dir.to_owned(), rotate_bytes: 1 << 20, rotate_after_ms: 3_600_000, keep: 0 }
+}
+
+fn open(kafka: Option<KafkaSink>, files: Option<FileSink>) -> Publisher {
+    Publisher::open(&Sinks { kafka, files }, "job", &[]).unwrap()
+}
+
+fn partitions() -> Vec<PartitionInfo> {
+    vec![
+        PartitionInfo { source: "gateway".to_owned(), source_index: 0, number: 3, path: None },
+        PartitionInfo {
+            source: "archive".to_owned(),
+            source_index: 1,
+            number: 0,
+            path: Some("logs/\"a\".jsonl".to_owned()),
+        },
+    ]
+}
+
+fn row<G, V>(group: G, value: V) -> Row<G, V> {
+    Row { group, level: Level::Hour, start: HOUR, value, complete: true, is_final: false }
+}
+
+fn calls(calls: u64) -> OwnedUsage {
+    let usage = Usage { calls, errors_4xx: 2, errors_5xx: 3, bytes_in: 4, bytes_out: 5, ..Usage::default() };
+    OwnedUsage { usage, owner: Owner::default() }
+}
+
+/// A tick with one row of `keys` keys each.
+fn tick(tick: Tick, keys: u128) -> TickOutput {
+    let rows = (0..keys).map(|key| row(KeyId(KEY.0 + key), calls(tick))).collect();
+    TickOutput { tick, rows: vec![Rows::Usage(rows)], ..TickOutput::default() }
+}
+
+/// A tick with a row of every view.
+fn everything() -> TickOutput {
+    let name = |text: &str| Definition::Name { id: NameId::new(text), text: text.into() };
+    let route = RouteId::new("shop", "GET", "/orders/{id}");
+    let key = KeyId::from_name("mobile \"app\"");
+    let owner = Owner {
+        subscription: NameId::new("sub-1"),
+        customer: NameId::new("acme"),
+        plan: NameId::new("gold"),
+    };
+    let usage = OwnedUsage { usage: calls(7).usage, owner };
+    let info = SubscriptionInfo { customer: owner.customer, plan: owner.plan, plan_name: NameId::NONE };
+    let of_subscription = SubscriptionUsage { usage: usage.usage, keys: 2, owner: info };
+    let latency = Latency { calls: 1, p50_us: 2, p90_us: 3, p95_us: 4, p99_us: 5, max_us: 6, mean_us: 7 };
+    let geo = Geo { calls: 9, errors: 1, asns: [(64_500, 5), (64_501, 4)].into_iter().collect() };
+    TickOutput {
+        tick: TICK,
+        definitions: vec![
+            Definition::Key { id: key, name: "mobile \"app\"".into() },
+            Definition::Route {
+                id: route,
+                api: "shop".into(),
+                method: "GET".into(),
+                route: "/orders/{id}".into(),
+            },
+            name("sub-1"),
+            name("sub-2"),
+            name("acme"),
+            name("gold"),
+        ],
+        rows: vec![
+            Rows::Usage(vec![row(key, usage)]),
+            Rows::UsageByRoute(vec![row(KeyRoute { key: KEY, route }, calls(1))]),
+            Rows::Latency(vec![row(Scope::Route(route), latency)]),
+            Rows::Geo(vec![row(KeyCountry { key: KeyId::ANONYMOUS, country: Country::new("de") }, geo)]),
+            Rows::Callers(vec![row(Scope::Key(KEY), Callers { callers: 8, exact: false })]),
+            Rows::SubscriptionUsage(vec![row(NameId::new("sub-1"), Some(of_subscription))]),
+        ],
+        late: vec![Late {
+            position: Position { partition: 0, offset: 42, index: 1 },
+            key: KEY,
+            request: RequestId(0xff),
+            time: HOUR + 5,
+            late_ms: 700_000,
+            counted: true,
+        }],
+        letters: vec![DeadLetter {
+            position: Position { partition: 1, offset: 17, index: 0 },
+            events_before: 0,
+            reason: "status isn't a number".to_owned(),
+            length: 99,
+            sha256: [0xab; 32],
+            kept: Some(r#"{"method":"GET"}"#.into()),
+        }],
+        ..TickOutput::default()
+    }
+}
+
+/// Every view's row of [`everything`]: key columns and other columns.
+const GOLDEN: [(View, &str, &str); 8] = [
+    (
+        View::Usage,
+        r#"{"key_id":"mobile \"app\"","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
+        r#","calls":7,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"subscription":"sub-1","customer":"acme","plan":"gold","complete":true,"final":false}"#,
+    ),
+    (
+        View::UsageByRoute,
+        r#"{"key_id":"0123456789abcdef0123456789abcdef","api":"shop","method":"GET","route":"/orders/{id}","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
+        r#","calls":1,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"subscription":null,"customer":null,"plan":null,"complete":true,"final":false}"#,
+    ),
+    (
+        View::Latency,
+        r#"{"scope":"route","id":"shop GET /orders/{id}","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
+        r#","calls":1,"p50_us":2,"p90_us":3,"p95_us":4,"p99_us":5,"max_us":6,"mean_us":7,"complete":true,"final":false}"#,
+    ),
+    (
+        View::Geo,
+        r#"{"key_id":"anonymous","country":"DE","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
+        r#","calls":9,"errors":1,"asns":[{"asn":64500,"calls":5},{"asn":64501,"calls":4}],"complete":true,"final":false}"#,
+    ),
+    (
+        View::Callers,
+        r#"{"scope":"key","id":"0123456789abcdef0123456789abcdef","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
+        r#","callers":8,"exact":false,"complete":true,"final":false}"#,
+    ),
+    (
+        View::SubscriptionUsage,
+        r#"{"subscription":"sub-1","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
+        r#","calls":7,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"keys":2,"customer":"acme","plan":"gold","plan_name":null,"complete":true,"final":false}"#,
+    ),
+    (
+        View::Late,
+        r#"{"source":"gateway","partition":3,"offset":42,"index":1"#,
+        r#","key_id":"0123456789abcdef0123456789abcdef","request_id_hash":"000000000000000000000000000000ff","event_time":"2023-11-14T22:00:00.005Z","lateness_ms":700000,"counted":true,"path":null}"#,
+    ),
+    (
+        View::DeadLetters,
+        r#"{"source":"archive","partition":0,"offset":17,"index":0"#,
+        r#","reason":"status isn't a number","length":99,"sha256":"abababababababababababababababababababababababababababababababab","kept":{"method":"GET"},"path":"logs/\"a\".jsonl"}"#,
+    ),
+];
+
+/// A record as a consumer sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Got {
+    partition: i32,
+    key: String,
+    value: Option<String>,
+    time: Option<i64>,
+    headers: BTreeMap<String, String>,
+}
+
+/// Reads a view's topic until it gave `count` records, and makes sure that no more is there.
+fn consume(broker: &Broker, view: View, count: usize) -> Vec<Got> {
+    let topic = view.topic("test");
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", broker.client().brokers)
+        .set("group.id", "none")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(&topic), DEADLINE).unwrap();
+    let partitions: Vec<i32> =
+        metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
+    let mut assignment = TopicPartitionList::new();
+    for partition in &partitions {
+        assignment.add_partition_offset(&topic, *partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    let (mut got, mut ended) = (Vec::new(), BTreeSet::new());
+    let started = Instant::now();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    while got.len() < count || ended.len() < partitions.len() {
+        assert!(started.elapsed() < DEADLINE, "{} of {count} records of {topic}", got.len());
+        match consumer.poll(std::time::Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                let headers = message.headers().unwrap().iter();
+                let headers = headers.map(|header| (header.key.to_owned(), text(header.value.unwrap())));
+                got.push(Got {
+                    partition: message.partition(),
+                    key: text(message.key().unwrap()),
+                    value: message.payload().map(text),
+                    time: message.timestamp().to_millis(),
+                    headers: headers.collect(),
+                });
+            }
+            Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => {
+                ended.insert(partition);
+            }
+            Some(Err(error)) => panic!("{error}"),
+            None => {}
+        }
+    }
+    assert_eq!(got.len(), count);
+    got
+}
+
+fn lines(dir: &Path, name: &str) -> Vec<String> {
+    let text = String::from_utf8(read(&dir.join(name))).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut fs::File::open(path).unwrap(), &mut bytes).unwrap();
+    bytes
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_golden_rows_have_the_columns_of_their_schemas() {
+    let schemas = [
+        include_str!("../../../schemas/usage.v1.schema.json"),
+        include_str!("../../../schemas/usage_by_route.v1.schema.json"),
+        include_str!("../../../schemas/latency.v1.schema.json"),
+        include_str!("../../../schemas/geo.v1.schema.json"),
+        include_str!("../../../schemas/callers.v1.schema.json"),
+        include_str!("../../../schemas/subscription_usage.v1.schema.json"),
+        include_str!("../../../schemas/late.v1.schema.json"),
+        include_str!("../../../schemas/dead_letters.v1.schema.json"),
+    ];
+    for ((view, key, rest), schema) in GOLDEN.into_iter().zip(schemas) {
+        let schema: Value = serde_json::from_str(schema).unwrap();
+        assert_eq!(schema["title"], format!("{}.v1", view.name()));
+        let columns = |text: &str| -> BTreeSet<String> {
+            let object: Value = serde_json::from_str(text).unwrap();
+            object.as_object().unwrap().keys().cloned().collect()
+        };
+        let listed = |name: &str| -> BTreeSet<String> {
+            schema[name].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(columns(&format!("{key}}}")), listed("x-key"), "{}", view.name());
+        assert_eq!(columns(&format!("{key}{rest}")), listed("required"), "{}", view.name());
+    }
+}
+
+#[test]
+fn every_view_is_published_as_golden_records_and_lines() {
+    let broker = Broker::new();
+    let folder = tempfile::tempdir().unwrap();
+    let mut publisher = open(Some(kafka(&broker)), Some(files(folder.path())));
+    assert_eq!(publisher.published(), 0);
+    publisher.publish(TICK, vec![everything()], &partitions()).unwrap();
+    publisher.flush(DEADLINE).unwrap();
+    assert_eq!(publisher.published(), TICK);
+    assert_eq!(publisher.stats().records, [1; 8]);
+    for (view, key, rest) in GOLDEN {
+        let value = format!("{key}{rest}");
+        let file = format!("{}-000001.jsonl", view.name());
+        assert_eq!(lines(folder.path(), &file), [value.clone()], "{file}");
+
+        let got = consume(&broker, view, 1).remove(0);
+        let key = format!("{key}}}");
+        assert_eq!((&got.key, got.value.as_ref()), (&key, Some(&value)));
+        assert_eq!(got.time, i64::try_from(TICK).ok());
+        assert_eq!(got.headers["keytide-tick"], TICK.to_string());
+        // As the module says, from scratch.
+        let mut identity = format!("test.{}.v1\0", view.name()).into_bytes();
+        identity.extend(TICK.to_be_bytes());
+        identity.extend((key.len() as u64).to_be_bytes());
+        identity.extend(key.bytes().chain(value.bytes()));
+        assert_eq!(got.headers["keytide-id"], format!("{:032x}", xxh3_128(&identity)));
+        assert_eq!(got.headers.len(), if view == View::DeadLetters { 11 } else { 2 });
+    }
+    let dead = consume(&broker, View::DeadLetters, 1).remove(0);
+    for (name, value) in [
+        ("topic", "archive"),
+        ("partition", "0"),
+        ("offset", "17"),
+        ("connector.name", "job"),
+        ("task.id", "0"),
+        ("stage", "VALUE_CONVERTER"),
+        ("class.name", "keytide.Decoder"),
+        ("exception.class.name", "keytide.DeadLetter"),
+        ("exception.message", "status isn't a number"),
+    ] {
+        assert_eq!(dead.headers[&format!("__connect.errors.{name}")], value, "{name}");
+    }
+}
+
+#[test]
+fn headers_of_dead_letters_are_bounded_and_cut_between_characters() {
+    let broker = Broker::new();
+    let mut publisher = open(Some(kafka(&broker)), None);
+    let letter = TableDeadLetter {
+        table: "keys",
+        place: TablePlace::Topic { topic: "keys".into(), partition: 2, offset: 5 },
+        reason: "ä".repeat(2_000),
+        length: 1,
+        sha256: [0; 32],
+    };
+    let output = TickOutput { tick: 1, table_letters: vec![letter], ..TickOutput::default() };
+    publisher.publish(1, vec![output], &[]).unwrap();
+    publisher.flush(DEADLINE).unwrap();
+    let got = consume(&broker, View::DeadLetters, 1).remove(0);
+    assert_eq!(got.headers["__connect.errors.exception.message"], "ä".repeat(512));
+    assert_eq!(got.headers["__connect.errors.topic"], "tables.keys");
+    assert!(got.key.starts_with(r#"{"source":"tables.keys","partition":2,"offset":5,"#), "{}", got.key);
+}
+
+#[test]
+fn a_retracted_row_is_null_on_its_topic_and_says_so_in_its_file() {
+    let broker = Broker::new();
+    let folder = tempfile::tempdir().unwrap();
+    let mut publisher = open(Some(kafka(&broker)), Some(files(folder.path())));
+    publisher.publish(TICK, vec![everything()], &partitions()).unwrap();
+    let rows = Rows::SubscriptionUsage(vec![row(NameId::new("sub-1"), None)]);
+    let output = TickOutput { tick: TICK + 1, rows: vec![rows], ..TickOutput::default() };
+    publisher.publish(TICK + 1, vec![output], &[]).unwrap();
+    publisher.flush(DEADLINE).unwrap();
+    let got = consume(&broker, View::SubscriptionUsage, 2);
+    assert_eq!(got[0].key, got[1].key);
+    assert_eq!(got[0].partition, got[1].partition);
+    assert!(got[0].value.is_some());
+    assert_eq!(got[1].value, None);
+    assert_ne!(got[0].headers["keytide-id"], got[1].headers["keytide-id"]);
+    assert_eq!(
+        lines(folder.path(), "subscription_usage-000001.jsonl")[1],
+        r#"{"subscription":"sub-1","window":"1h","window_start":"2023-11-14T22:00:00Z","retracted":true}"#
+    );
+}
+
+#[test]
+fn the_number_of_workers_changes_no_byte_of_a_file() {
+    let write = |outputs: Vec<TickOutput>| {
+        let folder = tempfile::tempdir().unwrap();
+        open(None, Some(files(folder.path()))).publish(1, outputs, &partitions()).unwrap();
+        read(&folder.path().join("usage-000001.jsonl"))
+    };
+    let rows = |keys: &[u128]| {
+        let rows = keys.iter().map(|key| row(KeyId(*key), calls(1))).collect();
+        TickOutput { tick: 1, rows: vec![Rows::Usage(rows)], ..TickOutput::default() }
+    };
+    assert_eq!(write(vec![rows(&[7, 5, 6, 8])]), write(vec![rows(&[8, 5]), rows(&[7]), rows(&[6])]));
+}
+
+#[test]
+fn all_records_of_all_ticks_arrive_once_although_the_broker_was_away() {
+    const KEYS: u128 = 50;
+    const TICKS: u64 = 20;
+    let broker = Broker::new();
+    let mut publisher = open(Some(kafka(&broker)), None);
+    for number in 1..=TICKS {
+        if number == TICKS / 2 {
+            publisher.flush(DEADLINE).unwrap();
+            assert_eq!(publisher.published(), number - 1);
+            broker.down();
+        }
+        publisher.publish(number, vec![tick(number, KEYS)], &[]).unwrap();
+    }
+    let error = publisher.flush(std::time::Duration::ZERO).unwrap_err();
+    assert!(matches!(error, SinkError::Unacknowledged { records: 550, .. }), "{error}");
+    assert_eq!(error.class(), Class::Transient);
+    assert_eq!(publisher.published(), TICKS / 2 - 1);
+    broker.up();
+    publisher.flush(DEADLINE).unwrap();
+    assert_eq!(publisher.published(), TICKS);
+    let stats = publisher.stats();
+    assert_eq!((stats.queued_records, stats.queued_bytes, stats.rejected), (0, 0, 0));
+
+    let mut ticks: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for got in consume(&broker, View::Usage, 1_000) {
+        ticks.entry(got.key).or_default().push(got.time.unwrap());
+    }
+    assert_eq!(ticks.len(), 50);
+    let all: Vec<i64> = (1..=20).collect();
+    assert!(ticks.values().all(|ticks| *ticks == all), "once each, in order, per key");
+}
+
+#[test]
+fn a_full_buffer_makes_the_publisher_wait_and_drops_nothing() {
+    const BUFFER: usize = 8 << 10;
+    let broker = Broker::new();
+    let mut publisher = open(Some(KafkaSink { buffer_bytes: BUFFER, ..kafka(&broker) }), None);
+    let monitor = publisher.monitor();
+    broker.down();
+    let (begin, begun) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        begin.send(()).unwrap();
+        publisher.publish(1, vec![tick(1, 500)], &[]).unwrap();
+        publisher.flush(DEADLINE).unwrap();
+        publisher.published()
+    });
+    begun.recv().unwrap();
+    // So full that the next record doesn't fit.
+    let started = Instant::now();
+    while monitor.stats().queued_bytes < (BUFFER - 1_100) as u64 {
+        assert!(started.elapsed() < DEADLINE, "{:?}", monitor.stats());
+        thread::yield_now();
+    }
+    let stats = monitor.stats();
+    assert!(stats.queued_bytes <= BUFFER as u64, "{stats:?}");
+    assert!(stats.records[0] < 20, "{stats:?}");
+    assert!(!thread.is_finished());
+    assert_eq!(monitor.published(), 0);
+    broker.up();
+    assert_eq!(thread.join().unwrap(), 1);
+    assert_eq!(monitor.published(), 1);
+    consume(&broker, View::Usage, 500);
+}
+
+#[test]
+fn a_publisher_that_waits_for_kafka_can_be_stopped() {
+    let broker = Broker::new();
+    let mut publisher = open(Some(KafkaSink { buffer_bytes: 1, ..kafka(&broker) }), None);
+    let monitor = publisher.monitor();
+    broker.down();
+    let thread = thread::spawn(move || publisher.publish(1, vec![tick(1, 2)], &[]));
+    monitor.stop();
+    assert!(matches!(thread.join().unwrap(), Err(SinkError::Stopped)));
+    assert_eq!(monitor.published(), 0);
+}
+
+#[test]
+fn a_record_that_is_too_large_is_given_up_and_the_others_go_on() {
+    let broker = Broker::new();
+    let mut publisher = open(Some(kafka(&broker)), None);
+    let mut output = tick(1, 1);
+    output.definitions.push(Definition::Key { id: KeyId(9), name: "k".repeat(2 << 20).into() });
+    output.rows.push(Rows::Usage(vec![row(KeyId(9), calls(1))]));
+    publisher.publish(1, vec![output], &[]).unwrap();
+    publisher.flush(DEADLINE).unwrap();
+    assert_eq!(publisher.published(), 1);
+    assert_eq!((publisher.stats().rejected, publisher.stats().errors), (1, 1));
+    consume(&broker, View::Usage, 1);
+}
+
+#[test]
+fn a_record_that_is_refused_for_good_ends_the_publisher_and_its_tick_is_not_published() {
+    let broker = Broker::new();
+    let mut sink = kafka(&broker);
+    // How long a topic that the brokers don't know is hoped for.
+    sink.client.settings.insert("topic.metadata.propagation.max.ms".to_owned(), Secret::new("0"));
+    let mut publisher = open(Some(sink), None);
+    publisher.publish(1, vec![TickOutput { tick: 1, ..TickOutput::default() }], &[]).unwrap();
+    assert_eq!(publisher.published(), 1);
+    broker.forget("test.usage.v1");
+    publisher.publish(2, vec![tick(2, 1)], &[]).unwrap();
+    let error = publisher.flush(DEADLINE).unwrap_err();
+    assert!(matches!(&error, SinkError::Refused { topic, .. } if topic == "test.usage.v1"), "{error}");
+    assert_eq!(publisher.published(), 1);
+    assert!(publisher.publish(3, vec![tick(3, 1)], &[]).is_err());
+}
+
+#[test]
+fn no_secret_of_the_settings_is_shown() {
+    const CANARY: &str = "canary-7f3a";
+    let broker = Broker::new();
+    let mut sink = kafka(&broker);
+    sink.client.settings.insert("sasl.password".to_owned(), Secret::new(CANARY));
+    let publisher = open(Some(sink.clone()), None);
+    assert!(!format!("{publisher:?}").contains(CANARY));
+    sink.client.settings.insert("linger.ms".to_owned(), Secret::new(CANARY));
+    let error = Publisher::open(&Sinks { kafka: Some(sink), files: None }, "job", &[]).unwrap_err();
+    assert_eq!(error.class(), Class::Definite);
+    assert!(error.to_string().contains("linger.ms"), "{error}");
+    assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
+}
+
+#[test]
+fn files_are_closed_by_size_and_age_between_ticks_and_the_oldest_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = FileSink {
+        rotate_bytes: 3 * FOLDER_ROW_BYTES,
+        rotate_after_ms: 1_000,
+        keep: 2,
+        ..files(folder.path())
+    };
+    let mut publisher = open(None, Some(sink));
+    let mut publish = |at: Tick, keys| publisher.publish(at, vec![tick(at, keys)], &[]).unwrap();
+    publish(1, 1);
+    publish(2, 1);
+    assert_eq!(names(folder.path()), ["usage-000001.jsonl"]);
+    // By size, after the tick that made it long.
+    publish(3, 50);
+    publish(4, 1);
+    assert_eq!(lines(folder.path(), "usage-000001.jsonl").len(), 52);
+    assert_eq!(names(folder.path()), ["usage-000001.jsonl", "usage-000002.jsonl"]);
+    // By age, also without rows.
+    publish(1_003, 0);
+    publish(1_004, 0);
+    publish(1_005, 1);
+    assert_eq!(names(folder.path()), ["usage-000001.jsonl", "usage-000002.jsonl", "usage-000003.jsonl"]);
+    // The third closed file takes the place of the first.
+    publish(1_006, 50);
+    publish(1_007, 1);
+    assert_eq!(names(folder.path()), ["usage-000002.jsonl", "usage-000003.jsonl", "usage-000004.jsonl"]);
+}
+
+#[test]
+fn a_new_run_goes_on_with_the_last_file_and_cuts_off_what_is_half_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    open(None, Some(files(dir))).publish(1, vec![tick(1, 2)], &[]).unwrap();
+    let whole = read(&dir.join("usage-000001.jsonl"));
+    for torn in [&b"{"[..], br#"{"key_id":"012"#, &[b'x'; 200_000]] {
+        fs::write(dir.join("usage-000001.jsonl"), [&whole[..], torn].concat()).unwrap();
+        // Opening repairs, whether or not rows follow.
+        open(None, Some(files(dir)));
+        assert_eq!(read(&dir.join("usage-000001.jsonl")), whole);
+    }
+    fs::write(dir.join("latency-000007.jsonl"), "torn at its very first row").unwrap();
+    fs::write(dir.join("usage-notes.jsonl"), "somebody else's").unwrap();
+    open(None, Some(files(dir))).publish(2, vec![tick(2, 1)], &[]).unwrap();
+    assert_eq!(lines(dir, "usage-000001.jsonl").len(), 3);
+    assert_eq!(read(&dir.join("latency-000007.jsonl")), b"");
+    assert_eq!(read(&dir.join("usage-notes.jsonl")), b"somebody else's");
+    // A file that is long enough is left alone.
+    let sink = FileSink { rotate_bytes: 1, keep: 1, ..files(dir) };
+    let mut publisher = open(None, Some(sink));
+    publisher.publish(3, vec![tick(3, 1)], &[]).unwrap();
+    publisher.flush(DEADLINE).unwrap();
+    assert_eq!(publisher.published(), 3);
+    assert_eq!(names(dir), ["latency-000007.jsonl", "usage-000002.jsonl", "usage-notes.jsonl"]);
+    assert_eq!(lines(dir, "usage-000002.jsonl").len(), 1);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let sinks = Sinks { kafka: None, files: Some(files(&folder.path().join("file/out"))) };
+    let error = Publisher::open(&sinks, "job", &[]).unwrap_err();
+    assert!(error.to_string().contains("file/out"), "{error}");
+}

@@ -7,7 +7,7 @@
 //!
 //! Brokers that can't be asked (no admin API, or no right to describe) are warned about in the log, and believed.
 //!
-//! Limits: 30 s for each of at most three requests.
+//! Limits: 30 s for each of at most four requests.
 
 use std::future::Future;
 use std::pin::pin;
@@ -28,6 +28,10 @@ use crate::kafka::{Context, KafkaError, client_config, create_error};
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How the id of librdkafka's in-process cluster begins. It has no controller, for which an admin request would wait
+/// in vain.
+const MOCK: &str = "mockCluster";
+
 /// The names of all views' topics.
 pub(super) type TopicNames = [String; View::ALL.len()];
 /// The size of a record batch that each topic accepts, where that is known.
@@ -44,9 +48,23 @@ enum Found {
 /// Makes sure that every topic is there and fit for its view.
 pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<Limits, SinkError> {
     let context = Context::new(&sink.client);
-    let admin =
-        AdminClient::from_config_and_context(&client_config(&sink.client), context).map_err(create_error)?;
+    let mut settings = client_config(&sink.client);
+    // To ask for a topic must not create it.
+    settings.set("allow.auto.create.topics", "false");
+    let admin = AdminClient::from_config_and_context(&settings, context).map_err(create_error)?;
     let brokers = &sink.client.brokers;
+    match admin.inner().fetch_cluster_id(TIMEOUT) {
+        Some(id) if id.starts_with(MOCK) => {
+            unchecked("the in-process broker has no admin API");
+            return Ok(Limits::default());
+        }
+        Some(_) => {}
+        None => {
+            let reason = format!("no answer in {} s", TIMEOUT.as_secs());
+            let (what, brokers) = ("tell their cluster's id".to_owned(), brokers.clone());
+            return Err(SinkError::Kafka(KafkaError::Unavailable { what, brokers, reason }));
+        }
+    }
     let mut found = describe(&admin, brokers, names)?;
     let missing: Vec<View> =
         View::ALL.into_iter().filter(|view| found[*view as usize] == Found::Missing).collect();
@@ -113,22 +131,16 @@ fn describe(
     };
     let mut found = Vec::new();
     // They come in the order in which they were asked for.
-    for resource in described {
+    for (resource, name) in described.into_iter().zip(names) {
         found.push(match resource {
+            // rdkafka 0.39 drops the errors of single resources: one without settings was refused.
+            Ok(resource) if resource.entries.is_empty() => exists(admin, brokers, name)?,
             Ok(resource) => {
                 let value = |name| resource.get(name).and_then(|entry| entry.value.clone());
                 Found::Topic {
                     policy: value("cleanup.policy"),
                     max_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
                 }
-            }
-            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Found::Missing,
-            Err(
-                code @ (RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::ClusterAuthorizationFailed),
-            ) => {
-                unchecked(&format!("we may not ask for topics' settings ({code})"));
-                Found::Unknown
             }
             Err(code) => {
                 let error = LibraryError::AdminOp(code);
@@ -138,6 +150,25 @@ fn describe(
     }
     found.resize(names.len(), Found::Unknown);
     Ok(found)
+}
+
+/// Whether a topic whose settings weren't told is there.
+fn exists(admin: &AdminClient<Context>, brokers: &str, name: &str) -> Result<Found, SinkError> {
+    let metadata = admin
+        .inner()
+        .fetch_metadata(Some(name), TIMEOUT)
+        .map_err(|error| unavailable("say which topics there are", brokers, &error))?;
+    let error = metadata.topics().iter().find(|topic| topic.name() == name).map(|topic| topic.error());
+    match error.map(|error| error.map(RDKafkaErrorCode::from)) {
+        None | Some(Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
+            Ok(Found::Missing)
+        }
+        Some(error) => {
+            let why = error.map(|code| format!(" ({code})")).unwrap_or_default();
+            unchecked(&format!("we may not ask for the settings of {name}{why}"));
+            Ok(Found::Unknown)
+        }
+    }
 }
 
 fn create(
@@ -234,5 +265,30 @@ fn block_on<F: Future>(future: F) -> F::Output {
         }
         // A wake-up before this is kept by the thread's token.
         thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_does_not_fit_is_an_error_with_the_command_that_corrects_it() {
+        let judge = |view, policy| judge(view, "kafka:9092", "k.view.v1", policy);
+        for accepted in ["compact", "compact,delete", "delete, compact"] {
+            judge(View::Usage, Some(accepted)).unwrap();
+            let error = judge(View::Late, Some(accepted)).unwrap_err();
+            assert!(error.to_string().ends_with("--add-config cleanup.policy=delete"), "{error}");
+        }
+        judge(View::DeadLetters, Some("delete")).unwrap();
+        let error = judge(View::Geo, Some("delete")).unwrap_err().to_string();
+        assert!(
+            error.contains(
+                "kafka-configs.sh --bootstrap-server kafka:9092 --alter --entity-type topics --entity-name \
+                 k.view.v1 --add-config cleanup.policy=compact"
+            ),
+            "{error}"
+        );
+        judge(View::Usage, None).unwrap();
     }
 }

@@ -7,6 +7,7 @@ mod clock;
 mod exit;
 mod generate;
 mod replay;
+mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
         /// The job's configuration (TOML)
         config: PathBuf,
     },
+    /// Read Kafka topics, keep the views up to date, and publish them, until told to end
+    Run(run::Args),
     /// Read the sources to their end as fast as possible and write each view's rows to files
     Replay(replay::Args),
     /// Generate realistic traffic with its tables, geo databases and a configuration
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     exit::on_panic();
     let result = match Cli::parse().command {
         Command::Check { config } => check::run(&config),
+        Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Generate(args) => generate::run(&args).map(|()| Exit::Done.into()),
     };

@@ -1,0 +1,60 @@
+//! What a worker's dataflow puts out, by tick, until the tick is done.
+
+use std::collections::BTreeMap;
+
+use keytide_connectors::decode::DeadLetter;
+use keytide_connectors::sink::TickOutput;
+use keytide_connectors::tables::TableDeadLetter;
+use keytide_dataflow::model::{Definition, Tick};
+use keytide_dataflow::{Counts, Late, Output, Rows};
+
+/// One worker's results that aren't published yet.
+#[derive(Default)]
+pub(super) struct Gather {
+    ticks: BTreeMap<Tick, TickOutput>,
+    /// Strings that no tick has taken along yet.
+    definitions: Vec<Definition>,
+}
+
+impl Gather {
+    fn tick(&mut self, tick: Tick) -> &mut TickOutput {
+        self.ticks.entry(tick).or_insert_with(|| TickOutput { tick, ..TickOutput::default() })
+    }
+
+    pub(super) fn letters(&mut self, tick: Tick, letters: Vec<DeadLetter>) {
+        self.tick(tick).letters.extend(letters);
+    }
+
+    pub(super) fn table_letters(&mut self, tick: Tick, letters: Vec<TableDeadLetter>) {
+        self.tick(tick).table_letters.extend(letters);
+    }
+
+    /// The results of a tick that is done: also where there are none, so that nobody waits for them.
+    pub(super) fn take(&mut self, tick: Tick) -> TickOutput {
+        let mut output =
+            self.ticks.remove(&tick).unwrap_or_else(|| TickOutput { tick, ..Default::default() });
+        output.definitions = std::mem::take(&mut self.definitions);
+        output
+    }
+}
+
+impl Output for Gather {
+    fn rows(&mut self, tick: Tick, rows: Rows) {
+        self.tick(tick).rows.push(rows);
+    }
+
+    fn late(&mut self, tick: Tick, late: Vec<Late>) {
+        self.tick(tick).late.extend(late);
+    }
+
+    fn counts(&mut self, tick: Tick, counts: Counts) {
+        let into = &mut self.tick(tick).counts;
+        into.events += counts.events;
+        into.duplicates += counts.duplicates;
+        into.late += counts.late;
+    }
+
+    fn define(&mut self, definitions: Vec<Definition>) {
+        self.definitions.extend(definitions);
+    }
+}

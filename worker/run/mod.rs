@@ -1,0 +1,98 @@
+//! `keytide run CONFIG`: the live job, until it is told to end.
+//!
+//! The main thread runs a small tokio runtime beside the job's threads: signals, metrics and health. SIGTERM and
+//! SIGINT end the job: its last tick is cut, computed, published and acknowledged, and the process exits with 0; a
+//! second signal doesn't wait for that.
+
+mod gather;
+mod job;
+mod log;
+mod publish;
+mod tables;
+mod work;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use keytide_config::{JobConfig, environment};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+pub(crate) use self::job::{Handle, Job};
+pub(crate) use self::publish::{Counted, Tap};
+use crate::exit::{Exit, failure};
+
+/// Arguments of `keytide run`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The job's configuration (TOML)
+    config: PathBuf,
+    /// Timely workers [default: the configuration's]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let workers = args.workers.map(|workers| ("KEYTIDE_JOB__WORKERS".to_owned(), workers.to_string()));
+    let loaded = JobConfig::load(&args.config, environment().chain(workers))
+        .map_err(|error| failure(Exit::Usage, error))?;
+    log::start(&loaded.job.log);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let config = loaded.job;
+    if config.sinks.kafka.is_none() && config.sinks.files.is_none() {
+        tracing::warn!("there is no [sink.kafka] and no [sink.files]: results go nowhere");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime for signals and HTTP failed")?;
+    let job = Job::start(&config, None)?;
+    tracing::info!(
+        job = config.job.name,
+        workers = config.job.workers,
+        version = env!("CARGO_PKG_VERSION"),
+        "the job runs"
+    );
+    let handle = job.handle.clone();
+    let (ended, end) = oneshot::channel();
+    let joiner = std::thread::Builder::new().name("joiner".to_owned()).spawn(move || {
+        let result = job.join();
+        let _ = ended.send(());
+        result
+    })?;
+    runtime.block_on(until_the_end(&handle, end))?;
+    let result = joiner.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the job panicked")));
+    let published = handle.sinks.published();
+    match &result {
+        Ok(()) => tracing::info!(published, "the job ended, everything it read is published"),
+        Err(_) => tracing::info!(published, "the job ended early"),
+    }
+    result.map(|()| Exit::Done.into())
+}
+
+/// Stops the job at the first signal, gives it up at the second.
+async fn until_the_end(handle: &Handle, mut end: oneshot::Receiver<()>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM failed")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT failed")?;
+    let mut signals = 0;
+    loop {
+        tokio::select! {
+            _ = &mut end => return Ok(()),
+            _ = terminate.recv() => signals += 1,
+            _ = interrupt.recv() => signals += 1,
+        }
+        if signals == 1 {
+            tracing::info!("told to end: finishing the tick; a second signal ends at once");
+            handle.stop();
+        } else {
+            tracing::warn!("told to end at once: what isn't acknowledged is lost to this run");
+            handle.sinks.stop();
+            return Err(failure(Exit::Transient, anyhow::anyhow!("ended by a second signal")));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What events are joined with: tables from files and topics, geo databases.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keytide_config::JobConfig;
+use keytide_connectors::decode;
+use keytide_connectors::geo::{Geo, WatchedGeo};
+use keytide_connectors::live::{Decoders, FileFeed, Live, LiveError, TableFeed, TopicFeed};
+use keytide_connectors::tables::{TablesRead, TopicTable, WatchedTables};
+
+use super::job::kafka_failure;
+use crate::exit::{Exit, failure};
+
+/// Read for the first time, and how they go on.
+pub(super) struct Tables {
+    pub(super) first: TablesRead,
+    pub(super) feeds: Vec<Box<dyn TableFeed>>,
+    pub(super) geo: Arc<Geo>,
+    pub(super) watched_geo: WatchedGeo,
+}
+
+impl Tables {
+    pub(super) fn open(config: &JobConfig) -> anyhow::Result<Self> {
+        let usage = |error| failure(Exit::Usage, anyhow::Error::new(error));
+        let hashes = || config.sources.iter().map(|source| &source.keys.hash);
+        let (watched_geo, geo, warnings) =
+            WatchedGeo::open(&config.geo).map_err(|error| failure(Exit::Usage, error))?;
+        let (watched, first) = WatchedTables::open(&config.tables, hashes()).map_err(usage)?;
+        for warning in warnings.iter().chain(&first.warnings) {
+            tracing::warn!("{warning}");
+        }
+        let every = Duration::from_millis(config.job.reload_ms);
+        let mut feeds: Vec<Box<dyn TableFeed>> = vec![Box::new(FileFeed::new(watched, every))];
+        for (client, table) in TopicTable::configured(&config.tables, hashes()) {
+            tracing::info!(table = table.name(), topic = table.topic(), "reads");
+            feeds.push(Box::new(TopicFeed::open(client, table).map_err(kafka_failure)?));
+        }
+        Ok(Self { first, feeds, geo, watched_geo })
+    }
+}
+
+/// What makes the decoders of every source, with databases as they are now.
+pub(super) fn decoders(config: &JobConfig, geo: Arc<Geo>) -> Arc<Decoders> {
+    let context = decode::Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, geo);
+    let sources = config.sources.clone();
+    Arc::new(move |source: usize| decode::decoder(&sources[source], &context))
+}
+
+/// Geo databases that are looked at every so often; new ones come with new decoders, at a tick.
+pub(super) struct GeoFeed {
+    pub(super) watched: WatchedGeo,
+    pub(super) config: JobConfig,
+    pub(super) live: Arc<Live>,
+    pub(super) looked: Instant,
+}
+
+impl TableFeed for GeoFeed {
+    fn poll(&mut self, _: Duration, _: &mut TablesRead) -> Result<(), LiveError> {
+        if self.looked.elapsed() < Duration::from_millis(self.config.job.reload_ms) {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        match self.watched.poll() {
+            None => {}
+            Some(Ok(geo)) => {
+                tracing::info!("geo databases changed: the next tick uses the new ones");
+                self.live.replace_decoders(decoders(&self.config, geo));
+            }
+            Some(Err(error)) => tracing::warn!("geo databases changed and can't be used, the old ones stay: {error}"),
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        true
+    }
+}

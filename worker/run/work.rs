@@ -1,0 +1,145 @@
+//! One timely worker of a live job.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use keytide_connectors::live::{Live, Message};
+use keytide_connectors::sink::TickOutput;
+use keytide_dataflow::model::Tick;
+use keytide_dataflow::{Dataflow, Options, render};
+use timely::worker::Worker;
+
+use super::gather::Gather;
+
+/// A worker sleeps at most so long; whoever has something for it wakes it earlier.
+const PARK: Duration = Duration::from_millis(100);
+/// Events between two rounds of the operators.
+const EVENTS_A_ROUND: usize = 16_384;
+
+/// Takes messages, steps the dataflow, and hands over each tick that is done, until the job is over.
+pub(super) fn work(worker: &mut Worker, live: &Live, options: Options, results: &Sender<TickOutput>) {
+    let gather = Rc::new(RefCell::new(Gather::default()));
+    let dataflow =
+        worker.dataflow(|scope| render(scope, options, &gather, None)).expect("nothing is restored");
+    let index = worker.index();
+    let open = live.enter_worker(index);
+    let mut part = Part {
+        index,
+        live,
+        results,
+        gather,
+        probe: dataflow.probe().clone(),
+        dataflow: Some(dataflow),
+        open,
+        early: Vec::new(),
+        closed: VecDeque::new(),
+        fresh: 0,
+    };
+    part.begin(open);
+    loop {
+        let mut idle = true;
+        while let Some(message) = live.next(index) {
+            idle = false;
+            if part.take(message) {
+                break;
+            }
+        }
+        if idle {
+            worker.step_or_park(Some(PARK));
+        } else {
+            worker.step();
+        }
+        part.hand_over();
+        if live.is_over(index) {
+            break;
+        }
+    }
+    part.dataflow = None;
+    while !part.probe.done() {
+        worker.step_or_park(Some(PARK));
+    }
+    part.hand_over();
+}
+
+struct Part<'a> {
+    index: usize,
+    live: &'a Live,
+    results: &'a Sender<TickOutput>,
+    gather: Rc<RefCell<Gather>>,
+    probe: timely::dataflow::ProbeHandle<Tick>,
+    dataflow: Option<Dataflow>,
+    open: Tick,
+    /// What came for the next tick before this one was closed.
+    early: Vec<Message>,
+    /// Ticks that were closed and aren't done.
+    closed: VecDeque<Tick>,
+    /// Events since the last round.
+    fresh: usize,
+}
+
+impl Part<'_> {
+    fn begin(&mut self, tick: Tick) {
+        self.open = tick;
+        if let Some(dataflow) = &mut self.dataflow {
+            dataflow.advance_to(tick);
+        }
+    }
+
+    /// Takes a message; whether the operators should have a round.
+    fn take(&mut self, message: Message) -> bool {
+        let tick = match &message {
+            Message::Events { tick, .. }
+            | Message::DeadLetters { tick, .. }
+            | Message::Tables { tick, .. } => *tick,
+            Message::Definitions(_) | Message::Close { .. } => self.open,
+        };
+        if tick != self.open {
+            self.early.push(message);
+            return false;
+        }
+        let Some(dataflow) = &mut self.dataflow else { return false };
+        match message {
+            Message::Definitions(mut definitions) => dataflow.definitions(&mut definitions),
+            Message::Events { mut events, .. } => {
+                self.fresh += events.len();
+                dataflow.events(&mut events);
+            }
+            Message::DeadLetters { letters, .. } => self.gather.borrow_mut().letters(tick, letters),
+            Message::Tables { mut changes, letters, .. } => {
+                dataflow.tables(&mut changes);
+                self.gather.borrow_mut().table_letters(tick, letters);
+            }
+            Message::Close { info, next } => {
+                dataflow.close(info);
+                self.closed.push_back(info.tick);
+                self.begin(next);
+                for message in std::mem::take(&mut self.early) {
+                    self.take(message);
+                }
+                self.fresh = EVENTS_A_ROUND;
+            }
+        }
+        let round = self.fresh >= EVENTS_A_ROUND;
+        if round {
+            self.fresh = 0;
+        }
+        round
+    }
+
+    /// Hands over the results of ticks that are done.
+    fn hand_over(&mut self) {
+        while let Some(&tick) = self.closed.front() {
+            if self.probe.less_than(&(tick + 1)) {
+                return;
+            }
+            self.closed.pop_front();
+            let output = self.gather.borrow_mut().take(tick);
+            self.live.computed(self.index, tick);
+            // Nobody takes results any more: the sinks failed, and have said so.
+            let _ = self.results.send(output);
+        }
+    }
+}

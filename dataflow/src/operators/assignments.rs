@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::by_tick::Closing;
 use crate::model::{EventTime, KeyId, KeyRow, NameId, TableChange, TableRow, Tick};
-use crate::state::{Durable, Shard, StateId};
+use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
 /// A fact of the history, as an update of a collection keyed by subscription.
@@ -117,6 +117,12 @@ impl Durable for Assignments {
 
     fn shard(row: &AssignmentRow) -> Shard {
         Shard::Of(row.0.shard())
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint::of_map_with(&self.histories, |history| {
+            history.capacity() * size_of::<(EventTime, NameId)>()
+        })
     }
 }
 

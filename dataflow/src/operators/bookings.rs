@@ -25,7 +25,7 @@ use super::usage::{ByKey, UsageMetric};
 use super::windowed::{Accumulator as _, Metric, Settings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Tick};
 use crate::row::{OwnedUsage, Owner, Usage};
-use crate::state::{Durable, Shard, StateId};
+use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
 type ByKeyMetric = UsageMetric<ByKey>;
@@ -357,5 +357,15 @@ impl Durable for Bookings {
             BookingsRow::BookedTo { key, .. } => Shard::Of(key.shard()),
             BookingsRow::Pending { window, .. } => Shard::Of(window.0.0),
         }
+    }
+
+    fn footprint(&self) -> Footprint {
+        let Self { windowed, booked_to, pending, evicted, usual, .. } = self;
+        let sums = [Footprint::of_map(pending), Footprint::of_map(evicted)];
+        let derived = [Footprint::of_map(&usual.parties), Footprint::of_map(&usual.sums)];
+        let mut footprint: Footprint =
+            booked_to.values().map(Footprint::of_map).chain(sums).chain(derived).sum();
+        footprint += windowed.footprint();
+        footprint
     }
 }

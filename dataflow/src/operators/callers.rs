@@ -13,7 +13,7 @@ use super::latency::{OfKey, OfRoute, ScopeOf};
 use super::windowed::{Accumulator, Metric};
 use crate::model::{AccessEvent, EventTime};
 use crate::row::{Callers, Row, Rows, Scope};
-use crate::state::StateId;
+use crate::state::{StateId, spilled};
 use crate::window::Level;
 
 const LISTED: usize = 32;
@@ -63,6 +63,13 @@ impl Accumulator for Addresses {
         match other {
             Self::Few(few) => few.iter().for_each(|address| self.insert(*address)),
             Self::Many(many) => many.iter().for_each(|address| self.insert(*address)),
+        }
+    }
+
+    fn owned_bytes(&self) -> usize {
+        match self {
+            Self::Few(few) => spilled(few),
+            Self::Many(many) => many.allocation_size(),
         }
     }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::by_tick::Closing;
 use crate::model::{AccessEvent, EventTime, RequestId};
 use crate::row::{Counts, Late};
-use crate::state::{Durable, Shard, StateId};
+use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
 /// Bits of an entry that hold the event time: enough for the year 2248.
@@ -222,5 +222,9 @@ impl Durable for Dedupe {
 
     fn shard(row: &SeenRow) -> Shard {
         Shard::Of(halves(row.0)[0])
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint::of_table(&self.seen)
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::by_tick::Closing;
 use crate::model::Definition;
-use crate::state::{Durable, Shard, StateId};
+use crate::state::{Durable, Footprint, Shard, StateId};
 
 /// Definitions that were handed out.
 #[derive(Default)]
@@ -71,5 +71,13 @@ impl Durable for Definitions {
 
     fn shard(row: &StoredDefinition) -> Shard {
         shard(&row.0)
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint::of_set_with(&self.known, |definition| match definition {
+            Definition::Key { name, .. } => name.len(),
+            Definition::Route { api, method, route, .. } => api.len() + method.len() + route.len(),
+            Definition::Name { text, .. } => text.len(),
+        })
     }
 }

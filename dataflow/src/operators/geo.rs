@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::windowed::{Accumulator, Group, Metric};
 use crate::model::{AccessEvent, EventTime};
 use crate::row::{Geo, KeyCountry, Row, Rows};
-use crate::state::StateId;
+use crate::state::{StateId, spilled};
 use crate::window::Level;
 
 /// How many autonomous systems a row names.
@@ -48,6 +48,10 @@ impl Accumulator for Origin {
         for (asn, calls) in &other.asns {
             self.count(*asn, *calls);
         }
+    }
+
+    fn owned_bytes(&self) -> usize {
+        spilled(&self.asns)
     }
 }
 

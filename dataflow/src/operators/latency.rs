@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::windowed::{Accumulator, Group, Metric};
 use crate::model::{AccessEvent, EventTime, KeyId, RouteId};
 use crate::row::{Latency, Row, Rows, Scope};
-use crate::state::StateId;
+use crate::state::{StateId, spilled};
 use crate::window::Level;
 
 const MANTISSA_BITS: u32 = 6;
@@ -92,6 +92,10 @@ impl Accumulator for Histogram {
                 self.count(*bucket, *calls);
             }
         }
+    }
+
+    fn owned_bytes(&self) -> usize {
+        spilled(&self.buckets)
     }
 }
 

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::windowed::Context;
 use crate::model::{EventTime, KeyId, Tick};
 use crate::row::Owner;
+use crate::state::{Footprint, spilled};
 
 /// An owner of a key, from a time on, as an update of a collection.
 pub(crate) type OwnerChange = ((KeyId, EventTime, Owner), Tick, isize);
@@ -85,5 +86,9 @@ impl Context for Owners {
 
     fn shard(row: &Self::Row) -> u64 {
         row.0.shard()
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint::of_map_with(&self.0, spilled)
     }
 }

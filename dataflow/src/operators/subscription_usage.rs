@@ -11,7 +11,7 @@ use super::by_tick::Closing;
 use super::windowed::{Accumulator, Context, Group, Metric, Windowed};
 use crate::model::{AccessEvent, EventTime, NameId, Tick};
 use crate::row::{Row, Rows, SubscriptionInfo, SubscriptionUsage};
-use crate::state::StateId;
+use crate::state::{Footprint, StateId};
 use crate::window::Level;
 
 /// A subscription's sum in a window, as an update of a collection.
@@ -76,6 +76,10 @@ impl Context for Subscriptions {
 
     fn shard(row: &Self::Row) -> u64 {
         row.0.0
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint::of_map(&self.0)
     }
 }
 

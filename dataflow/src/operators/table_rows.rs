@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::by_tick::Closing;
 use crate::model::{NameId, TableChange, TableRow, Tick};
-use crate::state::{Durable, Shard, StateId};
+use crate::state::{Durable, Footprint, Shard, StateId};
 
 /// A row as an update of a collection.
 pub(crate) type TableRowChange = (TableRow, Tick, isize);
@@ -102,5 +102,9 @@ impl Durable for TableRows {
 
     fn shard(row: &StoredRow) -> Shard {
         Shard::Of(shard(&row.0))
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint::of_tree(&self.rows)
     }
 }

@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use super::by_tick::Closing;
 use crate::model::{AccessEvent, EventTime, TickInfo};
 use crate::row::{Output, Row, Rows};
-use crate::state::{Durable, Shard, StateId};
+use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
 /// When rows are put out.
@@ -65,6 +65,11 @@ pub(crate) struct Settings {
 pub(crate) trait Accumulator: Clone + Default + Serialize + DeserializeOwned + 'static {
     /// Adds the content of `other`: of disjoint sets of events, in any order and grouping.
     fn merge(&mut self, other: &Self);
+
+    /// Bytes that it owns beyond its place in a map.
+    fn owned_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// What is counted apart.
@@ -96,6 +101,8 @@ pub(crate) trait Context: Default + 'static {
     fn row_in(&mut self, row: Self::Row);
     /// Where a fact belongs.
     fn shard(row: &Self::Row) -> u64;
+    /// How much it holds.
+    fn footprint(&self) -> Footprint;
 }
 
 /// No context.
@@ -111,6 +118,9 @@ impl Context for () {
     fn row_in(&mut self, (): ()) {}
     fn shard((): &()) -> u64 {
         0
+    }
+    fn footprint(&self) -> Footprint {
+        Footprint::default()
     }
 }
 
@@ -753,5 +763,17 @@ impl<M: Metric> Durable for Windowed<M> {
             // Subjects that a worker doesn't know have no rows there; the clock is everybody's.
             WindowedRow::Changed(_) | WindowedRow::Cadence(_) => Shard::All,
         }
+    }
+
+    fn footprint(&self) -> Footprint {
+        let windows = self.levels.iter().flat_map(|level| &level.windows);
+        let mut footprint: Footprint = windows
+            .map(|(_, groups)| Footprint::of_map_with(groups, |slot| slot.acc.owned_bytes()))
+            .chain(self.dirty.iter().map(Footprint::of_set))
+            .chain(self.queue.values().map(Footprint::of_tree))
+            .chain([Footprint::of_tree_set(&self.changed)])
+            .sum();
+        footprint += self.context.footprint();
+        footprint
     }
 }

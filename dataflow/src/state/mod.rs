@@ -14,6 +14,10 @@
 //! they are functions of the registered states upstream, which re-issue their rows at the first tick after
 //! a restore.
 
+mod footprint;
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +25,9 @@ use std::rc::Rc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use self::footprint::Footprint;
+pub(crate) use self::footprint::spilled;
 
 macro_rules! durable_states {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
@@ -90,6 +97,8 @@ pub trait Durable: 'static {
     fn row_in(&mut self, row: Self::Row);
     /// Where the row belongs. Must agree with how the operator's input is exchanged.
     fn shard(row: &Self::Row) -> Shard;
+    /// How much it remembers. Costs the same however much that is.
+    fn footprint(&self) -> Footprint;
 }
 
 /// A state that the registry knows. The only kind an operator can have.
@@ -149,14 +158,31 @@ impl fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
-type RowsOut = Box<dyn Fn(&mut Vec<Vec<u8>>)>;
+/// A registered state, whichever it is.
+trait Held {
+    /// Appends its rows, encoded.
+    fn rows_out(&self, rows: &mut Vec<Vec<u8>>);
+    fn footprint(&self) -> Footprint;
+}
+
+impl<S: Durable> Held for RefCell<S> {
+    fn rows_out(&self, rows: &mut Vec<Vec<u8>>) {
+        self.borrow().rows_out(&mut |row| {
+            rows.push(postcard::to_stdvec(&row).expect("rows are plain data in memory: encoding can't fail"));
+        });
+    }
+
+    fn footprint(&self) -> Footprint {
+        self.borrow().footprint()
+    }
+}
 
 /// One worker's registry.
 pub struct Registry<'a> {
     worker: u64,
     workers: u64,
     restore: Option<&'a Snapshot>,
-    states: BTreeMap<StateId, RowsOut>,
+    states: BTreeMap<StateId, Rc<dyn Held>>,
 }
 
 impl fmt::Debug for Registry<'_> {
@@ -194,16 +220,9 @@ impl<'a> Registry<'a> {
             }
         }
         let shared = Rc::new(RefCell::new(state));
-        let registered = Registered(Rc::clone(&shared));
-        let rows_out: RowsOut = Box::new(move |rows| {
-            shared.borrow().rows_out(&mut |row| {
-                rows.push(
-                    postcard::to_stdvec(&row).expect("rows are plain data in memory: encoding can't fail"),
-                );
-            });
-        });
-        assert!(self.states.insert(S::ID, rows_out).is_none(), "state `{}` has two owners", S::ID.name());
-        Ok(registered)
+        let held: Rc<dyn Held> = Rc::<RefCell<S>>::clone(&shared);
+        assert!(self.states.insert(S::ID, held).is_none(), "state `{}` has two owners", S::ID.name());
+        Ok(Registered(shared))
     }
 
     /// Ends registration.
@@ -220,7 +239,7 @@ impl<'a> Registry<'a> {
 }
 
 /// All states of a worker.
-pub struct States(BTreeMap<StateId, RowsOut>);
+pub struct States(BTreeMap<StateId, Rc<dyn Held>>);
 
 impl fmt::Debug for States {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,9 +252,14 @@ impl States {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        for (id, rows_out) in &self.0 {
-            rows_out(snapshot.rows.entry(*id).or_default());
+        for (id, state) in &self.0 {
+            state.rows_out(snapshot.rows.entry(*id).or_default());
         }
         snapshot
+    }
+
+    /// How much each state remembers, in the order of [`StateId::ALL`]. To be asked between rounds of the operators.
+    pub fn footprints(&self) -> impl Iterator<Item = (StateId, Footprint)> {
+        self.0.iter().map(|(id, state)| (*id, state.footprint()))
     }
 }

@@ -1,0 +1,122 @@
+use std::collections::BTreeMap;
+
+use keytide_config::Windows;
+
+use super::*;
+use crate::model::*;
+use crate::row::{Counts, Late, Output, Rows};
+use crate::{Options, Publish, render};
+
+struct Nowhere;
+
+impl Output for Nowhere {
+    fn rows(&mut self, _: Tick, _: Rows) {}
+    fn late(&mut self, _: Tick, _: Vec<Late>) {}
+    fn counts(&mut self, _: Tick, _: Counts) {}
+    fn define(&mut self, _: Vec<Definition>) {}
+}
+
+const TICK: Tick = 1_750_000_000_000;
+
+fn event(key: u128, number: u64) -> AccessEvent {
+    AccessEvent {
+        key: KeyId(key),
+        request: RequestId(u128::from(number) + 1),
+        client: u128::from(number) + 1,
+        time: TICK,
+        route: RouteId::new("api", "GET", "/"),
+        user_agent: NameId::NONE,
+        position: Position { partition: 0, offset: number, index: 0 },
+        latency_us: number << 8,
+        bytes_in: 1,
+        bytes_out: 1,
+        late_ms: 0,
+        asn: 64_500,
+        status: 200,
+        country: Country::new("NL"),
+    }
+}
+
+fn owner(key: u128) -> TableChange {
+    let row = KeyRow {
+        key: KeyId(key),
+        subscription: NameId::new("sub"),
+        valid_from: None,
+        state: KeyState::default(),
+        kind: KeyKind::default(),
+        created_at: None,
+        revoked_at: None,
+        last_used_at: None,
+    };
+    TableChange { offset: 0, row: TableRow::Key(row), deleted: false }
+}
+
+/// Every state's rows and footprint after one tick.
+fn after_a_tick(
+    events: Vec<AccessEvent>,
+    tables: Vec<TableChange>,
+    definitions: Vec<Definition>,
+) -> BTreeMap<&'static str, (u64, Footprint)> {
+    let windows = Windows { out_of_orderness_ms: 5_000, ..Windows::default() };
+    let options = Options { windows, publish: Publish::Changes { bulk_rows: 1 } };
+    timely::execute_directly(move |worker| {
+        let output = Rc::new(RefCell::new(Nowhere));
+        let mut dataflow = worker.dataflow(|scope| render(scope, options, &output, None)).unwrap();
+        dataflow.advance_to(TICK);
+        dataflow.events(&mut events.clone());
+        dataflow.tables(&mut tables.clone());
+        dataflow.definitions(&mut definitions.clone());
+        dataflow.close(TickInfo {
+            tick: TICK,
+            watermark_before: TICK - 60_000,
+            watermark: TICK - 1,
+            cadence: 1,
+            last: false,
+        });
+        let probe = dataflow.probe().clone();
+        worker.step_while(|| probe.less_than(&(TICK + 1)));
+        let snapshot = dataflow.states().snapshot();
+        dataflow
+            .states()
+            .footprints()
+            .map(|(id, footprint)| (id.name(), (snapshot.rows[&id].len() as u64, footprint)))
+            .collect()
+    })
+}
+
+#[test]
+fn a_footprint_counts_what_leaves_as_rows() {
+    let events = (0..300).map(|number| event(u128::from(number % 7) + 2, number)).collect();
+    let definitions = (0..5).map(|n| Definition::Key { id: KeyId(n + 2), name: "name".into() }).collect();
+    let states = after_a_tick(events, (2..9).map(owner).collect(), definitions);
+    assert_eq!(states.len(), StateId::ALL.len());
+    for (name, (rows, footprint)) in states {
+        // A row of each windowed state is its clock.
+        let clock = u64::from(!["dedupe", "definitions", "assignments", "table_rows"].contains(&name));
+        assert_eq!(footprint.rows + clock, rows, "{name}");
+        assert_eq!(footprint.bytes == 0, footprint.rows == 0, "{name}");
+    }
+}
+
+#[test]
+fn a_footprint_sees_what_entries_own() {
+    let callers = |events: u64| {
+        let events = (0..events).map(|number| event(2, number)).collect();
+        after_a_tick(events, Vec::new(), Vec::new())["callers_by_key"].1
+    };
+    let (one, many) = (callers(1), callers(1_000));
+    assert_eq!(one.rows, many.rows);
+    assert!(many.bytes - one.bytes >= 16 * 1_000, "{one:?} {many:?}");
+}
+
+#[test]
+fn a_sample_stands_for_the_rest() {
+    let map: hashbrown::HashMap<u64, Vec<u8>> = (0..1_000).map(|n| (n, vec![0; 10])).collect();
+    let owned = |list: &Vec<u8>| list.capacity();
+    let (without, with) = (Footprint::of_map(&map), Footprint::of_map_with(&map, owned));
+    assert_eq!(with.bytes - without.bytes, 10_000);
+    assert_eq!(
+        Footprint::of_map_with(&hashbrown::HashMap::<u64, Vec<u8>>::new(), owned),
+        Footprint::default()
+    );
+}

@@ -26,6 +26,7 @@ use keytide_connectors::sink::{Monitor, Publisher, SinkError, TickOutput};
 use keytide_dataflow::{Options, Publish};
 use timely::communication::WorkerGuards;
 
+use super::observe::Observed;
 use super::publish::{Counted, Tap, publish};
 use super::tables::{GeoFeed, Tables, decoders};
 use super::work::work;
@@ -53,6 +54,8 @@ pub(crate) struct Handle {
     pub(crate) live: Arc<Live>,
     /// What its ticks had in them.
     pub(crate) counted: Arc<Counted>,
+    /// What its workers tell of themselves.
+    pub(crate) observed: Arc<Observed>,
     /// Its sinks.
     pub(crate) sinks: Monitor,
     /// Why the sinks can't go on.
@@ -86,6 +89,7 @@ impl Job {
         let handle = Handle {
             live: Arc::clone(&live),
             counted: Arc::default(),
+            observed: Arc::default(),
             sinks: publisher.monitor(),
             sink_error: Arc::default(),
         };
@@ -114,7 +118,7 @@ impl Job {
         };
         let dataflow =
             Options { windows: config.windows, publish: Publish::Changes { bulk_rows: BULK_ROWS } };
-        let guards = start_workers(&live, workers.get(), dataflow, results)?;
+        let guards = start_workers(&handle, workers.get(), dataflow, results)?;
         {
             let live = Arc::clone(&live);
             threads.push(spawn("coordinator".to_owned(), move || coordinate(&live, now))?);
@@ -244,17 +248,17 @@ fn watch(
 }
 
 fn start_workers(
-    live: &Arc<Live>,
+    job: &Handle,
     workers: usize,
     options: Options,
     results: mpsc::Sender<TickOutput>,
 ) -> anyhow::Result<WorkerGuards<()>> {
-    let live = Arc::clone(live);
+    let (live, observed) = (Arc::clone(&job.live), Arc::clone(&job.observed));
     // Shared by the workers: gone when the last of them is.
     let results = Mutex::new(results);
     timely::execute(timely::Config::process(workers), move |worker| {
         let results = results.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        work(worker, &live, options, &results);
+        work(worker, &live, options, &observed, &results);
     })
     .map_err(|error| anyhow::anyhow!(error))
     .context("starting workers failed")

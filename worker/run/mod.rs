@@ -5,8 +5,12 @@
 //! second signal doesn't wait for that.
 
 mod gather;
+mod health;
+mod http;
 mod job;
 mod log;
+mod metrics;
+mod observe;
 mod publish;
 mod tables;
 mod work;
@@ -14,13 +18,16 @@ mod work;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use keytide_config::{JobConfig, environment};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use self::http::Server;
 pub(crate) use self::job::{Handle, Job};
+use self::observe::Sample;
 pub(crate) use self::publish::{Counted, Tap};
 use crate::exit::{Exit, failure};
 
@@ -51,6 +58,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the runtime for signals and HTTP failed")?;
+    let server = config.http.as_ref().map(Server::bind).transpose()?;
     let job = Job::start(&config, None)?;
     tracing::info!(
         job = config.job.name,
@@ -65,7 +73,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let _ = ended.send(());
         result
     })?;
-    runtime.block_on(until_the_end(&handle, end))?;
+    runtime.block_on(async {
+        if let Some(server) = server {
+            serve(server, handle.clone(), config.job.tick_ms)?;
+        }
+        until_the_end(&handle, end).await
+    })?;
     let result = joiner.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the job panicked")));
     let published = handle.sinks.published();
     match &result {
@@ -73,6 +86,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Err(_) => tracing::info!(published, "the job ended early"),
     }
     result.map(|()| Exit::Done.into())
+}
+
+/// Serves metrics and health beside the job.
+fn serve(server: Server, job: Handle, tick_ms: u64) -> anyhow::Result<()> {
+    let address = server.address().context("asking for the port of [http] failed")?;
+    tracing::info!("serves http://{address}/metrics, /healthz and /readyz");
+    let look = Arc::new(move || Sample::take(&job, tick_ms));
+    tokio::spawn(async move {
+        if let Err(error) = server.serve(look).await {
+            tracing::error!("serving metrics and health failed: {error}");
+        }
+    });
+    Ok(())
 }
 
 /// Stops the job at the first signal, gives it up at the second.

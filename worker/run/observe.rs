@@ -11,7 +11,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
-use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -148,7 +147,9 @@ impl Stopwatch {
 
     /// Operators of one name share a place.
     fn place(&mut self, name: &str) -> usize {
-        let name = if self.busy.len() < OPERATORS { name } else { OTHERS };
+        // A label's value is written as it stands.
+        let name = name.replace(|c: char| c.is_control() || c == '"' || c == '\\', "_");
+        let name = if self.busy.len() < OPERATORS { &name } else { OTHERS };
         self.busy.iter().position(|(known, _)| **known == *name).unwrap_or_else(|| {
             self.busy.push((name.into(), Duration::ZERO));
             self.busy.len() - 1
@@ -172,9 +173,9 @@ pub(super) struct Sample {
     /// It is to end.
     pub(super) is_stopping: bool,
     /// What was read.
-    pub(super) read: Read_,
+    pub(super) read: Input,
     /// What became of it.
-    pub(super) counted: Counts,
+    pub(super) results: Results,
     /// The last tick that the sinks have for good, 0 before the first.
     pub(super) published: Tick,
     /// What the sinks did.
@@ -185,4 +186,183 @@ pub(super) struct Sample {
     pub(super) busy: Busy,
     /// Memory of the process, where the system tells.
     pub(super) resident_bytes: Option<u64>,
+}
+
+/// What was read so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Input {
+    pub(super) bytes: u64,
+    pub(super) messages: u64,
+    /// By class.
+    pub(super) dead_letters: [u64; CLASSES.len()],
+    pub(super) table_dead_letters: u64,
+    pub(super) table_changes: u64,
+    pub(super) gaps: u64,
+    /// Ticks that were closed.
+    pub(super) ticks: u64,
+}
+
+/// What became of it so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Results {
+    pub(super) events: u64,
+    pub(super) duplicates: u64,
+    pub(super) late: u64,
+    /// Ticks that were handed to the sinks.
+    pub(super) ticks: u64,
+}
+
+impl Sample {
+    /// Looks at a job.
+    pub(super) fn take(job: &Handle, tick_ms: u64) -> Self {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        // What comes later in the path first: so no difference of two counters is ever negative.
+        let counted = &job.counted;
+        let results = Results {
+            events: load(&counted.events),
+            duplicates: load(&counted.duplicates),
+            late: load(&counted.late),
+            ticks: load(&counted.ticks),
+        };
+        let counters = &job.live.counters;
+        let read = Input {
+            bytes: load(&counters.bytes),
+            messages: load(&counters.messages),
+            dead_letters: counters.dead_letters.each_ref().map(load),
+            table_dead_letters: load(&counters.table_dead_letters),
+            table_changes: load(&counters.table_changes),
+            gaps: load(&counters.gaps),
+            ticks: load(&counters.ticks),
+        };
+        Self {
+            tick_ms,
+            published: job.sinks.published(),
+            sinks: job.sinks.stats(),
+            status: job.live.status(),
+            is_stopping: job.live.is_stopping(),
+            read,
+            results,
+            states: job.observed.states(),
+            busy: job.observed.busy(),
+            resident_bytes: resident_bytes(),
+            now: now(),
+        }
+    }
+
+    /// Ticks that were closed and aren't handed to the sinks.
+    pub(super) fn ticks_in_flight(&self) -> u64 {
+        self.read.ticks.saturating_sub(self.results.ticks)
+    }
+
+    /// Age in ms of the last tick that the sinks have for good.
+    pub(super) fn tick_age_ms(&self) -> Option<u64> {
+        (self.published > 0).then(|| self.now.saturating_sub(self.published))
+    }
+
+    /// Records that are known to be there and weren't read.
+    pub(super) fn lag(&self) -> u64 {
+        self.status.lags.iter().filter_map(|(_, lag)| *lag).sum()
+    }
+}
+
+/// Memory that the process holds resident, where the system tells (Linux).
+fn resident_bytes() -> Option<u64> {
+    let mut status = String::new();
+    File::open("/proc/self/status").ok()?.take(1 << 16).read_to_string(&mut status).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use timely::logging::{OperatesEvent, ScheduleEvent};
+
+    use super::*;
+
+    fn operates(id: usize, name: &str) -> TimelyEvent {
+        OperatesEvent { id, addr: vec![id], name: name.to_owned() }.into()
+    }
+
+    fn ms(number: u64) -> Duration {
+        Duration::from_millis(number)
+    }
+
+    #[test]
+    fn an_operator_is_at_work_without_what_runs_inside_it() {
+        let mut stopwatch = Stopwatch::default();
+        for (id, name) in [(0, "Dataflow"), (1, "Usage"), (2, "Map"), (3, "Map")] {
+            stopwatch.take(ms(0), operates(id, name));
+        }
+        let runs = [(10, 0, true), (12, 1, true), (17, 1, false), (17, 2, true), (18, 2, false)];
+        let more = [(18, 3, true), (20, 3, false), (21, 0, false)];
+        for (at, id, starts) in runs.into_iter().chain(more) {
+            let event = if starts { ScheduleEvent::start(id) } else { ScheduleEvent::stop(id) };
+            stopwatch.take(ms(at), event.into());
+        }
+        let busy: Vec<_> = stopwatch.busy().into_iter().collect();
+        assert_eq!(busy, [("Dataflow".into(), ms(3)), ("Map".into(), ms(3)), ("Usage".into(), ms(5))]);
+    }
+
+    #[test]
+    fn a_stop_without_a_start_is_nothing() {
+        let mut stopwatch = Stopwatch::default();
+        stopwatch.take(ms(0), operates(1, "Usage"));
+        stopwatch.take(ms(5), ScheduleEvent::stop(1).into());
+        assert_eq!(stopwatch.busy()["Usage"], Duration::ZERO);
+    }
+
+    #[test]
+    fn a_name_fits_a_label() {
+        let mut stopwatch = Stopwatch::default();
+        stopwatch.take(ms(0), operates(1, "Map: \"a\\b\"\n"));
+        assert_eq!(stopwatch.busy().into_keys().collect::<Vec<_>>(), ["Map: _a_b__".into()]);
+    }
+
+    #[test]
+    fn the_number_of_operators_is_bounded() {
+        let mut stopwatch = Stopwatch::default();
+        for id in 0..3 * OPERATORS {
+            stopwatch.take(ms(0), operates(id, &format!("Operator{id}")));
+        }
+        assert_eq!(stopwatch.busy().len(), OPERATORS + 1);
+        assert!(stopwatch.busy().contains_key(OTHERS));
+    }
+
+    #[test]
+    fn workers_are_summed_up() {
+        let observed = Observed::default();
+        for worker in 0..2 {
+            // What a worker says replaces what it said before.
+            for rows in [1, 10] {
+                let footprint = Footprint { rows, bytes: 100 };
+                observed.tell_states(worker, [(StateId::Usage, footprint)].into_iter());
+                observed.tell_busy(worker, [("Usage".into(), ms(rows))].into());
+            }
+        }
+        assert_eq!(observed.states()[&StateId::Usage], Footprint { rows: 20, bytes: 200 });
+        assert_eq!(observed.busy()["Usage"], ms(20));
+    }
+
+    #[test]
+    fn a_workers_operators_are_watched() {
+        let observed = Arc::new(Observed::default());
+        let watching = Arc::clone(&observed);
+        timely::execute_directly(move |worker| {
+            use timely::dataflow::operators::{Inspect as _, ToStream as _};
+            watch_operators(worker, &watching);
+            worker.dataflow::<u64, _, _>(|scope| {
+                (0..10).to_stream(scope).container::<Vec<_>>().inspect(|_| {});
+            });
+            while watching.busy().is_empty() {
+                worker.step_or_park(Some(ms(100)));
+            }
+        });
+        let operators: Vec<_> = observed.busy().into_keys().collect();
+        assert!(operators.iter().any(|name| &**name == "InspectBatch"), "{operators:?}");
+    }
+
+    #[test]
+    fn the_process_has_memory() {
+        assert!(resident_bytes().is_none_or(|bytes| bytes > 1 << 20));
+    }
 }

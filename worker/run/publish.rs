@@ -21,6 +21,8 @@ pub(crate) struct Counted {
     pub(crate) duplicates: AtomicU64,
     /// Late events.
     pub(crate) late: AtomicU64,
+    /// Ticks that were handed to the sinks.
+    pub(crate) ticks: AtomicU64,
 }
 
 /// Told of each tick before it is published.
@@ -57,6 +59,7 @@ pub(super) fn publish(
         }
         publisher.publish(tick, outputs, &live.partitions())?;
         live.published(tick);
+        counted.ticks.fetch_add(1, Ordering::Relaxed);
     }
     publisher.flush(FLUSH)
 }

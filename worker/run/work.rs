@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use keytide_dataflow::{Dataflow, Options, render};
 use timely::worker::Worker;
 
 use super::gather::Gather;
+use super::observe::{FOOTPRINTS_MS, Observed, watch_operators};
 
 /// A worker sleeps at most so long; whoever has something for it wakes it earlier.
 const PARK: Duration = Duration::from_millis(100);
@@ -20,7 +22,14 @@ const PARK: Duration = Duration::from_millis(100);
 const EVENTS_A_ROUND: usize = 16_384;
 
 /// Takes messages, steps the dataflow, and hands over each tick that is done, until the job is over.
-pub(super) fn work(worker: &mut Worker, live: &Live, options: Options, results: &Sender<TickOutput>) {
+pub(super) fn work(
+    worker: &mut Worker,
+    live: &Live,
+    options: Options,
+    observed: &Arc<Observed>,
+    results: &Sender<TickOutput>,
+) {
+    watch_operators(worker, observed);
     let gather = Rc::new(RefCell::new(Gather::default()));
     let dataflow =
         worker.dataflow(|scope| render(scope, options, &gather, None)).expect("nothing is restored");
@@ -29,6 +38,7 @@ pub(super) fn work(worker: &mut Worker, live: &Live, options: Options, results: 
     let mut part = Part {
         index,
         live,
+        observed,
         results,
         gather,
         probe: dataflow.probe().clone(),
@@ -37,6 +47,7 @@ pub(super) fn work(worker: &mut Worker, live: &Live, options: Options, results: 
         early: Vec::new(),
         closed: VecDeque::new(),
         fresh: 0,
+        told: 0,
     };
     part.begin(open);
     loop {
@@ -67,6 +78,7 @@ pub(super) fn work(worker: &mut Worker, live: &Live, options: Options, results: 
 struct Part<'a> {
     index: usize,
     live: &'a Live,
+    observed: &'a Observed,
     results: &'a Sender<TickOutput>,
     gather: Rc<RefCell<Gather>>,
     probe: timely::dataflow::ProbeHandle<Tick>,
@@ -78,6 +90,8 @@ struct Part<'a> {
     closed: VecDeque<Tick>,
     /// Events since the last round.
     fresh: usize,
+    /// The tick after which the worker last told how much its states hold.
+    told: Tick,
 }
 
 impl Part<'_> {
@@ -137,6 +151,10 @@ impl Part<'_> {
             }
             self.closed.pop_front();
             let output = self.gather.borrow_mut().take(tick);
+            if let Some(dataflow) = self.dataflow.as_ref().filter(|_| tick >= self.told + FOOTPRINTS_MS) {
+                self.told = tick;
+                self.observed.tell_states(self.index, dataflow.states().footprints());
+            }
             self.live.computed(self.index, tick);
             // Nobody takes results any more: the sinks failed, and have said so.
             let _ = self.results.send(output);

@@ -1,0 +1,211 @@
+//! Whether a job lives, and whether it is of use; for whoever starts and restarts processes.
+//!
+//! *Healthy* means that a restart would change nothing for the better: ticks close, or they wait for somebody outside.
+//! While Kafka is away, a sink is slow or tables are being read, a job is healthy. It is not when a tick stays open
+//! for [`STUCK_MS`] and nobody waits for anything: a reader or a worker hangs.
+//!
+//! *Ready* means that results are fresh: tables are read, and the last tick that the sinks have for good is younger
+//! than [`STALE_MS`] (or [`STALE_TICKS`] ticks, if that is longer).
+
+use jiff::Timestamp;
+use keytide_connectors::live::TICKS_PUBLISHED;
+use keytide_dataflow::model::Tick;
+use serde::Serialize;
+
+use super::observe::Sample;
+
+/// A tick that is open for so long, or ...
+pub(super) const STUCK_MS: u64 = 120_000;
+/// ... for so many of its widths, is stuck.
+const STUCK_TICKS: u64 = 20;
+/// Results that are so old, or ...
+pub(super) const STALE_MS: u64 = 30_000;
+/// ... so many ticks, are stale.
+const STALE_TICKS: u64 = 10;
+
+/// `/healthz`.
+#[derive(Debug, Serialize)]
+pub(super) struct Health {
+    /// Whether it lives.
+    pub(super) healthy: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// The last tick that was closed.
+    tick: Option<String>,
+    /// The last tick that the sinks have for good.
+    published_tick: Option<String>,
+    watermark: Option<String>,
+    /// Records that are there and weren't read.
+    lag_records: u64,
+    catching_up: bool,
+}
+
+/// `/readyz`.
+#[derive(Debug, Serialize)]
+pub(super) struct Readiness {
+    /// Whether its results are fresh.
+    pub(super) ready: bool,
+    /// Why not.
+    reasons: Vec<String>,
+}
+
+/// Judges whether the job lives.
+pub(super) fn health(sample: &Sample) -> Health {
+    let reason = stuck(sample);
+    Health {
+        healthy: reason.is_none(),
+        reason,
+        tick: time(sample.status.closed),
+        published_tick: time(sample.published),
+        watermark: time(sample.status.watermark),
+        lag_records: sample.lag(),
+        catching_up: sample.status.catching_up,
+    }
+}
+
+/// Judges whether the job's results are fresh.
+pub(super) fn readiness(sample: &Sample) -> Readiness {
+    let mut reasons = Vec::new();
+    if sample.is_stopping {
+        reasons.push("the job is ending".to_owned());
+    }
+    if !sample.status.tables_read {
+        reasons.push("tables are being read".to_owned());
+    }
+    let allowed_ms = STALE_MS.max(sample.tick_ms.saturating_mul(STALE_TICKS));
+    match sample.tick_age_ms() {
+        None => reasons.push("no tick is published yet".to_owned()),
+        Some(age_ms) if age_ms > allowed_ms => reasons.push(format!(
+            "the last published tick is {} s old, allowed are {} s: {}",
+            age_ms / 1_000,
+            allowed_ms / 1_000,
+            if sample.status.closed > sample.published {
+                "sinks are behind"
+            } else {
+                "no tick was closed since"
+            },
+        )),
+        Some(_) => {}
+    }
+    reasons.extend(stuck(sample));
+    Readiness { ready: reasons.is_empty(), reasons }
+}
+
+/// What hangs, if anything does.
+fn stuck(sample: &Sample) -> Option<String> {
+    let status = &sample.status;
+    // Whoever ends waits for the sinks, which give up by themselves.
+    let waits_for_others =
+        sample.is_stopping || !status.tables_read || waits_for_sinks(sample) || status.open == 0;
+    let open_ms = sample.now.saturating_sub(status.open);
+    let allowed_ms = STUCK_MS.max(sample.tick_ms.saturating_mul(STUCK_TICKS));
+    (!waits_for_others && open_ms > allowed_ms).then(|| {
+        let who = if status.computed < status.closed {
+            "a worker doesn't finish the one before"
+        } else {
+            "a reader doesn't answer"
+        };
+        format!("the tick has been open for {} s: {who}", open_ms / 1_000)
+    })
+}
+
+/// Whether no tick may be closed before the sinks took another.
+fn waits_for_sinks(sample: &Sample) -> bool {
+    sample.ticks_in_flight() >= TICKS_PUBLISHED && sample.status.computed == sample.status.closed
+}
+
+/// A time that isn't zero.
+fn time(ms: Tick) -> Option<String> {
+    let ms = i64::try_from(ms).ok().filter(|ms| *ms > 0)?;
+    Some(Timestamp::from_millisecond(ms).ok()?.to_string())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const NOW: Tick = 1_750_000_000_000;
+
+    /// A job that does well.
+    pub(in crate::run) fn well() -> Sample {
+        let mut sample = Sample { now: NOW, tick_ms: 1_000, published: NOW - 2_500, ..Sample::default() };
+        sample.status.open = NOW - 500;
+        sample.status.closed = NOW - 1_500;
+        sample.status.computed = NOW - 1_500;
+        sample.status.published = NOW - 1_500;
+        sample.status.watermark = NOW - 6_000;
+        sample.status.tables_read = true;
+        sample.read.ticks = 100;
+        sample.results.ticks = 100;
+        sample
+    }
+
+    fn reasons(sample: &Sample) -> Vec<String> {
+        let readiness = readiness(sample);
+        assert_eq!(readiness.ready, readiness.reasons.is_empty());
+        readiness.reasons
+    }
+
+    #[test]
+    fn a_job_that_does_well_is_healthy_and_ready() {
+        let health = serde_json::to_string(&health(&well())).unwrap();
+        assert_eq!(
+            health,
+            "{\"healthy\":true,\"tick\":\"2025-06-15T15:06:38.5Z\",\
+             \"published_tick\":\"2025-06-15T15:06:37.5Z\",\"watermark\":\"2025-06-15T15:06:34Z\",\
+             \"lag_records\":0,\"catching_up\":false}"
+        );
+        assert_eq!(serde_json::to_string(&readiness(&well())).unwrap(), "{\"ready\":true,\"reasons\":[]}");
+    }
+
+    #[test]
+    fn a_job_that_begins_is_healthy_but_not_ready() {
+        let mut sample = Sample { now: NOW, tick_ms: 1_000, ..Sample::default() };
+        sample.status.open = NOW - 10 * STUCK_MS;
+        assert!(health(&sample).healthy, "tables may be large");
+        assert_eq!(reasons(&sample), ["tables are being read", "no tick is published yet"]);
+    }
+
+    #[test]
+    fn a_job_that_ends_is_healthy_but_not_ready() {
+        let sample = Sample { is_stopping: true, ..well() };
+        assert!(health(&sample).healthy);
+        assert_eq!(reasons(&sample), ["the job is ending"]);
+    }
+
+    #[test]
+    fn a_job_whose_sinks_are_away_is_healthy_but_not_ready() {
+        let mut sample = well();
+        sample.now += 10 * STUCK_MS;
+        sample.read.ticks = sample.results.ticks + TICKS_PUBLISHED;
+        assert!(health(&sample).healthy, "an outage is waited out");
+        let stale = "the last published tick is 1202 s old, allowed are 30 s: sinks are behind";
+        assert_eq!(reasons(&sample), [stale]);
+    }
+
+    #[test]
+    fn a_tick_that_nobody_waits_for_is_stuck() {
+        let mut sample = well();
+        sample.now = sample.status.open + STUCK_MS;
+        assert!(health(&sample).healthy, "exactly so long is allowed");
+        sample.now += 1_000;
+        let reader = "the tick has been open for 121 s: a reader doesn't answer";
+        assert_eq!(health(&sample).reason.as_deref(), Some(reader));
+        assert!(reasons(&sample).contains(&reader.to_owned()));
+        sample.status.computed -= 1;
+        // Workers that hang let ticks pile up, but it isn't the sinks that are waited for.
+        sample.read.ticks = sample.results.ticks + TICKS_PUBLISHED;
+        let worker = "the tick has been open for 121 s: a worker doesn't finish the one before";
+        assert_eq!(health(&sample).reason.as_deref(), Some(worker));
+    }
+
+    #[test]
+    fn wide_ticks_are_given_their_time() {
+        let mut sample = Sample { tick_ms: 60_000, ..well() };
+        sample.now = sample.published + 600_000;
+        assert_eq!(reasons(&sample), [""; 0]);
+        sample.now += 1_000;
+        assert_eq!(reasons(&sample).len(), 1);
+    }
+}

@@ -1,0 +1,506 @@
+//! A [`Sample`] as text for Prometheus (OpenMetrics 1.0, which older readers take for their own format).
+//!
+//! Names begin with `keytide_` and end with their unit; counters end with `_total` and only grow within a process.
+//! Labels are bounded: classes of dead letters, views, states and operators are fixed, sources are the
+//! configuration's. Partitions are listed one by one up to [`PARTITIONS`]; beyond that `lag_records` has one sum a
+//! source. What isn't known is left out, never 0.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use keytide_connectors::decode::CLASSES;
+use keytide_connectors::sink::View;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::health::{health, readiness};
+use super::observe::Sample;
+
+/// Partitions, of all sources, that have a lag each.
+const PARTITIONS: usize = 1_000;
+
+/// All metrics.
+///
+/// # Errors
+/// If a number can't be written; none can't.
+pub(super) fn text(sample: Sample) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("keytide");
+    registry.register_collector(Box::new(sample));
+    let mut page = String::new();
+    text::encode(&mut page, &registry)?;
+    Ok(page)
+}
+
+impl Collector for Sample {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.process(&mut page)?;
+        self.input(&mut page)?;
+        self.time(&mut page)?;
+        self.state(&mut page)?;
+        self.output(&mut page)
+    }
+}
+
+impl Sample {
+    fn process(&self, page: &mut Page<'_>) -> fmt::Result {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        page.gauges("build_info", "The program, always 1", [(version, 1_u64)])?;
+        page.gauge(
+            "up",
+            "1 while ticks close or wait for somebody outside, as /healthz",
+            flag(health(self).healthy),
+        )?;
+        page.gauge("ready", "1 while results are fresh, as /readyz", flag(readiness(self).ready))?;
+        let catching_up = flag(self.status.catching_up);
+        page.gauge(
+            "catching_up",
+            "1 while the last tick was cut because the job is behind its input",
+            catching_up,
+        )?;
+        let memory = self.resident_bytes.map(|bytes| (NONE, bytes));
+        page.gauges("process_resident_memory_bytes", "Memory that the process holds resident", memory)
+    }
+
+    fn input(&self, page: &mut Page<'_>) -> fmt::Result {
+        let (read, results) = (&self.read, &self.results);
+        page.counter("bytes", "Bytes of messages that were read", read.bytes)?;
+        page.counter("messages", "Messages that were read", read.messages)?;
+        page.counter("events", "Accepted, unique events", results.events)?;
+        page.counter("duplicates", "Records that repeat an event", results.duplicates)?;
+        page.counter("late", "Late events, counted or not", results.late)?;
+        let classes =
+            CLASSES.iter().zip(read.dead_letters).map(|(class, count)| ([("reason", *class)], count));
+        page.counters("dead_letters", "Records that could not be accepted, by class of reason", classes)?;
+        page.counter(
+            "table_dead_letters",
+            "Rows of tables that could not be accepted",
+            read.table_dead_letters,
+        )?;
+        page.counter("table_changes", "Changes of table rows", read.table_changes)?;
+        page.counter("gaps", "Ranges of offsets that were gone before they were read", read.gaps)?;
+        let lags = lags(self);
+        let lags = lags.iter().map(|((source, partition), lag)| {
+            ([("source", *source), ("partition", partition.as_str())], *lag)
+        });
+        page.gauges("lag_records", "Records that are there and weren't read, where it is known", lags)?;
+        page.gauge(
+            "queued_bytes",
+            "Memory of messages that wait for workers",
+            self.status.queued_bytes as u64,
+        )
+    }
+
+    fn time(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.counter("ticks", "Ticks that were closed", self.read.ticks)?;
+        let in_flight = self.ticks_in_flight();
+        page.gauge("ticks_in_flight", "Ticks that were closed and aren't handed to the sinks", in_flight)?;
+        let published = (self.published > 0).then_some((NONE, seconds(self.published)));
+        page.gauges(
+            "published_tick_timestamp_seconds",
+            "The last tick whose results are acknowledged by Kafka and in files",
+            published,
+        )?;
+        let age = self.tick_age_ms().map(|age_ms| (NONE, seconds(age_ms)));
+        page.gauges("tick_age_seconds", "Age of the last tick whose results are acknowledged", age)?;
+        let watermark = (self.status.watermark > 0).then_some(self.status.watermark);
+        let timestamp = watermark.map(|watermark| (NONE, seconds(watermark)));
+        page.gauges(
+            "watermark_timestamp_seconds",
+            "Event time up to which events are expected to be there",
+            timestamp,
+        )?;
+        let age = watermark.map(|watermark| (NONE, seconds(self.now.saturating_sub(watermark))));
+        page.gauges("watermark_age_seconds", "How far the watermark is behind the clock", age)
+    }
+
+    fn state(&self, page: &mut Page<'_>) -> fmt::Result {
+        let label = |state: keytide_dataflow::state::StateId| [("state", state.name())];
+        let rows = self.states.iter().map(|(state, footprint)| (label(*state), footprint.rows));
+        page.gauges("state_rows", "Entries of each state, over all workers", rows)?;
+        let bytes = self.states.iter().map(|(state, footprint)| (label(*state), footprint.bytes));
+        page.gauges("state_bytes", "Memory of each state, about", bytes)?;
+        let busy = self.busy.iter().map(|(operator, busy)| ([("operator", &**operator)], busy.as_secs_f64()));
+        page.seconds("operator_seconds", "How long operators were at work, over all workers", busy)
+    }
+
+    fn output(&self, page: &mut Page<'_>) -> fmt::Result {
+        let sinks = &self.sinks;
+        let views = View::ALL.into_iter().zip(sinks.records);
+        let views = views.map(|(view, count)| ([("view", view.name())], count));
+        page.counters("sink_records", "Rows that were handed to the sinks, by view", views)?;
+        page.counter("sink_bytes", "Bytes of those rows", sinks.bytes)?;
+        page.gauge("sink_queued_records", "Records that Kafka hasn't acknowledged", sinks.queued_records)?;
+        page.gauge("sink_queued_bytes", "Memory of those records, about", sinks.queued_bytes)?;
+        page.counter(
+            "sink_rejected",
+            "Records that were given up because they are too large",
+            sinks.rejected,
+        )?;
+        page.counter("sink_errors", "Errors of the brokers and of sending", sinks.errors)?;
+        page.counter("sink_retries", "Requests that were sent again", sinks.retries)
+    }
+}
+
+/// Lags by source and partition.
+fn lags(sample: &Sample) -> BTreeMap<(&str, String), u64> {
+    let lags = &sample.status.lags;
+    let mut sums = BTreeMap::new();
+    for (partition, lag) in lags {
+        let Some(lag) = lag else { continue };
+        let number = if lags.len() <= PARTITIONS { partition.number.to_string() } else { "all".to_owned() };
+        *sums.entry((partition.source.as_str(), number)).or_default() += lag;
+    }
+    sums
+}
+
+fn flag(is_set: bool) -> u64 {
+    u64::from(is_set)
+}
+
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
+const NONE: [(&str, &str); 0] = [];
+
+/// The metrics so far. It ends help texts with a full stop.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.counters(name, help, [(NONE, value)])
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'static str, &'static str); N], u64)>,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            if labels.is_empty() {
+                metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+            } else {
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn seconds<'s>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'static str, &'s str); 1], f64)>,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, f64, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.gauges(name, help, [(NONE, value)])
+    }
+
+    fn gauges<'s, const N: usize, V: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'static str, &'s str); N], V)>,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            if labels.is_empty() {
+                metric.encode_gauge(&value)?;
+            } else {
+                metric.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use keytide_connectors::ingest::PartitionInfo;
+    use keytide_dataflow::state::{Footprint, StateId};
+
+    use super::super::health::tests::well;
+    use super::*;
+
+    fn partition(source: &str, number: u32) -> PartitionInfo {
+        PartitionInfo { source: source.to_owned(), source_index: 0, number, path: None }
+    }
+
+    /// A job of which everything is known.
+    fn known() -> Sample {
+        let mut sample = well();
+        sample.status.lags = vec![
+            (partition("edge", 0), Some(7)),
+            (partition("edge", 1), None),
+            (partition("web", 0), Some(0)),
+        ];
+        sample.status.queued_bytes = 65_536;
+        sample.read.bytes = 123_456;
+        sample.read.messages = 1_000;
+        sample.read.dead_letters = [1, 2, 3, 4, 5, 6, 7];
+        sample.read.table_dead_letters = 8;
+        sample.read.table_changes = 9;
+        sample.read.gaps = 10;
+        sample.results.events = 990;
+        sample.results.duplicates = 11;
+        sample.results.late = 12;
+        sample.results.ticks = 98;
+        sample.sinks.records = [20, 21, 22, 23, 24, 25, 26, 27];
+        sample.sinks.bytes = 30;
+        sample.sinks.queued_records = 31;
+        sample.sinks.queued_bytes = 32;
+        sample.sinks.rejected = 33;
+        sample.sinks.errors = 34;
+        sample.sinks.retries = 35;
+        sample.states = [(StateId::Dedupe, Footprint { rows: 40, bytes: 960 })].into();
+        sample.busy = [("Dedupe".into(), Duration::from_millis(1_500))].into();
+        sample.resident_bytes = Some(1 << 30);
+        sample
+    }
+
+    const EXPECTED: &str = r#"
+# HELP keytide_build_info The program, always 1.
+# TYPE keytide_build_info gauge
+keytide_build_info{version="VERSION"} 1
+# HELP keytide_up 1 while ticks close or wait for somebody outside, as /healthz.
+# TYPE keytide_up gauge
+keytide_up 1
+# HELP keytide_ready 1 while results are fresh, as /readyz.
+# TYPE keytide_ready gauge
+keytide_ready 1
+# HELP keytide_catching_up 1 while the last tick was cut because the job is behind its input.
+# TYPE keytide_catching_up gauge
+keytide_catching_up 0
+# HELP keytide_process_resident_memory_bytes Memory that the process holds resident.
+# TYPE keytide_process_resident_memory_bytes gauge
+keytide_process_resident_memory_bytes 1073741824
+# HELP keytide_bytes Bytes of messages that were read.
+# TYPE keytide_bytes counter
+keytide_bytes_total 123456
+# HELP keytide_messages Messages that were read.
+# TYPE keytide_messages counter
+keytide_messages_total 1000
+# HELP keytide_events Accepted, unique events.
+# TYPE keytide_events counter
+keytide_events_total 990
+# HELP keytide_duplicates Records that repeat an event.
+# TYPE keytide_duplicates counter
+keytide_duplicates_total 11
+# HELP keytide_late Late events, counted or not.
+# TYPE keytide_late counter
+keytide_late_total 12
+# HELP keytide_dead_letters Records that could not be accepted, by class of reason.
+# TYPE keytide_dead_letters counter
+keytide_dead_letters_total{reason="syntax"} 1
+keytide_dead_letters_total{reason="encoding"} 2
+keytide_dead_letters_total{reason="limit"} 3
+keytide_dead_letters_total{reason="field"} 4
+keytide_dead_letters_total{reason="key"} 5
+keytide_dead_letters_total{reason="future"} 6
+keytide_dead_letters_total{reason="gap"} 7
+# HELP keytide_table_dead_letters Rows of tables that could not be accepted.
+# TYPE keytide_table_dead_letters counter
+keytide_table_dead_letters_total 8
+# HELP keytide_table_changes Changes of table rows.
+# TYPE keytide_table_changes counter
+keytide_table_changes_total 9
+# HELP keytide_gaps Ranges of offsets that were gone before they were read.
+# TYPE keytide_gaps counter
+keytide_gaps_total 10
+# HELP keytide_lag_records Records that are there and weren't read, where it is known.
+# TYPE keytide_lag_records gauge
+keytide_lag_records{source="edge",partition="0"} 7
+keytide_lag_records{source="web",partition="0"} 0
+# HELP keytide_queued_bytes Memory of messages that wait for workers.
+# TYPE keytide_queued_bytes gauge
+keytide_queued_bytes 65536
+# HELP keytide_ticks Ticks that were closed.
+# TYPE keytide_ticks counter
+keytide_ticks_total 100
+# HELP keytide_ticks_in_flight Ticks that were closed and aren't handed to the sinks.
+# TYPE keytide_ticks_in_flight gauge
+keytide_ticks_in_flight 2
+# HELP keytide_published_tick_timestamp_seconds The last tick whose results are acknowledged by Kafka and in files.
+# TYPE keytide_published_tick_timestamp_seconds gauge
+keytide_published_tick_timestamp_seconds 1749999997.5
+# HELP keytide_tick_age_seconds Age of the last tick whose results are acknowledged.
+# TYPE keytide_tick_age_seconds gauge
+keytide_tick_age_seconds 2.5
+# HELP keytide_watermark_timestamp_seconds Event time up to which events are expected to be there.
+# TYPE keytide_watermark_timestamp_seconds gauge
+keytide_watermark_timestamp_seconds 1749999994.0
+# HELP keytide_watermark_age_seconds How far the watermark is behind the clock.
+# TYPE keytide_watermark_age_seconds gauge
+keytide_watermark_age_seconds 6.0
+# HELP keytide_state_rows Entries of each state, over all workers.
+# TYPE keytide_state_rows gauge
+keytide_state_rows{state="dedupe"} 40
+# HELP keytide_state_bytes Memory of each state, about.
+# TYPE keytide_state_bytes gauge
+keytide_state_bytes{state="dedupe"} 960
+# HELP keytide_operator_seconds How long operators were at work, over all workers.
+# TYPE keytide_operator_seconds counter
+keytide_operator_seconds_total{operator="Dedupe"} 1.5
+# HELP keytide_sink_records Rows that were handed to the sinks, by view.
+# TYPE keytide_sink_records counter
+keytide_sink_records_total{view="usage"} 20
+keytide_sink_records_total{view="usage_by_route"} 21
+keytide_sink_records_total{view="latency"} 22
+keytide_sink_records_total{view="geo"} 23
+keytide_sink_records_total{view="callers"} 24
+keytide_sink_records_total{view="subscription_usage"} 25
+keytide_sink_records_total{view="late"} 26
+keytide_sink_records_total{view="dead_letters"} 27
+# HELP keytide_sink_bytes Bytes of those rows.
+# TYPE keytide_sink_bytes counter
+keytide_sink_bytes_total 30
+# HELP keytide_sink_queued_records Records that Kafka hasn't acknowledged.
+# TYPE keytide_sink_queued_records gauge
+keytide_sink_queued_records 31
+# HELP keytide_sink_queued_bytes Memory of those records, about.
+# TYPE keytide_sink_queued_bytes gauge
+keytide_sink_queued_bytes 32
+# HELP keytide_sink_rejected Records that were given up because they are too large.
+# TYPE keytide_sink_rejected counter
+keytide_sink_rejected_total 33
+# HELP keytide_sink_errors Errors of the brokers and of sending.
+# TYPE keytide_sink_errors counter
+keytide_sink_errors_total 34
+# HELP keytide_sink_retries Requests that were sent again.
+# TYPE keytide_sink_retries counter
+keytide_sink_retries_total 35
+# EOF
+"#;
+
+    #[test]
+    fn a_job_of_which_everything_is_known() {
+        let version = env!("CARGO_PKG_VERSION");
+        let expected = EXPECTED.trim_start().replace("VERSION", version);
+        assert_eq!(text(known()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let page = text(Sample::default()).unwrap();
+        let samples: BTreeSet<&str> = page
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split([' ', '{']).next())
+            .collect();
+        for unknown in [
+            "keytide_published_tick_timestamp_seconds",
+            "keytide_tick_age_seconds",
+            "keytide_watermark_timestamp_seconds",
+            "keytide_watermark_age_seconds",
+            "keytide_lag_records",
+            "keytide_process_resident_memory_bytes",
+        ] {
+            assert!(page.contains(&format!("# HELP {unknown} ")), "{unknown}");
+            assert!(!samples.contains(unknown), "{unknown}");
+        }
+        assert!(samples.contains("keytide_events_total"));
+    }
+
+    #[test]
+    fn labels_are_bounded() {
+        let mut sample = well();
+        let lags = |count: u32| {
+            (0..count).map(|n| (partition(["a", "b"][n as usize % 2], n / 2), Some(1))).collect()
+        };
+        let lines = |sample: &Sample| {
+            let page = text(sample.clone()).unwrap();
+            let lags = page.lines().filter(|line| line.starts_with("keytide_lag_records{"));
+            lags.map(str::to_owned).collect::<Vec<_>>()
+        };
+        sample.status.lags = lags(1_000);
+        assert_eq!(lines(&sample).len(), 1_000);
+        sample.status.lags = lags(1_002);
+        let sums = ["a", "b"]
+            .map(|source| format!("keytide_lag_records{{source=\"{source}\",partition=\"all\"}} 501"));
+        assert_eq!(lines(&sample), sums);
+    }
+
+    #[test]
+    fn every_metric_is_explained_once_and_every_name_is_ours() {
+        let page = text(known()).unwrap();
+        let mut explained = BTreeSet::new();
+        for line in page.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+            let (name, help) = line.split_once(' ').unwrap();
+            assert!(help.len() > 10 && help.ends_with('.') && !help.ends_with(".."), "{line}");
+            assert!(explained.insert(name.to_owned()), "{name}");
+        }
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split([' ', '{']).next().unwrap();
+            assert!(name.starts_with("keytide_"), "{line}");
+            assert!(explained.contains(name.strip_suffix("_total").unwrap_or(name)), "{line}");
+        }
+    }
+
+    /// Prometheus' rules: a list of groups, of lists of rules, in the plainest YAML.
+    const ALERTS: &str = include_str!("../../deploy/alerts.yml");
+
+    #[test]
+    fn alerts_name_metrics_that_exist() {
+        let page = text(known()).unwrap();
+        let metrics: BTreeSet<&str> = page
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split([' ', '{']).next())
+            .collect();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let named = ALERTS.split(|c: char| !is_name(c)).filter(|word| word.starts_with("keytide_"));
+        let named: BTreeSet<&str> = named.collect();
+        let unknown: Vec<_> = named.difference(&metrics).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert!(named.len() >= 10, "{named:?}");
+    }
+
+    #[test]
+    fn alerts_are_whole_and_say_what_to_do() {
+        let rules: Vec<&str> = ALERTS.split("\n      - alert: ").skip(1).collect();
+        let mut names = BTreeSet::new();
+        for rule in &rules {
+            let name = rule.lines().next().unwrap();
+            assert!(name.starts_with("Keytide") && names.insert(name), "{name}");
+            for part in [
+                "expr: ",
+                "for: ",
+                "labels:",
+                "  severity: ",
+                "annotations:",
+                "  summary: ",
+                "  description: ",
+            ] {
+                let lines = rule.lines().filter(|line| line.starts_with(&format!("        {part}"))).count();
+                assert_eq!(lines, 1, "{name}: {part}");
+            }
+            let severity = rule.split("severity: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+            assert!(["page", "ticket"].contains(&severity), "{name}: {severity}");
+            for (open, close) in [('(', ')'), ('{', '}'), ('[', ']')] {
+                assert_eq!(rule.matches(open).count(), rule.matches(close).count(), "{name}: {open}{close}");
+            }
+            assert_eq!(rule.matches('"').count() % 2, 0, "{name}: quotes");
+        }
+        assert_eq!(ALERTS.matches("alert:").count(), rules.len());
+        assert!(rules.len() >= 10);
+        assert!(ALERTS.lines().all(|line| !line.contains('\t') && line.trim_end() == line));
+    }
+}

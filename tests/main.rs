@@ -6,4 +6,5 @@
 mod dependencies;
 mod docs;
 mod harness;
+mod metrics;
 mod replay;

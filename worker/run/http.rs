@@ -39,7 +39,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
 use super::health::{health, readiness};
-use super::metrics;
+use super::metrics::{self, Format};
 use super::observe::Sample;
 use crate::exit::{Exit, failure};
 
@@ -171,17 +171,10 @@ async fn guard(State(token): State<Option<Token>>, request: Request, next: Next)
 }
 
 async fn answer_metrics(State(look): State<Look>, headers: HeaderMap) -> Response {
-    let open_metrics = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text")));
-    let format = if open_metrics {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    } else {
-        "text/plain; version=0.0.4; charset=utf-8"
-    };
-    match metrics::text(look()) {
-        Ok(text) => ([(header::CONTENT_TYPE, format)], text).into_response(),
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
+    match metrics::text(look(), format) {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -341,10 +334,11 @@ mod tests {
                 metrics.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
                 "{metrics}"
             );
-            assert!(metrics.contains("\nkeytide_ready 1\n") && metrics.ends_with("# EOF\n"), "{metrics}");
+            assert!(metrics.contains("\nkeytide_ready 1\n") && !metrics.contains("# EOF"), "{metrics}");
             let open =
                 request(address, "GET", "/metrics", "Accept: application/openmetrics-text;version=1.0.0\r\n");
             assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0;"), "{open}");
+            assert!(open.ends_with("# EOF\n"), "{open}");
             let health = request(address, "GET", "/healthz", "");
             assert_eq!(status(&health), "200");
             assert!(health.contains("connection: close\r\n"), "{health}");

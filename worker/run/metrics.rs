@@ -1,4 +1,4 @@
-//! A [`Sample`] as text for Prometheus (OpenMetrics 1.0, which older readers take for their own format).
+//! A [`Sample`] as text for Prometheus, in either of its formats.
 //!
 //! Names begin with `keytide_` and end with their unit; counters end with `_total` and only grow within a process.
 //! Labels are bounded: classes of dead letters, views, states and operators are fixed, sources are the
@@ -21,16 +21,64 @@ use super::observe::Sample;
 /// Partitions, of all sources, that have a lag each.
 const PARTITIONS: usize = 1_000;
 
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus' own, 0.0.4, which everything reads.
+    Plain,
+}
+
+impl Format {
+    /// The best that a client asks for.
+    pub(super) fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Plain }
+    }
+
+    /// Its name in HTTP.
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
 /// All metrics.
 ///
 /// # Errors
-/// If a number can't be written; none can't.
-pub(super) fn text(sample: Sample) -> Result<String, fmt::Error> {
+/// If a gauge is larger than 2^63 - 1: none is.
+pub(super) fn text(sample: Sample, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("keytide");
     registry.register_collector(Box::new(sample));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
-    Ok(page)
+    Ok(match format {
+        Format::OpenMetrics => page,
+        Format::Plain => plain(&page),
+    })
+}
+
+/// OpenMetrics as Prometheus' own format: there a counter's explanation names it as its values do, and nothing marks
+/// the end.
+fn plain(page: &str) -> String {
+    let mut plain = String::with_capacity(page.len());
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some(explained) = line.strip_prefix("# ") else {
+            plain.extend([line, "\n"]);
+            continue;
+        };
+        let words: Vec<&str> = explained.splitn(3, ' ').collect();
+        let &[word, name, rest] = words.as_slice() else { continue };
+        let of_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+        // A name's help precedes its type.
+        let total =
+            if of_counter(line) || lines.peek().is_some_and(|next| of_counter(next)) { "_total" } else { "" };
+        plain.extend(["# ", word, " ", name, total, " ", rest, "\n"]);
+    }
+    plain
 }
 
 impl Collector for Sample {
@@ -394,12 +442,34 @@ keytide_sink_retries_total 35
     fn a_job_of_which_everything_is_known() {
         let version = env!("CARGO_PKG_VERSION");
         let expected = EXPECTED.trim_start().replace("VERSION", version);
-        assert_eq!(text(known()).unwrap(), expected);
+        assert_eq!(text(known(), Format::OpenMetrics).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_plain_format_has_the_same_values_and_explains_each_by_its_name() {
+        let (open, plain) =
+            (text(known(), Format::OpenMetrics).unwrap(), text(known(), Format::Plain).unwrap());
+        let values = |page: &str| {
+            page.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(values(&open), values(&plain));
+        let help: BTreeSet<&str> =
+            plain.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
+        let types: BTreeSet<&str> =
+            plain.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert_eq!(help, types);
+        for line in values(&plain) {
+            let name = line.split([' ', '{']).next().unwrap();
+            assert!(help.contains(name), "{name}");
+            let is_counter = plain.contains(&format!("# TYPE {name} counter\n"));
+            assert_eq!(is_counter, name.ends_with("_total"), "{name}");
+        }
+        assert!(open.ends_with("# EOF\n") && !plain.contains("# EOF"));
     }
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let page = text(Sample::default()).unwrap();
+        let page = text(Sample::default(), Format::OpenMetrics).unwrap();
         let samples: BTreeSet<&str> = page
             .lines()
             .filter(|line| !line.starts_with('#'))
@@ -426,7 +496,7 @@ keytide_sink_retries_total 35
             (0..count).map(|n| (partition(["a", "b"][n as usize % 2], n / 2), Some(1))).collect()
         };
         let lines = |sample: &Sample| {
-            let page = text(sample.clone()).unwrap();
+            let page = text(sample.clone(), Format::OpenMetrics).unwrap();
             let lags = page.lines().filter(|line| line.starts_with("keytide_lag_records{"));
             lags.map(str::to_owned).collect::<Vec<_>>()
         };
@@ -440,7 +510,7 @@ keytide_sink_retries_total 35
 
     #[test]
     fn every_metric_is_explained_once_and_every_name_is_ours() {
-        let page = text(known()).unwrap();
+        let page = text(known(), Format::OpenMetrics).unwrap();
         let mut explained = BTreeSet::new();
         for line in page.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
             let (name, help) = line.split_once(' ').unwrap();
@@ -459,7 +529,7 @@ keytide_sink_retries_total 35
 
     #[test]
     fn alerts_name_metrics_that_exist() {
-        let page = text(known()).unwrap();
+        let page = text(known(), Format::OpenMetrics).unwrap();
         let metrics: BTreeSet<&str> = page
             .lines()
             .filter(|line| !line.starts_with('#'))

@@ -1,0 +1,485 @@
+//! The live job over a real broker: how much it takes, how soon a call shows, whether its memory stays flat.
+//!
+//! ```text
+//! tests/kafka/run.sh run cargo bench --bench live                                    # throughput and latency
+//! tests/kafka/run.sh run cargo bench --bench live -- --only latency --tick 100ms
+//! tests/kafka/run.sh run cargo bench --bench live -- --only sustained --rate 100000 --minutes 10
+//! ```
+//! * **throughput**: the input of `core` lies in a topic of 4 partitions (lz4). The clock runs from the job's start to
+//!   the moment when everything is read, computed, published and acknowledged by the broker, which shares the machine;
+//!   so the CPU time of the job alone is told beside it.
+//! * **latency**: calls of this moment at `--rate`, and every 50 ms one of a key that was never seen: from handing that
+//!   call to the producer to receiving its row of `usage` as a consumer.
+//! * **sustained**: the same for minutes, and the job's memory meanwhile.
+//!
+//! The job runs as its users run it: the shipped binary, a configuration, Kafka in, all views out to Kafka. Its numbers
+//! come from its own `/metrics`. Nothing is asserted but that every event arrived; targets are printed. Linux only.
+
+#![allow(clippy::print_stdout, reason = "a benchmark's output is what it is for")]
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::{Parser, ValueEnum};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use sha2::{Digest, Sha256};
+
+const KEYTIDE: &str = env!("CARGO_BIN_EXE_keytide");
+const PARTITIONS: i32 = 4;
+const KEYS: u64 = 20_000;
+const PROBE_EVERY: Duration = Duration::from_millis(50);
+/// How long anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Measures the live job. To be run by `tests/kafka/run.sh run`.
+#[derive(Parser)]
+struct Args {
+    /// One part instead of throughput and latency
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Calls of the throughput
+    #[arg(long, default_value_t = 2_000_000)]
+    events: u64,
+    /// Rounds of the throughput
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Workers
+    #[arg(long, default_value_t = 1)]
+    workers: u32,
+    /// Width of a tick; both 1s and 100ms for the latency if it isn't given
+    #[arg(long)]
+    tick: Option<String>,
+    /// Calls a second of latency and sustained
+    #[arg(long, default_value_t = 50_000)]
+    rate: u64,
+    /// How long sustained lasts
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// How long latency lasts, in seconds
+    #[arg(long, default_value_t = 40)]
+    seconds: u64,
+    /// Passed by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Throughput,
+    Latency,
+    Sustained,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let kafka = Kafka::from_environment()?;
+    let wants = |part| args.only.map_or(part != Part::Sustained, |only| only == part);
+    if wants(Part::Throughput) {
+        throughput(&args, &kafka)?;
+    }
+    if wants(Part::Latency) {
+        let ticks = args.tick.as_ref().map_or(vec!["1s", "100ms"], |tick| vec![tick]);
+        for tick in ticks {
+            latency(&args, &kafka, tick)?;
+        }
+    }
+    if wants(Part::Sustained) {
+        sustained(&args, &kafka)?;
+    }
+    Ok(())
+}
+
+/// The broker.
+struct Kafka {
+    brokers: String,
+    control: String,
+}
+
+impl Kafka {
+    fn from_environment() -> anyhow::Result<Self> {
+        let variable = |name| {
+            std::env::var(name).with_context(|| format!("{name} isn't set: use tests/kafka/run.sh run"))
+        };
+        Ok(Self { brokers: variable("KEYTIDE_TEST_BROKERS")?, control: variable("KEYTIDE_TEST_KAFKA")? })
+    }
+
+    /// A topic that keeps at most 1 GiB a partition.
+    fn topic(&self, name: &str) -> anyhow::Result<()> {
+        let status = Command::new(&self.control)
+            .args(["topic", "--create", "--topic", name, "--partitions", &PARTITIONS.to_string()])
+            .args(["--config", "retention.bytes=1073741824", "--config", "segment.bytes=134217728"])
+            .stdout(Stdio::null())
+            .status()?;
+        ensure!(status.success(), "creating {name} failed");
+        Ok(())
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+
+    fn producer(&self) -> anyhow::Result<BaseProducer> {
+        let mut config = self.client();
+        config.set("compression.type", "lz4").set("linger.ms", "20").set("acks", "1");
+        Ok(config.create()?)
+    }
+}
+
+/// Waits for room in the queue, never drops.
+fn send(producer: &BaseProducer, topic: &str, partition: i32, payload: &[u8]) -> anyhow::Result<()> {
+    let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(payload);
+    while let Err((error, back)) = producer.send(record) {
+        if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
+            return Err(error.into());
+        }
+        producer.poll(Duration::from_millis(10));
+        record = back;
+    }
+    Ok(())
+}
+
+/// A running `keytide run`.
+struct Job {
+    child: Child,
+    http: SocketAddr,
+    started: Instant,
+}
+
+impl Job {
+    fn start(folder: &Path, config: &str) -> anyhow::Result<Self> {
+        let http = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let path = folder.join("live.toml");
+        fs::write(&path, format!("{config}\n[http]\nlisten = \"{http}\"\n"))?;
+        let log = File::create(folder.join("live.log"))?;
+        let started = Instant::now();
+        let child = Command::new(KEYTIDE).arg("run").arg(&path).stderr(log).spawn()?;
+        Ok(Self { child, http, started })
+    }
+
+    /// The sum of a metric over its labels; `None` while the job doesn't answer.
+    fn metric(&self, name: &str) -> Option<f64> {
+        let mut stream = TcpStream::connect(self.http).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.take(1 << 20).read_to_string(&mut text).ok()?;
+        let values = text.lines().filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            (sample.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
+        });
+        Some(values.sum())
+    }
+
+    fn wait(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) -> anyhow::Result<()> {
+        let started = Instant::now();
+        while !done(self) {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the job ended ({status}) while {what} was waited for; see live.log");
+            }
+            ensure!(started.elapsed() < PATIENCE, "{what} was waited for in vain");
+            thread::park_timeout(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// User and system, in seconds.
+    fn cpu(&self) -> anyhow::Result<f64> {
+        let text = proc(self.child.id(), "stat")?;
+        let (_, fields) = text.rsplit_once(") ").context("a stat without a name")?;
+        let ticks = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+        Ok(ticks.sum::<f64>() / 100.0)
+    }
+
+    /// `VmHWM` or `VmRSS`, in MiB.
+    fn memory(&self, name: &str) -> anyhow::Result<u64> {
+        let text = proc(self.child.id(), "status")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
+        let kib: u64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse()?;
+        Ok(kib >> 10)
+    }
+
+    fn end(mut self) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        ensure!(status.success(), "the job can't be told to end");
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the job ended with {status}");
+        Ok(())
+    }
+}
+
+fn proc(process: u32, file: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    File::open(format!("/proc/{process}/{file}"))?.take(1 << 14).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+const FIELDS: &str = r#"
+[source.fields]
+request_id = "/requestId"
+time = { at = "/requestTime", unit = "ms" }
+key = "/apiKey"
+route = "/routeKey"
+method = "/httpMethod"
+status = "/status"
+latency = { at = "/latencyMs", unit = "ms" }
+bytes_in = "/requestLength"
+bytes_out = "/responseLength"
+client_ip = "/ip"
+country = "/country"
+user_agent = "/userAgent"
+"#;
+
+fn config(kafka: &Kafka, args: &Args, tick: &str, topic: &str, prefix: &str, more: &str) -> String {
+    let (brokers, workers) = (&kafka.brokers, args.workers);
+    format!(
+        "[job]\ntick = \"{tick}\"\nworkers = {workers}\n[keys]\nfrom = [\"key\"]\n[[source]]\nname = \"gateway\"\n\
+         kind = \"kafka\"\nbrokers = \"{brokers}\"\ntopic = \"{topic}\"\nformat = \"json\"\n{FIELDS}\n\
+         [sink.kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n{more}"
+    )
+}
+
+fn folder() -> anyhow::Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-live");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn throughput(args: &Args, kafka: &Kafka) -> anyhow::Result<()> {
+    let folder = folder()?;
+    let input = folder.join("input");
+    let partitions = PARTITIONS.to_string();
+    let status = Command::new(KEYTIDE)
+        .args(["generate", "--events", &args.events.to_string(), "--keys", &KEYS.to_string()])
+        .args(["--zipf", "1.05", "--routes", "100", "--countries", "15", "--span", "1h"])
+        .args(["--partitions", &partitions, "--out"])
+        .arg(&input)
+        .stdout(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "`keytide generate` failed");
+    kafka.topic("bench-throughput")?;
+    let producer = kafka.producer()?;
+    let mut lines = 0_u64;
+    for partition in 0..PARTITIONS {
+        let file = BufReader::with_capacity(
+            1 << 20,
+            File::open(input.join(format!("events-{partition:04}.jsonl")))?,
+        );
+        for line in file.split(b'\n') {
+            send(&producer, "bench-throughput", partition, &line?)?;
+            lines += 1;
+        }
+    }
+    producer.flush(PATIENCE)?;
+
+    let tables = ["keys", "subscriptions", "plans"].map(|table| {
+        format!("[tables.{table}]\nkind = \"file\"\npath = \"input/tables/{table}.csv\"\nformat = \"csv\"\n")
+    });
+    let geo = "[geo]\ncountry = \"input/geo/country.mmdb\"\nasn = \"input/geo/asn.mmdb\"\n";
+    println!("throughput: {lines} messages, {KEYS} keys, {} worker(s), all views to Kafka", args.workers);
+    println!(
+        "  {:>10} {:>16} {:>8} {:>8} {:>10} {:>14} {:>9}",
+        "M events/s", "per core-second", "wall s", "CPU s", "records", "M records/s", "peak MiB"
+    );
+    for round in 0..args.rounds {
+        let more = tables.concat() + geo;
+        let tick = args.tick.as_deref().unwrap_or("1s");
+        let config = config(kafka, args, tick, "bench-throughput", &format!("bench{round}"), &more);
+        let mut job = Job::start(&folder, &config)?;
+        job.wait("the whole input", |job| job.metric("keytide_messages_total") == Some(lines as f64))?;
+        job.wait("all ticks", |job| {
+            let of = |name| job.metric(name).unwrap_or(f64::NAN);
+            of("keytide_events_total") + of("keytide_duplicates_total") + of("keytide_dead_letters_total")
+                >= lines as f64
+                && of("keytide_sink_queued_records") == 0.0
+        })?;
+        let wall = job.started.elapsed().as_secs_f64();
+        let (cpu, peak) = (job.cpu()?, job.memory("VmHWM")?);
+        let events = job.metric("keytide_events_total").context("the job doesn't answer")?;
+        let records = job.metric("keytide_sink_records_total").context("the job doesn't answer")?;
+        job.end()?;
+        println!(
+            "  {:>10.3} {:>16.3} {wall:>8.2} {cpu:>8.2} {records:>10} {:>14.3} {peak:>9}",
+            events / 1e6 / wall,
+            events / 1e6 / cpu,
+            records / 1e6 / wall
+        );
+    }
+    println!("  (target >= 0.3 M events/s with one worker, the broker's CPU excluded)\n");
+    Ok(())
+}
+
+/// Calls of this moment, at a rate, until told to stop.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    probes: Arc<Mutex<HashMap<String, Instant>>>,
+    thread: thread::JoinHandle<anyhow::Result<u64>>,
+}
+
+impl Traffic {
+    fn start(kafka: &Kafka, topic: &'static str, rate: u64) -> anyhow::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let probes: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
+        let mut config = kafka.client();
+        config.set("compression.type", "lz4").set("linger.ms", "5").set("acks", "1");
+        let producer: BaseProducer = config.create()?;
+        let thread = {
+            let (stop, probes) = (Arc::clone(&stop), Arc::clone(&probes));
+            thread::spawn(move || {
+                let started = Instant::now();
+                let (mut sent, mut probed) = (0_u64, 0_u32);
+                let mut line = String::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let due = (started.elapsed().as_secs_f64() * rate as f64) as u64;
+                    let now = milliseconds();
+                    while sent < due {
+                        // A mixture that prefers low numbers, cheap and without a pattern over time.
+                        let random = sent.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+                        let key = (random % KEYS) * (random / KEYS % KEYS) / KEYS;
+                        call(&mut line, sent, &format!("key-{key}"), now, random);
+                        send(&producer, topic, (random % 4) as i32, line.as_bytes())?;
+                        sent += 1;
+                    }
+                    if started.elapsed() >= PROBE_EVERY * probed {
+                        let key = format!("probe-{probed}");
+                        call(&mut line, sent, &key, now, 7);
+                        let id: String =
+                            Sha256::digest(&key)[..16].iter().fold(String::new(), |mut id, byte| {
+                                let _ = write!(id, "{byte:02x}");
+                                id
+                            });
+                        probes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
+                        send(&producer, topic, (probed % 4) as i32, line.as_bytes())?;
+                        probed += 1;
+                    }
+                    producer.poll(Duration::ZERO);
+                    thread::park_timeout(Duration::from_millis(1));
+                }
+                producer.flush(PATIENCE)?;
+                Ok(sent + u64::from(probed))
+            })
+        };
+        Ok(Self { stop, probes, thread })
+    }
+
+    fn end(self) -> anyhow::Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the producer panicked"))?
+    }
+}
+
+/// A record of about 330 bytes.
+fn call(line: &mut String, number: u64, key: &str, now: u64, random: u64) {
+    line.clear();
+    let _ = write!(
+        line,
+        r#"{{"requestId":"0f9d2b7c-5a41-4b7e-9d1c-{number:012x}","ip":"198.51.100.{}","requestTime":{now},"apiKey":"{key}","httpMethod":"GET","routeKey":"/v1/orders/{{id}}/lines/{}","status":{},"latencyMs":{},"requestLength":{},"responseLength":{},"country":"KR","userAgent":"orders-client/2.4 (linux; x86_64) reqwest/0.12 like a usual agent"}}"#,
+        random % 250,
+        random % 100,
+        if random % 50 == 0 { 404 } else { 200 },
+        random % 400,
+        200 + random % 900,
+        400 + random % 9_000,
+    );
+}
+
+#[allow(clippy::disallowed_methods, reason = "calls of this moment")]
+fn milliseconds() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn latency(args: &Args, kafka: &Kafka, tick: &str) -> anyhow::Result<()> {
+    let folder = folder()?;
+    let topic: &'static str = if tick == "1s" { "bench-latency-1s" } else { "bench-latency" };
+    kafka.topic(topic)?;
+    let mut job = Job::start(&folder, &config(kafka, args, tick, topic, topic, ""))?;
+    job.wait("the first tick", |job| job.metric("keytide_ready") == Some(1.0))?;
+    let traffic = Traffic::start(kafka, topic, args.rate)?;
+
+    let mut settings = kafka.client();
+    settings.set("group.id", "bench").set("fetch.wait.max.ms", "5").set("auto.offset.reset", "earliest");
+    let consumer: BaseConsumer = settings.create()?;
+    consumer.subscribe(&[&format!("{topic}.usage.v1")])?;
+    let started = Instant::now();
+    let mut seen = Vec::new();
+    while started.elapsed() < Duration::from_secs(args.seconds) {
+        let Some(Ok(record)) = consumer.poll(Duration::from_millis(5)) else { continue };
+        let Some(id) = record.key().and_then(|key| key.get(11..43)) else { continue };
+        let id = String::from_utf8_lossy(id);
+        let probe = traffic.probes.lock().unwrap_or_else(PoisonError::into_inner).remove(&*id);
+        // The first seconds are those of connecting.
+        if let Some(sent) = probe.filter(|sent| *sent > started + Duration::from_secs(5)) {
+            seen.push(sent.elapsed().as_secs_f64());
+        }
+    }
+    let (cpu, peak) = (job.cpu()?, job.memory("VmHWM")?);
+    let sent = traffic.end()?;
+    job.end()?;
+    ensure!(seen.len() > 20, "only {} probes were seen", seen.len());
+    seen.sort_by(f64::total_cmp);
+    let at = |share: f64| seen[((seen.len() - 1) as f64 * share) as usize] * 1_000.0;
+    println!(
+        "latency, ticks of {tick}, {} calls/s: {} probes, p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, most {:.0} ms; \
+         {sent} calls, CPU {cpu:.1} s, peak {peak} MiB",
+        args.rate,
+        seen.len(),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(1.0),
+    );
+    println!("  (target: p99 < {} ms at 50,000/s)\n", if tick == "1s" { 2_000 } else { 500 });
+    Ok(())
+}
+
+fn sustained(args: &Args, kafka: &Kafka) -> anyhow::Result<()> {
+    let folder = folder()?;
+    kafka.topic("bench-sustained")?;
+    // Request ids are remembered for a minute only: what is measured is everything else.
+    let windows = "[windows]\nallowed_lateness = \"1m\"\ndedupe_horizon = \"1m\"\n";
+    let tick = args.tick.as_deref().unwrap_or("1s");
+    let mut job = Job::start(&folder, &config(kafka, args, tick, "bench-sustained", "sustained", windows))?;
+    job.wait("the first tick", |job| job.metric("keytide_ready") == Some(1.0))?;
+    let traffic = Traffic::start(kafka, "bench-sustained", args.rate)?;
+    println!("sustained: {} calls/s for {} min, request ids held for a minute", args.rate, args.minutes);
+    println!(
+        "  {:>6} {:>12} {:>12} {:>8} {:>12} {:>10}",
+        "s", "events", "lag", "RSS MiB", "state MiB", "queue KiB"
+    );
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(args.minutes * 60) {
+        thread::park_timeout(Duration::from_secs(30));
+        let of = |name| job.metric(name).unwrap_or(f64::NAN);
+        println!(
+            "  {:>6} {:>12} {:>12} {:>8} {:>12.0} {:>10.0}",
+            started.elapsed().as_secs(),
+            of("keytide_events_total"),
+            of("keytide_lag_records"),
+            job.memory("VmRSS")?,
+            of("keytide_state_bytes") / f64::from(1 << 20),
+            of("keytide_queued_bytes") / 1_024.0,
+        );
+    }
+    let sent = traffic.end()? as f64;
+    job.wait("all events", |job| job.metric("keytide_events_total").is_some_and(|events| events >= sent))?;
+    println!("  {sent} calls sent, as many counted; CPU {:.0} s\n", job.cpu()?);
+    job.end()
+}

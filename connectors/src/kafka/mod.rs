@@ -5,6 +5,7 @@
 //! Topic     blocking look-ups: partitions, watermarks, where to start and to end
 //! Consumer  live: partitions by hand (never a group's), records, ends, gaps
 //! Range     bounded: one partition from an offset to an offset, in blocks as a file gives them
+//! Producer  messages to a topic, as they come: of the load generator, not of results (see `sink`)
 //! ```
 //! What ends a reader is an error that asking again won't mend ([`Class`]); an outage of the brokers is waited out
 //! and told once.
@@ -14,6 +15,7 @@
 
 mod client;
 mod consumer;
+mod producer;
 mod range;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -21,5 +23,6 @@ mod topic;
 
 pub use client::{Class, Context, KafkaError, client_config, create_error};
 pub use consumer::{Consumer, Message, PartitionLag, Record};
+pub use producer::Producer;
 pub use range::{Gap, Messages, READ_WAIT, Range, ranges};
 pub use topic::Topic;

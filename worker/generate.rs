@@ -5,9 +5,12 @@
 //!  habit      a lively world's: settings, rhythms, timetables
 //! stage       leaks and look-alikes, by the catalogue of scenario             -> labels.jsonl
 //! traffic     which call comes next: tide (rhythm), weather, episodes         \
-//! record      one call of one key                                              > events*.jsonl, events*.log
-//! schedule    into which file, and what goes wrong on the way                 /
+//! record      one call of one key                                              > events*.jsonl, events*.log,
+//! schedule    in which order and partition, and what goes wrong on the way    /  or a topic
 //! format      the record as one line of a gateway's log                      /
+//!
+//! settings    what was typed, made definite        world   all of the above: tables, and lines one by one
+//! files, send the targets                          folder  what belongs to the events
 //! ```
 //!
 //! A plain world has calls at an even rate and nothing else: it serves measurements. The others are lively:
@@ -16,26 +19,33 @@
 //! The same arguments give the same bytes on every machine: each stage has its own stream of one seeded
 //! generator, weights are integers, time zones are part of the program, and powers, logarithms and exponentials
 //! come from a portable library, not from the system's. `generated.json` says what is in the files, so that what
-//! a job makes of them can be compared.
+//! a job makes of them can be compared. A topic gets the same lines, partition by partition, as so many files do;
+//! with `--start now` event times are the clock's, and nothing else.
 //!
 //! Addresses are of the benchmark and documentation ranges 198.18.0.0/15 and 2001:db8::/32, AS numbers private,
 //! keys and customers invented.
 //!
-//! Limits: 1,000,000 keys, 10,000 routes, 40 countries, 1,024 files, a span of 366 days, 1,000 leaks and as many
-//! look-alikes. Memory depends on keys, not on calls or the span.
+//! Limits: 1,000,000 keys, 10,000 routes, 40 countries, 1,024 partitions, a span of 366 days, 1,000 leaks and as
+//! many look-alikes, 10,000,000 lines a second. Memory depends on keys, not on calls or the span, but for late calls:
+//! those of an hour are held, 100 bytes each.
 
 mod draw;
 mod files;
+mod folder;
 mod format;
 mod habit;
 mod population;
+mod progress;
 mod record;
 mod rhythm;
 mod scenario;
 mod schedule;
+mod send;
+mod settings;
 mod stage;
 mod traffic;
 mod weather;
+mod world;
 
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
@@ -44,47 +54,58 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 
-use draw::Draw;
-use files::Files;
-use format::Formatter;
-use population::{COUNTRIES, Population};
-use record::Record;
-pub(crate) use scenario::Scenario;
-use schedule::Schedule;
-use stage::Stage;
-use traffic::Traffic;
+use self::population::COUNTRIES;
+use self::progress::{Progress, per_second};
+pub(crate) use self::scenario::Scenario;
+use self::send::Target;
+use self::settings::MAX_SPAN_MS;
+pub(crate) use self::settings::Settings;
+pub(crate) use self::world::{Generated, World};
 
-const MAX_SPAN_MS: i64 = 366 * 86_400_000;
-/// A record is sent again within so many records, as gateways do after an unclear answer.
-const RESENT_WITHIN: usize = 16;
+const MAX_PARTITIONS: u32 = 1_024;
+const MAX_RATE: u32 = 10_000_000;
 
-/// Writes a made-up access log with its tables and geo databases, ready for `keytide replay`.
-#[derive(clap::Args, Clone, Debug)]
+/// Writes a made-up access log with its tables and geo databases, ready for `keytide replay` or, in a topic,
+/// for `keytide run`.
+#[derive(clap::Args, Clone)]
 pub(crate) struct Args {
-    /// Folder to write to; made if it doesn't exist, else it must be empty
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
+    /// Folder to write to; made if it doesn't exist, else it must be empty. With --kafka it may be left out, and
+    /// gets no events but all that belongs to them
+    #[arg(long, value_name = "DIR", required_unless_present = "kafka")]
+    pub(crate) out: Option<PathBuf>,
+    /// Send the calls to these brokers (host:port, separated by commas) instead of writing them to files
+    #[arg(long, value_name = "BROKERS", requires = "topic")]
+    pub(crate) kafka: Option<String>,
+    /// The topic to send to; all of its partitions are used
+    #[arg(long, requires = "kafka")]
+    pub(crate) topic: Option<String>,
+    /// Lines to send a second, evenly: a number, or max
+    #[arg(long, value_name = "N", requires = "kafka", value_parser = rate)]
+    pub(crate) rate: Option<Rate>,
+    /// A setting of the client library, such as security.protocol=ssl; values can be env:NAME or file:PATH,
+    /// passwords must be. May be given several times
+    #[arg(long, value_name = "NAME=VALUE", requires = "kafka", value_parser = setting)]
+    pub(crate) librdkafka: Vec<(String, String)>,
     /// Calls; records sent again and broken lines come on top. Other scenarios than plain have about so many, and
-    /// what they stage on top
-    #[arg(long, default_value = "100000")]
-    pub(crate) events: NonZeroU64,
+    /// what they stage on top [default: 100000; with --start now: as many as --rate makes in the span]
+    #[arg(long)]
+    pub(crate) events: Option<NonZeroU64>,
     /// Keys
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = Settings::DEFAULT.keys, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) keys: u32,
     /// How unevenly calls spread over keys: the exponent of Zipf's law, 0 is evenly
-    #[arg(long, default_value_t = 1.05, value_parser = exponent)]
+    #[arg(long, default_value_t = Settings::DEFAULT.zipf, value_parser = exponent)]
     pub(crate) zipf: f64,
     /// Routes
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = Settings::DEFAULT.routes, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) routes: u32,
     /// Countries
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=COUNTRIES.len() as i64))]
+    #[arg(long, default_value_t = Settings::DEFAULT.countries, value_parser = clap::value_parser!(u32).range(1..=COUNTRIES.len() as i64))]
     pub(crate) countries: u32,
-    /// Event time from the first call to the last
-    #[arg(long, default_value = "1h", value_parser = span)]
-    pub(crate) span: SignedDuration,
+    /// Event time from the first call to the last [default: 1h]
+    #[arg(long, value_parser = span)]
+    pub(crate) span: Option<SignedDuration>,
     /// Event time from the first call to the last, in days
     #[arg(long, conflicts_with = "span", value_parser = clap::value_parser!(u16).range(1..=366))]
     pub(crate) days: Option<u16>,
@@ -97,32 +118,34 @@ pub(crate) struct Args {
     /// Harmless episodes that look like leaks, likewise
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub(crate) look_alikes: Option<u32>,
-    /// Event time of the first call
+    /// Event time of the first call; or now: calls are sent when they happen, --rate of them a second in the mean
     #[arg(long, value_name = "TIME", default_value = "2025-06-02T08:00:00Z", value_parser = start)]
-    pub(crate) start: Timestamp,
+    pub(crate) start: Start,
     /// Another seed, another world
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = Settings::DEFAULT.seed)]
     pub(crate) seed: u64,
     /// The gateway's log format
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
-    /// Share of calls up to 4 s behind others of their file
-    #[arg(long, default_value_t = 0.02, value_parser = share)]
+    /// Share of calls up to 4 s behind others of their partition
+    #[arg(long, default_value_t = Settings::DEFAULT.out_of_order, value_parser = share)]
     pub(crate) out_of_order: f64,
-    /// Share of calls 11 to 41 min behind others of their file: late under the default windows
-    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    /// Share of calls 11 to 41 min behind others of their partition: late under the default windows. Spans up to
+    /// 11 min have none
+    #[arg(long, default_value_t = Settings::DEFAULT.late, value_parser = share)]
     pub(crate) late: f64,
     /// Share of calls whose record is sent twice
-    #[arg(long, default_value_t = 0.005, value_parser = share)]
+    #[arg(long, default_value_t = Settings::DEFAULT.duplicates, value_parser = share)]
     pub(crate) duplicates: f64,
     /// Share of calls that are followed by a broken line
-    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    #[arg(long, default_value_t = Settings::DEFAULT.broken, value_parser = share)]
     pub(crate) broken: f64,
     /// Files, each a partition
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    #[arg(long, default_value_t = Settings::DEFAULT.partitions, conflicts_with = "kafka",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PARTITIONS)))]
     pub(crate) partitions: u32,
     /// Compress the files
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kafka")]
     pub(crate) gzip: bool,
 }
 
@@ -140,115 +163,70 @@ pub(crate) enum Format {
     Combined,
 }
 
-/// What the files hold; `generated.json`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Generated {
-    /// Calls.
-    pub(crate) events: u64,
-    /// Lines: calls, records sent again, broken ones.
-    pub(crate) lines: u64,
-    /// Calls without a key.
-    pub(crate) anonymous: u64,
-    /// Calls a little behind others of their file.
-    pub(crate) out_of_order: u64,
-    /// Calls far behind others of their file.
-    pub(crate) late: u64,
-    /// Records sent again.
-    pub(crate) duplicates: u64,
-    /// Lines that are no record.
-    pub(crate) broken: u64,
-    /// Bytes of all lines, before compression.
-    pub(crate) bytes: u64,
-    /// Calls that belong to leaks; a plain world has none to speak of, nor of the next.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) leak_calls: Option<u64>,
-    /// Calls that belong to look-alikes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) look_alike_calls: Option<u64>,
+/// How fast lines are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rate {
+    Max,
+    PerSecond(u32),
+}
+
+/// Event time of the first call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// That of the clock: calls happen when they are sent.
+    Now,
+    At(Timestamp),
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// If the folder isn't empty or can't be written to, or if the world is too small for its scenario.
+/// If the folder isn't empty or can't be written to, if the topic can't, or if the world is too small for its
+/// scenario.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let generated = generate(args)?;
-    let out = args.out.display();
-    writeln!(
-        io::stdout().lock(),
-        "{} events in {} lines ({} MiB) under {out}\nnext: keytide replay {out}/keytide.toml --out {out}/views",
-        generated.events,
-        generated.lines,
-        generated.bytes >> 20,
-    )
-    .context("can't write to standard output")
-}
-
-fn generate(args: &Args) -> anyhow::Result<Generated> {
-    let mut population = Population::new(args, Draw::new(args.seed, 0));
-    if args.scenario == Scenario::Plain {
-        stage::none(args)?;
-        let mut files = Files::create(args, &population)?;
-        let generated = write(args, &population, &mut files, |index, schedule, draw| {
-            (index < args.events.get()).then(|| Record::draw(&population, schedule.even(index), draw))
-        })?;
-        files.finish(&generated, None)?;
-        return Ok(generated);
-    }
-    let mut habits = habit::habits(args, &population, &mut Draw::new(args.seed, 3));
-    let stage = Stage::new(args, &mut population, &mut habits, &mut Draw::new(args.seed, 4))?;
-    let mut draw = Draw::new(args.seed, 5);
-    let mut traffic = Traffic::new(args, &population, &habits, &stage, &mut draw);
-    let mut files = Files::create(args, &population)?;
-    let mut generated = write(args, &population, &mut files, |_, _, _| traffic.next(&mut draw))?;
-    let calls = |leak| {
-        let calls = stage.episodes.iter().zip(&traffic.calls);
-        Some(calls.filter(|(episode, _)| episode.kind.leak == leak).map(|(_, calls)| calls).sum())
+    let text = match Target::open(args)? {
+        Some(target) => {
+            target.stop_on_signals()?;
+            let (generated, seconds) = target.run(args, crate::clock::now())?;
+            told(
+                &generated,
+                seconds,
+                &target.place(),
+                args.out.as_ref().map(|out| format!("keytide run {}/keytide.toml", out.display())),
+            )
+        }
+        None => {
+            let (generated, seconds) = generate(args)?;
+            let out = args.out.as_deref().unwrap_or(std::path::Path::new("")).display();
+            let next = format!("keytide replay {out}/keytide.toml --out {out}/views");
+            told(&generated, seconds, &format!("under {out}"), Some(next))
+        }
     };
-    (generated.leak_calls, generated.look_alike_calls) = (calls(true), calls(false));
-    files.finish(&generated, Some(&stage.labels(&population, &traffic.calls)?))?;
-    Ok(generated)
+    writeln!(io::stdout().lock(), "{text}").context("can't write to standard output")
 }
 
-/// Writes the calls that `next` gives, in the order of time, and what goes wrong with them.
-fn write(
-    args: &Args,
-    population: &Population,
-    files: &mut Files<'_>,
-    mut next: impl FnMut(u64, &mut Schedule, &mut Draw) -> Option<Record>,
-) -> anyhow::Result<Generated> {
-    let mut schedule = Schedule::new(args, Draw::new(args.seed, 1));
-    let mut draw = Draw::new(args.seed, 2);
-    let mut formatter = Formatter::new(args.format, population);
-    let mut generated = Generated::default();
-    let mut sent: Vec<(usize, Record)> = Vec::with_capacity(RESENT_WITHIN);
-    while let Some(record) = next(generated.events, &mut schedule, &mut draw) {
-        let slot = schedule.slot(record.time);
-        let record = Record { time: slot.time, ..record };
-        generated.anonymous += u64::from(record.key.is_none());
-        generated.out_of_order += u64::from(slot.out_of_order);
-        generated.late += u64::from(slot.late);
-        files.write(slot.partition, formatter.line(&record))?;
-
-        let place = (generated.events % RESENT_WITHIN as u64) as usize;
-        if place < sent.len() {
-            sent[place] = (slot.partition, record);
-        } else {
-            sent.push((slot.partition, record));
-        }
-        generated.events += 1;
-        if schedule.again.hit() {
-            let (partition, record) = &sent[draw.below(sent.len() as u32) as usize];
-            files.write(*partition, formatter.line(record))?;
-            generated.duplicates += 1;
-        }
-        if schedule.broken.hit() {
-            files.write(slot.partition, formatter.broken_line(&record))?;
-            generated.broken += 1;
-        }
+/// What was made, and what to do with it.
+fn told(generated: &Generated, seconds: f64, place: &str, next: Option<String>) -> String {
+    let Generated { events, lines, bytes, .. } = generated;
+    let mut text = format!(
+        "{events} events in {lines} lines ({} MiB) {place} in {seconds:.1} s: {} events/s",
+        bytes >> 20,
+        per_second(*events, seconds),
+    );
+    if let Some(next) = next {
+        text.extend(["\nnext: ", &next]);
     }
-    (generated.lines, generated.bytes) = (files.lines, files.bytes);
-    Ok(generated)
+    text
+}
+
+/// Writes files; says what is in them, and how many seconds it took.
+fn generate(args: &Args) -> anyhow::Result<(Generated, f64)> {
+    let out = args.out.as_deref().context("--out DIR says where files go")?;
+    let world = World::new(Settings::new(args, crate::clock::now(), None)?)?;
+    let progress = Progress::new(&world.settings);
+    let generated = files::write(&world, out, args.gzip, &progress)?;
+    progress.clear();
+    Ok((generated, progress.seconds()))
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -261,9 +239,12 @@ fn exponent(text: &str) -> Result<f64, String> {
     exponent.ok_or_else(|| "must be a number from 0 to 10".to_owned())
 }
 
-fn start(text: &str) -> Result<Timestamp, String> {
-    let start = text.parse().ok().filter(|start: &Timestamp| start.as_second() >= 0);
-    start.ok_or_else(|| "must be a time since 1970 such as 2025-06-02T08:00:00Z".to_owned())
+fn start(text: &str) -> Result<Start, String> {
+    if text == "now" {
+        return Ok(Start::Now);
+    }
+    let start = text.parse().ok().filter(|start: &Timestamp| start.as_second() >= 0).map(Start::At);
+    start.ok_or_else(|| "must be a time since 1970 such as 2025-06-02T08:00:00Z, or now".to_owned())
 }
 
 fn span(text: &str) -> Result<SignedDuration, String> {
@@ -272,6 +253,21 @@ fn span(text: &str) -> Result<SignedDuration, String> {
         .ok()
         .filter(|span: &SignedDuration| (1..=i128::from(MAX_SPAN_MS)).contains(&span.as_millis()));
     span.ok_or_else(|| "must be a duration such as 90s, 15m or 2h, from 1ms to 8784h".to_owned())
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    let rate = text.parse().ok().filter(|rate| (1..=MAX_RATE).contains(rate)).map(Rate::PerSecond);
+    rate.ok_or_else(|| format!("must be a number from 1 to {MAX_RATE}, or max"))
+}
+
+/// The message never quotes a value: it could be a password.
+fn setting(text: &str) -> Result<(String, String), String> {
+    let setting = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let setting = setting.map(|(name, value)| (name.trim().to_owned(), value.to_owned()));
+    setting.ok_or_else(|| "must be NAME=VALUE".to_owned())
 }
 
 #[cfg(test)]

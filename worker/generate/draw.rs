@@ -35,6 +35,11 @@ impl Draw {
         scaled(scaled(bits as u32, u32::MAX), scaled((bits >> 32) as u32, end) + 1)
     }
 
+    /// How often [`habit`](Self::habit) draws a number.
+    pub(super) fn habit_share(number: u32, end: u32) -> f64 {
+        (number..end).map(|drawn| 1.0 / f64::from(drawn + 1)).sum::<f64>() / f64::from(end)
+    }
+
     /// Evenly from the first to the last of a range.
     pub(super) fn between(&mut self, (first, last): (u32, u32)) -> u32 {
         first + self.below(last - first + 1)

@@ -1,11 +1,10 @@
 //! What sets keys apart in a lively world: from which kind of network they are called, in which rhythm, and
 //! whether a timetable calls them.
 
-use super::Args;
+use super::Settings;
 use super::draw::{Draw, Zipf, mixed};
 use super::population::{Client, DAY_MS, KeyState, NETWORKS_PER_COUNTRY, Network, Population};
 use super::rhythm::{Class, Rhythm};
-use super::schedule::span_ms;
 
 /// The kinds of networks that each country has one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,8 +121,8 @@ impl Habit {
 }
 
 /// The habits of all keys.
-pub(super) fn habits(args: &Args, population: &Population, draw: &mut Draw) -> Vec<Habit> {
-    let span_ms = span_ms(args);
+pub(super) fn habits(settings: &Settings, population: &Population, draw: &mut Draw) -> Vec<Habit> {
+    let span_ms = settings.span_ms;
     let mut customers: Vec<(usize, u64)> = Vec::with_capacity(population.subscriptions.len());
     for (index, subscription) in population.subscriptions.iter().enumerate() {
         let previous = index
@@ -133,7 +132,7 @@ pub(super) fn habits(args: &Args, population: &Population, draw: &mut Draw) -> V
         customers.push(previous.map_or_else(|| (kind_of(drawn.0), drawn.1), |previous| customers[previous]));
     }
     let used = |state| state == KeyState::Active;
-    let weight = |rank: usize| Zipf::weight(rank as u32, args.zipf) as f64;
+    let weight = |rank: usize| Zipf::weight(rank as u32, settings.zipf) as f64;
     let keys = || population.keys.iter().enumerate();
     let total: f64 = keys().filter(|(_, key)| used(key.state)).map(|(rank, _)| weight(rank)).sum();
     keys()
@@ -148,7 +147,7 @@ pub(super) fn habits(args: &Args, population: &Population, draw: &mut Draw) -> V
             let (elsewhere, seed) = (draw.below(population.networks.len() as u32), draw.bits());
             let elsewhere = draw.once_in(ELSEWHERE.0).then(|| Pool::of(elsewhere, 2, seed));
             let share = if used(key.state) { weight(rank) / total } else { 0.0 };
-            let calls_per_ms = share * args.events.get() as f64 / span_ms as f64;
+            let calls_per_ms = share * settings.events.get() as f64 / span_ms as f64;
             let beat = BEATS_MS.into_iter().find(|beat| calls_per_ms * *beat as f64 >= CALLS_PER_BEAT);
             let timetable = beat.filter(|beat| rank % TIMETABLE == 4 && *beat <= span_ms / 2);
             let silent = timetable.is_some() || share == 0.0;

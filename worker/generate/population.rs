@@ -9,9 +9,8 @@ use std::ops::Range;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 
-use super::Args;
+use super::Settings;
 use super::draw::{Draw, Spread, Zipf};
-use super::schedule::start_ms;
 
 const CENTRAL_EUROPE: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 const EASTERN_EUROPE: &str = "EET-2EEST,M3.5.0/3,M10.5.0/4";
@@ -282,17 +281,17 @@ pub(super) struct Population {
 }
 
 impl Population {
-    pub(super) fn new(args: &Args, mut draw: Draw) -> Self {
+    pub(super) fn new(settings: &Settings, mut draw: Draw) -> Self {
         let mut population = Self {
-            networks: networks(args.countries),
+            networks: networks(settings.countries),
             clients: Vec::new(),
-            routes: routes(args.routes, &mut draw),
+            routes: routes(settings.routes, &mut draw),
             subscriptions: Vec::new(),
             keys: Vec::new(),
-            popularity: Zipf::new(args.keys, args.zipf),
+            popularity: Zipf::new(settings.keys, settings.zipf),
             spread: Spread::new(),
         };
-        population.populate(args, &mut draw);
+        population.populate(settings, &mut draw);
         population
     }
 
@@ -301,24 +300,30 @@ impl Population {
         (key.first_route + draw.habit(u32::from(key.routes))) % self.routes.len() as u32
     }
 
-    fn populate(&mut self, args: &Args, draw: &mut Draw) {
-        let now = start_ms(args);
-        let countries = Zipf::new(args.countries, 1.0);
+    /// The routes of a key's habits, each with its share.
+    pub(super) fn usual_routes(&self, key: &Key) -> impl Iterator<Item = (u32, f64)> {
+        let (count, first, all) = (u32::from(key.routes), key.first_route, self.routes.len() as u32);
+        (0..count).map(move |place| ((first + place) % all, Draw::habit_share(place, count)))
+    }
+
+    fn populate(&mut self, settings: &Settings, draw: &mut Draw) {
+        let now = settings.start_ms;
+        let countries = Zipf::new(settings.countries, 1.0);
         let mut owners = Vec::new();
-        while owners.len() < args.keys as usize {
+        while owners.len() < settings.keys as usize {
             let subscription = self.subscription(now, countries.draw(draw), draw);
             self.subscriptions.push(subscription);
             let owner = self.subscriptions.len() as u32 - 1;
             owners.extend(std::iter::repeat_n(owner, 1 + draw.habit(5) as usize));
         }
-        owners.truncate(args.keys as usize);
+        owners.truncate(settings.keys as usize);
         // A shuffle (Fisher and Yates), so that a subscription's keys aren't equally popular.
         for last in (1..owners.len()).rev() {
             owners.swap(last, draw.below(last as u32 + 1) as usize);
         }
-        let first_routes = Zipf::new(args.routes, 0.8);
+        let first_routes = Zipf::new(settings.routes, 0.8);
         for (index, owner) in owners.into_iter().enumerate() {
-            let key = self.key(index, owner, args, &first_routes, draw);
+            let key = self.key(index, owner, settings, &first_routes, draw);
             self.keys.push(key);
         }
     }
@@ -343,8 +348,15 @@ impl Population {
         }
     }
 
-    fn key(&mut self, index: usize, owner: u32, args: &Args, first_routes: &Zipf, draw: &mut Draw) -> Key {
-        let now = start_ms(args);
+    fn key(
+        &mut self,
+        index: usize,
+        owner: u32,
+        settings: &Settings,
+        first_routes: &Zipf,
+        draw: &mut Draw,
+    ) -> Key {
+        let now = settings.start_ms;
         let (home, started_at) = {
             let owner = &self.subscriptions[owner as usize];
             (owner.country, owner.started_at)
@@ -383,7 +395,7 @@ impl Population {
             confined: index % 10 == 3,
             clients: clients..self.clients.len() as u32,
             first_route: first_routes.draw(draw),
-            routes: 1 + draw.below(args.routes.min(20)) as u16,
+            routes: 1 + draw.below(settings.routes.min(20)) as u16,
             agents: [(); 2].map(|()| draw.habit(USUAL_AGENTS)),
         }
     }

@@ -65,7 +65,7 @@ const SHAPES: [[[u32; 24]; 2]; 4] = [
 ];
 
 /// A rhythm in a time zone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Class(u16);
 
 impl Class {
@@ -107,6 +107,33 @@ impl Clocks {
     }
 }
 
+/// How much the classes call, slot by slot.
+pub(super) struct Levels {
+    clocks: Clocks,
+    shapes: Vec<[[u32; SLOTS_PER_DAY]; 2]>,
+}
+
+impl Levels {
+    pub(super) fn new() -> Self {
+        Self { clocks: Clocks::new(), shapes: shapes() }
+    }
+
+    /// How much a class calls at `time`, 1 being the week's mean.
+    pub(super) fn level(&self, class: Class, time: u64) -> f64 {
+        let class = usize::from(class.0);
+        f64::from(self.at(class, self.clocks.local((class % COUNTRIES.len()) as u32, time))) / MEAN_LEVEL
+    }
+
+    /// The level when the clock of the class shows `local`.
+    fn at(&self, class: usize, local: i64) -> u32 {
+        let (day, time) = (local.div_euclid(DAY_MS.cast_signed()), local.rem_euclid(DAY_MS.cast_signed()));
+        // The epoch was a Thursday.
+        let weekend = (day + 3).rem_euclid(7) >= 5;
+        let place = time.unsigned_abs() / SLOT_MS;
+        self.shapes[class / COUNTRIES.len()][usize::from(weekend)][place as usize]
+    }
+}
+
 /// A time in which more is called, by everybody.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surge {
@@ -118,8 +145,7 @@ pub(super) struct Surge {
 
 /// Arrival times of usual calls.
 pub(super) struct Tide {
-    clocks: Clocks,
-    shapes: Vec<[[u32; SLOTS_PER_DAY]; 2]>,
+    levels: Levels,
     /// The share of each class in all calls.
     shares: Vec<f64>,
     surges: Vec<Surge>,
@@ -157,8 +183,7 @@ impl Tide {
         let slot =
             Slot { from: start_ms, to: start_ms, calls: 0.0, levels: vec![0; Class::COUNT], highest: 0 };
         let mut tide = Self {
-            clocks: Clocks::new(),
-            shapes: shapes(),
+            levels: Levels::new(),
             shares,
             surges: Vec::new(),
             end_ms,
@@ -206,14 +231,10 @@ impl Tide {
         let mut offsets = [None; COUNTRIES.len()];
         let (mut highest, mut mean) = (0, 0.0);
         for (class, share) in self.shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {
-            let (rhythm, country) = (class / COUNTRIES.len(), class % COUNTRIES.len());
-            let local = *offsets[country].get_or_insert_with(|| self.clocks.local(country as u32, from));
-            let (day, time) =
-                (local.div_euclid(DAY_MS.cast_signed()), local.rem_euclid(DAY_MS.cast_signed()));
-            // The epoch was a Thursday.
-            let weekend = (day + 3).rem_euclid(7) >= 5;
-            let place = time.unsigned_abs() / SLOT_MS;
-            let level = self.shapes[rhythm][usize::from(weekend)][place as usize];
+            let country = class % COUNTRIES.len();
+            let local =
+                *offsets[country].get_or_insert_with(|| self.levels.clocks.local(country as u32, from));
+            let level = self.levels.at(class, local);
             self.slot.levels[class] = level;
             highest = highest.max(level);
             mean += share * f64::from(level);

@@ -1,37 +1,116 @@
-//! Into which file each call goes, and what goes wrong on the way: disorder, delay, records sent again, broken
-//! lines.
+//! In which order calls arrive, in which partition, and what goes wrong on the way: disorder, delay, records sent
+//! again, broken lines.
 //!
-//! Disorder is measured in a file, as the job does: a call out of order lies
-//! behind the latest call of its file by less than the default `out_of_orderness` (5 s), a late one by more
-//! than that and the default `allowed_lateness` (10 min) together, but less than the dedupe horizon (1 h).
+//! Calls are made in the order of time. One that is to be out of order or late is held back and arrives behind others
+//! of its partition: what it says stays true, of a label's times too. Disorder is measured in a partition, as
+//! the job does: a call out of order lies behind the latest call of its partition by less than the default
+//! `out_of_orderness` (5 s), a late one by more than that and the default `allowed_lateness` (10 min) together, but
+//! by less than the dedupe horizon (1 h).
+//!
+//! A call that was held back in vain, because none of its partition came meanwhile, counts as neither, and another
+//! one is held back for it. Where calls are so few that ten minutes have none, one that is to be late
+//! may be behind by less than late ones are: then it counts as neither too.
+//!
+//! Limits: no call of a run's last 11 minutes is late, the earlier ones make up for it; held are the late calls
+//! of 59 minutes at most.
 
-use std::ops::RangeInclusive;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
-use jiff::SignedDuration;
-
-use super::Args;
+use super::Settings;
 use super::draw::{Draw, Share, whole};
+use super::record::Record;
 
-const OUT_OF_ORDER_MS: RangeInclusive<u32> = 1..=4_000;
-const LATE_MS: RangeInclusive<u32> = 660_000..=2_460_000;
+const OUT_OF_ORDER_MS: (u32, u32) = (1, 4_000);
+const LATE_MS: (u32, u32) = (660_000, 2_460_000);
+/// Behind by up to this counts as out of order ...
+const MAX_OUT_OF_ORDER_MS: u64 = 5_000;
+/// ... and by more than this as late.
+const MIN_LATE_MS: u64 = 605_000;
+/// A call that isn't late yet is held back for so long once more ...
+const LONGER_MS: u64 = 60_000;
+/// ... but for no longer than this in all.
+const LONGEST_MS: u64 = 3_540_000;
 
-/// When one call happens and where it is written.
-pub(super) struct Slot {
-    /// Event time, in milliseconds since the epoch.
-    pub(super) time: u64,
+/// One call, as it arrives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    pub(super) record: Record,
     pub(super) partition: usize,
+    /// When, in milliseconds since the epoch: never before the call, nor before the arrival before.
+    pub(super) at_ms: u64,
     pub(super) out_of_order: bool,
     pub(super) late: bool,
 }
 
-/// The slots of a run, and what is written beside.
+/// A call that arrives later; ordered by when, then by when it was made.
+struct Held {
+    until_ms: u64,
+    number: u64,
+    partition: usize,
+    late: bool,
+    record: Record,
+}
+
+impl Ord for Held {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.until_ms, self.number).cmp(&(other.until_ms, other.number))
+    }
+}
+
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Eq for Held {}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+/// A sort of disorder, and how much of it is due.
+struct Disorder {
+    share: Share,
+    /// Calls that were held back in vain.
+    owed: u64,
+    /// Calls that are held back now.
+    held: u64,
+}
+
+impl Disorder {
+    fn new(share: f64, draw: &mut Draw) -> Self {
+        Self { share: Share::new(share, draw), owed: 0, held: 0 }
+    }
+
+    /// Whether a call is to be held back. For what is owed one at a time is, lest none be left to be behind of.
+    fn wants(&mut self) -> bool {
+        let due = self.share.hit();
+        let repaid = !due && self.owed > 0 && self.held == 0;
+        self.owed -= u64::from(repaid);
+        self.held += u64::from(due || repaid);
+        due || repaid
+    }
+}
+
+/// The arrivals of a run, and what is sent beside.
 pub(super) struct Schedule {
-    start_ms: u64,
-    ms_per_call: f64,
+    /// Calls are late only until then.
+    late_until_ms: u64,
+    end_ms: u64,
     /// The latest call of each partition.
     latest: Vec<Option<u64>>,
-    out_of_order: Share,
-    late: Share,
+    out_of_order: Disorder,
+    late: Disorder,
+    held: BinaryHeap<Reverse<Held>>,
+    /// The next call, where one is known.
+    ahead: Option<Record>,
+    ended: bool,
+    numbered: u64,
+    at_ms: u64,
     /// Whether a record is sent again now.
     pub(super) again: Share,
     /// Whether a broken line follows.
@@ -40,50 +119,142 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(args: &Args, mut draw: Draw) -> Self {
+    pub(super) fn new(settings: &Settings, mut draw: Draw) -> Self {
+        let (start_ms, end_ms) = (settings.start_ms, settings.start_ms + settings.span_ms);
+        let late_until_ms = end_ms.saturating_sub(u64::from(LATE_MS.0)).max(start_ms);
+        // Those that can be late make up for those that can't.
+        let late = match late_until_ms - start_ms {
+            0 => 0.0,
+            part => (settings.late * settings.span_ms as f64 / part as f64).min(1.0),
+        };
         Self {
-            start_ms: start_ms(args),
-            ms_per_call: span_ms(args) as f64 / args.events.get() as f64,
-            latest: vec![None; args.partitions as usize],
-            out_of_order: Share::new(args.out_of_order, &mut draw),
-            late: Share::new(args.late, &mut draw),
-            again: Share::new(args.duplicates, &mut draw),
-            broken: Share::new(args.broken, &mut draw),
+            late_until_ms,
+            end_ms,
+            latest: vec![None; settings.partitions as usize],
+            out_of_order: Disorder::new(settings.out_of_order, &mut draw),
+            late: Disorder::new(late, &mut draw),
+            held: BinaryHeap::new(),
+            ahead: None,
+            ended: false,
+            numbered: 0,
+            at_ms: start_ms,
+            again: Share::new(settings.duplicates, &mut draw),
+            broken: Share::new(settings.broken, &mut draw),
             draw,
         }
     }
 
-    /// When the call `index` happens if all come at an even rate.
-    pub(super) fn even(&mut self, index: u64) -> u64 {
-        self.start_ms + whole((index as f64 + self.draw.unit()) * self.ms_per_call)
+    /// The next arrival of the calls that `next` gives, in the order of time.
+    pub(super) fn next(&mut self, mut next: impl FnMut() -> Option<Record>) -> Option<Arrival> {
+        loop {
+            if self.ahead.is_none() && !self.ended {
+                self.ahead = next();
+                self.ended = self.ahead.is_none();
+            }
+            let due_ms = self.held.peek().map(|Reverse(held)| held.until_ms);
+            let arrival = match self.ahead.take_if(|call| due_ms.is_none_or(|due_ms| call.time < due_ms)) {
+                Some(call) => self.send(call),
+                None => {
+                    let Reverse(held) = self.held.pop()?;
+                    self.release(held)
+                }
+            };
+            if arrival.is_some() {
+                return arrival;
+            }
+        }
     }
 
-    /// The slot of a call that would be on time at `on_time`; to be asked for in the order of time.
-    pub(super) fn slot(&mut self, on_time: u64) -> Slot {
+    /// When the last arrival was, in milliseconds since the epoch.
+    pub(super) fn at_ms(&self) -> u64 {
+        self.at_ms
+    }
+
+    /// Takes no more calls: what is held back arrives, then there is nothing more.
+    pub(super) fn stop(&mut self) {
+        self.ended = true;
+    }
+
+    fn send(&mut self, record: Record) -> Option<Arrival> {
         let partition = self.draw.below(self.latest.len() as u32) as usize;
-        let (late, out_of_order) = (self.late.hit(), self.out_of_order.hit());
-        let behind = match self.latest[partition] {
-            Some(latest) if late => Some((latest, LATE_MS)),
-            Some(latest) if out_of_order => Some((latest, OUT_OF_ORDER_MS)),
-            _ => None,
+        let left_ms = self.end_ms.saturating_sub(record.time);
+        let late = record.time < self.late_until_ms && self.late.wants();
+        let delay_ms = if late {
+            Some(u64::from(self.draw.between(LATE_MS)).min(left_ms))
+        } else if self.out_of_order.wants() {
+            Some(u64::from(self.draw.between(OUT_OF_ORDER_MS)))
+        } else {
+            None
         };
-        let Some((latest, range)) = behind else {
-            self.latest[partition] = Some(on_time);
-            return Slot { time: on_time, partition, out_of_order: false, late: false };
+        let Some(delay_ms) = delay_ms else {
+            return Some(self.arrive(record, partition, record.time));
         };
-        let delay = range.start() + self.draw.below(range.end() - range.start() + 1);
-        let time = latest.saturating_sub(u64::from(delay));
-        Slot { time, partition, out_of_order: !late, late }
+        self.numbered += 1;
+        let until_ms = record.time + delay_ms;
+        self.held.push(Reverse(Held { until_ms, number: self.numbered, partition, late, record }));
+        None
+    }
+
+    /// A call arrives that was held back, unless it is to be late and isn't yet.
+    fn release(&mut self, held: Held) -> Option<Arrival> {
+        let Held { until_ms, partition, late, record, .. } = held;
+        let latest = self.latest[partition].unwrap_or(0);
+        let longer_ms = until_ms + LONGER_MS;
+        if late && !self.ended && latest <= record.time + MIN_LATE_MS && longer_ms <= record.time + LONGEST_MS
+        {
+            self.held.push(Reverse(Held { until_ms: longer_ms, ..held }));
+            return None;
+        }
+        let arrival = self.arrive(record, partition, until_ms);
+        let sort = if late { &mut self.late } else { &mut self.out_of_order };
+        sort.held -= 1;
+        sort.owed += u64::from(if late { !arrival.late } else { !arrival.out_of_order });
+        Some(arrival)
+    }
+
+    fn arrive(&mut self, record: Record, partition: usize, at_ms: u64) -> Arrival {
+        // What is held back when the run ends early arrives at once.
+        self.at_ms = if self.ended { self.at_ms } else { self.at_ms.max(at_ms) };
+        let latest = self.latest[partition].unwrap_or(0).max(record.time);
+        self.latest[partition] = Some(latest);
+        let behind_ms = latest - record.time;
+        Arrival {
+            record,
+            partition,
+            at_ms: self.at_ms,
+            out_of_order: (1..=MAX_OUT_OF_ORDER_MS).contains(&behind_ms),
+            late: behind_ms > MIN_LATE_MS,
+        }
     }
 }
 
-/// Event time of the first call, in milliseconds since the epoch.
-pub(super) fn start_ms(args: &Args) -> u64 {
-    u64::try_from(args.start.as_millisecond()).unwrap_or(0)
+/// Times of calls at an even rate.
+pub(super) struct Even {
+    start_ms: u64,
+    ms_per_call: f64,
+    calls: u64,
+    made: u64,
+    draw: Draw,
 }
 
-/// Event time from the first call to the last, in milliseconds.
-pub(super) fn span_ms(args: &Args) -> u64 {
-    let span = args.days.map_or(args.span, |days| SignedDuration::from_hours(24 * i64::from(days)));
-    u64::try_from(span.as_millis()).unwrap_or(0)
+impl Even {
+    pub(super) fn new(settings: &Settings, draw: Draw) -> Self {
+        let calls = settings.events.get();
+        let ms_per_call = settings.span_ms as f64 / calls as f64;
+        Self { start_ms: settings.start_ms, ms_per_call, calls, made: 0, draw }
+    }
+}
+
+impl Iterator for Even {
+    type Item = u64;
+
+    /// When the next call happens, in milliseconds since the epoch.
+    fn next(&mut self) -> Option<u64> {
+        if self.made == self.calls {
+            return None;
+        }
+        let time = self.start_ms + whole((self.made as f64 + self.draw.unit()) * self.ms_per_call);
+        self.made += 1;
+        Some(time)
+    }
 }

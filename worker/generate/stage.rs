@@ -4,26 +4,30 @@
 //! keys with too few usual calls until then aren't chosen, nor are the most popular one in a hundred, publishable
 //! ones, those in no table, those that change hands, those with a timetable.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use anyhow::ensure;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Args;
+use super::Settings;
 use super::draw::{Draw, whole};
 use super::habit::{Habit, Pool, Setting};
 use super::population::{
     COUNTRIES, DAY_MS, KeyState, LOAD_TOOL, Network, Population, RESOURCES, USUAL_AGENTS,
 };
-use super::rhythm::{Class, Clocks, Rhythm, SLOT_MS, Surge};
+use super::rhythm::{Class, Clocks, Levels, Rhythm, SLOT_MS, Surge};
 use super::scenario::{Agent, Course, KINDS, Kind, Origin, Owner, Scenario, Scope};
-use super::schedule::{span_ms, start_ms};
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
 /// Usual calls that a key is expected to make before its episode, and in it if they are what the episode is.
 const USUAL_CALLS: f64 = 20.0;
+/// Usual calls that are expected of an API while it fails: an outage lasts longer where they take longer.
+const NOTICED_CALLS: f64 = 20.0;
+/// Fewer of them aren't worth a label.
+const LEAST_NOTICED_CALLS: f64 = 5.0;
 /// Days that a dormant key sleeps at least; 30 is what calls for attention.
 const DORMANT_DAYS: u64 = 35;
 /// A launch day, and an API's retry storm, comes once in so many days at most.
@@ -88,13 +92,15 @@ pub(super) struct Stage {
 
 /// A stage while it is planned.
 struct Planner<'a> {
-    args: &'a Args,
+    settings: &'a Settings,
     population: &'a mut Population,
     habits: &'a mut [Habit],
     draw: &'a mut Draw,
     /// Keys that may have an episode.
     free: Vec<u32>,
     clocks: Clocks,
+    /// Once it is asked for.
+    usage: Option<Usage>,
     stage: Stage,
 }
 
@@ -124,24 +130,24 @@ pub(super) struct Label {
 }
 
 /// How many leaks and look-alikes are asked for.
-fn asked(args: &Args) -> [u32; 2] {
+fn asked(settings: &Settings) -> [u32; 2] {
     let of = |leak| KINDS.iter().filter(|kind| kind.leak == leak).count() as u32;
-    let (leaks, look_alikes) = match args.scenario {
+    let (leaks, look_alikes) = match settings.scenario {
         Scenario::Plain | Scenario::Usual => (0, 0),
         Scenario::Leaks => (of(true), 0),
         Scenario::Benign => (0, of(false)),
         Scenario::Mixed => (of(true), of(false)),
     };
-    [args.leaks.unwrap_or(leaks), args.look_alikes.unwrap_or(look_alikes)]
+    [settings.leaks.unwrap_or(leaks), settings.look_alikes.unwrap_or(look_alikes)]
 }
 
 /// A plain world has no stage.
 ///
 /// # Errors
 /// If episodes are asked for.
-pub(super) fn none(args: &Args) -> anyhow::Result<()> {
+pub(super) fn none(settings: &Settings) -> anyhow::Result<()> {
     ensure!(
-        asked(args) == [0, 0],
+        asked(settings) == [0, 0],
         "--leaks and --look-alikes need a scenario other than plain: --scenario usual, for one"
     );
     Ok(())
@@ -153,7 +159,7 @@ impl Stage {
     /// # Errors
     /// If no key fits, or the run is too short.
     pub(super) fn new(
-        args: &Args,
+        settings: &Settings,
         population: &mut Population,
         habits: &mut [Habit],
         draw: &mut Draw,
@@ -165,8 +171,9 @@ impl Stage {
             surges: Vec::new(),
         };
         let free = free_keys(population, habits);
-        let mut planner = Planner { args, population, habits, draw, free, clocks: Clocks::new(), stage };
-        for (leak, count) in [true, false].into_iter().zip(asked(args)) {
+        let mut planner =
+            Planner { settings, population, habits, draw, free, clocks: Clocks::new(), usage: None, stage };
+        for (leak, count) in [true, false].into_iter().zip(asked(settings)) {
             planner.deal(leak, count as usize)?;
         }
         Ok(planner.stage)
@@ -177,17 +184,22 @@ impl Stage {
         self.outages[api].iter().copied().find(|at| self.episodes[*at as usize].time.contains(&time))
     }
 
-    /// Labels, with the calls of each episode.
-    pub(super) fn labels(&self, population: &Population, calls: &[u64]) -> anyhow::Result<Vec<Label>> {
-        let label = |(episode, calls): (&Episode, &u64)| episode.label(population, *calls);
-        self.episodes.iter().zip(calls).map(label).collect()
+    /// Labels of the episodes that had begun when the run ended, with the calls of each.
+    pub(super) fn labels(
+        &self,
+        population: &Population,
+        calls: &[u64],
+        end_ms: u64,
+    ) -> anyhow::Result<Vec<Label>> {
+        let begun = self.episodes.iter().zip(calls).filter(|(episode, _)| episode.time.start < end_ms);
+        begun.map(|(episode, calls)| episode.label(population, *calls, end_ms)).collect()
     }
 }
 
 impl Planner<'_> {
     /// Deals `count` episodes over the kinds that fit into the run.
     fn deal(&mut self, leak: bool, count: usize) -> anyhow::Result<()> {
-        let span = span_ms(self.args);
+        let span = self.settings.span_ms;
         let fits = |kind: &&Kind| kind.leak == leak && span >= kind.span_h * HOUR_MS;
         let possible = count == 0 || KINDS.iter().any(|kind| fits(&kind));
         ensure!(possible, "episodes need a --span of 1h at least");
@@ -201,7 +213,7 @@ impl Planner<'_> {
             match kind.scope {
                 Scope::Key => self.of_key(kind)?,
                 _ if of_kind == platform_episodes => {}
-                Scope::Api => self.of_api(kind),
+                Scope::Api => self.of_api(kind)?,
                 Scope::Everybody => self.of_everybody(kind),
             }
         }
@@ -216,18 +228,37 @@ impl Planner<'_> {
         self.stage.episodes.push(Episode::of_all(kind, from..to, None, percent));
     }
 
-    /// APIs of popular keys break first.
-    fn of_api(&mut self, kind: &'static Kind) {
+    /// Busy APIs break, in turn, and for so long that it is noticed.
+    fn of_api(&mut self, kind: &'static Kind) -> anyhow::Result<()> {
+        let Range { start, mut end } = self.time(kind);
         let broken: usize = self.stage.outages.iter().map(Vec::len).sum();
-        let key = &self.population.keys[broken % self.population.keys.len()];
-        let api = key.first_route as usize % RESOURCES.len();
+        let percent = self.draw.between(kind.percent);
+        let settings = self.settings;
+        let usage = self.usage.get_or_insert_with(|| Usage::new(settings, self.population, self.habits));
+        // Busy at that time, by the clocks of those who call.
+        let mut apis: Vec<_> = (0..RESOURCES.len()).map(|api| (usage.calls(api, start..end), api)).collect();
+        apis.sort_by(|(calls, _), (other, _)| other.total_cmp(calls));
+        let busy = apis.iter().take_while(|(calls, _)| *calls >= NOTICED_CALLS).count();
+        let (mut calls, api) = apis[broken % busy.max(1)];
+        let latest_end = (start + settings.span_ms / 4).min(settings.start_ms + settings.span_ms);
+        while calls < NOTICED_CALLS && end < latest_end {
+            let until = (end + MINUTE_MS).min(latest_end);
+            calls += usage.calls(api, end..until);
+            end = until;
+        }
+        ensure!(
+            calls >= LEAST_NOTICED_CALLS,
+            "no API is called often enough for the episode `{}`: allow more --events, or stage fewer with \
+             --look-alikes",
+            kind.name
+        );
         self.stage.outages[api].push(self.stage.episodes.len() as u32);
-        let episode = Episode::of_all(kind, self.time(kind), Some(api), self.draw.between(kind.percent));
-        self.stage.episodes.push(episode);
+        self.stage.episodes.push(Episode::of_all(kind, start..end, Some(api), percent));
+        Ok(())
     }
 
     fn of_key(&mut self, kind: &'static Kind) -> anyhow::Result<()> {
-        let (start, end) = (start_ms(self.args), start_ms(self.args) + span_ms(self.args));
+        let (start, end) = (self.settings.start_ms, self.settings.start_ms + self.settings.span_ms);
         let mut time = self.time(kind);
         let key = self.take_key(kind, &time)?;
         let owner = &mut self.population.keys[key as usize];
@@ -235,7 +266,7 @@ impl Planner<'_> {
         let subscription = &self.population.subscriptions[owner.subscription as usize];
         let beats = beats(kind, &mut time, subscription.country, &self.clocks, end);
 
-        let calls_per_ms = habit.share * self.args.events.get() as f64 / (end - start) as f64;
+        let calls_per_ms = habit.share * self.settings.events.get() as f64 / (end - start) as f64;
         // At night the multiple is of the nights, every hour it is of the whole time.
         let relative_to = match kind.course {
             Course::Nights => beats.lasts * u64::from(beats.beats),
@@ -288,10 +319,10 @@ impl Planner<'_> {
 
     /// A free key that fits.
     fn take_key(&mut self, kind: &Kind, time: &Range<u64>) -> anyhow::Result<u32> {
-        let start = start_ms(self.args);
+        let start = self.settings.start_ms;
         let fits = |key: u32| {
             let habit = &self.habits[key as usize];
-            let calls_per_ms = habit.share * self.args.events.get() as f64 / span_ms(self.args) as f64;
+            let calls_per_ms = habit.share * self.settings.events.get() as f64 / self.settings.span_ms as f64;
             let often = |time: u64| calls_per_ms * time as f64 >= USUAL_CALLS;
             let key = &self.population.keys[key as usize];
             let age = start - self.population.subscriptions[key.subscription as usize].started_at;
@@ -299,7 +330,7 @@ impl Planner<'_> {
                 && (kind.owner == Owner::Sleeps || often(time.start - start))
                 && (kind.owner != Owner::Moves || often(time.end - time.start))
                 && (kind.owner != Owner::Sleeps || age > (DORMANT_DAYS + 5) * DAY_MS)
-                && (!kind.new_routes || u32::from(key.routes) < self.args.routes)
+                && (!kind.new_routes || u32::from(key.routes) < self.settings.routes)
                 && (kind.course != Course::Nights || habit.rhythm == Rhythm::Office)
                 && (kind.origin != Origin::UsualNetwork || habit.setting == Setting::Cloud)
         };
@@ -316,7 +347,7 @@ impl Planner<'_> {
 
     /// When an episode takes place, if its course doesn't ask for something else.
     fn time(&mut self, kind: &Kind) -> Range<u64> {
-        let (start, span) = (start_ms(self.args), span_ms(self.args));
+        let (start, span) = (self.settings.start_ms, self.settings.span_ms);
         let earliest = start + span / 5 * 2;
         // Whole seconds, as tables have them.
         let second = |time: u64| time / 1_000 * 1_000;
@@ -336,7 +367,7 @@ impl Episode {
         Self { kind, key: None, time, pool: None, agents: [0; 2], api, percent, usual_calls: 0.0 }
     }
 
-    fn label(&self, population: &Population, calls: u64) -> anyhow::Result<Label> {
+    fn label(&self, population: &Population, calls: u64, end_ms: u64) -> anyhow::Result<Label> {
         let kind = self.kind;
         let rounded = |number: f64| (number * 100.0).round() / 100.0;
         let networks = self.pool.map(|pool| {
@@ -345,11 +376,11 @@ impl Episode {
         });
         let time = |ms: u64| anyhow::Ok(Timestamp::from_millisecond(ms.cast_signed())?.to_string());
         Ok(Label {
-            key_id: self.key.map(|key| super::files::hex(&population.keys[key as usize].hash()[..16])),
+            key_id: self.key.map(|key| super::folder::hex(&population.keys[key as usize].hash()[..16])),
             kind: kind.name,
             leak: kind.leak,
             from: time(self.time.start)?,
-            to: time(self.time.end)?,
+            to: time(self.time.end.min(end_ms))?,
             calls,
             multiple: match kind.scope {
                 Scope::Key => (self.usual_calls > 0.0).then(|| rounded(calls as f64 / self.usual_calls)),
@@ -369,6 +400,56 @@ impl Episode {
             refused: f64::from(kind.refused_permille) / 1_000.0,
             api: self.api.map(|api| RESOURCES[api]),
         })
+    }
+}
+
+/// How much each API is usually called, by rhythms.
+struct Usage {
+    levels: Levels,
+    /// Of all calls, by API and class.
+    shares: Vec<Vec<(Class, f64)>>,
+    /// Of everybody, if all levels are 1.
+    calls_per_ms: f64,
+}
+
+impl Usage {
+    fn new(settings: &Settings, population: &Population, habits: &[Habit]) -> Self {
+        let mut shares = vec![HashMap::<Class, f64>::new(); RESOURCES.len()];
+        let called = population.keys.iter().zip(habits).filter(|(_, habit)| habit.class != Class::SILENT);
+        for (key, habit) in called {
+            for (route, share) in population.usual_routes(key) {
+                *shares[route as usize % RESOURCES.len()].entry(habit.class).or_default() +=
+                    share * habit.share;
+            }
+        }
+        let of_api = |shares: HashMap<Class, f64>| {
+            let mut shares: Vec<_> = shares.into_iter().collect();
+            // Sums of floats depend on their order.
+            shares.sort_unstable_by_key(|(class, _)| *class);
+            shares
+        };
+        let shares = shares.into_iter().map(of_api).collect();
+        let mut usage = Self { levels: Levels::new(), shares, calls_per_ms: 1.0 };
+        // All calls fall into the run, whatever the levels in it; over weeks they are about those of a week.
+        let (start, span) = (settings.start_ms, settings.span_ms.min(7 * DAY_MS));
+        let levels: f64 = (0..RESOURCES.len()).map(|api| usage.calls(api, start..start + span)).sum();
+        let share: f64 = usage.shares.iter().flatten().map(|(_, share)| share).sum();
+        let calls = share * settings.events.get() as f64 * span as f64 / settings.span_ms as f64;
+        usage.calls_per_ms = calls / levels.max(f64::MIN_POSITIVE);
+        usage
+    }
+
+    /// Usual calls of an API that are expected in a time.
+    fn calls(&self, api: usize, time: Range<u64>) -> f64 {
+        let slots = (time.start / SLOT_MS..time.end.div_ceil(SLOT_MS)).map(|slot| {
+            let from = (slot * SLOT_MS).max(time.start);
+            (from, ((slot + 1) * SLOT_MS).min(time.end) - from)
+        });
+        let calls = slots.map(|(from, ms)| {
+            let shares = self.shares[api].iter();
+            shares.map(|(class, share)| share * self.levels.level(*class, from)).sum::<f64>() * ms as f64
+        });
+        calls.sum::<f64>() * self.calls_per_ms
     }
 }
 

@@ -18,9 +18,8 @@ use super::population::{Client, DAY_MS, Population, RESOURCES};
 use super::record::{self, Record, Request};
 use super::rhythm::{Clocks, Tide};
 use super::scenario::{Owner, Scope};
-use super::schedule::{span_ms, start_ms};
 use super::stage::{Beats, Episode, Stage};
-use super::{Args, weather};
+use super::{Settings, weather};
 
 /// One usual call in so many is the first of a batch: pages of a list, a queue that is worked off. They hold this
 /// many further calls at most, a quarter of that in the mean, from one address.
@@ -129,16 +128,16 @@ pub(super) struct Traffic<'a> {
 
 impl<'a> Traffic<'a> {
     pub(super) fn new(
-        args: &Args,
+        settings: &Settings,
         population: &'a Population,
         habits: &'a [Habit],
         stage: &'a Stage,
         draw: &mut Draw,
     ) -> Self {
-        let (start_ms, end_ms) = (start_ms(args), start_ms(args) + span_ms(args));
+        let (start_ms, end_ms) = (settings.start_ms, settings.start_ms + settings.span_ms);
         let usual = || habits.iter().filter(|habit| habit.timetable.is_none());
         let arrivals =
-            usual().map(|habit| habit.share).sum::<f64>() * args.events.get() as f64 / CALLS_PER_ARRIVAL;
+            usual().map(|habit| habit.share).sum::<f64>() * settings.events.get() as f64 / CALLS_PER_ARRIVAL;
         let weights = usual().map(|habit| (habit.class, habit.share));
         let mut tide = Tide::new((start_ms, end_ms), arrivals, weights, stage.surges.clone());
         let clocks = Clocks::new();
@@ -146,7 +145,7 @@ impl<'a> Traffic<'a> {
             let key = stage.episodes[*episode as usize].key.expect("only those of a key have beats");
             (key, Some(*episode), *beats)
         });
-        let timetables = timetables(args, population, habits, &clocks, draw);
+        let timetables = timetables(settings, population, habits, &clocks, draw);
         let streams: Vec<Stream> = timetables
             .into_iter()
             .map(|(key, beats)| (key, None, beats))
@@ -158,7 +157,7 @@ impl<'a> Traffic<'a> {
             population,
             habits,
             stage,
-            seed: mixed([args.seed, 0, 0]),
+            seed: mixed([settings.seed, 0, 0]),
             start_ms,
             end_ms,
             clocks,
@@ -257,7 +256,7 @@ impl<'a> Traffic<'a> {
         let key = &self.population.keys[who as usize];
         let route = self.population.usual_route(key, draw);
         let success = self.population.routes[route as usize].success;
-        let status = if draw.once_in(3) { success } else { 401 };
+        let status = if draw.once_in(3) { self.trouble(time, route, draw).unwrap_or(success) } else { 401 };
         let request = Request { id: draw.wide(), time, key: None, client, route, agents: key.agents, status };
         Record::of(request, self.population, draw)
     }
@@ -280,7 +279,8 @@ impl<'a> Traffic<'a> {
         let calls = &mut self.calls[episode as usize];
         *calls += 1;
         let item = *calls as u32;
-        let Episode { kind, pool, agents, .. } = &self.stage.episodes[episode as usize];
+        let stage = self.stage;
+        let Episode { kind, pool, agents, .. } = &stage.episodes[episode as usize];
         let owner = &self.population.keys[key as usize];
         let routes = &self.population.routes;
         let client = match pool {
@@ -294,11 +294,15 @@ impl<'a> Traffic<'a> {
             self.population.usual_route(owner, draw)
         };
         let success = routes[route as usize].success;
-        let status = match kind.owner {
-            Owner::Revokes => 401,
-            _ if draw.below(1_000) < kind.refused_permille => [401, 403][draw.below(2) as usize],
-            _ => record::status(success, draw.below(1_000)),
+        let refused = match kind.owner {
+            Owner::Revokes => Some(401),
+            _ if draw.below(1_000) < kind.refused_permille => Some([401, 403][draw.below(2) as usize]),
+            _ => None,
         };
+        // The gateway refuses before an API can fail, and an API that is down fails for everybody.
+        let status = refused
+            .or_else(|| self.trouble(time, route, draw))
+            .unwrap_or_else(|| record::status(success, draw.below(1_000)));
         let request =
             Request { id: draw.wide(), time, key: Some(key), client, route, agents: *agents, status };
         let call = Record::of(request, self.population, draw);
@@ -307,16 +311,22 @@ impl<'a> Traffic<'a> {
 
     /// How a usual call is answered.
     fn status(&mut self, time: u64, key: u32, route: u32, draw: &mut Draw) -> u16 {
+        let success = self.population.routes[route as usize].success;
+        self.trouble(time, route, draw)
+            .or_else(|| weather::of_key(self.seed, key, time, draw))
+            .unwrap_or_else(|| record::status(success, draw.below(1_000)))
+    }
+
+    /// How a route's API fails at `time`, if it does.
+    fn trouble(&mut self, time: u64, route: u32, draw: &mut Draw) -> Option<u16> {
         let api = route as usize % RESOURCES.len();
         if let Some(episode) = self.stage.outage(api, time)
             && draw.below(100) < self.stage.episodes[episode as usize].percent
         {
             self.calls[episode as usize] += 1;
-            return 503;
+            return Some(503);
         }
-        let success = self.population.routes[route as usize].success;
-        let ordinary = record::status(success, draw.below(1_000));
-        weather::status(self.seed, api, key, time, draw).unwrap_or(ordinary)
+        weather::of_api(self.seed, api, time, draw)
     }
 
     /// Counts a usual call for the episodes that it belongs to.
@@ -386,13 +396,13 @@ impl<'a> Traffic<'a> {
 /// The timetables of keys that have one: at the same minute of every five, fifteen or sixty, or of a night by
 /// their owner's clock.
 fn timetables(
-    args: &Args,
+    settings: &Settings,
     population: &Population,
     habits: &[Habit],
     clocks: &Clocks,
     draw: &mut Draw,
 ) -> Vec<(u32, Beats)> {
-    let (start, span) = (start_ms(args), span_ms(args));
+    let (start, span) = (settings.start_ms, settings.span_ms);
     let keys = (0..).zip(habits).filter_map(|(key, habit)| Some((key, habit, habit.timetable?)));
     keys.map(|(key, habit, every)| {
         let daily = every == DAY_MS;
@@ -400,7 +410,7 @@ fn timetables(
         let country = population.subscriptions[owner.subscription as usize].country;
         let minute = if daily { draw.below(5 * 60) } else { draw.below((every / MINUTE_MS) as u32) };
         let local = if daily { clocks.local(country, start) } else { start.cast_signed() };
-        let calls = habit.share * args.events.get() as f64 * every as f64 / span as f64;
+        let calls = habit.share * settings.events.get() as f64 * every as f64 / span as f64;
         let beats = Beats {
             country: daily.then_some(country),
             first: local.div_euclid(every.cast_signed()) * every.cast_signed()

@@ -33,14 +33,14 @@ impl Spell {
     }
 }
 
-/// The status that a spell gives a call of `key` to `api` at `time`, if one does: three in ten calls of an API,
-/// one in four of a key.
-pub(super) fn status(seed: u64, api: usize, key: u32, time: u64, draw: &mut Draw) -> Option<u16> {
-    if OUTAGE.holds(seed, api as u64, time) && draw.below(10) < 3 {
-        return Some([502, 503, 503, 504][draw.below(4) as usize]);
-    }
-    if DEFECT.holds(!seed, u64::from(key), time) && draw.once_in(4) {
-        return Some([400, 404, 404, 429][draw.below(4) as usize]);
-    }
-    None
+/// The status that an API's spell gives a call at `time`, if it has one: to three in ten.
+pub(super) fn of_api(seed: u64, api: usize, time: u64, draw: &mut Draw) -> Option<u16> {
+    let fails = OUTAGE.holds(seed, api as u64, time) && draw.below(10) < 3;
+    fails.then(|| [502, 503, 503, 504][draw.below(4) as usize])
+}
+
+/// The status that a caller's spell gives a usual call of a key at `time`, if it has one: to one in four.
+pub(super) fn of_key(seed: u64, key: u32, time: u64, draw: &mut Draw) -> Option<u16> {
+    let fails = DEFECT.holds(!seed, u64::from(key), time) && draw.once_in(4);
+    fails.then(|| [400, 404, 404, 429][draw.below(4) as usize])
 }

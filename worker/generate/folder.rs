@@ -1,0 +1,223 @@
+//! The folder around the events: tables, geo databases, labels, counts, a configuration.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use mmdb_writer::{Value, Writer};
+
+use super::population::{COUNTRIES, KeyState, Network, PLANS, Population};
+use super::world::{Generator, World};
+use super::{Format, Settings};
+
+/// Makes a folder, which must be empty if it is there, and writes what a job needs beside the events.
+///
+/// # Errors
+/// If the folder isn't empty or can't be written to.
+pub(crate) fn create(out: &Path, world: &World) -> anyhow::Result<()> {
+    // A folder that can't be listed can't be written to either: making the others says why.
+    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        bail!("{} isn't empty: name another folder, or empty it", out.display());
+    }
+    for folder in [out.join("tables"), out.join("geo")] {
+        fs::create_dir_all(&folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
+    }
+    let World { settings, population, .. } = world;
+    write(out, "tables/keys.csv", keys(settings, population)?)?;
+    write(out, "tables/subscriptions.csv", subscriptions(population)?)?;
+    write(out, "tables/plans.csv", plans())?;
+    let country = |network: &Network| {
+        let code = COUNTRIES[network.country as usize].0;
+        Value::map([("country", Value::map([("iso_code", Value::from(code))]))])
+    };
+    write(out, "geo/country.mmdb", geo(settings, population, "Keytide-Country", country)?)?;
+    let asn = |network: &Network| Value::map([("autonomous_system_number", Value::from(network.asn))]);
+    write(out, "geo/asn.mmdb", geo(settings, population, "Keytide-ASN", asn)?)
+}
+
+/// Says what the lines hold that were made, and what was staged in them.
+///
+/// # Errors
+/// If the folder can't be written to.
+pub(crate) fn finish(out: &Path, generator: &Generator<'_>) -> anyhow::Result<()> {
+    if let Some(labels) = generator.labels()? {
+        let mut lines = Vec::new();
+        for label in &labels {
+            serde_json::to_writer(&mut lines, label)?;
+            lines.push(b'\n');
+        }
+        write(out, "labels.jsonl", lines)?;
+    }
+    write(out, "generated.json", serde_json::to_string_pretty(&generator.generated())? + "\n")
+}
+
+/// Writes a file of the folder.
+pub(super) fn write(out: &Path, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    let path = out.join(name);
+    fs::write(&path, content).with_context(|| format!("can't write {}", path.display()))
+}
+
+fn keys(settings: &Settings, population: &Population) -> anyhow::Result<String> {
+    let mut csv =
+        "key_hash,subscription,state,kind,created_at,revoked_at,last_used_at,valid_from,allow_list,contact\n"
+            .to_owned();
+    let middle = settings.start_ms + settings.span_ms / 2;
+    for key in population.keys.iter().filter(|key| key.listed) {
+        let hash = hex(&key.hash());
+        let state = match key.state {
+            KeyState::Active => "active",
+            KeyState::Suspended => "suspended",
+            KeyState::Revoked => "revoked",
+        };
+        let kind = if key.publishable { "publishable" } else { "secret" };
+        let revoked_at = if key.state == KeyState::Revoked { time(key.revoked_at)? } else { String::new() };
+        let home = COUNTRIES[population.subscriptions[key.subscription as usize].country as usize].0;
+        let allowed = if key.confined { home } else { "" };
+        let moved = key.moves_to.map(|to| time(middle).map(|from| (to, from))).transpose()?;
+        let assignments = [Some((key.subscription, String::new())), moved];
+        for (subscription, valid_from) in assignments.into_iter().flatten() {
+            writeln!(
+                csv,
+                "{hash},{},{state},{kind},{},{revoked_at},{},{valid_from},{allowed},ops@{}",
+                subscription_id(subscription),
+                time(key.created_at)?,
+                time(key.last_used_at)?,
+                domain(&population.subscriptions[subscription as usize].customer),
+            )?;
+        }
+    }
+    Ok(csv)
+}
+
+fn subscriptions(population: &Population) -> anyhow::Result<String> {
+    let mut csv = "id,customer,plan,contacts,time_zone,billing_anchor,started_at\n".to_owned();
+    for (index, subscription) in (0..).zip(&population.subscriptions) {
+        let domain = domain(&subscription.customer);
+        writeln!(
+            csv,
+            "{},{},{},ops@{domain};billing@{domain},{},{},{}",
+            subscription_id(index),
+            subscription.customer,
+            PLANS[subscription.plan].0,
+            COUNTRIES[subscription.country as usize].1,
+            subscription.billing_anchor,
+            time(subscription.started_at)?,
+        )?;
+    }
+    Ok(csv)
+}
+
+fn plans() -> String {
+    let mut csv = "id,name,policy\n".to_owned();
+    for (id, name, policy) in PLANS {
+        csv.extend([id, ",", name, ",", policy, "\n"]);
+    }
+    csv
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn subscription_id(index: u32) -> String {
+    format!("sub-{:05}", index + 1)
+}
+
+/// A domain that nobody has (RFC 2606).
+fn domain(customer: &str) -> String {
+    customer.to_lowercase().replace(' ', "-") + ".example"
+}
+
+/// To the second: a fraction of one says nothing here.
+fn time(ms: u64) -> anyhow::Result<String> {
+    Ok(Timestamp::from_second((ms / 1_000).cast_signed())?.to_string())
+}
+
+fn geo(
+    settings: &Settings,
+    population: &Population,
+    kind: &str,
+    record: impl Fn(&Network) -> Value,
+) -> anyhow::Result<Vec<u8>> {
+    let mut writer = Writer::builder(kind)
+        .description(&[("en", "generated, over addresses that nobody has")])
+        .build_epoch(UNIX_EPOCH + Duration::from_millis(settings.start_ms))
+        .build();
+    for network in &population.networks {
+        for prefix in network.prefixes() {
+            writer.insert_value(prefix, record(network))?;
+        }
+    }
+    Ok(writer.to_bytes()?)
+}
+
+/// A configuration: with lines of `[[source]]`, those of its tables, and what follows at the end.
+pub(super) fn configuration(
+    settings: &Settings,
+    try_it: &str,
+    source: &str,
+    beneath: &str,
+    rest: &str,
+) -> String {
+    let (format, key, fields) = match settings.format {
+        Format::Json => ("json", "key", FIELDS),
+        Format::Apisix => ("apisix", "header:apikey", ""),
+        Format::Kong => ("kong", "header:apikey", ""),
+        Format::Combined => ("combined", "query:apikey", ""),
+    };
+    format!(
+        r#"# Made by `keytide generate --seed {}`. Try: {try_it}
+
+[job]
+name = "generated"
+
+[keys]
+from = ["{key}"]
+hash = "sha256"
+
+[[source]]
+name = "gateway"
+{source}format = "{format}"
+{fields}{beneath}
+[tables.keys]
+kind = "file"
+path = "tables/keys.csv"
+format = "csv"
+
+[tables.subscriptions]
+kind = "file"
+path = "tables/subscriptions.csv"
+format = "csv"
+
+[tables.plans]
+kind = "file"
+path = "tables/plans.csv"
+format = "csv"
+
+[geo]
+country = "geo/country.mmdb"
+asn = "geo/asn.mmdb"
+{rest}"#,
+        settings.seed,
+    )
+}
+
+const FIELDS: &str = r#"
+[source.fields]
+request_id = "/requestId"
+time = { at = "/requestTime", unit = "ms" }
+key = "/apiKey"
+route = "/routeKey"
+method = "/httpMethod"
+status = "/status"
+latency = { at = "/latencyMs", unit = "ms" }
+bytes_in = "/requestLength"
+bytes_out = "/responseLength"
+client_ip = "/ip"
+country = "/country"
+user_agent = "/userAgent"
+"#;

@@ -1,0 +1,70 @@
+//! How far a run is, on a terminal.
+
+use std::cell::Cell;
+use std::io::{self, IsTerminal as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Settings;
+
+/// Lines between two looks at the clock.
+const LINES: u64 = 4_096;
+const REDRAWN: Duration = Duration::from_millis(100);
+
+/// Counts lines and shows how far the run is, by event time.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    start_ms: u64,
+    began: Instant,
+    lines: Cell<u64>,
+}
+
+impl Progress {
+    /// Begins to show and to count.
+    pub(super) fn new(settings: &Settings) -> Self {
+        let bar = if io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}  {eta} left")
+                .expect("the template is a constant that a run has shown to be right");
+            let bar = ProgressBar::new(settings.span_ms).with_style(style);
+            bar.enable_steady_tick(REDRAWN);
+            bar
+        } else {
+            ProgressBar::hidden()
+        };
+        Self { bar, start_ms: settings.start_ms, began: Instant::now(), lines: Cell::new(0) }
+    }
+
+    /// One more line, at an event time.
+    pub(super) fn at(&self, at_ms: u64) {
+        let lines = self.lines.get() + 1;
+        self.lines.set(lines);
+        if lines.is_multiple_of(LINES) {
+            self.show(at_ms);
+        }
+    }
+
+    /// Shows how far the run is at an event time.
+    pub(super) fn show(&self, at_ms: u64) {
+        if !self.bar.is_hidden() {
+            let lines = self.lines.get();
+            self.bar.set_position(at_ms.saturating_sub(self.start_ms));
+            self.bar.set_message(format!("{lines} lines, {}/s", per_second(lines, self.seconds())));
+        }
+    }
+
+    /// Seconds since it began.
+    pub(super) fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    /// Takes the bar away.
+    pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// So many in so many seconds, a second.
+pub(super) fn per_second(count: u64, seconds: f64) -> u64 {
+    super::draw::whole(count as f64 / seconds.max(1e-9))
+}

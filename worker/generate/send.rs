@@ -1,0 +1,269 @@
+//! The target of a topic: lines as messages, as fast as they are taken or at a rate, until told to end.
+//!
+//! Nothing is left out: where the brokers are slower, or away, it waits, and then makes up for it. A rate is kept in
+//! slices of 10 ms. With `--start now` a line is sent when it arrives by event time, else line by line at an even
+//! rate.
+//!
+//! The first signal ends the calls; what is held back to be out of order is sent still, and all of it acknowledged.
+//! The second doesn't wait for that.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use keytide_config::{JobConfig, KafkaClient, SourceKind, environment};
+use keytide_connectors::kafka::{Class, KafkaError, Producer};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::progress::Progress;
+use super::world::{Generated, World};
+use super::{Args, Rate, Settings, Start, folder};
+use crate::exit::{Exit, failure};
+
+/// Lines go out together that are due within this.
+const SLICE: Duration = Duration::from_millis(10);
+/// How long the brokers may take to acknowledge the last lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A topic to send to.
+pub(super) struct Target {
+    producer: Producer,
+    source: Source,
+    stop: Arc<AtomicBool>,
+}
+
+/// What was said of the topic.
+pub(super) struct Source {
+    pub(super) brokers: String,
+    pub(super) topic: String,
+    /// With paths that don't depend on the folder.
+    pub(super) librdkafka: Vec<(String, String)>,
+}
+
+impl Target {
+    /// Looks up the topic that the arguments name; `None` if they name none.
+    ///
+    /// # Errors
+    /// If a setting isn't allowed, or the topic isn't there.
+    pub(super) fn open(args: &Args) -> anyhow::Result<Option<Self>> {
+        let (Some(brokers), Some(topic)) = (&args.kafka, &args.topic) else { return Ok(None) };
+        let librdkafka = args.librdkafka.iter().map(absolute).collect::<Result<_, _>>()?;
+        let source = Source { brokers: brokers.clone(), topic: topic.clone(), librdkafka };
+        // Warnings of the client library; another logger that is there already does as well.
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_writer(std::io::stderr)
+            .without_time()
+            .try_init();
+        let producer = Producer::open(&source.client()?, topic).map_err(failed)?;
+        Ok(Some(Self { producer, source, stop: Arc::default() }))
+    }
+
+    /// Where lines go, for people.
+    pub(super) fn place(&self) -> String {
+        format!("sent to topic `{}` of {}", self.source.topic, self.source.brokers)
+    }
+
+    /// Ends the calls at SIGINT or SIGTERM, and the process at the second.
+    ///
+    /// # Errors
+    /// If the system doesn't let us listen.
+    pub(super) fn stop_on_signals(&self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let guard = runtime.enter();
+        let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM failed")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT failed")?;
+        drop(guard);
+        let stop = Arc::clone(&self.stop);
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                    if stop.swap(true, Ordering::Relaxed) {
+                        std::process::exit(Exit::Transient as i32);
+                    }
+                }
+            });
+        })?;
+        Ok(())
+    }
+
+    /// Ends the calls, as a signal does.
+    #[cfg(test)]
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes the folder if one is named, and sends all calls. Says what was sent, and how many seconds it took.
+    ///
+    /// # Errors
+    /// If the folder isn't empty or can't be written to, if the world is too small for its scenario, or if the
+    /// brokers refuse a line.
+    pub(super) fn run(&self, args: &Args, now_ms: u64) -> anyhow::Result<(Generated, f64)> {
+        let partitions = u32::try_from(self.producer.partitions()).unwrap_or(u32::MAX);
+        let world = World::new(Settings::new(args, now_ms, Some(partitions))?)?;
+        let out = args.out.as_deref();
+        if let Some(out) = out {
+            folder::create(out, &world)?;
+            folder::write(out, "keytide.toml", self.source.configuration(&world.settings, false))?;
+        }
+        let progress = Progress::new(&world.settings);
+        let pace = match (args.start, args.rate.unwrap_or(Rate::Max)) {
+            (Start::Now, _) => Pace::Live { start_ms: world.settings.start_ms },
+            (_, Rate::PerSecond(per_s)) => Pace::Even { per_s },
+            (_, Rate::Max) => Pace::Max,
+        };
+        let generated = self.send(&world, pace, out, &progress);
+        progress.clear();
+        Ok((generated?, progress.seconds()))
+    }
+
+    fn send(
+        &self,
+        world: &World,
+        pace: Pace,
+        out: Option<&Path>,
+        progress: &Progress,
+    ) -> anyhow::Result<Generated> {
+        let mut generator = world.generator();
+        let mut clock = Clock { began: Instant::now(), reached: Duration::ZERO };
+        let (mut sent, mut stopped) = (0, false);
+        while let Some(line) = generator.next_line() {
+            if !stopped && let Some(due) = pace.due(sent, line.at_ms) {
+                clock.wait(due, &self.stop, || progress.show(line.at_ms));
+            }
+            self.producer.send(line.partition, None, line.text()).map_err(failed)?;
+            progress.at(line.at_ms);
+            sent += 1;
+            if !stopped && self.stop.load(Ordering::Relaxed) {
+                stopped = true;
+                generator.stop();
+            }
+        }
+        self.producer.flush(FLUSH_TIMEOUT).map_err(failed)?;
+        if let Some(out) = out {
+            folder::finish(out, &generator)?;
+        }
+        Ok(generator.generated())
+    }
+}
+
+impl Source {
+    /// How to reach the brokers: settings are judged as the job judges its own.
+    fn client(&self) -> anyhow::Result<KafkaClient> {
+        let text = self.configuration(&Settings::DEFAULT, true);
+        // Overrides of a job's configuration aren't meant for us; variables with secrets are.
+        let environment =
+            environment().filter(|(name, _)| !(name.starts_with("KEYTIDE_") && name.contains("__")));
+        let loaded = JobConfig::parse(&text, Path::new(""), environment).map_err(|error| {
+            failure(Exit::Usage, anyhow::anyhow!("--kafka, --topic, --librdkafka: {error}"))
+        })?;
+        let kafka = loaded.job.sources.into_iter().find_map(|source| match source.kind {
+            SourceKind::Kafka(kafka) => Some(kafka.client),
+            _ => None,
+        });
+        kafka.context("the configuration has a source of this kind")
+    }
+
+    /// A configuration whose source is the topic: for the producer, or for a job, which gets what concerns the
+    /// connection.
+    pub(super) fn configuration(&self, settings: &Settings, for_producer: bool) -> String {
+        let Self { brokers, topic, librdkafka } = self;
+        let source = format!("kind = \"kafka\"\nbrokers = {}\ntopic = {}\n", text(brokers), text(topic));
+        let concerns = |name: &str| {
+            ["security.", "sasl.", "ssl.", "client.", "broker.", "socket.", "keytide."]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        };
+        let mut beneath = String::new();
+        for (name, value) in librdkafka.iter().filter(|(name, _)| for_producer || concerns(name)) {
+            if beneath.is_empty() {
+                beneath.push_str("\n[source.librdkafka]\n");
+            }
+            beneath.push_str(&format!("{} = {}\n", text(name), text(value)));
+        }
+        let rest = "\n[sink.files]\ndir = \"views\"\n";
+        folder::configuration(settings, "keytide run keytide.toml", &source, &beneath, rest)
+    }
+}
+
+/// A text of TOML, whose escapes are those of JSON.
+fn text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The setting with a path, if it has one, that holds in any folder.
+pub(super) fn absolute((name, value): &(String, String)) -> anyhow::Result<(String, String)> {
+    let path = match value.strip_prefix("file:") {
+        Some(path) => Some(("file:", path)),
+        None => (name.ends_with(".location") || name.ends_with(".file")).then_some(("", value.as_str())),
+    };
+    let Some((prefix, path)) = path.filter(|(_, path)| !path.is_empty() && *path != "probe") else {
+        return Ok((name.clone(), value.clone()));
+    };
+    let path = std::path::absolute(path).with_context(|| format!("the path of {name} can't be resolved"))?;
+    Ok((name.clone(), format!("{prefix}{}", path.display())))
+}
+
+/// What an error of the brokers means to whoever started the process.
+fn failed(error: KafkaError) -> anyhow::Error {
+    let exit = match error.class() {
+        Class::Definite => Exit::Usage,
+        Class::Transient => Exit::Transient,
+        Class::Fatal => Exit::Fatal,
+    };
+    failure(exit, error)
+}
+
+/// When lines are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Pace {
+    Max,
+    /// One after the other.
+    Even {
+        per_s: u32,
+    },
+    /// When they arrive, the first call being now.
+    Live {
+        start_ms: u64,
+    },
+}
+
+impl Pace {
+    /// When the line after so many is due, from the beginning on; `None`: at once.
+    pub(super) fn due(self, sent: u64, at_ms: u64) -> Option<Duration> {
+        match self {
+            Self::Max => None,
+            Self::Even { per_s } => {
+                let per_s = u64::from(per_s);
+                let nanos = sent % per_s * 1_000_000_000 / per_s;
+                Some(Duration::from_secs(sent / per_s) + Duration::from_nanos(nanos))
+            }
+            Self::Live { start_ms } => Some(Duration::from_millis(at_ms.saturating_sub(start_ms))),
+        }
+    }
+}
+
+/// How far the time of sending is. The system's clock is read when it has to be.
+struct Clock {
+    began: Instant,
+    reached: Duration,
+}
+
+impl Clock {
+    /// Waits until `due`, or until it is told to stop.
+    fn wait(&mut self, due: Duration, stop: &AtomicBool, mut meanwhile: impl FnMut()) {
+        while self.reached < due && !stop.load(Ordering::Relaxed) {
+            self.reached = self.began.elapsed();
+            if self.reached < due {
+                meanwhile();
+                std::thread::park_timeout(SLICE);
+            }
+        }
+    }
+}

@@ -1,5 +1,5 @@
 //! `keytide check CONFIG`: judges a configuration and the files it names, all problems at once, and shows what
-//! the job would do. Writes nothing but its report, connects nowhere.
+//! the job would do. Writes nothing but its report, connects nowhere unless told to.
 //!
 //! Every table and database is read as a job would read it, so a valid report is worth something; of the logs
 //! only the names are resolved and regular files opened. A pattern without a match is a warning, because logs
@@ -11,11 +11,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use keytide_config::{
-    ConfigError, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, Log, MissingKey, OnGap,
-    Sinks, Source, SourceKind, TableSource, Tables, VIEWS, duration_text, environment, size_text,
+    ConfigError, End, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, Log, MissingKey,
+    OnGap, Sinks, Source, SourceKind, TableSource, Tables, VIEWS, duration_text, environment, size_text,
 };
 use keytide_connectors::file::{FileError, Partition, resolve};
-use keytide_connectors::{geo, tables};
+use keytide_connectors::kafka::Topic;
+use keytide_connectors::{geo, sink, tables};
 
 use crate::exit::Exit;
 
@@ -27,14 +28,19 @@ const MAX_BAD_ROWS: usize = 10;
 ///
 /// # Errors
 /// If the report can't be written.
-pub(crate) fn run(path: &Path) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(path: &Path, connect: bool) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    let exit = check(path, environment(), &mut out)?;
+    let exit = check(path, connect, environment(), &mut out)?;
     out.flush()?;
     Ok(exit.into())
 }
 
-fn check(path: &Path, env: impl Iterator<Item = (String, String)>, out: &mut impl Write) -> io::Result<Exit> {
+fn check(
+    path: &Path,
+    connect: bool,
+    env: impl Iterator<Item = (String, String)>,
+    out: &mut impl Write,
+) -> io::Result<Exit> {
     let loaded = match JobConfig::load(path, env) {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -48,6 +54,9 @@ fn check(path: &Path, env: impl Iterator<Item = (String, String)>, out: &mut imp
     let mut report = Report::default();
     report.warnings.extend(loaded.warnings.iter().map(ToString::to_string));
     report.job(&loaded.job);
+    if connect {
+        report.connect(&loaded.job);
+    }
     report.write(path, out)
 }
 
@@ -200,6 +209,51 @@ impl Report {
         self.line("proxies", format!("{} trusted", counted(trusted_proxies.len(), "range")));
     }
 
+    /// Asks the brokers; creates nothing.
+    fn connect(&mut self, config: &JobConfig) {
+        for source in &config.sources {
+            let SourceKind::Kafka(kafka) = &source.kind else { continue };
+            let found = Topic::open(&kafka.client, &kafka.topic).and_then(|topic| {
+                let partitions = topic.partitions()?;
+                let starts = topic.starts(&kafka.start, &partitions)?;
+                let ends = topic.ends(&End::Latest, &partitions)?;
+                let ahead = starts.iter().zip(&ends).map(|((_, start), (_, end))| end.saturating_sub(*start));
+                Ok((partitions.len(), ahead.sum::<u64>()))
+            });
+            match found {
+                Ok((partitions, ahead)) => self.line(
+                    "connect",
+                    format!("{}: {}, {ahead} records to read", source.name, counted(partitions, "partition")),
+                ),
+                Err(error) => self.problems.push(format!("source \"{}\": {error}", source.name)),
+            }
+        }
+        let Tables { keys, subscriptions, plans } = &config.tables;
+        for (name, table) in [("keys", keys), ("subscriptions", subscriptions), ("plans", plans)] {
+            let Some(TableSource::Kafka { client, topic, .. }) = table else { continue };
+            match Topic::open(client, topic).and_then(|topic| topic.partitions()) {
+                Ok(partitions) => {
+                    self.line(
+                        "connect",
+                        format!("tables.{name}: {}", counted(partitions.len(), "partition")),
+                    );
+                }
+                Err(error) => self.problems.push(format!("tables.{name}: {error}")),
+            }
+        }
+        if let Some(kafka) = &config.sinks.kafka {
+            match sink::check(kafka) {
+                Ok(missing) if missing.is_empty() => {
+                    self.line("connect", "sink.kafka: all topics are there and fit".to_owned());
+                }
+                Ok(missing) => {
+                    self.line("connect", format!("sink.kafka: the job will create {}", missing.join(", ")));
+                }
+                Err(error) => self.problems.push(error.to_string()),
+            }
+        }
+    }
+
     fn sinks(&mut self, sinks: &Sinks) {
         let Sinks { kafka, files } = sinks;
         if let Some(sink) = kafka {
@@ -339,7 +393,7 @@ key = \"/k\"
             fs::write(folder.path().join(name), content).unwrap();
         }
         let mut out = Vec::new();
-        let exit = check(&folder.path().join("keytide.toml"), std::iter::empty(), &mut out).unwrap();
+        let exit = check(&folder.path().join("keytide.toml"), false, std::iter::empty(), &mut out).unwrap();
         (exit, String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), ""))
     }
 
@@ -400,7 +454,7 @@ token = \"env:CANARY\"
         fs::write(&file, config).unwrap();
         let mut out = Vec::new();
         let env = [("CANARY".to_owned(), CANARY.to_owned())];
-        let exit = check(&file, env.into_iter(), &mut out).unwrap();
+        let exit = check(&file, false, env.into_iter(), &mut out).unwrap();
         let report = String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), "");
         assert_eq!(exit, Exit::Done, "{report}");
         for line in [
@@ -424,7 +478,7 @@ token = \"env:CANARY\"
     fn a_live_job_without_files_is_valid_as_it_stands() {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/kafka.toml");
         let mut out = Vec::new();
-        assert_eq!(check(&example, std::iter::empty(), &mut out).unwrap(), Exit::Done);
+        assert_eq!(check(&example, false, std::iter::empty(), &mut out).unwrap(), Exit::Done);
         let report = String::from_utf8(out).unwrap();
         assert!(report.contains("access-meter.usage.v1"), "{report}");
     }

@@ -1,8 +1,9 @@
 //! `keytide run CONFIG`: the live job, until it is told to end.
 //!
 //! The main thread runs a small tokio runtime beside the job's threads: signals, metrics and health. SIGTERM and
-//! SIGINT end the job: its last tick is cut, computed, published and acknowledged, and the process exits with 0; a
-//! second signal doesn't wait for that.
+//! SIGINT end the job: its last tick is cut, computed, published and acknowledged, and the process exits with 0. A
+//! second signal doesn't wait for that, and after [`END_PATIENCE`] nobody does: sinks that are away would keep the
+//! process for ever.
 
 mod gather;
 mod health;
@@ -19,6 +20,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use keytide_config::{JobConfig, environment};
@@ -30,6 +32,9 @@ pub(crate) use self::job::{Handle, Job};
 use self::observe::Sample;
 pub(crate) use self::publish::{Counted, Tap};
 use crate::exit::{Exit, failure};
+
+/// How long a job that was told to end may take for it.
+const END_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Arguments of `keytide run`.
 #[derive(clap::Args)]
@@ -80,10 +85,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         until_the_end(&handle, end).await
     })?;
     let result = joiner.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the job panicked")));
-    let published = handle.sinks.published();
-    match &result {
-        Ok(()) => tracing::info!(published, "the job ended, everything it read is published"),
-        Err(_) => tracing::info!(published, "the job ended early"),
+    if result.is_ok() {
+        tracing::info!("the job ended, everything it read is published");
     }
     result.map(|()| Exit::Done.into())
 }
@@ -101,24 +104,23 @@ fn serve(server: Server, job: Handle, tick_ms: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Stops the job at the first signal, gives it up at the second.
+/// Stops the job at the first signal, gives it up at the second or when its time is over.
 async fn until_the_end(handle: &Handle, mut end: oneshot::Receiver<()>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM failed")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT failed")?;
-    let mut signals = 0;
-    loop {
-        tokio::select! {
-            _ = &mut end => return Ok(()),
-            _ = terminate.recv() => signals += 1,
-            _ = interrupt.recv() => signals += 1,
-        }
-        if signals == 1 {
-            tracing::info!("told to end: finishing the tick; a second signal ends at once");
-            handle.stop();
-        } else {
-            tracing::warn!("told to end at once: what isn't acknowledged is lost to this run");
-            handle.sinks.stop();
-            return Err(failure(Exit::Transient, anyhow::anyhow!("ended by a second signal")));
-        }
+    tokio::select! {
+        _ = &mut end => return Ok(()),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
+    tracing::info!("told to end: finishing the tick; a second signal ends at once");
+    handle.stop();
+    let why = tokio::select! {
+        _ = end => return Ok(()),
+        _ = terminate.recv() => "by a second signal",
+        _ = interrupt.recv() => "by a second signal",
+        () = tokio::time::sleep(END_PATIENCE) => "because the sinks didn't take the last ticks in time",
+    };
+    handle.sinks.stop();
+    Err(failure(Exit::Transient, anyhow::anyhow!("ended {why}: what isn't acknowledged is lost to this run")))
 }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use keytide_config::{Sinks, Source, SourceKind};
+use keytide_config::{KafkaSink, Sinks, Source, SourceKind};
 use keytide_dataflow::model::{Definition, Tick};
 use keytide_dataflow::*;
 
@@ -250,6 +250,16 @@ impl Monitor {
     pub fn stop(&self) {
         self.0.stopped.store(true, Ordering::Release);
     }
+}
+
+/// Checks the topics of a sink and creates none; the names of those that are missing. Blocks.
+///
+/// # Errors
+/// As [`Publisher::open`].
+pub fn check(sink: &KafkaSink) -> Result<Vec<String>, SinkError> {
+    let names = View::ALL.map(|view| view.topic(&sink.prefix));
+    let missing = topics::missing(sink, &names)?;
+    Ok(missing.into_iter().map(|view| names[view as usize].clone()).collect())
 }
 
 /// Publishes results.

@@ -47,6 +47,15 @@ enum Found {
 
 /// Makes sure that every topic is there and fit for its view.
 pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<Limits, SinkError> {
+    look(sink, names, true).map(|(limits, _)| limits)
+}
+
+/// Which topics are missing and would be created. Those that are there are checked, none is created.
+pub(super) fn missing(sink: &KafkaSink, names: &TopicNames) -> Result<Vec<View>, SinkError> {
+    look(sink, names, false).map(|(_, missing)| missing)
+}
+
+fn look(sink: &KafkaSink, names: &TopicNames, may_create: bool) -> Result<(Limits, Vec<View>), SinkError> {
     let context = Context::new(&sink.client);
     let mut settings = client_config(&sink.client);
     // To ask for a topic must not create it.
@@ -56,7 +65,7 @@ pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<Limits, Si
     match admin.inner().fetch_cluster_id(TIMEOUT) {
         Some(id) if id.starts_with(MOCK) => {
             unchecked("the in-process broker has no admin API");
-            return Ok(Limits::default());
+            return Ok((Limits::default(), Vec::new()));
         }
         Some(_) => {}
         None => {
@@ -76,9 +85,11 @@ pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<Limits, Si
                 policy: policy(missing[0]),
             });
         }
-        create(&admin, sink, names, &missing)?;
-        // Somebody else may have created them meanwhile, with other settings.
-        found = describe(&admin, brokers, names)?;
+        if may_create {
+            create(&admin, sink, names, &missing)?;
+            // Somebody else may have created them meanwhile, with other settings.
+            found = describe(&admin, brokers, names)?;
+        }
     }
     let mut limits = Limits::default();
     for (view, found) in View::ALL.into_iter().zip(found) {
@@ -87,7 +98,7 @@ pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<Limits, Si
             limits[view as usize] = max_bytes;
         }
     }
-    Ok(limits)
+    Ok((limits, missing))
 }
 
 /// The policy that a view's topic needs.

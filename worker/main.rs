@@ -34,6 +34,9 @@ enum Command {
     Check {
         /// The job's configuration (TOML)
         config: PathBuf,
+        /// Also ask the brokers for the topics; creates none
+        #[arg(long)]
+        connect: bool,
     },
     /// Read Kafka topics, keep the views up to date, and publish them, until told to end
     Run(run::Args),
@@ -51,7 +54,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     exit::on_panic();
     let result = match Cli::parse().command {
-        Command::Check { config } => check::run(&config),
+        Command::Check { config, connect } => check::run(&config, connect),
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Generate(args) => generate::run(&args).map(|()| Exit::Done.into()),

@@ -67,7 +67,9 @@ impl TableFeed for GeoFeed {
                 tracing::info!("geo databases changed: the next tick uses the new ones");
                 self.live.replace_decoders(decoders(&self.config, geo));
             }
-            Some(Err(error)) => tracing::warn!("geo databases changed and can't be used, the old ones stay: {error}"),
+            Some(Err(error)) => {
+                tracing::warn!("geo databases changed and can't be used, the old ones stay: {error}")
+            }
         }
         Ok(())
     }

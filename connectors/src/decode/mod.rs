@@ -169,7 +169,13 @@ pub fn decoder(source: &Source, context: &Context) -> Box<dyn Decoder> {
 
 /// Appends `record` as a dead letter.
 #[cold]
-pub(crate) fn dead_letter(out: &mut Decoded, position: Position, record: &[u8], reason: String, kept: Option<Box<str>>) {
+pub(crate) fn dead_letter(
+    out: &mut Decoded,
+    position: Position,
+    record: &[u8],
+    reason: String,
+    kept: Option<Box<str>>,
+) {
     out.dead_letters.push(DeadLetter {
         position,
         events_before: out.events.len(),

@@ -1,4 +1,8 @@
 //! The one place where ticks are cut.
+//!
+//! A tick's timestamp is the clock's time, but ticks only go forward. After the clock was set back they go on at half
+//! their pace until it has caught up: they would otherwise stand still, and with them the watermark and the bound
+//! beyond which events are from the future.
 
 use std::mem;
 use std::sync::PoisonError;
@@ -17,7 +21,8 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
     };
     let mut ticker = Ticker::new(rules);
     let width = Duration::from_millis(live.options.tick_ms);
-    let mut due = Instant::now() + width;
+    let mut opened = Instant::now();
+    let mut due = opened + width;
     loop {
         let last = wait_until_due(live, due);
         // A tick that was long in coming doesn't make the next ones hurry.
@@ -25,7 +30,9 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
 
         let mut state = live.state();
         let tick = state.open;
-        state.next = clock().max(tick + 1);
+        let paced = u64::try_from(opened.elapsed().as_millis() / 2).unwrap_or(0);
+        state.next = clock().max(tick + paced.max(1));
+        opened = Instant::now();
         state.cut += 1;
         state.last = last;
         if let Some(decoders) = state.new_decoders.take() {

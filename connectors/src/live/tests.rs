@@ -129,6 +129,8 @@ struct Setup {
     low: u64,
     on_gap: OnGap,
     tables: Vec<Box<dyn TableFeed>>,
+    /// How far the clock is set back once the job runs.
+    set_back_ms: u64,
     /// Workers take ticks and don't compute them before this is set.
     computing: Arc<AtomicBool>,
 }
@@ -141,6 +143,7 @@ impl Default for Setup {
             low: 0,
             on_gap: OnGap::Stop,
             tables: Vec::new(),
+            set_back_ms: 0,
             computing: Arc::new(AtomicBool::new(true)),
         }
     }
@@ -173,7 +176,7 @@ impl Job {
         let tables = TableReader::new(&live, TablesRead::default(), setup.tables);
         threads.push(thread::spawn(move || tables.run()));
         let started = Instant::now();
-        let clock = move || NOW + u64::try_from(started.elapsed().as_millis()).unwrap();
+        let clock = move || NOW - setup.set_back_ms + u64::try_from(started.elapsed().as_millis()).unwrap();
         {
             let live = Arc::clone(&live);
             threads.push(thread::spawn(move || coordinate(&live, clock)));
@@ -452,6 +455,17 @@ fn no_tick_closes_before_the_tables_are_read() {
     let tables: Vec<Box<dyn TableFeed>> = vec![Box::new(Gate(Arc::default()))];
     let job = Job::start(Setup { tables, ..Setup::default() });
     assert!(by_tick(&job.end()[0]).1.last().unwrap().last, "it can be stopped all the same");
+}
+
+#[test]
+fn ticks_go_on_after_the_clock_was_set_back() {
+    let job = Job::start(Setup { set_back_ms: 3_600_000, ..Setup::default() });
+    job.add_partition(0);
+    job.topic.append(0, times(NOW - 10_000, 10, 1));
+    job.wait("ticks advance", |status| status.closed > NOW + 100);
+    let (_, infos) = by_tick(&job.end()[0]);
+    assert!(infos.windows(2).all(|pair| pair[0].tick < pair[1].tick));
+    assert!(infos.last().unwrap().watermark >= NOW - 5_000, "an idle job's watermark follows");
 }
 
 #[test]

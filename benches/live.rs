@@ -347,7 +347,7 @@ impl Traffic {
                 let (mut sent, mut probed) = (0_u64, 0_u32);
                 let mut line = String::new();
                 while !stop.load(Ordering::Relaxed) {
-                    let due = (started.elapsed().as_secs_f64() * rate as f64) as u64;
+                    let due = u64::try_from(started.elapsed().as_micros())? * rate / 1_000_000;
                     let now = milliseconds();
                     while sent < due {
                         // A mixture that prefers low numbers, cheap and without a pattern over time.
@@ -366,7 +366,7 @@ impl Traffic {
                                 id
                             });
                         probes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
-                        send(&producer, topic, (probed % 4) as i32, line.as_bytes())?;
+                        send(&producer, topic, (probed % 4).cast_signed(), line.as_bytes())?;
                         probed += 1;
                     }
                     producer.poll(Duration::ZERO);
@@ -393,7 +393,7 @@ fn call(line: &mut String, number: u64, key: &str, now: u64, random: u64) {
         r#"{{"requestId":"0f9d2b7c-5a41-4b7e-9d1c-{number:012x}","ip":"198.51.100.{}","requestTime":{now},"apiKey":"{key}","httpMethod":"GET","routeKey":"/v1/orders/{{id}}/lines/{}","status":{},"latencyMs":{},"requestLength":{},"responseLength":{},"country":"KR","userAgent":"orders-client/2.4 (linux; x86_64) reqwest/0.12 like a usual agent"}}"#,
         random % 250,
         random % 100,
-        if random % 50 == 0 { 404 } else { 200 },
+        if random.is_multiple_of(50) { 404 } else { 200 },
         random % 400,
         200 + random % 900,
         400 + random % 9_000,
@@ -435,16 +435,16 @@ fn latency(args: &Args, kafka: &Kafka, tick: &str) -> anyhow::Result<()> {
     job.end()?;
     ensure!(seen.len() > 20, "only {} probes were seen", seen.len());
     seen.sort_by(f64::total_cmp);
-    let at = |share: f64| seen[((seen.len() - 1) as f64 * share) as usize] * 1_000.0;
+    let at = |percent: usize| seen[(seen.len() - 1) * percent / 100] * 1_000.0;
     println!(
         "latency, ticks of {tick}, {} calls/s: {} probes, p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, most {:.0} ms; \
          {sent} calls, CPU {cpu:.1} s, peak {peak} MiB",
         args.rate,
         seen.len(),
-        at(0.5),
-        at(0.9),
-        at(0.99),
-        at(1.0),
+        at(50),
+        at(90),
+        at(99),
+        at(100),
     );
     println!("  (target: p99 < {} ms at 50,000/s)\n", if tick == "1s" { 2_000 } else { 500 });
     Ok(())

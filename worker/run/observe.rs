@@ -277,8 +277,17 @@ fn resident_bytes() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use keytide_connectors::live::{self, Live, Reader, TableReader, coordinate};
+    use keytide_connectors::tables::TablesRead;
+    use keytide_dataflow::model::{NameId, PlanRow, Policy, TableChange, TableRow};
+    use keytide_dataflow::{Options, Publish};
     use timely::logging::{OperatesEvent, ScheduleEvent};
 
+    use super::super::work::work;
     use super::*;
 
     fn operates(id: usize, name: &str) -> TimelyEvent {
@@ -361,6 +370,46 @@ mod tests {
         });
         let operators: Vec<_> = observed.busy().into_keys().collect();
         assert!(operators.iter().any(|name| &**name == "InspectBatch"), "{operators:?}");
+    }
+
+    #[test]
+    fn a_worker_tells_of_its_states_and_operators_while_it_works() {
+        let windows = keytide_config::Windows::default();
+        let options = live::Options { tick_ms: 1, windows, workers: NonZeroUsize::MIN };
+        let live = Live::new(FOOTPRINTS_MS, options);
+        let plan = PlanRow { id: NameId::new("free"), name: NameId::new("free"), policy: Policy::Alert };
+        let change = TableChange { offset: 0, row: TableRow::Plan(plan), deleted: false };
+        let tables = TablesRead { changes: vec![change], ..TablesRead::default() };
+        let reader = Reader::new(&live, 0, Vec::new(), &|_| unreachable!("there is no source"));
+        let tables = TableReader::new(&live, tables, Vec::new());
+        let observed = Arc::new(Observed::default());
+        let (results, collected) = mpsc::channel();
+        let (working, watched) = (Arc::clone(&live), Arc::clone(&observed));
+        thread::scope(|scope| {
+            scope.spawn(|| reader.run());
+            let clock = AtomicU64::new(FOOTPRINTS_MS);
+            let live = &live;
+            scope.spawn(move || coordinate(live, || clock.fetch_add(1_000, Ordering::Relaxed)));
+            scope.spawn(|| {
+                timely::execute_directly(move |worker| {
+                    let options = Options { windows, publish: Publish::Changes { bulk_rows: 1 } };
+                    work(worker, &working, options, &watched, &results);
+                });
+            });
+            // No tick closes before the tables are read.
+            let works = |_| live.wait_for_stop(ms(10)) || !observed.busy().is_empty();
+            assert!((0..6_000).any(works), "the worker tells nothing");
+            scope.spawn(|| tables.run());
+            for output in collected {
+                live.published(output.tick);
+                live.stop();
+            }
+        });
+        let states = observed.states();
+        assert_eq!(states.keys().copied().collect::<Vec<_>>(), StateId::ALL);
+        assert_eq!(states[&StateId::TableRows].rows, 1);
+        assert!(states[&StateId::TableRows].bytes > 0 && states[&StateId::Usage].rows == 0);
+        assert!(observed.busy()["TableRows"] > Duration::ZERO);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! things only workers know, and tell in [`Observed`]: how much each state holds, every [`FOOTPRINTS_MS`] of ticks, and
 //! how long each operator was at work, every [`BUSY`]. The latter follows from timely's own log, which has two events
 //! for each time that an operator runs: 320 for a tick without input, 600 for one of 16,384 events. At some 50 ns each
-//! that is 0.03 ms of the 7 ms that such a tick takes.
+//! (an estimate) that is 0.03 ms a tick.
 //!
 //! **Invariant**: a sample holds numbers, names from the configuration and names that this program gives. No key, no
 //! route, no address, no text of a record.

@@ -211,6 +211,7 @@ pub struct Live {
 }
 
 struct State {
+    first: Tick,
     open: Tick,
     next: Tick,
     /// Number of the last cut that was asked for.
@@ -283,6 +284,7 @@ impl Live {
     pub fn new(open: Tick, options: Options) -> Arc<Self> {
         let workers = options.workers.get();
         let state = State {
+            first: open,
             open,
             next: open,
             cut: 0,
@@ -342,11 +344,11 @@ impl Live {
         self.state().new_decoders = Some(decoders);
     }
 
-    /// Enters the calling thread as a worker; the tick that is open first.
+    /// Enters the calling thread as a worker; the tick that its messages begin with, be it closed already.
     pub fn enter_worker(&self, worker: usize) -> Tick {
         let mut state = self.state();
         state.queues[worker].thread = Some(std::thread::current());
-        state.open
+        state.first
     }
 
     /// The worker's next message, if it is there.

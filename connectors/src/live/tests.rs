@@ -341,6 +341,29 @@ fn lateness_is_judged_in_the_order_of_a_partition() {
 }
 
 #[test]
+fn a_worker_may_come_after_the_first_tick() {
+    let options = Options { tick_ms: 1, windows: Windows::default(), workers: NonZeroUsize::MIN };
+    let live = Live::new(NOW, options);
+    let reader = Reader::new(&live, 0, Vec::new(), &|_| Box::new(Times(0)));
+    let tables = TableReader::new(&live, TablesRead::default(), Vec::new());
+    let coordinator = Arc::clone(&live);
+    let threads = [
+        thread::spawn(move || reader.run()),
+        thread::spawn(move || tables.run()),
+        thread::spawn(move || coordinate(&coordinator, || NOW + 1)),
+    ];
+    let started = Instant::now();
+    while live.status().closed == 0 {
+        assert!(started.elapsed() < DEADLINE, "no tick is closed");
+        thread::yield_now();
+    }
+    let open = live.enter_worker(0);
+    assert!(matches!(live.next(0), Some(Message::Close { info, .. }) if info.tick == open));
+    live.stop();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
 fn ticks_wait_for_the_workers() {
     let computing = Arc::new(AtomicBool::new(false));
     let job = Job::start(Setup { tick_ms: 1, computing: Arc::clone(&computing), ..Setup::default() });

@@ -1,0 +1,217 @@
+//! Every format in, every view out: what a live job has published when it ends equals a replay of the same lines,
+//! whether its tables are files or topics.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::broker::Broker;
+use crate::harness::{Job, Keytide, Schema, VIEWS, Views, names, path, read_log, read_text, repository};
+use crate::live::{Running, config, held, meters, replayed, results};
+
+/// How a job's tables come.
+#[derive(Clone, Copy)]
+enum Tables {
+    Files,
+    Upserts,
+    Debezium,
+}
+
+const TABLES: [(&str, &str); 3] = [("keys", "key_hash"), ("subscriptions", "id"), ("plans", "id")];
+
+/// The rows of a table of the generator as JSON objects, by what names them. It quotes nothing in its tables.
+fn rows(folder: &Path, table: &str, id: &str) -> BTreeMap<String, Map<String, Value>> {
+    let text = read_text(&folder.join(format!("tables/{table}.csv")));
+    assert!(!text.contains('"'), "{table} has quotes");
+    let mut lines = text.lines();
+    let columns: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let row = |line: &str| {
+        let mut row = Map::new();
+        for (column, cell) in columns.iter().zip(line.split(',')).filter(|(_, cell)| !cell.is_empty()) {
+            let list = ["allow_list", "contact", "contacts"].contains(column);
+            let value = if list { cell.split(';').collect() } else { Value::from(cell) };
+            row.insert((*column).to_owned(), value);
+        }
+        (row[id].as_str().unwrap().to_owned(), row)
+    };
+    lines.map(row).collect()
+}
+
+/// Leaves each key the assignment that holds since ever: a topic of one row a key has no other.
+fn undated(folder: &Path) {
+    let keys = folder.join("tables/keys.csv");
+    let text = read_text(&keys);
+    let column = text.lines().next().unwrap().split(',').position(|name| name == "valid_from").unwrap();
+    let stays = |line: &&str| ["", "valid_from"].contains(&line.split(',').nth(column).unwrap());
+    fs::write(keys, text.lines().filter(stays).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
+/// A row as the value of a message that writes it.
+fn written(tables: Tables, row: &Map<String, Value>) -> String {
+    match tables {
+        Tables::Files | Tables::Upserts => Value::from(row.clone()).to_string(),
+        Tables::Debezium => serde_json::json!({ "op": "u", "before": null, "after": row }).to_string(),
+    }
+}
+
+/// A table as a topic in which nothing is as it ends: rows are written wrongly first, then rightly, and one that
+/// isn't in the table is written and deleted. The row `but` isn't there. The topic's name.
+fn table_topic(broker: &Broker, tables: Tables, folder: &Path, table: &str, id: &str, but: &str) -> String {
+    let topic = broker.topic(table, 2, &["cleanup.policy=compact"]);
+    let rows = rows(folder, table, id);
+    let mut records = Vec::new();
+    for (name, row) in &rows {
+        let mut wrong = row.clone();
+        for column in ["subscription", "customer", "plan", "name"] {
+            wrong.entry(column).and_modify(|value| *value = "wrong".into());
+        }
+        records.push((name.clone(), Some(written(tables, &wrong))));
+    }
+    let mut gone = rows.values().next().unwrap().clone();
+    let gone_name = if id == "id" { "gone".to_owned() } else { "e".repeat(64) };
+    gone.insert(id.to_owned(), gone_name.clone().into());
+    records.push((gone_name.clone(), Some(written(tables, &gone))));
+    if matches!(tables, Tables::Debezium) {
+        let deleted = serde_json::json!({ "op": "d", "before": { id: gone_name.clone() }, "after": null });
+        records.push((gone_name.clone(), Some(deleted.to_string())));
+    }
+    records.push((gone_name, None));
+    let right = rows.iter().filter(|(name, _)| *name != but);
+    records.extend(right.map(|(name, row)| (name.clone(), Some(written(tables, row)))));
+    if rows.contains_key(but) {
+        records.push((but.to_owned(), None));
+    }
+    broker.produce_keyed(&topic, records.iter().map(|(key, value)| (key.as_str(), value.as_deref())));
+    topic
+}
+
+fn sections(broker: &Broker, tables: Tables, folder: &Path, but: &str) -> String {
+    let section = |(table, id): (&str, &str)| match tables {
+        Tables::Files => format!(
+            "[tables.{table}]\nkind = \"file\"\npath = \"{}/tables/{table}.csv\"\nformat = \"csv\"\n",
+            folder.display()
+        ),
+        Tables::Upserts | Tables::Debezium => {
+            let topic = table_topic(broker, tables, folder, table, id, but);
+            let format = if matches!(tables, Tables::Debezium) { "debezium" } else { "json-upsert" };
+            format!(
+                "[tables.{table}]\nkind = \"kafka\"\nbrokers = \"{}\"\ntopic = \"{topic}\"\nformat = \"{format}\"\n",
+                broker.addresses()
+            )
+        }
+    };
+    TABLES.map(section).concat()
+}
+
+/// A world of the generator: through a live job, and through a replay of its files.
+fn equals_a_replay(format: &str, tables: Tables) {
+    let broker = Broker::shared(format);
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    Keytide::new(&["generate", "--out", path(folder), "--format", format])
+        .with("--events 1500 --keys 60 --span 50m --broken 0.01 --duplicates 0.02")
+        .succeed();
+    undated(folder);
+    let file = names(folder).into_iter().find(|name| name.starts_with("events")).unwrap();
+    let lines = read_log(&folder.join(file));
+
+    // The generator's configuration says what is to be read how; only where from is another matter.
+    let generated = read_text(&folder.join("keytide.toml"));
+    let between = |from: &str, to: &str| {
+        let (_, rest) = generated.split_once(from).unwrap();
+        rest.split_once(to).unwrap().0.to_owned()
+    };
+    let keys = between("[keys]\n", "[[source]]");
+    let fields = between(&format!("format = \"{format}\"\n"), "[tables.keys]");
+    let topic = broker.topic("calls", 3, &[]);
+    let but = "sub-00001";
+    let more = format!(
+        "{fields}\n[keys]\n{keys}\n{}\n[geo]\ncountry = \"{folder}/geo/country.mmdb\"\nasn = \"{folder}/geo/asn.mmdb\"\n",
+        sections(&broker, tables, folder, but),
+        folder = folder.display()
+    );
+    let job = Job::with_config(&config(&broker, &topic, format, &more));
+
+    let running = Running::started(&job);
+    broker.produce(&topic, &lines);
+    running.until_count("keytide_messages_total", lines.lines().count() as u64);
+    if !matches!(tables, Tables::Files) {
+        // A row that comes after the calls it explains.
+        let before = running.count("keytide_table_changes_total").unwrap();
+        let row = written(tables, &rows(folder, "subscriptions", "id")[but]);
+        broker.produce_keyed(&broker.name("subscriptions"), [(but, Some(row.as_str()))]);
+        running.until_count("keytide_table_changes_total", before + 1);
+    }
+    let log = running.stop();
+    assert!(!log.contains("ERROR"), "{log}");
+
+    let out = folder.join("out");
+    Keytide::replay(&folder.join("keytide.toml"), &out).succeed();
+    let replay = Views::new(&out);
+    let records = broker.records(&results(&broker));
+    let live = held(&records);
+    for view in VIEWS {
+        let schema = Schema::read(&repository().join(format!("schemas/{view}.v1.schema.json")));
+        let rows = replay.rows(view);
+        // A combined log has no latencies, and nothing is late here.
+        let is_empty = view == "late" || (view == "latency" && format == "combined");
+        assert_eq!(rows.is_empty(), is_empty, "{view}");
+        let found = live.get(view).cloned().unwrap_or_default();
+        if view == "dead_letters" {
+            // Where a record stands is another matter than what is wrong with it.
+            let reasons = |values: Vec<Vec<(String, Value)>>| {
+                let said =
+                    |(column, _): &(String, Value)| ["reason", "length", "sha256"].contains(&&**column);
+                let mut reasons: Vec<_> = values
+                    .into_iter()
+                    .map(|row| format!("{:?}", row.into_iter().filter(said).collect::<Vec<_>>()))
+                    .collect();
+                reasons.sort();
+                reasons
+            };
+            let expected = reasons(rows.iter().map(meters).collect());
+            assert_eq!(reasons(found.into_values().collect()), expected, "{view}");
+            continue;
+        }
+        let expected = replayed(rows, &schema.key);
+        for (key, row) in &expected {
+            assert_eq!(found.get(key), Some(row), "{view}: {key}");
+        }
+        let more: Vec<_> = found.keys().filter(|key| !expected.contains_key(*key)).collect();
+        assert!(more.is_empty(), "{view}: rows that the replay doesn't have: {more:?}");
+    }
+
+    // A record that went to another view's topic would be told by its columns, not by its topic.
+    let mut by_view: BTreeMap<String, u64> = BTreeMap::new();
+    for record in &records {
+        *by_view.entry(format!("{}.{}.v1", broker.name("out"), record.view())).or_default() += 1;
+    }
+    let mut by_topic: BTreeMap<String, u64> = BTreeMap::new();
+    for ((topic, _), end) in broker.offsets(&results(&broker), false) {
+        *by_topic.entry(topic).or_default() += end;
+    }
+    by_topic.retain(|_, end| *end > 0);
+    assert_eq!(by_view, by_topic);
+}
+
+#[test]
+fn calls_of_a_json_log_with_tables_in_files_give_what_a_replay_gives() {
+    equals_a_replay("json", Tables::Files);
+}
+
+#[test]
+fn calls_of_apisix_with_tables_as_upserts_give_what_a_replay_gives() {
+    equals_a_replay("apisix", Tables::Upserts);
+}
+
+#[test]
+fn calls_of_kong_with_tables_as_change_events_give_what_a_replay_gives() {
+    equals_a_replay("kong", Tables::Debezium);
+}
+
+#[test]
+fn calls_of_a_combined_log_with_tables_in_files_give_what_a_replay_gives() {
+    equals_a_replay("combined", Tables::Files);
+}

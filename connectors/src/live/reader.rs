@@ -126,8 +126,10 @@ struct Lane {
     highest: EventTime,
     next_offset: u64,
     at_end: bool,
+    /// It was at its end since the last cut.
+    was_at_end: bool,
     /// Of the tick.
-    records: u64,
+    events: u64,
     paused: bool,
 }
 
@@ -207,7 +209,8 @@ impl Reader {
             highest: 0,
             next_offset: offset,
             at_end: false,
-            records: 0,
+            was_at_end: false,
+            events: 0,
             paused: false,
         });
         Ok(())
@@ -254,7 +257,7 @@ impl Reader {
                             lane.message(offset, value, &mut **decoder, *tick, *tolerance_ms, minutes, out);
                     }
                     Record::End { offset, .. } => {
-                        lane.at_end = true;
+                        (lane.at_end, lane.was_at_end) = (true, true);
                         lane.next_offset = offset;
                     }
                     Record::Gap { wanted, low, high, .. } => {
@@ -338,7 +341,6 @@ impl Lane {
         out: &mut Decoded,
     ) -> u64 {
         self.at_end = false;
-        self.records += 1;
         self.next_offset = offset + 1;
         let (event, letter) = (out.events.len(), out.dead_letters.len());
         let partition = u32::try_from(self.index).expect("fewer than 2^32 partitions fit in memory");
@@ -348,6 +350,7 @@ impl Lane {
             refuse_future(out, event, letter, value, latest);
         }
         let mut late = 0;
+        self.events += (out.events.len() - event) as u64;
         for event in &mut out.events[event..] {
             let time = event.time;
             let clock = self.clock.get_or_insert_with(|| Clock::starting_at(time));
@@ -370,12 +373,13 @@ impl Lane {
 
     /// What it reached, for a cut.
     fn reached(&mut self) -> Reached {
-        let records = mem::take(&mut self.records);
+        let events = mem::take(&mut self.events);
+        let at_end = mem::replace(&mut self.was_at_end, self.at_end);
         let maximum = self.clock.as_ref().map(|clock| {
             // At the end nothing is there that could contradict a leap.
             if self.at_end { self.highest } else { clock.maximum() }
         });
-        Reached { maximum, next_offset: self.next_offset, at_end: self.at_end, records }
+        Reached { maximum, next_offset: self.next_offset, at_end, events }
     }
 }
 

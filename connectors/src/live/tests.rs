@@ -417,6 +417,25 @@ fn no_partition_runs_far_ahead_of_the_watermark() {
 }
 
 #[test]
+fn a_partition_of_bad_records_holds_nobody_back() {
+    let job = Job::start(Setup { workers: 1, ..Setup::default() });
+    job.add_partition(0);
+    job.add_partition(1);
+    job.topic.append(0, times(NOW - 60_000, 10, 1_000));
+    let mut count = 0_u64;
+    let started = Instant::now();
+    while job.live.status().watermark == 0 {
+        assert!(started.elapsed() < DEADLINE, "{:?}", job.live.status());
+        job.topic.append(1, ["nonsense".to_owned()]);
+        count += 1;
+        let read = || job.live.counters.messages.load(Ordering::Relaxed);
+        job.wait("it is read", |_| read() >= 10 + count);
+    }
+    assert!(count > 1);
+    job.end();
+}
+
+#[test]
 fn a_gap_stops_the_job_or_becomes_a_dead_letter() {
     let start = |on_gap| {
         let job = Job::start(Setup { workers: 1, low: 40, on_gap, ..Setup::default() });

@@ -5,8 +5,9 @@
 //!
 //! * **Watermark**: the minimum over *active* partitions of (running maximum - out_of_orderness), at most the
 //!   tick, never back. A partition without any event yet holds it where it is.
-//! * **Idle**: at its end without a record for `idle_ticks` ticks in a row; an idle partition doesn't count. When
-//!   all are idle the clock takes over: max(previous, tick - out_of_orderness).
+//! * **Idle**: at its end without an event for `idle_ticks` ticks in a row, whatever else it has (a partition of bad
+//!   records holds nobody back); an idle partition doesn't count. When all are idle the clock takes over:
+//!   max(previous, tick - out_of_orderness).
 //! * **Steps**: one tick raises the watermark by at most [`STEP_MS`], so that no operator sees more than one of
 //!   the detector's windows close at once; a gap in which no event lies is jumped. What is left is done by the
 //!   next ticks, which are then cut at once ([`Closed::behind`]).
@@ -36,10 +37,10 @@ pub struct Reached {
     pub maximum: Option<EventTime>,
     /// The offset that is read next.
     pub next_offset: u64,
-    /// It was read to its end.
+    /// It was read to its end, at some time since the last cut.
     pub at_end: bool,
-    /// Records that were read for this tick.
-    pub records: u64,
+    /// Events that were read for this tick.
+    pub events: u64,
 }
 
 /// A tick that was closed.
@@ -55,7 +56,7 @@ pub struct Closed {
 #[derive(Debug)]
 pub struct Ticker {
     rules: Rules,
-    /// By partition: ticks in a row that it was at its end without a record.
+    /// By partition: ticks in a row that it was at its end without an event.
     quiet: Vec<u32>,
     /// Minutes beyond the watermark in which events lie.
     minutes: BTreeSet<EventTime>,
@@ -90,7 +91,7 @@ impl Ticker {
         let mut lowest = Some(EventTime::MAX);
         let mut active = false;
         for (partition, quiet) in reached.iter().zip(&mut self.quiet) {
-            *quiet = if partition.at_end && partition.records == 0 { quiet.saturating_add(1) } else { 0 };
+            *quiet = if partition.at_end && partition.events == 0 { quiet.saturating_add(1) } else { 0 };
             if *quiet >= self.rules.idle_ticks {
                 continue;
             }
@@ -134,8 +135,8 @@ mod tests {
         Ticker::new(Rules { out_of_orderness_ms: 5_000, idle_ticks: 3 })
     }
 
-    fn at(maximum: EventTime, at_end: bool, records: u64) -> Reached {
-        Reached { maximum: Some(maximum), next_offset: 0, at_end, records }
+    fn at(maximum: EventTime, at_end: bool, events: u64) -> Reached {
+        Reached { maximum: Some(maximum), next_offset: 0, at_end, events }
     }
 
     fn minute(time: EventTime) -> EventTime {
@@ -203,9 +204,9 @@ mod tests {
             let mut maxima = [0; 4];
             for (number, cut) in (0_u64..).zip(&cuts) {
                 let tick = NOW + number * 1_000;
-                let reached: Vec<Reached> = cut.iter().zip(&mut maxima).map(|(&(behind, at_end, records), maximum)| {
-                    if records > 0 { *maximum = (tick - behind).max(*maximum); }
-                    Reached { maximum: (*maximum > 0).then_some(*maximum), next_offset: 0, at_end, records }
+                let reached: Vec<Reached> = cut.iter().zip(&mut maxima).map(|(&(behind, at_end, events), maximum)| {
+                    if events > 0 { *maximum = (tick - behind).max(*maximum); }
+                    Reached { maximum: (*maximum > 0).then_some(*maximum), next_offset: 0, at_end, events }
                 }).collect();
                 let minutes: Vec<_> = reached.iter().filter_map(|part| part.maximum).map(minute).collect();
                 let before = ticker.watermark();

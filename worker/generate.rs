@@ -31,7 +31,7 @@
 
 mod draw;
 mod files;
-mod folder;
+pub(crate) mod folder;
 mod format;
 mod habit;
 mod population;

@@ -4,6 +4,7 @@
 
 mod check;
 mod clock;
+mod demo;
 mod exit;
 mod generate;
 mod replay;
@@ -30,6 +31,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show the whole job at work, with a broker and traffic of its own: nothing to set up
+    Demo(demo::Args),
     /// Check a configuration and the files it names; report every problem
     Check {
         /// The job's configuration (TOML)
@@ -54,6 +57,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     exit::on_panic();
     let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
         Command::Check { config, connect } => check::run(&config, connect),
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),

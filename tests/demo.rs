@@ -1,0 +1,140 @@
+//! The demo as somebody meets it who has nothing set up: what it prints, what it leaves, how it ends.
+//!
+//! It goes by the clock, so nothing here depends on how many calls there were: only on that all numbers agree.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::{Keytide, Row, Schema, VIEWS, names, path, read, read_text, repository};
+
+/// The rows of a view, as they were published.
+fn rows(out: &Path, view: &str) -> Vec<Row> {
+    let folder = out.join("views");
+    let files = names(&folder).into_iter().filter(|name| {
+        name.rsplit_once('-').is_some_and(|(of, number)| of == view && number.ends_with(".jsonl"))
+    });
+    files.flat_map(|name| read_text(&folder.join(name)).lines().map(Row::parse).collect::<Vec<_>>()).collect()
+}
+
+fn summary(out: &Path) -> Value {
+    serde_json::from_slice(&read(&out.join("summary.json"))).unwrap()
+}
+
+/// Calls by the last versions of the minutes of `usage`.
+fn calls(out: &Path) -> u64 {
+    let minutes = rows(out, "usage").into_iter().filter(|row| row.text("window") == "1m");
+    let last: BTreeMap<_, _> = minutes
+        .map(|row| {
+            ((row.text("key_id").to_owned(), row.text("window_start").to_owned()), row.number("calls"))
+        })
+        .collect();
+    last.values().sum()
+}
+
+/// That the job counted what was sent, and that its files say the same.
+fn assert_all_is_counted(out: &Path) {
+    let summary = summary(out);
+    let number = |pointer: &str| {
+        summary.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer}"))
+    };
+    assert!(number("/sent/events") > 0);
+    assert_eq!(number("/events"), number("/sent/events"));
+    assert_eq!(number("/duplicates"), number("/sent/duplicates"));
+    assert_eq!(number("/dead_letters"), number("/sent/broken"));
+    assert_eq!(number("/usage_calls"), number("/events"), "what was shown is what was counted");
+    assert_eq!(calls(out), number("/events"), "what was published is what was counted");
+    for view in VIEWS {
+        assert_eq!(rows(out, view).len() as u64, number(&format!("/rows/{view}")), "{view}");
+    }
+    assert_eq!(rows(out, "late").len() as u64, number("/late"));
+    assert_eq!(rows(out, "dead_letters").len() as u64, number("/dead_letters"));
+}
+
+#[test]
+fn a_demo_counts_what_it_sent_and_its_last_lines_are_commands_that_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    let demo = Keytide::new(&["demo", "--headless", "--out", path(&out)]);
+    let ended = demo.with("--duration 3s --rate 500 --seed 1").succeed();
+    assert_eq!(ended.stderr, "");
+    for second in ["00:01 ", "00:02 "] {
+        assert!(ended.stdout.lines().any(|line| line.starts_with(second)), "{}", ended.stdout);
+    }
+    assert_all_is_counted(&out);
+    assert!(rows(&out, "latency").iter().any(|row| row.text("scope") == "route"));
+    assert!(rows(&out, "geo").iter().any(|row| row.text("country") != "ZZ"), "addresses are looked up");
+    for view in VIEWS {
+        let schema = Schema::read(&repository().join(format!("schemas/{view}.v1.schema.json")));
+        for row in rows(&out, view) {
+            schema.check(&row).unwrap_or_else(|problem| panic!("{view}: {problem}\n{row:?}"));
+        }
+    }
+
+    let (_, next) = ended.stdout.split_once("try next\n").expect("what to try next");
+    assert_eq!(next.lines().count(), 4, "{next}");
+    for line in next.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words[0] == "head" {
+            assert!(!read_text(Path::new(words[3])).is_empty(), "{line}");
+        } else {
+            Keytide::new(&words[1..]).succeed();
+        }
+    }
+}
+
+#[test]
+fn without_a_terminal_there_are_lines_and_a_folder_for_temporary_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = Keytide::new(&["demo"]).with("--duration 1s --rate 200").env("TMPDIR", path(folder.path()));
+    let ended = demo.succeed();
+    assert!(ended.stderr.starts_with("note: ") && ended.stderr.contains("--headless"), "{}", ended.stderr);
+    let made = names(folder.path());
+    let [name] = &made.iter().collect::<Vec<_>>()[..] else { panic!("{made:?}") };
+    let out = folder.path().join(name);
+    assert!(ended.stdout.contains(&format!("files in {}\n", out.display())), "{}", ended.stdout);
+    let expected = ["demo.log", "geo", "keytide.toml", "summary.json", "tables", "views"];
+    assert_eq!(names(&out), expected.map(str::to_owned).into());
+}
+
+#[test]
+fn what_is_in_the_way_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("mine"), "").unwrap();
+    let ended = Keytide::new(&["demo", "--headless", "--out", path(folder.path())]).run();
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("isn't empty"), "{}", ended.stderr);
+    for arguments in ["--duration 0s", "--duration soon", "--rate 0", "--rate -1"] {
+        let ended = Keytide::new(&["demo"]).with(arguments).run();
+        assert_eq!(ended.code, Some(2), "{arguments}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_signal_ends_it_with_everything_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_keytide"))
+        .args(["demo", "--headless", "--rate", "500", "--out", path(&out)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap());
+    // Until something is counted.
+    let mut line = String::new();
+    while !line.contains("top key") {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "it ended by itself");
+    }
+    let killed = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+    assert_eq!(demo.wait().unwrap().code(), Some(0), "{rest}");
+    assert!(rest.contains("try next"), "{rest}");
+    assert_all_is_counted(&out);
+}

@@ -1,0 +1,74 @@
+//! What a person sees of a running demo: the live view, or a line a second.
+
+use std::io::{self, Write as _};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::screen::{Phase, Scene};
+use super::terminal::Screen;
+use super::text::{grouped, span, stopwatch};
+
+/// Live view or lines.
+pub(super) enum Front {
+    Screen(Screen),
+    Lines {
+        /// Seconds for which a line was printed.
+        printed: u64,
+    },
+}
+
+impl Front {
+    /// Shows where the demo is.
+    pub(super) fn show(&mut self, scene: &Scene<'_>) -> anyhow::Result<()> {
+        match self {
+            Self::Screen(screen) => screen.show(scene).context("drawing on the terminal failed"),
+            Self::Lines { printed } => {
+                let seconds = scene.elapsed_ms / 1_000;
+                if scene.phase == Phase::Ending || seconds <= *printed {
+                    return Ok(());
+                }
+                *printed = seconds;
+                writeln!(io::stdout().lock(), "{}", line(scene)).context("can't write to standard output")
+            }
+        }
+    }
+
+    /// Waits for a signal or a key, at most so long; whether it says to end.
+    pub(super) fn is_told_to_end(&self, signals: &Receiver<()>, most: Duration) -> anyhow::Result<bool> {
+        match self {
+            Self::Screen(screen) => {
+                let key = screen.is_told_to_end(most).context("reading from the terminal failed")?;
+                Ok(key || signals.try_recv().is_ok())
+            }
+            Self::Lines { .. } => match signals.recv_timeout(most) {
+                Ok(()) => Ok(true),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(false),
+            },
+        }
+    }
+}
+
+fn line(scene: &Scene<'_>) -> String {
+    let view = scene.view;
+    let total = view.total();
+    let watermark = match scene.watermark {
+        0 => "-".to_owned(),
+        watermark => span(scene.now.saturating_sub(watermark)),
+    };
+    let top = view.top_keys(1).into_iter().next();
+    let top = top.map_or_else(String::new, |top| {
+        format!("  top key {} ({} calls a minute)", top.key, grouped(top.recent.calls))
+    });
+    format!(
+        "{}  {:>7} calls/s  lag {}  watermark {watermark} behind  events {}  duplicates {}  late {}  dead letters {}{top}",
+        stopwatch(scene.elapsed_ms),
+        grouped(view.rates(1).last().copied().unwrap_or(0)),
+        grouped(scene.unread),
+        grouped(total.events),
+        grouped(total.duplicates),
+        grouped(total.late),
+        grouped(total.dead_letters),
+    )
+}

@@ -1,0 +1,356 @@
+//! The live view, drawn from a [`Scene`]: no clock, no job, so that a test can look at it.
+//!
+//! ```text
+//! title
+//! calls: rate, its course      │ job: lag, watermark, results
+//! keys with most calls         │ countries
+//! routes: latencies            │ oddities
+//! keys to press
+//! ```
+//! Made for 80 columns and 24 lines; more room shows more columns and rows, less cuts.
+
+use std::path::Path;
+
+use ratatui::Frame;
+use ratatui::layout::{Alignment, Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style, Stylize};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, BorderType, Cell, Paragraph, Row, Sparkline, Table};
+
+use super::text::{bytes, clock, cut, grouped, latency, percent, span, stopwatch};
+use super::view::View;
+
+/// From so many columns on there are more of them.
+const WIDE: u16 = 120;
+const ACCENT: Color = Color::Cyan;
+const WARNING: Color = Color::Yellow;
+const BAD: Color = Color::Red;
+
+/// Where a demo is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    /// What was sent is still worked on; nothing new is sent.
+    Ending,
+}
+
+/// All that is shown.
+#[derive(Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) view: &'a View,
+    pub(super) phase: Phase,
+    /// In ms since the epoch.
+    pub(super) now: u64,
+    pub(super) elapsed_ms: u64,
+    /// How long it is to last.
+    pub(super) duration_ms: u64,
+    /// Calls a second that were asked for.
+    pub(super) rate: u32,
+    /// Records in the broker that the job hasn't read.
+    pub(super) unread: u64,
+    /// In ms since the epoch; 0: there is none yet.
+    pub(super) watermark: u64,
+    /// Rows and their bytes that were published.
+    pub(super) rows: u64,
+    pub(super) row_bytes: u64,
+    pub(super) workers: usize,
+    pub(super) folder: &'a Path,
+}
+
+/// Draws the scene.
+pub(super) fn draw(scene: &Scene<'_>, frame: &mut Frame<'_>) {
+    let area = frame.area();
+    let wide = area.width >= WIDE;
+    let [title, top, middle, bottom, keys] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(if area.height >= 40 { 8 } else { 5 }),
+        Constraint::Fill(5),
+        Constraint::Fill(4),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    let columns = Layout::horizontal([Constraint::Percentage(58), Constraint::Fill(1)]);
+    frame.render_widget(title_line(scene), title);
+    let [left, right] = columns.areas(top);
+    calls(scene, frame, left);
+    job(scene, frame, right, wide);
+    let [left, right] = columns.areas(middle);
+    top_keys(scene, frame, left, wide);
+    countries(scene, frame, right);
+    let [left, right] = columns.areas(bottom);
+    routes(scene, frame, left, wide);
+    oddities(scene, frame, right, wide);
+    frame.render_widget(key_line(scene, keys.width), keys);
+}
+
+fn panel<'a>(title: &'a str, note: impl Into<Line<'a>>) -> Block<'a> {
+    Block::bordered()
+        .border_type(BorderType::Rounded)
+        .border_style(Style::new().dark_gray())
+        .title(Line::from(format!(" {title} ")).style(Style::new().fg(ACCENT).add_modifier(Modifier::BOLD)))
+        .title(note.into().style(Style::new().dark_gray()).alignment(Alignment::Right))
+}
+
+fn title_line(scene: &Scene<'_>) -> Line<'static> {
+    let time = format!("{} of {}", stopwatch(scene.elapsed_ms), stopwatch(scene.duration_ms));
+    let state = match scene.phase {
+        Phase::Running => "live".fg(Color::Green),
+        Phase::Ending => "finishing".fg(WARNING),
+    };
+    Line::from(vec![
+        " keytide demo ".bold().reversed(),
+        "  ".into(),
+        state,
+        format!("  {time}  ").into(),
+        format!("in-process Kafka, {} workers", scene.workers).dark_gray(),
+    ])
+}
+
+fn key_line(scene: &Scene<'_>, width: u16) -> Line<'static> {
+    let folder = cut(&scene.folder.display().to_string(), usize::from(width).saturating_sub(33));
+    Line::from(vec![
+        " q".bold(),
+        " or ".dark_gray(),
+        "Ctrl-C".bold(),
+        " ends   rows go to ".dark_gray(),
+        folder.into(),
+    ])
+}
+
+fn calls(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect) {
+    let block = panel("Calls", format!(" asked for {}/s ", grouped(scene.rate.into())));
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let [numbers, course] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(inner);
+    let rates = scene.view.rates(usize::from(course.width));
+    let now = rates.last().copied().unwrap_or(0);
+    let recent = scene.view.recent();
+    let mut parts = vec![
+        format!("{}/s", grouped(now)).bold(),
+        "  errors ".dark_gray(),
+        percent(recent.errors_permille()).into(),
+    ];
+    if let Some(mean) = recent.mean_us() {
+        parts.extend(["  mean ".dark_gray(), latency(mean).into()]);
+    }
+    frame.render_widget(Line::from(parts), numbers);
+    frame.render_widget(Sparkline::default().data(&rates).style(Style::new().fg(ACCENT)), course);
+}
+
+fn job(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
+    let total = scene.view.total();
+    let behind = match scene.watermark {
+        0 => "none yet".to_owned(),
+        watermark => format!("{} behind", span(scene.now.saturating_sub(watermark))),
+    };
+    let at =
+        if wide && scene.watermark > 0 { format!("  {}", clock(scene.watermark)) } else { String::new() };
+    let lag = grouped(scene.unread);
+    let lag = if scene.unread > u64::from(scene.rate) * 2 { lag.fg(WARNING) } else { lag.into() };
+    let mut lines = vec![
+        named("lag", vec![lag, " records unread".dark_gray()]),
+        named("watermark", vec![behind.into(), at.dark_gray()]),
+        named("events", vec![grouped(total.events).into(), " so far".dark_gray()]),
+    ];
+    if area.height > 5 {
+        lines.extend([
+            named("keys", vec![grouped(scene.view.keys() as u64).into(), " in the last minute".dark_gray()]),
+            named("tick", vec![scene.view.last_tick().map_or_else(String::new, clock).into()]),
+            named(
+                "published",
+                vec![format!("{} rows, {}", grouped(scene.rows), bytes(scene.row_bytes)).into()],
+            ),
+        ]);
+    }
+    frame.render_widget(Paragraph::new(lines).block(panel("Job", "")), area);
+}
+
+fn named<'a>(name: &'a str, values: Vec<Span<'a>>) -> Line<'a> {
+    let mut spans = vec![format!("{name:<12}").dark_gray()];
+    spans.extend(values);
+    Line::from(spans)
+}
+
+/// A column of a table: its head, width, and how it is aligned.
+struct Column(&'static str, u16, Alignment);
+
+const LEFT: Alignment = Alignment::Left;
+const RIGHT: Alignment = Alignment::Right;
+
+fn table<'a>(columns: &[Column], rows: Vec<Vec<Span<'a>>>, block: Block<'a>) -> Table<'a> {
+    let head = columns.iter().map(|Column(name, _, align)| Line::from(*name).alignment(*align));
+    let head = Row::new(head.map(Cell::from).collect::<Vec<_>>()).style(Style::new().dark_gray());
+    let rows = rows.into_iter().map(|row| {
+        let cells = row.into_iter().zip(columns);
+        Row::new(
+            cells.map(|(text, Column(_, _, align))| Line::from(text).alignment(*align)).collect::<Vec<_>>(),
+        )
+    });
+    let widths = columns.iter().map(|Column(_, width, _)| match width {
+        0 => Constraint::Fill(1),
+        width => Constraint::Length(*width),
+    });
+    Table::new(rows, widths.collect::<Vec<_>>()).header(head).block(block)
+}
+
+/// Lines of a panel's inside, without its head.
+fn rows_of(area: Rect) -> usize {
+    usize::from(area.height.saturating_sub(3))
+}
+
+fn top_keys(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
+    let mut columns = vec![Column("key", 8, LEFT), Column("customer", 0, LEFT)];
+    if wide {
+        columns.extend([Column("plan", 10, LEFT), Column("out/s", 9, RIGHT)]);
+    }
+    columns.extend([Column("calls/s", 7, RIGHT), Column("errors", 7, RIGHT)]);
+    if wide {
+        columns.extend([Column("mean", 7, RIGHT), Column("p50", 7, RIGHT)]);
+    }
+    columns.push(Column("p99", 7, RIGHT));
+    let covered = scene.view.recent_ms();
+    let rate = |count: u64| count * 1_000 / covered;
+    let rows = scene.view.top_keys(rows_of(area)).into_iter().map(|line| {
+        let recent = line.recent;
+        let permille = recent.errors_permille();
+        let errors = percent(permille);
+        let errors = if permille >= 100 { errors.fg(BAD) } else { errors.into() };
+        let known = |us: Option<u64>| Span::from(us.map_or_else(|| "-".to_owned(), latency));
+        let customer =
+            if line.customer.is_empty() { "not in a table".fg(WARNING) } else { line.customer.into() };
+        let mut cells = vec![line.key.into(), customer];
+        if wide {
+            cells.extend([line.plan.into(), bytes(rate(recent.bytes_out)).into()]);
+        }
+        cells.extend([per_second(recent.calls, covered).into(), errors]);
+        if wide {
+            cells.extend([known(recent.mean_us()), known(line.latency.map(|latency| latency.p50_us))]);
+        }
+        cells.push(known(line.latency.map(|latency| latency.p99_us)));
+        cells
+    });
+    let block = panel("Top keys", " last minute ");
+    frame.render_widget(table(&columns, rows.collect(), block), area);
+}
+
+/// A rate, with a tenth while it is small.
+fn per_second(count: u64, ms: u64) -> String {
+    let tenths = count * 10_000 / ms.max(1);
+    if tenths < 1_000 { format!("{}.{}", tenths / 10, tenths % 10) } else { grouped(tenths / 10) }
+}
+
+fn countries(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect) {
+    let countries = scene.view.countries();
+    let total: u64 = countries.iter().map(|(_, calls, _)| calls).sum();
+    let most = countries.first().map_or(0, |(_, calls, _)| *calls);
+    let note = match countries.len() {
+        0 => String::new(),
+        1 => " 1 country ".to_owned(),
+        count => format!(" {count} countries "),
+    };
+    let block = panel("Countries", note);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    // Two letters, a share of eight characters, and calls.
+    let room = u64::from(inner.width).saturating_sub(2 + 1 + 1 + 8 + 10);
+    let lines = countries.iter().take(usize::from(inner.height)).map(|(country, calls, _)| {
+        let eighths = (room * 8 * calls).checked_div(most).unwrap_or(0);
+        let share = percent((calls * 1_000).checked_div(total).unwrap_or(0));
+        Line::from(vec![
+            format!("{} ", country.as_str()).into(),
+            bar(eighths, room).fg(ACCENT),
+            format!(" {share:>7} ").into(),
+            format!("{:>10}", grouped(*calls)).dark_gray(),
+        ])
+    });
+    frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), inner);
+}
+
+/// A bar of so many eighths of a column, filled up with spaces.
+fn bar(eighths: u64, columns: u64) -> String {
+    const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let part = PARTS[(eighths % 8) as usize];
+    let full = (eighths / 8) as usize;
+    let rest = (columns as usize).saturating_sub(full + usize::from(!part.is_empty()));
+    format!("{}{part}{}", "█".repeat(full), " ".repeat(rest))
+}
+
+fn routes(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
+    let mut columns = vec![Column("route", 0, LEFT)];
+    if wide {
+        columns.push(Column("calls", 9, RIGHT));
+    }
+    columns.push(Column("p50", 7, RIGHT));
+    if wide {
+        columns.push(Column("p90", 7, RIGHT));
+    }
+    columns.push(Column("p95", 7, RIGHT));
+    columns.push(Column("p99", 7, RIGHT));
+    if wide {
+        columns.push(Column("max", 8, RIGHT));
+    }
+    let rows = scene.view.routes(rows_of(area)).into_iter().map(|line| {
+        let of = line.latency;
+        let mut cells: Vec<Span<'_>> = vec![line.route.into()];
+        if wide {
+            cells.push(grouped(of.calls).into());
+        }
+        cells.push(latency(of.p50_us).into());
+        if wide {
+            cells.push(latency(of.p90_us).into());
+        }
+        cells.extend([latency(of.p95_us).into(), latency(of.p99_us).into()]);
+        if wide {
+            cells.push(latency(of.max_us).into());
+        }
+        cells
+    });
+    let block = panel("Latency by route", " 5 min windows, every 30 s ");
+    frame.render_widget(table(&columns, rows.collect(), block), area);
+}
+
+/// What the views show that isn't as it should be.
+fn oddities(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
+    let view = scene.view;
+    let total = view.total();
+    let block = panel("Oddities", "");
+    let inner = block.inner(area);
+    let room = usize::from(inner.height);
+    // A number, and what there is to say of it if there is room.
+    let line = |name, number: u64, more: String| {
+        named(name, vec![format!("{:<5} ", grouped(number)).into(), more.dark_gray()])
+    };
+    let late = view.last_late().map_or_else(String::new, |(key, late_ms)| {
+        if wide { format!("{key} by {}", span(late_ms)) } else { format!("by {}", span(late_ms)) }
+    });
+    let dead = view.dead_letters().first().map_or_else(String::new, |(class, _)| format!("mostly {class}"));
+    let unknown = format!("{} unknown", grouped(view.unknown_keys() as u64));
+    let mut lines = vec![
+        line("late", total.late, late),
+        line("dead letter", total.dead_letters, dead),
+        line("duplicate", total.duplicates, "dropped".to_owned()),
+        line(
+            "no key",
+            view.anonymous(),
+            if wide { format!("{unknown} keys, in the last minute") } else { unknown },
+        ),
+    ];
+    let failing = view.failing_keys(room.saturating_sub(lines.len()));
+    if failing.is_empty() {
+        lines.push(named("failing", vec!["no key over 10 %".dark_gray()]));
+    }
+    for (at, line) in failing.into_iter().enumerate() {
+        let name = if at == 0 { "failing" } else { "" };
+        let errors = percent(line.recent.errors_permille());
+        let customer = if wide { format!("  {}", line.customer) } else { String::new() };
+        lines.push(named(name, vec![format!("{}  ", line.key).into(), errors.fg(BAD), customer.dark_gray()]));
+    }
+    if let Some(reason) = view.last_letter().filter(|_| lines.len() + 2 < room) {
+        lines.extend([
+            Line::default(),
+            Line::from("last dead letter".dark_gray()),
+            Line::from(reason.to_owned()),
+        ]);
+    }
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}

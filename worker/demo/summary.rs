@@ -1,0 +1,88 @@
+//! The last lines of a demo: what was sent and counted, where the files are, what to try next.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use keytide_connectors::sink::View as Name;
+use serde_json::json;
+
+use super::text::{grouped, stopwatch};
+use super::{Demo, lock, whole_ms};
+use crate::generate::Generated;
+
+/// Prints the summary, and writes it to `summary.json` for programs.
+pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
+    let view = lock(&demo.view);
+    let (counted, sinks) = (view.total(), demo.handle.sinks.stats());
+    let wall_ms = whole_ms(demo.started.elapsed());
+    let rows: serde_json::Map<_, _> = Name::ALL
+        .into_iter()
+        .map(|name| (name.name().to_owned(), sinks.records[name as usize].into()))
+        .collect();
+    let summary = json!({
+        "sent": sent,
+        "events": counted.events,
+        "duplicates": counted.duplicates,
+        "late": counted.late,
+        "dead_letters": counted.dead_letters,
+        "usage_calls": view.usage_calls(),
+        "rows": rows,
+        "wall_s": wall_ms / 1_000,
+    });
+    let path = demo.folder.join("summary.json");
+    fs::write(&path, format!("{summary:#}\n")).with_context(|| format!("can't write {}", path.display()))?;
+
+    let folder = demo.folder.display();
+    let program = std::env::args_os().next().unwrap_or_else(|| "keytide".into());
+    let program = program.to_string_lossy();
+    let mut text = String::new();
+    writeln!(
+        text,
+        "\nsent     {} calls; {} records sent again, {} broken",
+        grouped(sent.events),
+        grouped(sent.duplicates),
+        grouped(sent.broken),
+    )?;
+    writeln!(
+        text,
+        "counted  {} calls, {} of them late; {} duplicates, {} dead letters",
+        grouped(counted.events),
+        grouped(counted.late),
+        grouped(counted.duplicates),
+        grouped(counted.dead_letters),
+    )?;
+    writeln!(
+        text,
+        "in       {}, {} rows published",
+        stopwatch(wall_ms),
+        grouped(sinks.records.iter().sum())
+    )?;
+    if let Some(top) = view.top_keys(1).first() {
+        writeln!(
+            text,
+            "top key  {} of {}: {} calls in the last minute",
+            top.key,
+            top.customer,
+            grouped(top.recent.calls)
+        )?;
+    }
+    write!(
+        text,
+        "
+files in {folder}
+  keytide.toml           the job's configuration
+  tables/  geo/          whose keys they are, where addresses are
+  views/                 every row as it was published, a series of files a view
+  demo.log summary.json  what the job said, these numbers
+
+try next
+  head -n 2 {folder}/views/usage-000001.jsonl
+  {program} check {folder}/keytide.toml
+  {program} generate --out {folder}/traffic --scenario mixed
+  {program} replay {folder}/traffic/keytide.toml --out {folder}/replayed
+"
+    )?;
+    io::stdout().lock().write_all(text.as_bytes()).context("can't write to standard output")
+}

@@ -157,7 +157,10 @@ impl Demo<'_> {
                 Stage::Running if told || traffic.is_finished() || self.started.elapsed() >= duration => {
                     Stage::Draining
                 }
-                Stage::Draining if traffic.is_finished() && read >= traffic.sent.records() => {
+                Stage::Draining
+                    if traffic.is_finished()
+                        && (read >= traffic.sent.records() || traffic.sent.has_failed()) =>
+                {
                     self.handle.stop();
                     Stage::Stopping
                 }

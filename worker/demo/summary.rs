@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use anyhow::Context as _;
 use keytide_connectors::sink::View as Name;
@@ -68,6 +69,7 @@ pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
             grouped(top.recent.calls)
         )?;
     }
+    let newest = newest(&demo.folder.join("views"));
     write!(
         text,
         "
@@ -78,11 +80,19 @@ files in {folder}
   demo.log summary.json  what the job said, these numbers
 
 try next
-  head -n 2 {folder}/views/usage-000001.jsonl
+  head -n 2 {folder}/views/{newest}
   {program} check {folder}/keytide.toml
   {program} generate --out {folder}/traffic --scenario mixed
   {program} replay {folder}/traffic/keytide.toml --out {folder}/replayed
 "
     )?;
     io::stdout().lock().write_all(text.as_bytes()).context("can't write to standard output")
+}
+
+/// The file of `usage` that was begun last: older ones are removed in a long demo.
+fn newest(views: &Path) -> String {
+    let names = fs::read_dir(views).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let newest = names.filter(|name| name.starts_with("usage-")).max();
+    newest.unwrap_or_else(|| "usage-000001.jsonl".to_owned())
 }

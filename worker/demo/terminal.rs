@@ -1,6 +1,7 @@
 //! The terminal: taken, asked for keys, and given back whatever happens.
 
 use std::io::{self, stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,6 +12,9 @@ use ratatui::crossterm::execute;
 
 use super::screen::{Scene, draw};
 
+/// The terminal was given back by a panic: nothing may be drawn over what is told of it.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
 /// A terminal that shows the live view; dropping it gives it back.
 pub(super) struct Screen(DefaultTerminal);
 
@@ -20,6 +24,7 @@ impl Screen {
         let screen = Self(ratatui::try_init().context("taking the terminal failed; try --headless")?);
         let told = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
+            PANICKED.store(true, Ordering::Release);
             let _ = execute!(stdout(), Show);
             told(panic);
         }));
@@ -28,6 +33,9 @@ impl Screen {
 
     /// Shows a scene.
     pub(super) fn show(&mut self, scene: &Scene<'_>) -> io::Result<()> {
+        if PANICKED.load(Ordering::Acquire) {
+            return Ok(());
+        }
         self.0.draw(|frame| draw(scene, frame)).map(drop)
     }
 

@@ -12,7 +12,9 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::screen::{Phase, Scene, draw};
+use super::traffic::{HELD_MS, HELD_ONE_IN, Held};
 use super::view::{Calls, View};
+use super::world::configure;
 
 /// 2025-06-02T08:00:00Z.
 const START: Tick = 1_748_851_200_000;
@@ -102,6 +104,31 @@ fn buckets_are_no_keys() {
     view.take(START, &[tick(START, vec![Rows::Usage(rows)])]);
     assert_eq!((view.keys(), view.anonymous(), view.unknown_keys()), (1, 30, 1));
     assert_eq!(view.top_keys(9).len(), 1);
+}
+
+// ---- what goes wrong on purpose
+
+#[test]
+fn what_is_held_back_comes_once_and_is_late_by_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = configure(folder.path(), "127.0.0.1:9092", 2).unwrap();
+    let late_from_ms = job.windows.out_of_orderness_ms + job.windows.allowed_lateness_ms;
+    assert!(HELD_MS > late_from_ms, "{late_from_ms} ms");
+
+    let mut held = Held::default();
+    let mut taken = Vec::new();
+    for number in 1..=HELD_ONE_IN * 2 {
+        if held.takes(START + number, 3, number.to_string().as_bytes()) {
+            taken.push(number);
+        }
+    }
+    assert_eq!(taken, [HELD_ONE_IN, HELD_ONE_IN * 2]);
+    let due = START + HELD_ONE_IN + HELD_MS;
+    assert_eq!(held.due(due - 1), None);
+    assert_eq!(held.due(due), Some((3, HELD_ONE_IN.to_string().into_bytes().into())));
+    assert_eq!(held.due(due), None);
+    assert!(held.due(u64::MAX).is_some(), "in the end all are due");
+    assert_eq!(held.due(u64::MAX), None);
 }
 
 // ---- what the screen shows

@@ -26,7 +26,7 @@ use crate::generate::{Generated, World};
 /// Bytes of a partition, before compression, that may wait to be read, in the mean over the partitions.
 const UNREAD_BYTES: u64 = 2 << 20;
 /// One record in so many is held back.
-const HELD_ONE_IN: u64 = 2_000;
+pub(super) const HELD_ONE_IN: u64 = 2_000;
 /// For so long.
 pub(super) const HELD_MS: u64 = 20_000;
 /// How long the thread rests before it looks again.
@@ -44,6 +44,7 @@ pub(super) struct Traffic {
 #[derive(Debug, Default)]
 pub(super) struct Sent {
     stop: AtomicBool,
+    failed: AtomicBool,
     records: AtomicU64,
     bytes: AtomicU64,
 }
@@ -57,6 +58,11 @@ impl Sent {
     /// Makes no more calls; what was held back is still sent.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+    }
+
+    /// Whether some of the records will never be there to read.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     fn is_stopped(&self) -> bool {
@@ -76,9 +82,12 @@ impl Traffic {
         let sent = Arc::<Sent>::default();
         let thread = {
             let sent = Arc::clone(&sent);
-            thread::Builder::new()
-                .name("traffic".to_owned())
-                .spawn(move || Sender { producer, live, sent }.run(&world))?
+            thread::Builder::new().name("traffic".to_owned()).spawn(move || {
+                let sender = Sender { producer, live, sent };
+                let result = sender.run(&world);
+                sender.sent.failed.store(result.is_err(), Ordering::Release);
+                result
+            })?
         };
         Ok(Self { sent, thread })
     }
@@ -106,8 +115,8 @@ struct Sender {
 impl Sender {
     fn run(&self, world: &World) -> anyhow::Result<Generated> {
         let mut generator = world.generator();
-        let mut held: VecDeque<(u64, usize, Box<[u8]>)> = VecDeque::new();
-        let (mut lines, mut stopped) = (0_u64, false);
+        let mut held = Held::default();
+        let mut stopped = false;
         while let Some(line) = generator.next_line() {
             while !stopped
                 && (line.at_ms > now() || self.sent.unread(&self.live) > UNREAD_BYTES * u64::from(PARTITIONS))
@@ -115,13 +124,10 @@ impl Sender {
                 stopped = self.sent.is_stopped();
                 thread::park_timeout(REST);
             }
-            while let Some((_, partition, record)) = held.pop_front_if(|(until, ..)| *until <= now()) {
+            while let Some((partition, record)) = held.due(now()) {
                 self.send(partition, &record)?;
             }
-            lines += 1;
-            if lines.is_multiple_of(HELD_ONE_IN) {
-                held.push_back((line.at_ms + HELD_MS, line.partition, line.text().into()));
-            } else {
+            if !held.takes(line.at_ms, line.partition, line.text()) {
                 self.send(line.partition, line.text())?;
             }
             if stopped {
@@ -129,7 +135,7 @@ impl Sender {
             }
             stopped = stopped || self.sent.is_stopped();
         }
-        for (_, partition, record) in held {
+        while let Some((partition, record)) = held.due(u64::MAX) {
             self.send(partition, &record)?;
         }
         self.producer.flush(FLUSH)?;
@@ -141,5 +147,30 @@ impl Sender {
         self.sent.bytes.fetch_add(record.len() as u64, Ordering::Relaxed);
         self.sent.records.fetch_add(1, Ordering::Release);
         Ok(self.producer.send(partition, None, record)?)
+    }
+}
+
+/// Records that are held back, in the order in which they will be sent.
+#[derive(Default)]
+pub(super) struct Held {
+    records: u64,
+    waiting: VecDeque<(u64, usize, Box<[u8]>)>,
+}
+
+impl Held {
+    /// Whether this record, which would go out at `at_ms`, is one of those that are held back.
+    pub(super) fn takes(&mut self, at_ms: u64, partition: usize, record: &[u8]) -> bool {
+        self.records += 1;
+        let takes = self.records.is_multiple_of(HELD_ONE_IN);
+        if takes {
+            self.waiting.push_back((at_ms + HELD_MS, partition, record.into()));
+        }
+        takes
+    }
+
+    /// The next record whose time has come, with its partition.
+    pub(super) fn due(&mut self, now: u64) -> Option<(usize, Box<[u8]>)> {
+        let (_, partition, record) = self.waiting.pop_front_if(|(until, ..)| *until <= now)?;
+        Some((partition, record))
     }
 }

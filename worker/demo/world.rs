@@ -1,8 +1,8 @@
 //! Where a demo happens: a folder, an in-process broker, the job's configuration.
 //!
 //! The broker is librdkafka's own, made for its tests: a listener on this machine that speaks Kafka's protocol. It
-//! keeps at most 5 MiB of record batches of a partition, drops older ones without a word, knows neither compaction nor
-//! transactions, and is gone with the process. That is why the traffic never runs ahead of the job: see
+//! keeps at most 5 MiB of record batches of a partition (120 MiB in all), drops older ones without a word, knows neither
+//! compaction nor transactions, and is gone with the process. That is why the traffic never runs ahead of the job: see
 //! [`traffic`](super::traffic).
 
 use std::fs;
@@ -23,9 +23,11 @@ use crate::generate::{self, Scenario, Settings, World};
 pub(super) const TOPIC: &str = "access-events";
 /// Its partitions.
 pub(super) const PARTITIONS: u32 = 8;
-const RESULT_PARTITIONS: u32 = 4;
+const RESULT_PARTITIONS: u32 = 2;
 /// The first call comes so much later: when the job is there to read it.
 const LEAD_MS: u64 = 1_000;
+/// There are calls for so much longer than the demo lasts: it ends by its own clock.
+const SPARE_MS: u64 = 10_000;
 /// The results' topics are called `demo.<view>.v1`.
 const PREFIX: &str = "demo";
 
@@ -50,7 +52,7 @@ pub(super) fn create(args: &Args) -> anyhow::Result<(PathBuf, World)> {
 /// Usual traffic, with leaks and look-alikes in it if there is an hour for them and the world has enough keys that are
 /// used enough.
 fn world(args: &Args) -> anyhow::Result<World> {
-    let span_ms = whole_ms(args.duration.unsigned_abs());
+    let span_ms = whole_ms(args.duration.unsigned_abs()) + SPARE_MS;
     let settings = Settings {
         events: NonZeroU64::new(u64::from(args.rate) * span_ms / 1_000).unwrap_or(NonZeroU64::MIN),
         start_ms: now() + LEAD_MS,
@@ -168,7 +170,8 @@ partitions = {RESULT_PARTITIONS}
 
 [sink.files]                               # the same rows: views/usage-000001.jsonl, ...
 dir = "views"
-keep = 3                                   # files of 64 MiB and of a view, so that a disk isn't filled
+rotate_bytes = "16MiB"
+keep = 7                                   # of each view, so that a long demo doesn't fill the disk
 "#
     )
 }

@@ -13,7 +13,7 @@ use crate::broker::{Broker, Record};
 use crate::harness::{Job, Row, path, repository};
 
 /// How long a test waits for anything; a machine that is busy with others may need most of it.
-const DEADLINE: Duration = Duration::from_secs(90);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 /// How long a look at a condition waits for the job to say something.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
@@ -236,6 +236,19 @@ pub(crate) fn held(records: &[Record]) -> BTreeMap<&'static str, Held> {
         };
     }
     views
+}
+
+/// Calls by key, of windows of one width, as the topic of `usage` has them.
+pub(crate) fn calls_of_keys(broker: &Broker, window: &str) -> BTreeMap<String, u64> {
+    let records = broker.records(&format!("{}\\.usage\\.v1", broker.name("out")));
+    let mut calls = BTreeMap::new();
+    for row in held(&records).remove("usage").unwrap_or_default().into_values() {
+        let row = Row(row);
+        if row.text("window") == window {
+            *calls.entry(row.text("key_id").to_owned()).or_default() += row.number("calls");
+        }
+    }
+    calls
 }
 
 /// A row without the columns that say how far its window is: a bounded run closes all it can.

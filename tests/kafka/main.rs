@@ -16,7 +16,12 @@
 
 mod broker;
 mod formats;
+mod gaps;
 #[allow(dead_code, unused_imports, reason = "the suite needs part of what the other tests need")]
 #[path = "../harness/mod.rs"]
 mod harness;
 mod live;
+mod outages;
+mod producer;
+mod secrets;
+mod topics;

@@ -25,8 +25,10 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
     let mut due = opened + width;
     loop {
         let last = wait_until_due(live, due);
-        // A tick that was long in coming doesn't make the next ones hurry.
-        due = (due + width).max(Instant::now());
+        // In step with the clock; but a tick that was long in coming doesn't make the next ones hurry, and ticks that
+        // came early don't put it off.
+        let now = Instant::now();
+        due = (due + width).clamp(now, now + width);
 
         let mut state = live.state();
         let tick = state.open;

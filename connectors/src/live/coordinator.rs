@@ -25,10 +25,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
     let mut due = opened + width;
     loop {
         let last = wait_until_due(live, due);
-        // In step with the clock; but a tick that was long in coming doesn't make the next ones hurry, and ticks that
-        // came early don't put it off.
-        let now = Instant::now();
-        due = (due + width).clamp(now, now + width);
+        due = next_due(due, width, Instant::now());
 
         let mut state = live.state();
         let tick = state.open;
@@ -67,6 +64,12 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
     }
 }
 
+/// When the tick that opens now is due: in step with the ones before, but a tick that was long in coming doesn't make
+/// the next ones hurry, and ticks that were cut early don't put it off.
+fn next_due(due: Instant, width: Duration, now: Instant) -> Instant {
+    (due + width).clamp(now, now + width)
+}
+
 /// Waits until the open tick is due, or the job is to end: then it is the last.
 fn wait_until_due(live: &Live, due: Instant) -> bool {
     let mut state = live.state();
@@ -81,5 +84,22 @@ fn wait_until_due(live: &Live, due: Instant) -> bool {
         }
         let most = if is_due { LOOK_AROUND } else { due - now };
         state = live.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_keep_step_without_hurry_or_delay() {
+        let width = Duration::from_secs(1);
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(next_due(at(1_000), width, at(1_003)), at(2_000), "in step");
+        assert_eq!(next_due(at(1_000), width, at(9_500)), at(9_500), "late: at once, but one only");
+        assert_eq!(next_due(next_due(at(1_000), width, at(9_500)), width, at(9_600)), at(10_500));
+        let early = (0..60).fold(at(1_000), |due, tick| next_due(due, width, at(tick)));
+        assert_eq!(early, at(1_059), "sixty early ticks cost nothing");
     }
 }

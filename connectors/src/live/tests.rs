@@ -500,21 +500,6 @@ fn no_tick_closes_before_the_tables_are_read() {
 }
 
 #[test]
-fn early_ticks_do_not_put_the_next_one_off() {
-    // An hour of event time: sixty ticks are cut early, one after the other.
-    let job = Job::start(Setup { workers: 1, tick_ms: 1_000, ..Setup::default() });
-    job.topic.append(0, times(NOW - 7_200_000, 3_600, 1_000));
-    job.add_partition(0);
-    job.wait_for_events(3_600);
-    job.wait("it caught up", |status| status.watermark > NOW - 3_700_000 && !status.catching_up);
-    let (early, started) = (job.live.counters.ticks.load(Ordering::Relaxed), Instant::now());
-    job.wait("another tick", |_| job.live.counters.ticks.load(Ordering::Relaxed) > early);
-    // Were each early tick to cost its width, this took a minute: a ratio, not a speed.
-    assert!(started.elapsed() < Duration::from_millis(1_000 * early / 2), "{early} early ticks");
-    job.end();
-}
-
-#[test]
 fn ticks_go_on_after_the_clock_was_set_back() {
     let job = Job::start(Setup { set_back_ms: 3_600_000, ..Setup::default() });
     job.add_partition(0);

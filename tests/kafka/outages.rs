@@ -33,6 +33,10 @@ fn no_call_is_lost_or_counted_twice_while_the_broker_restarts_is_killed_and_free
         running.until(&format!("{number} calls are counted, {what}"), |running| {
             running.count("keytide_events_total") >= Some(number)
         });
+        // While calls come in there is always something on its way: this waits for a moment without.
+        running.until(&format!("all is acknowledged, {what}"), |running| {
+            running.count("keytide_sink_queued_records") == Some(0)
+        });
     };
     thread::scope(|scope| {
         scope.spawn(|| {

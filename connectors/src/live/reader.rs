@@ -56,7 +56,8 @@ impl Feed for Consumer {
     }
 
     fn pause(&mut self, partition: u32, pause: bool) -> Result<(), KafkaError> {
-        if pause { Self::pause(self, &[partition]) } else { self.resume(&[partition]) }
+        Self::pause(self, partition, pause);
+        Ok(())
     }
 
     fn poll(

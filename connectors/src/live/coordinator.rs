@@ -33,6 +33,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         state.next = clock().max(tick + paced.max(1));
         opened = Instant::now();
         state.cut += 1;
+        state.at_ceiling = false;
         state.last = last;
         if let Some(decoders) = state.new_decoders.take() {
             state.decoders = (state.decoders.0 + 1, Some(decoders));
@@ -78,7 +79,7 @@ fn wait_until_due(live: &Live, due: Instant) -> bool {
             return true;
         }
         let now = Instant::now();
-        let is_due = now >= due || state.behind || state.open_events >= TICK_EVENTS;
+        let is_due = now >= due || state.behind || state.at_ceiling || state.open_events >= TICK_EVENTS;
         if is_due && state.may_cut() {
             return false;
         }

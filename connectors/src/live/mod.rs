@@ -20,8 +20,8 @@
 //! Definitions enter the queue before the events that rely on them. Tables answer the first cut when they are
 //! read to the end they had at the start: no tick closes before.
 //!
-//! **Ticks are due** when they are as old as `tick_ms`, hold [`TICK_EVENTS`], or when the last one left the
-//! watermark [`behind`](Closed::behind); but none is cut while [`TICKS_COMPUTED`] are being computed or
+//! **Ticks are due** when they are as old as `tick_ms`, hold [`TICK_EVENTS`], when the last one left the watermark
+//! [`behind`](Closed::behind), or when a partition has come to where only a later watermark lets it go on; but none is cut while [`TICKS_COMPUTED`] are being computed or
 //! [`TICKS_PUBLISHED`] published. A slow job's ticks therefore grow wider instead of more.
 //!
 //! **Back-pressure.** Readers pause while [`QUEUE_BYTES`] wait in the queues or the open tick is full; librdkafka
@@ -238,6 +238,8 @@ struct State {
     computed: Vec<(u64, Tick)>,
     published: (u64, Tick),
     behind: bool,
+    /// A partition reached the ceiling: only another tick raises it.
+    at_ceiling: bool,
     tables_read: bool,
     stopping: bool,
     /// The last cut was asked for.
@@ -305,6 +307,7 @@ impl Live {
             computed: vec![(0, 0); workers],
             published: (0, 0),
             behind: false,
+            at_ceiling: false,
             tables_read: false,
             stopping: false,
             last: false,
@@ -476,6 +479,12 @@ impl Live {
     fn wait_for_cut(&self, answered: u64) {
         let state = self.state();
         drop(self.changed.wait_timeout_while(state, LOOK_AROUND, |state| state.cut == answered));
+    }
+
+    /// A partition was paused for the watermark's sake.
+    fn reached_ceiling(&self) {
+        self.state().at_ceiling = true;
+        self.changed.notify_all();
     }
 
     /// Hands messages to a worker.

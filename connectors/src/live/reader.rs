@@ -219,15 +219,20 @@ impl Reader {
 
     /// Pauses partitions that are beyond an event time, resumes the others.
     fn pause_beyond(&mut self, ceiling: EventTime) -> Result<(), LiveError> {
+        let mut reached = false;
         for lane in &mut self.lanes.lanes {
             let beyond = lane.clock.as_ref().is_some_and(|clock| clock.maximum() > ceiling);
             if beyond != lane.paused {
                 lane.paused = beyond;
+                reached |= beyond;
                 if let Some(source) = self.sources.iter_mut().find(|source| source.feed.source == lane.source)
                 {
                     source.feed.feed.pause(lane.number, beyond)?;
                 }
             }
+        }
+        if reached {
+            self.live.reached_ceiling();
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 //! whether its tables are files or topics.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -34,18 +33,11 @@ fn rows(folder: &Path, table: &str, id: &str) -> BTreeMap<String, Map<String, Va
             let value = if list { cell.split(';').collect() } else { Value::from(cell) };
             row.insert((*column).to_owned(), value);
         }
-        (row[id].as_str().unwrap().to_owned(), row)
+        // A key may have several assignments, each with its own time.
+        let from = row.get("valid_from").and_then(Value::as_str).unwrap_or_default();
+        (row[id].as_str().unwrap().to_owned() + from, row)
     };
     lines.map(row).collect()
-}
-
-/// Leaves each key the assignment that holds since ever: a topic of one row a key has no other.
-fn undated(folder: &Path) {
-    let keys = folder.join("tables/keys.csv");
-    let text = read_text(&keys);
-    let column = text.lines().next().unwrap().split(',').position(|name| name == "valid_from").unwrap();
-    let stays = |line: &&str| ["", "valid_from"].contains(&line.split(',').nth(column).unwrap());
-    fs::write(keys, text.lines().filter(stays).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
 }
 
 /// A row as the value of a message that writes it.
@@ -113,7 +105,6 @@ fn equals_a_replay(format: &str, tables: Tables) {
     Keytide::new(&["generate", "--out", path(folder), "--format", format])
         .with("--events 1500 --keys 60 --span 50m --broken 0.01 --duplicates 0.02")
         .succeed();
-    undated(folder);
     let file = names(folder).into_iter().find(|name| name.starts_with("events")).unwrap();
     let lines = read_log(&folder.join(file));
 

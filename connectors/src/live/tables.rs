@@ -54,7 +54,7 @@ impl TableFeed for FileFeed {
         }
         self.looked = Instant::now();
         if let Some(new) = self.watched.poll() {
-            append(read, new);
+            read.append(new);
         }
         Ok(())
     }
@@ -64,19 +64,15 @@ impl TableFeed for FileFeed {
     }
 }
 
-fn append(read: &mut TablesRead, mut new: TablesRead) {
-    read.changes.append(&mut new.changes);
-    read.definitions.append(&mut new.definitions);
-    read.dead_letters.append(&mut new.dead_letters);
-    read.warnings.append(&mut new.warnings);
-}
-
-/// A table from a topic: read from its beginning, and followed. Its partitions are those it has at the start.
+/// A table from a topic: read from its beginning, and followed. Its partitions are those it has at the start. What the
+/// topic holds at the start is put out at once, when it is read: as it is then, not as it came to be.
 pub struct TopicFeed {
     table: TopicTable,
     consumer: Consumer,
     /// By partition, the end it had at the start, where that isn't reached.
     ahead: HashMap<u32, u64>,
+    /// What was read so far, until all of that is reached.
+    first: Option<TablesRead>,
 }
 
 impl TopicFeed {
@@ -96,18 +92,19 @@ impl TopicFeed {
         let begins: HashMap<u32, u64> = starts.into_iter().collect();
         let ahead =
             ends.into_iter().filter(|(partition, end)| begins.get(partition).is_none_or(|at| at < end));
-        Ok(Self { table, consumer, ahead: ahead.collect() })
+        Ok(Self { table, consumer, ahead: ahead.collect(), first: Some(TablesRead::default()) })
     }
 }
 
 impl TableFeed for TopicFeed {
     fn poll(&mut self, wait: Duration, read: &mut TablesRead) -> Result<(), LiveError> {
-        let Self { table, consumer, ahead } = self;
+        let Self { table, consumer, ahead, first } = self;
         let mut gap = None;
+        let out = first.as_mut().unwrap_or(&mut *read);
         consumer.poll(wait, POLL_RECORDS, &mut |record| {
             let (partition, next) = match record {
                 Record::Message(Message { partition, offset, key, value }) => {
-                    table.apply(partition, offset, key, value, read);
+                    table.apply(partition, offset, key, value, out);
                     (partition, offset + 1)
                 }
                 Record::End { partition, offset } => (partition, offset),
@@ -121,11 +118,18 @@ impl TableFeed for TopicFeed {
                 ahead.remove(&partition);
             }
         })?;
+        if ahead.is_empty()
+            && let Some(mut first) = first.take()
+        {
+            first.changes.clear();
+            table.state(&mut first);
+            read.append(first);
+        }
         gap.map_or(Ok(()), |gap| Err(gap.into()))
     }
 
     fn is_complete(&self) -> bool {
-        self.ahead.is_empty()
+        self.first.is_none()
     }
 }
 

@@ -134,6 +134,21 @@ impl Held {
         }
     }
 
+    /// Puts out every row as it is held, for a reader that was told nothing yet: a key's rows without what they
+    /// superseded, those without a date first, in whatever order they came.
+    pub(super) fn state(&mut self, changes: &mut Vec<TableChange>) {
+        let mut identities: Vec<Identity> = self.rows.keys().copied().collect();
+        identities.sort_unstable();
+        self.next_offset = 0;
+        for identity in identities {
+            let mut rows: Vec<TableRow> = self.rows[&identity].iter().map(|(_, row)| row.clone()).collect();
+            rows.sort_by_key(valid_from);
+            for row in rows {
+                self.change(row, false, changes);
+            }
+        }
+    }
+
     fn hold(&mut self, slot: Slot, row: TableRow, changes: &mut Vec<TableChange>) {
         let holders = self.rows.entry(identity(&row)).or_default();
         let before = in_force(holders).cloned();

@@ -65,6 +65,16 @@ pub struct TablesRead {
     pub warnings: Vec<String>,
 }
 
+impl TablesRead {
+    /// Adds what was read later.
+    pub fn append(&mut self, mut later: Self) {
+        self.changes.append(&mut later.changes);
+        self.definitions.append(&mut later.definitions);
+        self.dead_letters.append(&mut later.dead_letters);
+        self.warnings.append(&mut later.warnings);
+    }
+}
+
 /// A row that could not be accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableDeadLetter {

@@ -127,6 +127,12 @@ impl TopicTable {
         }
     }
 
+    /// Every row as it is held now, as changes for a reader that was told nothing yet: in place of all changes so
+    /// far, once the topic was read to the end it had.
+    pub fn state(&mut self, out: &mut TablesRead) {
+        self.held.state(&mut out.changes);
+    }
+
     fn record(
         &mut self,
         key: Option<&[u8]>,

@@ -48,7 +48,12 @@ impl WatchedTables {
             if let Some(TableSource::File { path, format }) = source {
                 let mut file = WatchedFile::new(table, path, *format);
                 let read = file.read()?;
-                file.take_over(read, &mut out);
+                let mut first = TablesRead::default();
+                file.take_over(read, &mut first);
+                // Nothing was told yet that a change would have to undo: as a bounded run reads it.
+                first.changes.clear();
+                file.held.state(&mut first.changes);
+                out.append(first);
                 files.push(file);
             }
         }

@@ -134,6 +134,24 @@ fn dated_rows_of_a_key_are_facts_and_the_latest_holds() {
 }
 
 #[test]
+fn what_a_topic_holds_is_stated_as_rows_without_what_they_superseded() {
+    let mut keys = Tester::keys(JsonUpsert);
+    keys.says(Some("1"), Some(&key(HASH, "old")));
+    keys.says(Some("2"), Some(&dated_key(HASH, "after", 2)));
+    keys.says(Some("1"), Some(&key(HASH, "before")));
+    keys.says(Some("3"), Some(&key(OTHER, "gone")));
+    keys.says(Some("3"), None);
+    keys.out.changes.clear();
+    keys.table.state(&mut keys.out);
+    let told: Vec<String> = keys.out.changes.iter().map(|change| keys.told(change)).collect();
+    assert_eq!(told, ["9f86 of before", "9f86 of after from 2000"]);
+    let offsets: Vec<u64> = keys.out.changes.iter().map(|change| change.offset).collect();
+    assert_eq!(offsets, [0, 1]);
+    keys.says(Some("4"), Some(&key(OTHER, "new")));
+    assert_eq!(keys.out.changes[2].offset, 2);
+}
+
+#[test]
 fn records_without_a_message_key_stand_for_themselves() {
     let mut keys = Tester::keys(JsonUpsert);
     assert_eq!(keys.says(None, Some(&key(HASH, "a"))), ["9f86 of a"]);

@@ -52,13 +52,16 @@ const GAP_LOOKUP_PAUSE: Duration = Duration::from_secs(1);
 const SPLIT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What may be tuned, with our defaults.
-const TUNING: [(&str, &str); 7] = [
+const TUNING: [(&str, &str); 8] = [
     // Bytes are sent as soon as there are any; this is how long a broker waits for the first.
     ("fetch.wait.max.ms", "100"),
     ("fetch.message.max.bytes", "1048576"),
     ("fetch.max.bytes", "16777216"),
     ("queued.min.messages", "100000"),
     ("queued.max.messages.kbytes", "4096"),
+    // A queue that was full is looked at again after this. With librdkafka's second a reader that is faster than that
+    // waits for most of it.
+    ("fetch.queue.backoff.ms", "10"),
     ("fetch.error.backoff.ms", "200"),
     ("reconnect.backoff.max.ms", "2000"),
 ];

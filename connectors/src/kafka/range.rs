@@ -30,8 +30,9 @@ pub const READ_WAIT: Duration = Duration::from_millis(100);
 const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 
 /// What a range's consumer may fetch ahead: there may be many of them.
-const TUNING: [(&str, &str); 4] = [
+const TUNING: [(&str, &str); 5] = [
     ("queued.max.messages.kbytes", "2048"),
+    ("fetch.queue.backoff.ms", "10"),
     ("queued.min.messages", "20000"),
     ("fetch.message.max.bytes", "1048576"),
     ("fetch.max.bytes", "1048576"),

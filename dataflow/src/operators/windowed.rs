@@ -21,7 +21,8 @@
 //! held; an evicted level is never re-created.
 //!
 //! Publication: [`Publish::Last`] puts out each row once, in its last version, when its window is evicted or
-//! the input ends. [`Publish::Changes`] puts out changed rows at their level's cadence. What touches many
+//! the input ends. [`Publish::Changes`] puts out changed rows at their level's cadence, each of 256 buckets of
+//! groups at its own time within it, so that a cadence of many ticks isn't a burst every so many. What touches many
 //! rows at once (a window that completes or becomes final, an owner that changes) goes through one queue,
 //! drained in the order (window, group), at most so many rows a tick. The limit belongs to each of 256 fixed
 //! buckets of groups, not to a worker.
@@ -60,6 +61,9 @@ pub(crate) struct Settings {
     pub(crate) allowed_lateness_ms: u64,
     pub(crate) publish: Publish,
 }
+
+/// Buckets that groups are dealt to.
+const BUCKETS: usize = 256;
 
 /// What is accumulated for a group in a window.
 pub(crate) trait Accumulator: Clone + Default + Serialize + DeserializeOwned + 'static {
@@ -182,6 +186,9 @@ struct Slot<A> {
 /// A row that waits: (start, index of its level, group).
 type Queued<M> = (EventTime, u8, <M as Metric>::Group);
 
+/// Rows of one level and bucket.
+type Changed<M> = HashSet<(EventTime, <M as Metric>::Group)>;
+
 type Groups<M> = HashMap<<M as Metric>::Group, Slot<<M as Metric>::Acc>>;
 
 /// One level's windows in the order of their starts. Held windows are few: a search finds them.
@@ -244,8 +251,8 @@ pub(crate) struct Windowed<M: Metric> {
     settings: Settings,
     levels: Vec<Windows<M>>,
     pub(crate) context: M::Context,
-    /// Groups that changed since their level was last put out.
-    dirty: Vec<HashSet<(EventTime, M::Group)>>,
+    /// By level and bucket, groups that changed since they were last put out.
+    dirty: Vec<Vec<Changed<M>>>,
     /// Subjects whose rows are to be put out again.
     changed: BTreeSet<<M::Context as Context>::Subject>,
     /// By bucket, what waits to be put out: rows of held windows (`None`), and values of evicted ones as they
@@ -268,7 +275,7 @@ impl<M: Metric> Windowed<M> {
             settings,
             levels: M::LEVELS.iter().map(|_| Windows { windows: Vec::new(), recent: 0 }).collect(),
             context: M::Context::default(),
-            dirty: M::LEVELS.iter().map(|_| HashSet::new()).collect(),
+            dirty: M::LEVELS.iter().map(|_| (0..BUCKETS).map(|_| HashSet::new()).collect()).collect(),
             changed: BTreeSet::new(),
             queue: BTreeMap::new(),
             cadence: 0,
@@ -276,9 +283,17 @@ impl<M: Metric> Windowed<M> {
         }
     }
 
-    /// Whether changed rows of a level are put out in this tick.
+    /// Whether a level's cadence falls into this tick.
     pub(crate) fn is_due(&self, level: Level, info: &TickInfo) -> bool {
-        self.live() && crosses(level.cadence(), self.cadence, info.cadence)
+        self.is_bucket_due(level, 0, info)
+    }
+
+    /// Whether changed rows of a bucket are put out in this tick.
+    fn is_bucket_due(&self, level: Level, bucket: usize, info: &TickInfo) -> bool {
+        // The same at all levels: what is due at a coarse one is due at the finer ones in the same tick, on which
+        // `Slot::dirty` relies.
+        let phase = Level::Day.cadence() * bucket as u64 / BUCKETS as u64;
+        self.live() && crosses(level.cadence(), self.cadence + phase, info.cadence + phase)
     }
 
     fn live(&self) -> bool {
@@ -407,7 +422,7 @@ impl<M: Metric> Windowed<M> {
     fn mark_dirty(&mut self, level: usize, start: EventTime, group: M::Group) {
         let last = if M::FEEDS { M::LEVELS.len() } else { level + 1 };
         for at in level..last {
-            self.dirty[at].insert((M::LEVELS[at].start(start), group));
+            self.dirty[at][usize::from(group.bucket())].insert((M::LEVELS[at].start(start), group));
         }
     }
 
@@ -479,10 +494,16 @@ impl<M: Metric> Windowed<M> {
         let mut published = Vec::new();
         for (at, &level) in M::LEVELS.iter().enumerate() {
             let place = u8::try_from(at).expect("a metric has a handful of levels");
-            if info.last || self.is_due(level, info) {
+            for bucket in 0..BUCKETS {
+                if self.dirty[at][bucket].is_empty()
+                    || !(info.last || self.is_bucket_due(level, bucket, info))
+                {
+                    continue;
+                }
                 // Windows that are evicted below are put out then.
                 let held_from = after.held[at];
-                let due: Vec<_> = self.dirty[at].extract_if(|(start, _)| *start >= held_from).collect();
+                let due: Vec<_> =
+                    self.dirty[at][bucket].extract_if(|(start, _)| *start >= held_from).collect();
                 for (start, group) in due {
                     if at == 0
                         && M::FEEDS
@@ -509,7 +530,10 @@ impl<M: Metric> Windowed<M> {
                     }
                 }
             }
-            for (start, group) in self.dirty[at].extract_if(|(start, _)| *start < after.held[at]) {
+            let evicted = self.dirty[at].iter_mut();
+            for (start, group) in
+                evicted.flat_map(|dirty| dirty.extract_if(|(start, _)| *start < after.held[at]))
+            {
                 // Rows that are gone have nothing to evict; that they are gone is still to be said.
                 if self.levels[at].get(start).is_none_or(|groups| !groups.contains_key(&group))
                     && let Some(value) = M::value(None, &group, start, &self.context)
@@ -719,7 +743,7 @@ impl<M: Metric> Durable for Windowed<M> {
             }
         }
         for (level, dirty) in (0..).zip(&self.dirty) {
-            for (start, group) in dirty {
+            for (start, group) in dirty.iter().flatten() {
                 out(WindowedRow::Dirty { level, start: *start, group: *group });
             }
         }
@@ -741,7 +765,7 @@ impl<M: Metric> Durable for Windowed<M> {
                 self.levels[usize::from(level)].get_or_open(start).entry(group).or_default().acc = acc;
             }
             WindowedRow::Dirty { level, start, group } => {
-                self.dirty[usize::from(level)].insert((start, group));
+                self.dirty[usize::from(level)][usize::from(group.bucket())].insert((start, group));
             }
             WindowedRow::Queued { level, start, group, last_version } => {
                 self.queue.entry(group.bucket()).or_default().insert((start, level, group), last_version);
@@ -769,7 +793,7 @@ impl<M: Metric> Durable for Windowed<M> {
         let windows = self.levels.iter().flat_map(|level| &level.windows);
         let mut footprint: Footprint = windows
             .map(|(_, groups)| Footprint::of_map_with(groups, |slot| slot.acc.owned_bytes()))
-            .chain(self.dirty.iter().map(Footprint::of_set))
+            .chain(self.dirty.iter().flatten().map(Footprint::of_set))
             .chain(self.queue.values().map(Footprint::of_tree))
             .chain([Footprint::of_tree_set(&self.changed)])
             .sum();

@@ -166,6 +166,9 @@ pub fn client_config(client: &KafkaClient) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("client.id", "keytide");
     config.set("socket.keepalive.enable", "true");
+    // After an outage librdkafka may know a partition's new leader and not yet the broker: it asks again after this,
+    // by default only every five minutes.
+    config.set("topic.metadata.refresh.interval.ms", "10000");
     for (name, value) in client.settings.iter().filter(|(name, _)| *name != TOKEN_FILE) {
         config.set(name, value.reveal());
     }

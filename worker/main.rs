@@ -7,6 +7,7 @@ mod clock;
 mod demo;
 mod exit;
 mod generate;
+mod memory;
 mod replay;
 mod run;
 

@@ -10,7 +10,7 @@ mod sorter;
 
 use std::cell::RefCell;
 use std::fs;
-use std::io::{self, IsTerminal, Read as _, Write};
+use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,6 +34,7 @@ use timely::worker::Worker;
 
 use self::collect::Collect;
 use crate::exit::{self, Exit, failure};
+use crate::memory;
 
 /// Ticks that may be closed and not done: one is read while others are worked on. Sparse input has a few
 /// records a tick, and each round of a worker costs the same for one tick as for many, so ...
@@ -131,7 +132,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bytes: counts.bytes,
         rows: written.rows,
         events_per_s: per_second(written.counts.events, wall_s),
-        peak_memory_bytes: peak_memory_bytes(),
+        peak_memory_bytes: memory::peak_bytes(),
         wall_s: (wall_s * 1_000.0).round() / 1_000.0,
     };
     let text = serde_json::to_string_pretty(&summary)?;
@@ -316,14 +317,6 @@ fn per_second(count: u64, seconds: f64) -> u64 {
     #[allow(clippy::cast_sign_loss, reason = "counts and durations aren't negative")]
     let rate = (count as f64 / seconds.max(1e-9)) as u64;
     rate
-}
-
-/// The most memory this process ever held resident, where the system tells (Linux).
-fn peak_memory_bytes() -> Option<u64> {
-    let mut status = String::new();
-    fs::File::open("/proc/self/status").ok()?.take(1 << 16).read_to_string(&mut status).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1_024)
 }
 
 /// Written last.

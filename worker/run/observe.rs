@@ -10,8 +10,6 @@
 //! route, no address, no text of a record.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +25,7 @@ use timely::worker::Worker;
 
 use super::Handle;
 use crate::clock::now;
+use crate::memory;
 
 /// A worker says so often, by ticks, how much its states hold.
 pub(super) const FOOTPRINTS_MS: u64 = 5_000;
@@ -246,7 +245,7 @@ impl Sample {
             results,
             states: job.observed.states(),
             busy: job.observed.busy(),
-            resident_bytes: resident_bytes(),
+            resident_bytes: memory::resident_bytes(),
             now: now(),
         }
     }
@@ -265,14 +264,6 @@ impl Sample {
     pub(super) fn lag(&self) -> u64 {
         self.status.lags.iter().filter_map(|(_, lag)| *lag).sum()
     }
-}
-
-/// Memory that the process holds resident, where the system tells (Linux).
-fn resident_bytes() -> Option<u64> {
-    let mut status = String::new();
-    File::open("/proc/self/status").ok()?.take(1 << 16).read_to_string(&mut status).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1_024)
 }
 
 #[cfg(test)]
@@ -414,6 +405,6 @@ mod tests {
 
     #[test]
     fn the_process_has_memory() {
-        assert!(resident_bytes().is_none_or(|bytes| bytes > 1 << 20));
+        assert!(memory::resident_bytes().is_none_or(|bytes| bytes > 1 << 20));
     }
 }

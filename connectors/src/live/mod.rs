@@ -458,7 +458,7 @@ impl Live {
             cut: state.cut,
             last: state.last,
             stopping: state.stopping,
-            has_room: state.queued_bytes < QUEUE_BYTES && state.open_events < TICK_EVENTS,
+            has_room: state.has_room(),
             ceiling,
             additions: state.additions.get_mut(seat).map(mem::take).unwrap_or_default(),
         }
@@ -468,10 +468,7 @@ impl Live {
     fn rest(&self, seat: usize) {
         let state = self.state();
         let answered = state.answered[seat];
-        let asleep = |state: &mut State| {
-            let has_room = state.queued_bytes < QUEUE_BYTES && state.open_events < TICK_EVENTS;
-            state.cut == answered && (state.stopping || !has_room)
-        };
+        let asleep = |state: &mut State| state.cut == answered && (state.stopping || !state.has_room());
         drop(self.changed.wait_timeout_while(state, LOOK_AROUND, asleep));
     }
 
@@ -549,6 +546,11 @@ impl State {
         if let Some(thread) = &queue.thread {
             thread.unpark();
         }
+    }
+
+    /// Whether more may be read.
+    fn has_room(&self) -> bool {
+        self.queued_bytes < QUEUE_BYTES && self.open_events < TICK_EVENTS
     }
 
     /// Whether another tick may be cut.

@@ -32,10 +32,7 @@ pub trait Feed: Send {
     /// If the client refuses.
     fn add(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError>;
     /// Stops reading a partition, or goes on.
-    ///
-    /// # Errors
-    /// If the client refuses.
-    fn pause(&mut self, partition: u32, pause: bool) -> Result<(), KafkaError>;
+    fn pause(&mut self, partition: u32, pause: bool);
     /// Hands over what is there, at most so many records; waits for the first, at most so long.
     ///
     /// # Errors
@@ -55,9 +52,8 @@ impl Feed for Consumer {
         Self::add(self, partition, offset)
     }
 
-    fn pause(&mut self, partition: u32, pause: bool) -> Result<(), KafkaError> {
+    fn pause(&mut self, partition: u32, pause: bool) {
         Self::pause(self, partition, pause);
-        Ok(())
     }
 
     fn poll(
@@ -187,7 +183,7 @@ impl Reader {
         for addition in orders.additions {
             self.add(addition)?;
         }
-        self.pause_beyond(orders.ceiling)?;
+        self.pause_beyond(orders.ceiling);
         self.poll()?;
         if self.out.events.len() >= BATCH_EVENTS {
             self.flush();
@@ -218,7 +214,7 @@ impl Reader {
     }
 
     /// Pauses partitions that are beyond an event time, resumes the others.
-    fn pause_beyond(&mut self, ceiling: EventTime) -> Result<(), LiveError> {
+    fn pause_beyond(&mut self, ceiling: EventTime) {
         let mut reached = false;
         for lane in &mut self.lanes.lanes {
             let beyond = lane.clock.as_ref().is_some_and(|clock| clock.maximum() > ceiling);
@@ -227,14 +223,13 @@ impl Reader {
                 reached |= beyond;
                 if let Some(source) = self.sources.iter_mut().find(|source| source.feed.source == lane.source)
                 {
-                    source.feed.feed.pause(lane.number, beyond)?;
+                    source.feed.feed.pause(lane.number, beyond);
                 }
             }
         }
         if reached {
             self.live.reached_ceiling();
         }
-        Ok(())
     }
 
     fn poll(&mut self) -> Result<(), LiveError> {

@@ -42,13 +42,12 @@ impl Feed for Memory {
         Ok(())
     }
 
-    fn pause(&mut self, partition: u32, pause: bool) -> Result<(), KafkaError> {
+    fn pause(&mut self, partition: u32, pause: bool) {
         if pause {
             self.paused.insert(partition)
         } else {
             self.paused.remove(&partition)
         };
-        Ok(())
     }
 
     fn poll(

@@ -17,7 +17,7 @@ use crate::job::{
 };
 
 /// Changes with the encoding below.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 impl JobConfig {
     /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`,
@@ -237,8 +237,29 @@ impl Encoder {
             text_bytes,
             block_bytes: _,
             tick_records,
+            decompressed_bytes,
+            keys,
+            routes,
+            key_routes,
+            routes_per_key,
+            key_countries,
+            callers_exact,
         } = limits;
-        for limit in [message_bytes, json_depth, json_fields, message_records, text_bytes, tick_records] {
+        for limit in [
+            message_bytes,
+            json_depth,
+            json_fields,
+            message_records,
+            text_bytes,
+            tick_records,
+            decompressed_bytes,
+            keys,
+            routes,
+            key_routes,
+            routes_per_key,
+            key_countries,
+            callers_exact,
+        ] {
             self.number(limit as u64);
         }
     }

@@ -178,6 +178,14 @@ pub enum Format {
     Apisix,
     /// Kong `http-log` / `kafka-log`.
     Kong,
+    /// Envoy's access log as JSON.
+    Envoy,
+    /// NGINX's access log as JSON (`log_format` with `escape=json`).
+    Nginx,
+    /// Amazon API Gateway's access log as JSON.
+    AwsApigateway,
+    /// OpenTelemetry's semantic conventions for HTTP, as JSON.
+    Otel,
     /// The combined text line of NGINX and Apache httpd.
     Combined,
 }
@@ -454,7 +462,7 @@ impl Default for Windows {
     }
 }
 
-/// `[limits]`: what one record, one block and one tick may hold.
+/// `[limits]`: what one record, one block, one tick and the state may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one message (one line of a file); longer ones are dead letters.
@@ -471,6 +479,21 @@ pub struct Limits {
     pub block_bytes: usize,
     /// Records in one tick of a bounded run.
     pub tick_records: usize,
+    /// Bytes that one compressed message may become; beyond them it is a dead letter.
+    pub decompressed_bytes: usize,
+    /// Keys without a row of the table of keys that are told apart, by month of event time; the calls of others
+    /// count under `overflow`.
+    pub keys: usize,
+    /// Routes that are told apart, by day of event time; the calls of others count under the route `overflow`.
+    pub routes: usize,
+    /// Pairs of key and route that are told apart, by day of event time.
+    pub key_routes: usize,
+    /// Routes of one key that are told apart, by day of event time.
+    pub routes_per_key: usize,
+    /// Pairs of key and country that are told apart, by day of event time.
+    pub key_countries: usize,
+    /// Addresses of one row of `callers` that are counted exactly; more are estimated.
+    pub callers_exact: usize,
 }
 
 impl Default for Limits {
@@ -483,6 +506,13 @@ impl Default for Limits {
             text_bytes: 512,
             block_bytes: 128 << 10,
             tick_records: 100_000,
+            decompressed_bytes: 16 << 20,
+            keys: 1_250_000,
+            routes: 100_000,
+            key_routes: 2_500_000,
+            routes_per_key: 2_000,
+            key_countries: 2_500_000,
+            callers_exact: 4_096,
         }
     }
 }

@@ -424,6 +424,13 @@ section! {
         text_bytes: Size,
         block_bytes: Size,
         tick_records: Count,
+        decompressed_bytes: Size,
+        keys: Count,
+        routes: Count,
+        key_routes: Count,
+        routes_per_key: Count,
+        key_countries: Count,
+        callers_exact: Count,
     }
 }
 

@@ -194,8 +194,10 @@ pub(crate) enum HashKind {
 
 choice!(InputKind { File = "file", Stdin = "stdin", Kafka = "kafka" });
 choice!(TableKind { File = "file", Kafka = "kafka" });
-choice!(Format { Json = "json", Apisix = "apisix", Kong = "kong", Combined = "combined" }
-    later ["envoy", "nginx", "aws-apigateway", "cloudwatch", "cloudevents", "otel"];);
+choice!(Format {
+    Json = "json", Apisix = "apisix", Kong = "kong", Envoy = "envoy", Nginx = "nginx",
+    AwsApigateway = "aws-apigateway", Otel = "otel", Combined = "combined",
+} later ["cloudwatch", "cloudevents"];);
 choice!(TableFormat { Csv = "csv", Jsonl = "jsonl" });
 choice!(TopicFormat { JsonUpsert = "json-upsert", Debezium = "debezium" });
 choice!(OnGap { Stop = "stop", Skip = "skip" });

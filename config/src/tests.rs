@@ -358,8 +358,8 @@ fn each_problem_is_told_where_it_stands() {
             "line 6: source.\"gateway\".topic: has no meaning here, allowed: only beside kind = \"kafka\"",
         ),
         (
-            SMALL.replace("apisix", "envoy"),
-            "line 5: source.\"gateway\".format: \"envoy\" isn't available in this version, allowed: json, apisix, kong, combined",
+            SMALL.replace("apisix", "cloudwatch"),
+            "line 5: source.\"gateway\".format: \"cloudwatch\" isn't available in this version, allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, combined",
         ),
         (
             SMALL.replace("apisix", "json"),
@@ -907,6 +907,13 @@ fn the_fingerprint_tells_results_apart() {
         ("message_bytes = \"1MiB\"", "message_bytes = \"2MiB\""),
         ("json_depth = 64", "json_depth = 63"),
         ("tick_records = 100000", "tick_records = 100001"),
+        ("decompressed_bytes = \"16MiB\"", "decompressed_bytes = \"17MiB\""),
+        ("\nkeys = 1250000", "\nkeys = 1250001"),
+        ("\nroutes = 100000", "\nroutes = 100001"),
+        ("key_routes = 2500000", "key_routes = 2500001"),
+        ("routes_per_key = 2000", "routes_per_key = 2001"),
+        ("key_countries = 2500000", "key_countries = 2500001"),
+        ("callers_exact = 4096", "callers_exact = 4097"),
     ] {
         assert!(text.contains(from), "{from}");
         assert!(seen.insert(fingerprint(&text.replacen(from, to, 1), "0123456789abcdef")), "{from}");

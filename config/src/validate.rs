@@ -708,6 +708,18 @@ impl Check<'_> {
             text_bytes: self.size(&raw.text_bytes, default.text_bytes, 16, 64 << 10),
             block_bytes: self.size(&raw.block_bytes, default.block_bytes, 4 << 10, 64 << 20),
             tick_records: self.count(&raw.tick_records, default.tick_records, 1, 10_000_000),
+            decompressed_bytes: self.size(
+                &raw.decompressed_bytes,
+                default.decompressed_bytes,
+                1 << 10,
+                1 << 30,
+            ),
+            keys: self.count(&raw.keys, default.keys, 256, 1 << 30),
+            routes: self.count(&raw.routes, default.routes, 256, 1 << 30),
+            key_routes: self.count(&raw.key_routes, default.key_routes, 256, 1 << 30),
+            routes_per_key: self.count(&raw.routes_per_key, default.routes_per_key, 1, 1 << 20),
+            key_countries: self.count(&raw.key_countries, default.key_countries, 256, 1 << 30),
+            callers_exact: self.count(&raw.callers_exact, default.callers_exact, 64, 1 << 20),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Decoders: one message of a gateway's log in, canonical access events out. One file a format.
 //!
 //! ```text
-//! json, apisix, kong   where the fields stand ─► shape ─► records, reader ─┐
+//! json, apisix, ...    where the fields stand ─► shape ─► records, reader ─┐
 //! combined             lines ──────────────────────────────────────────────┴─► RawEvent ─► canonical ─► AccessEvent
 //!                                                        keys, route, address, time, number ─┘
 //! ```
@@ -14,12 +14,16 @@
 
 mod address;
 mod apisix;
+mod aws_apigateway;
 mod canonical;
 mod combined;
+mod envoy;
 mod json;
 mod keys;
 mod kong;
+mod nginx;
 mod number;
+mod otel;
 mod place;
 mod raw;
 mod reader;
@@ -163,6 +167,10 @@ pub fn decoder(source: &Source, context: &Context) -> Box<dyn Decoder> {
         Format::Json => Box::new(JsonDecoder::new(source, &json::FORMAT, context)),
         Format::Apisix => Box::new(JsonDecoder::new(source, &apisix::FORMAT, context)),
         Format::Kong => Box::new(JsonDecoder::new(source, &kong::FORMAT, context)),
+        Format::Envoy => Box::new(JsonDecoder::new(source, &envoy::FORMAT, context)),
+        Format::Nginx => Box::new(JsonDecoder::new(source, &nginx::FORMAT, context)),
+        Format::AwsApigateway => Box::new(JsonDecoder::new(source, &aws_apigateway::FORMAT, context)),
+        Format::Otel => Box::new(JsonDecoder::new(source, &otel::FORMAT, context)),
         Format::Combined => Box::new(CombinedDecoder::new(source, context)),
     }
 }

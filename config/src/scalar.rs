@@ -964,10 +964,10 @@ mod tests {
 
     #[test]
     fn known_but_missing_values_are_told_apart() {
-        let refusal = |text: &str| Format::parse(&Value::Text(text.to_owned())).unwrap_err();
-        assert!(refusal("envoy").later);
-        assert!(!refusal("envy").later);
-        assert_eq!(refusal("jsonn").hint.as_deref(), Some("did you mean \"json\"?"));
+        let refusal = |text: &str| Delivery::parse(&Value::Text(text.to_owned())).unwrap_err();
+        assert!(refusal("exactly_once").later);
+        assert!(!refusal("exactly_twice").later);
+        assert_eq!(refusal("at_least_onc").hint.as_deref(), Some("did you mean \"at_least_once\"?"));
     }
 
     proptest! {

@@ -264,7 +264,7 @@ line 18: source."gateway".fields.latency: needs a unit, allowed: { at = "/latenc
 line 19: source."gateway".fields.satus: unknown key, allowed here: request_id, time, key, api, route, path, method, status, latency, bytes_in, bytes_out, client_ip, forwarded_for, country, user_agent, consumer, credential, user; did you mean status?
 line 22: source."gateway".name: "gateway" names another source too, allowed: names that differ
 line 24: source."gateway".path: found 7, allowed: a path, absolute or relative to the configuration file
-line 25: source."gateway".format: found "jsn", allowed: json, apisix, kong, combined; did you mean "json"?
+line 25: source."gateway".format: found "jsn", allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, combined; did you mean "json"?
 line 28: source."gateway".keys.hash: hmac-sha256 needs a `secret` beside it, allowed: "env:NAME" or "file:PATH", never the secret itself
 line 30: tables.keys.path: missing, allowed: a path, absolute or relative to the configuration file
 line 32: tables.keys.format: found "parquet", allowed: csv, jsonl, json-upsert, debezium

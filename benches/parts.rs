@@ -114,7 +114,8 @@ pub(crate) fn operators(input: &Path, rounds: u8) -> anyhow::Result<()> {
     let hashes = job.config.sources.iter().map(|source| &source.keys.hash);
     let tables = Arc::new(tables::read(&job.config.tables, hashes)?);
     let input = Arc::new(job.ingest()?);
-    let options = keytide_dataflow::Options { windows: job.config.windows, publish: Publish::Last };
+    let (windows, limits) = (job.config.windows, job.config.limits);
+    let options = keytide_dataflow::Options { windows, limits, publish: Publish::Last };
     let count: u64 = input.iter().map(|message| events_of(message).len() as u64).sum();
 
     let (mut operators, mut loops) = (Vec::new(), Vec::new());

@@ -54,6 +54,8 @@ use crate::state::{Registered, Registry, RestoreError, Shard, Snapshot, States};
 pub struct Options {
     /// Tolerances of event time.
     pub windows: keytide_config::Windows,
+    /// Limits of cardinality.
+    pub limits: keytide_config::Limits,
     /// When rows are put out.
     pub publish: Publish,
 }
@@ -133,8 +135,11 @@ pub fn render<O: Output + 'static>(
 ) -> Result<Dataflow, RestoreError> {
     let output: SharedOutput = Rc::<RefCell<O>>::clone(output);
     let mut registry = Registry::new(scope.index(), scope.peers(), restore);
-    let settings =
-        Settings { allowed_lateness_ms: options.windows.allowed_lateness_ms, publish: options.publish };
+    let settings = Settings {
+        allowed_lateness_ms: options.windows.allowed_lateness_ms,
+        callers_exact: options.limits.callers_exact,
+        publish: options.publish,
+    };
     let (event_input, events) = scope.new_input();
     let (table_input, tables) = scope.new_input();
     let (definition_input, defined) = scope.new_input();

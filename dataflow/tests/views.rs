@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use harness::oracle::recount;
 use harness::{AnyRow, How, TickInput, TickOutput, run, scenario};
-use keytide_config::Windows;
+use keytide_config::{Limits, Windows};
 use keytide_dataflow::model::*;
 use keytide_dataflow::state::StateId;
 use keytide_dataflow::*;
@@ -200,7 +200,7 @@ fn a_damaged_snapshot_is_refused_with_the_place() {
     snapshot.rows.get_mut(&StateId::Geo).unwrap()[0].truncate(1);
     let error = timely::execute_directly(move |worker| {
         let output = std::rc::Rc::new(std::cell::RefCell::new(Nothing));
-        let options = Options { windows: Windows::default(), publish: Publish::Last };
+        let options = Options { windows: Windows::default(), limits: Limits::default(), publish: Publish::Last };
         worker.dataflow(|scope| render(scope, options, &output, Some(&snapshot))).unwrap_err()
     });
     assert!(error.to_string().starts_with("row 0 of state `geo` can't be read"), "{error}");

@@ -172,7 +172,8 @@ fn run_workers(
 ) -> anyhow::Result<Vec<Collect>> {
     let (ended, running) = mpsc::channel::<()>();
     let shared = Arc::new((Arc::clone(ingest), tables, out.path().to_owned(), ended));
-    let options = keytide_dataflow::Options { windows: job.windows, publish: Publish::Last };
+    let options =
+        keytide_dataflow::Options { windows: job.windows, limits: job.limits, publish: Publish::Last };
     let guards = timely::execute(timely::Config::process(job.job.workers.get()), move |worker| {
         let (ingest, tables, out, ended) = &*shared;
         let _running = ended.clone();

@@ -116,8 +116,11 @@ impl Job {
             let handle = handle.clone();
             spawn("publisher".to_owned(), move || handle.publish(publisher, &collected, workers.get(), tap))?
         };
-        let dataflow =
-            Options { windows: config.windows, publish: Publish::Changes { bulk_rows: BULK_ROWS } };
+        let dataflow = Options {
+            windows: config.windows,
+            limits: config.limits,
+            publish: Publish::Changes { bulk_rows: BULK_ROWS },
+        };
         let guards = start_workers(&handle, workers.get(), dataflow, results)?;
         {
             let live = Arc::clone(&live);

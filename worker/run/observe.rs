@@ -383,7 +383,8 @@ mod tests {
             scope.spawn(move || coordinate(live, || clock.fetch_add(1_000, Ordering::Relaxed)));
             scope.spawn(|| {
                 timely::execute_directly(move |worker| {
-                    let options = Options { windows, publish: Publish::Changes { bulk_rows: 1 } };
+                    let limits = keytide_config::Limits::default();
+                    let options = Options { windows, limits, publish: Publish::Changes { bulk_rows: 1 } };
                     work(worker, &working, options, &watched, &results);
                 });
             });

@@ -59,6 +59,8 @@ pub enum Publish {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) allowed_lateness_ms: u64,
+    /// Addresses of one row that are counted exactly.
+    pub(crate) callers_exact: usize,
     pub(crate) publish: Publish,
 }
 

@@ -58,7 +58,8 @@ fn after_a_tick(
     definitions: Vec<Definition>,
 ) -> BTreeMap<&'static str, (u64, Footprint)> {
     let windows = Windows { out_of_orderness_ms: 5_000, ..Windows::default() };
-    let options = Options { windows, publish: Publish::Changes { bulk_rows: 1 } };
+    let limits = keytide_config::Limits::default();
+    let options = Options { windows, limits, publish: Publish::Changes { bulk_rows: 1 } };
     timely::execute_directly(move |worker| {
         let output = Rc::new(RefCell::new(Nowhere));
         let mut dataflow = worker.dataflow(|scope| render(scope, options, &output, None)).unwrap();

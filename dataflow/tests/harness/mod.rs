@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use keytide_config::Windows;
+use keytide_config::{Limits, Windows};
 use keytide_dataflow::model::*;
 use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::*;
@@ -90,7 +90,7 @@ pub struct Outcome {
     pub snapshot: Snapshot,
 }
 
-/// Runs ticks through the dataflow.
+/// Runs ticks through the dataflow, with limits that none of them reaches.
 pub fn run(
     ticks: &[TickInput],
     windows: Windows,
@@ -98,9 +98,13 @@ pub fn run(
     how: How,
     restore: Option<Snapshot>,
 ) -> Outcome {
+    run_with(ticks, Options { windows, limits: Limits::default(), publish }, how, restore)
+}
+
+/// Runs ticks through the dataflow.
+pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option<Snapshot>) -> Outcome {
     let ticks: Arc<Vec<TickInput>> = Arc::new(ticks.to_vec());
     let restore = Arc::new(restore);
-    let options = Options { windows, publish };
     let guards = timely::execute(timely::Config::process(how.workers), move |worker| {
         let output = Rc::new(RefCell::new(Collect::default()));
         let mut dataflow = worker

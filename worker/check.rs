@@ -95,13 +95,14 @@ impl Report {
     }
 
     fn source(&mut self, source: &Source) {
-        let Source { name, kind, format, fields: _, keys, dedupe } = source;
+        let Source { name, kind, format, inner, fields: _, keys, dedupe } = source;
         let input = match kind {
             SourceKind::Stdin => "standard input".to_owned(),
             SourceKind::Kafka(kafka) => format!("topic {} at {}", kafka.topic, brokers(&kafka.client)),
             SourceKind::File { pattern } => format!("{pattern} ({})", self.files(name, pattern)),
         };
-        self.line("source", format!("{name}: {} from {input}", format.name()));
+        let wrapped = inner.map_or(String::new(), |inner| format!(" of {}", inner.name()));
+        self.line("source", format!("{name}: {}{wrapped} from {input}", format.name()));
         if let SourceKind::Kafka(kafka) = kind {
             let gap = match kafka.on_gap {
                 OnGap::Stop => "stop the job",

@@ -17,7 +17,7 @@ use crate::job::{
 };
 
 /// Changes with the encoding below.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 impl JobConfig {
     /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`,
@@ -76,7 +76,7 @@ impl Encoder {
     }
 
     fn source(&mut self, source: &Source) {
-        let Source { name, kind, format, fields, keys, dedupe } = source;
+        let Source { name, kind, format, inner, fields, keys, dedupe } = source;
         self.text(name);
         match kind {
             SourceKind::File { pattern } => {
@@ -90,6 +90,7 @@ impl Encoder {
             }
         }
         self.text(format.name());
+        self.list(inner, |encoder, inner| encoder.text(inner.name()));
         self.fields(fields);
         self.keys(keys);
         self.text(dedupe.name());

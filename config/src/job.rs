@@ -64,6 +64,8 @@ pub struct Source {
     pub kind: SourceKind,
     /// How a message is decoded.
     pub format: Format,
+    /// How what `cloudwatch` wraps is decoded; never `cloudwatch`. `None` in any other format.
+    pub inner: Option<Format>,
     /// `[source.fields]`: required for `json`, overrides the defaults of the other JSON formats.
     pub fields: FieldMap,
     /// `[source.keys]`, or `[keys]` where the source has none.
@@ -186,6 +188,10 @@ pub enum Format {
     AwsApigateway,
     /// OpenTelemetry's semantic conventions for HTTP, as JSON.
     Otel,
+    /// Log events of a subscription of Amazon CloudWatch Logs, each a record of the source's inner format.
+    Cloudwatch,
+    /// CloudEvents 1.0 as JSON; over Kafka also in binary mode.
+    Cloudevents,
     /// The combined text line of NGINX and Apache httpd.
     Combined,
 }

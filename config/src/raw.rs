@@ -276,6 +276,7 @@ section! {
         on_gap: OnGap,
         librdkafka: Settings,
         format: Format,
+        inner: Format,
         dedupe: Dedupe,
         fields: RawFields,
         keys: RawKeys,

@@ -196,8 +196,9 @@ choice!(InputKind { File = "file", Stdin = "stdin", Kafka = "kafka" });
 choice!(TableKind { File = "file", Kafka = "kafka" });
 choice!(Format {
     Json = "json", Apisix = "apisix", Kong = "kong", Envoy = "envoy", Nginx = "nginx",
-    AwsApigateway = "aws-apigateway", Otel = "otel", Combined = "combined",
-} later ["cloudwatch", "cloudevents"];);
+    AwsApigateway = "aws-apigateway", Otel = "otel", Cloudwatch = "cloudwatch", Cloudevents = "cloudevents",
+    Combined = "combined",
+});
 choice!(TableFormat { Csv = "csv", Jsonl = "jsonl" });
 choice!(TopicFormat { JsonUpsert = "json-upsert", Debezium = "debezium" });
 choice!(OnGap { Stop = "stop", Skip = "skip" });

@@ -264,7 +264,7 @@ line 18: source."gateway".fields.latency: needs a unit, allowed: { at = "/latenc
 line 19: source."gateway".fields.satus: unknown key, allowed here: request_id, time, key, api, route, path, method, status, latency, bytes_in, bytes_out, client_ip, forwarded_for, country, user_agent, consumer, credential, user; did you mean status?
 line 22: source."gateway".name: "gateway" names another source too, allowed: names that differ
 line 24: source."gateway".path: found 7, allowed: a path, absolute or relative to the configuration file
-line 25: source."gateway".format: found "jsn", allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, combined; did you mean "json"?
+line 25: source."gateway".format: found "jsn", allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, cloudwatch, cloudevents, combined; did you mean "json"?
 line 28: source."gateway".keys.hash: hmac-sha256 needs a `secret` beside it, allowed: "env:NAME" or "file:PATH", never the secret itself
 line 30: tables.keys.path: missing, allowed: a path, absolute or relative to the configuration file
 line 32: tables.keys.format: found "parquet", allowed: csv, jsonl, json-upsert, debezium
@@ -307,7 +307,7 @@ fn each_problem_is_told_where_it_stands() {
         ),
         (
             with("job = 3"),
-            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, brokers, topic, start, end, on_gap, librdkafka, format, dedupe, fields, keys",
+            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, brokers, topic, start, end, on_gap, librdkafka, format, inner, dedupe, fields, keys",
         ),
         (
             with("[windows]\nallowed_lateness = \"181m\"\ndedupe_horizon = \"4h\""),
@@ -358,8 +358,20 @@ fn each_problem_is_told_where_it_stands() {
             "line 6: source.\"gateway\".topic: has no meaning here, allowed: only beside kind = \"kafka\"",
         ),
         (
-            SMALL.replace("apisix", "cloudwatch"),
-            "line 5: source.\"gateway\".format: \"cloudwatch\" isn't available in this version, allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, combined",
+            with("inner = \"kong\""),
+            "line 6: source.\"gateway\".inner: has no meaning here, allowed: only beside format = \"cloudwatch\"",
+        ),
+        (
+            SMALL.replace("apisix", "cloudwatch") + "inner = \"cloudwatch\"",
+            "line 6: source.\"gateway\".inner: found \"cloudwatch\", allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, cloudevents, combined",
+        ),
+        (
+            SMALL.replace("apisix", "cloudwatch") + "inner = \"json\"",
+            "line 1: source.\"gateway\".fields: missing, required by inner = \"json\"",
+        ),
+        (
+            SMALL.replace("apisix", "cloudwatch") + "inner = \"combined\"\ndedupe = \"content\"",
+            "line 7: source.\"gateway\".dedupe: found \"content\" with times of whole seconds, so that equal calls would count once, allowed: request_id",
         ),
         (
             SMALL.replace("apisix", "json"),
@@ -567,6 +579,27 @@ fn gateway_formats_keep_their_units() {
             .fields;
     assert_eq!(fields.time.as_ref().and_then(|field| field.unit), Some(Unit::Millis));
     assert_eq!(fields.latency.as_ref().and_then(|field| field.unit), Some(Unit::Micros));
+}
+
+#[test]
+fn cloudwatch_wraps_another_format() {
+    let with = |lines: &str| job(&(SMALL.replace("apisix", "cloudwatch") + lines)).sources.remove(0);
+    assert_eq!((with("").format, with("").inner), (Format::Cloudwatch, Some(Format::AwsApigateway)));
+    assert_eq!(with("inner = \"combined\"").inner, Some(Format::Combined));
+    // A log event has a time of its own.
+    let json = with("inner = \"json\"\n[source.fields]\nkey = \"/k\"");
+    assert_eq!((json.inner, json.fields.time), (Some(Format::Json), None));
+    assert_eq!(job(SMALL).sources[0].inner, None);
+}
+
+#[test]
+fn the_time_of_a_cloud_event_is_rfc_3339_unless_it_says_otherwise() {
+    let time = |lines: &str| {
+        let source = job(&(SMALL.replace("apisix", "cloudevents") + "[source.fields]\n" + lines));
+        source.sources[0].fields.time.as_ref().and_then(|time| time.unit)
+    };
+    assert_eq!(time("time = \"/data/at\""), Some(Unit::Rfc3339));
+    assert_eq!(time("time = { at = \"/data/at\", unit = \"s\" }"), Some(Unit::Seconds));
 }
 
 #[test]
@@ -875,7 +908,8 @@ fn the_fingerprint_tells_results_apart() {
         ("tick = \"1s\"", "tick = \"2s\""),
         ("name = \"gateway\"", "name = \"gate\""),
         ("logs/gateway", "logs/gate"),
-        ("format = \"json\" ", "format = \"kong\" "),
+        ("format = \"json\"\n", "format = \"kong\"\n"),
+        ("inner = \"aws-apigateway\"", "inner = \"otel\""),
         ("dedupe = \"request_id\"", "dedupe = \"content\""),
         ("\"/requestId\"", "\"/id\""),
         ("\"/routeKey\"", "\"/route/Key\""),

@@ -195,20 +195,40 @@ impl Check<'_> {
         let kind = self.required(&raw.kind, spot, "kind").and_then(|kind| self.source_kind(*kind, spot));
         let format = self.required(&raw.format, spot, "format").copied();
         let rules = self.key_rules(global, own);
-        let fields = format.and_then(|format| self.fields(spot, format));
+        let inner = format.and_then(|format| self.inner(raw, format));
+        let fields = format.and_then(|format| self.fields(spot, format, inner));
         let (format, fields) = (format?, fields?);
+        // What a record of the gateway's is like.
+        let record = inner.unwrap_or(format);
         if let Some(dedupe) = raw.dedupe.given().filter(|dedupe| dedupe.value == Dedupe::Content) {
             let clf = fields.time.as_ref().is_some_and(|time| time.unit == Some(Unit::Clf));
-            if format == Format::Combined || clf {
+            if record == Format::Combined || clf {
                 let message = "found \"content\" with times of whole seconds, so that equal calls would count \
                                once, allowed: request_id";
                 self.problems.add(&dedupe.place, message);
             }
         }
         let rules = rules?;
-        self.key_rules_fit(spot, format, &fields, &rules, global, own);
+        self.key_rules_fit(spot, record, &fields, &rules, global, own);
         let dedupe = raw.dedupe.value().copied().unwrap_or_default();
-        Some(Source { name: name?.0.clone(), kind: kind?, format, fields, keys: rules, dedupe })
+        Some(Source { name: name?.0.clone(), kind: kind?, format, inner, fields, keys: rules, dedupe })
+    }
+
+    /// What `cloudwatch` wraps.
+    fn inner(&mut self, raw: &RawSource, format: Format) -> Option<Format> {
+        if format != Format::Cloudwatch {
+            if let Some(inner) = raw.inner.given() {
+                let message = "has no meaning here, allowed: only beside format = \"cloudwatch\"";
+                self.problems.add(&inner.place, message);
+            }
+            return None;
+        }
+        if let Some(inner) = raw.inner.given().filter(|inner| inner.value == Format::Cloudwatch) {
+            let others: Vec<Format> =
+                Format::ALL.iter().copied().filter(|other| *other != Format::Cloudwatch).collect();
+            self.problems.add(&inner.place, format!("found {}, allowed: {}", inner.shown, names(&others)));
+        }
+        Some(raw.inner.value().copied().unwrap_or(Format::AwsApigateway))
     }
 
     fn source_kind(&mut self, kind: InputKind, spot: &Spot<RawSource>) -> Option<SourceKind> {
@@ -360,8 +380,11 @@ impl Check<'_> {
         pattern.into_os_string().into_string().ok()
     }
 
-    fn fields(&mut self, spot: &Spot<RawSource>, format: Format) -> Option<FieldMap> {
+    /// The fields of a record: of `inner` where there is one.
+    fn fields(&mut self, spot: &Spot<RawSource>, format: Format, inner: Option<Format>) -> Option<FieldMap> {
         let entry = &spot.value.fields;
+        let wrapped = inner.is_some();
+        let format = inner.unwrap_or(format);
         if format == Format::Combined {
             if let Some(fields) = entry.given() {
                 self.problems
@@ -373,31 +396,35 @@ impl Check<'_> {
         let absent = RawFields::default();
         let raw = match entry {
             Entry::Given(fields) => {
-                if format == Format::Json {
+                // A log event has a time of its own.
+                if format == Format::Json && !wrapped {
                     self.required(&fields.value.time, fields, "time");
                 }
                 &fields.value
             }
             Entry::Absent if format == Format::Json => {
                 let place = Place { path: format!("{}.fields", spot.place.path), at: spot.place.at.clone() };
-                self.problems.add(&place, "missing, required by format = \"json\" with at least `time`");
+                let message = match wrapped {
+                    true => "missing, required by inner = \"json\"",
+                    false => "missing, required by format = \"json\" with at least `time`",
+                };
+                self.problems.add(&place, message);
                 return None;
             }
             Entry::Absent | Entry::Refused => &absent,
         };
-        // Gateways log both in milliseconds where the format is theirs.
-        let default = (format != Format::Json).then_some(Unit::Millis);
+        let (time, latency) = units(format);
         const LATENCY: &[Unit] = &[Unit::Seconds, Unit::Millis, Unit::Micros, Unit::Nanos];
         Some(FieldMap {
             request_id: self.plain(&raw.request_id),
-            time: self.timed(&raw.time, Unit::ALL, default),
+            time: self.timed(&raw.time, Unit::ALL, time),
             key: self.plain(&raw.key),
             api: self.plain(&raw.api),
             route: self.plain(&raw.route),
             path: self.plain(&raw.path),
             method: self.plain(&raw.method),
             status: self.plain(&raw.status),
-            latency: self.timed(&raw.latency, LATENCY, default),
+            latency: self.timed(&raw.latency, LATENCY, latency),
             bytes_in: self.plain(&raw.bytes_in),
             bytes_out: self.plain(&raw.bytes_out),
             client_ip: self.plain(&raw.client_ip),
@@ -918,18 +945,40 @@ fn default_rules() -> Vec<KeyFrom> {
     vec![KeyFrom::Header("apikey".to_owned()), KeyFrom::Query("apikey".to_owned()), KeyFrom::Key]
 }
 
+/// In what a gateway mostly logs a time and a latency: the units of fields that are mapped without one.
+fn units(format: Format) -> (Option<Unit>, Option<Unit>) {
+    match format {
+        Format::Json | Format::Combined => (None, None),
+        Format::Apisix | Format::Kong | Format::AwsApigateway | Format::Cloudwatch => {
+            (Some(Unit::Millis), Some(Unit::Millis))
+        }
+        Format::Envoy | Format::Cloudevents => (Some(Unit::Rfc3339), Some(Unit::Millis)),
+        Format::Nginx => (Some(Unit::Seconds), Some(Unit::Seconds)),
+        Format::Otel => (Some(Unit::Nanos), Some(Unit::Seconds)),
+    }
+}
+
 /// Whether records of a format have what the rule looks at.
 fn finds_keys(rule: &KeyFrom, format: Format, fields: &FieldMap) -> bool {
     let gateway = matches!(format, Format::Apisix | Format::Kong);
     match rule {
-        KeyFrom::Header(_) => gateway,
-        KeyFrom::Query(_) => format != Format::Json || fields.path.is_some(),
-        KeyFrom::Key => fields.key.is_some(),
+        // What headers Envoy and NGINX log is the operator's choice.
+        KeyFrom::Header(_) => gateway || matches!(format, Format::Envoy | Format::Nginx | Format::Otel),
+        KeyFrom::Query(_) => {
+            !matches!(format, Format::Json | Format::Cloudevents | Format::AwsApigateway)
+                || fields.path.is_some()
+        }
+        KeyFrom::Key => format == Format::AwsApigateway || fields.key.is_some(),
         KeyFrom::Field(_) => format != Format::Combined,
-        KeyFrom::Consumer => gateway || fields.consumer.is_some(),
-        KeyFrom::Credential => gateway || fields.credential.is_some(),
-        KeyFrom::User => format == Format::Combined || fields.user.is_some(),
-        KeyFrom::ClientIp => format != Format::Json || fields.client_ip.is_some(),
+        KeyFrom::Consumer => gateway || format == Format::Cloudevents || fields.consumer.is_some(),
+        KeyFrom::Credential => gateway || format == Format::AwsApigateway || fields.credential.is_some(),
+        KeyFrom::User => {
+            let known = [Format::Combined, Format::AwsApigateway, Format::Nginx, Format::Otel];
+            known.contains(&format) || fields.user.is_some()
+        }
+        KeyFrom::ClientIp => {
+            !matches!(format, Format::Json | Format::Cloudevents) || fields.client_ip.is_some()
+        }
     }
 }
 

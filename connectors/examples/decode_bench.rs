@@ -136,6 +136,7 @@ fn source(format: Format) -> Source {
         name: "bench".to_owned(),
         kind: SourceKind::Stdin,
         format,
+        inner: None,
         fields,
         keys: KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous },
         dedupe: Dedupe::RequestId,

@@ -6,84 +6,64 @@
 //! * A request line that isn't HTTP (`-`, the bytes of a TLS handshake) is a call of method `OTHER` and route `-`.
 //! * There are no headers; a rule `query:NAME` reads the path's query, `user` reads `%u`.
 //!
-//! Limits: `limits.message_bytes` and `limits.message_records`, as for JSON.
+//! Limits: `limits.message_records`, as for JSON.
 
 use keytide_config::{Source, Unit};
-use keytide_dataflow::model::Position;
 
+use super::Context;
 use super::canonical::{Canonical, Fault};
+use super::message::{Ledger, Outer, Records};
 use super::raw::{Name, RawEvent, Value};
+use super::records::{NOT_UTF8, complete};
 use super::route::UNKNOWN;
 use super::time::clf;
-use super::{Context, Decoded, Decoder, dead_letter, too_long};
 
 /// Bytes of `17/May/2015:10:05:03 +0000`.
 const TIME_BYTES: usize = 26;
 
-/// Decodes the lines of one source.
-pub(super) struct CombinedDecoder {
+/// Reads the lines of one source.
+pub(super) struct CombinedRecords {
     canonical: Canonical,
-    message_bytes: usize,
-    message_records: usize,
 }
 
-impl CombinedDecoder {
+impl CombinedRecords {
     pub(super) fn new(source: &Source, context: &Context) -> Self {
-        Self {
-            canonical: Canonical::new(source, Unit::Clf, Unit::Micros, context),
-            message_bytes: context.limits.message_bytes,
-            message_records: context.limits.message_records,
-        }
+        Self { canonical: Canonical::new(source, Unit::Clf, Unit::Micros, context) }
     }
 
-    fn line(&mut self, line: &[u8], at: Position, out: &mut Decoded) {
+    fn line(&mut self, line: &[u8], id: Option<&str>, ledger: &mut Ledger<'_>) {
         let text = match simdutf8::basic::from_utf8(line) {
             Ok(text) => text,
-            Err(_) => return dead_letter(out, at, line, "not UTF-8".to_owned(), None),
+            Err(_) => return ledger.refuse(line, NOT_UTF8.to_owned()),
         };
-        let raw = match parse(text) {
-            Ok(raw) => raw,
-            Err(fault) => return dead_letter(out, at, line, fault.to_string(), None),
-        };
-        if let Err(fault) = self.canonical.push(&raw, at, out) {
-            let kept = self.canonical.kept(&raw);
-            dead_letter(out, at, line, fault.to_string(), kept);
+        match parse(text) {
+            Ok(mut raw) => {
+                complete(&mut raw, id, Value::Missing);
+                ledger.enter(&mut self.canonical, &raw, line);
+            }
+            Err(fault) => ledger.refuse(line, fault.to_string()),
         }
     }
 }
 
-impl Decoder for CombinedDecoder {
-    fn decode(&mut self, message: &[u8], at: Position, out: &mut Decoded) {
-        if message.len() > self.message_bytes {
-            return dead_letter(out, at, message, too_long(self.message_bytes), None);
-        }
-        let mut position = at;
-        let mut records = 0;
-        let mut start = message.strip_prefix(b"\xEF\xBB\xBF").map_or(0, |rest| message.len() - rest.len());
-        while start < message.len() {
-            let end =
-                memchr::memchr(b'\n', &message[start..]).map_or(message.len(), |newline| start + newline);
-            let line = message[start..end].strip_suffix(b"\r").unwrap_or(&message[start..end]);
+impl Records for CombinedRecords {
+    fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
+        let first = ledger.records();
+        let mut start = text.strip_prefix(b"\xEF\xBB\xBF").map_or(0, |rest| text.len() - rest.len());
+        while start < text.len() {
+            let end = memchr::memchr(b'\n', &text[start..]).map_or(text.len(), |newline| start + newline);
+            let line = text[start..end].strip_suffix(b"\r").unwrap_or(&text[start..end]);
             if !line.is_empty() {
-                if records == self.message_records {
-                    let reason =
-                        format!("more than {records} records in one message (limits.message_records)");
-                    return dead_letter(out, position, &message[start..], reason, None);
+                if ledger.is_full() {
+                    return ledger.beyond(&text[start..]);
                 }
-                self.line(line, position, out);
-                records += 1;
-                position.index = position.index.saturating_add(1);
+                let id = outer.request_id(ledger.records() - first);
+                self.line(line, id.as_deref(), ledger);
             }
             start = end + 1;
         }
-        if records == 0 {
-            dead_letter(
-                out,
-                at,
-                message,
-                "empty message; expected a line of the combined log format".to_owned(),
-                None,
-            );
+        if ledger.records() == first {
+            ledger.refuse(text, "empty message; expected a line of the combined log format".to_owned());
         }
     }
 }
@@ -155,7 +135,7 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Method and target of `METHOD TARGET HTTP/1.1`; the target may hold spaces.
-fn request_line(request: &str) -> Option<(&str, &str)> {
+pub(super) fn request_line(request: &str) -> Option<(&str, &str)> {
     let (method, rest) = request.split_once(' ')?;
     let (target, version) = rest.rsplit_once(' ')?;
     let token = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');

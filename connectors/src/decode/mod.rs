@@ -1,10 +1,12 @@
 //! Decoders: one message of a gateway's log in, canonical access events out. One file a format.
 //!
 //! ```text
-//! json, apisix, ...    where the fields stand ─► shape ─► records, reader ─┐
-//! combined             lines ──────────────────────────────────────────────┴─► RawEvent ─► canonical ─► AccessEvent
-//!                                                        keys, route, address, time, number ─┘
+//!          json, apisix, ...   where the fields stand ─► shape ─► records, reader ─┐
+//! message  cloudevents         attributes and data as if they were one record ─────┼─► RawEvent ─► canonical ─► AccessEvent
+//!          combined            lines ──────────────────────────────────────────────┘      keys, route, address, time ─┘
+//!          cloudwatch          log events, each read as another format
 //! ```
+//! `message` bounds and decompresses, once for all formats, and counts the records of a message.
 //! A format turns bytes into borrowed, unconverted fields; one shared step makes the event of them. A record
 //! allocates nothing in the common case: its route is known, its key isn't in the query, nothing is redacted.
 //!
@@ -15,12 +17,16 @@
 mod address;
 mod apisix;
 mod aws_apigateway;
+mod base64;
 mod canonical;
+mod cloudevents;
+mod cloudwatch;
 mod combined;
 mod envoy;
 mod json;
 mod keys;
 mod kong;
+mod message;
 mod nginx;
 mod number;
 mod otel;
@@ -43,8 +49,11 @@ use keytide_config::{Format, Limits, Routes, Source};
 use keytide_dataflow::model::{AccessEvent, Country, Definition, Position};
 use sha2::{Digest, Sha256};
 
-use self::combined::CombinedDecoder;
-use self::records::JsonDecoder;
+use self::cloudevents::CloudEvents;
+use self::cloudwatch::CloudWatch;
+use self::combined::CombinedRecords;
+use self::message::{Messages, Records};
+use self::records::JsonRecords;
 use self::route::Templates;
 
 /// What a decoder appends to: a block's worth of messages.
@@ -88,7 +97,7 @@ impl DeadLetter {
             "gap"
         } else if starts(&["time: more than"]) {
             "future"
-        } else if starts(&["not UTF-8"]) {
+        } else if starts(&["not UTF-8", "gzip:", "base64:"]) {
             "encoding"
         } else if reason.contains("(limits.") {
             "limit"
@@ -106,9 +115,33 @@ impl DeadLetter {
 /// Turns messages of one source into events.
 pub trait Decoder: Send {
     /// Decodes one message (a Kafka record's value, a line of a file), which may hold one record, an array
-    /// or newline-delimited records. `at` is the message's position; its `index` is the first record's.
+    /// or newline-delimited records, compressed with gzip or not. `at` is the message's position; its `index` is
+    /// the first record's.
     /// Never fails and never panics: what can't be accepted is a dead letter, its neighbours go on.
     fn decode(&mut self, message: &[u8], at: Position, out: &mut Decoded);
+
+    /// Decodes a message with its headers, for the formats in which they say something.
+    fn decode_with(&mut self, message: &[u8], headers: &dyn Headers, at: Position, out: &mut Decoded) {
+        let _ = headers;
+        self.decode(message, at, out);
+    }
+}
+
+/// A message's headers.
+pub trait Headers {
+    /// Hands over the name and the value of every header that has a value, in their order.
+    fn each(&self, take: &mut dyn FnMut(&[u8], &[u8]));
+}
+
+/// No headers.
+impl Headers for () {
+    fn each(&self, _: &mut dyn FnMut(&[u8], &[u8])) {}
+}
+
+/// Whether headers of a message say something to the source's decoder.
+#[must_use]
+pub fn reads_headers(source: &Source) -> bool {
+    source.format == Format::Cloudevents
 }
 
 /// Where an address is.
@@ -163,15 +196,26 @@ impl fmt::Debug for Context {
 /// The decoder of a source's format.
 #[must_use]
 pub fn decoder(source: &Source, context: &Context) -> Box<dyn Decoder> {
-    match source.format {
-        Format::Json => Box::new(JsonDecoder::new(source, &json::FORMAT, context)),
-        Format::Apisix => Box::new(JsonDecoder::new(source, &apisix::FORMAT, context)),
-        Format::Kong => Box::new(JsonDecoder::new(source, &kong::FORMAT, context)),
-        Format::Envoy => Box::new(JsonDecoder::new(source, &envoy::FORMAT, context)),
-        Format::Nginx => Box::new(JsonDecoder::new(source, &nginx::FORMAT, context)),
-        Format::AwsApigateway => Box::new(JsonDecoder::new(source, &aws_apigateway::FORMAT, context)),
-        Format::Otel => Box::new(JsonDecoder::new(source, &otel::FORMAT, context)),
-        Format::Combined => Box::new(CombinedDecoder::new(source, context)),
+    Box::new(Messages::new(records(source, source.format, context), context.limits))
+}
+
+fn records(source: &Source, format: Format, context: &Context) -> Box<dyn Records> {
+    let json = |format| -> Box<dyn Records> { Box::new(JsonRecords::new(source, format, context)) };
+    match format {
+        Format::Json => json(&json::FORMAT),
+        Format::Apisix => json(&apisix::FORMAT),
+        Format::Kong => json(&kong::FORMAT),
+        Format::Envoy => json(&envoy::FORMAT),
+        Format::Nginx => json(&nginx::FORMAT),
+        Format::AwsApigateway => json(&aws_apigateway::FORMAT),
+        Format::Otel => json(&otel::FORMAT),
+        Format::Cloudwatch => {
+            let inner = source.inner.filter(|inner| *inner != Format::Cloudwatch);
+            let inner = records(source, inner.unwrap_or(Format::AwsApigateway), context);
+            Box::new(CloudWatch::new(inner, context))
+        }
+        Format::Cloudevents => Box::new(CloudEvents::new(source, context)),
+        Format::Combined => Box::new(CombinedRecords::new(source, context)),
     }
 }
 
@@ -192,8 +236,4 @@ pub(crate) fn dead_letter(
         sha256: Sha256::digest(record).into(),
         kept,
     });
-}
-
-fn too_long(limit: usize) -> String {
-    format!("longer than {limit} bytes (limits.message_bytes)")
 }

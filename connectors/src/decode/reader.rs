@@ -10,7 +10,7 @@
 //!
 //! Limits: [`Caps`], per record; recursion is as deep as the caps allow, at most [`MAX_DEPTH`] levels.
 
-use super::raw::Value;
+use super::raw::{Value, unescape_json};
 
 /// Nesting beyond which a record is refused whatever the configuration says: it bounds the stack.
 pub(super) const MAX_DEPTH: usize = 512;
@@ -208,6 +208,53 @@ impl<'a> Reader<'a> {
             Some(b'n') => self.word("null", Value::Missing),
             _ => Err(self.expected("a value")),
         }
+    }
+
+    /// Reads any value, to its end. The elements of an array are records: the members of each are counted from the
+    /// start.
+    pub(super) fn records(&mut self) -> Result<Value<'a>, Unreadable> {
+        if self.token() != Some(b'[') {
+            return self.value();
+        }
+        let (start, members) = (self.at, self.members);
+        self.enter_array()?;
+        let mut first = true;
+        while self.element(&mut first)? {
+            self.members = 0;
+            self.value()?;
+        }
+        self.members = members;
+        Ok(Value::Array(&self.text[start..self.at]))
+    }
+
+    /// Reads the object at which the reader stands, its values with `read`; what its members of the given names hold,
+    /// and where that begins. Of several of one name the last counts.
+    pub(super) fn members<const N: usize>(
+        &mut self,
+        names: [&str; N],
+        read: fn(&mut Self) -> Result<Value<'a>, Unreadable>,
+    ) -> Result<[(usize, Value<'a>); N], Unreadable> {
+        let mut found = [(0, Value::Missing); N];
+        self.enter_object()?;
+        let mut first = true;
+        while self.member(&mut first)? {
+            let name = match self.name()? {
+                Value::Plain(name) => names.iter().position(|wanted| *wanted == name),
+                Value::Json(escaped) => {
+                    let mut name = String::new();
+                    unescape_json(escaped, &mut name);
+                    names.iter().position(|wanted| *wanted == name)
+                }
+                _ => None,
+            };
+            self.token();
+            let at = self.at;
+            let value = read(self)?;
+            if let Some(index) = name {
+                found[index] = (at, value);
+            }
+        }
+        Ok(found)
     }
 
     #[inline]

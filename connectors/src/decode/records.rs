@@ -1,95 +1,144 @@
-//! From a message of JSON to its records: one object, an array of objects, or objects one after the other
+//! From a text of JSON to its records: one object, an array of objects, or objects one after the other
 //! (newline-delimited or back to back), in any mixture.
 //!
 //! One bad record is one dead letter; the others go on as far as they can be told apart:
 //! * a record whose fields are wrong, or that the caps refuse, ends where its brackets end;
 //! * a record that isn't JSON ends where a line begins with `{` or `[`: texts can't hold a raw newline. In an
-//!   array nothing tells where the next element begins: the rest of the message is one dead letter;
+//!   array nothing tells where the next element begins: the rest of the text is one dead letter;
 //! * a record with bytes that aren't UTF-8 is delimited as if they were question marks.
 //!
-//! Limits: `limits.message_bytes` of a message, `limits.message_records` of its records (the rest is one dead
-//! letter), `limits.json_depth` and `limits.json_fields` of a record; time and memory are linear in the
-//! message's length.
+//! Limits: `limits.message_records` of a message's records (the rest is one dead letter), `limits.json_depth` and
+//! `limits.json_fields` of a record; time and memory are linear in the text's length.
 
 use std::borrow::Cow;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
-use keytide_config::Source;
-use keytide_dataflow::model::Position;
+use keytide_config::{Source, Unit};
 
+use super::Context;
 use super::canonical::Canonical;
-use super::raw::RawEvent;
+use super::message::{Ledger, Outer, Records};
+use super::raw::{Name, RawEvent, Value};
 use super::reader::{Caps, Reader, Unreadable};
 use super::shape::{Format, Shape};
-use super::{Context, Decoded, Decoder, dead_letter, too_long};
 
-/// Decodes the messages of one source whose format is JSON.
-pub(super) struct JsonDecoder {
+/// Reads the records of one source whose format is JSON.
+pub(super) struct JsonRecords {
     shape: Shape,
     canonical: Canonical,
     caps: Caps,
-    message_bytes: usize,
-    message_records: usize,
 }
 
-impl JsonDecoder {
+impl JsonRecords {
     pub(super) fn new(source: &Source, format: &Format, context: &Context) -> Self {
         let shape = Shape::new(source, format);
         let canonical = Canonical::new(source, shape.time, shape.latency, context);
-        let limits = context.limits;
-        Self {
-            shape,
-            canonical,
-            caps: Caps { depth: limits.json_depth, members: limits.json_fields },
-            message_bytes: limits.message_bytes,
-            message_records: limits.message_records,
-        }
+        Self { shape, canonical, caps: caps(context) }
     }
 }
 
-impl Decoder for JsonDecoder {
-    fn decode(&mut self, message: &[u8], at: Position, out: &mut Decoded) {
-        if message.len() > self.message_bytes {
-            return dead_letter(out, at, message, too_long(self.message_bytes), None);
-        }
-        let (text, clean) = match simdutf8::basic::from_utf8(message) {
-            Ok(text) => (Cow::Borrowed(text), true),
-            Err(_) => (Cow::Owned(with_question_marks(message)), false),
-        };
-        let mut reader = Reader::new(&text, self.caps);
-        let mut run = Run { decoder: self, message, text: &text, clean, position: at, records: 0, out };
-        if reader.token().is_none() {
-            return dead_letter(
-                run.out,
-                at,
-                message,
-                "empty message; expected a JSON object".to_owned(),
-                None,
-            );
-        }
-        while let Some(token) = reader.token() {
-            let flow = if token == b'[' { run.array(&mut reader) } else { run.record(&mut reader, false) };
-            if flow.is_break() {
-                break;
+impl Records for JsonRecords {
+    fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
+        let Self { shape, canonical, caps } = self;
+        let first = ledger.records();
+        walk(text, *caps, ledger, |reader, text, ledger| {
+            let start = reader.at();
+            let id = outer.request_id(ledger.records() - first);
+            let mut raw = RawEvent::default();
+            shape.read(reader, &mut raw)?;
+            let mut raw = raw;
+            complete(&mut raw, id.as_deref(), outer.time_ms);
+            match text.record(start..reader.at()) {
+                Ok(record) => ledger.enter(canonical, &raw, record),
+                Err(record) => ledger.refuse(record, NOT_UTF8.to_owned()),
             }
+            Ok(ControlFlow::Continue(()))
+        });
+    }
+}
+
+/// Why a record is refused that has other bytes.
+pub(super) const NOT_UTF8: &str = "not UTF-8";
+
+/// What one record may hold.
+pub(super) fn caps(context: &Context) -> Caps {
+    Caps { depth: context.limits.json_depth, members: context.limits.json_fields }
+}
+
+/// Fills in what a wrapper says of a record that says nothing itself.
+pub(super) fn complete<'a>(raw: &mut RawEvent<'a>, id: Option<&'a str>, time_ms: Value<'a>) {
+    if let Some(id) = id.filter(|_| raw.get(Name::RequestId).is_empty()) {
+        raw.set(Name::RequestId, Value::Plain(id));
+    }
+    if raw.get(Name::Time).is_empty() && !time_ms.is_empty() {
+        raw.set_time(time_ms, Unit::Millis);
+    }
+}
+
+/// A text whose objects are read.
+pub(super) struct Text<'a> {
+    bytes: &'a [u8],
+    text: &'a str,
+    /// Whether all of it is UTF-8.
+    clean: bool,
+}
+
+impl<'a> Text<'a> {
+    /// The bytes of a part of it; an error where they aren't UTF-8.
+    #[inline]
+    pub(super) fn record(&self, part: Range<usize>) -> Result<&'a [u8], &'a [u8]> {
+        let record = &self.bytes[part];
+        if self.clean || simdutf8::basic::from_utf8(record).is_ok() { Ok(record) } else { Err(record) }
+    }
+
+    /// The bytes of a part of it, whatever they are.
+    pub(super) fn bytes(&self, part: Range<usize>) -> &'a [u8] {
+        &self.bytes[part]
+    }
+
+    /// The text, with question marks for bytes that aren't UTF-8.
+    pub(super) fn text(&self) -> &'a str {
+        self.text
+    }
+}
+
+/// Hands all objects of a text over, one after the other: `object` is called with the reader at an object, moves it
+/// behind the object and accounts for it. What isn't an object, and objects that `object` can't read, are accounted
+/// for here.
+pub(super) fn walk(
+    bytes: &[u8],
+    caps: Caps,
+    ledger: &mut Ledger<'_>,
+    object: impl FnMut(&mut Reader<'_>, &Text<'_>, &mut Ledger<'_>) -> Result<ControlFlow<()>, Unreadable>,
+) {
+    let (text, clean) = match simdutf8::basic::from_utf8(bytes) {
+        Ok(text) => (Cow::Borrowed(text), true),
+        Err(_) => (Cow::Owned(with_question_marks(bytes)), false),
+    };
+    let mut reader = Reader::new(&text, caps);
+    if reader.token().is_none() {
+        return ledger.refuse(bytes, "empty message; expected a JSON object".to_owned());
+    }
+    let mut walk = Walk { text: Text { bytes, text: &text, clean }, caps, ledger, object };
+    while let Some(token) = reader.token() {
+        let flow = if token == b'[' { walk.array(&mut reader) } else { walk.record(&mut reader, false) };
+        if flow.is_break() {
+            break;
         }
     }
 }
 
-/// The decoding of one message.
-struct Run<'d, 'a> {
-    decoder: &'d mut JsonDecoder,
-    message: &'a [u8],
-    text: &'a str,
-    /// Whether the whole message is UTF-8.
-    clean: bool,
-    /// Of the next record.
-    position: Position,
-    records: usize,
-    out: &'d mut Decoded,
+struct Walk<'w, 'a, 'o, F> {
+    text: Text<'a>,
+    caps: Caps,
+    ledger: &'w mut Ledger<'o>,
+    object: F,
 }
 
-impl<'a> Run<'_, 'a> {
+impl<'a, F> Walk<'_, 'a, '_, F>
+where
+    F: FnMut(&mut Reader<'_>, &Text<'_>, &mut Ledger<'_>) -> Result<ControlFlow<()>, Unreadable>,
+{
     fn array(&mut self, reader: &mut Reader<'a>) -> ControlFlow<()> {
         reader.restart(reader.at() + 1);
         let mut first = true;
@@ -107,7 +156,8 @@ impl<'a> Run<'_, 'a> {
                 (token, _) => {
                     let expected = if token.is_some() { "`,` or `]` behind a record" } else { "`]`" };
                     let fault = Unreadable::Syntax { expected, at: reader.at() };
-                    return self.refuse(fault, reader.at(), self.text.len());
+                    self.refuse(fault, reader.at(), self.text.text.len());
+                    return ControlFlow::Break(());
                 }
             }
             first = false;
@@ -115,41 +165,25 @@ impl<'a> Run<'_, 'a> {
         }
     }
 
-    /// Decodes the record at which the reader stands, and moves the reader behind it.
+    /// Has the record read at which the reader stands, and moves the reader behind it.
     fn record(&mut self, reader: &mut Reader<'a>, in_array: bool) -> ControlFlow<()> {
         let start = reader.at();
-        if self.records == self.decoder.message_records {
-            let limit = self.decoder.message_records;
-            let reason = format!("more than {limit} records in one message (limits.message_records)");
-            self.push_dead_letter(start, self.text.len(), reason, None);
+        if self.ledger.is_full() {
+            self.ledger.beyond(&self.text.bytes[start..]);
             return ControlFlow::Break(());
         }
-        self.records += 1;
         reader.restart(start);
-        if reader.token() != Some(b'{') {
-            return match reader.value() {
-                Ok(_) => {
-                    let reason = "a record must be a JSON object".to_owned();
-                    self.push_dead_letter(start, reader.at(), reason, None);
-                    ControlFlow::Continue(())
-                }
-                Err(fault) => self.recover(fault, start, reader, in_array),
-            };
-        }
-        let mut raw = RawEvent::default();
-        match self.decoder.shape.read(reader, &mut raw) {
-            Ok(()) => {
-                let end = reader.at();
-                if !self.clean && simdutf8::basic::from_utf8(&self.message[start..end]).is_err() {
-                    self.push_dead_letter(start, end, "not UTF-8".to_owned(), None);
-                } else if let Err(fault) = self.decoder.canonical.push(&raw, self.position, self.out) {
-                    let kept = self.decoder.canonical.kept(&raw);
-                    self.push_dead_letter(start, end, fault.to_string(), kept);
-                } else {
-                    self.position.index = self.position.index.saturating_add(1);
-                }
+        let read = if reader.token() == Some(b'{') {
+            (self.object)(reader, &self.text, self.ledger)
+        } else {
+            reader.value().map(|_| {
+                let record = &self.text.bytes[start..reader.at()];
+                self.ledger.refuse(record, "a record must be a JSON object".to_owned());
                 ControlFlow::Continue(())
-            }
+            })
+        };
+        match read {
+            Ok(flow) => flow,
             Err(fault) => self.recover(fault, start, reader, in_array),
         }
     }
@@ -163,36 +197,35 @@ impl<'a> Run<'_, 'a> {
         reader: &mut Reader<'a>,
         in_array: bool,
     ) -> ControlFlow<()> {
+        let text = self.text.text;
         let end = match fault {
-            Unreadable::Syntax { at, .. } if !in_array => next_line(self.text, at),
+            Unreadable::Syntax { at, .. } if !in_array => next_line(text, at),
             Unreadable::Syntax { .. } => None,
             Unreadable::TooDeep | Unreadable::TooManyMembers => {
                 let failed_at = reader.at();
-                reader.delimit(start).or_else(|| next_line(self.text, failed_at).filter(|_| !in_array))
+                reader.delimit(start).or_else(|| next_line(text, failed_at).filter(|_| !in_array))
             }
         };
-        let flow = self.refuse(fault, start, end.unwrap_or(self.text.len()));
-        reader.restart(end.unwrap_or(self.text.len()));
-        if end.is_some() { ControlFlow::Continue(()) } else { flow }
+        self.refuse(fault, start, end.unwrap_or(text.len()));
+        reader.restart(end.unwrap_or(text.len()));
+        if end.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
-    fn refuse(&mut self, fault: Unreadable, start: usize, end: usize) -> ControlFlow<()> {
-        let end = start + self.text[start..end].trim_end().len();
-        let Caps { depth, members } = self.decoder.caps;
-        let reason = match fault {
-            Unreadable::Syntax { expected, at } => {
-                format!("not JSON: expected {expected} at byte {}", at.saturating_sub(start))
-            }
-            Unreadable::TooDeep => format!("nested more than {depth} levels deep (limits.json_depth)"),
-            Unreadable::TooManyMembers => format!("more than {members} members (limits.json_fields)"),
-        };
-        self.push_dead_letter(start, end, reason, None);
-        ControlFlow::Break(())
+    fn refuse(&mut self, fault: Unreadable, start: usize, end: usize) {
+        let end = start + self.text.text[start..end].trim_end().len();
+        self.ledger.refuse(&self.text.bytes[start..end], told(fault, start, self.caps));
     }
+}
 
-    fn push_dead_letter(&mut self, start: usize, end: usize, reason: String, kept: Option<Box<str>>) {
-        dead_letter(self.out, self.position, &self.message[start..end], reason, kept);
-        self.position.index = self.position.index.saturating_add(1);
+/// Why the record at `start` can't be read.
+pub(super) fn told(fault: Unreadable, start: usize, caps: Caps) -> String {
+    let Caps { depth, members } = caps;
+    match fault {
+        Unreadable::Syntax { expected, at } => {
+            format!("not JSON: expected {expected} at byte {}", at.saturating_sub(start))
+        }
+        Unreadable::TooDeep => format!("nested more than {depth} levels deep (limits.json_depth)"),
+        Unreadable::TooManyMembers => format!("more than {members} members (limits.json_fields)"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a partition holds, wherever it is: a file's lines or a topic's messages, in blocks.
 
+use crate::decode::Headers;
 use crate::file::{self, Cut, Line, Partition};
 use crate::kafka::{Consumer, Gap, Messages, Range};
 
@@ -98,11 +99,13 @@ impl Block {
         }
     }
 
-    /// Hands over the messages, in order, and what is left of those that are gone.
-    pub(super) fn for_each(&self, each: impl FnMut(Result<Line<'_>, Gap>)) {
+    /// Hands over the messages with their headers, in order, and what is left of those that are gone.
+    pub(super) fn for_each(&self, mut each: impl FnMut(Result<Line<'_>, Gap>, &dyn Headers)) {
         match self {
-            Self::Lines(block) => block.lines().map(Ok).for_each(each),
-            Self::Messages(block) => block.entries().for_each(each),
+            Self::Lines(block) => block.lines().for_each(|line| each(Ok(line), &())),
+            Self::Messages(block) => {
+                block.entries_with_headers().for_each(|(entry, headers)| each(entry, headers));
+            }
         }
     }
 

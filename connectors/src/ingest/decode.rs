@@ -24,10 +24,10 @@ pub(super) fn decode(
     events: usize,
 ) -> Decoded {
     let mut out = Decoded { events: Vec::with_capacity(events), ..Decoded::default() };
-    block.for_each(|message| match message {
+    block.for_each(|message, headers| match message {
         Ok(Line::Whole { offset, text }) => {
             let (event, letter) = (out.events.len(), out.dead_letters.len());
-            decoder.decode(text, Position { partition, offset, index: 0 }, &mut out);
+            decoder.decode_with(text, headers, Position { partition, offset, index: 0 }, &mut out);
             if out.events[event..].iter().any(|event| event.time > latest) {
                 refuse_future(&mut out, event, letter, text, latest);
             }

@@ -61,7 +61,7 @@ pub(crate) use self::decode::refuse_future;
 use self::sequencer::Rules;
 use self::stage::{Deposit, Stage};
 use self::state::State;
-use crate::decode::{DeadLetter, Decoder};
+use crate::decode::{DeadLetter, Decoder, reads_headers};
 use crate::file::{FileError, Partition, resolve};
 use crate::kafka::{self, KafkaError};
 
@@ -130,7 +130,9 @@ pub fn inputs(sources: &[Source]) -> Result<Vec<Input>, IngestError> {
             }
             SourceKind::Stdin => vec![(0, Partition::stream(Box::new(io::stdin())).into())],
             SourceKind::Kafka(topic) => {
-                kafka::ranges(topic)?.into_iter().map(|range| (range.partition(), range.into())).collect()
+                let keep = reads_headers(source);
+                let ranges = kafka::ranges(topic)?.into_iter().map(|range| range.with_headers(keep));
+                ranges.map(|range| (range.partition(), range.into())).collect()
             }
         };
         for (number, partition) in partitions {

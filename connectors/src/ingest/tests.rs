@@ -454,6 +454,7 @@ fn source(name: &str, kind: SourceKind) -> Source {
         name: name.to_owned(),
         kind,
         format: keytide_config::Format::Combined,
+        inner: None,
         fields: keytide_config::FieldMap::default(),
         keys: keytide_config::KeyRules {
             from: Vec::new(),

@@ -41,6 +41,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::client::{Context, KafkaError, client_config, create_error, is_refusal};
 use super::topic::{Topic, signed};
+use crate::decode::Headers;
 
 /// Never joined; it only names us to the brokers.
 const GROUP: &str = "keytide";
@@ -116,6 +117,8 @@ pub struct Message<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; `None`: null.
     pub value: Option<&'a [u8]>,
+    /// Its headers, which cost something only when they are asked for.
+    pub headers: &'a dyn Headers,
 }
 
 /// How far a consumer is behind.
@@ -388,7 +391,7 @@ impl Consumer {
                     return Ok(0);
                 }
                 let (key, value) = (message.key(), message.payload());
-                each(Record::Message(Message { partition, offset, key, value }));
+                each(Record::Message(Message { partition, offset, key, value, headers: &message }));
                 self.proven = true;
                 if self.troubled {
                     self.troubled = false;

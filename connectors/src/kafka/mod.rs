@@ -15,6 +15,7 @@
 
 mod client;
 mod consumer;
+mod headers;
 mod producer;
 mod range;
 #[cfg(test)]

@@ -5,7 +5,9 @@
 //! ```
 //! * What is read is fixed when the topic is looked at: later records aren't part of the range. An end that falls
 //!   into a hole (control records, compacted ones) counts as reached where the partition is read to its end.
-//! * A message may hold any bytes: blocks keep where each one ends. A null value is an empty message.
+//! * A message may hold any bytes: blocks keep where each one ends. A null value is an empty message. Headers are
+//!   kept where the source's format [reads](crate::decode::reads_headers) them; beyond the limit of a message the
+//!   message is too long.
 //! * An outage of the brokers is waited out: blocks are empty meanwhile. So no call waits longer than
 //!   [`READ_WAIT`] for records, and a run can be stopped at any time.
 //! * A gap in the range ends the run, or with `on_gap = "skip"` becomes one entry that says from where to where.
@@ -21,7 +23,9 @@ use sha2::{Digest, Sha256};
 
 use super::client::KafkaError;
 use super::consumer::{Consumer, Record};
+use super::headers::KeptHeaders;
 use super::topic::Topic;
+use crate::decode::Headers;
 use crate::file::{Cut, Line, TooLong};
 
 /// How long reading a block waits for the first record.
@@ -56,6 +60,7 @@ pub fn ranges(source: &KafkaSource) -> Result<Vec<Range>, KafkaError> {
         next: start,
         bytes_read: 0,
         at_end: false,
+        with_headers: false,
         consumer: None,
     };
     Ok(starts.into_iter().zip(ends).map(range).collect())
@@ -74,6 +79,8 @@ pub struct Range {
     bytes_read: u64,
     /// The partition was read to its end, and that isn't the range's.
     at_end: bool,
+    /// Messages keep their headers.
+    with_headers: bool,
     consumer: Option<Consumer>,
 }
 
@@ -82,6 +89,7 @@ pub struct Messages {
     /// The messages, one behind the other.
     text: Vec<u8>,
     entries: Vec<Entry>,
+    header_bytes: usize,
     /// Bytes of the messages, those included that were too long.
     pub bytes: u64,
     /// Nothing follows in this range.
@@ -93,6 +101,7 @@ enum Entry {
     Message {
         offset: u64,
         end: usize,
+        headers: KeptHeaders,
     },
     TooLong(TooLong),
     Gap(Gap),
@@ -110,20 +119,25 @@ pub struct Gap {
 impl Messages {
     fn new(mut text: Vec<u8>) -> Self {
         text.clear();
-        Self { text, entries: Vec::new(), bytes: 0, last: false }
+        Self { text, entries: Vec::new(), header_bytes: 0, bytes: 0, last: false }
     }
 
     /// The messages, in order, and what is left of those that are gone.
     pub fn entries(&self) -> impl Iterator<Item = Result<Line<'_>, Gap>> {
+        self.entries_with_headers().map(|(entry, _)| entry)
+    }
+
+    /// The same, each with its headers.
+    pub fn entries_with_headers(&self) -> impl Iterator<Item = (Result<Line<'_>, Gap>, &dyn Headers)> {
         let mut start = 0;
         self.entries.iter().map(move |entry| match entry {
-            Entry::Message { offset, end } => {
+            Entry::Message { offset, end, headers } => {
                 let text = &self.text[start..*end];
                 start = *end;
-                Ok(Line::Whole { offset: *offset, text })
+                (Ok(Line::Whole { offset: *offset, text }), headers as &dyn Headers)
             }
-            Entry::TooLong(message) => Ok(Line::TooLong(message.clone())),
-            Entry::Gap(gap) => Err(*gap),
+            Entry::TooLong(message) => (Ok(Line::TooLong(message.clone())), &() as &dyn Headers),
+            Entry::Gap(gap) => (Err(*gap), &() as &dyn Headers),
         })
     }
 
@@ -133,19 +147,22 @@ impl Messages {
         self.text
     }
 
-    fn push(&mut self, offset: u64, value: &[u8], cut: &Cut) {
+    fn push(&mut self, offset: u64, value: &[u8], headers: &dyn Headers, cut: &Cut) {
         let length = value.len() as u64;
         self.bytes += length;
-        self.entries.push(if value.len() > cut.line_bytes {
-            Entry::TooLong(TooLong { offset, length, sha256: Sha256::digest(value).into() })
-        } else {
-            self.text.extend_from_slice(value);
-            Entry::Message { offset, end: self.text.len() }
+        let headers = KeptHeaders::of(headers, cut.line_bytes).filter(|_| value.len() <= cut.line_bytes);
+        self.entries.push(match headers {
+            Some(headers) => {
+                self.header_bytes += headers.bytes();
+                self.text.extend_from_slice(value);
+                Entry::Message { offset, end: self.text.len(), headers }
+            }
+            None => Entry::TooLong(TooLong { offset, length, sha256: Sha256::digest(value).into() }),
         });
     }
 
     fn is_full(&self, cut: &Cut) -> bool {
-        self.text.len() >= cut.bytes || self.entries.len() >= cut.lines
+        self.text.len() + self.header_bytes >= cut.bytes || self.entries.len() >= cut.lines
     }
 }
 
@@ -154,6 +171,13 @@ impl Range {
     #[must_use]
     pub fn partition(&self) -> u32 {
         self.partition
+    }
+
+    /// The same range, whose messages have their headers if `keep` is set.
+    #[must_use]
+    pub fn with_headers(mut self, keep: bool) -> Self {
+        self.with_headers = keep;
+        self
     }
 
     /// The offsets that are left to be read.
@@ -189,13 +213,14 @@ impl Range {
                     closed.insert(consumer)
                 }
             };
-            let (next, end, at_end) = (&mut self.next, self.end, &mut self.at_end);
+            let (next, end, at_end, keep) = (&mut self.next, self.end, &mut self.at_end, self.with_headers);
             // One at a time: a record that isn't taken here is never handed over again.
             let records = consumer.poll(READ_WAIT, 1, &mut |record| match record {
                 Record::Message(message) => {
                     *next = (message.offset + 1).min(end);
                     if message.offset < end {
-                        block.push(message.offset, message.value.unwrap_or_default(), cut);
+                        let headers = if keep { message.headers } else { &() };
+                        block.push(message.offset, message.value.unwrap_or_default(), headers, cut);
                     }
                 }
                 Record::End { offset, .. } => {

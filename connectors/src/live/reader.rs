@@ -250,12 +250,11 @@ impl Reader {
                 | Record::Gap { partition, .. }) = record;
                 let Some(lane) = lanes.get(feed.source, partition) else { return };
                 match record {
-                    Record::Message(kafka::Message { offset, value, .. }) => {
-                        let value = value.unwrap_or_default();
+                    Record::Message(message) => {
+                        let value = message.value.unwrap_or_default();
                         messages += 1;
                         bytes += value.len() as u64;
-                        late +=
-                            lane.message(offset, value, &mut **decoder, *tick, *tolerance_ms, minutes, out);
+                        late += lane.message(&message, &mut **decoder, *tick, *tolerance_ms, minutes, out);
                     }
                     Record::End { offset, .. } => {
                         (lane.at_end, lane.was_at_end) = (true, true);
@@ -330,22 +329,22 @@ impl Lanes {
 
 impl Lane {
     /// Decodes a message; how many of its events are late.
-    #[allow(clippy::too_many_arguments, reason = "what a message needs is spread over the reader")]
     fn message(
         &mut self,
-        offset: u64,
-        value: &[u8],
+        message: &kafka::Message<'_>,
         decoder: &mut dyn Decoder,
         tick: Tick,
         tolerance_ms: u64,
         minutes: &mut BTreeSet<EventTime>,
         out: &mut Decoded,
     ) -> u64 {
+        let kafka::Message { offset, value, headers, .. } = *message;
+        let value = value.unwrap_or_default();
         self.at_end = false;
         self.next_offset = offset + 1;
         let (event, letter) = (out.events.len(), out.dead_letters.len());
         let partition = u32::try_from(self.index).expect("fewer than 2^32 partitions fit in memory");
-        decoder.decode(value, Position { partition, offset, index: 0 }, out);
+        decoder.decode_with(value, headers, Position { partition, offset, index: 0 }, out);
         let latest = tick.saturating_add(FUTURE_MS);
         if out.events[event..].iter().any(|event| event.time > latest) {
             refuse_future(out, event, letter, value, latest);

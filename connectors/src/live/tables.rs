@@ -103,7 +103,7 @@ impl TableFeed for TopicFeed {
         let out = first.as_mut().unwrap_or(&mut *read);
         consumer.poll(wait, POLL_RECORDS, &mut |record| {
             let (partition, next) = match record {
-                Record::Message(Message { partition, offset, key, value }) => {
+                Record::Message(Message { partition, offset, key, value, .. }) => {
                     table.apply(partition, offset, key, value, out);
                     (partition, offset + 1)
                 }

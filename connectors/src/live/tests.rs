@@ -67,7 +67,7 @@ impl Feed for Memory {
             }
             while taken < most && *next < high && !self.paused.contains(&partition) {
                 let value = Some(messages[usize::try_from(*next).unwrap()].as_bytes());
-                take(Record::Message(Kafka { partition, offset: *next, key: None, value }));
+                take(Record::Message(Kafka { partition, offset: *next, key: None, value, headers: &() }));
                 *next += 1;
                 taken += 1;
             }

@@ -1,0 +1,262 @@
+//! CloudEvents 1.0: structured (`application/cloudevents+json`), batches of them (a JSON array), and over Kafka in binary
+//! mode (attributes in headers `ce_...`, the value is the data). The payload is a usage event as `OpenMeter` has it.
+//!
+//! **One addressing for all modes.** A record in binary mode is read as if it were structured: attributes at the root
+//! (`/time`, `/subject`, `/type`, extensions by their names), the payload below `/data`.
+//!
+//! | field | by default |
+//! |---|---|
+//! | request id | the event's identity, (source, id): both must be there |
+//! | time | `/time`, RFC 3339 |
+//! | consumer | `/subject` |
+//! | API | `/source` |
+//! | method, route, path, status | `/data/method`, `/data/route`, `/data/path`, `/data/status` |
+//! | latency | `/data/duration_seconds`, `/data/duration_ms` |
+//!
+//! * The mode is told by the header `content-type`: `application/cloudevents+json` and
+//!   `application/cloudevents-batch+json` are structured, other forms of `application/cloudevents` a dead letter. Else a
+//!   header `ce_specversion` says binary; without it the value is read as structured, one event or many. Of headers of
+//!   one name the last counts.
+//! * `specversion` must be `1.0`, `id` and `source` texts that aren't empty; anything else is a dead letter. So is data
+//!   that isn't JSON, in the value or as `data_base64`. An event without data is one with what its attributes say.
+//!
+//! Limits: those of JSON records; of a record's headers `limits.message_bytes`.
+
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+
+use keytide_config::{Source, Unit};
+
+use super::canonical::Canonical;
+use super::message::{Ledger, Outer, Records, too_long};
+use super::raw::{Name, RawEvent, Value, WrongType};
+use super::reader::{Caps, Reader, Unreadable};
+use super::records::{NOT_UTF8, caps, complete, told, walk};
+use super::shape::{Format, Shape};
+use super::{Context, Headers};
+
+const FORMAT: Format = Format {
+    fields: &[
+        (Name::Time, &["/time"]),
+        (Name::Api, &["/source"]),
+        (Name::Route, &["/data/route"]),
+        (Name::Path, &["/data/path"]),
+        (Name::Method, &["/data/method"]),
+        (Name::Status, &["/data/status"]),
+        (Name::Latency, &["/data/duration_seconds", "/data/duration_ms"]),
+        (Name::Consumer, &["/subject"]),
+    ],
+    units: &[("/time", Unit::Rfc3339), ("/data/duration_seconds", Unit::Seconds)],
+    ..Format::EMPTY
+};
+
+/// See the module.
+pub(super) struct CloudEvents {
+    events: Events,
+    caps: Caps,
+    message_bytes: usize,
+    /// A record in binary mode as if it were structured.
+    structured: String,
+}
+
+/// What reads one event.
+struct Events {
+    shape: Shape,
+    canonical: Canonical,
+    identity: String,
+}
+
+impl CloudEvents {
+    pub(super) fn new(source: &Source, context: &Context) -> Self {
+        let shape = Shape::new(source, &FORMAT);
+        let canonical = Canonical::new(source, shape.time, shape.latency, context);
+        Self {
+            events: Events { shape, canonical, identity: String::new() },
+            caps: caps(context),
+            message_bytes: context.limits.message_bytes,
+            structured: String::new(),
+        }
+    }
+}
+
+impl Records for CloudEvents {
+    fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
+        let events = &mut self.events;
+        walk(text, self.caps, ledger, |reader, text, ledger| {
+            let start = reader.at();
+            let mut raw = RawEvent::default();
+            let judged = events.read(reader, &mut raw)?;
+            match text.record(start..reader.at()) {
+                Ok(record) => events.enter(raw, judged, outer.time_ms, record, ledger),
+                Err(record) => ledger.refuse(record, NOT_UTF8.to_owned()),
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+    }
+
+    fn read_message(&mut self, value: &[u8], headers: &dyn Headers, ledger: &mut Ledger<'_>) {
+        let read = match self.attributes(headers) {
+            Ok(Mode::Structured) => return self.read(value, Outer::default(), ledger),
+            Ok(Mode::Binary) => self.binary(value, ledger),
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = read {
+            ledger.refuse(value, reason);
+        }
+        if super::message::is_large(self.structured.capacity()) {
+            self.structured = String::new();
+        }
+    }
+}
+
+enum Mode {
+    Structured,
+    Binary,
+}
+
+impl CloudEvents {
+    /// Reads the headers: the mode, and the attributes as the beginning of a structured event.
+    fn attributes(&mut self, headers: &dyn Headers) -> Result<Mode, String> {
+        let Self { structured, message_bytes, .. } = self;
+        structured.clear();
+        structured.push('{');
+        let (mut binary, mut length, mut content_type, mut clean) = (false, 0, None, true);
+        headers.each(&mut |name, value| {
+            length += name.len() + value.len();
+            if name.eq_ignore_ascii_case(b"content-type") {
+                content_type = Some(String::from_utf8_lossy(value).trim().to_ascii_lowercase());
+            }
+            let Some(attribute) = name.strip_prefix(b"ce_").and_then(attribute) else { return };
+            binary |= attribute == "specversion";
+            match str::from_utf8(value) {
+                Ok(value) if length <= *message_bytes => {
+                    let _ = write!(structured, "\"{attribute}\":{},", serde_json::Value::from(value));
+                }
+                Ok(_) => {}
+                Err(_) => clean = false,
+            }
+        });
+        if let Some(format) =
+            content_type.as_deref().and_then(|kind| kind.strip_prefix("application/cloudevents"))
+        {
+            let format = format.split_once(';').map_or(format, |(format, _)| format).trim_end();
+            return match format {
+                "+json" | "-batch+json" => Ok(Mode::Structured),
+                _ => Err("content-type: of cloudevents only application/cloudevents+json and \
+                          application/cloudevents-batch+json are read"
+                    .to_owned()),
+            };
+        }
+        match binary {
+            false => Ok(Mode::Structured),
+            true if length > *message_bytes => Err(too_long(*message_bytes)),
+            true if clean => Ok(Mode::Binary),
+            true => Err("not UTF-8: a header of the event".to_owned()),
+        }
+    }
+
+    /// Reads an event in binary mode, whose attributes stand in `structured`.
+    fn binary(&mut self, value: &[u8], ledger: &mut Ledger<'_>) -> Result<(), String> {
+        let Self { events, caps, structured, .. } = self;
+        let data = simdutf8::basic::from_utf8(value).map_err(|_| NOT_UTF8.to_owned())?;
+        structured.push_str("\"data\":");
+        // Nothing of the data may be taken for an attribute: it must be one whole value.
+        structured.push_str(match one_value(data, *caps) {
+            Ok(data) => data,
+            Err(fault) => return Err(told(fault, 0, *caps)),
+        });
+        structured.push('}');
+        let mut reader = Reader::new(structured, *caps);
+        let mut raw = RawEvent::default();
+        match events.read(&mut reader, &mut raw) {
+            Ok(judged) => events.enter(raw, judged, Value::Missing, value, ledger),
+            Err(fault) => return Err(told(fault, 0, *caps)),
+        }
+        Ok(())
+    }
+}
+
+/// The name of an attribute as the specification has it; the payload isn't one.
+fn attribute(name: &[u8]) -> Option<&str> {
+    let name = str::from_utf8(name).ok()?;
+    let valid = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'));
+    (valid && !name.is_empty() && name != "data").then_some(name)
+}
+
+/// The only JSON value of a text; null where there is none.
+fn one_value(text: &str, caps: Caps) -> Result<&str, Unreadable> {
+    let mut reader = Reader::new(text, caps);
+    if reader.token().is_none() {
+        return Ok("null");
+    }
+    let start = reader.at();
+    reader.value()?;
+    let end = reader.at();
+    match reader.token() {
+        None => Ok(&text[start..end]),
+        Some(_) => Err(Unreadable::Syntax { expected: "one JSON value as the data, and its end", at: end }),
+    }
+}
+
+/// What is wrong with an event.
+type Judged = Result<(), &'static str>;
+
+impl Events {
+    /// Reads the event at which the reader stands, and writes its identity.
+    fn read<'a>(&mut self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<Judged, Unreadable> {
+        let names = ["specversion", "id", "source", "data_base64"];
+        let found = reader.clone().members(names, Reader::value)?;
+        self.shape.read(reader, raw)?;
+        Ok(judge(found.map(|(_, value)| value), &mut self.identity))
+    }
+
+    fn enter(
+        &mut self,
+        raw: RawEvent<'_>,
+        judged: Judged,
+        time_ms: Value<'_>,
+        record: &[u8],
+        ledger: &mut Ledger<'_>,
+    ) {
+        if let Err(reason) = judged {
+            return ledger.refuse(record, reason.to_owned());
+        }
+        let mut raw = raw;
+        complete(&mut raw, Some(&self.identity), time_ms);
+        ledger.enter(&mut self.canonical, &raw, record);
+    }
+}
+
+/// Whether it is an event of version 1.0 that can be read; its identity.
+fn judge([version, id, source, base64]: [Value<'_>; 4], identity: &mut String) -> Judged {
+    const ID: &str = "id: missing; an event needs a text that isn't empty";
+    const SOURCE: &str = "source: missing; an event needs a text that isn't empty";
+    let mut text = String::new();
+    match version.text(&mut text) {
+        Ok(Some("1.0")) if !matches!(version, Value::Number(_)) => {}
+        Ok(None) => return Err("specversion: missing; expected an event of CloudEvents 1.0"),
+        _ => return Err("specversion: must be 1.0"),
+    }
+    let source = written(source, &mut text).map_err(|WrongType| SOURCE)?;
+    // With the length before it, so that no two pairs are written alike.
+    identity.clear();
+    let _ = write!(identity, "{}:{source}", source.len());
+    identity.push_str(written(id, &mut text).map_err(|WrongType| ID)?);
+    match base64 {
+        Value::Missing => Ok(()),
+        _ => Err("data_base64: binary data isn't read, allowed: JSON as `data`"),
+    }
+}
+
+/// A text that isn't empty.
+fn written<'t>(value: Value<'t>, buffer: &'t mut String) -> Result<&'t str, WrongType> {
+    match value {
+        Value::Plain("") | Value::Json("") => Err(WrongType),
+        Value::Plain(text) => Ok(text),
+        Value::Json(escaped) => {
+            super::raw::unescape_json(escaped, buffer);
+            Ok(buffer)
+        }
+        _ => Err(WrongType),
+    }
+}

@@ -1,0 +1,236 @@
+//! Log events of a subscription of Amazon CloudWatch Logs, each one record in the source's inner format.
+//!
+//! ```text
+//! {"messageType":"DATA_MESSAGE", .., "logEvents":[{"id":"..","timestamp":MS,"message":"{\"requestId\": .. }"}, ..]}
+//! ```
+//! * Envelopes come one by one, in arrays, newline-delimited or back to back without anything between, as Firehose
+//!   writes them by default; compressed or not.
+//! * `CONTROL_MESSAGE` is how CloudWatch probes a destination: it is passed over. Any other type but `DATA_MESSAGE`
+//!   is a dead letter, and so is an object that is no envelope.
+//! * A log event's `message` is a text in the inner format: a line, or JSON. `id` is the request id of a record that
+//!   has none, and `timestamp` (ms) its time. Where a message holds several records, those behind the first have
+//!   the request ids `id#1`, `id#2`, ...
+//! * A log event that isn't `{message: text}` (with `id` a text and `timestamp` a number, where they are there) is
+//!   one dead letter, and so is a bad record in it; its neighbours go on. An envelope that isn't JSON is one as a whole.
+//! * Two wrappers carry envelopes as base64 of (mostly compressed) bytes and are taken off: the request that Firehose
+//!   sends to HTTP endpoints, `{"records":[{"data":".."}]}`, and the event that a Lambda function is given,
+//!   `{"awslogs":{"data":".."}}`. Wrappers within wrappers aren't.
+//!
+//! Limits: those of JSON records, for the envelope without its log events, for each log event, and for the record in
+//! it; `limits.decompressed_bytes` of everything that is taken out of the base64 of one text together.
+
+use std::ops::{ControlFlow, Range};
+
+use keytide_config::Limits;
+
+use super::Context;
+use super::base64;
+use super::message::{Ledger, Outer, Records, inflate, is_gzip, is_large};
+use super::raw::{Value, unescape_json};
+use super::reader::{Caps, Reader, Unreadable};
+use super::records::{NOT_UTF8, Text, caps, walk};
+
+/// See the module.
+pub(super) struct CloudWatch {
+    caps: Caps,
+    limits: Limits,
+    events: LogEvents,
+    wrapped: Wrapped,
+}
+
+/// What reads log events.
+struct LogEvents {
+    inner: Box<dyn Records>,
+    message: String,
+    id: String,
+}
+
+/// What takes wrappers off.
+#[derive(Default)]
+struct Wrapped {
+    /// Bytes that may still be decompressed.
+    room: usize,
+    base64: String,
+    bytes: Vec<u8>,
+    inflated: Vec<u8>,
+}
+
+impl CloudWatch {
+    pub(super) fn new(inner: Box<dyn Records>, context: &Context) -> Self {
+        let events = LogEvents { inner, message: String::new(), id: String::new() };
+        Self { caps: caps(context), limits: context.limits, events, wrapped: Wrapped::default() }
+    }
+}
+
+impl Records for CloudWatch {
+    fn read(&mut self, text: &[u8], _: Outer<'_>, ledger: &mut Ledger<'_>) {
+        let Self { caps, limits, events, wrapped } = self;
+        wrapped.room = limits.decompressed_bytes;
+        walk(text, *caps, ledger, |reader, text, ledger| {
+            let object = Object::read(reader)?;
+            Ok(match object.wrapped {
+                Some(at) if object.kind.is_empty() => each(text, at, ledger, |reader, ledger| {
+                    let start = reader.at();
+                    let data = wrapped.take_off(reader, limits);
+                    match data {
+                        Ok(data) => walk(data, *caps, ledger, |reader, text, ledger| {
+                            let object = Object::read(reader)?;
+                            Ok(events.envelope(&object, text, ledger))
+                        }),
+                        Err(reason) => ledger.refuse(text.bytes(start..reader.at()), reason),
+                    }
+                }),
+                _ => events.envelope(&object, text, ledger),
+            })
+        });
+        if is_large(wrapped.base64.capacity() + wrapped.bytes.capacity() + wrapped.inflated.capacity()) {
+            *wrapped = Wrapped::default();
+        }
+        if is_large(events.message.capacity()) {
+            events.message = String::new();
+        }
+    }
+}
+
+/// An object of a message: an envelope, or a wrapper of envelopes.
+struct Object<'a> {
+    place: Range<usize>,
+    kind: Value<'a>,
+    /// Where the array of log events begins.
+    events: Option<usize>,
+    /// Where what is wrapped begins.
+    wrapped: Option<usize>,
+}
+
+impl<'a> Object<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Unreadable> {
+        let start = reader.at();
+        let names = ["messageType", "logEvents", "records", "awslogs"];
+        let [(_, kind), events, records, awslogs] = reader.members(names, Reader::records)?;
+        let array = |(at, value)| matches!(value, Value::Array(_)).then_some(at);
+        let object = |(at, value)| matches!(value, Value::Object).then_some(at);
+        Ok(Self {
+            place: start..reader.at(),
+            kind,
+            events: array(events),
+            wrapped: array(records).or(object(awslogs)),
+        })
+    }
+}
+
+/// Hands over the elements of the array at `at`, or what stands there instead of one, until the message has as many
+/// records as it may have. What is there was read before: `element` moves the reader behind the element.
+fn each<'a>(
+    text: &Text<'a>,
+    at: usize,
+    ledger: &mut Ledger<'_>,
+    mut element: impl FnMut(&mut Reader<'a>, &mut Ledger<'_>),
+) -> ControlFlow<()> {
+    let mut reader = Reader::new(text.text(), Caps::NONE);
+    reader.restart(at);
+    let is_array = reader.token() == Some(b'[') && reader.enter_array().is_ok();
+    let mut first = true;
+    loop {
+        if is_array && !matches!(reader.element(&mut first), Ok(true)) {
+            return ControlFlow::Continue(());
+        }
+        if ledger.is_full() {
+            ledger.beyond(text.bytes(reader.at()..text.text().len()));
+            return ControlFlow::Break(());
+        }
+        element(&mut reader, ledger);
+        if !is_array {
+            return ControlFlow::Continue(());
+        }
+    }
+}
+
+/// What the members of the object at which the reader stands hold; nothing where it is none.
+fn members<'a, const N: usize>(reader: &mut Reader<'a>, names: [&str; N]) -> Option<[Value<'a>; N]> {
+    if reader.token() != Some(b'{') {
+        // It was read before.
+        let _ = reader.value();
+        return None;
+    }
+    Some(reader.members(names, Reader::value).ok()?.map(|(_, value)| value))
+}
+
+impl LogEvents {
+    /// Reads the log events of an envelope.
+    fn envelope(&mut self, object: &Object<'_>, text: &Text<'_>, ledger: &mut Ledger<'_>) -> ControlFlow<()> {
+        let reason = match object.kind.text(&mut self.id) {
+            Ok(Some("CONTROL_MESSAGE")) => return ControlFlow::Continue(()),
+            Ok(Some("DATA_MESSAGE")) => match object.events {
+                Some(at) => {
+                    return each(text, at, ledger, |reader, ledger| self.log_event(reader, text, ledger));
+                }
+                None => "logEvents: must be an array",
+            },
+            Ok(None) => "messageType: missing; expected what a subscription of CloudWatch Logs delivers",
+            _ => "messageType: must be DATA_MESSAGE or CONTROL_MESSAGE",
+        };
+        ledger.refuse(text.bytes(object.place.clone()), reason.to_owned());
+        ControlFlow::Continue(())
+    }
+
+    fn log_event(&mut self, reader: &mut Reader<'_>, text: &Text<'_>, ledger: &mut Ledger<'_>) {
+        const SHAPE: &str =
+            "logEvents: each must be an object with a text `message`, a text `id` and a number `timestamp`";
+        let Self { inner, message, id } = self;
+        let start = reader.at();
+        let found = members(reader, ["id", "timestamp", "message"]);
+        let record = match text.record(start..reader.at()) {
+            Ok(record) => record,
+            Err(record) => return ledger.refuse(record, NOT_UTF8.to_owned()),
+        };
+        match found.and_then(|found| log_event(found, id, message)) {
+            Some((outer, message)) => inner.read(message.as_bytes(), outer, ledger),
+            None => ledger.refuse(record, SHAPE.to_owned()),
+        }
+    }
+}
+
+/// A log event's own members and its message; nothing where they are of another shape.
+fn log_event<'t>(
+    [id, time_ms, message]: [Value<'t>; 3],
+    id_buffer: &'t mut String,
+    message_buffer: &'t mut String,
+) -> Option<(Outer<'t>, &'t str)> {
+    let id = match id {
+        Value::Missing => None,
+        id => Some(plain(id, id_buffer)?).filter(|id| !id.is_empty()),
+    };
+    let known = matches!(time_ms, Value::Missing | Value::Number(_));
+    Some((Outer { id, time_ms: known.then_some(time_ms)? }, plain(message, message_buffer)?))
+}
+
+/// A text without escapes; nothing where it is no text.
+fn plain<'t>(value: Value<'t>, buffer: &'t mut String) -> Option<&'t str> {
+    match value {
+        Value::Plain(text) => Some(text),
+        Value::Json(escaped) => {
+            unescape_json(escaped, buffer);
+            Some(buffer)
+        }
+        _ => None,
+    }
+}
+
+impl Wrapped {
+    /// What is in the wrapper at which the reader stands.
+    ///
+    /// # Errors
+    /// Why it can't be taken out.
+    fn take_off(&mut self, reader: &mut Reader<'_>, limits: &Limits) -> Result<&[u8], String> {
+        let Self { room, base64, bytes, inflated } = self;
+        let data = members(reader, ["data"]).and_then(|[data]| plain(data, base64));
+        data.and_then(|data| base64::decode(data.as_bytes(), bytes))
+            .ok_or("base64: a wrapper of envelopes must hold it as a text `data`")?;
+        if !is_gzip(bytes) {
+            return Ok(bytes);
+        }
+        inflate(bytes, limits, *room, inflated)?;
+        *room -= inflated.len();
+        Ok(inflated)
+    }
+}

@@ -21,10 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use super::by_tick::Closing;
 use super::owners::OwnerChange;
-use super::usage::{ByKey, UsageMetric};
-use super::windowed::{Accumulator as _, Metric, Settings, Windowed, WindowedRow};
+use super::usage::{ByKey, Counted, Totals, UsageMetric};
+use super::windowed::{Metric, Settings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Tick};
-use crate::row::{OwnedUsage, Owner, Usage};
+use crate::row::{OwnedUsage, Owner};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
@@ -42,16 +42,8 @@ pub(crate) type Booking = (SubscriptionWindow, Tick, Booked);
 /// Usage and distinct keys as a linear difference. Arithmetic wraps, so that taking back is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Booked {
-    pub(crate) usage: Usage,
+    pub(crate) usage: Totals,
     pub(crate) keys: u64,
-}
-
-impl Booked {
-    fn fields(&mut self) -> [&mut u64; 8] {
-        let Usage { calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls } =
-            &mut self.usage;
-        [calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls, &mut self.keys]
-    }
 }
 
 impl IsZero for Booked {
@@ -62,10 +54,8 @@ impl IsZero for Booked {
 
 impl Semigroup for Booked {
     fn plus_equals(&mut self, other: &Self) {
-        let mut other = *other;
-        for (sum, part) in self.fields().into_iter().zip(other.fields()) {
-            *sum = sum.wrapping_add(*part);
-        }
+        self.usage.add(&other.usage);
+        self.keys = self.keys.wrapping_add(other.keys);
     }
 }
 
@@ -77,9 +67,8 @@ impl Monoid for Booked {
 
 impl Abelian for Booked {
     fn negate(&mut self) {
-        for field in self.fields() {
-            *field = field.wrapping_neg();
-        }
+        self.usage.negate();
+        self.keys = self.keys.wrapping_neg();
     }
 }
 
@@ -112,15 +101,15 @@ type Parties = [NameId; 3];
 struct Usual {
     hour: EventTime,
     parties: HashMap<KeyId, Parties>,
-    sums: HashMap<Parties, Usage>,
+    sums: HashMap<Parties, Totals>,
 }
 
 impl Usual {
     /// Adds a booking of `hour`, if the key's parties are known.
-    fn book(&mut self, hour: EventTime, key: KeyId, usage: &Usage) -> bool {
+    fn book(&mut self, hour: EventTime, key: KeyId, usage: &Totals) -> bool {
         let parties = if hour == self.hour { self.parties.get(&key) } else { None };
         parties.is_some_and(|parties| {
-            self.sums.entry(*parties).or_default().merge(usage);
+            self.sums.entry(*parties).or_default().add(usage);
             true
         })
     }
@@ -197,19 +186,19 @@ impl Bookings {
 
         let Self { windowed, booked_to, pending, evicted, usual, .. } = state;
         // What is booked is collected first: the operator can't be asked for owners while it works.
-        let mut additions: Vec<(usize, EventTime, KeyId, Usage)> = Vec::new();
-        let mut book = |level: usize, start: EventTime, key: &KeyId, usage: &Usage| {
-            additions.push((level, start, *key, *usage));
+        let mut additions: Vec<(usize, EventTime, KeyId, Counted)> = Vec::new();
+        let mut book = |level: usize, start: EventTime, key: &KeyId, counted: &Counted| {
+            additions.push((level, start, *key, counted.clone()));
         };
         windowed.add_events(events.iter().map(|batch| batch.as_slice()), info, &mut book);
         windowed.close_windows(info, &mut book);
-        for (level, start, key, usage) in additions {
-            let hour = Level::Hour.start(start);
+        for (level, start, key, counted) in additions {
+            let (usage, hour) = (counted.totals(), Level::Hour.start(start));
             if level <= FIRST && usual.book(hour, key, &usage) {
                 continue;
             }
-            let mut parties = Parties::default();
             if windowed.context.know(key) {
+                let mut parties = Parties::default();
                 for (at, place) in levels().filter(|(at, _)| *at >= level) {
                     let window = ByKeyMetric::LEVELS[at].start(start);
                     let of_window = booked_to.entry((place, window)).or_default();
@@ -224,9 +213,9 @@ impl Bookings {
                     }
                     parties[at - FIRST] = subscription;
                 }
-            }
-            if level <= FIRST {
-                usual.learn(hour, key, parties, pending);
+                if level <= FIRST {
+                    usual.learn(hour, key, parties, pending);
+                }
             }
         }
         // A window is evicted when the watermark enters another hour, and its last bookings must be there.
@@ -244,7 +233,7 @@ impl Bookings {
                 booked_to.range((place, 0)..(place, held_from)).next().map(|entry| *entry.0)
             {
                 for (key, subscription) in booked_to.remove(&entry).into_iter().flatten() {
-                    let usage = windowed.own(at, entry.1, &key).copied().unwrap_or_default();
+                    let usage = windowed.own(at, entry.1, &key).map(Counted::totals).unwrap_or_default();
                     add(evicted, (subscription, place, entry.1), &Booked { usage, keys: 1 }, false);
                 }
             }
@@ -301,17 +290,17 @@ impl Bookings {
     }
 
     /// What a key used in a window, as far as its minutes are closed.
-    fn booked_usage(&self, at: usize, start: EventTime, key: &KeyId, watermark: EventTime) -> Option<Usage> {
+    fn booked_usage(&self, at: usize, start: EventTime, key: &KeyId, watermark: EventTime) -> Option<Totals> {
         let open: Vec<EventTime> =
             ByKeyMetric::LEVELS.iter().map(|level| level.open_from(watermark)).collect();
-        self.windowed.content(at, start, key, &open, FIRST)
+        self.windowed.content(at, start, key, &open, FIRST).map(|counted| counted.totals())
     }
 }
 
 /// The state as rows.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum BookingsRow {
-    Window(WindowedRow<KeyId, Usage, OwnedUsage, KeyId, (KeyId, EventTime, Owner)>),
+    Window(WindowedRow<KeyId, Counted, OwnedUsage, KeyId, (KeyId, EventTime, Owner)>),
     BookedTo { level: u8, start: EventTime, key: KeyId, subscription: NameId },
     Pending { window: SubscriptionWindow, booked: Booked },
 }

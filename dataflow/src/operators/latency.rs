@@ -3,6 +3,7 @@
 //! A bucket is a latency's leading bit and the six bits after it: exact below 128 us, above it 1/64 of an
 //! octave wide, so the midpoint is within 1/128 (0.8 %) of any value in the bucket. Counts are integers and
 //! histograms add, so the result is the same bit for bit in whatever order and grouping events arrive.
+//! Up to five latencies of a row are kept as they are, and summarised as the histogram that they would make.
 //! Percentiles are nearest-rank: the smallest value with at least p % of the calls at or below it.
 
 use std::marker::PhantomData;
@@ -10,6 +11,7 @@ use std::marker::PhantomData;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::few::{self, FEW};
 use super::windowed::{Accumulator, Group, Metric};
 use crate::model::{AccessEvent, EventTime, KeyId, RouteId};
 use crate::row::{Latency, Row, Rows, Scope};
@@ -31,23 +33,48 @@ fn midpoint(bucket: u16) -> u64 {
     low + ((1 << exponent) - 1) / 2
 }
 
-/// A histogram of latencies in microseconds, with their exact sum and maximum.
+/// Latencies in microseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Histogram {
+    /// Five at most, below 2^32 us (71 minutes), in ascending order.
+    Few {
+        len: u8,
+        us: [u32; FEW],
+    },
+    Many(Box<Buckets>),
+}
+
+const _: () = assert!(size_of::<Histogram>() == 24);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::Few { len: 0, us: [0; FEW] }
+    }
+}
+
+/// A histogram, with the exact sum and maximum.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Histogram {
+pub(crate) struct Buckets {
     calls: u64,
     sum: u64,
     max: u64,
     /// (bucket, calls), in the order of buckets.
-    buckets: SmallVec<[(u16, u32); 4]>,
+    calls_in: SmallVec<[(u16, u32); 6]>,
 }
 
-impl Histogram {
+impl Buckets {
+    fn of(few: &[u32]) -> Self {
+        let mut buckets = Self::default();
+        few.iter().for_each(|us| buckets.record((*us).into()));
+        buckets
+    }
+
     #[inline]
     fn count(&mut self, bucket: u16, calls: u32) {
-        match self.buckets.binary_search_by_key(&bucket, |entry| entry.0) {
+        match self.calls_in.binary_search_by_key(&bucket, |entry| entry.0) {
             // A bucket that is full loses precision, not its place: 2^32 calls of one key in one bucket.
-            Ok(index) => self.buckets[index].1 = self.buckets[index].1.saturating_add(calls),
-            Err(index) => self.buckets.insert(index, (bucket, calls)),
+            Ok(index) => self.calls_in[index].1 = self.calls_in[index].1.saturating_add(calls),
+            Err(index) => self.calls_in.insert(index, (bucket, calls)),
         }
     }
 
@@ -59,9 +86,22 @@ impl Histogram {
         self.count(bucket(value), 1);
     }
 
+    fn merge(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.sum = self.sum.saturating_add(other.sum);
+        self.max = self.max.max(other.max);
+        if self.calls_in.is_empty() {
+            self.calls_in.clone_from(&other.calls_in);
+        } else {
+            for (bucket, calls) in &other.calls_in {
+                self.count(*bucket, *calls);
+            }
+        }
+    }
+
     fn summary(&self) -> Latency {
-        let counted: u64 = self.buckets.iter().map(|(_, calls)| u64::from(*calls)).sum();
-        let mut entries = self.buckets.iter();
+        let counted: u64 = self.calls_in.iter().map(|(_, calls)| u64::from(*calls)).sum();
+        let mut entries = self.calls_in.iter();
         let mut below = 0;
         let mut value = 0;
         // Ranks ascend, so one pass over the buckets serves all.
@@ -80,26 +120,66 @@ impl Histogram {
     }
 }
 
+impl Histogram {
+    #[inline]
+    fn record(&mut self, value: u64) {
+        if let Self::Few { len, us: few } = self
+            && let Ok(us) = u32::try_from(value)
+        {
+            let index = few::listed(*len, few).partition_point(|known| *known < us);
+            if few::insert(len, few, index, us) {
+                return;
+            }
+        }
+        self.buckets().record(value);
+    }
+
+    fn buckets(&mut self) -> &mut Buckets {
+        if let Self::Few { len, us } = self {
+            *self = Self::Many(Box::new(Buckets::of(few::listed(*len, us))));
+        }
+        match self {
+            Self::Many(buckets) => buckets,
+            Self::Few { .. } => unreachable!("it was just made many"),
+        }
+    }
+
+    fn summary(&self) -> Latency {
+        match self {
+            // By way of the buckets: a row says the same whether its calls came in one tick or were few for long.
+            Self::Few { len, us } => Buckets::of(few::listed(*len, us)).summary(),
+            Self::Many(buckets) => buckets.summary(),
+        }
+    }
+}
+
 impl Accumulator for Histogram {
     fn merge(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.sum = self.sum.saturating_add(other.sum);
-        self.max = self.max.max(other.max);
-        if self.buckets.is_empty() {
-            self.buckets.clone_from(&other.buckets);
-        } else {
-            for (bucket, calls) in &other.buckets {
-                self.count(*bucket, *calls);
+        match other {
+            Self::Few { len, us } => {
+                few::listed(*len, us).iter().for_each(|us| self.record((*us).into()));
             }
+            Self::Many(other) => self.buckets().merge(other),
         }
     }
 
     fn owned_bytes(&self) -> usize {
-        spilled(&self.buckets)
+        match self {
+            Self::Few { .. } => 0,
+            Self::Many(buckets) => size_of::<Buckets>() + spilled(&buckets.calls_in),
+        }
     }
 }
 
 impl Group for RouteId {
+    type Packed = Self;
+
+    fn pack(self) -> Self {
+        self
+    }
+    fn unpack(packed: Self) -> Self {
+        packed
+    }
     fn shard(&self) -> u64 {
         self.0
     }

@@ -8,6 +8,7 @@ pub(crate) mod by_tick;
 pub(crate) mod callers;
 pub(crate) mod dedupe;
 pub(crate) mod definitions;
+pub(crate) mod few;
 pub(crate) mod geo;
 pub(crate) mod latency;
 pub(crate) mod owners;

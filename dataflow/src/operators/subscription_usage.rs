@@ -27,6 +27,14 @@ impl Accumulator for Booked {
 }
 
 impl Group for NameId {
+    type Packed = Self;
+
+    fn pack(self) -> Self {
+        self
+    }
+    fn unpack(packed: Self) -> Self {
+        packed
+    }
     fn shard(&self) -> u64 {
         self.0
     }
@@ -113,7 +121,7 @@ impl Metric for SubscriptionUsageMetric {
         context: &Subscriptions,
     ) -> Option<Option<SubscriptionUsage>> {
         let owner = context.0.get(group).copied().unwrap_or_default();
-        Some(acc.map(|booked| SubscriptionUsage { usage: booked.usage, keys: booked.keys, owner }))
+        Some(acc.map(|booked| SubscriptionUsage { usage: booked.usage.usage(), keys: booked.keys, owner }))
     }
     fn rows(rows: Vec<Row<NameId, Option<SubscriptionUsage>>>) -> Rows {
         Rows::SubscriptionUsage(rows)

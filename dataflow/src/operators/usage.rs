@@ -1,53 +1,188 @@
 //! `usage` and `usage_by_route`: calls, errors, bytes and latency sums.
+//!
+//! Totals are exact in 128 bits and saturate at 2^64 - 1 where they are shown, in `subscription_usage` as here:
+//! decoders admit at most 2^40 bytes and 2^42 us a call, so it takes 2^22 such calls. While all of a row's
+//! sums fit 32 bits each, it holds them so.
 
 use std::marker::PhantomData;
 
+use serde::{Deserialize, Serialize};
+
 use super::owners::Owners;
 use super::windowed::{Accumulator, Group, Metric};
-use crate::model::{AccessEvent, EventTime, KeyId};
+use crate::model::{AccessEvent, EventTime, KeyId, RouteId};
 use crate::row::{KeyRoute, OwnedUsage, Row, Rows, Usage};
 use crate::state::StateId;
 use crate::window::Level;
 
-impl Accumulator for Usage {
+/// The fields of [`Usage`].
+const FIELDS: usize = 7;
+
+/// Exact sums, in the order of the fields of [`Usage`]. Arithmetic wraps, so that what was added can be taken
+/// back; no sum of calls comes near 2^128.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Totals(pub(crate) [u128; FIELDS]);
+
+impl Totals {
     #[inline]
-    fn merge(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.errors_4xx += other.errors_4xx;
-        self.errors_5xx += other.errors_5xx;
-        // Decoders admit at most 2^40 bytes and 2^42 us a call: 2^22 such calls saturate, no other input does.
-        self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
-        self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
-        self.latency_sum_us = self.latency_sum_us.saturating_add(other.latency_sum_us);
-        self.latency_calls += other.latency_calls;
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, part) in self.0.iter_mut().zip(&other.0) {
+            *sum = sum.wrapping_add(*part);
+        }
+    }
+
+    pub(crate) fn negate(&mut self) {
+        self.0 = self.0.map(u128::wrapping_neg);
+    }
+
+    /// As rows show it.
+    pub(crate) fn usage(&self) -> Usage {
+        let [calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls] =
+            self.0.map(|sum| u64::try_from(sum).unwrap_or(u64::MAX));
+        Usage { calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls }
     }
 }
 
-impl Usage {
-    /// The usage of one call.
+/// The sums of a row: 32 bits each as long as that is enough.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Totals", into = "Totals")]
+pub(crate) enum Counted {
+    Narrow([u32; FIELDS]),
+    Wide(Box<Totals>),
+}
+
+const _: () = assert!(size_of::<Counted>() == 32);
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self::Narrow([0; FIELDS])
+    }
+}
+
+impl From<Totals> for Counted {
+    fn from(sums: Totals) -> Self {
+        let mut narrow = [0; FIELDS];
+        for (narrow, sum) in narrow.iter_mut().zip(sums.0) {
+            let Ok(sum) = u32::try_from(sum) else { return Self::Wide(Box::new(sums)) };
+            *narrow = sum;
+        }
+        Self::Narrow(narrow)
+    }
+}
+
+impl From<Counted> for Totals {
+    fn from(counted: Counted) -> Self {
+        counted.totals()
+    }
+}
+
+impl Counted {
+    /// One call.
     #[inline]
-    #[must_use]
-    pub fn of(event: &AccessEvent) -> Self {
+    fn of(event: &AccessEvent) -> [u64; FIELDS] {
         let latency = event.latency();
-        Self {
-            calls: 1,
-            errors_4xx: u64::from(event.is_4xx()),
-            errors_5xx: u64::from(event.is_5xx()),
-            bytes_in: event.bytes_in,
-            bytes_out: event.bytes_out,
-            latency_sum_us: latency.unwrap_or(0),
-            latency_calls: u64::from(latency.is_some()),
+        [
+            1,
+            u64::from(event.is_4xx()),
+            u64::from(event.is_5xx()),
+            event.bytes_in,
+            event.bytes_out,
+            latency.unwrap_or(0),
+            u64::from(latency.is_some()),
+        ]
+    }
+
+    #[inline]
+    fn add(&mut self, parts: [u64; FIELDS]) {
+        if let Self::Narrow(narrow) = self {
+            let mut sums = [0; FIELDS];
+            let mut all = 0;
+            for ((sum, narrow), part) in sums.iter_mut().zip(&*narrow).zip(parts) {
+                *sum = u64::from(*narrow).saturating_add(part);
+                all |= *sum;
+            }
+            if all <= u64::from(u32::MAX) {
+                *narrow = sums.map(|sum| sum as u32);
+                return;
+            }
+        }
+        self.widen().add(&Totals(parts.map(u128::from)));
+    }
+
+    fn widen(&mut self) -> &mut Totals {
+        if let Self::Narrow(_) = self {
+            *self = Self::Wide(Box::new(self.totals()));
+        }
+        match self {
+            Self::Wide(sums) => sums,
+            Self::Narrow(_) => unreachable!("it was just widened"),
+        }
+    }
+
+    /// The sums, whichever way they are held.
+    #[inline]
+    pub(crate) fn totals(&self) -> Totals {
+        match self {
+            Self::Narrow(narrow) => Totals(narrow.map(u128::from)),
+            Self::Wide(sums) => **sums,
         }
     }
 }
 
+impl Accumulator for Counted {
+    #[inline]
+    fn merge(&mut self, other: &Self) {
+        match other {
+            Self::Narrow(narrow) => self.add(narrow.map(u64::from)),
+            Self::Wide(sums) => self.widen().add(sums),
+        }
+    }
+
+    fn owned_bytes(&self) -> usize {
+        match self {
+            Self::Narrow(_) => 0,
+            Self::Wide(_) => size_of::<Totals>(),
+        }
+    }
+}
+
+/// An id of 128 bits in words.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Words(u64, u64);
+
+impl Words {
+    pub(crate) fn pack(key: KeyId) -> Self {
+        Self((key.0 >> 64) as u64, key.0 as u64)
+    }
+
+    pub(crate) fn unpack(self) -> KeyId {
+        KeyId(u128::from(self.0) << 64 | u128::from(self.1))
+    }
+}
+
 impl Group for KeyId {
+    type Packed = Words;
+
+    fn pack(self) -> Words {
+        Words::pack(self)
+    }
+    fn unpack(packed: Words) -> Self {
+        packed.unpack()
+    }
     fn shard(&self) -> u64 {
         KeyId::shard(*self)
     }
 }
 
 impl Group for KeyRoute {
+    type Packed = (Words, RouteId);
+
+    fn pack(self) -> (Words, RouteId) {
+        (Words::pack(self.key), self.route)
+    }
+    fn unpack((key, route): (Words, RouteId)) -> Self {
+        Self { key: key.unpack(), route }
+    }
     fn shard(&self) -> u64 {
         self.key.shard()
     }
@@ -108,7 +243,7 @@ impl<B: UsageBy> Metric for UsageMetric<B> {
     const ID: StateId = B::ID;
     const LEVELS: &'static [Level] = B::LEVELS;
     type Group = B::Group;
-    type Acc = Usage;
+    type Acc = Counted;
     type Context = Owners;
     type RowGroup = B::Group;
     type Value = OwnedUsage;
@@ -118,8 +253,8 @@ impl<B: UsageBy> Metric for UsageMetric<B> {
         Some(B::group(event))
     }
     #[inline]
-    fn observe(acc: &mut Usage, event: &AccessEvent) {
-        acc.merge(&Usage::of(event));
+    fn observe(acc: &mut Counted, event: &AccessEvent) {
+        acc.add(Counted::of(event));
     }
     fn subject(group: &B::Group) -> KeyId {
         B::key(group)
@@ -127,10 +262,64 @@ impl<B: UsageBy> Metric for UsageMetric<B> {
     fn row_group(group: B::Group) -> B::Group {
         group
     }
-    fn value(acc: Option<&Usage>, group: &B::Group, start: EventTime, owners: &Owners) -> Option<OwnedUsage> {
-        acc.map(|usage| OwnedUsage { usage: *usage, owner: owners.at(B::key(group), start) })
+    fn value(
+        acc: Option<&Counted>,
+        group: &B::Group,
+        start: EventTime,
+        owners: &Owners,
+    ) -> Option<OwnedUsage> {
+        acc.map(|counted| OwnedUsage {
+            usage: counted.totals().usage(),
+            owner: owners.at(B::key(group), start),
+        })
     }
     fn rows(rows: Vec<Row<B::Group, OwnedUsage>>) -> Rows {
         B::rows(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sums_leave_32_bits_when_they_must_and_saturate_only_where_they_are_shown() {
+        let mut counted = Counted::default();
+        counted.add([1, 0, 0, u64::from(u32::MAX), 0, 0, 0]);
+        assert!(matches!(counted, Counted::Narrow(_)));
+        counted.add([0, 0, 0, 1, 0, 0, 0]);
+        assert!(matches!(counted, Counted::Wide(_)));
+        assert_eq!(counted.totals().usage().bytes_in, 1 << 32);
+        counted.add([0, 0, 0, u64::MAX, 0, u64::MAX, 0]);
+        counted.merge(&counted.clone());
+        assert_eq!(counted.totals().0[3], ((1 << 32) + u128::from(u64::MAX)) * 2);
+        let Usage { calls, bytes_in, latency_sum_us, .. } = counted.totals().usage();
+        assert_eq!((calls, bytes_in, latency_sum_us), (2, u64::MAX, u64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_the_same_in_any_grouping(
+            parts in prop::collection::vec((prop::array::uniform7(0_u64..1 << 33), 0_usize..3), 0..40)
+        ) {
+            let mut whole = Counted::default();
+            let mut groups = vec![Counted::default(); 3];
+            for (part, group) in &parts {
+                whole.add(*part);
+                groups[*group].add(*part);
+            }
+            let mut merged = Counted::default();
+            groups.iter().rev().for_each(|group| merged.merge(group));
+            prop_assert_eq!(merged.totals(), whole.totals());
+            for field in 0..FIELDS {
+                let sum: u128 = parts.iter().map(|(part, _)| u128::from(part[field])).sum();
+                prop_assert_eq!(whole.totals().0[field], sum);
+            }
+            let same: Counted = postcard::from_bytes(&postcard::to_stdvec(&whole).unwrap()).unwrap();
+            prop_assert_eq!(std::mem::discriminant(&same), std::mem::discriminant(&whole));
+            prop_assert_eq!(same.totals(), whole.totals());
+        }
     }
 }

@@ -17,11 +17,15 @@
 //! its open descendants, of which there are few. Per event this costs one look-up; per row one merge; no
 //! level costs anything per event but the finest.
 //!
+//! What an entry of a map costs is what a group costs, so accumulators are 24 to 32 bytes while a group has
+//! few calls, and own memory only beyond that; see the metrics.
+//!
 //! If the finest window of an event is evicted already, the event enters at the finest level that is still
 //! held; an evicted level is never re-created.
 //!
 //! Publication: [`Publish::Last`] puts out each row once, in its last version, when its window is evicted or
-//! the input ends. [`Publish::Changes`] puts out changed rows at their level's cadence, each of 256 buckets of
+//! the input ends. Then levels are put out from the finest to the coarsest, each window's map freed, or made
+//! the parent's, before the next: no two levels are held twice. [`Publish::Changes`] puts out changed rows at their level's cadence, each of 256 buckets of
 //! groups at its own time within it, so that a cadence of many ticks isn't a burst every so many. What touches many
 //! rows at once (a window that completes or becomes final, an owner that changes) goes through one queue,
 //! drained in the order (window, group), at most so many rows a tick. The limit belongs to each of 256 fixed
@@ -80,6 +84,14 @@ pub(crate) trait Accumulator: Clone + Default + Serialize + DeserializeOwned + '
 
 /// What is counted apart.
 pub(crate) trait Group: Copy + Ord + Hash + Serialize + DeserializeOwned + 'static {
+    /// The group as maps keep it: in words of 64 bits, because a number of 128 pads every entry to 16 bytes.
+    type Packed: Copy + Eq + Hash + 'static;
+
+    /// As maps keep it.
+    fn pack(self) -> Self::Packed;
+    /// As everybody else knows it.
+    fn unpack(packed: Self::Packed) -> Self;
+
     /// What workers share groups by.
     fn shard(&self) -> u64;
 
@@ -154,6 +166,8 @@ pub(crate) trait Metric: 'static {
     fn group(event: &AccessEvent) -> Option<Self::Group>;
     /// Adds one event.
     fn observe(acc: &mut Self::Acc, event: &AccessEvent);
+    /// Called after events or other content were added: keeps what is accumulated within limits.
+    fn limit(_: &mut Self::Acc, _: &Settings) {}
     /// Whose facts a row is joined with.
     fn subject(group: &Self::Group) -> <Self::Context as Context>::Subject;
     /// A row's group.
@@ -178,20 +192,21 @@ pub(crate) struct Partial<G, A> {
     acc: A,
 }
 
-#[derive(Clone, Default)]
-struct Slot<A> {
-    acc: A,
-    /// Listed in `touched` or in the finest level's `dirty`.
-    dirty: bool,
-}
-
 /// A row that waits: (start, index of its level, group).
 type Queued<M> = (EventTime, u8, <M as Metric>::Group);
 
 /// Rows of one level and bucket.
 type Changed<M> = HashSet<(EventTime, <M as Metric>::Group)>;
 
-type Groups<M> = HashMap<<M as Metric>::Group, Slot<<M as Metric>::Acc>>;
+type Groups<M> = HashMap<<<M as Metric>::Group as Group>::Packed, <M as Metric>::Acc>;
+
+/// A map's entries.
+fn entries<M: Metric>(groups: &Groups<M>) -> impl Iterator<Item = (M::Group, &M::Acc)> {
+    groups.iter().map(|(packed, acc)| (M::Group::unpack(*packed), acc))
+}
+
+/// Rows that are handed over at once.
+const ROWS: usize = 4_096;
 
 /// One level's windows in the order of their starts. Held windows are few: a search finds them.
 struct Windows<M: Metric> {
@@ -293,7 +308,7 @@ impl<M: Metric> Windowed<M> {
     /// Whether changed rows of a bucket are put out in this tick.
     fn is_bucket_due(&self, level: Level, bucket: usize, info: &TickInfo) -> bool {
         // The same at all levels: what is due at a coarse one is due at the finer ones in the same tick, on which
-        // `Slot::dirty` relies.
+        // `mark_dirty` relies.
         let phase = Level::Day.cadence() * bucket as u64 / BUCKETS as u64;
         self.live() && crosses(level.cadence(), self.cadence + phase, info.cadence + phase)
     }
@@ -332,16 +347,16 @@ impl<M: Metric> Windowed<M> {
                 if event.time >= open_from {
                     let start = M::LEVELS[0].start(event.time);
                     let end = M::LEVELS[0].end(start);
-                    let slot = self.levels[0].get_or_open(start).entry(group).or_default();
-                    M::observe(&mut slot.acc, event);
+                    let acc = self.levels[0].get_or_open(start).entry(group.pack()).or_default();
+                    M::observe(acc, event);
                     // Events come in the order of their keys: those of the same row need no look-up.
                     while let Some(same) = events
                         .next_if(|next| (start..end).contains(&next.time) && M::group(next) == Some(group))
                     {
-                        M::observe(&mut slot.acc, same);
+                        M::observe(acc, same);
                     }
-                    if live && !slot.dirty {
-                        slot.dirty = true;
+                    M::limit(acc, &self.settings);
+                    if live {
                         touched.push((start, group));
                     }
                 } else if let Some(level) = before.held.iter().position(|held| event.time >= *held) {
@@ -377,7 +392,9 @@ impl<M: Metric> Windowed<M> {
         let mut at = level;
         loop {
             let window = M::LEVELS[at].start(start);
-            self.levels[at].get_or_open(window).entry(group).or_default().acc.merge(acc);
+            let own = self.levels[at].get_or_open(window).entry(group.pack()).or_default();
+            own.merge(acc);
+            M::limit(own, &self.settings);
             if window >= before.open[at] || at + 1 == M::LEVELS.len() {
                 break;
             }
@@ -396,9 +413,9 @@ impl<M: Metric> Windowed<M> {
     where
         M::Acc: PartialEq,
     {
-        let slot = self.levels[level].get_or_open(start).entry(group).or_default();
-        if slot.acc != acc {
-            slot.acc = acc;
+        let own = self.levels[level].get_or_open(start).entry(group.pack()).or_default();
+        if *own != acc {
+            *own = acc;
             if self.live() {
                 self.mark_dirty(level, start, group);
             }
@@ -410,13 +427,13 @@ impl<M: Metric> Windowed<M> {
         let levels = self.levels.iter().enumerate().filter(|_| self.restored);
         levels
             .flat_map(|(at, level)| level.windows.iter().map(move |(start, groups)| (at, *start, groups)))
-            .flat_map(|(at, start, groups)| groups.keys().map(move |group| (at, start, *group)))
+            .flat_map(|(at, start, groups)| entries::<M>(groups).map(move |(group, _)| (at, start, group)))
             .collect()
     }
 
     /// Removes a row, for metrics whose levels don't feed each other.
     pub(crate) fn remove(&mut self, level: usize, start: EventTime, group: M::Group) {
-        if self.levels[level].get_or_open(start).remove(&group).is_some() && self.live() {
+        if self.levels[level].get_or_open(start).remove(&group.pack()).is_some() && self.live() {
             self.mark_dirty(level, start, group);
         }
     }
@@ -424,7 +441,10 @@ impl<M: Metric> Windowed<M> {
     fn mark_dirty(&mut self, level: usize, start: EventTime, group: M::Group) {
         let last = if M::FEEDS { M::LEVELS.len() } else { level + 1 };
         for at in level..last {
-            self.dirty[at][usize::from(group.bucket())].insert((M::LEVELS[at].start(start), group));
+            // What waits at a level waits at the coarser ones: whenever it is due there it is due here, too.
+            if !self.dirty[at][usize::from(group.bucket())].insert((M::LEVELS[at].start(start), group)) {
+                break;
+            }
         }
     }
 
@@ -439,32 +459,30 @@ impl<M: Metric> Windowed<M> {
     }
 
     /// Merges windows that the watermark passed into their parents, finest level first. At the end of a
-    /// bounded input all are closed: nothing more can come.
+    /// bounded input all are closed: nothing more can come. Those that the watermark didn't pass are then
+    /// merged as they are put out.
     pub(crate) fn close_windows(&mut self, info: &TickInfo, booked: Booked<'_, M>) {
         if !M::FEEDS {
             return;
         }
         for (at, &level) in M::LEVELS.iter().enumerate() {
             let from = level.open_from(info.watermark_before);
-            let to = if info.last { EventTime::MAX } else { level.open_from(info.watermark) };
+            let passed = level.open_from(info.watermark);
+            let closed = if info.last { EventTime::MAX } else { passed };
+            let merged = if self.live() { closed } else { passed };
             let (finer, coarser) = self.levels.split_at_mut(at + 1);
             for (start, groups) in &finer[at].windows {
-                if *start < from || *start >= to {
+                if *start < from || *start >= closed {
                     continue;
                 }
                 if at == 0 {
-                    for (group, slot) in groups {
-                        booked(0, *start, group, &slot.acc);
-                    }
+                    entries::<M>(groups).for_each(|(group, acc)| booked(0, *start, &group, acc));
                 }
-                if let Some(parents) = coarser.first_mut() {
+                if let Some(parents) = coarser.first_mut()
+                    && *start < merged
+                {
                     let parent = parents.get_or_open(M::LEVELS[at + 1].start(*start));
-                    if parent.is_empty() {
-                        parent.reserve(groups.len());
-                    }
-                    for (group, slot) in groups {
-                        parent.entry(*group).or_default().acc.merge(&slot.acc);
-                    }
+                    merge_groups::<M>(parent, groups, &self.settings);
                 }
             }
         }
@@ -473,15 +491,26 @@ impl<M: Metric> Windowed<M> {
     fn publish_last(&mut self, info: &TickInfo, output: &mut dyn Output) {
         for (at, &level) in M::LEVELS.iter().enumerate() {
             let bound = if info.last { EventTime::MAX } else { level.held_from(info.watermark) };
+            let merged = level.open_from(info.watermark);
             for (start, groups) in self.levels[at].split_before(bound) {
-                let rows = groups
-                    .into_iter()
-                    .filter_map(|(group, slot)| {
-                        let value = M::value(Some(&slot.acc), &group, start, &self.context)?;
-                        Some(self.row(at, start, group, value, info))
-                    })
-                    .collect();
+                let mut rows = Vec::new();
+                for (group, acc) in entries::<M>(&groups) {
+                    if let Some(value) = M::value(Some(acc), &group, start, &self.context) {
+                        rows.push(self.row(at, start, group, value, info));
+                    }
+                    if rows.len() == ROWS {
+                        output.rows(info.tick, M::rows(std::mem::take(&mut rows)));
+                    }
+                }
                 output.rows(info.tick, M::rows(rows));
+                if M::FEEDS && start >= merged && at + 1 < M::LEVELS.len() {
+                    let parent = self.levels[at + 1].get_or_open(M::LEVELS[at + 1].start(start));
+                    if parent.is_empty() {
+                        *parent = groups;
+                    } else {
+                        merge_groups::<M>(parent, &groups, &self.settings);
+                    }
+                }
             }
         }
     }
@@ -507,12 +536,6 @@ impl<M: Metric> Windowed<M> {
                 let due: Vec<_> =
                     self.dirty[at][bucket].extract_if(|(start, _)| *start >= held_from).collect();
                 for (start, group) in due {
-                    if at == 0
-                        && M::FEEDS
-                        && let Some(slot) = self.levels[0].get_or_open(start).get_mut(&group)
-                    {
-                        slot.dirty = false;
-                    }
                     let content = self.content(at, start, &group, &after.open, 0);
                     let value = M::value(content.as_ref(), &group, start, &self.context);
                     rows.extend(value.map(|value| self.row(at, start, group, value, info)));
@@ -527,8 +550,8 @@ impl<M: Metric> Windowed<M> {
             let place = u8::try_from(at).expect("a metric has a handful of levels");
             for (start, groups) in &self.levels[at].windows {
                 if (before.incomplete[at]..after.incomplete[at]).contains(start) {
-                    for group in groups.keys() {
-                        self.queue.entry(group.bucket()).or_default().insert((*start, place, *group), None);
+                    for (group, _) in entries::<M>(groups) {
+                        self.queue.entry(group.bucket()).or_default().insert((*start, place, group), None);
                     }
                 }
             }
@@ -537,15 +560,15 @@ impl<M: Metric> Windowed<M> {
                 evicted.flat_map(|dirty| dirty.extract_if(|(start, _)| *start < after.held[at]))
             {
                 // Rows that are gone have nothing to evict; that they are gone is still to be said.
-                if self.levels[at].get(start).is_none_or(|groups| !groups.contains_key(&group))
+                if self.levels[at].get(start).is_none_or(|groups| !groups.contains_key(&group.pack()))
                     && let Some(value) = M::value(None, &group, start, &self.context)
                 {
                     self.queue.entry(group.bucket()).or_default().insert((start, place, group), Some(value));
                 }
             }
             for (start, groups) in self.levels[at].split_before(after.held[at]) {
-                for (group, slot) in groups {
-                    let value = M::value(Some(&slot.acc), &group, start, &self.context);
+                for (group, acc) in entries::<M>(&groups) {
+                    let value = M::value(Some(acc), &group, start, &self.context);
                     self.queue.entry(group.bucket()).or_default().insert((start, place, group), value);
                 }
             }
@@ -583,12 +606,13 @@ impl<M: Metric> Windowed<M> {
         for (at, windows) in self.levels.iter().enumerate() {
             let last = if M::FEEDS { M::LEVELS.len() } else { at + 1 };
             for (start, groups) in &windows.windows {
-                for group in groups.keys().filter(|group| changed.contains(&M::subject(group))) {
+                let of_changed = entries::<M>(groups).map(|(group, _)| group);
+                for group in of_changed.filter(|group| changed.contains(&M::subject(group))) {
                     for coarser in at..last {
                         let place = u8::try_from(coarser).expect("a metric has a handful of levels");
                         let start = M::LEVELS[coarser].start(*start);
                         let bucket = self.queue.entry(group.bucket()).or_default();
-                        bucket.entry((start, place, *group)).or_insert(None);
+                        bucket.entry((start, place, group)).or_insert(None);
                     }
                 }
             }
@@ -604,8 +628,7 @@ impl<M: Metric> Windowed<M> {
         open: &[EventTime],
         finest: usize,
     ) -> Option<M::Acc> {
-        let mut content =
-            self.levels[at].get(start).and_then(|groups| groups.get(group)).map(|slot| slot.acc.clone());
+        let mut content = self.levels[at].get(start).and_then(|groups| groups.get(&group.pack())).cloned();
         if M::FEEDS && at > finest && start >= open[at] {
             // An open child may exist through its own children alone, so every one that could is asked.
             let level = M::LEVELS[at - 1];
@@ -614,7 +637,9 @@ impl<M: Metric> Windowed<M> {
             let mut child = open[at - 1].max(start);
             while child < end && child <= latest {
                 if let Some(part) = self.content(at - 1, child, group, open, finest) {
-                    content.get_or_insert_default().merge(&part);
+                    let content = content.get_or_insert_default();
+                    content.merge(&part);
+                    M::limit(content, &self.settings);
                 }
                 child = level.end(child);
             }
@@ -634,7 +659,7 @@ impl<M: Metric> Windowed<M> {
 
     /// What stands in a window's own map: all there is, if the window is closed.
     pub(crate) fn own(&self, at: usize, start: EventTime, group: &M::Group) -> Option<&M::Acc> {
-        self.levels[at].get(start)?.get(group).map(|slot| &slot.acc)
+        self.levels[at].get(start)?.get(&group.pack())
     }
 
     /// Starts of the windows that have content at a level, their own or that of descendants of `finest`.
@@ -663,6 +688,18 @@ impl<M: Metric> Windowed<M> {
             complete: end + self.settings.allowed_lateness_ms <= info.watermark,
             is_final: end + level.hold() <= info.watermark,
         }
+    }
+}
+
+/// Adds a window's content to its parent's.
+fn merge_groups<M: Metric>(parent: &mut Groups<M>, groups: &Groups<M>, settings: &Settings) {
+    if parent.is_empty() {
+        parent.reserve(groups.len());
+    }
+    for (group, acc) in groups {
+        let merged = parent.entry(*group).or_default();
+        merged.merge(acc);
+        M::limit(merged, settings);
     }
 }
 
@@ -739,8 +776,8 @@ impl<M: Metric> Durable for Windowed<M> {
     fn rows_out(&self, out: &mut dyn FnMut(Self::Row)) {
         for (level, windows) in (0..).zip(&self.levels) {
             for (start, groups) in &windows.windows {
-                for (group, slot) in groups {
-                    out(WindowedRow::Slot { level, start: *start, group: *group, acc: slot.acc.clone() });
+                for (group, acc) in entries::<M>(groups) {
+                    out(WindowedRow::Slot { level, start: *start, group, acc: acc.clone() });
                 }
             }
         }
@@ -764,7 +801,7 @@ impl<M: Metric> Durable for Windowed<M> {
         self.restored = true;
         match row {
             WindowedRow::Slot { level, start, group, acc } => {
-                self.levels[usize::from(level)].get_or_open(start).entry(group).or_default().acc = acc;
+                self.levels[usize::from(level)].get_or_open(start).insert(group.pack(), acc);
             }
             WindowedRow::Dirty { level, start, group } => {
                 self.dirty[usize::from(level)][usize::from(group.bucket())].insert((start, group));
@@ -794,7 +831,7 @@ impl<M: Metric> Durable for Windowed<M> {
     fn footprint(&self) -> Footprint {
         let windows = self.levels.iter().flat_map(|level| &level.windows);
         let mut footprint: Footprint = windows
-            .map(|(_, groups)| Footprint::of_map_with(groups, |slot| slot.acc.owned_bytes()))
+            .map(|(_, groups)| Footprint::of_map_with(groups, Accumulator::owned_bytes))
             .chain(self.dirty.iter().flatten().map(Footprint::of_set))
             .chain(self.queue.values().map(Footprint::of_tree))
             .chain([Footprint::of_tree_set(&self.changed)])

@@ -1,0 +1,42 @@
+//! At most five numbers of 32 bits in ascending order: with an enum's tag 24 bytes, and nothing on the heap.
+//!
+//! Most rows of a long tail of keys hold a handful of calls. What a row needs beyond that is in a box.
+
+/// How many.
+pub(crate) const FEW: usize = 5;
+
+/// Those of `values` that are there. A length beyond what fits (of a damaged row) is as much as fits.
+#[inline]
+pub(crate) fn listed(len: u8, values: &[u32; FEW]) -> &[u32] {
+    &values[..usize::from(len).min(FEW)]
+}
+
+/// Inserts a value at `index`; `false`: there's no room.
+#[inline]
+pub(crate) fn insert(len: &mut u8, values: &mut [u32; FEW], index: usize, value: u32) -> bool {
+    let count = usize::from(*len);
+    if count >= FEW {
+        return false;
+    }
+    values.copy_within(index..count, index + 1);
+    values[index] = value;
+    *len += 1;
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_move_up_until_there_is_no_room() {
+        let (mut len, mut values) = (0, [0; FEW]);
+        for value in [5, 1, 4, 2, 3] {
+            let index = listed(len, &values).partition_point(|known| *known < value);
+            assert!(insert(&mut len, &mut values, index, value));
+        }
+        assert_eq!(listed(len, &values), [1, 2, 3, 4, 5]);
+        assert!(!insert(&mut len, &mut values, 0, 0));
+        assert_eq!(listed(200, &values).len(), FEW);
+    }
+}

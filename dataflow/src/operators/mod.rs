@@ -12,6 +12,7 @@ pub(crate) mod few;
 pub(crate) mod geo;
 pub(crate) mod latency;
 pub(crate) mod owners;
+pub(crate) mod sketch;
 pub(crate) mod subscription_usage;
 pub(crate) mod table_rows;
 pub(crate) mod usage;

@@ -7,8 +7,6 @@
 //! * The credential is the header `x-credential-identifier`, which APISIX sets (or clears) once it has
 //!   authenticated a consumer. Without a consumer the caller may have sent it: then it isn't believed.
 
-use keytide_config::Unit;
-
 use super::raw::{Name, RawEvent};
 use super::shape::Format;
 
@@ -33,10 +31,10 @@ pub(super) const FORMAT: Format = Format {
     ],
     headers: Some("/request/headers"),
     query: Some("/request/querystring"),
-    unit: Unit::Millis,
     finish: |raw: &mut RawEvent<'_>| {
         if raw.get(Name::Consumer).is_empty() {
             raw.clear(Name::Credential);
         }
     },
+    ..Format::EMPTY
 };

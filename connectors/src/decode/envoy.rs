@@ -1,6 +1,12 @@
-//! Envoy's access log as JSON, under the names of Istio's and of Envoy Gateway's defaults.
+//! Envoy's access log as JSON, under the names that Istio and Envoy Gateway give its fields by default. Values are
+//! texts or numbers, and null or `-` where Envoy knows nothing.
+//!
+//! * Status 0: the call ended before there was an answer, mostly because the client went away.
+//! * The route is made of the path: `route_name` names a rule of the configuration, in Istio mostly `default`.
+//! * A header that is logged is found under its name, also where that has `_` for `-`; neither default has one that
+//!   holds a key.
 
-use keytide_config::Unit;
+use keytide_config::{KeyFrom, Unit};
 
 use super::raw::Name;
 use super::shape::Format;
@@ -10,8 +16,8 @@ pub(super) const FORMAT: Format = Format {
         (Name::RequestId, &["/request_id", "/x-request-id"]),
         (Name::Time, &["/start_time"]),
         (Name::Api, &["/authority", "/:authority"]),
-        (Name::Path, &["/path", "/x-envoy-origin-path"]),
-        (Name::Method, &["/method"]),
+        (Name::Path, &["/path", "/x-envoy-origin-path", "/x-envoy-original-path", "/:path"]),
+        (Name::Method, &["/method", "/:method"]),
         (Name::Status, &["/response_code"]),
         (Name::Latency, &["/duration"]),
         (Name::BytesIn, &["/bytes_received"]),
@@ -21,8 +27,11 @@ pub(super) const FORMAT: Format = Format {
         (Name::UserAgent, &["/user_agent", "/user-agent"]),
         (Name::Host, &["/authority", "/:authority"]),
     ],
-    headers: None,
-    query: None,
-    unit: Unit::Millis,
-    finish: |_| {},
+    units: &[("/start_time", Unit::Rfc3339)],
+    members: |rule| match rule {
+        KeyFrom::Header(name) if name.contains('-') => vec![name.clone(), name.replace('-', "_")],
+        KeyFrom::Header(name) => vec![name.clone()],
+        _ => Vec::new(),
+    },
+    ..Format::EMPTY
 };

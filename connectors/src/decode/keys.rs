@@ -4,7 +4,8 @@
 //!   Other schemes (Basic, Digest, request signatures) carry no API key.
 //! * Of a repeated header or query argument the first value that says something counts.
 //! * A query argument is read from the gateway's table of arguments where the format has one, else from the
-//!   path, percent-decoded, `+` as a space. One without a value (`true` in JSON) is no key.
+//!   path's query or the one that the log has beside the path, percent-decoded, `+` as a space. One without a
+//!   value (`true` in JSON) is no key.
 //! * A member that stands twice in a JSON object counts with its last value; all its values are secrets.
 //!
 //! Limits: 8 values of headers, query arguments and fields where keys are looked for; more are a dead letter.
@@ -18,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::canonical::Fault;
 use super::raw::{Name, RawEvent, Value, hex};
-use super::route::percent_decoded;
+use super::route::argument_value;
 
 const PREHASHED_DIGITS: usize = 32;
 
@@ -94,10 +95,14 @@ impl Keys {
                 key.extend_from_slice(text.unwrap_or("").as_bytes());
             }
             if let (KeyFrom::Query(name), true) = (rule, key.is_empty()) {
-                *key = target
-                    .and_then(super::route::query)
-                    .and_then(|query| argument(query, name))
-                    .unwrap_or_default();
+                let query = match target.and_then(super::route::query) {
+                    Some(query) => Some(query),
+                    None => {
+                        let query = raw.get(Name::Query).text(buffer).ok().flatten();
+                        query.map(|query| query.strip_prefix('?').unwrap_or(query))
+                    }
+                };
+                *key = query.and_then(|query| argument(query, name)).unwrap_or_default();
             }
             if !key.is_empty() {
                 return Ok(());
@@ -171,10 +176,9 @@ fn credential(text: &str) -> Option<&str> {
 
 /// The first value of a query argument that isn't empty.
 fn argument(query: &str, wanted: &str) -> Option<Vec<u8>> {
-    let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
     query.split('&').filter_map(|pair| pair.split_once('=')).find_map(|(name, value)| {
-        let found = !value.is_empty() && (name == wanted || decoded(name) == wanted.as_bytes());
-        found.then(|| decoded(value))
+        let found = !value.is_empty() && (name == wanted || argument_value(name) == wanted.as_bytes());
+        found.then(|| argument_value(value))
     })
 }
 

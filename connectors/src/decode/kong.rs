@@ -3,8 +3,6 @@
 //! `latencies.request` is the whole call; -1 means unknown. `authenticated_entity.id` is the credential that was
 //! used, the best identity of a key that Kong logs. `request.id` is made by Kong.
 
-use keytide_config::Unit;
-
 use super::raw::Name;
 use super::shape::Format;
 
@@ -29,6 +27,5 @@ pub(super) const FORMAT: Format = Format {
     ],
     headers: Some("/request/headers"),
     query: Some("/request/querystring"),
-    unit: Unit::Millis,
-    finish: |_| {},
+    ..Format::EMPTY
 };

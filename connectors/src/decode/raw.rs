@@ -3,7 +3,10 @@
 //!
 //! A [`RawEvent`] may hold raw keys: it has no `Debug`, and it never leaves the decoders.
 
+use keytide_config::Unit;
+
 use super::reader::{Caps, Reader};
+use super::route::argument_value;
 
 /// Values that the places of `[keys].from` may have in one record; more make it a dead letter.
 pub(super) const PLACES: usize = 8;
@@ -29,6 +32,10 @@ pub(super) enum Name {
     Consumer,
     Credential,
     User,
+    /// The query, where the path has none.
+    Query,
+    /// The request line, `GET /x HTTP/1.1`, where method and path don't stand on their own.
+    Request,
     /// Only part of a content identity.
     Host,
 }
@@ -37,7 +44,7 @@ const NAMES: usize = Name::ALL.len();
 
 impl Name {
     /// All of them, in order.
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::RequestId,
         Self::Time,
         Self::Key,
@@ -56,6 +63,8 @@ impl Name {
         Self::Consumer,
         Self::Credential,
         Self::User,
+        Self::Query,
+        Self::Request,
         Self::Host,
     ];
 }
@@ -76,6 +85,8 @@ pub(super) enum Value<'a> {
     Json(&'a str),
     /// Text with the escapes of an httpd's log: `\"`, `\xHH`.
     Log(&'a str),
+    /// A query argument as it stands in the query, percent-encoded, in a JSON text.
+    Argument(&'a str),
     /// A JSON array, brackets included; what a gateway logs for a repeated header.
     Array(&'a str),
     /// A JSON object.
@@ -116,6 +127,11 @@ impl<'a> Value<'a> {
             }
             Self::Log(escaped) => {
                 unescape_log(escaped, buffer);
+                Ok(Some(buffer))
+            }
+            Self::Argument(escaped) => {
+                unescape_json(escaped, buffer);
+                *buffer = String::from_utf8_lossy(&argument_value(buffer)).into_owned();
                 Ok(Some(buffer))
             }
             Self::Array(_) => match self.elements().find(|element| element.is_text()) {
@@ -159,6 +175,7 @@ impl<'a> Value<'a> {
             | Self::Plain(text)
             | Self::Json(text)
             | Self::Log(text)
+            | Self::Argument(text)
             | Self::Array(text) => text,
         }
     }
@@ -168,8 +185,12 @@ impl<'a> Value<'a> {
 #[derive(Default)]
 pub(super) struct RawEvent<'a> {
     values: [Value<'a>; NAMES],
+    /// The rank of the place that a field was found in, where it was.
+    ranks: [u8; NAMES],
     places: [(u16, Value<'a>); PLACES],
     places_len: usize,
+    time_unit: Option<Unit>,
+    latency_unit: Option<Unit>,
 }
 
 impl<'a> RawEvent<'a> {
@@ -182,6 +203,51 @@ impl<'a> RawEvent<'a> {
     pub(super) fn set(&mut self, name: Name, value: Value<'a>) {
         if !value.is_empty() {
             self.values[name as usize] = value;
+        }
+    }
+
+    /// Sets a field from one of several places, in the `unit` of this place where it has one of its own. Of places
+    /// that say something the one of lowest rank counts, and of the same place its last value.
+    #[inline]
+    pub(super) fn set_from(&mut self, name: Name, rank: u8, value: Value<'a>, unit: Option<Unit>) {
+        let at = name as usize;
+        if value.is_empty() || (self.ranks[at] < rank && !self.values[at].is_empty()) {
+            return;
+        }
+        self.values[at] = value;
+        self.ranks[at] = rank;
+        match name {
+            Name::Time => self.time_unit = unit,
+            Name::Latency => self.latency_unit = unit,
+            _ => {}
+        }
+    }
+
+    /// Sets the time, in a unit of its own.
+    pub(super) fn set_time(&mut self, value: Value<'a>, unit: Unit) {
+        self.set(Name::Time, value);
+        self.time_unit = Some(unit);
+    }
+
+    /// The time's unit, where it isn't the source's.
+    pub(super) fn time_unit(&self) -> Option<Unit> {
+        self.time_unit
+    }
+
+    /// The latency's unit, where it isn't the source's.
+    pub(super) fn latency_unit(&self) -> Option<Unit> {
+        self.latency_unit
+    }
+
+    /// A time of a place whose unit is a text form is in `unit` after all where it is a number.
+    pub(super) fn number_is(&mut self, unit: Unit) {
+        let number = match self.get(Name::Time) {
+            Value::Number(_) => true,
+            Value::Plain(text) => text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'),
+            _ => false,
+        };
+        if number && matches!(self.time_unit, Some(Unit::Rfc3339 | Unit::Clf)) {
+            self.time_unit = Some(unit);
         }
     }
 

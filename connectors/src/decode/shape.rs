@@ -8,21 +8,43 @@ use std::cell::Cell;
 
 use keytide_config::{Field, KeyFrom, Source, Unit};
 
-use super::raw::{Name, RawEvent, Value, unescape_json};
+use super::raw::{Name, PLACES, RawEvent, Value, unescape_json};
 use super::reader::{Reader, Unreadable};
 
 /// Where a gateway's format has the canonical fields. Pointers are RFC 6901 without escapes.
 pub(super) struct Format {
-    /// Of several pointers the first that says something counts.
+    /// Of several pointers the first that says something counts, whatever their order in the record.
     pub(super) fields: &'static [(Name, &'static [&'static str])],
+    /// Unit of times and latencies, but for those in `units`.
+    pub(super) unit: Unit,
+    /// Pointers with a unit of their own.
+    pub(super) units: &'static [(&'static str, Unit)],
+    /// Objects that hold fields as the record itself does, or arrays that stand for objects: of
+    /// `{"key": NAME, "value": {"stringValue": TEXT}}`, as OTLP writes them.
+    pub(super) attributes: &'static [&'static str],
     /// The request's headers.
     pub(super) headers: Option<&'static str>,
     /// The request's query arguments.
     pub(super) query: Option<&'static str>,
-    /// Unit of time and latency.
-    pub(super) unit: Unit,
+    /// Names of members that hold what a rule of `[keys].from` looks for. Query arguments stand there as in the
+    /// query, percent-encoded.
+    pub(super) members: fn(&KeyFrom) -> Vec<String>,
     /// What a record means beyond its single fields.
     pub(super) finish: fn(&mut RawEvent<'_>),
+}
+
+impl Format {
+    /// A format in which nothing stands anywhere.
+    pub(super) const EMPTY: Self = Self {
+        fields: &[],
+        unit: Unit::Millis,
+        units: &[],
+        attributes: &[],
+        headers: None,
+        query: None,
+        members: |_| Vec::new(),
+        finish: |_| {},
+    };
 }
 
 /// A format with the source's own fields and keys.
@@ -40,6 +62,8 @@ struct Node {
     members: Vec<Member>,
     /// Whether case makes no difference in names: headers.
     case_folded: bool,
+    /// Whether an array in its place is one of names and typed values.
+    attributes: bool,
     /// Bit [`filter_bit`] of every name.
     filter: u64,
     /// The member that followed member `i` lately; the last entry is the first member of all.
@@ -57,11 +81,12 @@ struct Member {
 
 #[derive(Clone, Copy)]
 enum Target {
-    Field(Name),
-    /// Counts unless the field is set already.
-    Fallback(Name),
+    /// Of several places of a field that of the lowest rank counts. The unit is the place's own.
+    Field(Name, u8, Option<Unit>),
     /// What rule `.0` of `[keys].from` names.
     Place(u16),
+    /// The same, percent-encoded.
+    Argument(u16),
 }
 
 impl Shape {
@@ -69,30 +94,41 @@ impl Shape {
     pub(super) fn new(source: &Source, format: &Format) -> Self {
         let mut root = Node::default();
         if let Some(headers) = format.headers {
-            root.at(headers.split('/').skip(1)).node.case_folded = true;
+            root.at(below(headers)).node.case_folded = true;
         }
+        for attributes in format.attributes {
+            root.at(below(attributes)).node.attributes = true;
+        }
+        // The record itself, then what stands for it.
+        let parents = || std::iter::once("").chain(format.attributes.iter().copied());
         for name in Name::ALL {
-            let pointers =
-                format.fields.iter().find(|(of, _)| *of == name).map_or(&[][..], |(_, pointers)| pointers);
-            match configured(source, name) {
-                Some(field) => root.insert(field.at.0.iter().map(String::as_str), Target::Field(name)),
-                None => {
-                    for (rank, pointer) in pointers.iter().enumerate() {
-                        let target = if rank == 0 { Target::Field(name) } else { Target::Fallback(name) };
-                        root.insert(pointer.split('/').skip(1), target);
-                    }
-                }
+            if let Some(field) = configured(source, name) {
+                root.insert(field.at.0.iter().map(String::as_str), Target::Field(name, 0, None));
+                continue;
+            }
+            let pointers = format.fields.iter().find(|(of, _)| *of == name).map_or(&[][..], |(_, at)| at);
+            let places = pointers.iter().flat_map(|pointer| parents().map(move |parent| (parent, *pointer)));
+            for (rank, (parent, pointer)) in (0..).zip(places) {
+                let unit = format.units.iter().find(|(of, _)| *of == pointer).map(|(_, unit)| *unit);
+                root.insert(below(parent).chain(below(pointer)), Target::Field(name, rank, unit));
             }
         }
         for (rule, from) in (0..).zip(&source.keys.from) {
             match (from, format.headers, format.query) {
                 (KeyFrom::Header(name), Some(parent), _) | (KeyFrom::Query(name), _, Some(parent)) => {
-                    root.insert(parent.split('/').skip(1).chain([name.as_str()]), Target::Place(rule));
+                    root.insert(below(parent).chain([name.as_str()]), Target::Place(rule));
                 }
                 (KeyFrom::Field(pointer), ..) => {
                     root.insert(pointer.0.iter().map(String::as_str), Target::Place(rule));
                 }
                 _ => {}
+            }
+            let encoded = matches!(from, KeyFrom::Query(_));
+            for member in (format.members)(from) {
+                let target = if encoded { Target::Argument(rule) } else { Target::Place(rule) };
+                for parent in parents() {
+                    root.insert(below(parent).chain([member.as_str()]), target);
+                }
             }
         }
         root.seal();
@@ -130,8 +166,13 @@ fn configured(source: &Source, name: Name) -> Option<&Field> {
         Name::Consumer => fields.consumer.as_ref(),
         Name::Credential => fields.credential.as_ref(),
         Name::User => fields.user.as_ref(),
-        Name::Host => None,
+        Name::Query | Name::Request | Name::Host => None,
     }
+}
+
+/// The tokens of a pointer.
+fn below<'p>(pointer: &'p str) -> impl Iterator<Item = &'p str> {
+    pointer.split('/').skip(1)
 }
 
 impl Node {
@@ -182,15 +223,8 @@ impl Node {
             let found = match self.members.get(guess) {
                 Some(member) if reader.skip_text(&member.quoted) => Some(guess),
                 _ => {
-                    let found = match reader.name()? {
-                        Value::Plain(name) => self.find(name),
-                        Value::Json(escaped) => {
-                            let mut name = String::new();
-                            unescape_json(escaped, &mut name);
-                            self.find(&name)
-                        }
-                        _ => None,
-                    };
+                    let name = reader.name()?;
+                    let found = self.find_text(name);
                     if let Some(index) = found {
                         self.followers[last].set(index);
                     }
@@ -226,6 +260,48 @@ impl Node {
         Ok(())
     }
 
+    /// Reads `[{"key": "a", "value": {"intValue": "7"}}, …]` as `{"a": "7", …}` is read.
+    fn read_attributes<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
+        reader.enter_array()?;
+        let mut first = true;
+        while reader.element(&mut first)? {
+            if reader.token() != Some(b'{') {
+                reader.value()?;
+                continue;
+            }
+            reader.enter_object()?;
+            let (mut first, mut found, mut typed) = (true, None, None);
+            while reader.member(&mut first)? {
+                match reader.name()? {
+                    Value::Plain("key") => found = self.find_text(reader.value()?),
+                    Value::Plain("value") => {
+                        typed = Some(reader.clone());
+                        reader.value()?;
+                    }
+                    _ => {
+                        reader.value()?;
+                    }
+                }
+            }
+            if let Some((index, mut typed)) = found.zip(typed) {
+                self.members[index].read_typed(&mut typed, raw)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn find_text(&self, name: Value<'_>) -> Option<usize> {
+        match name {
+            Value::Plain(name) => self.find(name),
+            Value::Json(escaped) => {
+                let mut name = String::new();
+                unescape_json(escaped, &mut name);
+                self.find(&name)
+            }
+            _ => None,
+        }
+    }
+
     #[inline]
     fn find(&self, name: &str) -> Option<usize> {
         if self.filter & filter_bit(name.as_bytes()) == 0 {
@@ -245,6 +321,10 @@ impl Member {
                     self.node.read_object(reader, raw)?;
                     Value::Object
                 }
+                Some(b'[') if self.node.attributes => {
+                    self.node.read_attributes(reader, raw)?;
+                    Value::Missing
+                }
                 Some(b'[') => {
                     // The array as a whole is read only where something besides its elements is asked for.
                     let mut whole = reader.clone();
@@ -256,14 +336,77 @@ impl Member {
         };
         for target in &self.targets {
             match *target {
-                Target::Field(name) => raw.set(name, value),
-                Target::Fallback(name) if raw.get(name).is_empty() => raw.set(name, value),
-                Target::Fallback(_) => {}
+                Target::Field(name, rank, unit) => raw.set_from(name, rank, value, unit),
                 Target::Place(rule) => raw.set_place(rule, value),
+                Target::Argument(rule) => raw.set_place(
+                    rule,
+                    match value {
+                        Value::Plain(text) | Value::Json(text) if !value.is_empty() => Value::Argument(text),
+                        other => other,
+                    },
+                ),
             }
         }
         Ok(())
     }
+
+    /// Reads an OTLP value: an object whose one member is named by the value's type. Arrays count with their first
+    /// value that says something, as repeated headers do.
+    fn read_typed<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
+        let mut values = Vec::new();
+        typed_values(reader, &mut values)?;
+        // The last one that is set counts.
+        values.iter_mut().rev().try_for_each(|value| self.read(value, raw))
+    }
+}
+
+/// Readers at the value, or the values, of an OTLP value; those of arrays within arrays as if they weren't nested. More values
+/// than key rules may find are as many as these refuse.
+fn typed_values<'a>(reader: &mut Reader<'a>, values: &mut Vec<Reader<'a>>) -> Result<(), Unreadable> {
+    if reader.token() != Some(b'{') {
+        return reader.value().map(|_| ());
+    }
+    reader.enter_object()?;
+    let mut first = true;
+    while reader.member(&mut first)? {
+        match reader.name()? {
+            Value::Plain("stringValue" | "intValue" | "doubleValue" | "boolValue")
+                if values.len() <= PLACES =>
+            {
+                values.push(reader.clone());
+                reader.value()?;
+            }
+            Value::Plain("arrayValue") => typed_array(reader, values)?,
+            _ => {
+                reader.value()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The values of `{"values": [{"stringValue": "…"}, …]}`.
+fn typed_array<'a>(reader: &mut Reader<'a>, values: &mut Vec<Reader<'a>>) -> Result<(), Unreadable> {
+    if reader.token() != Some(b'{') {
+        return reader.value().map(|_| ());
+    }
+    reader.enter_object()?;
+    let mut first = true;
+    while reader.member(&mut first)? {
+        match (reader.name()?, reader.token()) {
+            (Value::Plain("values"), Some(b'[')) => {
+                reader.enter_array()?;
+                let mut first = true;
+                while reader.element(&mut first)? {
+                    typed_values(reader, values)?;
+                }
+            }
+            _ => {
+                reader.value()?;
+            }
+        }
+    }
+    Ok(())
 }
 
 #[inline]

@@ -9,6 +9,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod cloudevents;
+mod cloudwatch;
+mod compressed;
+
+mod gateways;
+
 /// The key in the fixtures, which must never come out.
 const RAW_KEY: &str = "kt_demo_9f3b1c77a2d04e5e8c61b0a4d7e2f913";
 
@@ -25,6 +31,7 @@ fn source(format: Format) -> Source {
         name: "gateway".to_owned(),
         kind: SourceKind::Stdin,
         format,
+        inner: (format == Format::Cloudwatch).then_some(Format::AwsApigateway),
         fields: FieldMap::default(),
         keys: KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous },
         dedupe: Dedupe::RequestId,

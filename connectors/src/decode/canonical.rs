@@ -107,9 +107,9 @@ impl Canonical {
     ) -> Result<(), Fault> {
         let limit = self.context.limits.text_bytes;
         let Scratch { key, identity, target, template, api, route, any } = &mut self.scratch;
-        let time = event_time(raw.get(Name::Time), self.time, any)?;
+        let time = event_time(raw.get(Name::Time), raw.time_unit().unwrap_or(self.time), any)?;
         let status = status(raw.get(Name::Status), any)?;
-        let latency_us = latency(raw.get(Name::Latency), self.latency, any)?;
+        let latency_us = latency(raw, self.latency, any)?;
         let bytes_in = size(raw.get(Name::BytesIn), "bytes_in", any)?;
         let bytes_out = size(raw.get(Name::BytesOut), "bytes_out", any)?;
         let user_agent = text(raw, Name::UserAgent, "user_agent", any)?.unwrap_or("");
@@ -169,7 +169,7 @@ impl Canonical {
     pub(super) fn kept(&mut self, raw: &RawEvent<'_>) -> Option<Box<str>> {
         let any = &mut self.scratch.any;
         let mut members = Vec::new();
-        if let Ok(time) = event_time(raw.get(Name::Time), self.time, any) {
+        if let Ok(time) = event_time(raw.get(Name::Time), raw.time_unit().unwrap_or(self.time), any) {
             members.push(format!("\"time_ms\":{time}"));
         }
         if let Ok(Some(method)) = raw.get(Name::Method).text(any) {
@@ -181,7 +181,7 @@ impl Canonical {
             }
         };
         number(Name::Status, "status", status(raw.get(Name::Status), any).map(u64::from));
-        number(Name::Latency, "latency_us", latency(raw.get(Name::Latency), self.latency, any));
+        number(Name::Latency, "latency_us", latency(raw, self.latency, any));
         number(Name::BytesIn, "bytes_in", size(raw.get(Name::BytesIn), "bytes_in", any));
         number(Name::BytesOut, "bytes_out", size(raw.get(Name::BytesOut), "bytes_out", any));
         (!members.is_empty()).then(|| format!("{{{}}}", members.join(",")).into())
@@ -208,16 +208,16 @@ fn status(value: Value<'_>, buffer: &mut String) -> Result<u16, Fault> {
     }
 }
 
-fn latency(value: Value<'_>, unit: Unit, buffer: &mut String) -> Result<u64, Fault> {
+fn latency(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<u64, Fault> {
     const FAULT: Fault =
         Fault::new("latency", "must be a number from 0 to 2^42 us (50 days), or -1 where unknown");
-    let shift = match unit {
+    let shift = match raw.latency_unit().unwrap_or(unit) {
         Unit::Seconds => 6,
         Unit::Micros => 0,
         Unit::Nanos => -3,
         Unit::Millis | Unit::Rfc3339 | Unit::Clf => 3,
     };
-    match numeric(value, buffer).map_err(|WrongType| FAULT)? {
+    match numeric(raw.get(Name::Latency), buffer).map_err(|WrongType| FAULT)? {
         Numeric::Unknown => Ok(LATENCY_UNKNOWN),
         Numeric::Known(number) if number.is_minus_one() => Ok(LATENCY_UNKNOWN),
         Numeric::Known(number) => number.round(shift).filter(|us| *us <= MAX_LATENCY_US).ok_or(FAULT),
@@ -261,10 +261,10 @@ fn request(
         (Some(id), _) => Ok(RequestId::new(source, id.as_bytes())),
         (None, Dedupe::RequestId) => Ok(RequestId::NONE),
         (None, Dedupe::Content) => {
-            use Name::{BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Time};
+            use Name::{BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Time};
             identity.clear();
             // NUL stands in none of them, so that different records differ.
-            for name in [Host, Time, ClientIp, Method, Path, BytesIn, BytesOut, Latency] {
+            for name in [Host, Time, ClientIp, Method, Path, Query, BytesIn, BytesOut, Latency] {
                 identity.push(0);
                 identity.extend_from_slice(raw.get(name).verbatim().as_bytes());
             }

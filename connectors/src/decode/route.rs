@@ -158,6 +158,11 @@ pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
+/// The value of an argument of a query: percent-decoded, with `+` as a space.
+pub(super) fn argument_value(text: &str) -> Vec<u8> {
+    percent_decoded(&text.replace('+', " "))
+}
+
 /// `text` without its end beyond `limit` bytes, whole characters only.
 pub(super) fn cut(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Keytide, VIEWS, read, read_text, repository};
+use crate::harness::{Job, Keytide, VIEWS, read, read_text, repository};
 
 const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"];
 
@@ -105,6 +105,26 @@ fn is_path(span: &str) -> bool {
     let is_file = [".md", ".rs"].iter().any(|extension| span.ends_with(extension));
     let elsewhere = ["/", "DIR/", "out/", "target/"].iter().any(|prefix| span.starts_with(prefix));
     span.chars().all(is_name) && (span.contains('/') || is_file) && !elsewhere
+}
+
+#[test]
+fn every_source_that_a_document_shows_is_a_job() {
+    let text = document("docs/gateways.md");
+    let mut formats = BTreeSet::new();
+    for block in text.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")) {
+        let job = Job::with_config(block.0);
+        let config = job.path("keytide.toml");
+        let report = Keytide::new(&["check", config.to_str().unwrap()]).succeed().stdout;
+        let warnings = report.lines().filter(|line| line.starts_with("warning: "));
+        // The log's files and a geo database aren't there.
+        let found: Vec<&str> = warnings
+            .filter(|line| !line.contains("matches no file") && !line.contains("[geo] names no database"))
+            .collect();
+        assert!(found.is_empty(), "{}{found:?}", block.0);
+        formats.extend(block.0.lines().filter(|line| line.starts_with("format = ")).map(str::to_owned));
+    }
+    let expected = ["apisix", "kong", "envoy", "nginx", "aws-apigateway", "otel"];
+    assert_eq!(formats, expected.map(|format| format!("format = \"{format}\"")).into());
 }
 
 #[test]

@@ -1,0 +1,192 @@
+//! A message of each gateway, as it is logged by default, through a replay whose configuration names the format and
+//! where the key is, and nothing else: how many events, and what the views say of them.
+//!
+//! What the views say stands in `tests/data/golden/`, one line a row behind its view's name. `KEYTIDE_GOLDEN=write
+//! cargo test --test keytide samples` writes these files anew; look at the difference before it is committed. The
+//! messages are in `tests/data/samples/`; their addresses are of ranges for documentation, their keys invented.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+use crate::harness::{Job, Keytide, names, read, read_text, repository};
+
+/// The key in the samples, which must never come out.
+const RAW_KEY: &str = "kt_demo_9f3b1c77a2d04e5e8c61b0a4d7e2f913";
+
+/// After all events.
+const NOW: &str = "--now 2025-11-21T00:00:00Z";
+
+/// The views that are compared.
+const METERS: [&str; 5] = ["usage", "usage_by_route", "latency", "geo", "callers"];
+
+/// A sample and what becomes of it.
+struct Case {
+    /// The file in `tests/data/samples/`.
+    sample: &'static str,
+    format: &'static str,
+    /// `[keys]`.
+    keys: &'static str,
+    events: u64,
+    duplicates: u64,
+}
+
+const HEADER: &str = r#"from = ["header:apikey"]"#;
+const X_HEADER: &str = r#"from = ["header:x-api-key"]"#;
+const QUERY: &str = r#"from = ["query:apikey"]"#;
+const CLIENT_IP: &str = "from = [\"client_ip\"]\nhash = \"none\"";
+const CREDENTIAL: &str = "from = [\"credential\"]\nhash = \"none\"";
+
+const CASES: &[Case] = &[
+    case("apisix_kafka_logger_default.json", "apisix", HEADER, 1, 0),
+    case("apisix_kafka_logger_batch.json", "apisix", HEADER, 2, 0),
+    case("kong_http_log.json", "kong", HEADER, 1, 0),
+    case("kong_http_log_batch.json", "kong", CREDENTIAL, 2, 0),
+    case("istio_envoy_default.json", "envoy", QUERY, 1, 0),
+    case("envoy_gateway_default.json", "envoy", CLIENT_IP, 1, 0),
+    case("nginx_json_log.json", "nginx", X_HEADER, 1, 0),
+    case("aws_apigw_rest_access_log.json", "aws-apigateway", CREDENTIAL, 1, 0),
+];
+
+const fn case(
+    sample: &'static str,
+    format: &'static str,
+    keys: &'static str,
+    events: u64,
+    duplicates: u64,
+) -> Case {
+    Case { sample, format, keys, events, duplicates }
+}
+
+fn data(folder: &str) -> PathBuf {
+    repository().join("tests/data").join(folder)
+}
+
+fn sample(name: &str) -> Vec<u8> {
+    read(&data("samples").join(name))
+}
+
+/// A job that reads `log*` in a format, with `keys` as its `[keys]`; `more` stands behind its source.
+fn job(format: &str, keys: &str, more: &str) -> Job {
+    Job::with_config(&format!(
+        "[keys]\n{keys}\n[[source]]\nname = \"gateway\"\nkind = \"file\"\npath = \"log*\"\nformat = \"{format}\"\n{more}"
+    ))
+}
+
+/// Runs a job to its end and searches all that it left for the raw key: its views, one line a row behind the
+/// view's name.
+fn meters(job: &Job) -> String {
+    let ended = job.replay().with(NOW).succeed();
+    for name in names(&job.path("out")) {
+        let text = read_text(&job.path("out").join(&name));
+        assert!(!text.contains(RAW_KEY), "the raw key is in {name}: {text}");
+    }
+    assert!(!ended.stdout.contains(RAW_KEY) && !ended.stderr.contains(RAW_KEY));
+    let lines = |view: &&str| -> Vec<String> {
+        job.out().text(view).lines().map(|row| format!("{view} {row}\n")).collect()
+    };
+    METERS.iter().flat_map(lines).collect()
+}
+
+/// Counts of the last run: events, duplicates, dead letters.
+fn counts(job: &Job) -> (u64, u64, u64) {
+    let out = job.out();
+    (out.count("events"), out.count("duplicates"), out.count("dead_letters"))
+}
+
+#[test]
+fn every_sample_is_read_without_mapped_fields() {
+    let write = std::env::var("KEYTIDE_GOLDEN").is_ok_and(|value| value == "write");
+    for Case { sample: name, format, keys, events, duplicates } in CASES {
+        let job = job(format, keys, "").file("log", sample(name));
+        let found = meters(&job);
+        assert_eq!(counts(&job), (*events, *duplicates, 0), "{name}: {}", job.out().text("dead_letters"));
+        let golden = data("golden").join(format!("{}.txt", name.split('.').next().unwrap()));
+        if write {
+            fs::write(&golden, found).unwrap();
+        } else {
+            assert_eq!(found, read_text(&golden), "{name}: not what {} holds", golden.display());
+        }
+    }
+}
+
+#[test]
+fn every_sample_and_every_golden_file_has_its_case() {
+    let samples = CASES.iter().map(|case| case.sample.to_owned()).collect();
+    assert_eq!(names(&data("samples")), samples);
+    let stems = CASES.iter().map(|case| format!("{}.txt", case.sample.split('.').next().unwrap())).collect();
+    assert_eq!(names(&data("golden")), stems);
+}
+
+/// The key ids of `usage`, each once.
+fn key_ids(job: &Job) -> BTreeSet<String> {
+    job.out().rows("usage").iter().map(|row| row.text("key_id").to_owned()).collect()
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn keys_that_the_gateway_hashed_are_read_as_they_are() {
+    let text = String::from_utf8(sample("envoy_gateway_default.json")).unwrap();
+    let hash = sha256(RAW_KEY);
+    let whole = text.replace("sha256:4bd1c0f2", &format!("sha256:{hash}"));
+    assert_ne!(text, whole);
+    let keys = "from = [\"field:/api_key_hash\"]\nhash = \"prehashed\"";
+    let job =
+        job("envoy", keys, "").file("log", format!("{text}\n{}\n", whole.replace("6b1f7c0e", "7b1f7c0e")));
+    meters(&job);
+    assert_eq!(counts(&job), (1, 0, 1));
+    assert_eq!(key_ids(&job), [hash[..32].to_owned()].into());
+    let letters = job.out().rows("dead_letters");
+    assert!(letters[0].text("reason").starts_with("key: must be a hash, at least 32 "), "{letters:?}");
+}
+
+#[test]
+fn each_source_may_have_keys_of_its_own() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let kong = "[source.keys]\nfrom = [\"credential\"]\nhash = \"none\"\n\
+        [[source]]\nname = \"other\"\nkind = \"file\"\npath = \"apisix*\"\nformat = \"apisix\"\n\
+        [source.keys]\nhash = \"hmac-sha256\"\nsecret = \"file:secret\"\n\
+        [[source]]\nname = \"third\"\nkind = \"file\"\npath = \"nginx*\"\nformat = \"nginx\"\n";
+    let job = job("kong", "from = [\"header:apikey\", \"header:x-api-key\"]", kong)
+        .file("secret", secret)
+        .file("log", sample("kong_http_log.json"))
+        .file("apisix", sample("apisix_kafka_logger_default.json"))
+        .file("nginx", sample("nginx_json_log.json"));
+    meters(&job);
+    assert_eq!(counts(&job), (3, 0, 0));
+    // HMAC-SHA-256 of the samples' key under the secret, by OpenSSL.
+    let hmac = "3319d62c1175b5e3441ef98467d5e0ba";
+    let expected = ["c62c1455-9b1d-4f2d-8797-509ba83b8ae8", hmac, &sha256(RAW_KEY)[..32]].map(str::to_owned);
+    assert_eq!(key_ids(&job), expected.into());
+}
+
+#[test]
+fn a_record_that_apisix_sends_twice_counts_once_by_its_content() {
+    let record = String::from_utf8(sample("apisix_kafka_logger_default.json")).unwrap();
+    let later = record.replace("\"start_time\":1763642655123,", "\"start_time\":1763642655123.25,");
+    assert_ne!(record, later);
+    let log = format!("{record}\n[{record},{later}]\n{later}\n");
+    for (dedupe, expected) in [("content", (2, 2, 0)), ("request_id", (4, 0, 0))] {
+        let job = job("apisix", HEADER, &format!("dedupe = \"{dedupe}\"\n")).file("log", &log);
+        meters(&job);
+        assert_eq!(counts(&job), expected, "{dedupe}");
+    }
+}
+
+#[test]
+fn equal_lines_of_the_combined_format_are_different_calls() {
+    let line = "203.0.113.57 - ada [20/Nov/2025:12:44:15 +0000] \"GET /a?k=1 HTTP/1.1\" 200 7 \"-\" \"-\"\n";
+    let combined = |more: &str| job("combined", "from = [\"user\"]", more).file("log", line.repeat(3));
+    let counted = combined("");
+    meters(&counted);
+    assert_eq!(counts(&counted), (3, 0, 0));
+    let refused = combined("dedupe = \"content\"\n");
+    let ended = Keytide::new(&["check", refused.path("keytide.toml").to_str().unwrap()]).run();
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stdout.contains("times of whole seconds"), "{}", ended.stdout);
+}

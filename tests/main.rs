@@ -9,3 +9,4 @@ mod docs;
 mod harness;
 mod metrics;
 mod replay;
+mod samples;

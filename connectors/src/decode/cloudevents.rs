@@ -232,9 +232,9 @@ fn judge([version, id, source, base64]: [Value<'_>; 4], identity: &mut String) -
     const ID: &str = "id: missing; an event needs a text that isn't empty";
     const SOURCE: &str = "source: missing; an event needs a text that isn't empty";
     let mut text = String::new();
-    match version.text(&mut text) {
-        Ok(Some("1.0")) if !matches!(version, Value::Number(_)) => {}
-        Ok(None) => return Err("specversion: missing; expected an event of CloudEvents 1.0"),
+    match (version, written(version, &mut text)) {
+        (_, Ok("1.0")) => {}
+        (Value::Missing, _) => return Err("specversion: missing; expected an event of CloudEvents 1.0"),
         _ => return Err("specversion: must be 1.0"),
     }
     let source = written(source, &mut text).map_err(|WrongType| SOURCE)?;

@@ -199,6 +199,8 @@ where
     ) -> ControlFlow<()> {
         let text = self.text.text;
         let end = match fault {
+            // What is missing at the end of a line is missed where the next one begins.
+            Unreadable::Syntax { at, .. } if !in_array && at > start => next_line(text, at - 1),
             Unreadable::Syntax { at, .. } if !in_array => next_line(text, at),
             Unreadable::Syntax { .. } => None,
             Unreadable::TooDeep | Unreadable::TooManyMembers => {

@@ -567,6 +567,48 @@ fn null_and_empty_messages_are_dead_letters_at_their_offsets() {
 }
 
 #[test]
+fn headers_and_compressed_values_of_a_topic_reach_the_decoder() {
+    let broker = Broker::new();
+    broker.create("events", 1);
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+    packed.write_all(b"{}").unwrap();
+    let packed = packed.finish().unwrap();
+    let headers = |id: &'static str, time: &'static str| -> Vec<(&[u8], Option<&[u8]>)> {
+        let pairs = [("ce_specversion", "1.0"), ("ce_source", "s"), ("ce_id", id), ("ce_time", time)];
+        pairs.map(|(name, value)| (name.as_bytes(), Some(value.as_bytes()))).to_vec()
+    };
+    for (time, value) in [("2025-11-20T12:44:15Z", Some(&b"{}"[..])), ("2025-11-20T12:44:16Z", None)] {
+        broker.produce_headed("events", 0, &headers("1", time), value);
+    }
+    broker.produce_headed("events", 0, &headers("1", "2025-11-20T12:44:17Z"), Some(&packed));
+    broker.produce_headed("events", 0, &headers("", "2025-11-20T12:44:18Z"), Some(b"{}"));
+    broker.produce("events", 0, &["{}"]);
+    let context = crate::decode::Context::new(
+        &keytide_config::Routes::default(),
+        &[],
+        Limits::default(),
+        Arc::new(crate::decode::NoGeo),
+    );
+    let kind = SourceKind::Kafka(broker.source("events"));
+    let source = Source { format: keytide_config::Format::Cloudevents, ..source("gateway", kind) };
+    let inputs = inputs(std::slice::from_ref(&source)).unwrap();
+    let decoder = move |_| crate::decode::decoder(&source, &context);
+    let ingest = Ingest::new(inputs, decoder, &options(1));
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    for message in run_all(&ingest, 1, 0).into_iter().flatten() {
+        match message {
+            Message::Events { events, .. } => found.extend(events.iter().map(|event| event.position.offset)),
+            Message::DeadLetters { letters, .. } => refused.extend(letters),
+            Message::Definitions(_) | Message::Tick(_) => {}
+        }
+    }
+    assert_eq!(found, [0, 1, 2]);
+    let reasons: Vec<_> =
+        refused.iter().map(|letter| (letter.position.offset, letter.reason.split(';').next())).collect();
+    assert_eq!(reasons, [(3, Some("id: missing")), (4, Some("specversion: missing"))]);
+}
+
+#[test]
 fn a_gap_in_a_topic_ends_the_run_or_is_a_dead_letter() {
     let broker = Broker::new();
     broker.create("events", 1);

@@ -71,3 +71,88 @@ impl Headers for KeptHeaders {
         self.0.iter().for_each(|(name, value)| take(name, value));
     }
 }
+
+/// Headers of a record to be sent; rdkafka takes names that are UTF-8 alone.
+#[cfg(test)]
+pub(super) fn owned(headers: &[(&[u8], Option<&[u8]>)]) -> rdkafka::message::OwnedHeaders {
+    use rdkafka::bindings::{rd_kafka_header_add, rd_kafka_headers_t};
+
+    let owned = rdkafka::message::OwnedHeaders::new();
+    let native = ptr::from_ref(owned.as_borrowed()).cast::<rd_kafka_headers_t>().cast_mut();
+    for (name, value) in headers {
+        let (start, length) = value.map_or((ptr::null(), 0), |value| (value.as_ptr(), value.len()));
+        let (name_length, length) = (name.len().cast_signed(), length.cast_signed());
+        // SAFETY: rdkafka's borrowed headers are librdkafka's own; name and value are copied, with these lengths.
+        let told =
+            unsafe { rd_kafka_header_add(native, name.as_ptr().cast(), name_length, start.cast(), length) };
+        assert_eq!(told, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+    }
+    owned
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::kafka::testing::{Broker, DEADLINE};
+    use crate::kafka::{Consumer, Record};
+
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn pairs(headers: &dyn Headers) -> Pairs {
+        let mut pairs = Pairs::new();
+        headers.each(&mut |name, value| pairs.push((name.to_vec(), value.to_vec())));
+        pairs
+    }
+
+    /// The headers of all records of partition 0 of the topic `events`.
+    fn read(broker: &Broker, records: usize) -> Vec<Pairs> {
+        let mut consumer = Consumer::new(&broker.client(), "events").unwrap();
+        consumer.add(0, 0).unwrap();
+        let (mut seen, started) = (Vec::new(), Instant::now());
+        while seen.len() < records {
+            assert!(started.elapsed() < DEADLINE, "waited in vain; seen: {}", seen.len());
+            let take = &mut |record: Record<'_>| {
+                if let Record::Message(message) = record {
+                    // They can be asked for more than once.
+                    assert_eq!(pairs(message.headers), pairs(message.headers));
+                    seen.push(pairs(message.headers));
+                }
+            };
+            consumer.poll(std::time::Duration::from_millis(50), 100, take).unwrap();
+        }
+        seen
+    }
+
+    #[test]
+    fn headers_come_in_order_whatever_bytes_they_have() {
+        let broker = Broker::new();
+        broker.create("events", 1);
+        let headers: [(&[u8], Option<&[u8]>); 4] =
+            [(b"a", Some(b"1")), (b"ce_\xFF\xC3", Some(b"\x00\xFF")), (b"null", None), (b"a", Some(b""))];
+        broker.produce_headed("events", 0, &headers, Some(b"value"));
+        broker.produce("events", 0, &["without"]);
+        broker.produce_headed("events", 0, &[(b"b", Some(b"2"))], None);
+        let pair = |name: &[u8], value: &[u8]| (name.to_vec(), value.to_vec());
+        let expected = [
+            vec![pair(b"a", b"1"), pair(b"ce_\xFF\xC3", b"\x00\xFF"), pair(b"a", b"")],
+            vec![],
+            vec![pair(b"b", b"2")],
+        ];
+        assert_eq!(read(&broker, 3), expected);
+    }
+
+    #[test]
+    fn kept_headers_are_those_of_the_record_up_to_a_limit() {
+        let many: Vec<(Box<[u8]>, Box<[u8]>)> =
+            vec![((*b"name").into(), (*b"value").into()), ((*b"").into(), (*b"\xFF").into())];
+        let headers = KeptHeaders(many);
+        assert_eq!(headers.bytes(), 10);
+        for (most, kept) in [(9, false), (10, true), (11, true)] {
+            let copy = KeptHeaders::of(&headers, most);
+            assert_eq!(copy.as_ref().map(|copy| pairs(copy)), kept.then(|| pairs(&headers)), "{most}");
+        }
+        assert_eq!(KeptHeaders::of(&(), 0).map(|none| none.bytes()), Some(0));
+    }
+}

@@ -386,6 +386,33 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_kept_where_they_are_asked_for_and_within_the_limit_of_a_message() {
+        let broker = Broker::new();
+        broker.create("events", 1);
+        let long = "x".repeat(64);
+        for value in ["a", &long[..63], &long] {
+            broker.produce_headed("events", 0, &[(b"h", Some(value.as_bytes()))], Some(b"value"));
+        }
+        let headers = |keep: bool| {
+            let mut range = only(&broker.source("events")).with_headers(keep);
+            let mut seen = Vec::new();
+            loop {
+                let block = range.next_block(&CUT, Vec::new()).unwrap();
+                for (entry, headers) in block.entries_with_headers() {
+                    let mut bytes = 0;
+                    headers.each(&mut |name, value| bytes += name.len() + value.len());
+                    seen.push((matches!(entry, Ok(Line::Whole { text: b"value", .. })), bytes));
+                }
+                if block.last {
+                    return seen;
+                }
+            }
+        };
+        assert_eq!(headers(false), [(true, 0), (true, 0), (true, 0)]);
+        assert_eq!(headers(true), [(true, 2), (true, 64), (false, 0)]);
+    }
+
+    #[test]
     fn a_paused_range_goes_on_where_it_was() {
         let broker = Broker::new();
         broker.create("events", 1);

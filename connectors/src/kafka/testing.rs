@@ -64,6 +64,24 @@ impl Broker {
         self.produce_with(topic, partition, "none", records);
     }
 
+    /// One record with headers, some of which may be null.
+    pub(crate) fn produce_headed(
+        &self,
+        topic: &str,
+        partition: i32,
+        headers: &[(&[u8], Option<&[u8]>)],
+        value: Option<&[u8]>,
+    ) {
+        let mut config = ClientConfig::new();
+        let producer: BaseProducer =
+            config.set("bootstrap.servers", self.cluster.bootstrap_servers()).create().unwrap();
+        let headers = super::headers::owned(headers);
+        let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).headers(headers);
+        record.payload = value;
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(DEADLINE).unwrap();
+    }
+
     pub(crate) fn produce_with(
         &self,
         topic: &str,

@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod canary;
 mod demo;
 mod dependencies;
 mod docs;
 mod harness;
+mod hostile;
 mod metrics;
 mod replay;
 mod samples;

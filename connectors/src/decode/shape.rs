@@ -171,7 +171,7 @@ fn configured(source: &Source, name: Name) -> Option<&Field> {
 }
 
 /// The tokens of a pointer.
-fn below<'p>(pointer: &'p str) -> impl Iterator<Item = &'p str> {
+fn below(pointer: &str) -> impl Iterator<Item = &str> {
     pointer.split('/').skip(1)
 }
 

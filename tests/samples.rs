@@ -48,6 +48,10 @@ const CASES: &[Case] = &[
     case("envoy_gateway_default.json", "envoy", CLIENT_IP, 1, 0),
     case("nginx_json_log.json", "nginx", X_HEADER, 1, 0),
     case("aws_apigw_rest_access_log.json", "aws-apigateway", CREDENTIAL, 1, 0),
+    case("cloudwatch_logs_envelope.json", "cloudwatch", CREDENTIAL, 3, 0),
+    case("cloudwatch_logs_control_message.json", "cloudwatch", CREDENTIAL, 0, 0),
+    case("firehose_concatenated.json", "cloudwatch", CREDENTIAL, 3, 3),
+    case("firehose_multimember.gz", "cloudwatch", CREDENTIAL, 3, 3),
 ];
 
 const fn case(
@@ -189,4 +193,24 @@ fn equal_lines_of_the_combined_format_are_different_calls() {
     let ended = Keytide::new(&["check", refused.path("keytide.toml").to_str().unwrap()]).run();
     assert_eq!(ended.code, Some(2));
     assert!(ended.stdout.contains("times of whole seconds"), "{}", ended.stdout);
+}
+#[test]
+fn a_time_that_is_mapped_without_a_unit_is_in_the_gateway_s() {
+    for (format, time, latency) in [
+        ("apisix", "1763642655123", "19"),
+        ("kong", "1763642655123", "19"),
+        ("envoy", "\"2025-11-20T12:44:15.123Z\"", "19"),
+        ("nginx", "1763642655.123", "0.019"),
+        ("aws-apigateway", "\"1763642655123\"", "\"19\""),
+        ("otel", "\"1763642655123456789\"", "0.019"),
+    ] {
+        let job =
+            job(format, CLIENT_IP, "[source.fields]\ntime = \"/t\"\nlatency = \"/l\"\nclient_ip = \"/ip\"\n");
+        let job = job.file("log", format!(r#"{{"t":{time},"l":{latency},"ip":"203.0.113.57"}}"#));
+        meters(&job);
+        assert_eq!(counts(&job), (1, 0, 0), "{format}: {}", job.out().text("dead_letters"));
+        let minute = &job.out().window("usage", "1m")[0];
+        assert_eq!(minute.text("window_start"), "2025-11-20T12:44:00Z", "{format}");
+        assert_eq!(minute.number("latency_sum_us"), 19_000, "{format}");
+    }
 }

@@ -97,6 +97,18 @@ user = "/user"
         record: r#"{"time":"2025-06-02T08:00:00Z","http.route":"/v1/KEY","url.path":"/v1/KEY","http.target":"/v1/KEY?apikey=KEY","http.request.method":"KEY","http.response.status_code":200,"http.server.request.duration":0.001,"client.address":"KEY","user_agent.original":"KEY","enduser.id":"KEY","api_key":"KEY","server.address":"KEY"}"#,
     },
     Case {
+        format: "cloudwatch",
+        from: r#""field:/apiKey", "key", "query:apikey""#,
+        source: "",
+        record: r#"{"messageType":"DATA_MESSAGE","owner":"KEY","logGroup":"KEY","logStream":"KEY","subscriptionFilters":["KEY"],"logEvents":[{"id":"KEY","timestamp":TIME,"message":"{\"requestId\":\"KEY\",\"ip\":\"KEY\",\"user\":\"KEY\",\"requestTimeEpoch\":\"TIME\",\"httpMethod\":\"KEY\",\"resourcePath\":\"/v1/KEY\",\"path\":\"/v1/KEY\",\"apiKey\":\"KEY\",\"status\":\"200\",\"userAgent\":\"KEY\"}"},{"id":"KEY","timestamp":"KEY","message":"KEY"},{"KEY":"KEY"},"KEY",{"id":"KEY","message":"{\"apiKey\":\"KEY\",\"status\":\"KEY\"}"}]}"#,
+    },
+    Case {
+        format: "cloudevents",
+        from: r#""field:/data/key", "field:/apikey", "consumer""#,
+        source: "",
+        record: r#"{"specversion":"1.0","id":"KEY","source":"KEY","type":"KEY","time":"2025-06-02T08:00:00Z","subject":"KEY","apikey":"KEY","data":{"key":"KEY","method":"KEY","route":"/v1/KEY","path":"/v1/KEY?x=KEY","status":200,"duration_ms":"1","KEY":"KEY"}}"#,
+    },
+    Case {
         format: "combined",
         from: r#""user", "query:apikey""#,
         source: "",

@@ -37,6 +37,7 @@ const HEADER: &str = r#"from = ["header:apikey"]"#;
 const X_HEADER: &str = r#"from = ["header:x-api-key"]"#;
 const QUERY: &str = r#"from = ["query:apikey"]"#;
 const CLIENT_IP: &str = "from = [\"client_ip\"]\nhash = \"none\"";
+const CONSUMER: &str = "from = [\"consumer\"]\nhash = \"none\"";
 const CREDENTIAL: &str = "from = [\"credential\"]\nhash = \"none\"";
 
 const CASES: &[Case] = &[
@@ -52,6 +53,8 @@ const CASES: &[Case] = &[
     case("cloudwatch_logs_control_message.json", "cloudwatch", CREDENTIAL, 0, 0),
     case("firehose_concatenated.json", "cloudwatch", CREDENTIAL, 3, 3),
     case("firehose_multimember.gz", "cloudwatch", CREDENTIAL, 3, 3),
+    case("cloudevents_structured.json", "cloudevents", CONSUMER, 1, 0),
+    case("cloudevents_batch.json", "cloudevents", CONSUMER, 2, 1),
 ];
 
 const fn case(
@@ -194,6 +197,7 @@ fn equal_lines_of_the_combined_format_are_different_calls() {
     assert_eq!(ended.code, Some(2));
     assert!(ended.stdout.contains("times of whole seconds"), "{}", ended.stdout);
 }
+
 #[test]
 fn a_time_that_is_mapped_without_a_unit_is_in_the_gateway_s() {
     for (format, time, latency) in [

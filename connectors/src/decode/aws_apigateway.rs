@@ -5,6 +5,8 @@
 //! * `routeKey` (HTTP APIs) is method and route in one. `$default` is the route of whatever no other one takes: where
 //!   there is a path, it says more.
 //! * `apiKeyId` is the credential, an identifier; `identity.apiKey` (also `apiKey`) is the key itself.
+//! * Of a REST API, `requestId` is what a caller may send as `x-amzn-RequestId`; `extendedRequestId`, which counts first,
+//!   isn't. As a log may have only the former, it counts together with the record's content.
 //! * `integrationLatency` counts where `responseLatency`, the whole call, is missing.
 //! * There are no headers and no query.
 
@@ -15,7 +17,7 @@ use super::shape::Format;
 
 pub(super) const FORMAT: Format = Format {
     fields: &[
-        (Name::RequestId, &["/requestId", "/extendedRequestId"]),
+        (Name::RequestId, &["/extendedRequestId", "/requestId"]),
         (Name::Time, &["/requestTimeEpoch", "/requestTime"]),
         (Name::Key, &["/apiKey", "/identity.apiKey", "/identity/apiKey"]),
         (Name::Api, &["/apiId"]),
@@ -35,6 +37,7 @@ pub(super) const FORMAT: Format = Format {
         (Name::Host, &["/domainName"]),
     ],
     units: &[("/requestTime", Unit::Clf)],
+    ids_of_callers: true,
     finish,
     ..Format::EMPTY
 };

@@ -62,6 +62,8 @@ pub(super) struct Canonical {
     time: Unit,
     latency: Unit,
     dedupe: Dedupe,
+    /// Whether a request id may be the caller's choice.
+    ids_of_callers: bool,
     keys: Keys,
     context: Context,
     memo: Memo,
@@ -89,6 +91,7 @@ impl Canonical {
             time,
             latency,
             dedupe: source.dedupe,
+            ids_of_callers: false,
             keys: Keys::new(&source.keys),
             context: context.clone(),
             memo: Memo::default(),
@@ -96,6 +99,12 @@ impl Canonical {
             defined_keys: HashSet::new(),
             scratch: Scratch::default(),
         }
+    }
+
+    /// Tells records apart by their content as well where they have the same request id: callers may have chosen it.
+    /// One that the gateway sends again is still the same.
+    pub(super) fn distrust_ids(&mut self) {
+        self.ids_of_callers = true;
     }
 
     /// Appends the event of `raw` and the definitions that it needs.
@@ -121,7 +130,7 @@ impl Canonical {
         let target = text(raw, Name::Path, "path", target)?;
         self.keys.find(raw, target, client, key, any)?;
         let key_id = self.keys.id(key)?;
-        let request = request(raw, &self.source, self.dedupe, identity, any)?;
+        let request = request(raw, &self.source, self.dedupe, self.ids_of_callers, identity, any)?;
 
         let api = text(raw, Name::Api, "api", api)?.unwrap_or("");
         let route = match (text(raw, Name::Route, "route", route)?, target) {
@@ -134,7 +143,7 @@ impl Canonical {
         };
         let (mut redacted_api, mut redacted_route) = (None, None);
         if self.keys.are_secret() {
-            Keys::each_secret(raw, key, any, |secret| {
+            self.keys.each_secret(raw, target, key, any, |secret| {
                 redact(api, &mut redacted_api, secret);
                 redact(route, &mut redacted_route, secret);
             });
@@ -254,15 +263,17 @@ fn request(
     raw: &RawEvent<'_>,
     source: &str,
     dedupe: Dedupe,
+    ids_of_callers: bool,
     identity: &mut Vec<u8>,
     buffer: &mut String,
 ) -> Result<RequestId, Fault> {
     match (text(raw, Name::RequestId, "request_id", buffer)?, dedupe) {
-        (Some(id), _) => Ok(RequestId::new(source, id.as_bytes())),
+        (Some(id), _) if !ids_of_callers => Ok(RequestId::new(source, id.as_bytes())),
         (None, Dedupe::RequestId) => Ok(RequestId::NONE),
-        (None, Dedupe::Content) => {
+        (id, _) => {
             use Name::{BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Time};
             identity.clear();
+            identity.extend_from_slice(id.unwrap_or_default().as_bytes());
             // NUL stands in none of them, so that different records differ.
             for name in [Host, Time, ClientIp, Method, Path, Query, BytesIn, BytesOut, Latency] {
                 identity.push(0);

@@ -3,6 +3,8 @@
 //!
 //! * Status 0: the call ended before there was an answer, mostly because the client went away.
 //! * The route is made of the path: `route_name` names a rule of the configuration, in Istio mostly `default`.
+//! * The request id is the header `x-request-id`. Envoy makes it anew for calls from outside, unless it was told to keep
+//!   it; of calls that it takes for internal it keeps the caller's. So it counts only together with the record's content.
 //! * A header that is logged is found under its name, also where that has `_` for `-`; neither default has one that
 //!   holds a key.
 
@@ -33,5 +35,6 @@ pub(super) const FORMAT: Format = Format {
         KeyFrom::Header(name) => vec![name.clone()],
         _ => Vec::new(),
     },
+    ids_of_callers: true,
     ..Format::EMPTY
 };

@@ -8,7 +8,11 @@
 //!   value (`true` in JSON) is no key.
 //! * A member that stands twice in a JSON object counts with its last value; all its values are secrets.
 //!
-//! Limits: 8 values of headers, query arguments and fields where keys are looked for; more are a dead letter.
+//! * What stands where keys are looked for is a secret, also where another value became the key: further places, further
+//!   arguments of the query, further elements of an array.
+//!
+//! Limits: 8 values of headers, query arguments and fields where keys are looked for, and 64 elements of arrays and
+//! arguments of the path's query among them; more are a dead letter. So looking for secrets in a record is linear in its length.
 
 use std::net::IpAddr;
 
@@ -19,9 +23,11 @@ use sha2::{Digest, Sha256};
 
 use super::canonical::Fault;
 use super::raw::{Name, RawEvent, Value, hex};
-use super::route::argument_value;
+use super::route::{argument_value, percent_decoded};
 
 const PREHASHED_DIGITS: usize = 32;
+/// Elements of arrays, and arguments of the path's query, where keys are looked for.
+const SECRETS: usize = 64;
 
 /// The compiled rules of one source.
 pub(super) struct Keys {
@@ -68,6 +74,14 @@ impl Keys {
     ) -> Result<(), Fault> {
         key.clear();
         let places = raw.places().ok_or(Fault::new("key", "more than 8 values where keys are looked for"))?;
+        let alone = (!self.rules.contains(&KeyFrom::Key)).then(|| raw.get(Name::Key));
+        let arrays = places.iter().map(|(_, value)| *value).chain(alone);
+        let arrays = arrays.filter(|value| matches!(value, Value::Array(_)));
+        let mut secrets = arrays.flat_map(Value::elements).count();
+        self.each_argument(raw, target, |_| secrets += 1);
+        if secrets > SECRETS {
+            return Err(Fault::new("key", "more than 64 elements or arguments where keys are looked for"));
+        }
         for (index, rule) in self.rules.iter().enumerate() {
             let place = || {
                 let found = places.iter().rev().find(|(rule, _)| usize::from(*rule) == index);
@@ -97,12 +111,12 @@ impl Keys {
             if let (KeyFrom::Query(name), true) = (rule, key.is_empty()) {
                 let query = match target.and_then(super::route::query) {
                     Some(query) => Some(query),
-                    None => {
-                        let query = raw.get(Name::Query).text(buffer).ok().flatten();
-                        query.map(|query| query.strip_prefix('?').unwrap_or(query))
-                    }
+                    None => raw.get(Name::Query).text(buffer).ok().flatten(),
                 };
-                *key = query.and_then(|query| argument(query, name)).unwrap_or_default();
+                *key = query
+                    .and_then(|query| arguments(query, name).next())
+                    .map(argument_value)
+                    .unwrap_or_default();
             }
             if !key.is_empty() {
                 return Ok(());
@@ -132,9 +146,25 @@ impl Keys {
         }
     }
 
+    /// Calls `each` with every value, as it stands there, of the arguments in which keys are looked for, in the path's
+    /// query and in one that is logged beside the path.
+    fn each_argument(&self, raw: &RawEvent<'_>, target: Option<&str>, mut each: impl FnMut(&str)) {
+        let mut buffer = String::new();
+        for rule in &self.rules {
+            if let KeyFrom::Query(name) = rule {
+                let beside = raw.get(Name::Query).text(&mut buffer).ok().flatten();
+                let queries = target.and_then(super::route::query).into_iter().chain(beside);
+                queries.for_each(|query| arguments(query, name).for_each(&mut each));
+            }
+        }
+    }
+
     /// Calls `each` with every secret of the record: its key, and what else stands where keys are looked for.
+    /// `target` is the path with its query.
     pub(super) fn each_secret(
+        &self,
         raw: &RawEvent<'_>,
+        target: Option<&str>,
         key: &[u8],
         buffer: &mut String,
         mut each: impl FnMut(&[u8]),
@@ -149,6 +179,13 @@ impl Keys {
                 _ => each_form(value, buffer, &mut each),
             }
         }
+        self.each_argument(raw, target, |argument| {
+            each(&argument_value(argument));
+            // In a path a plus is a plus.
+            if argument.contains('+') {
+                each(&percent_decoded(argument));
+            }
+        });
     }
 }
 
@@ -174,11 +211,12 @@ fn credential(text: &str) -> Option<&str> {
     }
 }
 
-/// The first value of a query argument that isn't empty.
-fn argument(query: &str, wanted: &str) -> Option<Vec<u8>> {
-    query.split('&').filter_map(|pair| pair.split_once('=')).find_map(|(name, value)| {
-        let found = !value.is_empty() && (name == wanted || argument_value(name) == wanted.as_bytes());
-        found.then(|| argument_value(value))
+/// The values of a query argument that aren't empty, as they stand in the query.
+fn arguments<'q>(query: &'q str, wanted: &str) -> impl Iterator<Item = &'q str> {
+    let pairs = query.strip_prefix('?').unwrap_or(query).split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter_map(move |(name, value)| {
+        let is_encoded = || name.contains(['%', '+']) && argument_value(name) == wanted.as_bytes();
+        (!value.is_empty() && (name == wanted || is_encoded())).then_some(value)
     })
 }
 
@@ -249,9 +287,11 @@ mod tests {
         raw.set_place(0, Value::Plain("last"));
         assert_eq!(found(&keys, &raw, Some(target)).unwrap(), b"last");
         let mut secrets = Vec::new();
-        Keys::each_secret(&raw, b"last", &mut String::new(), |secret| secrets.push(secret.to_vec()));
-        for secret in ["first", "last", "q", "k", "3"] {
-            assert!(secrets.contains(&secret.as_bytes().to_vec()), "{secret}");
+        keys.each_secret(&raw, Some(target), b"last", &mut String::new(), |secret| {
+            secrets.push(secret.to_vec());
+        });
+        for secret in [&b"first"[..], b"last", b"q", b"k", b"3", b"a+b c\xFF", b"a+b+c\xFF", b"z"] {
+            assert!(secrets.contains(&secret.to_vec()), "{secret:?}");
         }
     }
 

@@ -32,7 +32,11 @@ pub(super) struct JsonRecords {
 impl JsonRecords {
     pub(super) fn new(source: &Source, format: &Format, context: &Context) -> Self {
         let shape = Shape::new(source, format);
-        let canonical = Canonical::new(source, shape.time, shape.latency, context);
+        let mut canonical = Canonical::new(source, shape.time, shape.latency, context);
+        // Who maps the field vouches for it.
+        if format.ids_of_callers && source.fields.request_id.is_none() {
+            canonical.distrust_ids();
+        }
         Self { shape, canonical, caps: caps(context) }
     }
 }

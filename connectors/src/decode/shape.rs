@@ -29,6 +29,8 @@ pub(super) struct Format {
     /// Names of members that hold what a rule of `[keys].from` looks for. Query arguments stand there as in the
     /// query, percent-encoded.
     pub(super) members: fn(&KeyFrom) -> Vec<String>,
+    /// Whether callers may have chosen the request id.
+    pub(super) ids_of_callers: bool,
     /// What a record means beyond its single fields.
     pub(super) finish: fn(&mut RawEvent<'_>),
 }
@@ -43,6 +45,7 @@ impl Format {
         headers: None,
         query: None,
         members: |_| Vec::new(),
+        ids_of_callers: false,
         finish: |_| {},
     };
 }
@@ -102,15 +105,25 @@ impl Shape {
         // The record itself, then what stands for it.
         let parents = || std::iter::once("").chain(format.attributes.iter().copied());
         for name in Name::ALL {
+            // Where the field is a key, what stands there is a secret even if another value of the field counts.
+            let rules: Vec<u16> = (0..)
+                .zip(&source.keys.from)
+                .filter(|(_, from)| reads(from) == Some(name))
+                .map(|(rule, _)| rule)
+                .collect();
             if let Some(field) = configured(source, name) {
-                root.insert(field.at.0.iter().map(String::as_str), Target::Field(name, 0, None));
+                let tokens = || field.at.0.iter().map(String::as_str);
+                root.insert(tokens(), Target::Field(name, 0, None));
+                rules.iter().for_each(|rule| root.insert(tokens(), Target::Place(*rule)));
                 continue;
             }
             let pointers = format.fields.iter().find(|(of, _)| *of == name).map_or(&[][..], |(_, at)| at);
             let places = pointers.iter().flat_map(|pointer| parents().map(move |parent| (parent, *pointer)));
             for (rank, (parent, pointer)) in (0..).zip(places) {
                 let unit = format.units.iter().find(|(of, _)| *of == pointer).map(|(_, unit)| *unit);
-                root.insert(below(parent).chain(below(pointer)), Target::Field(name, rank, unit));
+                let tokens = || below(parent).chain(below(pointer));
+                root.insert(tokens(), Target::Field(name, rank, unit));
+                rules.iter().for_each(|rule| root.insert(tokens(), Target::Place(*rule)));
             }
         }
         for (rule, from) in (0..).zip(&source.keys.from) {
@@ -141,6 +154,17 @@ impl Shape {
         self.root.read_object(reader, raw)?;
         (self.finish)(raw);
         Ok(())
+    }
+}
+
+/// The field that a rule of `[keys].from` reads.
+fn reads(from: &KeyFrom) -> Option<Name> {
+    match from {
+        KeyFrom::Key => Some(Name::Key),
+        KeyFrom::Consumer => Some(Name::Consumer),
+        KeyFrom::Credential => Some(Name::Credential),
+        KeyFrom::User => Some(Name::User),
+        KeyFrom::Header(_) | KeyFrom::Query(_) | KeyFrom::Field(_) | KeyFrom::ClientIp => None,
     }
 }
 

@@ -14,6 +14,7 @@ mod cloudwatch;
 mod compressed;
 
 mod gateways;
+mod secrets;
 
 /// The key in the fixtures, which must never come out.
 const RAW_KEY: &str = "kt_demo_9f3b1c77a2d04e5e8c61b0a4d7e2f913";

@@ -7,69 +7,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-use crate::harness::{Job, Keytide, names, read, read_text, repository};
+use crate::harness::sample::{CLIENT_IP, HEADER, METERS, SAMPLES, Sample, data};
+use crate::harness::{Job, Keytide, names, read, read_text};
 
 /// The key in the samples, which must never come out.
 const RAW_KEY: &str = "kt_demo_9f3b1c77a2d04e5e8c61b0a4d7e2f913";
 
 /// After all events.
 const NOW: &str = "--now 2025-11-21T00:00:00Z";
-
-/// The views that are compared.
-const METERS: [&str; 5] = ["usage", "usage_by_route", "latency", "geo", "callers"];
-
-/// A sample and what becomes of it.
-struct Case {
-    /// The file in `tests/data/samples/`.
-    sample: &'static str,
-    format: &'static str,
-    /// `[keys]`.
-    keys: &'static str,
-    events: u64,
-    duplicates: u64,
-}
-
-const HEADER: &str = r#"from = ["header:apikey"]"#;
-const X_HEADER: &str = r#"from = ["header:x-api-key"]"#;
-const QUERY: &str = r#"from = ["query:apikey"]"#;
-const CLIENT_IP: &str = "from = [\"client_ip\"]\nhash = \"none\"";
-const CONSUMER: &str = "from = [\"consumer\"]\nhash = \"none\"";
-const CREDENTIAL: &str = "from = [\"credential\"]\nhash = \"none\"";
-
-const CASES: &[Case] = &[
-    case("apisix_kafka_logger_default.json", "apisix", HEADER, 1, 0),
-    case("apisix_kafka_logger_batch.json", "apisix", HEADER, 2, 0),
-    case("kong_http_log.json", "kong", HEADER, 1, 0),
-    case("kong_http_log_batch.json", "kong", CREDENTIAL, 2, 0),
-    case("istio_envoy_default.json", "envoy", QUERY, 1, 0),
-    case("envoy_gateway_default.json", "envoy", CLIENT_IP, 1, 0),
-    case("nginx_json_log.json", "nginx", X_HEADER, 1, 0),
-    case("aws_apigw_rest_access_log.json", "aws-apigateway", CREDENTIAL, 1, 0),
-    case("cloudwatch_logs_envelope.json", "cloudwatch", CREDENTIAL, 3, 0),
-    case("cloudwatch_logs_control_message.json", "cloudwatch", CREDENTIAL, 0, 0),
-    case("firehose_concatenated.json", "cloudwatch", CREDENTIAL, 3, 3),
-    case("firehose_multimember.gz", "cloudwatch", CREDENTIAL, 3, 3),
-    case("cloudevents_structured.json", "cloudevents", CONSUMER, 1, 0),
-    case("cloudevents_batch.json", "cloudevents", CONSUMER, 2, 1),
-];
-
-const fn case(
-    sample: &'static str,
-    format: &'static str,
-    keys: &'static str,
-    events: u64,
-    duplicates: u64,
-) -> Case {
-    Case { sample, format, keys, events, duplicates }
-}
-
-fn data(folder: &str) -> PathBuf {
-    repository().join("tests/data").join(folder)
-}
 
 fn sample(name: &str) -> Vec<u8> {
     read(&data("samples").join(name))
@@ -106,11 +54,12 @@ fn counts(job: &Job) -> (u64, u64, u64) {
 #[test]
 fn every_sample_is_read_without_mapped_fields() {
     let write = std::env::var("KEYTIDE_GOLDEN").is_ok_and(|value| value == "write");
-    for Case { sample: name, format, keys, events, duplicates } in CASES {
-        let job = job(format, keys, "").file("log", sample(name));
+    for sample in SAMPLES {
+        let Sample { name, format, keys, events, duplicates } = sample;
+        let job = job(format, keys, "").file("log", sample.message());
         let found = meters(&job);
         assert_eq!(counts(&job), (*events, *duplicates, 0), "{name}: {}", job.out().text("dead_letters"));
-        let golden = data("golden").join(format!("{}.txt", name.split('.').next().unwrap()));
+        let golden = sample.golden();
         if write {
             fs::write(&golden, found).unwrap();
         } else {
@@ -121,10 +70,11 @@ fn every_sample_is_read_without_mapped_fields() {
 
 #[test]
 fn every_sample_and_every_golden_file_has_its_case() {
-    let samples = CASES.iter().map(|case| case.sample.to_owned()).collect();
+    let samples = SAMPLES.iter().map(|sample| sample.name.to_owned()).collect();
     assert_eq!(names(&data("samples")), samples);
-    let stems = CASES.iter().map(|case| format!("{}.txt", case.sample.split('.').next().unwrap())).collect();
-    assert_eq!(names(&data("golden")), stems);
+    let golden =
+        SAMPLES.iter().map(|sample| sample.golden().file_name().unwrap().display().to_string()).collect();
+    assert_eq!(names(&data("golden")), golden);
 }
 
 /// The key ids of `usage`, each once.

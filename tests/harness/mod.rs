@@ -2,6 +2,7 @@
 
 mod job;
 mod row;
+pub(crate) mod sample;
 mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,8 +7,10 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::broker::Broker;
-use crate::harness::{Job, Keytide, Schema, VIEWS, Views, names, path, read_log, read_text, repository};
+use crate::harness::sample::{METERS, SAMPLES};
+use crate::harness::{Job, Keytide, Row, Schema, VIEWS, Views, names, path, read_log, read_text, repository};
 use crate::live::{Running, config, held, meters, replayed, results};
+use crate::producer::Producer;
 
 /// How a job's tables come.
 #[derive(Clone, Copy)]
@@ -205,4 +207,79 @@ fn calls_of_kong_with_tables_as_change_events_give_what_a_replay_gives() {
 #[test]
 fn calls_of_a_combined_log_with_tables_in_files_give_what_a_replay_gives() {
     equals_a_replay("combined", Tables::Files);
+}
+
+/// Calls, by the rows of days.
+fn calls<'a>(rows: impl IntoIterator<Item = &'a Row>) -> u64 {
+    let days = rows.into_iter().filter(|row| row.text("window") == "1d");
+    days.map(|row| row.number("calls")).sum()
+}
+
+/// What the views say of a sample that is read from a file.
+fn calls_in_golden_rows() -> u64 {
+    let golden: String = SAMPLES.iter().map(|sample| read_text(&sample.golden())).collect();
+    calls(&golden.lines().filter_map(|line| line.strip_prefix("usage ")).map(Row::parse).collect::<Vec<_>>())
+}
+
+#[test]
+fn every_gateway_s_message_counts_in_a_topic_as_in_a_file() {
+    let broker = Broker::shared("samples");
+    let producer = Producer::new(&broker);
+    let mut sources = Vec::new();
+    for (number, sample) in SAMPLES.iter().enumerate() {
+        let topic = broker.topic(&format!("sample{number}"), 1, &[]);
+        producer.send(&topic, 0, None, &sample.message());
+        sources.push((topic, sample.format, sample.keys));
+    }
+    // What no file can be: attributes in headers, and data that may be compressed; twice, as gateways send.
+    let topic = broker.topic("binary", 1, &[]);
+    let headers = [
+        ("ce_specversion", "1.0"),
+        ("ce_id", "7"),
+        ("ce_source", "service-0"),
+        ("ce_time", "2025-11-20T12:44:15.123Z"),
+        ("ce_subject", "customer-1"),
+        ("content-type", "application/json"),
+    ];
+    let data = br#"{"duration_seconds":"0.019","method":"GET","route":"/v2/orders/{id}"}"#;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, data).unwrap();
+    producer.send_with(&topic, &headers, data);
+    producer.send_with(&topic, &headers, &packed.finish().unwrap());
+    producer.flush();
+    sources.push((topic, "cloudevents", "from = [\"consumer\"]\nhash = \"none\""));
+    let (events, duplicates) = SAMPLES.iter().fold((1, 1), |(events, duplicates), sample| {
+        (events + sample.events, duplicates + sample.duplicates)
+    });
+
+    let (first, more) = sources.split_first().unwrap();
+    let more = more.iter().zip(1..).map(|((topic, format, keys), number)| {
+        format!(
+            "[[source]]\nname = \"s{number}\"\nkind = \"kafka\"\nbrokers = \"{}\"\ntopic = \"{topic}\"\n\
+             format = \"{format}\"\n[source.keys]\n{keys}\n",
+            broker.addresses()
+        )
+    });
+    let more = format!("[source.keys]\n{}\n{}", first.2, more.collect::<String>());
+    let job = Job::with_config(&config(&broker, &first.0, first.1, &more));
+    let ended = job.replay().run();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let replay = job.out();
+    let counted = (replay.count("events"), replay.count("duplicates"), replay.count("dead_letters"));
+    assert_eq!(counted, (events, duplicates, 0), "{}", replay.text("dead_letters"));
+    assert_eq!(calls(&replay.rows("usage")), events);
+    assert_eq!(calls_in_golden_rows() + 1, events);
+
+    let running = Running::started(&job);
+    running.until_count("keytide_messages_total", SAMPLES.len() as u64 + 2);
+    let log = running.stop();
+    assert!(!log.contains("ERROR"), "{log}");
+    let live = held(&broker.records(&results(&broker)));
+    assert_eq!(live.get("dead_letters"), None);
+    for view in METERS {
+        let schema = Schema::read(&repository().join(format!("schemas/{view}.v1.schema.json")));
+        let expected = replayed(replay.rows(view), &schema.key);
+        assert!(!expected.is_empty(), "{view}");
+        assert_eq!(live.get(view), Some(&expected), "{view}");
+    }
 }

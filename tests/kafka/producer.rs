@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message as _;
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -39,6 +39,15 @@ impl Producer {
         if let Some(time) = time {
             record = record.timestamp(i64::try_from(time).unwrap());
         }
+        self.0.send(record).map_err(|(error, _)| error).unwrap();
+    }
+
+    /// Hands over a record with headers to partition 0.
+    pub(crate) fn send_with(&self, topic: &str, headers: &[(&str, &str)], value: &[u8]) {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, &(key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        });
+        let record = BaseRecord::<(), [u8]>::to(topic).partition(0).payload(value).headers(headers);
         self.0.send(record).map_err(|(error, _)| error).unwrap();
     }
 

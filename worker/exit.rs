@@ -40,6 +40,12 @@ pub(crate) fn report(error: &anyhow::Error) {
     eprintln!("error: {}", told(error));
 }
 
+/// Prints what a person should look at.
+#[allow(clippy::print_stderr, reason = "this is where a command's warning is shown")]
+pub(crate) fn warn(warning: &dyn std::fmt::Display) {
+    eprintln!("warning: {warning}");
+}
+
 /// An error's message and those of its causes that it doesn't quote already.
 fn told(error: &anyhow::Error) -> String {
     let mut text = error.to_string();

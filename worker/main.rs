@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod backtest;
 mod check;
 mod clock;
 mod demo;
@@ -46,6 +47,8 @@ enum Command {
     Run(run::Args),
     /// Read the sources to their end as fast as possible and write each view's rows to files
     Replay(replay::Args),
+    /// Score a history of counts by how unusual each is for the time of the week
+    Backtest(backtest::Args),
     /// Generate realistic traffic with its tables, geo databases and a configuration
     Generate(generate::Args),
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Check { config, connect } => check::run(&config, connect),
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Backtest(args) => backtest::run(&args),
         Command::Generate(args) => generate::run(&args).map(|()| Exit::Done.into()),
     };
     result.unwrap_or_else(|error| {

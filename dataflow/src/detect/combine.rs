@@ -1,0 +1,259 @@
+//! From bits to a level: how much more probable a leak is than a normal hour, after everything that was seen.
+//!
+//! L = L0 + sum over families of min(cap, sum over signals of weight x bits), each signal with the most it said in the
+//! last hour. Signals of one family tend to speak together, so a family is capped; L0 is the prior, -17 bits: one hour
+//! of a key in 131,072 is taken to be a leak. L is the logarithm of the odds to base 2; the score is their probability
+//! in percent, 100/(1 + 2^-L).
+//!
+//! *Notice* from L >= 0, *alert* from L >= 4. *Revoke* from L >= 10 **and** either 6 bits of origin with 6 of another
+//! family, or a hard fact: so that one family alone, volume above all, alerts at most (24 - 17 = 7), and what an owner
+//! does from the usual places (a load test with a tool of its own) is never taken for theft. Of the three widths of
+//! volume the one that says most counts: they see the same calls.
+
+use serde::{Deserialize, Serialize};
+
+use super::Bits;
+
+/// Kinds of evidence that are independent of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// How much is called.
+    Volume,
+    /// Where from.
+    Origin,
+    /// What is called, and with what.
+    Behaviour,
+    /// What is refused.
+    Errors,
+    /// What isn't a matter of degree.
+    Hard,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Volume, Self::Origin, Self::Behaviour, Self::Errors, Self::Hard];
+
+    /// As written in views.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Volume => "volume",
+            Self::Origin => "origin",
+            Self::Behaviour => "behaviour",
+            Self::Errors => "errors",
+            Self::Hard => "hard",
+        }
+    }
+
+    /// The most that it adds, in bits.
+    fn cap(self) -> u32 {
+        match self {
+            Self::Volume => 24,
+            Self::Origin => 20,
+            Self::Behaviour => 12,
+            Self::Errors => 8,
+            Self::Hard => 40,
+        }
+    }
+}
+
+macro_rules! signals {
+    ($($(#[$doc:meta])+ $name:ident = $text:literal, $family:ident, $weight:literal;)+) => {
+        /// One observed oddity.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Signal { $($(#[$doc])+ $name,)+ }
+
+        impl Signal {
+            /// All of them, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// As written in views.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// What it is evidence of.
+            #[must_use]
+            pub fn family(self) -> Family {
+                match self { $(Self::$name => Family::$family,)+ }
+            }
+
+            /// Thousandths.
+            fn weight(self) -> u64 {
+                match self { $(Self::$name => $weight,)+ }
+            }
+        }
+    };
+}
+
+signals! {
+    /// Calls of a minute.
+    VolumeMinute = "volume_1m", Volume, 650;
+    /// Calls of five minutes.
+    VolumeFiveMinutes = "volume_5m", Volume, 650;
+    /// Calls of an hour.
+    VolumeHour = "volume_1h", Volume, 650;
+    /// Twice the usual rate, for long.
+    Slow = "slow", Volume, 100;
+    /// A country never seen.
+    Country = "country", Origin, 1_000;
+    /// An autonomous system never seen.
+    Asn = "asn", Origin, 900;
+    /// A network (/24 or /48) never seen.
+    Network = "network", Origin, 300;
+    /// Networks within five minutes.
+    FanOut = "fan_out", Origin, 500;
+    /// A user agent never seen.
+    Agent = "user_agent", Behaviour, 1_000;
+    /// Routes never seen.
+    Route = "route", Behaviour, 400;
+    /// The spread over routes.
+    Mix = "mix", Behaviour, 300;
+    /// Calls answered 401 or 403.
+    Refused = "refused", Errors, 500;
+    /// Calls answered 429.
+    Throttled = "throttled", Errors, 300;
+    /// Called although the key is revoked.
+    Revoked = "revoked", Hard, 1_000;
+    /// Asleep for more than 30 days, then called from a system never seen.
+    Dormant = "dormant", Hard, 1_000;
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Level {
+    /// Nothing to speak of.
+    #[default]
+    None,
+    /// Worth a line in a log.
+    Notice,
+    /// Worth a person's time.
+    Alert,
+    /// Bad enough to act, where the policy says so.
+    Revoke,
+}
+
+impl Level {
+    /// As written in views.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Notice => "notice",
+            Self::Alert => "alert",
+            Self::Revoke => "revoke",
+        }
+    }
+}
+
+/// The prior, in thousandths of a bit.
+const PRIOR: i64 = -17_000;
+const ALERT: i64 = 4_000;
+const REVOKE: i64 = 10_000;
+/// What a family must say, in thousandths of a bit, to count as one of two.
+const SPEAKS: u64 = 6_000;
+
+/// What a key's signals add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Verdict {
+    /// L, in thousandths of a bit.
+    pub odds: i64,
+    /// What it means.
+    pub level: Level,
+}
+
+impl Verdict {
+    /// Of signals, each at most once.
+    #[must_use]
+    pub fn of(signals: impl IntoIterator<Item = (Signal, Bits)>) -> Self {
+        let mut families = [0_u64; Family::ALL.len()];
+        let mut burst = 0;
+        for (signal, bits) in signals {
+            let weighted = u64::from(bits.0) * signal.weight() / 1_000;
+            match signal {
+                Signal::VolumeMinute | Signal::VolumeFiveMinutes | Signal::VolumeHour => {
+                    burst = weighted.max(burst)
+                }
+                _ => families[signal.family() as usize] += weighted,
+            }
+        }
+        families[Family::Volume as usize] += burst;
+        for family in Family::ALL {
+            let sum = &mut families[family as usize];
+            *sum = (*sum).min(u64::from(family.cap()) * 1_000);
+        }
+        let odds = PRIOR + families.iter().sum::<u64>().cast_signed();
+        let speaks = |family: Family| families[family as usize] >= SPEAKS;
+        let others = [Family::Volume, Family::Behaviour, Family::Errors];
+        let sure = speaks(Family::Origin) && others.into_iter().any(speaks) || speaks(Family::Hard);
+        let level = match odds {
+            REVOKE.. if sure => Level::Revoke,
+            ALERT.. => Level::Alert,
+            0.. => Level::Notice,
+            _ => Level::None,
+        };
+        Self { odds, level }
+    }
+
+    /// The probability of a leak in percent, rounded down: 0 to 100.
+    #[must_use]
+    pub fn score(self) -> u8 {
+        #[expect(clippy::cast_sign_loss, reason = "a probability isn't negative")]
+        let percent = (100.0 / (1.0 + libm::exp2(-(self.odds as f64) / 1_000.0))) as u8;
+        percent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(signals: &[(Signal, f64)]) -> Verdict {
+        Verdict::of(signals.iter().map(|(signal, bits)| (*signal, Bits::new(*bits))))
+    }
+
+    #[test]
+    fn nothing_is_the_prior() {
+        assert_eq!(of(&[]), Verdict { odds: -17_000, level: Level::None });
+        assert_eq!(of(&[]).score(), 0);
+        assert_eq!(Verdict { odds: 0, level: Level::Notice }.score(), 50);
+        assert_eq!(Verdict { odds: i64::MAX, level: Level::Revoke }.score(), 100);
+    }
+
+    #[test]
+    fn one_family_alerts_and_never_revokes() {
+        for family in Family::ALL.into_iter().filter(|family| *family != Family::Hard) {
+            let all = Signal::ALL.iter().filter(|signal| signal.family() == family);
+            let verdict = Verdict::of(all.map(|signal| (*signal, Bits::MOST)));
+            assert!(verdict.level < Level::Revoke, "{family:?}");
+            assert_eq!(verdict.odds, i64::from(family.cap()) * 1_000 - 17_000);
+        }
+        assert_eq!(of(&[(Signal::VolumeMinute, 1e6)]).level, Level::Alert);
+    }
+
+    #[test]
+    fn origin_and_another_family_or_a_hard_fact_revoke() {
+        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Country, 5.9)]).level, Level::Alert);
+        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Country, 6.0)]).level, Level::Revoke);
+        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Agent, 12.0)]).level, Level::Alert);
+        assert_eq!(of(&[(Signal::Revoked, 40.0)]).level, Level::Revoke);
+        assert_eq!(of(&[(Signal::Revoked, 26.0)]).level, Level::Alert);
+    }
+
+    proptest! {
+        #[test]
+        fn more_surprise_is_never_less_alarming(
+            bits in prop::collection::vec(0_u32..60_000, Signal::ALL.len()), at in 0..Signal::ALL.len(), more in 0_u32..60_000,
+        ) {
+            let verdict = |bits: &[u32]| Verdict::of(Signal::ALL.iter().copied().zip(bits.iter().copied().map(Bits)));
+            let before = verdict(&bits);
+            let mut bits = bits;
+            bits[at] += more;
+            let after = verdict(&bits);
+            prop_assert!(before.odds <= after.odds && before.level <= after.level && before.score() <= after.score());
+        }
+    }
+}

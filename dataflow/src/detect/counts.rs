@@ -1,0 +1,216 @@
+//! How unusual a count is where few calls are expected: a gamma-Poisson rate, and a CUSUM for what is small and
+//! lasts.
+//!
+//! **Rate.** A key's calls come at an unknown rate with a gamma prior of shape a0 and exposure b0, fitted to the keys
+//! of its plan. After X calls in T hours the posterior mean is (a0 + X)/(b0 + T), and the next count is negative
+//! binomial of shape r = a0 + X. The probability of x or more calls where mu are expected is at most e^-D (Chernoff,
+//! 1952), with D = x ln(x/mu) - (x + r) ln((x + r)/(mu + r)); as r grows, D tends to that of a Poisson count,
+//! x ln(x/mu) - (x - mu). Surprise is D/ln 2 bits.
+//!
+//! Rates are by slot of the week, each drawn to the key's overall rate as if that had been seen for twelve hours.
+//! Old calls count half after 28 days.
+//!
+//! **CUSUM** (Page, 1954): C = max(0, C + x ln 2 - mu) is the log likelihood ratio of twice the rate against the
+//! rate itself since it was last in doubt. It alarms at 20 nats.
+
+use serde::{Deserialize, Serialize};
+
+use super::volume::Slot;
+use super::{Bits, DAY_MS, HOUR_MS, decay};
+
+const HALF_LIFE_MS: u64 = 28 * DAY_MS;
+/// A slot's own rate counts half after so many hours of it.
+const SLOT_HOURS: f64 = 12.0;
+/// Nats at which the CUSUM alarms.
+const ALARM: f64 = 20.0;
+/// A window counts as so many times one call more than was expected, at most: bursts are others' matter.
+const CLIP: f64 = 4.0;
+/// Nats beyond which it doesn't grow: what lasted long must not take as long to be forgotten.
+const MOST: f64 = 40.0;
+
+/// What is known of keys before they call: a gamma distribution of calls an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prior {
+    /// Shape.
+    pub shape: f64,
+    /// Exposure, in hours.
+    pub hours: f64,
+}
+
+impl Prior {
+    /// Nothing is known: half a call (Jeffreys' prior), and an hour.
+    pub const NONE: Self = Self { shape: 0.5, hours: 1.0 };
+
+    /// A day's worth of what keys do that made so many calls in so many hours, together.
+    #[must_use]
+    pub fn fitted(calls: u64, key_hours: u64) -> Self {
+        if key_hours == 0 {
+            return Self::NONE;
+        }
+        Self { shape: 24.0 * calls as f64 / key_hours as f64 + Self::NONE.shape, hours: 24.0 }
+    }
+}
+
+/// Calls and hours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    calls: f64,
+    hours: f64,
+}
+
+impl Seen {
+    fn add(&mut self, calls: f64, hours: f64, kept: f64) {
+        self.calls = self.calls * kept + calls;
+        self.hours = self.hours * kept + hours;
+    }
+}
+
+/// A key's rate of calls. 832 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    slots: [[Seen; 24]; 2],
+    all: Seen,
+    cusum: f64,
+}
+
+impl Rate {
+    /// Calls that are expected in `window_ms` of a slot.
+    #[must_use]
+    pub fn expected(&self, prior: Prior, slot: Slot, window_ms: u64) -> f64 {
+        let overall = (prior.shape + self.all.calls) / (prior.hours + self.all.hours);
+        let (day, hour) = slot.index();
+        let seen = self.slots[day][hour];
+        (seen.calls + SLOT_HOURS * overall) / (seen.hours + SLOT_HOURS) * window_ms as f64 / HOUR_MS as f64
+    }
+
+    /// How unusual so many calls would be in `window_ms` of a slot.
+    #[must_use]
+    pub fn bits(&self, prior: Prior, slot: Slot, window_ms: u64, calls: f64) -> Bits {
+        let expected = self.expected(prior, slot, window_ms);
+        Bits::new(chernoff(calls, expected, prior.shape + self.all.calls) / std::f64::consts::LN_2)
+    }
+
+    /// Learns the calls of `window_ms` of a slot.
+    pub fn learn(&mut self, slot: Slot, window_ms: u64, calls: f64) {
+        let hours = window_ms as f64 / HOUR_MS as f64;
+        let kept = decay(window_ms, HALF_LIFE_MS);
+        self.all.add(calls, hours, kept);
+        let (day, hour) = slot.index();
+        // An hour of a workday comes five times in a week's 168, one of a weekend twice.
+        let week_ms = window_ms.saturating_mul(168);
+        let kept = decay(if day == 0 { week_ms / 5 } else { week_ms / 2 }, HALF_LIFE_MS);
+        self.slots[day][hour].add(calls, hours, kept);
+    }
+
+    /// Moves the CUSUM by the calls of `window_ms` of a slot, of which there count as many as can be small and last.
+    pub fn watch(&mut self, prior: Prior, slot: Slot, window_ms: u64, calls: f64) {
+        let expected = self.expected(prior, slot, window_ms);
+        let calls = calls.min(CLIP * (expected + 1.0));
+        self.cusum = (self.cusum + calls * std::f64::consts::LN_2 - expected).clamp(0.0, MOST);
+    }
+
+    /// What the CUSUM says: nothing below its alarm.
+    #[must_use]
+    pub fn slow(&self) -> Bits {
+        match self.cusum >= ALARM {
+            true => Bits::new(self.cusum / std::f64::consts::LN_2),
+            false => Bits::NONE,
+        }
+    }
+
+    /// Hours of history.
+    #[must_use]
+    pub fn hours(&self) -> f64 {
+        self.all.hours
+    }
+}
+
+/// D of the module's formula, in nats; 0 where no more happened than was expected.
+fn chernoff(calls: f64, expected: f64, shape: f64) -> f64 {
+    if calls <= expected || expected <= 0.0 {
+        return 0.0;
+    }
+    (calls * libm::log(calls / expected) - (calls + shape) * libm::log((calls + shape) / (expected + shape)))
+        .max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SLOT_AT_MS: u64 = 1_748_851_200_000;
+
+    fn slot() -> Slot {
+        Slot::at(SLOT_AT_MS, 0)
+    }
+
+    #[test]
+    fn the_bound_is_that_of_a_poisson_count_where_the_rate_is_known() {
+        let poisson = |x: f64, mu: f64| x * libm::log(x / mu) - (x - mu);
+        for (x, mu) in [(1.0, 0.1), (10.0, 2.0), (1_000.0, 900.0), (1e6, 1.0)] {
+            let known = chernoff(x, mu, 1e12);
+            assert!((known / poisson(x, mu) - 1.0).abs() < 1e-2, "{x} {mu}: {known}");
+            assert!(chernoff(x, mu, 5.0) < known);
+        }
+    }
+
+    #[test]
+    fn edges() {
+        for (calls, expected) in [(0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (5.0, 6.0)] {
+            assert_eq!(chernoff(calls, expected, 0.5), 0.0, "{calls} {expected}");
+        }
+        assert!(chernoff(1.0, 1e-300, 0.5).is_finite());
+        assert!(Rate::default().bits(Prior::NONE, slot(), 60_000, 1e18).0 > 0);
+        assert_eq!(Prior::fitted(10, 0), Prior::NONE);
+    }
+
+    #[test]
+    fn a_rate_is_learned_by_the_slot() {
+        let mut rate = Rate::default();
+        // Two weeks: 60 calls an hour from 8 to 9, nothing else.
+        for minute in 0..14 * 24 * 60 {
+            let at = SLOT_AT_MS + minute * 60_000;
+            let slot = Slot::at(at, 0);
+            let calls = f64::from(u8::from(at / HOUR_MS % 24 == 8));
+            rate.learn(slot, 60_000, calls);
+        }
+        let at = |hour: u64| rate.expected(Prior::NONE, Slot::at(SLOT_AT_MS + hour * HOUR_MS, 0), HOUR_MS);
+        assert!(at(0) > 20.0 && at(0) < 60.0, "{}", at(0));
+        assert!(at(6) < 2.0, "{}", at(6));
+    }
+
+    #[test]
+    fn twice_the_rate_alarms_in_the_end_and_the_rate_itself_never() {
+        let run = |calls_per_hour: f64| {
+            let mut rate = Rate::default();
+            for hour in 0..14 * 24 {
+                rate.learn(Slot::at(SLOT_AT_MS + hour * HOUR_MS, 0), HOUR_MS, 4.0);
+            }
+            let mut most = Bits::NONE;
+            for hour in 0..48 {
+                let slot = Slot::at(SLOT_AT_MS + (14 * 24 + hour) * HOUR_MS, 0);
+                rate.watch(Prior::NONE, slot, HOUR_MS, calls_per_hour);
+                most = most.max(rate.slow());
+            }
+            most
+        };
+        assert_eq!(run(4.0), Bits::NONE);
+        assert!(run(8.0) > Bits::new(28.0));
+    }
+
+    proptest! {
+        #[test]
+        fn more_calls_are_never_less_surprising(
+            history in prop::collection::vec(0_u64..1_000, 0..50), calls in 0_u64..100_000, more in 1_u64..100_000,
+        ) {
+            let mut rate = Rate::default();
+            for calls in history {
+                rate.learn(slot(), 60_000, calls as f64);
+            }
+            let bits = |calls: u64| rate.bits(Prior::NONE, slot(), 60_000, calls as f64);
+            prop_assert!(bits(calls) <= bits(calls + more));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a key did in one window: counts, and which values occurred.
+//!
+//! A sum over events, so that it is the same in whatever order they came.
+//!
+//! Limits: of each kind the 256 least values (hashes, for most) are told apart. The least, not the first: which they
+//! are, and how often they occurred, doesn't depend on the order either.
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::model::AccessEvent;
+
+/// Values that are told apart.
+const MOST: usize = 256;
+
+/// Values with how often they occurred, in the order of values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally(SmallVec<[(u64, u32); 1]>);
+
+impl Tally {
+    /// Counts a value.
+    pub fn add(&mut self, value: u64, calls: u32) {
+        match self.0.binary_search_by_key(&value, |entry| entry.0) {
+            Ok(at) => self.0[at].1 = self.0[at].1.saturating_add(calls),
+            // It isn't, and never was, among the least.
+            Err(MOST) => {}
+            Err(at) => {
+                self.0.insert(at, (value, calls));
+                self.0.truncate(MOST);
+            }
+        }
+    }
+
+    /// Counts what another tally did.
+    pub fn merge(&mut self, other: &Self) {
+        other.0.iter().for_each(|(value, calls)| self.add(*value, *calls));
+    }
+
+    /// The values.
+    #[must_use]
+    pub fn values(&self) -> &[(u64, u32)] {
+        &self.0
+    }
+}
+
+/// A key's calls in a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// All calls.
+    pub calls: u32,
+    /// Answered 401 or 403.
+    pub refused: u32,
+    /// Answered 429.
+    pub throttled: u32,
+    /// Countries, as two letters.
+    pub countries: Tally,
+    /// Autonomous systems.
+    pub asns: Tally,
+    /// Networks: /24 of IPv4, /48 of IPv6.
+    pub networks: Tally,
+    /// User agents.
+    pub agents: Tally,
+    /// Routes.
+    pub routes: Tally,
+}
+
+impl Window {
+    /// Counts a call. What isn't known of it (address, country, system, agent) isn't a value.
+    pub fn add(&mut self, event: &AccessEvent) {
+        self.calls = self.calls.saturating_add(1);
+        self.refused += u32::from(matches!(event.status, 401 | 403));
+        self.throttled += u32::from(event.status == 429);
+        let country = u64::from(u16::from_be_bytes(event.country.0));
+        let known = [
+            (&mut self.countries, country, event.country != crate::model::Country::UNKNOWN),
+            (&mut self.asns, event.asn.into(), event.asn != 0),
+            (&mut self.networks, network(event.client), event.client != 0),
+            (&mut self.agents, event.user_agent.0, event.user_agent.is_some()),
+            (&mut self.routes, event.route.0, event.route != crate::model::RouteId::OVERFLOW),
+        ];
+        for (tally, value, known) in known {
+            if known {
+                tally.add(value, 1);
+            }
+        }
+    }
+}
+
+/// The network of an address, as its first bits: 24 of IPv4, behind 32 ones, which begin no IPv6 network; 48 of IPv6.
+fn network(client: u128) -> u64 {
+    const V4_MAPPED: u128 = 0xffff;
+    match client >> 32 == V4_MAPPED {
+        true => 0xffff_ffff << 32 | (client as u64 & 0xffff_ff00),
+        false => (client >> 80) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn networks_of_both_families() {
+        let of = |text: &str| {
+            let address: std::net::IpAddr = text.parse().unwrap();
+            network(match address {
+                std::net::IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+                std::net::IpAddr::V6(address) => address.to_bits(),
+            })
+        };
+        assert_eq!(of("203.0.113.57"), of("203.0.113.1"));
+        assert_ne!(of("203.0.113.57"), of("203.0.114.57"));
+        assert_eq!(of("2001:db8:1:2::3"), of("2001:db8:1::"));
+        assert_ne!(of("2001:db8:1::"), of("2001:db8:2::"));
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_grouping_make_no_difference(
+            values in prop::collection::vec((0_u64..600, 1_u32..5), 0..900), cut in 0_usize..900,
+        ) {
+            let tally = |values: &[(u64, u32)]| {
+                let mut tally = Tally::default();
+                values.iter().for_each(|(value, calls)| tally.add(*value, *calls));
+                tally
+            };
+            let whole = tally(&values);
+            let (first, rest) = values.split_at(cut.min(values.len()));
+            let mut merged = tally(rest);
+            merged.merge(&tally(first));
+            prop_assert_eq!(&whole, &merged);
+            let backwards: Vec<_> = values.iter().rev().copied().collect();
+            prop_assert_eq!(&whole, &tally(&backwards));
+            let mut counts = std::collections::BTreeMap::new();
+            values.iter().for_each(|(value, calls)| *counts.entry(*value).or_insert(0) += calls);
+            prop_assert_eq!(whole.values().to_vec(), counts.into_iter().take(MOST).collect::<Vec<_>>());
+        }
+    }
+}

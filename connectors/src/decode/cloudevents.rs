@@ -28,10 +28,10 @@ use std::ops::ControlFlow;
 use keytide_config::{Source, Unit};
 
 use super::canonical::Canonical;
-use super::message::{Ledger, Outer, Records, too_long};
-use super::raw::{Name, RawEvent, Value, WrongType};
+use super::message::{Ledger, Outer, Records, is_large, too_long};
+use super::raw::{Name, RawEvent, Value, WrongType, unescape_json};
 use super::reader::{Caps, Reader, Unreadable};
-use super::records::{NOT_UTF8, caps, complete, told, walk};
+use super::records::{NOT_UTF8, caps, told, walk};
 use super::shape::{Format, Shape};
 use super::{Context, Headers};
 
@@ -87,7 +87,7 @@ impl Records for CloudEvents {
             let mut raw = RawEvent::default();
             let judged = events.read(reader, &mut raw)?;
             match text.record(start..reader.at()) {
-                Ok(record) => events.enter(raw, judged, outer.time_ms, record, ledger),
+                Ok(record) => events.enter(raw, judged, outer, record, ledger),
                 Err(record) => ledger.refuse(record, NOT_UTF8.to_owned()),
             }
             Ok(ControlFlow::Continue(()))
@@ -103,7 +103,7 @@ impl Records for CloudEvents {
         if let Err(reason) = read {
             ledger.refuse(value, reason);
         }
-        if super::message::is_large(self.structured.capacity()) {
+        if is_large(self.structured.capacity()) {
             self.structured = String::new();
         }
     }
@@ -169,7 +169,7 @@ impl CloudEvents {
         let mut reader = Reader::new(structured, *caps);
         let mut raw = RawEvent::default();
         match events.read(&mut reader, &mut raw) {
-            Ok(judged) => events.enter(raw, judged, Value::Missing, value, ledger),
+            Ok(judged) => events.enter(raw, judged, Outer::default(), value, ledger),
             Err(fault) => return Err(told(fault, 0, *caps)),
         }
         Ok(())
@@ -214,15 +214,14 @@ impl Events {
         &mut self,
         raw: RawEvent<'_>,
         judged: Judged,
-        time_ms: Value<'_>,
+        outer: Outer<'_>,
         record: &[u8],
         ledger: &mut Ledger<'_>,
     ) {
         if let Err(reason) = judged {
             return ledger.refuse(record, reason.to_owned());
         }
-        let mut raw = raw;
-        complete(&mut raw, Some(&self.identity), time_ms);
+        let raw = outer.completed(raw, Some(&self.identity));
         ledger.enter(&mut self.canonical, &raw, record);
     }
 }
@@ -254,7 +253,7 @@ fn written<'t>(value: Value<'t>, buffer: &'t mut String) -> Result<&'t str, Wron
         Value::Plain("") | Value::Json("") => Err(WrongType),
         Value::Plain(text) => Ok(text),
         Value::Json(escaped) => {
-            super::raw::unescape_json(escaped, buffer);
+            unescape_json(escaped, buffer);
             Ok(buffer)
         }
         _ => Err(WrongType),

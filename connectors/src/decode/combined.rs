@@ -14,7 +14,7 @@ use super::Context;
 use super::canonical::{Canonical, Fault};
 use super::message::{Ledger, Outer, Records};
 use super::raw::{Name, RawEvent, Value};
-use super::records::{NOT_UTF8, complete};
+use super::records::NOT_UTF8;
 use super::route::UNKNOWN;
 use super::time::clf;
 
@@ -31,16 +31,13 @@ impl CombinedRecords {
         Self { canonical: Canonical::new(source, Unit::Clf, Unit::Micros, context) }
     }
 
-    fn line(&mut self, line: &[u8], id: Option<&str>, ledger: &mut Ledger<'_>) {
+    fn line(&mut self, line: &[u8], outer: Outer<'_>, id: Option<&str>, ledger: &mut Ledger<'_>) {
         let text = match simdutf8::basic::from_utf8(line) {
             Ok(text) => text,
             Err(_) => return ledger.refuse(line, NOT_UTF8.to_owned()),
         };
         match parse(text) {
-            Ok(mut raw) => {
-                complete(&mut raw, id, Value::Missing);
-                ledger.enter(&mut self.canonical, &raw, line);
-            }
+            Ok(raw) => ledger.enter(&mut self.canonical, &outer.completed(raw, id), line),
             Err(fault) => ledger.refuse(line, fault.to_string()),
         }
     }
@@ -58,7 +55,7 @@ impl Records for CombinedRecords {
                     return ledger.beyond(&text[start..]);
                 }
                 let id = outer.request_id(ledger.records() - first);
-                self.line(line, id.as_deref(), ledger);
+                self.line(line, outer, id.as_deref(), ledger);
             }
             start = end + 1;
         }

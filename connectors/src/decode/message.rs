@@ -12,11 +12,11 @@ use std::borrow::Cow;
 use std::io::Read;
 
 use flate2::bufread::GzDecoder;
-use keytide_config::Limits;
+use keytide_config::{Limits, Unit};
 use keytide_dataflow::model::Position;
 
 use super::canonical::Canonical;
-use super::raw::{RawEvent, Value};
+use super::raw::{Name, RawEvent, Value};
 use super::{Decoded, Decoder, Headers, dead_letter};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -48,6 +48,26 @@ impl<'a> Outer<'a> {
     pub(super) fn request_id(&self, number: u32) -> Option<Cow<'a, str>> {
         let id = self.id?;
         Some(if number == 0 { id.into() } else { format!("{id}#{number}").into() })
+    }
+
+    /// Whether it says nothing.
+    #[inline]
+    pub(super) fn is_silent(&self) -> bool {
+        self.id.is_none() && self.time_ms.is_empty()
+    }
+
+    /// A record with what it doesn't say itself: a request id, and the time.
+    pub(super) fn completed<'r>(&self, mut raw: RawEvent<'r>, request_id: Option<&'r str>) -> RawEvent<'r>
+    where
+        'a: 'r,
+    {
+        if let Some(id) = request_id.filter(|_| raw.get(Name::RequestId).is_empty()) {
+            raw.set(Name::RequestId, Value::Plain(id));
+        }
+        if raw.get(Name::Time).is_empty() && !self.time_ms.is_empty() {
+            raw.set_time(self.time_ms, Unit::Millis);
+        }
+        raw
     }
 }
 

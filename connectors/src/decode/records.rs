@@ -13,12 +13,12 @@
 use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 
-use keytide_config::{Source, Unit};
+use keytide_config::Source;
 
 use super::Context;
 use super::canonical::Canonical;
 use super::message::{Ledger, Outer, Records};
-use super::raw::{Name, RawEvent, Value};
+use super::raw::RawEvent;
 use super::reader::{Caps, Reader, Unreadable};
 use super::shape::{Format, Shape};
 
@@ -50,10 +50,9 @@ impl Records for JsonRecords {
             let id = outer.request_id(ledger.records() - first);
             let mut raw = RawEvent::default();
             shape.read(reader, &mut raw)?;
-            let mut raw = raw;
-            complete(&mut raw, id.as_deref(), outer.time_ms);
             match text.record(start..reader.at()) {
-                Ok(record) => ledger.enter(canonical, &raw, record),
+                Ok(record) if outer.is_silent() => ledger.enter(canonical, &raw, record),
+                Ok(record) => ledger.enter(canonical, &outer.completed(raw, id.as_deref()), record),
                 Err(record) => ledger.refuse(record, NOT_UTF8.to_owned()),
             }
             Ok(ControlFlow::Continue(()))
@@ -67,16 +66,6 @@ pub(super) const NOT_UTF8: &str = "not UTF-8";
 /// What one record may hold.
 pub(super) fn caps(context: &Context) -> Caps {
     Caps { depth: context.limits.json_depth, members: context.limits.json_fields }
-}
-
-/// Fills in what a wrapper says of a record that says nothing itself.
-pub(super) fn complete<'a>(raw: &mut RawEvent<'a>, id: Option<&'a str>, time_ms: Value<'a>) {
-    if let Some(id) = id.filter(|_| raw.get(Name::RequestId).is_empty()) {
-        raw.set(Name::RequestId, Value::Plain(id));
-    }
-    if raw.get(Name::Time).is_empty() && !time_ms.is_empty() {
-        raw.set_time(time_ms, Unit::Millis);
-    }
 }
 
 /// A text whose objects are read.

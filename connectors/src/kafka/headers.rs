@@ -45,7 +45,10 @@ impl Headers for BorrowedMessage<'_> {
 
 /// Headers that outlive their record: names and values.
 #[derive(Default)]
-pub(super) struct KeptHeaders(Vec<(Box<[u8]>, Box<[u8]>)>);
+pub(super) struct KeptHeaders(Vec<Kept>);
+
+/// A name and a value.
+type Kept = (Box<[u8]>, Box<[u8]>);
 
 impl KeptHeaders {
     /// Copies them; `None` where they have more than `most` bytes.
@@ -145,7 +148,7 @@ mod tests {
 
     #[test]
     fn kept_headers_are_those_of_the_record_up_to_a_limit() {
-        let many: Vec<(Box<[u8]>, Box<[u8]>)> =
+        let many: Vec<Kept> =
             vec![((*b"name").into(), (*b"value").into()), ((*b"").into(), (*b"\xFF").into())];
         let headers = KeptHeaders(many);
         assert_eq!(headers.bytes(), 10);

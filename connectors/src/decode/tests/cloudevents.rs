@@ -182,7 +182,7 @@ fn what_is_no_event_of_version_1_0_is_a_dead_letter() {
     let out = run_binary(&source, &[(b"content-type", b"application/cloudevents+avro")], USAGE);
     assert!(reason(&out).starts_with("content-type: "));
     for value in ["", " ", "7", "\"x\"", "{}"] {
-        assert_eq!(reason(&run(&source, value)).is_empty(), false);
+        assert!(!reason(&run(&source, value)).is_empty());
     }
 }
 

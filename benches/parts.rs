@@ -14,8 +14,8 @@ use keytide_connectors::decode::{self, Decoded, Decoder};
 use keytide_connectors::geo::Geo;
 use keytide_connectors::ingest::{Ingest, Message, Options, inputs};
 use keytide_connectors::tables::{self, TablesRead};
-use keytide_dataflow::model::{AccessEvent, Definition, Position, Tick};
-use keytide_dataflow::{Counts, Late, Output, Publish, Rows, render};
+use keytide_dataflow::model::{AccessEvent, Definition, Forgotten, Position, Tick};
+use keytide_dataflow::{Admitted, Counts, Late, Output, Publish, Rows, render};
 
 use crate::ceiling::Ceiling;
 use crate::measure::{Cost, core_rate, cpu_ratio, rate, thread};
@@ -275,9 +275,11 @@ impl Output for Dropped {
     fn counts(&mut self, _: Tick, counts: Counts) {
         self.unique += counts.events;
     }
-    fn define(&mut self, definitions: Vec<Definition>) {
+    fn admitted(&mut self, _: Tick, _: Admitted) {}
+    fn define(&mut self, _: Tick, definitions: Vec<Definition>) {
         black_box(definitions);
     }
+    fn forget(&mut self, _: Tick, _: Vec<Forgotten>) {}
 }
 
 fn heading(title: &str) {

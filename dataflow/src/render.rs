@@ -1,21 +1,22 @@
 //! The whole graph, and the only file that knows it.
 //!
 //! ```text
-//!  events --by request--> dedupe --by key--> usage + bookings --> sum --> subscription_usage --> rows
-//!                                   |          ^                               ^
-//!                                   |          | owners                        | infos
-//!                                   |          +----+----> usage_by_route      |
-//!                                   |               |      --> rows            |
-//!                                   +--> geo, callers, latency by key --> rows |
-//!                                   +--> partials --by route--> callers, latency by route --> rows
-//!                                                   |                          |
-//!  tables --by row--> assignments, table_rows --> joins -----------------------+
-//!  definitions --> strings
-//!  control --> every operator
+//!  events --by request--> dedupe --by key--> admission --> usage + bookings --> sum --> subscription_usage --> rows
+//!                           |                  ^     |          ^                               ^
+//!                           |met     decisions |     |          | owners                        | infos
+//!                           +--by route--> routes    |          +----+----> usage_by_route      |
+//!                                            ^       |               |      --> rows            |
+//!                                            |       +--> geo, callers, latency by key --> rows |
+//!                                            |       +--> partials --by route--> callers, latency by route --> rows
+//!  definitions --of routes-------------------+                       |                          |
+//!              --of keys--> admission                                |                          |
+//!              --others--> strings                                   |                          |
+//!  tables --by row--> assignments, table_rows --> joins -------------+--------------------------+
+//!  control --> every operator                       +--owners--> admission
 //! ```
 //!
-//! Events travel twice (to the worker of their request, then to that of their key); afterwards all operators
-//! share the same batches.
+//! Events travel twice (to the worker of their request, then to that of their key), those of the key `overflow` once
+//! more; afterwards all operators share the same batches.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -26,20 +27,21 @@ use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::generic::operator::empty;
 use timely::dataflow::operators::rc::SharedStream;
 use timely::dataflow::operators::vec::{Filter, Map};
-use timely::dataflow::operators::{Input, Probe};
+use timely::dataflow::operators::{Concat as _, Input, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, StreamVec};
 
 use crate::model::{AccessEvent, Definition, TableChange, TableRow, Tick, TickInfo};
+use crate::operators::admission::{self, Admission, News};
 use crate::operators::assignments::Assignments;
 use crate::operators::bookings::Bookings;
-use crate::operators::by_key;
 use crate::operators::by_tick::{Closing, SharedOutput, by_tick};
 use crate::operators::callers::CallersMetric;
 use crate::operators::dedupe::{self, Dedupe};
-use crate::operators::definitions::{self, Definitions};
+use crate::operators::definitions::Definitions;
 use crate::operators::geo::GeoMetric;
 use crate::operators::latency::{LatencyMetric, OfKey, OfRoute};
 use crate::operators::owners::OwnerChange;
+use crate::operators::routes::{self, Decision, Met, Routes};
 use crate::operators::subscription_usage::{self, InfoChange, SubscriptionUsageMetric};
 use crate::operators::table_rows::{self, TableRows};
 use crate::operators::usage::{ByRoute, UsageMetric};
@@ -47,7 +49,7 @@ use crate::operators::windowed::{
     Context, Group, Metric, Partial, Publish, Settings, Windowed, close_events, close_partials, partials,
 };
 use crate::row::{Output, Owner, SubscriptionInfo};
-use crate::state::{Registered, Registry, RestoreError, Shard, Snapshot, States};
+use crate::state::{Registered, Registry, RestoreError, Snapshot, States};
 
 /// What the dataflow is configured by.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +148,7 @@ pub fn render<O: Output + 'static>(
     let (control_input, control) = scope.new_input();
     let graph = Graph { scope, control, output, probe: ProbeHandle::new() };
 
-    graph.definitions(defined, registry.register(Definitions::default())?);
+    graph.definitions(defined.clone(), registry.register(Definitions::default())?);
     let (owners, infos) = graph.tables(
         tables,
         registry.register(Assignments::default())?,
@@ -168,16 +170,19 @@ pub fn render<O: Output + 'static>(
         &graph.output,
         Dedupe::close,
     );
-    let by_key = by_tick(
-        "ByKey",
+    let (unique, met) = routes::met(unique);
+    let decisions = graph.routes(defined.clone(), met, registry.register(Routes::new(&options.limits))?);
+    let names = defined.filter(|definition| matches!(definition, Definition::Key { .. })).map(News::Named);
+    let admitted = by_tick(
+        "Admission",
         graph.control.clone(),
         (unique, Exchange::new(|event: &AccessEvent| event.key.shard())),
-        graph.no_second(),
-        Registered::nothing(),
+        (owners.clone().map(News::Owner).concat(names).concat(decisions), Exchange::new(News::shard)),
+        registry.register(Admission::new(&options.limits))?,
         &graph.output,
-        by_key::close,
-    )
-    .shared();
+        Admission::close,
+    );
+    let by_key = admission::to_their_workers(admitted).shared();
 
     // usage and what follows from it
     let bookings = by_tick(
@@ -194,7 +199,7 @@ pub fn render<O: Output + 'static>(
         "SubscriptionUsage",
         graph.control.clone(),
         (sums, Exchange::new(subscription_usage::shard)),
-        (infos, Exchange::new(|change: &InfoChange| change.0.0.0)),
+        (infos, Exchange::new(|change: &InfoChange| change.0.0.bucket().into())),
         registry.register(Windowed::<SubscriptionUsageMetric>::new(settings))?,
         &graph.output,
         subscription_usage::close,
@@ -262,6 +267,14 @@ fn at_their_ticks<'scope, D: Clone + 'static>(
     })
 }
 
+/// A copy for each worker, with its index.
+fn to_all<'scope, D: Clone + 'static>(
+    stream: StreamVec<'scope, Tick, D>,
+) -> StreamVec<'scope, Tick, (u64, D)> {
+    let workers = stream.scope().peers() as u64;
+    stream.flat_map(move |data| (0..workers).map(move |worker| (worker, data.clone())))
+}
+
 type Events<'scope> = timely::dataflow::Stream<'scope, Tick, Rc<Vec<AccessEvent>>>;
 
 /// What every operator is built with.
@@ -283,23 +296,43 @@ impl<'scope> Graph<'scope> {
     }
 
     fn definitions(&self, defined: StreamVec<'scope, Tick, Definition>, state: Registered<Definitions>) {
-        let workers = self.scope.peers() as u64;
-        let addressed = defined.flat_map(move |definition| {
-            let targets = match definitions::shard(&definition) {
-                Shard::Of(shard) => shard % workers..shard % workers + 1,
-                Shard::All => 0..workers,
-            };
-            targets.map(move |worker| (worker, definition.clone()))
-        });
+        let names = defined.filter(|definition| matches!(definition, Definition::Name { .. }));
+        let addressed = to_all(names);
         self.watch(by_tick(
             "Definitions",
             self.control.clone(),
-            (addressed, Exchange::new(|addressed: &definitions::Addressed| addressed.0)),
+            (addressed, Exchange::new(|addressed: &(u64, Definition)| addressed.0)),
             self.no_second(),
             state,
             &self.output,
             Definitions::close,
         ));
+    }
+
+    /// Decides which routes are told apart; every worker is told.
+    fn routes(
+        &self,
+        defined: StreamVec<'scope, Tick, Definition>,
+        met: StreamVec<'scope, Tick, Met>,
+        state: Registered<Routes>,
+    ) -> StreamVec<'scope, Tick, News> {
+        let route = |definition: &Definition| match definition {
+            Definition::Route { id, .. } => Some(id.bucket()),
+            Definition::Key { .. } | Definition::Name { .. } => None,
+        };
+        let decisions: StreamVec<'scope, Tick, Decision> = by_tick(
+            "Routes",
+            self.control.clone(),
+            (
+                defined.filter(move |definition| route(definition).is_some()),
+                Exchange::new(move |definition: &Definition| route(definition).unwrap_or_default().into()),
+            ),
+            (met, Exchange::new(|met: &Met| met.route.bucket().into())),
+            state,
+            &self.output,
+            Routes::close,
+        );
+        to_all(decisions).map(|(worker, decision)| News::Route(worker, decision))
     }
 
     /// Joins the tables among themselves: owners of keys, and what is known of subscriptions. A subscription

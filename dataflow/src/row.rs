@@ -1,8 +1,11 @@
 //! What the dataflow puts out: rows of the views, late events, counts, definitions.
 
-use crate::model::{Country, Definition, EventTime, KeyId, NameId, Position, RequestId, RouteId, Tick};
+use crate::model::{
+    Country, Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, RouteId, Tick,
+};
 use crate::window::Level;
 use serde::{Deserialize, Serialize};
+use std::ops::AddAssign;
 
 /// A row of a windowed view: its newest version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -192,6 +195,47 @@ pub struct Counts {
     pub duplicates: u64,
     /// Late events, counted or not.
     pub late: u64,
+    /// Events that count under the key `overflow`.
+    pub overflow_keys: u64,
+    /// Events that count under the route `overflow`.
+    pub overflow_routes: u64,
+    /// Events that count under the country `XX`.
+    pub overflow_countries: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self { events, duplicates, late, overflow_keys, overflow_routes, overflow_countries } = other;
+        self.events += events;
+        self.duplicates += duplicates;
+        self.late += late;
+        self.overflow_keys += overflow_keys;
+        self.overflow_routes += overflow_routes;
+        self.overflow_countries += overflow_countries;
+    }
+}
+
+/// What counts against the caps in the day and the month of the watermark.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Admitted {
+    /// Keys without a row of the table of keys.
+    pub keys: u64,
+    /// Routes.
+    pub routes: u64,
+    /// Pairs of such keys and routes.
+    pub key_routes: u64,
+    /// Pairs of such keys and countries.
+    pub key_countries: u64,
+}
+
+impl AddAssign for Admitted {
+    fn add_assign(&mut self, other: Self) {
+        let Self { keys, routes, key_routes, key_countries } = other;
+        self.keys += keys;
+        self.routes += routes;
+        self.key_routes += key_routes;
+        self.key_countries += key_countries;
+    }
 }
 
 /// Where a worker's share of the results goes. Called on the worker's thread while a tick closes, in the
@@ -201,9 +245,13 @@ pub trait Output {
     fn rows(&mut self, tick: Tick, rows: Rows);
     /// Late events.
     fn late(&mut self, tick: Tick, late: Vec<Late>);
-    /// What became of the tick's records on this worker.
+    /// What became of the tick's records on this worker. May be called several times a tick: they add up.
     fn counts(&mut self, tick: Tick, counts: Counts);
+    /// This worker's part of what counts against the caps after the tick. Several calls add up, as do workers.
+    fn admitted(&mut self, tick: Tick, admitted: Admitted);
     /// Strings behind the ids of this worker's rows; handed over before or with the first row that needs
     /// them. The same may come again.
-    fn define(&mut self, definitions: Vec<Definition>);
+    fn define(&mut self, tick: Tick, definitions: Vec<Definition>);
+    /// Ids that no row of a later tick has, unless they are defined anew.
+    fn forget(&mut self, tick: Tick, forgotten: Vec<Forgotten>);
 }

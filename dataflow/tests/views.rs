@@ -9,9 +9,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod caps;
 mod harness;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use harness::oracle::recount;
 use harness::{AnyRow, How, TickInput, TickOutput, run, run_with, scenario};
@@ -79,12 +80,32 @@ fn identity(row: &AnyRow) -> (String, bool) {
     }
 }
 
+/// A restored run's workers have been told every string of the whole run: each of them those of routes and tables,
+/// one of them each key's name.
+fn assert_restored_names(whole: &[Vec<Definition>], restored: &[Vec<Definition>]) {
+    let is_key = |definition: &&Definition| matches!(definition, Definition::Key { .. });
+    let set = |definitions: &[Vec<Definition>], keys: bool| -> BTreeSet<Definition> {
+        definitions.iter().flatten().filter(|one| is_key(one) == keys).cloned().collect()
+    };
+    assert_eq!(set(restored, true), set(whole, true));
+    for worker in restored {
+        assert_eq!(set(std::slice::from_ref(worker), false), set(whole, false));
+    }
+}
+
 fn assert_same_reports(got: &BTreeMap<Tick, TickOutput>, expected: &BTreeMap<Tick, TickOutput>) {
     for (tick, expected) in expected {
         let got = got.get(tick).cloned().unwrap_or_default();
         assert_eq!(
-            (&got.late, got.events, got.duplicates, got.late_count),
-            (&expected.late, expected.events, expected.duplicates, expected.late_count),
+            (&got.late, got.events, got.duplicates, got.late_count, got.overflows, got.admitted),
+            (
+                &expected.late,
+                expected.events,
+                expected.duplicates,
+                expected.late_count,
+                expected.overflows,
+                expected.admitted
+            ),
             "tick {tick}"
         );
     }
@@ -172,15 +193,7 @@ proptest! {
             }
             prop_assert_eq!(&got, expected, "tick {}", tick);
         }
-        let names = |definitions: &[Vec<Definition>]| -> Vec<Definition> {
-            let mut names = definitions.concat();
-            names.sort();
-            names.dedup();
-            names
-        };
-        for worker in &after.definitions {
-            prop_assert_eq!(names(std::slice::from_ref(worker)), names(&whole.definitions));
-        }
+        assert_restored_names(&whole.definitions, &after.definitions);
     }
 }
 
@@ -293,5 +306,7 @@ impl Output for Nothing {
     fn rows(&mut self, _: Tick, _: Rows) {}
     fn late(&mut self, _: Tick, _: Vec<Late>) {}
     fn counts(&mut self, _: Tick, _: Counts) {}
-    fn define(&mut self, _: Vec<Definition>) {}
+    fn admitted(&mut self, _: Tick, _: Admitted) {}
+    fn define(&mut self, _: Tick, _: Vec<Definition>) {}
+    fn forget(&mut self, _: Tick, _: Vec<Forgotten>) {}
 }

@@ -148,6 +148,7 @@ fn world() -> View {
     let mut definitions: Vec<_> = customers.into_iter().chain(["free", "team", "sub"]).map(name).collect();
     definitions.extend(routes.map(|(method, route)| Definition::Route {
         id: RouteId::new("", method, route),
+        day: 0,
         api: "".into(),
         method: method.into(),
         route: route.into(),

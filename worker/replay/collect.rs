@@ -13,7 +13,7 @@ use keytide_connectors::ingest::PartitionInfo;
 use keytide_connectors::sink::encode::{DeadRow, EncodeRow as _, Labels, LateRow, Place};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::tables::TableDeadLetter;
-use keytide_dataflow::model::{Definition, KeyId, NameId, Position, RequestId, Tick};
+use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, Position, RequestId, Tick};
 use keytide_dataflow::*;
 
 use super::output::{ViewRow, add_lines};
@@ -157,9 +157,7 @@ impl Collect {
     /// Adds another worker's results.
     pub(super) fn merge(&mut self, other: Self) {
         self.names.merge(other.names);
-        self.counts.events += other.counts.events;
-        self.counts.duplicates += other.counts.duplicates;
-        self.counts.late += other.counts.late;
+        self.counts += other.counts;
         self.usage.merge(other.usage);
         self.usage_by_route.merge(other.usage_by_route);
         self.latency.merge(other.latency);
@@ -199,12 +197,15 @@ impl Output for Collect {
     }
 
     fn counts(&mut self, _: Tick, counts: Counts) {
-        self.counts.events += counts.events;
-        self.counts.duplicates += counts.duplicates;
-        self.counts.late += counts.late;
+        self.counts += counts;
     }
 
-    fn define(&mut self, definitions: Vec<Definition>) {
+    fn admitted(&mut self, _: Tick, _: Admitted) {}
+
+    /// Rows are written at the end, so no string is forgotten before: as many as days and months admitted.
+    fn forget(&mut self, _: Tick, _: Vec<Forgotten>) {}
+
+    fn define(&mut self, _: Tick, definitions: Vec<Definition>) {
         for definition in definitions {
             self.names.define(definition);
         }

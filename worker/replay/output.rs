@@ -318,7 +318,7 @@ mod tests {
             let name = format!("key-{}", number * 7 % 20);
             let key = KeyId::from_name(&name);
             let owner = &mut workers[(number % 2) as usize];
-            owner.define(vec![Definition::Key { id: key, name: name.into() }]);
+            owner.define(TICK, vec![Definition::Key { id: key, name: name.into(), month: None }]);
             let value =
                 OwnedUsage { usage: Usage { calls: number, ..Usage::default() }, owner: Owner::default() };
             let row = |level, start| Row { group: key, level, start, value, complete: true, is_final: false };

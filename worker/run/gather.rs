@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::sink::TickOutput;
 use keytide_connectors::tables::TableDeadLetter;
-use keytide_dataflow::model::{Definition, Tick};
-use keytide_dataflow::{Counts, Late, Output, Rows};
+use keytide_dataflow::model::{Definition, Forgotten, Tick};
+use keytide_dataflow::{Admitted, Counts, Late, Output, Rows};
 
 /// One worker's results that aren't published yet.
 #[derive(Default)]
 pub(super) struct Gather {
     ticks: BTreeMap<Tick, TickOutput>,
-    /// Strings that no tick has taken along yet.
-    definitions: Vec<Definition>,
 }
 
 impl Gather {
@@ -31,10 +29,7 @@ impl Gather {
 
     /// The results of a tick that is done: also where there are none, so that nobody waits for them.
     pub(super) fn take(&mut self, tick: Tick) -> TickOutput {
-        let mut output =
-            self.ticks.remove(&tick).unwrap_or_else(|| TickOutput { tick, ..Default::default() });
-        output.definitions = std::mem::take(&mut self.definitions);
-        output
+        self.ticks.remove(&tick).unwrap_or_else(|| TickOutput { tick, ..Default::default() })
     }
 }
 
@@ -48,13 +43,18 @@ impl Output for Gather {
     }
 
     fn counts(&mut self, tick: Tick, counts: Counts) {
-        let into = &mut self.tick(tick).counts;
-        into.events += counts.events;
-        into.duplicates += counts.duplicates;
-        into.late += counts.late;
+        self.tick(tick).counts += counts;
     }
 
-    fn define(&mut self, definitions: Vec<Definition>) {
-        self.definitions.extend(definitions);
+    fn admitted(&mut self, tick: Tick, admitted: Admitted) {
+        self.tick(tick).admitted += admitted;
+    }
+
+    fn define(&mut self, tick: Tick, definitions: Vec<Definition>) {
+        self.tick(tick).definitions.extend(definitions);
+    }
+
+    fn forget(&mut self, tick: Tick, forgotten: Vec<Forgotten>) {
+        self.tick(tick).forgotten.extend(forgotten);
     }
 }

@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use keytide_config::{JobConfig, Source, SourceKind};
+use keytide_config::{JobConfig, Limits, Source, SourceKind};
 use keytide_connectors::ingest::PartitionInfo;
 use keytide_connectors::kafka::{Class, Consumer, KafkaError, Topic};
 use keytide_connectors::live::{
@@ -58,6 +58,8 @@ pub(crate) struct Handle {
     pub(crate) observed: Arc<Observed>,
     /// Its sinks.
     pub(crate) sinks: Monitor,
+    /// `[limits]`.
+    pub(crate) limits: Limits,
     /// Why the sinks can't go on.
     sink_error: Arc<Mutex<Option<SinkError>>>,
 }
@@ -91,6 +93,7 @@ impl Job {
             counted: Arc::default(),
             observed: Arc::default(),
             sinks: publisher.monitor(),
+            limits: config.limits,
             sink_error: Arc::default(),
         };
         let decoders = decoders(config, tables.geo);

@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::health::{health, readiness};
 use super::observe::Sample;
+use super::publish::{CAPS, OVERFLOWS};
 
 /// Partitions, of all sources, that have a lag each.
 const PARTITIONS: usize = 1_000;
@@ -119,6 +120,13 @@ impl Sample {
         page.counter("events", "Accepted, unique events", results.events)?;
         page.counter("duplicates", "Records that repeat an event", results.duplicates)?;
         page.counter("late", "Late events, counted or not", results.late)?;
+        let overflows =
+            OVERFLOWS.iter().zip(results.overflows).map(|(kind, count)| ([("kind", *kind)], count));
+        page.counters(
+            "overflow_events",
+            "Events that count under overflow because a limit of cardinality is reached",
+            overflows,
+        )?;
         let classes =
             CLASSES.iter().zip(read.dead_letters).map(|(class, count)| ([("reason", *class)], count));
         page.counters("dead_letters", "Records that could not be accepted, by class of reason", classes)?;
@@ -165,6 +173,12 @@ impl Sample {
     }
 
     fn state(&self, page: &mut Page<'_>) -> fmt::Result {
+        let caps = |values: [u64; CAPS.len()]| {
+            CAPS.iter().zip(values).map(|(kind, value)| ([("kind", *kind)], value))
+        };
+        let admitted = caps(self.results.admitted);
+        page.gauges("admitted", "What counts against a limit in the watermark's month or day", admitted)?;
+        page.gauges("limit", "What may be told apart in a month (keys) or a day", caps(self.results.limits))?;
         let label = |state: keytide_dataflow::state::StateId| [("state", state.name())];
         let rows = self.states.iter().map(|(state, footprint)| (label(*state), footprint.rows));
         page.gauges("state_rows", "Entries of each state, over all workers", rows)?;
@@ -310,6 +324,9 @@ mod tests {
         sample.results.events = 990;
         sample.results.duplicates = 11;
         sample.results.late = 12;
+        sample.results.overflows = [13, 14, 15];
+        sample.results.admitted = [16, 17, 18, 19];
+        sample.results.limits = [256, 512, 1_024, 2_048];
         sample.results.ticks = 98;
         sample.sinks.records = [20, 21, 22, 23, 24, 25, 26, 27];
         sample.sinks.bytes = 30;
@@ -355,6 +372,11 @@ keytide_duplicates_total 11
 # HELP keytide_late Late events, counted or not.
 # TYPE keytide_late counter
 keytide_late_total 12
+# HELP keytide_overflow_events Events that count under overflow because a limit of cardinality is reached.
+# TYPE keytide_overflow_events counter
+keytide_overflow_events_total{kind="key"} 13
+keytide_overflow_events_total{kind="route"} 14
+keytide_overflow_events_total{kind="country"} 15
 # HELP keytide_dead_letters Records that could not be accepted, by class of reason.
 # TYPE keytide_dead_letters counter
 keytide_dead_letters_total{reason="syntax"} 1
@@ -398,6 +420,18 @@ keytide_watermark_timestamp_seconds 1749999994.0
 # HELP keytide_watermark_age_seconds How far the watermark is behind the clock.
 # TYPE keytide_watermark_age_seconds gauge
 keytide_watermark_age_seconds 6.0
+# HELP keytide_admitted What counts against a limit in the watermark's month or day.
+# TYPE keytide_admitted gauge
+keytide_admitted{kind="key"} 16
+keytide_admitted{kind="route"} 17
+keytide_admitted{kind="key_route"} 18
+keytide_admitted{kind="key_country"} 19
+# HELP keytide_limit What may be told apart in a month (keys) or a day.
+# TYPE keytide_limit gauge
+keytide_limit{kind="key"} 256
+keytide_limit{kind="route"} 512
+keytide_limit{kind="key_route"} 1024
+keytide_limit{kind="key_country"} 2048
 # HELP keytide_state_rows Entries of each state, over all workers.
 # TYPE keytide_state_rows gauge
 keytide_state_rows{state="dedupe"} 40

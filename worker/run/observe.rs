@@ -209,6 +209,11 @@ pub(super) struct Results {
     pub(super) events: u64,
     pub(super) duplicates: u64,
     pub(super) late: u64,
+    /// Events beyond the caps of [`OVERFLOWS`](super::publish::OVERFLOWS).
+    pub(super) overflows: [u64; 3],
+    /// What counts against the caps of [`CAPS`](super::publish::CAPS), and what may.
+    pub(super) admitted: [u64; 4],
+    pub(super) limits: [u64; 4],
     /// Ticks that were handed to the sinks.
     pub(super) ticks: u64,
 }
@@ -218,11 +223,15 @@ impl Sample {
     pub(super) fn take(job: &Handle, tick_ms: u64) -> Self {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         // What comes later in the path first: so no difference of two counters is ever negative.
-        let counted = &job.counted;
+        let (counted, limits) = (&job.counted, &job.limits);
         let results = Results {
             events: load(&counted.events),
             duplicates: load(&counted.duplicates),
             late: load(&counted.late),
+            overflows: counted.overflows.each_ref().map(load),
+            admitted: counted.admitted.each_ref().map(load),
+            limits: [limits.keys, limits.routes, limits.key_routes, limits.key_countries]
+                .map(|limit| limit as u64),
             ticks: load(&counted.ticks),
         };
         let counters = &job.live.counters;

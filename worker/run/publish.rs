@@ -8,9 +8,15 @@ use std::time::Duration;
 use keytide_connectors::live::Live;
 use keytide_connectors::sink::{Publisher, SinkError, TickOutput};
 use keytide_dataflow::model::Tick;
+use keytide_dataflow::{Admitted, Counts};
 
 /// How long the sinks are waited for at the end.
 const FLUSH: Duration = Duration::from_secs(30);
+
+/// What events can be beyond a cap of, in the order of [`Counted::overflows`].
+pub(super) const OVERFLOWS: [&str; 3] = ["key", "route", "country"];
+/// What has a cap, in the order of [`Counted::admitted`].
+pub(super) const CAPS: [&str; 4] = ["key", "route", "key_route", "key_country"];
 
 /// What the workers' ticks had in them; counters only grow.
 #[derive(Debug, Default)]
@@ -21,6 +27,10 @@ pub(crate) struct Counted {
     pub(crate) duplicates: AtomicU64,
     /// Late events.
     pub(crate) late: AtomicU64,
+    /// Events beyond the caps of [`OVERFLOWS`].
+    pub(crate) overflows: [AtomicU64; OVERFLOWS.len()],
+    /// What counts against the caps of [`CAPS`] after the last tick.
+    pub(crate) admitted: [AtomicU64; CAPS.len()],
     /// Ticks that were handed to the sinks.
     pub(crate) ticks: AtomicU64,
 }
@@ -49,10 +59,22 @@ pub(super) fn publish(
             continue;
         }
         let outputs = waiting.remove(&tick).unwrap_or_default();
+        let mut admitted = Admitted::default();
         for output in &outputs {
+            let Counts { overflow_keys, overflow_routes, overflow_countries, .. } = output.counts;
+            for (counter, count) in
+                counted.overflows.iter().zip([overflow_keys, overflow_routes, overflow_countries])
+            {
+                counter.fetch_add(count, Ordering::Relaxed);
+            }
+            admitted += output.admitted;
             counted.events.fetch_add(output.counts.events, Ordering::Relaxed);
             counted.duplicates.fetch_add(output.counts.duplicates, Ordering::Relaxed);
             counted.late.fetch_add(output.counts.late, Ordering::Relaxed);
+        }
+        let Admitted { keys, routes, key_routes, key_countries } = admitted;
+        for (gauge, held) in counted.admitted.iter().zip([keys, routes, key_routes, key_countries]) {
+            gauge.store(held, Ordering::Relaxed);
         }
         if let Some(tap) = &mut tap {
             tap(tick, &outputs);

@@ -13,15 +13,16 @@
 //! Unknown is: absent, null, `""` or `-`. Numbers may be texts. No fault quotes a value: values may be secrets.
 //!
 //! Limits: texts count up to `limits.text_bytes`; of the keys whose id is a name, 65,536 are remembered as
-//! defined.
+//! defined, each for the two months of event time in which it was met last.
 
 use std::fmt;
 use std::net::IpAddr;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use keytide_config::{Dedupe, Source, Unit};
+use keytide_dataflow::Level;
 use keytide_dataflow::model::{
-    AccessEvent, Country, Definition, KeyId, LATENCY_UNKNOWN, NameId, Position, RequestId,
+    AccessEvent, Country, Definition, EventTime, KeyId, LATENCY_UNKNOWN, NameId, Position, RequestId,
 };
 
 use super::address;
@@ -29,7 +30,7 @@ use super::keys::Keys;
 use super::number::{Numeric, numeric};
 use super::place::Places;
 use super::raw::{Name, RawEvent, Value, WrongType};
-use super::route::{self, Memo};
+use super::route::{self, Announced, Memo};
 use super::time::event_time;
 use super::{Context, Decoded};
 
@@ -68,7 +69,7 @@ pub(super) struct Canonical {
     context: Context,
     memo: Memo,
     places: Places,
-    defined_keys: HashSet<KeyId>,
+    defined_keys: HashMap<KeyId, Announced>,
     scratch: Scratch,
 }
 
@@ -96,7 +97,7 @@ impl Canonical {
             context: context.clone(),
             memo: Memo::default(),
             places: Places::default(),
-            defined_keys: HashSet::new(),
+            defined_keys: HashMap::new(),
             scratch: Scratch::default(),
         }
     }
@@ -150,9 +151,9 @@ impl Canonical {
         }
         let api = redacted_api.as_deref().unwrap_or(api);
         let route = redacted_route.as_deref().unwrap_or(route);
-        let route = self.memo.id(api, method, route, limit, &mut out.definitions);
+        let route = self.memo.id([api, method, route], time, limit, &mut out.definitions);
         if !self.keys.are_secret() && !key_id.is_bucket() {
-            define_key(key_id, key, limit, &mut self.defined_keys, &mut out.definitions);
+            define_key(key_id, key, time, limit, &mut self.defined_keys, &mut out.definitions);
         }
         out.events.push(AccessEvent {
             key: key_id,
@@ -295,20 +296,28 @@ fn redact(text: &str, redacted: &mut Option<String>, secret: &[u8]) {
 fn define_key(
     id: KeyId,
     key: &[u8],
+    time: EventTime,
     limit: usize,
-    defined: &mut HashSet<KeyId>,
+    defined: &mut HashMap<KeyId, Announced>,
     definitions: &mut Vec<Definition>,
 ) {
     if defined.len() >= DEFINED_KEYS {
         defined.clear();
     }
-    if defined.insert(id) {
+    // A name holds for a month of event time, as the key's admission does.
+    let month = Level::Month.start(time);
+    let mut is_new = false;
+    let announced = defined.entry(id).or_insert_with(|| {
+        is_new = true;
+        Announced::new(month)
+    });
+    if is_new || announced.is_new(month) {
         let name = String::from_utf8_lossy(key);
         // Names are what rows are told apart by, so one that is cut ends in its id.
         let name = match route::cut(&name, limit) {
             cut if cut.len() == name.len() => cut.into(),
             cut => format!("{cut}~{:032x}", id.0).into(),
         };
-        definitions.push(Definition::Key { id, name });
+        definitions.push(Definition::Key { id, name, month: Some(month) });
     }
 }

@@ -6,10 +6,12 @@
 //!
 //! Limits: 16 segments of a path without a template, further ones become one `{rest}`; texts are cut after
 //! `limits.text_bytes`; control characters become U+FFFD. The memo of known routes holds 65,536 routes or
-//! 8 MiB of text, then starts anew, which only means that definitions are sent again.
+//! 8 MiB of text, then starts anew, which only means that definitions are sent again. Of each route it holds the two
+//! days of event time that it was announced for last: a definition holds for a day, so each day has its own.
 
 use hashbrown::HashMap;
-use keytide_dataflow::model::{Definition, RouteId};
+use keytide_dataflow::Level;
+use keytide_dataflow::model::{Definition, EventTime, RouteId};
 
 /// Route of a call whose route and path aren't known.
 pub(super) const UNKNOWN: &str = "-";
@@ -178,22 +180,43 @@ fn push_clean(text: &str, limit: usize, out: &mut String) {
     }
 }
 
-/// Hands out route ids, with their definitions the first time.
+/// The two periods (starts of days or months) for which something was announced last, the newest first. Two, so that
+/// records of two days in turn don't announce it again each time.
+#[derive(Clone, Copy)]
+pub(super) struct Announced([EventTime; 2]);
+
+impl Announced {
+    pub(super) fn new(period: EventTime) -> Self {
+        Self([period; 2])
+    }
+
+    /// Whether it is to be announced for a period.
+    #[inline]
+    pub(super) fn is_new(&mut self, period: EventTime) -> bool {
+        let is_new = !self.0.contains(&period);
+        if is_new {
+            self.0 = [period, self.0[0]];
+        }
+        is_new
+    }
+}
+
+/// Hands out route ids, with their definitions the first time in a day of event time.
 #[derive(Default)]
 pub(super) struct Memo {
-    routes: HashMap<Box<str>, RouteId>,
+    routes: HashMap<Box<str>, (RouteId, Announced)>,
     bytes: usize,
     /// Scratch: API, method and template, each ended by a NUL (which none of them holds).
     composite: String,
 }
 
 impl Memo {
-    /// The id of a route; `definitions` gains what it stands for unless it was handed out lately.
+    /// The id of a route that is met at `time`; `definitions` gains what it stands for unless it was handed out lately
+    /// for that day.
     pub(super) fn id(
         &mut self,
-        api: &str,
-        method: &'static str,
-        route: &str,
+        [api, method, route]: [&str; 3],
+        time: EventTime,
         limit: usize,
         definitions: &mut Vec<Definition>,
     ) -> RouteId {
@@ -205,23 +228,24 @@ impl Memo {
         self.composite.push('\0');
         let route_start = self.composite.len();
         push_clean(route, limit, &mut self.composite);
-        if let Some(id) = self.routes.get(self.composite.as_str()) {
+        let day = Level::Day.start(time);
+        let (api, route) = (&self.composite[..api_end], &self.composite[route_start..]);
+        let definition =
+            |id| Definition::Route { id, day, api: api.into(), method: method.into(), route: route.into() };
+        if let Some((id, announced)) = self.routes.get_mut(self.composite.as_str()) {
+            if announced.is_new(day) {
+                definitions.push(definition(*id));
+            }
             return *id;
         }
+        let id = RouteId::new(api, method, route);
+        definitions.push(definition(id));
         if self.routes.len() >= MEMO_ROUTES || self.bytes + self.composite.len() > MEMO_BYTES {
             self.routes.clear();
             self.bytes = 0;
         }
-        let (api, route) = (&self.composite[..api_end], &self.composite[route_start..]);
-        let id = RouteId::new(api, method, route);
-        definitions.push(Definition::Route {
-            id,
-            api: api.into(),
-            method: method.into(),
-            route: route.into(),
-        });
         self.bytes += self.composite.len();
-        self.routes.insert(self.composite.as_str().into(), id);
+        self.routes.insert(self.composite.as_str().into(), (id, Announced::new(day)));
         id
     }
 }
@@ -332,31 +356,51 @@ mod tests {
         assert_eq!(method(None), "-");
     }
 
+    const DAY: EventTime = 24 * 3_600_000;
+
     #[test]
     fn a_definition_is_sent_once_until_the_memo_is_full() {
         let mut memo = Memo::default();
         let mut definitions = Vec::new();
-        let first = memo.id("api", "GET", "/a\u{7}\u{9b}", 512, &mut definitions);
-        assert_eq!(memo.id("api", "GET", "/a\u{7}\u{9b}", 512, &mut definitions), first);
+        let first = memo.id(["api", "GET", "/a\u{7}\u{9b}"], DAY, 512, &mut definitions);
+        assert_eq!(memo.id(["api", "GET", "/a\u{7}\u{9b}"], 2 * DAY - 1, 512, &mut definitions), first);
         let expected = Definition::Route {
             id: RouteId::new("api", "GET", "/a\u{fffd}\u{fffd}"),
+            day: DAY,
             api: "api".into(),
             method: "GET".into(),
             route: "/a\u{fffd}\u{fffd}".into(),
         };
         assert_eq!(definitions, std::slice::from_ref(&expected));
         for route in 0..MEMO_ROUTES {
-            memo.id("", "GET", &route.to_string(), 512, &mut definitions);
+            memo.id(["", "GET", &route.to_string()], DAY, 512, &mut definitions);
         }
         assert!(memo.routes.len() <= MEMO_ROUTES);
-        assert_eq!(memo.id("api", "GET", "/a\u{7}\u{9b}", 512, &mut definitions), first);
+        assert_eq!(memo.id(["api", "GET", "/a\u{7}\u{9b}"], DAY, 512, &mut definitions), first);
         assert_eq!(definitions.iter().filter(|definition| **definition == expected).count(), 2);
         let before = definitions.len();
         for route in 0..20_000 {
-            memo.id("", "GET", &format!("{route:0>600}"), 512, &mut definitions);
-            memo.id("", "GET", &format!("{route:0<512}"), 512, &mut definitions);
+            memo.id(["", "GET", &format!("{route:0>600}")], DAY, 512, &mut definitions);
+            memo.id(["", "GET", &format!("{route:0<512}")], DAY, 512, &mut definitions);
         }
         assert!(memo.bytes <= MEMO_BYTES && definitions.len() > before);
+    }
+
+    #[test]
+    fn a_definition_is_sent_anew_for_each_day_but_not_for_two_days_in_turn() {
+        let mut memo = Memo::default();
+        let mut sent = |day: u64| {
+            let mut definitions = Vec::new();
+            memo.id(["", "GET", "/"], day * DAY + 5, 512, &mut definitions);
+            let days = definitions.into_iter().map(|definition| match definition {
+                Definition::Route { day, .. } => day / DAY,
+                other => panic!("not a route: {other:?}"),
+            });
+            days.collect::<Vec<_>>()
+        };
+        let days = [5, 5, 6, 5, 6, 5, 2, 6, 7];
+        let expected: [&[u64]; 9] = [&[5], &[], &[6], &[], &[], &[], &[2], &[], &[7]];
+        assert_eq!(days.map(&mut sent), expected);
     }
 
     proptest! {

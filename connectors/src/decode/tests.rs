@@ -105,7 +105,7 @@ fn refused(source: &Source, message: impl AsRef<[u8]>) -> DeadLetter {
 /// The route that a decoder defined last.
 fn route(out: &Decoded) -> (RouteId, &str, &str, &str) {
     match out.definitions.last().unwrap() {
-        Definition::Route { id, api, method, route } => (*id, api, method, route),
+        Definition::Route { id, api, method, route, .. } => (*id, api, method, route),
         other => panic!("not a route: {other:?}"),
     }
 }
@@ -315,7 +315,7 @@ fn aws_by_fields() {
         ..expected("JKJaXmPLvHcESHA=")
     };
     assert_eq!(out.events, [golden]);
-    assert!(out.definitions.contains(&Definition::Key { id: golden.key, name: "a1b2c3d4e5".into() }));
+    assert!(out.definitions.contains(&named(golden.key, "a1b2c3d4e5", golden.time)));
     aws.fields.time = field("/requestTime", Some(Unit::Clf));
     assert_eq!(event(&aws, AWS).time, golden.time - 123);
     // Missing values of a free-text template: quoted, or bare where a number would stand.
@@ -574,7 +574,7 @@ fn keys_that_are_names() {
     let out = run(&json, with(r#""ip":"::ffff:203.0.113.57","path":"/203.0.113.57""#));
     let id = KeyId::from_name("203.0.113.57");
     assert_eq!(out.events[0].key, id);
-    assert!(out.definitions.contains(&Definition::Key { id, name: "203.0.113.57".into() }));
+    assert!(out.definitions.contains(&named(id, "203.0.113.57", out.events[0].time)));
     assert_eq!(event(&json, with(r#""ip":"-""#)).key, KeyId::ANONYMOUS);
     // The id is that of the whole name; the name is cut, and ends in the id: rows are told apart by it.
     json.keys.from = vec![KeyFrom::Key];
@@ -583,8 +583,21 @@ fn keys_that_are_names() {
     let id = KeyId::from_name(&long);
     let keys: Vec<_> = out.definitions.iter().filter(|one| matches!(one, Definition::Key { .. })).collect();
     let name = format!("{}~{:032x}", "ä".repeat(256), id.0);
-    assert_eq!(keys, [&Definition::Key { id, name: name.into() }]);
+    assert_eq!(keys, [&named(id, &name, out.events[0].time)]);
     assert_eq!(out.events[1].key, id);
+    // A name is told anew in each month, but not for two months in turn.
+    const MONTH: u64 = 31 * 86_400_000;
+    let times = [0, 0, 1, 0, 1, 5, 1].map(|month| 1_763_642_655_123 + month * MONTH);
+    let lines = times.map(|time| format!(r#"{{"time":{time},"key":"acme"}}"#)).join("\n");
+    let out = run(&json, lines);
+    let told = out.definitions.into_iter().filter(|one| matches!(one, Definition::Key { .. }));
+    let expected = [0, 2, 5].map(|index| named(KeyId::from_name("acme"), "acme", times[index]));
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
+/// The name of a key that is met at `time`.
+fn named(id: KeyId, name: &str, time: u64) -> Definition {
+    Definition::Key { id, name: name.into(), month: Some(keytide_dataflow::Level::Month.start(time)) }
 }
 
 #[test]
@@ -665,6 +678,7 @@ fn shapes_of_a_message() {
         (format!("{one}null{two}"), &[Some(1), None, Some(2)]),
         (format!("{one}\ngarbage {two}\n{three}"), &[Some(1), None, Some(3)]),
         (format!("{one}\n{{\"a\":\"cut\n{two}\n{three}"), &[Some(1), None, Some(2), Some(3)]),
+        (format!("{one}\n{{\"a\":7\n{two}"), &[Some(1), None, Some(2)]),
         (format!("{one}\n{{\n  bad\n  {{}}\n}}\n{two}"), &[Some(1), None, Some(2)]),
         (format!("[{one},{{bad}},{two}]\n{three}"), &[Some(1), None]),
         (format!("[{one},{two}"), &[Some(1), Some(2), None]),

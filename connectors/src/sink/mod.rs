@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use keytide_config::{KafkaSink, Sinks, Source, SourceKind};
-use keytide_dataflow::model::{Definition, Tick};
+use keytide_dataflow::model::{Definition, Forgotten, Tick};
 use keytide_dataflow::*;
 
 use self::encode::{DeadRow, EncodeRow, Labels, LateRow, Place};
@@ -62,8 +62,12 @@ pub struct TickOutput {
     pub table_letters: Vec<TableDeadLetter>,
     /// Strings behind the ids of this and later ticks.
     pub definitions: Vec<Definition>,
+    /// Ids that no later tick has, unless it defines them anew.
+    pub forgotten: Vec<Forgotten>,
     /// What became of the tick's records.
     pub counts: Counts,
+    /// What counts against the caps after the tick.
+    pub admitted: Admitted,
 }
 
 /// Why results can't be published.
@@ -320,7 +324,9 @@ impl Publisher {
     ) -> Result<(), SinkError> {
         debug_assert!(tick > self.outlets.tick, "ticks come in order");
         let mut views = Views::default();
+        let mut forgotten = Vec::new();
         for output in outputs {
+            forgotten.extend(output.forgotten);
             debug_assert_eq!(output.tick, tick, "the outputs of one tick come together");
             output.definitions.into_iter().for_each(|definition| self.names.define(definition));
             output.rows.into_iter().for_each(|rows| views.add(rows));
@@ -354,6 +360,8 @@ impl Publisher {
             };
             outlets.row(&row, &mut labels, Some(&headers))?;
         }
+        // All workers' rows of the tick are written.
+        forgotten.into_iter().for_each(|forgotten| names.forget(forgotten));
         outlets.end_tick()
     }
 

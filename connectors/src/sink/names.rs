@@ -1,12 +1,12 @@
 //! Strings behind ids, ready to be written: quoted and escaped as JSON once.
 //!
-//! A string costs about 100 bytes and twice its length. Hashed keys have none: their id is written.
+//! A string costs about 100 bytes and twice its length. What the dataflow needs no more is forgotten. Hashed keys have none: their id is written.
 
 use std::borrow::Cow;
 
 use hashbrown::HashMap;
 use keytide_dataflow::Scope;
-use keytide_dataflow::model::{Definition, KeyId, NameId, RouteId};
+use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, RouteId};
 
 /// A string and its JSON form.
 #[derive(Clone, Debug)]
@@ -39,7 +39,12 @@ pub struct Route {
 }
 
 impl Route {
-    fn unknown(id: RouteId) -> Self {
+    /// Of a route that nobody defined: `overflow`, or its hash as id.
+    fn undefined(id: RouteId) -> Self {
+        if id == RouteId::OVERFLOW {
+            let [api, method, route] = RouteId::OVERFLOW_PARTS.map(Name::new);
+            return Self { api, method, id: route.clone(), route };
+        }
         let unknown = || Name::new("");
         Self { api: unknown(), method: unknown(), route: unknown(), id: Name::new(format!("{:016x}", id.0)) }
     }
@@ -57,10 +62,10 @@ impl Names {
     /// Adds a string; the first definition of an id stays.
     pub fn define(&mut self, definition: Definition) {
         match definition {
-            Definition::Key { id, name } => {
+            Definition::Key { id, name, .. } => {
                 self.keys.entry(id).or_insert_with(|| Name::new(name));
             }
-            Definition::Route { id, api, method, route } => {
+            Definition::Route { id, api, method, route, .. } => {
                 self.routes.entry(id).or_insert_with(|| {
                     let parts: Vec<&str> =
                         [&*api, &*method, &*route].into_iter().filter(|part| !part.is_empty()).collect();
@@ -71,6 +76,14 @@ impl Names {
             Definition::Name { id, text } => {
                 self.names.entry(id).or_insert_with(|| Name::new(text));
             }
+        }
+    }
+
+    /// Drops the string of an id.
+    pub fn forget(&mut self, forgotten: Forgotten) {
+        match forgotten {
+            Forgotten::Key(id) => drop(self.keys.remove(&id)),
+            Forgotten::Route(id) => drop(self.routes.remove(&id)),
         }
     }
 
@@ -88,7 +101,7 @@ impl Names {
 
     /// Makes sure that a route is listed.
     pub fn need_route(&mut self, id: RouteId) {
-        self.routes.entry(id).or_insert_with(|| Route::unknown(id));
+        self.routes.entry(id).or_insert_with(|| Route::undefined(id));
     }
 
     /// A key's name, if it is listed.
@@ -103,10 +116,10 @@ impl Names {
         self.key(id).map_or_else(|| id.to_string().into(), |name| (&*name.text).into())
     }
 
-    /// A route; one that nobody defined has its hash as id.
+    /// A route; one that nobody defined has its hash as id, and the one beyond the caps is `overflow`.
     #[must_use]
     pub fn route(&self, id: RouteId) -> Cow<'_, Route> {
-        self.routes.get(&id).map_or_else(|| Cow::Owned(Route::unknown(id)), Cow::Borrowed)
+        self.routes.get(&id).map_or_else(|| Cow::Owned(Route::undefined(id)), Cow::Borrowed)
     }
 
     /// The id under which `latency` and `callers` name a key or a route.

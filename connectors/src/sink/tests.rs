@@ -91,9 +91,10 @@ fn everything() -> TickOutput {
     TickOutput {
         tick: TICK,
         definitions: vec![
-            Definition::Key { id: key, name: "mobile \"app\"".into() },
+            Definition::Key { id: key, name: "mobile \"app\"".into(), month: None },
             Definition::Route {
                 id: route,
+                day: 0,
                 api: "shop".into(),
                 method: "GET".into(),
                 route: "/orders/{id}".into(),
@@ -458,7 +459,7 @@ fn a_record_that_is_too_large_is_given_up_and_the_others_go_on() {
     let broker = Broker::new();
     let mut publisher = open(Some(kafka(&broker)), None);
     let mut output = tick(1, 1);
-    output.definitions.push(Definition::Key { id: KeyId(9), name: "k".repeat(2 << 20).into() });
+    output.definitions.push(Definition::Key { id: KeyId(9), name: "k".repeat(2 << 20).into(), month: None });
     output.rows.push(Rows::Usage(vec![row(KeyId(9), calls(1))]));
     publisher.publish(1, vec![output], &[]).unwrap();
     publisher.flush(DEADLINE).unwrap();

@@ -166,7 +166,7 @@ fn accept_key(forms: &KeyForms, row: &Row<'_>, output: &mut Output) -> Result<()
     row.check_list("contact", |_| true, "addresses")?;
 
     if let (Some(id), Some(name)) = (named, name) {
-        output.definitions.push(Definition::Key { id, name: name.into() });
+        output.definitions.push(Definition::Key { id, name: name.into(), month: None });
     }
     let subscription = output.name(subscription);
     for key in hash.into_iter().chain(named) {

@@ -229,7 +229,7 @@ fn keys_by_name_and_by_either() {
     let read = read_bytes("keys", Csv, b"key_id,subscription\nacme,s\noverflow,s\n,s\n", &named).unwrap();
     let acme = KeyId::from_name("acme");
     assert_eq!(rows(&read), [TableRow::Key(plain_key(acme, "s"))]);
-    assert!(read.definitions.contains(&Definition::Key { id: acme, name: "acme".into() }));
+    assert!(read.definitions.contains(&Definition::Key { id: acme, name: "acme".into(), month: None }));
     assert_eq!(reasons(&read), [(3, "`key_id` is a reserved name"), (4, "`key_id` is required")]);
 
     let either = [KeyHash::None, KeyHash::Sha256];

@@ -27,13 +27,16 @@ pub struct Country(pub [u8; 2]);
 impl Country {
     /// Not known: private address, no address, no database.
     pub const UNKNOWN: Self = Self(*b"ZZ");
+    /// Countries beyond a cap. The code is one that ISO leaves to its users; no data has it.
+    pub const OTHER: Self = Self(*b"XX");
 
-    /// Two ASCII letters in either case; anything else is unknown.
+    /// Two ASCII letters in either case; anything else is unknown, and so is `XX`.
     #[must_use]
     pub fn new(code: &str) -> Self {
         match code.as_bytes() {
             [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
-                Self([a.to_ascii_uppercase(), b.to_ascii_uppercase()])
+                let code = Self([a.to_ascii_uppercase(), b.to_ascii_uppercase()]);
+                if code == Self::OTHER { Self::UNKNOWN } else { code }
             }
             _ => Self::UNKNOWN,
         }

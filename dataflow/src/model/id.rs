@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
+use super::EventTime;
+
 /// A key's identity: the first 16 bytes of its hash, or a hash of the identifier where it is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyId(pub u128);
@@ -44,11 +46,18 @@ impl KeyId {
         self == Self::ANONYMOUS || self == Self::OVERFLOW
     }
 
-    /// What workers share keys by.
+    /// The one of 256 buckets that the key belongs to, whatever the number of workers. Caps and what is published
+    /// at most so often are per bucket.
+    #[must_use]
+    pub fn bucket(self) -> u8 {
+        // Identifiers and hashes alike are uniform, in every byte.
+        (self.0 >> 24) as u8
+    }
+
+    /// What workers share keys by: a worker has whole buckets, so beyond 256 workers some have none.
     #[must_use]
     pub fn shard(self) -> u64 {
-        // The low half, mixed: identifiers and hashes alike are already uniform.
-        self.0 as u64
+        u64::from(self.bucket())
     }
 }
 
@@ -100,16 +109,27 @@ pub struct RouteId(pub u64);
 impl RouteId {
     /// Routes beyond a cap.
     pub const OVERFLOW: Self = Self(1);
+    /// What [`OVERFLOW`](Self::OVERFLOW) is written as: API, method and template.
+    pub const OVERFLOW_PARTS: [&'static str; 3] = ["", "-", "overflow"];
 
-    /// The identity of a route.
+    /// The identity of a route. The reserved name is itself.
     #[must_use]
     pub fn new(api: &str, method: &str, route: &str) -> Self {
+        if [api, method, route] == Self::OVERFLOW_PARTS {
+            return Self::OVERFLOW;
+        }
         let mut hasher = Xxh3::new();
         for part in [api, method, route] {
             hasher.update(part.as_bytes());
             hasher.update(&[0]);
         }
         Self(hasher.digest().max(2))
+    }
+
+    /// The one of 256 buckets that the route belongs to, whatever the number of workers.
+    #[must_use]
+    pub fn bucket(self) -> u8 {
+        self.0 as u8
     }
 }
 
@@ -132,10 +152,17 @@ impl NameId {
     pub fn is_some(self) -> bool {
         self != Self::NONE
     }
+
+    /// The one of 256 buckets that it belongs to, whatever the number of workers.
+    #[must_use]
+    pub fn bucket(self) -> u8 {
+        self.0 as u8
+    }
 }
 
-/// The string behind an identity. Sent before, or with, the first record that uses it; sending it again
-/// does no harm.
+/// The string behind an identity. Sent before, or with, the first record that uses it, those of routes anew for
+/// each day and those of keys for each month of event time: what is admitted under a cap is admitted for these, and
+/// its string is forgotten with them. Sending it again does no harm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Definition {
     /// A key whose id is a name (`hash = "none"`).
@@ -144,11 +171,15 @@ pub enum Definition {
         id: KeyId,
         /// Its name.
         name: Box<str>,
+        /// The start of the event-time month in which it is met; `None`: a table names it.
+        month: Option<EventTime>,
     },
     /// A route.
     Route {
         /// The route.
         id: RouteId,
+        /// The start of the event-time day in which it is met.
+        day: EventTime,
         /// API or service; empty where the gateway names none.
         api: Box<str>,
         /// HTTP method.
@@ -163,4 +194,13 @@ pub enum Definition {
         /// The string.
         text: Box<str>,
     },
+}
+
+/// What needs its string no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Forgotten {
+    /// A key's name.
+    Key(KeyId),
+    /// A route's parts.
+    Route(RouteId),
 }

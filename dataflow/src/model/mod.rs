@@ -6,6 +6,6 @@ mod table;
 mod tick;
 
 pub use event::{AccessEvent, Country, LATENCY_UNKNOWN, Position};
-pub use id::{Definition, KeyId, NameId, RequestId, RouteId};
+pub use id::{Definition, Forgotten, KeyId, NameId, RequestId, RouteId};
 pub use table::{KeyKind, KeyRow, KeyState, PlanRow, Policy, SubscriptionRow, TableChange, TableRow};
 pub use tick::{EventTime, Tick, TickInfo};

@@ -1,83 +1,70 @@
-//! Strings behind ids, handed to the worker whose rows need them: a key's name to the key's worker, all
-//! others to every worker.
+//! Strings of tables' rows, handed to every worker. Their number is that of the tables' rows: the operator's
+//! own doing, without a cap. Those of keys and routes come with traffic: see `admission` and `routes`.
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::by_tick::Closing;
-use crate::model::Definition;
+use crate::model::{Definition, NameId};
 use crate::state::{Durable, Footprint, Shard, StateId};
 
-/// Definitions that were handed out.
+/// Strings that were handed out.
 #[derive(Default)]
 pub(crate) struct Definitions {
-    known: HashSet<Definition>,
-    /// Definitions were taken back and have to be handed out again.
+    known: HashMap<NameId, Box<str>>,
+    /// Strings were taken back and have to be handed out again.
     restored: bool,
 }
-
-/// Where a definition is needed.
-pub(crate) fn shard(definition: &Definition) -> Shard {
-    match definition {
-        Definition::Key { id, .. } => Shard::Of(id.shard()),
-        Definition::Route { .. } | Definition::Name { .. } => Shard::All,
-    }
-}
-
-/// A definition and the index of the worker it goes to.
-pub(crate) type Addressed = (u64, Definition);
 
 impl Definitions {
     pub(crate) fn close(
         state: &mut Self,
-        definitions: Vec<Vec<Addressed>>,
+        definitions: Vec<Vec<(u64, Definition)>>,
         _: Vec<Vec<()>>,
         closing: Closing<'_, ()>,
     ) {
         let mut new = Vec::new();
         if std::mem::take(&mut state.restored) {
-            new.extend(state.known.iter().cloned());
+            new.extend(state.known.iter().map(|(id, text)| Definition::Name { id: *id, text: text.clone() }));
         }
         for (_, definition) in definitions.into_iter().flatten() {
-            if !state.known.contains(&definition) {
-                state.known.insert(definition.clone());
+            if let Definition::Name { id, text } = &definition
+                && !state.known.contains_key(id)
+            {
+                state.known.insert(*id, text.clone());
                 new.push(definition);
             }
         }
         if !new.is_empty() {
-            closing.output.define(new);
+            closing.output.define(closing.info.tick, new);
         }
     }
 }
 
-/// A stored definition.
+/// A stored string.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct StoredDefinition(Definition);
+pub(crate) struct StoredName(NameId, Box<str>);
 
 impl Durable for Definitions {
     const ID: StateId = StateId::Definitions;
-    type Row = StoredDefinition;
+    type Row = StoredName;
 
-    fn rows_out(&self, out: &mut dyn FnMut(StoredDefinition)) {
-        for definition in &self.known {
-            out(StoredDefinition(definition.clone()));
+    fn rows_out(&self, out: &mut dyn FnMut(StoredName)) {
+        for (id, text) in &self.known {
+            out(StoredName(*id, text.clone()));
         }
     }
 
-    fn row_in(&mut self, StoredDefinition(definition): StoredDefinition) {
-        self.known.insert(definition);
+    fn row_in(&mut self, StoredName(id, text): StoredName) {
+        self.known.insert(id, text);
         self.restored = true;
     }
 
-    fn shard(row: &StoredDefinition) -> Shard {
-        shard(&row.0)
+    fn shard(_: &StoredName) -> Shard {
+        Shard::All
     }
 
     fn footprint(&self) -> Footprint {
-        Footprint::of_set_with(&self.known, |definition| match definition {
-            Definition::Key { name, .. } => name.len(),
-            Definition::Route { api, method, route, .. } => api.len() + method.len() + route.len(),
-            Definition::Name { text, .. } => text.len(),
-        })
+        Footprint::of_map_with(&self.known, |text| text.len())
     }
 }

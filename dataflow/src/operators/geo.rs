@@ -150,8 +150,8 @@ impl Group for KeyCountry {
     fn unpack((key, country): (Words, Country)) -> Self {
         Self { key: key.unpack(), country }
     }
-    fn shard(&self) -> u64 {
-        self.key.shard()
+    fn bucket(&self) -> u8 {
+        self.key.bucket()
     }
 }
 

@@ -180,8 +180,8 @@ impl Group for RouteId {
     fn unpack(packed: Self) -> Self {
         packed
     }
-    fn shard(&self) -> u64 {
-        self.0
+    fn bucket(&self) -> u8 {
+        RouteId::bucket(*self)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The operators, one file each. Each header states what the operator emits at which time, what it holds
 //! back and when it forgets.
 
+pub(crate) mod admission;
 pub(crate) mod assignments;
 pub(crate) mod bookings;
 pub(crate) mod by_key;
@@ -12,9 +13,11 @@ pub(crate) mod few;
 pub(crate) mod geo;
 pub(crate) mod latency;
 pub(crate) mod owners;
+pub(crate) mod routes;
 pub(crate) mod sketch;
 pub(crate) mod subscription_usage;
 pub(crate) mod table_rows;
+pub(crate) mod texts;
 pub(crate) mod usage;
 pub(crate) mod windowed;
 

@@ -27,6 +27,12 @@ impl Owners {
         self.0.contains_key(&key)
     }
 
+    /// Whether the key has a row in the table of keys, whatever it is valid from.
+    pub(crate) fn has_row(&self, key: KeyId) -> bool {
+        let newest = self.0.get(&key).and_then(|history| history.last());
+        newest.is_some_and(|(_, owner)| owner.subscription.is_some())
+    }
+
     /// The owner in force at `time`.
     pub(crate) fn at(&self, key: KeyId, time: EventTime) -> Owner {
         let Some(history) = self.0.get(&key) else { return Owner::default() };

@@ -35,8 +35,8 @@ impl Group for NameId {
     fn unpack(packed: Self) -> Self {
         packed
     }
-    fn shard(&self) -> u64 {
-        self.0
+    fn bucket(&self) -> u8 {
+        NameId::bucket(*self)
     }
 }
 
@@ -83,7 +83,7 @@ impl Context for Subscriptions {
     }
 
     fn shard(row: &Self::Row) -> u64 {
-        row.0.0
+        row.0.bucket().into()
     }
 
     fn footprint(&self) -> Footprint {
@@ -130,7 +130,7 @@ impl Metric for SubscriptionUsageMetric {
 
 /// What a sum is exchanged by.
 pub(crate) fn shard(change: &SumChange) -> u64 {
-    change.0.0.0.0
+    change.0.0.0.bucket().into()
 }
 
 /// Applies a tick's sums.

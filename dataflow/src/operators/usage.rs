@@ -169,8 +169,8 @@ impl Group for KeyId {
     fn unpack(packed: Words) -> Self {
         packed.unpack()
     }
-    fn shard(&self) -> u64 {
-        KeyId::shard(*self)
+    fn bucket(&self) -> u8 {
+        KeyId::bucket(*self)
     }
 }
 
@@ -183,8 +183,8 @@ impl Group for KeyRoute {
     fn unpack((key, route): (Words, RouteId)) -> Self {
         Self { key: key.unpack(), route }
     }
-    fn shard(&self) -> u64 {
-        self.key.shard()
+    fn bucket(&self) -> u8 {
+        self.key.bucket()
     }
 }
 

@@ -92,12 +92,12 @@ pub(crate) trait Group: Copy + Ord + Hash + Serialize + DeserializeOwned + 'stat
     /// As everybody else knows it.
     fn unpack(packed: Self::Packed) -> Self;
 
-    /// What workers share groups by.
-    fn shard(&self) -> u64;
-
     /// One of 256 buckets that the groups are dealt to, whatever the number of workers.
-    fn bucket(&self) -> u8 {
-        (self.shard() >> 24) as u8
+    fn bucket(&self) -> u8;
+
+    /// What workers share groups by: a worker has whole buckets.
+    fn shard(&self) -> u64 {
+        u64::from(self.bucket())
     }
 }
 

@@ -45,11 +45,6 @@ impl Footprint {
         Self::new(set.len(), set.allocation_size())
     }
 
-    /// Of a set whose values own `owned` bytes each.
-    pub(crate) fn of_set_with<T: Eq + Hash>(set: &HashSet<T>, owned: impl Fn(&T) -> usize) -> Self {
-        Self::new(set.len(), set.allocation_size() + estimate(set.iter(), set.len(), owned))
-    }
-
     /// Of a table whose values own nothing.
     pub(crate) fn of_table<T>(table: &HashTable<T>) -> Self {
         Self::new(table.len(), table.allocation_size())

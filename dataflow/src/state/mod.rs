@@ -51,8 +51,12 @@ macro_rules! durable_states {
 durable_states! {
     /// Request ids seen within the dedupe horizon.
     Dedupe = "dedupe",
-    /// Strings behind ids.
+    /// Strings behind the ids of tables' rows.
     Definitions = "definitions",
+    /// Routes that are told apart, and their strings.
+    Routes = "routes",
+    /// Keys that are told apart, with their routes, countries and names.
+    Admission = "admission",
     /// Which subscription a key is assigned to, since when.
     Assignments = "assignments",
     /// Rows of the tables of subscriptions and plans.

@@ -4,7 +4,7 @@ use keytide_config::Windows;
 
 use super::*;
 use crate::model::*;
-use crate::row::{Counts, Late, Output, Rows};
+use crate::row::{Admitted, Counts, Late, Output, Rows};
 use crate::{Options, Publish, render};
 
 struct Nowhere;
@@ -13,7 +13,9 @@ impl Output for Nowhere {
     fn rows(&mut self, _: Tick, _: Rows) {}
     fn late(&mut self, _: Tick, _: Vec<Late>) {}
     fn counts(&mut self, _: Tick, _: Counts) {}
-    fn define(&mut self, _: Vec<Definition>) {}
+    fn admitted(&mut self, _: Tick, _: Admitted) {}
+    fn define(&mut self, _: Tick, _: Vec<Definition>) {}
+    fn forget(&mut self, _: Tick, _: Vec<Forgotten>) {}
 }
 
 const TICK: Tick = 1_750_000_000_000;
@@ -88,11 +90,14 @@ fn after_a_tick(
 #[test]
 fn a_footprint_counts_what_leaves_as_rows() {
     let events = (0..300).map(|number| event(u128::from(number % 7) + 2, number)).collect();
-    let definitions = (0..5).map(|n| Definition::Key { id: KeyId(n + 2), name: "name".into() }).collect();
-    let states = after_a_tick(events, (2..9).map(owner).collect(), definitions);
+    let month = Some(crate::Level::Month.start(TICK));
+    let key = |n: u128| Definition::Key { id: KeyId(n + 2), name: "name".into(), month };
+    let text = || Definition::Name { id: NameId::new("name"), text: "name".into() };
+    let definitions = (0..5).map(key).chain([text(), text()]).collect();
+    let states = after_a_tick(events, (2..6).map(owner).collect(), definitions);
     assert_eq!(states.len(), StateId::ALL.len());
     for (name, (rows, footprint)) in states {
-        // A row of each windowed state is its clock.
+        // A row of each windowed state is its clock, and one of those that forget strings.
         let clock = u64::from(!["dedupe", "definitions", "assignments", "table_rows"].contains(&name));
         assert_eq!(footprint.rows + clock, rows, "{name}");
         assert_eq!(footprint.bytes == 0, footprint.rows == 0, "{name}");

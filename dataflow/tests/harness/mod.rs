@@ -49,12 +49,17 @@ pub struct TickOutput {
     pub events: u64,
     pub duplicates: u64,
     pub late_count: u64,
+    /// Events beyond a cap: of keys, routes, countries.
+    pub overflows: [u64; 3],
+    /// What counts against the caps: keys, routes, pairs of key and route, of key and country.
+    pub admitted: [u64; 4],
 }
 
 #[derive(Default)]
 struct Collect {
     ticks: BTreeMap<Tick, TickOutput>,
     definitions: Vec<Definition>,
+    forgotten: Vec<(Tick, Forgotten)>,
 }
 
 impl Output for Collect {
@@ -77,9 +82,20 @@ impl Output for Collect {
         into.events += counts.events;
         into.duplicates += counts.duplicates;
         into.late_count += counts.late;
+        into.overflows[0] += counts.overflow_keys;
+        into.overflows[1] += counts.overflow_routes;
+        into.overflows[2] += counts.overflow_countries;
     }
-    fn define(&mut self, definitions: Vec<Definition>) {
+    fn admitted(&mut self, tick: Tick, admitted: Admitted) {
+        let Admitted { keys, routes, key_routes, key_countries } = admitted;
+        let into = &mut self.ticks.entry(tick).or_default().admitted;
+        *into = std::array::from_fn(|kind| into[kind] + [keys, routes, key_routes, key_countries][kind]);
+    }
+    fn define(&mut self, _: Tick, definitions: Vec<Definition>) {
         self.definitions.extend(definitions);
+    }
+    fn forget(&mut self, tick: Tick, forgotten: Vec<Forgotten>) {
+        self.forgotten.extend(forgotten.into_iter().map(|id| (tick, id)));
     }
 }
 
@@ -87,6 +103,8 @@ impl Output for Collect {
 pub struct Outcome {
     pub ticks: BTreeMap<Tick, TickOutput>,
     pub definitions: Vec<Vec<Definition>>,
+    /// What each worker was told to forget, and when.
+    pub forgotten: Vec<Vec<(Tick, Forgotten)>>,
     pub snapshot: Snapshot,
 }
 
@@ -141,13 +159,17 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
         drop(dataflow);
         while worker.step() {}
         let collected = output.take();
-        (collected.ticks, collected.definitions, snapshot)
+        (collected, snapshot)
     })
     .expect("workers start");
-    let mut outcome =
-        Outcome { ticks: BTreeMap::new(), definitions: Vec::new(), snapshot: Snapshot::default() };
+    let mut outcome = Outcome {
+        ticks: BTreeMap::new(),
+        definitions: Vec::new(),
+        forgotten: Vec::new(),
+        snapshot: Snapshot::default(),
+    };
     for result in guards.join() {
-        let (ticks, definitions, snapshot) = result.expect("a worker ends");
+        let (Collect { ticks, definitions, forgotten }, snapshot) = result.expect("a worker ends");
         for (tick, part) in ticks {
             let into = outcome.ticks.entry(tick).or_default();
             into.rows.extend(part.rows);
@@ -155,8 +177,11 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
             into.events += part.events;
             into.duplicates += part.duplicates;
             into.late_count += part.late_count;
+            into.overflows = std::array::from_fn(|kind| into.overflows[kind] + part.overflows[kind]);
+            into.admitted = std::array::from_fn(|kind| into.admitted[kind] + part.admitted[kind]);
         }
         outcome.definitions.push(definitions);
+        outcome.forgotten.push(forgotten);
         outcome.snapshot.merge(snapshot);
     }
     for tick in outcome.ticks.values_mut() {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keytide_config::Windows;
+use keytide_config::{Limits, Windows};
 use keytide_dataflow::model::*;
 use keytide_dataflow::*;
 
@@ -49,14 +49,131 @@ pub struct Recount {
     pub ticks: BTreeMap<Tick, TickOutput>,
 }
 
-/// Counts again. Percentiles are exact here.
+/// What was admitted so far, by period, in plain sets.
+#[derive(Default)]
+struct Admissions {
+    routes: BTreeSet<(EventTime, RouteId)>,
+    keys: BTreeSet<(EventTime, KeyId)>,
+    key_routes: BTreeSet<(EventTime, KeyId, RouteId)>,
+    key_countries: BTreeSet<(EventTime, KeyId, Country)>,
+    /// What took room: 0 keys, 1 routes, 2 pairs with routes, 3 pairs with countries.
+    taken: BTreeMap<(u8, EventTime, u8), usize>,
+}
+
+impl Admissions {
+    fn take(&mut self, kind: u8, period: EventTime, bucket: u8, limit: usize) -> bool {
+        let taken = self.taken.entry((kind, period, bucket)).or_default();
+        let has_room = *taken < (limit / 256).max(1);
+        *taken += usize::from(has_room);
+        has_room
+    }
+
+    fn of(&self, kind: u8, period: EventTime) -> u64 {
+        self.taken.range((kind, period, 0)..=(kind, period, 255)).map(|(_, taken)| *taken as u64).sum()
+    }
+
+    /// Admits what a tick's events bring, in the order of ids, and rewrites the rest.
+    fn judge(
+        &mut self,
+        events: &mut [AccessEvent],
+        watermark: EventTime,
+        limits: &Limits,
+        has_row: impl Fn(KeyId) -> bool,
+    ) -> [u64; 3] {
+        let month = |event: &AccessEvent| Level::Month.start(event.time);
+        let day = |event: &AccessEvent| {
+            Some(Level::Day.start(event.time)).filter(|day| held(Level::Day, *day, watermark))
+        };
+        let met: BTreeSet<_> = events.iter().filter_map(|event| Some((day(event)?, event.route))).collect();
+        for (day, route) in met {
+            if route != RouteId::OVERFLOW
+                && !self.routes.contains(&(day, route))
+                && self.take(1, day, route.bucket(), limits.routes)
+            {
+                self.routes.insert((day, route));
+            }
+        }
+        let met: BTreeSet<_> = events.iter().map(|event| (month(event), event.key)).collect();
+        for (month, key) in met.into_iter().filter(|(_, key)| !key.is_bucket()) {
+            if !self.keys.contains(&(month, key))
+                && (has_row(key) || self.take(0, month, key.bucket(), limits.keys))
+            {
+                self.keys.insert((month, key));
+            }
+        }
+        let mut routes = BTreeSet::new();
+        let mut countries = BTreeSet::new();
+        for event in events.iter() {
+            if let Some(day) = day(event)
+                && self.keys.contains(&(month(event), event.key))
+            {
+                if self.routes.contains(&(day, event.route)) {
+                    routes.insert((day, event.key, event.route));
+                }
+                if event.country != Country::UNKNOWN {
+                    countries.insert((day, event.key, event.country));
+                }
+            }
+        }
+        for pair in routes {
+            let (day, key, _) = pair;
+            let of_key = self.key_routes.iter().filter(|(d, k, _)| (*d, *k) == (day, key)).count();
+            if !self.key_routes.contains(&pair)
+                && of_key < limits.routes_per_key
+                && (has_row(key) || self.take(2, day, key.bucket(), limits.key_routes))
+            {
+                self.key_routes.insert(pair);
+            }
+        }
+        for pair in countries {
+            let (day, key, _) = pair;
+            if !self.key_countries.contains(&pair)
+                && (has_row(key) || self.take(3, day, key.bucket(), limits.key_countries))
+            {
+                self.key_countries.insert(pair);
+            }
+        }
+        let mut overflows = [0; 3];
+        for event in events {
+            if !event.key.is_bucket() && !self.keys.contains(&(month(event), event.key)) {
+                event.key = KeyId::OVERFLOW;
+                overflows[0] += 1;
+            }
+            let Some(day) = day(event) else { continue };
+            let in_bucket = event.key.is_bucket();
+            if event.route != RouteId::OVERFLOW
+                && !self.key_routes.contains(&(day, event.key, event.route))
+                && !(in_bucket && self.routes.contains(&(day, event.route)))
+            {
+                event.route = RouteId::OVERFLOW;
+                overflows[1] += 1;
+            }
+            if event.country != Country::UNKNOWN
+                && !in_bucket
+                && !self.key_countries.contains(&(day, event.key, event.country))
+            {
+                event.country = Country::OTHER;
+                overflows[2] += 1;
+            }
+        }
+        overflows
+    }
+}
+
+/// Counts again, with limits that nothing reaches. Percentiles are exact here.
 pub fn recount(ticks: &[TickInput], windows: Windows) -> Recount {
+    recount_with(ticks, windows, &Limits::default())
+}
+
+/// Counts again.
+pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> Recount {
     let mut seen: BTreeMap<RequestId, EventTime> = BTreeMap::new();
     let mut counted: BTreeMap<(View, Level, EventTime, Group), Counted> = BTreeMap::new();
     let mut owners: BTreeMap<KeyId, BTreeMap<EventTime, NameId>> = BTreeMap::new();
     let mut subscriptions: BTreeMap<NameId, SubscriptionRow> = BTreeMap::new();
     let mut plans: BTreeMap<NameId, PlanRow> = BTreeMap::new();
     let mut frozen: BTreeMap<(KeyId, Level, EventTime), NameId> = BTreeMap::new();
+    let mut admissions = Admissions::default();
     let mut reports = BTreeMap::new();
     let mut end = 0;
 
@@ -81,6 +198,7 @@ pub fn recount(ticks: &[TickInput], windows: Windows) -> Recount {
         let mut report = TickOutput::default();
         let mut events = tick.events.clone();
         events.sort_by_key(|event| event.position);
+        let mut unique = Vec::new();
         for event in events {
             let with_id = event.request != RequestId::NONE;
             let gone = watermark > event.time + windows.dedupe_horizon_ms;
@@ -113,6 +231,14 @@ pub fn recount(ticks: &[TickInput], windows: Windows) -> Recount {
                 late.counted = true;
                 report.late.push(late);
             }
+            unique.push(event);
+        }
+        let has_row = |key: KeyId| {
+            let newest = owners.get(&key).and_then(|history| history.values().next_back());
+            newest.is_some_and(|subscription| subscription.is_some())
+        };
+        report.overflows = admissions.judge(&mut unique, watermark, limits, has_row);
+        for event in unique {
             for (view, levels) in VIEWS {
                 let Some(group) = group(view, &event) else { continue };
                 let held_levels =
@@ -130,6 +256,10 @@ pub fn recount(ticks: &[TickInput], windows: Windows) -> Recount {
         report.late.sort();
         reports.insert(tick.info.tick, report);
         end = tick.info.watermark;
+        let (month, day) = (Level::Month.start(end), Level::Day.start(end));
+        let report = reports.entry(tick.info.tick).or_default();
+        report.admitted =
+            [(0, month), (1, day), (2, day), (3, day)].map(|(kind, period)| admissions.of(kind, period));
         // Rows that become final keep the owner they have now.
         for (view, level, start, group) in counted.keys() {
             if let (View::Usage, Group::Key(key)) = (view, group)

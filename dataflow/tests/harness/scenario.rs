@@ -1,6 +1,10 @@
 //! Random ticks: few keys and routes, so that groups collide; duplicates, late and very late events, gaps of
 //! hours and days, owners that appear and change.
 
+use std::collections::BTreeSet;
+
+use keytide_config::Limits;
+use keytide_dataflow::Level;
 use keytide_dataflow::model::*;
 
 use super::{SplitMix, TickInput};
@@ -63,7 +67,71 @@ pub fn ticks(seed: u64, count: u64, live_tables: bool) -> Vec<TickInput> {
         }];
         ticks.push(TickInput { info, events, tables, definitions });
     }
+    define(&mut ticks);
     ticks
+}
+
+/// Gives each tick the strings of its events' keys and routes, as decoders do: more often than needed.
+pub fn define(ticks: &mut [TickInput]) {
+    for tick in ticks {
+        let of_event = |event: &AccessEvent| {
+            let (id, day) = (event.route, Level::Day.start(event.time));
+            let (api, method) = ("api".into(), "GET".into());
+            let route = format!("/{:x}", id.0).into();
+            let month = Some(Level::Month.start(event.time));
+            let key = Definition::Key { id: event.key, name: format!("key-{}", event.key).into(), month };
+            [Definition::Route { id, day, api, method, route }, key]
+        };
+        let of_events: BTreeSet<Definition> = tick.events.iter().flat_map(of_event).collect();
+        let no_buckets = |one: &Definition| !matches!(one, Definition::Key { id, .. } if id.is_bucket());
+        tick.definitions.extend(of_events.into_iter().filter(no_buckets));
+    }
+}
+
+/// Limits that [`crowded`] ticks exceed, differently by seed.
+pub fn narrow(seed: u64) -> Limits {
+    let mut random = SplitMix(seed);
+    let mut limit = |most: u64| 256 * (1 + random.below(most)) as usize + 255;
+    Limits {
+        keys: limit(6),
+        routes: limit(5),
+        key_routes: limit(12),
+        routes_per_key: limit(5) / 256,
+        key_countries: limit(12),
+        ..Limits::default()
+    }
+}
+
+/// The same with many keys, routes and countries, all in two buckets.
+pub fn crowded(seed: u64, count: u64, live_tables: bool) -> Vec<TickInput> {
+    let mut ticks = ticks(seed, count, live_tables);
+    let mut random = SplitMix(!seed);
+    for tick in &mut ticks {
+        tick.definitions.retain(|definition| matches!(definition, Definition::Name { .. }));
+        for event in &mut tick.events {
+            if random.below(3) > 0 && !event.key.is_bucket() {
+                event.key = key(KEYS + random.below(16));
+            }
+            event.key = crowd(event.key);
+            event.route = RouteId(SplitMix(random.below(12)).next() & !0xfe);
+            event.country = Country([b'A', b'A' + random.below(8) as u8]);
+            if random.below(9) == 0 {
+                event.country = Country::UNKNOWN;
+            }
+        }
+        for change in &mut tick.tables {
+            if let TableRow::Key(row) = &mut change.row {
+                row.key = crowd(row.key);
+            }
+        }
+    }
+    define(&mut ticks);
+    ticks
+}
+
+/// The key in one of two buckets.
+pub fn crowd(key: KeyId) -> KeyId {
+    if key.is_bucket() { key } else { KeyId(key.0 & !(0xfe << 24)) }
 }
 
 fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> AccessEvent {

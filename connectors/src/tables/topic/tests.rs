@@ -174,7 +174,7 @@ fn a_key_with_a_hash_and_a_name_is_two() {
     let both = json!({ "key_hash": HASH, "key_id": "acme", "subscription": "a" }).to_string();
     let acme = KeyId::from_name("acme");
     keys.says(Some("1"), Some(&both));
-    assert!(keys.out.definitions.contains(&Definition::Key { id: acme, name: "acme".into() }));
+    assert!(keys.out.definitions.contains(&Definition::Key { id: acme, name: "acme".into(), month: None }));
     let named = json!({ "key_id": "acme", "subscription": "a" }).to_string();
     assert_eq!(keys.says(Some("1"), Some(&named)), ["-9f86 of a"]);
     assert_eq!(keys.says(Some("1"), None).len(), 1);

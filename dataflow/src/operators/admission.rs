@@ -1,0 +1,680 @@
+//! Caps: which keys, and which of their routes and countries, are told apart. What is beyond a cap is rewritten
+//! before any metric sees it, so that every metric's groups are bounded by the caps.
+//!
+//! ```text
+//!                    owners, names, decided routes
+//!                                 │
+//!  unique events ──by bucket──► admission ──► events by key ─────────────► metrics
+//!                                 └──► those of the key `overflow` ──by bucket──┘
+//! ```
+//! | what | told apart | beyond it |
+//! |---|---|---|
+//! | keys, by month | those with a row in the table of keys; `limits.keys` others | the key `overflow` |
+//! | routes, by day | `limits.routes` over all keys (see `routes`) | the route `overflow` |
+//! | routes of a key, by day | `limits.routes_per_key` | the route `overflow` |
+//! | pairs of key and route, by day | `limits.key_routes` of keys without a row | the route `overflow` |
+//! | pairs of key and country, by day | `limits.key_countries` of keys without a row | the country `XX` |
+//!
+//! The first and the last two limits are dealt to 256 fixed buckets of keys, each of which has room for a 256th of
+//! the limit, rounded down, at least one. A bucket is on one worker. Of what a tick's events bring for the first time,
+//! the lowest ids (which are hashes) are admitted while there is room. So the result depends neither on the number of
+//! workers nor on the order of arrival within a tick.
+//!
+//! Who has a row harms nobody and isn't harmed: such a key takes no room, and neither do its pairs; strangers can't
+//! take its. A row that comes late counts from its tick on: what was counted under `overflow` stays there. Admitted
+//! stays admitted for the month or day, also when the row goes. Calls without a key and those of `overflow` keep their
+//! routes and countries, and take no room. The country `ZZ` is always admitted.
+//!
+//! A month is forgotten with the hold of its windows, and so is a day. The keys are swept once when one is forgotten;
+//! idle keys cost nothing in between. About 130 bytes a key and month, more for those with more than one day, two
+//! routes or four countries.
+//!
+//! Emits a tick's events at the tick, in the order of their keys; remembers what is admitted. After a restore owners
+//! and routes are said again by the operators that hold them.
+
+use std::collections::BTreeMap;
+
+use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::{Concat as _, Exchange as _};
+
+use super::by_key;
+use super::by_tick::Closing;
+use super::owners::{OwnerChange, Owners};
+use super::routes::{Decision, Met};
+use super::texts::{Standing, Text, Texts};
+use super::windowed::Context as _;
+use crate::model::{AccessEvent, Country, Definition, EventTime, Forgotten, KeyId, RouteId, Tick};
+use crate::row::{Admitted, Counts, Output};
+use crate::state::{Durable, Footprint, Shard, StateId, spilled};
+use crate::window::Level;
+
+/// Buckets that a cap is dealt to.
+const BUCKETS: usize = 256;
+
+/// How many were admitted against a cap, by period and bucket.
+#[derive(Default)]
+pub(crate) struct Counted(BTreeMap<EventTime, Buckets>);
+
+struct Buckets {
+    total: u64,
+    counts: Box<[u32; BUCKETS]>,
+}
+
+impl Counted {
+    /// A bucket's share of a limit.
+    pub(crate) fn room(limit: usize) -> usize {
+        (limit / BUCKETS).max(1)
+    }
+
+    pub(crate) fn has_room(&self, period: EventTime, bucket: u8, room: usize) -> bool {
+        self.0.get(&period).is_none_or(|buckets| (buckets.counts[usize::from(bucket)] as usize) < room)
+    }
+
+    /// Takes a place in a bucket, if there is one.
+    pub(crate) fn admit(&mut self, period: EventTime, bucket: u8, room: usize) -> bool {
+        let has_room = self.has_room(period, bucket, room);
+        if has_room {
+            self.add(period, bucket, 1);
+        }
+        has_room
+    }
+
+    pub(crate) fn add(&mut self, period: EventTime, bucket: u8, count: u32) {
+        let buckets =
+            self.0.entry(period).or_insert_with(|| Buckets { total: 0, counts: Box::new([0; BUCKETS]) });
+        buckets.counts[usize::from(bucket)] += count;
+        buckets.total += u64::from(count);
+    }
+
+    /// Over the buckets of this worker.
+    pub(crate) fn of(&self, period: EventTime) -> u64 {
+        self.0.get(&period).map_or(0, |buckets| buckets.total)
+    }
+
+    pub(crate) fn forget_before(&mut self, period: EventTime) {
+        self.0 = self.0.split_off(&period);
+    }
+
+    /// By period and bucket, where there is something.
+    fn entries(&self) -> impl Iterator<Item = (EventTime, u8, u32)> {
+        self.0.iter().flat_map(|(period, buckets)| {
+            let counts = (0..=u8::MAX).zip(*buckets.counts).filter(|(_, count)| *count > 0);
+            counts.map(move |(bucket, count)| (*period, bucket, count))
+        })
+    }
+
+    pub(crate) fn footprint(&self) -> Footprint {
+        let bytes = self.0.len() * (size_of::<Buckets>() + size_of::<[u32; BUCKETS]>());
+        Footprint { rows: self.entries().count() as u64, bytes: bytes as u64 }
+    }
+}
+
+/// What the operator is told beside events.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum News {
+    /// Who owns a key.
+    Owner(OwnerChange),
+    /// The name of a key.
+    Named(Definition),
+    /// About a route, for the worker with this index.
+    Route(u64, Decision),
+}
+
+impl News {
+    /// Where it belongs.
+    pub(crate) fn shard(&self) -> u64 {
+        match self {
+            Self::Owner(change) => change.0.0.shard(),
+            Self::Named(Definition::Key { id, .. }) => id.shard(),
+            Self::Named(_) => 0,
+            Self::Route(worker, _) => *worker,
+        }
+    }
+}
+
+/// What a key was admitted to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct OfKey {
+    /// Starts of months.
+    months: SmallVec<[EventTime; 2]>,
+    /// In no particular order.
+    days: SmallVec<[OfDay; 1]>,
+}
+
+/// A key's routes and countries of a day, in ascending order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct OfDay {
+    day: EventTime,
+    routes: SmallVec<[RouteId; 2]>,
+    countries: SmallVec<[Country; 4]>,
+}
+
+impl OfKey {
+    fn day(&self, day: EventTime) -> Option<&OfDay> {
+        self.days.iter().rev().find(|of_day| of_day.day == day)
+    }
+
+    fn day_mut(&mut self, day: EventTime) -> &mut OfDay {
+        let index = self.days.iter().position(|of_day| of_day.day == day).unwrap_or_else(|| {
+            self.days.push(OfDay { day, routes: SmallVec::new(), countries: SmallVec::new() });
+            self.days.len() - 1
+        });
+        &mut self.days[index]
+    }
+
+    fn owned_bytes(&self) -> usize {
+        let of_days = self.days.iter().map(|of_day| spilled(&of_day.routes) + spilled(&of_day.countries));
+        spilled(&self.months) + spilled(&self.days) + of_days.sum::<usize>()
+    }
+}
+
+impl OfDay {
+    fn has_route(&self, route: RouteId) -> bool {
+        is_bucket(route) || self.routes.binary_search(&route).is_ok()
+    }
+
+    fn has_country(&self, country: Country) -> bool {
+        is_no_country(country) || self.countries.binary_search(&country).is_ok()
+    }
+}
+
+fn is_bucket(route: RouteId) -> bool {
+    route == RouteId::OVERFLOW
+}
+
+fn is_no_country(country: Country) -> bool {
+    country == Country::UNKNOWN || country == Country::OTHER
+}
+
+fn insert<T: Ord + Copy, const N: usize>(list: &mut SmallVec<[T; N]>, value: T)
+where
+    [T; N]: smallvec::Array<Item = T>,
+{
+    if let Err(index) = list.binary_search(&value) {
+        list.insert(index, value);
+    }
+}
+
+/// The month of one time after the other: mostly the same.
+#[derive(Default)]
+struct Months {
+    start: EventTime,
+    end: EventTime,
+}
+
+impl Months {
+    #[inline]
+    fn of(&mut self, time: EventTime) -> EventTime {
+        if !(self.start..self.end).contains(&time) {
+            self.start = Level::Month.start(time);
+            self.end = Level::Month.end(self.start);
+        }
+        self.start
+    }
+}
+
+/// Rooms of buckets, and what one key may have.
+#[derive(Clone, Copy)]
+struct Caps {
+    keys: usize,
+    key_routes: usize,
+    routes_per_key: usize,
+    key_countries: usize,
+}
+
+/// Which caps keep a count.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Kind {
+    Keys,
+    KeyRoutes,
+    KeyCountries,
+}
+
+/// What was admitted, on the worker that has the keys' buckets.
+pub(crate) struct Admission {
+    caps: Caps,
+    keys: HashMap<KeyId, OfKey>,
+    /// Without keys that have a row, and their pairs.
+    counted_keys: Counted,
+    counted_routes: Counted,
+    counted_countries: Counted,
+    names: Texts<KeyId>,
+    /// Who has a row in the table of keys: derived from the assignments.
+    owners: Owners,
+    /// Routes that are told apart: derived from the state of `routes`.
+    routes: BTreeMap<EventTime, HashSet<RouteId>>,
+    /// Names were taken back and have to be handed out again.
+    restored: bool,
+}
+
+/// Where an event stands: batch and index.
+type Place = (usize, usize);
+
+impl Admission {
+    pub(crate) fn new(limits: &keytide_config::Limits) -> Self {
+        let keys = Counted::room(limits.keys);
+        Self {
+            caps: Caps {
+                keys,
+                key_routes: Counted::room(limits.key_routes),
+                routes_per_key: limits.routes_per_key,
+                key_countries: Counted::room(limits.key_countries),
+            },
+            keys: HashMap::new(),
+            counted_keys: Counted::default(),
+            counted_routes: Counted::default(),
+            counted_countries: Counted::default(),
+            names: Texts::new(keys),
+            owners: Owners::default(),
+            routes: BTreeMap::new(),
+            restored: false,
+        }
+    }
+
+    /// Rewrites what is beyond a cap, and puts the events in the order of their keys. A batch holds events of the key
+    /// `overflow` alone or none.
+    pub(crate) fn close(
+        state: &mut Self,
+        mut batches: Vec<Vec<AccessEvent>>,
+        news: Vec<Vec<News>>,
+        closing: Closing<'_, AccessEvent>,
+    ) {
+        let info = closing.info;
+        let held_from = Level::Day.held_from(info.watermark_before);
+        state.learn(news, info.tick, Level::Month.held_from(info.watermark_before), closing.output);
+        let order = by_key::order(&batches, info);
+        let unsettled = state.unsettled(&batches, &order, held_from);
+        if !unsettled.is_empty() {
+            state.admit_keys(&batches, &unsettled, info.tick, closing.output);
+            state.admit_pairs(&batches, &unsettled, held_from);
+            let counts = state.rewrite(&mut batches, &unsettled, held_from);
+            if counts != Counts::default() {
+                closing.output.counts(info.tick, counts);
+            }
+        }
+        by_key::gather(&batches, &order, closing.downstream);
+
+        state.forget(info.watermark_before, info.watermark);
+        let Self { caps, keys, names, owners, counted_keys, .. } = state;
+        let months_from = Level::Month.held_from(info.watermark);
+        let forgotten = names.end_tick(|key, month| {
+            owners.has_row(*key)
+                || keys.get(key).is_some_and(|of_key| !of_key.months.is_empty())
+                || (month >= months_from && counted_keys.has_room(month, key.bucket(), caps.keys))
+        });
+        if !forgotten.is_empty() {
+            closing.output.forget(info.tick, forgotten.into_iter().map(Forgotten::Key).collect());
+        }
+        let day = Level::Day.start(info.watermark);
+        let admitted = Admitted {
+            keys: state.counted_keys.of(Level::Month.start(info.watermark)),
+            routes: 0,
+            key_routes: state.counted_routes.of(day),
+            key_countries: state.counted_countries.of(day),
+        };
+        closing.output.admitted(info.tick, admitted);
+    }
+
+    /// Owners, names and routes, as of this tick.
+    fn learn(&mut self, news: Vec<Vec<News>>, tick: Tick, months_from: EventTime, output: &mut dyn Output) {
+        let mut owners = Vec::new();
+        let mut names = Vec::new();
+        let (mut defined, mut forgotten) = (Vec::new(), Vec::new());
+        if std::mem::take(&mut self.restored) {
+            defined.extend(self.names.handed().cloned());
+        }
+        for news in news.into_iter().flatten() {
+            match news {
+                News::Owner(change) => owners.push(change),
+                News::Named(name) => names.push(name),
+                News::Route(_, Decision::Admit(Met { day, route })) => {
+                    self.routes.entry(day).or_default().insert(route);
+                }
+                News::Route(_, Decision::Define(definition)) => defined.push(definition),
+                News::Route(_, Decision::Forget(route)) => forgotten.push(Forgotten::Route(route)),
+            }
+        }
+        self.owners.apply(owners, false);
+        for definition in names {
+            let Definition::Key { id, month, .. } = definition else { continue };
+            let period = month.unwrap_or(0);
+            let has_month = |month| self.keys.get(&id).is_some_and(|of_key| of_key.months.contains(&month));
+            let standing = match month {
+                // What a table names is the operator's own doing.
+                None => Standing::Admitted,
+                Some(month) if has_month(month) => Standing::Admitted,
+                Some(month) if month < months_from => Standing::Closed,
+                Some(_) if self.owners.has_row(id) => Standing::Open,
+                Some(month) if self.counted_keys.has_room(month, id.bucket(), self.caps.keys) => {
+                    Standing::Open
+                }
+                Some(_) => Standing::Closed,
+            };
+            defined.extend(self.names.announce(id, definition, period, standing));
+        }
+        if !defined.is_empty() {
+            output.define(tick, defined);
+        }
+        if !forgotten.is_empty() {
+            output.forget(tick, forgotten);
+        }
+    }
+
+    /// The events that aren't covered by what was admitted in earlier ticks.
+    fn unsettled(&self, batches: &[Vec<AccessEvent>], order: &[u128], held_from: EventTime) -> Vec<Place> {
+        let mut unsettled = Vec::new();
+        let mut months = Months::default();
+        let (mut key, mut of_key) = (KeyId::ANONYMOUS, None);
+        // The same key, day, route and country as the event before.
+        let mut last = None;
+        for place in order {
+            let (b, i) = by_key::place(*place);
+            let event = &batches[b][i];
+            let (month, day) = (months.of(event.time), Level::Day.start(event.time));
+            let this = (event.key, month, day, event.route, event.country);
+            if last == Some(this) {
+                continue;
+            }
+            let is_settled = if event.key.is_bucket() {
+                day < held_from || self.has_route(day, event.route)
+            } else {
+                if key != event.key {
+                    (key, of_key) = (event.key, self.keys.get(&event.key));
+                }
+                of_key.is_some_and(|of_key| {
+                    of_key.months.contains(&month)
+                        && (day < held_from
+                            || of_key.day(day).is_some_and(|of_day| {
+                                of_day.has_route(event.route) && of_day.has_country(event.country)
+                            }))
+                })
+            };
+            if is_settled {
+                last = Some(this);
+            } else {
+                unsettled.push((b, i));
+            }
+        }
+        unsettled
+    }
+
+    /// Whether a route is told apart on a day.
+    fn has_route(&self, day: EventTime, route: RouteId) -> bool {
+        is_bucket(route) || self.routes.get(&day).is_some_and(|routes| routes.contains(&route))
+    }
+
+    fn has_month(&self, key: KeyId, month: EventTime) -> bool {
+        self.keys.get(&key).is_some_and(|of_key| of_key.months.contains(&month))
+    }
+
+    fn admit_keys(
+        &mut self,
+        batches: &[Vec<AccessEvent>],
+        unsettled: &[Place],
+        tick: Tick,
+        output: &mut dyn Output,
+    ) {
+        let mut months = Months::default();
+        let mut new: Vec<(EventTime, KeyId)> = Vec::new();
+        for (b, i) in unsettled {
+            let event = &batches[*b][*i];
+            let (key, month) = (event.key, months.of(event.time));
+            if !key.is_bucket()
+                && new.last() != Some(&(month, key))
+                && !self.has_month(key, month)
+                && (self.counted_keys.has_room(month, key.bucket(), self.caps.keys)
+                    || self.owners.has_row(key))
+            {
+                new.push((month, key));
+            }
+        }
+        new.sort_unstable();
+        new.dedup();
+        let mut defined = Vec::new();
+        for (month, key) in new {
+            if self.owners.has_row(key) || self.counted_keys.admit(month, key.bucket(), self.caps.keys) {
+                self.keys.entry(key).or_default().months.push(month);
+                defined.extend(self.names.admit(key));
+            }
+        }
+        if !defined.is_empty() {
+            output.define(tick, defined);
+        }
+    }
+
+    fn admit_pairs(&mut self, batches: &[Vec<AccessEvent>], unsettled: &[Place], held_from: EventTime) {
+        let mut months = Months::default();
+        let mut new_routes: Vec<(EventTime, KeyId, RouteId)> = Vec::new();
+        let mut new_countries: Vec<(EventTime, KeyId, Country)> = Vec::new();
+        for (b, i) in unsettled {
+            let event = &batches[*b][*i];
+            let (key, month, day) = (event.key, months.of(event.time), Level::Day.start(event.time));
+            let Some(of_key) = self.keys.get(&key).filter(|of_key| of_key.months.contains(&month)) else {
+                continue;
+            };
+            if key.is_bucket() || day < held_from {
+                continue;
+            }
+            let of_day = of_key.day(day);
+            let has_row = self.owners.has_row(key);
+            let has_room = |counted: &Counted, room| has_row || counted.has_room(day, key.bucket(), room);
+            if of_day.is_none_or(|of_day| {
+                !of_day.has_route(event.route) && of_day.routes.len() < self.caps.routes_per_key
+            }) && !is_bucket(event.route)
+                && has_room(&self.counted_routes, self.caps.key_routes)
+                && self.has_route(day, event.route)
+            {
+                new_routes.push((day, key, event.route));
+            }
+            if of_day.is_none_or(|of_day| !of_day.has_country(event.country))
+                && !is_no_country(event.country)
+                && has_room(&self.counted_countries, self.caps.key_countries)
+            {
+                new_countries.push((day, key, event.country));
+            }
+        }
+        new_routes.sort_unstable();
+        new_routes.dedup();
+        for (day, key, route) in new_routes {
+            let Some(of_key) = self.keys.get_mut(&key) else { continue };
+            if of_key.day(day).is_none_or(|of_day| of_day.routes.len() < self.caps.routes_per_key)
+                && (self.owners.has_row(key)
+                    || self.counted_routes.admit(day, key.bucket(), self.caps.key_routes))
+            {
+                insert(&mut of_key.day_mut(day).routes, route);
+            }
+        }
+        new_countries.sort_unstable();
+        new_countries.dedup();
+        for (day, key, country) in new_countries {
+            let Some(of_key) = self.keys.get_mut(&key) else { continue };
+            if self.owners.has_row(key)
+                || self.counted_countries.admit(day, key.bucket(), self.caps.key_countries)
+            {
+                insert(&mut of_key.day_mut(day).countries, country);
+            }
+        }
+    }
+
+    /// Rewrites what wasn't admitted.
+    fn rewrite(&self, batches: &mut [Vec<AccessEvent>], unsettled: &[Place], held_from: EventTime) -> Counts {
+        let mut counts = Counts::default();
+        let mut months = Months::default();
+        for (b, i) in unsettled {
+            let event = &mut batches[*b][*i];
+            let (month, day) = (months.of(event.time), Level::Day.start(event.time));
+            if !event.key.is_bucket() && !self.has_month(event.key, month) {
+                event.key = KeyId::OVERFLOW;
+                counts.overflow_keys += 1;
+            }
+            // No window tells routes and countries of such a day apart.
+            if day < held_from {
+                continue;
+            }
+            let (has_route, has_country) = if event.key.is_bucket() {
+                (self.has_route(day, event.route), true)
+            } else {
+                let of_day = self.keys.get(&event.key).and_then(|of_key| of_key.day(day));
+                (
+                    is_bucket(event.route) || of_day.is_some_and(|of_day| of_day.has_route(event.route)),
+                    is_no_country(event.country)
+                        || of_day.is_some_and(|of_day| of_day.has_country(event.country)),
+                )
+            };
+            if !has_route {
+                event.route = RouteId::OVERFLOW;
+                counts.overflow_routes += 1;
+            }
+            if !has_country {
+                event.country = Country::OTHER;
+                counts.overflow_countries += 1;
+            }
+        }
+        counts
+    }
+
+    /// Forgets months and days whose windows are no longer held.
+    fn forget(&mut self, before: EventTime, watermark: EventTime) {
+        let (month, day) = (Level::Month.held_from(watermark), Level::Day.held_from(watermark));
+        if day == Level::Day.held_from(before) && month == Level::Month.held_from(before) {
+            return;
+        }
+        self.keys.retain(|_, of_key| {
+            of_key.months.retain(|start| *start >= month);
+            of_key.days.retain(|of_day| of_day.day >= day);
+            !(of_key.months.is_empty() && of_key.days.is_empty())
+        });
+        self.counted_keys.forget_before(month);
+        self.counted_routes.forget_before(day);
+        self.counted_countries.forget_before(day);
+        self.routes = self.routes.split_off(&day);
+    }
+
+    fn counted(&mut self, kind: Kind) -> &mut Counted {
+        match kind {
+            Kind::Keys => &mut self.counted_keys,
+            Kind::KeyRoutes => &mut self.counted_routes,
+            Kind::KeyCountries => &mut self.counted_countries,
+        }
+    }
+}
+
+/// Sends the events of the key `overflow` to the worker of its bucket: they came from the workers of the buckets of
+/// the keys that they were of. All others are where they belong, and their batches aren't looked into.
+pub(crate) fn to_their_workers<'scope>(
+    events: StreamVec<'scope, Tick, AccessEvent>,
+) -> StreamVec<'scope, Tick, AccessEvent> {
+    let mut builder = OperatorBuilder::new("Overflow".to_owned(), events.scope());
+    let mut input = builder.new_input(events, Pipeline);
+    let (stay_output, stay) = builder.new_output();
+    let (go_output, go) = builder.new_output();
+    builder.build(move |_capabilities| {
+        let mut stay_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(stay_output);
+        let mut go_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(go_output);
+        move |_frontiers| {
+            let (mut stay_output, mut go_output) = (stay_output.activate(), go_output.activate());
+            input.for_each_time(|capability, batches| {
+                let mut stay = stay_output.session(&capability);
+                let mut go = go_output.session(&capability);
+                for batch in batches {
+                    if batch.first().is_some_and(|event: &AccessEvent| event.key == KeyId::OVERFLOW) {
+                        go.give_container(batch);
+                    } else {
+                        stay.give_container(batch);
+                    }
+                }
+            });
+        }
+    });
+    stay.concat(go.exchange(|event| event.key.shard()))
+}
+
+/// The state as rows.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum AdmissionRow {
+    Key(KeyId, Vec<EventTime>, Vec<(EventTime, Vec<RouteId>, Vec<Country>)>),
+    Counted(Stored),
+    Name(KeyId, Text),
+    Clock(u32),
+}
+
+/// How many were admitted of a bucket.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Stored {
+    kind: Kind,
+    period: EventTime,
+    bucket: u8,
+    count: u32,
+}
+
+impl Durable for Admission {
+    const ID: StateId = StateId::Admission;
+    type Row = AdmissionRow;
+
+    fn rows_out(&self, out: &mut dyn FnMut(AdmissionRow)) {
+        for (key, of_key) in &self.keys {
+            let days = of_key
+                .days
+                .iter()
+                .map(|of_day| (of_day.day, of_day.routes.to_vec(), of_day.countries.to_vec()));
+            out(AdmissionRow::Key(*key, of_key.months.to_vec(), days.collect()));
+        }
+        let counted = [
+            (Kind::Keys, &self.counted_keys),
+            (Kind::KeyRoutes, &self.counted_routes),
+            (Kind::KeyCountries, &self.counted_countries),
+        ];
+        for (kind, counted) in counted {
+            for (period, bucket, count) in counted.entries() {
+                out(AdmissionRow::Counted(Stored { kind, period, bucket, count }));
+            }
+        }
+        self.names.rows().for_each(|(key, text)| out(AdmissionRow::Name(*key, text.clone())));
+        out(AdmissionRow::Clock(self.names.ticks()));
+    }
+
+    fn row_in(&mut self, row: AdmissionRow) {
+        self.restored = true;
+        match row {
+            AdmissionRow::Key(key, months, days) => {
+                let days = days.into_iter().map(|(day, routes, countries)| OfDay {
+                    day,
+                    routes: routes.into(),
+                    countries: countries.into(),
+                });
+                self.keys.insert(key, OfKey { months: months.into(), days: days.collect() });
+            }
+            AdmissionRow::Counted(Stored { kind, period, bucket, count }) => {
+                self.counted(kind).add(period, bucket, count);
+            }
+            AdmissionRow::Name(key, text) => self.names.insert(key, text),
+            AdmissionRow::Clock(ticks) => self.names.set_ticks(ticks),
+        }
+    }
+
+    fn shard(row: &AdmissionRow) -> Shard {
+        match row {
+            AdmissionRow::Key(key, ..) | AdmissionRow::Name(key, _) => Shard::Of(key.shard()),
+            AdmissionRow::Counted(stored) => Shard::Of(stored.bucket.into()),
+            AdmissionRow::Clock(_) => Shard::All,
+        }
+    }
+
+    fn footprint(&self) -> Footprint {
+        let counted = [&self.counted_keys, &self.counted_routes, &self.counted_countries];
+        let mut footprint: Footprint = counted.into_iter().map(Counted::footprint).sum();
+        footprint += Footprint::of_map_with(&self.keys, OfKey::owned_bytes);
+        footprint += self.names.footprint();
+        // Memory, but no rows: others hold them.
+        footprint.bytes += self.owners.footprint().bytes;
+        footprint.bytes += self.routes.values().map(|routes| Footprint::of_set(routes).bytes).sum::<u64>();
+        footprint
+    }
+}

@@ -1,0 +1,228 @@
+//! Which routes are told apart, by day of event time, and the strings behind them.
+//!
+//! ```text
+//!  unique events ──► met routes ──by bucket──► routes ──to every worker──► admission
+//!                                               ▲
+//!  definitions of routes ───────by bucket───────┘
+//! ```
+//! A route belongs to one of 256 buckets, and a bucket to one worker. A day and bucket has room for
+//! `limits.routes` / 256 routes, at least one. Of the routes that a tick's events meet first, those with the lowest
+//! ids (which are hashes) are admitted while there is room. So what is admitted follows from the ticks alone:
+//! definitions, which may come ticks before the events that need them, don't decide it. Admitted stays admitted
+//! for the day; a day is forgotten when the watermark passes its hold, as its windows are.
+//!
+//! Emits at a tick what it decided in it. After a restore the first tick says again everything that holds.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashSet;
+use serde::{Deserialize, Serialize};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+use super::admission::Counted;
+use super::by_tick::Closing;
+use super::texts::{Standing, Text, Texts};
+use crate::model::{AccessEvent, Definition, EventTime, RouteId, Tick};
+use crate::row::Admitted;
+use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::window::Level;
+
+/// Routes that are remembered to have been met in a batch of events: a route that is met again is told again only
+/// if another took its place.
+const MET: usize = 1_024;
+
+/// A route that an event meets, on a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Met {
+    pub(crate) day: EventTime,
+    pub(crate) route: RouteId,
+}
+
+/// Passes events on, and says which routes they meet: each at least once a tick.
+pub(crate) fn met<'scope>(
+    events: StreamVec<'scope, Tick, AccessEvent>,
+) -> (StreamVec<'scope, Tick, AccessEvent>, StreamVec<'scope, Tick, Met>) {
+    let mut builder = OperatorBuilder::new("MetRoutes".to_owned(), events.scope());
+    let mut input = builder.new_input(events, Pipeline);
+    let (events_output, events) = builder.new_output();
+    let (met_output, met) = builder.new_output();
+    builder.build(move |_capabilities| {
+        let mut events_output =
+            OutputBuilder::<_, CapacityContainerBuilder<Vec<AccessEvent>>>::from(events_output);
+        let mut met_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Met>>>::from(met_output);
+        move |_frontiers| {
+            let (mut events_output, mut met_output) = (events_output.activate(), met_output.activate());
+            input.for_each_time(|capability, batches| {
+                let mut events_session = events_output.session(&capability);
+                let mut met_session = met_output.session(&capability);
+                let mut lately = vec![Met { day: EventTime::MAX, route: RouteId(0) }; MET];
+                for batch in batches {
+                    for event in batch.iter() {
+                        let met = Met { day: Level::Day.start(event.time), route: event.route };
+                        let place = &mut lately[event.route.0 as usize % MET];
+                        if *place != met {
+                            *place = met;
+                            met_session.give(met);
+                        }
+                    }
+                    events_session.give_container(batch);
+                }
+            });
+        }
+    });
+    (events, met)
+}
+
+/// What every worker is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Decision {
+    /// A route is told apart on a day.
+    Admit(Met),
+    /// What it is called.
+    Define(Definition),
+    /// Nothing needs its string any more.
+    Forget(RouteId),
+}
+
+/// Routes of some buckets.
+pub(crate) struct Routes {
+    room: usize,
+    days: BTreeMap<EventTime, HashSet<RouteId>>,
+    /// Of each bucket: derived from `days`.
+    counted: Counted,
+    texts: Texts<RouteId>,
+    /// Rows were taken back, and nobody was told.
+    restored: bool,
+}
+
+impl Routes {
+    pub(crate) fn new(limits: &keytide_config::Limits) -> Self {
+        let room = Counted::room(limits.routes);
+        Self {
+            room,
+            days: BTreeMap::new(),
+            counted: Counted::default(),
+            texts: Texts::new(room),
+            restored: false,
+        }
+    }
+
+    pub(crate) fn close(
+        state: &mut Self,
+        definitions: Vec<Vec<Definition>>,
+        met: Vec<Vec<Met>>,
+        closing: Closing<'_, Decision>,
+    ) {
+        let info = closing.info;
+        let held_from = Level::Day.held_from(info.watermark_before);
+        let mut decisions = Vec::new();
+        if std::mem::take(&mut state.restored) {
+            let admitted = |(day, routes): (&EventTime, &HashSet<RouteId>)| {
+                let day = *day;
+                routes
+                    .iter()
+                    .map(move |route| Decision::Admit(Met { day, route: *route }))
+                    .collect::<Vec<_>>()
+            };
+            decisions.extend(state.days.iter().flat_map(admitted));
+            decisions.extend(state.texts.handed().cloned().map(Decision::Define));
+        }
+        for definition in definitions.into_iter().flatten() {
+            if let Definition::Route { id, day, .. } = definition {
+                let standing = state.standing(id, day, held_from);
+                let handed = state.texts.announce(id, definition, day, standing);
+                decisions.extend(handed.map(Decision::Define));
+            }
+        }
+        let mut new: Vec<Met> = met.into_iter().flatten().collect();
+        new.retain(|met| state.standing(met.route, met.day, held_from) == Standing::Open);
+        new.sort_unstable();
+        new.dedup();
+        for met in new {
+            if state.counted.admit(met.day, met.route.bucket(), state.room) {
+                state.days.entry(met.day).or_default().insert(met.route);
+                decisions.push(Decision::Admit(met));
+                decisions.extend(state.texts.admit(met.route).map(Decision::Define));
+            }
+        }
+
+        let held_from = Level::Day.held_from(info.watermark);
+        state.days = state.days.split_off(&held_from);
+        state.counted.forget_before(held_from);
+        let Self { room, days, counted, texts, .. } = state;
+        let forgotten = texts.end_tick(|route, day| {
+            days.values().any(|routes| routes.contains(route))
+                || (day >= held_from && counted.has_room(day, route.bucket(), *room))
+        });
+        decisions.extend(forgotten.into_iter().map(Decision::Forget));
+        let routes = counted.of(Level::Day.start(info.watermark));
+        closing.output.admitted(info.tick, Admitted { routes, ..Admitted::default() });
+        closing.downstream.push(decisions);
+    }
+
+    fn standing(&self, route: RouteId, day: EventTime, held_from: EventTime) -> Standing {
+        if self.days.get(&day).is_some_and(|routes| routes.contains(&route)) {
+            Standing::Admitted
+        } else if day >= held_from
+            && route != RouteId::OVERFLOW
+            && self.counted.has_room(day, route.bucket(), self.room)
+        {
+            Standing::Open
+        } else {
+            Standing::Closed
+        }
+    }
+}
+
+/// The state as rows.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum RoutesRow {
+    Admitted(Met),
+    Text(RouteId, Text),
+    Clock(u32),
+}
+
+impl Durable for Routes {
+    const ID: StateId = StateId::Routes;
+    type Row = RoutesRow;
+
+    fn rows_out(&self, out: &mut dyn FnMut(RoutesRow)) {
+        for (day, routes) in &self.days {
+            routes.iter().for_each(|route| out(RoutesRow::Admitted(Met { day: *day, route: *route })));
+        }
+        self.texts.rows().for_each(|(route, text)| out(RoutesRow::Text(*route, text.clone())));
+        out(RoutesRow::Clock(self.texts.ticks()));
+    }
+
+    fn row_in(&mut self, row: RoutesRow) {
+        self.restored = true;
+        match row {
+            RoutesRow::Admitted(Met { day, route }) => {
+                self.days.entry(day).or_default().insert(route);
+                self.counted.add(day, route.bucket(), 1);
+            }
+            RoutesRow::Text(route, text) => self.texts.insert(route, text),
+            RoutesRow::Clock(ticks) => self.texts.set_ticks(ticks),
+        }
+    }
+
+    fn shard(row: &RoutesRow) -> Shard {
+        match row {
+            RoutesRow::Admitted(Met { route, .. }) | RoutesRow::Text(route, _) => {
+                Shard::Of(route.bucket().into())
+            }
+            RoutesRow::Clock(_) => Shard::All,
+        }
+    }
+
+    fn footprint(&self) -> Footprint {
+        let mut footprint: Footprint = self.days.values().map(Footprint::of_set).sum();
+        footprint += self.texts.footprint();
+        footprint.bytes += self.counted.footprint().bytes;
+        footprint
+    }
+}

@@ -1,0 +1,259 @@
+//! Strings of what is admitted under a cap: kept while a row may need them, never more than the cap and some.
+//!
+//! A string comes before, or with, the first event that needs it; whether that event's key or route is admitted
+//! is decided when the event counts. In between the string waits. It is dropped at once where there is no room
+//! left to admit it; and of those that wait at most [`WAITING`] and the room of a bucket are kept, the lowest ids
+//! of them. What is dropped all the same (an event that doesn't count has a string, too) costs a name and nothing
+//! else: rows then show the id.
+//!
+//! A string that nothing needs any more is forgotten [`SWEEP_TICKS`] to twice as many ticks later: evicted rows may wait
+//! for publication, and in so many ticks 118 million rows of a view are let out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Definition, EventTime, KeyId, RouteId};
+use crate::state::Footprint;
+
+/// Strings of a bucket that wait, beyond as many as there is room for.
+const WAITING: usize = 1_024;
+/// Ticks between two looks for strings that nothing needs.
+const SWEEP_TICKS: u32 = 3_600;
+
+/// What is admitted.
+pub(crate) trait Bucketed: Copy + Ord + Hash {
+    fn bucket(self) -> u8;
+}
+
+impl Bucketed for KeyId {
+    fn bucket(self) -> u8 {
+        Self::bucket(self)
+    }
+}
+
+impl Bucketed for RouteId {
+    fn bucket(self) -> u8 {
+        Self::bucket(self)
+    }
+}
+
+/// What is known of an id in the period that its string is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is admitted.
+    Admitted,
+    /// It may yet be.
+    Open,
+    /// It can't be any more.
+    Closed,
+}
+
+/// A string, as it is stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Text {
+    definition: Definition,
+    /// The last period that it was announced for.
+    period: EventTime,
+    /// It was handed out, and is to be forgotten by others too.
+    handed: bool,
+    /// Nothing needed it at the last sweep.
+    idle: bool,
+}
+
+impl Text {
+    pub(crate) fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.definition {
+            Definition::Key { name, .. } => name.len(),
+            Definition::Route { api, method, route, .. } => api.len() + method.len() + route.len(),
+            Definition::Name { text, .. } => text.len(),
+        }
+    }
+}
+
+/// Strings by id, on the worker that has their buckets.
+pub(crate) struct Texts<I> {
+    texts: HashMap<I, Text>,
+    /// By bucket, those that weren't handed out: derived from `texts`.
+    waiting: BTreeMap<u8, BTreeSet<I>>,
+    waiting_of_bucket: usize,
+    /// Ticks since the last sweep.
+    ticks: u32,
+}
+
+impl<I: Bucketed> Texts<I> {
+    /// `room` is what is admitted of a bucket in a period.
+    pub(crate) fn new(room: usize) -> Self {
+        Self {
+            texts: HashMap::new(),
+            waiting: BTreeMap::new(),
+            waiting_of_bucket: room.saturating_add(WAITING),
+            ticks: 0,
+        }
+    }
+
+    /// A string came; it is returned if it is to be handed out now.
+    pub(crate) fn announce(
+        &mut self,
+        id: I,
+        definition: Definition,
+        period: EventTime,
+        standing: Standing,
+    ) -> Option<Definition> {
+        if let Some(text) = self.texts.get_mut(&id) {
+            text.period = text.period.max(period);
+            return if standing == Standing::Admitted { self.admit(id) } else { None };
+        }
+        if standing == Standing::Closed {
+            return None;
+        }
+        let text = Text { definition, period, handed: false, idle: false };
+        self.insert(id, text);
+        if standing == Standing::Admitted {
+            return self.admit(id);
+        }
+        let waiting = self.waiting.entry(id.bucket()).or_default();
+        if waiting.len() > self.waiting_of_bucket
+            && let Some(dropped) = waiting.pop_last()
+        {
+            self.texts.remove(&dropped);
+        }
+        None
+    }
+
+    /// An id was admitted; its string is returned if it waited.
+    pub(crate) fn admit(&mut self, id: I) -> Option<Definition> {
+        let text = self.texts.get_mut(&id).filter(|text| !text.handed)?;
+        text.handed = true;
+        let definition = text.definition.clone();
+        if let Some(waiting) = self.waiting.get_mut(&id.bucket()) {
+            waiting.remove(&id);
+        }
+        Some(definition)
+    }
+
+    /// Ends the tick; what of the strings that were handed out is forgotten now. `is_needed` judges an id and the
+    /// last period it was announced for.
+    pub(crate) fn end_tick(&mut self, is_needed: impl Fn(&I, EventTime) -> bool) -> Vec<I> {
+        self.ticks += 1;
+        if self.ticks < SWEEP_TICKS {
+            return Vec::new();
+        }
+        self.ticks = 0;
+        let mut forgotten = Vec::new();
+        self.texts.retain(|id, text| {
+            let was_idle = std::mem::replace(&mut text.idle, !is_needed(id, text.period));
+            let keep = !(was_idle && text.idle);
+            if !keep && text.handed {
+                forgotten.push(*id);
+            }
+            keep
+        });
+        let texts = &self.texts;
+        self.waiting.retain(|_, waiting| {
+            waiting.retain(|id| texts.contains_key(id));
+            !waiting.is_empty()
+        });
+        forgotten.sort_unstable();
+        forgotten
+    }
+
+    /// All strings that were handed out.
+    pub(crate) fn handed(&self) -> impl Iterator<Item = &Definition> {
+        self.texts.values().filter(|text| text.handed).map(Text::definition)
+    }
+
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&I, &Text)> {
+        self.texts.iter()
+    }
+
+    pub(crate) fn insert(&mut self, id: I, text: Text) {
+        if !text.handed {
+            self.waiting.entry(id.bucket()).or_default().insert(id);
+        }
+        self.texts.insert(id, text);
+    }
+
+    /// The clock of its sweeps.
+    pub(crate) fn ticks(&self) -> u32 {
+        self.ticks
+    }
+
+    pub(crate) fn set_ticks(&mut self, ticks: u32) {
+        self.ticks = self.ticks.max(ticks);
+    }
+
+    pub(crate) fn footprint(&self) -> Footprint {
+        let mut footprint = Footprint::of_map_with(&self.texts, Text::bytes);
+        footprint.bytes +=
+            self.waiting.values().map(|waiting| Footprint::of_tree_set(waiting).bytes).sum::<u64>();
+        footprint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All of one bucket.
+    fn of(id: u64) -> RouteId {
+        RouteId(id << 8)
+    }
+
+    fn name(id: u64) -> (RouteId, Definition) {
+        let route: Box<str> = format!("/{id}").into();
+        let (api, method) = ("".into(), "GET".into());
+        (of(id), Definition::Route { id: of(id), day: 0, api, method, route })
+    }
+
+    fn announce(texts: &mut Texts<RouteId>, id: u64, standing: Standing) -> Option<Definition> {
+        let (id, definition) = name(id);
+        texts.announce(id, definition, 0, standing)
+    }
+
+    #[test]
+    fn a_string_is_handed_out_once_when_its_id_is_admitted() {
+        let mut texts = Texts::new(4);
+        assert_eq!(announce(&mut texts, 7, Standing::Open), None);
+        assert_eq!(texts.admit(of(7)), Some(name(7).1));
+        assert_eq!(texts.admit(of(7)), None);
+        assert_eq!(announce(&mut texts, 7, Standing::Admitted), None);
+        assert_eq!(announce(&mut texts, 8, Standing::Admitted), Some(name(8).1));
+        assert_eq!(announce(&mut texts, 9, Standing::Closed), None);
+        assert_eq!(texts.handed().count(), 2);
+        assert_eq!((texts.rows().count(), texts.waiting[&0].len()), (2, 0));
+    }
+
+    #[test]
+    fn of_those_that_wait_the_lowest_are_kept() {
+        let mut texts = Texts::new(4);
+        let kept = WAITING as u64 + 4;
+        for id in (2..2 * kept).rev() {
+            announce(&mut texts, id, Standing::Open);
+        }
+        assert_eq!(texts.rows().count() as u64, kept);
+        assert!(texts.rows().all(|(id, _)| *id < of(2 + kept)));
+        assert!(texts.admit(of(2)).is_some() && texts.admit(of(2 + kept)).is_none());
+    }
+
+    #[test]
+    fn what_nothing_needs_is_forgotten_a_sweep_later() {
+        let mut texts = Texts::new(4);
+        announce(&mut texts, 7, Standing::Admitted);
+        announce(&mut texts, 8, Standing::Admitted);
+        announce(&mut texts, 9, Standing::Open);
+        let mut forgotten = Vec::new();
+        for tick in 1..=3 * SWEEP_TICKS {
+            let needed = |id: &RouteId, _| *id == of(8) && tick < 2 * SWEEP_TICKS;
+            forgotten.extend(texts.end_tick(needed).into_iter().map(|id| (id.0 >> 8, tick)));
+        }
+        assert_eq!(forgotten, [(7, 2 * SWEEP_TICKS), (8, 3 * SWEEP_TICKS)]);
+        assert!(texts.rows().next().is_none() && texts.waiting.is_empty());
+    }
+}

@@ -492,11 +492,11 @@ pub struct Limits {
     pub keys: usize,
     /// Routes that are told apart, by day of event time; the calls of others count under the route `overflow`.
     pub routes: usize,
-    /// Pairs of key and route that are told apart, by day of event time.
+    /// Pairs of key (without a row) and route that are told apart, by day of event time.
     pub key_routes: usize,
-    /// Routes of one key that are told apart, by day of event time.
+    /// Routes of one key, with or without a row, that are told apart, by day of event time.
     pub routes_per_key: usize,
-    /// Pairs of key and country that are told apart, by day of event time.
+    /// Pairs of key (without a row) and country that are told apart, by day of event time.
     pub key_countries: usize,
     /// Addresses of one row of `callers` that are counted exactly; more are estimated.
     pub callers_exact: usize,

@@ -179,6 +179,7 @@ fn world() -> View {
             events: 3_700 + second * 37 % 900,
             duplicates: second % 3,
             late: u64::from(second % 30 == 0),
+            ..Counts::default()
         };
         if second % 30 == 0 {
             let latency = |place: u64| Latency {

@@ -329,6 +329,46 @@ fn a_subscription_s_usage_is_that_of_its_keys() {
 // ---- what the result depends on
 
 #[test]
+fn calls_beyond_the_limits_count_under_overflow_the_same_however_they_are_computed() {
+    // A customer, and somebody who tries keys and paths: both without end.
+    let calls = (0..6_000_u64).map(|n| {
+        let call = |key: &str, path: String| {
+            let time = START + n * SECOND;
+            format!(r#"{{"id":"r{n}","t":{time},"k":"{key}","path":"{path}","status":200,"us":1000,"ip":"192.0.2.1"}}"#)
+        };
+        if n % 3 == 0 { call("acme", format!("/v1/x{}", n % 9)) } else { call(&format!("k{n}"), format!("/y{n}")) }
+    });
+    let limits = "[limits]\nkeys = 256\nroutes = 512\nkey_routes = 256\n";
+    let tables = "[tables.keys]\nkind = \"file\"\npath = \"keys.csv\"\nformat = \"csv\"\n";
+    let job = Job::new(&format!("{limits}{tables}"))
+        .log(calls)
+        .file("keys.csv", "key_id,subscription\nacme,gold\n");
+    let run = |arguments: &str, block_bytes: &str| {
+        job.replay().with(NOW).with(arguments).env("KEYTIDE_LIMITS__BLOCK_BYTES", block_bytes).succeed();
+        let overflows = ["overflow_keys", "overflow_routes"].map(|name| job.out().count(name));
+        (job.out().bytes(), overflows)
+    };
+    let (bytes, overflows) = run("--workers 1", "128KiB");
+    let usage = job.out().window("usage", "1d");
+    let calls = |key: &str| -> u64 {
+        usage.iter().filter(|row| row.text("key_id") == key).map(|row| row.number("calls")).sum()
+    };
+    assert_eq!((calls("acme"), calls("overflow")), (2_000, overflows[0]));
+    assert_eq!(usage.iter().map(|row| row.number("calls")).sum::<u64>(), 6_000);
+    assert!((200..=258).contains(&usage.len()), "{} keys", usage.len());
+    let routes = job.out().window("latency", "1d");
+    let overflow = routes.iter().find(|row| row.text("scope") == "route" && row.text("id") == "overflow");
+    assert_eq!(overflow.unwrap().number("calls"), overflows[1]);
+    let names = routes.iter().filter(|row| row.text("scope") == "route").map(|row| row.text("id"));
+    assert!(names.clone().all(|id| id == "overflow" || id.starts_with("- /")), "{names:?}");
+    for (arguments, block_bytes) in
+        [("--workers 2", "4KiB"), ("--workers 3 --decode-threads 2", "5000"), ("--workers 2", "1MiB")]
+    {
+        assert!(run(arguments, block_bytes) == (bytes.clone(), overflows), "{arguments}, {block_bytes}");
+    }
+}
+
+#[test]
 fn the_same_input_and_time_give_the_same_bytes_however_they_are_computed() {
     let world = generated(
         "--events 8000 --keys 200 --span 3h --out-of-order 0.3 --late 0.02 --duplicates 0.05 --broken 0.01 \

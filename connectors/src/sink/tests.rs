@@ -378,6 +378,39 @@ fn the_number_of_workers_changes_no_byte_of_a_file() {
 }
 
 #[test]
+fn a_string_is_forgotten_after_the_last_row_that_needs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, route) = (KeyId::from_name("acme"), RouteId::new("", "GET", "/a"));
+    let output = |tick| {
+        let rows = vec![
+            row(KeyRoute { key, route }, calls(tick)),
+            row(KeyRoute { key, route: RouteId::OVERFLOW }, calls(1)),
+        ];
+        TickOutput { tick, rows: vec![Rows::UsageByRoute(rows)], ..TickOutput::default() }
+    };
+    let mut first = output(1);
+    first.definitions = vec![
+        Definition::Key { id: key, name: "acme".into(), month: None },
+        Definition::Route { id: route, day: 0, api: "".into(), method: "GET".into(), route: "/a".into() },
+    ];
+    first.forgotten = vec![Forgotten::Key(key), Forgotten::Route(route)];
+    let mut publisher = open(None, Some(files(folder.path())));
+    publisher.publish(1, vec![first], &partitions()).unwrap();
+    publisher.publish(2, vec![output(2)], &partitions()).unwrap();
+    let lines = String::from_utf8(read(&folder.path().join("usage_by_route-000001.jsonl"))).unwrap();
+    let starts = [
+        r#"{"key_id":"acme","api":"","method":"-","route":"overflow","#,
+        r#"{"key_id":"acme","api":"","method":"GET","route":"/a","#,
+        &format!(r#"{{"key_id":"{key}","api":"","method":"-","route":"overflow","#),
+        &format!(r#"{{"key_id":"{key}","api":"","method":"","route":"","#),
+    ];
+    assert_eq!(lines.lines().count(), starts.len());
+    for start in starts {
+        assert!(lines.contains(start), "{start} in {lines}");
+    }
+}
+
+#[test]
 fn all_records_of_all_ticks_arrive_once_although_the_broker_was_away() {
     const KEYS: u128 = 50;
     const TICKS: u64 = 20;

@@ -115,3 +115,17 @@ impl AccessEvent {
         (self.latency_us != LATENCY_UNKNOWN).then_some(self.latency_us)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_data_has_the_country_of_those_beyond_a_cap() {
+        for (code, expected) in
+            [("de", "DE"), ("zz", "ZZ"), ("XX", "ZZ"), ("xX", "ZZ"), ("d", "ZZ"), ("1e", "ZZ")]
+        {
+            assert_eq!(Country::new(code).as_str(), expected);
+        }
+    }
+}

@@ -102,6 +102,12 @@ impl Rate {
         self.slots[day][hour].add(calls, hours, kept);
     }
 
+    /// Passes over a time without calls, whatever the slots.
+    pub fn doze(&mut self, span_ms: u64) {
+        self.all.add(0.0, span_ms as f64 / HOUR_MS as f64, decay(span_ms, HALF_LIFE_MS));
+        self.cusum = 0.0;
+    }
+
     /// Moves the CUSUM by the calls of `window_ms` of a slot, of which there count as many as can be small and last.
     pub fn watch(&mut self, prior: Prior, slot: Slot, window_ms: u64, calls: f64) {
         let expected = self.expected(prior, slot, window_ms);
@@ -116,6 +122,12 @@ impl Rate {
             true => Bits::new(self.cusum / std::f64::consts::LN_2),
             false => Bits::NONE,
         }
+    }
+
+    /// Calls of the history.
+    #[must_use]
+    pub fn calls(&self) -> f64 {
+        self.all.calls
     }
 
     /// Hours of history.

@@ -3,7 +3,7 @@
 //! After n calls with K distinct values, the next call has a new value with probability
 //! (theta + sigma K)/(n + theta): the Pitman-Yor process (Pitman and Yor, 1997) with concentration theta = 1 and
 //! discount sigma = 1/2. A key that keeps showing new values expects them, and silences itself. A new value's
-//! surprise is -log2 of that, once, times its share of the window's calls.
+//! surprise is -log2 of that, once; less where fewer than a quarter of the window's calls have it (see `profile`).
 //!
 //! Limits: 64 values are remembered; of more, those not seen for longest are forgotten first. Values are forgotten
 //! after 30 days, and calls count half after 30 days. 16 bytes a value.

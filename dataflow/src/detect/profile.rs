@@ -1,7 +1,8 @@
 //! One key's profile: the ordered fold over its windows, and the signals of its last hour.
 //!
 //! A window is stepped once, when it is closed, in the order of time:
-//! 1. the windows before it, without calls, are learned one by one (see [`Scale::skip`]);
+//! 1. the windows before it, without calls, are learned, runs of them at once; after a day without calls levels and
+//!    rates decay and nothing else is learned;
 //! 2. every signal judges the window by what was learned so far;
 //! 3. the window is learned, unless the key is *frozen*: while its level is alert or more, for a day at most, level,
 //!    variance, season and rate learn nothing, so that a leak doesn't become the baseline.
@@ -13,12 +14,14 @@
 //! the calls, for a day at most. Volume says nothing in a key's first day, and only of at least 10 calls, 50 an hour
 //! and three times what was expected, in two of three windows that follow each other.
 //!
+//! A key with fewer than 300 calls of the last month alerts at most, unless by a hard fact.
+//!
 //! Limits: 64 values of each kind, 12 signals of the last hour with values of their own. About 3 KiB.
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::combine::{Level, Signal, Verdict};
+use super::combine::{Family, Level, Signal, Verdict};
 use super::counts::{Prior, Rate};
 use super::errors::Share;
 use super::mix::Mix;
@@ -39,8 +42,12 @@ const DORMANT_MS: u64 = 30 * DAY_MS;
 /// New values that are followed, of each kind in a window and of all.
 const FOLLOWED_OF_A_KIND: usize = 4;
 const FOLLOWED: usize = 12;
+/// A new value says all that it can say where one call in so many has it.
+const WHOLE: u64 = 4;
 /// A new value counts as long as so much of a window's calls have it: one in ...
 const STAYS: u32 = 20;
+/// A key that was called less often isn't known well enough to be taken from anybody: it alerts at most.
+const KNOWN_CALLS: f64 = 300.0;
 /// What a hard fact says.
 const HARD: Bits = Bits(40_000);
 
@@ -171,6 +178,7 @@ impl Profile {
     /// Steps the window that starts at `start_ms`: not before [`next_ms`](Self::next_ms).
     pub fn step(&mut self, start_ms: u64, window: &Window, facts: Facts) {
         self.skip_to(start_ms);
+        self.forget();
         self.judge_values(start_ms, window);
         self.judge_facts(start_ms, window, facts);
         self.judge_minute(start_ms, window.calls.into());
@@ -199,39 +207,56 @@ impl Profile {
         // To the end of the hour window by window, so that its blocks end where they do; then hours at once.
         while self.next_ms < end_ms {
             let hour_ends = (self.next_ms / HOUR_MS + 1) * HOUR_MS;
-            let whole_hours = end_ms.saturating_sub(self.next_ms) / HOUR_MS;
-            if self.next_ms % HOUR_MS == 0 && whole_hours > 0 && self.hour.calls == 0 {
-                self.skip(whole_hours * HOUR_MS);
+            let whole_hours = (end_ms - self.next_ms) / HOUR_MS;
+            let is_quiet = self.spoken.is_empty() && self.learning() && self.hour.calls == 0;
+            if self.next_ms % HOUR_MS == 0 && whole_hours > 0 && is_quiet {
+                match self.next_ms < self.last_call_ms + DAY_MS {
+                    true => self.skip(HOUR_MS),
+                    false => self.doze(whole_hours * HOUR_MS),
+                }
                 continue;
             }
+            // Whether a frozen key learns again is asked after each window, whoever asks.
             let five_ends = (self.next_ms / FIVE_MINUTES_MS + 1) * FIVE_MINUTES_MS;
-            self.skip(five_ends.min(hour_ends).min(end_ms) - self.next_ms);
+            let together = if self.learning() { five_ends } else { self.next_ms + WINDOW_MS };
+            self.skip(together.min(hour_ends).min(end_ms) - self.next_ms);
             self.end_blocks();
+            if !self.spoken.is_empty() || !self.learning() {
+                self.settle();
+            }
         }
     }
 
-    /// Learns `span_ms` without calls, within a block of five minutes or whole hours.
+    /// Learns `span_ms` without calls: an hour, or within a block of five minutes.
     fn skip(&mut self, span_ms: u64) {
         let slot = Slot::at(self.next_ms, 0);
         if self.learning() {
-            self.minute.scale.skip(&mut self.season, true, self.next_ms, span_ms / WINDOW_MS, 0);
+            self.minute.scale.learn_silence(&mut self.season, true, slot, span_ms / WINDOW_MS);
             self.rate.learn(slot, span_ms, 0.0);
-            if span_ms >= HOUR_MS {
-                self.five_minutes.scale.skip(
-                    &mut self.season,
-                    false,
-                    self.next_ms,
-                    span_ms / FIVE_MINUTES_MS,
-                    0,
-                );
-                self.fan_out.skip(&mut self.season, false, self.next_ms, span_ms / FIVE_MINUTES_MS, 0);
-                self.hour.scale.skip(&mut self.season, false, self.next_ms, span_ms / HOUR_MS, 0);
+            if span_ms == HOUR_MS {
+                let blocks = HOUR_MS / FIVE_MINUTES_MS;
+                self.five_minutes.scale.learn_silence(&mut self.season, false, slot, blocks);
+                self.fan_out.learn_silence(&mut Season::default(), false, slot, blocks);
+                self.hour.scale.learn_silence(&mut self.season, false, slot, 1);
             }
         }
-        if span_ms >= HOUR_MS {
+        if span_ms == HOUR_MS {
             self.rate.watch(Prior::NONE, slot, span_ms, 0.0);
+            (self.five_minutes.spikes, self.hour.spikes) = (0, self.hour.spikes << 1);
         }
         self.minute.spikes = if span_ms > WINDOW_MS { 0 } else { self.minute.spikes << 1 };
+        self.next_ms += span_ms;
+    }
+
+    /// Passes over `span_ms` without calls that follow a day without: how the key varies isn't learned from it.
+    fn doze(&mut self, span_ms: u64) {
+        for scale in
+            [&mut self.minute.scale, &mut self.five_minutes.scale, &mut self.hour.scale, &mut self.fan_out]
+        {
+            scale.doze(span_ms);
+        }
+        self.rate.doze(span_ms);
+        (self.minute.spikes, self.five_minutes.spikes, self.hour.spikes) = (0, 0, 0);
         self.next_ms += span_ms;
     }
 
@@ -431,10 +456,15 @@ impl Profile {
         keep(&mut self.spoken, spoken);
     }
 
-    /// Forgets what is older than an hour, and adds up the rest.
-    fn settle(&mut self) {
+    /// Forgets what is older than an hour.
+    fn forget(&mut self) {
         let oldest = self.next_ms.saturating_sub(MEMORY_MS);
         self.spoken.retain(|spoken| spoken.last_ms + WINDOW_MS > oldest);
+    }
+
+    /// Adds up what was said in the last hour.
+    fn settle(&mut self) {
+        self.forget();
         let mut bits = [Bits::NONE; Signal::ALL.len()];
         for spoken in &self.spoken {
             // Values of one kind share their windows: what they say adds up.
@@ -442,6 +472,10 @@ impl Profile {
             *of_signal = Bits((of_signal.0 + spoken.bits.0).min(Bits::MOST.0));
         }
         self.verdict = Verdict::of(Signal::ALL.iter().copied().zip(bits));
+        let hard = self.spoken.iter().any(|spoken| spoken.signal.family() == Family::Hard);
+        if !hard && self.rate.calls() < KNOWN_CALLS {
+            self.verdict.level = self.verdict.level.min(Level::Alert);
+        }
         self.frozen_since_ms = match (self.verdict.level >= Level::Alert, self.frozen_since_ms) {
             (false, _) => None,
             (true, None) => Some(self.next_ms),
@@ -464,8 +498,8 @@ fn values_of(window: &Window, signal: Signal) -> Option<&Tally> {
 }
 
 fn share(whole: Bits, of_value: u32, calls: u32) -> Bits {
-    let bits = u64::from(whole.0) * u64::from(of_value.min(calls)) / u64::from(calls);
-    Bits(u32::try_from(bits).unwrap_or(Bits::MOST.0))
+    let share = (WHOLE * u64::from(of_value)).min(calls.into());
+    Bits(u32::try_from(u64::from(whole.0) * share / u64::from(calls)).unwrap_or(Bits::MOST.0))
 }
 
 fn thousandths(calls: f64) -> u64 {
@@ -489,4 +523,172 @@ fn keep(all: &mut SmallVec<[Spoken; 1]>, spoken: Spoken) {
         return;
     }
     all.push(spoken);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// 2025-06-02T00:00:00Z, a Monday.
+    const MONDAY_MS: u64 = 1_748_822_400_000;
+    const HOME: u64 = 1;
+    const AWAY: u64 = 2;
+
+    /// Calls from one place, with its agent, of three routes.
+    fn window(calls: u32, place: u64) -> Window {
+        let mut window = Window { calls, ..Window::default() };
+        for tally in [&mut window.countries, &mut window.asns, &mut window.networks, &mut window.agents] {
+            tally.add(place, calls);
+        }
+        for (route, part) in [(1, 2), (2, 3), (3, 6)] {
+            window.routes.add(route, (calls / part).max(1));
+        }
+        window
+    }
+
+    fn both(first: &Window, second: &Window) -> Window {
+        let mut sum = first.clone();
+        sum.calls += second.calls;
+        sum.refused += second.refused;
+        for (into, other) in [
+            (&mut sum.countries, &second.countries),
+            (&mut sum.asns, &second.asns),
+            (&mut sum.networks, &second.networks),
+            (&mut sum.agents, &second.agents),
+            (&mut sum.routes, &second.routes),
+        ] {
+            into.merge(other);
+        }
+        sum
+    }
+
+    /// A key's usual calls of a minute, 10 to 16.
+    fn usual(minute: u64) -> Window {
+        window(10 + (minute.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61) as u32, HOME)
+    }
+
+    /// A key with so many days of usual calls, and the highest level on the way.
+    fn known(days: u64) -> (Profile, Level) {
+        let mut profile = Profile::new(MONDAY_MS);
+        let mut most = Level::None;
+        for minute in 0..days * 1_440 {
+            profile.step(MONDAY_MS + minute * WINDOW_MS, &usual(minute), Facts::default());
+            most = most.max(profile.verdict().level);
+        }
+        (profile, most)
+    }
+
+    /// Steps `minutes` with the usual calls and others.
+    fn staged(profile: &mut Profile, minutes: u64, other: &Window, facts: Facts) -> Level {
+        let mut most = Level::None;
+        for minute in 0..minutes {
+            let window = both(&usual(minute), other);
+            profile.step(profile.next_ms(), &window, facts);
+            most = most.max(profile.verdict().level);
+        }
+        most
+    }
+
+    #[test]
+    fn usual_calls_raise_no_alarm() {
+        let (profile, most) = known(5);
+        assert_eq!(most, Level::None, "{:?}", profile.spoken());
+    }
+
+    #[test]
+    fn a_burst_from_elsewhere_is_a_leak_within_two_minutes() {
+        let (mut profile, _) = known(3);
+        assert_eq!(staged(&mut profile, 2, &window(300, AWAY), Facts::default()), Level::Revoke);
+        let signals: Vec<Signal> = profile.spoken().iter().map(|spoken| spoken.signal).collect();
+        for signal in [Signal::Country, Signal::Asn, Signal::Agent, Signal::VolumeMinute] {
+            assert!(signals.contains(&signal), "{signal:?} {signals:?}");
+        }
+    }
+
+    #[test]
+    fn a_burst_from_home_alerts_and_never_revokes() {
+        let (mut profile, _) = known(3);
+        assert_eq!(staged(&mut profile, 90, &window(5_000, HOME), Facts::default()), Level::Alert);
+    }
+
+    #[test]
+    fn somebody_else_who_calls_little_is_noticed() {
+        let (mut profile, _) = known(3);
+        assert!(staged(&mut profile, 30, &window(3, AWAY), Facts::default()) >= Level::Alert);
+    }
+
+    #[test]
+    fn a_leak_does_not_become_the_baseline_within_a_day_and_does_after() {
+        let (mut profile, _) = known(3);
+        let before = profile.rate.expected(Prior::NONE, Slot::at(profile.next_ms(), 0), HOUR_MS);
+        staged(&mut profile, 600, &window(300, AWAY), Facts::default());
+        let during = profile.rate.expected(Prior::NONE, Slot::at(profile.next_ms(), 0), HOUR_MS);
+        assert!(during < 1.5 * before, "{before} {during}");
+        staged(&mut profile, 2_000, &window(300, AWAY), Facts::default());
+        let after = profile.rate.expected(Prior::NONE, Slot::at(profile.next_ms(), 0), HOUR_MS);
+        assert!(after > 3.0 * before, "{before} {after}");
+    }
+
+    #[test]
+    fn hard_facts_but_not_of_publishable_keys() {
+        let (profile, _) = known(2);
+        let revoked = Facts { revoked_ms: Some(profile.next_ms() - HOUR_MS), ..Facts::default() };
+        assert_eq!(staged(&mut profile.clone(), 1, &Window::default(), revoked), Level::Revoke);
+        let publishable = Facts { publishable: true, ..revoked };
+        assert_eq!(staged(&mut profile.clone(), 1, &Window::default(), publishable), Level::None);
+        let later = Facts { revoked_ms: Some(profile.next_ms() + HOUR_MS), ..Facts::default() };
+        assert_eq!(staged(&mut profile.clone(), 1, &Window::default(), later), Level::None);
+        // Asleep for 40 days, then called from elsewhere, or from home.
+        for (place, level) in [(AWAY, Level::Revoke), (HOME, Level::None)] {
+            let mut profile = profile.clone();
+            let woken_ms = profile.next_ms() + 40 * DAY_MS;
+            // The table's word, as the profile itself forgets systems after 30 days.
+            profile.close(woken_ms);
+            profile.asns.learn(&[(HOME, 1)], woken_ms - DAY_MS);
+            profile.step(woken_ms, &window(3, place), Facts::default());
+            assert_eq!(profile.verdict().level, level, "{place} {:?}", profile.spoken());
+        }
+    }
+
+    #[test]
+    fn an_hour_later_all_is_quiet_again() {
+        let (mut profile, _) = known(3);
+        staged(&mut profile, 3, &window(300, AWAY), Facts::default());
+        let end_ms = profile.next_ms();
+        profile.close(end_ms + MEMORY_MS - 2 * WINDOW_MS);
+        assert!(profile.verdict().level >= Level::Alert);
+        profile.close(end_ms + MEMORY_MS + WINDOW_MS);
+        assert_eq!(profile.verdict().level, Level::None);
+        assert!(profile.spoken().is_empty());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Asking for ends of blocks in between changes nothing, nor does being stored.
+        #[test]
+        fn however_it_is_stepped_the_profile_is_the_same(
+            steps in prop::collection::vec((1_u64..2_000, 1_u32..400, 0_u64..4), 1..40),
+        ) {
+            let (mut whole, mut parts) = (Profile::new(MONDAY_MS), Profile::new(MONDAY_MS));
+            for (gap, calls, place) in steps {
+                let at_ms = whole.next_ms() + gap * WINDOW_MS;
+                let window = window(calls, place);
+                whole.step(at_ms, &window, Facts::default());
+                // As if somebody had asked at the first end of five minutes and of an hour.
+                for width_ms in [FIVE_MINUTES_MS, HOUR_MS] {
+                    let end_ms = parts.next_ms().next_multiple_of(width_ms);
+                    if (parts.next_ms()..at_ms).contains(&end_ms) {
+                        parts.close(end_ms);
+                    }
+                }
+                parts = postcard::from_bytes(&postcard::to_stdvec(&parts).unwrap()).unwrap();
+                parts.step(at_ms, &window, Facts::default());
+                prop_assert_eq!(whole.verdict(), parts.verdict());
+            }
+            prop_assert_eq!(whole, parts);
+        }
+    }
 }

@@ -13,8 +13,7 @@
 //! mean excess above it, and the tail beyond Q is taken as exponential (the peaks-over-threshold method with shape
 //! 0; Pickands, 1975): bits = -log2(0.005) + (z - Q)/(B ln 2).
 //!
-//! Limits: of a silence a day is learned, hour by hour; what is beyond is one jump in which the level decays and
-//! nothing else changes. State: 104 bytes a scale, 480 bytes a season.
+//! A run of windows without calls is learned at once, as often as its first window. State: 104 bytes a scale, 480 bytes a season.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,8 +41,6 @@ const EXCESS_GAIN: f64 = 0.05;
 const EXCESS_CLIP: f64 = 6.0;
 /// -log2(1 - QUANTILE)
 const TAIL_BITS: f64 = 7.643_856_189_774_724;
-/// Windows without calls that are stepped one by one.
-const STEPPED_MS: u64 = DAY_MS;
 
 /// Workday or weekend, and the hour, by the clock of the key's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,27 +188,11 @@ impl Scale {
         residual
     }
 
-    /// Learns that `windows` in a row, the first of which starts at `from_ms`, were without calls. Those of a day are
-    /// learned, all of one slot at once; for the rest only the level decays.
-    pub fn skip(&mut self, season: &mut Season, teach: bool, from_ms: u64, windows: u64, zone_ms: i64) {
-        let stepped = windows.min(STEPPED_MS / self.width_ms);
-        let mut window = 0;
-        while window < stepped && self.windows > 0 {
-            let start_ms = from_ms + window * self.width_ms;
-            let slot_ms = HOUR_MS - start_ms.saturating_add_signed(zone_ms) % HOUR_MS;
-            let run = slot_ms.div_ceil(self.width_ms).min(stepped - window);
-            let slot = Slot::at(start_ms, zone_ms);
-            let residual = self.learn_silence(season, slot, run);
-            if teach {
-                season.learn_run(slot, residual, run);
-            }
-            window += run;
+    /// Learns a run of windows of one slot without calls: what the first teaches, as often as they are many.
+    pub fn learn_silence(&mut self, season: &mut Season, teach: bool, slot: Slot, run: u64) {
+        if self.windows == 0 {
+            return;
         }
-        self.level *= decay((windows - stepped) * self.width_ms, HALF_LIFE_MS);
-    }
-
-    /// Learns a run of windows without calls: what the first teaches, as often as they are many.
-    fn learn_silence(&mut self, season: &Season, slot: Slot, run: u64) -> f64 {
         let baseline = self.level + season.shift(slot);
         let spread = self.spread(baseline);
         let residual = (-baseline).clamp(-CLIP * spread, CLIP * spread);
@@ -220,7 +201,14 @@ impl Scale {
         self.level += gain * residual;
         self.variance = (self.variance + gain * (residual * residual - self.variance)).max(LEAST_VARIANCE);
         self.quantile -= run as f64 * QUANTILE_STEP * (1.0 - QUANTILE);
-        residual
+        if teach {
+            season.learn_run(slot, residual, run);
+        }
+    }
+
+    /// Passes over a time that nothing is learned from but that calls have become rare.
+    pub fn doze(&mut self, span_ms: u64) {
+        self.level *= decay(span_ms, HALF_LIFE_MS);
     }
 
     /// Reads a window's count and learns it, and the season with it.
@@ -325,15 +313,15 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_learned_for_a_day_and_then_jumped() {
-        let skipped = |days: u64| {
-            let (mut scale, mut season, _) = fold(poisson(30.0, 3).take(1_440));
-            scale.skip(&mut season, true, MONDAY_MS + DAY_MS, days * 1_440, 0);
-            scale
-        };
-        let (day, month) = (skipped(1), skipped(30));
-        assert_eq!(day.variance, month.variance);
-        assert!(month.level < 0.1 * day.level && month.level > 0.0);
+    fn silence_lowers_the_level() {
+        let (mut scale, mut season, _) = fold(poisson(30.0, 3).take(1_440));
+        let slot = Slot::at(MONDAY_MS + DAY_MS, 0);
+        let before = scale.expected(&season, slot);
+        (0..24).for_each(|_| scale.learn_silence(&mut season, true, slot, 60));
+        let (after, variance) = (scale.expected(&season, slot), scale.variance);
+        assert!(after < 0.5 * before, "{before} {after}");
+        scale.doze(30 * DAY_MS);
+        assert!(scale.level >= 0.0 && scale.expected(&season, slot) < after && scale.variance == variance);
     }
 
     proptest! {

@@ -209,7 +209,7 @@ impl Profile {
             let hour_ends = (self.next_ms / HOUR_MS + 1) * HOUR_MS;
             let whole_hours = (end_ms - self.next_ms) / HOUR_MS;
             let is_quiet = self.spoken.is_empty() && self.learning() && self.hour.calls == 0;
-            if self.next_ms % HOUR_MS == 0 && whole_hours > 0 && is_quiet {
+            if self.next_ms.is_multiple_of(HOUR_MS) && whole_hours > 0 && is_quiet {
                 match self.next_ms < self.last_call_ms + DAY_MS {
                     true => self.skip(HOUR_MS),
                     false => self.doze(whole_hours * HOUR_MS),
@@ -263,13 +263,13 @@ impl Profile {
     /// Judges and learns the blocks that end where the last window did.
     fn end_blocks(&mut self) {
         let end_ms = self.next_ms;
-        if end_ms % FIVE_MINUTES_MS == 0 {
+        if end_ms.is_multiple_of(FIVE_MINUTES_MS) {
             self.judge_fan_out(end_ms - FIVE_MINUTES_MS);
             let mut block = self.five_minutes.clone();
             self.judge_block(&mut block, end_ms);
             self.five_minutes = block;
         }
-        if end_ms % HOUR_MS == 0 {
+        if end_ms.is_multiple_of(HOUR_MS) {
             let mut block = self.hour.clone();
             self.judge_slow(end_ms - HOUR_MS, block.calls);
             self.judge_block(&mut block, end_ms);

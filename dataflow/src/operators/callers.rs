@@ -243,7 +243,7 @@ mod tests {
 
     /// Any address: a third of them IPv4.
     fn address(number: u64) -> u128 {
-        if number % 3 == 0 { mapped(number as u32) } else { u128::from(number) << 64 | 1 }
+        if number.is_multiple_of(3) { mapped(number as u32) } else { u128::from(number) << 64 | 1 }
     }
 
     #[test]

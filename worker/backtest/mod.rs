@@ -123,10 +123,14 @@ impl Columns {
         let shown = args.csv.display();
         let headers = reader.headers().with_context(|| format!("{shown} can't be read"))?;
         let find = |name: &str, option: &str| {
-            let found = headers.iter().position(|header| header.trim_start_matches('\u{feff}').trim() == name);
+            let found =
+                headers.iter().position(|header| header.trim_start_matches('\u{feff}').trim() == name);
             found.with_context(|| {
                 let there: Vec<&str> = headers.iter().take(20).collect();
-                format!("{shown} has no column `{name}`, it has: {}; name another with {option}", there.join(", "))
+                format!(
+                    "{shown} has no column `{name}`, it has: {}; name another with {option}",
+                    there.join(", ")
+                )
             })
         };
         let columns = Self {
@@ -150,7 +154,8 @@ impl Columns {
     fn point(&self, record: &csv::StringRecord) -> Result<Point, &'static str> {
         let time_ms = time(self.time(record).trim())
             .ok_or("the time must be RFC 3339, such as 2026-01-31T12:00:00Z, or a number of the epoch")?;
-        let count = self.value(record).trim().parse().ok().filter(|count: &f64| count.is_finite() && *count >= 0.0);
+        let count =
+            self.value(record).trim().parse().ok().filter(|count: &f64| count.is_finite() && *count >= 0.0);
         Ok(Point { time_ms, count: count.ok_or("the value must be a number, not negative")? })
     }
 }
@@ -182,6 +187,7 @@ fn quoted(cell: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Read as _;
 
     use super::*;
 
@@ -195,7 +201,9 @@ mod tests {
         };
         fs::write(&args.csv, csv).unwrap();
         run(&args)?;
-        Ok(fs::read_to_string(&args.out).unwrap())
+        let mut out = String::new();
+        File::open(&args.out).unwrap().read_to_string(&mut out).unwrap();
+        Ok(out)
     }
 
     #[test]
@@ -232,12 +240,10 @@ mod tests {
         assert!(score(3_901) > 0.5 && score(3_901) < 1.0, "{}", lines[3_901]);
         let most = (1..4_001).filter(|line| *line != 3_901).map(score).fold(0.0, f64::max);
         assert!(most < score(3_901));
-        assert_eq!(lines[4_001..], [
-            "2015-03-01T00:00:00Z,many,",
-            "2015-03-01T00:01:00Z,-1,",
-            ",,",
-            "\"2015-03-01, noon\",1,",
-        ]);
+        assert_eq!(
+            lines[4_001..],
+            ["2015-03-01T00:00:00Z,many,", "2015-03-01T00:01:00Z,-1,", ",,", "\"2015-03-01, noon\",1,",]
+        );
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! of a key in 131,072 is taken to be a leak. L is the logarithm of the odds to base 2; the score is their probability
 //! in percent, 100/(1 + 2^-L).
 //!
-//! *Notice* from L >= 0, *alert* from L >= 4. *Revoke* from L >= 10 **and** either 6 bits of origin with 6 of another
-//! family, or a hard fact: so that one family alone, volume above all, alerts at most (24 - 17 = 7), and what an owner
-//! does from the usual places (a load test with a tool of its own) is never taken for theft. Of the three widths of
+//! *Notice* from L >= 0, *alert* from L >= 4. *Revoke* from L >= 10 **and** either 6 bits of a new country or system
+//! with 6 of another family, or a hard fact: so that one family alone, volume above all, alerts at most (24 - 17 = 7),
+//! and what an owner does at the usual provider (a load test with a tool of its own, more machines) is never taken for
+//! theft. Of the three widths of
 //! volume the one that says most counts: they see the same calls.
 
 use serde::{Deserialize, Serialize};
@@ -168,7 +169,7 @@ impl Verdict {
     #[must_use]
     pub fn of(signals: impl IntoIterator<Item = (Signal, Bits)>) -> Self {
         let mut families = [0_u64; Family::ALL.len()];
-        let mut burst = 0;
+        let (mut burst, mut elsewhere) = (0, 0);
         for (signal, bits) in signals {
             let weighted = u64::from(bits.0) * signal.weight() / 1_000;
             match signal {
@@ -176,6 +177,9 @@ impl Verdict {
                     burst = weighted.max(burst)
                 }
                 _ => families[signal.family() as usize] += weighted,
+            }
+            if matches!(signal, Signal::Country | Signal::Asn) {
+                elsewhere += weighted;
             }
         }
         families[Family::Volume as usize] += burst;
@@ -186,7 +190,7 @@ impl Verdict {
         let odds = PRIOR + families.iter().sum::<u64>().cast_signed();
         let speaks = |family: Family| families[family as usize] >= SPEAKS;
         let others = [Family::Volume, Family::Behaviour, Family::Errors];
-        let sure = speaks(Family::Origin) && others.into_iter().any(speaks) || speaks(Family::Hard);
+        let sure = elsewhere >= SPEAKS && others.into_iter().any(speaks) || speaks(Family::Hard);
         let level = match odds {
             REVOKE.. if sure => Level::Revoke,
             ALERT.. => Level::Alert,
@@ -239,6 +243,7 @@ mod tests {
         assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Country, 5.9)]).level, Level::Alert);
         assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Country, 6.0)]).level, Level::Revoke);
         assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Agent, 12.0)]).level, Level::Alert);
+        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Network, 60.0)]).level, Level::Alert);
         assert_eq!(of(&[(Signal::Revoked, 40.0)]).level, Level::Revoke);
         assert_eq!(of(&[(Signal::Revoked, 26.0)]).level, Level::Alert);
     }

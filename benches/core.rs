@@ -17,6 +17,7 @@
 #![allow(clippy::print_stdout, reason = "a benchmark's output is what it is for")]
 
 mod ceiling;
+mod keys;
 mod measure;
 mod parts;
 mod processes;
@@ -64,12 +65,25 @@ enum Part {
     Operators,
     /// The shipped binary
     Processes,
+    /// The shipped binary over a thousand to a million keys
+    Keys,
+    /// The shipped binary over days of event time: what it holds on the way
+    Days,
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let wants = |part| args.only.is_none_or(|only| only == part);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-core");
+    if wants(Part::Keys) {
+        keys::run(args.events, &folder, args.rounds)?;
+    }
+    if wants(Part::Days) {
+        keys::days(args.events, args.keys, &folder)?;
+    }
+    if args.only.is_some_and(|only| matches!(only, Part::Keys | Part::Days)) {
+        return Ok(());
+    }
     let input = generate(&args, &folder)?;
     if wants(Part::Decode) {
         parts::decode(&input, args.rounds)?;

@@ -21,9 +21,13 @@ const MEMORY_TARGET_MIB: u64 = 1_024;
 
 /// How the binary is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct How {
+pub(crate) struct How {
     workers: u8,
     decode_threads: u8,
+}
+
+impl How {
+    pub(crate) const ONE_WORKER: Self = Self { workers: 1, decode_threads: 0 };
 }
 
 const HOWS: [How; 4] = [
@@ -35,9 +39,9 @@ const HOWS: [How; 4] = [
 
 /// Part of `summary.json`.
 #[derive(Deserialize)]
-struct Summary {
-    events: u64,
-    peak_memory_bytes: u64,
+pub(crate) struct Summary {
+    pub(crate) events: u64,
+    pub(crate) peak_memory_bytes: u64,
 }
 
 #[derive(Default)]
@@ -111,7 +115,7 @@ impl std::fmt::Display for How {
     }
 }
 
-fn replay(input: &Path, out: &Path, how: How) -> anyhow::Result<Summary> {
+pub(crate) fn replay(input: &Path, out: &Path, how: How) -> anyhow::Result<Summary> {
     let mut replay = Command::new(KEYTIDE);
     replay
         .arg("replay")

@@ -779,6 +779,24 @@ fn what_is_wrong_with_a_run_shows_in_its_exit_code() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_disk_that_is_full_ends_the_run_with_an_error_that_names_the_file() {
+    let out = tempfile::tempdir().unwrap();
+    // No file grows beyond 8 KiB, and writing on is an error instead of a signal.
+    let script = format!(
+        "ulimit -f 16; trap '' XFSZ; exec {} replay {} --out {} {NOW}",
+        env!("CARGO_BIN_EXE_keytide"),
+        path(&example().join("replay.toml")),
+        path(out.path()),
+    );
+    let ended = std::process::Command::new("sh").args(["-c", &script]).env_clear().output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(75), "{said}");
+    assert!(said.starts_with("error: writing ") && said.contains(".jsonl failed: "), "{said}");
+    assert!(!names(out.path()).contains("summary.json"), "a summary tells of a run that ended");
+}
+
 #[test]
 fn an_earlier_run_is_replaced_and_nothing_else_is_touched() {
     let job = Job::new("").log((0..100).map(|n| call(n * MINUTE, &format!("r{n}"), "k")));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
 /// A row of a windowed view: its newest version.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Row<G, V> {
     /// What is counted, apart from the window.
     pub group: G,

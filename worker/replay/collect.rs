@@ -1,10 +1,15 @@
 //! What a worker's dataflow puts out, held until it is written.
 //!
-//! Rows are held as they are, which takes a third of their text. Beyond [`BUDGET`] bytes they are written as
-//! sorted runs of lines, so a long run's memory doesn't grow with its output.
+//! Rows are held as they are, which takes a third of their text. Beyond [`BUDGET`] bytes the view that has most
+//! of them writes its rows as a sorted run, in some 50 bytes each, so memory doesn't grow with the output,
+//! whether it comes over many ticks or in the last.
+//!
+//! A run is sorted by names, so these must be known. Those of keys and routes are: the operator that hands them
+//! over comes before those that put out rows, on the way of the events. Those of tables are told at the start.
 
 use std::io;
 use std::mem;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,48 +21,68 @@ use keytide_connectors::tables::TableDeadLetter;
 use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, Position, RequestId, Tick};
 use keytide_dataflow::*;
 
-use super::output::{ViewRow, add_lines};
+use super::output::{ViewRow, placed};
+use super::runs::Runs;
 use super::sorter::Sorter;
 
-/// Bytes of rows that a worker holds.
-const BUDGET: usize = 384 << 20;
+/// Bytes of rows that all workers hold together. Sorting and reading runs take about half of it again.
+const BUDGET: usize = 96 << 20;
+/// A worker holds as much at least, however many there are.
+const LEAST: usize = 2 << 20;
+
+/// Rows in one piece of memory: what holds rows grows by so many, never by copying.
+const BLOCK: usize = 1 << 10;
 
 /// A view's rows: in memory, and what was written before the end.
 pub(super) struct Rowset<R> {
-    pub(super) rows: Vec<R>,
-    pub(super) spilled: Vec<Sorter>,
+    blocks: Vec<Vec<R>>,
+    pub(super) runs: Runs,
 }
 
 impl<R> Default for Rowset<R> {
     fn default() -> Self {
-        Self { rows: Vec::new(), spilled: Vec::new() }
+        Self { blocks: Vec::new(), runs: Runs::default() }
+    }
+}
+
+impl<R> Rowset<R> {
+    fn bytes(&self) -> usize {
+        self.blocks.len() * BLOCK * mem::size_of::<R>()
+    }
+
+    fn extend(&mut self, rows: impl IntoIterator<Item = R>) {
+        for row in rows {
+            match self.blocks.last_mut() {
+                Some(block) if block.len() < BLOCK => block.push(row),
+                _ => {
+                    let mut block = Vec::with_capacity(BLOCK);
+                    block.push(row);
+                    self.blocks.push(block);
+                }
+            }
+        }
+    }
+
+    /// Rows in memory.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &R> {
+        self.blocks.iter().flatten()
     }
 }
 
 impl<R: ViewRow> Rowset<R> {
-    fn bytes(&self) -> usize {
-        mem::size_of_val(self.rows.as_slice())
-    }
-
-    fn need(&self, names: &mut Names) {
-        for row in &self.rows {
-            row.need(names);
-        }
-    }
-
-    fn spill(&mut self, names: &Names, folder: &Path) -> io::Result<()> {
-        if self.spilled.is_empty() {
-            self.spilled.push(Sorter::new(folder));
-        }
-        add_lines(&mem::take(&mut self.rows), names, &mut self.spilled[0])
-    }
-
-    fn merge(&mut self, mut other: Self) {
-        if self.rows.is_empty() {
-            mem::swap(&mut self.rows, &mut other.rows);
-        }
-        self.rows.append(&mut other.rows);
-        self.spilled.append(&mut other.spilled);
+    /// Writes the rows in memory as a run.
+    fn spill(&mut self, names: &Names, folder: &Path) -> anyhow::Result<()> {
+        let blocks = mem::take(&mut self.blocks);
+        let mut rows = placed(blocks.iter().flatten(), names);
+        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let mut bytes = Vec::new();
+        self.runs.add(folder, |run| {
+            rows.iter().try_for_each(|(_, row)| {
+                bytes.clear();
+                bytes = postcard::to_extend(row, mem::take(&mut bytes)).map_err(io::Error::other)?;
+                run.add(&[&bytes])
+            })
+        })
     }
 }
 
@@ -66,6 +91,8 @@ impl<R: ViewRow> Rowset<R> {
 pub(super) struct Collect {
     folder: PathBuf,
     partitions: Arc<[PartitionInfo]>,
+    /// Bytes of rows from which they are written.
+    budget: usize,
     pub(super) names: Names,
     pub(super) counts: Counts,
     pub(super) usage: Rowset<Row<KeyId, OwnedUsage>>,
@@ -76,123 +103,114 @@ pub(super) struct Collect {
     pub(super) subscription_usage: Rowset<Row<NameId, SubscriptionUsage>>,
     /// Late events as [`LATE`] bytes: a late event is on the worker of its request, its key's name on the
     /// worker of its key, so lines are made when all workers are done.
-    pub(super) late: Vec<Sorter>,
-    pub(super) dead_letters: Vec<Sorter>,
-    /// What went wrong where an error can't be returned.
-    failed: Option<io::Error>,
+    pub(super) late: Sorter,
+    pub(super) dead_letters: Sorter,
+    /// What went wrong where an error can't be returned. Then no more rows are taken.
+    failed: Option<anyhow::Error>,
 }
 
 impl Collect {
-    /// What doesn't fit into memory is kept in `folder`.
-    pub(super) fn new(folder: &Path, partitions: &[PartitionInfo]) -> Self {
+    /// One of several workers' results. What doesn't fit into memory is kept in `folder`.
+    pub(super) fn new(folder: &Path, partitions: &[PartitionInfo], workers: NonZeroUsize) -> Self {
         Self {
             folder: folder.to_owned(),
             partitions: partitions.into(),
-            late: vec![Sorter::new(folder)],
-            failed: None,
-            dead_letters: vec![Sorter::new(folder)],
+            budget: (BUDGET / workers).max(LEAST),
+            late: Sorter::new(folder),
+            dead_letters: Sorter::new(folder),
             ..Self::default()
         }
     }
 
-    /// Whether rows should be written.
-    pub(super) fn is_full(&self) -> bool {
-        self.usage.bytes()
-            + self.usage_by_route.bytes()
-            + self.latency.bytes()
-            + self.geo.bytes()
-            + self.callers.bytes()
-            + self.subscription_usage.bytes()
-            >= BUDGET
-    }
-
-    /// Writes what is held as runs. To be called when every tick whose rows are here is done: then the
-    /// strings they need are here too.
-    pub(super) fn spill(&mut self) -> io::Result<()> {
-        self.need();
+    /// Writes the rows of the view that holds most.
+    pub(super) fn spill_largest(&mut self) -> anyhow::Result<()> {
+        let sizes = self.sizes();
         let Self { names, folder, .. } = self;
-        self.usage.spill(names, folder)?;
-        self.usage_by_route.spill(names, folder)?;
-        self.latency.spill(names, folder)?;
-        self.geo.spill(names, folder)?;
-        self.callers.spill(names, folder)?;
-        self.subscription_usage.spill(names, folder)
+        match (0..sizes.len()).max_by_key(|view| sizes[*view]) {
+            Some(0) => self.usage.spill(names, folder),
+            Some(1) => self.usage_by_route.spill(names, folder),
+            Some(2) => self.latency.spill(names, folder),
+            Some(3) => self.geo.spill(names, folder),
+            Some(4) => self.callers.spill(names, folder),
+            _ => self.subscription_usage.spill(names, folder),
+        }
     }
 
-    /// Makes sure that every row's names are there.
-    pub(super) fn need(&mut self) {
-        let names = &mut self.names;
-        self.usage.need(names);
-        self.usage_by_route.need(names);
-        self.latency.need(names);
-        self.geo.need(names);
-        self.callers.need(names);
+    /// Bytes by view.
+    fn sizes(&self) -> [usize; 6] {
+        [
+            self.usage.bytes(),
+            self.usage_by_route.bytes(),
+            self.latency.bytes(),
+            self.geo.bytes(),
+            self.callers.bytes(),
+            self.subscription_usage.bytes(),
+        ]
+    }
+
+    /// Keeps an error until [`failure`](Self::failure) is asked.
+    fn failed(&mut self, result: anyhow::Result<()>) {
+        if let Err(error) = result {
+            self.failed.get_or_insert(error);
+        }
     }
 
     /// Lists dead letters of sources.
-    pub(super) fn dead_letters(&mut self, letters: &[DeadLetter]) -> io::Result<()> {
+    pub(super) fn dead_letters(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
         let Self { names, partitions, dead_letters, .. } = self;
         let mut labels = Labels::new(names);
         letters.iter().try_for_each(|letter| {
             let row = DeadRow::of(letter, partitions);
-            dead_letters[0].add(|key| place_key(&row.place, key), |line| row.line(&mut labels, line))
+            dead_letters.add(|key| place_key(&row.place, key), |line| row.line(&mut labels, line))
         })
     }
 
     /// Lists bad rows of tables: their offset is the line.
-    pub(super) fn table_dead_letters(&mut self, letters: &[TableDeadLetter]) -> io::Result<()> {
+    pub(super) fn table_dead_letters(&mut self, letters: &[TableDeadLetter]) -> anyhow::Result<()> {
         let Self { names, dead_letters, .. } = self;
         let mut labels = Labels::new(names);
         letters.iter().try_for_each(|letter| {
             let row = DeadRow::of_row(letter);
-            dead_letters[0].add(|key| place_key(&row.place, key), |line| row.line(&mut labels, line))
+            dead_letters.add(|key| place_key(&row.place, key), |line| row.line(&mut labels, line))
         })
     }
 
     /// What went wrong while the dataflow put out rows, if anything did.
-    pub(super) fn failure(&mut self) -> io::Result<()> {
+    pub(super) fn failure(&mut self) -> anyhow::Result<()> {
         self.failed.take().map_or(Ok(()), Err)
-    }
-
-    /// Adds another worker's results.
-    pub(super) fn merge(&mut self, other: Self) {
-        self.names.merge(other.names);
-        self.counts += other.counts;
-        self.usage.merge(other.usage);
-        self.usage_by_route.merge(other.usage_by_route);
-        self.latency.merge(other.latency);
-        self.geo.merge(other.geo);
-        self.callers.merge(other.callers);
-        self.subscription_usage.merge(other.subscription_usage);
-        self.late.extend(other.late);
-        self.dead_letters.extend(other.dead_letters);
     }
 }
 
 impl Output for Collect {
     fn rows(&mut self, _: Tick, rows: Rows) {
+        if self.failed.is_some() {
+            return;
+        }
         match rows {
-            Rows::Usage(rows) => self.usage.rows.extend(rows),
-            Rows::UsageByRoute(rows) => self.usage_by_route.rows.extend(rows),
-            Rows::Latency(rows) => self.latency.rows.extend(rows),
-            Rows::Geo(rows) => self.geo.rows.extend(rows),
-            Rows::Callers(rows) => self.callers.rows.extend(rows),
-            Rows::SubscriptionUsage(rows) => self.subscription_usage.rows.extend(
-                rows.into_iter().filter_map(|Row { group, level, start, value, complete, is_final }| {
+            Rows::Usage(rows) => self.usage.extend(rows),
+            Rows::UsageByRoute(rows) => self.usage_by_route.extend(rows),
+            Rows::Latency(rows) => self.latency.extend(rows),
+            Rows::Geo(rows) => self.geo.extend(rows),
+            Rows::Callers(rows) => self.callers.extend(rows),
+            Rows::SubscriptionUsage(rows) => self.subscription_usage.extend(rows.into_iter().filter_map(
+                |Row { group, level, start, value, complete, is_final }| {
                     Some(Row { group, level, start, value: value?, complete, is_final })
-                }),
-            ),
+                },
+            )),
+        }
+        if self.sizes().iter().sum::<usize>() >= self.budget {
+            let spilled = self.spill_largest();
+            self.failed(spilled);
         }
     }
 
     fn late(&mut self, _: Tick, late: Vec<Late>) {
         for late in late {
             let place = Place::of(late.position, &self.partitions);
-            let added = self.late[0]
+            let added = self
+                .late
                 .add(|key| place_key(&place, key), |line| line.extend_from_slice(&late_bytes(&late)));
-            if let Err(error) = added {
-                self.failed.get_or_insert(error);
-            }
+            self.failed(added);
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod collect;
 mod output;
+mod runs;
 mod sorter;
 
 use std::cell::RefCell;
@@ -28,7 +29,7 @@ use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Input, Mess
 use keytide_connectors::kafka::Class;
 use keytide_connectors::tables::{self, TablesRead};
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Publish, render};
+use keytide_dataflow::{Output as _, Publish, render};
 use serde::Serialize;
 use timely::worker::Worker;
 
@@ -224,10 +225,12 @@ fn work(
     out: &Path,
 ) -> anyhow::Result<Collect> {
     let index = worker.index();
-    let collect = Rc::new(RefCell::new(Collect::new(out, ingest.partitions())));
+    let workers = NonZeroUsize::new(worker.peers()).unwrap_or(NonZeroUsize::MIN);
+    let collect = Rc::new(RefCell::new(Collect::new(out, ingest.partitions(), workers)));
     let mut dataflow =
         worker.dataflow(|scope| render(scope, options, &collect, None)).expect("nothing is restored");
     let probe = dataflow.probe().clone();
+    collect.borrow_mut().define(now, tables.definitions.clone());
     let mut local = ingest.enter_worker(index);
     dataflow.advance_to(now);
     if index == 0 {
@@ -269,13 +272,6 @@ fn work(
                     worker.step();
                 }
                 collect.borrow_mut().failure()?;
-                if collect.borrow().is_full() {
-                    // Rows may be written once the strings they need are here: when their ticks are done.
-                    while probe.less_than(&open) {
-                        worker.step_or_park(None);
-                    }
-                    collect.borrow_mut().spill()?;
-                }
             }
             None if ingest.is_closed(index) => break,
             None if ingest.work(&mut local) => {}

@@ -1,27 +1,33 @@
-//! Rows as JSON lines, in the order of their key columns.
+//! Rows as JSON lines, in the order of their key columns as they are shown.
 //!
-//! A view's rows are sorted by ranks: each name's place among all names. Rows that a long run wrote to runs
-//! before its end (see [`Sorter`]) have no ranks; then the rest is sorted by bytes with them.
+//! A row's place is what its key columns say: texts where it has names, otherwise its id, whose digits are in
+//! the same order. Rows are sorted by places in memory, by all threads; what was written to runs before (see
+//! [`Runs`](super::runs::Runs)) is merged with them by the same places. So a view's file is the same wherever
+//! its rows were held and in however many parts.
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
-use hashbrown::HashMap;
 use keytide_connectors::ingest::PartitionInfo;
 use keytide_connectors::sink::encode::{EncodeRow, Labels, OfScope};
-use keytide_connectors::sink::names::Names;
-use keytide_dataflow::model::{EventTime, KeyId, NameId, RouteId};
+use keytide_connectors::sink::names::{Names, Route};
+use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId};
 use keytide_dataflow::*;
 use rayon::prelude::*;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::collect::{Collect, Rowset, late_line};
+use super::runs::{Ascending, Merge, RunReader};
 use super::sorter::Sorter;
 
 /// Rows that are formatted at once by one thread.
-const CHUNK: usize = 1 << 14;
+const CHUNK: usize = 1 << 12;
+/// Such chunks, for each thread, that are written at once.
+const CHUNKS: usize = 4;
 
 /// Rows by view.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -42,169 +48,187 @@ pub(super) struct Written {
     pub(super) counts: Counts,
 }
 
-/// A view's rows as they are sorted.
-pub(super) trait ViewRow: EncodeRow + Send + Sync + Sized {
-    /// Its place by ranks: names first, then the window's.
-    fn rank(&self, ranks: &Ranks) -> (u64, u64);
-    /// The same order as bytes.
-    fn key(&self, names: &Names, out: &mut Vec<u8>);
-    /// Names it needs.
-    fn need(&self, names: &mut Names);
+/// A row of a view as it is held and sorted.
+pub(super) trait ViewRow: EncodeRow + Clone + Send + Sync + Serialize + DeserializeOwned {
+    /// Its place among the view's rows, which no other row has.
+    type Place<'a>: Ord + Copy + Send + Sync;
+
+    /// Its place. Needs the names of what it is about, if that has names.
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a>;
 }
 
-/// Places of names in their order.
-pub(super) struct Ranks {
-    keys: HashMap<KeyId, u32>,
-    routes: HashMap<RouteId, u32>,
-    scopes: HashMap<Scope, u32>,
-    names: HashMap<NameId, u32>,
+/// A key as it is shown: by name, or by the digits of its id.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ShownKey<'a> {
+    /// In words: a number of 128 bits would take its alignment in every place.
+    Id(u64, u64),
+    Name(&'a str),
 }
 
-impl Ranks {
-    fn new(names: &Names) -> Self {
-        fn ranked<I: Copy + Ord + std::hash::Hash, T: Ord>(
-            ids: impl Iterator<Item = (T, I)>,
-        ) -> HashMap<I, u32> {
-            let mut ids: Vec<(T, I)> = ids.collect();
-            // Ids break ties of texts, so that the order is the same in every run.
-            ids.sort_unstable();
-            (0..).zip(ids).map(|(rank, (_, id))| (id, rank)).collect()
-        }
-        let keys = || names.keys().map(|(id, name)| (&*name.text, *id));
-        Self {
-            keys: ranked(keys()),
-            routes: ranked(
-                names
-                    .routes()
-                    .map(|(id, route)| ((&route.api.text, &route.method.text, &route.route.text), *id)),
-            ),
-            scopes: ranked(
-                keys()
-                    .map(|(text, id)| ((0, text), Scope::Key(id)))
-                    .chain(names.routes().map(|(id, route)| ((1, &*route.id.text), Scope::Route(*id)))),
-            ),
-            names: ranked(names.others().map(|(id, name)| (&*name.text, *id))),
+impl<'a> ShownKey<'a> {
+    fn new(key: KeyId, names: &'a Names) -> Self {
+        match (key, names.key(key)) {
+            (_, Some(name)) => Self::Name(&name.text),
+            (KeyId::ANONYMOUS, None) => Self::Name("anonymous"),
+            (KeyId::OVERFLOW, None) => Self::Name("overflow"),
+            (KeyId(id), None) => Self::Id((id >> 64) as u64, id as u64),
         }
     }
 }
 
-/// A level's place among the labels in alphabetical order.
-fn level_rank(level: Level) -> u8 {
-    match level {
-        Level::Day => 0,
-        Level::Hour => 1,
-        Level::Minute => 2,
-        Level::Month => 3,
-        Level::FiveMinutes => 4,
+/// The digits of an id.
+fn digits(high: u64, low: u64) -> [u8; 32] {
+    let mut digits = [0; 32];
+    for (half, number) in digits.chunks_exact_mut(16).zip([high, low]) {
+        for (place, digit) in half.iter_mut().rev().enumerate() {
+            *digit = b"0123456789abcdef"[(number >> (4 * place) & 15) as usize];
+        }
+    }
+    digits
+}
+
+impl Ord for ShownKey<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Id(high, low), Self::Id(other_high, other_low)) => {
+                (high, low).cmp(&(other_high, other_low))
+            }
+            (Self::Name(name), Self::Name(other)) => name.cmp(other),
+            // Of equal texts the id comes first.
+            (Self::Id(high, low), Self::Name(name)) => {
+                digits(*high, *low).as_slice().cmp(name.as_bytes()).then(Ordering::Less)
+            }
+            (Self::Name(_), Self::Id(..)) => other.cmp(self).reverse(),
+        }
     }
 }
 
-fn window_rank(level: Level, start: EventTime) -> u64 {
-    u64::from(level_rank(level)) << 56 | start
+impl PartialOrd for ShownKey<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
-fn window_key(level: Level, start: EventTime, out: &mut Vec<u8>) {
-    out.extend_from_slice(&window_rank(level, start).to_be_bytes());
+/// A route by its columns.
+#[derive(Clone, Copy)]
+pub(super) struct ShownRoute<'a> {
+    id: RouteId,
+    parts: Option<&'a Route>,
 }
 
-fn text_key(text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(text.as_bytes());
-    out.push(0);
+impl ShownRoute<'_> {
+    fn texts(&self) -> [&str; 3] {
+        self.parts.map_or([""; 3], |route| [&route.api, &route.method, &route.route].map(|part| &*part.text))
+    }
 }
 
-fn key_key(key: KeyId, names: &Names, out: &mut Vec<u8>) {
-    text_key(&names.key_text(key), out);
-    out.extend_from_slice(&key.0.to_be_bytes());
+impl Ord for ShownRoute<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self.id == other.id {
+            Ordering::Equal
+        } else {
+            self.texts().cmp(&other.texts()).then(self.id.cmp(&other.id))
+        }
+    }
+}
+
+impl PartialOrd for ShownRoute<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ShownRoute<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for ShownRoute<'_> {}
+
+/// A scope and its id: keys before routes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ShownScope<'a> {
+    Key(ShownKey<'a>),
+    /// Several routes may have the same text.
+    Route(&'a str, RouteId),
+}
+
+/// A window's place: labels in alphabetical order, then starts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ShownWindow(u64);
+
+impl ShownWindow {
+    fn new(level: Level, start: EventTime) -> Self {
+        let rank = match level {
+            Level::Day => 0,
+            Level::Hour => 1,
+            Level::Minute => 2,
+            Level::Month => 3,
+            Level::FiveMinutes => 4,
+        };
+        Self(rank << 56 | start)
+    }
 }
 
 impl ViewRow for Row<KeyId, OwnedUsage> {
-    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
-        (u64::from(ranks.keys[&self.group]), window_rank(self.level, self.start))
-    }
-    fn key(&self, names: &Names, out: &mut Vec<u8>) {
-        key_key(self.group, names, out);
-        window_key(self.level, self.start, out);
-    }
-    fn need(&self, names: &mut Names) {
-        names.need_key(self.group);
+    type Place<'a> = (ShownKey<'a>, ShownWindow);
+
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+        (ShownKey::new(self.group, names), ShownWindow::new(self.level, self.start))
     }
 }
 
 impl ViewRow for Row<KeyRoute, OwnedUsage> {
-    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
-        let (key, route) = (ranks.keys[&self.group.key], ranks.routes[&self.group.route]);
-        (u64::from(key) << 32 | u64::from(route), window_rank(self.level, self.start))
-    }
-    fn key(&self, names: &Names, out: &mut Vec<u8>) {
-        key_key(self.group.key, names, out);
-        let route = names.route(self.group.route);
-        for part in [&route.api, &route.method, &route.route] {
-            text_key(&part.text, out);
-        }
-        window_key(self.level, self.start, out);
-    }
-    fn need(&self, names: &mut Names) {
-        names.need_key(self.group.key);
-        names.need_route(self.group.route);
+    type Place<'a> = (ShownKey<'a>, ShownRoute<'a>, ShownWindow);
+
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+        let KeyRoute { key, route } = self.group;
+        let route = ShownRoute { id: route, parts: names.listed_route(route) };
+        (ShownKey::new(key, names), route, ShownWindow::new(self.level, self.start))
     }
 }
 
-fn need_scope(scope: Scope, names: &mut Names) {
-    match scope {
-        Scope::Key(key) => names.need_key(key),
-        Scope::Route(route) => names.need_route(route),
-    }
-}
+impl<V: OfScope + Clone + Serialize + DeserializeOwned> ViewRow for Row<Scope, V> {
+    type Place<'a> = (ShownScope<'a>, ShownWindow);
 
-fn scope_key(scope: Scope, names: &Names, out: &mut Vec<u8>) {
-    out.push(u8::from(matches!(scope, Scope::Route(_))));
-    text_key(&names.scope_text(scope), out);
-    match scope {
-        Scope::Key(key) => out.extend_from_slice(&key.0.to_be_bytes()),
-        Scope::Route(route) => out.extend_from_slice(&route.0.to_be_bytes()),
-    }
-}
-
-impl<V: OfScope> ViewRow for Row<Scope, V> {
-    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
-        (u64::from(ranks.scopes[&self.group]), window_rank(self.level, self.start))
-    }
-    fn key(&self, names: &Names, out: &mut Vec<u8>) {
-        scope_key(self.group, names, out);
-        window_key(self.level, self.start, out);
-    }
-    fn need(&self, names: &mut Names) {
-        need_scope(self.group, names);
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+        let scope = match self.group {
+            Scope::Key(key) => ShownScope::Key(ShownKey::new(key, names)),
+            Scope::Route(route) => {
+                ShownScope::Route(names.listed_route(route).map_or("", |listed| &listed.id.text), route)
+            }
+        };
+        (scope, ShownWindow::new(self.level, self.start))
     }
 }
 
 impl ViewRow for Row<KeyCountry, Geo> {
-    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
-        let country = u64::from(u16::from_be_bytes(self.group.country.0));
-        (u64::from(ranks.keys[&self.group.key]) << 16 | country, window_rank(self.level, self.start))
-    }
-    fn key(&self, names: &Names, out: &mut Vec<u8>) {
-        key_key(self.group.key, names, out);
-        out.extend_from_slice(&self.group.country.0);
-        window_key(self.level, self.start, out);
-    }
-    fn need(&self, names: &mut Names) {
-        names.need_key(self.group.key);
+    type Place<'a> = (ShownKey<'a>, Country, ShownWindow);
+
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+        let KeyCountry { key, country } = self.group;
+        (ShownKey::new(key, names), country, ShownWindow::new(self.level, self.start))
     }
 }
 
 impl ViewRow for Row<NameId, SubscriptionUsage> {
-    fn rank(&self, ranks: &Ranks) -> (u64, u64) {
-        (
-            u64::from(ranks.names.get(&self.group).copied().unwrap_or(u32::MAX)),
-            window_rank(self.level, self.start),
-        )
+    type Place<'a> = (&'a str, NameId, ShownWindow);
+
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+        (names.text(self.group), self.group, ShownWindow::new(self.level, self.start))
     }
-    fn key(&self, names: &Names, out: &mut Vec<u8>) {
-        text_key(names.text(self.group), out);
-        window_key(self.level, self.start, out);
-    }
-    fn need(&self, _: &mut Names) {}
+}
+
+/// Rows with their places.
+pub(super) type Placed<'a, 'r, R> = Vec<(<R as ViewRow>::Place<'a>, &'r R)>;
+
+/// Rows in no order yet, with their places.
+pub(super) fn placed<'a, 'r, R: ViewRow>(
+    rows: impl Iterator<Item = &'r R>,
+    names: &'a Names,
+) -> Placed<'a, 'r, R> {
+    rows.map(|row| (row.place(names), row)).collect()
 }
 
 /// Writes all views.
@@ -214,89 +238,135 @@ pub(super) fn write(
     folder: &Path,
     threads: usize,
 ) -> anyhow::Result<Written> {
-    let mut collected = collected.into_iter();
-    let mut all = collected.next().context("a run has at least one worker")?;
-    for other in collected {
-        all.merge(other);
+    let (mut names, mut counts) = (Names::default(), Counts::default());
+    let (mut late, mut dead_letters) = (Vec::new(), Vec::new());
+    macro_rules! rowsets {
+        ($($view:ident),*) => {
+            $(let mut $view = Vec::new();)*
+            for worker in collected {
+                names.merge(worker.names);
+                counts += worker.counts;
+                $($view.push(worker.$view);)*
+                late.push(worker.late);
+                dead_letters.push(worker.dead_letters);
+            }
+        };
     }
-    all.need();
-    let ranks = Ranks::new(&all.names);
-    let Collect { names, counts, usage, usage_by_route, latency, geo, callers, subscription_usage, .. } = all;
+    rowsets!(usage, usage_by_route, latency, geo, callers, subscription_usage);
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("starting threads failed")?;
     let file = |view: &str| folder.join(format!("{view}.jsonl"));
     let rows = pool.install(|| {
-        let (mut labels, mut line) = (Labels::new(&names), Vec::new());
         anyhow::Ok(RowCounts {
-            usage: view(usage, &names, &ranks, &file("usage"))?,
-            usage_by_route: view(usage_by_route, &names, &ranks, &file("usage_by_route"))?,
-            latency: view(latency, &names, &ranks, &file("latency"))?,
-            geo: view(geo, &names, &ranks, &file("geo"))?,
-            callers: view(callers, &names, &ranks, &file("callers"))?,
-            subscription_usage: view(subscription_usage, &names, &ranks, &file("subscription_usage"))?,
-            late: merged(all.late, &file("late"), |late, out| {
-                line.clear();
-                late_line(late, &mut labels, partitions, &mut line);
-                out.write_all(&line)
-            })?,
-            dead_letters: merged(all.dead_letters, &file("dead_letters"), |line, out| out.write_all(line))?,
+            usage: view(usage, &names, &file("usage"))?,
+            usage_by_route: view(usage_by_route, &names, &file("usage_by_route"))?,
+            latency: view(latency, &names, &file("latency"))?,
+            geo: view(geo, &names, &file("geo"))?,
+            callers: view(callers, &names, &file("callers"))?,
+            subscription_usage: view(subscription_usage, &names, &file("subscription_usage"))?,
+            late: late_view(late, &names, partitions, &file("late"))?,
+            dead_letters: merged(dead_letters, &file("dead_letters"), |line, out| out.write_all(line))?,
         })
     })?;
     Ok(Written { rows, counts })
 }
 
-fn view<R: ViewRow>(rowset: Rowset<R>, names: &Names, ranks: &Ranks, path: &Path) -> anyhow::Result<u64> {
-    let Rowset { rows, mut spilled } = rowset;
-    if !spilled.is_empty() {
-        let mut rest = Sorter::new(path.parent().unwrap_or(path));
-        add_lines(&rows, names, &mut rest)?;
-        spilled.push(rest);
-        return merged(spilled, path, |line, out| out.write_all(line));
+/// Rows in the order of their places: those in memory, or those of a run.
+enum Input<'a, 'r, R: ViewRow> {
+    Memory(std::vec::IntoIter<(R::Place<'a>, &'r R)>),
+    Run(RunReader<'r>, &'a Names),
+}
+
+impl<'a, R: ViewRow> Ascending for Input<'a, '_, R> {
+    type Place = R::Place<'a>;
+    type Item = R;
+
+    fn next(&mut self) -> io::Result<Option<(R::Place<'a>, R)>> {
+        Ok(match self {
+            Self::Memory(rows) => rows.next().map(|(place, row)| (place, row.clone())),
+            Self::Run(run, names) => match run.next()? {
+                None => None,
+                Some(record) => {
+                    let row: R = postcard::from_bytes(record).map_err(io::Error::other)?;
+                    Some((row.place(names), row))
+                }
+            },
+        })
     }
-    let mut order: Vec<((u64, u64), usize)> =
-        rows.par_iter().enumerate().map(|(index, row)| (row.rank(ranks), index)).collect();
-    order.par_sort_unstable();
+}
+
+/// Writes a view, of which every worker has a part.
+fn view<R: ViewRow>(parts: Vec<Rowset<R>>, names: &Names, path: &Path) -> anyhow::Result<u64> {
+    let mut held = placed(parts.iter().flat_map(Rowset::rows), names);
+    held.par_sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let batch = CHUNK * CHUNKS * rayon::current_num_threads();
+    let mut count = 0;
     let write = || -> io::Result<()> {
         let mut file = File::create(path)?;
-        for part in order.chunks(CHUNK * 2 * rayon::current_num_threads()) {
-            let texts: Vec<Vec<u8>> = part
-                .par_chunks(CHUNK)
-                .map(|chunk| {
-                    let mut labels = Labels::new(names);
-                    let mut text = Vec::with_capacity(chunk.len() * 320);
-                    for (_, index) in chunk {
-                        rows[*index].line(&mut labels, &mut text);
-                    }
-                    text
-                })
-                .collect();
-            for text in texts {
-                file.write_all(&text)?;
+        if parts.iter().all(|part| part.runs.is_empty()) {
+            for part in held.chunks(batch) {
+                let rows: Vec<&R> = part.iter().map(|(_, row)| *row).collect();
+                count += lines(&rows, names, &mut file)?;
             }
+            return Ok(());
         }
-        Ok(())
+        let mut inputs = vec![Input::Memory(held.into_iter())];
+        inputs.extend(
+            RunReader::all(parts.iter().map(|part| &part.runs)).into_iter().map(|run| Input::Run(run, names)),
+        );
+        let mut merge = Merge::new(inputs)?;
+        loop {
+            let mut rows: Vec<R> = Vec::with_capacity(batch);
+            while rows.len() < batch
+                && let Some(row) = merge.next()?
+            {
+                rows.push(row);
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+            count += lines(&rows.iter().collect::<Vec<_>>(), names, &mut file)?;
+        }
     };
     write().with_context(|| format!("writing {} failed", path.display()))?;
+    Ok(count)
+}
+
+/// Writes rows as lines; returns how many.
+fn lines<R: ViewRow>(rows: &[&R], names: &Names, file: &mut File) -> io::Result<u64> {
+    let format = |chunk: &[&R]| {
+        let mut labels = Labels::new(names);
+        let mut text = Vec::with_capacity(chunk.len() * 320);
+        chunk.iter().for_each(|row| row.line(&mut labels, &mut text));
+        text
+    };
+    let texts: Vec<Vec<u8>> = rows.par_chunks(CHUNK).map(format).collect();
+    texts.iter().try_for_each(|text| file.write_all(text))?;
     Ok(rows.len() as u64)
 }
 
-/// Adds rows to a sorter of lines.
-pub(super) fn add_lines<R: ViewRow>(rows: &[R], names: &Names, sorter: &mut Sorter) -> io::Result<()> {
-    let mut labels = Labels::new(names);
-    for row in rows {
-        sorter.add(|key| row.key(names, key), |line| row.line(&mut labels, line))?;
-    }
-    Ok(())
+fn late_view(
+    late: Vec<Sorter>,
+    names: &Names,
+    partitions: &[PartitionInfo],
+    path: &Path,
+) -> anyhow::Result<u64> {
+    let (mut labels, mut line) = (Labels::new(names), Vec::new());
+    merged(late, path, |late, out| {
+        line.clear();
+        late_line(late, &mut labels, partitions, &mut line);
+        out.write_all(&line)
+    })
 }
 
 fn merged(
     sorters: Vec<Sorter>,
     path: &Path,
-    line: impl FnMut(&[u8], &mut BufWriter<File>) -> io::Result<()>,
+    mut line: impl FnMut(&[u8], &mut BufWriter<File>) -> io::Result<()>,
 ) -> anyhow::Result<u64> {
     let write = || {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        let count = Sorter::merge(sorters, &mut file, line)?;
+        let count = Sorter::merge(sorters, |record| line(record, &mut file))?;
         file.flush()?;
         io::Result::Ok(count)
     };
@@ -305,7 +375,10 @@ fn merged(
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use keytide_dataflow::model::{Definition, Position, RequestId, Tick};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -313,7 +386,8 @@ mod tests {
 
     /// Two workers' results: rows of a key that has a name on the first, its late event on the second.
     fn results(folder: &Path, partitions: &[PartitionInfo], spill_after: &[u64]) -> Vec<Collect> {
-        let mut workers = [Collect::new(folder, partitions), Collect::new(folder, partitions)];
+        let new = || Collect::new(folder, partitions, NonZeroUsize::MIN);
+        let mut workers = [new(), new()];
         for number in 0..20_u64 {
             let name = format!("key-{}", number * 7 % 20);
             let key = KeyId::from_name(&name);
@@ -333,7 +407,7 @@ mod tests {
             };
             workers[(number / 2 % 2) as usize].late(TICK, vec![late]);
             if spill_after.contains(&number) {
-                workers.iter_mut().for_each(|worker| worker.spill().unwrap());
+                workers.iter_mut().for_each(|worker| worker.spill_largest().unwrap());
             }
         }
         workers.into()
@@ -366,6 +440,32 @@ mod tests {
         assert!(late.contains(r#""key_id":"key-19""#), "{late}");
         for spill_after in [&[3][..], &[19], &[0, 9, 10, 18]] {
             assert_eq!(write(spill_after, 2), [usage.clone(), late.clone()], "{spill_after:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn keys_stand_in_the_order_of_their_texts(
+            ids in prop::collection::vec(any::<u128>(), 2..20), texts in prop::collection::vec("[0-9a-z]{0,33}", 2..20)
+        ) {
+            let mut names = Names::default();
+            let mut keys: Vec<KeyId> = ids.into_iter().map(KeyId).collect();
+            keys.extend([KeyId::ANONYMOUS, KeyId::OVERFLOW]);
+            for text in texts {
+                let id = KeyId::from_name(&text);
+                names.define(Definition::Key { id, name: text.into(), month: None });
+                keys.push(id);
+            }
+            // Shares all but its last digits with one that has none.
+            let near = format!("{:031x}", keys[0].0 >> 4);
+            let id = KeyId::from_name(&near);
+            names.define(Definition::Key { id, name: near.as_str().into(), month: None });
+            keys.push(KeyId::from_name(&near));
+            let mut by_text: Vec<String> = keys.iter().map(|key| names.key_text(*key).into_owned()).collect();
+            by_text.sort();
+            keys.sort_by_key(|key| ShownKey::new(*key, &names));
+            let shown: Vec<String> = keys.iter().map(|key| names.key_text(*key).into_owned()).collect();
+            prop_assert_eq!(shown, by_text);
         }
     }
 }

@@ -1,28 +1,27 @@
-//! Sorting lines that may not fit into memory: what exceeds a budget is written to unnamed files in the
-//! output folder as sorted runs, and merged at the end.
+//! Sorting lines that may not fit into memory: what exceeds a budget is written to sorted runs.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use super::runs::{Ascending, Merge, RunReader, Runs};
+
 /// Bytes of lines and keys that are held in memory.
-const BUDGET: usize = 32 << 20;
+const BUDGET: usize = 8 << 20;
 
 /// Lines by key.
+#[derive(Default)]
 pub(super) struct Sorter {
     folder: PathBuf,
     bytes: Vec<u8>,
     /// Start of the key, of the line, and end, in `bytes`.
     places: Vec<(u32, u32, u32)>,
-    runs: Vec<File>,
+    runs: Runs,
 }
 
 impl Sorter {
     /// Runs are kept in `folder`.
     pub(super) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), bytes: Vec::new(), places: Vec::new(), runs: Vec::new() }
+        Self { folder: folder.to_owned(), ..Self::default() }
     }
 
     /// Adds a line with its key; each is written by a function.
@@ -30,7 +29,7 @@ impl Sorter {
         &mut self,
         key: impl FnOnce(&mut Vec<u8>),
         line: impl FnOnce(&mut Vec<u8>),
-    ) -> io::Result<()> {
+    ) -> anyhow::Result<()> {
         if self.bytes.len() >= BUDGET {
             self.spill()?;
         }
@@ -48,77 +47,58 @@ impl Sorter {
         self.places.sort_by_key(|(start, middle, _)| &bytes[*start as usize..*middle as usize]);
     }
 
-    fn spill(&mut self) -> io::Result<()> {
+    fn spill(&mut self) -> anyhow::Result<()> {
         self.sort();
-        let mut run = BufWriter::new(tempfile::tempfile_in(&self.folder)?);
-        for (start, middle, end) in self.places.drain(..) {
-            run.write_all(&(middle - start).to_le_bytes())?;
-            run.write_all(&(end - middle).to_le_bytes())?;
-            run.write_all(&self.bytes[start as usize..end as usize])?;
-        }
-        self.bytes.clear();
-        let mut run = run.into_inner().map_err(io::IntoInnerError::into_error)?;
-        run.rewind()?;
-        self.runs.push(run);
+        let Self { folder, bytes, places, runs } = self;
+        runs.add(folder, |run| {
+            places.drain(..).try_for_each(|(start, middle, end)| {
+                run.add(&[&(middle - start).to_le_bytes(), &bytes[start as usize..end as usize]])
+            })
+        })?;
+        bytes.clear();
         Ok(())
     }
 
     /// Hands the lines of all sorters to `write` in the order of their keys; returns how many.
-    pub(super) fn merge<W: Write>(
-        sorters: Vec<Self>,
-        out: &mut W,
-        mut write: impl FnMut(&[u8], &mut W) -> io::Result<()>,
+    pub(super) fn merge(
+        mut sorters: Vec<Self>,
+        mut write: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<u64> {
-        let mut inputs: Vec<Lines> = Vec::new();
-        for mut sorter in sorters {
-            sorter.sort();
-            inputs.push(Lines::Memory { bytes: sorter.bytes, places: sorter.places.into_iter() });
-            inputs.extend(
-                sorter.runs.into_iter().map(|run| Lines::Run(BufReader::with_capacity(1 << 16, run))),
-            );
-        }
-        let mut heap = BinaryHeap::new();
-        for (index, input) in inputs.iter_mut().enumerate() {
-            heap.extend(input.next()?.map(|(key, line)| Reverse((key, index, line))));
-        }
+        sorters.iter_mut().for_each(Self::sort);
+        let held = sorters.iter().map(|sorter| Lines::Memory(&sorter.bytes, sorter.places.iter()));
+        let runs = RunReader::all(sorters.iter().map(|sorter| &sorter.runs));
+        let mut lines = Merge::new(held.chain(runs.into_iter().map(Lines::Run)).collect())?;
         let mut count = 0;
-        while let Some(Reverse((_, index, line))) = heap.pop() {
-            write(&line, out)?;
+        while let Some(line) = lines.next()? {
+            write(&line)?;
             count += 1;
-            heap.extend(inputs[index].next()?.map(|(key, line)| Reverse((key, index, line))));
         }
         Ok(count)
     }
 }
 
-enum Lines {
-    Memory { bytes: Vec<u8>, places: std::vec::IntoIter<(u32, u32, u32)> },
-    Run(BufReader<File>),
+enum Lines<'a> {
+    Memory(&'a [u8], std::slice::Iter<'a, (u32, u32, u32)>),
+    Run(RunReader<'a>),
 }
 
-impl Lines {
+impl Ascending for Lines<'_> {
+    type Place = Vec<u8>;
+    type Item = Vec<u8>;
+
     /// The next key and line.
     fn next(&mut self) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
-        match self {
-            Self::Memory { bytes, places } => Ok(places.next().map(|(start, middle, end)| {
+        Ok(match self {
+            Self::Memory(bytes, places) => places.next().map(|(start, middle, end)| {
                 let part = |from: u32, to: u32| bytes[from as usize..to as usize].to_vec();
-                (part(start, middle), part(middle, end))
-            })),
-            Self::Run(run) => {
-                let mut length = [0; 4];
-                match run.read_exact(&mut length) {
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-                    result => result?,
-                }
-                let part = |length: [u8; 4]| vec![0; u32::from_le_bytes(length) as usize];
-                let mut key = part(length);
-                run.read_exact(&mut length)?;
-                let mut line = part(length);
-                run.read_exact(&mut key)?;
-                run.read_exact(&mut line)?;
-                Ok(Some((key, line)))
-            }
-        }
+                (part(*start, *middle), part(*middle, *end))
+            }),
+            Self::Run(run) => run.next()?.and_then(|record| {
+                let (length, record) = record.split_first_chunk()?;
+                let (key, line) = record.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+                Some((key.to_vec(), line.to_vec()))
+            }),
+        })
     }
 }
 
@@ -147,9 +127,23 @@ mod tests {
         }
         expected.sort_unstable();
         let mut out = Vec::new();
-        assert_eq!(Sorter::merge(sorters, &mut out, |line, out| out.write_all(line)).unwrap(), 1_000);
+        let count = Sorter::merge(sorters, |line| {
+            out.extend_from_slice(line);
+            Ok(())
+        });
+        assert_eq!(count.unwrap(), 1_000);
         let expected: String = expected.iter().map(|(_, number)| format!("{number}\n")).collect();
         assert_eq!(String::from_utf8(out).unwrap(), expected);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "runs have no names");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_to_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sorter = Sorter::new(&folder.path().join("gone"));
+        sorter.add(|key| key.push(1), |line| line.push(b'\n')).unwrap();
+        let error = sorter.spill().unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("writing a temporary file in ") && text.ends_with("gone failed"), "{text}");
     }
 }

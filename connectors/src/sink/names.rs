@@ -39,23 +39,31 @@ pub struct Route {
 }
 
 impl Route {
-    /// Of a route that nobody defined: `overflow`, or its hash as id.
-    fn undefined(id: RouteId) -> Self {
-        if id == RouteId::OVERFLOW {
-            let [api, method, route] = RouteId::OVERFLOW_PARTS.map(Name::new);
-            return Self { api, method, id: route.clone(), route };
-        }
+    /// The one beyond the caps.
+    fn overflow() -> Self {
+        let [api, method, route] = RouteId::OVERFLOW_PARTS.map(Name::new);
+        Self { api, method, id: route.clone(), route }
+    }
+
+    fn unknown(id: RouteId) -> Self {
         let unknown = || Name::new("");
         Self { api: unknown(), method: unknown(), route: unknown(), id: Name::new(format!("{:016x}", id.0)) }
     }
 }
 
-/// All strings that were defined.
-#[derive(Debug, Default)]
+/// All strings that were defined, and the route `overflow`.
+#[derive(Debug)]
 pub struct Names {
     keys: HashMap<KeyId, Name>,
     routes: HashMap<RouteId, Route>,
     names: HashMap<NameId, Name>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        let routes = HashMap::from([(RouteId::OVERFLOW, Route::overflow())]);
+        Self { keys: HashMap::new(), routes, names: HashMap::new() }
+    }
 }
 
 impl Names {
@@ -94,16 +102,6 @@ impl Names {
         self.names.extend(other.names);
     }
 
-    /// Makes sure that a key is listed: one without a name is its hash.
-    pub fn need_key(&mut self, id: KeyId) {
-        self.keys.entry(id).or_insert_with(|| Name::new(id.to_string()));
-    }
-
-    /// Makes sure that a route is listed.
-    pub fn need_route(&mut self, id: RouteId) {
-        self.routes.entry(id).or_insert_with(|| Route::undefined(id));
-    }
-
     /// A key's name, if it is listed.
     #[must_use]
     pub fn key(&self, id: KeyId) -> Option<&Name> {
@@ -116,10 +114,16 @@ impl Names {
         self.key(id).map_or_else(|| id.to_string().into(), |name| (&*name.text).into())
     }
 
-    /// A route; one that nobody defined has its hash as id, and the one beyond the caps is `overflow`.
+    /// A route; one that nobody defined has its hash as id.
     #[must_use]
     pub fn route(&self, id: RouteId) -> Cow<'_, Route> {
-        self.routes.get(&id).map_or_else(|| Cow::Owned(Route::undefined(id)), Cow::Borrowed)
+        self.routes.get(&id).map_or_else(|| Cow::Owned(Route::unknown(id)), Cow::Borrowed)
+    }
+
+    /// A route, if it is listed.
+    #[must_use]
+    pub fn listed_route(&self, id: RouteId) -> Option<&Route> {
+        self.routes.get(&id)
     }
 
     /// The id under which `latency` and `callers` name a key or a route.
@@ -132,21 +136,6 @@ impl Names {
                 Cow::Owned(route) => route.id.text.into_string().into(),
             },
         }
-    }
-
-    /// The keys that are listed.
-    pub fn keys(&self) -> impl Iterator<Item = (&KeyId, &Name)> {
-        self.keys.iter()
-    }
-
-    /// The routes that are listed.
-    pub fn routes(&self) -> impl Iterator<Item = (&RouteId, &Route)> {
-        self.routes.iter()
-    }
-
-    /// All other strings.
-    pub fn others(&self) -> impl Iterator<Item = (&NameId, &Name)> {
-        self.names.iter()
     }
 
     /// A string as JSON; `null` where it is unknown.

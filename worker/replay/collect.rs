@@ -25,8 +25,8 @@ use super::output::{ViewRow, placed};
 use super::runs::Runs;
 use super::sorter::Sorter;
 
-/// Bytes of rows that all workers hold together. Sorting and reading runs take about half of it again.
-const BUDGET: usize = 96 << 20;
+/// Bytes of rows that all workers hold together. Sorting and merging take up to half as much again.
+const BUDGET: usize = 128 << 20;
 /// A worker holds as much at least, however many there are.
 const LEAST: usize = 2 << 20;
 

@@ -16,8 +16,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -179,12 +179,16 @@ fn run_workers(
     out: &Folder,
 ) -> anyhow::Result<Vec<Collect>> {
     let (ended, running) = mpsc::channel::<()>();
+    // One for each worker: what it leaves behind isn't held for the whole run.
+    let tables = Mutex::new(vec![Arc::new(tables); job.job.workers.get()]);
     let shared = Arc::new((Arc::clone(ingest), tables, out.path().to_owned(), ended));
     let options =
         keytide_dataflow::Options { windows: job.windows, limits: job.limits, publish: Publish::Last };
     let guards = timely::execute(timely::Config::process(job.job.workers.get()), move |worker| {
         let (ingest, tables, out, ended) = &*shared;
         let _running = ended.clone();
+        let tables = tables.lock().expect("no worker panics while it takes its tables").pop();
+        let tables = tables.expect("there is one for each worker");
         work(worker, ingest, tables, options, now, out).unwrap_or_else(|error| {
             // The others would wait for this worker for ever, so its error is the process's.
             let error = error.context(format!("writing to {} failed", out.display()));
@@ -219,7 +223,7 @@ fn run_workers(
 fn work(
     worker: &mut Worker,
     ingest: &Ingest,
-    tables: &TablesRead,
+    tables: Arc<TablesRead>,
     options: keytide_dataflow::Options,
     now: Tick,
     out: &Path,
@@ -238,6 +242,7 @@ fn work(
         dataflow.tables(&mut tables.changes.clone());
         collect.borrow_mut().table_dead_letters(&tables.dead_letters)?;
     }
+    drop(tables);
     let mut open: Tick = now;
     // Since all ticks were done, and since the last round.
     let (mut in_flight, mut fresh) = (0, 0);

@@ -180,7 +180,8 @@ fn run_workers(
 ) -> anyhow::Result<Vec<Collect>> {
     let (ended, running) = mpsc::channel::<()>();
     // One for each worker: what it leaves behind isn't held for the whole run.
-    let tables = Mutex::new(vec![Arc::new(tables); job.job.workers.get()]);
+    let tables = std::iter::repeat_n(Arc::new(tables), job.job.workers.get());
+    let tables = Mutex::new(tables.collect::<Vec<_>>());
     let shared = Arc::new((Arc::clone(ingest), tables, out.path().to_owned(), ended));
     let options =
         keytide_dataflow::Options { windows: job.windows, limits: job.limits, publish: Publish::Last };

@@ -13,7 +13,7 @@ use crate::broker::{Broker, Record};
 use crate::harness::{Job, Row, path, repository};
 
 /// How long a test waits for anything; a machine that is busy with others may need most of it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 /// How long a look at a condition waits for the job to say something.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 

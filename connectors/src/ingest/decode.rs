@@ -43,7 +43,7 @@ pub(super) fn decode(
         Err(Gap { from, to }) => out.dead_letters.push(DeadLetter {
             position: Position { partition, offset: from, index: 0 },
             events_before: out.events.len(),
-            reason: format!("the records from offset {from} to {} are gone", to.saturating_sub(1)),
+            reason: format!("gap: the records from offset {from} to {} are gone", to.saturating_sub(1)),
             length: 0,
             sha256: Sha256::digest([]).into(),
             kept: None,

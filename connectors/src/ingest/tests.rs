@@ -628,7 +628,7 @@ fn a_gap_in_a_topic_ends_the_run_or_is_a_dead_letter() {
     let letters: Vec<_> = seen.ticks.values().flat_map(|tick| &tick.letters).collect();
     let expected = (
         Position { partition: 0, offset: 0, index: 0 },
-        "the records from offset 0 to 9 are gone".to_owned(),
+        "gap: the records from offset 0 to 9 are gone".to_owned(),
     );
     assert_eq!(letters, [&expected], "the range ended at offset 10, whatever is gone behind it");
 

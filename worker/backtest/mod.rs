@@ -18,7 +18,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use keytide_dataflow::detect::{Bits, Series};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, failure};
 
 /// Bits at which a leak is as likely as not: the prior of the detector.
 const EVEN_BITS: f64 = 17.0;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut series = Series::new(step(args)?);
     let mut reader = reader(&args.csv)?;
     let columns = Columns::find(&mut reader, args)?;
-    let out = File::create(&args.out).with_context(|| format!("{} can't be written", args.out.display()))?;
+    let out = File::create(&args.out).map_err(|error| unusable(&args.out, "written", error))?;
     let mut out = BufWriter::new(out);
     writeln!(out, "timestamp,value,score")?;
     let mut record = csv::StringRecord::new();
@@ -88,8 +88,14 @@ fn score(bits: Bits) -> f64 {
     bits.get() / (bits.get() + EVEN_BITS)
 }
 
+/// A path that was named wrongly: trying again doesn't help.
+fn unusable(path: &Path, done: &str, error: std::io::Error) -> anyhow::Error {
+    let context = format!("{} can't be {done}", path.display());
+    failure(Exit::Usage, anyhow::Error::new(error).context(context))
+}
+
 fn reader(path: &Path) -> anyhow::Result<csv::Reader<File>> {
-    let file = File::open(path).with_context(|| format!("{} can't be opened", path.display()))?;
+    let file = File::open(path).map_err(|error| unusable(path, "opened", error))?;
     Ok(csv::ReaderBuilder::new().flexible(true).from_reader(file))
 }
 
@@ -253,5 +259,8 @@ mod tests {
         assert!(error("timestamp,value\n").contains("the step between rows can't be told"));
         assert!(error("timestamp,value\n5,1\n5,1\n").contains("the step between rows can't be told"));
         assert!(error("").contains("has no column"));
+        let missing = reader(Path::new("no/such.csv")).map(|_| ()).unwrap_err();
+        assert_eq!(crate::exit::classify(&missing), Exit::Usage);
+        assert!(missing.to_string().contains("no/such.csv can't be opened: "));
     }
 }

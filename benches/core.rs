@@ -17,6 +17,7 @@
 #![allow(clippy::print_stdout, reason = "a benchmark's output is what it is for")]
 
 mod ceiling;
+mod fields;
 mod keys;
 mod measure;
 mod parts;

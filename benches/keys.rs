@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 
 use crate::KEYTIDE;
+use crate::fields::FIELDS;
 use crate::measure::{Cost, children, core_rate, rate};
 use crate::processes::{How, Summary, replay};
 
@@ -40,18 +41,6 @@ name = "gateway"
 kind = "file"
 path = "events.jsonl"
 format = "json"
-[source.fields]
-request_id = "/requestId"
-time = { at = "/requestTime", unit = "ms" }
-key = "/apiKey"
-route = "/routeKey"
-method = "/httpMethod"
-status = "/status"
-latency = { at = "/latencyMs", unit = "ms" }
-bytes_in = "/requestLength"
-bytes_out = "/responseLength"
-client_ip = "/ip"
-country = "/country"
 "#;
 
 /// A small random number generator (SplitMix64; Steele, Lea, Flood 2014).
@@ -77,7 +66,7 @@ fn make(folder: &Path, events: u64, keys: u64, with_ids: bool) -> anyhow::Result
         fs::remove_dir_all(folder).with_context(|| format!("can't empty {}", folder.display()))?;
     }
     fs::create_dir_all(folder)?;
-    fs::write(folder.join("keytide.toml"), CONFIG)?;
+    fs::write(folder.join("keytide.toml"), format!("{CONFIG}{FIELDS}"))?;
     let mut random = SplitMix(keys);
     let mut of_call: Vec<u64> = (0..events).map(|call| call % keys).collect();
     for i in (1..of_call.len()).rev() {

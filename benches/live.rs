@@ -18,6 +18,8 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark's output is what it is for")]
 
+mod fields;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -38,6 +40,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use sha2::{Digest, Sha256};
+
+use self::fields::FIELDS;
 
 const KEYTIDE: &str = env!("CARGO_BIN_EXE_keytide");
 const PARTITIONS: i32 = 4;
@@ -228,22 +232,6 @@ fn proc(process: u32, file: &str) -> anyhow::Result<String> {
     File::open(format!("/proc/{process}/{file}"))?.take(1 << 14).read_to_string(&mut text)?;
     Ok(text)
 }
-
-const FIELDS: &str = r#"
-[source.fields]
-request_id = "/requestId"
-time = { at = "/requestTime", unit = "ms" }
-key = "/apiKey"
-route = "/routeKey"
-method = "/httpMethod"
-status = "/status"
-latency = { at = "/latencyMs", unit = "ms" }
-bytes_in = "/requestLength"
-bytes_out = "/responseLength"
-client_ip = "/ip"
-country = "/country"
-user_agent = "/userAgent"
-"#;
 
 fn config(kafka: &Kafka, args: &Args, tick: &str, topic: &str, prefix: &str, more: &str) -> String {
     let (brokers, workers) = (&kafka.brokers, args.workers);

@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (geo, geo_warnings) = Geo::open(&job.geo).map_err(usage)?;
     let hashes = job.sources.iter().map(|source| &source.keys.hash);
     let tables = tables::read(&job.tables, hashes).map_err(usage)?;
-    warn(geo_warnings.iter().chain(&tables.warnings));
+    geo_warnings.iter().chain(&tables.warnings).for_each(|warning| exit::warn(warning));
     let inputs = inputs(&job.sources).map_err(|error| match error {
         IngestError::Kafka(error) if error.class() == Class::Transient => failure(Exit::Transient, error),
         error => usage(error),
@@ -155,19 +155,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn load(args: &Args) -> anyhow::Result<JobConfig> {
     let workers = args.workers.map(|workers| ("KEYTIDE_JOB__WORKERS".to_owned(), workers.to_string()));
     let loaded = JobConfig::load(&args.config, environment().chain(workers)).map_err(usage)?;
-    warn(loaded.warnings.iter());
+    loaded.warnings.iter().for_each(|warning| exit::warn(warning));
     Ok(loaded.job)
 }
 
 fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
     failure(Exit::Usage, error)
-}
-
-#[allow(clippy::print_stderr, reason = "warnings of a command are shown here")]
-fn warn(warnings: impl Iterator<Item = impl std::fmt::Display>) {
-    for warning in warnings {
-        eprintln!("warning: {warning}");
-    }
 }
 
 /// Runs the dataflow to the input's end; what each worker collected.

@@ -129,12 +129,6 @@ impl Rate {
     pub fn calls(&self) -> f64 {
         self.all.calls
     }
-
-    /// Hours of history.
-    #[must_use]
-    pub fn hours(&self) -> f64 {
-        self.all.hours
-    }
 }
 
 /// D of the module's formula, in nats; 0 where no more happened than was expected.

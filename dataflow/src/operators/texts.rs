@@ -10,35 +10,18 @@
 //! for publication, and in so many ticks 118 million rows of a view are let out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hash;
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Definition, EventTime, KeyId, RouteId};
+use super::windowed::Group;
+use crate::model::{Definition, EventTime};
 use crate::state::Footprint;
 
 /// Strings of a bucket that wait, beyond as many as there is room for.
 const WAITING: usize = 1_024;
 /// Ticks between two looks for strings that nothing needs.
 const SWEEP_TICKS: u32 = 3_600;
-
-/// What is admitted.
-pub(crate) trait Bucketed: Copy + Ord + Hash {
-    fn bucket(self) -> u8;
-}
-
-impl Bucketed for KeyId {
-    fn bucket(self) -> u8 {
-        Self::bucket(self)
-    }
-}
-
-impl Bucketed for RouteId {
-    fn bucket(self) -> u8 {
-        Self::bucket(self)
-    }
-}
 
 /// What is known of an id in the period that its string is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +70,7 @@ pub(crate) struct Texts<I> {
     ticks: u32,
 }
 
-impl<I: Bucketed> Texts<I> {
+impl<I: Group> Texts<I> {
     /// `room` is what is admitted of a bucket in a period.
     pub(crate) fn new(room: usize) -> Self {
         Self {
@@ -200,6 +183,7 @@ impl<I: Bucketed> Texts<I> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::RouteId;
 
     /// All of one bucket.
     fn of(id: u64) -> RouteId {

@@ -267,6 +267,7 @@ impl Output for Dropped {
             Rows::Geo(rows) => self.geo += rows.len(),
             Rows::Callers(rows) => self.callers += rows.len(),
             Rows::SubscriptionUsage(rows) => self.subscription_usage += rows.len(),
+            Rows::Incidents(_) | Rows::IncidentLog(_) => {}
         }
     }
     fn late(&mut self, _: Tick, late: Vec<Late>) {

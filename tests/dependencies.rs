@@ -1,4 +1,4 @@
-//! Who may depend on whom, as cargo resolves it: config <- dataflow <- connectors <- the binary, and nothing in
+//! Who may depend on whom, as cargo resolves it: config <- dataflow <- connectors, alerts <- the binary, and nothing in
 //! the dataflow that talks to the outside.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,11 +9,12 @@ use serde_json::Value;
 use crate::harness::repository;
 
 /// Crates of this workspace, each with those of them it may use.
-const LAYERS: [(&str, &[&str]); 4] = [
+const LAYERS: [(&str, &[&str]); 5] = [
     ("keytide-config", &[]),
     ("keytide-dataflow", &["keytide-config"]),
     ("keytide-connectors", &["keytide-config", "keytide-dataflow"]),
-    ("keytide", &["keytide-config", "keytide-dataflow", "keytide-connectors"]),
+    ("keytide-alerts", &["keytide-config", "keytide-dataflow"]),
+    ("keytide", &["keytide-alerts", "keytide-config", "keytide-dataflow", "keytide-connectors"]),
 ];
 
 /// What the dataflow must not even reach indirectly: clients, databases, stores, runtimes.

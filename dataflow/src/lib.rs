@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod detect;
+mod incident;
 pub mod model;
 mod operators;
 mod render;
@@ -14,6 +15,7 @@ mod row;
 pub mod state;
 mod window;
 
+pub use incident::*;
 pub use operators::Publish;
 pub use render::{Dataflow, Options, render};
 pub use row::*;

@@ -344,6 +344,8 @@ impl<'scope> Graph<'scope> {
         rows: Registered<TableRows>,
     ) -> (StreamVec<'scope, Tick, OwnerChange>, StreamVec<'scope, Tick, InfoChange>) {
         let is_key = |change: &TableChange| matches!(change.row, TableRow::Key(_));
+        let is_relation =
+            |change: &TableChange| matches!(change.row, TableRow::Subscription(_) | TableRow::Plan(_));
         let by_row = || Exchange::new(|change: &TableChange| table_rows::shard(&change.row));
         let assigned = by_tick(
             "Assignments",
@@ -358,7 +360,7 @@ impl<'scope> Graph<'scope> {
         let rows = by_tick(
             "TableRows",
             self.control.clone(),
-            (changes.filter(move |change| !is_key(change)), by_row()),
+            (changes.filter(is_relation), by_row()),
             self.no_second(),
             rows,
             &self.output,

@@ -1,5 +1,6 @@
 //! What the dataflow puts out: rows of the views, late events, counts, definitions.
 
+use crate::incident::{Incident, Transition};
 use crate::model::{
     Country, Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, RouteId, Tick,
 };
@@ -166,6 +167,10 @@ pub enum Rows {
     Callers(Vec<Row<Scope, Callers>>),
     /// `subscription_usage`; `None` retracts a row: its keys turned out to belong to another subscription.
     SubscriptionUsage(Vec<Row<NameId, Option<SubscriptionUsage>>>),
+    /// `incidents`.
+    Incidents(Vec<Incident>),
+    /// `incident_log`: each stands for itself, in order.
+    IncidentLog(Vec<Transition>),
 }
 
 /// A late event: one that arrived behind its partition by more than out-of-orderness + allowed lateness, or

@@ -277,7 +277,11 @@ impl View {
                     }
                 }
             }
-            Rows::UsageByRoute(_) | Rows::Callers(_) | Rows::SubscriptionUsage(_) => {}
+            Rows::UsageByRoute(_)
+            | Rows::Callers(_)
+            | Rows::SubscriptionUsage(_)
+            | Rows::Incidents(_)
+            | Rows::IncidentLog(_) => {}
         }
     }
 

@@ -197,6 +197,7 @@ impl Output for Collect {
                     Some(Row { group, level, start, value: value?, complete, is_final })
                 },
             )),
+            Rows::Incidents(_) | Rows::IncidentLog(_) => {}
         }
         if self.sizes().iter().sum::<usize>() >= self.budget {
             let spilled = self.spill_largest();

@@ -22,7 +22,7 @@ use hashbrown::HashMap;
 use keytide_config::{Dedupe, Source, Unit};
 use keytide_dataflow::Level;
 use keytide_dataflow::model::{
-    AccessEvent, Country, Definition, EventTime, KeyId, LATENCY_UNKNOWN, NameId, Position, RequestId,
+    AccessEvent, Country, Definition, EventTime, KeyId, LATENCY_UNKNOWN, NameId, Place, Position, RequestId,
 };
 
 use super::address;
@@ -170,6 +170,7 @@ impl Canonical {
             asn,
             status,
             country,
+            place: Place::default(),
         });
         Ok(())
     }

@@ -4,7 +4,7 @@
 use keytide_config::{
     Dedupe, Field, FieldMap, KeyFrom, KeyHash, KeyRules, MissingKey, Pointer, Secret, SourceKind, Unit,
 };
-use keytide_dataflow::model::{KeyId, LATENCY_UNKNOWN, NameId, RequestId, RouteId};
+use keytide_dataflow::model::{KeyId, LATENCY_UNKNOWN, NameId, Place, RequestId, RouteId};
 use proptest::prelude::*;
 
 use super::*;
@@ -134,6 +134,7 @@ fn expected(request: &str) -> AccessEvent {
         asn: 0,
         status: 200,
         country: Country::UNKNOWN,
+        place: Place::default(),
     }
 }
 

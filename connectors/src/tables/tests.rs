@@ -70,6 +70,10 @@ fn plain_key(key: KeyId, subscription: &str) -> KeyRow {
         created_at: None,
         revoked_at: None,
         last_used_at: None,
+        consumer: NameId::NONE,
+        credential: NameId::NONE,
+        allowed: Box::default(),
+        contact: NameId::NONE,
     }
 }
 
@@ -95,6 +99,10 @@ fn every_column_of_keys() {
         created_at: time("2025-01-02T03:04:05Z"),
         revoked_at: time("2025-01-31T23:00:00Z"),
         last_used_at: time("2025-01-31T12:00:00.123Z"),
+        consumer: NameId::NONE,
+        credential: NameId::NONE,
+        allowed: Box::default(),
+        contact: NameId::NONE,
     };
     for (format, text) in [(Csv, csv), (Jsonl, json)] {
         let read = read_text("keys", format, &text);
@@ -113,6 +121,7 @@ fn every_column_of_subscriptions_and_plans() {
         time_zone: NameId::new("America/Argentina/Buenos_Aires"),
         billing_anchor: 31,
         started_at: time("2024-02-29T00:00:00Z"),
+        contacts: NameId::NONE,
     });
     let csv = "id,customer,plan,contacts,time_zone,billing_anchor,started_at\n\
                sub-1,\"Acme, \"\"Inc\"\"\",gold,a@example.com;b@example.com, America/Argentina/Buenos_Aires ,31,2024-02-29T00:00:00Z\n";

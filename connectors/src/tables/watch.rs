@@ -201,10 +201,16 @@ fn used(changes: &[TableChange], definitions: Vec<Definition>) -> impl Iterator<
         match &change.row {
             TableRow::Key(row) => {
                 keys.insert(row.key);
-                names.insert(row.subscription);
+                names.extend([row.subscription, row.consumer, row.credential, row.contact]);
             }
-            TableRow::Subscription(row) => names.extend([row.id, row.customer, row.plan, row.time_zone]),
+            TableRow::Subscription(row) => {
+                names.extend([row.id, row.customer, row.plan, row.time_zone, row.contacts])
+            }
             TableRow::Plan(row) => names.extend([row.id, row.name]),
+            TableRow::Leak(row) => {
+                keys.insert(row.key);
+                names.extend([row.source, row.url]);
+            }
         }
     }
     definitions.into_iter().filter(move |definition| match definition {

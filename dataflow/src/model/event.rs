@@ -61,6 +61,72 @@ impl fmt::Debug for Country {
     }
 }
 
+/// Networks whose callers sit elsewhere than their addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum NetworkClass {
+    /// None that is listed.
+    #[default]
+    Unlisted,
+    /// A virtual private network.
+    Vpn,
+    /// A relay of browsers.
+    Relay,
+    /// A network of mobile phones.
+    Mobile,
+    /// Satellites.
+    Satellite,
+    /// A provider of computing: servers call from it.
+    Cloud,
+    /// An exit of Tor.
+    Tor,
+}
+
+/// Where a caller is, to a fiftieth of a degree, and in what kind of network: in 32 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place(u32);
+
+impl Place {
+    const CLASSES: [NetworkClass; 8] = [
+        NetworkClass::Unlisted,
+        NetworkClass::Vpn,
+        NetworkClass::Relay,
+        NetworkClass::Mobile,
+        NetworkClass::Satellite,
+        NetworkClass::Cloud,
+        NetworkClass::Tor,
+        NetworkClass::Unlisted,
+    ];
+
+    /// A place. `position` is latitude and longitude in degrees; what isn't on earth is unknown.
+    #[must_use]
+    pub fn new(class: NetworkClass, position: Option<(f64, f64)>) -> Self {
+        // 9,001 latitudes and 18,001 longitudes, 0 standing for unknown.
+        let packed = match position {
+            Some((latitude, longitude)) if latitude.abs() <= 90.0 && longitude.abs() <= 180.0 => {
+                #[expect(clippy::cast_sign_loss, reason = "neither is negative")]
+                let steps = |degrees: f64| (degrees * 50.0).round() as u32;
+                (steps(latitude + 90.0) + 1) << 15 | steps(longitude + 180.0)
+            }
+            _ => 0,
+        };
+        Self(packed << 3 | class as u32)
+    }
+
+    /// The kind of network.
+    #[must_use]
+    pub fn class(self) -> NetworkClass {
+        Self::CLASSES[(self.0 & 7) as usize]
+    }
+
+    /// Latitude and longitude in hundredths of a degree.
+    #[must_use]
+    pub fn position(self) -> Option<(i32, i32)> {
+        let latitude = (self.0 >> 18).checked_sub(1)?.cast_signed();
+        let longitude = (self.0 >> 3 & 0x7fff).cast_signed();
+        Some((latitude * 2 - 9_000, longitude * 2 - 18_000))
+    }
+}
+
 /// One call of an API, as every decoder hands it over. 128 bytes, no pointers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessEvent {
@@ -92,6 +158,8 @@ pub struct AccessEvent {
     pub status: u16,
     /// Country of the caller.
     pub country: Country,
+    /// Where the caller is, and in what kind of network.
+    pub place: Place,
 }
 
 const _: () = assert!(size_of::<AccessEvent>() == 128);
@@ -119,6 +187,23 @@ impl AccessEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_come_back_to_a_fiftieth_of_a_degree() {
+        let of = |class, latitude, longitude| {
+            let place = Place::new(class, Some((latitude, longitude)));
+            (place.class(), place.position())
+        };
+        assert_eq!(of(NetworkClass::Tor, 52.52, 13.405), (NetworkClass::Tor, Some((5_252, 1_340))));
+        assert_eq!(
+            of(NetworkClass::Unlisted, -90.0, 180.0),
+            (NetworkClass::Unlisted, Some((-9_000, 18_000)))
+        );
+        assert_eq!(of(NetworkClass::Cloud, 90.0, -180.0), (NetworkClass::Cloud, Some((9_000, -18_000))));
+        assert_eq!(of(NetworkClass::Vpn, 91.0, 0.0), (NetworkClass::Vpn, None));
+        assert_eq!(of(NetworkClass::Vpn, f64::NAN, 0.0), (NetworkClass::Vpn, None));
+        assert_eq!(Place::default(), Place::new(NetworkClass::Unlisted, None));
+    }
 
     #[test]
     fn no_data_has_the_country_of_those_beyond_a_cap() {

@@ -5,7 +5,9 @@ mod id;
 mod table;
 mod tick;
 
-pub use event::{AccessEvent, Country, LATENCY_UNKNOWN, Position};
+pub use event::{AccessEvent, Country, LATENCY_UNKNOWN, NetworkClass, Place, Position};
 pub use id::{Definition, Forgotten, KeyId, NameId, RequestId, RouteId};
-pub use table::{KeyKind, KeyRow, KeyState, PlanRow, Policy, SubscriptionRow, TableChange, TableRow};
+pub use table::{
+    Allowance, KeyKind, KeyRow, KeyState, LeakRow, PlanRow, Policy, SubscriptionRow, TableChange, TableRow,
+};
 pub use tick::{EventTime, Tick, TickInfo};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventTime, KeyId, NameId};
+use super::{Country, EventTime, KeyId, NameId};
 
 /// Whether a key may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,6 +59,42 @@ pub struct KeyRow {
     pub revoked_at: Option<EventTime>,
     /// When it was last used before the job saw it.
     pub last_used_at: Option<EventTime>,
+    /// Who uses it, as the gateway calls them.
+    pub consumer: NameId,
+    /// The key, as the gateway's interface calls it.
+    pub credential: NameId,
+    /// From where it is meant to be used.
+    pub allowed: Box<[Allowance]>,
+    /// Whom to tell: addresses, separated by `;`.
+    pub contact: NameId,
+}
+
+/// A place that a key is meant to be used from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Allowance {
+    /// Addresses that share so many first bits with this, as IPv6 (IPv4 mapped).
+    Network(u128, u8),
+    /// A country.
+    Country(Country),
+    /// An autonomous system.
+    Asn(u32),
+}
+
+impl Allowance {
+    /// Whether it covers a caller: its address (zero: unknown), country and autonomous system.
+    #[must_use]
+    pub fn covers(&self, client: u128, country: Country, asn: u32) -> bool {
+        match *self {
+            Self::Network(first, bits) => {
+                client != 0
+                    && u128::BITS.checked_sub(bits.into()).is_some_and(|rest| {
+                        (first ^ client).checked_shr(rest).is_none_or(|differing| differing == 0)
+                    })
+            }
+            Self::Country(allowed) => allowed == country && country != Country::UNKNOWN,
+            Self::Asn(allowed) => allowed == asn && asn != 0,
+        }
+    }
 }
 
 /// A row of `subscriptions`.
@@ -76,6 +112,8 @@ pub struct SubscriptionRow {
     pub billing_anchor: u8,
     /// When it began.
     pub started_at: Option<EventTime>,
+    /// Whom to tell: addresses, separated by `;`.
+    pub contacts: NameId,
 }
 
 /// A row of `plans`.
@@ -89,6 +127,19 @@ pub struct PlanRow {
     pub policy: Policy,
 }
 
+/// A row of `leaks`: a report that a key was found where everybody can read it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LeakRow {
+    /// The key.
+    pub key: KeyId,
+    /// Who found it.
+    pub source: NameId,
+    /// Where it was found.
+    pub url: NameId,
+    /// When.
+    pub reported_at: Option<EventTime>,
+}
+
 /// A row of any table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TableRow {
@@ -98,6 +149,8 @@ pub enum TableRow {
     Subscription(SubscriptionRow),
     /// `plans`.
     Plan(PlanRow),
+    /// `leaks`.
+    Leak(LeakRow),
 }
 
 /// An upsert, or a tombstone, of one table row. Of several changes of a row in one tick the highest

@@ -28,10 +28,10 @@ enum Identity {
     Plan(NameId),
 }
 
-/// The row's identity; `None` for rows of the table of keys, which has an operator of its own.
+/// The row's identity; `None` for rows of the table of keys, and of reports, which have operators of their own.
 fn identity(row: &TableRow) -> Option<Identity> {
     match row {
-        TableRow::Key(_) => None,
+        TableRow::Key(_) | TableRow::Leak(_) => None,
         TableRow::Subscription(row) => Some(Identity::Subscription(row.id)),
         TableRow::Plan(row) => Some(Identity::Plan(row.id)),
     }
@@ -43,6 +43,7 @@ pub(crate) fn shard(row: &TableRow) -> u64 {
         TableRow::Key(row) => row.key.shard(),
         TableRow::Subscription(row) => row.id.0,
         TableRow::Plan(row) => row.id.0,
+        TableRow::Leak(row) => row.key.shard(),
     }
 }
 

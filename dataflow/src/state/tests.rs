@@ -36,6 +36,7 @@ fn event(key: u128, number: u64) -> AccessEvent {
         asn: 64_500,
         status: 200,
         country: Country::new("NL"),
+        place: Place::default(),
     }
 }
 
@@ -49,6 +50,10 @@ fn owner(key: u128) -> TableChange {
         created_at: None,
         revoked_at: None,
         last_used_at: None,
+        consumer: NameId::NONE,
+        credential: NameId::NONE,
+        allowed: Box::default(),
+        contact: NameId::NONE,
     };
     TableChange { offset: 0, row: TableRow::Key(row), deleted: false }
 }

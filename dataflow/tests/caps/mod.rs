@@ -100,6 +100,7 @@ fn call(id: u64, key: u64, route: u64, country: &str, time: u64) -> AccessEvent 
         asn: 0,
         status: 200,
         country: Country::new(country),
+        place: Place::default(),
     }
 }
 
@@ -122,6 +123,10 @@ fn row_of(key: KeyId, deleted: bool) -> TableChange {
         created_at: None,
         revoked_at: None,
         last_used_at: None,
+        consumer: NameId::NONE,
+        credential: NameId::NONE,
+        allowed: Box::default(),
+        contact: NameId::NONE,
     });
     TableChange { offset: u64::from(deleted), row, deleted }
 }

@@ -72,6 +72,7 @@ impl Output for Collect {
             Rows::Geo(rows) => into.extend(rows.into_iter().map(AnyRow::Geo)),
             Rows::Callers(rows) => into.extend(rows.into_iter().map(AnyRow::Callers)),
             Rows::SubscriptionUsage(rows) => into.extend(rows.into_iter().map(AnyRow::SubscriptionUsage)),
+            Rows::Incidents(_) | Rows::IncidentLog(_) => {}
         }
     }
     fn late(&mut self, tick: Tick, late: Vec<Late>) {

@@ -193,6 +193,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
                 TableRow::Plan(row) => {
                     plans.insert(row.id, row);
                 }
+                TableRow::Leak(_) => {}
             }
         }
         let mut report = TickOutput::default();

@@ -174,6 +174,7 @@ fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> Access
         asn: random.below(9) as u32,
         status: [200, 201, 404, 403, 429, 499, 500, 503, 0][random.below(9) as usize],
         country: Country::new(["DE", "FR", "KR", "zz"][random.below(4) as usize]),
+        place: Place::default(),
     }
 }
 
@@ -187,6 +188,10 @@ fn key_row(index: u64, subscription_index: u64, valid_from: Option<u64>) -> Tabl
         created_at: None,
         revoked_at: None,
         last_used_at: None,
+        consumer: NameId::NONE,
+        credential: NameId::NONE,
+        allowed: Box::default(),
+        contact: NameId::NONE,
     })
 }
 
@@ -207,6 +212,7 @@ fn first_tables(random: &mut SplitMix) -> Vec<TableChange> {
             time_zone: NameId::NONE,
             billing_anchor: 0,
             started_at: None,
+            contacts: NameId::NONE,
         }));
     }
     for index in 0..KEYS - 1 {

@@ -50,6 +50,7 @@ impl Tester {
             }
             TableRow::Subscription(row) => format!("{} on {}", name(row.id), name(row.plan)),
             TableRow::Plan(row) => format!("{} {:?}", name(row.id), row.policy),
+            TableRow::Leak(row) => format!("{} at {}", &row.key.to_string()[..4], name(row.url)),
         };
         if change.deleted { format!("-{told}") } else { told }
     }

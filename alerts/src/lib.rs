@@ -1,0 +1,5 @@
+//! From incidents to people: what is to be done about a key, and who is told how.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod incident;

@@ -1,0 +1,337 @@
+//! Incidents: suspected leaks of keys, as a log of transitions and as the row that each transition leaves.
+//!
+//! An incident is identified by its key, the version of the detector that opened it, and the window in which it
+//! opened: the same in every replay. Times are event times; what was expected is in thousandths of a call.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::detect::{Bits, Level, Signal};
+use crate::model::{Country, EventTime, KeyId, KeyState, NameId, Policy, Position, RouteId};
+use crate::row::Owner;
+
+/// The version of the detector's arithmetic. It is part of an incident's identity: what another version makes of the
+/// same calls is another incident.
+pub const DETECTOR_VERSION: u32 = 1;
+
+/// An incident's identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct IncidentId(pub u128);
+
+impl IncidentId {
+    /// Of the incident of `key` that opened in the window that starts at `opened_ms`.
+    #[must_use]
+    pub fn new(key: KeyId, opened_ms: EventTime) -> Self {
+        let mut hasher = Xxh3::new();
+        hasher.update(&key.0.to_be_bytes());
+        hasher.update(&DETECTOR_VERSION.to_be_bytes());
+        hasher.update(&opened_ms.to_be_bytes());
+        Self(hasher.digest128())
+    }
+}
+
+impl fmt::Display for IncidentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for IncidentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where an incident stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum IncidentState {
+    /// Signals came within the last 30 minutes.
+    Open,
+    /// None did.
+    Ended,
+    /// The tables say that it was none.
+    Withdrawn,
+}
+
+impl IncidentState {
+    /// As written in views.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Ended => "ended",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+/// What a signal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EvidenceValue {
+    /// A country.
+    Country(Country),
+    /// An autonomous system.
+    Asn(u32),
+    /// A network: /24 of IPv4 or /48 of IPv6, as its first address (IPv4 mapped).
+    Network(u128),
+    /// A user agent.
+    Agent(NameId),
+    /// A route.
+    Route(RouteId),
+    /// A place on earth: latitude and longitude in hundredths of a degree.
+    Place(i32, i32),
+    /// Where a leaked token was found: what was reported as source, and as URL.
+    Report(NameId, NameId),
+}
+
+/// A value that contributed to a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Contributor {
+    /// The value.
+    pub value: EvidenceValue,
+    /// Its calls in the window.
+    pub calls: u64,
+    /// Whether the key was never seen with it before.
+    pub is_new: bool,
+}
+
+/// Why a signal spoke.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Which signal.
+    pub signal: Signal,
+    /// Start of the window in which it said most.
+    pub window_ms: EventTime,
+    /// How wide that window is.
+    pub width_ms: u64,
+    /// When it first spoke.
+    pub first_ms: EventTime,
+    /// When it last spoke.
+    pub last_ms: EventTime,
+    /// What was expected in the window, in thousandths.
+    pub expected: u64,
+    /// What was seen.
+    pub seen: u64,
+    /// The most it said.
+    pub bits: Bits,
+    /// The values that contributed most, at most 5, most first.
+    pub values: SmallVec<[Contributor; 1]>,
+}
+
+/// Calls of five minutes, against what was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Point {
+    /// Start of the five minutes.
+    pub start_ms: EventTime,
+    /// Calls.
+    pub calls: u64,
+    /// Calls expected, in thousandths.
+    pub expected: u64,
+}
+
+/// A call that the incident is about, to be looked up in the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Sample {
+    /// Where its record stands.
+    pub position: Position,
+    /// When it came.
+    pub time: EventTime,
+    /// From which address, as IPv6 (IPv4 mapped); zero where unknown.
+    pub client: u128,
+    /// With which status it was answered.
+    pub status: u16,
+}
+
+/// A suspected leak of one key: the newest version of its row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Incident {
+    /// Its identity.
+    pub id: IncidentId,
+    /// The key.
+    pub key: KeyId,
+    /// Whose key it was when the incident opened.
+    pub owner: Owner,
+    /// The highest level it reached.
+    pub level: Level,
+    /// The highest probability of a leak it reached, in percent.
+    pub score: u8,
+    /// Where it stands.
+    pub state: IncidentState,
+    /// Start of the window in which it opened.
+    pub opened_ms: EventTime,
+    /// When a signal last spoke: the end of its window.
+    pub last_signal_ms: EventTime,
+    /// When it ended or was withdrawn.
+    pub ended_ms: Option<EventTime>,
+    /// What spoke, most bits first.
+    pub signals: Vec<Evidence>,
+    /// The key's last six hours, in order; five minutes without calls are left out.
+    pub traffic: Vec<Point>,
+    /// Some calls, at most 5.
+    pub samples: Vec<Sample>,
+    /// The key's calls in windows of the incident.
+    pub calls: u64,
+    /// Since when the key is known.
+    pub known_since_ms: EventTime,
+    /// How many calls of the last month are known of it.
+    pub known_calls: u64,
+    /// Whether many keys of its plan, or of all plans, rose together.
+    pub platform_event: bool,
+}
+
+/// What happened to an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Change {
+    /// It began.
+    Opened,
+    /// Its level rose.
+    Raised,
+    /// Signals came again within 24 hours of its end.
+    Reopened,
+    /// No signal for 30 minutes.
+    Ended,
+    /// The tables changed, and what is left is no incident.
+    Withdrawn,
+}
+
+impl Change {
+    /// As written in views.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Raised => "raised",
+            Self::Reopened => "reopened",
+            Self::Ended => "ended",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+/// Why an incident was withdrawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// The key's allow-list covers where the calls came from.
+    Allowed,
+    /// The key is meant to be public.
+    Publishable,
+    /// The key is in use, not revoked.
+    Active,
+}
+
+impl Reason {
+    /// As written in views.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "the key's allow-list covers where the calls came from",
+            Self::Publishable => "the table of keys says that the key is publishable",
+            Self::Active => "the table of keys says that the key is active",
+        }
+    }
+}
+
+/// An entry of the log of incidents.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Transition {
+    /// The incident after it.
+    pub incident: Incident,
+    /// Its place among the incident's transitions, from 0.
+    pub seq: u32,
+    /// What happened.
+    pub change: Change,
+    /// When, by event time: the end of the window that was evaluated; the watermark where none was.
+    pub at_ms: EventTime,
+    /// Why it was withdrawn.
+    pub reason: Option<Reason>,
+    /// Whether the window was still open.
+    pub early: bool,
+    /// The tick was cut while the job was catching up.
+    pub catching_up: bool,
+    /// What may be done about incidents of the key; `None`: the key has no row, or its plan none.
+    pub policy: Option<Policy>,
+    /// The key's state; `None`: the key has no row.
+    pub key_state: Option<KeyState>,
+    /// Keys that were called in this or the last day (UTC), over all workers.
+    pub active_keys: u64,
+    /// Whom to tell: the key's contacts, separated by `;`.
+    pub contact: NameId,
+    /// Whom to tell: the subscription's contacts, separated by `;`.
+    pub contacts: NameId,
+}
+
+/// What is, or would be, done to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Action {
+    /// Suspend it.
+    Suspend,
+    /// Revoke it.
+    Revoke,
+    /// Let it be used again.
+    Reinstate,
+}
+
+impl Action {
+    /// As written in views.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Suspend => "suspend",
+            Self::Revoke => "revoke",
+            Self::Reinstate => "reinstate",
+        }
+    }
+}
+
+/// How far an action is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ActionState {
+    /// It waits for a person, or acting is off: `reason` says which, and what would have been done.
+    Held,
+    /// Its incident was withdrawn.
+    Withdrawn,
+}
+
+impl ActionState {
+    /// As written in views.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+/// A row of `revocations`: what would be done to a key, and why it isn't.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Revocation {
+    /// The action's identity: a hash of incident and action.
+    pub id: u128,
+    /// The key.
+    pub key: KeyId,
+    /// Why.
+    pub incident: IncidentId,
+    /// What.
+    pub action: Action,
+    /// How far it is.
+    pub state: ActionState,
+    /// In words.
+    pub reason: String,
+    /// By event time, as the transition that asked for it.
+    pub at_ms: EventTime,
+}
+
+impl Revocation {
+    /// The identity of an action on account of an incident.
+    #[must_use]
+    pub fn id(incident: IncidentId, action: Action) -> u128 {
+        let mut hasher = Xxh3::new();
+        hasher.update(&incident.0.to_be_bytes());
+        hasher.update(action.name().as_bytes());
+        hasher.digest128()
+    }
+}

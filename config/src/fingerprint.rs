@@ -17,7 +17,7 @@ use crate::job::{
 };
 
 /// Changes with the encoding below.
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 
 impl JobConfig {
     /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`,
@@ -244,6 +244,7 @@ impl Encoder {
             key_routes,
             routes_per_key,
             key_countries,
+            agents,
             callers_exact,
         } = limits;
         for limit in [
@@ -259,6 +260,7 @@ impl Encoder {
             key_routes,
             routes_per_key,
             key_countries,
+            agents,
             callers_exact,
         ] {
             self.number(limit as u64);

@@ -498,6 +498,8 @@ pub struct Limits {
     pub routes_per_key: usize,
     /// Pairs of key (without a row) and country that are told apart, by day of event time.
     pub key_countries: usize,
+    /// User agents of the last 31 days of event time whose text is kept; others are shown by their hash.
+    pub agents: usize,
     /// Addresses of one row of `callers` that are counted exactly; more are estimated.
     pub callers_exact: usize,
 }
@@ -518,6 +520,7 @@ impl Default for Limits {
             key_routes: 2_500_000,
             routes_per_key: 2_000,
             key_countries: 2_500_000,
+            agents: 65_536,
             callers_exact: 4_096,
         }
     }

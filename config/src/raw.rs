@@ -431,6 +431,7 @@ section! {
         key_routes: Count,
         routes_per_key: Count,
         key_countries: Count,
+        agents: Count,
         callers_exact: Count,
     }
 }

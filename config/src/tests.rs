@@ -947,6 +947,7 @@ fn the_fingerprint_tells_results_apart() {
         ("key_routes = 2500000", "key_routes = 2500001"),
         ("routes_per_key = 2000", "routes_per_key = 2001"),
         ("key_countries = 2500000", "key_countries = 2500001"),
+        ("agents = 65536", "agents = 65537"),
         ("callers_exact = 4096", "callers_exact = 4097"),
     ] {
         assert!(text.contains(from), "{from}");

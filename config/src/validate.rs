@@ -746,6 +746,7 @@ impl Check<'_> {
             key_routes: self.count(&raw.key_routes, default.key_routes, 256, 1 << 30),
             routes_per_key: self.count(&raw.routes_per_key, default.routes_per_key, 1, 1 << 20),
             key_countries: self.count(&raw.key_countries, default.key_countries, 256, 1 << 30),
+            agents: self.count(&raw.agents, default.agents, 256, 1 << 20),
             callers_exact: self.count(&raw.callers_exact, default.callers_exact, 64, 1 << 20),
         }
     }

@@ -10,6 +10,7 @@
 //!                                            |       +--> partials --by route--> callers, latency by route --> rows
 //!  definitions --of routes-------------------+                       |                          |
 //!              --of keys--> admission                                |                          |
+//!              --of user agents, and those met--> agents             |                          |
 //!              --others--> strings                                   |                          |
 //!  tables --by row--> assignments, table_rows --> joins -------------+--------------------------+
 //!  control --> every operator                       +--owners--> admission
@@ -32,6 +33,7 @@ use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, StreamVec};
 
 use crate::model::{AccessEvent, Definition, TableChange, TableRow, Tick, TickInfo};
 use crate::operators::admission::{self, Admission, News};
+use crate::operators::agents::{self, AgentNews, Agents, MetAgent};
 use crate::operators::assignments::Assignments;
 use crate::operators::bookings::Bookings;
 use crate::operators::by_tick::{Closing, SharedOutput, by_tick};
@@ -170,7 +172,8 @@ pub fn render<O: Output + 'static>(
         &graph.output,
         Dedupe::close,
     );
-    let (unique, met) = routes::met(unique);
+    let (unique, met, met_agents) = routes::met(unique);
+    graph.agents(defined.clone(), met_agents, registry.register(Agents::new(&options.limits))?);
     let decisions = graph.routes(defined.clone(), met, registry.register(Routes::new(&options.limits))?);
     let names = defined.filter(|definition| matches!(definition, Definition::Key { .. })).map(News::Named);
     let admitted = by_tick(
@@ -309,6 +312,40 @@ impl<'scope> Graph<'scope> {
         ));
     }
 
+    /// Decides which user agents are known by their strings; every worker is told.
+    fn agents(
+        &self,
+        defined: StreamVec<'scope, Tick, Definition>,
+        met: StreamVec<'scope, Tick, MetAgent>,
+        state: Registered<Agents>,
+    ) {
+        let agent = |definition: &Definition| match definition {
+            Definition::Agent { id, .. } => Some(id.bucket()),
+            Definition::Key { .. } | Definition::Route { .. } | Definition::Name { .. } => None,
+        };
+        let news = by_tick(
+            "Agents",
+            self.control.clone(),
+            (
+                defined.filter(move |definition| agent(definition).is_some()),
+                Exchange::new(move |definition: &Definition| agent(definition).unwrap_or_default().into()),
+            ),
+            (met, Exchange::new(|met: &MetAgent| met.agent.bucket().into())),
+            state,
+            &self.output,
+            Agents::close,
+        );
+        self.watch(by_tick(
+            "AgentTexts",
+            self.control.clone(),
+            (to_all(news), Exchange::new(|addressed: &(u64, AgentNews)| addressed.0)),
+            self.no_second(),
+            Registered::nothing(),
+            &self.output,
+            agents::tell,
+        ));
+    }
+
     /// Decides which routes are told apart; every worker is told.
     fn routes(
         &self,
@@ -318,7 +355,7 @@ impl<'scope> Graph<'scope> {
     ) -> StreamVec<'scope, Tick, News> {
         let route = |definition: &Definition| match definition {
             Definition::Route { id, .. } => Some(id.bucket()),
-            Definition::Key { .. } | Definition::Name { .. } => None,
+            Definition::Key { .. } | Definition::Agent { .. } | Definition::Name { .. } => None,
         };
         let decisions: StreamVec<'scope, Tick, Decision> = by_tick(
             "Routes",

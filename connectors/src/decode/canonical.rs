@@ -26,6 +26,7 @@ use keytide_dataflow::model::{
 };
 
 use super::address;
+use super::agent::{self, Agents};
 use super::keys::Keys;
 use super::number::{Numeric, numeric};
 use super::place::Places;
@@ -69,6 +70,7 @@ pub(super) struct Canonical {
     context: Context,
     memo: Memo,
     places: Places,
+    agents: Agents,
     defined_keys: HashMap<KeyId, Announced>,
     scratch: Scratch,
 }
@@ -97,6 +99,7 @@ impl Canonical {
             context: context.clone(),
             memo: Memo::default(),
             places: Places::default(),
+            agents: Agents::default(),
             defined_keys: HashMap::new(),
             scratch: Scratch::default(),
         }
@@ -152,6 +155,16 @@ impl Canonical {
         let api = redacted_api.as_deref().unwrap_or(api);
         let route = redacted_route.as_deref().unwrap_or(route);
         let route = self.memo.id([api, method, route], time, limit, &mut out.definitions);
+        if self.agents.is_new(user_agent, time) {
+            let mut buffer = String::new();
+            let text = text(raw, Name::UserAgent, "user_agent", &mut buffer)?.unwrap_or("");
+            let mut redacted = None;
+            if self.keys.are_secret() {
+                self.keys.each_secret(raw, target, key, any, |secret| redact(text, &mut redacted, secret));
+            }
+            let text = redacted.as_deref().unwrap_or(text);
+            out.definitions.push(agent::definition(user_agent, time, text, limit));
+        }
         if !self.keys.are_secret() && !key_id.is_bucket() {
             define_key(key_id, key, time, limit, &mut self.defined_keys, &mut out.definitions);
         }

@@ -15,6 +15,7 @@
 //! reason quotes a value.
 
 mod address;
+mod agent;
 mod apisix;
 mod aws_apigateway;
 mod base64;

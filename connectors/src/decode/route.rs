@@ -171,7 +171,7 @@ pub(super) fn cut(text: &str, limit: usize) -> &str {
 }
 
 /// Appends `text`, cut after `limit` bytes, with U+FFFD for control characters.
-fn push_clean(text: &str, limit: usize, out: &mut String) {
+pub(super) fn push_clean(text: &str, limit: usize, out: &mut String) {
     let text = cut(text, limit);
     if text.bytes().all(|byte| (0x20..0x7F).contains(&byte)) {
         out.push_str(text);

@@ -104,10 +104,22 @@ fn refused(source: &Source, message: impl AsRef<[u8]>) -> DeadLetter {
 
 /// The route that a decoder defined last.
 fn route(out: &Decoded) -> (RouteId, &str, &str, &str) {
-    match out.definitions.last().unwrap() {
-        Definition::Route { id, api, method, route, .. } => (*id, api, method, route),
-        other => panic!("not a route: {other:?}"),
-    }
+    let route = |definition| match definition {
+        &Definition::Route { id, ref api, ref method, ref route, .. } => {
+            Some((id, &**api, &**method, &**route))
+        }
+        _ => None,
+    };
+    out.definitions.iter().rev().find_map(route).unwrap()
+}
+
+/// The user agents that a decoder defined.
+fn agents(out: &Decoded) -> Vec<(NameId, &str)> {
+    let agent = |definition| match definition {
+        &Definition::Agent { id, ref text, .. } => Some((id, &**text)),
+        _ => None,
+    };
+    out.definitions.iter().filter_map(agent).collect()
 }
 
 fn v4(address: &str) -> u128 {
@@ -162,7 +174,7 @@ fn apisix() {
         ..golden
     };
     assert_eq!((batch.events, batch.dead_letters), (vec![golden, second], vec![]));
-    assert_eq!(batch.definitions.len(), 1);
+    assert_eq!(batch.definitions.len(), 2, "the route and the user agent: each once");
 }
 
 #[test]
@@ -599,6 +611,17 @@ fn keys_that_are_names() {
 /// The name of a key that is met at `time`.
 fn named(id: KeyId, name: &str, time: u64) -> Definition {
     Definition::Key { id, name: name.into(), month: Some(keytide_dataflow::Level::Month.start(time)) }
+}
+
+#[test]
+fn user_agents_are_told_once_without_the_keys_in_them() {
+    let out = run(&json(), with(r#""agent":"curl/8.0","key":"k1""#).repeat(2));
+    assert_eq!(agents(&out), [(NameId::new("curl/8.0"), "curl/8.0")]);
+    let agent = format!("client {RAW_KEY}");
+    let out = run(&json(), with(&format!(r#""agent":"x/{agent}","key":"{RAW_KEY}""#)));
+    assert_eq!(out.events[0].user_agent, NameId::new(&format!("x/{agent}")));
+    assert_eq!(agents(&out), [(out.events[0].user_agent, "x/{key}")]);
+    assert!(agents(&run(&json(), with(r#""agent":"-""#))).is_empty());
 }
 
 #[test]

@@ -184,7 +184,9 @@ impl Message {
 fn definition_bytes(definition: &Definition) -> usize {
     mem::size_of::<Definition>()
         + match definition {
-            Definition::Key { name: text, .. } | Definition::Name { text, .. } => text.len(),
+            Definition::Key { name: text, .. }
+            | Definition::Agent { text, .. }
+            | Definition::Name { text, .. } => text.len(),
             Definition::Route { api, method, route, .. } => api.len() + method.len() + route.len(),
         }
 }

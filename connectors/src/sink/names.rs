@@ -56,13 +56,14 @@ impl Route {
 pub struct Names {
     keys: HashMap<KeyId, Name>,
     routes: HashMap<RouteId, Route>,
+    agents: HashMap<NameId, Box<str>>,
     names: HashMap<NameId, Name>,
 }
 
 impl Default for Names {
     fn default() -> Self {
         let routes = HashMap::from([(RouteId::OVERFLOW, Route::overflow())]);
-        Self { keys: HashMap::new(), routes, names: HashMap::new() }
+        Self { keys: HashMap::new(), routes, agents: HashMap::new(), names: HashMap::new() }
     }
 }
 
@@ -81,6 +82,9 @@ impl Names {
                     Route { api: Name::new(api), method: Name::new(method), route: Name::new(route), id }
                 });
             }
+            Definition::Agent { id, text, .. } => {
+                self.agents.entry(id).or_insert(text);
+            }
             Definition::Name { id, text } => {
                 self.names.entry(id).or_insert_with(|| Name::new(text));
             }
@@ -92,6 +96,7 @@ impl Names {
         match forgotten {
             Forgotten::Key(id) => drop(self.keys.remove(&id)),
             Forgotten::Route(id) => drop(self.routes.remove(&id)),
+            Forgotten::Agent(id) => drop(self.agents.remove(&id)),
         }
     }
 
@@ -99,6 +104,7 @@ impl Names {
     pub fn merge(&mut self, other: Self) {
         self.keys.extend(other.keys);
         self.routes.extend(other.routes);
+        self.agents.extend(other.agents);
         self.names.extend(other.names);
     }
 
@@ -136,6 +142,12 @@ impl Names {
                 Cow::Owned(route) => route.id.text.into_string().into(),
             },
         }
+    }
+
+    /// A user agent; `agent-` and its hash where it isn't known.
+    #[must_use]
+    pub fn agent(&self, id: NameId) -> Cow<'_, str> {
+        self.agents.get(&id).map_or_else(|| format!("agent-{:016x}", id.0).into(), |text| (&**text).into())
     }
 
     /// A string as JSON; `null` where it is unknown.

@@ -216,7 +216,7 @@ fn used(changes: &[TableChange], definitions: Vec<Definition>) -> impl Iterator<
     definitions.into_iter().filter(move |definition| match definition {
         Definition::Key { id, .. } => keys.contains(id),
         Definition::Name { id, .. } => names.contains(id),
-        Definition::Route { .. } => false,
+        Definition::Route { .. } | Definition::Agent { .. } => false,
     })
 }
 

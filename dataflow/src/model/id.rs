@@ -160,9 +160,9 @@ impl NameId {
     }
 }
 
-/// The string behind an identity. Sent before, or with, the first record that uses it, those of routes anew for
-/// each day and those of keys for each month of event time: what is admitted under a cap is admitted for these, and
-/// its string is forgotten with them. Sending it again does no harm.
+/// The string behind an identity. Sent before, or with, the first record that uses it, those of routes and user agents
+/// anew for each day and those of keys for each month of event time: what is admitted under a cap is admitted for these,
+/// and its string is forgotten with them. Sending it again does no harm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Definition {
     /// A key whose id is a name (`hash = "none"`).
@@ -187,6 +187,16 @@ pub enum Definition {
         /// Template.
         route: Box<str>,
     },
+    /// A user agent. Apart from other names, because callers choose it: it can neither take another's place nor be
+    /// forgotten with it.
+    Agent {
+        /// Its id.
+        id: NameId,
+        /// The start of the event-time day in which it is met.
+        day: EventTime,
+        /// The string, cut.
+        text: Box<str>,
+    },
     /// Any other string.
     Name {
         /// Its id.
@@ -203,4 +213,6 @@ pub enum Forgotten {
     Key(KeyId),
     /// A route's parts.
     Route(RouteId),
+    /// A user agent.
+    Agent(NameId),
 }

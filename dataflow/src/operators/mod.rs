@@ -2,6 +2,7 @@
 //! back and when it forgets.
 
 pub(crate) mod admission;
+pub(crate) mod agents;
 pub(crate) mod assignments;
 pub(crate) mod bookings;
 pub(crate) mod by_key;

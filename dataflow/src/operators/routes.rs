@@ -24,15 +24,16 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::admission::Counted;
+use super::agents::MetAgent;
 use super::by_tick::Closing;
 use super::texts::{Standing, Text, Texts};
-use crate::model::{AccessEvent, Definition, EventTime, RouteId, Tick};
+use crate::model::{AccessEvent, Definition, EventTime, NameId, RouteId, Tick};
 use crate::row::Admitted;
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
-/// Routes that are remembered to have been met in a batch of events: a route that is met again is told again only
-/// if another took its place.
+/// Routes, and user agents, that are remembered to have been met in a batch of events: what is met again is told again
+/// only if another took its place.
 const MET: usize = 1_024;
 
 /// A route that an event meets, on a day.
@@ -42,27 +43,40 @@ pub(crate) struct Met {
     pub(crate) route: RouteId,
 }
 
-/// Passes events on, and says which routes they meet: each at least once a tick.
+/// Passes events on, and says which routes and user agents they meet: each at least once a tick.
 pub(crate) fn met<'scope>(
     events: StreamVec<'scope, Tick, AccessEvent>,
-) -> (StreamVec<'scope, Tick, AccessEvent>, StreamVec<'scope, Tick, Met>) {
-    let mut builder = OperatorBuilder::new("MetRoutes".to_owned(), events.scope());
+) -> (StreamVec<'scope, Tick, AccessEvent>, StreamVec<'scope, Tick, Met>, StreamVec<'scope, Tick, MetAgent>) {
+    let mut builder = OperatorBuilder::new("Met".to_owned(), events.scope());
     let mut input = builder.new_input(events, Pipeline);
     let (events_output, events) = builder.new_output();
     let (met_output, met) = builder.new_output();
+    let (agents_output, agents) = builder.new_output();
     builder.build(move |_capabilities| {
         let mut events_output =
             OutputBuilder::<_, CapacityContainerBuilder<Vec<AccessEvent>>>::from(events_output);
         let mut met_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Met>>>::from(met_output);
+        let mut agents_output =
+            OutputBuilder::<_, CapacityContainerBuilder<Vec<MetAgent>>>::from(agents_output);
         move |_frontiers| {
             let (mut events_output, mut met_output) = (events_output.activate(), met_output.activate());
+            let mut agents_output = agents_output.activate();
             input.for_each_time(|capability, batches| {
                 let mut events_session = events_output.session(&capability);
                 let mut met_session = met_output.session(&capability);
+                let mut agents_session = agents_output.session(&capability);
                 let mut lately = vec![Met { day: EventTime::MAX, route: RouteId(0) }; MET];
+                let mut agents_lately = vec![MetAgent { day: EventTime::MAX, agent: NameId::NONE }; MET];
                 for batch in batches {
                     for event in batch.iter() {
-                        let met = Met { day: Level::Day.start(event.time), route: event.route };
+                        let day = Level::Day.start(event.time);
+                        let met = MetAgent { day, agent: event.user_agent };
+                        let place = &mut agents_lately[met.agent.0 as usize % MET];
+                        if *place != met && met.agent.is_some() {
+                            *place = met;
+                            agents_session.give(met);
+                        }
+                        let met = Met { day, route: event.route };
                         let place = &mut lately[event.route.0 as usize % MET];
                         if *place != met {
                             *place = met;
@@ -74,7 +88,7 @@ pub(crate) fn met<'scope>(
             });
         }
     });
-    (events, met)
+    (events, met, agents)
 }
 
 /// What every worker is told.

@@ -55,7 +55,7 @@ impl Text {
         match &self.definition {
             Definition::Key { name, .. } => name.len(),
             Definition::Route { api, method, route, .. } => api.len() + method.len() + route.len(),
-            Definition::Name { text, .. } => text.len(),
+            Definition::Agent { text, .. } | Definition::Name { text, .. } => text.len(),
         }
     }
 }

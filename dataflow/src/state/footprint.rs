@@ -55,6 +55,13 @@ impl Footprint {
         Self::in_nodes(tree.len(), size_of::<(K, V)>())
     }
 
+    /// Of an ordered map whose values own `owned` bytes each.
+    pub(crate) fn of_tree_with<K, V>(tree: &BTreeMap<K, V>, owned: impl Fn(&V) -> usize) -> Self {
+        let mut footprint = Self::of_tree(tree);
+        footprint.bytes += estimate(tree.values(), tree.len(), owned) as u64;
+        footprint
+    }
+
     /// Of an ordered set whose values own nothing.
     pub(crate) fn of_tree_set<T>(set: &BTreeSet<T>) -> Self {
         Self::in_nodes(set.len(), size_of::<T>())

@@ -53,6 +53,8 @@ durable_states! {
     Dedupe = "dedupe",
     /// Strings behind the ids of tables' rows.
     Definitions = "definitions",
+    /// User agents whose strings are known.
+    Agents = "agents",
     /// Routes that are told apart, and their strings.
     Routes = "routes",
     /// Keys that are told apart, with their routes, countries and names.

@@ -420,3 +420,103 @@ fn strings_are_forgotten_when_no_row_can_need_them_and_come_again() {
         assert_eq!((of_route(path(0)), of_route(path(1))), (2, 1));
     }
 }
+
+/// Ids of user agents, all of bucket 0, in the order of their numbers.
+fn agent(number: u64) -> NameId {
+    NameId((number + 1) << 8)
+}
+
+/// Ticks of a day each: calls of agents that come, come again and stay away, more than there is room for.
+fn days_of_agents() -> Vec<TickInput> {
+    let mut id = 0;
+    let mut met_on = |day: u64, agents: &mut dyn Iterator<Item = u64>| {
+        let time = NOON + day * DAY;
+        let calls = agents.map(|number| {
+            id += 1;
+            AccessEvent { user_agent: agent(number), ..call(id, number % 2, 0, "DE", time) }
+        });
+        (time, calls.collect::<Vec<_>>(), Vec::new())
+    };
+    let mut inputs = vec![met_on(0, &mut (1..ROOM).rev()), met_on(1, &mut [0, 7, 9, 7].into_iter())];
+    inputs.extend((2..40).map(|day| met_on(day, &mut [7, 11, day, 0].into_iter())));
+    let mut ticks = timed(inputs);
+    for index in 0..ticks.len() {
+        let definitions: Vec<Definition> = ticks[index]
+            .events
+            .iter()
+            .map(|event| Definition::Agent {
+                id: event.user_agent,
+                day: Level::Day.start(event.time),
+                text: format!("agent/{}", (event.user_agent.0 >> 8) - 1).into(),
+            })
+            .collect();
+        // Some come a tick before they are needed.
+        let ahead = usize::from(index > 0 && index % 2 == 0);
+        ticks[index - ahead].definitions.extend(definitions);
+    }
+    ticks
+}
+
+/// What workers were told of user agents by tick: number, and whether it was defined. All are told the same.
+fn told_of_agents(outcome: &Outcome) -> (BTreeSet<u64>, Vec<(Tick, u64)>) {
+    let number = |id: &NameId| (id.0 >> 8) - 1;
+    let of_worker = |worker: usize| {
+        let defined = outcome.definitions[worker].iter().filter_map(|definition| match definition {
+            Definition::Agent { id, text, .. } => {
+                assert_eq!(**text, *format!("agent/{}", number(id)));
+                Some(number(id))
+            }
+            _ => None,
+        });
+        let forgotten = outcome.forgotten[worker].iter().filter_map(|(tick, id)| match id {
+            Forgotten::Agent(id) => Some((*tick, number(id))),
+            _ => None,
+        });
+        (defined.collect::<BTreeSet<_>>(), forgotten.collect::<Vec<_>>())
+    };
+    let first = of_worker(0);
+    for worker in 1..outcome.definitions.len() {
+        assert_eq!(of_worker(worker), first);
+    }
+    first
+}
+
+#[test]
+fn user_agents_are_bounded_and_the_same_for_any_workers_and_after_a_restore() {
+    let limits = narrow(|limits, limit| limits.agents = limit);
+    let options = options(limits, Publish::Last, 2);
+    let ticks = days_of_agents();
+    let whole = run_with(&ticks, options, ONE, None);
+    let (defined, forgotten) = told_of_agents(&whole);
+    // 1 and 2 came first, 0 was the lowest of those that came when there was room for one more. 1 wasn't met since
+    // the first day and 2 since the third; day by day there was no room for anybody else before.
+    assert_eq!(defined, BTreeSet::from([0, 1, 2, 7, 11]));
+    let days: Vec<(u64, u64)> = forgotten
+        .iter()
+        .map(|(tick, number)| (ticks.iter().position(|one| one.info.tick == *tick).unwrap() as u64, *number))
+        .collect();
+    assert_eq!(days, [(32, 1), (34, 2)]);
+    assert_eq!(whole.snapshot.rows[&StateId::Agents].len() as u64, ROOM);
+    for workers in [2, 3] {
+        let how = How { workers, batch: 1, shuffle: 9 };
+        assert_eq!(
+            told_of_agents(&run_with(&ticks, options, how, None)),
+            (defined.clone(), forgotten.clone())
+        );
+    }
+    for at in [1, 20, 33] {
+        let (first, second) = ticks.split_at(at);
+        let before = run_with(first, options, How { workers: 3, batch: 2, shuffle: 1 }, None);
+        let after = run_with(
+            second,
+            options,
+            How { workers: 2, batch: 2, shuffle: 1 },
+            Some(before.snapshot.clone()),
+        );
+        let ((one, gone), (two, gone_later)) = (told_of_agents(&before), told_of_agents(&after));
+        assert_eq!(one.union(&two).copied().collect::<BTreeSet<_>>(), defined);
+        assert_eq!([gone, gone_later].concat(), forgotten);
+        // Whoever starts anew is told of all that hold.
+        assert!(at == 33 || two.is_superset(&BTreeSet::from([0, 2])), "{two:?}");
+    }
+}

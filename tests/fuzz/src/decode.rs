@@ -261,6 +261,9 @@ fn assert_definition(definition: &Definition, limit: usize) {
             }
         }
         Definition::Key { name, .. } => assert!(name.len() <= limit + 33, "{name:?}"),
+        Definition::Agent { text, .. } => {
+            assert!(text.len() <= limit.min(256) && !text.contains(char::is_control), "{text:?}");
+        }
         Definition::Name { .. } => {}
     }
 }

@@ -1,0 +1,354 @@
+//! The strings of user agents, for evidence: of the agents that calls met in the last 31 days of event time, and of no
+//! more than `limits.agents`, for callers choose them.
+//!
+//! ```text
+//!  unique events ──► met agents ──by bucket──► agents ──to every worker──► output
+//!                                                ▲
+//!  definitions of agents ───────by bucket────────┘
+//! ```
+//! An agent belongs to one of 256 buckets, and a bucket to one worker. A bucket has room for `limits.agents` / 256
+//! agents, at least one. Of the agents that a tick's events meet first, those with the lowest ids (which are hashes) are
+//! admitted while there is room; who is admitted stays until no call met it for 31 days. So what is admitted follows
+//! from the ticks alone: definitions, which may come ticks before the events that need them, don't decide it. An
+//! agent that isn't admitted is shown by its hash; nothing else depends on it.
+//!
+//! A string that comes before its agent is met waits, at most [`WAITING`] and the room of a bucket, those of the lowest
+//! ids. Where a bucket is full none wait. 150 bytes an agent and its text: 26 MiB at the default and with the
+//! longest texts, 256 bytes, as many again for those that wait.
+//!
+//! Emits at a tick what it decided in it. After a restore the first tick says again everything that holds.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::admission::Counted;
+use super::by_tick::Closing;
+use crate::model::{Definition, EventTime, Forgotten, NameId};
+use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::window::Level;
+
+/// Strings of a bucket that wait, beyond as many as there is room for.
+const WAITING: usize = 64;
+/// How long an agent is remembered that no call meets.
+const KEPT_MS: u64 = 31 * 24 * 3_600_000;
+
+/// A user agent that an event meets, on a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct MetAgent {
+    pub(crate) agent: NameId,
+    pub(crate) day: EventTime,
+}
+
+/// What every worker is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum AgentNews {
+    /// What an agent is called.
+    Define(NameId, EventTime, Box<str>),
+    /// Its string is gone.
+    Forget(NameId),
+}
+
+/// An agent that is known, or a string that waits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Agent {
+    /// The last day on which it was met; of a string that waits, on which it was announced.
+    day: EventTime,
+    text: Option<Box<str>>,
+}
+
+impl Agent {
+    fn bytes(&self) -> usize {
+        self.text.as_ref().map_or(0, |text| text.len())
+    }
+}
+
+/// User agents of some buckets.
+pub(crate) struct Agents {
+    room: usize,
+    known: HashMap<NameId, Agent>,
+    /// Of each bucket: derived from `known`.
+    counts: Box<[usize; 256]>,
+    waiting: BTreeMap<u8, BTreeMap<NameId, Agent>>,
+    /// Rows were taken back, and nobody was told.
+    restored: bool,
+}
+
+impl Agents {
+    pub(crate) fn new(limits: &keytide_config::Limits) -> Self {
+        Self {
+            room: Counted::room(limits.agents),
+            known: HashMap::new(),
+            counts: Box::new([0; 256]),
+            waiting: BTreeMap::new(),
+            restored: false,
+        }
+    }
+
+    pub(crate) fn close(
+        state: &mut Self,
+        definitions: Vec<Vec<Definition>>,
+        met: Vec<Vec<MetAgent>>,
+        closing: Closing<'_, AgentNews>,
+    ) {
+        let mut news = Vec::new();
+        if std::mem::take(&mut state.restored) {
+            let told = state.known.iter().filter_map(|(id, agent)| {
+                agent.text.clone().map(|text| AgentNews::Define(*id, agent.day, text))
+            });
+            news.extend(told);
+        }
+        let before = held_from(closing.info.watermark_before);
+        for definition in definitions.into_iter().flatten() {
+            if let Definition::Agent { id, day, text } = definition {
+                state.announce(id, day, text, before, &mut news);
+            }
+        }
+        state.meet(met.into_iter().flatten(), before, &mut news);
+        let from = held_from(closing.info.watermark);
+        if from > before {
+            state.expire(from, &mut news);
+        }
+        closing.downstream.push(news);
+    }
+
+    fn has_room(&self, id: NameId) -> bool {
+        self.counts[usize::from(id.bucket())] < self.room
+    }
+
+    fn announce(
+        &mut self,
+        id: NameId,
+        day: EventTime,
+        text: Box<str>,
+        held_from: EventTime,
+        news: &mut Vec<AgentNews>,
+    ) {
+        let has_room = self.has_room(id);
+        if let Some(agent) = self.known.get_mut(&id) {
+            if agent.text.is_none() {
+                news.push(AgentNews::Define(id, day, text.clone()));
+                agent.text = Some(text);
+            }
+        } else if day >= held_from && has_room {
+            let waiting = self.waiting.entry(id.bucket()).or_default();
+            let agent = waiting.entry(id).or_insert(Agent { day, text: Some(text) });
+            agent.day = agent.day.max(day);
+            if waiting.len() > self.room.saturating_add(WAITING) {
+                waiting.pop_last();
+            }
+        }
+    }
+
+    fn meet(&mut self, met: impl Iterator<Item = MetAgent>, held_from: EventTime, news: &mut Vec<AgentNews>) {
+        let mut new = Vec::new();
+        for met in met {
+            if let Some(agent) = self.known.get_mut(&met.agent) {
+                agent.day = agent.day.max(met.day);
+            } else if met.day >= held_from && self.has_room(met.agent) {
+                new.push(met);
+            }
+        }
+        new.sort_unstable();
+        for of_agent in new.chunk_by(|a, b| a.agent == b.agent) {
+            let MetAgent { agent: id, day } = of_agent[of_agent.len() - 1];
+            let bucket = id.bucket();
+            if self.has_room(id) {
+                self.counts[usize::from(bucket)] += 1;
+                let waiting = self.waiting.get_mut(&bucket).and_then(|waiting| waiting.remove(&id));
+                let text = waiting.and_then(|waiting| waiting.text);
+                news.extend(text.clone().map(|text| AgentNews::Define(id, day, text)));
+                self.known.insert(id, Agent { day, text });
+            }
+            if !self.has_room(id) {
+                self.waiting.remove(&bucket);
+            }
+        }
+    }
+
+    /// Forgets what no call met, and nobody announced, since.
+    fn expire(&mut self, held_from: EventTime, news: &mut Vec<AgentNews>) {
+        let mut forgotten = Vec::new();
+        self.known.retain(|id, agent| {
+            let keep = agent.day >= held_from;
+            if !keep {
+                self.counts[usize::from(id.bucket())] -= 1;
+                forgotten.extend(agent.text.is_some().then_some(*id));
+            }
+            keep
+        });
+        forgotten.sort_unstable();
+        news.extend(forgotten.into_iter().map(AgentNews::Forget));
+        self.waiting.retain(|_, waiting| {
+            waiting.retain(|_, agent| agent.day >= held_from);
+            !waiting.is_empty()
+        });
+    }
+}
+
+/// The first day that is remembered.
+fn held_from(watermark: EventTime) -> EventTime {
+    Level::Day.start(watermark).saturating_sub(KEPT_MS)
+}
+
+/// Hands out on each worker what was decided.
+pub(crate) fn tell((): &mut (), news: Vec<Vec<(u64, AgentNews)>>, _: Vec<Vec<()>>, closing: Closing<'_, ()>) {
+    let (mut definitions, mut forgotten) = (Vec::new(), Vec::new());
+    for (_, news) in news.into_iter().flatten() {
+        match news {
+            AgentNews::Define(id, day, text) => definitions.push(Definition::Agent { id, day, text }),
+            AgentNews::Forget(id) => forgotten.push(Forgotten::Agent(id)),
+        }
+    }
+    if !definitions.is_empty() {
+        closing.output.define(closing.info.tick, definitions);
+    }
+    if !forgotten.is_empty() {
+        closing.output.forget(closing.info.tick, forgotten);
+    }
+}
+
+/// The state as rows.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum AgentsRow {
+    Known(NameId, Agent),
+    Waiting(NameId, Agent),
+}
+
+impl Durable for Agents {
+    const ID: StateId = StateId::Agents;
+    type Row = AgentsRow;
+
+    fn rows_out(&self, out: &mut dyn FnMut(AgentsRow)) {
+        for (id, agent) in &self.known {
+            out(AgentsRow::Known(*id, agent.clone()));
+        }
+        for (id, agent) in self.waiting.values().flatten() {
+            out(AgentsRow::Waiting(*id, agent.clone()));
+        }
+    }
+
+    fn row_in(&mut self, row: AgentsRow) {
+        match row {
+            AgentsRow::Known(id, agent) => {
+                self.restored = true;
+                self.counts[usize::from(id.bucket())] += 1;
+                self.known.insert(id, agent);
+            }
+            AgentsRow::Waiting(id, agent) => {
+                self.waiting.entry(id.bucket()).or_default().insert(id, agent);
+            }
+        }
+    }
+
+    fn shard(row: &AgentsRow) -> Shard {
+        let (AgentsRow::Known(id, _) | AgentsRow::Waiting(id, _)) = row;
+        Shard::Of(id.bucket().into())
+    }
+
+    fn footprint(&self) -> Footprint {
+        let mut footprint = Footprint::of_map_with(&self.known, Agent::bytes);
+        for waiting in self.waiting.values() {
+            footprint += Footprint::of_tree_with(waiting, Agent::bytes);
+        }
+        footprint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * 3_600_000;
+    const ROOM: usize = 3;
+
+    fn agents() -> Agents {
+        let mut agents = Agents::new(&keytide_config::Limits::default());
+        agents.room = ROOM;
+        agents
+    }
+
+    /// All of one bucket, in the order of their numbers.
+    fn of(number: u64) -> NameId {
+        NameId((number + 1) << 8)
+    }
+
+    fn announce(agents: &mut Agents, number: u64, day: u64) -> usize {
+        let mut news = Vec::new();
+        agents.announce(of(number), day * DAY, format!("agent/{number}").into(), 0, &mut news);
+        news.len()
+    }
+
+    fn meet(agents: &mut Agents, numbers: impl IntoIterator<Item = u64>, day: u64) -> Vec<u64> {
+        let mut news = Vec::new();
+        let met = numbers.into_iter().map(|number| MetAgent { agent: of(number), day: day * DAY });
+        agents.meet(met, 0, &mut news);
+        let defined = news.into_iter().map(|news| match news {
+            AgentNews::Define(id, _, text) => {
+                let number = (id.0 >> 8) - 1;
+                assert_eq!(*text, format!("agent/{number}"));
+                number
+            }
+            AgentNews::Forget(id) => panic!("{id:?} was met"),
+        });
+        defined.collect()
+    }
+
+    #[test]
+    fn a_tick_admits_the_lowest_ids_while_there_is_room() {
+        for (met, admitted) in [(ROOM - 1, ROOM - 1), (ROOM, ROOM), (ROOM + 1, ROOM)] {
+            let mut agents = agents();
+            let numbers = || (0..met as u64).rev();
+            numbers().for_each(|number| assert_eq!(announce(&mut agents, number, 1), 0));
+            let expected: Vec<u64> = (0..admitted as u64).collect();
+            assert_eq!(meet(&mut agents, numbers(), 1), expected);
+            assert_eq!(meet(&mut agents, numbers(), 1), [0; 0], "each once");
+            assert_eq!(agents.waiting.is_empty(), admitted == ROOM, "where there is no room none wait");
+        }
+    }
+
+    #[test]
+    fn any_number_of_agents_takes_no_more_memory_than_the_cap() {
+        let mut agents = agents();
+        for number in 0..100_000 {
+            announce(&mut agents, number, 1);
+        }
+        assert_eq!(agents.footprint().rows as usize, ROOM + WAITING);
+        for number in 0..100_000 {
+            announce(&mut agents, number, 1);
+            meet(&mut agents, [number], 1);
+        }
+        assert_eq!(agents.footprint().rows as usize, ROOM);
+    }
+
+    #[test]
+    fn what_no_call_met_for_31_days_makes_room() {
+        let mut agents = agents();
+        (0..ROOM as u64).for_each(|number| _ = announce(&mut agents, number, 1));
+        meet(&mut agents, 0..ROOM as u64, 1);
+        meet(&mut agents, [1], 2);
+        meet(&mut agents, [1], 1);
+        let mut expire = |day: u64| {
+            let mut news = Vec::new();
+            agents.expire(held_from(day * DAY + 5), &mut news);
+            let forgotten = news.into_iter().map(|news| match news {
+                AgentNews::Forget(id) => (id.0 >> 8) - 1,
+                AgentNews::Define(id, ..) => panic!("{id:?} expired"),
+            });
+            forgotten.collect::<Vec<_>>()
+        };
+        assert_eq!(expire(32), [0; 0]);
+        assert_eq!(expire(33), [0, 2]);
+        announce(&mut agents, 9, 33);
+        assert_eq!(meet(&mut agents, [9], 33), [9]);
+    }
+
+    #[test]
+    fn a_string_that_comes_after_its_agent_is_told_then() {
+        let mut agents = agents();
+        assert_eq!(meet(&mut agents, [7], 1), [0; 0]);
+        assert_eq!(announce(&mut agents, 7, 2), 1);
+        assert_eq!(announce(&mut agents, 7, 3), 0);
+    }
+}

@@ -12,8 +12,19 @@ use serde::Deserialize;
 use crate::KEYTIDE;
 use crate::measure::{Cost, children, core_rate, median, rate, wall_ratio};
 
-const VIEWS: [&str; 8] =
-    ["usage", "usage_by_route", "latency", "geo", "callers", "subscription_usage", "late", "dead_letters"];
+const VIEWS: [&str; 11] = [
+    "usage",
+    "usage_by_route",
+    "latency",
+    "geo",
+    "callers",
+    "subscription_usage",
+    "incidents",
+    "incident_log",
+    "revocations",
+    "late",
+    "dead_letters",
+];
 const ONE_WORKER_TARGET: f64 = 0.7;
 const SECOND_CORE_TARGET: f64 = 1.0;
 const WORKERS_TARGET: f64 = 1.7;

@@ -1,5 +1,5 @@
 //! The product as its users meet it: one binary of tests that know the command line, the files it reads and
-//! writes, and the documents, but none of the code.
+//! writes, and the documents, but none of the code (`incidents` apart).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,6 +9,7 @@ mod dependencies;
 mod docs;
 mod harness;
 mod hostile;
+mod incidents;
 mod metrics;
 mod replay;
 mod samples;

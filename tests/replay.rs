@@ -47,6 +47,9 @@ fn lines(folder: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Views that traffic without a leak leaves empty.
+const OF_INCIDENTS: [&str; 3] = ["incidents", "incident_log", "revocations"];
+
 // ---- what is written
 
 #[test]
@@ -111,7 +114,7 @@ fn every_row_has_its_schema_and_its_place() {
             );
             seen += rows.len();
         }
-        assert!(seen > 0, "{view} has no row to check");
+        assert!(seen > 0 || OF_INCIDENTS.contains(&view), "{view} has no row to check");
     }
 }
 

@@ -463,7 +463,7 @@ token = \"env:CANARY\"
             "         start: { 0 = 7 }; end of a bounded run: latest; records that are gone are passed over",
             "table    keys: topic api-keys at kafka-1:9092 (json-upsert)",
             "sink     topics at kafka-1:9092, at_least_once, up to 64MiB wait",
-            "         keytide.usage.v1, keytide.usage_by_route.v1, keytide.latency.v1, keytide.geo.v1, keytide.callers.v1, keytide.subscription_usage.v1, keytide.late.v1, keytide.dead_letters.v1",
+            "         keytide.usage.v1, keytide.usage_by_route.v1, keytide.latency.v1, keytide.geo.v1, keytide.callers.v1, keytide.subscription_usage.v1, keytide.incidents.v1, keytide.incident_log.v1, keytide.revocations.v1, keytide.late.v1, keytide.dead_letters.v1",
             "         topics that are missing are made with 12 partitions of 3 replicas",
             "sink     files in out, closed at 64MiB or after 1h, 9 of a view kept",
             "http     0.0.0.0:80, with a token",

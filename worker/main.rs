@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod backtest;
+mod cells;
 mod check;
 mod clock;
 mod demo;

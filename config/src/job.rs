@@ -555,8 +555,19 @@ pub struct KafkaSink {
 }
 
 /// The views of a job. Each is a topic of `[sink.kafka]` and a file of `[sink.files]`.
-pub const VIEWS: [&str; 8] =
-    ["usage", "usage_by_route", "latency", "geo", "callers", "subscription_usage", "late", "dead_letters"];
+pub const VIEWS: [&str; 11] = [
+    "usage",
+    "usage_by_route",
+    "latency",
+    "geo",
+    "callers",
+    "subscription_usage",
+    "incidents",
+    "incident_log",
+    "revocations",
+    "late",
+    "dead_letters",
+];
 
 impl KafkaSink {
     /// Everything but the brokers as it is by default.

@@ -263,6 +263,14 @@ pub struct Transition {
     pub contacts: NameId,
 }
 
+impl Transition {
+    /// Its place among the transitions of a tick: by time, then by incident, in the order in which it has them.
+    #[must_use]
+    pub fn order(&self) -> (EventTime, IncidentId, u32) {
+        (self.at_ms, self.incident.id, self.seq)
+    }
+}
+
 /// What is, or would be, done to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {

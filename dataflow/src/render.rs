@@ -62,6 +62,8 @@ pub struct Options {
     pub limits: keytide_config::Limits,
     /// When rows are put out.
     pub publish: Publish,
+    /// Whether the score of every window is put out, not only incidents.
+    pub scores: bool,
 }
 
 /// A worker's ends of the dataflow.

@@ -1,5 +1,6 @@
 //! What the dataflow puts out: rows of the views, late events, counts, definitions.
 
+use crate::detect::Verdict;
 use crate::incident::{Incident, Transition};
 use crate::model::{
     Country, Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, RouteId, Tick,
@@ -152,6 +153,17 @@ pub struct Callers {
     pub exact: bool,
 }
 
+/// What a key's signals added up to after a window, where its [`score`](Verdict::score) is above 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Score {
+    /// The key.
+    pub key: KeyId,
+    /// The window's start.
+    pub window_ms: EventTime,
+    /// What they added up to.
+    pub verdict: Verdict,
+}
+
 /// Rows of one view, each the newest version of its row, in no particular order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rows {
@@ -171,6 +183,8 @@ pub enum Rows {
     Incidents(Vec<Incident>),
     /// `incident_log`: each stands for itself, in order.
     IncidentLog(Vec<Transition>),
+    /// What the detector says of windows; only where [`Options::scores`](crate::Options::scores) asks for it.
+    Scores(Vec<Score>),
 }
 
 /// A late event: one that arrived behind its partition by more than out-of-orderness + allowed lateness, or

@@ -21,8 +21,19 @@ pub(crate) use row::Row;
 pub(crate) use schema::Schema;
 
 /// The files of a finished replay beside `summary.json`: `NAME.jsonl`.
-pub(crate) const VIEWS: [&str; 8] =
-    ["callers", "dead_letters", "geo", "late", "latency", "subscription_usage", "usage", "usage_by_route"];
+pub(crate) const VIEWS: [&str; 11] = [
+    "callers",
+    "dead_letters",
+    "geo",
+    "incident_log",
+    "incidents",
+    "late",
+    "latency",
+    "revocations",
+    "subscription_usage",
+    "usage",
+    "usage_by_route",
+];
 
 /// Bytes of the largest file a test reads.
 const MAX_FILE_BYTES: u64 = 64 << 20;

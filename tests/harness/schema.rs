@@ -1,6 +1,7 @@
 //! The part of JSON Schema (2020-12) that `schemas/` uses. A keyword that isn't known here is refused when a
 //! schema is read, so that none goes unchecked.
 
+use std::cmp::Ordering;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -67,8 +68,8 @@ fn valid(schema: &Value, value: &Value, at: &str) -> Result<(), String> {
         let holds = match (keyword.as_str(), value) {
             ("type", _) => types(rule)?.iter().any(|name| is_a(name, value)),
             ("enum", _) => rule.as_array().is_some_and(|allowed| allowed.contains(value)),
-            ("minimum", Value::Number(_)) => integer(value) >= integer(rule),
-            ("maximum", Value::Number(_)) => integer(value) <= integer(rule),
+            ("minimum", Value::Number(_)) => compare(value, rule).is_some_and(Ordering::is_ge),
+            ("maximum", Value::Number(_)) => compare(value, rule).is_some_and(Ordering::is_le),
             ("minLength", Value::String(text)) => {
                 text.chars().count() as u64 >= rule.as_u64().unwrap_or(u64::MAX)
             }
@@ -112,6 +113,7 @@ fn is_a(name: &str, value: &Value) -> bool {
         "boolean" => value.is_boolean(),
         "null" => value.is_null(),
         "integer" => value.is_u64() || value.is_i64(),
+        "number" => value.is_number(),
         _ => false,
     }
 }
@@ -124,6 +126,14 @@ fn strings(value: &Value) -> Result<Vec<String>, String> {
     let texts =
         value.as_array().and_then(|items| items.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
     texts.map(|texts| texts.into_iter().map(str::to_owned).collect()).ok_or(format!("{value}: not all texts"))
+}
+
+/// Integers exactly, others as floats.
+fn compare(value: &Value, limit: &Value) -> Option<Ordering> {
+    match (integer(value), integer(limit)) {
+        (Some(value), Some(limit)) => Some(value.cmp(&limit)),
+        _ => value.as_f64()?.partial_cmp(&limit.as_f64()?),
+    }
 }
 
 fn integer(value: &Value) -> Option<i128> {

@@ -46,7 +46,9 @@ fn topics_of_rows_are_made_compacted_and_those_of_records_are_not() {
             policies.insert(view.clone(), policy.split(' ').next().unwrap().to_owned());
         }
     }
-    let policy = |view: &str| if ["late", "dead_letters"].contains(&view) { "delete" } else { "compact" };
+    let policy = |view: &str| {
+        if ["incident_log", "late", "dead_letters"].contains(&view) { "delete" } else { "compact" }
+    };
     let expected: BTreeMap<_, _> =
         VIEWS.into_iter().map(|view| (view.to_owned(), policy(view).to_owned())).collect();
     assert_eq!(policies, expected, "{described}");

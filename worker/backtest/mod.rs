@@ -18,6 +18,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use keytide_dataflow::detect::{Bits, Series};
 
+use crate::cells::quoted;
 use crate::exit::{Exit, failure};
 
 /// Bits at which a leak is as likely as not: the prior of the detector.
@@ -179,14 +180,6 @@ fn time(text: &str) -> Option<u64> {
             #[expect(clippy::cast_sign_loss, reason = "it isn't negative")]
             Some(if number < 1e11 { number * 1_000.0 } else { number } as u64)
         }
-    }
-}
-
-/// A cell as CSV.
-fn quoted(cell: &str) -> String {
-    match cell.contains(['"', ',', '\n', '\r']) {
-        true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell.to_owned(),
     }
 }
 

@@ -281,7 +281,8 @@ impl View {
             | Rows::Callers(_)
             | Rows::SubscriptionUsage(_)
             | Rows::Incidents(_)
-            | Rows::IncidentLog(_) => {}
+            | Rows::IncidentLog(_)
+            | Rows::Scores(_) => {}
         }
     }
 

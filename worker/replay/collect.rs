@@ -21,6 +21,8 @@ use keytide_connectors::tables::TableDeadLetter;
 use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, Position, RequestId, Tick};
 use keytide_dataflow::*;
 
+use super::bounded::Keep;
+use super::incidents::{keep_incident, keep_score, keep_transition};
 use super::output::{ViewRow, placed};
 use super::runs::Runs;
 use super::sorter::Sorter;
@@ -88,11 +90,13 @@ impl<R: ViewRow> Rowset<R> {
 
 /// One worker's results.
 #[derive(Default)]
-pub(super) struct Collect {
+pub(crate) struct Collect {
     folder: PathBuf,
     partitions: Arc<[PartitionInfo]>,
     /// Bytes of rows from which they are written.
     budget: usize,
+    /// Whether only incidents and scores are kept.
+    only_incidents: bool,
     pub(super) names: Names,
     pub(super) counts: Counts,
     pub(super) usage: Rowset<Row<KeyId, OwnedUsage>>,
@@ -105,19 +109,34 @@ pub(super) struct Collect {
     /// worker of its key, so lines are made when all workers are done.
     pub(super) late: Sorter,
     pub(super) dead_letters: Sorter,
+    /// Versions of incidents, by incident and tick.
+    pub(super) incidents: Sorter,
+    /// Transitions with their ticks, in the order of these.
+    pub(super) transitions: Sorter,
+    /// Scores as lines, by key as it is shown and window.
+    pub(super) scores: Sorter,
     /// What went wrong where an error can't be returned. Then no more rows are taken.
     failed: Option<anyhow::Error>,
 }
 
 impl Collect {
     /// One of several workers' results. What doesn't fit into memory is kept in `folder`.
-    pub(super) fn new(folder: &Path, partitions: &[PartitionInfo], workers: NonZeroUsize) -> Self {
+    pub(super) fn new(
+        folder: &Path,
+        partitions: &[PartitionInfo],
+        workers: NonZeroUsize,
+        keep: Keep,
+    ) -> Self {
         Self {
             folder: folder.to_owned(),
             partitions: partitions.into(),
             budget: (BUDGET / workers).max(LEAST),
+            only_incidents: keep != Keep::Views,
             late: Sorter::new(folder),
             dead_letters: Sorter::new(folder),
+            incidents: Sorter::new(folder),
+            transitions: Sorter::new(folder),
+            scores: Sorter::new(folder),
             ..Self::default()
         }
     }
@@ -157,6 +176,9 @@ impl Collect {
 
     /// Lists dead letters of sources.
     pub(super) fn dead_letters(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
+        if self.only_incidents {
+            return Ok(());
+        }
         let Self { names, partitions, dead_letters, .. } = self;
         let mut labels = Labels::new(names);
         letters.iter().try_for_each(|letter| {
@@ -167,6 +189,9 @@ impl Collect {
 
     /// Lists bad rows of tables: their offset is the line.
     pub(super) fn table_dead_letters(&mut self, letters: &[TableDeadLetter]) -> anyhow::Result<()> {
+        if self.only_incidents {
+            return Ok(());
+        }
         let Self { names, dead_letters, .. } = self;
         let mut labels = Labels::new(names);
         letters.iter().try_for_each(|letter| {
@@ -182,11 +207,29 @@ impl Collect {
 }
 
 impl Output for Collect {
-    fn rows(&mut self, _: Tick, rows: Rows) {
+    fn rows(&mut self, tick: Tick, rows: Rows) {
         if self.failed.is_some() {
             return;
         }
         match rows {
+            Rows::Incidents(incidents) => {
+                let added = incidents
+                    .iter()
+                    .try_for_each(|incident| keep_incident(&mut self.incidents, tick, incident));
+                self.failed(added);
+            }
+            Rows::IncidentLog(log) => {
+                let added = log
+                    .iter()
+                    .try_for_each(|transition| keep_transition(&mut self.transitions, tick, transition));
+                self.failed(added);
+            }
+            Rows::Scores(scores) => {
+                let Self { names, scores: into, .. } = self;
+                let added = scores.iter().try_for_each(|score| keep_score(into, names, score));
+                self.failed(added);
+            }
+            _ if self.only_incidents => {}
             Rows::Usage(rows) => self.usage.extend(rows),
             Rows::UsageByRoute(rows) => self.usage_by_route.extend(rows),
             Rows::Latency(rows) => self.latency.extend(rows),
@@ -197,7 +240,6 @@ impl Output for Collect {
                     Some(Row { group, level, start, value: value?, complete, is_final })
                 },
             )),
-            Rows::Incidents(_) | Rows::IncidentLog(_) => {}
         }
         if self.sizes().iter().sum::<usize>() >= self.budget {
             let spilled = self.spill_largest();
@@ -206,6 +248,9 @@ impl Output for Collect {
     }
 
     fn late(&mut self, _: Tick, late: Vec<Late>) {
+        if self.only_incidents {
+            return;
+        }
         for late in late {
             let place = Place::of(late.position, &self.partitions);
             let added = self

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::sink::JobInfo;
 use keytide_connectors::sink::encode::{EncodeRow, Labels, OfScope};
 use keytide_connectors::sink::names::{Names, Route};
 use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId};
@@ -21,6 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::collect::{Collect, Rowset, late_line};
+use super::incidents::{IncidentCounts, incident_views};
 use super::runs::{Ascending, Merge, RunReader};
 use super::sorter::Sorter;
 
@@ -38,6 +40,9 @@ pub(super) struct RowCounts {
     pub(super) geo: u64,
     pub(super) callers: u64,
     pub(super) subscription_usage: u64,
+    pub(super) incidents: u64,
+    pub(super) incident_log: u64,
+    pub(super) revocations: u64,
     pub(super) late: u64,
     pub(super) dead_letters: u64,
 }
@@ -234,12 +239,13 @@ pub(super) fn placed<'a, 'r, R: ViewRow>(
 /// Writes all views.
 pub(super) fn write(
     collected: Vec<Collect>,
-    partitions: &[PartitionInfo],
+    job: JobInfo<'_>,
     folder: &Path,
     threads: usize,
 ) -> anyhow::Result<Written> {
     let (mut names, mut counts) = (Names::default(), Counts::default());
     let (mut late, mut dead_letters) = (Vec::new(), Vec::new());
+    let mut of_incidents = Vec::new();
     macro_rules! rowsets {
         ($($view:ident),*) => {
             $(let mut $view = Vec::new();)*
@@ -249,6 +255,7 @@ pub(super) fn write(
                 $($view.push(worker.$view);)*
                 late.push(worker.late);
                 dead_letters.push(worker.dead_letters);
+                of_incidents.push((worker.incidents, worker.transitions));
             }
         };
     }
@@ -256,6 +263,8 @@ pub(super) fn write(
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("starting threads failed")?;
     let file = |view: &str| folder.join(format!("{view}.jsonl"));
+    let IncidentCounts { incidents, incident_log, revocations } =
+        incident_views(of_incidents, &names, job, folder, &mut |_| Vec::new())?;
     let rows = pool.install(|| {
         anyhow::Ok(RowCounts {
             usage: view(usage, &names, &file("usage"))?,
@@ -264,7 +273,10 @@ pub(super) fn write(
             geo: view(geo, &names, &file("geo"))?,
             callers: view(callers, &names, &file("callers"))?,
             subscription_usage: view(subscription_usage, &names, &file("subscription_usage"))?,
-            late: late_view(late, &names, partitions, &file("late"))?,
+            incidents,
+            incident_log,
+            revocations,
+            late: late_view(late, &names, job.partitions, &file("late"))?,
             dead_letters: merged(dead_letters, &file("dead_letters"), |line, out| out.write_all(line))?,
         })
     })?;
@@ -381,12 +393,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::replay::bounded::Keep;
 
     const TICK: Tick = 1;
 
     /// Two workers' results: rows of a key that has a name on the first, its late event on the second.
     fn results(folder: &Path, partitions: &[PartitionInfo], spill_after: &[u64]) -> Vec<Collect> {
-        let new = || Collect::new(folder, partitions, NonZeroUsize::MIN);
+        let new = || Collect::new(folder, partitions, NonZeroUsize::MIN, Keep::Views);
         let mut workers = [new(), new()];
         for number in 0..20_u64 {
             let name = format!("key-{}", number * 7 % 20);
@@ -425,7 +438,8 @@ mod tests {
         let write = |spill_after: &[u64], threads| {
             let folder = tempfile::tempdir().unwrap();
             let collected = results(folder.path(), &partitions, spill_after);
-            let written = super::write(collected, &partitions, folder.path(), threads).unwrap();
+            let job = JobInfo { config: "", partitions: &partitions };
+            let written = super::write(collected, job, folder.path(), threads).unwrap();
             assert_eq!((written.rows.usage, written.rows.late), (40, 20));
             ["usage", "late"].map(|view| {
                 let mut text = String::new();

@@ -70,8 +70,9 @@ impl Job {
     /// # Errors
     /// If something the configuration names can't be used, or not now.
     pub(crate) fn start(config: &JobConfig, tap: Option<Tap>) -> anyhow::Result<Self> {
-        let publisher = Publisher::open(&config.sinks, &config.job.name, &config.sources)
-            .map_err(|error| failure(exit_of(error.class()), error))?;
+        let publisher =
+            Publisher::open(&config.sinks, &config.job.name, &config.sources, &config.fingerprint())
+                .map_err(|error| failure(exit_of(error.class()), error))?;
         let tables = Tables::open(config)?;
         let sources = kafka_sources(&config.sources)?;
         let workers = config.job.workers;
@@ -123,6 +124,7 @@ impl Job {
             windows: config.windows,
             limits: config.limits,
             publish: Publish::Changes { bulk_rows: BULK_ROWS },
+            scores: false,
         };
         let guards = start_workers(&handle, workers.get(), dataflow, results)?;
         {

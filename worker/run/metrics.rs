@@ -328,7 +328,7 @@ mod tests {
         sample.results.admitted = [16, 17, 18, 19];
         sample.results.limits = [256, 512, 1_024, 2_048];
         sample.results.ticks = 98;
-        sample.sinks.records = [20, 21, 22, 23, 24, 25, 26, 27];
+        sample.sinks.records = [20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 36];
         sample.sinks.bytes = 30;
         sample.sinks.queued_records = 31;
         sample.sinks.queued_bytes = 32;
@@ -449,8 +449,11 @@ keytide_sink_records_total{view="latency"} 22
 keytide_sink_records_total{view="geo"} 23
 keytide_sink_records_total{view="callers"} 24
 keytide_sink_records_total{view="subscription_usage"} 25
-keytide_sink_records_total{view="late"} 26
-keytide_sink_records_total{view="dead_letters"} 27
+keytide_sink_records_total{view="incidents"} 26
+keytide_sink_records_total{view="incident_log"} 27
+keytide_sink_records_total{view="revocations"} 28
+keytide_sink_records_total{view="late"} 29
+keytide_sink_records_total{view="dead_letters"} 36
 # HELP keytide_sink_bytes Bytes of those rows.
 # TYPE keytide_sink_bytes counter
 keytide_sink_bytes_total 30

@@ -79,7 +79,7 @@ pub(super) fn publish(
         if let Some(tap) = &mut tap {
             tap(tick, &outputs);
         }
-        publisher.publish(tick, outputs, &live.partitions())?;
+        publisher.publish(tick, outputs, &live.partitions(), &mut |_| Vec::new())?;
         live.published(tick);
         counted.ticks.fetch_add(1, Ordering::Relaxed);
     }

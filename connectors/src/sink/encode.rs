@@ -51,7 +51,11 @@ impl<'a> Labels<'a> {
         Self { names, windows: HashMap::new(), key: None, owner: (Owner::default(), unknown) }
     }
 
-    fn key(&mut self, key: KeyId, label: &str, out: &mut Vec<u8>) {
+    pub(super) fn names(&self) -> &'a Names {
+        self.names
+    }
+
+    pub(super) fn key(&mut self, key: KeyId, label: &str, out: &mut Vec<u8>) {
         let name = match self.key {
             Some((known, name)) if known == key => name,
             _ => self.names.key(key),
@@ -77,7 +81,7 @@ impl<'a> Labels<'a> {
         }
     }
 
-    fn owner(&mut self, of: &Owner, out: &mut Vec<u8>) {
+    pub(super) fn owner(&mut self, of: &Owner, out: &mut Vec<u8>) {
         if self.owner.0 != *of {
             self.owner.0 = *of;
             self.owner.1.clear();
@@ -118,22 +122,22 @@ pub trait EncodeRow {
     }
 }
 
-fn number(out: &mut Vec<u8>, label: &str, value: u64) {
+pub(super) fn number(out: &mut Vec<u8>, label: &str, value: u64) {
     out.extend_from_slice(label.as_bytes());
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn string(out: &mut Vec<u8>, label: &str, json: &[u8]) {
+pub(super) fn string(out: &mut Vec<u8>, label: &str, json: &[u8]) {
     out.extend_from_slice(label.as_bytes());
     out.extend_from_slice(json);
 }
 
-fn text(out: &mut Vec<u8>, label: &str, text: &str) {
+pub(super) fn text(out: &mut Vec<u8>, label: &str, text: &str) {
     out.extend_from_slice(label.as_bytes());
     serde_json::to_writer(out, text).expect("a string can always be written to memory");
 }
 
-fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
         out.push(DIGITS[usize::from(byte >> 4)]);
@@ -141,7 +145,7 @@ fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-fn boolean(value: bool) -> &'static [u8] {
+pub(super) fn boolean(value: bool) -> &'static [u8] {
     if value { b"true" } else { b"false" }
 }
 

@@ -21,6 +21,7 @@
 
 pub mod encode;
 mod file;
+mod incidents;
 mod kafka;
 pub mod names;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use keytide_dataflow::*;
 
 use self::encode::{DeadRow, EncodeRow, Labels, LateRow, Place};
 use self::file::Files;
+pub use self::incidents::{IncidentRow, JobInfo, LogRow, Notice};
 use self::kafka::{DeadHeaders, Topics};
 use self::names::Names;
 pub use self::view::View;
@@ -274,7 +276,12 @@ pub struct Publisher {
     /// Of each source of the configuration: its name, and its topic if it has one.
     topics_of_sources: Vec<(String, String)>,
     job: String,
+    /// The configuration's fingerprint.
+    config: String,
 }
+
+/// What is to be done about a tick's transitions, which are handed over in the order of their times.
+pub type Decide<'a> = &'a mut dyn FnMut(&[Transition]) -> Vec<Revocation>;
 
 /// Where rows go.
 #[derive(Debug)]
@@ -289,11 +296,11 @@ struct Outlets {
 
 impl Publisher {
     /// Opens the sinks; blocks while topics are checked and created. `job` and `sources` are what dead letters'
-    /// headers name.
+    /// headers name, `config` is the configuration's fingerprint, which incidents name.
     ///
     /// # Errors
     /// If a sink can't be used, or (transient) not now.
-    pub fn open(sinks: &Sinks, job: &str, sources: &[Source]) -> Result<Self, SinkError> {
+    pub fn open(sinks: &Sinks, job: &str, sources: &[Source], config: &str) -> Result<Self, SinkError> {
         let counters = Arc::new(Counters::default());
         let files = sinks.files.as_ref().map(Files::open).transpose()?;
         let topics = sinks.kafka.as_ref().map(|sink| Topics::open(sink, &counters)).transpose()?;
@@ -306,10 +313,13 @@ impl Publisher {
             outlets: Outlets { topics, files, counters, tick: 0, line: Vec::new() },
             topics_of_sources: sources.iter().map(|source| (source.name.clone(), topic_of(source))).collect(),
             job: job.to_owned(),
+            config: config.to_owned(),
         })
     }
 
     /// Publishes a tick: `outputs` are those of all workers. Ticks come in order. Blocks while the sinks are behind.
+    /// `decide` makes the rows of `revocations`. Returns whom to tell what, in the order of the transitions; to be
+    /// told once the tick is [`published`](Self::published).
     ///
     /// # Errors
     /// If the sinks can't go on. Then this tick isn't published as a whole, and nothing more can be.
@@ -321,7 +331,8 @@ impl Publisher {
         tick: Tick,
         outputs: Vec<TickOutput>,
         partitions: &[PartitionInfo],
-    ) -> Result<(), SinkError> {
+        decide: Decide<'_>,
+    ) -> Result<Vec<Notice>, SinkError> {
         debug_assert!(tick > self.outlets.tick, "ticks come in order");
         let mut views = Views::default();
         let mut forgotten = Vec::new();
@@ -334,7 +345,7 @@ impl Publisher {
             views.letters.extend(output.letters);
             views.table_letters.extend(output.table_letters);
         }
-        let Self { names, outlets, topics_of_sources, job } = self;
+        let Self { names, outlets, topics_of_sources, job, config } = self;
         let mut labels = Labels::new(names);
         outlets.begin_tick(tick);
         outlets.rows(views.usage, &mut labels)?;
@@ -343,6 +354,8 @@ impl Publisher {
         outlets.rows(views.geo, &mut labels)?;
         outlets.rows(views.callers, &mut labels)?;
         outlets.rows(views.subscription_usage, &mut labels)?;
+        let info = JobInfo { config, partitions };
+        let notices = outlets.incidents(views.incidents, views.transitions, decide, info, &mut labels)?;
         views.late.sort_unstable();
         for late in views.late {
             let place = Place::of(late.position, partitions);
@@ -362,7 +375,8 @@ impl Publisher {
         }
         // All workers' rows of the tick are written.
         forgotten.into_iter().for_each(|forgotten| names.forget(forgotten));
-        outlets.end_tick()
+        outlets.end_tick()?;
+        Ok(notices)
     }
 
     /// Waits until everything is acknowledged by Kafka and on disk.
@@ -408,6 +422,8 @@ struct Views {
     geo: Vec<Row<KeyCountry, Geo>>,
     callers: Vec<Row<Scope, Callers>>,
     subscription_usage: Vec<Row<keytide_dataflow::model::NameId, Option<SubscriptionUsage>>>,
+    incidents: Vec<Incident>,
+    transitions: Vec<Transition>,
     late: Vec<Late>,
     letters: Vec<DeadLetter>,
     table_letters: Vec<TableDeadLetter>,
@@ -422,7 +438,10 @@ impl Views {
             Rows::Geo(mut rows) => self.geo.append(&mut rows),
             Rows::Callers(mut rows) => self.callers.append(&mut rows),
             Rows::SubscriptionUsage(mut rows) => self.subscription_usage.append(&mut rows),
-            Rows::Incidents(_) | Rows::IncidentLog(_) => {}
+            Rows::Incidents(mut rows) => self.incidents.append(&mut rows),
+            Rows::IncidentLog(mut rows) => self.transitions.append(&mut rows),
+            // Only a backtest asks for them.
+            Rows::Scores(_) => {}
         }
     }
 }
@@ -451,6 +470,41 @@ impl Outlets {
             "a tick has at most one row per key"
         );
         rows.iter().try_for_each(|row| self.row(row, labels, None))
+    }
+
+    /// Publishes incidents, what happened to them and what is to be done; returns whom to tell what.
+    fn incidents(
+        &mut self,
+        mut incidents: Vec<Incident>,
+        mut transitions: Vec<Transition>,
+        decide: Decide<'_>,
+        job: JobInfo<'_>,
+        labels: &mut Labels<'_>,
+    ) -> Result<Vec<Notice>, SinkError> {
+        incidents.sort_unstable_by_key(|incident| incident.id);
+        for incident in &incidents {
+            self.row(&IncidentRow { incident, job }, labels, None)?;
+        }
+        if transitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        transitions.sort_unstable_by_key(Transition::order);
+        let mut notices = Vec::with_capacity(transitions.len());
+        for transition in &transitions {
+            self.row(&LogRow { transition, job }, labels, None)?;
+            let contacts = incidents::contacts(transition, labels.names());
+            notices.push(Notice { json: self.line.clone(), contacts, actions: Vec::new() });
+        }
+        let mut actions = decide(&transitions);
+        actions.sort_unstable_by_key(|action| action.id);
+        for action in actions {
+            self.row(&action, labels, None)?;
+            let asked_for = |transition: &Transition| transition.incident.id == action.incident;
+            if let Some(at) = transitions.iter().rposition(asked_for) {
+                notices[at].actions.push(action);
+            }
+        }
+        Ok(notices)
     }
 
     fn row<R: EncodeRow>(

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Instant;
 
 use keytide_config::{Delivery, FileSink, KafkaSink, Secret};
-use keytide_dataflow::model::{Country, KeyId, NameId, Position, RequestId, RouteId};
+use keytide_dataflow::detect::{Bits, Level as Alarm, Signal};
+use keytide_dataflow::model::{Country, KeyId, KeyState, NameId, Policy, Position, RequestId, RouteId};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
@@ -43,7 +44,7 @@ fn files(dir: &Path) -> FileSink {
 }
 
 fn open(kafka: Option<KafkaSink>, files: Option<FileSink>) -> Publisher {
-    Publisher::open(&Sinks { kafka, files }, "job", &[]).unwrap()
+    Publisher::open(&Sinks { kafka, files }, "job", &[], CONFIG).unwrap()
 }
 
 fn partitions() -> Vec<PartitionInfo> {
@@ -73,6 +74,101 @@ fn tick(tick: Tick, keys: u128) -> TickOutput {
     TickOutput { tick, rows: vec![Rows::Usage(rows)], ..TickOutput::default() }
 }
 
+const CONFIG: &str = "00112233445566778899aabbccddeeff";
+
+/// Decides that nothing is done.
+fn nothing(_: &[Transition]) -> Vec<Revocation> {
+    Vec::new()
+}
+
+/// Decides to suspend each key.
+fn suspend(transitions: &[Transition]) -> Vec<Revocation> {
+    let of = |transition: &Transition| Revocation {
+        id: Revocation::id(transition.incident.id, Action::Suspend),
+        key: transition.incident.key,
+        incident: transition.incident.id,
+        action: Action::Suspend,
+        state: ActionState::Held,
+        reason: "would be suspended".to_owned(),
+        at_ms: transition.at_ms,
+    };
+    transitions.iter().map(of).collect()
+}
+
+fn incident(key: KeyId, owner: Owner, route: RouteId) -> Incident {
+    let value = |value, calls, is_new| Contributor { value, calls, is_new };
+    let volume = Evidence {
+        signal: Signal::VolumeMinute,
+        window_ms: HOUR,
+        width_ms: 60_000,
+        first_ms: HOUR,
+        last_ms: HOUR + 120_000,
+        expected: 12_000,
+        seen: 480,
+        bits: Bits(38_500),
+        values: [
+            value(EvidenceValue::Route(route), 400, false),
+            value(EvidenceValue::Agent(NameId::new("curl/8 \"x\"")), 80, true),
+        ]
+        .into_iter()
+        .collect(),
+    };
+    let asn = Evidence {
+        signal: Signal::Asn,
+        expected: 0,
+        seen: 470,
+        bits: Bits(11_001),
+        values: [value(EvidenceValue::Asn(64_500), 470, true)].into_iter().collect(),
+        ..volume.clone()
+    };
+    let report = EvidenceValue::Report(NameId::new("scanner"), NameId::new("https://example.com/x"));
+    let revoked = Evidence {
+        signal: Signal::Revoked,
+        values: [value(report, 0, true)].into_iter().collect(),
+        ..asn.clone()
+    };
+    Incident {
+        id: IncidentId(0xfeed),
+        key,
+        owner,
+        level: Alarm::Alert,
+        score: 97,
+        state: IncidentState::Open,
+        opened_ms: HOUR,
+        last_signal_ms: HOUR + 180_000,
+        ended_ms: None,
+        signals: vec![volume, asn, revoked],
+        traffic: vec![Point { start_ms: HOUR, calls: 480, expected: 60_500 }],
+        samples: vec![Sample {
+            position: Position { partition: 0, offset: 42, index: 1 },
+            time: HOUR + 7,
+            client: std::net::Ipv4Addr::new(198, 51, 100, 7).to_ipv6_mapped().to_bits(),
+            status: 200,
+        }],
+        calls: 490,
+        known_since_ms: HOUR - 86_400_000,
+        known_calls: 5_000,
+        platform_event: false,
+    }
+}
+
+fn transition(incident: Incident) -> Transition {
+    Transition {
+        incident,
+        seq: 0,
+        change: Change::Opened,
+        at_ms: HOUR + 60_000,
+        reason: None,
+        early: true,
+        catching_up: false,
+        policy: Some(Policy::Suspend),
+        key_state: Some(KeyState::Active),
+        active_keys: 10,
+        contact: NameId::new("ops@acme.example"),
+        contacts: NameId::new("boss@acme.example; ops@acme.example"),
+    }
+}
+
 /// A tick with a row of every view.
 fn everything() -> TickOutput {
     let name = |text: &str| Definition::Name { id: NameId::new(text), text: text.into() };
@@ -99,6 +195,11 @@ fn everything() -> TickOutput {
                 method: "GET".into(),
                 route: "/orders/{id}".into(),
             },
+            name("curl/8 \"x\""),
+            name("scanner"),
+            name("https://example.com/x"),
+            name("ops@acme.example"),
+            name("boss@acme.example; ops@acme.example"),
             name("sub-1"),
             name("sub-2"),
             name("acme"),
@@ -111,6 +212,8 @@ fn everything() -> TickOutput {
             Rows::Geo(vec![row(KeyCountry { key: KeyId::ANONYMOUS, country: Country::new("de") }, geo)]),
             Rows::Callers(vec![row(Scope::Key(KEY), Callers { callers: 8, exact: false })]),
             Rows::SubscriptionUsage(vec![row(NameId::new("sub-1"), Some(of_subscription))]),
+            Rows::Incidents(vec![incident(KEY, owner, route)]),
+            Rows::IncidentLog(vec![transition(incident(KEY, owner, route))]),
         ],
         late: vec![Late {
             position: Position { partition: 0, offset: 42, index: 1 },
@@ -133,7 +236,7 @@ fn everything() -> TickOutput {
 }
 
 /// Every view's row of [`everything`]: key columns and other columns.
-const GOLDEN: [(View, &str, &str); 8] = [
+const GOLDEN: [(View, &str, &str); 11] = [
     (
         View::Usage,
         r#"{"key_id":"mobile \"app\"","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
@@ -163,6 +266,21 @@ const GOLDEN: [(View, &str, &str); 8] = [
         View::SubscriptionUsage,
         r#"{"subscription":"sub-1","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
         r#","calls":7,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"keys":2,"customer":"acme","plan":"gold","plan_name":null,"complete":true,"final":false}"#,
+    ),
+    (
+        View::Incidents,
+        r#"{"incident_id":"0000000000000000000000000000feed""#,
+        r#","key_id":"0123456789abcdef0123456789abcdef","subscription":"sub-1","customer":"acme","plan":"gold","level":"alert","score":97,"state":"open","opened_at":"2023-11-14T22:00:00Z","last_signal_at":"2023-11-14T22:03:00Z","ended_at":null,"signals":[{"signal":"volume_1m","family":"volume","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":12.000,"seen":480,"ratio":40.000,"bits":38.500,"values":[{"kind":"route","value":"shop GET /orders/{id}","calls":400,"new":false},{"kind":"user_agent","value":"curl/8 \"x\"","calls":80,"new":true}]},{"signal":"asn","family":"origin","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":0.000,"seen":470,"ratio":null,"bits":11.001,"values":[{"kind":"asn","value":"AS64500","calls":470,"new":true}]},{"signal":"revoked","family":"hard","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":null,"seen":470,"ratio":null,"bits":11.001,"values":[{"kind":"report","value":"scanner https://example.com/x","calls":0,"new":true}]}],"evidence":{"calls":490,"known_since":"2023-11-13T22:00:00Z","known_calls":5000,"traffic":[{"start":"2023-11-14T22:00:00Z","calls":480,"expected":60.500}],"samples":[{"source":"gateway","partition":3,"offset":42,"index":1,"at":"2023-11-14T22:00:00.007Z","client":"198.51.100.7","status":200}],"config":"0011223344556677"},"platform_event":false,"detector_version":1}"#,
+    ),
+    (
+        View::IncidentLog,
+        r#"{"incident_id":"0000000000000000000000000000feed","seq":0"#,
+        r#","transition":"opened","at":"2023-11-14T22:01:00Z","reason":null,"early":true,"catching_up":false,"key_id":"0123456789abcdef0123456789abcdef","subscription":"sub-1","customer":"acme","plan":"gold","policy":"suspend","key_state":"active","level":"alert","score":97,"state":"open","opened_at":"2023-11-14T22:00:00Z","last_signal_at":"2023-11-14T22:03:00Z","ended_at":null,"signals":[{"signal":"volume_1m","family":"volume","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":12.000,"seen":480,"ratio":40.000,"bits":38.500,"values":[{"kind":"route","value":"shop GET /orders/{id}","calls":400,"new":false},{"kind":"user_agent","value":"curl/8 \"x\"","calls":80,"new":true}]},{"signal":"asn","family":"origin","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":0.000,"seen":470,"ratio":null,"bits":11.001,"values":[{"kind":"asn","value":"AS64500","calls":470,"new":true}]},{"signal":"revoked","family":"hard","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":null,"seen":470,"ratio":null,"bits":11.001,"values":[{"kind":"report","value":"scanner https://example.com/x","calls":0,"new":true}]}],"evidence":{"calls":490,"known_since":"2023-11-13T22:00:00Z","known_calls":5000,"traffic":[{"start":"2023-11-14T22:00:00Z","calls":480,"expected":60.500}],"samples":[{"source":"gateway","partition":3,"offset":42,"index":1,"at":"2023-11-14T22:00:00.007Z","client":"198.51.100.7","status":200}],"config":"0011223344556677"},"platform_event":false,"detector_version":1}"#,
+    ),
+    (
+        View::Revocations,
+        r#"{"action_id":"c8523d31d065da9b90f389f851c3b8c1""#,
+        r#","key_id":"0123456789abcdef0123456789abcdef","incident_id":"0000000000000000000000000000feed","action":"suspend","state":"held","reason":"would be suspended","at":"2023-11-14T22:01:00Z"}"#,
     ),
     (
         View::Late,
@@ -259,6 +377,9 @@ fn the_golden_rows_have_the_columns_of_their_schemas() {
         include_str!("../../../schemas/geo.v1.schema.json"),
         include_str!("../../../schemas/callers.v1.schema.json"),
         include_str!("../../../schemas/subscription_usage.v1.schema.json"),
+        include_str!("../../../schemas/incidents.v1.schema.json"),
+        include_str!("../../../schemas/incident_log.v1.schema.json"),
+        include_str!("../../../schemas/revocations.v1.schema.json"),
         include_str!("../../../schemas/late.v1.schema.json"),
         include_str!("../../../schemas/dead_letters.v1.schema.json"),
     ];
@@ -283,10 +404,15 @@ fn every_view_is_published_as_golden_records_and_lines() {
     let folder = tempfile::tempdir().unwrap();
     let mut publisher = open(Some(kafka(&broker)), Some(files(folder.path())));
     assert_eq!(publisher.published(), 0);
-    publisher.publish(TICK, vec![everything()], &partitions()).unwrap();
+    let notices = publisher.publish(TICK, vec![everything()], &partitions(), &mut suspend).unwrap();
     publisher.flush(DEADLINE).unwrap();
     assert_eq!(publisher.published(), TICK);
-    assert_eq!(publisher.stats().records, [1; 8]);
+    assert_eq!(publisher.stats().records, [1; View::ALL.len()]);
+    let log = GOLDEN.iter().find(|(view, ..)| *view == View::IncidentLog).unwrap();
+    assert_eq!(notices.len(), 1);
+    assert_eq!(notices[0].json, format!("{}{}", log.1, log.2).into_bytes());
+    assert_eq!(notices[0].contacts, ["ops@acme.example", "boss@acme.example"]);
+    assert_eq!(notices[0].actions.len(), 1);
     for (view, key, rest) in GOLDEN {
         let value = format!("{key}{rest}");
         let file = format!("{}-000001.jsonl", view.name());
@@ -333,7 +459,7 @@ fn headers_of_dead_letters_are_bounded_and_cut_between_characters() {
         sha256: [0; 32],
     };
     let output = TickOutput { tick: 1, table_letters: vec![letter], ..TickOutput::default() };
-    publisher.publish(1, vec![output], &[]).unwrap();
+    publisher.publish(1, vec![output], &[], &mut nothing).unwrap();
     publisher.flush(DEADLINE).unwrap();
     let got = consume(&broker, View::DeadLetters, 1).remove(0);
     assert_eq!(got.headers["__connect.errors.exception.message"], "ä".repeat(512));
@@ -342,14 +468,47 @@ fn headers_of_dead_letters_are_bounded_and_cut_between_characters() {
 }
 
 #[test]
+fn transitions_are_published_and_decided_on_in_the_order_of_their_times_whoever_made_them() {
+    let of = |id, seq, at_ms| {
+        let of_id = Incident { id: IncidentId(id), ..incident(KEY, Owner::default(), RouteId::OVERFLOW) };
+        Transition { seq, at_ms, ..transition(of_id) }
+    };
+    let output = |rows| TickOutput { tick: 1, rows: vec![Rows::IncidentLog(rows)], ..TickOutput::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let mut publisher = open(None, Some(files(folder.path())));
+    let mut decided = Vec::new();
+    let outputs = vec![output(vec![of(9, 1, 5), of(2, 0, 7)]), output(vec![of(1, 0, 7), of(9, 0, 5)])];
+    let mut decide = |transitions: &[Transition]| {
+        decided.extend(transitions.iter().map(Transition::order));
+        suspend(&transitions[..1])
+    };
+    let notices = publisher.publish(1, outputs, &partitions(), &mut decide).unwrap();
+    let expected =
+        [(5, 9, 0), (5, 9, 1), (7, 1, 0), (7, 2, 0)].map(|(at, id, seq)| (at, IncidentId(id), seq));
+    assert_eq!(decided, expected);
+    let written = lines(folder.path(), "incident_log-000001.jsonl");
+    let told: Vec<String> =
+        notices.iter().map(|notice| String::from_utf8(notice.json.clone()).unwrap()).collect();
+    assert_eq!(written, told);
+    for (line, (_, id, seq)) in written.iter().zip(expected) {
+        assert!(line.starts_with(&format!(r#"{{"incident_id":"{id}","seq":{seq},"#)), "{line}");
+    }
+    let actions: Vec<usize> = notices.iter().map(|notice| notice.actions.len()).collect();
+    assert_eq!(actions, [0, 1, 0, 0], "what is done goes with the last that is known of the incident");
+    // Nobody is asked where nothing happened.
+    let mut never = |_: &[Transition]| -> Vec<Revocation> { panic!("nothing happened") };
+    assert_eq!(publisher.publish(2, vec![tick(2, 1)], &partitions(), &mut never).unwrap(), []);
+}
+
+#[test]
 fn a_retracted_row_is_null_on_its_topic_and_says_so_in_its_file() {
     let broker = Broker::new();
     let folder = tempfile::tempdir().unwrap();
     let mut publisher = open(Some(kafka(&broker)), Some(files(folder.path())));
-    publisher.publish(TICK, vec![everything()], &partitions()).unwrap();
+    publisher.publish(TICK, vec![everything()], &partitions(), &mut nothing).unwrap();
     let rows = Rows::SubscriptionUsage(vec![row(NameId::new("sub-1"), None)]);
     let output = TickOutput { tick: TICK + 1, rows: vec![rows], ..TickOutput::default() };
-    publisher.publish(TICK + 1, vec![output], &[]).unwrap();
+    publisher.publish(TICK + 1, vec![output], &[], &mut nothing).unwrap();
     publisher.flush(DEADLINE).unwrap();
     let got = consume(&broker, View::SubscriptionUsage, 2);
     assert_eq!(got[0].key, got[1].key);
@@ -367,7 +526,7 @@ fn a_retracted_row_is_null_on_its_topic_and_says_so_in_its_file() {
 fn the_number_of_workers_changes_no_byte_of_a_file() {
     let write = |outputs: Vec<TickOutput>| {
         let folder = tempfile::tempdir().unwrap();
-        open(None, Some(files(folder.path()))).publish(1, outputs, &partitions()).unwrap();
+        open(None, Some(files(folder.path()))).publish(1, outputs, &partitions(), &mut nothing).unwrap();
         read(&folder.path().join("usage-000001.jsonl"))
     };
     let rows = |keys: &[u128]| {
@@ -395,8 +554,8 @@ fn a_string_is_forgotten_after_the_last_row_that_needs_it() {
     ];
     first.forgotten = vec![Forgotten::Key(key), Forgotten::Route(route)];
     let mut publisher = open(None, Some(files(folder.path())));
-    publisher.publish(1, vec![first], &partitions()).unwrap();
-    publisher.publish(2, vec![output(2)], &partitions()).unwrap();
+    publisher.publish(1, vec![first], &partitions(), &mut nothing).unwrap();
+    publisher.publish(2, vec![output(2)], &partitions(), &mut nothing).unwrap();
     let lines = String::from_utf8(read(&folder.path().join("usage_by_route-000001.jsonl"))).unwrap();
     let starts = [
         r#"{"key_id":"acme","api":"","method":"-","route":"overflow","#,
@@ -422,7 +581,7 @@ fn all_records_of_all_ticks_arrive_once_although_the_broker_was_away() {
             assert_eq!(publisher.published(), number - 1);
             broker.down();
         }
-        publisher.publish(number, vec![tick(number, KEYS)], &[]).unwrap();
+        publisher.publish(number, vec![tick(number, KEYS)], &[], &mut nothing).unwrap();
     }
     let error = publisher.flush(std::time::Duration::ZERO).unwrap_err();
     assert!(matches!(error, SinkError::Unacknowledged { records: 550, .. }), "{error}");
@@ -453,7 +612,7 @@ fn a_full_buffer_makes_the_publisher_wait_and_drops_nothing() {
     let (begin, begun) = mpsc::channel();
     let thread = thread::spawn(move || {
         begin.send(()).unwrap();
-        publisher.publish(1, vec![tick(1, 500)], &[]).unwrap();
+        publisher.publish(1, vec![tick(1, 500)], &[], &mut nothing).unwrap();
         publisher.flush(DEADLINE).unwrap();
         publisher.published()
     });
@@ -481,7 +640,7 @@ fn a_publisher_that_waits_for_kafka_can_be_stopped() {
     let mut publisher = open(Some(KafkaSink { buffer_bytes: 1, ..kafka(&broker) }), None);
     let monitor = publisher.monitor();
     broker.down();
-    let thread = thread::spawn(move || publisher.publish(1, vec![tick(1, 2)], &[]));
+    let thread = thread::spawn(move || publisher.publish(1, vec![tick(1, 2)], &[], &mut nothing));
     monitor.stop();
     assert!(matches!(thread.join().unwrap(), Err(SinkError::Stopped)));
     assert_eq!(monitor.published(), 0);
@@ -494,7 +653,7 @@ fn a_record_that_is_too_large_is_given_up_and_the_others_go_on() {
     let mut output = tick(1, 1);
     output.definitions.push(Definition::Key { id: KeyId(9), name: "k".repeat(2 << 20).into(), month: None });
     output.rows.push(Rows::Usage(vec![row(KeyId(9), calls(1))]));
-    publisher.publish(1, vec![output], &[]).unwrap();
+    publisher.publish(1, vec![output], &[], &mut nothing).unwrap();
     publisher.flush(DEADLINE).unwrap();
     assert_eq!(publisher.published(), 1);
     assert_eq!((publisher.stats().rejected, publisher.stats().errors), (1, 1));
@@ -508,14 +667,14 @@ fn a_record_that_is_refused_for_good_ends_the_publisher_and_its_tick_is_not_publ
     // How long a topic that the brokers don't know is hoped for.
     sink.client.settings.insert("topic.metadata.propagation.max.ms".to_owned(), Secret::new("0"));
     let mut publisher = open(Some(sink), None);
-    publisher.publish(1, vec![TickOutput { tick: 1, ..TickOutput::default() }], &[]).unwrap();
+    publisher.publish(1, vec![TickOutput { tick: 1, ..TickOutput::default() }], &[], &mut nothing).unwrap();
     assert_eq!(publisher.published(), 1);
     broker.forget("test.usage.v1");
-    publisher.publish(2, vec![tick(2, 1)], &[]).unwrap();
+    publisher.publish(2, vec![tick(2, 1)], &[], &mut nothing).unwrap();
     let error = publisher.flush(DEADLINE).unwrap_err();
     assert!(matches!(&error, SinkError::Refused { topic, .. } if topic == "test.usage.v1"), "{error}");
     assert_eq!(publisher.published(), 1);
-    assert!(publisher.publish(3, vec![tick(3, 1)], &[]).is_err());
+    assert!(publisher.publish(3, vec![tick(3, 1)], &[], &mut nothing).is_err());
 }
 
 #[test]
@@ -527,7 +686,7 @@ fn no_secret_of_the_settings_is_shown() {
     let publisher = open(Some(sink.clone()), None);
     assert!(!format!("{publisher:?}").contains(CANARY));
     sink.client.settings.insert("linger.ms".to_owned(), Secret::new(CANARY));
-    let error = Publisher::open(&Sinks { kafka: Some(sink), files: None }, "job", &[]).unwrap_err();
+    let error = Publisher::open(&Sinks { kafka: Some(sink), files: None }, "job", &[], CONFIG).unwrap_err();
     assert_eq!(error.class(), Class::Definite);
     assert!(error.to_string().contains("linger.ms"), "{error}");
     assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
@@ -543,7 +702,8 @@ fn files_are_closed_by_size_and_age_between_ticks_and_the_oldest_go() {
         ..files(folder.path())
     };
     let mut publisher = open(None, Some(sink));
-    let mut publish = |at: Tick, keys| publisher.publish(at, vec![tick(at, keys)], &[]).unwrap();
+    let mut publish =
+        |at: Tick, keys| publisher.publish(at, vec![tick(at, keys)], &[], &mut nothing).unwrap();
     publish(1, 1);
     publish(2, 1);
     assert_eq!(names(folder.path()), ["usage-000001.jsonl"]);
@@ -567,7 +727,7 @@ fn files_are_closed_by_size_and_age_between_ticks_and_the_oldest_go() {
 fn a_new_run_goes_on_with_the_last_file_and_cuts_off_what_is_half_written() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    open(None, Some(files(dir))).publish(1, vec![tick(1, 2)], &[]).unwrap();
+    open(None, Some(files(dir))).publish(1, vec![tick(1, 2)], &[], &mut nothing).unwrap();
     let whole = read(&dir.join("usage-000001.jsonl"));
     for torn in [&b"{"[..], br#"{"key_id":"012"#, &[b'x'; 200_000]] {
         fs::write(dir.join("usage-000001.jsonl"), [&whole[..], torn].concat()).unwrap();
@@ -577,14 +737,14 @@ fn a_new_run_goes_on_with_the_last_file_and_cuts_off_what_is_half_written() {
     }
     fs::write(dir.join("latency-000007.jsonl"), "torn at its very first row").unwrap();
     fs::write(dir.join("usage-notes.jsonl"), "somebody else's").unwrap();
-    open(None, Some(files(dir))).publish(2, vec![tick(2, 1)], &[]).unwrap();
+    open(None, Some(files(dir))).publish(2, vec![tick(2, 1)], &[], &mut nothing).unwrap();
     assert_eq!(lines(dir, "usage-000001.jsonl").len(), 3);
     assert_eq!(read(&dir.join("latency-000007.jsonl")), b"");
     assert_eq!(read(&dir.join("usage-notes.jsonl")), b"somebody else's");
     // A file that is long enough is left alone.
     let sink = FileSink { rotate_bytes: 1, keep: 1, ..files(dir) };
     let mut publisher = open(None, Some(sink));
-    publisher.publish(3, vec![tick(3, 1)], &[]).unwrap();
+    publisher.publish(3, vec![tick(3, 1)], &[], &mut nothing).unwrap();
     publisher.flush(DEADLINE).unwrap();
     assert_eq!(publisher.published(), 3);
     assert_eq!(names(dir), ["latency-000007.jsonl", "usage-000002.jsonl", "usage-notes.jsonl"]);
@@ -596,6 +756,6 @@ fn a_folder_that_cannot_be_made_is_named() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     let sinks = Sinks { kafka: None, files: Some(files(&folder.path().join("file/out"))) };
-    let error = Publisher::open(&sinks, "job", &[]).unwrap_err();
+    let error = Publisher::open(&sinks, "job", &[], CONFIG).unwrap_err();
     assert!(error.to_string().contains("file/out"), "{error}");
 }

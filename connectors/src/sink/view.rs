@@ -15,6 +15,12 @@ pub enum View {
     Callers,
     /// `subscription_usage`.
     SubscriptionUsage,
+    /// `incidents`.
+    Incidents,
+    /// `incident_log`.
+    IncidentLog,
+    /// `revocations`.
+    Revocations,
     /// `late`.
     Late,
     /// `dead_letters`.
@@ -23,13 +29,16 @@ pub enum View {
 
 impl View {
     /// All of them; a view's place in it is `view as usize`.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Usage,
         Self::UsageByRoute,
         Self::Latency,
         Self::Geo,
         Self::Callers,
         Self::SubscriptionUsage,
+        Self::Incidents,
+        Self::IncidentLog,
+        Self::Revocations,
         Self::Late,
         Self::DeadLetters,
     ];
@@ -44,6 +53,9 @@ impl View {
             Self::Geo => "geo",
             Self::Callers => "callers",
             Self::SubscriptionUsage => "subscription_usage",
+            Self::Incidents => "incidents",
+            Self::IncidentLog => "incident_log",
+            Self::Revocations => "revocations",
             Self::Late => "late",
             Self::DeadLetters => "dead_letters",
         }
@@ -52,7 +64,7 @@ impl View {
     /// Whether a record replaces the earlier ones of its key; otherwise each stands for itself.
     #[must_use]
     pub fn is_upsert(self) -> bool {
-        !matches!(self, Self::Late | Self::DeadLetters)
+        !matches!(self, Self::IncidentLog | Self::Late | Self::DeadLetters)
     }
 
     /// Its topic.

@@ -66,7 +66,7 @@ fn after_a_tick(
 ) -> BTreeMap<&'static str, (u64, Footprint)> {
     let windows = Windows { out_of_orderness_ms: 5_000, ..Windows::default() };
     let limits = keytide_config::Limits::default();
-    let options = Options { windows, limits, publish: Publish::Changes { bulk_rows: 1 } };
+    let options = Options { windows, limits, publish: Publish::Changes { bulk_rows: 1 }, scores: false };
     timely::execute_directly(move |worker| {
         let output = Rc::new(RefCell::new(Nowhere));
         let mut dataflow = worker.dataflow(|scope| render(scope, options, &output, None)).unwrap();

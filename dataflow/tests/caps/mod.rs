@@ -10,7 +10,7 @@ const DAY: u64 = 24 * 3_600_000;
 const START: u64 = 1_748_736_000_000;
 
 fn options(limits: Limits, publish: Publish, seed: u64) -> Options {
-    Options { windows: windows(seed), limits, publish }
+    Options { windows: windows(seed), limits, publish, scores: false }
 }
 
 proptest! {

@@ -72,7 +72,7 @@ impl Output for Collect {
             Rows::Geo(rows) => into.extend(rows.into_iter().map(AnyRow::Geo)),
             Rows::Callers(rows) => into.extend(rows.into_iter().map(AnyRow::Callers)),
             Rows::SubscriptionUsage(rows) => into.extend(rows.into_iter().map(AnyRow::SubscriptionUsage)),
-            Rows::Incidents(_) | Rows::IncidentLog(_) => {}
+            Rows::Incidents(_) | Rows::IncidentLog(_) | Rows::Scores(_) => {}
         }
     }
     fn late(&mut self, tick: Tick, late: Vec<Late>) {
@@ -117,7 +117,7 @@ pub fn run(
     how: How,
     restore: Option<Snapshot>,
 ) -> Outcome {
-    run_with(ticks, Options { windows, limits: Limits::default(), publish }, how, restore)
+    run_with(ticks, Options { windows, limits: Limits::default(), publish, scores: false }, how, restore)
 }
 
 /// Runs ticks through the dataflow.

@@ -1,0 +1,189 @@
+//! Incidents, their log and what would be done about them, of a bounded run.
+//!
+//! They are kept as they come, sorted outside of memory where there are many, and written when all is read: strings
+//! that a row needs may be known to another worker only. Then the log is gone through once in the order of its ticks,
+//! within a tick by time, incident and number: `decide` sees what it would have seen live, and nothing is acted on.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context as _;
+use keytide_connectors::sink::encode::{EncodeRow as _, Labels, time};
+use keytide_connectors::sink::names::Names;
+use keytide_connectors::sink::{Decide, IncidentRow, JobInfo, LogRow};
+use keytide_dataflow::model::Tick;
+use keytide_dataflow::{Incident, IncidentId, Revocation, Score, Transition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::sorter::Sorter;
+use crate::cells::quoted;
+
+/// Rows that were written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct IncidentCounts {
+    /// Of `incidents`.
+    pub(crate) incidents: u64,
+    /// Of `incident_log`.
+    pub(crate) incident_log: u64,
+    /// Of `revocations`.
+    pub(crate) revocations: u64,
+}
+
+fn write(value: &impl Serialize, out: &mut Vec<u8>) {
+    let bytes = postcard::to_extend(value, std::mem::take(out));
+    *out = bytes.expect("what is held can be written to memory");
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(bytes).map_err(io::Error::other)
+}
+
+/// Keeps a version of an incident.
+pub(super) fn keep_incident(sorter: &mut Sorter, tick: Tick, incident: &Incident) -> anyhow::Result<()> {
+    sorter.add(
+        |key| {
+            key.extend_from_slice(&incident.id.0.to_be_bytes());
+            key.extend_from_slice(&tick.to_be_bytes());
+        },
+        |line| write(incident, line),
+    )
+}
+
+/// Keeps a transition.
+pub(super) fn keep_transition(
+    sorter: &mut Sorter,
+    tick: Tick,
+    transition: &Transition,
+) -> anyhow::Result<()> {
+    let (at_ms, id, seq) = transition.order();
+    sorter.add(
+        |key| {
+            key.extend_from_slice(&tick.to_be_bytes());
+            key.extend_from_slice(&at_ms.to_be_bytes());
+            log_key(id, seq, key);
+        },
+        |line| write(&(tick, transition), line),
+    )
+}
+
+fn log_key(id: IncidentId, seq: u32, key: &mut Vec<u8>) {
+    key.extend_from_slice(&id.0.to_be_bytes());
+    key.extend_from_slice(&seq.to_be_bytes());
+}
+
+/// Keeps a score as a line of CSV. The key's name is known: it is handed over before any row of the key.
+pub(super) fn keep_score(sorter: &mut Sorter, names: &Names, score: &Score) -> anyhow::Result<()> {
+    let key_id = names.key_text(score.key);
+    // The detector's own exponential, so that a score is the same on every machine.
+    let probability = 1.0 / (1.0 + libm::exp2(-(score.verdict.odds as f64) / 1_000.0));
+    sorter.add(
+        |key| {
+            key.extend_from_slice(key_id.as_bytes());
+            key.push(0);
+            key.extend_from_slice(&score.window_ms.to_be_bytes());
+        },
+        |line| {
+            let row = format!(
+                "{},{},{probability:.6},{}\n",
+                quoted(&key_id),
+                time(score.window_ms),
+                score.verdict.level.name()
+            );
+            line.extend_from_slice(row.as_bytes());
+        },
+    )
+}
+
+/// Writes a file; how many rows that were.
+fn file(
+    folder: &Path,
+    name: &str,
+    rows: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<u64>,
+) -> anyhow::Result<u64> {
+    let path = folder.join(name);
+    let written = || {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+        let count = rows(&mut file)?;
+        file.flush()?;
+        anyhow::Ok(count)
+    };
+    written().with_context(|| format!("writing {} failed", path.display()))
+}
+
+/// Writes `scores.csv`: of each key and window whose score is above 0.
+pub(super) fn scores_file(scores: Vec<Sorter>, folder: &Path) -> anyhow::Result<u64> {
+    file(folder, "scores.csv", |file| {
+        file.write_all(b"key_id,window_start,score,level\n")?;
+        Ok(Sorter::merge(scores, |line| file.write_all(line))?)
+    })
+}
+
+/// Writes the views of incidents of all workers, each with its incidents and transitions.
+pub(super) fn incident_views(
+    workers: Vec<(Sorter, Sorter)>,
+    names: &Names,
+    job: JobInfo<'_>,
+    folder: &Path,
+    decide: Decide<'_>,
+) -> anyhow::Result<IncidentCounts> {
+    let (incidents, transitions): (Vec<Sorter>, Vec<Sorter>) = workers.into_iter().unzip();
+    let mut labels = Labels::new(names);
+    let incidents = file(folder, "incidents.jsonl", |file| {
+        let (mut count, mut newest) = (0, None::<Incident>);
+        let mut put = |incident: Option<Incident>, file: &mut BufWriter<File>| match incident {
+            None => Ok(()),
+            Some(incident) => {
+                let mut line = Vec::new();
+                IncidentRow { incident: &incident, job }.line(&mut labels, &mut line);
+                count += 1;
+                file.write_all(&line)
+            }
+        };
+        Sorter::merge(incidents, |record| {
+            let incident: Incident = read(record)?;
+            let before = newest.replace(incident);
+            // An earlier version of the same is of no interest.
+            let before = before.filter(|before| newest.as_ref().is_some_and(|newest| newest.id != before.id));
+            put(before, file)
+        })?;
+        put(newest, file)?;
+        Ok(count)
+    })?;
+
+    let mut lines = Sorter::new(folder);
+    let mut revocations: BTreeMap<u128, Revocation> = BTreeMap::new();
+    let mut decide = |of_tick: &[Transition]| {
+        if !of_tick.is_empty() {
+            revocations.extend(decide(of_tick).into_iter().map(|action| (action.id, action)));
+        }
+    };
+    let (mut open, mut of_tick): (Tick, Vec<Transition>) = (0, Vec::new());
+    let gone_through = Sorter::merge(transitions, |record| {
+        let (tick, transition): (Tick, Transition) = read(record)?;
+        if tick != open {
+            decide(&of_tick);
+            of_tick.clear();
+            open = tick;
+        }
+        let key = |key: &mut Vec<u8>| log_key(transition.incident.id, transition.seq, key);
+        let row = LogRow { transition: &transition, job };
+        lines.add(key, |line| row.line(&mut labels, line)).map_err(io::Error::other)?;
+        of_tick.push(transition);
+        Ok(())
+    });
+    gone_through.with_context(|| format!("sorting in {} failed", folder.display()))?;
+    decide(&of_tick);
+    let incident_log = file(folder, "incident_log.jsonl", |file| {
+        Ok(Sorter::merge(vec![lines], |line| file.write_all(line))?)
+    })?;
+    let revocations = file(folder, "revocations.jsonl", |file| {
+        let mut line = Vec::new();
+        revocations.values().for_each(|action| action.line(&mut labels, &mut line));
+        file.write_all(&line)?;
+        Ok(revocations.len() as u64)
+    })?;
+    Ok(IncidentCounts { incidents, incident_log, revocations })
+}

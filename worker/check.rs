@@ -11,8 +11,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use keytide_config::{
-    ConfigError, End, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, Log, MissingKey,
-    OnGap, Sinks, Source, SourceKind, TableSource, Tables, VIEWS, duration_text, environment, size_text,
+    Alerts, ConfigError, End, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, Log,
+    MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, TableSource, Tables,
+    VIEWS, Webhook, duration_text, environment, size_text,
 };
 use keytide_connectors::file::{FileError, Partition, resolve};
 use keytide_connectors::kafka::Topic;
@@ -70,7 +71,8 @@ struct Report {
 
 impl Report {
     fn job(&mut self, config: &JobConfig) {
-        let JobConfig { job, sources, tables, geo, routes, windows, limits: _, sinks, http, log } = config;
+        let JobConfig { job, sources, tables, geo, routes, windows, limits: _, sinks, alerts, http, log } =
+            config;
         let workers = counted(job.workers.get(), "worker");
         self.line("job", format!("{}, tick {}, {workers}", job.name, duration_text(job.tick_ms)));
         for source in sources {
@@ -89,6 +91,7 @@ impl Report {
             ),
         );
         self.sinks(sinks);
+        self.alerts(alerts);
         self.http(http.as_ref());
         let Log { format, level } = log;
         self.line("log", format!("{}, {}", format.name(), level.name()));
@@ -302,6 +305,62 @@ impl Report {
         }
     }
 
+    fn alerts(&mut self, alerts: &Alerts) {
+        let Alerts { email, webhooks, policy } = alerts;
+        if let Some(email) = email {
+            let server = email.server.as_ref().map(|server| {
+                let MailServer { host, port, tls, credentials, ca: _ } = server;
+                let known = credentials.as_ref().map_or(String::new(), |(name, _)| format!(" as {name}"));
+                format!("{host} port {port} ({}){known}", tls.name())
+            });
+            let dir = email.dir.as_ref().map(|dir| format!("files in {}", dir.display()));
+            let ways: Vec<String> = server.into_iter().chain(dir).collect();
+            let owners = match email.owners {
+                true => format!(", owners in {}", email.owner_language.name()),
+                false => String::new(),
+            };
+            let told = format!("to {} in {}{owners}", email.to.join(", "), email.language.name());
+            self.line("mail", format!("by {}, {told}", ways.join(" and ")));
+            self.line(
+                "",
+                format!(
+                    "at most {} an hour, {} to one address; a digest above {} a minute",
+                    counted(email.per_hour as usize, "mail"),
+                    email.per_recipient,
+                    counted(email.digest_after as usize, "incident")
+                ),
+            );
+        }
+        for Webhook { name, url, secret, format, allow_private: _, timeout_ms } in webhooks {
+            let scheme = if url.tls { "https" } else { "http" };
+            let signed = if secret.is_some() { "signed" } else { "not signed" };
+            let timeout = duration_text(*timeout_ms);
+            self.line(
+                "webhook",
+                format!(
+                    "{name}: {} to {scheme} at {} port {}, {signed}, within {timeout}",
+                    format.name(),
+                    url.host,
+                    url.port
+                ),
+            );
+        }
+        if email.is_none() && webhooks.is_empty() {
+            self.line("alerts", "nobody is told".to_owned());
+        }
+        let PolicyRules { default, keys_per_hour, percent_per_hour, cooldown_ms, mode: PolicyMode::DryRun } =
+            policy;
+        self.line(
+            "policy",
+            format!(
+                "{} unless the plan says otherwise; at most {} and {percent_per_hour} % an hour, once in {}; dry run",
+                default.name(),
+                counted(*keys_per_hour as usize, "key"),
+                duration_text(*cooldown_ms)
+            ),
+        );
+    }
+
     fn http(&mut self, http: Option<&Http>) {
         let text = match http {
             Some(Http { listen, token: Some(_) }) => format!("{listen}, with a token"),
@@ -446,6 +505,17 @@ replication = 3
 [sink.files]
 dir = \"out\"
 keep = 9
+[alerts.email]
+server = \"smtp.example.com:465\"
+username = \"keytide\"
+password = \"env:CANARY\"
+from = \"keytide@example.com\"
+to = [\"a@example.com\", \"b@example.com\"]
+owners = true
+owner_language = \"ko\"
+[alerts.webhook]
+url = \"https://hooks.example.com/canary-4f1c9e-long-enough\"
+secret = \"env:CANARY\"
 [http]
 listen = \"0.0.0.0:80\"
 token = \"env:CANARY\"
@@ -466,6 +536,10 @@ token = \"env:CANARY\"
             "         keytide.usage.v1, keytide.usage_by_route.v1, keytide.latency.v1, keytide.geo.v1, keytide.callers.v1, keytide.subscription_usage.v1, keytide.incidents.v1, keytide.incident_log.v1, keytide.revocations.v1, keytide.late.v1, keytide.dead_letters.v1",
             "         topics that are missing are made with 12 partitions of 3 replicas",
             "sink     files in out, closed at 64MiB or after 1h, 9 of a view kept",
+            "mail     by smtp.example.com port 465 (tls) as keytide, to a@example.com, b@example.com in en, owners in ko",
+            "         at most 200 mails an hour, 20 to one address; a digest above 10 incidents a minute",
+            "webhook  webhook: keytide to https at hooks.example.com port 443, signed, within 10s",
+            "policy   alert unless the plan says otherwise; at most 10 keys and 1 % an hour, once in 24h; dry run",
             "http     0.0.0.0:80, with a token",
             "log      pretty, info",
         ] {

@@ -12,8 +12,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::job::{
-    End, Field, FieldMap, Geo, Job, JobConfig, KafkaClient, KafkaSource, KeyHash, KeyRules, Limits, Routes,
-    Source, SourceKind, Start, TableSource, Tables, Windows,
+    Alerts, End, Field, FieldMap, Geo, Job, JobConfig, KafkaClient, KafkaSource, KeyHash, KeyRules, Limits,
+    PolicyRules, Routes, Source, SourceKind, Start, TableSource, Tables, Windows,
 };
 
 /// Changes with the encoding below.
@@ -25,7 +25,8 @@ impl JobConfig {
     /// brokers and topics do, as they are written; what they hold doesn't.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let Self { job, sources, tables, geo, routes, windows, limits, sinks: _, http: _, log: _ } = self;
+        let Self { job, sources, tables, geo, routes, windows, limits, sinks: _, alerts, http: _, log: _ } =
+            self;
         let Job { name: _, tick_ms, workers: _, reload_ms: _ } = job;
         let mut encoder = Encoder(Sha256::new());
         encoder.number(VERSION);
@@ -37,6 +38,7 @@ impl JobConfig {
         encoder.list(templates, |encoder, template| encoder.text(template));
         encoder.windows(*windows);
         encoder.limits(*limits);
+        encoder.alerts(alerts);
         let digest = encoder.0.finalize();
         digest.iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
@@ -217,6 +219,17 @@ impl Encoder {
         self.list(country, |encoder, path| encoder.path(path));
         self.list(asn, |encoder, path| encoder.path(path));
         self.list(trusted_proxies, |encoder, net| encoder.text(&net.to_string()));
+    }
+
+    /// Who is told changes no row; what would be done to keys does.
+    fn alerts(&mut self, alerts: &Alerts) {
+        let Alerts { email: _, webhooks: _, policy } = alerts;
+        let PolicyRules { default, keys_per_hour, percent_per_hour, cooldown_ms, mode } = policy;
+        self.text(default.name());
+        self.number((*keys_per_hour).into());
+        self.number((*percent_per_hour).into());
+        self.number(*cooldown_ms);
+        self.text(mode.name());
     }
 
     fn windows(&mut self, windows: Windows) {

@@ -11,6 +11,10 @@ use ipnet::IpNet;
 
 use crate::scalar::HashKind;
 
+mod alerts;
+
+pub use alerts::*;
+
 /// A whole job.
 #[derive(Clone, Debug)]
 pub struct JobConfig {
@@ -30,6 +34,8 @@ pub struct JobConfig {
     pub limits: Limits,
     /// `[sink.*]`.
     pub sinks: Sinks,
+    /// `[alerts.*]`.
+    pub alerts: Alerts,
     /// `[http]`; `None`: nothing is served.
     pub http: Option<Http>,
     /// `[log]`.

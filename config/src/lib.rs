@@ -33,4 +33,4 @@ mod validate;
 pub use job::*;
 pub use load::{Loaded, environment};
 pub use problem::{ConfigError, Problem};
-pub use scalar::{duration_text, size_text};
+pub use scalar::{duration_text, is_address, size_text};

@@ -8,14 +8,15 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::job::{
-    Dedupe, Delivery, End, Format, KeyFrom, LogFormat, LogLevel, MissingKey, OnGap, Pointer, Start, Unit,
+    Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
+    MissingKey, OnGap, Pointer, PolicyMode, Sender, Start, Unit, WebhookFormat,
 };
 use crate::near::nearest;
 use crate::overrides::name_of;
 use crate::problem::{Place, Problems};
 use crate::scalar::{
-    Brokers, Count, Flag, HashKind, InputKind, Millis, Name, PathText, Prefix, RowFormat, Scalar, SecretRef,
-    Setting, Size, TableKind, Template, TopicName,
+    Address, Brokers, Count, Flag, HashKind, HostName, HostPort, InputKind, Line, Millis, Name, PathText,
+    Prefix, RowFormat, Scalar, SecretRef, Setting, Size, TableKind, Template, TopicName, UrlText,
 };
 use crate::tree::{Node, Table, Value, quoted, shortened};
 
@@ -140,6 +141,32 @@ impl<T: Raw> Raw for List<T> {
     }
 }
 
+/// A section, or a list of them.
+pub(crate) struct Sections<T>(pub(crate) List<T>);
+
+impl<T: Raw> Raw for Sections<T> {
+    const SECTION: bool = true;
+
+    fn expected() -> String {
+        "a section, or a list of sections".to_owned()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        if !matches!(node.value, Value::Table(_)) {
+            return List::read(node, place, problems).map(Self);
+        }
+        match Entry::read(node, place.path.clone(), problems) {
+            Entry::Given(spot) => Some(Self(List { items: vec![spot], refused: false })),
+            Entry::Absent | Entry::Refused => None,
+        }
+    }
+
+    #[cfg(test)]
+    fn keys(path: &str, keys: &mut Vec<String>) {
+        T::keys(path, keys);
+    }
+}
+
 /// The keys of a section that nobody has asked for yet.
 struct Section<'a> {
     table: Table,
@@ -237,10 +264,11 @@ section! {
         windows: RawWindows,
         limits: RawLimits,
         sink: RawSinks,
+        alerts: RawAlerts,
         http: RawHttp,
         log: RawLog,
     }
-    later ["alerts", "cluster", "detection", "state"];
+    later ["cluster", "detection", "state"];
 }
 
 section! {
@@ -465,6 +493,60 @@ section! {
         rotate_bytes: Size,
         rotate_after: Millis,
         keep: Count,
+    }
+}
+
+section! {
+    /// `[alerts]`.
+    RawAlerts {
+        email: RawEmail,
+        webhook: Sections<RawWebhook>,
+        policy: RawPolicy,
+    }
+}
+
+section! {
+    /// `[alerts.email]`.
+    RawEmail {
+        server: HostPort,
+        tls: MailTls,
+        allow_plaintext: Flag,
+        username: Line,
+        password: SecretRef,
+        ca: PathText,
+        dir: PathText,
+        from: Sender,
+        to: List<Address>,
+        owners: Flag,
+        language: Language,
+        owner_language: Language,
+        templates: PathText,
+        per_recipient: Count,
+        per_hour: Count,
+        digest_after: Count,
+    }
+}
+
+section! {
+    /// `[alerts.webhook]`.
+    RawWebhook {
+        name: Name,
+        url: UrlText,
+        secret: SecretRef,
+        format: WebhookFormat,
+        allow_private: List<HostName>,
+        timeout: Millis,
+    }
+}
+
+section! {
+    /// `[alerts.policy]`.
+    RawPolicy {
+        default: DefaultPolicy,
+        keys_per_hour: Count,
+        percent_per_hour: Count,
+        cooldown: Millis,
+        mode: PolicyMode,
     }
 }
 

@@ -10,11 +10,16 @@ use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 
 use crate::job::{
-    Dedupe, Delivery, End, Format, KeyFrom, LogFormat, LogLevel, MissingKey, OnGap, Pointer, Start,
-    TableFormat, TopicFormat, Unit,
+    Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
+    MissingKey, OnGap, Pointer, PolicyMode, Start, TableFormat, TopicFormat, Unit, WebhookFormat,
 };
 use crate::near::nearest;
 use crate::tree::{Value, quoted};
+
+mod alerts;
+
+pub use alerts::is_address;
+pub(crate) use alerts::{Address, HostName, HostPort, Line, URL, UrlText, parse_url};
 
 /// Bytes of a JSON pointer.
 const MAX_POINTER_BYTES: usize = 1_024;
@@ -204,6 +209,12 @@ choice!(TopicFormat { JsonUpsert = "json-upsert", Debezium = "debezium" });
 choice!(OnGap { Stop = "stop", Skip = "skip" });
 choice!(Delivery { AtLeastOnce = "at_least_once" } later ["exactly_once"];
     why "results aren't committed in transactions yet, so that a restart may send some again";);
+choice!(MailTls { Starttls = "starttls", Tls = "tls", None = "none" });
+choice!(Language { En = "en", Ko = "ko" });
+choice!(WebhookFormat { Keytide = "keytide", Slack = "slack" });
+choice!(DefaultPolicy { Observe = "observe", Alert = "alert", Suspend = "suspend", Revoke = "revoke" });
+choice!(PolicyMode { DryRun = "dry_run" } later ["live"];
+    why "this version says what it would do about a key and does nothing";);
 choice!(LogFormat { Pretty = "pretty", Json = "json" });
 choice!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug" });
 choice!(Dedupe { RequestId = "request_id", Content = "content" });
@@ -537,16 +548,23 @@ impl Scalar for Brokers {
 
 /// `host:port`, or `[address]:port` where the address is of IPv6.
 fn is_broker(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+    text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && port_number(port).is_some())
+}
+
+/// A name, an address of IPv4, or an address of IPv6 in brackets.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
         None => {
             (1..=253).contains(&host.len())
                 && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
         }
-    };
-    let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
-    is_host && is_port
+    }
+}
+
+fn port_number(port: &str) -> Option<u16> {
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    port.parse().ok().filter(|port| digits && *port > 0)
 }
 
 /// The name of a topic.

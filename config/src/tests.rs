@@ -12,6 +12,8 @@ use crate::raw::{Raw, RawConfig};
 use crate::tree::{self, Table, Value};
 use crate::*;
 
+mod alerts;
+
 /// The smallest job.
 const SMALL: &str =
     "[[source]]\nname = \"gateway\"\nkind = \"file\"\npath = \"logs/*.log\"\nformat = \"apisix\"\n";
@@ -70,6 +72,8 @@ const ALTERNATIVES: &[(&str, &str)] = &[
     ("KEYTIDE_KEY_SECRET", "0123456789abcdef"),
     ("KEYTIDE_SASL_PASSWORD", "a password"),
     ("KEYTIDE_HTTP_TOKEN", "0123456789abcdef"),
+    ("KEYTIDE_MAIL_PASSWORD", "a password"),
+    ("KEYTIDE_WEBHOOK_SECRET", "0123456789abcdef"),
 ];
 
 #[test]
@@ -146,6 +150,18 @@ fn everything_is_read_and_states_the_defaults() {
     assert_eq!(job.sinks.kafka, Some(KafkaSink::new(compressed)));
     assert_eq!(job.sinks.files, Some(FileSink::new("/etc/keytide/out")));
     assert_eq!((job.http, job.log), (Some(Http::default()), Log::default()));
+    let sender = Sender { name: "Keytide".to_owned(), address: "keytide@example.com".to_owned() };
+    let email = job.alerts.email.unwrap();
+    let server = MailServer {
+        host: "smtp.example.com".to_owned(),
+        port: 587,
+        tls: MailTls::Starttls,
+        credentials: None,
+        ca: None,
+    };
+    let told = EmailAlerts::new(sender, vec!["security@example.com".to_owned()]);
+    assert_eq!(email, EmailAlerts { server: Some(server), ..told });
+    assert_eq!(job.alerts.policy, PolicyRules::default());
 }
 
 fn client(brokers: &str, settings: &[(&str, &str)]) -> KafkaClient {
@@ -271,7 +287,7 @@ line 32: tables.keys.format: found "parquet", allowed: csv, jsonl, json-upsert, 
 line 35: windows.allowed_lateness: a dedupe_horizon of 1h is shorter than the allowed_lateness of 2h, so that late events could count twice; allowed: at least as long
 line 38: limits.json_depth: found 0, allowed: 1 to 128
 line 39: limits.message_bytes: found "65MiB", allowed: 1KiB to 64MiB
-line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, http, log; did you mean keys?"#;
+line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, alerts, http, log; did you mean keys?"#;
     let found = problems(text);
     for (found, expected) in found.lines().zip(expected.lines()) {
         assert_eq!(found, expected);
@@ -326,7 +342,6 @@ fn each_problem_is_told_where_it_stands() {
             "line 7: geo.trusted_proxies[1]: found \"office\", allowed: an address or a CIDR, such as \"10.0.0.0/8\"",
         ),
         (with("[geo]\ncity = \"x\""), "line 7: geo.city: isn't available in this version, remove it"),
-        (with("[alerts.email]\nfrom = \"x\""), "line 6: alerts: isn't available in this version, remove it"),
         (with("[state]\nurl = \"x\""), "line 6: state: isn't available in this version, remove it"),
         (with("[tables]\nkeys = \"x\""), "line 7: tables.keys: found \"x\", allowed: a section"),
         (
@@ -715,7 +730,7 @@ fn wrong_variables_are_named() {
         (
             "KEYTIDE_JBO__X",
             "1",
-            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, http, log; did you mean job?",
+            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, alerts, http, log; did you mean job?",
         ),
         (
             "KEYTIDE_SINK__KAFKA__PREFIX",
@@ -898,6 +913,8 @@ fn the_fingerprint_tells_results_apart() {
         ("dir = \"out\"", "dir = \"elsewhere\""),
         ("127.0.0.1:9464", "127.0.0.1:9465"),
         ("level = \"info\"", "level = \"warn\""),
+        ("security@example.com", "others@example.com"),
+        ("hooks.example.com", "hooks.example.org"),
     ] {
         assert!(text.contains(from), "{from}");
         assert_eq!(fingerprint(&text.replacen(from, to, 1), "0123456789abcdef"), original, "{from}");
@@ -949,6 +966,10 @@ fn the_fingerprint_tells_results_apart() {
         ("key_countries = 2500000", "key_countries = 2500001"),
         ("agents = 65536", "agents = 65537"),
         ("callers_exact = 4096", "callers_exact = 4097"),
+        ("default = \"alert\"", "default = \"suspend\""),
+        ("keys_per_hour = 10", "keys_per_hour = 11"),
+        ("percent_per_hour = 1 ", "percent_per_hour = 2 "),
+        ("cooldown = \"24h\"", "cooldown = \"25h\""),
     ] {
         assert!(text.contains(from), "{from}");
         assert!(seen.insert(fingerprint(&text.replacen(from, to, 1), "0123456789abcdef")), "{from}");

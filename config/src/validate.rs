@@ -8,7 +8,7 @@
 //! ms to 1 min. At most 1 h out of order; at most 3 h late, as the finest windows can't change after that; at
 //! most 7 d of remembered request ids. Partitions idle after 1 to 1,000 ticks and are read 1 min to 1 h ahead. A
 //! sink's topics have 1 to 10,000 partitions; 1 MiB to 4 GiB wait to be sent. Its files are closed at 4 KiB to 64
-//! GiB, after 1 s to 7 d; up to 1,000,000 of a view are kept.
+//! GiB, after 1 s to 7 d; up to 1,000,000 of a view are kept. Those of alerts: `validate/alerts.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -27,15 +27,17 @@ use crate::job::{
 use crate::kafka::{self, MAX_SETTINGS, Role};
 use crate::problem::{Place, Problems};
 use crate::raw::{
-    Entry, FieldText, List, Raw, RawConfig, RawFields, RawFileSink, RawGeo, RawHttp, RawJob, RawKafkaSink,
-    RawKeys, RawLimits, RawLog, RawRoutes, RawSinks, RawSource, RawTable, RawTables, RawWindows, Settings,
-    Spot,
+    Entry, FieldText, List, Raw, RawAlerts, RawConfig, RawFields, RawFileSink, RawGeo, RawHttp, RawJob,
+    RawKafkaSink, RawKeys, RawLimits, RawLog, RawRoutes, RawSinks, RawSource, RawTable, RawTables,
+    RawWindows, Settings, Spot,
 };
 use crate::scalar::{
     Brokers, Choice, Count, HashKind, InputKind, Millis, PathText, RowFormat, Scalar, SecretRef, Setting,
     Size, TableKind, duration_text, names, size_text,
 };
 use crate::tree::{At, quoted};
+
+mod alerts;
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
@@ -70,6 +72,7 @@ pub(crate) fn validate(
     let windows = check.windows(section(&raw.windows, &RawWindows::default()));
     let limits = check.limits(section(&raw.limits, &RawLimits::default()));
     let sinks = check.sinks(section(&raw.sink, &RawSinks::default()));
+    let alerts = check.alerts(section(&raw.alerts, &RawAlerts::default()));
     let http = raw.http.given().and_then(|http| check.http(http));
     let log = log(section(&raw.log, &RawLog::default()));
     check.loops(raw, &sources, &sinks);
@@ -82,6 +85,7 @@ pub(crate) fn validate(
         windows,
         limits,
         sinks,
+        alerts,
         http,
         log,
     })

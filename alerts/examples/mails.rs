@@ -1,0 +1,53 @@
+//! Writes the mails of some incidents into a folder, to be looked at: `.eml`, `.html` (with the chart beside it),
+//! `.txt`, `.png`, in every language, for security and for owners.
+//!
+//! ```sh
+//! cargo run -p keytide-alerts --example mails -- /tmp/mails [TEMPLATES]
+//! ```
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use keytide_alerts::email::{Audience, Composer, Language, Letter, Mail, samples};
+
+/// Monday, 23 November 2026, 09:00 UTC.
+const DATE_MS: u64 = 1_795_424_400_000;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let folder = arguments.next().ok_or("which folder?")?;
+    std::fs::create_dir_all(&folder)?;
+    let composer = Composer::new("Keytide <keytide@example.com>".parse()?, arguments.next().as_deref())?;
+    let to = "Security <security@example.com>".parse()?;
+    let write = |name: &str, mail: &Mail| -> Result<(), Box<dyn Error>> {
+        let path = |extension: &str| folder.join(format!("{name}.{extension}"));
+        std::fs::write(path("eml"), mail.message.formatted())?;
+        std::fs::write(path("txt"), format!("Subject: {}\n\n{}", mail.subject, mail.text))?;
+        let mut html = mail.html.clone();
+        if let Some(start) = html.find("cid:") {
+            let end = html[start..].find('"').map_or(html.len(), |length| start + length);
+            html.replace_range(start..end, &format!("{name}.png"));
+        }
+        std::fs::write(path("html"), html)?;
+        if let Some(chart) = &mail.chart {
+            std::fs::write(path("png"), chart)?;
+        }
+        Ok(())
+    };
+    let (transitions, planned) = (samples::all(), samples::planned());
+    for language in Language::ALL {
+        for audience in [Audience::Security, Audience::Owner] {
+            for (i, transition) in transitions.iter().enumerate() {
+                let planned = (i < 2).then_some(&planned);
+                let letter = Letter { transition, planned, audience, language, to: &to, date_ms: DATE_MS };
+                let name = format!("{}-{}-{i}", language.code(), audience.name());
+                write(&name, &composer.incident(&letter)?)?;
+            }
+            let many: Vec<_> = transitions.iter().cycle().take(60).collect();
+            let name = format!("{}-{}-digest", language.code(), audience.name());
+            write(&name, &composer.digest(&many, audience, language, &to, DATE_MS)?)?;
+        }
+        write(&format!("{}-test", language.code()), &composer.test(language, &to, DATE_MS)?)?;
+    }
+    Ok(())
+}

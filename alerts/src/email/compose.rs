@@ -1,0 +1,354 @@
+//! From a transition to a message.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use lettre::message::header::{ContentDisposition, ContentType, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart, SinglePart};
+use lettre::{Message, message::header::ContentId};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::chart::{Chart, chart};
+use super::templates::{TemplateError, Templates};
+use super::view::{DigestView, LISTED, View, change};
+use super::{Audience, Language, Planned, samples};
+use crate::incident::Transition;
+
+/// A message that can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ComposeError {
+    /// A template that comes with the program is broken.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The message can't be built.
+    #[error("the mail can't be built: {0}")]
+    Message(#[from] lettre::error::Error),
+    /// There is nothing to tell.
+    #[error("a digest of no incidents")]
+    Empty,
+}
+
+/// What a mail is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Letter<'a> {
+    /// What happened.
+    pub transition: &'a Transition,
+    /// What policy asks for.
+    pub planned: Option<&'a Planned>,
+    /// For whom it is written.
+    pub audience: Audience,
+    /// In which language.
+    pub language: Language,
+    /// The one to whom it goes.
+    pub to: &'a Mailbox,
+    /// The date it bears, in milliseconds since 1970.
+    pub date_ms: u64,
+}
+
+/// A mail to one recipient.
+#[derive(Clone, Debug)]
+pub struct Mail {
+    /// The message and its envelope.
+    pub message: Message,
+    /// `<incident.seq.audience@domain>`: the same whenever the mail is made.
+    pub message_id: String,
+    /// A name for a file: sorts by date, names the incident.
+    pub name: String,
+    /// The subject, as people read it.
+    pub subject: String,
+    /// The text.
+    pub text: String,
+    /// The HTML.
+    pub html: String,
+    /// The chart, as PNG.
+    pub chart: Option<Vec<u8>>,
+    /// A template of the user's that failed; the one that comes with the program was taken.
+    pub failed_template: Option<TemplateError>,
+}
+
+/// Makes mails.
+pub struct Composer {
+    from: Mailbox,
+    own: Option<Templates>,
+    bundled: Templates,
+}
+
+impl std::fmt::Debug for Composer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Composer").field("from", &self.from).field("own", &self.own.is_some()).finish()
+    }
+}
+
+/// A rendered template.
+struct Rendered {
+    text: String,
+    html: String,
+    failed: Option<TemplateError>,
+}
+
+/// What all mails have.
+struct Headers<'a> {
+    to: &'a Mailbox,
+    date_ms: u64,
+    subject: String,
+    /// The left side of its Message-ID.
+    local: String,
+    /// That of the mail that began the thread, if it is another.
+    thread: Option<String>,
+    more: Vec<(&'static str, String)>,
+}
+
+impl Composer {
+    /// Mails from an address, with the templates of a folder where it has some.
+    ///
+    /// # Errors
+    /// If a template of the folder isn't one, or is broken: each is tried.
+    pub fn new(from: Mailbox, templates: Option<&Path>) -> Result<Self, TemplateError> {
+        let own = templates.map(Templates::with_folder).transpose()?;
+        let composer = Self { from, own, bundled: Templates::bundled()? };
+        composer.check()?;
+        Ok(composer)
+    }
+
+    /// Fills every template with incidents of every kind.
+    fn check(&self) -> Result<(), TemplateError> {
+        let templates = self.own.as_ref().unwrap_or(&self.bundled);
+        let (transitions, planned) = (samples::all(), samples::planned());
+        for language in Language::ALL {
+            for audience in [Audience::Security, Audience::Owner] {
+                for transition in &transitions {
+                    for planned in [None, Some(&planned)] {
+                        let mut view = View::new(transition, planned, audience, language);
+                        fill(templates, audience.name(), language, &view)?;
+                        (view.chart, view.chart_id) = (Some("chart".to_owned()), Some("id".to_owned()));
+                        fill(templates, audience.name(), language, &view)?;
+                    }
+                }
+                let many: Vec<&Transition> = transitions.iter().cycle().take(LISTED + 10).collect();
+                for count in [1, many.len()] {
+                    fill(
+                        templates,
+                        "digest",
+                        language,
+                        &DigestView::new(&many[..count], audience, language),
+                    )?;
+                }
+            }
+            fill(templates, "test", language, &test_view(language))?;
+        }
+        Ok(())
+    }
+
+    /// The mail of a transition.
+    ///
+    /// # Errors
+    /// Only if a template that comes with the program fails.
+    pub fn incident(&self, letter: &Letter<'_>) -> Result<Mail, ComposeError> {
+        let Letter { transition, planned, audience, language, to, date_ms } = *letter;
+        let chart = chart(transition, language);
+        let local = |seq: u32| format!("{}.{seq}.{}", word(&transition.incident_id), audience.name());
+        let mut view = View::new(transition, planned, audience, language);
+        if let Some(chart) = &chart {
+            view.chart = Some(chart.alt.clone());
+            view.chart_id = Some(self.id(&format!("chart.{}", local(transition.seq))));
+        }
+        let headers = Headers {
+            to,
+            date_ms,
+            subject: view.subject.clone(),
+            local: local(transition.seq),
+            thread: (transition.seq > 0).then(|| local(0)),
+            more: vec![
+                ("X-Keytide-Incident", word(&transition.incident_id)),
+                ("X-Keytide-Change", change(transition.transition).to_owned()),
+                ("X-Keytide-Level", word(&transition.level)),
+            ],
+        };
+        let rendered = self.render(audience.name(), language, &view)?;
+        self.mail(headers, rendered, chart.zip(view.chart_id))
+    }
+
+    /// Many transitions in one mail: the worst 50, and the number of the others.
+    ///
+    /// # Errors
+    /// If there are none, or if a template that comes with the program fails.
+    pub fn digest(
+        &self,
+        transitions: &[&Transition],
+        audience: Audience,
+        language: Language,
+        to: &Mailbox,
+        date_ms: u64,
+    ) -> Result<Mail, ComposeError> {
+        if transitions.is_empty() {
+            return Err(ComposeError::Empty);
+        }
+        let view = DigestView::new(transitions, audience, language);
+        let mut members: Vec<String> =
+            transitions.iter().map(|each| format!("{}.{}", each.incident_id, each.seq)).collect();
+        members.sort();
+        let hash = hex(&Sha256::digest(members.join("\n")), 16);
+        let headers = Headers {
+            to,
+            date_ms,
+            subject: view.subject.clone(),
+            local: format!("digest-{hash}.{}", audience.name()),
+            thread: None,
+            more: vec![("X-Keytide-Change", "digest".to_owned())],
+        };
+        let rendered = self.render("digest", language, &view)?;
+        self.mail(headers, rendered, None)
+    }
+
+    /// A mail that shows that mails arrive.
+    ///
+    /// # Errors
+    /// If a template that comes with the program fails.
+    pub fn test(&self, language: Language, to: &Mailbox, date_ms: u64) -> Result<Mail, ComposeError> {
+        let view = test_view(language);
+        let headers = Headers {
+            to,
+            date_ms,
+            subject: view.subject.to_owned(),
+            local: format!("test-{date_ms}"),
+            thread: None,
+            more: vec![("X-Keytide-Change", "test".to_owned())],
+        };
+        let rendered = self.render("test", language, &view)?;
+        self.mail(headers, rendered, None)
+    }
+
+    fn render(
+        &self,
+        name: &str,
+        language: Language,
+        view: &impl Serialize,
+    ) -> Result<Rendered, ComposeError> {
+        let bundled = || fill(&self.bundled, name, language, view);
+        let (filled, failed) = match self.own.as_ref().map(|own| fill(own, name, language, view)) {
+            Some(Ok(filled)) => (filled, None),
+            // An alert goes out whatever a template does.
+            Some(Err(error)) => (bundled()?, Some(error)),
+            None => (bundled()?, None),
+        };
+        let (text, html) = filled;
+        Ok(Rendered { text: tidy(&text), html, failed })
+    }
+
+    fn mail(
+        &self,
+        headers: Headers<'_>,
+        rendered: Rendered,
+        chart: Option<(Chart, String)>,
+    ) -> Result<Mail, ComposeError> {
+        let message_id = format!("<{}>", self.id(&headers.local));
+        let date = SystemTime::UNIX_EPOCH + Duration::from_millis(headers.date_ms.min(DATE_MOST_MS));
+        let mut message = Message::builder()
+            .from(self.from.clone())
+            .to(headers.to.clone())
+            .date(date)
+            .subject(headers.subject.clone())
+            .message_id(Some(message_id.clone()));
+        if let Some(first) = &headers.thread {
+            let first = format!("<{}>", self.id(first));
+            message = message.in_reply_to(first.clone()).references(first);
+        }
+        let more = [("Auto-Submitted", "auto-generated"), ("X-Auto-Response-Suppress", "All")];
+        let more = more.into_iter().map(|(name, value)| (name, value.to_owned())).chain(headers.more);
+        for (name, value) in more {
+            message = message.raw_header(HeaderValue::new(HeaderName::new_from_ascii_str(name), value));
+        }
+        // Boundaries are made from the id, not at random; parts are encoded, so that none can hold one.
+        let boundary = |part: &str| hex(&Sha256::digest(format!("{part} {message_id}")), 20);
+        let html = SinglePart::builder().header(ContentType::TEXT_HTML).body(rendered.html.clone());
+        let alternative = MultiPart::alternative()
+            .boundary(boundary("alternative"))
+            .singlepart(SinglePart::builder().header(ContentType::TEXT_PLAIN).body(rendered.text.clone()));
+        let (body, png) = match chart {
+            Some((chart, id)) => {
+                let picture = SinglePart::builder()
+                    .header(ContentType::parse("image/png").unwrap_or(ContentType::TEXT_PLAIN))
+                    .header(ContentDisposition::inline_with_name("traffic.png"))
+                    .header(ContentId::from(format!("<{id}>")))
+                    .body(chart.png.clone());
+                let related =
+                    MultiPart::related().boundary(boundary("related")).singlepart(html).singlepart(picture);
+                (alternative.multipart(related), Some(chart.png))
+            }
+            None => (alternative.singlepart(html), None),
+        };
+        let seconds = i64::try_from(headers.date_ms / 1_000).ok();
+        let at = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()).unwrap_or_default();
+        let recipient = hex(&Sha256::digest(headers.to.email.to_string()), 4);
+        Ok(Mail {
+            message: message.multipart(body)?,
+            message_id,
+            name: format!("{}-{}-{recipient}", at.strftime("%Y%m%dT%H%M%SZ"), headers.local),
+            subject: headers.subject,
+            text: rendered.text,
+            html: rendered.html,
+            chart: png,
+            failed_template: rendered.failed,
+        })
+    }
+
+    fn id(&self, local: &str) -> String {
+        match self.from.email.domain() {
+            domain if domain.is_ascii() => format!("{local}@{domain}"),
+            domain => format!("{local}@{}.invalid", hex(&Sha256::digest(domain), 8)),
+        }
+    }
+}
+
+/// Fills a template, as text and as HTML.
+fn fill(
+    templates: &Templates,
+    name: &str,
+    language: Language,
+    view: &impl Serialize,
+) -> Result<(String, String), TemplateError> {
+    let of = |kind: &str| templates.render(&format!("{}/{name}.{kind}", language.code()), view);
+    Ok((of("txt")?, of("html")?))
+}
+
+/// The year 9999, in milliseconds.
+const DATE_MOST_MS: u64 = 253_402_300_799_000;
+
+/// The mail that shows that mails arrive.
+#[derive(Serialize)]
+struct TestView {
+    language: &'static str,
+    subject: &'static str,
+    accent: &'static str,
+}
+
+fn test_view(language: Language) -> TestView {
+    TestView {
+        language: language.code(),
+        subject: language.pick("[Keytide] TEST mails arrive", "[Keytide] 시험 메일 발송 확인"),
+        accent: "#1b7f4b",
+    }
+}
+
+/// Letters, digits and hyphens, for headers that programs read and names of files; at most 64.
+fn word(text: &str) -> String {
+    let word: String = text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
+    if word.is_empty() { "none".to_owned() } else { word }
+}
+
+fn hex(bytes: &[u8], count: usize) -> String {
+    bytes.iter().take(count).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// No trailing blanks, no more than one empty line in a row.
+fn tidy(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.trim().lines().map(str::trim_end) {
+        if !(line.is_empty() && out.ends_with("\n\n")) {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}

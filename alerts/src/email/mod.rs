@@ -1,0 +1,78 @@
+//! E-mail: what people are told of incidents, and how it is sent.
+//!
+//! ```text
+//! Transition ─► view (in words, harmless) ─► templates ─┬► text, HTML ─► Mail ─► Transport ─► Outcome
+//!                                        └► chart (PNG) ┘
+//! ```
+//! A [`Composer`] is pure: the same transition, recipient and date give the same bytes, so a mail that is sent again
+//! is the same mail, with the same Message-ID. The mails of an incident are one thread for each [`Audience`].
+//! [`Transport`] sends one mail to one recipient and says what became of it; when to try again is its caller's matter.
+//!
+//! Security reads all evidence. The owner of a key reads what happened to it and what to do: no scores, nothing of
+//! others.
+
+mod chart;
+mod clean;
+mod compose;
+pub mod samples;
+mod templates;
+mod view;
+mod words;
+
+pub use self::compose::{ComposeError, Composer, Letter, Mail};
+pub use self::templates::TemplateError;
+
+use keytide_dataflow::Action;
+
+/// Who reads a mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Audience {
+    /// Those who watch over all keys.
+    Security,
+    /// Those whose key it is.
+    Owner,
+}
+
+impl Audience {
+    /// As in Message-IDs and names of files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Security => "security",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+/// The language of a mail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Language {
+    /// English.
+    #[default]
+    En,
+    /// Korean.
+    Ko,
+}
+
+impl Language {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::En, Self::Ko];
+
+    /// ISO 639-1.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::En => "en",
+            Self::Ko => "ko",
+        }
+    }
+}
+
+/// What policy asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// What.
+    pub action: Action,
+    /// Why it waits; `None`: it is being done.
+    pub held: Option<String>,
+}

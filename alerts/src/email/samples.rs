@@ -1,0 +1,231 @@
+//! Incidents to try templates with, and to look at: one leak from its first minute to its end, a burst of a launch
+//! day, a key that was revoked, one that was reported.
+
+use keytide_dataflow::{Action, Reason};
+
+use super::Planned;
+use crate::incident::{Change, Evidence, Point, Sample, Signal, Transition, Value};
+
+/// A transition of each kind.
+#[must_use]
+pub fn all() -> Vec<Transition> {
+    let opened = leak();
+    let raised = Transition {
+        transition: Change::Raised,
+        seq: 1,
+        level: "revoke".to_owned(),
+        score: 99,
+        early: false,
+        at: "2026-11-21T14:12:00Z".to_owned(),
+        ..opened.clone()
+    };
+    let ended = Transition {
+        transition: Change::Ended,
+        seq: 2,
+        at: "2026-11-21T16:01:00Z".to_owned(),
+        state: "ended".to_owned(),
+        last_signal_at: "2026-11-21T15:31:00Z".to_owned(),
+        ended_at: Some("2026-11-21T16:01:00Z".to_owned()),
+        ..raised.clone()
+    };
+    let reopened = Transition {
+        transition: Change::Reopened,
+        seq: 3,
+        at: "2026-11-21T18:04:00Z".to_owned(),
+        state: "open".to_owned(),
+        ended_at: None,
+        ..raised.clone()
+    };
+    let withdrawn = Transition {
+        transition: Change::Withdrawn,
+        seq: 4,
+        at: "2026-11-21T18:20:00Z".to_owned(),
+        state: "withdrawn".to_owned(),
+        ended_at: Some("2026-11-21T18:20:00Z".to_owned()),
+        reason: Some(Reason::Allowed.name().to_owned()),
+        ..reopened.clone()
+    };
+    vec![opened, raised, ended, reopened, withdrawn, launch(), revoked()]
+}
+
+/// What policy asks for on account of a leak.
+#[must_use]
+pub fn planned() -> Planned {
+    Planned { action: Action::Suspend, held: Some("actions are not enabled: this is a dry run".to_owned()) }
+}
+
+/// A leak: forty times the usual calls, from a country and by a program that the key was never seen with.
+#[must_use]
+pub fn leak() -> Transition {
+    let signal =
+        |name: &str, family: &str, expected: Option<f64>, seen: u64, bits: f64, values: Vec<Value>| Signal {
+            signal: name.to_owned(),
+            family: family.to_owned(),
+            window_start: "2026-11-21T14:05:00Z".to_owned(),
+            window_s: if name.ends_with("5m") || name == "fan_out" { 300 } else { 60 },
+            first_at: "2026-11-21T14:03:00Z".to_owned(),
+            last_at: "2026-11-21T14:06:00Z".to_owned(),
+            expected,
+            seen,
+            ratio: expected.filter(|expected| *expected > 0.0).map(|expected| seen as f64 / expected),
+            bits,
+            values,
+        };
+    Transition {
+        incident_id: "8c4f21d97a06b35e19f2c0a4d7e86b13".to_owned(),
+        seq: 0,
+        transition: Change::Opened,
+        at: "2026-11-21T14:06:00Z".to_owned(),
+        reason: None,
+        early: true,
+        catching_up: false,
+        key_id: "3f2a9c41d0b7e85566f1a2903c4d7e1b".to_owned(),
+        subscription: Some("sub-1042".to_owned()),
+        customer: Some("Acme Logistics".to_owned()),
+        plan: Some("gold".to_owned()),
+        policy: Some("suspend".to_owned()),
+        key_state: Some("active".to_owned()),
+        level: "alert".to_owned(),
+        score: 97,
+        state: "open".to_owned(),
+        opened_at: "2026-11-21T14:03:00Z".to_owned(),
+        last_signal_at: "2026-11-21T14:06:00Z".to_owned(),
+        ended_at: None,
+        signals: vec![
+            signal("volume_5m", "volume", Some(121.4), 4_856, 36.2, Vec::new()),
+            signal(
+                "country",
+                "origin",
+                None,
+                3_911,
+                17.4,
+                vec![
+                    value("country", "BR", 3_120, true),
+                    value("country", "VN", 791, true),
+                    value("country", "KR", 118, false),
+                ],
+            ),
+            signal("asn", "origin", None, 3_120, 15.9, vec![value("asn", "AS64500", 3_120, true)]),
+            signal(
+                "user_agent",
+                "behaviour",
+                None,
+                3_902,
+                14.8,
+                vec![value("user_agent", "python-requests/2.31.0", 3_902, true)],
+            ),
+            signal(
+                "fan_out",
+                "origin",
+                Some(2.0),
+                38,
+                12.1,
+                vec![
+                    value("network", "203.0.113.0/24", 1_904, true),
+                    value("network", "198.51.100.0/24", 1_216, true),
+                ],
+            ),
+            signal(
+                "route",
+                "behaviour",
+                None,
+                2_410,
+                9.6,
+                vec![
+                    value("route", "orders GET /v1/customers/{id}/export", 1_822, true),
+                    value("route", "orders GET /v1/customers", 588, true),
+                ],
+            ),
+            signal("refused", "errors", Some(0.6), 214, 8.3, Vec::new()),
+        ],
+        evidence: Evidence {
+            calls: 9_731,
+            known_since: "2026-03-02T08:14:00Z".to_owned(),
+            known_calls: 1_048_212,
+            traffic: traffic(),
+            samples: vec![
+                sample("gateway-seoul", 3, 88_120_417, "2026-11-21T14:03:11Z", "203.0.113.77", 200),
+                sample("gateway-seoul", 3, 88_120_902, "2026-11-21T14:03:58Z", "198.51.100.20", 403),
+                sample("gateway-tokyo", 0, 41_002_388, "2026-11-21T14:05:40Z", "2001:db8:77::12", 200),
+            ],
+            config: "5be21f00c3d49a17".to_owned(),
+        },
+        platform_event: false,
+        detector_version: 1,
+    }
+}
+
+/// Many keys rose together, while the job was catching up.
+fn launch() -> Transition {
+    let mut launch = leak();
+    launch.incident_id = "1d0c9be2457713fa86f0cc215e9b7a44".to_owned();
+    launch.key_id = "partner-batch".to_owned();
+    launch.customer = Some("가나다물류".to_owned());
+    launch.plan = Some("프리미엄".to_owned());
+    launch.signals.truncate(1);
+    launch.platform_event = true;
+    launch.catching_up = true;
+    launch.early = false;
+    launch.score = 71;
+    launch
+}
+
+/// A revoked key is used; it has no subscription, and nothing is known of its past.
+fn revoked() -> Transition {
+    let mut revoked = leak();
+    revoked.incident_id = "f7a1103be6024cd58890aa31c6be5d02".to_owned();
+    revoked.subscription = None;
+    revoked.customer = None;
+    revoked.plan = None;
+    revoked.policy = None;
+    revoked.key_state = Some("revoked".to_owned());
+    revoked.early = false;
+    revoked.signals = vec![Signal {
+        signal: "revoked".to_owned(),
+        family: "hard".to_owned(),
+        expected: None,
+        ratio: None,
+        seen: 17,
+        bits: 40.0,
+        values: vec![value("report", "https://github.com/example/notes/blob/main/deploy.sh", 0, true)],
+        ..revoked.signals[0].clone()
+    }];
+    revoked.evidence.traffic.clear();
+    revoked.evidence.samples.truncate(1);
+    revoked.evidence.samples[0].client = None;
+    revoked
+}
+
+fn value(kind: &str, value: &str, calls: u64, new: bool) -> Value {
+    Value { kind: kind.to_owned(), value: value.to_owned(), calls, new }
+}
+
+fn sample(source: &str, partition: u32, offset: u64, at: &str, client: &str, status: u16) -> Sample {
+    Sample {
+        source: source.to_owned(),
+        partition,
+        offset,
+        index: 0,
+        at: at.to_owned(),
+        client: Some(client.to_owned()),
+        status,
+    }
+}
+
+/// Six quiet hours, and a leak in the last minutes.
+fn traffic() -> Vec<Point> {
+    // 08:10 UTC on the day of the leak.
+    const START_S: i64 = 1_795_248_600;
+    (0..72)
+        .map(|step: i64| {
+            let usual = 96 + (step - 20).abs() / 2 + (step * 7_919 % 23);
+            let calls = match step {
+                70 => 2_730,
+                71 => 4_856,
+                _ => usual + (step * 104_729 % 31) - 15,
+            };
+            let start = jiff::Timestamp::from_second(START_S + step * 300).unwrap_or_default();
+            Point { start: start.to_string(), calls: calls.unsigned_abs(), expected: usual as f64 }
+        })
+        .collect()
+}

@@ -1,0 +1,254 @@
+//! Templates of mails: bundled, and overridable file by file from a folder.
+//!
+//! What a mail says stands in `en/` and `ko/` (`security`, `owner`, `digest`, `test`; each as `.txt` and `.html`),
+//! what all share beside them. An override is tried at once with incidents of every kind, so one that is broken or
+//! asks for what doesn't exist is told at start, with file and line, and not by an alert that doesn't go out.
+//!
+//! Limits: an override has at most 256 KiB.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior};
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
+
+macro_rules! bundled {
+    ($($name:literal)+) => {
+        &[$(($name, include_str!(concat!("../../templates/", $name))),)+]
+    };
+}
+
+/// Names and sources.
+const BUNDLED: &[(&str, &str)] = bundled! {
+    "layout.html" "facts.html" "signals.html" "samples.html" "chart.html" "rows.html"
+    "facts.txt" "signals.txt" "samples.txt" "rows.txt"
+    "en/security.html" "en/owner.html" "en/digest.html" "en/test.html"
+    "en/security.txt" "en/owner.txt" "en/digest.txt" "en/test.txt"
+    "ko/security.html" "ko/owner.html" "ko/digest.html" "ko/test.html"
+    "ko/security.txt" "ko/owner.txt" "ko/digest.txt" "ko/test.txt"
+};
+
+const LARGEST: u64 = 256 << 10;
+/// Columns of a text.
+const COLUMNS: usize = 72;
+
+/// A template that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// It can't be read.
+    #[error("{}: {reason}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// It isn't the name of a template.
+    #[error("{}: no template is called so; allowed: {}", path.display(), names())]
+    Name {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is broken.
+    #[error("{}:{line}: {reason}", path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1; 0 where none can be told.
+        line: usize,
+        /// Why.
+        reason: String,
+    },
+}
+
+fn names() -> String {
+    BUNDLED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+/// Templates, by name.
+pub(crate) struct Templates {
+    environment: Environment<'static>,
+    folder: Option<PathBuf>,
+}
+
+impl Templates {
+    /// Those that come with the program.
+    pub(crate) fn bundled() -> Result<Self, TemplateError> {
+        let mut templates = Self { environment: environment(), folder: None };
+        for (name, source) in BUNDLED {
+            templates.add(name, (*source).to_owned())?;
+        }
+        Ok(templates)
+    }
+
+    /// Those of a folder instead of those that come with the program.
+    pub(crate) fn with_folder(folder: &Path) -> Result<Self, TemplateError> {
+        let mut templates = Self::bundled()?;
+        templates.folder = Some(folder.to_owned());
+        for path in files(folder)? {
+            let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().replace('\\', "/");
+            if BUNDLED.iter().all(|(known, _)| *known != name) {
+                return Err(TemplateError::Name { path });
+            }
+            let source = read(&path)?;
+            templates.add(&name, source)?;
+        }
+        Ok(templates)
+    }
+
+    fn add(&mut self, name: &str, source: String) -> Result<(), TemplateError> {
+        self.environment.remove_template(name);
+        self.environment
+            .add_template_owned(name.to_owned(), source)
+            .map_err(|error| self.broken(name, &error))
+    }
+
+    /// Fills a template.
+    pub(crate) fn render(&self, name: &str, view: &impl Serialize) -> Result<String, TemplateError> {
+        let template = self.environment.get_template(name);
+        let rendered = template.and_then(|template| template.render(Serde(view)));
+        rendered.map_err(|error| self.broken(name, &error))
+    }
+
+    fn broken(&self, name: &str, error: &minijinja::Error) -> TemplateError {
+        // Of an error in an included file, the innermost says where.
+        let mut innermost = error;
+        let mut source = std::error::Error::source(error);
+        while let Some(inner) = source {
+            if let Some(inner) = inner.downcast_ref::<minijinja::Error>() {
+                innermost = inner;
+            }
+            source = inner.source();
+        }
+        let name = innermost.name().unwrap_or(name);
+        let path = self.folder.as_ref().map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
+        let reason = match innermost.detail() {
+            Some(detail) => format!("{}: {detail}", innermost.kind()),
+            None => innermost.kind().to_string(),
+        };
+        TemplateError::Broken { path, line: innermost.line().unwrap_or(0), reason }
+    }
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    if let Ok(syntax) = syntax {
+        environment.set_syntax(syntax);
+    }
+    environment.add_filter("wrap", |text: &str, indent: Option<usize>| {
+        wrap(text, indent.unwrap_or(0), indent.unwrap_or(0))
+    });
+    environment.add_filter("item", |text: &str, mark: &str| {
+        let wrapped = wrap(text, 0, mark.width());
+        format!("{mark}{wrapped}")
+    });
+    environment.add_function("row", |label: &str, value: &str| {
+        const LABEL: usize = 22;
+        let padding = LABEL.saturating_sub(label.width()).max(1);
+        format!("{label}{}{}", " ".repeat(padding), wrap(value, 0, LABEL))
+    });
+    environment
+}
+
+/// Breaks a text so that it fits the columns of a terminal. The first line is indented by `first`, but is cut as if by
+/// `rest`, as all others are.
+fn wrap(text: &str, first: usize, rest: usize) -> String {
+    let room = COLUMNS.saturating_sub(rest).max(8);
+    let mut lines: Vec<String> = Vec::new();
+    let mut now = String::new();
+    for word in text.split_whitespace() {
+        let mut word = word;
+        if !now.is_empty() && now.width() + 1 + word.width() > room {
+            lines.push(std::mem::take(&mut now));
+        }
+        if !now.is_empty() {
+            now.push(' ');
+        }
+        // A word that is longer than a line is cut.
+        while now.width() + word.width() > room {
+            let mut end = 0;
+            for (i, c) in word.char_indices() {
+                let next = i + c.len_utf8();
+                if end > 0 && now.width() + word[..next].width() > room {
+                    break;
+                }
+                end = next;
+            }
+            now.push_str(&word[..end]);
+            lines.push(std::mem::take(&mut now));
+            word = &word[end..];
+        }
+        now.push_str(word);
+    }
+    if !now.is_empty() || lines.is_empty() {
+        lines.push(now);
+    }
+    format!("{}{}", " ".repeat(first), lines.join(&format!("\n{}", " ".repeat(rest))))
+}
+
+/// The files of a folder and of its folders, in the order of their names. Hidden ones are left out.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, TemplateError> {
+    let broken = |path: &Path, error: std::io::Error| TemplateError::Read {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let list = |folder: &Path| -> Result<Vec<PathBuf>, TemplateError> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(|error| broken(folder, error))? {
+            let entry = entry.map_err(|error| broken(folder, error))?;
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        Ok(found)
+    };
+    let mut files = Vec::new();
+    for path in list(folder)? {
+        if path.is_dir() {
+            files.extend(list(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<String, TemplateError> {
+    let broken = |reason: String| TemplateError::Read { path: path.to_owned(), reason };
+    let mut source = String::new();
+    let file = File::open(path).map_err(|error| broken(error.to_string()))?;
+    file.take(LARGEST + 1).read_to_string(&mut source).map_err(|error| broken(error.to_string()))?;
+    if source.len() as u64 > LARGEST {
+        return Err(broken(format!("it has more than {} KiB", LARGEST >> 10)));
+    }
+    Ok(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_fits_its_columns() {
+        let korean = "키가 유출된 것으로 보입니다 ".repeat(12);
+        let long = format!("see {} now", "x".repeat(300));
+        for text in [korean.as_str(), &long, "", "one"] {
+            for (first, rest) in [(0, 0), (2, 2), (0, 22)] {
+                let wrapped = wrap(text, first, rest);
+                for (i, line) in wrapped.lines().enumerate() {
+                    let before = if i == 0 { rest - first } else { 0 };
+                    assert!(line.width() + before <= COLUMNS, "{line}");
+                }
+                let words = |text: &str| text.split_whitespace().collect::<String>();
+                assert_eq!(words(&wrapped), words(text));
+            }
+        }
+    }
+}

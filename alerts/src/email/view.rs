@@ -1,0 +1,456 @@
+//! What templates are given: a transition in words, everything of strangers made harmless.
+//!
+//! The fields here are the contract with whoever writes own templates; all text is ready to be shown.
+
+use serde::Serialize;
+
+use super::clean::{NAME, REASON, foreign, line};
+use super::words::{amount, number};
+use super::{Audience, Language, Planned};
+use crate::incident::{Change, Transition};
+
+/// Signals shown.
+const SIGNALS: usize = 12;
+/// Values of a signal shown, and samples.
+const VALUES: usize = 5;
+/// Incidents listed in a digest.
+pub(super) const LISTED: usize = 50;
+
+/// A label and what it labels.
+#[derive(Serialize)]
+pub(crate) struct Fact {
+    label: &'static str,
+    value: String,
+}
+
+/// A signal in words.
+#[derive(Serialize)]
+pub(crate) struct SignalView {
+    title: String,
+    family: String,
+    /// `40x`, where something was expected.
+    ratio: Option<String>,
+    measure: String,
+    window: String,
+    surprise: String,
+    values: Vec<ValueView>,
+}
+
+/// A value of a signal.
+#[derive(Serialize)]
+pub(crate) struct ValueView {
+    text: String,
+    calls: String,
+    new: bool,
+}
+
+/// Where a record stands.
+#[derive(Serialize)]
+pub(crate) struct SampleView {
+    at: String,
+    client: Option<String>,
+    status: u16,
+    source: String,
+    partition: u32,
+    offset: u64,
+    index: u32,
+}
+
+/// What policy would do.
+#[derive(Serialize)]
+pub(crate) struct PlannedView {
+    /// `suspend`, `revoke`, `reinstate`.
+    action: &'static str,
+    /// Why it waits; none: it is being done.
+    held: Option<String>,
+}
+
+/// An incident's mail.
+#[derive(Serialize)]
+pub(crate) struct View {
+    /// `en`, `ko`.
+    language: &'static str,
+    /// `opened`, `raised`, `reopened`, `ended`, `withdrawn`.
+    change: &'static str,
+    pub(crate) subject: String,
+    pub(crate) headline: String,
+    /// The headline with a capital letter.
+    title: String,
+    /// `ALERT`, as in the subject.
+    alarm: &'static str,
+    /// The colour that goes with it.
+    accent: &'static str,
+    key: String,
+    key_short: String,
+    /// `active`, `suspended`, `revoked`; none: the key has no row.
+    key_state: Option<String>,
+    /// Its policy, in words.
+    policy: String,
+    level: String,
+    opened_at: String,
+    last_signal_at: String,
+    ended_at: Option<String>,
+    duration: String,
+    calls: String,
+    reason: Option<String>,
+    early: bool,
+    catching_up: bool,
+    platform_event: bool,
+    /// Key, customer, times: what is known at a glance.
+    facts: Vec<Fact>,
+    signals: Vec<SignalView>,
+    samples: Vec<SampleView>,
+    /// Incident, versions: what one needs to look it up.
+    lookup: Vec<Fact>,
+    planned: Option<PlannedView>,
+    incident_id: String,
+    /// The chart's description; none: there is no chart.
+    pub(crate) chart: Option<String>,
+    /// The chart's content id.
+    pub(crate) chart_id: Option<String>,
+}
+
+/// Eight digits of a key's id, or its name.
+pub(super) fn short_key(key: &str) -> String {
+    if key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        key[..8].to_owned()
+    } else {
+        line(key, 24)
+    }
+}
+
+/// As written in views.
+pub(super) fn change(change: Change) -> &'static str {
+    match change {
+        Change::Opened => "opened",
+        Change::Raised => "raised",
+        Change::Reopened => "reopened",
+        Change::Ended => "ended",
+        Change::Withdrawn => "withdrawn",
+    }
+}
+
+/// Who it is about, as subjects have it: `3f2a9c41 Acme (gold)`.
+fn whose(transition: &Transition) -> String {
+    let mut whose = short_key(&transition.key_id);
+    if let Some(name) = transition.customer.as_deref().or(transition.subscription.as_deref()) {
+        whose.push(' ');
+        whose.push_str(&line(name, 32));
+    }
+    if let Some(plan) = &transition.plan {
+        whose.push_str(&format!(" ({})", line(plan, 16)));
+    }
+    whose
+}
+
+impl View {
+    pub(crate) fn new(
+        transition: &Transition,
+        planned: Option<&Planned>,
+        audience: Audience,
+        language: Language,
+    ) -> Self {
+        let mut signals: Vec<_> = transition.signals.iter().collect();
+        signals.sort_by(|a, b| b.bits.total_cmp(&a.bits));
+        signals.truncate(SIGNALS);
+        let headline = line(&language.headline(&transition.signals), 160);
+        let duration = language
+            .between(
+                &transition.opened_at,
+                transition.ended_at.as_deref().unwrap_or(&transition.last_signal_at),
+            )
+            .unwrap_or_else(|| "?".to_owned());
+        let calls = language.calls(transition.evidence.calls);
+        let reason = transition.reason.as_deref().map(|reason| language.reason(reason));
+        let owner = audience == Audience::Owner;
+        let mut view = Self {
+            language: language.code(),
+            change: change(transition.transition),
+            subject: String::new(),
+            title: capital(&headline),
+            alarm: language.alarm(transition),
+            accent: match transition.transition {
+                Change::Ended => "#4b5563",
+                Change::Withdrawn => "#1b7f4b",
+                _ => "#c0261c",
+            },
+            key: line(&transition.key_id, NAME),
+            key_short: short_key(&transition.key_id),
+            key_state: transition.key_state.as_deref().map(|state| line(state, NAME)),
+            policy: language.policy(transition.policy.as_deref()),
+            level: language.level(&transition.level),
+            opened_at: language.time(&transition.opened_at),
+            last_signal_at: language.time(&transition.last_signal_at),
+            ended_at: transition.ended_at.as_deref().map(|at| language.time(at)),
+            duration,
+            calls,
+            reason,
+            early: transition.early,
+            catching_up: transition.catching_up,
+            platform_event: transition.platform_event,
+            facts: Vec::new(),
+            signals: signals.iter().map(|signal| SignalView::new(signal, audience, language)).collect(),
+            samples: Vec::new(),
+            lookup: Vec::new(),
+            planned: None,
+            incident_id: line(&transition.incident_id, 40),
+            chart: None,
+            chart_id: None,
+            headline,
+        };
+        view.subject = view.subject(transition, audience, language);
+        view.facts = view.facts(transition, audience, language);
+        if !owner {
+            view.samples = transition
+                .evidence
+                .samples
+                .iter()
+                .take(VALUES)
+                .map(|sample| SampleView::new(sample, language))
+                .collect();
+            view.lookup = view.lookup(transition, language);
+            view.planned = planned.map(|planned| PlannedView {
+                action: planned.action.name(),
+                held: planned.held.as_deref().map(|held| foreign(held, REASON)),
+            });
+        }
+        view
+    }
+
+    fn subject(&self, transition: &Transition, audience: Audience, language: Language) -> String {
+        let tail = match (transition.transition, language) {
+            (Change::Ended, Language::En) => format!("{} in {}", self.calls, self.duration),
+            (Change::Ended, Language::Ko) => format!("{} 동안 {}", self.duration, self.calls),
+            (Change::Withdrawn, _) => self.reason.clone().unwrap_or_default(),
+            _ => self.headline.clone(),
+        };
+        let (short, alarm) = (&self.key_short, self.alarm);
+        let subject = match (audience, language, transition.transition) {
+            (Audience::Security, Language::En, _) => format!("{alarm} key {}: {tail}", whose(transition)),
+            (Audience::Security, Language::Ko, _) => format!("{alarm} 키 {}: {tail}", whose(transition)),
+            (Audience::Owner, Language::En, Change::Ended) => {
+                format!("Your API key {short}: unusual calls have stopped ({tail})")
+            }
+            (Audience::Owner, Language::Ko, Change::Ended) => {
+                format!("API 키({short}): 평소와 다른 호출이 멈췄습니다({tail})")
+            }
+            (Audience::Owner, Language::En, Change::Withdrawn) => {
+                format!("Your API key {short}: no leak after all")
+            }
+            (Audience::Owner, Language::Ko, Change::Withdrawn) => {
+                format!("API 키({short}): 유출이 아닌 것으로 확인되었습니다")
+            }
+            (Audience::Owner, Language::En, _) => format!("Your API key {short} may have leaked: {tail}"),
+            (Audience::Owner, Language::Ko, _) => format!("API 키({short})가 유출되었을 수 있습니다: {tail}"),
+        };
+        line(&format!("[Keytide] {subject}"), 200)
+    }
+
+    fn facts(&self, transition: &Transition, audience: Audience, language: Language) -> Vec<Fact> {
+        let name = |name: &Option<String>| name.as_deref().map(|name| line(name, NAME));
+        let mut facts = Vec::new();
+        let mut add = |en, ko, value: Option<String>| {
+            if let Some(value) = value {
+                facts.push(Fact { label: language.pick(en, ko), value });
+            }
+        };
+        add("Key", "키", Some(self.key.clone()));
+        add("Subscription", "구독", name(&transition.subscription));
+        if audience == Audience::Security {
+            add("Customer", "고객", name(&transition.customer));
+            add("Plan", "요금제", name(&transition.plan));
+            add("Level", "수준", Some(self.level.clone()));
+            let score = transition.score.min(100);
+            add("Probability of a leak", "유출 확률", Some(format!("{score} %")));
+            add("Key's state", "키 상태", Some(language.key_state(transition.key_state.as_deref())));
+        }
+        add("First sign", "첫 신호", Some(self.opened_at.clone()));
+        add("Last sign", "마지막 신호", Some(self.last_signal_at.clone()));
+        add("Ended", "종료", self.ended_at.clone());
+        add("Calls since", "이후 호출", Some(number(transition.evidence.calls)));
+        if audience == Audience::Security {
+            let since = language.day(&transition.evidence.known_since);
+            let calls = language.calls(transition.evidence.known_calls);
+            add(
+                "Known since",
+                "이력",
+                Some(language.pick(
+                    format!("{since}; {calls} in the last month"),
+                    format!("{since}부터, 최근 한 달 {calls}"),
+                )),
+            );
+        }
+        facts
+    }
+
+    fn lookup(&self, transition: &Transition, language: Language) -> Vec<Fact> {
+        let fact = |en, ko, value| Fact { label: language.pick(en, ko), value };
+        vec![
+            fact("Incident", "사건", self.incident_id.clone()),
+            fact("Step", "단계", transition.seq.to_string()),
+            fact(
+                "Detector",
+                "탐지기",
+                language.pick(
+                    format!("version {}", transition.detector_version),
+                    format!("버전 {}", transition.detector_version),
+                ),
+            ),
+            fact("Configuration", "설정", line(&transition.evidence.config, 40)),
+        ]
+    }
+}
+
+impl SignalView {
+    fn new(signal: &crate::incident::Signal, audience: Audience, language: Language) -> Self {
+        Self {
+            title: language.signal(&signal.signal),
+            family: language.family(&signal.family),
+            ratio: signal.ratio.and_then(|ratio| language.ratio(ratio)),
+            measure: language.measure(signal),
+            window: language.window(&signal.window_start, signal.window_s),
+            surprise: match audience {
+                Audience::Security => language.surprise(signal),
+                Audience::Owner => String::new(),
+            },
+            values: signal
+                .values
+                .iter()
+                .take(VALUES)
+                .map(|value| ValueView {
+                    text: language.value(value),
+                    calls: language.calls(value.calls),
+                    new: value.new,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl SampleView {
+    fn new(sample: &crate::incident::Sample, language: Language) -> Self {
+        Self {
+            at: language.second(&sample.at),
+            client: sample.client.as_deref().map(|client| line(client, 45)),
+            status: sample.status,
+            source: foreign(&sample.source, NAME),
+            partition: sample.partition,
+            offset: sample.offset,
+            index: sample.index,
+        }
+    }
+}
+
+/// An incident of a digest.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    alarm: &'static str,
+    key: String,
+    whose: String,
+    headline: String,
+    at: String,
+    /// In percent; none for owners.
+    score: Option<u8>,
+    calls: String,
+    incident_id: String,
+}
+
+/// Many incidents in one mail.
+#[derive(Serialize)]
+pub(crate) struct DigestView {
+    language: &'static str,
+    pub(crate) subject: String,
+    accent: &'static str,
+    /// How many.
+    count: String,
+    /// Of how many keys.
+    keys: String,
+    /// The times of the first and the last.
+    from: String,
+    to: String,
+    rows: Vec<Row>,
+    /// How many aren't listed; none: all are.
+    rest: Option<String>,
+    platform_event: bool,
+    catching_up: bool,
+}
+
+impl DigestView {
+    /// The most probable and busiest incidents come first.
+    pub(crate) fn new(transitions: &[&Transition], audience: Audience, language: Language) -> Self {
+        let mut sorted = transitions.to_vec();
+        let rank = |transition: &Transition| {
+            let over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
+            (
+                over,
+                transition.level != "revoke",
+                u8::MAX - transition.score,
+                u64::MAX - transition.evidence.calls,
+            )
+        };
+        sorted.sort_by(|a, b| {
+            rank(a).cmp(&rank(b)).then_with(|| (&a.incident_id, a.seq).cmp(&(&b.incident_id, b.seq)))
+        });
+        let keys: std::collections::BTreeSet<&str> = sorted.iter().map(|each| each.key_id.as_str()).collect();
+        let (count, key_count) = (number(sorted.len() as u64), number(keys.len() as u64));
+        let alarms = sorted
+            .iter()
+            .filter(|each| !matches!(each.transition, Change::Ended | Change::Withdrawn))
+            .count();
+        let subject = match (language, audience) {
+            (Language::En, Audience::Security) => {
+                format!(
+                    "[Keytide] DIGEST {count} changes of incidents, {} alerts, of {key_count} keys",
+                    number(alarms as u64)
+                )
+            }
+            (Language::Ko, Audience::Security) => {
+                format!(
+                    "[Keytide] 요약 키 {key_count}개의 사건 변동 {count}건(경보 {}건)",
+                    number(alarms as u64)
+                )
+            }
+            (Language::En, Audience::Owner) => {
+                format!("[Keytide] {key_count} of your API keys may have leaked")
+            }
+            (Language::Ko, Audience::Owner) => {
+                format!("[Keytide] API 키 {key_count}개가 유출되었을 수 있습니다")
+            }
+        };
+        let time = |at: Option<&str>| at.map(|at| language.time(at)).unwrap_or_default();
+        Self {
+            language: language.code(),
+            subject,
+            accent: "#c0261c",
+            count,
+            keys: key_count,
+            from: time(sorted.iter().map(|each| each.at.as_str()).min()),
+            to: time(sorted.iter().map(|each| each.at.as_str()).max()),
+            rest: sorted.len().checked_sub(LISTED).filter(|rest| *rest > 0).map(|rest| amount(rest as f64)),
+            platform_event: sorted.iter().any(|each| each.platform_event),
+            catching_up: sorted.iter().any(|each| each.catching_up),
+            rows: sorted
+                .iter()
+                .take(LISTED)
+                .map(|each| Row {
+                    alarm: language.alarm(each),
+                    key: short_key(&each.key_id),
+                    whose: match audience {
+                        Audience::Security => whose(each),
+                        Audience::Owner => short_key(&each.key_id),
+                    },
+                    headline: line(&language.headline(&each.signals), 160),
+                    at: language.time(&each.at),
+                    score: (audience == Audience::Security).then(|| each.score.min(100)),
+                    calls: language.calls(each.evidence.calls),
+                    incident_id: line(&each.incident_id, 40),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}

@@ -1,0 +1,464 @@
+//! The words of mails: numbers, times, names of countries and signals as people read them, in English and Korean.
+//!
+//! Templates hold sentences; what depends on data is said here. Times are UTC and say so.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::Language;
+use super::clean::{NAME, REASON, VALUE, foreign, line};
+use crate::incident::{Change, Signal, Transition, Value};
+
+const COUNTRIES: &str = include_str!("../../assets/countries.tsv");
+
+impl Language {
+    pub(super) fn pick<T>(self, en: T, ko: T) -> T {
+        match self {
+            Self::En => en,
+            Self::Ko => ko,
+        }
+    }
+
+    /// `2026-11-21 14:05 UTC`; what is no time stays as it is.
+    pub(crate) fn time(self, at: &str) -> String {
+        self.format(at, self.pick("%Y-%m-%d %H:%M UTC", "%Y년 %-m월 %-d일 %H:%M (UTC)"))
+    }
+
+    /// As [`Self::time`], with seconds.
+    pub(crate) fn second(self, at: &str) -> String {
+        self.format(at, "%Y-%m-%d %H:%M:%S UTC")
+    }
+
+    /// `2026-11-21`.
+    pub(crate) fn day(self, at: &str) -> String {
+        self.format(at, self.pick("%Y-%m-%d", "%Y년 %-m월 %-d일"))
+    }
+
+    /// `14:05`.
+    pub(crate) fn clock(self, at: &str) -> String {
+        self.format(at, "%H:%M")
+    }
+
+    fn format(self, at: &str, format: &str) -> String {
+        match at.parse::<Timestamp>() {
+            Ok(time) => time.to_zoned(TimeZone::UTC).strftime(format).to_string(),
+            Err(_) => line(at, NAME),
+        }
+    }
+
+    /// The window of a signal: `14:05 to 14:10`.
+    pub(crate) fn window(self, start: &str, width_s: u64) -> String {
+        let end = start.parse::<Timestamp>().ok().and_then(|start| {
+            start.checked_add(jiff::SignedDuration::from_secs(i64::try_from(width_s).ok()?)).ok()
+        });
+        let (start, end) = (self.clock(start), end.map(|end| self.clock(&end.to_string())));
+        match end {
+            Some(end) => self.pick(format!("{start} to {end}"), format!("{start}~{end}")),
+            None => start,
+        }
+    }
+
+    /// How long between two times: `1 h 26 min`.
+    pub(crate) fn between(self, from: &str, to: &str) -> Option<String> {
+        let (from, to) = (from.parse::<Timestamp>().ok()?, to.parse::<Timestamp>().ok()?);
+        let minutes = to.as_second().saturating_sub(from.as_second()).max(0) / 60;
+        let (hours, rest) = (minutes / 60, minutes % 60);
+        Some(match (hours, rest) {
+            (0, _) => self.pick(format!("{rest} min"), format!("{rest}분")),
+            (_, 0) => self.pick(format!("{hours} h"), format!("{hours}시간")),
+            _ => self.pick(format!("{hours} h {rest} min"), format!("{hours}시간 {rest}분")),
+        })
+    }
+
+    /// Brazil (BR).
+    fn country(self, code: &str) -> String {
+        let found = COUNTRIES.lines().find_map(|row| {
+            let mut cells = row.split('\t');
+            (cells.next() == Some(code)).then(|| (cells.next(), cells.next()))
+        });
+        let name = found.and_then(|(en, ko)| self.pick(en, ko));
+        match (name, code) {
+            (Some(name), _) => format!("{name} ({code})"),
+            (None, "ZZ") => self.pick("unknown country", "알 수 없는 국가").to_owned(),
+            (None, "XX") => self.pick("other countries", "그 밖의 국가").to_owned(),
+            (None, _) => line(code, NAME),
+        }
+    }
+
+    /// A value as people read it.
+    pub(crate) fn value(self, value: &Value) -> String {
+        match value.kind.as_str() {
+            "country" => self.country(&value.value),
+            // Some names of networks and systems are free text.
+            _ => foreign(&value.value, VALUE),
+        }
+    }
+
+    /// `3,120 calls`.
+    pub(crate) fn calls(self, calls: u64) -> String {
+        let number = number(calls);
+        self.pick(
+            if calls == 1 { "1 call".to_owned() } else { format!("{number} calls") },
+            format!("호출 {number}회"),
+        )
+    }
+
+    /// The name of a signal.
+    pub(crate) fn signal(self, name: &str) -> String {
+        let (en, ko) = match name {
+            "volume_1m" => ("Calls in one minute", "1분간 호출 수"),
+            "volume_5m" => ("Calls in five minutes", "5분간 호출 수"),
+            "volume_1h" => ("Calls in one hour", "1시간 호출 수"),
+            "slow" => ("More calls than usual, for hours", "평소보다 많은 호출이 오래 이어짐"),
+            "country" => ("Country never seen with this key", "이 키에서 처음 나타난 국가"),
+            "asn" => ("Network operator never seen with this key", "이 키에서 처음 나타난 통신망(AS)"),
+            "network" => ("Address range never seen with this key", "이 키에서 처음 나타난 주소 대역"),
+            "fan_out" => ("Address ranges in use at once", "동시에 쓰인 주소 대역 수"),
+            "user_agent" => ("User agent never seen with this key", "이 키에서 처음 나타난 사용자 에이전트"),
+            "route" => ("Route never called with this key", "이 키로 처음 호출된 경로"),
+            "mix" => ("Other routes in demand than usual", "경로별 호출 비중이 평소와 다름"),
+            "refused" => ("Calls refused (401, 403)", "거부된 호출(401, 403)"),
+            "throttled" => ("Calls over the limit (429)", "한도를 넘은 호출(429)"),
+            "revoked" => ("Used although it is revoked", "폐기된 키가 사용됨"),
+            "dormant" => (
+                "Unused for more than 30 days, then called from a new network",
+                "30일 넘게 쓰이지 않다가 새로운 통신망에서 호출됨",
+            ),
+            "reported" | "report" | "leak" | "leaked" => {
+                ("Found where everybody can read it", "누구나 볼 수 있는 곳에서 발견됨")
+            }
+            "tor" => ("Called through Tor", "Tor를 통해 호출됨"),
+            "travel" => ("Called from places too far apart", "이동할 수 없는 거리에서 번갈아 호출됨"),
+            other => return line(other, NAME),
+        };
+        self.pick(en, ko).to_owned()
+    }
+
+    /// The family of a signal.
+    pub(crate) fn family(self, name: &str) -> String {
+        let (en, ko) = match name {
+            "volume" => ("volume", "호출량"),
+            "origin" => ("origin", "출처"),
+            "behaviour" => ("behaviour", "행동"),
+            "errors" => ("errors", "오류"),
+            "hard" => ("fact", "확인된 사실"),
+            other => return line(other, NAME),
+        };
+        self.pick(en, ko).to_owned()
+    }
+
+    /// What was seen against what was expected: `4,812 calls, 120 expected`.
+    pub(crate) fn measure(self, signal: &Signal) -> String {
+        let seen = match signal.signal.as_str() {
+            "fan_out" => {
+                let number = number(signal.seen);
+                self.pick(format!("{number} address ranges"), format!("주소 대역 {number}개"))
+            }
+            _ => self.calls(signal.seen),
+        };
+        match signal.expected {
+            Some(expected) => {
+                let usual = amount(expected);
+                self.pick(format!("{seen}, {usual} expected"), format!("{seen}, 평소 {usual}"))
+            }
+            None => seen,
+        }
+    }
+
+    /// `40x` what was expected.
+    pub(crate) fn ratio(self, ratio: f64) -> Option<String> {
+        let shown = match ratio {
+            _ if !ratio.is_finite() || ratio < 1.05 => return None,
+            _ if ratio > 9_999.0 => self.pick(">9,999".to_owned(), "9,999".to_owned()),
+            _ => amount(ratio),
+        };
+        Some(self.pick(
+            format!("{shown}x"),
+            match ratio {
+                _ if ratio > 9_999.0 => format!("{shown}배 이상"),
+                _ => format!("{shown}배"),
+            },
+        ))
+    }
+
+    /// How surprising: `24.0 bits: by chance once in 17 million windows`. Facts aren't measured.
+    pub(crate) fn surprise(self, signal: &Signal) -> String {
+        if signal.family == "hard" {
+            return self.pick("a fact, not a measurement", "통계가 아닌 확인된 사실").to_owned();
+        }
+        let bits = if signal.bits.is_finite() { signal.bits.clamp(0.0, 1e6) } else { 0.0 };
+        let odds = match bits {
+            _ if bits < 1.0 => return self.pick(format!("{bits:.1} bits"), format!("{bits:.1}비트")),
+            _ if bits >= 40.0 => self.pick("less than once in a trillion", "1조 번에 한 번 미만").to_owned(),
+            _ => {
+                #[expect(clippy::cast_sign_loss, reason = "1 to 2^40")]
+                let one_in = libm::exp2(bits) as u64;
+                self.pick(
+                    format!("once in {}", rounded(one_in)),
+                    format!("{} 번에 한 번", rounded_ko(one_in)),
+                )
+            }
+        };
+        self.pick(format!("{bits:.1} bits: by chance {odds}"), format!("{bits:.1}비트: 우연이라면 {odds}"))
+    }
+
+    /// The level, as a word of subjects.
+    pub(crate) fn alarm(self, transition: &Transition) -> &'static str {
+        match (transition.transition, transition.level.as_str()) {
+            (Change::Ended, _) => self.pick("ENDED", "종료"),
+            (Change::Withdrawn, _) => self.pick("WITHDRAWN", "철회"),
+            (_, "revoke") => self.pick("CRITICAL", "심각"),
+            _ => self.pick("ALERT", "경보"),
+        }
+    }
+
+    /// The level in words.
+    pub(crate) fn level(self, level: &str) -> String {
+        match level {
+            "revoke" => self.pick("critical (bad enough to act)", "심각(조치 대상)").to_owned(),
+            "alert" => self.pick("alert", "경보").to_owned(),
+            other => line(other, NAME),
+        }
+    }
+
+    /// A key's state in words.
+    pub(crate) fn key_state(self, state: Option<&str>) -> String {
+        match state {
+            Some("active") => self.pick("active", "사용 중").to_owned(),
+            Some("suspended") => self.pick("suspended", "정지됨").to_owned(),
+            Some("revoked") => self.pick("revoked", "폐기됨").to_owned(),
+            Some(other) => line(other, NAME),
+            None => self.pick("not in the table of keys", "키 테이블에 없음").to_owned(),
+        }
+    }
+
+    /// What policy allows, in words.
+    pub(crate) fn policy(self, policy: Option<&str>) -> String {
+        match policy {
+            Some("observe") => self.pick("record only", "기록만").to_owned(),
+            Some("alert") => self.pick("alert people", "알림").to_owned(),
+            Some("suspend") => self.pick("suspend the key", "키 정지").to_owned(),
+            Some("revoke") => self.pick("revoke the key", "키 폐기").to_owned(),
+            Some(other) => line(other, NAME),
+            None => self.pick("none", "없음").to_owned(),
+        }
+    }
+
+    /// Why an incident was withdrawn.
+    pub(crate) fn reason(self, reason: &str) -> String {
+        use keytide_dataflow::Reason;
+        let known = [Reason::Allowed, Reason::Publishable, Reason::Active];
+        match (self, known.into_iter().find(|known| known.name() == reason)) {
+            (Self::Ko, Some(Reason::Allowed)) => "호출한 곳이 이 키의 허용 목록에 있습니다".to_owned(),
+            (Self::Ko, Some(Reason::Publishable)) => "키 테이블에 공개용 키로 적혀 있습니다".to_owned(),
+            (Self::Ko, Some(Reason::Active)) => "키 테이블에 사용 중인 키로 적혀 있습니다".to_owned(),
+            _ => foreign(reason, REASON),
+        }
+    }
+
+    /// What happened, in a few words for subjects and titles: facts first, then how much, from where, and how. At
+    /// most three clauses.
+    pub(crate) fn headline(self, signals: &[Signal]) -> String {
+        let find = |name: &str| signals.iter().find(|signal| signal.signal == name);
+        let new = |signal: &Signal| {
+            let new: Vec<&Value> = signal.values.iter().filter(|value| value.new).collect();
+            (new.len().max(1), new.first().map(|value| self.value(value)))
+        };
+        let mut clauses = Vec::new();
+        for signal in signals.iter().filter(|signal| signal.family == "hard") {
+            clauses.push(match signal.signal.as_str() {
+                "revoked" => self.pick("used after it was revoked", "폐기 후 사용").to_owned(),
+                "dormant" => self.pick("in use again after long silence", "오랜 휴면 뒤 사용").to_owned(),
+                "tor" => self.pick("called through Tor", "Tor를 통한 호출").to_owned(),
+                "reported" | "report" | "leak" | "leaked" => {
+                    self.pick("found in public", "공개된 곳에서 발견").to_owned()
+                }
+                other => self.signal(other),
+            });
+        }
+        let volume = signals.iter().filter(|signal| signal.signal.starts_with("volume_"));
+        let most = volume.max_by(|a, b| a.ratio.unwrap_or(0.0).total_cmp(&b.ratio.unwrap_or(0.0)));
+        if let Some(most) = most {
+            clauses.push(match most.ratio.and_then(|ratio| self.ratio(ratio)) {
+                Some(ratio) => {
+                    self.pick(format!("{ratio} its usual calls"), format!("호출이 평소의 {ratio}"))
+                }
+                None => self.pick(
+                    format!("{} in {} min", self.calls(most.seen), most.window_s / 60),
+                    format!("{}분간 {}", most.window_s / 60, self.calls(most.seen)),
+                ),
+            });
+        } else if find("slow").is_some() {
+            clauses
+                .push(self.pick("more calls than usual for hours", "평소보다 많은 호출이 이어짐").to_owned());
+        }
+        if let Some(signal) = find("country") {
+            clauses.push(match new(signal) {
+                (1, Some(name)) => {
+                    self.pick(format!("from a new country: {name}"), format!("처음 보는 국가: {name}"))
+                }
+                (1, None) => self.pick("from a new country", "처음 보는 국가에서 호출").to_owned(),
+                (n, _) => {
+                    self.pick(format!("from {n} new countries"), format!("처음 보는 국가 {n}곳에서 호출"))
+                }
+            });
+        } else if let Some(signal) = find("asn") {
+            clauses.push(match new(signal) {
+                (1, Some(name)) => {
+                    self.pick(format!("from a new network: {name}"), format!("처음 보는 통신망: {name}"))
+                }
+                (1, None) => self.pick("from a new network", "처음 보는 통신망에서 호출").to_owned(),
+                (n, _) => {
+                    self.pick(format!("from {n} new networks"), format!("처음 보는 통신망 {n}곳에서 호출"))
+                }
+            });
+        } else if let Some(signal) = find("fan_out") {
+            let seen = number(signal.seen);
+            clauses.push(self.pick(
+                format!("from {seen} address ranges at once"),
+                format!("주소 대역 {seen}곳에서 동시 호출"),
+            ));
+        } else if find("network").is_some() {
+            clauses.push(self.pick("from new addresses", "처음 보는 주소에서 호출").to_owned());
+        } else if find("travel").is_some() {
+            clauses.push(self.pick("from places too far apart", "이동할 수 없는 거리에서 호출").to_owned());
+        }
+        if find("user_agent").is_some() {
+            clauses.push(self.pick("with a new user agent", "처음 보는 사용자 에이전트").to_owned());
+        }
+        if let Some(signal) = find("refused") {
+            let seen = number(signal.seen);
+            clauses.push(self.pick(format!("{seen} calls refused"), format!("호출 {seen}회 거부됨")));
+        }
+        if let Some(signal) = find("throttled") {
+            let seen = number(signal.seen);
+            clauses.push(self.pick(format!("{seen} calls over the limit"), format!("한도 초과 {seen}회")));
+        }
+        if find("route").is_some() || find("mix").is_some() {
+            clauses.push(self.pick("other routes than usual", "평소와 다른 경로").to_owned());
+        }
+        if clauses.is_empty() {
+            clauses.extend(signals.first().map(|signal| self.signal(&signal.signal)));
+        }
+        if clauses.is_empty() {
+            clauses.push(self.pick("unusual calls", "평소와 다른 호출").to_owned());
+        }
+        clauses.truncate(3);
+        clauses.join(", ")
+    }
+}
+
+/// `48,120`.
+pub(crate) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A number that needn't be whole: `0.4`, `9.5`, `120`, `4,812`.
+pub(crate) fn amount(amount: f64) -> String {
+    let amount = if amount.is_finite() { amount.clamp(0.0, 1e15) } else { return "?".to_owned() };
+    if amount > 0.0 && amount < 0.05 {
+        return "<0.1".to_owned();
+    }
+    let mut text = String::new();
+    if amount < 9.95 {
+        let _ = write!(text, "{amount:.1}");
+        return text.strip_suffix(".0").unwrap_or(&text).to_owned();
+    }
+    #[expect(clippy::cast_sign_loss, reason = "clamped")]
+    let whole = amount.round() as u64;
+    number(whole)
+}
+
+/// Two digits and a word: `17 million`.
+fn rounded(n: u64) -> String {
+    let (by, unit) = match n {
+        ..1_000 => return number(n),
+        ..1_000_000 => return number(n / 100 * 100),
+        ..1_000_000_000 => (1_000_000, "million"),
+        _ => (1_000_000_000, "billion"),
+    };
+    format!("{} {unit}", number((n + by / 2) / by))
+}
+
+/// Two digits and a word: `1,678만`.
+fn rounded_ko(n: u64) -> String {
+    match n {
+        ..10_000 => number(n),
+        ..100_000_000 => format!("{}만", number(n / 10_000)),
+        _ => format!("{}억", number(n / 100_000_000)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_and_rounded() {
+        assert_eq!(number(0), "0");
+        assert_eq!(number(1_234_567), "1,234,567");
+        assert_eq!(number(u64::MAX), "18,446,744,073,709,551,615");
+        let shown: Vec<String> =
+            [0.0, 0.01, 0.25, 4.0, 9.96, 119.6, 4812.0, f64::NAN, f64::INFINITY, -3.0].map(amount).into();
+        assert_eq!(shown, ["0", "<0.1", "0.2", "4", "10", "120", "4,812", "?", "?", "0"]);
+    }
+
+    #[test]
+    fn odds_are_told_in_words() {
+        let signal = |family: &str, bits| Signal {
+            signal: "volume_5m".to_owned(),
+            family: family.to_owned(),
+            window_start: String::new(),
+            window_s: 300,
+            first_at: String::new(),
+            last_at: String::new(),
+            expected: Some(1.5),
+            seen: 60,
+            ratio: Some(40.0),
+            bits,
+            values: Vec::new(),
+        };
+        let said = |bits| Language::En.surprise(&signal("volume", bits));
+        assert_eq!(said(24.0), "24.0 bits: by chance once in 17 million");
+        assert_eq!(said(10.0), "10.0 bits: by chance once in 1,000");
+        assert_eq!(said(6.0), "6.0 bits: by chance once in 64");
+        assert_eq!(said(64.2), "64.2 bits: by chance less than once in a trillion");
+        assert_eq!(said(f64::INFINITY), "0.0 bits");
+        assert_eq!(Language::Ko.surprise(&signal("volume", 24.0)), "24.0비트: 우연이라면 1,677만 번에 한 번");
+        assert_eq!(Language::En.surprise(&signal("hard", 40.0)), "a fact, not a measurement");
+        assert_eq!(Language::En.measure(&signal("volume", 1.0)), "60 calls, 1.5 expected");
+        assert_eq!(Language::Ko.measure(&signal("volume", 1.0)), "호출 60회, 평소 1.5");
+    }
+
+    #[test]
+    fn countries_have_names_in_both_languages() {
+        assert_eq!(COUNTRIES.lines().count(), 250);
+        assert!(COUNTRIES.lines().all(|row| row.split('\t').filter(|cell| !cell.is_empty()).count() == 3));
+        assert_eq!(Language::En.country("BR"), "Brazil (BR)");
+        assert_eq!(Language::Ko.country("BR"), "브라질 (BR)");
+        assert_eq!(Language::Ko.country("ZZ"), "알 수 없는 국가");
+        assert_eq!(Language::En.country("<b"), "<b");
+    }
+
+    #[test]
+    fn times_are_read_and_what_is_none_is_shown_as_it_is() {
+        assert_eq!(Language::En.time("2026-11-21T14:05:00Z"), "2026-11-21 14:05 UTC");
+        assert_eq!(Language::Ko.time("2026-11-21T14:05:00Z"), "2026년 11월 21일 14:05 (UTC)");
+        assert_eq!(Language::En.time("soon\r\n"), "soon");
+        assert_eq!(Language::En.window("2026-11-21T23:58:00Z", 300), "23:58 to 00:03");
+        assert_eq!(
+            Language::Ko.between("2026-11-21T14:05:00Z", "2026-11-21T15:31:59Z").as_deref(),
+            Some("1시간 26분")
+        );
+    }
+}

@@ -8,7 +8,8 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use keytide_alerts::email::{Audience, Composer, Language, Letter, Mail, samples};
+use keytide_alerts::email::{Audience, Composer, Letter, Mail, samples};
+use keytide_config::Language;
 
 /// Monday, 23 November 2026, 09:00 UTC.
 const DATE_MS: u64 = 1_795_424_400_000;
@@ -35,19 +36,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(())
     };
     let (transitions, planned) = (samples::all(), samples::planned());
-    for language in Language::ALL {
+    for (language, code) in [(Language::En, "en"), (Language::Ko, "ko")] {
         for audience in [Audience::Security, Audience::Owner] {
             for (i, transition) in transitions.iter().enumerate() {
                 let planned = (i < 2).then_some(&planned);
                 let letter = Letter { transition, planned, audience, language, to: &to, date_ms: DATE_MS };
-                let name = format!("{}-{}-{i}", language.code(), audience.name());
+                let name = format!("{}-{}-{i}", code, audience.name());
                 write(&name, &composer.incident(&letter)?)?;
             }
             let many: Vec<_> = transitions.iter().cycle().take(60).collect();
-            let name = format!("{}-{}-digest", language.code(), audience.name());
+            let name = format!("{}-{}-digest", code, audience.name());
             write(&name, &composer.digest(&many, audience, language, &to, DATE_MS)?)?;
         }
-        write(&format!("{}-test", language.code()), &composer.test(language, &to, DATE_MS)?)?;
+        write(&format!("{}-test", code), &composer.test(language, &to, DATE_MS)?)?;
     }
     Ok(())
 }

@@ -6,13 +6,13 @@
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use jiff::Timestamp;
+use keytide_config::Language;
 use tiny_skia::{
     Color, FillRule, LineCap, Paint, PathBuilder, Pixmap, PremultipliedColorU8, Rect, Stroke, StrokeDash,
     Transform,
 };
 
-use super::Language;
-use super::words::amount;
+use super::words::{Words, amount};
 use crate::incident::{Point, Transition};
 
 /// A subset of Pretendard, with Latin letters and the 2,350 syllables of KS X 1001, under another name as its licence
@@ -58,7 +58,7 @@ struct Span {
 }
 
 /// The traffic of a transition.
-pub(crate) fn chart(transition: &Transition, language: Language) -> Option<Chart> {
+pub(crate) fn chart(transition: &Transition, language: Words) -> Option<Chart> {
     let seconds = |at: &str| at.parse::<Timestamp>().ok().map(Timestamp::as_second);
     let traffic = &transition.evidence.traffic;
     let points: Vec<(i64, &Point)> =
@@ -77,7 +77,7 @@ pub(crate) fn chart(transition: &Transition, language: Language) -> Option<Chart
     let most = amount(peak.calls as f64);
     let usual = amount(peak.expected);
     let clock = language.clock(&peak.start);
-    let alt = match language {
+    let alt = match language.0 {
         Language::En => format!(
             "Chart of calls per five minutes over six hours: most at {clock} UTC, {most} where {usual} were expected"
         ),
@@ -88,7 +88,7 @@ pub(crate) fn chart(transition: &Transition, language: Language) -> Option<Chart
     Some(Chart { png: draw(&points, &span, language)?, alt })
 }
 
-fn draw(points: &[(i64, &Point)], span: &Span, language: Language) -> Option<Vec<u8>> {
+fn draw(points: &[(i64, &Point)], span: &Span, language: Words) -> Option<Vec<u8>> {
     let font = FontRef::try_from_slice(FONT).ok()?;
     let mut canvas = Canvas { pixmap: Pixmap::new(WIDTH.into(), HEIGHT.into())?, font };
     canvas.pixmap.fill(color(PAPER));
@@ -137,7 +137,7 @@ fn draw(points: &[(i64, &Point)], span: &Span, language: Language) -> Option<Vec
             canvas.text(at, BOTTOM + 44.0, TEXT, GREY, Align::Middle, &label);
         }
     }
-    let (title, calls, expected, incident) = match language {
+    let (title, calls, expected, incident) = match language.0 {
         Language::En => ("Calls per 5 minutes (times in UTC)", "calls", "expected", "incident"),
         Language::Ko => ("5분당 호출 수(시각은 UTC)", "호출", "평소", "사건"),
     };
@@ -169,12 +169,12 @@ fn step(most: f64) -> f64 {
 }
 
 /// `4,000`, `40k`, `4만`.
-fn short(calls: f64, language: Language) -> String {
+fn short(calls: f64, language: Words) -> String {
     let by = |unit: f64, name: &str| {
         let shown = calls / unit;
         if shown.fract() == 0.0 { format!("{}{name}", amount(shown)) } else { format!("{shown:.1}{name}") }
     };
-    match language {
+    match language.0 {
         _ if calls < 10_000.0 => amount(calls),
         Language::En if calls < 1e6 => by(1e3, "k"),
         Language::En if calls < 1e9 => by(1e6, "M"),
@@ -282,11 +282,11 @@ mod tests {
     #[test]
     fn the_same_traffic_gives_the_same_bytes() {
         let transition = samples::leak();
-        let [one, two] = [(); 2].map(|()| chart(&transition, Language::Ko).unwrap());
+        let [one, two] = [(); 2].map(|()| chart(&transition, Words(Language::Ko)).unwrap());
         assert!(one.png.starts_with(b"\x89PNG"));
         assert_eq!(one.png, two.png);
         assert!(one.png.len() < 60_000, "{} bytes", one.png.len());
-        assert_ne!(one.png, chart(&transition, Language::En).unwrap().png);
+        assert_ne!(one.png, chart(&transition, Words(Language::En)).unwrap().png);
     }
 
     #[test]
@@ -312,9 +312,9 @@ mod tests {
     fn nothing_is_drawn_of_nothing() {
         let mut transition = samples::leak();
         transition.evidence.traffic.clear();
-        assert!(chart(&transition, Language::En).is_none());
+        assert!(chart(&transition, Words(Language::En)).is_none());
         let mut transition = samples::leak();
         transition.at = "never".to_owned();
-        assert!(chart(&transition, Language::En).is_none());
+        assert!(chart(&transition, Words(Language::En)).is_none());
     }
 }

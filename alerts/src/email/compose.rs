@@ -1,8 +1,9 @@
 //! From a transition to a message.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use keytide_config::{EmailAlerts, Language};
 use lettre::message::header::{ContentDisposition, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{Message, message::header::ContentId};
@@ -12,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 use super::chart::{Chart, chart};
 use super::templates::{TemplateError, Templates};
 use super::view::{DigestView, LISTED, View, change};
-use super::{Audience, Language, Planned, samples};
+use super::words::Words;
+use super::{Audience, Planned, samples};
 use crate::incident::Transition;
 
 /// A message that can't be made.
@@ -111,11 +113,23 @@ impl Composer {
         Ok(composer)
     }
 
+    /// As configured.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn configured(email: &EmailAlerts) -> Result<Self, TemplateError> {
+        let address = email.from.address.parse().map_err(|_| TemplateError::Read {
+            path: PathBuf::from(&email.from.address),
+            reason: "it is no address to send from".to_owned(),
+        })?;
+        Self::new(Mailbox::new(Some(email.from.name.clone()), address), email.templates.as_deref())
+    }
+
     /// Fills every template with incidents of every kind.
     fn check(&self) -> Result<(), TemplateError> {
         let templates = self.own.as_ref().unwrap_or(&self.bundled);
         let (transitions, planned) = (samples::all(), samples::planned());
-        for language in Language::ALL {
+        for language in Words::ALL {
             for audience in [Audience::Security, Audience::Owner] {
                 for transition in &transitions {
                     for planned in [None, Some(&planned)] {
@@ -145,7 +159,8 @@ impl Composer {
     /// # Errors
     /// Only if a template that comes with the program fails.
     pub fn incident(&self, letter: &Letter<'_>) -> Result<Mail, ComposeError> {
-        let Letter { transition, planned, audience, language, to, date_ms } = *letter;
+        let Letter { transition, planned, audience, to, date_ms, .. } = *letter;
+        let language = Words(letter.language);
         let chart = chart(transition, language);
         let local = |seq: u32| format!("{}.{seq}.{}", word(&transition.incident_id), audience.name());
         let mut view = View::new(transition, planned, audience, language);
@@ -184,6 +199,7 @@ impl Composer {
         if transitions.is_empty() {
             return Err(ComposeError::Empty);
         }
+        let language = Words(language);
         let view = DigestView::new(transitions, audience, language);
         let mut members: Vec<String> =
             transitions.iter().map(|each| format!("{}.{}", each.incident_id, each.seq)).collect();
@@ -206,6 +222,7 @@ impl Composer {
     /// # Errors
     /// If a template that comes with the program fails.
     pub fn test(&self, language: Language, to: &Mailbox, date_ms: u64) -> Result<Mail, ComposeError> {
+        let language = Words(language);
         let view = test_view(language);
         let headers = Headers {
             to,
@@ -219,12 +236,7 @@ impl Composer {
         self.mail(headers, rendered, None)
     }
 
-    fn render(
-        &self,
-        name: &str,
-        language: Language,
-        view: &impl Serialize,
-    ) -> Result<Rendered, ComposeError> {
+    fn render(&self, name: &str, language: Words, view: &impl Serialize) -> Result<Rendered, ComposeError> {
         let bundled = || fill(&self.bundled, name, language, view);
         let (filled, failed) = match self.own.as_ref().map(|own| fill(own, name, language, view)) {
             Some(Ok(filled)) => (filled, None),
@@ -305,7 +317,7 @@ impl Composer {
 fn fill(
     templates: &Templates,
     name: &str,
-    language: Language,
+    language: Words,
     view: &impl Serialize,
 ) -> Result<(String, String), TemplateError> {
     let of = |kind: &str| templates.render(&format!("{}/{name}.{kind}", language.code()), view);
@@ -323,7 +335,7 @@ struct TestView {
     accent: &'static str,
 }
 
-fn test_view(language: Language) -> TestView {
+fn test_view(language: Words) -> TestView {
     TestView {
         language: language.code(),
         subject: language.pick("[Keytide] TEST mails arrive", "[Keytide] 시험 메일 발송 확인"),

@@ -16,11 +16,13 @@ mod clean;
 mod compose;
 pub mod samples;
 mod templates;
+mod transport;
 mod view;
 mod words;
 
 pub use self::compose::{ComposeError, Composer, Letter, Mail};
 pub use self::templates::TemplateError;
+pub use self::transport::{ANSWER, CONNECT, Outcome, Transport, TransportError};
 
 use keytide_dataflow::Action;
 
@@ -40,30 +42,6 @@ impl Audience {
         match self {
             Self::Security => "security",
             Self::Owner => "owner",
-        }
-    }
-}
-
-/// The language of a mail.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Language {
-    /// English.
-    #[default]
-    En,
-    /// Korean.
-    Ko,
-}
-
-impl Language {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::En, Self::Ko];
-
-    /// ISO 639-1.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::En => "en",
-            Self::Ko => "ko",
         }
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! The fields here are the contract with whoever writes own templates; all text is ready to be shown.
 
+use keytide_config::Language;
 use serde::Serialize;
 
 use super::clean::{NAME, REASON, foreign, line};
-use super::words::{amount, number};
-use super::{Audience, Language, Planned};
+use super::words::{Words, amount, number};
+use super::{Audience, Planned};
 use crate::incident::{Change, Transition};
 
 /// Signals shown.
@@ -148,7 +149,7 @@ impl View {
         transition: &Transition,
         planned: Option<&Planned>,
         audience: Audience,
-        language: Language,
+        language: Words,
     ) -> Self {
         let mut signals: Vec<_> = transition.signals.iter().collect();
         signals.sort_by(|a, b| b.bits.total_cmp(&a.bits));
@@ -217,15 +218,15 @@ impl View {
         view
     }
 
-    fn subject(&self, transition: &Transition, audience: Audience, language: Language) -> String {
-        let tail = match (transition.transition, language) {
+    fn subject(&self, transition: &Transition, audience: Audience, language: Words) -> String {
+        let tail = match (transition.transition, language.0) {
             (Change::Ended, Language::En) => format!("{} in {}", self.calls, self.duration),
             (Change::Ended, Language::Ko) => format!("{} 동안 {}", self.duration, self.calls),
             (Change::Withdrawn, _) => self.reason.clone().unwrap_or_default(),
             _ => self.headline.clone(),
         };
         let (short, alarm) = (&self.key_short, self.alarm);
-        let subject = match (audience, language, transition.transition) {
+        let subject = match (audience, language.0, transition.transition) {
             (Audience::Security, Language::En, _) => format!("{alarm} key {}: {tail}", whose(transition)),
             (Audience::Security, Language::Ko, _) => format!("{alarm} 키 {}: {tail}", whose(transition)),
             (Audience::Owner, Language::En, Change::Ended) => {
@@ -246,7 +247,7 @@ impl View {
         line(&format!("[Keytide] {subject}"), 200)
     }
 
-    fn facts(&self, transition: &Transition, audience: Audience, language: Language) -> Vec<Fact> {
+    fn facts(&self, transition: &Transition, audience: Audience, language: Words) -> Vec<Fact> {
         let name = |name: &Option<String>| name.as_deref().map(|name| line(name, NAME));
         let mut facts = Vec::new();
         let mut add = |en, ko, value: Option<String>| {
@@ -283,7 +284,7 @@ impl View {
         facts
     }
 
-    fn lookup(&self, transition: &Transition, language: Language) -> Vec<Fact> {
+    fn lookup(&self, transition: &Transition, language: Words) -> Vec<Fact> {
         let fact = |en, ko, value| Fact { label: language.pick(en, ko), value };
         vec![
             fact("Incident", "사건", self.incident_id.clone()),
@@ -302,7 +303,7 @@ impl View {
 }
 
 impl SignalView {
-    fn new(signal: &crate::incident::Signal, audience: Audience, language: Language) -> Self {
+    fn new(signal: &crate::incident::Signal, audience: Audience, language: Words) -> Self {
         Self {
             title: language.signal(&signal.signal),
             family: language.family(&signal.family),
@@ -328,7 +329,7 @@ impl SignalView {
 }
 
 impl SampleView {
-    fn new(sample: &crate::incident::Sample, language: Language) -> Self {
+    fn new(sample: &crate::incident::Sample, language: Words) -> Self {
         Self {
             at: language.second(&sample.at),
             client: sample.client.as_deref().map(|client| line(client, 45)),
@@ -377,7 +378,7 @@ pub(crate) struct DigestView {
 
 impl DigestView {
     /// The most probable and busiest incidents come first.
-    pub(crate) fn new(transitions: &[&Transition], audience: Audience, language: Language) -> Self {
+    pub(crate) fn new(transitions: &[&Transition], audience: Audience, language: Words) -> Self {
         let mut sorted = transitions.to_vec();
         let rank = |transition: &Transition| {
             let over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
@@ -397,7 +398,7 @@ impl DigestView {
             .iter()
             .filter(|each| !matches!(each.transition, Change::Ended | Change::Withdrawn))
             .count();
-        let subject = match (language, audience) {
+        let subject = match (language.0, audience) {
             (Language::En, Audience::Security) => {
                 format!(
                     "[Keytide] DIGEST {count} changes of incidents, {} alerts, of {key_count} keys",

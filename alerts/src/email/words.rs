@@ -6,18 +6,30 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use keytide_config::Language;
 
-use super::Language;
 use super::clean::{NAME, REASON, VALUE, foreign, line};
 use crate::incident::{Change, Signal, Transition, Value};
 
 const COUNTRIES: &str = include_str!("../../assets/countries.tsv");
 
-impl Language {
+/// Says things in a language.
+#[derive(Clone, Copy)]
+pub(crate) struct Words(pub(crate) Language);
+
+impl Words {
+    /// All languages.
+    pub(crate) const ALL: [Self; 2] = [Self(Language::En), Self(Language::Ko)];
+
+    /// ISO 639-1.
+    pub(crate) fn code(self) -> &'static str {
+        self.pick("en", "ko")
+    }
+
     pub(super) fn pick<T>(self, en: T, ko: T) -> T {
-        match self {
-            Self::En => en,
-            Self::Ko => ko,
+        match self.0 {
+            Language::En => en,
+            Language::Ko => ko,
         }
     }
 
@@ -250,10 +262,10 @@ impl Language {
     pub(crate) fn reason(self, reason: &str) -> String {
         use keytide_dataflow::Reason;
         let known = [Reason::Allowed, Reason::Publishable, Reason::Active];
-        match (self, known.into_iter().find(|known| known.name() == reason)) {
-            (Self::Ko, Some(Reason::Allowed)) => "호출한 곳이 이 키의 허용 목록에 있습니다".to_owned(),
-            (Self::Ko, Some(Reason::Publishable)) => "키 테이블에 공개용 키로 적혀 있습니다".to_owned(),
-            (Self::Ko, Some(Reason::Active)) => "키 테이블에 사용 중인 키로 적혀 있습니다".to_owned(),
+        match (self.0, known.into_iter().find(|known| known.name() == reason)) {
+            (Language::Ko, Some(Reason::Allowed)) => "호출한 곳이 이 키의 허용 목록에 있습니다".to_owned(),
+            (Language::Ko, Some(Reason::Publishable)) => "키 테이블에 공개용 키로 적혀 있습니다".to_owned(),
+            (Language::Ko, Some(Reason::Active)) => "키 테이블에 사용 중인 키로 적혀 있습니다".to_owned(),
             _ => foreign(reason, REASON),
         }
     }
@@ -428,36 +440,39 @@ mod tests {
             bits,
             values: Vec::new(),
         };
-        let said = |bits| Language::En.surprise(&signal("volume", bits));
+        let said = |bits| Words(Language::En).surprise(&signal("volume", bits));
         assert_eq!(said(24.0), "24.0 bits: by chance once in 17 million");
         assert_eq!(said(10.0), "10.0 bits: by chance once in 1,000");
         assert_eq!(said(6.0), "6.0 bits: by chance once in 64");
         assert_eq!(said(64.2), "64.2 bits: by chance less than once in a trillion");
         assert_eq!(said(f64::INFINITY), "0.0 bits");
-        assert_eq!(Language::Ko.surprise(&signal("volume", 24.0)), "24.0비트: 우연이라면 1,677만 번에 한 번");
-        assert_eq!(Language::En.surprise(&signal("hard", 40.0)), "a fact, not a measurement");
-        assert_eq!(Language::En.measure(&signal("volume", 1.0)), "60 calls, 1.5 expected");
-        assert_eq!(Language::Ko.measure(&signal("volume", 1.0)), "호출 60회, 평소 1.5");
+        assert_eq!(
+            Words(Language::Ko).surprise(&signal("volume", 24.0)),
+            "24.0비트: 우연이라면 1,677만 번에 한 번"
+        );
+        assert_eq!(Words(Language::En).surprise(&signal("hard", 40.0)), "a fact, not a measurement");
+        assert_eq!(Words(Language::En).measure(&signal("volume", 1.0)), "60 calls, 1.5 expected");
+        assert_eq!(Words(Language::Ko).measure(&signal("volume", 1.0)), "호출 60회, 평소 1.5");
     }
 
     #[test]
     fn countries_have_names_in_both_languages() {
         assert_eq!(COUNTRIES.lines().count(), 250);
         assert!(COUNTRIES.lines().all(|row| row.split('\t').filter(|cell| !cell.is_empty()).count() == 3));
-        assert_eq!(Language::En.country("BR"), "Brazil (BR)");
-        assert_eq!(Language::Ko.country("BR"), "브라질 (BR)");
-        assert_eq!(Language::Ko.country("ZZ"), "알 수 없는 국가");
-        assert_eq!(Language::En.country("<b"), "<b");
+        assert_eq!(Words(Language::En).country("BR"), "Brazil (BR)");
+        assert_eq!(Words(Language::Ko).country("BR"), "브라질 (BR)");
+        assert_eq!(Words(Language::Ko).country("ZZ"), "알 수 없는 국가");
+        assert_eq!(Words(Language::En).country("<b"), "<b");
     }
 
     #[test]
     fn times_are_read_and_what_is_none_is_shown_as_it_is() {
-        assert_eq!(Language::En.time("2026-11-21T14:05:00Z"), "2026-11-21 14:05 UTC");
-        assert_eq!(Language::Ko.time("2026-11-21T14:05:00Z"), "2026년 11월 21일 14:05 (UTC)");
-        assert_eq!(Language::En.time("soon\r\n"), "soon");
-        assert_eq!(Language::En.window("2026-11-21T23:58:00Z", 300), "23:58 to 00:03");
+        assert_eq!(Words(Language::En).time("2026-11-21T14:05:00Z"), "2026-11-21 14:05 UTC");
+        assert_eq!(Words(Language::Ko).time("2026-11-21T14:05:00Z"), "2026년 11월 21일 14:05 (UTC)");
+        assert_eq!(Words(Language::En).time("soon\r\n"), "soon");
+        assert_eq!(Words(Language::En).window("2026-11-21T23:58:00Z", 300), "23:58 to 00:03");
         assert_eq!(
-            Language::Ko.between("2026-11-21T14:05:00Z", "2026-11-21T15:31:59Z").as_deref(),
+            Words(Language::Ko).between("2026-11-21T14:05:00Z", "2026-11-21T15:31:59Z").as_deref(),
             Some("1시간 26분")
         );
     }

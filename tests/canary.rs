@@ -2,7 +2,7 @@
 //! and error, logs, metrics, reports of `check`. For each format as it is read by default, good records and bad.
 //!
 //! What can't be known as a key: text that stands nowhere where `[keys].from` looks. In a path it would be written as
-//! part of the route; elsewhere nothing writes it.
+//! part of the route, in a user agent as evidence; elsewhere nothing writes it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -178,11 +178,12 @@ impl Case {
              [keys]\nfrom = [{from}]\n{hash}\n\
              [tables.keys]\nkind = \"file\"\npath = \"keys.csv\"\nformat = \"csv\"\n\
              [tables.subscriptions]\nkind = \"file\"\npath = \"subscriptions.jsonl\"\nformat = \"jsonl\"\n\
+             [tables.leaks]\nkind = \"file\"\npath = \"leaks.csv\"\nformat = \"csv\"\n\
              [[source]]\nname = \"log\"\n{kind}\nformat = \"{format}\"\n{source}"
         )
     }
 
-    /// A job that has keys also in a table's `key_hash`, where they don't belong.
+    /// A job that has keys also in a table's `key_hash`, where they don't belong, and in reports of leaks, where they do.
     fn job(&self, hash: &str, kind: &str) -> Job {
         let keys = format!(
             "key_hash,subscription,state,{CANARY}-a-column-that-is-longer-than-names-are\n\
@@ -191,10 +192,15 @@ impl Case {
             "9f".repeat(32)
         );
         let subscriptions = format!("{{\"{CANARY}-a-longer-name\":\n{{\"id\":[\"{CANARY}\"]}}\n{CANARY}\n");
+        let leaks = format!(
+            "token,source,url,reported_at,{CANARY}\n{CANARY},{CANARY},https://x.example/?k={CANARY},2025-06-02T08:00:00Z,\n\
+             {CANARY},s,u,{CANARY},\n\"{CANARY}\n{CANARY}\",s,u,,\n,{CANARY},u,,\n"
+        );
         let log = self.lines().join(&b'\n');
         Job::with_config(&self.config(hash, kind))
             .file("keys.csv", keys)
             .file("subscriptions.jsonl", subscriptions)
+            .file("leaks.csv", leaks)
             .file("log.jsonl", log)
     }
 }
@@ -235,7 +241,7 @@ fn no_raw_key_is_in_anything_that_a_replay_or_check_leaves() {
             let out = job.path("out");
             let views = Views::new(&out);
             assert!(views.count("dead_letters") > 50, "{of}: bad records are listed");
-            assert_eq!(views.count("table_dead_letters"), 8, "{of}: bad rows too");
+            assert_eq!(views.count("table_dead_letters"), 11, "{of}: bad rows too");
             if hash != PREHASHED {
                 assert!(
                     views.count("events") >= 1,
@@ -250,7 +256,9 @@ fn no_raw_key_is_in_anything_that_a_replay_or_check_leaves() {
 
             let config = job.path("keytide.toml");
             let report = Keytide::new(&["check", path(&config)]).env("KEY_SECRET", SECRET).run();
-            assert!(report.stdout.contains("tables.keys"), "{}", report.stdout);
+            for table in ["tables.keys", "tables.leaks"] {
+                assert!(report.stdout.contains(table), "{}", report.stdout);
+            }
             assert_none(&of, said(&report));
         }
     }

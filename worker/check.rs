@@ -156,12 +156,13 @@ impl Report {
 
     /// Each table on its own, so that a problem of one hides none of another.
     fn tables(&mut self, tables: &Tables, sources: &[Source]) {
-        let Tables { keys, subscriptions, plans } = tables;
+        let Tables { keys, subscriptions, plans, leaks } = tables;
         let only = Tables::default;
         for (name, table, alone) in [
             ("keys", keys, Tables { keys: keys.clone(), ..only() }),
             ("subscriptions", subscriptions, Tables { subscriptions: subscriptions.clone(), ..only() }),
             ("plans", plans, Tables { plans: plans.clone(), ..only() }),
+            ("leaks", leaks, Tables { leaks: leaks.clone(), ..only() }),
         ] {
             let (path, format) = match table {
                 Some(TableSource::File { path, format }) => (path, format),
@@ -232,8 +233,9 @@ impl Report {
                 Err(error) => self.problems.push(format!("source \"{}\": {error}", source.name)),
             }
         }
-        let Tables { keys, subscriptions, plans } = &config.tables;
-        for (name, table) in [("keys", keys), ("subscriptions", subscriptions), ("plans", plans)] {
+        let Tables { keys, subscriptions, plans, leaks } = &config.tables;
+        let tables = [("keys", keys), ("subscriptions", subscriptions), ("plans", plans), ("leaks", leaks)];
+        for (name, table) in tables {
             let Some(TableSource::Kafka { client, topic, .. }) = table else { continue };
             match Topic::open(client, topic).and_then(|topic| topic.partitions()) {
                 Ok(partitions) => {

@@ -196,8 +196,8 @@ impl Encoder {
     }
 
     fn tables(&mut self, tables: &Tables) {
-        let Tables { keys, subscriptions, plans } = tables;
-        for table in [keys, subscriptions, plans] {
+        let Tables { keys, subscriptions, plans, leaks } = tables;
+        for table in [keys, subscriptions, plans, leaks] {
             self.list(table, |encoder, table| match table {
                 TableSource::File { path, format } => {
                     encoder.text("file");

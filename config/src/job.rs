@@ -387,6 +387,8 @@ pub struct Tables {
     pub subscriptions: Option<TableSource>,
     /// Plans.
     pub plans: Option<TableSource>,
+    /// Reports of leaked keys.
+    pub leaks: Option<TableSource>,
 }
 
 /// Where a table comes from.

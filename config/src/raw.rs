@@ -400,6 +400,7 @@ section! {
         keys: RawTable,
         subscriptions: RawTable,
         plans: RawTable,
+        leaks: RawTable,
     }
 }
 

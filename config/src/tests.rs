@@ -949,6 +949,7 @@ fn the_fingerprint_tells_results_apart() {
         ("idle_ticks = 5", "idle_ticks = 6"),
         ("skew = \"5m\"", "skew = \"6m\""),
         ("tables/plans.jsonl\"\nformat = \"jsonl\"", "tables/plans.jsonl\"\nformat = \"csv\""),
+        ("tables/leaks.csv", "tables/leak.csv"),
         ("geo/country.mmdb", "geo/c.mmdb"),
         ("trusted_proxies = []", "trusted_proxies = [\"10.0.0.0/8\"]"),
         ("templates = []", "templates = [\"/\"]"),

@@ -598,6 +598,7 @@ impl Check<'_> {
             keys: self.table(&raw.keys),
             subscriptions: self.table(&raw.subscriptions),
             plans: self.table(&raw.plans),
+            leaks: self.table(&raw.leaks),
         };
         for (table, entry, needed, missing) in [
             ("subscriptions", &raw.subscriptions, "keys", raw.keys.is_absent()),
@@ -826,7 +827,7 @@ impl Check<'_> {
     fn loops(&mut self, raw: &RawConfig, sources: &[Source], sinks: &Sinks) {
         let absent = RawTables::default();
         let tables = section(&raw.tables, &absent);
-        let tables = [&tables.keys, &tables.subscriptions, &tables.plans];
+        let tables = [&tables.keys, &tables.subscriptions, &tables.plans, &tables.leaks];
         let spots = raw.source.value().map_or(&[][..], |list| &list.items);
         if let Some(sink) = &sinks.kafka {
             let of_sources = spots.iter().filter_map(|source| source.value.topic.given());

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ipnet::IpNet;
 use keytide_dataflow::model::Country;
 use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions};
 
@@ -238,6 +239,14 @@ pub(crate) fn parse_asn(text: &str) -> Option<u32> {
     };
     // `parse` alone would take a sign.
     if digits.bytes().all(|digit| digit.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+/// A network's first address as IPv6 (IPv4 mapped), and how many first bits its addresses share.
+pub(crate) fn mapped(network: IpNet) -> (u128, u8) {
+    match network.trunc() {
+        IpNet::V4(network) => (network.network().to_ipv6_mapped().to_bits(), 96 + network.prefix_len()),
+        IpNet::V6(network) => (network.network().to_bits(), network.prefix_len()),
+    }
 }
 
 fn open_country(path: &Path) -> Result<(Database, FieldPath), GeoError> {

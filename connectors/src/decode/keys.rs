@@ -17,7 +17,7 @@
 use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
-use keytide_config::{KeyFrom, KeyHash, KeyRules, MissingKey};
+use keytide_config::{KeyFrom, KeyHash, KeyRules, MissingKey, Secret};
 use keytide_dataflow::model::KeyId;
 use sha2::{Digest, Sha256};
 
@@ -37,20 +37,44 @@ pub(super) struct Keys {
 }
 
 enum Hash {
-    Sha256,
-    /// Keyed once, cloned for every key.
-    HmacSha256(Box<Hmac<Sha256>>),
+    Secret(SecretHash),
     Prehashed,
     Name,
+}
+
+/// How a raw key that is a secret becomes an id.
+pub(crate) enum SecretHash {
+    /// SHA-256.
+    Sha256,
+    /// HMAC-SHA-256, keyed once, cloned for every key.
+    HmacSha256(Box<Hmac<Sha256>>),
+}
+
+impl SecretHash {
+    /// HMAC-SHA-256 under a secret.
+    pub(crate) fn keyed(secret: &Secret) -> Self {
+        let keyed = Hmac::new_from_slice(secret.reveal().as_bytes());
+        Self::HmacSha256(Box::new(keyed.expect("HMAC takes a secret of any length")))
+    }
+
+    /// The id of a raw key.
+    pub(crate) fn id(&self, key: &[u8]) -> KeyId {
+        match self {
+            Self::Sha256 => KeyId::from_hash(&Sha256::digest(key)),
+            Self::HmacSha256(keyed) => {
+                let mut mac = keyed.clone();
+                mac.update(key);
+                KeyId::from_hash(&mac.finalize().into_bytes())
+            }
+        }
+    }
 }
 
 impl Keys {
     pub(super) fn new(rules: &KeyRules) -> Self {
         let hash = match &rules.hash {
-            KeyHash::Sha256 => Hash::Sha256,
-            KeyHash::HmacSha256 { secret } => Hash::HmacSha256(Box::new(
-                Hmac::new_from_slice(secret.reveal().as_bytes()).expect("HMAC takes a secret of any length"),
-            )),
+            KeyHash::Sha256 => Hash::Secret(SecretHash::Sha256),
+            KeyHash::HmacSha256 { secret } => Hash::Secret(SecretHash::keyed(secret)),
             KeyHash::Prehashed => Hash::Prehashed,
             KeyHash::None => Hash::Name,
         };
@@ -132,12 +156,7 @@ impl Keys {
     pub(super) fn id(&self, key: &[u8]) -> Result<KeyId, Fault> {
         match &self.hash {
             _ if key.is_empty() => Ok(KeyId::ANONYMOUS),
-            Hash::Sha256 => Ok(KeyId::from_hash(&Sha256::digest(key))),
-            Hash::HmacSha256(keyed) => {
-                let mut mac = keyed.clone();
-                mac.update(key);
-                Ok(KeyId::from_hash(&mac.finalize().into_bytes()))
-            }
+            Hash::Secret(hash) => Ok(hash.id(key)),
             Hash::Prehashed => prehashed(key).ok_or(Fault::new(
                 "key",
                 "must be a hash, at least 32 hexadecimal digits, optionally behind `sha256:`",
@@ -233,7 +252,7 @@ fn prehashed(key: &[u8]) -> Option<KeyId> {
 
 #[cfg(test)]
 mod tests {
-    use keytide_config::{Pointer, Secret};
+    use keytide_config::Pointer;
 
     use super::*;
 

@@ -50,6 +50,9 @@ use keytide_config::{Format, Limits, Routes, Source};
 use keytide_dataflow::model::{AccessEvent, Country, Definition, Position};
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::keys::SecretHash;
+pub(crate) use self::route::{cut, holds, redacted};
+
 use self::cloudevents::CloudEvents;
 use self::cloudwatch::CloudWatch;
 use self::combined::CombinedRecords;

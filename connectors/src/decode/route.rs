@@ -118,7 +118,7 @@ fn is_id(segment: &[u8]) -> bool {
 }
 
 /// Whether `text` holds `secret`, as it is or percent-encoded.
-pub(super) fn holds(text: &str, secret: &[u8]) -> bool {
+pub(crate) fn holds(text: &str, secret: &[u8]) -> bool {
     // Decoding only shortens.
     if secret.is_empty() || secret.len() > text.len() {
         return false;
@@ -135,7 +135,7 @@ pub(super) fn holds(text: &str, secret: &[u8]) -> bool {
 
 /// `text` with every segment that holds `secret` replaced by `{key}`; the whole of it, should the secret span
 /// segments.
-pub(super) fn redacted(text: &str, secret: &[u8]) -> String {
+pub(crate) fn redacted(text: &str, secret: &[u8]) -> String {
     let segments: Vec<&str> =
         text.split('/').map(|segment| if holds(segment, secret) { "{key}" } else { segment }).collect();
     let redacted = segments.join("/");
@@ -166,7 +166,7 @@ pub(super) fn argument_value(text: &str) -> Vec<u8> {
 }
 
 /// `text` without its end beyond `limit` bytes, whole characters only.
-pub(super) fn cut(text: &str, limit: usize) -> &str {
+pub(crate) fn cut(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 

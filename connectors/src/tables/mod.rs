@@ -1,4 +1,4 @@
-//! The tables that events are joined with, from files and topics: keys, subscriptions, plans.
+//! The tables that events are joined with, from files and topics: keys, subscriptions, plans, reports of leaked keys.
 //!
 //! ```text
 //! file   -> rows    one row at a time, CSV or JSON lines, under byte caps    rows.rs
@@ -9,8 +9,8 @@
 //! ```
 //!
 //! [`read`] reads files once, for a bounded run. [`WatchedTables`] reads them again when they change, and
-//! [`TopicTable`] takes records as they come; both hold the table's rows (240 to 480 bytes each), because
-//! neither a file nor a tombstone says what the deleted row was.
+//! [`TopicTable`] takes records as they come; both hold the table's rows (280 to 550 bytes each, and 32 for each
+//! element of an allow list), because neither a file nor a tombstone says what the deleted row was.
 //!
 //! A row is accepted as a whole or not at all: a bad one becomes a [`TableDeadLetter`] and its neighbours go
 //! on. Nothing here quotes a cell, in no message and no `Debug` output, because a table exported by mistake
@@ -18,11 +18,15 @@
 //! look like a hash is refused. What can't be told apart: a raw key that is itself 64 hexadecimal digits (32
 //! and more under `prehashed`).
 //!
+//! The one place for raw keys is the column `token` of `leaks`: a token becomes key ids when its row is read, under
+//! each way in which the sources hash keys, and goes no further. Where it stands in the row's URL or source too, it is
+//! taken out. A message key of a topic may be one: of these only a hash is held, in memory.
+//!
 //! In both formats white space around a value is dropped, an empty value is the same as none, a row that
 //! stands later wins, and a byte order mark at the start is skipped. Times are RFC 3339, cut to milliseconds.
 //!
-//! Limits: 256 KiB a row, 512 bytes a value (or an element of a list), 10,000,000 rows and 100,000 bad rows a
-//! table.
+//! Limits: 256 KiB a row, 512 bytes a value (or an element of a list; 254 an address, 4,096 a token), 256 elements a
+//! list, 10,000,000 rows and 100,000 bad rows a table. A URL is cut after 2,048 bytes.
 
 mod held;
 mod row;
@@ -46,6 +50,8 @@ pub use watch::WatchedTables;
 const ROW_BYTES: usize = 256 << 10;
 /// Bytes of one value; longer identifiers would be cut in events and never match.
 const VALUE_BYTES: usize = 512;
+/// Elements of a list.
+const LIST_ELEMENTS: usize = 256;
 /// Rows of a table.
 const ROWS: u64 = 10_000_000;
 /// Bad rows of a table that are still worth listing.
@@ -54,7 +60,7 @@ const BAD_ROWS: usize = 100_000;
 /// What the tables hold, or how they changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct TablesRead {
-    /// The rows as upserts, and those that are gone: keys, then subscriptions, then plans, each in the order
+    /// The rows as upserts, and those that are gone: keys, then subscriptions, plans and leaks, each in the order
     /// of its file or topic. Offsets count from 0 in each table.
     pub changes: Vec<TableChange>,
     /// The strings behind the ids in `changes`, in order of appearance.
@@ -78,7 +84,7 @@ impl TablesRead {
 /// A row that could not be accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableDeadLetter {
-    /// `keys`, `subscriptions` or `plans`.
+    /// `keys`, `subscriptions`, `plans` or `leaks`.
     pub table: &'static str,
     /// Where the row stands.
     pub place: TablePlace,
@@ -225,11 +231,13 @@ pub fn read<'a>(
 fn configured<'t, 'a>(
     tables: &'t Tables,
     hashes: impl IntoIterator<Item = &'a KeyHash>,
-) -> [(Table, &'t Option<TableSource>); 3] {
+) -> [(Table, &'t Option<TableSource>); 4] {
+    let hashes: Vec<&KeyHash> = hashes.into_iter().collect();
     [
-        (Table::keys(hashes), &tables.keys),
+        (Table::keys(hashes.iter().copied()), &tables.keys),
         (Table::Subscriptions, &tables.subscriptions),
         (Table::Plans, &tables.plans),
+        (Table::leaks(hashes), &tables.leaks),
     ]
 }
 

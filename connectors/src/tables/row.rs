@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use keytide_dataflow::model::EventTime;
 
-use super::VALUE_BYTES;
+use super::{LIST_ELEMENTS, VALUE_BYTES};
 
 /// What stands in a cell.
 #[derive(Clone, Default)]
@@ -39,9 +39,14 @@ impl<'a> Row<'a> {
 
     /// The value of a column, `None` if it is empty.
     pub(super) fn text(&self, column: &str) -> Result<Option<&str>, Fault> {
+        self.text_of(column, VALUE_BYTES)
+    }
+
+    /// The same, of a value that may have so many bytes.
+    pub(super) fn text_of(&self, column: &str, limit: usize) -> Result<Option<&str>, Fault> {
         match self.cell(column) {
             Cell::Missing => Ok(None),
-            Cell::Text(text) => value(column, text),
+            Cell::Text(text) => value(column, text, limit),
             Cell::List(_) => Err(format!("`{column}` is an array: it must be one value")),
         }
     }
@@ -71,30 +76,37 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// Checks every element of a list: separated by `;`, or a JSON array. Empty elements don't count.
-    pub(super) fn check_list(
-        &self,
+    /// The elements of a list: separated by `;`, or a JSON array. Empty elements don't count.
+    pub(super) fn list<'s, T>(
+        &'s self,
         column: &str,
-        accepts: impl Fn(&str) -> bool,
+        parse: impl Fn(&'s str) -> Option<T>,
         expected: &str,
-    ) -> Result<(), Fault> {
-        let check = |element: &str| match value(column, element)? {
-            Some(element) if !accepts(element) => Err(format!("`{column}` must be a list of {expected}")),
-            _ => Ok(()),
+    ) -> Result<Vec<T>, Fault> {
+        let mut parsed = Vec::new();
+        let mut element = |element: &'s str| {
+            let Some(element) = value(column, element, VALUE_BYTES)? else { return Ok(()) };
+            if parsed.len() == LIST_ELEMENTS {
+                return Err(format!("`{column}` has more than {LIST_ELEMENTS} elements"));
+            }
+            let wrong = || format!("`{column}` must be a list of {expected}");
+            parsed.push(parse(element).ok_or_else(wrong)?);
+            Ok(())
         };
         match self.cell(column) {
-            Cell::Missing => Ok(()),
-            Cell::Text(text) => text.split(';').try_for_each(check),
-            Cell::List(elements) => elements.iter().try_for_each(|element| check(element)),
+            Cell::Missing => {}
+            Cell::Text(text) => text.split(';').try_for_each(&mut element)?,
+            Cell::List(elements) => elements.iter().try_for_each(|text| element(text))?,
         }
+        Ok(parsed)
     }
 }
 
 /// A value without the white space around it, `None` if nothing is left.
-fn value<'t>(column: &str, text: &'t str) -> Result<Option<&'t str>, Fault> {
+fn value<'t>(column: &str, text: &'t str, limit: usize) -> Result<Option<&'t str>, Fault> {
     let text = text.trim();
-    if text.len() > VALUE_BYTES {
-        return Err(format!("`{column}` is longer than {VALUE_BYTES} bytes"));
+    if text.len() > limit {
+        return Err(format!("`{column}` is longer than {limit} bytes"));
     }
     if text.contains(char::is_control) {
         return Err(format!(

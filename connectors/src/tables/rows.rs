@@ -17,8 +17,8 @@ use super::schema::Table;
 use super::{BAD_ROWS, ROW_BYTES, ROWS, TableDeadLetter, TableError, TablePlace};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Names of ignored columns that are listed, and the bytes of one. A longer name is no name: it may be a
-/// value, even a raw key, in the wrong place.
+/// Names of ignored columns that are listed, and the bytes of one. A longer name, or one with digits, is no name: it may
+/// be a value, even a raw key, in the wrong place.
 const LISTED_NAMES: usize = 32;
 const NAME_BYTES: usize = 32;
 
@@ -463,7 +463,7 @@ impl Ignored {
     }
 
     fn add(&mut self, name: &[u8]) {
-        let plain = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+        let plain = |byte: &u8| (byte.is_ascii_graphic() || *byte == b' ') && !byte.is_ascii_digit();
         let name = str::from_utf8(name)
             .ok()
             .filter(|name| !name.is_empty() && name.len() <= NAME_BYTES && name.as_bytes().iter().all(plain));

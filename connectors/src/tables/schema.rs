@@ -6,12 +6,15 @@ use hashbrown::HashSet;
 use ipnet::IpNet;
 use keytide_config::KeyHash;
 use keytide_dataflow::model::{
-    Definition, KeyId, KeyKind, KeyRow, KeyState, NameId, PlanRow, Policy, SubscriptionRow, TableChange,
-    TableRow,
+    Allowance, Country, Definition, KeyId, KeyKind, KeyRow, KeyState, LeakRow, NameId, PlanRow, Policy,
+    SubscriptionRow, TableChange, TableRow,
 };
+use smallvec::SmallVec;
 
+use super::VALUE_BYTES;
 use super::row::{Fault, Row};
-use crate::geo::parse_asn;
+use crate::decode::{SecretHash, cut, holds, redacted};
+use crate::geo::{mapped, parse_asn};
 
 const STATES: [(&str, KeyState); 3] =
     [("active", KeyState::Active), ("suspended", KeyState::Suspended), ("revoked", KeyState::Revoked)];
@@ -38,12 +41,28 @@ const KEY_COLUMNS: [&str; 10] = [
 const SUBSCRIPTION_COLUMNS: [&str; 7] =
     ["id", "customer", "plan", "contacts", "time_zone", "billing_anchor", "started_at"];
 const PLAN_COLUMNS: [&str; 3] = ["id", "name", "policy"];
+const LEAK_COLUMNS: [&str; 3] = ["source", "url", "reported_at"];
+
+/// Bytes of an address (RFC 5321 with erratum 1690).
+const ADDRESS_BYTES: usize = 254;
+/// Bytes of a leaked token.
+const TOKEN_BYTES: usize = 4_096;
+/// Bytes of a URL; a longer one is cut.
+const URL_BYTES: usize = 2_048;
 
 /// A table.
 pub(super) enum Table {
     Keys(KeyForms),
     Subscriptions,
     Plans,
+    Leaks(LeakForms),
+}
+
+/// What may name a leaked key.
+pub(super) struct LeakForms {
+    keys: KeyForms,
+    /// How a token becomes ids.
+    hashes: Vec<SecretHash>,
 }
 
 /// What may name a key.
@@ -63,17 +82,31 @@ impl Table {
     /// `keys`, as the sources' `hashes` need it.
     pub(super) fn keys<'a>(hashes: impl IntoIterator<Item = &'a KeyHash>) -> Self {
         let mut forms = KeyForms::default();
-        for hash in hashes {
-            match hash {
-                KeyHash::None => forms.named = true,
-                KeyHash::Sha256 => (forms.hashed, forms.prefixed) = (true, true),
-                KeyHash::HmacSha256 { .. } => forms.hashed = true,
-                KeyHash::Prehashed => (forms.hashed, forms.prefixed, forms.any_hash) = (true, true, true),
-            }
-        }
+        hashes.into_iter().for_each(|hash| forms.add(hash));
         // Nothing to join with yet: still a table of hashes.
         forms.hashed |= !forms.named;
         Self::Keys(forms)
+    }
+
+    /// `leaks`, as the sources' `hashes` need it. A token becomes one id for each way in which they hash secrets.
+    ///
+    /// Who logs hashes (`prehashed`) doesn't say of what kind: a token counts by its SHA-256, for it can't count by
+    /// itself: an id is shown. For the same reason it is never taken for an identifier (`none`).
+    pub(super) fn leaks<'a>(hashes: impl IntoIterator<Item = &'a KeyHash>) -> Self {
+        let mut keys = KeyForms::default();
+        let (mut plain, mut secrets) = (false, Vec::new());
+        for hash in hashes {
+            keys.add(hash);
+            match hash {
+                KeyHash::Sha256 | KeyHash::Prehashed => plain = true,
+                KeyHash::HmacSha256 { secret } if !secrets.contains(&secret) => secrets.push(secret),
+                KeyHash::HmacSha256 { .. } | KeyHash::None => {}
+            }
+        }
+        keys.hashed |= !keys.named;
+        let mut hashes: Vec<SecretHash> = secrets.into_iter().map(SecretHash::keyed).collect();
+        hashes.extend((plain || (keys.hashed && hashes.is_empty())).then_some(SecretHash::Sha256));
+        Self::Leaks(LeakForms { keys, hashes })
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -81,6 +114,7 @@ impl Table {
             Self::Keys(_) => "keys",
             Self::Subscriptions => "subscriptions",
             Self::Plans => "plans",
+            Self::Leaks(_) => "leaks",
         }
     }
 
@@ -94,6 +128,7 @@ impl Table {
             }
             Self::Subscriptions => SUBSCRIPTION_COLUMNS.to_vec(),
             Self::Plans => PLAN_COLUMNS.to_vec(),
+            Self::Leaks(forms) => forms.columns().iter().copied().chain(LEAK_COLUMNS).collect(),
         }
     }
 
@@ -102,6 +137,7 @@ impl Table {
         match self {
             Self::Keys(forms) => vec![forms.columns(), &["subscription"]],
             Self::Subscriptions | Self::Plans => vec![&["id"]],
+            Self::Leaks(forms) => vec![forms.columns()],
         }
     }
 
@@ -111,11 +147,41 @@ impl Table {
             Self::Keys(forms) => accept_key(forms, row, output),
             Self::Subscriptions => accept_subscription(row, output),
             Self::Plans => accept_plan(row, output),
+            Self::Leaks(forms) => accept_leak(forms, row, output),
+        }
+    }
+}
+
+impl LeakForms {
+    fn columns(&self) -> &'static [&'static str] {
+        match (self.keys.hashed, self.keys.named) {
+            (true, true) => &["token", "key_hash", "key_id"],
+            (false, true) => &["key_id"],
+            (_, false) => &["token", "key_hash"],
         }
     }
 }
 
 impl KeyForms {
+    fn add(&mut self, hash: &KeyHash) {
+        match hash {
+            KeyHash::None => self.named = true,
+            KeyHash::Sha256 => (self.hashed, self.prefixed) = (true, true),
+            KeyHash::HmacSha256 { .. } => self.hashed = true,
+            KeyHash::Prehashed => (self.hashed, self.prefixed, self.any_hash) = (true, true, true),
+        }
+    }
+
+    /// The key that a row names in `key_hash`, and the one that it names in `key_id`, with its name.
+    fn keys<'r>(&self, row: &'r Row<'_>) -> Result<(Option<KeyId>, Option<(KeyId, &'r str)>), Fault> {
+        let hash = row.text("key_hash")?.map(|hash| self.hashed(hash)).transpose()?;
+        let named = row.text("key_id")?.map(|name| (KeyId::from_name(name), name));
+        match named {
+            Some((key, _)) if key.is_bucket() => Err("`key_id` is a reserved name".to_owned()),
+            named => Ok((hash, named)),
+        }
+    }
+
     fn columns(&self) -> &'static [&'static str] {
         match (self.hashed, self.named) {
             (true, true) => &["key_hash", "key_id"],
@@ -140,12 +206,7 @@ impl KeyForms {
 }
 
 fn accept_key(forms: &KeyForms, row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
-    let hash = row.text("key_hash")?.map(|hash| forms.hashed(hash)).transpose()?;
-    let name = row.text("key_id")?;
-    let named = name.map(KeyId::from_name);
-    if named.is_some_and(KeyId::is_bucket) {
-        return Err("`key_id` is a reserved name".to_owned());
-    }
+    let (hash, named) = forms.keys(row)?;
     if hash.is_none() && named.is_none() {
         return Err(format!("`{}` is required", forms.columns().join("` or `")));
     }
@@ -156,20 +217,19 @@ fn accept_key(forms: &KeyForms, row: &Row<'_>, output: &mut Output) -> Result<()
     let revoked_at = row.time("revoked_at")?;
     let last_used_at = row.time("last_used_at")?;
     let valid_from = row.time("valid_from")?;
-    row.text("consumer")?;
-    row.text("credential")?;
-    row.check_list(
-        "allow_list",
-        is_allowance,
-        "networks (CIDR), country codes and AS numbers such as AS64500",
-    )?;
-    row.check_list("contact", |_| true, "addresses")?;
+    let consumer = row.text("consumer")?.unwrap_or_default();
+    let credential = row.text("credential")?.unwrap_or_default();
+    let mut allowed =
+        row.list("allow_list", allowance, "networks (CIDR), country codes and AS numbers such as AS64500")?;
+    allowed.sort_unstable();
+    allowed.dedup();
+    let contact = addresses(row, "contact")?;
 
-    if let (Some(id), Some(name)) = (named, name) {
-        output.definitions.push(Definition::Key { id, name: name.into(), month: None });
-    }
+    output.key_name(named);
     let subscription = output.name(subscription);
-    for key in hash.into_iter().chain(named) {
+    let (consumer, credential) = (output.name(consumer), output.name(credential));
+    let contact = output.name(&contact);
+    for key in hash.into_iter().chain(named.map(|(key, _)| key)) {
         output.push(TableRow::Key(KeyRow {
             key,
             subscription,
@@ -179,10 +239,10 @@ fn accept_key(forms: &KeyForms, row: &Row<'_>, output: &mut Output) -> Result<()
             created_at,
             revoked_at,
             last_used_at,
-            consumer: NameId::NONE,
-            credential: NameId::NONE,
-            allowed: Box::default(),
-            contact: NameId::NONE,
+            consumer,
+            credential,
+            allowed: allowed.as_slice().into(),
+            contact,
         }));
     }
     Ok(())
@@ -201,7 +261,7 @@ fn accept_subscription(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> 
         Some(day) => parse_day(day).ok_or("`billing_anchor` must be a day of the month, 1 to 31")?,
     };
     let started_at = row.time("started_at")?;
-    row.check_list("contacts", |_| true, "addresses")?;
+    let contacts = addresses(row, "contacts")?;
 
     let row = SubscriptionRow {
         id: output.name(id),
@@ -210,7 +270,7 @@ fn accept_subscription(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> 
         time_zone: output.name(time_zone),
         billing_anchor,
         started_at,
-        contacts: NameId::NONE,
+        contacts: output.name(&contacts),
     };
     output.push(TableRow::Subscription(row));
     Ok(())
@@ -224,6 +284,62 @@ fn accept_plan(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
     let row = PlanRow { id: output.name(id), name: output.name(name), policy };
     output.push(TableRow::Plan(row));
     Ok(())
+}
+
+fn accept_leak(forms: &LeakForms, row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
+    let token = row.text_of("token", TOKEN_BYTES)?;
+    let (hash, named) = forms.keys.keys(row)?;
+    let source = without_token(row.text("source")?.unwrap_or_default(), token, VALUE_BYTES);
+    let url = without_token(row.text_of("url", usize::MAX)?.unwrap_or_default(), token, URL_BYTES);
+    let reported_at = row.time("reported_at")?;
+
+    let of_token =
+        token.into_iter().flat_map(|token| forms.hashes.iter().map(|hash| hash.id(token.as_bytes())));
+    let mut keys: SmallVec<[KeyId; 4]> = of_token.chain(hash).chain(named.map(|(key, _)| key)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    if keys.is_empty() {
+        return Err(format!("`{}` is required", forms.columns().join("` or `")));
+    }
+    output.key_name(named);
+    let (source, url) = (output.name(&source), output.name(&url));
+    for key in keys {
+        output.push(TableRow::Leak(LeakRow { key, source, url, reported_at }));
+    }
+    Ok(())
+}
+
+/// A text of a report without the token, cut.
+fn without_token(text: &str, token: Option<&str>, limit: usize) -> String {
+    let Some(token) = token else { return cut(text, limit).to_owned() };
+    let mut text = text.replace(token, "{key}");
+    if holds(&text, token.as_bytes()) {
+        text = redacted(&text, token.as_bytes());
+    }
+    text.truncate(text.floor_char_boundary(limit));
+    text
+}
+
+/// The addresses in a list, separated by `;`.
+fn addresses(row: &Row<'_>, column: &str) -> Result<String, Fault> {
+    let mut addresses = row.list(
+        column,
+        |text| is_address(text).then_some(text),
+        "mail addresses such as ops@example.com, at most 254 bytes each",
+    )?;
+    let mut seen = HashSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    Ok(addresses.join(";"))
+}
+
+/// The shape of a mail address: one `@` between texts without blanks and separators.
+fn is_address(text: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && !part.contains(|c: char| c.is_whitespace() || c.is_control() || "@,;:<>()[]\\\"".contains(c))
+    };
+    text.len() <= ADDRESS_BYTES
+        && text.split_once('@').is_some_and(|(local, domain)| is_part(local) && is_part(domain))
 }
 
 fn parse_day(text: &str) -> Option<u8> {
@@ -242,10 +358,20 @@ fn is_time_zone(text: &str) -> bool {
 }
 
 /// A network, an address, a country or an AS number.
-fn is_allowance(text: &str) -> bool {
-    let is_country = text.len() == 2 && text.bytes().all(|letter| letter.is_ascii_alphabetic());
-    let is_asn = || !text.starts_with(|first: char| first.is_ascii_digit()) && parse_asn(text).is_some();
-    is_country || is_asn() || text.parse::<IpNet>().is_ok() || text.parse::<IpAddr>().is_ok()
+fn allowance(text: &str) -> Option<Allowance> {
+    if text.len() == 2 && text.bytes().all(|letter| letter.is_ascii_alphabetic()) {
+        return Some(Country::new(text))
+            .filter(|country| *country != Country::UNKNOWN)
+            .map(Allowance::Country);
+    }
+    if !text.starts_with(|first: char| first.is_ascii_digit())
+        && let Some(asn) = parse_asn(text)
+    {
+        return Some(Allowance::Asn(asn));
+    }
+    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    let (first, bits) = mapped(network);
+    Some(Allowance::Network(first, bits))
 }
 
 /// What accepted rows become.
@@ -275,6 +401,11 @@ impl Output {
     fn push(&mut self, row: TableRow) {
         self.changes.push(TableChange { offset: self.offset, row, deleted: false });
         self.offset += 1;
+    }
+
+    fn key_name(&mut self, named: Option<(KeyId, &str)>) {
+        let name = named.map(|(id, name)| Definition::Key { id, name: name.into(), month: None });
+        self.definitions.extend(name);
     }
 
     fn name(&mut self, text: &str) -> NameId {

@@ -2,7 +2,8 @@ use std::io::Write as _;
 
 use keytide_config::{Secret, TableFormat};
 use keytide_dataflow::model::{
-    EventTime, KeyId, KeyKind, KeyRow, KeyState, NameId, PlanRow, Policy, SubscriptionRow, TableRow,
+    Allowance, Country, EventTime, KeyId, KeyKind, KeyRow, KeyState, LeakRow, NameId, PlanRow, Policy,
+    SubscriptionRow, TableRow,
 };
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
@@ -28,6 +29,7 @@ fn read_bytes(
         "keys" => tables.keys = source,
         "subscriptions" => tables.subscriptions = source,
         "plans" => tables.plans = source,
+        "leaks" => tables.leaks = source,
         _ => unreachable!(),
     }
     read(&tables, hashes)
@@ -81,14 +83,14 @@ fn plain_key(key: KeyId, subscription: &str) -> KeyRow {
 fn every_column_of_keys() {
     let csv = format!(
         "\u{feff}key_hash,subscription,state,kind,created_at,revoked_at,last_used_at,valid_from,consumer,credential,allow_list,contact\r\n\
-         {HASH},sub-1,suspended,publishable,2025-01-02T03:04:05Z,2025-02-01T00:00:00+01:00,2025-01-31T12:00:00.1239Z,2025-01-03T00:00:00Z,acme,cred-1,198.18.0.0/15;DE;AS64500;2001:db8::1,ops@example.com\r\n"
+         {HASH},sub-1,suspended,publishable,2025-01-02T03:04:05Z,2025-02-01T00:00:00+01:00,2025-01-31T12:00:00.1239Z,2025-01-03T00:00:00Z,acme,cred-1,198.18.0.0/15;DE;AS64500;2001:db8::1;de,ops@example.com; a@b.example;ops@example.com\r\n"
     );
     let json = format!(
         "\u{feff}{{\"key_hash\":\"{HASH}\",\"subscription\":\"sub-1\",\"state\":\"suspended\",\"kind\":\"publishable\",\
           \"created_at\":\"2025-01-02T03:04:05Z\",\"revoked_at\":\"2025-02-01T00:00:00+01:00\",\
           \"last_used_at\":\"2025-01-31T12:00:00.1239Z\",\"valid_from\":\"2025-01-03T00:00:00Z\",\"consumer\":\"acme\",\
-          \"credential\":\"cred-1\",\"allow_list\":[\"198.18.0.0/15\",\"DE\",\"AS64500\",\"2001:db8::1\"],\
-          \"contact\":\"ops@example.com\"}}\n"
+          \"credential\":\"cred-1\",\"allow_list\":[\"198.18.0.0/15\",\"DE\",\"AS64500\",\"2001:db8::1\",\"198.18.7.7/15\"],\
+          \"contact\":[\"ops@example.com\",\"a@b.example\"]}}\n"
     );
     let expected = KeyRow {
         key: key(HASH),
@@ -99,15 +101,28 @@ fn every_column_of_keys() {
         created_at: time("2025-01-02T03:04:05Z"),
         revoked_at: time("2025-01-31T23:00:00Z"),
         last_used_at: time("2025-01-31T12:00:00.123Z"),
-        consumer: NameId::NONE,
-        credential: NameId::NONE,
-        allowed: Box::default(),
-        contact: NameId::NONE,
+        consumer: NameId::new("acme"),
+        credential: NameId::new("cred-1"),
+        allowed: [
+            Allowance::Network(0x2001_0db8 << 96 | 1, 128),
+            Allowance::Network(0xffff_c612_0000, 111),
+            Allowance::Country(Country::new("DE")),
+            Allowance::Asn(64_500),
+        ]
+        .into_iter()
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect(),
+        contact: NameId::new("ops@example.com;a@b.example"),
     };
     for (format, text) in [(Csv, csv), (Jsonl, json)] {
         let read = read_text("keys", format, &text);
         assert_eq!(rows(&read), [TableRow::Key(expected.clone())]);
-        assert_eq!(read.definitions, [Definition::Name { id: NameId::new("sub-1"), text: "sub-1".into() }]);
+        let names = ["sub-1", "acme", "cred-1", "ops@example.com;a@b.example"];
+        assert_eq!(
+            read.definitions,
+            names.map(|text| Definition::Name { id: NameId::new(text), text: text.into() })
+        );
         assert_eq!((&read.dead_letters[..], &read.warnings[..]), (&[][..], &[][..]));
     }
 }
@@ -121,7 +136,7 @@ fn every_column_of_subscriptions_and_plans() {
         time_zone: NameId::new("America/Argentina/Buenos_Aires"),
         billing_anchor: 31,
         started_at: time("2024-02-29T00:00:00Z"),
-        contacts: NameId::NONE,
+        contacts: NameId::new("a@example.com;b@example.com"),
     });
     let csv = "id,customer,plan,contacts,time_zone,billing_anchor,started_at\n\
                sub-1,\"Acme, \"\"Inc\"\"\",gold,a@example.com;b@example.com, America/Argentina/Buenos_Aires ,31,2024-02-29T00:00:00Z\n";
@@ -132,7 +147,7 @@ fn every_column_of_subscriptions_and_plans() {
     let of_json = read_text("subscriptions", Jsonl, &json);
     assert_eq!(rows(&of_csv), [expected]);
     assert_eq!(of_csv, of_json);
-    assert_eq!(of_csv.definitions.len(), 4);
+    assert_eq!(of_csv.definitions.len(), 5);
 
     let expected = [
         PlanRow { id: NameId::new("gold"), name: NameId::new("Gold"), policy: Policy::Revoke },
@@ -143,6 +158,156 @@ fn every_column_of_subscriptions_and_plans() {
     let of_csv = read_text("plans", Csv, csv);
     assert_eq!(rows(&of_csv), expected.map(TableRow::Plan));
     assert_eq!(of_csv, read_text("plans", Jsonl, json));
+}
+
+#[test]
+fn where_a_key_may_be_used_from_and_whom_to_tell() {
+    let row = |allowed: &str, contact: &str| {
+        let csv = format!("key_hash,subscription,allow_list,contact\n{HASH},s,{allowed},{contact}\n");
+        read_text("keys", Csv, &csv)
+    };
+    let allowed = |list: &str| match rows(&row(list, ""))[..] {
+        [TableRow::Key(ref key)] => key.allowed.to_vec(),
+        _ => panic!("{list} is refused"),
+    };
+    assert_eq!(allowed("10.1.2.3/8;;10.0.0.0/8; 10.0.0.0/8"), [Allowance::Network(0xffff_0a00_0000, 104)]);
+    assert_eq!(allowed("198.51.100.7"), [Allowance::Network(0xffff_c633_6407, 128)]);
+    assert_eq!(allowed("::ffff:198.51.100.7/128"), allowed("198.51.100.7"));
+    assert_eq!(
+        allowed("de;FR;as64500"),
+        [
+            Allowance::Country(Country::new("DE")),
+            Allowance::Country(Country::new("FR")),
+            Allowance::Asn(64_500)
+        ]
+    );
+    for wrong in ["Germany", "10.0.0.0/33", "64500", "ZZ", "xx", "AS4294967296", "DE;office"] {
+        let reason =
+            "`allow_list` must be a list of networks (CIDR), country codes and AS numbers such as AS64500";
+        assert_eq!(reasons(&row(wrong, "")), [(2, reason)], "{wrong}");
+    }
+    assert_eq!(allowed(&["DE"; 256].join(";")).len(), 1);
+    let many = row(&["DE"; 257].join(";"), "");
+    assert_eq!(reasons(&many), [(2, "`allow_list` has more than 256 elements")]);
+
+    let longest = format!("{}@example.com", "x".repeat(242));
+    for right in ["a@b", "dev+keys@sub.example.com", "jürgen@example.com", &longest] {
+        assert_eq!(row("", right).dead_letters, []);
+    }
+    let longer = format!("x{longest}");
+    for wrong in
+        ["ops", "@b", "a@", "a@b@c", "a b@c", "Ops <ops@example.com>", "a@b;mailto:a@b", &longer, CANARY]
+    {
+        let reason =
+            "`contact` must be a list of mail addresses such as ops@example.com, at most 254 bytes each";
+        assert_eq!(reasons(&row("", wrong)), [(2, reason)], "{wrong}");
+    }
+    let injected = row("", "\"a@b\nbcc:c@d\"");
+    assert!(injected.dead_letters[0].reason.contains("control character"), "{injected:?}");
+    let json = format!("{{\"key_hash\":\"{HASH}\",\"subscription\":\"s\",\"contact\":[\"a@b;c@d\"]}}\n");
+    assert_eq!(read_text("keys", Jsonl, &json).dead_letters.len(), 1, "what separates can't be part");
+}
+
+fn leaks(read: &TablesRead) -> Vec<LeakRow> {
+    let leak = |row| match row {
+        TableRow::Leak(leak) => leak,
+        other => panic!("{other:?}"),
+    };
+    rows(read).into_iter().map(leak).collect()
+}
+
+/// The id of a raw key under a source's hash.
+fn id(hash: &KeyHash, key: &str) -> KeyId {
+    match hash {
+        KeyHash::HmacSha256 { secret } => crate::decode::SecretHash::keyed(secret).id(key.as_bytes()),
+        _ => crate::decode::SecretHash::Sha256.id(key.as_bytes()),
+    }
+}
+
+#[test]
+fn a_leaked_token_becomes_the_ids_that_the_sources_know_it_by() {
+    let hmac = |secret: &str| KeyHash::HmacSha256 { secret: Secret::new(secret) };
+    let csv = format!(
+        "token,source,url,reported_at\n{CANARY},scanner,https://x.example/a?k={CANARY}#L7,2025-06-02T08:00:00Z\n"
+    );
+    let read_as = |hashes: &[KeyHash]| read_bytes("leaks", Csv, csv.as_bytes(), hashes);
+    let of_sha256 = id(&KeyHash::Sha256, CANARY);
+    let url = "https://x.example/a?k={key}#L7";
+    for (hashes, expected) in [
+        (vec![], vec![of_sha256]),
+        (vec![KeyHash::Sha256, KeyHash::Sha256], vec![of_sha256]),
+        (vec![KeyHash::Prehashed], vec![of_sha256]),
+        (vec![hmac("a")], vec![id(&hmac("a"), CANARY)]),
+        (
+            vec![hmac("a"), KeyHash::Sha256, hmac("b"), hmac("a"), KeyHash::None],
+            vec![of_sha256, id(&hmac("a"), CANARY), id(&hmac("b"), CANARY)],
+        ),
+    ] {
+        let read = read_as(&hashes).unwrap();
+        let row = |key| LeakRow {
+            key,
+            source: NameId::new("scanner"),
+            url: NameId::new(url),
+            reported_at: time("2025-06-02T08:00:00Z"),
+        };
+        let mut expected: Vec<_> = expected.into_iter().map(row).collect();
+        expected.sort();
+        assert_eq!(leaks(&read), expected, "{hashes:?}");
+        assert_eq!(read.definitions.len(), 2, "{:?}", read.definitions);
+        assert!(!format!("{read:?}").contains(CANARY), "{read:?}");
+    }
+    let named = read_as(&[KeyHash::None]).unwrap_err();
+    assert!(named.to_string().contains("no column `key_id`"), "an identifier is no token: {named}");
+}
+
+#[test]
+fn leaked_keys_by_hash_and_by_name() {
+    let either = [KeyHash::None, KeyHash::Sha256];
+    let csv = format!(
+        "token,key_hash,key_id,url\n,{HASH},,u\n,,acme,u\ntest,{HASH},,u\n,,,u\n,{CANARY},,u\n,,overflow,u\n"
+    );
+    let read = read_bytes("leaks", Csv, csv.as_bytes(), &either).unwrap();
+    let found: Vec<_> = leaks(&read).into_iter().map(|leak| leak.key).collect();
+    // The hash is that of `test`: one row.
+    assert_eq!(found, [key(HASH), KeyId::from_name("acme"), key(HASH)]);
+    assert!(
+        read.definitions.iter().any(|one| matches!(one, Definition::Key { name, .. } if **name == *"acme"))
+    );
+    assert_eq!(
+        reasons(&read),
+        [
+            (5, "`token` or `key_hash` or `key_id` is required"),
+            (6, "`key_hash` is not a hash: it must have 64 hexadecimal digits"),
+            (7, "`key_id` is a reserved name"),
+        ]
+    );
+}
+
+#[test]
+fn a_leaked_token_is_found_nowhere() {
+    let long = format!("https://x.example/{}/{CANARY}", "a".repeat(2_030));
+    let encoded = CANARY.replace('_', "%5F");
+    let csv = format!(
+        "token,source,url\n{CANARY},{CANARY},{long}\n{CANARY},by {CANARY}{CANARY},https://x.example/{encoded}?{encoded}\n\
+         {CANARY},s,\"u\n{CANARY}\"\n{CANARY}\n\"{CANARY}{}\",s,u\n",
+        "x".repeat(4_096)
+    );
+    let json = format!(
+        "{{\"token\":\"{CANARY}\",\"source\":\"{CANARY}\"}}\n{{\"token\":[\"{CANARY}\"]}}\n\
+         {{\"token\":\"{CANARY}\",\"reported_at\":\"{CANARY}\"}}\n{{\"token\":\"{CANARY}\" x}}\n{{\"{CANARY}\":1}}\n"
+    );
+    for (format, text, good, bad) in [(Csv, &csv, 2, 3), (Jsonl, &json, 1, 4)] {
+        let read = read_text("leaks", format, text);
+        assert_eq!((read.changes.len(), read.dead_letters.len()), (good, bad), "{read:#?}");
+        let told = format!("{read:?}");
+        assert!(!told.contains(&CANARY[8..]) && !told.contains("5Flive"), "{read:#?}");
+    }
+    let read = read_text("leaks", Csv, &csv);
+    let texts = read.definitions.iter().map(|one| match one {
+        Definition::Name { text, .. } => text.len(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(texts.max(), Some(2_048), "a URL is cut, after the token is out");
 }
 
 #[test]
@@ -187,10 +352,11 @@ fn offsets_count_in_each_table() {
         keys: table("keys", &format!("key_hash,subscription\n{HASH},s\nbad,s\n{HASH},t\n")),
         subscriptions: table("subscriptions", "id,plan\ns,p\nt,p\n"),
         plans: table("plans", "id\np\n"),
+        leaks: table("leaks", &format!("key_hash\n{HASH}\n")),
     };
     let read = read(&tables, &[KeyHash::Sha256]).unwrap();
     let offsets: Vec<_> = read.changes.iter().map(|change| (change.offset, change.deleted)).collect();
-    assert_eq!(offsets, [(0, false), (1, false), (0, false), (1, false), (0, false)]);
+    assert_eq!(offsets, [(0, false), (1, false), (0, false), (1, false), (0, false), (0, false)]);
     assert_eq!(read.definitions.len(), 3, "each string once, over all tables");
     assert_eq!(read.dead_letters.len(), 1);
     let place = TablePlace::File { path: directory.path().join("keys").into(), line: 3 };
@@ -275,9 +441,11 @@ fn a_raw_key_is_found_nowhere() {
         let error = read_bytes("keys", Csv, text.as_bytes(), &[KeyHash::Sha256]).unwrap_err();
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
     }
-    let wrong = format!("key_hash,subscription,{CANARY}\n{HASH},s,x\n");
-    let read = read_text("keys", Csv, &wrong);
-    assert!(read.warnings[0].ends_with("not used here: others"), "{:?}", read.warnings);
+    for column in [CANARY, &CANARY[..30]] {
+        let wrong = format!("key_hash,subscription,{column}\n{HASH},s,x\n");
+        let read = read_text("keys", Csv, &wrong);
+        assert!(read.warnings[0].ends_with("not used here: others"), "{:?}", read.warnings);
+    }
 }
 
 #[test]
@@ -450,10 +618,10 @@ proptest! {
     fn arbitrary_bytes_never_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..500),
         header in any::<bool>(),
-        table in prop_oneof![Just("keys"), Just("subscriptions"), Just("plans")],
+        table in prop_oneof![Just("keys"), Just("subscriptions"), Just("plans"), Just("leaks")],
     ) {
         for format in [Csv, Jsonl] {
-            let head: &[u8] = if header { b"key_hash,subscription,id,contact\n" } else { b"" };
+            let head: &[u8] = if header { b"key_hash,subscription,id,contact,token\n" } else { b"" };
             let bytes = [head, &bytes].concat();
             let _ = read_bytes(table, format, &bytes, &[KeyHash::Prehashed]);
         }
@@ -474,12 +642,13 @@ proptest! {
 
     #[test]
     fn both_formats_agree(
-        table in prop_oneof![Just("keys"), Just("subscriptions"), Just("plans")],
+        table in prop_oneof![Just("keys"), Just("subscriptions"), Just("plans"), Just("leaks")],
         cells in proptest::collection::vec(proptest::collection::vec(cell(), 13), 1..20),
     ) {
         let columns = match table {
             "keys" => Table::keys(&[KeyHash::Sha256, KeyHash::None]),
             "subscriptions" => Table::Subscriptions,
+            "leaks" => Table::leaks(&[KeyHash::Sha256, KeyHash::None]),
             _ => Table::Plans,
         }.columns();
         let (mut csv, mut json) = (columns.join(",") + "\n", String::new());

@@ -12,6 +12,8 @@
 //! overwrites the row with the same key columns. A tombstone of an unknown message key is nothing, and
 //! neither is a record that changes nothing: to read a topic again from the start does no harm.
 //!
+//! Of a message key a hash is held, and nothing told: it may be a leaked token.
+//!
 //! A bad record is a dead letter and changes nothing: what was held stays. Nothing here quotes a value or a
 //! message key.
 //!
@@ -50,7 +52,7 @@ pub struct TopicTable {
 }
 
 impl TopicTable {
-    /// The tables that come as topics, in the order keys, subscriptions, plans, and how their brokers are
+    /// The tables that come as topics, in the order keys, subscriptions, plans, leaks, and how their brokers are
     /// reached. `hashes` as for [`read`](super::read).
     pub fn configured<'t, 'a>(
         tables: &'t Tables,
@@ -78,7 +80,7 @@ impl TopicTable {
         }
     }
 
-    /// `keys`, `subscriptions` or `plans`.
+    /// `keys`, `subscriptions`, `plans` or `leaks`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.table.name()

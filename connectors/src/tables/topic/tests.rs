@@ -326,15 +326,52 @@ fn a_raw_key_is_found_nowhere() {
 }
 
 #[test]
+fn reports_of_leaks_come_and_go_and_tokens_stay_out() {
+    let mut leaks = Tester::new(Table::leaks(&[KeyHash::Sha256]), JsonUpsert);
+    let report = |token: &str, url: &str| json!({ "token": token, "url": url }).to_string();
+    // A message key may be the token itself.
+    let first = leaks.says(Some(CANARY), Some(&report(CANARY, "https://a.example")));
+    let [ref first] = first[..] else { panic!("{first:?}") };
+    assert!(first.ends_with(" at https://a.example"), "{first}");
+    let again = leaks.says(Some("scan-2"), Some(&report(CANARY, "https://b.example")));
+    assert_eq!(again, [first.replace("a.example", "b.example")]);
+    // The newer report goes: the older one holds.
+    assert_eq!(leaks.says(Some("scan-2"), None), std::slice::from_ref(first));
+    assert_eq!(leaks.says(Some(CANARY), None), [format!("-{first}")]);
+    // Without a message key a key's newest report counts.
+    assert_eq!(leaks.says(None, Some(&report(CANARY, "https://a.example"))), std::slice::from_ref(first));
+    assert_eq!(leaks.says(None, Some(&report(CANARY, "https://c.example"))).len(), 1);
+    assert!(leaks.says(Some(CANARY), Some(&format!("{{\"token\":{{\"{CANARY}\":1}}}}"))).is_empty());
+    assert!(leaks.says(None, None).is_empty());
+    assert_eq!(leaks.reasons().len(), 2);
+    assert!(!format!("{:?}", leaks.out).contains(CANARY), "{:?}", leaks.out);
+
+    let mut debezium = Tester::new(Table::leaks(&[KeyHash::Sha256]), Debezium);
+    let change = |op: &str| json!({ "op": op, "before": null, "after": { "token": CANARY, "source": "s" } });
+    assert_eq!(debezium.says(Some(CANARY), Some(&change("c").to_string())).len(), 1);
+    let gone = json!({ "op": "d", "before": { "token": CANARY } });
+    assert!(debezium.says(Some(CANARY), Some(&gone.to_string()))[0].starts_with('-'));
+    assert!(!format!("{:?}", debezium.out).contains(CANARY));
+}
+
+#[test]
 fn the_configured_topics() {
     let client = KafkaClient { brokers: "127.0.0.1:9092".to_owned(), settings: BTreeMap::new() };
     let topic =
         |format| Some(TableSource::Kafka { client: client.clone(), topic: "rows".to_owned(), format });
     let file = TableSource::File { path: "keys.csv".into(), format: keytide_config::TableFormat::Csv };
-    let tables = Tables { keys: Some(file), subscriptions: topic(JsonUpsert), plans: topic(Debezium) };
+    let tables = Tables {
+        keys: Some(file),
+        subscriptions: topic(JsonUpsert),
+        plans: topic(Debezium),
+        leaks: topic(JsonUpsert),
+    };
     let topics = TopicTable::configured(&tables, &[KeyHash::Sha256]);
     let found: Vec<_> = topics.iter().map(|(of, table)| (*of, table.name(), table.topic())).collect();
-    assert_eq!(found, [(&client, "subscriptions", "rows"), (&client, "plans", "rows")]);
+    assert_eq!(
+        found,
+        [(&client, "subscriptions", "rows"), (&client, "plans", "rows"), (&client, "leaks", "rows")]
+    );
 }
 
 /// What a random record does to the row of a message key.

@@ -10,6 +10,9 @@
 
 #[path = "detection/episodes.rs"]
 mod episodes;
+#[path = "../worker/backtest/judge.rs"]
+#[allow(dead_code, reason = "the backtest needs more of it")]
+mod judge;
 #[path = "detection/references.rs"]
 mod references;
 #[path = "detection/series.rs"]
@@ -30,7 +33,8 @@ use keytide_connectors::tables;
 use keytide_dataflow::detect::{Facts, Level, Profile, WINDOW_MS, Window};
 use keytide_dataflow::model::{AccessEvent, KeyId, KeyKind, KeyState, Position, TableRow};
 
-use self::episodes::{Alert, Episodes};
+use self::episodes::Episodes;
+use self::judge::Alert;
 use self::references::References;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -94,7 +98,7 @@ fn evaluate(folder: &Path) -> anyhow::Result<Episodes> {
     );
     Episodes::read(
         folder,
-        fold.alerts,
+        &fold.alerts,
         &fold.references,
         (fold.first_ms, fold.latest_ms),
         fold.profiles.len(),
@@ -217,7 +221,7 @@ impl Fold {
         }
         let quiet = now_ms > *last_ms + QUIET_MS;
         if verdict.level > *level || (quiet && *level == Level::None) {
-            self.alerts.push(Alert { key, at_ms: now_ms, level: verdict.level });
+            self.alerts.push(Alert { key: key.to_string(), at_ms: now_ms, level: verdict.level });
         }
         *level = verdict.level.max(*level);
         *last_ms = now_ms;

@@ -46,6 +46,12 @@ pub(crate) fn warn(warning: &dyn std::fmt::Display) {
     eprintln!("warning: {warning}");
 }
 
+/// Tells what is being done, to who watches.
+#[allow(clippy::print_stderr, reason = "this is where a command says what it does")]
+pub(crate) fn note(note: &str) {
+    eprintln!("{note}");
+}
+
 /// An error's message and those of its causes that it doesn't quote already.
 fn told(error: &anyhow::Error) -> String {
     let mut text = error.to_string();

@@ -48,7 +48,7 @@ enum Command {
     Run(run::Args),
     /// Read the sources to their end as fast as possible and write each view's rows to files
     Replay(replay::Args),
-    /// Score a history of counts by how unusual each is for the time of the week
+    /// Try the leak detector on recorded traffic, or score a history of counts
     Backtest(backtest::Args),
     /// Generate realistic traffic with its tables, geo databases and a configuration
     Generate(generate::Args),

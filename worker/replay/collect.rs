@@ -13,12 +13,13 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::ingest::PartitionInfo;
 use keytide_connectors::sink::encode::{DeadRow, EncodeRow as _, Labels, LateRow, Place};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::tables::TableDeadLetter;
-use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, Position, RequestId, Tick};
+use keytide_dataflow::model::{Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, Tick};
 use keytide_dataflow::*;
 
 use super::bounded::Keep;
@@ -31,6 +32,8 @@ use super::sorter::Sorter;
 const BUDGET: usize = 128 << 20;
 /// A worker holds as much at least, however many there are.
 const LEAST: usize = 2 << 20;
+
+const MINUTE_MS: u64 = 60_000;
 
 /// Rows in one piece of memory: what holds rows grows by so many, never by copying.
 const BLOCK: usize = 1 << 10;
@@ -88,6 +91,37 @@ impl<R: ViewRow> Rowset<R> {
     }
 }
 
+/// What a run over incidents tells of the calls.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Keys that called, buckets apart.
+    pub(crate) keys: HashSet<KeyId>,
+    /// The first minute with a call, and the end of the last; `None`: there was no call.
+    pub(crate) span_ms: Option<(EventTime, EventTime)>,
+}
+
+impl Seen {
+    fn add(&mut self, rows: &[Row<KeyId, OwnedUsage>]) {
+        for row in rows.iter().filter(|row| row.level == Level::Minute) {
+            let end_ms = row.start + MINUTE_MS;
+            let (first, last) = self.span_ms.unwrap_or((row.start, end_ms));
+            self.span_ms = Some((first.min(row.start), last.max(end_ms)));
+            if !row.group.is_bucket() {
+                self.keys.insert(row.group);
+            }
+        }
+    }
+
+    /// Adds another worker's.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.span_ms = match (self.span_ms, other.span_ms) {
+            (Some(span), Some(other)) => Some((span.0.min(other.0), span.1.max(other.1))),
+            (span, other) => span.or(other),
+        };
+    }
+}
+
 /// One worker's results.
 #[derive(Default)]
 pub(crate) struct Collect {
@@ -113,6 +147,8 @@ pub(crate) struct Collect {
     pub(super) incidents: Sorter,
     /// Transitions with their ticks, in the order of these.
     pub(super) transitions: Sorter,
+    /// Only where nothing else is kept.
+    pub(super) seen: Seen,
     /// Scores as lines, by key as it is shown and window.
     pub(super) scores: Sorter,
     /// What went wrong where an error can't be returned. Then no more rows are taken.
@@ -229,6 +265,7 @@ impl Output for Collect {
                 let added = scores.iter().try_for_each(|score| keep_score(into, names, score));
                 self.failed(added);
             }
+            Rows::Usage(rows) if self.only_incidents => self.seen.add(&rows),
             _ if self.only_incidents => {}
             Rows::Usage(rows) => self.usage.extend(rows),
             Rows::UsageByRoute(rows) => self.usage_by_route.extend(rows),

@@ -7,7 +7,7 @@
 pub(crate) mod bounded;
 mod collect;
 mod incidents;
-mod output;
+pub(crate) mod output;
 mod runs;
 mod sorter;
 
@@ -132,7 +132,7 @@ pub(crate) fn time_of_run(told: Option<jiff::Timestamp>) -> anyhow::Result<Tick>
     }
 }
 
-fn load(config: &Path, workers: Option<NonZeroUsize>) -> anyhow::Result<JobConfig> {
+pub(crate) fn load(config: &Path, workers: Option<NonZeroUsize>) -> anyhow::Result<JobConfig> {
     let workers = workers.map(|workers| ("KEYTIDE_JOB__WORKERS".to_owned(), workers.to_string()));
     let loaded = JobConfig::load(config, environment().chain(workers)).map_err(usage)?;
     loaded.warnings.iter().for_each(|warning| exit::warn(warning));

@@ -12,17 +12,18 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use keytide_connectors::ingest::PartitionInfo;
-use keytide_connectors::sink::JobInfo;
 use keytide_connectors::sink::encode::{EncodeRow, Labels, OfScope};
 use keytide_connectors::sink::names::{Names, Route};
+use keytide_connectors::sink::{Decide, JobInfo};
 use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId};
 use keytide_dataflow::*;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::collect::{Collect, Rowset, late_line};
-use super::incidents::{IncidentCounts, incident_views};
+use super::bounded::Keep;
+use super::collect::{Collect, Rowset, Seen, late_line};
+use super::incidents::{IncidentCounts, incident_views, scores_file};
 use super::runs::{Ascending, Merge, RunReader};
 use super::sorter::Sorter;
 
@@ -283,6 +284,37 @@ pub(super) fn write(
     Ok(Written { rows, counts })
 }
 
+/// What a run wrote of which only incidents are kept.
+pub(crate) struct WrittenIncidents {
+    /// Rows of `scores.csv`.
+    pub(crate) scores: u64,
+    pub(crate) counts: Counts,
+    pub(crate) seen: Seen,
+    pub(crate) names: Names,
+}
+
+/// Writes the views of incidents, and the scores of windows where they were asked for.
+pub(crate) fn write_incidents(
+    collected: Vec<Collect>,
+    job: JobInfo<'_>,
+    folder: &Path,
+    keep: Keep,
+    decide: Decide<'_>,
+) -> anyhow::Result<WrittenIncidents> {
+    let (mut names, mut counts, mut seen) = (Names::default(), Counts::default(), Seen::default());
+    let (mut of_incidents, mut scores) = (Vec::new(), Vec::new());
+    for worker in collected {
+        names.merge(worker.names);
+        counts += worker.counts;
+        seen.merge(worker.seen);
+        of_incidents.push((worker.incidents, worker.transitions));
+        scores.push(worker.scores);
+    }
+    incident_views(of_incidents, &names, job, folder, decide)?;
+    let scores = if keep == Keep::Scores { scores_file(scores, folder)? } else { 0 };
+    Ok(WrittenIncidents { scores, counts, seen, names })
+}
+
 /// Rows in the order of their places: those in memory, or those of a run.
 enum Input<'a, 'r, R: ViewRow> {
     Memory(std::vec::IntoIter<(R::Place<'a>, &'r R)>),
@@ -393,7 +425,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::replay::bounded::Keep;
 
     const TICK: Tick = 1;
 

@@ -1,0 +1,438 @@
+//! What a backtest tells: for people (Markdown) and for programs (JSON), from the same numbers.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use keytide_connectors::sink::encode::time;
+use keytide_dataflow::DETECTOR_VERSION;
+use keytide_dataflow::detect::{Level, Signal};
+use keytide_dataflow::model::KeyId;
+use serde::Serialize;
+
+use super::history::{Observed, Told};
+use super::judge::{Judged, Kind, Label, median};
+
+/// Keys that are listed as the noisiest.
+const NOISIEST: usize = 20;
+const DAY_MS: f64 = 86_400_000.0;
+
+/// The report.
+#[derive(Serialize)]
+pub(super) struct Report {
+    job: String,
+    /// The configuration's fingerprint.
+    config: String,
+    detector_version: u32,
+    /// The first minute with a call, and the end of the last; null where there was none.
+    from: Option<String>,
+    to: Option<String>,
+    events: u64,
+    /// Keys that called, and these times the days of the run.
+    keys: usize,
+    key_days: f64,
+    alerts: usize,
+    alerts_per_1000_key_days: Option<f64>,
+    incidents: Incidents,
+    signals: Vec<OfSignal>,
+    actions: Vec<OfAction>,
+    noisiest: Vec<Noisy>,
+    /// Rows of `scores.csv`.
+    scores: u64,
+    labels: Option<OfLabels>,
+}
+
+/// How many incidents.
+#[derive(Serialize)]
+struct Incidents {
+    total: usize,
+    /// By the highest level that they reached.
+    by_level: BTreeMap<&'static str, usize>,
+    by_state: BTreeMap<&'static str, usize>,
+    /// Opened before their window was over.
+    early: usize,
+    platform_events: usize,
+}
+
+#[derive(Serialize)]
+struct OfSignal {
+    signal: &'static str,
+    family: &'static str,
+    /// Incidents in which it spoke, and in which it said most.
+    incidents: usize,
+    first: usize,
+}
+
+#[derive(Serialize)]
+struct OfAction {
+    action: &'static str,
+    state: &'static str,
+    count: usize,
+}
+
+#[derive(Serialize)]
+struct Noisy {
+    key_id: String,
+    customer: Option<String>,
+    plan: Option<String>,
+    alerts: usize,
+    incidents: usize,
+    level: &'static str,
+    /// What said most in the last incident.
+    signal: Option<&'static str>,
+}
+
+/// What was found of what really happened.
+#[derive(Serialize)]
+pub(super) struct OfLabels {
+    pub(super) leaks: usize,
+    pub(super) found: usize,
+    pub(super) recall: Option<f64>,
+    /// Leaks of 3 times the usual calls or from new origins, but slow drips.
+    pub(super) plain_leaks: usize,
+    pub(super) plain_found: usize,
+    pub(super) precision: Option<f64>,
+    /// After the first two fifths of the run, in which nothing is staged.
+    pub(super) alerts: usize,
+    pub(super) false_alerts: usize,
+    pub(super) false_alerts_of_look_alikes: usize,
+    pub(super) false_alerts_per_1000_key_days: Option<f64>,
+    pub(super) would_be_revocations_of_innocent_keys: usize,
+    pub(super) minutes_median: Option<u64>,
+    pub(super) minutes_p90: Option<u64>,
+    kinds: Vec<OfKind>,
+}
+
+#[derive(Serialize)]
+struct OfKind {
+    kind: String,
+    leak: bool,
+    episodes: usize,
+    found: usize,
+    would_revoke: usize,
+    minutes_median: Option<u64>,
+    minutes_p90: Option<u64>,
+}
+
+/// Not more digits than mean something, and the same in all formats.
+fn rounded(number: f64) -> f64 {
+    (number * 1_000.0).round() / 1_000.0
+}
+
+fn share(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| rounded(part as f64 / whole as f64))
+}
+
+/// The value that nine of ten don't exceed; they stand in order.
+fn nine_of_ten(sorted: &[u64]) -> Option<u64> {
+    sorted.get((sorted.len() * 9).div_ceil(10).saturating_sub(1)).copied()
+}
+
+impl OfLabels {
+    pub(super) fn new(labels: &[Label], observed: &Observed) -> Self {
+        let judged =
+            Judged::new(labels, &observed.alerts, observed.span_ms.unwrap_or_default(), observed.keys);
+        let [found, leaks] = judged.leaks();
+        let delays = judged.delays();
+        let of_kind = |((look_alike, name), kind): (&(bool, String), &Kind)| OfKind {
+            kind: name.clone(),
+            leak: !look_alike,
+            episodes: kind.episodes,
+            found: kind.found,
+            would_revoke: kind.would_revoke,
+            minutes_median: median(&kind.minutes),
+            minutes_p90: nine_of_ten(&kind.minutes),
+        };
+        Self {
+            leaks,
+            found,
+            recall: share(found, leaks),
+            plain_leaks: judged.plain[1],
+            plain_found: judged.plain[0],
+            precision: judged.precision().map(rounded),
+            alerts: judged.alerts,
+            false_alerts: judged.false_alerts,
+            false_alerts_of_look_alikes: judged.of_look_alikes,
+            false_alerts_per_1000_key_days: (judged.key_days > 0.0)
+                .then(|| rounded(judged.false_alert_rate())),
+            would_be_revocations_of_innocent_keys: judged.false_revocations,
+            minutes_median: median(&delays),
+            minutes_p90: nine_of_ten(&delays),
+            kinds: judged.kinds.iter().map(of_kind).collect(),
+        }
+    }
+}
+
+/// Keys times the days of the run.
+pub(super) fn key_days(observed: &Observed) -> f64 {
+    let days = observed.span_ms.map_or(0.0, |(from, to)| to.saturating_sub(from) as f64 / DAY_MS);
+    observed.keys as f64 * days
+}
+
+/// Alerts per 1,000 key-days.
+pub(super) fn alert_rate(observed: &Observed) -> Option<f64> {
+    let key_days = key_days(observed);
+    (key_days > 0.0).then(|| rounded(observed.alerts.len() as f64 / key_days * 1_000.0))
+}
+
+impl Report {
+    pub(super) fn new(job: &str, observed: &Observed, labels: Option<&[Label]>) -> Self {
+        let (from, to) = observed.span_ms.map(|(from, to)| (time(from), time(to))).unzip();
+        let actions = observed.actions.iter().map(|((action, state), count)| OfAction {
+            action: action.name(),
+            state: state.name(),
+            count: *count,
+        });
+        Self {
+            job: job.to_owned(),
+            config: observed.config.clone(),
+            detector_version: DETECTOR_VERSION,
+            from,
+            to,
+            events: observed.events,
+            keys: observed.keys,
+            key_days: rounded(key_days(observed)),
+            alerts: observed.alerts.len(),
+            alerts_per_1000_key_days: alert_rate(observed),
+            incidents: Incidents::new(observed),
+            signals: of_signals(observed),
+            actions: actions.collect(),
+            noisiest: noisiest(observed),
+            scores: observed.scores,
+            labels: labels.map(|labels| OfLabels::new(labels, observed)),
+        }
+    }
+
+    /// The report for people.
+    pub(super) fn markdown(&self) -> String {
+        let mut text = String::new();
+        self.write(&mut text).expect("text can always be written to memory");
+        text
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let range = match (&self.from, &self.to) {
+            (Some(from), Some(to)) => format!("{from} to {to}"),
+            _ => "no calls".to_owned(),
+        };
+        writeln!(out, "# Backtest of {}\n", cell(&self.job))?;
+        writeln!(
+            out,
+            "{range}; {} events of {} keys, {:.0} key-days.\nConfiguration `{}`, detector version {}.\n",
+            self.events, self.keys, self.key_days, self.config, self.detector_version
+        )?;
+        let Incidents { total, by_level, by_state, early, platform_events } = &self.incidents;
+        table(
+            out,
+            &["", "number"],
+            [
+                ("alerts (an incident opened, rose or came back)".to_owned(), self.alerts.to_string()),
+                ("alerts per 1,000 key-days".to_owned(), number(self.alerts_per_1000_key_days)),
+                ("incidents".to_owned(), total.to_string()),
+            ]
+            .into_iter()
+            .chain(
+                by_level.iter().map(|(level, count)| (format!("reached level `{level}`"), count.to_string())),
+            )
+            .chain(by_state.iter().map(|(state, count)| (format!("now `{state}`"), count.to_string())))
+            .chain([
+                ("opened before their window was over".to_owned(), early.to_string()),
+                ("during a platform event".to_owned(), platform_events.to_string()),
+            ])
+            .map(|(what, count)| vec![what, count]),
+        )?;
+        if let Some(labels) = &self.labels {
+            labels.write(out)?;
+        }
+        if !self.signals.is_empty() {
+            writeln!(out, "\n## Signals\n")?;
+            let rows = self.signals.iter().map(|of| {
+                vec![
+                    format!("`{}`", of.signal),
+                    of.family.to_owned(),
+                    of.incidents.to_string(),
+                    of.first.to_string(),
+                ]
+            });
+            table(out, &["signal", "family", "incidents in which it spoke", "in which it said most"], rows)?;
+        }
+        writeln!(out, "\n## What would have been done\n")?;
+        if self.actions.is_empty() {
+            writeln!(out, "Nothing.")?;
+        } else {
+            let rows = self
+                .actions
+                .iter()
+                .map(|of| vec![of.action.to_owned(), of.state.to_owned(), of.count.to_string()]);
+            table(out, &["action", "state", "number"], rows)?;
+        }
+        if !self.noisiest.is_empty() {
+            writeln!(out, "\n## The noisiest keys\n")?;
+            let text = |text: &Option<String>| text.as_deref().map_or_else(String::new, cell);
+            let rows = self.noisiest.iter().map(|key| {
+                vec![
+                    format!("`{}`", cell(&key.key_id)),
+                    text(&key.customer),
+                    text(&key.plan),
+                    key.alerts.to_string(),
+                    key.incidents.to_string(),
+                    key.level.to_owned(),
+                    key.signal.unwrap_or_default().to_owned(),
+                ]
+            });
+            let head =
+                ["key", "customer", "plan", "alerts", "incidents", "highest level", "strongest signal"];
+            table(out, &head, rows)?;
+        }
+        Ok(())
+    }
+}
+
+impl OfLabels {
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "\n## Against the labels\n")?;
+        let rows = [
+            ("leaks found", format!("{} of {} ({})", self.found, self.leaks, percent(self.recall))),
+            (
+                "leaks of 3 times the usual calls or from new origins, but slow drips",
+                format!(
+                    "{} of {} ({})",
+                    self.plain_found,
+                    self.plain_leaks,
+                    percent(share(self.plain_found, self.plain_leaks))
+                ),
+            ),
+            ("alerts with a reason", percent(self.precision)),
+            (
+                "false alerts after the first two fifths",
+                format!("{}, {} of them of look-alikes", self.false_alerts, self.false_alerts_of_look_alikes),
+            ),
+            ("false alerts per 1,000 key-days", number(self.false_alerts_per_1000_key_days)),
+            ("would-be revocations of innocent keys", self.would_be_revocations_of_innocent_keys.to_string()),
+            ("minutes to the alert, half of the leaks", minutes(self.minutes_median)),
+            ("minutes to the alert, nine of ten", minutes(self.minutes_p90)),
+        ];
+        table(out, &["", "number"], rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]))?;
+        writeln!(out)?;
+        let rows = self.kinds.iter().map(|kind| {
+            vec![
+                format!("{} `{}`", if kind.leak { "leak" } else { "look-alike" }, cell(&kind.kind)),
+                kind.episodes.to_string(),
+                kind.found.to_string(),
+                kind.would_revoke.to_string(),
+                minutes(kind.minutes_median),
+                minutes(kind.minutes_p90),
+            ]
+        });
+        let head =
+            ["episode", "number", "alerted", "would revoke", "minutes to the alert, half", "nine of ten"];
+        table(out, &head, rows)
+    }
+}
+
+impl Incidents {
+    fn new(observed: &Observed) -> Self {
+        let all = || observed.incidents.values();
+        let mut by_level: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let mut by_state: BTreeMap<&'static str, usize> = BTreeMap::new();
+        for incident in all() {
+            *by_level.entry(incident.level.name()).or_default() += 1;
+            *by_state.entry(incident.state.name()).or_default() += 1;
+        }
+        Self {
+            total: observed.incidents.len(),
+            by_level,
+            by_state,
+            early: all().filter(|incident| incident.early).count(),
+            platform_events: all().filter(|incident| incident.platform_event).count(),
+        }
+    }
+}
+
+fn of_signals(observed: &Observed) -> Vec<OfSignal> {
+    let all = || observed.incidents.values();
+    let of = |signal: &Signal| OfSignal {
+        signal: signal.name(),
+        family: signal.family().name(),
+        incidents: all().filter(|incident| incident.signals.contains(signal)).count(),
+        first: all().filter(|incident| incident.signals.first() == Some(signal)).count(),
+    };
+    Signal::ALL.iter().map(of).filter(|of| of.incidents > 0).collect()
+}
+
+fn noisiest(observed: &Observed) -> Vec<Noisy> {
+    let mut by_key: BTreeMap<KeyId, Vec<&Told>> = BTreeMap::new();
+    for incident in observed.incidents.values() {
+        by_key.entry(incident.key).or_default().push(incident);
+    }
+    let text = |id| Some(observed.names.text(id).to_owned()).filter(|text| !text.is_empty());
+    let mut keys: Vec<Noisy> = by_key
+        .into_iter()
+        .map(|(key, incidents)| Noisy {
+            key_id: observed.names.key_text(key).into_owned(),
+            customer: incidents.last().and_then(|incident| text(incident.owner.customer)),
+            plan: incidents.last().and_then(|incident| text(incident.owner.plan)),
+            alerts: incidents.iter().map(|incident| incident.alerts).sum(),
+            incidents: incidents.len(),
+            level: incidents.iter().map(|incident| incident.level).max().unwrap_or(Level::None).name(),
+            signal: incidents
+                .last()
+                .and_then(|incident| incident.signals.first())
+                .map(|signal| signal.name()),
+        })
+        .collect();
+    keys.sort_by(|a, b| b.alerts.cmp(&a.alerts).then_with(|| a.key_id.cmp(&b.key_id)));
+    keys.truncate(NOISIEST);
+    keys
+}
+
+/// What strangers named, as a cell: it can't end the cell or the line, and starts no markup.
+fn cell(text: &str) -> String {
+    let plain = |c: char| match c {
+        '|' | '`' | '<' | '>' | '[' | ']' | '*' | '_' | '\\' => format!("\\{c}"),
+        c if c.is_control() => " ".to_owned(),
+        c => c.to_string(),
+    };
+    text.chars().take(80).map(plain).collect()
+}
+
+fn number(number: Option<f64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| format!("{number:.3}"))
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+fn minutes(minutes: Option<u64>) -> String {
+    minutes.map_or_else(|| "-".to_owned(), |minutes| minutes.to_string())
+}
+
+/// A table.
+pub(super) fn table(
+    out: &mut String,
+    head: &[&str],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> std::fmt::Result {
+    writeln!(out, "| {} |", head.join(" | "))?;
+    writeln!(out, "|{}", "---|".repeat(head.len()))?;
+    rows.into_iter().try_for_each(|row| writeln!(out, "| {} |", row.join(" | ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nine_of_ten_is_the_smallest_value_that_so_many_do_not_exceed() {
+        assert_eq!(nine_of_ten(&[]), None);
+        assert_eq!(nine_of_ten(&[7]), Some(7));
+        assert_eq!(nine_of_ten(&(1..=10).collect::<Vec<_>>()), Some(9));
+        assert_eq!(nine_of_ten(&(1..=11).collect::<Vec<_>>()), Some(10));
+    }
+
+    #[test]
+    fn a_name_ends_neither_its_cell_nor_its_line() {
+        assert_eq!(cell("a|b`c\nd\u{1b}[1m <x>"), "a\\|b\\`c d \\[1m \\<x\\>");
+        assert_eq!(cell(&"x".repeat(500)).len(), 80);
+    }
+}

@@ -25,12 +25,13 @@ const STEP_S: i64 = 300;
 const SPAN_S: i64 = 6 * 3_600;
 const WIDTH: u16 = 1_200;
 const HEIGHT: u16 = 620;
-const LEFT: f32 = 128.0;
+const EDGE: f32 = 26.0;
+const LEFT: f32 = 132.0;
 const RIGHT: f32 = 1_176.0;
-const TOP: f32 = 128.0;
+const TOP: f32 = 146.0;
 const BOTTOM: f32 = 548.0;
-const TEXT: f32 = 30.0;
-const TITLE: f32 = 36.0;
+const TEXT: f32 = 34.0;
+const TITLE: f32 = 40.0;
 
 const PAPER: [u8; 3] = [255, 255, 255];
 const INK: [u8; 3] = [31, 41, 55];
@@ -137,19 +138,19 @@ fn draw(points: &[(i64, &Point)], span: &Span, language: Words) -> Option<Vec<u8
             canvas.text(at, BOTTOM + 44.0, TEXT, GREY, Align::Middle, &label);
         }
     }
-    let (title, calls, expected, incident) = match language.0 {
-        Language::En => ("Calls per 5 minutes (times in UTC)", "calls", "expected", "incident"),
-        Language::Ko => ("5분당 호출 수(시각은 UTC)", "호출", "평소", "사건"),
+    let (title, calls, incident, expected) = match language.0 {
+        Language::En => ("Calls per 5 minutes (UTC)", "calls", "during the incident", "expected"),
+        Language::Ko => ("5분당 호출 수(UTC)", "호출", "사건 중 호출", "평소"),
     };
-    canvas.text(LEFT - 96.0, 50.0, TITLE, INK, Align::Left, title);
-    let mut left = LEFT - 96.0;
-    for (label, shape) in [(calls, LOUD), (expected, USUAL), (incident, SHADE)] {
+    canvas.text(EDGE, 50.0, TITLE, INK, Align::Left, title);
+    let mut left = EDGE;
+    for (label, shape) in [(calls, CALM), (incident, LOUD), (expected, USUAL)] {
         match shape {
-            USUAL => canvas.fill(left, 86.0, left + 30.0, 91.0, USUAL),
-            _ => canvas.fill(left, 76.0, left + 30.0, 100.0, shape),
+            USUAL => canvas.fill(left, 92.0, left + 32.0, 97.0, USUAL),
+            _ => canvas.fill(left, 82.0, left + 26.0, 108.0, shape),
         }
         left += 42.0;
-        left += canvas.text(left, 99.0, TEXT, GREY, Align::Left, label) + 36.0;
+        left += canvas.text(left, 107.0, TEXT, GREY, Align::Left, label) + 36.0;
     }
     canvas.pixmap.encode_png().ok()
 }
@@ -292,7 +293,7 @@ mod tests {
     #[test]
     fn the_font_has_what_charts_say() {
         let font = FontRef::try_from_slice(FONT).unwrap();
-        for c in "Calls per 5 minutes (times in UTC) expected incident 0123456789:,.kMG5분당 호출 수(시각은 UTC) 평소 사건 만억힝".chars()
+        for c in "Calls per 5 minutes (UTC) expected during the incident 0123456789:,.kMG5분당 호출 수(UTC) 평소 사건 중 호출 만억힝".chars()
         {
             assert!(font.glyph_id(c).0 != 0, "{c}");
         }

@@ -24,10 +24,12 @@ const MARKS: usize = 2;
 pub(crate) fn line(text: &str, longest: usize) -> String {
     let mut out = String::with_capacity(text.len().min(4 * longest));
     let (mut left, mut marks) = (longest, 0);
-    for c in text.trim().chars() {
+    let text = text.trim();
+    for (i, c) in text.char_indices() {
         marks = if c.width() == Some(0) { marks + 1 } else { 0 };
         let shown = match c {
             _ if acts(c) || marks > MARKS => c.escape_unicode().to_string(),
+            ':' if text[i + 1..].starts_with("//") => "[:]".to_owned(),
             _ if c.is_whitespace() && out.ends_with(' ') => continue,
             _ if c.is_whitespace() => " ".to_owned(),
             _ => c.to_string(),
@@ -48,7 +50,7 @@ pub(crate) fn line(text: &str, longest: usize) -> String {
     out
 }
 
-/// As [`line`], with addresses that can't be followed.
+/// As [`line`]; names of hosts can't be followed either.
 pub(crate) fn foreign(text: &str, longest: usize) -> String {
     let text: Vec<char> = line(text, longest).chars().collect();
     let mut out = String::with_capacity(text.len() + 8);
@@ -56,7 +58,6 @@ pub(crate) fn foreign(text: &str, longest: usize) -> String {
         let before = i.checked_sub(1).and_then(|i| text.get(i));
         let after = |n: usize| text.get(i + n);
         match c {
-            ':' if after(1) == Some(&'/') && after(2) == Some(&'/') => out.push_str("[:]"),
             // A name's last part has two letters or more; `2.31` is a version.
             '.' if before.is_some_and(|c| c.is_alphanumeric())
                 && [1, 2].iter().all(|&n| after(n).is_some_and(|c| c.is_alphabetic())) =>
@@ -112,6 +113,7 @@ mod tests {
 
     #[test]
     fn addresses_of_strangers_lead_nowhere() {
+        assert_eq!(line("https://evil.example", 60), "https[:]//evil.example");
         assert_eq!(foreign("see https://evil.example/x", 60), "see https[:]//evil[.]example/x");
         assert_eq!(foreign("mail a@evil.co.kr", 60), "mail a@evil[.]co[.]kr");
         assert_eq!(foreign("python-requests/2.31.0", 60), "python-requests/2.31.0");

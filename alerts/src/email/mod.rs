@@ -54,3 +54,6 @@ pub struct Planned {
     /// Why it waits; `None`: it is being done.
     pub held: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,7 +248,7 @@ impl View {
     }
 
     fn facts(&self, transition: &Transition, audience: Audience, language: Words) -> Vec<Fact> {
-        let name = |name: &Option<String>| name.as_deref().map(|name| line(name, NAME));
+        let name = |name: &Option<String>| name.as_deref().map(|name| foreign(name, NAME));
         let mut facts = Vec::new();
         let mut add = |en, ko, value: Option<String>| {
             if let Some(value) = value {

@@ -1,10 +1,13 @@
 //! Incidents to try templates with, and to look at: one leak from its first minute to its end, a burst of a launch
 //! day, a key that was revoked, one that was reported.
 
+use jiff::Timestamp;
 use keytide_dataflow::{Action, Reason};
 
 use super::Planned;
 use crate::incident::{Change, Evidence, Point, Sample, Signal, Transition, Value};
+
+const STEP_S: i64 = 300;
 
 /// A transition of each kind.
 #[must_use]
@@ -26,6 +29,11 @@ pub fn all() -> Vec<Transition> {
         state: "ended".to_owned(),
         last_signal_at: "2026-11-21T15:31:00Z".to_owned(),
         ended_at: Some("2026-11-21T16:01:00Z".to_owned()),
+        evidence: Evidence {
+            calls: 80_214,
+            traffic: traffic("2026-11-21T16:00:00Z"),
+            ..raised.evidence.clone()
+        },
         ..raised.clone()
     };
     let reopened = Transition {
@@ -33,8 +41,9 @@ pub fn all() -> Vec<Transition> {
         seq: 3,
         at: "2026-11-21T18:04:00Z".to_owned(),
         state: "open".to_owned(),
+        last_signal_at: "2026-11-21T18:04:00Z".to_owned(),
         ended_at: None,
-        ..raised.clone()
+        ..ended.clone()
     };
     let withdrawn = Transition {
         transition: Change::Withdrawn,
@@ -142,7 +151,7 @@ pub fn leak() -> Transition {
             calls: 9_731,
             known_since: "2026-03-02T08:14:00Z".to_owned(),
             known_calls: 1_048_212,
-            traffic: traffic(),
+            traffic: traffic("2026-11-21T14:06:00Z"),
             samples: vec![
                 sample("gateway-seoul", 3, 88_120_417, "2026-11-21T14:03:11Z", "203.0.113.77", 200),
                 sample("gateway-seoul", 3, 88_120_902, "2026-11-21T14:03:58Z", "198.51.100.20", 403),
@@ -212,20 +221,21 @@ fn sample(source: &str, partition: u32, offset: u64, at: &str, client: &str, sta
     }
 }
 
-/// Six quiet hours, and a leak in the last minutes.
-fn traffic() -> Vec<Point> {
-    // 08:10 UTC on the day of the leak.
-    const START_S: i64 = 1_795_248_600;
+/// Six hours until a time on the day of the leak; it went on from 14:00 to 15:30 UTC.
+fn traffic(until: &str) -> Vec<Point> {
+    let until_s = until.parse().map_or(0, Timestamp::as_second).div_euclid(STEP_S) * STEP_S;
     (0..72)
-        .map(|step: i64| {
-            let usual = 96 + (step - 20).abs() / 2 + (step * 7_919 % 23);
-            let calls = match step {
-                70 => 2_730,
-                71 => 4_856,
-                _ => usual + (step * 104_729 % 31) - 15,
+        .map(|step| {
+            let start_s = until_s - (71 - step) * STEP_S;
+            let minute = start_s.rem_euclid(86_400) / 60;
+            let usual = 92 + (minute - 600).abs() / 20 + (minute * 7_919 % 23);
+            let calls = match minute {
+                840 => 2_730,
+                845..930 => 4_100 + minute * 104_729 % 1_300,
+                _ => usual + (minute * 104_729 % 31) - 15,
             };
-            let start = jiff::Timestamp::from_second(START_S + step * 300).unwrap_or_default();
-            Point { start: start.to_string(), calls: calls.unsigned_abs(), expected: usual as f64 }
+            let start = Timestamp::from_second(start_s).unwrap_or_default().to_string();
+            Point { start, calls: calls.unsigned_abs(), expected: usual as f64 }
         })
         .collect()
 }

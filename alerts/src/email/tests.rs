@@ -322,7 +322,7 @@ fn subjects_tell_kind_key_and_owner_and_what_is_odd() {
          user agent",
         "[Keytide] CRITICAL key 3f2a9c41 Acme Logistics (gold): 40x its usual calls, from 2 new countries, with a \
          new user agent",
-        "[Keytide] ENDED key 3f2a9c41 Acme Logistics (gold): 9,731 calls in 1 h 58 min",
+        "[Keytide] ENDED key 3f2a9c41 Acme Logistics (gold): 80,214 calls in 1 h 28 min",
         "[Keytide] CRITICAL key 3f2a9c41 Acme Logistics (gold): 40x its usual calls, from 2 new countries, with a \
          new user agent",
         "[Keytide] WITHDRAWN key 3f2a9c41 Acme Logistics (gold): the key's allow-list covers where the calls came \
@@ -339,7 +339,7 @@ fn subjects_tell_kind_key_and_owner_and_what_is_odd() {
     );
     assert_eq!(
         subject(2, Audience::Owner, Language::Ko),
-        "[Keytide] API 키(3f2a9c41): 평소와 다른 호출이 멈췄습니다(1시간 58분 동안 호출 9,731회)"
+        "[Keytide] API 키(3f2a9c41): 평소와 다른 호출이 멈췄습니다(1시간 28분 동안 호출 80,214회)"
     );
 }
 
@@ -392,7 +392,7 @@ fn every_change_says_what_it_is() {
     for (transition, expected) in samples::all().iter().zip([
         "in the wrong hands",
         "More speaks for a leak",
-        "the incident is over, after 1 h 58 min and 9,731 calls",
+        "the incident is over, after 1 h 28 min and 80,214 calls",
         "have come back within a day",
         "This is no leak after all: the key's allow-list covers",
         "catching up",

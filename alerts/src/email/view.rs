@@ -156,10 +156,7 @@ impl View {
         signals.truncate(SIGNALS);
         let headline = line(&language.headline(&transition.signals), 160);
         let duration = language
-            .between(
-                &transition.opened_at,
-                transition.ended_at.as_deref().unwrap_or(&transition.last_signal_at),
-            )
+            .between(&transition.opened_at, &transition.last_signal_at)
             .unwrap_or_else(|| "?".to_owned());
         let calls = language.calls(transition.evidence.calls);
         let reason = transition.reason.as_deref().map(|reason| language.reason(reason));
@@ -268,7 +265,7 @@ impl View {
         add("First sign", "첫 신호", Some(self.opened_at.clone()));
         add("Last sign", "마지막 신호", Some(self.last_signal_at.clone()));
         add("Ended", "종료", self.ended_at.clone());
-        add("Calls since", "이후 호출", Some(number(transition.evidence.calls)));
+        add("Calls meanwhile", "그동안의 호출", Some(number(transition.evidence.calls)));
         if audience == Audience::Security {
             let since = language.day(&transition.evidence.known_since);
             let calls = language.calls(transition.evidence.known_calls);
@@ -360,6 +357,8 @@ pub(crate) struct Row {
 #[derive(Serialize)]
 pub(crate) struct DigestView {
     language: &'static str,
+    /// Whether it is for owners.
+    owner: bool,
     pub(crate) subject: String,
     accent: &'static str,
     /// How many.
@@ -421,6 +420,7 @@ impl DigestView {
         let time = |at: Option<&str>| at.map(|at| language.time(at)).unwrap_or_default();
         Self {
             language: language.code(),
+            owner: audience == Audience::Owner,
             subject,
             accent: "#c0261c",
             count,

@@ -105,8 +105,8 @@ fn draw(points: &[(i64, &Point)], span: &Span, language: Words) -> Option<Vec<u8
     let y = |calls: f64| BOTTOM - (BOTTOM - TOP) * (calls / top) as f32;
 
     canvas.fill(x(span.from_s), TOP, x(span.to_s).max(x(span.from_s) + 4.0), BOTTOM, SHADE);
-    for line in 0..=steps as u32 {
-        let calls = step * f64::from(line);
+    let lines = (0..=5).map(f64::from).take_while(|line| *line <= steps);
+    for calls in lines.map(|line| line * step) {
         canvas.fill(LEFT, y(calls) - 1.0, RIGHT, y(calls) + 1.0, GRID);
         canvas.text(LEFT - 14.0, y(calls) + TEXT * 0.34, TEXT, GREY, Align::Right, &short(calls, language));
     }

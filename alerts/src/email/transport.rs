@@ -60,14 +60,6 @@ pub enum TransportError {
     /// TLS can't be set up.
     #[error("TLS: {0}")]
     Tls(String),
-    /// The folder can't be made.
-    #[error("{}: {reason}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
 }
 
 /// Sends mails.
@@ -89,17 +81,11 @@ struct Server {
 }
 
 impl Transport {
-    /// As configured. Makes the folder where there is none; connects to nothing.
+    /// As configured. Connects to nothing and writes nothing.
     ///
     /// # Errors
-    /// If the file of certificates or the folder can't be used.
+    /// If the certificates of `ca` can't be used.
     pub fn new(email: &EmailAlerts) -> Result<Self, TransportError> {
-        if let Some(folder) = &email.dir {
-            std::fs::create_dir_all(folder).map_err(|error| TransportError::Folder {
-                path: folder.clone(),
-                reason: error.to_string(),
-            })?;
-        }
         let server = email.server.as_ref().map(Server::new).transpose()?;
         Ok(Self { server, folder: email.dir.clone() })
     }
@@ -231,8 +217,13 @@ impl Server {
         };
         let reason = format!("{}:{}: {text}", self.host, self.port);
         let code = error.status().map(|code| code.to_string());
-        // Signing in is asked for, or failed, wherever it is said.
-        let unauthorized = matches!(code.as_deref(), Some("530" | "534" | "535" | "538"));
+        // Signing in is asked for, or failed, wherever it is said. Many servers say so, or that they don't relay, as a
+        // refusal of the recipient: 5.7 is policy (RFC 3463). In doubt the mail is kept.
+        let lower = text.to_lowercase();
+        let unauthorized = matches!(code.as_deref(), Some("530" | "534" | "535" | "538"))
+            || ["5.7.", "authentic", "authoriz", "relay"]
+                .iter()
+                .any(|word| error.is_permanent() && lower.contains(word));
         // A certificate that isn't trusted, or isn't the server's.
         let untrusted = io == Some(ErrorKind::InvalidData) && self.parameters.is_some();
         if error.is_client() || error.is_tls() || unauthorized || untrusted {
@@ -286,6 +277,7 @@ fn file(folder: &Path, mail: &Mail) -> std::io::Result<()> {
     content.extend(mail.message.formatted());
     let (unfinished, path) =
         (folder.join(format!(".{}.unfinished", mail.name)), folder.join(format!("{}.eml", mail.name)));
+    std::fs::create_dir_all(folder)?;
     let mut file = File::create(&unfinished)?;
     file.write_all(&content)?;
     file.sync_all()?;

@@ -367,7 +367,7 @@ pub(crate) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -394,9 +394,9 @@ pub(crate) fn amount(amount: f64) -> String {
 /// Two digits and a word: `17 million`.
 fn rounded(n: u64) -> String {
     let (by, unit) = match n {
-        ..1_000 => return number(n),
-        ..1_000_000 => return number(n / 100 * 100),
-        ..1_000_000_000 => (1_000_000, "million"),
+        _ if n < 1_000 => return number(n),
+        _ if n < 1_000_000 => return number(n / 100 * 100),
+        _ if n < 1_000_000_000 => (1_000_000, "million"),
         _ => (1_000_000_000, "billion"),
     };
     format!("{} {unit}", number((n + by / 2) / by))
@@ -405,8 +405,8 @@ fn rounded(n: u64) -> String {
 /// Two digits and a word: `1,678만`.
 fn rounded_ko(n: u64) -> String {
     match n {
-        ..10_000 => number(n),
-        ..100_000_000 => format!("{}만", number(n / 10_000)),
+        _ if n < 10_000 => number(n),
+        _ if n < 100_000_000 => format!("{}만", number(n / 10_000)),
         _ => format!("{}억", number(n / 100_000_000)),
     }
 }
@@ -453,6 +453,18 @@ mod tests {
         assert_eq!(Words(Language::En).surprise(&signal("hard", 40.0)), "a fact, not a measurement");
         assert_eq!(Words(Language::En).measure(&signal("volume", 1.0)), "60 calls, 1.5 expected");
         assert_eq!(Words(Language::Ko).measure(&signal("volume", 1.0)), "호출 60회, 평소 1.5");
+    }
+
+    #[test]
+    fn every_signal_and_family_has_a_name_in_both_languages() {
+        for signal in keytide_dataflow::detect::Signal::ALL {
+            for words in Words::ALL {
+                assert_ne!(words.signal(signal.name()), signal.name());
+            }
+            let (name, family) = (signal.name(), signal.family().name());
+            assert!(!Words(Language::Ko).family(family).is_ascii(), "{family}");
+            assert!(!Words(Language::Ko).signal(name).is_ascii(), "{name}");
+        }
     }
 
     #[test]

@@ -214,7 +214,7 @@ fn every_answer_has_its_outcome() {
     let misconfigured = |outcome: &Outcome| matches!(outcome, Outcome::Misconfigured(_));
     let sent = |outcome: &Outcome| matches!(outcome, Outcome::Sent { unfiled: None });
     type Is<'a> = &'a dyn Fn(&Outcome) -> bool;
-    let cases: [(&str, &str, Is<'_>); 30] = [
+    let cases: [(&str, &str, Is<'_>); 33] = [
         ("", "421 busy", &retry),
         ("", "554 no mail here", &misconfigured),
         ("", "SSH-2.0-OpenSSH_9.2", &retry),
@@ -234,6 +234,9 @@ fn every_answer_has_its_outcome() {
         ("RCPT", "450 later", &retry),
         ("RCPT", "530 sign in", &misconfigured),
         ("RCPT", "550 unknown", &refused),
+        ("RCPT", "550 5.1.1 unknown", &refused),
+        ("RCPT", "550 relay not permitted", &misconfigured),
+        ("RCPT", "554 5.7.1 no", &misconfigured),
         ("RCPT", SILENCE, &retry),
         ("DATA", "451 later", &retry),
         ("DATA", "554 no", &refused),
@@ -384,7 +387,7 @@ fn a_mail_goes_out_though_its_file_cant_be_written() {
     let sink = Sink::start(script(&[]), None);
     let email = EmailAlerts { dir: Some(dir.clone()), ..email(Some(server(sink.port))) };
     let transport = Transport::new(&email).unwrap();
-    std::fs::remove_dir(&dir).unwrap();
+    std::fs::write(&dir, "a file, no folder").unwrap();
     let outcome = transport.send(mail());
     assert!(
         matches!(&outcome, Outcome::Sent { unfiled: Some(reason) } if reason.contains("mails")),

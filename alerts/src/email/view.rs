@@ -257,9 +257,9 @@ impl View {
         if audience == Audience::Security {
             add("Customer", "고객", name(&transition.customer));
             add("Plan", "요금제", name(&transition.plan));
-            add("Level", "수준", Some(self.level.clone()));
+            add("Highest level", "최고 수준", Some(self.level.clone()));
             let score = transition.score.min(100);
-            add("Probability of a leak", "유출 확률", Some(format!("{score} %")));
+            add("Leak probability", "유출 확률", Some(format!("{score} %")));
             add("Key's state", "키 상태", Some(language.key_state(transition.key_state.as_deref())));
         }
         add("First sign", "첫 신호", Some(self.opened_at.clone()));

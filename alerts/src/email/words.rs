@@ -60,12 +60,13 @@ impl Words {
         }
     }
 
-    /// The window of a signal: `14:05 to 14:10`.
+    /// The window of a signal: `Nov 21, 14:05 to 14:10`.
     pub(crate) fn window(self, start: &str, width_s: u64) -> String {
         let end = start.parse::<Timestamp>().ok().and_then(|start| {
             start.checked_add(jiff::SignedDuration::from_secs(i64::try_from(width_s).ok()?)).ok()
         });
-        let (start, end) = (self.clock(start), end.map(|end| self.clock(&end.to_string())));
+        let begin = self.format(start, self.pick("%b %-d, %H:%M", "%-m월 %-d일 %H:%M"));
+        let (start, end) = (begin, end.map(|end| self.clock(&end.to_string())));
         match end {
             Some(end) => self.pick(format!("{start} to {end}"), format!("{start}~{end}")),
             None => start,
@@ -482,7 +483,7 @@ mod tests {
         assert_eq!(Words(Language::En).time("2026-11-21T14:05:00Z"), "2026-11-21 14:05 UTC");
         assert_eq!(Words(Language::Ko).time("2026-11-21T14:05:00Z"), "2026년 11월 21일 14:05 (UTC)");
         assert_eq!(Words(Language::En).time("soon\r\n"), "soon");
-        assert_eq!(Words(Language::En).window("2026-11-21T23:58:00Z", 300), "23:58 to 00:03");
+        assert_eq!(Words(Language::En).window("2026-11-21T23:58:00Z", 300), "Nov 21, 23:58 to 00:03");
         assert_eq!(
             Words(Language::Ko).between("2026-11-21T14:05:00Z", "2026-11-21T15:31:59Z").as_deref(),
             Some("1시간 26분")

@@ -194,20 +194,26 @@ impl Report {
     }
 
     fn geo(&mut self, config: &Geo) {
-        let Geo { country, asn, trusted_proxies } = config;
+        let Geo { country, asn, city, networks, trusted_proxies } = config;
         for (name, path, alone) in [
             ("country", country, Geo { country: country.clone(), ..Geo::default() }),
             ("asn", asn, Geo { asn: asn.clone(), ..Geo::default() }),
+            ("city", city, Geo { city: city.clone(), ..Geo::default() }),
+            ("networks", networks, Geo { networks: networks.clone(), ..Geo::default() }),
         ] {
             let Some(path) = path else { continue };
             match geo::Geo::open(&alone) {
-                Ok(_) => self.line("geo", format!("{name}: {}", path.display())),
+                Ok((_, warnings)) => {
+                    self.line("geo", format!("{name}: {}", path.display()));
+                    self.warnings.extend(warnings.into_iter().filter(|told| told.starts_with("geo.")));
+                }
                 Err(error) => self.problems.push(format!("geo.{name}: {error}")),
             }
         }
+        let without = Geo { networks: None, ..config.clone() };
         if country.is_none()
             && asn.is_none()
-            && let Ok((_, warnings)) = geo::Geo::open(config)
+            && let Ok((_, warnings)) = geo::Geo::open(&without)
         {
             self.warnings.extend(warnings);
         }
@@ -558,6 +564,30 @@ token = \"env:CANARY\"
         assert_eq!(check(&example, false, std::iter::empty(), &mut out).unwrap(), Exit::Done);
         let report = String::from_utf8(out).unwrap();
         assert!(report.contains("access-meter.usage.v1"), "{report}");
+    }
+
+    #[test]
+    fn bad_rows_of_leaks_and_bad_lines_of_networks_are_warnings_that_quote_nothing() {
+        let config = format!(
+            "{JOB}[tables.leaks]\nkind = \"file\"\npath = \"leaks.csv\"\nformat = \"csv\"\n[geo]\nnetworks = \"networks.csv\"\n"
+        );
+        let files = [
+            ("logs/a.jsonl", "{}\n"),
+            ("leaks.csv", "token,url\nkt_secret_1,https://example.com\n,kt_secret_2\n"),
+            ("networks.csv", "198.51.100.0/24,vpn\nkt_secret_3,vpn\n"),
+        ];
+        let (exit, report) = checked(&config, &files);
+        assert_eq!(exit, Exit::Done, "{report}");
+        for line in [
+            "table    leaks: 1 row in leaks.csv (csv)",
+            "geo      networks: networks.csv",
+            "warning: tables.leaks: leaks.csv:3: `token` or `key_hash` is required; the row is left out",
+        ] {
+            assert!(report.lines().any(|found| found == line), "{line}\n{report}");
+        }
+        assert!(report.contains("warning: geo.networks: networks.csv:2: no network"), "{report}");
+        assert_eq!(report.matches("geo.networks: ").count(), 1, "{report}");
+        assert!(!report.contains("secret"), "{report}");
     }
 
     #[test]

@@ -215,9 +215,10 @@ impl Encoder {
     }
 
     fn geo(&mut self, geo: &Geo) {
-        let Geo { country, asn, trusted_proxies } = geo;
-        self.list(country, |encoder, path| encoder.path(path));
-        self.list(asn, |encoder, path| encoder.path(path));
+        let Geo { country, asn, city, networks, trusted_proxies } = geo;
+        for path in [country, asn, city, networks] {
+            self.list(path, |encoder, path| encoder.path(path));
+        }
         self.list(trusted_proxies, |encoder, net| encoder.text(&net.to_string()));
     }
 

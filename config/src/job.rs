@@ -437,6 +437,10 @@ pub struct Geo {
     pub country: Option<PathBuf>,
     /// ASN database (mmdb, either layout).
     pub asn: Option<PathBuf>,
+    /// City database (mmdb, either layout): where callers are.
+    pub city: Option<PathBuf>,
+    /// Networks of a class (CSV).
+    pub networks: Option<PathBuf>,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
 }

@@ -421,9 +421,10 @@ section! {
     RawGeo {
         country: PathText,
         asn: PathText,
+        city: PathText,
+        networks: PathText,
         trusted_proxies: List<IpNet>,
     }
-    later ["city", "networks"];
 }
 
 section! {

@@ -341,7 +341,10 @@ fn each_problem_is_told_where_it_stands() {
             with("[geo]\ntrusted_proxies = [\"10.0.0.0/8\", \"office\"]"),
             "line 7: geo.trusted_proxies[1]: found \"office\", allowed: an address or a CIDR, such as \"10.0.0.0/8\"",
         ),
-        (with("[geo]\ncity = \"x\""), "line 7: geo.city: isn't available in this version, remove it"),
+        (
+            with("[geo]\ncity = \"\""),
+            "line 7: geo.city: found \"\", allowed: a path, absolute or relative to the configuration file",
+        ),
         (with("[state]\nurl = \"x\""), "line 6: state: isn't available in this version, remove it"),
         (with("[tables]\nkeys = \"x\""), "line 7: tables.keys: found \"x\", allowed: a section"),
         (
@@ -951,6 +954,8 @@ fn the_fingerprint_tells_results_apart() {
         ("tables/plans.jsonl\"\nformat = \"jsonl\"", "tables/plans.jsonl\"\nformat = \"csv\""),
         ("tables/leaks.csv", "tables/leak.csv"),
         ("geo/country.mmdb", "geo/c.mmdb"),
+        ("geo/city.mmdb", "geo/c.mmdb"),
+        ("geo/networks.csv", "geo/n.csv"),
         ("trusted_proxies = []", "trusted_proxies = [\"10.0.0.0/8\"]"),
         ("templates = []", "templates = [\"/\"]"),
         ("out_of_orderness = \"5s\"", "out_of_orderness = \"6s\""),

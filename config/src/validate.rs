@@ -660,6 +660,7 @@ impl Check<'_> {
     fn geo(&mut self, raw: &RawGeo) -> Geo {
         let path = |entry: &Entry<PathText>| entry.value().map(|path| self.base.join(&path.0));
         let (country, asn) = (path(&raw.country), path(&raw.asn));
+        let (city, networks) = (path(&raw.city), path(&raw.networks));
         let mut trusted_proxies = Vec::new();
         if let Some(list) = raw.trusted_proxies.given() {
             self.at_most(list, MAX_PROXIES, "ranges");
@@ -674,7 +675,7 @@ impl Check<'_> {
                 trusted_proxies.push(net.value);
             }
         }
-        Geo { country, asn, trusted_proxies }
+        Geo { country, asn, city, networks, trusted_proxies }
     }
 
     fn routes(&mut self, raw: &RawRoutes) -> Routes {

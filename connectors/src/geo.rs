@@ -1,9 +1,9 @@
-//! Country and autonomous system of a caller's address, from `.mmdb` databases.
+//! Country, autonomous system and place of a caller's address, from `.mmdb` databases, and the class of its network.
 //!
 //! A database is read into memory as a whole: a mapped file that is rewritten in place would end the
-//! process. Two record layouts are in use, MaxMind's (`country.iso_code`) and the flat one of the free
-//! `@ip-location-db` packages (`country_code`); AS numbers are numbers, or text such as `AS64500`. Which
-//! one a database has is found out once, at [`Geo::open`], by looking at its first records, so that a
+//! process. Two record layouts are in use, MaxMind's (`country.iso_code`, `location.latitude`) and the flat one of the
+//! free `@ip-location-db` packages (`country_code`, `latitude`); AS numbers are numbers, or text such as `AS64500`, and
+//! so are latitudes and longitudes. Which one a database has is found out once, at [`Geo::open`], by looking at its first records, so that a
 //! look-up decodes one field and nothing else.
 //!
 //! Nobody's address (private, shared, loopback, link-local, multicast, reserved) is never looked up: a
@@ -13,11 +13,15 @@
 //! The country is where the database places the *caller*. `registered_country`, the home of the network's
 //! owner, is no substitute: for satellite and anycast networks it names a place where nobody called from.
 //!
-//! [`WatchedGeo`] reads both databases again when one of them changed, and swaps them together. Whoever
+//! A City database says where on earth a caller is; and in which country, where no country database is named. 0 N 0 E is
+//! where nobody lives: databases write it where they don't know.
+//!
+//! [`WatchedGeo`] reads all files again when one of them changed, and swaps them together. Whoever
 //! remembers answers of the old ones must forget them then.
 //!
 //! Limits: a database of 1 GiB, twice that while it is read again; 100,000 networks are searched for the first usable record.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,10 +30,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnet::IpNet;
-use keytide_dataflow::model::Country;
+use keytide_dataflow::model::{Country, Place};
 use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions};
+use serde::{Deserialize, Deserializer, de::Visitor};
 
-use crate::decode::Locate;
+use crate::decode::{Locate, Located};
+use crate::networks::Networks;
 use crate::sight::{Look, Watch};
 
 /// Bytes of a database.
@@ -44,6 +50,14 @@ type FieldPath = &'static [PathElement<'static>];
 /// Where country databases keep the code.
 const COUNTRY_PATHS: [FieldPath; 2] =
     [&[PathElement::Key("country"), PathElement::Key("iso_code")], &[PathElement::Key("country_code")]];
+/// Where City databases keep latitude and longitude.
+const POSITION_PATHS: [[FieldPath; 2]; 2] = [
+    [
+        &[PathElement::Key("location"), PathElement::Key("latitude")],
+        &[PathElement::Key("location"), PathElement::Key("longitude")],
+    ],
+    [&[PathElement::Key("latitude")], &[PathElement::Key("longitude")]],
+];
 /// Where ASN databases keep the number.
 const ASN_PATH: FieldPath = &[PathElement::Key("autonomous_system_number")];
 
@@ -59,7 +73,7 @@ pub enum GeoError {
         source: std::io::Error,
     },
     /// The file is larger than any known database.
-    #[error("the geo database {} is larger than 1 GiB: use the country or ASN edition", path.display())]
+    #[error("the geo database {} is larger than 1 GiB: use the country, ASN or City edition", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -80,6 +94,18 @@ pub enum GeoError {
         /// The fields that were looked for.
         expected: &'static str,
     },
+    /// A file of networks without a network.
+    #[error("{} has no line that names a network and its class, such as 198.51.100.0/24,vpn", path.display())]
+    NoNetworks {
+        /// The file.
+        path: PathBuf,
+    },
+    /// More networks than there may be.
+    #[error("{} has more than 1000000 networks", path.display())]
+    TooManyNetworks {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// The open databases. Look-ups neither fail nor block; any number of threads may make them.
@@ -87,6 +113,8 @@ pub enum GeoError {
 pub struct Geo {
     country: Option<(Database, FieldPath)>,
     asn: Option<(Database, AsnForm)>,
+    city: Option<City>,
+    networks: Option<Networks>,
     unreadable: AtomicU64,
 }
 
@@ -97,27 +125,48 @@ enum AsnForm {
     Text,
 }
 
+/// A database of places.
+#[derive(Debug)]
+struct City {
+    database: Database,
+    position: [FieldPath; 2],
+    /// Where it keeps the country, if it is asked for that.
+    country: Option<FieldPath>,
+}
+
 impl Geo {
-    /// Reads the databases that `config` names. Without a country or an ASN database every caller's
-    /// country is `ZZ` or its AS number 0; one warning, returned beside, says so.
+    /// Reads the files that `config` names. Without a country or an ASN database every caller's
+    /// country is `ZZ` or its AS number 0; one warning, returned beside, says so. Bad lines of the file of networks
+    /// are warnings, too.
     ///
     /// # Errors
-    /// If a named database can't be read or isn't what it should be.
+    /// If a named file can't be read or isn't what it should be.
     pub fn open(config: &keytide_config::Geo) -> Result<(Self, Vec<String>), GeoError> {
-        let country = config.country.as_deref().map(open_country).transpose()?;
-        let asn = config.asn.as_deref().map(open_asn).transpose()?;
-        let warning = match (&country, &asn) {
-            (Some(_), Some(_)) => None,
-            (None, None) => Some(
+        let (geo, mut warnings) = Self::read(config)?;
+        let of_city = geo.city.as_ref().is_some_and(|city| city.country.is_some());
+        let warning = match (geo.country.is_some() || of_city, geo.asn.is_some()) {
+            (true, true) => None,
+            (false, false) => Some(
                 "[geo] names no database: callers have no AS number, and no country unless the record has one",
             ),
-            (None, Some(_)) => {
+            (false, true) => {
                 Some("[geo] names no country database: callers have no country unless the record has one")
             }
-            (Some(_), None) => Some("[geo] names no ASN database: callers have no AS number"),
+            (true, false) => Some("[geo] names no ASN database: callers have no AS number"),
         };
-        let warnings = warning.into_iter().map(str::to_owned).collect();
-        Ok((Self { country, asn, unreadable: AtomicU64::new(0) }, warnings))
+        warnings.splice(0..0, warning.map(str::to_owned));
+        Ok((geo, warnings))
+    }
+
+    /// Reads the files; warnings about what is in them are returned beside.
+    fn read(config: &keytide_config::Geo) -> Result<(Self, Vec<String>), GeoError> {
+        let country = config.country.as_deref().map(open_country).transpose()?;
+        let asn = config.asn.as_deref().map(open_asn).transpose()?;
+        let city = config.city.as_deref().map(|path| open_city(path, country.is_none())).transpose()?;
+        let networks = config.networks.as_deref().map(Networks::open).transpose()?;
+        let (networks, warnings) = networks.unzip();
+        let geo = Self { country, asn, city, networks, unreadable: AtomicU64::new(0) };
+        Ok((geo, warnings.unwrap_or_default()))
     }
 
     /// Look-ups that hit a record which can't be read: signs of a damaged database.
@@ -142,11 +191,21 @@ impl Geo {
     }
 }
 
+impl City {
+    fn locate(&self, found: &Found<'_>) -> Result<(Option<Country>, Option<(f64, f64)>), MaxMindDbError> {
+        let country = match self.country {
+            Some(path) => found.decode_path::<&str>(path)?.map(Country::new),
+            None => None,
+        };
+        Ok((country, position(found, self.position)?))
+    }
+}
+
 impl Locate for Geo {
-    fn locate(&self, address: IpAddr) -> (Country, u32) {
+    fn locate(&self, address: IpAddr) -> Located {
         let address = address.to_canonical();
         if is_nobodys(address) {
-            return (Country::UNKNOWN, 0);
+            return Located::default();
         }
         let country = self.country.as_ref().and_then(|(database, path)| {
             self.field(database, address, |found| Ok(found.decode_path::<&str>(path)?.map(Country::new)))
@@ -155,7 +214,16 @@ impl Locate for Geo {
             .asn
             .as_ref()
             .and_then(|(database, form)| self.field(database, address, |found| form.read(&found)));
-        (country.unwrap_or_default(), asn.unwrap_or_default())
+        let city = self.city.as_ref();
+        let city =
+            city.and_then(|city| self.field(&city.database, address, |found| city.locate(&found).map(Some)));
+        let (of_city, position) = city.unwrap_or_default();
+        let class = self.networks.as_ref().map_or_else(Default::default, |networks| networks.class(address));
+        Located {
+            country: country.or(of_city).unwrap_or_default(),
+            asn: asn.unwrap_or_default(),
+            place: Place::new(class, position),
+        }
     }
 }
 
@@ -173,7 +241,8 @@ impl WatchedGeo {
     /// # Errors
     /// If a named database can't be read or isn't what it should be.
     pub fn open(config: &keytide_config::Geo) -> Result<(Self, Arc<Geo>, Vec<String>), GeoError> {
-        let watches = [&config.country, &config.asn].into_iter().flatten();
+        let keytide_config::Geo { country, asn, city, networks, trusted_proxies: _ } = config;
+        let watches = [country, asn, city, networks].into_iter().flatten();
         let watches = watches.map(|path| Watch::new(path)).collect();
         let (geo, warnings) = Geo::open(config)?;
         Ok((Self { config: config.clone(), watches, unreadable: None }, Arc::new(geo), warnings))
@@ -184,13 +253,13 @@ impl WatchedGeo {
         self.watches.iter().map(Watch::path)
     }
 
-    /// Looks at the files and, if one changed and then both stayed the same from one call to this, reads them.
-    /// `None` if there is nothing new.
+    /// Looks at the files and, if one changed and then all stayed the same from one call to this, reads them; warnings
+    /// about what is in them are returned beside. `None` if there is nothing new.
     ///
     /// # Errors
     /// If a database can't be used any more, once a version of its file. The ones that are in use stay good. A
     /// file that can't be read is tried again at each call, and told once.
-    pub fn poll(&mut self) -> Option<Result<Arc<Geo>, GeoError>> {
+    pub fn poll(&mut self) -> Option<Result<(Arc<Geo>, Vec<String>), GeoError>> {
         let looks: Vec<Look> = self.watches.iter_mut().map(Watch::look).collect();
         if looks.iter().all(|look| *look == Look::Same) {
             self.unreadable = None;
@@ -198,7 +267,7 @@ impl WatchedGeo {
         if !looks.contains(&Look::Settled) || looks.contains(&Look::Moving) {
             return None;
         }
-        let opened = Geo::open(&self.config);
+        let opened = Geo::read(&self.config);
         if !self.watches.iter().all(Watch::is_still) {
             return None;
         }
@@ -211,7 +280,7 @@ impl WatchedGeo {
             self.watches.iter_mut().for_each(Watch::was_read);
         }
         self.unreadable = unreadable;
-        (!was_told).then(|| opened.map(|(geo, _)| Arc::new(geo)))
+        (!was_told).then(|| opened.map(|(geo, warnings)| (Arc::new(geo), warnings)))
     }
 }
 
@@ -228,6 +297,56 @@ impl AsnForm {
                 }),
             },
         }
+    }
+}
+
+/// Latitude and longitude where `paths` say.
+fn position(
+    found: &Found<'_>,
+    [latitude, longitude]: [FieldPath; 2],
+) -> Result<Option<(f64, f64)>, MaxMindDbError> {
+    let latitude = found.decode_path::<Degrees>(latitude)?;
+    let position = latitude.zip(found.decode_path::<Degrees>(longitude)?);
+    let position = position.map(|(Degrees(latitude), Degrees(longitude))| (latitude, longitude));
+    Ok(position.filter(|position| *position != (0.0, 0.0)))
+}
+
+/// A number of degrees, of any type, or as text.
+struct Degrees(f64);
+
+impl<'de> Deserialize<'de> for Degrees {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        value.deserialize_any(DegreesVisitor)
+    }
+}
+
+struct DegreesVisitor;
+
+impl Visitor<'_> for DegreesVisitor {
+    type Value = Degrees;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of degrees")
+    }
+
+    fn visit_f32<E>(self, degrees: f32) -> Result<Degrees, E> {
+        Ok(Degrees(degrees.into()))
+    }
+
+    fn visit_f64<E>(self, degrees: f64) -> Result<Degrees, E> {
+        Ok(Degrees(degrees))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, degrees: i64) -> Result<Degrees, E> {
+        i16::try_from(degrees).map(|degrees| Degrees(degrees.into())).map_err(E::custom)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, degrees: u64) -> Result<Degrees, E> {
+        u16::try_from(degrees).map(|degrees| Degrees(degrees.into())).map_err(E::custom)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Degrees, E> {
+        text.parse().map(Degrees).map_err(E::custom)
     }
 }
 
@@ -251,14 +370,32 @@ pub(crate) fn mapped(network: IpNet) -> (u128, u8) {
 
 fn open_country(path: &Path) -> Result<(Database, FieldPath), GeoError> {
     let database = read_database(path)?;
-    let layout = probe(&database, |found| {
-        COUNTRY_PATHS.into_iter().find(|field| matches!(found.decode_path::<&str>(field), Ok(Some(_))))
-    });
-    match layout {
+    match probe_country(&database) {
         Some(layout) => Ok((database, layout)),
         None => Err(GeoError::OtherKind {
             path: path.to_owned(),
             expected: "`country.iso_code` or `country_code`",
+        }),
+    }
+}
+
+fn probe_country(database: &Database) -> Option<FieldPath> {
+    probe(database, |found| {
+        COUNTRY_PATHS.into_iter().find(|field| matches!(found.decode_path::<&str>(field), Ok(Some(_))))
+    })
+}
+
+fn open_city(path: &Path, gives_country: bool) -> Result<City, GeoError> {
+    let database = read_database(path)?;
+    let position = probe(&database, |found| {
+        POSITION_PATHS.into_iter().find(|paths| matches!(position(found, *paths), Ok(Some(_))))
+    });
+    let country = if gives_country { probe_country(&database) } else { None };
+    match position {
+        Some(position) => Ok(City { database, position, country }),
+        None => Err(GeoError::OtherKind {
+            path: path.to_owned(),
+            expected: "`location.latitude` and `location.longitude`, or `latitude` and `longitude`",
         }),
     }
 }
@@ -328,6 +465,7 @@ fn is_nobodys_v6(address: Ipv6Addr) -> bool {
 mod tests {
     use std::io::Write as _;
 
+    use keytide_dataflow::model::NetworkClass;
     use mmdb_writer::{IpVersion, Value, Writer};
     use proptest::prelude::*;
     use tempfile::NamedTempFile;
@@ -373,15 +511,12 @@ mod tests {
     fn open(country: Option<&[u8]>, asn: Option<&[u8]>) -> Result<(Geo, Vec<String>), GeoError> {
         let (country, asn) = (country.map(on_disk), asn.map(on_disk));
         let path = |file: &Option<NamedTempFile>| file.as_ref().map(|file| file.path().to_owned());
-        Geo::open(&keytide_config::Geo {
-            country: path(&country),
-            asn: path(&asn),
-            trusted_proxies: Vec::new(),
-        })
+        Geo::open(&keytide_config::Geo { country: path(&country), asn: path(&asn), ..Default::default() })
     }
 
     fn locate(geo: &Geo, address: &str) -> (String, u32) {
-        let (country, asn) = geo.locate(address.parse().unwrap());
+        let Located { country, asn, place } = geo.locate(address.parse().unwrap());
+        assert_eq!(place, Place::default());
         (country.as_str().to_owned(), asn)
     }
 
@@ -537,7 +672,7 @@ mod tests {
         let config = keytide_config::Geo {
             country: Some(path("country")),
             asn: Some(path("asn")),
-            trusted_proxies: Vec::new(),
+            ..Default::default()
         };
         let (mut watched, geo, warnings) = WatchedGeo::open(&config).unwrap();
         assert_eq!(watched.paths().collect::<Vec<_>>(), [path("country"), path("asn")]);
@@ -548,7 +683,7 @@ mod tests {
         assert!(watched.poll().is_none());
         write("asn", &numbers(64_501));
         assert!(watched.poll().is_none(), "the country database alone has settled");
-        let swapped = watched.poll().unwrap().unwrap();
+        let (swapped, _) = watched.poll().unwrap().unwrap();
         assert_eq!(locate(&swapped, "198.18.0.1"), ("FR".into(), 64_501));
         assert_eq!(locate(&geo, "198.18.0.1"), ("DE".into(), 64_500), "who has the old ones keeps them");
         assert!(watched.poll().is_none());
@@ -568,7 +703,120 @@ mod tests {
         assert!(matches!(watched.poll(), Some(Err(GeoError::Invalid { .. }))));
         write("country", &countries("IT"));
         assert!(watched.poll().is_none());
-        assert_eq!(locate(&watched.poll().unwrap().unwrap(), "198.18.0.1"), ("IT".into(), 64_502));
+        assert_eq!(locate(&watched.poll().unwrap().unwrap().0, "198.18.0.1"), ("IT".into(), 64_502));
+    }
+
+    fn city_open(
+        city: &[u8],
+        country: Option<&[u8]>,
+        networks: Option<&str>,
+    ) -> Result<(Geo, Vec<String>), GeoError> {
+        let files = [Some(city), country, networks.map(str::as_bytes)].map(|bytes| bytes.map(on_disk));
+        let [city, country, networks] =
+            files.each_ref().map(|file| file.as_ref().map(|file| file.path().to_owned()));
+        Geo::open(&keytide_config::Geo { city, country, networks, ..Default::default() })
+    }
+
+    fn degrees(latitude: impl Into<Value>, longitude: impl Into<Value>) -> [(&'static str, Value); 2] {
+        [("latitude", latitude.into()), ("longitude", longitude.into())]
+    }
+
+    #[test]
+    fn a_city_database_of_either_layout_says_where_and_in_which_country() {
+        let nested_city = |values: [(&'static str, Value); 2]| {
+            Value::map([
+                ("country", Value::map([("iso_code", Value::from("DE"))])),
+                ("location", Value::map(values)),
+            ])
+        };
+        let flat_city = |values: [(&'static str, Value); 2]| {
+            let [latitude, longitude] = values;
+            Value::map([("country_code", Value::from("DE")), latitude, longitude])
+        };
+        let forms = [degrees(52.52, 13.405), degrees(52.52_f32, 13.405_f32), degrees("52.5200", "13.40500")];
+        for values in forms {
+            for value in [nested_city(values.clone()), flat_city(values)] {
+                let city = database(IpVersion::V6, &[("198.18.0.0/16", value)]);
+                let (geo, warnings) = city_open(&city, None, None).unwrap();
+                assert_eq!(warnings, ["[geo] names no ASN database: callers have no AS number"]);
+                let found = geo.locate("198.18.0.1".parse().unwrap());
+                assert_eq!((found.country.as_str(), found.asn), ("DE", 0));
+                assert_eq!(found.place, Place::new(NetworkClass::Unlisted, Some((52.52, 13.405))));
+                let countries = database(IpVersion::V4, &[("198.18.0.0/24", flat("FR"))]);
+                let (geo, _) = city_open(&city, Some(&countries), None).unwrap();
+                let country =
+                    |address: &str| geo.locate(address.parse().unwrap()).country.as_str().to_owned();
+                assert_eq!((country("198.18.0.1"), country("198.18.1.1")), ("FR".into(), "ZZ".into()));
+                assert_eq!(geo.locate("10.0.0.1".parse().unwrap()), Located::default());
+                assert_eq!(geo.unreadable(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_that_no_database_can_know_is_none() {
+        let city = |values: [(&'static str, Value); 2]| Value::map(values);
+        let all = database(
+            IpVersion::V4,
+            &[
+                ("198.18.0.0/24", city(degrees(52.52, 13.405))),
+                ("198.18.1.0/24", city(degrees(0.0, 0.0))),
+                ("198.18.2.0/24", city(degrees(91.0, 7.0))),
+                ("198.18.3.0/24", city(degrees(f64::NAN, 7.0))),
+                ("198.18.4.0/24", Value::map([("latitude", Value::from(7.0))])),
+                ("198.18.5.0/24", city(degrees(true, 7.0))),
+            ],
+        );
+        let (geo, warnings) = city_open(&all, None, None).unwrap();
+        assert!(warnings[0].starts_with("[geo] names no database"), "{warnings:?}");
+        let position = |address: &str| geo.locate(address.parse().unwrap()).place.position();
+        assert_eq!(position("198.18.0.1"), Some((5_252, 1_340)));
+        for network in 1..=6 {
+            assert_eq!(position(&format!("198.18.{network}.1")), None);
+        }
+        assert_eq!(geo.unreadable(), 1);
+        let countries = database(IpVersion::V4, &[("198.18.0.0/16", flat("DE"))]);
+        let error = city_open(&countries, None, None).unwrap_err();
+        assert!(error.to_string().contains("`location.latitude`"), "{error}");
+    }
+
+    #[test]
+    fn networks_have_a_class_and_are_read_again_with_the_databases() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let numbers = database(IpVersion::V4, &[("198.18.0.0/16", asn(64_500_u32))]);
+        std::fs::write(path("asn"), &numbers).unwrap();
+        std::fs::write(path("networks"), "198.18.0.0/24,vpn\nx\n").unwrap();
+        let config = keytide_config::Geo {
+            asn: Some(path("asn")),
+            networks: Some(path("networks")),
+            ..Default::default()
+        };
+        let (mut watched, geo, warnings) = WatchedGeo::open(&config).unwrap();
+        assert_eq!(watched.paths().collect::<Vec<_>>(), [path("asn"), path("networks")]);
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[1].starts_with("geo.networks: ") && warnings[1].contains(":2: "), "{warnings:?}");
+        let found = |geo: &Geo, address: &str| {
+            let Located { asn, place, .. } = geo.locate(address.parse().unwrap());
+            (asn, place.class(), place.position())
+        };
+        assert_eq!(found(&geo, "198.18.0.1"), (64_500, NetworkClass::Vpn, None));
+        assert_eq!(found(&geo, "198.18.1.1"), (64_500, NetworkClass::Unlisted, None));
+
+        let replace = |text: &str, version: u32| {
+            std::fs::write(path("new"), text).unwrap();
+            std::fs::rename(path("networks"), path(&format!("old-{version}"))).unwrap();
+            std::fs::rename(path("new"), path("networks")).unwrap();
+        };
+        replace("# being written\n", 1);
+        assert!(watched.poll().is_none());
+        assert!(matches!(watched.poll(), Some(Err(GeoError::NoNetworks { .. }))));
+        replace("198.18.1.0/24,tor\n198.18.1.0,home\n", 2);
+        assert!(watched.poll().is_none());
+        let (swapped, warnings) = watched.poll().unwrap().unwrap();
+        assert_eq!(found(&swapped, "198.18.0.1"), (64_500, NetworkClass::Unlisted, None));
+        assert_eq!(found(&swapped, "198.18.1.1"), (64_500, NetworkClass::Tor, None));
+        assert_eq!(warnings.len(), 1);
     }
 
     #[test]
@@ -582,10 +830,10 @@ mod tests {
     }
 
     fn look_everywhere(bytes: &[u8]) {
-        let (country, asn) = (open(Some(bytes), None), open(None, Some(bytes)));
-        for geo in [country, asn].into_iter().flatten().map(|(geo, _)| geo) {
+        let opened = [open(Some(bytes), None), open(None, Some(bytes)), city_open(bytes, None, None)];
+        for (geo, _) in opened.into_iter().flatten() {
             for address in ["198.18.0.1", "198.18.1.1", "1.1.1.1", "2001:db8::1", "2a00::1"] {
-                let _ = locate(&geo, address);
+                let _ = geo.locate(address.parse().unwrap());
             }
         }
     }
@@ -595,6 +843,7 @@ mod tests {
         fn arbitrary_bytes_are_no_database(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
             prop_assert!(open(Some(&bytes), None).is_err());
             prop_assert!(open(None, Some(&bytes)).is_err());
+            prop_assert!(city_open(&bytes, None, None).is_err());
         }
 
         #[test]
@@ -606,6 +855,7 @@ mod tests {
             let mut value = nested("DE");
             if let (Value::Map(map), Value::Map(more)) = (&mut value, asn("AS64500")) {
                 map.extend(more);
+                map.extend(degrees(52.5, "13.4").map(|(name, value)| (name.into(), value)));
             }
             let mut bytes = database(version, &[("198.18.0.0/24", value), ("198.18.1.0/24", flat("FR"))]);
             for (at, bit) in flips {

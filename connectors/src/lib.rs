@@ -7,6 +7,7 @@ pub mod geo;
 pub mod ingest;
 pub mod kafka;
 pub mod live;
+mod networks;
 mod sight;
 pub mod sink;
 pub mod tables;

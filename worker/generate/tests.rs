@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Parser as _;
 use flate2::read::GzDecoder;
 use keytide_config::{JobConfig, SourceKind};
-use keytide_connectors::decode::{Context, Decoded, Locate as _, decoder};
+use keytide_connectors::decode::{Context, Decoded, Locate as _, Located, decoder};
 use keytide_connectors::geo::Geo;
 use keytide_connectors::tables;
 use keytide_dataflow::model::{KeyId, Position, TableRow};
@@ -272,13 +272,13 @@ fn the_country_in_a_record_is_that_of_its_address() {
     let config = keytide_config::Geo {
         country: Some(out.join("geo/country.mmdb")),
         asn: Some(out.join("geo/asn.mmdb")),
-        trusted_proxies: Vec::new(),
+        ..Default::default()
     };
     let (geo, _) = Geo::open(&config).unwrap();
     let mut countries = HashSet::new();
     for record in records(&contents(&out)).into_iter().flatten().flatten() {
         let address: IpAddr = record["ip"].as_str().unwrap().parse().unwrap();
-        let (country, asn) = geo.locate(address);
+        let Located { country, asn, .. } = geo.locate(address);
         assert_eq!(country.as_str(), record["country"].as_str().unwrap());
         assert!((64_512..64_512 + 160).contains(&asn));
         countries.insert(country);

@@ -63,7 +63,8 @@ impl TableFeed for GeoFeed {
         self.looked = Instant::now();
         match self.watched.poll() {
             None => {}
-            Some(Ok(geo)) => {
+            Some(Ok((geo, warnings))) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 tracing::info!("geo databases changed: the next tick uses the new ones");
                 self.live.replace_decoders(decoders(&self.config, geo));
             }

@@ -22,7 +22,7 @@ use hashbrown::HashMap;
 use keytide_config::{Dedupe, Source, Unit};
 use keytide_dataflow::Level;
 use keytide_dataflow::model::{
-    AccessEvent, Country, Definition, EventTime, KeyId, LATENCY_UNKNOWN, NameId, Place, Position, RequestId,
+    AccessEvent, Country, Definition, EventTime, KeyId, LATENCY_UNKNOWN, NameId, Position, RequestId,
 };
 
 use super::address;
@@ -33,7 +33,7 @@ use super::place::Places;
 use super::raw::{Name, RawEvent, Value, WrongType};
 use super::route::{self, Announced, Memo};
 use super::time::event_time;
-use super::{Context, Decoded};
+use super::{Context, Decoded, Located};
 
 const MAX_LATENCY_US: u64 = 1 << 42;
 const MAX_BYTES: u64 = 1 << 40;
@@ -129,7 +129,7 @@ impl Canonical {
         let user_agent = NameId::new(route::cut(user_agent, limit));
         let method = route::method(text(raw, Name::Method, "method", any)?);
         let client = client(raw, &self.context, any);
-        let (country, asn) = place(raw, client, &mut self.places, &self.context, any);
+        let Located { country, asn, place } = place(raw, client, &mut self.places, &self.context, any);
 
         let target = text(raw, Name::Path, "path", target)?;
         self.keys.find(raw, target, client, key, any)?;
@@ -183,7 +183,7 @@ impl Canonical {
             asn,
             status,
             country,
-            place: Place::default(),
+            place,
         });
         Ok(())
     }
@@ -267,11 +267,13 @@ fn place(
     places: &mut Places,
     context: &Context,
     buffer: &mut String,
-) -> (Country, u32) {
-    let unknown = (Country::UNKNOWN, 0);
-    let (located, asn) = client.map_or(unknown, |client| places.locate(client, &*context.geo));
+) -> Located {
+    let mut located = client.map_or_else(Located::default, |client| places.locate(client, &*context.geo));
     let stated = raw.get(Name::Country).text(buffer).ok().flatten().map_or(Country::UNKNOWN, Country::new);
-    (if stated == Country::UNKNOWN { located } else { stated }, asn)
+    if stated != Country::UNKNOWN {
+        located.country = stated;
+    }
+    located
 }
 
 fn request(

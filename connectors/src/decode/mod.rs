@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use keytide_config::{Format, Limits, Routes, Source};
-use keytide_dataflow::model::{AccessEvent, Country, Definition, Position};
+use keytide_dataflow::model::{AccessEvent, Country, Definition, Place, Position};
 use sha2::{Digest, Sha256};
 
 pub(crate) use self::keys::SecretHash;
@@ -150,9 +150,19 @@ pub fn reads_headers(source: &Source) -> bool {
 
 /// Where an address is.
 pub trait Locate: Send + Sync {
-    /// Country and autonomous system of an address: [`Country::UNKNOWN`] and 0 where they aren't known. IPv4
-    /// in IPv6 comes as IPv4.
-    fn locate(&self, address: IpAddr) -> (Country, u32);
+    /// What is known of an address. IPv4 in IPv6 comes as IPv4.
+    fn locate(&self, address: IpAddr) -> Located;
+}
+
+/// What is known of an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Located {
+    /// Its country, [`Country::UNKNOWN`] where that isn't known.
+    pub country: Country,
+    /// Its autonomous system, 0 where that isn't known.
+    pub asn: u32,
+    /// Where it is, and in what kind of network.
+    pub place: Place,
 }
 
 /// No geo database: every address is unknown.
@@ -160,8 +170,8 @@ pub trait Locate: Send + Sync {
 pub struct NoGeo;
 
 impl Locate for NoGeo {
-    fn locate(&self, _: IpAddr) -> (Country, u32) {
-        (Country::UNKNOWN, 0)
+    fn locate(&self, _: IpAddr) -> Located {
+        Located::default()
     }
 }
 

@@ -1,27 +1,20 @@
 //! Where callers are, remembered: callers call again, and a look-up in a geo database costs as much as parsing
 //! a third of a record.
 //!
-//! A direct-mapped table of 4,096 addresses (192 KiB a decoder): an address that takes another's place is looked
+//! A direct-mapped table of 4,096 addresses (128 KiB a decoder): an address that takes another's place is looked
 //! up again, so memory is bounded whoever calls, and an answer is always the database's.
 
 use std::net::IpAddr;
 
-use keytide_dataflow::model::Country;
-
-use super::Locate;
 use super::address::bits;
+use super::{Locate, Located};
 
 const BITS: u32 = 12;
 
 /// Addresses that were looked up lately.
-pub(super) struct Places(Vec<Option<Place>>);
+pub(super) struct Places(Vec<Option<(IpAddr, Located)>>);
 
-#[derive(Clone)]
-struct Place {
-    address: IpAddr,
-    country: Country,
-    asn: u32,
-}
+const _: () = assert!(size_of::<Option<(IpAddr, Located)>>() << BITS == 128 << 10);
 
 impl Default for Places {
     fn default() -> Self {
@@ -31,17 +24,17 @@ impl Default for Places {
 
 impl Places {
     /// What `geo` says of an address.
-    pub(super) fn locate(&mut self, address: IpAddr, geo: &dyn Locate) -> (Country, u32) {
+    pub(super) fn locate(&mut self, address: IpAddr, geo: &dyn Locate) -> Located {
         let bits = bits(address);
         // Fibonacci hashing of both halves.
         let mixed = ((bits >> 64) as u64 ^ bits as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let entry = &mut self.0[(mixed >> (64 - BITS)) as usize];
         match entry {
-            Some(place) if place.address == address => (place.country, place.asn),
+            Some((known, located)) if *known == address => *located,
             _ => {
-                let (country, asn) = geo.locate(address);
-                *entry = Some(Place { address, country, asn });
-                (country, asn)
+                let located = geo.locate(address);
+                *entry = Some((address, located));
+                located
             }
         }
     }
@@ -53,14 +46,20 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use keytide_dataflow::model::{Country, NetworkClass, Place};
+
     use super::*;
+
+    fn located(asn: u32) -> Located {
+        Located { country: Country::new("DE"), asn, place: Place::new(NetworkClass::Cloud, None) }
+    }
 
     struct Counting(AtomicU32);
 
     impl Locate for Counting {
-        fn locate(&self, address: IpAddr) -> (Country, u32) {
+        fn locate(&self, address: IpAddr) -> Located {
             self.0.fetch_add(1, Ordering::Relaxed);
-            (Country::new("DE"), (bits(address) & 0xffff_ffff) as u32)
+            located((bits(address) & 0xffff_ffff) as u32)
         }
     }
 
@@ -71,7 +70,7 @@ mod tests {
         let asked = Cell::new(0);
         let mut ask = |number: u32| {
             asked.set(asked.get() + 1);
-            assert_eq!(places.locate(Ipv4Addr::from_bits(number).into(), &geo), (Country::new("DE"), number));
+            assert_eq!(places.locate(Ipv4Addr::from_bits(number).into(), &geo), located(number));
         };
         // More addresses than places, so that they take each other's.
         (0..10_000).for_each(&mut ask);

@@ -4,7 +4,7 @@
 use keytide_config::{
     Dedupe, Field, FieldMap, KeyFrom, KeyHash, KeyRules, MissingKey, Pointer, Secret, SourceKind, Unit,
 };
-use keytide_dataflow::model::{KeyId, LATENCY_UNKNOWN, NameId, Place, RequestId, RouteId};
+use keytide_dataflow::model::{KeyId, LATENCY_UNKNOWN, NameId, NetworkClass, RequestId, RouteId};
 use proptest::prelude::*;
 
 use super::*;
@@ -548,17 +548,22 @@ fn what_is_kept_of_a_bad_record() {
 fn addresses_and_places() {
     struct Tester;
     impl Locate for Tester {
-        fn locate(&self, address: IpAddr) -> (Country, u32) {
+        fn locate(&self, address: IpAddr) -> Located {
             match address {
-                IpAddr::V4(_) => (Country(*b"DE"), 64_500),
-                IpAddr::V6(_) => (Country::UNKNOWN, 64_501),
+                IpAddr::V4(_) => Located { country: Country(*b"DE"), asn: 64_500, place: berlin() },
+                IpAddr::V6(_) => Located { asn: 64_501, ..Located::default() },
             }
         }
+    }
+    fn berlin() -> Place {
+        Place::new(NetworkClass::Vpn, Some((52.52, 13.405)))
     }
     let proxies = ["10.0.0.0/8".parse().unwrap()];
     let context = Context::new(&Routes::default(), &proxies, Limits::default(), Arc::new(Tester));
     let place = |members: &str| {
         let out = run_with(&json(), &context, with(members).as_bytes());
+        let expected = if out.events[0].asn == 64_500 { berlin() } else { Place::default() };
+        assert_eq!(out.events[0].place, expected, "whatever country the record states");
         (out.events[0].client, out.events[0].country.as_str().to_owned(), out.events[0].asn)
     };
     let expected = |client, country: &str, asn| (client, country.to_owned(), asn);

@@ -1,14 +1,13 @@
 //! Geo databases: bytes in, a database or an error out; of a database any look-up.
 //!
-//! The first byte chooses country or ASN. Look-ups never panic, give the same again, and nobody's address is of no
+//! The first byte chooses country, ASN, City or a file of networks. Look-ups never panic, give the same again, and nobody's address is of no
 //! country.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use keytide_config::Geo as Config;
-use keytide_connectors::decode::Locate;
+use keytide_connectors::decode::{Locate, Located};
 use keytide_connectors::geo::{Geo, WatchedGeo};
-use keytide_dataflow::model::Country;
 
 use crate::SCRATCH;
 
@@ -17,10 +16,11 @@ pub fn geo(data: &[u8]) {
     let Some((choice, database)) = data.split_first() else { return };
     let path = SCRATCH.write(database).to_owned();
     let mut config = Config::default();
-    if choice & 1 == 0 {
-        config.country = Some(path)
-    } else {
-        config.asn = Some(path)
+    match choice & 3 {
+        0 => config.country = Some(path),
+        1 => config.asn = Some(path),
+        2 => config.city = Some(path),
+        _ => config.networks = Some(path),
     }
     let geo = match Geo::open(&config) {
         Ok((geo, _)) => geo,
@@ -45,12 +45,12 @@ pub fn geo(data: &[u8]) {
     }
     for address in &addresses {
         let found = geo.locate(*address);
-        assert!(found.0.0.iter().all(u8::is_ascii_uppercase));
+        assert!(found.country.0.iter().all(u8::is_ascii_uppercase));
         assert_eq!(found, geo.locate(*address));
         assert_eq!(found, watched.locate(*address));
     }
     assert!(geo.unreadable() <= 2 * addresses.len() as u64);
     for nobodys in ["10.1.2.3", "127.0.0.1", "::1", "fe80::1", "::ffff:192.168.0.1"] {
-        assert_eq!(geo.locate(nobodys.parse().expect("an address")), (Country::UNKNOWN, 0));
+        assert_eq!(geo.locate(nobodys.parse().expect("an address")), Located::default());
     }
 }

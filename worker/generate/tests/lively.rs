@@ -138,11 +138,8 @@ fn geo(world: &World) -> (Geo, tempfile::TempDir) {
         fs::write(&path, &world.files[&format!("geo/{name}")]).unwrap();
         Some(path)
     };
-    let config = keytide_config::Geo {
-        country: file("country.mmdb"),
-        asn: file("asn.mmdb"),
-        trusted_proxies: Vec::new(),
-    };
+    let config =
+        keytide_config::Geo { country: file("country.mmdb"), asn: file("asn.mmdb"), ..Default::default() };
     (Geo::open(&config).unwrap().0, folder)
 }
 
@@ -160,7 +157,7 @@ fn an_episode_of_a_key(world: &World, label: &Said, key: &str, geo: &Geo) {
     let agents: BTreeSet<_> = before.iter().map(|call| &call.user_agent).collect();
     let routes: BTreeSet<_> = before.iter().map(|call| (&call.http_method, &call.route_key)).collect();
     let countries: BTreeSet<_> = before.iter().map(|call| &call.country).collect();
-    let asn = |call: &Call| geo.locate(call.ip.parse().unwrap()).1;
+    let asn = |call: &Call| geo.locate(call.ip.parse().unwrap()).asn;
     let asns: BTreeSet<u32> = before.iter().map(|call| asn(call)).collect();
 
     // Calls of the episode: by the networks it says they come from, else all that are made.
@@ -359,7 +356,7 @@ fn staged_calls_fail_with_their_api() {
             (from..to).contains(&call.request_time)
                 && (ms(&label.from)..ms(&label.to)).contains(&call.request_time)
                 && call.route_key.contains(&resource)
-                && networks.contains(&geo.locate(call.ip.parse().unwrap()).1)
+                && networks.contains(&geo.locate(call.ip.parse().unwrap()).asn)
                 && !matches!(call.status, 401 | 403)
         }));
     }

@@ -17,6 +17,6 @@ mod window;
 
 pub use incident::*;
 pub use operators::Publish;
-pub use render::{Dataflow, Options, render};
+pub use render::{Dataflow, Detection, Options, render};
 pub use row::*;
 pub use window::Level;

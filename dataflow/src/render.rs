@@ -31,6 +31,7 @@ use timely::dataflow::operators::vec::{Filter, Map};
 use timely::dataflow::operators::{Concat as _, Input, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, StreamVec};
 
+use crate::detect::Tuning;
 use crate::model::{AccessEvent, Definition, TableChange, TableRow, Tick, TickInfo};
 use crate::operators::admission::{self, Admission, News};
 use crate::operators::agents::{self, AgentNews, Agents, MetAgent};
@@ -41,8 +42,10 @@ use crate::operators::callers::CallersMetric;
 use crate::operators::dedupe::{self, Dedupe};
 use crate::operators::definitions::Definitions;
 use crate::operators::geo::GeoMetric;
+use crate::operators::incidents::Incidents;
 use crate::operators::latency::{LatencyMetric, OfKey, OfRoute};
 use crate::operators::owners::OwnerChange;
+use crate::operators::profiles::{self, Profiles, Report};
 use crate::operators::routes::{self, Decision, Met, Routes};
 use crate::operators::subscription_usage::{self, InfoChange, SubscriptionUsageMetric};
 use crate::operators::table_rows::{self, TableRows};
@@ -62,8 +65,27 @@ pub struct Options {
     pub limits: keytide_config::Limits,
     /// When rows are put out.
     pub publish: Publish,
+    /// What the detector takes for a leak.
+    pub detection: Detection,
+}
+
+/// How keys are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detection {
+    /// Whether they are.
+    pub enabled: bool,
     /// Whether the score of every window is put out, not only incidents.
     pub scores: bool,
+    /// How long a window stays open behind the watermark.
+    pub grace_ms: u64,
+    /// What signals count.
+    pub tuning: Tuning,
+}
+
+impl Default for Detection {
+    fn default() -> Self {
+        Self { enabled: true, scores: false, grace_ms: 0, tuning: Tuning::default() }
+    }
 }
 
 /// A worker's ends of the dataflow.
@@ -154,7 +176,7 @@ pub fn render<O: Output + 'static>(
 
     graph.definitions(defined.clone(), registry.register(Definitions::default())?);
     let (owners, infos) = graph.tables(
-        tables,
+        tables.clone(),
         registry.register(Assignments::default())?,
         registry.register(TableRows::default())?,
     );
@@ -210,6 +232,14 @@ pub fn render<O: Output + 'static>(
         subscription_usage::close,
     );
     graph.watch(subscription_usage);
+
+    let detection =
+        profiles::Settings { grace_ms: options.detection.grace_ms, tuning: options.detection.tuning };
+    let profiles = registry.register(Profiles::new(detection))?;
+    let incidents = registry.register(Incidents::new(detection))?;
+    if options.detection.enabled {
+        graph.detector(&by_key, owners.clone(), tables, profiles, incidents);
+    }
 
     // metrics by key
     graph.metric(
@@ -437,6 +467,38 @@ impl<'scope> Graph<'scope> {
             .map(move |(name, (key, from))| (key, from, owner(name, SubscriptionInfo::default())));
         // Consolidated, so that a fact that several joins retract and insert in a tick arrives once.
         (at_their_ticks(known.concat(unknown).consolidate().inner), at_their_ticks(infos.consolidate().inner))
+    }
+
+    /// Watches keys. Incidents are all on one worker, which is told what is odd and what many keys do.
+    fn detector(
+        &self,
+        events: &Events<'scope>,
+        owners: StreamVec<'scope, Tick, OwnerChange>,
+        tables: StreamVec<'scope, Tick, TableChange>,
+        profiles: Registered<Profiles>,
+        incidents: Registered<Incidents>,
+    ) {
+        let of_keys = |change: &TableChange| matches!(change.row, TableRow::Key(_) | TableRow::Leak(_));
+        let facts = tables.clone().filter(of_keys).map(profiles::News::Row);
+        let news = owners.map(profiles::News::Owner).concat(facts);
+        let reports: StreamVec<'scope, Tick, Report> = by_tick(
+            "Profiles",
+            self.control.clone(),
+            (events.clone(), Pipeline),
+            (news, Exchange::new(profiles::News::shard)),
+            profiles,
+            &self.output,
+            Profiles::close,
+        );
+        self.watch(by_tick(
+            "Incidents",
+            self.control.clone(),
+            (reports, Exchange::new(|_: &Report| 0)),
+            (tables.filter(move |change| !of_keys(change)), Exchange::new(|_: &TableChange| 0)),
+            incidents,
+            &self.output,
+            Incidents::close,
+        ));
     }
 
     fn metric<M: Metric>(

@@ -220,17 +220,28 @@ pub struct Counts {
     pub overflow_routes: u64,
     /// Events that count under the country `XX`.
     pub overflow_countries: u64,
+    /// Events that came when the detector had closed their window: they count, and are not judged.
+    pub detector_late: u64,
 }
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
-        let Self { events, duplicates, late, overflow_keys, overflow_routes, overflow_countries } = other;
+        let Self {
+            events,
+            duplicates,
+            late,
+            overflow_keys,
+            overflow_routes,
+            overflow_countries,
+            detector_late,
+        } = other;
         self.events += events;
         self.duplicates += duplicates;
         self.late += late;
         self.overflow_keys += overflow_keys;
         self.overflow_routes += overflow_routes;
         self.overflow_countries += overflow_countries;
+        self.detector_late += detector_late;
     }
 }
 

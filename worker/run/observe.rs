@@ -393,12 +393,7 @@ mod tests {
             scope.spawn(|| {
                 timely::execute_directly(move |worker| {
                     let limits = keytide_config::Limits::default();
-                    let options = Options {
-                        windows,
-                        limits,
-                        publish: Publish::Changes { bulk_rows: 1 },
-                        scores: false,
-                    };
+                    let options = Options { windows, limits, detection: Detection::default(), publish: Publish::Changes { bulk_rows: 1 } };
                     work(worker, &working, options, &watched, &results);
                 });
             });

@@ -368,6 +368,7 @@ impl OpenTick {
             watermark_before: self.before,
             watermark: self.watermark,
             cadence: self.watermark,
+            catching_up: false,
             last,
         };
         self.tick += 1;

@@ -108,9 +108,16 @@ impl Ticker {
         self.watermark = wanted.min(self.reach(before));
         let passed = self.watermark;
         self.minutes.retain(|minute| minute + STEP_MS > passed);
-        let info =
-            TickInfo { tick, watermark_before: before, watermark: self.watermark, cadence: tick, last };
-        Closed { info, behind: self.watermark < wanted }
+        let behind = self.watermark < wanted;
+        let info = TickInfo {
+            tick,
+            watermark_before: before,
+            watermark: self.watermark,
+            cadence: tick,
+            catching_up: behind,
+            last,
+        };
+        Closed { info, behind }
     }
 
     /// How far a tick may go: a step, from the first minute with events on.

@@ -46,14 +46,14 @@ impl Family {
         }
     }
 
-    /// The most that it adds, in bits.
-    fn cap(self) -> u32 {
+    /// The most that it adds, in thousandths of a bit.
+    fn cap(self) -> u64 {
         match self {
-            Self::Volume => 24,
-            Self::Origin => 20,
-            Self::Behaviour => 12,
-            Self::Errors => 8,
-            Self::Hard => 40,
+            Self::Volume => 24_000,
+            Self::Origin => 20_000,
+            Self::Behaviour => 12_000,
+            Self::Errors => 8_000,
+            Self::Hard => 40_000,
         }
     }
 }
@@ -80,7 +80,7 @@ macro_rules! signals {
                 match self { $(Self::$name => Family::$family,)+ }
             }
 
-            /// Thousandths.
+            /// Thousandths, unless the configuration says otherwise.
             fn weight(self) -> u64 {
                 match self { $(Self::$name => $weight,)+ }
             }
@@ -103,6 +103,8 @@ signals! {
     Asn = "asn", Origin, 900;
     /// A network (/24 or /48) never seen.
     Network = "network", Origin, 300;
+    /// There and back again faster than anything flies.
+    Travel = "travel", Origin, 1_000;
     /// Networks within five minutes.
     FanOut = "fan_out", Origin, 500;
     /// A user agent never seen.
@@ -119,6 +121,10 @@ signals! {
     Revoked = "revoked", Hard, 1_000;
     /// Asleep for more than 30 days, then called from a system never seen.
     Dormant = "dormant", Hard, 1_000;
+    /// Found where everybody can read it.
+    Reported = "reported", Hard, 1_000;
+    /// Called through an exit of Tor, for the first time in a month.
+    Tor = "tor", Hard, 1_000;
 }
 
 /// How bad it is.
@@ -148,12 +154,40 @@ impl Level {
     }
 }
 
-/// The prior, in thousandths of a bit.
-const PRIOR: i64 = -17_000;
-const ALERT: i64 = 4_000;
-const REVOKE: i64 = 10_000;
 /// What a family must say, in thousandths of a bit, to count as one of two.
 const SPEAKS: u64 = 6_000;
+
+/// What signals count, in thousandths of a bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// The logarithm of the odds before anything was seen; negative.
+    pub prior: i64,
+    /// The least odds of a notice.
+    pub notice: i64,
+    /// The least odds of an alert.
+    pub alert: i64,
+    /// The least odds of the level *revoke*.
+    pub revoke: i64,
+    /// The most that each family adds, in the order of [`Family::ALL`].
+    pub caps: [u64; Family::ALL.len()],
+    /// What a signal's bits are multiplied with, in thousandths, in the order of [`Signal::ALL`].
+    pub weights: [u64; Signal::ALL.len()],
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        let mut weights = [0; Signal::ALL.len()];
+        Signal::ALL.iter().zip(&mut weights).for_each(|(signal, weight)| *weight = signal.weight());
+        Self {
+            prior: -17_000,
+            notice: 0,
+            alert: 4_000,
+            revoke: 10_000,
+            caps: Family::ALL.map(Family::cap),
+            weights,
+        }
+    }
+}
 
 /// What a key's signals add up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -167,34 +201,34 @@ pub struct Verdict {
 impl Verdict {
     /// Of signals, each at most once.
     #[must_use]
-    pub fn of(signals: impl IntoIterator<Item = (Signal, Bits)>) -> Self {
+    pub fn of(tuning: &Tuning, signals: impl IntoIterator<Item = (Signal, Bits)>) -> Self {
         let mut families = [0_u64; Family::ALL.len()];
         let (mut burst, mut elsewhere) = (0, 0);
         for (signal, bits) in signals {
-            let weighted = u64::from(bits.0) * signal.weight() / 1_000;
+            let weighted = u64::from(bits.0) * tuning.weights[signal as usize] / 1_000;
             match signal {
                 Signal::VolumeMinute | Signal::VolumeFiveMinutes | Signal::VolumeHour => {
                     burst = weighted.max(burst)
                 }
                 _ => families[signal.family() as usize] += weighted,
             }
-            if matches!(signal, Signal::Country | Signal::Asn) {
+            if matches!(signal, Signal::Country | Signal::Asn | Signal::Travel) {
                 elsewhere += weighted;
             }
         }
         families[Family::Volume as usize] += burst;
         for family in Family::ALL {
             let sum = &mut families[family as usize];
-            *sum = (*sum).min(u64::from(family.cap()) * 1_000);
+            *sum = (*sum).min(tuning.caps[family as usize]);
         }
-        let odds = PRIOR + families.iter().sum::<u64>().cast_signed();
+        let odds = tuning.prior + families.iter().sum::<u64>().cast_signed();
         let speaks = |family: Family| families[family as usize] >= SPEAKS;
         let others = [Family::Volume, Family::Behaviour, Family::Errors];
         let sure = elsewhere >= SPEAKS && others.into_iter().any(speaks) || speaks(Family::Hard);
         let level = match odds {
-            REVOKE.. if sure => Level::Revoke,
-            ALERT.. => Level::Alert,
-            0.. => Level::Notice,
+            _ if odds >= tuning.revoke && sure => Level::Revoke,
+            _ if odds >= tuning.alert => Level::Alert,
+            _ if odds >= tuning.notice => Level::Notice,
             _ => Level::None,
         };
         Self { odds, level }
@@ -216,7 +250,7 @@ mod tests {
     use super::*;
 
     fn of(signals: &[(Signal, f64)]) -> Verdict {
-        Verdict::of(signals.iter().map(|(signal, bits)| (*signal, Bits::new(*bits))))
+        Verdict::of(&Tuning::default(), signals.iter().map(|(signal, bits)| (*signal, Bits::new(*bits))))
     }
 
     #[test]
@@ -231,9 +265,9 @@ mod tests {
     fn one_family_alerts_and_never_revokes() {
         for family in Family::ALL.into_iter().filter(|family| *family != Family::Hard) {
             let all = Signal::ALL.iter().filter(|signal| signal.family() == family);
-            let verdict = Verdict::of(all.map(|signal| (*signal, Bits::MOST)));
+            let verdict = Verdict::of(&Tuning::default(), all.map(|signal| (*signal, Bits::MOST)));
             assert!(verdict.level < Level::Revoke, "{family:?}");
-            assert_eq!(verdict.odds, i64::from(family.cap()) * 1_000 - 17_000);
+            assert_eq!(verdict.odds, family.cap().cast_signed() - 17_000);
         }
         assert_eq!(of(&[(Signal::VolumeMinute, 1e6)]).level, Level::Alert);
     }
@@ -253,7 +287,8 @@ mod tests {
         fn more_surprise_is_never_less_alarming(
             bits in prop::collection::vec(0_u32..60_000, Signal::ALL.len()), at in 0..Signal::ALL.len(), more in 0_u32..60_000,
         ) {
-            let verdict = |bits: &[u32]| Verdict::of(Signal::ALL.iter().copied().zip(bits.iter().copied().map(Bits)));
+            let verdict = |bits: &[u32]| Verdict::of(
+                &Tuning::default(), Signal::ALL.iter().copied().zip(bits.iter().copied().map(Bits)));
             let before = verdict(&bits);
             let mut bits = bits;
             bits[at] += more;

@@ -28,15 +28,17 @@ mod window;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::combine::{Family, Level, Signal, Verdict};
+pub use self::combine::{Family, Level, Signal, Tuning, Verdict};
 pub use self::counts::{Prior, Rate};
 pub use self::errors::Share;
 pub use self::mix::Mix;
 pub use self::novelty::{Novel, Values};
-pub use self::profile::{Facts, Profile, Spoken, WINDOW_MS};
+pub use self::profile::{Facts, Judged, Profile, Shown, Spoken, Stretch, WINDOW_MS, verdict};
 pub use self::series::Series;
+pub(crate) use self::volume::TAIL_BITS;
 pub use self::volume::{Reading, Scale, Season, Slot};
-pub use self::window::{Tally, Window};
+pub(crate) use self::window::first_address;
+pub use self::window::{Sighting, Tally, Window};
 
 /// Surprise in thousandths of a bit, 0 to [`Bits::MOST`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -64,6 +64,11 @@ impl Values {
         self.seen.is_empty()
     }
 
+    /// Memory beyond its own size.
+    pub(super) fn owned_bytes(&self) -> usize {
+        crate::state::spilled(&self.seen)
+    }
+
     /// The surprise of any new value.
     #[must_use]
     pub fn bits(&self) -> Bits {

@@ -1,35 +1,44 @@
 //! One key's profile: the ordered fold over its windows, and the signals of its last hour.
 //!
 //! A window is stepped once, when it is closed, in the order of time:
-//! 1. the windows before it, without calls, are learned, runs of them at once; after a day without calls levels and
-//!    rates decay and nothing else is learned;
+//! 1. the windows before it, without calls, are learned, runs of them at once: up to the end of a block with calls, up
+//!    to the end of an hour, or up to the next call; after a day without calls levels and rates decay and nothing else
+//!    is learned;
 //! 2. every signal judges the window by what was learned so far;
 //! 3. the window is learned, unless the key is *frozen*: while its level is alert or more, for a day at most, level,
 //!    variance, season and rate learn nothing, so that a leak doesn't become the baseline.
 //!
 //! Blocks of five minutes and of an hour are judged at their end, which is that of a window with calls, or is asked
-//! for ([`Profile::close`]).
+//! for ([`Profile::close`]). Whoever asks when, the profile is the same.
 //!
 //! A signal counts for an hour with the most it said. New values go on counting as long as they keep a twentieth of
 //! the calls, for a day at most. Volume says nothing in a key's first day, and only of at least 10 calls, 50 an hour
-//! and three times what was expected, in two of three windows that follow each other.
+//! and three times what was expected, in two of three windows that follow each other; a window needs no second if its
+//! calls alone, with what was said before, are two bits beyond an alert. That holds from the call on that makes it
+//! true, since a count doesn't fall: [`Profile::early`] says so before the window is over, and the window's end agrees.
 //!
 //! A key with fewer than 300 calls of the last month alerts at most, unless by a hard fact.
 //!
-//! Limits: 64 values of each kind, 12 signals of the last hour with values of their own. About 3 KiB.
+//! *Travel*: calls from A, then from B, then from A again within an hour, more than 500 km apart, there and back at more
+//! than 1,000 km/h; after seven days of learning, and only between networks that are listed nowhere. Distances are those
+//! of great circles (the haversine formula; Sinnott, 1984).
+//!
+//! Limits: 64 values of each kind, 12 signals of the last hour with values of their own, 16 places of the last hour, 72
+//! blocks of five minutes. About 3 KiB.
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::combine::{Family, Level, Signal, Verdict};
+use super::combine::{Family, Level, Signal, Tuning, Verdict};
 use super::counts::{Prior, Rate};
 use super::errors::Share;
 use super::mix::Mix;
 use super::novelty::Values;
 use super::series::FEW;
 use super::volume::{Reading, Scale, Season, Slot};
-use super::window::{Tally, Window};
+use super::window::{MOST_PLACES, Tally, Visit, Window};
 use super::{Bits, DAY_MS, HOUR_MS};
+use crate::model::Allowance;
 
 /// Width of a window.
 pub const WINDOW_MS: u64 = 60_000;
@@ -39,6 +48,11 @@ const MEMORY_MS: u64 = HOUR_MS;
 const FROZEN_MS: u64 = DAY_MS;
 const LEARNING_MS: u64 = DAY_MS;
 const DORMANT_MS: u64 = 30 * DAY_MS;
+const TRAVEL_LEARNING_MS: u64 = 7 * DAY_MS;
+const TRAVEL_KM: f64 = 500.0;
+const TRAVEL_KM_AN_HOUR: f64 = 1_000.0;
+/// Calls from so near each other are calls from one place.
+const SAME_PLACE_KM: f64 = 100.0;
 /// New values that are followed, of each kind in a window and of all.
 const FOLLOWED_OF_A_KIND: usize = 4;
 const FOLLOWED: usize = 12;
@@ -46,13 +60,31 @@ const FOLLOWED: usize = 12;
 const WHOLE: u64 = 4;
 /// A new value counts as long as so much of a window's calls have it: one in ...
 const STAYS: u32 = 20;
+/// Fewer calls are no burst.
+const LEAST_CALLS: u64 = 10;
+/// Fewer refusals in a window say nothing.
+const LEAST_REFUSED: u32 = 5;
 /// A key that was called less often isn't known well enough to be taken from anybody: it alerts at most.
 const KNOWN_CALLS: f64 = 300.0;
 /// What a hard fact says.
 const HARD: Bits = Bits(40_000);
+/// What an exit of Tor says: an alert by itself, no more.
+const TOR: Bits = Bits(24_000);
+/// What a journey that nobody makes says; less of a key that is called from several networks all the time.
+const TRAVEL: Bits = Bits(8_000);
+const TRAVEL_OF_SERVERS: Bits = Bits(3_000);
+const SERVER_NETWORKS: usize = 4;
+/// A window fires before its end from so much beyond an alert.
+const EARLY: i64 = 2_000;
+/// What makes a new value worth counting in how many keys have one.
+const STIRS: Bits = Bits(3_000);
+/// Blocks of traffic that are remembered: six hours.
+const TRAFFIC: usize = 72;
+/// Values that are shown beside a signal.
+const SHOWN: usize = 5;
 
 /// What tables say of a key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// When it was revoked, if it is.
     pub revoked_ms: Option<u64>,
@@ -60,10 +92,27 @@ pub struct Facts {
     pub last_used_ms: Option<u64>,
     /// Whether it is meant to be public: hard facts say nothing then.
     pub publishable: bool,
+    /// Since when it is known to be readable by everybody.
+    pub reported_ms: Option<u64>,
+    /// From where it is meant to be used: such calls come from nowhere new.
+    pub allowed: Box<[Allowance]>,
+}
+
+/// A value beside a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Shown {
+    /// Its kind, as the signal that is about such values.
+    pub kind: Signal,
+    /// The value.
+    pub value: u64,
+    /// Its calls in the window.
+    pub calls: u32,
+    /// Whether it wasn't known.
+    pub is_new: bool,
 }
 
 /// One signal of the last hour, with its evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Spoken {
     /// Which.
     pub signal: Signal,
@@ -72,17 +121,61 @@ pub struct Spoken {
     /// Start of the window in which it said most.
     pub window_ms: u64,
     /// When it last spoke.
-    pub last_ms: u64,
+    pub heard_ms: u64,
+    /// When it said most, or a new value was last seen: from then on it counts for an hour.
+    last_ms: u64,
     /// When it first spoke.
     pub first_ms: u64,
     /// The most it said.
     pub bits: Bits,
     /// What a value's calls would say if they were all there are.
     whole: Bits,
+    /// How much of a volume's bits go if everybody's calls become e times as many.
+    pub slope: Bits,
     /// What was expected, in thousandths of a call.
     pub expected: u64,
     /// What was seen instead.
     pub seen: u64,
+    /// What the calls of that window were, most first.
+    pub shown: SmallVec<[Shown; 1]>,
+}
+
+impl Spoken {
+    /// How wide the window is that it speaks of.
+    #[must_use]
+    pub fn width_ms(&self) -> u64 {
+        match self.signal {
+            Signal::VolumeFiveMinutes | Signal::FanOut => FIVE_MINUTES_MS,
+            Signal::VolumeHour | Signal::Slow | Signal::Travel => HOUR_MS,
+            _ => WINDOW_MS,
+        }
+    }
+}
+
+/// What a window says of its key among all keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Judged {
+    /// Whether the key is known long enough for its volume to say something.
+    pub is_known: bool,
+    /// Standard deviations above the baseline.
+    pub z: f64,
+    /// By how much ln(1 + calls) was above its baseline.
+    pub residual: f64,
+    /// Whether its calls passed the gates of volume.
+    pub spiked: bool,
+    /// Which signals had something new to say, as bits in the order of [`Signal::ALL`].
+    pub stirred: u32,
+}
+
+/// Calls of five minutes, against what was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// Start of the five minutes.
+    pub start_ms: u64,
+    /// Calls.
+    pub calls: u64,
+    /// Calls expected, in thousandths.
+    pub expected: u64,
 }
 
 /// A span of windows that is judged at its end.
@@ -92,27 +185,47 @@ struct Block {
     width_ms: u64,
     scale: Scale,
     calls: u64,
+    /// Whether the last three passed the gates, the newest lowest.
     spikes: u8,
+    /// Start of the last one that was judged.
+    judged_ms: u64,
 }
 
 impl Block {
     fn new(signal: Signal, width_ms: u64) -> Self {
-        Self { signal, width_ms, scale: Scale::new(width_ms), calls: 0, spikes: 0 }
+        Self { signal, width_ms, scale: Scale::new(width_ms), calls: 0, spikes: 0, judged_ms: 0 }
     }
+}
+
+/// Whether a key that alerts still learns.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+enum Frozen {
+    /// It doesn't alert.
+    No,
+    /// It learns nothing since then.
+    Since(u64),
+    /// It was frozen for a day: it learns although it alerts.
+    NoMore,
 }
 
 /// What is known of a key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     first_ms: u64,
-    /// Start of the first window that wasn't learned.
+    /// Start of the first window that wasn't stepped.
     next_ms: u64,
+    /// Start of the first window that wasn't learned: what lies between had no calls.
+    learned_ms: u64,
+    /// Whole hours without calls, a day after the last, that weren't learned.
+    resting_ms: u64,
     last_call_ms: u64,
     season: Season,
     rate: Rate,
     minute: Block,
     five_minutes: Block,
     hour: Block,
+    /// Blocks of five minutes with calls in this hour.
+    busy_blocks: u64,
     fan_out: Scale,
     networks_now: Tally,
     countries: Values,
@@ -123,9 +236,13 @@ pub struct Profile {
     refused: Share,
     throttled: Share,
     mix: Mix,
-    spoken: SmallVec<[Spoken; 1]>,
+    /// When it was last called through Tor.
+    tor_ms: u64,
+    visits: Vec<Visit>,
+    traffic: Vec<Stretch>,
+    spoken: Vec<Spoken>,
     verdict: Verdict,
-    frozen_since_ms: Option<u64>,
+    frozen: Frozen,
 }
 
 impl Profile {
@@ -135,12 +252,15 @@ impl Profile {
         Self {
             first_ms: start_ms,
             next_ms: start_ms,
+            learned_ms: start_ms,
+            resting_ms: 0,
             last_call_ms: 0,
             season: Season::default(),
             rate: Rate::default(),
             minute: Block::new(Signal::VolumeMinute, WINDOW_MS),
             five_minutes: Block::new(Signal::VolumeFiveMinutes, FIVE_MINUTES_MS),
             hour: Block::new(Signal::VolumeHour, HOUR_MS),
+            busy_blocks: 0,
             fan_out: Scale::new(FIVE_MINUTES_MS),
             networks_now: Tally::default(),
             countries: Values::default(),
@@ -151,9 +271,12 @@ impl Profile {
             refused: Share::default(),
             throttled: Share::default(),
             mix: Mix::default(),
-            spoken: SmallVec::new(),
+            tor_ms: 0,
+            visits: Vec::new(),
+            traffic: Vec::new(),
+            spoken: Vec::new(),
             verdict: Verdict::default(),
-            frozen_since_ms: None,
+            frozen: Frozen::No,
         }
     }
 
@@ -169,86 +292,224 @@ impl Profile {
         &self.spoken
     }
 
-    /// Start of the first window that wasn't learned.
+    /// Start of the first window that wasn't stepped.
     #[must_use]
     pub fn next_ms(&self) -> u64 {
         self.next_ms
     }
 
+    /// Start of its first window.
+    #[must_use]
+    pub fn first_ms(&self) -> u64 {
+        self.first_ms
+    }
+
+    /// Start of its last window with calls.
+    #[must_use]
+    pub fn last_call_ms(&self) -> u64 {
+        self.last_call_ms
+    }
+
+    /// Calls of the last month that are remembered.
+    #[must_use]
+    pub fn known_calls(&self) -> u64 {
+        thousandths(self.rate.calls()) / 1_000
+    }
+
+    /// Whether it is known well enough to be taken from somebody.
+    #[must_use]
+    pub fn is_well_known(&self) -> bool {
+        self.rate.calls() >= KNOWN_CALLS
+    }
+
+    /// When the blocks end that may have something to say: asking for it ([`close`](Self::close)) then is worth it.
+    pub fn ends_worth_asking(&self) -> impl Iterator<Item = u64> {
+        let of = |block: &Block, enough: u64| {
+            let starts_ms = self.next_ms.saturating_sub(1) / block.width_ms * block.width_ms;
+            (block.calls >= enough)
+                .then_some(starts_ms + block.width_ms)
+                .filter(|end_ms| *end_ms > self.next_ms)
+        };
+        let fan_out = (self.networks_now.values().len() >= 10).then_some(0);
+        of(&self.five_minutes, fan_out.unwrap_or(10)).into_iter().chain(of(&self.hour, 50))
+    }
+
+    /// The traffic of its last six hours, the five minutes that aren't over included.
+    #[must_use]
+    pub fn traffic(&self) -> Vec<Stretch> {
+        let from_ms = self.next_ms.saturating_sub(TRAFFIC as u64 * FIVE_MINUTES_MS);
+        let now = self.stretch(self.next_ms.saturating_sub(1) / FIVE_MINUTES_MS * FIVE_MINUTES_MS);
+        let past = self.traffic.iter().copied().filter(|stretch| stretch.start_ms >= from_ms);
+        past.chain(now.filter(|stretch| stretch.calls > 0)).collect()
+    }
+
+    /// The five minutes that aren't over.
+    fn stretch(&self, start_ms: u64) -> Option<Stretch> {
+        let expected = self.five_minutes.scale.expected(&self.season, Slot::at(start_ms, 0));
+        let is_known = self.five_minutes.scale.windows() > 0;
+        let expected = if is_known { thousandths(expected) } else { 0 };
+        Some(Stretch { start_ms, calls: self.five_minutes.calls, expected })
+    }
+
     /// Steps the window that starts at `start_ms`: not before [`next_ms`](Self::next_ms).
-    pub fn step(&mut self, start_ms: u64, window: &Window, facts: Facts) {
-        self.skip_to(start_ms);
+    pub fn step(&mut self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> Judged {
+        self.skip_to(start_ms, tuning);
+        self.wake();
         self.forget();
+        let is_early = self.fires_early(start_ms, window, facts, tuning);
+        let spoken_before = self.spoken.len();
         self.judge_values(start_ms, window);
+        let mut stirred = 0;
+        for spoken in self.spoken.iter().skip(spoken_before).filter(|spoken| spoken.bits >= STIRS) {
+            stirred |= 1 << spoken.signal as u32;
+        }
+        self.judge_shares(start_ms, window);
         self.judge_facts(start_ms, window, facts);
-        self.judge_minute(start_ms, window.calls.into());
+        self.judge_travel(start_ms, window);
+        let is_known = self.is_known(start_ms);
+        let reading = self.judge_minute(start_ms, window, is_early);
         self.learn_values(start_ms, window);
         self.five_minutes.calls += u64::from(window.calls);
         self.hour.calls += u64::from(window.calls);
         self.networks_now.merge(&window.networks);
         self.last_call_ms = start_ms;
         self.next_ms = start_ms + WINDOW_MS;
+        self.learned_ms = self.next_ms;
         self.end_blocks();
-        self.settle();
+        self.settle(tuning);
+        let spiked = self.minute.spikes & 1 == 1;
+        Judged { is_known, z: reading.z, residual: reading.residual, spiked, stirred }
+    }
+
+    /// What the window that starts at `start_ms`, and isn't over, says already beyond doubt: the profile as it would be
+    /// if it were two bits beyond an alert. Its end says as much or more.
+    #[must_use]
+    pub fn early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> Option<Self> {
+        let mut profile = self.clone();
+        profile.skip_to(start_ms, tuning);
+        profile.wake();
+        profile.forget();
+        if !profile.fires_early(start_ms, window, facts, tuning) {
+            return None;
+        }
+        profile.judge_facts(start_ms, window, facts);
+        profile.judge_minute(start_ms, window, true);
+        profile.five_minutes.calls += u64::from(window.calls);
+        profile.next_ms = start_ms + WINDOW_MS;
+        profile.settle(tuning);
+        Some(profile)
+    }
+
+    /// Whether it is worth asking whether an open window fires [`early`](Self::early). Cheap, and right where it says no.
+    #[must_use]
+    pub fn may_fire(&self, start_ms: u64, window: &Window, has_facts: bool) -> bool {
+        let calls = f64::from(window.calls);
+        let expected = self.minute.scale.expected(&self.season, Slot::at(start_ms, 0));
+        has_facts
+            || window.tor > 0
+            || start_ms > self.last_call_ms + DORMANT_MS
+            || u64::from(window.calls) >= LEAST_CALLS && calls >= 3.0 * expected
+    }
+
+    /// Memory beyond its own size.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        let values = [&self.countries, &self.asns, &self.networks, &self.agents, &self.routes];
+        values.into_iter().map(Values::owned_bytes).sum::<usize>()
+            + self.traffic.capacity() * size_of::<Stretch>()
+            + self.visits.capacity() * size_of::<Visit>()
+            + self.spoken.capacity() * size_of::<Spoken>()
     }
 
     /// Steps the windows up to `end_ms` without calls.
-    pub fn close(&mut self, end_ms: u64) {
-        self.skip_to(end_ms);
-        self.settle();
+    pub fn close(&mut self, end_ms: u64, tuning: &Tuning) {
+        self.skip_to(end_ms, tuning);
+        self.forget();
+        self.settle(tuning);
+    }
+
+    /// Says that the key was found where everybody can read it, whether it is called or not.
+    pub fn report(&mut self, at_ms: u64, facts: &Facts, tuning: &Tuning) {
+        if !facts.publishable {
+            self.speak(Signal::Reported, at_ms, HARD, 0.0, 0);
+            self.settle(tuning);
+        }
+    }
+
+    /// Takes back what the tables say is none; whether that was something.
+    pub fn reconsider(&mut self, facts: &Facts, tuning: &Tuning) -> bool {
+        let before = self.spoken.len();
+        let covers = |spoken: &Spoken| facts.allowed.iter().any(|allowance| spoken_of(spoken, allowance));
+        // New networks that are all allowed take the countries and systems with them that they lie in.
+        let mut networks = self.spoken.iter().filter(|spoken| spoken.signal == Signal::Network).peekable();
+        let all_allowed = networks.peek().is_some() && networks.all(covers);
+        self.spoken.retain(|spoken| match spoken.signal {
+            Signal::Country | Signal::Asn if all_allowed => false,
+            Signal::Country | Signal::Asn | Signal::Network => !covers(spoken),
+            Signal::Revoked => facts.revoked_ms.is_some() && !facts.publishable,
+            Signal::Reported => facts.reported_ms.is_some() && !facts.publishable,
+            signal => signal.family() != Family::Hard || !facts.publishable,
+        });
+        self.settle(tuning);
+        self.spoken.len() < before
     }
 
     fn learning(&self) -> bool {
-        self.frozen_since_ms.is_none()
+        !matches!(self.frozen, Frozen::Since(_))
     }
 
-    /// Learns that nothing was called until `end_ms`.
-    fn skip_to(&mut self, end_ms: u64) {
-        // To the end of the hour window by window, so that its blocks end where they do; then hours at once.
+    /// Passes over the time until `end_ms`, in which nothing was called.
+    fn skip_to(&mut self, end_ms: u64, tuning: &Tuning) {
         while self.next_ms < end_ms {
-            let hour_ends = (self.next_ms / HOUR_MS + 1) * HOUR_MS;
-            let whole_hours = (end_ms - self.next_ms) / HOUR_MS;
-            let is_quiet = self.spoken.is_empty() && self.learning() && self.hour.calls == 0;
-            if self.next_ms.is_multiple_of(HOUR_MS) && whole_hours > 0 && is_quiet {
-                match self.next_ms < self.last_call_ms + DAY_MS {
-                    true => self.skip(HOUR_MS),
-                    false => self.doze(whole_hours * HOUR_MS),
-                }
+            let hour_starts = self.next_ms / HOUR_MS * HOUR_MS;
+            let hour_ends = hour_starts + HOUR_MS;
+            if self.learning() && self.learned_ms == hour_starts && hour_starts >= self.last_call_ms + DAY_MS
+            {
+                let hours_ms = (end_ms - hour_starts) / HOUR_MS * HOUR_MS;
+                self.resting_ms += hours_ms;
+                self.learned_ms += hours_ms;
+                self.next_ms = end_ms;
                 continue;
             }
-            // Whether a frozen key learns again is asked after each window, whoever asks.
             let five_ends = (self.next_ms / FIVE_MINUTES_MS + 1) * FIVE_MINUTES_MS;
-            let together = if self.learning() { five_ends } else { self.next_ms + WINDOW_MS };
-            self.skip(together.min(hour_ends).min(end_ms) - self.next_ms);
-            self.end_blocks();
-            if !self.spoken.is_empty() || !self.learning() {
-                self.settle();
+            // Whether a frozen key learns again is asked after each window, whoever asks.
+            let boundary = match (self.learning(), self.five_minutes.calls > 0) {
+                (false, _) => self.next_ms + WINDOW_MS,
+                (true, true) => five_ends,
+                (true, false) => hour_ends,
+            };
+            self.next_ms = boundary.min(end_ms);
+            if self.next_ms == boundary {
+                self.flush();
+                self.forget();
+                self.end_blocks();
+                if !self.spoken.is_empty() || !self.learning() {
+                    self.settle(tuning);
+                }
             }
         }
     }
 
-    /// Learns `span_ms` without calls: an hour, or within a block of five minutes.
-    fn skip(&mut self, span_ms: u64) {
-        let slot = Slot::at(self.next_ms, 0);
-        if self.learning() {
+    /// Learns the windows without calls that weren't learned: of one hour.
+    fn flush(&mut self) {
+        let span_ms = self.next_ms - self.learned_ms;
+        if span_ms > 0 && self.learning() {
+            let slot = Slot::at(self.learned_ms, 0);
             self.minute.scale.learn_silence(&mut self.season, true, slot, span_ms / WINDOW_MS);
             self.rate.learn(slot, span_ms, 0.0);
-            if span_ms == HOUR_MS {
-                let blocks = HOUR_MS / FIVE_MINUTES_MS;
-                self.five_minutes.scale.learn_silence(&mut self.season, false, slot, blocks);
-                self.fan_out.learn_silence(&mut Season::default(), false, slot, blocks);
-                self.hour.scale.learn_silence(&mut self.season, false, slot, 1);
-            }
         }
-        if span_ms == HOUR_MS {
-            self.rate.watch(Prior::NONE, slot, span_ms, 0.0);
-            (self.five_minutes.spikes, self.hour.spikes) = (0, self.hour.spikes << 1);
-        }
-        self.minute.spikes = if span_ms > WINDOW_MS { 0 } else { self.minute.spikes << 1 };
-        self.next_ms += span_ms;
+        self.learned_ms = self.next_ms;
     }
 
-    /// Passes over `span_ms` without calls that follow a day without: how the key varies isn't learned from it.
+    /// Learns, before a call, what isn't: hours at rest, and windows without calls.
+    fn wake(&mut self) {
+        let rested_ms = std::mem::take(&mut self.resting_ms);
+        if rested_ms > 0 {
+            self.doze(rested_ms);
+        }
+        self.flush();
+    }
+
+    /// Learns a time without calls that follows a day without: how the key varies isn't learned from it.
     fn doze(&mut self, span_ms: u64) {
         for scale in
             [&mut self.minute.scale, &mut self.five_minutes.scale, &mut self.hour.scale, &mut self.fan_out]
@@ -256,54 +517,70 @@ impl Profile {
             scale.doze(span_ms);
         }
         self.rate.doze(span_ms);
-        (self.minute.spikes, self.five_minutes.spikes, self.hour.spikes) = (0, 0, 0);
-        self.next_ms += span_ms;
     }
 
     /// Judges and learns the blocks that end where the last window did.
     fn end_blocks(&mut self) {
         let end_ms = self.next_ms;
-        if end_ms.is_multiple_of(FIVE_MINUTES_MS) {
+        if end_ms.is_multiple_of(FIVE_MINUTES_MS) && self.five_minutes.calls > 0 {
+            self.busy_blocks += 1;
             self.judge_fan_out(end_ms - FIVE_MINUTES_MS);
-            let mut block = self.five_minutes.clone();
-            self.judge_block(&mut block, end_ms);
-            self.five_minutes = block;
+            self.remember(end_ms - FIVE_MINUTES_MS);
+            self.judge_block(|profile| &mut profile.five_minutes, end_ms);
         }
         if end_ms.is_multiple_of(HOUR_MS) {
-            let mut block = self.hour.clone();
-            self.judge_slow(end_ms - HOUR_MS, block.calls);
-            self.judge_block(&mut block, end_ms);
-            self.hour = block;
+            let slot = Slot::at(end_ms - HOUR_MS, 0);
+            let silent = HOUR_MS / FIVE_MINUTES_MS - std::mem::take(&mut self.busy_blocks);
+            if silent > 0 && self.learning() {
+                self.five_minutes.scale.learn_silence(&mut self.season, false, slot, silent);
+                self.fan_out.learn_silence(&mut Season::default(), false, slot, silent);
+            }
+            self.judge_slow(end_ms - HOUR_MS, self.hour.calls);
+            if self.hour.calls > 0 {
+                self.judge_block(|profile| &mut profile.hour, end_ms);
+            } else if self.learning() {
+                self.hour.scale.learn_silence(&mut self.season, false, slot, 1);
+            }
         }
     }
 
-    fn judge_block(&mut self, block: &mut Block, end_ms: u64) {
+    fn remember(&mut self, start_ms: u64) {
+        let from_ms = start_ms.saturating_sub((TRAFFIC as u64 - 1) * FIVE_MINUTES_MS);
+        self.traffic.retain(|stretch| stretch.start_ms >= from_ms);
+        let stretch = self.stretch(start_ms);
+        self.traffic.extend(stretch);
+    }
+
+    fn judge_block(&mut self, block_of: fn(&mut Self) -> &mut Block, end_ms: u64) {
+        let mut block = block_of(self).clone();
         let start_ms = end_ms - block.width_ms;
         let slot = Slot::at(start_ms, 0);
         let calls = std::mem::take(&mut block.calls);
         let reading = block.scale.read(&self.season, slot, calls as f64);
-        self.judge_volume(block, start_ms, calls, reading);
+        self.judge_volume(&mut block, start_ms, calls, reading, None);
         if self.learning() {
             block.scale.learn(&self.season, slot, calls as f64, block.width_ms);
         }
+        *block_of(self) = block;
     }
 
-    fn judge_minute(&mut self, start_ms: u64, calls: u64) {
-        let slot = Slot::at(start_ms, 0);
+    fn judge_minute(&mut self, start_ms: u64, window: &Window, is_early: bool) -> Reading {
+        let (slot, calls) = (Slot::at(start_ms, 0), u64::from(window.calls));
         let mut block = self.minute.clone();
         let reading = block.scale.read(&self.season, slot, calls as f64);
-        self.judge_volume(&mut block, start_ms, calls, reading);
+        self.judge_volume(&mut block, start_ms, calls, reading, Some((window, is_early)));
         if self.learning() {
             block.scale.step(&mut self.season, slot, calls as f64, WINDOW_MS);
             self.rate.learn(slot, WINDOW_MS, calls as f64);
         }
         self.minute = block;
+        reading
     }
 
     fn judge_slow(&mut self, start_ms: u64, calls: u64) {
         let slot = Slot::at(start_ms, 0);
         self.rate.watch(Prior::NONE, slot, HOUR_MS, calls as f64);
-        if self.is_known(start_ms) {
+        if calls > 0 && self.is_known(start_ms) {
             let expected = self.rate.expected(Prior::NONE, slot, HOUR_MS);
             self.speak(Signal::Slow, start_ms, self.rate.slow(), expected, calls);
         }
@@ -313,37 +590,87 @@ impl Profile {
         start_ms >= self.first_ms + LEARNING_MS
     }
 
-    fn judge_volume(&mut self, block: &mut Block, start_ms: u64, calls: u64, reading: Reading) {
-        block.spikes <<= 1;
-        if !self.is_known(start_ms) {
-            return;
-        }
-        let by_rate = self.rate.expected(Prior::NONE, Slot::at(start_ms, 0), block.width_ms);
-        let expected = reading.expected.max(by_rate);
+    /// What a block's calls say if they pass the gates: surprise, and calls expected.
+    fn spike(&self, block: &Block, start_ms: u64, calls: u64, reading: Reading) -> Option<(Bits, f64)> {
         let seen = calls as f64;
-        let enough = (50.0 * block.width_ms as f64 / HOUR_MS as f64).max(10.0);
-        if reading.bits == Bits::NONE || seen - expected < enough || seen < 3.0 * expected {
-            return;
+        let enough = (50.0 * block.width_ms as f64 / HOUR_MS as f64).max(LEAST_CALLS as f64);
+        if reading.bits == Bits::NONE || seen < enough || !self.is_known(start_ms) {
+            return None;
+        }
+        let slot = Slot::at(start_ms, 0);
+        let by_rate = self.rate.expected(Prior::NONE, slot, block.width_ms);
+        let expected = reading.expected.max(by_rate);
+        if seen - expected < enough || seen < 3.0 * expected {
+            return None;
         }
         let bits = match expected < FEW {
-            true => {
-                reading.bits.min(self.rate.bits(Prior::NONE, Slot::at(start_ms, 0), block.width_ms, seen))
-            }
+            true => reading.bits.min(self.rate.bits(Prior::NONE, slot, block.width_ms, seen)),
             false => reading.bits,
         };
+        Some((bits, expected))
+    }
+
+    /// Whether an open window's calls, and hard facts, with what was said before it are two bits beyond an alert.
+    fn fires_early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> bool {
+        let hard = hard_facts(self, start_ms, window, facts);
+        if hard.is_empty() && u64::from(window.calls) < LEAST_CALLS {
+            return false;
+        }
+        let mut bits = self.bits();
+        for (signal, said) in hard.iter().copied() {
+            bits[signal as usize] = bits[signal as usize].max(said);
+        }
+        let calls = u64::from(window.calls);
+        let reading = self.minute.scale.read(&self.season, Slot::at(start_ms, 0), calls as f64);
+        if let Some((said, _)) = self.spike(&self.minute, start_ms, calls, reading) {
+            let of_minute = &mut bits[Signal::VolumeMinute as usize];
+            *of_minute = said.max(*of_minute);
+        } else if hard.is_empty() {
+            return false;
+        }
+        Verdict::of(tuning, Signal::ALL.iter().copied().zip(bits)).odds >= tuning.alert + EARLY
+    }
+
+    fn judge_volume(
+        &mut self,
+        block: &mut Block,
+        start_ms: u64,
+        calls: u64,
+        reading: Reading,
+        window: Option<(&Window, bool)>,
+    ) {
+        let passed = (start_ms - block.judged_ms.min(start_ms)) / block.width_ms;
+        block.spikes = block.spikes.checked_shl(u32::try_from(passed).unwrap_or(u32::MAX)).unwrap_or(0);
+        block.judged_ms = start_ms;
+        let Some((bits, expected)) = self.spike(block, start_ms, calls, reading) else { return };
         block.spikes |= 1;
-        if (block.spikes & 0b111).count_ones() >= 2 {
-            self.speak(block.signal, start_ms, bits, expected, calls);
+        let is_early = window.is_some_and(|(_, is_early)| is_early);
+        if is_early || (block.spikes & 0b111).count_ones() >= 2 {
+            let shown = window.map_or_else(SmallVec::new, |(window, _)| self.foremost(window));
+            self.keep_signal(block.signal, start_ms, bits, reading.slope, expected, calls, shown);
         }
     }
 
     fn judge_fan_out(&mut self, start_ms: u64) {
         let slot = Slot::at(start_ms, 0);
-        let seen = std::mem::take(&mut self.networks_now).values().len();
+        let networks = std::mem::take(&mut self.networks_now);
+        let seen = networks.values().len();
         let flat = Season::default();
         let reading = self.fan_out.read(&flat, slot, seen as f64);
-        if self.is_known(start_ms) && seen as f64 >= 3.0 * reading.expected + 10.0 {
-            self.speak(Signal::FanOut, start_ms, reading.bits, reading.expected, seen as u64);
+        if self.is_known(start_ms)
+            && seen as f64 >= 3.0 * reading.expected + 10.0
+            && reading.bits > Bits::NONE
+        {
+            let shown = top(&networks, Signal::Network, &self.networks, SHOWN);
+            self.keep_signal(
+                Signal::FanOut,
+                start_ms,
+                reading.bits,
+                Bits::NONE,
+                reading.expected,
+                seen as u64,
+                shown,
+            );
         }
         if self.learning() {
             self.fan_out.learn(&flat, slot, seen as f64, FIVE_MINUTES_MS);
@@ -360,7 +687,7 @@ impl Profile {
             };
             let of_value = tally.values()[at].1;
             if of_value >= calls / STAYS && start_ms < spoken.first_ms + DAY_MS {
-                spoken.last_ms = start_ms;
+                (spoken.last_ms, spoken.heard_ms) = (start_ms, start_ms);
                 let bits = share(spoken.whole, of_value, calls);
                 if bits > spoken.bits {
                     (spoken.bits, spoken.window_ms, spoken.seen) = (bits, start_ms, of_value.into());
@@ -376,6 +703,9 @@ impl Profile {
         ] {
             let Some(tally) = values_of(window, signal) else { continue };
             let mut novel: SmallVec<[_; 8]> = known.novel(tally.values()).collect();
+            if novel.is_empty() {
+                continue;
+            }
             novel.sort_by_key(|novel| (std::cmp::Reverse(novel.calls), novel.value));
             let (single, rest) = novel.split_at(novel.len().min(FOLLOWED_OF_A_KIND));
             let rest_calls = rest.iter().map(|novel| novel.calls).sum();
@@ -383,45 +713,104 @@ impl Profile {
             let single = single.iter().map(|novel| (novel.value, novel.calls));
             for (value, of_value) in single.chain((rest_calls > 0).then_some((0, rest_calls))) {
                 let bits = share(whole, of_value, calls);
+                let shown =
+                    (value != 0).then_some(Shown { kind: signal, value, calls: of_value, is_new: true });
                 let spoken = Spoken {
                     signal,
                     value,
                     window_ms: start_ms,
+                    heard_ms: start_ms,
                     last_ms: start_ms,
                     first_ms: start_ms,
                     bits,
                     whole,
+                    slope: Bits::NONE,
                     expected: 0,
                     seen: of_value.into(),
+                    shown: shown.into_iter().collect(),
                 };
                 keep(&mut self.spoken, spoken);
             }
         }
     }
 
-    fn judge_facts(&mut self, start_ms: u64, window: &Window, facts: Facts) {
-        let refused = self.refused.bits(window.refused, window.calls);
-        let throttled = self.throttled.bits(window.throttled, window.calls);
-        let share = |share: &Share| share.expected() * f64::from(window.calls);
-        let expected = (share(&self.refused), share(&self.throttled));
-        if window.refused >= 5 {
-            self.speak(Signal::Refused, start_ms, refused, expected.0, window.refused.into());
+    fn judge_shares(&mut self, start_ms: u64, window: &Window) {
+        let refused = (Signal::Refused, window.refused, self.refused.expected(), &self.refused);
+        let throttled = (Signal::Throttled, window.throttled, self.throttled.expected(), &self.throttled);
+        let said = [refused, throttled].map(|(signal, count, expected, share)| {
+            let bits = if count >= LEAST_REFUSED { share.bits(count, window.calls) } else { Bits::NONE };
+            (signal, count, expected * f64::from(window.calls), bits)
+        });
+        for (signal, count, expected, bits) in said {
+            if bits > Bits::NONE {
+                let shown = self.foremost(window);
+                self.keep_signal(signal, start_ms, bits, Bits::NONE, expected, count.into(), shown);
+            }
         }
-        if window.throttled >= 5 {
-            self.speak(Signal::Throttled, start_ms, throttled, expected.1, window.throttled.into());
+        let bits = self.mix.bits(window.routes.values());
+        if bits > Bits::NONE {
+            let shown = top(&window.routes, Signal::Route, &self.routes, SHOWN);
+            self.keep_signal(Signal::Mix, start_ms, bits, Bits::NONE, 0.0, window.calls.into(), shown);
         }
-        let mix = self.mix.bits(window.routes.values());
-        self.speak(Signal::Mix, start_ms, mix, 0.0, window.calls.into());
-        if facts.publishable {
+    }
+
+    fn judge_facts(&mut self, start_ms: u64, window: &Window, facts: &Facts) {
+        for (signal, bits) in hard_facts(self, start_ms, window, facts) {
+            let seen = if signal == Signal::Tor { window.tor } else { window.calls };
+            let shown = self.foremost(window);
+            self.keep_signal(signal, start_ms, bits, Bits::NONE, 0.0, seen.into(), shown);
+        }
+    }
+
+    fn judge_travel(&mut self, start_ms: u64, window: &Window) {
+        if window.visits.is_empty() {
             return;
         }
-        if facts.revoked_ms.is_some_and(|revoked| start_ms >= revoked + WINDOW_MS) {
-            self.speak(Signal::Revoked, start_ms, HARD, 0.0, window.calls.into());
+        self.visits.retain(|visit| visit.last_ms + HOUR_MS > start_ms + WINDOW_MS);
+        for visit in &window.visits {
+            match self.visits.iter_mut().find(|known| known.place == visit.place) {
+                Some(known) => known.last_ms = visit.last_ms.max(known.last_ms),
+                None => self.visits.push(*visit),
+            }
         }
-        let last_ms = self.last_call_ms.max(facts.last_used_ms.unwrap_or(0));
-        let new_asn = window.asns.values().iter().any(|(asn, _)| !self.asns.knows(*asn));
-        if last_ms > 0 && start_ms.saturating_sub(last_ms) > DORMANT_MS && new_asn {
-            self.speak(Signal::Dormant, start_ms, HARD, 0.0, window.calls.into());
+        // Of too many the newest stay.
+        self.visits.sort_by_key(|visit| (std::cmp::Reverse(visit.last_ms), visit.place));
+        self.visits.truncate(MOST_PLACES);
+        if self.visits.len() < 2 || start_ms < self.first_ms + TRAVEL_LEARNING_MS {
+            return;
+        }
+        let mut farthest: Option<(f64, Visit, Visit)> = None;
+        for away in &self.visits {
+            // The last call before, and the first after, at one place.
+            for home in
+                self.visits.iter().filter(|home| home.first_ms < away.first_ms && home.last_ms > away.last_ms)
+            {
+                let km = distance_km(home.place, away.place);
+                let hours = (home.last_ms - home.first_ms).min(HOUR_MS) as f64 / HOUR_MS as f64;
+                let is_journey = km > TRAVEL_KM && km > SAME_PLACE_KM && 2.0 * km > TRAVEL_KM_AN_HOUR * hours;
+                if is_journey && farthest.is_none_or(|(before, ..)| km > before) {
+                    farthest = Some((km, *home, *away));
+                }
+            }
+        }
+        if let Some((km, home, away)) = farthest {
+            let bits = if self.networks.len() > SERVER_NETWORKS { TRAVEL_OF_SERVERS } else { TRAVEL };
+            let shown = [home, away].map(|visit| Shown {
+                kind: Signal::Travel,
+                value: visit.place.into(),
+                calls: 0,
+                is_new: false,
+            });
+            let seen = thousandths(km) / 1_000;
+            self.keep_signal(
+                Signal::Travel,
+                start_ms,
+                bits,
+                Bits::NONE,
+                0.0,
+                seen,
+                SmallVec::from_slice(&shown),
+            );
         }
     }
 
@@ -431,6 +820,9 @@ impl Profile {
         self.networks.learn(window.networks.values(), start_ms);
         self.agents.learn(window.agents.values(), start_ms);
         self.routes.learn(window.routes.values(), start_ms);
+        if window.tor > 0 {
+            self.tor_ms = start_ms;
+        }
         if self.learning() {
             self.refused.learn(window.refused, window.calls, start_ms);
             self.throttled.learn(window.throttled, window.calls, start_ms);
@@ -438,7 +830,35 @@ impl Profile {
         }
     }
 
+    /// What most of a window's calls were, of each kind.
+    fn foremost(&self, window: &Window) -> SmallVec<[Shown; 1]> {
+        [
+            (&window.countries, Signal::Country, &self.countries),
+            (&window.asns, Signal::Asn, &self.asns),
+            (&window.networks, Signal::Network, &self.networks),
+            (&window.agents, Signal::Agent, &self.agents),
+            (&window.routes, Signal::Route, &self.routes),
+        ]
+        .into_iter()
+        .flat_map(|(tally, kind, known)| top(tally, kind, known, 1))
+        .collect()
+    }
+
     fn speak(&mut self, signal: Signal, start_ms: u64, bits: Bits, expected: f64, seen: u64) {
+        self.keep_signal(signal, start_ms, bits, Bits::NONE, expected, seen, SmallVec::new());
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a signal is all of these")]
+    fn keep_signal(
+        &mut self,
+        signal: Signal,
+        start_ms: u64,
+        bits: Bits,
+        slope: Bits,
+        expected: f64,
+        seen: u64,
+        shown: SmallVec<[Shown; 1]>,
+    ) {
         if bits == Bits::NONE {
             return;
         }
@@ -446,12 +866,15 @@ impl Profile {
             signal,
             value: 0,
             window_ms: start_ms,
+            heard_ms: start_ms,
             last_ms: start_ms,
             first_ms: start_ms,
             bits,
             whole: bits,
+            slope,
             expected: thousandths(expected),
             seen,
+            shown,
         };
         keep(&mut self.spoken, spoken);
     }
@@ -462,28 +885,78 @@ impl Profile {
         self.spoken.retain(|spoken| spoken.last_ms + WINDOW_MS > oldest);
     }
 
+    /// What each signal said in the last hour. Values of one kind share their windows: what they say adds up.
+    fn bits(&self) -> [Bits; Signal::ALL.len()] {
+        sums(self.spoken.iter().map(|spoken| (spoken.signal, spoken.bits)))
+    }
+
     /// Adds up what was said in the last hour.
-    fn settle(&mut self) {
-        self.forget();
-        let mut bits = [Bits::NONE; Signal::ALL.len()];
-        for spoken in &self.spoken {
-            // Values of one kind share their windows: what they say adds up.
-            let of_signal = &mut bits[spoken.signal as usize];
-            *of_signal = Bits((of_signal.0 + spoken.bits.0).min(Bits::MOST.0));
-        }
-        self.verdict = Verdict::of(Signal::ALL.iter().copied().zip(bits));
-        let hard = self.spoken.iter().any(|spoken| spoken.signal.family() == Family::Hard);
-        if !hard && self.rate.calls() < KNOWN_CALLS {
-            self.verdict.level = self.verdict.level.min(Level::Alert);
-        }
-        self.frozen_since_ms = match (self.verdict.level >= Level::Alert, self.frozen_since_ms) {
-            (false, _) => None,
-            (true, None) => Some(self.next_ms),
+    fn settle(&mut self, tuning: &Tuning) {
+        self.verdict = verdict(
+            tuning,
+            self.spoken.iter().map(|spoken| (spoken.signal, spoken.bits)),
+            self.is_well_known(),
+        );
+        self.frozen = match (self.verdict.level >= Level::Alert, self.frozen) {
+            (false, _) => Frozen::No,
+            (true, Frozen::No) => Frozen::Since(self.next_ms),
             // A day is enough: what lasts longer is how it is now.
-            (true, Some(since)) if self.next_ms >= since + FROZEN_MS => None,
-            (true, since) => since,
+            (true, Frozen::Since(since_ms)) if self.next_ms >= since_ms + FROZEN_MS => Frozen::NoMore,
+            (true, frozen) => frozen,
         };
     }
+}
+
+/// What signals of an hour add up to; a key that isn't known well alerts at most, unless by a hard fact.
+#[must_use]
+pub fn verdict(
+    tuning: &Tuning,
+    spoken: impl Iterator<Item = (Signal, Bits)> + Clone,
+    is_well_known: bool,
+) -> Verdict {
+    let hard = spoken.clone().any(|(signal, _)| signal.family() == Family::Hard);
+    let mut verdict = Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(spoken)));
+    if !hard && !is_well_known {
+        verdict.level = verdict.level.min(Level::Alert);
+    }
+    verdict
+}
+
+fn sums(spoken: impl Iterator<Item = (Signal, Bits)>) -> [Bits; Signal::ALL.len()] {
+    let mut sums = [Bits::NONE; Signal::ALL.len()];
+    for (signal, bits) in spoken {
+        let sum = &mut sums[signal as usize];
+        *sum = Bits((sum.0 + bits.0).min(Bits::MOST.0));
+    }
+    sums
+}
+
+/// What isn't a matter of degree.
+fn hard_facts(
+    profile: &Profile,
+    start_ms: u64,
+    window: &Window,
+    facts: &Facts,
+) -> SmallVec<[(Signal, Bits); 4]> {
+    let mut hard = SmallVec::new();
+    if facts.publishable || window.calls == 0 {
+        return hard;
+    }
+    if facts.revoked_ms.is_some_and(|revoked| start_ms >= revoked + WINDOW_MS) {
+        hard.push((Signal::Revoked, HARD));
+    }
+    if facts.reported_ms.is_some_and(|reported| start_ms + WINDOW_MS > reported) {
+        hard.push((Signal::Reported, HARD));
+    }
+    if window.tor > 0 && (profile.tor_ms == 0 || start_ms > profile.tor_ms + DORMANT_MS) {
+        hard.push((Signal::Tor, TOR));
+    }
+    let last_ms = profile.last_call_ms.max(facts.last_used_ms.unwrap_or(0));
+    let new_asn = || window.asns.values().iter().any(|(asn, _)| !profile.asns.knows(*asn));
+    if last_ms > 0 && start_ms.saturating_sub(last_ms) > DORMANT_MS && new_asn() {
+        hard.push((Signal::Dormant, HARD));
+    }
+    hard
 }
 
 fn values_of(window: &Window, signal: Signal) -> Option<&Tally> {
@@ -494,6 +967,35 @@ fn values_of(window: &Window, signal: Signal) -> Option<&Tally> {
         Signal::Agent => Some(&window.agents),
         Signal::Route => Some(&window.routes),
         _ => None,
+    }
+}
+
+/// A tally's values with most calls.
+fn top(tally: &Tally, kind: Signal, known: &Values, most: usize) -> SmallVec<[Shown; 1]> {
+    let shown = |(value, calls): &(u64, u32)| Shown {
+        kind,
+        value: *value,
+        calls: *calls,
+        is_new: !known.knows(*value),
+    };
+    let mut all: SmallVec<[Shown; 8]> = tally.values().iter().map(shown).collect();
+    all.sort_by_key(|shown| (std::cmp::Reverse(shown.calls), shown.value));
+    all.truncate(most);
+    all.into_iter().collect()
+}
+
+/// Whether an allowance covers the new value that a signal is about.
+fn spoken_of(spoken: &Spoken, allowance: &Allowance) -> bool {
+    match (spoken.signal, allowance) {
+        (Signal::Country, Allowance::Country(country)) => {
+            u64::from(u16::from_be_bytes(country.0)) == spoken.value
+        }
+        (Signal::Asn, Allowance::Asn(asn)) => u64::from(*asn) == spoken.value,
+        (Signal::Network, Allowance::Network(..)) => {
+            let unknown = crate::model::Country::UNKNOWN;
+            allowance.covers(super::window::first_address(spoken.value), unknown, 0)
+        }
+        _ => false,
     }
 }
 
@@ -508,10 +1010,27 @@ fn thousandths(calls: f64) -> u64 {
     thousandths
 }
 
+/// Along a great circle of a sphere of 6,371 km.
+fn distance_km(from: u32, to: u32) -> f64 {
+    let radians = |place: u32| {
+        let (latitude, longitude) = crate::model::Place::unpack(place).unwrap_or_default();
+        let of = |hundredths: i32| f64::from(hundredths) / 100.0 * std::f64::consts::PI / 180.0;
+        (of(latitude), of(longitude))
+    };
+    let ((lat1, lon1), (lat2, lon2)) = (radians(from), radians(to));
+    let half = |difference: f64| {
+        let sine = libm::sin(difference / 2.0);
+        sine * sine
+    };
+    let chord = half(lat2 - lat1) + libm::cos(lat1) * libm::cos(lat2) * half(lon2 - lon1);
+    2.0 * 6_371.0 * libm::asin(chord.clamp(0.0, 1.0).sqrt())
+}
+
 /// Keeps a signal: of several about the same, the one that said most.
-fn keep(all: &mut SmallVec<[Spoken; 1]>, spoken: Spoken) {
+fn keep(all: &mut Vec<Spoken>, spoken: Spoken) {
     let same = |other: &&mut Spoken| (other.signal, other.value) == (spoken.signal, spoken.value);
     if let Some(before) = all.iter_mut().find(same) {
+        before.heard_ms = spoken.heard_ms;
         // What says less than before is heard again once that is an hour ago.
         if spoken.bits >= before.bits {
             *before = Spoken { first_ms: before.first_ms, ..spoken };
@@ -574,18 +1093,23 @@ mod tests {
         let mut profile = Profile::new(MONDAY_MS);
         let mut most = Level::None;
         for minute in 0..days * 1_440 {
-            profile.step(MONDAY_MS + minute * WINDOW_MS, &usual(minute), Facts::default());
+            profile.step(
+                MONDAY_MS + minute * WINDOW_MS,
+                &usual(minute),
+                &Facts::default(),
+                &Tuning::default(),
+            );
             most = most.max(profile.verdict().level);
         }
         (profile, most)
     }
 
     /// Steps `minutes` with the usual calls and others.
-    fn staged(profile: &mut Profile, minutes: u64, other: &Window, facts: Facts) -> Level {
+    fn staged(profile: &mut Profile, minutes: u64, other: &Window, facts: &Facts) -> Level {
         let mut most = Level::None;
         for minute in 0..minutes {
             let window = both(&usual(minute), other);
-            profile.step(profile.next_ms(), &window, facts);
+            profile.step(profile.next_ms(), &window, facts, &Tuning::default());
             most = most.max(profile.verdict().level);
         }
         most
@@ -600,7 +1124,7 @@ mod tests {
     #[test]
     fn a_burst_from_elsewhere_is_a_leak_within_two_minutes() {
         let (mut profile, _) = known(3);
-        assert_eq!(staged(&mut profile, 2, &window(300, AWAY), Facts::default()), Level::Revoke);
+        assert_eq!(staged(&mut profile, 2, &window(300, AWAY), &Facts::default()), Level::Revoke);
         let signals: Vec<Signal> = profile.spoken().iter().map(|spoken| spoken.signal).collect();
         for signal in [Signal::Country, Signal::Asn, Signal::Agent, Signal::VolumeMinute] {
             assert!(signals.contains(&signal), "{signal:?} {signals:?}");
@@ -610,23 +1134,23 @@ mod tests {
     #[test]
     fn a_burst_from_home_alerts_and_never_revokes() {
         let (mut profile, _) = known(3);
-        assert_eq!(staged(&mut profile, 90, &window(5_000, HOME), Facts::default()), Level::Alert);
+        assert_eq!(staged(&mut profile, 90, &window(5_000, HOME), &Facts::default()), Level::Alert);
     }
 
     #[test]
     fn somebody_else_who_calls_little_is_noticed() {
         let (mut profile, _) = known(3);
-        assert!(staged(&mut profile, 30, &window(3, AWAY), Facts::default()) >= Level::Alert);
+        assert!(staged(&mut profile, 30, &window(3, AWAY), &Facts::default()) >= Level::Alert);
     }
 
     #[test]
     fn a_leak_does_not_become_the_baseline_within_a_day_and_does_after() {
         let (mut profile, _) = known(3);
         let before = profile.rate.expected(Prior::NONE, Slot::at(profile.next_ms(), 0), HOUR_MS);
-        staged(&mut profile, 600, &window(300, AWAY), Facts::default());
+        staged(&mut profile, 600, &window(300, AWAY), &Facts::default());
         let during = profile.rate.expected(Prior::NONE, Slot::at(profile.next_ms(), 0), HOUR_MS);
         assert!(during < 1.5 * before, "{before} {during}");
-        staged(&mut profile, 2_000, &window(300, AWAY), Facts::default());
+        staged(&mut profile, 2_000, &window(300, AWAY), &Facts::default());
         let after = profile.rate.expected(Prior::NONE, Slot::at(profile.next_ms(), 0), HOUR_MS);
         assert!(after > 3.0 * before, "{before} {after}");
     }
@@ -635,19 +1159,19 @@ mod tests {
     fn hard_facts_but_not_of_publishable_keys() {
         let (profile, _) = known(2);
         let revoked = Facts { revoked_ms: Some(profile.next_ms() - HOUR_MS), ..Facts::default() };
-        assert_eq!(staged(&mut profile.clone(), 1, &Window::default(), revoked), Level::Revoke);
-        let publishable = Facts { publishable: true, ..revoked };
-        assert_eq!(staged(&mut profile.clone(), 1, &Window::default(), publishable), Level::None);
+        assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &revoked), Level::Revoke);
+        let publishable = Facts { publishable: true, ..revoked.clone() };
+        assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &publishable), Level::None);
         let later = Facts { revoked_ms: Some(profile.next_ms() + HOUR_MS), ..Facts::default() };
-        assert_eq!(staged(&mut profile.clone(), 1, &Window::default(), later), Level::None);
+        assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &later), Level::None);
         // Asleep for 40 days, then called from elsewhere, or from home.
         for (place, level) in [(AWAY, Level::Revoke), (HOME, Level::None)] {
             let mut profile = profile.clone();
             let woken_ms = profile.next_ms() + 40 * DAY_MS;
             // The table's word, as the profile itself forgets systems after 30 days.
-            profile.close(woken_ms);
+            profile.close(woken_ms, &Tuning::default());
             profile.asns.learn(&[(HOME, 1)], woken_ms - DAY_MS);
-            profile.step(woken_ms, &window(3, place), Facts::default());
+            profile.step(woken_ms, &window(3, place), &Facts::default(), &Tuning::default());
             assert_eq!(profile.verdict().level, level, "{place} {:?}", profile.spoken());
         }
     }
@@ -655,11 +1179,11 @@ mod tests {
     #[test]
     fn an_hour_later_all_is_quiet_again() {
         let (mut profile, _) = known(3);
-        staged(&mut profile, 3, &window(300, AWAY), Facts::default());
+        staged(&mut profile, 3, &window(300, AWAY), &Facts::default());
         let end_ms = profile.next_ms();
-        profile.close(end_ms + MEMORY_MS - 2 * WINDOW_MS);
+        profile.close(end_ms + MEMORY_MS - 2 * WINDOW_MS, &Tuning::default());
         assert!(profile.verdict().level >= Level::Alert);
-        profile.close(end_ms + MEMORY_MS + WINDOW_MS);
+        profile.close(end_ms + MEMORY_MS + WINDOW_MS, &Tuning::default());
         assert_eq!(profile.verdict().level, Level::None);
         assert!(profile.spoken().is_empty());
     }
@@ -676,19 +1200,38 @@ mod tests {
             for (gap, calls, place) in steps {
                 let at_ms = whole.next_ms() + gap * WINDOW_MS;
                 let window = window(calls, place);
-                whole.step(at_ms, &window, Facts::default());
-                // As if somebody had asked at the first end of five minutes and of an hour.
-                for width_ms in [FIVE_MINUTES_MS, HOUR_MS] {
+                whole.step(at_ms, &window, &Facts::default(), &Tuning::default());
+                // As if somebody had asked at several times in between.
+                for width_ms in [FIVE_MINUTES_MS, HOUR_MS, 7 * WINDOW_MS] {
                     let end_ms = parts.next_ms().next_multiple_of(width_ms);
-                    if (parts.next_ms()..at_ms).contains(&end_ms) {
-                        parts.close(end_ms);
+                    if (parts.next_ms()..=at_ms).contains(&end_ms) {
+                        parts.close(end_ms, &Tuning::default());
                     }
                 }
                 parts = postcard::from_bytes(&postcard::to_stdvec(&parts).unwrap()).unwrap();
-                parts.step(at_ms, &window, Facts::default());
+                parts.step(at_ms, &window, &Facts::default(), &Tuning::default());
                 prop_assert_eq!(whole.verdict(), parts.verdict());
             }
             prop_assert_eq!(whole, parts);
+        }
+
+        /// What an open window says beyond doubt its end says too.
+        #[test]
+        fn what_fires_early_fires_at_the_windows_end(
+            before in prop::collection::vec((1_u32..400, 0_u64..3), 0..6), calls in 1_u32..4_000, more in 0_u32..4_000,
+            away in 0_u64..3, revoked in any::<bool>(),
+        ) {
+            let (mut profile, _) = known(2);
+            let facts = Facts { revoked_ms: revoked.then_some(MONDAY_MS), ..Facts::default() };
+            for (calls, place) in before {
+                profile.step(profile.next_ms(), &window(calls, place + 1), &Facts::default(), &Tuning::default());
+            }
+            let (start_ms, tuning) = (profile.next_ms(), Tuning::default());
+            let open = window(calls, HOME + away);
+            let Some(early) = profile.early(start_ms, &open, &facts, &tuning) else { return Ok(()) };
+            prop_assert!(early.verdict().level >= Level::Alert);
+            profile.step(start_ms, &both(&open, &window(more, HOME)), &facts, &tuning);
+            prop_assert!(profile.verdict().odds >= early.verdict().odds);
         }
     }
 }

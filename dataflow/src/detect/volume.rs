@@ -39,8 +39,8 @@ const LEAST_EXCESS: f64 = 0.2;
 const EXCESS_GAIN: f64 = 0.05;
 /// One excess counts so many times the mean at most.
 const EXCESS_CLIP: f64 = 6.0;
-/// -log2(1 - QUANTILE)
-const TAIL_BITS: f64 = 7.643_856_189_774_724;
+/// -log2(1 - QUANTILE): what a count at the quantile says.
+pub(crate) const TAIL_BITS: f64 = 7.643_856_189_774_724;
 
 /// Workday or weekend, and the hour, by the clock of the key's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,10 @@ pub struct Reading {
     pub z: f64,
     /// Surprise; none up to the key's own 99.5 % quantile.
     pub bits: Bits,
+    /// How much of it a count that is e times as large adds; from the quantile on.
+    pub slope: Bits,
+    /// By how much ln(1 + x) was above its baseline.
+    pub residual: f64,
 }
 
 /// Counts of windows of one width.
@@ -149,12 +153,15 @@ impl Scale {
             return Reading::default();
         }
         let baseline = self.level + season.shift(slot);
-        let z = (libm::log1p(count) - baseline) / self.spread(baseline);
+        let (residual, spread) = (libm::log1p(count) - baseline, self.spread(baseline));
+        let z = residual / spread;
+        let a_standard_deviation = 1.0 / (self.excess * std::f64::consts::LN_2);
         let bits = match z > self.quantile {
-            true => Bits::new(TAIL_BITS + (z - self.quantile) / (self.excess * std::f64::consts::LN_2)),
+            true => Bits::new(TAIL_BITS + (z - self.quantile) * a_standard_deviation),
             false => Bits::NONE,
         };
-        Reading { expected: self.expected(season, slot), z, bits }
+        let slope = Bits::new(a_standard_deviation / spread);
+        Reading { expected: self.expected(season, slot), z, bits, slope, residual }
     }
 
     fn spread(&self, baseline: f64) -> f64 {

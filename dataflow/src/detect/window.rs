@@ -2,16 +2,20 @@
 //!
 //! A sum over events, so that it is the same in whatever order they came.
 //!
-//! Limits: of each kind the 256 least values (hashes, for most) are told apart. The least, not the first: which they
-//! are, and how often they occurred, doesn't depend on the order either.
+//! Limits: of each kind the 256 least values (hashes, for most) are told apart, 16 places, and the networks of 8 samples.
+//! The least, not the first: which they are, and how often they occurred, doesn't depend on the order either.
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::model::AccessEvent;
+use crate::model::{AccessEvent, Allowance, Country, EventTime, NetworkClass, Position, RouteId};
 
 /// Values that are told apart.
 const MOST: usize = 256;
+/// Places that are told apart.
+pub(super) const MOST_PLACES: usize = 16;
+/// Networks that have a sample.
+const MOST_SAMPLES: usize = 8;
 
 /// Values with how often they occurred, in the order of values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +24,13 @@ pub struct Tally(SmallVec<[(u64, u32); 1]>);
 impl Tally {
     /// Counts a value.
     pub fn add(&mut self, value: u64, calls: u32) {
+        // Most keys are called from one place.
+        if let [(only, count)] = &mut self.0[..]
+            && *only == value
+        {
+            *count = count.saturating_add(calls);
+            return;
+        }
         match self.0.binary_search_by_key(&value, |entry| entry.0) {
             Ok(at) => self.0[at].1 = self.0[at].1.saturating_add(calls),
             // It isn't, and never was, among the least.
@@ -43,6 +54,36 @@ impl Tally {
     }
 }
 
+/// When calls came from a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// The place, packed.
+    pub(crate) place: u32,
+    /// The first call.
+    pub(crate) first_ms: EventTime,
+    /// The last call.
+    pub(crate) last_ms: EventTime,
+}
+
+/// A call, to be looked up where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// Where its record stands.
+    pub position: Position,
+    /// When it came.
+    pub time: EventTime,
+    /// From which address.
+    pub client: u128,
+    /// With which status it was answered.
+    pub status: u16,
+}
+
+impl Sighting {
+    fn rank(&self) -> (EventTime, u64, u32, u32) {
+        (self.time, self.position.offset, self.position.partition, self.position.index)
+    }
+}
+
 /// A key's calls in a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
@@ -62,31 +103,80 @@ pub struct Window {
     pub agents: Tally,
     /// Routes.
     pub routes: Tally,
+    /// Calls through exits of Tor.
+    pub tor: u32,
+    /// Places, in order; only of networks that are listed nowhere.
+    pub(crate) visits: SmallVec<[Visit; 0]>,
+    /// The first call of each network, in the order of networks.
+    pub(crate) samples: SmallVec<[(u64, Sighting); 1]>,
 }
 
 impl Window {
-    /// Counts a call. What isn't known of it (address, country, system, agent) isn't a value.
-    pub fn add(&mut self, event: &AccessEvent) {
+    /// Counts a call. What isn't known of it (address, country, system, agent) isn't a value, nor is where it came from
+    /// if that is allowed.
+    pub fn add(&mut self, event: &AccessEvent, allowed: &[Allowance]) {
+        let allowed = allowed.iter().any(|one| one.covers(event.client, event.country, event.asn));
+        let of_network = network(event.client);
         self.calls = self.calls.saturating_add(1);
         self.refused += u32::from(matches!(event.status, 401 | 403));
         self.throttled += u32::from(event.status == 429);
         let country = u64::from(u16::from_be_bytes(event.country.0));
         let known = [
-            (&mut self.countries, country, event.country != crate::model::Country::UNKNOWN),
-            (&mut self.asns, event.asn.into(), event.asn != 0),
-            (&mut self.networks, network(event.client), event.client != 0),
+            (&mut self.countries, country, event.country != Country::UNKNOWN && !allowed),
+            (&mut self.asns, event.asn.into(), event.asn != 0 && !allowed),
+            (&mut self.networks, of_network, event.client != 0 && !allowed),
             (&mut self.agents, event.user_agent.0, event.user_agent.is_some()),
-            (&mut self.routes, event.route.0, event.route != crate::model::RouteId::OVERFLOW),
+            (&mut self.routes, event.route.0, event.route != RouteId::OVERFLOW),
         ];
         for (tally, value, known) in known {
             if known {
                 tally.add(value, 1);
             }
         }
+        self.tor += u32::from(event.place.class() == NetworkClass::Tor && !allowed);
+        if event.place.packed() != 0 && event.place.class() == NetworkClass::Unlisted && !allowed {
+            self.visit(event.place.packed(), event.time);
+        }
+        self.sample(of_network, event);
+    }
+
+    fn visit(&mut self, place: u32, time: EventTime) {
+        match self.visits.binary_search_by_key(&place, |visit| visit.place) {
+            Ok(at) => {
+                let visit = &mut self.visits[at];
+                (visit.first_ms, visit.last_ms) = (visit.first_ms.min(time), visit.last_ms.max(time));
+            }
+            Err(MOST_PLACES) => {}
+            Err(at) => {
+                self.visits.insert(at, Visit { place, first_ms: time, last_ms: time });
+                self.visits.truncate(MOST_PLACES);
+            }
+        }
+    }
+
+    fn sample(&mut self, network: u64, event: &AccessEvent) {
+        let AccessEvent { position, time, client, status, .. } = *event;
+        let sighting = Sighting { position, time, client, status };
+        match self.samples.binary_search_by_key(&network, |sample| sample.0) {
+            Ok(at) if self.samples[at].1.rank() > sighting.rank() => self.samples[at].1 = sighting,
+            Ok(_) | Err(MOST_SAMPLES) => {}
+            Err(at) => {
+                self.samples.insert(at, (network, sighting));
+                self.samples.truncate(MOST_SAMPLES);
+            }
+        }
     }
 }
 
-/// The network of an address, as its first bits: 24 of IPv4, behind 32 ones, which begin no IPv6 network; 48 of IPv6.
+/// The first address of a network, as IPv6 (IPv4 mapped).
+pub(crate) fn first_address(network: u64) -> u128 {
+    match network >> 32 == 0xffff_ffff {
+        true => 0xffff << 32 | u128::from(network & 0xffff_ffff),
+        false => u128::from(network) << 80,
+    }
+}
+
+/// The network of an address: 24 bits of IPv4 behind 32 ones, which begin no network of IPv6; 48 bits of IPv6.
 fn network(client: u128) -> u64 {
     const V4_MAPPED: u128 = 0xffff;
     match client >> 32 == V4_MAPPED {
@@ -114,6 +204,14 @@ mod tests {
         assert_ne!(of("203.0.113.57"), of("203.0.114.57"));
         assert_eq!(of("2001:db8:1:2::3"), of("2001:db8:1::"));
         assert_ne!(of("2001:db8:1::"), of("2001:db8:2::"));
+        for (text, first) in [("203.0.113.57", "203.0.113.0"), ("2001:db8:1:2::3", "2001:db8:1::")] {
+            let address: std::net::IpAddr = first.parse().unwrap();
+            let expected = match address {
+                std::net::IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+                std::net::IpAddr::V6(address) => address.to_bits(),
+            };
+            assert_eq!(first_address(of(text)), expected);
+        }
     }
 
     proptest! {

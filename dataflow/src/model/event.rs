@@ -121,8 +121,18 @@ impl Place {
     /// Latitude and longitude in hundredths of a degree.
     #[must_use]
     pub fn position(self) -> Option<(i32, i32)> {
-        let latitude = (self.0 >> 18).checked_sub(1)?.cast_signed();
-        let longitude = (self.0 >> 3 & 0x7fff).cast_signed();
+        Self::unpack(self.packed())
+    }
+
+    /// The position alone, to be compared; 0 where unknown.
+    pub(crate) fn packed(self) -> u32 {
+        self.0 >> 3
+    }
+
+    /// What [`packed`](Self::packed) stands for.
+    pub(crate) fn unpack(packed: u32) -> Option<(i32, i32)> {
+        let latitude = (packed >> 15).checked_sub(1)?.cast_signed();
+        let longitude = (packed & 0x7fff).cast_signed();
         Some((latitude * 2 - 9_000, longitude * 2 - 18_000))
     }
 }

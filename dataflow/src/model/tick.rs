@@ -20,6 +20,8 @@ pub struct TickInfo {
     /// What publication cadences are measured by: the tick itself in live runs, the watermark in bounded
     /// ones, whose ticks follow input instead of time.
     pub cadence: u64,
+    /// The watermark was held back: there is more than a minute of input, and later ticks follow at once.
+    pub catching_up: bool,
     /// Nothing follows: the input was bounded and this is its last tick.
     pub last: bool,
 }

@@ -77,6 +77,10 @@ durable_states! {
     CallersByKey = "callers_by_key",
     /// Windows of `callers` by route.
     CallersByRoute = "callers_by_route",
+    /// What keys do, for the detector.
+    Profiles = "profiles",
+    /// Incidents, and what many keys do together.
+    Incidents = "incidents",
     /// Windows of `subscription_usage`.
     SubscriptionUsage = "subscription_usage",
 }

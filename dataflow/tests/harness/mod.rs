@@ -117,7 +117,7 @@ pub fn run(
     how: How,
     restore: Option<Snapshot>,
 ) -> Outcome {
-    run_with(ticks, Options { windows, limits: Limits::default(), publish, scores: false }, how, restore)
+    run_with(ticks, Options { windows, limits: Limits::default(), publish, detection: Detection::default() }, how, restore)
 }
 
 /// Runs ticks through the dataflow.

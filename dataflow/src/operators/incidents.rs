@@ -1,0 +1,591 @@
+//! Incidents: what is observed of keys, against what many keys do together, as one story per suspected leak.
+//!
+//! ```text
+//!  observations ─┐
+//!  sums over keys├─► one worker: guard ─► verdict ─► open, raise, reopen, end, withdraw ─► incident_log, incidents
+//!  plans, contacts
+//! ```
+//! **Guard.** In a window in which the keys of a plan, or all keys, rise together, the common factor is taken out of
+//! what volume says: bits less slope x ln of the factor, and none below the key's own quantile. They rise together if the
+//! median of z over the keys that can be judged is above 2, or if more than a twentieth of them pass the gates of volume,
+//! and 10 at least; the factor is the median rise of those that passed, else of all. A signal that has something new to say
+//! of more than a twentieth of the keys (a database swapped, an address behind a new proxy) says nothing in that window.
+//! An incident that lost something by it carries `platform_event`. The guard is that of the very window, as this worker
+//! sees all keys of it; what fires before the window's end is held back if as many keys do so as would be together.
+//!
+//! **A story.** A key has at most one incident. It opens when the level is alert, rises when the level does, ends half an
+//! hour after the last signal, and goes on if signals come within 24 hours of its end. Its id is a hash of key, detector's
+//! version and the window in which it opened. What the tables take back later is withdrawn; it opens again only by signals
+//! that the tables leave.
+//!
+//! Emits at a tick the transitions of its windows, in the order of (time, incident), and each incident that changed once;
+//! remembers incidents for 24 hours after their end and the guard for two hours. All of it on one worker: it holds what is
+//! odd, not what is usual.
+
+use std::collections::BTreeMap;
+
+use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::by_tick::Closing;
+use super::profiles::{Crowd, Figures, LEAST, Observation, Occasion, RISE_STEP, Report, Settings, Z_STEP};
+use crate::detect::{Bits, Level, Shown, Signal, Spoken, TAIL_BITS, WINDOW_MS, first_address, verdict};
+use crate::incident::{
+    Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState, Transition,
+};
+use crate::model::{
+    Country, EventTime, KeyId, NameId, Place, Policy, RouteId, TableChange, TableRow, TickInfo,
+};
+use crate::row::Rows;
+use crate::state::{Durable, Footprint, Shard, StateId};
+
+const HOUR_MS: u64 = 3_600_000;
+/// An incident ends so long after the last signal,
+const ENDS_MS: u64 = HOUR_MS / 2;
+/// and goes on until so long after its end.
+const MERGES_MS: u64 = 24 * HOUR_MS;
+/// The guard remembers so long: twice what signals do.
+const GUARDS_MS: u64 = 2 * HOUR_MS;
+/// Keys that can be together.
+const TOGETHER: u64 = 10;
+/// One key in so many.
+const SHARE: u64 = 20;
+const MEDIAN_Z: f64 = 2.0;
+const SHOWN: usize = 5;
+
+/// What many keys did together in a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Guard {
+    /// ln of how many times as many calls are everybody's.
+    factor: f64,
+    /// Signals that say nothing, as bits in the order of [`Signal::ALL`].
+    muted: u32,
+    /// Keys of the group.
+    keys: u64,
+}
+
+impl Guard {
+    fn of(figures: &Figures) -> Self {
+        let known: u64 = figures.z.iter().sum();
+        let spiked: u64 = figures.spiked.iter().sum();
+        let many_spiked = spiked >= TOGETHER && spiked * SHARE > known;
+        let factor = match () {
+            () if many_spiked => median(&figures.spiked, RISE_STEP),
+            () if known >= TOGETHER && median(&figures.z, Z_STEP) > MEDIAN_Z => {
+                median(&figures.rise, RISE_STEP)
+            }
+            () => 0.0,
+        };
+        let muted = figures.stirred.iter().enumerate().fold(0, |muted, (signal, keys)| {
+            muted | u32::from(*keys >= TOGETHER && keys * SHARE > figures.keys) << signal
+        });
+        Self { factor: factor.max(0.0), muted, keys: figures.keys }
+    }
+}
+
+/// The upper end of the median's place.
+fn median(places: &[u64], step: f64) -> f64 {
+    let half = places.iter().sum::<u64>().div_ceil(2);
+    let mut sum = 0;
+    let at = places.iter().position(|count| {
+        sum += count;
+        sum >= half
+    });
+    LEAST + (at.unwrap_or(0) + 1) as f64 * step
+}
+
+/// An incident and what is remembered beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    incident: Incident,
+    /// The place of the next transition.
+    next_seq: u32,
+    key_state: Option<crate::model::KeyState>,
+    contact: NameId,
+}
+
+/// The incidents of all keys.
+pub(crate) struct Incidents {
+    settings: Settings,
+    incidents: HashMap<KeyId, Held>,
+    /// When incidents end or are forgotten.
+    due: BTreeMap<EventTime, Vec<KeyId>>,
+    guards: BTreeMap<(EventTime, NameId), Guard>,
+    /// Keys of windows that are open that fired early, by plan; no plan: all.
+    fired: BTreeMap<EventTime, HashMap<NameId, u64>>,
+    policies: HashMap<NameId, Policy>,
+    contacts: HashMap<NameId, NameId>,
+    /// Keys that were called in this or the last day.
+    active: i64,
+}
+
+/// What a tick does.
+#[derive(Default)]
+struct Said {
+    transitions: Vec<Transition>,
+    changed: HashSet<KeyId>,
+}
+
+impl Incidents {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            incidents: HashMap::new(),
+            due: BTreeMap::new(),
+            guards: BTreeMap::new(),
+            fired: BTreeMap::new(),
+            policies: HashMap::new(),
+            contacts: HashMap::new(),
+            active: 0,
+        }
+    }
+
+    pub(crate) fn close(
+        state: &mut Self,
+        reports: Vec<Vec<Report>>,
+        rows: Vec<Vec<TableChange>>,
+        mut closing: Closing<'_, ()>,
+    ) {
+        let info = closing.info;
+        state.learn(rows);
+        let mut crowds: BTreeMap<(EventTime, NameId), Figures> = BTreeMap::new();
+        let mut observed: Vec<Observation> = Vec::new();
+        for report in reports.into_iter().flatten() {
+            match report {
+                Report::Observed(observation) => observed.push(*observation),
+                Report::Active(change) => state.active += change,
+                Report::Crowd(crowd) => {
+                    let Crowd { window_ms, plan, figures } = *crowd;
+                    crowds.entry((window_ms, plan)).or_default().merge(&figures);
+                }
+            }
+        }
+        state.guards.extend(crowds.into_iter().map(|(group, figures)| (group, Guard::of(&figures))));
+        // By window, key and occasion.
+        observed.sort_unstable();
+        let mut said = Said::default();
+        state.count_early(&observed);
+        for observation in observed {
+            state.end_until(observation.window_ms, info, &mut said);
+            state.judge(observation, info, &mut said);
+        }
+        state.end_until(info.watermark, info, &mut said);
+        state.forget(info.watermark);
+        said.publish(&state.incidents, &mut closing);
+    }
+
+    fn learn(&mut self, rows: Vec<Vec<TableChange>>) {
+        let mut rows: Vec<TableChange> = rows.into_iter().flatten().collect();
+        rows.sort_by_key(|change| change.offset);
+        for change in rows {
+            match change.row {
+                TableRow::Plan(row) if change.deleted => drop(self.policies.remove(&row.id)),
+                TableRow::Plan(row) => drop(self.policies.insert(row.id, row.policy)),
+                TableRow::Subscription(row) if change.deleted || !row.contacts.is_some() => {
+                    self.contacts.remove(&row.id);
+                }
+                TableRow::Subscription(row) => drop(self.contacts.insert(row.id, row.contacts)),
+                TableRow::Key(_) | TableRow::Leak(_) => {}
+            }
+        }
+    }
+
+    /// Counts keys that fire before their window's end.
+    fn count_early(&mut self, observed: &[Observation]) {
+        for observation in observed.iter().filter(|one| one.occasion == Occasion::Early) {
+            let by_plan = self.fired.entry(observation.window_ms).or_default();
+            *by_plan.entry(NameId::NONE).or_default() += 1;
+            if observation.owner.plan.is_some() {
+                *by_plan.entry(observation.owner.plan).or_default() += 1;
+            }
+        }
+    }
+
+    /// Whether so many keys of a plan, or of all, fire before a window's end that it is left to its end.
+    fn is_crowded(&self, observation: &Observation) -> bool {
+        let Some(by_plan) = self.fired.get(&observation.window_ms) else { return false };
+        let before_ms = observation.window_ms.saturating_sub(WINDOW_MS);
+        [NameId::NONE, observation.owner.plan].into_iter().any(|plan| {
+            let keys = self.guards.get(&(before_ms, plan)).map_or(0, |guard| guard.keys);
+            let fired = by_plan.get(&plan).copied().unwrap_or_default();
+            fired >= TOGETHER && fired * SHARE > keys
+        })
+    }
+
+    /// Takes out what many keys say together; whether there was something.
+    fn guard(&self, plan: NameId, spoken: &mut Vec<Spoken>) -> bool {
+        let mut platform_event = false;
+        spoken.retain_mut(|one| {
+            let (mut factor, mut muted) = (0.0_f64, 0);
+            for plan in [NameId::NONE, plan] {
+                let windows = (one.window_ms, plan)..(one.window_ms + one.width_ms(), NameId::NONE);
+                for ((_, of_plan), guard) in self.guards.range(windows) {
+                    if *of_plan == plan {
+                        factor = factor.max(guard.factor);
+                        muted |= guard.muted;
+                    }
+                }
+                // A new value is everybody's where it was new.
+                muted |= self.guards.get(&(one.first_ms, plan)).map_or(0, |guard| guard.muted);
+            }
+            let before = one.bits;
+            if muted >> one.signal as u32 & 1 == 1 {
+                one.bits = Bits::NONE;
+            } else if factor > 0.0 && one.slope > Bits::NONE {
+                let left = one.bits.get() - factor * one.slope.get();
+                one.bits = if left > TAIL_BITS { Bits::new(left) } else { Bits::NONE };
+            }
+            platform_event |= one.bits < before;
+            one.bits > Bits::NONE
+        });
+        platform_event
+    }
+
+    fn judge(&mut self, mut observation: Observation, info: &TickInfo, said: &mut Said) {
+        let is_early = observation.occasion == Occasion::Early;
+        if is_early && self.is_crowded(&observation) {
+            return;
+        }
+        let platform_event = self.guard(observation.owner.plan, &mut observation.spoken);
+        let signals = observation.spoken.iter().map(|one| (one.signal, one.bits));
+        let verdict = verdict(&self.settings.tuning, signals, observation.is_well_known);
+        let at_ms = observation.window_ms + WINDOW_MS;
+        let heard_ms = observation.spoken.iter().map(|one| one.heard_ms + WINDOW_MS).max().unwrap_or(0);
+        let key = observation.key;
+        let held = self.incidents.get_mut(&key);
+
+        if let Occasion::Reconsidered(reason) = observation.occasion {
+            if let Some(held) = held
+                && held.incident.state == IncidentState::Open
+                && verdict.level < Level::Alert
+            {
+                held.incident.state = IncidentState::Withdrawn;
+                held.incident.ended_ms = Some(info.watermark_before.max(held.incident.opened_ms));
+                let mut transition =
+                    self.transition(key, Change::Withdrawn, info.watermark_before, false, info);
+                transition.reason = Some(reason);
+                said.tell(transition);
+                self.schedule(key, info.watermark_before + MERGES_MS);
+            }
+            return;
+        }
+        if verdict.level < Level::Alert {
+            return;
+        }
+        let change = match held {
+            None => {
+                self.incidents.insert(key, Held::new(&observation, platform_event));
+                Some(Change::Opened)
+            }
+            Some(held) => {
+                // Signals that were there when it ended don't open it again.
+                let is_over = held.incident.state != IncidentState::Open;
+                if is_over && heard_ms <= held.incident.ended_ms.unwrap_or(0) {
+                    return;
+                }
+                match (is_over, verdict.level > held.incident.level) {
+                    (true, _) => Some(Change::Reopened),
+                    (false, true) => Some(Change::Raised),
+                    (false, false) => None,
+                }
+            }
+        };
+        let Some(held) = self.incidents.get_mut(&key) else { return };
+        if held.take(&observation, verdict.level, verdict.score(), platform_event, change.is_some()) {
+            said.changed.insert(key);
+        }
+        self.schedule(key, heard_ms + ENDS_MS);
+        if let Some(change) = change {
+            let transition = self.transition(key, change, at_ms, is_early, info);
+            said.tell(transition);
+        }
+    }
+
+    fn schedule(&mut self, key: KeyId, at_ms: EventTime) {
+        let keys = self.due.entry(at_ms).or_default();
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+
+    /// Ends incidents, and forgets those that ended, whose time came by then.
+    fn end_until(&mut self, now_ms: EventTime, info: &TickInfo, said: &mut Said) {
+        while let Some(first) = self.due.first_entry().filter(|first| *first.key() <= now_ms) {
+            let (due_ms, mut keys) = first.remove_entry();
+            keys.sort_unstable();
+            for key in keys {
+                let Some(held) = self.incidents.get_mut(&key) else { continue };
+                let incident = &mut held.incident;
+                match (incident.state, incident.ended_ms) {
+                    (IncidentState::Open, _) if incident.last_signal_ms + ENDS_MS == due_ms => {
+                        incident.state = IncidentState::Ended;
+                        incident.ended_ms = Some(due_ms);
+                        let transition = self.transition(key, Change::Ended, due_ms, false, info);
+                        said.tell(transition);
+                        self.schedule(key, due_ms + MERGES_MS);
+                    }
+                    (IncidentState::Ended | IncidentState::Withdrawn, Some(ended_ms))
+                        if ended_ms + MERGES_MS <= due_ms =>
+                    {
+                        self.incidents.remove(&key);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, watermark: EventTime) {
+        let from_ms = watermark.saturating_sub(GUARDS_MS);
+        self.guards = self.guards.split_off(&(from_ms, NameId::NONE));
+        self.fired = self.fired.split_off(&watermark.saturating_sub(WINDOW_MS));
+    }
+
+    /// An entry of the log for an incident as it stands.
+    fn transition(
+        &mut self,
+        key: KeyId,
+        change: Change,
+        at_ms: EventTime,
+        early: bool,
+        info: &TickInfo,
+    ) -> Transition {
+        let Self { incidents, policies, contacts, active, .. } = self;
+        let held = incidents.get_mut(&key).expect("who asks has just looked at it");
+        let seq = held.next_seq;
+        held.next_seq += 1;
+        let owner = held.incident.owner;
+        Transition {
+            seq,
+            change,
+            at_ms,
+            reason: None,
+            early,
+            catching_up: info.catching_up,
+            policy: held.key_state.and_then(|_| policies.get(&owner.plan).copied()),
+            key_state: held.key_state,
+            active_keys: u64::try_from(*active).unwrap_or(0),
+            contact: held.contact,
+            contacts: contacts.get(&owner.subscription).copied().unwrap_or_default(),
+            incident: held.incident.clone(),
+        }
+    }
+}
+
+impl Said {
+    fn tell(&mut self, transition: Transition) {
+        self.changed.insert(transition.incident.key);
+        self.transitions.push(transition);
+    }
+
+    fn publish(mut self, incidents: &HashMap<KeyId, Held>, closing: &mut Closing<'_, ()>) {
+        if !self.transitions.is_empty() {
+            self.transitions.sort_by_key(|one| (one.at_ms, one.incident.id, one.seq));
+            closing.output.rows(closing.info.tick, Rows::IncidentLog(std::mem::take(&mut self.transitions)));
+        }
+        let changed = self.changed.iter().filter_map(|key| incidents.get(key));
+        let mut rows: Vec<Incident> = changed.map(|held| held.incident.clone()).collect();
+        if !rows.is_empty() {
+            rows.sort_unstable_by_key(|incident| incident.id);
+            closing.output.rows(closing.info.tick, Rows::Incidents(rows));
+        }
+    }
+}
+
+impl Held {
+    fn new(observation: &Observation, platform_event: bool) -> Self {
+        let incident = Incident {
+            id: IncidentId::new(observation.key, observation.window_ms),
+            key: observation.key,
+            owner: observation.owner,
+            level: Level::None,
+            score: 0,
+            state: IncidentState::Open,
+            opened_ms: observation.window_ms,
+            last_signal_ms: 0,
+            ended_ms: None,
+            signals: Vec::new(),
+            traffic: Vec::new(),
+            samples: Vec::new(),
+            calls: 0,
+            known_since_ms: observation.known_since_ms,
+            known_calls: observation.known_calls,
+            platform_event,
+        };
+        Self { incident, next_seq: 0, key_state: None, contact: NameId::NONE }
+    }
+
+    /// Takes in what was observed; whether the incident's row changed.
+    fn take(
+        &mut self,
+        observation: &Observation,
+        level: Level,
+        score: u8,
+        platform_event: bool,
+        is_transition: bool,
+    ) -> bool {
+        (self.key_state, self.contact) = (observation.key_state, observation.contact);
+        let incident = &mut self.incident;
+        let before = (incident.level, incident.score, incident.last_signal_ms);
+        (incident.state, incident.ended_ms) = (IncidentState::Open, None);
+        incident.level = level.max(incident.level);
+        incident.score = score.max(incident.score);
+        incident.platform_event |= platform_event;
+        // An open window's calls come again at its end.
+        if observation.occasion == Occasion::Closed {
+            incident.calls += observation.calls;
+        }
+        let heard = observation.spoken.iter().map(|one| one.heard_ms + WINDOW_MS).max().unwrap_or(0);
+        incident.last_signal_ms = heard.max(incident.last_signal_ms);
+        for evidence in evidence(observation) {
+            match incident.signals.iter_mut().find(|known| known.signal == evidence.signal) {
+                Some(known) => {
+                    let (first_ms, last_ms) =
+                        (known.first_ms.min(evidence.first_ms), known.last_ms.max(evidence.last_ms));
+                    if evidence.bits >= known.bits {
+                        *known = evidence;
+                    }
+                    (known.first_ms, known.last_ms) = (first_ms, last_ms);
+                }
+                None => incident.signals.push(evidence),
+            }
+        }
+        incident.signals.sort_by_key(|one| (std::cmp::Reverse(one.bits), one.signal));
+        if is_transition || incident.traffic.is_empty() {
+            incident.traffic.clone_from(&observation.traffic);
+        }
+        if (is_transition && !observation.samples.is_empty()) || incident.samples.is_empty() {
+            incident.samples.clone_from(&observation.samples);
+        }
+        is_transition || before != (incident.level, incident.score, incident.last_signal_ms)
+    }
+}
+
+/// What each signal said, with the values of one kind together.
+fn evidence(observation: &Observation) -> Vec<Evidence> {
+    let mut all: BTreeMap<Signal, Evidence> = BTreeMap::new();
+    for one in &observation.spoken {
+        let values: SmallVec<[Contributor; 1]> =
+            one.shown.iter().filter_map(|shown| contributor(shown)).collect();
+        match all.entry(one.signal) {
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(Evidence {
+                    signal: one.signal,
+                    window_ms: one.window_ms,
+                    width_ms: one.width_ms(),
+                    first_ms: one.first_ms,
+                    last_ms: one.heard_ms,
+                    expected: one.expected,
+                    seen: one.seen,
+                    bits: one.bits,
+                    values,
+                });
+            }
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
+                let evidence = entry.get_mut();
+                evidence.first_ms = evidence.first_ms.min(one.first_ms);
+                evidence.last_ms = evidence.last_ms.max(one.heard_ms);
+                evidence.window_ms = evidence.window_ms.max(one.window_ms);
+                evidence.seen += one.seen;
+                evidence.bits = Bits((evidence.bits.0 + one.bits.0).min(Bits::MOST.0));
+                evidence.values.extend(values);
+            }
+        }
+    }
+    let mut all: Vec<Evidence> = all.into_values().collect();
+    for evidence in &mut all {
+        if evidence.signal == Signal::Reported {
+            let (source, url) = observation.report;
+            evidence.values =
+                [Contributor { value: EvidenceValue::Report(source, url), calls: 0, is_new: true }]
+                    .into_iter()
+                    .collect();
+        }
+        evidence.values.sort_by_key(|one| (std::cmp::Reverse(one.calls), one.value));
+        evidence.values.dedup();
+        evidence.values.truncate(SHOWN);
+    }
+    all
+}
+
+fn contributor(shown: &Shown) -> Option<Contributor> {
+    let value = match shown.kind {
+        Signal::Country => EvidenceValue::Country(Country((shown.value as u16).to_be_bytes())),
+        Signal::Asn => EvidenceValue::Asn(shown.value as u32),
+        Signal::Network => EvidenceValue::Network(first_address(shown.value)),
+        Signal::Agent => EvidenceValue::Agent(NameId(shown.value)),
+        Signal::Route => EvidenceValue::Route(RouteId(shown.value)),
+        Signal::Travel => {
+            let (latitude, longitude) = Place::unpack(shown.value as u32)?;
+            EvidenceValue::Place(latitude, longitude)
+        }
+        _ => return None,
+    };
+    Some(Contributor { value, calls: shown.calls.into(), is_new: shown.is_new })
+}
+
+/// The state as rows.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum IncidentRow {
+    Held(Box<Held>),
+    Due(EventTime, KeyId),
+    Guard(EventTime, NameId, Guard),
+    Fired(EventTime, NameId, u64),
+    Policy(NameId, Policy),
+    Contacts(NameId, NameId),
+    Active(i64),
+}
+
+impl Durable for Incidents {
+    const ID: StateId = StateId::Incidents;
+    type Row = IncidentRow;
+
+    fn rows_out(&self, out: &mut dyn FnMut(IncidentRow)) {
+        self.incidents.values().for_each(|held| out(IncidentRow::Held(Box::new(held.clone()))));
+        for (due_ms, keys) in &self.due {
+            keys.iter().for_each(|key| out(IncidentRow::Due(*due_ms, *key)));
+        }
+        for ((window_ms, plan), guard) in &self.guards {
+            out(IncidentRow::Guard(*window_ms, *plan, *guard));
+        }
+        for (window_ms, by_plan) in &self.fired {
+            by_plan.iter().for_each(|(plan, keys)| out(IncidentRow::Fired(*window_ms, *plan, *keys)));
+        }
+        self.policies.iter().for_each(|(plan, policy)| out(IncidentRow::Policy(*plan, *policy)));
+        self.contacts.iter().for_each(|(id, contacts)| out(IncidentRow::Contacts(*id, *contacts)));
+        out(IncidentRow::Active(self.active));
+    }
+
+    fn row_in(&mut self, row: IncidentRow) {
+        match row {
+            IncidentRow::Held(held) => drop(self.incidents.insert(held.incident.key, *held)),
+            IncidentRow::Due(due_ms, key) => self.due.entry(due_ms).or_default().push(key),
+            IncidentRow::Guard(window_ms, plan, guard) => drop(self.guards.insert((window_ms, plan), guard)),
+            IncidentRow::Fired(window_ms, plan, keys) => {
+                self.fired.entry(window_ms).or_default().insert(plan, keys);
+            }
+            IncidentRow::Policy(plan, policy) => drop(self.policies.insert(plan, policy)),
+            IncidentRow::Contacts(id, contacts) => drop(self.contacts.insert(id, contacts)),
+            // Every worker has one; they were 0 but on one.
+            IncidentRow::Active(active) => self.active += active,
+        }
+    }
+
+    fn shard(_: &IncidentRow) -> Shard {
+        Shard::Of(0)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let mut footprint = Footprint::of_map_with(&self.incidents, |held| {
+            let Incident { signals, traffic, samples, .. } = &held.incident;
+            size_of_val(&**signals) + size_of_val(&**traffic) + size_of_val(&**samples)
+        });
+        footprint += Footprint::of_tree(&self.due);
+        footprint += Footprint::of_tree(&self.guards);
+        footprint += Footprint::of_tree(&self.fired);
+        footprint += Footprint::of_map(&self.policies);
+        footprint += Footprint::of_map(&self.contacts);
+        footprint
+    }
+}

@@ -1,0 +1,743 @@
+//! Profiles: every key's ordered fold over its windows of a minute, and what it observes that may be a leak.
+//!
+//! ```text
+//!  events by key ──► open minutes ──watermark──► one step a key and minute ──► observations, sums over keys ──► incidents
+//!  owners, rows of keys, reports ──► facts ─────────────┘
+//! ```
+//! A minute is closed when the watermark passes its end and the grace, minutes in order; an event of a closed minute is
+//! counted as late for the detector and changes nothing. Blocks whose calls may say something are asked for at their
+//! end, so that silence delays nothing. Nothing else touches a key that isn't called: what passed in between is learned
+//! at its next call.
+//!
+//! What a key does before its ninth call says next to nothing. So the first windows are kept as they are, in some 50
+//! bytes each, and a profile of 3 KiB is made of them with the ninth call, or when the tables know something of the key:
+//! with the same result as if it had been there from the beginning.
+//!
+//! Tables are read as of the tick: changes come before the windows that the tick closes. An open window that is beyond
+//! doubt fires once, in the tick that made it so.
+//!
+//! Emits at a tick what its windows say; remembers profiles until 90 days after the last call (swept when a month
+//! begins), open minutes, and facts. Buckets of keys (`anonymous`, `overflow`) have no profile.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::by_tick::Closing;
+use super::owners::{OwnerChange, Owners};
+use super::windowed::Context as _;
+use crate::detect::{
+    Facts, Judged, Level as Alarm, Profile, Signal, Spoken, Stretch, Tuning, WINDOW_MS, Window,
+};
+use crate::incident::{Point, Reason, Sample};
+use crate::model::{AccessEvent, EventTime, KeyId, KeyKind, KeyRow, KeyState, NameId, TableChange, TableRow};
+use crate::row::{Counts, Owner};
+use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::window::Level;
+
+/// Calls from which a key has a profile.
+const GROWN_CALLS: u32 = 9;
+/// A profile is forgotten so long after the last call.
+const FORGOTTEN_MS: u64 = 90 * DAY_MS;
+const DAY_MS: u64 = 86_400_000;
+const SAMPLES: usize = 5;
+
+/// What the operators of the detector are configured by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Settings {
+    /// How long a window stays open behind the watermark.
+    pub(crate) grace_ms: u64,
+    pub(crate) tuning: Tuning,
+}
+
+/// What the operator is told beside events.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum News {
+    /// Who owns a key.
+    Owner(OwnerChange),
+    /// A row of the table of keys, or a report.
+    Row(TableChange),
+}
+
+impl News {
+    /// Where it belongs.
+    pub(crate) fn shard(&self) -> u64 {
+        match self {
+            Self::Owner(change) => change.0.0.shard(),
+            Self::Row(change) => super::table_rows::shard(&change.row),
+        }
+    }
+}
+
+/// Why a key is observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Occasion {
+    /// A window was closed.
+    Closed,
+    /// A window isn't over, and beyond doubt.
+    Early,
+    /// The tables changed.
+    Reconsidered(Reason),
+}
+
+/// A key whose level is alert, or was until the tables changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Observation {
+    /// The window that was evaluated.
+    pub(crate) window_ms: EventTime,
+    pub(crate) key: KeyId,
+    pub(crate) occasion: Occasion,
+    /// The window's calls.
+    pub(crate) calls: u64,
+    pub(crate) spoken: Vec<Spoken>,
+    pub(crate) is_well_known: bool,
+    pub(crate) owner: Owner,
+    pub(crate) key_state: Option<KeyState>,
+    pub(crate) contact: NameId,
+    pub(crate) report: (NameId, NameId),
+    pub(crate) traffic: Vec<Point>,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) known_since_ms: EventTime,
+    pub(crate) known_calls: u64,
+}
+
+/// What a window says of many keys: those of a plan, or (no plan) all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Crowd {
+    pub(crate) window_ms: EventTime,
+    pub(crate) plan: NameId,
+    pub(crate) figures: Figures,
+}
+
+/// Sums over the keys that were called in a window.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    /// Keys.
+    pub(crate) keys: u64,
+    /// Keys whose volume can be judged, by z in quarters from -8 on.
+    pub(crate) z: Vec<u64>,
+    /// The same keys by ln of how many times as many calls they made, in eighths from -8 on.
+    pub(crate) rise: Vec<u64>,
+    /// Those of them that passed the gates of volume, likewise.
+    pub(crate) spiked: Vec<u64>,
+    /// Keys of which a signal had something new to say, in the order of [`Signal::ALL`].
+    pub(crate) stirred: Vec<u64>,
+}
+
+/// Places of histograms.
+pub(crate) const PLACES: usize = 192;
+pub(crate) const Z_STEP: f64 = 0.25;
+pub(crate) const RISE_STEP: f64 = 0.125;
+pub(crate) const LEAST: f64 = -8.0;
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self {
+            keys: 0,
+            z: vec![0; PLACES],
+            rise: vec![0; PLACES],
+            spiked: vec![0; PLACES],
+            stirred: vec![0; Signal::ALL.len()],
+        }
+    }
+}
+
+impl Figures {
+    fn add(&mut self, judged: &Judged) {
+        self.keys += 1;
+        if judged.is_known {
+            self.z[place(judged.z, Z_STEP)] += 1;
+            self.rise[place(judged.residual, RISE_STEP)] += 1;
+            if judged.spiked {
+                self.spiked[place(judged.residual, RISE_STEP)] += 1;
+            }
+        }
+        if judged.stirred != 0 {
+            for (signal, keys) in self.stirred.iter_mut().enumerate() {
+                *keys += u64::from(judged.stirred >> signal & 1);
+            }
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.keys += other.keys;
+        for (into, from) in [
+            (&mut self.z, &other.z),
+            (&mut self.rise, &other.rise),
+            (&mut self.spiked, &other.spiked),
+            (&mut self.stirred, &other.stirred),
+        ] {
+            into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
+        }
+    }
+}
+
+fn place(value: f64, step: f64) -> usize {
+    #[expect(clippy::cast_sign_loss, reason = "a cast saturates at 0")]
+    let place = ((value - LEAST) / step) as usize;
+    place.min(PLACES - 1)
+}
+
+/// What goes to the operator of incidents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    Observed(Box<Observation>),
+    Crowd(Box<Crowd>),
+    /// By how much the number of keys changed that were called in this or the last day.
+    Active(i64),
+}
+
+/// What the tables say of a key beyond that it is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyFacts {
+    valid_from: Option<EventTime>,
+    state: KeyState,
+    contact: NameId,
+    facts: Facts,
+    /// Who found it, and where.
+    report: (NameId, NameId),
+}
+
+/// The first windows of a key, as they are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Young {
+    calls: u32,
+    last_ms: EventTime,
+    /// Of each window its start and its content, encoded.
+    windows: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Known {
+    Young(Young),
+    Grown(Box<Profile>),
+}
+
+impl Known {
+    fn last_call_ms(&self) -> EventTime {
+        match self {
+            Self::Young(young) => young.last_ms,
+            Self::Grown(profile) => profile.last_call_ms(),
+        }
+    }
+
+    /// The profile, if need be made of the first windows.
+    fn grow(&mut self, start_ms: EventTime, tuning: &Tuning) -> &mut Profile {
+        if let Self::Young(young) = self {
+            let mut profile: Option<Profile> = None;
+            let mut rest = &young.windows[..];
+            while let Ok(((start_ms, window), after)) = postcard::take_from_bytes::<(EventTime, Window)>(rest)
+            {
+                rest = after;
+                profile.get_or_insert_with(|| Profile::new(start_ms)).step(
+                    start_ms,
+                    &window,
+                    &Facts::default(),
+                    tuning,
+                );
+            }
+            *self = Self::Grown(Box::new(profile.unwrap_or_else(|| Profile::new(start_ms))));
+        }
+        match self {
+            Self::Grown(profile) => profile,
+            Self::Young(_) => unreachable!("it has just grown"),
+        }
+    }
+}
+
+/// A key's calls in a minute that isn't closed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Open {
+    window: Window,
+    fired: bool,
+}
+
+/// Keys by the day of their last call: of today and yesterday.
+#[derive(Default)]
+struct Active {
+    days: BTreeMap<EventTime, i64>,
+    told: i64,
+}
+
+impl Active {
+    fn called(&mut self, before_ms: Option<EventTime>, start_ms: EventTime) {
+        let day = Level::Day.start(start_ms);
+        let before = before_ms.map(|before_ms| Level::Day.start(before_ms));
+        if before != Some(day) {
+            if let Some(keys) = before.and_then(|before| self.days.get_mut(&before)) {
+                *keys -= 1;
+            }
+            *self.days.entry(day).or_default() += 1;
+        }
+    }
+
+    /// By how much the number changed since it was last asked for.
+    fn change(&mut self, now_ms: EventTime) -> i64 {
+        let yesterday = Level::Day.start(now_ms).saturating_sub(DAY_MS);
+        self.days = self.days.split_off(&yesterday);
+        let now: i64 = self.days.values().sum();
+        now - std::mem::replace(&mut self.told, now)
+    }
+}
+
+/// Profiles of keys on one worker.
+pub(crate) struct Profiles {
+    settings: Settings,
+    keys: HashMap<KeyId, Known>,
+    open: BTreeMap<EventTime, HashMap<KeyId, Open>>,
+    /// Windows that end by then are closed.
+    closed_ms: EventTime,
+    /// Keys whose blocks are to be asked for, by the blocks' end.
+    due: BTreeMap<EventTime, Vec<KeyId>>,
+    facts: HashMap<KeyId, Box<KeyFacts>>,
+    /// Derived from the assignments.
+    owners: Owners,
+    active: Active,
+    /// The month in which profiles were swept last.
+    swept_ms: EventTime,
+    /// Rows were taken back, and who is active isn't derived from them yet.
+    restored: bool,
+}
+
+/// What a tick says.
+#[derive(Default)]
+struct Said {
+    reports: Vec<Report>,
+    crowds: HashMap<NameId, Figures>,
+    late: u64,
+}
+
+impl Profiles {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            keys: HashMap::new(),
+            open: BTreeMap::new(),
+            closed_ms: 0,
+            due: BTreeMap::new(),
+            facts: HashMap::new(),
+            owners: Owners::default(),
+            active: Active::default(),
+            swept_ms: 0,
+            restored: false,
+        }
+    }
+
+    pub(crate) fn close(
+        state: &mut Self,
+        batches: Vec<Rc<Vec<AccessEvent>>>,
+        news: Vec<Vec<News>>,
+        closing: Closing<'_, Report>,
+    ) {
+        let info = closing.info;
+        let mut said = Said::default();
+        if std::mem::take(&mut state.restored) {
+            for known in state.keys.values() {
+                state.active.called(None, known.last_call_ms());
+            }
+            state.active.change(state.closed_ms);
+        }
+        state.learn(news, info.watermark_before, &mut said);
+        for batch in &batches {
+            state.add(batch, &mut said);
+        }
+        let passed_ms = match info.last {
+            true => EventTime::MAX,
+            false => Level::Minute.start(info.watermark.saturating_sub(state.settings.grace_ms)),
+        };
+        state.close_until(passed_ms, &mut said);
+        if !info.last {
+            state.fire_early(&batches, &mut said);
+        }
+        let change = state.active.change(state.closed_ms);
+        if change != 0 {
+            said.reports.push(Report::Active(change));
+        }
+        if said.late > 0 {
+            closing.output.counts(info.tick, Counts { detector_late: said.late, ..Counts::default() });
+        }
+        state.sweep(info.watermark);
+        closing.downstream.push(said.reports);
+    }
+
+    /// Takes in owners and facts.
+    fn learn(&mut self, news: Vec<Vec<News>>, now_ms: EventTime, said: &mut Said) {
+        let mut owners = Vec::new();
+        let mut rows = Vec::new();
+        for news in news.into_iter().flatten() {
+            match news {
+                News::Owner(change) => owners.push(change),
+                News::Row(change) => rows.push(change),
+            }
+        }
+        self.owners.apply(owners, false);
+        rows.sort_by_key(|change| change.offset);
+        for change in rows {
+            match change.row {
+                TableRow::Key(row) => {
+                    let key = row.key;
+                    self.change(key, now_ms, said, |facts| facts.take_row(row, change.deleted, now_ms));
+                }
+                TableRow::Leak(row) => {
+                    let key = row.key;
+                    self.change(key, now_ms, said, |facts| {
+                        let reported = (!change.deleted).then_some(row.reported_at.unwrap_or(now_ms));
+                        facts.facts.reported_ms = reported;
+                        facts.report =
+                            if change.deleted { Default::default() } else { (row.source, row.url) };
+                    });
+                    if !change.deleted {
+                        self.report(key, Level::Minute.start(now_ms), said);
+                    }
+                }
+                TableRow::Subscription(_) | TableRow::Plan(_) => {}
+            }
+        }
+    }
+
+    /// Changes what is known of a key, and reconsiders what its calls said.
+    fn change(&mut self, key: KeyId, now_ms: EventTime, said: &mut Said, action: impl FnOnce(&mut KeyFacts)) {
+        let entry = self.facts.entry(key).or_default();
+        let before = entry.clone();
+        action(entry);
+        let after = entry.clone();
+        if *after == KeyFacts::default() {
+            self.facts.remove(&key);
+        }
+        let (old, new) = (&before.facts, &after.facts);
+        if old == new {
+            return;
+        }
+        let reason = match () {
+            () if new.publishable && !old.publishable => Reason::Publishable,
+            () if old.revoked_ms.is_some() && new.revoked_ms.is_none() => Reason::Active,
+            () => Reason::Allowed,
+        };
+        let tuning = &self.settings.tuning;
+        if let Some(Known::Grown(profile)) = self.keys.get_mut(&key)
+            && profile.reconsider(new, tuning)
+        {
+            let window_ms = profile.next_ms().max(Level::Minute.start(now_ms)).saturating_sub(WINDOW_MS);
+            let profile = profile.clone();
+            self.observe(key, &profile, window_ms, Occasion::Reconsidered(reason), None, said);
+        }
+    }
+
+    /// A report of a key that is known, by its calls or a row, is an incident without a call.
+    fn report(&mut self, key: KeyId, now_ms: EventTime, said: &mut Said) {
+        if key.is_bucket() || !(self.keys.contains_key(&key) || self.owners.has_row(key)) {
+            return;
+        }
+        let Some(facts) = self.facts.get(&key) else { return };
+        let known = self.keys.entry(key).or_insert_with(|| Known::Young(Young::default()));
+        let profile = known.grow(now_ms, &self.settings.tuning);
+        profile.report(
+            now_ms.max(profile.next_ms().saturating_sub(WINDOW_MS)),
+            &facts.facts,
+            &self.settings.tuning,
+        );
+        if profile.verdict().level >= Alarm::Alert {
+            let profile = profile.clone();
+            self.observe(key, &profile, now_ms, Occasion::Closed, None, said);
+        }
+    }
+
+    /// Adds events, which are in the order of their keys, to the minutes that are open.
+    fn add(&mut self, batch: &[AccessEvent], said: &mut Said) {
+        for run in batch.chunk_by(|a, b| a.key == b.key && minute(a) == minute(b)) {
+            let (key, start_ms) = (run[0].key, minute(&run[0]));
+            if key.is_bucket() {
+                continue;
+            }
+            if start_ms < self.closed_ms {
+                said.late += run.len() as u64;
+                continue;
+            }
+            let allowed = match self.facts.is_empty() {
+                true => &[][..],
+                false => self.facts.get(&key).map_or(&[][..], |facts| &facts.facts.allowed),
+            };
+            let window = &mut self.open.entry(start_ms).or_default().entry(key).or_default().window;
+            run.iter().for_each(|event| window.add(event, allowed));
+        }
+    }
+
+    /// Closes the minutes that end by `passed_ms`, and asks for blocks that do.
+    fn close_until(&mut self, passed_ms: EventTime, said: &mut Said) {
+        while let Some(first) = self.open.first_entry().filter(|first| *first.key() + WINDOW_MS <= passed_ms)
+        {
+            let (start_ms, windows) = first.remove_entry();
+            self.ask(start_ms, said);
+            self.closed_ms = start_ms + WINDOW_MS;
+            for (key, open) in windows {
+                self.step(key, start_ms, &open.window, said);
+            }
+            said.reports.extend(said.crowds.drain().map(|(plan, figures)| {
+                Report::Crowd(Box::new(Crowd { window_ms: start_ms, plan, figures }))
+            }));
+        }
+        self.ask(passed_ms, said);
+        if passed_ms != EventTime::MAX {
+            self.closed_ms = passed_ms.max(self.closed_ms);
+        }
+    }
+
+    /// Asks for the blocks that end by then.
+    fn ask(&mut self, passed_ms: EventTime, said: &mut Said) {
+        while let Some(first) = self.due.first_entry().filter(|first| *first.key() <= passed_ms) {
+            let (end_ms, mut keys) = first.remove_entry();
+            keys.sort_unstable();
+            keys.dedup();
+            for key in keys {
+                let Some(Known::Grown(profile)) = self.keys.get_mut(&key) else { continue };
+                if profile.next_ms() >= end_ms {
+                    continue;
+                }
+                profile.close(end_ms, &self.settings.tuning);
+                if profile.verdict().level >= Alarm::Alert {
+                    let profile = profile.clone();
+                    self.observe(key, &profile, end_ms - WINDOW_MS, Occasion::Closed, None, said);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, key: KeyId, start_ms: EventTime, window: &Window, said: &mut Said) {
+        let Self { settings, keys, facts, owners, active, due, .. } = self;
+        let tuning = &settings.tuning;
+        let known = keys.entry(key);
+        let before_ms = match &known {
+            hashbrown::hash_map::Entry::Occupied(known) => Some(known.get().last_call_ms()),
+            hashbrown::hash_map::Entry::Vacant(_) => None,
+        };
+        active.called(before_ms.filter(|before_ms| *before_ms > 0), start_ms);
+        let known = known.or_insert_with(|| Known::Young(Young::default()));
+        let facts = facts.get(&key).map(|facts| &facts.facts);
+        if let Known::Young(young) = known
+            && young.calls + window.calls < GROWN_CALLS
+            && facts.is_none()
+            && window.tor == 0
+        {
+            young.calls += window.calls;
+            young.last_ms = start_ms;
+            let encoded = postcard::to_extend(&(start_ms, window), std::mem::take(&mut young.windows));
+            young.windows = encoded.expect("a window is plain data in memory: encoding can't fail");
+            young.windows.shrink_to_fit();
+            return;
+        }
+        let profile = known.grow(start_ms, tuning);
+        let nothing = Facts::default();
+        let judged = profile.step(start_ms, window, facts.unwrap_or(&nothing), tuning);
+        for end_ms in profile.ends_worth_asking() {
+            let keys = due.entry(end_ms).or_default();
+            if keys.last() != Some(&key) {
+                keys.push(key);
+            }
+        }
+        let is_alarming = profile.verdict().level >= Alarm::Alert;
+        let plan = owners.at(key, start_ms).plan;
+        said.crowds.entry(NameId::NONE).or_default().add(&judged);
+        if plan.is_some() {
+            said.crowds.entry(plan).or_default().add(&judged);
+        }
+        if is_alarming {
+            let profile = profile.clone();
+            self.observe(key, &profile, start_ms, Occasion::Closed, Some(window), said);
+        }
+    }
+
+    /// Tells of keys with calls in this tick whose open window is beyond doubt.
+    fn fire_early(&mut self, batches: &[Rc<Vec<AccessEvent>>], said: &mut Said) {
+        let mut fired = Vec::new();
+        let nothing = Facts::default();
+        for run in
+            batches.iter().flat_map(|batch| batch.chunk_by(|a, b| a.key == b.key && minute(a) == minute(b)))
+        {
+            let (key, start_ms) = (run[0].key, minute(&run[0]));
+            let Some(open) = self.open.get_mut(&start_ms).and_then(|keys| keys.get_mut(&key)) else {
+                continue;
+            };
+            let Some(Known::Grown(profile)) = self.keys.get(&key) else { continue };
+            if open.fired || start_ms < profile.next_ms() {
+                continue;
+            }
+            let facts = match self.facts.is_empty() {
+                true => None,
+                false => self.facts.get(&key).map(|facts| &facts.facts),
+            };
+            if !profile.may_fire(start_ms, &open.window, facts.is_some()) {
+                continue;
+            }
+            let facts = facts.unwrap_or(&nothing);
+            if let Some(profile) = profile.early(start_ms, &open.window, facts, &self.settings.tuning) {
+                open.fired = true;
+                fired.push((key, start_ms, profile, open.window.clone()));
+            }
+        }
+        for (key, start_ms, profile, window) in fired {
+            self.observe(key, &profile, start_ms, Occasion::Early, Some(&window), said);
+        }
+    }
+
+    fn observe(
+        &self,
+        key: KeyId,
+        profile: &Profile,
+        window_ms: EventTime,
+        occasion: Occasion,
+        window: Option<&Window>,
+        said: &mut Said,
+    ) {
+        let facts = self.facts.get(&key);
+        let point = |stretch: Stretch| Point {
+            start_ms: stretch.start_ms,
+            calls: stretch.calls,
+            expected: stretch.expected,
+        };
+        let is_new = |network| {
+            profile.spoken().iter().any(|one| one.signal == Signal::Network && one.value == network)
+        };
+        let mut samples: Vec<_> = window.map_or(&[][..], |window| &window.samples).to_vec();
+        samples.sort_by_key(|(network, _)| (!is_new(*network), *network));
+        let samples = samples.into_iter().take(SAMPLES).map(|(_, sighting)| Sample {
+            position: sighting.position,
+            time: sighting.time,
+            client: sighting.client,
+            status: sighting.status,
+        });
+        said.reports.push(Report::Observed(Box::new(Observation {
+            window_ms,
+            key,
+            occasion,
+            calls: window.map_or(0, |window| window.calls.into()),
+            spoken: profile.spoken().to_vec(),
+            is_well_known: profile.is_well_known(),
+            owner: self.owners.at(key, window_ms),
+            key_state: self.owners.has_row(key).then(|| facts.map_or(KeyState::Active, |facts| facts.state)),
+            contact: facts.map_or(NameId::NONE, |facts| facts.contact),
+            report: facts.map_or((NameId::NONE, NameId::NONE), |facts| facts.report),
+            traffic: profile.traffic().into_iter().map(point).collect(),
+            samples: samples.collect(),
+            known_since_ms: profile.first_ms(),
+            known_calls: profile.known_calls(),
+        })));
+    }
+
+    /// Forgets profiles that weren't called for long, when a month begins.
+    fn sweep(&mut self, watermark: EventTime) {
+        let month = Level::Month.start(watermark);
+        if std::mem::replace(&mut self.swept_ms, month) == month {
+            return;
+        }
+        self.keys.retain(|_, known| known.last_call_ms() + FORGOTTEN_MS >= month);
+        self.keys.shrink_to_fit();
+    }
+}
+
+impl KeyFacts {
+    /// Takes what a row of the table of keys says.
+    fn take_row(&mut self, row: KeyRow, deleted: bool, now_ms: EventTime) {
+        if deleted {
+            // Of several rows of a key, each with its own time, another may be gone.
+            if row.valid_from == self.valid_from {
+                *self = Self {
+                    facts: Facts { reported_ms: self.facts.reported_ms, ..Facts::default() },
+                    report: self.report,
+                    ..Self::default()
+                };
+            }
+            return;
+        }
+        let revoked_before = self.facts.revoked_ms;
+        let is_revoked = row.state == KeyState::Revoked;
+        *self = Self {
+            valid_from: row.valid_from,
+            state: row.state,
+            contact: row.contact,
+            facts: Facts {
+                revoked_ms: is_revoked.then(|| row.revoked_at.or(revoked_before).unwrap_or(now_ms)),
+                last_used_ms: row.last_used_at,
+                publishable: row.kind == KeyKind::Publishable,
+                reported_ms: self.facts.reported_ms,
+                allowed: row.allowed,
+            },
+            report: self.report,
+        };
+    }
+}
+
+fn minute(event: &AccessEvent) -> EventTime {
+    Level::Minute.start(event.time)
+}
+
+/// The state as rows. Who was called lately, and who owns what, is derived from other rows.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum ProfileRow {
+    Key(KeyId, Known),
+    Open(EventTime, KeyId, Open),
+    Facts(KeyId, Box<KeyFacts>),
+    Due(EventTime, KeyId),
+    /// Until when windows are closed, and the month of the last sweep: every worker's.
+    Times(EventTime, EventTime),
+}
+
+impl Durable for Profiles {
+    const ID: StateId = StateId::Profiles;
+    type Row = ProfileRow;
+
+    fn rows_out(&self, out: &mut dyn FnMut(ProfileRow)) {
+        self.keys.iter().for_each(|(key, known)| out(ProfileRow::Key(*key, known.clone())));
+        for (start_ms, keys) in &self.open {
+            keys.iter().for_each(|(key, open)| out(ProfileRow::Open(*start_ms, *key, open.clone())));
+        }
+        self.facts.iter().for_each(|(key, facts)| out(ProfileRow::Facts(*key, facts.clone())));
+        for (end_ms, keys) in &self.due {
+            keys.iter().for_each(|key| out(ProfileRow::Due(*end_ms, *key)));
+        }
+        out(ProfileRow::Times(self.closed_ms, self.swept_ms));
+    }
+
+    fn row_in(&mut self, row: ProfileRow) {
+        self.restored = true;
+        match row {
+            ProfileRow::Key(key, known) => {
+                self.keys.insert(key, known);
+            }
+            ProfileRow::Open(start_ms, key, open) => {
+                self.open.entry(start_ms).or_default().insert(key, open);
+            }
+            ProfileRow::Facts(key, facts) => {
+                self.facts.insert(key, facts);
+            }
+            ProfileRow::Due(end_ms, key) => self.due.entry(end_ms).or_default().push(key),
+            ProfileRow::Times(closed_ms, swept_ms) => (self.closed_ms, self.swept_ms) = (closed_ms, swept_ms),
+        }
+    }
+
+    fn shard(row: &ProfileRow) -> Shard {
+        match row {
+            ProfileRow::Key(key, _)
+            | ProfileRow::Open(_, key, _)
+            | ProfileRow::Facts(key, _)
+            | ProfileRow::Due(_, key) => Shard::Of(key.shard()),
+            ProfileRow::Times(..) => Shard::All,
+        }
+    }
+
+    fn footprint(&self) -> Footprint {
+        let mut footprint = Footprint::of_map_with(&self.keys, |known| match known {
+            Known::Young(young) => young.windows.capacity(),
+            Known::Grown(profile) => size_of::<Profile>() + profile.owned_bytes(),
+        });
+        footprint += Footprint::of_map_with(&self.facts, |facts| {
+            size_of::<KeyFacts>() + size_of_val(&*facts.facts.allowed)
+        });
+        footprint += self.open.values().map(Footprint::of_map).sum();
+        footprint += Footprint::of_tree(&self.due);
+        // Memory, but no rows: others hold them.
+        footprint.bytes += self.owners.footprint().bytes;
+        footprint
+    }
+}

@@ -30,7 +30,7 @@ use keytide_config::JobConfig;
 use keytide_connectors::decode::{self, Decoded};
 use keytide_connectors::geo::Geo;
 use keytide_connectors::tables;
-use keytide_dataflow::detect::{Facts, Level, Profile, WINDOW_MS, Window};
+use keytide_dataflow::detect::{Facts, Level, Profile, Tuning, WINDOW_MS, Window};
 use keytide_dataflow::model::{AccessEvent, KeyId, KeyKind, KeyState, Position, TableRow};
 
 use self::episodes::Episodes;
@@ -131,6 +131,8 @@ fn facts(config: &JobConfig) -> anyhow::Result<HashMap<KeyId, Facts>> {
                     revoked_ms: row.revoked_at.filter(|_| row.state == KeyState::Revoked),
                     last_used_ms: row.last_used_at,
                     publishable: row.kind == KeyKind::Publishable,
+                    allowed: row.allowed,
+                    reported_ms: None,
                 },
             )),
             _ => None,
@@ -167,7 +169,7 @@ impl Fold {
         if event.key.is_bucket() || start_ms + WINDOW_MS <= closed {
             return;
         }
-        self.open.entry(start_ms).or_default().entry(event.key).or_default().add(event);
+        self.open.entry(start_ms).or_default().entry(event.key).or_default().add(event, &[]);
         self.close_before(closed);
     }
 
@@ -188,7 +190,8 @@ impl Fold {
         let end_ms = start_ms + WINDOW_MS;
         for (key, window) in windows {
             let profile = self.profiles.entry(key).or_insert_with(|| Profile::new(start_ms));
-            profile.step(start_ms, &window, self.facts.get(&key).copied().unwrap_or_default());
+            let facts = self.facts.entry(key).or_default();
+            profile.step(start_ms, &window, facts, &Tuning::default());
             self.references.step(key, start_ms, window.calls);
             for width_ms in [5 * WINDOW_MS, HOUR_MS] {
                 self.due.entry(start_ms - start_ms % width_ms + width_ms).or_default().insert(key);
@@ -203,7 +206,7 @@ impl Fold {
             for key in keys {
                 let profile = self.profiles.get_mut(&key).expect("what is due was called");
                 if profile.next_ms() < due_ms {
-                    profile.close(due_ms);
+                    profile.close(due_ms, &Tuning::default());
                     self.judge(key, due_ms);
                 }
             }

@@ -115,7 +115,12 @@ pub(crate) fn operators(input: &Path, rounds: u8) -> anyhow::Result<()> {
     let tables = Arc::new(tables::read(&job.config.tables, hashes)?);
     let input = Arc::new(job.ingest()?);
     let (windows, limits) = (job.config.windows, job.config.limits);
-    let options = keytide_dataflow::Options { windows, limits, publish: Publish::Last, detection: Detection::default() };
+    let options = keytide_dataflow::Options {
+        windows,
+        limits,
+        publish: Publish::Last,
+        detection: keytide_dataflow::Detection::default(),
+    };
     let count: u64 = input.iter().map(|message| events_of(message).len() as u64).sum();
 
     let (mut operators, mut loops) = (Vec::new(), Vec::new());

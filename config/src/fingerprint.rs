@@ -12,8 +12,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::job::{
-    Alerts, End, Field, FieldMap, Geo, Job, JobConfig, KafkaClient, KafkaSource, KeyHash, KeyRules, Limits,
-    PolicyRules, Routes, Source, SourceKind, Start, TableSource, Tables, Windows,
+    Alerts, Detection, End, Field, FieldMap, Geo, Job, JobConfig, KafkaClient, KafkaSource, KeyHash,
+    KeyRules, Limits, PolicyRules, Routes, Source, SourceKind, Start, TableSource, Tables, Windows,
 };
 
 /// Changes with the encoding below.
@@ -25,8 +25,20 @@ impl JobConfig {
     /// brokers and topics do, as they are written; what they hold doesn't.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let Self { job, sources, tables, geo, routes, windows, limits, sinks: _, alerts, http: _, log: _ } =
-            self;
+        let Self {
+            job,
+            sources,
+            tables,
+            geo,
+            routes,
+            windows,
+            limits,
+            sinks: _,
+            detection,
+            alerts,
+            http: _,
+            log: _,
+        } = self;
         let Job { name: _, tick_ms, workers: _, reload_ms: _ } = job;
         let mut encoder = Encoder(Sha256::new());
         encoder.number(VERSION);
@@ -38,6 +50,7 @@ impl JobConfig {
         encoder.list(templates, |encoder, template| encoder.text(template));
         encoder.windows(*windows);
         encoder.limits(*limits);
+        encoder.detection(detection);
         encoder.alerts(alerts);
         let digest = encoder.0.finalize();
         digest.iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
@@ -220,6 +233,21 @@ impl Encoder {
             self.list(path, |encoder, path| encoder.path(path));
         }
         self.list(trusted_proxies, |encoder, net| encoder.text(&net.to_string()));
+    }
+
+    fn detection(&mut self, detection: &Detection) {
+        let Detection { enabled, grace_ms, prior, notice, alert, revoke, caps, weights } = detection;
+        self.number((*enabled).into());
+        self.number(*grace_ms);
+        for bits in [prior, notice, alert, revoke] {
+            self.list(bits, |encoder, bits| encoder.number(*bits));
+        }
+        for numbers in [caps, weights] {
+            self.list(numbers, |encoder, (name, number)| {
+                encoder.text(name);
+                encoder.number(*number);
+            });
+        }
     }
 
     /// Who is told changes no row; what would be done to keys does.

@@ -12,8 +12,10 @@ use ipnet::IpNet;
 use crate::scalar::HashKind;
 
 mod alerts;
+mod detection;
 
 pub use alerts::*;
+pub use detection::*;
 
 /// A whole job.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub struct JobConfig {
     pub limits: Limits,
     /// `[sink.*]`.
     pub sinks: Sinks,
+    /// `[detection]`.
+    pub detection: Detection,
     /// `[alerts.*]`.
     pub alerts: Alerts,
     /// `[http]`; `None`: nothing is served.

@@ -15,8 +15,8 @@ use crate::near::nearest;
 use crate::overrides::name_of;
 use crate::problem::{Place, Problems};
 use crate::scalar::{
-    Address, Brokers, Count, Flag, HashKind, HostName, HostPort, InputKind, Line, Millis, Name, PathText,
-    Prefix, RowFormat, Scalar, SecretRef, Setting, Size, TableKind, Template, TopicName, UrlText,
+    Address, Brokers, Count, Decimal, Flag, HashKind, HostName, HostPort, InputKind, Line, Millis, Name,
+    PathText, Prefix, RowFormat, Scalar, SecretRef, Setting, Size, TableKind, Template, TopicName, UrlText,
 };
 use crate::tree::{Node, Table, Value, quoted, shortened};
 
@@ -264,11 +264,12 @@ section! {
         windows: RawWindows,
         limits: RawLimits,
         sink: RawSinks,
+        detection: RawDetection,
         alerts: RawAlerts,
         http: RawHttp,
         log: RawLog,
     }
-    later ["cluster", "detection", "state"];
+    later ["cluster", "state"];
 }
 
 section! {
@@ -495,6 +496,72 @@ section! {
         rotate_bytes: Size,
         rotate_after: Millis,
         keep: Count,
+    }
+}
+
+section! {
+    /// `[detection]`.
+    RawDetection {
+        enabled: Flag,
+        grace: Millis,
+        prior: Decimal,
+        notice: Decimal,
+        alert: Decimal,
+        revoke: Decimal,
+        caps: RawCaps,
+        weights: RawWeights,
+    }
+}
+
+/// Declares a section of numbers that are asked for by name.
+macro_rules! numbers {
+    ($(#[$doc:meta])* $name:ident { $($key:ident,)+ }) => {
+        section! {
+            $(#[$doc])*
+            $name { $($key: Decimal,)+ }
+        }
+
+        impl $name {
+            /// All of them.
+            pub(crate) fn named(&self) -> Vec<(&'static str, &Entry<Decimal>)> {
+                vec![$((stringify!($key), &self.$key)),+]
+            }
+        }
+    };
+}
+
+numbers! {
+    /// `[detection.caps]`: by family.
+    RawCaps {
+        volume,
+        origin,
+        behaviour,
+        errors,
+        hard,
+    }
+}
+
+numbers! {
+    /// `[detection.weights]`: by signal.
+    RawWeights {
+        volume_1m,
+        volume_5m,
+        volume_1h,
+        slow,
+        country,
+        asn,
+        network,
+        travel,
+        fan_out,
+        user_agent,
+        route,
+        mix,
+        refused,
+        throttled,
+        revoked,
+        dormant,
+        reported,
+        tor,
     }
 }
 

@@ -17,9 +17,11 @@ use crate::near::nearest;
 use crate::tree::{Value, quoted};
 
 mod alerts;
+mod decimal;
 
 pub use alerts::is_address;
 pub(crate) use alerts::{Address, HostName, HostPort, Line, URL, UrlText, parse_url};
+pub(crate) use decimal::{Decimal, decimal_text};
 
 /// Bytes of a JSON pointer.
 const MAX_POINTER_BYTES: usize = 1_024;

@@ -27,8 +27,8 @@ use crate::job::{
 use crate::kafka::{self, MAX_SETTINGS, Role};
 use crate::problem::{Place, Problems};
 use crate::raw::{
-    Entry, FieldText, List, Raw, RawAlerts, RawConfig, RawFields, RawFileSink, RawGeo, RawHttp, RawJob,
-    RawKafkaSink, RawKeys, RawLimits, RawLog, RawRoutes, RawSinks, RawSource, RawTable, RawTables,
+    Entry, FieldText, List, Raw, RawAlerts, RawConfig, RawDetection, RawFields, RawFileSink, RawGeo, RawHttp,
+    RawJob, RawKafkaSink, RawKeys, RawLimits, RawLog, RawRoutes, RawSinks, RawSource, RawTable, RawTables,
     RawWindows, Settings, Spot,
 };
 use crate::scalar::{
@@ -38,6 +38,7 @@ use crate::scalar::{
 use crate::tree::{At, quoted};
 
 mod alerts;
+mod detection;
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
@@ -72,6 +73,7 @@ pub(crate) fn validate(
     let windows = check.windows(section(&raw.windows, &RawWindows::default()));
     let limits = check.limits(section(&raw.limits, &RawLimits::default()));
     let sinks = check.sinks(section(&raw.sink, &RawSinks::default()));
+    let detection = check.detection(section(&raw.detection, &RawDetection::default()));
     let alerts = check.alerts(section(&raw.alerts, &RawAlerts::default()));
     let http = raw.http.given().and_then(|http| check.http(http));
     let log = log(section(&raw.log, &RawLog::default()));
@@ -85,6 +87,7 @@ pub(crate) fn validate(
         windows,
         limits,
         sinks,
+        detection,
         alerts,
         http,
         log,

@@ -82,6 +82,12 @@ pub struct Detection {
     pub tuning: Tuning,
 }
 
+impl From<&keytide_config::Detection> for Detection {
+    fn from(config: &keytide_config::Detection) -> Self {
+        Self { enabled: config.enabled, grace_ms: config.grace_ms, scores: false, tuning: config.into() }
+    }
+}
+
 impl Default for Detection {
     fn default() -> Self {
         Self { enabled: true, scores: false, grace_ms: 0, tuning: Tuning::default() }

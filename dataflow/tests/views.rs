@@ -199,7 +199,12 @@ proptest! {
 
 /// Few addresses are counted exactly.
 fn few_callers(seed: u64, publish: Publish) -> Options {
-    Options { windows: windows(seed), limits: Limits { callers_exact: 5, ..Limits::default() }, publish, detection: Detection::default() }
+    Options {
+        windows: windows(seed),
+        limits: Limits { callers_exact: 5, ..Limits::default() },
+        publish,
+        detection: keytide_dataflow::Detection::default(),
+    }
 }
 
 proptest! {
@@ -293,8 +298,12 @@ fn a_damaged_snapshot_is_refused_with_the_place() {
     snapshot.rows.get_mut(&StateId::Geo).unwrap()[0].truncate(1);
     let error = timely::execute_directly(move |worker| {
         let output = std::rc::Rc::new(std::cell::RefCell::new(Nothing));
-        let options =
-            Options { windows: Windows::default(), limits: Limits::default(), publish: Publish::Last, detection: Detection::default() };
+        let options = Options {
+            windows: Windows::default(),
+            limits: Limits::default(),
+            publish: Publish::Last,
+            detection: keytide_dataflow::Detection::default(),
+        };
         worker.dataflow(|scope| render(scope, options, &output, Some(&snapshot))).unwrap_err()
     });
     assert!(error.to_string().starts_with("row 0 of state `geo` can't be read"), "{error}");

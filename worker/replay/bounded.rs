@@ -21,7 +21,7 @@ use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Input, Mess
 use keytide_connectors::kafka::Class;
 use keytide_connectors::tables::{self, TablesRead};
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Output as _, Publish, render};
+use keytide_dataflow::{Detection, Output as _, Publish, render};
 use timely::worker::Worker;
 
 use super::collect::Collect;
@@ -125,7 +125,7 @@ fn run_workers(
         windows: job.windows,
         limits: job.limits,
         publish: Publish::Last,
-        scores: keep == Keep::Scores,
+        detection: Detection { scores: keep == Keep::Scores, ..Detection::from(&job.detection) },
     };
     let guards = timely::execute(timely::Config::process(job.job.workers.get()), move |worker| {
         let (ingest, tables, out, ended) = &*shared;

@@ -124,7 +124,7 @@ impl Job {
             windows: config.windows,
             limits: config.limits,
             publish: Publish::Changes { bulk_rows: BULK_ROWS },
-            scores: false,
+            detection: (&config.detection).into(),
         };
         let guards = start_workers(&handle, workers.get(), dataflow, results)?;
         {

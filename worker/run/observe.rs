@@ -393,7 +393,12 @@ mod tests {
             scope.spawn(|| {
                 timely::execute_directly(move |worker| {
                     let limits = keytide_config::Limits::default();
-                    let options = Options { windows, limits, detection: Detection::default(), publish: Publish::Changes { bulk_rows: 1 } };
+                    let options = Options {
+                        windows,
+                        limits,
+                        detection: keytide_dataflow::Detection::default(),
+                        publish: Publish::Changes { bulk_rows: 1 },
+                    };
                     work(worker, &working, options, &watched, &results);
                 });
             });

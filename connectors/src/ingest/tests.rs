@@ -325,7 +325,14 @@ fn threads_and_cuts_change_nothing() {
 #[test]
 fn the_tables_tick_comes_first_and_an_empty_input_ends() {
     let seen = run(Vec::new(), &options(2), 1);
-    let info = |tick, last| TickInfo { tick, watermark_before: 0, watermark: 0, cadence: 0, catching_up: false, last };
+    let info = |tick, last| TickInfo {
+        tick,
+        watermark_before: 0,
+        watermark: 0,
+        cadence: 0,
+        catching_up: false,
+        last,
+    };
     assert_eq!(seen.infos, [info(NOW, false), info(NOW + 1, true)]);
     assert_eq!(run(memory(&["", "\n\n"]), &options(1), 0).infos, seen.infos);
 

@@ -127,6 +127,31 @@ signals! {
     Tor = "tor", Hard, 1_000;
 }
 
+impl From<&keytide_config::Detection> for Tuning {
+    fn from(config: &keytide_config::Detection) -> Self {
+        let default = Self::default();
+        let bits = |given: Option<u64>, default: i64| given.map_or(default, u64::cast_signed);
+        let mut tuning = Self {
+            prior: -bits(config.prior, -default.prior),
+            notice: bits(config.notice, default.notice),
+            alert: bits(config.alert, default.alert),
+            revoke: bits(config.revoke, default.revoke),
+            ..default
+        };
+        for (name, cap) in &config.caps {
+            Family::ALL.into_iter().filter(|family| family.name() == *name).for_each(|family| {
+                tuning.caps[family as usize] = *cap;
+            });
+        }
+        for (name, weight) in &config.weights {
+            Signal::ALL.iter().filter(|signal| signal.name() == *name).for_each(|signal| {
+                tuning.weights[*signal as usize] = *weight;
+            });
+        }
+        tuning
+    }
+}
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Level {
@@ -280,6 +305,21 @@ mod tests {
         assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Network, 60.0)]).level, Level::Alert);
         assert_eq!(of(&[(Signal::Revoked, 40.0)]).level, Level::Revoke);
         assert_eq!(of(&[(Signal::Revoked, 26.0)]).level, Level::Alert);
+    }
+
+    #[test]
+    fn the_example_of_all_keys_states_what_holds_without_them() {
+        let text = include_str!("../../../config/examples/everything.toml");
+        let read = keytide_config::JobConfig::parse(text, "/etc/keytide".as_ref(), std::iter::empty());
+        let detection = &read.unwrap().job.detection;
+        assert_eq!(detection.weights.len(), Signal::ALL.len());
+        assert_eq!(detection.caps.len(), Family::ALL.len());
+        assert!(
+            [detection.prior, detection.notice, detection.alert, detection.revoke]
+                .iter()
+                .all(Option::is_some)
+        );
+        assert_eq!(Tuning::from(detection), Tuning::default());
     }
 
     proptest! {

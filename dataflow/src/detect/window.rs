@@ -56,7 +56,7 @@ impl Tally {
 
 /// When calls came from a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Visit {
+pub(crate) struct Visit {
     /// The place, packed.
     pub(crate) place: u32,
     /// The first call.

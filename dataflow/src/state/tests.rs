@@ -66,7 +66,12 @@ fn after_a_tick(
 ) -> BTreeMap<&'static str, (u64, Footprint)> {
     let windows = Windows { out_of_orderness_ms: 5_000, ..Windows::default() };
     let limits = keytide_config::Limits::default();
-    let options = Options { windows, limits, detection: Detection::default(), publish: Publish::Changes { bulk_rows: 1 } };
+    let options = Options {
+        windows,
+        limits,
+        detection: crate::Detection::default(),
+        publish: Publish::Changes { bulk_rows: 1 },
+    };
     timely::execute_directly(move |worker| {
         let output = Rc::new(RefCell::new(Nowhere));
         let mut dataflow = worker.dataflow(|scope| render(scope, options, &output, None)).unwrap();
@@ -79,7 +84,8 @@ fn after_a_tick(
             watermark_before: TICK - 60_000,
             watermark: TICK - 1,
             cadence: 1,
-            catching_up: false, last: false,
+            catching_up: false,
+            last: false,
         });
         let probe = dataflow.probe().clone();
         worker.step_while(|| probe.less_than(&(TICK + 1)));

@@ -10,7 +10,7 @@ const DAY: u64 = 24 * 3_600_000;
 const START: u64 = 1_748_736_000_000;
 
 fn options(limits: Limits, publish: Publish, seed: u64) -> Options {
-    Options { windows: windows(seed), limits, publish, detection: Detection::default() }
+    Options { windows: windows(seed), limits, publish, detection: keytide_dataflow::Detection::default() }
 }
 
 proptest! {
@@ -139,7 +139,14 @@ fn timed(inputs: Vec<(u64, Vec<AccessEvent>, Vec<TableChange>)>) -> Vec<TickInpu
     for (index, (watermark, events, tables)) in inputs.into_iter().enumerate() {
         let tick = 1_900_000_000_000 + index as u64 * 1_000;
         let last = index + 1 == count;
-        let info = TickInfo { tick, watermark_before: before, watermark, cadence: watermark, catching_up: false, last };
+        let info = TickInfo {
+            tick,
+            watermark_before: before,
+            watermark,
+            cadence: watermark,
+            catching_up: false,
+            last,
+        };
         before = watermark;
         ticks.push(TickInput { info, events, tables, definitions: Vec::new() });
     }

@@ -117,7 +117,17 @@ pub fn run(
     how: How,
     restore: Option<Snapshot>,
 ) -> Outcome {
-    run_with(ticks, Options { windows, limits: Limits::default(), publish, detection: Detection::default() }, how, restore)
+    run_with(
+        ticks,
+        Options {
+            windows,
+            limits: Limits::default(),
+            publish,
+            detection: keytide_dataflow::Detection::default(),
+        },
+        how,
+        restore,
+    )
 }
 
 /// Runs ticks through the dataflow.

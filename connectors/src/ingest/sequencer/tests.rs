@@ -62,7 +62,8 @@ fn model(rules: &Rules, partitions: &[Vec<Entry>]) -> Vec<Fact> {
             watermark_before: before,
             watermark,
             cadence: watermark,
-            catching_up: false, last,
+            catching_up: false,
+            last,
         }));
         tick += 1;
         before = watermark;
@@ -220,7 +221,14 @@ fn every_second(from: EventTime, events: u64) -> Vec<Entry> {
 fn empty_input_has_the_tables_tick_and_a_last_one() {
     for partitions in [vec![], vec![vec![]], vec![vec![], vec![]]] {
         let infos = infos(&run(&RULES, &partitions, &[1], &[0]));
-        let expected = |tick, last| TickInfo { tick, watermark_before: 0, watermark: 0, cadence: 0, catching_up: false, last };
+        let expected = |tick, last| TickInfo {
+            tick,
+            watermark_before: 0,
+            watermark: 0,
+            cadence: 0,
+            catching_up: false,
+            last,
+        };
         assert_eq!(infos, [expected(NOW, false), expected(NOW + 1, true)]);
     }
 }

@@ -18,6 +18,7 @@ use keytide_config::{
 use keytide_connectors::file::{FileError, Partition, resolve};
 use keytide_connectors::kafka::Topic;
 use keytide_connectors::{geo, sink, tables};
+use keytide_dataflow::detect::Tuning;
 
 use crate::exit::Exit;
 
@@ -71,8 +72,20 @@ struct Report {
 
 impl Report {
     fn job(&mut self, config: &JobConfig) {
-        let JobConfig { job, sources, tables, geo, routes, windows, limits: _, sinks, alerts, http, log } =
-            config;
+        let JobConfig {
+            job,
+            sources,
+            tables,
+            geo,
+            routes,
+            windows,
+            limits: _,
+            sinks,
+            detection,
+            alerts,
+            http,
+            log,
+        } = config;
         let workers = counted(job.workers.get(), "worker");
         self.line("job", format!("{}, tick {}, {workers}", job.name, duration_text(job.tick_ms)));
         for source in sources {
@@ -90,11 +103,22 @@ impl Report {
                 duration_text(windows.dedupe_horizon_ms)
             ),
         );
+        self.detection(detection);
         self.sinks(sinks);
         self.alerts(alerts);
         self.http(http.as_ref());
         let Log { format, level } = log;
         self.line("log", format!("{}, {}", format.name(), level.name()));
+    }
+
+    fn detection(&mut self, detection: &keytide_config::Detection) {
+        let tuning = Tuning::from(detection);
+        let bits = |thousandths: i64| thousandths as f64 / 1_000.0;
+        let text = match detection.enabled {
+            true => format!("on, alerts from {} bits, acts from {}", bits(tuning.alert), bits(tuning.revoke)),
+            false => "off".to_owned(),
+        };
+        self.line("detection", text);
     }
 
     fn source(&mut self, source: &Source) {

@@ -287,7 +287,7 @@ line 32: tables.keys.format: found "parquet", allowed: csv, jsonl, json-upsert, 
 line 35: windows.allowed_lateness: a dedupe_horizon of 1h is shorter than the allowed_lateness of 2h, so that late events could count twice; allowed: at least as long
 line 38: limits.json_depth: found 0, allowed: 1 to 128
 line 39: limits.message_bytes: found "65MiB", allowed: 1KiB to 64MiB
-line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, alerts, http, log; did you mean keys?"#;
+line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, http, log; did you mean keys?"#;
     let found = problems(text);
     for (found, expected) in found.lines().zip(expected.lines()) {
         assert_eq!(found, expected);
@@ -733,7 +733,7 @@ fn wrong_variables_are_named() {
         (
             "KEYTIDE_JBO__X",
             "1",
-            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, alerts, http, log; did you mean job?",
+            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, http, log; did you mean job?",
         ),
         (
             "KEYTIDE_SINK__KAFKA__PREFIX",

@@ -239,8 +239,11 @@ pub fn render<O: Output + 'static>(
     );
     graph.watch(subscription_usage);
 
-    let detection =
-        profiles::Settings { grace_ms: options.detection.grace_ms, tuning: options.detection.tuning };
+    let detection = profiles::Settings {
+        grace_ms: options.detection.grace_ms,
+        scores: options.detection.scores,
+        tuning: options.detection.tuning,
+    };
     let profiles = registry.register(Profiles::new(detection))?;
     let incidents = registry.register(Incidents::new(detection))?;
     if options.detection.enabled {

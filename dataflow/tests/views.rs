@@ -10,12 +10,13 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod caps;
+mod detect;
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use harness::oracle::recount;
-use harness::{AnyRow, How, TickInput, TickOutput, run, run_with, scenario};
+use harness::{AnyRow, How, SplitMix, TickInput, TickOutput, run, run_with, scenario};
 use keytide_config::{Limits, Windows};
 use keytide_dataflow::model::*;
 use keytide_dataflow::state::StateId;
@@ -39,7 +40,9 @@ fn split(row: &AnyRow) -> (AnyRow, [u64; 4]) {
 
 fn assert_same_rows(got: &[AnyRow], expected: &[AnyRow]) {
     let order = |rows: &[AnyRow]| {
-        let mut rows: Vec<_> = rows.iter().map(split).collect();
+        // What is observed of keys has a recount of its own: see `detect`.
+        let is_metered = |row: &&AnyRow| !matches!(row, AnyRow::Incident(_) | AnyRow::Transition(_));
+        let mut rows: Vec<_> = rows.iter().filter(is_metered).map(split).collect();
         rows.sort();
         rows
     };
@@ -77,6 +80,9 @@ fn identity(row: &AnyRow) -> (String, bool) {
         AnyRow::SubscriptionUsage(row) => {
             (format!("{:?}", ("subscription", row.group, row.level, row.start)), row.value.is_none())
         }
+        AnyRow::Incident(row) => (format!("{:?}", ("incident", row.id)), false),
+        AnyRow::Transition(row) => (format!("{:?}", ("transition", row.incident.id, row.seq)), false),
+        AnyRow::Score(row) => (format!("{:?}", ("score", row.key, row.window_ms)), false),
     }
 }
 

@@ -33,7 +33,7 @@ use crate::detect::{
 };
 use crate::incident::{Point, Reason, Sample};
 use crate::model::{AccessEvent, EventTime, KeyId, KeyKind, KeyRow, KeyState, NameId, TableChange, TableRow};
-use crate::row::{Counts, Owner};
+use crate::row::{Counts, Owner, Rows, Score};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
@@ -49,6 +49,8 @@ const SAMPLES: usize = 5;
 pub(crate) struct Settings {
     /// How long a window stays open behind the watermark.
     pub(crate) grace_ms: u64,
+    /// Whether the scores of all windows are put out.
+    pub(crate) scores: bool,
     pub(crate) tuning: Tuning,
 }
 
@@ -306,6 +308,7 @@ pub(crate) struct Profiles {
 struct Said {
     reports: Vec<Report>,
     crowds: HashMap<NameId, Figures>,
+    scores: Vec<Score>,
     late: u64,
 }
 
@@ -357,6 +360,9 @@ impl Profiles {
         }
         if said.late > 0 {
             closing.output.counts(info.tick, Counts { detector_late: said.late, ..Counts::default() });
+        }
+        if !said.scores.is_empty() {
+            closing.output.rows(info.tick, Rows::Scores(std::mem::take(&mut said.scores)));
         }
         state.sweep(info.watermark);
         closing.downstream.push(said.reports);
@@ -536,7 +542,11 @@ impl Profiles {
                 keys.push(key);
             }
         }
-        let is_alarming = profile.verdict().level >= Alarm::Alert;
+        let verdict = profile.verdict();
+        if settings.scores && verdict.score() > 0 {
+            said.scores.push(Score { key, window_ms: start_ms, verdict });
+        }
+        let is_alarming = verdict.level >= Alarm::Alert;
         let plan = owners.at(key, start_ms).plan;
         said.crowds.entry(NameId::NONE).or_default().add(&judged);
         if plan.is_some() {

@@ -39,6 +39,9 @@ pub enum AnyRow {
     Geo(Row<KeyCountry, Geo>),
     Callers(Row<Scope, Callers>),
     SubscriptionUsage(Row<NameId, Option<SubscriptionUsage>>),
+    Incident(Incident),
+    Transition(Transition),
+    Score(Score),
 }
 
 /// What a tick put out, sorted.
@@ -51,6 +54,8 @@ pub struct TickOutput {
     pub late_count: u64,
     /// Events beyond a cap: of keys, routes, countries.
     pub overflows: [u64; 3],
+    /// Events that the detector came too late for.
+    pub detector_late: u64,
     /// What counts against the caps: keys, routes, pairs of key and route, of key and country.
     pub admitted: [u64; 4],
 }
@@ -72,7 +77,9 @@ impl Output for Collect {
             Rows::Geo(rows) => into.extend(rows.into_iter().map(AnyRow::Geo)),
             Rows::Callers(rows) => into.extend(rows.into_iter().map(AnyRow::Callers)),
             Rows::SubscriptionUsage(rows) => into.extend(rows.into_iter().map(AnyRow::SubscriptionUsage)),
-            Rows::Incidents(_) | Rows::IncidentLog(_) | Rows::Scores(_) => {}
+            Rows::Incidents(rows) => into.extend(rows.into_iter().map(AnyRow::Incident)),
+            Rows::IncidentLog(rows) => into.extend(rows.into_iter().map(AnyRow::Transition)),
+            Rows::Scores(rows) => into.extend(rows.into_iter().map(AnyRow::Score)),
         }
     }
     fn late(&mut self, tick: Tick, late: Vec<Late>) {
@@ -86,6 +93,7 @@ impl Output for Collect {
         into.overflows[0] += counts.overflow_keys;
         into.overflows[1] += counts.overflow_routes;
         into.overflows[2] += counts.overflow_countries;
+        into.detector_late += counts.detector_late;
     }
     fn admitted(&mut self, tick: Tick, admitted: Admitted) {
         let Admitted { keys, routes, key_routes, key_countries } = admitted;
@@ -188,6 +196,7 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
             into.events += part.events;
             into.duplicates += part.duplicates;
             into.late_count += part.late_count;
+            into.detector_late += part.detector_late;
             into.overflows = std::array::from_fn(|kind| into.overflows[kind] + part.overflows[kind]);
             into.admitted = std::array::from_fn(|kind| into.admitted[kind] + part.admitted[kind]);
         }

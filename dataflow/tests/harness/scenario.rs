@@ -59,6 +59,7 @@ pub fn ticks(seed: u64, count: u64, live_tables: bool) -> Vec<TickInput> {
             watermark_before: before,
             watermark,
             cadence: if live_tables { tick } else { watermark },
+            catching_up: false,
             last: index + 1 == count,
         };
         let definitions = vec![Definition::Name {
@@ -178,7 +179,7 @@ fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> Access
     }
 }
 
-fn key_row(index: u64, subscription_index: u64, valid_from: Option<u64>) -> TableRow {
+pub fn key_row(index: u64, subscription_index: u64, valid_from: Option<u64>) -> TableRow {
     TableRow::Key(KeyRow {
         key: key(index),
         subscription: subscription(subscription_index),

@@ -1,0 +1,406 @@
+//! The operators of the detector against a fold from scratch.
+//!
+//! *Oracle*: which incidents there are, when they open, how far they rise, when they end and with how many calls equals a
+//! recount that steps each key's profile over all of its minutes, and has neither open minutes, nor first windows kept as
+//! they are, nor blocks that are asked for, nor ticks. Catches what the operators' own machinery gets wrong; can't catch
+//! wrong arithmetic, which the two share (tested where it stands).
+//! *Drift*: workers, batches, order of arrival. *Ticks*: narrow and wide ticks lead to the same incidents.
+//! *Restore*: states taken in the middle. The rest: the guard, early firing, what tables take back.
+
+use super::*;
+use keytide_dataflow::detect::{Facts, Level as Alarm, Profile, Signal, Tuning, WINDOW_MS, Window};
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+/// 2025-06-02T00:00:00Z, a Monday.
+const START: u64 = 1_748_822_400_000;
+const DISORDER: u64 = 5_000;
+const TUNING: fn() -> Tuning = Tuning::default;
+
+fn call(id: u64, key: u64, place: u64, time: u64) -> AccessEvent {
+    AccessEvent {
+        key: scenario::key(key),
+        request: RequestId::new("gateway", &id.to_le_bytes()),
+        client: 0xffff << 32 | u128::from(place << 8) | u128::from(id % 200),
+        time,
+        route: RouteId(2 + id % 3),
+        user_agent: NameId(place),
+        position: Position { partition: 0, offset: id, index: 0 },
+        latency_us: 1_000,
+        bytes_in: 0,
+        bytes_out: 0,
+        late_ms: 0,
+        asn: 64_500 + place as u32,
+        status: 200,
+        country: Country::new(["DE", "KR", "FR"][(place % 3) as usize]),
+        place: Place::default(),
+    }
+}
+
+/// What happens to a key beside its usual calls.
+#[derive(Clone, Copy, Debug)]
+struct Burst {
+    key: u64,
+    start: u64,
+    minutes: u64,
+    calls: u64,
+    place: u64,
+}
+
+/// Calls of so many keys for so many hours, every tenth minute some, and bursts, in the order of time.
+fn traffic(seed: u64, keys: u64, hours: u64, bursts: &[Burst]) -> Vec<AccessEvent> {
+    let mut random = SplitMix(seed);
+    let mut calls = Vec::new();
+    for minute in (0..hours * 60).step_by(10) {
+        for key in 0..keys {
+            for _ in 0..4 + random.below(8) {
+                calls.push((START + minute * MINUTE + random.below(MINUTE), key, 0));
+            }
+        }
+    }
+    for burst in bursts {
+        for minute in 0..burst.minutes {
+            for _ in 0..burst.calls {
+                calls.push((burst.start + minute * MINUTE + random.below(MINUTE), burst.key, burst.place));
+            }
+        }
+    }
+    calls.sort_unstable();
+    (0..).zip(calls).map(|(id, (time, key, place))| call(id, key, place, time)).collect()
+}
+
+/// Ticks of at most so much event time. The last one ends the input, some hours later, so that incidents end.
+fn ticks(events: &[AccessEvent], width: u64, tables: &[(u64, TableChange)]) -> Vec<TickInput> {
+    let mut ticks: Vec<TickInput> = Vec::new();
+    let (mut before, mut tables) = (0, tables.to_vec());
+    let mut push = |events: Vec<AccessEvent>, watermark: u64, last: bool| {
+        let changes =
+            tables.extract_if(.., |(time, _)| *time <= watermark).map(|(_, change)| change).collect();
+        let tick = 1_900_000_000_000 + ticks.len() as u64 * 1_000;
+        let info = TickInfo {
+            tick,
+            watermark_before: before,
+            watermark,
+            cadence: watermark,
+            catching_up: false,
+            last,
+        };
+        before = watermark;
+        ticks.push(TickInput { info, events, tables: changes, definitions: Vec::new() });
+    };
+    for batch in events.chunk_by(|a, b| a.time / width == b.time / width) {
+        let newest = batch.iter().map(|event| event.time).max().unwrap();
+        push(batch.to_vec(), newest - DISORDER, false);
+    }
+    let end = events.last().map_or(START, |event| event.time);
+    push(Vec::new(), end + 3 * HOUR, false);
+    push(Vec::new(), end + 3 * HOUR, true);
+    scenario::define(&mut ticks);
+    ticks
+}
+
+fn options() -> Options {
+    Options {
+        windows: Windows::default(),
+        limits: Limits::default(),
+        publish: Publish::Last,
+        detection: keytide_dataflow::Detection::default(),
+    }
+}
+
+/// The newest version of each incident.
+fn incidents(ticks: &BTreeMap<Tick, TickOutput>) -> BTreeMap<IncidentId, Incident> {
+    let rows = ticks.values().flat_map(|tick| &tick.rows);
+    rows.filter_map(|row| match row {
+        AnyRow::Incident(incident) => Some((incident.id, incident.clone())),
+        _ => None,
+    })
+    .collect()
+}
+
+fn log(ticks: &BTreeMap<Tick, TickOutput>) -> Vec<Transition> {
+    let mut log: Vec<Transition> = ticks
+        .values()
+        .flat_map(|tick| &tick.rows)
+        .filter_map(|row| match row {
+            AnyRow::Transition(transition) => Some(transition.clone()),
+            _ => None,
+        })
+        .collect();
+    log.sort_by_key(|one| (one.incident.id, one.seq));
+    log
+}
+
+/// An incident as the recount knows it.
+#[derive(Debug, PartialEq)]
+struct Told {
+    key: KeyId,
+    level: Alarm,
+    last_signal_ms: u64,
+    ended_ms: Option<u64>,
+    calls: u64,
+}
+
+/// Incidents by key and opening.
+fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
+    let mut windows: BTreeMap<KeyId, BTreeMap<u64, Window>> = BTreeMap::new();
+    for event in events {
+        let window =
+            windows.entry(event.key).or_default().entry(event.time - event.time % MINUTE).or_default();
+        window.add(event, &[]);
+    }
+    let end = events.last().unwrap().time + 3 * HOUR;
+    let mut all = BTreeMap::new();
+    for (key, windows) in windows {
+        let mut profile = Profile::new(*windows.keys().next().unwrap());
+        let mut open: Option<(u64, Told)> = None;
+        let first = *windows.keys().next().unwrap();
+        for start in (first..=end).step_by(WINDOW_MS as usize) {
+            match windows.get(&start) {
+                Some(window) => drop(profile.step(start, window, &Facts::default(), &TUNING())),
+                None => profile.close(start + WINDOW_MS, &TUNING()),
+            }
+            if let Some((opened, told)) = open.take_if(|(_, told)| told.last_signal_ms + HOUR / 2 <= start) {
+                let ended_ms = Some(told.last_signal_ms + HOUR / 2);
+                all.insert((key, opened), Told { ended_ms, ..told });
+            }
+            let heard = profile.spoken().iter().map(|one| one.heard_ms + WINDOW_MS).max().unwrap_or(0);
+            let level = profile.verdict().level;
+            let calls = windows.get(&start).map_or(0, |window| u64::from(window.calls));
+            if level < Alarm::Alert {
+                continue;
+            }
+            if open.is_none() {
+                let before = all.range((key, 0)..=(key, u64::MAX)).next_back().map(|(at, _)| *at);
+                let told = before.and_then(|at| {
+                    let is_newer = |told: &Told| told.ended_ms.unwrap() + 24 * HOUR > start;
+                    all.get(&at)
+                        .is_some_and(is_newer)
+                        .then(|| all.remove(&at))
+                        .flatten()
+                        .map(|told| (at.1, told))
+                });
+                match told {
+                    Some((opened, told)) if heard <= told.ended_ms.unwrap() => {
+                        all.insert((key, opened), told);
+                        continue;
+                    }
+                    Some((opened, told)) => open = Some((opened, Told { ended_ms: None, ..told })),
+                    None => {
+                        let told = Told { key, level, last_signal_ms: 0, ended_ms: None, calls: 0 };
+                        open = Some((start, told));
+                    }
+                }
+            }
+            let told = &mut open.as_mut().unwrap().1;
+            told.level = level.max(told.level);
+            told.last_signal_ms = heard.max(told.last_signal_ms);
+            told.calls += calls;
+        }
+        all.extend(open.map(|(opened, told)| ((key, opened), told)));
+    }
+    all
+}
+
+fn told(incidents: &BTreeMap<IncidentId, Incident>) -> BTreeMap<(KeyId, u64), Told> {
+    let told = |incident: &Incident| Told {
+        key: incident.key,
+        level: incident.level,
+        last_signal_ms: incident.last_signal_ms,
+        ended_ms: incident.ended_ms,
+        calls: incident.calls,
+    };
+    incidents.values().map(|incident| ((incident.key, incident.opened_ms), told(incident))).collect()
+}
+
+fn bursts() -> impl Strategy<Value = Vec<Burst>> {
+    let burst = (0_u64..4, 25 * 60_u64..29 * 60, 1_u64..40, 1_u64..400, 0_u64..4);
+    let burst = burst.prop_map(|(key, minute, minutes, calls, place)| Burst {
+        key,
+        start: START + minute * MINUTE,
+        minutes,
+        calls,
+        place,
+    });
+    prop::collection::vec(burst, 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(6))]
+
+    #[test]
+    fn incidents_equal_a_recount(seed in any::<u64>(), bursts in bursts(), width in 1_u64..6) {
+        let events = traffic(seed, 4, 30, &bursts);
+        let outcome = run_with(&ticks(&events, width * 10_000, &[]), options(), ONE, None);
+        prop_assert_eq!(told(&incidents(&outcome.ticks)), recount(&events));
+    }
+
+    #[test]
+    fn workers_batches_and_order_make_no_difference_to_incidents(seed in any::<u64>(), bursts in bursts()) {
+        let ticks = ticks(&traffic(seed, 4, 30, &bursts), 60_000, &[]);
+        let expected = run_with(&ticks, options(), ONE, None).ticks;
+        let how = How { workers: 3, batch: 7, shuffle: seed };
+        prop_assert!(run_with(&ticks, options(), how, None).ticks == expected);
+    }
+
+    #[test]
+    fn a_restore_in_the_middle_makes_no_difference_to_incidents(seed in any::<u64>(), bursts in bursts(), cut in 160_usize..190) {
+        let ticks = ticks(&traffic(seed, 4, 30, &bursts), 60_000, &[]);
+        let expected = run_with(&ticks, options(), ONE, None).ticks;
+        let (first, rest) = ticks.split_at(cut.min(ticks.len() - 1));
+        let two = How { workers: 2, batch: 50, shuffle: 1 };
+        let begun = run_with(first, options(), two, None);
+        let ended = run_with(rest, options(), ONE, Some(begun.snapshot));
+        let mut got = begun.ticks;
+        got.extend(ended.ticks);
+        let rows = |ticks: &BTreeMap<Tick, TickOutput>| (incidents(ticks), log(ticks));
+        prop_assert!(rows(&got) == rows(&expected));
+    }
+}
+
+/// A leak: 200 calls a minute from a new place, from the second day on.
+const LEAK: Burst = Burst { key: 1, start: START + 30 * HOUR, minutes: 20, calls: 200, place: 1 };
+
+fn of_key(incidents: &BTreeMap<IncidentId, Incident>, key: u64) -> Vec<Incident> {
+    incidents.values().filter(|incident| incident.key == scenario::key(key)).cloned().collect()
+}
+
+#[test]
+fn a_leak_opens_rises_and_ends_with_evidence() {
+    let events = traffic(7, 4, 32, &[LEAK]);
+    let outcome = run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None);
+    let found = incidents(&outcome.ticks);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let incident = &of_key(&found, 1)[0];
+    assert_eq!((incident.level, incident.state), (Alarm::Revoke, IncidentState::Ended));
+    assert!((LEAK.start..=LEAK.start + MINUTE).contains(&incident.opened_ms), "{}", incident.opened_ms);
+    assert_eq!(incident.id, IncidentId::new(scenario::key(1), incident.opened_ms));
+    assert!((3_800..4_200).contains(&incident.calls), "{}", incident.calls);
+    let country = incident.signals.iter().find(|one| one.signal == Signal::Country).unwrap();
+    assert_eq!(country.values[0].value, EvidenceValue::Country(Country::new("KR")));
+    let volume = incident.signals.iter().find(|one| one.signal == Signal::VolumeMinute).unwrap();
+    assert!(volume.seen >= 180 && volume.expected < 10_000, "{volume:?}");
+    let from_there = incident.samples.iter().filter(|sample| sample.client >> 8 & 0xff == 1).count();
+    assert!(from_there > 0, "{:?}", incident.samples);
+    assert!(incident.traffic.windows(2).all(|two| two[0].start_ms < two[1].start_ms));
+    let changes: Vec<Change> = log(&outcome.ticks).iter().map(|one| one.change).collect();
+    assert_eq!(changes.first(), Some(&Change::Opened));
+    assert_eq!(changes.last(), Some(&Change::Ended));
+}
+
+#[test]
+fn an_open_minute_that_is_beyond_doubt_is_told_before_it_ends_and_the_incident_is_the_same() {
+    let loud = Burst { calls: 3_000, ..LEAK };
+    let events = traffic(7, 4, 32, &[loud]);
+    let narrow = run_with(&ticks(&events, 1_000, &[]), options(), ONE, None).ticks;
+    let wide = run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None).ticks;
+    let first = log(&narrow).remove(0);
+    assert!(first.early && first.change == Change::Opened, "{first:?}");
+    let opened =
+        narrow.iter().find(|(_, tick)| tick.rows.iter().any(|row| matches!(row, AnyRow::Transition(_))));
+    let calls_by_then =
+        first.incident.signals.iter().find(|one| one.signal == Signal::VolumeMinute).unwrap().seen;
+    assert!(calls_by_then < 1_500 && opened.is_some(), "{calls_by_then}");
+    assert_eq!(told(&incidents(&narrow)), told(&incidents(&wide)));
+}
+
+#[test]
+fn what_all_keys_do_together_is_no_incident_of_each() {
+    // Everybody calls eight times as much for 20 minutes; one key a hundred times as much, from elsewhere.
+    let mut bursts: Vec<Burst> = (0..30).map(|key| Burst { key, calls: 30, place: 0, ..LEAK }).collect();
+    bursts[3] = Burst { key: 3, calls: 400, place: 1, ..LEAK };
+    let outcome = run_with(&ticks(&traffic(7, 30, 32, &bursts), MINUTE, &[]), options(), ONE, None);
+    let found = incidents(&outcome.ticks);
+    assert_eq!(
+        found.values().map(|one| one.key).collect::<BTreeSet<_>>(),
+        [scenario::key(3)].into(),
+        "{found:#?}"
+    );
+    assert!(of_key(&found, 3)[0].platform_event);
+    // The same of one key alone is an incident.
+    let alone = [Burst { calls: 60, place: 0, minutes: 60, ..LEAK }];
+    let outcome = run_with(&ticks(&traffic(7, 30, 32, &alone), MINUTE, &[]), options(), ONE, None);
+    assert_eq!(of_key(&incidents(&outcome.ticks), 1).len(), 1);
+}
+
+fn key_row(key: u64, change: impl FnOnce(&mut KeyRow)) -> TableChange {
+    let TableRow::Key(mut row) = scenario::key_row(key, 0, None) else { panic!("a row of keys") };
+    change(&mut row);
+    TableChange { offset: 0, row: TableRow::Key(row), deleted: false }
+}
+
+#[test]
+fn what_the_tables_take_back_is_withdrawn_and_stays_so() {
+    let quiet = Burst { calls: 4, minutes: 60, ..LEAK };
+    let allowed = key_row(1, |row| {
+        row.allowed = [Allowance::Asn(64_501), Allowance::Country(Country::new("KR"))].into()
+    });
+    let tables = [(START, key_row(1, |_| ())), (LEAK.start + 30 * MINUTE, allowed)];
+    let outcome = run_with(&ticks(&traffic(7, 4, 32, &[quiet]), MINUTE, &tables), options(), ONE, None);
+    let log = log(&outcome.ticks);
+    let changes: Vec<Change> = log.iter().map(|one| one.change).collect();
+    assert_eq!(changes.last(), Some(&Change::Withdrawn), "{changes:?}");
+    assert_eq!(log.last().unwrap().reason, Some(Reason::Allowed));
+    assert_eq!(of_key(&incidents(&outcome.ticks), 1)[0].state, IncidentState::Withdrawn);
+    // Allowed before, there is none.
+    let before = [(START, tables[1].1.clone())];
+    let outcome = run_with(&ticks(&traffic(7, 4, 32, &[quiet]), MINUTE, &before), options(), ONE, None);
+    assert_eq!(incidents(&outcome.ticks).len(), 0);
+}
+
+#[test]
+fn a_reported_key_is_an_incident_without_a_call_and_a_revoked_one_with_its_first() {
+    let leak = |key: u64| TableChange {
+        offset: 1,
+        row: TableRow::Leak(LeakRow {
+            key: scenario::key(key),
+            source: NameId::new("scanner"),
+            url: NameId::new("https://git.example/x"),
+            reported_at: None,
+        }),
+        deleted: false,
+    };
+    let revoked =
+        key_row(2, |row| (row.state, row.revoked_at) = (KeyState::Revoked, Some(START + 29 * HOUR)));
+    let tables = [
+        (START, key_row(1, |_| ())),
+        (START, key_row(9, |_| ())),
+        (START + 30 * HOUR, leak(1)),
+        // Who never called, but has a row; and who has neither.
+        (START + 30 * HOUR, leak(9)),
+        (START + 30 * HOUR, leak(8)),
+        (START + 30 * HOUR, revoked),
+    ];
+    let outcome = run_with(&ticks(&traffic(7, 4, 32, &[]), MINUTE, &tables), options(), ONE, None);
+    let found = incidents(&outcome.ticks);
+    for (key, signal) in [(1, Signal::Reported), (9, Signal::Reported), (2, Signal::Revoked)] {
+        let incident = &of_key(&found, key)[0];
+        assert_eq!((incident.level, incident.signals[0].signal), (Alarm::Revoke, signal), "{key}");
+    }
+    assert_eq!(found.len(), 3);
+    let report = &of_key(&found, 9)[0].signals[0].values[0].value;
+    assert_eq!(*report, EvidenceValue::Report(NameId::new("scanner"), NameId::new("https://git.example/x")));
+}
+
+#[test]
+fn a_call_behind_the_watermark_counts_and_is_not_judged() {
+    let mut events = traffic(7, 2, 2, &[]);
+    let mut late = ticks(&events, MINUTE, &[]);
+    let straggler = call(1 << 40, 1, 1, START);
+    late[5].events.push(straggler);
+    let outcome = run_with(&late, options(), ONE, None);
+    assert_eq!(outcome.ticks.values().map(|tick| tick.detector_late).sum::<u64>(), 1);
+    events.push(straggler);
+    assert_eq!(outcome.ticks.values().map(|tick| tick.events).sum::<u64>(), events.len() as u64);
+}
+
+#[test]
+fn buckets_of_keys_are_never_watched() {
+    let mut events = traffic(7, 4, 32, &[LEAK]);
+    events
+        .iter_mut()
+        .filter(|event| event.key == scenario::key(1))
+        .for_each(|event| event.key = KeyId::ANONYMOUS);
+    let outcome = run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None);
+    assert_eq!(incidents(&outcome.ticks).len(), 0);
+}

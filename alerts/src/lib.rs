@@ -4,3 +4,5 @@
 
 pub mod email;
 pub mod incident;
+pub mod policy;
+

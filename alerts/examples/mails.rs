@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             let many: Vec<_> = transitions.iter().cycle().take(60).collect();
             let name = format!("{}-{}-digest", code, audience.name());
-            write(&name, &composer.digest(&many, audience, language, &to, DATE_MS)?)?;
+            write(&name, &composer.digest(&many, 0, audience, language, &to, DATE_MS)?)?;
         }
         write(&format!("{}-test", code), &composer.test(language, &to, DATE_MS)?)?;
     }

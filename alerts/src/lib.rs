@@ -4,5 +4,8 @@
 
 pub mod email;
 pub mod incident;
+pub mod outbox;
 pub mod policy;
+pub mod webhook;
 
+pub use outbox::{Alerts, AlertsError, Notice};

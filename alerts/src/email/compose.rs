@@ -145,7 +145,7 @@ impl Composer {
                         templates,
                         "digest",
                         language,
-                        &DigestView::new(&many[..count], audience, language),
+                        &DigestView::new(&many[..count], 0, audience, language),
                     )?;
                 }
             }
@@ -184,13 +184,15 @@ impl Composer {
         self.mail(headers, rendered, chart.zip(view.chart_id))
     }
 
-    /// Many transitions in one mail: the worst 50, and the number of the others.
+    /// Many transitions in one mail: the worst 50, and the number of the others, to which belong `more` that nobody
+    /// could keep.
     ///
     /// # Errors
     /// If there are none, or if a template that comes with the program fails.
     pub fn digest(
         &self,
         transitions: &[&Transition],
+        more: u64,
         audience: Audience,
         language: Language,
         to: &Mailbox,
@@ -200,7 +202,7 @@ impl Composer {
             return Err(ComposeError::Empty);
         }
         let language = Words(language);
-        let view = DigestView::new(transitions, audience, language);
+        let view = DigestView::new(transitions, more, audience, language);
         let mut members: Vec<String> =
             transitions.iter().map(|each| format!("{}.{}", each.incident_id, each.seq)).collect();
         members.sort();

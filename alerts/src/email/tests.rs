@@ -222,7 +222,7 @@ fn mails_of_every_kind_are_harmless_whatever_strangers_wrote() {
                     let letter = Letter { planned: Some(&planned), ..letter(&hostile, audience, language) };
                     is_harmless(&COMPOSER.incident(&letter).unwrap());
                     let many = vec![&hostile; 3];
-                    is_harmless(&COMPOSER.digest(&many, audience, language, &TO, DATE_MS).unwrap());
+                    is_harmless(&COMPOSER.digest(&many, 0, audience, language, &TO, DATE_MS).unwrap());
                 }
             }
         }
@@ -267,7 +267,7 @@ proptest! {
         }
         let (audience, language) = (AUDIENCES[kind / 2], LANGUAGES[kind % 2]);
         is_harmless(&mail(&transition, audience, language));
-        is_harmless(&COMPOSER.digest(&[&transition], audience, language, &TO, count()).unwrap());
+        is_harmless(&COMPOSER.digest(&[&transition], 0, audience, language, &TO, count()).unwrap());
     }
 }
 
@@ -355,7 +355,7 @@ fn owners_read_no_scores_no_evidence_and_nothing_of_others() {
     for language in LANGUAGES {
         let letter = Letter { planned: Some(&planned), ..letter(&transition, Audience::Owner, language) };
         let owner = COMPOSER.incident(&letter).unwrap();
-        let digest = COMPOSER.digest(&[&transition], Audience::Owner, language, &TO, DATE_MS).unwrap();
+        let digest = COMPOSER.digest(&[&transition], 0, Audience::Owner, language, &TO, DATE_MS).unwrap();
         let security = COMPOSER.incident(&Letter { audience: Audience::Security, ..letter }).unwrap();
         let told = ["c0ffee", "93 %", "203.0.113.77", "36.2", "77777"];
         for text in [&security.text, &security.html] {
@@ -374,7 +374,8 @@ fn a_digest_lists_fifty_and_counts_the_rest() {
         .map(|i| Transition { incident_id: format!("{i:032x}"), score: 50 + i, ..samples::leak() })
         .collect();
     let mut many: Vec<&Transition> = many.iter().collect();
-    let digest = |many: &[&Transition]| COMPOSER.digest(many, Audience::Security, Language::En, &TO, DATE_MS);
+    let digest =
+        |many: &[&Transition]| COMPOSER.digest(many, 0, Audience::Security, Language::En, &TO, DATE_MS);
     let mail = digest(&many).unwrap();
     assert_eq!(mail.text.matches("* ALERT").count(), 50);
     assert!(mail.text.contains("And 3 more that aren't listed here."), "{}", mail.text);

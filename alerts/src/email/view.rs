@@ -6,7 +6,7 @@ use keytide_config::Language;
 use serde::Serialize;
 
 use super::clean::{NAME, REASON, foreign, line};
-use super::words::{Words, amount, number};
+use super::words::{Words, number};
 use super::{Audience, Planned};
 use crate::incident::{Change, Transition};
 
@@ -377,7 +377,7 @@ pub(crate) struct DigestView {
 
 impl DigestView {
     /// The most probable and busiest incidents come first.
-    pub(crate) fn new(transitions: &[&Transition], audience: Audience, language: Words) -> Self {
+    pub(crate) fn new(transitions: &[&Transition], more: u64, audience: Audience, language: Words) -> Self {
         let mut sorted = transitions.to_vec();
         let rank = |transition: &Transition| {
             let over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
@@ -392,7 +392,7 @@ impl DigestView {
             rank(a).cmp(&rank(b)).then_with(|| (&a.incident_id, a.seq).cmp(&(&b.incident_id, b.seq)))
         });
         let keys: std::collections::BTreeSet<&str> = sorted.iter().map(|each| each.key_id.as_str()).collect();
-        let (count, key_count) = (number(sorted.len() as u64), number(keys.len() as u64));
+        let (count, key_count) = (number(sorted.len() as u64 + more), number(keys.len() as u64));
         let alarms = sorted
             .iter()
             .filter(|each| !matches!(each.transition, Change::Ended | Change::Withdrawn))
@@ -427,7 +427,9 @@ impl DigestView {
             keys: key_count,
             from: time(sorted.iter().map(|each| each.at.as_str()).min()),
             to: time(sorted.iter().map(|each| each.at.as_str()).max()),
-            rest: sorted.len().checked_sub(LISTED).filter(|rest| *rest > 0).map(|rest| amount(rest as f64)),
+            rest: Some(sorted.len().saturating_sub(LISTED) as u64 + more)
+                .filter(|rest| *rest > 0)
+                .map(number),
             platform_event: sorted.iter().any(|each| each.platform_event),
             catching_up: sorted.iter().any(|each| each.catching_up),
             rows: sorted

@@ -1,0 +1,479 @@
+//! A world for the queue of mails: a clock that jumps from one thing to do to the next, and a server that does as it is
+//! told. And once with threads, files and a socket.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use keytide_config::{EmailAlerts, Secret, Sender as From, Webhook, WebhookFormat, WebhookUrl};
+use keytide_dataflow::model::KeyId;
+use keytide_dataflow::{Action, ActionState, IncidentId, Revocation};
+use proptest::prelude::*;
+
+use super::mails::{Content, Mail, Mails, Recipient};
+use super::pace::{HOUR_MS, MINUTE_MS};
+use super::*;
+use crate::email::{Audience, samples};
+use crate::incident::Change;
+
+fn email() -> EmailAlerts {
+    let from = From { name: "Keytide".to_owned(), address: "keytide@example.com".to_owned() };
+    EmailAlerts::new(from, vec!["security@example.com".to_owned()])
+}
+
+fn incident(number: u64, seq: u32) -> Transition {
+    let transition = if seq == 0 { Change::Opened } else { Change::Raised };
+    Transition { incident_id: format!("{number:032x}"), seq, transition, ..samples::leak() }
+}
+
+fn sent() -> Outcome {
+    Outcome::Sent { unfiled: None }
+}
+
+fn down() -> Outcome {
+    Outcome::Retry("connection refused".to_owned())
+}
+
+struct World {
+    mails: Mails,
+    now: u64,
+    /// Mails that the server took, with the time.
+    taken: Vec<(u64, Mail)>,
+    tried: usize,
+}
+
+impl World {
+    fn new(email: &EmailAlerts) -> Self {
+        Self { mails: Mails::new(email, Box::new(|_| 0)), now: 0, taken: Vec::new(), tried: 0 }
+    }
+
+    fn push(&mut self, transition: Transition, contacts: &[&str]) {
+        let contacts: Vec<String> = contacts.iter().map(|&contact| contact.to_owned()).collect();
+        self.mails.push(transition, None, &contacts, self.now, self.now);
+    }
+
+    /// Lets time pass until `end` with a server that answers like that.
+    fn run(&mut self, end: u64, mut server: impl FnMut(u64, &Mail) -> Outcome) {
+        loop {
+            match self.mails.next(self.now) {
+                Next::Do(mail) => {
+                    let outcome = server(self.now, &mail);
+                    self.tried += 1;
+                    self.mails.done(&mail, &outcome, self.now);
+                    if let Outcome::Sent { .. } = outcome {
+                        self.taken.push((self.now, mail));
+                    }
+                }
+                Next::Wait(until) => match until.filter(|until| *until <= end) {
+                    Some(until) => {
+                        assert!(until > self.now, "waits for what has come");
+                        self.now = until;
+                    }
+                    None => break,
+                },
+            }
+        }
+        self.now = end;
+    }
+
+    /// How often a recipient was told of each transition that a mail lists, and of how many in all.
+    fn told(&self, address: &str) -> (BTreeMap<(String, u32), usize>, u64) {
+        let (mut each, mut all) = (BTreeMap::new(), 0);
+        for (_, mail) in self.taken.iter().filter(|(_, mail)| mail.to.address == address) {
+            let listed: Vec<&Transition> = match &mail.content {
+                Content::Single(transition, _) => vec![transition],
+                Content::Digest(transitions, more) => {
+                    all += more;
+                    transitions.iter().map(AsRef::as_ref).collect()
+                }
+            };
+            all += listed.len() as u64;
+            for transition in listed {
+                *each.entry((transition.incident_id.clone(), transition.seq)).or_default() += 1;
+            }
+        }
+        (each, all)
+    }
+
+    fn most_within_an_hour(&self, of: impl Fn(&Recipient) -> bool) -> usize {
+        let times: Vec<u64> =
+            self.taken.iter().filter(|(_, mail)| of(&mail.to)).map(|(time, _)| *time).collect();
+        let within =
+            |start: &u64| times.iter().filter(|time| (*start..start + HOUR_MS).contains(time)).count();
+        times.iter().map(within).max().unwrap_or(0)
+    }
+}
+
+const SECURITY: &str = "security@example.com";
+
+#[test]
+fn each_transition_is_a_mail_in_calm_times() {
+    let mut world = World::new(&email());
+    for seq in 0..3 {
+        world.push(incident(1, seq), &["owner@example.com"]);
+        world.run(world.now + 10 * MINUTE_MS, |_, _| sent());
+    }
+    let contents: Vec<&Content> = world.taken.iter().map(|(_, mail)| &mail.content).collect();
+    let seq = |content: &&Content| matches!(content, Content::Single(transition, None) if transition.evidence.traffic.len() > 1);
+    assert_eq!(
+        (contents.len(), contents.iter().filter(|it| seq(it)).count()),
+        (3, 3),
+        "owners aren't told by default"
+    );
+    assert_eq!(
+        world.taken.iter().map(|(time, _)| *time).collect::<Vec<_>>(),
+        [0, 10 * MINUTE_MS, 20 * MINUTE_MS]
+    );
+    assert_eq!(world.mails.stats(), Stats { sent: 3, ..Stats::default() });
+}
+
+#[test]
+fn owners_are_told_where_that_is_wanted() {
+    let mut world = World::new(&EmailAlerts { owners: true, ..email() });
+    world.push(incident(1, 0), &["a@example.com", "b@example.com"]);
+    world.run(0, |_, _| sent());
+    let to: Vec<(Audience, &str)> =
+        world.taken.iter().map(|(_, mail)| (mail.to.audience, mail.to.address.as_str())).collect();
+    use Audience::{Owner, Security};
+    assert_eq!(to, [(Security, SECURITY), (Owner, "a@example.com"), (Owner, "b@example.com")]);
+}
+
+#[test]
+fn a_server_that_was_away_gets_everything_once() {
+    let mut world = World::new(&email());
+    for number in 0..5 {
+        world.push(incident(number, 0), &[]);
+    }
+    let mut times = Vec::new();
+    world.run(3 * HOUR_MS, |now, _| {
+        times.push(now);
+        if now < 2 * HOUR_MS { down() } else { sent() }
+    });
+    let (told, all) = world.told(SECURITY);
+    assert_eq!((told.len(), all, told.values().max()), (5, 5, Some(&1)));
+    assert!(world.taken.iter().all(|(_, mail)| matches!(mail.content, Content::Single(..))));
+    assert_eq!(world.mails.stats().queued, 0);
+    // About every five minutes, after the first few.
+    let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 0).collect();
+    assert_eq!(gaps[..4], [2_000, 4_000, 8_000, 16_000]);
+    assert!(gaps.iter().all(|gap| *gap <= 5 * MINUTE_MS) && times.len() < 60, "{}", times.len());
+}
+
+#[test]
+fn a_mail_that_may_have_arrived_comes_again_as_it_was() {
+    let mut world = World::new(&EmailAlerts { digest_after: 1, ..email() });
+    world.push(incident(1, 0), &[]);
+    world.run(0, |_, _| sent());
+    // Then a storm, and a server that takes mails and doesn't say so.
+    (2..40).for_each(|number| world.push(incident(number, 0), &[]));
+    let mut seen = Vec::new();
+    world.run(MINUTE_MS, |_, mail| {
+        seen.push(mail.clone());
+        down()
+    });
+    (40..80).for_each(|number| world.push(incident(number, 0), &[]));
+    world.run(HOUR_MS, |_, mail| {
+        seen.push(mail.clone());
+        if seen.len() < 5 { down() } else { sent() }
+    });
+    let first = seen.iter().position(|mail| matches!(mail.content, Content::Digest(..))).unwrap();
+    let again: Vec<&Mail> = seen.iter().filter(|mail| mail.number == seen[first].number).collect();
+    assert!(again.len() >= 3 && again.iter().all(|mail| **mail == seen[first]), "{}", again.len());
+    let (told, all) = world.told(SECURITY);
+    assert_eq!((told.len(), all, told.values().max()), (79, 79, Some(&1)));
+}
+
+#[test]
+fn ten_thousand_incidents_at_once_are_a_few_digests() {
+    let mut world = World::new(&email());
+    (0..10_000).for_each(|number| world.push(incident(number, 0), &[]));
+    world.run(2 * HOUR_MS, |_, _| sent());
+    let (told, all) = world.told(SECURITY);
+    assert_eq!((told.len(), all), (2_000, 10_000), "what isn't listed is counted");
+    assert_eq!(world.taken.len(), 1);
+    assert_eq!(world.taken[0].0, MINUTE_MS, "a minute after it began");
+    assert_eq!(world.mails.stats(), Stats { sent: 1, digests: 1, condensed: 10_000, ..Stats::default() });
+}
+
+#[test]
+fn a_storm_that_goes_on_stays_within_the_limits_and_is_told_in_time() {
+    let email = email();
+    let mut world = World::new(&email);
+    for second in 0..7_200 {
+        world.push(incident(second, 0), &[]);
+        world.push(incident(1_000_000 + second, 0), &[]);
+        world.run((second + 1) * 1_000, |_, _| sent());
+    }
+    let end = world.now;
+    world.run(end + 16 * MINUTE_MS, |_, _| sent());
+    assert_eq!(world.told(SECURITY).1, 14_400);
+    assert!(world.most_within_an_hour(|_| true) <= 20, "{}", world.most_within_an_hour(|_| true));
+    let times: Vec<u64> = world.taken.iter().map(|(time, _)| *time).collect();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= 15 * MINUTE_MS + 1_000), "{times:?}");
+}
+
+#[test]
+fn digests_keep_what_matters_most() {
+    let mut world = World::new(&email());
+    for number in 0..2_500 {
+        let score = if number == 2_400 { 99 } else { 50 };
+        let transition = if number < 2_400 { Change::Ended } else { Change::Opened };
+        world.push(Transition { score, transition, ..incident(number, 0) }, &[]);
+    }
+    world.run(MINUTE_MS, |_, _| sent());
+    let (told, all) = world.told(SECURITY);
+    assert_eq!((told.len(), all), (2_000, 2_500));
+    assert!((2_400..2_500_u64).all(|number| told.contains_key(&(format!("{number:032x}"), 0))));
+}
+
+#[test]
+fn what_was_told_is_not_told_again() {
+    let mut world = World::new(&email());
+    for _ in 0..3 {
+        world.push(incident(1, 0), &[]);
+        world.run(world.now + HOUR_MS, |_, _| sent());
+    }
+    world.push(incident(1, 1), &[]);
+    world.run(world.now + HOUR_MS, |_, _| sent());
+    assert_eq!(world.taken.len(), 2);
+}
+
+#[test]
+fn a_mail_that_is_refused_is_given_up_and_holds_up_nobody() {
+    let mut world = World::new(&email());
+    world.push(incident(1, 0), &[]);
+    world.push(incident(2, 0), &[]);
+    let mut answers = vec![sent(), Outcome::Refused("550 no such user".to_owned())];
+    world.run(0, |_, _| answers.pop().unwrap());
+    assert_eq!(world.told(SECURITY).0.into_keys().next().unwrap().0, format!("{:032x}", 2));
+    assert_eq!(world.mails.stats(), Stats { sent: 1, refused: 1, ..Stats::default() });
+}
+
+#[test]
+fn a_mail_that_fails_for_long_lets_others_pass() {
+    let mut world = World::new(&email());
+    (0..4).for_each(|number| world.push(incident(number, 0), &[]));
+    let poison = format!("{:032x}", 0);
+    world.run(2 * HOUR_MS, |_, mail| match &mail.content {
+        Content::Single(transition, _) if transition.incident_id == poison => down(),
+        _ => sent(),
+    });
+    assert_eq!(world.told(SECURITY).0.len(), 3);
+    assert_eq!(world.mails.stats().queued, 1);
+    world.run(3 * HOUR_MS, |_, _| sent());
+    assert_eq!(world.told(SECURITY).1, 4);
+}
+
+#[test]
+fn what_only_a_person_can_mend_is_kept_and_shown() {
+    let mut world = World::new(&email());
+    world.push(incident(1, 0), &[]);
+    world.run(HOUR_MS, |_, _| Outcome::Misconfigured("535 authentication failed".to_owned()));
+    assert!(world.mails.stats().misconfigured && world.mails.stats().queued == 1);
+    world.run(2 * HOUR_MS, |_, _| sent());
+    assert!(!world.mails.stats().misconfigured && world.taken.len() == 1);
+}
+
+#[test]
+fn the_limit_of_a_recipient_puts_mails_off() {
+    let mut world = World::new(&EmailAlerts { per_recipient: 3, ..email() });
+    for number in 0..5 {
+        world.push(incident(number, 0), &[]);
+        world.run(world.now + MINUTE_MS, |_, _| sent());
+    }
+    assert_eq!((world.taken.len(), world.mails.stats().limited), (3, 1));
+    world.run(3 * HOUR_MS, |_, _| sent());
+    let times: Vec<u64> = world.taken.iter().map(|(time, _)| *time / MINUTE_MS).collect();
+    assert_eq!(times, [0, 1, 2, 60, 61]);
+    assert_eq!(world.mails.stats().limited, 0);
+}
+
+#[test]
+fn owners_leave_a_quarter_of_the_limit_to_security() {
+    let mut world = World::new(&EmailAlerts { owners: true, per_hour: 40, ..email() });
+    for number in 0..100 {
+        let owner = format!("owner-{number}@example.com");
+        world.push(incident(number, 0), &[&owner]);
+    }
+    world.run(HOUR_MS - 1, |_, _| sent());
+    let owners = |to: &Recipient| to.audience == Audience::Owner;
+    assert_eq!(world.most_within_an_hour(owners), 30);
+    world.push(incident(500, 0), &[]);
+    world.run(HOUR_MS - 1 + MINUTE_MS, |_, _| sent());
+    assert_eq!(world.told(SECURITY).1, 101);
+    world.run(10 * HOUR_MS, |_, _| sent());
+    assert_eq!(world.taken.iter().filter(|(_, mail)| owners(&mail.to)).count(), 100);
+    assert!(world.most_within_an_hour(owners) <= 30 && world.most_within_an_hour(|_| true) <= 40);
+}
+
+#[test]
+fn too_many_owners_are_counted() {
+    let mut world = World::new(&EmailAlerts { owners: true, ..email() });
+    for number in 0..10_001 {
+        let owner = format!("owner-{number}@example.com");
+        world.push(incident(number, 0), &[&owner]);
+    }
+    let Stats { untold, queued, .. } = world.mails.stats();
+    assert_eq!((untold, queued), (2, 20_000), "security is one of 10,000");
+}
+
+#[test]
+fn at_the_end_nothing_waits_but_for_the_limits() {
+    let mut world = World::new(&EmailAlerts { per_recipient: 2, ..email() });
+    world.push(incident(0, 0), &[]);
+    world.run(1, |_, _| down());
+    (1..100).for_each(|number| world.push(incident(number, 0), &[]));
+    world.mails.hurry(world.now);
+    let now = world.now;
+    world.run(now, |_, _| sent());
+    assert_eq!((world.taken.len(), world.told(SECURITY).1), (2, 100));
+}
+
+/// What happens next: incidents, or time with a server in some mood.
+#[derive(Clone, Debug)]
+enum Event {
+    Incidents(u64, usize),
+    Time(u64, u8),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        (1..40_u64, 0..4_usize).prop_map(|(count, owner)| Event::Incidents(count, owner)),
+        (0..20 * MINUTE_MS, any::<u8>()).prop_map(|(time, mood)| Event::Time(time, mood)),
+    ];
+    prop::collection::vec(event, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn everything_is_told_once_and_within_the_limits(events in events(), storm in 1..12_u32, hour in 1..9_u32) {
+        let email = EmailAlerts { owners: true, digest_after: storm, per_recipient: hour, per_hour: 2 * hour, ..email() };
+        let mut world = World::new(&email);
+        let owners = ["a@example.com", "b@example.com", "c@example.com"];
+        let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut number = 0;
+        let mut copies: BTreeMap<u64, Mail> = BTreeMap::new();
+        for event in events {
+            match event {
+                Event::Incidents(count, owner) => {
+                    for _ in 0..count {
+                        world.push(incident(number, 0), owners.get(owner..=owner).unwrap_or(&[]));
+                        number += 1;
+                    }
+                    *expected.entry(SECURITY).or_default() += count;
+                    if let Some(owner) = owners.get(owner) {
+                        *expected.entry(owner).or_default() += count;
+                    }
+                }
+                Event::Time(time, mood) => {
+                    let end = world.now + time;
+                    let mut turn = mood;
+                    world.run(end, |_, mail| {
+                        // A mail that is tried again is the same mail.
+                        match copies.entry(mail.number) {
+                            Entry::Occupied(copy) => assert_eq!(copy.get(), mail),
+                            Entry::Vacant(place) => drop(place.insert(mail.clone())),
+                        }
+                        turn = turn.wrapping_mul(5).wrapping_add(3);
+                        if mood < 64 || turn % 4 == 0 { down() } else { sent() }
+                    });
+                }
+            }
+        }
+        let end = world.now;
+        world.run(end + 2_000 * HOUR_MS, |_, _| sent());
+        for address in owners.into_iter().chain([SECURITY]) {
+            let (told, all) = world.told(address);
+            prop_assert_eq!(all, expected.get(address).copied().unwrap_or(0), "{}", address);
+            prop_assert!(told.values().all(|times| *times == 1));
+            prop_assert!(world.most_within_an_hour(|to| to.address == address) <= hour as usize);
+        }
+        prop_assert!(world.most_within_an_hour(|_| true) <= 2 * hour as usize);
+        let stats = world.mails.stats();
+        prop_assert_eq!((stats.queued, stats.refused, stats.untold), (0, 0, 0));
+    }
+}
+
+/// A row of `incident_log` as it is published.
+fn json(number: u64, policy: Option<&str>) -> Vec<u8> {
+    let row = serde_json::json!({
+        "incident_id": format!("{number:032x}"), "seq": 0, "transition": "opened", "at": "2026-11-21T14:06:00Z",
+        "reason": null, "early": false, "catching_up": false, "key_id": "3f2a", "subscription": "s-1",
+        "customer": "Acme", "plan": "gold", "policy": policy, "key_state": "active", "level": "revoke", "score": 97,
+        "state": "open", "opened_at": "2026-11-21T14:05:00Z", "last_signal_at": "2026-11-21T14:06:00Z",
+        "ended_at": null, "signals": [], "evidence": {
+            "calls": 7, "known_since": "2026-10-01T00:00:00Z", "known_calls": 100, "traffic": [], "samples": [],
+            "config": "0123456789abcdef"
+        }, "platform_event": false, "detector_version": 1
+    });
+    row.to_string().into_bytes()
+}
+
+/// Takes one request, answers it, and returns it.
+fn receiver() -> (u16, thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut seen, mut buffer) = (Vec::new(), [0; 4_096]);
+        while !seen.ends_with(b"}") {
+            let read = stream.read(&mut buffer).unwrap();
+            assert!(read > 0);
+            seen.extend_from_slice(&buffer[..read]);
+        }
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        String::from_utf8(seen).unwrap()
+    });
+    (port, thread)
+}
+
+#[test]
+fn a_notice_becomes_files_and_a_request_but_not_of_what_is_only_observed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (port, request) = receiver();
+    let webhook = Webhook {
+        name: "team".to_owned(),
+        url: WebhookUrl { tls: false, host: "127.0.0.1".to_owned(), port, target: Secret::new("/hook") },
+        secret: Some(Secret::new("0123456789abcdef")),
+        format: WebhookFormat::Keytide,
+        allow_private: vec!["127.0.0.1".to_owned()],
+        timeout_ms: 60_000,
+    };
+    let email = EmailAlerts { dir: Some(folder.path().to_owned()), owners: true, ..email() };
+    let config = keytide_config::Alerts { email: Some(email), webhooks: vec![webhook], ..Default::default() };
+    let alerts = Alerts::open(&config, Arc::new(|| 1_795_269_960_000)).unwrap();
+    let action = Revocation {
+        id: 1,
+        key: KeyId(7),
+        incident: IncidentId(1),
+        action: Action::Suspend,
+        state: ActionState::Held,
+        reason: "would have suspended the key; held: acting is off in this version".to_owned(),
+        at_ms: 0,
+    };
+    let row = json(1, Some("suspend"));
+    alerts.notify(Notice { json: json(2, Some("observe")), contacts: Vec::new(), actions: Vec::new() });
+    alerts.notify(Notice { json: b"no row".to_vec(), contacts: Vec::new(), actions: Vec::new() });
+    let contacts = vec!["owner@example.com".to_owned(), "not an address".to_owned()];
+    alerts.notify(Notice { json: row.clone(), contacts, actions: vec![action] });
+    let request = request.join().unwrap();
+    assert!(request.ends_with(std::str::from_utf8(&row).unwrap()), "{request}");
+    let monitor = alerts.monitor();
+    assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
+    let Observed { mails, webhooks } = monitor.stats();
+    assert_eq!(mails, Some(Stats { sent: 2, refused: 1, ..Stats::default() }));
+    assert_eq!(webhooks, [("team".to_owned(), Stats { sent: 1, ..Stats::default() })]);
+    let files: Vec<_> = folder.path().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+}
+
+#[test]
+fn without_mails_and_webhooks_nothing_is_done() {
+    let alerts = Alerts::open(&keytide_config::Alerts::default(), Arc::new(|| 0)).unwrap();
+    alerts.notify(Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() });
+    assert_eq!(alerts.monitor().stats(), Observed::default());
+    assert_eq!(alerts.stop(Duration::ZERO), 0);
+}

@@ -48,10 +48,10 @@ pub(crate) struct Args {
     /// The run's time (RFC 3339): events more than 5 minutes later are dead letters [default: now]
     #[arg(long, value_name = "TIME")]
     now: Option<jiff::Timestamp>,
-    /// With --csv: the column of times, RFC 3339, or without a zone (UTC), or seconds or milliseconds since the epoch
+    /// With --csv, the column of times, RFC 3339, or without a zone (UTC), or seconds or milliseconds since the epoch
     #[arg(long, value_name = "NAME", default_value = "timestamp")]
     time_column: String,
-    /// With --csv: the column of counts
+    /// With --csv, the column of counts
     #[arg(long, value_name = "NAME", default_value = "value")]
     value_column: String,
 }

@@ -19,6 +19,7 @@ use keytide_dataflow::{
 
 use super::Args;
 use super::judge::{Alert, Label};
+use super::pictures::{self, Gravest, Picture, delays, incidents};
 use super::report::Report;
 use crate::exit::Exit;
 use crate::replay::bounded::{Bounded, Keep, usage};
@@ -61,6 +62,8 @@ pub(super) struct Observed {
     pub(super) names: Names,
     /// Rows of `scores.csv`.
     pub(super) scores: u64,
+    /// The gravest incidents, as rows of `incident_log`.
+    pub(super) gravest: Vec<Vec<u8>>,
 }
 
 /// What the policy sees, noted.
@@ -69,10 +72,12 @@ struct Notes {
     alerts: Vec<(KeyId, u64, Level)>,
     incidents: BTreeMap<IncidentId, Told>,
     actions: BTreeMap<u128, (Action, ActionState)>,
+    gravest: Gravest,
 }
 
 impl Notes {
     fn note(&mut self, transition: &Transition) {
+        self.gravest.note(transition);
         let incident = &transition.incident;
         let told = self.incidents.entry(incident.id).or_insert_with(|| Told {
             key: incident.key,
@@ -120,7 +125,8 @@ pub(super) fn observe(
     };
     let WrittenIncidents { scores, counts, seen, names } =
         write_incidents(collected, info, folder, keep, &mut decide)?;
-    let Notes { alerts, incidents, actions } = notes;
+    let Notes { alerts, incidents, actions, gravest } = notes;
+    let gravest = gravest.rows(&names, info);
     let alert = |(key, at_ms, level)| Alert { key: names.key_text(key).into_owned(), at_ms, level };
     let alerts = alerts.into_iter().map(alert).collect();
     let mut by_action = BTreeMap::new();
@@ -135,6 +141,7 @@ pub(super) fn observe(
         actions: by_action,
         names,
         scores,
+        gravest,
     })
 }
 
@@ -151,11 +158,26 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let bounded = Bounded::open(job.clone())?;
     let out = Folder::new(&args.out, bounded.inputs(), REPORT)?;
     let observed = observe(bounded, &job, now, args.decode_threads.into(), out.path(), Keep::Scores)?;
-    let report = Report::new(&job.job.name, &observed, labels.as_deref());
+    let pictures = incidents(&observed.gravest).chain(delays(&observed, labels.as_deref()));
+    let pictures = write(&out, pictures)?;
+    let report = Report::new(&job.job.name, &observed, labels.as_deref(), pictures);
     let text = report.markdown();
     out.write("report.md", text.as_bytes())?;
     out.write(REPORT, format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
     print(&text)
+}
+
+/// Writes pictures in the place of an earlier run's; their names.
+fn write(out: &Folder, pictures: impl Iterator<Item = Picture>) -> anyhow::Result<Vec<(String, String)>> {
+    for name in pictures::names() {
+        out.remove(&name)?;
+    }
+    pictures
+        .map(|Picture { name, shows, png }| {
+            out.write(&name, &png)?;
+            Ok((name, shows))
+        })
+        .collect()
 }
 
 /// Prints a table.

@@ -10,6 +10,7 @@
 
 mod history;
 mod judge;
+mod pictures;
 mod report;
 mod series;
 mod sweep;

@@ -39,6 +39,8 @@ pub(super) struct Report {
     /// Rows of `scores.csv`.
     scores: u64,
     labels: Option<OfLabels>,
+    /// Files beside the report, and what they show.
+    pictures: Vec<(String, String)>,
 }
 
 /// How many incidents.
@@ -175,7 +177,12 @@ pub(super) fn alert_rate(observed: &Observed) -> Option<f64> {
 }
 
 impl Report {
-    pub(super) fn new(job: &str, observed: &Observed, labels: Option<&[Label]>) -> Self {
+    pub(super) fn new(
+        job: &str,
+        observed: &Observed,
+        labels: Option<&[Label]>,
+        pictures: Vec<(String, String)>,
+    ) -> Self {
         let (from, to) = observed.span_ms.map(|(from, to)| (time(from), time(to))).unzip();
         let actions = observed.actions.iter().map(|((action, state), count)| OfAction {
             action: action.name(),
@@ -199,6 +206,7 @@ impl Report {
             noisiest: noisiest(observed),
             scores: observed.scores,
             labels: labels.map(|labels| OfLabels::new(labels, observed)),
+            pictures,
         }
     }
 
@@ -282,6 +290,12 @@ impl Report {
             let head =
                 ["key", "customer", "plan", "alerts", "incidents", "highest level", "strongest signal"];
             table(out, &head, rows)?;
+        }
+        if !self.pictures.is_empty() {
+            writeln!(out, "\n## Pictures")?;
+        }
+        for (name, shows) in &self.pictures {
+            writeln!(out, "\n![{}]({name})", cell(shows))?;
         }
         Ok(())
     }

@@ -161,9 +161,20 @@ impl Folder {
                 )));
             }
         }
-        match fs::remove_file(resolved.join(last)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(usage(error)),
-            _ => Ok(Self(path.to_owned())),
+        let folder = Self(path.to_owned());
+        folder.remove(last)?;
+        Ok(folder)
+    }
+
+    /// Removes a file of an earlier run.
+    pub(crate) fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.0.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let error = anyhow::Error::new(error);
+                Err(usage(error.context(format!("can't remove {} of an earlier run", path.display()))))
+            }
+            _ => Ok(()),
         }
     }
 

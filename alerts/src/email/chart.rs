@@ -17,28 +17,28 @@ use crate::incident::{Point, Transition};
 
 /// A subset of Pretendard, with Latin letters and the 2,350 syllables of KS X 1001, under another name as its licence
 /// asks: `assets/font/`.
-const FONT: &[u8] = include_bytes!("../../assets/font/KeytideChart.otf");
+pub(super) const FONT: &[u8] = include_bytes!("../../assets/font/KeytideChart.otf");
 
 /// Bars: a day.
 const MOST: usize = 288;
 const STEP_S: i64 = 300;
 const SPAN_S: i64 = 6 * 3_600;
-const WIDTH: u16 = 1_200;
-const HEIGHT: u16 = 620;
+pub(super) const WIDTH: u16 = 1_200;
+pub(super) const HEIGHT: u16 = 620;
 const EDGE: f32 = 26.0;
-const LEFT: f32 = 132.0;
-const RIGHT: f32 = 1_176.0;
-const TOP: f32 = 146.0;
-const BOTTOM: f32 = 548.0;
-const TEXT: f32 = 34.0;
-const TITLE: f32 = 40.0;
+pub(super) const LEFT: f32 = 132.0;
+pub(super) const RIGHT: f32 = 1_176.0;
+pub(super) const TOP: f32 = 146.0;
+pub(super) const BOTTOM: f32 = 548.0;
+pub(super) const TEXT: f32 = 34.0;
+pub(super) const TITLE: f32 = 40.0;
 
-const PAPER: [u8; 3] = [255, 255, 255];
-const INK: [u8; 3] = [31, 41, 55];
-const GREY: [u8; 3] = [91, 101, 115];
-const GRID: [u8; 3] = [226, 230, 236];
+pub(super) const PAPER: [u8; 3] = [255, 255, 255];
+pub(super) const INK: [u8; 3] = [31, 41, 55];
+pub(super) const GREY: [u8; 3] = [91, 101, 115];
+pub(super) const GRID: [u8; 3] = [226, 230, 236];
 const SHADE: [u8; 3] = [253, 228, 225];
-const CALM: [u8; 3] = [138, 152, 171];
+pub(super) const CALM: [u8; 3] = [138, 152, 171];
 const LOUD: [u8; 3] = [200, 38, 28];
 const USUAL: [u8; 3] = [17, 94, 163];
 
@@ -87,6 +87,12 @@ pub(crate) fn chart(transition: &Transition, language: Words) -> Option<Chart> {
         }
     };
     Some(Chart { png: draw(&points, &span, language)?, alt })
+}
+
+/// The picture alone, as PNG; `None`: nothing to draw.
+#[must_use]
+pub fn traffic(transition: &Transition, language: Language) -> Option<Vec<u8>> {
+    chart(transition, Words(language)).map(|chart| chart.png)
 }
 
 fn draw(points: &[(i64, &Point)], span: &Span, language: Words) -> Option<Vec<u8>> {
@@ -156,7 +162,7 @@ fn draw(points: &[(i64, &Point)], span: &Span, language: Words) -> Option<Vec<u8
 }
 
 /// The distance of lines: 1, 2 or 5 times a power of ten, so that there are 2 to 5.
-fn step(most: f64) -> f64 {
+pub(super) fn step(most: f64) -> f64 {
     let mut power = 1.0;
     while power * 10.0 <= most {
         power *= 10.0;
@@ -170,7 +176,7 @@ fn step(most: f64) -> f64 {
 }
 
 /// `4,000`, `40k`, `4만`.
-fn short(calls: f64, language: Words) -> String {
+pub(super) fn short(calls: f64, language: Words) -> String {
     let by = |unit: f64, name: &str| {
         let shown = calls / unit;
         if shown.fract() == 0.0 { format!("{}{name}", amount(shown)) } else { format!("{shown:.1}{name}") }
@@ -189,23 +195,23 @@ fn finite(calls: f64) -> f64 {
     if calls.is_finite() { calls.clamp(0.0, 1e18) } else { 0.0 }
 }
 
-fn color([r, g, b]: [u8; 3]) -> Color {
+pub(super) fn color([r, g, b]: [u8; 3]) -> Color {
     Color::from_rgba8(r, g, b, 255)
 }
 
-enum Align {
+pub(super) enum Align {
     Left,
     Middle,
     Right,
 }
 
-struct Canvas {
-    pixmap: Pixmap,
-    font: FontRef<'static>,
+pub(super) struct Canvas {
+    pub(super) pixmap: Pixmap,
+    pub(super) font: FontRef<'static>,
 }
 
 impl Canvas {
-    fn fill(&mut self, left: f32, top: f32, right: f32, bottom: f32, ink: [u8; 3]) {
+    pub(super) fn fill(&mut self, left: f32, top: f32, right: f32, bottom: f32, ink: [u8; 3]) {
         let mut paint = Paint::default();
         paint.set_color(color(ink));
         if let Some(area) = Rect::from_ltrb(left, top, right, bottom) {
@@ -226,7 +232,7 @@ impl Canvas {
     }
 
     /// Draws a line of text on a base line; returns its width.
-    fn text(&mut self, x: f32, y: f32, size: f32, ink: [u8; 3], align: Align, text: &str) -> f32 {
+    pub(super) fn text(&mut self, x: f32, y: f32, size: f32, ink: [u8; 3], align: Align, text: &str) -> f32 {
         // The font's own scale is by its height; this is by its em, as everywhere else.
         let em = self.font.units_per_em().unwrap_or(1_000.0);
         let scale = PxScale::from(size * self.font.height_unscaled() / em);

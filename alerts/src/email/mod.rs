@@ -11,6 +11,7 @@
 //! Security reads all evidence. The owner of a key reads what happened to it and what to do: no scores, nothing of
 //! others.
 
+mod bars;
 mod chart;
 mod clean;
 mod compose;
@@ -20,6 +21,8 @@ mod transport;
 mod view;
 mod words;
 
+pub use self::bars::bars;
+pub use self::chart::traffic;
 pub use self::compose::{ComposeError, Composer, Letter, Mail};
 pub use self::templates::TemplateError;
 pub use self::transport::{ANSWER, CONNECT, Outcome, Transport, TransportError};

@@ -3,7 +3,8 @@
 //! ```text
 //! reader-0..  tables  watch  coordinator      connectors::live
 //! timely workers                              work.rs
-//! publisher                                   publish.rs, connectors::sink
+//! publisher                                   publish.rs, tell.rs, connectors::sink
+alerts-*                                    alerts::outbox
 //! ```
 //! They end by themselves after the last tick: readers and tables when they answered the last cut, workers when they
 //! computed its tick, the publisher when the workers are gone and the sinks have everything. A panic in any of them
@@ -16,6 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use keytide_alerts::outbox::AlertsError;
 use keytide_config::{JobConfig, Limits, Source, SourceKind};
 use keytide_connectors::ingest::PartitionInfo;
 use keytide_connectors::kafka::{Class, Consumer, KafkaError, Topic};
@@ -28,6 +30,7 @@ use timely::communication::WorkerGuards;
 
 use super::observe::Observed;
 use super::publish::{Counted, Tap, publish};
+use super::tell::Telling;
 use super::tables::{GeoFeed, Tables, decoders};
 use super::work::work;
 use crate::clock::now;
@@ -58,6 +61,8 @@ pub(crate) struct Handle {
     pub(crate) observed: Arc<Observed>,
     /// Its sinks.
     pub(crate) sinks: Monitor,
+    /// Its mails and webhooks.
+    pub(crate) alerts: keytide_alerts::outbox::Monitor,
     /// `[limits]`.
     pub(crate) limits: Limits,
     /// Why the sinks can't go on.
@@ -73,6 +78,7 @@ impl Job {
         let publisher =
             Publisher::open(&config.sinks, &config.job.name, &config.sources, &config.fingerprint())
                 .map_err(|error| failure(exit_of(error.class()), error))?;
+        let telling = Telling::open(&config.alerts).map_err(|error| failure(exit_of_alerts(&error), error))?;
         let tables = Tables::open(config)?;
         let sources = kafka_sources(&config.sources)?;
         let workers = config.job.workers;
@@ -94,6 +100,7 @@ impl Job {
             counted: Arc::default(),
             observed: Arc::default(),
             sinks: publisher.monitor(),
+            alerts: telling.monitor(),
             limits: config.limits,
             sink_error: Arc::default(),
         };
@@ -118,7 +125,9 @@ impl Job {
         let (results, collected) = mpsc::channel();
         let publisher = {
             let handle = handle.clone();
-            spawn("publisher".to_owned(), move || handle.publish(publisher, &collected, workers.get(), tap))?
+            spawn("publisher".to_owned(), move || {
+                handle.publish(publisher, telling, &collected, workers.get(), tap);
+            })?
         };
         let dataflow = Options {
             windows: config.windows,
@@ -171,15 +180,27 @@ impl Handle {
     fn publish(
         &self,
         mut publisher: Publisher,
+        mut telling: Telling,
         results: &mpsc::Receiver<TickOutput>,
         workers: usize,
         tap: Option<Tap>,
     ) {
-        if let Err(error) = publish(&mut publisher, results, workers, &self.live, &self.counted, tap) {
+        let published =
+            publish(&mut publisher, results, workers, &self.live, &self.counted, &mut telling, tap);
+        if let Err(error) = published {
             tracing::error!("{error}");
             *self.sink_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             self.live.stop();
         }
+        telling.stop();
+    }
+}
+
+/// What alerts that can't be set up ask for.
+fn exit_of_alerts(error: &AlertsError) -> Exit {
+    match error {
+        AlertsError::Thread(_) => Exit::Transient,
+        AlertsError::Mail(_) | AlertsError::Webhook { .. } => Exit::Usage,
     }
 }
 

@@ -1,13 +1,14 @@
 //! A [`Sample`] as text for Prometheus, in either of its formats.
 //!
 //! Names begin with `keytide_` and end with their unit; counters end with `_total` and only grow within a process.
-//! Labels are bounded: classes of dead letters, views, states and operators are fixed, sources are the
+//! Labels are bounded: classes of dead letters, views, states and operators are fixed, sources and webhooks are the
 //! configuration's. Partitions are listed one by one up to [`PARTITIONS`]; beyond that `lag_records` has one sum a
 //! source. What isn't known is left out, never 0.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use keytide_alerts::outbox::Stats;
 use keytide_connectors::decode::CLASSES;
 use keytide_connectors::sink::View;
 use prometheus_client::collector::Collector;
@@ -89,7 +90,8 @@ impl Collector for Sample {
         self.input(&mut page)?;
         self.time(&mut page)?;
         self.state(&mut page)?;
-        self.output(&mut page)
+        self.output(&mut page)?;
+        self.alerts(&mut page)
     }
 }
 
@@ -188,6 +190,40 @@ impl Sample {
         page.seconds("operator_seconds", "How long operators were at work, over all workers", busy)
     }
 
+    /// By channel: `email`, or `webhook` and its name.
+    fn alerts(&self, page: &mut Page<'_>) -> fmt::Result {
+        let mails = self.alerts.mails.map(|stats| (["email", ""], stats));
+        let webhooks = self.alerts.webhooks.iter().map(|(name, stats)| (["webhook", &**name], *stats));
+        let all: Vec<([&str; 2], Stats)> = mails.into_iter().chain(webhooks).collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let each = |of: fn(&Stats) -> u64| {
+            all.iter().map(move |([channel, name], stats)| ([("channel", *channel), ("name", *name)], of(stats)))
+        };
+        page.counters("alerts_sent", "Mails and requests that were taken", each(|of| of.sent))?;
+        page.counters("alerts_digests", "Digests among them", each(|of| of.digests))?;
+        page.counters("alerts_retried", "Attempts that failed and are repeated", each(|of| of.retried))?;
+        page.counters("alerts_refused", "Mails and rows that were refused for good", each(|of| of.refused))?;
+        page.counters(
+            "alerts_condensed",
+            "Transitions of incidents that are told in digests instead of alone",
+            each(|of| of.condensed),
+        )?;
+        page.counters(
+            "alerts_untold",
+            "Transitions of which an owner wasn't told, as there were too many to tell",
+            each(|of| of.untold),
+        )?;
+        page.gauges("alerts_queued", "Transitions of incidents that are to be told", each(|of| of.queued))?;
+        page.gauges("alerts_limited", "Recipients that wait for the limits of an hour", each(|of| of.limited))?;
+        page.gauges(
+            "alerts_misconfigured",
+            "1 while only a person can mend what keeps alerts from going out",
+            each(|of| of.misconfigured.into()),
+        )
+    }
+
     fn output(&self, page: &mut Page<'_>) -> fmt::Result {
         let sinks = &self.sinks;
         let views = View::ALL.into_iter().zip(sinks.records);
@@ -236,11 +272,11 @@ impl Page<'_> {
         self.counters(name, help, [(NONE, value)])
     }
 
-    fn counters<const N: usize>(
+    fn counters<'s, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = ([(&'static str, &'static str); N], u64)>,
+        values: impl IntoIterator<Item = ([(&'static str, &'s str); N], u64)>,
     ) -> fmt::Result {
         let help = format!("{help}.");
         let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
@@ -335,6 +371,20 @@ mod tests {
         sample.sinks.rejected = 33;
         sample.sinks.errors = 34;
         sample.sinks.retries = 35;
+        let of_mails = Stats {
+            sent: 37,
+            digests: 38,
+            retried: 39,
+            refused: 41,
+            condensed: 42,
+            untold: 43,
+            queued: 44,
+            limited: 45,
+            misconfigured: true,
+        };
+        let of_hook = Stats { sent: 46, ..Stats::default() };
+        sample.alerts.mails = Some(of_mails);
+        sample.alerts.webhooks = vec![("soc".to_owned(), of_hook)];
         sample.states = [(StateId::Dedupe, Footprint { rows: 40, bytes: 960 })].into();
         sample.busy = [("Dedupe".into(), Duration::from_millis(1_500))].into();
         sample.resident_bytes = Some(1 << 30);
@@ -472,6 +522,42 @@ keytide_sink_errors_total 34
 # HELP keytide_sink_retries Requests that were sent again.
 # TYPE keytide_sink_retries counter
 keytide_sink_retries_total 35
+# HELP keytide_alerts_sent Mails and requests that were taken.
+# TYPE keytide_alerts_sent counter
+keytide_alerts_sent_total{channel="email",name=""} 37
+keytide_alerts_sent_total{channel="webhook",name="soc"} 46
+# HELP keytide_alerts_digests Digests among them.
+# TYPE keytide_alerts_digests counter
+keytide_alerts_digests_total{channel="email",name=""} 38
+keytide_alerts_digests_total{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_retried Attempts that failed and are repeated.
+# TYPE keytide_alerts_retried counter
+keytide_alerts_retried_total{channel="email",name=""} 39
+keytide_alerts_retried_total{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_refused Mails and rows that were refused for good.
+# TYPE keytide_alerts_refused counter
+keytide_alerts_refused_total{channel="email",name=""} 41
+keytide_alerts_refused_total{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_condensed Transitions of incidents that are told in digests instead of alone.
+# TYPE keytide_alerts_condensed counter
+keytide_alerts_condensed_total{channel="email",name=""} 42
+keytide_alerts_condensed_total{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_untold Transitions of which an owner wasn't told, as there were too many to tell.
+# TYPE keytide_alerts_untold counter
+keytide_alerts_untold_total{channel="email",name=""} 43
+keytide_alerts_untold_total{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_queued Transitions of incidents that are to be told.
+# TYPE keytide_alerts_queued gauge
+keytide_alerts_queued{channel="email",name=""} 44
+keytide_alerts_queued{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_limited Recipients that wait for the limits of an hour.
+# TYPE keytide_alerts_limited gauge
+keytide_alerts_limited{channel="email",name=""} 45
+keytide_alerts_limited{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_misconfigured 1 while only a person can mend what keeps alerts from going out.
+# TYPE keytide_alerts_misconfigured gauge
+keytide_alerts_misconfigured{channel="email",name=""} 1
+keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
 # EOF
 "#;
 

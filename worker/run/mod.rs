@@ -14,6 +14,7 @@ mod metrics;
 mod observe;
 mod publish;
 mod tables;
+mod tell;
 mod work;
 
 use std::num::NonZeroUsize;

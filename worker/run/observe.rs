@@ -181,6 +181,8 @@ pub(super) struct Sample {
     pub(super) published: Tick,
     /// What the sinks did.
     pub(super) sinks: SinkStats,
+    /// What became of mails and webhooks.
+    pub(super) alerts: keytide_alerts::outbox::Observed,
     /// By state.
     pub(super) states: BTreeMap<StateId, Footprint>,
     /// By operator.
@@ -248,6 +250,7 @@ impl Sample {
             tick_ms,
             published: job.sinks.published(),
             sinks: job.sinks.stats(),
+            alerts: job.alerts.stats(),
             status: job.live.status(),
             is_stopping: job.live.is_stopping(),
             read,

@@ -1,4 +1,4 @@
-//! The thread that publishes: collects what the workers made of a tick, and hands it to the sinks.
+//! The thread that publishes: collects what the workers made of a tick, hands it to the sinks, and tells of it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,9 @@ use std::time::Duration;
 use keytide_connectors::live::Live;
 use keytide_connectors::sink::{Publisher, SinkError, TickOutput};
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Admitted, Counts};
+use keytide_dataflow::{Admitted, Counts, Transition};
+
+use super::tell::Telling;
 
 /// How long the sinks are waited for at the end.
 const FLUSH: Duration = Duration::from_secs(30);
@@ -48,6 +50,7 @@ pub(super) fn publish(
     workers: usize,
     live: &Live,
     counted: &Counted,
+    telling: &mut Telling,
     mut tap: Option<Tap>,
 ) -> Result<(), SinkError> {
     let mut waiting: BTreeMap<Tick, Vec<TickOutput>> = BTreeMap::new();
@@ -79,9 +82,14 @@ pub(super) fn publish(
         if let Some(tap) = &mut tap {
             tap(tick, &outputs);
         }
-        publisher.publish(tick, outputs, &live.partitions(), &mut |_| Vec::new())?;
+        let mut decide = |transitions: &[Transition]| telling.decide(transitions);
+        let notices = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
+        telling.keep(tick, notices);
+        telling.published(publisher.published());
         live.published(tick);
         counted.ticks.fetch_add(1, Ordering::Relaxed);
     }
-    publisher.flush(FLUSH)
+    let flushed = publisher.flush(FLUSH);
+    telling.published(publisher.published());
+    flushed
 }

@@ -108,9 +108,10 @@ fn partitions() -> Vec<PartitionInfo> {
 /// A row as its view has it.
 fn encoded(row: impl FnOnce(&mut Labels<'_>, JobInfo<'_>, &mut Vec<u8>)) -> String {
     let mut names = Names::default();
-    for text in [AGENT, "scanner", "https://example.com/paste", "sub-1", "acme", CONTACT] {
+    for text in ["scanner", "https://example.com/paste", "sub-1", "acme", CONTACT] {
         names.define(Definition::Name { id: NameId::new(text), text: text.into() });
     }
+    names.define(Definition::Agent { id: NameId::new(AGENT), day: 0, text: AGENT.into() });
     names.define(Definition::Route {
         id: RouteId::new("shop", "GET", "/orders/{id}"),
         day: 0,

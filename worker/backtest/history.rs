@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use keytide_alerts::policy::Policy;
 use keytide_config::JobConfig;
 use keytide_connectors::sink::JobInfo;
 use keytide_connectors::sink::names::Names;
@@ -117,9 +118,10 @@ pub(super) fn observe(
     let (collected, ingest) = bounded.run(now, decode_threads, folder, keep)?;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let mut notes = Notes::default();
+    let mut policy = Policy::new(job.alerts.policy);
     let mut decide = |transitions: &[Transition]| {
         transitions.iter().for_each(|transition| notes.note(transition));
-        let actions = Vec::new();
+        let actions = policy.decide(transitions);
         notes.act(&actions);
         actions
     };

@@ -12,6 +12,8 @@ use serde::Serialize;
 use super::history::{Observed, Told};
 use super::judge::{Judged, Kind, Label, median};
 
+/// Characters of a cell.
+const CELL: usize = 160;
 /// Keys that are listed as the noisiest.
 const NOISIEST: usize = 20;
 const DAY_MS: f64 = 86_400_000.0;
@@ -278,7 +280,7 @@ impl Report {
             let text = |text: &Option<String>| text.as_deref().map_or_else(String::new, cell);
             let rows = self.noisiest.iter().map(|key| {
                 vec![
-                    format!("`{}`", cell(&key.key_id)),
+                    code(&key.key_id),
                     text(&key.customer),
                     text(&key.plan),
                     key.alerts.to_string(),
@@ -329,7 +331,7 @@ impl OfLabels {
         writeln!(out)?;
         let rows = self.kinds.iter().map(|kind| {
             vec![
-                format!("{} `{}`", if kind.leak { "leak" } else { "look-alike" }, cell(&kind.kind)),
+                format!("{} {}", if kind.leak { "leak" } else { "look-alike" }, code(&kind.kind)),
                 kind.episodes.to_string(),
                 kind.found.to_string(),
                 kind.would_revoke.to_string(),
@@ -406,7 +408,13 @@ fn cell(text: &str) -> String {
         c if c.is_control() => " ".to_owned(),
         c => c.to_string(),
     };
-    text.chars().take(80).map(plain).collect()
+    text.chars().take(CELL).map(plain).collect()
+}
+
+/// The same where nothing is markup, between backticks.
+fn code(text: &str) -> String {
+    let plain = |c: char| if c == '`' || c == '|' || c.is_control() { ' ' } else { c };
+    format!("`{}`", text.chars().take(CELL).map(plain).collect::<String>())
 }
 
 fn number(number: Option<f64>) -> String {
@@ -447,6 +455,7 @@ mod tests {
     #[test]
     fn a_name_ends_neither_its_cell_nor_its_line() {
         assert_eq!(cell("a|b`c\nd\u{1b}[1m <x>"), "a\\|b\\`c d \\[1m \\<x\\>");
-        assert_eq!(cell(&"x".repeat(500)).len(), 80);
+        assert_eq!(code("a|b`c_d\n"), "`a b c_d `");
+        assert_eq!((cell(&"x".repeat(500)).len(), code(&"x".repeat(500)).len()), (CELL, CELL + 2));
     }
 }

@@ -19,9 +19,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use keytide_alerts::policy::Policy;
 use keytide_config::{JobConfig, environment};
 use keytide_connectors::ingest::Input;
 use keytide_connectors::sink::JobInfo;
+use keytide_dataflow::Transition;
 use keytide_dataflow::model::Tick;
 use serde::Serialize;
 
@@ -83,6 +85,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let workers = job.job.workers;
     let name = job.job.name.clone();
     let config = job.fingerprint();
+    // It says what would be done; nothing is.
+    let mut policy = Policy::new(job.alerts.policy);
     let bounded = Bounded::open(job)?;
     let out = Folder::new(&args.out, bounded.inputs(), SUMMARY)?;
     let decode_count = usize::from(args.decode_threads);
@@ -91,7 +95,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let counts = ingest.counts();
     let threads = workers.get() + decode_count;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
-    let written = output::write(collected, info, out.path(), threads)?;
+    let mut decide = |transitions: &[Transition]| policy.decide(transitions);
+    let written = output::write(collected, info, out.path(), threads, &mut decide)?;
     let wall_s = started.elapsed().as_secs_f64();
     let summary = Summary {
         job: name,

@@ -243,6 +243,7 @@ pub(super) fn write(
     job: JobInfo<'_>,
     folder: &Path,
     threads: usize,
+    decide: Decide<'_>,
 ) -> anyhow::Result<Written> {
     let (mut names, mut counts) = (Names::default(), Counts::default());
     let (mut late, mut dead_letters) = (Vec::new(), Vec::new());
@@ -265,7 +266,7 @@ pub(super) fn write(
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("starting threads failed")?;
     let file = |view: &str| folder.join(format!("{view}.jsonl"));
     let IncidentCounts { incidents, incident_log, revocations } =
-        incident_views(of_incidents, &names, job, folder, &mut |_| Vec::new())?;
+        incident_views(of_incidents, &names, job, folder, decide)?;
     let rows = pool.install(|| {
         anyhow::Ok(RowCounts {
             usage: view(usage, &names, &file("usage"))?,
@@ -470,7 +471,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let collected = results(folder.path(), &partitions, spill_after);
             let job = JobInfo { config: "", partitions: &partitions };
-            let written = super::write(collected, job, folder.path(), threads).unwrap();
+            let written = super::write(collected, job, folder.path(), threads, &mut |_| Vec::new()).unwrap();
             assert_eq!((written.rows.usage, written.rows.late), (40, 20));
             ["usage", "late"].map(|view| {
                 let mut text = String::new();

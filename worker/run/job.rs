@@ -4,7 +4,7 @@
 //! reader-0..  tables  watch  coordinator      connectors::live
 //! timely workers                              work.rs
 //! publisher                                   publish.rs, tell.rs, connectors::sink
-alerts-*                                    alerts::outbox
+//! alerts-*                                    alerts::outbox
 //! ```
 //! They end by themselves after the last tick: readers and tables when they answered the last cut, workers when they
 //! computed its tick, the publisher when the workers are gone and the sinks have everything. A panic in any of them
@@ -30,8 +30,8 @@ use timely::communication::WorkerGuards;
 
 use super::observe::Observed;
 use super::publish::{Counted, Tap, publish};
-use super::tell::Telling;
 use super::tables::{GeoFeed, Tables, decoders};
+use super::tell::Telling;
 use super::work::work;
 use crate::clock::now;
 use crate::exit::{Exit, failure};
@@ -78,7 +78,8 @@ impl Job {
         let publisher =
             Publisher::open(&config.sinks, &config.job.name, &config.sources, &config.fingerprint())
                 .map_err(|error| failure(exit_of(error.class()), error))?;
-        let telling = Telling::open(&config.alerts).map_err(|error| failure(exit_of_alerts(&error), error))?;
+        let telling =
+            Telling::open(&config.alerts).map_err(|error| failure(exit_of_alerts(&error), error))?;
         let tables = Tables::open(config)?;
         let sources = kafka_sources(&config.sources)?;
         let workers = config.job.workers;

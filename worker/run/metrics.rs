@@ -199,7 +199,8 @@ impl Sample {
             return Ok(());
         }
         let each = |of: fn(&Stats) -> u64| {
-            all.iter().map(move |([channel, name], stats)| ([("channel", *channel), ("name", *name)], of(stats)))
+            all.iter()
+                .map(move |([channel, name], stats)| ([("channel", *channel), ("name", *name)], of(stats)))
         };
         page.counters("alerts_sent", "Mails and requests that were taken", each(|of| of.sent))?;
         page.counters("alerts_digests", "Digests among them", each(|of| of.digests))?;
@@ -216,7 +217,11 @@ impl Sample {
             each(|of| of.untold),
         )?;
         page.gauges("alerts_queued", "Transitions of incidents that are to be told", each(|of| of.queued))?;
-        page.gauges("alerts_limited", "Recipients that wait for the limits of an hour", each(|of| of.limited))?;
+        page.gauges(
+            "alerts_limited",
+            "Recipients that wait for the limits of an hour",
+            each(|of| of.limited),
+        )?;
         page.gauges(
             "alerts_misconfigured",
             "1 while only a person can mend what keeps alerts from going out",

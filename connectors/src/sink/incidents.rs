@@ -245,10 +245,7 @@ fn value(value: EvidenceValue, names: &Names) -> (&'static str, String) {
         EvidenceValue::Asn(asn) => ("asn", format!("AS{asn}")),
         EvidenceValue::Network(first) => ("network", network(first)),
         EvidenceValue::Agent(NameId::NONE) => ("user_agent", "-".to_owned()),
-        EvidenceValue::Agent(id) => match names.text(id) {
-            "" => ("user_agent", format!("agent-{:016x}", id.0)),
-            text => ("user_agent", text.to_owned()),
-        },
+        EvidenceValue::Agent(id) => ("user_agent", names.agent(id).into_owned()),
         EvidenceValue::Route(id) => ("route", names.route(id).id.text.to_string()),
         EvidenceValue::Place(latitude, longitude) => {
             ("place", format!("{},{}", degrees(latitude), degrees(longitude)))

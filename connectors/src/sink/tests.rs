@@ -195,7 +195,7 @@ fn everything() -> TickOutput {
                 method: "GET".into(),
                 route: "/orders/{id}".into(),
             },
-            name("curl/8 \"x\""),
+            Definition::Agent { id: NameId::new("curl/8 \"x\""), day: 0, text: "curl/8 \"x\"".into() },
             name("scanner"),
             name("https://example.com/x"),
             name("ops@acme.example"),

@@ -571,7 +571,7 @@ token = \"env:CANARY\"
             "mail     by smtp.example.com port 465 (tls) as keytide, to a@example.com, b@example.com in en, owners in ko",
             "         at most 200 mails an hour, 20 to one address; a digest above 10 incidents a minute",
             "webhook  webhook: keytide to https at hooks.example.com port 443, signed, within 10s",
-            "policy   alert unless the plan says otherwise; at most 10 keys and 1 % an hour, once in 24h; dry run",
+            "policy   alert unless the plan says otherwise; at most 10 keys and 1 % an hour, once in 1d; dry run",
             "http     0.0.0.0:80, with a token",
             "log      pretty, info",
         ] {

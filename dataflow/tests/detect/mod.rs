@@ -47,13 +47,13 @@ struct Burst {
     place: u64,
 }
 
-/// Calls of so many keys for so many hours, every tenth minute some, and bursts, in the order of time.
-fn traffic(seed: u64, keys: u64, hours: u64, bursts: &[Burst]) -> Vec<AccessEvent> {
+/// Calls of so many keys for so many hours, every so many minutes some, and bursts, in the order of time.
+fn traffic(seed: u64, keys: u64, (hours, every): (u64, u64), bursts: &[Burst]) -> Vec<AccessEvent> {
     let mut random = SplitMix(seed);
     let mut calls = Vec::new();
-    for minute in (0..hours * 60).step_by(10) {
+    for minute in (0..hours * 60).step_by(every as usize) {
         for key in 0..keys {
-            for _ in 0..4 + random.below(8) {
+            for _ in 0..2 + random.below(4) {
                 calls.push((START + minute * MINUTE + random.below(MINUTE), key, 0));
             }
         }
@@ -230,14 +230,14 @@ proptest! {
 
     #[test]
     fn incidents_equal_a_recount(seed in any::<u64>(), bursts in bursts(), width in 1_u64..6) {
-        let events = traffic(seed, 4, 30, &bursts);
+        let events = traffic(seed, 4, (30, 10), &bursts);
         let outcome = run_with(&ticks(&events, width * 10_000, &[]), options(), ONE, None);
         prop_assert_eq!(told(&incidents(&outcome.ticks)), recount(&events));
     }
 
     #[test]
     fn workers_batches_and_order_make_no_difference_to_incidents(seed in any::<u64>(), bursts in bursts()) {
-        let ticks = ticks(&traffic(seed, 4, 30, &bursts), 60_000, &[]);
+        let ticks = ticks(&traffic(seed, 4, (30, 10), &bursts), 60_000, &[]);
         let expected = run_with(&ticks, options(), ONE, None).ticks;
         let how = How { workers: 3, batch: 7, shuffle: seed };
         prop_assert!(run_with(&ticks, options(), how, None).ticks == expected);
@@ -245,7 +245,7 @@ proptest! {
 
     #[test]
     fn a_restore_in_the_middle_makes_no_difference_to_incidents(seed in any::<u64>(), bursts in bursts(), cut in 160_usize..190) {
-        let ticks = ticks(&traffic(seed, 4, 30, &bursts), 60_000, &[]);
+        let ticks = ticks(&traffic(seed, 4, (30, 10), &bursts), 60_000, &[]);
         let expected = run_with(&ticks, options(), ONE, None).ticks;
         let (first, rest) = ticks.split_at(cut.min(ticks.len() - 1));
         let two = How { workers: 2, batch: 50, shuffle: 1 };
@@ -267,7 +267,7 @@ fn of_key(incidents: &BTreeMap<IncidentId, Incident>, key: u64) -> Vec<Incident>
 
 #[test]
 fn a_leak_opens_rises_and_ends_with_evidence() {
-    let events = traffic(7, 4, 32, &[LEAK]);
+    let events = traffic(7, 4, (32, 5), &[LEAK]);
     let outcome = run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None);
     let found = incidents(&outcome.ticks);
     assert_eq!(found.len(), 1, "{found:#?}");
@@ -291,7 +291,7 @@ fn a_leak_opens_rises_and_ends_with_evidence() {
 #[test]
 fn an_open_minute_that_is_beyond_doubt_is_told_before_it_ends_and_the_incident_is_the_same() {
     let loud = Burst { calls: 3_000, ..LEAK };
-    let events = traffic(7, 4, 32, &[loud]);
+    let events = traffic(7, 4, (32, 5), &[loud]);
     let narrow = run_with(&ticks(&events, 1_000, &[]), options(), ONE, None).ticks;
     let wide = run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None).ticks;
     let first = log(&narrow).remove(0);
@@ -309,7 +309,7 @@ fn what_all_keys_do_together_is_no_incident_of_each() {
     // Everybody calls eight times as much for 20 minutes; one key a hundred times as much, from elsewhere.
     let mut bursts: Vec<Burst> = (0..30).map(|key| Burst { key, calls: 30, place: 0, ..LEAK }).collect();
     bursts[3] = Burst { key: 3, calls: 400, place: 1, ..LEAK };
-    let outcome = run_with(&ticks(&traffic(7, 30, 32, &bursts), MINUTE, &[]), options(), ONE, None);
+    let outcome = run_with(&ticks(&traffic(7, 30, (32, 5), &bursts), MINUTE, &[]), options(), ONE, None);
     let found = incidents(&outcome.ticks);
     assert_eq!(
         found.values().map(|one| one.key).collect::<BTreeSet<_>>(),
@@ -319,7 +319,7 @@ fn what_all_keys_do_together_is_no_incident_of_each() {
     assert!(of_key(&found, 3)[0].platform_event);
     // The same of one key alone is an incident.
     let alone = [Burst { calls: 60, place: 0, minutes: 60, ..LEAK }];
-    let outcome = run_with(&ticks(&traffic(7, 30, 32, &alone), MINUTE, &[]), options(), ONE, None);
+    let outcome = run_with(&ticks(&traffic(7, 30, (32, 5), &alone), MINUTE, &[]), options(), ONE, None);
     assert_eq!(of_key(&incidents(&outcome.ticks), 1).len(), 1);
 }
 
@@ -336,7 +336,7 @@ fn what_the_tables_take_back_is_withdrawn_and_stays_so() {
         row.allowed = [Allowance::Asn(64_501), Allowance::Country(Country::new("KR"))].into()
     });
     let tables = [(START, key_row(1, |_| ())), (LEAK.start + 30 * MINUTE, allowed)];
-    let outcome = run_with(&ticks(&traffic(7, 4, 32, &[quiet]), MINUTE, &tables), options(), ONE, None);
+    let outcome = run_with(&ticks(&traffic(7, 4, (32, 5), &[quiet]), MINUTE, &tables), options(), ONE, None);
     let log = log(&outcome.ticks);
     let changes: Vec<Change> = log.iter().map(|one| one.change).collect();
     assert_eq!(changes.last(), Some(&Change::Withdrawn), "{changes:?}");
@@ -344,7 +344,7 @@ fn what_the_tables_take_back_is_withdrawn_and_stays_so() {
     assert_eq!(of_key(&incidents(&outcome.ticks), 1)[0].state, IncidentState::Withdrawn);
     // Allowed before, there is none.
     let before = [(START, tables[1].1.clone())];
-    let outcome = run_with(&ticks(&traffic(7, 4, 32, &[quiet]), MINUTE, &before), options(), ONE, None);
+    let outcome = run_with(&ticks(&traffic(7, 4, (32, 5), &[quiet]), MINUTE, &before), options(), ONE, None);
     assert_eq!(incidents(&outcome.ticks).len(), 0);
 }
 
@@ -371,7 +371,7 @@ fn a_reported_key_is_an_incident_without_a_call_and_a_revoked_one_with_its_first
         (START + 30 * HOUR, leak(8)),
         (START + 30 * HOUR, revoked),
     ];
-    let outcome = run_with(&ticks(&traffic(7, 4, 32, &[]), MINUTE, &tables), options(), ONE, None);
+    let outcome = run_with(&ticks(&traffic(7, 4, (32, 5), &[]), MINUTE, &tables), options(), ONE, None);
     let found = incidents(&outcome.ticks);
     for (key, signal) in [(1, Signal::Reported), (9, Signal::Reported), (2, Signal::Revoked)] {
         let incident = &of_key(&found, key)[0];
@@ -384,7 +384,7 @@ fn a_reported_key_is_an_incident_without_a_call_and_a_revoked_one_with_its_first
 
 #[test]
 fn a_call_behind_the_watermark_counts_and_is_not_judged() {
-    let mut events = traffic(7, 2, 2, &[]);
+    let mut events = traffic(7, 2, (2, 5), &[]);
     let mut late = ticks(&events, MINUTE, &[]);
     let straggler = call(1 << 40, 1, 1, START);
     late[5].events.push(straggler);
@@ -396,7 +396,7 @@ fn a_call_behind_the_watermark_counts_and_is_not_judged() {
 
 #[test]
 fn buckets_of_keys_are_never_watched() {
-    let mut events = traffic(7, 4, 32, &[LEAK]);
+    let mut events = traffic(7, 4, (32, 5), &[LEAK]);
     events
         .iter_mut()
         .filter(|event| event.key == scenario::key(1))

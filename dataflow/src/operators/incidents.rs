@@ -11,7 +11,8 @@
 //! and 10 at least; the factor is the median rise of those that passed, else of all. A signal that has something new to say
 //! of more than a twentieth of the keys (a database swapped, an address behind a new proxy) says nothing in that window.
 //! An incident that lost something by it carries `platform_event`. The guard is that of the very window, as this worker
-//! sees all keys of it; what fires before the window's end is held back if as many keys do so as would be together.
+//! sees all keys of it; what fires before the window's end is held back if as many keys do so as would be together, and
+//! is an alert at most.
 //!
 //! **A story.** A key has at most one incident. It opens when the level is alert, rises when the level does, ends half an
 //! hour after the last signal, and goes on if signals come within 24 hours of its end. Its id is a hash of key, detector's
@@ -249,7 +250,11 @@ impl Incidents {
         }
         let platform_event = self.guard(observation.owner.plan, &mut observation.spoken);
         let signals = observation.spoken.iter().map(|one| (one.signal, one.bits));
-        let verdict = verdict(&self.settings.tuning, signals, observation.is_well_known);
+        let mut verdict = verdict(&self.settings.tuning, signals, observation.is_well_known);
+        if is_early {
+            // Nobody acts on a window that isn't over: its end raises the level, and then somebody may.
+            verdict.level = verdict.level.min(Level::Alert);
+        }
         let at_ms = observation.window_ms + WINDOW_MS;
         let heard_ms = observation.spoken.iter().map(|one| one.heard_ms + WINDOW_MS).max().unwrap_or(0);
         let key = observation.key;

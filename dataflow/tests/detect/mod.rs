@@ -300,6 +300,8 @@ fn an_open_minute_that_is_beyond_doubt_is_told_before_it_ends_and_the_incident_i
         narrow.iter().find(|(_, tick)| tick.rows.iter().any(|row| matches!(row, AnyRow::Transition(_))));
     let calls_by_then =
         first.incident.signals.iter().find(|one| one.signal == Signal::VolumeMinute).unwrap().seen;
+    assert!(log(&narrow).iter().all(|one| !one.early || one.incident.level == Alarm::Alert));
+    assert!(log(&narrow).iter().any(|one| one.change == Change::Raised && !one.early));
     assert!(calls_by_then < 1_500 && opened.is_some(), "{calls_by_then}");
     assert_eq!(told(&incidents(&narrow)), told(&incidents(&wide)));
 }

@@ -62,6 +62,8 @@ struct Summary {
     dead_letters: u64,
     table_dead_letters: u64,
     late: u64,
+    /// Events that count, and that the detector didn't judge.
+    detector_late: u64,
     duplicates: u64,
     /// Suspected leaks, and what would be done about them.
     incidents: u64,
@@ -107,6 +109,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         dead_letters: counts.dead_letters,
         table_dead_letters: written.rows.dead_letters - counts.dead_letters,
         late: written.counts.late,
+        detector_late: written.counts.detector_late,
         duplicates: written.counts.duplicates,
         incidents: written.rows.incidents,
         revocations: written.rows.revocations,

@@ -122,6 +122,11 @@ impl Sample {
         page.counter("events", "Accepted, unique events", results.events)?;
         page.counter("duplicates", "Records that repeat an event", results.duplicates)?;
         page.counter("late", "Late events, counted or not", results.late)?;
+        page.counter(
+            "detector_late",
+            "Events that count, and that the detector didn't judge: their minute was closed",
+            results.detector_late,
+        )?;
         let overflows =
             OVERFLOWS.iter().zip(results.overflows).map(|(kind, count)| ([("kind", *kind)], count));
         page.counters(
@@ -365,6 +370,7 @@ mod tests {
         sample.results.events = 990;
         sample.results.duplicates = 11;
         sample.results.late = 12;
+        sample.results.detector_late = 29;
         sample.results.overflows = [13, 14, 15];
         sample.results.admitted = [16, 17, 18, 19];
         sample.results.limits = [256, 512, 1_024, 2_048];
@@ -427,6 +433,9 @@ keytide_duplicates_total 11
 # HELP keytide_late Late events, counted or not.
 # TYPE keytide_late counter
 keytide_late_total 12
+# HELP keytide_detector_late Events that count, and that the detector didn't judge: their minute was closed.
+# TYPE keytide_detector_late counter
+keytide_detector_late_total 29
 # HELP keytide_overflow_events Events that count under overflow because a limit of cardinality is reached.
 # TYPE keytide_overflow_events counter
 keytide_overflow_events_total{kind="key"} 13

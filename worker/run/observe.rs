@@ -211,6 +211,8 @@ pub(super) struct Results {
     pub(super) events: u64,
     pub(super) duplicates: u64,
     pub(super) late: u64,
+    /// Events that the detector came too late for.
+    pub(super) detector_late: u64,
     /// Events beyond the caps of [`OVERFLOWS`](super::publish::OVERFLOWS).
     pub(super) overflows: [u64; 3],
     /// What counts against the caps of [`CAPS`](super::publish::CAPS), and what may.
@@ -230,6 +232,7 @@ impl Sample {
             events: load(&counted.events),
             duplicates: load(&counted.duplicates),
             late: load(&counted.late),
+            detector_late: load(&counted.detector_late),
             overflows: counted.overflows.each_ref().map(load),
             admitted: counted.admitted.each_ref().map(load),
             limits: [limits.keys, limits.routes, limits.key_routes, limits.key_countries]

@@ -29,6 +29,8 @@ pub(crate) struct Counted {
     pub(crate) duplicates: AtomicU64,
     /// Late events.
     pub(crate) late: AtomicU64,
+    /// Events that the detector came too late for.
+    pub(crate) detector_late: AtomicU64,
     /// Events beyond the caps of [`OVERFLOWS`].
     pub(crate) overflows: [AtomicU64; OVERFLOWS.len()],
     /// What counts against the caps of [`CAPS`] after the last tick.
@@ -74,6 +76,7 @@ pub(super) fn publish(
             counted.events.fetch_add(output.counts.events, Ordering::Relaxed);
             counted.duplicates.fetch_add(output.counts.duplicates, Ordering::Relaxed);
             counted.late.fetch_add(output.counts.late, Ordering::Relaxed);
+            counted.detector_late.fetch_add(output.counts.detector_late, Ordering::Relaxed);
         }
         let Admitted { keys, routes, key_routes, key_countries } = admitted;
         for (gauge, held) in counted.admitted.iter().zip([keys, routes, key_routes, key_countries]) {

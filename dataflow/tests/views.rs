@@ -87,11 +87,12 @@ fn identity(row: &AnyRow) -> (String, bool) {
 }
 
 /// A restored run's workers have been told every string of the whole run: each of them those of routes and tables,
-/// one of them each key's name.
+/// one of them each key's name. User agents, whose strings go after a month, have a test of their own.
 fn assert_restored_names(whole: &[Vec<Definition>], restored: &[Vec<Definition>]) {
     let is_key = |definition: &&Definition| matches!(definition, Definition::Key { .. });
     let set = |definitions: &[Vec<Definition>], keys: bool| -> BTreeSet<Definition> {
-        definitions.iter().flatten().filter(|one| is_key(one) == keys).cloned().collect()
+        let kept = |one: &&Definition| is_key(one) == keys && !matches!(one, Definition::Agent { .. });
+        definitions.iter().flatten().filter(kept).cloned().collect()
     };
     assert_eq!(set(restored, true), set(whole, true));
     for worker in restored {

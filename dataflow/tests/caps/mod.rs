@@ -457,6 +457,7 @@ fn days_of_agents() -> Vec<TickInput> {
                 text: format!("agent/{}", (event.user_agent.0 >> 8) - 1).into(),
             })
             .collect();
+        ticks[index].definitions.retain(|one| !matches!(one, Definition::Agent { .. }));
         // Some come a tick before they are needed.
         let ahead = usize::from(index > 0 && index % 2 == 0);
         ticks[index - ahead].definitions.extend(definitions);

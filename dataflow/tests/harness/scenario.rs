@@ -86,6 +86,15 @@ pub fn define(ticks: &mut [TickInput]) {
         let of_events: BTreeSet<Definition> = tick.events.iter().flat_map(of_event).collect();
         let no_buckets = |one: &Definition| !matches!(one, Definition::Key { id, .. } if id.is_bucket());
         tick.definitions.extend(of_events.into_iter().filter(no_buckets));
+        let of_agent = |(number, day): (u64, EventTime)| Definition::Agent {
+            id: agent(number),
+            day,
+            text: agent_text(number).into(),
+        };
+        let days: BTreeSet<EventTime> =
+            tick.events.iter().map(|event| Level::Day.start(event.time)).collect();
+        tick.definitions
+            .extend(days.into_iter().flat_map(|day| [(0, day), (1, day), (2, day)]).map(of_agent));
     }
 }
 
@@ -135,6 +144,15 @@ pub fn crowd(key: KeyId) -> KeyId {
     if key.is_bucket() { key } else { KeyId(key.0 & !(0xfe << 24)) }
 }
 
+/// One of three user agents.
+fn agent(number: u64) -> NameId {
+    NameId::new(&agent_text(number))
+}
+
+fn agent_text(number: u64) -> String {
+    format!("agent/{}", number % 3)
+}
+
 fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> AccessEvent {
     let behind = match random.below(20) {
         0 => random.below(40 * DAY),
@@ -158,7 +176,7 @@ fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> Access
         client: u128::from(random.below(50)) % 47,
         time,
         route: RouteId::new("api", "GET", ["/a", "/b", "/c"][random.below(3) as usize]),
-        user_agent: NameId::NONE,
+        user_agent: agent(offset),
         position: Position {
             partition: (offset % 3) as u32,
             offset: offset / 3,

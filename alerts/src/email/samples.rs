@@ -189,16 +189,18 @@ fn revoked() -> Transition {
     revoked.policy = None;
     revoked.key_state = Some("revoked".to_owned());
     revoked.early = false;
-    revoked.signals = vec![Signal {
-        signal: "revoked".to_owned(),
+    let fact = |name: &str, seen, values| Signal {
+        signal: name.to_owned(),
         family: "hard".to_owned(),
         expected: None,
         ratio: None,
-        seen: 17,
+        seen,
         bits: 40.0,
-        values: vec![value("report", "https://github.com/example/notes/blob/main/deploy.sh", 0, true)],
+        values,
         ..revoked.signals[0].clone()
-    }];
+    };
+    let report = value("report", "secret-scanning https://code.example.com/notes/deploy.sh", 0, true);
+    revoked.signals = vec![fact("revoked", 17, Vec::new()), fact("reported", 0, vec![report])];
     revoked.evidence.traffic.clear();
     revoked.evidence.samples.truncate(1);
     revoked.evidence.samples[0].client = None;

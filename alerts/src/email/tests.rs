@@ -328,7 +328,7 @@ fn subjects_tell_kind_key_and_owner_and_what_is_odd() {
         "[Keytide] WITHDRAWN key 3f2a9c41 Acme Logistics (gold): the key's allow-list covers where the calls came \
          from",
         "[Keytide] ALERT key partner-batch 가나다물류 (프리미엄): 40x its usual calls",
-        "[Keytide] ALERT key 3f2a9c41: used after it was revoked",
+        "[Keytide] ALERT key 3f2a9c41: used after it was revoked, found in public",
     ];
     for (i, expected) in expected.into_iter().enumerate() {
         assert_eq!(subject(i, Audience::Security, Language::En), expected);

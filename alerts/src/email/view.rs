@@ -41,7 +41,8 @@ pub(crate) struct SignalView {
 #[derive(Serialize)]
 pub(crate) struct ValueView {
     text: String,
-    calls: String,
+    /// None: it isn't about calls.
+    calls: Option<String>,
     new: bool,
 }
 
@@ -317,8 +318,8 @@ impl SignalView {
                 .take(VALUES)
                 .map(|value| ValueView {
                     text: language.value(value),
-                    calls: language.calls(value.calls),
-                    new: value.new,
+                    calls: (value.calls > 0).then(|| language.calls(value.calls)),
+                    new: value.new && value.calls > 0,
                 })
                 .collect(),
         }

@@ -139,9 +139,7 @@ impl Words {
                 "Unused for more than 30 days, then called from a new network",
                 "30일 넘게 쓰이지 않다가 새로운 통신망에서 호출됨",
             ),
-            "reported" | "report" | "leak" | "leaked" => {
-                ("Found where everybody can read it", "누구나 볼 수 있는 곳에서 발견됨")
-            }
+            "reported" => ("Found where everybody can read it", "누구나 볼 수 있는 곳에서 발견됨"),
             "tor" => ("Called through Tor", "Tor를 통해 호출됨"),
             "travel" => ("Called from places too far apart", "이동할 수 없는 거리에서 번갈아 호출됨"),
             other => return line(other, NAME),
@@ -164,19 +162,20 @@ impl Words {
 
     /// What was seen against what was expected: `4,812 calls, 120 expected`.
     pub(crate) fn measure(self, signal: &Signal) -> String {
+        let number = number(signal.seen);
         let seen = match signal.signal.as_str() {
-            "fan_out" => {
-                let number = number(signal.seen);
-                self.pick(format!("{number} address ranges"), format!("주소 대역 {number}개"))
-            }
+            "fan_out" => self.pick(format!("{number} address ranges"), format!("주소 대역 {number}개")),
+            "travel" => self.pick(format!("{number} km apart"), format!("{number}km 떨어진 곳")),
+            "reported" => return self.pick("reported as leaked", "유출 신고 접수").to_owned(),
             _ => self.calls(signal.seen),
         };
         match signal.expected {
-            Some(expected) => {
+            // Nothing is expected of what is new.
+            Some(expected) if expected > 0.0 => {
                 let usual = amount(expected);
                 self.pick(format!("{seen}, {usual} expected"), format!("{seen}, 평소 {usual}"))
             }
-            None => seen,
+            _ => seen,
         }
     }
 
@@ -285,9 +284,7 @@ impl Words {
                 "revoked" => self.pick("used after it was revoked", "폐기 후 사용").to_owned(),
                 "dormant" => self.pick("in use again after long silence", "오랜 휴면 뒤 사용").to_owned(),
                 "tor" => self.pick("called through Tor", "Tor를 통한 호출").to_owned(),
-                "reported" | "report" | "leak" | "leaked" => {
-                    self.pick("found in public", "공개된 곳에서 발견").to_owned()
-                }
+                "reported" => self.pick("found in public", "공개된 곳에서 발견").to_owned(),
                 other => self.signal(other),
             });
         }
@@ -454,6 +451,18 @@ mod tests {
         assert_eq!(Words(Language::En).surprise(&signal("hard", 40.0)), "a fact, not a measurement");
         assert_eq!(Words(Language::En).measure(&signal("volume", 1.0)), "60 calls, 1.5 expected");
         assert_eq!(Words(Language::Ko).measure(&signal("volume", 1.0)), "호출 60회, 평소 1.5");
+        let named = |name: &str| {
+            let name = name.to_owned();
+            Words(Language::En).measure(&Signal {
+                signal: name,
+                expected: Some(0.0),
+                ..signal("origin", 1.0)
+            })
+        };
+        assert_eq!(
+            ["country", "travel", "reported", "fan_out"].map(named),
+            ["60 calls", "60 km apart", "reported as leaked", "60 address ranges"]
+        );
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn lines(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Views that traffic without a leak leaves empty.
+/// Views that traffic without a leak leaves empty: `backtest` looks at them.
 const OF_INCIDENTS: [&str; 3] = ["incidents", "incident_log", "revocations"];
 
 // ---- what is written

@@ -61,8 +61,13 @@ impl Gravest {
         if transition.change == Change::Withdrawn || incident.traffic.is_empty() {
             return;
         }
-        self.0.retain(|(_, _, id), _| *id != incident.id);
-        self.0.insert((Reverse(incident.level), Reverse(incident.score), incident.id), transition.clone());
+        let known = self.0.keys().find(|(_, _, id)| *id == incident.id).copied();
+        let known = known.and_then(|place| self.0.remove(&place));
+        // The end of an incident may be long after what it was about.
+        let latest = |of: &Transition| of.incident.traffic.last().map(|point| point.start_ms);
+        let shown = known.filter(|known| latest(known) == latest(transition));
+        let shown = shown.unwrap_or_else(|| transition.clone());
+        self.0.insert((Reverse(incident.level), Reverse(incident.score), incident.id), shown);
         if self.0.len() > DRAWN {
             self.0.pop_last();
         }

@@ -46,6 +46,11 @@ const PROBED_NETWORKS: usize = 100_000;
 type Database = Reader<Vec<u8>>;
 type Found<'a> = LookupResult<'a, Vec<u8>>;
 type FieldPath = &'static [PathElement<'static>];
+/// Latitude and longitude.
+type Position = (f64, f64);
+
+/// Files as they were read, and warnings about what is in them.
+pub type GeoRead = Result<(Arc<Geo>, Vec<String>), GeoError>;
 
 /// Where country databases keep the code.
 const COUNTRY_PATHS: [FieldPath; 2] =
@@ -192,7 +197,7 @@ impl Geo {
 }
 
 impl City {
-    fn locate(&self, found: &Found<'_>) -> Result<(Option<Country>, Option<(f64, f64)>), MaxMindDbError> {
+    fn locate(&self, found: &Found<'_>) -> Result<(Option<Country>, Option<Position>), MaxMindDbError> {
         let country = match self.country {
             Some(path) => found.decode_path::<&str>(path)?.map(Country::new),
             None => None,
@@ -259,7 +264,7 @@ impl WatchedGeo {
     /// # Errors
     /// If a database can't be used any more, once a version of its file. The ones that are in use stay good. A
     /// file that can't be read is tried again at each call, and told once.
-    pub fn poll(&mut self) -> Option<Result<(Arc<Geo>, Vec<String>), GeoError>> {
+    pub fn poll(&mut self) -> Option<GeoRead> {
         let looks: Vec<Look> = self.watches.iter_mut().map(Watch::look).collect();
         if looks.iter().all(|look| *look == Look::Same) {
             self.unreadable = None;
@@ -304,7 +309,7 @@ impl AsnForm {
 fn position(
     found: &Found<'_>,
     [latitude, longitude]: [FieldPath; 2],
-) -> Result<Option<(f64, f64)>, MaxMindDbError> {
+) -> Result<Option<Position>, MaxMindDbError> {
     let latitude = found.decode_path::<Degrees>(latitude)?;
     let position = latitude.zip(found.decode_path::<Degrees>(longitude)?);
     let position = position.map(|(Degrees(latitude), Degrees(longitude))| (latitude, longitude));

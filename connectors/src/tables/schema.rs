@@ -58,6 +58,9 @@ pub(super) enum Table {
     Leaks(LeakForms),
 }
 
+/// A key that is told by its name.
+type NamedKey<'r> = (KeyId, &'r str);
+
 /// What may name a leaked key.
 pub(super) struct LeakForms {
     keys: KeyForms,
@@ -173,7 +176,7 @@ impl KeyForms {
     }
 
     /// The key that a row names in `key_hash`, and the one that it names in `key_id`, with its name.
-    fn keys<'r>(&self, row: &'r Row<'_>) -> Result<(Option<KeyId>, Option<(KeyId, &'r str)>), Fault> {
+    fn keys<'r>(&self, row: &'r Row<'_>) -> Result<(Option<KeyId>, Option<NamedKey<'r>>), Fault> {
         let hash = row.text("key_hash")?.map(|hash| self.hashed(hash)).transpose()?;
         let named = row.text("key_id")?.map(|name| (KeyId::from_name(name), name));
         match named {
@@ -403,7 +406,7 @@ impl Output {
         self.offset += 1;
     }
 
-    fn key_name(&mut self, named: Option<(KeyId, &str)>) {
+    fn key_name(&mut self, named: Option<NamedKey<'_>>) {
         let name = named.map(|(id, name)| Definition::Key { id, name: name.into(), month: None });
         self.definitions.extend(name);
     }

@@ -1,5 +1,5 @@
 //! `keytide check CONFIG`: judges a configuration and the files it names, all problems at once, and shows what
-//! the job would do. Writes nothing but its report, connects nowhere unless told to.
+//! the job would do. Writes nothing but its report, connects nowhere and sends nothing unless told to.
 //!
 //! Every table and database is read as a job would read it, so a valid report is worth something; of the logs
 //! only the names are resolved and regular files opened. A pattern without a match is a warning, because logs
@@ -10,36 +10,48 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use keytide_alerts::outbox::Post;
+use keytide_alerts::webhook::{Client, Delivery};
 use keytide_config::{
-    Alerts, ConfigError, End, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, Log,
-    MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, TableSource, Tables,
-    VIEWS, Webhook, duration_text, environment, size_text,
+    Alerts, ConfigError, EmailAlerts, End, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom,
+    Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, TableSource,
+    Tables, VIEWS, Webhook, duration_text, environment, size_text,
 };
 use keytide_connectors::file::{FileError, Partition, resolve};
 use keytide_connectors::kafka::Topic;
 use keytide_connectors::{geo, sink, tables};
 use keytide_dataflow::detect::Tuning;
 
+use crate::clock;
 use crate::exit::Exit;
 
 /// Bad rows shown of a table.
 const MAX_BAD_ROWS: usize = 10;
+
+/// What is asked of others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ask {
+    /// Brokers, the mail server, the names of webhooks.
+    pub(crate) connect: bool,
+    /// Whoever would be told of incidents gets a test.
+    pub(crate) send_test: bool,
+}
 
 /// Checks the configuration at `path` with this process's environment and reports to standard output:
 /// [`Exit::Done`] if it is valid, [`Exit::Usage`] if it isn't.
 ///
 /// # Errors
 /// If the report can't be written.
-pub(crate) fn run(path: &Path, connect: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(path: &Path, ask: Ask) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    let exit = check(path, connect, environment(), &mut out)?;
+    let exit = check(path, ask, environment(), &mut out)?;
     out.flush()?;
     Ok(exit.into())
 }
 
 fn check(
     path: &Path,
-    connect: bool,
+    ask: Ask,
     env: impl Iterator<Item = (String, String)>,
     out: &mut impl Write,
 ) -> io::Result<Exit> {
@@ -56,8 +68,12 @@ fn check(
     let mut report = Report::default();
     report.warnings.extend(loaded.warnings.iter().map(ToString::to_string));
     report.job(&loaded.job);
-    if connect {
+    if ask.connect {
         report.connect(&loaded.job);
+        report.connect_alerts(&loaded.job.alerts);
+    }
+    if ask.send_test {
+        report.send_test(&loaded.job.alerts);
     }
     report.write(path, out)
 }
@@ -337,9 +353,13 @@ impl Report {
         }
     }
 
+    /// Reads templates and certificates as a job would; makes no folder.
     fn alerts(&mut self, alerts: &Alerts) {
         let Alerts { email, webhooks, policy } = alerts;
         if let Some(email) = email {
+            if let Err(error) = Post::new(&EmailAlerts { dir: None, ..email.clone() }) {
+                self.problems.push(format!("alerts.email: {error}"));
+            }
             let server = email.server.as_ref().map(|server| {
                 let MailServer { host, port, tls, credentials, ca: _ } = server;
                 let known = credentials.as_ref().map_or(String::new(), |(name, _)| format!(" as {name}"));
@@ -391,6 +411,65 @@ impl Report {
                 duration_text(*cooldown_ms)
             ),
         );
+    }
+
+    /// Signs in at the mail server and looks webhooks up; sends nothing.
+    fn connect_alerts(&mut self, alerts: &Alerts) {
+        if let Some(email) = &alerts.email
+            // What is wrong with its files is told already.
+            && let Ok(post) = Post::new(&EmailAlerts { dir: None, ..email.clone() })
+        {
+            match post.connect() {
+                Ok(Some(found)) => self.line("connect", format!("alerts.email: {found}")),
+                Ok(None) => {}
+                Err(reason) => self.problems.push(format!("alerts.email: {reason}")),
+            }
+        }
+        for webhook in &alerts.webhooks {
+            let name = &webhook.name;
+            match Client::new(webhook).map_err(|error| error.to_string()).and_then(|it| it.resolve()) {
+                Ok(addresses) => {
+                    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                    let (host, addresses) = (&webhook.url.host, addresses.join(", "));
+                    self.line("connect", format!("alerts.webhook \"{name}\": {host} is at {addresses}"));
+                }
+                Err(reason) => self.problems.push(format!("alerts.webhook \"{name}\": {reason}")),
+            }
+        }
+    }
+
+    /// Sends tests, unless something is wrong.
+    fn send_test(&mut self, alerts: &Alerts) {
+        if !self.problems.is_empty() {
+            self.warnings.push("no test was sent: what is wrong comes first".to_owned());
+            return;
+        }
+        if alerts.email.is_none() && alerts.webhooks.is_empty() {
+            self.warnings.push("no test was sent: there is nobody to be told".to_owned());
+        }
+        if let Some(email) = &alerts.email {
+            match Post::new(email) {
+                Ok(post) => {
+                    for to in &email.to {
+                        match post.test(to, clock::now()) {
+                            Ok(()) => self.line("test", format!("a mail to {to} was handed over")),
+                            Err(reason) => self.problems.push(format!("alerts.email: to {to}: {reason}")),
+                        }
+                    }
+                }
+                Err(error) => self.problems.push(format!("alerts.email: {error}")),
+            }
+        }
+        for webhook in &alerts.webhooks {
+            let name = &webhook.name;
+            match Client::new(webhook).map(|client| client.test(clock::now())) {
+                Ok(Delivery::Sent) => self.line("test", format!("webhook {name} took a request")),
+                Ok(Delivery::Retry { reason, .. } | Delivery::Refused(reason)) => {
+                    self.problems.push(format!("alerts.webhook \"{name}\": {reason}"));
+                }
+                Err(error) => self.problems.push(format!("alerts.webhook \"{name}\": {error}")),
+            }
+        }
     }
 
     fn http(&mut self, http: Option<&Http>) {
@@ -485,7 +564,8 @@ key = \"/k\"
             fs::write(folder.path().join(name), content).unwrap();
         }
         let mut out = Vec::new();
-        let exit = check(&folder.path().join("keytide.toml"), false, std::iter::empty(), &mut out).unwrap();
+        let exit =
+            check(&folder.path().join("keytide.toml"), Ask::default(), std::iter::empty(), &mut out).unwrap();
         (exit, String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), ""))
     }
 
@@ -557,7 +637,7 @@ token = \"env:CANARY\"
         fs::write(&file, config).unwrap();
         let mut out = Vec::new();
         let env = [("CANARY".to_owned(), CANARY.to_owned())];
-        let exit = check(&file, false, env.into_iter(), &mut out).unwrap();
+        let exit = check(&file, Ask::default(), env.into_iter(), &mut out).unwrap();
         let report = String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), "");
         assert_eq!(exit, Exit::Done, "{report}");
         for line in [
@@ -585,7 +665,7 @@ token = \"env:CANARY\"
     fn a_live_job_without_files_is_valid_as_it_stands() {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/kafka.toml");
         let mut out = Vec::new();
-        assert_eq!(check(&example, false, std::iter::empty(), &mut out).unwrap(), Exit::Done);
+        assert_eq!(check(&example, Ask::default(), std::iter::empty(), &mut out).unwrap(), Exit::Done);
         let report = String::from_utf8(out).unwrap();
         assert!(report.contains("access-meter.usage.v1"), "{report}");
     }
@@ -642,6 +722,43 @@ token = \"env:CANARY\"
         assert_eq!(exit, Exit::Usage);
         assert!(report.ends_with("\n3 problems in keytide.toml\n"), "{report}");
         assert_eq!(report.lines().filter(|line| line.starts_with("keytide.toml:")).count(), 3, "{report}");
+    }
+
+    #[test]
+    fn mails_need_templates_and_certificates_that_can_be_used_but_no_folder() {
+        let email = "[alerts.email]\nserver = \"127.0.0.1:587\"\nca = \"ca.pem\"\ndir = \"mails\"\n\
+                     from = \"a@example.com\"\nto = [\"b@example.com\"]\n";
+        let (exit, report) = checked(&format!("{JOB}{email}"), &[("ca.pem", "none")]);
+        assert_eq!(exit, Exit::Usage);
+        assert!(report.starts_with("alerts.email: ca.pem: it has no certificate (PEM)\n"), "{report}");
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keytide.toml");
+        fs::write(&file, format!("{JOB}{}", email.replace("server", "# server").replace("ca =", "# ca =")))
+            .unwrap();
+        assert_eq!(check(&file, Ask::default(), std::iter::empty(), &mut Vec::new()).unwrap(), Exit::Done);
+        assert!(!folder.path().join("mails").exists(), "check makes no folder");
+        let ask = Ask { connect: true, send_test: true };
+        let mut out = Vec::new();
+        assert_eq!(check(&file, ask, std::iter::empty(), &mut out).unwrap(), Exit::Done);
+        let report = String::from_utf8(out).unwrap();
+        assert!(report.contains("test     a mail to b@example.com was handed over"), "{report}");
+        assert_eq!(folder.path().join("mails").read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn tests_reach_nobody_who_is_out_of_bounds() {
+        let hook = "[alerts.webhook]\nurl = \"https://10.0.0.1/canary\"\nformat = \"slack\"\n";
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keytide.toml");
+        fs::write(&file, format!("{JOB}{hook}")).unwrap();
+        let ask = Ask { connect: true, send_test: true };
+        let mut out = Vec::new();
+        assert_eq!(check(&file, ask, std::iter::empty(), &mut out).unwrap(), Exit::Usage);
+        let report = String::from_utf8(out).unwrap();
+        // Or that this machine has no authority that it trusts.
+        assert!(report.contains("alerts.webhook \"webhook\": "), "{report}");
+        assert!(report.contains("warning: no test was sent") && !report.contains("canary"), "{report}");
     }
 
     #[test]

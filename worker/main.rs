@@ -40,9 +40,12 @@ enum Command {
     Check {
         /// The job's configuration (TOML)
         config: PathBuf,
-        /// Also ask the brokers for the topics; creates none
+        /// Also ask the brokers for the topics, sign in at the mail server, look webhooks up; creates and sends nothing
         #[arg(long)]
         connect: bool,
+        /// If nothing is wrong, send a mail and a request that say that they are tests to everybody who would be told
+        #[arg(long)]
+        send_test: bool,
     },
     /// Read Kafka topics, keep the views up to date, and publish them, until told to end
     Run(run::Args),
@@ -63,7 +66,9 @@ fn main() -> ExitCode {
     exit::on_panic();
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
-        Command::Check { config, connect } => check::run(&config, connect),
+        Command::Check { config, connect, send_test } => {
+            check::run(&config, check::Ask { connect, send_test })
+        }
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Backtest(args) => backtest::run(&args),

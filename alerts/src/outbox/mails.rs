@@ -14,6 +14,8 @@
 //! * Digests of one recipient are a minute apart, then two, four, up to 15 while it goes on; so a storm is told of
 //!   within the limits of an hour.
 //! * A recipient whose mail failed is left alone for a while; after 8 failures of one mail the next one is tried.
+//! * When mails to owners fail one after the other, none of them is tried for a while: the server is away, and there may
+//!   be thousands of them.
 //! * Security goes before owners, and owners take at most three quarters of `per_hour`.
 //! * The same transition is told once, however often it is handed over, as long as it is among the last 65,536.
 //!
@@ -40,6 +42,8 @@ const MAX_RECIPIENTS: usize = 10_000;
 const MAX_SEEN: usize = 65_536;
 /// Failures after which others are tried before a mail.
 const STUBBORN: u32 = 8;
+/// Owners' mails that fail one after the other before none is tried for a while.
+const FEW: u32 = 3;
 /// How long it is put aside for them.
 const ASIDE_MS: u64 = 5 * MINUTE_MS;
 /// The longest time between two digests.
@@ -132,6 +136,9 @@ pub(super) struct Mails {
     queues: BTreeMap<Recipient, Queue>,
     sent: Hour,
     sent_to_owners: Hour,
+    /// Mails to owners that failed one after the other, and until when none is tried for it.
+    away: u32,
+    away_until: u64,
     seen: HashSet<(Box<str>, u32)>,
     seen_order: VecDeque<(Box<str>, u32)>,
     /// Transitions that wait or are collected or in digests.
@@ -168,6 +175,8 @@ impl Mails {
             queues: BTreeMap::new(),
             sent: Hour::default(),
             sent_to_owners: Hour::default(),
+            away: 0,
+            away_until: 0,
             seen: HashSet::new(),
             seen_order: VecDeque::new(),
             held: 0,
@@ -220,7 +229,7 @@ impl Mails {
 
     /// Everything that waits for a time is due, apart from the limits.
     pub(super) fn hurry(&mut self, now: u64) {
-        self.ending = true;
+        (self.ending, self.away_until) = (true, now);
         for queue in self.queues.values_mut() {
             queue.pause = now;
             queue.tried.iter_mut().for_each(|tried| tried.due = now);
@@ -235,7 +244,7 @@ impl Mails {
     pub(super) fn next(&mut self, now: u64) -> Next<Mail> {
         let all = self.sent.room(self.per_hour, now);
         let owners = (self.per_hour * 3 / 4).max(1);
-        let owners = self.sent_to_owners.room(owners, now).max(all);
+        let owners = self.sent_to_owners.room(owners, now).max(all).max(self.away_until);
         let mut earliest = u64::MAX;
         let mut chosen = None;
         let mut limited = 0;
@@ -294,10 +303,17 @@ impl Mails {
                 tried.due = queue.pause + if stubborn { ASIDE_MS } else { 0 };
                 self.stats.retried += 1;
                 self.stats.misconfigured = matches!(outcome, Outcome::Misconfigured(_));
+                if mail.to.audience == Audience::Owner {
+                    self.away = self.away.saturating_add(1);
+                    let failures = self.away.saturating_sub(FEW);
+                    let wait = if failures > 0 { backoff_ms(failures, &mut self.jitter) } else { 0 };
+                    self.away_until = now + wait;
+                }
                 return;
             }
             Outcome::Sent { .. } => {
                 (queue.failures, queue.pause) = (0, now);
+                (self.away, self.away_until) = (0, now);
                 queue.sent.add(now);
                 self.sent.add(now);
                 if mail.to.audience == Audience::Owner {

@@ -308,6 +308,26 @@ fn owners_leave_a_quarter_of_the_limit_to_security() {
 }
 
 #[test]
+fn a_server_that_is_away_isnt_asked_for_each_of_many_owners() {
+    let email = EmailAlerts { owners: true, per_hour: 10_000, ..email() };
+    let mut world = World::new(&email);
+    for number in 0..1_000 {
+        let owner = format!("owner-{number}@example.com");
+        world.push(incident(number, 0), &[&owner]);
+    }
+    world.run(HOUR_MS, |_, _| down());
+    assert!(world.tried < 60, "{}", world.tried);
+    // Security isn't held up by owners.
+    world.run(world.now + 5 * MINUTE_MS, |_, mail| match mail.to.audience {
+        Audience::Security => sent(),
+        Audience::Owner => down(),
+    });
+    assert_eq!((world.taken.len(), world.told(SECURITY).1), (1, 1_000));
+    world.run(world.now + 30 * MINUTE_MS, |_, _| sent());
+    assert_eq!((world.taken.len(), world.mails.stats().queued), (1_001, 0));
+}
+
+#[test]
 fn too_many_owners_are_counted() {
     let mut world = World::new(&EmailAlerts { owners: true, ..email() });
     for number in 0..10_001 {

@@ -60,7 +60,7 @@ pub fn all() -> Vec<Transition> {
 /// What policy asks for on account of a leak.
 #[must_use]
 pub fn planned() -> Planned {
-    Planned { action: Action::Suspend, held: Some("actions are not enabled: this is a dry run".to_owned()) }
+    Planned { action: Action::Suspend, held: Some("acting is off in this version".to_owned()) }
 }
 
 /// A leak: forty times the usual calls, from a country and by a program that the key was never seen with.

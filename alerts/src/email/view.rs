@@ -5,7 +5,7 @@
 use keytide_config::Language;
 use serde::Serialize;
 
-use super::clean::{NAME, REASON, foreign, line};
+use super::clean::{NAME, foreign, line};
 use super::words::{Words, number};
 use super::{Audience, Planned};
 use crate::incident::{Change, Transition};
@@ -210,7 +210,7 @@ impl View {
             view.lookup = view.lookup(transition, language);
             view.planned = planned.map(|planned| PlannedView {
                 action: planned.action.name(),
-                held: planned.held.as_deref().map(|held| foreign(held, REASON)),
+                held: planned.held.as_deref().map(|held| language.held(held)),
             });
         }
         view

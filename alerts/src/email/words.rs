@@ -270,6 +270,32 @@ impl Words {
         }
     }
 
+    /// Why an action is held: what `policy` says, sentence by sentence; what isn't known stays as it is.
+    pub(crate) fn held(self, reason: &str) -> String {
+        let said = |part: &str| {
+            let mut numbers = part.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+            let mut number = || numbers.next().unwrap_or("?").to_owned();
+            match part {
+                "acting is off in this version" => "이 버전은 조치를 실행하지 않습니다".to_owned(),
+                "acting is off, too" => "조치 기능도 꺼져 있습니다".to_owned(),
+                "the job was catching up" => "밀린 기록을 처리하는 중이었습니다".to_owned(),
+                "many keys rose together" => "여러 키의 호출이 함께 늘었습니다".to_owned(),
+                _ if part.starts_with("the key was acted on within the last ") => {
+                    "얼마 전에 이미 조치한 키입니다".to_owned()
+                }
+                _ if part.starts_with("the breaker lets pass ") => {
+                    format!("조치는 시간당 {}개까지입니다(사용 중인 키 {}개)", number(), number())
+                }
+                _ => part.to_owned(),
+            }
+        };
+        let reason = foreign(reason, REASON);
+        match self.0 {
+            Language::En => reason,
+            Language::Ko => reason.split("; ").map(said).collect::<Vec<_>>().join("; "),
+        }
+    }
+
     /// What happened, in a few words for subjects and titles: facts first, then how much, from where, and how. At
     /// most three clauses.
     pub(crate) fn headline(self, signals: &[Signal]) -> String {
@@ -463,6 +489,21 @@ mod tests {
             ["country", "travel", "reported", "fan_out"].map(named),
             ["60 calls", "60 km apart", "reported as leaked", "60 address ranges"]
         );
+    }
+
+    #[test]
+    fn why_actions_are_held_is_said_in_korean() {
+        let held = |reason| Words(Language::Ko).held(reason);
+        assert_eq!(
+            held("many keys rose together; acting is off, too"),
+            "여러 키의 호출이 함께 늘었습니다; 조치 기능도 꺼져 있습니다"
+        );
+        assert_eq!(
+            held("the breaker lets pass 10 keys an hour, of 1200 in use"),
+            "조치는 시간당 10개까지입니다(사용 중인 키 1200개)"
+        );
+        assert_eq!(held("another reason"), "another reason");
+        assert_eq!(Words(Language::En).held("the job was catching up"), "the job was catching up");
     }
 
     #[test]

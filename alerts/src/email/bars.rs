@@ -26,8 +26,8 @@ pub fn bars(title: &str, bars: &[(&str, u64)]) -> Option<Vec<u8>> {
     let step = step(most);
     let steps = (most / step).ceil().max(1.0);
     let y = |count: f64| BOTTOM - (BOTTOM - TOP) * (count / (step * steps)) as f32;
-    for line in 0..=steps as u32 {
-        let count = step * f64::from(line);
+    let lines = std::iter::successors(Some(0.0), |line| Some(line + 1.0)).take_while(|line| *line <= steps);
+    for count in lines.map(|line| step * line) {
         canvas.fill(LEFT, y(count) - 1.0, RIGHT, y(count) + 1.0, GRID);
         let label = short(count, Words(Language::En));
         canvas.text(LEFT - 14.0, y(count) + TEXT * 0.34, TEXT, GREY, Align::Right, &label);

@@ -157,9 +157,15 @@ fn environment() -> Environment<'static> {
 }
 
 /// Breaks a text so that it fits the columns of a terminal. The first line is indented by `first`, but is cut as if by
-/// `rest`, as all others are.
+/// `rest`, as all others are. A line that would begin like a formula begins with `'`, as text does ([`clean`]).
+///
+/// [`clean`]: super::clean
 fn wrap(text: &str, first: usize, rest: usize) -> String {
     let room = COLUMNS.saturating_sub(rest).max(8);
+    let begin = |lines: &[String], word: &str| match !lines.is_empty() && word.starts_with(['=', '+', '@']) {
+        true => "'",
+        false => "",
+    };
     let mut lines: Vec<String> = Vec::new();
     let mut now = String::new();
     for word in text.split_whitespace() {
@@ -167,9 +173,7 @@ fn wrap(text: &str, first: usize, rest: usize) -> String {
         if !now.is_empty() && now.width() + 1 + word.width() > room {
             lines.push(std::mem::take(&mut now));
         }
-        if !now.is_empty() {
-            now.push(' ');
-        }
+        now.push_str(if now.is_empty() { begin(&lines, word) } else { " " });
         // A word that is longer than a line is cut.
         while now.width() + word.width() > room {
             let mut end = 0;
@@ -183,6 +187,7 @@ fn wrap(text: &str, first: usize, rest: usize) -> String {
             now.push_str(&word[..end]);
             lines.push(std::mem::take(&mut now));
             word = &word[end..];
+            now.push_str(begin(&lines, word));
         }
         now.push_str(word);
     }
@@ -234,6 +239,18 @@ fn read(path: &Path) -> Result<String, TemplateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_line_begins_like_a_formula() {
+        let filler = "x".repeat(COLUMNS - 2);
+        for text in [format!("{filler} =1+1"), format!("{filler}xx=1+1"), format!("{filler} {filler}xx@sum")]
+        {
+            let wrapped = wrap(&text, 0, 0);
+            assert!(wrapped.lines().skip(1).any(|line| line.starts_with('\'')), "{wrapped}");
+            assert!(!wrapped.lines().any(|line| line.starts_with(['=', '@'])), "{wrapped}");
+            assert!(wrapped.lines().all(|line| line.width() <= COLUMNS), "{wrapped}");
+        }
+    }
 
     #[test]
     fn text_fits_its_columns() {

@@ -14,8 +14,9 @@
 //! A signal counts for an hour with the most it said. New values go on counting as long as they keep a twentieth of
 //! the calls, for a day at most. Volume says nothing in a key's first day, and only of at least 10 calls, 50 an hour
 //! and three times what was expected, in two of three windows that follow each other; a window needs no second if its
-//! calls alone, with what was said before, are two bits beyond an alert. That holds from the call on that makes it
-//! true, since a count doesn't fall: [`Profile::early`] says so before the window is over, and the window's end agrees.
+//! calls, with what was said before, are four bits beyond an alert. Volume alone never is: somebody's loop of a minute
+//! is no leak. That holds from the call on that makes it true, since a count doesn't fall: [`Profile::early`] says so
+//! before the window is over, and the window's end agrees.
 //!
 //! A key with fewer than 300 calls of the last month alerts at most, unless by a hard fact.
 //!
@@ -74,8 +75,8 @@ const TOR: Bits = Bits(24_000);
 const TRAVEL: Bits = Bits(8_000);
 const TRAVEL_OF_SERVERS: Bits = Bits(3_000);
 const SERVER_NETWORKS: usize = 4;
-/// A window fires before its end from so much beyond an alert.
-const EARLY: i64 = 2_000;
+/// A window fires before its end from so much beyond an alert: more than volume alone can be.
+const EARLY: i64 = 4_000;
 /// What makes a new value worth counting in how many keys have one.
 const STIRS: Bits = Bits(3_000);
 /// Blocks of traffic that are remembered: six hours.
@@ -382,7 +383,7 @@ impl Profile {
     }
 
     /// What the window that starts at `start_ms`, and isn't over, says already beyond doubt: the profile as it would be
-    /// if it were two bits beyond an alert. Its end says as much or more.
+    /// if it were far enough beyond an alert. Its end says as much or more.
     #[must_use]
     pub fn early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> Option<Self> {
         let mut profile = self.clone();
@@ -403,12 +404,14 @@ impl Profile {
     /// Whether it is worth asking whether an open window fires [`early`](Self::early). Cheap, and right where it says no.
     #[must_use]
     pub fn may_fire(&self, start_ms: u64, window: &Window, has_facts: bool) -> bool {
-        let calls = f64::from(window.calls);
-        let expected = self.minute.scale.expected(&self.season, Slot::at(start_ms, 0));
+        let is_loud = || {
+            let expected = self.minute.scale.expected(&self.season, Slot::at(start_ms, 0));
+            u64::from(window.calls) >= LEAST_CALLS && f64::from(window.calls) >= 3.0 * expected
+        };
         has_facts
             || window.tor > 0
             || start_ms > self.last_call_ms + DORMANT_MS
-            || u64::from(window.calls) >= LEAST_CALLS && calls >= 3.0 * expected
+            || !self.spoken.is_empty() && self.is_known(start_ms) && is_loud()
     }
 
     /// Memory beyond its own size.
@@ -610,7 +613,7 @@ impl Profile {
         Some((bits, expected))
     }
 
-    /// Whether an open window's calls, and hard facts, with what was said before it are two bits beyond an alert.
+    /// Whether an open window's calls, and hard facts, with what was said before it are far enough beyond an alert.
     fn fires_early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> bool {
         let hard = hard_facts(self, start_ms, window, facts);
         if hard.is_empty() && u64::from(window.calls) < LEAST_CALLS {

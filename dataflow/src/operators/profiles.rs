@@ -256,6 +256,28 @@ pub(crate) struct Open {
     fired: bool,
 }
 
+/// A minute that isn't closed. Its memory is used again for another.
+#[derive(Default)]
+struct Minute {
+    places: HashMap<KeyId, u32>,
+    keys: Vec<(KeyId, Open)>,
+}
+
+impl Minute {
+    fn of(&mut self, key: KeyId) -> &mut Open {
+        let next = u32::try_from(self.keys.len()).expect("a minute has fewer keys than memory has bytes");
+        let place = *self.places.entry(key).or_insert(next);
+        if place == next {
+            self.keys.push((key, Open::default()));
+        }
+        &mut self.keys[place as usize].1
+    }
+
+    fn get_mut(&mut self, key: KeyId) -> Option<&mut Open> {
+        self.places.get(&key).map(|place| &mut self.keys[*place as usize].1)
+    }
+}
+
 /// Keys by the day of their last call: of today and yesterday.
 #[derive(Default)]
 struct Active {
@@ -288,7 +310,9 @@ impl Active {
 pub(crate) struct Profiles {
     settings: Settings,
     keys: HashMap<KeyId, Known>,
-    open: BTreeMap<EventTime, HashMap<KeyId, Open>>,
+    open: BTreeMap<EventTime, Minute>,
+    /// Empty, for the next minute.
+    spare: Minute,
     /// Windows that end by then are closed.
     closed_ms: EventTime,
     /// Keys whose blocks are to be asked for, by the blocks' end.
@@ -318,6 +342,7 @@ impl Profiles {
             settings,
             keys: HashMap::new(),
             open: BTreeMap::new(),
+            spare: Minute::default(),
             closed_ms: 0,
             due: BTreeMap::new(),
             facts: HashMap::new(),
@@ -465,7 +490,8 @@ impl Profiles {
                 true => &[][..],
                 false => self.facts.get(&key).map_or(&[][..], |facts| &facts.facts.allowed),
             };
-            let window = &mut self.open.entry(start_ms).or_default().entry(key).or_default().window;
+            let Self { open, spare, .. } = self;
+            let window = &mut open.entry(start_ms).or_insert_with(|| std::mem::take(spare)).of(key).window;
             run.iter().for_each(|event| window.add(event, allowed));
         }
     }
@@ -474,12 +500,14 @@ impl Profiles {
     fn close_until(&mut self, passed_ms: EventTime, said: &mut Said) {
         while let Some(first) = self.open.first_entry().filter(|first| *first.key() + WINDOW_MS <= passed_ms)
         {
-            let (start_ms, windows) = first.remove_entry();
+            let (start_ms, mut minute) = first.remove_entry();
             self.ask(start_ms, said);
             self.closed_ms = start_ms + WINDOW_MS;
-            for (key, open) in windows {
+            for (key, open) in minute.keys.drain(..) {
                 self.step(key, start_ms, &open.window, said);
             }
+            minute.places.clear();
+            self.spare = minute;
             said.reports.extend(said.crowds.drain().map(|(plan, figures)| {
                 Report::Crowd(Box::new(Crowd { window_ms: start_ms, plan, figures }))
             }));
@@ -566,7 +594,7 @@ impl Profiles {
             batches.iter().flat_map(|batch| batch.chunk_by(|a, b| a.key == b.key && minute(a) == minute(b)))
         {
             let (key, start_ms) = (run[0].key, minute(&run[0]));
-            let Some(open) = self.open.get_mut(&start_ms).and_then(|keys| keys.get_mut(&key)) else {
+            let Some(open) = self.open.get_mut(&start_ms).and_then(|minute| minute.get_mut(key)) else {
                 continue;
             };
             let Some(Known::Grown(profile)) = self.keys.get(&key) else { continue };
@@ -699,8 +727,8 @@ impl Durable for Profiles {
 
     fn rows_out(&self, out: &mut dyn FnMut(ProfileRow)) {
         self.keys.iter().for_each(|(key, known)| out(ProfileRow::Key(*key, known.clone())));
-        for (start_ms, keys) in &self.open {
-            keys.iter().for_each(|(key, open)| out(ProfileRow::Open(*start_ms, *key, open.clone())));
+        for (start_ms, minute) in &self.open {
+            minute.keys.iter().for_each(|(key, open)| out(ProfileRow::Open(*start_ms, *key, open.clone())));
         }
         self.facts.iter().for_each(|(key, facts)| out(ProfileRow::Facts(*key, facts.clone())));
         for (end_ms, keys) in &self.due {
@@ -716,7 +744,7 @@ impl Durable for Profiles {
                 self.keys.insert(key, known);
             }
             ProfileRow::Open(start_ms, key, open) => {
-                self.open.entry(start_ms).or_default().insert(key, open);
+                *self.open.entry(start_ms).or_default().of(key) = open;
             }
             ProfileRow::Facts(key, facts) => {
                 self.facts.insert(key, facts);
@@ -744,7 +772,10 @@ impl Durable for Profiles {
         footprint += Footprint::of_map_with(&self.facts, |facts| {
             size_of::<KeyFacts>() + size_of_val(&*facts.facts.allowed)
         });
-        footprint += self.open.values().map(Footprint::of_map).sum();
+        for minute in self.open.values() {
+            footprint += Footprint::of_map(&minute.places);
+            footprint.bytes += (minute.keys.capacity() * size_of::<(KeyId, Open)>()) as u64;
+        }
         footprint += Footprint::of_tree(&self.due);
         // Memory, but no rows: others hold them.
         footprint.bytes += self.owners.footprint().bytes;

@@ -290,8 +290,11 @@ fn a_leak_opens_rises_and_ends_with_evidence() {
 
 #[test]
 fn an_open_minute_that_is_beyond_doubt_is_told_before_it_ends_and_the_incident_is_the_same() {
-    let loud = Burst { calls: 3_000, ..LEAK };
-    let events = traffic(7, 4, (32, 5), &[loud]);
+    // At home, with the usual agent, in a system that is new: odd, and no alert before it is loud.
+    let quiet = Burst { calls: 3, minutes: 3, place: 3, ..LEAK };
+    let loud = Burst { calls: 3_000, start: LEAK.start + 3 * MINUTE, minutes: 5, ..quiet };
+    let mut events = traffic(7, 4, (32, 5), &[quiet, loud]);
+    events.iter_mut().for_each(|event| event.user_agent = NameId::NONE);
     let narrow = run_with(&ticks(&events, 1_000, &[]), options(), ONE, None).ticks;
     let wide = run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None).ticks;
     let first = log(&narrow).remove(0);

@@ -166,7 +166,7 @@ pub struct Incident {
     pub last_signal_ms: EventTime,
     /// When it ended or was withdrawn.
     pub ended_ms: Option<EventTime>,
-    /// What spoke, most bits first.
+    /// What spoke, first what counts most: bits times weight.
     pub signals: Vec<Evidence>,
     /// The key's last six hours, in order; five minutes without calls are left out.
     pub traffic: Vec<Point>,

@@ -52,8 +52,6 @@ const DORMANT_MS: u64 = 30 * DAY_MS;
 const TRAVEL_LEARNING_MS: u64 = 7 * DAY_MS;
 const TRAVEL_KM: f64 = 500.0;
 const TRAVEL_KM_AN_HOUR: f64 = 1_000.0;
-/// Calls from so near each other are calls from one place.
-const SAME_PLACE_KM: f64 = 100.0;
 /// New values that are followed, of each kind in a window and of all.
 const FOLLOWED_OF_A_KIND: usize = 4;
 const FOLLOWED: usize = 12;
@@ -145,11 +143,15 @@ impl Spoken {
     /// How wide the window is that it speaks of.
     #[must_use]
     pub fn width_ms(&self) -> u64 {
-        match self.signal {
-            Signal::VolumeFiveMinutes | Signal::FanOut => FIVE_MINUTES_MS,
-            Signal::VolumeHour | Signal::Slow | Signal::Travel => HOUR_MS,
-            _ => WINDOW_MS,
-        }
+        width_ms(self.signal)
+    }
+}
+
+fn width_ms(signal: Signal) -> u64 {
+    match signal {
+        Signal::VolumeFiveMinutes | Signal::FanOut => FIVE_MINUTES_MS,
+        Signal::VolumeHour | Signal::Slow => HOUR_MS,
+        _ => WINDOW_MS,
     }
 }
 
@@ -790,7 +792,7 @@ impl Profile {
             {
                 let km = distance_km(home.place, away.place);
                 let hours = (home.last_ms - home.first_ms).min(HOUR_MS) as f64 / HOUR_MS as f64;
-                let is_journey = km > TRAVEL_KM && km > SAME_PLACE_KM && 2.0 * km > TRAVEL_KM_AN_HOUR * hours;
+                let is_journey = km > TRAVEL_KM && 2.0 * km > TRAVEL_KM_AN_HOUR * hours;
                 if is_journey && farthest.is_none_or(|(before, ..)| km > before) {
                     farthest = Some((km, *home, *away));
                 }
@@ -865,12 +867,14 @@ impl Profile {
         if bits == Bits::NONE {
             return;
         }
+        // A block speaks at its end.
+        let heard_ms = start_ms + width_ms(signal) - WINDOW_MS;
         let spoken = Spoken {
             signal,
             value: 0,
             window_ms: start_ms,
-            heard_ms: start_ms,
-            last_ms: start_ms,
+            heard_ms,
+            last_ms: heard_ms,
             first_ms: start_ms,
             bits,
             whole: bits,

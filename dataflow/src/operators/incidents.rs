@@ -31,7 +31,9 @@ use smallvec::SmallVec;
 
 use super::by_tick::Closing;
 use super::profiles::{Crowd, Figures, LEAST, Observation, Occasion, RISE_STEP, Report, Settings, Z_STEP};
-use crate::detect::{Bits, Level, Shown, Signal, Spoken, TAIL_BITS, WINDOW_MS, first_address, verdict};
+use crate::detect::{
+    Bits, Level, Shown, Signal, Spoken, TAIL_BITS, Tuning, Verdict, WINDOW_MS, first_address, verdict,
+};
 use crate::incident::{
     Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState, Transition,
 };
@@ -297,7 +299,7 @@ impl Incidents {
             }
         };
         let Some(held) = self.incidents.get_mut(&key) else { return };
-        if held.take(&observation, verdict.level, verdict.score(), platform_event, change.is_some()) {
+        if held.take(&observation, verdict, platform_event, change.is_some(), &self.settings.tuning) {
             said.changed.insert(key);
         }
         self.schedule(key, heard_ms + ENDS_MS);
@@ -425,17 +427,17 @@ impl Held {
     fn take(
         &mut self,
         observation: &Observation,
-        level: Level,
-        score: u8,
+        verdict: Verdict,
         platform_event: bool,
         is_transition: bool,
+        tuning: &Tuning,
     ) -> bool {
         (self.key_state, self.contact) = (observation.key_state, observation.contact);
         let incident = &mut self.incident;
         let before = (incident.level, incident.score, incident.last_signal_ms);
         (incident.state, incident.ended_ms) = (IncidentState::Open, None);
-        incident.level = level.max(incident.level);
-        incident.score = score.max(incident.score);
+        incident.level = verdict.level.max(incident.level);
+        incident.score = verdict.score().max(incident.score);
         incident.platform_event |= platform_event;
         // An open window's calls come again at its end.
         if observation.occasion == Occasion::Closed {
@@ -456,10 +458,9 @@ impl Held {
                 None => incident.signals.push(evidence),
             }
         }
-        incident.signals.sort_by_key(|one| (std::cmp::Reverse(one.bits), one.signal));
-        if is_transition || incident.traffic.is_empty() {
-            incident.traffic.clone_from(&observation.traffic);
-        }
+        let counts = |one: &Evidence| u64::from(one.bits.0) * tuning.weights[one.signal as usize];
+        incident.signals.sort_by_key(|one| (std::cmp::Reverse(counts(one)), one.signal));
+        incident.traffic.clone_from(&observation.traffic);
         if (is_transition && !observation.samples.is_empty()) || incident.samples.is_empty() {
             incident.samples.clone_from(&observation.samples);
         }
@@ -471,8 +472,7 @@ impl Held {
 fn evidence(observation: &Observation) -> Vec<Evidence> {
     let mut all: BTreeMap<Signal, Evidence> = BTreeMap::new();
     for one in &observation.spoken {
-        let values: SmallVec<[Contributor; 1]> =
-            one.shown.iter().filter_map(|shown| contributor(shown)).collect();
+        let values: SmallVec<[Contributor; 1]> = one.shown.iter().filter_map(contributor).collect();
         match all.entry(one.signal) {
             std::collections::btree_map::Entry::Vacant(entry) => {
                 entry.insert(Evidence {

@@ -714,7 +714,7 @@ fn minute(event: &AccessEvent) -> EventTime {
 #[derive(Serialize, Deserialize)]
 pub(crate) enum ProfileRow {
     Key(KeyId, Known),
-    Open(EventTime, KeyId, Open),
+    Open(EventTime, KeyId, Box<Open>),
     Facts(KeyId, Box<KeyFacts>),
     Due(EventTime, KeyId),
     /// Until when windows are closed, and the month of the last sweep: every worker's.
@@ -728,7 +728,10 @@ impl Durable for Profiles {
     fn rows_out(&self, out: &mut dyn FnMut(ProfileRow)) {
         self.keys.iter().for_each(|(key, known)| out(ProfileRow::Key(*key, known.clone())));
         for (start_ms, minute) in &self.open {
-            minute.keys.iter().for_each(|(key, open)| out(ProfileRow::Open(*start_ms, *key, open.clone())));
+            minute
+                .keys
+                .iter()
+                .for_each(|(key, open)| out(ProfileRow::Open(*start_ms, *key, Box::new(open.clone()))));
         }
         self.facts.iter().for_each(|(key, facts)| out(ProfileRow::Facts(*key, facts.clone())));
         for (end_ms, keys) in &self.due {
@@ -744,7 +747,7 @@ impl Durable for Profiles {
                 self.keys.insert(key, known);
             }
             ProfileRow::Open(start_ms, key, open) => {
-                *self.open.entry(start_ms).or_default().of(key) = open;
+                *self.open.entry(start_ms).or_default().of(key) = *open;
             }
             ProfileRow::Facts(key, facts) => {
                 self.facts.insert(key, facts);

@@ -5,6 +5,7 @@
 //! ```text
 //! cargo bench --bench detection -- FOLDER ...        # each made by keytide generate --scenario mixed
 //! cargo bench --bench detection -- --series FOLDER   # labelled series of counts: CSV files and labels.json
+//! cargo bench --bench detection -- --log FILE        # a web server's combined log, with leaks put into it
 //! ```
 
 #![allow(clippy::print_stdout)]
@@ -14,6 +15,8 @@ mod episodes;
 #[path = "../worker/backtest/judge.rs"]
 #[allow(dead_code, reason = "the backtest needs more of it")]
 mod judge;
+#[path = "detection/log.rs"]
+mod log;
 #[path = "detection/references.rs"]
 mod references;
 #[path = "detection/series.rs"]
@@ -46,8 +49,9 @@ const DISORDER_MS: u64 = 5_000;
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => println!("nothing to do: name folders made by keytide generate, or --series FOLDER"),
+        [] => println!("nothing to do: name folders made by keytide generate, --series FOLDER or --log FILE"),
         ["--series", folder] => series::report(Path::new(folder))?,
+        ["--log", file] => log::report(Path::new(file))?,
         folders => {
             let mut all = Episodes::default();
             for folder in folders {
@@ -79,15 +83,7 @@ fn evaluate(folder: &Path) -> anyhow::Result<Episodes> {
     let config_path = folder.join("keytide.toml");
     let config = JobConfig::load(&config_path, std::iter::empty())?.job;
     let started = Instant::now();
-    let out = tempfile::tempdir()?;
-    // Times of runs don't matter to history: nothing in it is dated ahead.
-    let status = Command::new(env!("CARGO_BIN_EXE_keytide"))
-        .args(["backtest", "--out"])
-        .args([out.path(), &config_path])
-        .stdout(std::process::Stdio::null())
-        .status()?;
-    ensure!(status.success(), "keytide backtest ended with {status}");
-    let alerts = alerts(&out.path().join("incident_log.jsonl"))?;
+    let alerts = backtest(&config_path)?;
     let backtest_s = started.elapsed().as_secs_f64();
     let counts = count(folder, &config)?;
     println!(
@@ -98,6 +94,18 @@ fn evaluate(folder: &Path) -> anyhow::Result<Episodes> {
     );
     let run = (counts.first_ms, counts.latest_ms);
     Episodes::read(folder, &alerts, &counts.references, run, counts.keys.len())
+}
+
+/// What a job tells of its history.
+fn backtest(config: &Path) -> anyhow::Result<Vec<Alert>> {
+    let out = tempfile::tempdir()?;
+    let status = Command::new(env!("CARGO_BIN_EXE_keytide"))
+        .args(["backtest", "--out"])
+        .args([out.path(), config])
+        .stdout(std::process::Stdio::null())
+        .status()?;
+    ensure!(status.success(), "keytide backtest ended with {status}");
+    alerts(&out.path().join("incident_log.jsonl"))
 }
 
 /// A row of `incident_log`.

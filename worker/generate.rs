@@ -60,8 +60,8 @@ use self::progress::{Progress, per_second};
 pub(crate) use self::scenario::Scenario;
 use self::send::Target;
 use self::settings::MAX_SPAN_MS;
-pub(crate) use self::settings::Settings;
-pub(crate) use self::world::{Generated, World};
+pub(crate) use self::settings::{Leak, Settings};
+pub(crate) use self::world::{Generated, Generator, World};
 
 const MAX_PARTITIONS: u32 = 1_024;
 const MAX_RATE: u32 = 10_000_000;

@@ -132,7 +132,11 @@ pub(super) fn habits(settings: &Settings, population: &Population, draw: &mut Dr
         customers.push(previous.map_or_else(|| (kind_of(drawn.0), drawn.1), |previous| customers[previous]));
     }
     let used = |state| state == KeyState::Active;
-    let weight = |rank: usize| Zipf::weight(rank as u32, settings.zipf) as f64;
+    let (first, callers) = settings.callers.unwrap_or((0, settings.keys));
+    let weight = |rank: usize| {
+        let place = (rank as u32).checked_sub(first).filter(|place| *place < callers);
+        place.map_or(0.0, |place| Zipf::weight(place, settings.zipf) as f64)
+    };
     let keys = || population.keys.iter().enumerate();
     let total: f64 = keys().filter(|(_, key)| used(key.state)).map(|(rank, _)| weight(rank)).sum();
     keys()

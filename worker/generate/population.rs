@@ -69,6 +69,10 @@ pub(super) const PLANS: [(&str, &str, &str); 5] = [
     ("enterprise", "Enterprise", "revoke"),
 ];
 
+/// The plan whose keys may be suspended.
+pub(super) const SUSPENDED: usize = 3;
+const _: () = assert!(matches!(PLANS[SUSPENDED].2.as_bytes(), b"suspend"));
+
 /// User agents: those that keys have by habit, then a tool for load tests.
 pub(super) const AGENTS: [&str; 17] = [
     "okhttp/4.12.0",
@@ -274,25 +278,33 @@ pub(super) struct Population {
     pub(super) routes: Vec<Route>,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) keys: Vec<Key>,
-    /// Which key calls.
-    pub(super) popularity: Zipf,
+    /// Which key calls, counted from the first that does.
+    popularity: Zipf,
+    first_caller: u32,
     /// How far a call is from what is usual.
     pub(super) spread: Spread,
 }
 
 impl Population {
     pub(super) fn new(settings: &Settings, mut draw: Draw) -> Self {
+        let (first_caller, callers) = settings.callers.unwrap_or((0, settings.keys));
         let mut population = Self {
             networks: networks(settings.countries),
             clients: Vec::new(),
             routes: routes(settings.routes, &mut draw),
             subscriptions: Vec::new(),
             keys: Vec::new(),
-            popularity: Zipf::new(settings.keys, settings.zipf),
+            popularity: Zipf::new(callers, settings.zipf),
+            first_caller,
             spread: Spread::new(),
         };
         population.populate(settings, &mut draw);
         population
+    }
+
+    /// Who calls next.
+    pub(super) fn caller(&self, draw: &mut Draw) -> u32 {
+        self.first_caller + self.popularity.draw(draw)
     }
 
     /// A route by the key's habits.

@@ -42,7 +42,7 @@ impl Record {
     /// A call at `time`, in milliseconds since the epoch, of a world without rhythms or events.
     pub(super) fn draw(population: &Population, time: u64, draw: &mut Draw) -> Self {
         let id = draw.wide();
-        let caller = population.popularity.draw(draw);
+        let caller = population.caller(draw);
         let anonymous = anonymous(draw);
         let key = &population.keys[caller as usize];
         let client = key.clients.start + draw.habit(key.clients.len() as u32);

@@ -9,6 +9,17 @@ use super::{Args, Format, Rate, Scenario, Start};
 
 pub(super) const MAX_SPAN_MS: u64 = 366 * 86_400_000;
 
+/// A leak of the kind `burst_new_origin`, of a key whose plan is made to say `suspend`, from a time to the run's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leak {
+    /// In milliseconds since the epoch.
+    pub(crate) from_ms: u64,
+    /// Its calls, the owner's not counted.
+    pub(crate) calls_per_hour: u32,
+    /// Calls that the key is known by until then, at least.
+    pub(crate) known_calls: u32,
+}
+
 /// What a world and its calls depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -16,7 +27,9 @@ pub(crate) struct Settings {
     pub(crate) events: NonZeroU64,
     /// 1 to 1,000,000.
     pub(crate) keys: u32,
-    /// The exponent of Zipf's law.
+    /// The keys that call, as the first of them and how many, in the order of popularity; `None`: all.
+    pub(crate) callers: Option<(u32, u32)>,
+    /// The exponent of Zipf's law, over the keys that call.
     pub(crate) zipf: f64,
     /// 1 to 10,000.
     pub(crate) routes: u32,
@@ -30,6 +43,8 @@ pub(crate) struct Settings {
     /// As the scenario says, or so many; the next likewise.
     pub(crate) leaks: Option<u32>,
     pub(crate) look_alikes: Option<u32>,
+    /// One leak at a set time, instead of what the scenario says.
+    pub(crate) leak: Option<Leak>,
     pub(crate) seed: u64,
     pub(crate) format: Format,
     /// Shares of calls, 0 to 1, as the next three.
@@ -46,6 +61,7 @@ impl Settings {
     pub(crate) const DEFAULT: Self = Self {
         events: NonZeroU64::new(100_000).expect("isn't zero"),
         keys: 1_000,
+        callers: None,
         zipf: 1.05,
         routes: 100,
         countries: 15,
@@ -55,6 +71,7 @@ impl Settings {
         scenario: Scenario::Plain,
         leaks: None,
         look_alikes: None,
+        leak: None,
         seed: 1,
         format: Format::Json,
         out_of_order: 0.02,
@@ -88,6 +105,7 @@ impl Settings {
         Ok(Self {
             events,
             keys: args.keys,
+            callers: None,
             zipf: args.zipf,
             routes: args.routes,
             countries: args.countries,
@@ -96,6 +114,7 @@ impl Settings {
             scenario: args.scenario,
             leaks: args.leaks,
             look_alikes: args.look_alikes,
+            leak: None,
             seed: args.seed,
             format: args.format,
             out_of_order: args.out_of_order,

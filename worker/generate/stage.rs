@@ -11,14 +11,14 @@ use anyhow::ensure;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Settings;
 use super::draw::{Draw, whole};
 use super::habit::{Habit, Pool, Setting};
 use super::population::{
-    COUNTRIES, DAY_MS, KeyState, LOAD_TOOL, Network, Population, RESOURCES, USUAL_AGENTS,
+    COUNTRIES, DAY_MS, Key, KeyState, LOAD_TOOL, Network, Population, RESOURCES, SUSPENDED, USUAL_AGENTS,
 };
 use super::rhythm::{Class, Clocks, Levels, Rhythm, SLOT_MS, Surge};
 use super::scenario::{Agent, Course, KINDS, Kind, Origin, Owner, Scenario, Scope};
+use super::{Leak, Settings};
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
@@ -131,6 +131,9 @@ pub(super) struct Label {
 
 /// How many leaks and look-alikes are asked for.
 fn asked(settings: &Settings) -> [u32; 2] {
+    if settings.leak.is_some() {
+        return [0, 0];
+    }
     let of = |leak| KINDS.iter().filter(|kind| kind.leak == leak).count() as u32;
     let (leaks, look_alikes) = match settings.scenario {
         Scenario::Plain | Scenario::Usual => (0, 0),
@@ -173,6 +176,9 @@ impl Stage {
         let free = free_keys(population, habits);
         let mut planner =
             Planner { settings, population, habits, draw, free, clocks: Clocks::new(), usage: None, stage };
+        if let Some(leak) = settings.leak {
+            planner.at_a_set_time(leak)?;
+        }
         for (leak, count) in [true, false].into_iter().zip(asked(settings)) {
             planner.deal(leak, count as usize)?;
         }
@@ -220,6 +226,23 @@ impl Planner<'_> {
         Ok(())
     }
 
+    fn at_a_set_time(&mut self, leak: Leak) -> anyhow::Result<()> {
+        let kind = &KINDS[0];
+        let time = leak.from_ms.saturating_sub(LEAD_MS)..self.settings.start_ms + self.settings.span_ms;
+        let Leak { calls_per_hour, known_calls, .. } = leak;
+        let key = self.take_key(kind, &time, f64::from(known_calls), |key, habit| {
+            // Used day and night and on every day, so that it is known, and from one place.
+            matches!(habit.rhythm, Rhythm::Machine | Rhythm::Leisure)
+                && habit.elsewhere.is_none()
+                && !key.confined
+        })?;
+        let owner = self.population.keys[key as usize].subscription;
+        self.population.subscriptions[owner as usize].plan = SUSPENDED;
+        let calls = u64::from(calls_per_hour) * (time.end - leak.from_ms) / HOUR_MS;
+        self.stage_key(kind, key, time, Some(calls));
+        Ok(())
+    }
+
     fn of_everybody(&mut self, kind: &'static Kind) {
         let time = self.time(kind);
         let (from, to) = (time.start / SLOT_MS * SLOT_MS, time.end.next_multiple_of(SLOT_MS));
@@ -258,9 +281,15 @@ impl Planner<'_> {
     }
 
     fn of_key(&mut self, kind: &'static Kind) -> anyhow::Result<()> {
+        let time = self.time(kind);
+        let key = self.take_key(kind, &time, USUAL_CALLS, |_, _| true)?;
+        self.stage_key(kind, key, time, None);
+        Ok(())
+    }
+
+    /// Stages an episode of a key, with so many calls or as the kind says.
+    fn stage_key(&mut self, kind: &'static Kind, key: u32, mut time: Range<u64>, set: Option<u64>) {
         let (start, end) = (self.settings.start_ms, self.settings.start_ms + self.settings.span_ms);
-        let mut time = self.time(kind);
-        let key = self.take_key(kind, &time)?;
         let owner = &mut self.population.keys[key as usize];
         let habit = &mut self.habits[key as usize];
         let subscription = &self.population.subscriptions[owner.subscription as usize];
@@ -278,7 +307,8 @@ impl Planner<'_> {
             _ => f64::from(kind.calls_per_hour) * relative_to / HOUR_MS as f64,
         };
         let calls = usual_calls * f64::from(self.draw.between(kind.percent)) / 100.0;
-        let calls = calls.max(at_least).min(MAX_STAGED_CALLS) / f64::from(beats.beats);
+        let calls = set.map_or(calls.max(at_least), |set| set as f64);
+        let calls = calls.min(MAX_STAGED_CALLS) / f64::from(beats.beats);
 
         let episode = self.stage.episodes.len() as u32;
         let calls = whole(calls) as u32;
@@ -314,21 +344,28 @@ impl Planner<'_> {
         let episode =
             Episode { kind, key: Some(key), time, pool, agents, api: None, percent: 0, usual_calls };
         self.stage.episodes.push(episode);
-        Ok(())
     }
 
-    /// A free key that fits.
-    fn take_key(&mut self, kind: &Kind, time: &Range<u64>) -> anyhow::Result<u32> {
+    /// A free key that fits, is expected to make so many calls before, and will do.
+    fn take_key(
+        &mut self,
+        kind: &Kind,
+        time: &Range<u64>,
+        usual_calls: f64,
+        will_do: impl Fn(&Key, &Habit) -> bool,
+    ) -> anyhow::Result<u32> {
         let start = self.settings.start_ms;
         let fits = |key: u32| {
             let habit = &self.habits[key as usize];
             let calls_per_ms = habit.share * self.settings.events.get() as f64 / self.settings.span_ms as f64;
-            let often = |time: u64| calls_per_ms * time as f64 >= USUAL_CALLS;
+            let often = |time: u64, calls: f64| calls_per_ms * time as f64 >= calls;
             let key = &self.population.keys[key as usize];
-            let age = start - self.population.subscriptions[key.subscription as usize].started_at;
-            (kind.leak || !key.confined)
-                && (kind.owner == Owner::Sleeps || often(time.start - start))
-                && (kind.owner != Owner::Moves || often(time.end - time.start))
+            let owner = &self.population.subscriptions[key.subscription as usize];
+            let age = start - owner.started_at;
+            will_do(key, habit)
+                && (kind.leak || !key.confined)
+                && (kind.owner == Owner::Sleeps || often(time.start - start, usual_calls))
+                && (kind.owner != Owner::Moves || often(time.end - time.start, USUAL_CALLS))
                 && (kind.owner != Owner::Sleeps || age > (DORMANT_DAYS + 5) * DAY_MS)
                 && (!kind.new_routes || u32::from(key.routes) < self.settings.routes)
                 && (kind.course != Course::Nights || habit.rhythm == Rhythm::Office)

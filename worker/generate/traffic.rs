@@ -217,7 +217,7 @@ impl<'a> Traffic<'a> {
     fn arrived(&mut self, time: u64, draw: &mut Draw) -> Record {
         let day = time / DAY_MS;
         let key = loop {
-            let key = self.population.popularity.draw(draw);
+            let key = self.population.caller(draw);
             let factor = DAY_FACTOR.0 + mixed([self.seed, u64::from(key), day]) % DAY_FACTOR.1;
             if self.tide.accepts(self.habits[key as usize].class, factor as u32, draw)
                 && !self.gave_up(key, time)

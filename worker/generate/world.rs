@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use super::draw::Draw;
+use super::draw::{Draw, mixed};
 use super::format::Formatter;
 use super::habit::{self, Habit};
 use super::population::Population;
@@ -49,12 +49,23 @@ impl World {
         Ok(Self { settings, population, play })
     }
 
+    /// The id of the key of the first episode, as views have it, if it is about a key.
+    pub(crate) fn first_staged_key(&self) -> Option<String> {
+        let key = self.play.as_ref()?.stage.episodes.first()?.key?;
+        Some(super::folder::hex(&self.population.keys[key as usize].hash()[..16]))
+    }
+
     /// The calls, from the first.
     pub(crate) fn generator(&self) -> Generator<'_> {
         let (settings, population) = (&self.settings, &self.population);
-        let mut chance = Draw::new(settings.seed, 5);
+        // Worlds of one population have other calls, with other ids, if others call.
+        let seed = match settings.callers {
+            None => settings.seed,
+            Some((first, callers)) => mixed([settings.seed, first.into(), callers.into()]),
+        };
+        let mut chance = Draw::new(seed, 5);
         let calls = match &self.play {
-            None => Calls::Even(Box::new(Even::new(settings, Draw::new(settings.seed, 6)))),
+            None => Calls::Even(Box::new(Even::new(settings, Draw::new(seed, 6)))),
             Some(Play { habits, stage }) => {
                 Calls::Lively(Box::new(Traffic::new(settings, population, habits, stage, &mut chance)))
             }
@@ -63,8 +74,8 @@ impl World {
             world: self,
             calls,
             chance,
-            schedule: Schedule::new(settings, Draw::new(settings.seed, 1)),
-            draw: Draw::new(settings.seed, 2),
+            schedule: Schedule::new(settings, Draw::new(seed, 1)),
+            draw: Draw::new(seed, 2),
             formatter: Formatter::new(settings.format, population),
             sent: VecDeque::with_capacity(RESENT_WITHIN),
             planned: VecDeque::with_capacity(3),
@@ -133,6 +144,25 @@ pub(crate) struct Generated {
     /// Calls that belong to look-alikes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) look_alike_calls: Option<u64>,
+}
+
+impl Generated {
+    /// What the lines of two worlds hold.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let sum = |a: Option<u64>, b: Option<u64>| a.map(|a| a + b.unwrap_or(0)).or(b);
+        Self {
+            events: self.events + other.events,
+            lines: self.lines + other.lines,
+            anonymous: self.anonymous + other.anonymous,
+            out_of_order: self.out_of_order + other.out_of_order,
+            late: self.late + other.late,
+            duplicates: self.duplicates + other.duplicates,
+            broken: self.broken + other.broken,
+            bytes: self.bytes + other.bytes,
+            leak_calls: sum(self.leak_calls, other.leak_calls),
+            look_alike_calls: sum(self.look_alike_calls, other.look_alike_calls),
+        }
+    }
 }
 
 /// What a line is.

@@ -1,6 +1,7 @@
 //! The demo as somebody meets it who has nothing set up: what it prints, what it leaves, how it ends.
 //!
-//! It goes by the clock, so nothing here depends on how many calls there were: only on that all numbers agree.
+//! It goes by the clock, so nothing here depends on how many calls there were: only on that all numbers agree, and that
+//! what is staged is found.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -113,28 +114,58 @@ fn what_is_in_the_way_is_refused() {
     }
 }
 
-#[test]
-fn a_signal_ends_it_with_everything_counted() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("demo");
+/// Runs a demo until it prints a line with `until`, and ends it by a signal; all lines.
+fn until(out: &Path, arguments: &str, until: &str) -> String {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_keytide"))
-        .args(["demo", "--headless", "--rate", "500", "--out", path(&out)])
+        .args(["demo", "--headless", "--out", path(out)])
+        .args(arguments.split(' '))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(demo.stdout.take().unwrap());
-    // Until something is counted.
-    let mut line = String::new();
-    while !line.contains("top key") {
+    let (mut told, mut line) = (String::new(), String::new());
+    while !line.contains(until) {
         line.clear();
-        assert!(lines.read_line(&mut line).unwrap() > 0, "it ended by itself");
+        assert!(lines.read_line(&mut line).unwrap() > 0, "it ended by itself:\n{told}");
+        told.push_str(&line);
     }
     let killed = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap();
     assert!(killed.success());
-    let mut rest = String::new();
-    lines.read_to_string(&mut rest).unwrap();
-    assert_eq!(demo.wait().unwrap().code(), Some(0), "{rest}");
-    assert!(rest.contains("try next"), "{rest}");
+    lines.read_to_string(&mut told).unwrap();
+    assert_eq!(demo.wait().unwrap().code(), Some(0), "{told}");
+    assert!(told.contains("try next"), "{told}");
+    told
+}
+
+#[test]
+fn a_signal_ends_it_with_everything_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    until(&out, "--rate 500", "  top key ");
     assert_all_is_counted(&out);
+}
+
+#[test]
+fn a_stolen_key_is_found_told_of_and_not_suspended() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    let told = until(&out, "--rate 200 --duration 1h", "MAIL ");
+    assert_all_is_counted(&out);
+    let summary = summary(&out);
+    let stolen = summary["stolen_key"].as_str().unwrap();
+    assert!(told.contains(&format!("INCIDENT  key {}", &stolen[..8])), "{told}");
+    assert!(told.contains(": would suspend the key; held: acting is off in this version\n"), "{told}");
+    assert_eq!((&summary["incidents"], &summary["held_actions"]), (&1.into(), &1.into()), "{told}");
+    let log = rows(&out, "incident_log");
+    assert!(log.iter().all(|row| row.text("key_id") == stolen));
+    assert_eq!((log[0].text("level"), log[0].text("policy")), ("revoke", "suspend"));
+    let [action] = &rows(&out, "revocations")[..] else { panic!("one is held") };
+    assert_eq!(
+        (action.text("action"), action.text("state"), action.text("key_id")),
+        ("suspend", "held", stolen)
+    );
+    let mails = names(&out.join("mails"));
+    assert!(mails.iter().any(|name| name.contains(".security-")), "{mails:?}");
+    assert!(mails.iter().any(|name| name.contains(".owner-")), "{mails:?}");
 }

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use super::screen::{Phase, Scene};
 use super::terminal::Screen;
 use super::text::{grouped, span, stopwatch};
+use super::world::HISTORY_MS;
 
 /// Live view or lines.
 pub(super) enum Front {
@@ -20,17 +21,22 @@ pub(super) enum Front {
 }
 
 impl Front {
-    /// Shows where the demo is.
-    pub(super) fn show(&mut self, scene: &Scene<'_>) -> anyhow::Result<()> {
+    /// Shows where the demo is, and what happened since.
+    pub(super) fn show(&mut self, scene: &Scene<'_>, news: Vec<String>) -> anyhow::Result<()> {
         match self {
             Self::Screen(screen) => screen.show(scene).context("drawing on the terminal failed"),
             Self::Lines { printed } => {
+                let mut out = io::stdout().lock();
+                for news in news {
+                    writeln!(out, "{}  {news}", stopwatch(scene.elapsed_ms))
+                        .context("can't write to standard output")?;
+                }
                 let seconds = scene.elapsed_ms / 1_000;
                 if scene.phase == Phase::Ending || seconds <= *printed {
                     return Ok(());
                 }
                 *printed = seconds;
-                writeln!(io::stdout().lock(), "{}", line(scene)).context("can't write to standard output")
+                writeln!(out, "{}", line(scene)).context("can't write to standard output")
             }
         }
     }
@@ -53,6 +59,14 @@ impl Front {
 fn line(scene: &Scene<'_>) -> String {
     let view = scene.view;
     let total = view.total();
+    if let Phase::Reading(percent) = scene.phase {
+        let hours = HISTORY_MS / 3_600_000;
+        return format!(
+            "{}  reads {hours} hours of history, from which the detector learns: {percent} %  events {}",
+            stopwatch(scene.elapsed_ms),
+            grouped(total.events),
+        );
+    }
     let watermark = match scene.watermark {
         0 => "-".to_owned(),
         watermark => span(scene.now.saturating_sub(watermark)),

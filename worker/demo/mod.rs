@@ -8,10 +8,14 @@
 //! databases are files, the configuration is parsed like any other. All of it is left in a folder. What is shown is
 //! made of the rows that are published, see [`view`].
 //!
+//! A minute of it tells how a leak is found: 100 keys have a history of 36 hours, which is read first, and one of them is
+//! stolen 8 s later; see [`world`].
+//!
 //! `q`, Ctrl-C, SIGTERM or the end of `--duration` stop the traffic; then the job reads what is left, its last tick is
 //! published, and the terminal is given back. A second one doesn't wait.
 
 mod front;
+mod incidents;
 mod screen;
 mod summary;
 mod terminal;
@@ -39,12 +43,13 @@ use tracing_subscriber::EnvFilter;
 use self::front::Front;
 use self::screen::{Phase, Scene};
 use self::terminal::Screen;
+use self::traffic::Sent;
 use self::traffic::Traffic;
 use self::view::View;
-use self::world::Broker;
+use self::world::{Broker, HISTORY_MS, Worlds};
 use crate::clock::now;
 use crate::exit::{Exit, failure};
-use crate::run::{Handle, Job, Tap};
+use crate::run::{Handle, Heard, Job, Tap};
 
 /// How often the view is drawn and keys and signals are looked for.
 const FRAME: Duration = Duration::from_millis(100);
@@ -85,7 +90,7 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
 /// If the folder can't be used, or the job or its traffic end by an error.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let signals = signals()?;
-    let (folder, world) = world::create(args)?;
+    let (folder, worlds) = world::create(args, now())?;
     log(&folder)?;
     let broker = Broker::start()?;
     let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(WORKERS);
@@ -94,14 +99,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let view = Arc::new(Mutex::new(View::new(config.job.tick_ms)));
     let tap: Tap = {
         let view = Arc::clone(&view);
-        Box::new(move |tick, outputs| lock(&view).take(tick, outputs))
+        Box::new(move |heard| match heard {
+            Heard::Results(tick, outputs) => lock(&view).take(tick, outputs),
+            Heard::Notices(notices) => lock(&view).incidents.take(notices),
+        })
     };
     let job = Job::start(&config, Some(tap))?;
     let handle = job.handle.clone();
     let joiner = thread::Builder::new().name("joiner".to_owned()).spawn(move || job.join())?;
-    let traffic = Traffic::start(broker.address(), Arc::clone(&handle.live), world)?;
+    let staged = Staged::of(&worlds);
+    let traffic = Traffic::start(broker.address(), Arc::clone(&handle.live), worlds)?;
     let front = front(args)?;
-    let demo = Demo { args, folder: &folder, workers, started: Instant::now(), handle, view };
+    let demo = Demo { args, folder: &folder, workers, started: Instant::now(), staged, handle, view };
     demo.show(front, &signals, &traffic, || joiner.is_finished())?;
 
     joiner.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the job panicked")))?;
@@ -115,8 +124,26 @@ struct Demo<'a> {
     folder: &'a Path,
     workers: usize,
     started: Instant,
+    staged: Staged,
     handle: Handle,
     view: Arc<Mutex<View>>,
+}
+
+/// What was prepared.
+#[derive(Clone, Debug)]
+struct Staged {
+    /// When live traffic starts, by event time.
+    live_ms: u64,
+    /// Whether there is a history before it.
+    has_history: bool,
+    /// The key that is stolen.
+    key: Option<String>,
+}
+
+impl Staged {
+    fn of(worlds: &Worlds) -> Self {
+        Self { live_ms: worlds.live_ms, has_history: worlds.known.is_some(), key: worlds.stolen() }
+    }
 }
 
 /// What is done about the end.
@@ -143,8 +170,7 @@ impl Demo<'_> {
         let duration = self.args.duration.unsigned_abs();
         let mut stage = Stage::Running;
         loop {
-            let phase = if stage == Stage::Running { Phase::Running } else { Phase::Ending };
-            self.frame(&mut front, phase, traffic.sent.records())?;
+            self.frame(&mut front, stage == Stage::Running, &traffic.sent)?;
             let told = front.is_told_to_end(signals, FRAME)?;
             if told && stage != Stage::Running {
                 self.handle.sinks.stop();
@@ -175,24 +201,46 @@ impl Demo<'_> {
         }
     }
 
-    fn frame(&self, front: &mut Front, phase: Phase, sent: u64) -> anyhow::Result<()> {
+    fn frame(&self, front: &mut Front, is_running: bool, sent: &Sent) -> anyhow::Result<()> {
         let live = &self.handle.live;
         let sinks = self.handle.sinks.stats();
-        let view = lock(&self.view);
-        front.show(&Scene {
+        let watermark = live.status().watermark;
+        let behind_ms = sent.behind_ms();
+        let phase = match (is_running, behind_ms) {
+            (false, _) => Phase::Ending,
+            (true, None) if self.staged.has_history => Phase::Reading(self.percent_read(watermark)),
+            (true, _) => Phase::Running,
+        };
+        let mut view = lock(&self.view);
+        if phase == Phase::Running {
+            view.go_live();
+        }
+        view.incidents.look_for_mails(&self.folder.join(world::MAILS));
+        let news = view.incidents.news();
+        let scene = Scene {
             view: &view,
             phase,
-            now: now(),
+            now: now().saturating_sub(behind_ms.unwrap_or(0)),
             elapsed_ms: whole_ms(self.started.elapsed()),
             duration_ms: whole_ms(self.args.duration.unsigned_abs()),
             rate: self.args.rate,
-            unread: sent.saturating_sub(live.counters.messages.load(Ordering::Relaxed)),
-            watermark: live.status().watermark,
+            staged: &self.staged,
+            unread: sent.records().saturating_sub(live.counters.messages.load(Ordering::Relaxed)),
+            watermark,
             rows: sinks.records.iter().sum(),
             row_bytes: sinks.bytes,
             workers: self.workers,
             folder: self.folder,
-        })
+        };
+        front.show(&scene, news)
+    }
+}
+
+impl Demo<'_> {
+    /// How much of the history the job has read, in percent.
+    fn percent_read(&self, watermark: u64) -> u64 {
+        let from_ms = self.staged.live_ms - HISTORY_MS;
+        (watermark.saturating_sub(from_ms) * 100 / HISTORY_MS).min(100)
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! title
 //! calls: rate, its course      │ job: lag, watermark, results
+//! incidents: which key, what spoke, what would be done
 //! keys with most calls         │ countries
 //! routes: latencies            │ oddities
 //! keys to press
@@ -17,8 +18,10 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Cell, Paragraph, Row, Sparkline, Table};
 
+use super::Staged;
 use super::text::{bytes, clock, cut, grouped, latency, percent, span, stopwatch};
 use super::view::View;
+use super::world::{HISTORY_MS, KNOWN_KEYS};
 
 /// From so many columns on there are more of them.
 const WIDE: u16 = 120;
@@ -29,6 +32,8 @@ const BAD: Color = Color::Red;
 /// Where a demo is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// So many percent of the history are read.
+    Reading(u64),
     Running,
     /// What was sent is still worked on; nothing new is sent.
     Ending,
@@ -39,7 +44,8 @@ pub(super) enum Phase {
 pub(super) struct Scene<'a> {
     pub(super) view: &'a View,
     pub(super) phase: Phase,
-    /// In ms since the epoch.
+    pub(super) staged: &'a Staged,
+    /// In ms since the epoch, by the clock of live traffic.
     pub(super) now: u64,
     pub(super) elapsed_ms: u64,
     /// How long it is to last.
@@ -61,11 +67,12 @@ pub(super) struct Scene<'a> {
 pub(super) fn draw(scene: &Scene<'_>, frame: &mut Frame<'_>) {
     let area = frame.area();
     let wide = area.width >= WIDE;
-    let [title, top, middle, bottom, keys] = Layout::vertical([
+    let [title, top, found, middle, bottom, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(if area.height >= 40 { 8 } else { 5 }),
-        Constraint::Fill(5),
-        Constraint::Fill(4),
+        Constraint::Length(if area.height >= 40 { 8 } else { 5 }),
+        Constraint::Fill(1),
+        Constraint::Fill(1),
         Constraint::Length(1),
     ])
     .areas(area);
@@ -74,6 +81,7 @@ pub(super) fn draw(scene: &Scene<'_>, frame: &mut Frame<'_>) {
     let [left, right] = columns.areas(top);
     calls(scene, frame, left);
     job(scene, frame, right, wide);
+    incidents(scene, frame, found);
     let [left, right] = columns.areas(middle);
     top_keys(scene, frame, left, wide);
     countries(scene, frame, right);
@@ -94,6 +102,7 @@ fn panel<'a>(title: &'a str, note: impl Into<Line<'a>>) -> Block<'a> {
 fn title_line(scene: &Scene<'_>) -> Line<'static> {
     let time = format!("{} of {}", stopwatch(scene.elapsed_ms), stopwatch(scene.duration_ms));
     let state = match scene.phase {
+        Phase::Reading(percent) => format!("reads history: {percent} %").fg(WARNING),
         Phase::Running => "live".fg(Color::Green),
         Phase::Ending => "finishing".fg(WARNING),
     };
@@ -163,6 +172,47 @@ fn job(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
         ]);
     }
     frame.render_widget(Paragraph::new(lines).block(panel("Job", "")), area);
+}
+
+/// What the detector found, the newest last: of each what spoke, and what would be done.
+fn incidents(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect) {
+    let of = &scene.view.incidents;
+    let many =
+        |count: u64, name: &str| format!("{} {name}{}", grouped(count), if count == 1 { "" } else { "s" });
+    let note = match of.count {
+        0 => String::new(),
+        count => format!(" {}, {} ", many(count, "incident"), many(of.mails.len() as u64, "mail")),
+    };
+    let block = panel("Leaks", note);
+    let inner = block.inner(area);
+    let mut lines = Vec::new();
+    let room = usize::from(inner.height);
+    let shown = (room / 3).max(1);
+    for incident in &of.all[of.all.len().saturating_sub(shown)..] {
+        let (key, score) = (incident.key(), incident.last.score);
+        lines.push(Line::from(vec![
+            key.bold(),
+            format!("  {}  ", incident.customer()).into(),
+            format!("score {score}").fg(BAD).bold(),
+            format!("  {}, {}", incident.last.level, incident.last.state).into(),
+        ]));
+        lines.push(Line::from(incident.evidence()));
+        lines.extend(incident.actions.last().map(|action| Line::from(action.clone().fg(WARNING))));
+    }
+    if lines.is_empty() {
+        let hours = HISTORY_MS / 3_600_000;
+        let text = match (scene.phase, scene.staged.has_history) {
+            (_, false) => "None: no key is judged in its first day, and there is no history.".to_owned(),
+            (Phase::Reading(_), true) => {
+                format!("The detector learns {KNOWN_KEYS} keys from their last {hours} hours.")
+            }
+            (_, true) => {
+                format!("None yet. {KNOWN_KEYS} keys are known well; one of them is about to be stolen.")
+            }
+        };
+        lines.push(Line::from(text.dark_gray()));
+    }
+    frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
 fn named<'a>(name: &'a str, values: Vec<Span<'a>>) -> Line<'a> {
@@ -328,13 +378,15 @@ fn oddities(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
     let mut lines = vec![
         line("late", total.late, late),
         line("dead letter", total.dead_letters, dead),
-        line("duplicate", total.duplicates, "dropped".to_owned()),
         line(
             "no key",
             view.anonymous(),
             if wide { format!("{unknown} keys, in the last minute") } else { unknown },
         ),
     ];
+    if room > lines.len() + 1 {
+        lines.push(line("duplicate", total.duplicates, "dropped".to_owned()));
+    }
     let failing = view.failing_keys(room.saturating_sub(lines.len()));
     if failing.is_empty() {
         lines.push(named("failing", vec!["no key over 10 %".dark_gray()]));

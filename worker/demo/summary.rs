@@ -9,13 +9,16 @@ use anyhow::Context as _;
 use keytide_connectors::sink::View as Name;
 use serde_json::json;
 
+use super::incidents::Incidents;
 use super::text::{grouped, stopwatch};
+use super::world::MAILS;
 use super::{Demo, lock, whole_ms};
 use crate::generate::Generated;
 
 /// Prints the summary, and writes it to `summary.json` for programs.
 pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
-    let view = lock(&demo.view);
+    let mut view = lock(&demo.view);
+    view.incidents.look_for_mails(&demo.folder.join(MAILS));
     let (counted, sinks) = (view.total(), demo.handle.sinks.stats());
     let wall_ms = whole_ms(demo.started.elapsed());
     let rows: serde_json::Map<_, _> = Name::ALL
@@ -29,6 +32,10 @@ pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
         "late": counted.late,
         "dead_letters": counted.dead_letters,
         "usage_calls": view.usage_calls(),
+        "stolen_key": demo.staged.key,
+        "incidents": view.incidents.count,
+        "held_actions": view.incidents.held,
+        "mails": view.incidents.mails,
         "rows": rows,
         "wall_s": wall_ms / 1_000,
     });
@@ -69,7 +76,19 @@ pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
             grouped(top.recent.calls)
         )?;
     }
+    leaks(&mut text, demo, &view.incidents)?;
     let newest = newest(&demo.folder.join("views"));
+    let mut evidence = String::new();
+    if view.incidents.count > 0 {
+        writeln!(evidence, "  head -n 1 {folder}/views/incident_log-000001.jsonl")?;
+    }
+    if let Some(mail) = view.incidents.first_mail() {
+        writeln!(evidence, "  head -n 60 {}", mail.display())?;
+    }
+    let mails = match view.incidents.mails.len() {
+        0 => "",
+        _ => "  mails/                 the mails, as they would have been sent\n",
+    };
     write!(
         text,
         "
@@ -77,16 +96,52 @@ files in {folder}
   keytide.toml           the job's configuration
   tables/  geo/          whose keys they are, where addresses are
   views/                 every row as it was published, a series of files a view
-  demo.log summary.json  what the job said, these numbers
+{mails}  demo.log summary.json  what the job said, these numbers
 
 try next
   head -n 2 {folder}/views/{newest}
-  {program} check {folder}/keytide.toml
+{evidence}  {program} check {folder}/keytide.toml
   {program} generate --out {folder}/traffic --scenario mixed
   {program} replay {folder}/traffic/keytide.toml --out {folder}/replayed
 "
     )?;
     io::stdout().lock().write_all(text.as_bytes()).context("can't write to standard output")
+}
+
+/// What was staged, what was found, and where that can be looked at.
+fn leaks(text: &mut String, demo: &Demo<'_>, incidents: &Incidents) -> std::fmt::Result {
+    let Some(stolen) = &demo.staged.key else {
+        return writeln!(
+            text,
+            "leaks    none: no key is judged in its first day; with --duration 60s there is a history, and a leak"
+        );
+    };
+    let short: String = stolen.chars().take(8).collect();
+    writeln!(
+        text,
+        "stolen   key {short}: somebody in another country called with it, too, 8 times a second"
+    )?;
+    if !incidents.all.iter().any(|incident| incident.last.key_id == *stolen) {
+        writeln!(text, "found    not yet: it ended too early")?;
+    }
+    for incident in &incidents.all {
+        writeln!(
+            text,
+            "found    key {} of {}: level {}, score {}\n         {}",
+            incident.key(),
+            incident.customer(),
+            incident.last.level,
+            incident.last.score,
+            incident.evidence()
+        )?;
+        for action in &incident.actions {
+            writeln!(text, "         {action}")?;
+        }
+    }
+    if let Some(mail) = incidents.first_mail() {
+        writeln!(text, "mail     {} and {} more", mail.display(), incidents.mails.len() - 1)?;
+    }
+    Ok(())
 }
 
 /// The file of `usage` that was begun last: older ones are removed in a long demo.

@@ -1,20 +1,32 @@
 //! The live view with made-up results: what a row adds, and what the screen shows of it.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
+use keytide_alerts::incident::Transition;
+use keytide_alerts::policy::Policy;
+use keytide_config::SourceKind;
 use keytide_connectors::decode::DeadLetter;
-use keytide_connectors::sink::TickOutput;
+use keytide_connectors::sink::{JobInfo, Notice, TickOutput};
 use keytide_dataflow::model::{Country, Definition, KeyId, NameId, Position, RequestId, RouteId, Tick};
 use keytide_dataflow::{
-    Counts, Geo, KeyCountry, Late, Latency, Level, OwnedUsage, Owner, Row, Rows, Scope, Usage,
+    Action, ActionState, Counts, Geo, IncidentId, KeyCountry, Late, Latency, Level, OwnedUsage, Owner,
+    Revocation, Row, Rows, Scope, Usage,
 };
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use serde_json::{Value, json};
 
+use super::Staged;
+use super::incidents::Incidents;
 use super::screen::{Phase, Scene, draw};
-use super::traffic::{HELD_MS, HELD_ONE_IN, Held};
+use super::traffic::{HELD_MS, HELD_ONE_IN, Held, Lines, earliest};
 use super::view::{Calls, View};
-use super::world::configure;
+use super::world::{SHORTEST_STORY_MS, Worlds, configure};
+use crate::generate::folder::create;
+use crate::replay::bounded::{Bounded, Keep};
+use crate::replay::output::write_incidents;
 
 /// 2025-06-02T08:00:00Z.
 const START: Tick = 1_748_851_200_000;
@@ -131,6 +143,139 @@ fn what_is_held_back_comes_once_and_is_late_by_the_configuration() {
     assert_eq!(held.due(u64::MAX), None);
 }
 
+// ---- which leak is staged, and that it is found
+
+/// A demo's calls until 30 s after live traffic began, as the job makes incidents of them when it reads them from a file.
+struct Found {
+    stolen: String,
+    live_ms: u64,
+    log: Vec<String>,
+    revocations: Vec<Value>,
+    /// Texts of the mails about the first row of the log.
+    mails: Vec<String>,
+}
+
+#[allow(clippy::disallowed_methods, reason = "what the test has just had written")]
+fn found(seed: u64, now_ms: u64) -> Found {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let worlds = Worlds::new(60_000, 20, seed, now_ms).unwrap();
+    create(folder, worlds.whole()).unwrap();
+    let until_ms = worlds.live_ms + 30_000;
+    let mut lines: Vec<_> = worlds.all().map(|world| Lines::new(world.generator())).collect();
+    let mut text = Vec::new();
+    while let Some(next) = earliest(&mut lines).filter(|next| next.at_ms < until_ms) {
+        text.extend_from_slice(&next.text);
+        text.push(b'\n');
+        next.advance();
+    }
+    let calls = folder.join("calls.jsonl");
+    std::fs::write(&calls, text).unwrap();
+
+    let mut job = configure(folder, "127.0.0.1:9092", 2).unwrap();
+    job.sources[0].kind = SourceKind::File { pattern: calls.to_str().unwrap().to_owned() };
+    let (config, alerts, mut policy) =
+        (job.fingerprint(), job.alerts.clone(), Policy::new(job.alerts.policy));
+    let out = folder.join("out");
+    std::fs::create_dir(&out).unwrap();
+    let (collected, ingest) = Bounded::open(job).unwrap().run(until_ms, 0, &out, Keep::Incidents).unwrap();
+    let info = JobInfo { config: &config, partitions: ingest.partitions() };
+    let mut actions = Vec::new();
+    let mut decide = |transitions: &[_]| {
+        actions.push(policy.decide(transitions));
+        actions.last().cloned().unwrap_or_default()
+    };
+    write_incidents(collected, info, &out, Keep::Incidents, &mut decide).unwrap();
+    let rows = |name: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(out.join(name)).unwrap();
+        text.lines().map(str::to_owned).collect()
+    };
+    let log = rows("incident_log.jsonl");
+
+    let clock = Arc::new(move || until_ms);
+    let alerts = keytide_alerts::Alerts::open(&alerts, clock).unwrap();
+    alerts.notify(keytide_alerts::Notice {
+        json: log[0].clone().into_bytes(),
+        contacts: vec!["ops@owner.example".to_owned()],
+        actions: actions.swap_remove(0),
+    });
+    assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
+    let mails = std::fs::read_dir(folder.join("mails")).unwrap();
+    let mut mails: Vec<String> =
+        mails.map(|mail| std::fs::read_to_string(mail.unwrap().path()).unwrap()).collect();
+    mails.sort();
+    Found {
+        stolen: worlds.stolen().unwrap(),
+        live_ms: worlds.live_ms,
+        revocations: rows("revocations.jsonl").iter().map(|row| serde_json::from_str(row).unwrap()).collect(),
+        log,
+        mails,
+    }
+}
+
+#[test]
+fn the_stolen_key_is_found_and_no_other_told_of_and_not_suspended() {
+    // A workday and, of another world, a weekend.
+    for (seed, now_ms) in [(1, START + 33_333), (2, START + 5 * 86_400_000)] {
+        let Found { stolen, live_ms, log, revocations, mails } = found(seed, now_ms);
+        let first: Transition = serde_json::from_str(&log[0]).unwrap();
+        let keys: Vec<Value> = log.iter().map(|row| serde_json::from_str(row).unwrap()).collect();
+        assert!(keys.iter().all(|row| row["key_id"] == *stolen), "{seed}: {log:#?}");
+        assert_eq!((&*first.level, first.policy.as_deref()), ("revoke", Some("suspend")), "{}", log[0]);
+        assert!(!first.catching_up && !first.platform_event, "{}", log[0]);
+        let at: jiff::Timestamp = first.at.parse().unwrap();
+        assert_eq!(at.as_millisecond().cast_unsigned(), live_ms + 20_000, "the minute's end");
+        let spoken: Vec<&str> = first.signals.iter().map(|signal| &*signal.signal).collect();
+        for signal in ["country", "asn", "network", "user_agent"] {
+            assert!(spoken.contains(&signal), "{seed}: {spoken:?}");
+        }
+        let [row] = &revocations[..] else { panic!("{revocations:?}") };
+        assert_eq!((&row["action"], &row["state"]), (&"suspend".into(), &"held".into()));
+        assert_eq!(row["key_id"], *stolen);
+        assert_eq!(row["reason"], "would have suspended the key; held: acting is off in this version");
+        let to = |address: &str| {
+            mails.iter().filter(|mail| mail.contains(&format!("\r\nTo: {address}\r\n"))).count()
+        };
+        assert_eq!(
+            (mails.len(), to("security@example.com"), to("ops@owner.example")),
+            (2, 1, 1),
+            "{mails:?}"
+        );
+
+        let mut incidents = Incidents::default();
+        let notice = |row: &String| Notice {
+            json: row.clone().into_bytes(),
+            contacts: Vec::new(),
+            actions: Vec::new(),
+        };
+        incidents.take(&log.iter().map(notice).collect::<Vec<_>>());
+        assert_eq!((incidents.count, incidents.all.len()), (1, 1));
+        assert!(incidents.all[0].evidence().starts_with("new: "), "{}", incidents.all[0].evidence());
+    }
+}
+
+#[test]
+fn a_seed_names_the_key_whatever_the_time() {
+    let stolen = |seed, now_ms| Worlds::new(60_000, 5_000, seed, now_ms).unwrap().stolen();
+    assert!(stolen(1, START).is_some());
+    assert_eq!(stolen(1, START), stolen(1, START + 123_456_789));
+    assert_ne!(stolen(1, START), stolen(2, START));
+    for seed in 3..40 {
+        assert!(stolen(seed, START).is_some(), "{seed}");
+    }
+}
+
+#[test]
+fn live_traffic_joins_where_history_ends_20_s_before_a_minute_does() {
+    for now_ms in [START, START + 19_999, START + 40_000, START + 59_999] {
+        let worlds = Worlds::new(60_000, 100, 1, now_ms).unwrap();
+        assert_eq!(worlds.live_ms % MINUTE, 40 * SECOND);
+        assert!((now_ms - MINUTE + 1..=now_ms).contains(&worlds.live_ms), "{now_ms}");
+    }
+    let short = Worlds::new(SHORTEST_STORY_MS - 1, 100, 1, START).unwrap();
+    assert!(short.known.is_none() && short.stolen().is_none());
+}
+
 // ---- what the screen shows
 
 /// A minute and a half of a world with twelve keys.
@@ -227,11 +372,60 @@ fn world() -> View {
     view
 }
 
+/// What a tick told of a stolen key.
+fn stolen() -> Notice {
+    let signal = |signal: &str,
+                  family: &str,
+                  window_s: u64,
+                  seen: u64,
+                  expected: Option<f64>,
+                  value: &str| {
+        let values = [(value, seen)].into_iter().filter(|(value, _)| !value.is_empty());
+        let value = |(value, calls)| json!({ "kind": signal, "value": value, "calls": calls, "new": true });
+        json!({
+            "signal": signal, "family": family, "window_start": "2025-06-02T08:00:00Z", "window_s": window_s,
+            "first_at": "2025-06-02T08:00:00Z", "last_at": "2025-06-02T08:00:00Z", "expected": expected, "seen": seen,
+            "ratio": null, "bits": 9.0, "values": values.map(value).collect::<Vec<_>>(),
+        })
+    };
+    let row = json!({
+        "incident_id": "0361eb926d6c50878a51931193c874f1", "seq": 0, "transition": "opened",
+        "at": "2025-06-02T08:01:00Z", "reason": null, "early": false, "catching_up": false,
+        "key_id": "74cd72560fc4b2c70a0283ab54e4ec15", "subscription": "sub-00116", "customer": "Ember Studios 116",
+        "plan": "business", "policy": "suspend", "key_state": "active", "level": "revoke", "score": 99,
+        "state": "open", "opened_at": "2025-06-02T08:00:00Z", "last_signal_at": "2025-06-02T08:01:00Z",
+        "ended_at": null, "platform_event": false, "detector_version": 1,
+        "signals": [
+            signal("slow", "volume", 3_600, 106, Some(28.238), ""),
+            signal("country", "origin", 60, 96, None, "PL"),
+            signal("asn", "origin", 60, 96, None, "AS64563"),
+            signal("network", "origin", 60, 96, None, "198.19.155.0/24"),
+            signal("user_agent", "behaviour", 60, 96, None, "Mozilla/5.0 (Windows NT 10.0; Win64; x64)"),
+        ],
+        "evidence": {
+            "calls": 96, "known_since": "2025-06-01T00:00:00Z", "known_calls": 710, "traffic": [], "samples": [],
+            "config": "0123456789abcdef",
+        },
+    });
+    let action = Revocation {
+        id: 1,
+        key: key(1),
+        incident: IncidentId(2),
+        action: Action::Suspend,
+        state: ActionState::Held,
+        reason: "would have suspended the key; held: acting is off in this version".to_owned(),
+        at_ms: START + MINUTE,
+    };
+    Notice { json: serde_json::to_vec(&row).unwrap(), contacts: Vec::new(), actions: vec![action] }
+}
+
 fn screen(view: &View, phase: Phase, width: u16, height: u16) -> String {
     let now = START + 90 * SECOND + 400;
+    let staged = Staged { live_ms: START, has_history: true, key: None };
     let scene = Scene {
         view,
         phase,
+        staged: &staged,
         now,
         elapsed_ms: 91_400,
         duration_ms: 91_000,
@@ -257,7 +451,9 @@ fn screen(view: &View, phase: Phase, width: u16, height: u16) -> String {
 
 #[test]
 fn at_80_by_24_all_panels_are_there() {
-    let shown = screen(&world(), Phase::Running, 80, 24);
+    let mut view = world();
+    view.incidents.take(&[stolen()]);
+    let shown = screen(&view, Phase::Running, 80, 24);
     assert!(
         shown == include_str!("screens/80x24.txt"),
         "worker/demo/screens/80x24.txt isn't what is shown:\n{shown}"
@@ -274,9 +470,25 @@ fn at_160_by_50_there_is_more_in_them() {
 }
 
 #[test]
+fn what_is_told_of_a_stolen_key_is_one_line_each() {
+    let mut view = View::new(SECOND);
+    view.incidents.take(&[stolen()]);
+    let told = [
+        "INCIDENT  key 74cd7256 of Ember Studios 116: leak suspected; score 99; new: country PL, system AS64563, network \
+         198.19.155.0/24, user agent Mozilla/5.0 (Windows NT…; 106 calls in an hour, 28.2 expected",
+        "ACTION    key 74cd7256 of Ember Studios 116: would suspend the key; held: acting is off in this version",
+    ];
+    assert_eq!(view.incidents.news(), told);
+    assert!(view.incidents.news().is_empty(), "once");
+}
+
+#[test]
 fn no_size_and_no_lack_of_results_is_too_much() {
     for (width, height) in [(0, 0), (1, 1), (20, 5), (79, 10), (400, 120)] {
-        screen(&world(), Phase::Running, width, height.max(1));
+        let mut view = world();
+        view.incidents.take(&[stolen()]);
+        screen(&view, Phase::Running, width, height.max(1));
+        screen(&view, Phase::Reading(3), width, height.max(1));
         screen(&View::new(SECOND), Phase::Running, width.max(1), height);
     }
 }

@@ -1,5 +1,9 @@
 //! The thread that calls: generated records, each sent to the broker when its time has come.
 //!
+//! History goes first, as fast as the job's watermark follows: never more than [`AHEAD_MS`] ahead of it, so that no
+//! partition is idle meanwhile, which would let the clock take over. Then live traffic starts: from there on event times
+//! are the clock's less a fixed time.
+//!
 //! One record in [`HELD_ONE_IN`] is held back for [`HELD_MS`], as by a gateway that had to send its batch again: by
 //! the demo's configuration it then is late. The generator sees to the rest of what goes wrong: records out of order,
 //! sent twice, broken.
@@ -10,6 +14,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -19,12 +24,14 @@ use keytide_config::KafkaClient;
 use keytide_connectors::kafka::Producer;
 use keytide_connectors::live::Live;
 
-use super::world::{PARTITIONS, TOPIC};
+use super::world::{PARTITIONS, TOPIC, Worlds};
 use crate::clock::now;
-use crate::generate::{Generated, World};
+use crate::generate::{Generated, Generator};
 
 /// Bytes of a partition, before compression, that may wait to be read, in the mean over the partitions.
 const UNREAD_BYTES: u64 = 2 << 20;
+/// Event time that history may be ahead of the watermark.
+const AHEAD_MS: u64 = 1_800_000;
 /// One record in so many is held back.
 pub(super) const HELD_ONE_IN: u64 = 2_000;
 /// For so long.
@@ -47,12 +54,24 @@ pub(super) struct Sent {
     failed: AtomicBool,
     records: AtomicU64,
     bytes: AtomicU64,
+    /// By how much event times are behind the clock, in ms, since live traffic started.
+    behind_ms: OnceLock<u64>,
 }
 
 impl Sent {
     /// Records.
     pub(super) fn records(&self) -> u64 {
         self.records.load(Ordering::Acquire)
+    }
+
+    /// By how much live traffic is behind the clock, in ms; `None`: it hasn't started.
+    pub(super) fn behind_ms(&self) -> Option<u64> {
+        self.behind_ms.get().copied()
+    }
+
+    /// The time by the clock of live traffic.
+    fn now(&self) -> u64 {
+        now().saturating_sub(self.behind_ms().unwrap_or(0))
     }
 
     /// Makes no more calls; what was held back is still sent.
@@ -76,15 +95,15 @@ impl Sent {
 }
 
 impl Traffic {
-    /// Starts to send a world's calls to the broker, as fast as their times say and `live` reads.
-    pub(super) fn start(brokers: String, live: Arc<Live>, world: World) -> anyhow::Result<Self> {
+    /// Starts to send the worlds' calls to the broker, as fast as their times say and `live` reads.
+    pub(super) fn start(brokers: String, live: Arc<Live>, worlds: Worlds) -> anyhow::Result<Self> {
         let producer = Producer::open(&KafkaClient { brokers, settings: BTreeMap::new() }, TOPIC)?;
         let sent = Arc::<Sent>::default();
         let thread = {
             let sent = Arc::clone(&sent);
             thread::Builder::new().name("traffic".to_owned()).spawn(move || {
                 let sender = Sender { producer, live, sent };
-                let result = sender.run(&world);
+                let result = sender.run(&worlds);
                 sender.sent.failed.store(result.is_err(), Ordering::Release);
                 result
             })?
@@ -113,33 +132,50 @@ struct Sender {
 }
 
 impl Sender {
-    fn run(&self, world: &World) -> anyhow::Result<Generated> {
-        let mut generator = world.generator();
+    fn run(&self, worlds: &Worlds) -> anyhow::Result<Generated> {
+        let mut lines: Vec<Lines<'_>> = worlds.all().map(|world| Lines::new(world.generator())).collect();
         let mut held = Held::default();
         let mut stopped = false;
-        while let Some(line) = generator.next_line() {
-            while !stopped
-                && (line.at_ms > now() || self.sent.unread(&self.live) > UNREAD_BYTES * u64::from(PARTITIONS))
-            {
+        while let Some(next) = earliest(&mut lines) {
+            let at_ms = next.at_ms;
+            let is_live = at_ms >= worlds.live_ms;
+            if is_live && !stopped {
+                self.sent.behind_ms.get_or_init(|| match worlds.known {
+                    Some(_) => now().saturating_sub(at_ms),
+                    None => 0,
+                });
+            }
+            while !stopped && self.is_too_early(at_ms, is_live, worlds) {
                 stopped = self.sent.is_stopped();
                 thread::park_timeout(REST);
             }
-            while let Some((partition, record)) = held.due(now()) {
+            while let Some((partition, record)) = held.due(self.sent.now()) {
                 self.send(partition, &record)?;
             }
-            if !held.takes(line.at_ms, line.partition, line.text()) {
-                self.send(line.partition, line.text())?;
+            if !(is_live && held.takes(at_ms, next.partition, &next.text)) {
+                self.send(next.partition, &next.text)?;
             }
-            if stopped {
-                generator.stop();
-            }
+            next.advance();
             stopped = stopped || self.sent.is_stopped();
+            if stopped {
+                lines.iter_mut().for_each(|lines| lines.generator.stop());
+            }
         }
         while let Some((partition, record)) = held.due(u64::MAX) {
             self.send(partition, &record)?;
         }
         self.producer.flush(FLUSH)?;
-        Ok(generator.generated())
+        let generated = lines.iter().map(|lines| lines.generator.generated());
+        Ok(generated.reduce(Generated::and).unwrap_or_default())
+    }
+
+    fn is_too_early(&self, at_ms: u64, is_live: bool, worlds: &Worlds) -> bool {
+        let waits = match is_live {
+            true => at_ms > self.sent.now(),
+            // The watermark is 0 until each partition has a call.
+            false => at_ms > self.live.status().watermark.max(worlds.start_ms()) + AHEAD_MS,
+        };
+        waits || self.sent.unread(&self.live) > UNREAD_BYTES * u64::from(PARTITIONS)
     }
 
     fn send(&self, partition: usize, record: &[u8]) -> anyhow::Result<()> {
@@ -148,6 +184,40 @@ impl Sender {
         self.sent.records.fetch_add(1, Ordering::Release);
         Ok(self.producer.send(partition, None, record)?)
     }
+}
+
+/// The lines of a world, with the next one looked at.
+pub(super) struct Lines<'a> {
+    generator: Generator<'a>,
+    /// When it is sent, by event time.
+    pub(super) at_ms: u64,
+    partition: usize,
+    pub(super) text: Vec<u8>,
+    is_over: bool,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(generator: Generator<'a>) -> Self {
+        let mut lines = Self { generator, at_ms: 0, partition: 0, text: Vec::new(), is_over: false };
+        lines.advance();
+        lines
+    }
+
+    pub(super) fn advance(&mut self) {
+        match self.generator.next_line() {
+            Some(line) => {
+                (self.at_ms, self.partition) = (line.at_ms, line.partition);
+                self.text.clear();
+                self.text.extend_from_slice(line.text());
+            }
+            None => self.is_over = true,
+        }
+    }
+}
+
+/// The lines whose next one comes first.
+pub(super) fn earliest<'l, 'a>(lines: &'l mut [Lines<'a>]) -> Option<&'l mut Lines<'a>> {
+    lines.iter_mut().filter(|lines| !lines.is_over).min_by_key(|lines| lines.at_ms)
 }
 
 /// Records that are held back, in the order in which they will be sent.

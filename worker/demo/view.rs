@@ -18,6 +18,8 @@ use keytide_connectors::sink::names::Names;
 use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId, Tick};
 use keytide_dataflow::{Late, Latency, Level, Owner, Rows, Scope, Usage};
 
+use super::incidents::Incidents;
+
 /// How long a window is kept after its end: the horizon within which repeated records are known.
 const KEEP_MS: u64 = 3_600_000;
 /// What "now" means for a key.
@@ -169,6 +171,8 @@ pub(super) struct View {
     geo: Versions<(KeyId, Country), (u64, u64)>,
     /// Calls and errors.
     by_country: HashMap<Country, (u64, u64)>,
+    is_live: bool,
+    pub(super) incidents: Incidents,
 }
 
 impl View {
@@ -192,6 +196,8 @@ impl View {
             latency: HashMap::new(),
             geo: Versions::new(Level::Hour),
             by_country: HashMap::new(),
+            is_live: false,
+            incidents: Incidents::default(),
         }
     }
 
@@ -283,6 +289,18 @@ impl View {
             | Rows::Incidents(_)
             | Rows::IncidentLog(_)
             | Rows::Scores(_) => {}
+        }
+    }
+
+    /// What comes now happens now: what was read before is history, and no part of the last minute.
+    pub(super) fn go_live(&mut self) {
+        if !std::mem::replace(&mut self.is_live, true) {
+            self.ticks.clear();
+            self.first = None;
+            self.recent.clear();
+            self.by_key.clear();
+            self.all = Calls::default();
+            self.by_country.clear();
         }
     }
 

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 use self::http::Server;
 pub(crate) use self::job::{Handle, Job};
 use self::observe::Sample;
-pub(crate) use self::publish::Tap;
+pub(crate) use self::publish::{Heard, Tap};
 use crate::exit::{Exit, failure};
 
 /// How long a job that was told to end may take for it.

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use keytide_connectors::live::Live;
-use keytide_connectors::sink::{Publisher, SinkError, TickOutput};
+use keytide_connectors::sink::{Notice, Publisher, SinkError, TickOutput};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 
@@ -39,8 +39,17 @@ pub(crate) struct Counted {
     pub(crate) ticks: AtomicU64,
 }
 
-/// Told of each tick before it is published.
-pub(crate) type Tap = Box<dyn FnMut(Tick, &[TickOutput]) + Send>;
+/// What a [`Tap`] hears of each tick, in this order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Heard<'a> {
+    /// All workers' results, before they are published.
+    Results(Tick, &'a [TickOutput]),
+    /// Rows of the log of incidents and what would be done about them, as they were published.
+    Notices(&'a [Notice]),
+}
+
+/// Somebody who watches a job.
+pub(crate) type Tap = Box<dyn FnMut(Heard<'_>) + Send>;
 
 /// Publishes until the workers are gone.
 ///
@@ -83,10 +92,13 @@ pub(super) fn publish(
             gauge.store(held, Ordering::Relaxed);
         }
         if let Some(tap) = &mut tap {
-            tap(tick, &outputs);
+            tap(Heard::Results(tick, &outputs));
         }
         let mut decide = |transitions: &[Transition]| telling.decide(transitions);
         let notices = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
+        if let Some(tap) = tap.as_mut().filter(|_| !notices.is_empty()) {
+            tap(Heard::Notices(&notices));
+        }
         telling.keep(tick, notices);
         telling.published(publisher.published());
         live.published(tick);

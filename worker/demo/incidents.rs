@@ -1,0 +1,176 @@
+//! The incidents of a demo, as the published rows of `incident_log` tell of them, what would be done about them, and the
+//! mails that were written.
+//!
+//! Limits: the last 100 incidents and 1,000 mails are known by name; others are counted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use keytide_alerts::incident::{Change, Signal, Transition};
+use keytide_alerts::policy;
+use keytide_connectors::sink::Notice;
+
+use super::text::{cut, grouped};
+
+const INCIDENTS: usize = 100;
+const MAILS: usize = 1_000;
+/// Characters of a value.
+const VALUE: usize = 24;
+
+/// An incident.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Incident {
+    /// The last transition.
+    pub(super) last: Transition,
+    /// What was held, with the reasons.
+    pub(super) actions: Vec<String>,
+}
+
+impl Incident {
+    /// The key's first eight digits.
+    pub(super) fn key(&self) -> String {
+        self.last.key_id.chars().take(8).collect()
+    }
+
+    /// Whose key it is.
+    pub(super) fn customer(&self) -> &str {
+        self.last.customer.as_deref().unwrap_or("nobody in a table")
+    }
+
+    /// What spoke: what is new first, then what is more than usual, most bits first.
+    pub(super) fn evidence(&self) -> String {
+        let new: Vec<String> = self.last.signals.iter().filter_map(new).collect();
+        let new = (!new.is_empty()).then(|| format!("new: {}", new.join(", ")));
+        let more = self.last.signals.iter().filter_map(more);
+        new.into_iter().chain(more).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Incidents {
+    /// In the order in which they were first told of.
+    pub(super) all: Vec<Incident>,
+    /// How many there were.
+    pub(super) count: u64,
+    /// Actions that would have been taken.
+    pub(super) held: u64,
+    /// Files, oldest first.
+    pub(super) mails: Vec<PathBuf>,
+    /// What happened, in words, for whoever reads lines.
+    news: Vec<String>,
+}
+
+impl Incidents {
+    /// Takes in what a tick has told.
+    pub(super) fn take(&mut self, notices: &[Notice]) {
+        for notice in notices {
+            // What doesn't fit its own schema is a mistake that tests find: the demo shows what it understands.
+            let Ok(transition) = serde_json::from_slice::<Transition>(&notice.json) else { continue };
+            self.learn(transition, notice);
+        }
+    }
+
+    fn learn(&mut self, transition: Transition, notice: &Notice) {
+        let id = &transition.incident_id;
+        let at = match self.all.iter().position(|known| known.last.incident_id == *id) {
+            Some(at) => {
+                self.all[at].last = transition;
+                at
+            }
+            None => {
+                self.count += 1;
+                if self.all.len() == INCIDENTS {
+                    self.all.remove(0);
+                }
+                self.all.push(Incident { last: transition, actions: Vec::new() });
+                self.all.len() - 1
+            }
+        };
+        let incident = &mut self.all[at];
+        let (key, customer) = (incident.key(), incident.customer().to_owned());
+        let last = &incident.last;
+        let what = match last.transition {
+            Change::Opened if last.early => "leak suspected, in a minute that isn't over",
+            Change::Opened => "leak suspected",
+            Change::Raised => "hardly anything but a leak",
+            Change::Reopened => "suspected again",
+            // A job that is told to end closes what is open.
+            Change::Ended => return,
+            Change::Withdrawn => "withdrawn, the tables changed",
+        };
+        self.news.push(format!(
+            "INCIDENT  key {key} of {customer}: {what}; score {}; {}",
+            last.score,
+            incident.evidence()
+        ));
+        for action in &notice.actions {
+            self.held += 1;
+            let held = policy::held(&action.reason);
+            let text = format!("would {} the key; held: {held}", action.action.name());
+            self.news.push(format!("ACTION    key {key} of {customer}: {text}"));
+            incident.actions.push(text);
+        }
+    }
+
+    /// Looks which mails were written since.
+    pub(super) fn look_for_mails(&mut self, folder: &Path) {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "eml"))
+            .collect();
+        if paths.len() == self.mails.len() || self.mails.len() >= MAILS {
+            return;
+        }
+        paths.sort_unstable();
+        for path in paths.into_iter().filter(|path| !self.mails.contains(path)).collect::<Vec<_>>() {
+            self.news.push(format!("MAIL      {}", path.display()));
+            self.mails.push(path);
+        }
+    }
+
+    /// The first mail to those who look after incidents, or else any.
+    pub(super) fn first_mail(&self) -> Option<&Path> {
+        let security = |path: &&PathBuf| path.to_string_lossy().contains(".security-");
+        self.mails.iter().find(security).or(self.mails.first()).map(PathBuf::as_path)
+    }
+
+    /// What happened since this was last asked.
+    pub(super) fn news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
+    }
+}
+
+/// What a signal of values says is new, in a few words.
+fn new(signal: &Signal) -> Option<String> {
+    let name = match &*signal.signal {
+        "asn" => "system",
+        "user_agent" => "user agent",
+        name @ ("country" | "network" | "route") => name,
+        _ => return None,
+    };
+    let mut values = signal.values.iter().filter(|value| value.new);
+    let first = values.next().map_or_else(String::new, |value| format!(" {}", cut(&value.value, VALUE)));
+    let others = values.count();
+    Some(if others == 0 { format!("{name}{first}") } else { format!("{name}{first} and {others} more") })
+}
+
+/// What any other signal says.
+fn more(signal: &Signal) -> Option<String> {
+    let width = match signal.window_s {
+        60 => "a minute",
+        300 => "five minutes",
+        _ => "an hour",
+    };
+    let expected = signal.expected.map_or_else(String::new, |expected| format!(", {expected:.1} expected"));
+    let seen = grouped(signal.seen);
+    match (&*signal.signal, &*signal.family) {
+        ("country" | "asn" | "network" | "route" | "user_agent", _) => None,
+        (_, "volume") => Some(format!("{seen} calls in {width}{expected}")),
+        ("fan_out", _) => Some(format!("{seen} networks in {width}{expected}")),
+        ("refused" | "throttled", _) => Some(format!("{seen} calls {} in {width}{expected}", signal.signal)),
+        ("mix", _) => Some("other routes than usual".to_owned()),
+        (name, _) => Some(name.to_owned()),
+    }
+}

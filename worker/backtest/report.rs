@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use keytide_alerts::email::acts;
 use keytide_connectors::sink::encode::time;
 use keytide_dataflow::DETECTOR_VERSION;
 use keytide_dataflow::detect::{Level, Signal};
@@ -405,7 +406,7 @@ fn noisiest(observed: &Observed) -> Vec<Noisy> {
 fn cell(text: &str) -> String {
     let plain = |c: char| match c {
         '|' | '`' | '<' | '>' | '[' | ']' | '*' | '_' | '\\' => format!("\\{c}"),
-        c if c.is_control() => " ".to_owned(),
+        c if acts(c) => " ".to_owned(),
         c => c.to_string(),
     };
     text.chars().take(CELL).map(plain).collect()
@@ -413,7 +414,7 @@ fn cell(text: &str) -> String {
 
 /// The same where nothing is markup, between backticks.
 fn code(text: &str) -> String {
-    let plain = |c: char| if c == '`' || c == '|' || c.is_control() { ' ' } else { c };
+    let plain = |c: char| if c == '`' || c == '|' || acts(c) { ' ' } else { c };
     format!("`{}`", text.chars().take(CELL).map(plain).collect::<String>())
 }
 
@@ -454,8 +455,8 @@ mod tests {
 
     #[test]
     fn a_name_ends_neither_its_cell_nor_its_line() {
-        assert_eq!(cell("a|b`c\nd\u{1b}[1m <x>"), "a\\|b\\`c d \\[1m \\<x\\>");
-        assert_eq!(code("a|b`c_d\n"), "`a b c_d `");
+        assert_eq!(cell("a|b`c\nd\u{1b}[1m <x>\u{202e}y"), "a\\|b\\`c d \\[1m \\<x\\> y");
+        assert_eq!(code("a|b`c_d\n\u{202e}"), "`a b c_d  `");
         assert_eq!((cell(&"x".repeat(500)).len(), code(&"x".repeat(500)).len()), (CELL, CELL + 2));
     }
 }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sorter::Sorter;
-use crate::cells::quoted;
+use crate::cells::foreign;
 
 /// Rows that were written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,7 +88,7 @@ pub(super) fn keep_score(sorter: &mut Sorter, names: &Names, score: &Score) -> a
         |line| {
             let row = format!(
                 "{},{},{probability:.6},{}\n",
-                quoted(&key_id),
+                foreign(&key_id),
                 time(score.window_ms),
                 score.verdict.level.name()
             );

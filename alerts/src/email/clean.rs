@@ -70,8 +70,9 @@ pub(crate) fn foreign(text: &str, longest: usize) -> String {
     out
 }
 
-/// Whether a character does something else than being seen.
-fn acts(c: char) -> bool {
+/// Whether a character does something else than being seen: controls, invisible ones, those that turn text around.
+#[must_use]
+pub fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'

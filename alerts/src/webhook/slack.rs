@@ -1,10 +1,12 @@
 //! A message as Slack's incoming webhooks take it: `text` for notifications, `blocks` to be read.
 //!
 //! Of what strangers wrote `&`, `<` and `>` are escaped, as Slack asks for: no link, no mention (`<!channel>`) can be
-//! made up, and `verbatim` keeps Slack from making links of what looks like one. Formatting characters and control characters are replaced. Blocks hold at most 3,000 characters.
+//! made up, and `verbatim` keeps Slack from making links of what looks like one. Formatting characters
+//! and those that act without being seen are replaced. Blocks hold at most 3,000 characters.
 
 use serde_json::{Value, json};
 
+use crate::email::acts;
 use crate::incident::{Change, Transition};
 
 /// Characters of any one value.
@@ -77,11 +79,7 @@ fn plain(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '*' | '`' | '~' | '@' => out.push('\''),
-            // Marks that turn the direction of text around it.
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.push('\u{fffd}')
-            }
-            character if character.is_control() => out.push('\u{fffd}'),
+            character if acts(character) => out.push('\u{fffd}'),
             character => out.push(character),
         }
     }

@@ -311,13 +311,15 @@ fn a_test_says_that_it_is_one() {
 #[test]
 fn slack_shows_strangers_texts_as_they_are() {
     let mut row = samples::leak();
-    row.customer =
-        Some("<!channel> & <https://evil.example|here> *b* `c` ~d~ @e \u{202e}\u{1b}[31m".to_owned());
+    row.customer = Some(
+        "<!channel> & <https://evil.example|here> *b* `c` ~d~ @e \u{202e}\u{2028}\u{200b}\u{1b}[31m"
+            .to_owned(),
+    );
     let message: Value = serde_json::from_slice(&slack::message(&[row], 0)).unwrap();
     let text = message["text"].as_str().unwrap();
     assert!(
         text.contains(
-            "&lt;!channel&gt; &amp; &lt;https://evil.example|here&gt; 'b' 'c' 'd' 'e \u{fffd}\u{fffd}[31m"
+            "&lt;!channel&gt; &amp; &lt;https://evil.example|here&gt; 'b' 'c' 'd' 'e \u{fffd}\u{fffd}\u{fffd}\u{fffd}[31m"
         ),
         "{text}"
     );

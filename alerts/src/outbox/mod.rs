@@ -277,14 +277,14 @@ impl Alerts {
         if self.mails.is_none() && self.hooks.is_empty() {
             return;
         }
-        let transition: Transition = match serde_json::from_slice(&notice.json) {
+        let mut transition: Transition = match serde_json::from_slice(&notice.json) {
             Ok(transition) => transition,
             Err(error) => {
                 tracing::error!(%error, "a row of incident_log can't be read back; nobody is told of it");
                 return;
             }
         };
-        let policy = transition.policy.as_deref().unwrap_or(self.default.name());
+        let policy = transition.policy.get_or_insert_with(|| self.default.name().to_owned());
         if policy == DefaultPolicy::Observe.name() {
             return;
         }

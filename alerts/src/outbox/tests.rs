@@ -491,6 +491,21 @@ fn a_notice_becomes_files_and_a_request_but_not_of_what_is_only_observed() {
 }
 
 #[test]
+fn where_the_plan_has_no_policy_mails_name_the_jobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let email = EmailAlerts { dir: Some(folder.path().to_owned()), ..email() };
+    let mut config = keytide_config::Alerts { email: Some(email), ..Default::default() };
+    config.policy.default = DefaultPolicy::Suspend;
+    let alerts = Alerts::open(&config, Arc::new(|| 1_795_269_960_000)).unwrap();
+    alerts.notify(Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() });
+    assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
+    let file = folder.path().read_dir().unwrap().next().unwrap().unwrap();
+    let mut mail = String::new();
+    std::fs::File::open(file.path()).unwrap().take(1 << 20).read_to_string(&mut mail).unwrap();
+    assert!(mail.contains("Policy for this key: suspend the key."), "{mail}");
+}
+
+#[test]
 fn without_mails_and_webhooks_nothing_is_done() {
     let alerts = Alerts::open(&keytide_config::Alerts::default(), Arc::new(|| 0)).unwrap();
     alerts.notify(Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() });

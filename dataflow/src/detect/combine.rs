@@ -6,7 +6,7 @@
 //! in percent, 100/(1 + 2^-L).
 //!
 //! *Notice* from L >= 0, *alert* from L >= 4. *Revoke* from L >= 10 **and** either 6 bits of a new country or system
-//! with 6 of another family, or a hard fact: so that one family alone, volume above all, alerts at most (24 - 17 = 7),
+//! with 6 of behaviour or errors or 12 of volume, or a hard fact: so that one family alone, volume above all, alerts at most (24 - 17 = 7),
 //! and what an owner does at the usual provider (a load test with a tool of its own, more machines) is never taken for
 //! theft. Of the three widths of
 //! volume the one that says most counts: they see the same calls.
@@ -181,6 +181,8 @@ impl Level {
 
 /// What a family must say, in thousandths of a bit, to count as one of two.
 const SPEAKS: u64 = 6_000;
+/// What volume must say beside a new place: who travels calls at other hours.
+const SHOUTS: u64 = 12_000;
 
 /// What signals count, in thousandths of a bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,8 +250,9 @@ impl Verdict {
         }
         let odds = tuning.prior + families.iter().sum::<u64>().cast_signed();
         let speaks = |family: Family| families[family as usize] >= SPEAKS;
-        let others = [Family::Volume, Family::Behaviour, Family::Errors];
-        let sure = elsewhere >= SPEAKS && others.into_iter().any(speaks) || speaks(Family::Hard);
+        let loud = families[Family::Volume as usize] >= SHOUTS;
+        let beside = loud || speaks(Family::Behaviour) || speaks(Family::Errors);
+        let sure = elsewhere >= SPEAKS && beside || speaks(Family::Hard);
         let level = match odds {
             _ if odds >= tuning.revoke && sure => Level::Revoke,
             _ if odds >= tuning.alert => Level::Alert,

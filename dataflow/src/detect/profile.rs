@@ -14,8 +14,8 @@
 //! A signal counts for an hour with the most it said. New values go on counting as long as they keep a twentieth of
 //! the calls, for a day at most. Volume says nothing in a key's first day, and only of at least 10 calls, 50 an hour
 //! and three times what was expected, in two of three windows that follow each other; a window needs no second if its
-//! calls, with what was said before, are four bits beyond an alert. Volume alone never is: somebody's loop of a minute
-//! is no leak. That holds from the call on that makes it true, since a count doesn't fall: [`Profile::early`] says so
+//! calls, with at least six bits that were said before, are four bits beyond an alert. Volume alone never is: somebody's
+//! loop of a minute is no leak. That holds from the call on that makes it true, since a count doesn't fall: [`Profile::early`] says so
 //! before the window is over, and the window's end agrees.
 //!
 //! A key with fewer than 300 calls of the last month alerts at most, unless by a hard fact.
@@ -73,8 +73,10 @@ const TOR: Bits = Bits(24_000);
 const TRAVEL: Bits = Bits(8_000);
 const TRAVEL_OF_SERVERS: Bits = Bits(3_000);
 const SERVER_NETWORKS: usize = 4;
-/// A window fires before its end from so much beyond an alert: more than volume alone can be.
+/// A window fires before its end from so much beyond an alert,
 const EARLY: i64 = 4_000;
+/// and with so much of other signals.
+const CORROBORATES: i64 = 6_000;
 /// What makes a new value worth counting in how many keys have one.
 const STIRS: Bits = Bits(3_000);
 /// Blocks of traffic that are remembered: six hours.
@@ -405,14 +407,12 @@ impl Profile {
 
     /// Whether it is worth asking whether an open window fires [`early`](Self::early). Cheap, and right where it says no.
     #[must_use]
-    pub fn may_fire(&self, start_ms: u64, window: &Window, has_facts: bool) -> bool {
+    pub fn may_fire(&self, start_ms: u64, window: &Window, facts: &Facts) -> bool {
         let is_loud = || {
             let expected = self.minute.scale.expected(&self.season, Slot::at(start_ms, 0));
             u64::from(window.calls) >= LEAST_CALLS && f64::from(window.calls) >= 3.0 * expected
         };
-        has_facts
-            || window.tor > 0
-            || start_ms > self.last_call_ms + DORMANT_MS
+        !hard_facts(self, start_ms, window, facts).is_empty()
             || !self.spoken.is_empty() && self.is_known(start_ms) && is_loud()
     }
 
@@ -625,6 +625,8 @@ impl Profile {
         for (signal, said) in hard.iter().copied() {
             bits[signal as usize] = bits[signal as usize].max(said);
         }
+        let odds = |bits| Verdict::of(tuning, Signal::ALL.iter().copied().zip(bits)).odds;
+        let without = odds(bits);
         let calls = u64::from(window.calls);
         let reading = self.minute.scale.read(&self.season, Slot::at(start_ms, 0), calls as f64);
         if let Some((said, _)) = self.spike(&self.minute, start_ms, calls, reading) {
@@ -633,7 +635,7 @@ impl Profile {
         } else if hard.is_empty() {
             return false;
         }
-        Verdict::of(tuning, Signal::ALL.iter().copied().zip(bits)).odds >= tuning.alert + EARLY
+        without >= tuning.prior + CORROBORATES && odds(bits) >= tuning.alert + EARLY
     }
 
     fn judge_volume(

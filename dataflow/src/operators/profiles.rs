@@ -602,13 +602,12 @@ impl Profiles {
                 continue;
             }
             let facts = match self.facts.is_empty() {
-                true => None,
-                false => self.facts.get(&key).map(|facts| &facts.facts),
+                true => &nothing,
+                false => self.facts.get(&key).map_or(&nothing, |facts| &facts.facts),
             };
-            if !profile.may_fire(start_ms, &open.window, facts.is_some()) {
+            if !profile.may_fire(start_ms, &open.window, facts) {
                 continue;
             }
-            let facts = facts.unwrap_or(&nothing);
             if let Some(profile) = profile.early(start_ms, &open.window, facts, &self.settings.tuning) {
                 open.fired = true;
                 fired.push((key, start_ms, profile, open.window.clone()));

@@ -1,8 +1,14 @@
 //! `keytide backtest` over a job's sources: what it writes, and what it leaves alone.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
 
+use keytide_alerts::{Alerts, Notice, email};
+use keytide_config::{EmailAlerts, Sender};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::harness::{
     Job, Keytide, MINUTE, Row, Schema, Views, call, names, path, read, read_text, repository,
@@ -186,4 +192,117 @@ fn what_is_typed_wrongly_is_told() {
     let ended = Keytide::new(&["backtest", "--out", "x"]).run();
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
     assert!(fs::exists(job.path("out")).is_ok_and(|there| !there), "nothing is written");
+}
+
+/// What somebody who calls may write into names, user agents and routes.
+const PAYLOADS: [&str; 9] = [
+    "a\r\nBcc: x@evil.example",
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "=cmd|' /C calc'!A0",
+    "\u{1b}[31mred\u{1b}]0;title\u{7}",
+    "abc\u{202e}gnp.exe",
+    "nul\0nul\u{85}\u{2028}",
+    "[click](javascript:alert(1)) | `x` <!channel> *b*",
+    "@SUM(1+9)*cmd|' /C calc'!A0",
+];
+
+/// The headers of mails that don't begin with `X-`.
+const HEADERS: [&str; 10] = [
+    "From",
+    "To",
+    "Date",
+    "Subject",
+    "Message-ID",
+    "In-Reply-To",
+    "References",
+    "Auto-Submitted",
+    "MIME-Version",
+    "Content-Type",
+];
+
+/// A world with leaks whose keys are names that their callers chose; the thieves' user agents and routes are no better.
+fn hostile_world(folder: &std::path::Path) {
+    let leaks = "--scenario leaks --keys 60 --events 12000 --days 4 --seed 3";
+    Keytide::new(&["generate", "--out", path(folder)]).with(leaks).succeed();
+    let labels = read_text(&folder.join("labels.jsonl"));
+    let labels = labels.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let leaked: Vec<String> = labels.map(|label| label["key_id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(leaked.len(), PAYLOADS.len());
+    let mut events = String::new();
+    for line in read_text(&folder.join("events.jsonl")).lines() {
+        let Ok(Value::Object(mut event)) = serde_json::from_str(line) else { continue };
+        let Some(key) = event.get("apiKey").and_then(Value::as_str) else { continue };
+        let hash: String = Sha256::digest(key).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        if let Some(at) = leaked.iter().position(|leaked| *leaked == hash) {
+            event.insert("apiKey".to_owned(), PAYLOADS[at].into());
+            for (member, shift) in [("userAgent", 1), ("routeKey", 2)] {
+                event.insert(member.to_owned(), PAYLOADS[(at + shift) % PAYLOADS.len()].into());
+            }
+        }
+        events.push_str(&format!("{}\n", Value::Object(event)));
+    }
+    fs::write(folder.join("events.jsonl"), events).unwrap();
+    let config = read_text(&folder.join("keytide.toml")).replace("\"sha256\"", "\"none\"");
+    let (before, tables) = config.split_once("[tables.keys]").unwrap();
+    let (_, after) = tables.split_once("[geo]").unwrap();
+    fs::write(folder.join("keytide.toml"), format!("{before}[geo]{after}")).unwrap();
+}
+
+#[test]
+fn what_callers_wrote_acts_in_no_report_and_no_mail() {
+    let world = tempfile::tempdir().unwrap();
+    hostile_world(world.path());
+    let (config, out) = (world.path().join("keytide.toml"), world.path().join("out"));
+    let ended = Keytide::new(&["backtest", path(&config), "--out", path(&out)])
+        .with("--now 2025-07-01T00:00:00Z")
+        .succeed();
+    let log = read_text(&out.join("incident_log.jsonl"));
+    let told = |row: &str| serde_json::from_str::<Value>(row).unwrap()["key_id"].as_str().map(str::to_owned);
+    let told: BTreeSet<String> = log.lines().filter_map(told).collect();
+    let count = PAYLOADS.iter().filter(|payload| told.contains(**payload)).count();
+    assert!(count >= 5, "{told:?}");
+
+    let acting = |text: &str| text.chars().filter(|c| *c != '\n' && email::acts(*c)).collect::<String>();
+    assert_eq!(acting(&ended.stdout), "");
+    let scores = read_text(&out.join("scores.csv"));
+    assert_eq!(acting(&scores), "");
+    for line in scores.lines().skip(1) {
+        let cell = line.trim_start_matches('"');
+        assert!(!cell.starts_with(['=', '+', '-', '@']), "{line}");
+    }
+    assert!(scores.contains("\n'=cmd|"), "a name that would be a formula is among them");
+
+    let from = Sender { name: "Keytide".to_owned(), address: "keytide@example.com".to_owned() };
+    let mails = world.path().join("mails");
+    let email = EmailAlerts {
+        dir: Some(mails.clone()),
+        owners: true,
+        ..EmailAlerts::new(from, vec!["security@example.com".to_owned()])
+    };
+    let config = keytide_config::Alerts { email: Some(email), ..Default::default() };
+    let alerts = Alerts::open(&config, Arc::new(|| 1_751_328_000_000)).unwrap();
+    for row in log.lines() {
+        let contacts =
+            vec!["owner@example.com".to_owned(), "a@example.com\r\nBcc: x@evil.example".to_owned()];
+        alerts.notify(Notice { json: row.as_bytes().to_vec(), contacts, actions: Vec::new() });
+    }
+    // What the limits of an hour hold back doesn't matter here.
+    alerts.stop(Duration::from_secs(600));
+    let files = names(&mails);
+    assert!(files.len() >= 2, "{files:?}");
+    for file in files {
+        let mail = read_text(&mails.join(&file));
+        let (head, _) = mail.split_once("\r\n\r\n").unwrap();
+        for line in head.split("\r\n").filter(|line| !line.starts_with(' ')) {
+            let (name, _) = line.split_once(": ").unwrap();
+            assert!(name.starts_with("X-") || HEADERS.contains(&name), "{file}: {line}");
+        }
+        assert!(mail.split("\r\n").all(|line| line.len() <= 998 && acting(line).is_empty()), "{file}");
+        let (_, html) = mail.split_once("Content-Type: text/html").unwrap();
+        assert!(
+            !html.contains("<script") && !html.contains("<img src=3D\"x") && !html.contains("<img src=3Dx"),
+            "{file}"
+        );
+    }
 }

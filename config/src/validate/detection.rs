@@ -11,7 +11,7 @@ use crate::scalar::{Decimal, decimal_text, duration_text};
 const MAX_BITS: u64 = 1_000_000;
 const MAX_WEIGHT: u64 = 100_000;
 /// What the levels begin at unless they are given.
-const LEVELS: [u64; 3] = [0, 4_000, 10_000];
+const LEVELS: [u64; 3] = [0, 2_000, 10_000];
 
 impl Check<'_> {
     pub(super) fn detection(&mut self, raw: &RawDetection) -> Detection {

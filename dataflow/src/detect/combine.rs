@@ -5,7 +5,7 @@
 //! of a key in 131,072 is taken to be a leak. L is the logarithm of the odds to base 2; the score is their probability
 //! in percent, 100/(1 + 2^-L).
 //!
-//! *Notice* from L >= 0, *alert* from L >= 4. *Revoke* from L >= 10 **and** either 6 bits of a new country or system
+//! *Notice* from L >= 0, *alert* from L >= 2. *Revoke* from L >= 10 **and** either 6 bits of a new country or system
 //! with 6 of behaviour or errors or 12 of volume, or a hard fact: so that one family alone, volume above all, alerts at most (24 - 17 = 7),
 //! and what an owner does at the usual provider (a load test with a tool of its own, more machines) is never taken for
 //! theft. Of the three widths of
@@ -208,7 +208,7 @@ impl Default for Tuning {
         Self {
             prior: -17_000,
             notice: 0,
-            alert: 4_000,
+            alert: 2_000,
             revoke: 10_000,
             caps: Family::ALL.map(Family::cap),
             weights,

@@ -13,6 +13,8 @@
 //! bytes each, and a profile of 3 KiB is made of them with the ninth call, or when the tables know something of the key:
 //! with the same result as if it had been there from the beginning.
 //!
+//! The end of the input closes nothing: a minute that isn't over isn't judged because a job stops.
+//!
 //! Tables are read as of the tick: changes come before the windows that the tick closes. An open window that is beyond
 //! doubt fires once, in the tick that made it so.
 //!
@@ -371,14 +373,9 @@ impl Profiles {
         for batch in &batches {
             state.add(batch, &mut said);
         }
-        let passed_ms = match info.last {
-            true => EventTime::MAX,
-            false => Level::Minute.start(info.watermark.saturating_sub(state.settings.grace_ms)),
-        };
+        let passed_ms = Level::Minute.start(info.watermark.saturating_sub(state.settings.grace_ms));
         state.close_until(passed_ms, &mut said);
-        if !info.last {
-            state.fire_early(&batches, &mut said);
-        }
+        state.fire_early(&batches, &mut said);
         let change = state.active.change(state.closed_ms);
         if change != 0 {
             said.reports.push(Report::Active(change));
@@ -513,9 +510,7 @@ impl Profiles {
             }));
         }
         self.ask(passed_ms, said);
-        if passed_ms != EventTime::MAX {
-            self.closed_ms = passed_ms.max(self.closed_ms);
-        }
+        self.closed_ms = passed_ms.max(self.closed_ms);
     }
 
     /// Asks for the blocks that end by then.

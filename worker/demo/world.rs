@@ -267,6 +267,9 @@ owners = true                              # and those whose key it is
 [alerts.policy]                            # what plans say may be done; in this version it isn't
 default = "alert"                          # for plans that say nothing
 
+[detection]
+alert = 4                                  # stricter than by default: a demo's keys have a day and a half of history
+
 [sink.kafka]                               # demo.usage.v1, demo.latency.v1, ...
 brokers = "{brokers}"
 prefix = "{PREFIX}"

@@ -6,9 +6,9 @@
 //! in percent, 100/(1 + 2^-L).
 //!
 //! *Notice* from L >= 0, *alert* from L >= 2. *Revoke* from L >= 10 **and** either 6 bits of a new country or system
-//! with 6 of behaviour or errors or 12 of volume, or a hard fact: so that one family alone, volume above all, alerts at most (24 - 17 = 7),
-//! and what an owner does at the usual provider (a load test with a tool of its own, more machines) is never taken for
-//! theft. Of the three widths of
+//! with 6 of behaviour or errors, or a hard fact. One family alone alerts at most (24 - 17 = 7). Volume is no second
+//! witness beside a new place, as who travels calls at other hours; and what an owner does at the usual provider (a load
+//! test with a tool of its own, more machines) is never taken for theft. Of the three widths of
 //! volume the one that says most counts: they see the same calls.
 
 use serde::{Deserialize, Serialize};
@@ -181,8 +181,6 @@ impl Level {
 
 /// What a family must say, in thousandths of a bit, to count as one of two.
 const SPEAKS: u64 = 6_000;
-/// What volume must say beside a new place: who travels calls at other hours.
-const SHOUTS: u64 = 12_000;
 
 /// What signals count, in thousandths of a bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,9 +248,8 @@ impl Verdict {
         }
         let odds = tuning.prior + families.iter().sum::<u64>().cast_signed();
         let speaks = |family: Family| families[family as usize] >= SPEAKS;
-        let loud = families[Family::Volume as usize] >= SHOUTS;
-        let beside = loud || speaks(Family::Behaviour) || speaks(Family::Errors);
-        let sure = elsewhere >= SPEAKS && beside || speaks(Family::Hard);
+        let otherwise = speaks(Family::Behaviour) || speaks(Family::Errors);
+        let sure = elsewhere >= SPEAKS && otherwise || speaks(Family::Hard);
         let level = match odds {
             _ if odds >= tuning.revoke && sure => Level::Revoke,
             _ if odds >= tuning.alert => Level::Alert,
@@ -302,8 +299,14 @@ mod tests {
 
     #[test]
     fn origin_and_another_family_or_a_hard_fact_revoke() {
-        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Country, 5.9)]).level, Level::Alert);
-        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Country, 6.0)]).level, Level::Revoke);
+        let with = |country, agent| {
+            let signals = [(Signal::VolumeMinute, 48.0), (Signal::Country, country), (Signal::Agent, agent)];
+            of(&signals).level
+        };
+        assert_eq!(with(5.9, 12.0), Level::Alert);
+        assert_eq!(with(6.0, 5.9), Level::Alert);
+        assert_eq!(with(6.0, 6.0), Level::Revoke);
+        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Country, 20.0)]).level, Level::Alert);
         assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Agent, 12.0)]).level, Level::Alert);
         assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Network, 60.0)]).level, Level::Alert);
         assert_eq!(of(&[(Signal::Revoked, 40.0)]).level, Level::Revoke);

@@ -24,7 +24,7 @@ fn call(id: u64, key: u64, place: u64, time: u64) -> AccessEvent {
         client: 0xffff << 32 | u128::from(place << 8) | u128::from(id % 200),
         time,
         route: RouteId(2 + id % 3),
-        user_agent: NameId(place),
+        user_agent: NameId(7 + place),
         position: Position { partition: 0, offset: id, index: 0 },
         latency_us: 1_000,
         bytes_in: 0,
@@ -294,7 +294,12 @@ fn an_open_minute_that_is_beyond_doubt_is_told_before_it_ends_and_the_incident_i
     let quiet = Burst { calls: 3, minutes: 3, place: 3, ..LEAK };
     let loud = Burst { calls: 3_000, start: LEAK.start + 3 * MINUTE, minutes: 5, ..quiet };
     let mut events = traffic(7, 4, (32, 5), &[quiet, loud]);
-    events.iter_mut().for_each(|event| event.user_agent = NameId::NONE);
+    for event in &mut events {
+        event.user_agent = NameId::NONE;
+        if event.asn == 64_503 && event.time >= loud.start {
+            event.status = 403;
+        }
+    }
     let narrow = run_with(&ticks(&events, 1_000, &[]), options(), ONE, None).ticks;
     let wide = run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None).ticks;
     let first = log(&narrow).remove(0);
@@ -337,11 +342,14 @@ fn key_row(key: u64, change: impl FnOnce(&mut KeyRow)) -> TableChange {
 #[test]
 fn what_the_tables_take_back_is_withdrawn_and_stays_so() {
     let quiet = Burst { calls: 4, minutes: 60, ..LEAK };
+    let mut events = traffic(7, 4, (32, 5), &[quiet]);
+    // Somebody else with the usual agent, whom nothing but the place gives away.
+    events.iter_mut().for_each(|event| event.user_agent = NameId(7));
     let allowed = key_row(1, |row| {
         row.allowed = [Allowance::Asn(64_501), Allowance::Country(Country::new("KR"))].into()
     });
     let tables = [(START, key_row(1, |_| ())), (LEAK.start + 30 * MINUTE, allowed)];
-    let outcome = run_with(&ticks(&traffic(7, 4, (32, 5), &[quiet]), MINUTE, &tables), options(), ONE, None);
+    let outcome = run_with(&ticks(&events, MINUTE, &tables), options(), ONE, None);
     let log = log(&outcome.ticks);
     let changes: Vec<Change> = log.iter().map(|one| one.change).collect();
     assert_eq!(changes.last(), Some(&Change::Withdrawn), "{changes:?}");
@@ -349,7 +357,7 @@ fn what_the_tables_take_back_is_withdrawn_and_stays_so() {
     assert_eq!(of_key(&incidents(&outcome.ticks), 1)[0].state, IncidentState::Withdrawn);
     // Allowed before, there is none.
     let before = [(START, tables[1].1.clone())];
-    let outcome = run_with(&ticks(&traffic(7, 4, (32, 5), &[quiet]), MINUTE, &before), options(), ONE, None);
+    let outcome = run_with(&ticks(&events, MINUTE, &before), options(), ONE, None);
     assert_eq!(incidents(&outcome.ticks).len(), 0);
 }
 

@@ -30,7 +30,7 @@ use crate::generate::{Generated, Generator};
 
 /// Bytes of a partition, before compression, that may wait to be read, in the mean over the partitions.
 const UNREAD_BYTES: u64 = 2 << 20;
-/// Event time that history may be ahead of the watermark.
+/// Event time that history may be ahead of the watermark: less than `skew`, so that no partition is paused.
 const AHEAD_MS: u64 = 1_800_000;
 /// One record in so many is held back.
 pub(super) const HELD_ONE_IN: u64 = 2_000;

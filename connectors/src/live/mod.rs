@@ -277,6 +277,8 @@ struct Orders {
     has_room: bool,
     /// No partition is read beyond this event time.
     ceiling: EventTime,
+    /// The next cut comes at once.
+    behind: bool,
     additions: Vec<Addition>,
 }
 
@@ -460,6 +462,7 @@ impl Live {
             stopping: state.stopping,
             has_room: state.has_room(),
             ceiling,
+            behind: state.behind,
             additions: state.additions.get_mut(seat).map(mem::take).unwrap_or_default(),
         }
     }

@@ -20,6 +20,8 @@ use crate::kafka::{self, Consumer, KafkaError, PartitionLag, Record};
 const POLL_MESSAGES: usize = 2_048;
 /// How long a source without messages is waited for.
 const POLL_WAIT: Duration = Duration::from_millis(10);
+/// ... and for so long while ticks follow each other at once: each would wait for it.
+const POLL_WAIT_BEHIND: Duration = Duration::from_millis(1);
 /// Events that are handed over at once, about.
 const BATCH_EVENTS: usize = 4_096;
 const MINUTE_MS: u64 = 60_000;
@@ -184,7 +186,7 @@ impl Reader {
             self.add(addition)?;
         }
         self.pause_beyond(orders.ceiling);
-        self.poll()?;
+        self.poll(if orders.behind { POLL_WAIT_BEHIND } else { POLL_WAIT })?;
         if self.out.events.len() >= BATCH_EVENTS {
             self.flush();
         }
@@ -232,12 +234,12 @@ impl Reader {
         }
     }
 
-    fn poll(&mut self) -> Result<(), LiveError> {
+    fn poll(&mut self, wait: Duration) -> Result<(), LiveError> {
         let Self { live, sources, lanes, tick, out, minutes, tolerance_ms, .. } = self;
         let (mut messages, mut bytes) = (0, 0);
         let (events_before, letters_before) = (out.events.len(), out.dead_letters.len());
         let mut late = 0;
-        let wait = POLL_WAIT / u32::try_from(sources.len().max(1)).unwrap_or(u32::MAX);
+        let wait = wait / u32::try_from(sources.len().max(1)).unwrap_or(u32::MAX);
         if sources.is_empty() || lanes.lanes.is_empty() {
             let _ = live.wait_for_stop(POLL_WAIT);
             return Ok(());

@@ -14,6 +14,8 @@ use crate::tables::{TablesRead, TopicTable, WatchedTables};
 
 /// How long a round waits for changes.
 const POLL_WAIT: Duration = Duration::from_millis(20);
+/// ... and for so long while ticks follow each other at once: each would wait for it.
+const POLL_WAIT_BEHIND: Duration = Duration::from_millis(1);
 /// Records of a topic that are taken at once.
 const POLL_RECORDS: usize = 4_096;
 /// Changes that are handed over at once, about.
@@ -173,7 +175,7 @@ impl TableReader {
             }
             if failed || orders.stopping || self.feeds.is_empty() {
                 self.live.wait_for_cut(self.answered);
-            } else if let Err(error) = self.poll() {
+            } else if let Err(error) = self.poll(if orders.behind { POLL_WAIT_BEHIND } else { POLL_WAIT }) {
                 failed = true;
                 self.live.fail(error);
             }
@@ -183,8 +185,8 @@ impl TableReader {
         }
     }
 
-    fn poll(&mut self) -> Result<(), LiveError> {
-        let wait = POLL_WAIT / u32::try_from(self.feeds.len()).unwrap_or(u32::MAX);
+    fn poll(&mut self, wait: Duration) -> Result<(), LiveError> {
+        let wait = wait / u32::try_from(self.feeds.len()).unwrap_or(u32::MAX);
         for feed in &mut self.feeds {
             feed.poll(wait, &mut self.read)?;
         }

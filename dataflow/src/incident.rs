@@ -220,6 +220,8 @@ pub enum Reason {
     Publishable,
     /// The key is in use, not revoked.
     Active,
+    /// The report of a leak was taken back.
+    Unreported,
 }
 
 impl Reason {
@@ -230,6 +232,7 @@ impl Reason {
             Self::Allowed => "the key's allow-list covers where the calls came from",
             Self::Publishable => "the table of keys says that the key is publishable",
             Self::Active => "the table of keys says that the key is active",
+            Self::Unreported => "the report that it leaked was taken back",
         }
     }
 }

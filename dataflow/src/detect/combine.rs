@@ -181,6 +181,8 @@ impl Level {
 
 /// What a family must say, in thousandths of a bit, to count as one of two.
 const SPEAKS: u64 = 6_000;
+/// What hard facts must say, in thousandths of a bit, to stand alone.
+pub(super) const SURE: u64 = 30_000;
 
 /// What signals count, in thousandths of a bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,7 +239,7 @@ impl Verdict {
                 }
                 _ => families[signal.family() as usize] += weighted,
             }
-            if matches!(signal, Signal::Country | Signal::Asn | Signal::Travel) {
+            if matches!(signal, Signal::Country | Signal::Asn) {
                 elsewhere += weighted;
             }
         }
@@ -249,7 +251,7 @@ impl Verdict {
         let odds = tuning.prior + families.iter().sum::<u64>().cast_signed();
         let speaks = |family: Family| families[family as usize] >= SPEAKS;
         let otherwise = speaks(Family::Behaviour) || speaks(Family::Errors);
-        let sure = elsewhere >= SPEAKS && otherwise || speaks(Family::Hard);
+        let sure = elsewhere >= SPEAKS && otherwise || families[Family::Hard as usize] >= SURE;
         let level = match odds {
             _ if odds >= tuning.revoke && sure => Level::Revoke,
             _ if odds >= tuning.alert => Level::Alert,
@@ -311,6 +313,8 @@ mod tests {
         assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Network, 60.0)]).level, Level::Alert);
         assert_eq!(of(&[(Signal::Revoked, 40.0)]).level, Level::Revoke);
         assert_eq!(of(&[(Signal::Revoked, 26.0)]).level, Level::Alert);
+        // Nor do an exit of Tor and the network that it lies in.
+        assert_eq!(of(&[(Signal::Tor, 24.0), (Signal::Network, 30.0)]).level, Level::Alert);
     }
 
     #[test]

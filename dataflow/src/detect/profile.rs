@@ -21,7 +21,8 @@
 //! A key with fewer than 300 calls of the last month alerts at most, unless by a hard fact.
 //!
 //! *Travel*: calls from A, then from B, then from A again within an hour, more than 500 km apart, there and back at more
-//! than 1,000 km/h; after seven days of learning, and only between networks that are listed nowhere. Distances are those
+//! than 1,000 km/h; after seven days of learning, if one of the two is new, and only between networks that are listed
+//! nowhere. Distances are those
 //! of great circles (the haversine formula; Sinnott, 1984).
 //!
 //! Limits: 64 values of each kind, 12 signals of the last hour with values of their own, 16 places of the last hour, 72
@@ -30,7 +31,7 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::combine::{Family, Level, Signal, Tuning, Verdict};
+use super::combine::{Family, Level, SURE, Signal, Tuning, Verdict};
 use super::counts::{Prior, Rate};
 use super::errors::Share;
 use super::mix::Mix;
@@ -67,8 +68,8 @@ const LEAST_REFUSED: u32 = 5;
 const KNOWN_CALLS: f64 = 300.0;
 /// What a hard fact says.
 const HARD: Bits = Bits(40_000);
-/// What an exit of Tor says: an alert by itself, no more.
-const TOR: Bits = Bits(24_000);
+/// What an exit of Tor says, or a sleeper of whom no system is known: an alert by itself, no more.
+const DOUBTFUL: Bits = Bits(24_000);
 /// What a journey that nobody makes says; less of a key that is called from several networks all the time.
 const TRAVEL: Bits = Bits(8_000);
 const TRAVEL_OF_SERVERS: Bits = Bits(3_000);
@@ -238,6 +239,7 @@ pub struct Profile {
     networks: Values,
     agents: Values,
     routes: Values,
+    places: Values,
     refused: Share,
     throttled: Share,
     mix: Mix,
@@ -273,6 +275,7 @@ impl Profile {
             networks: Values::default(),
             agents: Values::default(),
             routes: Values::default(),
+            places: Values::default(),
             refused: Share::default(),
             throttled: Share::default(),
             mix: Mix::default(),
@@ -315,16 +318,21 @@ impl Profile {
         self.last_call_ms
     }
 
-    /// Calls of the last month that are remembered.
+    /// Calls of the last month that are remembered, without those of this hour.
     #[must_use]
     pub fn known_calls(&self) -> u64 {
-        thousandths(self.rate.calls()) / 1_000
+        thousandths(self.calls_before()) / 1_000
+    }
+
+    /// A burst doesn't make its own key known.
+    fn calls_before(&self) -> f64 {
+        self.rate.calls() - self.hour.calls as f64
     }
 
     /// Whether it is known well enough to be taken from somebody.
     #[must_use]
     pub fn is_well_known(&self) -> bool {
-        self.rate.calls() >= KNOWN_CALLS
+        self.calls_before() >= KNOWN_CALLS
     }
 
     /// When the blocks end that may have something to say: asking for it ([`close`](Self::close)) then is worth it.
@@ -363,7 +371,7 @@ impl Profile {
         self.forget();
         let is_early = self.fires_early(start_ms, window, facts, tuning);
         let spoken_before = self.spoken.len();
-        self.judge_values(start_ms, window);
+        self.judge_values(start_ms, window, &facts.allowed);
         let mut stirred = 0;
         for spoken in self.spoken.iter().skip(spoken_before).filter(|spoken| spoken.bits >= STIRS) {
             stirred |= 1 << spoken.signal as u32;
@@ -434,6 +442,7 @@ impl Profile {
 
     /// Says that the key was found where everybody can read it, whether it is called or not.
     pub fn report(&mut self, at_ms: u64, facts: &Facts, tuning: &Tuning) {
+        self.close(at_ms, tuning);
         if !facts.publishable {
             self.speak(Signal::Reported, at_ms, HARD, 0.0, 0);
             self.settle(tuning);
@@ -443,7 +452,8 @@ impl Profile {
     /// Takes back what the tables say is none; whether that was something.
     pub fn reconsider(&mut self, facts: &Facts, tuning: &Tuning) -> bool {
         let before = self.spoken.len();
-        let covers = |spoken: &Spoken| facts.allowed.iter().any(|allowance| spoken_of(spoken, allowance));
+        let covers =
+            |spoken: &Spoken| facts.allowed.iter().any(|one| covers(spoken.signal, spoken.value, one));
         // New networks that are all allowed take the countries and systems with them that they lie in.
         let mut networks = self.spoken.iter().filter(|spoken| spoken.signal == Signal::Network).peekable();
         let all_allowed = networks.peek().is_some() && networks.all(covers);
@@ -626,7 +636,11 @@ impl Profile {
             bits[signal as usize] = bits[signal as usize].max(said);
         }
         let odds = |bits| Verdict::of(tuning, Signal::ALL.iter().copied().zip(bits)).odds;
-        let without = odds(bits);
+        let mut others = bits;
+        for signal in Signal::ALL.iter().filter(|signal| signal.family() == Family::Volume) {
+            others[*signal as usize] = Bits::NONE;
+        }
+        let without = odds(others);
         let calls = u64::from(window.calls);
         let reading = self.minute.scale.read(&self.season, Slot::at(start_ms, 0), calls as f64);
         if let Some((said, _)) = self.spike(&self.minute, start_ms, calls, reading) {
@@ -684,7 +698,7 @@ impl Profile {
         }
     }
 
-    fn judge_values(&mut self, start_ms: u64, window: &Window) {
+    fn judge_values(&mut self, start_ms: u64, window: &Window, allowed: &[Allowance]) {
         let calls = window.calls.max(1);
         // Values that were new stay as long as they keep their share.
         for spoken in self.spoken.iter_mut().filter(|spoken| spoken.value != 0) {
@@ -709,7 +723,10 @@ impl Profile {
             (Signal::Route, &self.routes),
         ] {
             let Some(tally) = values_of(window, signal) else { continue };
-            let mut novel: SmallVec<[_; 8]> = known.novel(tally.values()).collect();
+            // Calls may have been counted before the tables allowed them.
+            let is_allowed = |value| allowed.iter().any(|one| covers(signal, value, one));
+            let novel = known.novel(tally.values()).filter(|novel| !is_allowed(novel.value));
+            let mut novel: SmallVec<[_; 8]> = novel.collect();
             if novel.is_empty() {
                 continue;
             }
@@ -777,9 +794,15 @@ impl Profile {
         for visit in &window.visits {
             match self.visits.iter_mut().find(|known| known.place == visit.place) {
                 Some(known) => known.last_ms = visit.last_ms.max(known.last_ms),
-                None => self.visits.push(*visit),
+                None => {
+                    let is_new = !self.places.knows(visit.place.into());
+                    self.visits.push(Visit { is_new, ..*visit });
+                }
             }
         }
+        let places: SmallVec<[(u64, u32); 4]> =
+            window.visits.iter().map(|visit| (visit.place.into(), 1)).collect();
+        self.places.learn(&places, start_ms);
         // Of too many the newest stay.
         self.visits.sort_by_key(|visit| (std::cmp::Reverse(visit.last_ms), visit.place));
         self.visits.truncate(MOST_PLACES);
@@ -794,7 +817,8 @@ impl Profile {
             {
                 let km = distance_km(home.place, away.place);
                 let hours = (home.last_ms - home.first_ms).min(HOUR_MS) as f64 / HOUR_MS as f64;
-                let is_journey = km > TRAVEL_KM && 2.0 * km > TRAVEL_KM_AN_HOUR * hours;
+                let is_new = home.is_new || away.is_new;
+                let is_journey = is_new && km > TRAVEL_KM && 2.0 * km > TRAVEL_KM_AN_HOUR * hours;
                 if is_journey && farthest.is_none_or(|(before, ..)| km > before) {
                     farthest = Some((km, *home, *away));
                 }
@@ -923,7 +947,8 @@ pub fn verdict(
     spoken: impl Iterator<Item = (Signal, Bits)> + Clone,
     is_well_known: bool,
 ) -> Verdict {
-    let hard = spoken.clone().any(|(signal, _)| signal.family() == Family::Hard);
+    let hard = spoken.clone().filter(|(signal, _)| signal.family() == Family::Hard);
+    let hard = hard.map(|(_, bits)| u64::from(bits.0)).sum::<u64>() >= SURE;
     let mut verdict = Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(spoken)));
     if !hard && !is_well_known {
         verdict.level = verdict.level.min(Level::Alert);
@@ -951,19 +976,22 @@ fn hard_facts(
     if facts.publishable || window.calls == 0 {
         return hard;
     }
-    if facts.revoked_ms.is_some_and(|revoked| start_ms >= revoked + WINDOW_MS) {
+    // An old client that is turned away doesn't use the key.
+    let is_used = window.calls > window.refused;
+    if is_used && facts.revoked_ms.is_some_and(|revoked| start_ms >= revoked + WINDOW_MS) {
         hard.push((Signal::Revoked, HARD));
     }
     if facts.reported_ms.is_some_and(|reported| start_ms + WINDOW_MS > reported) {
         hard.push((Signal::Reported, HARD));
     }
     if window.tor > 0 && (profile.tor_ms == 0 || start_ms > profile.tor_ms + DORMANT_MS) {
-        hard.push((Signal::Tor, TOR));
+        hard.push((Signal::Tor, DOUBTFUL));
     }
     let last_ms = profile.last_call_ms.max(facts.last_used_ms.unwrap_or(0));
     let new_asn = || window.asns.values().iter().any(|(asn, _)| !profile.asns.knows(*asn));
     if last_ms > 0 && start_ms.saturating_sub(last_ms) > DORMANT_MS && new_asn() {
-        hard.push((Signal::Dormant, HARD));
+        // Who knows a key by the tables alone can't say what is new of it.
+        hard.push((Signal::Dormant, if profile.asns.is_empty() { DOUBTFUL } else { HARD }));
     }
     hard
 }
@@ -994,15 +1022,13 @@ fn top(tally: &Tally, kind: Signal, known: &Values, most: usize) -> SmallVec<[Sh
 }
 
 /// Whether an allowance covers the new value that a signal is about.
-fn spoken_of(spoken: &Spoken, allowance: &Allowance) -> bool {
-    match (spoken.signal, allowance) {
-        (Signal::Country, Allowance::Country(country)) => {
-            u64::from(u16::from_be_bytes(country.0)) == spoken.value
-        }
-        (Signal::Asn, Allowance::Asn(asn)) => u64::from(*asn) == spoken.value,
+fn covers(signal: Signal, value: u64, allowance: &Allowance) -> bool {
+    match (signal, allowance) {
+        (Signal::Country, Allowance::Country(country)) => u64::from(u16::from_be_bytes(country.0)) == value,
+        (Signal::Asn, Allowance::Asn(asn)) => u64::from(*asn) == value,
         (Signal::Network, Allowance::Network(..)) => {
             let unknown = crate::model::Country::UNKNOWN;
-            allowance.covers(super::window::first_address(spoken.value), unknown, 0)
+            allowance.covers(super::window::first_address(value), unknown, 0)
         }
         _ => false,
     }
@@ -1048,7 +1074,13 @@ fn keep(all: &mut Vec<Spoken>, spoken: Spoken) {
     }
     let followed = all.iter().filter(|spoken| spoken.value != 0).count();
     if spoken.value != 0 && followed >= FOLLOWED {
-        return;
+        // Where calls come from is never crowded out by what they ask for.
+        let is_place = |one: &Spoken| matches!(one.signal, Signal::Country | Signal::Asn);
+        let least = (0..all.len()).filter(|at| all[*at].value != 0 && !is_place(&all[*at]));
+        match least.min_by_key(|at| all[*at].bits).filter(|_| is_place(&spoken)) {
+            Some(least) => drop(all.remove(least)),
+            None => return,
+        }
     }
     all.push(spoken);
 }
@@ -1183,6 +1215,26 @@ mod tests {
             profile.step(woken_ms, &window(3, place), &Facts::default(), &Tuning::default());
             assert_eq!(profile.verdict().level, level, "{place} {:?}", profile.spoken());
         }
+    }
+
+    #[test]
+    fn who_is_known_by_the_tables_alone_alerts_when_it_wakes_and_no_more() {
+        let facts = Facts { last_used_ms: Some(MONDAY_MS - 40 * DAY_MS), ..Facts::default() };
+        let mut profile = Profile::new(MONDAY_MS);
+        profile.step(MONDAY_MS, &window(3, HOME), &facts, &Tuning::default());
+        assert_eq!(profile.verdict().level, Level::Alert, "{:?}", profile.spoken());
+    }
+
+    #[test]
+    fn a_burst_does_not_make_its_own_key_known() {
+        let mut profile = Profile::new(MONDAY_MS);
+        for day in 0..20 {
+            let at_ms = MONDAY_MS + day * DAY_MS;
+            profile.step(at_ms, &window(2, HOME), &Facts::default(), &Tuning::default());
+        }
+        let woken_ms = profile.next_ms() + HOUR_MS;
+        profile.step(woken_ms, &window(500, AWAY), &Facts::default(), &Tuning::default());
+        assert!(!profile.is_well_known() && profile.verdict().level < Level::Revoke);
     }
 
     #[test]

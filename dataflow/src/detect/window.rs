@@ -63,6 +63,8 @@ pub(crate) struct Visit {
     pub(crate) first_ms: EventTime,
     /// The last call.
     pub(crate) last_ms: EventTime,
+    /// Whether the key was never seen there before.
+    pub(crate) is_new: bool,
 }
 
 /// A call, to be looked up where it came from.
@@ -148,7 +150,7 @@ impl Window {
             }
             Err(MOST_PLACES) => {}
             Err(at) => {
-                self.visits.insert(at, Visit { place, first_ms: time, last_ms: time });
+                self.visits.insert(at, Visit { place, first_ms: time, last_ms: time, is_new: false });
                 self.visits.truncate(MOST_PLACES);
             }
         }

@@ -50,6 +50,8 @@ const ENDS_MS: u64 = HOUR_MS / 2;
 const MERGES_MS: u64 = 24 * HOUR_MS;
 /// The guard remembers so long: twice what signals do.
 const GUARDS_MS: u64 = 2 * HOUR_MS;
+/// and what it muted as long as new values do.
+const MUTED_MS: u64 = 26 * HOUR_MS;
 /// Keys that can be together.
 const TOGETHER: u64 = 10;
 /// One key in so many.
@@ -127,6 +129,8 @@ pub(crate) struct Incidents {
 #[derive(Default)]
 struct Said {
     transitions: Vec<Transition>,
+    /// Incidents as their last transition left them: they may be forgotten before the tick is over.
+    rows: BTreeMap<IncidentId, Incident>,
     changed: HashSet<KeyId>,
 }
 
@@ -170,11 +174,15 @@ impl Incidents {
         let mut said = Said::default();
         state.count_early(&observed);
         for observation in observed {
-            state.end_until(observation.window_ms, info, &mut said);
+            // An open window lies ahead of what others are still to say.
+            if observation.occasion != Occasion::Early {
+                state.end_until(observation.window_ms, info, &mut said);
+            }
             state.judge(observation, info, &mut said);
         }
-        state.end_until(info.watermark, info, &mut said);
-        state.forget(info.watermark);
+        let closed_ms = info.watermark.saturating_sub(state.settings.grace_ms);
+        state.end_until(closed_ms, info, &mut said);
+        state.forget(closed_ms);
         said.publish(&state.incidents, &mut closing);
     }
 
@@ -268,12 +276,13 @@ impl Incidents {
                 && verdict.level < Level::Alert
             {
                 held.incident.state = IncidentState::Withdrawn;
-                held.incident.ended_ms = Some(info.watermark_before.max(held.incident.opened_ms));
+                let ended_ms = info.watermark_before.max(held.incident.opened_ms);
+                held.incident.ended_ms = Some(ended_ms);
                 let mut transition =
                     self.transition(key, Change::Withdrawn, info.watermark_before, false, info);
                 transition.reason = Some(reason);
                 said.tell(transition);
-                self.schedule(key, info.watermark_before + MERGES_MS);
+                self.schedule(key, ended_ms + MERGES_MS);
             }
             return;
         }
@@ -299,6 +308,9 @@ impl Incidents {
             }
         };
         let Some(held) = self.incidents.get_mut(&key) else { return };
+        if change == Some(Change::Reopened) {
+            held.begin_anew();
+        }
         if held.take(&observation, verdict, platform_event, change.is_some(), &self.settings.tuning) {
             said.changed.insert(key);
         }
@@ -345,7 +357,10 @@ impl Incidents {
 
     fn forget(&mut self, watermark: EventTime) {
         let from_ms = watermark.saturating_sub(GUARDS_MS);
-        self.guards = self.guards.split_off(&(from_ms, NameId::NONE));
+        let muted_from_ms = watermark.saturating_sub(MUTED_MS);
+        self.guards.retain(|(window_ms, _), guard| {
+            *window_ms >= from_ms || guard.muted != 0 && *window_ms >= muted_from_ms
+        });
         self.fired = self.fired.split_off(&watermark.saturating_sub(WINDOW_MS));
     }
 
@@ -382,6 +397,7 @@ impl Incidents {
 
 impl Said {
     fn tell(&mut self, transition: Transition) {
+        self.rows.insert(transition.incident.id, transition.incident.clone());
         self.changed.insert(transition.incident.key);
         self.transitions.push(transition);
     }
@@ -392,10 +408,9 @@ impl Said {
             closing.output.rows(closing.info.tick, Rows::IncidentLog(std::mem::take(&mut self.transitions)));
         }
         let changed = self.changed.iter().filter_map(|key| incidents.get(key));
-        let mut rows: Vec<Incident> = changed.map(|held| held.incident.clone()).collect();
-        if !rows.is_empty() {
-            rows.sort_unstable_by_key(|incident| incident.id);
-            closing.output.rows(closing.info.tick, Rows::Incidents(rows));
+        self.rows.extend(changed.map(|held| (held.incident.id, held.incident.clone())));
+        if !self.rows.is_empty() {
+            closing.output.rows(closing.info.tick, Rows::Incidents(self.rows.into_values().collect()));
         }
     }
 }
@@ -421,6 +436,16 @@ impl Held {
             platform_event,
         };
         Self { incident, next_seq: 0, key_state: None, contact: NameId::NONE }
+    }
+
+    /// What comes after its end is judged by itself, and what was withdrawn isn't held against the key.
+    fn begin_anew(&mut self) {
+        let incident = &mut self.incident;
+        (incident.level, incident.score) = (Level::None, 0);
+        if incident.state == IncidentState::Withdrawn {
+            incident.signals.clear();
+            incident.platform_event = false;
+        }
     }
 
     /// Takes in what was observed; whether the incident's row changed.

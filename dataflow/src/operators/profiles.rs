@@ -24,7 +24,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::by_tick::Closing;
@@ -34,7 +34,9 @@ use crate::detect::{
     Facts, Judged, Level as Alarm, Profile, Signal, Spoken, Stretch, Tuning, WINDOW_MS, Window,
 };
 use crate::incident::{Point, Reason, Sample};
-use crate::model::{AccessEvent, EventTime, KeyId, KeyKind, KeyRow, KeyState, NameId, TableChange, TableRow};
+use crate::model::{
+    AccessEvent, EventTime, KeyId, KeyKind, KeyRow, KeyState, NameId, TableChange, TableRow, TickInfo,
+};
 use crate::row::{Counts, Owner, Rows, Score};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
@@ -318,7 +320,7 @@ pub(crate) struct Profiles {
     /// Windows that end by then are closed.
     closed_ms: EventTime,
     /// Keys whose blocks are to be asked for, by the blocks' end.
-    due: BTreeMap<EventTime, Vec<KeyId>>,
+    due: BTreeMap<EventTime, HashSet<KeyId>>,
     facts: HashMap<KeyId, Box<KeyFacts>>,
     /// Derived from the assignments.
     owners: Owners,
@@ -369,7 +371,7 @@ impl Profiles {
             }
             state.active.change(state.closed_ms);
         }
-        state.learn(news, info.watermark_before, &mut said);
+        state.learn(news, info, &mut said);
         for batch in &batches {
             state.add(batch, &mut said);
         }
@@ -391,7 +393,10 @@ impl Profiles {
     }
 
     /// Takes in owners and facts.
-    fn learn(&mut self, news: Vec<Vec<News>>, now_ms: EventTime, said: &mut Said) {
+    fn learn(&mut self, news: Vec<Vec<News>>, info: &TickInfo, said: &mut Said) {
+        // Before the first event nobody knows what time it is but by the tick.
+        let begun = info.watermark_before > 0;
+        let now_ms = if begun { info.watermark_before } else { info.tick };
         let mut owners = Vec::new();
         let mut rows = Vec::new();
         for news in news.into_iter().flatten() {
@@ -410,13 +415,14 @@ impl Profiles {
                 }
                 TableRow::Leak(row) => {
                     let key = row.key;
+                    let before = self.facts.get(&key).and_then(|facts| facts.facts.reported_ms);
+                    let since_ms = row.reported_at.or(before).unwrap_or(info.watermark_before);
                     self.change(key, now_ms, said, |facts| {
-                        let reported = (!change.deleted).then_some(row.reported_at.unwrap_or(now_ms));
-                        facts.facts.reported_ms = reported;
+                        facts.facts.reported_ms = (!change.deleted).then_some(since_ms);
                         facts.report =
                             if change.deleted { Default::default() } else { (row.source, row.url) };
                     });
-                    if !change.deleted {
+                    if !change.deleted && begun && before != Some(since_ms) {
                         self.report(key, Level::Minute.start(now_ms), said);
                     }
                 }
@@ -441,6 +447,7 @@ impl Profiles {
         let reason = match () {
             () if new.publishable && !old.publishable => Reason::Publishable,
             () if old.revoked_ms.is_some() && new.revoked_ms.is_none() => Reason::Active,
+            () if old.reported_ms.is_some() && new.reported_ms.is_none() => Reason::Unreported,
             () => Reason::Allowed,
         };
         let tuning = &self.settings.tuning;
@@ -516,9 +523,7 @@ impl Profiles {
     /// Asks for the blocks that end by then.
     fn ask(&mut self, passed_ms: EventTime, said: &mut Said) {
         while let Some(first) = self.due.first_entry().filter(|first| *first.key() <= passed_ms) {
-            let (end_ms, mut keys) = first.remove_entry();
-            keys.sort_unstable();
-            keys.dedup();
+            let (end_ms, keys) = first.remove_entry();
             for key in keys {
                 let Some(Known::Grown(profile)) = self.keys.get_mut(&key) else { continue };
                 if profile.next_ms() >= end_ms {
@@ -545,7 +550,7 @@ impl Profiles {
         let known = known.or_insert_with(|| Known::Young(Young::default()));
         let facts = facts.get(&key).map(|facts| &facts.facts);
         if let Known::Young(young) = known
-            && young.calls + window.calls < GROWN_CALLS
+            && young.calls.saturating_add(window.calls) < GROWN_CALLS
             && facts.is_none()
             && window.tor == 0
         {
@@ -560,10 +565,7 @@ impl Profiles {
         let nothing = Facts::default();
         let judged = profile.step(start_ms, window, facts.unwrap_or(&nothing), tuning);
         for end_ms in profile.ends_worth_asking() {
-            let keys = due.entry(end_ms).or_default();
-            if keys.last() != Some(&key) {
-                keys.push(key);
-            }
+            due.entry(end_ms).or_default().insert(key);
         }
         let verdict = profile.verdict();
         if settings.scores && verdict.score() > 0 {
@@ -589,11 +591,13 @@ impl Profiles {
             batches.iter().flat_map(|batch| batch.chunk_by(|a, b| a.key == b.key && minute(a) == minute(b)))
         {
             let (key, start_ms) = (run[0].key, minute(&run[0]));
+            // What an earlier minute that is open says comes first.
+            let is_behind = self.open.range(..start_ms).any(|(_, minute)| minute.places.contains_key(&key));
             let Some(open) = self.open.get_mut(&start_ms).and_then(|minute| minute.get_mut(key)) else {
                 continue;
             };
             let Some(Known::Grown(profile)) = self.keys.get(&key) else { continue };
-            if open.fired || start_ms < profile.next_ms() {
+            if open.fired || start_ms < profile.next_ms() || is_behind {
                 continue;
             }
             let facts = match self.facts.is_empty() {
@@ -675,7 +679,12 @@ impl KeyFacts {
             // Of several rows of a key, each with its own time, another may be gone.
             if row.valid_from == self.valid_from {
                 *self = Self {
-                    facts: Facts { reported_ms: self.facts.reported_ms, ..Facts::default() },
+                    // A key that was revoked isn't good again because its row is gone.
+                    facts: Facts {
+                        reported_ms: self.facts.reported_ms,
+                        revoked_ms: self.facts.revoked_ms,
+                        ..Facts::default()
+                    },
                     report: self.report,
                     ..Self::default()
                 };
@@ -746,7 +755,9 @@ impl Durable for Profiles {
             ProfileRow::Facts(key, facts) => {
                 self.facts.insert(key, facts);
             }
-            ProfileRow::Due(end_ms, key) => self.due.entry(end_ms).or_default().push(key),
+            ProfileRow::Due(end_ms, key) => {
+                self.due.entry(end_ms).or_default().insert(key);
+            }
             ProfileRow::Times(closed_ms, swept_ms) => (self.closed_ms, self.swept_ms) = (closed_ms, swept_ms),
         }
     }
@@ -773,7 +784,7 @@ impl Durable for Profiles {
             footprint += Footprint::of_map(&minute.places);
             footprint.bytes += (minute.keys.capacity() * size_of::<(KeyId, Open)>()) as u64;
         }
-        footprint += Footprint::of_tree(&self.due);
+        footprint += self.due.values().map(Footprint::of_set).sum();
         // Memory, but no rows: others hold them.
         footprint.bytes += self.owners.footprint().bytes;
         footprint

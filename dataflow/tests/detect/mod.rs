@@ -185,7 +185,9 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
                         all.insert((key, opened), told);
                         continue;
                     }
-                    Some((opened, told)) => open = Some((opened, Told { ended_ms: None, ..told })),
+                    Some((opened, told)) => {
+                        open = Some((opened, Told { ended_ms: None, level: Alarm::None, ..told }))
+                    }
                     None => {
                         let told = Told { key, level, last_signal_ms: 0, ended_ms: None, calls: 0 };
                         open = Some((start, told));
@@ -312,6 +314,19 @@ fn an_open_minute_that_is_beyond_doubt_is_told_before_it_ends_and_the_incident_i
     assert!(log(&narrow).iter().any(|one| one.change == Change::Raised && !one.early));
     assert!(calls_by_then < 1_500 && opened.is_some(), "{calls_by_then}");
     assert_eq!(told(&incidents(&narrow)), told(&incidents(&wide)));
+}
+
+#[test]
+fn what_comes_again_is_judged_by_itself() {
+    let first = Burst { minutes: 5, ..LEAK };
+    let at_home = Burst { start: LEAK.start + 3 * HOUR, minutes: 30, calls: 80, place: 0, ..LEAK };
+    let outcome =
+        run_with(&ticks(&traffic(7, 4, (36, 5), &[first, at_home]), MINUTE, &[]), options(), ONE, None);
+    let log = log(&outcome.ticks);
+    let is_second = |one: &&Transition| one.change == Change::Reopened && one.at_ms > at_home.start;
+    let reopened = log.iter().find(is_second).unwrap();
+    assert_eq!(log[0].incident.level, Alarm::Revoke);
+    assert_eq!(reopened.incident.level, Alarm::Alert, "{log:#?}");
 }
 
 #[test]

@@ -62,6 +62,9 @@ impl Record {
         let value: Value = serde_json::from_str(self.value.as_deref().unwrap_or("{}")).unwrap();
         let has = |column: &str| key.get(column).is_some();
         match () {
+            () if has("seq") => "incident_log",
+            () if has("incident_id") => "incidents",
+            () if has("action_id") => "revocations",
             () if has("subscription") => "subscription_usage",
             () if has("route") => "usage_by_route",
             () if has("country") => "geo",

@@ -1,7 +1,8 @@
 //! The thread that calls: generated records, each sent to the broker when its time has come.
 //!
-//! History goes first, as fast as the job's watermark follows: at most [`AHEAD_MS`] ahead of it. When that is nearly
-//! there live traffic starts: from then on event times are the clock's less a fixed time.
+//! History goes first, as fast as the job's watermark follows: never more than [`AHEAD_MS`] ahead of it, so that no
+//! partition is idle meanwhile, which would let the clock take over. Then live traffic starts: from there on event times
+//! are the clock's less a fixed time.
 //!
 //! One record in [`HELD_ONE_IN`] is held back for [`HELD_MS`], as by a gateway that had to send its batch again: by
 //! the demo's configuration it then is late. The generator sees to the rest of what goes wrong: records out of order,
@@ -29,10 +30,8 @@ use crate::generate::{Generated, Generator};
 
 /// Bytes of a partition, before compression, that may wait to be read, in the mean over the partitions.
 const UNREAD_BYTES: u64 = 2 << 20;
-/// Event time that history may be ahead of the watermark: more than the job walks while a fetch is under way.
-const AHEAD_MS: u64 = 6 * 3_600_000;
-/// Live traffic starts when the watermark is as near.
-const NEAR_MS: u64 = 1_800_000;
+/// Event time that history may be ahead of the watermark: less than `skew`, so that no partition is paused.
+const AHEAD_MS: u64 = 1_800_000;
 /// One record in so many is held back.
 pub(super) const HELD_ONE_IN: u64 = 2_000;
 /// For so long.
@@ -140,14 +139,11 @@ impl Sender {
         while let Some(next) = earliest(&mut lines) {
             let at_ms = next.at_ms;
             let is_live = at_ms >= worlds.live_ms;
-            if is_live && self.sent.behind_ms().is_none() {
-                while !stopped && worlds.known.is_some() && self.watermark(worlds) + NEAR_MS < worlds.live_ms
-                {
-                    stopped = self.sent.is_stopped();
-                    thread::park_timeout(REST);
-                }
-                let behind_ms = if worlds.known.is_some() { now().saturating_sub(worlds.live_ms) } else { 0 };
-                self.sent.behind_ms.get_or_init(|| behind_ms);
+            if is_live && !stopped {
+                self.sent.behind_ms.get_or_init(|| match worlds.known {
+                    Some(_) => now().saturating_sub(at_ms),
+                    None => 0,
+                });
             }
             while !stopped && self.is_too_early(at_ms, is_live, worlds) {
                 stopped = self.sent.is_stopped();
@@ -173,15 +169,11 @@ impl Sender {
         Ok(generated.reduce(Generated::and).unwrap_or_default())
     }
 
-    /// The job's, which is 0 until each partition has a call.
-    fn watermark(&self, worlds: &Worlds) -> u64 {
-        self.live.status().watermark.max(worlds.start_ms())
-    }
-
     fn is_too_early(&self, at_ms: u64, is_live: bool, worlds: &Worlds) -> bool {
         let waits = match is_live {
             true => at_ms > self.sent.now(),
-            false => at_ms > self.watermark(worlds) + AHEAD_MS,
+            // The watermark is 0 until each partition has a call.
+            false => at_ms > self.live.status().watermark.max(worlds.start_ms()) + AHEAD_MS,
         };
         waits || self.sent.unread(&self.live) > UNREAD_BYTES * u64::from(PARTITIONS)
     }

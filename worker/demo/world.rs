@@ -256,7 +256,7 @@ asn = "geo/asn.mmdb"
 [windows]
 out_of_orderness = "5s"                    # the watermark is so far behind the latest call
 allowed_lateness = "10s"                   # short, so that windows complete while somebody watches
-idle_ticks = 600                           # ticks without calls after which the clock takes over
+idle_ticks = 60                            # ticks without calls after which the clock takes over
 skew = "1h"                                # so far ahead is history read
 
 [alerts.email]                             # nothing leaves this machine: a mail is a file

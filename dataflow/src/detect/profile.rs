@@ -68,7 +68,8 @@ const LEAST_REFUSED: u32 = 5;
 const KNOWN_CALLS: f64 = 300.0;
 /// What a hard fact says.
 const HARD: Bits = Bits(40_000);
-/// What an exit of Tor says, or a sleeper of whom no system is known: an alert by itself, no more.
+/// What an exit of Tor says, a sleeper of whom no system is known, or who is turned away with a revoked key: an alert by
+/// itself, no more.
 const DOUBTFUL: Bits = Bits(24_000);
 /// What a journey that nobody makes says; less of a key that is called from several networks all the time.
 const TRAVEL: Bits = Bits(8_000);
@@ -976,10 +977,10 @@ fn hard_facts(
     if facts.publishable || window.calls == 0 {
         return hard;
     }
-    // An old client that is turned away doesn't use the key.
-    let is_used = window.calls > window.refused;
-    if is_used && facts.revoked_ms.is_some_and(|revoked| start_ms >= revoked + WINDOW_MS) {
-        hard.push((Signal::Revoked, HARD));
+    if facts.revoked_ms.is_some_and(|revoked| start_ms >= revoked + WINDOW_MS) {
+        // Who is turned away may be an old client that nobody told.
+        let is_used = window.calls > window.refused;
+        hard.push((Signal::Revoked, if is_used { HARD } else { DOUBTFUL }));
     }
     if facts.reported_ms.is_some_and(|reported| start_ms + WINDOW_MS > reported) {
         hard.push((Signal::Reported, HARD));

@@ -1239,6 +1239,34 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_at_two_ends_of_the_earth_within_an_hour() {
+        let at = |place: crate::model::Place, minute: u64| {
+            let time = MONDAY_MS + minute * WINDOW_MS;
+            let visit = Visit { place: place.packed(), first_ms: time, last_ms: time, is_new: false };
+            Window { visits: SmallVec::from_elem(visit, 1), ..window(2, HOME) }
+        };
+        let place = |class, latitude, longitude| crate::model::Place::new(class, Some((latitude, longitude)));
+        let unlisted = crate::model::NetworkClass::Unlisted;
+        let (berlin, potsdam) = (place(unlisted, 52.5, 13.4), place(unlisted, 52.4, 13.1));
+        let sydney = place(unlisted, -33.9, 151.2);
+        let travels = |days: u64, away| {
+            let mut profile = Profile::new(MONDAY_MS);
+            let minutes = (0..days * 24).map(|hour| (hour * 60, berlin));
+            let last = days * 1_440;
+            for (minute, place) in minutes.chain([(last, berlin), (last + 20, away), (last + 40, berlin)]) {
+                let start_ms = MONDAY_MS + minute * WINDOW_MS;
+                profile.step(start_ms, &at(place, minute), &Facts::default(), &Tuning::default());
+            }
+            profile.spoken().iter().any(|spoken| spoken.signal == Signal::Travel)
+        };
+        assert!(travels(8, sydney));
+        assert!(!travels(8, potsdam), "next door");
+        assert!(!travels(3, sydney), "not learned yet");
+        let km = distance_km(berlin.packed(), sydney.packed());
+        assert!((16_000.0..16_200.0).contains(&km), "{km}");
+    }
+
+    #[test]
     fn an_hour_later_all_is_quiet_again() {
         let (mut profile, _) = known(3);
         staged(&mut profile, 3, &window(300, AWAY), &Facts::default());

@@ -348,6 +348,34 @@ fn what_all_keys_do_together_is_no_incident_of_each() {
     assert_eq!(of_key(&incidents(&outcome.ticks), 1).len(), 1);
 }
 
+/// What happens to everybody: another geo database, twice as many calls, a gap and then all of it at once.
+#[test]
+fn what_happens_to_all_keys_revokes_none() {
+    let from = START + 30 * HOUR;
+    let usual = || traffic(7, 30, (34, 5), &[]);
+    let mut swapped = usual();
+    for event in swapped.iter_mut().filter(|event| event.time >= from) {
+        (event.asn, event.country) = (event.asn + 1_000, Country::new("FR"));
+    }
+    let mut doubled = usual();
+    let again = |event: &AccessEvent| call(event.position.offset | 1 << 40, 0, 0, event.time);
+    let more: Vec<AccessEvent> = doubled
+        .iter()
+        .filter(|event| event.time >= from)
+        .map(|event| AccessEvent { key: event.key, ..again(event) })
+        .collect();
+    doubled.extend(more);
+    doubled.sort_by_key(|event| event.time);
+    let mut late = usual();
+    late.retain(|event| !(from..from + 2 * HOUR).contains(&event.time));
+    for (what, events) in [("swapped", swapped), ("doubled", doubled), ("a gap", late)] {
+        let found = incidents(&run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None).ticks);
+        let revoked = found.values().filter(|one| one.level == Alarm::Revoke).count();
+        assert_eq!(revoked, 0, "{what}: {found:#?}");
+        assert!(found.len() <= 1, "{what}: {} of 30 keys", found.len());
+    }
+}
+
 fn key_row(key: u64, change: impl FnOnce(&mut KeyRow)) -> TableChange {
     let TableRow::Key(mut row) = scenario::key_row(key, 0, None) else { panic!("a row of keys") };
     change(&mut row);

@@ -11,3 +11,4 @@ mod networks;
 mod sight;
 pub mod sink;
 pub mod tables;
+mod time;

@@ -16,7 +16,7 @@ use super::message::{Ledger, Outer, Records};
 use super::raw::{Name, RawEvent, Value};
 use super::records::NOT_UTF8;
 use super::route::UNKNOWN;
-use super::time::clf;
+use crate::time::clf;
 
 /// Bytes of `17/May/2015:10:05:03 +0000`.
 const TIME_BYTES: usize = 26;

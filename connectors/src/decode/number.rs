@@ -220,6 +220,11 @@ mod tests {
 
     proptest! {
         #[test]
+        fn arbitrary_text_is_no_panic(text in ".{0,40}") {
+            Decimal::parse(&text);
+        }
+
+        #[test]
         fn integers_are_exact(number: u64, places in 0_usize..6, cut in 0_i32..6) {
             let text = format!("{number}.{}", "0".repeat(places));
             prop_assert_eq!(parse(&text).integer(), Some(number));

@@ -353,7 +353,7 @@ fn world() -> View {
             output.late.push(Late {
                 position: Position { partition: 1, offset: second, index: 0 },
                 key: key(3),
-                request: RequestId(7),
+                request: RequestId::from_bits(7),
                 time: now - 14 * MINUTE,
                 late_ms: 14 * MINUTE,
                 counted: true,

@@ -334,7 +334,7 @@ fn late_bytes(late: &Late) -> [u8; LATE] {
         &offset.to_be_bytes(),
         &index.to_be_bytes(),
         &key.0.to_be_bytes(),
-        &request.0.to_be_bytes(),
+        &request.bits().to_be_bytes(),
         &time.to_be_bytes(),
         &late_ms.to_be_bytes(),
         &[u8::from(counted)],
@@ -363,7 +363,7 @@ pub(super) fn late_line(
     let partition = number(4) as u32;
     let (offset, index) = (number(8) as u64, number(4) as u32);
     let position = Position { partition, offset, index };
-    let (key, request) = (KeyId(number(16)), RequestId(number(16)));
+    let (key, request) = (KeyId(number(16)), RequestId::from_bits(number(16)));
     let (time, late_ms, counted) = (number(8) as u64, number(8) as u64, number(1) == 1);
     let late = Late { position, key, request, time, late_ms, counted };
     LateRow { place: Place::of(position, partitions), late }.line(labels, out);

@@ -407,7 +407,7 @@ impl EncodeRow for LateRow<'_> {
         labels.key(self.late.key, r#","key_id":"#, out);
         if self.late.request.is_some() {
             out.extend_from_slice(br#","request_id_hash":""#);
-            hex(out, &self.late.request.0.to_be_bytes());
+            hex(out, &self.late.request.bits().to_be_bytes());
             out.push(b'"');
         } else {
             out.extend_from_slice(br#","request_id_hash":null"#);

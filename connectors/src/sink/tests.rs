@@ -218,7 +218,7 @@ fn everything() -> TickOutput {
         late: vec![Late {
             position: Position { partition: 0, offset: 42, index: 1 },
             key: KEY,
-            request: RequestId(0xff),
+            request: RequestId::from_bits(0xff),
             time: HOUR + 5,
             late_ms: 700_000,
             counted: true,

@@ -48,8 +48,9 @@ impl Seen {
     }
 }
 
+/// The upper 64 bits of an id, by which workers share ids, and the lower 64, by which a worker finds one.
 fn halves(id: RequestId) -> [u64; 2] {
-    [(id.0 >> 64) as u64, id.0 as u64]
+    [(id.bits() >> 32) as u64, id.bits() as u64]
 }
 
 /// What a request is exchanged by.
@@ -211,7 +212,10 @@ impl Durable for Dedupe {
 
     fn rows_out(&self, out: &mut dyn FnMut(SeenRow)) {
         for seen in &self.seen {
-            out(SeenRow(RequestId(u128::from(seen.id[0]) << 64 | u128::from(seen.id[1])), seen.time()));
+            out(SeenRow(
+                RequestId::from_bits(u128::from(seen.id[0]) << 32 | u128::from(seen.id[1])),
+                seen.time(),
+            ));
         }
     }
 

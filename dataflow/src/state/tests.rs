@@ -23,7 +23,7 @@ const TICK: Tick = 1_750_000_000_000;
 fn event(key: u128, number: u64) -> AccessEvent {
     AccessEvent {
         key: KeyId(key),
-        request: RequestId(u128::from(number) + 1),
+        request: RequestId::from_bits(u128::from(number) + 1),
         client: u128::from(number) + 1,
         time: TICK,
         route: RouteId::new("api", "GET", "/"),

@@ -262,18 +262,20 @@ proptest! {
         for event in ticks.iter_mut().flat_map(|tick| &mut tick.events) {
             event.bytes_in = u64::MAX / 3;
             event.bytes_out = 1 << 63;
+            (event.latency_us, event.count) = (1 << 42, u32::MAX);
         }
         let publish = if live { LIVE } else { Publish::Last };
         let outcome = run(&ticks, windows(seed), publish, How { workers: 2, batch: 7, shuffle: seed }, None);
         let rows = last_versions(outcome.ticks.values());
-        let mut expected: BTreeMap<(NameId, Level, EventTime), [u64; 4]> = BTreeMap::new();
+        let mut expected: BTreeMap<(NameId, Level, EventTime), [u64; 5]> = BTreeMap::new();
         for row in &rows {
             if let AnyRow::Usage(Row { level, start, value: OwnedUsage { usage, owner }, .. }) = row
                 && owner.subscription.is_some()
                 && *level != Level::Minute
             {
                 let sums = expected.entry((owner.subscription, *level, *start)).or_default();
-                for (sum, part) in sums.iter_mut().zip([usage.calls, usage.bytes_in, usage.bytes_out, 1]) {
+                let Usage { calls, bytes_in, bytes_out, latency_sum_us, .. } = *usage;
+                for (sum, part) in sums.iter_mut().zip([calls, bytes_in, bytes_out, latency_sum_us, 1]) {
                     *sum = sum.saturating_add(part);
                 }
             }
@@ -282,7 +284,8 @@ proptest! {
         for row in &rows {
             if let AnyRow::SubscriptionUsage(Row { group, level, start, value: Some(value), .. }) = row {
                 let SubscriptionUsage { usage, keys, .. } = value;
-                got.insert((*group, *level, *start), [usage.calls, usage.bytes_in, usage.bytes_out, *keys]);
+                let Usage { calls, bytes_in, bytes_out, latency_sum_us, .. } = *usage;
+                got.insert((*group, *level, *start), [calls, bytes_in, bytes_out, latency_sum_us, *keys]);
             }
         }
         prop_assert_eq!(got, expected);

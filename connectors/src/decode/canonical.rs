@@ -179,6 +179,7 @@ impl Canonical {
             latency_us,
             bytes_in,
             bytes_out,
+            count: 1,
             late_ms: 0,
             asn,
             status,

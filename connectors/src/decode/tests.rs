@@ -142,6 +142,7 @@ fn expected(request: &str) -> AccessEvent {
         latency_us: 19_000,
         bytes_in: 0,
         bytes_out: 0,
+        count: 1,
         late_ms: 0,
         asn: 0,
         status: 200,

@@ -39,6 +39,7 @@ fn event(time: EventTime, position: Position) -> AccessEvent {
         latency_us: 3,
         bytes_in: 4,
         bytes_out: 5,
+        count: 1,
         late_ms: 0,
         asn: 0,
         status: 200,

@@ -106,6 +106,7 @@ impl Decoder for Times {
             latency_us: 1,
             bytes_in: 0,
             bytes_out: 0,
+            count: 1,
             late_ms: 0,
             asn: self.0,
             status: 200,

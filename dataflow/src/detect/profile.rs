@@ -733,7 +733,7 @@ impl Profile {
             }
             novel.sort_by_key(|novel| (std::cmp::Reverse(novel.calls), novel.value));
             let (single, rest) = novel.split_at(novel.len().min(FOLLOWED_OF_A_KIND));
-            let rest_calls = rest.iter().map(|novel| novel.calls).sum();
+            let rest_calls = rest.iter().fold(0_u32, |calls, novel| calls.saturating_add(novel.calls));
             let whole = known.bits();
             let single = single.iter().map(|novel| (novel.value, novel.calls));
             for (value, of_value) in single.chain((rest_calls > 0).then_some((0, rest_calls))) {

@@ -89,7 +89,7 @@ impl Sighting {
 /// A key's calls in a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// All calls.
+    /// All calls; as all counts here, at most 2^32 - 1.
     pub calls: u32,
     /// Answered 401 or 403.
     pub refused: u32,
@@ -114,14 +114,20 @@ pub struct Window {
 }
 
 impl Window {
-    /// Counts a call. What isn't known of it (address, country, system, agent) isn't a value, nor is where it came from
+    /// Counts an event's calls. What isn't known of it (address, country, system, agent) isn't a value, nor is where it came from
     /// if that is allowed.
     pub fn add(&mut self, event: &AccessEvent, allowed: &[Allowance]) {
         let allowed = allowed.iter().any(|one| one.covers(event.client, event.country, event.asn));
         let of_network = network(event.client);
-        self.calls = self.calls.saturating_add(1);
-        self.refused += u32::from(matches!(event.status, 401 | 403));
-        self.throttled += u32::from(event.status == 429);
+        let calls = event.count;
+        let add = |sum: &mut u32, counts: bool| {
+            if counts {
+                *sum = sum.saturating_add(calls);
+            }
+        };
+        add(&mut self.calls, true);
+        add(&mut self.refused, matches!(event.status, 401 | 403));
+        add(&mut self.throttled, event.status == 429);
         let country = u64::from(u16::from_be_bytes(event.country.0));
         let known = [
             (&mut self.countries, country, event.country != Country::UNKNOWN && !allowed),
@@ -132,10 +138,10 @@ impl Window {
         ];
         for (tally, value, known) in known {
             if known {
-                tally.add(value, 1);
+                tally.add(value, calls);
             }
         }
-        self.tor += u32::from(event.place.class() == NetworkClass::Tor && !allowed);
+        add(&mut self.tor, event.place.class() == NetworkClass::Tor && !allowed);
         if event.place.packed() != 0 && event.place.class() == NetworkClass::Unlisted && !allowed {
             self.visit(event.place.packed(), event.time);
         }
@@ -192,6 +198,50 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::{KeyId, NameId, Place, RequestId};
+
+    fn event(count: u32, status: u16, place: u64) -> AccessEvent {
+        AccessEvent {
+            key: KeyId::from_name("acme"),
+            request: RequestId::NONE,
+            client: u128::from(place + 1) << 80,
+            time: 1_748_822_400_000,
+            route: RouteId(2 + place),
+            user_agent: NameId(1 + place),
+            position: Position::default(),
+            latency_us: 1,
+            bytes_in: 0,
+            bytes_out: 0,
+            count,
+            late_ms: 0,
+            asn: 64_500 + place as u32,
+            status,
+            country: Country([b'A', b'A' + place as u8]),
+            place: Place::new(NetworkClass::Tor, None),
+        }
+    }
+
+    #[test]
+    fn an_event_of_many_calls_is_as_many_events_and_no_sum_passes_its_end() {
+        for status in [200, 403, 429] {
+            let (mut once, mut each) = (Window::default(), Window::default());
+            once.add(&event(7, status, 3), &[]);
+            (0..7).for_each(|_| each.add(&event(1, status, 3), &[]));
+            assert_eq!((once.calls, &once), (7, &each));
+        }
+        let mut full = Window::default();
+        for place in 0..20 {
+            full.add(&event(u32::MAX, 403, place), &[]);
+            full.add(&event(u32::MAX, 429, place), &[]);
+        }
+        assert_eq!([full.calls, full.refused, full.throttled, full.tor], [u32::MAX; 4]);
+        let tuning = crate::detect::Tuning::default();
+        let mut profile = crate::detect::Profile::new(0);
+        for minute in 0..200 {
+            profile.step(minute * 60_000, &full, &crate::detect::Facts::default(), &tuning);
+        }
+        assert!(profile.known_calls() > 100 * u64::from(u32::MAX));
+    }
 
     #[test]
     fn networks_of_both_families() {

@@ -137,7 +137,7 @@ impl Place {
     }
 }
 
-/// One call of an API, as every decoder hands it over. 128 bytes, no pointers.
+/// One call of an API, or several that one record stands for, as every decoder hands it over. 128 bytes, no pointers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessEvent {
     /// Who called: never the raw key.
@@ -154,12 +154,15 @@ pub struct AccessEvent {
     pub user_agent: NameId,
     /// Where the record stands.
     pub position: Position,
-    /// Time to answer in microseconds, or [`LATENCY_UNKNOWN`].
+    /// Time to answer each of its calls in microseconds, or [`LATENCY_UNKNOWN`].
     pub latency_us: u64,
-    /// Bytes received from the caller.
+    /// Bytes received from the caller in all of its calls.
     pub bytes_in: u64,
-    /// Bytes sent to the caller.
+    /// Bytes sent to the caller in all of its calls.
     pub bytes_out: u64,
+    /// Calls that the event stands for, alike in all that is known of them: from 1 to 2^32 - 1. Meters and profiles
+    /// count so many calls. It remains one record, one unique event, and one caller.
+    pub count: u32,
     /// Milliseconds behind its partition's running maximum if the event is late, else 0.
     pub late_ms: u32,
     /// Autonomous system of the caller, 0 where unknown.

@@ -11,6 +11,12 @@ pub(crate) fn listed(len: u8, values: &[u32; FEW]) -> &[u32] {
     &values[..usize::from(len).min(FEW)]
 }
 
+/// Whether so many more values fit.
+#[inline]
+pub(crate) fn has_room(len: u8, more: u32) -> bool {
+    more as usize <= FEW.saturating_sub(len.into())
+}
+
 /// Inserts a value at `index`; `false`: there's no room.
 #[inline]
 pub(crate) fn insert(len: &mut u8, values: &mut [u32; FEW], index: usize, value: u32) -> bool {
@@ -37,6 +43,7 @@ mod tests {
         }
         assert_eq!(listed(len, &values), [1, 2, 3, 4, 5]);
         assert!(!insert(&mut len, &mut values, 0, 0));
+        assert!(has_room(0, 5) && !has_room(0, 6) && has_room(5, 0) && !has_room(4, u32::MAX));
         assert_eq!(listed(200, &values).len(), FEW);
     }
 }

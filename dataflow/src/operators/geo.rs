@@ -173,7 +173,8 @@ impl Metric for GeoMetric {
     }
     #[inline]
     fn observe(acc: &mut Origin, event: &AccessEvent) {
-        acc.add(1, u32::from(event.is_4xx() || event.is_5xx()), event.asn, 1);
+        let errors = if event.is_4xx() || event.is_5xx() { event.count } else { 0 };
+        acc.add(event.count, errors, event.asn, event.count);
     }
     fn subject(_: &KeyCountry) {}
     fn row_group(group: KeyCountry) -> KeyCountry {

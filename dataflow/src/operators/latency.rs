@@ -52,7 +52,7 @@ impl Default for Histogram {
     }
 }
 
-/// A histogram, with the exact sum and maximum.
+/// A histogram, with the exact maximum and the sum, which is exact up to 2^64 us (580,000 years).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Buckets {
     calls: u64,
@@ -65,7 +65,7 @@ pub(crate) struct Buckets {
 impl Buckets {
     fn of(few: &[u32]) -> Self {
         let mut buckets = Self::default();
-        few.iter().for_each(|us| buckets.record((*us).into()));
+        few.iter().for_each(|us| buckets.record((*us).into(), 1));
         buckets
     }
 
@@ -79,11 +79,11 @@ impl Buckets {
     }
 
     #[inline]
-    fn record(&mut self, value: u64) {
-        self.calls += 1;
-        self.sum = self.sum.saturating_add(value);
+    fn record(&mut self, value: u64, calls: u32) {
+        self.calls += u64::from(calls);
+        self.sum = self.sum.saturating_add(value.saturating_mul(calls.into()));
         self.max = self.max.max(value);
-        self.count(bucket(value), 1);
+        self.count(bucket(value), calls);
     }
 
     fn merge(&mut self, other: &Self) {
@@ -122,16 +122,18 @@ impl Buckets {
 
 impl Histogram {
     #[inline]
-    fn record(&mut self, value: u64) {
+    fn record(&mut self, value: u64, calls: u32) {
         if let Self::Few { len, us: few } = self
             && let Ok(us) = u32::try_from(value)
+            && few::has_room(*len, calls)
         {
             let index = few::listed(*len, few).partition_point(|known| *known < us);
-            if few::insert(len, few, index, us) {
-                return;
+            for _ in 0..calls {
+                few::insert(len, few, index, us);
             }
+            return;
         }
-        self.buckets().record(value);
+        self.buckets().record(value, calls);
     }
 
     fn buckets(&mut self) -> &mut Buckets {
@@ -157,7 +159,7 @@ impl Accumulator for Histogram {
     fn merge(&mut self, other: &Self) {
         match other {
             Self::Few { len, us } => {
-                few::listed(*len, us).iter().for_each(|us| self.record((*us).into()));
+                few::listed(*len, us).iter().for_each(|us| self.record((*us).into(), 1));
             }
             Self::Many(other) => self.buckets().merge(other),
         }
@@ -248,7 +250,7 @@ impl<S: LatencyState> Metric for LatencyMetric<S> {
     }
     #[inline]
     fn observe(acc: &mut Histogram, event: &AccessEvent) {
-        acc.record(event.latency_us);
+        acc.record(event.latency_us, event.count);
     }
     fn subject(_: &S::Group) {}
     fn row_group(group: S::Group) -> Scope {
@@ -283,10 +285,14 @@ mod tests {
         }
 
         #[test]
-        fn percentiles_are_those_of_nearest_rank(mut values in prop::collection::vec(0_u64..1 << 42, 1..200)) {
+        fn percentiles_are_those_of_nearest_rank(
+            events in prop::collection::vec((0_u64..1 << 42, prop_oneof![3 => Just(1_u32), 1 => 1_u32..20]), 1..200)
+        ) {
             let mut histogram = Histogram::default();
-            for value in &values {
-                histogram.record(*value);
+            let mut values = Vec::new();
+            for (value, calls) in events {
+                histogram.record(value, calls);
+                values.extend((0..calls).map(|_| value));
             }
             values.sort_unstable();
             let summary = histogram.summary();
@@ -298,12 +304,14 @@ mod tests {
         }
 
         #[test]
-        fn histograms_add_up_in_any_grouping(values in prop::collection::vec((0_u64..1 << 42, 0_usize..4), 0..200)) {
+        fn histograms_add_up_in_any_grouping(
+            values in prop::collection::vec((0_u64..1 << 42, 1_u32..4, 0_usize..4), 0..200)
+        ) {
             let mut whole = Histogram::default();
             let mut parts = vec![Histogram::default(); 4];
-            for (value, part) in values {
-                whole.record(value);
-                parts[part].record(value);
+            for (value, calls, part) in values {
+                (0..calls).for_each(|_| whole.record(value, 1));
+                parts[part].record(value, calls);
             }
             let mut sum = Histogram::default();
             for part in parts.iter().rev() {

@@ -1,7 +1,7 @@
 //! `usage` and `usage_by_route`: calls, errors, bytes and latency sums.
 //!
 //! Totals are exact in 128 bits and saturate at 2^64 - 1 where they are shown, in `subscription_usage` as here:
-//! decoders admit at most 2^40 bytes and 2^42 us a call, so it takes 2^22 such calls. While all of a row's
+//! decoders admit at most 2^40 bytes an event and 2^42 us a call, so it takes 2^22 such calls. While all of a row's
 //! sums fit 32 bits each, it holds them so.
 
 use std::marker::PhantomData;
@@ -17,6 +17,8 @@ use crate::window::Level;
 
 /// The fields of [`Usage`].
 const FIELDS: usize = 7;
+/// The place of `latency_sum_us` among them.
+const LATENCY_SUM: usize = 5;
 
 /// Exact sums, in the order of the fields of [`Usage`]. Arithmetic wraps, so that what was added can be taken
 /// back; no sum of calls comes near 2^128.
@@ -77,19 +79,25 @@ impl From<Counted> for Totals {
 }
 
 impl Counted {
-    /// One call.
+    /// Adds an event's calls. Its bytes are those of all of them, its latency is that of each.
     #[inline]
-    fn of(event: &AccessEvent) -> [u64; FIELDS] {
+    fn observe(&mut self, event: &AccessEvent) {
+        let calls = u64::from(event.count);
         let latency = event.latency();
-        [
-            1,
-            u64::from(event.is_4xx()),
-            u64::from(event.is_5xx()),
-            event.bytes_in,
-            event.bytes_out,
-            latency.unwrap_or(0),
-            u64::from(latency.is_some()),
-        ]
+        let calls_if = |counts: bool| if counts { calls } else { 0 };
+        let parts = |latency_sum| {
+            let AccessEvent { bytes_in, bytes_out, .. } = *event;
+            let (errors_4xx, errors_5xx) = (calls_if(event.is_4xx()), calls_if(event.is_5xx()));
+            [calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum, calls_if(latency.is_some())]
+        };
+        match latency.unwrap_or(0).checked_mul(calls) {
+            Some(sum) => self.add(parts(sum)),
+            None => {
+                let mut sums = parts(0).map(u128::from);
+                sums[LATENCY_SUM] = u128::from(event.latency_us) * u128::from(calls);
+                self.widen().add(&Totals(sums));
+            }
+        }
     }
 
     #[inline]
@@ -254,7 +262,7 @@ impl<B: UsageBy> Metric for UsageMetric<B> {
     }
     #[inline]
     fn observe(acc: &mut Counted, event: &AccessEvent) {
-        acc.add(Counted::of(event));
+        acc.observe(event);
     }
     fn subject(group: &B::Group) -> KeyId {
         B::key(group)

@@ -32,6 +32,7 @@ fn event(key: u128, number: u64) -> AccessEvent {
         latency_us: number << 8,
         bytes_in: 1,
         bytes_out: 1,
+        count: 1,
         late_ms: 0,
         asn: 64_500,
         status: 200,

@@ -96,6 +96,7 @@ fn call(id: u64, key: u64, route: u64, country: &str, time: u64) -> AccessEvent 
         latency_us: 1_000,
         bytes_in: 0,
         bytes_out: 0,
+        count: 1,
         late_ms: 0,
         asn: 0,
         status: 200,

@@ -29,6 +29,7 @@ fn call(id: u64, key: u64, place: u64, time: u64) -> AccessEvent {
         latency_us: 1_000,
         bytes_in: 0,
         bytes_out: 0,
+        count: 1,
         late_ms: 0,
         asn: 64_500 + place as u32,
         status: 200,

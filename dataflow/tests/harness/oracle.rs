@@ -321,20 +321,15 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
             (View::Geo, Group::KeyCountry(group)) => {
                 let mut asns: BTreeMap<u32, u64> = BTreeMap::new();
                 for event in events.iter().filter(|event| event.asn != 0) {
-                    *asns.entry(event.asn).or_default() += 1;
+                    *asns.entry(event.asn).or_default() += u64::from(event.count);
                 }
                 let mut top: Vec<(u32, u64)> = asns.into_iter().collect();
                 top.sort_by_key(|(asn, calls)| (u64::MAX - calls, *asn));
                 top.truncate(5);
-                let errors = events
-                    .iter()
-                    .filter(|event| (400..600).contains(&event.status) && event.status != 499)
-                    .count() as u64;
-                row!(
-                    Geo,
-                    *group,
-                    Geo { calls: events.len() as u64, errors, asns: top.into_iter().collect() }
-                );
+                let errors =
+                    calls_where(events, |event| (400..600).contains(&event.status) && event.status != 499);
+                let calls = calls_where(events, |_| true);
+                row!(Geo, *group, Geo { calls, errors, asns: top.into_iter().collect() });
             }
             (View::CallersKey, Group::Key(key)) => row!(Callers, Scope::Key(*key), callers(events)),
             (View::CallersRoute, Group::Route(route)) => row!(Callers, Scope::Route(*route), callers(events)),
@@ -385,17 +380,21 @@ fn group(view: View, event: &AccessEvent) -> Option<Group> {
     }
 }
 
+/// Calls of the events that are wanted.
+fn calls_where(events: &[AccessEvent], wanted: impl Fn(&AccessEvent) -> bool) -> u64 {
+    events.iter().filter(|event| wanted(event)).map(|event| u64::from(event.count)).sum()
+}
+
 fn sum(events: &[AccessEvent]) -> Usage {
-    let count = |wanted: fn(&AccessEvent) -> bool| events.iter().filter(|event| wanted(event)).count() as u64;
-    let latencies = events.iter().map(|event| event.latency_us).filter(|us| *us != LATENCY_UNKNOWN);
+    let timed = events.iter().filter(|event| event.latency_us != LATENCY_UNKNOWN);
     Usage {
-        calls: events.len() as u64,
-        errors_4xx: count(|event| event.status / 100 == 4 && event.status != 499),
-        errors_5xx: count(|event| event.status / 100 == 5),
+        calls: calls_where(events, |_| true),
+        errors_4xx: calls_where(events, |event| event.status / 100 == 4 && event.status != 499),
+        errors_5xx: calls_where(events, |event| event.status / 100 == 5),
         bytes_in: events.iter().map(|event| event.bytes_in).sum(),
         bytes_out: events.iter().map(|event| event.bytes_out).sum(),
-        latency_sum_us: latencies.clone().sum(),
-        latency_calls: latencies.count() as u64,
+        latency_sum_us: timed.map(|event| event.latency_us * u64::from(event.count)).sum(),
+        latency_calls: calls_where(events, |event| event.latency_us != LATENCY_UNKNOWN),
     }
 }
 
@@ -412,17 +411,26 @@ fn plus(a: Usage, b: Usage) -> Usage {
 }
 
 fn latency(events: &[AccessEvent]) -> Latency {
-    let mut values: Vec<u64> = events.iter().map(|event| event.latency_us).collect();
+    let mut values: Vec<(u64, u64)> =
+        events.iter().map(|event| (event.latency_us, event.count.into())).collect();
     values.sort_unstable();
-    let rank = |percent: usize| values[(values.len() * percent).div_ceil(100) - 1];
+    let calls: u64 = values.iter().map(|(_, calls)| calls).sum();
+    let rank = |percent: u64| {
+        let mut left = (calls * percent).div_ceil(100);
+        let at = values.iter().find(|(_, calls)| {
+            left = left.saturating_sub(*calls);
+            left == 0
+        });
+        at.expect("a percentile is of some call").0
+    };
     Latency {
-        calls: values.len() as u64,
+        calls,
         p50_us: rank(50),
         p90_us: rank(90),
         p95_us: rank(95),
         p99_us: rank(99),
-        max_us: values[values.len() - 1],
-        mean_us: values.iter().sum::<u64>() / values.len() as u64,
+        max_us: values[values.len() - 1].0,
+        mean_us: values.iter().map(|(us, calls)| us * calls).sum::<u64>() / calls,
     }
 }
 

@@ -189,6 +189,11 @@ fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> Access
             u32::try_from(watermark - time).unwrap_or(u32::MAX)
         } else {
             0
+        count: match random.below(16) {
+            0 => 1 + random.below(6) as u32,
+            1 => 1 + random.below(1 << 20) as u32,
+            _ => 1,
+        },
         },
         asn: random.below(9) as u32,
         status: [200, 201, 404, 403, 429, 499, 500, 503, 0][random.below(9) as usize],

@@ -73,11 +73,10 @@ pub(super) enum ShownKey<'a> {
 
 impl<'a> ShownKey<'a> {
     fn new(key: KeyId, names: &'a Names) -> Self {
-        match (key, names.key(key)) {
-            (_, Some(name)) => Self::Name(&name.text),
-            (KeyId::ANONYMOUS, None) => Self::Name("anonymous"),
-            (KeyId::OVERFLOW, None) => Self::Name("overflow"),
-            (KeyId(id), None) => Self::Id((id >> 64) as u64, id as u64),
+        match (names.key(key), key.bucket_name()) {
+            (Some(name), _) => Self::Name(&name.text),
+            (None, Some(name)) => Self::Name(name),
+            (None, None) => Self::Id((key.0 >> 64) as u64, key.0 as u64),
         }
     }
 }
@@ -445,7 +444,7 @@ mod tests {
             let late = Late {
                 position: Position { partition: (number % 3) as u32, offset: 100 - number, index: 0 },
                 key,
-                request: RequestId(u128::from(number)),
+                request: RequestId::from_bits(number.into()),
                 time: number,
                 late_ms: 1,
                 counted: true,
@@ -496,7 +495,7 @@ mod tests {
         ) {
             let mut names = Names::default();
             let mut keys: Vec<KeyId> = ids.into_iter().map(KeyId).collect();
-            keys.extend([KeyId::ANONYMOUS, KeyId::OVERFLOW]);
+            keys.extend(KeyId::BUCKETS);
             for text in texts {
                 let id = KeyId::from_name(&text);
                 names.define(Definition::Key { id, name: text.into(), month: None });

@@ -65,9 +65,9 @@ impl<'a> Labels<'a> {
             Some(name) => string(out, label, &name.json),
             None => {
                 string(out, label, b"\"");
-                match key {
-                    KeyId::ANONYMOUS | KeyId::OVERFLOW => out.extend_from_slice(key.to_string().as_bytes()),
-                    KeyId(id) => hex(out, &id.to_be_bytes()),
+                match key.bucket_name() {
+                    Some(name) => out.extend_from_slice(name.as_bytes()),
+                    None => hex(out, &key.0.to_be_bytes()),
                 }
                 out.push(b'"');
             }

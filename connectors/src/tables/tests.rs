@@ -264,7 +264,7 @@ fn a_leaked_token_becomes_the_ids_that_the_sources_know_it_by() {
 fn leaked_keys_by_hash_and_by_name() {
     let either = [KeyHash::None, KeyHash::Sha256];
     let csv = format!(
-        "token,key_hash,key_id,url\n,{HASH},,u\n,,acme,u\ntest,{HASH},,u\n,,,u\n,{CANARY},,u\n,,overflow,u\n"
+        "token,key_hash,key_id,url\n,{HASH},,u\n,,acme,u\ntest,{HASH},,u\n,,,u\n,{CANARY},,u\n,,overflow,u\n,,conflicting,u\n"
     );
     let read = read_bytes("leaks", Csv, csv.as_bytes(), &either).unwrap();
     let found: Vec<_> = leaks(&read).into_iter().map(|leak| leak.key).collect();
@@ -401,11 +401,14 @@ fn what_a_hash_may_look_like() {
 #[test]
 fn keys_by_name_and_by_either() {
     let named = [KeyHash::None];
-    let read = read_bytes("keys", Csv, b"key_id,subscription\nacme,s\noverflow,s\n,s\n", &named).unwrap();
+    let read =
+        read_bytes("keys", Csv, b"key_id,subscription\nacme,s\noverflow,s\n,s\nconflicting,s\n", &named)
+            .unwrap();
     let acme = KeyId::from_name("acme");
     assert_eq!(rows(&read), [TableRow::Key(plain_key(acme, "s"))]);
     assert!(read.definitions.contains(&Definition::Key { id: acme, name: "acme".into(), month: None }));
-    assert_eq!(reasons(&read), [(3, "`key_id` is a reserved name"), (4, "`key_id` is required")]);
+    let reserved = "`key_id` is a reserved name";
+    assert_eq!(reasons(&read), [(3, reserved), (4, "`key_id` is required"), (5, reserved)]);
 
     let either = [KeyHash::None, KeyHash::Sha256];
     let csv =

@@ -17,8 +17,12 @@ impl KeyId {
     pub const ANONYMOUS: Self = Self(0);
     /// Calls of keys beyond a cap.
     pub const OVERFLOW: Self = Self(1);
+    /// Calls whose record names its key, or another member that says whose call it is, twice and differently.
+    pub const CONFLICTING: Self = Self(2);
+    /// All that are reserved.
+    pub const BUCKETS: [Self; 3] = [Self::ANONYMOUS, Self::OVERFLOW, Self::CONFLICTING];
 
-    /// From a hash of at least 16 bytes, as made by the configured `hash`. The two ids that are reserved
+    /// From a hash of at least 16 bytes, as made by the configured `hash`. The three ids that are reserved
     /// belong to no hash: they become the next.
     ///
     /// # Panics
@@ -27,7 +31,7 @@ impl KeyId {
     pub fn from_hash(hash: &[u8]) -> Self {
         let mut first = [0; 16];
         first.copy_from_slice(&hash[..16]);
-        Self(u128::from_be_bytes(first).max(Self::OVERFLOW.0 + 1))
+        Self(u128::from_be_bytes(first).max(Self::CONFLICTING.0 + 1))
     }
 
     /// From an identifier that is no secret (`hash = "none"`). The reserved names are themselves.
@@ -36,14 +40,28 @@ impl KeyId {
         match name {
             "anonymous" => Self::ANONYMOUS,
             "overflow" => Self::OVERFLOW,
-            _ => Self(xxh3_128(name.as_bytes())),
+            "conflicting" => Self::CONFLICTING,
+            _ => Self(xxh3_128(name.as_bytes()).max(Self::CONFLICTING.0 + 1)),
         }
     }
 
     /// Whether this is a bucket of calls instead of one key: metered, never profiled, never acted on.
     #[must_use]
+    #[inline]
     pub fn is_bucket(self) -> bool {
-        self == Self::ANONYMOUS || self == Self::OVERFLOW
+        self.bucket_name().is_some()
+    }
+
+    /// The reserved name, if this is a bucket of calls.
+    #[must_use]
+    #[inline]
+    pub fn bucket_name(self) -> Option<&'static str> {
+        match self {
+            Self::ANONYMOUS => Some("anonymous"),
+            Self::OVERFLOW => Some("overflow"),
+            Self::CONFLICTING => Some("conflicting"),
+            _ => None,
+        }
     }
 
     /// The one of 256 buckets that the key belongs to, whatever the number of workers. Caps and what is published
@@ -63,10 +81,9 @@ impl KeyId {
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::ANONYMOUS => f.write_str("anonymous"),
-            Self::OVERFLOW => f.write_str("overflow"),
-            Self(id) => write!(f, "{id:032x}"),
+        match self.bucket_name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{:032x}", self.0),
         }
     }
 }
@@ -234,4 +251,31 @@ pub enum Forgotten {
     Route(RouteId),
     /// A user agent.
     Agent(NameId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserved_keys_are_no_hash_and_have_their_names() {
+        let names = ["anonymous", "overflow", "conflicting"];
+        for (key, name) in KeyId::BUCKETS.into_iter().zip(names) {
+            assert_eq!((key.to_string().as_str(), KeyId::from_name(name)), (name, key));
+            assert!(key.is_bucket());
+            let mut hash = [0; 32];
+            hash[15] = key.0 as u8;
+            assert!(!KeyId::from_hash(&hash).is_bucket(), "{name}");
+        }
+        assert!(!KeyId::from_name("acme").is_bucket() && !KeyId::from_name("").is_bucket());
+    }
+
+    #[test]
+    fn a_request_is_known_by_96_bits_and_never_none() {
+        let id = RequestId::from_bits(u128::MAX - 5);
+        assert_eq!((id.bits(), RequestId::from_bits(id.bits())), ((1 << 96) - 6, id));
+        assert!(RequestId::new("gateway", b"").is_some() && !RequestId::from_bits(1 << 96).is_some());
+        assert_ne!(RequestId::new("gateway", b"1"), RequestId::new("gateway", b"2"));
+        assert!(RequestId::from_bits(1 << 64) > RequestId::from_bits(u64::MAX.into()));
+    }
 }

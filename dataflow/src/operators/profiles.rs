@@ -19,7 +19,7 @@
 //! doubt fires once, in the tick that made it so.
 //!
 //! Emits at a tick what its windows say; remembers profiles until 90 days after the last call (swept when a month
-//! begins), open minutes, and facts. Buckets of keys (`anonymous`, `overflow`) have no profile.
+//! begins), open minutes, and facts. Buckets of keys (`anonymous`, `overflow`, `conflicting`) have no profile.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

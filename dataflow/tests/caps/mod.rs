@@ -107,7 +107,7 @@ fn call(id: u64, key: u64, route: u64, country: &str, time: u64) -> AccessEvent 
 
 /// Keys and routes of bucket 0, in the order of their numbers.
 fn stranger(number: u64) -> KeyId {
-    KeyId(u128::from(number + 2))
+    KeyId(KeyId::CONFLICTING.0 + 1 + u128::from(number))
 }
 
 fn path(number: u64) -> RouteId {

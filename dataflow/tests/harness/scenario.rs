@@ -171,7 +171,11 @@ fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> Access
     let magnitude = 1 + random.below(30);
     let latency_us = random.below(1 << magnitude);
     AccessEvent {
-        key: if random.below(15) == 0 { KeyId::ANONYMOUS } else { key(random.below(KEYS)) },
+        key: match random.below(30) {
+            0 => KeyId::ANONYMOUS,
+            1 => KeyId::CONFLICTING,
+            _ => key(random.below(KEYS)),
+        },
         request,
         client: u128::from(random.below(50)) % 47,
         time,
@@ -185,15 +189,15 @@ fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> Access
         latency_us: if random.below(8) == 0 { LATENCY_UNKNOWN } else { latency_us },
         bytes_in: random.below(1_000),
         bytes_out: random.below(100_000),
-        late_ms: if time + 605_000 < watermark {
-            u32::try_from(watermark - time).unwrap_or(u32::MAX)
-        } else {
-            0
         count: match random.below(16) {
             0 => 1 + random.below(6) as u32,
             1 => 1 + random.below(1 << 20) as u32,
             _ => 1,
         },
+        late_ms: if time + 605_000 < watermark {
+            u32::try_from(watermark - time).unwrap_or(u32::MAX)
+        } else {
+            0
         },
         asn: random.below(9) as u32,
         status: [200, 201, 404, 403, 429, 499, 500, 503, 0][random.below(9) as usize],

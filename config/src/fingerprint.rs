@@ -12,7 +12,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::job::{
-    Alerts, Detection, End, Field, FieldMap, Geo, Job, JobConfig, KafkaClient, KafkaSource, KeyHash,
+    Alerts, Condition, Detection, End, Field, FieldMap, Geo, Job, JobConfig, KafkaClient, KafkaSource, KeyHash, Pointer,
     KeyRules, Limits, PolicyRules, Routes, Source, SourceKind, Start, TableSource, Tables, Windows,
 };
 
@@ -91,7 +91,7 @@ impl Encoder {
     }
 
     fn source(&mut self, source: &Source) {
-        let Source { name, kind, format, inner, fields, keys, dedupe } = source;
+        let Source { name, kind, format, inner, fields, keys, dedupe, routes, unwrap, records, only } = source;
         self.text(name);
         match kind {
             SourceKind::File { pattern } => {
@@ -109,6 +109,18 @@ impl Encoder {
         self.fields(fields);
         self.keys(keys);
         self.text(dedupe.name());
+        self.text(routes.name());
+        for pointers in [unwrap, records] {
+            self.list(pointers, Self::pointer);
+        }
+        self.list(only, |encoder, Condition { at, is }| {
+            encoder.pointer(at);
+            encoder.list(is, |encoder, pattern| encoder.text(pattern.as_str()));
+        });
+    }
+
+    fn pointer(&mut self, pointer: &Pointer) {
+        self.list(&pointer.0, |encoder, token| encoder.text(token));
     }
 
     fn topic_source(&mut self, source: &KafkaSource) {
@@ -169,6 +181,10 @@ impl Encoder {
             consumer,
             credential,
             user,
+            query,
+            request,
+            end,
+            count,
         } = fields;
         for field in [
             request_id,
@@ -189,9 +205,13 @@ impl Encoder {
             consumer,
             credential,
             user,
+            query,
+            request,
+            end,
+            count,
         ] {
             self.list(field, |encoder, Field { at, unit }| {
-                encoder.list(&at.0, |encoder, token| encoder.text(token));
+                encoder.list(at, Self::pointer);
                 encoder.list(unit, |encoder, unit| encoder.text(unit.name()));
             });
         }
@@ -274,8 +294,6 @@ impl Encoder {
     fn limits(&mut self, limits: Limits) {
         let Limits {
             message_bytes,
-            json_depth,
-            json_fields,
             message_records,
             text_bytes,
             block_bytes: _,
@@ -291,8 +309,6 @@ impl Encoder {
         } = limits;
         for limit in [
             message_bytes,
-            json_depth,
-            json_fields,
             message_records,
             text_bytes,
             tick_records,

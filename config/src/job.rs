@@ -82,6 +82,48 @@ pub struct Source {
     pub keys: KeyRules,
     /// What identifies a record that was sent twice.
     pub dedupe: Dedupe,
+    /// What routes are made of.
+    pub routes: RoutesFrom,
+    /// Where the record itself may stand in a record that isn't one of a call: an object, an array of records, or a
+    /// text that holds JSON (or, for a format of text lines, a line).
+    pub unwrap: Vec<Pointer>,
+    /// The same for wrappers of many records. Of all places the first that is there counts.
+    pub records: Vec<Pointer>,
+    /// `[source.only]`: the conditions that every record of a call meets. Others are passed over.
+    pub only: Vec<Condition>,
+}
+
+impl Source {
+    /// Where log agents put a line that they ship.
+    #[must_use]
+    pub fn default_unwrap() -> Vec<Pointer> {
+        ["log", "message"].map(|name| Pointer(vec![name.to_owned()])).into()
+    }
+
+    /// Where Azure and `CloudTrail` put records.
+    #[must_use]
+    pub fn default_records() -> Vec<Pointer> {
+        ["records", "Records"].map(|name| Pointer(vec![name.to_owned()])).into()
+    }
+}
+
+/// What the routes of a source are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RoutesFrom {
+    /// The route that the gateway names; the path where it names none.
+    #[default]
+    Gateway,
+    /// The path; the route that the gateway names is the API.
+    Path,
+}
+
+/// A member of a record that must have one of some values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Where it stands.
+    pub at: Pointer,
+    /// What is allowed there, as text; `*` stands for any characters, `?` for one.
+    pub is: Vec<glob::Pattern>,
 }
 
 /// Where messages come from.
@@ -212,7 +254,14 @@ pub enum Dedupe {
     /// The gateway's request id; records without one are identified by position and never deduplicated.
     #[default]
     RequestId,
-    /// A hash of the record's content, where there is no request id. Safe where times are finer than calls.
+    /// Where there is no request id, the bytes of the message and the record's index in it: what is sent again is
+    /// the same bytes. The default of topics.
+    Message,
+    /// The same, but only for messages that are an array or hold several records. A line of a file that is one
+    /// record is a call of its own, as nothing sends lines again. The default of files.
+    Batch,
+    /// Where there is no request id, a hash of the record's content, and how often it occurred in its message before.
+    /// Equal lines of a file are different calls.
     Content,
 }
 
@@ -255,13 +304,21 @@ pub struct FieldMap {
     pub credential: Option<Field>,
     /// The authenticated user.
     pub user: Option<Field>,
+    /// The query, where the path has none.
+    pub query: Option<Field>,
+    /// A request line, `GET /path HTTP/1.1`, where method and path don't stand on their own.
+    pub request: Option<Field>,
+    /// When the call ended; with the time it makes the latency, where there is none.
+    pub end: Option<Field>,
+    /// How many calls the record stands for, a whole number from 0; 1 where it isn't known.
+    pub count: Option<Field>,
 }
 
 /// One field: where it stands and its unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Where it stands.
-    pub at: Pointer,
+    /// Where it stands. Of several places the first that says something counts; never empty.
+    pub at: Vec<Pointer>,
     /// The unit of a time or a latency; `None` where the field has none.
     pub unit: Option<Unit>,
 }
@@ -489,10 +546,6 @@ impl Default for Windows {
 pub struct Limits {
     /// Bytes of one message (one line of a file); longer ones are dead letters.
     pub message_bytes: usize,
-    /// Nesting of a JSON record.
-    pub json_depth: usize,
-    /// Members of one JSON record, all levels together.
-    pub json_fields: usize,
     /// Records in one message (array or newline-delimited).
     pub message_records: usize,
     /// Bytes of one field's value that is kept (route, user agent, identifier); longer ones are cut.
@@ -523,9 +576,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            message_bytes: 1 << 20,
-            json_depth: 64,
-            json_fields: 4_096,
+            message_bytes: 8 << 20,
             message_records: 10_000,
             text_bytes: 512,
             block_bytes: 128 << 10,

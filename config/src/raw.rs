@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::job::{
-    Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
-    MissingKey, OnGap, Pointer, PolicyMode, Sender, Start, Unit, WebhookFormat,
+    Condition, Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
+    MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Sender, Start, Unit, WebhookFormat,
 };
 use crate::near::nearest;
 use crate::overrides::name_of;
@@ -307,8 +307,94 @@ section! {
         format: Format,
         inner: Format,
         dedupe: Dedupe,
+        unwrap: List<Pointer>,
+        records: Pointers,
+        only: Only,
+        routes: RawSourceRoutes,
         fields: RawFields,
         keys: RawKeys,
+    }
+}
+
+section! {
+    /// `[source.routes]`.
+    RawSourceRoutes {
+        from: RoutesFrom,
+    }
+}
+
+/// A JSON pointer, or a list of them.
+#[derive(Clone)]
+pub(crate) struct Pointers(pub(crate) Vec<Pointer>);
+
+impl Raw for Pointers {
+    fn expected() -> String {
+        format!("{}; or a list of such", <Pointer as Raw>::expected())
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        if !matches!(node.value, Value::List(_)) {
+            return <Pointer as Raw>::read(node, place, problems).map(|at| Self(vec![at]));
+        }
+        let list = List::<Pointer>::read(node, place, problems)?;
+        if list.items.is_empty() && !list.refused {
+            problems.add(place, format!("is empty, allowed: {}", Self::expected()));
+        }
+        let pointers: Vec<_> = list.items.into_iter().map(|spot| spot.value).collect();
+        (!pointers.is_empty()).then_some(Self(pointers))
+    }
+}
+
+/// `[source.only]`: a pointer, and what stands there in a record of a call.
+pub(crate) struct Only(pub(crate) Vec<Condition>);
+
+impl Raw for Only {
+    const SECTION: bool = true;
+
+    fn expected() -> String {
+        "a section of JSON pointers, each with a text or a list of texts: \"/logger\" = \"http.log.access*\"".to_owned()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        let section = Section::open(node, place, problems)?;
+        let mut conditions = Vec::new();
+        for (name, node) in section.table.into_entries() {
+            let place = Place { path: join(&section.place.path, &quoted(&name)), at: node.at.clone() };
+            let Some(at) = crate::scalar::pointer(&name) else {
+                problems.add(&place, format!("isn't a JSON pointer, allowed: {}", Self::expected()));
+                continue;
+            };
+            let values = match node.value {
+                Value::List(nodes) => nodes.into_iter().map(|node| node.value).collect(),
+                other => vec![other],
+            };
+            let is: Vec<_> = values.iter().filter_map(|value| pattern(value, &place, problems)).collect();
+            if is.is_empty() {
+                problems.add(&place, format!("says nothing, allowed: {}", Self::expected()));
+            }
+            conditions.push(Condition { at, is });
+        }
+        Some(Self(conditions))
+    }
+}
+
+/// A pattern of `[source.only]`.
+fn pattern(value: &Value, place: &Place, problems: &mut Problems) -> Option<glob::Pattern> {
+    let text = match value {
+        Value::Text(text) => text.clone(),
+        Value::Boolean(flag) => flag.to_string(),
+        Value::Integer(number) => number.to_string(),
+        other => {
+            problems.add(place, format!("found {}, allowed: a text, a whole number, true or false", other.shown()));
+            return None;
+        }
+    };
+    match glob::Pattern::new(&text) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            problems.add(place, format!("found {}, allowed: a pattern of *, ? and [..]; {error}", value.shown()));
+            None
+        }
     }
 }
 
@@ -361,13 +447,17 @@ section! {
         consumer: FieldText,
         credential: FieldText,
         user: FieldText,
+        query: FieldText,
+        request: FieldText,
+        end: FieldText,
+        count: FieldText,
     }
 }
 
 section! {
     /// `{ at = "/requestTime", unit = "ms" }`.
     RawField {
-        at: Pointer,
+        at: Pointers,
         unit: Unit,
     }
 }
@@ -377,12 +467,12 @@ pub(crate) struct FieldText(pub(crate) RawField);
 
 impl Raw for FieldText {
     fn expected() -> String {
-        "a JSON pointer, or { at = \"/requestTime\", unit = \"ms\" }".to_owned()
+        "a JSON pointer, a list of them, or { at = \"/requestTime\", unit = \"ms\" }".to_owned()
     }
 
     fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
         match node.value {
-            Value::Text(_) => match Entry::read(node, place.path.clone(), problems) {
+            Value::Text(_) | Value::List(_) => match Entry::read(node, place.path.clone(), problems) {
                 Entry::Refused => None,
                 at => Some(Self(RawField { at, unit: Entry::Absent })),
             },
@@ -432,6 +522,7 @@ section! {
     /// `[routes]`.
     RawRoutes {
         templates: List<Template>,
+        from: RoutesFrom,
     }
 }
 
@@ -450,8 +541,6 @@ section! {
     /// `[limits]`.
     RawLimits {
         message_bytes: Size,
-        json_depth: Count,
-        json_fields: Count,
         message_records: Count,
         text_bytes: Size,
         block_bytes: Size,

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::job::{
     Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
-    MissingKey, OnGap, Pointer, PolicyMode, Start, TableFormat, TopicFormat, Unit, WebhookFormat,
+    MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Start, TableFormat, TopicFormat, Unit, WebhookFormat,
 };
 use crate::near::nearest;
 use crate::tree::{Value, quoted};
@@ -219,7 +219,8 @@ choice!(PolicyMode { DryRun = "dry_run" } later ["live"];
     why "this version says what it would do about a key and does nothing";);
 choice!(LogFormat { Pretty = "pretty", Json = "json" });
 choice!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug" });
-choice!(Dedupe { RequestId = "request_id", Content = "content" });
+choice!(Dedupe { RequestId = "request_id", Message = "message", Batch = "batch", Content = "content" });
+choice!(RoutesFrom { Gateway = "gateway", Path = "path" });
 choice!(MissingKey { Anonymous = "anonymous", DeadLetter = "dead_letter" });
 choice!(Unit { Seconds = "s", Millis = "ms", Micros = "us", Nanos = "ns", Rfc3339 = "rfc3339", Clf = "clf" });
 // Hidden: who mistakes `hash` for the place of the secret must not find it in a log.
@@ -355,7 +356,7 @@ impl Scalar for Pointer {
     }
 }
 
-fn pointer(text: &str) -> Option<Pointer> {
+pub(crate) fn pointer(text: &str) -> Option<Pointer> {
     if text.len() > MAX_POINTER_BYTES || text.contains(char::is_control) {
         return None;
     }

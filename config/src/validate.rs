@@ -21,7 +21,7 @@ use glob::Pattern;
 
 use crate::job::{
     Dedupe, End, Field, FieldMap, FileSink, Format, Geo, Http, Job, JobConfig, KafkaClient, KafkaSink,
-    KafkaSource, KeyFrom, KeyHash, KeyRules, Limits, Log, Routes, Secret, Sinks, Source, SourceKind, Start,
+    KafkaSource, KeyFrom, KeyHash, KeyRules, Limits, Log, Pointer, Routes, RoutesFrom, Secret, Sinks, Source, SourceKind, Start,
     TableFormat, TableSource, Tables, TopicFormat, Unit, VIEWS, Windows,
 };
 use crate::kafka::{self, MAX_SETTINGS, Role};
@@ -47,6 +47,7 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 const MAX_WORKERS: u64 = 256;
 const MAX_SOURCES: usize = 256;
 const MAX_RULES: usize = 8;
+const MAX_CONDITIONS: usize = 64;
 const MAX_TEMPLATES: usize = 10_000;
 const MAX_PROXIES: usize = 1_024;
 /// Replicas of a topic; Kafka counts them in 16 bits with a sign.
@@ -118,6 +119,7 @@ impl Check<'_> {
     fn sources(&mut self, raw: &RawConfig, workers: NonZeroUsize) -> Vec<Source> {
         let absent = RawKeys::default();
         let global = section(&raw.keys, &absent);
+        let routes = raw.routes.value().and_then(|routes| routes.from.value()).copied();
         let Entry::Given(Spot { value: list, place, .. }) = &raw.source else {
             if raw.source.is_absent() {
                 let place = Place { path: "source".to_owned(), at: At::Whole };
@@ -135,7 +137,7 @@ impl Check<'_> {
         }
         self.together(&list.items, workers);
         let sources: Vec<Source> =
-            list.items.iter().filter_map(|source| self.source(source, global)).collect();
+            list.items.iter().filter_map(|source| self.source(source, global, routes)).collect();
         if !list.refused {
             let sections = list.items.iter().filter_map(|source| source.value.keys.value()).chain([global]);
             for secret in sections.filter_map(|keys| keys.secret.given()) {
@@ -194,7 +196,12 @@ impl Check<'_> {
         }
     }
 
-    fn source(&mut self, spot: &Spot<RawSource>, global: &RawKeys) -> Option<Source> {
+    fn source(
+        &mut self,
+        spot: &Spot<RawSource>,
+        global: &RawKeys,
+        routes: Option<RoutesFrom>,
+    ) -> Option<Source> {
         let raw = &spot.value;
         let absent = RawKeys::default();
         let own = section(&raw.keys, &absent);
@@ -217,8 +224,46 @@ impl Check<'_> {
         }
         let rules = rules?;
         self.key_rules_fit(spot, record, &fields, &rules, global, own);
-        let dedupe = raw.dedupe.value().copied().unwrap_or_default();
-        Some(Source { name: name?.0.clone(), kind: kind?, format, inner, fields, keys: rules, dedupe })
+        let kind = kind?;
+        // Equal lines of a text format are different calls: its times are whole seconds.
+        let dedupe = raw.dedupe.value().copied().unwrap_or(match (record, &kind) {
+            (Format::Combined, _) => Dedupe::RequestId,
+            (_, SourceKind::Kafka(_)) => Dedupe::Message,
+            (_, SourceKind::File { .. } | SourceKind::Stdin) => Dedupe::Batch,
+        });
+        let pointers = |list: &List<Pointer>| list.items.iter().map(|spot| spot.value.clone()).collect();
+        Some(Source {
+            name: name?.0.clone(),
+            kind,
+            format,
+            inner,
+            routes: self.routes_from(raw, routes, record, &fields),
+            fields,
+            keys: rules,
+            dedupe,
+            unwrap: raw.unwrap.value().map_or_else(Source::default_unwrap, pointers),
+            records: raw.records.value().map_or_else(Source::default_records, |at| at.0.clone()),
+            only: raw.only.value().map(|only| only.0.clone()).unwrap_or_default(),
+        })
+    }
+
+    /// What routes are made of: a route of Kong's or APISIX's often covers many endpoints.
+    fn routes_from(
+        &mut self,
+        raw: &RawSource,
+        routes: Option<RoutesFrom>,
+        record: Format,
+        fields: &FieldMap,
+    ) -> RoutesFrom {
+        let own = raw.routes.value().and_then(|routes| routes.from.value());
+        if let Some(only) = raw.only.given().filter(|only| only.value.0.len() > MAX_CONDITIONS) {
+            let message = format!("found {} conditions, allowed: at most {MAX_CONDITIONS}", only.value.0.len());
+            self.problems.add(&only.place, message);
+        }
+        own.copied().or(routes).unwrap_or(match record {
+            Format::Kong | Format::Apisix if fields.route.is_none() => RoutesFrom::Path,
+            _ => RoutesFrom::Gateway,
+        })
     }
 
     /// What `cloudwatch` wraps.
@@ -441,6 +486,10 @@ impl Check<'_> {
             consumer: self.plain(&raw.consumer),
             credential: self.plain(&raw.credential),
             user: self.plain(&raw.user),
+            query: self.plain(&raw.query),
+            request: self.plain(&raw.request),
+            end: self.timed(&raw.end, Unit::ALL, time),
+            count: self.plain(&raw.count),
         })
     }
 
@@ -448,10 +497,10 @@ impl Check<'_> {
     fn plain(&mut self, entry: &Entry<FieldText>) -> Option<Field> {
         let spot = entry.given()?;
         if let Some(unit) = spot.value.0.unit.given() {
-            self.problems.add(&unit.place, "only time and latency have a unit, remove it");
+            self.problems.add(&unit.place, "only time, end and latency have a unit, remove it");
         }
         let at = self.required(&spot.value.0.at, spot, "at")?;
-        Some(Field { at: at.clone(), unit: None })
+        Some(Field { at: at.0.clone(), unit: None })
     }
 
     /// A field with one of `units`, or `default` where it has none.
@@ -466,13 +515,13 @@ impl Check<'_> {
         if raw.unit.is_absent() && default.is_none() {
             let message = format!(
                 "needs a unit, allowed: {{ at = {}, unit = … }} with one of {}",
-                at.as_ref().map_or_else(|| "…".to_owned(), |at| quoted(&at.to_string())),
+                at.as_ref().map_or_else(|| "…".to_owned(), |at| quoted(&at.0[0].to_string())),
                 names(units)
             );
             self.problems.add(&spot.place, message);
             return None;
         }
-        Some(Field { at: at?, unit: raw.unit.value().copied().or(default) })
+        Some(Field { at: at?.0, unit: raw.unit.value().copied().or(default) })
     }
 
     /// `[source.keys]` with `[keys]` behind it, key by key.
@@ -738,8 +787,6 @@ impl Check<'_> {
         let default = Limits::default();
         Limits {
             message_bytes: self.size(&raw.message_bytes, default.message_bytes, 1 << 10, 64 << 20),
-            json_depth: self.count(&raw.json_depth, default.json_depth, 1, 128),
-            json_fields: self.count(&raw.json_fields, default.json_fields, 1, 1_000_000),
             message_records: self.count(&raw.message_records, default.message_records, 1, 1_000_000),
             text_bytes: self.size(&raw.text_bytes, default.text_bytes, 16, 64 << 10),
             block_bytes: self.size(&raw.block_bytes, default.block_bytes, 4 << 10, 64 << 20),

@@ -365,6 +365,7 @@ fn world() -> View {
                 length: 109,
                 sha256: [0; 32],
                 kept: None,
+                counted: false,
             });
         }
         view.take(now, &[output]);

@@ -36,5 +36,6 @@ pub(super) const FORMAT: Format = Format {
             raw.clear(Name::Credential);
         }
     },
+    ids_of_callers: true,
     ..Format::EMPTY
 };

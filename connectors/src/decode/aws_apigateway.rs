@@ -13,7 +13,7 @@
 use keytide_config::Unit;
 
 use super::raw::{Name, RawEvent, Value};
-use super::shape::Format;
+use super::shape::{Format, Template};
 
 pub(super) const FORMAT: Format = Format {
     fields: &[
@@ -39,6 +39,7 @@ pub(super) const FORMAT: Format = Format {
     units: &[("/requestTime", Unit::Clf)],
     ids_of_callers: true,
     finish,
+    template: Template::Unescaped,
     ..Format::EMPTY
 };
 

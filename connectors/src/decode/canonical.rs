@@ -3,14 +3,18 @@
 //! | field | accepted | otherwise |
 //! |---|---|---|
 //! | time | years 2000 to 2199 in the configured unit | dead letter |
-//! | status | 0, 100 to 599; unknown is 0 | dead letter |
-//! | latency | 0 to 2^42 us, rounded to the nearest; -1 is unknown | dead letter |
-//! | sizes | whole, 0 to 2^40; unknown is 0 | dead letter |
-//! | texts | text or a number | dead letter for flags and objects |
+//! | status | 100 to 999; unknown is 0 | unknown |
+//! | latency | 0 to 2^42 us, rounded to the nearest | unknown |
+//! | sizes | whole, 0 to 2^40; unknown is 0 | unknown |
+//! | count | whole, 1 to 2^32 - 1 | 1 |
+//! | texts | text or a number | unknown for flags and objects |
 //! | client address | with or without port and brackets | unknown |
 //! | country | two letters | looked up |
 //!
-//! Unknown is: absent, null, `""` or `-`. Numbers may be texts. No fault quotes a value: values may be secrets.
+//! Unknown is: absent, null, `""`, `-` or -1. Numbers may be texts. No fault quotes a value: values may be secrets.
+//!
+//! **Invariant**: only the time is essential. Any other field that can't be read is unknown and its call counts; it is
+//! counted in [`Tally`], and one record in 64, told by its position, has a row to be looked up.
 //!
 //! Limits: texts count up to `limits.text_bytes`; of the keys whose id is a name, 65,536 are remembered as
 //! defined, each for the two months of event time in which it was met last.
@@ -19,7 +23,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
-use keytide_config::{Dedupe, Source, Unit};
+use keytide_config::{Dedupe, Source, SourceKind, Unit};
 use keytide_dataflow::Level;
 use keytide_dataflow::model::{
     AccessEvent, Country, Definition, EventTime, KeyId, LATENCY_UNKNOWN, NameId, Position, RequestId,
@@ -28,16 +32,24 @@ use keytide_dataflow::model::{
 use super::address;
 use super::agent::{self, Agents};
 use super::keys::Keys;
+use super::message::Occurred;
 use super::number::{Numeric, numeric};
 use super::place::Places;
 use super::raw::{Name, RawEvent, Value, WrongType};
 use super::route::{self, Announced, Memo};
-use super::time::event_time;
+use super::tally::{Tally, Unread};
+use super::time::{event_time, event_time_us};
 use super::{Context, Decoded, Located};
 
 const MAX_LATENCY_US: u64 = 1 << 42;
 const MAX_BYTES: u64 = 1 << 40;
 const DEFINED_KEYS: usize = 65_536;
+/// Of so many records with a field that can't be read one has a row.
+const SAMPLED: u64 = 64;
+/// Secrets of a record that are always looked for in its texts.
+const SECRETS: usize = 64;
+/// Bytes that may be compared beyond.
+const COMPARED_BYTES: usize = 16 << 20;
 
 /// Why a record can't be an event: a field, and what is wrong with it or allowed there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +76,8 @@ pub(super) struct Canonical {
     time: Unit,
     latency: Unit,
     dedupe: Dedupe,
+    /// Whether a message is a line of a file: nothing sends it again.
+    is_line: bool,
     /// Whether a request id may be the caller's choice.
     ids_of_callers: bool,
     keys: Keys,
@@ -94,6 +108,7 @@ impl Canonical {
             time,
             latency,
             dedupe: source.dedupe,
+            is_line: !matches!(source.kind, SourceKind::Kafka(_)),
             ids_of_callers: false,
             keys: Keys::new(&source.keys),
             context: context.clone(),
@@ -111,56 +126,100 @@ impl Canonical {
         self.ids_of_callers = true;
     }
 
-    /// Appends the event of `raw` and the definitions that it needs.
+    /// Appends the event of `raw` and the definitions that it needs. Returns why the event has a row to be looked up
+    /// although it counts, if it has one.
     pub(super) fn push(
         &mut self,
         raw: &RawEvent<'_>,
         position: Position,
+        occurred: &mut Occurred,
         out: &mut Decoded,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<String>, Fault> {
         let limit = self.context.limits.text_bytes;
         let Scratch { key, identity, target, template, api, route, any } = &mut self.scratch;
-        let time = event_time(raw.get(Name::Time), raw.time_unit().unwrap_or(self.time), any)?;
-        let status = status(raw.get(Name::Status), any)?;
-        let latency_us = latency(raw, self.latency, any)?;
-        let bytes_in = size(raw.get(Name::BytesIn), "bytes_in", any)?;
-        let bytes_out = size(raw.get(Name::BytesOut), "bytes_out", any)?;
-        let user_agent = text(raw, Name::UserAgent, "user_agent", any)?.unwrap_or("");
+        let mut unread = Unread::default();
+        let time = time(raw, self.time, any)?;
+        let count = unread.or(Name::Count, count(raw.get(Name::Count), any), 1);
+        let status = unread.or(Name::Status, status(raw.get(Name::Status), any), 0);
+        let latency_us = match raw.get(Name::Latency).is_empty() && !raw.get(Name::End).is_empty() {
+            false => unread.or(Name::Latency, latency(raw, self.latency, any), LATENCY_UNKNOWN),
+            true => unread.or(Name::End, duration(raw, self.time, any), LATENCY_UNKNOWN),
+        };
+        let bytes_in = unread.or(Name::BytesIn, size(raw.get(Name::BytesIn), any), 0);
+        let bytes_out = unread.or(Name::BytesOut, size(raw.get(Name::BytesOut), any), 0);
+        let user_agent = unread.or(Name::UserAgent, text(raw, Name::UserAgent, any), None).unwrap_or("");
         let user_agent = NameId::new(route::cut(user_agent, limit));
-        let method = route::method(text(raw, Name::Method, "method", any)?);
+        let method = route::method(unread.or(Name::Method, text(raw, Name::Method, any), None));
         let client = client(raw, &self.context, any);
         let Located { country, asn, place } = place(raw, client, &mut self.places, &self.context, any);
 
-        let target = text(raw, Name::Path, "path", target)?;
-        self.keys.find(raw, target, client, key, any)?;
-        let key_id = self.keys.id(key)?;
-        let request = request(raw, &self.source, self.dedupe, self.ids_of_callers, identity, any)?;
+        let target = unread.or(Name::Path, text(raw, Name::Path, target), None);
+        let found = self.keys.find(raw, target, client, key, any);
+        let key_id = match raw.conflict() {
+            Some(_) => KeyId::CONFLICTING,
+            None => {
+                found?;
+                unread.or(Name::Key, self.keys.id(key), KeyId::ANONYMOUS)
+            }
+        };
+        let id = unread.or(Name::RequestId, text(raw, Name::RequestId, any), None);
+        let id = id.filter(|_| raw.conflict().is_none());
+        let request = match (id, self.dedupe) {
+            (Some(id), _) if !self.ids_of_callers => RequestId::new(&self.source, id.as_bytes()),
+            (None, Dedupe::RequestId | Dedupe::Message | Dedupe::Batch) => RequestId::NONE,
+            (id, _) => {
+                write_identity(raw, id, identity);
+                // In a file there is no message in which records could be told apart by their order.
+                if id.is_none() && self.is_line {
+                    identity.extend_from_slice(&position.offset.to_le_bytes());
+                }
+                occurred.next(RequestId::new(&self.source, identity), &self.source, identity)
+            }
+        };
 
-        let api = text(raw, Name::Api, "api", api)?.unwrap_or("");
-        let route = match (text(raw, Name::Route, "route", route)?, target) {
+        let gateway_route = raw.get(Name::GatewayRoute);
+        let api_name = if gateway_route.is_empty() { Name::Api } else { Name::GatewayRoute };
+        let api = unread.or(Name::Api, text(raw, api_name, api), None).unwrap_or("");
+        let route = match (unread.or(Name::Route, text(raw, Name::Route, route), None), target) {
             (Some(route), _) => route,
             (None, Some(target)) => {
                 self.context.templates.write(target, template);
                 template
             }
+            // What names the API is the route as well, where there is no path.
+            (None, None) if !api.is_empty() && !gateway_route.is_empty() => api,
             (None, None) => route::UNKNOWN,
         };
         let (mut redacted_api, mut redacted_route) = (None, None);
         if self.keys.are_secret() {
+            let mut budget = Budget::new(api.len() + route.len());
             self.keys.each_secret(raw, target, key, any, |secret| {
-                redact(api, &mut redacted_api, secret);
-                redact(route, &mut redacted_route, secret);
+                if budget.has_room() {
+                    redact(api, &mut redacted_api, secret);
+                    redact(route, &mut redacted_route, secret);
+                }
             });
+            if !budget.has_room() {
+                (redacted_api, redacted_route) = (Some(REDACTED.to_owned()), Some(REDACTED.to_owned()));
+            }
         }
         let api = redacted_api.as_deref().unwrap_or(api);
         let route = redacted_route.as_deref().unwrap_or(route);
         let route = self.memo.id([api, method, route], time, limit, &mut out.definitions);
         if self.agents.is_new(user_agent, time) {
             let mut buffer = String::new();
-            let text = text(raw, Name::UserAgent, "user_agent", &mut buffer)?.unwrap_or("");
+            let text = text(raw, Name::UserAgent, &mut buffer).ok().flatten().unwrap_or("");
             let mut redacted = None;
             if self.keys.are_secret() {
-                self.keys.each_secret(raw, target, key, any, |secret| redact(text, &mut redacted, secret));
+                let mut budget = Budget::new(text.len());
+                self.keys.each_secret(raw, target, key, any, |secret| {
+                    if budget.has_room() {
+                        redact(text, &mut redacted, secret);
+                    }
+                });
+                if !budget.has_room() {
+                    redacted = Some(REDACTED.to_owned());
+                }
             }
             let text = redacted.as_deref().unwrap_or(text);
             out.definitions.push(agent::definition(user_agent, time, text, limit));
@@ -179,14 +238,14 @@ impl Canonical {
             latency_us,
             bytes_in,
             bytes_out,
-            count: 1,
+            count,
             late_ms: 0,
             asn,
             status,
             country,
             place,
         });
-        Ok(())
+        Ok(noted(raw, &unread, position, &mut out.tally))
     }
 
     /// What is known of a record that can't be an event, as JSON: numbers and the method alone, so that no
@@ -200,60 +259,128 @@ impl Canonical {
         if let Ok(Some(method)) = raw.get(Name::Method).text(any) {
             members.push(format!("\"method\":\"{}\"", route::method(Some(method))));
         }
-        let mut number = |name: Name, label: &str, value: Result<u64, Fault>| {
+        let mut number = |name: Name, label: &str, value: Result<u64, WrongType>| {
             if let (false, Ok(value)) = (raw.get(name).is_empty() || value == Ok(LATENCY_UNKNOWN), value) {
                 members.push(format!("\"{label}\":{value}"));
             }
         };
         number(Name::Status, "status", status(raw.get(Name::Status), any).map(u64::from));
         number(Name::Latency, "latency_us", latency(raw, self.latency, any));
-        number(Name::BytesIn, "bytes_in", size(raw.get(Name::BytesIn), "bytes_in", any));
-        number(Name::BytesOut, "bytes_out", size(raw.get(Name::BytesOut), "bytes_out", any));
+        number(Name::BytesIn, "bytes_in", size(raw.get(Name::BytesIn), any));
+        number(Name::BytesOut, "bytes_out", size(raw.get(Name::BytesOut), any));
         (!members.is_empty()).then(|| format!("{{{}}}", members.join(",")).into())
     }
 }
 
-fn text<'s>(
-    raw: &RawEvent<'s>,
-    name: Name,
-    field: &'static str,
-    buffer: &'s mut String,
-) -> Result<Option<&'s str>, Fault> {
-    raw.get(name).text(buffer).map_err(|WrongType| Fault::new(field, "must be text or a number"))
+const REDACTED: &str = "{key}";
+
+/// How much of the looking for secrets was done.
+struct Budget {
+    secrets: usize,
+    bytes: usize,
 }
 
-fn status(value: Value<'_>, buffer: &mut String) -> Result<u16, Fault> {
-    const FAULT: Fault = Fault::new("status", "must be 0 or 100 to 599");
-    match numeric(value, buffer).map_err(|WrongType| FAULT)? {
+impl Budget {
+    /// For texts of `bytes` bytes.
+    fn new(bytes: usize) -> Self {
+        Self { secrets: 0, bytes }
+    }
+
+    /// Whether one more secret may be looked for.
+    fn has_room(&mut self) -> bool {
+        self.secrets += 1;
+        self.secrets <= SECRETS || self.secrets.saturating_mul(self.bytes) <= COMPARED_BYTES
+    }
+}
+
+/// Counts what was odd about a record that counts; why it has a row, if it has one.
+fn noted(raw: &RawEvent<'_>, unread: &Unread, position: Position, tally: &mut Tally) -> Option<String> {
+    if let Some(name) = raw.conflict() {
+        tally.conflicting += 1;
+        let label = name.label();
+        return Some(format!(
+            "conflicting: {label} stands twice with different values, so that the call counts under `conflicting`; \
+             does the log's template escape what callers send?"
+        ));
+    }
+    if unread.is_empty() && !raw.recovered {
+        return None;
+    }
+    tally.recovered += u64::from(raw.recovered);
+    unread.names().for_each(|name| tally.unread[name as usize] += 1);
+    // By its position, so that it is the same row whatever else is read beside it.
+    let mixed = (position.offset ^ u64::from(position.index) << 40 ^ u64::from(position.partition) << 52)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32).is_multiple_of(SAMPLED).then(|| match unread.names().next() {
+        Some(name) => format!("{}: can't be read, counted as unknown (one such record in {SAMPLED} has a row)", name.label()),
+        None => format!(
+            "recovered: a value holds an unescaped quote; read by the order of the names (one such record in \
+             {SAMPLED} has a row)"
+        ),
+    })
+}
+
+fn text<'s>(raw: &RawEvent<'s>, name: Name, buffer: &'s mut String) -> Result<Option<&'s str>, WrongType> {
+    raw.get(name).text(buffer)
+}
+
+/// The time; of two that the record states the first that can be read.
+fn time(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<EventTime, Fault> {
+    let first = event_time(raw.get(Name::Time), raw.time_unit().unwrap_or(unit), buffer);
+    match (first, raw.second_time()) {
+        (Err(_), Some((second, of_second))) => event_time(second, of_second.unwrap_or(unit), buffer),
+        (first, _) => first,
+    }
+}
+
+fn count(value: Value<'_>, buffer: &mut String) -> Result<u32, WrongType> {
+    match numeric(value, buffer)? {
+        Numeric::Unknown => Ok(1),
+        Numeric::Known(number) => {
+            number.integer().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0).ok_or(WrongType)
+        }
+    }
+}
+
+fn status(value: Value<'_>, buffer: &mut String) -> Result<u16, WrongType> {
+    match numeric(value, buffer)? {
         Numeric::Unknown => Ok(0),
+        Numeric::Known(number) if number.is_minus_one() => Ok(0),
         Numeric::Known(number) => match number.integer().and_then(|status| u16::try_from(status).ok()) {
-            Some(status) if status == 0 || (100..600).contains(&status) => Ok(status),
-            _ => Err(FAULT),
+            // RFC 9110, section 15: three digits; those from 600 on are taken for 5xx.
+            Some(status) if status == 0 || (100..1_000).contains(&status) => Ok(status),
+            _ => Err(WrongType),
         },
     }
 }
 
-fn latency(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<u64, Fault> {
-    const FAULT: Fault =
-        Fault::new("latency", "must be a number from 0 to 2^42 us (50 days), or -1 where unknown");
+fn latency(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<u64, WrongType> {
     let shift = match raw.latency_unit().unwrap_or(unit) {
         Unit::Seconds => 6,
         Unit::Micros => 0,
         Unit::Nanos => -3,
         Unit::Millis | Unit::Rfc3339 | Unit::Clf => 3,
     };
-    match numeric(raw.get(Name::Latency), buffer).map_err(|WrongType| FAULT)? {
+    match numeric(raw.get(Name::Latency), buffer)? {
         Numeric::Unknown => Ok(LATENCY_UNKNOWN),
         Numeric::Known(number) if number.is_minus_one() => Ok(LATENCY_UNKNOWN),
-        Numeric::Known(number) => number.round(shift).filter(|us| *us <= MAX_LATENCY_US).ok_or(FAULT),
+        Numeric::Known(number) => number.round(shift).filter(|us| *us <= MAX_LATENCY_US).ok_or(WrongType),
     }
 }
 
-fn size(value: Value<'_>, field: &'static str, buffer: &mut String) -> Result<u64, Fault> {
-    let fault = Fault::new(field, "must be a whole number from 0 to 2^40");
-    match numeric(value, buffer).map_err(|WrongType| fault)? {
+/// From the call's time to its end.
+fn duration(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<u64, WrongType> {
+    let start = event_time_us(raw.get(Name::Time), raw.time_unit().unwrap_or(unit), buffer);
+    let end = event_time_us(raw.get(Name::End), raw.end_unit().unwrap_or(unit), buffer);
+    let us = end.zip(start).and_then(|(end, start)| end.checked_sub(start));
+    us.filter(|us| *us <= MAX_LATENCY_US).ok_or(WrongType)
+}
+
+fn size(value: Value<'_>, buffer: &mut String) -> Result<u64, WrongType> {
+    match numeric(value, buffer)? {
         Numeric::Unknown => Ok(0),
-        Numeric::Known(number) => number.integer().filter(|bytes| *bytes <= MAX_BYTES).ok_or(fault),
+        Numeric::Known(number) if number.is_minus_one() => Ok(0),
+        Numeric::Known(number) => number.integer().filter(|bytes| *bytes <= MAX_BYTES).ok_or(WrongType),
     }
 }
 
@@ -277,28 +404,16 @@ fn place(
     located
 }
 
-fn request(
-    raw: &RawEvent<'_>,
-    source: &str,
-    dedupe: Dedupe,
-    ids_of_callers: bool,
-    identity: &mut Vec<u8>,
-    buffer: &mut String,
-) -> Result<RequestId, Fault> {
-    match (text(raw, Name::RequestId, "request_id", buffer)?, dedupe) {
-        (Some(id), _) if !ids_of_callers => Ok(RequestId::new(source, id.as_bytes())),
-        (None, Dedupe::RequestId) => Ok(RequestId::NONE),
-        (id, _) => {
-            use Name::{BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Time};
-            identity.clear();
-            identity.extend_from_slice(id.unwrap_or_default().as_bytes());
-            // NUL stands in none of them, so that different records differ.
-            for name in [Host, Time, ClientIp, Method, Path, Query, BytesIn, BytesOut, Latency] {
-                identity.push(0);
-                identity.extend_from_slice(raw.get(name).verbatim().as_bytes());
-            }
-            Ok(RequestId::new(source, identity))
-        }
+/// Writes what makes a record the same as another one: the id that its caller may have chosen, and its content.
+fn write_identity(raw: &RawEvent<'_>, id: Option<&str>, identity: &mut Vec<u8>) {
+    use Name::{BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Time};
+    identity.clear();
+    identity.extend_from_slice(id.unwrap_or_default().as_bytes());
+    for name in [Host, Time, ClientIp, Method, Path, Query, BytesIn, BytesOut, Latency] {
+        let text = raw.get(name).verbatim();
+        // With its length, so that no two records are written alike.
+        identity.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        identity.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -330,9 +445,9 @@ fn define_key(
     });
     if is_new || announced.is_new(month) {
         let name = String::from_utf8_lossy(key);
-        // Names are what rows are told apart by, so one that is cut ends in its id.
+        // Names are what rows are told apart by, so one that is cut or shown otherwise ends in its id.
         let name = match route::cut(&name, limit) {
-            cut if cut.len() == name.len() => cut.into(),
+            cut if cut.len() == name.len() && cut.as_bytes() == key => cut.into(),
             cut => format!("{cut}~{:032x}", id.0).into(),
         };
         definitions.push(Definition::Key { id, name, month: Some(month) });

@@ -30,8 +30,9 @@ use keytide_config::{Source, Unit};
 use super::canonical::Canonical;
 use super::message::{Ledger, Outer, Records, is_large, too_long};
 use super::raw::{Name, RawEvent, Value, WrongType, unescape_json};
-use super::reader::{Caps, Reader, Unreadable};
-use super::records::{NOT_UTF8, caps, told, walk};
+use super::bytes::carried;
+use super::reader::{Reader, Unreadable};
+use super::records::{Record, Visit, told, walk};
 use super::shape::{Format, Shape};
 use super::{Context, Headers};
 
@@ -53,7 +54,6 @@ const FORMAT: Format = Format {
 /// See the module.
 pub(super) struct CloudEvents {
     events: Events,
-    caps: Caps,
     message_bytes: usize,
     /// A record in binary mode as if it were structured.
     structured: String,
@@ -72,7 +72,6 @@ impl CloudEvents {
         let canonical = Canonical::new(source, shape.time, shape.latency, context);
         Self {
             events: Events { shape, canonical, identity: String::new() },
-            caps: caps(context),
             message_bytes: context.limits.message_bytes,
             structured: String::new(),
         }
@@ -81,17 +80,7 @@ impl CloudEvents {
 
 impl Records for CloudEvents {
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
-        let events = &mut self.events;
-        walk(text, self.caps, ledger, |reader, text, ledger| {
-            let start = reader.at();
-            let mut raw = RawEvent::default();
-            let judged = events.read(reader, &mut raw)?;
-            match text.record(start..reader.at()) {
-                Ok(record) => events.enter(raw, judged, outer, record, ledger),
-                Err(record) => ledger.refuse(record, NOT_UTF8.to_owned()),
-            }
-            Ok(ControlFlow::Continue(()))
-        });
+        walk(&carried(text), ledger, &mut Structured { events: &mut self.events, outer });
     }
 
     fn read_message(&mut self, value: &[u8], headers: &dyn Headers, ledger: &mut Ledger<'_>) {
@@ -109,6 +98,28 @@ impl Records for CloudEvents {
     }
 }
 
+/// Reads objects that are events.
+struct Structured<'r, 'o> {
+    events: &'r mut Events,
+    outer: Outer<'o>,
+}
+
+impl Visit for Structured<'_, '_> {
+    fn object<'a>(
+        &mut self,
+        reader: &mut Reader<'a>,
+        text: &'a str,
+        _: bool,
+        ledger: &mut Ledger<'_>,
+    ) -> Result<ControlFlow<()>, Unreadable> {
+        let start = reader.at();
+        let mut raw = RawEvent::default();
+        let judged = self.events.read(reader, &mut raw)?;
+        self.events.enter(raw, judged, self.outer, &text[start..reader.at()], ledger);
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
 enum Mode {
     Structured,
     Binary,
@@ -120,7 +131,7 @@ impl CloudEvents {
         let Self { structured, message_bytes, .. } = self;
         structured.clear();
         structured.push('{');
-        let (mut binary, mut length, mut content_type, mut clean) = (false, 0, None, true);
+        let (mut binary, mut length, mut content_type) = (false, 0, None);
         headers.each(&mut |name, value| {
             length += name.len() + value.len();
             if name.eq_ignore_ascii_case(b"content-type") {
@@ -128,12 +139,8 @@ impl CloudEvents {
             }
             let Some(attribute) = name.strip_prefix(b"ce_").and_then(attribute) else { return };
             binary |= attribute == "specversion";
-            match str::from_utf8(value) {
-                Ok(value) if length <= *message_bytes => {
-                    let _ = write!(structured, "\"{attribute}\":{},", serde_json::Value::from(value));
-                }
-                Ok(_) => {}
-                Err(_) => clean = false,
+            if length <= *message_bytes {
+                let _ = write!(structured, "\"{attribute}\":{},", serde_json::Value::from(&*carried(value)));
             }
         });
         if let Some(format) =
@@ -150,27 +157,26 @@ impl CloudEvents {
         match binary {
             false => Ok(Mode::Structured),
             true if length > *message_bytes => Err(too_long(*message_bytes)),
-            true if clean => Ok(Mode::Binary),
-            true => Err("not UTF-8: a header of the event".to_owned()),
+            true => Ok(Mode::Binary),
         }
     }
 
     /// Reads an event in binary mode, whose attributes stand in `structured`.
     fn binary(&mut self, value: &[u8], ledger: &mut Ledger<'_>) -> Result<(), String> {
-        let Self { events, caps, structured, .. } = self;
-        let data = simdutf8::basic::from_utf8(value).map_err(|_| NOT_UTF8.to_owned())?;
+        let Self { events, structured, .. } = self;
+        let data = carried(value);
         structured.push_str("\"data\":");
         // Nothing of the data may be taken for an attribute: it must be one whole value.
-        structured.push_str(match one_value(data, *caps) {
-            Ok(data) => data,
-            Err(fault) => return Err(told(fault, 0, *caps)),
-        });
+        match one_value(&data) {
+            Ok(data) => structured.push_str(data),
+            Err(fault) => return Err(told(fault, 0)),
+        }
         structured.push('}');
-        let mut reader = Reader::new(structured, *caps);
+        let mut reader = Reader::new(structured);
         let mut raw = RawEvent::default();
         match events.read(&mut reader, &mut raw) {
             Ok(judged) => events.enter(raw, judged, Outer::default(), value, ledger),
-            Err(fault) => return Err(told(fault, 0, *caps)),
+            Err(fault) => return Err(told(fault, 0)),
         }
         Ok(())
     }
@@ -184,8 +190,8 @@ fn attribute(name: &[u8]) -> Option<&str> {
 }
 
 /// The only JSON value of a text; null where there is none.
-fn one_value(text: &str, caps: Caps) -> Result<&str, Unreadable> {
-    let mut reader = Reader::new(text, caps);
+fn one_value(text: &str) -> Result<&str, Unreadable> {
+    let mut reader = Reader::new(text);
     if reader.token().is_none() {
         return Ok("null");
     }
@@ -194,7 +200,7 @@ fn one_value(text: &str, caps: Caps) -> Result<&str, Unreadable> {
     let end = reader.at();
     match reader.token() {
         None => Ok(&text[start..end]),
-        Some(_) => Err(Unreadable::Syntax { expected: "one JSON value as the data, and its end", at: end }),
+        Some(_) => Err(Unreadable { expected: "one JSON value as the data, and its end", at: end }),
     }
 }
 
@@ -205,7 +211,7 @@ impl Events {
     /// Reads the event at which the reader stands, and writes its identity.
     fn read<'a>(&mut self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<Judged, Unreadable> {
         let names = ["specversion", "id", "source", "data_base64"];
-        let found = reader.clone().members(names, Reader::value)?;
+        let found = reader.clone().members(names)?;
         self.shape.read(reader, raw)?;
         Ok(judge(found.map(|(_, value)| value), &mut self.identity))
     }
@@ -215,14 +221,18 @@ impl Events {
         raw: RawEvent<'_>,
         judged: Judged,
         outer: Outer<'_>,
-        record: &[u8],
+        record: &(impl Record + ?Sized),
         ledger: &mut Ledger<'_>,
     ) {
         if let Err(reason) = judged {
             return ledger.refuse(record, reason.to_owned());
         }
         let raw = outer.completed(raw, Some(&self.identity));
-        ledger.enter(&mut self.canonical, &raw, record);
+        if self.shape.is_wanted(&raw) {
+            ledger.enter(&mut self.canonical, &raw, record);
+        } else {
+            ledger.pass_over();
+        }
     }
 }
 

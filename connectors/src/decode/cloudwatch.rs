@@ -27,12 +27,12 @@ use super::Context;
 use super::base64;
 use super::message::{Ledger, Outer, Records, inflate, is_gzip, is_large};
 use super::raw::{Value, unescape_json};
-use super::reader::{Caps, Reader, Unreadable};
-use super::records::{NOT_UTF8, Text, caps, walk};
+use super::bytes::{carried, restored};
+use super::reader::{Reader, Unreadable};
+use super::records::{Visit, each, walk};
 
 /// See the module.
 pub(super) struct CloudWatch {
-    caps: Caps,
     limits: Limits,
     events: LogEvents,
     wrapped: Wrapped,
@@ -58,31 +58,15 @@ struct Wrapped {
 impl CloudWatch {
     pub(super) fn new(inner: Box<dyn Records>, context: &Context) -> Self {
         let events = LogEvents { inner, message: String::new(), id: String::new() };
-        Self { caps: caps(context), limits: context.limits, events, wrapped: Wrapped::default() }
+        Self { limits: context.limits, events, wrapped: Wrapped::default() }
     }
 }
 
 impl Records for CloudWatch {
     fn read(&mut self, text: &[u8], _: Outer<'_>, ledger: &mut Ledger<'_>) {
-        let Self { caps, limits, events, wrapped } = self;
+        let Self { limits, events, wrapped } = self;
         wrapped.room = limits.decompressed_bytes;
-        walk(text, *caps, ledger, |reader, text, ledger| {
-            let object = Object::read(reader)?;
-            Ok(match object.wrapped {
-                Some(at) if object.kind.is_empty() => each(text, at, ledger, |reader, ledger| {
-                    let start = reader.at();
-                    let data = wrapped.take_off(reader, limits);
-                    match data {
-                        Ok(data) => walk(data, *caps, ledger, |reader, text, ledger| {
-                            let object = Object::read(reader)?;
-                            Ok(events.envelope(&object, text, ledger))
-                        }),
-                        Err(reason) => ledger.refuse(text.bytes(start..reader.at()), reason),
-                    }
-                }),
-                _ => events.envelope(&object, text, ledger),
-            })
-        });
+        walk(&carried(text), ledger, &mut Wrappers { limits, events, wrapped });
         if is_large(wrapped.base64.capacity() + wrapped.bytes.capacity() + wrapped.inflated.capacity()) {
             *wrapped = Wrapped::default();
         }
@@ -106,7 +90,7 @@ impl<'a> Object<'a> {
     fn read(reader: &mut Reader<'a>) -> Result<Self, Unreadable> {
         let start = reader.at();
         let names = ["messageType", "logEvents", "records", "awslogs"];
-        let [(_, kind), events, records, awslogs] = reader.members(names, Reader::records)?;
+        let [(_, kind), events, records, awslogs] = reader.members(names)?;
         let array = |(at, value)| matches!(value, Value::Array(_)).then_some(at);
         let object = |(at, value)| matches!(value, Value::Object).then_some(at);
         Ok(Self {
@@ -118,74 +102,91 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Hands over the elements of the array at `at`, or what stands there instead of one, until the message has as many
-/// records as it may have. What is there was read before: `element` moves the reader behind the element.
-fn each<'a>(
-    text: &Text<'a>,
-    at: usize,
-    ledger: &mut Ledger<'_>,
-    mut element: impl FnMut(&mut Reader<'a>, &mut Ledger<'_>),
-) -> ControlFlow<()> {
-    let mut reader = Reader::new(text.text(), Caps::NONE);
-    reader.restart(at);
-    let is_array = reader.token() == Some(b'[') && reader.enter_array().is_ok();
-    let mut first = true;
-    loop {
-        if is_array && !matches!(reader.element(&mut first), Ok(true)) {
-            return ControlFlow::Continue(());
-        }
-        if ledger.is_full() {
-            ledger.beyond(text.bytes(reader.at()..text.text().len()));
-            return ControlFlow::Break(());
-        }
-        element(&mut reader, ledger);
-        if !is_array {
-            return ControlFlow::Continue(());
-        }
+/// Reads objects that are envelopes, or wrappers of them.
+struct Wrappers<'r> {
+    limits: &'r Limits,
+    events: &'r mut LogEvents,
+    wrapped: &'r mut Wrapped,
+}
+
+impl Visit for Wrappers<'_> {
+    fn object<'a>(
+        &mut self,
+        reader: &mut Reader<'a>,
+        text: &'a str,
+        _: bool,
+        ledger: &mut Ledger<'_>,
+    ) -> Result<ControlFlow<()>, Unreadable> {
+        let Self { limits, events, wrapped } = self;
+        let object = Object::read(reader)?;
+        Ok(match object.wrapped {
+            Some(at) if object.kind.is_empty() => each(text, at, ledger, |reader, ledger| {
+                let start = reader.at();
+                match wrapped.take_off(reader, limits) {
+                    Ok(data) => walk(&carried(data), ledger, &mut Envelopes(events)),
+                    Err(reason) => ledger.refuse(&text[start..reader.at()], reason),
+                }
+                ControlFlow::Continue(())
+            }),
+            _ => events.envelope(&object, text, ledger),
+        })
+    }
+}
+
+/// Reads objects that are envelopes.
+struct Envelopes<'r>(&'r mut LogEvents);
+
+impl Visit for Envelopes<'_> {
+    fn object<'a>(
+        &mut self,
+        reader: &mut Reader<'a>,
+        text: &'a str,
+        _: bool,
+        ledger: &mut Ledger<'_>,
+    ) -> Result<ControlFlow<()>, Unreadable> {
+        let object = Object::read(reader)?;
+        Ok(self.0.envelope(&object, text, ledger))
     }
 }
 
 /// What the members of the object at which the reader stands hold; nothing where it is none.
 fn members<'a, const N: usize>(reader: &mut Reader<'a>, names: [&str; N]) -> Option<[Value<'a>; N]> {
-    if reader.token() != Some(b'{') {
-        // It was read before.
-        let _ = reader.value();
-        return None;
-    }
-    Some(reader.members(names, Reader::value).ok()?.map(|(_, value)| value))
+    let mut object = reader.clone();
+    // Its brackets were matched before.
+    let _ = reader.value();
+    Some(object.members(names).ok()?.map(|(_, value)| value))
 }
 
 impl LogEvents {
     /// Reads the log events of an envelope.
-    fn envelope(&mut self, object: &Object<'_>, text: &Text<'_>, ledger: &mut Ledger<'_>) -> ControlFlow<()> {
+    fn envelope(&mut self, object: &Object<'_>, text: &str, ledger: &mut Ledger<'_>) -> ControlFlow<()> {
         let reason = match object.kind.text(&mut self.id) {
             Ok(Some("CONTROL_MESSAGE")) => return ControlFlow::Continue(()),
             Ok(Some("DATA_MESSAGE")) => match object.events {
                 Some(at) => {
-                    return each(text, at, ledger, |reader, ledger| self.log_event(reader, text, ledger));
+                    return each(text, at, ledger, |reader, ledger| {
+                        self.log_event(reader, text, ledger);
+                        ControlFlow::Continue(())
+                    });
                 }
                 None => "logEvents: must be an array",
             },
             Ok(None) => "messageType: missing; expected what a subscription of CloudWatch Logs delivers",
             _ => "messageType: must be DATA_MESSAGE or CONTROL_MESSAGE",
         };
-        ledger.refuse(text.bytes(object.place.clone()), reason.to_owned());
+        ledger.refuse(&text[object.place.clone()], reason.to_owned());
         ControlFlow::Continue(())
     }
 
-    fn log_event(&mut self, reader: &mut Reader<'_>, text: &Text<'_>, ledger: &mut Ledger<'_>) {
+    fn log_event(&mut self, reader: &mut Reader<'_>, text: &str, ledger: &mut Ledger<'_>) {
         const SHAPE: &str =
             "logEvents: each must be an object with a text `message`, a text `id` and a number `timestamp`";
         let Self { inner, message, id } = self;
         let start = reader.at();
         let found = members(reader, ["id", "timestamp", "message"]);
-        let record = match text.record(start..reader.at()) {
-            Ok(record) => record,
-            Err(record) => return ledger.refuse(record, NOT_UTF8.to_owned()),
-        };
         match found.and_then(|found| log_event(found, id, message)) {
-            Some((outer, message)) => inner.read(message.as_bytes(), outer, ledger),
-            None => ledger.refuse(record, SHAPE.to_owned()),
+            Some((outer, message)) => inner.read(&restored(message), outer, ledger),
+            None => ledger.refuse(&text[start..reader.at()], SHAPE.to_owned()),
         }
     }
 }
@@ -201,7 +202,7 @@ fn log_event<'t>(
         id => Some(plain(id, id_buffer)?).filter(|id| !id.is_empty()),
     };
     let known = matches!(time_ms, Value::Missing | Value::Number(_));
-    Some((Outer { id, time_ms: known.then_some(time_ms)? }, plain(message, message_buffer)?))
+    Some((Outer { id, time_ms: known.then_some(time_ms)?, met: 0 }, plain(message, message_buffer)?))
 }
 
 /// A text without escapes; nothing where it is no text.

@@ -11,10 +11,10 @@
 use keytide_config::{Source, Unit};
 
 use super::Context;
+use super::bytes::carried;
 use super::canonical::{Canonical, Fault};
 use super::message::{Ledger, Outer, Records};
 use super::raw::{Name, RawEvent, Value};
-use super::records::NOT_UTF8;
 use super::route::UNKNOWN;
 use crate::time::clf;
 
@@ -32,11 +32,7 @@ impl CombinedRecords {
     }
 
     fn line(&mut self, line: &[u8], outer: Outer<'_>, id: Option<&str>, ledger: &mut Ledger<'_>) {
-        let text = match simdutf8::basic::from_utf8(line) {
-            Ok(text) => text,
-            Err(_) => return ledger.refuse(line, NOT_UTF8.to_owned()),
-        };
-        match parse(text) {
+        match parse(&carried(line)) {
             Ok(raw) => ledger.enter(&mut self.canonical, &outer.completed(raw, id), line),
             Err(fault) => ledger.refuse(line, fault.to_string()),
         }

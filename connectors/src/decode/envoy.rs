@@ -11,7 +11,7 @@
 use keytide_config::{KeyFrom, Unit};
 
 use super::raw::Name;
-use super::shape::Format;
+use super::shape::{Format, Template};
 
 pub(super) const FORMAT: Format = Format {
     fields: &[
@@ -36,5 +36,6 @@ pub(super) const FORMAT: Format = Format {
         _ => Vec::new(),
     },
     ids_of_callers: true,
+    template: Template::Escaped,
     ..Format::EMPTY
 };

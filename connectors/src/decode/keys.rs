@@ -6,13 +6,15 @@
 //! * A query argument is read from the gateway's table of arguments where the format has one, else from the
 //!   path's query or the one that the log has beside the path, percent-decoded, `+` as a space. One without a
 //!   value (`true` in JSON) is no key.
-//! * A member that stands twice in a JSON object counts with its last value; all its values are secrets.
+//! * A member that stands twice with different values is no identity: the call counts under `conflicting`.
 //!
 //! * What stands where keys are looked for is a secret, also where another value became the key: further places, further
 //!   arguments of the query, further elements of an array.
 //!
-//! Limits: 8 values of headers, query arguments and fields where keys are looked for, and 64 elements of arrays and
-//! arguments of the path's query among them; more are a dead letter. So looking for secrets in a record is linear in its length.
+//! However many values a caller sends where keys are looked for, the first rule finds the key. All others are secrets.
+//!
+//! Limits: looking for secrets in the texts of a record costs at most 16 MiB of comparisons beyond the first 64 secrets;
+//! where it would cost more, the texts are `{key}` as a whole.
 
 use std::net::IpAddr;
 
@@ -21,13 +23,12 @@ use keytide_config::{KeyFrom, KeyHash, KeyRules, MissingKey, Secret};
 use keytide_dataflow::model::KeyId;
 use sha2::{Digest, Sha256};
 
+use super::bytes::{carried, restored};
 use super::canonical::Fault;
 use super::raw::{Name, RawEvent, Value, hex};
 use super::route::{argument_value, percent_decoded};
 
 const PREHASHED_DIGITS: usize = 32;
-/// Elements of arrays, and arguments of the path's query, where keys are looked for.
-const SECRETS: usize = 64;
 
 /// The compiled rules of one source.
 pub(super) struct Keys {
@@ -97,19 +98,10 @@ impl Keys {
         buffer: &mut String,
     ) -> Result<(), Fault> {
         key.clear();
-        let places = raw.places().ok_or(Fault::new("key", "more than 8 values where keys are looked for"))?;
-        let alone = (!self.rules.contains(&KeyFrom::Key)).then(|| raw.get(Name::Key));
-        let arrays = places.iter().map(|(_, value)| *value).chain(alone);
-        let arrays = arrays.filter(|value| matches!(value, Value::Array(_)));
-        let mut secrets = arrays.flat_map(Value::elements).count();
-        self.each_argument(raw, target, |_| secrets += 1);
-        if secrets > SECRETS {
-            return Err(Fault::new("key", "more than 64 elements or arguments where keys are looked for"));
-        }
         for (index, rule) in self.rules.iter().enumerate() {
             let place = || {
-                let found = places.iter().rev().find(|(rule, _)| usize::from(*rule) == index);
-                found.map_or(Value::Missing, |(_, value)| *value)
+                let found = raw.places().rev().find(|(rule, _)| usize::from(*rule) == index);
+                found.map_or(Value::Missing, |(_, value)| value)
             };
             let value = match rule {
                 KeyFrom::Header(_) | KeyFrom::Field(_) | KeyFrom::Query(_) => place(),
@@ -124,13 +116,13 @@ impl Keys {
                     Value::Missing
                 }
             };
-            if !matches!(value, Value::Flag) {
-                let text = value.text(buffer).map_err(|_| Fault::new("key", "must be text or a number"))?;
+            // A flag is an argument without a value; of an object or a flag no rule can mean anything.
+            if let Ok(text) = value.text(buffer) {
                 let text = match (rule, text) {
                     (KeyFrom::Header(name), Some(text)) if name == "authorization" => credential(text),
                     (_, text) => text,
                 };
-                key.extend_from_slice(text.unwrap_or("").as_bytes());
+                key.extend_from_slice(&restored(text.unwrap_or("")));
             }
             if let (KeyFrom::Query(name), true) = (rule, key.is_empty()) {
                 let query = match target.and_then(super::route::query) {
@@ -152,7 +144,7 @@ impl Keys {
         }
     }
 
-    /// The id of a raw key as [`find`](Self::find) wrote it.
+    /// The id of a raw key as [`find`](Self::find) wrote it; an error where it must be a hash and isn't.
     pub(super) fn id(&self, key: &[u8]) -> Result<KeyId, Fault> {
         match &self.hash {
             _ if key.is_empty() => Ok(KeyId::ANONYMOUS),
@@ -161,7 +153,8 @@ impl Keys {
                 "key",
                 "must be a hash, at least 32 hexadecimal digits, optionally behind `sha256:`",
             )),
-            Hash::Name => Ok(KeyId::from_name(&String::from_utf8_lossy(key))),
+            // Names of other bytes differ as these do.
+            Hash::Name => Ok(KeyId::from_name(&carried(key))),
         }
     }
 
@@ -189,8 +182,7 @@ impl Keys {
         mut each: impl FnMut(&[u8]),
     ) {
         each(key);
-        let places = raw.places().unwrap_or_default().iter().map(|(_, value)| *value);
-        for value in places.chain([raw.get(Name::Key)]) {
+        for value in raw.secrets().chain([raw.get(Name::Key)]) {
             match value {
                 // Mostly the key itself, in the one place where it stands.
                 Value::Plain(text) if text.as_bytes() == key => {}
@@ -211,9 +203,10 @@ impl Keys {
 /// A secret as it stands, and without a scheme before it, whatever the scheme is.
 fn each_form(value: Value<'_>, buffer: &mut String, each: &mut impl FnMut(&[u8])) {
     if let Ok(Some(text)) = value.text(buffer) {
-        each(text.as_bytes());
-        if let Some((_, credential)) = text.rsplit_once(' ') {
-            each(credential.as_bytes());
+        let text = restored(text);
+        each(&text);
+        if let Some(blank) = memchr::memrchr(b' ', &text) {
+            each(&text[blank + 1..]);
         }
     }
 }

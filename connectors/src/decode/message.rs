@@ -1,25 +1,36 @@
 //! A message as it arrived: its length, its compression, and the account of its records.
 //!
 //! gzip is told by its first two bytes, `1f 8b`, whatever the format: no format's text begins with them. Members
-//! follow each other as in `cat a.gz b.gz`. A message whose compression is damaged, or that becomes too long, is one
-//! dead letter as a whole, with the length and the hash of the message as it arrived: none of it counts.
+//! follow each other as in `cat a.gz b.gz`, and what is inside may be compressed again: `CloudWatch` compresses, and so does
+//! Firehose. A message whose compression is damaged, or that becomes too long, is one dead letter as a whole, with the
+//! length and the hash of the message as it arrived: none of it counts.
+//!
+//! **Identity.** A record that has no request id is told from others by its message: a gateway that sends again after
+//! an unclear answer sends the same bytes. So its identity is the hash of the message as it arrived, and its index in it;
+//! two records of one message are never the same. A message that is a single line of a file is no sending, and its
+//! record is a call of its own unless `dedupe = "message"` says otherwise.
 //!
 //! Limits: `limits.message_bytes` of a message as it arrived, `limits.decompressed_bytes` of what becomes of it,
-//! `limits.message_records` gzip members. Decompression stops at the first byte beyond; it takes at most twice the
-//! limit, of which 1 MiB is kept for the next message. What is compressed twice isn't read.
+//! `limits.message_records` gzip members, 3 layers of compression. Decompression stops at the first byte beyond; it takes
+//! at most twice the limit, of which 1 MiB is kept for the next message.
 
 use std::borrow::Cow;
 use std::io::Read;
 
 use flate2::bufread::GzDecoder;
-use keytide_config::{Limits, Unit};
-use keytide_dataflow::model::Position;
+use hashbrown::HashMap;
+use keytide_config::{Dedupe, Limits, Source, Unit};
+use keytide_dataflow::model::{Position, RequestId};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::canonical::Canonical;
 use super::raw::{Name, RawEvent, Value};
+use super::records::Record;
 use super::{Decoded, Decoder, Headers, dead_letter};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+/// gzip in gzip in gzip.
+const LAYERS: usize = 3;
 /// Buffers beyond this aren't kept.
 const KEPT_BYTES: usize = 1 << 20;
 
@@ -41,6 +52,8 @@ pub(super) struct Outer<'a> {
     pub(super) id: Option<&'a str>,
     /// Its time, in milliseconds.
     pub(super) time_ms: Value<'a>,
+    /// Conditions of `[source.only]` that it meets.
+    pub(super) met: u64,
 }
 
 impl<'a> Outer<'a> {
@@ -53,7 +66,7 @@ impl<'a> Outer<'a> {
     /// Whether it says nothing.
     #[inline]
     pub(super) fn is_silent(&self) -> bool {
-        self.id.is_none() && self.time_ms.is_empty()
+        self.id.is_none() && self.time_ms.is_empty() && self.met == 0
     }
 
     /// A record with what it doesn't say itself: a request id, and the time.
@@ -67,6 +80,7 @@ impl<'a> Outer<'a> {
         if raw.get(Name::Time).is_empty() && !self.time_ms.is_empty() {
             raw.set_time(self.time_ms, Unit::Millis);
         }
+        raw.met |= self.met;
         raw
     }
 }
@@ -74,14 +88,36 @@ impl<'a> Outer<'a> {
 /// Decodes the messages of one source.
 pub(super) struct Messages {
     records: Box<dyn Records>,
+    source: String,
+    dedupe: Dedupe,
     limits: Limits,
     /// What became of a compressed message.
     text: Vec<u8>,
 }
 
 impl Messages {
-    pub(super) fn new(records: Box<dyn Records>, limits: Limits) -> Self {
-        Self { records, limits, text: Vec::new() }
+    pub(super) fn new(records: Box<dyn Records>, source: &Source, limits: Limits) -> Self {
+        Self { records, source: source.name.clone(), dedupe: source.dedupe, limits, text: Vec::new() }
+    }
+
+    /// Gives the events of a message that have no request id the message's. `first` is the first of them.
+    fn identify(&self, message: &[u8], records: u32, first: usize, out: &mut Decoded) {
+        let is_batch = records > 1 || message.trim_ascii_start().first() == Some(&b'[');
+        let identified = match self.dedupe {
+            Dedupe::Message => true,
+            Dedupe::Batch => is_batch,
+            Dedupe::RequestId | Dedupe::Content => false,
+        };
+        if !identified || out.events[first..].iter().all(|event| event.request.is_some()) {
+            return;
+        }
+        // Not to be mistaken for the id of a request: these are texts.
+        let mut identity = [0xFF; 21];
+        identity[1..17].copy_from_slice(&xxh3_128(message).to_le_bytes());
+        for event in out.events[first..].iter_mut().filter(|event| !event.request.is_some()) {
+            identity[17..].copy_from_slice(&event.position.index.to_le_bytes());
+            event.request = RequestId::new(&self.source, &identity);
+        }
     }
 }
 
@@ -92,16 +128,20 @@ impl Decoder for Messages {
 
     fn decode_with(&mut self, message: &[u8], headers: &dyn Headers, at: Position, out: &mut Decoded) {
         if message.len() > self.limits.message_bytes {
-            return dead_letter(out, at, message, too_long(self.limits.message_bytes), None);
+            return dead_letter(out, at, message, too_long(self.limits.message_bytes), None, false);
         }
+        let first = out.events.len();
         let mut ledger = Ledger::new(at, self.limits.message_records, out);
-        if !is_gzip(message) {
-            return self.records.read_message(message, headers, &mut ledger);
+        if is_gzip(message) {
+            match inflate(message, &self.limits, self.limits.decompressed_bytes, &mut self.text) {
+                Ok(()) => self.records.read_message(&self.text, headers, &mut ledger),
+                Err(reason) => ledger.refuse(message, reason),
+            }
+        } else {
+            self.records.read_message(message, headers, &mut ledger);
         }
-        match inflate(message, &self.limits, self.limits.decompressed_bytes, &mut self.text) {
-            Ok(()) => self.records.read_message(&self.text, headers, &mut ledger),
-            Err(reason) => ledger.refuse(message, reason),
-        }
+        let records = ledger.records();
+        self.identify(message, records, first, out);
         if is_large(self.text.capacity()) {
             self.text = Vec::new();
         }
@@ -123,16 +163,24 @@ pub(super) fn is_large(capacity: usize) -> bool {
     capacity > KEPT_BYTES
 }
 
-/// Decompresses all members of `message` into `text`, at most `room` bytes.
+/// Decompresses all members of `message` into `text`, at most `room` bytes, and what is in them where that is
+/// compressed as well.
 ///
 /// # Errors
 /// Why it can't be read.
-pub(super) fn inflate(
-    message: &[u8],
-    limits: &Limits,
-    room: usize,
-    text: &mut Vec<u8>,
-) -> Result<(), String> {
+pub(super) fn inflate(message: &[u8], limits: &Limits, room: usize, text: &mut Vec<u8>) -> Result<(), String> {
+    inflate_once(message, limits, room, text)?;
+    for _ in 1..LAYERS {
+        if !is_gzip(text) {
+            return Ok(());
+        }
+        let inner = std::mem::take(text);
+        inflate_once(&inner, limits, room, text)?;
+    }
+    if is_gzip(text) { Err(format!("gzip: compressed more than {LAYERS} times")) } else { Ok(()) }
+}
+
+fn inflate_once(message: &[u8], limits: &Limits, room: usize, text: &mut Vec<u8>) -> Result<(), String> {
     text.clear();
     let mut rest = message;
     let mut members = 0;
@@ -154,15 +202,40 @@ pub(super) fn inflate(
         }
         rest = member.into_inner();
     }
-    if is_gzip(text) {
-        return Err("gzip: compressed twice, allowed: once".to_owned());
-    }
     Ok(())
+}
+
+/// How often identities occurred in a message: records of one message are never the same, whatever callers put into
+/// them.
+#[derive(Default)]
+pub(super) struct Occurred {
+    /// Mostly there is one record.
+    first: Option<RequestId>,
+    others: HashMap<RequestId, u32>,
+}
+
+impl Occurred {
+    /// The id of a record whose `identity` makes the id `base` where it occurs the first time.
+    pub(super) fn next(&mut self, base: RequestId, source: &str, identity: &mut Vec<u8>) -> RequestId {
+        let Some(first) = self.first else {
+            self.first = Some(base);
+            return base;
+        };
+        let before = self.others.entry(base).or_insert(u32::from(base == first));
+        let number = *before;
+        *before += 1;
+        if number == 0 {
+            return base;
+        }
+        identity.extend_from_slice(&number.to_le_bytes());
+        RequestId::new(source, identity)
+    }
 }
 
 /// The account of one message: where its next record stands, and what became of those before.
 pub(super) struct Ledger<'o> {
     out: &'o mut Decoded,
+    occurred: Occurred,
     next: Position,
     first: u32,
     most: usize,
@@ -170,7 +243,7 @@ pub(super) struct Ledger<'o> {
 
 impl<'o> Ledger<'o> {
     pub(super) fn new(first: Position, most: usize, out: &'o mut Decoded) -> Self {
-        Self { out, next: first, first: first.index, most }
+        Self { out, occurred: Occurred::default(), next: first, first: first.index, most }
     }
 
     /// How many records were accounted for.
@@ -184,27 +257,38 @@ impl<'o> Ledger<'o> {
     }
 
     /// Accounts for the records beyond the limit.
-    pub(super) fn beyond(&mut self, rest: &[u8]) {
+    pub(super) fn beyond(&mut self, rest: &(impl Record + ?Sized)) {
         let limit = self.most;
         self.refuse(rest, format!("more than {limit} records in one message (limits.message_records)"));
     }
 
     /// Accounts for a record that could be read: an event, or a dead letter.
     #[inline]
-    pub(super) fn enter(&mut self, canonical: &mut Canonical, raw: &RawEvent<'_>, record: &[u8]) {
-        match canonical.push(raw, self.next, self.out) {
-            Ok(()) => self.next.index = self.next.index.saturating_add(1),
-            Err(fault) => self.refuse_with(record, fault.to_string(), canonical.kept(raw)),
+    pub(super) fn enter(
+        &mut self,
+        canonical: &mut Canonical,
+        raw: &RawEvent<'_>,
+        record: &(impl Record + ?Sized),
+    ) {
+        match canonical.push(raw, self.next, &mut self.occurred, self.out) {
+            Ok(None) => self.next.index = self.next.index.saturating_add(1),
+            Ok(Some(reason)) => self.put(&record.bytes(), reason, None, true),
+            Err(fault) => self.put(&record.bytes(), fault.to_string(), canonical.kept(raw), false),
         }
     }
 
     /// Accounts for a record that couldn't be read.
-    pub(super) fn refuse(&mut self, record: &[u8], reason: String) {
-        self.refuse_with(record, reason, None);
+    pub(super) fn refuse(&mut self, record: &(impl Record + ?Sized), reason: String) {
+        self.put(&record.bytes(), reason, None, false);
     }
 
-    fn refuse_with(&mut self, record: &[u8], reason: String, kept: Option<Box<str>>) {
-        dead_letter(self.out, self.next, record, reason, kept);
+    /// Accounts for a record that is none of a call's, and isn't expected to be.
+    pub(super) fn pass_over(&mut self) {
+        self.out.tally.passed_over += 1;
+    }
+
+    fn put(&mut self, record: &[u8], reason: String, kept: Option<Box<str>>, counted: bool) {
+        dead_letter(self.out, self.next, record, reason, kept, counted);
         self.next.index = self.next.index.saturating_add(1);
     }
 }

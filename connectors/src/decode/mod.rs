@@ -19,6 +19,7 @@ mod agent;
 mod apisix;
 mod aws_apigateway;
 mod base64;
+mod bytes;
 mod canonical;
 mod cloudevents;
 mod cloudwatch;
@@ -37,9 +38,11 @@ mod reader;
 mod records;
 mod route;
 mod shape;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod time;
+mod unescaped;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -52,11 +55,13 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use self::keys::SecretHash;
 pub(crate) use self::route::{cut, holds, redacted};
+pub use self::tally::Tally;
 
 use self::cloudevents::CloudEvents;
 use self::cloudwatch::CloudWatch;
 use self::combined::CombinedRecords;
 use self::message::{Messages, Records};
+use self::otel::OtelRecords;
 use self::records::JsonRecords;
 use self::route::Templates;
 
@@ -69,9 +74,11 @@ pub struct Decoded {
     pub dead_letters: Vec<DeadLetter>,
     /// Strings behind ids this decoder hasn't handed out lately.
     pub definitions: Vec<Definition>,
+    /// What was odd about records.
+    pub tally: Tally,
 }
 
-/// A record that could not be accepted.
+/// A record that could not be accepted, or one that counts and has something odd to be looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Where it stands.
@@ -86,10 +93,13 @@ pub struct DeadLetter {
     pub sha256: [u8; 32],
     /// What could be parsed of it, as JSON of canonical fields, capped, without keys.
     pub kept: Option<Box<str>>,
+    /// Whether it counts all the same: an event stands before it, at the same position.
+    pub counted: bool,
 }
 
 /// Classes of dead letters, few enough for a metric's label.
-pub const CLASSES: [&str; 7] = ["syntax", "encoding", "limit", "field", "key", "future", "gap"];
+pub const CLASSES: [&str; 9] =
+    ["syntax", "encoding", "limit", "field", "key", "future", "gap", "not_a_call", "unescaped"];
 
 impl DeadLetter {
     /// The class of its reason: an index of [`CLASSES`].
@@ -101,7 +111,11 @@ impl DeadLetter {
             "gap"
         } else if starts(&["time: more than"]) {
             "future"
-        } else if starts(&["not UTF-8", "gzip:", "base64:"]) {
+        } else if starts(&["not a call:"]) {
+            "not_a_call"
+        } else if starts(&["unescaped:"]) {
+            "unescaped"
+        } else if starts(&["gzip:", "base64:", "framed:"]) {
             "encoding"
         } else if reason.contains("(limits.") {
             "limit"
@@ -210,7 +224,7 @@ impl fmt::Debug for Context {
 /// The decoder of a source's format.
 #[must_use]
 pub fn decoder(source: &Source, context: &Context) -> Box<dyn Decoder> {
-    Box::new(Messages::new(records(source, source.format, context), context.limits))
+    Box::new(Messages::new(records(source, source.format, context), source, context.limits))
 }
 
 fn records(source: &Source, format: Format, context: &Context) -> Box<dyn Records> {
@@ -222,7 +236,7 @@ fn records(source: &Source, format: Format, context: &Context) -> Box<dyn Record
         Format::Envoy => json(&envoy::FORMAT),
         Format::Nginx => json(&nginx::FORMAT),
         Format::AwsApigateway => json(&aws_apigateway::FORMAT),
-        Format::Otel => json(&otel::FORMAT),
+        Format::Otel => Box::new(OtelRecords::new(source, context)),
         Format::Cloudwatch => {
             let inner = source.inner.filter(|inner| *inner != Format::Cloudwatch);
             let inner = records(source, inner.unwrap_or(Format::AwsApigateway), context);
@@ -241,6 +255,7 @@ pub(crate) fn dead_letter(
     record: &[u8],
     reason: String,
     kept: Option<Box<str>>,
+    counted: bool,
 ) {
     out.dead_letters.push(DeadLetter {
         position,
@@ -249,5 +264,6 @@ pub(crate) fn dead_letter(
         length: record.len() as u64,
         sha256: Sha256::digest(record).into(),
         kept,
+        counted,
     });
 }

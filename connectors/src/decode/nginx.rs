@@ -11,11 +11,11 @@ use keytide_config::{KeyFrom, Unit};
 
 use super::combined::request_line;
 use super::raw::{Name, RawEvent, Value};
-use super::shape::Format;
+use super::shape::{Format, Template};
 
 pub(super) const FORMAT: Format = Format {
     fields: &[
-        (Name::RequestId, &["/request_id"]),
+        (Name::RequestId, &["/request_id", "/req_id"]),
         (Name::Time, &["/msec", "/time_iso8601", "/time_local"]),
         (Name::Api, &["/server_name"]),
         (Name::Path, &["/request_uri", "/uri"]),
@@ -41,6 +41,8 @@ pub(super) const FORMAT: Format = Format {
         _ => Vec::new(),
     },
     finish,
+    ids_of_callers: true,
+    template: Template::Unescaped,
     ..Format::EMPTY
 };
 

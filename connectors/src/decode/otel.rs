@@ -1,19 +1,34 @@
 //! OpenTelemetry's semantic conventions for HTTP servers, as JSON: the names of today and those before them.
 //!
-//! A record holds its attributes under their names with dots, itself or in `attributes`, as an object or as OTLP has
-//! it: `[{"key": "http.route", "value": {"stringValue": "/v2/orders/{id}"}}]`, also those of `resource`. Objects
-//! within objects, `{"http": {"route": ..}}`, need `[source.fields]`.
+//! Records come as the collector's Kafka exporter writes them (`otlp_json`), many in one message:
+//!
+//! ```text
+//! {"resourceLogs": [{"resource": {"attributes": [..]},
+//!                    "scopeLogs": [{"scope": {..}, "logRecords": [{"timeUnixNano": "..", "attributes": [..]}, ..]}]}]}
+//! {"resourceSpans": [{"resource": .., "scopeSpans": [{"scope": .., "spans": [{"startTimeUnixNano": "..", ..}, ..]}]}]}
+//! ```
+//! or one by one. A record holds its attributes under their names with dots, itself or in `attributes`, as an object or
+//! as OTLP has it: `[{"key": "http.route", "value": {"stringValue": "/v2/orders/{id}"}}]`. What it doesn't say its
+//! scope says, then its resource. Objects within objects, `{"http": {"route": ..}}`, need `[source.fields]`.
 //!
 //! * Times are nanoseconds (`timeUnixNano`, `startTimeUnixNano` of a span, `Timestamp`) or RFC 3339 (`time`,
 //!   `timestamp`, where a number is nanoseconds too), durations seconds, but for `http.server.duration`, which is
-//!   milliseconds. A span's duration as the difference of its times isn't read.
+//!   milliseconds. Where there is none, a span's is its end less its start.
+//! * A span of another kind than a server's is passed over: it is no call that was served here.
 //! * `log.record.uid` is the request id, as the conventions define it. Ids of traces and spans aren't: callers choose
 //!   the one, records share the other.
 //! * A rule `header:NAME` reads `http.request.header.NAME`, `query:NAME` the query of the path, else `url.query`.
 
-use keytide_config::{KeyFrom, Unit};
+use std::ops::ControlFlow;
 
-use super::raw::Name;
+use keytide_config::{KeyFrom, Source, Unit};
+
+use super::Context;
+use super::bytes::carried;
+use super::message::{Ledger, Outer, Records};
+use super::raw::{Name, Value};
+use super::reader::{Reader, Unreadable};
+use super::records::{JsonRecords, Objects, Visit, each, walk};
 use super::shape::Format;
 
 pub(super) const FORMAT: Format = Format {
@@ -59,12 +74,14 @@ pub(super) const FORMAT: Format = Format {
             &["/http.request.header.x-forwarded-for", "/http.request.header.x_forwarded_for"],
         ),
         (Name::UserAgent, &["/user_agent.original", "/http.user_agent"]),
+        (Name::End, &["/endTimeUnixNano"]),
         (Name::User, &["/enduser.id", "/user.id"]),
         (Name::Host, &["/server.address", "/http.host", "/net.host.name"]),
     ],
     unit: Unit::Seconds,
     units: &[
         ("/startTimeUnixNano", Unit::Nanos),
+        ("/endTimeUnixNano", Unit::Nanos),
         ("/timeUnixNano", Unit::Nanos),
         ("/observedTimeUnixNano", Unit::Nanos),
         ("/Timestamp", Unit::Rfc3339),
@@ -74,7 +91,7 @@ pub(super) const FORMAT: Format = Format {
         ("/@timestamp", Unit::Rfc3339),
         ("/http.server.duration", Unit::Millis),
     ],
-    attributes: &["/attributes", "/Attributes", "/resource/attributes", "/Resource"],
+    attributes: &["/attributes", "/Attributes", "/scope/attributes", "/resource/attributes", "/Resource"],
     members: |rule| match rule {
         KeyFrom::Header(name) if name.contains('-') => {
             vec![header(name), header(&name.replace('-', "_"))]
@@ -88,4 +105,111 @@ pub(super) const FORMAT: Format = Format {
 
 fn header(name: &str) -> String {
     format!("http.request.header.{name}")
+}
+
+/// Reads the records of one source.
+pub(super) struct OtelRecords(JsonRecords);
+
+impl OtelRecords {
+    pub(super) fn new(source: &Source, context: &Context) -> Self {
+        Self(JsonRecords::new(source, &FORMAT, context))
+    }
+}
+
+impl Records for OtelRecords {
+    fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
+        let mut records = Envelopes(self.0.objects(outer, ledger));
+        walk(&carried(text), ledger, &mut records);
+    }
+}
+
+/// Takes envelopes off; other objects are records.
+struct Envelopes<'r, 'o>(Objects<'r, 'o>);
+
+/// What holds the records of one resource, what those of one scope, and these.
+const SIGNALS: [[&str; 3]; 2] =
+    [["resourceLogs", "scopeLogs", "logRecords"], ["resourceSpans", "scopeSpans", "spans"]];
+
+impl Visit for Envelopes<'_, '_> {
+    fn object<'a>(
+        &mut self,
+        reader: &mut Reader<'a>,
+        text: &'a str,
+        in_array: bool,
+        ledger: &mut Ledger<'_>,
+    ) -> Result<ControlFlow<()>, Unreadable> {
+        // Nothing but an envelope begins like one.
+        let inner = text[reader.at()..].strip_prefix('{').unwrap_or("").trim_ascii_start();
+        if !inner.starts_with("\"resource") {
+            return self.0.object(reader, text, in_array, ledger);
+        }
+        let mut envelope = reader.clone();
+        let found = envelope.members(SIGNALS.map(|[resources, ..]| resources))?;
+        if found.iter().all(|(_, value)| !matches!(value, Value::Array(_))) {
+            return self.0.object(reader, text, in_array, ledger);
+        }
+        *reader = envelope;
+        for ((at, value), signal) in found.into_iter().zip(SIGNALS) {
+            if matches!(value, Value::Array(_)) && self.resources(text, at, signal, ledger).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn text(&mut self, value: Value<'_>, ledger: &mut Ledger<'_>) -> bool {
+        self.0.text(value, ledger)
+    }
+}
+
+impl Envelopes<'_, '_> {
+    fn resources(
+        &mut self,
+        text: &str,
+        at: usize,
+        [_, scopes, records]: [&str; 3],
+        ledger: &mut Ledger<'_>,
+    ) -> ControlFlow<()> {
+        each(text, at, ledger, |reader, ledger| {
+            let Some((resource, scopes)) = of(reader, ["resource", scopes]) else { return ControlFlow::Continue(()) };
+            each(text, scopes, ledger, |reader, ledger| {
+                let Some((scope, records)) = of(reader, ["scope", records]) else { return ControlFlow::Continue(()) };
+                each(text, records, ledger, |reader, ledger| {
+                    if is_served(reader) {
+                        self.0.within(reader, text, [("scope", scope), ("resource", resource)], ledger);
+                    } else {
+                        let _ = reader.value();
+                        ledger.pass_over();
+                    }
+                    ControlFlow::Continue(())
+                })
+            })
+        })
+    }
+}
+
+/// Where what describes many records stands, and where these do; nothing where there are none. Moves the reader behind
+/// the object.
+fn of(reader: &mut Reader<'_>, names: [&str; 2]) -> Option<(Option<usize>, usize)> {
+    let mut object = reader.clone();
+    let found = object.members(names);
+    let _ = reader.value();
+    match found {
+        Ok([(description, value), (records, Value::Array(_))]) => {
+            Some((matches!(value, Value::Object).then_some(description), records))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a record isn't a span of another kind than a server's.
+fn is_served(reader: &Reader<'_>) -> bool {
+    match reader.clone().members(["kind"]) {
+        Ok([(_, Value::Number(kind))]) => matches!(kind, "0" | "2"),
+        Ok([(_, Value::Plain(kind))]) => !matches!(
+            kind,
+            "SPAN_KIND_INTERNAL" | "SPAN_KIND_CLIENT" | "SPAN_KIND_PRODUCER" | "SPAN_KIND_CONSUMER"
+        ),
+        _ => true,
+    }
 }

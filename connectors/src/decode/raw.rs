@@ -4,12 +4,14 @@
 //! A [`RawEvent`] may hold raw keys: it has no `Debug`, and it never leaves the decoders.
 
 use keytide_config::Unit;
+use smallvec::SmallVec;
 
-use super::reader::{Caps, Reader};
+use super::bytes::{push_bytes, push_char, restored};
+use super::reader::Reader;
 use super::route::argument_value;
 
-/// Values that the places of `[keys].from` may have in one record; more make it a dead letter.
-pub(super) const PLACES: usize = 8;
+/// Values of places of `[keys].from` that are held without allocating.
+const PLACES: usize = 4;
 
 /// The canonical fields, and what else identifies a record.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,15 +38,24 @@ pub(super) enum Name {
     Query,
     /// The request line, `GET /x HTTP/1.1`, where method and path don't stand on their own.
     Request,
+    /// When the call ended.
+    End,
+    /// How many calls the record stands for.
+    Count,
+    /// The gateway's own name of the route, where the path is what routes are made of.
+    GatewayRoute,
     /// Only part of a content identity.
     Host,
+    /// The record itself, where this one is a wrapper: an object, an array, or a text that holds JSON.
+    Wrapped,
 }
 
-const NAMES: usize = Name::ALL.len();
+/// How many there are.
+pub(super) const NAMES: usize = Name::ALL.len();
 
 impl Name {
     /// All of them, in order.
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::RequestId,
         Self::Time,
         Self::Key,
@@ -65,8 +76,42 @@ impl Name {
         Self::User,
         Self::Query,
         Self::Request,
+        Self::End,
+        Self::Count,
+        Self::GatewayRoute,
         Self::Host,
+        Self::Wrapped,
     ];
+
+    /// What the field is called in messages: its name in `[source.fields]`, where it has one.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::RequestId => "request_id",
+            Self::Time => "time",
+            Self::Key => "key",
+            Self::Api => "api",
+            Self::Route | Self::GatewayRoute => "route",
+            Self::Path => "path",
+            Self::Method => "method",
+            Self::Status => "status",
+            Self::Latency => "latency",
+            Self::BytesIn => "bytes_in",
+            Self::BytesOut => "bytes_out",
+            Self::ClientIp => "client_ip",
+            Self::ForwardedFor => "forwarded_for",
+            Self::Country => "country",
+            Self::UserAgent => "user_agent",
+            Self::Consumer => "consumer",
+            Self::Credential => "credential",
+            Self::User => "user",
+            Self::Query => "query",
+            Self::Request => "request",
+            Self::End => "end",
+            Self::Count => "count",
+            Self::Host => "host",
+            Self::Wrapped => "record",
+        }
+    }
 }
 
 /// One value as it stands in the message.
@@ -75,13 +120,13 @@ pub(super) enum Value<'a> {
     /// Absent or null.
     #[default]
     Missing,
-    /// `true` or `false`; what a gateway logs for a bare query argument.
-    Flag,
+    /// `true` or `false`; the former is what a gateway logs for a bare query argument.
+    Flag(bool),
     /// A number's digits.
     Number(&'a str),
     /// Text without escapes.
     Plain(&'a str),
-    /// Text with JSON escapes, all of them well-formed.
+    /// Text with the escapes of a JSON text.
     Json(&'a str),
     /// Text with the escapes of an httpd's log: `\"`, `\xHH`.
     Log(&'a str),
@@ -131,7 +176,9 @@ impl<'a> Value<'a> {
             }
             Self::Argument(escaped) => {
                 unescape_json(escaped, buffer);
-                *buffer = String::from_utf8_lossy(&argument_value(buffer)).into_owned();
+                let value = argument_value(buffer);
+                buffer.clear();
+                push_bytes(&value, buffer);
                 Ok(Some(buffer))
             }
             Self::Array(_) => match self.elements().find(|element| element.is_text()) {
@@ -143,8 +190,14 @@ impl<'a> Value<'a> {
                 Some(element) => element.converted(buffer),
                 None => Ok(None),
             },
-            Self::Flag | Self::Object => Err(WrongType),
+            Self::Flag(_) | Self::Object => Err(WrongType),
         }
+    }
+
+    /// Whether it says the same as another value, as text.
+    fn says_as(self, other: Self) -> bool {
+        let (mut one, mut two) = (String::new(), String::new());
+        self.text(&mut one) == other.text(&mut two)
     }
 
     fn is_text(self) -> bool {
@@ -156,7 +209,7 @@ impl<'a> Value<'a> {
         let (mut array, mut single) = match self {
             // It was read once already: nothing here can fail.
             Self::Array(text) => {
-                let mut reader = Reader::new(text, Caps::NONE);
+                let mut reader = Reader::new(text);
                 (reader.enter_array().ok().map(|()| (reader, true)), None)
             }
             other => (None, Some(other)),
@@ -170,7 +223,7 @@ impl<'a> Value<'a> {
     /// The value's text as it stands in the message, escapes and all.
     pub(super) fn verbatim(self) -> &'a str {
         match self {
-            Self::Missing | Self::Flag | Self::Object => "",
+            Self::Missing | Self::Flag(_) | Self::Object => "",
             Self::Number(text)
             | Self::Plain(text)
             | Self::Json(text)
@@ -187,11 +240,29 @@ pub(super) struct RawEvent<'a> {
     values: [Value<'a>; NAMES],
     /// The rank of the place that a field was found in, where it was.
     ranks: [u8; NAMES],
+    /// What was found in places of `[keys].from`, by rule: the first ones, and those that no longer fit.
     places: [(u16, Value<'a>); PLACES],
     places_len: usize,
+    more_places: Vec<(u16, Value<'a>)>,
+    /// Secrets that can't become the key.
+    further: Vec<Value<'a>>,
     time_unit: Option<Unit>,
     latency_unit: Option<Unit>,
+    end_unit: Option<Unit>,
+    /// A bit for each member that identifies the call, by [`Identity`]: it stood in the record.
+    seen: u64,
+    /// What of the identity stands twice, with different values.
+    conflict: Option<Name>,
+    /// The time that stands second, where two do.
+    second_time: Option<(Value<'a>, Option<Unit>)>,
+    /// Whether it holds an unescaped quote, so that it was read by the order of its names.
+    pub(super) recovered: bool,
+    /// A bit for each condition of `[source.only]` that the record meets.
+    pub(super) met: u64,
 }
+
+/// A member that identifies the call: which of at most 64 of its shape.
+pub(super) type Identity = u8;
 
 impl<'a> RawEvent<'a> {
     /// The value of a field.
@@ -219,8 +290,60 @@ impl<'a> RawEvent<'a> {
         match name {
             Name::Time => self.time_unit = unit,
             Name::Latency => self.latency_unit = unit,
+            Name::End => self.end_unit = unit,
             _ => {}
         }
+    }
+
+    /// Whether a member that identifies the call stood in the record before; from now on it did.
+    #[inline]
+    pub(super) fn is_repeated(&mut self, identity: Identity) -> bool {
+        let bit = 1 << identity;
+        let repeated = self.seen & bit != 0;
+        self.seen |= bit;
+        repeated
+    }
+
+    /// A field of the call's identity that stands a second time in the same place: a caller may have written one of
+    /// the two. The first counts, unless they differ: then neither does.
+    #[cold]
+    pub(super) fn again(&mut self, name: Name, rank: u8, value: Value<'a>, unit: Option<Unit>) {
+        let at = name as usize;
+        let first = if self.ranks[at] == rank { self.values[at] } else { Value::Missing };
+        if !first.says_as(value) {
+            self.conflict.get_or_insert(name);
+            if name == Name::Time {
+                self.second_time.get_or_insert((value, unit));
+            }
+        }
+        if first.is_empty() {
+            self.set_from(name, rank, value, unit);
+        }
+    }
+
+    /// A place of `[keys].from` that stands a second time. Both values are secrets.
+    #[cold]
+    pub(super) fn place_again(&mut self, rule: u16, value: Value<'a>) {
+        let first = self.places().find(|(of, _)| *of == rule).map_or(Value::Missing, |(_, first)| first);
+        if !first.says_as(value) {
+            self.conflict.get_or_insert(Name::Key);
+        }
+        self.set_place(rule, value);
+    }
+
+    /// What of the identity stands twice with different values.
+    pub(super) fn conflict(&self) -> Option<Name> {
+        self.conflict
+    }
+
+    /// The identity can't be told.
+    pub(super) fn set_conflict(&mut self, name: Name) {
+        self.conflict.get_or_insert(name);
+    }
+
+    /// The time that stands second, where two do.
+    pub(super) fn second_time(&self) -> Option<(Value<'a>, Option<Unit>)> {
+        self.second_time
     }
 
     /// Sets the time, in a unit of its own.
@@ -237,6 +360,18 @@ impl<'a> RawEvent<'a> {
     /// The latency's unit, where it isn't the source's.
     pub(super) fn latency_unit(&self) -> Option<Unit> {
         self.latency_unit
+    }
+
+    /// The unit of the call's end, where it isn't the time's.
+    pub(super) fn end_unit(&self) -> Option<Unit> {
+        self.end_unit
+    }
+
+    /// Whether it says anything of a call: without a status, a method, a path and a route it is something else that
+    /// has a time.
+    pub(super) fn is_call(&self) -> bool {
+        use Name::{Count, Method, Path, Request, Route, Status};
+        [Status, Method, Path, Route, Request, Count].iter().any(|name| !self.get(*name).is_empty())
     }
 
     /// A time of a place whose unit is a text form is in `unit` after all where it is a number.
@@ -259,64 +394,108 @@ impl<'a> RawEvent<'a> {
     /// Sets what was found in the place that rule `rule` of `[keys].from` names. Every value is kept: all of
     /// them are secrets, also those that don't become the key.
     pub(super) fn set_place(&mut self, rule: u16, value: Value<'a>) {
-        if !value.is_empty() {
-            if let Some(place) = self.places.get_mut(self.places_len) {
+        if value.is_empty() {
+            return;
+        }
+        match self.places.get_mut(self.places_len) {
+            Some(place) => {
                 *place = (rule, value);
+                self.places_len += 1;
             }
-            self.places_len += 1;
+            None => self.more_places.push((rule, value)),
         }
     }
 
-    /// The values found in places of `[keys].from`, with their rules; `None` if there were more than
-    /// [`PLACES`].
-    pub(super) fn places(&self) -> Option<&[(u16, Value<'a>)]> {
-        self.places.get(..self.places_len)
+    /// The values found in places of `[keys].from`, with their rules, as they were found.
+    pub(super) fn places(&self) -> impl DoubleEndedIterator<Item = (u16, Value<'a>)> {
+        self.places[..self.places_len].iter().chain(&self.more_places).copied()
+    }
+
+    /// A further value of a place: a secret that can't become the key.
+    pub(super) fn add_secret(&mut self, value: Value<'a>) {
+        if !value.is_empty() {
+            self.further.push(value);
+        }
+    }
+
+    /// Everything that was found in places of `[keys].from`.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = Value<'a>> {
+        self.places().map(|(_, value)| value).chain(self.further.iter().copied())
     }
 }
 
-/// Unescapes the inside of a well-formed JSON string. A lone surrogate, which JSON's grammar allows and
-/// UTF-8 doesn't, becomes U+FFFD.
+/// Unescapes the inside of a JSON string, with bytes that aren't UTF-8 as [`super::bytes`] carries them. A lone
+/// surrogate, which JSON's grammar allows and UTF-8 doesn't, becomes U+FFFD; `\xHH` is a byte; what isn't an escape
+/// stands for itself.
 pub(super) fn unescape_json(escaped: &str, out: &mut String) {
     out.clear();
     let mut rest = escaped;
     while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
         out.push_str(&rest[..at]);
-        let code = rest.as_bytes().get(at + 1).copied().unwrap_or(b'\\');
-        rest = rest.get(at + 2..).unwrap_or("");
+        let Some(code) = rest[at + 1..].chars().next() else {
+            out.push('\\');
+            return;
+        };
+        let escape = &rest[at..];
+        rest = &rest[at + 1 + code.len_utf8()..];
         match code {
-            b'b' => out.push('\u{8}'),
-            b'f' => out.push('\u{c}'),
-            b'n' => out.push('\n'),
-            b'r' => out.push('\r'),
-            b't' => out.push('\t'),
-            b'u' => {
-                let unit = hex4(rest);
-                rest = rest.get(4..).unwrap_or("");
-                let low = rest.strip_prefix("\\u").map(hex4).filter(|low| (0xDC00..0xE000).contains(low));
-                let code = match (unit, low) {
-                    (0xD800..0xDC00, Some(low)) => {
-                        rest = &rest[6..];
-                        0x1_0000 + ((unit - 0xD800) << 10) + (low - 0xDC00)
+            'b' => out.push('\u{8}'),
+            'f' => out.push('\u{c}'),
+            'n' => out.push('\n'),
+            'r' => out.push('\r'),
+            't' => out.push('\t'),
+            '"' | '\\' | '/' => out.push(code),
+            'u' => match hex4(rest) {
+                Some(unit) => {
+                    rest = &rest[4..];
+                    let low = rest.strip_prefix("\\u").and_then(hex4).filter(|low| (0xDC00..0xE000).contains(low));
+                    let code = match (unit, low) {
+                        (0xD800..0xDC00, Some(low)) => {
+                            rest = &rest[6..];
+                            0x1_0000 + ((unit - 0xD800) << 10) + (low - 0xDC00)
+                        }
+                        _ => unit,
+                    };
+                    push_char(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), out);
+                }
+                None => out.push_str("\\u"),
+            },
+            'x' => {
+                // Bytes that follow each other may be a character together.
+                let bytes: SmallVec<[u8; 32]> = escape.as_bytes().chunks(4).map_while(escaped_byte).collect();
+                match bytes.len() {
+                    0 => out.push_str("\\x"),
+                    _ => {
+                        push_bytes(&bytes, out);
+                        rest = &escape[4 * bytes.len()..];
                     }
-                    _ => unit,
-                };
-                out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+                }
             }
-            other => out.push(char::from(other)),
+            other => out.extend(['\\', other]),
         }
     }
     out.push_str(rest);
 }
 
-fn hex4(text: &str) -> u32 {
-    text.get(..4).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0xFFFD)
+/// The byte that `\xHH` is.
+fn escaped_byte(escape: &[u8]) -> Option<u8> {
+    match escape {
+        [b'\\', b'x', high, low] => Some(hex(*high)? << 4 | hex(*low)?),
+        _ => None,
+    }
 }
 
-/// Unescapes a field of an httpd's log line. What isn't an escape stands for itself; bytes that aren't UTF-8
-/// become U+FFFD.
+fn hex4(text: &str) -> Option<u32> {
+    let digits = text.as_bytes().first_chunk::<4>()?;
+    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | u32::from(hex(*digit)?)))
+}
+
+/// Unescapes a field of an httpd's log line, with bytes that aren't UTF-8 as [`super::bytes`] carries them. What isn't
+/// an escape stands for itself.
 fn unescape_log(escaped: &str, out: &mut String) {
+    let escaped = restored(escaped);
     let mut bytes = Vec::with_capacity(escaped.len());
-    let mut rest = escaped.as_bytes();
+    let mut rest = &*escaped;
     while let [first, tail @ ..] = rest {
         let (byte, width) = match (first, tail) {
             (b'\\', [b'x', high, low, ..]) => match (hex(*high), hex(*low)) {
@@ -333,7 +512,7 @@ fn unescape_log(escaped: &str, out: &mut String) {
         rest = &rest[width..];
     }
     out.clear();
-    out.push_str(&String::from_utf8_lossy(&bytes));
+    push_bytes(&bytes, out);
 }
 
 /// A hexadecimal digit's value.
@@ -365,6 +544,17 @@ mod tests {
     }
 
     #[test]
+    fn escapes_that_json_does_not_have() {
+        let shown = |escaped| super::super::bytes::shown(&json(escaped)).into_owned();
+        assert_eq!(json(r"\xC3\xA4\x22\x5C"), "ä\"\\");
+        assert_eq!(shown(r"a\xFFb\xe2\x82"), "a\u{fffd}b\u{fffd}");
+        assert_eq!(json(r"\xg1\x4\ \é\u12\"), r"\xg1\x4\ \é\u12\");
+        // A carrier that was escaped isn't one.
+        assert_eq!(shown(r"\udbff\udfff"), "\u{10FFFF}");
+        assert_ne!(json(r"\udbff\udfff"), json(r"\xFF"));
+    }
+
+    #[test]
     fn lone_surrogates_become_replacement_characters() {
         assert_eq!(json(r"\ud83d"), "\u{fffd}");
         assert_eq!(json(r"\ud83dx"), "\u{fffd}x");
@@ -375,7 +565,7 @@ mod tests {
     #[test]
     fn log_escapes() {
         assert_eq!(log(r#"a\"b\\c\x41\t"#), "a\"b\\cA\t");
-        assert_eq!(log(r"\xc3\xa4 \xff \xg1 \x4"), "ä \u{fffd} \\xg1 \\x4");
+        assert_eq!(super::super::bytes::shown(&log(r"\xc3\xa4 \xff \xg1 \x4")), "ä \u{fffd} \\xg1 \\x4");
         assert_eq!(log("\\"), "\\");
     }
 
@@ -386,19 +576,7 @@ mod tests {
         assert_eq!(Value::Array("[]").text(&mut buffer), Ok(None));
         assert_eq!(Value::Array("[[\"x\"], {}]").text(&mut buffer), Ok(None));
         assert_eq!(Value::Array("[7]").text(&mut buffer), Ok(Some("7")));
-        assert_eq!(Value::Flag.text(&mut buffer), Err(WrongType));
+        assert_eq!(Value::Flag(true).text(&mut buffer), Err(WrongType));
         assert_eq!(Value::Object.text(&mut buffer), Err(WrongType));
-    }
-
-    #[test]
-    fn places_are_bounded() {
-        let mut raw = RawEvent::default();
-        for rule in 0..8 {
-            raw.set_place(rule, Value::Plain("x"));
-        }
-        raw.set_place(8, Value::Plain("-"));
-        assert_eq!(raw.places().map(<[_]>::len), Some(PLACES));
-        raw.set_place(8, Value::Plain("x"));
-        assert!(raw.places().is_none());
     }
 }

@@ -1,48 +1,30 @@
-//! A pull reader over JSON text (RFC 8259): borrowed, strict, and bounded.
+//! A pull reader over JSON text (RFC 8259): borrowed and linear in time, whatever callers put into a record.
 //!
 //! Why not serde_json, which the rest of the job uses: a number keeps its digits here (an epoch in
 //! nanoseconds, or in milliseconds with a fraction, doesn't survive `f64`), the escapes of a text that nobody
-//! reads are never decoded, nesting and members are capped while reading, and a record that is refused can
-//! still be delimited, so that its neighbours go on. Tests hold it to serde_json's verdict on arbitrary text.
+//! reads are never decoded, values that nobody reads are passed over by their brackets and quotes alone, so that
+//! neither their depth nor their size costs the record, and a record that is refused can still be delimited, so
+//! that its neighbours go on. Tests hold it to serde_json's verdict on arbitrary text, but for these liberties,
+//! each of which a gateway takes:
 //!
-//! Two liberties: a lone `-` where a number may stand reads as null (AWS templates write it for a missing
-//! value), and a lone surrogate in an escape is allowed, as the grammar has it.
+//! * A member without a value (`"upstream_time":,`), and one whose value has no quotes (`-`, `nan`, `0.001, 0.002`):
+//!   NGINX writes variables that are empty, or of several upstreams, where the template has no quotes.
+//! * Escapes that JSON doesn't have: `\xHH` is a byte, as NGINX writes it by default; any other stands for itself.
+//! * Control characters in texts, but for line feeds, which end a record that is cut off.
+//! * A comma behind the last member, a lone surrogate in an escape.
+//! * What is inside of a value that is passed over.
 //!
-//! Limits: [`Caps`], per record; recursion is as deep as the caps allow, at most [`MAX_DEPTH`] levels.
+//! It recurses nowhere.
 
 use super::raw::{Value, unescape_json};
 
-/// Nesting beyond which a record is refused whatever the configuration says: it bounds the stack.
-pub(super) const MAX_DEPTH: usize = 512;
-
-/// What one record may hold.
-#[derive(Clone, Copy)]
-pub(super) struct Caps {
-    /// Nesting; the record's own object is level 1.
-    pub(super) depth: usize,
-    /// Members of objects, all levels together.
-    pub(super) members: usize,
-}
-
-impl Caps {
-    /// For text that was read under caps before.
-    pub(super) const NONE: Self = Self { depth: MAX_DEPTH, members: usize::MAX };
-}
-
-/// Why a value can't be read.
+/// Why a value can't be read: the text isn't JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unreadable {
-    /// It isn't JSON.
-    Syntax {
-        /// What should have stood there.
-        expected: &'static str,
-        /// Where, as a byte of the text.
-        at: usize,
-    },
-    /// Nested more deeply than the cap.
-    TooDeep,
-    /// More members than the cap.
-    TooManyMembers,
+pub(super) struct Unreadable {
+    /// What should have stood there.
+    pub(super) expected: &'static str,
+    /// Where, as a byte of the text.
+    pub(super) at: usize,
 }
 
 /// Reads values one after the other.
@@ -50,16 +32,13 @@ pub(super) enum Unreadable {
 pub(super) struct Reader<'a> {
     text: &'a str,
     at: usize,
-    depth: usize,
-    members: usize,
-    caps: Caps,
 }
 
 impl<'a> Reader<'a> {
     /// A reader at the start of `text`; a byte order mark is skipped.
-    pub(super) fn new(text: &'a str, caps: Caps) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         let at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Self { text, at, depth: 0, members: 0, caps: Caps { depth: caps.depth.min(MAX_DEPTH), ..caps } }
+        Self { text, at }
     }
 
     /// The byte it stands at.
@@ -67,11 +46,14 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    /// Goes on at another byte, with a new record.
+    /// Goes on at another byte.
     pub(super) fn restart(&mut self, at: usize) {
         self.at = at;
-        self.depth = 0;
-        self.members = 0;
+    }
+
+    /// The text from here to another reader of the same text.
+    pub(super) fn until(&self, other: &Self) -> &'a str {
+        self.text[self.at..other.at].trim_ascii_start()
     }
 
     /// The first byte behind white space, which is skipped.
@@ -104,14 +86,7 @@ impl<'a> Reader<'a> {
             return Err(self.expected(expected));
         }
         self.at += 1;
-        self.depth += 1;
-        if self.depth > self.caps.depth { Err(Unreadable::TooDeep) } else { Ok(()) }
-    }
-
-    #[inline]
-    fn leave(&mut self) {
-        self.at += 1;
-        self.depth -= 1;
+        Ok(())
     }
 
     /// Moves to the next member's name and says whether there is one; if not, the reader stands behind the
@@ -121,22 +96,22 @@ impl<'a> Reader<'a> {
         let mut token = self.token();
         match token {
             Some(b'}') => {
-                self.leave();
+                self.at += 1;
                 return Ok(false);
             }
             Some(b',') if !*first => {
                 self.at += 1;
                 token = self.token();
+                if token == Some(b'}') {
+                    self.at += 1;
+                    return Ok(false);
+                }
             }
             _ if !*first => return Err(self.expected("`,` or `}`")),
             _ => {}
         }
         *first = false;
-        if token != Some(b'"') {
-            return Err(self.expected("a member's name"));
-        }
-        self.members += 1;
-        if self.members > self.caps.members { Err(Unreadable::TooManyMembers) } else { Ok(true) }
+        if token == Some(b'"') { Ok(true) } else { Err(self.expected("a member's name")) }
     }
 
     /// Reads a member's name and moves to its value.
@@ -166,7 +141,7 @@ impl<'a> Reader<'a> {
     pub(super) fn element(&mut self, first: &mut bool) -> Result<bool, Unreadable> {
         match self.token() {
             Some(b']') => {
-                self.leave();
+                self.at += 1;
                 return Ok(false);
             }
             Some(b',') if !*first => {
@@ -180,59 +155,52 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// Reads any value, to its end.
+    /// Reads any value, to its end. Objects and arrays are passed over.
+    #[inline]
     pub(super) fn value(&mut self) -> Result<Value<'a>, Unreadable> {
         match self.token() {
             Some(b'"') => self.string(),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b'{') => {
-                self.enter_object()?;
-                let mut first = true;
-                while self.member(&mut first)? {
-                    self.name()?;
-                    self.value()?;
-                }
-                Ok(Value::Object)
-            }
-            Some(b'[') => {
-                let start = self.at;
-                self.enter_array()?;
-                let mut first = true;
-                while self.element(&mut first)? {
-                    self.value()?;
-                }
-                Ok(Value::Array(&self.text[start..self.at]))
-            }
-            Some(b't') => self.word("true", Value::Flag),
-            Some(b'f') => self.word("false", Value::Flag),
+            Some(b'{') => self.pass_over().map(|_| Value::Object),
+            Some(b'[') => self.pass_over().map(Value::Array),
+            Some(b't') => self.word("true", Value::Flag(true)),
+            Some(b'f') => self.word("false", Value::Flag(false)),
             Some(b'n') => self.word("null", Value::Missing),
-            _ => Err(self.expected("a value")),
+            _ => self.bare(self.at),
         }
     }
 
-    /// Reads any value, to its end. The elements of an array are records: the members of each are counted from the
-    /// start.
-    pub(super) fn records(&mut self) -> Result<Value<'a>, Unreadable> {
-        if self.token() != Some(b'[') {
-            return self.value();
-        }
-        let (start, members) = (self.at, self.members);
+    /// Reads the array at which the reader stands, every element of it.
+    pub(super) fn array(&mut self) -> Result<Value<'a>, Unreadable> {
+        let start = self.at;
         self.enter_array()?;
         let mut first = true;
         while self.element(&mut first)? {
-            self.members = 0;
             self.value()?;
         }
-        self.members = members;
         Ok(Value::Array(&self.text[start..self.at]))
     }
 
-    /// Reads the object at which the reader stands, its values with `read`; what its members of the given names hold,
-    /// and where that begins. Of several of one name the last counts.
+    /// Passes over the object or the array at which the reader stands.
+    fn pass_over(&mut self) -> Result<&'a str, Unreadable> {
+        let start = self.at;
+        match delimit(self.text.as_bytes(), start) {
+            Ok(end) => {
+                self.at = end;
+                Ok(&self.text[start..end])
+            }
+            Err(at) => {
+                self.at = at;
+                Err(self.expected("the value's closing bracket"))
+            }
+        }
+    }
+
+    /// Reads the object at which the reader stands: what its members of the given names hold, and where that begins.
+    /// Of several of one name the last counts.
     pub(super) fn members<const N: usize>(
         &mut self,
         names: [&str; N],
-        read: fn(&mut Self) -> Result<Value<'a>, Unreadable>,
     ) -> Result<[(usize, Value<'a>); N], Unreadable> {
         let mut found = [(0, Value::Missing); N];
         self.enter_object()?;
@@ -249,7 +217,7 @@ impl<'a> Reader<'a> {
             };
             self.token();
             let at = self.at;
-            let value = read(self)?;
+            let value = self.value()?;
             if let Some(index) = name {
                 found[index] = (at, value);
             }
@@ -258,7 +226,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn string(&mut self) -> Result<Value<'a>, Unreadable> {
+    pub(super) fn string(&mut self) -> Result<Value<'a>, Unreadable> {
         let bytes = self.text.as_bytes();
         let start = self.at + 1;
         let mut escaped = false;
@@ -267,19 +235,13 @@ impl<'a> Reader<'a> {
             self.at = special(bytes, self.at);
             match bytes.get(self.at) {
                 Some(b'"') => break,
-                Some(b'\\') => {
+                // An escape is one character behind the backslash; what it means is a matter of who reads it.
+                Some(b'\\') if bytes.get(self.at + 1).is_some_and(|byte| *byte != b'\n') => {
                     escaped = true;
-                    let width = match bytes.get(self.at + 1) {
-                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
-                        Some(b'u') => match bytes.get(self.at + 2..self.at + 6) {
-                            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => 6,
-                            _ => return Err(self.expected("four hexadecimal digits behind `\\u`")),
-                        },
-                        _ => return Err(self.expected("a valid escape")),
-                    };
-                    self.at += width;
+                    self.at += 2;
                 }
-                Some(_) => return Err(self.expected("no unescaped control character in a text")),
+                Some(b'\n' | b'\\') => return Err(self.expected("a text's closing quote before the line's end")),
+                Some(_) => self.at += 1,
                 None => return Err(self.expected("a text's closing quote")),
             }
         }
@@ -292,74 +254,150 @@ impl<'a> Reader<'a> {
     fn number(&mut self) -> Result<Value<'a>, Unreadable> {
         let bytes = self.text.as_bytes();
         let start = self.at;
-        if bytes[start] == b'-' {
-            self.at += 1;
-        }
-        match bytes.get(self.at) {
-            Some(b'0') => self.at += 1,
-            Some(b'1'..=b'9') => self.digits()?,
-            None | Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t') => return Ok(Value::Missing),
-            Some(_) => return Err(self.expected("a digit")),
-        }
-        if bytes.get(self.at) == Some(&b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if let Some(b'e' | b'E') = bytes.get(self.at) {
-            self.at += 1;
-            if let Some(b'+' | b'-') = bytes.get(self.at) {
-                self.at += 1;
+        let mut at = start + usize::from(bytes[start] == b'-');
+        let digits = |mut at: usize| {
+            let start = at;
+            while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+                at += 1;
             }
-            self.digits()?;
+            (at > start).then_some(at)
+        };
+        let end = match bytes.get(at) {
+            Some(b'0') => Some(at + 1),
+            Some(b'1'..=b'9') => digits(at),
+            _ => None,
+        };
+        let Some(end) = end else { return self.bare(start) };
+        at = end;
+        if bytes.get(at) == Some(&b'.') {
+            let Some(end) = digits(at + 1) else { return self.bare(start) };
+            at = end;
         }
-        Ok(Value::Number(&self.text[start..self.at]))
-    }
-
-    #[inline]
-    fn digits(&mut self) -> Result<(), Unreadable> {
-        let bytes = self.text.as_bytes();
-        let start = self.at;
-        while bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
-            self.at += 1;
+        if let Some(b'e' | b'E') = bytes.get(at) {
+            let sign = usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
+            let Some(end) = digits(at + 1 + sign) else { return self.bare(start) };
+            at = end;
         }
-        if self.at == start { Err(self.expected("a digit")) } else { Ok(()) }
+        match (bytes.get(at), bytes.get(at + 1)) {
+            (Some(b',') , Some(b'"')) | (Some(b'}' | b']'), _) => {}
+            // A comma may belong to the value where that has no quotes; the end may be none.
+            (Some(_), _) => return self.bare_or(start, at),
+            (None, _) => {}
+        }
+        self.at = at;
+        Ok(Value::Number(&self.text[start..at]))
     }
 
     fn word(&mut self, word: &'static str, value: Value<'a>) -> Result<Value<'a>, Unreadable> {
-        if self.skip_text(word) { Ok(value) } else { Err(self.expected("a value")) }
+        let start = self.at;
+        if self.skip_text(word) {
+            let at = self.at;
+            return match self.token() {
+                Some(b',' | b'}' | b']') | None => Ok(value),
+                Some(_) => {
+                    self.at = at;
+                    // What follows `true` at the top level is another record.
+                    if self.is_member(start) { self.bare(start) } else { Ok(value) }
+                }
+            };
+        }
+        self.bare(start)
+    }
+
+    /// A number from `start` to `end`, or a text without quotes of which it is the beginning.
+    #[cold]
+    fn bare_or(&mut self, start: usize, end: usize) -> Result<Value<'a>, Unreadable> {
+        self.at = end;
+        if self.is_member(start) {
+            match self.token() {
+                Some(b'}') | None => {}
+                Some(b',') => {
+                    self.at += 1;
+                    if !matches!(self.token(), Some(b'"' | b'}') | None) {
+                        return self.bare(start);
+                    }
+                }
+                Some(_) => return self.bare(start),
+            }
+        }
+        self.at = end;
+        Ok(Value::Number(&self.text[start..end]))
+    }
+
+    /// Reads a member's value that has no quotes: up to the next member, the end of the object or of the line.
+    #[cold]
+    fn bare(&mut self, start: usize) -> Result<Value<'a>, Unreadable> {
+        self.at = start;
+        if !self.is_member(start) {
+            return Err(self.expected("a value"));
+        }
+        let bytes = self.text.as_bytes();
+        let mut at = start;
+        loop {
+            match bytes.get(at) {
+                Some(b'}') => break,
+                Some(b',') if bytes[at + 1..].trim_ascii_start().first() == Some(&b'"') => break,
+                Some(b'"' | b'{' | b'[' | b']' | b'\n') | None => return Err(self.expected("a value")),
+                Some(_) => at += 1,
+            }
+        }
+        self.at = at;
+        let text = self.text[start..at].trim_ascii().trim_end_matches(',');
+        Ok(if text.is_empty() { Value::Missing } else { Value::Plain(text) })
+    }
+
+    /// Whether the value at `start` is a member's.
+    fn is_member(&self, start: usize) -> bool {
+        self.text.as_bytes()[..start].trim_ascii_end().last() == Some(&b':')
     }
 
     #[cold]
     fn expected(&self, expected: &'static str) -> Unreadable {
-        Unreadable::Syntax { expected, at: self.at }
+        Unreadable { expected, at: self.at }
     }
+}
 
-    /// The end of the value that starts at `start`, found by counting brackets alone, in linear time and
-    /// constant memory: for values that the caps refuse. `None` if it doesn't end.
-    pub(super) fn delimit(&self, start: usize) -> Option<usize> {
-        let bytes = self.text.as_bytes();
-        let mut at = start;
-        let mut depth = 0_usize;
-        loop {
-            match *bytes.get(at)? {
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => {
-                    depth = depth.saturating_sub(1);
-                    if depth == 0 {
-                        return Some(at + 1);
-                    }
+/// The end of the object or array that starts at `start`, found by counting brackets alone, in linear time and
+/// constant memory.
+///
+/// # Errors
+/// Where it was given up: a text in it has no end on its line, or the bytes end.
+pub(super) fn delimit(bytes: &[u8], start: usize) -> Result<usize, usize> {
+    let mut at = start;
+    let mut depth = 0_usize;
+    loop {
+        at = bracket(bytes, at);
+        match *bytes.get(at).ok_or(at)? {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return Ok(at + 1);
                 }
-                b'"' => {
-                    at = special(bytes, at + 1);
-                    while *bytes.get(at)? != b'"' {
-                        at = special(bytes, at + if bytes[at] == b'\\' { 2 } else { 1 });
-                    }
-                }
-                _ => {}
             }
-            at += 1;
+            _ => {
+                at = special(bytes, at + 1);
+                loop {
+                    at = match *bytes.get(at).ok_or(at)? {
+                        b'"' => break,
+                        b'\n' => return Err(at),
+                        b'\\' => special(bytes, at + 2),
+                        _ => special(bytes, at + 1),
+                    };
+                }
+            }
         }
+        at += 1;
     }
+}
+
+/// The first quote or bracket at or behind `at`; the length of `bytes` if there is none.
+#[inline]
+fn bracket(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')) {
+        at += 1;
+    }
+    at
 }
 
 /// The first quote, backslash or control character at or behind `at`; the length of `bytes` if there is none.

@@ -1,32 +1,44 @@
 //! From a text of JSON to its records: one object, an array of objects, or objects one after the other
-//! (newline-delimited or back to back), in any mixture.
+//! (newline-delimited, back to back, or joined by commas), in any mixture; also records within records.
 //!
 //! One bad record is one dead letter; the others go on as far as they can be told apart:
-//! * a record whose fields are wrong, or that the caps refuse, ends where its brackets end;
-//! * a record that isn't JSON ends where a line begins with `{` or `[`: texts can't hold a raw newline. In an
-//!   array nothing tells where the next element begins: the rest of the text is one dead letter;
-//! * a record with bytes that aren't UTF-8 is delimited as if they were question marks.
+//! * a record whose fields are wrong ends where its brackets end;
+//! * a record that isn't JSON ends where a line begins with `{` or `[`: texts can't hold a raw line feed. In an
+//!   array nothing tells where the next element begins: the rest of the text is one dead letter.
 //!
-//! Limits: `limits.message_records` of a message's records (the rest is one dead letter), `limits.json_depth` and
-//! `limits.json_fields` of a record; time and memory are linear in the text's length.
+//! **Wrappers.** A record that is none of a call, and has one where `unwrap` or `records` of the source say, stands for what it
+//! holds: an object, an array, or a text that holds JSON. So does a text of JSON that is a record itself, and the line of
+//! a container's log. A record of a call is never taken for a wrapper: what it holds there may be its caller's.
+//!
+//! **Templates.** Where a record is a template whose values nothing escapes, a caller can end its own value and write
+//! members, or whole records. A line of such a format is one record; one that isn't JSON, or holds more, is read by
+//! the order of the names in it ([`super::unescaped`]).
+//!
+//! Limits: `limits.message_records` of a message's records (the rest is one dead letter), 4 wrappers within each other;
+//! time and memory are linear in the text's length.
 
 use std::borrow::Cow;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use keytide_config::Source;
 
 use super::Context;
+use super::bytes::{carried, restored};
 use super::canonical::Canonical;
 use super::message::{Ledger, Outer, Records};
-use super::raw::RawEvent;
-use super::reader::{Caps, Reader, Unreadable};
-use super::shape::{Format, Shape};
+use super::raw::{Name, RawEvent, Value, unescape_json};
+use super::reader::{Reader, Unreadable};
+use super::shape::{Format, Shape, Template};
+use super::unescaped;
+
+/// Wrappers within wrappers that are taken off.
+const WRAPPERS: usize = 4;
 
 /// Reads the records of one source whose format is JSON.
 pub(super) struct JsonRecords {
     shape: Shape,
     canonical: Canonical,
-    caps: Caps,
+    template: Template,
 }
 
 impl JsonRecords {
@@ -37,101 +49,296 @@ impl JsonRecords {
         if format.ids_of_callers && source.fields.request_id.is_none() {
             canonical.distrust_ids();
         }
-        Self { shape, canonical, caps: caps(context) }
+        Self { shape, canonical, template: format.template }
+    }
+
+    /// What reads the objects of a text.
+    pub(super) fn objects<'o>(&mut self, outer: Outer<'o>, ledger: &Ledger<'_>) -> Objects<'_, 'o> {
+        let Self { shape, canonical, template } = self;
+        Objects { shape, canonical, template: *template, outer, first: ledger.records(), depth: 0 }
     }
 }
 
 impl Records for JsonRecords {
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
-        let Self { shape, canonical, caps } = self;
-        let first = ledger.records();
-        walk(text, *caps, ledger, |reader, text, ledger| {
-            let start = reader.at();
-            let id = outer.request_id(ledger.records() - first);
-            let mut raw = RawEvent::default();
-            shape.read(reader, &mut raw)?;
-            match text.record(start..reader.at()) {
-                Ok(record) if outer.is_silent() => ledger.enter(canonical, &raw, record),
-                Ok(record) => ledger.enter(canonical, &outer.completed(raw, id.as_deref()), record),
-                Err(record) => ledger.refuse(record, NOT_UTF8.to_owned()),
+        let mut objects = self.objects(outer, ledger);
+        walk(&carried(text), ledger, &mut objects);
+    }
+}
+
+/// What becomes of the objects of a text.
+pub(super) trait Visit {
+    /// Moves the reader behind the object at which it stands, and accounts for it.
+    ///
+    /// # Errors
+    /// If it can't be read. Then nothing was accounted for.
+    fn object<'a>(
+        &mut self,
+        reader: &mut Reader<'a>,
+        text: &'a str,
+        in_array: bool,
+        ledger: &mut Ledger<'_>,
+    ) -> Result<ControlFlow<()>, Unreadable>;
+
+    /// Accounts for a text among the records, if it is one that holds records.
+    fn text(&mut self, _text: Value<'_>, _ledger: &mut Ledger<'_>) -> bool {
+        false
+    }
+
+    /// Accounts for a line that isn't JSON, or holds more than its record: whether it could be read after all, or why
+    /// not, if it isn't just no JSON.
+    fn mend(&mut self, _line: &str, _ledger: &mut Ledger<'_>) -> Result<bool, &'static str> {
+        Ok(false)
+    }
+}
+
+/// Reads the objects as records of a shape.
+pub(super) struct Objects<'r, 'o> {
+    shape: &'r Shape,
+    canonical: &'r mut Canonical,
+    template: Template,
+    outer: Outer<'o>,
+    /// Records of the message before this text.
+    first: u32,
+    depth: usize,
+}
+
+impl Objects<'_, '_> {
+    /// Reads what a wrapper that meets the conditions `met` holds.
+    fn unwrapped(&mut self, text: &str, met: u64, ledger: &mut Ledger<'_>) {
+        let outer = Outer { met: self.outer.met | met, ..self.outer };
+        let Self { shape, canonical, template, first, depth, .. } = self;
+        let mut objects =
+            Objects { shape, canonical, template: *template, outer, first: *first, depth: *depth + 1 };
+        walk(text, ledger, &mut objects);
+    }
+
+    /// Reads the record at which the reader stands, and moves the reader behind it. What it doesn't say itself the
+    /// objects `around` it say, as if they were members of these names.
+    pub(super) fn within<'a>(
+        &mut self,
+        reader: &mut Reader<'a>,
+        text: &'a str,
+        around: [(&str, Option<usize>); 2],
+        ledger: &mut Ledger<'_>,
+    ) {
+        let start = reader.at();
+        let mut raw = RawEvent::default();
+        let mut read = self.shape.read(&mut reader.clone(), &mut raw);
+        for (name, at) in around {
+            if let Some(at) = at {
+                let mut outer = Reader::new(text);
+                outer.restart(at);
+                read = read.and_then(|()| self.shape.read_member(name, &mut outer, &mut raw));
             }
-            Ok(ControlFlow::Continue(()))
-        });
+        }
+        // Its brackets were matched before.
+        let _ = reader.value();
+        let record = &text[start..reader.at()];
+        match read {
+            Ok(()) => self.enter(raw, record, ledger),
+            Err(fault) => ledger.refuse(record, told(fault, start)),
+        }
+    }
+
+    fn enter(&mut self, raw: RawEvent<'_>, record: &str, ledger: &mut Ledger<'_>) {
+        let id = self.outer.request_id(ledger.records() - self.first);
+        let raw = if self.outer.is_silent() { raw } else { self.outer.completed(raw, id.as_deref()) };
+        enter(self.shape, self.canonical, &raw, record, ledger);
     }
 }
 
-/// Why a record is refused that has other bytes.
-pub(super) const NOT_UTF8: &str = "not UTF-8";
-
-/// What one record may hold.
-pub(super) fn caps(context: &Context) -> Caps {
-    Caps { depth: context.limits.json_depth, members: context.limits.json_fields }
-}
-
-/// A text whose objects are read.
-pub(super) struct Text<'a> {
-    bytes: &'a [u8],
-    text: &'a str,
-    /// Whether all of it is UTF-8.
-    clean: bool,
-}
-
-impl<'a> Text<'a> {
-    /// The bytes of a part of it; an error where they aren't UTF-8.
-    #[inline]
-    pub(super) fn record(&self, part: Range<usize>) -> Result<&'a [u8], &'a [u8]> {
-        let record = &self.bytes[part];
-        if self.clean || simdutf8::basic::from_utf8(record).is_ok() { Ok(record) } else { Err(record) }
-    }
-
-    /// The bytes of a part of it, whatever they are.
-    pub(super) fn bytes(&self, part: Range<usize>) -> &'a [u8] {
-        &self.bytes[part]
-    }
-
-    /// The text, with question marks for bytes that aren't UTF-8.
-    pub(super) fn text(&self) -> &'a str {
-        self.text
-    }
-}
-
-/// Hands all objects of a text over, one after the other: `object` is called with the reader at an object, moves it
-/// behind the object and accounts for it. What isn't an object, and objects that `object` can't read, are accounted
-/// for here.
-pub(super) fn walk(
-    bytes: &[u8],
-    caps: Caps,
+/// Accounts for a record that could be read.
+#[inline]
+pub(super) fn enter(
+    shape: &Shape,
+    canonical: &mut Canonical,
+    raw: &RawEvent<'_>,
+    record: &str,
     ledger: &mut Ledger<'_>,
-    object: impl FnMut(&mut Reader<'_>, &Text<'_>, &mut Ledger<'_>) -> Result<ControlFlow<()>, Unreadable>,
 ) {
-    let (text, clean) = match simdutf8::basic::from_utf8(bytes) {
-        Ok(text) => (Cow::Borrowed(text), true),
-        Err(_) => (Cow::Owned(with_question_marks(bytes)), false),
-    };
-    let mut reader = Reader::new(&text, caps);
-    if reader.token().is_none() {
-        return ledger.refuse(bytes, "empty message; expected a JSON object".to_owned());
+    if !shape.is_wanted(raw) {
+        ledger.pass_over();
+    } else if shape.is_call(raw) {
+        ledger.enter(canonical, raw, record);
+    } else {
+        ledger.refuse(record, NOT_A_CALL.to_owned());
     }
-    let mut walk = Walk { text: Text { bytes, text: &text, clean }, caps, ledger, object };
+}
+
+/// Why a record isn't an event that has a time and nothing of a call.
+pub(super) const NOT_A_CALL: &str = "not a call: neither status nor method, path or route; `[source.only]` can say \
+                                     which records are calls, so that others are passed over";
+
+impl Visit for Objects<'_, '_> {
+    fn object<'a>(
+        &mut self,
+        reader: &mut Reader<'a>,
+        text: &'a str,
+        in_array: bool,
+        ledger: &mut Ledger<'_>,
+    ) -> Result<ControlFlow<()>, Unreadable> {
+        let start = reader.at();
+        let mut raw = RawEvent::default();
+        self.shape.read(reader, &mut raw)?;
+        let end = reader.at();
+        let record = &text[start..end];
+        if self.template == Template::Unescaped && !in_array && has_more(text, end) {
+            return Err(Unreadable { expected: "the line's end behind its record", at: end });
+        }
+        if !raw.get(Name::Wrapped).is_empty() && !raw.is_call() && self.depth < WRAPPERS {
+            let mut buffer = String::new();
+            if let Some(inner) = json(raw.get(Name::Wrapped), &mut buffer) {
+                self.unwrapped(inner, raw.met, ledger);
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
+        self.enter(raw, record, ledger);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn text(&mut self, text: Value<'_>, ledger: &mut Ledger<'_>) -> bool {
+        let mut buffer = String::new();
+        match json(text, &mut buffer) {
+            Some(inner) if self.depth < WRAPPERS => {
+                self.unwrapped(inner, 0, ledger);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn mend(&mut self, line: &str, ledger: &mut Ledger<'_>) -> Result<bool, &'static str> {
+        if self.template == Template::None {
+            return Ok(false);
+        }
+        let Some(mended) = unescaped::mend(line)? else { return Ok(false) };
+        let mut reader = Reader::new(&mended);
+        let mut raw = RawEvent::default();
+        if self.shape.read(&mut reader, &mut raw).is_err() || reader.token().is_some() {
+            return Err(unescaped::UNESCAPED);
+        }
+        raw.recovered = true;
+        self.enter(raw, line, ledger);
+        Ok(true)
+    }
+}
+
+/// Hands over the elements of the array at `at`, or what stands there instead of one, until the message has as many
+/// records as it may have. What is there was matched before: `element` moves the reader behind the element.
+pub(super) fn each<'a>(
+    text: &'a str,
+    at: usize,
+    ledger: &mut Ledger<'_>,
+    mut element: impl FnMut(&mut Reader<'a>, &mut Ledger<'_>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let mut reader = Reader::new(text);
+    reader.restart(at);
+    let is_array = reader.token() == Some(b'[') && reader.enter_array().is_ok();
+    let mut first = true;
+    loop {
+        if is_array {
+            let start = reader.at();
+            match reader.element(&mut first) {
+                Ok(true) => {}
+                Ok(false) => return ControlFlow::Continue(()),
+                Err(fault) => {
+                    ledger.refuse(&text[start..], told(fault, start));
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        if ledger.is_full() {
+            ledger.beyond(&text[reader.at()..]);
+            return ControlFlow::Break(());
+        }
+        let before = reader.at();
+        element(&mut reader, ledger)?;
+        if !is_array {
+            return ControlFlow::Continue(());
+        }
+        if reader.at() == before {
+            // What can't be passed over ends the array.
+            ledger.refuse(&text[before..], told(Unreadable { expected: "a value", at: before }, before));
+            return ControlFlow::Break(());
+        }
+    }
+}
+
+/// Whether something else stands on the line.
+fn has_more(text: &str, at: usize) -> bool {
+    let rest = &text.as_bytes()[at..];
+    let end = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
+    end.is_some_and(|end| rest[end] != b'\n')
+}
+
+/// The JSON that a value holds or is, unescaped into `buffer`.
+fn json<'t>(value: Value<'t>, buffer: &'t mut String) -> Option<&'t str> {
+    let text = match value {
+        Value::Array(text) | Value::Plain(text) => text,
+        Value::Json(escaped) => {
+            unescape_json(escaped, buffer);
+            buffer
+        }
+        _ => return None,
+    };
+    let inner = container_line(text.as_bytes()).map_or(text, |line| &text[text.len() - line.len()..]);
+    matches!(inner.trim_ascii_start().as_bytes().first(), Some(b'{' | b'[' | b'"')).then_some(inner)
+}
+
+/// What a container wrote: a line of its log, as Kubernetes keeps it (CRI), without time, stream and tag; nothing if
+/// `line` isn't one that is whole.
+pub(super) fn container_line(line: &[u8]) -> Option<&[u8]> {
+    if !line.first()?.is_ascii_digit() {
+        return None;
+    }
+    let mut parts = line.splitn(4, |byte| *byte == b' ');
+    let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_time = time.get(10) == Some(&b'T') && crate::time::rfc3339(time).is_some();
+    (is_time && matches!(stream, b"stdout" | b"stderr") && tag.split(|byte| *byte == b':').next() == Some(b"F"))
+        .then_some(text)
+}
+
+/// Hands all objects of a text over, one after the other. What isn't an object, and objects that `visit` can't read,
+/// are accounted for here.
+pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl Visit) {
+    let line = container_line(text.as_bytes());
+    let text = line.map_or(text, |line| &text[text.len() - line.len()..]);
+    let mut reader = Reader::new(text);
+    if reader.token().is_none() {
+        return ledger.refuse(text, "empty message; expected a JSON object".to_owned());
+    }
+    let mut walk = Walk { text, ledger, visit };
+    let mut behind_record = false;
     while let Some(token) = reader.token() {
-        let flow = if token == b'[' { walk.array(&mut reader) } else { walk.record(&mut reader, false) };
+        let flow = match token {
+            b'[' => walk.array(&mut reader),
+            b',' if behind_record => {
+                reader.restart(reader.at() + 1);
+                behind_record = false;
+                if matches!(reader.token(), Some(b'{')) {
+                    continue;
+                }
+                let at = reader.at();
+                let fault = Unreadable { expected: "a record behind `,`", at };
+                walk.recover(fault, at, &mut reader, false)
+            }
+            _ => walk.record(&mut reader, false),
+        };
+        behind_record = token == b'{';
         if flow.is_break() {
             break;
         }
     }
 }
 
-struct Walk<'w, 'a, 'o, F> {
-    text: Text<'a>,
-    caps: Caps,
+struct Walk<'w, 'a, 'o, V> {
+    text: &'a str,
     ledger: &'w mut Ledger<'o>,
-    object: F,
+    visit: &'w mut V,
 }
 
-impl<'a, F> Walk<'_, 'a, '_, F>
-where
-    F: FnMut(&mut Reader<'_>, &Text<'_>, &mut Ledger<'_>) -> Result<ControlFlow<()>, Unreadable>,
-{
+impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
     fn array(&mut self, reader: &mut Reader<'a>) -> ControlFlow<()> {
         reader.restart(reader.at() + 1);
         let mut first = true;
@@ -148,8 +355,8 @@ where
                 (Some(_), true) => {}
                 (token, _) => {
                     let expected = if token.is_some() { "`,` or `]` behind a record" } else { "`]`" };
-                    let fault = Unreadable::Syntax { expected, at: reader.at() };
-                    self.refuse(fault, reader.at(), self.text.text.len());
+                    let fault = Unreadable { expected, at: reader.at() };
+                    self.refuse(fault, reader.at(), self.text.len());
                     return ControlFlow::Break(());
                 }
             }
@@ -162,18 +369,19 @@ where
     fn record(&mut self, reader: &mut Reader<'a>, in_array: bool) -> ControlFlow<()> {
         let start = reader.at();
         if self.ledger.is_full() {
-            self.ledger.beyond(&self.text.bytes[start..]);
+            self.ledger.beyond(&self.text[start..]);
             return ControlFlow::Break(());
         }
-        reader.restart(start);
-        let read = if reader.token() == Some(b'{') {
-            (self.object)(reader, &self.text, self.ledger)
-        } else {
-            reader.value().map(|_| {
-                let record = &self.text.bytes[start..reader.at()];
-                self.ledger.refuse(record, "a record must be a JSON object".to_owned());
+        let read = match reader.token() {
+            Some(b'{') => self.visit.object(reader, self.text, in_array, self.ledger),
+            _ => reader.value().map(|value| {
+                let is_text = matches!(value, Value::Plain(_) | Value::Json(_));
+                if !(is_text && self.visit.text(value, self.ledger)) {
+                    let record = &self.text[start..reader.at()];
+                    self.ledger.refuse(record, "a record must be a JSON object".to_owned());
+                }
                 ControlFlow::Continue(())
-            })
+            }),
         };
         match read {
             Ok(flow) => flow,
@@ -181,7 +389,7 @@ where
         }
     }
 
-    /// Makes the record at `start` a dead letter and moves the reader to where the next may begin.
+    /// Accounts for the record at `start`, which can't be read, and moves the reader to where the next may begin.
     #[cold]
     fn recover(
         &mut self,
@@ -190,38 +398,45 @@ where
         reader: &mut Reader<'a>,
         in_array: bool,
     ) -> ControlFlow<()> {
-        let text = self.text.text;
+        let text = self.text;
+        let mut unescaped = None;
+        if !in_array {
+            let end = memchr::memchr(b'\n', &text.as_bytes()[start..]).map_or(text.len(), |end| start + end);
+            match self.visit.mend(text[start..end].trim_ascii_end(), self.ledger) {
+                Ok(true) => {
+                    reader.restart(end);
+                    return ControlFlow::Continue(());
+                }
+                Ok(false) => {}
+                Err(reason) => unescaped = Some(reason),
+            }
+        }
         let end = match fault {
             // What is missing at the end of a line is missed where the next one begins.
-            Unreadable::Syntax { at, .. } if !in_array && at > start => next_line(text, at - 1),
-            Unreadable::Syntax { at, .. } if !in_array => next_line(text, at),
-            Unreadable::Syntax { .. } => None,
-            Unreadable::TooDeep | Unreadable::TooManyMembers => {
-                let failed_at = reader.at();
-                reader.delimit(start).or_else(|| next_line(text, failed_at).filter(|_| !in_array))
-            }
+            Unreadable { at, .. } if !in_array && at > start => next_line(text, at - 1),
+            Unreadable { at, .. } if !in_array => next_line(text, at),
+            // Its neighbours go on where its brackets tell its end.
+            Unreadable { .. } => None,
         };
-        self.refuse(fault, start, end.unwrap_or(text.len()));
+        match unescaped {
+            Some(reason) => {
+                let end = end.unwrap_or(text.len());
+                self.ledger.refuse(text[start..end].trim_end(), reason.to_owned());
+            }
+            None => self.refuse(fault, start, end.unwrap_or(text.len())),
+        }
         reader.restart(end.unwrap_or(text.len()));
         if end.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
     fn refuse(&mut self, fault: Unreadable, start: usize, end: usize) {
-        let end = start + self.text.text[start..end].trim_end().len();
-        self.ledger.refuse(&self.text.bytes[start..end], told(fault, start, self.caps));
+        self.ledger.refuse(self.text[start..end].trim_end(), told(fault, start));
     }
 }
 
 /// Why the record at `start` can't be read.
-pub(super) fn told(fault: Unreadable, start: usize, caps: Caps) -> String {
-    let Caps { depth, members } = caps;
-    match fault {
-        Unreadable::Syntax { expected, at } => {
-            format!("not JSON: expected {expected} at byte {}", at.saturating_sub(start))
-        }
-        Unreadable::TooDeep => format!("nested more than {depth} levels deep (limits.json_depth)"),
-        Unreadable::TooManyMembers => format!("more than {members} members (limits.json_fields)"),
-    }
+pub(super) fn told(fault: Unreadable, start: usize) -> String {
+    format!("not JSON: expected {} at byte {}", fault.expected, fault.at.saturating_sub(start))
 }
 
 /// Where the next line that begins with a bracket begins.
@@ -232,12 +447,20 @@ fn next_line(text: &str, from: usize) -> Option<usize> {
         .find(|line| matches!(bytes.get(*line), Some(b'{' | b'[')))
 }
 
-/// The message with a question mark for each byte that isn't UTF-8: everything else stays where it is.
-fn with_question_marks(message: &[u8]) -> String {
-    let mut text = String::with_capacity(message.len());
-    for chunk in message.utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|_| '?'));
+/// What dead letters are made of: bytes, or a text that carries them.
+pub(super) trait Record {
+    /// The bytes as they arrived.
+    fn bytes(&self) -> Cow<'_, [u8]>;
+}
+
+impl Record for [u8] {
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self)
     }
-    text
+}
+
+impl Record for str {
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        restored(self)
+    }
 }

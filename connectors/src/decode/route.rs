@@ -13,6 +13,8 @@ use hashbrown::HashMap;
 use keytide_dataflow::Level;
 use keytide_dataflow::model::{Definition, EventTime, RouteId};
 
+use super::bytes::{restored, shown};
+
 /// Route of a call whose route and path aren't known.
 pub(super) const UNKNOWN: &str = "-";
 
@@ -119,10 +121,11 @@ fn is_id(segment: &[u8]) -> bool {
 
 /// Whether `text` holds `secret`, as it is or percent-encoded.
 pub(crate) fn holds(text: &str, secret: &[u8]) -> bool {
-    // Decoding only shortens.
+    // Decoding and restoring only shorten.
     if secret.is_empty() || secret.len() > text.len() {
         return false;
     }
+    let bytes = restored(text);
     let found = |text: &[u8]| {
         if secret.len() >= CONTAINED_SECRET_BYTES {
             memchr::memmem::find(text, secret).is_some()
@@ -130,7 +133,7 @@ pub(crate) fn holds(text: &str, secret: &[u8]) -> bool {
             text.split(|byte| *byte == b'/').any(|segment| segment == secret)
         }
     };
-    found(text.as_bytes()) || (text.contains('%') && found(&percent_decoded(text)))
+    found(&bytes) || (bytes.contains(&b'%') && found(&percent_decoded(text)))
 }
 
 /// `text` with every segment that holds `secret` replaced by `{key}`; the whole of it, should the secret span
@@ -144,8 +147,9 @@ pub(crate) fn redacted(text: &str, secret: &[u8]) -> String {
 
 /// The bytes that `%HH` stand for; what isn't such an escape stands for itself.
 pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
+    let bytes = restored(text);
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut rest = &*bytes;
     while let [first, tail @ ..] = rest {
         let (byte, width) = match (first, tail) {
             (b'%', [high, low, ..]) => match (super::raw::hex(*high), super::raw::hex(*low)) {
@@ -170,9 +174,13 @@ pub(crate) fn cut(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 
-/// Appends `text`, cut after `limit` bytes, with U+FFFD for control characters.
+/// Appends `text`, cut after `limit` bytes, with U+FFFD for control characters and for bytes that aren't UTF-8.
 pub(super) fn push_clean(text: &str, limit: usize, out: &mut String) {
-    let text = cut(text, limit);
+    if text.len() <= limit && text.bytes().all(|byte| (0x20..0x7F).contains(&byte)) {
+        return out.push_str(text);
+    }
+    let text = shown(text);
+    let text = cut(&text, limit);
     if text.bytes().all(|byte| (0x20..0x7F).contains(&byte)) {
         out.push_str(text);
     } else {

@@ -1,15 +1,24 @@
 //! Which members of a JSON record are read, compiled once into a tree, and the reading of a record with it.
 //!
-//! Everything the tree doesn't name is skipped. Members that aren't in the tree cost a look at a 64-bit filter;
+//! Everything the tree doesn't name is passed over. Members that aren't in the tree cost a look at a 64-bit filter;
 //! members that are cost one comparison in place as long as records have their members in the same order, because
 //! each node remembers which of its members followed which.
+//!
+//! **Invariant**: of a member that identifies the call (key, credential, consumer, user, request id, time, client, and
+//! all places of `[keys].from`) no second value passes unseen: [`RawEvent::conflict`] tells of two that differ. A caller
+//! can write one of them where a gateway's template doesn't escape.
+//!
+//! Limits: 64 such members; OTLP arrays within arrays are read to 8 levels.
 
 use std::cell::Cell;
 
-use keytide_config::{Field, KeyFrom, Source, Unit};
+use keytide_config::{Condition, Field, KeyFrom, RoutesFrom, Source, Unit};
 
-use super::raw::{Name, PLACES, RawEvent, Value, unescape_json};
+use super::raw::{Identity, Name, RawEvent, Value, unescape_json};
 use super::reader::{Reader, Unreadable};
+
+/// Arrays within arrays of OTLP values that are read.
+const TYPED_DEPTH: usize = 8;
 
 /// Where a gateway's format has the canonical fields. Pointers are RFC 6901 without escapes.
 pub(super) struct Format {
@@ -31,8 +40,21 @@ pub(super) struct Format {
     pub(super) members: fn(&KeyFrom) -> Vec<String>,
     /// Whether callers may have chosen the request id.
     pub(super) ids_of_callers: bool,
+    /// Whether a record is a template of the operator's.
+    pub(super) template: Template,
     /// What a record means beyond its single fields.
     pub(super) finish: fn(&mut RawEvent<'_>),
+}
+
+/// Whether records are written by filling in an operator's template, and not by an encoder of JSON.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Template {
+    /// They aren't.
+    None,
+    /// They may be; its values are mostly escaped.
+    Escaped,
+    /// They are, nothing may be escaped, and a line is one record.
+    Unescaped,
 }
 
 impl Format {
@@ -46,6 +68,7 @@ impl Format {
         query: None,
         members: |_| Vec::new(),
         ids_of_callers: false,
+        template: Template::None,
         finish: |_| {},
     };
 }
@@ -58,6 +81,11 @@ pub(super) struct Shape {
     /// Unit of the latency.
     pub(super) latency: Unit,
     finish: fn(&mut RawEvent<'_>),
+    /// `[source.only]`.
+    only: Vec<Condition>,
+    /// Whether something is said of calls at all: a mapping without status, method, path and route takes every
+    /// record for a call.
+    tells_calls: bool,
 }
 
 #[derive(Default)]
@@ -79,6 +107,8 @@ struct Member {
     quoted: Box<str>,
     index: Option<usize>,
     targets: Vec<Target>,
+    /// Where it is one of those that identify the call.
+    identity: Option<Identity>,
     node: Node,
 }
 
@@ -90,6 +120,24 @@ enum Target {
     Place(u16),
     /// The same, percent-encoded.
     Argument(u16),
+    /// What may be the record itself, of rank `.0`.
+    Wrapped(u8),
+    /// What condition `.0` of `[source.only]` is about.
+    Only(u8),
+}
+
+impl Target {
+    /// Whether it identifies the call.
+    fn is_identity(self) -> bool {
+        use Name::{ClientIp, Consumer, Credential, Key, RequestId, Time, User};
+        match self {
+            Self::Field(name, ..) => {
+                matches!(name, Key | Credential | Consumer | User | RequestId | Time | ClientIp)
+            }
+            Self::Place(_) | Self::Argument(_) => true,
+            Self::Wrapped(_) | Self::Only(_) => false,
+        }
+    }
 }
 
 impl Shape {
@@ -111,10 +159,13 @@ impl Shape {
                 .filter(|(_, from)| reads(from) == Some(name))
                 .map(|(rule, _)| rule)
                 .collect();
+            let target = if name == Name::Route && source.routes == RoutesFrom::Path { Name::GatewayRoute } else { name };
             if let Some(field) = configured(source, name) {
-                let tokens = || field.at.0.iter().map(String::as_str);
-                root.insert(tokens(), Target::Field(name, 0, None));
-                rules.iter().for_each(|rule| root.insert(tokens(), Target::Place(*rule)));
+                for (rank, pointer) in (0..).zip(&field.at) {
+                    let tokens = || pointer.0.iter().map(String::as_str);
+                    root.insert(tokens(), Target::Field(target, rank, None));
+                    rules.iter().for_each(|rule| root.insert(tokens(), Target::Place(*rule)));
+                }
                 continue;
             }
             let pointers = format.fields.iter().find(|(of, _)| *of == name).map_or(&[][..], |(_, at)| at);
@@ -122,7 +173,7 @@ impl Shape {
             for (rank, (parent, pointer)) in (0..).zip(places) {
                 let unit = format.units.iter().find(|(of, _)| *of == pointer).map(|(_, unit)| *unit);
                 let tokens = || below(parent).chain(below(pointer));
-                root.insert(tokens(), Target::Field(name, rank, unit));
+                root.insert(tokens(), Target::Field(target, rank, unit));
                 rules.iter().for_each(|rule| root.insert(tokens(), Target::Place(*rule)));
             }
         }
@@ -144,16 +195,55 @@ impl Shape {
                 }
             }
         }
-        root.seal();
+        for (rank, pointer) in (0..).zip(source.unwrap.iter().chain(&source.records)) {
+            root.insert(pointer.0.iter().map(String::as_str), Target::Wrapped(rank));
+        }
+        for (index, condition) in (0..).zip(&source.only) {
+            root.insert(condition.at.0.iter().map(String::as_str), Target::Only(index));
+        }
+        root.seal(&mut 0);
         let unit = |name| configured(source, name).and_then(|field| field.unit).unwrap_or(format.unit);
-        Self { root, time: unit(Name::Time), latency: unit(Name::Latency), finish: format.finish }
+        let tells_calls = [Name::Status, Name::Method, Name::Path, Name::Route, Name::Request]
+            .into_iter()
+            .any(|name| configured(source, name).is_some() || format.fields.iter().any(|(of, _)| *of == name));
+        Self {
+            root,
+            time: unit(Name::Time),
+            latency: unit(Name::Latency),
+            finish: format.finish,
+            only: source.only.clone(),
+            tells_calls,
+        }
     }
 
     /// Reads the object at which the reader stands.
     pub(super) fn read<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
-        self.root.read_object(reader, raw)?;
+        self.root.read_object(reader, raw, self)?;
         (self.finish)(raw);
         Ok(())
+    }
+
+    /// Reads the object at which a reader stands as if it were the record's member `name`.
+    pub(super) fn read_member<'a>(
+        &self,
+        name: &str,
+        reader: &mut Reader<'a>,
+        raw: &mut RawEvent<'a>,
+    ) -> Result<(), Unreadable> {
+        match self.root.find(name) {
+            Some(index) => self.root.members[index].read(reader, raw, self),
+            None => reader.value().map(|_| ()),
+        }
+    }
+
+    /// Whether the record is among those that `[source.only]` names.
+    pub(super) fn is_wanted(&self, raw: &RawEvent<'_>) -> bool {
+        raw.met.count_ones() as usize == self.only.len()
+    }
+
+    /// Whether the record is one of a call.
+    pub(super) fn is_call(&self, raw: &RawEvent<'_>) -> bool {
+        !self.tells_calls || raw.is_call()
     }
 }
 
@@ -190,7 +280,11 @@ fn configured(source: &Source, name: Name) -> Option<&Field> {
         Name::Consumer => fields.consumer.as_ref(),
         Name::Credential => fields.credential.as_ref(),
         Name::User => fields.user.as_ref(),
-        Name::Query | Name::Request | Name::Host => None,
+        Name::Query => fields.query.as_ref(),
+        Name::Request => fields.request.as_ref(),
+        Name::End => fields.end.as_ref(),
+        Name::Count => fields.count.as_ref(),
+        Name::GatewayRoute | Name::Host | Name::Wrapped => None,
     }
 }
 
@@ -222,6 +316,7 @@ impl Node {
                 quoted,
                 index,
                 targets: Vec::new(),
+                identity: None,
                 node: Self::default(),
             });
             self.members.len() - 1
@@ -230,14 +325,25 @@ impl Node {
     }
 
     /// Fills what depends on all members.
-    fn seal(&mut self) {
+    fn seal(&mut self, identities: &mut u8) {
         self.followers = vec![Cell::new(0); self.members.len() + 1];
         self.filter =
             self.members.iter().fold(0, |filter, member| filter | filter_bit(member.name.as_bytes()));
-        self.members.iter_mut().for_each(|member| member.node.seal());
+        for member in &mut self.members {
+            if *identities < 64 && member.targets.iter().any(|target| target.is_identity()) {
+                member.identity = Some(*identities);
+                *identities += 1;
+            }
+            member.node.seal(identities);
+        }
     }
 
-    fn read_object<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
+    fn read_object<'a>(
+        &self,
+        reader: &mut Reader<'a>,
+        raw: &mut RawEvent<'a>,
+        shape: &Shape,
+    ) -> Result<(), Unreadable> {
         reader.enter_object()?;
         let mut first = true;
         let mut last = self.members.len();
@@ -258,7 +364,7 @@ impl Node {
             match found {
                 Some(index) => {
                     last = index;
-                    self.members[index].read(reader, raw)?;
+                    self.members[index].read(reader, raw, shape)?;
                 }
                 None => {
                     reader.value()?;
@@ -268,13 +374,18 @@ impl Node {
         Ok(())
     }
 
-    fn read_array<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
+    fn read_array<'a>(
+        &self,
+        reader: &mut Reader<'a>,
+        raw: &mut RawEvent<'a>,
+        shape: &Shape,
+    ) -> Result<(), Unreadable> {
         reader.enter_array()?;
         let mut first = true;
         let mut index = 0;
         while reader.element(&mut first)? {
             match self.members.iter().find(|member| member.index == Some(index)) {
-                Some(member) => member.read(reader, raw)?,
+                Some(member) => member.read(reader, raw, shape)?,
                 None => {
                     reader.value()?;
                 }
@@ -285,7 +396,12 @@ impl Node {
     }
 
     /// Reads `[{"key": "a", "value": {"intValue": "7"}}, …]` as `{"a": "7", …}` is read.
-    fn read_attributes<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
+    fn read_attributes<'a>(
+        &self,
+        reader: &mut Reader<'a>,
+        raw: &mut RawEvent<'a>,
+        shape: &Shape,
+    ) -> Result<(), Unreadable> {
         reader.enter_array()?;
         let mut first = true;
         while reader.element(&mut first)? {
@@ -308,7 +424,7 @@ impl Node {
                 }
             }
             if let Some((index, mut typed)) = found.zip(typed) {
-                self.members[index].read_typed(&mut typed, raw)?;
+                self.members[index].read_typed(&mut typed, raw, shape)?;
             }
         }
         Ok(())
@@ -336,71 +452,130 @@ impl Node {
 }
 
 impl Member {
-    fn read<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
-        let value = if self.node.members.is_empty() {
-            reader.value()?
-        } else {
-            match reader.token() {
-                Some(b'{') => {
-                    self.node.read_object(reader, raw)?;
-                    Value::Object
-                }
-                Some(b'[') if self.node.attributes => {
-                    self.node.read_attributes(reader, raw)?;
-                    Value::Missing
-                }
-                Some(b'[') => {
-                    // The array as a whole is read only where something besides its elements is asked for.
-                    let mut whole = reader.clone();
-                    self.node.read_array(reader, raw)?;
-                    if self.targets.is_empty() { Value::Missing } else { whole.value()? }
-                }
-                _ => reader.value()?,
-            }
+    fn read<'a>(
+        &self,
+        reader: &mut Reader<'a>,
+        raw: &mut RawEvent<'a>,
+        shape: &Shape,
+    ) -> Result<(), Unreadable> {
+        let value = match reader.token() {
+            Some(bracket @ (b'{' | b'[')) => self.read_nested(bracket, reader, raw, shape)?,
+            _ => reader.value()?,
         };
+        self.take(value, raw, shape);
+        Ok(())
+    }
+
+    /// Reads an object or an array: what is asked for of its members or elements, and the whole of it.
+    fn read_nested<'a>(
+        &self,
+        bracket: u8,
+        reader: &mut Reader<'a>,
+        raw: &mut RawEvent<'a>,
+        shape: &Shape,
+    ) -> Result<Value<'a>, Unreadable> {
+        let mut whole = reader.clone();
+        let has_members = !self.node.members.is_empty();
+        match bracket {
+            b'{' if has_members => self.node.read_object(reader, raw, shape)?,
+            b'[' if has_members && self.node.attributes => {
+                self.node.read_attributes(reader, raw, shape)?;
+                return Ok(Value::Missing);
+            }
+            b'[' if has_members => self.node.read_array(reader, raw, shape)?,
+            // Every element is a value of the field's.
+            b'[' if !self.targets.is_empty() => return reader.array(),
+            _ => return Ok(if bracket == b'{' { self.object(reader.value()?, whole, reader) } else { reader.value()? }),
+        }
+        Ok(match bracket {
+            b'{' => self.object(Value::Object, whole, reader),
+            _ if self.targets.is_empty() => Value::Missing,
+            _ => whole.array()?,
+        })
+    }
+
+    /// An object that may be the record itself keeps its text.
+    fn object<'a>(&self, object: Value<'a>, before: Reader<'a>, behind: &Reader<'a>) -> Value<'a> {
+        let wrapped = self.targets.iter().any(|target| matches!(target, Target::Wrapped(_)));
+        if wrapped { Value::Array(before.until(behind)) } else { object }
+    }
+
+    fn take<'a>(&self, value: Value<'a>, raw: &mut RawEvent<'a>, shape: &Shape) {
+        let repeated = self.identity.is_some_and(|identity| raw.is_repeated(identity));
         for target in &self.targets {
             match *target {
+                Target::Field(name, rank, unit) if repeated && target.is_identity() => {
+                    raw.again(name, rank, value, unit);
+                }
                 Target::Field(name, rank, unit) => raw.set_from(name, rank, value, unit),
+                Target::Place(rule) if repeated => raw.place_again(rule, value),
                 Target::Place(rule) => raw.set_place(rule, value),
-                Target::Argument(rule) => raw.set_place(
-                    rule,
-                    match value {
+                Target::Argument(rule) => {
+                    let value = match value {
                         Value::Plain(text) | Value::Json(text) if !value.is_empty() => Value::Argument(text),
                         other => other,
-                    },
-                ),
+                    };
+                    if repeated { raw.place_again(rule, value) } else { raw.set_place(rule, value) }
+                }
+                Target::Wrapped(rank) => raw.set_from(Name::Wrapped, rank, value, None),
+                Target::Only(index) => {
+                    if meets(&shape.only[usize::from(index)], value) {
+                        raw.met |= 1 << index;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads an OTLP value: an object whose one member is named by the value's type. Arrays count with their first
+    /// value that says something, as repeated headers do; where they are keys, all of them are secrets.
+    fn read_typed<'a>(
+        &self,
+        reader: &mut Reader<'a>,
+        raw: &mut RawEvent<'a>,
+        shape: &Shape,
+    ) -> Result<(), Unreadable> {
+        let mut values = Vec::new();
+        typed_values(reader, &mut values, 0)?;
+        let first = values.iter().position(|value| !value.is_empty()).unwrap_or(0);
+        for (index, value) in values.into_iter().enumerate() {
+            if index == first {
+                self.take(value, raw, shape);
+                continue;
+            }
+            if self.targets.iter().any(|target| matches!(target, Target::Place(_) | Target::Argument(_))) {
+                raw.add_secret(value);
             }
         }
         Ok(())
     }
-
-    /// Reads an OTLP value: an object whose one member is named by the value's type. Arrays count with their first
-    /// value that says something, as repeated headers do.
-    fn read_typed<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
-        let mut values = Vec::new();
-        typed_values(reader, &mut values)?;
-        // The last one that is set counts.
-        values.iter_mut().rev().try_for_each(|value| self.read(value, raw))
-    }
 }
 
-/// Readers at the value, or the values, of an OTLP value; those of arrays within arrays as if they weren't nested. More values
-/// than key rules may find are as many as these refuse.
-fn typed_values<'a>(reader: &mut Reader<'a>, values: &mut Vec<Reader<'a>>) -> Result<(), Unreadable> {
-    if reader.token() != Some(b'{') {
+/// Whether a value is one of those that a condition names.
+fn meets(condition: &Condition, value: Value<'_>) -> bool {
+    let mut buffer = String::new();
+    let text = match value {
+        Value::Flag(flag) => Some(if flag { "true" } else { "false" }),
+        other => other.text(&mut buffer).ok().flatten(),
+    };
+    text.is_some_and(|text| condition.is.iter().any(|pattern| pattern.matches(text)))
+}
+
+/// The value, or the values, of an OTLP value; those of arrays within arrays as if they weren't nested.
+fn typed_values<'a>(
+    reader: &mut Reader<'a>,
+    values: &mut Vec<Value<'a>>,
+    depth: usize,
+) -> Result<(), Unreadable> {
+    if reader.token() != Some(b'{') || depth > TYPED_DEPTH {
         return reader.value().map(|_| ());
     }
     reader.enter_object()?;
     let mut first = true;
     while reader.member(&mut first)? {
         match reader.name()? {
-            Value::Plain("stringValue" | "intValue" | "doubleValue" | "boolValue")
-                if values.len() <= PLACES =>
-            {
-                values.push(reader.clone());
-                reader.value()?;
-            }
-            Value::Plain("arrayValue") => typed_array(reader, values)?,
+            Value::Plain("stringValue" | "intValue" | "doubleValue" | "boolValue") => values.push(reader.value()?),
+            Value::Plain("arrayValue") => typed_array(reader, values, depth + 1)?,
             _ => {
                 reader.value()?;
             }
@@ -410,7 +585,11 @@ fn typed_values<'a>(reader: &mut Reader<'a>, values: &mut Vec<Reader<'a>>) -> Re
 }
 
 /// The values of `{"values": [{"stringValue": "…"}, …]}`.
-fn typed_array<'a>(reader: &mut Reader<'a>, values: &mut Vec<Reader<'a>>) -> Result<(), Unreadable> {
+fn typed_array<'a>(
+    reader: &mut Reader<'a>,
+    values: &mut Vec<Value<'a>>,
+    depth: usize,
+) -> Result<(), Unreadable> {
     if reader.token() != Some(b'{') {
         return reader.value().map(|_| ());
     }
@@ -422,7 +601,7 @@ fn typed_array<'a>(reader: &mut Reader<'a>, values: &mut Vec<Reader<'a>>) -> Res
                 reader.enter_array()?;
                 let mut first = true;
                 while reader.element(&mut first)? {
-                    typed_values(reader, values)?;
+                    typed_values(reader, values, depth)?;
                 }
             }
             _ => {

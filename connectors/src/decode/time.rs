@@ -49,6 +49,19 @@ pub(super) fn event_time(value: Value<'_>, unit: Unit, buffer: &mut String) -> R
     }
 }
 
+/// The same in microseconds since the epoch, as far as the value states them; nothing if it can't be read.
+pub(super) fn event_time_us(value: Value<'_>, unit: Unit, buffer: &mut String) -> Option<u64> {
+    let ms = event_time(value, unit, buffer).ok()?;
+    let shift = match unit {
+        Unit::Seconds => 6,
+        Unit::Millis => 3,
+        Unit::Micros => 0,
+        Unit::Nanos => -3,
+        Unit::Rfc3339 | Unit::Clf => return Some(ms * 1_000),
+    };
+    Decimal::parse(value.text(buffer).ok()??)?.floor(shift)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,6 +39,7 @@ pub(super) fn decode(
             length: message.length,
             sha256: message.sha256,
             kept: None,
+            counted: false,
         }),
         Err(Gap { from, to }) => out.dead_letters.push(DeadLetter {
             position: Position { partition, offset: from, index: 0 },
@@ -47,6 +48,7 @@ pub(super) fn decode(
             length: 0,
             sha256: Sha256::digest([]).into(),
             kept: None,
+            counted: false,
         }),
     });
     out
@@ -81,6 +83,7 @@ pub(crate) fn refuse_future(
             length: message.len() as u64,
             sha256: Sha256::digest(message).into(),
             kept: Some(kept(&event)),
+            counted: false,
         });
     }
     for letter in letters {

@@ -61,7 +61,7 @@ pub(crate) use self::decode::refuse_future;
 use self::sequencer::Rules;
 use self::stage::{Deposit, Stage};
 use self::state::State;
-use crate::decode::{DeadLetter, Decoder, reads_headers};
+use crate::decode::{DeadLetter, Decoder, Tally, reads_headers};
 use crate::file::{FileError, Partition, resolve};
 use crate::kafka::{self, KafkaError};
 
@@ -221,6 +221,8 @@ pub struct Counts {
     pub late: u64,
     /// Dead letters that belong to a tick.
     pub dead_letters: u64,
+    /// What was odd about other records.
+    pub tally: Tally,
 }
 
 impl Counts {
@@ -370,6 +372,7 @@ impl Ingest {
             chunk: Deposit::chunk(&decoded.events, &decoded.dead_letters, block.last()),
             events: decoded.events,
             letters: decoded.dead_letters,
+            tally: decoded.tally,
             weight,
         };
         me.text = block.into_buffer();

@@ -8,7 +8,7 @@ use keytide_dataflow::model::{AccessEvent, Tick, TickInfo};
 
 use super::Message;
 use super::sequencer::{Chunk, Decision, Rules, Sequencer, Slice};
-use crate::decode::DeadLetter;
+use crate::decode::{DeadLetter, Tally};
 
 /// Events of partly taken blocks are gathered to about so many in a message.
 const GATHERED_EVENTS: usize = 4_096;
@@ -22,6 +22,7 @@ pub(super) struct Deposit {
     pub(super) worker: usize,
     pub(super) events: Vec<AccessEvent>,
     pub(super) letters: Vec<DeadLetter>,
+    pub(super) tally: Tally,
     pub(super) chunk: Chunk,
     /// What it counts for against the read-ahead, in bytes.
     pub(super) weight: usize,
@@ -171,10 +172,12 @@ impl Assembly {
         } else {
             self.gathered[worker].extend_from_slice(&block.events[block.taken..end]);
         }
+        let letters = self.letters.len();
         self.letters.extend(block.letters.by_ref().take(slice.letters));
+        let refused = self.letters[letters..].iter().filter(|letter| !letter.counted).count();
         self.output.events += slice.events as u64;
         self.output.late += slice.late.len() as u64;
-        self.output.dead_letters += slice.letters as u64;
+        self.output.dead_letters += refused as u64;
         block.taken = end;
         block.left -= slice.events + slice.letters;
         if block.left == 0 {

@@ -247,6 +247,7 @@ impl State {
             lane.reached = reached;
         }
         self.ahead_bytes += deposit.weight;
+        self.counts.tally.add(&deposit.tally);
         if !definitions.is_empty() && self.error.is_none() {
             self.push(deposit.worker, Message::Definitions(definitions));
         }

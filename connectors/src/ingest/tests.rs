@@ -62,6 +62,7 @@ impl Decoder for Times {
                     length: 3,
                     sha256: [0; 32],
                     kept: None,
+                    counted: false,
                 });
             } else if let Ok(time) = word.parse() {
                 out.events.push(event(time, position));

@@ -59,7 +59,7 @@ pub use self::reader::{Decoders, Feed, Reader, SourceFeed};
 pub use self::tables::{FileFeed, TableFeed, TableReader, TopicFeed};
 pub use self::ticker::{Closed, Reached, Rules, STEP_MS, Ticker};
 pub use self::watch::watch_partitions;
-use crate::decode::DeadLetter;
+use crate::decode::{DeadLetter, Tally};
 use crate::ingest::PartitionInfo;
 use crate::kafka::KafkaError;
 use crate::tables::{TableDeadLetter, TableError};
@@ -171,6 +171,19 @@ pub struct Counters {
     pub gaps: AtomicU64,
     /// Ticks that were closed.
     pub ticks: AtomicU64,
+    /// What was odd about records that count, by source.
+    pub tallies: Mutex<Vec<Tally>>,
+}
+
+impl Counters {
+    /// Adds what was odd about records of a source.
+    fn tally(&self, source: usize, tally: &Tally) {
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        if tallies.len() <= source {
+            tallies.resize(source + 1, Tally::default());
+        }
+        tallies[source].add(tally);
+    }
 }
 
 fn add(counter: &AtomicU64, number: u64) {

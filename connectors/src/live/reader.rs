@@ -11,7 +11,7 @@ use keytide_dataflow::model::{EventTime, Position, Tick};
 use sha2::{Digest, Sha256};
 
 use super::{Addition, Live, LiveError, Message, Orders, Reached, add};
-use crate::decode::{DeadLetter, Decoded, Decoder};
+use crate::decode::{DeadLetter, Decoded, Decoder, Tally};
 use crate::ingest::sequencer::Clock;
 use crate::ingest::{FUTURE_MS, refuse_future};
 use crate::kafka::{self, Consumer, KafkaError, PartitionLag, Record};
@@ -268,6 +268,10 @@ impl Reader {
                 }
             };
             feed.feed.poll(POLL_MESSAGES, wait, &mut take)?;
+            let tally = mem::take(&mut out.tally);
+            if tally != Tally::default() {
+                live.counters.tally(feed.source, &tally);
+            }
             for gap in gaps {
                 let lane = lanes.get(feed.source, gap.partition).expect("its record was taken above");
                 pass_over(live, feed, lane, &gap, out)?;
@@ -278,7 +282,7 @@ impl Reader {
         add(&counters.bytes, bytes);
         add(&counters.late, late);
         add(&counters.events, (out.events.len() - events_before) as u64);
-        for letter in &out.dead_letters[letters_before..] {
+        for letter in out.dead_letters[letters_before..].iter().filter(|letter| !letter.counted) {
             add(&counters.dead_letters[letter.class()], 1);
         }
         Ok(())
@@ -287,7 +291,7 @@ impl Reader {
     /// Hands over what was decoded.
     fn flush(&mut self) {
         let tick = self.tick;
-        let Decoded { events, dead_letters, definitions } = mem::take(&mut self.out);
+        let Decoded { events, dead_letters, definitions, .. } = mem::take(&mut self.out);
         if events.is_empty() && dead_letters.is_empty() && definitions.is_empty() {
             return;
         }
@@ -417,6 +421,7 @@ fn pass_over(
         length: 0,
         sha256: Sha256::digest([]).into(),
         kept: None,
+        counted: false,
     });
     add(&live.counters.gaps, 1);
     lane.next_offset = low;

@@ -416,6 +416,7 @@ impl EncodeRow for LateRow<'_> {
         number(out, r#","lateness_ms":"#, self.late.late_ms);
         string(out, r#","counted":"#, boolean(self.late.counted));
         self.place.path_column(out);
+        string(out, r#","counted":"#, boolean(self.counted));
     }
 }
 
@@ -432,6 +433,8 @@ pub struct DeadRow<'a> {
     pub sha256: [u8; 32],
     /// What could be parsed of it.
     pub kept: Option<&'a str>,
+    /// Whether it counts all the same, and only something about it is odd.
+    pub counted: bool,
 }
 
 impl<'a> DeadRow<'a> {
@@ -444,6 +447,7 @@ impl<'a> DeadRow<'a> {
             length: letter.length,
             sha256: letter.sha256,
             kept: letter.kept.as_deref(),
+            counted: letter.counted,
         }
     }
 
@@ -456,6 +460,7 @@ impl<'a> DeadRow<'a> {
             length: letter.length,
             sha256: letter.sha256,
             kept: None,
+            counted: false,
         }
     }
 }
@@ -475,5 +480,6 @@ impl EncodeRow for DeadRow<'_> {
         let kept = self.kept.and_then(|kept| serde_json::from_str::<&RawValue>(kept).ok());
         string(out, r#"","kept":"#, kept.map_or("null", RawValue::get).as_bytes());
         self.place.path_column(out);
+        string(out, r#","counted":"#, boolean(self.counted));
     }
 }

@@ -230,6 +230,7 @@ fn everything() -> TickOutput {
             length: 99,
             sha256: [0xab; 32],
             kept: Some(r#"{"method":"GET"}"#.into()),
+            counted: false,
         }],
         ..TickOutput::default()
     }

@@ -1,0 +1,64 @@
+//! The account of what was odd about records although their calls count.
+
+use super::raw::{NAMES, Name};
+
+/// What decoders did besides events and dead letters, summed over the records of a [`Decoded`](super::Decoded).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Records that are none of calls, as `[source.only]` or the format says.
+    pub passed_over: u64,
+    /// Events whose identity stands twice with different values: they count under `conflicting`.
+    pub conflicting: u64,
+    /// Events of records with an unescaped quote, read by the order of their names.
+    pub recovered: u64,
+    /// Events with a field that can't be read, by field.
+    pub(super) unread: [u64; NAMES],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { passed_over: 0, conflicting: 0, recovered: 0, unread: [0; NAMES] }
+    }
+}
+
+impl Tally {
+    /// The fields that couldn't be read in some event, with the number of these events; in a fixed order.
+    pub fn unread(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Name::ALL.into_iter().zip(self.unread).filter(|(_, events)| *events > 0).map(|(name, events)| (name.label(), events))
+    }
+
+    /// Adds another account.
+    pub fn add(&mut self, other: &Self) {
+        self.passed_over += other.passed_over;
+        self.conflicting += other.conflicting;
+        self.recovered += other.recovered;
+        self.unread.iter_mut().zip(other.unread).for_each(|(sum, more)| *sum += more);
+    }
+}
+
+/// The fields of one record that can't be read.
+#[derive(Default)]
+pub(super) struct Unread(u32);
+
+const _: () = assert!(NAMES <= 32);
+
+impl Unread {
+    /// The value, or `unknown` where it can't be read.
+    #[inline]
+    pub(super) fn or<T, E>(&mut self, name: Name, read: Result<T, E>, unknown: T) -> T {
+        read.unwrap_or_else(|_| {
+            self.0 |= 1 << name as u32;
+            unknown
+        })
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = Name> {
+        Name::ALL.into_iter().filter(|name| self.0 & 1 << *name as u32 != 0)
+    }
+}

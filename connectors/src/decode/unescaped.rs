@@ -1,0 +1,225 @@
+//! Lines of a template that escapes nothing: read by the order of the names in them.
+//!
+//! Amazon API Gateway and NGINX (`escape=none`) put a caller's user agent between the template's quotes as it is. So a
+//! quote in it makes the line no JSON, and a caller could go unmetered with one character. What tells the template's own
+//! quotes from a caller's is what stands around them: a value's end is followed by a comma and the next name, `,"name":`,
+//! or by the end of the line.
+//!
+//! ```text
+//! {"userAgent":"My "special" agent \ x","apiKeyId":"k1"}
+//!  └── name ──┘ └────── value ───────┘ └── name ──┘
+//! ```
+//! A caller that knows the template can write names of its own into its value. Then these names stand twice in the
+//! line, and [`super::shape`] finds that the record's identity does: the call counts under `conflicting`.
+//!
+//! In such a line a backslash is a backslash. Time is linear in the line's length.
+
+use std::fmt::Write as _;
+
+/// Why a line of a template isn't read.
+pub(super) const UNESCAPED: &str =
+    "unescaped: a value holds a quote that the log's template doesn't escape, and the names in the line don't tell \
+     where it ends";
+
+/// Bytes of a member's name.
+const NAME_BYTES: usize = 64;
+
+/// The line as well-formed JSON, if it looks like a record of a template.
+///
+/// # Errors
+/// If it looks like one and can't be read.
+pub(super) fn mend(line: &str) -> Result<Option<String>, &'static str> {
+    let bytes = line.as_bytes();
+    if !(bytes.first() == Some(&b'{') && bytes.last() == Some(&b'}')) || bytes.len() < 2 {
+        return Ok(None);
+    }
+    let mut names = Names { line, at: 0 };
+    let Some(mut name) = names.next().filter(|name| line[1..name.start].trim_ascii().is_empty()) else {
+        return Ok(None);
+    };
+    let mut json = String::from("{");
+    loop {
+        let next = names.next();
+        let end = next.as_ref().map_or(line.len(), |next| next.start);
+        write_member(line, &name, end, next.is_none(), &mut json).ok_or(UNESCAPED)?;
+        match next {
+            Some(next) => name = next,
+            None => return Ok(Some(json)),
+        }
+    }
+}
+
+/// A name with the colon behind it: where its quote stands, and where its value begins.
+struct Member {
+    start: usize,
+    name_end: usize,
+    value: usize,
+}
+
+/// The names of a line, one after the other: `"name":` behind a bracket or a comma.
+struct Names<'a> {
+    line: &'a str,
+    at: usize,
+}
+
+impl Iterator for Names<'_> {
+    type Item = Member;
+
+    fn next(&mut self) -> Option<Member> {
+        let bytes = self.line.as_bytes();
+        loop {
+            let start = self.at + memchr::memchr(b'"', &bytes[self.at..])?;
+            self.at = start + 1;
+            if !matches!(bytes[..start].trim_ascii_end().last(), Some(b'{' | b',')) {
+                continue;
+            }
+            let window = &bytes[start + 1..bytes.len().min(start + 1 + NAME_BYTES)];
+            let length = window.iter().take_while(|byte| is_of_name(**byte)).count();
+            if length == 0 || window.get(length) != Some(&b'"') {
+                continue;
+            }
+            let name_end = start + 1 + length;
+            let behind = &bytes[name_end + 1..];
+            let blanks = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+            if behind.get(blanks) == Some(&b':') {
+                self.at = name_end + 1 + blanks + 1;
+                return Some(Member { start, name_end, value: self.at });
+            }
+        }
+    }
+}
+
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$' | b'@' | b':' | b'/')
+}
+
+/// Writes a member whose value ends before `end`, and what of the template's structure follows it.
+fn write_member(line: &str, member: &Member, end: usize, is_last: bool, json: &mut String) -> Option<()> {
+    json.push_str(&line[member.start..=member.name_end]);
+    json.push(':');
+    let value = line[member.value..end].trim_ascii();
+    if value == "{" {
+        json.push('{');
+        return Some(());
+    }
+    let (value, structure) = match value.strip_prefix('"') {
+        Some(inner) => {
+            // The last quote behind which there is nothing but structure.
+            let close = inner.rfind('"')?;
+            write_text(&inner[..close], json);
+            ("", &inner[close + 1..])
+        }
+        None => {
+            let close = value.find([',', '}']).unwrap_or(value.len());
+            value.split_at(close)
+        }
+    };
+    let value = value.trim_ascii();
+    if !value.is_empty() {
+        match value.as_bytes()[0] {
+            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => json.push_str(value),
+            _ => write_text(value, json),
+        }
+    }
+    // A caller's closing bracket and opening one don't divide the line: it is one record.
+    let structure: String = structure.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    match (structure.as_str(), is_last) {
+        ("", _) => return None,
+        (closers, true) if closers.bytes().all(|byte| byte == b'}') => json.push_str(closers),
+        ("}{" | "},{", false) => json.push(','),
+        (structure, false) => {
+            let closers = structure.strip_suffix(',')?;
+            if !closers.bytes().all(|byte| byte == b'}') {
+                return None;
+            }
+            json.push_str(closers);
+            json.push(',');
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// Writes a text in which a backslash is a backslash.
+fn write_text(text: &str, json: &mut String) {
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            c if c.is_ascii_control() => {
+                let _ = write!(json, "\\u{:04x}", u32::from(c));
+            }
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mended(line: &str) -> serde_json::Value {
+        serde_json::from_str(&mend(line).unwrap().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn quotes_and_backslashes_in_values() {
+        let line = r#"{"a":"x","agent":"My "special" agent \ x","n":7,"m":-,"key":"k1"}"#;
+        let json = mend(&line.replace(",\"m\":-", "")).unwrap().unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["agent"], r#"My "special" agent \ x"#);
+        assert_eq!((&value["key"], &value["n"]), (&"k1".into(), &7.into()));
+        let nested = mended(r#"{"id": "1", "identity": {"agent": "a"b", "ip": "i"}, "path": "/"c"}"#);
+        assert_eq!(nested["identity"]["agent"], "a\"b");
+        assert_eq!((&nested["identity"]["ip"], &nested["path"]), (&"i".into(), &"/\"c".into()));
+        assert_eq!(mended(r#"{"agent":""}"#)["agent"], "");
+        assert_eq!(mended(r#"{"agent":"\","key":"k"}"#)["agent"], "\\");
+    }
+
+    #[test]
+    fn what_a_caller_writes_stays_in_the_record() {
+        for agent in [
+            r#"x","key":"victim","z":"1"#,
+            r#"x"}{"key":"victim","z":""y"#,
+            r#"x"},{"key":"victim","z":""y"#,
+            r#"x","key":"victim"#,
+        ] {
+            let json = mend(&format!(r#"{{"agent":"{agent}","key":"k1"}}"#)).unwrap().unwrap();
+            assert_eq!(json.matches("\"key\":").count(), 2, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_template() {
+        for line in ["", "{", "}", "{}", "{x}", "garbage", r#"{"a":"cut"#, "[1,2]"] {
+            assert_eq!(mend(line), Ok(None), "{line}");
+        }
+        for line in [r#"{"a":"x"y}"#, r#"{"a":[1,2],"b":1}"#, r#"{"a":{"b":"c"d},"e":1}"#] {
+            assert!(mend(line).is_err() || serde_json::from_str::<serde_json::Value>(&mend(line).unwrap().unwrap()).is_err(), "{line}");
+        }
+    }
+
+    proptest! {
+        /// Whatever stands in a value, the members behind it are found.
+        #[test]
+        fn any_value_between_two_names(agent in r#"[ -~éß\t]{0,30}"#, path in r#"[a-z"\\{},:]{0,20}"#) {
+            let line = format!(r#"{{"id":"7","path":"/{path}","agent":"{agent}","key":"k1"}}"#);
+            let json = mend(&line).unwrap().unwrap();
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
+            // A name of the caller's own may end a value early.
+            if !agent.contains("\":") && !path.contains("\":") {
+                prop_assert_eq!(&value["agent"], &agent);
+                prop_assert_eq!(&value["path"], &format!("/{path}"));
+                prop_assert_eq!(&value["key"], "k1");
+            }
+        }
+
+        #[test]
+        fn arbitrary_lines_never_panic(line in r#"\{"[ -~"\\:,{}]{0,60}\}"#) {
+            let _ = mend(&line);
+        }
+    }
+}

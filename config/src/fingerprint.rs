@@ -17,7 +17,7 @@ use crate::job::{
 };
 
 /// Changes with the encoding below.
-const VERSION: u64 = 5;
+const VERSION: u64 = 6;
 
 impl JobConfig {
     /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`,
@@ -91,7 +91,7 @@ impl Encoder {
     }
 
     fn source(&mut self, source: &Source) {
-        let Source { name, kind, format, inner, fields, keys, dedupe, routes, unwrap, records, only } = source;
+        let Source { name, kind, format, inner, fields, keys, dedupe, routes, unwrap, records, only, zone } = source;
         self.text(name);
         match kind {
             SourceKind::File { pattern } => {
@@ -109,6 +109,7 @@ impl Encoder {
         self.fields(fields);
         self.keys(keys);
         self.text(dedupe.name());
+        self.text(zone.name());
         self.text(routes.name());
         for pointers in [unwrap, records] {
             self.list(pointers, Self::pointer);
@@ -210,9 +211,11 @@ impl Encoder {
             end,
             count,
         ] {
-            self.list(field, |encoder, Field { at, unit }| {
+            self.list(field, |encoder, Field { at, unit, format, zone }| {
                 encoder.list(at, Self::pointer);
                 encoder.list(unit, |encoder, unit| encoder.text(unit.name()));
+                encoder.list(format, |encoder, format| encoder.text(format.text()));
+                encoder.list(zone, |encoder, zone| encoder.text(zone.name()));
             });
         }
     }

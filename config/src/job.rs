@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::scalar::HashKind;
+use crate::time::{TimePattern, Zone};
 
 mod alerts;
 mod detection;
@@ -82,6 +83,8 @@ pub struct Source {
     pub keys: KeyRules,
     /// What identifies a record that was sent twice.
     pub dedupe: Dedupe,
+    /// The zone of times without one, where a field has none of its own.
+    pub zone: Zone,
     /// What routes are made of.
     pub routes: RoutesFrom,
     /// Where the record itself may stand in a record that isn't one of a call: an object, an array of records, or a
@@ -319,8 +322,20 @@ pub struct FieldMap {
 pub struct Field {
     /// Where it stands. Of several places the first that says something counts; never empty.
     pub at: Vec<Pointer>,
-    /// The unit of a time or a latency; `None` where the field has none.
+    /// The unit of a time or a latency; `None` where the field has none, and beside `format`.
     pub unit: Option<Unit>,
+    /// The form of a time, instead of a unit.
+    pub format: Option<TimePattern>,
+    /// The zone of times without one; `None`: the source's.
+    pub zone: Option<Zone>,
+}
+
+impl Field {
+    /// A field without a form or a zone of its own.
+    #[must_use]
+    pub fn new(at: Pointer, unit: Option<Unit>) -> Self {
+        Self { at: vec![at], unit, format: None, zone: None }
+    }
 }
 
 /// A JSON pointer (RFC 6901), unescaped: `/a~1b/0` is `["a/b", "0"]`.
@@ -338,9 +353,9 @@ pub enum Unit {
     Micros,
     /// Nanoseconds.
     Nanos,
-    /// RFC 3339 text (times only).
+    /// RFC 3339 text, or another form of text that can't be misread (times only).
     Rfc3339,
-    /// Common log format, `20/Nov/2025:12:44:15 +0000` (times only).
+    /// The same, with common log format tried first: `20/Nov/2025:12:44:15 +0000` (times only).
     Clf,
 }
 

@@ -27,6 +27,7 @@ mod raw;
 mod scalar;
 #[cfg(test)]
 mod tests;
+mod time;
 mod tree;
 mod validate;
 
@@ -34,3 +35,4 @@ pub use job::*;
 pub use load::{Loaded, environment};
 pub use problem::{ConfigError, Problem};
 pub use scalar::{duration_text, is_address, size_text};
+pub use time::{Matched, TimePattern, Zone};

@@ -18,6 +18,7 @@ use crate::scalar::{
     Address, Brokers, Count, Decimal, Flag, HashKind, HostName, HostPort, InputKind, Line, Millis, Name,
     PathText, Prefix, RowFormat, Scalar, SecretRef, Setting, Size, TableKind, Template, TopicName, UrlText,
 };
+use crate::time::{TimePattern, Zone};
 use crate::tree::{Node, Table, Value, quoted, shortened};
 
 /// What a key holds.
@@ -311,6 +312,7 @@ section! {
         records: Pointers,
         only: Only,
         routes: RawSourceRoutes,
+        zone: Zone,
         fields: RawFields,
         keys: RawKeys,
     }
@@ -459,6 +461,8 @@ section! {
     RawField {
         at: Pointers,
         unit: Unit,
+        format: TimePattern,
+        zone: Zone,
     }
 }
 
@@ -474,7 +478,7 @@ impl Raw for FieldText {
         match node.value {
             Value::Text(_) | Value::List(_) => match Entry::read(node, place.path.clone(), problems) {
                 Entry::Refused => None,
-                at => Some(Self(RawField { at, unit: Entry::Absent })),
+                at => Some(Self(RawField { at, ..RawField::default() })),
             },
             Value::Table(_) => RawField::read(node, place, problems).map(Self),
             other => {

@@ -74,7 +74,7 @@ impl Refusal {
     }
 }
 
-fn text(value: &Value) -> Result<&str, Refusal> {
+pub(crate) fn text(value: &Value) -> Result<&str, Refusal> {
     match value {
         Value::Text(text) => Ok(text),
         _ => Err(Refusal::default()),
@@ -121,7 +121,7 @@ impl<T: Choice> Scalar for T {
     }
 }
 
-fn did_you_mean(name: Option<&str>) -> Option<String> {
+pub(crate) fn did_you_mean(name: Option<&str>) -> Option<String> {
     name.map(|name| format!("did you mean \"{name}\"?"))
 }
 

@@ -105,8 +105,8 @@ fn everything_is_read_and_states_the_defaults() {
     assert!(job.geo.trusted_proxies.is_empty() && job.routes.templates.is_empty());
     let at = |pointer: &str| Pointer(vec![pointer.to_owned()]);
     let fields = &job.sources[0].fields;
-    assert_eq!(fields.time, Some(Field { at: at("requestTime"), unit: Some(Unit::Millis) }));
-    assert_eq!(fields.latency, Some(Field { at: at("latencyMs"), unit: Some(Unit::Millis) }));
+    assert_eq!(fields.time, Some(Field::new(at("requestTime"), Some(Unit::Millis))));
+    assert_eq!(fields.latency, Some(Field::new(at("latencyMs"), Some(Unit::Millis))));
     for (field, name) in [
         (&fields.request_id, "requestId"),
         (&fields.key, "apiKey"),
@@ -125,7 +125,7 @@ fn everything_is_read_and_states_the_defaults() {
         (&fields.credential, "credential"),
         (&fields.user, "user"),
     ] {
-        assert_eq!(*field, Some(Field { at: at(name), unit: None }));
+        assert_eq!(*field, Some(Field::new(at(name), None)));
     }
     assert_eq!(
         job.tables.plans,
@@ -323,7 +323,7 @@ fn each_problem_is_told_where_it_stands() {
         ),
         (
             with("job = 3"),
-            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, brokers, topic, start, end, on_gap, librdkafka, format, inner, dedupe, fields, keys",
+            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, brokers, topic, start, end, on_gap, librdkafka, format, inner, dedupe, zone, fields, keys",
         ),
         (
             with("[windows]\nallowed_lateness = \"181m\"\ndedupe_horizon = \"4h\""),
@@ -362,6 +362,30 @@ fn each_problem_is_told_where_it_stands() {
         (
             with("[source.fields]\ntime = { unit = \"s\" }"),
             "line 7: source.\"gateway\".fields.time.at: missing, allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"",
+        ),
+        (
+            with("zone = \"Asia/Soul\""),
+            "line 6: source.\"gateway\".zone: found \"Asia/Soul\", allowed: an IANA time zone such as \"Asia/Seoul\", or an offset from UTC such as \"+09:00\"; did you mean \"Asia/Seoul\"?",
+        ),
+        (
+            with("[source.fields]\ntime = { at = \"/t\", format = \"%Y-%m-%d\" }"),
+            "line 7: source.\"gateway\".fields.time.format: found \"%Y-%m-%d\", allowed: a strptime pattern such as \"%Y/%m/%d %H:%M:%S%z\"; it doesn't give a whole time: date, hour and minute",
+        ),
+        (
+            with("[source.fields]\ntime = { at = \"/t\", format = \"%F %T %Z\" }"),
+            "line 7: source.\"gateway\".fields.time.format: found \"%F %T %Z\", allowed: a strptime pattern such as \"%Y/%m/%d %H:%M:%S%z\"; a zone's name can't be read: leave it out and set `zone`",
+        ),
+        (
+            with("[source.fields]\ntime = { at = \"/t\", format = \"%F %T\", unit = \"ms\" }"),
+            "line 7: source.\"gateway\".fields.time.unit: stands beside `format`, allowed: one of them",
+        ),
+        (
+            with("[source.fields]\nstatus = { at = \"/s\", zone = \"UTC\" }"),
+            "line 7: source.\"gateway\".fields.status.zone: only a time has one, remove it",
+        ),
+        (
+            with("[source.fields]\nlatency = { at = \"/s\", format = \"%F %T\" }"),
+            "line 7: source.\"gateway\".fields.latency.format: only a time has one, remove it",
         ),
         (
             with("[source.fields]\nlatency = { at = \"/l\", unit = \"clf\" }"),
@@ -597,6 +621,30 @@ fn gateway_formats_keep_their_units() {
             .fields;
     assert_eq!(fields.time.as_ref().and_then(|field| field.unit), Some(Unit::Millis));
     assert_eq!(fields.latency.as_ref().and_then(|field| field.unit), Some(Unit::Micros));
+}
+
+#[test]
+fn times_have_a_zone_and_a_form() {
+    let time = |lines: &str| {
+        let source = job(&(SMALL.to_owned() + lines)).sources.remove(0);
+        (source.zone, source.fields.time)
+    };
+    let zone = |name: &str| Zone::new(name).unwrap();
+    let field = |unit, format: Option<&str>, zone| {
+        let format = format.map(|format| TimePattern::new(format).unwrap());
+        Some(Field { format, zone, ..Field::new(Pointer(vec!["t".to_owned()]), unit) })
+    };
+    assert_eq!(time(""), (Zone::default(), None));
+    assert_eq!(
+        time(
+            "zone = \"+09:00\"\n[source.fields]\ntime = { at = \"/t\", unit = \"rfc3339\", zone = \"Europe/Berlin\" }"
+        ),
+        (zone("+09:00"), field(Some(Unit::Rfc3339), None, Some(zone("Europe/Berlin"))))
+    );
+    assert_eq!(
+        time("[source.fields]\ntime = { at = \"/t\", format = \"%F %T%z\" }"),
+        (Zone::default(), field(None, Some("%F %T%z"), None))
+    );
 }
 
 #[test]
@@ -935,6 +983,8 @@ fn the_fingerprint_tells_results_apart() {
         ("\"/routeKey\"", "\"/route/Key\""),
         ("api = \"/api\"", ""),
         ("unit = \"ms\"", "unit = \"us\""),
+        ("unit = \"ms\"", "format = \"%F %T\""),
+        ("unit = \"ms\"", "unit = \"ms\", zone = \"Asia/Seoul\""),
         ("from = [\"key\"]", "from = [\"key\", \"user\"]"),
         ("missing = \"anonymous\"\n\n[[source", "missing = \"dead_letter\"\n\n[[source"),
         ("tables/keys.csv", "tables/key.csv"),

@@ -27,9 +27,9 @@ use crate::job::{
 use crate::kafka::{self, MAX_SETTINGS, Role};
 use crate::problem::{Place, Problems};
 use crate::raw::{
-    Entry, FieldText, List, Raw, RawAlerts, RawConfig, RawDetection, RawFields, RawFileSink, RawGeo, RawHttp,
-    RawJob, RawKafkaSink, RawKeys, RawLimits, RawLog, RawRoutes, RawSinks, RawSource, RawTable, RawTables,
-    RawWindows, Settings, Spot,
+    Entry, FieldText, List, Pointers, Raw, RawAlerts, RawConfig, RawDetection, RawField, RawFields, RawFileSink,
+    RawGeo, RawHttp, RawJob, RawKafkaSink, RawKeys, RawLimits, RawLog, RawRoutes, RawSinks, RawSource,
+    RawTable, RawTables, RawWindows, Settings, Spot,
 };
 use crate::scalar::{
     Brokers, Choice, Count, HashKind, InputKind, Millis, PathText, RowFormat, Scalar, SecretRef, Setting,
@@ -241,6 +241,7 @@ impl Check<'_> {
             fields,
             keys: rules,
             dedupe,
+            zone: raw.zone.value().cloned().unwrap_or_default(),
             unwrap: raw.unwrap.value().map_or_else(Source::default_unwrap, pointers),
             records: raw.records.value().map_or_else(Source::default_records, |at| at.0.clone()),
             only: raw.only.value().map(|only| only.0.clone()).unwrap_or_default(),
@@ -466,17 +467,16 @@ impl Check<'_> {
             Entry::Absent | Entry::Refused => &absent,
         };
         let (time, latency) = units(format);
-        const LATENCY: &[Unit] = &[Unit::Seconds, Unit::Millis, Unit::Micros, Unit::Nanos];
         Some(FieldMap {
             request_id: self.plain(&raw.request_id),
-            time: self.timed(&raw.time, Unit::ALL, time),
+            time: self.time(&raw.time, time),
             key: self.plain(&raw.key),
             api: self.plain(&raw.api),
             route: self.plain(&raw.route),
             path: self.plain(&raw.path),
             method: self.plain(&raw.method),
             status: self.plain(&raw.status),
-            latency: self.timed(&raw.latency, LATENCY, latency),
+            latency: self.latency(&raw.latency, latency),
             bytes_in: self.plain(&raw.bytes_in),
             bytes_out: self.plain(&raw.bytes_out),
             client_ip: self.plain(&raw.client_ip),
@@ -488,7 +488,7 @@ impl Check<'_> {
             user: self.plain(&raw.user),
             query: self.plain(&raw.query),
             request: self.plain(&raw.request),
-            end: self.timed(&raw.end, Unit::ALL, time),
+            end: self.time(&raw.end, time),
             count: self.plain(&raw.count),
         })
     }
@@ -499,8 +499,38 @@ impl Check<'_> {
         if let Some(unit) = spot.value.0.unit.given() {
             self.problems.add(&unit.place, "only time, end and latency have a unit, remove it");
         }
+        self.no_text(&spot.value.0);
         let at = self.required(&spot.value.0.at, spot, "at")?;
-        Some(Field { at: at.0.clone(), unit: None })
+        Some(field(at, None))
+    }
+
+    /// Refuses what only times have.
+    fn no_text(&mut self, raw: &RawField) {
+        let places = [raw.format.given().map(|spot| &spot.place), raw.zone.given().map(|spot| &spot.place)];
+        for place in places.into_iter().flatten() {
+            self.problems.add(place, "only a time has one, remove it");
+        }
+    }
+
+    /// The field of a time: in a unit, or of a form of its own.
+    fn time(&mut self, entry: &Entry<FieldText>, default: Option<Unit>) -> Option<Field> {
+        let spot = entry.given()?;
+        let raw = &spot.value.0;
+        let zone = raw.zone.value().cloned();
+        if raw.format.is_absent() {
+            return Some(Field { zone, ..self.timed(entry, Unit::ALL, default)? });
+        }
+        if let Some(unit) = raw.unit.given() {
+            self.problems.add(&unit.place, "stands beside `format`, allowed: one of them");
+        }
+        let at = self.required(&raw.at, spot, "at")?;
+        Some(Field { at: at.0.clone(), unit: None, format: Some(raw.format.value()?.clone()), zone })
+    }
+
+    fn latency(&mut self, entry: &Entry<FieldText>, default: Option<Unit>) -> Option<Field> {
+        const UNITS: &[Unit] = &[Unit::Seconds, Unit::Millis, Unit::Micros, Unit::Nanos];
+        self.no_text(&entry.value()?.0);
+        self.timed(entry, UNITS, default)
     }
 
     /// A field with one of `units`, or `default` where it has none.
@@ -521,7 +551,7 @@ impl Check<'_> {
             self.problems.add(&spot.place, message);
             return None;
         }
-        Some(Field { at: at?.0, unit: raw.unit.value().copied().or(default) })
+        Some(field(&at?, raw.unit.value().copied().or(default)))
     }
 
     /// `[source.keys]` with `[keys]` behind it, key by key.
@@ -1056,4 +1086,9 @@ fn read_secret(path: &Path) -> io::Result<String> {
     }
     let line = secret.strip_suffix("\r\n").or(secret.strip_suffix('\n'));
     Ok(line.map(str::to_owned).unwrap_or(secret))
+}
+
+/// A field at places, in a unit.
+fn field(at: &Pointers, unit: Option<Unit>) -> Field {
+    Field { at: at.0.clone(), unit, format: None, zone: None }
 }

@@ -107,7 +107,7 @@ fn report(name: &str, lines: &[Vec<u8>], rate: f64, yardstick: f64) {
 }
 
 fn source(format: Format) -> Source {
-    let at = |member: &str, unit| Some(Field { at: Pointer(vec![member.to_owned()]), unit });
+    let at = |member: &str, unit| Some(Field::new(Pointer(vec![member.to_owned()]), unit));
     let fields = match format {
         Format::Json => FieldMap {
             request_id: at("requestId", None),
@@ -140,6 +140,7 @@ fn source(format: Format) -> Source {
         fields,
         keys: KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous },
         dedupe: Dedupe::RequestId,
+        zone: keytide_config::Zone::default(),
     }
 }
 

@@ -38,7 +38,7 @@ use super::place::Places;
 use super::raw::{Name, RawEvent, Value, WrongType};
 use super::route::{self, Announced, Memo};
 use super::tally::{Tally, Unread};
-use super::time::{event_time, event_time_us};
+use super::time::{Reading, event_time, event_time_us};
 use super::{Context, Decoded, Located};
 
 const MAX_LATENCY_US: u64 = 1 << 42;
@@ -73,7 +73,8 @@ impl fmt::Display for Fault {
 /// Makes the events of one source.
 pub(super) struct Canonical {
     source: String,
-    time: Unit,
+    time: Reading,
+    end: Reading,
     latency: Unit,
     dedupe: Dedupe,
     /// Whether a message is a line of a file: nothing sends it again.
@@ -102,10 +103,11 @@ struct Scratch {
 }
 
 impl Canonical {
-    pub(super) fn new(source: &Source, time: Unit, latency: Unit, context: &Context) -> Self {
+    pub(super) fn new(source: &Source, [time, end, latency]: [Unit; 3], context: &Context) -> Self {
         Self {
             source: source.name.clone(),
-            time,
+            time: Reading::new(source, source.fields.time.as_ref(), time),
+            end: Reading::new(source, source.fields.end.as_ref(), end),
             latency,
             dedupe: source.dedupe,
             is_line: !matches!(source.kind, SourceKind::Kafka(_)),
@@ -138,12 +140,12 @@ impl Canonical {
         let limit = self.context.limits.text_bytes;
         let Scratch { key, identity, target, template, api, route, any } = &mut self.scratch;
         let mut unread = Unread::default();
-        let time = time(raw, self.time, any)?;
+        let time = time(raw, &self.time, any)?;
         let count = unread.or(Name::Count, count(raw.get(Name::Count), any), 1);
         let status = unread.or(Name::Status, status(raw.get(Name::Status), any), 0);
         let latency_us = match raw.get(Name::Latency).is_empty() && !raw.get(Name::End).is_empty() {
             false => unread.or(Name::Latency, latency(raw, self.latency, any), LATENCY_UNKNOWN),
-            true => unread.or(Name::End, duration(raw, self.time, any), LATENCY_UNKNOWN),
+            true => unread.or(Name::End, duration(raw, [&self.time, &self.end], any), LATENCY_UNKNOWN),
         };
         let bytes_in = unread.or(Name::BytesIn, size(raw.get(Name::BytesIn), any), 0);
         let bytes_out = unread.or(Name::BytesOut, size(raw.get(Name::BytesOut), any), 0);
@@ -253,7 +255,7 @@ impl Canonical {
     pub(super) fn kept(&mut self, raw: &RawEvent<'_>) -> Option<Box<str>> {
         let any = &mut self.scratch.any;
         let mut members = Vec::new();
-        if let Ok(time) = event_time(raw.get(Name::Time), raw.time_unit().unwrap_or(self.time), any) {
+        if let Ok(time) = event_time(raw.get(Name::Time), &self.time, raw.time_unit(), any) {
             members.push(format!("\"time_ms\":{time}"));
         }
         if let Ok(Some(method)) = raw.get(Name::Method).text(any) {
@@ -325,10 +327,10 @@ fn text<'s>(raw: &RawEvent<'s>, name: Name, buffer: &'s mut String) -> Result<Op
 }
 
 /// The time; of two that the record states the first that can be read.
-fn time(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<EventTime, Fault> {
-    let first = event_time(raw.get(Name::Time), raw.time_unit().unwrap_or(unit), buffer);
+fn time(raw: &RawEvent<'_>, reading: &Reading, buffer: &mut String) -> Result<EventTime, Fault> {
+    let first = event_time(raw.get(Name::Time), reading, raw.time_unit(), buffer);
     match (first, raw.second_time()) {
-        (Err(_), Some((second, of_second))) => event_time(second, of_second.unwrap_or(unit), buffer),
+        (Err(_), Some((second, unit))) => event_time(second, reading, unit, buffer),
         (first, _) => first,
     }
 }
@@ -369,9 +371,9 @@ fn latency(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<u64, W
 }
 
 /// From the call's time to its end.
-fn duration(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<u64, WrongType> {
-    let start = event_time_us(raw.get(Name::Time), raw.time_unit().unwrap_or(unit), buffer);
-    let end = event_time_us(raw.get(Name::End), raw.end_unit().unwrap_or(unit), buffer);
+fn duration(raw: &RawEvent<'_>, [time, end]: [&Reading; 2], buffer: &mut String) -> Result<u64, WrongType> {
+    let start = event_time_us(raw.get(Name::Time), time, raw.time_unit(), buffer);
+    let end = event_time_us(raw.get(Name::End), end, raw.end_unit(), buffer);
     let us = end.zip(start).and_then(|(end, start)| end.checked_sub(start));
     us.filter(|us| *us <= MAX_LATENCY_US).ok_or(WrongType)
 }

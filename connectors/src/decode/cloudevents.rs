@@ -69,7 +69,7 @@ struct Events {
 impl CloudEvents {
     pub(super) fn new(source: &Source, context: &Context) -> Self {
         let shape = Shape::new(source, &FORMAT);
-        let canonical = Canonical::new(source, shape.time, shape.latency, context);
+        let canonical = Canonical::new(source, shape.units, context);
         Self {
             events: Events { shape, canonical, identity: String::new() },
             message_bytes: context.limits.message_bytes,

@@ -28,7 +28,7 @@ pub(super) struct CombinedRecords {
 
 impl CombinedRecords {
     pub(super) fn new(source: &Source, context: &Context) -> Self {
-        Self { canonical: Canonical::new(source, Unit::Clf, Unit::Micros, context) }
+        Self { canonical: Canonical::new(source, [Unit::Clf, Unit::Clf, Unit::Micros], context) }
     }
 
     fn line(&mut self, line: &[u8], outer: Outer<'_>, id: Option<&str>, ledger: &mut Ledger<'_>) {

@@ -6,7 +6,7 @@ use super::raw::{Value, WrongType};
 
 /// A finite decimal number, `mantissa` x 10^`exponent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Decimal {
+pub(crate) struct Decimal {
     negative: bool,
     mantissa: u128,
     exponent: i32,
@@ -18,7 +18,7 @@ const MAX_EXPONENT: i32 = 1_000_000;
 
 impl Decimal {
     /// Parses an optional sign, digits with at most one point, and an optional exponent.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if let Some(number) = Self::parse_short(text.as_bytes()) {
             return Some(number);
         }
@@ -82,7 +82,7 @@ impl Decimal {
     }
 
     /// The number x 10^`shift`, rounded down; `None` if it is negative or beyond `u64`.
-    pub(super) fn floor(self, shift: i32) -> Option<u64> {
+    pub(crate) fn floor(self, shift: i32) -> Option<u64> {
         self.scaled(shift).map(|(whole, _)| whole)
     }
 

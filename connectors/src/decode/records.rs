@@ -44,7 +44,7 @@ pub(super) struct JsonRecords {
 impl JsonRecords {
     pub(super) fn new(source: &Source, format: &Format, context: &Context) -> Self {
         let shape = Shape::new(source, format);
-        let mut canonical = Canonical::new(source, shape.time, shape.latency, context);
+        let mut canonical = Canonical::new(source, shape.units, context);
         // Who maps the field vouches for it.
         if format.ids_of_callers && source.fields.request_id.is_none() {
             canonical.distrust_ids();

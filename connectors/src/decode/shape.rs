@@ -76,10 +76,8 @@ impl Format {
 /// A format with the source's own fields and keys.
 pub(super) struct Shape {
     root: Node,
-    /// Unit of the time.
-    pub(super) time: Unit,
-    /// Unit of the latency.
-    pub(super) latency: Unit,
+    /// Units of the time, the end and the latency.
+    pub(super) units: [Unit; 3],
     finish: fn(&mut RawEvent<'_>),
     /// `[source.only]`.
     only: Vec<Condition>,
@@ -208,8 +206,7 @@ impl Shape {
             .any(|name| configured(source, name).is_some() || format.fields.iter().any(|(of, _)| *of == name));
         Self {
             root,
-            time: unit(Name::Time),
-            latency: unit(Name::Latency),
+            units: [Name::Time, Name::End, Name::Latency].map(unit),
             finish: format.finish,
             only: source.only.clone(),
             tells_calls,

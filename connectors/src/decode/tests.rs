@@ -2,7 +2,7 @@
 //! raw key comes out.
 
 use keytide_config::{
-    Dedupe, Field, FieldMap, KeyFrom, KeyHash, KeyRules, MissingKey, Pointer, Secret, SourceKind, Unit,
+    Dedupe, Field, FieldMap, KeyFrom, KeyHash, KeyRules, MissingKey, Pointer, Secret, SourceKind, Unit, Zone,
 };
 use keytide_dataflow::model::{KeyId, LATENCY_UNKNOWN, NameId, NetworkClass, RequestId, RouteId};
 use proptest::prelude::*;
@@ -36,6 +36,7 @@ fn source(format: Format) -> Source {
         fields: FieldMap::default(),
         keys: KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous },
         dedupe: Dedupe::RequestId,
+        zone: Zone::default(),
     }
 }
 
@@ -44,7 +45,7 @@ fn at(pointer: &str) -> Option<Field> {
 }
 
 fn field(pointer: &str, unit: Option<Unit>) -> Option<Field> {
-    Some(Field { at: Pointer(pointer.split('/').skip(1).map(str::to_owned).collect()), unit })
+    Some(Field::new(Pointer(pointer.split('/').skip(1).map(str::to_owned).collect()), unit))
 }
 
 /// Records of two levels with a member for each canonical field.
@@ -644,7 +645,7 @@ fn pointers_into_arrays_and_escaped_names() {
 #[test]
 fn a_name_is_no_piece_of_json() {
     let mut json = json();
-    json.fields.bytes_in = Some(Field { at: Pointer(vec![r#"a":1,"b"#.into()]), unit: None });
+    json.fields.bytes_in = Some(Field::new(Pointer(vec![r#"a":1,"b"#.into()]), None));
     // The first record teaches the decoder which member to expect.
     let message = [r#""a\":1,\"b":5"#, r#""a":1,"b":6"#, r#""a\":1,\u0022b" : 7"#].map(with).concat();
     assert_eq!(run(&json, message).events.iter().map(|event| event.bytes_in).collect::<Vec<_>>(), [5, 0, 7]);

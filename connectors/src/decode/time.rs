@@ -4,44 +4,85 @@
 //! Accepted: from 2000-01-01 (inclusive) to 2200-01-01 (exclusive), UTC. Whether a time lies too far in the
 //! future is judged elsewhere, against the tick.
 
-use keytide_config::Unit;
+use keytide_config::{Field, Source, TimePattern, Unit, Zone};
 use keytide_dataflow::model::EventTime;
 
 use super::canonical::Fault;
 use super::number::Decimal;
 use super::raw::Value;
-use crate::time::{clf, rfc3339};
+use crate::time::{Dates, by_pattern, by_size, clf, parse, rfc3339};
 
 /// 2000-01-01T00:00:00Z.
 const EARLIEST_MS: i64 = 946_684_800_000;
 /// 2200-01-01T00:00:00Z.
 const END_MS: i64 = 7_258_118_400_000;
 
-/// The event time that `value` states in `unit`.
+/// How a source's times are read.
+pub(super) struct Reading {
+    unit: Unit,
+    pattern: Option<TimePattern>,
+    zone: Zone,
+}
+
+impl Reading {
+    /// How the times of `field` are read, where it is mapped. `unit` is that of the mapped field, or else of the format.
+    pub(super) fn new(source: &Source, field: Option<&Field>, unit: Unit) -> Self {
+        Self {
+            unit,
+            pattern: field.and_then(|field| field.format.clone()),
+            zone: field.and_then(|field| field.zone.as_ref()).unwrap_or(&source.zone).clone(),
+        }
+    }
+
+    /// Reads a time in `unit`, a unit of the field's place, else in the source's.
+    ///
+    /// What a unit says comes first, and what can mean only one thing is read whatever the unit is: a record must not
+    /// be lost because a gateway writes its times in another form than it used to. A pattern is taken at its word.
+    fn ms(&self, text: &str, unit: Option<Unit>) -> Result<i64, Fault> {
+        if let (None, Some(pattern)) = (unit, &self.pattern) {
+            let fault = Fault::new("time", "must be of the configured format");
+            return by_pattern(text.as_bytes(), pattern, &self.zone).ok_or(fault);
+        }
+        let shift = match unit.unwrap_or(self.unit) {
+            Unit::Seconds => 3,
+            Unit::Millis => 0,
+            Unit::Micros => -3,
+            Unit::Nanos => -6,
+            Unit::Rfc3339 => return self.text(text, rfc3339),
+            Unit::Clf => return self.text(text, clf),
+        };
+        if let Some(number) = Decimal::parse(text) {
+            // Beyond u64 or below zero is a number, only out of range.
+            return Ok(number.floor(shift).and_then(|ms| i64::try_from(ms).ok()).unwrap_or(i64::MIN));
+        }
+        parse(text.as_bytes(), &self.zone, Dates::Refused)
+            .ok_or(Fault::new("time", "must be a number in the configured unit, or text that is a time"))
+    }
+
+    fn text(&self, text: &str, usual: impl Fn(&[u8]) -> Option<i64>) -> Result<i64, Fault> {
+        usual(text.as_bytes())
+            .or_else(|| parse(text.as_bytes(), &self.zone, Dates::Refused))
+            .or_else(|| by_size(Decimal::parse(text)?, false))
+            .ok_or(Fault::new("time", "must be a time, such as 2025-11-20T12:44:15.123Z"))
+    }
+}
+
+/// The event time that `value` states, in `unit` where its place has one of its own.
 ///
 /// # Errors
 /// If it is missing, malformed, or out of range.
-pub(super) fn event_time(value: Value<'_>, unit: Unit, buffer: &mut String) -> Result<EventTime, Fault> {
+pub(super) fn event_time(
+    value: Value<'_>,
+    reading: &Reading,
+    unit: Option<Unit>,
+    buffer: &mut String,
+) -> Result<EventTime, Fault> {
     let text = match value.text(buffer) {
         Ok(Some(text)) => text,
         Ok(None) => return Err(Fault::new("time", "missing; every record needs its time")),
         Err(_) => return Err(Fault::new("time", "must be a number or text")),
     };
-    let number = |shift| match Decimal::parse(text) {
-        // Beyond u64 or below zero is a number, only out of range.
-        Some(number) => Ok(number.floor(shift).and_then(|ms| i64::try_from(ms).ok()).unwrap_or(i64::MIN)),
-        None => Err(Fault::new("time", "must be a number, or text that is one, in the configured unit")),
-    };
-    let ms = match unit {
-        Unit::Seconds => number(3)?,
-        Unit::Millis => number(0)?,
-        Unit::Micros => number(-3)?,
-        Unit::Nanos => number(-6)?,
-        Unit::Rfc3339 => rfc3339(text.as_bytes())
-            .ok_or(Fault::new("time", "must be RFC 3339, such as 2025-11-20T12:44:15.123Z"))?,
-        Unit::Clf => clf(text.as_bytes())
-            .ok_or(Fault::new("time", "must be common log format, such as 20/Nov/2025:12:44:15 +0000"))?,
-    };
+    let ms = reading.ms(text, unit)?;
     if (EARLIEST_MS..END_MS).contains(&ms) {
         Ok(ms.unsigned_abs())
     } else {
@@ -49,17 +90,24 @@ pub(super) fn event_time(value: Value<'_>, unit: Unit, buffer: &mut String) -> R
     }
 }
 
-/// The same in microseconds since the epoch, as far as the value states them; nothing if it can't be read.
-pub(super) fn event_time_us(value: Value<'_>, unit: Unit, buffer: &mut String) -> Option<u64> {
-    let ms = event_time(value, unit, buffer).ok()?;
-    let shift = match unit {
+/// The same in microseconds since the epoch, as far as a number states them; nothing if it can't be read.
+pub(super) fn event_time_us(
+    value: Value<'_>,
+    reading: &Reading,
+    unit: Option<Unit>,
+    buffer: &mut String,
+) -> Option<u64> {
+    let ms = event_time(value, reading, unit, buffer).ok()?;
+    let shift = match unit.unwrap_or(reading.unit) {
         Unit::Seconds => 6,
         Unit::Millis => 3,
         Unit::Micros => 0,
         Unit::Nanos => -3,
         Unit::Rfc3339 | Unit::Clf => return Some(ms * 1_000),
     };
-    Decimal::parse(value.text(buffer).ok()??)?.floor(shift)
+    // Text in a numeric unit, or a number whose unit was told otherwise, has milliseconds.
+    let us = Decimal::parse(value.text(buffer).ok()??).and_then(|number| number.floor(shift));
+    Some(us.filter(|us| us / 1_000 == ms).unwrap_or(ms * 1_000))
 }
 
 #[cfg(test)]
@@ -67,7 +115,12 @@ mod tests {
     use super::*;
 
     fn time(value: Value<'_>, unit: Unit) -> Option<u64> {
-        event_time(value, unit, &mut String::new()).ok()
+        read(value, unit, None, Zone::default())
+    }
+
+    fn read(value: Value<'_>, unit: Unit, pattern: Option<&str>, zone: Zone) -> Option<u64> {
+        let pattern = pattern.map(|pattern| TimePattern::new(pattern).unwrap());
+        event_time(value, &Reading { unit, pattern, zone }, None, &mut String::new()).ok()
     }
 
     #[test]
@@ -109,6 +162,51 @@ mod tests {
         }
         for value in [Value::Missing, Value::Flag, Value::Object, Value::Array("[]")] {
             assert_eq!(time(value, Unit::Millis), None);
+        }
+    }
+
+    #[test]
+    fn what_has_one_meaning_is_read_in_any_unit() {
+        for unit in [Unit::Seconds, Unit::Millis, Unit::Micros, Unit::Nanos, Unit::Rfc3339, Unit::Clf] {
+            for text in
+                ["2025/11/20T12:44:15+0000", "20/Nov/2025:12:44:15 +0000", "Thu, 20 Nov 2025 12:44:15 GMT"]
+            {
+                assert_eq!(time(Value::Plain(text), unit), Some(1_763_642_655_000), "{text}");
+            }
+        }
+        for unit in [Unit::Rfc3339, Unit::Clf] {
+            for number in ["1763642655", "1763642655000", "1763642655000000", "1763642655000000000"] {
+                assert_eq!(time(Value::Number(number), unit), Some(1_763_642_655_000), "{number}");
+            }
+            // Days are no times of calls, and what is no epoch has no unit.
+            for number in ["20412", "0", "17636426", "99999999999999999999"] {
+                assert_eq!(time(Value::Number(number), unit), None, "{number}");
+            }
+        }
+        assert_eq!(time(Value::Plain("2025-11-20"), Unit::Rfc3339), None, "a date is no time of a call");
+        // A number is in the unit that the configuration says, and no other.
+        assert_eq!(time(Value::Number("1763642655000"), Unit::Seconds), None);
+    }
+
+    #[test]
+    fn zones_and_patterns() {
+        let seoul = || Zone::new("Asia/Seoul").unwrap();
+        let noon = Some(1_763_642_655_000);
+        for (text, pattern, zone) in [
+            ("2025-11-20T21:44:15", None, seoul()),
+            ("2025-11-20T12:44:15Z", None, seoul()),
+            ("20.11.2025 21:44:15", Some("%d.%m.%Y %H:%M:%S"), seoul()),
+            ("20.11.2025 21:44:15", Some("%d.%m.%Y %H:%M:%S%z"), seoul()),
+            ("20.11.2025 12:44:15 UTC", Some("%d.%m.%Y %H:%M:%S%z"), seoul()),
+            ("20.11.2025 12:44:15+00", Some("%d.%m.%Y %H:%M:%S%z"), seoul()),
+            ("20.11.2025 13:44:15+01:00", Some("%d.%m.%Y %H:%M:%S%:z"), Zone::default()),
+            ("1763642655.000", Some("%s.%3f"), seoul()),
+        ] {
+            assert_eq!(read(Value::Plain(text), Unit::Millis, pattern, zone), noon, "{text}");
+        }
+        for text in ["2025-11-20T12:44:15Z", "20.11.2025 12:44:15 x", "20.11.2025 12:44", "1763642655"] {
+            let read = read(Value::Plain(text), Unit::Millis, Some("%d.%m.%Y %H:%M:%S"), Zone::default());
+            assert_eq!(read, None, "{text}");
         }
     }
 }

@@ -472,6 +472,7 @@ fn source(name: &str, kind: SourceKind) -> Source {
             missing: keytide_config::MissingKey::Anonymous,
         },
         dedupe: keytide_config::Dedupe::RequestId,
+        zone: keytide_config::Zone::default(),
     }
 }
 

@@ -82,9 +82,20 @@ fn envoy_s_values_may_be_missing_or_texts() {
         let timeless = changed(ISTIO, "\"2025-11-20T12:44:15.123Z\"", missing);
         assert!(refused(&envoy, timeless).reason.starts_with("time: missing"));
     }
-    // A time in a form of the operator's own is not guessed at.
-    let epoch = changed(ISTIO, "\"2025-11-20T12:44:15.123Z\"", "1763642655123");
-    assert!(refused(&envoy, epoch).reason.starts_with("time: must be RFC 3339"));
+    // START_TIME has a format of the operator's own: it is read where it has one meaning, and not guessed at.
+    for time in [
+        "1763642655123",
+        "\"1763642655.123\"",
+        "\"2025/11/20T12:44:15.123+0000\"",
+        "\"2025-11-20 12:44:15,123\"",
+    ] {
+        let own = changed(ISTIO, "\"2025-11-20T12:44:15.123Z\"", time);
+        assert_eq!(event(&envoy, own).time, event(&envoy, ISTIO).time, "{time}");
+    }
+    for time in ["15123", "\"11/20/2025 12:44:15\"", "\"12:44:15\""] {
+        let other = changed(ISTIO, "\"2025-11-20T12:44:15.123Z\"", time);
+        assert!(refused(&envoy, other).reason.starts_with("time: must be a time, such as 2025-"), "{time}");
+    }
 }
 
 #[test]
@@ -378,11 +389,12 @@ fn otel_times() {
         r#""observedTimeUnixNano":"1763642655999000000","timeUnixNano":1763642655123456789"#,
         r#""startTimeUnixNano":"1763642655123456789","endTimeUnixNano":"1763642655142456789""#,
         r#""timeUnixNano":null,"ObservedTimestamp":"1763642655123456789""#,
+        r#""timeUnixNano":"2025-11-20T12:44:15.123Z""#,
     ] {
         assert_eq!(time(member), 1_763_642_655_123, "{member}");
     }
     // Not nanoseconds: told, not guessed.
-    for member in [r#""time":1763642655123"#, r#""timeUnixNano":"2025-11-20T12:44:15Z""#, r#""spanId":"x""#] {
+    for member in [r#""time":1763642655123"#, r#""timeUnixNano":"12:44:15""#, r#""spanId":"x""#] {
         assert!(refused(&otel, format!("{{{member}}}")).reason.starts_with("time: "), "{member}");
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | time | years 2000 to 2199 in the configured unit | dead letter |
 //! | status | 100 to 999; unknown is 0 | unknown |
-//! | latency | 0 to 2^42 us, rounded to the nearest | unknown |
+//! | latency | 0 to 2^42 us, rounded to the nearest; a unit in the text wins | unknown |
 //! | sizes | whole, 0 to 2^40; unknown is 0 | unknown |
 //! | count | whole, 1 to 2^32 - 1 | 1 |
 //! | texts | text or a number | unknown for flags and objects |
@@ -31,9 +31,10 @@ use keytide_dataflow::model::{
 
 use super::address;
 use super::agent::{self, Agents};
+use super::duration::duration_us;
 use super::keys::Keys;
 use super::message::Occurred;
-use super::number::{Numeric, numeric};
+use super::number::{Decimal, Numeric, numeric};
 use super::place::Places;
 use super::raw::{Name, RawEvent, Value, WrongType};
 use super::route::{self, Announced, Memo};
@@ -357,16 +358,14 @@ fn status(value: Value<'_>, buffer: &mut String) -> Result<u16, WrongType> {
 }
 
 fn latency(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<u64, WrongType> {
-    let shift = match raw.latency_unit().unwrap_or(unit) {
-        Unit::Seconds => 6,
-        Unit::Micros => 0,
-        Unit::Nanos => -3,
-        Unit::Millis | Unit::Rfc3339 | Unit::Clf => 3,
-    };
-    match numeric(raw.get(Name::Latency), buffer)? {
-        Numeric::Unknown => Ok(LATENCY_UNKNOWN),
-        Numeric::Known(number) if number.is_minus_one() => Ok(LATENCY_UNKNOWN),
-        Numeric::Known(number) => number.round(shift).filter(|us| *us <= MAX_LATENCY_US).ok_or(WrongType),
+    match raw.get(Name::Latency).text(buffer)? {
+        None => Ok(LATENCY_UNKNOWN),
+        Some(text) if text.starts_with('-') && Decimal::parse(text).is_some_and(Decimal::is_minus_one) => {
+            Ok(LATENCY_UNKNOWN)
+        }
+        Some(text) => duration_us(text, raw.latency_unit().unwrap_or(unit))
+            .filter(|us| *us <= MAX_LATENCY_US)
+            .ok_or(WrongType),
     }
 }
 

@@ -24,6 +24,7 @@ mod canonical;
 mod cloudevents;
 mod cloudwatch;
 mod combined;
+mod duration;
 mod envoy;
 mod json;
 mod keys;

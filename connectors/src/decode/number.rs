@@ -81,6 +81,11 @@ impl Decimal {
         self.negative && Self { negative: false, ..self }.integer() == Some(1)
     }
 
+    /// `factor` times the number, if its digits have room.
+    pub(super) fn times(self, factor: u64) -> Option<Self> {
+        Some(Self { mantissa: self.mantissa.checked_mul(factor.into())?, ..self })
+    }
+
     /// The number x 10^`shift`, rounded down; `None` if it is negative or beyond `u64`.
     pub(crate) fn floor(self, shift: i32) -> Option<u64> {
         self.scaled(shift).map(|(whole, _)| whole)

@@ -416,7 +416,7 @@ impl EncodeRow for LateRow<'_> {
         number(out, r#","lateness_ms":"#, self.late.late_ms);
         string(out, r#","counted":"#, boolean(self.late.counted));
         self.place.path_column(out);
-        string(out, r#","counted":"#, boolean(self.counted));
+        string(out, r#","counted":"#, boolean(self.late.counted));
     }
 }
 

@@ -94,19 +94,23 @@ fn after_a_minute_calls_are_not_recent_any_more() {
 }
 
 #[test]
-fn the_last_version_of_a_forgotten_window_adds_nothing() {
+fn windows_a_day_apart_are_added_up_and_forgotten_with_their_final_rows() {
     let mut view = View::new(SECOND);
-    let hours = 3 * 60 * MINUTE;
-    view.take(START, &[tick(START, vec![Rows::Usage(vec![minute(key(1), START, 10)])])]);
-    let late = START - 40 * MINUTE;
-    view.take(START + 1, &[tick(START + 1, vec![Rows::Usage(vec![minute(key(1), late, 1)])])]);
-    assert_eq!(view.usage_calls(), 11, "a late call's window isn't forgotten");
-    let now = START + hours;
-    let rows = vec![Rows::Usage(vec![minute(key(1), now, 5)])];
-    view.take(now, &[tick(now, rows)]);
-    let last = Row { complete: true, is_final: true, ..minute(key(1), START, 10) };
-    view.take(now + 1, &[tick(now + 1, vec![Rows::Usage(vec![last])])]);
-    assert_eq!(view.usage_calls(), 16);
+    let day = 24 * 60 * MINUTE;
+    let mut at = START;
+    let mut take = |row| {
+        at += SECOND;
+        view.take(at, &[tick(at, vec![Rows::Usage(vec![row])])]);
+        (view.usage_calls(), view.held())
+    };
+    // One partition is read to its end before another one is begun.
+    assert_eq!(take(minute(key(1), START + day, 5)), (5, 1));
+    assert_eq!(take(minute(key(1), START, 10)), (15, 2));
+    assert_eq!(take(minute(key(1), START, 12)), (17, 2));
+    let last = |row| Row { complete: true, is_final: true, ..row };
+    assert_eq!(take(last(minute(key(1), START, 12))), (17, 1), "it repeats what is known");
+    assert_eq!(take(last(minute(key(2), START, 3))), (20, 1), "all that there ever was of a window");
+    assert_eq!(take(last(minute(key(1), START + day, 6))), (21, 0));
 }
 
 #[test]

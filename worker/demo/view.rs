@@ -4,24 +4,22 @@
 //! are summed by key over the last minute, and by country over the whole run. Everything comes from the rows that the
 //! sinks publish and from nowhere else: what is shown can be found in the files.
 //!
-//! A window is forgotten [`KEEP_MS`] behind the watermark of its own event times, later than anything in it can
-//! change but for its last rows, which repeat what is known and are passed over. Memory: about 100 B a key and minute,
-//! 6 MB for 1,000 keys.
+//! A row's version is forgotten with its final row, the last one that there is of it: so as much is kept as the job itself
+//! holds open, however far apart in event time the partitions are read. Memory: about 100 B a key and minute, 6 MB for
+//! 1,000 keys.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 use keytide_connectors::decode::CLASSES;
 use keytide_connectors::sink::TickOutput;
 use keytide_connectors::sink::names::Names;
 use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId, Tick};
-use keytide_dataflow::{Late, Latency, Level, Owner, Rows, Scope, Usage};
+use keytide_dataflow::{KeyCountry, Late, Latency, Level, Owner, Row, Rows, Scope, Usage};
 
 use super::incidents::Incidents;
 
-/// How long a window is kept after its end: the horizon within which repeated records are known.
-const KEEP_MS: u64 = 3_600_000;
 /// What "now" means for a key.
 const RECENT_MS: u64 = 60_000;
 /// Ticks whose numbers are kept.
@@ -102,30 +100,20 @@ impl Calls {
     }
 }
 
-/// Versions of rows by window, to tell what is new.
+/// Versions of the rows of one level, by window and group, to tell what is new.
 #[derive(Debug)]
-struct Versions<G, V> {
-    level: Level,
-    windows: BTreeMap<EventTime, HashMap<G, V>>,
-    newest: EventTime,
-}
+struct Versions<G, V>(HashMap<(EventTime, G), V>);
 
-impl<G: Eq + Hash, V: Copy + Default> Versions<G, V> {
-    fn new(level: Level) -> Self {
-        Self { level, windows: BTreeMap::new(), newest: 0 }
+impl<G: Copy + Eq + Hash, V: Copy + Default> Versions<G, V> {
+    fn new() -> Self {
+        Self(HashMap::new())
     }
 
-    /// Puts in a row; the version before, or `None` if its window is forgotten.
-    fn replace(&mut self, start: EventTime, group: G, value: V) -> Option<V> {
-        let keep_from = |newest: EventTime| self.level.start(newest.saturating_sub(KEEP_MS));
-        if start < keep_from(self.newest) {
-            return None;
-        }
-        if start > self.newest {
-            self.newest = start;
-            self.windows = self.windows.split_off(&keep_from(start));
-        }
-        Some(self.windows.entry(start).or_default().insert(group, value).unwrap_or_default())
+    /// Puts in what a row says; returns what the version before said.
+    fn replace<W>(&mut self, row: &Row<G, W>, value: V) -> V {
+        let window = (row.start, row.group);
+        let before = if row.is_final { self.0.remove(&window) } else { self.0.insert(window, value) };
+        before.unwrap_or_default()
     }
 }
 
@@ -168,7 +156,7 @@ pub(super) struct View {
     usage_calls: u64,
     owners: HashMap<KeyId, Owner>,
     latency: HashMap<Scope, (EventTime, Latency)>,
-    geo: Versions<(KeyId, Country), (u64, u64)>,
+    geo: Versions<KeyCountry, (u64, u64)>,
     /// Calls and errors.
     by_country: HashMap<Country, (u64, u64)>,
     is_live: bool,
@@ -187,14 +175,14 @@ impl View {
             dead_letters: [0; CLASSES.len()],
             last_letter: None,
             last_late: None,
-            usage: Versions::new(Level::Minute),
+            usage: Versions::new(),
             recent: VecDeque::new(),
             by_key: HashMap::new(),
             all: Calls::default(),
             usage_calls: 0,
             owners: HashMap::new(),
             latency: HashMap::new(),
-            geo: Versions::new(Level::Hour),
+            geo: Versions::new(),
             by_country: HashMap::new(),
             is_live: false,
             incidents: Incidents::default(),
@@ -256,11 +244,10 @@ impl View {
             Rows::Usage(rows) => {
                 for row in rows.iter().filter(|row| row.level == Level::Minute) {
                     let calls = Calls::of(&row.value.usage);
-                    if let Some(before) = self.usage.replace(row.start, row.group, calls) {
-                        self.owners.insert(row.group, row.value.owner);
-                        if calls != before {
-                            fresh.push((row.group, calls.since(before)));
-                        }
+                    let before = self.usage.replace(row, calls);
+                    self.owners.insert(row.group, row.value.owner);
+                    if calls != before {
+                        fresh.push((row.group, calls.since(before)));
                     }
                 }
             }
@@ -275,12 +262,10 @@ impl View {
             Rows::Geo(rows) => {
                 for row in rows.iter().filter(|row| row.level == Level::Hour) {
                     let (calls, errors) = (row.value.calls, row.value.errors);
-                    let group = (row.group.key, row.group.country);
-                    if let Some(before) = self.geo.replace(row.start, group, (calls, errors)) {
-                        let sum = self.by_country.entry(row.group.country).or_default();
-                        sum.0 += calls.saturating_sub(before.0);
-                        sum.1 += errors.saturating_sub(before.1);
-                    }
+                    let before = self.geo.replace(row, (calls, errors));
+                    let sum = self.by_country.entry(row.group.country).or_default();
+                    sum.0 += calls.saturating_sub(before.0);
+                    sum.1 += errors.saturating_sub(before.1);
                 }
             }
             Rows::UsageByRoute(_)
@@ -312,6 +297,12 @@ impl View {
     /// Calls in the rows of `usage`, over the whole run.
     pub(super) fn usage_calls(&self) -> u64 {
         self.usage_calls
+    }
+
+    /// Versions of rows of `usage` that are kept.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.usage.0.len()
     }
 
     /// The last tick.

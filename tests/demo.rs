@@ -147,6 +147,27 @@ fn a_signal_ends_it_with_everything_counted() {
 }
 
 #[test]
+fn a_demo_that_is_as_short_as_may_be_ends_by_itself_with_its_leak_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    let demo = Keytide::new(&["demo", "--headless", "--out", path(&out)]);
+    let ended = demo.with("--duration 40s --rate 100 --seed 2").succeed();
+    assert_all_is_counted(&out);
+    let summary = summary(&out);
+    let stolen = summary["stolen_key"].as_str().unwrap();
+    let leak_calls = summary["sent"]["leak_calls"].as_u64().unwrap();
+    for line in [
+        format!("stolen   key {}: somebody in another country called with it, too, ", &stolen[..8]),
+        format!("found    key {} of ", &stolen[..8]),
+    ] {
+        assert!(ended.stdout.contains(&line), "{line}\n{}", ended.stdout);
+    }
+    assert!(leak_calls > 0 && ended.stdout.contains("         new: country "), "{}", ended.stdout);
+    assert_eq!(summary["incidents"], 1);
+    assert_eq!(rows(&out, "incident_log")[0].text("key_id"), stolen);
+}
+
+#[test]
 fn a_stolen_key_is_found_told_of_and_not_suspended() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");

@@ -113,6 +113,11 @@ impl Incidents {
         }
     }
 
+    /// Whether there is an incident of this key, of those that are known by name.
+    pub(super) fn have(&self, key_id: &str) -> bool {
+        self.all.iter().any(|incident| incident.last.key_id == key_id)
+    }
+
     /// Looks which mails were written since.
     pub(super) fn look_for_mails(&mut self, folder: &Path) {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();

@@ -9,9 +9,9 @@
 //! made of the rows that are published, see [`view`].
 //!
 //! A minute of it tells how a leak is found: 100 keys have a history of 36 hours, which is read first, and one of them is
-//! stolen 8 s later; see [`world`].
+//! stolen 8 s after live traffic began; see [`world`].
 //!
-//! `q`, Ctrl-C, SIGTERM or the end of `--duration` stop the traffic; then the job reads what is left, its last tick is
+//! `q`, Ctrl-C, SIGTERM or the end of `--duration`, if the leak was found, stop the traffic; then the job reads what is left, its last tick is
 //! published, and the terminal is given back. A second one doesn't wait.
 
 mod front;
@@ -46,7 +46,7 @@ use self::terminal::Screen;
 use self::traffic::Sent;
 use self::traffic::Traffic;
 use self::view::View;
-use self::world::{Broker, HISTORY_MS, Worlds};
+use self::world::{Broker, HISTORY_MS, MINUTE_MS, STORY_MS, Worlds};
 use crate::clock::now;
 use crate::exit::{Exit, failure};
 use crate::run::{Handle, Heard, Job, Tap};
@@ -59,7 +59,7 @@ const WORKERS: usize = 2;
 /// Shows the whole job at work: an in-process Kafka broker, generated traffic, a live view; needs nothing else
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long, such as 60s or 5m; q and Ctrl-C end it earlier
+    /// How long, such as 60s or 5m; q and Ctrl-C end it earlier, and it lasts until its leak is found
     #[arg(long, default_value = "1h", value_parser = duration)]
     duration: SignedDuration,
     /// Calls a second, about
@@ -180,7 +180,8 @@ impl Demo<'_> {
             stage = match stage {
                 // A job that stops by itself says why when it is joined.
                 _ if live.is_stopping() => Stage::Stopping,
-                Stage::Running if told || traffic.is_finished() || self.started.elapsed() >= duration => {
+                Stage::Running if told || traffic.is_finished() => Stage::Draining,
+                Stage::Running if self.started.elapsed() >= duration && !self.awaits_leak() => {
                     Stage::Draining
                 }
                 Stage::Draining
@@ -206,10 +207,10 @@ impl Demo<'_> {
         let sinks = self.handle.sinks.stats();
         let watermark = live.status().watermark;
         let behind_ms = sent.behind_ms();
-        let phase = match (is_running, behind_ms) {
-            (false, _) => Phase::Ending,
-            (true, None) if self.staged.has_history => Phase::Reading(self.percent_read(watermark)),
-            (true, _) => Phase::Running,
+        let phase = match is_running {
+            false => Phase::Ending,
+            true if self.is_reading(watermark) => Phase::Reading(self.percent_read(watermark)),
+            true => Phase::Running,
         };
         let mut view = lock(&self.view);
         if phase == Phase::Running {
@@ -237,6 +238,18 @@ impl Demo<'_> {
 }
 
 impl Demo<'_> {
+    /// Whether the job is on its way through the history.
+    fn is_reading(&self, watermark: u64) -> bool {
+        self.staged.has_history && watermark + MINUTE_MS <= self.staged.live_ms
+    }
+
+    /// Whether the leak, which was sent or will be, may still be found.
+    fn awaits_leak(&self) -> bool {
+        let Some(stolen) = &self.staged.key else { return false };
+        let is_over = self.handle.live.status().watermark >= self.staged.live_ms + STORY_MS;
+        !is_over && !lock(&self.view).incidents.have(stolen)
+    }
+
     /// How much of the history the job has read, in percent.
     fn percent_read(&self, watermark: u64) -> u64 {
         let from_ms = self.staged.live_ms - HISTORY_MS;

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::incidents::Incidents;
 use super::text::{grouped, stopwatch};
 use super::world::MAILS;
-use super::{Demo, lock, whole_ms};
+use super::{Demo, Staged, lock, whole_ms};
 use crate::generate::Generated;
 
 /// Prints the summary, and writes it to `summary.json` for programs.
@@ -32,7 +32,7 @@ pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
         "late": counted.late,
         "dead_letters": counted.dead_letters,
         "usage_calls": view.usage_calls(),
-        "stolen_key": demo.staged.key,
+        "stolen_key": demo.staged.key.as_ref().filter(|_| sent.leak_calls > Some(0)),
         "incidents": view.incidents.count,
         "held_actions": view.incidents.held,
         "mails": view.incidents.mails,
@@ -76,7 +76,7 @@ pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
             grouped(top.recent.calls)
         )?;
     }
-    leaks(&mut text, demo, &view.incidents)?;
+    leaks(&mut text, &demo.staged, sent.leak_calls.unwrap_or(0), &view.incidents)?;
     let newest = newest(&demo.folder.join("views"));
     let mut evidence = String::new();
     if view.incidents.count > 0 {
@@ -108,21 +108,30 @@ try next
     io::stdout().lock().write_all(text.as_bytes()).context("can't write to standard output")
 }
 
-/// What was staged, what was found, and where that can be looked at.
-fn leaks(text: &mut String, demo: &Demo<'_>, incidents: &Incidents) -> std::fmt::Result {
-    let Some(stolen) = &demo.staged.key else {
+/// What was staged and sent, what was found, and where that can be looked at.
+pub(super) fn leaks(
+    text: &mut String,
+    staged: &Staged,
+    leak_calls: u64,
+    incidents: &Incidents,
+) -> std::fmt::Result {
+    let Some(stolen) = &staged.key else {
         return writeln!(
             text,
             "leaks    none: no key is judged in its first day; with --duration 60s there is a history, and a leak"
         );
     };
     let short: String = stolen.chars().take(8).collect();
-    writeln!(
-        text,
-        "stolen   key {short}: somebody in another country called with it, too, 8 times a second"
-    )?;
-    if !incidents.all.iter().any(|incident| incident.last.key_id == *stolen) {
-        writeln!(text, "found    not yet: it ended too early")?;
+    match leak_calls {
+        0 => writeln!(text, "stolen   no key: it ended before key {short} would have been")?,
+        calls => writeln!(
+            text,
+            "stolen   key {short}: somebody in another country called with it, too, {} times, 8 times a second",
+            grouped(calls)
+        )?,
+    }
+    if leak_calls > 0 && !incidents.have(stolen) {
+        writeln!(text, "found    not yet: it ended before the minute in which that began was over")?;
     }
     for incident in &incidents.all {
         writeln!(

@@ -8,6 +8,7 @@ use keytide_alerts::incident::Transition;
 use keytide_alerts::policy::Policy;
 use keytide_config::SourceKind;
 use keytide_connectors::decode::DeadLetter;
+use keytide_connectors::live::STEP_MS;
 use keytide_connectors::sink::{JobInfo, Notice, TickOutput};
 use keytide_dataflow::model::{Country, Definition, KeyId, NameId, Position, RequestId, RouteId, Tick};
 use keytide_dataflow::{
@@ -21,7 +22,8 @@ use serde_json::{Value, json};
 use super::Staged;
 use super::incidents::Incidents;
 use super::screen::{Phase, Scene, draw};
-use super::traffic::{HELD_MS, HELD_ONE_IN, Held, Lines, earliest};
+use super::summary;
+use super::traffic::{AHEAD_MS, HELD_MS, HELD_ONE_IN, Held, Lines, earliest};
 use super::view::{Calls, View};
 use super::world::{SHORTEST_STORY_MS, Worlds, configure};
 use crate::generate::folder::create;
@@ -256,6 +258,42 @@ fn the_stolen_key_is_found_and_no_other_told_of_and_not_suspended() {
         assert_eq!((incidents.count, incidents.all.len()), (1, 1));
         assert!(incidents.all[0].evidence().starts_with("new: "), "{}", incidents.all[0].evidence());
     }
+}
+
+#[test]
+fn what_was_not_sent_is_not_told_of() {
+    let staged = |key: Option<&str>| Staged {
+        live_ms: START,
+        has_history: key.is_some(),
+        key: key.map(str::to_owned),
+    };
+    let told = |staged: &Staged, leak_calls, incidents: &Incidents| {
+        let mut text = String::new();
+        summary::leaks(&mut text, staged, leak_calls, incidents).unwrap();
+        text
+    };
+    let one = staged(Some("74cd72560fc4b2c70a0283ab54e4ec15"));
+    let mut incidents = Incidents::default();
+    let text = told(&one, 0, &incidents);
+    assert_eq!(text, "stolen   no key: it ended before key 74cd7256 would have been\n");
+    let text = told(&one, 17, &incidents);
+    assert!(text.contains("called with it, too, 17 times,"), "{text}");
+    assert!(text.contains("\nfound    not yet: "), "{text}");
+    incidents.take(&[stolen()]);
+    let text = told(&one, 96, &incidents);
+    assert!(
+        text.contains("\nfound    key 74cd7256 of Ember Studios 116: level revoke, score 99\n"),
+        "{text}"
+    );
+    assert!(!text.contains("not yet"), "{text}");
+    assert!(told(&staged(None), 0, &Incidents::default()).starts_with("leaks    none: "));
+}
+
+#[test]
+fn a_history_that_was_read_is_walked_before_the_clock_takes_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = configure(folder.path(), "127.0.0.1:9092", 2).unwrap();
+    assert!(AHEAD_MS / STEP_MS < u64::from(job.windows.idle_ticks));
 }
 
 #[test]

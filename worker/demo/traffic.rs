@@ -1,8 +1,8 @@
 //! The thread that calls: generated records, each sent to the broker when its time has come.
 //!
-//! History goes first, as fast as the job's watermark follows: never more than [`AHEAD_MS`] ahead of it, so that no
-//! partition is idle meanwhile, which would let the clock take over. Then live traffic starts: from there on event times
-//! are the clock's less a fixed time.
+//! History goes first, up to [`AHEAD_MS`] ahead of the job's watermark. So it lies in the broker before the job comes to
+//! it, and ticks follow each other at once: a job that has no next minute waits for its clock. Then live traffic starts,
+//! although the job is still on its way through the history: from there on event times are the clock's less a fixed time.
 //!
 //! One record in [`HELD_ONE_IN`] is held back for [`HELD_MS`], as by a gateway that had to send its batch again: by
 //! the demo's configuration it then is late. The generator sees to the rest of what goes wrong: records out of order,
@@ -30,8 +30,9 @@ use crate::generate::{Generated, Generator};
 
 /// Bytes of a partition, before compression, that may wait to be read, in the mean over the partitions.
 const UNREAD_BYTES: u64 = 2 << 20;
-/// Event time that history may be ahead of the watermark: less than `skew`, so that no partition is paused.
-const AHEAD_MS: u64 = 1_800_000;
+/// Event time that history may be ahead of the watermark: 900 minutes, each a tick at most, which is less than the
+/// demo's `idle_ticks`. So no partition is taken for idle when all of it was read, and the clock doesn't take over.
+pub(super) const AHEAD_MS: u64 = 15 * 3_600_000;
 /// One record in so many is held back.
 pub(super) const HELD_ONE_IN: u64 = 2_000;
 /// For so long.

@@ -138,7 +138,7 @@ impl Report {
     }
 
     fn source(&mut self, source: &Source) {
-        let Source { name, kind, format, inner, fields: _, keys, dedupe, zone: _ } = source;
+        let Source { name, kind, format, inner, keys, dedupe, .. } = source;
         let input = match kind {
             SourceKind::Stdin => "standard input".to_owned(),
             SourceKind::Kafka(kafka) => format!("topic {} at {}", kafka.topic, brokers(&kafka.client)),

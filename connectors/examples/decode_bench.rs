@@ -140,6 +140,10 @@ fn source(format: Format) -> Source {
         fields,
         keys: KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous },
         dedupe: Dedupe::RequestId,
+        routes: keytide_config::RoutesFrom::Gateway,
+        unwrap: Source::default_unwrap(),
+        records: Source::default_records(),
+        only: Vec::new(),
         zone: keytide_config::Zone::default(),
     }
 }

@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(found(&keys, &raw, None).unwrap(), b"k");
         let target = "/a?x=1&key&key=&%6Bey=a%2Bb+c%FF&key=z";
         assert_eq!(found(&keys, &raw, Some(target)).unwrap(), b"a+b c\xFF");
-        raw.set_place(1, Value::Flag);
+        raw.set_place(1, Value::Flag(true));
         assert_eq!(found(&keys, &raw, None).unwrap(), b"k");
         raw.set_place(1, Value::Array(r#"[true,"","q"]"#));
         assert_eq!(found(&keys, &raw, Some(target)).unwrap(), b"q");
@@ -339,7 +339,7 @@ mod tests {
         let strict = keys(vec![KeyFrom::Key], KeyHash::Sha256, MissingKey::DeadLetter);
         assert!(found(&strict, &raw, None).is_err());
         let wrong = keys(vec![KeyFrom::Header("x".into())], KeyHash::Sha256, MissingKey::Anonymous);
-        assert!(found(&wrong, &header(Value::Object), None).is_err());
+        assert_eq!(found(&wrong, &header(Value::Object), None).unwrap(), b"", "it says nothing");
     }
 
     #[test]

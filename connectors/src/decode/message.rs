@@ -138,13 +138,32 @@ impl Decoder for Messages {
                 Err(reason) => ledger.refuse(message, reason),
             }
         } else {
-            self.records.read_message(message, headers, &mut ledger);
+            match unframed(message) {
+                Ok(text) => self.records.read_message(text, headers, &mut ledger),
+                Err(reason) => ledger.refuse(message, reason.to_owned()),
+            }
         }
         let records = ledger.records();
         self.identify(message, records, first, out);
         if is_large(self.text.capacity()) {
             self.text = Vec::new();
         }
+    }
+}
+
+/// A message without the five bytes that serializers of a schema registry put before it: zero, and the schema's number.
+///
+/// # Errors
+/// If no JSON follows them.
+pub(super) fn unframed(message: &[u8]) -> Result<&[u8], &'static str> {
+    const NOT_JSON: &str = "framed: Avro or Protobuf of a schema registry isn't read, allowed: JSON, with or without \
+                            a schema";
+    match message {
+        [0, _, _, _, _, text @ ..] => match text.trim_ascii_start().first() {
+            Some(b'{' | b'[' | b'"') => Ok(text),
+            _ => Err(NOT_JSON),
+        },
+        text => Ok(text),
     }
 }
 

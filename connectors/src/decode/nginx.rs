@@ -3,13 +3,13 @@
 //! * `$msec`, `$time_iso8601` and `$time_local` are when the line was written: when the call ended.
 //! * `$request_time` is the whole call. `$upstream_response_time` counts where it is missing, and only where it is one
 //!   number: of several servers that were tried (`0.001, 0.002 : 0.003`) it says nothing of the whole.
-//! * Method and path are taken from `$request` where they don't stand on their own. One that isn't HTTP is a call of
-//!   method `OTHER` and route `-`, as in the combined format.
+//! * Method and path are taken from `$request` where they don't stand on their own.
+//! * `$request_id` is NGINX's own, but `$req_id` of ingress-nginx, mostly logged under the same name, is the caller's
+//!   where it sends one. So an id counts only together with the record's content.
 //! * A rule `header:NAME` reads `$http_NAME`, `query:NAME` the query of `$request_uri`, else `$args`, or `$arg_NAME`.
 
 use keytide_config::{KeyFrom, Unit};
 
-use super::combined::request_line;
 use super::raw::{Name, RawEvent, Value};
 use super::shape::{Format, Template};
 
@@ -19,7 +19,7 @@ pub(super) const FORMAT: Format = Format {
         (Name::Time, &["/msec", "/time_iso8601", "/time_local"]),
         (Name::Api, &["/server_name"]),
         (Name::Path, &["/request_uri", "/uri"]),
-        (Name::Query, &["/args", "/query_string"]),
+        (Name::Query, &["/args", "/query_string", "/request_query"]),
         (Name::Request, &["/request"]),
         (Name::Method, &["/request_method"]),
         (Name::Status, &["/status"]),
@@ -46,29 +46,10 @@ pub(super) const FORMAT: Format = Format {
     ..Format::EMPTY
 };
 
-fn finish<'a>(raw: &mut RawEvent<'a>) {
+fn finish(raw: &mut RawEvent<'_>) {
     if let Value::Plain(latency) = raw.get(Name::Latency)
         && latency.contains([',', ':'])
     {
         raw.clear(Name::Latency);
-    }
-    let (line, part): (_, fn(&'a str) -> Value<'a>) = match raw.get(Name::Request) {
-        Value::Plain(line) => (line, Value::Plain),
-        Value::Json(line) => (line, Value::Json),
-        _ => return,
-    };
-    let (method, target) = (raw.get(Name::Method), raw.get(Name::Path));
-    match request_line(line) {
-        Some((stated, at)) => {
-            if method.is_empty() {
-                raw.set(Name::Method, part(stated));
-            }
-            // The target of CONNECT is a host, and any host at all.
-            if target.is_empty() && stated != "CONNECT" {
-                raw.set(Name::Path, part(at));
-            }
-        }
-        None if method.is_empty() => raw.set(Name::Method, Value::Plain("OTHER")),
-        None => {}
     }
 }

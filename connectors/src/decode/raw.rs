@@ -3,10 +3,13 @@
 //!
 //! A [`RawEvent`] may hold raw keys: it has no `Debug`, and it never leaves the decoders.
 
+use std::ops::Range;
+
 use keytide_config::Unit;
 use smallvec::SmallVec;
 
 use super::bytes::{push_bytes, push_char, restored};
+use super::combined::request_line;
 use super::reader::Reader;
 use super::route::argument_value;
 
@@ -255,6 +258,8 @@ pub(super) struct RawEvent<'a> {
     conflict: Option<Name>,
     /// The time that stands second, where two do.
     second_time: Option<(Value<'a>, Option<Unit>)>,
+    /// Where texts stand that hold JSON of which something is asked for.
+    pub(super) nested: Vec<Range<usize>>,
     /// Whether it holds an unescaped quote, so that it was read by the order of its names.
     pub(super) recovered: bool,
     /// A bit for each condition of `[source.only]` that the record meets.
@@ -336,11 +341,6 @@ impl<'a> RawEvent<'a> {
         self.conflict
     }
 
-    /// The identity can't be told.
-    pub(super) fn set_conflict(&mut self, name: Name) {
-        self.conflict.get_or_insert(name);
-    }
-
     /// The time that stands second, where two do.
     pub(super) fn second_time(&self) -> Option<(Value<'a>, Option<Unit>)> {
         self.second_time
@@ -365,6 +365,31 @@ impl<'a> RawEvent<'a> {
     /// The unit of the call's end, where it isn't the time's.
     pub(super) fn end_unit(&self) -> Option<Unit> {
         self.end_unit
+    }
+
+    /// Takes method and path from the request line, where they don't stand on their own. A line that isn't HTTP is a call
+    /// of method `OTHER`.
+    pub(super) fn split_request(&mut self) {
+        let (line, part): (_, fn(&'a str) -> Value<'a>) = match self.get(Name::Request) {
+            Value::Plain(line) => (line, Value::Plain),
+            Value::Json(line) => (line, Value::Json),
+            Value::Log(line) => (line, Value::Log),
+            _ => return,
+        };
+        let (method, target) = (self.get(Name::Method), self.get(Name::Path));
+        match request_line(line) {
+            Some((stated, at)) => {
+                if method.is_empty() {
+                    self.set(Name::Method, part(stated));
+                }
+                // The target of CONNECT is a host, and any host at all.
+                if target.is_empty() && stated != "CONNECT" {
+                    self.set(Name::Path, part(at));
+                }
+            }
+            None if method.is_empty() => self.set(Name::Method, Value::Plain("OTHER")),
+            None => {}
+        }
     }
 
     /// Whether it says anything of a call: without a status, a method, a path and a route it is something else that

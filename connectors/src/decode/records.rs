@@ -18,7 +18,7 @@
 //! time and memory are linear in the text's length.
 
 use std::borrow::Cow;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use keytide_config::Source;
 
@@ -186,6 +186,13 @@ impl Visit for Objects<'_, '_> {
         if self.template == Template::Unescaped && !in_array && has_more(text, end) {
             return Err(Unreadable { expected: "the line's end behind its record", at: end });
         }
+        if !raw.nested.is_empty() && self.depth < WRAPPERS {
+            let expanded = expanded(record, &raw.nested, start);
+            if expanded.len() != record.len() {
+                self.unwrapped(&expanded, raw.met, ledger);
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
         if !raw.get(Name::Wrapped).is_empty() && !raw.is_call() && self.depth < WRAPPERS {
             let mut buffer = String::new();
             if let Some(inner) = json(raw.get(Name::Wrapped), &mut buffer) {
@@ -263,6 +270,28 @@ pub(super) fn each<'a>(
             return ControlFlow::Break(());
         }
     }
+}
+
+/// A record with the JSON that its texts at `nested` hold instead of them, where they hold one whole value. The places
+/// are those of a text in which the record starts at `start`.
+fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> String {
+    let (mut expanded, mut copied) = (String::with_capacity(record.len()), 0);
+    let mut buffer = String::new();
+    for place in nested {
+        let text = &record[place.start - start..place.end - start];
+        let inner = Reader::new(text).value().ok().and_then(|value| json(value, &mut buffer));
+        let whole = inner.filter(|inner| {
+            let mut reader = Reader::new(inner);
+            reader.value().is_ok() && reader.token().is_none()
+        });
+        if let Some(inner) = whole {
+            expanded.push_str(&record[copied..place.start - start]);
+            expanded.push_str(inner);
+            copied = place.end - start;
+        }
+    }
+    expanded.push_str(&record[copied..]);
+    expanded
 }
 
 /// Whether something else stands on the line.

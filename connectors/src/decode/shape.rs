@@ -216,6 +216,9 @@ impl Shape {
     /// Reads the object at which the reader stands.
     pub(super) fn read<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
         self.root.read_object(reader, raw, self)?;
+        if !raw.get(Name::Request).is_empty() {
+            raw.split_request();
+        }
         (self.finish)(raw);
         Ok(())
     }
@@ -457,7 +460,17 @@ impl Member {
     ) -> Result<(), Unreadable> {
         let value = match reader.token() {
             Some(bracket @ (b'{' | b'[')) => self.read_nested(bracket, reader, raw, shape)?,
-            _ => reader.value()?,
+            _ => {
+                let start = reader.at();
+                let value = reader.value()?;
+                // What is asked for may stand in a text that is JSON itself.
+                if let (Value::Json(text), false) = (value, self.node.members.is_empty())
+                    && text.trim_ascii_start().starts_with(['{', '['])
+                {
+                    raw.nested.push(start..reader.at());
+                }
+                value
+            }
         };
         self.take(value, raw, shape);
         Ok(())

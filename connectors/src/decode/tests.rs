@@ -36,6 +36,10 @@ fn source(format: Format) -> Source {
         fields: FieldMap::default(),
         keys: KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous },
         dedupe: Dedupe::RequestId,
+        routes: keytide_config::RoutesFrom::Gateway,
+        unwrap: Source::default_unwrap(),
+        records: Source::default_records(),
+        only: Vec::new(),
         zone: Zone::default(),
     }
 }
@@ -69,6 +73,9 @@ fn json() -> Source {
         consumer: at("/consumer"),
         credential: at("/credential"),
         user: at("/user"),
+        end: field("/end", Some(Unit::Millis)),
+        count: at("/count"),
+        ..FieldMap::default()
     };
     Source { fields, ..source(Format::Json) }
 }
@@ -319,6 +326,8 @@ fn aws_by_fields() {
         bytes_out: at("/responseLength"),
         client_ip: at("/ip"),
         user: at("/user"),
+        end: field("/end", Some(Unit::Millis)),
+        count: at("/count"),
         ..FieldMap::default()
     };
     let out = run(&aws, AWS);
@@ -436,7 +445,7 @@ fn malformed_lines() {
 // Fields.
 
 fn with(member: &str) -> String {
-    format!(r#"{{"time":1763642655123,{member}}}"#)
+    format!(r#"{{"time":1763642655123,"method":"GET",{member}}}"#)
 }
 
 #[test]
@@ -453,19 +462,21 @@ fn limits_of_numbers() {
         ("\"18.9994\"", Some(18_999)),
         ("0.0004999", Some(0)),
         ("4398046511.104", Some(1 << 42)),
-        ("4398046511.105", None),
-        ("1e400", None),
+        ("4398046511.105", Some(LATENCY_UNKNOWN)),
+        ("1e400", Some(LATENCY_UNKNOWN)),
         ("-1", Some(LATENCY_UNKNOWN)),
         ("\"-1\"", Some(LATENCY_UNKNOWN)),
         ("\"-\"", Some(LATENCY_UNKNOWN)),
         ("\"\"", Some(LATENCY_UNKNOWN)),
         ("null", Some(LATENCY_UNKNOWN)),
-        ("-2", None),
-        ("-9223372036854775808", None),
-        ("\"NaN\"", None),
-        ("\"inf\"", None),
-        ("true", None),
-        ("{}", None),
+        ("-2", Some(LATENCY_UNKNOWN)),
+        ("-9223372036854775808", Some(LATENCY_UNKNOWN)),
+        ("\"NaN\"", Some(LATENCY_UNKNOWN)),
+        ("\"inf\"", Some(LATENCY_UNKNOWN)),
+        ("nan", Some(LATENCY_UNKNOWN)),
+        ("true", Some(LATENCY_UNKNOWN)),
+        ("{}", Some(LATENCY_UNKNOWN)),
+        ("\"0.0189994s\"", Some(18_999)),
     ] {
         assert_eq!(latency(value), expected, "{value}");
     }
@@ -476,13 +487,14 @@ fn limits_of_numbers() {
         ("7", Some(7)),
         ("\"7\"", Some(7)),
         ("7.0", Some(7)),
-        ("7.5", None),
+        ("7.5", Some(0)),
         ("1099511627776", Some(1 << 40)),
-        ("1099511627777", None),
-        ("-1", None),
+        ("1099511627777", Some(0)),
+        ("-1", Some(0)),
+        ("\"unknown\"", Some(0)),
         ("null", Some(0)),
         ("\"-\"", Some(0)),
-        ("false", None),
+        ("false", Some(0)),
     ] {
         assert_eq!(size(value), expected, "{value}");
     }
@@ -498,12 +510,15 @@ fn limits_of_numbers() {
         ("\"499\"", Some(499)),
         ("null", Some(0)),
         ("\"-\"", Some(0)),
-        ("99", None),
-        ("600", None),
-        ("1", None),
-        ("65736", None),
-        ("200.5", None),
-        ("-200", None),
+        ("-1", Some(0)),
+        ("99", Some(0)),
+        ("600", Some(600)),
+        ("999", Some(999)),
+        ("1000", Some(0)),
+        ("1", Some(0)),
+        ("65736", Some(0)),
+        ("200.5", Some(0)),
+        ("-200", Some(0)),
         ("[]", Some(0)),
     ] {
         assert_eq!(status(value), expected, "{value}");
@@ -511,36 +526,93 @@ fn limits_of_numbers() {
 }
 
 #[test]
-fn faults_name_the_field_and_quote_nothing() {
+fn only_the_time_is_essential() {
     let json = json();
     for (member, field) in [
-        (r#""response":{"latency":"canary"}"#, "latency: "),
-        (r#""response":{"status":"canary"}"#, "status: "),
-        (r#""in":"canary""#, "bytes_in: "),
-        (r#""response":{"out":{"canary":1}}"#, "bytes_out: "),
-        (r#""agent":{"canary":1}"#, "user_agent: "),
-        (r#""path":true"#, "path: "),
-        (r#""id":{}"#, "request_id: "),
-        (r#""key":{"canary":1}"#, "key: "),
-        (r#""time":"canary""#, "time: "),
-        (r#""time":0"#, "time: "),
+        (r#""response":{"latency":"canary"}"#, "latency"),
+        (r#""response":{"status":"canary"}"#, "status"),
+        (r#""in":"canary""#, "bytes_in"),
+        (r#""response":{"out":{"canary":1}}"#, "bytes_out"),
+        (r#""agent":{"canary":1}"#, "user_agent"),
+        (r#""path":true"#, "path"),
+        (r#""id":{}"#, "request_id"),
+        (r#""count":-3"#, "count"),
+        (r#""count":0"#, "count"),
+        (r#""end":"canary""#, "end"),
     ] {
-        let letter = refused(&json, with(member));
-        assert!(letter.reason.starts_with(field), "{}", letter.reason);
+        let out = run(&json, with(member));
+        assert_eq!((out.events.len(), out.tally.unread().collect::<Vec<_>>()), (1, vec![(field, 1)]));
+        // One in 64 records has a row, whatever is read beside it.
+        let mut sampled = 0;
+        for offset in 0..1_000 {
+            let mut out = Decoded::default();
+            decoder(&json, &context(Limits::default())).decode(
+                with(member).as_bytes(),
+                Position { offset, ..START },
+                &mut out,
+            );
+            assert!(out.dead_letters.iter().all(|letter| letter.counted && letter.reason.starts_with(field)));
+            assert!(!format!("{:?}", out.dead_letters).contains("canary"));
+            sampled += out.dead_letters.len();
+        }
+        assert!((5..40).contains(&sampled), "{sampled}");
+    }
+    for member in [r#""time":"canary""#, r#""time":0"#, r#""time":{}"#] {
+        let letter = refused(&json, format!("{{{member},\"method\":\"GET\"}}"));
+        assert!(letter.reason.starts_with("time: ") && !letter.counted, "{}", letter.reason);
         assert!(!format!("{letter:?}").contains("canary"));
     }
-    assert!(refused(&json, "{}").reason.starts_with("time: missing"));
+    assert!(refused(&json, r#"{"method":"GET"}"#).reason.starts_with("time: missing"));
+    // A flag or an object is no key.
+    assert_eq!(event(&json, with(r#""key":{"canary":1}"#)).key, KeyId::ANONYMOUS);
+}
+
+#[test]
+fn what_is_none_of_a_call() {
+    let out = run(&json(), r#"{"time":1763642655123,"level":"info","msg":"started"}"#);
+    assert_eq!((out.events.len(), CLASSES[out.dead_letters[0].class()]), (0, "not_a_call"));
+    for member in [r#""method":"GET""#, r#""path":"/""#, r#""route":"r""#, r#""response":{"status":0}"#] {
+        assert_eq!(run(&json(), format!(r#"{{"time":1763642655123,{member}}}"#)).events.len(), 1, "{member}");
+    }
+    // A mapping without any of these takes every record for a call.
+    let mut meter = json();
+    meter.fields = FieldMap {
+        time: field("/time", Some(Unit::Millis)),
+        key: at("/key"),
+        count: at("/count"),
+        ..FieldMap::default()
+    };
+    let counted = event(&meter, r#"{"time":1763642655123,"key":"k","count":"25"}"#);
+    assert_eq!((counted.count, counted.key), (25, sha256_id("k")));
+    // What a source says are calls.
+    let mut only = json();
+    let pattern = |text| glob::Pattern::new(text).unwrap();
+    only.only = vec![
+        keytide_config::Condition { at: Pointer(vec!["logger".into()]), is: vec![pattern("http.log.*"), pattern("x")] },
+        keytide_config::Condition { at: Pointer(vec!["ok".into()]), is: vec![pattern("true")] },
+    ];
+    for (members, passed) in [
+        (r#""logger":"http.log.access","ok":true"#, false),
+        (r#""logger":"x","ok":"true""#, false),
+        (r#""logger":"http.log.access","ok":false"#, true),
+        (r#""logger":"admin","ok":true"#, true),
+        (r#""ok":true"#, true),
+    ] {
+        let out = run(&only, with(members));
+        assert_eq!((out.events.len(), out.dead_letters.len()), (usize::from(!passed), 0), "{members}");
+        assert_eq!(out.tally.passed_over, u64::from(passed));
+    }
 }
 
 #[test]
 fn what_is_kept_of_a_bad_record() {
     let record = format!(
-        r#"{{"time":1763642655123,"key":"{RAW_KEY}","method":"{RAW_KEY}","response":{{"status":200,"out":7,"latency":1}},"in":-7}}"#
+        r#"{{"time":7,"key":"{RAW_KEY}","method":"{RAW_KEY}","response":{{"status":200,"out":7,"latency":1}},"in":-7}}"#
     );
     let letter = refused(&json(), format!(" {record} "));
     assert_eq!(
         letter.kept.as_deref(),
-        Some(r#"{"time_ms":1763642655123,"method":"OTHER","status":200,"latency_us":1000,"bytes_out":7}"#)
+        Some(r#"{"method":"OTHER","status":200,"latency_us":1000,"bytes_out":7}"#)
     );
     assert_eq!((letter.length, letter.position), (record.len() as u64, START));
     assert_eq!(letter.sha256, <[u8; 32]>::from(Sha256::digest(&record)));
@@ -653,22 +725,214 @@ fn a_name_is_no_piece_of_json() {
 
 #[test]
 fn members_that_stand_twice() {
-    let out = run(
-        &json(),
-        with(
-            r#""in":1,"in":2,"in":null,"key":"first-raw-key","key":"last-raw-key","path":"/x/last-raw-key""#,
-        ),
-    );
-    assert_eq!((out.events[0].bytes_in, out.events[0].key), (2, sha256_id("last-raw-key")));
-    assert_eq!(route(&out).3, "/x/{key}");
-    // Also the value that doesn't count is a secret.
+    let out = run(&json(), with(r#""in":1,"in":2,"in":null,"key":"raw-key-1","key":"raw-key\u002d1""#));
+    assert_eq!((out.events[0].bytes_in, out.events[0].key), (2, sha256_id("raw-key-1")), "the same twice");
     let mut apisix = source(Format::Apisix);
     apisix.keys.from.push(KeyFrom::Header("authorization".into()));
     let message = br#"{"start_time":1763642655123,"request":{"uri":"/first-raw-key/second-raw-key/third-raw-key",
         "headers":{"apikey":"first-raw-key","ApiKey":"second-raw-key","authorization":"Basic third-raw-key"}}}"#;
     let out = run(&apisix, message);
-    assert_eq!(out.events[0].key, sha256_id("second-raw-key"));
-    assert_eq!(route(&out).3, "/{key}/{key}/{key}");
+    // Also a value that doesn't count is a secret.
+    assert_eq!((out.events[0].key, route(&out).3), (KeyId::CONFLICTING, "/{key}/{key}/{key}"));
+}
+
+#[test]
+fn an_identity_that_stands_twice_is_none() {
+    let mut json = json();
+    json.keys.from = vec![KeyFrom::Key, KeyFrom::Consumer, KeyFrom::Credential, KeyFrom::User];
+    for members in [
+        r#""key":"a","key":"victim""#,
+        r#""key":"-","key":"victim""#,
+        r#""key":"victim","key":null"#,
+        r#""key":"a","key":{"x":1}"#,
+        r#""key":"a","k\u0065y":"victim""#,
+        r#""key":"a","consumer":"b","consumer":"victim""#,
+        r#""key":"a","credential":"b","credential":"victim""#,
+        r#""key":"a","user":"b","user":"victim""#,
+        r#""key":"a","id":"r1","id":"r2""#,
+        r#""key":"a","time":1763642655124"#,
+        r#""key":"a","time":"forged""#,
+        r#""key":"a","ip":"192.0.2.1","ip":"192.0.2.2""#,
+    ] {
+        let out = run(&json, with(members));
+        assert_eq!((out.events.len(), out.events[0].key), (1, KeyId::CONFLICTING), "{members}");
+        assert_eq!((out.events[0].time, out.events[0].request), (1_763_642_655_123, RequestId::NONE));
+        assert_eq!((out.dead_letters.len(), out.tally.conflicting), (1, 1));
+        let letter = &out.dead_letters[0];
+        assert!(letter.counted && letter.reason.starts_with("conflicting: "), "{}", letter.reason);
+        assert_eq!((letter.position, letter.events_before), (out.events[0].position, 1));
+        assert!(!format!("{letter:?}").contains("victim"));
+    }
+    // An object whose members identify the call can stand twice as well.
+    let mut apisix = source(Format::Apisix);
+    apisix.keys.from = vec![KeyFrom::Consumer];
+    let message = r#"{"start_time":1763642655123,"request":{"uri":"/"},"consumer":{"username":"a"},"consumer":{"username":"victim"}}"#;
+    assert_eq!(run(&apisix, message).events[0].key, KeyId::CONFLICTING);
+    // What a caller chooses anyway may stand twice.
+    assert_eq!(event(&json, with(r#""key":"a","agent":"x","agent":"y","path":"/a","path":"/b""#)).key, sha256_id("a"));
+}
+
+#[test]
+fn a_template_that_escapes_nothing_gives_one_record_a_line() {
+    let mut aws = source(Format::AwsApigateway);
+    aws.keys = KeyRules { from: vec![KeyFrom::Credential], hash: KeyHash::None, missing: MissingKey::Anonymous };
+    let line = |agent: &str| {
+        format!(
+            r#"{{"requestId":"r1","requestTimeEpoch":"1763642655123","httpMethod":"GET","resourcePath":"/","status":"200","userAgent":"{agent}","apiKeyId":"k1"}}"#
+        )
+    };
+    let forged = r#"{"requestId":"r2","requestTimeEpoch":"1763642655123","httpMethod":"GET","resourcePath":"/","status":"200","apiKeyId":"victim","userAgent":"y"#;
+    for (agent, key) in [
+        ("curl/8.5.0".to_owned(), KeyId::from_name("k1")),
+        (r#"My "special" agent \ x"#.to_owned(), KeyId::from_name("k1")),
+        (r"ends in \".to_owned(), KeyId::from_name("k1")),
+        ("tab\tand \u{1}".to_owned(), KeyId::from_name("k1")),
+        (r#"x","apiKeyId":"victim","z":"1"#.to_owned(), KeyId::CONFLICTING),
+        (r#"x","apiKeyId":"victim","z":"1" and a quote""#.to_owned(), KeyId::CONFLICTING),
+        (format!(r#"x"}}{forged}"#), KeyId::CONFLICTING),
+        (format!(r#"x"}},{forged}"#), KeyId::CONFLICTING),
+        (format!(r#"x","apiKeyId":"victim"}} {forged}"#), KeyId::CONFLICTING),
+    ] {
+        let out = run(&aws, line(&agent));
+        let found: Vec<_> = out.events.iter().map(|event| event.key).collect();
+        assert_eq!(found, [key], "{agent}: {:?}", out.dead_letters);
+        assert!(out.dead_letters.iter().all(|letter| letter.counted));
+        let lines = format!("{}\n{}\n{}\n", line("a"), line(&agent), line("b"));
+        assert_eq!(run(&aws, lines).events.len(), 3, "{agent}");
+        let wrapped = Source { inner: Some(Format::AwsApigateway), format: Format::Cloudwatch, ..aws.clone() };
+        let message = serde_json::to_string(&line(&agent)).unwrap();
+        let envelope = format!(
+            r#"{{"messageType":"DATA_MESSAGE","logEvents":[{{"id":"e","timestamp":1763642655123,"message":{message}}}]}}"#
+        );
+        let found: Vec<_> = run(&wrapped, envelope).events.iter().map(|event| event.key).collect();
+        assert_eq!(found, [key], "{agent}");
+    }
+    let letter = refused(&aws, r#"{"requestTimeEpoch":"1763642655123","a":"x"y"z" "status":"200"}"#.replace("\"a\"", "a"));
+    assert_eq!(CLASSES[letter.class()], "syntax", "{}", letter.reason);
+}
+
+#[test]
+fn records_around_records() {
+    let nginx = source(Format::Nginx);
+    let line = r#"{"msec":"1763642655.123","request_method":"GET","request_uri":"/a/7","http_apikey":"k1"}"#;
+    let text = serde_json::to_string(line).unwrap();
+    let fluent = |member: &str, value: &str| format!(r#"{{"@timestamp":"2020-01-01T00:00:00Z","{member}":{value},"stream":"stdout"}}"#);
+    for message in [
+        line.to_owned(),
+        text.clone(),
+        fluent("log", &text),
+        fluent("message", &text),
+        fluent("log", line),
+        fluent("log", &format!("[{line}]")),
+        fluent("log", &serde_json::to_string(&format!("{line}\n")).unwrap()),
+        format!(r#"{{"records":[{line}]}}"#),
+        format!(r#"{{"Records":{text}}}"#),
+        fluent("message", &serde_json::to_string(&format!(r#"{{"records":[{line}]}}"#)).unwrap()),
+        format!("2025-11-20T12:44:15.123456789Z stdout F {line}"),
+        format!("2025-11-20T12:44:15.123456789+09:00 stderr F {line}\n"),
+        fluent("log", &serde_json::to_string(&format!("2025-11-20T12:44:15.1Z stdout F {line}")).unwrap()),
+        format!("\0\0\0\0\x07{line}"),
+        format!("\0\0\0\n\x07 [{line}]"),
+        format!("\u{feff}{line}"),
+    ] {
+        let event = event(&nginx, &message);
+        assert_eq!((event.key, event.time), (sha256_id("k1"), 1_763_642_655_123), "{message}");
+    }
+    let out = run(&nginx, format!(r#"{{"records":[{line},{text},7,{line}]}}"#));
+    assert_eq!((out.events.len(), out.dead_letters.len()), (3, 1));
+    // What a call's record holds there may be its caller's.
+    let forged = line.replace("k1", "victim");
+    let own = line.replacen('{', &format!(r#"{{"message":{},"log":{forged},"#, serde_json::to_string(&forged).unwrap()), 1);
+    assert_eq!(event(&nginx, own).key, sha256_id("k1"));
+    // Neither is unwrapped where the source says so, nor what isn't JSON.
+    let bare = Source { unwrap: vec![], records: vec![], ..source(Format::Nginx) };
+    refused(&bare, fluent("log", &text));
+    refused(&nginx, fluent("log", "\"started\""));
+    let mut nested = line.to_owned();
+    for _ in 0..6 {
+        nested = fluent("log", &serde_json::to_string(&nested).unwrap());
+    }
+    assert_eq!(CLASSES[refused(&nginx, nested).class()], "not_a_call");
+    for avro in [&b"\0\0\0\0\x07\x02\x04"[..], b"\0\0\0\0\x07", b"\0\0\0\0\x07\0\x08{}"] {
+        assert!(refused(&nginx, avro).reason.starts_with("framed: "), "{avro:?}");
+    }
+    // A condition may be about the wrapper.
+    let only = keytide_config::Condition {
+        at: Pointer(vec!["stream".into()]),
+        is: vec![glob::Pattern::new("stdout").unwrap()],
+    };
+    let only = Source { only: vec![only], ..source(Format::Nginx) };
+    assert_eq!(event(&only, fluent("log", &text)).key, sha256_id("k1"));
+    assert_eq!(run(&only, fluent("log", &text).replace("stdout", "stderr")).tally.passed_over, 1);
+}
+
+#[test]
+fn pointers_into_texts_that_hold_json() {
+    let mut json = json();
+    json.fields.status = at("/properties/code");
+    json.keys.from = vec![KeyFrom::Field(Pointer(vec!["properties".into(), "key".into()]))];
+    let inner = serde_json::to_string(r#"{"code":404,"key":"k\u0031","x":"{"}"#).unwrap();
+    let found = event(&json, with(&format!(r#""properties":{inner},"in":7"#)));
+    assert_eq!((found.status, found.key, found.bytes_in), (404, sha256_id("k1"), 7));
+    for text in [r#""{\"code\":404""#, r#""{\"code\":404}{\"code\":500}""#, r#""{}""#] {
+        assert_eq!(event(&json, with(&format!(r#""properties":{text}"#))).status, 0, "{text}");
+    }
+}
+
+#[test]
+fn request_ids_and_messages() {
+    let id = |out: &Decoded| out.events.iter().map(|event| event.request).collect::<Vec<_>>();
+    let distinct = |ids: &[RequestId]| ids.iter().collect::<std::collections::HashSet<_>>().len();
+    let record = r#"{"start_time":1763642655123,"request_id":"same","request":{"uri":"/","method":"GET"}}"#;
+    let plain = record.replace(r#""request_id":"same","#, "");
+    let batch = format!("[{record},{record},{plain},{plain}]");
+    for dedupe in [Dedupe::Message, Dedupe::Batch, Dedupe::Content] {
+        let apisix = Source { dedupe, ..source(Format::Apisix) };
+        let first = id(&run(&apisix, &batch));
+        assert!(first.iter().all(|id| id.is_some()), "{dedupe:?}");
+        assert_eq!(distinct(&first), 4, "records of one message are never the same");
+        assert_eq!(id(&run(&apisix, &batch)), first, "what is sent again is the same");
+        // An id that a caller may have chosen counts with the content, in any message.
+        assert_eq!(id(&run(&apisix, record)), first[..1]);
+        let other = record.replace("\"/\"", "\"/b\"");
+        assert_ne!(id(&run(&apisix, other)), first[..1]);
+    }
+    let topic = SourceKind::Kafka(keytide_config::KafkaSource::new(keytide_config::KafkaClient::new("b:1"), "t"));
+    // A single record: the same bytes are the same message of a topic, but other calls in a file.
+    let of_topic = |dedupe| Source { dedupe, kind: topic.clone(), ..source(Format::Apisix) };
+    assert!(id(&run(&of_topic(Dedupe::Message), &plain))[0].is_some());
+    assert_eq!(id(&run(&of_topic(Dedupe::Batch), &plain)), [RequestId::NONE]);
+    assert_eq!(id(&run(&of_topic(Dedupe::RequestId), &batch))[2], RequestId::NONE);
+    let content = Source { dedupe: Dedupe::Content, ..source(Format::Apisix) };
+    let mut out = Decoded::default();
+    let mut lines = decoder(&content, &context(Limits::default()));
+    for offset in [0, 100] {
+        lines.decode(plain.as_bytes(), Position { offset, ..START }, &mut out);
+    }
+    assert_eq!(distinct(&id(&out)), 2, "equal lines of a file are different calls");
+    let of_topic = of_topic(Dedupe::Content);
+    assert_eq!(id(&run(&of_topic, &plain)), id(&run(&of_topic, &plain)));
+}
+
+#[test]
+fn routes_of_paths() {
+    let mut kong = source(Format::Kong);
+    kong.routes = keytide_config::RoutesFrom::Path;
+    let out = run(&kong, KONG);
+    assert_eq!(route(&out), (out.events[0].route, "orders-v2", "GET", "/v2/orders/{id}"));
+    let out = run(&kong, br#"{"started_at":1763642655123,"route":{"name":"r"},"service":{"name":"s"}}"#);
+    assert_eq!((route(&out).1, route(&out).3), ("r", "r"));
+}
+
+#[test]
+fn the_end_makes_the_latency() {
+    let latency = |members: &str| event(&json(), with(members)).latency_us;
+    assert_eq!(latency(r#""end":1763642655167"#), 44_000);
+    assert_eq!(latency(r#""end":"2025-11-20T12:44:15.167Z""#), 44_000);
+    assert_eq!(latency(r#""end":1763642655167,"response":{"latency":3}"#), 3_000);
+    for unknown in [r#""end":1763642655122"#, r#""end":0"#, r#""end":null"#] {
+        assert_eq!(latency(unknown), LATENCY_UNKNOWN, "{unknown}");
+    }
 }
 
 // Messages.
@@ -744,50 +1008,59 @@ fn shapes_of_a_message() {
 #[test]
 fn bytes_that_are_not_utf8() {
     let (one, two) = (record(1), record(2));
-    let bad = |inner: &[u8]| [br#"{"time":1763642655123,"x":""#, inner, br#""}"#].concat();
-    for (inner, name) in
-        [(&b"\xFF"[..], "0xFF"), (b"\xC3", "half"), (b"\xED\xA0\x80", "surrogate"), (b"\xC0\x80", "overlong")]
-    {
-        let bad = bad(inner);
+    let odd = |inner: &[u8]| {
+        [
+            &br#"{"time":1763642655123,"method":"GET","body":""#[..],
+            inner,
+            br#"","key":"a"#,
+            inner,
+            br#"","path":"/x/"#,
+            inner,
+            br#"","agent":"b"#,
+            inner,
+            br#""}"#,
+        ]
+        .concat()
+    };
+    for inner in [&b"\xFF"[..], b"\xC3", b"\xED\xA0\x80", b"\xC0\x80", "\u{10FFFF}".as_bytes(), b"\xF4\x8F"] {
+        let odd = odd(inner);
+        let key = KeyId::from_hash(&Sha256::digest([b"a", inner].concat()));
         for message in [
-            [one.as_bytes(), b"\n", &bad, b"\n", two.as_bytes()].concat(),
-            [b"[", one.as_bytes(), b",", &bad, b",", two.as_bytes(), b"]"].concat(),
+            [one.as_bytes(), b"\n", &odd, b"\n", two.as_bytes()].concat(),
+            [b"[", one.as_bytes(), b",", &odd, b",", two.as_bytes(), b"]"].concat(),
         ] {
             let out = run(&json(), message);
-            assert_eq!(outcomes(&out), [Some(1), None, Some(2)], "{name}");
-            assert_eq!(out.dead_letters[0].reason, "not UTF-8");
-            assert_eq!(out.dead_letters[0].sha256, <[u8; 32]>::from(Sha256::digest(&bad)));
+            assert_eq!(outcomes(&out), [Some(1), Some(0), Some(2)], "{inner:?}");
+            assert_eq!(out.events[1].key, key, "{inner:?}");
+            let shown = String::from_utf8_lossy(inner);
+            assert_eq!(agents(&out)[0].1, format!("b{shown}"));
+            let is_shown = |one: &Definition| {
+                matches!(one, Definition::Route { route, .. } if **route == format!("/x/{shown}"))
+            };
+            assert!(out.definitions.iter().any(is_shown), "{:?}", out.definitions);
         }
+        // What can't be read is told of by its own bytes.
+        let cut = &odd[..odd.len() - 1];
+        assert_eq!(refused(&json(), cut).sha256, <[u8; 32]>::from(Sha256::digest(cut)));
     }
+    // A key of other bytes in the path is a secret as well.
+    let message = b"{\"time\":1763642655123,\"key\":\"raw-key-\xFF\",\"path\":\"/a/raw-key-\xFF\",\"agent\":\"raw-key-%FF\"}";
+    let out = run(&json(), message);
+    assert_eq!((route(&out).3, agents(&out)[0].1), ("/a/{key}", "{key}"));
     assert!(!run(&json(), b"\xFF").dead_letters.is_empty());
     assert!(!run(&json(), b"\xEF\xBB").dead_letters.is_empty());
 }
 
 #[test]
-fn caps_of_a_record() {
-    let limits = Limits { json_depth: 5, json_fields: 10, ..Limits::default() };
-    let nested =
-        |depth: usize| with(&format!(r#""x":{}1{},"in":9"#, "[".repeat(depth - 1), "]".repeat(depth - 1)));
-    let wide =
-        |members: usize| with(&format!(r#""x":{{{}}},"in":9"#, vec![r#""a":1"#; members - 3].join(",")));
-    for (record_, accepted) in [
-        (nested(4), true),
-        (nested(5), true),
-        (nested(6), false),
-        (nested(100_000), false),
-        (wide(9), true),
-        (wide(10), true),
-        (wide(11), false),
-        (wide(100_000), false),
-    ] {
-        let middle = accepted.then_some(9);
-        for message in [
-            format!("{}{record_}{}", record(1), record(2)),
-            format!("[{},{record_},{}]", record(1), record(2)),
-        ] {
-            let out = run_with(&json(), &context(limits), message.as_bytes());
-            assert_eq!(outcomes(&out), [Some(1), middle, Some(2)]);
-            assert!(out.dead_letters.iter().all(|letter| letter.length == record_.len() as u64));
+fn nothing_that_is_not_read_costs_the_record() {
+    let nested = |depth: usize| with(&format!(r#""x":{}1{},"in":9"#, "[".repeat(depth), "]".repeat(depth)));
+    let wide = |members: usize| with(&format!(r#""x":{{{}}},"in":9"#, vec![r#""a":1"#; members].join(",")));
+    let many = |members: usize| with(&format!(r#"{},"in":9"#, vec![r#""a":1"#; members].join(",")));
+    for odd in [nested(70), nested(100_000), wide(100_000), many(100_000)] {
+        for message in
+            [format!("{}{odd}{}", record(1), record(2)), format!("[{},{odd},{}]", record(1), record(2))]
+        {
+            assert_eq!(outcomes(&run(&json(), message)), [Some(1), Some(9), Some(2)]);
         }
     }
     // A bomb that doesn't end takes no neighbour along where lines tell them apart.
@@ -827,12 +1100,31 @@ fn caps_of_a_message() {
 }
 
 #[test]
-fn too_many_values_where_keys_are_looked_for() {
-    let keys = |count: usize| with(&vec![r#""k":"x""#; count].join(","));
-    let mut json = json();
-    json.keys.from = vec![KeyFrom::Field(Pointer(vec!["k".into()]))];
-    assert_eq!(event(&json, keys(8)).key, sha256_id("x"));
-    assert!(refused(&json, keys(9)).reason.starts_with("key: more than 8"));
+fn many_values_where_keys_are_looked_for() {
+    let mut apisix = source(Format::Apisix);
+    for count in [1, 8, 64, 65, 70, 5_000] {
+        let arguments = (0..count).map(|n| format!("apikey=secret-value-{n}")).collect::<Vec<_>>().join("&");
+        let values = (0..count).map(|n| format!("\"secret-value-{n}\"")).collect::<Vec<_>>().join(",");
+        let last = count - 1;
+        for headers in [r#""apikey":"k1""#, ""] {
+            let message = format!(
+                r#"{{"start_time":1763642655123,"request":{{"uri":"/a/secret-value-{last}?{arguments}","querystring":{{"apikey":[{values}]}},"headers":{{{headers}}}}}}}"#
+            );
+            let out = run(&apisix, message);
+            let key = if headers.is_empty() { "secret-value-0" } else { "k1" };
+            assert_eq!((out.events[0].key, route(&out).3), (sha256_id(key), "/a/{key}"), "{count}");
+        }
+    }
+    // Where looking for secrets would take too long, nothing of the texts is shown.
+    apisix.keys.from = vec![KeyFrom::Header("apikey".into()), KeyFrom::Query("apikey".into())];
+    let (path, arguments) = ("/a".repeat(100_000), "apikey=xyz&".repeat(10_000));
+    let out = run(
+        &apisix,
+        format!(
+            r#"{{"start_time":1763642655123,"service_id":"s","request":{{"method":"GET","uri":"{path}?{arguments}","headers":{{"apikey":"k1"}}}},"route_id":"{path}"}}"#
+        ),
+    );
+    assert_eq!((out.events[0].key, route(&out).3), (sha256_id("k1"), "{key}"));
 }
 
 // Secrets.

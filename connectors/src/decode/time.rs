@@ -160,7 +160,7 @@ mod tests {
         ] {
             assert_eq!(time(Value::Plain(ms), Unit::Millis).is_some(), accepted, "{ms}");
         }
-        for value in [Value::Missing, Value::Flag, Value::Object, Value::Array("[]")] {
+        for value in [Value::Missing, Value::Flag(true), Value::Object, Value::Array("[]")] {
             assert_eq!(time(value, Unit::Millis), None);
         }
     }

@@ -371,7 +371,7 @@ fn what_is_refused_keeps_its_place_and_its_traces() {
     assert!(letters[1].reason.starts_with("time: more than 5 minutes after the run's time"));
     assert_eq!((letters[4].length, letters[4].sha256), (70, Sha256::digest("x".repeat(70)).into()));
     assert_eq!(letters[4].reason, "longer than 69 bytes (limits.message_bytes)");
-    let counts = Counts { bytes: text.len() as u64, events: 4, late: 0, dead_letters: 5 };
+    let counts = Counts { bytes: text.len() as u64, events: 4, late: 0, dead_letters: 5, ..Counts::default() };
     assert_eq!((ingest.counts(), ingest.counts().records()), (counts, 9));
 }
 
@@ -472,6 +472,10 @@ fn source(name: &str, kind: SourceKind) -> Source {
             missing: keytide_config::MissingKey::Anonymous,
         },
         dedupe: keytide_config::Dedupe::RequestId,
+        routes: keytide_config::RoutesFrom::Gateway,
+        unwrap: Source::default_unwrap(),
+        records: Source::default_records(),
+        only: Vec::new(),
         zone: keytide_config::Zone::default(),
     }
 }

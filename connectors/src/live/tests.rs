@@ -93,7 +93,7 @@ struct Times(u32);
 impl Decoder for Times {
     fn decode(&mut self, message: &[u8], at: Position, out: &mut Decoded) {
         let Some(time) = std::str::from_utf8(message).ok().and_then(|text| text.parse().ok()) else {
-            return crate::decode::dead_letter(out, at, message, "not JSON: a time".to_owned(), None);
+            return crate::decode::dead_letter(out, at, message, "not JSON: a time".to_owned(), None, false);
         };
         out.events.push(AccessEvent {
             key: KeyId(5),

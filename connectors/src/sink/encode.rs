@@ -383,7 +383,6 @@ impl<'a> Place<'a> {
             Some(path) => text(out, r#","path":"#, path),
             None => out.extend_from_slice(br#","path":null"#),
         }
-        out.push(b'}');
     }
 }
 
@@ -416,7 +415,7 @@ impl EncodeRow for LateRow<'_> {
         number(out, r#","lateness_ms":"#, self.late.late_ms);
         string(out, r#","counted":"#, boolean(self.late.counted));
         self.place.path_column(out);
-        string(out, r#","counted":"#, boolean(self.late.counted));
+        out.push(b'}');
     }
 }
 
@@ -481,5 +480,6 @@ impl EncodeRow for DeadRow<'_> {
         string(out, r#"","kept":"#, kept.map_or("null", RawValue::get).as_bytes());
         self.place.path_column(out);
         string(out, r#","counted":"#, boolean(self.counted));
+        out.push(b'}');
     }
 }

@@ -440,13 +440,9 @@ impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
                 Err(reason) => unescaped = Some(reason),
             }
         }
-        let end = match fault {
-            // What is missing at the end of a line is missed where the next one begins.
-            Unreadable { at, .. } if !in_array && at > start => next_line(text, at - 1),
-            Unreadable { at, .. } if !in_array => next_line(text, at),
-            // Its neighbours go on where its brackets tell its end.
-            Unreadable { .. } => None,
-        };
+        // What is missing at the end of a line is missed where the next one begins, or at the end of all.
+        let from = fault.at.saturating_sub(1).max(start);
+        let end = (!in_array).then(|| next_line(text, from).or_else(|| next_line(text, start))).flatten();
         match unescaped {
             Some(reason) => {
                 let end = end.unwrap_or(text.len());

@@ -207,10 +207,10 @@ mod tests {
         #[test]
         fn any_value_between_two_names(agent in r#"[ -~éß\t]{0,30}"#, path in r#"[a-z"\\{},:]{0,20}"#) {
             let line = format!(r#"{{"id":"7","path":"/{path}","agent":"{agent}","key":"k1"}}"#);
-            let json = mend(&line).unwrap().unwrap();
-            let value: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
             // A name of the caller's own may end a value early.
+            let mended = mend(&line);
             if !agent.contains("\":") && !path.contains("\":") {
+                let value: serde_json::Value = serde_json::from_str(&mended.unwrap().unwrap()).unwrap();
                 prop_assert_eq!(&value["agent"], &agent);
                 prop_assert_eq!(&value["path"], &format!("/{path}"));
                 prop_assert_eq!(&value["key"], "k1");

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use keytide_alerts::outbox::Stats;
-use keytide_connectors::decode::CLASSES;
+use keytide_connectors::decode::{CLASSES, Tally};
 use keytide_connectors::sink::View;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
@@ -137,6 +137,7 @@ impl Sample {
         let classes =
             CLASSES.iter().zip(read.dead_letters).map(|(class, count)| ([("reason", *class)], count));
         page.counters("dead_letters", "Records that could not be accepted, by class of reason", classes)?;
+        self.oddities(page)?;
         page.counter(
             "table_dead_letters",
             "Rows of tables that could not be accepted",
@@ -153,6 +154,42 @@ impl Sample {
             "queued_bytes",
             "Memory of messages that wait for workers",
             self.status.queued_bytes as u64,
+        )
+    }
+
+    /// What was odd about records although their calls count.
+    fn oddities(&self, page: &mut Page<'_>) -> fmt::Result {
+        let names: BTreeMap<usize, &str> =
+            self.status.lags.iter().map(|(info, _)| (info.source_index, info.source.as_str())).collect();
+        let tallies: Vec<_> = names
+            .iter()
+            .filter_map(|(index, name)| Some((*name, self.read.tallies.get(*index)?)))
+            .collect();
+        let unread = tallies.iter().flat_map(|(source, tally)| {
+            tally.unread().map(|(field, events)| ([("source", *source), ("field", field)], events))
+        });
+        page.counters(
+            "unreadable_fields",
+            "Events that count although a field of theirs can't be read, which is unknown",
+            unread,
+        )?;
+        let of = |get: fn(&Tally) -> u64| {
+            tallies.iter().map(move |(source, tally)| ([("source", *source)], get(tally))).collect::<Vec<_>>()
+        };
+        page.counters(
+            "conflicting_events",
+            "Events that count under conflicting, as their identity stands twice with different values",
+            of(|tally| tally.conflicting),
+        )?;
+        page.counters(
+            "recovered_records",
+            "Records of templates with an unescaped quote, read by the order of their names",
+            of(|tally| tally.recovered),
+        )?;
+        page.counters(
+            "passed_over_records",
+            "Records that are none of calls, as [source.only] or the format says",
+            of(|tally| tally.passed_over),
         )
     }
 
@@ -363,7 +400,10 @@ mod tests {
         sample.status.queued_bytes = 65_536;
         sample.read.bytes = 123_456;
         sample.read.messages = 1_000;
-        sample.read.dead_letters = [1, 2, 3, 4, 5, 6, 7];
+        sample.read.dead_letters = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let mut tally = Tally::default();
+        (tally.passed_over, tally.conflicting, tally.recovered) = (3, 2, 1);
+        sample.read.tallies = vec![tally];
         sample.read.table_dead_letters = 8;
         sample.read.table_changes = 9;
         sample.read.gaps = 10;
@@ -450,6 +490,19 @@ keytide_dead_letters_total{reason="field"} 4
 keytide_dead_letters_total{reason="key"} 5
 keytide_dead_letters_total{reason="future"} 6
 keytide_dead_letters_total{reason="gap"} 7
+keytide_dead_letters_total{reason="not_a_call"} 8
+keytide_dead_letters_total{reason="unescaped"} 9
+# HELP keytide_unreadable_fields Events that count although a field of theirs can't be read, which is unknown.
+# TYPE keytide_unreadable_fields counter
+# HELP keytide_conflicting_events Events that count under conflicting, as their identity stands twice with different values.
+# TYPE keytide_conflicting_events counter
+keytide_conflicting_events_total{source="edge"} 2
+# HELP keytide_recovered_records Records of templates with an unescaped quote, read by the order of their names.
+# TYPE keytide_recovered_records counter
+keytide_recovered_records_total{source="edge"} 1
+# HELP keytide_passed_over_records Records that are none of calls, as [source.only] or the format says.
+# TYPE keytide_passed_over_records counter
+keytide_passed_over_records_total{source="edge"} 3
 # HELP keytide_table_dead_letters Rows of tables that could not be accepted.
 # TYPE keytide_table_dead_letters counter
 keytide_table_dead_letters_total 8

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use keytide_connectors::decode::CLASSES;
+use keytide_connectors::decode::{CLASSES, Tally};
 use keytide_connectors::live::Status;
 use keytide_connectors::sink::SinkStats;
 use keytide_dataflow::model::Tick;
@@ -203,6 +203,8 @@ pub(super) struct Input {
     pub(super) gaps: u64,
     /// Ticks that were closed.
     pub(super) ticks: u64,
+    /// What was odd about records that count, by source (its index).
+    pub(super) tallies: Vec<Tally>,
 }
 
 /// What became of it so far.
@@ -248,6 +250,7 @@ impl Sample {
             table_changes: load(&counters.table_changes),
             gaps: load(&counters.gaps),
             ticks: load(&counters.ticks),
+            tallies: counters.tallies.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         Self {
             tick_ms,

@@ -45,7 +45,37 @@ struct Listed {
 
 enum Stream {
     Plain(Raw),
-    Gzip(Box<MultiGzDecoder<BufReader<Raw>>>),
+    Gzip(Box<Gunzip>),
+    /// gzip in gzip: `CloudWatch` compresses, and so does Firehose.
+    Twice(Box<MultiGzDecoder<BufReader<Gunzip>>>),
+}
+
+/// What is in a gzip file, with the bytes that were looked at first.
+struct Gunzip {
+    decoder: MultiGzDecoder<BufReader<Raw>>,
+    pushed_back: Vec<u8>,
+}
+
+impl Gunzip {
+    fn raw(&self) -> &Raw {
+        self.decoder.get_ref().get_ref()
+    }
+
+    fn raw_mut(&mut self) -> &mut Raw {
+        self.decoder.get_mut().get_mut()
+    }
+}
+
+impl Read for Gunzip {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if self.pushed_back.is_empty() {
+            return self.decoder.read(room);
+        }
+        let bytes = room.len().min(self.pushed_back.len());
+        room[..bytes].copy_from_slice(&self.pushed_back[..bytes]);
+        self.pushed_back.drain(..bytes);
+        Ok(bytes)
+    }
 }
 
 impl Partition {
@@ -123,8 +153,9 @@ impl Partition {
             return;
         }
         match &mut self.stream {
-            Some(Stream::Gzip(gzip)) if self.lines.offset() > REWIND_BYTES => {
-                gzip.get_mut().get_mut().reader = None;
+            Some(Stream::Gzip(gzip)) if self.lines.offset() > REWIND_BYTES => gzip.raw_mut().reader = None,
+            Some(Stream::Twice(gzip)) if self.lines.offset() > REWIND_BYTES => {
+                gzip.get_mut().get_mut().raw_mut().reader = None;
             }
             stream => {
                 *stream = None;
@@ -146,7 +177,7 @@ impl Partition {
                 Ok(offset)
             }
             Stream::Plain(_) => Ok(0),
-            Stream::Gzip(gzip) => io::copy(&mut gzip.by_ref().take(offset), &mut io::sink()),
+            compressed => io::copy(&mut compressed.by_ref().take(offset), &mut io::sink()),
         };
         match passed {
             Ok(passed) if passed == offset => Ok(stream),
@@ -166,12 +197,31 @@ impl Partition {
         }
         if is_gzip {
             let buffered = BufReader::with_capacity(GZIP_BUFFER_BYTES, raw);
-            return Ok(Stream::Gzip(Box::new(MultiGzDecoder::new(buffered))));
+            return self.detect_inner(Gunzip {
+                decoder: MultiGzDecoder::new(buffered),
+                pushed_back: Vec::new(),
+            });
         }
         if self.path().is_some_and(|path| path.ends_with(".gz")) {
             return Err(FileError::NotGzip { path: self.name() });
         }
         Ok(Stream::Plain(raw))
+    }
+
+    /// Finds out whether what is in a gzip file is gzip again.
+    fn detect_inner(&self, mut gzip: Gunzip) -> Result<Stream, FileError> {
+        let mut magic = Vec::new();
+        let read = gzip.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic);
+        let is_gzip = magic == GZIP_MAGIC;
+        gzip.pushed_back = magic;
+        match read {
+            Err(error) => Err(self.read_error(&Stream::Gzip(Box::new(gzip)), error)),
+            Ok(_) if is_gzip => {
+                let buffered = BufReader::with_capacity(GZIP_BUFFER_BYTES, gzip);
+                Ok(Stream::Twice(Box::new(MultiGzDecoder::new(buffered))))
+            }
+            Ok(_) => Ok(Stream::Gzip(Box::new(gzip))),
+        }
     }
 
     fn name(&self) -> String {
@@ -202,16 +252,19 @@ impl Stream {
     fn raw(&self) -> &Raw {
         match self {
             Self::Plain(raw) => raw,
-            Self::Gzip(gzip) => gzip.get_ref().get_ref(),
+            Self::Gzip(gzip) => gzip.raw(),
+            Self::Twice(gzip) => gzip.get_ref().get_ref().raw(),
         }
     }
 
     /// How many of the origin's bytes were used.
     fn position(&self) -> u64 {
-        let unused = match self {
-            Self::Plain(raw) => raw.pushed_back.len(),
-            Self::Gzip(gzip) => gzip.get_ref().buffer().len() + gzip.get_ref().get_ref().pushed_back.len(),
+        let gunzip = match self {
+            Self::Plain(raw) => return raw.position - raw.pushed_back.len() as u64,
+            Self::Gzip(gzip) => gzip,
+            Self::Twice(gzip) => gzip.get_ref().get_ref(),
         };
+        let unused = gunzip.decoder.get_ref().buffer().len() + gunzip.raw().pushed_back.len();
         self.raw().position - unused as u64
     }
 }
@@ -221,6 +274,7 @@ impl Read for Stream {
         match self {
             Self::Plain(raw) => raw.read(room),
             Self::Gzip(gzip) => gzip.read(room),
+            Self::Twice(gzip) => gzip.read(room),
         }
     }
 }
@@ -381,6 +435,24 @@ mod tests {
         let mut plain = Partition::stream(Box::new(&b"a\nb"[..]));
         assert_eq!(read(&mut plain, &CUT, |_| {}).unwrap(), [(0, "a".to_owned()), (2, "b".to_owned())]);
         assert_eq!(plain.bytes_read(), 3);
+    }
+
+    #[test]
+    fn gzip_in_gzip_is_read_and_may_be_paused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (text, expected) = numbered(150_000);
+        let (one, other) = text.split_at(text.len() / 3);
+        let twice = gzip(&[gzip(one.as_bytes()), gzip(other.as_bytes())].concat());
+        let cut = Cut { bytes: 50_000, ..CUT };
+        let mut partition = file(folder.path(), "twice.gz", &twice);
+        assert_eq!(read(&mut partition, &cut, |_| {}).unwrap(), expected);
+        assert_eq!(partition.bytes_read(), twice.len() as u64);
+        let mut paused = file(folder.path(), "paused.gz", &twice);
+        assert_eq!(read(&mut paused, &cut, Partition::pause).unwrap(), expected);
+        let mut damaged = gzip(one.as_bytes());
+        damaged.truncate(damaged.len() - 9);
+        let mut partition = file(folder.path(), "damaged.gz", &gzip(&damaged));
+        assert!(matches!(read(&mut partition, &cut, |_| {}), Err(FileError::Gzip { .. })));
     }
 
     #[test]

@@ -184,10 +184,11 @@ impl AccessEvent {
         (400..500).contains(&self.status) && self.status != 499
     }
 
-    /// A server's error (5xx).
+    /// A server's error: 5xx, and what is no status of HTTP's from 600 on, which RFC 9110, section 15, has clients take for
+    /// one.
     #[must_use]
     pub fn is_5xx(&self) -> bool {
-        (500..600).contains(&self.status)
+        self.status >= 500
     }
 
     /// The latency, if known.

@@ -327,7 +327,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
                 top.sort_by_key(|(asn, calls)| (u64::MAX - calls, *asn));
                 top.truncate(5);
                 let errors =
-                    calls_where(events, |event| (400..600).contains(&event.status) && event.status != 499);
+                    calls_where(events, |event| (400..1_000).contains(&event.status) && event.status != 499);
                 let calls = calls_where(events, |_| true);
                 row!(Geo, *group, Geo { calls, errors, asns: top.into_iter().collect() });
             }

@@ -1,10 +1,20 @@
 //! Country, autonomous system and place of a caller's address, from `.mmdb` databases, and the class of its network.
 //!
 //! A database is read into memory as a whole: a mapped file that is rewritten in place would end the
-//! process. Two record layouts are in use, MaxMind's (`country.iso_code`, `location.latitude`) and the flat one of the
-//! free `@ip-location-db` packages (`country_code`, `latitude`); AS numbers are numbers, or text such as `AS64500`, and
-//! so are latitudes and longitudes. Which one a database has is found out once, at [`Geo::open`], by looking at its first records, so that a
-//! look-up decodes one field and nothing else.
+//! process. A file that is named twice, as a country and an ASN database, is read once.
+//!
+//! | layout | country | AS number | position |
+//! |---|---|---|---|
+//! | MaxMind, DB-IP, IP2Location | `country.iso_code` | `autonomous_system_number` | `location.latitude` ... |
+//! | `@ip-location-db` | `country_code` | `autonomous_system_number` | `latitude`, `longitude` |
+//! | IPinfo (Lite, Core, Location, ...) | `country_code` | `asn` | `latitude`, `longitude` |
+//! | IPinfo before 2025 | `country`, two letters | `asn` | `lat`, `lng`; `latitude` ...; `loc` |
+//! | MaxMind Enterprise, GeoOpen | `country.iso_code` | `traits.`..., `country.AutonomousSystemNumber` | as MaxMind |
+//!
+//! AS numbers are integers of any width, or text such as `64500` or `AS64500`; degrees are numbers or text, and `loc` is
+//! both with a comma between. Empty text is unknown. Which fields a database has is found out once, at [`Geo::open`], by
+//! looking at its first records, so that a look-up decodes these fields and nothing else. A database in which nothing
+//! fits is refused, with the names of the fields that it has.
 //!
 //! Nobody's address (private, shared, loopback, link-local, multicast, reserved) is never looked up: a
 //! database that knows one is wrong about it. Documentation and benchmark ranges are looked up like any
@@ -21,6 +31,7 @@
 //!
 //! Limits: a database of 1 GiB, twice that while it is read again; 100,000 networks are searched for the first usable record.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -32,7 +43,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ipnet::IpNet;
 use keytide_dataflow::model::{Country, Place};
 use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions};
-use serde::{Deserialize, Deserializer, de::Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::decode::{Locate, Located};
 use crate::networks::Networks;
@@ -42,8 +54,14 @@ use crate::sight::{Look, Watch};
 const DATABASE_BYTES: u64 = 1 << 30;
 /// Networks, with or without a record, that are searched for the first usable one.
 const PROBED_NETWORKS: usize = 100_000;
+/// Records that are asked for the names of their fields when none fits.
+const NAMED_RECORDS: usize = 100;
+/// Names of fields that are told then.
+const NAMES: usize = 24;
+/// Characters of a name that are told.
+const NAME_CHARS: usize = 64;
 
-type Database = Reader<Vec<u8>>;
+type Database = Arc<Reader<Vec<u8>>>;
 type Found<'a> = LookupResult<'a, Vec<u8>>;
 type FieldPath = &'static [PathElement<'static>];
 /// Latitude and longitude.
@@ -52,19 +70,30 @@ type Position = (f64, f64);
 /// Files as they were read, and warnings about what is in them.
 pub type GeoRead = Result<(Arc<Geo>, Vec<String>), GeoError>;
 
-/// Where country databases keep the code.
-const COUNTRY_PATHS: [FieldPath; 2] =
-    [&[PathElement::Key("country"), PathElement::Key("iso_code")], &[PathElement::Key("country_code")]];
+/// Where country databases keep the code. Where `country` is text it is a name if there is a `country_code`.
+const COUNTRY_PATHS: [FieldPath; 3] = [
+    &[PathElement::Key("country"), PathElement::Key("iso_code")],
+    &[PathElement::Key("country_code")],
+    &[PathElement::Key("country")],
+];
 /// Where City databases keep latitude and longitude.
-const POSITION_PATHS: [[FieldPath; 2]; 2] = [
-    [
+const POSITION_PATHS: [PositionAt; 5] = [
+    PositionAt::Two(
         &[PathElement::Key("location"), PathElement::Key("latitude")],
         &[PathElement::Key("location"), PathElement::Key("longitude")],
-    ],
-    [&[PathElement::Key("latitude")], &[PathElement::Key("longitude")]],
+    ),
+    PositionAt::Two(&[PathElement::Key("latitude")], &[PathElement::Key("longitude")]),
+    PositionAt::Two(&[PathElement::Key("lat")], &[PathElement::Key("lng")]),
+    PositionAt::Two(&[PathElement::Key("lat")], &[PathElement::Key("lon")]),
+    PositionAt::One(&[PathElement::Key("loc")]),
 ];
 /// Where ASN databases keep the number.
-const ASN_PATH: FieldPath = &[PathElement::Key("autonomous_system_number")];
+const ASN_PATHS: [FieldPath; 4] = [
+    &[PathElement::Key("autonomous_system_number")],
+    &[PathElement::Key("asn")],
+    &[PathElement::Key("traits"), PathElement::Key("autonomous_system_number")],
+    &[PathElement::Key("country"), PathElement::Key("AutonomousSystemNumber")],
+];
 
 /// Why a database can't be used. All of these need a person: none goes away by itself.
 #[derive(Debug, thiserror::Error)]
@@ -92,12 +121,21 @@ pub enum GeoError {
         source: Box<MaxMindDbError>,
     },
     /// A database of something else.
-    #[error("{} holds no record with {expected}: is it a database of another kind?", path.display())]
+    #[error(
+        "{} holds no record with {expected}: {}: is it a database of another kind?",
+        path.display(),
+        match &fields[..] {
+            [] => "it has no fields".to_owned(),
+            fields => format!("it has {}", fields.join(", ")),
+        }
+    )]
     OtherKind {
         /// The file.
         path: PathBuf,
         /// The fields that were looked for.
         expected: &'static str,
+        /// Names of the fields that its first records have, sorted, at most 24.
+        fields: Vec<String>,
     },
     /// A file of networks without a network.
     #[error("{} has no line that names a network and its class, such as 198.51.100.0/24,vpn", path.display())]
@@ -117,24 +155,26 @@ pub enum GeoError {
 #[derive(Debug)]
 pub struct Geo {
     country: Option<(Database, FieldPath)>,
-    asn: Option<(Database, AsnForm)>,
+    asn: Option<(Database, FieldPath)>,
     city: Option<City>,
     networks: Option<Networks>,
     unreadable: AtomicU64,
 }
 
-/// How an ASN database writes its numbers.
+/// Where latitude and longitude are.
 #[derive(Clone, Copy, Debug)]
-enum AsnForm {
-    Number,
-    Text,
+enum PositionAt {
+    /// In two fields.
+    Two(FieldPath, FieldPath),
+    /// In one, with a comma between.
+    One(FieldPath),
 }
 
 /// A database of places.
 #[derive(Debug)]
 struct City {
     database: Database,
-    position: [FieldPath; 2],
+    position: PositionAt,
     /// Where it keeps the country, if it is asked for that.
     country: Option<FieldPath>,
 }
@@ -165,9 +205,12 @@ impl Geo {
 
     /// Reads the files; warnings about what is in them are returned beside.
     fn read(config: &keytide_config::Geo) -> Result<(Self, Vec<String>), GeoError> {
-        let country = config.country.as_deref().map(open_country).transpose()?;
-        let asn = config.asn.as_deref().map(open_asn).transpose()?;
-        let city = config.city.as_deref().map(|path| open_city(path, country.is_none())).transpose()?;
+        let mut files = Files::default();
+        let country = config.country.as_deref().map(|path| open_country(&mut files, path)).transpose()?;
+        let asn = config.asn.as_deref().map(|path| open_asn(&mut files, path)).transpose()?;
+        let gives_country = country.is_none();
+        let city =
+            config.city.as_deref().map(|path| open_city(&mut files, path, gives_country)).transpose()?;
         let networks = config.networks.as_deref().map(Networks::open).transpose()?;
         let (networks, warnings) = networks.unzip();
         let geo = Self { country, asn, city, networks, unreadable: AtomicU64::new(0) };
@@ -202,7 +245,7 @@ impl City {
             Some(path) => found.decode_path::<&str>(path)?.map(Country::new),
             None => None,
         };
-        Ok((country, position(found, self.position)?))
+        Ok((country, self.position.read(found)?))
     }
 }
 
@@ -218,7 +261,7 @@ impl Locate for Geo {
         let asn = self
             .asn
             .as_ref()
-            .and_then(|(database, form)| self.field(database, address, |found| form.read(&found)));
+            .and_then(|(database, path)| self.field(database, address, |found| asn(&found, path)));
         let city = self.city.as_ref();
         let city =
             city.and_then(|city| self.field(&city.database, address, |found| city.locate(&found).map(Some)));
@@ -289,35 +332,72 @@ impl WatchedGeo {
     }
 }
 
-impl AsnForm {
-    fn read(self, found: &Found<'_>) -> Result<Option<u32>, MaxMindDbError> {
-        match self {
-            Self::Number => found.decode_path(ASN_PATH),
-            Self::Text => match found.decode_path::<&str>(ASN_PATH)? {
-                None => Ok(None),
-                Some(text) => parse_asn(text).map(Some).ok_or_else(|| MaxMindDbError::Decoding {
-                    message: "not an AS number".to_owned(),
-                    offset: found.offset(),
-                    path: None,
-                }),
-            },
+/// The AS number that stands at `path`.
+fn asn(found: &Found<'_>, path: FieldPath) -> Result<Option<u32>, MaxMindDbError> {
+    Ok(found.decode_path::<Asn>(path)?.and_then(|Asn(number)| number))
+}
+
+/// An AS number, of any type, or as text; none if the text is empty.
+struct Asn(Option<u32>);
+
+impl<'de> Deserialize<'de> for Asn {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        value.deserialize_any(AsnVisitor)
+    }
+}
+
+struct AsnVisitor;
+
+impl Visitor<'_> for AsnVisitor {
+    type Value = Asn;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an AS number")
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Asn, E> {
+        u32::try_from(number).map(|number| Asn(Some(number))).map_err(E::custom)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Asn, E> {
+        u32::try_from(number).map(|number| Asn(Some(number))).map_err(E::custom)
+    }
+
+    fn visit_u128<E: serde::de::Error>(self, number: u128) -> Result<Asn, E> {
+        u32::try_from(number).map(|number| Asn(Some(number))).map_err(E::custom)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Asn, E> {
+        match parse_asn(text) {
+            None if !text.is_empty() => Err(E::custom("not an AS number")),
+            number => Ok(Asn(number)),
         }
     }
 }
 
-/// Latitude and longitude where `paths` say.
-fn position(
-    found: &Found<'_>,
-    [latitude, longitude]: [FieldPath; 2],
-) -> Result<Option<Position>, MaxMindDbError> {
-    let latitude = found.decode_path::<Degrees>(latitude)?;
-    let position = latitude.zip(found.decode_path::<Degrees>(longitude)?);
-    let position = position.map(|(Degrees(latitude), Degrees(longitude))| (latitude, longitude));
-    Ok(position.filter(|position| *position != (0.0, 0.0)))
+impl PositionAt {
+    /// Latitude and longitude.
+    fn read(self, found: &Found<'_>) -> Result<Option<Position>, MaxMindDbError> {
+        let (latitude, longitude) = match self {
+            Self::Two(latitude, longitude) => (
+                found.decode_path::<Degrees>(latitude)?.unwrap_or_default(),
+                found.decode_path::<Degrees>(longitude)?.unwrap_or_default(),
+            ),
+            Self::One(path) => match found.decode_path::<&str>(path)?.and_then(|text| text.split_once(',')) {
+                Some((latitude, longitude)) => {
+                    (Degrees(latitude.trim().parse().ok()), Degrees(longitude.trim().parse().ok()))
+                }
+                None => return Ok(None),
+            },
+        };
+        let position = latitude.0.zip(longitude.0);
+        Ok(position.filter(|position| *position != (0.0, 0.0)))
+    }
 }
 
-/// A number of degrees, of any type, or as text.
-struct Degrees(f64);
+/// A number of degrees, of any type, or as text; none if the text is empty.
+#[derive(Default)]
+struct Degrees(Option<f64>);
 
 impl<'de> Deserialize<'de> for Degrees {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
@@ -335,23 +415,55 @@ impl Visitor<'_> for DegreesVisitor {
     }
 
     fn visit_f32<E>(self, degrees: f32) -> Result<Degrees, E> {
-        Ok(Degrees(degrees.into()))
+        Ok(Degrees(Some(degrees.into())))
     }
 
     fn visit_f64<E>(self, degrees: f64) -> Result<Degrees, E> {
-        Ok(Degrees(degrees))
+        Ok(Degrees(Some(degrees)))
     }
 
     fn visit_i64<E: serde::de::Error>(self, degrees: i64) -> Result<Degrees, E> {
-        i16::try_from(degrees).map(|degrees| Degrees(degrees.into())).map_err(E::custom)
+        i16::try_from(degrees).map(|degrees| Degrees(Some(degrees.into()))).map_err(E::custom)
     }
 
     fn visit_u64<E: serde::de::Error>(self, degrees: u64) -> Result<Degrees, E> {
-        u16::try_from(degrees).map(|degrees| Degrees(degrees.into())).map_err(E::custom)
+        u16::try_from(degrees).map(|degrees| Degrees(Some(degrees.into()))).map_err(E::custom)
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Degrees, E> {
-        text.parse().map(Degrees).map_err(E::custom)
+        match text {
+            "" => Ok(Degrees(None)),
+            text => text.parse().map(|degrees| Degrees(Some(degrees))).map_err(E::custom),
+        }
+    }
+}
+
+/// The names of a map's fields, at most [`NAMES`].
+struct FieldNames<'a>(Vec<&'a str>);
+
+impl<'de> Deserialize<'de> for FieldNames<'de> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        value.deserialize_map(NamesVisitor)
+    }
+}
+
+struct NamesVisitor;
+
+impl<'de> Visitor<'de> for NamesVisitor {
+    type Value = FieldNames<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut names = Vec::new();
+        while names.len() < NAMES
+            && let Some((name, _)) = map.next_entry::<&str, IgnoredAny>()?
+        {
+            names.push(name);
+        }
+        Ok(FieldNames(names))
     }
 }
 
@@ -373,53 +485,73 @@ pub(crate) fn mapped(network: IpNet) -> (u128, u8) {
     }
 }
 
-fn open_country(path: &Path) -> Result<(Database, FieldPath), GeoError> {
-    let database = read_database(path)?;
+/// Databases that were read, so that a file with two uses is in memory once.
+#[derive(Default)]
+struct Files(Vec<(PathBuf, Database)>);
+
+impl Files {
+    fn read(&mut self, path: &Path) -> Result<Database, GeoError> {
+        if let Some((_, database)) = self.0.iter().find(|(known, _)| known == path) {
+            return Ok(Arc::clone(database));
+        }
+        let database = Arc::new(read_database(path)?);
+        self.0.push((path.to_owned(), Arc::clone(&database)));
+        Ok(database)
+    }
+}
+
+fn open_country(files: &mut Files, path: &Path) -> Result<(Database, FieldPath), GeoError> {
+    let database = files.read(path)?;
     match probe_country(&database) {
         Some(layout) => Ok((database, layout)),
         None => Err(GeoError::OtherKind {
             path: path.to_owned(),
-            expected: "`country.iso_code` or `country_code`",
+            expected: "`country.iso_code`, `country_code`, or a `country` of two letters",
+            fields: field_names(&database),
         }),
     }
 }
 
 fn probe_country(database: &Database) -> Option<FieldPath> {
+    let is_code = |code: &str| code.len() == 2 && code.bytes().all(|letter| letter.is_ascii_alphabetic());
     probe(database, |found| {
-        COUNTRY_PATHS.into_iter().find(|field| matches!(found.decode_path::<&str>(field), Ok(Some(_))))
+        let has_code =
+            |path: &FieldPath| matches!(found.decode_path::<&str>(path), Ok(Some(code)) if is_code(code));
+        COUNTRY_PATHS.into_iter().find(has_code)
     })
 }
 
-fn open_city(path: &Path, gives_country: bool) -> Result<City, GeoError> {
-    let database = read_database(path)?;
+fn open_city(files: &mut Files, path: &Path, gives_country: bool) -> Result<City, GeoError> {
+    let database = files.read(path)?;
     let position = probe(&database, |found| {
-        POSITION_PATHS.into_iter().find(|paths| matches!(position(found, *paths), Ok(Some(_))))
+        POSITION_PATHS.into_iter().find(|position| matches!(position.read(found), Ok(Some(_))))
     });
     let country = if gives_country { probe_country(&database) } else { None };
     match position {
         Some(position) => Ok(City { database, position, country }),
         None => Err(GeoError::OtherKind {
             path: path.to_owned(),
-            expected: "`location.latitude` and `location.longitude`, or `latitude` and `longitude`",
+            expected: "`location.latitude` and `location.longitude`, `latitude` and `longitude`, `lat` and `lng`, or `loc`",
+            fields: field_names(&database),
         }),
     }
 }
 
-fn open_asn(path: &Path) -> Result<(Database, AsnForm), GeoError> {
-    let database = read_database(path)?;
-    let form = probe(&database, |found| {
-        [AsnForm::Number, AsnForm::Text].into_iter().find(|form| matches!(form.read(found), Ok(Some(_))))
-    });
-    match form {
-        Some(form) => Ok((database, form)),
+fn open_asn(files: &mut Files, path: &Path) -> Result<(Database, FieldPath), GeoError> {
+    let database = files.read(path)?;
+    let found =
+        probe(&database, |found| ASN_PATHS.into_iter().find(|path| matches!(asn(found, path), Ok(Some(_)))));
+    match found {
+        Some(field) => Ok((database, field)),
         None => Err(GeoError::OtherKind {
             path: path.to_owned(),
-            expected: "a usable `autonomous_system_number`",
+            expected: "a usable `autonomous_system_number` or `asn`",
+            fields: field_names(&database),
         }),
     }
 }
 
-fn read_database(path: &Path) -> Result<Database, GeoError> {
+fn read_database(path: &Path) -> Result<Reader<Vec<u8>>, GeoError> {
     let read = |source| GeoError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(read)?;
     let mut bytes = Vec::new();
@@ -433,11 +565,38 @@ fn read_database(path: &Path) -> Result<Database, GeoError> {
 
 /// What `layout` says of the first record that it can say something of.
 fn probe<T>(database: &Database, layout: impl Fn(&Found<'_>) -> Option<T>) -> Option<T> {
+    networks(database).find_map(|found| layout(&found))
+}
+
+/// The first networks.
+fn networks(database: &Database) -> impl Iterator<Item = Found<'_>> {
     // Empty and aliased networks are visited too, so that they count: a damaged tree may have more of
     // them than can be walked.
     let every = WithinOptions::default().include_networks_without_data().include_aliased_networks();
-    let networks = database.networks(every).ok()?;
-    networks.take(PROBED_NETWORKS).filter_map(Result::ok).find_map(|found| layout(&found))
+    let networks = database.networks(every).into_iter().flatten();
+    networks.take(PROBED_NETWORKS).filter_map(Result::ok)
+}
+
+/// Names of the fields of the first records, those of fields in fields as `outer.inner`, sorted.
+fn field_names(database: &Database) -> Vec<String> {
+    let told =
+        |name: &str| name.chars().filter(|letter| !letter.is_control()).take(NAME_CHARS).collect::<String>();
+    let mut names = BTreeSet::new();
+    for found in networks(database).filter(Found::has_data).take(NAMED_RECORDS) {
+        let Ok(Some(FieldNames(outer))) = found.decode::<FieldNames<'_>>() else { continue };
+        for outer in outer {
+            match found.decode_path::<FieldNames<'_>>(&[PathElement::Key(outer)]) {
+                Ok(Some(FieldNames(inner))) => {
+                    names.extend(inner.into_iter().map(|inner| format!("{}.{}", told(outer), told(inner))));
+                }
+                _ => drop(names.insert(told(outer))),
+            }
+        }
+        if names.len() >= NAMES {
+            break;
+        }
+    }
+    names.into_iter().take(NAMES).collect()
 }
 
 /// Whether an address (IPv4 never as IPv6) belongs to nobody in particular.
@@ -824,6 +983,163 @@ mod tests {
         assert_eq!(warnings.len(), 1);
     }
 
+    fn record(fields: &[(&'static str, Value)]) -> Value {
+        Value::map(fields.iter().cloned())
+    }
+
+    /// IPinfo's records, by edition: Lite, Core, country and ASN of before 2025, Location of before 2025.
+    fn ipinfo() -> [Vec<(&'static str, Value)>; 4] {
+        fn text(text: &str) -> Value {
+            text.into()
+        }
+        let systems = |number: &str| {
+            [("asn", text(number)), ("as_name", text("Example")), ("as_domain", text("example.net"))]
+        };
+        let lite = [
+            ("continent", text("Europe")),
+            ("continent_code", text("EU")),
+            ("country", text("Romania")),
+            ("country_code", text("RO")),
+        ];
+        let place = |latitude: Value, longitude: Value| {
+            [("city", text("Cluj")), ("latitude", latitude), ("longitude", longitude)]
+        };
+        let old = [("country", text("RO")), ("country_name", text("Romania")), ("continent", text("EU"))];
+        [
+            [&systems("AS64500")[..], &lite].concat(),
+            [&systems("AS64500")[..], &lite, &place(46.77.into(), 23.59.into())].concat(),
+            [&systems("AS64500")[..], &old].concat(),
+            [&old[..], &place("46.77".into(), "23.59".into())].concat(),
+        ]
+    }
+
+    #[test]
+    fn an_ipinfo_database_is_a_country_an_asn_and_a_city_database_at_once() {
+        let [lite, core, country_asn, location] = ipinfo().map(|fields| {
+            // The first record says less than the others: it comes first, and nothing is decided by it.
+            let unknown: Vec<_> = fields.iter().map(|(name, _)| (*name, Value::from(""))).collect();
+            let records = [("198.18.0.0/24", record(&unknown)), ("198.18.1.0/24", record(&fields))];
+            on_disk(&database(IpVersion::V6, &records))
+        });
+        let path = |file: &NamedTempFile| Some(file.path().to_owned());
+        let located = |config: keytide_config::Geo| {
+            let (geo, warnings) = Geo::open(&config).unwrap();
+            let [unknown, known] =
+                ["198.18.0.1", "198.18.1.1"].map(|address| geo.locate(address.parse().unwrap()));
+            assert_eq!(unknown, Located::default());
+            assert_eq!((geo.unreadable(), warnings), (0, Vec::<String>::new()));
+            (known.country.as_str().to_owned(), known.asn, known.place.position())
+        };
+        for file in [&lite, &country_asn] {
+            let config = keytide_config::Geo { country: path(file), asn: path(file), ..Default::default() };
+            assert_eq!(located(config), ("RO".into(), 64_500, None));
+        }
+        let config = keytide_config::Geo { city: path(&core), asn: path(&core), ..Default::default() };
+        assert_eq!(located(config), ("RO".into(), 64_500, Some((4_678, 2_360))));
+        let config = keytide_config::Geo { city: path(&location), asn: path(&core), ..Default::default() };
+        assert_eq!(located(config), ("RO".into(), 64_500, Some((4_678, 2_360))));
+    }
+
+    #[test]
+    fn an_as_number_may_be_of_any_width_and_in_other_places() {
+        let forms = [
+            Value::from(64_500_u16),
+            Value::from(64_500_u32),
+            Value::from(64_500_u64),
+            Value::from(64_500_u128),
+            Value::from(64_500_i32),
+            Value::from("64500"),
+            Value::from("as64500"),
+        ];
+        for form in forms {
+            for place in [
+                asn(form.clone()),
+                record(&[("asn", form.clone())]),
+                record(&[("traits", record(&[("autonomous_system_number", form.clone())]))]),
+                record(&[("country", record(&[("AutonomousSystemNumber", form.clone())]))]),
+            ] {
+                let numbers = database(IpVersion::V4, &[("198.18.0.0/16", place)]);
+                let (geo, _) = open(None, Some(&numbers)).unwrap();
+                assert_eq!(locate(&geo, "198.18.0.1"), ("ZZ".into(), 64_500), "{form:?}");
+            }
+        }
+        // Those that aren't one are unknown, and counted.
+        let odd = [
+            ("198.18.0.0/24", asn(64_500_u32)),
+            ("198.18.1.0/24", asn(u64::MAX)),
+            ("198.18.2.0/24", asn(-1)),
+            ("198.18.3.0/24", asn(1_u128 << 90)),
+            ("198.18.4.0/24", asn(record(&[("number", 7_u32.into())]))),
+            ("198.18.5.0/24", Value::from("AS64500")),
+            ("198.18.6.0/24", asn("")),
+            ("198.18.7.0/24", record(&[("name", "Example".into())])),
+        ];
+        let (geo, _) = open(None, Some(&database(IpVersion::V4, &odd))).unwrap();
+        for network in 1..=7 {
+            assert_eq!(locate(&geo, &format!("198.18.{network}.1")).1, 0);
+        }
+        assert_eq!(geo.unreadable(), 5);
+    }
+
+    #[test]
+    fn a_position_may_be_text_and_in_one_field() {
+        let text = |latitude: &str, longitude: &str| {
+            let [latitude, longitude] = [latitude, longitude].map(|text| Value::from(text));
+            [
+                record(&[("lat", latitude.clone()), ("lng", longitude.clone())]),
+                record(&[("lat", latitude.clone()), ("lon", longitude.clone())]),
+                record(&[("latitude", latitude), ("longitude", longitude)]),
+            ]
+        };
+        let loc = |text: &str| record(&[("loc", text.into())]);
+        let found = |known: Value, odd: Value| {
+            let city = database(IpVersion::V4, &[("198.18.0.0/24", known), ("198.18.1.0/24", odd)]);
+            let (geo, _) = city_open(&city, None, None).unwrap();
+            let [known, odd] = ["198.18.0.1", "198.18.1.1"]
+                .map(|address| geo.locate(address.parse().unwrap()).place.position());
+            assert_eq!(known, Some((-3_792, 14_516)));
+            (odd, geo.unreadable())
+        };
+        for ((known, empty), odd) in
+            text("-37.92", "145.17").into_iter().zip(text("", "")).zip(text("north", "145.17"))
+        {
+            assert_eq!(found(known.clone(), empty), (None, 0));
+            assert_eq!(found(known, odd), (None, 1));
+        }
+        for odd in ["", ",", "-37.92", "north,145.17", "NaN,inf", "-37.92,145.17,3"] {
+            assert_eq!(found(loc("-37.92, 145.17"), loc(odd)), (None, 0), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_database_in_which_nothing_fits_names_its_fields() {
+        let other = record(&[
+            ("service", "Example VPN".into()),
+            ("privacy", record(&[("vpn", true.into()), ("tor", false.into())])),
+            ("country", "Romania".into()),
+        ]);
+        let bytes = database(IpVersion::V6, &[("198.18.0.0/16", other)]);
+        let opened = [open(Some(&bytes), None), open(None, Some(&bytes)), city_open(&bytes, None, None)];
+        for error in opened.map(Result::unwrap_err) {
+            let told = error.to_string();
+            assert!(
+                told.ends_with(
+                    ": it has country, privacy.tor, privacy.vpn, service: is it a database of another kind?"
+                ),
+                "{told}"
+            );
+            assert!(!told.contains("Romania") && !told.contains("Example"), "{told}");
+        }
+        let wide =
+            record(&[("many", Value::map((0..100).map(|at| (format!("field{at:02}\n"), Value::from(at)))))]);
+        for (value, names) in [(wide, NAMES), (record(&[]), 0), (Value::from("DE"), 0)] {
+            let bytes = database(IpVersion::V4, &[("198.18.0.0/16", value)]);
+            let Err(GeoError::OtherKind { fields, .. }) = open(Some(&bytes), None) else { panic!("it fits") };
+            assert_eq!(fields.len(), names, "{fields:?}");
+            assert!(fields.iter().all(|name| name.starts_with("many.field") && name.len() == 12));
+        }
+    }
+
     #[test]
     fn as_numbers() {
         assert_eq!(parse_asn("64500"), Some(64_500));
@@ -856,12 +1172,15 @@ mod tests {
             flips in proptest::collection::vec((any::<proptest::sample::Index>(), 0..8_u32), 1..12),
             cut in proptest::option::weighted(0.2, any::<proptest::sample::Index>()),
             version in prop_oneof![Just(IpVersion::V4), Just(IpVersion::V6)],
+            is_ipinfo in any::<bool>(),
         ) {
             let mut value = nested("DE");
             if let (Value::Map(map), Value::Map(more)) = (&mut value, asn("AS64500")) {
                 map.extend(more);
                 map.extend(degrees(52.5, "13.4").map(|(name, value)| (name.into(), value)));
             }
+            let [lite, ..] = ipinfo();
+            let value = if is_ipinfo { record(&lite) } else { value };
             let mut bytes = database(version, &[("198.18.0.0/24", value), ("198.18.1.0/24", flat("FR"))]);
             for (at, bit) in flips {
                 let at = at.index(bytes.len());

@@ -10,6 +10,7 @@ pub mod detect;
 mod incident;
 pub mod model;
 mod operators;
+pub mod ownership;
 mod render;
 mod row;
 pub mod state;

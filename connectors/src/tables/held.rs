@@ -9,19 +9,21 @@
 //! slot (hash of the message key) -> keys or ids -> the slots' rows, the newest last
 //! ```
 //!
-//! What is put out for a key or id always ends with what holds now, so a reader that goes by the highest
-//! offset has the table as it is. For keys that takes a statement without `valid_from`: rows with one are
-//! facts of a history, which can't be withdrawn, and of which the last is in force. After a key was deleted,
-//! or its row was set back to an earlier time, a fact alone would change nothing.
+//! Of several rows of a key the one with the latest `valid_from` is in force, a row without one counting as older than
+//! any; of several with the same, the newest. Of an id's rows the newest is. So what is in force follows from the rows
+//! that are held, not from the order in which dated and undated ones came: a job that followed every change and one
+//! that starts from what is there have the same owners. A date in the future is judged where the time is known, in
+//! [`ownership`](keytide_dataflow::ownership).
 //!
-//! Of several rows of a key the newest holds if it has no `valid_from`, else the one with the latest. A row
-//! that is dated in the future and then withdrawn still comes into force: there is no clock here to tell it.
+//! What is put out for a key or id ends with the row in force, so a reader that goes by the highest offset has the
+//! table as it is. Where a key has or had a dated row, all its rows are stated anew, behind a deletion: a single row
+//! couldn't say which of the others are gone. Of a key with N rows a change therefore takes N.
 //!
 //! Limits: a row takes 280 to 550 bytes, however long its message key is, and 32 for each element of its allow list.
 //! Slots of different message keys are taken for the same with a probability of 2^-128 a pair.
 
 use hashbrown::HashMap;
-use keytide_dataflow::model::{EventTime, KeyRow, TableChange, TableRow};
+use keytide_dataflow::model::{EventTime, TableChange, TableRow};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
@@ -130,54 +132,70 @@ impl Held {
         self.slots.clear();
         let mut rows: Vec<(Identity, Holders)> = self.rows.drain().collect();
         rows.sort_unstable_by_key(|(identity, _)| *identity);
-        for row in rows.iter().filter_map(|(_, holders)| in_force(holders)) {
-            self.change(row.clone(), true, changes);
+        for (_, holders) in rows {
+            self.say(&stated(&holders), &[], changes);
         }
     }
 
     /// Puts out every row as it is held, for a reader that was told nothing yet: a key's rows without what they
-    /// superseded, those without a date first, in whatever order they came.
+    /// superseded, in the order of their dates, in whatever order they came.
     pub(super) fn state(&mut self, changes: &mut Vec<TableChange>) {
         let mut identities: Vec<Identity> = self.rows.keys().copied().collect();
         identities.sort_unstable();
         self.next_offset = 0;
         for identity in identities {
-            let mut rows: Vec<TableRow> = self.rows[&identity].iter().map(|(_, row)| row.clone()).collect();
-            rows.sort_by_key(valid_from);
-            for row in rows {
+            for row in stated(&self.rows[&identity]) {
                 self.change(row, false, changes);
             }
         }
     }
 
+    /// The row of a slot; of several the first.
+    pub(super) fn row(&self, slot: Slot) -> Option<&TableRow> {
+        let identity = self.slots.get(&slot)?.first()?;
+        self.rows.get(identity)?.iter().find(|(holder, _)| *holder == slot).map(|(_, row)| row)
+    }
+
     fn hold(&mut self, slot: Slot, row: TableRow, changes: &mut Vec<TableChange>) {
         let holders = self.rows.entry(identity(&row)).or_default();
-        let before = in_force(holders).cloned();
-        let place = holders.iter().position(|(holder, _)| *holder == slot);
-        let replaced = place.map(|place| holders.remove(place).1);
-        holders.push((slot, row.clone()));
-        let now = in_force(holders).cloned();
-        if replaced.as_ref() == Some(&row) && before == now {
-            return;
-        }
-        let is_dated = valid_from(&row).is_some();
-        self.change(row, false, changes);
-        // A row without a date is in force by being the newest.
-        if let Some(now) = now.filter(|_| is_dated) {
-            self.change(undated(now), false, changes);
-        }
+        let before = stated(holders);
+        holders.retain(|(holder, _)| *holder != slot);
+        holders.push((slot, row));
+        let now = stated(holders);
+        self.say(&before, &now, changes);
     }
 
     fn release(&mut self, slot: Slot, identity: Identity, changes: &mut Vec<TableChange>) {
         let Some(holders) = self.rows.get_mut(&identity) else { return };
-        let Some(place) = holders.iter().position(|(holder, _)| *holder == slot) else { return };
-        let (_, released) = holders.remove(place);
-        if let Some(now) = in_force(holders) {
-            let now = undated(now.clone());
-            self.change(now, false, changes);
-        } else {
+        let before = stated(holders);
+        holders.retain(|(holder, _)| *holder != slot);
+        let now = stated(holders);
+        if holders.is_empty() {
             self.rows.remove(&identity);
-            self.change(released, true, changes);
+        }
+        self.say(&before, &now, changes);
+    }
+
+    /// Puts out what became of the rows of a key or id.
+    fn say(&mut self, before: &[TableRow], now: &[TableRow], changes: &mut Vec<TableChange>) {
+        if before == now {
+            return;
+        }
+        let is_plain = |rows: &[TableRow]| match rows {
+            [] => true,
+            [row] => valid_from(row).is_none(),
+            _ => false,
+        };
+        match (before.last(), now) {
+            (_, [row]) if is_plain(before) && is_plain(now) => self.change(row.clone(), false, changes),
+            (last, now) => {
+                if let Some(gone) = last.or(now.last()) {
+                    self.change(gone.clone(), true, changes);
+                }
+                for row in now {
+                    self.change(row.clone(), false, changes);
+                }
+            }
         }
     }
 
@@ -187,19 +205,14 @@ impl Held {
     }
 }
 
-/// The row that holds, of those with the same identity.
-fn in_force(holders: &[(Slot, TableRow)]) -> Option<&TableRow> {
-    let newest = holders.last().map(|(_, row)| row);
-    // Of equal times the newest.
-    newest
-        .filter(|row| valid_from(row).is_none())
-        .or_else(|| holders.iter().map(|(_, row)| row).max_by_key(|row| valid_from(row)))
-}
-
-/// The same row, as holding from now on.
-fn undated(row: TableRow) -> TableRow {
-    match row {
-        TableRow::Key(row) => TableRow::Key(KeyRow { valid_from: None, ..row }),
-        row @ (TableRow::Subscription(_) | TableRow::Plan(_) | TableRow::Leak(_)) => row,
+/// The rows of one key or id that say something, the one in force last.
+fn stated(holders: &[(Slot, TableRow)]) -> SmallVec<[TableRow; 1]> {
+    // From the newest: of the same date the first that is met counts.
+    let mut rows: SmallVec<[&TableRow; 1]> = SmallVec::new();
+    for (_, row) in holders.iter().rev() {
+        if let Err(place) = rows.binary_search_by_key(&valid_from(row), |row| valid_from(row)) {
+            rows.insert(place, row);
+        }
     }
+    rows.into_iter().cloned().collect()
 }

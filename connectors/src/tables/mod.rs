@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keytide_config::{KeyHash, TableSource, Tables};
-use keytide_dataflow::model::{Definition, TableChange};
+use keytide_dataflow::model::{Definition, TableChange, TableRow};
 
 use schema::{Output, Table};
 pub use topic::TopicTable;
@@ -225,7 +225,23 @@ pub fn read<'a>(
         }
     }
     (read.changes, read.definitions) = output.finish();
+    by_date(&mut read.changes);
     Ok(read)
+}
+
+/// Puts the rows of keys in the order of their dates, those without one first: of a key's rows the last is in force, as
+/// `held.rs` has it.
+fn by_date(changes: &mut [TableChange]) {
+    let keys = changes.iter().take_while(|change| matches!(change.row, TableRow::Key(_))).count();
+    let date = |change: &TableChange| match &change.row {
+        TableRow::Key(row) => row.valid_from,
+        TableRow::Subscription(_) | TableRow::Plan(_) | TableRow::Leak(_) => None,
+    };
+    let keys = &mut changes[..keys];
+    if keys.iter().any(|change| date(change).is_some()) {
+        keys.sort_by_key(date);
+        (0..).zip(keys).for_each(|(offset, change)| change.offset = offset);
+    }
 }
 
 fn configured<'t, 'a>(

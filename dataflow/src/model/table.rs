@@ -154,7 +154,9 @@ pub enum TableRow {
 }
 
 /// An upsert, or a tombstone, of one table row. Of several changes of a row in one tick the highest
-/// `offset` wins (assignments of a key with different `valid_from` are different rows).
+/// `offset` wins. Assignments of a key with different `valid_from` are different rows, of which the last in a tick
+/// says what the key is like; a tombstone of a key takes all of them, and what follows it in the tick is all the key
+/// has (see [`crate::ownership`]).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableChange {
     /// Order within the table's input.

@@ -1,17 +1,14 @@
 //! Assignments: the table of keys as a history of who a key belongs to, and since when.
 //!
-//! The table says what holds now; windows ask what held at their start. So each change becomes a fact
-//! (key, since when, subscription): since `valid_from` where the row has one, since ever for a key's first
-//! row, else since the tick that brought it. A deleted row ends its assignment. Facts that no held window
-//! can ask for any more are dropped.
-//!
-//! Of several rows of a key in one tick that don't say since when, the one with the highest offset counts.
+//! A fact is (key, since when, subscription); [`crate::ownership`] says what a key's rows make of it. Facts that no held
+//! window can ask for any more are dropped.
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::by_tick::Closing;
 use crate::model::{EventTime, KeyId, KeyRow, NameId, TableChange, TableRow, Tick};
+use crate::ownership::Ownership;
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
@@ -21,7 +18,7 @@ pub(crate) type AssignmentChange = ((NameId, (KeyId, EventTime)), Tick, isize);
 /// Histories of keys on one worker.
 #[derive(Default)]
 pub(crate) struct Assignments {
-    histories: HashMap<KeyId, Vec<(EventTime, NameId)>>,
+    histories: HashMap<KeyId, Ownership>,
     /// Rows were taken back and aren't in the collection downstream yet.
     restored: bool,
 }
@@ -37,7 +34,7 @@ impl Assignments {
         let mut updates = Vec::new();
         if std::mem::take(&mut state.restored) {
             for (key, history) in &state.histories {
-                updates.extend(history.iter().map(|(from, name)| ((*name, (*key, *from)), tick, 1)));
+                updates.extend(history.0.iter().map(|(from, name)| ((*name, (*key, *from)), tick, 1)));
             }
         }
         let mut rows: Vec<(KeyRow, u64, bool)> = changes
@@ -52,44 +49,19 @@ impl Assignments {
         for of_key in rows.chunk_by(|a, b| a.0.key == b.0.key) {
             let key = of_key[0].0.key;
             let history = state.histories.entry(key).or_default();
-            let before = history.clone();
-            let dated = |row: &(KeyRow, u64, bool)| row.0.valid_from.is_some() && !row.2;
-            let last_undated = of_key.iter().rposition(|row| !dated(row));
-            for (index, row) in of_key.iter().enumerate() {
-                let (from, subscription) = match row {
-                    (row, _, false) if row.valid_from.is_some() => {
-                        (row.valid_from.unwrap_or(0), row.subscription)
-                    }
-                    _ if Some(index) != last_undated => continue,
-                    (row, _, deleted) => {
-                        let current = history.last().map(|last| last.1);
-                        let subscription = if *deleted { NameId::NONE } else { row.subscription };
-                        if current.unwrap_or(NameId::NONE) == subscription {
-                            continue;
-                        }
-                        (if current.is_none() { 0 } else { closing.info.cadence }, subscription)
-                    }
-                };
-                match history.binary_search_by_key(&from, |fact| fact.0) {
-                    Ok(place) => history[place].1 = subscription,
-                    Err(place) => history.insert(place, (from, subscription)),
-                }
-            }
-            forget_unasked(history, Level::Month.held_from(closing.info.watermark_before));
+            let before = history.0.clone();
+            let changes: Vec<(&KeyRow, bool)> =
+                of_key.iter().map(|(row, _, deleted)| (row, *deleted)).collect();
+            history.take(&changes, closing.info.cadence);
+            history.forget(Level::Month.held_from(closing.info.watermark_before));
             updates.extend(before.iter().map(|(from, name)| ((*name, (key, *from)), tick, -1)));
-            updates.extend(history.iter().map(|(from, name)| ((*name, (key, *from)), tick, 1)));
-            if history.is_empty() {
+            updates.extend(history.0.iter().map(|(from, name)| ((*name, (key, *from)), tick, 1)));
+            if history.0.is_empty() {
                 state.histories.remove(&key);
             }
         }
         closing.downstream.push(updates);
     }
-}
-
-/// Drops facts that were superseded before the earliest window that is held.
-fn forget_unasked(history: &mut Vec<(EventTime, NameId)>, held_from: EventTime) {
-    let in_force = history.partition_point(|fact| fact.0 <= held_from);
-    history.drain(..in_force.saturating_sub(1));
 }
 
 /// A fact.
@@ -102,14 +74,14 @@ impl Durable for Assignments {
 
     fn rows_out(&self, out: &mut dyn FnMut(AssignmentRow)) {
         for (key, history) in &self.histories {
-            for (from, subscription) in history {
+            for (from, subscription) in &history.0 {
                 out(AssignmentRow(*key, *from, *subscription));
             }
         }
     }
 
     fn row_in(&mut self, AssignmentRow(key, from, subscription): AssignmentRow) {
-        let history = self.histories.entry(key).or_default();
+        let history = &mut self.histories.entry(key).or_default().0;
         let place = history.partition_point(|fact| fact.0 < from);
         history.insert(place, (from, subscription));
         self.restored = true;
@@ -121,24 +93,7 @@ impl Durable for Assignments {
 
     fn footprint(&self) -> Footprint {
         Footprint::of_map_with(&self.histories, |history| {
-            history.capacity() * size_of::<(EventTime, NameId)>()
+            history.0.capacity() * size_of::<(EventTime, NameId)>()
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_held_windows_can_ask_for_is_kept() {
-        let facts = |times: &[u64]| times.iter().map(|from| (*from, NameId(*from))).collect::<Vec<_>>();
-        for (held_from, kept) in
-            [(0, vec![0, 10, 20]), (9, vec![0, 10, 20]), (10, vec![10, 20]), (99, vec![20])]
-        {
-            let mut history = facts(&[0, 10, 20]);
-            forget_unasked(&mut history, held_from);
-            assert_eq!(history, facts(&kept), "held from {held_from}");
-        }
     }
 }

@@ -198,7 +198,6 @@ pub(crate) enum Report {
 /// What the tables say of a key beyond that it is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeyFacts {
-    valid_from: Option<EventTime>,
     state: KeyState,
     contact: NameId,
     facts: Facts,
@@ -407,10 +406,20 @@ impl Profiles {
         }
         self.owners.apply(owners, false);
         rows.sort_by_key(|change| change.offset);
-        for change in rows {
+        // A key's rows are stated together, the last in force last: only that one says what is known of the key.
+        let key_of = |change: &TableChange| match &change.row {
+            TableRow::Key(row) => Some(row.key),
+            TableRow::Subscription(_) | TableRow::Plan(_) | TableRow::Leak(_) => None,
+        };
+        let keys = rows.iter().enumerate().filter_map(|(index, change)| Some((key_of(change)?, index)));
+        let last: HashMap<KeyId, usize> = keys.collect();
+        for (index, change) in rows.into_iter().enumerate() {
             match change.row {
                 TableRow::Key(row) => {
                     let key = row.key;
+                    if last.get(&key) != Some(&index) {
+                        continue;
+                    }
                     self.change(key, now_ms, said, |facts| facts.take_row(row, change.deleted, now_ms));
                 }
                 TableRow::Leak(row) => {
@@ -676,25 +685,21 @@ impl KeyFacts {
     /// Takes what a row of the table of keys says.
     fn take_row(&mut self, row: KeyRow, deleted: bool, now_ms: EventTime) {
         if deleted {
-            // Of several rows of a key, each with its own time, another may be gone.
-            if row.valid_from == self.valid_from {
-                *self = Self {
-                    // A key that was revoked isn't good again because its row is gone.
-                    facts: Facts {
-                        reported_ms: self.facts.reported_ms,
-                        revoked_ms: self.facts.revoked_ms,
-                        ..Facts::default()
-                    },
-                    report: self.report,
-                    ..Self::default()
-                };
-            }
+            *self = Self {
+                // A key that was revoked isn't good again because its rows are gone.
+                facts: Facts {
+                    reported_ms: self.facts.reported_ms,
+                    revoked_ms: self.facts.revoked_ms,
+                    ..Facts::default()
+                },
+                report: self.report,
+                ..Self::default()
+            };
             return;
         }
         let revoked_before = self.facts.revoked_ms;
         let is_revoked = row.state == KeyState::Revoked;
         *self = Self {
-            valid_from: row.valid_from,
             state: row.state,
             contact: row.contact,
             facts: Facts {

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use keytide_dataflow::model::{Definition, KeyId, KeyState, NameId, TableChange, TableRow};
+use keytide_dataflow::model::{Definition, KeyId, KeyRow, NameId, TableChange, TableRow};
+use keytide_dataflow::ownership::Ownership;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -115,23 +116,29 @@ fn a_row_ends_with_its_last_message_key() {
     assert_eq!(plans.says(Some("2"), Some(&plan("gold", "revoke"))), ["gold Revoke"]);
     assert_eq!(plans.says(Some("2"), None), ["gold Alert"], "the other one holds again");
     assert_eq!(plans.says(Some("2"), Some(&plan("gold", "revoke"))), ["gold Revoke"]);
-    assert_eq!(plans.says(Some("1"), None), ["gold Revoke"]);
+    assert!(plans.says(Some("1"), None).is_empty(), "the newer one held and holds");
     assert_eq!(plans.says(Some("2"), None), ["-gold Revoke"]);
 }
 
-/// Each fact is followed by what holds, where the fact alone might not say it.
+/// A key with a dated row is stated as a whole, behind a deletion, the row in force last.
 #[test]
-fn dated_rows_of_a_key_are_facts_and_the_latest_holds() {
+fn dated_rows_of_a_key_are_facts_and_the_latest_is_in_force() {
     let mut keys = Tester::keys(JsonUpsert);
-    assert_eq!(keys.says(Some("2"), Some(&dated_key(HASH, "b", 2))), ["9f86 of b from 2000", "9f86 of b"]);
-    assert_eq!(keys.says(Some("1"), Some(&dated_key(HASH, "a", 1))), ["9f86 of a from 1000", "9f86 of b"]);
-    assert_eq!(keys.says(Some("1"), None), ["9f86 of b"], "history may be pruned");
-    assert_eq!(keys.says(Some("1"), Some(&dated_key(HASH, "a", 1))), ["9f86 of a from 1000", "9f86 of b"]);
-    assert_eq!(keys.says(Some("2"), None), ["9f86 of a"], "the assignment that was before holds again");
-    assert_eq!(keys.says(Some("1"), Some(&dated_key(HASH, "a", 0))), ["9f86 of a from 0", "9f86 of a"]);
-    assert_eq!(keys.says(Some("3"), Some(&key(HASH, "c"))), ["9f86 of c"], "undated: from now on");
-    assert_eq!(keys.says(Some("3"), None), ["9f86 of a"]);
-    assert_eq!(keys.says(Some("1"), None), ["-9f86 of a from 0"]);
+    assert_eq!(
+        keys.says(Some("2"), Some(&dated_key(HASH, "b", 2))),
+        ["-9f86 of b from 2000", "9f86 of b from 2000"]
+    );
+    let both = ["-9f86 of b from 2000", "9f86 of a from 1000", "9f86 of b from 2000"];
+    assert_eq!(keys.says(Some("1"), Some(&dated_key(HASH, "a", 1))), both);
+    assert!(keys.says(Some("1"), Some(&dated_key(HASH, "a", 1))).is_empty(), "the same again");
+    assert_eq!(keys.says(Some("1"), None), ["-9f86 of b from 2000", "9f86 of b from 2000"]);
+    assert_eq!(keys.says(Some("1"), Some(&dated_key(HASH, "a", 1))), both);
+    assert_eq!(keys.says(Some("2"), None), ["-9f86 of b from 2000", "9f86 of a from 1000"]);
+    let undated = ["-9f86 of a from 1000", "9f86 of c", "9f86 of a from 1000"];
+    assert_eq!(keys.says(Some("3"), Some(&key(HASH, "c"))), undated, "undated: beneath what is dated");
+    assert_eq!(keys.says(Some("1"), None), ["-9f86 of a from 1000", "9f86 of c"]);
+    assert_eq!(keys.says(Some("3"), Some(&key(HASH, "d"))), ["9f86 of d"]);
+    assert_eq!(keys.says(Some("3"), None), ["-9f86 of d"]);
 }
 
 #[test]
@@ -409,30 +416,57 @@ fn step() -> impl Strategy<Value = Step> {
 /// A row of the model: key, subscription, since when.
 type ModelRow = (u8, u8, Option<u8>);
 
-/// What holds for each key, from scratch: rows by message key, in the order in which they were written.
-fn model(rows: &[(u8, ModelRow)]) -> BTreeMap<u8, u8> {
-    let mut holds = BTreeMap::new();
-    for key in 0..3 {
-        let of_key: Vec<ModelRow> = rows.iter().map(|row| row.1).filter(|row| row.0 == key).collect();
-        let dated = |row: &&ModelRow| row.2;
-        let row = of_key.last().filter(|row| row.2.is_none()).or(of_key.iter().max_by_key(dated));
-        holds.extend(row.map(|row| (key, row.1)));
-    }
-    holds
+/// Who owns a key at a time, from scratch: rows by message key, in the order in which they were written.
+fn model(rows: &[(u8, ModelRow)], key: u8, at: u64) -> NameId {
+    let of_key = rows.iter().map(|row| row.1).filter(|row| row.0 == key);
+    let come = of_key.filter(|row| row.2.is_none_or(|from| date(from) <= at));
+    let owner = come.max_by_key(|row| row.2).map(|row| NameId::new(&name_of(row.1)));
+    owner.unwrap_or(NameId::NONE)
+}
+
+/// A date of a row in ms.
+fn date(from_s: u8) -> u64 {
+    u64::from(from_s) * 1_000
 }
 
 fn hash_of(key: u8) -> String {
     (key + 2).to_string().repeat(64)
 }
 
+fn id_of(key: u8) -> KeyId {
+    KeyId(u128::from_str_radix(&hash_of(key)[..32], 16).unwrap())
+}
+
 fn name_of(subscription: u8) -> String {
     format!("s{subscription}")
 }
 
+/// The histories of keys, as a reader makes them of a tick's changes.
+#[derive(Default)]
+struct Reader(BTreeMap<KeyId, Ownership>);
+
+impl Reader {
+    fn take(&mut self, changes: &[TableChange], now: u64) {
+        let mut of_keys: BTreeMap<KeyId, Vec<(&KeyRow, bool)>> = BTreeMap::new();
+        for change in changes {
+            let TableRow::Key(row) = &change.row else { panic!("a key") };
+            of_keys.entry(row.key).or_default().push((row, change.deleted));
+        }
+        for (key, changes) in of_keys {
+            self.0.entry(key).or_default().take(&changes, now);
+        }
+    }
+
+    fn owner(&self, key: u8, at: u64) -> NameId {
+        self.0.get(&id_of(key)).map_or(NameId::NONE, |history| history.owner(at))
+    }
+}
+
 proptest! {
-    /// A reader that goes by the highest offset of a tick has, after each tick, what the model has.
+    /// After each tick the owners, now and at every later time, are the model's: for a reader that followed the
+    /// changes, and for one that starts from what the topic states. Dates lie before, at and after each tick.
     #[test]
-    fn agrees_with_a_model(
+    fn changes_and_a_new_start_have_the_owners_of_a_model(
         steps in proptest::collection::vec(step(), 1..60),
         debezium in any::<bool>(),
         before_is_known in any::<bool>(),
@@ -441,8 +475,8 @@ proptest! {
         let mut table = Tester::keys(format).table;
         let mut out = TablesRead::default();
         let mut rows: Vec<(u8, ModelRow)> = Vec::new();
-        let mut reader: BTreeMap<KeyId, NameId> = BTreeMap::new();
-        let (mut bad, mut next_offset) = (0, 0);
+        let mut reader = Reader::default();
+        let (mut bad, mut next_offset, mut now) = (0, 0, 500);
         for (offset, step) in steps.into_iter().chain([Step::Close]).enumerate() {
             let record = match step {
                 Step::Upsert { slot, key: of, subscription, from_s } => {
@@ -467,30 +501,25 @@ proptest! {
                 }
                 Step::Truncate => None,
                 Step::Close => {
-                    let mut newest: BTreeMap<KeyId, TableChange> = BTreeMap::new();
-                    for change in out.changes.drain(..) {
-                        prop_assert_eq!(change.offset, next_offset);
-                        next_offset += 1;
-                        let TableRow::Key(row) = &change.row else { panic!("a key") };
-                        prop_assert_eq!(row.state, KeyState::Active);
-                        // As assignments do it: what is dated is a fact, what isn't says what holds.
-                        if change.deleted || row.valid_from.is_none() {
-                            newest.insert(row.key, change);
+                    let offsets: Vec<u64> = out.changes.iter().map(|change| change.offset).collect();
+                    prop_assert!(offsets.iter().copied().eq((next_offset..).take(offsets.len())));
+                    next_offset += offsets.len() as u64;
+                    reader.take(&out.changes, now);
+                    out.changes.clear();
+                    let mut stated = TablesRead::default();
+                    table.state(&mut stated);
+                    next_offset = stated.changes.len() as u64;
+                    let mut started = Reader::default();
+                    started.take(&stated.changes, now);
+                    for of in 0..3 {
+                        for at in (0..8).map(|step| now + step * 500) {
+                            let expected = model(&rows, of, at);
+                            prop_assert_eq!(reader.owner(of, at), expected, "followed: key {} at {}", of, at);
+                            prop_assert_eq!(started.owner(of, at), expected, "started: key {} at {}", of, at);
                         }
                     }
-                    for (key, change) in newest {
-                        let TableRow::Key(row) = change.row else { panic!("a key") };
-                        if change.deleted { reader.remove(&key) } else { reader.insert(key, row.subscription) };
-                    }
-                    let expected: BTreeMap<KeyId, NameId> = model(&rows)
-                        .into_iter()
-                        .map(|(key, subscription)| {
-                            let id = u128::from_str_radix(&hash_of(key)[..32], 16).unwrap();
-                            (KeyId(id), NameId::new(&name_of(subscription)))
-                        })
-                        .collect();
-                    prop_assert_eq!(&reader, &expected);
                     prop_assert_eq!(table.rows(), rows.len());
+                    now += 500;
                     None
                 }
             };

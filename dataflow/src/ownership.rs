@@ -1,0 +1,175 @@
+//! Who a key belongs to, and since when: the history that the rows of one key make.
+//!
+//! The table says what holds now; windows ask what held at their start. So each change becomes a fact (since when,
+//! subscription). Of a key's rows the one with the latest `valid_from` that isn't in the future is in force; a row
+//! without one counts as older than any, and of several of these the newest. What follows, whatever the order in which
+//! the rows came:
+//!
+//! * **Now and later** the owner is a function of the rows that are held, and of nothing else. A job that followed
+//!   every change and one that starts from what is there say the same.
+//! * **Before now** a row with `valid_from` holds since then, also if it comes late. A row without one holds since
+//!   ever if it is a key's first, else since it came. What was is only changed by rows that name a time.
+//!
+//! Changes of one tick are read in their order. Without a deletion among them they add to what was said. From the last
+//! deletion on they are a **statement**: the rows that follow it are all that the key has, and none: it has no owner.
+
+use crate::model::{EventTime, KeyRow, NameId};
+
+/// Facts of one key in the order of their times, each in force until the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ownership(pub(crate) Vec<(EventTime, NameId)>);
+
+impl Ownership {
+    /// The owner at a time, [`NameId::NONE`] where there is none.
+    #[must_use]
+    pub fn owner(&self, at: EventTime) -> NameId {
+        self.in_force(at).unwrap_or(NameId::NONE)
+    }
+
+    fn in_force(&self, at: EventTime) -> Option<NameId> {
+        let until = self.0.partition_point(|fact| fact.0 <= at);
+        Some(self.0[..until].last()?.1)
+    }
+
+    /// Takes the changes of a tick at which it is `now`: rows in their order, each with whether it is gone.
+    pub fn take(&mut self, changes: &[(&KeyRow, bool)], now: EventTime) {
+        let statement = changes.iter().rposition(|(_, deleted)| *deleted).map(|last| &changes[last + 1..]);
+        let undated = |rows: &[(&KeyRow, bool)]| {
+            let undated = rows.iter().rfind(|(row, deleted)| !deleted && row.valid_from.is_none());
+            undated.map(|(row, _)| row.subscription)
+        };
+        if statement.is_some() {
+            // What was to come and isn't said any more won't.
+            self.0.retain(|fact| fact.0 <= now);
+        }
+        let rows = statement.unwrap_or(changes);
+        let base = undated(rows);
+        let is_first = self.in_force(now).is_none();
+        if let Some(base) = base.filter(|_| is_first) {
+            self.insert(0, base);
+        }
+        for (row, _) in rows {
+            if let Some(from) = row.valid_from {
+                self.insert(from, row.subscription);
+            }
+        }
+        let holds = match statement {
+            // All rows are here: what holds is known.
+            Some(rows) => {
+                let dated = rows.iter().filter_map(|(row, _)| Some((row.valid_from?, row.subscription)));
+                let dated = dated.filter(|(from, _)| *from <= now).max_by_key(|(from, _)| *from);
+                dated.map(|(_, name)| name).or(base).unwrap_or(NameId::NONE)
+            }
+            // Only the row without a date was ever said, or nothing about now.
+            None => match base.filter(|_| !is_first) {
+                Some(base) => base,
+                None => return,
+            },
+        };
+        if self.owner(now) != holds {
+            self.insert(now, holds);
+        }
+    }
+
+    fn insert(&mut self, from: EventTime, name: NameId) {
+        match self.0.binary_search_by_key(&from, |fact| fact.0) {
+            Ok(place) => self.0[place].1 = name,
+            Err(place) => self.0.insert(place, (from, name)),
+        }
+    }
+
+    /// Drops facts that were superseded before `held_from`, which nobody asks for any more.
+    pub(crate) fn forget(&mut self, held_from: EventTime) {
+        let in_force = self.0.partition_point(|fact| fact.0 <= held_from);
+        self.0.drain(..in_force.saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{KeyId, KeyKind, KeyState};
+
+    fn row(name: u64, valid_from: Option<EventTime>) -> KeyRow {
+        KeyRow {
+            key: KeyId(1),
+            subscription: NameId(name),
+            valid_from,
+            state: KeyState::Active,
+            kind: KeyKind::Secret,
+            created_at: None,
+            revoked_at: None,
+            last_used_at: None,
+            consumer: NameId::NONE,
+            credential: NameId::NONE,
+            allowed: Box::default(),
+            contact: NameId::NONE,
+        }
+    }
+
+    /// A history after ticks, each a time and its changes: (subscription, since when, whether it is gone).
+    fn after(ticks: &[(EventTime, &[(u64, Option<EventTime>, bool)])]) -> Vec<(EventTime, u64)> {
+        let mut history = Ownership::default();
+        for (now, changes) in ticks {
+            let rows: Vec<(KeyRow, bool)> =
+                changes.iter().map(|(name, from, gone)| (row(*name, *from), *gone)).collect();
+            let changes: Vec<(&KeyRow, bool)> = rows.iter().map(|(row, gone)| (row, *gone)).collect();
+            history.take(&changes, *now);
+        }
+        history.0.iter().map(|(from, name)| (*from, name.0)).collect()
+    }
+
+    #[test]
+    fn the_first_row_holds_since_ever_and_another_since_it_came() {
+        assert_eq!(after(&[(100, &[(1, None, false)])]), [(0, 1)]);
+        assert_eq!(after(&[(100, &[(1, None, false)]), (200, &[(2, None, false)])]), [(0, 1), (200, 2)]);
+        assert_eq!(after(&[(100, &[(1, None, false), (2, None, false)])]), [(0, 2)], "in one tick the last");
+        assert_eq!(after(&[(100, &[(1, None, false)]), (200, &[(1, None, false)])]), [(0, 1)]);
+    }
+
+    #[test]
+    fn a_key_without_rows_has_no_owner_from_now_on() {
+        let gone = after(&[(100, &[(1, None, false)]), (200, &[(1, None, true)])]);
+        assert_eq!(gone, [(0, 1), (200, 0)]);
+        let back =
+            after(&[(100, &[(1, None, false)]), (200, &[(1, None, true)]), (300, &[(2, None, false)])]);
+        assert_eq!(back, [(0, 1), (200, 0), (300, 2)]);
+        assert_eq!(after(&[(100, &[(1, None, true)])]), [], "one that never had any");
+    }
+
+    #[test]
+    fn rows_with_a_date_hold_since_then_and_over_those_without() {
+        let rows: &[_] = &[(1, None, false), (2, Some(50), false), (3, Some(500), false)];
+        assert_eq!(after(&[(100, rows)]), [(0, 1), (50, 2), (500, 3)]);
+        // The row without a date changes: what has one stays in force, and comes into force.
+        let stated: &[_] = &[(4, None, true), (4, None, false), (2, Some(50), false), (3, Some(500), false)];
+        assert_eq!(after(&[(100, rows), (200, stated)]), [(0, 1), (50, 2), (500, 3)]);
+    }
+
+    #[test]
+    fn a_row_that_was_to_come_is_withdrawn() {
+        let rows: &[_] = &[(1, None, false), (3, Some(500), false)];
+        let stated: &[_] = &[(3, Some(500), true), (1, None, false)];
+        assert_eq!(after(&[(100, rows), (200, stated)]), [(0, 1)]);
+        assert_eq!(after(&[(100, rows), (600, stated)]), [(0, 1), (500, 3), (600, 1)], "it has come");
+    }
+
+    #[test]
+    fn the_row_beneath_one_to_come_may_change() {
+        let rows: &[_] = &[(1, None, false), (3, Some(500), false)];
+        let stated: &[_] = &[(1, None, true), (2, None, false), (3, Some(500), false)];
+        assert_eq!(after(&[(100, rows), (200, stated)]), [(0, 1), (200, 2), (500, 3)]);
+    }
+
+    #[test]
+    fn only_what_held_windows_can_ask_for_is_kept() {
+        let facts = |times: &[u64]| times.iter().map(|from| (*from, NameId(*from))).collect::<Vec<_>>();
+        for (held_from, kept) in
+            [(0, vec![0, 10, 20]), (9, vec![0, 10, 20]), (10, vec![10, 20]), (99, vec![20])]
+        {
+            let mut history = Ownership(facts(&[0, 10, 20]));
+            history.forget(held_from);
+            assert_eq!(history.0, facts(&kept), "held from {held_from}");
+        }
+    }
+}

@@ -530,7 +530,7 @@ fn an_event_from_the_future_is_a_dead_letter_and_moves_nothing() {
 }
 
 #[test]
-fn late_events_are_listed_and_counted_as_long_as_they_can_be_proven_new() {
+fn late_events_are_listed_and_count_also_where_they_cannot_be_proven_new() {
     let windows =
         "[windows]\nout_of_orderness = \"5s\"\nallowed_lateness = \"1m\"\ndedupe_horizon = \"1h\"\n";
     // A call a minute for three hours, then stragglers.
@@ -541,25 +541,33 @@ fn late_events_are_listed_and_counted_as_long_as_they_can_be_proven_new() {
     lines.push(call(last - 10 * MINUTE, "late", "slow"));
     lines.push(call(last - 2 * HOUR, "too-late", "slow"));
     lines.push(call(last - 2 * HOUR, "", "nameless"));
-    let views = Job::new(windows).log(lines).views();
-
-    let late: Vec<(u64, bool, bool)> = views
-        .rows("late")
-        .iter()
-        .map(|row| (row.number("lateness_ms"), row.flag("counted"), row.get("request_id_hash").is_null()))
-        .collect();
-    assert_eq!(late, [(10 * MINUTE, true, false), (2 * HOUR, false, false), (2 * HOUR, true, true)]);
-    assert_eq!((views.count("late"), views.count("duplicates")), (3, 1));
-    assert_eq!(views.count("events"), 181 + 3, "an event that can't be proven new is none");
-    let month: BTreeMap<String, u64> = views
-        .window("usage", "1mo")
-        .iter()
-        .map(|row| (row.text("key_id").to_owned(), row.number("calls")))
-        .collect();
-    assert_eq!(
-        month,
-        [("nameless", 1), ("slow", 2), ("steady", 181)].map(|(key, n)| (key.to_owned(), n)).into()
-    );
+    // It came after this one, so it is remembered.
+    lines.push(call(last - 2 * HOUR, "too-late", "slow"));
+    let run = |more: &str| {
+        let views = Job::new(&format!("{windows}{more}")).log(lines.clone()).views();
+        let late: Vec<(u64, [bool; 3])> = views
+            .rows("late")
+            .iter()
+            .map(|row| {
+                let has_id = !row.get("request_id_hash").is_null();
+                (row.number("lateness_ms"), [has_id, row.flag("counted"), row.flag("proven")])
+            })
+            .collect();
+        let month: BTreeMap<String, u64> = views
+            .window("usage", "1mo")
+            .iter()
+            .map(|row| (row.text("key_id").to_owned(), row.number("calls")))
+            .collect();
+        (late, ["events", "late", "duplicates"].map(|name| views.count(name)), month)
+    };
+    let month = |slow| [("nameless", 1), ("slow", slow), ("steady", 181)].map(|(key, n)| (key.to_owned(), n));
+    let late = |counted| {
+        let unproven = (2 * HOUR, [true, counted, false]);
+        [(10 * MINUTE, [true, true, true]), unproven, (2 * HOUR, [false, true, true]), unproven]
+    };
+    assert_eq!(run(""), (late(true)[..3].to_vec(), [181 + 4, 3, 2], month(3).into()));
+    let listed = run("unproven = \"list\"\n");
+    assert_eq!(listed, (late(false).to_vec(), [181 + 3, 4, 1], month(2).into()));
 }
 
 #[test]

@@ -285,11 +285,18 @@ impl Encoder {
     }
 
     fn windows(&mut self, windows: Windows) {
-        let Windows { out_of_orderness_ms, allowed_lateness_ms, dedupe_horizon_ms, idle_ticks, skew_ms } =
-            windows;
+        let Windows {
+            out_of_orderness_ms,
+            allowed_lateness_ms,
+            dedupe_horizon_ms,
+            unproven,
+            idle_ticks,
+            skew_ms,
+        } = windows;
         self.number(out_of_orderness_ms);
         self.number(allowed_lateness_ms);
         self.number(dedupe_horizon_ms);
+        self.text(unproven.name());
         self.number(idle_ticks.into());
         self.number(skew_ms);
     }

@@ -268,6 +268,16 @@ pub enum Dedupe {
     Content,
 }
 
+/// What becomes of a record that is older than the dedupe horizon: its like may have been counted and forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Unproven {
+    /// It counts, and is listed in `late`.
+    #[default]
+    Count,
+    /// It is listed in `late` and doesn't count.
+    List,
+}
+
 /// `[source.fields]`: where each canonical field stands in a record.
 #[derive(Clone, Debug, Default)]
 pub struct FieldMap {
@@ -535,12 +545,15 @@ pub struct Windows {
     pub out_of_orderness_ms: u64,
     /// How far behind the watermark an event is not yet late.
     pub allowed_lateness_ms: u64,
-    /// How long a request id is remembered; at least `allowed_lateness_ms`.
+    /// How long a request id is remembered after its arrival; at least `allowed_lateness_ms`.
     pub dedupe_horizon_ms: u64,
-    /// A partition of a live source that stayed at its end for so many ticks holds the watermark back no
-    /// longer.
+    /// What becomes of records that are older than that.
+    pub unproven: Unproven,
+    /// A partition of a live source that stayed at its end for so many ticks, without an event or more than `skew_ms`
+    /// behind the others, holds the watermark back no longer.
     pub idle_ticks: u32,
-    /// No partition of a live source is read further ahead of the watermark than this.
+    /// How far the partitions of live sources may be apart in event time: none is read further ahead of the watermark,
+    /// and one that is at its end and further behind the others is slow.
     pub skew_ms: u64,
 }
 
@@ -550,6 +563,7 @@ impl Default for Windows {
             out_of_orderness_ms: 5_000,
             allowed_lateness_ms: 600_000,
             dedupe_horizon_ms: 3_600_000,
+            unproven: Unproven::Count,
             idle_ticks: 5,
             skew_ms: 300_000,
         }

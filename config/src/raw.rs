@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::job::{
     Condition, Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
-    MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Sender, Start, Unit, WebhookFormat,
+    MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Sender, Start, Unit, Unproven, WebhookFormat,
 };
 use crate::near::nearest;
 use crate::overrides::name_of;
@@ -536,6 +536,7 @@ section! {
         out_of_orderness: Millis,
         allowed_lateness: Millis,
         dedupe_horizon: Millis,
+        unproven: Unproven,
         idle_ticks: Count,
         skew: Millis,
     }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::job::{
     Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
-    MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Start, TableFormat, TopicFormat, Unit, WebhookFormat,
+    MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Start, TableFormat, TopicFormat, Unit, Unproven, WebhookFormat,
 };
 use crate::near::nearest;
 use crate::tree::{Value, quoted};
@@ -221,6 +221,7 @@ choice!(LogFormat { Pretty = "pretty", Json = "json" });
 choice!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug" });
 choice!(Dedupe { RequestId = "request_id", Message = "message", Batch = "batch", Content = "content" });
 choice!(RoutesFrom { Gateway = "gateway", Path = "path" });
+choice!(Unproven { Count = "count", List = "list" });
 choice!(MissingKey { Anonymous = "anonymous", DeadLetter = "dead_letter" });
 choice!(Unit { Seconds = "s", Millis = "ms", Micros = "us", Nanos = "ns", Rfc3339 = "rfc3339", Clf = "clf" });
 // Hidden: who mistakes `hash` for the place of the secret must not find it in a log.

@@ -1011,6 +1011,7 @@ fn the_fingerprint_tells_results_apart() {
         ("out_of_orderness = \"5s\"", "out_of_orderness = \"6s\""),
         ("allowed_lateness = \"10m\"", "allowed_lateness = \"9m\""),
         ("dedupe_horizon = \"1h\"", "dedupe_horizon = \"2h\""),
+        ("unproven = \"count\"", "unproven = \"list\""),
         ("message_bytes = \"1MiB\"", "message_bytes = \"2MiB\""),
         ("json_depth = 64", "json_depth = 63"),
         ("tick_records = 100000", "tick_records = 100001"),
@@ -1540,6 +1541,10 @@ fn sinks_and_services_have_ranges() {
         ),
         (format!("{files}keep = 1000001"), "line 8: sink.files.keep: found 1000001, allowed: 0 to 1000000"),
         ("[job]\nreload = \"0s\"".to_owned(), "line 7: job.reload: found \"0s\", allowed: 1s to 1h"),
+        (
+            "[windows]\nunproven = \"drop\"".to_owned(),
+            "line 7: windows.unproven: found \"drop\", allowed: count, list",
+        ),
         ("[windows]\nidle_ticks = 0".to_owned(), "line 7: windows.idle_ticks: found 0, allowed: 1 to 1000"),
         ("[windows]\nskew = \"59s\"".to_owned(), "line 7: windows.skew: found \"59s\", allowed: 1m to 1h"),
         (

@@ -792,6 +792,7 @@ impl Check<'_> {
                 3 * HOUR_MS,
             ),
             dedupe_horizon_ms: self.duration(&raw.dedupe_horizon, default.dedupe_horizon_ms, 0, 7 * DAY_MS),
+            unproven: raw.unproven.value().copied().unwrap_or(default.unproven),
             idle_ticks: to_u32(self.count(&raw.idle_ticks, to_usize(default.idle_ticks.into()), 1, 1_000)),
             skew_ms: self.duration(&raw.skew, default.skew_ms, MINUTE_MS, HOUR_MS),
         };

@@ -198,7 +198,7 @@ pub fn render<O: Output + 'static>(
         graph.control.clone(),
         (events, Exchange::new(dedupe::shard)),
         graph.no_second(),
-        registry.register(Dedupe::new(options.windows.dedupe_horizon_ms))?,
+        registry.register(Dedupe::new(&options.windows))?,
         &graph.output,
         Dedupe::close,
     );

@@ -187,8 +187,8 @@ pub enum Rows {
     Scores(Vec<Score>),
 }
 
-/// A late event: one that arrived behind its partition by more than out-of-orderness + allowed lateness, or
-/// that can't be counted any more.
+/// A late event: one that arrived behind its partition by more than out-of-orderness + allowed lateness, that is older
+/// than the horizon of dedupe, or that can't be counted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Late {
     /// Where it stands.
@@ -203,6 +203,8 @@ pub struct Late {
     pub late_ms: u64,
     /// Whether the meters counted it all the same.
     pub counted: bool,
+    /// Whether it is certain that no record with its identity was counted before.
+    pub proven: bool,
 }
 
 /// What a tick did with its records.

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use harness::oracle::recount;
 use harness::{AnyRow, How, SplitMix, TickInput, TickOutput, run, run_with, scenario};
-use keytide_config::{Limits, Windows};
+use keytide_config::{Limits, Unproven, Windows};
 use keytide_dataflow::model::*;
 use keytide_dataflow::state::StateId;
 use keytide_dataflow::*;
@@ -119,7 +119,11 @@ fn assert_same_reports(got: &BTreeMap<Tick, TickOutput>, expected: &BTreeMap<Tic
 }
 
 fn windows(seed: u64) -> Windows {
-    Windows { dedupe_horizon_ms: [600_000, 3_600_000, 90_000_000][(seed % 3) as usize], ..Windows::default() }
+    Windows {
+        dedupe_horizon_ms: [600_000, 3_600_000, 90_000_000][(seed % 3) as usize],
+        unproven: if seed % 5 < 3 { Unproven::Count } else { Unproven::List },
+        ..Windows::default()
+    }
 }
 
 proptest! {
@@ -328,4 +332,80 @@ impl Output for Nothing {
     fn admitted(&mut self, _: Tick, _: Admitted) {}
     fn define(&mut self, _: Tick, _: Vec<Definition>) {}
     fn forget(&mut self, _: Tick, _: Vec<Forgotten>) {}
+}
+
+#[test]
+fn a_backlog_counts_once_while_it_is_remembered_and_is_called_unproven() {
+    const MINUTE: u64 = 60_000;
+    let (now, horizon) = (1_748_952_000_000, 3_600_000);
+    let template = scenario::ticks(1, 30, false).into_iter().flat_map(|tick| tick.events).next().unwrap();
+    for behind in [59 * MINUTE, 61 * MINUTE, 2 * horizon, 30 * horizon, 200 * horizon, 24 * 45 * horizon] {
+        // Sent at once, again in that tick and in the next, within the horizon of its arrival, and after it.
+        let arrivals = [(now, 2), (now + 1, 1), (now + horizon, 1), (now + horizon + 1, 1)];
+        let mut before = now;
+        let mut ticks = Vec::new();
+        for (number, (watermark, copies)) in (0..).zip(arrivals) {
+            let event = |copy: u64| AccessEvent {
+                request: RequestId::from_bits(9),
+                time: now - behind,
+                late_ms: 0,
+                count: 1,
+                position: Position { partition: 0, offset: 10 * number + copy, index: 0 },
+                ..template
+            };
+            let next = arrivals.get(number as usize + 1).map_or(watermark, |next| next.0);
+            let info = TickInfo {
+                tick: now + number,
+                watermark_before: before,
+                watermark: next,
+                cadence: now + number,
+                catching_up: false,
+                last: number == 3,
+            };
+            before = next;
+            ticks.push(TickInput {
+                info,
+                events: (0..copies).map(event).collect(),
+                tables: vec![],
+                definitions: vec![],
+            });
+        }
+        for unproven in [Unproven::Count, Unproven::List] {
+            let windows = Windows { unproven, ..Windows::default() };
+            let outcome = run(&ticks, windows, LIVE, How { workers: 2, batch: 1, shuffle: behind }, None);
+            assert_same_reports(&outcome.ticks, &recount(&ticks, windows).ticks);
+            let late: Vec<_> = outcome
+                .ticks
+                .values()
+                .flat_map(|tick| &tick.late)
+                .map(|one| (one.counted, one.proven))
+                .collect();
+            let sum = |of: fn(&TickOutput) -> u64| outcome.ticks.values().map(of).sum::<u64>();
+            let calls: u64 = last_versions(outcome.ticks.values())
+                .iter()
+                .map(|row| match row {
+                    AnyRow::Usage(row) if row.level == Level::Month => row.value.usage.calls,
+                    _ => 0,
+                })
+                .sum();
+            let is_held = behind < 24 * 45 * horizon;
+            let (expected, expected_late) = match (unproven, behind < horizon) {
+                _ if !is_held => (0, vec![(false, false); 5]),
+                (Unproven::Count, true) => (2, vec![(true, false)]),
+                (Unproven::Count, false) => (2, vec![(true, false); 2]),
+                (Unproven::List, true) => (1, vec![(false, false)]),
+                (Unproven::List, false) => (0, vec![(false, false); 5]),
+            };
+            assert_eq!((calls, late), (expected, expected_late), "{unproven:?} {behind}");
+            assert_eq!(sum(|tick| tick.events), expected);
+            assert_eq!(
+                sum(|tick| tick.events + tick.duplicates + tick.late_count),
+                5 + late_and_counted(&outcome.ticks)
+            );
+        }
+    }
+}
+
+fn late_and_counted(ticks: &BTreeMap<Tick, TickOutput>) -> u64 {
+    ticks.values().flat_map(|tick| &tick.late).filter(|late| late.counted).count() as u64
 }

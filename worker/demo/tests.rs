@@ -399,6 +399,7 @@ fn world() -> View {
                 time: now - 14 * MINUTE,
                 late_ms: 14 * MINUTE,
                 counted: true,
+                proven: true,
             });
             output.letters.push(DeadLetter {
                 position: Position { partition: 2, offset: second, index: 0 },

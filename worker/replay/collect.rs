@@ -323,11 +323,18 @@ fn place_key(place: &Place<'_>, key: &mut Vec<u8>) {
 }
 
 /// Bytes of a late event.
-const LATE: usize = 4 + 8 + 4 + 16 + 16 + 8 + 8 + 1;
+const LATE: usize = 4 + 8 + 4 + 16 + 16 + 8 + 8 + 2;
 
 fn late_bytes(late: &Late) -> [u8; LATE] {
-    let Late { position: Position { partition, offset, index }, key, request, time, late_ms, counted } =
-        *late;
+    let Late {
+        position: Position { partition, offset, index },
+        key,
+        request,
+        time,
+        late_ms,
+        counted,
+        proven,
+    } = *late;
     let mut bytes = [0; LATE];
     let parts: [&[u8]; 8] = [
         &partition.to_be_bytes(),
@@ -337,7 +344,7 @@ fn late_bytes(late: &Late) -> [u8; LATE] {
         &request.bits().to_be_bytes(),
         &time.to_be_bytes(),
         &late_ms.to_be_bytes(),
-        &[u8::from(counted)],
+        &[u8::from(counted), u8::from(proven)],
     ];
     let mut at = 0;
     for part in parts {
@@ -364,7 +371,8 @@ pub(super) fn late_line(
     let (offset, index) = (number(8) as u64, number(4) as u32);
     let position = Position { partition, offset, index };
     let (key, request) = (KeyId(number(16)), RequestId::from_bits(number(16)));
-    let (time, late_ms, counted) = (number(8) as u64, number(8) as u64, number(1) == 1);
-    let late = Late { position, key, request, time, late_ms, counted };
+    let (time, late_ms) = (number(8) as u64, number(8) as u64);
+    let (counted, proven) = (number(1) == 1, number(1) == 1);
+    let late = Late { position, key, request, time, late_ms, counted, proven };
     LateRow { place: Place::of(position, partitions), late }.line(labels, out);
 }

@@ -448,6 +448,7 @@ mod tests {
                 time: number,
                 late_ms: 1,
                 counted: true,
+                proven: number % 2 == 0,
             };
             workers[(number / 2 % 2) as usize].late(TICK, vec![late]);
             if spill_after.contains(&number) {

@@ -222,6 +222,7 @@ fn everything() -> TickOutput {
             time: HOUR + 5,
             late_ms: 700_000,
             counted: true,
+            proven: true,
         }],
         letters: vec![DeadLetter {
             position: Position { partition: 1, offset: 17, index: 0 },
@@ -286,7 +287,7 @@ const GOLDEN: [(View, &str, &str); 11] = [
     (
         View::Late,
         r#"{"source":"gateway","partition":3,"offset":42,"index":1"#,
-        r#","key_id":"0123456789abcdef0123456789abcdef","request_id_hash":"000000000000000000000000000000ff","event_time":"2023-11-14T22:00:00.005Z","lateness_ms":700000,"counted":true,"path":null}"#,
+        r#","key_id":"0123456789abcdef0123456789abcdef","request_id_hash":"000000000000000000000000000000ff","event_time":"2023-11-14T22:00:00.005Z","lateness_ms":700000,"counted":true,"proven":true,"path":null}"#,
     ),
     (
         View::DeadLetters,

@@ -1,18 +1,26 @@
 //! Deduplication: each request is counted once.
 //!
 //! Of records with the same request id the earliest tick wins, within a tick the lowest position (partition,
-//! offset, index); all others are duplicates, whatever else they say. An id is forgotten when the watermark
-//! passes its event's time + `dedupe_horizon`; a record that arrives later than that can't be proven new: it
-//! is listed as late and not counted. A record without an id is its own identity; it counts as long as its
-//! month is held.
+//! offset, index); all others are duplicates, whatever else they say. A record counts as long as its month is held.
 //!
-//! Admission is judged by the watermark as the tick's records found it, so every operator downstream that
+//! **Memory is by arrival.** An id is remembered from max(its event's time, the watermark at its arrival) on, and
+//! forgotten when the watermark passes that by `dedupe_horizon`. So what was shipped hours late is remembered for as
+//! long as what came in time, and a backlog that is sent twice within the horizon counts once.
+//!
+//! **Proof.** A record whose event time + horizon the watermark has passed, and whose id isn't remembered, is *unproven*:
+//! it may be new, or repeat what was forgotten. It counts and is listed as late, with `proven` false; with
+//! `unproven = "list"` it is listed alone, and its id isn't remembered. Any other record is proven: had its like been
+//! counted, at whatever time since the event, its id would be remembered still. A record without an id is its own
+//! identity, and proven.
+//!
+//! Everything is judged by the watermark as the tick's records found it, so every operator downstream that
 //! judges by the same watermark finds a held window for each event that is passed on.
 //!
 //! 24 bytes an id plus the table's slack; forgotten ids are swept when the watermark moved by an eighth of
 //! the horizon, and are no longer consulted from the moment they are forgotten.
 
 use hashbrown::{HashMap, HashTable};
+use keytide_config::{Unproven, Windows};
 use serde::{Deserialize, Serialize};
 
 use super::by_tick::Closing;
@@ -21,30 +29,30 @@ use crate::row::{Counts, Late};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
-/// Bits of an entry that hold the event time: enough for the year 2248.
+/// Bits of an entry that hold a time: enough for the year 2248.
 const TIME_BITS: u32 = 43;
 
 /// Tags run from 1 to this; 0 is no tick's.
 const TAGS: u64 = (1 << (64 - TIME_BITS)) - 1;
 
-/// An id that was seen: the time of the event that was counted, and a tag of the tick that saw it. A tag
+/// An id that was seen: from when on it is remembered, and a tag of the tick that saw it. A tag
 /// repeats after 2^21 - 1 ticks: no horizon is that long.
 #[derive(Clone, Copy)]
 struct Seen {
     id: [u64; 2],
-    time_and_tag: u64,
+    since_and_tag: u64,
 }
 
 impl Seen {
-    fn new(id: RequestId, time: EventTime, tag: u64) -> Self {
-        debug_assert!(time < 1 << TIME_BITS);
-        Self { id: halves(id), time_and_tag: time | tag << TIME_BITS }
+    fn new(id: RequestId, since: EventTime, tag: u64) -> Self {
+        debug_assert!(since < 1 << TIME_BITS);
+        Self { id: halves(id), since_and_tag: since | tag << TIME_BITS }
     }
-    fn time(&self) -> EventTime {
-        self.time_and_tag & ((1 << TIME_BITS) - 1)
+    fn since(&self) -> EventTime {
+        self.since_and_tag & ((1 << TIME_BITS) - 1)
     }
     fn tag(&self) -> u64 {
-        self.time_and_tag >> TIME_BITS
+        self.since_and_tag >> TIME_BITS
     }
 }
 
@@ -61,6 +69,7 @@ pub(crate) fn shard(event: &AccessEvent) -> u64 {
 /// Ids seen within the horizon, on one worker.
 pub(crate) struct Dedupe {
     horizon_ms: u64,
+    unproven: Unproven,
     seen: HashTable<Seen>,
     swept_at: EventTime,
     /// The current tick's tag.
@@ -68,8 +77,9 @@ pub(crate) struct Dedupe {
 }
 
 impl Dedupe {
-    pub(crate) fn new(horizon_ms: u64) -> Self {
-        Self { horizon_ms, seen: HashTable::new(), swept_at: 0, tag: 1 }
+    pub(crate) fn new(windows: &Windows) -> Self {
+        let Windows { dedupe_horizon_ms: horizon_ms, unproven, .. } = *windows;
+        Self { horizon_ms, unproven, seen: HashTable::new(), swept_at: 0, tag: 1 }
     }
 
     /// Judges a tick's events; leaves those that count.
@@ -82,10 +92,11 @@ impl Dedupe {
         let watermark = closing.info.watermark_before;
         let horizon_ms = state.horizon_ms;
         let counted_from = Level::Month.held_from(watermark);
-        let forgotten = |time: EventTime| time + horizon_ms < watermark;
-        let admissible = |event: &AccessEvent| {
-            event.time >= counted_from && !(event.request.is_some() && forgotten(event.time))
-        };
+        let forgotten = |since: EventTime| since + horizon_ms < watermark;
+        let proven = |event: &AccessEvent| !(event.request.is_some() && forgotten(event.time));
+        let counts_unproven = state.unproven == Unproven::Count;
+        let admissible =
+            |event: &AccessEvent| event.time >= counted_from && (counts_unproven || proven(event));
         let mut counts = Counts::default();
         let mut late = Vec::new();
         // Records that don't count, as (batch, index).
@@ -96,7 +107,17 @@ impl Dedupe {
         for (b, batch) in batches.iter().enumerate() {
             for (i, event) in batch.iter().enumerate() {
                 if !admissible(event) {
-                    late.push(listed(event, watermark, false));
+                    // What an earlier tick remembers is proven to be a duplicate. This tick's own ids don't matter:
+                    // its order has no meaning.
+                    let id = halves(event.request);
+                    let known = state.seen.find(id[1], |seen| seen.id == id).is_some_and(|seen| {
+                        event.request.is_some() && seen.tag() != state.tag && !forgotten(seen.since())
+                    });
+                    if known {
+                        counts.duplicates += 1;
+                    } else {
+                        late.push(listed(event, watermark, false, proven(event)));
+                    }
                     dropped.push((b, i));
                     continue;
                 }
@@ -104,14 +125,14 @@ impl Dedupe {
                     continue;
                 }
                 let id = halves(event.request);
-                let now = Seen::new(event.request, event.time, state.tag);
+                let now = Seen::new(event.request, event.time.max(watermark), state.tag);
                 match state.seen.entry(id[1], |seen| seen.id == id, |seen| seen.id[1]) {
                     hashbrown::hash_table::Entry::Vacant(vacant) => {
                         vacant.insert(now);
                     }
                     hashbrown::hash_table::Entry::Occupied(mut occupied) => {
                         let seen = occupied.get_mut();
-                        if forgotten(seen.time()) {
+                        if forgotten(seen.since()) {
                             *seen = now;
                         } else if seen.tag() == state.tag {
                             let winner = winners
@@ -148,8 +169,9 @@ impl Dedupe {
         }
         for event in batches.iter().flatten() {
             counts.events += 1;
-            if event.late_ms > 0 {
-                late.push(listed(event, watermark, true));
+            let proven = proven(event);
+            if event.late_ms > 0 || !proven {
+                late.push(listed(event, watermark, true, proven));
             }
         }
         counts.late = late.len() as u64;
@@ -165,7 +187,7 @@ impl Dedupe {
         self.tag = self.tag % TAGS + 1;
         if watermark >= self.swept_at.saturating_add(self.horizon_ms / 8) {
             let horizon_ms = self.horizon_ms;
-            self.seen.retain(|seen| seen.time() + horizon_ms >= watermark);
+            self.seen.retain(|seen| seen.since() + horizon_ms >= watermark);
             self.swept_at = watermark;
         }
     }
@@ -189,7 +211,7 @@ fn first_places(
     places
 }
 
-fn listed(event: &AccessEvent, watermark: EventTime, counted: bool) -> Late {
+fn listed(event: &AccessEvent, watermark: EventTime, counted: bool, proven: bool) -> Late {
     let late_ms =
         if event.late_ms > 0 { u64::from(event.late_ms) } else { watermark.saturating_sub(event.time) };
     Late {
@@ -199,10 +221,11 @@ fn listed(event: &AccessEvent, watermark: EventTime, counted: bool) -> Late {
         time: event.time,
         late_ms,
         counted,
+        proven,
     }
 }
 
-/// An id and the time of the event that was counted.
+/// An id, and from when on it is remembered.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SeenRow(RequestId, EventTime);
 
@@ -214,13 +237,13 @@ impl Durable for Dedupe {
         for seen in &self.seen {
             out(SeenRow(
                 RequestId::from_bits(u128::from(seen.id[0]) << 32 | u128::from(seen.id[1])),
-                seen.time(),
+                seen.since(),
             ));
         }
     }
 
-    fn row_in(&mut self, SeenRow(id, time): SeenRow) {
-        let seen = Seen::new(id, time, 0);
+    fn row_in(&mut self, SeenRow(id, since): SeenRow) {
+        let seen = Seen::new(id, since, 0);
         self.seen.insert_unique(seen.id[1], seen, |seen| seen.id[1]);
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keytide_config::{Limits, Windows};
+use keytide_config::{Limits, Unproven, Windows};
 use keytide_dataflow::model::*;
 use keytide_dataflow::*;
 
@@ -167,7 +167,8 @@ pub fn recount(ticks: &[TickInput], windows: Windows) -> Recount {
 
 /// Counts again.
 pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> Recount {
-    let mut seen: BTreeMap<RequestId, EventTime> = BTreeMap::new();
+    // From when on an id is remembered, and the tick that saw it.
+    let mut seen: BTreeMap<RequestId, (EventTime, Tick)> = BTreeMap::new();
     let mut counted: BTreeMap<(View, Level, EventTime, Group), Counted> = BTreeMap::new();
     let mut owners: BTreeMap<KeyId, BTreeMap<EventTime, NameId>> = BTreeMap::new();
     let mut subscriptions: BTreeMap<NameId, SubscriptionRow> = BTreeMap::new();
@@ -202,7 +203,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         let mut unique = Vec::new();
         for event in events {
             let with_id = event.request != RequestId::NONE;
-            let gone = watermark > event.time + windows.dedupe_horizon_ms;
+            let proven = !with_id || watermark <= event.time + windows.dedupe_horizon_ms;
             let month_held = held(Level::Month, Level::Month.start(event.time), watermark);
             let late_ms =
                 if event.late_ms > 0 { event.late_ms.into() } else { watermark.saturating_sub(event.time) };
@@ -213,22 +214,26 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
                 time: event.time,
                 late_ms,
                 counted: false,
+                proven,
             };
-            if (with_id && gone) || !month_held {
-                report.late.push(late);
+            let known = with_id.then(|| seen.get(&event.request)).flatten();
+            let known = known.filter(|(since, _)| watermark <= *since + windows.dedupe_horizon_ms);
+            if !month_held || (!proven && windows.unproven == Unproven::List) {
+                match known {
+                    Some((_, number)) if *number < tick.info.tick => report.duplicates += 1,
+                    _ => report.late.push(late),
+                }
                 continue;
             }
             if with_id {
-                if let Some(time) = seen.get(&event.request)
-                    && watermark <= *time + windows.dedupe_horizon_ms
-                {
+                if known.is_some() {
                     report.duplicates += 1;
                     continue;
                 }
-                seen.insert(event.request, event.time);
+                seen.insert(event.request, (event.time.max(watermark), tick.info.tick));
             }
             report.events += 1;
-            if event.late_ms > 0 {
+            if event.late_ms > 0 || !proven {
                 late.counted = true;
                 report.late.push(late);
             }

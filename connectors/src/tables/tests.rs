@@ -279,6 +279,7 @@ fn leaked_keys_by_hash_and_by_name() {
             (5, "`token` or `key_hash` or `key_id` is required"),
             (6, "`key_hash` is not a hash: it must have 64 hexadecimal digits"),
             (7, "`key_id` is a reserved name"),
+            (8, "`key_id` is a reserved name"),
         ]
     );
 }

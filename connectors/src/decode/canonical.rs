@@ -167,13 +167,15 @@ impl Canonical {
         };
         let id = unread.or(Name::RequestId, text(raw, Name::RequestId, any), None);
         let id = id.filter(|_| raw.conflict().is_none());
+        // In a file nothing is sent again line by line: an id that its caller may have chosen says nothing there.
+        let id = id.filter(|_| !(self.ids_of_callers && self.is_line && self.dedupe != Dedupe::RequestId));
         let request = match (id, self.dedupe) {
             (Some(id), _) if !self.ids_of_callers => RequestId::new(&self.source, id.as_bytes()),
             (None, Dedupe::RequestId | Dedupe::Message | Dedupe::Batch) => RequestId::NONE,
             (id, _) => {
-                write_identity(raw, id, identity);
-                // In a file there is no message in which records could be told apart by their order.
-                if id.is_none() && self.is_line {
+                write_identity(raw, id, key_id, identity);
+                // Equal lines of a file are different calls: there is no message in which to tell them apart.
+                if self.is_line && self.dedupe == Dedupe::Content {
                     identity.extend_from_slice(&position.offset.to_le_bytes());
                 }
                 occurred.next(RequestId::new(&self.source, identity), &self.source, identity)
@@ -406,11 +408,15 @@ fn place(
 }
 
 /// Writes what makes a record the same as another one: the id that its caller may have chosen, and its content.
-fn write_identity(raw: &RawEvent<'_>, id: Option<&str>, identity: &mut Vec<u8>) {
-    use Name::{BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Time};
+fn write_identity(raw: &RawEvent<'_>, id: Option<&str>, key: KeyId, identity: &mut Vec<u8>) {
+    use Name::{BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Request, Status, Time, UserAgent};
     identity.clear();
+    identity.extend_from_slice(&key.0.to_le_bytes());
     identity.extend_from_slice(id.unwrap_or_default().as_bytes());
-    for name in [Host, Time, ClientIp, Method, Path, Query, BytesIn, BytesOut, Latency] {
+    let content = [
+        Host, Time, ClientIp, Method, Path, Query, Request, Status, UserAgent, BytesIn, BytesOut, Latency,
+    ];
+    for name in content {
         let text = raw.get(name).verbatim();
         // With its length, so that no two records are written alike.
         identity.extend_from_slice(&(text.len() as u64).to_le_bytes());

@@ -336,6 +336,11 @@ impl<'a> RawEvent<'a> {
         self.set_place(rule, value);
     }
 
+    /// The identity can't be told.
+    pub(super) fn set_conflict(&mut self, name: Name) {
+        self.conflict.get_or_insert(name);
+    }
+
     /// What of the identity stands twice with different values.
     pub(super) fn conflict(&self) -> Option<Name> {
         self.conflict
@@ -450,8 +455,8 @@ impl<'a> RawEvent<'a> {
 }
 
 /// Unescapes the inside of a JSON string, with bytes that aren't UTF-8 as [`super::bytes`] carries them. A lone
-/// surrogate, which JSON's grammar allows and UTF-8 doesn't, becomes U+FFFD; `\xHH` is a byte; what isn't an escape
-/// stands for itself.
+/// surrogate, which JSON's grammar allows and UTF-8 doesn't, becomes U+FFFD; `\xHH` and `\OOO` are bytes; what isn't an
+/// escape stands for itself.
 pub(super) fn unescape_json(escaped: &str, out: &mut String) {
     out.clear();
     let mut rest = escaped;
@@ -470,6 +475,8 @@ pub(super) fn unescape_json(escaped: &str, out: &mut String) {
             'r' => out.push('\r'),
             't' => out.push('\t'),
             '"' | '\\' | '/' => out.push(code),
+            // HAProxy escapes as RFC 5424 has it.
+            ']' => out.push(code),
             'u' => match hex4(rest) {
                 Some(unit) => {
                     rest = &rest[4..];
@@ -485,11 +492,11 @@ pub(super) fn unescape_json(escaped: &str, out: &mut String) {
                 }
                 None => out.push_str("\\u"),
             },
-            'x' => {
+            'x' | '0'..='3' => {
                 // Bytes that follow each other may be a character together.
                 let bytes: SmallVec<[u8; 32]> = escape.as_bytes().chunks(4).map_while(escaped_byte).collect();
                 match bytes.len() {
-                    0 => out.push_str("\\x"),
+                    0 => out.extend(['\\', code]),
                     _ => {
                         push_bytes(&bytes, out);
                         rest = &escape[4 * bytes.len()..];
@@ -502,10 +509,13 @@ pub(super) fn unescape_json(escaped: &str, out: &mut String) {
     out.push_str(rest);
 }
 
-/// The byte that `\xHH` is.
+/// The byte that `\xHH` is, as NGINX has it by default, or `\OOO` in octal digits, as Envoy has it.
 fn escaped_byte(escape: &[u8]) -> Option<u8> {
     match escape {
         [b'\\', b'x', high, low] => Some(hex(*high)? << 4 | hex(*low)?),
+        [b'\\', high @ b'0'..=b'3', middle @ b'0'..=b'7', low @ b'0'..=b'7'] => {
+            Some((high - b'0') << 6 | (middle - b'0') << 3 | (low - b'0'))
+        }
         _ => None,
     }
 }
@@ -574,6 +584,8 @@ mod tests {
         assert_eq!(json(r"\xC3\xA4\x22\x5C"), "ä\"\\");
         assert_eq!(shown(r"a\xFFb\xe2\x82"), "a\u{fffd}b\u{fffd}");
         assert_eq!(json(r"\xg1\x4\ \é\u12\"), r"\xg1\x4\ \é\u12\");
+        assert_eq!(json(r"\303\244\042\]"), "ä\"]");
+        assert_eq!(json(r"\400\08\18"), r"\400\08\18");
         // A carrier that was escaped isn't one.
         assert_eq!(shown(r"\udbff\udfff"), "\u{10FFFF}");
         assert_ne!(json(r"\udbff\udfff"), json(r"\xFF"));

@@ -28,8 +28,8 @@ use super::canonical::Canonical;
 use super::message::{Ledger, Outer, Records};
 use super::raw::{Name, RawEvent, Value, unescape_json};
 use super::reader::{Reader, Unreadable};
-use super::shape::{Format, Shape, Template};
-use super::unescaped;
+use super::shape::{Format, HIDDEN, Shape, Template};
+use super::unescaped::{self, Form};
 
 /// Wrappers within wrappers that are taken off.
 const WRAPPERS: usize = 4;
@@ -87,7 +87,12 @@ pub(super) trait Visit {
 
     /// Accounts for a line that isn't JSON, or holds more than its record: whether it could be read after all, or why
     /// not, if it isn't just no JSON.
-    fn mend(&mut self, _line: &str, _ledger: &mut Ledger<'_>) -> Result<bool, &'static str> {
+    fn mend(
+        &mut self,
+        _line: &str,
+        _fault: Unreadable,
+        _ledger: &mut Ledger<'_>,
+    ) -> Result<bool, &'static str> {
         Ok(false)
     }
 }
@@ -215,17 +220,30 @@ impl Visit for Objects<'_, '_> {
         }
     }
 
-    fn mend(&mut self, line: &str, ledger: &mut Ledger<'_>) -> Result<bool, &'static str> {
+    fn mend(
+        &mut self,
+        line: &str,
+        fault: Unreadable,
+        ledger: &mut Ledger<'_>,
+    ) -> Result<bool, &'static str> {
         if self.template == Template::None {
             return Ok(false);
         }
-        let Some(mended) = unescaped::mend(line)? else { return Ok(false) };
+        let is_hidden = fault.expected == HIDDEN;
+        let form = if is_hidden { Form::Flat } else { Form::Nested };
+        let Some(mended) = unescaped::mend(line, form)? else { return Ok(false) };
         let mut reader = Reader::new(&mended);
         let mut raw = RawEvent::default();
-        if self.shape.read(&mut reader, &mut raw).is_err() || reader.token().is_some() {
-            return Err(unescaped::UNESCAPED);
+        match self.shape.read(&mut reader, &mut raw) {
+            Ok(()) if reader.token().is_none() => {}
+            // A caller's brackets stand in it as well.
+            Err(fault) if fault.expected == HIDDEN && !is_hidden => return self.mend(line, fault, ledger),
+            _ => return Err(unescaped::UNESCAPED),
         }
         raw.recovered = true;
+        if is_hidden {
+            raw.set_conflict(Name::Key);
+        }
         self.enter(raw, line, ledger);
         Ok(true)
     }
@@ -431,7 +449,7 @@ impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
         let mut unescaped = None;
         if !in_array {
             let end = memchr::memchr(b'\n', &text.as_bytes()[start..]).map_or(text.len(), |end| start + end);
-            match self.visit.mend(text[start..end].trim_ascii_end(), self.ledger) {
+            match self.visit.mend(text[start..end].trim_ascii_end(), fault, self.ledger) {
                 Ok(true) => {
                     reader.restart(end);
                     return ControlFlow::Continue(());

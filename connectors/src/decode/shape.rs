@@ -17,6 +17,9 @@ use keytide_config::{Condition, Field, KeyFrom, RoutesFrom, Source, Unit};
 use super::raw::{Identity, Name, RawEvent, Value, unescape_json};
 use super::reader::{Reader, Unreadable};
 
+/// What is expected where a value holds something else.
+pub(super) const HIDDEN: &str = "a value that holds nothing of the call's identity";
+
 /// Arrays within arrays of OTLP values that are read.
 const TYPED_DEPTH: usize = 8;
 
@@ -79,6 +82,8 @@ pub(super) struct Shape {
     /// Units of the time, the end and the latency.
     pub(super) units: [Unit; 3],
     finish: fn(&mut RawEvent<'_>),
+    /// Names of members that identify the call, quoted, where callers may hide the real ones.
+    identities: Vec<Box<str>>,
     /// `[source.only]`.
     only: Vec<Condition>,
     /// Whether something is said of calls at all: a mapping without status, method, path and route takes every
@@ -200,6 +205,11 @@ impl Shape {
             root.insert(condition.at.0.iter().map(String::as_str), Target::Only(index));
         }
         root.seal(&mut 0);
+        let mut identities = Vec::new();
+        if format.template == Template::Unescaped {
+            let of_identity = root.members.iter().filter(|member| member.identity.is_some());
+            identities.extend(of_identity.map(|member| member.quoted.trim_end_matches(':').into()));
+        }
         let unit = |name| configured(source, name).and_then(|field| field.unit).unwrap_or(format.unit);
         let tells_calls = [Name::Status, Name::Method, Name::Path, Name::Route, Name::Request]
             .into_iter()
@@ -208,6 +218,7 @@ impl Shape {
             root,
             units: [Name::Time, Name::End, Name::Latency].map(unit),
             finish: format.finish,
+            identities,
             only: source.only.clone(),
             tells_calls,
         }
@@ -233,6 +244,21 @@ impl Shape {
         match self.root.find(name) {
             Some(index) => self.root.members[index].read(reader, raw, self),
             None => reader.value().map(|_| ()),
+        }
+    }
+
+    /// Passes over an object or an array that nothing is asked for of.
+    ///
+    /// # Errors
+    /// If it holds what identifies the call: where a template escapes nothing, one of a caller's values may open it and
+    /// a later one close it, so that what lies between is hidden.
+    fn pass_over(&self, reader: &mut Reader<'_>) -> Result<(), Unreadable> {
+        let before = reader.clone();
+        reader.value()?;
+        let hidden = before.until(reader).as_bytes();
+        match self.identities.iter().any(|name| memchr::memmem::find(hidden, name.as_bytes()).is_some()) {
+            true => Err(Unreadable { expected: HIDDEN, at: before.at() }),
+            false => Ok(()),
         }
     }
 
@@ -365,6 +391,9 @@ impl Node {
                 Some(index) => {
                     last = index;
                     self.members[index].read(reader, raw, shape)?;
+                }
+                None if !shape.identities.is_empty() && matches!(reader.token(), Some(b'{' | b'[')) => {
+                    shape.pass_over(reader)?;
                 }
                 None => {
                     reader.value()?;

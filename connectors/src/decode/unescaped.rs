@@ -24,11 +24,20 @@ pub(super) const UNESCAPED: &str =
 /// Bytes of a member's name.
 const NAME_BYTES: usize = 64;
 
+/// What is made of a line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Objects within objects stay.
+    Nested,
+    /// All members stand in one object: a caller's brackets hide nothing.
+    Flat,
+}
+
 /// The line as well-formed JSON, if it looks like a record of a template.
 ///
 /// # Errors
 /// If it looks like one and can't be read.
-pub(super) fn mend(line: &str) -> Result<Option<String>, &'static str> {
+pub(super) fn mend(line: &str, form: Form) -> Result<Option<String>, &'static str> {
     let bytes = line.as_bytes();
     if !(bytes.first() == Some(&b'{') && bytes.last() == Some(&b'}')) || bytes.len() < 2 {
         return Ok(None);
@@ -41,7 +50,7 @@ pub(super) fn mend(line: &str) -> Result<Option<String>, &'static str> {
     loop {
         let next = names.next();
         let end = next.as_ref().map_or(line.len(), |next| next.start);
-        write_member(line, &name, end, next.is_none(), &mut json).ok_or(UNESCAPED)?;
+        write_member(line, &name, end, next.is_none(), form, &mut json).ok_or(UNESCAPED)?;
         match next {
             Some(next) => name = next,
             None => return Ok(Some(json)),
@@ -94,10 +103,20 @@ fn is_of_name(byte: u8) -> bool {
 }
 
 /// Writes a member whose value ends before `end`, and what of the template's structure follows it.
-fn write_member(line: &str, member: &Member, end: usize, is_last: bool, json: &mut String) -> Option<()> {
+fn write_member(
+    line: &str,
+    member: &Member,
+    end: usize,
+    is_last: bool,
+    form: Form,
+    json: &mut String,
+) -> Option<()> {
+    let value = line[member.value..end].trim_ascii();
+    if form == Form::Flat && matches!(value.as_bytes(), [b'{' | b'['] | [b'[', b'{']) {
+        return Some(());
+    }
     json.push_str(&line[member.start..=member.name_end]);
     json.push(':');
-    let value = line[member.value..end].trim_ascii();
     if value == "{" {
         json.push('{');
         return Some(());
@@ -125,6 +144,8 @@ fn write_member(line: &str, member: &Member, end: usize, is_last: bool, json: &m
     let structure: String = structure.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     match (structure.as_str(), is_last) {
         ("", _) => return None,
+        (_, true) if form == Form::Flat => json.push('}'),
+        (_, false) if form == Form::Flat => json.push(','),
         (closers, true) if closers.bytes().all(|byte| byte == b'}') => json.push_str(closers),
         ("}{" | "},{", false) => json.push(','),
         (structure, false) => {
@@ -162,13 +183,13 @@ mod tests {
     use super::*;
 
     fn mended(line: &str) -> serde_json::Value {
-        serde_json::from_str(&mend(line).unwrap().unwrap()).unwrap()
+        serde_json::from_str(&mend(line, Form::Nested).unwrap().unwrap()).unwrap()
     }
 
     #[test]
     fn quotes_and_backslashes_in_values() {
         let line = r#"{"a":"x","agent":"My "special" agent \ x","n":7,"m":-,"key":"k1"}"#;
-        let json = mend(&line.replace(",\"m\":-", "")).unwrap().unwrap();
+        let json = mend(&line.replace(",\"m\":-", ""), Form::Nested).unwrap().unwrap();
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["agent"], r#"My "special" agent \ x"#);
         assert_eq!((&value["key"], &value["n"]), (&"k1".into(), &7.into()));
@@ -187,18 +208,26 @@ mod tests {
             r#"x"},{"key":"victim","z":""y"#,
             r#"x","key":"victim"#,
         ] {
-            let json = mend(&format!(r#"{{"agent":"{agent}","key":"k1"}}"#)).unwrap().unwrap();
+            let json = mend(&format!(r#"{{"agent":"{agent}","key":"k1"}}"#), Form::Nested).unwrap().unwrap();
             assert_eq!(json.matches("\"key\":").count(), 2, "{json}");
         }
     }
 
     #[test]
+    fn a_flat_line_hides_nothing() {
+        let line = r#"{"id":"x","z":{"a":"","time":"7","y":["","key":"k1","agent":"x"],"b":"x"},"c":""}"#;
+        let json = mend(line, Form::Flat).unwrap().unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&value["time"], &value["key"], &value["c"]), (&"7".into(), &"k1".into(), &"".into()), "{json}");
+    }
+
+    #[test]
     fn what_is_no_template() {
         for line in ["", "{", "}", "{}", "{x}", "garbage", r#"{"a":"cut"#, "[1,2]"] {
-            assert_eq!(mend(line), Ok(None), "{line}");
+            assert_eq!(mend(line, Form::Nested), Ok(None), "{line}");
         }
         for line in [r#"{"a":"x"y}"#, r#"{"a":[1,2],"b":1}"#, r#"{"a":{"b":"c"d},"e":1}"#] {
-            assert!(mend(line).is_err() || serde_json::from_str::<serde_json::Value>(&mend(line).unwrap().unwrap()).is_err(), "{line}");
+            assert!(mend(line, Form::Nested).is_err() || serde_json::from_str::<serde_json::Value>(&mend(line, Form::Nested).unwrap().unwrap()).is_err(), "{line}");
         }
     }
 
@@ -208,7 +237,7 @@ mod tests {
         fn any_value_between_two_names(agent in r#"[ -~éß\t]{0,30}"#, path in r#"[a-z"\\{},:]{0,20}"#) {
             let line = format!(r#"{{"id":"7","path":"/{path}","agent":"{agent}","key":"k1"}}"#);
             // A name of the caller's own may end a value early.
-            let mended = mend(&line);
+            let mended = mend(&line, Form::Nested);
             if !agent.contains("\":") && !path.contains("\":") {
                 let value: serde_json::Value = serde_json::from_str(&mended.unwrap().unwrap()).unwrap();
                 prop_assert_eq!(&value["agent"], &agent);
@@ -219,7 +248,7 @@ mod tests {
 
         #[test]
         fn arbitrary_lines_never_panic(line in r#"\{"[ -~"\\:,{}]{0,60}\}"#) {
-            let _ = mend(&line);
+            let _ = (mend(&line, Form::Nested), mend(&line, Form::Flat));
         }
     }
 }

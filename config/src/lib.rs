@@ -22,6 +22,7 @@ mod kafka;
 mod load;
 mod near;
 mod overrides;
+mod pattern;
 mod problem;
 mod raw;
 mod scalar;
@@ -33,6 +34,9 @@ mod validate;
 
 pub use job::*;
 pub use load::{Loaded, environment};
+pub use pattern::{
+    Dialect, LineField, LineForm, LinePattern, LineTime, PatternFault, Piece, TimePart, Variable, header_name,
+};
 pub use problem::{ConfigError, Problem};
 pub use scalar::{duration_text, is_address, size_text};
 pub use time::{Matched, TimePattern, Zone};

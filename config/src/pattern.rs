@@ -1,0 +1,360 @@
+//! Patterns of text lines: what a server's own configuration calls its log format, taken apart into literals and
+//! variables.
+//!
+//! Four dialects, told by their signs, the first that is there:
+//!
+//! | dialect | sign |
+//! |---|---|
+//! | Envoy | `%START_TIME%`: a name of capitals between percent signs |
+//! | Amazon API Gateway | `$context.` |
+//! | Apache httpd | `%t` or `%{...}t`, or a percent sign where there is no dollar sign |
+//! | NGINX | `$name` or `${name}` |
+//!
+//! A variable says which field of a record it is, and which form its values have. Variables that are unknown are read
+//! over. Between two variables something must stand, or a line couldn't be taken apart; only where the first has a fixed
+//! width (`%{msec_frac}t%{%z}t`), or the second begins with its own sign (`$host$request_uri`), nothing needs to.
+//!
+//! Limits: 8 KiB of a pattern, 64 variables.
+
+mod apache;
+mod envoy;
+mod nginx;
+mod time;
+
+use std::fmt;
+
+use crate::job::Unit;
+
+pub use self::time::{LineTime, TimePart};
+
+/// Bytes of a pattern.
+const MAX_BYTES: usize = 8 << 10;
+/// Variables of a pattern.
+const MAX_VARIABLES: usize = 64;
+
+/// A pattern of text lines, compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinePattern {
+    text: String,
+    dialect: Dialect,
+    pieces: Vec<Piece>,
+}
+
+/// The server in whose language a pattern is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// NGINX's `log_format`.
+    Nginx,
+    /// Apache httpd's `LogFormat`.
+    Apache,
+    /// Envoy's format string.
+    Envoy,
+    /// The access log format of a stage of Amazon API Gateway.
+    ApiGateway,
+}
+
+impl Dialect {
+    /// Whether the server escapes quotes within values. The others write what a caller sent as it is.
+    #[must_use]
+    pub fn escapes(self) -> bool {
+        matches!(self, Self::Nginx | Self::Apache)
+    }
+}
+
+/// A part of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// What stands in every line as it is.
+    Literal(String),
+    /// What differs from line to line.
+    Variable(Variable),
+}
+
+/// What differs from line to line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name in the server's language, without signs: `http_user_agent`, `{User-Agent}i`, `REQ(USER-AGENT)`.
+    pub name: String,
+    /// The field that it is, with its rank: of several variables of one field the lowest that says something counts.
+    pub field: Option<(LineField, u8)>,
+    /// Request headers that it may be, in lower case with `_` for `-`.
+    pub headers: Vec<String>,
+    /// The query argument that it is.
+    pub argument: Option<String>,
+    /// What its values look like.
+    pub form: LineForm,
+}
+
+/// A field of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LineField {
+    /// The request's id, made by the gateway.
+    RequestId,
+    /// The time, or a part of it.
+    Time(LineTime),
+    /// The API.
+    Api,
+    /// The host that the caller named.
+    Host,
+    /// The route's template.
+    Route,
+    /// The path, with or without its query.
+    Path,
+    /// The query.
+    Query,
+    /// The request line.
+    Request,
+    /// The method.
+    Method,
+    /// The status.
+    Status,
+    /// The latency, in a unit.
+    Latency(Unit),
+    /// Bytes received.
+    BytesIn,
+    /// Bytes sent.
+    BytesOut,
+    /// The peer's address.
+    ClientIp,
+    /// `X-Forwarded-For`.
+    ForwardedFor,
+    /// The country.
+    Country,
+    /// The user agent.
+    UserAgent,
+    /// The key itself.
+    Key,
+    /// The credential's id.
+    Credential,
+    /// The authenticated user.
+    User,
+}
+
+/// What the values of a variable look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineForm {
+    /// So many bytes.
+    Fixed(usize),
+    /// A status: at most four digits or signs.
+    Status,
+    /// Digits, points and signs.
+    Number,
+    /// Neither blanks nor quotes.
+    Word,
+    /// `-`, which stands for what identd says; only a server that asks it has a word here.
+    Ident,
+    /// Words with `, ` or ` : ` between them, as NGINX writes what several servers said.
+    List,
+    /// Anything: mostly a caller chose it.
+    Free,
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatternFault {
+    /// The character at which it fails, counted from 1; `None` where it is the whole.
+    pub at: Option<usize>,
+    /// What is wrong, and what is allowed.
+    pub problem: String,
+}
+
+impl fmt::Display for PatternFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            Some(at) => write!(f, "at character {at}: {}", self.problem),
+            None => f.write_str(&self.problem),
+        }
+    }
+}
+
+/// A problem at a byte of the pattern.
+struct Misread(usize, String);
+
+/// A piece and the byte of the pattern at which it begins.
+type Placed = (usize, Piece);
+
+impl LinePattern {
+    /// Takes a pattern apart.
+    ///
+    /// # Errors
+    /// Where it is no pattern of any dialect, has no time, or can't be told apart in a line.
+    pub fn parse(text: &str) -> Result<Self, PatternFault> {
+        let whole = |problem: String| PatternFault { at: None, problem };
+        if text.len() > MAX_BYTES {
+            return Err(whole(format!("{} bytes, allowed: at most {MAX_BYTES}", text.len())));
+        }
+        let source = text.strip_suffix("\\n").unwrap_or(text).trim_end_matches(['\n', '\r']);
+        let dialect = dialect(source).ok_or_else(|| {
+            whole(
+                "no variable of NGINX ($name), Apache httpd (%h), Envoy (%NAME%) or Amazon API Gateway ($context.name)"
+                    .to_owned(),
+            )
+        })?;
+        let pieces = match dialect {
+            Dialect::Nginx => nginx::pieces(source),
+            Dialect::ApiGateway => nginx::context_pieces(source),
+            Dialect::Apache => apache::pieces(source),
+            Dialect::Envoy => envoy::pieces(source),
+        };
+        let pieces = pieces.and_then(joined).map_err(|Misread(byte, problem)| {
+            let before = source.get(..byte).map_or(0, |before| before.chars().count());
+            PatternFault { at: Some(before + 1), problem }
+        })?;
+        let pattern = Self { text: text.to_owned(), dialect, pieces };
+        let variables = pattern.variables().count();
+        if variables > MAX_VARIABLES {
+            return Err(whole(format!("{variables} variables, allowed: at most {MAX_VARIABLES}")));
+        }
+        let times: Vec<&LineTime> = pattern.times().collect();
+        if !time::is_complete(&times) {
+            let problem = match times.is_empty() {
+                true => "has no variable for the time, and every record needs its time".to_owned(),
+                false => "the time has no date or no time of day, and every record needs both".to_owned(),
+            };
+            return Err(whole(format!("{problem}; allowed: one such as {}", dialect.time())));
+        }
+        Ok(pattern)
+    }
+
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// In whose language it is written.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Literals, none of them empty, and variables, in their order.
+    #[must_use]
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The variables, in their order.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Variable(variable) => Some(variable),
+            Piece::Literal(_) => None,
+        })
+    }
+
+    /// Whether its times are finer than whole seconds.
+    #[must_use]
+    pub fn has_fractions(&self) -> bool {
+        self.times().any(LineTime::has_fraction)
+    }
+
+    fn times(&self) -> impl Iterator<Item = &LineTime> {
+        self.variables().filter_map(|variable| match &variable.field {
+            Some((LineField::Time(time), _)) => Some(time),
+            _ => None,
+        })
+    }
+}
+
+impl Dialect {
+    /// The variable for the time.
+    fn time(self) -> &'static str {
+        match self {
+            Self::Nginx => "$time_iso8601 or $msec",
+            Self::Apache => "%t",
+            Self::Envoy => "%START_TIME%",
+            Self::ApiGateway => "$context.requestTimeEpoch",
+        }
+    }
+}
+
+/// See the module.
+fn dialect(text: &str) -> Option<Dialect> {
+    if envoy::has_sign(text) {
+        return Some(Dialect::Envoy);
+    }
+    if text.contains("$context.") {
+        return Some(Dialect::ApiGateway);
+    }
+    let dollar = nginx::has_sign(text);
+    if text.contains('%') && (!dollar || text.contains("%t") || text.contains("}t")) {
+        return Some(Dialect::Apache);
+    }
+    dollar.then_some(Dialect::Nginx)
+}
+
+impl Variable {
+    /// One that is read over.
+    fn other(name: &str, form: LineForm) -> Self {
+        Self { name: name.to_owned(), field: None, headers: Vec::new(), argument: None, form }
+    }
+
+    fn of(name: &str, field: LineField, rank: u8, form: LineForm) -> Self {
+        Self { field: Some((field, rank)), ..Self::other(name, form) }
+    }
+
+    fn header(name: &str, header: &str) -> Self {
+        let header = header_name(header);
+        let field = match header.as_str() {
+            "user_agent" => Some((LineField::UserAgent, 0)),
+            "x_forwarded_for" => Some((LineField::ForwardedFor, 0)),
+            "host" => Some((LineField::Host, 1)),
+            _ => None,
+        };
+        Self { field, headers: vec![header], ..Self::other(name, LineForm::Free) }
+    }
+
+    /// Whether a value can stand directly before one of `next`: its end shows nevertheless.
+    fn ends_before(&self, next: &Self) -> bool {
+        let is = |field: fn(&LineField) -> bool, variable: &Self| {
+            variable.field.as_ref().is_some_and(|(of, _)| field(of))
+        };
+        let path = |field: &LineField| matches!(field, LineField::Path);
+        let host = |field: &LineField| matches!(field, LineField::Host | LineField::Api);
+        matches!(self.form, LineForm::Fixed(_)) || (is(host, self) && is(path, next))
+    }
+}
+
+/// A header's name as rules and variables are compared.
+#[must_use]
+pub fn header_name(name: &str) -> String {
+    name.to_ascii_lowercase().replace('-', "_")
+}
+
+/// Joins literals that follow each other and the parts of a path, and refuses variables that can't be told apart.
+fn joined(pieces: Vec<Placed>) -> Result<Vec<Piece>, Misread> {
+    let mut out: Vec<Piece> = Vec::new();
+    for (at, piece) in pieces {
+        match (out.last_mut(), piece) {
+            (_, Piece::Literal(text)) if text.is_empty() => {}
+            (Some(Piece::Literal(before)), Piece::Literal(text)) => before.push_str(&text),
+            (Some(Piece::Variable(before)), Piece::Variable(variable)) => {
+                if is_path_and_query(before, &variable) {
+                    before.name.push_str(&variable.name);
+                } else if before.ends_before(&variable) {
+                    if !matches!(before.form, LineForm::Fixed(_)) {
+                        before.form = LineForm::Word;
+                    }
+                    out.push(Piece::Variable(variable));
+                } else {
+                    let problem = format!(
+                        "nothing stands between {} and {}, so that a line can't tell where the one ends; allowed: \
+                         a blank, or quotes around each",
+                        before.name, variable.name
+                    );
+                    return Err(Misread(at, problem));
+                }
+            }
+            (_, piece) => out.push(piece),
+        }
+    }
+    Ok(out)
+}
+
+/// `%U%q`, `$uri$is_args$args`: the path as it was sent.
+fn is_path_and_query(path: &Variable, next: &Variable) -> bool {
+    matches!(path.field, Some((LineField::Path, _))) && matches!(next.name.as_str(), "q" | "is_args" | "args")
+}
+
+#[cfg(test)]
+mod tests;

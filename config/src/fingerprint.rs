@@ -12,8 +12,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::job::{
-    Alerts, Condition, Detection, End, Field, FieldMap, Geo, Job, JobConfig, KafkaClient, KafkaSource, KeyHash, Pointer,
-    KeyRules, Limits, PolicyRules, Routes, Source, SourceKind, Start, TableSource, Tables, Windows,
+    Alerts, Condition, Detection, End, Field, FieldMap, Geo, Job, JobConfig, KafkaClient, KafkaSource,
+    KeyHash, KeyRules, Limits, Pointer, PolicyRules, Routes, Source, SourceKind, Start, TableSource, Tables,
+    Windows,
 };
 
 /// Changes with the encoding below.
@@ -91,7 +92,21 @@ impl Encoder {
     }
 
     fn source(&mut self, source: &Source) {
-        let Source { name, kind, format, inner, fields, keys, dedupe, routes, unwrap, records, only, zone } = source;
+        let Source {
+            name,
+            kind,
+            format,
+            inner,
+            pattern,
+            fields,
+            keys,
+            dedupe,
+            routes,
+            unwrap,
+            records,
+            only,
+            zone,
+        } = source;
         self.text(name);
         match kind {
             SourceKind::File { pattern } => {
@@ -106,6 +121,7 @@ impl Encoder {
         }
         self.text(format.name());
         self.list(inner, |encoder, inner| encoder.text(inner.name()));
+        self.list(pattern, |encoder, pattern| encoder.text(pattern.text()));
         self.fields(fields);
         self.keys(keys);
         self.text(dedupe.name());

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::pattern::LinePattern;
 use crate::scalar::HashKind;
 use crate::time::{TimePattern, Zone};
 
@@ -77,6 +78,8 @@ pub struct Source {
     pub format: Format,
     /// How what `cloudwatch` wraps is decoded; never `cloudwatch`. `None` in any other format.
     pub inner: Option<Format>,
+    /// What a line of `text` looks like; `None` in any other format.
+    pub pattern: Option<LinePattern>,
     /// `[source.fields]`: required for `json`, overrides the defaults of the other JSON formats.
     pub fields: FieldMap,
     /// `[source.keys]`, or `[keys]` where the source has none.
@@ -247,8 +250,24 @@ pub enum Format {
     Cloudwatch,
     /// CloudEvents 1.0 as JSON; over Kafka also in binary mode.
     Cloudevents,
-    /// The combined text line of NGINX and Apache httpd.
+    /// The combined text line of NGINX and Apache httpd; also what the last three read, told by its shape.
     Combined,
+    /// Text lines of the source's pattern.
+    Text,
+    /// Access logs of AWS' Application Load Balancer, and of its Classic Load Balancer.
+    Alb,
+    /// Amazon CloudFront's standard log, and other W3C extended logs.
+    Cloudfront,
+    /// HAProxy's HTTP log (`option httplog`).
+    Haproxy,
+}
+
+impl Format {
+    /// Whether a record is a line of text.
+    #[must_use]
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Combined | Self::Text | Self::Alb | Self::Cloudfront | Self::Haproxy)
+    }
 }
 
 /// What identifies a record that may arrive twice.

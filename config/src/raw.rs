@@ -13,6 +13,7 @@ use crate::job::{
 };
 use crate::near::nearest;
 use crate::overrides::name_of;
+use crate::pattern::LinePattern;
 use crate::problem::{Place, Problems};
 use crate::scalar::{
     Address, Brokers, Count, Decimal, Flag, HashKind, HostName, HostPort, InputKind, Line, Millis, Name,
@@ -307,6 +308,7 @@ section! {
         librdkafka: Settings,
         format: Format,
         inner: Format,
+        pattern: LinePattern,
         dedupe: Dedupe,
         unwrap: List<Pointer>,
         records: Pointers,
@@ -354,7 +356,8 @@ impl Raw for Only {
     const SECTION: bool = true;
 
     fn expected() -> String {
-        "a section of JSON pointers, each with a text or a list of texts: \"/logger\" = \"http.log.access*\"".to_owned()
+        "a section of JSON pointers, each with a text or a list of texts: \"/logger\" = \"http.log.access*\""
+            .to_owned()
     }
 
     fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
@@ -387,14 +390,18 @@ fn pattern(value: &Value, place: &Place, problems: &mut Problems) -> Option<glob
         Value::Boolean(flag) => flag.to_string(),
         Value::Integer(number) => number.to_string(),
         other => {
-            problems.add(place, format!("found {}, allowed: a text, a whole number, true or false", other.shown()));
+            problems.add(
+                place,
+                format!("found {}, allowed: a text, a whole number, true or false", other.shown()),
+            );
             return None;
         }
     };
     match glob::Pattern::new(&text) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
-            problems.add(place, format!("found {}, allowed: a pattern of *, ? and [..]; {error}", value.shown()));
+            problems
+                .add(place, format!("found {}, allowed: a pattern of *, ? and [..]; {error}", value.shown()));
             None
         }
     }

@@ -14,6 +14,7 @@ use crate::job::{
     MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Start, TableFormat, TopicFormat, Unit, Unproven, WebhookFormat,
 };
 use crate::near::nearest;
+use crate::pattern::LinePattern;
 use crate::tree::{Value, quoted};
 
 mod alerts;
@@ -204,7 +205,7 @@ choice!(TableKind { File = "file", Kafka = "kafka" });
 choice!(Format {
     Json = "json", Apisix = "apisix", Kong = "kong", Envoy = "envoy", Nginx = "nginx",
     AwsApigateway = "aws-apigateway", Otel = "otel", Cloudwatch = "cloudwatch", Cloudevents = "cloudevents",
-    Combined = "combined",
+    Combined = "combined", Text = "text", Alb = "alb", Cloudfront = "cloudfront", Haproxy = "haproxy",
 });
 choice!(TableFormat { Csv = "csv", Jsonl = "jsonl" });
 choice!(TopicFormat { JsonUpsert = "json-upsert", Debezium = "debezium" });
@@ -239,6 +240,18 @@ impl Scalar for PathText {
     fn parse(value: &Value) -> Result<Self, Refusal> {
         let text = text(value)?;
         refuse((!text.is_empty() && !text.contains(char::is_control)).then(|| Self(text.to_owned())))
+    }
+}
+
+impl Scalar for LinePattern {
+    fn allowed() -> String {
+        "the server's own format of a log line: of NGINX, Apache httpd, Envoy or Amazon API Gateway"
+            .to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        Self::parse(text(value)?)
+            .map_err(|fault| Refusal { hint: Some(fault.to_string()), ..Refusal::default() })
     }
 }
 

@@ -213,7 +213,7 @@ fn everything_shows_every_key() {
 #[test]
 fn every_example_loads_without_a_warning() {
     let examples = examples();
-    for name in ["apisix", "combined", "everything", "json", "kafka", "kong"] {
+    for name in ["apisix", "combined", "everything", "json", "kafka", "kong", "text"] {
         assert!(examples.iter().any(|path| path.file_stem().unwrap() == name), "{name}");
     }
     for path in examples {
@@ -280,7 +280,7 @@ line 18: source."gateway".fields.latency: needs a unit, allowed: { at = "/latenc
 line 19: source."gateway".fields.satus: unknown key, allowed here: request_id, time, key, api, route, path, method, status, latency, bytes_in, bytes_out, client_ip, forwarded_for, country, user_agent, consumer, credential, user; did you mean status?
 line 22: source."gateway".name: "gateway" names another source too, allowed: names that differ
 line 24: source."gateway".path: found 7, allowed: a path, absolute or relative to the configuration file
-line 25: source."gateway".format: found "jsn", allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, cloudwatch, cloudevents, combined; did you mean "json"?
+line 25: source."gateway".format: found "jsn", allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, cloudwatch, cloudevents, combined, text, alb, cloudfront, haproxy; did you mean "json"?
 line 28: source."gateway".keys.hash: hmac-sha256 needs a `secret` beside it, allowed: "env:NAME" or "file:PATH", never the secret itself
 line 30: tables.keys.path: missing, allowed: a path, absolute or relative to the configuration file
 line 32: tables.keys.format: found "parquet", allowed: csv, jsonl, json-upsert, debezium
@@ -323,7 +323,7 @@ fn each_problem_is_told_where_it_stands() {
         ),
         (
             with("job = 3"),
-            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, brokers, topic, start, end, on_gap, librdkafka, format, inner, dedupe, zone, fields, keys",
+            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, brokers, topic, start, end, on_gap, librdkafka, format, inner, pattern, dedupe, zone, fields, keys",
         ),
         (
             with("[windows]\nallowed_lateness = \"181m\"\ndedupe_horizon = \"4h\""),
@@ -405,7 +405,7 @@ fn each_problem_is_told_where_it_stands() {
         ),
         (
             SMALL.replace("apisix", "cloudwatch") + "inner = \"cloudwatch\"",
-            "line 6: source.\"gateway\".inner: found \"cloudwatch\", allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, cloudevents, combined",
+            "line 6: source.\"gateway\".inner: found \"cloudwatch\", allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, cloudevents, combined, text, alb, cloudfront, haproxy",
         ),
         (
             SMALL.replace("apisix", "cloudwatch") + "inner = \"json\"",
@@ -1664,4 +1664,48 @@ proptest! {
         let once = format!("{:?}", parse_with(&text, &variables));
         prop_assert_eq!(once, format!("{:?}", parse_with(&text, &variables)));
     }
+}
+
+/// A source of text lines, with more keys behind its own.
+fn text_source(more: &str) -> String {
+    format!("[[source]]\nname = \"web\"\nkind = \"file\"\npath = \"*.log\"\nformat = \"text\"\n{more}")
+}
+
+#[test]
+fn patterns_of_text_lines() {
+    let pattern = r#"pattern = '$msec $request_id "$request" $status "$http_x_api_key"'"#;
+    let rules = "\n[source.keys]\nfrom = [\"header:x-api-key\"]";
+    let loaded = parse_with(&text_source(&format!("{pattern}{rules}")), &[]).unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.job.sources[0].pattern.as_ref().unwrap().variables().count(), 5);
+    let unread = "\n[source.keys]\nfrom = [\"header:x-other\"]";
+    let loaded = parse_with(&text_source(&format!("{pattern}{unread}")), &[]).unwrap();
+    assert!(
+        loaded.warnings[0].to_string().contains("can find a key in format text"),
+        "{:?}",
+        loaded.warnings
+    );
+    let mapped = "\n[source.fields]\nuser = \"/request_id\"\ntime = { at = \"/msec\", unit = \"s\" }";
+    assert!(parse_with(&text_source(&format!("{pattern}{mapped}")), &[]).is_ok());
+    for (more, expected) in [
+        (String::new(), "pattern: missing".to_owned()),
+        (
+            "pattern = '$status'".to_owned(),
+            "has no variable for the time, and every record needs its time; allowed: one such as $time_iso8601 or $msec".to_owned(),
+        ),
+        ("pattern = '$msec $status$request'".to_owned(), "at character 14: nothing stands between".to_owned()),
+        (
+            format!("{pattern}\n[source.fields]\nuser = \"/remote_user\""),
+            "which is no variable of the pattern, allowed: /msec, /request_id".to_owned(),
+        ),
+        (
+            "pattern = '$time_local $status'\ndedupe = \"content\"".to_owned(),
+            "times of whole seconds".to_owned(),
+        ),
+    ] {
+        let error = parse_with(&text_source(&more), &[]).unwrap_err().to_string();
+        assert!(error.contains(&expected), "{error}");
+    }
+    let foreign = text_source(pattern).replace("\"text\"", "\"combined\"");
+    assert!(parse_with(&foreign, &[]).unwrap_err().to_string().contains("only beside format = \"text\""));
 }

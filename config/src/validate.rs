@@ -21,15 +21,16 @@ use glob::Pattern;
 
 use crate::job::{
     Dedupe, End, Field, FieldMap, FileSink, Format, Geo, Http, Job, JobConfig, KafkaClient, KafkaSink,
-    KafkaSource, KeyFrom, KeyHash, KeyRules, Limits, Log, Pointer, Routes, RoutesFrom, Secret, Sinks, Source, SourceKind, Start,
-    TableFormat, TableSource, Tables, TopicFormat, Unit, VIEWS, Windows,
+    KafkaSource, KeyFrom, KeyHash, KeyRules, Limits, Log, Pointer, Routes, RoutesFrom, Secret, Sinks, Source,
+    SourceKind, Start, TableFormat, TableSource, Tables, TopicFormat, Unit, VIEWS, Windows,
 };
 use crate::kafka::{self, MAX_SETTINGS, Role};
+use crate::pattern::{LineField, LinePattern, Variable, header_name};
 use crate::problem::{Place, Problems};
 use crate::raw::{
-    Entry, FieldText, List, Pointers, Raw, RawAlerts, RawConfig, RawDetection, RawField, RawFields, RawFileSink,
-    RawGeo, RawHttp, RawJob, RawKafkaSink, RawKeys, RawLimits, RawLog, RawRoutes, RawSinks, RawSource,
-    RawTable, RawTables, RawWindows, Settings, Spot,
+    Entry, FieldText, List, Pointers, Raw, RawAlerts, RawConfig, RawDetection, RawField, RawFields,
+    RawFileSink, RawGeo, RawHttp, RawJob, RawKafkaSink, RawKeys, RawLimits, RawLog, RawRoutes, RawSinks,
+    RawSource, RawTable, RawTables, RawWindows, Settings, Spot,
 };
 use crate::scalar::{
     Brokers, Choice, Count, HashKind, InputKind, Millis, PathText, RowFormat, Scalar, SecretRef, Setting,
@@ -210,24 +211,26 @@ impl Check<'_> {
         let format = self.required(&raw.format, spot, "format").copied();
         let rules = self.key_rules(global, own);
         let inner = format.and_then(|format| self.inner(raw, format));
+        let pattern = format.and_then(|format| self.line_pattern(spot, inner.unwrap_or(format)));
         let fields = format.and_then(|format| self.fields(spot, format, inner));
-        let (format, fields) = (format?, fields?);
+        let (format, pattern, fields) = (format?, pattern?, fields?);
         // What a record of the gateway's is like.
         let record = inner.unwrap_or(format);
         if let Some(dedupe) = raw.dedupe.given().filter(|dedupe| dedupe.value == Dedupe::Content) {
             let clf = fields.time.as_ref().is_some_and(|time| time.unit == Some(Unit::Clf));
-            if record == Format::Combined || clf {
+            let whole = pattern.as_ref().is_some_and(|pattern| !pattern.has_fractions());
+            if matches!(record, Format::Combined | Format::Cloudfront) || clf || whole {
                 let message = "found \"content\" with times of whole seconds, so that equal calls would count \
                                once, allowed: request_id";
                 self.problems.add(&dedupe.place, message);
             }
         }
         let rules = rules?;
-        self.key_rules_fit(spot, record, &fields, &rules, global, own);
+        self.key_rules_fit(spot, (record, pattern.as_ref()), &fields, &rules, global, own);
         let kind = kind?;
         // Equal lines of a text format are different calls: its times are whole seconds.
         let dedupe = raw.dedupe.value().copied().unwrap_or(match (record, &kind) {
-            (Format::Combined, _) => Dedupe::RequestId,
+            (text, _) if text.is_text() => Dedupe::RequestId,
             (_, SourceKind::Kafka(_)) => Dedupe::Message,
             (_, SourceKind::File { .. } | SourceKind::Stdin) => Dedupe::Batch,
         });
@@ -237,6 +240,7 @@ impl Check<'_> {
             kind,
             format,
             inner,
+            pattern,
             routes: self.routes_from(raw, routes, record, &fields),
             fields,
             keys: rules,
@@ -258,7 +262,8 @@ impl Check<'_> {
     ) -> RoutesFrom {
         let own = raw.routes.value().and_then(|routes| routes.from.value());
         if let Some(only) = raw.only.given().filter(|only| only.value.0.len() > MAX_CONDITIONS) {
-            let message = format!("found {} conditions, allowed: at most {MAX_CONDITIONS}", only.value.0.len());
+            let message =
+                format!("found {} conditions, allowed: at most {MAX_CONDITIONS}", only.value.0.len());
             self.problems.add(&only.place, message);
         }
         own.copied().or(routes).unwrap_or(match record {
@@ -282,6 +287,18 @@ impl Check<'_> {
             self.problems.add(&inner.place, format!("found {}, allowed: {}", inner.shown, names(&others)));
         }
         Some(raw.inner.value().copied().unwrap_or(Format::AwsApigateway))
+    }
+
+    /// The pattern of a record's format; `Some(None)` where it has none.
+    fn line_pattern(&mut self, spot: &Spot<RawSource>, record: Format) -> Option<Option<LinePattern>> {
+        let entry = &spot.value.pattern;
+        if record == Format::Text {
+            return self.required(entry, spot, "pattern").cloned().map(Some);
+        }
+        if let Some(pattern) = entry.given() {
+            self.problems.add(&pattern.place, "has no meaning here, allowed: only beside format = \"text\"");
+        }
+        Some(None)
     }
 
     fn source_kind(&mut self, kind: InputKind, spot: &Spot<RawSource>) -> Option<SourceKind> {
@@ -438,10 +455,10 @@ impl Check<'_> {
         let entry = &spot.value.fields;
         let wrapped = inner.is_some();
         let format = inner.unwrap_or(format);
-        if format == Format::Combined {
+        if format.is_text() && format != Format::Text {
             if let Some(fields) = entry.given() {
-                self.problems
-                    .add(&fields.place, "the combined format has no named fields, remove the section");
+                let message = format!("the {} format has no named fields, remove the section", format.name());
+                self.problems.add(&fields.place, message);
                 return None;
             }
             return Some(FieldMap::default());
@@ -466,6 +483,9 @@ impl Check<'_> {
             }
             Entry::Absent | Entry::Refused => &absent,
         };
+        if let (Format::Text, Some(pattern)) = (format, spot.value.pattern.value()) {
+            self.named_variables(raw, pattern);
+        }
         let (time, latency) = units(format);
         Some(FieldMap {
             request_id: self.plain(&raw.request_id),
@@ -491,6 +511,50 @@ impl Check<'_> {
             end: self.time(&raw.end, time),
             count: self.plain(&raw.count),
         })
+    }
+
+    /// Whether the fields of a line are variables of its pattern.
+    fn named_variables(&mut self, raw: &RawFields, pattern: &LinePattern) {
+        let RawFields { request_id, time, key, api, route, path, method, status, latency, .. } = raw;
+        let RawFields { bytes_in, bytes_out, client_ip, forwarded_for, country, user_agent, .. } = raw;
+        let RawFields { consumer, credential, user, query, request, end, count, .. } = raw;
+        let entries = [
+            request_id,
+            time,
+            key,
+            api,
+            route,
+            path,
+            method,
+            status,
+            latency,
+            bytes_in,
+            bytes_out,
+            client_ip,
+            forwarded_for,
+            country,
+            user_agent,
+            consumer,
+            credential,
+            user,
+            query,
+            request,
+            end,
+            count,
+        ];
+        for entry in entries {
+            let Some(at) = entry.given().and_then(|spot| spot.value.0.at.given()) else { continue };
+            if let Some(other) = at.value.0.iter().find(|pointer| !names_variable(pointer, pattern)) {
+                let pointer = |variable: &Variable| Pointer(vec![variable.name.clone()]).to_string();
+                let names: Vec<String> = pattern.variables().map(pointer).collect();
+                let message = format!(
+                    "found {}, which is no variable of the pattern, allowed: {}",
+                    quoted(&other.to_string()),
+                    names.join(", ")
+                );
+                self.problems.add(&at.place, message);
+            }
+        }
     }
 
     /// A field without a unit.
@@ -602,13 +666,18 @@ impl Check<'_> {
     fn key_rules_fit(
         &mut self,
         spot: &Spot<RawSource>,
-        format: Format,
+        (format, pattern): (Format, Option<&LinePattern>),
         fields: &FieldMap,
         rules: &KeyRules,
         global: &RawKeys,
         own: &RawKeys,
     ) {
-        let usable = || rules.from.iter().filter(|rule| finds_keys(rule, format, fields));
+        let usable = || {
+            rules.from.iter().filter(|rule| match pattern {
+                Some(pattern) => finds_keys_in_line(rule, pattern, fields),
+                None => finds_keys(rule, format, fields),
+            })
+        };
         if usable().next().is_none() {
             let listed = rules.from.iter().map(KeyFrom::to_string).collect::<Vec<_>>().join(", ");
             let place = either(&own.from, &global.from).given().map_or(&spot.place, |from| &from.place);
@@ -1036,7 +1105,12 @@ fn default_rules() -> Vec<KeyFrom> {
 /// In what a gateway mostly logs a time and a latency: the units of fields that are mapped without one.
 fn units(format: Format) -> (Option<Unit>, Option<Unit>) {
     match format {
-        Format::Json | Format::Combined => (None, None),
+        Format::Json
+        | Format::Combined
+        | Format::Text
+        | Format::Alb
+        | Format::Cloudfront
+        | Format::Haproxy => (None, None),
         Format::Apisix | Format::Kong | Format::AwsApigateway | Format::Cloudwatch => {
             (Some(Unit::Millis), Some(Unit::Millis))
         }
@@ -1051,23 +1125,54 @@ fn finds_keys(rule: &KeyFrom, format: Format, fields: &FieldMap) -> bool {
     let gateway = matches!(format, Format::Apisix | Format::Kong);
     match rule {
         // What headers Envoy and NGINX log is the operator's choice.
-        KeyFrom::Header(_) => gateway || matches!(format, Format::Envoy | Format::Nginx | Format::Otel),
+        KeyFrom::Header(_) => {
+            gateway || matches!(format, Format::Envoy | Format::Nginx | Format::Otel | Format::Cloudfront)
+        }
         KeyFrom::Query(_) => {
             !matches!(format, Format::Json | Format::Cloudevents | Format::AwsApigateway)
                 || fields.path.is_some()
         }
         KeyFrom::Key => format == Format::AwsApigateway || fields.key.is_some(),
-        KeyFrom::Field(_) => format != Format::Combined,
+        KeyFrom::Field(_) => !matches!(format, Format::Combined | Format::Alb | Format::Cloudfront),
         KeyFrom::Consumer => gateway || format == Format::Cloudevents || fields.consumer.is_some(),
         KeyFrom::Credential => gateway || format == Format::AwsApigateway || fields.credential.is_some(),
         KeyFrom::User => {
-            let known = [Format::Combined, Format::AwsApigateway, Format::Nginx, Format::Otel];
+            let known =
+                [Format::Combined, Format::AwsApigateway, Format::Nginx, Format::Otel, Format::Cloudfront];
             known.contains(&format) || fields.user.is_some()
         }
         KeyFrom::ClientIp => {
             !matches!(format, Format::Json | Format::Cloudevents) || fields.client_ip.is_some()
         }
     }
+}
+
+/// Whether lines of a pattern have what the rule looks at.
+fn finds_keys_in_line(rule: &KeyFrom, pattern: &LinePattern, fields: &FieldMap) -> bool {
+    let has = |wanted: fn(&LineField) -> bool| {
+        pattern.variables().any(|variable| variable.field.as_ref().is_some_and(|(field, _)| wanted(field)))
+    };
+    match rule {
+        KeyFrom::Header(name) => {
+            pattern.variables().any(|variable| variable.headers.contains(&header_name(name)))
+        }
+        KeyFrom::Query(name) => {
+            has(|field| matches!(field, LineField::Path | LineField::Query | LineField::Request))
+                || pattern.variables().any(|variable| variable.argument.as_ref() == Some(name))
+                || fields.path.is_some()
+        }
+        KeyFrom::Field(at) => names_variable(at, pattern),
+        KeyFrom::Key => has(|field| *field == LineField::Key) || fields.key.is_some(),
+        KeyFrom::Consumer => fields.consumer.is_some(),
+        KeyFrom::Credential => has(|field| *field == LineField::Credential) || fields.credential.is_some(),
+        KeyFrom::User => has(|field| *field == LineField::User) || fields.user.is_some(),
+        KeyFrom::ClientIp => has(|field| *field == LineField::ClientIp) || fields.client_ip.is_some(),
+    }
+}
+
+/// Whether a pointer is the name of one of the pattern's variables.
+fn names_variable(at: &Pointer, pattern: &LinePattern) -> bool {
+    matches!(&at.0[..], [name] if pattern.variables().any(|variable| variable.name == *name))
 }
 
 /// Whether a header, a query argument or a field is called as those that hold secrets usually are.

@@ -137,6 +137,7 @@ fn source(format: Format) -> Source {
         kind: SourceKind::Stdin,
         format,
         inner: None,
+        pattern: None,
         fields,
         keys: KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous },
         dedupe: Dedupe::RequestId,

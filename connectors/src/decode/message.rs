@@ -43,6 +43,9 @@ pub(super) trait Records: Send {
     fn read_message(&mut self, text: &[u8], _headers: &dyn Headers, ledger: &mut Ledger<'_>) {
         self.read(text, Outer::default(), ledger);
     }
+
+    /// See [`Decoder::continue_after`].
+    fn continue_after(&mut self, _header: Option<&[u8]>) {}
 }
 
 /// What a wrapper says of the records within: it counts where they say nothing themselves.
@@ -122,6 +125,10 @@ impl Messages {
 }
 
 impl Decoder for Messages {
+    fn continue_after(&mut self, header: Option<&[u8]>) {
+        self.records.continue_after(header);
+    }
+
     fn decode(&mut self, message: &[u8], at: Position, out: &mut Decoded) {
         self.decode_with(message, &(), at, out);
     }
@@ -187,7 +194,12 @@ pub(super) fn is_large(capacity: usize) -> bool {
 ///
 /// # Errors
 /// Why it can't be read.
-pub(super) fn inflate(message: &[u8], limits: &Limits, room: usize, text: &mut Vec<u8>) -> Result<(), String> {
+pub(super) fn inflate(
+    message: &[u8],
+    limits: &Limits,
+    room: usize,
+    text: &mut Vec<u8>,
+) -> Result<(), String> {
     inflate_once(message, limits, room, text)?;
     for _ in 1..LAYERS {
         if !is_gzip(text) {

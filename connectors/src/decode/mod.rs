@@ -3,7 +3,7 @@
 //! ```text
 //!          json, apisix, ...   where the fields stand ─► shape ─► records, reader ─┐
 //! message  cloudevents         attributes and data as if they were one record ─────┼─► RawEvent ─► canonical ─► AccessEvent
-//!          combined            lines ──────────────────────────────────────────────┘      keys, route, address, time ─┘
+//!          text                lines ──────────────────────────────────────────────┘      keys, route, address, time ─┘
 //!          cloudwatch          log events, each read as another format
 //! ```
 //! `message` bounds and decompresses, once for all formats, and counts the records of a message.
@@ -23,7 +23,6 @@ mod bytes;
 mod canonical;
 mod cloudevents;
 mod cloudwatch;
-mod combined;
 mod duration;
 mod envoy;
 mod json;
@@ -42,6 +41,7 @@ mod shape;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod text;
 mod time;
 mod unescaped;
 
@@ -61,11 +61,11 @@ pub use self::tally::Tally;
 
 use self::cloudevents::CloudEvents;
 use self::cloudwatch::CloudWatch;
-use self::combined::CombinedRecords;
 use self::message::{Messages, Records};
 use self::otel::OtelRecords;
 use self::records::JsonRecords;
 use self::route::Templates;
+use self::text::TextRecords;
 
 /// What a decoder appends to: a block's worth of messages.
 #[derive(Debug, Default)]
@@ -145,6 +145,18 @@ pub trait Decoder: Send {
         let _ = headers;
         self.decode(message, at, out);
     }
+
+    /// Says that the messages from here on are lines that follow each other in a file, and which header line stands
+    /// before them. Only formats whose [`header`] isn't `None` care.
+    fn continue_after(&mut self, header: Option<&[u8]>) {
+        let _ = header;
+    }
+}
+
+/// What header lines of a source's files begin with, on which the lines behind them depend.
+#[must_use]
+pub fn header(source: &Source) -> Option<&'static [u8]> {
+    text::has_header(source.format).then_some(text::FIELDS)
 }
 
 /// A message's headers.
@@ -245,7 +257,9 @@ fn records(source: &Source, format: Format, context: &Context) -> Box<dyn Record
             Box::new(CloudWatch::new(inner, context))
         }
         Format::Cloudevents => Box::new(CloudEvents::new(source, context)),
-        Format::Combined => Box::new(CombinedRecords::new(source, context)),
+        Format::Combined | Format::Text | Format::Alb | Format::Cloudfront | Format::Haproxy => {
+            Box::new(TextRecords::new(source, format, context))
+        }
     }
 }
 

@@ -162,7 +162,11 @@ impl Shape {
                 .filter(|(_, from)| reads(from) == Some(name))
                 .map(|(rule, _)| rule)
                 .collect();
-            let target = if name == Name::Route && source.routes == RoutesFrom::Path { Name::GatewayRoute } else { name };
+            let target = if name == Name::Route && source.routes == RoutesFrom::Path {
+                Name::GatewayRoute
+            } else {
+                name
+            };
             if let Some(field) = configured(source, name) {
                 for (rank, pointer) in (0..).zip(&field.at) {
                     let tokens = || pointer.0.iter().map(String::as_str);
@@ -211,9 +215,10 @@ impl Shape {
             identities.extend(of_identity.map(|member| member.quoted.trim_end_matches(':').into()));
         }
         let unit = |name| configured(source, name).and_then(|field| field.unit).unwrap_or(format.unit);
-        let tells_calls = [Name::Status, Name::Method, Name::Path, Name::Route, Name::Request]
-            .into_iter()
-            .any(|name| configured(source, name).is_some() || format.fields.iter().any(|(of, _)| *of == name));
+        let tells_calls =
+            [Name::Status, Name::Method, Name::Path, Name::Route, Name::Request].into_iter().any(|name| {
+                configured(source, name).is_some() || format.fields.iter().any(|(of, _)| *of == name)
+            });
         Self {
             root,
             units: [Name::Time, Name::End, Name::Latency].map(unit),
@@ -285,7 +290,7 @@ fn reads(from: &KeyFrom) -> Option<Name> {
 }
 
 /// The field that `[source.fields]` names.
-fn configured(source: &Source, name: Name) -> Option<&Field> {
+pub(super) fn configured(source: &Source, name: Name) -> Option<&Field> {
     let fields = &source.fields;
     match name {
         Name::RequestId => fields.request_id.as_ref(),
@@ -524,7 +529,13 @@ impl Member {
             b'[' if has_members => self.node.read_array(reader, raw, shape)?,
             // Every element is a value of the field's.
             b'[' if !self.targets.is_empty() => return reader.array(),
-            _ => return Ok(if bracket == b'{' { self.object(reader.value()?, whole, reader) } else { reader.value()? }),
+            _ => {
+                return Ok(if bracket == b'{' {
+                    self.object(reader.value()?, whole, reader)
+                } else {
+                    reader.value()?
+                });
+            }
         }
         Ok(match bracket {
             b'{' => self.object(Value::Object, whole, reader),
@@ -613,7 +624,9 @@ fn typed_values<'a>(
     let mut first = true;
     while reader.member(&mut first)? {
         match reader.name()? {
-            Value::Plain("stringValue" | "intValue" | "doubleValue" | "boolValue") => values.push(reader.value()?),
+            Value::Plain("stringValue" | "intValue" | "doubleValue" | "boolValue") => {
+                values.push(reader.value()?)
+            }
             Value::Plain("arrayValue") => typed_array(reader, values, depth + 1)?,
             _ => {
                 reader.value()?;

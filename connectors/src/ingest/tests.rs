@@ -465,6 +465,7 @@ fn source(name: &str, kind: SourceKind) -> Source {
         kind,
         format: keytide_config::Format::Combined,
         inner: None,
+        pattern: None,
         fields: keytide_config::FieldMap::default(),
         keys: keytide_config::KeyRules {
             from: Vec::new(),

@@ -1,0 +1,139 @@
+//! HAProxy's HTTP log (`option httplog`, and `option httpslog`, which has more behind it), with or without what syslog
+//! puts before it:
+//!
+//! `client:port [accept_date] frontend backend/server TR/Tw/Tc/Tr/Ta status bytes cookie cookie flags a/f/b/s/r q/b
+//! {request headers} {response headers} "request"`
+//!
+//! * Bytes beyond printable ASCII, quotes, and in captured headers braces and bars, are written as `#` and two digits.
+//! * The time is when the request was accepted. It has no zone: that of its host is the source's `zone`, by default UTC.
+//! * The latency is `Ta`; -1 is unknown, also a status of -1; a `+` before numbers (`option logasap`) is passed over.
+//! * A rule `field:/request_headers/0` reads the first captured header of the request, `field:/response_headers/0` of the
+//!   answer: the log says no names. Where only one of the two groups is there, it is the request's.
+//! * A long request may be cut off at the end of the line, quote and version and all: what is there is read.
+//! * Lines of `option tcplog` are no calls, and dead letters.
+
+use keytide_config::{KeyFrom, KeyRules, Unit, Zone};
+
+use super::{Fault, Name, RawEvent, Value, log, request_line, set_request};
+use crate::time::{Dates, parse};
+
+/// `06/Feb/2009:12:14:14.655`.
+const TIME_BYTES: usize = 24;
+
+/// Where rules of `[keys].from` look among captured headers: the rule, whether of the request, and the place.
+#[derive(Default)]
+pub(super) struct Captures(Vec<(u16, bool, usize)>);
+
+impl Captures {
+    pub(super) fn new(keys: &KeyRules) -> Self {
+        let capture = |(rule, from): (u16, &KeyFrom)| match from {
+            KeyFrom::Field(at) => match at.0.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["request_headers", place] => Some((rule, true, place.parse().ok()?)),
+                ["response_headers", place] => Some((rule, false, place.parse().ok()?)),
+                _ => None,
+            },
+            _ => None,
+        };
+        Self((0..).zip(&keys.from).filter_map(capture).collect())
+    }
+}
+
+/// Whether a line has the time of one of these logs.
+pub(super) fn is_like(line: &str) -> bool {
+    head(line).is_some()
+}
+
+/// The line with `\xHH` for HAProxy's `#HH`.
+pub(super) fn unescaped<'a>(line: &'a str, buffer: &'a mut String) -> &'a str {
+    if !line.contains(['#', '\\']) {
+        return line;
+    }
+    buffer.clear();
+    let mut rest = line;
+    while let Some(at) = rest.find(['#', '\\']) {
+        buffer.push_str(&rest[..at]);
+        let is_escape = rest.as_bytes()[at] == b'#'
+            && rest
+                .as_bytes()
+                .get(at + 1..at + 3)
+                .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        match (is_escape, rest.as_bytes()[at]) {
+            (true, _) => buffer.push_str("\\x"),
+            (false, b'\\') => buffer.push_str("\\\\"),
+            (false, _) => buffer.push('#'),
+        }
+        rest = &rest[at + 1..];
+    }
+    buffer.push_str(rest);
+    buffer
+}
+
+/// Client and port, the time, and what follows it.
+fn head(line: &str) -> Option<(&str, &str, &str)> {
+    memchr::memmem::find_iter(line.as_bytes(), b" [").find_map(|at| {
+        let time = line.get(at + 2..at + 2 + TIME_BYTES)?;
+        let rest = line[at + 2 + TIME_BYTES..].strip_prefix("] ")?;
+        let client = line[..at].rsplit_once(' ').map_or(&line[..at], |(_, client)| client);
+        let is_time =
+            time.contains('.') && parse(time.as_bytes(), &Zone::default(), Dates::Refused).is_some();
+        is_time.then_some((client, time, rest))
+    })
+}
+
+pub(super) fn read<'a>(line: &'a str, captures: &Captures) -> Result<RawEvent<'a>, Fault> {
+    const HEAD: Fault = Fault::new(
+        "line",
+        "must have client:port [dd/Mon/yyyy:hh:mm:ss.mmm] behind what syslog puts before it",
+    );
+    const FIELDS: Fault = Fault::new(
+        "line",
+        "must be HAProxy's HTTP log: frontend, backend/server, five times, status and size behind the time",
+    );
+    const REQUEST: Fault = Fault::new("line", "must have a quoted request at its end");
+    let (client, time, rest) = head(line).ok_or(HEAD)?;
+    let mut words = rest.splitn(11, ' ');
+    let mut word = || words.next().filter(|word| !word.is_empty()).ok_or(FIELDS);
+    let (_, backend, timers, status, bytes) = (word()?, word()?, word()?, word()?, word()?);
+    let (_, _, _, connections, queues, rest) = (word()?, word()?, word()?, word()?, word()?, word()?);
+    if timers.split('/').count() != 5 || connections.split('/').count() != 5 || queues.split('/').count() != 2
+    {
+        return Err(FIELDS);
+    }
+    let total = timers.rsplit_once('/').map_or(timers, |(_, total)| total);
+    let (groups, request) = rest.split_at(rest.find('"').ok_or(REQUEST)?);
+    let request = request.get(1..).unwrap_or_default();
+    // What a caller sent holds no quote as it is: it ends with the first, or with the line.
+    let request = request.split_once('"').map_or(request, |(request, _)| request);
+
+    let mut raw = RawEvent::default();
+    raw.set_time(Value::Plain(time), Unit::Clf);
+    raw.set(Name::Api, Value::Plain(backend.split_once('/').map_or(backend, |(backend, _)| backend)));
+    raw.set(Name::ClientIp, Value::Plain(client));
+    raw.set_from(Name::Latency, 0, Value::Plain(unsigned(total)), Some(Unit::Millis));
+    if status != "-1" {
+        raw.set(Name::Status, Value::Plain(status));
+    }
+    raw.set(Name::BytesOut, Value::Plain(unsigned(bytes)));
+    match request_line(request) {
+        Some(_) => set_request(&mut raw, request, log),
+        // One that was cut off has no version; `<BADREQ>` is none at all.
+        None => match request.split_once(' ').filter(|(_, target)| target.starts_with('/')) {
+            Some((method, target)) => {
+                raw.set(Name::Method, Value::Plain(method));
+                raw.set(Name::Path, log(target));
+            }
+            None => raw.set(Name::Method, Value::Plain("OTHER")),
+        },
+    }
+    let mut groups = groups.split(['{', '}']).skip(1).step_by(2);
+    let captured = [groups.next().unwrap_or_default(), groups.next().unwrap_or_default()];
+    for (rule, of_request, place) in &captures.0 {
+        let group = captured[usize::from(!of_request)];
+        raw.set_place(*rule, group.split('|').nth(*place).map_or(Value::Missing, log));
+    }
+    Ok(raw)
+}
+
+fn unsigned(number: &str) -> &str {
+    number.strip_prefix('+').unwrap_or(number)
+}

@@ -1,0 +1,258 @@
+//! Formats whose records are lines of text: the combined log line, lines of a pattern, and three logs that have a shape
+//! of their own.
+//!
+//! ```text
+//! line ─► combined | pattern | alb | w3c | haproxy ─► RawEvent ─► canonical
+//! ```
+//! * One record a line. Lines end with `\n` or `\r\n`; empty ones are passed over, and so are the directives of W3C
+//!   extended logs (`#Fields: ...`), which name the columns of the lines that follow.
+//! * Bytes that aren't UTF-8 cost nothing: see [`super::bytes`].
+//! * Equal lines are different calls: only an id that the server made identifies a record. One that a caller may have
+//!   chosen is no identity here, as times of whole seconds could not tell such calls apart.
+//! * `combined` reads the last three as well, told by their shape where the combined line isn't there.
+//!
+//! Limits: `limits.message_records`, as for JSON.
+
+mod alb;
+mod clock;
+mod combined;
+mod haproxy;
+mod pattern;
+#[cfg(test)]
+mod tests;
+mod w3c;
+
+use keytide_config::{Field, Format, Source, Unit};
+
+use self::pattern::Matcher;
+use self::w3c::{Columns, W3c};
+use super::Context;
+use super::bytes::carried;
+use super::canonical::{Canonical, Fault};
+use super::message::{Ledger, Outer, Records};
+use super::raw::{Name, RawEvent, Value};
+use super::route::UNKNOWN;
+
+/// The directive that names the columns of a W3C extended log.
+pub(crate) const FIELDS: &[u8] = b"#Fields:";
+
+/// Whether lines of a source depend on a header line before them.
+pub(crate) fn has_header(format: Format) -> bool {
+    matches!(format, Format::Combined | Format::Cloudfront)
+}
+
+/// Reads the lines of one source.
+pub(super) struct TextRecords {
+    layout: Layout,
+    canonical: Canonical,
+    w3c: W3c,
+    /// Reads combined lines of a server that doesn't escape.
+    unescaped: Option<Matcher>,
+    /// The columns that the last header named.
+    columns: Option<Columns>,
+    /// Whether a header holds for the messages that follow, too.
+    is_continued: bool,
+    values: Values,
+}
+
+enum Layout {
+    Combined,
+    Pattern(Box<Matcher>),
+    Alb,
+    W3c,
+    Haproxy(haproxy::Captures),
+}
+
+/// Values that don't stand in the line as they are; reused from line to line.
+#[derive(Default)]
+struct Values {
+    number: String,
+    texts: Vec<String>,
+    captured: pattern::Captured,
+}
+
+impl Values {
+    /// A number that was computed.
+    fn number(&mut self, number: u64) -> Value<'_> {
+        self.number.clear();
+        self.number.push_str(itoa::Buffer::new().format(number));
+        Value::Number(&self.number)
+    }
+}
+
+impl TextRecords {
+    pub(super) fn new(source: &Source, format: Format, context: &Context) -> Self {
+        let layout = match (format, &source.pattern) {
+            (Format::Text, Some(pattern)) => Layout::Pattern(Box::new(Matcher::new(pattern, source))),
+            (Format::Alb, _) => Layout::Alb,
+            (Format::Cloudfront, _) => Layout::W3c,
+            (Format::Haproxy, _) => Layout::Haproxy(haproxy::Captures::new(&source.keys)),
+            _ => Layout::Combined,
+        };
+        let of = |field: &Option<Field>| field.as_ref().and_then(|field| field.unit).unwrap_or(Unit::Clf);
+        let units = [of(&source.fields.time), of(&source.fields.end), Unit::Micros];
+        Self {
+            layout,
+            // Each format says its units itself, or has those of the combined line.
+            canonical: Canonical::new(source, units, context),
+            w3c: W3c::new(&source.keys),
+            unescaped: matches!(format, Format::Combined).then(|| combined::unescaped(source)).flatten(),
+            columns: None,
+            is_continued: false,
+            values: Values::default(),
+        }
+    }
+
+    fn line(&mut self, line: &[u8], outer: Outer<'_>, id: Option<&str>, ledger: &mut Ledger<'_>) {
+        let Self { layout, canonical, w3c, columns, values, .. } = self;
+        let text = carried(line);
+        // HAProxy escapes with a sign of its own.
+        let mut rewritten = String::new();
+        let text = match layout {
+            Layout::Haproxy(_) => haproxy::unescaped(&text, &mut rewritten),
+            _ => &text,
+        };
+        let raw = match layout {
+            Layout::Pattern(matcher) => matcher.read(text, values),
+            Layout::Alb => alb::read(text, values),
+            Layout::W3c => w3c.read(text, columns.as_ref(), values),
+            Layout::Haproxy(captures) => haproxy::read(text, captures),
+            Layout::Combined => match columns {
+                Some(columns) => w3c.read(text, Some(columns), values),
+                None => match combined::read(text) {
+                    Err(fault) => return self.shaped(line, fault, outer, id, ledger),
+                    read => read,
+                },
+            },
+        };
+        match raw {
+            Ok(raw) => ledger.enter(canonical, &outer.completed(raw, id), line),
+            Err(fault) => ledger.refuse(line, fault.to_string()),
+        }
+    }
+
+    /// A line that isn't a combined one: another of which the shape is known, else refused with `fault`.
+    #[cold]
+    fn shaped(
+        &mut self,
+        line: &[u8],
+        fault: Fault,
+        outer: Outer<'_>,
+        id: Option<&str>,
+        ledger: &mut Ledger<'_>,
+    ) {
+        let text = &*carried(line);
+        let mut rewritten = String::new();
+        let values = &mut self.values;
+        let read = if alb::is_like(text) {
+            alb::read(text, values)
+        } else if w3c::is_like(text) {
+            self.w3c.read(text, None, values)
+        } else if haproxy::is_like(text) {
+            haproxy::read(haproxy::unescaped(text, &mut rewritten), &haproxy::Captures::default())
+        } else if let Some(matcher) = self.unescaped.as_ref().filter(|_| combined::is_like(text)) {
+            matcher.read(text, values)
+        } else {
+            Err(fault)
+        };
+        match read {
+            Ok(raw) => ledger.enter(&mut self.canonical, &outer.completed(raw, id), line),
+            Err(fault) => ledger.refuse(line, fault.to_string()),
+        }
+    }
+
+    /// Whether a line is a directive, which is taken note of.
+    fn is_directive(&mut self, line: &[u8]) -> bool {
+        if line.first() != Some(&b'#') || !matches!(self.layout, Layout::Combined | Layout::W3c) {
+            return false;
+        }
+        if line.starts_with(FIELDS) {
+            self.columns = self.w3c.columns(&String::from_utf8_lossy(line));
+            return true;
+        }
+        w3c::DIRECTIVES.iter().any(|directive| line.starts_with(directive))
+    }
+}
+
+impl Records for TextRecords {
+    fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
+        let first = ledger.records();
+        if !self.is_continued {
+            self.columns = None;
+        }
+        let mut start = text.strip_prefix(b"\xEF\xBB\xBF").map_or(0, |rest| text.len() - rest.len());
+        let mut directives = false;
+        while start < text.len() {
+            let end = memchr::memchr(b'\n', &text[start..]).map_or(text.len(), |newline| start + newline);
+            let line = text[start..end].strip_suffix(b"\r").unwrap_or(&text[start..end]);
+            if self.is_directive(line) {
+                directives = true;
+            } else if !line.is_empty() {
+                if ledger.is_full() {
+                    return ledger.beyond(&text[start..]);
+                }
+                let id = outer.request_id(ledger.records() - first);
+                self.line(line, outer, id.as_deref(), ledger);
+            }
+            start = end + 1;
+        }
+        if ledger.records() == first && !directives {
+            ledger.refuse(text, "empty message; expected a line of text".to_owned());
+        }
+    }
+
+    fn continue_after(&mut self, header: Option<&[u8]>) {
+        self.is_continued = true;
+        self.columns = header.and_then(|header| self.w3c.columns(&String::from_utf8_lossy(header)));
+    }
+}
+
+/// A value in which the server may have escaped something.
+fn log(text: &str) -> Value<'_> {
+    if text.contains('\\') { Value::Log(text) } else { Value::Plain(text) }
+}
+
+/// The inside of the quoted text at the start, escapes and all, and what follows it.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let inner = text.strip_prefix('"')?;
+    let end = closing_quote(inner.as_bytes(), 0)?;
+    Some((&inner[..end], &inner[end + 1..]))
+}
+
+/// The first quote at or behind `at` that isn't escaped.
+fn closing_quote(text: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+/// Method and target of `METHOD TARGET HTTP/1.1`; the target may hold spaces.
+pub(super) fn request_line(request: &str) -> Option<(&str, &str)> {
+    let (method, rest) = request.split_once(' ')?;
+    let (target, version) = rest.rsplit_once(' ')?;
+    let token = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    (token && version.starts_with("HTTP/") && target != UNKNOWN).then_some((method, target))
+}
+
+/// Takes method and path from a request line, where they don't stand on their own. One that isn't HTTP (`-`, the bytes of
+/// a TLS handshake) is a call of method `OTHER` without a path.
+fn set_request<'a>(raw: &mut RawEvent<'a>, request: &'a str, value: fn(&'a str) -> Value<'a>) {
+    let (no_method, no_path) = (raw.get(Name::Method).is_empty(), raw.get(Name::Path).is_empty());
+    match request_line(request) {
+        Some((method, target)) => {
+            if no_method {
+                raw.set(Name::Method, Value::Plain(method));
+            }
+            // The target of CONNECT is a host, and any host at all.
+            if no_path && method != "CONNECT" {
+                raw.set(Name::Path, value(target));
+            }
+        }
+        None if no_method => raw.set(Name::Method, Value::Plain("OTHER")),
+        None => {}
+    }
+}

@@ -3,11 +3,19 @@
 //! A line ends with `\n` or `\r\n`, the last one also with the stream; its end is no part of it. Empty lines
 //! are passed over. The stream is read straight into the block's buffer; only the beginning of the line that
 //! the block cuts is copied, to the next block.
+//!
+//! Of formats whose lines depend on a header line before them, a block says which line that is: the last one that begins
+//! so before the block, at most 64 KiB of it.
 
 use std::io::{self, ErrorKind, Read};
+use std::sync::Arc;
 
+use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memrchr};
 use sha2::{Digest, Sha256};
+
+/// Bytes of a header line that are kept.
+const HEADER_BYTES: usize = 64 << 10;
 
 /// How a partition is cut into blocks. The cut shows nowhere in the lines or their positions.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +38,7 @@ pub struct Block {
     len: usize,
     line_bytes: usize,
     streamed: Option<TooLong>,
+    header: Option<Arc<[u8]>>,
     /// Bytes of the stream that it stands for, ends of lines and what was passed over included.
     pub bytes: u64,
     /// Nothing follows in this partition.
@@ -61,6 +70,12 @@ pub enum Line<'a> {
 }
 
 impl Block {
+    /// The last header line before the block, without its end.
+    #[must_use]
+    pub fn header(&self) -> Option<&[u8]> {
+        self.header.as_deref()
+    }
+
     /// The lines, in order.
     pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
         let text = &self.text[..self.len];
@@ -104,9 +119,18 @@ pub(super) struct Lines {
     carry: Vec<u8>,
     /// The stream has ended.
     ended: bool,
+    /// What header lines begin with.
+    headers: Option<&'static [u8]>,
+    /// The last header line before the next block.
+    header: Option<Arc<[u8]>>,
 }
 
 impl Lines {
+    /// Looks for header lines, which begin so.
+    pub(super) fn look_for_headers(&mut self, begin: Option<&'static [u8]>) {
+        self.headers = begin;
+    }
+
     /// Where the next block starts.
     pub(super) fn offset(&self) -> u64 {
         self.offset
@@ -208,8 +232,22 @@ impl Lines {
         let offset = self.offset;
         self.offset += passed;
         let last = self.ended && self.carry.is_empty();
-        Block { offset, text, len, line_bytes: cut.line_bytes, streamed, bytes: passed, last }
+        let header = self.header.clone();
+        if let Some(begin) = self.headers
+            && let Some(next) = last_header(&text[..len], begin)
+        {
+            self.header = Some(next[..next.len().min(HEADER_BYTES)].into());
+        }
+        Block { offset, text, len, line_bytes: cut.line_bytes, streamed, header, bytes: passed, last }
     }
+}
+
+/// The last line of `text` that begins with `begin`.
+fn last_header<'t>(text: &'t [u8], begin: &[u8]) -> Option<&'t [u8]> {
+    let is_start = |at: &usize| *at == 0 || text[at - 1] == b'\n';
+    let start = Finder::new(begin).find_iter(text).filter(is_start).last()?;
+    let line = &text[start..];
+    Some(without_return(&line[..memchr(b'\n', line).unwrap_or(line.len())]))
 }
 
 /// Makes `text` at least `bytes` long; a buffer that comes back is zeroed only once.

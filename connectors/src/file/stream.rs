@@ -100,6 +100,13 @@ impl Partition {
         }
     }
 
+    /// Says with each block which line before it that begins so was the last.
+    #[must_use]
+    pub fn with_headers(mut self, begin: Option<&'static [u8]>) -> Self {
+        self.lines.look_for_headers(begin);
+        self
+    }
+
     /// The file's path, lossily where it isn't UTF-8; `None` for a stream.
     #[must_use]
     pub fn path(&self) -> Option<String> {

@@ -99,6 +99,14 @@ impl Block {
         }
     }
 
+    /// Of lines of a file: the header line before them. `None` of a topic.
+    pub(super) fn lines_header(&self) -> Option<Option<&[u8]>> {
+        match self {
+            Self::Lines(block) => Some(block.header()),
+            Self::Messages(_) => None,
+        }
+    }
+
     /// Hands over the messages with their headers, in order, and what is left of those that are gone.
     pub(super) fn for_each(&self, mut each: impl FnMut(Result<Line<'_>, Gap>, &dyn Headers)) {
         match self {

@@ -24,6 +24,9 @@ pub(super) fn decode(
     events: usize,
 ) -> Decoded {
     let mut out = Decoded { events: Vec::with_capacity(events), ..Decoded::default() };
+    if let Some(header) = block.lines_header() {
+        decoder.continue_after(header);
+    }
     block.for_each(|message, headers| match message {
         Ok(Line::Whole { offset, text }) => {
             let (event, letter) = (out.events.len(), out.dead_letters.len());

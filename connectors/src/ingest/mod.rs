@@ -61,7 +61,7 @@ pub(crate) use self::decode::refuse_future;
 use self::sequencer::Rules;
 use self::stage::{Deposit, Stage};
 use self::state::State;
-use crate::decode::{DeadLetter, Decoder, Tally, reads_headers};
+use crate::decode::{DeadLetter, Decoder, Tally, header, reads_headers};
 use crate::file::{FileError, Partition, resolve};
 use crate::kafka::{self, KafkaError};
 
@@ -126,9 +126,13 @@ pub fn inputs(sources: &[Source]) -> Result<Vec<Input>, IngestError> {
     for (source_index, source) in sources.iter().enumerate() {
         let partitions: Vec<(u32, Content)> = match &source.kind {
             SourceKind::File { pattern } => {
-                (0..).zip(resolve(pattern)?.into_iter().map(Into::into)).collect()
+                let files = resolve(pattern)?.into_iter().map(|file| file.with_headers(header(source)));
+                (0..).zip(files.map(Into::into)).collect()
             }
-            SourceKind::Stdin => vec![(0, Partition::stream(Box::new(io::stdin())).into())],
+            SourceKind::Stdin => {
+                let stream = Partition::stream(Box::new(io::stdin())).with_headers(header(source));
+                vec![(0, stream.into())]
+            }
             SourceKind::Kafka(topic) => {
                 let keep = reads_headers(source);
                 let ranges = kafka::ranges(topic)?.into_iter().map(|range| range.with_headers(keep));

@@ -44,6 +44,7 @@ mod tests;
 mod text;
 mod time;
 mod unescaped;
+mod wrapped;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -63,6 +64,7 @@ use self::cloudevents::CloudEvents;
 use self::cloudwatch::CloudWatch;
 use self::message::{Messages, Records};
 use self::otel::OtelRecords;
+use self::wrapped::WrappedLines;
 use self::records::JsonRecords;
 use self::route::Templates;
 use self::text::TextRecords;
@@ -258,7 +260,12 @@ fn records(source: &Source, format: Format, context: &Context) -> Box<dyn Record
         }
         Format::Cloudevents => Box::new(CloudEvents::new(source, context)),
         Format::Combined | Format::Text | Format::Alb | Format::Cloudfront | Format::Haproxy => {
-            Box::new(TextRecords::new(source, format, context))
+            let lines = Box::new(TextRecords::new(source, format, context));
+            // A pattern may begin as a wrapper does.
+            match source.pattern.as_ref().is_some_and(|pattern| pattern.text().starts_with(['{', '"'])) {
+                true => lines,
+                false => Box::new(WrappedLines::new(lines, source)),
+            }
         }
     }
 }

@@ -12,7 +12,6 @@ use keytide_config::{KeyFrom, Unit};
 
 use super::raw::{Name, RawEvent, Value};
 use super::shape::{Format, Template};
-use super::text::request_line;
 
 pub(super) const FORMAT: Format = Format {
     fields: &[

@@ -9,7 +9,7 @@ use keytide_config::Unit;
 use smallvec::SmallVec;
 
 use super::bytes::{push_bytes, push_char, restored};
-use super::combined::request_line;
+use super::text::request_line;
 use super::reader::Reader;
 use super::route::argument_value;
 

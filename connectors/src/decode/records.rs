@@ -363,7 +363,7 @@ pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl Visit) 
             b',' if behind_record => {
                 reader.restart(reader.at() + 1);
                 behind_record = false;
-                if matches!(reader.token(), Some(b'{')) {
+                if matches!(reader.token(), Some(b'{') | None) {
                     continue;
                 }
                 let at = reader.at();

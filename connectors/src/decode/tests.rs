@@ -1278,3 +1278,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn lines_of_text_in_what_agents_put_around_them() {
+    let combined = Source { format: Format::Combined, ..source(Format::Combined) };
+    let text = serde_json::to_string(&format!("{LINE}\n")).unwrap();
+    for message in [
+        text.clone(),
+        format!(r#"{{"log":{text},"stream":"stdout"}}"#),
+        format!(r#"{{"@timestamp":"x","message":{text}}}"#),
+        format!("2025-11-20T12:44:15.123456789Z stdout F {LINE}"),
+        format!(r#"{{"log":{}}}"#, serde_json::to_string(&format!("2025-11-20T12:44:15Z stdout F {LINE}")).unwrap()),
+    ] {
+        assert_eq!(event(&combined, &message).time, 1_763_642_655_000, "{message}");
+    }
+    let nested = Source { unwrap: vec![Pointer(vec!["event".into(), "original".into()])], ..combined.clone() };
+    assert_eq!(event(&nested, format!(r#"{{"event":{{"original":{text}}}}}"#)).status, 200);
+    for message in [r#"{"log":7}"#, r#"{"msg":"x"}"#, r#"{"log":"#, r#"{"log":"garbage"}"#, r#""garbage""#, "{"] {
+        refused(&combined, message);
+    }
+    let odd = [&b"{\"log\":"[..], text.replace("okhttp", "\u{e9}").as_bytes(), b"}"].concat();
+    assert_eq!(event(&combined, odd).status, 200);
+}

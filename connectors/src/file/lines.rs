@@ -4,6 +4,10 @@
 //! are passed over. The stream is read straight into the block's buffer; only the beginning of the line that
 //! the block cuts is copied, to the next block.
 //!
+//! Where records are JSON, a file may hold them printed over several lines, as `jq` prints them. That is told by its first
+//! line, a bracket alone; then a message is what stands from such a line to the next one that begins with a closing
+//! bracket, and a block holds whole messages. One that is longer than a line may be is read line by line.
+//!
 //! Of formats whose lines depend on a header line before them, a block says which line that is: the last one that begins
 //! so before the block, at most 64 KiB of it.
 
@@ -39,6 +43,8 @@ pub struct Block {
     line_bytes: usize,
     streamed: Option<TooLong>,
     header: Option<Arc<[u8]>>,
+    /// Messages may be printed over several lines.
+    is_printed: bool,
     /// Bytes of the stream that it stands for, ends of lines and what was passed over included.
     pub bytes: u64,
     /// Nothing follows in this partition.
@@ -84,9 +90,13 @@ impl Block {
         std::iter::from_fn(move || {
             while start < text.len() {
                 let (offset, rest) = (self.offset + start as u64, &text[start..]);
-                let end = memchr(b'\n', rest).unwrap_or(rest.len());
-                start += end + 1;
-                let line = without_return(&rest[..end]);
+                let end = match self.is_printed {
+                    false => memchr(b'\n', rest).map(|end| end + 1),
+                    true => printed(rest),
+                };
+                let end = end.unwrap_or(rest.len());
+                start += end;
+                let line = without_return(rest[..end].strip_suffix(b"\n").unwrap_or(&rest[..end]));
                 if line.len() > self.line_bytes {
                     let (length, sha256) = (line.len() as u64, Sha256::digest(line).into());
                     return Some(Line::TooLong(TooLong { offset, length, sha256 }));
@@ -110,6 +120,31 @@ fn without_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
+/// The end of the message at the start of a text in which messages may be printed over several lines; nothing where the
+/// text ends before.
+fn printed(text: &[u8]) -> Option<usize> {
+    let end = memchr(b'\n', text)? + 1;
+    if !matches!(text[..end].trim_ascii_end(), b"{" | b"[") {
+        return Some(end);
+    }
+    let closing = memchr_iter(b'\n', &text[end - 1..])
+        .map(|newline| end + newline)
+        .find(|line| matches!(text.get(*line), Some(b'}' | b']')))?;
+    memchr(b'\n', &text[closing..]).map(|newline| closing + newline + 1)
+}
+
+/// How the messages of a stream stand in lines.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Layout {
+    /// One a line.
+    #[default]
+    Lines,
+    /// Not known before the first line.
+    Unknown,
+    /// Some are printed over several lines.
+    Printed,
+}
+
 /// The state between two blocks.
 #[derive(Default)]
 pub(super) struct Lines {
@@ -119,6 +154,7 @@ pub(super) struct Lines {
     carry: Vec<u8>,
     /// The stream has ended.
     ended: bool,
+    layout: Layout,
     /// What header lines begin with.
     headers: Option<&'static [u8]>,
     /// The last header line before the next block.
@@ -129,6 +165,13 @@ impl Lines {
     /// Looks for header lines, which begin so.
     pub(super) fn look_for_headers(&mut self, begin: Option<&'static [u8]>) {
         self.headers = begin;
+    }
+
+    /// Takes messages for JSON, which may be printed over several lines.
+    pub(super) fn look_for_printed(&mut self, wanted: bool) {
+        if wanted && self.offset == 0 {
+            self.layout = Layout::Unknown;
+        }
     }
 
     /// Where the next block starts.
@@ -159,9 +202,26 @@ impl Lines {
         let mut searched = 0;
         loop {
             filled += self.fill(input, &mut text[filled..target])?;
-            let end = match whole_lines(&text[..filled], searched, cut.lines) {
+            if self.layout == Layout::Unknown {
+                let first = text[..filled].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+                let first = first.clone().find(|line| !line.is_empty());
+                self.layout = match first {
+                    Some(b"{" | b"[") => Layout::Printed,
+                    None if !self.ended => Layout::Unknown,
+                    _ => Layout::Lines,
+                };
+            }
+            let whole = match self.layout {
+                Layout::Lines | Layout::Unknown => whole_lines(&text[..filled], searched, cut.lines),
+                Layout::Printed => whole_messages(&text[..filled], cut.lines),
+            };
+            let end = match whole {
                 Some(end) if !self.ended || end.full => end.bytes,
                 _ if self.ended => filled,
+                _ if filled > cut.line_bytes.saturating_add(1) && self.layout == Layout::Printed => {
+                    (self.layout, searched) = (Layout::Lines, 0);
+                    continue;
+                }
                 _ if filled > cut.line_bytes.saturating_add(1) => {
                     return self.skip_line(input, cut, text, filled);
                 }
@@ -238,7 +298,8 @@ impl Lines {
         {
             self.header = Some(next[..next.len().min(HEADER_BYTES)].into());
         }
-        Block { offset, text, len, line_bytes: cut.line_bytes, streamed, header, bytes: passed, last }
+        let is_printed = self.layout == Layout::Printed;
+        Block { offset, text, len, line_bytes: cut.line_bytes, streamed, header, is_printed, bytes: passed, last }
     }
 }
 
@@ -276,6 +337,19 @@ fn whole_lines(text: &[u8], searched: usize, limit: usize) -> Option<WholeLines>
         lines += usize::from(!without_return(&text[bytes..end]).is_empty());
         bytes = end + 1;
         if lines >= limit {
+            return Some(WholeLines { bytes, full: true });
+        }
+    }
+    (bytes > 0).then_some(WholeLines { bytes, full: false })
+}
+
+/// The same for messages that may be printed over several lines.
+fn whole_messages(text: &[u8], limit: usize) -> Option<WholeLines> {
+    let (mut bytes, mut messages) = (0, 0);
+    while let Some(end) = printed(&text[bytes..]) {
+        messages += usize::from(!text[bytes..bytes + end].trim_ascii().is_empty());
+        bytes += end;
+        if messages >= limit {
             return Some(WholeLines { bytes, full: true });
         }
     }
@@ -409,6 +483,51 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Reads a text whose messages may be printed over several lines.
+    fn read_printed(text: &[u8], cut: &Cut, sizes: &[usize]) -> Vec<(u64, String)> {
+        let mut input = Pieces { text, sizes: sizes.to_vec(), turn: 0 };
+        let mut lines = Lines::default();
+        lines.look_for_printed(true);
+        let (mut seen, mut buffer) = (Vec::new(), Vec::new());
+        loop {
+            let block = lines.next_block(&mut input, cut, buffer).unwrap();
+            seen.extend(block.lines().map(|line| match line {
+                Line::Whole { offset, text } => (offset, String::from_utf8(text.to_vec()).unwrap()),
+                Line::TooLong(line) => (line.offset, format!("{} bytes", line.length)),
+            }));
+            if block.last {
+                return seen;
+            }
+            buffer = block.into_buffer();
+        }
+    }
+
+    #[test]
+    fn messages_may_be_printed_over_several_lines() {
+        let one = "{\n  \"a\": {\n    \"b\": 1\n  }\n}";
+        let text = format!("\n{one}\n{{\"c\":2}}\n\n[\r\n  {one}\r\n]\r\n{one}");
+        let array = format!("[\r\n  {}", "{");
+        for bytes in [1, 7, 20, 64, 1_000] {
+            for lines in [1, 2, usize::MAX] {
+                let cut = Cut { bytes, lines, line_bytes: 100 };
+                let seen = read_printed(text.as_bytes(), &cut, &[5, 1, 9]);
+                let expected = [one, "{\"c\":2}"].map(str::to_owned);
+                assert_eq!(seen.iter().map(|(_, text)| text.clone()).take(2).collect::<Vec<_>>(), expected);
+                // Only what begins a line closes a message: the inner object is printed as if it were at the top.
+                assert!(seen[2].1.starts_with(&array) && seen.last().unwrap().1 == one, "{seen:?}");
+                let at = text.find("{\"c\"").unwrap() as u64;
+                assert_eq!((seen[0].0, seen[1].0), (1, at), "block of {bytes}");
+            }
+        }
+        // Lines of a file that begins otherwise are lines.
+        let lines = read_printed(format!("{{\"c\":2}}\n{one}\n").as_bytes(), &cut(64, 100), &[9]);
+        assert_eq!(lines.len(), 6);
+        // What is too long is read line by line.
+        let long = format!("{{\n{}}}\n", "  \"a\": 1,\n".repeat(30));
+        assert_eq!(read_printed(long.as_bytes(), &cut(64, 100), &[9]).len(), 32);
+        assert_eq!(read_printed(b"{\n  \"a\": 1\n", &cut(64, 100), &[9]).len(), 1, "cut off");
     }
 
     proptest! {

@@ -100,6 +100,13 @@ impl Partition {
         }
     }
 
+    /// Reads messages of JSON that are printed over several lines as one each, where the first one is.
+    #[must_use]
+    pub fn with_printed(mut self, wanted: bool) -> Self {
+        self.lines.look_for_printed(wanted);
+        self
+    }
+
     /// Says with each block which line before it that begins so was the last.
     #[must_use]
     pub fn with_headers(mut self, begin: Option<&'static [u8]>) -> Self {

@@ -126,11 +126,16 @@ pub fn inputs(sources: &[Source]) -> Result<Vec<Input>, IngestError> {
     for (source_index, source) in sources.iter().enumerate() {
         let partitions: Vec<(u32, Content)> = match &source.kind {
             SourceKind::File { pattern } => {
-                let files = resolve(pattern)?.into_iter().map(|file| file.with_headers(header(source)));
+                let read = |file: Partition| {
+                    file.with_headers(header(source)).with_printed(!source.format.is_text())
+                };
+                let files = resolve(pattern)?.into_iter().map(read);
                 (0..).zip(files.map(Into::into)).collect()
             }
             SourceKind::Stdin => {
-                let stream = Partition::stream(Box::new(io::stdin())).with_headers(header(source));
+                let stream = Partition::stream(Box::new(io::stdin()))
+                    .with_headers(header(source))
+                    .with_printed(!source.format.is_text());
                 vec![(0, stream.into())]
             }
             SourceKind::Kafka(topic) => {

@@ -1,0 +1,120 @@
+//! Lines of text in what log agents and containers put around them: a member of a JSON record, a text of JSON, a line of
+//! a container's log.
+//!
+//! ```text
+//! {"log":"192.0.2.7 - - [..] \"GET / HTTP/1.1\" 200 5\n","stream":"stdout"}
+//! "192.0.2.7 - - [..] ..."
+//! 2025-11-20T12:44:15.123456789Z stdout F 192.0.2.7 - - [..] ...
+//! ```
+//! No line of a text format begins with a bracket or a quote of JSON, so nothing that stands in a line is taken for a
+//! wrapper. A record without a text where `unwrap` of the source says is a dead letter.
+
+use std::ops::ControlFlow;
+
+use keytide_config::{Pointer, Source};
+
+use super::bytes::{carried, restored};
+use super::message::{Ledger, Outer, Records};
+use super::raw::{Value, unescape_json};
+use super::reader::{Reader, Unreadable};
+use super::records::{Visit, container_line, walk};
+
+/// Takes wrappers off lines of text.
+pub(super) struct WrappedLines {
+    lines: Box<dyn Records>,
+    places: Vec<Pointer>,
+}
+
+impl WrappedLines {
+    /// `lines` reads what is wrapped.
+    pub(super) fn new(lines: Box<dyn Records>, source: &Source) -> Self {
+        Self { lines, places: source.unwrap.clone() }
+    }
+}
+
+impl Records for WrappedLines {
+    fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
+        let Self { lines, places } = self;
+        if let Some(line) = container_line(text) {
+            return lines.read(line, outer, ledger);
+        }
+        let is_wrapped = match text.trim_ascii_start() {
+            [b'"', ..] => true,
+            [b'{', rest @ ..] => rest.trim_ascii_start().first() == Some(&b'"'),
+            _ => false,
+        };
+        if is_wrapped {
+            walk(&carried(text), ledger, &mut Wrappers { lines, places, outer });
+        } else {
+            lines.read(text, outer, ledger);
+        }
+    }
+
+    fn continue_after(&mut self, header: Option<&[u8]>) {
+        self.lines.continue_after(header);
+    }
+}
+
+struct Wrappers<'r, 'o> {
+    lines: &'r mut Box<dyn Records>,
+    places: &'r [Pointer],
+    outer: Outer<'o>,
+}
+
+impl Visit for Wrappers<'_, '_> {
+    fn object<'a>(
+        &mut self,
+        reader: &mut Reader<'a>,
+        text: &'a str,
+        _: bool,
+        ledger: &mut Ledger<'_>,
+    ) -> Result<ControlFlow<()>, Unreadable> {
+        let start = reader.at();
+        let mut record = reader.clone();
+        reader.value()?;
+        for place in self.places {
+            if let Some(value) = at(&mut record.clone(), &place.0)?
+                && self.text(value, ledger)
+            {
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
+        // Where nothing is asked for, it must be JSON all the same.
+        let _ = at(&mut record, &[String::new()])?;
+        ledger.refuse(&text[start..reader.at()], NO_LINE.to_owned());
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn text(&mut self, value: Value<'_>, ledger: &mut Ledger<'_>) -> bool {
+        let mut buffer = String::new();
+        let line = match value {
+            Value::Plain(line) => line,
+            Value::Json(escaped) => {
+                unescape_json(escaped, &mut buffer);
+                &buffer
+            }
+            _ => return false,
+        };
+        let line = restored(line);
+        self.lines.read(container_line(&line).unwrap_or(&line), self.outer, ledger);
+        true
+    }
+}
+
+/// Why a wrapper is refused.
+const NO_LINE: &str = "not a line: a JSON record without a text where `unwrap` says";
+
+/// What stands behind a pointer in the object at which the reader stands.
+fn at<'a>(reader: &mut Reader<'a>, pointer: &[String]) -> Result<Option<Value<'a>>, Unreadable> {
+    let Some((name, rest)) = pointer.split_first() else { return Ok(None) };
+    if reader.token() != Some(b'{') {
+        return Ok(None);
+    }
+    let mut behind = reader.clone();
+    let [(at_value, value)] = behind.members([name.as_str()])?;
+    if rest.is_empty() {
+        return Ok(Some(value));
+    }
+    reader.restart(at_value);
+    if matches!(value, Value::Object) { at(reader, rest) } else { Ok(None) }
+}

@@ -310,8 +310,8 @@ section! {
         inner: Format,
         pattern: LinePattern,
         dedupe: Dedupe,
-        unwrap: List<Pointer>,
-        records: Pointers,
+        unwrap: Wrappers,
+        records: Wrappers,
         only: Only,
         routes: RawSourceRoutes,
         zone: Zone,
@@ -327,25 +327,58 @@ section! {
     }
 }
 
-/// A JSON pointer, or a list of them.
+/// Pointers of one field, or of one list of wrappers.
+const MAX_POINTERS: usize = 16;
+
+/// A JSON pointer, or a list of 1 to 16.
 #[derive(Clone)]
 pub(crate) struct Pointers(pub(crate) Vec<Pointer>);
 
 impl Raw for Pointers {
     fn expected() -> String {
-        format!("{}; or a list of such", <Pointer as Raw>::expected())
+        format!("{}; or a list of 1 to {MAX_POINTERS}", <Pointer as Raw>::expected())
     }
 
     fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        if !matches!(node.value, Value::List(_)) {
-            return <Pointer as Raw>::read(node, place, problems).map(|at| Self(vec![at]));
-        }
-        let list = List::<Pointer>::read(node, place, problems)?;
-        if list.items.is_empty() && !list.refused {
+        let pointers = pointers(node, place, problems, &Self::expected())?;
+        if pointers.is_empty() {
             problems.add(place, format!("is empty, allowed: {}", Self::expected()));
+            return None;
         }
-        let pointers: Vec<_> = list.items.into_iter().map(|spot| spot.value).collect();
-        (!pointers.is_empty()).then_some(Self(pointers))
+        Some(Self(pointers))
+    }
+}
+
+/// The same, where an empty list says that there are none.
+#[derive(Clone)]
+pub(crate) struct Wrappers(pub(crate) Vec<Pointer>);
+
+impl Raw for Wrappers {
+    fn expected() -> String {
+        format!("{}; or a list of at most {MAX_POINTERS}", <Pointer as Raw>::expected())
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        pointers(node, place, problems, &Self::expected()).map(Self)
+    }
+}
+
+fn pointers(node: Node, place: &Place, problems: &mut Problems, expected: &str) -> Option<Vec<Pointer>> {
+    match node.value {
+        Value::Text(_) => <Pointer as Raw>::read(node, place, problems).map(|at| vec![at]),
+        Value::List(_) => {
+            let list = List::<Pointer>::read(node, place, problems).filter(|list| !list.refused)?;
+            let count = list.items.len();
+            if count > MAX_POINTERS {
+                problems.add(place, format!("found {count} pointers, allowed: at most {MAX_POINTERS}"));
+                return None;
+            }
+            Some(list.items.into_iter().map(|spot| spot.value).collect())
+        }
+        other => {
+            problems.add(place, format!("found {}, allowed: {expected}", other.shown()));
+            None
+        }
     }
 }
 
@@ -356,8 +389,7 @@ impl Raw for Only {
     const SECTION: bool = true;
 
     fn expected() -> String {
-        "a section of JSON pointers, each with a text or a list of texts: \"/logger\" = \"http.log.access*\""
-            .to_owned()
+        "a section of JSON pointers with what stands there, such as \"/logger\" = \"http.log.access*\"".to_owned()
     }
 
     fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
@@ -366,22 +398,26 @@ impl Raw for Only {
         for (name, node) in section.table.into_entries() {
             let place = Place { path: join(&section.place.path, &quoted(&name)), at: node.at.clone() };
             let Some(at) = crate::scalar::pointer(&name) else {
-                problems.add(&place, format!("isn't a JSON pointer, allowed: {}", Self::expected()));
+                let message = "isn't a JSON pointer, allowed: names such as \"/logger\"";
+                let hint = if name.starts_with('/') { "" } else { "; a pointer starts with /" };
+                problems.add(&place, format!("{message}{hint}"));
                 continue;
             };
             let values = match node.value {
                 Value::List(nodes) => nodes.into_iter().map(|node| node.value).collect(),
                 other => vec![other],
             };
-            let is: Vec<_> = values.iter().filter_map(|value| pattern(value, &place, problems)).collect();
-            if is.is_empty() {
-                problems.add(&place, format!("says nothing, allowed: {}", Self::expected()));
+            if values.is_empty() {
+                problems.add(&place, format!("is empty, so that no record would count, allowed: {PATTERN}, or a list of such"));
             }
+            let is = values.iter().filter_map(|value| pattern(value, &place, problems)).collect();
             conditions.push(Condition { at, is });
         }
         Some(Self(conditions))
     }
 }
+
+const PATTERN: &str = "a text (with *, ? and [..] for other characters), a whole number, true or false";
 
 /// A pattern of `[source.only]`.
 fn pattern(value: &Value, place: &Place, problems: &mut Problems) -> Option<glob::Pattern> {
@@ -390,18 +426,14 @@ fn pattern(value: &Value, place: &Place, problems: &mut Problems) -> Option<glob
         Value::Boolean(flag) => flag.to_string(),
         Value::Integer(number) => number.to_string(),
         other => {
-            problems.add(
-                place,
-                format!("found {}, allowed: a text, a whole number, true or false", other.shown()),
-            );
+            problems.add(place, format!("found {}, allowed: {PATTERN}, or a list of such", other.shown()));
             return None;
         }
     };
     match glob::Pattern::new(&text) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
-            problems
-                .add(place, format!("found {}, allowed: a pattern of *, ? and [..]; {error}", value.shown()));
+            problems.add(place, format!("found {}, allowed: {PATTERN}: {}", value.shown(), error.msg));
             None
         }
     }
@@ -478,7 +510,7 @@ pub(crate) struct FieldText(pub(crate) RawField);
 
 impl Raw for FieldText {
     fn expected() -> String {
-        "a JSON pointer, a list of them, or { at = \"/requestTime\", unit = \"ms\" }".to_owned()
+        "a JSON pointer, a list of such, or { at = \"/requestTime\", unit = \"ms\" }".to_owned()
     }
 
     fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
@@ -566,6 +598,7 @@ section! {
         agents: Count,
         callers_exact: Count,
     }
+    later ["json_depth", "json_fields"];
 }
 
 section! {

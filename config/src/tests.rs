@@ -84,7 +84,12 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(job.limits, Limits::default());
     let [source] = job.sources.as_slice() else { panic!("one source") };
     assert_eq!(source.kind, SourceKind::File { pattern: "/etc/keytide/logs/*.log".to_owned() });
-    assert_eq!((source.format, source.dedupe), (Format::Apisix, Dedupe::RequestId));
+    assert_eq!((source.format, source.dedupe), (Format::Apisix, Dedupe::Batch));
+    assert_eq!((source.routes, source.only.as_slice()), (RoutesFrom::Path, &[][..]));
+    let pointers = |pointers: &[Pointer]| pointers.iter().map(Pointer::to_string).collect::<Vec<_>>();
+    assert_eq!(pointers(&source.unwrap), ["/log", "/message"]);
+    assert_eq!(pointers(&source.records), ["/records", "/Records"]);
+    assert_eq!(job.limits.message_bytes, 8 << 20);
     let rules: Vec<String> = source.keys.from.iter().map(KeyFrom::to_string).collect();
     assert_eq!(rules, ["header:apikey", "query:apikey", "key"]);
     assert!(matches!(source.keys.hash, KeyHash::Sha256));
@@ -124,9 +129,19 @@ fn everything_is_read_and_states_the_defaults() {
         (&fields.consumer, "consumer"),
         (&fields.credential, "credential"),
         (&fields.user, "user"),
+        (&fields.query, "query"),
+        (&fields.request, "request"),
+        (&fields.count, "count"),
     ] {
         assert_eq!(*field, Some(Field::new(at(name), None)));
     }
+    let end = Field { at: vec![at("end"), at("ended")], ..Field::new(at("end"), Some(Unit::Millis)) };
+    assert_eq!(fields.end, Some(end));
+    let [json, topic, delivered] = job.sources.as_slice() else { panic!("three sources") };
+    assert_eq!((json.dedupe, topic.dedupe, delivered.dedupe), (Dedupe::Batch, Dedupe::Message, Dedupe::Batch));
+    let defaults = (Source::default_unwrap(), Source::default_records());
+    assert_eq!((&json.unwrap, &json.records), (&defaults.0, &defaults.1));
+    assert_eq!((json.routes, json.only.len(), topic.only.len()), (RoutesFrom::Gateway, 1, 0));
     assert_eq!(
         job.tables.plans,
         Some(TableSource::File {
@@ -261,7 +276,7 @@ format = "parquet"
 allowed_lateness = "2h"
 
 [limits]
-json_depth = 0
+json_depth = 64
 message_bytes = "65MiB"
 
 [kyes]
@@ -275,9 +290,9 @@ line 9: keys.hash: found a value that is not shown, allowed: sha256, hmac-sha256
 line 11: source."gateway".path: missing, allowed: a path, absolute or relative to the configuration file
 line 16: source."gateway".fields.time.unit: found "msec", allowed: s, ms, us, ns, rfc3339, clf
 line 17: source."gateway".fields.status.at: found "status", allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as "/request/id"; a pointer starts with /
-line 17: source."gateway".fields.status.unit: only time and latency have a unit, remove it
+line 17: source."gateway".fields.status.unit: only time, end and latency have a unit, remove it
 line 18: source."gateway".fields.latency: needs a unit, allowed: { at = "/latency", unit = … } with one of s, ms, us, ns
-line 19: source."gateway".fields.satus: unknown key, allowed here: request_id, time, key, api, route, path, method, status, latency, bytes_in, bytes_out, client_ip, forwarded_for, country, user_agent, consumer, credential, user; did you mean status?
+line 19: source."gateway".fields.satus: unknown key, allowed here: request_id, time, key, api, route, path, method, status, latency, bytes_in, bytes_out, client_ip, forwarded_for, country, user_agent, consumer, credential, user, query, request, end, count; did you mean status?
 line 22: source."gateway".name: "gateway" names another source too, allowed: names that differ
 line 24: source."gateway".path: found 7, allowed: a path, absolute or relative to the configuration file
 line 25: source."gateway".format: found "jsn", allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, cloudwatch, cloudevents, combined, text, alb, cloudfront, haproxy; did you mean "json"?
@@ -285,7 +300,7 @@ line 28: source."gateway".keys.hash: hmac-sha256 needs a `secret` beside it, all
 line 30: tables.keys.path: missing, allowed: a path, absolute or relative to the configuration file
 line 32: tables.keys.format: found "parquet", allowed: csv, jsonl, json-upsert, debezium
 line 35: windows.allowed_lateness: a dedupe_horizon of 1h is shorter than the allowed_lateness of 2h, so that late events could count twice; allowed: at least as long
-line 38: limits.json_depth: found 0, allowed: 1 to 128
+line 38: limits.json_depth: isn't available in this version, remove it
 line 39: limits.message_bytes: found "65MiB", allowed: 1KiB to 64MiB
 line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, http, log; did you mean keys?"#;
     let found = problems(text);
@@ -307,7 +322,7 @@ fn each_problem_is_told_where_it_stands() {
         (with("[keys]\nfrom = \"key\""), "line 7: keys.from: found \"key\", allowed: a list, written […, …]"),
         (
             with("dedupe = true"),
-            "line 6: source.\"gateway\".dedupe: found true, allowed: request_id, content",
+            "line 6: source.\"gateway\".dedupe: found true, allowed: request_id, message, batch, content",
         ),
         (with("[job]\nworkers = 257"), "line 7: job.workers: found 257, allowed: 1 to 256"),
         (with("[job]\nworkers = -1"), "line 7: job.workers: found -1, allowed: a whole number"),
@@ -323,7 +338,7 @@ fn each_problem_is_told_where_it_stands() {
         ),
         (
             with("job = 3"),
-            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, brokers, topic, start, end, on_gap, librdkafka, format, inner, pattern, dedupe, zone, fields, keys",
+            "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, brokers, topic, start, end, on_gap, librdkafka, format, inner, pattern, dedupe, unwrap, records, only, routes, zone, fields, keys",
         ),
         (
             with("[windows]\nallowed_lateness = \"181m\"\ndedupe_horizon = \"4h\""),
@@ -357,11 +372,79 @@ fn each_problem_is_told_where_it_stands() {
         ),
         (
             with("[source.fields]\ntime = 3"),
-            "line 7: source.\"gateway\".fields.time: found 3, allowed: a JSON pointer, or { at = \"/requestTime\", unit = \"ms\" }",
+            "line 7: source.\"gateway\".fields.time: found 3, allowed: a JSON pointer, a list of such, or { at = \"/requestTime\", unit = \"ms\" }",
         ),
         (
             with("[source.fields]\ntime = { unit = \"s\" }"),
-            "line 7: source.\"gateway\".fields.time.at: missing, allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"",
+            "line 7: source.\"gateway\".fields.time.at: missing, allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"; or a list of 1 to 16",
+        ),
+        (
+            with("unwrap = 3"),
+            "line 6: source.\"gateway\".unwrap: found 3, allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"; or a list of at most 16",
+        ),
+        (
+            with("records = [\"/a\", \"b\"]"),
+            "line 6: source.\"gateway\".records[1]: found \"b\", allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"; a pointer starts with /",
+        ),
+        (
+            with(&format!("unwrap = [{}]", vec!["\"/a\""; 17].join(","))),
+            "line 6: source.\"gateway\".unwrap: found 17 pointers, allowed: at most 16",
+        ),
+        (
+            with("[source.fields]\nroute = []"),
+            "line 7: source.\"gateway\".fields.route: is empty, allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"; or a list of 1 to 16",
+        ),
+        (
+            with("[source.fields]\ncount = { at = \"/n\", unit = \"s\" }"),
+            "line 7: source.\"gateway\".fields.count.unit: only time, end and latency have a unit, remove it",
+        ),
+        (
+            with("[source.fields]\nend = { at = \"/e\", unit = \"m\" }"),
+            "line 7: source.\"gateway\".fields.end.unit: found \"m\", allowed: s, ms, us, ns, rfc3339, clf",
+        ),
+        (
+            JSON.to_owned() + "end = \"/e\"",
+            "line 9: source.\"a\".fields.end: needs a unit, allowed: { at = \"/e\", unit = … } with one of s, ms, us, ns, rfc3339, clf",
+        ),
+        (
+            with("only = \"/logger\""),
+            "line 6: source.\"gateway\".only: found \"/logger\", allowed: a section",
+        ),
+        (
+            with("[source.only]\nlogger = \"x\""),
+            "line 7: source.\"gateway\".only.\"logger\": isn't a JSON pointer, allowed: names such as \"/logger\"; a pointer starts with /",
+        ),
+        (
+            with("[source.only]\n\"/a~2\" = \"x\""),
+            "line 7: source.\"gateway\".only.\"/a~2\": isn't a JSON pointer, allowed: names such as \"/logger\"",
+        ),
+        (
+            with("[source.only]\n\"/logger\" = []"),
+            "line 7: source.\"gateway\".only.\"/logger\": is empty, so that no record would count, allowed: a text (with *, ? and [..] for other characters), a whole number, true or false, or a list of such",
+        ),
+        (
+            with("[source.only]\n\"/logger\" = [\"x\", 1.5]"),
+            "line 7: source.\"gateway\".only.\"/logger\": found 1.5, allowed: a text (with *, ? and [..] for other characters), a whole number, true or false, or a list of such",
+        ),
+        (
+            with("[source.only]\n\"/logger\" = \"[a\""),
+            "line 7: source.\"gateway\".only.\"/logger\": found \"[a\", allowed: a text (with *, ? and [..] for other characters), a whole number, true or false: invalid range pattern",
+        ),
+        (
+            with("[source.routes]\nfrom = \"paths\""),
+            "line 7: source.\"gateway\".routes.from: found \"paths\", allowed: gateway, path; did you mean \"path\"?",
+        ),
+        (
+            with("[source.routes]\ntemplates = []"),
+            "line 7: source.\"gateway\".routes.templates: unknown key, allowed here: from",
+        ),
+        (
+            with("[routes]\nfrom = \"gatway\""),
+            "line 7: routes.from: found \"gatway\", allowed: gateway, path; did you mean \"gateway\"?",
+        ),
+        (
+            with("[limits]\njson_fields = 4096"),
+            "line 7: limits.json_fields: isn't available in this version, remove it",
         ),
         (
             with("zone = \"Asia/Soul\""),
@@ -413,7 +496,7 @@ fn each_problem_is_told_where_it_stands() {
         ),
         (
             SMALL.replace("apisix", "cloudwatch") + "inner = \"combined\"\ndedupe = \"content\"",
-            "line 7: source.\"gateway\".dedupe: found \"content\" with times of whole seconds, so that equal calls would count once, allowed: request_id",
+            "line 7: source.\"gateway\".dedupe: found \"content\" with times of whole seconds, so that equal calls would count once, allowed: request_id, batch",
         ),
         (
             SMALL.replace("apisix", "json"),
@@ -432,8 +515,8 @@ fn each_problem_is_told_where_it_stands() {
             "line 6: source.\"gateway\".fields: the combined format has no named fields, remove the section",
         ),
         (
-            SMALL.replace("apisix", "combined") + "dedupe = \"content\"",
-            "line 6: source.\"gateway\".dedupe: found \"content\" with times of whole seconds, so that equal calls would count once, allowed: request_id",
+            SMALL.replace("apisix", "combined") + "dedupe = \"message\"",
+            "line 6: source.\"gateway\".dedupe: found \"message\" with times of whole seconds, so that equal calls would count once, allowed: request_id, batch",
         ),
         (
             SMALL.replace("file", "stdin"),
@@ -461,7 +544,7 @@ fn each_problem_is_told_where_it_stands() {
         ),
         (
             JSON.replace("time = { at = \"/t\", unit = \"ms\" }\n", ""),
-            "line 6: source.\"a\".fields.time: missing, allowed: a JSON pointer, or { at = \"/requestTime\", unit = \"ms\" }",
+            "line 6: source.\"a\".fields.time: missing, allowed: a JSON pointer, a list of such, or { at = \"/requestTime\", unit = \"ms\" }",
         ),
         (
             JSON.replace("{ at = \"/t\", unit = \"ms\" }", "\"/t\""),
@@ -645,6 +728,97 @@ fn times_have_a_zone_and_a_form() {
         time("[source.fields]\ntime = { at = \"/t\", format = \"%F %T%z\" }"),
         (Zone::default(), field(None, Some("%F %T%z"), None))
     );
+}
+
+#[test]
+fn records_are_identified_by_their_messages() {
+    let dedupe = |text: &str| job(text).sources.remove(0).dedupe;
+    let stdin = "[[source]]\nname = \"a\"\nkind = \"stdin\"\nformat = \"kong\"\n";
+    assert_eq!([KAFKA, SMALL, stdin].map(dedupe), [Dedupe::Message, Dedupe::Batch, Dedupe::Batch]);
+    // Equal lines of a log with times of whole seconds are different calls.
+    for text in [KAFKA, SMALL] {
+        assert_eq!(dedupe(&text.replace("apisix", "combined")), Dedupe::RequestId);
+        for (name, expected) in
+            [("message", Dedupe::Message), ("batch", Dedupe::Batch), ("content", Dedupe::Content)]
+        {
+            assert_eq!(dedupe(&format!("{text}dedupe = \"{name}\"")), expected);
+        }
+        assert_eq!(dedupe(&(text.replace("apisix", "combined") + "dedupe = \"batch\"")), Dedupe::Batch);
+    }
+}
+
+#[test]
+fn wrappers_and_conditions_are_pointers() {
+    let source = |lines: &str| job(&(SMALL.to_owned() + lines)).sources.remove(0);
+    let shown = |pointers: &[Pointer]| pointers.iter().map(Pointer::to_string).collect::<Vec<_>>();
+    let one = source("unwrap = \"/a\"\nrecords = [\"/b/c\", \"/d\"]");
+    assert_eq!((shown(&one.unwrap), shown(&one.records)), (vec!["/a".to_owned()], vec!["/b/c".to_owned(), "/d".to_owned()]));
+    let none = source("unwrap = []\nrecords = []");
+    assert!(none.unwrap.is_empty() && none.records.is_empty());
+    let only = source(
+        "[source.only]\n\"/logger\" = [\"http.log.*\", \"x\"]\n\"/a~1b\" = true\n\"/level\" = 30\n\"/kind\" = \"\"",
+    );
+    let conditions = only.only.iter().map(|condition| {
+        (condition.at.to_string(), condition.is.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>())
+    });
+    let expected = [("/logger", vec!["http.log.*", "x"]), ("/a~1b", vec!["true"]), ("/level", vec!["30"]), ("/kind", vec![""])];
+    let mut conditions: Vec<_> = conditions.collect();
+    conditions.sort();
+    let mut expected: Vec<_> = expected.map(|(at, is)| (at.to_owned(), is)).into();
+    expected.sort();
+    assert_eq!(conditions, expected);
+    let conditions = |count: usize| {
+        (0..count).fold(format!("{SMALL}[source.only]\n"), |text, n| text + &format!("\"/c{n}\" = \"x\"\n"))
+    };
+    assert_eq!(problems(&conditions(64)), "");
+    assert_eq!(
+        problems(&conditions(65)),
+        "line 6: source.\"gateway\".only: found 65 conditions, allowed: at most 64"
+    );
+}
+
+#[test]
+fn routes_are_of_the_path_where_a_gateway_s_route_covers_many() {
+    let routes = |format: &str, lines: &str| job(&(SMALL.replace("apisix", format) + lines)).sources.remove(0).routes;
+    for (format, lines, expected) in [
+        ("apisix", "", RoutesFrom::Path),
+        ("kong", "", RoutesFrom::Path),
+        ("cloudwatch", "inner = \"kong\"", RoutesFrom::Path),
+        ("nginx", "", RoutesFrom::Gateway),
+        ("aws-apigateway", "", RoutesFrom::Gateway),
+        ("otel", "", RoutesFrom::Gateway),
+        // A route that is mapped is one.
+        ("kong", "[source.fields]\nroute = \"/r\"", RoutesFrom::Gateway),
+        ("kong", "[routes]\nfrom = \"gateway\"", RoutesFrom::Gateway),
+        ("nginx", "[routes]\nfrom = \"path\"", RoutesFrom::Path),
+        ("kong", "[source.routes]\nfrom = \"path\"\n[routes]\nfrom = \"gateway\"", RoutesFrom::Path),
+        ("kong", "[source.routes]\nfrom = \"gateway\"", RoutesFrom::Gateway),
+    ] {
+        assert_eq!(routes(format, lines), expected, "{format}: {lines}");
+    }
+}
+
+#[test]
+fn fields_stand_in_several_places() {
+    let fields = |lines: &str| job(&(JSON.to_owned() + lines)).sources.remove(0).fields;
+    let shown = |field: &Option<Field>| field.as_ref().map(|field| field.at.iter().map(Pointer::to_string).collect::<Vec<_>>());
+    let found = fields(
+        "route = [\"/a\", \"/b\"]\nquery = { at = \"/q\" }\nrequest = \"/r\"\ncount = \"/n\"\nend = { at = [\"/e\", \"/f\"], format = \"%F %T\", zone = \"Asia/Seoul\" }",
+    );
+    assert_eq!(shown(&found.route), Some(vec!["/a".to_owned(), "/b".to_owned()]));
+    assert_eq!([&found.query, &found.request, &found.count].map(shown), ["/q", "/r", "/n"].map(|at| Some(vec![at.to_owned()])));
+    let end = found.end.unwrap();
+    assert_eq!((end.at.len(), end.unit, end.zone), (2, None, Zone::new("Asia/Seoul")));
+    assert_eq!(end.format.as_ref().map(TimePattern::text), Some("%F %T"));
+    // The end's unit is the time's by default, where the format has one.
+    let kong = job(&(SMALL.replace("apisix", "kong") + "[source.fields]\nend = \"/e\""));
+    assert_eq!(kong.sources[0].fields.end.as_ref().and_then(|end| end.unit), Some(Unit::Millis));
+    // A query or a request line is where a key may be found.
+    let keyless = JSON.replace("key = \"/k\"\n", "");
+    for field in ["path", "query", "request"] {
+        assert_eq!(warnings(&format!("{keyless}{field} = \"/x\"")), "", "{field}");
+    }
+    assert_ne!(warnings(&keyless), "");
 }
 
 #[test]
@@ -978,7 +1152,21 @@ fn the_fingerprint_tells_results_apart() {
         ("logs/gateway", "logs/gate"),
         ("format = \"json\"\n", "format = \"kong\"\n"),
         ("inner = \"aws-apigateway\"", "inner = \"otel\""),
-        ("dedupe = \"request_id\"", "dedupe = \"content\""),
+        ("dedupe = \"batch\"", "dedupe = \"content\""),
+        ("dedupe = \"batch\"", "dedupe = \"message\""),
+        ("dedupe = \"batch\"", "dedupe = \"request_id\""),
+        ("unwrap = [\"/log\", \"/message\"]", "unwrap = [\"/message\", \"/log\"]"),
+        ("unwrap = [\"/log\", \"/message\"]", "unwrap = []"),
+        ("records = [\"/records\", \"/Records\"]", "records = [\"/records\"]"),
+        ("\"http.log.access*\"", "\"http.log.*\""),
+        ("\"http.log.access*\"", "[\"http.log.access*\", \"x\"]"),
+        ("\"/logger\" = ", "\"/kind\" = "),
+        ("from = \"gateway\" ", "from = \"path\" "),
+        ("query = \"/query\"", "query = \"/q\""),
+        ("request = \"/request\"", "request = \"/r\""),
+        ("at = [\"/end\", \"/ended\"]", "at = [\"/ended\", \"/end\"]"),
+        ("at = [\"/end\", \"/ended\"]", "at = [\"/end\"]"),
+        ("count = \"/count\"", ""),
         ("\"/requestId\"", "\"/id\""),
         ("\"/routeKey\"", "\"/route/Key\""),
         ("api = \"/api\"", ""),
@@ -1012,8 +1200,7 @@ fn the_fingerprint_tells_results_apart() {
         ("allowed_lateness = \"10m\"", "allowed_lateness = \"9m\""),
         ("dedupe_horizon = \"1h\"", "dedupe_horizon = \"2h\""),
         ("unproven = \"count\"", "unproven = \"list\""),
-        ("message_bytes = \"1MiB\"", "message_bytes = \"2MiB\""),
-        ("json_depth = 64", "json_depth = 63"),
+        ("message_bytes = \"8MiB\"", "message_bytes = \"2MiB\""),
         ("tick_records = 100000", "tick_records = 100001"),
         ("decompressed_bytes = \"16MiB\"", "decompressed_bytes = \"17MiB\""),
         ("\nkeys = 1250000", "\nkeys = 1250001"),

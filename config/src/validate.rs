@@ -21,7 +21,7 @@ use glob::Pattern;
 
 use crate::job::{
     Dedupe, End, Field, FieldMap, FileSink, Format, Geo, Http, Job, JobConfig, KafkaClient, KafkaSink,
-    KafkaSource, KeyFrom, KeyHash, KeyRules, Limits, Log, Pointer, Routes, RoutesFrom, Secret, Sinks, Source,
+    KafkaSource, KeyFrom, KeyHash, KeyRules, Limits, Log, Routes, RoutesFrom, Secret, Sinks, Source,
     SourceKind, Start, TableFormat, TableSource, Tables, TopicFormat, Unit, VIEWS, Windows,
 };
 use crate::kafka::{self, MAX_SETTINGS, Role};
@@ -216,14 +216,26 @@ impl Check<'_> {
         let (format, pattern, fields) = (format?, pattern?, fields?);
         // What a record of the gateway's is like.
         let record = inner.unwrap_or(format);
-        if let Some(dedupe) = raw.dedupe.given().filter(|dedupe| dedupe.value == Dedupe::Content) {
-            let clf = fields.time.as_ref().is_some_and(|time| time.unit == Some(Unit::Clf));
-            let whole = pattern.as_ref().is_some_and(|pattern| !pattern.has_fractions());
-            if matches!(record, Format::Combined | Format::Cloudfront) || clf || whole {
-                let message = "found \"content\" with times of whole seconds, so that equal calls would count \
-                               once, allowed: request_id";
+        let clf = fields.time.as_ref().is_some_and(|time| time.unit == Some(Unit::Clf));
+        let whole = pattern.as_ref().is_some_and(|pattern| !pattern.has_fractions());
+        let whole_seconds = matches!(record, Format::Combined | Format::Cloudfront) || clf || whole;
+        if let Some(dedupe) = raw.dedupe.given() {
+            if dedupe.value == Dedupe::Content && whole_seconds {
+                let message = format!(
+                    "found {} with times of whole seconds, so that equal calls would count once, allowed: \
+                     request_id, batch",
+                    dedupe.shown
+                );
                 self.problems.add(&dedupe.place, message);
             }
+            if dedupe.value == Dedupe::Message && whole_seconds {
+                let message = "times are whole seconds: equal calls of one second that are messages of their own count once";
+                self.warnings.add(&dedupe.place, message);
+            }
+        }
+        if let Some(only) = raw.only.given().filter(|only| only.value.0.len() > MAX_CONDITIONS) {
+            let message = format!("found {} conditions, allowed: at most {MAX_CONDITIONS}", only.value.0.len());
+            self.problems.add(&only.place, message);
         }
         let rules = rules?;
         self.key_rules_fit(spot, (record, pattern.as_ref()), &fields, &rules, global, own);
@@ -231,44 +243,24 @@ impl Check<'_> {
         // Equal lines of a text format are different calls: its times are whole seconds.
         let dedupe = raw.dedupe.value().copied().unwrap_or(match (record, &kind) {
             (text, _) if text.is_text() => Dedupe::RequestId,
-            (_, SourceKind::Kafka(_)) => Dedupe::Message,
+            (_, SourceKind::Kafka(_)) if !whole_seconds => Dedupe::Message,
+            (_, SourceKind::Kafka(_)) => Dedupe::Batch,
             (_, SourceKind::File { .. } | SourceKind::Stdin) => Dedupe::Batch,
         });
-        let pointers = |list: &List<Pointer>| list.items.iter().map(|spot| spot.value.clone()).collect();
         Some(Source {
             name: name?.0.clone(),
             kind,
             format,
             inner,
             pattern,
-            routes: self.routes_from(raw, routes, record, &fields),
+            routes: routes_from(raw, routes, record, &fields),
             fields,
             keys: rules,
             dedupe,
             zone: raw.zone.value().cloned().unwrap_or_default(),
-            unwrap: raw.unwrap.value().map_or_else(Source::default_unwrap, pointers),
+            unwrap: raw.unwrap.value().map_or_else(Source::default_unwrap, |at| at.0.clone()),
             records: raw.records.value().map_or_else(Source::default_records, |at| at.0.clone()),
             only: raw.only.value().map(|only| only.0.clone()).unwrap_or_default(),
-        })
-    }
-
-    /// What routes are made of: a route of Kong's or APISIX's often covers many endpoints.
-    fn routes_from(
-        &mut self,
-        raw: &RawSource,
-        routes: Option<RoutesFrom>,
-        record: Format,
-        fields: &FieldMap,
-    ) -> RoutesFrom {
-        let own = raw.routes.value().and_then(|routes| routes.from.value());
-        if let Some(only) = raw.only.given().filter(|only| only.value.0.len() > MAX_CONDITIONS) {
-            let message =
-                format!("found {} conditions, allowed: at most {MAX_CONDITIONS}", only.value.0.len());
-            self.problems.add(&only.place, message);
-        }
-        own.copied().or(routes).unwrap_or(match record {
-            Format::Kong | Format::Apisix if fields.route.is_none() => RoutesFrom::Path,
-            _ => RoutesFrom::Gateway,
         })
     }
 
@@ -1130,7 +1122,7 @@ fn finds_keys(rule: &KeyFrom, format: Format, fields: &FieldMap) -> bool {
         }
         KeyFrom::Query(_) => {
             !matches!(format, Format::Json | Format::Cloudevents | Format::AwsApigateway)
-                || fields.path.is_some()
+                || [&fields.path, &fields.query, &fields.request].iter().any(|field| field.is_some())
         }
         KeyFrom::Key => format == Format::AwsApigateway || fields.key.is_some(),
         KeyFrom::Field(_) => !matches!(format, Format::Combined | Format::Alb | Format::Cloudfront),
@@ -1192,6 +1184,15 @@ fn read_secret(path: &Path) -> io::Result<String> {
     }
     let line = secret.strip_suffix("\r\n").or(secret.strip_suffix('\n'));
     Ok(line.map(str::to_owned).unwrap_or(secret))
+}
+
+/// What routes are made of: a route of Kong's or APISIX's often covers many endpoints.
+fn routes_from(raw: &RawSource, all: Option<RoutesFrom>, record: Format, fields: &FieldMap) -> RoutesFrom {
+    let own = raw.routes.value().and_then(|routes| routes.from.value());
+    own.copied().or(all).unwrap_or(match record {
+        Format::Kong | Format::Apisix if fields.route.is_none() => RoutesFrom::Path,
+        _ => RoutesFrom::Gateway,
+    })
 }
 
 /// A field at places, in a unit.

@@ -21,7 +21,7 @@ use glob::Pattern;
 
 use crate::job::{
     Dedupe, End, Field, FieldMap, FileSink, Format, Geo, Http, Job, JobConfig, KafkaClient, KafkaSink,
-    KafkaSource, KeyFrom, KeyHash, KeyRules, Limits, Log, Routes, RoutesFrom, Secret, Sinks, Source,
+    KafkaSource, KeyFrom, KeyHash, KeyRules, Limits, Log, Pointer, Routes, RoutesFrom, Secret, Sinks, Source,
     SourceKind, Start, TableFormat, TableSource, Tables, TopicFormat, Unit, VIEWS, Windows,
 };
 use crate::kafka::{self, MAX_SETTINGS, Role};

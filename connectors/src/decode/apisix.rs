@@ -1,8 +1,9 @@
 //! Apache APISIX, as its `kafka-logger` and `http-logger` write by default. A message is an array unless
 //! `batch_max_size` is 1.
 //!
-//! * The default log has no request id. Add one (`log_format_extra` with `"request_id": "$request_id"`, which is
-//!   read here), or set `dedupe = "content"`: start times have fractions of a millisecond. The header
+//! * The default log has no request id, and its times are whole milliseconds: equal calls at once are told apart by
+//!   their places in the message alone. A `request_id` that `log_format_extra` adds is read here; it counts only
+//!   together with the record's content, as the plugin that makes it takes one that the caller sends. The header
 //!   `x-request-id` isn't read: the caller chooses it.
 //! * The credential is the header `x-credential-identifier`, which APISIX sets (or clears) once it has
 //!   authenticated a consumer. Without a consumer the caller may have sent it: then it isn't believed.

@@ -32,7 +32,7 @@ use keytide_dataflow::model::{
 use super::address;
 use super::agent::{self, Agents};
 use super::duration::duration_us;
-use super::keys::Keys;
+use super::keys::{Keys, UNHASHED};
 use super::message::Occurred;
 use super::number::{Decimal, Numeric, numeric};
 use super::place::Places;
@@ -317,6 +317,7 @@ fn noted(raw: &RawEvent<'_>, unread: &Unread, position: Position, tally: &mut Ta
     let mixed = (position.offset ^ u64::from(position.index) << 40 ^ u64::from(position.partition) << 52)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32).is_multiple_of(SAMPLED).then(|| match unread.names().next() {
+        Some(Name::Key) => format!("{UNHASHED}; counted under `anonymous` (one such record in {SAMPLED} has a row)"),
         Some(name) => format!("{}: can't be read, counted as unknown (one such record in {SAMPLED} has a row)", name.label()),
         None => format!(
             "recovered: a value holds an unescaped quote; read by the order of the names (one such record in \

@@ -113,7 +113,8 @@ fn clock(text: &str) -> Option<u64> {
         text.parse::<u64>().ok().filter(|number| plain && *number < below)
     };
     let minutes = whole(days, 1_000_000)? * 1_440 + whole(hours, 24)? * 60 + whole(minutes, 60)?;
-    let plain = seconds.starts_with(|digit: char| digit.is_ascii_digit());
+    let plain = seconds.starts_with(|digit: char| digit.is_ascii_digit())
+        && seconds.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let seconds = Decimal::parse(seconds)
         .filter(|seconds| plain && seconds.floor(0).is_some_and(|second| second < 60))?;
     let is_over = parts.next().is_none();

@@ -29,6 +29,9 @@ use super::raw::{Name, RawEvent, Value, hex};
 use super::route::{argument_value, percent_decoded};
 
 const PREHASHED_DIGITS: usize = 32;
+/// Why a key that must be a hash is none.
+pub(super) const UNHASHED: Fault =
+    Fault::new("key", "must be a hash, at least 32 hexadecimal digits, optionally behind `sha256:`");
 
 /// The compiled rules of one source.
 pub(super) struct Keys {
@@ -149,10 +152,7 @@ impl Keys {
         match &self.hash {
             _ if key.is_empty() => Ok(KeyId::ANONYMOUS),
             Hash::Secret(hash) => Ok(hash.id(key)),
-            Hash::Prehashed => prehashed(key).ok_or(Fault::new(
-                "key",
-                "must be a hash, at least 32 hexadecimal digits, optionally behind `sha256:`",
-            )),
+            Hash::Prehashed => prehashed(key).ok_or(UNHASHED),
             // Names of other bytes differ as these do.
             Hash::Name => Ok(KeyId::from_name(&carried(key))),
         }

@@ -400,8 +400,8 @@ impl<'a> RawEvent<'a> {
     /// Whether it says anything of a call: without a status, a method, a path and a route it is something else that
     /// has a time.
     pub(super) fn is_call(&self) -> bool {
-        use Name::{Count, Method, Path, Request, Route, Status};
-        [Status, Method, Path, Route, Request, Count].iter().any(|name| !self.get(*name).is_empty())
+        use Name::{Count, GatewayRoute, Method, Path, Request, Route, Status};
+        [Status, Method, Path, Route, GatewayRoute, Request, Count].iter().any(|name| !self.get(*name).is_empty())
     }
 
     /// A time of a place whose unit is a text form is in `unit` after all where it is a number.

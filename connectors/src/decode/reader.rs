@@ -290,18 +290,19 @@ impl<'a> Reader<'a> {
 
     fn word(&mut self, word: &'static str, value: Value<'a>) -> Result<Value<'a>, Unreadable> {
         let start = self.at;
-        if self.skip_text(word) {
-            let at = self.at;
-            return match self.token() {
-                Some(b',' | b'}' | b']') | None => Ok(value),
-                Some(_) => {
-                    self.at = at;
-                    // What follows `true` at the top level is another record.
-                    if self.is_member(start) { self.bare(start) } else { Ok(value) }
-                }
-            };
+        if !self.skip_text(word) {
+            return self.bare(start);
         }
-        self.bare(start)
+        let end = self.at;
+        let follows = self.token();
+        // White space behind it is none of the value's.
+        self.at = end;
+        match follows {
+            Some(b',' | b'}' | b']') | None => Ok(value),
+            Some(_) if self.is_member(start) => self.bare(start),
+            // What follows `true` at the top level is another record.
+            Some(_) => Ok(value),
+        }
     }
 
     /// A number from `start` to `end`, or a text without quotes of which it is the beginning.
@@ -531,7 +532,7 @@ mod tests {
     fn delimits_around_texts() {
         let text = r#"{"a}":"\"}]","b":[{"c":"\\"}]}  {"d":1}"#;
         assert_eq!(delimit(text.as_bytes(), 0), Ok(text.find("  ").unwrap()));
-        assert_eq!(delimit(b"{\"a\":\"x\x01\"}", 0), Ok(11));
+        assert_eq!(delimit(b"{\"a\":\"x\x01\"}", 0), Ok(10));
         for open in ["{", "{\"a\":\"", "{\"a\":\"\\", "[{}", "{\"a\":\"x\n\"}"] {
             assert!(delimit(open.as_bytes(), 0).is_err(), "{open}");
         }

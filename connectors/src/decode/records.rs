@@ -240,6 +240,10 @@ impl Visit for Objects<'_, '_> {
             Err(fault) if fault.expected == HIDDEN && !is_hidden => return self.mend(line, fault, ledger),
             _ => return Err(unescaped::UNESCAPED),
         }
+        // Names that weren't found left a value too long.
+        if self.shape.is_wanted(&raw) && !self.shape.is_call(&raw) {
+            return Err(unescaped::UNESCAPED);
+        }
         raw.recovered = true;
         if is_hidden {
             raw.set_conflict(Name::Key);
@@ -363,7 +367,8 @@ pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl Visit) 
             b',' if behind_record => {
                 reader.restart(reader.at() + 1);
                 behind_record = false;
-                if matches!(reader.token(), Some(b'{') | None) {
+                // A comma may end the text.
+                if matches!(reader.token(), Some(b'{' | b'[') | None) {
                     continue;
                 }
                 let at = reader.at();
@@ -372,7 +377,7 @@ pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl Visit) 
             }
             _ => walk.record(&mut reader, false),
         };
-        behind_record = token == b'{';
+        behind_record = matches!(token, b'{' | b'[');
         if flow.is_break() {
             break;
         }

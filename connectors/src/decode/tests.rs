@@ -194,24 +194,33 @@ fn apisix_traps() {
     assert_eq!(event(&apisix, APISIX).key, sha256_id("cred-7781"));
     // Without a consumer the header is the caller's own; `consumer` and `upstream_latency` can be absent.
     let forged =
-        br#"{"start_time":1763642655123.25,"request":{"headers":{"x-credential-identifier":"cred-7781"}}}"#;
+        br#"{"start_time":1763642655123.25,"request":{"method":"GET","headers":{"x-credential-identifier":"cred-7781"}}}"#;
     assert_eq!(event(&apisix, forged).key, KeyId::ANONYMOUS);
     // A bare query argument is `true`, a repeated one an array.
     for (argument, key) in [("true", None), ("[true,\"\",\"k1\",\"k2\"]", Some("k1")), ("\"k3\"", Some("k3"))]
     {
-        let message =
-            format!(r#"{{"start_time":1763642655123,"request":{{"querystring":{{"apikey":{argument}}}}}}}"#);
+        let message = format!(
+            r#"{{"start_time":1763642655123,"request":{{"method":"GET","querystring":{{"apikey":{argument}}}}}}}"#
+        );
         assert_eq!(event(&apisix, message).key, key.map_or(KeyId::ANONYMOUS, sha256_id), "{argument}");
     }
     // Header names in any case; repeated headers are arrays.
     let apisix = source(Format::Apisix);
-    let message = br#"{"start_time":1763642655123,"request":{"headers":{"ApiKey":["","k1","k2"],"User-Agent":["a","b"]}}}"#;
+    let message = br#"{"start_time":1763642655123,"request":{"method":"GET","headers":{"ApiKey":["","k1","k2"],"User-Agent":["a","b"]}}}"#;
     let event_ = event(&apisix, message);
     assert_eq!((event_.key, event_.user_agent), (sha256_id("k1"), NameId::new("a")));
-    // The request id is the gateway's own member, never a header of the caller's.
-    let message =
-        br#"{"start_time":1763642655123,"request_id":"r-1","request":{"headers":{"x-request-id":"mine"}}}"#;
-    assert_eq!(event(&apisix, message).request, RequestId::new("gateway", b"r-1"));
+    // The request id is a member of its own, never a header of the caller's. It may be the caller's all the same, so
+    // it counts with the content; who maps it vouches for it.
+    let message = r#"{"start_time":1763642655123,"request_id":"r-1","request":{"method":"GET","headers":{"x-request-id":"mine"}}}"#;
+    let id = |source: &Source, message: &str| event(source, message).request;
+    let unvouched = id(&apisix, message);
+    assert_ne!(unvouched, RequestId::new("gateway", b"r-1"));
+    assert_eq!(id(&apisix, &message.replace("mine", "other")), unvouched);
+    assert_ne!(id(&apisix, &message.replace("r-1", "r-2")), unvouched);
+    assert_eq!(id(&apisix, &message.replace("\"request_id\":\"r-1\",", "")), RequestId::NONE);
+    let mut vouched = apisix.clone();
+    vouched.fields.request_id = at("/request_id");
+    assert_eq!(id(&vouched, message), RequestId::new("gateway", b"r-1"));
 }
 
 #[test]
@@ -234,9 +243,12 @@ fn content_identity() {
         assert!(text.contains(from), "{from}");
         assert_ne!(event(&apisix, text.replace(from, to)).request, first, "{from}");
     }
-    // A request id, where there is one, is the better identity.
-    let message = br#"{"start_time":1763642655123,"request_id":"r-1"}"#;
-    assert_eq!(event(&apisix, message).request, RequestId::new("gateway", b"r-1"));
+    // A request id that a caller may have chosen is part of the content; one that is vouched for, the better identity.
+    let message = br#"{"start_time":1763642655123,"request_id":"r-1","request":{"method":"GET"}}"#;
+    assert!(![RequestId::new("gateway", b"r-1"), RequestId::NONE].contains(&event(&apisix, message).request));
+    let fields = FieldMap { request_id: at("/request_id"), ..FieldMap::default() };
+    let vouched = Source { fields, ..apisix };
+    assert_eq!(event(&vouched, message).request, RequestId::new("gateway", b"r-1"));
 }
 
 #[test]
@@ -418,9 +430,6 @@ fn malformed_lines() {
         "a b c",
         &LINE.replace("Nov", "Nun"),
         &LINE.replace("] ", "]"),
-        &LINE.replace(" 200 ", " 20x "),
-        &LINE.replace(" 200 ", " 99 "),
-        &LINE.replace(" 1982 ", " -5 "),
         &LINE.replace(" 1982 ", " "),
         &LINE.replace(" \"-\"", ""),
         &format!("{LINE}x"),
@@ -428,16 +437,27 @@ fn malformed_lines() {
     ] {
         refused(&combined, bad);
     }
+    // A field that can't be read is unknown.
+    for (from, to, field) in
+        [(" 200 ", " 20x ", "status"), (" 200 ", " 99 ", "status"), (" 1982 ", " -5 ", "bytes_out")]
+    {
+        let out = run(&combined, LINE.replace(from, to));
+        assert_eq!((out.events.len(), out.tally.unread().collect::<Vec<_>>()), (1, vec![(field, 1)]), "{to}");
+        let expected = if field == "status" { (0, 1_982) } else { (200, 0) };
+        assert_eq!((out.events[0].status, out.events[0].bytes_out), expected, "{to}");
+    }
     let message = format!("{LINE}\n\n{LINE}\r\nbroken\n{LINE}\n");
     let out = run(&combined, &message);
     assert_eq!((out.events.len(), out.dead_letters.len(), out.dead_letters[0].events_before), (3, 1, 2));
     assert_eq!(out.events.iter().map(|event| event.position.index).collect::<Vec<_>>(), [0, 1, 3]);
     assert_eq!(out.dead_letters[0].sha256, <[u8; 32]>::from(Sha256::digest("broken")));
-    let mut invalid = message.clone().into_bytes();
-    invalid[5] = 0xFF;
-    let out = run(&combined, invalid);
-    // A host isn't UTF-8: the call counts.
-    assert_eq!((out.events.len(), out.dead_letters.len()), (3, 1));
+    // Bytes that aren't UTF-8 are carried; what can't be read is told of by its own bytes.
+    let mut odd = message.clone().into_bytes();
+    odd[5] = 0xFF;
+    let out = run(&combined, odd);
+    assert_eq!((out.events.len(), out.events[0].client, out.dead_letters.len()), (3, 0, 1));
+    let letter = refused(&combined, b"br\xFFken");
+    assert_eq!((letter.length, letter.sha256), (6, Sha256::digest(b"br\xFFken").into()));
     let limits = Limits { message_records: 2, ..Limits::default() };
     let out = run_with(&combined, &context(limits), message.as_bytes());
     assert_eq!((out.events.len(), out.dead_letters.len()), (2, 1));
@@ -682,7 +702,7 @@ fn keys_that_are_names() {
     // A name is told anew in each month, but not for two months in turn.
     const MONTH: u64 = 31 * 86_400_000;
     let times = [0, 0, 1, 0, 1, 5, 1].map(|month| 1_763_642_655_123 + month * MONTH);
-    let lines = times.map(|time| format!(r#"{{"time":{time},"key":"acme"}}"#)).join("\n");
+    let lines = times.map(|time| format!(r#"{{"time":{time},"method":"GET","key":"acme"}}"#)).join("\n");
     let out = run(&json, lines);
     let told = out.definitions.into_iter().filter(|one| matches!(one, Definition::Key { .. }));
     let expected = [0, 2, 5].map(|index| named(KeyId::from_name("acme"), "acme", times[index]));
@@ -810,7 +830,7 @@ fn a_template_that_escapes_nothing_gives_one_record_a_line() {
         assert_eq!(found, [key], "{agent}");
     }
     let letter = refused(&aws, r#"{"requestTimeEpoch":"1763642655123","a":"x"y"z" "status":"200"}"#.replace("\"a\"", "a"));
-    assert_eq!(CLASSES[letter.class()], "syntax", "{}", letter.reason);
+    assert_eq!(CLASSES[letter.class()], "unescaped", "{}", letter.reason);
 }
 
 #[test]
@@ -983,7 +1003,14 @@ fn shapes_of_a_message() {
         (format!("[{one},]"), &[Some(1), None]),
         (format!("{one}]"), &[Some(1), None]),
         (format!("{one}\0"), &[Some(1), None]),
-        (format!("{one},{two}"), &[Some(1), None]),
+        // Joined by commas, as some batching plugins do; a last comma is nothing.
+        (format!("{one},{two}"), &all[..2]),
+        (format!("{one} ,\n{two},\n[{three}]"), &all),
+        (format!("[{one},{two}],[{three}]"), &all),
+        (format!("{one},{two},{three},\n"), &all),
+        (format!("{one},null\n{two}"), &[Some(1), None, Some(2)]),
+        (format!("{one},,{two}"), &[Some(1), None]),
+        (format!(",{one}"), &[None]),
     ] {
         let out = run(&json(), &message);
         assert_eq!(outcomes(&out), expected, "{message}");

@@ -119,11 +119,11 @@ fn a_record_without_a_request_id_or_a_time_takes_those_of_its_log_event() {
     let mut source = of_json();
     source.fields.time = field("/time", Some(Unit::Seconds));
     let both = [
-        log_event("e1", 1_763_642_655_999, r#"{"in":1,"id":"r1","time":1763642655}"#),
-        log_event("e2", 1_763_642_655_999, r#"{"in":2}"#),
-        log_event("", 1_763_642_655_999, r#"{"in":3}"#),
-        format!(r#"{{"message":{}}}"#, quoted(r#"{"in":4,"time":1763642655}"#)),
-        format!(r#"{{"message":{}}}"#, quoted(r#"{"in":5}"#)),
+        log_event("e1", 1_763_642_655_999, r#"{"method":"GET","in":1,"id":"r1","time":1763642655}"#),
+        log_event("e2", 1_763_642_655_999, r#"{"method":"GET","in":2}"#),
+        log_event("", 1_763_642_655_999, r#"{"method":"GET","in":3}"#),
+        format!(r#"{{"message":{}}}"#, quoted(r#"{"method":"GET","in":4,"time":1763642655}"#)),
+        format!(r#"{{"message":{}}}"#, quoted(r#"{"method":"GET","in":5}"#)),
     ];
     let out = run(&source, envelope(&both));
     assert_eq!(outcomes(&out), [Some(1), Some(2), Some(3), Some(4), None]);
@@ -135,10 +135,9 @@ fn a_record_without_a_request_id_or_a_time_takes_those_of_its_log_event() {
 
 #[test]
 fn records_of_one_log_event_have_request_ids_of_their_own() {
-    for message in
-        [r#"[{"in":1},{"in":2},{"in":3,"id":"r3"}]"#, "{\"in\":1}\n{\"in\":2}\n{\"in\":3,\"id\":\"r3\"}"]
-    {
-        let both = [log_event("e1", 1_763_642_655_123, message), log_event("e2", 1_763_642_655_123, message)];
+    let records = [r#"{"path":"/1"}"#, r#"{"path":"/2"}"#, r#"{"path":"/3","id":"r3"}"#];
+    for message in [format!("[{}]", records.join(",")), records.join("\n"), records.join(",")] {
+        let both = ["e1", "e2"].map(|id| log_event(id, 1_763_642_655_123, &message));
         let out = run(&of_json(), envelope(&both));
         assert_eq!(outcomes(&out).len(), 6);
         let ids: Vec<_> = out.events.iter().map(|event| event.request).collect();
@@ -149,13 +148,16 @@ fn records_of_one_log_event_have_request_ids_of_their_own() {
 #[test]
 fn a_bad_record_takes_no_neighbour_along() {
     let good = |n: usize| log_event(&format!("e{n}"), 1_763_642_655_123, &record(n));
+    let call = r#"{"method":"GET"}"#;
+    assert_eq!(outcomes(&run(&of_json(), envelope(&[log_event("e", 1_763_642_655_123, call)]))), [Some(0)]);
     for bad in [
         log_event("e", 1_763_642_655_123, "START RequestId: 6bc28136"),
         log_event("e", 1_763_642_655_123, ""),
         log_event("e", 1_763_642_655_123, "{\"a\":\"cut"),
-        log_event("e", 1_763_642_655_123, r#"{"response":{"status":1000}}"#),
+        log_event("e", 1_763_642_655_123, r#"{"method":"GET","time":"soon"}"#),
+        log_event("e", 1_763_642_655_123, r#"{"level":"info","message":"started"}"#),
         log_event("e", 1_763_642_655_123, &"[".repeat(1_000)),
-        log_event("e", 1_763_642_655_123, &format!("{{\"x\":{}1{}}}", "[".repeat(64), "]".repeat(64))),
+        log_event("e", 1_763_642_655_123, &format!("{{\"x\":{}1{}", "[".repeat(64), "]".repeat(64))),
         "7".to_owned(),
         "null".to_owned(),
         "\"text\"".to_owned(),
@@ -164,10 +166,10 @@ fn a_bad_record_takes_no_neighbour_along() {
         r#"{"id":"e","timestamp":1763642655123}"#.to_owned(),
         r#"{"id":"e","timestamp":1763642655123,"message":null}"#.to_owned(),
         r#"{"id":"e","timestamp":1763642655123,"message":7}"#.to_owned(),
-        r#"{"id":"e","timestamp":1763642655123,"message":{"id":"r"}}"#.to_owned(),
-        r#"{"id":7,"timestamp":1763642655123,"message":"{}"}"#.to_owned(),
-        r#"{"id":"e","timestamp":"soon","message":"{}"}"#.to_owned(),
-        r#"{"id":"e","timestamp":-1,"message":"{}"}"#.to_owned(),
+        r#"{"id":"e","timestamp":1763642655123,"message":{"id":"r","method":"GET"}}"#.to_owned(),
+        log_event("e", 1_763_642_655_123, call).replace("\"e\"", "7"),
+        log_event("e", 1_763_642_655_123, call).replace("1763642655123", "\"soon\""),
+        log_event("e", 1_763_642_655_123, call).replace("1763642655123", "-1"),
     ] {
         let (before, after) = (envelope(&[good(1)]), envelope(&[good(4)]));
         let message = format!("{before}{}{after}", envelope(&[good(2), bad.clone(), good(3)]));
@@ -228,11 +230,18 @@ fn what_is_no_envelope_is_one_dead_letter() {
 #[test]
 fn log_events_that_are_not_utf8() {
     let good = log_event("e", 1_763_642_655_123, &record(1));
-    let text = envelope(&[good.clone(), good.replace("r1", "?"), good]);
-    let message: Vec<u8> = text.bytes().map(|byte| if byte == b'?' { 0xFF } else { byte }).collect();
-    let out = run(&of_json(), message);
+    let odd = |text: &str| -> Vec<u8> {
+        text.bytes().map(|byte| if byte == b'?' { 0xFF } else { byte }).collect()
+    };
+    let key = good.replace(r#"\"id\":"#, r#"\"key\":\"?\",\"id\":"#);
+    let out = run(&of_json(), odd(&envelope(&[good.clone(), key, good.clone()])));
+    assert_eq!(outcomes(&out), [Some(1); 3]);
+    assert_eq!(out.events[1].key, KeyId::from_hash(&Sha256::digest(b"\xFF")));
+    // What can't be read is told of by the bytes of the record.
+    let cut = "{\"a\":\"?";
+    let out = run(&of_json(), odd(&envelope(&[good.clone(), log_event("e", 1_763_642_655_123, cut), good])));
     assert_eq!(outcomes(&out), [Some(1), None, Some(1)]);
-    assert_eq!(out.dead_letters[0].reason, "not UTF-8");
+    assert_eq!(out.dead_letters[0].sha256, <[u8; 32]>::from(Sha256::digest(odd(cut))));
 }
 
 #[test]

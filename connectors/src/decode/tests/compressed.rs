@@ -65,8 +65,27 @@ fn damaged_compression_is_one_dead_letter_of_the_message_as_it_arrived() {
         let arrived = (message.len() as u64, <[u8; 32]>::from(Sha256::digest(message)));
         assert_eq!((letter.length, letter.sha256), arrived, "{name}");
     }
-    let twice = refused(&json(), gzip(&whole));
-    assert_eq!(twice.reason, "gzip: compressed twice, allowed: once");
+}
+
+#[test]
+fn what_is_compressed_again_is_read_three_layers_deep() {
+    let mut message = (record(1) + &record(2)).into_bytes();
+    for _ in 0..3 {
+        message = gzip(&message);
+        assert_eq!(outcomes(&run(&json(), &message)), [Some(1), Some(2)]);
+    }
+    let two = [message.clone(), gzip(gzip(gzip(record(3))))].concat();
+    assert_eq!(outcomes(&run(&json(), two)), [Some(1), Some(2), Some(3)], "members of members");
+    let message = gzip(&message);
+    let letter = refused(&json(), &message);
+    assert_eq!((letter.reason.as_str(), CLASSES[letter.class()]), ("gzip: compressed more than 3 times", "encoding"));
+    assert_eq!((letter.length, letter.sha256), (message.len() as u64, Sha256::digest(&message).into()));
+    // Damage and limits of an inner layer are the message's.
+    let cut = gzip(&gzip(record(1))[..20]);
+    assert!(refused(&json(), cut).reason.starts_with("gzip: damaged"));
+    let limits = Limits { decompressed_bytes: 1_000, ..Limits::default() };
+    let out = run_within(limits, &gzip(gzip(" ".repeat(1_001))));
+    assert!(out.dead_letters[0].reason.contains("(limits.decompressed_bytes)"));
 }
 
 #[test]

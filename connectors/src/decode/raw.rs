@@ -9,9 +9,9 @@ use keytide_config::Unit;
 use smallvec::SmallVec;
 
 use super::bytes::{push_bytes, push_char, restored};
-use super::text::request_line;
 use super::reader::Reader;
 use super::route::argument_value;
+use super::text::request_line;
 
 /// Values of places of `[keys].from` that are held without allocating.
 const PLACES: usize = 4;

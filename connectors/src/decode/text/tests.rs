@@ -39,6 +39,11 @@ fn source(format: Format, from: &[&str]) -> Source {
             missing: MissingKey::Anonymous,
         },
         dedupe: Dedupe::RequestId,
+        routes: keytide_config::RoutesFrom::Gateway,
+        unwrap: Source::default_unwrap(),
+        records: Source::default_records(),
+        only: Vec::new(),
+        zone: keytide_config::Zone::default(),
     }
 }
 

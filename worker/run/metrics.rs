@@ -3,13 +3,14 @@
 //! Names begin with `keytide_` and end with their unit; counters end with `_total` and only grow within a process.
 //! Labels are bounded: classes of dead letters, views, states and operators are fixed, sources and webhooks are the
 //! configuration's. Partitions are listed one by one up to [`PARTITIONS`]; beyond that `lag_records` has one sum a
-//! source. What isn't known is left out, never 0.
+//! source, `partition_behind_seconds` the greatest of a source. What isn't known is left out, never 0.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use keytide_alerts::outbox::Stats;
 use keytide_connectors::decode::{CLASSES, Tally};
+use keytide_connectors::ingest::PartitionInfo;
 use keytide_connectors::sink::View;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
@@ -150,6 +151,15 @@ impl Sample {
             ([("source", *source), ("partition", partition.as_str())], *lag)
         });
         page.gauges("lag_records", "Records that are there and weren't read, where it is known", lags)?;
+        let behind = behind(self);
+        let behind = behind.iter().map(|((source, partition), behind_ms)| {
+            ([("source", *source), ("partition", partition.as_str())], seconds(*behind_ms))
+        });
+        page.gauges(
+            "partition_behind_seconds",
+            "How far events of a partition are behind the others', where so far that it holds nothing back",
+            behind,
+        )?;
         page.gauge(
             "queued_bytes",
             "Memory of messages that wait for workers",
@@ -291,14 +301,28 @@ impl Sample {
 
 /// Lags by source and partition.
 fn lags(sample: &Sample) -> BTreeMap<(&str, String), u64> {
-    let lags = &sample.status.lags;
     let mut sums = BTreeMap::new();
-    for (partition, lag) in lags {
+    for (partition, lag) in &sample.status.lags {
         let Some(lag) = lag else { continue };
-        let number = if lags.len() <= PARTITIONS { partition.number.to_string() } else { "all".to_owned() };
-        *sums.entry((partition.source.as_str(), number)).or_default() += lag;
+        *sums.entry(label(sample, partition)).or_default() += lag;
     }
     sums
+}
+
+/// How far slow partitions are behind, by source and partition.
+fn behind(sample: &Sample) -> BTreeMap<(&str, String), u64> {
+    let mut furthest = BTreeMap::new();
+    for (partition, behind_ms) in &sample.status.slow {
+        let furthest: &mut u64 = furthest.entry(label(sample, partition)).or_default();
+        *furthest = (*furthest).max(*behind_ms);
+    }
+    furthest
+}
+
+/// What a partition is called, or all of its source.
+fn label<'s>(sample: &'s Sample, partition: &'s PartitionInfo) -> (&'s str, String) {
+    let is_listed = sample.status.lags.len() <= PARTITIONS;
+    (&partition.source, if is_listed { partition.number.to_string() } else { "all".to_owned() })
 }
 
 fn flag(is_set: bool) -> u64 {
@@ -379,7 +403,6 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use keytide_connectors::ingest::PartitionInfo;
     use keytide_dataflow::state::{Footprint, StateId};
 
     use super::super::health::tests::well;
@@ -397,6 +420,7 @@ mod tests {
             (partition("edge", 1), None),
             (partition("web", 0), Some(0)),
         ];
+        sample.status.slow = vec![(partition("edge", 1), 3_600_500)];
         sample.status.queued_bytes = 65_536;
         sample.read.bytes = 123_456;
         sample.read.messages = 1_000;
@@ -516,6 +540,9 @@ keytide_gaps_total 10
 # TYPE keytide_lag_records gauge
 keytide_lag_records{source="edge",partition="0"} 7
 keytide_lag_records{source="web",partition="0"} 0
+# HELP keytide_partition_behind_seconds How far events of a partition are behind the others', where so far that it holds nothing back.
+# TYPE keytide_partition_behind_seconds gauge
+keytide_partition_behind_seconds{source="edge",partition="1"} 3600.5
 # HELP keytide_queued_bytes Memory of messages that wait for workers.
 # TYPE keytide_queued_bytes gauge
 keytide_queued_bytes 65536
@@ -671,6 +698,7 @@ keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
             "keytide_watermark_timestamp_seconds",
             "keytide_watermark_age_seconds",
             "keytide_lag_records",
+            "keytide_partition_behind_seconds",
             "keytide_process_resident_memory_bytes",
         ] {
             assert!(page.contains(&format!("# HELP {unknown} ")), "{unknown}");
@@ -696,6 +724,11 @@ keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
         let sums = ["a", "b"]
             .map(|source| format!("keytide_lag_records{{source=\"{source}\",partition=\"all\"}} 501"));
         assert_eq!(lines(&sample), sums);
+        sample.status.slow = (0..1_002).map(|n| (partition("a", n), u64::from(n) * 1_000)).collect();
+        let page = text(sample, Format::OpenMetrics).unwrap();
+        let behind: Vec<_> =
+            page.lines().filter(|line| line.starts_with("keytide_partition_behind")).collect();
+        assert_eq!(behind, ["keytide_partition_behind_seconds{source=\"a\",partition=\"all\"} 1001.0"]);
     }
 
     #[test]

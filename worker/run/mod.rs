@@ -5,6 +5,8 @@
 //! second signal doesn't wait for that, and after [`END_PATIENCE`] nobody does: sinks that are away would keep the
 //! process for ever.
 
+#[cfg(test)]
+mod gateways;
 mod gather;
 mod health;
 mod http;

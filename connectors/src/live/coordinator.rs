@@ -8,16 +8,19 @@ use std::mem;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use keytide_config::duration_text;
 use keytide_dataflow::model::Tick;
 
 use super::ticker::{Rules, Ticker};
 use super::{LOOK_AROUND, Live, Message, State, TICK_EVENTS, add};
+use crate::ingest::PartitionInfo;
 
 /// Cuts ticks until the job ends. `clock` is the time in ms since the epoch.
 pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
     let rules = Rules {
         out_of_orderness_ms: live.options.windows.out_of_orderness_ms,
         idle_ticks: live.options.windows.idle_ticks,
+        skew_ms: live.options.windows.skew_ms,
     };
     let mut ticker = Ticker::new(rules);
     let width = Duration::from_millis(live.options.tick_ms);
@@ -45,6 +48,9 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
 
         let State { reached, minutes, .. } = &mut *state;
         let closed = ticker.close(tick, reached, mem::take(minutes), last);
+        let slow: Vec<Option<u64>> = ticker.slow().collect();
+        warn_of_changes(&state.partitions, &state.slow, &slow);
+        state.slow = slow;
         state.open = state.next;
         state.open_events = 0;
         state.watermark = closed.info.watermark;
@@ -61,6 +67,29 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         add(&live.counters.ticks, 1);
         if last {
             return;
+        }
+    }
+}
+
+/// Says which partitions became slow, and which aren't any more.
+fn warn_of_changes(partitions: &[PartitionInfo], before: &[Option<u64>], slow: &[Option<u64>]) {
+    for (index, (partition, behind_ms)) in partitions.iter().zip(slow).enumerate() {
+        let was_slow = before.get(index).is_some_and(Option::is_some);
+        let PartitionInfo { source, number, .. } = partition;
+        match behind_ms {
+            Some(behind_ms) if !was_slow => {
+                let behind = duration_text(behind_ms / 1_000 * 1_000);
+                tracing::warn!(
+                    source,
+                    partition = number,
+                    "events of this partition are {behind} behind those of the others: is its gateway's clock slow? They \
+                     still count, as corrections; nobody waits for them, and they aren't judged for leaks"
+                );
+            }
+            None if was_slow => {
+                tracing::info!(source, partition = number, "this partition has caught up with the others");
+            }
+            _ => {}
         }
     }
 }

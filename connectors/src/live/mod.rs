@@ -26,7 +26,7 @@
 //!
 //! **Back-pressure.** Readers pause while [`QUEUE_BYTES`] wait in the queues or the open tick is full; librdkafka
 //! then stops fetching. A partition that is more than `skew_ms` of event time ahead of the watermark is paused
-//! until the others follow. Memory is bounded by these, whatever the broker holds.
+//! until the others follow, or are found to be slow. Memory is bounded by these, whatever the broker holds.
 //!
 //! **Lateness** is decided by the reader, record by record in the order of offsets, by the same rules as in bounded
 //! runs (see [`crate::ingest::sequencer`]) but for the start: a partition's running maximum starts at its first
@@ -207,6 +207,8 @@ pub struct Status {
     pub queued_bytes: usize,
     /// The partitions, and how many records of each are there and weren't read, where it is known.
     pub lags: Vec<(PartitionInfo, Option<u64>)>,
+    /// The partitions that are slow, and how many ms their events are behind those of the others; 0 while one is idle.
+    pub slow: Vec<(PartitionInfo, u64)>,
     /// Tables are read.
     pub tables_read: bool,
     /// The last tick was cut because the job is behind its input.
@@ -232,6 +234,8 @@ struct State {
     /// By seat, the last cut that it answered.
     answered: Vec<u64>,
     reached: Vec<Reached>,
+    /// By partition, how many ms it is behind the others if it is slow.
+    slow: Vec<Option<u64>>,
     lags: Vec<Option<u64>>,
     minutes: BTreeSet<EventTime>,
     partitions: Arc<Vec<PartitionInfo>>,
@@ -307,6 +311,7 @@ impl Live {
             cut: 0,
             answered: vec![0; workers + 1],
             reached: Vec::new(),
+            slow: Vec::new(),
             lags: Vec::new(),
             minutes: BTreeSet::new(),
             partitions: Arc::default(),
@@ -451,6 +456,12 @@ impl Live {
             watermark: state.watermark,
             queued_bytes: state.queued_bytes,
             lags: state.partitions.iter().cloned().zip(state.lags.iter().copied()).collect(),
+            slow: state
+                .partitions
+                .iter()
+                .zip(&state.slow)
+                .filter_map(|(partition, behind_ms)| Some((partition.clone(), (*behind_ms)?)))
+                .collect(),
             tables_read: state.tables_read,
             catching_up: state.behind,
         }

@@ -380,12 +380,12 @@ impl Lane {
     /// What it reached, for a cut.
     fn reached(&mut self) -> Reached {
         let events = mem::take(&mut self.events);
-        let at_end = mem::replace(&mut self.was_at_end, self.at_end);
-        let maximum = self.clock.as_ref().map(|clock| {
-            // At the end nothing is there that could contradict a leap.
-            if self.at_end { self.highest } else { clock.maximum() }
-        });
-        Reached { maximum, next_offset: self.next_offset, at_end, events }
+        // What came behind the end of a paused partition isn't known.
+        let at_end = mem::replace(&mut self.was_at_end, self.at_end) && !self.paused;
+        let settled = self.clock.as_ref().map(Clock::maximum);
+        // At the end nothing is there that could contradict a leap.
+        let maximum = if self.at_end { settled.map(|_| self.highest) } else { settled };
+        Reached { maximum, settled, next_offset: self.next_offset, at_end, events }
     }
 }
 

@@ -6,13 +6,19 @@
 //! * **Watermark**: the minimum over *active* partitions of (running maximum - out_of_orderness), at most the
 //!   tick, never back. A partition without any event yet holds it where it is.
 //! * **Idle**: at its end without an event for `idle_ticks` ticks in a row, whatever else it has (a partition of bad
-//!   records holds nobody back); an idle partition doesn't count. When all are idle the clock takes over:
+//!   records holds nobody back); an idle partition doesn't count. When all are idle or slow the clock takes over:
 //!   max(previous, tick - out_of_orderness).
+//! * **Slow**: more than `skew_ms` behind the others, at its end, for `idle_ticks` ticks in a row, and with events in the
+//!   last of them. A gateway whose clock is slow would otherwise hold back what all others do, for as long as it sends.
+//!   Its events then count as corrections of windows that are closed, and are late for the detector. It counts again
+//!   when it is no more than half of `skew_ms` behind. *The others* are the furthest running maximum of any partition,
+//!   idle ones included, leaps not: one stray time makes nobody slow. A partition that reads a backlog isn't at its end,
+//!   and holds the watermark.
 //! * **Steps**: one tick raises the watermark by at most [`STEP_MS`], so that no operator sees more than one of
 //!   the detector's windows close at once; a gap in which no event lies is jumped. What is left is done by the
 //!   next ticks, which are then cut at once ([`Closed::behind`]).
 //!
-//! Limits: memory is two numbers a partition and one a minute of event time that is read ahead.
+//! Limits: memory is four numbers a partition and one a minute of event time that is read ahead.
 
 use std::collections::BTreeSet;
 
@@ -28,6 +34,8 @@ pub struct Rules {
     pub out_of_orderness_ms: u64,
     /// `[windows].idle_ticks`.
     pub idle_ticks: u32,
+    /// `[windows].skew`.
+    pub skew_ms: u64,
 }
 
 /// What one partition had reached when a tick was cut.
@@ -35,9 +43,11 @@ pub struct Rules {
 pub struct Reached {
     /// Its greatest event time so far; `None` before its first event.
     pub maximum: Option<EventTime>,
+    /// The same without leaps that aren't confirmed yet: no single record moves it by more than an hour.
+    pub settled: Option<EventTime>,
     /// The offset that is read next.
     pub next_offset: u64,
-    /// It was read to its end, at some time since the last cut.
+    /// It was read to its end, at some time since the last cut, and isn't paused.
     pub at_end: bool,
     /// Events that were read for this tick.
     pub events: u64,
@@ -56,24 +66,61 @@ pub struct Closed {
 #[derive(Debug)]
 pub struct Ticker {
     rules: Rules,
-    /// By partition: ticks in a row that it was at its end without an event.
-    quiet: Vec<u32>,
+    /// By partition.
+    paces: Vec<Pace>,
     /// Minutes beyond the watermark in which events lie.
     minutes: BTreeSet<EventTime>,
     watermark: EventTime,
+}
+
+/// How a partition keeps up with the others.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// Ticks in a row that it was at its end without an event.
+    quiet: u32,
+    /// Ticks in a row that it was at its end and behind. Those in which it is idle don't matter.
+    behind: u32,
+    behind_ms: u64,
+    is_slow: bool,
+}
+
+impl Pace {
+    /// Learns what a partition reached, when the furthest one is at `front`.
+    fn learn(&mut self, reached: &Reached, front: EventTime, rules: &Rules) {
+        let Reached { maximum, at_end, events, .. } = *reached;
+        self.quiet = if at_end && events == 0 { self.quiet.saturating_add(1) } else { 0 };
+        if self.is_idle(rules) {
+            return;
+        }
+        self.behind_ms = maximum.map_or(0, |maximum| front.saturating_sub(maximum));
+        let is_behind = self.behind_ms > if self.is_slow { rules.skew_ms / 2 } else { rules.skew_ms };
+        // What is slow stays so until it has caught up, also while it reads what came in a heap.
+        self.behind = if is_behind && (at_end || self.is_slow) { self.behind.saturating_add(1) } else { 0 };
+        self.is_slow = is_behind && (self.is_slow || events > 0 && self.behind >= rules.idle_ticks);
+    }
+
+    fn is_idle(&self, rules: &Rules) -> bool {
+        self.quiet >= rules.idle_ticks
+    }
 }
 
 impl Ticker {
     /// A job without a tick yet.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, quiet: Vec::new(), minutes: BTreeSet::new(), watermark: 0 }
+        Self { rules, paces: Vec::new(), minutes: BTreeSet::new(), watermark: 0 }
     }
 
     /// The watermark so far.
     #[must_use]
     pub fn watermark(&self) -> EventTime {
         self.watermark
+    }
+
+    /// By partition, how many ms it is behind the others if it is slow; 0 while it is idle as well.
+    pub fn slow(&self) -> impl Iterator<Item = Option<u64>> {
+        let behind_ms = |pace: &Pace| if pace.is_idle(&self.rules) { 0 } else { pace.behind_ms };
+        self.paces.iter().map(move |pace| pace.is_slow.then(|| behind_ms(pace)))
     }
 
     /// Closes a tick. `reached` has all partitions, in their order; new ones are at its end. `minutes` are the
@@ -87,12 +134,14 @@ impl Ticker {
     ) -> Closed {
         let before = self.watermark;
         self.minutes.extend(minutes.into_iter().filter(|minute| minute + STEP_MS > before));
-        self.quiet.resize(reached.len(), 0);
+        self.paces.resize(reached.len(), Pace::default());
+        // A clock that is fast makes nobody slow.
+        let front = reached.iter().filter_map(|partition| partition.settled).max().unwrap_or(0).min(tick);
         let mut lowest = Some(EventTime::MAX);
         let mut active = false;
-        for (partition, quiet) in reached.iter().zip(&mut self.quiet) {
-            *quiet = if partition.at_end && partition.events == 0 { quiet.saturating_add(1) } else { 0 };
-            if *quiet >= self.rules.idle_ticks {
+        for (partition, pace) in reached.iter().zip(&mut self.paces) {
+            pace.learn(partition, front, &self.rules);
+            if pace.is_idle(&self.rules) || pace.is_slow {
                 continue;
             }
             active = true;
@@ -100,7 +149,7 @@ impl Ticker {
         }
         let reachable = match lowest {
             Some(lowest) if active => lowest.min(tick.saturating_add(self.rules.out_of_orderness_ms)),
-            // All are idle, or there are none.
+            // All are idle or slow, or there are none.
             Some(_) => tick,
             None => 0,
         };
@@ -139,11 +188,11 @@ mod tests {
     const NOW: Tick = 30_000_000 * MINUTE;
 
     fn ticker() -> Ticker {
-        Ticker::new(Rules { out_of_orderness_ms: 5_000, idle_ticks: 3 })
+        Ticker::new(Rules { out_of_orderness_ms: 5_000, idle_ticks: 3, skew_ms: 5 * MINUTE })
     }
 
     fn at(maximum: EventTime, at_end: bool, events: u64) -> Reached {
-        Reached { maximum: Some(maximum), next_offset: 0, at_end, events }
+        Reached { maximum: Some(maximum), settled: Some(maximum), next_offset: 0, at_end, events }
     }
 
     fn minute(time: EventTime) -> EventTime {
@@ -177,6 +226,125 @@ mod tests {
         let idle = ticker.close(NOW + 60_000, &[at(NOW, true, 0)], [], false);
         assert_eq!(idle.info.watermark, NOW + 55_000);
         assert_eq!(ticker.close(NOW + 61_000, &[], [], false).info.watermark, NOW + 56_000, "no partitions");
+    }
+
+    /// By tick, what each partition has: behind the tick by so many ms, at its end, events. The watermarks, as ms behind
+    /// the tick, and who is slow.
+    fn run(
+        ticker: &mut Ticker,
+        ticks: std::ops::Range<u64>,
+        cut: &[(u64, bool, u64)],
+    ) -> Vec<(u64, Vec<bool>)> {
+        ticks
+            .map(|number| {
+                let tick = NOW + number * 1_000;
+                let reached: Vec<Reached> =
+                    cut.iter().map(|(behind, at_end, events)| at(tick - behind, *at_end, *events)).collect();
+                let minutes: Vec<_> = reached.iter().filter_map(|part| part.maximum).map(minute).collect();
+                ticker.close(tick, &reached, minutes, false);
+                let slow = ticker.slow().map(|behind| behind.is_some()).collect();
+                (tick - ticker.watermark(), slow)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_slow_clock_holds_nobody_back_for_longer_than_idle_ticks() {
+        const HOUR: u64 = 60 * MINUTE;
+        let mut ticker = ticker();
+        let slow = |behind| [(0, true, 5), (behind, true, 5)];
+        let ticks = run(&mut ticker, 0..6, &slow(HOUR));
+        assert_eq!(ticks[1], (HOUR + 5_000, vec![false; 2]));
+        assert_eq!(ticks[2].1, [false, true]);
+        // The minutes between are walked, of which few have events.
+        assert_eq!(ticks[5], (5_000, vec![false, true]));
+        assert_eq!(ticker.slow().collect::<Vec<_>>(), [None, Some(HOUR)]);
+        run(&mut ticker, 6..9, &[(0, true, 5), (HOUR, true, 0)]);
+        assert_eq!(ticker.slow().collect::<Vec<_>>(), [None, Some(0)], "and idle");
+        // It stays slow while it reads what came in a heap, and until it is half of the skew behind.
+        for (behind, at_end, is_slow) in
+            [(HOUR, false, true), (4 * MINUTE, true, true), (150_001, true, true), (150_000, true, false)]
+        {
+            let last = run(&mut ticker, 4..5, &[(0, true, 5), (behind, at_end, 5)]).pop().unwrap();
+            assert_eq!(last.1, [false, is_slow], "{behind}");
+            run(&mut ticker, 5..6, &slow(HOUR));
+        }
+        // Not before it is more than the skew behind.
+        let mut ticker = self::ticker();
+        assert_eq!(run(&mut ticker, 0..9, &slow(5 * MINUTE)), vec![(305_000, vec![false; 2]); 9]);
+        assert_eq!(run(&mut ticker, 9..15, &slow(5 * MINUTE + 1)).pop(), Some((5_000, vec![false, true])));
+    }
+
+    #[test]
+    fn a_backlog_that_is_read_holds_the_watermark_and_one_that_came_late_is_not_slow() {
+        const HOUR: u64 = 60 * MINUTE;
+        let mut ticker = ticker();
+        let reading = run(&mut ticker, 0..20, &[(0, true, 5), (2 * HOUR, false, 500)]);
+        assert_eq!(reading, vec![(2 * HOUR + 5_000, vec![false; 2]); 20]);
+        // A heap in one tick, and then nothing: it is idle.
+        let mut ticker = self::ticker();
+        run(&mut ticker, 0..1, &[(0, true, 5), (2 * HOUR, true, 300)]);
+        assert_eq!(
+            run(&mut ticker, 1..9, &[(0, true, 5), (2 * HOUR, true, 0)]).pop(),
+            Some((5_000, vec![false; 2]))
+        );
+    }
+
+    #[test]
+    fn partitions_that_are_equally_behind_and_stray_times_make_nobody_slow() {
+        const HOUR: u64 = 60 * MINUTE;
+        let mut ticker = ticker();
+        let all = run(&mut ticker, 0..20, &[(HOUR, true, 5), (HOUR + 5 * MINUTE, true, 5)]);
+        assert!(all.iter().all(|(_, slow)| !slow.contains(&true)), "{all:?}");
+        let mut ticker = self::ticker();
+        for second in 0..20 {
+            let tick = NOW + second * 1_000;
+            let stray = Reached { maximum: Some(tick), ..at(tick - HOUR, true, 5) };
+            ticker.close(tick, &[stray, at(tick - HOUR, true, 5)], [minute(tick - HOUR)], false);
+            assert_eq!(ticker.slow().collect::<Vec<_>>(), [None, None]);
+        }
+        // A clock that is fast is no more than the tick.
+        let mut ticker = Ticker::new(Rules { skew_ms: MINUTE, ..self::ticker().rules });
+        for second in 0..20 {
+            let tick = NOW + second * 1_000;
+            ticker.close(
+                tick,
+                &[at(tick + 240_000, true, 5), at(tick - 2_000, true, 5)],
+                [minute(tick)],
+                false,
+            );
+            assert_eq!(ticker.slow().collect::<Vec<_>>(), [None, None]);
+        }
+    }
+
+    #[test]
+    fn recorded_cuts_give_the_same_ticks() {
+        let mut random = 7_u64;
+        let mut below = |bound: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % bound
+        };
+        let cuts: Vec<Vec<Reached>> = (0..500)
+            .map(|second| {
+                let tick = NOW + second * 1_000;
+                let behind = [0, 20 * MINUTE * (second / 100 % 2)];
+                behind.map(|behind| at(tick - behind - below(9_000), below(8) > 0, below(3))).to_vec()
+            })
+            .collect();
+        let replay = |mut ticker: Ticker| -> Vec<(Closed, Vec<Option<u64>>)> {
+            (0..)
+                .zip(&cuts)
+                .map(|(second, cut): (u64, _)| {
+                    let minutes = cut.iter().filter_map(|part| part.maximum).map(minute);
+                    let closed = ticker.close(NOW + second * 1_000, cut, minutes, false);
+                    (closed, ticker.slow().collect())
+                })
+                .collect()
+        };
+        let first = replay(ticker());
+        assert_eq!(first, replay(ticker()));
+        let slow = first.iter().filter(|(_, slow)| slow.iter().any(Option::is_some)).count();
+        assert!((100..400).contains(&slow), "{slow}");
     }
 
     #[test]
@@ -213,15 +381,16 @@ mod tests {
                 let tick = NOW + number * 1_000;
                 let reached: Vec<Reached> = cut.iter().zip(&mut maxima).map(|(&(behind, at_end, events), maximum)| {
                     if events > 0 { *maximum = (tick - behind).max(*maximum); }
-                    Reached { maximum: (*maximum > 0).then_some(*maximum), next_offset: 0, at_end, events }
+                    let maximum = (*maximum > 0).then_some(*maximum);
+                    Reached { maximum, settled: maximum, next_offset: 0, at_end, events }
                 }).collect();
                 let minutes: Vec<_> = reached.iter().filter_map(|part| part.maximum).map(minute).collect();
                 let before = ticker.watermark();
                 let closed = ticker.close(tick, &reached, minutes, false);
                 let after = closed.info.watermark;
                 prop_assert!(after >= before && after <= tick);
-                for (part, quiet) in reached.iter().zip(&ticker.quiet) {
-                    if *quiet < 3 {
+                for (part, pace) in reached.iter().zip(&ticker.paces) {
+                    if pace.quiet < 3 && !pace.is_slow {
                         prop_assert!(after == before || part.maximum.is_some_and(|maximum| after + 5_000 <= maximum));
                     }
                 }

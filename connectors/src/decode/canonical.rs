@@ -158,11 +158,11 @@ impl Canonical {
 
         let target = unread.or(Name::Path, text(raw, Name::Path, target), None);
         let found = self.keys.find(raw, target, client, key, any);
-        let key_id = match raw.conflict() {
-            Some(_) => KeyId::CONFLICTING,
+        let (key_id, rule) = match raw.conflict() {
+            Some(_) => (KeyId::CONFLICTING, None),
             None => {
-                found?;
-                unread.or(Name::Key, self.keys.id(key), KeyId::ANONYMOUS)
+                let rule = found?;
+                (unread.or(Name::Key, self.keys.id(key), KeyId::ANONYMOUS), rule)
             }
         };
         let id = unread.or(Name::RequestId, text(raw, Name::RequestId, any), None);
@@ -250,6 +250,11 @@ impl Canonical {
             country,
             place,
         });
+        match rule.and_then(|rule| out.tally.found_by.get_mut(rule)) {
+            _ if key_id == KeyId::ANONYMOUS => out.tally.keyless += 1,
+            Some(found) => *found += 1,
+            None => {}
+        }
         Ok(noted(raw, &unread, position, &mut out.tally))
     }
 

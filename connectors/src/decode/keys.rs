@@ -90,8 +90,8 @@ impl Keys {
         !matches!(self.hash, Hash::Name)
     }
 
-    /// Writes the record's raw key into `key`, which stays empty where it has none. `target` is the path with
-    /// its query.
+    /// Writes the record's raw key into `key`, which stays empty where it has none; returns the place of the rule that
+    /// found it. `target` is the path with its query.
     pub(super) fn find(
         &self,
         raw: &RawEvent<'_>,
@@ -99,7 +99,7 @@ impl Keys {
         client: Option<IpAddr>,
         key: &mut Vec<u8>,
         buffer: &mut String,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<usize>, Fault> {
         key.clear();
         for (index, rule) in self.rules.iter().enumerate() {
             let place = || {
@@ -138,11 +138,11 @@ impl Keys {
                     .unwrap_or_default();
             }
             if !key.is_empty() {
-                return Ok(());
+                return Ok(Some(index));
             }
         }
         match self.missing {
-            MissingKey::Anonymous => Ok(()),
+            MissingKey::Anonymous => Ok(None),
             MissingKey::DeadLetter => Err(Fault::new("key", "missing, and `keys.missing` is dead_letter")),
         }
     }
@@ -257,7 +257,7 @@ mod tests {
 
     fn found(keys: &Keys, raw: &RawEvent<'_>, target: Option<&str>) -> Result<Vec<u8>, Fault> {
         let mut key = Vec::new();
-        keys.find(raw, target, "2001:db8::1".parse().ok(), &mut key, &mut String::new()).map(|()| key)
+        keys.find(raw, target, "2001:db8::1".parse().ok(), &mut key, &mut String::new()).map(|_| key)
     }
 
     fn header(value: Value<'_>) -> RawEvent<'_> {

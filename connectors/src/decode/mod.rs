@@ -58,7 +58,7 @@ use sha2::{Digest, Sha256};
 pub(crate) use self::keys::SecretHash;
 pub(crate) use self::number::Decimal;
 pub(crate) use self::route::{cut, holds, redacted};
-pub use self::tally::Tally;
+pub use self::tally::{KEY_RULES, Tally};
 
 use self::cloudevents::CloudEvents;
 use self::cloudwatch::CloudWatch;

@@ -2,6 +2,9 @@
 
 use super::raw::{NAMES, Name};
 
+/// Rules that a list of `keys.from` has at most.
+pub const KEY_RULES: usize = 8;
+
 /// What decoders did besides events and dead letters, summed over the records of a [`Decoded`](super::Decoded).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tally {
@@ -11,13 +14,17 @@ pub struct Tally {
     pub conflicting: u64,
     /// Events of records with an unescaped quote, read by the order of their names.
     pub recovered: u64,
+    /// Events without a key: they count under `anonymous`.
+    pub keyless: u64,
+    /// Events whose key was found by a rule of `keys.from`, by the rule's place there.
+    pub found_by: [u64; KEY_RULES],
     /// Events with a field that can't be read, by field.
     pub(super) unread: [u64; NAMES],
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { passed_over: 0, conflicting: 0, recovered: 0, unread: [0; NAMES] }
+        Self { passed_over: 0, conflicting: 0, recovered: 0, keyless: 0, found_by: [0; KEY_RULES], unread: [0; NAMES] }
     }
 }
 
@@ -32,6 +39,8 @@ impl Tally {
         self.passed_over += other.passed_over;
         self.conflicting += other.conflicting;
         self.recovered += other.recovered;
+        self.keyless += other.keyless;
+        self.found_by.iter_mut().zip(other.found_by).for_each(|(sum, more)| *sum += more);
         self.unread.iter_mut().zip(other.unread).for_each(|(sum, more)| *sum += more);
     }
 }

@@ -56,7 +56,7 @@ impl Content {
     ///
     /// # Errors
     /// If it can't be read. It must not be used after an error.
-    pub(super) fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<Block, IngestError> {
+    pub(crate) fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<Block, IngestError> {
         Ok(match self {
             Self::File(partition) => Block::Lines(partition.next_block(cut, text)?),
             Self::Topic(range) => Block::Messages(range.next_block(cut, text)?),
@@ -65,7 +65,7 @@ impl Content {
 
     /// Closes it until the next block is asked for. What is returned takes time to drop.
     #[must_use = "dropping a consumer takes time: not while a lock is held"]
-    pub(super) fn pause(&mut self) -> Option<Consumer> {
+    pub(crate) fn pause(&mut self) -> Option<Consumer> {
         match self {
             Self::File(partition) => {
                 partition.pause();
@@ -77,14 +77,14 @@ impl Content {
 }
 
 /// Messages of one partition.
-pub(super) enum Block {
+pub(crate) enum Block {
     Lines(file::Block),
     Messages(Messages),
 }
 
 impl Block {
     /// Bytes that it stands for.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::Lines(block) => block.bytes,
             Self::Messages(block) => block.bytes,
@@ -92,7 +92,7 @@ impl Block {
     }
 
     /// Nothing follows in its partition.
-    pub(super) fn last(&self) -> bool {
+    pub(crate) fn last(&self) -> bool {
         match self {
             Self::Lines(block) => block.last,
             Self::Messages(block) => block.last,
@@ -108,7 +108,7 @@ impl Block {
     }
 
     /// Hands over the messages with their headers, in order, and what is left of those that are gone.
-    pub(super) fn for_each(&self, mut each: impl FnMut(Result<Line<'_>, Gap>, &dyn Headers)) {
+    pub(crate) fn for_each(&self, mut each: impl FnMut(Result<Line<'_>, Gap>, &dyn Headers)) {
         match self {
             Self::Lines(block) => block.lines().for_each(|line| each(Ok(line), &())),
             Self::Messages(block) => {
@@ -118,7 +118,7 @@ impl Block {
     }
 
     /// The buffer, for the next block.
-    pub(super) fn into_buffer(self) -> Vec<u8> {
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
         match self {
             Self::Lines(block) => block.into_buffer(),
             Self::Messages(block) => block.into_buffer(),

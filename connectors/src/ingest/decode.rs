@@ -15,7 +15,7 @@ pub const FUTURE_MS: u64 = 300_000;
 
 /// Decodes a block of partition `partition`; `latest` is the latest event time allowed, `line_bytes` the limit
 /// that the block was cut with, `events` about how many events to expect.
-pub(super) fn decode(
+pub(crate) fn decode(
     block: &Block,
     partition: u32,
     decoder: &mut dyn Decoder,

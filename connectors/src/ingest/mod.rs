@@ -53,15 +53,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use keytide_config::{Limits, Source, SourceKind, Windows};
-use keytide_dataflow::model::{AccessEvent, Definition, EventTime, Tick, TickInfo};
+use keytide_dataflow::model::{AccessEvent, Definition, EventTime, Position, Tick, TickInfo};
 
 pub use self::content::Content;
 pub use self::decode::FUTURE_MS;
-pub(crate) use self::decode::refuse_future;
+pub(crate) use self::decode::{decode as decode_block, refuse_future};
 use self::sequencer::Rules;
 use self::stage::{Deposit, Stage};
 use self::state::State;
-use crate::decode::{DeadLetter, Decoder, Tally, header, reads_headers};
+use crate::decode::{CLASSES, DeadLetter, Decoder, Tally, header, reads_headers};
 use crate::file::{FileError, Partition, resolve};
 use crate::kafka::{self, KafkaError};
 
@@ -230,6 +230,10 @@ pub struct Counts {
     pub late: u64,
     /// Dead letters that belong to a tick.
     pub dead_letters: u64,
+    /// The same by the index of their class in [`CLASSES`].
+    pub refused: [u64; CLASSES.len()],
+    /// The first of them, in the order of the merged input.
+    pub first_refused: Option<Position>,
     /// What was odd about other records.
     pub tally: Tally,
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::vec;
 
-use keytide_dataflow::model::{AccessEvent, Tick, TickInfo};
+use keytide_dataflow::model::{AccessEvent, Position, Tick, TickInfo};
 
 use super::Message;
 use super::sequencer::{Chunk, Decision, Rules, Sequencer, Slice};
-use crate::decode::{DeadLetter, Tally};
+use crate::decode::{CLASSES, DeadLetter, Tally};
 
 /// Events of partly taken blocks are gathered to about so many in a message.
 const GATHERED_EVENTS: usize = 4_096;
@@ -51,7 +51,9 @@ pub(super) struct Output {
     pub(super) released: usize,
     pub(super) events: u64,
     pub(super) late: u64,
-    pub(super) dead_letters: u64,
+    /// By class.
+    pub(super) refused: [u64; CLASSES.len()],
+    pub(super) first_refused: Option<Position>,
 }
 
 /// The one place where the order is made; run by one thread at a time.
@@ -174,10 +176,12 @@ impl Assembly {
         }
         let letters = self.letters.len();
         self.letters.extend(block.letters.by_ref().take(slice.letters));
-        let refused = self.letters[letters..].iter().filter(|letter| !letter.counted).count();
+        for letter in self.letters[letters..].iter().filter(|letter| !letter.counted) {
+            self.output.refused[letter.class()] += 1;
+            self.output.first_refused.get_or_insert(letter.position);
+        }
         self.output.events += slice.events as u64;
         self.output.late += slice.late.len() as u64;
-        self.output.dead_letters += refused as u64;
         block.taken = end;
         block.left -= slice.events + slice.letters;
         if block.left == 0 {

@@ -288,7 +288,9 @@ impl State {
         self.ahead_bytes -= output.released;
         self.counts.events += output.events;
         self.counts.late += output.late;
-        self.counts.dead_letters += output.dead_letters;
+        self.counts.dead_letters += output.refused.iter().sum::<u64>();
+        self.counts.refused.iter_mut().zip(output.refused).for_each(|(sum, more)| *sum += more);
+        self.counts.first_refused = self.counts.first_refused.or(output.first_refused);
         if self.error.is_some() {
             return;
         }

@@ -7,6 +7,7 @@ pub mod geo;
 pub mod ingest;
 pub mod kafka;
 pub mod live;
+pub mod look;
 mod networks;
 mod sight;
 pub mod sink;

@@ -1,0 +1,248 @@
+//! A look at the data: what becomes of the first records of a source, and what they seem to be.
+//!
+//! The records go through the source's own decoder, so what is counted here is what a job would count. Beside it
+//! [`sniff`] looks at the messages themselves, with no regard to the configuration, and [`hints`](Look::hints) says
+//! where the two don't agree.
+//!
+//! **Invariant**: nothing that a caller chose is told. Hints name formats, units, pointers of the configuration, and
+//! names of members that most records have, but for those of containers that callers fill (headers, arguments, bodies).
+//!
+//! Limits: [`RECORDS`] records and [`BYTES`] of a source, from its first [`PARTITIONS`] partitions in equal parts; a topic
+//! is waited for as long as [`EMPTY_READS`] reads of 100 ms find nothing.
+
+mod sniff;
+
+use std::mem;
+use std::slice;
+
+use keytide_config::{Field, FieldMap, KeyFrom, Limits, Source, SourceKind};
+use keytide_dataflow::model::{EventTime, Tick};
+
+use self::sniff::Sniffed;
+use crate::decode::{CLASSES, Context, Tally, decoder};
+use crate::file::{Cut, Line};
+use crate::ingest::{Content, FUTURE_MS, IngestError, PartitionInfo, decode_block, inputs};
+
+/// Records that are looked at, about: those of a message are looked at together.
+pub const RECORDS: u64 = 1_000;
+/// Bytes of messages that are looked at, and at most one message more.
+pub const BYTES: u64 = 16 << 20;
+/// Partitions that are looked at.
+pub const PARTITIONS: usize = 32;
+/// Reads of a topic's partition that may find nothing.
+const EMPTY_READS: u32 = 20;
+/// Bytes that are read at once, about.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// What the first records of a source are. See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// Records that are calls.
+    pub accepted: u64,
+    /// Records that were refused, by the index of their class in [`CLASSES`].
+    pub refused: [u64; CLASSES.len()],
+    /// Where the first of them stands: its partition, and its offset in it.
+    pub first_refused: Option<(PartitionInfo, u64)>,
+    /// What was odd, which key rules found keys, how many calls have none.
+    pub tally: Tally,
+    /// The earliest and the latest event time, in ms since the epoch.
+    pub times: Option<(EventTime, EventTime)>,
+    sniffed: Sniffed,
+}
+
+impl Look {
+    /// Looks at a source's data. `now` is what future-dated events are judged by, in ms since the epoch. Of files only
+    /// regular ones are read, of standard input nothing.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn at(source: &Source, context: &Context, limits: &Limits, now: Tick) -> Result<Self, IngestError> {
+        let mut look = Self::default();
+        if matches!(source.kind, SourceKind::Stdin) {
+            return Ok(look);
+        }
+        let inputs = inputs(slice::from_ref(source))?;
+        let is_readable = |path: &String| std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let inputs = inputs.into_iter().filter(|input| input.info.path.as_ref().is_none_or(is_readable));
+        let inputs: Vec<_> = inputs.take(PARTITIONS).collect();
+        let mut decoder = decoder(source, context);
+        let (mut bytes, mut text, mut left) = (0, Vec::new(), RECORDS);
+        let (partitions, latest) = (inputs.len() as u64, now.saturating_add(FUTURE_MS));
+        for (number, mut input) in (0..).zip(inputs) {
+            let share = left.div_ceil(partitions - number);
+            let (mut records, mut empty) = (0, 0);
+            while records < share && bytes < BYTES && empty <= EMPTY_READS {
+                let lines = usize::try_from(share - records).unwrap_or(usize::MAX).min(1_000);
+                let cut = Cut { bytes: BLOCK_BYTES, lines, line_bytes: limits.message_bytes };
+                let block = input.partition.next_block(&cut, mem::take(&mut text))?;
+                let mut messages = 0_u64;
+                block.for_each(|message, _| {
+                    messages += 1;
+                    if let Ok(Line::Whole { text, .. }) = message {
+                        look.sniffed.see(text, source);
+                    }
+                });
+                let decoded = decode_block(&block, 0, &mut *decoder, latest, limits.message_bytes, lines);
+                look.accepted += decoded.events.len() as u64;
+                records += decoded.events.len() as u64 + decoded.tally.passed_over;
+                for letter in decoded.dead_letters.iter().filter(|letter| !letter.counted) {
+                    records += 1;
+                    look.refused[letter.class()] += 1;
+                    look.first_refused.get_or_insert_with(|| (input.info.clone(), letter.position.offset));
+                }
+                look.tally.add(&decoded.tally);
+                for time in decoded.events.iter().map(|event| event.time) {
+                    let (first, last) = look.times.unwrap_or((time, time));
+                    look.times = Some((first.min(time), last.max(time)));
+                }
+                bytes += block.bytes();
+                empty = if messages == 0 { empty + 1 } else { 0 };
+                let is_last = block.last();
+                text = block.into_buffer();
+                if is_last {
+                    break;
+                }
+            }
+            drop(Content::pause(&mut input.partition));
+            left = left.saturating_sub(records);
+        }
+        Ok(look)
+    }
+
+    /// Records that were refused.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refused.iter().sum()
+    }
+
+    /// All records.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.accepted + self.refusals() + self.tally.passed_over
+    }
+
+    /// Whether there are records, and none is a call.
+    #[must_use]
+    pub fn has_nothing(&self) -> bool {
+        self.accepted == 0 && self.records() > 0
+    }
+
+    /// JSON pointers of members that at least half of the records have, sorted, at most 40. Names alone.
+    #[must_use]
+    pub fn members(&self) -> Vec<String> {
+        self.sniffed.members()
+    }
+
+    /// What doesn't fit between the configuration and what the records seem to be; a sentence each, without a full stop.
+    #[must_use]
+    pub fn hints(&self, source: &Source) -> Vec<String> {
+        let mut hints = Vec::new();
+        let is_odd = self.accepted < self.records() || self.tally.keyless >= self.accepted;
+        if let Some(looks) = self.sniffed.looks().filter(|looks| is_odd && looks.name != source.format.name())
+        {
+            hints.push(format!(
+                "lines look like {}, and the format is `{}`",
+                looks.told,
+                source.format.name()
+            ));
+        }
+        if let Some((found, configured)) = self.sniffed.time_unit() {
+            hints.push(format!("the time looks like {found}, and is configured as {configured}"));
+        }
+        for (field, places) in mapped(source) {
+            if self.sniffed.lacks(&places) {
+                let places: Vec<String> = places.iter().map(|place| sniff::written(place)).collect();
+                hints.push(format!("none of the records has {} ({field})", places.join(" or ")));
+            }
+        }
+        if self.tally.keyless > 0 {
+            let named = |place: &String| is_named(source, place);
+            let places: Vec<_> =
+                self.sniffed.key_places().into_iter().filter(|place| !named(place)).collect();
+            if !places.is_empty() {
+                hints.push(format!("keys may stand at {}", places.join(", ")));
+            }
+        }
+        hints
+    }
+}
+
+/// Whether keys are looked for at a place, or under its last name.
+fn is_named(source: &Source, place: &str) -> bool {
+    let last = place.rsplit(['/', '.']).next().unwrap_or(place);
+    let is_mapped =
+        mapped(source).iter().any(|(_, places)| places.iter().any(|at| sniff::written(at) == place));
+    is_mapped
+        || source.keys.from.iter().any(|rule| match rule {
+            KeyFrom::Header(name) => name.eq_ignore_ascii_case(last) && place.contains("header"),
+            KeyFrom::Query(name) => {
+                let is_argument = ["query", "arg", "param"].iter().any(|word| place.contains(word));
+                is_argument && name.eq_ignore_ascii_case(last)
+            }
+            _ => false,
+        })
+}
+
+/// The places that the configuration names, with what names them.
+fn mapped(source: &Source) -> Vec<(String, Vec<&[String]>)> {
+    let FieldMap {
+        request_id,
+        time,
+        key,
+        api,
+        route,
+        path,
+        method,
+        status,
+        latency,
+        bytes_in,
+        bytes_out,
+        client_ip,
+        forwarded_for,
+        country,
+        user_agent,
+        consumer,
+        credential,
+        user,
+        query,
+        request,
+        end,
+        count,
+    } = &source.fields;
+    let fields: [(&str, &Option<Field>); 22] = [
+        ("request_id", request_id),
+        ("time", time),
+        ("key", key),
+        ("api", api),
+        ("route", route),
+        ("path", path),
+        ("method", method),
+        ("status", status),
+        ("latency", latency),
+        ("bytes_in", bytes_in),
+        ("bytes_out", bytes_out),
+        ("client_ip", client_ip),
+        ("forwarded_for", forwarded_for),
+        ("country", country),
+        ("user_agent", user_agent),
+        ("consumer", consumer),
+        ("credential", credential),
+        ("user", user),
+        ("query", query),
+        ("request", request),
+        ("end", end),
+        ("count", count),
+    ];
+    let fields = fields.into_iter().filter_map(|(name, field)| {
+        let places = field.as_ref()?.at.iter().map(|place| &place.0[..]);
+        Some((format!("fields.{name}"), places.collect()))
+    });
+    let rules = source.keys.from.iter().filter_map(|rule| match rule {
+        KeyFrom::Field(place) => Some((format!("keys.from {rule}"), vec![&place.0[..]])),
+        _ => None,
+    });
+    fields.chain(rules).collect()
+}
+
+#[cfg(test)]
+mod tests;

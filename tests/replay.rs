@@ -59,7 +59,13 @@ fn the_first_run_writes_each_view_a_summary_and_nothing_else() {
     let mut expected: BTreeSet<String> = VIEWS.iter().map(|view| format!("{view}.jsonl")).collect();
     expected.insert("summary.json".to_owned());
     assert_eq!(names(folder.path()), expected);
-    assert_eq!(ended.stderr, "");
+    let told: Vec<&str> = ended.stderr.lines().collect();
+    assert!(
+        told[0].starts_with("warning: 2 of 3032 records were refused (2 syntax), the first in "),
+        "{told:?}"
+    );
+    assert!(told[1].starts_with("warning: 29 of 3030 calls have no key "), "{told:?}");
+    assert_eq!(told.len(), 2, "{told:?}");
 
     let summary = views.summary();
     assert_eq!(
@@ -830,6 +836,43 @@ fn an_empty_input_gives_empty_views() {
         assert_eq!(views.text(view), "", "{view}");
     }
     assert_eq!((views.count("events"), views.count("bytes")), (0, 0));
+}
+
+#[test]
+fn a_run_that_accepted_nothing_ends_with_3_and_says_what_it_read() {
+    let nothing = Job::new("").log([r#"{"time":1748851200000,"k":"kt_demo_canary"}"#, "kt_demo_canary"]);
+    let passed_over = Job::new("[source.only]\n\"/status\" = 201\n").log([call(0, "r", "k")]);
+    for (job, told) in [
+        (&nothing, "error: nothing was accepted: 2 of 2 records were refused ("),
+        (&passed_over, "error: nothing was accepted: 1 records were passed over, "),
+    ] {
+        let ended = job.replay().run();
+        assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+        assert!(ended.stderr.contains(told), "{told}\n{}", ended.stderr);
+        assert_eq!(job.out().count("events"), 0, "the summary is there");
+        let (config, out) = (job.path("keytide.toml"), job.path("report"));
+        let tried = Keytide::new(&["backtest", path(&config), "--out", path(&out)]).with(NOW).run();
+        assert_eq!(tried.code, Some(3), "{}", tried.stderr);
+        assert!(
+            tried.stderr.contains(told) && read_text(&out.join("report.json")).len() > 2,
+            "{}",
+            tried.stderr
+        );
+        let checked = Keytide::new(&["check", path(&config)]).run();
+        assert_eq!(checked.code, Some(3), "{}", checked.stdout);
+        for said in [ended.stderr, tried.stderr, checked.stdout] {
+            assert!(!said.contains("canary"), "{said}");
+        }
+    }
+    let some = Job::new("").log(["nonsense".to_owned(), call(0, "r", "k"), call(1, "s", "")]);
+    let ended = some.replay().succeed();
+    assert!(
+        ended.stderr.contains("warning: 1 of 3 records was refused (1 syntax), the first in "),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains("log.jsonl at byte 0; "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("warning: 1 of 2 calls have no key "), "{}", ended.stderr);
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! `keytide check CONFIG`: judges a configuration and the files it names, all problems at once, and shows what
 //! the job would do. Writes nothing but its report, connects nowhere and sends nothing unless told to.
 //!
-//! Every table and database is read as a job would read it, so a valid report is worth something; of the logs
-//! only the names are resolved and regular files opened. A pattern without a match is a warning, because logs
-//! may come later.
+//! Every table and database is read as a job would read it, so a valid report is worth something. Of the logs the first
+//! records are looked at (see [`keytide_connectors::look`] for how many), those of topics only where brokers are asked;
+//! standard input isn't read. A pattern without a match is a warning, because logs may come later. Records of which none
+//! is accepted are a warning, too, and make the exit code 3.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use keytide_alerts::outbox::Post;
 use keytide_alerts::webhook::{Client, Delivery};
@@ -17,13 +19,17 @@ use keytide_config::{
     Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, TableSource,
     Tables, VIEWS, Webhook, duration_text, environment, size_text,
 };
+use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
+use keytide_connectors::ingest::IngestError;
 use keytide_connectors::kafka::Topic;
+use keytide_connectors::look::Look;
 use keytide_connectors::{geo, sink, tables};
 use keytide_dataflow::detect::Tuning;
 
 use crate::clock;
 use crate::exit::Exit;
+use crate::records::Records;
 
 /// Bad rows shown of a table.
 const MAX_BAD_ROWS: usize = 10;
@@ -38,7 +44,8 @@ pub(crate) struct Ask {
 }
 
 /// Checks the configuration at `path` with this process's environment and reports to standard output:
-/// [`Exit::Done`] if it is valid, [`Exit::Usage`] if it isn't.
+/// [`Exit::Done`] if it is valid, [`Exit::Usage`] if it isn't, [`Exit::Fatal`] if it is and none of a source's records is
+/// accepted.
 ///
 /// # Errors
 /// If the report can't be written.
@@ -84,6 +91,8 @@ struct Report {
     summary: Vec<(&'static str, String)>,
     problems: Vec<String>,
     warnings: Vec<String>,
+    /// Of a source with records none is accepted.
+    has_useless_data: bool,
 }
 
 impl Report {
@@ -106,6 +115,9 @@ impl Report {
         self.line("job", format!("{}, tick {}, {workers}", job.name, duration_text(job.tick_ms)));
         for source in sources {
             self.source(source);
+            if let SourceKind::File { .. } = source.kind {
+                self.look(source, config);
+            }
         }
         self.tables(tables, sources);
         self.geo(geo);
@@ -169,6 +181,63 @@ impl Report {
             format!("key: {}; hash: {}; a call without one {missing}", rules.join(", "), keys.hash.name()),
         );
         self.line("", format!("repeated records are told by: {}", dedupe.name()));
+    }
+
+    /// Looks at the first records.
+    fn look(&mut self, source: &Source, config: &JobConfig) {
+        let context =
+            Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, Arc::new(NoGeo));
+        let name = &source.name;
+        let look = match Look::at(source, &context, &config.limits, clock::now()) {
+            Ok(look) => look,
+            // Told with the pattern.
+            Err(IngestError::File(FileError::NoMatch { .. })) => return,
+            Err(error) => {
+                self.warnings.push(format!("source \"{name}\": its records can't be looked at: {error}"));
+                return;
+            }
+        };
+        let records = Records::looked_at(&look);
+        if records.all() == 0 {
+            self.line("data", format!("{name}: no records yet"));
+            return;
+        }
+        let passed_over = match records.passed_over {
+            0 => String::new(),
+            passed_over => format!(", {passed_over} passed over"),
+        };
+        self.line(
+            "data",
+            format!(
+                "{name}: {} looked at: {} accepted, {} refused{passed_over}",
+                counted(records.all() as usize, "record"),
+                records.accepted,
+                records.refusals()
+            ),
+        );
+        if records.accepted > 0 {
+            let found = source.keys.from.iter().zip(look.tally.found_by).filter(|(_, count)| *count > 0);
+            let found = found.map(|(rule, count)| format!("{rule} {count}"));
+            let none = (records.keyless > 0).then(|| format!("none {}", records.keyless));
+            self.line("", format!("keys found by: {}", found.chain(none).collect::<Vec<_>>().join(", ")));
+        }
+        if let Some((first, last)) = look.times {
+            self.line("", format!("times: {} to {}", sink::encode::time(first), sink::encode::time(last)));
+        }
+        let members = look.members();
+        if !members.is_empty() {
+            self.line("", format!("records have: {}", members.join(", ")));
+        }
+        let unread = look.tally.unread().map(|(field, count)| format!("{field} in {count}"));
+        let unread: Vec<String> = unread.collect();
+        let mut told = |text: String| self.warnings.push(format!("source \"{name}\": {text}"));
+        records.nothing().or_else(|| records.refusal()).into_iter().for_each(&mut told);
+        records.keylessness().into_iter().for_each(&mut told);
+        if !unread.is_empty() {
+            told(format!("fields can't be read, and are unknown: {}", unread.join(", ")));
+        }
+        look.hints(source).into_iter().for_each(&mut told);
+        self.has_useless_data |= records.has_nothing();
     }
 
     /// How much a pattern matches.
@@ -272,10 +341,17 @@ impl Report {
                 Ok((partitions.len(), ahead.sum::<u64>()))
             });
             match found {
-                Ok((partitions, ahead)) => self.line(
-                    "connect",
-                    format!("{}: {}, {ahead} records to read", source.name, counted(partitions, "partition")),
-                ),
+                Ok((partitions, ahead)) => {
+                    self.line(
+                        "connect",
+                        format!(
+                            "{}: {}, {ahead} records to read",
+                            source.name,
+                            counted(partitions, "partition")
+                        ),
+                    );
+                    self.look(source, config);
+                }
                 Err(error) => self.problems.push(format!("source \"{}\": {error}", source.name)),
             }
         }
@@ -504,7 +580,7 @@ impl Report {
             writeln!(out, "warning: {}", plain(warning))?;
         }
         if valid {
-            return Ok(Exit::Done);
+            return Ok(if self.has_useless_data { Exit::Fatal } else { Exit::Done });
         }
         writeln!(out, "\n{} with what {path} names", counted(self.problems.len(), "problem"))?;
         Ok(Exit::Usage)
@@ -573,21 +649,54 @@ key = \"/k\"
     fn a_valid_job_is_summed_up() {
         let hash = "a".repeat(64);
         let table = format!("key_hash,subscription\n{hash},s-1\nnot-a-hash,s-2\n");
-        let files = [("logs/a.jsonl", "{}\n"), ("logs/b.jsonl", "{}\n{}\n"), ("keys.csv", table.as_str())];
+        let call = r#"{"t":1763642655000,"k":"kt_demo_canary","p":"/v1/x"}"#;
+        let logs = [format!("{call}\n"), format!("{}\n{{}}\n", call.replace("kt_demo_canary", ""))];
+        let files = [("logs/a.jsonl", &*logs[0]), ("logs/b.jsonl", &*logs[1]), ("keys.csv", &*table)];
         let (exit, report) = checked(&format!("{JOB}{TABLE}"), &files);
         assert_eq!(exit, Exit::Done, "{report}");
         for line in [
             "keytide.toml is valid",
             "job      keytide, tick 1s, 1 worker",
-            "source   gateway: json from logs/*.jsonl (2 files, 9 bytes)",
+            "source   gateway: json from logs/*.jsonl (2 files, 95 bytes)",
+            "data     gateway: 3 records looked at: 2 accepted, 1 refused",
+            "         keys found by: key 1, none 1",
+            "         times: 2025-11-20T12:44:15Z to 2025-11-20T12:44:15Z",
+            "         records have: /k, /p, /t",
             "         key: key; hash: sha256; a call without one counts as anonymous",
             "table    keys: 1 row in keys.csv (csv)",
             "windows  out of orderness 5s, allowed lateness 10m, dedupe horizon 1h",
         ] {
             assert!(report.lines().any(|found| found == line), "{line}\n{report}");
         }
-        assert!(report.contains("warning: tables.keys: keys.csv:3: "), "{report}");
-        assert!(!report.contains("not-a-hash"), "{report}");
+        for warning in [
+            "tables.keys: keys.csv:3: ",
+            "source \"gateway\": 1 of 3 records was refused (1 field), the first in logs/b.jsonl at byte 39\n",
+            "source \"gateway\": 1 of 2 calls have no key that a rule of keys.from finds, and count as anonymous\n",
+        ] {
+            assert!(report.contains(&format!("warning: {warning}")), "{warning}\n{report}");
+        }
+        for value in ["not-a-hash", "kt_demo", "/v1/x"] {
+            assert!(!report.contains(value), "{report}");
+        }
+    }
+
+    #[test]
+    fn records_of_which_none_is_accepted_make_the_exit_code_3() {
+        let line = r#"198.51.100.7 - - [20/Nov/2025:12:44:15 +0000] "GET /v1/x HTTP/1.1" 200 5 "-" "curl/8""#;
+        let (exit, report) = checked(JOB, &[("logs/a.jsonl", line)]);
+        assert_eq!(exit, Exit::Fatal, "{report}");
+        for told in [
+            "keytide.toml is valid\n",
+            "warning: source \"gateway\": nothing was accepted: ",
+            ", the first in logs/a.jsonl at byte 0\n",
+            "warning: source \"gateway\": lines look like `combined`, and the format is `json`\n",
+        ] {
+            assert!(report.contains(told), "{told}\n{report}");
+        }
+        assert!(!report.contains("curl") && !report.contains("/v1"), "{report}");
+        let (exit, report) = checked(JOB, &[("logs/a.jsonl", "\n")]);
+        assert_eq!(exit, Exit::Done, "{report}");
+        assert!(report.contains("data     gateway: no records yet\n"), "{report}");
     }
 
     #[test]
@@ -676,7 +785,7 @@ token = \"env:CANARY\"
             "{JOB}[tables.leaks]\nkind = \"file\"\npath = \"leaks.csv\"\nformat = \"csv\"\n[geo]\nnetworks = \"networks.csv\"\n"
         );
         let files = [
-            ("logs/a.jsonl", "{}\n"),
+            ("logs/a.jsonl", "\n"),
             ("leaks.csv", "token,url\nkt_secret_1,https://example.com\n,kt_secret_2\n"),
             ("networks.csv", "198.51.100.0/24,vpn\nkt_secret_3,vpn\n"),
         ];

@@ -10,6 +10,7 @@ mod demo;
 mod exit;
 mod generate;
 mod memory;
+mod records;
 mod replay;
 mod run;
 
@@ -25,7 +26,7 @@ use crate::exit::Exit;
 #[command(
     version,
     about,
-    after_help = "Exit codes: 0 done, 2 bad configuration or usage, 3 fatal condition in data, 70 internal error, 75 transient failure."
+    after_help = "Exit codes: 0 done, 2 bad configuration or usage, 3 fatal condition in data (or none of it was accepted), 70 internal error, 75 transient failure."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -36,11 +37,11 @@ struct Cli {
 enum Command {
     /// Show the whole job at work, with a broker and traffic of its own: nothing to set up
     Demo(demo::Args),
-    /// Check a configuration and the files it names; report every problem
+    /// Check a configuration and the files it names, and look at the first records; report every problem
     Check {
         /// The job's configuration (TOML)
         config: PathBuf,
-        /// Also ask the brokers for the topics, sign in at the mail server, look webhooks up; creates and sends nothing
+        /// Also ask the brokers for the topics and look at their records, sign in at the mail server, look webhooks up; creates and sends nothing
         #[arg(long)]
         connect: bool,
         /// If nothing is wrong, send a mail and a request that say that they are tests to everybody who would be told

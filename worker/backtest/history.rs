@@ -22,7 +22,7 @@ use super::Args;
 use super::judge::{Alert, Label};
 use super::pictures::{self, Gravest, Picture, delays, incidents};
 use super::report::Report;
-use crate::exit::Exit;
+use crate::records::Records;
 use crate::replay::bounded::{Bounded, Keep, usage};
 use crate::replay::output::{WrittenIncidents, write_incidents};
 use crate::replay::{Folder, load, time_of_run};
@@ -48,6 +48,8 @@ pub(super) struct Told {
 
 /// What a run of the detector made of the input.
 pub(super) struct Observed {
+    /// What became of the input's records.
+    pub(super) records: Records,
     /// The configuration's fingerprint.
     pub(super) config: String,
     /// The first minute with a call, and the end of the last.
@@ -131,10 +133,12 @@ pub(super) fn observe(
     let gravest = gravest.rows(&names, info);
     let alert = |(key, at_ms, level)| Alert { key: names.key_text(key).into_owned(), at_ms, level };
     let alerts = alerts.into_iter().map(alert).collect();
+    let records = Records::of(&ingest.counts(), ingest.partitions());
     let mut by_action = BTreeMap::new();
     actions.into_values().for_each(|action| *by_action.entry(action).or_default() += 1);
     Ok(Observed {
         config,
+        records,
         span_ms: seen.span_ms,
         events: counts.events,
         keys: seen.keys.len(),
@@ -166,7 +170,8 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let text = report.markdown();
     out.write("report.md", text.as_bytes())?;
     out.write(REPORT, format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
-    print(&text)
+    print(&text)?;
+    Ok(observed.records.tell("").into())
 }
 
 /// Writes pictures in the place of an earlier run's; their names.
@@ -183,10 +188,10 @@ fn write(out: &Folder, pictures: impl Iterator<Item = Picture>) -> anyhow::Resul
 }
 
 /// Prints a table.
-pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         // Nobody wants to read it; it is in the folder.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Exit::Done.into()),
+        _ => Ok(()),
     }
 }

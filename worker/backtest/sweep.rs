@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let jobs: Vec<JobConfig> =
         points.iter().map(|point| load(args, config, point)).collect::<anyhow::Result<_>>()?;
     let mut rows = Vec::new();
-    let mut out = None;
+    let (mut out, mut exit) = (None, Exit::Done);
     for (at, (point, job)) in points.iter().zip(jobs).enumerate() {
         let bounded = Bounded::open(job.clone())?;
         let folder = match &out {
@@ -97,6 +97,10 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         exit::note(&format!("{} of {}: {}", at + 1, points.len(), named(&args.sweep, point)));
         let observed =
             observe(bounded, &job, now, args.decode_threads.into(), of_run.path(), Keep::Incidents)?;
+        if at == 0 {
+            // All read the same.
+            exit = observed.records.tell("");
+        }
         let values = point.iter().map(|value| (*value).to_owned());
         rows.push(values.chain(row(&observed, labels.as_deref())).collect::<Vec<String>>());
     }
@@ -112,7 +116,8 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         writeln!(csv, "{}", row.join(","))?;
     }
     folder.write(TABLE, csv.as_bytes())?;
-    print(&text)
+    print(&text)?;
+    Ok(exit.into())
 }
 
 fn named(axes: &[Axis], point: &[&str]) -> String {

@@ -30,6 +30,7 @@ use serde::Serialize;
 use self::bounded::{Bounded, Keep, per_second, usage};
 use crate::exit::{self, Exit, failure};
 use crate::memory;
+use crate::records::Records;
 
 /// Arguments of `keytide replay`.
 #[derive(clap::Args)]
@@ -127,7 +128,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match writeln!(io::stdout(), "{text}") {
         // Nobody wants to read it; it is in the folder.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Exit::Done.into()),
+        _ => Ok(Records::of(&counts, ingest.partitions())
+            .tell("dead_letters.jsonl has a row of each, ")
+            .into()),
     }
 }
 

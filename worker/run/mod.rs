@@ -5,6 +5,7 @@
 //! second signal doesn't wait for that, and after [`END_PATIENCE`] nobody does: sinks that are away would keep the
 //! process for ever.
 
+mod first;
 #[cfg(test)]
 mod gateways;
 mod gather;

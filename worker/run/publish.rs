@@ -10,7 +10,9 @@ use keytide_connectors::sink::{Notice, Publisher, SinkError, TickOutput};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 
+use super::first::FirstMinute;
 use super::tell::Telling;
+use crate::records::Records;
 
 /// How long the sinks are waited for at the end.
 const FLUSH: Duration = Duration::from_secs(30);
@@ -65,6 +67,7 @@ pub(super) fn publish(
     mut tap: Option<Tap>,
 ) -> Result<(), SinkError> {
     let mut waiting: BTreeMap<Tick, Vec<TickOutput>> = BTreeMap::new();
+    let mut minute = FirstMinute::default();
     for output in results {
         let tick = output.tick;
         let of_tick = waiting.entry(tick).or_default();
@@ -102,6 +105,9 @@ pub(super) fn publish(
         telling.keep(tick, notices);
         telling.published(publisher.published());
         live.published(tick);
+        for told in minute.tick(tick, || Records::so_far(&live.counters)) {
+            tracing::warn!("{told}");
+        }
         counted.ticks.fetch_add(1, Ordering::Relaxed);
     }
     let flushed = publisher.flush(FLUSH);

@@ -107,8 +107,11 @@ mod tests {
         }
     }
 
-    /// A history after ticks, each a time and its changes: (subscription, since when, whether it is gone).
-    fn after(ticks: &[(EventTime, &[(u64, Option<EventTime>, bool)])]) -> Vec<(EventTime, u64)> {
+    /// A change: subscription, since when, whether it is gone.
+    type Change = (u64, Option<EventTime>, bool);
+
+    /// A history after ticks, each a time and its changes.
+    fn after(ticks: &[(EventTime, &[Change])]) -> Vec<(EventTime, u64)> {
         let mut history = Ownership::default();
         for (now, changes) in ticks {
             let rows: Vec<(KeyRow, bool)> =

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use keytide_config::JobConfig;
+use keytide_config::{JobConfig, KafkaClient};
 use keytide_connectors::decode;
 use keytide_connectors::geo::Geo;
 use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Input, Message, Options, inputs};
-use keytide_connectors::kafka::Class;
-use keytide_connectors::tables::{self, TablesRead};
+use keytide_connectors::kafka::{Class, KafkaError};
+use keytide_connectors::live::{LiveError, TableFeed as _, TopicFeed};
+use keytide_connectors::tables::{self, TablesRead, TopicTable};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Detection, Output as _, Publish, render};
 use timely::worker::Worker;
@@ -36,6 +37,8 @@ const EVENTS_IN_FLIGHT: usize = 200_000;
 const TICKS_A_ROUND: u64 = 16;
 /// ... or so many events.
 const EVENTS_A_ROUND: usize = 8_192;
+/// How long a question for records of a table waits.
+const POLL_WAIT: Duration = Duration::from_millis(100);
 
 /// What is kept of what the dataflow puts out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,10 @@ impl Bounded {
     pub(crate) fn open(job: JobConfig) -> anyhow::Result<Self> {
         let (geo, geo_warnings) = Geo::open(&job.geo).map_err(usage)?;
         let hashes = job.sources.iter().map(|source| &source.keys.hash);
-        let tables = tables::read(&job.tables, hashes).map_err(usage)?;
+        let mut tables = tables::read(&job.tables, hashes.clone()).map_err(usage)?;
+        for (client, table) in TopicTable::configured(&job.tables, hashes) {
+            tables.append(read_topic(client, table)?);
+        }
         geo_warnings.iter().chain(&tables.warnings).for_each(|warning| exit::warn(warning));
         let inputs = inputs(&job.sources).map_err(|error| match error {
             IngestError::Kafka(error) if error.class() == Class::Transient => failure(Exit::Transient, error),
@@ -100,6 +106,27 @@ impl Bounded {
         let collected = run_workers(&ingest, tables, &job, now, folder, keep)?;
         drop(decode_threads);
         Ok((collected, ingest))
+    }
+}
+
+/// Reads a table's topic to the end that it has now: before the first event, as a live job does.
+fn read_topic(client: &KafkaClient, table: TopicTable) -> anyhow::Result<TablesRead> {
+    let mut read = TablesRead::default();
+    let mut feed = TopicFeed::open(client, table).map_err(kafka_failure)?;
+    while !feed.is_complete() {
+        feed.poll(POLL_WAIT, &mut read).map_err(|error| match error {
+            LiveError::Kafka(error) => kafka_failure(error),
+            error @ LiveError::Table(_) => usage(error),
+        })?;
+    }
+    Ok(read)
+}
+
+fn kafka_failure(error: KafkaError) -> anyhow::Error {
+    match error.class() {
+        Class::Transient => failure(Exit::Transient, error),
+        Class::Definite => usage(error),
+        Class::Fatal => failure(Exit::Fatal, error),
     }
 }
 
@@ -269,4 +296,60 @@ pub(crate) fn per_second(count: u64, seconds: f64) -> u64 {
     #[allow(clippy::cast_sign_loss, reason = "counts and durations aren't negative")]
     let rate = (count as f64 / seconds.max(1e-9)) as u64;
     rate
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use keytide_config::{KeyHash, TableSource, Tables, TopicFormat};
+    use keytide_dataflow::model::{NameId, TableRow};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+
+    use super::*;
+
+    fn topic(cluster: &MockCluster<'static, DefaultProducerContext>, name: &str) -> Tables {
+        let client = KafkaClient { brokers: cluster.bootstrap_servers(), settings: BTreeMap::new() };
+        let format = TopicFormat::JsonUpsert;
+        Tables {
+            plans: Some(TableSource::Kafka { client, topic: name.to_owned(), format }),
+            ..Tables::default()
+        }
+    }
+
+    fn read(tables: &Tables) -> anyhow::Result<TablesRead> {
+        let (client, table) = TopicTable::configured(tables, &[KeyHash::Sha256]).pop().expect("one table");
+        read_topic(client, table)
+    }
+
+    #[test]
+    fn the_topic_of_a_table_is_read_to_its_end() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("plans", 2, 1).unwrap();
+        let producer: BaseProducer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .create()
+            .unwrap();
+        for (partition, key, value) in [
+            (0, "1", Some(r#"{"id":"old"}"#)),
+            (0, "1", Some(r#"{"id":"gold","policy":"revoke"}"#)),
+            (1, "2", Some(r#"{"id":"gone"}"#)),
+            (1, "3", Some("{}")),
+            (1, "2", None),
+        ] {
+            let record = BaseRecord::to("plans").partition(partition).key(key);
+            let record = match value {
+                Some(value) => record.payload(value),
+                None => record,
+            };
+            producer.send::<str, str>(record).unwrap();
+        }
+        producer.flush(Duration::from_secs(30)).unwrap();
+
+        let read = read(&topic(&cluster, "plans")).unwrap();
+        let [ref change] = read.changes[..] else { panic!("what is held at the end: {read:?}") };
+        assert!(matches!(&change.row, TableRow::Plan(row) if row.id == NameId::new("gold")));
+        assert_eq!((change.deleted, read.dead_letters.len()), (false, 1));
+    }
 }

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 pub mod decode;
 pub mod file;
+mod framing;
 pub mod geo;
 pub mod ingest;
 pub mod kafka;

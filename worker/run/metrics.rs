@@ -144,6 +144,11 @@ impl Sample {
             "Rows of tables that could not be accepted",
             read.table_dead_letters,
         )?;
+        page.counter(
+            "table_unread",
+            "Values of optional columns of tables that could not be read and count as unknown",
+            read.table_unread,
+        )?;
         page.counter("table_changes", "Changes of table rows", read.table_changes)?;
         page.counter("gaps", "Ranges of offsets that were gone before they were read", read.gaps)?;
         let lags = lags(self);
@@ -429,6 +434,7 @@ mod tests {
         (tally.passed_over, tally.conflicting, tally.recovered) = (3, 2, 1);
         sample.read.tallies = vec![tally];
         sample.read.table_dead_letters = 8;
+        sample.read.table_unread = 9;
         sample.read.table_changes = 9;
         sample.read.gaps = 10;
         sample.results.events = 990;
@@ -530,6 +536,9 @@ keytide_passed_over_records_total{source="edge"} 3
 # HELP keytide_table_dead_letters Rows of tables that could not be accepted.
 # TYPE keytide_table_dead_letters counter
 keytide_table_dead_letters_total 8
+# HELP keytide_table_unread Values of optional columns of tables that could not be read and count as unknown.
+# TYPE keytide_table_unread counter
+keytide_table_unread_total 9
 # HELP keytide_table_changes Changes of table rows.
 # TYPE keytide_table_changes counter
 keytide_table_changes_total 9

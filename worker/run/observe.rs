@@ -199,6 +199,7 @@ pub(super) struct Input {
     /// By class.
     pub(super) dead_letters: [u64; CLASSES.len()],
     pub(super) table_dead_letters: u64,
+    pub(super) table_unread: u64,
     pub(super) table_changes: u64,
     pub(super) gaps: u64,
     /// Ticks that were closed.
@@ -247,6 +248,7 @@ impl Sample {
             messages: load(&counters.messages),
             dead_letters: counters.dead_letters.each_ref().map(load),
             table_dead_letters: load(&counters.table_dead_letters),
+            table_unread: load(&counters.table_unread),
             table_changes: load(&counters.table_changes),
             gaps: load(&counters.gaps),
             ticks: load(&counters.ticks),

@@ -165,6 +165,8 @@ pub struct Counters {
     pub dead_letters: [AtomicU64; crate::decode::CLASSES.len()],
     /// Bad rows of tables.
     pub table_dead_letters: AtomicU64,
+    /// Values of optional columns of tables that could not be read and count as unknown.
+    pub table_unread: AtomicU64,
     /// Changes of table rows.
     pub table_changes: AtomicU64,
     /// Gaps that were skipped.

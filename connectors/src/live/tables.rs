@@ -198,7 +198,9 @@ impl TableReader {
 
     /// Hands over what was read, to worker 0.
     fn flush(&mut self) {
-        let TablesRead { changes, definitions, dead_letters, .. } = mem::take(&mut self.read);
+        let TablesRead { changes, definitions, dead_letters, warnings: _, unread } =
+            mem::take(&mut self.read);
+        add(&self.live.counters.table_unread, unread);
         if changes.is_empty() && definitions.is_empty() && dead_letters.is_empty() {
             return;
         }

@@ -12,8 +12,8 @@
 //! [`TopicTable`] takes records as they come; both hold the table's rows (280 to 550 bytes each, and 32 for each
 //! element of an allow list), because neither a file nor a tombstone says what the deleted row was.
 //!
-//! A row is accepted as a whole or not at all: a bad one becomes a [`TableDeadLetter`] and its neighbours go
-//! on. Nothing here quotes a cell, in no message and no `Debug` output, because a table exported by mistake
+//! A row that lacks what it must have, or has it wrong, becomes a [`TableDeadLetter`] and its neighbours go on. Any
+//! other column that can't be read is unknown, and a warning names it: a row costs more than a column. Nothing here quotes a cell, in no message and no `Debug` output, because a table exported by mistake
 //! with raw keys instead of their hashes must not spill them. For the same reason a `key_hash` that doesn't
 //! look like a hash is refused. What can't be told apart: a raw key that is itself 64 hexadecimal digits (32
 //! and more under `prehashed`).
@@ -22,8 +22,9 @@
 //! each way in which the sources hash keys, and goes no further. Where it stands in the row's URL or source too, it is
 //! taken out. A message key of a topic may be one: of these only a hash is held, in memory.
 //!
-//! In both formats white space around a value is dropped, an empty value is the same as none, a row that
-//! stands later wins, and a byte order mark at the start is skipped. Times are RFC 3339, cut to milliseconds.
+//! In both formats white space around a value is dropped, an empty value is the same as none (as are some words, see
+//! `row.rs`), names of columns may differ in case, a row that stands later wins, and a byte order mark at the start is
+//! skipped. Times are all that [`crate::time`] reads, dates too, cut to milliseconds.
 //!
 //! Limits: 256 KiB a row, 512 bytes a value (or an element of a list; 254 an address, 4,096 a token), 256 elements a
 //! list, 10,000,000 rows and 100,000 bad rows a table. A URL is cut after 2,048 bytes.
@@ -69,6 +70,8 @@ pub struct TablesRead {
     pub dead_letters: Vec<TableDeadLetter>,
     /// What a person should look at, one sentence each.
     pub warnings: Vec<String>,
+    /// Values of optional columns that could not be read and count as unknown.
+    pub unread: u64,
 }
 
 impl TablesRead {
@@ -78,6 +81,7 @@ impl TablesRead {
         self.definitions.append(&mut later.definitions);
         self.dead_letters.append(&mut later.dead_letters);
         self.warnings.append(&mut later.warnings);
+        self.unread += later.unread;
     }
 }
 
@@ -222,6 +226,7 @@ pub fn read<'a>(
             let rows = rows::read(&table, path, *format, |row| table.accept(row, &mut output))?;
             read.dead_letters.extend(rows.dead_letters);
             read.warnings.extend(rows.warnings);
+            read.unread += rows.unread;
         }
     }
     (read.changes, read.definitions) = output.finish();

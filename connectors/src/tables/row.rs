@@ -1,25 +1,81 @@
 //! One row: cells by column, and what may stand in them.
+//!
+//! What a row can't be without must be right, or the row is refused. What it can is unknown where it can't be read: the
+//! row counts, and a warning names the column. Losing a row would cost more: its key has no owner, or isn't revoked.
+//!
+//! Databases write nothing in many ways: besides an empty value, `\N`, `NULL`, `null`, `NaN`, `NaT` and `None` are none.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keytide_config::Zone;
 use keytide_dataflow::model::EventTime;
 
 use super::{LIST_ELEMENTS, VALUE_BYTES};
+use crate::decode::Decimal;
+use crate::time::{self, Dates};
+
+/// Words that databases and their tools write for nothing.
+const NOTHING: [&str; 6] = ["\\N", "NULL", "null", "NaN", "NaT", "None"];
+/// Stands for a value that Debezium doesn't know because it is large and didn't change.
+const UNAVAILABLE: &str = "__debezium_unavailable_value";
+/// The same of a column of bytes, as base64 and as hexadecimal digits.
+const UNAVAILABLE_BYTES: [&str; 3] = [
+    "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+    "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ",
+    "5f5f646562657a69756d5f756e617661696c61626c655f76616c7565",
+];
+/// Bytes of the longest text that holds little else.
+const UNAVAILABLE_BYTES_AT_MOST: usize = 128;
 
 /// What stands in a cell.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub(super) enum Cell<'a> {
     #[default]
     Missing,
     Text(Cow<'a, str>),
+    /// A flag, or a number with a fraction, as text: it may say something, but identifies nothing.
+    Loose(String),
     /// A JSON array.
     List(Vec<Cow<'a, str>>),
+    /// What the column held before: the database didn't say it again.
+    Kept,
+    /// A value of a type that no column has.
+    Wrong,
+}
+
+impl<'a> Cell<'a> {
+    pub(super) fn text(text: Cow<'a, str>) -> Self {
+        if is_unavailable(&text) { Self::Kept } else { Self::Text(text) }
+    }
+
+    pub(super) fn list(elements: Vec<Cow<'a, str>>) -> Self {
+        let kept = elements.iter().any(|element| is_unavailable(element));
+        if kept { Self::Kept } else { Self::List(elements) }
+    }
+}
+
+/// Whether a text is Debezium's placeholder, by itself or as the only thing in an array or an object.
+pub(super) fn is_unavailable(text: &str) -> bool {
+    if text.len() > UNAVAILABLE_BYTES_AT_MOST {
+        return false;
+    }
+    if !text.contains(UNAVAILABLE) {
+        return UNAVAILABLE_BYTES.contains(&text);
+    }
+    text.replace(UNAVAILABLE, "").chars().all(|c| "[]{}\":, ".contains(c))
 }
 
 /// A row's cells, in the order of the table's columns.
 pub(super) struct Row<'a> {
     pub(super) columns: &'a [&'static str],
     pub(super) cells: Vec<Cell<'a>>,
+    /// Whether it says of itself that it is gone.
+    pub(super) deleted: bool,
+    /// Why optional columns couldn't be read.
+    unread: RefCell<Vec<(&'static str, Fault)>>,
 }
 
 /// What is wrong with a row. Never quotes a cell.
@@ -27,7 +83,8 @@ pub(super) type Fault = String;
 
 impl<'a> Row<'a> {
     pub(super) fn new(columns: &'a [&'static str]) -> Self {
-        Self { columns, cells: vec![Cell::Missing; columns.len()] }
+        let cells = vec![Cell::Missing; columns.len()];
+        Self { columns, cells, deleted: false, unread: RefCell::default() }
     }
 
     fn cell(&self, column: &str) -> &Cell<'a> {
@@ -37,69 +94,143 @@ impl<'a> Row<'a> {
             .map_or(&Cell::Missing, |index| &self.cells[index])
     }
 
-    /// The value of a column, `None` if it is empty.
+    /// The columns that hold what they held before.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &'static str> {
+        let cells = self.columns.iter().zip(&self.cells);
+        cells.filter(|(_, cell)| **cell == Cell::Kept).map(|(column, _)| *column)
+    }
+
+    /// Takes what the database didn't say again for unknown: in a file there is no row before.
+    pub(super) fn forget_kept(&mut self) {
+        for (column, cell) in
+            self.columns.iter().zip(&mut self.cells).filter(|(_, cell)| **cell == Cell::Kept)
+        {
+            *cell = Cell::Missing;
+            let fault = format!("`{column}` was left out because it didn't change");
+            self.unread.get_mut().push((column, fault));
+        }
+    }
+
+    /// The columns that couldn't be read, each with why.
+    pub(super) fn unread(&self) -> Vec<(&'static str, Fault)> {
+        self.unread.take()
+    }
+
+    /// The value of a column that identifies something, `None` if it is empty.
     pub(super) fn text(&self, column: &str) -> Result<Option<&str>, Fault> {
-        self.text_of(column, VALUE_BYTES)
+        match self.cell(column) {
+            Cell::Loose(_) => Err(wrong(column)),
+            _ => self.text_of(column, VALUE_BYTES),
+        }
     }
 
     /// The same, of a value that may have so many bytes.
     pub(super) fn text_of(&self, column: &str, limit: usize) -> Result<Option<&str>, Fault> {
         match self.cell(column) {
-            Cell::Missing => Ok(None),
+            Cell::Missing | Cell::Kept => Ok(None),
             Cell::Text(text) => value(column, text, limit),
+            Cell::Loose(text) => value(column, text, limit),
             Cell::List(_) => Err(format!("`{column}` is an array: it must be one value")),
+            Cell::Wrong => Err(wrong(column)),
         }
     }
 
-    /// The value of a column that may not be empty.
+    /// The value of a column that may not be empty. Of a row that is gone, and where the value is the one that was
+    /// held, it is empty all the same.
     pub(super) fn required(&self, column: &str) -> Result<&str, Fault> {
-        self.text(column)?.ok_or_else(|| format!("`{column}` is empty"))
+        match self.text(column) {
+            Ok(Some(text)) => Ok(text),
+            _ if self.deleted || *self.cell(column) == Cell::Kept => Ok(""),
+            Ok(None) => Err(format!("`{column}` is empty")),
+            Err(fault) => Err(fault),
+        }
     }
 
-    /// A time.
-    pub(super) fn time(&self, column: &str) -> Result<Option<EventTime>, Fault> {
-        let Some(text) = self.text(column)? else { return Ok(None) };
-        let time: jiff::Timestamp = text.parse().map_err(|_| {
-            format!("`{column}` is not a time: it must be RFC 3339, such as 2025-06-02T08:00:00Z")
-        })?;
-        let time =
-            EventTime::try_from(time.as_millisecond()).map_err(|_| format!("`{column}` is before 1970"))?;
-        Ok(Some(time))
+    /// The value of an optional column.
+    pub(super) fn optional(&self, column: &'static str) -> Option<&str> {
+        self.optional_of(column, VALUE_BYTES)
     }
 
-    /// One of some names; the default if it is empty.
-    pub(super) fn one_of<T: Copy + Default>(&self, column: &str, names: &[(&str, T)]) -> Result<T, Fault> {
-        let Some(text) = self.text(column)? else { return Ok(T::default()) };
-        names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
-            let names: Vec<_> = names.iter().map(|(name, _)| *name).collect();
-            format!("`{column}` must be one of {}", names.join(", "))
+    /// The same, of a value that may have so many bytes.
+    pub(super) fn optional_of(&self, column: &'static str, limit: usize) -> Option<&str> {
+        self.or_unread(column, self.text_of(column, limit))
+    }
+
+    /// The value that an optional column should have.
+    pub(super) fn parsed<T>(
+        &self,
+        column: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+        expected: &str,
+    ) -> Option<T> {
+        let text = self.optional(column)?;
+        self.or_unread(column, parse(text).map(Some).ok_or_else(|| format!("`{column}` must be {expected}")))
+    }
+
+    fn or_unread<T>(&self, column: &'static str, found: Result<Option<T>, Fault>) -> Option<T> {
+        found.unwrap_or_else(|fault| {
+            self.unread.borrow_mut().push((column, fault));
+            None
         })
     }
 
-    /// The elements of a list: separated by `;`, or a JSON array. Empty elements don't count.
-    pub(super) fn list<'s, T>(
-        &'s self,
-        column: &str,
-        parse: impl Fn(&'s str) -> Option<T>,
+    /// A time: any text that is one, a date (its first moment, UTC), or a number, whose size tells whether it is days,
+    /// seconds, milliseconds, microseconds or nanoseconds since the epoch.
+    pub(super) fn time(&self, column: &'static str) -> Option<EventTime> {
+        let ms = self.parsed(
+            column,
+            time_ms,
+            "a time, such as 2025-06-02T08:00:00Z, or a number of days, s, ms, us or ns since 1970",
+        )?;
+        let time = EventTime::try_from(ms).map(Some).map_err(|_| format!("`{column}` is before 1970"));
+        self.or_unread(column, time)
+    }
+
+    /// One of some names, in any case; the default if it is empty or none of them.
+    pub(super) fn one_of<T: Copy + Default>(&self, column: &'static str, names: &[(&[&str], T)]) -> T {
+        let find = |text: &str| {
+            let is = |name: &&str| name.eq_ignore_ascii_case(text);
+            names.iter().find(|(words, _)| words.iter().any(is)).map(|(_, value)| *value)
+        };
+        let first: Vec<&str> = names.iter().filter_map(|(words, _)| words.first().copied()).collect();
+        self.parsed(column, find, &format!("one of {}", first.join(", "))).unwrap_or_default()
+    }
+
+    /// The elements of a list: separated by `;` or else by `,`, a JSON array, or one in a text, or an array as PostgreSQL
+    /// writes it (`{a,"b c"}`). Empty elements don't count; of those that can't be read the others are left.
+    pub(super) fn list<T>(
+        &self,
+        column: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
         expected: &str,
-    ) -> Result<Vec<T>, Fault> {
+    ) -> Vec<T> {
         let mut parsed = Vec::new();
-        let mut element = |element: &'s str| {
-            let Some(element) = value(column, element, VALUE_BYTES)? else { return Ok(()) };
-            if parsed.len() == LIST_ELEMENTS {
-                return Err(format!("`{column}` has more than {LIST_ELEMENTS} elements"));
+        let mut fault = None;
+        let mut element = |element: &str| match value(column, element, VALUE_BYTES) {
+            Ok(None) => {}
+            _ if parsed.len() == LIST_ELEMENTS => {
+                fault = Some(format!("`{column}` has more than {LIST_ELEMENTS} elements"));
             }
-            let wrong = || format!("`{column}` must be a list of {expected}");
-            parsed.push(parse(element).ok_or_else(wrong)?);
-            Ok(())
+            Ok(Some(text)) => match parse(text) {
+                Some(value) => parsed.push(value),
+                None => fault = Some(format!("`{column}` must be a list of {expected}")),
+            },
+            Err(wrong) => fault = Some(wrong),
         };
         match self.cell(column) {
-            Cell::Missing => {}
-            Cell::Text(text) => text.split(';').try_for_each(&mut element)?,
-            Cell::List(elements) => elements.iter().try_for_each(|text| element(text))?,
+            Cell::Missing | Cell::Kept => {}
+            Cell::Text(text) => elements(text).iter().for_each(|text| element(text)),
+            Cell::Loose(text) => element(text),
+            Cell::List(elements) => elements.iter().for_each(|text| element(text)),
+            Cell::Wrong => fault = Some(wrong(column)),
         }
-        Ok(parsed)
+        self.unread.borrow_mut().extend(fault.map(|fault| (column, fault)));
+        parsed
     }
+}
+
+fn wrong(column: &str) -> Fault {
+    format!("`{column}` must be text, or an array of texts if it is a list")
 }
 
 /// A value without the white space around it, `None` if nothing is left.
@@ -113,5 +244,205 @@ fn value<'t>(column: &str, text: &'t str, limit: usize) -> Result<Option<&'t str
             "`{column}` holds a line break or control character: is a closing quote missing?"
         ));
     }
-    Ok(Some(text).filter(|text| !text.is_empty()))
+    Ok(Some(text).filter(|text| !text.is_empty() && !NOTHING.contains(text)))
+}
+
+/// A time in milliseconds.
+fn time_ms(text: &str) -> Option<i64> {
+    let of_text = || time::parse(text.as_bytes(), &Zone::default(), Dates::Midnight);
+    match Decimal::parse(text) {
+        // 14 digits are a date and a time of day: as milliseconds they would lie beyond the year 2280.
+        Some(number) => {
+            let compact = (text.len() == 14).then(of_text).flatten();
+            compact.or_else(|| time::by_size(number, true)).or_else(of_text)
+        }
+        // A decimal of a database, whose scale isn't said: times are whole numbers.
+        None => of_text().or_else(|| time::by_size(Decimal::parse(&database_decimal(text, 0)?)?, false)),
+    }
+}
+
+/// A decimal as Kafka Connect and Debezium write it: the digits as a whole number in two's complement, big endian, in
+/// base64, and how many of them stand behind the point.
+pub(super) fn database_decimal(base64: &str, scale: i32) -> Option<String> {
+    /// Digits that a scale may add.
+    const MAX_SCALE: i32 = 130;
+    let bytes = STANDARD.decode(base64).ok().filter(|bytes| (1..=16).contains(&bytes.len()))?;
+    let fill = if bytes[0] & 0x80 == 0 { 0 } else { 0xff };
+    let mut whole = [fill; 16];
+    whole[16 - bytes.len()..].copy_from_slice(&bytes);
+    let number = i128::from_be_bytes(whole);
+    let (sign, mut digits) = (if number < 0 { "-" } else { "" }, number.unsigned_abs().to_string());
+    if !(-MAX_SCALE..=MAX_SCALE).contains(&scale) {
+        return None;
+    }
+    let places = usize::try_from(scale.unsigned_abs()).ok()?;
+    if scale <= 0 {
+        digits.push_str(&"0".repeat(if number == 0 { 0 } else { places }));
+        return Some(format!("{sign}{digits}"));
+    }
+    let digits = format!("{digits:0>width$}", width = places + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - places);
+    let fraction = fraction.trim_end_matches('0');
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(format!("{sign}{whole}{point}{fraction}"))
+}
+
+/// The elements of a list in a text.
+fn elements(text: &str) -> Vec<Cow<'_, str>> {
+    let text = text.trim();
+    if text.starts_with('[')
+        && let Ok(serde_json::Value::Array(elements)) = serde_json::from_str(text)
+    {
+        let element = |element| match element {
+            serde_json::Value::String(text) => Cow::Owned(text),
+            serde_json::Value::Null => Cow::Borrowed(""),
+            other => Cow::Owned(other.to_string()),
+        };
+        return elements.into_iter().map(element).collect();
+    }
+    if let Some(inner) = text.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
+        return array(inner).into_iter().map(Cow::Owned).collect();
+    }
+    let separator = if text.contains(';') { ';' } else { ',' };
+    text.split(separator).map(Cow::Borrowed).collect()
+}
+
+/// The elements of an array of PostgreSQL's: separated by commas, in quotes where they have to be, `\` before a quote.
+fn array(inner: &str) -> Vec<String> {
+    let mut elements = vec![String::new()];
+    let (mut quoted, mut escaped) = (false, false);
+    for c in inner.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => {
+                escaped = true;
+                continue;
+            }
+            '"' => {
+                quoted = !quoted;
+                continue;
+            }
+            ',' if !quoted => {
+                elements.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        elements.last_mut().expect("it never gets empty").push(c);
+    }
+    elements
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn decimals_of_databases() {
+        for (base64, scale, expected) in [
+            ("Bw==", 0, Some("7")),
+            ("AA==", 0, Some("0")),
+            ("AA==", -3, Some("0")),
+            ("/w==", 0, Some("-1")),
+            ("AP8=", 0, Some("255")),
+            ("BNI=", 2, Some("12.34")),
+            ("BNI=", 6, Some("0.001234")),
+            ("Bw==", -3, Some("7000")),
+            ("Arw=", 2, Some("7")),
+            ("7Bw==", 0, None),
+            ("", 0, None),
+            ("Bw==", 1_000, None),
+            ("AAAAAAAAAAAAAAAAAAAAAAA=", 0, None),
+        ] {
+            assert_eq!(database_decimal(base64, scale).as_deref(), expected, "{base64} {scale}");
+        }
+    }
+
+    #[test]
+    fn times_of_databases() {
+        let noon = 1_763_642_655_000;
+        for (text, ms) in [
+            ("2025-11-20T12:44:15Z", noon),
+            ("2025-11-20 12:44:15.000000", noon),
+            ("2025-11-20 12:44:15+00", noon),
+            ("20251120124415", noon),
+            ("1763642655", noon),
+            ("1763642655000", noon),
+            ("1763642655000000", noon),
+            ("1763642655000000000", noon),
+            ("1763642655.0004", noon),
+            ("2025-11-20", noon - 45_855_000),
+            ("20412", noon - 45_855_000),
+            // The milliseconds in base64.
+            ("AZqhS0EY", noon),
+            ("9999-12-31T23:59:59Z", 253_402_300_799_000),
+        ] {
+            assert_eq!(time_ms(text), Some(ms), "{text}");
+        }
+        for text in ["", "0", "soon", "12", "infinity", "0000-00-00 00:00:00", "Bw=="] {
+            assert_eq!(time_ms(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_in_texts() {
+        for (text, expected) in [
+            ("a;b; c", vec!["a", "b", " c"]),
+            ("a,b", vec!["a", "b"]),
+            ("a,b;c", vec!["a,b", "c"]),
+            (r#"["a","b\"c",7,null]"#, vec!["a", "b\"c", "7", ""]),
+            ("{a,b}", vec!["a", "b"]),
+            (r#"{"a b","c\"d,e",NULL}"#, vec!["a b", "c\"d,e", "NULL"]),
+            ("{}", vec![""]),
+            ("[a", vec!["[a"]),
+            ("", vec![""]),
+        ] {
+            assert_eq!(elements(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_debezium_does_not_know() {
+        for text in [
+            "__debezium_unavailable_value",
+            "[\"__debezium_unavailable_value\"]",
+            "{__debezium_unavailable_value}",
+            "{\"__debezium_unavailable_value\": \"__debezium_unavailable_value\"}",
+            "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+            "5f5f646562657a69756d5f756e617661696c61626c655f76616c7565",
+        ] {
+            assert!(is_unavailable(text), "{text}");
+        }
+        for text in ["", "[]", "debezium_unavailable_value", "x __debezium_unavailable_value", "__debezium"] {
+            assert!(!is_unavailable(text), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decimals_agree_with_numbers(number: i128) {
+            let base64 = STANDARD.encode(number.to_be_bytes());
+            prop_assert_eq!(database_decimal(&base64, 0), Some(number.to_string()));
+        }
+
+        /// What PostgreSQL's `array_out` writes of texts comes out again.
+        #[test]
+        fn arrays_round_trip(texts in proptest::collection::vec(".{0,8}", 1..6)) {
+            let quoted = |text: &String| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+            let written: Vec<String> = texts.iter().map(quoted).collect();
+            prop_assert_eq!(array(&written.join(",")), texts);
+        }
+
+        #[test]
+        fn arbitrary_text_is_no_panic(text in ".{0,40}", alike in "[{\\[]?[a-z\"\\\\,;]{0,12}[}\\]]?") {
+            for text in [text, alike] {
+                elements(&text);
+                time_ms(&text);
+                database_decimal(&text, 3);
+                is_unavailable(&text);
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Files of rows, CSV or JSON lines, read one row at a time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,7 +12,7 @@ use keytide_config::TableFormat;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 
-use super::row::{Cell, Fault, Row};
+use super::row::{Cell, Fault, Row, database_decimal, is_unavailable};
 use super::schema::Table;
 use super::{BAD_ROWS, ROW_BYTES, ROWS, TableDeadLetter, TableError, TablePlace};
 
@@ -24,6 +24,8 @@ const NAME_BYTES: usize = 32;
 
 /// What reading left beside the accepted rows.
 pub(super) struct Outcome {
+    /// Values of optional columns that couldn't be read.
+    pub(super) unread: u64,
     pub(super) dead_letters: Vec<TableDeadLetter>,
     pub(super) warnings: Vec<String>,
 }
@@ -49,6 +51,7 @@ pub(super) fn read(
         rows: 0,
         dead_letters: Vec::new(),
         first_bad_line: 0,
+        unread: BTreeMap::new(),
     };
     match format {
         TableFormat::Csv => reading.csv(file)?,
@@ -80,6 +83,8 @@ struct Reading<'a, A> {
     dead_letters: Vec<TableDeadLetter>,
     /// Where the first of them stands.
     first_bad_line: u64,
+    /// Of optional columns that couldn't be read: in how many rows, in which line first, and why there.
+    unread: BTreeMap<&'static str, (u64, u64, Fault)>,
 }
 
 impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
@@ -126,7 +131,31 @@ impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
     /// Which column of the table each column of the file is.
     fn header(&mut self, record: &ByteRecord) -> Result<Vec<Option<usize>>, TableError> {
         let names: Vec<&[u8]> = record.iter().map(<[u8]>::trim_ascii).collect();
-        let header: Vec<Option<usize>> = names.iter().map(|name| self.column(name)).collect();
+        let mut header: Vec<Option<usize>> = vec![None; names.len()];
+        let mut first_with = vec![None; self.columns.len()];
+        // The very names first: others differ in case, and are taken for what is left.
+        for exact in [true, false] {
+            for (at, name) in names.iter().enumerate() {
+                let column = column_of(self.columns, name).filter(|(_, is_exact)| *is_exact == exact);
+                let Some((index, _)) = column else { continue };
+                match first_with[index] {
+                    None => {
+                        header[at] = Some(index);
+                        first_with[index] = Some((at, exact));
+                    }
+                    // One that differs in case from a very name is just another column.
+                    Some((_, first_is_exact)) if first_is_exact != exact => {}
+                    Some((first, _)) => {
+                        return Err(TableError::DuplicateColumn {
+                            table: self.table.name(),
+                            path: self.path.to_owned(),
+                            first: first + 1,
+                            second: at + 1,
+                        });
+                    }
+                }
+            }
+        }
         for index in header.iter().flatten() {
             self.seen[*index] = true;
         }
@@ -221,8 +250,22 @@ impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
 
     fn row(&mut self, line: u64, raw: &[u8], row: Result<Row<'_>, Fault>) -> Result<(), TableError> {
         self.count_row()?;
-        match row.and_then(|row| (self.accept)(&row)) {
-            Ok(()) => Ok(()),
+        let accepted = row.and_then(|mut row| {
+            row.forget_kept();
+            // A row that says that it is gone is as one that isn't there.
+            if !row.deleted {
+                (self.accept)(&row)?;
+            }
+            Ok(row.unread())
+        });
+        match accepted {
+            Ok(unread) => {
+                for (column, fault) in unread {
+                    let (count, _, _) = self.unread.entry(column).or_insert((0, line, fault));
+                    *count += 1;
+                }
+                Ok(())
+            }
             Err(reason) => self.refuse(line, reason, raw.len() as u64, Sha256::digest(raw).into()),
         }
     }
@@ -260,7 +303,15 @@ impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
         let ignored = self.ignored.to_string();
         let ignored =
             (!ignored.is_empty()).then(|| of(&format!("has columns that are not used here: {ignored}")));
-        Outcome { dead_letters: self.dead_letters, warnings: empty.into_iter().chain(ignored).collect() }
+        let unread = self.unread.values().map(|(count, line, fault)| {
+            of(&format!("has a value that can't be read and counts as unknown, in {count} rows, first in line {line}: {fault}"))
+        });
+        let warnings = empty.into_iter().chain(ignored).chain(unread).collect();
+        Outcome {
+            unread: self.unread.values().map(|(count, ..)| count).sum(),
+            dead_letters: self.dead_letters,
+            warnings,
+        }
     }
 }
 
@@ -276,10 +327,17 @@ fn csv_row<'r>(
     for (field, column) in record.iter().zip(header) {
         let text = str::from_utf8(field).map_err(|_| "not UTF-8")?;
         if let Some(column) = column {
-            row.cells[*column] = Cell::Text(text.into());
+            row.cells[*column] = Cell::text(text.into());
         }
     }
     Ok(row)
+}
+
+/// The column that a name is for, and whether it is its very name: else it differs in case, as in Oracle.
+pub(super) fn column_of(columns: &[&'static str], name: &[u8]) -> Option<(usize, bool)> {
+    let exact = columns.iter().position(|column| column.as_bytes() == name).map(|index| (index, true));
+    let folded = || columns.iter().position(|column| column.as_bytes().eq_ignore_ascii_case(name));
+    exact.or_else(|| folded().map(|index| (index, false)))
 }
 
 /// Reads a JSON object as a row. `seen` learns which columns occurred, `ignored` the names of others.
@@ -331,39 +389,53 @@ impl<'r> Visitor<'r> for Object<'r, '_> {
 
     fn visit_map<M: MapAccess<'r>>(self, mut members: M) -> Result<Row<'r>, M::Error> {
         let mut row = Row::new(self.columns);
-        let mut present = vec![false; self.columns.len()];
+        // Of each column, whether its very name stood.
+        let mut present: Vec<Option<bool>> = vec![None; self.columns.len()];
         while let Some(name) = members.next_key_seed(Text)? {
-            let Some(index) = self.columns.iter().position(|column| *column == name) else {
+            // What Debezium adds to a row: whether it is gone, and fields of the change.
+            if name.starts_with("__") {
+                let cell = members.next_value_seed(Value)?;
+                let text = match &cell {
+                    Cell::Text(text) => &**text,
+                    Cell::Loose(text) => text,
+                    _ => "",
+                };
+                row.deleted |= if name.eq_ignore_ascii_case("__deleted") {
+                    ["true", "1", "t"].iter().any(|yes| text.trim().eq_ignore_ascii_case(yes))
+                } else {
+                    name.eq_ignore_ascii_case("__op") && text == "d"
+                };
+                continue;
+            }
+            let Some((index, exact)) = column_of(self.columns, name.as_bytes()) else {
                 self.ignored.add(name.as_bytes());
                 members.next_value::<IgnoredAny>()?;
                 continue;
             };
-            let column = self.columns[index];
-            if std::mem::replace(&mut present[index], true) {
-                *self.fault = Some(format!("`{column}` stands twice"));
-                return Err(M::Error::custom(""));
+            match present[index] {
+                // The very name counts, wherever it stands.
+                Some(true) if !exact => {
+                    members.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+                Some(before) if before == exact => {
+                    *self.fault = Some(format!("`{}` stands twice", self.columns[index]));
+                    return Err(M::Error::custom(""));
+                }
+                _ => present[index] = Some(exact),
             }
             self.seen[index] = true;
-            row.cells[index] = members.next_value_seed(Value { column, fault: self.fault })?;
+            row.cells[index] = members.next_value_seed(Value)?;
         }
         Ok(row)
     }
 }
 
-/// Deserializes a member's value: text, a whole number, null, or an array of texts.
-struct Value<'s> {
-    column: &'static str,
-    fault: &'s mut Option<Fault>,
-}
+/// Deserializes a member's value: text, a number, a flag, null, an array of these, or a number of a database with its
+/// scale beside it (`{"scale": 0, "value": "Bw=="}`).
+struct Value;
 
-impl Value<'_> {
-    fn other<T, E: serde::de::Error>(self) -> Result<T, E> {
-        *self.fault = Some(format!("`{}` must be text, or an array of texts if it is a list", self.column));
-        Err(E::custom(""))
-    }
-}
-
-impl<'r> DeserializeSeed<'r> for Value<'_> {
+impl<'r> DeserializeSeed<'r> for Value {
     type Value = Cell<'r>;
 
     fn deserialize<D: serde::Deserializer<'r>>(self, json: D) -> Result<Cell<'r>, D::Error> {
@@ -371,7 +443,7 @@ impl<'r> DeserializeSeed<'r> for Value<'_> {
     }
 }
 
-impl<'r> Visitor<'r> for Value<'_> {
+impl<'r> Visitor<'r> for Value {
     type Value = Cell<'r>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -383,11 +455,11 @@ impl<'r> Visitor<'r> for Value<'_> {
     }
 
     fn visit_borrowed_str<E>(self, text: &'r str) -> Result<Cell<'r>, E> {
-        Ok(Cell::Text(text.into()))
+        Ok(Cell::text(text.into()))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Cell<'r>, E> {
-        Ok(Cell::Text(text.to_owned().into()))
+        Ok(Cell::text(text.to_owned().into()))
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Cell<'r>, E> {
@@ -398,28 +470,51 @@ impl<'r> Visitor<'r> for Value<'_> {
         Ok(Cell::Text(number.to_string().into()))
     }
 
+    fn visit_f64<E>(self, number: f64) -> Result<Cell<'r>, E> {
+        Ok(Cell::Loose(number.to_string()))
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Cell<'r>, E> {
+        Ok(Cell::Loose(flag.to_string()))
+    }
+
     fn visit_seq<S: SeqAccess<'r>>(self, mut elements: S) -> Result<Cell<'r>, S::Error> {
         let mut list = Vec::new();
-        loop {
-            match elements.next_element_seed(Text) {
-                Ok(Some(text)) => list.push(text),
-                Ok(None) => return Ok(Cell::List(list)),
-                Err(_) => return self.other(),
+        let mut wrong = false;
+        while let Some(element) = elements.next_element_seed(Self)? {
+            match element {
+                Cell::Text(text) => list.push(text),
+                Cell::Missing => {}
+                Cell::Kept => return drained(elements).map(|()| Cell::Kept),
+                Cell::Loose(_) | Cell::List(_) | Cell::Wrong => wrong = true,
             }
         }
+        Ok(if wrong { Cell::Wrong } else { Cell::list(list) })
     }
 
-    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Cell<'r>, E> {
-        self.other()
+    fn visit_map<M: MapAccess<'r>>(self, mut members: M) -> Result<Cell<'r>, M::Error> {
+        let (mut scale, mut digits, mut kept) = (None, None, false);
+        while let Some(name) = members.next_key_seed(Text)? {
+            let cell = members.next_value_seed(Self)?;
+            match (&*name, cell) {
+                ("scale", Cell::Text(text)) => scale = text.parse().ok(),
+                ("value", Cell::Text(text)) => digits = Some(text),
+                (name, cell) => kept |= is_unavailable(name) || cell == Cell::Kept,
+            }
+        }
+        let number = scale.zip(digits).and_then(|(scale, digits)| database_decimal(&digits, scale));
+        Ok(match number {
+            Some(number) => Cell::Text(number.into()),
+            None if kept => Cell::Kept,
+            None => Cell::Wrong,
+        })
     }
+}
 
-    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Cell<'r>, E> {
-        self.other()
-    }
-
-    fn visit_map<M: MapAccess<'r>>(self, _: M) -> Result<Cell<'r>, M::Error> {
-        self.other()
-    }
+/// Reads what is left of an array.
+fn drained<'r, S: SeqAccess<'r>>(mut elements: S) -> Result<(), S::Error> {
+    while elements.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(())
 }
 
 /// Deserializes a string, borrowed where it has no escapes.
@@ -460,6 +555,12 @@ impl Ignored {
     /// How much there is to tell; grows when there is more.
     pub(super) fn len(&self) -> usize {
         self.names.len() + usize::from(self.unlisted)
+    }
+
+    /// Adds those of another row.
+    pub(super) fn append(&mut self, other: Self) {
+        self.unlisted |= other.unlisted;
+        other.names.iter().for_each(|name| self.add(name.as_bytes()));
     }
 
     fn add(&mut self, name: &[u8]) {

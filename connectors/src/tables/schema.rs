@@ -16,14 +16,55 @@ use super::row::{Fault, Row};
 use crate::decode::{SecretHash, cut, holds, redacted};
 use crate::geo::{mapped, parse_asn};
 
-const STATES: [(&str, KeyState); 3] =
-    [("active", KeyState::Active), ("suspended", KeyState::Suspended), ("revoked", KeyState::Revoked)];
-const KINDS: [(&str, KeyKind); 2] = [("secret", KeyKind::Secret), ("publishable", KeyKind::Publishable)];
-const POLICIES: [(&str, Policy); 4] = [
-    ("observe", Policy::Observe),
-    ("alert", Policy::Alert),
-    ("suspend", Policy::Suspend),
-    ("revoke", Policy::Revoke),
+/// Words for a key's state, in any case.
+const STATES: [(&[&str], KeyState); 3] = [
+    (
+        &["active", "enabled", "enable", "true", "1", "yes", "y", "t", "on", "ok", "valid", "approved"],
+        KeyState::Active,
+    ),
+    (
+        &[
+            "suspended",
+            "disabled",
+            "disable",
+            "false",
+            "0",
+            "no",
+            "n",
+            "f",
+            "off",
+            "inactive",
+            "paused",
+            "blocked",
+            "locked",
+            "frozen",
+            "pending",
+        ],
+        KeyState::Suspended,
+    ),
+    (
+        &[
+            "revoked",
+            "deleted",
+            "removed",
+            "expired",
+            "terminated",
+            "cancelled",
+            "canceled",
+            "invalid",
+            "archived",
+            "rejected",
+        ],
+        KeyState::Revoked,
+    ),
+];
+const KINDS: [(&[&str], KeyKind); 2] =
+    [(&["secret", "private"], KeyKind::Secret), (&["publishable", "public"], KeyKind::Publishable)];
+const POLICIES: [(&[&str], Policy); 4] = [
+    (&["observe"], Policy::Observe),
+    (&["alert"], Policy::Alert),
+    (&["suspend"], Policy::Suspend),
+    (&["revoke"], Policy::Revoke),
 ];
 
 const KEY_COLUMNS: [&str; 10] = [
@@ -214,19 +255,19 @@ fn accept_key(forms: &KeyForms, row: &Row<'_>, output: &mut Output) -> Result<()
         return Err(format!("`{}` is required", forms.columns().join("` or `")));
     }
     let subscription = row.required("subscription")?;
-    let state = row.one_of("state", &STATES)?;
-    let kind = row.one_of("kind", &KINDS)?;
-    let created_at = row.time("created_at")?;
-    let revoked_at = row.time("revoked_at")?;
-    let last_used_at = row.time("last_used_at")?;
-    let valid_from = row.time("valid_from")?;
-    let consumer = row.text("consumer")?.unwrap_or_default();
-    let credential = row.text("credential")?.unwrap_or_default();
+    let state = row.one_of("state", &STATES);
+    let kind = row.one_of("kind", &KINDS);
+    let created_at = row.time("created_at");
+    let revoked_at = row.time("revoked_at");
+    let last_used_at = row.time("last_used_at");
+    let valid_from = row.time("valid_from");
+    let consumer = row.optional("consumer").unwrap_or_default();
+    let credential = row.optional("credential").unwrap_or_default();
     let mut allowed =
-        row.list("allow_list", allowance, "networks (CIDR), country codes and AS numbers such as AS64500")?;
+        row.list("allow_list", allowance, "networks (CIDR), country codes and AS numbers such as AS64500");
     allowed.sort_unstable();
     allowed.dedup();
-    let contact = addresses(row, "contact")?;
+    let contact = addresses(row, "contact");
 
     output.key_name(named);
     let subscription = output.name(subscription);
@@ -253,24 +294,21 @@ fn accept_key(forms: &KeyForms, row: &Row<'_>, output: &mut Output) -> Result<()
 
 fn accept_subscription(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
     let id = row.required("id")?;
-    let customer = row.text("customer")?.unwrap_or_default();
-    let plan = row.text("plan")?.unwrap_or_default();
-    let time_zone = row.text("time_zone")?.unwrap_or_default();
-    if !time_zone.is_empty() && !is_time_zone(time_zone) {
-        return Err("`time_zone` must be an IANA name such as Europe/Berlin".to_owned());
-    }
-    let billing_anchor = match row.text("billing_anchor")? {
-        None => 0,
-        Some(day) => parse_day(day).ok_or("`billing_anchor` must be a day of the month, 1 to 31")?,
-    };
-    let started_at = row.time("started_at")?;
-    let contacts = addresses(row, "contacts")?;
+    let customer = row.optional("customer").unwrap_or_default();
+    let plan = row.optional("plan").unwrap_or_default();
+    let is_zone = |name: &str| is_time_zone(name).then(|| name.to_owned());
+    let time_zone =
+        row.parsed("time_zone", is_zone, "an IANA name such as Europe/Berlin").unwrap_or_default();
+    let billing_anchor =
+        row.parsed("billing_anchor", parse_day, "a day of the month, 1 to 31").unwrap_or_default();
+    let started_at = row.time("started_at");
+    let contacts = addresses(row, "contacts");
 
     let row = SubscriptionRow {
         id: output.name(id),
         customer: output.name(customer),
         plan: output.name(plan),
-        time_zone: output.name(time_zone),
+        time_zone: output.name(&time_zone),
         billing_anchor,
         started_at,
         contacts: output.name(&contacts),
@@ -281,8 +319,8 @@ fn accept_subscription(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> 
 
 fn accept_plan(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
     let id = row.required("id")?;
-    let name = row.text("name")?.unwrap_or(id);
-    let policy = row.one_of("policy", &POLICIES)?;
+    let name = row.optional("name").unwrap_or(id);
+    let policy = row.one_of("policy", &POLICIES);
 
     let row = PlanRow { id: output.name(id), name: output.name(name), policy };
     output.push(TableRow::Plan(row));
@@ -292,9 +330,9 @@ fn accept_plan(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
 fn accept_leak(forms: &LeakForms, row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
     let token = row.text_of("token", TOKEN_BYTES)?;
     let (hash, named) = forms.keys.keys(row)?;
-    let source = without_token(row.text("source")?.unwrap_or_default(), token, VALUE_BYTES);
-    let url = without_token(row.text_of("url", usize::MAX)?.unwrap_or_default(), token, URL_BYTES);
-    let reported_at = row.time("reported_at")?;
+    let source = without_token(row.optional("source").unwrap_or_default(), token, VALUE_BYTES);
+    let url = without_token(row.optional_of("url", usize::MAX).unwrap_or_default(), token, URL_BYTES);
+    let reported_at = row.time("reported_at");
 
     let of_token =
         token.into_iter().flat_map(|token| forms.hashes.iter().map(|hash| hash.id(token.as_bytes())));
@@ -324,15 +362,15 @@ fn without_token(text: &str, token: Option<&str>, limit: usize) -> String {
 }
 
 /// The addresses in a list, separated by `;`.
-fn addresses(row: &Row<'_>, column: &str) -> Result<String, Fault> {
+fn addresses(row: &Row<'_>, column: &'static str) -> String {
     let mut addresses = row.list(
         column,
-        |text| is_address(text).then_some(text),
+        |text| is_address(text).then(|| text.to_owned()),
         "mail addresses such as ops@example.com, at most 254 bytes each",
-    )?;
+    );
     let mut seen = HashSet::new();
-    addresses.retain(|address| seen.insert(*address));
-    Ok(addresses.join(";"))
+    addresses.retain(|address| seen.insert(address.clone()));
+    addresses.join(";")
 }
 
 /// The shape of a mail address: one `@` between texts without blanks and separators.
@@ -375,6 +413,57 @@ fn allowance(text: &str) -> Option<Allowance> {
     let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
     let (first, bits) = mapped(network);
     Some(Allowance::Network(first, bits))
+}
+
+/// Puts what `held` says of a column in its place in `row`; nothing if they are rows of different tables.
+pub(super) fn keep(column: &str, row: &mut TableRow, held: &TableRow) {
+    match (row, held) {
+        (TableRow::Key(row), TableRow::Key(held)) => match column {
+            "subscription" => row.subscription = held.subscription,
+            "state" => row.state = held.state,
+            "kind" => row.kind = held.kind,
+            "created_at" => row.created_at = held.created_at,
+            "revoked_at" => row.revoked_at = held.revoked_at,
+            "last_used_at" => row.last_used_at = held.last_used_at,
+            "valid_from" => row.valid_from = held.valid_from,
+            "consumer" => row.consumer = held.consumer,
+            "credential" => row.credential = held.credential,
+            "allow_list" => row.allowed.clone_from(&held.allowed),
+            "contact" => row.contact = held.contact,
+            _ => {}
+        },
+        (TableRow::Subscription(row), TableRow::Subscription(held)) => match column {
+            "customer" => row.customer = held.customer,
+            "plan" => row.plan = held.plan,
+            "contacts" => row.contacts = held.contacts,
+            "time_zone" => row.time_zone = held.time_zone,
+            "billing_anchor" => row.billing_anchor = held.billing_anchor,
+            "started_at" => row.started_at = held.started_at,
+            _ => {}
+        },
+        (TableRow::Plan(row), TableRow::Plan(held)) => match column {
+            "name" => row.name = held.name,
+            "policy" => row.policy = held.policy,
+            _ => {}
+        },
+        (TableRow::Leak(row), TableRow::Leak(held)) => match column {
+            "source" => row.source = held.source,
+            "url" => row.url = held.url,
+            "reported_at" => row.reported_at = held.reported_at,
+            _ => {}
+        },
+        _ => {}
+    }
+}
+
+/// Whether a row has all that it must, once what is held was put into it.
+pub(super) fn is_whole(row: &TableRow) -> bool {
+    match row {
+        TableRow::Key(row) => row.subscription.is_some(),
+        TableRow::Subscription(row) => row.id.is_some(),
+        TableRow::Plan(row) => row.id.is_some(),
+        TableRow::Leak(_) => true,
+    }
 }
 
 /// What accepted rows become.

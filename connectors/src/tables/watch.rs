@@ -96,6 +96,7 @@ struct Read {
     definitions: Vec<Definition>,
     dead_letters: Vec<TableDeadLetter>,
     warnings: Vec<String>,
+    unread: u64,
 }
 
 impl WatchedFile {
@@ -118,7 +119,8 @@ impl WatchedFile {
             rows::read(&self.table, &self.path, self.format, |row| self.table.accept(row, &mut output))?;
         let (rows, definitions) = output.take();
         let rows = rows.collect();
-        Ok(Read { rows, definitions, dead_letters: outcome.dead_letters, warnings: outcome.warnings })
+        let rows::Outcome { unread, dead_letters, warnings } = outcome;
+        Ok(Read { rows, definitions, dead_letters, warnings, unread })
     }
 
     fn poll(&mut self, out: &mut TablesRead) {
@@ -153,7 +155,8 @@ impl WatchedFile {
     }
 
     fn take_over(&mut self, read: Read, out: &mut TablesRead) {
-        let Read { rows, definitions, dead_letters, warnings } = read;
+        let Read { rows, definitions, dead_letters, warnings, unread } = read;
+        out.unread += unread;
         let bad: HashSet<[u8; 32]> = dead_letters.iter().map(|letter| letter.sha256).collect();
         let newly_bad = bad.difference(&self.bad).count();
         let known = &self.bad;

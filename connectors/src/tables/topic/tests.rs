@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use keytide_dataflow::model::{Definition, KeyId, KeyRow, NameId, TableChange, TableRow};
+use keytide_dataflow::model::{Definition, KeyId, KeyRow, KeyState, NameId, TableChange, TableRow};
 use keytide_dataflow::ownership::Ownership;
 use proptest::prelude::*;
 use serde_json::json;
@@ -272,7 +272,7 @@ fn a_bad_record_is_a_dead_letter_and_changes_nothing() {
         r#"{"op":7}"#,
         r#"{"op":"c","op":"c"}"#,
         &event("u", Some(&row), None),
-        &event("m", None, None),
+        &event("x", None, None),
         &event("c", None, Some("7")),
         r#"{"schema":null,"payload":null}"#,
     ] {
@@ -287,11 +287,165 @@ fn a_bad_record_is_a_dead_letter_and_changes_nothing() {
             "not a Debezium change event: wrong at byte 7",
             "not a Debezium change event: wrong at byte 14",
             "`after` is missing",
-            "`op` must be one of c, u, d, r, t",
+            "`op` must be one of c, u, d, r, t, m",
             "not one JSON object: wrong at byte 1",
             no_op,
         ]
     );
+}
+
+/// One row as it is held.
+fn held(tester: &mut Tester) -> KeyRow {
+    let mut out = TablesRead::default();
+    tester.table.state(&mut out);
+    match &out.changes[..] {
+        [TableChange { row: TableRow::Key(row), .. }] => row.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_the_database_leaves_out_is_kept() {
+    let full = json!({
+        "key_hash": HASH, "subscription": "a", "state": "suspended", "allow_list": ["DE", "FR"], "contact": ["a@b", "c@d"],
+        "created_at": 1_735_689_600_000_000_u64, "consumer": "acme"
+    });
+    for (format, keyed) in [(Debezium, true), (Debezium, false), (JsonUpsert, true)] {
+        for placeholder in [
+            json!("__debezium_unavailable_value"),
+            json!(["__debezium_unavailable_value"]),
+            json!({ "__debezium_unavailable_value": "__debezium_unavailable_value" }),
+            json!("X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="),
+        ] {
+            let mut keys = Tester::keys(format);
+            let message_key = keyed.then_some("1");
+            let mut say = |row: &serde_json::Value| {
+                let row = row.to_string();
+                let value = if format == Debezium { event("u", None, Some(&row)) } else { row };
+                keys.says(message_key, Some(&value))
+            };
+            say(&full);
+            let mut update = full.clone();
+            update["subscription"] = json!("b");
+            for column in ["allow_list", "contact", "created_at", "consumer", "state"] {
+                update[column] = placeholder.clone();
+            }
+            assert_eq!(say(&update), ["9f86 of b"], "{placeholder}");
+            let row = held(&mut keys);
+            assert_eq!(
+                (row.allowed.len(), row.state, row.created_at),
+                (2, KeyState::Suspended, Some(1_735_689_600_000))
+            );
+            assert_eq!((row.contact, row.consumer), (NameId::new("a@b;c@d"), NameId::new("acme")));
+            assert_eq!((keys.out.unread, keys.reasons(), &keys.out.warnings[..]), (0, vec![], &[][..]));
+        }
+    }
+}
+
+#[test]
+fn what_is_left_out_and_not_held_is_unknown() {
+    // Compaction may have taken the record that said it.
+    let mut keys = Tester::keys(Debezium);
+    let left_out = "__debezium_unavailable_value";
+    let row = json!({ "key_hash": HASH, "subscription": "a", "allow_list": left_out });
+    for _ in 0..2 {
+        keys.says(Some("1"), Some(&event("u", None, Some(&row.to_string()))));
+    }
+    assert!(held(&mut keys).allowed.is_empty());
+    let warning = "tables.keys: rows[3]@0 has a value that can't be read and counts as unknown (told once a column): \
+                   `allow_list` was left out because it didn't change, and no row is held that has it";
+    assert_eq!((keys.out.unread, &keys.out.warnings[..]), (1, &[warning.to_owned()][..]));
+    let nobody = json!({ "key_hash": OTHER, "subscription": left_out }).to_string();
+    assert!(keys.says(Some("2"), Some(&event("u", None, Some(&nobody)))).is_empty());
+    let reason = "`subscription` was left out because it didn't change, and no row is held that has it";
+    assert_eq!(keys.reasons(), [reason]);
+}
+
+#[test]
+fn rows_that_say_that_they_are_gone_are() {
+    for format in [JsonUpsert, Debezium] {
+        for gone in [json!("true"), json!(true), json!("TRUE")] {
+            for key in [Some("1"), None] {
+                let mut keys = Tester::keys(format);
+                let row = |deleted: serde_json::Value, subscription: Option<&str>| {
+                    json!({ "key_hash": HASH, "subscription": subscription, "__deleted": deleted, "__ts_ms": 1 }).to_string()
+                };
+                assert_eq!(keys.says(key, Some(&row(json!("false"), Some("a")))), ["9f86 of a"]);
+                assert_eq!(keys.says(key, Some(&row(gone.clone(), None))), ["-9f86 of a"], "{gone}");
+                assert!(keys.says(Some("1"), None).is_empty(), "the tombstone after it");
+                assert_eq!((keys.reasons(), &keys.out.warnings[..]), (vec![], &[][..]));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_about_rows_is_passed_over() {
+    for format in [JsonUpsert, Debezium] {
+        let mut keys = Tester::keys(format);
+        for value in [
+            r#"{"op":"m","ts_ms":1,"source":{},"message":{"prefix":"x","content":"aGk="}}"#,
+            r#"{"ts_ms":1763642000000}"#,
+            r#"{"schema":{"type":"struct"},"payload":{"ts_ms":1763642000000}}"#,
+            r#"{"status":"BEGIN","id":"571:53195829","ts_ms":1,"event_count":null,"data_collections":null}"#,
+            r#"{"status":"END","id":"571:53195829","ts_ms":1,"event_count":2,"data_collections":[{}]}"#,
+            r#"{"source":{},"ts_ms":1,"databaseName":"x","schemaName":null,"ddl":"ALTER TABLE keys","tableChanges":[]}"#,
+        ] {
+            assert!(keys.says(Some("x"), Some(value)).is_empty(), "{value}");
+        }
+        assert_eq!((keys.reasons(), &keys.out.warnings[..]), (vec![], &[][..]));
+        keys.says(Some("x"), Some(r#"{"ts_ms":1,"x":2}"#));
+        assert_eq!(keys.reasons().len(), 1, "nor is anything else");
+    }
+}
+
+#[test]
+fn times_and_numbers_as_databases_have_them() {
+    let mut keys = Tester::keys(Debezium);
+    for created_at in [
+        json!(1_735_689_600_000_000_000_u64),
+        json!(1_735_689_600_000_000_u64),
+        json!(1_735_689_600_000_u64),
+        json!(1_735_689_600.0),
+        json!(20_089),
+        json!("2025-01-01"),
+        json!("2025-01-01 00:00:00"),
+        json!({ "scale": 0, "value": "AZQfKXwA" }),
+        json!("AZQfKXwA"),
+    ] {
+        let row = json!({ "KEY_HASH": HASH, "SUBSCRIPTION": { "scale": 0, "value": "Bw==" }, "CREATED_AT": created_at });
+        keys.says(Some("1"), Some(&event("u", None, Some(&row.to_string()))));
+        let row = held(&mut keys);
+        assert_eq!(row.created_at, Some(1_735_689_600_000), "{created_at}");
+        assert_eq!(row.subscription, NameId::new("7"));
+    }
+    // The schema says what base64 is a number, and its scale.
+    let decimal = |field: &str| json!({ "type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": { "scale": "2" }, "field": field });
+    let fields = json!([decimal("SUBSCRIPTION")]);
+    let row = json!({ "KEY_HASH": HASH, "SUBSCRIPTION": "Arw=" });
+    let change = json!({
+        "schema": { "type": "struct", "fields": [{ "field": "before", "fields": [] }, { "field": "after", "fields": fields }] },
+        "payload": { "op": "u", "before": null, "after": row }
+    });
+    assert_eq!(keys.says(Some("1"), Some(&change.to_string())), ["9f86 of 7"], "7.00 is 7");
+    let mut upserts = Tester::keys(JsonUpsert);
+    let wrapped = json!({ "schema": { "type": "struct", "fields": fields }, "payload": row });
+    assert_eq!(upserts.says(Some("1"), Some(&wrapped.to_string())), ["9f86 of 7"]);
+}
+
+#[test]
+fn frames_of_a_schema_registry_are_skipped() {
+    for format in [JsonUpsert, Debezium] {
+        let mut keys = Tester::keys(format);
+        let row = key(HASH, "a");
+        let value = if format == Debezium { event("c", None, Some(&row)) } else { row };
+        assert_eq!(
+            keys.says(Some("\0\0\0\0\u{1}\"k\""), Some(&format!("\0\0\0\0\u{7}{value}"))),
+            ["9f86 of a"]
+        );
+        assert!(keys.says(Some("k"), Some("\0\0\0\0\u{7}\u{2}avro")).is_empty());
+        assert_eq!(keys.reasons(), [crate::framing::NOT_JSON]);
+    }
 }
 
 #[test]
@@ -503,7 +657,6 @@ proptest! {
                 Step::Close => {
                     let offsets: Vec<u64> = out.changes.iter().map(|change| change.offset).collect();
                     prop_assert!(offsets.iter().copied().eq((next_offset..).take(offsets.len())));
-                    next_offset += offsets.len() as u64;
                     reader.take(&out.changes, now);
                     out.changes.clear();
                     let mut stated = TablesRead::default();

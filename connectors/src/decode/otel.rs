@@ -28,7 +28,7 @@ use super::bytes::carried;
 use super::message::{Ledger, Outer, Records};
 use super::raw::{Name, Value};
 use super::reader::{Reader, Unreadable};
-use super::records::{JsonRecords, Objects, Visit, each, walk};
+use super::records::{JsonRecords, Objects, Visit, each, told, walk};
 use super::shape::Format;
 
 pub(super) const FORMAT: Format = Format {
@@ -171,9 +171,13 @@ impl Envelopes<'_, '_> {
         ledger: &mut Ledger<'_>,
     ) -> ControlFlow<()> {
         each(text, at, ledger, |reader, ledger| {
-            let Some((resource, scopes)) = of(reader, ["resource", scopes]) else { return ControlFlow::Continue(()) };
+            let Some((resource, scopes)) = of(reader, text, ["resource", scopes], ledger) else {
+                return ControlFlow::Continue(());
+            };
             each(text, scopes, ledger, |reader, ledger| {
-                let Some((scope, records)) = of(reader, ["scope", records]) else { return ControlFlow::Continue(()) };
+                let Some((scope, records)) = of(reader, text, ["scope", records], ledger) else {
+                    return ControlFlow::Continue(());
+                };
                 each(text, records, ledger, |reader, ledger| {
                     if is_served(reader) {
                         self.0.within(reader, text, [("scope", scope), ("resource", resource)], ledger);
@@ -188,9 +192,15 @@ impl Envelopes<'_, '_> {
     }
 }
 
-/// Where what describes many records stands, and where these do; nothing where there are none. Moves the reader behind
-/// the object.
-fn of(reader: &mut Reader<'_>, names: [&str; 2]) -> Option<(Option<usize>, usize)> {
+/// Where what describes many records stands, and where these do; nothing where there are none, or where they can't be
+/// read, which is accounted for. Moves the reader behind the object.
+fn of(
+    reader: &mut Reader<'_>,
+    text: &str,
+    names: [&str; 2],
+    ledger: &mut Ledger<'_>,
+) -> Option<(Option<usize>, usize)> {
+    let start = reader.at();
     let mut object = reader.clone();
     let found = object.members(names);
     let _ = reader.value();
@@ -198,7 +208,16 @@ fn of(reader: &mut Reader<'_>, names: [&str; 2]) -> Option<(Option<usize>, usize
         Ok([(description, value), (records, Value::Array(_))]) => {
             Some((matches!(value, Value::Object).then_some(description), records))
         }
-        _ => None,
+        // An exporter leaves out what is empty.
+        Ok([_, (_, Value::Missing)]) => None,
+        Ok(_) => {
+            ledger.refuse(&text[start..reader.at()], format!("{}: must be an array", names[1]));
+            None
+        }
+        Err(fault) => {
+            ledger.refuse(&text[start..reader.at()], told(fault, start));
+            None
+        }
     }
 }
 

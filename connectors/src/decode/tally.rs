@@ -71,3 +71,43 @@ impl Unread {
         Name::ALL.into_iter().filter(|name| self.0 & 1 << *name as u32 != 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_summed_field_by_field() {
+        let mut sum = Tally::default();
+        assert_eq!(sum.unread().count(), 0);
+        let mut one = Tally { passed_over: 1, conflicting: 2, recovered: 3, ..Tally::default() };
+        one.unread[Name::Status as usize] = 4;
+        one.unread[Name::Latency as usize] = 5;
+        sum.add(&one);
+        sum.add(&one);
+        assert_eq!((sum.passed_over, sum.conflicting, sum.recovered), (2, 4, 6));
+        // In the order of the fields, whichever was met first; fields that were read aren't told of.
+        assert_eq!(sum.unread().collect::<Vec<_>>(), [("status", 8), ("latency", 10)]);
+        sum.add(&Tally::default());
+        assert_eq!(sum.unread().map(|(_, events)| events).sum::<u64>(), 18);
+    }
+
+    #[test]
+    fn each_field_of_a_record_is_unread_once() {
+        let mut unread = Unread::default();
+        assert_eq!(unread.or(Name::Status, Ok::<_, ()>(200), 0), 200);
+        assert!(unread.is_empty());
+        for name in [Name::Wrapped, Name::RequestId, Name::Status, Name::Status] {
+            assert_eq!(unread.or(name, Err::<u16, ()>(()), 7), 7);
+        }
+        let names: Vec<_> = unread.names().map(Name::label).collect();
+        assert_eq!(names, ["request_id", "status", "record"]);
+    }
+
+    #[test]
+    fn names_stand_where_their_numbers_say() {
+        for (index, name) in Name::ALL.into_iter().enumerate() {
+            assert_eq!(name as usize, index, "{}", name.label());
+        }
+    }
+}

@@ -14,6 +14,8 @@ mod cloudwatch;
 mod compressed;
 
 mod gateways;
+mod only;
+mod otlp;
 mod secrets;
 
 /// The key in the fixtures, which must never come out.

@@ -292,7 +292,7 @@ const GOLDEN: [(View, &str, &str); 11] = [
     (
         View::DeadLetters,
         r#"{"source":"archive","partition":0,"offset":17,"index":0"#,
-        r#","reason":"status isn't a number","length":99,"sha256":"abababababababababababababababababababababababababababababababab","kept":{"method":"GET"},"path":"logs/\"a\".jsonl"}"#,
+        r#","reason":"status isn't a number","length":99,"sha256":"abababababababababababababababababababababababababababababababab","kept":{"method":"GET"},"path":"logs/\"a\".jsonl","counted":false}"#,
     ),
 ];
 

@@ -129,6 +129,11 @@ impl Canonical {
         self.ids_of_callers = true;
     }
 
+    /// Whether request ids may be their callers'.
+    pub(super) fn ids_of_callers(&self) -> bool {
+        self.ids_of_callers
+    }
+
     /// Appends the event of `raw` and the definitions that it needs. Returns why the event has a row to be looked up
     /// although it counts, if it has one.
     pub(super) fn push(
@@ -167,10 +172,11 @@ impl Canonical {
         };
         let id = unread.or(Name::RequestId, text(raw, Name::RequestId, any), None);
         let id = id.filter(|_| raw.conflict().is_none());
-        // In a file nothing is sent again line by line: an id that its caller may have chosen says nothing there.
-        let id = id.filter(|_| !(self.ids_of_callers && self.is_line && self.dedupe != Dedupe::RequestId));
+        // Whether its caller may have chosen it. In a file nothing is sent again line by line: there it says nothing then.
+        let is_of_caller = self.ids_of_callers && !raw.is_vouched_for;
+        let id = id.filter(|_| !(is_of_caller && self.is_line && self.dedupe != Dedupe::RequestId));
         let request = match (id, self.dedupe) {
-            (Some(id), _) if !self.ids_of_callers => RequestId::new(&self.source, id.as_bytes()),
+            (Some(id), _) if !is_of_caller => RequestId::new(&self.source, id.as_bytes()),
             (None, Dedupe::RequestId | Dedupe::Message | Dedupe::Batch) => RequestId::NONE,
             (id, _) => {
                 write_identity(raw, id, key_id, identity);

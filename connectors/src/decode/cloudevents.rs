@@ -227,7 +227,7 @@ impl Events {
         if let Err(reason) = judged {
             return ledger.refuse(record, reason.to_owned());
         }
-        let raw = outer.completed(raw, Some(&self.identity));
+        let raw = outer.completed(raw, Some(&self.identity), false);
         if self.shape.is_wanted(&raw) {
             ledger.enter(&mut self.canonical, &raw, record);
         } else {

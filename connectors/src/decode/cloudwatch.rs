@@ -8,7 +8,7 @@
 //! * `CONTROL_MESSAGE` is how CloudWatch probes a destination: it is passed over. Any other type but `DATA_MESSAGE`
 //!   is a dead letter, and so is an object that is no envelope.
 //! * A log event's `message` is a text in the inner format: a line, or JSON. `id` is the request id of a record that
-//!   has none, and `timestamp` (ms) its time. Where a message holds several records, those behind the first have
+//!   has none, or one that its caller may have chosen; `timestamp` (ms) is the time of one without. Where a message holds several records, those behind the first have
 //!   the request ids `id#1`, `id#2`, ...
 //! * A log event that isn't `{message: text}` (with `id` a text and `timestamp` a number, where they are there) is
 //!   one dead letter, and so is a bad record in it; its neighbours go on. An envelope that isn't JSON is one as a whole.

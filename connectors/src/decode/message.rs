@@ -72,13 +72,20 @@ impl<'a> Outer<'a> {
         self.id.is_none() && self.time_ms.is_empty() && self.met == 0
     }
 
-    /// A record with what it doesn't say itself: a request id, and the time.
-    pub(super) fn completed<'r>(&self, mut raw: RawEvent<'r>, request_id: Option<&'r str>) -> RawEvent<'r>
+    /// A record with what it doesn't say itself: a request id, and the time. Where its own id may be its caller's
+    /// (`ids_of_callers`), what wraps it knows better.
+    pub(super) fn completed<'r>(
+        &self,
+        mut raw: RawEvent<'r>,
+        request_id: Option<&'r str>,
+        ids_of_callers: bool,
+    ) -> RawEvent<'r>
     where
         'a: 'r,
     {
-        if let Some(id) = request_id.filter(|_| raw.get(Name::RequestId).is_empty()) {
+        if let Some(id) = request_id.filter(|_| ids_of_callers || raw.get(Name::RequestId).is_empty()) {
             raw.set(Name::RequestId, Value::Plain(id));
+            raw.is_vouched_for = true;
         }
         if raw.get(Name::Time).is_empty() && !self.time_ms.is_empty() {
             raw.set_time(self.time_ms, Unit::Millis);

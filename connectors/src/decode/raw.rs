@@ -260,6 +260,8 @@ pub(super) struct RawEvent<'a> {
     second_time: Option<(Value<'a>, Option<Unit>)>,
     /// Where texts stand that hold JSON of which something is asked for.
     pub(super) nested: Vec<Range<usize>>,
+    /// Whether its request id is that of what wraps it, which no caller chooses.
+    pub(super) is_vouched_for: bool,
     /// Whether it holds an unescaped quote, so that it was read by the order of its names.
     pub(super) recovered: bool,
     /// A bit for each condition of `[source.only]` that the record meets.

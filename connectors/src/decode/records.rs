@@ -148,7 +148,7 @@ impl Objects<'_, '_> {
 
     fn enter(&mut self, raw: RawEvent<'_>, record: &str, ledger: &mut Ledger<'_>) {
         let id = self.outer.request_id(ledger.records() - self.first);
-        let raw = if self.outer.is_silent() { raw } else { self.outer.completed(raw, id.as_deref()) };
+        let raw = if self.outer.is_silent() { raw } else { self.outer.completed(raw, id.as_deref(), self.canonical.ids_of_callers()) };
         enter(self.shape, self.canonical, &raw, record, ledger);
     }
 }
@@ -234,15 +234,19 @@ impl Visit for Objects<'_, '_> {
         let Some(mended) = unescaped::mend(line, form)? else { return Ok(false) };
         let mut reader = Reader::new(&mended);
         let mut raw = RawEvent::default();
-        match self.shape.read(&mut reader, &mut raw) {
-            Ok(()) if reader.token().is_none() => {}
-            // A caller's brackets stand in it as well.
-            Err(fault) if fault.expected == HIDDEN && !is_hidden => return self.mend(line, fault, ledger),
-            _ => return Err(unescaped::UNESCAPED),
+        let read = self.shape.read(&mut reader, &mut raw);
+        // A caller's brackets stand in it as well.
+        if let Err(fault) = read
+            && fault.expected == HIDDEN
+            && !is_hidden
+        {
+            return self.mend(line, fault, ledger);
         }
-        // Names that weren't found left a value too long.
-        if self.shape.is_wanted(&raw) && !self.shape.is_call(&raw) {
-            return Err(unescaped::UNESCAPED);
+        let is_read = read.is_ok() && reader.token().is_none();
+        // A name that wasn't found leaves a value too long, and perhaps nothing of a call.
+        if !is_read || self.shape.is_wanted(&raw) && !self.shape.is_call(&raw) {
+            // Without an odd quote it is another damage.
+            return if mended.contains('\\') { Err(unescaped::UNESCAPED) } else { Ok(false) };
         }
         raw.recovered = true;
         if is_hidden {

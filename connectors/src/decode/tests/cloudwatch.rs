@@ -67,6 +67,14 @@ fn log_events_are_records() {
     let events: Vec<_> =
         (0..).zip(&out.events).map(|(n, event)| AccessEvent { request: nth(n).request, ..*event }).collect();
     assert_eq!((events, out.dead_letters), (vec![nth(0), nth(1), nth(2)], vec![]));
+    // A caller may choose a request id of API Gateway's, but not the log event's.
+    let ids = |out: &Decoded| out.events.iter().map(|event| event.request).collect::<Vec<_>>();
+    let envelope: serde_json::Value = serde_json::from_slice(ENVELOPE).unwrap();
+    let expected: Vec<_> =
+        envelope["logEvents"].as_array().unwrap().iter().map(|event| request(event["id"].as_str().unwrap())).collect();
+    assert_eq!(ids(&run(&cloudwatch(), ENVELOPE)), expected);
+    // What is delivered twice counts once, also within one file of Firehose's.
+    assert_eq!(ids(&run(&cloudwatch(), CONCATENATED)), [&expected[..], &expected].concat());
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl TextRecords {
             },
         };
         match raw {
-            Ok(raw) => ledger.enter(canonical, &outer.completed(raw, id), line),
+            Ok(raw) => ledger.enter(canonical, &outer.completed(raw, id, false), line),
             Err(fault) => ledger.refuse(line, fault.to_string()),
         }
     }
@@ -156,7 +156,7 @@ impl TextRecords {
             Err(fault)
         };
         match read {
-            Ok(raw) => ledger.enter(&mut self.canonical, &outer.completed(raw, id), line),
+            Ok(raw) => ledger.enter(&mut self.canonical, &outer.completed(raw, id, false), line),
             Err(fault) => ledger.refuse(line, fault.to_string()),
         }
     }

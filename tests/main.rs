@@ -14,3 +14,4 @@ mod incidents;
 mod metrics;
 mod replay;
 mod samples;
+mod writers;

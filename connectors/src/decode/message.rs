@@ -27,6 +27,7 @@ use super::canonical::Canonical;
 use super::raw::{Name, RawEvent, Value};
 use super::records::Record;
 use super::{Decoded, Decoder, Headers, dead_letter};
+use crate::framing::unframed;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// gzip in gzip in gzip.
@@ -154,7 +155,7 @@ impl Decoder for Messages {
         } else {
             match unframed(message) {
                 Ok(text) => self.records.read_message(text, headers, &mut ledger),
-                Err(reason) => ledger.refuse(message, reason.to_owned()),
+                Err(reason) => ledger.refuse(message, format!("framed: {reason}")),
             }
         }
         let records = ledger.records();
@@ -162,22 +163,6 @@ impl Decoder for Messages {
         if is_large(self.text.capacity()) {
             self.text = Vec::new();
         }
-    }
-}
-
-/// A message without the five bytes that serializers of a schema registry put before it: zero, and the schema's number.
-///
-/// # Errors
-/// If no JSON follows them.
-pub(super) fn unframed(message: &[u8]) -> Result<&[u8], &'static str> {
-    const NOT_JSON: &str = "framed: Avro or Protobuf of a schema registry isn't read, allowed: JSON, with or without \
-                            a schema";
-    match message {
-        [0, _, _, _, _, text @ ..] => match text.trim_ascii_start().first() {
-            Some(b'{' | b'[' | b'"') => Ok(text),
-            _ => Err(NOT_JSON),
-        },
-        text => Ok(text),
     }
 }
 

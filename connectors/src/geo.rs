@@ -1084,7 +1084,7 @@ mod tests {
     #[test]
     fn a_position_may_be_text_and_in_one_field() {
         let text = |latitude: &str, longitude: &str| {
-            let [latitude, longitude] = [latitude, longitude].map(|text| Value::from(text));
+            let [latitude, longitude] = [latitude, longitude].map(Value::from);
             [
                 record(&[("lat", latitude.clone()), ("lng", longitude.clone())]),
                 record(&[("lat", latitude.clone()), ("lon", longitude.clone())]),

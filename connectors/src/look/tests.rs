@@ -75,6 +75,7 @@ fn no_more_is_read_than_is_looked_at() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "fixtures are the repository's own")]
 fn another_format_is_told_by_its_lines() {
     let fixture = |name: &str| {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/decode/");

@@ -515,10 +515,6 @@ fn each_problem_is_told_where_it_stands() {
             "line 6: source.\"gateway\".fields: the combined format has no named fields, remove the section",
         ),
         (
-            SMALL.replace("apisix", "combined") + "dedupe = \"message\"",
-            "line 6: source.\"gateway\".dedupe: found \"message\" with times of whole seconds, so that equal calls would count once, allowed: request_id, batch",
-        ),
-        (
             SMALL.replace("file", "stdin"),
             "line 4: source.\"gateway\".path: standard input has no path, allowed: only beside kind = \"file\"",
         ),

@@ -910,18 +910,28 @@ fn request_ids_and_messages() {
     let record = r#"{"start_time":1763642655123,"request_id":"same","request":{"uri":"/","method":"GET"}}"#;
     let plain = record.replace(r#""request_id":"same","#, "");
     let batch = format!("[{record},{record},{plain},{plain}]");
-    for dedupe in [Dedupe::Message, Dedupe::Batch, Dedupe::Content] {
-        let apisix = Source { dedupe, ..source(Format::Apisix) };
-        let first = id(&run(&apisix, &batch));
-        assert!(first.iter().all(|id| id.is_some()), "{dedupe:?}");
-        assert_eq!(distinct(&first), 4, "records of one message are never the same");
-        assert_eq!(id(&run(&apisix, &batch)), first, "what is sent again is the same");
-        // An id that a caller may have chosen counts with the content, in any message.
-        assert_eq!(id(&run(&apisix, record)), first[..1]);
-        let other = record.replace("\"/\"", "\"/b\"");
-        assert_ne!(id(&run(&apisix, other)), first[..1]);
-    }
     let topic = SourceKind::Kafka(keytide_config::KafkaSource::new(keytide_config::KafkaClient::new("b:1"), "t"));
+    let other = record.replace("\"/\"", "\"/b\"");
+    for dedupe in [Dedupe::Message, Dedupe::Batch, Dedupe::Content] {
+        for kind in [SourceKind::Stdin, topic.clone()] {
+            let is_topic = kind != SourceKind::Stdin;
+            let apisix = Source { dedupe, kind, ..source(Format::Apisix) };
+            let first = id(&run(&apisix, &batch));
+            assert!(first.iter().all(|id| id.is_some()), "{dedupe:?}");
+            assert_eq!(distinct(&first), 4, "records of one message are never the same");
+            assert_eq!(id(&run(&apisix, &batch)), first, "what is sent again is the same");
+            // An id that a caller may have chosen counts with the content, in any message of a topic; in a file it
+            // says nothing.
+            assert_eq!(id(&run(&apisix, record)) == first[..1], is_topic, "{dedupe:?}");
+            assert_ne!(id(&run(&apisix, &other)), first[..1]);
+        }
+        let keyed = |key: &str| record.replacen('{', &format!(r#"{{"consumer":{{"username":"{key}"}},"#), 1);
+        let mut apisix = Source { dedupe, kind: topic.clone(), ..source(Format::Apisix) };
+        apisix.keys.from = vec![KeyFrom::Consumer];
+        assert_ne!(id(&run(&apisix, keyed("a"))), id(&run(&apisix, keyed("b"))), "other callers");
+    }
+    let trusting = Source { dedupe: Dedupe::RequestId, ..source(Format::Apisix) };
+    assert_eq!(id(&run(&trusting, record)), id(&run(&trusting, record)), "a file whose ids the user trusts");
     // A single record: the same bytes are the same message of a topic, but other calls in a file.
     let of_topic = |dedupe| Source { dedupe, kind: topic.clone(), ..source(Format::Apisix) };
     assert!(id(&run(&of_topic(Dedupe::Message), &plain))[0].is_some());

@@ -302,7 +302,6 @@ const CLOUDFRONT: Looks = format("cloudfront", "CloudFront's standard log (W3C)"
 const HAPROXY: Looks = format("haproxy", "HAProxy's HTTP log");
 const ENVOY_TEXT: Looks = format("text", "Envoy's log as text");
 const CRI: Looks = format("", "lines of a container runtime (CRI) around the log's own");
-const SPREAD: Looks = format("", "JSON that is spread over several lines: write a record a line");
 const FRAMED: Looks = format("", "binary messages of a schema registry, such as Avro or Protobuf");
 
 /// What a JSON object looks like.
@@ -343,6 +342,39 @@ fn of_object(object: &Map<String, Value>) -> Option<Looks> {
         NGINX
     } else if holds("attributes", "http.request.method") || holds("attributes", "http.method") {
         OTEL
+    } else {
+        return None;
+    };
+    Some(looks)
+}
+
+/// What a text looks like.
+fn of_text(text: &str) -> Option<Looks> {
+    let line = text.lines().next().unwrap_or("").trim_end();
+    let mut words = line.split(' ');
+    let first = words.next().unwrap_or("");
+    let second = words.next().unwrap_or("");
+    let quoted = line.matches('"').count();
+    let looks = if line.starts_with("#Version:") || line.starts_with("#Fields:") {
+        CLOUDFRONT
+    } else if ["http", "https", "h2", "grpcs", "ws", "wss"].contains(&first) && is_date(second) {
+        ALB
+    } else if is_date(first) && line.split('\t').count() > 10 {
+        CLOUDFRONT
+    } else if is_date(first) && ["stdout", "stderr"].contains(&second) {
+        CRI
+    } else if line.contains("haproxy[") && quoted >= 2 {
+        HAPROXY
+    } else if line.strip_prefix('[').is_some_and(is_date) && quoted >= 2 {
+        ENVOY_TEXT
+    } else if line.split_once('[').is_some_and(|(_, rest)| is_date(rest)) && quoted >= 2 {
+        let accepts_time = line.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+        let has_fraction = accepts_time.is_some_and(|(time, _)| time.contains('.'));
+        match quoted {
+            _ if has_fraction => HAPROXY,
+            2 | 3 => COMMON,
+            _ => COMBINED,
+        }
     } else {
         return None;
     };

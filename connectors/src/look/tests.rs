@@ -108,10 +108,6 @@ fn another_format_is_told_by_its_lines() {
         ),
         ("[2025-11-20T12:44:15.123Z] \"GET /stranger HTTP/1.1\" 200 - 0 5".to_owned(), "Envoy's log as text"),
         (
-            "{\n  \"stranger\": 1,\n  \"t\": 2,\n  \"u\": 3\n}".to_owned(),
-            "JSON that is spread over several lines: write a record a line",
-        ),
-        (
             "\0\0\0\0\u{7}Hstranger".to_owned(),
             "binary messages of a schema registry, such as Avro or Protobuf",
         ),

@@ -9,7 +9,8 @@
 //! * The latency is `Ta`; -1 is unknown, also a status of -1; a `+` before numbers (`option logasap`) is passed over.
 //! * A rule `field:/request_headers/0` reads the first captured header of the request, `field:/response_headers/0` of the
 //!   answer: the log says no names. Where only one of the two groups is there, it is the request's.
-//! * A long request may be cut off at the end of the line, quote and version and all: what is there is read.
+//! * A long line is cut off, be it within the request or a header before it: what is there is read. Where a key may be
+//!   cut off, the call counts under `conflicting`.
 //! * Lines of `option tcplog` are no calls, and dead letters.
 
 use keytide_config::{KeyFrom, KeyRules, Unit, Zone};
@@ -20,9 +21,14 @@ use crate::time::{Dates, parse};
 /// `06/Feb/2009:12:14:14.655`.
 const TIME_BYTES: usize = 24;
 
-/// Where rules of `[keys].from` look among captured headers: the rule, whether of the request, and the place.
+/// Where rules of `[keys].from` look.
 #[derive(Default)]
-pub(super) struct Captures(Vec<(u16, bool, usize)>);
+pub(super) struct Captures {
+    /// The rule, whether it looks at headers of the request, and the header's place.
+    headers: Vec<(u16, bool, usize)>,
+    /// Arguments of the query.
+    arguments: Vec<String>,
+}
 
 impl Captures {
     pub(super) fn new(keys: &KeyRules) -> Self {
@@ -34,7 +40,14 @@ impl Captures {
             },
             _ => None,
         };
-        Self((0..).zip(&keys.from).filter_map(capture).collect())
+        let argument = |from: &KeyFrom| match from {
+            KeyFrom::Query(name) => Some(name.clone()),
+            _ => None,
+        };
+        Self {
+            headers: (0..).zip(&keys.from).filter_map(capture).collect(),
+            arguments: keys.from.iter().filter_map(argument).collect(),
+        }
     }
 }
 
@@ -89,7 +102,6 @@ pub(super) fn read<'a>(line: &'a str, captures: &Captures) -> Result<RawEvent<'a
         "line",
         "must be HAProxy's HTTP log: frontend, backend/server, five times, status and size behind the time",
     );
-    const REQUEST: Fault = Fault::new("line", "must have a quoted request at its end");
     let (client, time, rest) = head(line).ok_or(HEAD)?;
     let mut words = rest.splitn(11, ' ');
     let mut word = || words.next().filter(|word| !word.is_empty()).ok_or(FIELDS);
@@ -100,10 +112,11 @@ pub(super) fn read<'a>(line: &'a str, captures: &Captures) -> Result<RawEvent<'a
         return Err(FIELDS);
     }
     let total = timers.rsplit_once('/').map_or(timers, |(_, total)| total);
-    let (groups, request) = rest.split_at(rest.find('"').ok_or(REQUEST)?);
-    let request = request.get(1..).unwrap_or_default();
+    let (groups, request) = rest.split_at(rest.find('"').unwrap_or(rest.len()));
     // What a caller sent holds no quote as it is: it ends with the first, or with the line.
-    let request = request.split_once('"').map_or(request, |(request, _)| request);
+    let request = request.get(1..).unwrap_or_default();
+    let (request, is_whole) =
+        request.split_once('"').map_or((request, false), |(request, _)| (request, true));
 
     let mut raw = RawEvent::default();
     raw.set_time(Value::Plain(time), Unit::Clf);
@@ -122,16 +135,34 @@ pub(super) fn read<'a>(line: &'a str, captures: &Captures) -> Result<RawEvent<'a
                 raw.set(Name::Method, Value::Plain(method));
                 raw.set(Name::Path, log(target));
             }
+            None if request.is_empty() => {}
             None => raw.set(Name::Method, Value::Plain("OTHER")),
         },
     }
-    let mut groups = groups.split(['{', '}']).skip(1).step_by(2);
+    if !is_whole && captures.arguments.iter().any(|name| is_last_argument(request, name)) {
+        raw.set_conflict(Name::Key);
+    }
+    let mut groups = groups
+        .split('{')
+        .skip(1)
+        .map(|group| group.split_once('}').map_or((group, false), |(group, _)| (group, true)));
     let captured = [groups.next().unwrap_or_default(), groups.next().unwrap_or_default()];
-    for (rule, of_request, place) in &captures.0 {
-        let group = captured[usize::from(!of_request)];
-        raw.set_place(*rule, group.split('|').nth(*place).map_or(Value::Missing, log));
+    for (rule, of_request, place) in &captures.headers {
+        let (group, is_whole) = captured[usize::from(!of_request)];
+        let mut headers = group.split('|').skip(*place);
+        let Some(header) = headers.next() else { continue };
+        if !is_whole && headers.next().is_none() && !header.is_empty() {
+            raw.set_conflict(Name::Key);
+        }
+        raw.set_place(*rule, log(header));
     }
     Ok(raw)
+}
+
+/// Whether the last argument of a target, which may be cut off, has a name.
+fn is_last_argument(request: &str, name: &str) -> bool {
+    let last = request.rsplit(['?', '&']).next().unwrap_or_default();
+    last.split_once('=').is_some_and(|(of, _)| of == name)
 }
 
 fn unsigned(number: &str) -> &str {

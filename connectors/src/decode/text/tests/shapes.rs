@@ -151,6 +151,14 @@ fn haproxy_http() {
     assert_eq!(seen(&haproxy, line.replace("acme#7Cb#C3#A9", r"a\x41#5")).key, r"a\x41#5");
     // Cut off by the length of a line of syslog.
     assert_eq!(seen(&haproxy, line.replace(" HTTP/1.1\"", "")).route, "app GET /a");
+    // ... within the headers, before the request, and where a key may be cut off.
+    let cut = |to: &str| line[..line.find(to).unwrap() + to.len()].to_owned();
+    let found = seen(&haproxy, cut("{x|acme#7Cb#C3#A9} {"));
+    assert_eq!((found.key.as_str(), found.status, found.route.as_str()), ("acme|bé", 200, "app - -"));
+    assert_eq!(seen(&haproxy, cut("{x|acme#7Cb")).key, "conflicting");
+    assert_eq!(seen(&haproxy, cut("{x")).key, "anonymous");
+    assert_eq!(seen(&haproxy, cut("?k=7").replace("acme#7Cb#C3#A9", "")).key, "conflicting");
+    assert_eq!(seen(&haproxy, cut("?k=7").replace("acme#7Cb#C3#A9", "").replace("?k=7", "?k=7&x=")).key, "7");
     for bad in [
         "Feb  6 12:12:56 localhost haproxy[14387]: 10.0.1.2:33313 [06/Feb/2009:12:12:51.443] fnt bck/srv1 0/0/5007 212 -- 0/0/0/0/3 0/0",
         "Nov 20 12:44:15 lb haproxy[7]: Proxy http-in started.",

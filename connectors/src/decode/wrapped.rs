@@ -39,7 +39,8 @@ impl Records for WrappedLines {
             return lines.read(line, outer, ledger);
         }
         let is_wrapped = match text.trim_ascii_start() {
-            [b'"', ..] => true,
+            // A line may begin with a quote, too: a wrapper is one text and no more.
+            [b'"', ..] => is_one_text(&carried(text)),
             [b'{', rest @ ..] => rest.trim_ascii_start().first() == Some(&b'"'),
             _ => false,
         };
@@ -99,6 +100,12 @@ impl Visit for Wrappers<'_, '_> {
         self.lines.read(container_line(&line).unwrap_or(&line), self.outer, ledger);
         true
     }
+}
+
+/// Whether there is one value of JSON and nothing else.
+fn is_one_text(text: &str) -> bool {
+    let mut reader = Reader::new(text);
+    reader.value().is_ok() && reader.token().is_none()
 }
 
 /// Why a wrapper is refused.

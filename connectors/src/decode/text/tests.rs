@@ -13,6 +13,7 @@ use super::*;
 
 mod patterns;
 mod shapes;
+mod wrappers;
 
 const AT: Position = Position { partition: 0, offset: 0, index: 0 };
 

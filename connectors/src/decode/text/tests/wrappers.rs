@@ -1,0 +1,34 @@
+//! Lines within what log shippers put around them.
+
+use super::*;
+
+const LINE: &str =
+    r#"203.0.113.57 - acme [20/Nov/2025:12:44:15 +0000] \"GET /a HTTP/1.1\" 200 934 \"-\" \"curl\""#;
+
+#[test]
+fn lines_in_wrappers() {
+    let combined = source(Format::Combined, &["user"]);
+    for wrapper in [
+        r#"{"log":"LINE\n","stream":"stdout","time":"2025-11-20T12:44:16.1Z"}"#,
+        r#"{"@timestamp":"2025-11-20T12:44:16.1Z","message":"LINE","kubernetes":{"pod":"x"}}"#,
+        r#"{"message":"2025-11-20T12:44:16.123456789Z stdout F LINE"}"#,
+    ] {
+        let message = wrapper.replace("LINE", LINE);
+        assert_eq!(seen(&combined, &message).key, "acme", "{wrapper}");
+        let many = run(&combined, format!("{message}\n{message}\n"));
+        assert_eq!((many.events.len(), many.dead_letters.len()), (2, 0), "{wrapper}");
+    }
+    let line = LINE.replace("\\\"", "\"");
+    assert_eq!(seen(&combined, format!("2025-11-20T12:44:16.123456789Z stdout F {line}")).key, "acme");
+    let text = pattern(r#"%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i""#, &["user"]);
+    assert_eq!(seen(&text, format!(r#"{{"log":"{LINE}"}}"#)).key, "acme");
+    for bad in ["{}", r#"{"log":""}"#, r#"{"log":7}"#, r#"{"log":{"x":1}}"#, "{\"log\":\"x"] {
+        assert_eq!(run(&combined, bad).events.len(), 0, "{bad}");
+        assert_eq!(run(&combined, bad).dead_letters.len(), 1, "{bad}");
+    }
+    // A caller's agent is no wrapper.
+    let agent = line.replace("curl", r#"{\"log\":\"x\"}"#);
+    assert_eq!(seen(&combined, agent).key, "acme");
+    let keyed = pattern(r#"{"at":"$msec","user":"$remote_user","log":"$http_x_log"}"#, &["user"]);
+    assert_eq!(seen(&keyed, r#"{"at":"1763642655.1","user":"acme","log":"x"}"#).key, "acme");
+}

@@ -168,3 +168,31 @@ fn a_time_that_is_mapped_without_a_unit_is_in_the_gateway_s() {
         assert_eq!(minute.number("latency_sum_us"), 19_000, "{format}");
     }
 }
+
+#[test]
+fn a_header_names_the_columns_of_all_lines_behind_it_whoever_reads_them() {
+    let line = |second: u32, columns: &str| {
+        columns.replace("SECOND", &format!("{:02}:{:02}", second / 60, second % 60))
+    };
+    let mut log = String::from("#Version: 1.0\n#Fields: date time cs-username sc-status time-taken\n");
+    (0..900).for_each(|second| log += &line(second, "2025-11-20 12:SECOND ada 200 7\n"));
+    // The server was told to log otherwise.
+    log += "#Fields: sc-status time-taken date time cs-username\n";
+    (900..1_800).for_each(|second| log += &line(second, "404 0.007 2025-11-20 12:SECOND bob\n"));
+    let mut outputs = Vec::new();
+    for (workers, block) in [(1, "64MiB"), (1, "4KiB"), (3, "4KiB")] {
+        let limits = format!("[job]\nworkers = {workers}\n[limits]\nblock_bytes = \"{block}\"\n");
+        let keys = "from = [\"user\"]\nhash = \"none\"";
+        let job = job("cloudfront", keys, &limits).file("log", &log);
+        meters(&job);
+        assert_eq!(counts(&job), (1_800, 0, 0), "{workers} workers, {block}");
+        let mut rows: Vec<(String, u64, u64, u64)> = Vec::new();
+        for row in job.out().window("usage", "1d") {
+            let key = row.text("key_id").to_owned();
+            rows.push((key, row.number("calls"), row.number("errors_4xx"), row.number("latency_sum_us")));
+        }
+        assert_eq!(rows, [("ada".to_owned(), 900, 0, 6_300_000), ("bob".to_owned(), 900, 900, 6_300_000)]);
+        outputs.push(job.out().bytes());
+    }
+    assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]));
+}

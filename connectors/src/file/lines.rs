@@ -543,4 +543,32 @@ mod tests {
             prop_assert_eq!(seen, model(&text, line_bytes));
         }
     }
+
+    #[test]
+    fn each_block_says_which_header_stands_before_it() {
+        let long = format!("#H {}", "x".repeat(70_000));
+        let text = format!("a\n#H one\r\nb #H no\n\n#H two\n#Hx\nc\nd\n{long}\ne\n");
+        for (bytes, lines) in [(1, 1), (1, usize::MAX), (8, 2), (13, usize::MAX), (1 << 20, 1), (1 << 20, 3)]
+        {
+            let cut = Cut { bytes, lines, line_bytes: 100_000 };
+            let mut input = text.as_bytes();
+            let mut reader = Lines::default();
+            reader.look_for_headers(Some(b"#H "));
+            let mut last: Option<Vec<u8>> = None;
+            loop {
+                let block = reader.next_block(&mut input, &cut, Vec::new()).unwrap();
+                assert_eq!(block.header(), last.as_deref(), "{cut:?}");
+                for line in block.lines() {
+                    if let Line::Whole { text, .. } = line
+                        && text.starts_with(b"#H ")
+                    {
+                        last = Some(text[..text.len().min(HEADER_BYTES)].to_vec());
+                    }
+                }
+                if block.last {
+                    break;
+                }
+            }
+        }
+    }
 }

@@ -123,7 +123,9 @@ fn every_source_that_a_document_shows_is_a_job() {
         assert!(found.is_empty(), "{}{found:?}", block.0);
         formats.extend(block.0.lines().filter(|line| line.starts_with("format = ")).map(str::to_owned));
     }
-    for format in ["apisix", "kong", "envoy", "nginx", "aws-apigateway", "otel"] {
+    for format in
+        ["apisix", "kong", "envoy", "nginx", "aws-apigateway", "otel", "text", "alb", "cloudfront", "haproxy"]
+    {
         assert!(formats.contains(&format!("format = \"{format}\"")), "{format}: {formats:?}");
     }
 }

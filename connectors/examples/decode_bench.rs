@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use keytide_config::{
-    Dedupe, Field, FieldMap, Format, KeyFrom, KeyHash, KeyRules, Limits, MissingKey, Pointer, Routes, Source,
-    SourceKind, Unit,
+    Dedupe, Field, FieldMap, Format, KeyFrom, KeyHash, KeyRules, Limits, LinePattern, MissingKey, Pointer,
+    Routes, Source, SourceKind, Unit,
 };
 use keytide_connectors::decode::{Context, Decoded, NoGeo, decoder};
 use keytide_dataflow::model::Position;
@@ -49,6 +49,17 @@ fn main() {
             n % 65_536,
         )
     });
+    let ingress = lines(|n| {
+        format!(
+            r#"203.0.{}.{} - - [20/Nov/2025:12:{:02}:{:02} +0000] "GET /v2/orders/{n}?apikey=kt_{:04} HTTP/1.1" 200 {} "-" "okhttp/4.12.0 (Android 15)" 210 0.044 [shop-orders-80] [] 10.0.0.5:8080 934 0.043 200 9b1a0000000000000000000000000001"#,
+            n % 256,
+            n / 256 % 256,
+            n / 60 % 60,
+            n % 60,
+            n % 4_096,
+            n % 65_536,
+        )
+    });
     let yardstick = best(&json, |line| {
         let text = simdutf8::basic::from_utf8(line).expect("the lines are UTF-8");
         black_box(serde_json::from_str::<Borrowed<'_>>(text).expect("the lines are JSON"));
@@ -60,12 +71,16 @@ fn main() {
         ("apisix", Format::Apisix, &apisix),
         ("kong", Format::Kong, &kong),
         ("combined", Format::Combined, &combined),
+        ("text", Format::Text, &combined),
+        ("ingress", Format::Text, &ingress),
     ] {
         if only.as_ref().is_some_and(|only| only != name) {
             continue;
         }
         let context = Context::new(&Routes::default(), &[], Limits::default(), Arc::new(NoGeo));
-        let mut decoder = decoder(&source(format), &context);
+        let mut source = source(format);
+        source.pattern = pattern(name);
+        let mut decoder = decoder(&source, &context);
         let mut out = Decoded::default();
         let rate = best(messages, |line| {
             decoder.decode(line, Position::default(), &mut out);
@@ -104,6 +119,20 @@ fn report(name: &str, lines: &[Vec<u8>], rate: f64, yardstick: f64) {
         1e9 / rate,
         rate / yardstick
     );
+}
+
+/// What the lines of a text format look like.
+fn pattern(name: &str) -> Option<LinePattern> {
+    let text = match name {
+        "text" => {
+            r#"$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent""#
+        }
+        "ingress" => {
+            r#"$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent" $request_length $request_time [$proxy_upstream_name] [$proxy_alternative_upstream_name] $upstream_addr $upstream_response_length $upstream_response_time $upstream_status $req_id"#
+        }
+        _ => return None,
+    };
+    Some(LinePattern::parse(text).expect("a pattern of NGINX's"))
 }
 
 fn source(format: Format) -> Source {

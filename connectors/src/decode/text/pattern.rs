@@ -379,16 +379,19 @@ impl Matcher {
         for at in 0..count {
             let (before, behind) = sets.split_at_mut(at + 1);
             let ends = &mut behind[0];
+            let mut room = MAX_POSITIONS - positions;
             self.each_end(line, at, &before[at], rules, |_, end| {
                 ends.push(end);
-                ends.len() + positions < MAX_POSITIONS
+                room -= 1;
+                room > 0
             });
+            // Some of the readings alone would make what is uncertain look certain.
+            if room == 0 {
+                return Err(LIMIT);
+            }
             ends.sort_unstable();
             ends.dedup();
             positions += ends.len();
-            if positions >= MAX_POSITIONS {
-                return Err(LIMIT);
-            }
         }
         sets[count].retain(|end| *end == line.len());
         for at in (0..count).rev() {

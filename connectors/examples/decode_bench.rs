@@ -25,7 +25,7 @@ fn main() {
     let json = lines(|n| {
         format!(
             r#"{{"requestId":"{:016x}-{n:06}","requestTime":{},"apiKey":"kt_{:032x}","routeKey":"orders-v{}","httpMethod":"GET","status":200,"latencyMs":{}.25,"requestLength":{},"responseLength":{},"ip":"203.0.{}.{}","country":"DE","userAgent":"okhttp/4.12.0 (Android 15)"}}"#,
-            n as u64 * 0x9E37_79B9_7F4A_7C15,
+            (n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             1_763_642_655_123_u64 + n as u64,
             n % 1_000,
             n % 20,

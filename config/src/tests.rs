@@ -137,7 +137,8 @@ fn everything_is_read_and_states_the_defaults() {
     }
     let end = Field { at: vec![at("end"), at("ended")], ..Field::new(at("end"), Some(Unit::Millis)) };
     assert_eq!(fields.end, Some(end));
-    let [json, topic, delivered] = job.sources.as_slice() else { panic!("three sources") };
+    let [json, topic, delivered, lines] = job.sources.as_slice() else { panic!("four sources") };
+    assert_eq!((lines.dedupe, lines.pattern.is_some()), (Dedupe::RequestId, true));
     assert_eq!((json.dedupe, topic.dedupe, delivered.dedupe), (Dedupe::Batch, Dedupe::Message, Dedupe::Batch));
     let defaults = (Source::default_unwrap(), Source::default_records());
     assert_eq!((&json.unwrap, &json.records), (&defaults.0, &defaults.1));

@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         decode_threads: decode_count,
         events: written.counts.events,
         dead_letters: counts.dead_letters,
-        table_dead_letters: written.rows.dead_letters - counts.dead_letters,
+        table_dead_letters: written.rows.dead_letters - counts.dead_letters - counts.noted,
         late: written.counts.late,
         detector_late: written.counts.detector_late,
         duplicates: written.counts.duplicates,

@@ -581,6 +581,15 @@ fn only_the_time_is_essential() {
         }
         assert!((5..40).contains(&sampled), "{sampled}");
     }
+    // Lines of any length are sampled.
+    for length in [1, 62, 64, 100, 128, 1_000, 4_096, 65_537] {
+        let mut out = Decoded::default();
+        let mut decoder = decoder(&json, &context(Limits::default()));
+        for line in 0..4_000 {
+            decoder.decode(with(r#""in":"x""#).as_bytes(), Position { offset: line * length, ..START }, &mut out);
+        }
+        assert!((30..100).contains(&out.dead_letters.len()), "{length}: {}", out.dead_letters.len());
+    }
     for member in [r#""time":"canary""#, r#""time":0"#, r#""time":{}"#] {
         let letter = refused(&json, format!("{{{member},\"method\":\"GET\"}}"));
         assert!(letter.reason.starts_with("time: ") && !letter.counted, "{}", letter.reason);

@@ -234,6 +234,8 @@ pub struct Counts {
     pub refused: [u64; CLASSES.len()],
     /// The first of them, in the order of the merged input.
     pub first_refused: Option<Position>,
+    /// Rows among the dead letters whose records count all the same.
+    pub noted: u64,
     /// What was odd about other records.
     pub tally: Tally,
 }

@@ -54,6 +54,8 @@ pub(super) struct Output {
     /// By class.
     pub(super) refused: [u64; CLASSES.len()],
     pub(super) first_refused: Option<Position>,
+    /// Letters of records that count.
+    pub(super) noted: u64,
 }
 
 /// The one place where the order is made; run by one thread at a time.
@@ -176,7 +178,11 @@ impl Assembly {
         }
         let letters = self.letters.len();
         self.letters.extend(block.letters.by_ref().take(slice.letters));
-        for letter in self.letters[letters..].iter().filter(|letter| !letter.counted) {
+        for letter in &self.letters[letters..] {
+            if letter.counted {
+                self.output.noted += 1;
+                continue;
+            }
             self.output.refused[letter.class()] += 1;
             self.output.first_refused.get_or_insert(letter.position);
         }

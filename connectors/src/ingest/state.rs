@@ -290,6 +290,7 @@ impl State {
         self.counts.late += output.late;
         self.counts.dead_letters += output.refused.iter().sum::<u64>();
         self.counts.refused.iter_mut().zip(output.refused).for_each(|(sum, more)| *sum += more);
+        self.counts.noted += output.noted;
         self.counts.first_refused = self.counts.first_refused.or(output.first_refused);
         if self.error.is_some() {
             return;

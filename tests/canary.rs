@@ -116,6 +116,20 @@ user = "/user"
     },
 ];
 
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap()
+}
+
+/// Records as OpenTelemetry's collector exports them.
+fn enveloped(records: &str) -> String {
+    let attributes = ["http.route", "service.name", "enduser.id", "http.request.header.apikey", CANARY]
+        .map(|name| format!(r#"{{"key":"{name}","value":{{"stringValue":"{CANARY}"}}}}"#))
+        .join(",");
+    format!(
+        r#"{{"resourceLogs":[{{"resource":{{"attributes":[{attributes}]}},"scopeLogs":[{{"scope":{{"name":"{CANARY}","attributes":[{attributes}]}},"logRecords":[{records}]}}]}}]}}"#
+    )
+}
+
 impl Case {
     fn record(&self) -> String {
         self.record.replace("TIME", &START.to_string())
@@ -124,6 +138,8 @@ impl Case {
     /// The record as it should be, and in every way spoilt. One line each.
     fn lines(&self) -> Vec<Vec<u8>> {
         let good = self.record().replace("KEY", CANARY);
+        // Where no key can be read, a segment of a path can't be known for one.
+        let pathless = good.replace(&format!("/{CANARY}"), "/x");
         let text = |text: String| text.into_bytes();
         let mut lines = vec![
             text(good.clone()),
@@ -135,20 +151,20 @@ impl Case {
             text(good.replace("200", CANARY)),
             text(good.replace(&START.to_string(), &format!("\"{CANARY}\""))),
             text(good.replace("2025", CANARY)),
-            text(good.replace(&format!("\"{CANARY}\""), &format!("{{\"{CANARY}\":[\"{CANARY}\"]}}"))),
+            text(pathless.replace(&format!("\"{CANARY}\""), &format!("{{\"{CANARY}\":[\"{CANARY}\"]}}"))),
             text(good.replace(&format!("\"{CANARY}\""), &format!("[[\"{CANARY}\"],\"{CANARY}\"]"))),
-            text(good.replace(&format!("\"{CANARY}\""), "true")),
+            text(pathless.replace(&format!("\"{CANARY}\""), "true")),
             // Around it.
             text(format!("[{good},{{\"{CANARY}\":\"{CANARY}\"}},\"{CANARY}\",null,{CANARY}]")),
             text(format!("{good}{CANARY}")),
             text(format!("{CANARY}{good}")),
             text(format!("\"{CANARY}\"")),
             text(CANARY.to_owned()),
-            // Beyond limits: bytes of a message, members, nesting.
+            // Beyond the limit of a message's bytes; many members, and deep ones.
             text(format!("{good}{}{good}", " ".repeat(8 << 10))),
             text(good.replacen('{', &format!("{{{}", format!("\"{CANARY}\":\"{CANARY}\",").repeat(64)), 1)),
             text(good.replacen('{', &format!("{{\"x\":{}\"{CANARY}\"{},", "[".repeat(9), "]".repeat(9)), 1)),
-            // More values than are looked at where keys are looked for.
+            // Many values where keys are looked for, and two that differ.
             text(good.replacen(
                 '{',
                 &format!(
@@ -157,6 +173,27 @@ impl Case {
                 ),
                 1,
             )),
+            text(good.replacen(
+                '{',
+                &format!("{{\"apiKey\":\"{CANARY}-2\",\"api_key\":\"{CANARY}-2\",\"k\":\"{CANARY}-2\","),
+                1,
+            )),
+            // Within other records, as records and as texts.
+            text(format!("{{\"log\":{good},\"stream\":\"{CANARY}\"}}")),
+            text(format!("{{\"{CANARY}\":\"{CANARY}\",\"message\":{}}}", quoted(&good))),
+            text(format!("{{\"records\":[{good},{},\"{CANARY}\",7]}}", quoted(&good))),
+            text(quoted(&good)),
+            text(format!("2025-06-02T08:00:00.000Z stdout F {good}")),
+            text(format!("\0\0\0\0\x07{good}")),
+            // In OpenTelemetry's envelopes.
+            text(enveloped(&format!("{good},{{\"{CANARY}\":\"{CANARY}\"}},\"{CANARY}\""))),
+            text(enveloped(&good.replace("200", &format!("\"{CANARY}\"")))),
+            // Bytes that aren't UTF-8, and escapes that JSON doesn't have.
+            text(good.replace(CANARY, &format!("{CANARY}\\xff"))),
+            good.replace(CANARY, &format!("{CANARY}\u{0}"))
+                .bytes()
+                .map(|byte| if byte == 0 { 0xFF } else { byte })
+                .collect(),
             [good.as_bytes(), b"\xff\xfe"].concat(),
             [b"\xef\xbb\xbf\0", good.as_bytes()].concat(),
             good.replace('/', "/\u{0}").into_bytes(),
@@ -174,7 +211,7 @@ impl Case {
     fn config(&self, hash: &str, kind: &str) -> String {
         let Self { format, from, source, .. } = self;
         format!(
-            "[limits]\nmessage_bytes = \"8KiB\"\njson_depth = 8\njson_fields = 48\ntext_bytes = 48\n\
+            "[limits]\nmessage_bytes = \"8KiB\"\ntext_bytes = 48\n\
              [keys]\nfrom = [{from}]\n{hash}\n\
              [tables.keys]\nkind = \"file\"\npath = \"keys.csv\"\nformat = \"csv\"\n\
              [tables.subscriptions]\nkind = \"file\"\npath = \"subscriptions.jsonl\"\nformat = \"jsonl\"\n\
@@ -241,13 +278,15 @@ fn no_raw_key_is_in_anything_that_a_replay_or_check_leaves() {
             let out = job.path("out");
             let views = Views::new(&out);
             assert!(views.count("dead_letters") > 50, "{of}: bad records are listed");
-            assert_eq!(views.count("table_dead_letters"), 11, "{of}: bad rows too");
+            // A column that isn't required and can't be read costs no row.
+            assert_eq!(views.count("table_dead_letters"), 9, "{of}: bad rows too");
+            assert!(
+                views.count("events") >= 1,
+                "{of}: good records are counted: {}",
+                views.text("dead_letters")
+            );
+            // A key that is no hash counts under `anonymous`.
             if hash != PREHASHED {
-                assert!(
-                    views.count("events") >= 1,
-                    "{of}: good records are counted: {}",
-                    views.text("dead_letters")
-                );
                 let keys: Vec<String> =
                     views.window("usage", "1d").iter().map(|row| row.text("key_id").to_owned()).collect();
                 assert!(keys.iter().any(|key| key.len() == 32), "{of}: and their key is known: {keys:?}");
@@ -431,7 +470,7 @@ fn a_key_that_stands_only_where_nobody_looks_is_taken_for_what_stands_there() {
     let hidden = case.job(SHA256, FILES).file(
         "log.jsonl",
         [
-            line(&format!(r#""agent":"{CANARY}","id":"{CANARY}","consumer":"{CANARY}","user":"{CANARY}","xff":"{CANARY}""#)),
+            line(&format!(r#""status":200,"agent":"{CANARY}","id":"{CANARY}","consumer":"{CANARY}","user":"{CANARY}","xff":"{CANARY}""#)),
             line(&format!(r#""path":"/v1?token={CANARY}","method":"{CANARY}","country":"{CANARY}","other":"{CANARY}""#)),
         ]
         .join("\n"),

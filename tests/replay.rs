@@ -487,7 +487,7 @@ fn no_raw_key_comes_out_of_records_that_are_refused_or_odd() {
     const CANARY: &str = "canary-5c1f9e0b";
     let job = Job::new("[limits]\nmessage_bytes = \"1KiB\"\n");
     let config = read_text(&job.path("keytide.toml")).replace("\"none\"", "\"sha256\"");
-    let record = |more: &str| format!(r#"{{"id":"r","t":{START},"k":"{CANARY}",{more}}}"#);
+    let record = |more: &str| format!(r#"{{"id":"r","t":{START},"k":"{CANARY}","path":"/p",{more}}}"#);
     let job = job.file("keytide.toml", config).log([
         record(r#""status":200"#),
         record(&format!(r#""status":201,"path":"/a/{CANARY}/b?key={CANARY}""#)),
@@ -497,7 +497,8 @@ fn no_raw_key_comes_out_of_records_that_are_refused_or_odd() {
         record(&format!(r#""ip":"{CANARY}""#)),
         record(&format!(r#""k":"{CANARY}-again""#)),
         record(&format!(r#""filler":"{}{CANARY}""#, "x".repeat(2_000))),
-        format!(r#"{{"t":"{CANARY}","k":"{CANARY}"}}"#),
+        format!(r#"{{"t":"{CANARY}","k":"{CANARY}","status":200}}"#),
+        format!(r#"{{"t":{START},"k":"{CANARY}","level":"{CANARY}"}}"#),
         format!(r#"{{"t":{START},"k":"{CANARY}""#),
         format!(r#"{{"{CANARY}":"#),
         CANARY.to_owned(),
@@ -667,7 +668,7 @@ fn a_window_belongs_to_whom_the_key_belonged_at_its_start() {
 fn a_bad_row_of_a_table_is_a_dead_letter_with_its_line() {
     let tables = "[tables.keys]\nkind = \"file\"\npath = \"keys.csv\"\nformat = \"csv\"\n";
     let job = Job::new(tables)
-        .file("keys.csv", "key_id,subscription,state\na,s,active\nb,s,asleep\nc,s,active\n")
+        .file("keys.csv", "key_id,subscription,state\na,s,active\n,asleep,active\nc,s,active\n")
         .log([call(0, "r", "c")]);
     let views = job.views();
     let letters = views.rows("dead_letters");
@@ -719,15 +720,15 @@ fn calls_without_a_key_and_unclear_statuses_are_counted_as_what_they_are() {
 fn one_bad_record_takes_no_neighbour_along() {
     let mut bytes = Vec::new();
     for bad in [
-        &b"{\"id\":\"x\",\"t\":1748851200000,\"k\":\"\xff\"}"[..],
+        &b"{\"id\":\"x\",\"t\":1748851200000,\"status\":200,\"k\":\"\xff"[..],
         b"\0\0\0",
         b"\xef\xbb\xbf{",
         b"null",
         b"{\"id\":\"x\"}",
-        b"{\"id\":\"x\",\"t\":-1}",
-        b"{\"id\":\"x\",\"t\":1e400}",
-        b"{\"id\":\"x\",\"t\":1748851200000,\"us\":-9223372036854775808}",
-        b"{\"id\":\"x\",\"t\":1748851200000,\"status\":\"NaN\"}",
+        b"{\"id\":\"x\",\"status\":200}",
+        b"{\"id\":\"x\",\"t\":-1,\"status\":200}",
+        b"{\"id\":\"x\",\"t\":1e400,\"status\":200}",
+        b"{\"id\":\"x\",\"t\":1748851200000,\"level\":\"info\"}",
     ] {
         let good = call(0, &format!("r{}", bytes.len()), "k");
         bytes.extend_from_slice(good.as_bytes());

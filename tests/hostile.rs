@@ -124,29 +124,37 @@ fn each_broken_record_is_one_dead_letter_with_reason_source_offset_and_hash() {
 #[test]
 fn a_field_that_can_t_be_read_is_unknown_and_its_call_counts() {
     let fields = [
-        ("latency", vec!["-2", "-9223372036854775808", "9223372036854775807", "4398046511105", "1e400", "\"NaN\""]),
+        (
+            "latency",
+            vec!["-2", "-9223372036854775808", "9223372036854775807", "4398046511105", "1e400", "\"NaN\""],
+        ),
         ("latency", vec!["\"-Infinity\"", "true", "{}", "NaN", "Infinity"]),
         ("status", vec!["-200", "99", "1000", "65736", "200.5", "18446744073709551816", "\"OK\"", "false"]),
         ("route", vec!["true", "{}"]),
         ("path", vec!["{}", "false"]),
         ("request_id", vec!["true", "{}"]),
     ];
-    let members = |field: &str| match field {
-        "latency" => "us",
-        "request_id" => "id",
-        other => other,
-    }
-    .to_owned();
+    let members = |field: &str| {
+        match field {
+            "latency" => "us",
+            "request_id" => "id",
+            other => other,
+        }
+        .to_owned()
+    };
     let mut lines = Vec::new();
     for (field, values) in &fields {
         for value in values {
-            let id = if *field == "request_id" { String::new() } else { format!(r#""id":"r{}","#, lines.len()) };
+            let id =
+                if *field == "request_id" { String::new() } else { format!(r#""id":"r{}","#, lines.len()) };
             let base = format!(r#"{{{id}"t":{START},"k":"k","path":"/p""#);
             lines.push(format!(r#"{base},"{}":{value}}}"#, members(field)));
         }
     }
     // So often that rows of each field are among them.
-    let lines: Vec<String> = (0..300).flat_map(|n| lines.iter().map(move |line| line.replace(r#""id":"r"#, &format!(r#""id":"{n}-"#)))).collect();
+    let lines: Vec<String> = (0..300)
+        .flat_map(|n| lines.iter().map(move |line| line.replace(r#""id":"r"#, &format!(r#""id":"{n}-"#))))
+        .collect();
     let views = run(&Job::new("").log(&lines));
     assert_eq!(views.count("events"), lines.len() as u64);
     let day = &views.window("usage", "1d")[0];
@@ -159,7 +167,12 @@ fn a_field_that_can_t_be_read_is_unknown_and_its_call_counts() {
     }
     assert!(letters.iter().all(|letter| letter.flag("counted")));
     let expected = lines.len() / 64;
-    assert!((expected / 2..expected * 2).contains(&letters.len()), "{} rows of {}", letters.len(), lines.len());
+    assert!(
+        (expected / 2..expected * 2).contains(&letters.len()),
+        "{} rows of {}",
+        letters.len(),
+        lines.len()
+    );
 }
 
 #[test]
@@ -417,9 +430,13 @@ fn a_constant_request_id_of_the_caller_s_hides_no_call() {
         )
     };
     let nginx = |n: u64| format!(r#"{{"msec":"1748851200.{n:03}","request_method":"GET",{headers}}}"#);
-    let ingress = |n: u64| format!(r#"{{"msec":"1748851200.{n:03}","status":"200","req_id":"same","apikey":"k"}}"#);
+    let ingress =
+        |n: u64| format!(r#"{{"msec":"1748851200.{n:03}","status":"200","req_id":"same","apikey":"k"}}"#);
     let aws = |n: u64| {
-        format!(r#"{{"requestTimeEpoch":"{}","requestId":"same","httpMethod":"GET","apikey":"k"}}"#, START + n)
+        format!(
+            r#"{{"requestTimeEpoch":"{}","requestId":"same","httpMethod":"GET","apikey":"k"}}"#,
+            START + n
+        )
     };
     type Line<'a> = &'a dyn Fn(u64) -> String;
     for (format, line, resent) in [

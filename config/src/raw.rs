@@ -389,7 +389,8 @@ impl Raw for Only {
     const SECTION: bool = true;
 
     fn expected() -> String {
-        "a section of JSON pointers with what stands there, such as \"/logger\" = \"http.log.access*\"".to_owned()
+        "a section of JSON pointers with what stands there, such as \"/logger\" = \"http.log.access*\""
+            .to_owned()
     }
 
     fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
@@ -408,7 +409,10 @@ impl Raw for Only {
                 other => vec![other],
             };
             if values.is_empty() {
-                problems.add(&place, format!("is empty, so that no record would count, allowed: {PATTERN}, or a list of such"));
+                problems.add(
+                    &place,
+                    format!("is empty, so that no record would count, allowed: {PATTERN}, or a list of such"),
+                );
             }
             let is = values.iter().filter_map(|value| pattern(value, &place, problems)).collect();
             conditions.push(Condition { at, is });

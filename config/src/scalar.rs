@@ -11,7 +11,8 @@ use jiff::Timestamp;
 
 use crate::job::{
     Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
-    MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Start, TableFormat, TopicFormat, Unit, Unproven, WebhookFormat,
+    MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Start, TableFormat, TopicFormat, Unit, Unproven,
+    WebhookFormat,
 };
 use crate::near::nearest;
 use crate::pattern::LinePattern;

@@ -139,7 +139,10 @@ fn everything_is_read_and_states_the_defaults() {
     assert_eq!(fields.end, Some(end));
     let [json, topic, delivered, lines] = job.sources.as_slice() else { panic!("four sources") };
     assert_eq!((lines.dedupe, lines.pattern.is_some()), (Dedupe::RequestId, true));
-    assert_eq!((json.dedupe, topic.dedupe, delivered.dedupe), (Dedupe::Batch, Dedupe::Message, Dedupe::Batch));
+    assert_eq!(
+        (json.dedupe, topic.dedupe, delivered.dedupe),
+        (Dedupe::Batch, Dedupe::Message, Dedupe::Batch)
+    );
     let defaults = (Source::default_unwrap(), Source::default_records());
     assert_eq!((&json.unwrap, &json.records), (&defaults.0, &defaults.1));
     assert_eq!((json.routes, json.only.len(), topic.only.len()), (RoutesFrom::Gateway, 1, 0));
@@ -749,7 +752,10 @@ fn wrappers_and_conditions_are_pointers() {
     let source = |lines: &str| job(&(SMALL.to_owned() + lines)).sources.remove(0);
     let shown = |pointers: &[Pointer]| pointers.iter().map(Pointer::to_string).collect::<Vec<_>>();
     let one = source("unwrap = \"/a\"\nrecords = [\"/b/c\", \"/d\"]");
-    assert_eq!((shown(&one.unwrap), shown(&one.records)), (vec!["/a".to_owned()], vec!["/b/c".to_owned(), "/d".to_owned()]));
+    assert_eq!(
+        (shown(&one.unwrap), shown(&one.records)),
+        (vec!["/a".to_owned()], vec!["/b/c".to_owned(), "/d".to_owned()])
+    );
     let none = source("unwrap = []\nrecords = []");
     assert!(none.unwrap.is_empty() && none.records.is_empty());
     let only = source(
@@ -758,7 +764,12 @@ fn wrappers_and_conditions_are_pointers() {
     let conditions = only.only.iter().map(|condition| {
         (condition.at.to_string(), condition.is.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>())
     });
-    let expected = [("/logger", vec!["http.log.*", "x"]), ("/a~1b", vec!["true"]), ("/level", vec!["30"]), ("/kind", vec![""])];
+    let expected = [
+        ("/logger", vec!["http.log.*", "x"]),
+        ("/a~1b", vec!["true"]),
+        ("/level", vec!["30"]),
+        ("/kind", vec![""]),
+    ];
     let mut conditions: Vec<_> = conditions.collect();
     conditions.sort();
     let mut expected: Vec<_> = expected.map(|(at, is)| (at.to_owned(), is)).into();
@@ -776,7 +787,8 @@ fn wrappers_and_conditions_are_pointers() {
 
 #[test]
 fn routes_are_of_the_path_where_a_gateway_s_route_covers_many() {
-    let routes = |format: &str, lines: &str| job(&(SMALL.replace("apisix", format) + lines)).sources.remove(0).routes;
+    let routes =
+        |format: &str, lines: &str| job(&(SMALL.replace("apisix", format) + lines)).sources.remove(0).routes;
     for (format, lines, expected) in [
         ("apisix", "", RoutesFrom::Path),
         ("kong", "", RoutesFrom::Path),
@@ -798,12 +810,17 @@ fn routes_are_of_the_path_where_a_gateway_s_route_covers_many() {
 #[test]
 fn fields_stand_in_several_places() {
     let fields = |lines: &str| job(&(JSON.to_owned() + lines)).sources.remove(0).fields;
-    let shown = |field: &Option<Field>| field.as_ref().map(|field| field.at.iter().map(Pointer::to_string).collect::<Vec<_>>());
+    let shown = |field: &Option<Field>| {
+        field.as_ref().map(|field| field.at.iter().map(Pointer::to_string).collect::<Vec<_>>())
+    };
     let found = fields(
         "route = [\"/a\", \"/b\"]\nquery = { at = \"/q\" }\nrequest = \"/r\"\ncount = \"/n\"\nend = { at = [\"/e\", \"/f\"], format = \"%F %T\", zone = \"Asia/Seoul\" }",
     );
     assert_eq!(shown(&found.route), Some(vec!["/a".to_owned(), "/b".to_owned()]));
-    assert_eq!([&found.query, &found.request, &found.count].map(shown), ["/q", "/r", "/n"].map(|at| Some(vec![at.to_owned()])));
+    assert_eq!(
+        [&found.query, &found.request, &found.count].map(shown),
+        ["/q", "/r", "/n"].map(|at| Some(vec![at.to_owned()]))
+    );
     let end = found.end.unwrap();
     assert_eq!((end.at.len(), end.unit, end.zone), (2, None, Zone::new("Asia/Seoul")));
     assert_eq!(end.format.as_ref().map(TimePattern::text), Some("%F %T"));

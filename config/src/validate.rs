@@ -234,7 +234,8 @@ impl Check<'_> {
             }
         }
         if let Some(only) = raw.only.given().filter(|only| only.value.0.len() > MAX_CONDITIONS) {
-            let message = format!("found {} conditions, allowed: at most {MAX_CONDITIONS}", only.value.0.len());
+            let message =
+                format!("found {} conditions, allowed: at most {MAX_CONDITIONS}", only.value.0.len());
             self.problems.add(&only.place, message);
         }
         let rules = rules?;

@@ -176,10 +176,8 @@ impl Sample {
     fn oddities(&self, page: &mut Page<'_>) -> fmt::Result {
         let names: BTreeMap<usize, &str> =
             self.status.lags.iter().map(|(info, _)| (info.source_index, info.source.as_str())).collect();
-        let tallies: Vec<_> = names
-            .iter()
-            .filter_map(|(index, name)| Some((*name, self.read.tallies.get(*index)?)))
-            .collect();
+        let tallies: Vec<_> =
+            names.iter().filter_map(|(index, name)| Some((*name, self.read.tallies.get(*index)?))).collect();
         let unread = tallies.iter().flat_map(|(source, tally)| {
             tally.unread().map(|(field, events)| ([("source", *source), ("field", field)], events))
         });

@@ -328,8 +328,13 @@ fn noted(raw: &RawEvent<'_>, unread: &Unread, position: Position, tally: &mut Ta
     let mixed = (position.offset ^ u64::from(position.index) << 40 ^ u64::from(position.partition) << 52)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32).is_multiple_of(SAMPLED).then(|| match unread.names().next() {
-        Some(Name::Key) => format!("{UNHASHED}; counted under `anonymous` (one such record in {SAMPLED} has a row)"),
-        Some(name) => format!("{}: can't be read, counted as unknown (one such record in {SAMPLED} has a row)", name.label()),
+        Some(Name::Key) => {
+            format!("{UNHASHED}; counted under `anonymous` (one such record in {SAMPLED} has a row)")
+        }
+        Some(name) => format!(
+            "{}: can't be read, counted as unknown (one such record in {SAMPLED} has a row)",
+            name.label()
+        ),
         None => format!(
             "recovered: a value holds an unescaped quote; read by the order of the names (one such record in \
              {SAMPLED} has a row)"
@@ -353,9 +358,11 @@ fn time(raw: &RawEvent<'_>, reading: &Reading, buffer: &mut String) -> Result<Ev
 fn count(value: Value<'_>, buffer: &mut String) -> Result<u32, WrongType> {
     match numeric(value, buffer)? {
         Numeric::Unknown => Ok(1),
-        Numeric::Known(number) => {
-            number.integer().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0).ok_or(WrongType)
-        }
+        Numeric::Known(number) => number
+            .integer()
+            .and_then(|count| u32::try_from(count).ok())
+            .filter(|count| *count > 0)
+            .ok_or(WrongType),
     }
 }
 
@@ -421,13 +428,14 @@ fn place(
 
 /// Writes what makes a record the same as another one: the id that its caller may have chosen, and its content.
 fn write_identity(raw: &RawEvent<'_>, id: Option<&str>, key: KeyId, identity: &mut Vec<u8>) {
-    use Name::{BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Request, Status, Time, UserAgent};
+    use Name::{
+        BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Request, Status, Time, UserAgent,
+    };
     identity.clear();
     identity.extend_from_slice(&key.0.to_le_bytes());
     identity.extend_from_slice(id.unwrap_or_default().as_bytes());
-    let content = [
-        Host, Time, ClientIp, Method, Path, Query, Request, Status, UserAgent, BytesIn, BytesOut, Latency,
-    ];
+    let content =
+        [Host, Time, ClientIp, Method, Path, Query, Request, Status, UserAgent, BytesIn, BytesOut, Latency];
     for name in content {
         let text = raw.get(name).verbatim();
         // With its length, so that no two records are written alike.

@@ -27,10 +27,10 @@ use std::ops::ControlFlow;
 
 use keytide_config::{Source, Unit};
 
+use super::bytes::carried;
 use super::canonical::Canonical;
 use super::message::{Ledger, Outer, Records, is_large, too_long};
 use super::raw::{Name, RawEvent, Value, WrongType, unescape_json};
-use super::bytes::carried;
 use super::reader::{Reader, Unreadable};
 use super::records::{Record, Visit, told, walk};
 use super::shape::{Format, Shape};

@@ -64,10 +64,10 @@ use self::cloudevents::CloudEvents;
 use self::cloudwatch::CloudWatch;
 use self::message::{Messages, Records};
 use self::otel::OtelRecords;
-use self::wrapped::WrappedLines;
 use self::records::JsonRecords;
 use self::route::Templates;
 use self::text::TextRecords;
+use self::wrapped::WrappedLines;
 
 /// What a decoder appends to: a block's worth of messages.
 #[derive(Debug, Default)]

@@ -403,7 +403,9 @@ impl<'a> RawEvent<'a> {
     /// has a time.
     pub(super) fn is_call(&self) -> bool {
         use Name::{Count, GatewayRoute, Method, Path, Request, Route, Status};
-        [Status, Method, Path, Route, GatewayRoute, Request, Count].iter().any(|name| !self.get(*name).is_empty())
+        [Status, Method, Path, Route, GatewayRoute, Request, Count]
+            .iter()
+            .any(|name| !self.get(*name).is_empty())
     }
 
     /// A time of a place whose unit is a text form is in `unit` after all where it is a number.
@@ -482,7 +484,8 @@ pub(super) fn unescape_json(escaped: &str, out: &mut String) {
             'u' => match hex4(rest) {
                 Some(unit) => {
                     rest = &rest[4..];
-                    let low = rest.strip_prefix("\\u").and_then(hex4).filter(|low| (0xDC00..0xE000).contains(low));
+                    let low =
+                        rest.strip_prefix("\\u").and_then(hex4).filter(|low| (0xDC00..0xE000).contains(low));
                     let code = match (unit, low) {
                         (0xD800..0xDC00, Some(low)) => {
                             rest = &rest[6..];

@@ -240,7 +240,9 @@ impl<'a> Reader<'a> {
                     escaped = true;
                     self.at += 2;
                 }
-                Some(b'\n' | b'\\') => return Err(self.expected("a text's closing quote before the line's end")),
+                Some(b'\n' | b'\\') => {
+                    return Err(self.expected("a text's closing quote before the line's end"));
+                }
                 Some(_) => self.at += 1,
                 None => return Err(self.expected("a text's closing quote")),
             }
@@ -279,7 +281,7 @@ impl<'a> Reader<'a> {
             at = end;
         }
         match (bytes.get(at), bytes.get(at + 1)) {
-            (Some(b',') , Some(b'"')) | (Some(b'}' | b']'), _) => {}
+            (Some(b','), Some(b'"')) | (Some(b'}' | b']'), _) => {}
             // A comma may belong to the value where that has no quotes; the end may be none.
             (Some(_), _) => return self.bare_or(start, at),
             (None, _) => {}

@@ -148,7 +148,11 @@ impl Objects<'_, '_> {
 
     fn enter(&mut self, raw: RawEvent<'_>, record: &str, ledger: &mut Ledger<'_>) {
         let id = self.outer.request_id(ledger.records() - self.first);
-        let raw = if self.outer.is_silent() { raw } else { self.outer.completed(raw, id.as_deref(), self.canonical.ids_of_callers()) };
+        let raw = if self.outer.is_silent() {
+            raw
+        } else {
+            self.outer.completed(raw, id.as_deref(), self.canonical.ids_of_callers())
+        };
         enter(self.shape, self.canonical, &raw, record, ledger);
     }
 }
@@ -220,12 +224,7 @@ impl Visit for Objects<'_, '_> {
         }
     }
 
-    fn mend(
-        &mut self,
-        line: &str,
-        fault: Unreadable,
-        ledger: &mut Ledger<'_>,
-    ) -> Result<bool, &'static str> {
+    fn mend(&mut self, line: &str, fault: Unreadable, ledger: &mut Ledger<'_>) -> Result<bool, &'static str> {
         if self.template == Template::None {
             return Ok(false);
         }
@@ -350,8 +349,10 @@ pub(super) fn container_line(line: &[u8]) -> Option<&[u8]> {
     let mut parts = line.splitn(4, |byte| *byte == b' ');
     let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let is_time = time.get(10) == Some(&b'T') && crate::time::rfc3339(time).is_some();
-    (is_time && matches!(stream, b"stdout" | b"stderr") && tag.split(|byte| *byte == b':').next() == Some(b"F"))
-        .then_some(text)
+    (is_time
+        && matches!(stream, b"stdout" | b"stderr")
+        && tag.split(|byte| *byte == b':').next() == Some(b"F"))
+    .then_some(text)
 }
 
 /// Hands all objects of a text over, one after the other. What isn't an object, and objects that `visit` can't read,

@@ -24,14 +24,25 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { passed_over: 0, conflicting: 0, recovered: 0, keyless: 0, found_by: [0; KEY_RULES], unread: [0; NAMES] }
+        Self {
+            passed_over: 0,
+            conflicting: 0,
+            recovered: 0,
+            keyless: 0,
+            found_by: [0; KEY_RULES],
+            unread: [0; NAMES],
+        }
     }
 }
 
 impl Tally {
     /// The fields that couldn't be read in some event, with the number of these events; in a fixed order.
     pub fn unread(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Name::ALL.into_iter().zip(self.unread).filter(|(_, events)| *events > 0).map(|(name, events)| (name.label(), events))
+        Name::ALL
+            .into_iter()
+            .zip(self.unread)
+            .filter(|(_, events)| *events > 0)
+            .map(|(name, events)| (name.label(), events))
     }
 
     /// Adds another account.

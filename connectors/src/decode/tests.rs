@@ -586,7 +586,11 @@ fn only_the_time_is_essential() {
         let mut out = Decoded::default();
         let mut decoder = decoder(&json, &context(Limits::default()));
         for line in 0..4_000 {
-            decoder.decode(with(r#""in":"x""#).as_bytes(), Position { offset: line * length, ..START }, &mut out);
+            decoder.decode(
+                with(r#""in":"x""#).as_bytes(),
+                Position { offset: line * length, ..START },
+                &mut out,
+            );
         }
         assert!((30..100).contains(&out.dead_letters.len()), "{length}: {}", out.dead_letters.len());
     }
@@ -621,7 +625,10 @@ fn what_is_none_of_a_call() {
     let mut only = json();
     let pattern = |text| glob::Pattern::new(text).unwrap();
     only.only = vec![
-        keytide_config::Condition { at: Pointer(vec!["logger".into()]), is: vec![pattern("http.log.*"), pattern("x")] },
+        keytide_config::Condition {
+            at: Pointer(vec!["logger".into()]),
+            is: vec![pattern("http.log.*"), pattern("x")],
+        },
         keytide_config::Condition { at: Pointer(vec!["ok".into()]), is: vec![pattern("true")] },
     ];
     for (members, passed) in [
@@ -802,13 +809,17 @@ fn an_identity_that_stands_twice_is_none() {
     let message = r#"{"start_time":1763642655123,"request":{"uri":"/"},"consumer":{"username":"a"},"consumer":{"username":"victim"}}"#;
     assert_eq!(run(&apisix, message).events[0].key, KeyId::CONFLICTING);
     // What a caller chooses anyway may stand twice.
-    assert_eq!(event(&json, with(r#""key":"a","agent":"x","agent":"y","path":"/a","path":"/b""#)).key, sha256_id("a"));
+    assert_eq!(
+        event(&json, with(r#""key":"a","agent":"x","agent":"y","path":"/a","path":"/b""#)).key,
+        sha256_id("a")
+    );
 }
 
 #[test]
 fn a_template_that_escapes_nothing_gives_one_record_a_line() {
     let mut aws = source(Format::AwsApigateway);
-    aws.keys = KeyRules { from: vec![KeyFrom::Credential], hash: KeyHash::None, missing: MissingKey::Anonymous };
+    aws.keys =
+        KeyRules { from: vec![KeyFrom::Credential], hash: KeyHash::None, missing: MissingKey::Anonymous };
     let line = |agent: &str| {
         format!(
             r#"{{"requestId":"r1","requestTimeEpoch":"1763642655123","httpMethod":"GET","resourcePath":"/","status":"200","userAgent":"{agent}","apiKeyId":"k1"}}"#
@@ -832,7 +843,8 @@ fn a_template_that_escapes_nothing_gives_one_record_a_line() {
         assert!(out.dead_letters.iter().all(|letter| letter.counted));
         let lines = format!("{}\n{}\n{}\n", line("a"), line(&agent), line("b"));
         assert_eq!(run(&aws, lines).events.len(), 3, "{agent}");
-        let wrapped = Source { inner: Some(Format::AwsApigateway), format: Format::Cloudwatch, ..aws.clone() };
+        let wrapped =
+            Source { inner: Some(Format::AwsApigateway), format: Format::Cloudwatch, ..aws.clone() };
         let message = serde_json::to_string(&line(&agent)).unwrap();
         let envelope = format!(
             r#"{{"messageType":"DATA_MESSAGE","logEvents":[{{"id":"e","timestamp":1763642655123,"message":{message}}}]}}"#
@@ -840,7 +852,10 @@ fn a_template_that_escapes_nothing_gives_one_record_a_line() {
         let found: Vec<_> = run(&wrapped, envelope).events.iter().map(|event| event.key).collect();
         assert_eq!(found, [key], "{agent}");
     }
-    let letter = refused(&aws, r#"{"requestTimeEpoch":"1763642655123","a":"x"y"z" "status":"200"}"#.replace("\"a\"", "a"));
+    let letter = refused(
+        &aws,
+        r#"{"requestTimeEpoch":"1763642655123","a":"x"y"z" "status":"200"}"#.replace("\"a\"", "a"),
+    );
     assert_eq!(CLASSES[letter.class()], "unescaped", "{}", letter.reason);
 }
 
@@ -849,7 +864,9 @@ fn records_around_records() {
     let nginx = source(Format::Nginx);
     let line = r#"{"msec":"1763642655.123","request_method":"GET","request_uri":"/a/7","http_apikey":"k1"}"#;
     let text = serde_json::to_string(line).unwrap();
-    let fluent = |member: &str, value: &str| format!(r#"{{"@timestamp":"2020-01-01T00:00:00Z","{member}":{value},"stream":"stdout"}}"#);
+    let fluent = |member: &str, value: &str| {
+        format!(r#"{{"@timestamp":"2020-01-01T00:00:00Z","{member}":{value},"stream":"stdout"}}"#)
+    };
     for message in [
         line.to_owned(),
         text.clone(),
@@ -875,7 +892,11 @@ fn records_around_records() {
     assert_eq!((out.events.len(), out.dead_letters.len()), (3, 1));
     // What a call's record holds there may be its caller's.
     let forged = line.replace("k1", "victim");
-    let own = line.replacen('{', &format!(r#"{{"message":{},"log":{forged},"#, serde_json::to_string(&forged).unwrap()), 1);
+    let own = line.replacen(
+        '{',
+        &format!(r#"{{"message":{},"log":{forged},"#, serde_json::to_string(&forged).unwrap()),
+        1,
+    );
     assert_eq!(event(&nginx, own).key, sha256_id("k1"));
     // Neither is unwrapped where the source says so, nor what isn't JSON.
     let bare = Source { unwrap: vec![], records: vec![], ..source(Format::Nginx) };
@@ -919,7 +940,8 @@ fn request_ids_and_messages() {
     let record = r#"{"start_time":1763642655123,"request_id":"same","request":{"uri":"/","method":"GET"}}"#;
     let plain = record.replace(r#""request_id":"same","#, "");
     let batch = format!("[{record},{record},{plain},{plain}]");
-    let topic = SourceKind::Kafka(keytide_config::KafkaSource::new(keytide_config::KafkaClient::new("b:1"), "t"));
+    let topic =
+        SourceKind::Kafka(keytide_config::KafkaSource::new(keytide_config::KafkaClient::new("b:1"), "t"));
     let other = record.replace("\"/\"", "\"/b\"");
     for dedupe in [Dedupe::Message, Dedupe::Batch, Dedupe::Content] {
         for kind in [SourceKind::Stdin, topic.clone()] {
@@ -1084,9 +1106,7 @@ fn bytes_that_are_not_utf8() {
             assert_eq!(out.events[1].key, key, "{inner:?}");
             let shown = String::from_utf8_lossy(inner);
             assert_eq!(agents(&out)[0].1, format!("b{shown}"));
-            let is_shown = |one: &Definition| {
-                matches!(one, Definition::Route { route, .. } if **route == format!("/x/{shown}"))
-            };
+            let is_shown = |one: &Definition| matches!(one, Definition::Route { route, .. } if **route == format!("/x/{shown}"));
             assert!(out.definitions.iter().any(is_shown), "{:?}", out.definitions);
         }
         // What can't be read is told of by its own bytes.
@@ -1336,13 +1356,19 @@ fn lines_of_text_in_what_agents_put_around_them() {
         format!(r#"{{"log":{text},"stream":"stdout"}}"#),
         format!(r#"{{"@timestamp":"x","message":{text}}}"#),
         format!("2025-11-20T12:44:15.123456789Z stdout F {LINE}"),
-        format!(r#"{{"log":{}}}"#, serde_json::to_string(&format!("2025-11-20T12:44:15Z stdout F {LINE}")).unwrap()),
+        format!(
+            r#"{{"log":{}}}"#,
+            serde_json::to_string(&format!("2025-11-20T12:44:15Z stdout F {LINE}")).unwrap()
+        ),
     ] {
         assert_eq!(event(&combined, &message).time, 1_763_642_655_000, "{message}");
     }
-    let nested = Source { unwrap: vec![Pointer(vec!["event".into(), "original".into()])], ..combined.clone() };
+    let nested =
+        Source { unwrap: vec![Pointer(vec!["event".into(), "original".into()])], ..combined.clone() };
     assert_eq!(event(&nested, format!(r#"{{"event":{{"original":{text}}}}}"#)).status, 200);
-    for message in [r#"{"log":7}"#, r#"{"msg":"x"}"#, r#"{"log":"#, r#"{"log":"garbage"}"#, r#""garbage""#, "{"] {
+    for message in
+        [r#"{"log":7}"#, r#"{"msg":"x"}"#, r#"{"log":"#, r#"{"log":"garbage"}"#, r#""garbage""#, "{"]
+    {
         refused(&combined, message);
     }
     let odd = [&b"{\"log\":"[..], text.replace("okhttp", "\u{e9}").as_bytes(), b"}"].concat();

@@ -17,8 +17,7 @@
 use std::fmt::Write as _;
 
 /// Why a line of a template isn't read.
-pub(super) const UNESCAPED: &str =
-    "unescaped: a value holds a quote that the log's template doesn't escape, and the names in the line don't tell \
+pub(super) const UNESCAPED: &str = "unescaped: a value holds a quote that the log's template doesn't escape, and the names in the line don't tell \
      where it ends";
 
 /// Bytes of a member's name.
@@ -218,7 +217,11 @@ mod tests {
         let line = r#"{"id":"x","z":{"a":"","time":"7","y":["","key":"k1","agent":"x"],"b":"x"},"c":""}"#;
         let json = mend(line, Form::Flat).unwrap().unwrap();
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert_eq!((&value["time"], &value["key"], &value["c"]), (&"7".into(), &"k1".into(), &"".into()), "{json}");
+        assert_eq!(
+            (&value["time"], &value["key"], &value["c"]),
+            (&"7".into(), &"k1".into(), &"".into()),
+            "{json}"
+        );
     }
 
     #[test]
@@ -227,7 +230,12 @@ mod tests {
             assert_eq!(mend(line, Form::Nested), Ok(None), "{line}");
         }
         for line in [r#"{"a":"x"y}"#, r#"{"a":[1,2],"b":1}"#, r#"{"a":{"b":"c"d},"e":1}"#] {
-            assert!(mend(line, Form::Nested).is_err() || serde_json::from_str::<serde_json::Value>(&mend(line, Form::Nested).unwrap().unwrap()).is_err(), "{line}");
+            assert!(
+                mend(line, Form::Nested).is_err()
+                    || serde_json::from_str::<serde_json::Value>(&mend(line, Form::Nested).unwrap().unwrap())
+                        .is_err(),
+                "{line}"
+            );
         }
     }
 

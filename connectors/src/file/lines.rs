@@ -299,7 +299,17 @@ impl Lines {
             self.header = Some(next[..next.len().min(HEADER_BYTES)].into());
         }
         let is_printed = self.layout == Layout::Printed;
-        Block { offset, text, len, line_bytes: cut.line_bytes, streamed, header, is_printed, bytes: passed, last }
+        Block {
+            offset,
+            text,
+            len,
+            line_bytes: cut.line_bytes,
+            streamed,
+            header,
+            is_printed,
+            bytes: passed,
+            last,
+        }
     }
 }
 

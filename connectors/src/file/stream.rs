@@ -211,10 +211,8 @@ impl Partition {
         }
         if is_gzip {
             let buffered = BufReader::with_capacity(GZIP_BUFFER_BYTES, raw);
-            return self.detect_inner(Gunzip {
-                decoder: MultiGzDecoder::new(buffered),
-                pushed_back: Vec::new(),
-            });
+            return self
+                .detect_inner(Gunzip { decoder: MultiGzDecoder::new(buffered), pushed_back: Vec::new() });
         }
         if self.path().is_some_and(|path| path.ends_with(".gz")) {
             return Err(FileError::NotGzip { path: self.name() });

@@ -371,7 +371,15 @@ fn what_is_refused_keeps_its_place_and_its_traces() {
     assert!(letters[1].reason.starts_with("time: more than 5 minutes after the run's time"));
     assert_eq!((letters[4].length, letters[4].sha256), (70, Sha256::digest("x".repeat(70)).into()));
     assert_eq!(letters[4].reason, "longer than 69 bytes (limits.message_bytes)");
-    let counts = Counts { bytes: text.len() as u64, events: 4, late: 0, dead_letters: 5, refused: [0, 0, 1, 2, 0, 2, 0, 0, 0], first_refused: Some(Position { partition: 0, offset: 14, index: 1 }), ..Counts::default() };
+    let counts = Counts {
+        bytes: text.len() as u64,
+        events: 4,
+        late: 0,
+        dead_letters: 5,
+        refused: [0, 0, 1, 2, 0, 2, 0, 0, 0],
+        first_refused: Some(Position { partition: 0, offset: 14, index: 1 }),
+        ..Counts::default()
+    };
     assert_eq!((ingest.counts(), ingest.counts().records()), (counts, 9));
 }
 

@@ -70,8 +70,12 @@ fn log_events_are_records() {
     // A caller may choose a request id of API Gateway's, but not the log event's.
     let ids = |out: &Decoded| out.events.iter().map(|event| event.request).collect::<Vec<_>>();
     let envelope: serde_json::Value = serde_json::from_slice(ENVELOPE).unwrap();
-    let expected: Vec<_> =
-        envelope["logEvents"].as_array().unwrap().iter().map(|event| request(event["id"].as_str().unwrap())).collect();
+    let expected: Vec<_> = envelope["logEvents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| request(event["id"].as_str().unwrap()))
+        .collect();
     assert_eq!(ids(&run(&cloudwatch(), ENVELOPE)), expected);
     // What is delivered twice counts once, also within one file of Firehose's.
     assert_eq!(ids(&run(&cloudwatch(), CONCATENATED)), [&expected[..], &expected].concat());
@@ -238,9 +242,8 @@ fn what_is_no_envelope_is_one_dead_letter() {
 #[test]
 fn log_events_that_are_not_utf8() {
     let good = log_event("e", 1_763_642_655_123, &record(1));
-    let odd = |text: &str| -> Vec<u8> {
-        text.bytes().map(|byte| if byte == b'?' { 0xFF } else { byte }).collect()
-    };
+    let odd =
+        |text: &str| -> Vec<u8> { text.bytes().map(|byte| if byte == b'?' { 0xFF } else { byte }).collect() };
     let key = good.replace(r#"\"id\":"#, r#"\"key\":\"?\",\"id\":"#);
     let out = run(&of_json(), odd(&envelope(&[good.clone(), key, good.clone()])));
     assert_eq!(outcomes(&out), [Some(1); 3]);
@@ -289,11 +292,7 @@ fn limits_of_an_envelope() {
         }
     }
     for depth in [4, 500, 100_000] {
-        let record = format!(
-            r#"{{"x":{}1{},"method":"GET","in":9}}"#,
-            "[".repeat(depth),
-            "]".repeat(depth)
-        );
+        let record = format!(r#"{{"x":{}1{},"method":"GET","in":9}}"#, "[".repeat(depth), "]".repeat(depth));
         let out = run(&of_json(), envelope(&[log_event("e", 1_763_642_655_123, &record)]));
         assert_eq!(outcomes(&out), [Some(9)], "{depth}");
     }

@@ -78,7 +78,10 @@ fn what_is_compressed_again_is_read_three_layers_deep() {
     assert_eq!(outcomes(&run(&json(), two)), [Some(1), Some(2), Some(3)], "members of members");
     let message = gzip(&message);
     let letter = refused(&json(), &message);
-    assert_eq!((letter.reason.as_str(), CLASSES[letter.class()]), ("gzip: compressed more than 3 times", "encoding"));
+    assert_eq!(
+        (letter.reason.as_str(), CLASSES[letter.class()]),
+        ("gzip: compressed more than 3 times", "encoding")
+    );
     assert_eq!((letter.length, letter.sha256), (message.len() as u64, Sha256::digest(&message).into()));
     // Damage and limits of an inner layer are the message's.
     let cut = gzip(&gzip(record(1))[..20]);

@@ -133,7 +133,10 @@ fn a_hash_that_is_too_short_is_told() {
         let mut decoder = decoder(&envoy, &context(Limits::default()));
         decoder.decode(ENVOY.as_bytes(), Position { offset, ..START }, &mut out);
         let counted: Vec<_> = out.events.iter().map(|event| event.key).collect();
-        assert_eq!((counted, out.tally.unread().collect::<Vec<_>>()), (vec![KeyId::ANONYMOUS], vec![("key", 1)]));
+        assert_eq!(
+            (counted, out.tally.unread().collect::<Vec<_>>()),
+            (vec![KeyId::ANONYMOUS], vec![("key", 1)])
+        );
         letters.append(&mut out.dead_letters);
     }
     assert!((5..40).contains(&letters.len()), "{}", letters.len());
@@ -467,8 +470,8 @@ fn any_single_field_can_be_mapped() {
         // An id that callers may have chosen counts with all of the record.
         let event = |source: &Source, message: &String| {
             let event = event(source, message);
-            let with_content =
-                matches!(format, Format::Envoy | Format::Nginx | Format::AwsApigateway) && source.fields.request_id.is_none();
+            let with_content = matches!(format, Format::Envoy | Format::Nginx | Format::AwsApigateway)
+                && source.fields.request_id.is_none();
             if with_content {
                 AccessEvent { request: RequestId::new("gateway", request.as_bytes()), ..event }
             } else {

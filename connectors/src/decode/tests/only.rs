@@ -115,9 +115,8 @@ fn every_format_has_its_conditions() {
             quoted(&kong(kind))
         )
     };
-    let envelope = |kind: &str| {
-        format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#, otel(kind))
-    };
+    let envelope =
+        |kind: &str| format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#, otel(kind));
     type Message<'a> = &'a dyn Fn(&str) -> String;
     for (format, message) in [
         (Format::Cloudevents, &cloudevent as Message<'_>),

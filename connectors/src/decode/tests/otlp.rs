@@ -44,7 +44,9 @@ fn read(message: impl AsRef<[u8]>) -> Vec<Option<u64>> {
 fn routes(out: &Decoded) -> Vec<(&str, &str)> {
     let route = |event: &AccessEvent| {
         let of = |definition| match definition {
-            &Definition::Route { id, ref api, ref route, .. } if id == event.route => Some((&**api, &**route)),
+            &Definition::Route { id, ref api, ref route, .. } if id == event.route => {
+                Some((&**api, &**route))
+            }
             _ => None,
         };
         out.definitions.iter().find_map(of).unwrap()
@@ -118,11 +120,23 @@ fn a_span_of_a_server_is_a_call_from_its_start_to_its_end() {
     }
     assert_eq!(routes(&out)[0].0, "orders");
     // What was called from here, or done within, is none of a call that was served here.
-    let others = ["1", "3", "4", "5", "\"SPAN_KIND_CLIENT\"", "\"SPAN_KIND_INTERNAL\"", "\"SPAN_KIND_PRODUCER\"", "\"SPAN_KIND_CONSUMER\""]
-        .map(|kind| span(&format!("\"kind\":{kind},"), &times, &[]));
+    let others = [
+        "1",
+        "3",
+        "4",
+        "5",
+        "\"SPAN_KIND_CLIENT\"",
+        "\"SPAN_KIND_INTERNAL\"",
+        "\"SPAN_KIND_PRODUCER\"",
+        "\"SPAN_KIND_CONSUMER\"",
+    ]
+    .map(|kind| span(&format!("\"kind\":{kind},"), &times, &[]));
     let mixed = [&others[..], &[span("\"kind\":2,", &times, &[])]].concat();
     let out = run(&source(Format::Otel), envelope(&mixed));
-    assert_eq!((out.events.len(), out.dead_letters.len(), out.tally.passed_over), (1, 0, others.len() as u64));
+    assert_eq!(
+        (out.events.len(), out.dead_letters.len(), out.tally.passed_over),
+        (1, 0, others.len() as u64)
+    );
     assert_eq!(out.events[0].position.index, 0);
     // A duration that is stated counts, and one that can't be is unknown.
     let latency = |times: &str, more: &[(&str, &str)]| {
@@ -163,8 +177,19 @@ fn a_bad_record_in_an_envelope_takes_no_neighbour_along() {
 #[test]
 fn what_holds_no_records_is_told_unless_it_is_empty() {
     let good = logs(&[], &[], &[record(1, &[])]);
-    for empty in ["{}", r#"{"resource":{}}"#, r#"{"scopeLogs":[]}"#, r#"{"scopeLogs":[{}]}"#, r#"{"scopeLogs":[{"logRecords":[]}]}"#, r#"{"scopeLogs":null}"#] {
-        assert_eq!(read(resource_logs(&[good.clone(), empty.to_owned(), good.clone()])), [Some(1); 2], "{empty}");
+    for empty in [
+        "{}",
+        r#"{"resource":{}}"#,
+        r#"{"scopeLogs":[]}"#,
+        r#"{"scopeLogs":[{}]}"#,
+        r#"{"scopeLogs":[{"logRecords":[]}]}"#,
+        r#"{"scopeLogs":null}"#,
+    ] {
+        assert_eq!(
+            read(resource_logs(&[good.clone(), empty.to_owned(), good.clone()])),
+            [Some(1); 2],
+            "{empty}"
+        );
     }
     for (bad, reason) in [
         ("7", "not JSON: "),
@@ -194,7 +219,8 @@ fn records_of_envelopes_are_limited_as_any() {
     for (count, events, letters) in [(2, 2, 0), (3, 3, 0), (4, 3, 1), (40, 3, 1)] {
         let records: Vec<_> = (0..count).map(|n| record(n, &[])).collect();
         let together = resource_logs(&[logs(&[], &[], &records)]);
-        let apart: Vec<_> = records.iter().map(|record| logs(&[], &[], std::slice::from_ref(record))).collect();
+        let apart: Vec<_> =
+            records.iter().map(|record| logs(&[], &[], std::slice::from_ref(record))).collect();
         for message in [together, resource_logs(&apart)] {
             let out = run_with(&source(Format::Otel), &context(limits), message.as_bytes());
             assert_eq!((out.events.len(), out.dead_letters.len()), (events, letters), "{count}");
@@ -208,7 +234,8 @@ fn records_of_envelopes_are_limited_as_any() {
 #[test]
 fn no_raw_key_comes_out_of_an_envelope() {
     let mut otel = source(Format::Otel);
-    otel.keys.from = vec![KeyFrom::Header("x-api-key".into()), KeyFrom::Query("apikey".into()), KeyFrom::User];
+    otel.keys.from =
+        vec![KeyFrom::Header("x-api-key".into()), KeyFrom::Query("apikey".into()), KeyFrom::User];
     let route = format!("/v1/{RAW_KEY}/x");
     let url = format!("/v1/{RAW_KEY}?apikey={RAW_KEY}");
     let all = [

@@ -103,7 +103,9 @@ fn a_caller_who_repeats_a_request_id_is_counted_each_time() {
         format!(r#"{{"requestId":"{id}","requestTimeEpoch":"1763642655{ms:03}","httpMethod":"GET"}}"#)
     };
     let apisix: Log = |id, ms| {
-        format!(r#"{{"start_time":1763642655{ms:03},"request":{{"method":"GET","headers":{{"x-request-id":"{id}"}}}}}}"#)
+        format!(
+            r#"{{"start_time":1763642655{ms:03},"request":{{"method":"GET","headers":{{"x-request-id":"{id}"}}}}}}"#
+        )
     };
     let kong: Log = |id, ms| {
         format!(

@@ -179,7 +179,7 @@ impl Sample {
         let tallies: Vec<_> =
             names.iter().filter_map(|(index, name)| Some((*name, self.read.tallies.get(*index)?))).collect();
         let unread = tallies.iter().flat_map(|(source, tally)| {
-            tally.unread().map(|(field, events)| ([("source", *source), ("field", field)], events))
+            tally.optional().map(|(field, events)| ([("source", *source), ("field", field)], events))
         });
         page.counters(
             "unreadable_fields",
@@ -412,7 +412,7 @@ mod tests {
     use super::*;
 
     fn partition(source: &str, number: u32) -> PartitionInfo {
-        PartitionInfo { source: source.to_owned(), source_index: 0, number, path: None }
+        PartitionInfo { source: source.to_owned(), source_index: usize::from(source != "edge"), number, path: None }
     }
 
     /// A job of which everything is known.
@@ -522,6 +522,19 @@ keytide_dead_letters_total{reason="not_a_call"} 8
 keytide_dead_letters_total{reason="unescaped"} 9
 # HELP keytide_unreadable_fields Events that count although a field of theirs can't be read, which is unknown.
 # TYPE keytide_unreadable_fields counter
+keytide_unreadable_fields_total{source="edge",field="request_id"} 0
+keytide_unreadable_fields_total{source="edge",field="key"} 0
+keytide_unreadable_fields_total{source="edge",field="api"} 0
+keytide_unreadable_fields_total{source="edge",field="route"} 0
+keytide_unreadable_fields_total{source="edge",field="path"} 0
+keytide_unreadable_fields_total{source="edge",field="method"} 0
+keytide_unreadable_fields_total{source="edge",field="status"} 0
+keytide_unreadable_fields_total{source="edge",field="latency"} 0
+keytide_unreadable_fields_total{source="edge",field="end"} 0
+keytide_unreadable_fields_total{source="edge",field="bytes_in"} 0
+keytide_unreadable_fields_total{source="edge",field="bytes_out"} 0
+keytide_unreadable_fields_total{source="edge",field="user_agent"} 0
+keytide_unreadable_fields_total{source="edge",field="count"} 0
 # HELP keytide_conflicting_events Events that count under conflicting, as their identity stands twice with different values.
 # TYPE keytide_conflicting_events counter
 keytide_conflicting_events_total{source="edge"} 2

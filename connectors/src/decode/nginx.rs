@@ -42,7 +42,7 @@ pub(super) const FORMAT: Format = Format {
     },
     finish,
     ids_of_callers: true,
-    template: Template::Unescaped,
+    template: Template::Line,
     ..Format::EMPTY
 };
 

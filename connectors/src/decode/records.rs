@@ -11,8 +11,9 @@
 //! a container's log. A record of a call is never taken for a wrapper: what it holds there may be its caller's.
 //!
 //! **Templates.** Where a record is a template whose values nothing escapes, a caller can end its own value and write
-//! members, or whole records. A line of such a format is one record; one that isn't JSON, or holds more, is read by
-//! the order of the names in it ([`super::unescaped`]).
+//! members, or whole records. A line of such a format is one record, or many with the same names, as Firehose
+//! and some batching plugins join them; one that isn't JSON, or holds something else, is read by the order of the names in it
+//! ([`super::unescaped`]).
 //!
 //! Limits: `limits.message_records` of a message's records (the rest is one dead letter), 4 wrappers within each other;
 //! time and memory are linear in the text's length.
@@ -55,7 +56,7 @@ impl JsonRecords {
     /// What reads the objects of a text.
     pub(super) fn objects<'o>(&mut self, outer: Outer<'o>, ledger: &Ledger<'_>) -> Objects<'_, 'o> {
         let Self { shape, canonical, template } = self;
-        Objects { shape, canonical, template: *template, outer, first: ledger.records(), depth: 0 }
+        Objects { shape, canonical, template: *template, outer, first: ledger.records(), depth: 0, alike_to: 0 }
     }
 }
 
@@ -106,15 +107,46 @@ pub(super) struct Objects<'r, 'o> {
     /// Records of the message before this text.
     first: u32,
     depth: usize,
+    /// Up to here the records of a line are alike.
+    alike_to: usize,
 }
 
 impl Objects<'_, '_> {
+    /// Whether a record may end where an object does. On a line of a template nothing follows: what does is a caller's.
+    /// But Firehose puts API Gateway's records one behind the other, without anything between, and these are all alike.
+    fn may_end(&mut self, text: &str, start: usize, end: usize) -> bool {
+        let rest = &text[end..];
+        let rest = &rest[..memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len())];
+        let line = rest.trim_ascii();
+        match self.template {
+            _ if line.is_empty() => true,
+            Template::None => true,
+            // Some batching plugins join what they encode by commas.
+            Template::Escaped => match line.strip_prefix(',') {
+                Some(joined) if joined.trim_ascii_start().starts_with('{') => self.are_alike(text, start..end, rest),
+                _ => true,
+            },
+            Template::Line => false,
+            Template::Unescaped => self.outer.id.is_none() && self.are_alike(text, start..end, rest),
+        }
+    }
+
+    /// Whether what follows the object at `place` on its line is alike.
+    fn are_alike(&mut self, text: &str, place: Range<usize>, rest: &str) -> bool {
+        let end = place.end + rest.len();
+        let alike = are_alike(&text[place], rest);
+        if alike {
+            self.alike_to = end;
+        }
+        alike
+    }
+
     /// Reads what a wrapper that meets the conditions `met` holds.
     fn unwrapped(&mut self, text: &str, met: u64, ledger: &mut Ledger<'_>) {
         let outer = Outer { met: self.outer.met | met, ..self.outer };
         let Self { shape, canonical, template, first, depth, .. } = self;
         let mut objects =
-            Objects { shape, canonical, template: *template, outer, first: *first, depth: *depth + 1 };
+            Objects { shape, canonical, template: *template, outer, first: *first, depth: *depth + 1, alike_to: 0 };
         walk(text, ledger, &mut objects);
     }
 
@@ -192,7 +224,7 @@ impl Visit for Objects<'_, '_> {
         self.shape.read(reader, &mut raw)?;
         let end = reader.at();
         let record = &text[start..end];
-        if self.template == Template::Unescaped && !in_array && has_more(text, end) {
+        if !in_array && end >= self.alike_to && !self.may_end(text, start, end) {
             return Err(Unreadable { expected: "the line's end behind its record", at: end });
         }
         if !raw.nested.is_empty() && self.depth < WRAPPERS {
@@ -319,11 +351,35 @@ fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> String {
     expanded
 }
 
-/// Whether something else stands on the line.
-fn has_more(text: &str, at: usize) -> bool {
-    let rest = &text.as_bytes()[at..];
-    let end = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
-    end.is_some_and(|end| rest[end] != b'\n')
+/// Whether the rest of a line is objects whose members have the names of `first`, with nothing or a comma before each.
+fn are_alike(first: &str, rest: &str) -> bool {
+    let Some(names) = names(&mut Reader::new(first)) else { return false };
+    let mut reader = Reader::new(rest);
+    while let Some(token) = reader.token() {
+        if token == b',' {
+            reader.restart(reader.at() + 1);
+            if reader.token().is_none() {
+                return true;
+            }
+        }
+        if self::names(&mut reader).is_none_or(|others| others != names) {
+            return false;
+        }
+    }
+    true
+}
+
+/// The names of the members of the object at which the reader stands, escapes and all, sorted.
+fn names<'a>(reader: &mut Reader<'a>) -> Option<Vec<&'a str>> {
+    let mut names = Vec::new();
+    reader.enter_object().ok()?;
+    let mut first = true;
+    while reader.member(&mut first).ok()? {
+        names.push(reader.name().ok()?.verbatim());
+        reader.value().ok()?;
+    }
+    names.sort_unstable();
+    Some(names)
 }
 
 /// The JSON that a value holds or is, unescaped into `buffer`.

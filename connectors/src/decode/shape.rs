@@ -56,8 +56,10 @@ pub(super) enum Template {
     None,
     /// They may be; its values are mostly escaped.
     Escaped,
-    /// They are, nothing may be escaped, and a line is one record.
+    /// They are, and nothing may be escaped. A line is one record, or many that are alike.
     Unescaped,
+    /// The same, and a line is one record always.
+    Line,
 }
 
 impl Format {
@@ -210,7 +212,7 @@ impl Shape {
         }
         root.seal(&mut 0);
         let mut identities = Vec::new();
-        if format.template == Template::Unescaped {
+        if matches!(format.template, Template::Unescaped | Template::Line) {
             let of_identity = root.members.iter().filter(|member| member.identity.is_some());
             identities.extend(of_identity.map(|member| member.quoted.trim_end_matches(':').into()));
         }

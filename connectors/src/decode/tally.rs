@@ -22,6 +22,23 @@ pub struct Tally {
     pub(super) unread: [u64; NAMES],
 }
 
+/// Fields without which a call counts, in the order in which they are told.
+const OPTIONAL: [Name; 13] = [
+    Name::RequestId,
+    Name::Key,
+    Name::Api,
+    Name::Route,
+    Name::Path,
+    Name::Method,
+    Name::Status,
+    Name::Latency,
+    Name::End,
+    Name::BytesIn,
+    Name::BytesOut,
+    Name::UserAgent,
+    Name::Count,
+];
+
 impl Default for Tally {
     fn default() -> Self {
         Self {
@@ -38,11 +55,12 @@ impl Default for Tally {
 impl Tally {
     /// The fields that couldn't be read in some event, with the number of these events; in a fixed order.
     pub fn unread(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Name::ALL
-            .into_iter()
-            .zip(self.unread)
-            .filter(|(_, events)| *events > 0)
-            .map(|(name, events)| (name.label(), events))
+        self.optional().filter(|(_, events)| *events > 0)
+    }
+
+    /// All fields that may be unknown, with the number of events in which they couldn't be read.
+    pub fn optional(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        OPTIONAL.into_iter().map(|name| (name.label(), self.unread[name as usize]))
     }
 
     /// Adds another account.

@@ -209,7 +209,7 @@ fn what_holds_no_records_is_told_unless_it_is_empty() {
     // Metrics are no calls.
     assert_eq!(read(r#"{"resourceMetrics":[{"scopeMetrics":[]}]}"#), [None]);
     // A cut envelope is one dead letter, as nothing tells where it would go on.
-    let whole = resource_logs(&[good.clone()]);
+    let whole = resource_logs(std::slice::from_ref(&good));
     assert_eq!(read(format!("{whole}\n{}\n{whole}", &whole[..whole.len() - 2])), [Some(1), None, Some(1)]);
 }
 

@@ -86,6 +86,9 @@ pub(super) trait Visit {
         false
     }
 
+    /// Takes the records before this byte for what they seem to be.
+    fn trust(&mut self, _to: usize) {}
+
     /// Accounts for a line that isn't JSON, or holds more than its record: whether it could be read after all, or why
     /// not, if it isn't just no JSON.
     fn mend(
@@ -124,7 +127,9 @@ impl Objects<'_, '_> {
             // Some batching plugins join what they encode by commas.
             Template::Escaped => match line.strip_prefix(',') {
                 Some(joined) if joined.trim_ascii_start().starts_with('{') => self.are_alike(text, start..end, rest),
-                _ => true,
+                Some(_) => true,
+                // Where another record begins, or a caller's quote ended the one that stands here.
+                None => line.starts_with(['{', '[']),
             },
             Template::Line => false,
             Template::Unescaped => self.outer.id.is_none() && self.are_alike(text, start..end, rest),
@@ -207,6 +212,9 @@ pub(super) fn enter(
     }
 }
 
+/// What is expected behind a record.
+const LINE_END: &str = "the line's end behind its record";
+
 /// Why a record isn't an event that has a time and nothing of a call.
 pub(super) const NOT_A_CALL: &str = "not a call: neither status nor method, path or route; `[source.only]` can say \
                                      which records are calls, so that others are passed over";
@@ -225,7 +233,7 @@ impl Visit for Objects<'_, '_> {
         let end = reader.at();
         let record = &text[start..end];
         if !in_array && end >= self.alike_to && !self.may_end(text, start, end) {
-            return Err(Unreadable { expected: "the line's end behind its record", at: end });
+            return Err(Unreadable { expected: LINE_END, at: end });
         }
         if !raw.nested.is_empty() && self.depth < WRAPPERS {
             let expanded = expanded(record, &raw.nested, start);
@@ -243,6 +251,10 @@ impl Visit for Objects<'_, '_> {
         }
         self.enter(raw, record, ledger);
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn trust(&mut self, to: usize) {
+        self.alike_to = to + 1;
     }
 
     fn text(&mut self, text: Value<'_>, ledger: &mut Ledger<'_>) -> bool {
@@ -518,6 +530,12 @@ impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
             match self.visit.mend(text[start..end].trim_ascii_end(), fault, self.ledger) {
                 Ok(true) => {
                     reader.restart(end);
+                    return ControlFlow::Continue(());
+                }
+                // The record is whole, and what stands behind it is nothing of its own.
+                Ok(false) if fault.expected == LINE_END => {
+                    self.visit.trust(end);
+                    reader.restart(start);
                     return ControlFlow::Continue(());
                 }
                 Ok(false) => {}

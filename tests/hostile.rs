@@ -36,7 +36,7 @@ fn broken() -> Vec<(Vec<u8>, &'static str, Value)> {
         // Bytes.
         (&b"{\"t\":1748851200000,\"path\":\"/\",\"k\":\"\xff"[..], "not JSON"),
         (b"\xff\xfe{\0\"\0t\0\"\0:\x001\0}\0", "not JSON"),
-        (b"\0", "not JSON"),
+        (b"\0", "framed: "),
         (b"\0\0\0\0\x07\x02\x04", "framed: "),
         (b"\xef\xbb\xbf", "empty message"),
         (b"\xef\xbb\xbf\xef\xbb\xbf{}", "not JSON"),

@@ -412,7 +412,12 @@ mod tests {
     use super::*;
 
     fn partition(source: &str, number: u32) -> PartitionInfo {
-        PartitionInfo { source: source.to_owned(), source_index: usize::from(source != "edge"), number, path: None }
+        PartitionInfo {
+            source: source.to_owned(),
+            source_index: usize::from(source != "edge"),
+            number,
+            path: None,
+        }
     }
 
     /// A job of which everything is known.

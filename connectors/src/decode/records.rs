@@ -56,7 +56,15 @@ impl JsonRecords {
     /// What reads the objects of a text.
     pub(super) fn objects<'o>(&mut self, outer: Outer<'o>, ledger: &Ledger<'_>) -> Objects<'_, 'o> {
         let Self { shape, canonical, template } = self;
-        Objects { shape, canonical, template: *template, outer, first: ledger.records(), depth: 0, alike_to: 0 }
+        Objects {
+            shape,
+            canonical,
+            template: *template,
+            outer,
+            first: ledger.records(),
+            depth: 0,
+            alike_to: 0,
+        }
     }
 }
 
@@ -126,7 +134,9 @@ impl Objects<'_, '_> {
             Template::None => true,
             // Some batching plugins join what they encode by commas.
             Template::Escaped => match line.strip_prefix(',') {
-                Some(joined) if joined.trim_ascii_start().starts_with('{') => self.are_alike(text, start..end, rest),
+                Some(joined) if joined.trim_ascii_start().starts_with('{') => {
+                    self.are_alike(text, start..end, rest)
+                }
                 Some(_) => true,
                 // Where another record begins, or a caller's quote ended the one that stands here.
                 None => line.starts_with(['{', '[']),
@@ -150,8 +160,15 @@ impl Objects<'_, '_> {
     fn unwrapped(&mut self, text: &str, met: u64, ledger: &mut Ledger<'_>) {
         let outer = Outer { met: self.outer.met | met, ..self.outer };
         let Self { shape, canonical, template, first, depth, .. } = self;
-        let mut objects =
-            Objects { shape, canonical, template: *template, outer, first: *first, depth: *depth + 1, alike_to: 0 };
+        let mut objects = Objects {
+            shape,
+            canonical,
+            template: *template,
+            outer,
+            first: *first,
+            depth: *depth + 1,
+            alike_to: 0,
+        };
         walk(text, ledger, &mut objects);
     }
 
@@ -274,7 +291,13 @@ impl Visit for Objects<'_, '_> {
         }
         let is_hidden = fault.expected == HIDDEN;
         let form = if is_hidden { Form::Flat } else { Form::Nested };
-        let Some(mended) = unescaped::mend(line, form)? else { return Ok(false) };
+        let mended = match unescaped::mend(line, form) {
+            Ok(Some(mended)) => mended,
+            // An encoder's record that something follows.
+            Err(_) if self.template == Template::Escaped && fault.expected == LINE_END => return Ok(false),
+            Ok(None) => return Ok(false),
+            Err(reason) => return Err(reason),
+        };
         let mut reader = Reader::new(&mended);
         let mut raw = RawEvent::default();
         let read = self.shape.read(&mut reader, &mut raw);

@@ -233,6 +233,9 @@ impl Check<'_> {
                 self.warnings.add(&dedupe.place, message);
             }
         }
+        if let Some(only) = raw.only.given().filter(|_| record.is_text()) {
+            self.problems.add(&only.place, "lines of text have no members, remove it");
+        }
         if let Some(only) = raw.only.given().filter(|only| only.value.0.len() > MAX_CONDITIONS) {
             let message =
                 format!("found {} conditions, allowed: at most {MAX_CONDITIONS}", only.value.0.len());

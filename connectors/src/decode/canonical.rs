@@ -6,7 +6,7 @@
 //! | status | 100 to 999; unknown is 0 | unknown |
 //! | latency | 0 to 2^42 us, rounded to the nearest; a unit in the text wins | unknown |
 //! | sizes | whole, 0 to 2^40; unknown is 0 | unknown |
-//! | count | whole, 1 to 2^32 - 1 | 1 |
+//! | count | whole, 1 to 2^32 - 1; with 0 the record is passed over | 1 |
 //! | texts | text or a number | unknown for flags and objects |
 //! | client address | with or without port and brackets | unknown |
 //! | country | two letters | looked up |
@@ -129,6 +129,13 @@ impl Canonical {
         self.ids_of_callers = true;
     }
 
+    /// Whether the record says that it stands for no call: a meter that counted nothing.
+    pub(super) fn stands_for_none(&mut self, raw: &RawEvent<'_>) -> bool {
+        let value = raw.get(Name::Count);
+        !value.is_empty()
+            && matches!(numeric(value, &mut self.scratch.any), Ok(Numeric::Known(number)) if number.integer() == Some(0))
+    }
+
     /// Whether request ids may be their callers'.
     pub(super) fn ids_of_callers(&self) -> bool {
         self.ids_of_callers
@@ -167,7 +174,12 @@ impl Canonical {
             Some(_) => (KeyId::CONFLICTING, None),
             None => {
                 let rule = found?;
-                (unread.or(Name::Key, self.keys.id(key), KeyId::ANONYMOUS), rule)
+                let id = self.keys.id(key);
+                // What isn't a key is none, which the configuration may not want.
+                if let (Err(fault), true) = (&id, self.keys.are_needed()) {
+                    return Err(*fault);
+                }
+                (unread.or(Name::Key, id, KeyId::ANONYMOUS), rule)
             }
         };
         let id = unread.or(Name::RequestId, text(raw, Name::RequestId, any), None);

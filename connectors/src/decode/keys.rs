@@ -90,6 +90,11 @@ impl Keys {
         !matches!(self.hash, Hash::Name)
     }
 
+    /// Whether a call without a key is a dead letter.
+    pub(super) fn are_needed(&self) -> bool {
+        self.missing == MissingKey::DeadLetter
+    }
+
     /// Writes the record's raw key into `key`, which stays empty where it has none; returns the place of the rule that
     /// found it. `target` is the path with its query.
     pub(super) fn find(

@@ -220,7 +220,7 @@ pub(super) fn enter(
     record: &str,
     ledger: &mut Ledger<'_>,
 ) {
-    if !shape.is_wanted(raw) {
+    if !shape.is_wanted(raw) || canonical.stands_for_none(raw) {
         ledger.pass_over();
     } else if shape.is_call(raw) {
         ledger.enter(canonical, raw, record);

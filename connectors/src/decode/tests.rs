@@ -561,7 +561,7 @@ fn only_the_time_is_essential() {
         (r#""path":true"#, "path"),
         (r#""id":{}"#, "request_id"),
         (r#""count":-3"#, "count"),
-        (r#""count":0"#, "count"),
+        (r#""count":2.5"#, "count"),
         (r#""end":"canary""#, "end"),
     ] {
         let out = run(&json, with(member));
@@ -621,6 +621,8 @@ fn what_is_none_of_a_call() {
     };
     let counted = event(&meter, r#"{"time":1763642655123,"key":"k","count":"25"}"#);
     assert_eq!((counted.count, counted.key), (25, sha256_id("k")));
+    let out = run(&meter, r#"{"time":1763642655123,"key":"k","count":0}"#);
+    assert_eq!((out.events.len(), out.dead_letters.len(), out.tally.passed_over), (0, 0, 1));
     // What a source says are calls.
     let mut only = json();
     let pattern = |text| glob::Pattern::new(text).unwrap();

@@ -291,11 +291,15 @@ impl Visit for Objects<'_, '_> {
         }
         let is_hidden = fault.expected == HIDDEN;
         let form = if is_hidden { Form::Flat } else { Form::Nested };
+        // A caller's brackets needn't match each other.
+        let may_be_flat = !is_hidden && self.template != Template::Escaped && has_brackets(line);
+        let flat = Unreadable { expected: HIDDEN, at: fault.at };
         let mended = match unescaped::mend(line, form) {
             Ok(Some(mended)) => mended,
             // An encoder's record that something follows.
             Err(_) if self.template == Template::Escaped && fault.expected == LINE_END => return Ok(false),
             Ok(None) => return Ok(false),
+            Err(_) if may_be_flat => return self.mend(line, flat, ledger),
             Err(reason) => return Err(reason),
         };
         let mut reader = Reader::new(&mended);
@@ -311,6 +315,9 @@ impl Visit for Objects<'_, '_> {
         let is_read = read.is_ok() && reader.token().is_none();
         // A name that wasn't found leaves a value too long, and perhaps nothing of a call.
         if !is_read || self.shape.is_wanted(&raw) && !self.shape.is_call(&raw) {
+            if may_be_flat {
+                return self.mend(line, flat, ledger);
+            }
             // Without an odd quote it is another damage.
             return if mended.contains('\\') { Err(unescaped::UNESCAPED) } else { Ok(false) };
         }
@@ -321,6 +328,12 @@ impl Visit for Objects<'_, '_> {
         self.enter(raw, line, ledger);
         Ok(true)
     }
+}
+
+/// Whether there are brackets within the outermost ones.
+fn has_brackets(line: &str) -> bool {
+    let inner = line.get(1..line.len().saturating_sub(1)).unwrap_or_default();
+    inner.contains(['{', '}', '[', ']'])
 }
 
 /// Hands over the elements of the array at `at`, or what stands there instead of one, until the message has as many

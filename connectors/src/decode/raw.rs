@@ -253,7 +253,7 @@ pub(super) struct RawEvent<'a> {
     latency_unit: Option<Unit>,
     end_unit: Option<Unit>,
     /// A bit for each member that identifies the call, by [`Identity`]: it stood in the record.
-    seen: u64,
+    seen: [u64; IDENTITIES / 64],
     /// What of the identity stands twice, with different values.
     conflict: Option<Name>,
     /// The time that stands second, where two do.
@@ -268,8 +268,12 @@ pub(super) struct RawEvent<'a> {
     pub(super) met: u64,
 }
 
-/// A member that identifies the call: which of at most 64 of its shape.
+/// A member that identifies the call: which of at most [`IDENTITIES`] of its shape.
 pub(super) type Identity = u8;
+
+/// Members that identify the call, at most. No shape has as many: OpenTelemetry's has six places for each of 16 names,
+/// and for two of each of eight rules.
+pub(super) const IDENTITIES: usize = 256;
 
 impl<'a> RawEvent<'a> {
     /// The value of a field.
@@ -305,9 +309,9 @@ impl<'a> RawEvent<'a> {
     /// Whether a member that identifies the call stood in the record before; from now on it did.
     #[inline]
     pub(super) fn is_repeated(&mut self, identity: Identity) -> bool {
-        let bit = 1 << identity;
-        let repeated = self.seen & bit != 0;
-        self.seen |= bit;
+        let (seen, bit) = (&mut self.seen[usize::from(identity) / 64], 1 << (identity % 64));
+        let repeated = *seen & bit != 0;
+        *seen |= bit;
         repeated
     }
 

@@ -8,13 +8,13 @@
 //! all places of `[keys].from`) no second value passes unseen: [`RawEvent::conflict`] tells of two that differ. A caller
 //! can write one of them where a gateway's template doesn't escape.
 //!
-//! Limits: 64 such members; OTLP arrays within arrays are read to 8 levels.
+//! Limits: 256 such members, more than any shape has; OTLP arrays within arrays are read to 8 levels.
 
 use std::cell::Cell;
 
 use keytide_config::{Condition, Field, KeyFrom, RoutesFrom, Source, Unit};
 
-use super::raw::{Identity, Name, RawEvent, Value, unescape_json};
+use super::raw::{IDENTITIES, Identity, Name, RawEvent, Value, unescape_json};
 use super::reader::{Reader, Unreadable};
 
 /// What is expected where a value holds something else.
@@ -210,7 +210,9 @@ impl Shape {
         for (index, condition) in (0..).zip(&source.only) {
             root.insert(condition.at.0.iter().map(String::as_str), Target::Only(index));
         }
-        root.seal(&mut 0);
+        let mut identities = 0;
+        root.seal(&mut identities);
+        debug_assert!(identities <= IDENTITIES, "{identities} members identify the call");
         let mut identities = Vec::new();
         if matches!(format.template, Template::Unescaped | Template::Line) {
             let of_identity = root.members.iter().filter(|member| member.identity.is_some());
@@ -358,13 +360,13 @@ impl Node {
     }
 
     /// Fills what depends on all members.
-    fn seal(&mut self, identities: &mut u8) {
+    fn seal(&mut self, identities: &mut usize) {
         self.followers = vec![Cell::new(0); self.members.len() + 1];
         self.filter =
             self.members.iter().fold(0, |filter, member| filter | filter_bit(member.name.as_bytes()));
         for member in &mut self.members {
-            if *identities < 64 && member.targets.iter().any(|target| target.is_identity()) {
-                member.identity = Some(*identities);
+            if member.targets.iter().any(|target| target.is_identity()) {
+                member.identity = Identity::try_from(*identities).ok();
                 *identities += 1;
             }
             member.node.seal(identities);

@@ -810,6 +810,21 @@ fn an_identity_that_stands_twice_is_none() {
     apisix.keys.from = vec![KeyFrom::Consumer];
     let message = r#"{"start_time":1763642655123,"request":{"uri":"/"},"consumer":{"username":"a"},"consumer":{"username":"victim"}}"#;
     assert_eq!(run(&apisix, message).events[0].key, KeyId::CONFLICTING);
+    // Of all places that a format has for it.
+    let otel = source(Format::Otel);
+    for at in [
+        "",
+        r#""attributes":{"#,
+        r#""scope":{"attributes":{"#,
+        r#""resource":{"attributes":{"#,
+        r#""Resource":{"#,
+    ] {
+        let close = "}".repeat(at.matches('{').count());
+        let message = format!(
+            r#"{{"timeUnixNano":"1763642655123000000","http.route":"/",{at}"http.client_ip":"192.0.2.1","http.client_ip":"192.0.2.2"{close}}}"#
+        );
+        assert_eq!(run(&otel, message).events[0].key, KeyId::CONFLICTING, "{at}");
+    }
     // What a caller chooses anyway may stand twice.
     assert_eq!(
         event(&json, with(r#""key":"a","agent":"x","agent":"y","path":"/a","path":"/b""#)).key,

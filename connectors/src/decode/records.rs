@@ -252,12 +252,12 @@ impl Visit for Objects<'_, '_> {
         if !in_array && end >= self.alike_to && !self.may_end(text, start, end) {
             return Err(Unreadable { expected: LINE_END, at: end });
         }
-        if !raw.nested.is_empty() && self.depth < WRAPPERS {
-            let expanded = expanded(record, &raw.nested, start);
-            if expanded.len() != record.len() {
-                self.unwrapped(&expanded, raw.met, ledger);
-                return Ok(ControlFlow::Continue(()));
-            }
+        if !raw.nested.is_empty()
+            && self.depth < WRAPPERS
+            && let Some(expanded) = expanded(record, &raw.nested, start)
+        {
+            self.unwrapped(&expanded, raw.met, ledger);
+            return Ok(ControlFlow::Continue(()));
         }
         if !raw.get(Name::Wrapped).is_empty() && !raw.is_call() && self.depth < WRAPPERS {
             let mut buffer = String::new();
@@ -377,9 +377,9 @@ pub(super) fn each<'a>(
     }
 }
 
-/// A record with the JSON that its texts at `nested` hold instead of them, where they hold one whole value. The places
-/// are those of a text in which the record starts at `start`.
-fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> String {
+/// A record with the JSON that its texts at `nested` hold instead of them, where they hold one whole value; nothing if
+/// none does. The places are those of a text in which the record starts at `start`.
+fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> Option<String> {
     let (mut expanded, mut copied) = (String::with_capacity(record.len()), 0);
     let mut buffer = String::new();
     for place in nested {
@@ -396,7 +396,7 @@ fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> String {
         }
     }
     expanded.push_str(&record[copied..]);
-    expanded
+    (copied > 0).then_some(expanded)
 }
 
 /// Whether the rest of a line is objects whose members have the names of `first`, with nothing or a comma before each.

@@ -945,6 +945,13 @@ fn pointers_into_texts_that_hold_json() {
     let inner = serde_json::to_string(r#"{"code":404,"key":"k\u0031","x":"{"}"#).unwrap();
     let found = event(&json, with(&format!(r#""properties":{inner},"in":7"#)));
     assert_eq!((found.status, found.key, found.bytes_in), (404, sha256_id("k1"), 7));
+    // However long what a text holds is: each of these pairs takes four bytes more than its escapes.
+    for pairs in 0..8 {
+        let inner = format!(r#"{{"code":404,"key":"k1","x":"{}"}}"#, "PAIR".repeat(pairs));
+        let inner = serde_json::to_string(&inner).unwrap().replace("PAIR", r"\udbff\udfff\/");
+        let found = event(&json, with(&format!(r#""properties":{inner}"#)));
+        assert_eq!((found.status, found.key), (404, sha256_id("k1")), "{pairs}");
+    }
     for text in [r#""{\"code\":404""#, r#""{\"code\":404}{\"code\":500}""#, r#""{}""#] {
         assert_eq!(event(&json, with(&format!(r#""properties":{text}"#))).status, 0, "{text}");
     }

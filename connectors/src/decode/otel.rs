@@ -26,7 +26,7 @@ use keytide_config::{KeyFrom, Source, Unit};
 use super::Context;
 use super::bytes::carried;
 use super::message::{Ledger, Outer, Records};
-use super::raw::{Name, Value};
+use super::raw::{Name, RawEvent, Value};
 use super::reader::{Reader, Unreadable};
 use super::records::{JsonRecords, Objects, Visit, each, told, walk};
 use super::shape::Format;
@@ -174,13 +174,15 @@ impl Envelopes<'_, '_> {
             let Some((resource, scopes)) = of(reader, text, ["resource", scopes], ledger) else {
                 return ControlFlow::Continue(());
             };
+            let of_resource = self.0.around(&Ok(RawEvent::default()), "resource", text, resource);
             each(text, scopes, ledger, |reader, ledger| {
                 let Some((scope, records)) = of(reader, text, ["scope", records], ledger) else {
                     return ControlFlow::Continue(());
                 };
+                let around = self.0.around(&of_resource, "scope", text, scope);
                 each(text, records, ledger, |reader, ledger| {
                     if is_served(reader) {
-                        self.0.within(reader, text, [("scope", scope), ("resource", resource)], ledger);
+                        self.0.within(reader, text, &around, ledger);
                     } else {
                         let _ = reader.value();
                         ledger.pass_over();

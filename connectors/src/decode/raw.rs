@@ -238,7 +238,7 @@ impl<'a> Value<'a> {
 }
 
 /// One record, borrowed from its message.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct RawEvent<'a> {
     values: [Value<'a>; NAMES],
     /// The rank of the place that a field was found in, where it was.

@@ -16,7 +16,8 @@
 //! ([`super::unescaped`]).
 //!
 //! Limits: `limits.message_records` of a message's records (the rest is one dead letter), 4 wrappers within each other;
-//! time and memory are linear in the text's length.
+//! time and memory are linear in the text's length. A record whose brackets aren't closed is read to the end of the
+//! text before it is given up: once that sums up to 64 times the text's length, the rest is one dead letter.
 
 use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
@@ -34,6 +35,11 @@ use super::unescaped::{self, Form};
 
 /// Wrappers within wrappers that are taken off.
 const WRAPPERS: usize = 4;
+/// Times a text's length that may be read behind records whose brackets aren't closed.
+const READ_IN_VAIN: usize = 64;
+
+/// What objects say of all the records within them; read once, however many these are.
+pub(super) type Around<'a> = Result<RawEvent<'a>, Unreadable>;
 
 /// Reads the records of one source whose format is JSON.
 pub(super) struct JsonRecords {
@@ -126,28 +132,27 @@ impl Objects<'_, '_> {
     /// Whether a record may end where an object does. On a line of a template nothing follows: what does is a caller's.
     /// But Firehose puts API Gateway's records one behind the other, without anything between, and these are all alike.
     fn may_end(&mut self, text: &str, start: usize, end: usize) -> bool {
-        let rest = &text[end..];
-        let rest = &rest[..memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len())];
-        let line = rest.trim_ascii();
+        // The rest of the line is not looked through for each of the records on it.
+        let next = behind_blanks(&text[end..]);
         match self.template {
-            _ if line.is_empty() => true,
+            _ if next.is_empty() || next.starts_with('\n') => true,
             Template::None => true,
             // Some batching plugins join what they encode by commas.
-            Template::Escaped => match line.strip_prefix(',') {
-                Some(joined) if joined.trim_ascii_start().starts_with('{') => {
-                    self.are_alike(text, start..end, rest)
-                }
+            Template::Escaped => match next.strip_prefix(',') {
+                Some(joined) if behind_blanks(joined).starts_with('{') => self.are_alike(text, start..end),
                 Some(_) => true,
                 // Where another record begins, or a caller's quote ended the one that stands here.
-                None => line.starts_with(['{', '[']),
+                None => next.starts_with(['{', '[']),
             },
             Template::Line => false,
-            Template::Unescaped => self.outer.id.is_none() && self.are_alike(text, start..end, rest),
+            Template::Unescaped => self.outer.id.is_none() && self.are_alike(text, start..end),
         }
     }
 
     /// Whether what follows the object at `place` on its line is alike.
-    fn are_alike(&mut self, text: &str, place: Range<usize>, rest: &str) -> bool {
+    fn are_alike(&mut self, text: &str, place: Range<usize>) -> bool {
+        let rest = &text[place.end..];
+        let rest = &rest[..memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len())];
         let end = place.end + rest.len();
         let alike = are_alike(&text[place], rest);
         if alike {
@@ -172,30 +177,43 @@ impl Objects<'_, '_> {
         walk(text, ledger, &mut objects);
     }
 
-    /// Reads the record at which the reader stands, and moves the reader behind it. What it doesn't say itself the
-    /// objects `around` it say, as if they were members of these names.
+    /// What holds for all records within an object: what holds `outside` of it, and what it says itself, which stands at
+    /// `at` of the text, as if it were the member `name` of each record.
+    pub(super) fn around<'a>(
+        &self,
+        outside: &Around<'a>,
+        name: &str,
+        text: &'a str,
+        at: Option<usize>,
+    ) -> Around<'a> {
+        let mut raw = outside.clone()?;
+        if let Some(at) = at {
+            let mut reader = Reader::new(text);
+            reader.restart(at);
+            self.shape.read_member(name, &mut reader, &mut raw)?;
+        }
+        Ok(raw)
+    }
+
+    /// Reads the record at which the reader stands, and moves the reader behind it. Where the record is silent, what is
+    /// `around` it holds.
     pub(super) fn within<'a>(
         &mut self,
         reader: &mut Reader<'a>,
         text: &'a str,
-        around: [(&str, Option<usize>); 2],
+        around: &Around<'a>,
         ledger: &mut Ledger<'_>,
     ) {
         let start = reader.at();
-        let mut raw = RawEvent::default();
-        let mut read = self.shape.read(&mut reader.clone(), &mut raw);
-        for (name, at) in around {
-            if let Some(at) = at {
-                let mut outer = Reader::new(text);
-                outer.restart(at);
-                read = read.and_then(|()| self.shape.read_member(name, &mut outer, &mut raw));
-            }
-        }
+        let read = around.clone().and_then(|mut raw| {
+            self.shape.read(&mut reader.clone(), &mut raw)?;
+            Ok(raw)
+        });
         // Its brackets were matched before.
         let _ = reader.value();
         let record = &text[start..reader.at()];
         match read {
-            Ok(()) => self.enter(raw, record, ledger),
+            Ok(raw) => self.enter(raw, record, ledger),
             Err(fault) => ledger.refuse(record, told(fault, start)),
         }
     }
@@ -227,6 +245,11 @@ pub(super) fn enter(
     } else {
         ledger.refuse(record, NOT_A_CALL.to_owned());
     }
+}
+
+/// The text without blanks at its start, line ends not among them.
+fn behind_blanks(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t', '\r', '\x0C'])
 }
 
 /// What is expected behind a record.
@@ -468,7 +491,7 @@ pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl Visit) 
     if reader.token().is_none() {
         return ledger.refuse(text, "empty message; expected a JSON object".to_owned());
     }
-    let mut walk = Walk { text, ledger, visit };
+    let mut walk = Walk { text, ledger, visit, in_vain: 0 };
     let mut behind_record = false;
     while let Some(token) = reader.token() {
         let flow = match token {
@@ -497,6 +520,8 @@ struct Walk<'w, 'a, 'o, V> {
     text: &'a str,
     ledger: &'w mut Ledger<'o>,
     visit: &'w mut V,
+    /// Bytes that were read and are read again.
+    in_vain: usize,
 }
 
 impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
@@ -581,6 +606,8 @@ impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
         // What is missing at the end of a line is missed where the next one begins, or at the end of all.
         let from = fault.at.saturating_sub(1).max(start);
         let end = (!in_array).then(|| next_line(text, from).or_else(|| next_line(text, start))).flatten();
+        self.in_vain += end.map_or(0, |end| fault.at.saturating_sub(end));
+        let end = end.filter(|_| self.in_vain / READ_IN_VAIN <= text.len());
         match unescaped {
             Some(reason) => {
                 let end = end.unwrap_or(text.len());

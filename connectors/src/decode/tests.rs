@@ -1105,6 +1105,18 @@ fn shapes_of_a_message() {
 }
 
 #[test]
+fn brackets_that_are_never_closed_are_not_looked_for_without_end() {
+    // One truncated record doesn't cost the next ones, nor do a few.
+    let open = "{\"a\":[\n";
+    let few = format!("{}{}\n", open.repeat(60), record(1));
+    assert_eq!(outcomes(&run(&json(), few)).last(), Some(&Some(1)));
+    let many = open.repeat(5_000);
+    let out = run(&json(), &many);
+    assert!((60..80).contains(&out.dead_letters.len()), "{}", out.dead_letters.len());
+    assert!(out.dead_letters.last().is_some_and(|rest| rest.length > many.len() as u64 * 9 / 10));
+}
+
+#[test]
 fn bytes_that_are_not_utf8() {
     let (one, two) = (record(1), record(2));
     let odd = |inner: &[u8]| {

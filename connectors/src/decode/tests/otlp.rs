@@ -175,6 +175,18 @@ fn a_bad_record_in_an_envelope_takes_no_neighbour_along() {
 }
 
 #[test]
+fn the_nearest_key_is_that_of_the_call() {
+    let key = |key| [("http.request.header.apikey", key)];
+    let message = resource_logs(&[
+        logs(&key("resource"), &key("scope"), &[record(1, &key("record")), record(2, &[])]),
+        logs(&key("resource"), &[], &[record(3, &[])]),
+    ]);
+    let out = run(&source(Format::Otel), message);
+    let keys: Vec<_> = out.events.iter().map(|event| event.key).collect();
+    assert_eq!(keys, ["record", "scope", "resource"].map(sha256_id));
+}
+
+#[test]
 fn what_holds_no_records_is_told_unless_it_is_empty() {
     let good = logs(&[], &[], &[record(1, &[])]);
     for empty in [

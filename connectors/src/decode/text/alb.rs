@@ -66,9 +66,12 @@ fn request(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('"')?;
     let is_end = |at: &usize| {
         let (request, rest) = (&inner[..*at], &inner[at + 1..]);
-        let version = request.rsplit_once(' ').map_or(request, |(_, version)| version);
-        (rest.is_empty() || rest.starts_with(' '))
-            && (version.starts_with("HTTP/") || matches!(version, "-" | ""))
+        let is_version = || {
+            let version = request.rsplit_once(' ').map_or(request, |(_, version)| version);
+            version.starts_with("HTTP/") || matches!(version, "-" | "")
+        };
+        // Asked in this order, the version is looked for once between two blanks.
+        (rest.is_empty() || rest.starts_with(' ')) && is_version()
     };
     let end = memchr::memchr_iter(b'"', inner.as_bytes()).find(is_end);
     match end {

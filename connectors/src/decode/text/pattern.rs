@@ -252,10 +252,12 @@ impl Matcher {
             (!is_uncertain || self.variables[at].is_time).then(|| &line[start..end])
         };
         let value: fn(&'a str) -> Value<'a> = if self.escapes { super::log } else { Value::Plain };
+        let mut is_key_uncertain = false;
         for (at, variable) in self.variables.iter().enumerate() {
             if captures[at].is_uncertain {
                 if let Some(name) = variable.identifies {
                     raw.set_conflict(name);
+                    is_key_uncertain |= !matches!(name, Name::ClientIp | Name::ForwardedFor);
                 }
                 // Who forwarded the call is unknown, and so is the caller behind a trusted proxy.
                 if variable
@@ -291,6 +293,12 @@ impl Matcher {
         finish_route(&mut raw);
         if self.tells_calls && !is_call(&raw) {
             return Err(NOT_A_CALL);
+        }
+        // A key that can't be told can't be taken out of texts either, and its caller may have written it there.
+        if is_key_uncertain {
+            for name in [Name::Path, Name::Query, Name::UserAgent, Name::Api] {
+                raw.clear(name);
+            }
         }
         Ok(raw)
     }

@@ -171,19 +171,40 @@ fn members_between_two_texts_of_the_caller_are_not_hidden() {
             [("{\"a\":\"", "\"},\"z\":\""), ("[\"", "\"],\"z\":\""), ("[{\"a\":\"", "\"}],\"z\":\"")]
         {
             for victim in [String::new(), forged("apiKeyId"), forged("http_apikey"), forged("key")] {
-                let caller = Caller {
-                    id: format!("x\",{victim}\"y\":{open}").into_bytes(),
-                    agent: format!("x{close}").into_bytes(),
-                    ..Caller::plain()
-                };
-                for identity_last in [false, true] {
-                    let call =
-                        Call { caller: &caller, key: caller.key(), ms: START_MS, number: 7, identity_last };
-                    if let Err(error) = judge(writer, &sources(writer), &call) {
-                        panic!("{}: {error}", writer.name);
-                    }
+                let (open, close) = (format!("x\",{victim}\"y\":{open}"), format!("x{close}"));
+                // Brackets that match, and either one alone.
+                for (id, agent) in [(&*open, &*close), (&open, ""), ("", &close)] {
+                    let caller = Caller {
+                        id: id.as_bytes().to_vec(),
+                        agent: agent.as_bytes().to_vec(),
+                        ..Caller::plain()
+                    };
+                    expect(writer, &caller);
                 }
             }
+        }
+    }
+}
+
+/// Quotes of the caller's that look like the line's make it uncertain where the key is: then it isn't shown where the
+/// caller wrote it besides.
+#[test]
+fn a_key_that_cannot_be_told_is_shown_nowhere() {
+    for name in ["text by envoy", "text by aws", "nginx none", "aws"] {
+        for agent in ["\" 200 5 \"-\" \"-\"", "\" \"", "\" 1 2 \"", "x\",\"y\":\""] {
+            let path = format!("/{KEY}/x").into_bytes();
+            let caller = Caller { path, agent: agent.as_bytes().to_vec(), ..Caller::plain() };
+            expect(WRITERS.iter().find(|writer| writer.name == name).unwrap(), &caller);
+        }
+    }
+}
+
+/// What must hold of a caller's call, wherever the template has the key.
+fn expect(writer: &Writer, caller: &Caller) {
+    for identity_last in [false, true] {
+        let call = Call { caller, key: caller.key(), ms: START_MS, number: 7, identity_last };
+        if let Err(error) = judge(writer, &sources(writer), &call) {
+            panic!("{}: {error}", writer.name);
         }
     }
 }

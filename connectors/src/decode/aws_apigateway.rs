@@ -6,7 +6,7 @@
 //!   there is a path, it says more.
 //! * `apiKeyId` is the credential, an identifier; `identity.apiKey` (also `apiKey`) is the key itself.
 //! * Of a REST API, `requestId` is what a caller may send as `x-amzn-RequestId`; `extendedRequestId`, which counts first,
-//!   isn't. As a log may have only the former, it counts together with the record's content.
+//!   isn't. The former counts together with the record's content.
 //! * `integrationLatency` counts where `responseLatency`, the whole call, is missing.
 //! * There are no headers and no query.
 
@@ -38,6 +38,7 @@ pub(super) const FORMAT: Format = Format {
     ],
     units: &[("/requestTime", Unit::Clf)],
     ids_of_callers: true,
+    vouched_ids: 1,
     finish,
     template: Template::Unescaped,
     ..Format::EMPTY

@@ -184,16 +184,15 @@ impl Canonical {
         };
         let id = unread.or(Name::RequestId, text(raw, Name::RequestId, any), None);
         let id = id.filter(|_| raw.conflict().is_none());
-        // Whether its caller may have chosen it. In a file nothing is sent again line by line: there it says nothing then.
-        let is_of_caller = self.ids_of_callers && !raw.is_vouched_for;
-        let id = id.filter(|_| !(is_of_caller && self.is_line && self.dedupe != Dedupe::RequestId));
         let request = match (id, self.dedupe) {
-            (Some(id), _) if !is_of_caller => RequestId::new(&self.source, id.as_bytes()),
+            (Some(id), _) if !self.ids_of_callers || raw.is_vouched_for => {
+                RequestId::new(&self.source, id.as_bytes())
+            }
             (None, Dedupe::RequestId | Dedupe::Message | Dedupe::Batch) => RequestId::NONE,
             (id, _) => {
                 write_identity(raw, id, key_id, identity);
                 // Equal lines of a file are different calls: there is no message in which to tell them apart.
-                if self.is_line && self.dedupe == Dedupe::Content {
+                if self.is_line && !occurred.is_batch && self.dedupe == Dedupe::Content {
                     identity.extend_from_slice(&position.offset.to_le_bytes());
                 }
                 occurred.next(RequestId::new(&self.source, identity), &self.source, identity)

@@ -113,7 +113,7 @@ impl Messages {
 
     /// Gives the events of a message that have no request id the message's. `first` is the first of them.
     fn identify(&self, message: &[u8], records: u32, first: usize, out: &mut Decoded) {
-        let is_batch = records > 1 || message.trim_ascii_start().first() == Some(&b'[');
+        let is_batch = records > 1 || is_array(message);
         let identified = match self.dedupe {
             Dedupe::Message => true,
             Dedupe::Batch => is_batch,
@@ -147,6 +147,7 @@ impl Decoder for Messages {
         }
         let first = out.events.len();
         let mut ledger = Ledger::new(at, self.limits.message_records, out);
+        ledger.occurred.is_batch = is_array(message);
         if is_gzip(message) {
             match inflate(message, &self.limits, self.limits.decompressed_bytes, &mut self.text) {
                 Ok(()) => self.records.read_message(&self.text, headers, &mut ledger),
@@ -164,6 +165,10 @@ impl Decoder for Messages {
             self.text = Vec::new();
         }
     }
+}
+
+fn is_array(message: &[u8]) -> bool {
+    message.trim_ascii_start().first() == Some(&b'[')
 }
 
 /// Why a message is longer than it may be.
@@ -232,6 +237,8 @@ fn inflate_once(message: &[u8], limits: &Limits, room: usize, text: &mut Vec<u8>
 /// them.
 #[derive(Default)]
 pub(super) struct Occurred {
+    /// Whether the message is an array: what an encoder batched, and may send again.
+    pub(super) is_batch: bool,
     /// Mostly there is one record.
     first: Option<RequestId>,
     others: HashMap<RequestId, u32>,

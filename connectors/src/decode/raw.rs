@@ -281,6 +281,11 @@ impl<'a> RawEvent<'a> {
         self.values[name as usize]
     }
 
+    /// Which of its places a field was found in.
+    pub(super) fn rank(&self, name: Name) -> Option<u8> {
+        (!self.get(name).is_empty()).then(|| self.ranks[name as usize])
+    }
+
     /// Sets a field. A value that says nothing doesn't replace one that does.
     pub(super) fn set(&mut self, name: Name, value: Value<'a>) {
         if !value.is_empty() {

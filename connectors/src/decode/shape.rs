@@ -43,6 +43,8 @@ pub(super) struct Format {
     pub(super) members: fn(&KeyFrom) -> Vec<String>,
     /// Whether callers may have chosen the request id.
     pub(super) ids_of_callers: bool,
+    /// Of the places of the request id so many, the first ones, are the gateway's own all the same.
+    pub(super) vouched_ids: u8,
     /// Whether a record is a template of the operator's.
     pub(super) template: Template,
     /// What a record means beyond its single fields.
@@ -73,6 +75,7 @@ impl Format {
         query: None,
         members: |_| Vec::new(),
         ids_of_callers: false,
+        vouched_ids: 0,
         template: Template::None,
         finish: |_| {},
     };
@@ -84,6 +87,7 @@ pub(super) struct Shape {
     /// Units of the time, the end and the latency.
     pub(super) units: [Unit; 3],
     finish: fn(&mut RawEvent<'_>),
+    vouched_ids: u8,
     /// Names of members that identify the call, quoted, where callers may hide the real ones.
     identities: Vec<Box<str>>,
     /// `[source.only]`.
@@ -227,6 +231,7 @@ impl Shape {
             root,
             units: [Name::Time, Name::End, Name::Latency].map(unit),
             finish: format.finish,
+            vouched_ids: format.vouched_ids,
             identities,
             only: source.only.clone(),
             tells_calls,
@@ -240,6 +245,7 @@ impl Shape {
             raw.split_request();
         }
         (self.finish)(raw);
+        raw.is_vouched_for = raw.rank(Name::RequestId).is_some_and(|rank| rank < self.vouched_ids);
         Ok(())
     }
 

@@ -124,7 +124,10 @@ fn identities(
     let again = (writer.write)(&next);
     let [file, topic] = sources;
     for (what, other) in [("equal", &again), ("of another key", &of_other), ("a millisecond later", &later)] {
-        prop_assert!(differ(&decoded(file, &[&record, other])), "{what}, as lines of a file");
+        // Lines that are equal, with an id that their caller chose in them as well, are one call that was logged twice.
+        let lines = decoded(file, &[&record, other]);
+        let is_resent = *other == record && lines.events.iter().all(|event| event.request.is_some());
+        prop_assert!(is_resent || differ(&lines), "{what}, as lines of a file");
         let lines = [&*record, other].join(&b'\n');
         prop_assert!(differ(&decoded(topic, &[&lines])), "{what}, in one message");
         if writer.in_arrays {

@@ -133,7 +133,7 @@ fn what_apisix_sends_twice_counts_once_and_equal_lines_of_a_file_are_calls() {
         ("", (4, 2, 0)),
         ("dedupe = \"batch\"\n", (4, 2, 0)),
         ("dedupe = \"message\"\n", (3, 3, 0)),
-        ("dedupe = \"content\"\n", (6, 0, 0)),
+        ("dedupe = \"content\"\n", (4, 2, 0)),
         ("dedupe = \"request_id\"\n", (6, 0, 0)),
     ] {
         let job = job("apisix", HEADER, dedupe).file("log", &log);

@@ -6,7 +6,8 @@
 //!
 //! Where records are JSON, a file may hold them printed over several lines, as `jq` prints them. That is told by its first
 //! line, a bracket alone; then a message is what stands from such a line to the next one that begins with a closing
-//! bracket, and a block holds whole messages. One that is longer than a line may be is read line by line.
+//! bracket, and a block holds whole messages. From one on that is longer than a line may be, the file is read line by
+//! line.
 //!
 //! Of formats whose lines depend on a header line before them, a block says which line that is: the last one that begins
 //! so before the block, at most 64 KiB of it.
@@ -213,21 +214,26 @@ impl Lines {
             }
             let whole = match self.layout {
                 Layout::Lines | Layout::Unknown => whole_lines(&text[..filled], searched, cut.lines),
-                Layout::Printed => whole_messages(&text[..filled], cut.lines),
+                Layout::Printed => match whole_messages(&text[..filled], cut, self.ended) {
+                    // What is too long is read line by line, and so is all behind it.
+                    Some(WholeLines { bytes: 0, .. }) => {
+                        (self.layout, searched) = (Layout::Lines, 0);
+                        continue;
+                    }
+                    whole => whole,
+                },
             };
             let end = match whole {
                 Some(end) if !self.ended || end.full => end.bytes,
                 _ if self.ended => filled,
-                _ if filled > cut.line_bytes.saturating_add(1) && self.layout == Layout::Printed => {
-                    (self.layout, searched) = (Layout::Lines, 0);
-                    continue;
-                }
-                _ if filled > cut.line_bytes.saturating_add(1) => {
+                _ if filled > cut.line_bytes.saturating_add(1) && self.layout != Layout::Printed => {
                     return self.skip_line(input, cut, text, filled);
                 }
                 _ => {
                     searched = filled;
-                    target = target.saturating_mul(2).min(cut.line_bytes.saturating_add(2));
+                    // The line's end; of a message of several lines it may not be the last one.
+                    let beyond = if self.layout == Layout::Printed { 3 } else { 2 };
+                    target = target.saturating_mul(2).min(cut.line_bytes.saturating_add(beyond));
                     grow(&mut text, target);
                     continue;
                 }
@@ -353,17 +359,27 @@ fn whole_lines(text: &[u8], searched: usize, limit: usize) -> Option<WholeLines>
     (bytes > 0).then_some(WholeLines { bytes, full: false })
 }
 
-/// The same for messages that may be printed over several lines.
-fn whole_messages(text: &[u8], limit: usize) -> Option<WholeLines> {
+/// The same for messages that may be printed over several lines, up to one that is too long: no bytes where that is the
+/// first. So wherever the text was cut, the same message is found too long.
+fn whole_messages(text: &[u8], cut: &Cut, is_all: bool) -> Option<WholeLines> {
     let (mut bytes, mut messages) = (0, 0);
-    while let Some(end) = printed(&text[bytes..]) {
-        messages += usize::from(!text[bytes..bytes + end].trim_ascii().is_empty());
+    loop {
+        let rest = &text[bytes..];
+        let end = printed(rest);
+        let message = &rest[..end.unwrap_or(rest.len())];
+        let length = without_return(message.strip_suffix(b"\n").unwrap_or(message)).len();
+        // Of a message whose end isn't there yet the last byte may belong to the line's end.
+        let is_long = length > cut.line_bytes
+            && (end.is_some() || is_all || rest.len() > cut.line_bytes.saturating_add(1));
+        let Some(end) = end.filter(|_| !is_long) else {
+            return (bytes > 0 || is_long).then_some(WholeLines { bytes, full: is_long });
+        };
+        messages += usize::from(!message.trim_ascii().is_empty());
         bytes += end;
-        if messages >= limit {
+        if messages >= cut.lines {
             return Some(WholeLines { bytes, full: true });
         }
     }
-    (bytes > 0).then_some(WholeLines { bytes, full: false })
 }
 
 /// Length and hash of a line that comes in pieces; a `\r` before its end is held back.
@@ -559,6 +575,26 @@ mod tests {
         let long = format!("#H {}", "x".repeat(70_000));
         let text = format!("a\n#H one\r\nb #H no\n\n#H two\n#Hx\nc\nd\n{long}\ne\n");
         for (bytes, lines) in [(1, 1), (1, usize::MAX), (8, 2), (13, usize::MAX), (1 << 20, 1), (1 << 20, 3)]
+    proptest! {
+        /// Wherever messages over several lines are cut, too long ones or not, they are the same.
+        #[test]
+        fn any_cut_gives_the_messages_of_the_whole_text(
+            lines in proptest::collection::vec(
+                prop_oneof!["[{\\[]", "[}\\]]", "[a{ ]{1,9}\r?", Just("  \"a\": 1,".to_owned()), Just(String::new())], 0..40),
+            open in "[{\\[]\r?\n",
+            sizes in proptest::collection::vec(1usize..50, 1..5),
+            bytes in 1usize..80,
+            most in prop_oneof![1usize..6, Just(usize::MAX)],
+            line_bytes in 5usize..60,
+            ended in any::<bool>(),
+        ) {
+            let text = format!("{open}{}{}", lines.join("\n"), if ended { "\n" } else { "" });
+            let seen = read_printed(text.as_bytes(), &Cut { bytes, lines: most, line_bytes }, &sizes);
+            let whole = Cut { bytes: 1 << 20, lines: usize::MAX, line_bytes };
+            prop_assert_eq!(seen, read_printed(text.as_bytes(), &whole, &[1 << 20]));
+        }
+    }
+
         {
             let cut = Cut { bytes, lines, line_bytes: 100_000 };
             let mut input = text.as_bytes();

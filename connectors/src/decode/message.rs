@@ -40,6 +40,11 @@ pub(super) trait Records: Send {
     /// Reads all records of a text. `outer` is what is known of them from what they were wrapped in.
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>);
 
+    /// The same of a text that was taken out of a wrapper: a header line within it holds for nothing else.
+    fn read_apart(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
+        self.read(text, outer, ledger);
+    }
+
     /// Reads a whole message.
     fn read_message(&mut self, text: &[u8], _headers: &dyn Headers, ledger: &mut Ledger<'_>) {
         self.read(text, Outer::default(), ledger);

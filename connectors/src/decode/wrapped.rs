@@ -36,7 +36,7 @@ impl Records for WrappedLines {
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
         let Self { lines, places } = self;
         if let Some(line) = container_line(text) {
-            return lines.read(line, outer, ledger);
+            return lines.read_apart(line, outer, ledger);
         }
         let is_wrapped = match text.trim_ascii_start() {
             // A line may begin with a quote, too: a wrapper is one text and no more.
@@ -97,7 +97,7 @@ impl Visit for Wrappers<'_, '_> {
             _ => return false,
         };
         let line = restored(line);
-        self.lines.read(container_line(&line).unwrap_or(&line), self.outer, ledger);
+        self.lines.read_apart(container_line(&line).unwrap_or(&line), self.outer, ledger);
         true
     }
 }

@@ -201,6 +201,13 @@ impl Records for TextRecords {
         }
     }
 
+    fn read_apart(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
+        // Whoever cuts a file into blocks knows of no header in a wrapper.
+        let columns = self.columns.take();
+        self.read(text, outer, ledger);
+        self.columns = columns;
+    }
+
     fn continue_after(&mut self, header: Option<&[u8]>) {
         self.is_continued = true;
         self.columns = header.and_then(|header| self.w3c.columns(&String::from_utf8_lossy(header)));

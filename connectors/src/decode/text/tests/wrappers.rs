@@ -32,3 +32,29 @@ fn lines_in_wrappers() {
     let keyed = pattern(r#"{"at":"$msec","user":"$remote_user","log":"$http_x_log"}"#, &["user"]);
     assert_eq!(seen(&keyed, r#"{"at":"1763642655.1","user":"acme","log":"x"}"#).key, "acme");
 }
+
+#[test]
+fn a_header_in_a_wrapper_holds_for_its_own_text() {
+    let call = |time| format!("2025-11-20 12:44:{time} GET /a 200");
+    let header = "#Fields: date time cs-method cs-uri-stem sc-status";
+    let wrapped = |text: &str| format!(r#"{{"log":"{text}"}}"#);
+    let all = |messages: &[String], block: usize| {
+        let (mut decoder, mut out) =
+            (decoder(&source(Format::Cloudfront, &["user"]), &context()), Decoded::default());
+        for block in messages.chunks(block) {
+            decoder.continue_after(None);
+            block.iter().for_each(|message| decoder.decode(message.as_bytes(), AT, &mut out));
+        }
+        (out.events.len(), out.dead_letters.len())
+    };
+    let messages = [
+        wrapped(header),
+        wrapped(&call("15")),
+        wrapped(&format!("{header}\\n{}", call("16"))),
+        format!("2025-11-20T12:44:16.123456789Z stdout F {header}"),
+        wrapped(&call("17")),
+    ];
+    for block in 1..=messages.len() {
+        assert_eq!(all(&messages, block), (1, 2), "however the lines are cut into blocks: {block}");
+    }
+}

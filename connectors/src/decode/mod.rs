@@ -38,6 +38,7 @@ mod reader;
 mod records;
 mod route;
 mod shape;
+mod syslog;
 mod tally;
 #[cfg(test)]
 mod tests;

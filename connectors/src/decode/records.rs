@@ -31,6 +31,7 @@ use super::message::{Ledger, Outer, Records};
 use super::raw::{Name, RawEvent, Value, unescape_json};
 use super::reader::{Reader, Unreadable};
 use super::shape::{Format, HIDDEN, Shape, Template};
+use super::syslog::json_behind_syslog;
 use super::unescaped::{self, Form};
 
 /// Wrappers within wrappers that are taken off.
@@ -463,7 +464,7 @@ fn json<'t>(value: Value<'t>, buffer: &'t mut String) -> Option<&'t str> {
         }
         _ => return None,
     };
-    let inner = container_line(text.as_bytes()).map_or(text, |line| &text[text.len() - line.len()..]);
+    let inner = behind_agents(text);
     matches!(inner.trim_ascii_start().as_bytes().first(), Some(b'{' | b'[' | b'"')).then_some(inner)
 }
 
@@ -482,11 +483,18 @@ pub(super) fn container_line(line: &[u8]) -> Option<&[u8]> {
     .then_some(text)
 }
 
+/// A text of JSON without what a container's log, or syslog, has before it.
+pub(super) fn behind_agents(text: &str) -> &str {
+    match container_line(text.as_bytes()) {
+        Some(line) => &text[text.len() - line.len()..],
+        None => json_behind_syslog(text).unwrap_or(text),
+    }
+}
+
 /// Hands all objects of a text over, one after the other. What isn't an object, and objects that `visit` can't read,
 /// are accounted for here.
 pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl Visit) {
-    let line = container_line(text.as_bytes());
-    let text = line.map_or(text, |line| &text[text.len() - line.len()..]);
+    let text = behind_agents(text);
     let mut reader = Reader::new(text);
     if reader.token().is_none() {
         return ledger.refuse(text, "empty message; expected a JSON object".to_owned());

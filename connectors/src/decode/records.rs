@@ -283,7 +283,9 @@ impl Visit for Objects<'_, '_> {
             self.unwrapped(&expanded, raw.met, ledger);
             return Ok(ControlFlow::Continue(()));
         }
-        if !raw.get(Name::Wrapped).is_empty() && !raw.is_call() && self.depth < WRAPPERS {
+        // An agent's `path` makes no call: every record of one has its time.
+        let is_call = raw.is_call() && !(raw.get(Name::Time).is_empty() && self.outer.is_silent());
+        if !raw.get(Name::Wrapped).is_empty() && !is_call && self.depth < WRAPPERS {
             let mut buffer = String::new();
             if let Some(inner) = json(raw.get(Name::Wrapped), &mut buffer) {
                 self.unwrapped(inner, raw.met, ledger);

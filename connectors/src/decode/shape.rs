@@ -16,6 +16,7 @@ use keytide_config::{Condition, Field, KeyFrom, RoutesFrom, Source, Unit};
 
 use super::raw::{IDENTITIES, Identity, Name, RawEvent, Value, unescape_json};
 use super::reader::{Reader, Unreadable};
+use super::records::behind_agents;
 
 /// What is expected where a value holds something else.
 pub(super) const HIDDEN: &str = "a value that holds nothing of the call's identity";
@@ -577,7 +578,11 @@ impl Member {
                     };
                     if repeated { raw.place_again(rule, value) } else { raw.set_place(rule, value) }
                 }
-                Target::Wrapped(rank) => raw.set_from(Name::Wrapped, rank, value, None),
+                Target::Wrapped(rank) => {
+                    if let Some(rank) = wrapped_rank(rank, value) {
+                        raw.set_from(Name::Wrapped, rank, value, None);
+                    }
+                }
                 Target::Only(index) => {
                     if meets(&shape.only[usize::from(index)], value) {
                         raw.met |= 1 << index;
@@ -608,6 +613,25 @@ impl Member {
             }
         }
         Ok(())
+    }
+}
+
+/// The rank of what may be the record itself. Texts that may hold JSON go before objects and arrays, which may be the
+/// agent's own, such as Filebeat's `log`. Other texts hold no record.
+fn wrapped_rank(rank: u8, value: Value<'_>) -> Option<u8> {
+    const OF_AGENTS: u8 = 1 << 7;
+    let text = match value {
+        Value::Array(_) => return Some(rank | OF_AGENTS),
+        Value::Plain(text) | Value::Json(text) => text,
+        _ => return None,
+    };
+    // Still escaped: a quote or a blank may begin with a backslash.
+    match behind_agents(text).trim_ascii_start().as_bytes() {
+        [b'{' | b'"' | b'\\', ..] => Some(rank),
+        [b'[', array @ ..] => {
+            matches!(array.trim_ascii_start(), [b'{' | b'[' | b'"' | b'\\', ..]).then_some(rank)
+        }
+        _ => None,
     }
 }
 

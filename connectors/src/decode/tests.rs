@@ -898,6 +898,13 @@ fn records_around_records() {
         format!("2025-11-20T12:44:15.123456789Z stdout F {line}"),
         format!("2025-11-20T12:44:15.123456789+09:00 stderr F {line}\n"),
         fluent("log", &serde_json::to_string(&format!("2025-11-20T12:44:15.1Z stdout F {line}")).unwrap()),
+        // Filebeat has an object of its own there, Logstash a path.
+        fluent("message", &format!(r#"{text},"log":{{"offset":1,"file":{{"path":"/k.log"}}}}"#)),
+        fluent("log", &format!(r#"{{"offset":1}},"message":{text}"#)),
+        fluent("log", &format!(r#"{line},"message":"[info] handled""#)),
+        fluent("message", &format!(r#"{text},"request_uri":"/var/log/k.log""#)),
+        format!("<190>Nov 20 12:44:15 gw-1 nginx: {line}"),
+        fluent("log", &serde_json::to_string(&format!("Nov 20 12:44:15 gw-1 nginx[7]: {line}")).unwrap()),
         format!("\0\0\0\0\x07{line}"),
         format!("\0\0\0\n\x07 [{line}]"),
         format!("\u{feff}{line}"),

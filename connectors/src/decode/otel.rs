@@ -126,9 +126,11 @@ impl Records for OtelRecords {
 /// Takes envelopes off; other objects are records.
 struct Envelopes<'r, 'o>(Objects<'r, 'o>);
 
-/// What holds the records of one resource, what those of one scope, and these.
-const SIGNALS: [[&str; 3]; 2] =
-    [["resourceLogs", "scopeLogs", "logRecords"], ["resourceSpans", "scopeSpans", "spans"]];
+/// What holds the records of one resource, what those of one scope and was named before OTLP 0.15, and these.
+const SIGNALS: [[&str; 4]; 2] = [
+    ["resourceLogs", "scopeLogs", "instrumentationLibraryLogs", "logRecords"],
+    ["resourceSpans", "scopeSpans", "instrumentationLibrarySpans", "spans"],
+];
 
 impl Visit for Envelopes<'_, '_> {
     fn object<'a>(
@@ -167,16 +169,17 @@ impl Envelopes<'_, '_> {
         &mut self,
         text: &str,
         at: usize,
-        [_, scopes, records]: [&str; 3],
+        [_, scopes, scopes_before, records]: [&str; 4],
         ledger: &mut Ledger<'_>,
     ) -> ControlFlow<()> {
         each(text, at, ledger, |reader, ledger| {
-            let Some((resource, scopes)) = of(reader, text, ["resource", scopes], ledger) else {
+            let Some((resource, scopes)) = of(reader, text, ["resource", scopes, scopes_before], ledger)
+            else {
                 return ControlFlow::Continue(());
             };
             let of_resource = self.0.around(&Ok(RawEvent::default()), "resource", text, resource);
             each(text, scopes, ledger, |reader, ledger| {
-                let Some((scope, records)) = of(reader, text, ["scope", records], ledger) else {
+                let Some((scope, records)) = of(reader, text, ["scope", records, ""], ledger) else {
                     return ControlFlow::Continue(());
                 };
                 let around = self.0.around(&of_resource, "scope", text, scope);
@@ -195,11 +198,11 @@ impl Envelopes<'_, '_> {
 }
 
 /// Where what describes many records stands, and where these do; nothing where there are none, or where they can't be
-/// read, which is accounted for. Moves the reader behind the object.
+/// read, which is accounted for. The last name is an older one. Moves the reader behind the object.
 fn of(
     reader: &mut Reader<'_>,
     text: &str,
-    names: [&str; 2],
+    names: [&str; 3],
     ledger: &mut Ledger<'_>,
 ) -> Option<(Option<usize>, usize)> {
     let start = reader.at();
@@ -207,11 +210,12 @@ fn of(
     let found = object.members(names);
     let _ = reader.value();
     match found {
-        Ok([(description, value), (records, Value::Array(_))]) => {
-            Some((matches!(value, Value::Object).then_some(description), records))
-        }
+        Ok(
+            [(description, value), (records, Value::Array(_)), _]
+            | [(description, value), (_, Value::Missing), (records, Value::Array(_))],
+        ) => Some((matches!(value, Value::Object).then_some(description), records)),
         // An exporter leaves out what is empty.
-        Ok([_, (_, Value::Missing)]) => None,
+        Ok([_, (_, Value::Missing), (_, Value::Missing)]) => None,
         Ok(_) => {
             ledger.refuse(&text[start..reader.at()], format!("{}: must be an array", names[1]));
             None

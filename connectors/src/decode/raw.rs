@@ -298,6 +298,11 @@ impl<'a> RawEvent<'a> {
     #[inline]
     pub(super) fn set_from(&mut self, name: Name, rank: u8, value: Value<'a>, unit: Option<Unit>) {
         let at = name as usize;
+        // A time of 0 is none, as OTLP defines it: any other goes before it.
+        let rank = match (name, value) {
+            (Name::Time | Name::End, Value::Plain("0") | Value::Number("0")) => u8::MAX,
+            _ => rank,
+        };
         if value.is_empty() || (self.ranks[at] < rank && !self.values[at].is_empty()) {
             return;
         }

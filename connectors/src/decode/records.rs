@@ -206,13 +206,23 @@ impl Objects<'_, '_> {
         ledger: &mut Ledger<'_>,
     ) {
         let start = reader.at();
-        let read = around.clone().and_then(|mut raw| {
+        let whole;
+        let mut read = around.clone().and_then(|mut raw| {
             self.shape.read(&mut reader.clone(), &mut raw)?;
             Ok(raw)
         });
         // Its brackets were matched before.
         let _ = reader.value();
         let record = &text[start..reader.at()];
+        if let Ok(raw) = &read
+            && let Some(text) = expanded(record, &raw.nested, start)
+        {
+            whole = text;
+            read = around.clone().and_then(|mut raw| {
+                self.shape.read(&mut Reader::new(&whole), &mut raw)?;
+                Ok(raw)
+            });
+        }
         match read {
             Ok(raw) => self.enter(raw, record, ledger),
             Err(fault) => ledger.refuse(record, told(fault, start)),
@@ -408,7 +418,9 @@ pub(super) fn each<'a>(
 fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> Option<String> {
     let (mut expanded, mut copied) = (String::with_capacity(record.len()), 0);
     let mut buffer = String::new();
-    for place in nested {
+    let end = start + record.len();
+    // Others stand in what is around the record.
+    for place in nested.iter().filter(|place| place.start >= start && place.end <= end) {
         let text = &record[place.start - start..place.end - start];
         let inner = Reader::new(text).value().ok().and_then(|value| json(value, &mut buffer));
         let whole = inner.filter(|inner| {

@@ -226,6 +226,32 @@ fn what_holds_no_records_is_told_unless_it_is_empty() {
 }
 
 #[test]
+fn a_body_that_holds_json_and_names_from_before() {
+    let body = r#"{\"msec\":\"1763642655.123\",\"size\":7,\"verb\":\"GET\",\"key\":\"k1\"}"#;
+    let text = format!(r#"{{"timeUnixNano":"0","body":{{"stringValue":"{body}"}}}}"#);
+    let below = |name: &str| format!("/body/stringValue/{name}");
+    let mut otel = source(Format::Otel);
+    otel.fields.time = field(&below("msec"), Some(Unit::Seconds));
+    otel.fields.method = at(&below("verb"));
+    otel.fields.bytes_in = at(&below("size"));
+    otel.keys.from =
+        vec![KeyFrom::Field(Pointer(below("key").split('/').skip(1).map(str::to_owned).collect()))];
+    let message = resource_logs(&[logs(&[], &[], &[text.clone(), text])]);
+    let out = run(&otel, &message);
+    assert_eq!(outcomes(&out), [Some(7), Some(7)], "{:?}", out.dead_letters);
+    assert!(out.events.iter().all(|event| event.key == sha256_id("k1") && event.time == MS));
+
+    let before = resource_logs(&[logs(&[], &[], &[record(1, &[])])]);
+    assert_eq!(read(before.replace("scopeLogs", "instrumentationLibraryLogs")), [Some(1)]);
+    // A time of 0 is none: the observed one counts.
+    let observed = before.replace(
+        &format!(r#""timeUnixNano":"{MS}000000""#),
+        &format!(r#""observedTimeUnixNano":"{MS}000000","timeUnixNano":"0""#),
+    );
+    assert_eq!(run(&source(Format::Otel), observed).events[0].time, MS);
+}
+
+#[test]
 fn records_of_envelopes_are_limited_as_any() {
     let limits = Limits { message_records: 3, ..Limits::default() };
     for (count, events, letters) in [(2, 2, 0), (3, 3, 0), (4, 3, 1), (40, 3, 1)] {

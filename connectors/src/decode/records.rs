@@ -341,13 +341,6 @@ impl Visit for Objects<'_, '_> {
         let mut reader = Reader::new(&mended);
         let mut raw = RawEvent::default();
         let read = self.shape.read(&mut reader, &mut raw);
-        // A caller's brackets stand in it as well.
-        if let Err(fault) = read
-            && fault.expected == HIDDEN
-            && !is_hidden
-        {
-            return self.mend(line, fault, ledger);
-        }
         let is_read = read.is_ok() && reader.token().is_none();
         // A name that wasn't found leaves a value too long, and perhaps nothing of a call.
         if !is_read || self.shape.is_wanted(&raw) && !self.shape.is_call(&raw) {

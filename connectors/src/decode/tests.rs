@@ -877,6 +877,34 @@ fn a_template_that_escapes_nothing_gives_one_record_a_line() {
 }
 
 #[test]
+fn whatever_brackets_a_caller_writes_its_call_counts() {
+    let aws = source(Format::AwsApigateway);
+    for agent in [
+        r#"","a":{"b":""#,
+        r#"","a":[{"b":""#,
+        r#"","a":{{"b":""#,
+        r#"","a" : [[ {"b":1,"c":""#,
+        r#"","apiKeyId":{"x":""#,
+        r#"","requestTimeEpoch":{"x":""#,
+        r#"","requestTimeEpoch":-1e,"x":""#,
+        r#""}]},{"x":""#,
+        r#"" {"x":"y"#,
+        r#"\","a":{"b":"x"#,
+    ] {
+        for count in [1, 2, 9] {
+            let message = format!(
+                r#"{{"requestTimeEpoch":"1763642655123","httpMethod":"GET","userAgent":"{}","apiKeyId":"k1"}}"#,
+                agent.repeat(count)
+            );
+            let out = run(&aws, &message);
+            let [event] = &out.events[..] else { panic!("{message}: {:?}", out.dead_letters) };
+            let is_own = event.key == sha256_id("k1");
+            assert!(is_own || out.tally.conflicting == 1, "{message}");
+        }
+    }
+}
+
+#[test]
 fn records_around_records() {
     let nginx = source(Format::Nginx);
     let line = r#"{"msec":"1763642655.123","request_method":"GET","request_uri":"/a/7","http_apikey":"k1"}"#;

@@ -16,6 +16,8 @@
 
 use std::fmt::Write as _;
 
+use super::reader::Reader;
+
 /// Why a line of a template isn't read.
 pub(super) const UNESCAPED: &str = "unescaped: a value holds a quote that the log's template doesn't escape, and the names in the line don't tell \
      where it ends";
@@ -111,7 +113,8 @@ fn write_member(
     json: &mut String,
 ) -> Option<()> {
     let value = line[member.value..end].trim_ascii();
-    if form == Form::Flat && matches!(value.as_bytes(), [b'{' | b'['] | [b'[', b'{']) {
+    if form == Form::Flat {
+        write_flat(&line[member.start..=member.name_end], value, is_last, json);
         return Some(());
     }
     json.push_str(&line[member.start..=member.name_end]);
@@ -143,8 +146,6 @@ fn write_member(
     let structure: String = structure.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     match (structure.as_str(), is_last) {
         ("", _) => return None,
-        (_, true) if form == Form::Flat => json.push('}'),
-        (_, false) if form == Form::Flat => json.push(','),
         (closers, true) if closers.bytes().all(|byte| byte == b'}') => json.push_str(closers),
         ("}{" | "},{", false) => json.push(','),
         (structure, false) => {
@@ -158,6 +159,26 @@ fn write_member(
         _ => return None,
     }
     Some(())
+}
+
+/// Writes a member of an object that holds all members. A value is a text up to its last quote, a number or a word up to the
+/// structure behind it; brackets alone, and what else isn't JSON, are a caller's, and say nothing.
+fn write_flat(name: &str, value: &str, is_last: bool, json: &mut String) {
+    if value.starts_with(['{', '[']) && !is_last {
+        return;
+    }
+    json.push_str(name);
+    json.push(':');
+    match value.strip_prefix('"') {
+        Some(inner) => write_text(&inner[..inner.rfind('"').unwrap_or(inner.len())], json),
+        None => {
+            let scalar = value.split([',', '{', '}', '[', ']', '"']).next().unwrap_or_default().trim_ascii();
+            let mut reader = Reader::new(scalar);
+            let is_json = reader.value().is_ok() && reader.token().is_none();
+            json.push_str(if is_json { scalar } else { "null" });
+        }
+    }
+    json.push(if is_last { '}' } else { ',' });
 }
 
 /// Writes a text in which a backslash is a backslash.
@@ -252,6 +273,15 @@ mod tests {
                 prop_assert_eq!(&value["path"], &format!("/{path}"));
                 prop_assert_eq!(&value["key"], "k1");
             }
+        }
+
+        /// Whatever brackets and quotes a caller writes, one object holds the members behind them.
+        #[test]
+        fn a_flat_line_is_json(agent in r#"([a-z"\\\\{}\[\],: 0-9-]|","a":|\{"b":"){0,30}"#) {
+            let line = format!(r#"{{"id":"7","agent":"{agent}","key":"k1"}}"#);
+            let json = mend(&line, Form::Flat).unwrap().unwrap();
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(&value["key"], "k1", "{}", json);
         }
 
         #[test]

@@ -578,7 +578,11 @@ impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
             _ => reader.value().map(|value| {
                 let is_text = matches!(value, Value::Plain(_) | Value::Json(_));
                 if !(is_text && self.visit.text(value, self.ledger)) {
-                    let record = &self.text[start..reader.at()];
+                    // A line that only begins like JSON, with a date, say, is one dead letter.
+                    if !in_array && !matches!(reader.token(), None | Some(b'{' | b'[')) {
+                        reader.restart(next_line(self.text, start).unwrap_or(self.text.len()));
+                    }
+                    let record = self.text[start..reader.at()].trim_end();
                     self.ledger.refuse(record, "a record must be a JSON object".to_owned());
                 }
                 ControlFlow::Continue(())

@@ -1096,6 +1096,8 @@ fn shapes_of_a_message() {
             &[Some(1), None, None, None, None, None, Some(3)],
         ),
         (format!("{one}null{two}"), &[Some(1), None, Some(2)]),
+        (format!("2025-11-20T12:44:15Z stdout P {{\"x\":\n{one}"), &[None, Some(1)]),
+        (format!("{one}\n17 18 19 and so on\n{two}"), &[Some(1), None, Some(2)]),
         (format!("{one}\ngarbage {two}\n{three}"), &[Some(1), None, Some(3)]),
         (format!("{one}\n{{\"a\":\"cut\n{two}\n{three}"), &[Some(1), None, Some(2), Some(3)]),
         (format!("{one}\n{{\"a\":7\n{two}"), &[Some(1), None, Some(2)]),

@@ -214,7 +214,7 @@ fn at(date: i64, (seconds, ms): (i64, i64), said: Said, zone: &Zone) -> Option<i
 
 /// What stands behind a clock's time: nothing, or a zone. `None` if it is something else.
 fn said_zone(text: &[u8]) -> Option<Said> {
-    let mut scan = Scan(text.trim_ascii());
+    let mut scan = Scan(without_monotonic(text).trim_ascii());
     if scan.is_empty() {
         return Some(Said::Nothing);
     }
@@ -240,6 +240,17 @@ fn said_zone(text: &[u8]) -> Option<Said> {
         }
     };
     names_it.then_some(Said::Offset(offset?))
+}
+
+/// A text without the reading of the monotonic clock that Go puts behind a time (`m=+0.012345`).
+fn without_monotonic(text: &[u8]) -> &[u8] {
+    let Some(at) = text.windows(3).position(|window| window == b" m=") else { return text };
+    match &text[at + 3..] {
+        [b'+' | b'-', digits @ ..] if digits.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.') => {
+            &text[..at]
+        }
+        _ => text,
+    }
 }
 
 /// What is left of a text to read.
@@ -597,6 +608,7 @@ mod tests {
             "2025-11-20T12:44:15.1239",
             "2025-11-20 12:44:15.123456 UTC",
             "2025-11-20 12:44:15.123456789123456789 +0000 UTC",
+            "2025-11-20 21:44:15.123456789 +0900 KST m=+0.000123",
             "20/Nov/2025:12:44:15.123",
             "20251120T124415.123Z",
             "Thu Nov 20 12:44:15.123456 2025",

@@ -179,54 +179,7 @@ impl Encoder {
     }
 
     fn fields(&mut self, fields: &FieldMap) {
-        let FieldMap {
-            request_id,
-            time,
-            key,
-            api,
-            route,
-            path,
-            method,
-            status,
-            latency,
-            bytes_in,
-            bytes_out,
-            client_ip,
-            forwarded_for,
-            country,
-            user_agent,
-            consumer,
-            credential,
-            user,
-            query,
-            request,
-            end,
-            count,
-        } = fields;
-        for field in [
-            request_id,
-            time,
-            key,
-            api,
-            route,
-            path,
-            method,
-            status,
-            latency,
-            bytes_in,
-            bytes_out,
-            client_ip,
-            forwarded_for,
-            country,
-            user_agent,
-            consumer,
-            credential,
-            user,
-            query,
-            request,
-            end,
-            count,
-        ] {
+        for (_, field) in fields.named() {
             self.list(field, |encoder, Field { at, unit, format, zone }| {
                 encoder.list(at, Self::pointer);
                 encoder.list(unit, |encoder, unit| encoder.text(unit.name()));

@@ -346,6 +346,62 @@ pub struct FieldMap {
     pub count: Option<Field>,
 }
 
+impl FieldMap {
+    /// All fields with their names in `[source.fields]`, in a fixed order.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, Option<&Field>); 22] {
+        let Self {
+            request_id,
+            time,
+            key,
+            api,
+            route,
+            path,
+            method,
+            status,
+            latency,
+            bytes_in,
+            bytes_out,
+            client_ip,
+            forwarded_for,
+            country,
+            user_agent,
+            consumer,
+            credential,
+            user,
+            query,
+            request,
+            end,
+            count,
+        } = self;
+        [
+            ("request_id", request_id),
+            ("time", time),
+            ("key", key),
+            ("api", api),
+            ("route", route),
+            ("path", path),
+            ("method", method),
+            ("status", status),
+            ("latency", latency),
+            ("bytes_in", bytes_in),
+            ("bytes_out", bytes_out),
+            ("client_ip", client_ip),
+            ("forwarded_for", forwarded_for),
+            ("country", country),
+            ("user_agent", user_agent),
+            ("consumer", consumer),
+            ("credential", credential),
+            ("user", user),
+            ("query", query),
+            ("request", request),
+            ("end", end),
+            ("count", count),
+        ]
+        .map(|(name, field)| (name, field.as_ref()))
+    }
+}
+
 /// One field: where it stands and its unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {

@@ -15,7 +15,7 @@ mod sniff;
 use std::mem;
 use std::slice;
 
-use keytide_config::{Field, FieldMap, KeyFrom, Limits, Source, SourceKind};
+use keytide_config::{KeyFrom, Limits, Source, SourceKind};
 use keytide_dataflow::model::{EventTime, Tick};
 
 use self::sniff::Sniffed;
@@ -185,56 +185,8 @@ fn is_named(source: &Source, place: &str) -> bool {
 
 /// The places that the configuration names, with what names them.
 fn mapped(source: &Source) -> Vec<(String, Vec<&[String]>)> {
-    let FieldMap {
-        request_id,
-        time,
-        key,
-        api,
-        route,
-        path,
-        method,
-        status,
-        latency,
-        bytes_in,
-        bytes_out,
-        client_ip,
-        forwarded_for,
-        country,
-        user_agent,
-        consumer,
-        credential,
-        user,
-        query,
-        request,
-        end,
-        count,
-    } = &source.fields;
-    let fields: [(&str, &Option<Field>); 22] = [
-        ("request_id", request_id),
-        ("time", time),
-        ("key", key),
-        ("api", api),
-        ("route", route),
-        ("path", path),
-        ("method", method),
-        ("status", status),
-        ("latency", latency),
-        ("bytes_in", bytes_in),
-        ("bytes_out", bytes_out),
-        ("client_ip", client_ip),
-        ("forwarded_for", forwarded_for),
-        ("country", country),
-        ("user_agent", user_agent),
-        ("consumer", consumer),
-        ("credential", credential),
-        ("user", user),
-        ("query", query),
-        ("request", request),
-        ("end", end),
-        ("count", count),
-    ];
-    let fields = fields.into_iter().filter_map(|(name, field)| {
-        let places = field.as_ref()?.at.iter().map(|place| &place.0[..]);
+    let fields = source.fields.named().into_iter().filter_map(|(name, field)| {
+        let places = field?.at.iter().map(|place| &place.0[..]);
         Some((format!("fields.{name}"), places.collect()))
     });
     let rules = source.keys.from.iter().filter_map(|rule| match rule {

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::bytes::{push_bytes, push_char, restored};
 use super::reader::Reader;
 use super::route::argument_value;
-use super::text::request_line;
+use super::text::set_request;
 
 /// Values of places of `[keys].from` that are held without allocating.
 const PLACES: usize = 4;
@@ -388,28 +388,13 @@ impl<'a> RawEvent<'a> {
         self.end_unit
     }
 
-    /// Takes method and path from the request line, where they don't stand on their own. A line that isn't HTTP is a call
-    /// of method `OTHER`.
+    /// Takes method and path from the request line, as [`set_request`] does.
     pub(super) fn split_request(&mut self) {
-        let (line, part): (_, fn(&'a str) -> Value<'a>) = match self.get(Name::Request) {
-            Value::Plain(line) => (line, Value::Plain),
-            Value::Json(line) => (line, Value::Json),
-            Value::Log(line) => (line, Value::Log),
-            _ => return,
-        };
-        let (method, target) = (self.get(Name::Method), self.get(Name::Path));
-        match request_line(line) {
-            Some((stated, at)) => {
-                if method.is_empty() {
-                    self.set(Name::Method, part(stated));
-                }
-                // The target of CONNECT is a host, and any host at all.
-                if target.is_empty() && stated != "CONNECT" {
-                    self.set(Name::Path, part(at));
-                }
-            }
-            None if method.is_empty() => self.set(Name::Method, Value::Plain("OTHER")),
-            None => {}
+        match self.get(Name::Request) {
+            Value::Plain(line) => set_request(self, line, Value::Plain),
+            Value::Json(line) => set_request(self, line, Value::Json),
+            Value::Log(line) => set_request(self, line, Value::Log),
+            _ => {}
         }
     }
 

@@ -12,6 +12,8 @@ use flate2::read::MultiGzDecoder;
 use keytide_config::{Field, Source, Unit};
 use serde_json::{Map, Value};
 
+use crate::framing::unframed;
+
 /// Messages that are looked at.
 const MESSAGES: u64 = 100;
 const MESSAGE_BYTES: usize = 256 << 10;
@@ -82,12 +84,7 @@ impl Sniffed {
             let _ = MultiGzDecoder::new(message).take(MESSAGE_BYTES as u64).read_to_end(&mut inflated);
             message = &inflated;
         }
-        if let [0, _, _, _, _, rest @ ..] = message {
-            message = rest;
-            if !matches!(rest.first(), Some(b'{' | b'[')) {
-                return self.count(FRAMED);
-            }
-        }
+        let Ok(message) = unframed(message) else { return self.count(FRAMED) };
         let text = String::from_utf8_lossy(message);
         let values: Vec<Value> = serde_json::Deserializer::from_str(&text)
             .into_iter()

@@ -238,7 +238,7 @@ fn closing_quote(text: &[u8], mut at: usize) -> Option<usize> {
 }
 
 /// Method and target of `METHOD TARGET HTTP/1.1`; the target may hold spaces.
-pub(super) fn request_line(request: &str) -> Option<(&str, &str)> {
+fn request_line(request: &str) -> Option<(&str, &str)> {
     let (method, rest) = request.split_once(' ')?;
     let (target, version) = rest.rsplit_once(' ')?;
     let token = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -247,7 +247,7 @@ pub(super) fn request_line(request: &str) -> Option<(&str, &str)> {
 
 /// Takes method and path from a request line, where they don't stand on their own. One that isn't HTTP (`-`, the bytes of
 /// a TLS handshake) is a call of method `OTHER` without a path.
-fn set_request<'a>(raw: &mut RawEvent<'a>, request: &'a str, value: fn(&'a str) -> Value<'a>) {
+pub(super) fn set_request<'a>(raw: &mut RawEvent<'a>, request: &'a str, value: fn(&'a str) -> Value<'a>) {
     let (no_method, no_path) = (raw.get(Name::Method).is_empty(), raw.get(Name::Path).is_empty());
     match request_line(request) {
         Some((method, target)) => {

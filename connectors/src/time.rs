@@ -22,7 +22,7 @@ use keytide_config::{TimePattern, Zone};
 
 use crate::decode::Decimal;
 
-const DAY_S: i64 = 86_400;
+pub(crate) const DAY_S: i64 = 86_400;
 
 /// Whether a date without a time of day is a time: its first moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -410,14 +410,15 @@ fn seconds(year: i64, month: i64, day: i64, time: &[u8]) -> Option<i64> {
     Some(days(year, month, day)? * DAY_S + of_day(hour, minute, second)?)
 }
 
-/// Seconds of a day.
+/// Seconds of a day; nothing where there is no such time.
 #[inline]
-fn of_day(hour: i64, minute: i64, second: i64) -> Option<i64> {
+pub(crate) fn of_day(hour: i64, minute: i64, second: i64) -> Option<i64> {
     (hour <= 23 && minute <= 59 && second <= 60).then_some(hour * 3_600 + minute * 60 + second)
 }
 
+/// The month of an English name's first three letters.
 #[inline]
-fn month(name: &[u8; 3]) -> Option<i64> {
+pub(crate) fn month(name: &[u8; 3]) -> Option<i64> {
     Some(match name {
         b"Jan" => 1,
         b"Feb" => 2,
@@ -437,7 +438,7 @@ fn month(name: &[u8; 3]) -> Option<i64> {
 
 /// Days since the epoch of a Gregorian date (Howard Hinnant, "chrono-compatible low-level date algorithms",
 /// 2013).
-fn days(year: i64, month: i64, day: i64) -> Option<i64> {
+pub(crate) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let length = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
@@ -463,7 +464,8 @@ fn offset(sign: u8, hours: &[u8], minutes: &[u8]) -> Option<i64> {
     signed(sign, number(hours)?, number(minutes)?)
 }
 
-fn signed(sign: u8, hours: i64, minutes: i64) -> Option<i64> {
+/// An offset from UTC in seconds, of hours and minutes and the sign before them.
+pub(crate) fn signed(sign: u8, hours: i64, minutes: i64) -> Option<i64> {
     if hours > 23 || minutes > 59 {
         return None;
     }

@@ -1,19 +1,20 @@
 //! Times that a line has in parts, or in a format of its own. A time without a zone is in the source's.
 
-use jiff::civil::Date;
 use keytide_config::{TimePart, Zone};
+
+use crate::time::{DAY_S, days, month, of_day, signed};
 
 /// What the parts of a time say.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Clock {
-    year: Option<i16>,
-    month: Option<i8>,
-    day: Option<i8>,
-    day_of_year: Option<i16>,
-    hour: i8,
+    year: Option<i64>,
+    month: Option<i64>,
+    day: Option<i64>,
+    day_of_year: Option<i64>,
+    hour: i64,
     half: Option<bool>,
-    minute: i8,
-    second: i8,
+    minute: i64,
+    second: i64,
     nanos: i32,
     /// `None`: the zone's.
     offset_seconds: Option<i64>,
@@ -30,23 +31,23 @@ impl Clock {
                     let mut bytes = [0; 4];
                     rest = rest.strip_prefix(literal.encode_utf8(&mut bytes).as_bytes())?;
                 }
-                TimePart::Year => self.year = Some(digits(&mut rest, 4)?.try_into().ok()?),
+                TimePart::Year => self.year = Some(digits(&mut rest, 4)?),
                 TimePart::YearOfCentury => {
                     let year = digits(&mut rest, 2)?;
-                    self.year = Some((if year < 70 { 2000 } else { 1900 } + year).try_into().ok()?);
+                    self.year = Some(if year < 70 { 2000 } else { 1900 } + year);
                 }
-                TimePart::Month => self.month = Some(digits(&mut rest, 2)?.try_into().ok()?),
-                TimePart::MonthName { .. } => self.month = Some(month(&mut rest)?),
-                TimePart::Day => self.day = Some(digits(&mut rest, 2)?.try_into().ok()?),
-                TimePart::DayOfYear => self.day_of_year = Some(digits(&mut rest, 3)?.try_into().ok()?),
-                TimePart::Hour | TimePart::Hour12 => self.hour = digits(&mut rest, 2)?.try_into().ok()?,
+                TimePart::Month => self.month = Some(digits(&mut rest, 2)?),
+                TimePart::MonthName { .. } => self.month = Some(month_name(&mut rest)?),
+                TimePart::Day => self.day = Some(digits(&mut rest, 2)?),
+                TimePart::DayOfYear => self.day_of_year = Some(digits(&mut rest, 3)?),
+                TimePart::Hour | TimePart::Hour12 => self.hour = digits(&mut rest, 2)?,
                 TimePart::Half => {
                     let (half, left) = rest.split_at_checked(2)?;
                     self.half = Some(half.eq_ignore_ascii_case(b"PM"));
                     rest = left;
                 }
-                TimePart::Minute => self.minute = digits(&mut rest, 2)?.try_into().ok()?,
-                TimePart::Second => self.second = digits(&mut rest, 2)?.try_into().ok()?,
+                TimePart::Minute => self.minute = digits(&mut rest, 2)?,
+                TimePart::Second => self.second = digits(&mut rest, 2)?,
                 TimePart::Fraction(_) => self.nanos = fraction(&mut rest)?,
                 TimePart::Offset { .. } => self.offset_seconds = Some(offset(&mut rest)?),
                 TimePart::ZoneName => {
@@ -90,20 +91,18 @@ impl Clock {
     fn civil_seconds(&self) -> Option<i64> {
         let year = self.year?;
         let date = match self.day_of_year {
-            Some(day) => Date::new(year, 1, 1).ok()?.with().day_of_year(day).build().ok()?,
-            None => Date::new(year, self.month?, self.day?).ok()?,
+            Some(day) => {
+                let first = days(year, 1, 1)?;
+                let date = first + day - 1;
+                (first..days(year + 1, 1, 1)?).contains(&date).then_some(date)?
+            }
+            None => days(year, self.month?, self.day?)?,
         };
         let hour = match self.half {
             Some(after_noon) => self.hour % 12 + if after_noon { 12 } else { 0 },
             None => self.hour,
         };
-        // A leap second is the first second of the next minute.
-        if !(0..24).contains(&hour) || self.minute > 59 || self.second > 60 {
-            return None;
-        }
-        let midnight = jiff::tz::Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()?;
-        let of_day = i64::from(hour) * 3_600 + i64::from(self.minute) * 60 + i64::from(self.second);
-        Some(midnight.as_second() + of_day)
+        Some(date * DAY_S + of_day(hour, self.minute, self.second)?)
     }
 }
 
@@ -118,27 +117,17 @@ fn digits(rest: &mut &[u8], most: usize) -> Option<i64> {
     (length > 0).then_some(number)
 }
 
-fn month(rest: &mut &[u8]) -> Option<i8> {
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
+/// A month's English name, in full or its first three letters.
+fn month_name(rest: &mut &[u8]) -> Option<i64> {
+    const ENDS: [&[u8]; 12] =
+        [b"uary", b"ruary", b"ch", b"il", b"", b"e", b"y", b"ust", b"tember", b"ober", b"ember", b"ember"];
     let length = rest.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
     let (name, left) = rest.split_at(length);
     *rest = left;
-    let is = |month: &str| name == month.as_bytes() || name == &month.as_bytes()[..3];
-    let at = MONTHS.iter().position(|month| is(month))?;
-    i8::try_from(at + 1).ok()
+    let (first, end) = name.split_first_chunk()?;
+    let month = month(first)?;
+    let in_full = ENDS.get(usize::try_from(month - 1).ok()?)?;
+    (end.is_empty() || end == *in_full).then_some(month)
 }
 
 /// Nanoseconds of digits behind a point; those beyond nine are cut.
@@ -161,13 +150,7 @@ fn offset(rest: &mut &[u8]) -> Option<i64> {
     left = left.strip_prefix(b":").unwrap_or(left);
     let minutes = digits(&mut left, 2)?;
     *rest = left;
-    let seconds = hours * 3_600 + minutes * 60;
-    match sign {
-        _ if hours > 23 || minutes > 59 => None,
-        b'+' => Some(seconds),
-        b'-' => Some(-seconds),
-        _ => None,
-    }
+    signed(*sign, hours, minutes)
 }
 
 #[cfg(test)]
@@ -207,6 +190,9 @@ mod tests {
             ("%F %T", "2025-11-20 24:44:15"),
             ("%F %T", "2025-02-30 12:44:15"),
             ("%F %T", "2025-11-20T12:44:15"),
+            ("%Y-%j %T", "2025-000 12:44:15"),
+            ("%Y-%j %T", "2025-366 12:44:15"),
+            ("%d %b %Y %T", "20 Novem 2025 12:44:15"),
             ("%F %T %Z", "2025-11-20 12:44:15 CET"),
             ("%F %T %z", "2025-11-20 12:44:15 +2500"),
         ] {

@@ -7,12 +7,13 @@
 //!    unescaped ones) has one region for each. Within a region variables of a known form (numbers, words, times) are
 //!    matched from both ends, and one of any form takes what is left: there is no other reading.
 //! 2. *Thorough*, where that fails. For each piece, the positions at which it can begin such that all before it matches,
-//!    and all behind it, in time linear in the line. A variable whose beginning and end are certain has its value; others
-//!    are unknown. A call whose key or time is uncertain counts under `conflicting`.
+//!    and all behind it. A variable whose beginning and end are certain has its value; others are unknown. A call whose
+//!    key or time is uncertain counts under `conflicting`.
 //!
 //! So quotes within an agent of Envoy's cost nothing but, where they look like the pattern, the agent.
 //!
-//! Limits: 1,048,576 positions of a line in all; beyond, it is refused.
+//! Limits: 1,048,576 positions of a line in all; beyond, it is refused. Time is linear in the line where blanks, quotes or
+//! brackets delimit the pattern's words and lists.
 
 use keytide_config::{
     Field, KeyFrom, LineField, LineForm, LinePattern, LineTime, Piece, Pointer, Source, TimePart, Unit,
@@ -462,6 +463,8 @@ impl Matcher {
         };
         let is_free = matches!(variable.form, LineForm::Free);
         let mut covered = 0;
+        // Where the last run of bytes of the form ends, in which many starts may stand.
+        let mut run_end = 0;
         for &start in starts {
             if is_free && start < covered {
                 continue;
@@ -475,7 +478,12 @@ impl Matcher {
                     }
                     None => line.len(),
                 },
-                _ => start + run(&bytes[start..], &variable.forward),
+                _ => {
+                    if start >= run_end {
+                        run_end = start + run(&bytes[start..], &variable.forward);
+                    }
+                    run_end
+                }
             };
             if last > line.len() || !line.is_char_boundary(last) {
                 continue;
@@ -504,8 +512,10 @@ impl Matcher {
                 }
                 _ => {
                     let text = &line[start..last];
-                    let fits = match variable.form {
-                        LineForm::Ident if rules.dashes => text == "-",
+                    let fits = match (variable.form, &variable.time) {
+                        (LineForm::Ident, _) if rules.dashes => text == "-",
+                        // A run has no other bytes.
+                        (LineForm::Word | LineForm::Ident | LineForm::Number, None) => true,
                         _ => variable.accepts(text),
                     };
                     if fits && !each(start, last) {

@@ -414,8 +414,8 @@ impl EncodeRow for LateRow<'_> {
         text(out, r#","event_time":"#, &time(self.late.time));
         number(out, r#","lateness_ms":"#, self.late.late_ms);
         string(out, r#","counted":"#, boolean(self.late.counted));
-        string(out, r#","proven":"#, boolean(self.late.proven));
         self.place.path_column(out);
+        string(out, r#","proven":"#, boolean(self.late.proven));
         out.push(b'}');
     }
 }

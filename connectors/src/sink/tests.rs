@@ -287,7 +287,7 @@ const GOLDEN: [(View, &str, &str); 11] = [
     (
         View::Late,
         r#"{"source":"gateway","partition":3,"offset":42,"index":1"#,
-        r#","key_id":"0123456789abcdef0123456789abcdef","request_id_hash":"000000000000000000000000000000ff","event_time":"2023-11-14T22:00:00.005Z","lateness_ms":700000,"counted":true,"proven":true,"path":null}"#,
+        r#","key_id":"0123456789abcdef0123456789abcdef","request_id_hash":"000000000000000000000000000000ff","event_time":"2023-11-14T22:00:00.005Z","lateness_ms":700000,"counted":true,"path":null,"proven":true}"#,
     ),
     (
         View::DeadLetters,

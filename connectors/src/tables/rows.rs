@@ -325,8 +325,9 @@ fn csv_row<'r>(
     }
     let mut row = Row::new(columns);
     for (field, column) in record.iter().zip(header) {
-        let text = str::from_utf8(field).map_err(|_| "not UTF-8")?;
+        // A column that isn't used may hold anything.
         if let Some(column) = column {
+            let text = str::from_utf8(field).map_err(|_| "not UTF-8")?;
             row.cells[*column] = Cell::text(text.into());
         }
     }

@@ -237,6 +237,8 @@ impl KeyForms {
     /// The key with a hash.
     fn hashed(&self, text: &str) -> Result<KeyId, Fault> {
         let digits = if self.prefixed { text.strip_prefix("sha256:").unwrap_or(text) } else { text };
+        // As PostgreSQL writes a `bytea`.
+        let digits = digits.strip_prefix("\\x").unwrap_or(digits);
         let length = if self.any_hash { 32..=128 } else { 64..=64 };
         let id = digits.get(..32).filter(|_| {
             length.contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())

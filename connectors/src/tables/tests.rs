@@ -457,15 +457,17 @@ fn offsets_count_in_each_table() {
 fn what_a_hash_may_look_like() {
     let (half, long) = (&HASH[..32], HASH.repeat(2));
     let (prefixed, upper) = (format!("sha256:{HASH}"), HASH.to_uppercase());
+    let bytea = format!("\\x{HASH}");
     let hmac = || KeyHash::HmacSha256 { secret: Secret::new("s") };
     let zero = "0".repeat(64);
     for (hash, accepted) in [
-        (KeyHash::Sha256, vec![HASH, &prefixed, &upper]),
-        (hmac(), vec![HASH, &upper]),
-        (KeyHash::Prehashed, vec![HASH, &prefixed, &upper, half, &long]),
+        (KeyHash::Sha256, vec![HASH, &bytea, &prefixed, &upper]),
+        (hmac(), vec![HASH, &bytea, &upper]),
+        (KeyHash::Prehashed, vec![HASH, &bytea, &prefixed, &upper, half, &long]),
     ] {
         for text in [
             HASH,
+            &bytea,
             &prefixed,
             &upper,
             half,
@@ -595,6 +597,13 @@ fn a_table_without_rows_is_worth_a_warning() {
 }
 
 #[test]
+fn columns_that_are_not_used_may_hold_any_bytes() {
+    let csv = [format!("key_hash,owner,subscription\n{HASH},M").as_bytes(), b"\xfcller,s\n"].concat();
+    let read = read_bytes("keys", Csv, &csv, &[KeyHash::Sha256]).unwrap();
+    assert_eq!(rows(&read), [TableRow::Key(plain_key(key(HASH), "s"))], "{:?}", read.dead_letters);
+}
+
+#[test]
 fn bad_rows_are_dead_letters_and_the_others_go_on() {
     let csv = "id,customer,time_zone,billing_anchor,started_at,contacts\r\n\
                \r\n\
@@ -675,9 +684,10 @@ fn hostile_sizes_and_bytes() {
     let deep = format!("{{\"id\":\"a\",\"x\":{}{}}}\n", "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(read_text("plans", Jsonl, &deep).changes.len(), 1);
 
-    for (format, bytes) in
-        [(Csv, &b"id,x\na\xff,1\nb,\xff\nc,1\n"[..]), (Jsonl, b"{\"id\":\"a\xff\"}\n\xff\n{\"id\":\"c\"}\n")]
-    {
+    for (format, bytes) in [
+        (Csv, &b"id,x\na\xff,1\n\xff,1\nc,\xff\n"[..]),
+        (Jsonl, b"{\"id\":\"a\xff\"}\n\xff\n{\"id\":\"c\"}\n"),
+    ] {
         let read = read_bytes("plans", format, bytes, &[]).unwrap();
         assert_eq!((read.changes.len(), read.dead_letters.len()), (1, 2));
     }

@@ -35,7 +35,7 @@ use super::syslog::json_behind_syslog;
 use super::unescaped::{self, Form};
 
 /// Wrappers within wrappers that are taken off.
-const WRAPPERS: usize = 4;
+pub(super) const WRAPPERS: usize = 4;
 /// Times a text's length that may be read behind records whose brackets aren't closed.
 const READ_IN_VAIN: usize = 64;
 

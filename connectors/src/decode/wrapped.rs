@@ -6,6 +6,8 @@
 //! "192.0.2.7 - - [..] ..."
 //! 2025-11-20T12:44:15.123456789Z stdout F 192.0.2.7 - - [..] ...
 //! ```
+//! Up to 4 of them may be around each other, and an array may hold many.
+//!
 //! No line of a text format begins with a bracket or a quote of JSON, so nothing that stands in a line is taken for a
 //! wrapper. A record without a text where `unwrap` of the source says is a dead letter.
 
@@ -17,7 +19,7 @@ use super::bytes::{carried, restored};
 use super::message::{Ledger, Outer, Records};
 use super::raw::{Value, unescape_json};
 use super::reader::{Reader, Unreadable};
-use super::records::{Visit, container_line, walk};
+use super::records::{Visit, WRAPPERS, container_line, walk};
 
 /// Takes wrappers off lines of text.
 pub(super) struct WrappedLines {
@@ -28,7 +30,7 @@ pub(super) struct WrappedLines {
 impl WrappedLines {
     /// `lines` reads what is wrapped.
     pub(super) fn new(lines: Box<dyn Records>, source: &Source) -> Self {
-        Self { lines, places: source.unwrap.clone() }
+        Self { lines, places: source.unwrap.iter().chain(&source.records).cloned().collect() }
     }
 }
 
@@ -42,10 +44,13 @@ impl Records for WrappedLines {
             // A line may begin with a quote, too: a wrapper is one text and no more.
             [b'"', ..] => is_one_text(&carried(text)),
             [b'{', rest @ ..] => rest.trim_ascii_start().first() == Some(&b'"'),
+            [b'[', rest @ ..] => {
+                matches!(rest.trim_ascii_start(), [b'{' | b'"', ..]) && is_one_text(&carried(text))
+            }
             _ => false,
         };
         if is_wrapped {
-            walk(&carried(text), ledger, &mut Wrappers { lines, places, outer });
+            walk(&carried(text), ledger, &mut Wrappers { lines, places, outer, depth: 1 });
         } else {
             lines.read(text, outer, ledger);
         }
@@ -60,6 +65,7 @@ struct Wrappers<'r, 'o> {
     lines: &'r mut Box<dyn Records>,
     places: &'r [Pointer],
     outer: Outer<'o>,
+    depth: usize,
 }
 
 impl Visit for Wrappers<'_, '_> {
@@ -74,11 +80,12 @@ impl Visit for Wrappers<'_, '_> {
         let mut record = reader.clone();
         reader.value()?;
         for place in self.places {
-            if let Some(value) = at(&mut record.clone(), &place.0)?
-                && self.text(value, ledger)
-            {
-                return Ok(ControlFlow::Continue(()));
+            match at(&mut record.clone(), &place.0)? {
+                Some(Value::Array(records)) if self.depth < WRAPPERS => self.within(records, ledger),
+                Some(value) if self.text(value, ledger) => {}
+                _ => continue,
             }
+            return Ok(ControlFlow::Continue(()));
         }
         // Where nothing is asked for, it must be JSON all the same.
         let _ = at(&mut record, &[String::new()])?;
@@ -97,8 +104,24 @@ impl Visit for Wrappers<'_, '_> {
             _ => return false,
         };
         let line = restored(line);
-        self.lines.read_apart(container_line(&line).unwrap_or(&line), self.outer, ledger);
+        let line = container_line(&line).unwrap_or(&line);
+        // Docker's record as Filebeat's text, say: all of it must be JSON, as no line is.
+        let text = std::str::from_utf8(line).ok().filter(|text| {
+            self.depth < WRAPPERS && text.trim_ascii_start().starts_with(['{', '[']) && is_one_text(text)
+        });
+        match text {
+            Some(text) => self.within(text, ledger),
+            None => self.lines.read_apart(line, self.outer, ledger),
+        }
         true
+    }
+}
+
+impl Wrappers<'_, '_> {
+    /// Takes off what is within a wrapper.
+    fn within(&mut self, text: &str, ledger: &mut Ledger<'_>) {
+        let Self { lines, places, outer, depth } = self;
+        walk(text, ledger, &mut Wrappers { lines, places, outer: *outer, depth: *depth + 1 });
     }
 }
 

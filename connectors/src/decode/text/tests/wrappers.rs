@@ -58,3 +58,29 @@ fn a_header_in_a_wrapper_holds_for_its_own_text() {
         assert_eq!(all(&messages, block), (1, 2), "however the lines are cut into blocks: {block}");
     }
 }
+
+#[test]
+fn wrappers_around_wrappers_and_arrays_of_them() {
+    let combined = source(Format::Combined, &["user"]);
+    let docker = format!(r#"{{"log":"{LINE}\n","stream":"stdout"}}"#);
+    let text = serde_json::to_string(&docker).unwrap();
+    for (message, events) in [
+        (format!(r#"{{"message":{text},"log":{{"offset":7}}}}"#), 1),
+        (format!("[{docker},{docker}]"), 2),
+        (format!(r#"[ "{LINE}",{docker}]"#), 2),
+        (format!(r#"{{"records":[{docker},{docker},"{LINE}"]}}"#), 3),
+        (format!(r#"{{"log":{}}}"#, serde_json::to_string(&format!("[{docker}]")).unwrap()), 1),
+    ] {
+        let out = run(&combined, &message);
+        assert_eq!((out.events.len(), out.dead_letters.len()), (events, 0), "{message}");
+    }
+    let mut nested = docker;
+    for _ in 0..6 {
+        nested = format!(r#"{{"log":{}}}"#, serde_json::to_string(&nested).unwrap());
+    }
+    let deep = run(&combined, nested);
+    assert_eq!((deep.events.len(), deep.dead_letters.len()), (0, 1), "four are taken off");
+    // A line is no array, although it begins like one.
+    let bracketed = pattern(r#"["$time_local"] $remote_user "$request" $status"#, &["user"]);
+    assert_eq!(seen(&bracketed, r#"["20/Nov/2025:12:44:15 +0000"] acme "GET /a HTTP/1.1" 200"#).key, "acme");
+}

@@ -33,7 +33,7 @@ use super::address;
 use super::agent::{self, Agents};
 use super::duration::duration_us;
 use super::keys::{Keys, UNHASHED};
-use super::message::Occurred;
+use super::message::{Occurred, is_large};
 use super::number::{Decimal, Numeric, numeric};
 use super::place::Places;
 use super::raw::{Name, RawEvent, Value, WrongType};
@@ -103,6 +103,17 @@ struct Scratch {
     any: String,
 }
 
+impl Scratch {
+    /// Gives back what one long record took.
+    fn forget_large(&mut self) {
+        let Self { key, identity, target, template, api, route, any } = self;
+        let texts = target.capacity() + template.capacity() + api.capacity() + route.capacity() + any.capacity();
+        if is_large(texts + key.capacity() + identity.capacity()) {
+            *self = Self::default();
+        }
+    }
+}
+
 impl Canonical {
     pub(super) fn new(source: &Source, [time, end, latency]: [Unit; 3], context: &Context) -> Self {
         Self {
@@ -151,6 +162,7 @@ impl Canonical {
         out: &mut Decoded,
     ) -> Result<Option<String>, Fault> {
         let limit = self.context.limits.text_bytes;
+        self.scratch.forget_large();
         let Scratch { key, identity, target, template, api, route, any } = &mut self.scratch;
         let mut unread = Unread::default();
         let time = time(raw, &self.time, any)?;

@@ -15,7 +15,7 @@ const FRAMES: [(u8, usize); 2] = [(0, 5), (1, 17)];
 pub(crate) const NOT_JSON: &str =
     "Avro or Protobuf of a schema registry, which is not read: use its JSON Schema serializer, or plain JSON";
 
-/// What stands behind the frame; the message itself where it has none.
+/// Returns the message behind the frame; the message itself where it has none.
 ///
 /// # Errors
 /// If what stands behind a frame isn't JSON: [`NOT_JSON`].

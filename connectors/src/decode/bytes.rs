@@ -9,7 +9,7 @@
 //! bytes ──carried──► str ──restored──► the same bytes
 //!                     └───shown──────► str with U+FFFD
 //! ```
-//! Keys are hashed from their restored bytes. What people see is `shown`.
+//! Keys are hashed from their restored bytes. People see `shown`.
 
 use std::borrow::Cow;
 

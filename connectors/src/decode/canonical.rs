@@ -78,9 +78,9 @@ pub(super) struct Canonical {
     end: Reading,
     latency: Unit,
     dedupe: Dedupe,
-    /// Whether a message is a line of a file: nothing sends it again.
+    /// True if a message is a line of a file: nothing sends it again.
     is_line: bool,
-    /// Whether a request id may be the caller's choice.
+    /// True if a request id may be the caller's choice.
     ids_of_callers: bool,
     keys: Keys,
     context: Context,
@@ -107,7 +107,8 @@ impl Scratch {
     /// Gives back what one long record took.
     fn forget_large(&mut self) {
         let Self { key, identity, target, template, api, route, any } = self;
-        let texts = target.capacity() + template.capacity() + api.capacity() + route.capacity() + any.capacity();
+        let texts =
+            target.capacity() + template.capacity() + api.capacity() + route.capacity() + any.capacity();
         if is_large(texts + key.capacity() + identity.capacity()) {
             *self = Self::default();
         }
@@ -140,14 +141,14 @@ impl Canonical {
         self.ids_of_callers = true;
     }
 
-    /// Whether the record says that it stands for no call: a meter that counted nothing.
+    /// Returns whether the record says that it stands for no call: a meter that counted nothing.
     pub(super) fn stands_for_none(&mut self, raw: &RawEvent<'_>) -> bool {
         let value = raw.get(Name::Count);
         !value.is_empty()
             && matches!(numeric(value, &mut self.scratch.any), Ok(Numeric::Known(number)) if number.integer() == Some(0))
     }
 
-    /// Whether request ids may be their callers'.
+    /// Returns whether request ids may be their callers'.
     pub(super) fn ids_of_callers(&self) -> bool {
         self.ids_of_callers
     }
@@ -325,7 +326,7 @@ impl Budget {
         Self { secrets: 0, bytes }
     }
 
-    /// Whether one more secret may be looked for.
+    /// Returns whether one more secret may be looked for.
     fn has_room(&mut self) -> bool {
         self.secrets += 1;
         self.secrets <= SECRETS || self.secrets.saturating_mul(self.bytes) <= COMPARED_BYTES

@@ -85,12 +85,12 @@ impl Keys {
         Self { rules: rules.from.clone(), hash, missing: rules.missing }
     }
 
-    /// Whether raw keys are secrets, and not names (`hash = "none"`).
+    /// Returns whether raw keys are secrets, and not names (`hash = "none"`).
     pub(super) fn are_secret(&self) -> bool {
         !matches!(self.hash, Hash::Name)
     }
 
-    /// Whether a call without a key is a dead letter.
+    /// Returns whether a call without a key is a dead letter.
     pub(super) fn are_needed(&self) -> bool {
         self.missing == MissingKey::DeadLetter
     }

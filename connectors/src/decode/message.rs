@@ -72,7 +72,7 @@ impl<'a> Outer<'a> {
         Some(if number == 0 { id.into() } else { format!("{id}#{number}").into() })
     }
 
-    /// Whether it says nothing.
+    /// Returns whether it says nothing.
     #[inline]
     pub(super) fn is_silent(&self) -> bool {
         self.id.is_none() && self.time_ms.is_empty() && self.met == 0
@@ -181,12 +181,12 @@ pub(super) fn too_long(limit: usize) -> String {
     format!("longer than {limit} bytes (limits.message_bytes)")
 }
 
-/// Whether it is compressed.
+/// Returns whether it is compressed.
 pub(super) fn is_gzip(message: &[u8]) -> bool {
     message.starts_with(&GZIP_MAGIC)
 }
 
-/// Whether a buffer of so many bytes isn't kept for the next message.
+/// Returns whether a buffer of so many bytes isn't kept for the next message.
 pub(super) fn is_large(capacity: usize) -> bool {
     capacity > KEPT_BYTES
 }
@@ -242,7 +242,7 @@ fn inflate_once(message: &[u8], limits: &Limits, room: usize, text: &mut Vec<u8>
 /// them.
 #[derive(Default)]
 pub(super) struct Occurred {
-    /// Whether the message is an array: what an encoder batched, and may send again.
+    /// True if the message is an array: what an encoder batched, and may send again.
     pub(super) is_batch: bool,
     /// Mostly there is one record.
     first: Option<RequestId>,
@@ -286,7 +286,7 @@ impl<'o> Ledger<'o> {
         self.next.index - self.first
     }
 
-    /// Whether the message has as many records as it may have; if so, its rest is [`beyond`](Self::beyond).
+    /// Returns whether the message has as many records as it may have; if so, its rest is [`beyond`](Self::beyond).
     pub(super) fn is_full(&self) -> bool {
         self.records() as usize >= self.most
     }

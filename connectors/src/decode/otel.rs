@@ -227,7 +227,7 @@ fn of(
     }
 }
 
-/// Whether a record isn't a span of another kind than a server's.
+/// Returns whether a record isn't a span of another kind than a server's.
 fn is_served(reader: &Reader<'_>) -> bool {
     match reader.clone().members(["kind"]) {
         Ok([(_, Value::Number(kind))]) => matches!(kind, "0" | "2"),

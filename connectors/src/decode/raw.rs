@@ -146,7 +146,7 @@ pub(super) enum Value<'a> {
 pub(super) struct WrongType;
 
 impl<'a> Value<'a> {
-    /// Whether it says nothing: absent, null, `""` or `-`.
+    /// Returns whether it says nothing: absent, null, `""` or `-`.
     pub(super) fn is_empty(self) -> bool {
         matches!(self, Self::Missing | Self::Plain("" | "-"))
     }
@@ -197,7 +197,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether it says the same as another value, as text.
+    /// Returns whether it says the same as another value, as text.
     fn says_as(self, other: Self) -> bool {
         let (mut one, mut two) = (String::new(), String::new());
         self.text(&mut one) == other.text(&mut two)
@@ -260,9 +260,9 @@ pub(super) struct RawEvent<'a> {
     second_time: Option<(Value<'a>, Option<Unit>)>,
     /// Where texts stand that hold JSON of which something is asked for.
     pub(super) nested: Vec<Range<usize>>,
-    /// Whether its request id is that of what wraps it, which no caller chooses.
+    /// True if its request id is that of what wraps it, which no caller chooses.
     pub(super) is_vouched_for: bool,
-    /// Whether it holds an unescaped quote, so that it was read by the order of its names.
+    /// True if it holds an unescaped quote, so that it was read by the order of its names.
     pub(super) recovered: bool,
     /// A bit for each condition of `[source.only]` that the record meets.
     pub(super) met: u64,
@@ -316,7 +316,7 @@ impl<'a> RawEvent<'a> {
         }
     }
 
-    /// Whether a member that identifies the call stood in the record before; from now on it did.
+    /// Returns whether a member that identifies the call stood in the record before; from now on it did.
     #[inline]
     pub(super) fn is_repeated(&mut self, identity: Identity) -> bool {
         let (seen, bit) = (&mut self.seen[usize::from(identity) / 64], 1 << (identity % 64));
@@ -398,7 +398,7 @@ impl<'a> RawEvent<'a> {
         }
     }
 
-    /// Whether it says anything of a call: without a status, a method, a path and a route it is something else that
+    /// Returns whether it says anything of a call: without a status, a method, a path and a route it is something else that
     /// has a time.
     pub(super) fn is_call(&self) -> bool {
         use Name::{Count, GatewayRoute, Method, Path, Request, Route, Status};

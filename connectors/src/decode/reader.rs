@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         Ok(name)
     }
 
-    /// Whether `text` stands here; if so, the reader moves behind it.
+    /// Returns whether `text` stands here; if so, the reader moves behind it.
     #[inline]
     pub(super) fn skip_text(&mut self, text: &str) -> bool {
         let found = self.text.as_bytes()[self.at..].starts_with(text.as_bytes());
@@ -349,7 +349,7 @@ impl<'a> Reader<'a> {
         Ok(if text.is_empty() { Value::Missing } else { Value::Plain(text) })
     }
 
-    /// Whether the value at `start` is a member's.
+    /// Returns whether the value at `start` is a member's.
     fn is_member(&self, start: usize) -> bool {
         self.text.as_bytes()[..start].trim_ascii_end().last() == Some(&b':')
     }
@@ -458,7 +458,7 @@ mod tests {
         Ok(())
     }
 
-    /// Whether the whole text is one value, by this reader.
+    /// Returns whether the whole text is one value, by this reader.
     fn accepts(text: &str) -> bool {
         let mut reader = Reader::new(text);
         read_all(&mut reader).is_ok() && reader.token().is_none()

@@ -39,7 +39,7 @@ pub(super) const WRAPPERS: usize = 4;
 /// Times a text's length that may be read behind records whose brackets aren't closed.
 const READ_IN_VAIN: usize = 64;
 
-/// What objects say of all the records within them; read once, however many these are.
+/// The fields that objects state for all records within them; read once, however many these are.
 pub(super) type Around<'a> = Result<RawEvent<'a>, Unreadable>;
 
 /// Reads the records of one source whose format is JSON.
@@ -60,7 +60,7 @@ impl JsonRecords {
         Self { shape, canonical, template: format.template }
     }
 
-    /// What reads the objects of a text.
+    /// Returns a visitor of the objects of a text.
     pub(super) fn objects<'o>(&mut self, outer: Outer<'o>, ledger: &Ledger<'_>) -> Objects<'_, 'o> {
         let Self { shape, canonical, template } = self;
         Objects {
@@ -82,7 +82,7 @@ impl Records for JsonRecords {
     }
 }
 
-/// What becomes of the objects of a text.
+/// A visitor of the objects of a text.
 pub(super) trait Visit {
     /// Moves the reader behind the object at which it stands, and accounts for it.
     ///
@@ -130,7 +130,7 @@ pub(super) struct Objects<'r, 'o> {
 }
 
 impl Objects<'_, '_> {
-    /// Whether a record may end where an object does. On a line of a template nothing follows: what does is a caller's.
+    /// Returns whether a record may end where an object does. On a line of a template nothing follows: what does is a caller's.
     /// But Firehose puts API Gateway's records one behind the other, without anything between, and these are all alike.
     fn may_end(&mut self, text: &str, start: usize, end: usize) -> bool {
         // The rest of the line is not looked through for each of the records on it.
@@ -150,7 +150,7 @@ impl Objects<'_, '_> {
         }
     }
 
-    /// Whether what follows the object at `place` on its line is alike.
+    /// Returns whether what follows the object at `place` on its line is alike.
     fn are_alike(&mut self, text: &str, place: Range<usize>) -> bool {
         let rest = &text[place.end..];
         let rest = &rest[..memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len())];
@@ -263,10 +263,10 @@ fn behind_blanks(text: &str) -> &str {
     text.trim_start_matches([' ', '\t', '\r', '\x0C'])
 }
 
-/// What is expected behind a record.
+/// The fault of a record with something behind it on its line.
 const LINE_END: &str = "the line's end behind its record";
 
-/// Why a record isn't an event that has a time and nothing of a call.
+/// The reason of a record that has a time and nothing of a call.
 pub(super) const NOT_A_CALL: &str = "not a call: neither status nor method, path or route; `[source.only]` can say \
                                      which records are calls, so that others are passed over";
 
@@ -359,7 +359,7 @@ impl Visit for Objects<'_, '_> {
     }
 }
 
-/// Whether there are brackets within the outermost ones.
+/// Returns whether there are brackets within the outermost ones.
 fn has_brackets(line: &str) -> bool {
     let inner = line.get(1..line.len().saturating_sub(1)).unwrap_or_default();
     inner.contains(['{', '}', '[', ']'])
@@ -430,7 +430,7 @@ fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> Option<Strin
     (copied > 0).then_some(expanded)
 }
 
-/// Whether the rest of a line is objects whose members have the names of `first`, with nothing or a comma before each.
+/// Returns whether the rest of a line is objects whose members have the names of `first`, with nothing or a comma before each.
 fn are_alike(first: &str, rest: &str) -> bool {
     let Some(names) = names(&mut Reader::new(first)) else { return false };
     let mut reader = Reader::new(rest);
@@ -475,7 +475,7 @@ fn json<'t>(value: Value<'t>, buffer: &'t mut String) -> Option<&'t str> {
     matches!(inner.trim_ascii_start().as_bytes().first(), Some(b'{' | b'[' | b'"')).then_some(inner)
 }
 
-/// What a container wrote: a line of its log, as Kubernetes keeps it (CRI), without time, stream and tag; nothing if
+/// Returns the text that a container wrote: a line of its log, as Kubernetes keeps it (CRI), without time, stream and tag; nothing if
 /// `line` isn't one that is whole.
 pub(super) fn container_line(line: &[u8]) -> Option<&[u8]> {
     if !line.first()?.is_ascii_digit() {
@@ -656,7 +656,7 @@ fn next_line(text: &str, from: usize) -> Option<usize> {
         .find(|line| matches!(bytes.get(*line), Some(b'{' | b'[')))
 }
 
-/// What dead letters are made of: bytes, or a text that carries them.
+/// A record of a dead letter: bytes, or a text that carries them.
 pub(super) trait Record {
     /// The bytes as they arrived.
     fn bytes(&self) -> Cow<'_, [u8]>;

@@ -42,17 +42,17 @@ pub(super) struct Format {
     /// Names of members that hold what a rule of `[keys].from` looks for. Query arguments stand there as in the
     /// query, percent-encoded.
     pub(super) members: fn(&KeyFrom) -> Vec<String>,
-    /// Whether callers may have chosen the request id.
+    /// True if callers may have chosen the request id.
     pub(super) ids_of_callers: bool,
     /// Of the places of the request id so many, the first ones, are the gateway's own all the same.
     pub(super) vouched_ids: u8,
-    /// Whether a record is a template of the operator's.
+    /// True if a record is a template of the operator's.
     pub(super) template: Template,
     /// What a record means beyond its single fields.
     pub(super) finish: fn(&mut RawEvent<'_>),
 }
 
-/// Whether records are written by filling in an operator's template, and not by an encoder of JSON.
+/// True if records are written by filling in an operator's template, and not by an encoder of JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Template {
     /// They aren't.
@@ -93,7 +93,7 @@ pub(super) struct Shape {
     identities: Vec<Box<str>>,
     /// `[source.only]`.
     only: Vec<Condition>,
-    /// Whether something is said of calls at all: a mapping without status, method, path and route takes every
+    /// True if something is said of calls at all: a mapping without status, method, path and route takes every
     /// record for a call.
     tells_calls: bool,
 }
@@ -101,9 +101,9 @@ pub(super) struct Shape {
 #[derive(Default)]
 struct Node {
     members: Vec<Member>,
-    /// Whether case makes no difference in names: headers.
+    /// True if case makes no difference in names: headers.
     case_folded: bool,
-    /// Whether an array in its place is one of names and typed values.
+    /// True if an array in its place is one of names and typed values.
     attributes: bool,
     /// Bit [`filter_bit`] of every name.
     filter: u64,
@@ -137,7 +137,7 @@ enum Target {
 }
 
 impl Target {
-    /// Whether it identifies the call.
+    /// Returns whether it identifies the call.
     fn is_identity(self) -> bool {
         use Name::{ClientIp, Consumer, Credential, Key, RequestId, Time, User};
         match self {
@@ -278,12 +278,12 @@ impl Shape {
         }
     }
 
-    /// Whether the record is among those that `[source.only]` names.
+    /// Returns whether the record is among those that `[source.only]` names.
     pub(super) fn is_wanted(&self, raw: &RawEvent<'_>) -> bool {
         raw.met.count_ones() as usize == self.only.len()
     }
 
-    /// Whether the record is one of a call.
+    /// Returns whether the record is one of a call.
     pub(super) fn is_call(&self, raw: &RawEvent<'_>) -> bool {
         !self.tells_calls || raw.is_call()
     }
@@ -635,7 +635,7 @@ fn wrapped_rank(rank: u8, value: Value<'_>) -> Option<u8> {
     }
 }
 
-/// Whether a value is one of those that a condition names.
+/// Returns whether a value is one of those that a condition names.
 fn meets(condition: &Condition, value: Value<'_>) -> bool {
     let mut buffer = String::new();
     let text = match value {

@@ -5,7 +5,7 @@ use super::raw::{NAMES, Name};
 /// Rules that a list of `keys.from` has at most.
 pub const KEY_RULES: usize = 8;
 
-/// What decoders did besides events and dead letters, summed over the records of a [`Decoded`](super::Decoded).
+/// The account of records besides events and dead letters, summed over those of a [`Decoded`](super::Decoded).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tally {
     /// Records that are none of calls, as `[source.only]` or the format says.
@@ -90,7 +90,7 @@ impl Unread {
         })
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.0 == 0

@@ -1,8 +1,8 @@
 //! Lines of a template that escapes nothing: read by the order of the names in them.
 //!
 //! Amazon API Gateway and NGINX (`escape=none`) put a caller's user agent between the template's quotes as it is. So a
-//! quote in it makes the line no JSON, and a caller could go unmetered with one character. What tells the template's own
-//! quotes from a caller's is what stands around them: a value's end is followed by a comma and the next name, `,"name":`,
+//! quote in it makes the line no JSON, and a caller could go unmetered with one character. The template's own quotes are
+//! told from a caller's by what stands around them: a value's end is followed by a comma and the next name, `,"name":`,
 //! or by the end of the line.
 //!
 //! ```text
@@ -25,7 +25,7 @@ pub(super) const UNESCAPED: &str = "unescaped: a value holds a quote that the lo
 /// Bytes of a member's name.
 const NAME_BYTES: usize = 64;
 
-/// What is made of a line.
+/// The form of the JSON that is made of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// Objects within objects stay.

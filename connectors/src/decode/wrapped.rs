@@ -125,7 +125,7 @@ impl Wrappers<'_, '_> {
     }
 }
 
-/// Whether there is one value of JSON and nothing else.
+/// Returns whether there is one value of JSON and nothing else.
 fn is_one_text(text: &str) -> bool {
     let mut reader = Reader::new(text);
     reader.value().is_ok() && reader.token().is_none()
@@ -134,7 +134,7 @@ fn is_one_text(text: &str) -> bool {
 /// Why a wrapper is refused.
 const NO_LINE: &str = "not a line: a JSON record without a text where `unwrap` says";
 
-/// What stands behind a pointer in the object at which the reader stands.
+/// Returns the value behind a pointer in the object at which the reader stands.
 fn at<'a>(reader: &mut Reader<'a>, pointer: &[String]) -> Result<Option<Value<'a>>, Unreadable> {
     let Some((name, rest)) = pointer.split_first() else { return Ok(None) };
     if reader.token() != Some(b'{') {

@@ -229,13 +229,14 @@ impl Objects<'_, '_> {
         }
     }
 
+    #[inline]
     fn enter(&mut self, raw: RawEvent<'_>, record: &str, ledger: &mut Ledger<'_>) {
+        if self.outer.is_silent() {
+            // A record is a kilobyte: mostly it isn't moved.
+            return enter(self.shape, self.canonical, &raw, record, ledger);
+        }
         let id = self.outer.request_id(ledger.records() - self.first);
-        let raw = if self.outer.is_silent() {
-            raw
-        } else {
-            self.outer.completed(raw, id.as_deref(), self.canonical.ids_of_callers())
-        };
+        let raw = self.outer.completed(raw, id.as_deref(), self.canonical.ids_of_callers());
         enter(self.shape, self.canonical, &raw, record, ledger);
     }
 }

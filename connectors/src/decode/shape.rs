@@ -497,6 +497,7 @@ impl Node {
 }
 
 impl Member {
+    #[inline]
     fn read<'a>(
         &self,
         reader: &mut Reader<'a>,
@@ -561,6 +562,7 @@ impl Member {
         if wrapped { Value::Array(before.until(behind)) } else { object }
     }
 
+    #[inline]
     fn take<'a>(&self, value: Value<'a>, raw: &mut RawEvent<'a>, shape: &Shape) {
         let repeated = self.identity.is_some_and(|identity| raw.is_repeated(identity));
         for target in &self.targets {

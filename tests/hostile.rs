@@ -448,9 +448,9 @@ fn a_constant_request_id_of_the_caller_s_hides_no_call() {
         ("nginx", &ingress, 1),
         ("aws-apigateway", &aws, 1),
     ] {
-        // The last one stands there twice: by default lines of a file are calls, as nothing sends them again. Where a
-        // request id counts all the same, it does so with the content.
-        for (dedupe, resent) in [("", 0), ("dedupe = \"request_id\"\n", resent)] {
+        // The last one stands there twice: an id counts with the content, and a line without one is a call. Where content
+        // tells lines of a file, equal ones are different calls.
+        for (dedupe, resent) in [("", resent), ("dedupe = \"content\"\n", 0)] {
             let config = format!(
                 "[keys]\nfrom = [\"field:/apikey\"]\n[[source]]\nname = \"log\"\nkind = \"file\"\npath = \"log*\"\nformat = \"{format}\"\n{dedupe}"
             );

@@ -112,10 +112,11 @@ impl RequestId {
     }
 
     /// The 96 bits.
+    #[inline]
     #[must_use]
-    pub fn bits(self) -> u128 {
-        let [high, middle, low] = self.0.map(u128::from);
-        high << 64 | middle << 32 | low
+    pub const fn bits(self) -> u128 {
+        let [high, middle, low] = self.0;
+        (high as u128) << 64 | (middle as u128) << 32 | low as u128
     }
 
     /// The identity of `id` in `source`.
@@ -132,9 +133,10 @@ impl RequestId {
     }
 
     /// Whether the record has one.
+    #[inline]
     #[must_use]
     pub fn is_some(self) -> bool {
-        self != Self::NONE
+        self.bits() != 0
     }
 }
 

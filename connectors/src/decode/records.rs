@@ -407,6 +407,12 @@ pub(super) fn each<'a>(
     }
 }
 
+/// Returns whether there is one value of JSON and nothing else.
+pub(super) fn is_one_value(text: &str) -> bool {
+    let mut reader = Reader::new(text);
+    reader.value().is_ok() && reader.token().is_none()
+}
+
 /// A record with the JSON that its texts at `nested` hold instead of them, where they hold one whole value; nothing if
 /// none does. The places are those of a text in which the record starts at `start`.
 fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> Option<String> {
@@ -417,11 +423,7 @@ fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> Option<Strin
     for place in nested.iter().filter(|place| place.start >= start && place.end <= end) {
         let text = &record[place.start - start..place.end - start];
         let inner = Reader::new(text).value().ok().and_then(|value| json(value, &mut buffer));
-        let whole = inner.filter(|inner| {
-            let mut reader = Reader::new(inner);
-            reader.value().is_ok() && reader.token().is_none()
-        });
-        if let Some(inner) = whole {
+        if let Some(inner) = inner.filter(|inner| is_one_value(inner)) {
             expanded.push_str(&record[copied..place.start - start]);
             expanded.push_str(inner);
             copied = place.end - start;

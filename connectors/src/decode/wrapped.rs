@@ -8,8 +8,8 @@
 //! ```
 //! Up to 4 of them may be around each other, and an array may hold many.
 //!
-//! No line of a text format begins with a bracket or a quote of JSON, so nothing that stands in a line is taken for a
-//! wrapper. A record without a text where `unwrap` of the source says is a dead letter.
+//! A line may begin with a quote or a bracket of its own, so either is taken for a wrapper only where the message is one
+//! whole value of JSON. A record without a text where `unwrap` of the source says is a dead letter.
 
 use std::ops::ControlFlow;
 
@@ -19,7 +19,7 @@ use super::bytes::{carried, restored};
 use super::message::{Ledger, Outer, Records};
 use super::raw::{Value, unescape_json};
 use super::reader::{Reader, Unreadable};
-use super::records::{Visit, WRAPPERS, container_line, walk};
+use super::records::{Visit, WRAPPERS, container_line, is_one_value, walk};
 
 /// Takes wrappers off lines of text.
 pub(super) struct WrappedLines {
@@ -42,10 +42,10 @@ impl Records for WrappedLines {
         }
         let is_wrapped = match text.trim_ascii_start() {
             // A line may begin with a quote, too: a wrapper is one text and no more.
-            [b'"', ..] => is_one_text(&carried(text)),
+            [b'"', ..] => is_one_value(&carried(text)),
             [b'{', rest @ ..] => rest.trim_ascii_start().first() == Some(&b'"'),
             [b'[', rest @ ..] => {
-                matches!(rest.trim_ascii_start(), [b'{' | b'"', ..]) && is_one_text(&carried(text))
+                matches!(rest.trim_ascii_start(), [b'{' | b'"', ..]) && is_one_value(&carried(text))
             }
             _ => false,
         };
@@ -107,7 +107,7 @@ impl Visit for Wrappers<'_, '_> {
         let line = container_line(&line).unwrap_or(&line);
         // Docker's record as Filebeat's text, say: all of it must be JSON, as no line is.
         let text = std::str::from_utf8(line).ok().filter(|text| {
-            self.depth < WRAPPERS && text.trim_ascii_start().starts_with(['{', '[']) && is_one_text(text)
+            self.depth < WRAPPERS && text.trim_ascii_start().starts_with(['{', '[']) && is_one_value(text)
         });
         match text {
             Some(text) => self.within(text, ledger),
@@ -123,12 +123,6 @@ impl Wrappers<'_, '_> {
         let Self { lines, places, outer, depth } = self;
         walk(text, ledger, &mut Wrappers { lines, places, outer: *outer, depth: *depth + 1 });
     }
-}
-
-/// Returns whether there is one value of JSON and nothing else.
-fn is_one_text(text: &str) -> bool {
-    let mut reader = Reader::new(text);
-    reader.value().is_ok() && reader.token().is_none()
 }
 
 /// Why a wrapper is refused.

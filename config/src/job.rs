@@ -342,7 +342,7 @@ pub struct FieldMap {
     pub request: Option<Field>,
     /// When the call ended; with the time it makes the latency, where there is none.
     pub end: Option<Field>,
-    /// How many calls the record stands for, a whole number from 1; 1 where it can't be read.
+    /// How many calls the record stands for, a whole number: one of 0 is passed over, one that can't be read is 1 call.
     pub count: Option<Field>,
 }
 

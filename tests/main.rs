@@ -14,4 +14,5 @@ mod incidents;
 mod metrics;
 mod replay;
 mod samples;
+mod signals;
 mod writers;

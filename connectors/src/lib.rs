@@ -1,4 +1,5 @@
-//! The outside of the data: decoders, file and Kafka sources, tables, geo databases.
+//! The outside of the data: sources (files, standard input, Kafka), decoders, tables, geo databases, the order in which
+//! records reach the workers, and the sinks that rows go to (topics, files).
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 pub mod decode;

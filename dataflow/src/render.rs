@@ -13,7 +13,10 @@
 //!              --of user agents, and those met--> agents             |                          |
 //!              --others--> strings                                   |                          |
 //!  tables --by row--> assignments, table_rows --> joins -------------+--------------------------+
-//!  control --> every operator                       +--owners--> admission
+//!  control --> every operator                       +--owners--> admission, profiles
+//!
+//!  events by key after admission --> profiles --reports, all to one worker--> incidents --> transitions, rows
+//!  rows of keys and of reported leaks --^                plans, contacts --------^
 //! ```
 //!
 //! Events travel twice (to the worker of their request, then to that of their key), those of the key `overflow` once

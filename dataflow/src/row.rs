@@ -183,7 +183,7 @@ pub enum Rows {
     Incidents(Vec<Incident>),
     /// `incident_log`: each stands for itself, in order.
     IncidentLog(Vec<Transition>),
-    /// What the detector says of windows; only where [`Options::scores`](crate::Options::scores) asks for it.
+    /// What the detector says of windows; only where [`Detection::scores`](crate::Detection::scores) asks for it.
     Scores(Vec<Score>),
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// and delays
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Numbers to try for a key of [detection], such as detection.alert=3,4,5; several make a grid. Writes one table
+    /// Numbers to try for a key of `[detection]`, such as detection.alert=3,4,5; several make a grid. Writes one table
     /// instead of incidents
     #[arg(long, value_name = "KEY=N,N", value_parser = sweep::parse)]
     sweep: Vec<sweep::Axis>,

@@ -50,7 +50,7 @@ pub(crate) fn line(text: &str, longest: usize) -> String {
     out
 }
 
-/// As [`line`]; names of hosts can't be followed either.
+/// As [`line()`]; names of hosts can't be followed either.
 pub(crate) fn foreign(text: &str, longest: usize) -> String {
     let text: Vec<char> = line(text, longest).chars().collect();
     let mut out = String::with_capacity(text.len() + 8);

@@ -1,14 +1,14 @@
 //! A look at the data: what becomes of the first records of a source, and what they seem to be.
 //!
 //! The records go through the source's own decoder, so what is counted here is what a job would count. Beside it
-//! [`sniff`] looks at the messages themselves, with no regard to the configuration, and [`hints`](Look::hints) says
+//! `sniff` looks at the messages themselves, with no regard to the configuration, and [`hints`](Look::hints) says
 //! where the two don't agree.
 //!
 //! **Invariant**: nothing that a caller chose is told. Hints name formats, units, pointers of the configuration, and
 //! names of members that most records have, but for those of containers that callers fill (headers, arguments, bodies).
 //!
 //! Limits: [`RECORDS`] records and [`BYTES`] of a source, from its first [`PARTITIONS`] partitions in equal parts; a topic
-//! is waited for as long as [`EMPTY_READS`] reads of 100 ms find nothing.
+//! is waited for as long as `EMPTY_READS` reads of 100 ms find nothing.
 
 mod sniff;
 

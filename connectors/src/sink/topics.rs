@@ -1,8 +1,8 @@
 //! The topics that results go to: created where they are missing, checked where they exist.
 //!
 //! An upsert view's topic is compacted: it keeps the newest row of every key for ever (`compact,delete` is accepted,
-//! then the operator decided how long). An append view's topic is never compacted: its keys are places of records,
-//! and none replaces another. Its retention is the brokers' default, because bad input makes as many dead letters as
+//! then the operator decided how long). An append view's topic (`incident_log`, `late`, `dead_letters`) is never
+//! compacted: none of its records replaces another. Its retention is the brokers' default, because bad input makes as many dead letters as
 //! it likes: without a limit it could fill the disks. Who wants to keep them longer sets `retention.ms`.
 //!
 //! Brokers that can't be asked (no admin API, or no right to describe) are warned about in the log, and believed.
@@ -227,7 +227,7 @@ fn create(
 
 fn unchecked(why: &str) {
     tracing::warn!(
-        "{why}, so topics can't be checked: those of upsert views must be compacted, late and dead_letters must not"
+        "{why}, so topics can't be checked: those of upsert views must be compacted; incident_log, late and dead_letters must not"
     );
 }
 

@@ -24,7 +24,7 @@
 //!
 //! In both formats white space around a value is dropped, an empty value is the same as none (as are some words, see
 //! `row.rs`), names of columns may differ in case, a row that stands later wins, and a byte order mark at the start is
-//! skipped. Times are all that [`crate::time`] reads, dates too, cut to milliseconds.
+//! skipped. Times are all that `connectors/src/time.rs` reads, dates too, cut to milliseconds.
 //!
 //! Limits: 256 KiB a row, 512 bytes a value (or an element of a list; 254 an address, 4,096 a token), 256 elements a
 //! list, 10,000,000 rows and 100,000 bad rows a table. A URL is cut after 2,048 bytes.

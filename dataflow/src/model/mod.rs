@@ -1,4 +1,4 @@
-//! What flows: identities, events, tables, ticks, rows.
+//! The data that enters the dataflow: identities, events, rows of tables, ticks. Rows that leave it are in `row.rs`.
 
 mod event;
 mod id;

@@ -1,4 +1,4 @@
-//! The shell of every stateful operator: stash by tick, act once per closed tick, in order.
+//! The shell of operators that remember something between ticks: stash by tick, act once per closed tick, in order.
 //!
 //! Time contract: the operator acts on tick `t` when no input can bring more of `t`, in the order of ticks,
 //! exactly once for *every* tick of the control stream, whether it holds records or not. What it puts out

@@ -1,5 +1,5 @@
-//! The operators, one file each. Each header states what the operator emits at which time, what it holds
-//! back and when it forgets.
+//! The operators, one file each, beside what several of them share (`by_tick`, `by_key`, `few`, `owners`, `sketch`,
+//! `texts`). An operator's header states what it emits at which time, what it holds back and when it forgets.
 
 pub(crate) mod admission;
 pub(crate) mod agents;

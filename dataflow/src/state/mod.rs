@@ -1,8 +1,8 @@
 //! The registry of durable state: everything an operator remembers from one tick to the next.
 //!
-//! An operator's logic is a plain `fn` (see [`crate::operators::by_tick`]), so it can't capture anything;
-//! all it can remember is one [`Registered`] state, and only [`Registry::register`] makes those. State that
-//! isn't registered therefore doesn't compile:
+//! The logic of an operator that `operators/by_tick.rs` builds is a plain `fn`, so it can't capture anything;
+//! all it can remember is one [`Registered`] state, and only [`Registry::register`] makes those. For such an operator,
+//! state that isn't registered doesn't compile:
 //!
 //! ```compile_fail
 //! let hidden = std::collections::HashMap::<u64, u64>::new();

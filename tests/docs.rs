@@ -1,15 +1,25 @@
-//! The documents agree with what they describe: commands, options, paths, views.
+//! The documents agree with what they describe: commands, options, settings, paths, modules, views.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{Job, Keytide, VIEWS, read, read_text, repository};
 
+/// The documents that name paths for sure.
 const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"];
+
+/// The heading of the README's list of what is missing.
+const MISSING: &str = "## What is missing\n";
 
 fn document(name: &str) -> String {
     read_text(&repository().join(name))
+}
+
+/// Every document under version control, by its path.
+fn documents() -> BTreeMap<String, String> {
+    let names = tracked().into_iter().filter(|name| name.ends_with(".md"));
+    names.map(|name| (name.clone(), document(&name))).collect()
 }
 
 /// Files under version control.
@@ -80,23 +90,201 @@ fn paths_that_documents_name_exist() {
     let tracked = tracked();
     let folders: BTreeSet<&Path> =
         tracked.iter().flat_map(|file| Path::new(file).ancestors().skip(1)).collect();
-    for name in DOCUMENTS {
-        let text = document(name);
+    for (name, text) in documents() {
         let links =
             text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link.to_owned());
         let links = links.filter(|link| !link.contains(':') && !link.starts_with('#'));
-        let spans = code_spans(&text).into_iter().filter(|span| is_path(span));
+        let is_core = DOCUMENTS.contains(&name.as_str());
+        // Elsewhere there are paths of URLs and of others' files, too.
+        let is_ours =
+            |span: &str| span.split_once('/').is_none_or(|(head, _)| folders.contains(Path::new(head)));
+        let spans = code_spans(&text).into_iter().filter(|span| is_path(span) && (is_core || is_ours(span)));
+        // A path is meant from the repository's root or from the document's folder; a file's name alone is explained by
+        // the text around it.
+        let folder = Path::new(&name).parent().unwrap();
         let mut seen = 0;
         for path in links.chain(spans) {
-            let path = path.trim_end_matches('/');
+            let path = path.split('#').next().unwrap_or_default().trim_end_matches('/');
+            let exists =
+                |path: &Path| tracked.contains(path.to_str().unwrap_or_default()) || folders.contains(path);
+            let is_named = |file: &String| file.rsplit('/').next() == Some(path);
             assert!(
-                tracked.contains(path) || folders.contains(Path::new(path)),
+                exists(Path::new(path)) || exists(&joined(folder, path)) || tracked.iter().any(is_named),
                 "{name} names {path}, which isn't in the repository"
             );
             seen += 1;
         }
-        assert!(seen > 0, "{name} names no path");
+        assert!(seen > 0 || !is_core, "{name} names no path");
     }
+}
+
+/// A path from a folder, without `..`.
+fn joined(folder: &Path, path: &str) -> PathBuf {
+    let mut joined = folder.to_owned();
+    for part in path.split('/') {
+        if part == ".." {
+            joined.pop();
+        } else {
+            joined.push(part);
+        }
+    }
+    joined
+}
+
+/// The roots of the crates: files that declare top-level modules.
+fn crate_roots() -> Vec<String> {
+    let manifest = document("Cargo.toml");
+    let binary = manifest.split("[[bin]]").nth(1).and_then(|section| section.split("path = \"").nth(1));
+    let binary = binary.and_then(|rest| rest.split('"').next()).unwrap().to_owned();
+    let libraries =
+        tracked().into_iter().filter(|file| file.ends_with("src/lib.rs") && !file.starts_with("tests/"));
+    libraries.chain([binary]).collect()
+}
+
+#[test]
+fn the_code_map_names_every_top_level_module() {
+    let text = document("ARCHITECTURE.md");
+    let (_, map) = text.split_once("## Code map\n").unwrap();
+    let (map, _) = map.split_once("\n## ").unwrap();
+    let spans: BTreeSet<String> =
+        code_spans(map).into_iter().map(|span| span.trim_end_matches('/').to_owned()).collect();
+    let roots = crate_roots();
+    assert!(roots.len() >= 5, "{roots:?}");
+    for root in roots {
+        let folder = Path::new(&root).parent().unwrap().to_str().unwrap().to_owned();
+        let content = document(&root);
+        let declared = content.lines().filter_map(|line| {
+            let line = line.trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+            line.strip_prefix("mod ")?.strip_suffix(';')
+        });
+        let mut seen = 0;
+        for module in declared.filter(|module| *module != "tests") {
+            let path = format!("{folder}/{module}");
+            let is_named = |span: &String| {
+                span == &path || span == &format!("{path}.rs") || span.starts_with(&format!("{path}/"))
+            };
+            assert!(spans.iter().any(is_named), "the code map doesn't name {path}, a module of {root}");
+            seen += 1;
+        }
+        assert!(seen > 0, "{root} declares no module");
+    }
+}
+
+#[test]
+fn what_is_missing_stands_in_one_place() {
+    for (name, mut text) in documents() {
+        if name == "README.md" {
+            let (before, list) = text.split_once(MISSING).unwrap();
+            let (_, after) = list.split_once("\n## ").unwrap();
+            text = format!("{before}\n## {after}");
+        }
+        // A sentence of "yet" with a denial speaks of what is to come.
+        for sentence in text.to_lowercase().split(['.', ';', ':', '|']) {
+            let words: Vec<&str> = sentence.split(|c: char| !c.is_alphanumeric() && c != '\'').collect();
+            let denies =
+                |word: &&str| ["no", "not", "nothing", "none"].contains(word) || word.ends_with("n't");
+            assert!(
+                !(words.contains(&"yet") && words.iter().any(denies)),
+                "{name} says what is missing, which only the README's list does: {sentence}"
+            );
+        }
+    }
+}
+
+/// Every setting and section of the configuration, with dots between their names, from the example that has all.
+fn settings() -> BTreeSet<String> {
+    fn below(path: &str, value: &toml::Value, found: &mut BTreeSet<String>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (name, value) in table {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    found.insert(path.clone());
+                    below(&path, value, found);
+                }
+            }
+            toml::Value::Array(items) => items.iter().for_each(|item| below(path, item, found)),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    // Alternatives are commented out with one #, explanations with two.
+    let text = document("config/examples/everything.toml").replace("\n# ", "\n");
+    below("", &toml::Value::Table(toml::from_str(&text).unwrap()), &mut found);
+    found
+}
+
+/// The setting or section that a code span names: `section.key`, `[section]`, `[section].key`, each with or without a
+/// value behind it.
+fn setting(span: &str) -> Option<String> {
+    let named = span.split(" =").next().unwrap_or_default();
+    let path: String = named.chars().filter(|c| !"[]".contains(*c)).collect();
+    let is_name = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let is_setting = (named.starts_with('[') || path.contains('.')) && path.split('.').all(is_name);
+    is_setting.then_some(path)
+}
+
+#[test]
+fn settings_that_documents_name_exist() {
+    let settings = settings();
+    let sections: BTreeSet<&str> =
+        settings.iter().map(|setting| setting.split('.').next().unwrap_or_default()).collect();
+    let mut seen = 0;
+    for (name, text) in documents() {
+        for span in code_spans(&text) {
+            let Some(path) = setting(&span) else { continue };
+            let section = path.split('.').next().unwrap_or_default();
+            // Files have dots in their names, too.
+            let is_file = [".rs", ".toml", ".md", ".json", ".jsonl", ".yml", ".csv"]
+                .iter()
+                .any(|end| span.ends_with(end));
+            // Attributes of OpenTelemetry begin with these as well.
+            let is_ours = sections.contains(section) && !["http", "log"].contains(&section);
+            if is_file || !(is_ours || span.starts_with('[')) {
+                continue;
+            }
+            assert!(settings.contains(&path), "{name} names the setting {span}, which doesn't exist");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "only {seen} settings were found");
+}
+
+#[test]
+fn options_that_documents_name_exist() {
+    let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut seen = 0;
+    for (name, text) in documents() {
+        let lines = code_lines(&text).into_iter().chain(code_spans(&text));
+        for line in lines {
+            let line = line.split(" #").next().unwrap_or_default();
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let at = match words.first() {
+                Some(&("keytide" | "target/release/keytide")) => Some(1),
+                Some(&"cargo") if line.starts_with("cargo run ") => {
+                    words.iter().position(|word| *word == "--").map(|at| at + 1)
+                }
+                _ => None,
+            };
+            let Some(at) = at else { continue };
+            let Some(command) = words.get(at) else { continue };
+            if !command.chars().all(|c| c.is_ascii_lowercase()) {
+                continue;
+            }
+            let options = known.entry((*command).to_owned()).or_insert_with(|| {
+                let help = Keytide::new(&[command, "--help"]).run();
+                assert_eq!(help.code, Some(0), "{name} names `{line}`: {}", help.stderr);
+                help.stdout.split_whitespace().map(|word| word.trim_matches(',').to_owned()).collect()
+            });
+            for option in words[at..].iter().filter(|word| word.starts_with("--") && word.len() > 2) {
+                let option = option.trim_matches(['[', ']', ',']).split('=').next().unwrap_or_default();
+                assert!(options.contains(option), "{name} names `{line}`, but {command} has no {option}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 10, "only {seen} options were found");
 }
 
 /// Whether a code span names something of the repository: a path from its root, or a source file.

@@ -706,6 +706,24 @@ fn nobody_s_addresses_are_of_no_country_whatever_a_database_says() {
 }
 
 #[test]
+fn a_damaged_geo_database_is_warned_of_and_costs_no_call() {
+    let mut world = Writer::builder("World-Country").description(&[("en", "half of it is damaged")]).build();
+    for (half, country) in [("0.0.0.0/1", mmdb_writer::Value::from("IS")), ("128.0.0.0/1", 7_u32.into())] {
+        let record = mmdb_writer::Value::map([("country_code", country)]);
+        world.insert_value(half.parse::<IpNet>().unwrap(), record).unwrap();
+    }
+    let line = |address: &str| format!(r#"{{"t":{START},"k":"k","status":200,"ip":"{address}"}}"#);
+    let job = Job::new("[geo]\ncountry = \"world.mmdb\"\n")
+        .file("world.mmdb", world.to_bytes().unwrap())
+        .log(["9.9.9.9", "198.51.101.1", "198.51.101.2"].iter().map(|address| line(address)));
+    let told = job.replay().succeed().stderr;
+    assert!(told.contains("warning: [geo] 2 look-ups of addresses hit a damaged record"), "{told}");
+    let rows = job.out().window("geo", "1d");
+    let found: Vec<_> = rows.iter().map(|row| (row.text("country"), row.number("calls"))).collect();
+    assert_eq!(found, [("IS", 1), ("ZZ", 2)]);
+}
+
+#[test]
 fn calls_without_a_key_and_unclear_statuses_are_counted_as_what_they_are() {
     let statuses = [0, 200, 304, 404, 429, 499, 500, 503];
     let line = |n: usize, status: u64| format!(r#"{{"id":"r{n}","t":{START},"status":{status}}}"#);

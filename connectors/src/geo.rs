@@ -158,7 +158,31 @@ pub struct Geo {
     asn: Option<(Database, FieldPath)>,
     city: Option<City>,
     networks: Option<Networks>,
-    unreadable: AtomicU64,
+    unreadable: Unreadable,
+}
+
+/// Counts look-ups that hit a record which can't be read: signs of a damaged database. Shared by all databases that a
+/// job uses one after the other, so it only grows.
+#[derive(Clone, Debug, Default)]
+pub struct Unreadable(Arc<AtomicU64>);
+
+impl Unreadable {
+    /// Look-ups so far. An address that decoders remember is looked up once.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Returns a warning for the operator; `None` if `count` is zero.
+    #[must_use]
+    pub fn warning(count: u64) -> Option<String> {
+        (count > 0).then(|| {
+            format!(
+                "[geo] {count} look-ups of addresses hit a damaged record: countries, networks or positions of these \
+                 callers are unknown; get the databases anew"
+            )
+        })
+    }
 }
 
 /// Where latitude and longitude are.
@@ -187,7 +211,7 @@ impl Geo {
     /// # Errors
     /// If a named file can't be read or isn't what it should be.
     pub fn open(config: &keytide_config::Geo) -> Result<(Self, Vec<String>), GeoError> {
-        let (geo, mut warnings) = Self::read(config)?;
+        let (geo, mut warnings) = Self::read(config, Unreadable::default())?;
         let of_city = geo.city.as_ref().is_some_and(|city| city.country.is_some());
         let warning = match (geo.country.is_some() || of_city, geo.asn.is_some()) {
             (true, true) => None,
@@ -204,7 +228,7 @@ impl Geo {
     }
 
     /// Reads the files; warnings about what is in them are returned beside.
-    fn read(config: &keytide_config::Geo) -> Result<(Self, Vec<String>), GeoError> {
+    fn read(config: &keytide_config::Geo, unreadable: Unreadable) -> Result<(Self, Vec<String>), GeoError> {
         let mut files = Files::default();
         let country = config.country.as_deref().map(|path| open_country(&mut files, path)).transpose()?;
         let asn = config.asn.as_deref().map(|path| open_asn(&mut files, path)).transpose()?;
@@ -213,14 +237,14 @@ impl Geo {
             config.city.as_deref().map(|path| open_city(&mut files, path, gives_country)).transpose()?;
         let networks = config.networks.as_deref().map(Networks::open).transpose()?;
         let (networks, warnings) = networks.unzip();
-        let geo = Self { country, asn, city, networks, unreadable: AtomicU64::new(0) };
+        let geo = Self { country, asn, city, networks, unreadable };
         Ok((geo, warnings.unwrap_or_default()))
     }
 
-    /// Look-ups that hit a record which can't be read: signs of a damaged database.
+    /// Returns the count of look-ups that hit a damaged record.
     #[must_use]
-    pub fn unreadable(&self) -> u64 {
-        self.unreadable.load(Ordering::Relaxed)
+    pub fn unreadable(&self) -> &Unreadable {
+        &self.unreadable
     }
 
     fn field<'a, T>(
@@ -233,7 +257,7 @@ impl Geo {
             return None;
         }
         database.lookup(address).and_then(read).unwrap_or_else(|_| {
-            self.unreadable.fetch_add(1, Ordering::Relaxed);
+            self.unreadable.0.fetch_add(1, Ordering::Relaxed);
             None
         })
     }
@@ -280,7 +304,8 @@ pub struct WatchedGeo {
     config: keytide_config::Geo,
     watches: Vec<Watch>,
     /// Why a file can't be read at the moment.
-    unreadable: Option<String>,
+    failure: Option<String>,
+    unreadable: Unreadable,
 }
 
 impl WatchedGeo {
@@ -293,7 +318,14 @@ impl WatchedGeo {
         let watches = [country, asn, city, networks].into_iter().flatten();
         let watches = watches.map(|path| Watch::new(path)).collect();
         let (geo, warnings) = Geo::open(config)?;
-        Ok((Self { config: config.clone(), watches, unreadable: None }, Arc::new(geo), warnings))
+        let unreadable = geo.unreadable.clone();
+        Ok((Self { config: config.clone(), watches, failure: None, unreadable }, Arc::new(geo), warnings))
+    }
+
+    /// Returns the count of look-ups that hit a damaged record, over all databases so far.
+    #[must_use]
+    pub fn unreadable(&self) -> &Unreadable {
+        &self.unreadable
     }
 
     /// The files.
@@ -310,24 +342,24 @@ impl WatchedGeo {
     pub fn poll(&mut self) -> Option<GeoRead> {
         let looks: Vec<Look> = self.watches.iter_mut().map(Watch::look).collect();
         if looks.iter().all(|look| *look == Look::Same) {
-            self.unreadable = None;
+            self.failure = None;
         }
         if !looks.contains(&Look::Settled) || looks.contains(&Look::Moving) {
             return None;
         }
-        let opened = Geo::read(&self.config);
+        let opened = Geo::read(&self.config, self.unreadable.clone());
         if !self.watches.iter().all(Watch::is_still) {
             return None;
         }
-        let unreadable = match &opened {
+        let failure = match &opened {
             Err(error @ GeoError::Read { .. }) => Some(error.to_string()),
             _ => None,
         };
-        let was_told = unreadable.is_some() && unreadable == self.unreadable;
-        if unreadable.is_none() {
+        let was_told = failure.is_some() && failure == self.failure;
+        if failure.is_none() {
             self.watches.iter_mut().for_each(Watch::was_read);
         }
-        self.unreadable = unreadable;
+        self.failure = failure;
         (!was_told).then(|| opened.map(|(geo, warnings)| (Arc::new(geo), warnings)))
     }
 }
@@ -704,7 +736,8 @@ mod tests {
                 assert_eq!(locate(&geo, "2001:db8::1"), ("FR".into(), 64_500));
                 assert_eq!(locate(&geo, "203.0.113.1"), ("ZZ".into(), 0), "not in the database");
                 assert_eq!(locate(&geo, "2001:4860::1"), ("ZZ".into(), 0), "not in the database");
-                assert_eq!(geo.unreadable(), 0);
+                assert_eq!(geo.unreadable().count(), 0);
+                assert_eq!(Unreadable::warning(0), None);
             }
         }
     }
@@ -715,7 +748,7 @@ mod tests {
         let (geo, _) = open(Some(&countries), None).unwrap();
         assert_eq!(locate(&geo, "2001:db8::1"), ("ZZ".into(), 0));
         assert_eq!(locate(&geo, "::ffff:198.18.0.1"), ("DE".into(), 0));
-        assert_eq!(geo.unreadable(), 0);
+        assert_eq!(geo.unreadable().count(), 0);
     }
 
     #[test]
@@ -766,7 +799,7 @@ mod tests {
         let (geo, _) = open(Some(&countries), None).unwrap();
         assert_eq!(locate(&geo, "198.18.0.1").0, "ZZ");
         assert_eq!(locate(&geo, "198.18.1.1").0, "DE");
-        assert_eq!(geo.unreadable(), 0);
+        assert_eq!(geo.unreadable().count(), 0);
     }
 
     #[test]
@@ -811,9 +844,12 @@ mod tests {
             database(IpVersion::V4, &[("198.18.0.0/24", asn("AS64500")), ("198.18.1.0/24", asn("AS-1"))]);
         let (geo, _) = open(Some(&countries), Some(&numbers)).unwrap();
         assert_eq!(locate(&geo, "198.18.0.1"), ("DE".into(), 64_500));
-        assert_eq!(geo.unreadable(), 0);
+        assert_eq!(geo.unreadable().count(), 0);
         assert_eq!(locate(&geo, "198.18.1.1"), ("ZZ".into(), 0));
-        assert_eq!(geo.unreadable(), 2);
+        assert_eq!(geo.unreadable().count(), 2);
+        assert!(
+            Unreadable::warning(2).unwrap().starts_with("[geo] 2 look-ups of addresses hit a damaged record")
+        );
     }
 
     #[test]
@@ -870,6 +906,29 @@ mod tests {
         assert_eq!(locate(&watched.poll().unwrap().unwrap().0, "198.18.0.1"), ("IT".into(), 64_502));
     }
 
+    #[test]
+    fn damaged_records_are_counted_over_all_databases_that_a_job_has_used() {
+        let damaged = |number: u32| {
+            let value = Value::map([("country_code", Value::from(number))]);
+            database(IpVersion::V4, &[("198.18.0.0/24", flat("DE")), ("198.18.1.0/24", value)])
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("country");
+        std::fs::write(&path, damaged(7)).unwrap();
+        let config = keytide_config::Geo { country: Some(path.clone()), ..Default::default() };
+        let (mut watched, first, _) = WatchedGeo::open(&config).unwrap();
+        locate(&first, "198.18.1.1");
+        assert_eq!(watched.unreadable().count(), 1);
+        // The old file stays, so the new one has another inode.
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        std::fs::write(&path, damaged(8)).unwrap();
+        assert!(watched.poll().is_none());
+        let (second, _) = watched.poll().unwrap().unwrap();
+        locate(&second, "198.18.1.1");
+        locate(&first, "198.18.1.1");
+        assert_eq!(watched.unreadable().count(), 3);
+    }
+
     fn city_open(
         city: &[u8],
         country: Option<&[u8]>,
@@ -912,7 +971,7 @@ mod tests {
                     |address: &str| geo.locate(address.parse().unwrap()).country.as_str().to_owned();
                 assert_eq!((country("198.18.0.1"), country("198.18.1.1")), ("FR".into(), "ZZ".into()));
                 assert_eq!(geo.locate("10.0.0.1".parse().unwrap()), Located::default());
-                assert_eq!(geo.unreadable(), 0);
+                assert_eq!(geo.unreadable().count(), 0);
             }
         }
     }
@@ -938,7 +997,7 @@ mod tests {
         for network in 1..=6 {
             assert_eq!(position(&format!("198.18.{network}.1")), None);
         }
-        assert_eq!(geo.unreadable(), 1);
+        assert_eq!(geo.unreadable().count(), 1);
         let countries = database(IpVersion::V4, &[("198.18.0.0/16", flat("DE"))]);
         let error = city_open(&countries, None, None).unwrap_err();
         assert!(error.to_string().contains("`location.latitude`"), "{error}");
@@ -1027,7 +1086,7 @@ mod tests {
             let [unknown, known] =
                 ["198.18.0.1", "198.18.1.1"].map(|address| geo.locate(address.parse().unwrap()));
             assert_eq!(unknown, Located::default());
-            assert_eq!((geo.unreadable(), warnings), (0, Vec::<String>::new()));
+            assert_eq!((geo.unreadable().count(), warnings), (0, Vec::<String>::new()));
             (known.country.as_str().to_owned(), known.asn, known.place.position())
         };
         for file in [&lite, &country_asn] {
@@ -1078,7 +1137,7 @@ mod tests {
         for network in 1..=7 {
             assert_eq!(locate(&geo, &format!("198.18.{network}.1")).1, 0);
         }
-        assert_eq!(geo.unreadable(), 5);
+        assert_eq!(geo.unreadable().count(), 5);
     }
 
     #[test]
@@ -1098,7 +1157,7 @@ mod tests {
             let [known, odd] = ["198.18.0.1", "198.18.1.1"]
                 .map(|address| geo.locate(address.parse().unwrap()).place.position());
             assert_eq!(known, Some((-3_792, 14_516)));
-            (odd, geo.unreadable())
+            (odd, geo.unreadable().count())
         };
         for ((known, empty), odd) in
             text("-37.92", "145.17").into_iter().zip(text("", "")).zip(text("north", "145.17"))

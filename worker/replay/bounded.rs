@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use keytide_config::{JobConfig, KafkaClient};
 use keytide_connectors::decode;
-use keytide_connectors::geo::Geo;
+use keytide_connectors::geo::{Geo, Unreadable};
 use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Input, Message, Options, inputs};
 use keytide_connectors::kafka::{Class, KafkaError};
 use keytide_connectors::live::{LiveError, TableFeed as _, TopicFeed};
@@ -98,6 +98,7 @@ impl Bounded {
     ) -> anyhow::Result<(Vec<Collect>, Arc<Ingest>)> {
         let Self { job, geo, tables, inputs } = self;
         let options = Options::new(now, job.windows, job.limits, job.job.workers);
+        let unreadable = geo.unreadable().clone();
         let context = decode::Context::new(&job.routes, &job.geo.trusted_proxies, job.limits, Arc::new(geo));
         let sources = job.sources.clone();
         let ingest = Ingest::new(inputs, move |source| decode::decoder(&sources[source], &context), &options);
@@ -105,6 +106,9 @@ impl Bounded {
             DecodeThreads::spawn(&ingest, decode_threads).context("starting decode threads failed")?;
         let collected = run_workers(&ingest, tables, &job, now, folder, keep)?;
         drop(decode_threads);
+        if let Some(warning) = Unreadable::warning(unreadable.count()) {
+            exit::warn(&warning);
+        }
         Ok((collected, ingest))
     }
 }

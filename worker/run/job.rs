@@ -14,11 +14,12 @@ use std::io;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use keytide_alerts::outbox::AlertsError;
 use keytide_config::{JobConfig, Limits, Source, SourceKind};
+use keytide_connectors::geo::Unreadable;
 use keytide_connectors::ingest::PartitionInfo;
 use keytide_connectors::kafka::{Class, Consumer, KafkaError, Topic};
 use keytide_connectors::live::{
@@ -65,6 +66,8 @@ pub(crate) struct Handle {
     pub(crate) alerts: keytide_alerts::outbox::Monitor,
     /// `[limits]`.
     pub(crate) limits: Limits,
+    /// Look-ups of addresses that hit a damaged record.
+    pub(crate) unreadable_places: Unreadable,
     /// Why the sinks can't go on.
     sink_error: Arc<Mutex<Option<SinkError>>>,
 }
@@ -103,6 +106,7 @@ impl Job {
             sinks: publisher.monitor(),
             alerts: telling.monitor(),
             limits: config.limits,
+            unreadable_places: tables.watched_geo.unreadable().clone(),
             sink_error: Arc::default(),
         };
         let decoders = decoders(config, tables.geo);
@@ -113,12 +117,7 @@ impl Job {
             threads.push(spawn(format!("reader-{seat}"), move || reader.run())?);
         }
         let mut feeds = tables.feeds;
-        feeds.push(Box::new(GeoFeed {
-            watched: tables.watched_geo,
-            config: config.clone(),
-            live: Arc::clone(&live),
-            looked: Instant::now(),
-        }));
+        feeds.push(Box::new(GeoFeed::new(tables.watched_geo, config, &live)));
         let reader = TableReader::new(&live, tables.first, feeds);
         threads.push(spawn("tables".to_owned(), move || reader.run())?);
         threads.push(watch(&live, sources, known)?);

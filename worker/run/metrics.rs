@@ -151,6 +151,11 @@ impl Sample {
         )?;
         page.counter("table_changes", "Changes of table rows", read.table_changes)?;
         page.counter("gaps", "Ranges of offsets that were gone before they were read", read.gaps)?;
+        page.counter(
+            "geo_unreadable_lookups",
+            "Look-ups of addresses that hit a damaged record of a geo database, so the place is unknown",
+            read.unreadable_places,
+        )?;
         let lags = lags(self);
         let lags = lags.iter().map(|((source, partition), lag)| {
             ([("source", *source), ("partition", partition.as_str())], *lag)
@@ -440,6 +445,7 @@ mod tests {
         sample.read.table_unread = 9;
         sample.read.table_changes = 9;
         sample.read.gaps = 10;
+        sample.read.unreadable_places = 6;
         sample.results.events = 990;
         sample.results.duplicates = 11;
         sample.results.late = 12;
@@ -561,6 +567,9 @@ keytide_table_changes_total 9
 # HELP keytide_gaps Ranges of offsets that were gone before they were read.
 # TYPE keytide_gaps counter
 keytide_gaps_total 10
+# HELP keytide_geo_unreadable_lookups Look-ups of addresses that hit a damaged record of a geo database, so the place is unknown.
+# TYPE keytide_geo_unreadable_lookups counter
+keytide_geo_unreadable_lookups_total 6
 # HELP keytide_lag_records Records that are there and weren't read, where it is known.
 # TYPE keytide_lag_records gauge
 keytide_lag_records{source="edge",partition="0"} 7

@@ -202,6 +202,8 @@ pub(super) struct Input {
     pub(super) table_unread: u64,
     pub(super) table_changes: u64,
     pub(super) gaps: u64,
+    /// Look-ups of addresses that hit a damaged record of a geo database.
+    pub(super) unreadable_places: u64,
     /// Ticks that were closed.
     pub(super) ticks: u64,
     /// What was odd about records that count, by source (its index).
@@ -251,6 +253,7 @@ impl Sample {
             table_unread: load(&counters.table_unread),
             table_changes: load(&counters.table_changes),
             gaps: load(&counters.gaps),
+            unreadable_places: job.unreadable_places.count(),
             ticks: load(&counters.ticks),
             tallies: counters.tallies.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };

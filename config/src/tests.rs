@@ -1234,6 +1234,26 @@ fn the_fingerprint_tells_results_apart() {
     }
 }
 
+/// A fingerprint is kept in journals: the same configuration has the same one in every build of a version.
+#[test]
+fn the_fingerprint_of_a_configuration_never_changes() {
+    let of = |text: &str, variables: &[(&str, &str)]| {
+        parse_with(text, variables).unwrap_or_else(|error| panic!("{error}")).job.fingerprint()
+    };
+    for (text, fingerprint) in [
+        (SMALL.to_owned(), "f88f44a74881405c7737a7ea4bf39219"),
+        (
+            KAFKA.to_owned() + "start = { 0 = 7 }\nend = \"2026-01-31T12:00:00Z\"\non_gap = \"skip\"",
+            "c4de7ddc8b9a7dfb5c78be7332bb6885",
+        ),
+        (text_source("pattern = '$msec $status'\nzone = \"Asia/Seoul\""), "120c5d2977121adbcbd822a07a5f70a5"),
+        (everything(false), "fea3ff3eb661faeec095fbb537e7e0da"),
+        (everything(true), "2cf24e445c81b91ed02f832b98e4b86e"),
+    ] {
+        assert_eq!(of(&text, ALTERNATIVES), fingerprint, "{text}");
+    }
+}
+
 /// Problems of `KAFKA` with `lines` behind it, without where they stand.
 fn kafka_problems(lines: &str) -> String {
     let found = problems(&format!("{KAFKA}{lines}"));

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::problem::{Place, Problems};
+use crate::toml::problem::{Place, Problems};
 
 /// Settings of one section.
 pub(crate) const MAX_SETTINGS: usize = 128;

@@ -15,28 +15,23 @@
 //! Limits: a file of 1 MiB, 1,000 problems shown, and those stated in `validate.rs`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-
 mod fingerprint;
 mod job;
 mod kafka;
-mod load;
-mod near;
-mod overrides;
 mod pattern;
-mod problem;
 mod raw;
 mod scalar;
 #[cfg(test)]
 mod tests;
 mod time;
-mod tree;
+mod toml;
 mod validate;
 
+pub use crate::toml::load::{Loaded, environment};
+pub use crate::toml::problem::{ConfigError, Problem};
 pub use job::*;
-pub use load::{Loaded, environment};
 pub use pattern::{
     Dialect, LineField, LineForm, LinePattern, LineTime, PatternFault, Piece, TimePart, Variable, header_name,
 };
-pub use problem::{ConfigError, Problem};
 pub use scalar::{duration_text, is_address, size_text};
 pub use time::{Matched, TimePattern, Zone};

@@ -11,16 +11,16 @@ use crate::job::{
     Condition, Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
     MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Sender, Start, Unit, Unproven, WebhookFormat,
 };
-use crate::near::nearest;
-use crate::overrides::name_of;
 use crate::pattern::LinePattern;
-use crate::problem::{Place, Problems};
 use crate::scalar::{
     Address, Brokers, Count, Decimal, Flag, HashKind, HostName, HostPort, InputKind, Line, Millis, Name,
     PathText, Prefix, RowFormat, Scalar, SecretRef, Setting, Size, TableKind, Template, TopicName, UrlText,
 };
 use crate::time::{TimePattern, Zone};
-use crate::tree::{Node, Table, Value, quoted, shortened};
+use crate::toml::near::nearest;
+use crate::toml::overrides::name_of;
+use crate::toml::problem::{Place, Problems};
+use crate::toml::tree::{Node, Table, Value, quoted, shortened};
 
 /// What a key holds.
 pub(crate) trait Raw: Sized {

@@ -14,9 +14,9 @@ use crate::job::{
     MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Start, TableFormat, TopicFormat, Unit, Unproven,
     WebhookFormat,
 };
-use crate::near::nearest;
 use crate::pattern::LinePattern;
-use crate::tree::{Value, quoted};
+use crate::toml::near::nearest;
+use crate::toml::tree::{Value, quoted};
 
 mod alerts;
 mod decimal;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use crate::raw::{Raw, RawConfig};
-use crate::tree::{self, Table, Value};
+use crate::toml::tree::{self, Table, Value};
 use crate::*;
 
 mod alerts;
@@ -209,7 +209,7 @@ fn everything_shows_every_key() {
     }
     let text = everything(true);
     let mut shown = BTreeSet::new();
-    collect(tree::parse(&text, &mut problem::Problems::default()).unwrap(), "", &mut shown);
+    collect(tree::parse(&text, &mut crate::toml::problem::Problems::default()).unwrap(), "", &mut shown);
     let mut keys = Vec::new();
     RawConfig::keys("", &mut keys);
     // Tables have the same keys; each shows those of one kind.

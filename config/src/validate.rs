@@ -26,7 +26,6 @@ use crate::job::{
 };
 use crate::kafka::{self, MAX_SETTINGS, Role};
 use crate::pattern::{LineField, LinePattern, Variable, header_name};
-use crate::problem::{Place, Problems};
 use crate::raw::{
     Entry, FieldText, List, Pointers, Raw, RawAlerts, RawConfig, RawDetection, RawField, RawFields,
     RawFileSink, RawGeo, RawHttp, RawJob, RawKafkaSink, RawKeys, RawLimits, RawLog, RawRoutes, RawSinks,
@@ -36,7 +35,8 @@ use crate::scalar::{
     Brokers, Choice, Count, HashKind, InputKind, Millis, PathText, RowFormat, Scalar, SecretRef, Setting,
     Size, TableKind, duration_text, names, size_text,
 };
-use crate::tree::{At, quoted};
+use crate::toml::problem::{Place, Problems};
+use crate::toml::tree::{At, quoted};
 
 mod alerts;
 mod detection;

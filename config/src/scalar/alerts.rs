@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use super::{Refusal, Scalar, SecretRef, is_host, port_number, refuse, text};
 use crate::job::{Secret, Sender, WebhookUrl};
-use crate::tree::Value;
+use crate::toml::tree::Value;
 
 /// Bytes of a mail's address; RFC 5321's limit of a path.
 const MAX_ADDRESS_BYTES: usize = 254;

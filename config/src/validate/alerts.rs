@@ -14,7 +14,7 @@ use crate::job::{
 };
 use crate::raw::{Entry, RawAlerts, RawEmail, RawPolicy, RawWebhook, Spot};
 use crate::scalar::{Scalar, SecretRef, URL, UrlText, parse_url};
-use crate::tree::quoted;
+use crate::toml::tree::quoted;
 
 const MAX_TO: usize = 50;
 const MAX_PER_RECIPIENT: u64 = 10_000;

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::problem::{Place, Problems};
+use crate::toml::problem::{Place, Problems};
 
 /// Where a node came from. Ordered as problems are reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

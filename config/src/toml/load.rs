@@ -6,10 +6,10 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::job::JobConfig;
-use crate::overrides;
-use crate::problem::{ConfigError, Place, Problem, Problems};
 use crate::raw::{Raw, RawConfig};
-use crate::tree::{self, At, Node, Value};
+use crate::toml::overrides;
+use crate::toml::problem::{ConfigError, Place, Problem, Problems};
+use crate::toml::tree::{self, At, Node, Value};
 use crate::validate::validate;
 
 /// Bytes of a configuration file.

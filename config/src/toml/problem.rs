@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::tree::At;
+use crate::toml::tree::At;
 
 /// Problems shown at most; a file with more is hardly a configuration.
 const MAX_SHOWN: usize = 1_000;

@@ -1,7 +1,4 @@
-//! The file as it is written: one struct per section, one field per key, everything optional.
-//!
-//! Reading takes each known key out of a section and reports what is left as unknown, so the structs below
-//! are the whole list of keys. Ranges, relations and defaults are the matter of `validate.rs`.
+//! The keys of each section.
 
 use std::net::SocketAddr;
 
@@ -14,247 +11,15 @@ use crate::job::{
 use crate::pattern::LinePattern;
 use crate::scalar::{
     Address, Brokers, Count, Decimal, Flag, HashKind, HostName, HostPort, InputKind, Line, Millis, Name,
-    PathText, Prefix, RowFormat, Scalar, SecretRef, Setting, Size, TableKind, Template, TopicName, UrlText,
+    PathText, Prefix, RowFormat, SecretRef, Setting, Size, TableKind, Template, TopicName, UrlText,
 };
 use crate::time::{TimePattern, Zone};
-use crate::toml::near::nearest;
-use crate::toml::overrides::name_of;
 use crate::toml::problem::{Place, Problems};
-use crate::toml::tree::{Node, Table, Value, quoted, shortened};
+pub(crate) use crate::toml::read::{Entry, List, Raw, Spot};
+use crate::toml::read::{NOT_SHOWN, Section, Sections, join, keys};
+use crate::toml::tree::{Node, Value, quoted};
 
-/// What a key holds.
-pub(crate) trait Raw: Sized {
-    /// Whether it has keys of its own.
-    const SECTION: bool = false;
-
-    /// `None` after at least one problem was reported.
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self>;
-
-    /// What is allowed, as a message ends.
-    fn expected() -> String;
-
-    /// Every key below `path`, for the test that the examples show all of them.
-    #[cfg(test)]
-    fn keys(path: &str, keys: &mut Vec<String>) {
-        keys.push(path.to_owned());
-    }
-}
-
-impl<T: Scalar> Raw for T {
-    fn expected() -> String {
-        T::allowed()
-    }
-
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        T::parse(&node.value)
-            .map_err(|refusal| {
-                let hidden = T::HIDDEN || refusal.hidden;
-                let found = if hidden { NOT_SHOWN.to_owned() } else { node.value.shown() };
-                problems.add(place, refusal.message(&found, &T::allowed()));
-            })
-            .ok()
-    }
-}
-
-/// Stands for what may be a secret.
-const NOT_SHOWN: &str = "a value that is not shown";
-
-/// A key of a section.
-pub(crate) enum Entry<T> {
-    Absent,
-    /// It was there, and wrong: already reported.
-    Refused,
-    Given(Spot<T>),
-}
-
-/// A value and where it stands.
-pub(crate) struct Spot<T> {
-    pub(crate) value: T,
-    pub(crate) place: Place,
-    /// The value as a message shows it.
-    pub(crate) shown: String,
-}
-
-impl<T> Entry<T> {
-    pub(crate) fn given(&self) -> Option<&Spot<T>> {
-        match self {
-            Self::Given(spot) => Some(spot),
-            Self::Absent | Self::Refused => None,
-        }
-    }
-
-    pub(crate) fn value(&self) -> Option<&T> {
-        self.given().map(|spot| &spot.value)
-    }
-
-    pub(crate) fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent)
-    }
-}
-
-impl<T: Raw> Entry<T> {
-    fn read(node: Node, path: String, problems: &mut Problems) -> Self {
-        let place = Place { path, at: node.at.clone() };
-        let shown = node.value.shown();
-        match T::read(node, &place, problems) {
-            Some(value) => Self::Given(Spot { value, place, shown }),
-            None => Self::Refused,
-        }
-    }
-}
-
-/// A list. A section in it is called by its `name` where it has one, else by its index.
-pub(crate) struct List<T> {
-    pub(crate) items: Vec<Spot<T>>,
-    /// Whether an item was wrong, already reported, and is left out.
-    pub(crate) refused: bool,
-}
-
-impl<T: Raw> Raw for List<T> {
-    fn expected() -> String {
-        "a list".to_owned()
-    }
-
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        let Value::List(nodes) = node.value else {
-            let form = if T::SECTION { format!("[[{}]]", place.path) } else { "[…, …]".to_owned() };
-            let message =
-                format!("found {}, allowed: {}, written {form}", node.value.shown(), Self::expected());
-            problems.add(place, message);
-            return None;
-        };
-        let mut list = Self { items: Vec::new(), refused: false };
-        for (index, node) in nodes.into_iter().enumerate() {
-            let path = match name_of(&node.value) {
-                Some(name) => format!("{}.\"{name}\"", place.path),
-                None => format!("{}[{index}]", place.path),
-            };
-            match Entry::read(node, path, problems) {
-                Entry::Given(spot) => list.items.push(spot),
-                Entry::Absent | Entry::Refused => list.refused = true,
-            }
-        }
-        Some(list)
-    }
-
-    #[cfg(test)]
-    fn keys(path: &str, keys: &mut Vec<String>) {
-        T::keys(path, keys);
-    }
-}
-
-/// A section, or a list of them.
-pub(crate) struct Sections<T>(pub(crate) List<T>);
-
-impl<T: Raw> Raw for Sections<T> {
-    const SECTION: bool = true;
-
-    fn expected() -> String {
-        "a section, or a list of sections".to_owned()
-    }
-
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        if !matches!(node.value, Value::Table(_)) {
-            return List::read(node, place, problems).map(Self);
-        }
-        match Entry::read(node, place.path.clone(), problems) {
-            Entry::Given(spot) => Some(Self(List { items: vec![spot], refused: false })),
-            Entry::Absent | Entry::Refused => None,
-        }
-    }
-
-    #[cfg(test)]
-    fn keys(path: &str, keys: &mut Vec<String>) {
-        T::keys(path, keys);
-    }
-}
-
-/// The keys of a section that nobody has asked for yet.
-struct Section<'a> {
-    table: Table,
-    place: &'a Place,
-}
-
-impl<'a> Section<'a> {
-    fn open(node: Node, place: &'a Place, problems: &mut Problems) -> Option<Self> {
-        match node.value {
-            Value::Table(table) => Some(Self { table, place }),
-            other => {
-                problems.add(place, format!("found {}, allowed: a section", other.shown()));
-                None
-            }
-        }
-    }
-
-    fn take<T: Raw>(&mut self, key: &str, problems: &mut Problems) -> Entry<T> {
-        match self.table.take(key) {
-            Some(node) => Entry::read(node, join(&self.place.path, key), problems),
-            None => Entry::Absent,
-        }
-    }
-
-    /// Reports what is left. Values stay unseen: an unknown key may hold a secret.
-    fn close(self, known: &[&str], later: &[&str], problems: &mut Problems) {
-        for (key, node) in self.table.into_entries() {
-            let place = Place { path: join(&self.place.path, &shortened(&key)), at: node.at };
-            if later.contains(&key.as_str()) {
-                problems.add(&place, "isn't available in this version, remove it");
-                continue;
-            }
-            let mut message = format!("unknown key, allowed here: {}", known.join(", "));
-            if let Some(near) = nearest(&key, known.iter().copied()) {
-                message += &format!("; did you mean {near}?");
-            }
-            problems.add(&place, message);
-        }
-    }
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
-}
-
-/// Declares a section with its keys, and those that the documentation knows and this version doesn't.
-macro_rules! section {
-    (@later) => { &[] };
-    (@later $later:expr) => { &$later };
-    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty,)+ } $(later $later:expr;)?) => {
-        $(#[$doc])*
-        pub(crate) struct $name {
-            $(pub(crate) $key: Entry<$type>,)+
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                Self { $($key: Entry::Absent,)+ }
-            }
-        }
-
-        impl Raw for $name {
-            const SECTION: bool = true;
-
-            fn expected() -> String {
-                "a section".to_owned()
-            }
-
-            fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-                const KNOWN: &[&str] = &[$(stringify!($key)),+];
-                const LATER: &[&str] = section!(@later $($later)?);
-                let mut section = Section::open(node, place, problems)?;
-                let raw = Self { $($key: section.take(stringify!($key), problems),)+ };
-                section.close(KNOWN, LATER, problems);
-                Some(raw)
-            }
-
-            #[cfg(test)]
-            fn keys(path: &str, keys: &mut Vec<String>) {
-                $(<$type>::keys(&join(path, stringify!($key)), keys);)+
-            }
-        }
-    };
-}
-
-section! {
+keys! {
     /// The whole file.
     RawConfig {
         job: RawJob,
@@ -274,7 +39,7 @@ section! {
     later ["cluster", "state"];
 }
 
-section! {
+keys! {
     /// `[job]`.
     RawJob {
         name: Name,
@@ -284,7 +49,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[keys]` and `[source.keys]`.
     RawKeys {
         from: List<KeyFrom>,
@@ -294,7 +59,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[[source]]`.
     RawSource {
         name: Name,
@@ -320,7 +85,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[source.routes]`.
     RawSourceRoutes {
         from: RoutesFrom,
@@ -471,7 +236,7 @@ impl Raw for Settings {
     }
 }
 
-section! {
+keys! {
     /// `[source.fields]`.
     RawFields {
         request_id: FieldText,
@@ -499,7 +264,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `{ at = "/requestTime", unit = "ms" }`.
     RawField {
         at: Pointers,
@@ -532,7 +297,7 @@ impl Raw for FieldText {
     }
 }
 
-section! {
+keys! {
     /// `[tables]`.
     RawTables {
         keys: RawTable,
@@ -542,7 +307,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[tables.*]`.
     RawTable {
         kind: TableKind,
@@ -554,7 +319,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[geo]`.
     RawGeo {
         country: PathText,
@@ -565,7 +330,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[routes]`.
     RawRoutes {
         templates: List<Template>,
@@ -573,7 +338,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[windows]`.
     RawWindows {
         out_of_orderness: Millis,
@@ -585,7 +350,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[limits]`.
     RawLimits {
         message_bytes: Size,
@@ -605,7 +370,7 @@ section! {
     later ["json_depth", "json_fields"];
 }
 
-section! {
+keys! {
     /// `[sink]`.
     RawSinks {
         kafka: RawKafkaSink,
@@ -613,7 +378,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[sink.kafka]`.
     RawKafkaSink {
         brokers: Brokers,
@@ -627,7 +392,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[sink.files]`.
     RawFileSink {
         dir: PathText,
@@ -637,7 +402,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[detection]`.
     RawDetection {
         enabled: Flag,
@@ -654,7 +419,7 @@ section! {
 /// Declares a section of numbers that are asked for by name.
 macro_rules! numbers {
     ($(#[$doc:meta])* $name:ident { $($key:ident,)+ }) => {
-        section! {
+        keys! {
             $(#[$doc])*
             $name { $($key: Decimal,)+ }
         }
@@ -703,7 +468,7 @@ numbers! {
     }
 }
 
-section! {
+keys! {
     /// `[alerts]`.
     RawAlerts {
         email: RawEmail,
@@ -712,7 +477,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[alerts.email]`.
     RawEmail {
         server: HostPort,
@@ -734,7 +499,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[alerts.webhook]`.
     RawWebhook {
         name: Name,
@@ -746,7 +511,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[alerts.policy]`.
     RawPolicy {
         default: DefaultPolicy,
@@ -757,7 +522,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[http]`.
     RawHttp {
         listen: SocketAddr,
@@ -765,7 +530,7 @@ section! {
     }
 }
 
-section! {
+keys! {
     /// `[log]`.
     RawLog {
         format: LogFormat,

@@ -17,6 +17,7 @@ use crate::job::{
 use crate::pattern::LinePattern;
 use crate::toml::near::nearest;
 use crate::toml::tree::{Value, quoted};
+use crate::toml::value::{Choice, Refusal, Scalar, choice, did_you_mean, refuse, text};
 
 mod alerts;
 mod decimal;
@@ -39,120 +40,6 @@ const MAX_PREFIX_BYTES: usize = 200;
 const MAX_BROKERS: usize = 64;
 /// Partitions are numbered below this.
 const MAX_PARTITIONS: u32 = 1 << 20;
-
-/// A value that is written in one place of the file.
-pub(crate) trait Scalar: Sized {
-    /// Whether the value found may be a secret and is never shown.
-    const HIDDEN: bool = false;
-
-    /// What is allowed, as a message ends.
-    fn allowed() -> String;
-
-    fn parse(value: &Value) -> Result<Self, Refusal>;
-}
-
-/// Why a value isn't one of its kind.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    /// It will be one, in a later version.
-    pub(crate) later: bool,
-    /// What was probably meant.
-    pub(crate) hint: Option<String>,
-    /// What was found may hold a secret, although others of its kind don't.
-    pub(crate) hidden: bool,
-}
-
-impl Refusal {
-    /// The message for a value shown as `found`.
-    pub(crate) fn message(&self, found: &str, allowed: &str) -> String {
-        let mut message = match self.later {
-            true => format!("{found} isn't available in this version, allowed: {allowed}"),
-            false => format!("found {found}, allowed: {allowed}"),
-        };
-        if let Some(hint) = &self.hint {
-            message += &format!("; {hint}");
-        }
-        message
-    }
-}
-
-pub(crate) fn text(value: &Value) -> Result<&str, Refusal> {
-    match value {
-        Value::Text(text) => Ok(text),
-        _ => Err(Refusal::default()),
-    }
-}
-
-fn refuse<T>(value: Option<T>) -> Result<T, Refusal> {
-    value.ok_or_else(Refusal::default)
-}
-
-/// A value out of a short list of names.
-pub(crate) trait Choice: Copy + 'static {
-    const ALL: &'static [Self];
-    /// Names that the documentation knows and this version doesn't.
-    const LATER: &'static [&'static str] = &[];
-    /// Why it doesn't.
-    const WHY: Option<&'static str> = None;
-    const HIDDEN: bool = false;
-
-    fn name(self) -> &'static str;
-}
-
-/// Lists the names of a set of choices.
-pub(crate) fn names<T: Choice>(choices: &[T]) -> String {
-    choices.iter().map(|choice| choice.name()).collect::<Vec<_>>().join(", ")
-}
-
-impl<T: Choice> Scalar for T {
-    const HIDDEN: bool = <T as Choice>::HIDDEN;
-
-    fn allowed() -> String {
-        names(T::ALL)
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let text = text(value)?;
-        let known = T::ALL.iter().copied();
-        known.clone().find(|choice| choice.name() == text).ok_or_else(|| {
-            let later = T::LATER.contains(&text);
-            let why = T::WHY.filter(|_| later).map(str::to_owned);
-            let hint = why.or_else(|| did_you_mean(nearest(text, known.map(Self::name))));
-            Refusal { later, hint, ..Refusal::default() }
-        })
-    }
-}
-
-pub(crate) fn did_you_mean(name: Option<&str>) -> Option<String> {
-    name.map(|name| format!("did you mean \"{name}\"?"))
-}
-
-/// Gives an enumeration the names its values have in the file: one list for parsing, messages and output.
-macro_rules! choice {
-    ($type:ident { $($variant:ident = $name:literal),+ $(,)? } $(later $later:expr;)? $(why $why:literal;)? $(hidden $hidden:literal;)?) => {
-        impl $type {
-            /// Its name in the configuration file.
-            #[must_use]
-            #[allow(unreachable_pub, reason = "some of the enumerations are public")]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name),+
-                }
-            }
-        }
-
-        impl Choice for $type {
-            const ALL: &'static [Self] = &[$(Self::$variant),+];
-            $(const LATER: &'static [&'static str] = &$later;)?
-            $(const WHY: Option<&'static str> = Some($why);)?
-            $(const HIDDEN: bool = $hidden;)?
-
-            fn name(self) -> &'static str {
-                self.name()
-            }
-        }
-    };
-}
 
 /// `kind` of a `[[source]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use jiff::fmt::strtime::{self, BrokenDownTime};
 use jiff::tz::{Offset, TimeZone};
 
-use crate::scalar::{Refusal, Scalar, did_you_mean, text};
 use crate::toml::near::nearest;
 use crate::toml::tree::Value;
+use crate::toml::value::{Refusal, Scalar, did_you_mean, text};
 
 /// Bytes of a zone's name.
 const MAX_ZONE_BYTES: usize = 64;

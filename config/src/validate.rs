@@ -32,11 +32,12 @@ use crate::raw::{
     RawSource, RawTable, RawTables, RawWindows, Settings, Spot,
 };
 use crate::scalar::{
-    Brokers, Choice, Count, HashKind, InputKind, Millis, PathText, RowFormat, Scalar, SecretRef, Setting,
-    Size, TableKind, duration_text, names, size_text,
+    Brokers, Count, HashKind, InputKind, Millis, PathText, RowFormat, SecretRef, Setting, Size, TableKind,
+    duration_text, size_text,
 };
 use crate::toml::problem::{Place, Problems};
 use crate::toml::tree::{At, quoted};
+use crate::toml::value::{Choice, Scalar, names};
 
 mod alerts;
 mod detection;

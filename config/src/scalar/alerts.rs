@@ -2,9 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Refusal, Scalar, SecretRef, is_host, port_number, refuse, text};
+use super::{SecretRef, is_host, port_number};
 use crate::job::{Secret, Sender, WebhookUrl};
 use crate::toml::tree::Value;
+use crate::toml::value::{Refusal, Scalar, refuse, text};
 
 /// Bytes of a mail's address; RFC 5321's limit of a path.
 const MAX_ADDRESS_BYTES: usize = 254;

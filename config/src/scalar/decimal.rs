@@ -1,7 +1,7 @@
 //! Numbers with up to three decimals, held in thousandths.
 
-use super::{Refusal, Scalar, refuse};
 use crate::toml::tree::Value;
+use crate::toml::value::{Refusal, Scalar, refuse};
 
 /// A number that isn't negative, in thousandths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,4 +4,6 @@ pub(crate) mod load;
 pub(crate) mod near;
 pub(crate) mod overrides;
 pub(crate) mod problem;
+pub(crate) mod read;
 pub(crate) mod tree;
+pub(crate) mod value;

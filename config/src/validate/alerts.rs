@@ -13,8 +13,9 @@ use crate::job::{
     WebhookUrl,
 };
 use crate::raw::{Entry, RawAlerts, RawEmail, RawPolicy, RawWebhook, Spot};
-use crate::scalar::{Scalar, SecretRef, URL, UrlText, parse_url};
+use crate::scalar::{SecretRef, URL, UrlText, parse_url};
 use crate::toml::tree::quoted;
+use crate::toml::value::Scalar;
 
 const MAX_TO: usize = 50;
 const MAX_PER_RECIPIENT: u64 = 10_000;

@@ -1,0 +1,243 @@
+//! The file as it is written: one struct a section, one field a key, everything optional.
+//!
+//! Reading takes each known key out of a section and reports what is left as unknown, so these structs are the whole
+//! list of keys. Ranges, relations and defaults are judged afterwards, section by section.
+
+use super::near::nearest;
+use super::overrides::name_of;
+use super::problem::{Place, Problems};
+use super::tree::{Node, Table, Value, shortened};
+use super::value::Scalar;
+
+/// What a key holds.
+pub(crate) trait Raw: Sized {
+    /// Whether it has keys of its own.
+    const SECTION: bool = false;
+
+    /// `None` after at least one problem was reported.
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self>;
+
+    /// What is allowed, as a message ends.
+    fn expected() -> String;
+
+    /// Every key below `path`, for the test that the examples show all of them.
+    #[cfg(test)]
+    fn keys(path: &str, keys: &mut Vec<String>) {
+        keys.push(path.to_owned());
+    }
+}
+
+impl<T: Scalar> Raw for T {
+    fn expected() -> String {
+        T::allowed()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        T::parse(&node.value)
+            .map_err(|refusal| {
+                let hidden = T::HIDDEN || refusal.hidden;
+                let found = if hidden { NOT_SHOWN.to_owned() } else { node.value.shown() };
+                problems.add(place, refusal.message(&found, &T::allowed()));
+            })
+            .ok()
+    }
+}
+
+/// Stands for what may be a secret.
+pub(crate) const NOT_SHOWN: &str = "a value that is not shown";
+
+/// A key of a section.
+pub(crate) enum Entry<T> {
+    Absent,
+    /// It was there, and wrong: already reported.
+    Refused,
+    Given(Spot<T>),
+}
+
+/// A value and where it stands.
+pub(crate) struct Spot<T> {
+    pub(crate) value: T,
+    pub(crate) place: Place,
+    /// The value as a message shows it.
+    pub(crate) shown: String,
+}
+
+impl<T> Entry<T> {
+    pub(crate) fn given(&self) -> Option<&Spot<T>> {
+        match self {
+            Self::Given(spot) => Some(spot),
+            Self::Absent | Self::Refused => None,
+        }
+    }
+
+    pub(crate) fn value(&self) -> Option<&T> {
+        self.given().map(|spot| &spot.value)
+    }
+
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
+impl<T: Raw> Entry<T> {
+    pub(crate) fn read(node: Node, path: String, problems: &mut Problems) -> Self {
+        let place = Place { path, at: node.at.clone() };
+        let shown = node.value.shown();
+        match T::read(node, &place, problems) {
+            Some(value) => Self::Given(Spot { value, place, shown }),
+            None => Self::Refused,
+        }
+    }
+}
+
+/// A list. A section in it is called by its `name` where it has one, else by its index.
+pub(crate) struct List<T> {
+    pub(crate) items: Vec<Spot<T>>,
+    /// Whether an item was wrong, already reported, and is left out.
+    pub(crate) refused: bool,
+}
+
+impl<T: Raw> Raw for List<T> {
+    fn expected() -> String {
+        "a list".to_owned()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        let Value::List(nodes) = node.value else {
+            let form = if T::SECTION { format!("[[{}]]", place.path) } else { "[…, …]".to_owned() };
+            let message =
+                format!("found {}, allowed: {}, written {form}", node.value.shown(), Self::expected());
+            problems.add(place, message);
+            return None;
+        };
+        let mut list = Self { items: Vec::new(), refused: false };
+        for (index, node) in nodes.into_iter().enumerate() {
+            let path = match name_of(&node.value) {
+                Some(name) => format!("{}.\"{name}\"", place.path),
+                None => format!("{}[{index}]", place.path),
+            };
+            match Entry::read(node, path, problems) {
+                Entry::Given(spot) => list.items.push(spot),
+                Entry::Absent | Entry::Refused => list.refused = true,
+            }
+        }
+        Some(list)
+    }
+
+    #[cfg(test)]
+    fn keys(path: &str, keys: &mut Vec<String>) {
+        T::keys(path, keys);
+    }
+}
+
+/// A section, or a list of them.
+pub(crate) struct Sections<T>(pub(crate) List<T>);
+
+impl<T: Raw> Raw for Sections<T> {
+    const SECTION: bool = true;
+
+    fn expected() -> String {
+        "a section, or a list of sections".to_owned()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        if !matches!(node.value, Value::Table(_)) {
+            return List::read(node, place, problems).map(Self);
+        }
+        match Entry::read(node, place.path.clone(), problems) {
+            Entry::Given(spot) => Some(Self(List { items: vec![spot], refused: false })),
+            Entry::Absent | Entry::Refused => None,
+        }
+    }
+
+    #[cfg(test)]
+    fn keys(path: &str, keys: &mut Vec<String>) {
+        T::keys(path, keys);
+    }
+}
+
+/// The keys of a section that nobody has asked for yet.
+pub(crate) struct Section<'a> {
+    pub(crate) table: Table,
+    pub(crate) place: &'a Place,
+}
+
+impl<'a> Section<'a> {
+    pub(crate) fn open(node: Node, place: &'a Place, problems: &mut Problems) -> Option<Self> {
+        match node.value {
+            Value::Table(table) => Some(Self { table, place }),
+            other => {
+                problems.add(place, format!("found {}, allowed: a section", other.shown()));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn take<T: Raw>(&mut self, key: &str, problems: &mut Problems) -> Entry<T> {
+        match self.table.take(key) {
+            Some(node) => Entry::read(node, join(&self.place.path, key), problems),
+            None => Entry::Absent,
+        }
+    }
+
+    /// Reports what is left. Values stay unseen: an unknown key may hold a secret.
+    pub(crate) fn close(self, known: &[&str], later: &[&str], problems: &mut Problems) {
+        for (key, node) in self.table.into_entries() {
+            let place = Place { path: join(&self.place.path, &shortened(&key)), at: node.at };
+            if later.contains(&key.as_str()) {
+                problems.add(&place, "isn't available in this version, remove it");
+                continue;
+            }
+            let mut message = format!("unknown key, allowed here: {}", known.join(", "));
+            if let Some(near) = nearest(&key, known.iter().copied()) {
+                message += &format!("; did you mean {near}?");
+            }
+            problems.add(&place, message);
+        }
+    }
+}
+
+pub(crate) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Declares a section with its keys, and those that the documentation knows and this version doesn't.
+macro_rules! keys {
+    (@later) => { &[] };
+    (@later $later:expr) => { &$later };
+    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty,)+ } $(later $later:expr;)?) => {
+        $(#[$doc])*
+        pub(crate) struct $name {
+            $(pub(crate) $key: $crate::toml::read::Entry<$type>,)+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $crate::toml::read::Entry::Absent,)+ }
+            }
+        }
+
+        impl $crate::toml::read::Raw for $name {
+            const SECTION: bool = true;
+
+            fn expected() -> String {
+                "a section".to_owned()
+            }
+
+            fn read(node: $crate::toml::tree::Node, place: &$crate::toml::problem::Place, problems: &mut $crate::toml::problem::Problems) -> Option<Self> {
+                const KNOWN: &[&str] = &[$(stringify!($key)),+];
+                const LATER: &[&str] = keys!(@later $($later)?);
+                let mut section = $crate::toml::read::Section::open(node, place, problems)?;
+                let raw = Self { $($key: section.take(stringify!($key), problems),)+ };
+                section.close(KNOWN, LATER, problems);
+                Some(raw)
+            }
+
+            #[cfg(test)]
+            fn keys(path: &str, keys: &mut Vec<String>) {
+                $(<$type as $crate::toml::read::Raw>::keys(&$crate::toml::read::join(path, stringify!($key)), keys);)+
+            }
+        }
+    };
+}
+pub(crate) use keys;

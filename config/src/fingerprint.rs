@@ -7,15 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::job::{
-    Alerts, Condition, Detection, End, Field, FieldMap, Geo, Job, JobConfig, KafkaClient, KafkaSource,
-    KeyHash, KeyRules, Limits, Pointer, PolicyRules, Routes, Source, SourceKind, Start, TableSource, Tables,
-    Windows,
-};
+use crate::toml::value::Choice;
+
+use crate::job::*;
 
 /// Changes with the encoding below.
 const VERSION: u64 = 6;
@@ -40,17 +38,16 @@ impl JobConfig {
             http: _,
             log: _,
         } = self;
-        let Job { name: _, tick_ms, workers: _, reload_ms: _ } = job;
         let mut encoder = Encoder(Sha256::new());
         encoder.number(VERSION);
-        encoder.number(*tick_ms);
+        encoder.add(job);
         encoder.list(sources, Encoder::source);
         encoder.tables(tables);
         encoder.geo(geo);
         let Routes { templates } = routes;
         encoder.list(templates, |encoder, template| encoder.text(template));
-        encoder.windows(*windows);
-        encoder.limits(*limits);
+        encoder.add(windows);
+        encoder.add(limits);
         encoder.detection(detection);
         encoder.alerts(alerts);
         let digest = encoder.0.finalize();
@@ -61,24 +58,29 @@ impl JobConfig {
     }
 }
 
-struct Encoder(Sha256);
+/// A value, or the part of it, that results depend on.
+pub(crate) trait Fingerprint {
+    fn add_to(&self, encoder: &mut Encoder);
+}
+
+pub(crate) struct Encoder(Sha256);
 
 impl Encoder {
-    fn number(&mut self, number: u64) {
+    pub(crate) fn add(&mut self, value: &impl Fingerprint) {
+        value.add_to(self);
+    }
+
+    pub(crate) fn number(&mut self, number: u64) {
         self.0.update(number.to_le_bytes());
     }
 
-    fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.update(bytes);
-    }
-
-    fn path(&mut self, path: &Path) {
-        self.bytes(path.as_os_str().as_encoded_bytes());
     }
 
     fn list<'a, T: 'a>(
@@ -89,6 +91,10 @@ impl Encoder {
         let items = items.into_iter();
         self.number(items.len() as u64);
         items.for_each(|value| item(self, value));
+    }
+
+    fn path(&mut self, path: &Path) {
+        self.bytes(path.as_os_str().as_encoded_bytes());
     }
 
     fn source(&mut self, source: &Source) {
@@ -245,62 +251,47 @@ impl Encoder {
     /// Who is told changes no row; what would be done to keys does.
     fn alerts(&mut self, alerts: &Alerts) {
         let Alerts { email: _, webhooks: _, policy } = alerts;
-        let PolicyRules { default, keys_per_hour, percent_per_hour, cooldown_ms, mode } = policy;
-        self.text(default.name());
-        self.number((*keys_per_hour).into());
-        self.number((*percent_per_hour).into());
-        self.number(*cooldown_ms);
-        self.text(mode.name());
+        self.add(policy);
     }
+}
 
-    fn windows(&mut self, windows: Windows) {
-        let Windows {
-            out_of_orderness_ms,
-            allowed_lateness_ms,
-            dedupe_horizon_ms,
-            unproven,
-            idle_ticks,
-            skew_ms,
-        } = windows;
-        self.number(out_of_orderness_ms);
-        self.number(allowed_lateness_ms);
-        self.number(dedupe_horizon_ms);
-        self.text(unproven.name());
-        self.number(idle_ticks.into());
-        self.number(skew_ms);
-    }
-
-    fn limits(&mut self, limits: Limits) {
-        let Limits {
-            message_bytes,
-            message_records,
-            text_bytes,
-            block_bytes: _,
-            tick_records,
-            decompressed_bytes,
-            keys,
-            routes,
-            key_routes,
-            routes_per_key,
-            key_countries,
-            agents,
-            callers_exact,
-        } = limits;
-        for limit in [
-            message_bytes,
-            message_records,
-            text_bytes,
-            tick_records,
-            decompressed_bytes,
-            keys,
-            routes,
-            key_routes,
-            routes_per_key,
-            key_countries,
-            agents,
-            callers_exact,
-        ] {
-            self.number(limit as u64);
+/// Declares values as numbers or texts.
+macro_rules! encoded {
+    ($($type:ty, $value:ident: $method:ident($encoded:expr);)+) => {$(
+        impl Fingerprint for $type {
+            fn add_to(&self, encoder: &mut Encoder) {
+                let $value = self;
+                encoder.$method($encoded);
+            }
         }
+    )+};
+}
+
+encoded! {
+    u64, number: number(*number);
+    u32, number: number((*number).into());
+    usize, number: number(*number as u64);
+    bool, flag: number((*flag).into());
+    String, text: text(text);
+    PathBuf, path: bytes(path.as_os_str().as_encoded_bytes());
+}
+
+impl<T: Choice> Fingerprint for T {
+    fn add_to(&self, encoder: &mut Encoder) {
+        encoder.text(self.name());
+    }
+}
+
+impl<T: Fingerprint> Fingerprint for Vec<T> {
+    fn add_to(&self, encoder: &mut Encoder) {
+        encoder.number(self.len() as u64);
+        self.iter().for_each(|item| encoder.add(item));
+    }
+}
+
+impl<T: Fingerprint> Fingerprint for Option<T> {
+    fn add_to(&self, encoder: &mut Encoder) {
+        encoder.number(self.is_some().into());
+        self.iter().for_each(|item| encoder.add(item));
     }
 }

@@ -2,9 +2,7 @@
 //! sizes are bytes, paths are resolved against the configuration file's folder.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -18,6 +16,13 @@ mod detection;
 
 pub use alerts::*;
 pub use detection::*;
+
+pub use crate::scalar::Secret;
+pub use crate::section::job::Job;
+pub use crate::section::limits::Limits;
+pub use crate::section::log::*;
+pub use crate::section::policy::*;
+pub use crate::section::windows::{Unproven, Windows};
 
 /// A whole job.
 #[derive(Clone, Debug)]
@@ -46,25 +51,6 @@ pub struct JobConfig {
     pub http: Option<Http>,
     /// `[log]`.
     pub log: Log,
-}
-
-/// `[job]`.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// Names the job in logs and metrics.
-    pub name: String,
-    /// Width of a live tick, in milliseconds.
-    pub tick_ms: u64,
-    /// Timely workers in this process.
-    pub workers: NonZeroUsize,
-    /// How often a live job looks whether table files and geo databases changed, in milliseconds.
-    pub reload_ms: u64,
-}
-
-impl Default for Job {
-    fn default() -> Self {
-        Self { name: "keytide".to_owned(), tick_ms: 1_000, workers: NonZeroUsize::MIN, reload_ms: 10_000 }
-    }
 }
 
 /// One `[[source]]` of access events.
@@ -287,16 +273,6 @@ pub enum Dedupe {
     Content,
 }
 
-/// What becomes of a record that is older than the dedupe horizon: its like may have been counted and forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Unproven {
-    /// It counts, and is listed in `late`.
-    #[default]
-    Count,
-    /// It is listed in `late` and doesn't count.
-    List,
-}
-
 /// `[source.fields]`: where each canonical field stands in a record.
 #[derive(Clone, Debug, Default)]
 pub struct FieldMap {
@@ -515,30 +491,6 @@ pub enum MissingKey {
     DeadLetter,
 }
 
-/// A value that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    #[must_use]
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// The secret itself. Callers hand it to what needs it and keep no copy.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// `[tables.*]`.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
@@ -611,90 +563,6 @@ pub struct Geo {
 pub struct Routes {
     /// Templates such as `/orders/{id}`, tried in order before the built-in rule.
     pub templates: Vec<String>,
-}
-
-/// `[windows]`: event-time tolerances, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Windows {
-    /// How far events of one partition may be out of order before the watermark.
-    pub out_of_orderness_ms: u64,
-    /// How far behind the watermark an event is not yet late.
-    pub allowed_lateness_ms: u64,
-    /// How long a request id is remembered after its arrival; at least `allowed_lateness_ms`.
-    pub dedupe_horizon_ms: u64,
-    /// What becomes of records that are older than that.
-    pub unproven: Unproven,
-    /// A partition of a live source that stayed at its end for so many ticks, without an event or more than `skew_ms`
-    /// behind the others, holds the watermark back no longer.
-    pub idle_ticks: u32,
-    /// How far the partitions of live sources may be apart in event time: none is read further ahead of the watermark,
-    /// and one that is at its end and further behind the others is slow.
-    pub skew_ms: u64,
-}
-
-impl Default for Windows {
-    fn default() -> Self {
-        Self {
-            out_of_orderness_ms: 5_000,
-            allowed_lateness_ms: 600_000,
-            dedupe_horizon_ms: 3_600_000,
-            unproven: Unproven::Count,
-            idle_ticks: 5,
-            skew_ms: 300_000,
-        }
-    }
-}
-
-/// `[limits]`: what one record, one block, one tick and the state may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of one message (one line of a file); longer ones are dead letters.
-    pub message_bytes: usize,
-    /// Records in one message (array or newline-delimited).
-    pub message_records: usize,
-    /// Bytes of one field's value that is kept (route, user agent, identifier); longer ones are cut.
-    pub text_bytes: usize,
-    /// Bytes read from a file at once.
-    pub block_bytes: usize,
-    /// Records in one tick of a bounded run.
-    pub tick_records: usize,
-    /// Bytes that one compressed message may become; beyond them it is a dead letter.
-    pub decompressed_bytes: usize,
-    /// Keys without a row of the table of keys that are told apart, by month of event time; the calls of others
-    /// count under `overflow`.
-    pub keys: usize,
-    /// Routes that are told apart, by day of event time; the calls of others count under the route `overflow`.
-    pub routes: usize,
-    /// Pairs of key (without a row) and route that are told apart, by day of event time.
-    pub key_routes: usize,
-    /// Routes of one key, with or without a row, that are told apart, by day of event time.
-    pub routes_per_key: usize,
-    /// Pairs of key (without a row) and country that are told apart, by day of event time.
-    pub key_countries: usize,
-    /// User agents of the last 31 days of event time whose text is kept; others are shown by their hash.
-    pub agents: usize,
-    /// Addresses of one row of `callers` that are counted exactly; more are estimated.
-    pub callers_exact: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message_bytes: 8 << 20,
-            message_records: 10_000,
-            text_bytes: 512,
-            block_bytes: 128 << 10,
-            tick_records: 100_000,
-            decompressed_bytes: 16 << 20,
-            keys: 1_250_000,
-            routes: 100_000,
-            key_routes: 2_500_000,
-            routes_per_key: 2_000,
-            key_countries: 2_500_000,
-            agents: 65_536,
-            callers_exact: 4_096,
-        }
-    }
 }
 
 /// `[sink.*]`: where a live job's results go.
@@ -804,37 +672,4 @@ impl Default for Http {
     fn default() -> Self {
         Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)), token: None }
     }
-}
-
-/// `[log]`: what a live job tells on standard error.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Log {
-    /// Its form.
-    pub format: LogFormat,
-    /// The least important level that is told.
-    pub level: LogLevel,
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Pretty,
-    /// One JSON object a line.
-    Json,
-}
-
-/// How much is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum LogLevel {
-    /// What ended the job.
-    Error,
-    /// What a person should look at.
-    Warn,
-    /// What the job does.
-    #[default]
-    Info,
-    /// What it is made of.
-    Debug,
 }

@@ -21,6 +21,7 @@ mod kafka;
 mod pattern;
 mod raw;
 mod scalar;
+mod section;
 #[cfg(test)]
 mod tests;
 mod time;

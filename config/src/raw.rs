@@ -4,15 +4,14 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use crate::job::{
-    Condition, Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
-    MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Sender, Start, Unit, Unproven, WebhookFormat,
-};
+use crate::job::*;
 use crate::pattern::LinePattern;
-use crate::scalar::{
-    Address, Brokers, Count, Decimal, Flag, HashKind, HostName, HostPort, InputKind, Line, Millis, Name,
-    PathText, Prefix, RowFormat, SecretRef, Setting, Size, TableKind, Template, TopicName, UrlText,
-};
+use crate::scalar::*;
+pub(crate) use crate::section::job::RawJob;
+pub(crate) use crate::section::limits::RawLimits;
+pub(crate) use crate::section::log::RawLog;
+pub(crate) use crate::section::policy::RawPolicy;
+pub(crate) use crate::section::windows::RawWindows;
 use crate::time::{TimePattern, Zone};
 use crate::toml::problem::{Place, Problems};
 pub(crate) use crate::toml::read::{Entry, List, Raw, Spot};
@@ -36,17 +35,8 @@ keys! {
         http: RawHttp,
         log: RawLog,
     }
-    later ["cluster", "state"];
-}
-
-keys! {
-    /// `[job]`.
-    RawJob {
-        name: Name,
-        tick: Millis,
-        workers: Count,
-        reload: Millis,
-    }
+    later cluster;
+    later state;
 }
 
 keys! {
@@ -339,38 +329,6 @@ keys! {
 }
 
 keys! {
-    /// `[windows]`.
-    RawWindows {
-        out_of_orderness: Millis,
-        allowed_lateness: Millis,
-        dedupe_horizon: Millis,
-        unproven: Unproven,
-        idle_ticks: Count,
-        skew: Millis,
-    }
-}
-
-keys! {
-    /// `[limits]`.
-    RawLimits {
-        message_bytes: Size,
-        message_records: Count,
-        text_bytes: Size,
-        block_bytes: Size,
-        tick_records: Count,
-        decompressed_bytes: Size,
-        keys: Count,
-        routes: Count,
-        key_routes: Count,
-        routes_per_key: Count,
-        key_countries: Count,
-        agents: Count,
-        callers_exact: Count,
-    }
-    later ["json_depth", "json_fields"];
-}
-
-keys! {
     /// `[sink]`.
     RawSinks {
         kafka: RawKafkaSink,
@@ -512,28 +470,9 @@ keys! {
 }
 
 keys! {
-    /// `[alerts.policy]`.
-    RawPolicy {
-        default: DefaultPolicy,
-        keys_per_hour: Count,
-        percent_per_hour: Count,
-        cooldown: Millis,
-        mode: PolicyMode,
-    }
-}
-
-keys! {
     /// `[http]`.
     RawHttp {
         listen: SocketAddr,
         token: SecretRef,
-    }
-}
-
-keys! {
-    /// `[log]`.
-    RawLog {
-        format: LogFormat,
-        level: LogLevel,
     }
 }

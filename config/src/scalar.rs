@@ -9,11 +9,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 
-use crate::job::{
-    Dedupe, DefaultPolicy, Delivery, End, Format, KeyFrom, Language, LogFormat, LogLevel, MailTls,
-    MissingKey, OnGap, Pointer, PolicyMode, RoutesFrom, Start, TableFormat, TopicFormat, Unit, Unproven,
-    WebhookFormat,
-};
+use crate::job::*;
 use crate::pattern::LinePattern;
 use crate::toml::near::nearest;
 use crate::toml::tree::{Value, quoted};
@@ -103,33 +99,12 @@ choice!(Delivery { AtLeastOnce = "at_least_once" } later ["exactly_once"];
 choice!(MailTls { Starttls = "starttls", Tls = "tls", None = "none" });
 choice!(Language { En = "en", Ko = "ko" });
 choice!(WebhookFormat { Keytide = "keytide", Slack = "slack" });
-choice!(DefaultPolicy { Observe = "observe", Alert = "alert", Suspend = "suspend", Revoke = "revoke" });
-choice!(PolicyMode { DryRun = "dry_run" } later ["live"];
-    why "this version says what it would do about a key and does nothing";);
-choice!(LogFormat { Pretty = "pretty", Json = "json" });
-choice!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug" });
 choice!(Dedupe { RequestId = "request_id", Message = "message", Batch = "batch", Content = "content" });
 choice!(RoutesFrom { Gateway = "gateway", Path = "path" });
-choice!(Unproven { Count = "count", List = "list" });
 choice!(MissingKey { Anonymous = "anonymous", DeadLetter = "dead_letter" });
 choice!(Unit { Seconds = "s", Millis = "ms", Micros = "us", Nanos = "ns", Rfc3339 = "rfc3339", Clf = "clf" });
 // Hidden: who mistakes `hash` for the place of the secret must not find it in a log.
 choice!(HashKind { Sha256 = "sha256", HmacSha256 = "hmac-sha256", Prehashed = "prehashed", None = "none" } hidden true;);
-
-/// A path or a pattern of paths, not resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PathText(pub(crate) String);
-
-impl Scalar for PathText {
-    fn allowed() -> String {
-        "a path, absolute or relative to the configuration file".to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let text = text(value)?;
-        refuse((!text.is_empty() && !text.contains(char::is_control)).then(|| Self(text.to_owned())))
-    }
-}
 
 impl Scalar for LinePattern {
     fn allowed() -> String {
@@ -143,24 +118,48 @@ impl Scalar for LinePattern {
     }
 }
 
-/// The name of a job or a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Name(pub(crate) String);
+/// Declares kinds of text: the rule that one keeps, and how messages say what is allowed.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident if $fits:expr, $allowed:expr;)+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub(crate) struct $name(pub(crate) String);
+
+        impl $crate::toml::value::Scalar for $name {
+            fn allowed() -> String {
+                $allowed.into()
+            }
+
+            fn parse(value: &$crate::toml::tree::Value) -> Result<Self, $crate::toml::value::Refusal> {
+                let fits: fn(&str) -> bool = $fits;
+                let text = $crate::toml::value::text(value)?;
+                $crate::toml::value::refuse(fits(text).then(|| Self(text.to_owned())))
+            }
+        }
+
+        impl $crate::section::check::Gives<String> for $name {
+            fn give(
+                spot: &$crate::toml::read::Spot<Self>,
+                (): (),
+                _: &mut $crate::section::check::Check<'_>,
+            ) -> Option<String> {
+                Some(spot.value.0.clone())
+            }
+        }
+    )+};
+}
+
+texts! {
+    /// The name of a job, a source or a webhook.
+    Name if is_name, format!("1 to {MAX_NAME_BYTES} of a-z, 0-9, _ and -");
+    /// A path or a pattern of paths, not resolved.
+    PathText if |text| !text.is_empty() && !text.contains(char::is_control),
+        "a path, absolute or relative to the configuration file";
+}
 
 pub(crate) fn is_name(text: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&text.len())
         && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
-}
-
-impl Scalar for Name {
-    fn allowed() -> String {
-        format!("1 to {MAX_NAME_BYTES} of a-z, 0-9, _ and -")
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let text = text(value)?;
-        refuse(is_name(text).then(|| Self(text.to_owned())))
-    }
 }
 
 /// A number of things.
@@ -337,6 +336,30 @@ impl fmt::Display for KeyFrom {
             Self::User => f.write_str("user"),
             Self::ClientIp => f.write_str("client_ip"),
         }
+    }
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself. Callers hand it to what needs it and keep no copy.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
     }
 }
 

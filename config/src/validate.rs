@@ -11,30 +11,18 @@
 //! GiB, after 1 s to 7 d; up to 1,000,000 of a view are kept. Those of alerts: `validate/alerts.rs`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use glob::Pattern;
 
-use crate::job::{
-    Dedupe, End, Field, FieldMap, FileSink, Format, Geo, Http, Job, JobConfig, KafkaClient, KafkaSink,
-    KafkaSource, KeyFrom, KeyHash, KeyRules, Limits, Log, Pointer, Routes, RoutesFrom, Secret, Sinks, Source,
-    SourceKind, Start, TableFormat, TableSource, Tables, TopicFormat, Unit, VIEWS, Windows,
-};
+use crate::job::*;
 use crate::kafka::{self, MAX_SETTINGS, Role};
 use crate::pattern::{LineField, LinePattern, Variable, header_name};
-use crate::raw::{
-    Entry, FieldText, List, Pointers, Raw, RawAlerts, RawConfig, RawDetection, RawField, RawFields,
-    RawFileSink, RawGeo, RawHttp, RawJob, RawKafkaSink, RawKeys, RawLimits, RawLog, RawRoutes, RawSinks,
-    RawSource, RawTable, RawTables, RawWindows, Settings, Spot,
-};
-use crate::scalar::{
-    Brokers, Count, HashKind, InputKind, Millis, PathText, RowFormat, SecretRef, Setting, Size, TableKind,
-    duration_text, size_text,
-};
+use crate::raw::*;
+use crate::scalar::*;
+use crate::section::check::{Check, DAY_MS};
 use crate::toml::problem::{Place, Problems};
 use crate::toml::tree::{At, quoted};
 use crate::toml::value::{Choice, Scalar, names};
@@ -42,11 +30,6 @@ use crate::toml::value::{Choice, Scalar, names};
 mod alerts;
 mod detection;
 
-const MINUTE_MS: u64 = 60_000;
-const HOUR_MS: u64 = 60 * MINUTE_MS;
-const DAY_MS: u64 = 24 * HOUR_MS;
-
-const MAX_WORKERS: u64 = 256;
 const MAX_SOURCES: usize = 256;
 const MAX_RULES: usize = 8;
 const MAX_CONDITIONS: usize = 64;
@@ -54,9 +37,6 @@ const MAX_TEMPLATES: usize = 10_000;
 const MAX_PROXIES: usize = 1_024;
 /// Replicas of a topic; Kafka counts them in 16 bits with a sign.
 const MAX_REPLICATION: u64 = 32_767;
-const MAX_SECRET_BYTES: u64 = 64 << 10;
-/// Shorter secrets can be guessed; a warning.
-const GOOD_SECRET_BYTES: usize = 16;
 
 /// Validates a file that lies in `base`. Problems go to `problems`, what is allowed but suspicious to
 /// `warnings`.
@@ -68,18 +48,18 @@ pub(crate) fn validate(
     warnings: &mut Problems,
 ) -> Option<JobConfig> {
     let mut check = Check { base, env, problems, warnings, secrets_used: Vec::new() };
-    let job = check.job(section(&raw.job, &RawJob::default()));
+    let job: Job = check.section(&raw.job);
     let sources = check.sources(raw, job.workers);
     let tables = check.tables(section(&raw.tables, &RawTables::default()));
     let geo = check.geo(section(&raw.geo, &RawGeo::default()));
     let routes = check.routes(section(&raw.routes, &RawRoutes::default()));
-    let windows = check.windows(section(&raw.windows, &RawWindows::default()));
-    let limits = check.limits(section(&raw.limits, &RawLimits::default()));
+    let windows = check.section(&raw.windows);
+    let limits = check.section(&raw.limits);
     let sinks = check.sinks(section(&raw.sink, &RawSinks::default()));
     let detection = check.detection(section(&raw.detection, &RawDetection::default()));
     let alerts = check.alerts(section(&raw.alerts, &RawAlerts::default()));
     let http = raw.http.given().and_then(|http| check.http(http));
-    let log = log(section(&raw.log, &RawLog::default()));
+    let log = check.section(&raw.log);
     check.loops(raw, &sources, &sinks);
     problems.is_empty().then_some(JobConfig {
         job,
@@ -97,27 +77,7 @@ pub(crate) fn validate(
     })
 }
 
-struct Check<'a> {
-    base: &'a Path,
-    env: &'a BTreeMap<String, String>,
-    problems: &'a mut Problems,
-    warnings: &'a mut Problems,
-    /// Paths of the `secret` keys that a hash makes use of.
-    secrets_used: Vec<String>,
-}
-
 impl Check<'_> {
-    fn job(&mut self, raw: &RawJob) -> Job {
-        let default = Job::default();
-        let workers = self.count(&raw.workers, default.workers.get(), 1, MAX_WORKERS);
-        Job {
-            name: raw.name.value().map_or(default.name, |name| name.0.clone()),
-            tick_ms: self.duration(&raw.tick, default.tick_ms, 10, MINUTE_MS),
-            workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
-            reload_ms: self.duration(&raw.reload, default.reload_ms, 1_000, HOUR_MS),
-        }
-    }
-
     fn sources(&mut self, raw: &RawConfig, workers: NonZeroUsize) -> Vec<Source> {
         let absent = RawKeys::default();
         let global = section(&raw.keys, &absent);
@@ -332,14 +292,6 @@ impl Check<'_> {
                     ..KafkaSource::new(client?, topic?.0.as_str())
                 }))
             }
-        }
-    }
-
-    /// A key that another kind has.
-    fn foreign<T>(&mut self, entry: &Entry<T>, kind: &str) {
-        if let Some(spot) = entry.given() {
-            self.problems
-                .add(&spot.place, format!("has no meaning here, allowed: only beside kind = \"{kind}\""));
         }
     }
 
@@ -712,35 +664,6 @@ impl Check<'_> {
         }
     }
 
-    /// A secret that somebody chose for this job.
-    fn secret(&mut self, spot: &Spot<SecretRef>) -> Option<Secret> {
-        let secret = self.referred(&spot.value, &spot.place)?;
-        if secret.len() < GOOD_SECRET_BYTES {
-            let message = format!("the secret has fewer than {GOOD_SECRET_BYTES} bytes and can be guessed");
-            self.warnings.add(&spot.place, message);
-        }
-        Some(Secret::new(secret))
-    }
-
-    /// What a reference refers to.
-    fn referred(&mut self, reference: &SecretRef, place: &Place) -> Option<String> {
-        let found = match reference {
-            SecretRef::Env(name) => {
-                self.env.get(name).cloned().ok_or_else(|| format!("environment variable {name} isn't set"))
-            }
-            SecretRef::File(path) => read_secret(&self.base.join(path))
-                .map_err(|error| format!("file {} can't be read: {error}", quoted(path))),
-        };
-        let found = found.and_then(|found| match found.as_str() {
-            "" => Err("what it refers to is empty".to_owned()),
-            text if text.contains([char::REPLACEMENT_CHARACTER, '\0']) => {
-                Err("what it refers to isn't UTF-8 text".to_owned())
-            }
-            _ => Ok(found),
-        });
-        found.map_err(|message| self.problems.add(place, message)).ok()
-    }
-
     fn tables(&mut self, raw: &RawTables) -> Tables {
         let tables = Tables {
             keys: self.table(&raw.keys),
@@ -840,68 +763,6 @@ impl Check<'_> {
             }
         }
         Routes { templates: list.value.items.iter().map(|template| template.value.0.clone()).collect() }
-    }
-
-    fn windows(&mut self, raw: &RawWindows) -> Windows {
-        let default = Windows::default();
-        let windows = Windows {
-            out_of_orderness_ms: self.duration(
-                &raw.out_of_orderness,
-                default.out_of_orderness_ms,
-                0,
-                HOUR_MS,
-            ),
-            allowed_lateness_ms: self.duration(
-                &raw.allowed_lateness,
-                default.allowed_lateness_ms,
-                0,
-                3 * HOUR_MS,
-            ),
-            dedupe_horizon_ms: self.duration(&raw.dedupe_horizon, default.dedupe_horizon_ms, 0, 7 * DAY_MS),
-            unproven: raw.unproven.value().copied().unwrap_or(default.unproven),
-            idle_ticks: to_u32(self.count(&raw.idle_ticks, to_usize(default.idle_ticks.into()), 1, 1_000)),
-            skew_ms: self.duration(&raw.skew, default.skew_ms, MINUTE_MS, HOUR_MS),
-        };
-        // One of the two may be a default: the written one is told.
-        let refused =
-            [&raw.dedupe_horizon, &raw.allowed_lateness].iter().any(|entry| matches!(entry, Entry::Refused));
-        if let Some(spot) = raw.dedupe_horizon.given().or(raw.allowed_lateness.given())
-            && windows.dedupe_horizon_ms < windows.allowed_lateness_ms
-            && !refused
-        {
-            let message = format!(
-                "a dedupe_horizon of {} is shorter than the allowed_lateness of {}, so that late events could count \
-                 twice; allowed: at least as long",
-                duration_text(windows.dedupe_horizon_ms),
-                duration_text(windows.allowed_lateness_ms)
-            );
-            self.problems.add(&spot.place, message);
-        }
-        windows
-    }
-
-    fn limits(&mut self, raw: &RawLimits) -> Limits {
-        let default = Limits::default();
-        Limits {
-            message_bytes: self.size(&raw.message_bytes, default.message_bytes, 1 << 10, 64 << 20),
-            message_records: self.count(&raw.message_records, default.message_records, 1, 1_000_000),
-            text_bytes: self.size(&raw.text_bytes, default.text_bytes, 16, 64 << 10),
-            block_bytes: self.size(&raw.block_bytes, default.block_bytes, 4 << 10, 64 << 20),
-            tick_records: self.count(&raw.tick_records, default.tick_records, 1, 10_000_000),
-            decompressed_bytes: self.size(
-                &raw.decompressed_bytes,
-                default.decompressed_bytes,
-                1 << 10,
-                1 << 30,
-            ),
-            keys: self.count(&raw.keys, default.keys, 256, 1 << 30),
-            routes: self.count(&raw.routes, default.routes, 256, 1 << 30),
-            key_routes: self.count(&raw.key_routes, default.key_routes, 256, 1 << 30),
-            routes_per_key: self.count(&raw.routes_per_key, default.routes_per_key, 1, 1 << 20),
-            key_countries: self.count(&raw.key_countries, default.key_countries, 256, 1 << 30),
-            agents: self.count(&raw.agents, default.agents, 256, 1 << 20),
-            callers_exact: self.count(&raw.callers_exact, default.callers_exact, 64, 1 << 20),
-        }
     }
 
     fn sinks(&mut self, raw: &RawSinks) -> Sinks {
@@ -1013,27 +874,6 @@ impl Check<'_> {
         }
     }
 
-    /// The value of a key that its section must have.
-    fn required<'e, T: Raw, S>(
-        &mut self,
-        entry: &'e Entry<T>,
-        section: &Spot<S>,
-        key: &str,
-    ) -> Option<&'e T> {
-        if entry.is_absent() {
-            let place = Place { path: format!("{}.{key}", section.place.path), at: section.place.at.clone() };
-            self.problems.add(&place, format!("missing, allowed: {}", T::expected()));
-        }
-        entry.value()
-    }
-
-    fn at_most<T>(&mut self, list: &Spot<List<T>>, most: usize, what: &str) {
-        let found = list.value.items.len();
-        if found > most {
-            self.problems.add(&list.place, format!("found {found} {what}, allowed: at most {most}"));
-        }
-    }
-
     fn duration(&mut self, entry: &Entry<Millis>, default: u64, least: u64, most: u64) -> u64 {
         self.ranged(entry, |millis| millis.0, default, least..=most, duration_text)
     }
@@ -1064,13 +904,6 @@ impl Check<'_> {
             );
         }
         found.clamp(least, most)
-    }
-}
-
-fn log(raw: &RawLog) -> Log {
-    Log {
-        format: raw.format.value().copied().unwrap_or_default(),
-        level: raw.level.value().copied().unwrap_or_default(),
     }
 }
 
@@ -1178,17 +1011,6 @@ fn names_secret(name: &str) -> bool {
     let parts = ["apikey", "authorization", "cookie", "password", "secret", "token", "subscriptionkey"];
     !name.ends_with("id")
         && (matches!(name.as_str(), "key" | "auth") || parts.iter().any(|part| name.contains(part)))
-}
-
-/// What a file holds, without the line break at its end.
-fn read_secret(path: &Path) -> io::Result<String> {
-    let mut secret = String::new();
-    let length = File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_string(&mut secret)?;
-    if length as u64 > MAX_SECRET_BYTES {
-        return Err(io::Error::other(format!("it is too long, allowed: {MAX_SECRET_BYTES} bytes")));
-    }
-    let line = secret.strip_suffix("\r\n").or(secret.strip_suffix('\n'));
-    Ok(line.map(str::to_owned).unwrap_or(secret))
 }
 
 /// What routes are made of: a route of Kong's or APISIX's often covers many endpoints.

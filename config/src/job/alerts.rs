@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Secret;
+use super::{PolicyRules, Secret};
 
 /// `[alerts.*]`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -146,53 +146,4 @@ pub enum WebhookFormat {
     Keytide,
     /// A message as Slack's incoming webhooks take it.
     Slack,
-}
-
-/// `[alerts.policy]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PolicyRules {
-    /// For keys that have a row and whose plan says nothing.
-    pub default: DefaultPolicy,
-    /// Keys within an hour that may be acted on.
-    pub keys_per_hour: u32,
-    /// The same as percentage of the keys that are in use; at least one key.
-    pub percent_per_hour: u32,
-    /// How long a key that was acted on is left alone, in milliseconds.
-    pub cooldown_ms: u64,
-    /// Whether anything is done.
-    pub mode: PolicyMode,
-}
-
-impl Default for PolicyRules {
-    fn default() -> Self {
-        Self {
-            default: DefaultPolicy::default(),
-            keys_per_hour: 10,
-            percent_per_hour: 1,
-            cooldown_ms: 86_400_000,
-            mode: PolicyMode::default(),
-        }
-    }
-}
-
-/// What may be done about an incident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum DefaultPolicy {
-    /// Record only.
-    Observe,
-    /// Alert people.
-    #[default]
-    Alert,
-    /// Suspend the key.
-    Suspend,
-    /// Revoke the key.
-    Revoke,
-}
-
-/// Whether the policy acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum PolicyMode {
-    /// It says what it would do.
-    #[default]
-    DryRun,
 }

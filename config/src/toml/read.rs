@@ -203,9 +203,7 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 
 /// Declares a section with its keys, and those that the documentation knows and this version doesn't.
 macro_rules! keys {
-    (@later) => { &[] };
-    (@later $later:expr) => { &$later };
-    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty,)+ } $(later $later:expr;)?) => {
+    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty,)+ } $(later $later:ident;)*) => {
         $(#[$doc])*
         pub(crate) struct $name {
             $(pub(crate) $key: $crate::toml::read::Entry<$type>,)+
@@ -226,7 +224,7 @@ macro_rules! keys {
 
             fn read(node: $crate::toml::tree::Node, place: &$crate::toml::problem::Place, problems: &mut $crate::toml::problem::Problems) -> Option<Self> {
                 const KNOWN: &[&str] = &[$(stringify!($key)),+];
-                const LATER: &[&str] = keys!(@later $($later)?);
+                const LATER: &[&str] = &[$(stringify!($later)),*];
                 let mut section = $crate::toml::read::Section::open(node, place, problems)?;
                 let raw = Self { $($key: section.take(stringify!($key), problems),)+ };
                 section.close(KNOWN, LATER, problems);

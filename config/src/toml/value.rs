@@ -90,8 +90,17 @@ pub(crate) fn did_you_mean(name: Option<&str>) -> Option<String> {
     name.map(|name| format!("did you mean \"{name}\"?"))
 }
 
-/// Gives an enumeration the names its values have in the file: one list for parsing, messages and output.
+/// Declares an enumeration with the names that its values have in the file: one list for parsing, messages and output.
 macro_rules! choice {
+    ($(#[$meta:meta])* $vis:vis enum $type:ident { $($(#[$doc:meta])* $variant:ident = $name:literal,)+ } $($more:tt)*) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $vis enum $type {
+            $($(#[$doc])* $variant,)+
+        }
+
+        $crate::toml::value::choice!($type { $($variant = $name),+ } $($more)*);
+    };
     ($type:ident { $($variant:ident = $name:literal),+ $(,)? } $(later $later:expr;)? $(why $why:literal;)? $(hidden $hidden:literal;)?) => {
         impl $type {
             /// Its name in the configuration file.

@@ -7,13 +7,11 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Check, DAY_MS, MINUTE_MS, section, to_u32, to_usize};
-use crate::job::{
-    Alerts, EmailAlerts, Language, MailServer, MailTls, PolicyRules, Secret, Sender, Webhook, WebhookFormat,
-    WebhookUrl,
-};
-use crate::raw::{Entry, RawAlerts, RawEmail, RawPolicy, RawWebhook, Spot};
+use super::{to_u32, to_usize};
+use crate::job::*;
+use crate::raw::*;
 use crate::scalar::{SecretRef, URL, UrlText, parse_url};
+use crate::section::check::{Check, MINUTE_MS};
 use crate::toml::tree::quoted;
 use crate::toml::value::Scalar;
 
@@ -23,7 +21,6 @@ const MAX_PER_HOUR: u64 = 100_000;
 const MAX_DIGEST_AFTER: u64 = 100_000;
 const MAX_WEBHOOKS: usize = 16;
 const MAX_PRIVATE: usize = 64;
-const MAX_KEYS: u64 = 1_000_000;
 /// What the only webhook is called unless it is named.
 const WEBHOOK: &str = "webhook";
 /// The port of mails under TLS from the first byte.
@@ -34,7 +31,7 @@ impl Check<'_> {
         Alerts {
             email: raw.email.given().and_then(|email| self.email(email)),
             webhooks: self.webhooks(raw),
-            policy: self.policy(section(&raw.policy, &RawPolicy::default())),
+            policy: self.section(&raw.policy),
         }
     }
 
@@ -224,20 +221,6 @@ impl Check<'_> {
             self.problems.add(&spot.place, message);
         }
         Some(url)
-    }
-
-    fn policy(&mut self, raw: &RawPolicy) -> PolicyRules {
-        let default = PolicyRules::default();
-        let number = |check: &mut Self, entry, default: u32, most| {
-            to_u32(check.count(entry, to_usize(default.into()), 0, most))
-        };
-        PolicyRules {
-            default: raw.default.value().copied().unwrap_or(default.default),
-            keys_per_hour: number(self, &raw.keys_per_hour, default.keys_per_hour, MAX_KEYS),
-            percent_per_hour: number(self, &raw.percent_per_hour, default.percent_per_hour, 100),
-            cooldown_ms: self.duration(&raw.cooldown, default.cooldown_ms, 0, 30 * DAY_MS),
-            mode: raw.mode.value().copied().unwrap_or(default.mode),
-        }
     }
 }
 

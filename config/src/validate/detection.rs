@@ -3,10 +3,11 @@
 //! Limits: bits up to 1,000, weights up to 100, a grace of up to 1 h; a notice needs no more than an alert, an alert no
 //! more than acting.
 
-use super::{Check, HOUR_MS, section};
+use super::section;
 use crate::job::Detection;
 use crate::raw::{Entry, RawCaps, RawDetection, RawWeights};
 use crate::scalar::{Decimal, decimal_text, duration_text};
+use crate::section::check::{Check, HOUR_MS};
 
 const MAX_BITS: u64 = 1_000_000;
 const MAX_WEIGHT: u64 = 100_000;

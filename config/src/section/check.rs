@@ -1,0 +1,238 @@
+//! What the checks of all sections share: problems and warnings, paths, secrets, and how a written value becomes one
+//! that a job relies on.
+//!
+//! Every check runs, whatever the others found. A value that was refused before is passed over, so that one mistake is
+//! one problem.
+//!
+//! Limits: a secret's file of 64 KiB.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use crate::scalar::{Count, Decimal, Flag, Millis, PathText, Secret, SecretRef, Size};
+use crate::scalar::{decimal_text, duration_text, size_text};
+use crate::toml::problem::{Place, Problems};
+use crate::toml::read::{Entry, List, Raw, Spot};
+use crate::toml::tree::quoted;
+use crate::toml::value::Choice;
+
+pub(crate) const MINUTE_MS: u64 = 60_000;
+pub(crate) const HOUR_MS: u64 = 60 * MINUTE_MS;
+pub(crate) const DAY_MS: u64 = 24 * HOUR_MS;
+
+const MAX_SECRET_BYTES: u64 = 64 << 10;
+/// A shorter secret can be guessed, which is a warning.
+const GOOD_SECRET_BYTES: usize = 16;
+
+/// Collects what the checks find.
+pub(crate) struct Check<'a> {
+    /// The folder of the file, which relative paths begin at.
+    pub(crate) base: &'a Path,
+    pub(crate) env: &'a BTreeMap<String, String>,
+    pub(crate) problems: &'a mut Problems,
+    pub(crate) warnings: &'a mut Problems,
+    /// Paths of the `secret` keys that a hash makes use of.
+    pub(crate) secrets_used: Vec<String>,
+}
+
+/// A written value that gives a field its value, within a limit if there is one.
+pub(crate) trait Gives<F, L = ()>: Sized {
+    /// `None` after at least one problem was reported.
+    fn give(spot: &Spot<Self>, limit: L, check: &mut Check<'_>) -> Option<F>;
+}
+
+/// The most items of a list, and how a message calls them.
+pub(crate) struct AtMost(pub(crate) usize, pub(crate) &'static str);
+
+impl<T: Gives<F, L>, F, L> Gives<Option<F>, L> for T {
+    fn give(spot: &Spot<Self>, limit: L, check: &mut Check<'_>) -> Option<Option<F>> {
+        T::give(spot, limit, check).map(Some)
+    }
+}
+
+impl<T: Gives<F>, F> Gives<Vec<F>> for List<T> {
+    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Vec<F>> {
+        Some(spot.value.items.iter().filter_map(|item| T::give(item, (), check)).collect())
+    }
+}
+
+impl<T: Gives<F>, F> Gives<Vec<F>, AtMost> for List<T> {
+    fn give(spot: &Spot<Self>, AtMost(most, what): AtMost, check: &mut Check<'_>) -> Option<Vec<F>> {
+        check.at_most(spot, most, what);
+        Self::give(spot, (), check)
+    }
+}
+
+impl<T: Choice> Gives<T> for T {
+    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<T> {
+        Some(spot.value)
+    }
+}
+
+impl Gives<bool> for Flag {
+    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<bool> {
+        Some(spot.value.0)
+    }
+}
+
+impl Gives<PathBuf> for PathText {
+    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<PathBuf> {
+        Some(check.base.join(&spot.value.0))
+    }
+}
+
+impl Gives<Secret> for SecretRef {
+    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Secret> {
+        check.secret(spot)
+    }
+}
+
+/// A value with an order, and how its ends are shown.
+pub(crate) trait Number: Raw {
+    fn number(&self) -> u64;
+
+    fn show(number: u64) -> String;
+}
+
+macro_rules! numbers {
+    ($($type:ident shown by $show:expr;)+) => {$(
+        impl Number for $type {
+            fn number(&self) -> u64 {
+                self.0
+            }
+
+            fn show(number: u64) -> String {
+                $show(number)
+            }
+        }
+    )+};
+}
+
+numbers! {
+    Millis shown by duration_text;
+    Size shown by size_text;
+    Count shown by |count: u64| count.to_string();
+    Decimal shown by decimal_text;
+}
+
+/// What a number is held as. Ranges end where it does, so that none is cut.
+pub(crate) trait Held {
+    fn held(number: u64) -> Self;
+}
+
+macro_rules! held {
+    ($($type:ty),+) => {$(
+        impl Held for $type {
+            fn held(number: u64) -> Self {
+                Self::try_from(number).unwrap_or(Self::MAX)
+            }
+        }
+    )+};
+}
+
+held!(u64, usize, u32, u16);
+
+impl Held for NonZeroUsize {
+    fn held(number: u64) -> Self {
+        Self::new(usize::held(number)).unwrap_or(Self::MIN)
+    }
+}
+
+impl<T: Number, F: Held> Gives<F, RangeInclusive<u64>> for T {
+    fn give(spot: &Spot<Self>, allowed: RangeInclusive<u64>, check: &mut Check<'_>) -> Option<F> {
+        let found = spot.value.number();
+        let (least, most) = allowed.into_inner();
+        if !(least..=most).contains(&found) {
+            let message = format!("found {}, allowed: {} to {}", spot.shown, T::show(least), T::show(most));
+            check.problems.add(&spot.place, message);
+        }
+        Some(F::held(found.clamp(least, most)))
+    }
+}
+
+impl Check<'_> {
+    /// Gives a field the value of its key, if that is given.
+    pub(crate) fn fill<F, L, T: Gives<F, L>>(&mut self, field: &mut F, entry: &Entry<T>, limit: L) {
+        if let Some(value) = entry.given().and_then(|spot| T::give(spot, limit, self)) {
+            *field = value;
+        }
+    }
+
+    /// A section, or its defaults where it is absent.
+    pub(crate) fn section<T: Gives<F>, F: Default>(&mut self, entry: &Entry<T>) -> F {
+        entry.given().and_then(|spot| T::give(spot, (), self)).unwrap_or_default()
+    }
+
+    /// The value of a key that its section must have.
+    pub(crate) fn required<'e, T: Raw, S>(
+        &mut self,
+        entry: &'e Entry<T>,
+        section: &Spot<S>,
+        key: &str,
+    ) -> Option<&'e T> {
+        if entry.is_absent() {
+            let place = Place { path: format!("{}.{key}", section.place.path), at: section.place.at.clone() };
+            self.problems.add(&place, format!("missing, allowed: {}", T::expected()));
+        }
+        entry.value()
+    }
+
+    /// Refuses a key that another kind has.
+    pub(crate) fn foreign<T>(&mut self, entry: &Entry<T>, kind: &str) {
+        if let Some(spot) = entry.given() {
+            self.problems
+                .add(&spot.place, format!("has no meaning here, allowed: only beside kind = \"{kind}\""));
+        }
+    }
+
+    pub(crate) fn at_most<T>(&mut self, list: &Spot<List<T>>, most: usize, what: &str) {
+        let found = list.value.items.len();
+        if found > most {
+            self.problems.add(&list.place, format!("found {found} {what}, allowed: at most {most}"));
+        }
+    }
+
+    /// A secret that somebody chose for this job.
+    pub(crate) fn secret(&mut self, spot: &Spot<SecretRef>) -> Option<Secret> {
+        let secret = self.referred(&spot.value, &spot.place)?;
+        if secret.len() < GOOD_SECRET_BYTES {
+            let message = format!("the secret has fewer than {GOOD_SECRET_BYTES} bytes and can be guessed");
+            self.warnings.add(&spot.place, message);
+        }
+        Some(Secret::new(secret))
+    }
+
+    /// The text that a reference refers to.
+    pub(crate) fn referred(&mut self, reference: &SecretRef, place: &Place) -> Option<String> {
+        let found = match reference {
+            SecretRef::Env(name) => {
+                self.env.get(name).cloned().ok_or_else(|| format!("environment variable {name} isn't set"))
+            }
+            SecretRef::File(path) => read_secret(&self.base.join(path))
+                .map_err(|error| format!("file {} can't be read: {error}", quoted(path))),
+        };
+        let found = found.and_then(|found| match found.as_str() {
+            "" => Err("what it refers to is empty".to_owned()),
+            text if text.contains([char::REPLACEMENT_CHARACTER, '\0']) => {
+                Err("what it refers to isn't UTF-8 text".to_owned())
+            }
+            _ => Ok(found),
+        });
+        found.map_err(|message| self.problems.add(place, message)).ok()
+    }
+}
+
+/// The text of a file without the line break at its end.
+fn read_secret(path: &Path) -> io::Result<String> {
+    let mut secret = String::new();
+    let length = File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_string(&mut secret)?;
+    if length as u64 > MAX_SECRET_BYTES {
+        return Err(io::Error::other(format!("it is too long, allowed: {MAX_SECRET_BYTES} bytes")));
+    }
+    let line = secret.strip_suffix("\r\n").or(secret.strip_suffix('\n'));
+    Ok(line.map(str::to_owned).unwrap_or(secret))
+}

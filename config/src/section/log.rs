@@ -1,0 +1,42 @@
+//! `[log]`: the lines that a live job writes to standard error.
+
+use crate::toml::value::choice;
+
+section! {
+    /// `[log]`: what a live job writes to standard error.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Log, RawLog {
+        /// How lines are written.
+        other format: LogFormat = format(LogFormat) or LogFormat::Pretty;
+        /// The least important level that is written.
+        other level: LogLevel = level(LogLevel) or LogLevel::Info;
+    }
+}
+
+choice! {
+    /// How log lines are written.
+    #[derive(Default)]
+    pub enum LogFormat {
+        /// Lines for people.
+        #[default]
+        Pretty = "pretty",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// How much is logged.
+    #[derive(PartialOrd, Ord, Default)]
+    pub enum LogLevel {
+        /// What ended the job.
+        Error = "error",
+        /// What a person should look at.
+        Warn = "warn",
+        /// What the job does.
+        #[default]
+        Info = "info",
+        /// What the job's steps are made of.
+        Debug = "debug",
+    }
+}

@@ -1,0 +1,148 @@
+//! The sections of a configuration, one file each: what is written, what is allowed, what a job relies on.
+//!
+//! A setting is one line of a [`section!`]. The line gives its field, its key, the kind and the range of its values,
+//! its default, and whether the fingerprint covers it. Relations between settings are code in the section's file.
+
+pub(crate) mod check;
+
+/// Declares a section: the struct that a job relies on, and the keys that a file may have.
+///
+/// ```text
+/// section! {
+///     /// `[job]`.
+///     #[derive(Clone, Debug)]
+///     pub struct Job, RawJob {
+///         /// The width of a live tick, in milliseconds.
+///         results tick_ms: u64 = tick(Millis, 10..=MINUTE_MS) or 1_000;
+///     }
+/// }
+/// ```
+///
+/// Every line begins with a word. `results`: another value may give other results, so the fingerprint covers the field.
+/// `other`: it can't. `key`: a key that code reads. `later`: a key that the documentation knows and this version
+/// doesn't. The lines are:
+///
+/// | line | has |
+/// |---|---|
+/// | `results tick_ms: u64 = tick(Millis, 10..=MINUTE_MS) or 1_000;` | a key, filled in; the limit may be absent |
+/// | `other server: Option<MailServer> = _ or None;` | no key of its own; code fills it in |
+/// | `other from: Sender = from(Sender);` | a key, which code reads |
+/// | `other client: KafkaClient;` | neither a key nor a default |
+/// | `key brokers(Brokers);` | a key, which code reads |
+/// | `later json_depth;` | a key of a later version |
+///
+/// The struct is made in one of three ways. With a default for every field it has `Default`, and its keys `Gives` it;
+/// `then NAME` calls `NAME(spot, &mut value, check)` of the keys for relations. With `, new(field: Type)` it has a
+/// constructor. With `, by hand` it has neither.
+macro_rules! section {
+    (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
+        key $key:ident($written:ty); $($rest:tt)*) => {
+        section! { @line $head [$($f)*] [$($k)* $key: $written,] [$($l)*] [$($g)*] [$($d)*] [$($p)*] $($rest)* }
+    };
+    (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
+        later $later:ident; $($rest:tt)*) => {
+        section! { @line $head [$($f)*] [$($k)*] [$($l)* $later] [$($g)*] [$($d)*] [$($p)*] $($rest)* }
+    };
+    (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
+        $(#[$doc:meta])* $print:ident $field:ident: $type:ty
+        = $key:ident($written:ty $(, $limit:expr)?) or $default:expr; $($rest:tt)*) => {
+        section! { @line $head [$($f)* { $(#[$doc])* $field: $type }] [$($k)* $key: $written,] [$($l)*]
+            [$($g)* { $field $key $($limit)? }] [$($d)* $field: $default,] [$($p)* $print $field,] $($rest)* }
+    };
+    (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
+        $(#[$doc:meta])* $print:ident $field:ident: $type:ty = _ or $default:expr; $($rest:tt)*) => {
+        section! { @line $head [$($f)* { $(#[$doc])* $field: $type }] [$($k)*] [$($l)*] [$($g)*]
+            [$($d)* $field: $default,] [$($p)* $print $field,] $($rest)* }
+    };
+    (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
+        $(#[$doc:meta])* $print:ident $field:ident: $type:ty $(= $key:ident($written:ty))?; $($rest:tt)*) => {
+        section! { @line $head [$($f)* { $(#[$doc])* $field: $type }] [$($k)* $($key: $written,)?] [$($l)*] [$($g)*]
+            [$($d)*] [$($p)* $print $field,] $($rest)* }
+    };
+
+    (@line [$(#[$meta:meta])* $vis:vis $name:ident $raw:ident $made:tt]
+        [$({ $(#[$doc:meta])* $field:ident: $type:ty })*] [$($keys:tt)*] [$($later:ident)*]
+        $given:tt $default:tt [$($print:ident $printed:ident,)*]) => {
+        $crate::toml::read::keys! {
+            #[doc = concat!("The keys of [`", stringify!($name), "`].")]
+            $raw { $($keys)* } $(later $later;)*
+        }
+
+        $(#[$meta])*
+        $vis struct $name {
+            $($(#[$doc])* $vis $field: $type,)*
+        }
+
+        impl $crate::fingerprint::Fingerprint for $name {
+            fn add_to(&self, encoder: &mut $crate::fingerprint::Encoder) {
+                let Self { $($printed),* } = self;
+                $(section!{ @print $print encoder $printed })*
+            }
+        }
+
+        section! { @make $made $name $raw $given $default }
+    };
+    (@print results $encoder:ident $field:ident) => { $encoder.add($field); };
+    (@print other $encoder:ident $field:ident) => { let _ = (&$encoder, $field); };
+
+    (@make (by hand) $name:ident $raw:ident [] []) => {};
+    (@make (new $vis:vis ($($param:ident: $type:ty),*)) $name:ident $raw:ident $given:tt [$($default:tt)*]) => {
+        impl $name {
+            /// The given fields, and every other one as it is by default.
+            #[must_use]
+            $vis fn new($($param: $type),*) -> Self {
+                Self { $($param: $param.into(),)* $($default)* }
+            }
+        }
+
+        section! { @fill $name $raw $given }
+    };
+    (@make (default $($related:ident)?) $name:ident $raw:ident $given:tt [$($default:tt)*]) => {
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($default)* }
+            }
+        }
+
+        section! { @fill $name $raw $given }
+
+        impl $crate::section::check::Gives<$name> for $raw {
+            fn give(
+                spot: &$crate::toml::read::Spot<Self>,
+                (): (),
+                check: &mut $crate::section::check::Check<'_>,
+            ) -> Option<$name> {
+                let mut value = $name::default();
+                spot.value.fill(&mut value, check);
+                $(Self::$related(spot, &mut value, check);)?
+                Some(value)
+            }
+        }
+    };
+    (@fill $name:ident $raw:ident [$({ $field:ident $key:ident $($limit:expr)? })*]) => {
+        impl $raw {
+            /// Puts every value that is given into its field.
+            fn fill(&self, to: &mut $name, check: &mut $crate::section::check::Check<'_>) {
+$(check.fill(&mut to.$field, &self.$key, section!(@limit $($limit)?));)*
+            }
+        }
+    };
+    (@limit) => { () };
+    (@limit $limit:expr) => { $limit };
+
+    ($(#[$meta:meta])* $vis:vis struct $name:ident, $raw:ident $(then $related:ident)? { $($lines:tt)+ }) => {
+        section! { @line [$(#[$meta])* $vis $name $raw (default $($related)?)] [] [] [] [] [] [] $($lines)+ }
+    };
+    ($(#[$meta:meta])* $vis:vis struct $name:ident, $raw:ident, by hand { $($lines:tt)+ }) => {
+        section! { @line [$(#[$meta])* $vis $name $raw (by hand)] [] [] [] [] [] [] $($lines)+ }
+    };
+    ($(#[$meta:meta])* $vis:vis struct $name:ident, $raw:ident, $new:vis new($($params:tt)*) { $($lines:tt)+ }) => {
+        section! { @line [$(#[$meta])* $vis $name $raw (new $new ($($params)*))] [] [] [] [] [] [] $($lines)+ }
+    };
+}
+
+pub(crate) mod job;
+pub(crate) mod limits;
+pub(crate) mod log;
+pub(crate) mod policy;
+pub(crate) mod windows;

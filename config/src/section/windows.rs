@@ -1,0 +1,61 @@
+//! `[windows]`: tolerances of event time, in milliseconds.
+//!
+//! Records are at most 3 h late, as the finest windows can't change after that.
+
+use super::check::{Check, DAY_MS, HOUR_MS, MINUTE_MS};
+use crate::scalar::{Count, Millis, duration_text};
+use crate::toml::read::{Entry, Spot};
+use crate::toml::value::choice;
+
+section! {
+    /// `[windows]`: event-time tolerances, in milliseconds.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Windows, RawWindows then horizon {
+        /// How far events of one partition may be out of order before the watermark.
+        results out_of_orderness_ms: u64 = out_of_orderness(Millis, 0..=HOUR_MS) or 5_000;
+        /// How far behind the watermark an event is not yet late.
+        results allowed_lateness_ms: u64 = allowed_lateness(Millis, 0..=3 * HOUR_MS) or 10 * MINUTE_MS;
+        /// How long a request id is remembered after its arrival; at least `allowed_lateness_ms`.
+        results dedupe_horizon_ms: u64 = dedupe_horizon(Millis, 0..=7 * DAY_MS) or HOUR_MS;
+        /// The treatment of records that are older than the dedupe horizon.
+        results unproven: Unproven = unproven(Unproven) or Unproven::Count;
+        /// Ticks after which a partition of a live source holds the watermark back no longer. It stayed at its end for
+        /// all of them, without an event or more than `skew_ms` behind the others.
+        results idle_ticks: u32 = idle_ticks(Count, 1..=1_000) or 5;
+        /// How far the partitions of live sources may be apart in event time: none is read further ahead of the
+        /// watermark, and one that is at its end and further behind the others is slow.
+        results skew_ms: u64 = skew(Millis, MINUTE_MS..=HOUR_MS) or 5 * MINUTE_MS;
+    }
+}
+
+choice! {
+    /// The treatment of a record that is older than the dedupe horizon: its like may have been counted and forgotten.
+    #[derive(Default)]
+    pub enum Unproven {
+        /// It counts, and is listed in `late`.
+        #[default]
+        Count = "count",
+        /// It is listed in `late` and doesn't count.
+        List = "list",
+    }
+}
+
+impl RawWindows {
+    fn horizon(spot: &Spot<Self>, windows: &mut Windows, check: &mut Check<'_>) {
+        let (horizon, lateness) = (&spot.value.dedupe_horizon, &spot.value.allowed_lateness);
+        let refused = matches!(horizon, Entry::Refused) || matches!(lateness, Entry::Refused);
+        // One of the two may be a default: the written one has the problem.
+        if let Some(spot) = horizon.given().or(lateness.given())
+            && windows.dedupe_horizon_ms < windows.allowed_lateness_ms
+            && !refused
+        {
+            let message = format!(
+                "a dedupe_horizon of {} is shorter than the allowed_lateness of {}, so that late events could count \
+                 twice; allowed: at least as long",
+                duration_text(windows.dedupe_horizon_ms),
+                duration_text(windows.allowed_lateness_ms)
+            );
+            check.problems.add(&spot.place, message);
+        }
+    }
+}

@@ -43,12 +43,11 @@ impl JobConfig {
         encoder.add(job);
         encoder.list(sources, Encoder::source);
         encoder.tables(tables);
-        encoder.geo(geo);
-        let Routes { templates } = routes;
-        encoder.list(templates, |encoder, template| encoder.text(template));
+        encoder.add(geo);
+        encoder.add(routes);
         encoder.add(windows);
         encoder.add(limits);
-        encoder.detection(detection);
+        encoder.add(detection);
         encoder.alerts(alerts);
         let digest = encoder.0.finalize();
         digest.iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
@@ -225,29 +224,6 @@ impl Encoder {
         }
     }
 
-    fn geo(&mut self, geo: &Geo) {
-        let Geo { country, asn, city, networks, trusted_proxies } = geo;
-        for path in [country, asn, city, networks] {
-            self.list(path, |encoder, path| encoder.path(path));
-        }
-        self.list(trusted_proxies, |encoder, net| encoder.text(&net.to_string()));
-    }
-
-    fn detection(&mut self, detection: &Detection) {
-        let Detection { enabled, grace_ms, prior, notice, alert, revoke, caps, weights } = detection;
-        self.number((*enabled).into());
-        self.number(*grace_ms);
-        for bits in [prior, notice, alert, revoke] {
-            self.list(bits, |encoder, bits| encoder.number(*bits));
-        }
-        for numbers in [caps, weights] {
-            self.list(numbers, |encoder, (name, number)| {
-                encoder.text(name);
-                encoder.number(*number);
-            });
-        }
-    }
-
     /// Who is told changes no row; what would be done to keys does.
     fn alerts(&mut self, alerts: &Alerts) {
         let Alerts { email: _, webhooks: _, policy } = alerts;
@@ -293,5 +269,12 @@ impl<T: Fingerprint> Fingerprint for Option<T> {
     fn add_to(&self, encoder: &mut Encoder) {
         encoder.number(self.is_some().into());
         self.iter().for_each(|item| encoder.add(item));
+    }
+}
+
+impl Fingerprint for (&'static str, u64) {
+    fn add_to(&self, encoder: &mut Encoder) {
+        encoder.text(self.0);
+        encoder.number(self.1);
     }
 }

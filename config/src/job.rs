@@ -2,26 +2,25 @@
 //! sizes are bytes, paths are resolved against the configuration file's folder.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-
-use ipnet::IpNet;
 
 use crate::pattern::LinePattern;
 use crate::scalar::HashKind;
 use crate::time::{TimePattern, Zone};
 
 mod alerts;
-mod detection;
 
 pub use alerts::*;
-pub use detection::*;
 
 pub use crate::scalar::Secret;
+pub use crate::section::detection::Detection;
+pub use crate::section::geo::Geo;
+pub use crate::section::http::Http;
 pub use crate::section::job::Job;
 pub use crate::section::limits::Limits;
 pub use crate::section::log::*;
 pub use crate::section::policy::*;
+pub use crate::section::routes::*;
 pub use crate::section::windows::{Unproven, Windows};
 
 /// A whole job.
@@ -97,16 +96,6 @@ impl Source {
     pub fn default_records() -> Vec<Pointer> {
         ["records", "Records"].map(|name| Pointer(vec![name.to_owned()])).into()
     }
-}
-
-/// What the routes of a source are made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum RoutesFrom {
-    /// The route that the gateway names; the path where it names none.
-    #[default]
-    Gateway,
-    /// The path; the route that the gateway names is the API.
-    Path,
 }
 
 /// A member of a record that must have one of some values.
@@ -543,28 +532,6 @@ pub enum TableFormat {
     Jsonl,
 }
 
-/// `[geo]`.
-#[derive(Clone, Debug, Default)]
-pub struct Geo {
-    /// Country database (mmdb, either layout).
-    pub country: Option<PathBuf>,
-    /// ASN database (mmdb, either layout).
-    pub asn: Option<PathBuf>,
-    /// City database (mmdb, either layout): where callers are.
-    pub city: Option<PathBuf>,
-    /// Networks of a class (CSV).
-    pub networks: Option<PathBuf>,
-    /// Peers whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpNet>,
-}
-
-/// `[routes]`.
-#[derive(Clone, Debug, Default)]
-pub struct Routes {
-    /// Templates such as `/orders/{id}`, tried in order before the built-in rule.
-    pub templates: Vec<String>,
-}
-
 /// `[sink.*]`: where a live job's results go.
 #[derive(Clone, Debug, Default)]
 pub struct Sinks {
@@ -656,20 +623,5 @@ impl FileSink {
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), rotate_bytes: 64 << 20, rotate_after_ms: 3_600_000, keep: 0 }
-    }
-}
-
-/// `[http]`: metrics and health.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Http {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// What a client must show as `Authorization: Bearer`; always there unless `listen` is loopback.
-    pub token: Option<Secret>,
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)), token: None }
     }
 }

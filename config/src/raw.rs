@@ -1,16 +1,16 @@
 //! The keys of each section.
 
-use std::net::SocketAddr;
-
-use ipnet::IpNet;
-
 use crate::job::*;
 use crate::pattern::LinePattern;
 use crate::scalar::*;
+pub(crate) use crate::section::detection::RawDetection;
+pub(crate) use crate::section::geo::RawGeo;
+pub(crate) use crate::section::http::RawHttp;
 pub(crate) use crate::section::job::RawJob;
 pub(crate) use crate::section::limits::RawLimits;
 pub(crate) use crate::section::log::RawLog;
 pub(crate) use crate::section::policy::RawPolicy;
+pub(crate) use crate::section::routes::RawRoutes;
 pub(crate) use crate::section::windows::RawWindows;
 use crate::time::{TimePattern, Zone};
 use crate::toml::problem::{Place, Problems};
@@ -310,25 +310,6 @@ keys! {
 }
 
 keys! {
-    /// `[geo]`.
-    RawGeo {
-        country: PathText,
-        asn: PathText,
-        city: PathText,
-        networks: PathText,
-        trusted_proxies: List<IpNet>,
-    }
-}
-
-keys! {
-    /// `[routes]`.
-    RawRoutes {
-        templates: List<Template>,
-        from: RoutesFrom,
-    }
-}
-
-keys! {
     /// `[sink]`.
     RawSinks {
         kafka: RawKafkaSink,
@@ -357,72 +338,6 @@ keys! {
         rotate_bytes: Size,
         rotate_after: Millis,
         keep: Count,
-    }
-}
-
-keys! {
-    /// `[detection]`.
-    RawDetection {
-        enabled: Flag,
-        grace: Millis,
-        prior: Decimal,
-        notice: Decimal,
-        alert: Decimal,
-        revoke: Decimal,
-        caps: RawCaps,
-        weights: RawWeights,
-    }
-}
-
-/// Declares a section of numbers that are asked for by name.
-macro_rules! numbers {
-    ($(#[$doc:meta])* $name:ident { $($key:ident,)+ }) => {
-        keys! {
-            $(#[$doc])*
-            $name { $($key: Decimal,)+ }
-        }
-
-        impl $name {
-            /// All of them.
-            pub(crate) fn named(&self) -> Vec<(&'static str, &Entry<Decimal>)> {
-                vec![$((stringify!($key), &self.$key)),+]
-            }
-        }
-    };
-}
-
-numbers! {
-    /// `[detection.caps]`: by family.
-    RawCaps {
-        volume,
-        origin,
-        behaviour,
-        errors,
-        hard,
-    }
-}
-
-numbers! {
-    /// `[detection.weights]`: by signal.
-    RawWeights {
-        volume_1m,
-        volume_5m,
-        volume_1h,
-        slow,
-        country,
-        asn,
-        network,
-        travel,
-        fan_out,
-        user_agent,
-        route,
-        mix,
-        refused,
-        throttled,
-        revoked,
-        dormant,
-        reported,
-        tor,
     }
 }
 
@@ -466,13 +381,5 @@ keys! {
         format: WebhookFormat,
         allow_private: List<HostName>,
         timeout: Millis,
-    }
-}
-
-keys! {
-    /// `[http]`.
-    RawHttp {
-        listen: SocketAddr,
-        token: SecretRef,
     }
 }

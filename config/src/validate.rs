@@ -28,13 +28,10 @@ use crate::toml::tree::{At, quoted};
 use crate::toml::value::{Choice, Scalar, names};
 
 mod alerts;
-mod detection;
 
 const MAX_SOURCES: usize = 256;
 const MAX_RULES: usize = 8;
 const MAX_CONDITIONS: usize = 64;
-const MAX_TEMPLATES: usize = 10_000;
-const MAX_PROXIES: usize = 1_024;
 /// Replicas of a topic; Kafka counts them in 16 bits with a sign.
 const MAX_REPLICATION: u64 = 32_767;
 
@@ -51,14 +48,14 @@ pub(crate) fn validate(
     let job: Job = check.section(&raw.job);
     let sources = check.sources(raw, job.workers);
     let tables = check.tables(section(&raw.tables, &RawTables::default()));
-    let geo = check.geo(section(&raw.geo, &RawGeo::default()));
-    let routes = check.routes(section(&raw.routes, &RawRoutes::default()));
+    let geo = check.section(&raw.geo);
+    let routes = check.section(&raw.routes);
     let windows = check.section(&raw.windows);
     let limits = check.section(&raw.limits);
     let sinks = check.sinks(section(&raw.sink, &RawSinks::default()));
-    let detection = check.detection(section(&raw.detection, &RawDetection::default()));
+    let detection = check.section(&raw.detection);
     let alerts = check.alerts(section(&raw.alerts, &RawAlerts::default()));
-    let http = raw.http.given().and_then(|http| check.http(http));
+    let http = check.section(&raw.http);
     let log = check.section(&raw.log);
     check.loops(raw, &sources, &sinks);
     problems.is_empty().then_some(JobConfig {
@@ -728,43 +725,6 @@ impl Check<'_> {
         None
     }
 
-    fn geo(&mut self, raw: &RawGeo) -> Geo {
-        let path = |entry: &Entry<PathText>| entry.value().map(|path| self.base.join(&path.0));
-        let (country, asn) = (path(&raw.country), path(&raw.asn));
-        let (city, networks) = (path(&raw.city), path(&raw.networks));
-        let mut trusted_proxies = Vec::new();
-        if let Some(list) = raw.trusted_proxies.given() {
-            self.at_most(list, MAX_PROXIES, "ranges");
-            for net in &list.value.items {
-                if net.value.prefix_len() == 0 {
-                    let message = format!(
-                        "{} trusts every peer, so that any caller can choose the address it is counted under",
-                        net.shown
-                    );
-                    self.warnings.add(&net.place, message);
-                }
-                trusted_proxies.push(net.value);
-            }
-        }
-        Geo { country, asn, city, networks, trusted_proxies }
-    }
-
-    fn routes(&mut self, raw: &RawRoutes) -> Routes {
-        let Some(list) = raw.templates.given() else { return Routes::default() };
-        self.at_most(list, MAX_TEMPLATES, "templates");
-        let mut shapes = HashMap::new();
-        for template in &list.value.items {
-            if let Some(first) = shapes.insert(template.value.shape(), &template.shown) {
-                let message = format!(
-                    "{} never matches: {first} stands before it and matches the same paths",
-                    template.shown
-                );
-                self.warnings.add(&template.place, message);
-            }
-        }
-        Routes { templates: list.value.items.iter().map(|template| template.value.0.clone()).collect() }
-    }
-
     fn sinks(&mut self, raw: &RawSinks) -> Sinks {
         Sinks {
             kafka: raw.kafka.given().and_then(|kafka| self.kafka_sink(kafka)),
@@ -805,31 +765,6 @@ impl Check<'_> {
             keep: to_u32(self.count(&raw.keep, to_usize(default.keep.into()), 0, 1_000_000)),
         };
         dir.map(|_| sink)
-    }
-
-    fn http(&mut self, spot: &Spot<RawHttp>) -> Option<Http> {
-        let raw = &spot.value;
-        let listen = raw.listen.value().copied().unwrap_or(Http::default().listen);
-        if !listen.ip().is_loopback() && raw.token.is_absent() {
-            let place = raw.listen.given().map_or(&spot.place, |listen| &listen.place);
-            let message = format!(
-                "found {listen}, which others can reach, without a `token`, allowed: a loopback address, or \
-                 token = {}",
-                SecretRef::allowed()
-            );
-            self.problems.add(place, message);
-        }
-        let token = raw.token.given().and_then(|spot| {
-            let token = self.secret(spot)?;
-            // What a header can't hold no client could ever show.
-            if !token.reveal().bytes().all(|b| b.is_ascii_graphic()) {
-                let message =
-                    "what it refers to is no token, allowed: visible ASCII characters without blanks";
-                self.problems.add(&spot.place, message);
-            }
-            Some(token)
-        });
-        Some(Http { listen, token })
     }
 
     /// Whether the job would read what it writes.

@@ -141,8 +141,12 @@ $(check.fill(&mut to.$field, &self.$key, section!(@limit $($limit)?));)*
     };
 }
 
+pub(crate) mod detection;
+pub(crate) mod geo;
+pub(crate) mod http;
 pub(crate) mod job;
 pub(crate) mod limits;
 pub(crate) mod log;
 pub(crate) mod policy;
+pub(crate) mod routes;
 pub(crate) mod windows;

@@ -1,0 +1,91 @@
+//! `[detection]`: what the detector takes for a leak. Bits and weights are in thousandths.
+//!
+//! Limits: bits up to 1,000, weights up to 100; a notice needs no more bits than an alert, an alert no more than acting.
+
+use super::check::{Check, Gives, HOUR_MS};
+use crate::scalar::{Decimal, Flag, Millis, decimal_text};
+use crate::toml::read::{Spot, keys};
+
+const MAX_BITS: u64 = 1_000_000;
+const MAX_WEIGHT: u64 = 100_000;
+
+section! {
+    /// `[detection]`. What isn't given is the detector's own: see the crate of the dataflow.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Detection, RawDetection then levels {
+        /// Whether keys are watched.
+        results enabled: bool = enabled(Flag) or true;
+        /// How long a window stays open behind the watermark, in milliseconds.
+        results grace_ms: u64 = grace(Millis, 0..=HOUR_MS) or 0;
+        /// One hour of a key in 2^this is taken to be a leak before anything is seen.
+        results prior: Option<u64> = prior(Decimal, 0..=MAX_BITS) or None;
+        /// The least odds (bits) of a notice.
+        results notice: Option<u64> = notice(Decimal, 0..=MAX_BITS) or None;
+        /// The least odds (bits) of an alert.
+        results alert: Option<u64> = alert(Decimal, 0..=MAX_BITS) or None;
+        /// The least odds (bits) of the level at which a policy may act.
+        results revoke: Option<u64> = revoke(Decimal, 0..=MAX_BITS) or None;
+        /// The most bits that a family adds, by its name.
+        results caps: Vec<(&'static str, u64)> = caps(RawCaps) or Vec::new();
+        /// What a signal's bits are multiplied with, by its name.
+        results weights: Vec<(&'static str, u64)> = weights(RawWeights) or Vec::new();
+    }
+}
+
+/// Declares a section of numbers that are asked for by name.
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident up to $most:ident { $($key:ident)+ }) => {
+        keys! {
+            $(#[$doc])*
+            $name { $($key: Decimal,)+ }
+        }
+
+        impl Gives<Vec<(&'static str, u64)>> for $name {
+            fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Vec<(&'static str, u64)>> {
+                let mut given = Vec::new();
+                $(
+                    let mut number: Option<u64> = None;
+                    check.fill(&mut number, &spot.value.$key, 0..=$most);
+                    given.extend(number.map(|number| (stringify!($key), number)));
+                )+
+                Some(given)
+            }
+        }
+    };
+}
+
+named! {
+    /// `[detection.caps]`: by family.
+    RawCaps up to MAX_BITS { volume origin behaviour errors hard }
+}
+
+named! {
+    /// `[detection.weights]`: by signal.
+    RawWeights up to MAX_WEIGHT {
+        volume_1m volume_5m volume_1h slow country asn network travel fan_out user_agent route mix refused throttled
+        revoked dormant reported tor
+    }
+}
+
+impl RawDetection {
+    fn levels(spot: &Spot<Self>, found: &mut Detection, check: &mut Check<'_>) {
+        let Self { notice, alert, revoke, .. } = &spot.value;
+        // The numbers are where the levels begin unless they are given.
+        let levels = [
+            ("notice", notice, found.notice.unwrap_or(0)),
+            ("alert", alert, found.alert.unwrap_or(2_000)),
+            ("revoke", revoke, found.revoke.unwrap_or(10_000)),
+        ];
+        for pair in levels.windows(2) {
+            let [(lower, below, least), (higher, above, most)] = pair else { continue };
+            if let Some(spot) = above.given().or(below.given()).filter(|_| least > most) {
+                let message = format!(
+                    "`{lower}` begins at {} bits and `{higher}` at {}, allowed: at most as many",
+                    decimal_text(*least),
+                    decimal_text(*most)
+                );
+                check.problems.add(&spot.place, message);
+            }
+        }
+    }
+}

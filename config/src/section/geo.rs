@@ -1,0 +1,98 @@
+//! `[geo]`: the databases that tell where callers are, and the proxies whose word is taken for an address.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::check::{AtMost, Check, Gives};
+use crate::fingerprint::{Encoder, Fingerprint};
+use crate::scalar::PathText;
+use crate::toml::read::{List, Spot};
+use crate::toml::tree::Value;
+use crate::toml::value::{Refusal, Scalar, refuse, text};
+
+section! {
+    /// `[geo]`.
+    #[derive(Clone, Debug)]
+    pub struct Geo, RawGeo then trust {
+        /// Country database (mmdb, either layout).
+        results country: Option<PathBuf> = country(PathText) or None;
+        /// ASN database (mmdb, either layout).
+        results asn: Option<PathBuf> = asn(PathText) or None;
+        /// City database (mmdb, either layout): where callers are.
+        results city: Option<PathBuf> = city(PathText) or None;
+        /// Networks of a class (CSV).
+        results networks: Option<PathBuf> = networks(PathText) or None;
+        /// Peers whose `X-Forwarded-For` is believed.
+        results trusted_proxies: Vec<IpNet> = trusted_proxies(List<IpNet>, AtMost(1_024, "ranges")) or Vec::new();
+    }
+}
+
+impl RawGeo {
+    fn trust(spot: &Spot<Self>, _: &mut Geo, check: &mut Check<'_>) {
+        let ranges = spot.value.trusted_proxies.value().map_or(&[][..], |list| &list.items);
+        for net in ranges.iter().filter(|net| net.value.prefix_len() == 0) {
+            let message = format!(
+                "{} trusts every peer, so that any caller can choose the address it is counted under",
+                net.shown
+            );
+            check.warnings.add(&net.place, message);
+        }
+    }
+}
+
+impl Scalar for IpNet {
+    fn allowed() -> String {
+        "an address or a CIDR, such as \"10.0.0.0/8\"".to_owned()
+    }
+
+    /// Host bits are cleared; an IPv4-mapped range is its IPv4 range, as addresses are compared.
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        refuse(net.map(|net| canonical(net.trunc())))
+    }
+}
+
+fn canonical(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    let v4 = mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok());
+    v4.map_or(net, IpNet::V4)
+}
+
+impl Gives<IpNet> for IpNet {
+    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<IpNet> {
+        Some(spot.value)
+    }
+}
+
+impl Fingerprint for IpNet {
+    fn add_to(&self, encoder: &mut Encoder) {
+        encoder.text(&self.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_canonical() {
+        for (text, net) in [
+            ("10.0.0.0/8", Some("10.0.0.0/8")),
+            ("10.1.2.3/8", Some("10.0.0.0/8")),
+            ("192.0.2.1", Some("192.0.2.1/32")),
+            ("2001:db8::1", Some("2001:db8::1/128")),
+            ("::ffff:10.0.0.0/104", Some("10.0.0.0/8")),
+            ("::ffff:0:0/95", Some("::fffe:0:0/95")),
+            ("10.0.0.0/33", None),
+            ("10.0.0", None),
+            ("localhost", None),
+        ] {
+            let read = IpNet::parse(&Value::Text(text.to_owned())).ok();
+            assert_eq!(read.map(|net| net.to_string()).as_deref(), net, "{text}");
+        }
+    }
+}

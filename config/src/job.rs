@@ -8,12 +8,10 @@ use crate::pattern::LinePattern;
 use crate::scalar::HashKind;
 use crate::time::{TimePattern, Zone};
 
-mod alerts;
-
-pub use alerts::*;
-
 pub use crate::scalar::Secret;
+pub use crate::section::alerts::Alerts;
 pub use crate::section::detection::Detection;
+pub use crate::section::email::*;
 pub use crate::section::geo::Geo;
 pub use crate::section::http::Http;
 pub use crate::section::job::Job;
@@ -21,6 +19,7 @@ pub use crate::section::limits::Limits;
 pub use crate::section::log::*;
 pub use crate::section::policy::*;
 pub use crate::section::routes::*;
+pub use crate::section::webhook::*;
 pub use crate::section::windows::{Unproven, Windows};
 
 /// A whole job.

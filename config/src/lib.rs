@@ -34,5 +34,5 @@ pub use job::*;
 pub use pattern::{
     Dialect, LineField, LineForm, LinePattern, LineTime, PatternFault, Piece, TimePart, Variable, header_name,
 };
-pub use scalar::{duration_text, is_address, size_text};
+pub use scalar::{duration_text, size_text};
 pub use time::{Matched, TimePattern, Zone};

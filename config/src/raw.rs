@@ -3,19 +3,19 @@
 use crate::job::*;
 use crate::pattern::LinePattern;
 use crate::scalar::*;
+pub(crate) use crate::section::alerts::RawAlerts;
 pub(crate) use crate::section::detection::RawDetection;
 pub(crate) use crate::section::geo::RawGeo;
 pub(crate) use crate::section::http::RawHttp;
 pub(crate) use crate::section::job::RawJob;
 pub(crate) use crate::section::limits::RawLimits;
 pub(crate) use crate::section::log::RawLog;
-pub(crate) use crate::section::policy::RawPolicy;
 pub(crate) use crate::section::routes::RawRoutes;
 pub(crate) use crate::section::windows::RawWindows;
 use crate::time::{TimePattern, Zone};
 use crate::toml::problem::{Place, Problems};
 pub(crate) use crate::toml::read::{Entry, List, Raw, Spot};
-use crate::toml::read::{NOT_SHOWN, Section, Sections, join, keys};
+use crate::toml::read::{NOT_SHOWN, Section, join, keys};
 use crate::toml::tree::{Node, Value, quoted};
 
 keys! {
@@ -338,48 +338,5 @@ keys! {
         rotate_bytes: Size,
         rotate_after: Millis,
         keep: Count,
-    }
-}
-
-keys! {
-    /// `[alerts]`.
-    RawAlerts {
-        email: RawEmail,
-        webhook: Sections<RawWebhook>,
-        policy: RawPolicy,
-    }
-}
-
-keys! {
-    /// `[alerts.email]`.
-    RawEmail {
-        server: HostPort,
-        tls: MailTls,
-        allow_plaintext: Flag,
-        username: Line,
-        password: SecretRef,
-        ca: PathText,
-        dir: PathText,
-        from: Sender,
-        to: List<Address>,
-        owners: Flag,
-        language: Language,
-        owner_language: Language,
-        templates: PathText,
-        per_recipient: Count,
-        per_hour: Count,
-        digest_after: Count,
-    }
-}
-
-keys! {
-    /// `[alerts.webhook]`.
-    RawWebhook {
-        name: Name,
-        url: UrlText,
-        secret: SecretRef,
-        format: WebhookFormat,
-        allow_private: List<HostName>,
-        timeout: Millis,
     }
 }

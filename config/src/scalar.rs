@@ -4,21 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 
 use crate::job::*;
 use crate::pattern::LinePattern;
+use crate::section::check::{Check, Gives};
 use crate::toml::near::nearest;
+use crate::toml::read::Spot;
 use crate::toml::tree::{Value, quoted};
 use crate::toml::value::{Choice, Refusal, Scalar, choice, did_you_mean, refuse, text};
 
-mod alerts;
 mod decimal;
 
-pub use alerts::is_address;
-pub(crate) use alerts::{Address, HostName, HostPort, Line, URL, UrlText, parse_url};
 pub(crate) use decimal::{Decimal, decimal_text};
 
 /// Bytes of a JSON pointer.
@@ -95,9 +94,6 @@ choice!(TopicFormat { JsonUpsert = "json-upsert", Debezium = "debezium" });
 choice!(OnGap { Stop = "stop", Skip = "skip" });
 choice!(Delivery { AtLeastOnce = "at_least_once" } later ["exactly_once"];
     why "results aren't committed in transactions yet, so that a restart may send some again";);
-choice!(MailTls { Starttls = "starttls", Tls = "tls", None = "none" });
-choice!(Language { En = "en", Ko = "ko" });
-choice!(WebhookFormat { Keytide = "keytide", Slack = "slack" });
 choice!(Dedupe { RequestId = "request_id", Message = "message", Batch = "batch", Content = "content" });
 choice!(MissingKey { Anonymous = "anonymous", DeadLetter = "dead_letter" });
 choice!(Unit { Seconds = "s", Millis = "ms", Micros = "us", Nanos = "ns", Rfc3339 = "rfc3339", Clf = "clf" });
@@ -339,6 +335,61 @@ impl fmt::Display for KeyFrom {
     }
 }
 
+/// A name, an address of IPv4, or an address of IPv6 in brackets.
+pub(crate) fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            (1..=253).contains(&host.len())
+                && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        }
+    }
+}
+
+pub(crate) fn port_number(port: &str) -> Option<u16> {
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    port.parse().ok().filter(|port| digits && *port > 0)
+}
+
+/// A host: a name in lower case, or an address without brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostName(pub(crate) String);
+
+impl HostName {
+    /// Without a dot at its end, which makes a name no other.
+    pub(crate) fn new(host: &str) -> Option<Self> {
+        if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
+            return Some(Self(address.to_string()));
+        }
+        let name = host.strip_suffix('.').unwrap_or(host);
+        is_host(name).then(|| Self(name.to_ascii_lowercase()))
+    }
+}
+
+impl Scalar for HostName {
+    fn allowed() -> String {
+        "a host's name or address, without a port, such as \"hooks.internal\"".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        refuse(Self::new(text(value)?))
+    }
+}
+
+impl Gives<String> for HostName {
+    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<String> {
+        Some(spot.value.0.clone())
+    }
+}
+
+/// Whether a host is certainly this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback() || address == IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
 /// A value that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -447,22 +498,6 @@ impl Scalar for Brokers {
 /// `host:port`, or `[address]:port` where the address is of IPv6.
 fn is_broker(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && port_number(port).is_some())
-}
-
-/// A name, an address of IPv4, or an address of IPv6 in brackets.
-fn is_host(host: &str) -> bool {
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            (1..=253).contains(&host.len())
-                && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-        }
-    }
-}
-
-fn port_number(port: &str) -> Option<u16> {
-    let digits = port.bytes().all(|b| b.is_ascii_digit());
-    port.parse().ok().filter(|port| digits && *port > 0)
 }
 
 /// The name of a topic.

@@ -27,8 +27,6 @@ use crate::toml::problem::{Place, Problems};
 use crate::toml::tree::{At, quoted};
 use crate::toml::value::{Choice, Scalar, names};
 
-mod alerts;
-
 const MAX_SOURCES: usize = 256;
 const MAX_RULES: usize = 8;
 const MAX_CONDITIONS: usize = 64;
@@ -54,7 +52,7 @@ pub(crate) fn validate(
     let limits = check.section(&raw.limits);
     let sinks = check.sinks(section(&raw.sink, &RawSinks::default()));
     let detection = check.section(&raw.detection);
-    let alerts = check.alerts(section(&raw.alerts, &RawAlerts::default()));
+    let alerts = check.section(&raw.alerts);
     let http = check.section(&raw.http);
     let log = check.section(&raw.log);
     check.loops(raw, &sources, &sinks);

@@ -141,7 +141,9 @@ $(check.fill(&mut to.$field, &self.$key, section!(@limit $($limit)?));)*
     };
 }
 
+pub(crate) mod alerts;
 pub(crate) mod detection;
+pub(crate) mod email;
 pub(crate) mod geo;
 pub(crate) mod http;
 pub(crate) mod job;
@@ -149,4 +151,5 @@ pub(crate) mod limits;
 pub(crate) mod log;
 pub(crate) mod policy;
 pub(crate) mod routes;
+pub(crate) mod webhook;
 pub(crate) mod windows;

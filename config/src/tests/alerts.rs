@@ -88,6 +88,10 @@ fn what_is_wrong_with_mails_is_told() {
             "email.per_hour: found 0, allowed: 1 to 100000\nemail.per_recipient: found 10001, allowed: 1 to 10000",
         ),
         (&format!("{EMAIL}language = \"de\""), "email.language: found \"de\", allowed: en, ko"),
+        (
+            "[alerts.email]\ndir = \"x\"\nfrom = \"a@example.com\"\nper_hour = 0",
+            "email.per_hour: found 0, allowed: 1 to 100000\nemail.to: missing, allowed: a list",
+        ),
     ] {
         let mut found: Vec<String> = told(lines).lines().map(str::to_owned).collect();
         found.sort();

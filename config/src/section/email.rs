@@ -1,0 +1,371 @@
+//! `[alerts.email]`: mails about incidents.
+//!
+//! Limits: 50 addresses; 1 to 10,000 mails an hour to each of them, to 100,000 in all; 1 to 100,000 incidents a minute
+//! before a digest.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use super::check::{Check, Gives};
+use crate::scalar::{
+    Count, Flag, HostName, PathText, Secret, SecretRef, is_host, is_loopback, port_number, texts,
+};
+use crate::toml::read::{Entry, List, Spot};
+use crate::toml::tree::Value;
+use crate::toml::value::{Refusal, Scalar, choice, refuse, text};
+
+/// Addresses of `to`.
+const MAX_TO: usize = 50;
+/// Bytes of a mail's address; RFC 5321's limit of a path.
+const MAX_ADDRESS_BYTES: usize = 254;
+/// Bytes of an address before its `@`; the same source.
+const MAX_LOCAL_BYTES: usize = 64;
+/// Bytes of a label of a domain (RFC 1035).
+const MAX_LABEL_BYTES: usize = 63;
+/// Characters of a sender's name.
+const MAX_SENDER_CHARS: usize = 64;
+/// Bytes of a line of text.
+const MAX_LINE_BYTES: usize = 256;
+/// The name of a sender that is written without one.
+const SENDER: &str = "Keytide";
+/// The port of mails under TLS from the first byte.
+const SUBMISSIONS: u16 = 465;
+
+section! {
+    /// `[alerts.email]`: at least one of `server` and `dir` is there.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct EmailAlerts, RawEmail, pub new(from: Sender, to: Vec<String>) {
+        /// The server that hands the mails on.
+        other server: Option<MailServer> = _ or None;
+        key server(HostPort);
+        key tls(MailTls);
+        key allow_plaintext(Flag);
+        key username(Line);
+        key password(SecretRef);
+        key ca(PathText);
+        /// Folder to which each mail is written as an `.eml` file, beside the server or in its stead.
+        other dir: Option<PathBuf> = dir(PathText) or None;
+        /// The sender of the mails.
+        other from: Sender = from(Sender);
+        /// Addresses of those who look after incidents; at least one.
+        other to: Vec<String> = to(List<Address>);
+        /// Whether the owners of keys get mails, too.
+        other owners: bool = owners(Flag) or false;
+        /// The language of mails to `to`.
+        other language: Language = language(Language) or Language::En;
+        /// The language of mails to owners.
+        other owner_language: Language = owner_language(Language) or Language::En;
+        /// Folder of templates that replace those that come with the job.
+        other templates: Option<PathBuf> = templates(PathText) or None;
+        /// Mails to one address within an hour; more are put off.
+        other per_recipient: u32 = per_recipient(Count, 1..=10_000) or 20;
+        /// Mails within an hour; more are put off.
+        other per_hour: u32 = per_hour(Count, 1..=100_000) or 200;
+        /// Incidents within a minute above which one digest has all of them.
+        other digest_after: u32 = digest_after(Count, 1..=100_000) or 10;
+    }
+}
+
+/// The sender of a mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// As people see it; no control characters, none of `<>"@,;:\`.
+    pub name: String,
+    /// The sender's address.
+    pub address: String,
+}
+
+/// A server that takes mails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailServer {
+    /// Name or address; addresses of IPv6 without brackets.
+    pub host: String,
+    /// The server's port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub tls: MailTls,
+    /// The job's user and password there.
+    pub credentials: Option<(String, Secret)>,
+    /// File with the certificates (PEM) of authorities that are trusted beside the system's.
+    pub ca: Option<PathBuf>,
+}
+
+choice! {
+    /// How a connection to a mail server is protected.
+    #[derive(Default)]
+    pub enum MailTls {
+        /// It begins in the clear, and goes no further without STARTTLS.
+        #[default]
+        Starttls = "starttls",
+        /// It is encrypted from the first byte.
+        Tls = "tls",
+        /// It isn't protected at all.
+        None = "none",
+    }
+}
+
+choice! {
+    /// A language that mails can be written in.
+    #[derive(Hash, Default)]
+    pub enum Language {
+        /// English.
+        #[default]
+        En = "en",
+        /// Korean.
+        Ko = "ko",
+    }
+}
+
+impl Gives<EmailAlerts> for RawEmail {
+    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<EmailAlerts> {
+        let raw = &spot.value;
+        let from: Option<&Sender> = check.required(&raw.from, spot, "from");
+        check.required(&raw.to, spot, "to");
+        let to = raw.to.given().map(|list| recipients(list, check));
+        if raw.server.is_absent() && raw.dir.is_absent() {
+            let message = "needs a `server` that takes the mails, a `dir` to which they are written, or both";
+            check.problems.add(&spot.place, message);
+        }
+        let server = mail_server(raw, check);
+        // Its other keys are judged even where one of these two is missing.
+        let nobody = || Sender { name: String::new(), address: String::new() };
+        let is_whole = from.is_some() && to.is_some();
+        let mut email = EmailAlerts::new(from.cloned().unwrap_or_else(nobody), to.unwrap_or_default());
+        raw.fill(&mut email, check);
+        email.server = server;
+        if raw.owner_language.value().is_none() {
+            email.owner_language = email.language;
+        }
+        if let Some(spot) = raw.owner_language.given()
+            && !email.owners
+            && !matches!(raw.owners, Entry::Refused)
+        {
+            let message = "has no effect: owners are told only with owners = true";
+            check.warnings.add(&spot.place, message);
+        }
+        is_whole.then_some(email)
+    }
+}
+
+/// The addresses, each of them once.
+fn recipients(list: &Spot<List<Address>>, check: &mut Check<'_>) -> Vec<String> {
+    let items = &list.value.items;
+    if items.is_empty() && !list.value.refused {
+        check.problems.add(&list.place, "is empty, allowed: at least one address");
+    }
+    check.at_most(list, MAX_TO, "addresses");
+    let (mut seen, mut to) = (HashSet::new(), Vec::new());
+    for address in items {
+        if seen.insert(&address.value.0) {
+            to.push(address.value.0.clone());
+        } else {
+            check.warnings.add(&address.place, format!("{} is told once", address.shown));
+        }
+    }
+    to
+}
+
+fn mail_server(raw: &RawEmail, check: &mut Check<'_>) -> Option<MailServer> {
+    let Some(server) = raw.server.given() else {
+        if raw.server.is_absent() {
+            let places = [
+                raw.tls.given().map(|tls| &tls.place),
+                raw.allow_plaintext.given().map(|allow| &allow.place),
+                raw.username.given().map(|username| &username.place),
+                raw.password.given().map(|password| &password.place),
+                raw.ca.given().map(|ca| &ca.place),
+            ];
+            for place in places.into_iter().flatten() {
+                check.problems.add(place, "has no meaning here, allowed: only beside `server`");
+            }
+        }
+        return None;
+    };
+    let (host, port) = (&server.value.0.0, server.value.1);
+    let default = if port == SUBMISSIONS { MailTls::Tls } else { MailTls::Starttls };
+    let tls = raw.tls.value().copied().unwrap_or(default);
+    let plaintext = raw.allow_plaintext.value().is_some_and(|allow| allow.0);
+    if let Some(spot) = raw.tls.given().filter(|tls| tls.value == MailTls::None)
+        && !is_loopback(host)
+    {
+        if !plaintext && !matches!(raw.allow_plaintext, Entry::Refused) {
+            let message = format!(
+                "found \"none\" with {}, so that anybody in between could read the mails, allowed: starttls, tls; \
+                 or allow_plaintext = true beside it",
+                server.shown
+            );
+            check.problems.add(&spot.place, message);
+        } else if raw.password.given().is_some() {
+            check.warnings.add(&spot.place, "the password travels in the clear");
+        }
+    }
+    if let Some(ca) = raw.ca.given().filter(|_| tls == MailTls::None) {
+        check
+            .problems
+            .add(&ca.place, "has no meaning here, allowed: only with tls = \"starttls\" or \"tls\"");
+    }
+    let credentials = credentials(raw, check);
+    let ca = raw.ca.value().map(|path| check.base.join(&path.0));
+    Some(MailServer { host: host.clone(), port, tls, credentials, ca })
+}
+
+/// A user and a password: both, or neither of them.
+fn credentials(raw: &RawEmail, check: &mut Check<'_>) -> Option<(String, Secret)> {
+    match (raw.username.given(), raw.password.given()) {
+        (Some(username), Some(password)) => {
+            let password = check.referred(&password.value, &password.place)?;
+            Some((username.value.0.clone(), Secret::new(password)))
+        }
+        (Some(username), None) if raw.password.is_absent() => {
+            let message = format!("needs a `password` beside it, allowed: {}", SecretRef::allowed());
+            check.problems.add(&username.place, message);
+            None
+        }
+        (None, Some(password)) if raw.username.is_absent() => {
+            check.problems.add(&password.place, "needs a `username` beside it");
+            None
+        }
+        _ => None,
+    }
+}
+
+/// Whether `text` is a mail's address: `local@domain` in ASCII, without quotes, comments and literal addresses, at
+/// most 254 bytes. The domain has a dot, or is `localhost`.
+#[must_use]
+pub fn is_address(text: &str) -> bool {
+    let Some((local, domain)) = text.split_once('@') else { return false };
+    let is_atom = |atom: &str| {
+        !atom.is_empty()
+            && atom.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
+    };
+    let is_label = |label: &str| {
+        (1..=MAX_LABEL_BYTES).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= MAX_ADDRESS_BYTES
+        && local.len() <= MAX_LOCAL_BYTES
+        && local.split('.').all(is_atom)
+        && (domain.contains('.') || domain == "localhost")
+        && domain.split('.').all(is_label)
+}
+
+texts! {
+    /// A mail's address.
+    Address if is_address, "a mail's address, such as \"security@example.com\"";
+    /// Text of one line.
+    Line if |text| (1..=MAX_LINE_BYTES).contains(&text.len()) && !text.contains(char::is_control),
+        format!("1 to {MAX_LINE_BYTES} bytes of text without control characters");
+}
+
+impl Scalar for Sender {
+    fn allowed() -> String {
+        "a mail's address, alone or as \"Keytide <keytide@example.com>\"".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        let (name, address) = match text.split_once('<') {
+            Some((name, rest)) => (name.trim(), rest.strip_suffix('>').unwrap_or_default()),
+            None => (SENDER, text),
+        };
+        let is_name = (1..=MAX_SENDER_CHARS).contains(&name.chars().count())
+            && !name.contains(|c: char| c.is_control() || "<>\"@,;:\\".contains(c));
+        let sender = Self { name: name.to_owned(), address: address.to_owned() };
+        refuse((is_name && is_address(address)).then_some(sender))
+    }
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPort(HostName, u16);
+
+impl Scalar for HostPort {
+    fn allowed() -> String {
+        "host:port, such as \"smtp.example.com:587\"".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        let parsed = text
+            .rsplit_once(':')
+            .filter(|(host, _)| is_host(host))
+            .and_then(|(host, port)| Some(Self(HostName::new(host)?, port_number(port)?)));
+        let hint = match (text.contains('@'), text.contains("://")) {
+            (true, _) => Some("users and passwords stand beside it: username, password"),
+            (false, true) => Some("the protocol stands beside it: tls"),
+            (false, false) => None,
+        };
+        parsed.ok_or_else(|| Refusal {
+            hint: hint.map(str::to_owned),
+            hidden: text.contains('@'),
+            ..Refusal::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_plain_ones() {
+        for good in [
+            "a@b.example",
+            "first.last+tag@sub.example.com",
+            "o'hara@example.com",
+            "a@localhost",
+            "a@x-1.org",
+        ] {
+            assert!(is_address(good), "{good}");
+        }
+        let long = format!("{}@example.com", "a".repeat(65));
+        for bad in [
+            "",
+            "a",
+            "@example.com",
+            "a@",
+            "a@b",
+            "a@@b.example",
+            "a@b@c.example",
+            "a b@example.com",
+            ".a@example.com",
+            "a..b@example.com",
+            "a.@example.com",
+            "a@.example",
+            "a@example.",
+            "a@-b.example",
+            "\"a\"@example.com",
+            "a@[127.0.0.1]",
+            "a@example.com\r\nBcc: b@example.com",
+            "ä@example.com",
+            "a@bücher.example",
+            long.as_str(),
+            "A <a@example.com>",
+            "a@example.com,b@example.com",
+        ] {
+            assert!(!is_address(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn senders_have_names() {
+        let sender = |text: &str| {
+            Sender::parse(&Value::Text(text.to_owned())).ok().map(|sender| (sender.name, sender.address))
+        };
+        let is = |name: &str, address: &str| Some((name.to_owned(), address.to_owned()));
+        assert_eq!(sender("a@example.com"), is("Keytide", "a@example.com"));
+        assert_eq!(sender("키 지킴이 <a@example.com>"), is("키 지킴이", "a@example.com"));
+        for bad in [
+            "<a@example.com>",
+            "A <a>",
+            "A <a@example.com> b",
+            "A\r\nBcc: x <a@example.com>",
+            "A, B <a@example.com>",
+            "A \"B <a@example.com>",
+        ] {
+            assert_eq!(sender(bad), None, "{bad}");
+        }
+    }
+}

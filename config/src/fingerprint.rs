@@ -5,9 +5,8 @@
 //! `hmac-sha256`; hence a cryptographic hash. Every struct is taken apart field by field: a new field doesn't
 //! compile until it is decided whether it counts.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
@@ -42,7 +41,7 @@ impl JobConfig {
         encoder.number(VERSION);
         encoder.add(job);
         encoder.list(sources, Encoder::source);
-        encoder.tables(tables);
+        encoder.add(tables);
         encoder.add(geo);
         encoder.add(routes);
         encoder.add(windows);
@@ -92,10 +91,6 @@ impl Encoder {
         items.for_each(|value| item(self, value));
     }
 
-    fn path(&mut self, path: &Path) {
-        self.bytes(path.as_os_str().as_encoded_bytes());
-    }
-
     fn source(&mut self, source: &Source) {
         let Source {
             name,
@@ -121,7 +116,7 @@ impl Encoder {
             SourceKind::Stdin => self.text("stdin"),
             SourceKind::Kafka(kafka) => {
                 self.text("kafka");
-                self.topic_source(kafka);
+                self.add(kafka);
             }
         }
         self.text(format.name());
@@ -145,44 +140,6 @@ impl Encoder {
         self.list(&pointer.0, |encoder, token| encoder.text(token));
     }
 
-    fn topic_source(&mut self, source: &KafkaSource) {
-        let KafkaSource { client, topic, start, end, on_gap } = source;
-        self.client(client);
-        self.text(topic);
-        match start {
-            Start::Earliest => self.text("earliest"),
-            Start::Latest => self.text("latest"),
-            Start::Time(time) => self.time(*time),
-            Start::Offsets(offsets) => self.offsets(offsets),
-        }
-        match end {
-            End::Latest => self.text("latest"),
-            End::Time(time) => self.time(*time),
-            End::Offsets(offsets) => self.offsets(offsets),
-        }
-        self.text(on_gap.name());
-    }
-
-    /// Its settings say how records travel, not which.
-    fn client(&mut self, client: &KafkaClient) {
-        let KafkaClient { brokers, settings: _ } = client;
-        self.text(brokers);
-    }
-
-    fn time(&mut self, time: u64) {
-        self.text("time");
-        self.number(time);
-    }
-
-    fn offsets(&mut self, offsets: &BTreeMap<u32, u64>) {
-        self.text("offsets");
-        self.number(offsets.len() as u64);
-        for (partition, offset) in offsets {
-            self.number((*partition).into());
-            self.number(*offset);
-        }
-    }
-
     fn fields(&mut self, fields: &FieldMap) {
         for (_, field) in fields.named() {
             self.list(field, |encoder, Field { at, unit, format, zone }| {
@@ -203,25 +160,6 @@ impl Encoder {
             KeyHash::Sha256 | KeyHash::Prehashed | KeyHash::None => {}
         }
         self.text(missing.name());
-    }
-
-    fn tables(&mut self, tables: &Tables) {
-        let Tables { keys, subscriptions, plans, leaks } = tables;
-        for table in [keys, subscriptions, plans, leaks] {
-            self.list(table, |encoder, table| match table {
-                TableSource::File { path, format } => {
-                    encoder.text("file");
-                    encoder.path(path);
-                    encoder.text(format.name());
-                }
-                TableSource::Kafka { client, topic, format } => {
-                    encoder.text("kafka");
-                    encoder.client(client);
-                    encoder.text(topic);
-                    encoder.text(format.name());
-                }
-            });
-        }
     }
 }
 

@@ -1,9 +1,6 @@
 //! The validated configuration. What stands here has passed validation; durations are milliseconds,
 //! sizes are bytes, paths are resolved against the configuration file's folder.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
 use crate::pattern::LinePattern;
 use crate::scalar::HashKind;
 use crate::time::{TimePattern, Zone};
@@ -15,10 +12,14 @@ pub use crate::section::email::*;
 pub use crate::section::geo::Geo;
 pub use crate::section::http::Http;
 pub use crate::section::job::Job;
+pub use crate::section::kafka::KafkaClient;
 pub use crate::section::limits::Limits;
 pub use crate::section::log::*;
 pub use crate::section::policy::*;
 pub use crate::section::routes::*;
+pub use crate::section::sink::*;
+pub use crate::section::tables::*;
+pub use crate::section::topic::*;
 pub use crate::section::webhook::*;
 pub use crate::section::windows::{Unproven, Windows};
 
@@ -118,89 +119,6 @@ pub enum SourceKind {
     Stdin,
     /// A Kafka topic.
     Kafka(KafkaSource),
-}
-
-/// A Kafka topic of access events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KafkaSource {
-    /// How its brokers are reached.
-    pub client: KafkaClient,
-    /// The topic.
-    pub topic: String,
-    /// Where reading starts.
-    pub start: Start,
-    /// Where a bounded run (`replay`) ends. Live runs don't.
-    pub end: End,
-    /// What happens when records are gone before they were read.
-    pub on_gap: OnGap,
-}
-
-impl KafkaSource {
-    /// All that is kept of `topic`, stopping at a gap.
-    #[must_use]
-    pub fn new(client: KafkaClient, topic: impl Into<String>) -> Self {
-        Self {
-            client,
-            topic: topic.into(),
-            start: Start::default(),
-            end: End::default(),
-            on_gap: OnGap::default(),
-        }
-    }
-}
-
-/// How Kafka brokers are reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KafkaClient {
-    /// `host:port`, separated by commas without blanks.
-    pub brokers: String,
-    /// Further settings of librdkafka, validated: none that the job's guarantees rest on. Values may be
-    /// secrets (`env:`, `file:`).
-    pub settings: BTreeMap<String, Secret>,
-}
-
-impl KafkaClient {
-    /// Without further settings.
-    #[must_use]
-    pub fn new(brokers: impl Into<String>) -> Self {
-        Self { brokers: brokers.into(), settings: BTreeMap::new() }
-    }
-}
-
-/// Where reading a topic starts. Displayed as it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Start {
-    /// The earliest record that is kept.
-    #[default]
-    Earliest,
-    /// Behind the last record.
-    Latest,
-    /// The first record whose Kafka timestamp is at or after this time, in ms since the epoch.
-    Time(u64),
-    /// Offsets by partition; partitions that aren't named start at their earliest record.
-    Offsets(BTreeMap<u32, u64>),
-}
-
-/// Where a bounded run over a topic ends. Displayed as it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum End {
-    /// Behind the last record there is when the run starts.
-    #[default]
-    Latest,
-    /// Before the first record whose Kafka timestamp is at or after this time, in ms since the epoch.
-    Time(u64),
-    /// Before these offsets, by partition; partitions that aren't named end behind their last record.
-    Offsets(BTreeMap<u32, u64>),
-}
-
-/// What happens when records are gone before they were read: retention passed us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum OnGap {
-    /// The job ends with a definite error.
-    #[default]
-    Stop,
-    /// The job goes on behind the gap, which becomes a dead letter and a metric.
-    Skip,
 }
 
 /// A gateway's log format.
@@ -477,150 +395,4 @@ pub enum MissingKey {
     Anonymous,
     /// A dead letter.
     DeadLetter,
-}
-
-/// `[tables.*]`.
-#[derive(Clone, Debug, Default)]
-pub struct Tables {
-    /// Keys and who owns them.
-    pub keys: Option<TableSource>,
-    /// Subscriptions.
-    pub subscriptions: Option<TableSource>,
-    /// Plans.
-    pub plans: Option<TableSource>,
-    /// Reports of leaked keys.
-    pub leaks: Option<TableSource>,
-}
-
-/// Where a table comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TableSource {
-    /// A file; a live job watches it.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        format: TableFormat,
-    },
-    /// A Kafka topic, read from its beginning.
-    Kafka {
-        /// How its brokers are reached.
-        client: KafkaClient,
-        /// The topic.
-        topic: String,
-        /// Its records' format.
-        format: TopicFormat,
-    },
-}
-
-/// The format of a table topic's records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TopicFormat {
-    /// Compacted upserts: the value is the row as a JSON object, null deletes the row of the record's key.
-    JsonUpsert,
-    /// Debezium's change events, as JSON, with or without a schema.
-    Debezium,
-}
-
-/// A table file's format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TableFormat {
-    /// CSV with a header line.
-    Csv,
-    /// One JSON object per line.
-    Jsonl,
-}
-
-/// `[sink.*]`: where a live job's results go.
-#[derive(Clone, Debug, Default)]
-pub struct Sinks {
-    /// `[sink.kafka]`.
-    pub kafka: Option<KafkaSink>,
-    /// `[sink.files]`.
-    pub files: Option<FileSink>,
-}
-
-/// `[sink.kafka]`: one topic a view.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KafkaSink {
-    /// How its brokers are reached.
-    pub client: KafkaClient,
-    /// Topics are called `<prefix>.<view>.v1`.
-    pub prefix: String,
-    /// What a restart may do to records.
-    pub delivery: Delivery,
-    /// Partitions of topics that the job creates.
-    pub partitions: u32,
-    /// Replicas of topics that the job creates; `None`: the brokers' default.
-    pub replication: Option<u16>,
-    /// Whether topics that are missing are created; otherwise they are an error.
-    pub create_topics: bool,
-    /// Bytes of records that wait to be sent; beyond them the job waits.
-    pub buffer_bytes: usize,
-}
-
-/// The views of a job. Each is a topic of `[sink.kafka]` and a file of `[sink.files]`.
-pub const VIEWS: [&str; 11] = [
-    "usage",
-    "usage_by_route",
-    "latency",
-    "geo",
-    "callers",
-    "subscription_usage",
-    "incidents",
-    "incident_log",
-    "revocations",
-    "late",
-    "dead_letters",
-];
-
-impl KafkaSink {
-    /// Everything but the brokers as it is by default.
-    #[must_use]
-    pub fn new(client: KafkaClient) -> Self {
-        Self {
-            client,
-            prefix: "keytide".to_owned(),
-            delivery: Delivery::default(),
-            partitions: 6,
-            replication: None,
-            create_topics: true,
-            buffer_bytes: 64 << 20,
-        }
-    }
-
-    /// The topic of one of [`VIEWS`].
-    #[must_use]
-    pub fn topic(&self, view: &str) -> String {
-        format!("{}.{view}.v1", self.prefix)
-    }
-}
-
-/// What a restart may do to records of a sink.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Delivery {
-    /// None is lost, some may be sent again.
-    #[default]
-    AtLeastOnce,
-}
-
-/// `[sink.files]`: `DIR/<view>-<number>.jsonl`, appended to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileSink {
-    /// The folder.
-    pub dir: PathBuf,
-    /// A file that is at least this long is closed and the next one begun.
-    pub rotate_bytes: u64,
-    /// So is one that was begun so long ago, in milliseconds.
-    pub rotate_after_ms: u64,
-    /// How many closed files of a view are kept; 0: all.
-    pub keep: u32,
-}
-
-impl FileSink {
-    /// Everything but the folder as it is by default.
-    #[must_use]
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), rotate_bytes: 64 << 20, rotate_after_ms: 3_600_000, keep: 0 }
-    }
 }

@@ -17,7 +17,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 mod fingerprint;
 mod job;
-mod kafka;
 mod pattern;
 mod raw;
 mod scalar;

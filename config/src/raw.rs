@@ -8,14 +8,18 @@ pub(crate) use crate::section::detection::RawDetection;
 pub(crate) use crate::section::geo::RawGeo;
 pub(crate) use crate::section::http::RawHttp;
 pub(crate) use crate::section::job::RawJob;
+pub(crate) use crate::section::kafka::{Brokers, Settings};
 pub(crate) use crate::section::limits::RawLimits;
 pub(crate) use crate::section::log::RawLog;
 pub(crate) use crate::section::routes::RawRoutes;
+pub(crate) use crate::section::sink::RawSinks;
+pub(crate) use crate::section::tables::RawTables;
+pub(crate) use crate::section::topic::TopicName;
 pub(crate) use crate::section::windows::RawWindows;
 use crate::time::{TimePattern, Zone};
 use crate::toml::problem::{Place, Problems};
 pub(crate) use crate::toml::read::{Entry, List, Raw, Spot};
-use crate::toml::read::{NOT_SHOWN, Section, join, keys};
+use crate::toml::read::{Section, join, keys};
 use crate::toml::tree::{Node, Value, quoted};
 
 keys! {
@@ -198,34 +202,6 @@ fn pattern(value: &Value, place: &Place, problems: &mut Problems) -> Option<glob
     }
 }
 
-/// `[source.librdkafka]`, `[tables.*.librdkafka]`, `[sink.kafka.librdkafka]`: any names, judged by `kafka.rs`.
-pub(crate) struct Settings(pub(crate) Vec<(String, Spot<Setting>)>);
-
-impl Raw for Settings {
-    const SECTION: bool = true;
-
-    fn expected() -> String {
-        "a section".to_owned()
-    }
-
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        // What stands in place of the section may be meant for one of its settings.
-        if !matches!(node.value, Value::Table(_)) {
-            problems.add(place, format!("found {NOT_SHOWN}, allowed: {}", Self::expected()));
-            return None;
-        }
-        let section = Section::open(node, place, problems)?;
-        let mut settings = Vec::new();
-        for (name, node) in section.table.into_entries() {
-            let place = Place { path: join(&section.place.path, &quoted(&name)), at: node.at.clone() };
-            if let Some(value) = Setting::read(node, &place, problems) {
-                settings.push((name, Spot { value, place, shown: NOT_SHOWN.to_owned() }));
-            }
-        }
-        Some(Self(settings))
-    }
-}
-
 keys! {
     /// `[source.fields]`.
     RawFields {
@@ -284,59 +260,5 @@ impl Raw for FieldText {
                 None
             }
         }
-    }
-}
-
-keys! {
-    /// `[tables]`.
-    RawTables {
-        keys: RawTable,
-        subscriptions: RawTable,
-        plans: RawTable,
-        leaks: RawTable,
-    }
-}
-
-keys! {
-    /// `[tables.*]`.
-    RawTable {
-        kind: TableKind,
-        path: PathText,
-        brokers: Brokers,
-        topic: TopicName,
-        librdkafka: Settings,
-        format: RowFormat,
-    }
-}
-
-keys! {
-    /// `[sink]`.
-    RawSinks {
-        kafka: RawKafkaSink,
-        files: RawFileSink,
-    }
-}
-
-keys! {
-    /// `[sink.kafka]`.
-    RawKafkaSink {
-        brokers: Brokers,
-        prefix: Prefix,
-        delivery: Delivery,
-        partitions: Count,
-        replication: Count,
-        create_topics: Flag,
-        buffer: Size,
-        librdkafka: Settings,
-    }
-}
-
-keys! {
-    /// `[sink.files]`.
-    RawFileSink {
-        dir: PathText,
-        rotate_bytes: Size,
-        rotate_after: Millis,
-        keep: Count,
     }
 }

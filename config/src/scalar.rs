@@ -2,19 +2,16 @@
 //!
 //! Everything is exact: durations and sizes are integers with a unit, and what doesn't fit is refused.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use jiff::Timestamp;
 
 use crate::job::*;
 use crate::pattern::LinePattern;
 use crate::section::check::{Check, Gives};
 use crate::toml::near::nearest;
 use crate::toml::read::Spot;
-use crate::toml::tree::{Value, quoted};
-use crate::toml::value::{Choice, Refusal, Scalar, choice, did_you_mean, refuse, text};
+use crate::toml::tree::Value;
+use crate::toml::value::{Refusal, Scalar, choice, did_you_mean, refuse, text};
 
 mod decimal;
 
@@ -26,14 +23,6 @@ const MAX_POINTER_BYTES: usize = 1_024;
 const MAX_ARGUMENT_BYTES: usize = 256;
 /// Characters of a source's or a job's name.
 const MAX_NAME_BYTES: usize = 64;
-/// Characters of a topic's name; Kafka's own limit.
-const MAX_TOPIC_BYTES: usize = 249;
-/// Characters of a sink's prefix: leaves room for `.<view>.v1` with views of up to 45 characters.
-const MAX_PREFIX_BYTES: usize = 200;
-/// Brokers of one list.
-const MAX_BROKERS: usize = 64;
-/// Partitions are numbered below this.
-const MAX_PARTITIONS: u32 = 1 << 20;
 
 /// `kind` of a `[[source]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,36 +30,6 @@ pub(crate) enum InputKind {
     File,
     Stdin,
     Kafka,
-}
-
-/// `kind` of a `[tables.*]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TableKind {
-    File,
-    Kafka,
-}
-
-/// `format` of a `[tables.*]`; which of them are allowed depends on its kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RowFormat {
-    File(TableFormat),
-    Topic(TopicFormat),
-}
-
-impl Choice for RowFormat {
-    const ALL: &'static [Self] = &[
-        Self::File(TableFormat::Csv),
-        Self::File(TableFormat::Jsonl),
-        Self::Topic(TopicFormat::JsonUpsert),
-        Self::Topic(TopicFormat::Debezium),
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::File(format) => format.name(),
-            Self::Topic(format) => format.name(),
-        }
-    }
 }
 
 /// `hash` of `[keys]`.
@@ -83,17 +42,11 @@ pub(crate) enum HashKind {
 }
 
 choice!(InputKind { File = "file", Stdin = "stdin", Kafka = "kafka" });
-choice!(TableKind { File = "file", Kafka = "kafka" });
 choice!(Format {
     Json = "json", Apisix = "apisix", Kong = "kong", Envoy = "envoy", Nginx = "nginx",
     AwsApigateway = "aws-apigateway", Otel = "otel", Cloudwatch = "cloudwatch", Cloudevents = "cloudevents",
     Combined = "combined", Text = "text", Alb = "alb", Cloudfront = "cloudfront", Haproxy = "haproxy",
 });
-choice!(TableFormat { Csv = "csv", Jsonl = "jsonl" });
-choice!(TopicFormat { JsonUpsert = "json-upsert", Debezium = "debezium" });
-choice!(OnGap { Stop = "stop", Skip = "skip" });
-choice!(Delivery { AtLeastOnce = "at_least_once" } later ["exactly_once"];
-    why "results aren't committed in transactions yet, so that a restart may send some again";);
 choice!(Dedupe { RequestId = "request_id", Message = "message", Batch = "batch", Content = "content" });
 choice!(MissingKey { Anonymous = "anonymous", DeadLetter = "dead_letter" });
 choice!(Unit { Seconds = "s", Millis = "ms", Micros = "us", Nanos = "ns", Rfc3339 = "rfc3339", Clf = "clf" });
@@ -462,232 +415,6 @@ impl Scalar for Flag {
     }
 }
 
-/// Where a cluster is found: `host:port`, separated by commas; kept without blanks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Brokers(pub(crate) String);
-
-impl Brokers {
-    /// The same for every order of the list.
-    pub(crate) fn sorted(&self) -> Vec<&str> {
-        let mut brokers: Vec<&str> = self.0.split(',').collect();
-        brokers.sort_unstable();
-        brokers
-    }
-}
-
-impl Scalar for Brokers {
-    fn allowed() -> String {
-        format!("1 to {MAX_BROKERS} of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"")
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let text = text(value)?;
-        let brokers: Vec<&str> = text.split(',').map(str::trim).collect();
-        if (1..=MAX_BROKERS).contains(&brokers.len()) && brokers.iter().all(|broker| is_broker(broker)) {
-            return Ok(Self(brokers.join(",")));
-        }
-        let hint = match (text.contains('@'), text.contains("://")) {
-            (true, _) => Some("users and passwords stand in `librdkafka`: sasl.username, sasl.password"),
-            (false, true) => Some("the protocol stands in `librdkafka`: security.protocol"),
-            (false, false) => None,
-        };
-        Err(Refusal { hint: hint.map(str::to_owned), hidden: text.contains('@'), ..Refusal::default() })
-    }
-}
-
-/// `host:port`, or `[address]:port` where the address is of IPv6.
-fn is_broker(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && port_number(port).is_some())
-}
-
-/// The name of a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TopicName(pub(crate) String);
-
-fn is_topic(text: &str, longest: usize) -> bool {
-    (1..=longest).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-        && !matches!(text, "." | "..")
-}
-
-impl Scalar for TopicName {
-    fn allowed() -> String {
-        format!("1 to {MAX_TOPIC_BYTES} of A-Z, a-z, 0-9, ., _ and -")
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let text = text(value)?;
-        refuse(is_topic(text, MAX_TOPIC_BYTES).then(|| Self(text.to_owned())))
-    }
-}
-
-/// What the names of a sink's topics begin with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Prefix(pub(crate) String);
-
-impl Scalar for Prefix {
-    fn allowed() -> String {
-        format!("1 to {MAX_PREFIX_BYTES} of A-Z, a-z, 0-9, ., _ and -")
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let text = text(value)?;
-        refuse(is_topic(text, MAX_PREFIX_BYTES).then(|| Self(text.to_owned())))
-    }
-}
-
-impl Scalar for Start {
-    fn allowed() -> String {
-        format!("\"earliest\", \"latest\", {POINTS}")
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        match value {
-            Value::Text(text) if text == "earliest" => Ok(Self::Earliest),
-            Value::Text(text) if text == "latest" => Ok(Self::Latest),
-            _ => Ok(match point(value, &["earliest", "latest"])? {
-                Point::Time(time) => Self::Time(time),
-                Point::Offsets(offsets) => Self::Offsets(offsets),
-            }),
-        }
-    }
-}
-
-impl Scalar for End {
-    fn allowed() -> String {
-        format!("\"latest\", {POINTS}")
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        match value {
-            Value::Text(text) if text == "latest" => Ok(Self::Latest),
-            _ => Ok(match point(value, &["latest"])? {
-                Point::Time(time) => Self::Time(time),
-                Point::Offsets(offsets) => Self::Offsets(offsets),
-            }),
-        }
-    }
-}
-
-impl fmt::Display for Start {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Earliest => f.write_str("earliest"),
-            Self::Latest => f.write_str("latest"),
-            Self::Time(time) => f.write_str(&time_text(*time)),
-            Self::Offsets(offsets) => f.write_str(&offsets_text(offsets)),
-        }
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Latest => f.write_str("latest"),
-            Self::Time(time) => f.write_str(&time_text(*time)),
-            Self::Offsets(offsets) => f.write_str(&offsets_text(offsets)),
-        }
-    }
-}
-
-/// A point in a topic that is neither of its ends.
-enum Point {
-    Time(u64),
-    Offsets(BTreeMap<u32, u64>),
-}
-
-/// How they are written.
-const POINTS: &str =
-    "a time with its offset such as \"2026-01-31T12:00:00Z\", or offsets by partition such as { 0 = 100 }";
-
-fn point(value: &Value, words: &[&str]) -> Result<Point, Refusal> {
-    match value {
-        Value::Text(text) => refuse(time(text).map(Point::Time)).map_err(|refusal| Refusal {
-            hint: did_you_mean(nearest(text, words.iter().copied())),
-            ..refusal
-        }),
-        Value::Time(text) => refuse(time(text).map(Point::Time)),
-        Value::Table(table) => {
-            let mut offsets = BTreeMap::new();
-            for (name, node) in table.entries() {
-                let Some(partition) = partition(name) else {
-                    let hint = format!("{} is no number of a partition", quoted(name));
-                    return Err(Refusal { hint: Some(hint), ..Refusal::default() });
-                };
-                let offset = match &node.value {
-                    Value::Integer(offset) => u64::try_from(*offset).ok(),
-                    _ => None,
-                };
-                let Some(offset) = offset else {
-                    let hint = format!("the offset of partition {partition} is no whole number");
-                    return Err(Refusal { hint: Some(hint), ..Refusal::default() });
-                };
-                offsets.insert(partition, offset);
-            }
-            refuse((!offsets.is_empty()).then_some(Point::Offsets(offsets)))
-        }
-        _ => Err(Refusal::default()),
-    }
-}
-
-/// Digits without leading zeros, so that no partition has two names.
-fn partition(text: &str) -> Option<u32> {
-    let number: u32 = text.parse().ok()?;
-    (number < MAX_PARTITIONS && number.to_string() == text).then_some(number)
-}
-
-/// An RFC 3339 time in milliseconds since the epoch. What is finer is rounded up: the first whole
-/// millisecond that isn't before it.
-fn time(text: &str) -> Option<u64> {
-    let plain = |b: u8| b.is_ascii_digit() || b"-:.+TtZz ".contains(&b);
-    let time: Timestamp = text.bytes().all(plain).then(|| text.parse().ok())??;
-    let millis = time.as_nanosecond().checked_add(999_999)?.div_euclid(1_000_000);
-    u64::try_from(millis).ok()
-}
-
-fn time_text(millis: u64) -> String {
-    let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    time.map_or_else(|| format!("{millis} ms after the epoch"), |time| time.to_string())
-}
-
-fn offsets_text(offsets: &BTreeMap<u32, u64>) -> String {
-    let pairs = offsets.iter().map(|(partition, offset)| format!("{partition} = {offset}"));
-    format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
-}
-
-/// A value of a client's setting.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Setting {
-    /// The value itself.
-    Written(String),
-    /// Where it is to be read from.
-    Reference(SecretRef),
-}
-
-impl Scalar for Setting {
-    const HIDDEN: bool = true;
-
-    fn allowed() -> String {
-        "text, a whole number, true, false, \"env:NAME\" or \"file:PATH\"".to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        match value {
-            Value::Text(text) if text.starts_with("env:") || text.starts_with("file:") => {
-                SecretRef::parse(value).map(Self::Reference)
-            }
-            Value::Text(text) => refuse((!text.contains('\0')).then(|| Self::Written(text.clone()))),
-            Value::Integer(integer) => Ok(Self::Written(integer.to_string())),
-            Value::Boolean(boolean) => Ok(Self::Written(boolean.to_string())),
-            Value::Table(_) => Err(Refusal {
-                hint: Some("a name with dots is written in quotes".to_owned()),
-                ..Refusal::default()
-            }),
-            Value::Number(_) | Value::Time(_) | Value::List(_) => Err(Refusal::default()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -820,14 +547,6 @@ mod tests {
         for text in ["hunter2", "env:", "env:1X", "env:A-B", "file:", "ENV:X", "", "file:a\nb"] {
             assert_eq!(read::<SecretRef>(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn known_but_missing_values_are_told_apart() {
-        let refusal = |text: &str| Delivery::parse(&Value::Text(text.to_owned())).unwrap_err();
-        assert!(refusal("exactly_once").later);
-        assert!(!refusal("exactly_twice").later);
-        assert_eq!(refusal("at_least_onc").hint.as_deref(), Some("did you mean \"at_least_once\"?"));
     }
 
     proptest! {

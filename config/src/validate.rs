@@ -12,17 +12,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use glob::Pattern;
 
 use crate::job::*;
-use crate::kafka::{self, MAX_SETTINGS, Role};
 use crate::pattern::{LineField, LinePattern, Variable, header_name};
 use crate::raw::*;
 use crate::scalar::*;
-use crate::section::check::{Check, DAY_MS};
+use crate::section::check::Check;
+use crate::section::kafka::Role;
 use crate::toml::problem::{Place, Problems};
 use crate::toml::tree::{At, quoted};
 use crate::toml::value::{Choice, Scalar, names};
@@ -30,8 +29,6 @@ use crate::toml::value::{Choice, Scalar, names};
 const MAX_SOURCES: usize = 256;
 const MAX_RULES: usize = 8;
 const MAX_CONDITIONS: usize = 64;
-/// Replicas of a topic; Kafka counts them in 16 bits with a sign.
-const MAX_REPLICATION: u64 = 32_767;
 
 /// Validates a file that lies in `base`. Problems go to `problems`, what is allowed but suspicious to
 /// `warnings`.
@@ -45,12 +42,12 @@ pub(crate) fn validate(
     let mut check = Check { base, env, problems, warnings, secrets_used: Vec::new() };
     let job: Job = check.section(&raw.job);
     let sources = check.sources(raw, job.workers);
-    let tables = check.tables(section(&raw.tables, &RawTables::default()));
+    let tables = check.section(&raw.tables);
     let geo = check.section(&raw.geo);
     let routes = check.section(&raw.routes);
     let windows = check.section(&raw.windows);
     let limits = check.section(&raw.limits);
-    let sinks = check.sinks(section(&raw.sink, &RawSinks::default()));
+    let sinks = check.section(&raw.sink);
     let detection = check.section(&raw.detection);
     let alerts = check.section(&raw.alerts);
     let http = check.section(&raw.http);
@@ -277,7 +274,7 @@ impl Check<'_> {
             }
             InputKind::Kafka => {
                 self.foreign(&raw.path, "file");
-                let client = self.client(&raw.brokers, &raw.librdkafka, spot, Role::Events);
+                let client = KafkaClient::read(&raw.brokers, &raw.librdkafka, spot, Role::Events, self);
                 let topic = self.required(&raw.topic, spot, "topic");
                 self.range(raw);
                 Some(SourceKind::Kafka(KafkaSource {
@@ -312,66 +309,6 @@ impl Check<'_> {
             }
             _ => {}
         }
-    }
-
-    /// How brokers are reached.
-    fn client<S>(
-        &mut self,
-        brokers: &Entry<Brokers>,
-        settings: &Entry<Settings>,
-        spot: &Spot<S>,
-        role: Role,
-    ) -> Option<KafkaClient> {
-        let brokers = self.required(brokers, spot, "brokers").map(|brokers| brokers.0.clone());
-        let settings = settings.given().map(|settings| self.settings(settings, role)).unwrap_or_default();
-        Some(KafkaClient { brokers: brokers?, settings })
-    }
-
-    fn settings(&mut self, list: &Spot<Settings>, role: Role) -> BTreeMap<String, Secret> {
-        let Settings(settings) = &list.value;
-        if settings.len() > MAX_SETTINGS {
-            let found = settings.len();
-            self.problems
-                .add(&list.place, format!("found {found} settings, allowed: at most {MAX_SETTINGS}"));
-        }
-        let mut values = BTreeMap::new();
-        for (name, setting) in settings {
-            if let Some(reason) = kafka::refused(name, role) {
-                self.problems.add(&setting.place, reason);
-                continue;
-            }
-            let value = match &setting.value {
-                Setting::Written(_) if kafka::holds_secret(name) => {
-                    let message =
-                        "holds a secret, which may not stand here, write \"env:NAME\" or \"file:PATH\"";
-                    self.problems.add(&setting.place, message);
-                    None
-                }
-                Setting::Written(value) => Some(value.clone()),
-                Setting::Reference(reference) => self.referred(reference, &setting.place),
-            };
-            let value = match value {
-                Some(value) if kafka::names_path(name, &value) => self.path_text(&value, &setting.place),
-                value => value,
-            };
-            values.extend(value.map(|value| (name.as_str(), (value, &setting.place))));
-        }
-        let shared = values.iter().map(|(name, (value, place))| (*name, (value.as_str(), *place))).collect();
-        // A setting that was refused may be the one that another needs.
-        if values.len() == settings.len() {
-            kafka::relations(&shared, self.problems, self.warnings);
-        }
-        values.into_iter().map(|(name, (value, _))| (name.to_owned(), Secret::new(value))).collect()
-    }
-
-    /// A path as text, resolved against the file's folder.
-    fn path_text(&mut self, path: &str, place: &Place) -> Option<String> {
-        let resolved = self.base.join(path).into_os_string().into_string().ok();
-        if resolved.is_none() {
-            let message = "the configuration file's folder isn't UTF-8, allowed: an absolute path";
-            self.problems.add(place, message);
-        }
-        resolved
     }
 
     /// A glob pattern below `base`, whose own name is taken literally.
@@ -659,121 +596,13 @@ impl Check<'_> {
         }
     }
 
-    fn tables(&mut self, raw: &RawTables) -> Tables {
-        let tables = Tables {
-            keys: self.table(&raw.keys),
-            subscriptions: self.table(&raw.subscriptions),
-            plans: self.table(&raw.plans),
-            leaks: self.table(&raw.leaks),
-        };
-        for (table, entry, needed, missing) in [
-            ("subscriptions", &raw.subscriptions, "keys", raw.keys.is_absent()),
-            ("plans", &raw.plans, "subscriptions", raw.subscriptions.is_absent()),
-        ] {
-            if let Some(spot) = entry.given().filter(|_| missing) {
-                let message = format!("has no effect: without tables.{needed} nothing refers to {table}");
-                self.warnings.add(&spot.place, message);
-            }
-        }
-        tables
-    }
-
-    fn table(&mut self, entry: &Entry<RawTable>) -> Option<TableSource> {
-        let spot = entry.given()?;
-        let raw = &spot.value;
-        let kind = self.required(&raw.kind, spot, "kind").copied();
-        let format = self.required(&raw.format, spot, "format");
-        match kind? {
-            TableKind::File => {
-                self.foreign(&raw.brokers, "kafka");
-                self.foreign(&raw.topic, "kafka");
-                self.foreign(&raw.librdkafka, "kafka");
-                let path = self.required(&raw.path, spot, "path").map(|path| self.base.join(&path.0));
-                let format = match format? {
-                    RowFormat::File(format) => Some(*format),
-                    RowFormat::Topic(_) => self.format_of_kind(&raw.format, "file", TableFormat::ALL),
-                };
-                Some(TableSource::File { path: path?, format: format? })
-            }
-            TableKind::Kafka => {
-                self.foreign(&raw.path, "file");
-                let client = self.client(&raw.brokers, &raw.librdkafka, spot, Role::Table);
-                let topic = self.required(&raw.topic, spot, "topic").map(|topic| topic.0.clone());
-                let format = match format? {
-                    RowFormat::Topic(format) => Some(*format),
-                    RowFormat::File(_) => self.format_of_kind(&raw.format, "kafka", TopicFormat::ALL),
-                };
-                Some(TableSource::Kafka { client: client?, topic: topic?, format: format? })
-            }
-        }
-    }
-
-    /// Refuses a format of another kind.
-    fn format_of_kind<T: Choice>(
-        &mut self,
-        entry: &Entry<RowFormat>,
-        kind: &str,
-        allowed: &[T],
-    ) -> Option<T> {
-        if let Some(spot) = entry.given() {
-            let allowed = names(allowed);
-            self.problems
-                .add(&spot.place, format!("found {} with kind = \"{kind}\", allowed: {allowed}", spot.shown));
-        }
-        None
-    }
-
-    fn sinks(&mut self, raw: &RawSinks) -> Sinks {
-        Sinks {
-            kafka: raw.kafka.given().and_then(|kafka| self.kafka_sink(kafka)),
-            files: raw.files.given().and_then(|files| self.file_sink(files)),
-        }
-    }
-
-    fn kafka_sink(&mut self, spot: &Spot<RawKafkaSink>) -> Option<KafkaSink> {
-        let raw = &spot.value;
-        let client = self.client(&raw.brokers, &raw.librdkafka, spot, Role::Sink);
-        let default = KafkaSink::new(client.clone().unwrap_or_else(|| KafkaClient::new("")));
-        let partitions = self.count(&raw.partitions, to_usize(default.partitions.into()), 1, 10_000);
-        let replication = self.count(&raw.replication, 1, 1, MAX_REPLICATION);
-        let replication = u16::try_from(replication).ok().filter(|_| raw.replication.given().is_some());
-        let buffer_bytes = self.size(&raw.buffer, default.buffer_bytes, 1 << 20, 4 << 30);
-        let sink = KafkaSink {
-            prefix: raw.prefix.value().map_or(default.prefix, |prefix| prefix.0.clone()),
-            delivery: raw.delivery.value().copied().unwrap_or(default.delivery),
-            partitions: to_u32(partitions),
-            replication,
-            create_topics: raw.create_topics.value().map_or(default.create_topics, |create| create.0),
-            buffer_bytes,
-            client: default.client,
-        };
-        client.map(|_| sink)
-    }
-
-    fn file_sink(&mut self, spot: &Spot<RawFileSink>) -> Option<FileSink> {
-        let raw = &spot.value;
-        let dir: Option<PathBuf> = self.required(&raw.dir, spot, "dir").map(|dir| self.base.join(&dir.0));
-        let default = FileSink::new(dir.clone().unwrap_or_default());
-        let bytes =
-            self.ranged(&raw.rotate_bytes, |s| s.0, default.rotate_bytes, 4 << 10..=64 << 30, size_text);
-        let sink = FileSink {
-            dir: default.dir,
-            rotate_bytes: bytes,
-            rotate_after_ms: self.duration(&raw.rotate_after, default.rotate_after_ms, 1_000, 7 * DAY_MS),
-            keep: to_u32(self.count(&raw.keep, to_usize(default.keep.into()), 0, 1_000_000)),
-        };
-        dir.map(|_| sink)
-    }
-
     /// Whether the job would read what it writes.
     fn loops(&mut self, raw: &RawConfig, sources: &[Source], sinks: &Sinks) {
-        let absent = RawTables::default();
-        let tables = section(&raw.tables, &absent);
-        let tables = [&tables.keys, &tables.subscriptions, &tables.plans, &tables.leaks];
+        let tables = raw.tables.value();
         let spots = raw.source.value().map_or(&[][..], |list| &list.items);
         if let Some(sink) = &sinks.kafka {
             let of_sources = spots.iter().filter_map(|source| source.value.topic.given());
-            let of_tables = tables.iter().filter_map(|table| table.value()?.topic.given());
+            let of_tables = tables.into_iter().flat_map(RawTables::topics);
             for topic in of_sources.chain(of_tables) {
                 if VIEWS.iter().any(|view| sink.topic(view) == topic.value.0) {
                     let message = format!(
@@ -806,48 +635,6 @@ impl Check<'_> {
             }
         }
     }
-
-    fn duration(&mut self, entry: &Entry<Millis>, default: u64, least: u64, most: u64) -> u64 {
-        self.ranged(entry, |millis| millis.0, default, least..=most, duration_text)
-    }
-
-    fn size(&mut self, entry: &Entry<Size>, default: usize, least: u64, most: u64) -> usize {
-        to_usize(self.ranged(entry, |size| size.0, default as u64, least..=most, size_text))
-    }
-
-    fn count(&mut self, entry: &Entry<Count>, default: usize, least: u64, most: u64) -> usize {
-        to_usize(self.ranged(entry, |count| count.0, default as u64, least..=most, |count| count.to_string()))
-    }
-
-    fn ranged<T>(
-        &mut self,
-        entry: &Entry<T>,
-        number: impl Fn(&T) -> u64,
-        default: u64,
-        allowed: RangeInclusive<u64>,
-        show: impl Fn(u64) -> String,
-    ) -> u64 {
-        let Some(spot) = entry.given() else { return default };
-        let found = number(&spot.value);
-        let (least, most) = allowed.into_inner();
-        if !(least..=most).contains(&found) {
-            self.problems.add(
-                &spot.place,
-                format!("found {}, allowed: {} to {}", spot.shown, show(least), show(most)),
-            );
-        }
-        found.clamp(least, most)
-    }
-}
-
-/// For counts that were clamped to a range below 2^32.
-fn to_u32(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// Every range that is asked for ends far below 2^63.
-fn to_usize(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// A section, or `default` where it is absent or was refused.

@@ -12,10 +12,18 @@
 
 use std::collections::BTreeMap;
 
+use super::check::Check;
+use crate::fingerprint::{Encoder, Fingerprint};
+use crate::scalar::{Secret, SecretRef, is_host, port_number};
 use crate::toml::problem::{Place, Problems};
+use crate::toml::read::{Entry, NOT_SHOWN, Raw, Section, Spot, join};
+use crate::toml::tree::{Node, Value, quoted};
+use crate::toml::value::{Refusal, Scalar, refuse, text};
 
+/// Brokers of one list.
+const MAX_BROKERS: usize = 64;
 /// Settings of one section.
-pub(crate) const MAX_SETTINGS: usize = 128;
+const MAX_SETTINGS: usize = 128;
 /// Characters of a setting's name.
 const MAX_SETTING_BYTES: usize = 128;
 /// Names a file with an OAUTHBEARER token; read by the connectors, unknown to the library.
@@ -23,7 +31,190 @@ const TOKEN_FILE: &str = "keytide.oauth.token.file";
 const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 
-/// What a client does.
+/// How Kafka brokers are reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaClient {
+    /// `host:port`, separated by commas without blanks.
+    pub brokers: String,
+    /// Further settings of librdkafka, validated: none that the job's guarantees rest on. Values may be
+    /// secrets (`env:`, `file:`).
+    pub settings: BTreeMap<String, Secret>,
+}
+
+impl KafkaClient {
+    /// Without further settings.
+    #[must_use]
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self { brokers: brokers.into(), settings: BTreeMap::new() }
+    }
+
+    /// The client of a section that has the keys `brokers` and `librdkafka`.
+    pub(crate) fn read<S>(
+        brokers: &Entry<Brokers>,
+        settings: &Entry<Settings>,
+        section: &Spot<S>,
+        role: Role,
+        check: &mut Check<'_>,
+    ) -> Option<Self> {
+        let brokers = check.required(brokers, section, "brokers").map(|brokers| brokers.0.clone());
+        let settings = settings.given().map(|list| read_settings(list, role, check)).unwrap_or_default();
+        Some(Self { brokers: brokers?, settings })
+    }
+}
+
+/// Its settings say how records travel, not which.
+impl Fingerprint for KafkaClient {
+    fn add_to(&self, encoder: &mut Encoder) {
+        let Self { brokers, settings: _ } = self;
+        encoder.add(brokers);
+    }
+}
+
+/// `[source.librdkafka]`, `[tables.*.librdkafka]`, `[sink.kafka.librdkafka]`: any names, judged below.
+pub(crate) struct Settings(pub(crate) Vec<(String, Spot<Setting>)>);
+
+impl Raw for Settings {
+    const SECTION: bool = true;
+
+    fn expected() -> String {
+        "a section".to_owned()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        // What stands in place of the section may be meant for one of its settings.
+        if !matches!(node.value, Value::Table(_)) {
+            problems.add(place, format!("found {NOT_SHOWN}, allowed: {}", Self::expected()));
+            return None;
+        }
+        let section = Section::open(node, place, problems)?;
+        let mut settings = Vec::new();
+        for (name, node) in section.table.into_entries() {
+            let place = Place { path: join(&section.place.path, &quoted(&name)), at: node.at.clone() };
+            if let Some(value) = Setting::read(node, &place, problems) {
+                settings.push((name, Spot { value, place, shown: NOT_SHOWN.to_owned() }));
+            }
+        }
+        Some(Self(settings))
+    }
+}
+
+/// A value of a client's setting.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Setting {
+    /// The value itself.
+    Written(String),
+    /// Where it is to be read from.
+    Reference(SecretRef),
+}
+
+impl Scalar for Setting {
+    const HIDDEN: bool = true;
+
+    fn allowed() -> String {
+        "text, a whole number, true, false, \"env:NAME\" or \"file:PATH\"".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        match value {
+            Value::Text(text) if text.starts_with("env:") || text.starts_with("file:") => {
+                SecretRef::parse(value).map(Self::Reference)
+            }
+            Value::Text(text) => refuse((!text.contains('\0')).then(|| Self::Written(text.clone()))),
+            Value::Integer(integer) => Ok(Self::Written(integer.to_string())),
+            Value::Boolean(boolean) => Ok(Self::Written(boolean.to_string())),
+            Value::Table(_) => Err(Refusal {
+                hint: Some("a name with dots is written in quotes".to_owned()),
+                ..Refusal::default()
+            }),
+            Value::Number(_) | Value::Time(_) | Value::List(_) => Err(Refusal::default()),
+        }
+    }
+}
+
+/// Where a cluster is found: `host:port`, separated by commas; kept without blanks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Brokers(pub(crate) String);
+
+impl Brokers {
+    /// The same for every order of the list.
+    pub(crate) fn sorted(&self) -> Vec<&str> {
+        let mut brokers: Vec<&str> = self.0.split(',').collect();
+        brokers.sort_unstable();
+        brokers
+    }
+}
+
+impl Scalar for Brokers {
+    fn allowed() -> String {
+        format!("1 to {MAX_BROKERS} of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        let brokers: Vec<&str> = text.split(',').map(str::trim).collect();
+        if (1..=MAX_BROKERS).contains(&brokers.len()) && brokers.iter().all(|broker| is_broker(broker)) {
+            return Ok(Self(brokers.join(",")));
+        }
+        let hint = match (text.contains('@'), text.contains("://")) {
+            (true, _) => Some("users and passwords stand in `librdkafka`: sasl.username, sasl.password"),
+            (false, true) => Some("the protocol stands in `librdkafka`: security.protocol"),
+            (false, false) => None,
+        };
+        Err(Refusal { hint: hint.map(str::to_owned), hidden: text.contains('@'), ..Refusal::default() })
+    }
+}
+
+/// `host:port`, or `[address]:port` where the address is of IPv6.
+fn is_broker(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && port_number(port).is_some())
+}
+
+fn read_settings(list: &Spot<Settings>, role: Role, check: &mut Check<'_>) -> BTreeMap<String, Secret> {
+    let Settings(settings) = &list.value;
+    if settings.len() > MAX_SETTINGS {
+        let found = settings.len();
+        check.problems.add(&list.place, format!("found {found} settings, allowed: at most {MAX_SETTINGS}"));
+    }
+    let mut values = BTreeMap::new();
+    for (name, setting) in settings {
+        if let Some(reason) = refused(name, role) {
+            check.problems.add(&setting.place, reason);
+            continue;
+        }
+        let value = match &setting.value {
+            Setting::Written(_) if holds_secret(name) => {
+                let message = "holds a secret, which may not stand here, write \"env:NAME\" or \"file:PATH\"";
+                check.problems.add(&setting.place, message);
+                None
+            }
+            Setting::Written(value) => Some(value.clone()),
+            Setting::Reference(reference) => check.referred(reference, &setting.place),
+        };
+        let value = match value {
+            Some(value) if names_path(name, &value) => path_text(&value, &setting.place, check),
+            value => value,
+        };
+        values.extend(value.map(|value| (name.as_str(), (value, &setting.place))));
+    }
+    let shared = values.iter().map(|(name, (value, place))| (*name, (value.as_str(), *place))).collect();
+    // A setting that was refused may be the one that another needs.
+    if values.len() == settings.len() {
+        relations(&shared, check.problems, check.warnings);
+    }
+    values.into_iter().map(|(name, (value, _))| (name.to_owned(), Secret::new(value))).collect()
+}
+
+/// A path as text, resolved against the file's folder.
+fn path_text(path: &str, place: &Place, check: &mut Check<'_>) -> Option<String> {
+    let resolved = check.base.join(path).into_os_string().into_string().ok();
+    if resolved.is_none() {
+        let message = "the configuration file's folder isn't UTF-8, allowed: an absolute path";
+        check.problems.add(place, message);
+    }
+    resolved
+}
+
+/// The purpose of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// It reads events.
@@ -35,7 +226,7 @@ pub(crate) enum Role {
 }
 
 /// Why a setting isn't the user's, and what to do; `None` where it is.
-pub(crate) fn refused(name: &str, role: Role) -> Option<&'static str> {
+fn refused(name: &str, role: Role) -> Option<&'static str> {
     let well_formed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
     if !(1..=MAX_SETTING_BYTES).contains(&name.len()) || !name.bytes().all(well_formed) {
         return Some("isn't the name of a setting, allowed: 1 to 128 of a-z, 0-9, ., _ and -");
@@ -137,21 +328,17 @@ fn refused_for_sinks(name: &str) -> Option<&'static str> {
 }
 
 /// Whether a setting always holds a secret.
-pub(crate) fn holds_secret(name: &str) -> bool {
+fn holds_secret(name: &str) -> bool {
     ["password", "passphrase", "secret", "key.pem", "ssl_key"].iter().any(|end| name.ends_with(end))
 }
 
 /// Whether a setting names a file or a folder. The library also takes `probe` for that of `ssl.ca.location`.
-pub(crate) fn names_path(name: &str, value: &str) -> bool {
+fn names_path(name: &str, value: &str) -> bool {
     (name.ends_with(".location") || name.ends_with(".file")) && value != "probe" && !value.is_empty()
 }
 
 /// What settings must be beside each other. `settings` holds values with their places.
-pub(crate) fn relations(
-    settings: &BTreeMap<&str, (&str, &Place)>,
-    problems: &mut Problems,
-    warnings: &mut Problems,
-) {
+fn relations(settings: &BTreeMap<&str, (&str, &Place)>, problems: &mut Problems, warnings: &mut Problems) {
     let get = |name: &str| settings.get(name).copied();
     let protocol = get("security.protocol");
     if let Some((value, place)) = protocol

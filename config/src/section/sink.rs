@@ -1,0 +1,141 @@
+//! `[sink.*]`: where a live job's results go.
+
+use std::path::PathBuf;
+
+use super::check::{Check, DAY_MS, Gives, HOUR_MS};
+use super::kafka::{Brokers, KafkaClient, Role, Settings};
+use super::topic::is_topic;
+use crate::scalar::{Count, Flag, Millis, PathText, Size, texts};
+use crate::toml::read::Spot;
+use crate::toml::value::choice;
+
+/// Characters of a prefix: leaves room for `.<view>.v1` with views of up to 45 characters.
+const MAX_PREFIX_BYTES: usize = 200;
+/// Replicas of a topic; Kafka counts them in 16 bits with a sign.
+const MAX_REPLICATION: u64 = 32_767;
+
+/// The views of a job. Each is a topic of `[sink.kafka]` and a file of `[sink.files]`.
+pub const VIEWS: [&str; 11] = [
+    "usage",
+    "usage_by_route",
+    "latency",
+    "geo",
+    "callers",
+    "subscription_usage",
+    "incidents",
+    "incident_log",
+    "revocations",
+    "late",
+    "dead_letters",
+];
+
+section! {
+    /// `[sink.*]`: where a live job's results go.
+    #[derive(Clone, Debug)]
+    pub struct Sinks, RawSinks {
+        /// `[sink.kafka]`.
+        other kafka: Option<KafkaSink> = kafka(RawKafkaSink) or None;
+        /// `[sink.files]`.
+        other files: Option<FileSink> = files(RawFileSink) or None;
+    }
+}
+
+section! {
+    /// `[sink.kafka]`: one topic a view.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct KafkaSink, RawKafkaSink, pub new(client: KafkaClient) {
+        /// How its brokers are reached.
+        other client: KafkaClient;
+        key brokers(Brokers);
+        /// Topics are called `<prefix>.<view>.v1`.
+        other prefix: String = prefix(Prefix) or "keytide".to_owned();
+        /// What a restart may do to records.
+        other delivery: Delivery = delivery(Delivery) or Delivery::AtLeastOnce;
+        /// Partitions of topics that the job creates.
+        other partitions: u32 = partitions(Count, 1..=10_000) or 6;
+        /// Replicas of topics that the job creates; `None`: the brokers' default.
+        other replication: Option<u16> = replication(Count, 1..=MAX_REPLICATION) or None;
+        /// Whether topics that are missing are created; otherwise they are an error.
+        other create_topics: bool = create_topics(Flag) or true;
+        /// Bytes of records that wait to be sent; beyond them the job waits.
+        other buffer_bytes: usize = buffer(Size, 1 << 20..=4 << 30) or 64 << 20;
+        key librdkafka(Settings);
+    }
+}
+
+section! {
+    /// `[sink.files]`: `DIR/<view>-<number>.jsonl`, appended to.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct FileSink, RawFileSink, pub new(dir: impl Into<PathBuf>) {
+        /// The folder of the files.
+        other dir: PathBuf = dir(PathText);
+        /// A file that is at least this long is closed and the next one begun.
+        other rotate_bytes: u64 = rotate_bytes(Size, 4 << 10..=64 << 30) or 64 << 20;
+        /// The age at which a file is closed and the next one begun, in milliseconds.
+        other rotate_after_ms: u64 = rotate_after(Millis, 1_000..=7 * DAY_MS) or HOUR_MS;
+        /// How many closed files of a view are kept; 0: all.
+        other keep: u32 = keep(Count, 0..=1_000_000) or 0;
+    }
+}
+
+choice! {
+    /// What a restart may do to records of a sink.
+    #[derive(Default)]
+    pub enum Delivery {
+        /// None is lost, some may be sent again.
+        #[default]
+        AtLeastOnce = "at_least_once",
+    }
+    later ["exactly_once"];
+    why "results aren't committed in transactions yet, so that a restart may send some again";
+}
+
+texts! {
+    /// What the names of a sink's topics begin with.
+    Prefix if |text| is_topic(text, MAX_PREFIX_BYTES), format!("1 to {MAX_PREFIX_BYTES} of A-Z, a-z, 0-9, ., _ and -");
+}
+
+impl KafkaSink {
+    /// The topic of one of [`VIEWS`].
+    #[must_use]
+    pub fn topic(&self, view: &str) -> String {
+        format!("{}.{view}.v1", self.prefix)
+    }
+}
+
+impl Gives<KafkaSink> for RawKafkaSink {
+    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<KafkaSink> {
+        let raw = &spot.value;
+        let client = KafkaClient::read(&raw.brokers, &raw.librdkafka, spot, Role::Sink, check);
+        // Its other keys are judged even where it has no brokers.
+        let is_whole = client.is_some();
+        let mut sink = KafkaSink::new(client.unwrap_or_else(|| KafkaClient::new("")));
+        raw.fill(&mut sink, check);
+        is_whole.then_some(sink)
+    }
+}
+
+impl Gives<FileSink> for RawFileSink {
+    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<FileSink> {
+        let dir = check.required(&spot.value.dir, spot, "dir").map(|dir| check.base.join(&dir.0));
+        let is_whole = dir.is_some();
+        let mut sink = FileSink::new(dir.unwrap_or_default());
+        spot.value.fill(&mut sink, check);
+        is_whole.then_some(sink)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toml::tree::Value;
+    use crate::toml::value::Scalar;
+
+    #[test]
+    fn known_but_missing_values_are_told_apart() {
+        let refusal = |text: &str| Delivery::parse(&Value::Text(text.to_owned())).unwrap_err();
+        assert!(refusal("exactly_once").later);
+        assert!(!refusal("exactly_twice").later);
+        assert_eq!(refusal("at_least_onc").hint.as_deref(), Some("did you mean \"at_least_once\"?"));
+    }
+}

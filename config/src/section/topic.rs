@@ -1,0 +1,239 @@
+//! Topics of events: their names, and the records of them that are read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::kafka::KafkaClient;
+use crate::fingerprint::{Encoder, Fingerprint};
+use crate::scalar::texts;
+use crate::toml::near::nearest;
+use crate::toml::tree::{Value, quoted};
+use crate::toml::value::{Refusal, Scalar, choice, did_you_mean, refuse};
+
+/// Characters of a topic's name; Kafka's own limit.
+const MAX_TOPIC_BYTES: usize = 249;
+/// Partitions are numbered below this.
+const MAX_PARTITIONS: u32 = 1 << 20;
+
+/// A Kafka topic of access events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaSource {
+    /// How its brokers are reached.
+    pub client: KafkaClient,
+    /// The topic.
+    pub topic: String,
+    /// Where reading starts.
+    pub start: Start,
+    /// Where a bounded run (`replay`) ends. Live runs don't.
+    pub end: End,
+    /// What happens when records are gone before they were read.
+    pub on_gap: OnGap,
+}
+
+impl KafkaSource {
+    /// All that is kept of `topic`, stopping at a gap.
+    #[must_use]
+    pub fn new(client: KafkaClient, topic: impl Into<String>) -> Self {
+        Self {
+            client,
+            topic: topic.into(),
+            start: Start::default(),
+            end: End::default(),
+            on_gap: OnGap::default(),
+        }
+    }
+}
+
+impl Fingerprint for KafkaSource {
+    fn add_to(&self, encoder: &mut Encoder) {
+        let Self { client, topic, start, end, on_gap } = self;
+        encoder.add(client);
+        encoder.add(topic);
+        match start {
+            Start::Earliest => encoder.text("earliest"),
+            Start::Latest => encoder.text("latest"),
+            Start::Time(time) => add_time(*time, encoder),
+            Start::Offsets(offsets) => add_offsets(offsets, encoder),
+        }
+        match end {
+            End::Latest => encoder.text("latest"),
+            End::Time(time) => add_time(*time, encoder),
+            End::Offsets(offsets) => add_offsets(offsets, encoder),
+        }
+        encoder.add(on_gap);
+    }
+}
+
+fn add_time(time: u64, encoder: &mut Encoder) {
+    encoder.text("time");
+    encoder.number(time);
+}
+
+fn add_offsets(offsets: &BTreeMap<u32, u64>, encoder: &mut Encoder) {
+    encoder.text("offsets");
+    encoder.number(offsets.len() as u64);
+    for (partition, offset) in offsets {
+        encoder.number((*partition).into());
+        encoder.number(*offset);
+    }
+}
+
+/// Where reading a topic starts. Displayed as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Start {
+    /// The earliest record that is kept.
+    #[default]
+    Earliest,
+    /// Behind the last record.
+    Latest,
+    /// The first record whose Kafka timestamp is at or after this time, in ms since the epoch.
+    Time(u64),
+    /// Offsets by partition; partitions that aren't named start at their earliest record.
+    Offsets(BTreeMap<u32, u64>),
+}
+
+/// Where a bounded run over a topic ends. Displayed as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum End {
+    /// Behind the last record there is when the run starts.
+    #[default]
+    Latest,
+    /// Before the first record whose Kafka timestamp is at or after this time, in ms since the epoch.
+    Time(u64),
+    /// Before these offsets, by partition; partitions that aren't named end behind their last record.
+    Offsets(BTreeMap<u32, u64>),
+}
+
+choice! {
+    /// The reaction to records that were gone before they were read: retention passed us.
+    #[derive(Default)]
+    pub enum OnGap {
+        /// The job ends with a definite error.
+        #[default]
+        Stop = "stop",
+        /// The job goes on behind the gap, which becomes a dead letter and a metric.
+        Skip = "skip",
+    }
+}
+
+texts! {
+    /// The name of a topic.
+    TopicName if |text| is_topic(text, MAX_TOPIC_BYTES), format!("1 to {MAX_TOPIC_BYTES} of A-Z, a-z, 0-9, ., _ and -");
+}
+
+pub(crate) fn is_topic(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && !matches!(text, "." | "..")
+}
+
+impl Scalar for Start {
+    fn allowed() -> String {
+        format!("\"earliest\", \"latest\", {POINTS}")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        point(value, &[("earliest", Self::Earliest), ("latest", Self::Latest)], Self::Time, Self::Offsets)
+    }
+}
+
+impl Scalar for End {
+    fn allowed() -> String {
+        format!("\"latest\", {POINTS}")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        point(value, &[("latest", Self::Latest)], Self::Time, Self::Offsets)
+    }
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Earliest => f.write_str("earliest"),
+            Self::Latest => f.write_str("latest"),
+            Self::Time(time) => f.write_str(&time_text(*time)),
+            Self::Offsets(offsets) => f.write_str(&offsets_text(offsets)),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Time(time) => f.write_str(&time_text(*time)),
+            Self::Offsets(offsets) => f.write_str(&offsets_text(offsets)),
+        }
+    }
+}
+
+/// Any point that isn't one of the words, as messages say it.
+const POINTS: &str =
+    "a time with its offset such as \"2026-01-31T12:00:00Z\", or offsets by partition such as { 0 = 100 }";
+
+/// A point of a topic: one of the words, a time, or offsets by partition.
+fn point<T: Clone>(
+    value: &Value,
+    words: &[(&str, T)],
+    at_time: fn(u64) -> T,
+    at_offsets: fn(BTreeMap<u32, u64>) -> T,
+) -> Result<T, Refusal> {
+    match value {
+        Value::Text(text) => {
+            let word = words.iter().find(|(word, _)| word == text).map(|(_, point)| point.clone());
+            word.or_else(|| time(text).map(at_time)).ok_or_else(|| Refusal {
+                hint: did_you_mean(nearest(text, words.iter().map(|(word, _)| *word))),
+                ..Refusal::default()
+            })
+        }
+        Value::Time(text) => refuse(time(text).map(at_time)),
+        Value::Table(table) => {
+            let mut offsets = BTreeMap::new();
+            for (name, node) in table.entries() {
+                let Some(partition) = partition(name) else {
+                    let hint = format!("{} is no number of a partition", quoted(name));
+                    return Err(Refusal { hint: Some(hint), ..Refusal::default() });
+                };
+                let offset = match &node.value {
+                    Value::Integer(offset) => u64::try_from(*offset).ok(),
+                    _ => None,
+                };
+                let Some(offset) = offset else {
+                    let hint = format!("the offset of partition {partition} is no whole number");
+                    return Err(Refusal { hint: Some(hint), ..Refusal::default() });
+                };
+                offsets.insert(partition, offset);
+            }
+            refuse((!offsets.is_empty()).then(|| at_offsets(offsets)))
+        }
+        _ => Err(Refusal::default()),
+    }
+}
+
+/// Digits without leading zeros, so that no partition has two names.
+fn partition(text: &str) -> Option<u32> {
+    let number: u32 = text.parse().ok()?;
+    (number < MAX_PARTITIONS && number.to_string() == text).then_some(number)
+}
+
+/// An RFC 3339 time in milliseconds since the epoch. What is finer is rounded up: the first whole
+/// millisecond that isn't before it.
+fn time(text: &str) -> Option<u64> {
+    let plain = |b: u8| b.is_ascii_digit() || b"-:.+TtZz ".contains(&b);
+    let time: Timestamp = text.bytes().all(plain).then(|| text.parse().ok())??;
+    let millis = time.as_nanosecond().checked_add(999_999)?.div_euclid(1_000_000);
+    u64::try_from(millis).ok()
+}
+
+fn time_text(millis: u64) -> String {
+    let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    time.map_or_else(|| format!("{millis} ms after the epoch"), |time| time.to_string())
+}
+
+fn offsets_text(offsets: &BTreeMap<u32, u64>) -> String {
+    let pairs = offsets.iter().map(|(partition, offset)| format!("{partition} = {offset}"));
+    format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+}

@@ -110,6 +110,7 @@ impl Report {
             alerts,
             http,
             log,
+            ..
         } = config;
         let workers = counted(job.workers.get(), "worker");
         self.line("job", format!("{}, tick {}, {workers}", job.name, duration_text(job.tick_ms)));

@@ -16,22 +16,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 mod fingerprint;
-mod job;
 mod pattern;
-mod raw;
 mod scalar;
 mod section;
 #[cfg(test)]
 mod tests;
 mod time;
 mod toml;
-mod validate;
 
 pub use crate::toml::load::{Loaded, environment};
 pub use crate::toml::problem::{ConfigError, Problem};
-pub use job::*;
 pub use pattern::{
     Dialect, LineField, LineForm, LinePattern, LineTime, PatternFault, Piece, TimePart, Variable, header_name,
 };
-pub use scalar::{duration_text, size_text};
+pub use scalar::{Secret, duration_text, size_text};
+pub use section::*;
 pub use time::{Matched, TimePattern, Zone};

@@ -23,7 +23,7 @@ mod time;
 
 use std::fmt;
 
-use crate::job::Unit;
+use crate::section::Unit;
 
 pub use self::time::{LineTime, TimePart};
 

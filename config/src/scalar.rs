@@ -5,65 +5,13 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::job::*;
-use crate::pattern::LinePattern;
 use crate::section::check::{Check, Gives};
-use crate::toml::near::nearest;
 use crate::toml::read::Spot;
 use crate::toml::tree::Value;
-use crate::toml::value::{Refusal, Scalar, choice, did_you_mean, refuse, text};
+use crate::toml::value::{Refusal, Scalar, refuse, text};
 
-mod decimal;
-
-pub(crate) use decimal::{Decimal, decimal_text};
-
-/// Bytes of a JSON pointer.
-const MAX_POINTER_BYTES: usize = 1_024;
-/// Bytes of a header's or a query argument's name.
-const MAX_ARGUMENT_BYTES: usize = 256;
 /// Characters of a source's or a job's name.
 const MAX_NAME_BYTES: usize = 64;
-
-/// `kind` of a `[[source]]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum InputKind {
-    File,
-    Stdin,
-    Kafka,
-}
-
-/// `hash` of `[keys]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HashKind {
-    Sha256,
-    HmacSha256,
-    Prehashed,
-    None,
-}
-
-choice!(InputKind { File = "file", Stdin = "stdin", Kafka = "kafka" });
-choice!(Format {
-    Json = "json", Apisix = "apisix", Kong = "kong", Envoy = "envoy", Nginx = "nginx",
-    AwsApigateway = "aws-apigateway", Otel = "otel", Cloudwatch = "cloudwatch", Cloudevents = "cloudevents",
-    Combined = "combined", Text = "text", Alb = "alb", Cloudfront = "cloudfront", Haproxy = "haproxy",
-});
-choice!(Dedupe { RequestId = "request_id", Message = "message", Batch = "batch", Content = "content" });
-choice!(MissingKey { Anonymous = "anonymous", DeadLetter = "dead_letter" });
-choice!(Unit { Seconds = "s", Millis = "ms", Micros = "us", Nanos = "ns", Rfc3339 = "rfc3339", Clf = "clf" });
-// Hidden: who mistakes `hash` for the place of the secret must not find it in a log.
-choice!(HashKind { Sha256 = "sha256", HmacSha256 = "hmac-sha256", Prehashed = "prehashed", None = "none" } hidden true;);
-
-impl Scalar for LinePattern {
-    fn allowed() -> String {
-        "the server's own format of a log line: of NGINX, Apache httpd, Envoy or Amazon API Gateway"
-            .to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        Self::parse(text(value)?)
-            .map_err(|fault| Refusal { hint: Some(fault.to_string()), ..Refusal::default() })
-    }
-}
 
 /// Declares kinds of text: the rule that one keeps, and how messages say what is allowed.
 macro_rules! texts {
@@ -192,102 +140,6 @@ fn unscaled(number: u64, units: &[(&str, u64)]) -> Option<String> {
     Some(format!("{}{unit}", number / scale))
 }
 
-impl Scalar for Pointer {
-    fn allowed() -> String {
-        format!("a JSON pointer (RFC 6901) of at most {MAX_POINTER_BYTES} bytes, such as \"/request/id\"")
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let text = text(value)?;
-        pointer(text).ok_or_else(|| Refusal {
-            hint: (!text.starts_with('/')).then(|| "a pointer starts with /".to_owned()),
-            ..Refusal::default()
-        })
-    }
-}
-
-pub(crate) fn pointer(text: &str) -> Option<Pointer> {
-    if text.len() > MAX_POINTER_BYTES || text.contains(char::is_control) {
-        return None;
-    }
-    text.strip_prefix('/')?.split('/').map(unescape).collect::<Option<_>>().map(Pointer)
-}
-
-/// One reference token: `~1` is `/`, `~0` is `~`, any other `~` is an error.
-fn unescape(token: &str) -> Option<String> {
-    let mut parts = token.split('~');
-    let mut unescaped = parts.next()?.to_owned();
-    for part in parts {
-        let (c, rest) = match part.as_bytes().first()? {
-            b'0' => ('~', &part[1..]),
-            b'1' => ('/', &part[1..]),
-            _ => return None,
-        };
-        unescaped.push(c);
-        unescaped.push_str(rest);
-    }
-    Some(unescaped)
-}
-
-impl fmt::Display for Pointer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
-    }
-}
-
-impl Scalar for KeyFrom {
-    fn allowed() -> String {
-        "header:NAME, query:NAME, key, field:/POINTER, consumer, credential, user, client_ip".to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let text = text(value)?;
-        let (kind, argument) = text.split_once(':').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
-        let rule = match (kind, argument) {
-            ("header", Some(name)) => is_header(name).then(|| Self::Header(name.to_ascii_lowercase())),
-            ("query", Some(name)) => is_argument(name).then(|| Self::Query(name.to_owned())),
-            ("field", Some(at)) => pointer(at).map(Self::Field),
-            ("key", None) => Some(Self::Key),
-            ("consumer", None) => Some(Self::Consumer),
-            ("credential", None) => Some(Self::Credential),
-            ("user", None) => Some(Self::User),
-            ("client_ip", None) => Some(Self::ClientIp),
-            _ => None,
-        };
-        const KINDS: [&str; 8] =
-            ["header", "query", "key", "field", "consumer", "credential", "user", "client_ip"];
-        rule.ok_or_else(|| Refusal {
-            hint: did_you_mean(nearest(kind, KINDS).filter(|near| *near != kind)),
-            ..Refusal::default()
-        })
-    }
-}
-
-/// A header's name (RFC 9110 token).
-fn is_header(name: &str) -> bool {
-    (1..=MAX_ARGUMENT_BYTES).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-}
-
-fn is_argument(name: &str) -> bool {
-    (1..=MAX_ARGUMENT_BYTES).contains(&name.len()) && !name.contains(char::is_control)
-}
-
-impl fmt::Display for KeyFrom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Header(name) => write!(f, "header:{name}"),
-            Self::Query(name) => write!(f, "query:{name}"),
-            Self::Field(pointer) => write!(f, "field:{pointer}"),
-            Self::Key => f.write_str("key"),
-            Self::Consumer => f.write_str("consumer"),
-            Self::Credential => f.write_str("credential"),
-            Self::User => f.write_str("user"),
-            Self::ClientIp => f.write_str("client_ip"),
-        }
-    }
-}
-
 /// A name, an address of IPv4, or an address of IPv6 in brackets.
 pub(crate) fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
@@ -398,6 +250,41 @@ fn is_variable(name: &str) -> bool {
         && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }
 
+/// A number that isn't negative, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decimal(pub(crate) u64);
+
+impl Scalar for Decimal {
+    fn allowed() -> String {
+        "a number with at most three decimals, such as 0.65".to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        match value {
+            Value::Integer(integer) => {
+                refuse(u64::try_from(*integer).ok().and_then(|number| number.checked_mul(1_000)).map(Self))
+            }
+            Value::Number(text) => refuse(thousandths(text).map(Self)),
+            _ => Err(Refusal::default()),
+        }
+    }
+}
+
+fn thousandths(text: &str) -> Option<u64> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let is_plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || decimals.len() > 3 || !is_plain(whole) || !is_plain(decimals) {
+        return None;
+    }
+    whole.parse::<u64>().ok()?.checked_mul(1_000)?.checked_add(format!("{decimals:0<3}").parse().ok()?)
+}
+
+/// As it is written.
+pub(crate) fn decimal_text(thousandths: u64) -> String {
+    let text = format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// Yes or no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flag(pub(crate) bool);
@@ -476,55 +363,6 @@ mod tests {
     }
 
     #[test]
-    fn pointers_are_unescaped() {
-        for (text, tokens) in [
-            ("/a~1b/0", Some(vec!["a/b", "0"])),
-            ("/m~0n", Some(vec!["m~n"])),
-            ("/~01", Some(vec!["~1"])),
-            ("/", Some(vec![""])),
-            ("/a//b", Some(vec!["a", "", "b"])),
-            ("/ü x", Some(vec!["ü x"])),
-            ("", None),
-            ("a", None),
-            ("/a~", None),
-            ("/a~2", None),
-            ("/~é", None),
-            ("/a\u{1b}[31m", None),
-            ("/a\nb", None),
-        ] {
-            let tokens = tokens.map(|tokens| Pointer(tokens.into_iter().map(str::to_owned).collect()));
-            assert_eq!(read::<Pointer>(text), tokens, "{text}");
-        }
-        let longest = format!("/{}", "a".repeat(MAX_POINTER_BYTES - 1));
-        assert!(read::<Pointer>(&longest).is_some());
-        assert!(read::<Pointer>(&format!("{longest}a")).is_none());
-    }
-
-    #[test]
-    fn key_rules_name_a_place() {
-        for (text, rule) in [
-            ("header:X-Api-Key", Some(KeyFrom::Header("x-api-key".to_owned()))),
-            ("query:ApiKey", Some(KeyFrom::Query("ApiKey".to_owned()))),
-            ("query:a:b", Some(KeyFrom::Query("a:b".to_owned()))),
-            ("field:/a/b", Some(KeyFrom::Field(Pointer(vec!["a".to_owned(), "b".to_owned()])))),
-            ("key", Some(KeyFrom::Key)),
-            ("client_ip", Some(KeyFrom::ClientIp)),
-            ("header:", None),
-            ("header:x api", None),
-            ("header:ключ", None),
-            ("header", None),
-            ("key:x", None),
-            ("field:a", None),
-            ("Key", None),
-            ("", None),
-        ] {
-            assert_eq!(read::<KeyFrom>(text), rule, "{text}");
-        }
-        let refusal = KeyFrom::parse(&Value::Text("headers:apikey".to_owned())).unwrap_err();
-        assert_eq!(refusal.hint.as_deref(), Some("did you mean \"header\"?"));
-    }
-
-    #[test]
     fn names_are_short_and_plain() {
         let longest = "a".repeat(MAX_NAME_BYTES);
         for (text, allowed) in [
@@ -549,6 +387,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn up_to_three_decimals() {
+        for (text, number) in [
+            ("17", 17_000),
+            ("0.65", 650),
+            ("0.125", 125),
+            ("4.0", 4_000),
+            ("0", 0),
+            ("18446744073709551.615", u64::MAX),
+        ] {
+            assert_eq!(thousandths(text), Some(number), "{text}");
+        }
+        for text in
+            ["", ".5", "-1", "1e3", "0.1234", "inf", "NaN", "18446744073709551.616", "18446744073709552"]
+        {
+            assert_eq!(thousandths(text), None, "{text}");
+        }
+        assert_eq!([650, 4_000, 125, 0].map(decimal_text), ["0.65", "4", "0.125", "0"]);
+    }
+
     proptest! {
         #[test]
         fn durations_survive_being_shown(millis: u64) {
@@ -556,20 +414,10 @@ mod tests {
         }
 
         #[test]
-        fn pointers_survive_being_shown(tokens in proptest::collection::vec("[a-z~/ 0-9é]{0,6}", 1..6)) {
-            let pointer = Pointer(tokens);
-            prop_assert_eq!(read::<Pointer>(&pointer.to_string()), Some(pointer));
-        }
-
-        #[test]
         fn no_text_panics(text in "\\PC{0,40}|[/~{}:a-z0-9.]{0,20}") {
             read::<Millis>(&text);
             read::<Size>(&text);
-            read::<Pointer>(&text);
             read::<SecretRef>(&text);
-            if let Some(rule) = read::<KeyFrom>(&text) {
-                prop_assert_eq!(read::<KeyFrom>(&rule.to_string()), Some(rule));
-            }
         }
     }
 }

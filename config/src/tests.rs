@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use crate::raw::{Raw, RawConfig};
+use crate::section::config::RawConfig;
+use crate::toml::read::Raw;
 use crate::toml::tree::{self, Table, Value};
 use crate::*;
 

@@ -35,8 +35,6 @@ pub(crate) struct Check<'a> {
     pub(crate) env: &'a BTreeMap<String, String>,
     pub(crate) problems: &'a mut Problems,
     pub(crate) warnings: &'a mut Problems,
-    /// Paths of the `secret` keys that a hash makes use of.
-    pub(crate) secrets_used: Vec<String>,
 }
 
 /// A written value that gives a field its value, within a limit if there is one.
@@ -160,11 +158,6 @@ impl Check<'_> {
         if let Some(value) = entry.given().and_then(|spot| T::give(spot, limit, self)) {
             *field = value;
         }
-    }
-
-    /// A section, or its defaults where it is absent.
-    pub(crate) fn section<T: Gives<F>, F: Default>(&mut self, entry: &Entry<T>) -> F {
-        entry.given().and_then(|spot| T::give(spot, (), self)).unwrap_or_default()
     }
 
     /// The value of a key that its section must have.

@@ -142,18 +142,43 @@ $(check.fill(&mut to.$field, &self.$key, section!(@limit $($limit)?));)*
 }
 
 pub(crate) mod alerts;
+pub(crate) mod config;
 pub(crate) mod detection;
 pub(crate) mod email;
+pub(crate) mod fields;
 pub(crate) mod geo;
 pub(crate) mod http;
 pub(crate) mod job;
 pub(crate) mod kafka;
+pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod log;
 pub(crate) mod policy;
 pub(crate) mod routes;
 pub(crate) mod sink;
+pub(crate) mod source;
 pub(crate) mod tables;
 pub(crate) mod topic;
 pub(crate) mod webhook;
 pub(crate) mod windows;
+
+pub use alerts::Alerts;
+pub use config::JobConfig;
+pub use detection::Detection;
+pub use email::{EmailAlerts, Language, MailServer, MailTls, Sender, is_address};
+pub use fields::{Field, FieldMap, Pointer, Unit};
+pub use geo::Geo;
+pub use http::Http;
+pub use job::Job;
+pub use kafka::KafkaClient;
+pub use keys::{KeyFrom, KeyHash, KeyRules, MissingKey};
+pub use limits::Limits;
+pub use log::{Log, LogFormat, LogLevel};
+pub use policy::{DefaultPolicy, PolicyMode, PolicyRules};
+pub use routes::{Routes, RoutesFrom};
+pub use sink::{Delivery, FileSink, KafkaSink, Sinks, VIEWS};
+pub use source::{Condition, Dedupe, Format, Source, SourceKind};
+pub use tables::{TableFormat, TableSource, Tables, TopicFormat};
+pub use topic::{End, KafkaSource, OnGap, Start};
+pub use webhook::{Webhook, WebhookFormat, WebhookUrl};
+pub use windows::{Unproven, Windows};

@@ -5,12 +5,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use crate::job::JobConfig;
-use crate::raw::{Raw, RawConfig};
+use crate::section::config::{JobConfig, RawConfig, validate};
 use crate::toml::overrides;
 use crate::toml::problem::{ConfigError, Place, Problem, Problems};
+use crate::toml::read::Raw;
 use crate::toml::tree::{self, At, Node, Value};
-use crate::validate::validate;
 
 /// Bytes of a configuration file.
 const MAX_FILE_BYTES: u64 = 1 << 20;

@@ -91,17 +91,23 @@ pub(crate) fn did_you_mean(name: Option<&str>) -> Option<String> {
 }
 
 /// Declares an enumeration with the names that its values have in the file: one list for parsing, messages and output.
+///
+/// `later` lists names that the documentation knows and this version doesn't, `why` says the reason. With `hidden` a
+/// wrong name is never shown.
 macro_rules! choice {
-    ($(#[$meta:meta])* $vis:vis enum $type:ident { $($(#[$doc:meta])* $variant:ident = $name:literal,)+ } $($more:tt)*) => {
+    (
+        $(#[$meta:meta])*
+        $vis:vis enum $type:ident { $($(#[$doc:meta])* $variant:ident = $name:literal,)+ }
+        $(later $later:expr;)?
+        $(why $why:literal;)?
+        $(hidden $hidden:literal;)?
+    ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         $vis enum $type {
             $($(#[$doc])* $variant,)+
         }
 
-        $crate::toml::value::choice!($type { $($variant = $name),+ } $($more)*);
-    };
-    ($type:ident { $($variant:ident = $name:literal),+ $(,)? } $(later $later:expr;)? $(why $why:literal;)? $(hidden $hidden:literal;)?) => {
         impl $type {
             /// Its name in the configuration file.
             #[must_use]

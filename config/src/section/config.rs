@@ -1,0 +1,117 @@
+//! The whole file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use glob::Pattern;
+
+use super::alerts::{Alerts, RawAlerts};
+use super::check::Check;
+use super::detection::{Detection, RawDetection};
+use super::geo::{Geo, RawGeo};
+use super::http::{Http, RawHttp};
+use super::job::{Job, RawJob};
+use super::keys::RawKeys;
+use super::limits::{Limits, RawLimits};
+use super::log::{Log, RawLog};
+use super::routes::{RawRoutes, Routes};
+use super::sink::{RawSinks, Sinks, VIEWS};
+use super::source::{RawSource, Shared, Source, SourceKind, sources};
+use super::tables::{RawTables, Tables};
+use super::windows::{RawWindows, Windows};
+use crate::toml::problem::Problems;
+use crate::toml::read::List;
+use crate::toml::tree::quoted;
+
+section! {
+    /// A whole job. It exists only if no problem was found: nothing outside this crate can make one.
+    #[derive(Clone, Debug)]
+    #[non_exhaustive]
+    pub struct JobConfig, RawConfig, pub(crate) new(sources: Vec<Source>) {
+        /// `[job]`.
+        results job: Job = job(RawJob) or Job::default();
+        key keys(RawKeys);
+        /// `[[source]]`, in the order of the file; names are unique.
+        results sources: Vec<Source> = source(List<RawSource>);
+        /// `[tables.*]`.
+        results tables: Tables = tables(RawTables) or Tables::default();
+        /// `[geo]`.
+        results geo: Geo = geo(RawGeo) or Geo::default();
+        /// `[routes]`.
+        results routes: Routes = routes(RawRoutes) or Routes::default();
+        /// `[windows]`.
+        results windows: Windows = windows(RawWindows) or Windows::default();
+        /// `[limits]`.
+        results limits: Limits = limits(RawLimits) or Limits::default();
+        /// `[sink.*]`.
+        other sinks: Sinks = sink(RawSinks) or Sinks::default();
+        /// `[detection]`.
+        results detection: Detection = detection(RawDetection) or Detection::default();
+        /// `[alerts.*]`.
+        results alerts: Alerts = alerts(RawAlerts) or Alerts::default();
+        /// `[http]`; `None`: nothing is served.
+        other http: Option<Http> = http(RawHttp) or None;
+        /// `[log]`.
+        other log: Log = log(RawLog) or Log::default();
+        later cluster;
+        later state;
+    }
+}
+
+/// Validates a file that lies in `base`. Problems go to `problems`, what is allowed but suspicious to `warnings`.
+pub(crate) fn validate(
+    raw: &RawConfig,
+    base: &Path,
+    env: &BTreeMap<String, String>,
+    problems: &mut Problems,
+    warnings: &mut Problems,
+) -> Option<JobConfig> {
+    let mut check = Check { base, env, problems, warnings };
+    let mut config = JobConfig::new(Vec::new());
+    raw.fill(&mut config, &mut check);
+    let absent = RawKeys::default();
+    let routes = raw.routes.value().and_then(|routes| routes.from.value()).copied();
+    let shared = Shared { keys: raw.keys.value().unwrap_or(&absent), routes };
+    config.sources = sources(&raw.source, shared, config.job.workers, &mut check);
+    loops(raw, &config, &mut check);
+    problems.is_empty().then_some(config)
+}
+
+/// Refuses a job that would read what it writes.
+fn loops(raw: &RawConfig, config: &JobConfig, check: &mut Check<'_>) {
+    let tables = raw.tables.value();
+    let spots = raw.source.value().map_or(&[][..], |list| &list.items);
+    if let Some(sink) = &config.sinks.kafka {
+        let of_sources = spots.iter().filter_map(|source| source.value.topic.given());
+        let of_tables = tables.into_iter().flat_map(RawTables::topics);
+        for topic in of_sources.chain(of_tables) {
+            if VIEWS.iter().any(|view| sink.topic(view) == topic.value.0) {
+                let message = format!(
+                    "found {}, which the job writes itself, allowed: another topic, or another sink.kafka.prefix \
+                     than {}",
+                    topic.shown,
+                    quoted(&sink.prefix)
+                );
+                check.problems.add(&topic.place, message);
+            }
+        }
+    }
+    if let Some(sink) = &config.sinks.files {
+        for source in &config.sources {
+            let SourceKind::File { pattern } = &source.kind else { continue };
+            let Ok(glob) = Pattern::new(pattern) else { continue };
+            let reads = |view: &&str| glob.matches_path(&sink.dir.join(format!("{view}-000001.jsonl")));
+            let spot = spots.iter().find(|spot| spot.value.name.value().is_some_and(|n| n.0 == source.name));
+            if let Some(path) = spot.and_then(|spot| spot.value.path.given())
+                && VIEWS.iter().any(reads)
+            {
+                let message = format!(
+                    "found {}, which matches files that sink.files writes, allowed: another pattern, or another \
+                     sink.files.dir",
+                    path.shown
+                );
+                check.problems.add(&path.place, message);
+            }
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! `[source.fields]`: where each field stands in a record, in which unit or form.
+//!
+//! Limits: 16 places a field, pointers of 1,024 bytes.
+
+use std::fmt;
+
+use super::check::Check;
+use super::source::Format;
+use crate::fingerprint::{Encoder, Fingerprint};
+use crate::pattern::{LinePattern, Variable};
+use crate::time::{TimePattern, Zone};
+use crate::toml::problem::{Place, Problems};
+use crate::toml::read::{Entry, List, Raw, Spot, keys};
+use crate::toml::tree::{Node, Value, quoted};
+use crate::toml::value::{Choice, Refusal, Scalar, choice, names, text};
+
+/// Bytes of a JSON pointer.
+const MAX_POINTER_BYTES: usize = 1_024;
+/// Pointers of one field, or of one list of wrappers.
+const MAX_POINTERS: usize = 16;
+/// The units of a latency.
+const LATENCY_UNITS: &[Unit] = &[Unit::Seconds, Unit::Millis, Unit::Micros, Unit::Nanos];
+
+/// The units of a time and of a latency that are written without one.
+type Units = (Option<Unit>, Option<Unit>);
+
+/// Declares the fields of a record, each with the function that judges it.
+macro_rules! fields {
+    ($($(#[$doc:meta])+ $name:ident: $judge:ident,)+) => {
+        /// `[source.fields]`: where each canonical field stands in a record.
+        #[derive(Clone, Debug, Default)]
+        pub struct FieldMap {
+            $($(#[$doc])+ pub $name: Option<Field>,)+
+        }
+
+        impl FieldMap {
+            const COUNT: usize = [$(stringify!($name)),+].len();
+
+            /// All fields with their names in `[source.fields]`, in a fixed order.
+            #[must_use]
+            pub fn named(&self) -> [(&'static str, Option<&Field>); Self::COUNT] {
+                [$((stringify!($name), self.$name.as_ref())),+]
+            }
+        }
+
+        keys! {
+            /// `[source.fields]`.
+            RawFields {
+                $($name: FieldText,)+
+            }
+        }
+
+        impl RawFields {
+            fn entries(&self) -> [&Entry<FieldText>; FieldMap::COUNT] {
+                [$(&self.$name),+]
+            }
+
+            fn judged(&self, units: Units, check: &mut Check<'_>) -> FieldMap {
+                FieldMap {
+                    $($name: self.$name.given().and_then(|spot| $judge(spot, units, check)),)+
+                }
+            }
+        }
+
+        impl Fingerprint for FieldMap {
+            fn add_to(&self, encoder: &mut Encoder) {
+                $(encoder.add(&self.$name);)+
+            }
+        }
+    };
+}
+
+fields! {
+    /// Identifies the request; made by the gateway.
+    request_id: plain,
+    /// Event time.
+    time: time,
+    /// What the `key` rule of `[keys].from` reads.
+    key: plain,
+    /// The API or service the route belongs to.
+    api: plain,
+    /// The route template as the gateway names it.
+    route: plain,
+    /// The path, with or without a query string; becomes a route template where there is no route.
+    path: plain,
+    /// HTTP method.
+    method: plain,
+    /// HTTP status.
+    status: plain,
+    /// Time taken to answer.
+    latency: latency,
+    /// Bytes received from the caller.
+    bytes_in: plain,
+    /// Bytes sent to the caller.
+    bytes_out: plain,
+    /// The peer's address.
+    client_ip: plain,
+    /// `X-Forwarded-For`, believed when the peer is a trusted proxy.
+    forwarded_for: plain,
+    /// ISO 3166-1 alpha-2 country; skips the geo lookup.
+    country: plain,
+    /// User agent.
+    user_agent: plain,
+    /// The gateway's consumer.
+    consumer: plain,
+    /// The gateway's credential id.
+    credential: plain,
+    /// The authenticated user.
+    user: plain,
+    /// The query, where the path has none.
+    query: plain,
+    /// A request line, `GET /path HTTP/1.1`, where method and path don't stand on their own.
+    request: plain,
+    /// When the call ended; with the time it makes the latency, where there is none.
+    end: time,
+    /// How many calls the record stands for, a whole number: one of 0 is passed over, one that can't be read is 1 call.
+    count: plain,
+}
+
+/// One field: where it stands and its unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Where it stands. Of several places the first that says something counts; never empty.
+    pub at: Vec<Pointer>,
+    /// The unit of a time or a latency; `None` where the field has none, and beside `format`.
+    pub unit: Option<Unit>,
+    /// The form of a time, instead of a unit.
+    pub format: Option<TimePattern>,
+    /// The zone of times without one; `None`: the source's.
+    pub zone: Option<Zone>,
+}
+
+impl Field {
+    /// A field without a form or a zone of its own.
+    #[must_use]
+    pub fn new(at: Pointer, unit: Option<Unit>) -> Self {
+        Self { at: vec![at], unit, format: None, zone: None }
+    }
+}
+
+/// A JSON pointer (RFC 6901), unescaped: `/a~1b/0` is `["a/b", "0"]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pointer(pub Vec<String>);
+
+choice! {
+    /// Units of times and latencies.
+    pub enum Unit {
+        /// Seconds, with or without a fraction.
+        Seconds = "s",
+        /// Whole milliseconds, or with a fraction.
+        Millis = "ms",
+        /// Whole microseconds, or with a fraction.
+        Micros = "us",
+        /// Whole nanoseconds, or with a fraction.
+        Nanos = "ns",
+        /// RFC 3339 text, or another form of text that can't be misread (times only).
+        Rfc3339 = "rfc3339",
+        /// The same, with common log format tried first: `20/Nov/2025:12:44:15 +0000` (times only).
+        Clf = "clf",
+    }
+}
+
+impl Fingerprint for Pointer {
+    fn add_to(&self, encoder: &mut Encoder) {
+        encoder.add(&self.0);
+    }
+}
+
+impl Fingerprint for Field {
+    fn add_to(&self, encoder: &mut Encoder) {
+        let Self { at, unit, format, zone } = self;
+        encoder.add(at);
+        encoder.add(unit);
+        encoder.add(format);
+        encoder.add(zone);
+    }
+}
+
+keys! {
+    /// `{ at = "/requestTime", unit = "ms" }`.
+    RawField {
+        at: Pointers,
+        unit: Unit,
+        format: TimePattern,
+        zone: Zone,
+    }
+}
+
+/// One of `[source.fields]`: a pointer alone, or a pointer with a unit.
+pub(crate) struct FieldText(RawField);
+
+impl Raw for FieldText {
+    fn expected() -> String {
+        "a JSON pointer, a list of such, or { at = \"/requestTime\", unit = \"ms\" }".to_owned()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        match node.value {
+            Value::Text(_) | Value::List(_) => match Entry::read(node, place.path.clone(), problems) {
+                Entry::Refused => None,
+                at => Some(Self(RawField { at, ..RawField::default() })),
+            },
+            Value::Table(_) => RawField::read(node, place, problems).map(Self),
+            other => {
+                problems.add(place, format!("found {}, allowed: {}", other.shown(), Self::expected()));
+                None
+            }
+        }
+    }
+}
+
+impl FieldMap {
+    /// The fields of a source's records: of `inner` where there is one.
+    pub(crate) fn read(
+        entry: &Entry<RawFields>,
+        source: &Place,
+        (format, inner): (Format, Option<Format>),
+        pattern: Option<&LinePattern>,
+        check: &mut Check<'_>,
+    ) -> Option<Self> {
+        let wrapped = inner.is_some();
+        let format = inner.unwrap_or(format);
+        if format.is_text() && format != Format::Text {
+            if let Some(fields) = entry.given() {
+                let message = format!("the {} format has no named fields, remove the section", format.name());
+                check.problems.add(&fields.place, message);
+                return None;
+            }
+            return Some(Self::default());
+        }
+        let absent = RawFields::default();
+        let raw = match entry {
+            Entry::Given(fields) => {
+                // A log event has a time of its own.
+                if format == Format::Json && !wrapped {
+                    check.required(&fields.value.time, fields, "time");
+                }
+                &fields.value
+            }
+            Entry::Absent if format == Format::Json => {
+                let place = Place { path: format!("{}.fields", source.path), at: source.at.clone() };
+                let message = match wrapped {
+                    true => "missing, required by inner = \"json\"",
+                    false => "missing, required by format = \"json\" with at least `time`",
+                };
+                check.problems.add(&place, message);
+                return None;
+            }
+            Entry::Absent | Entry::Refused => &absent,
+        };
+        if let (Format::Text, Some(pattern)) = (format, pattern) {
+            raw.are_variables_of(pattern, check);
+        }
+        Some(raw.judged(units(format), check))
+    }
+}
+
+impl RawFields {
+    /// Refuses fields of a line that aren't variables of its pattern.
+    fn are_variables_of(&self, pattern: &LinePattern, check: &mut Check<'_>) {
+        for entry in self.entries() {
+            let Some(at) = entry.given().and_then(|spot| spot.value.0.at.given()) else { continue };
+            if let Some(other) = at.value.0.iter().find(|pointer| !names_variable(pointer, pattern)) {
+                let pointer = |variable: &Variable| Pointer(vec![variable.name.clone()]).to_string();
+                let names: Vec<String> = pattern.variables().map(pointer).collect();
+                let message = format!(
+                    "found {}, which is no variable of the pattern, allowed: {}",
+                    quoted(&other.to_string()),
+                    names.join(", ")
+                );
+                check.problems.add(&at.place, message);
+            }
+        }
+    }
+}
+
+/// A field without a unit.
+fn plain(spot: &Spot<FieldText>, _: Units, check: &mut Check<'_>) -> Option<Field> {
+    let raw = &spot.value.0;
+    if let Some(unit) = raw.unit.given() {
+        check.problems.add(&unit.place, "only time, end and latency have a unit, remove it");
+    }
+    no_time(raw, check);
+    let at = check.required(&raw.at, spot, "at")?;
+    Some(Field { at: at.0.clone(), unit: None, format: None, zone: None })
+}
+
+/// The field of a time: in a unit, or of a form of its own.
+fn time(spot: &Spot<FieldText>, (default, _): Units, check: &mut Check<'_>) -> Option<Field> {
+    let raw = &spot.value.0;
+    let zone = raw.zone.value().cloned();
+    if raw.format.is_absent() {
+        return Some(Field { zone, ..timed(spot, Unit::ALL, default, check)? });
+    }
+    if let Some(unit) = raw.unit.given() {
+        check.problems.add(&unit.place, "stands beside `format`, allowed: one of them");
+    }
+    let at = check.required(&raw.at, spot, "at")?;
+    Some(Field { at: at.0.clone(), unit: None, format: Some(raw.format.value()?.clone()), zone })
+}
+
+fn latency(spot: &Spot<FieldText>, (_, default): Units, check: &mut Check<'_>) -> Option<Field> {
+    no_time(&spot.value.0, check);
+    timed(spot, LATENCY_UNITS, default, check)
+}
+
+/// A field with one of `units`, or `default` where it has none.
+fn timed(
+    spot: &Spot<FieldText>,
+    units: &[Unit],
+    default: Option<Unit>,
+    check: &mut Check<'_>,
+) -> Option<Field> {
+    let raw = &spot.value.0;
+    let at = check.required(&raw.at, spot, "at").cloned();
+    if let Some(unit) = raw.unit.given().filter(|unit| !units.contains(&unit.value)) {
+        check.problems.add(&unit.place, format!("found {}, allowed: {}", unit.shown, names(units)));
+        return None;
+    }
+    if raw.unit.is_absent() && default.is_none() {
+        let message = format!(
+            "needs a unit, allowed: {{ at = {}, unit = … }} with one of {}",
+            at.as_ref().map_or_else(|| "…".to_owned(), |at| quoted(&at.0[0].to_string())),
+            names(units)
+        );
+        check.problems.add(&spot.place, message);
+        return None;
+    }
+    Some(Field { at: at?.0, unit: raw.unit.value().copied().or(default), format: None, zone: None })
+}
+
+/// Refuses what only times have.
+fn no_time(raw: &RawField, check: &mut Check<'_>) {
+    let places = [raw.format.given().map(|spot| &spot.place), raw.zone.given().map(|spot| &spot.place)];
+    for place in places.into_iter().flatten() {
+        check.problems.add(place, "only a time has one, remove it");
+    }
+}
+
+/// In what a gateway mostly logs a time and a latency: the units of fields that are mapped without one.
+fn units(format: Format) -> Units {
+    match format {
+        Format::Json
+        | Format::Combined
+        | Format::Text
+        | Format::Alb
+        | Format::Cloudfront
+        | Format::Haproxy => (None, None),
+        Format::Apisix | Format::Kong | Format::AwsApigateway | Format::Cloudwatch => {
+            (Some(Unit::Millis), Some(Unit::Millis))
+        }
+        Format::Envoy | Format::Cloudevents => (Some(Unit::Rfc3339), Some(Unit::Millis)),
+        Format::Nginx => (Some(Unit::Seconds), Some(Unit::Seconds)),
+        Format::Otel => (Some(Unit::Nanos), Some(Unit::Seconds)),
+    }
+}
+
+/// Whether a pointer is the name of one of the pattern's variables.
+pub(crate) fn names_variable(at: &Pointer, pattern: &LinePattern) -> bool {
+    matches!(&at.0[..], [name] if pattern.variables().any(|variable| variable.name == *name))
+}
+
+/// A JSON pointer, or a list of 1 to 16.
+#[derive(Clone)]
+pub(crate) struct Pointers(pub(crate) Vec<Pointer>);
+
+impl Raw for Pointers {
+    fn expected() -> String {
+        format!("{}; or a list of 1 to {MAX_POINTERS}", <Pointer as Raw>::expected())
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        let pointers = pointers(node, place, problems, &Self::expected())?;
+        if pointers.is_empty() {
+            problems.add(place, format!("is empty, allowed: {}", Self::expected()));
+            return None;
+        }
+        Some(Self(pointers))
+    }
+}
+
+/// The same, where an empty list says that there are none.
+#[derive(Clone)]
+pub(crate) struct Wrappers(pub(crate) Vec<Pointer>);
+
+impl Raw for Wrappers {
+    fn expected() -> String {
+        format!("{}; or a list of at most {MAX_POINTERS}", <Pointer as Raw>::expected())
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        pointers(node, place, problems, &Self::expected()).map(Self)
+    }
+}
+
+fn pointers(node: Node, place: &Place, problems: &mut Problems, expected: &str) -> Option<Vec<Pointer>> {
+    match node.value {
+        Value::Text(_) => <Pointer as Raw>::read(node, place, problems).map(|at| vec![at]),
+        Value::List(_) => {
+            let list = List::<Pointer>::read(node, place, problems).filter(|list| !list.refused)?;
+            let count = list.items.len();
+            if count > MAX_POINTERS {
+                problems.add(place, format!("found {count} pointers, allowed: at most {MAX_POINTERS}"));
+                return None;
+            }
+            Some(list.items.into_iter().map(|spot| spot.value).collect())
+        }
+        other => {
+            problems.add(place, format!("found {}, allowed: {expected}", other.shown()));
+            None
+        }
+    }
+}
+
+impl Scalar for Pointer {
+    fn allowed() -> String {
+        format!("a JSON pointer (RFC 6901) of at most {MAX_POINTER_BYTES} bytes, such as \"/request/id\"")
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        pointer(text).ok_or_else(|| Refusal {
+            hint: (!text.starts_with('/')).then(|| "a pointer starts with /".to_owned()),
+            ..Refusal::default()
+        })
+    }
+}
+
+pub(crate) fn pointer(text: &str) -> Option<Pointer> {
+    if text.len() > MAX_POINTER_BYTES || text.contains(char::is_control) {
+        return None;
+    }
+    text.strip_prefix('/')?.split('/').map(unescape).collect::<Option<_>>().map(Pointer)
+}
+
+/// One reference token: `~1` is `/`, `~0` is `~`, any other `~` is an error.
+fn unescape(token: &str) -> Option<String> {
+    let mut parts = token.split('~');
+    let mut unescaped = parts.next()?.to_owned();
+    for part in parts {
+        let (c, rest) = match part.as_bytes().first()? {
+            b'0' => ('~', &part[1..]),
+            b'1' => ('/', &part[1..]),
+            _ => return None,
+        };
+        unescaped.push(c);
+        unescaped.push_str(rest);
+    }
+    Some(unescaped)
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Option<Pointer> {
+        Pointer::parse(&Value::Text(text.to_owned())).ok()
+    }
+
+    #[test]
+    fn pointers_are_unescaped() {
+        for (text, tokens) in [
+            ("/a~1b/0", Some(vec!["a/b", "0"])),
+            ("/m~0n", Some(vec!["m~n"])),
+            ("/~01", Some(vec!["~1"])),
+            ("/", Some(vec![""])),
+            ("/a//b", Some(vec!["a", "", "b"])),
+            ("/ü x", Some(vec!["ü x"])),
+            ("", None),
+            ("a", None),
+            ("/a~", None),
+            ("/a~2", None),
+            ("/~é", None),
+            ("/a\u{1b}[31m", None),
+            ("/a\nb", None),
+        ] {
+            let tokens = tokens.map(|tokens| Pointer(tokens.into_iter().map(str::to_owned).collect()));
+            assert_eq!(read(text), tokens, "{text}");
+        }
+        let longest = format!("/{}", "a".repeat(MAX_POINTER_BYTES - 1));
+        assert!(read(&longest).is_some());
+        assert!(read(&format!("{longest}a")).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn pointers_survive_being_shown(tokens in proptest::collection::vec("[a-z~/ 0-9é]{0,6}", 1..6)) {
+            let pointer = Pointer(tokens);
+            prop_assert_eq!(read(&pointer.to_string()), Some(pointer));
+        }
+    }
+}

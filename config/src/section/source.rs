@@ -1,0 +1,577 @@
+//! `[[source]]`: where records come from, and how they are read.
+//!
+//! Limits: 256 sources, 64 conditions a source.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use glob::Pattern;
+
+use super::check::Check;
+use super::fields::{FieldMap, Pointer, RawFields, Unit, Wrappers, pointer};
+use super::kafka::{Brokers, KafkaClient, Role, Settings};
+use super::keys::{KeyRules, Keys, RawKeys};
+use super::routes::RoutesFrom;
+use super::topic::{End, KafkaSource, OnGap, Start, TopicName};
+use crate::fingerprint::{Encoder, Fingerprint};
+use crate::pattern::LinePattern;
+use crate::scalar::{Name, PathText};
+use crate::time::Zone;
+use crate::toml::problem::{Place, Problems};
+use crate::toml::read::{Entry, List, Raw, Section, Spot, join, keys};
+use crate::toml::tree::{At, Node, Value, quoted};
+use crate::toml::value::{Choice, Refusal, Scalar, choice, names, text};
+
+const MAX_SOURCES: usize = 256;
+const MAX_CONDITIONS: usize = 64;
+
+section! {
+    /// One `[[source]]` of access events.
+    #[derive(Clone, Debug)]
+    pub struct Source, RawSource, by hand {
+        /// Unique in the job; part of an event's identity.
+        results name: String = name(Name);
+        /// Where the messages come from.
+        results kind: SourceKind = kind(InputKind);
+        key path(PathText);
+        key brokers(Brokers);
+        key topic(TopicName);
+        key start(Start);
+        key end(End);
+        key on_gap(OnGap);
+        key librdkafka(Settings);
+        /// How a message is decoded.
+        results format: Format = format(Format);
+        /// How a record that `cloudwatch` wraps is decoded; never `cloudwatch`. `None` in any other format.
+        results inner: Option<Format> = inner(Format);
+        /// The form of a line of `text`; `None` in any other format.
+        results pattern: Option<LinePattern> = pattern(LinePattern);
+        /// `[source.fields]`: required for `json`, overrides the defaults of the other JSON formats.
+        results fields: FieldMap;
+        /// `[source.keys]`, or `[keys]` where the source has none.
+        results keys: KeyRules;
+        /// The identity of a record that was sent twice.
+        results dedupe: Dedupe = dedupe(Dedupe);
+        /// The zone of times without one, where a field has none of its own.
+        results zone: Zone;
+        /// The origin of the source's routes.
+        results routes: RoutesFrom;
+        /// Where the record itself may stand in a record that isn't one of a call: an object, an array of records, or a
+        /// text that holds JSON (or, for a format of text lines, a line).
+        results unwrap: Vec<Pointer> = unwrap(Wrappers);
+        /// The same for wrappers of many records. Of all places the first that is there counts.
+        results records: Vec<Pointer> = records(Wrappers);
+        /// `[source.only]`: the conditions that every record of a call meets. Others are passed over.
+        results only: Vec<Condition> = only(Only);
+        key routes(RawSourceRoutes);
+        key zone(Zone);
+        key fields(RawFields);
+        key keys(RawKeys);
+    }
+}
+
+keys! {
+    /// `[source.routes]`.
+    RawSourceRoutes {
+        from: RoutesFrom,
+    }
+}
+
+impl Source {
+    /// Where log agents put a line that they ship.
+    #[must_use]
+    pub fn default_unwrap() -> Vec<Pointer> {
+        ["log", "message"].map(|name| Pointer(vec![name.to_owned()])).into()
+    }
+
+    /// Where Azure and `CloudTrail` put records.
+    #[must_use]
+    pub fn default_records() -> Vec<Pointer> {
+        ["records", "Records"].map(|name| Pointer(vec![name.to_owned()])).into()
+    }
+}
+
+/// A member of a record that must have one of some values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Where it stands.
+    pub at: Pointer,
+    /// What is allowed there, as text; `*` stands for any characters, `?` for one.
+    pub is: Vec<glob::Pattern>,
+}
+
+/// Where messages come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Files that match a glob pattern; each is one partition. `.gz` is decompressed.
+    File {
+        /// Absolute, or relative to the working folder after resolution; may contain `*`, `?`, `[..]`, `**`.
+        pattern: String,
+    },
+    /// Standard input, one partition, one worker only.
+    Stdin,
+    /// A Kafka topic.
+    Kafka(KafkaSource),
+}
+
+choice! {
+    /// `kind` of a `[[source]]`.
+    pub(crate) enum InputKind {
+        File = "file",
+        Stdin = "stdin",
+        Kafka = "kafka",
+    }
+}
+
+choice! {
+    /// A gateway's log format.
+    pub enum Format {
+        /// Any JSON object; fields named by `[source.fields]`.
+        Json = "json",
+        /// Apache APISIX `kafka-logger` / `http-logger`.
+        Apisix = "apisix",
+        /// Kong `http-log` / `kafka-log`.
+        Kong = "kong",
+        /// Envoy's access log as JSON.
+        Envoy = "envoy",
+        /// NGINX's access log as JSON (`log_format` with `escape=json`).
+        Nginx = "nginx",
+        /// Amazon API Gateway's access log as JSON.
+        AwsApigateway = "aws-apigateway",
+        /// OpenTelemetry's semantic conventions for HTTP, as JSON.
+        Otel = "otel",
+        /// Log events of a subscription of Amazon CloudWatch Logs, each a record of the source's inner format.
+        Cloudwatch = "cloudwatch",
+        /// CloudEvents 1.0 as JSON; over Kafka also in binary mode.
+        Cloudevents = "cloudevents",
+        /// The combined text line of NGINX and Apache httpd; also what the last three read, told by its shape.
+        Combined = "combined",
+        /// Text lines of the source's pattern.
+        Text = "text",
+        /// Access logs of AWS' Application Load Balancer, and of its Classic Load Balancer.
+        Alb = "alb",
+        /// Amazon CloudFront's standard log, and other W3C extended logs.
+        Cloudfront = "cloudfront",
+        /// HAProxy's HTTP log (`option httplog`).
+        Haproxy = "haproxy",
+    }
+}
+
+impl Format {
+    /// Whether a record is a line of text.
+    #[must_use]
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Combined | Self::Text | Self::Alb | Self::Cloudfront | Self::Haproxy)
+    }
+}
+
+choice! {
+    /// The identity of a record that may arrive twice.
+    #[derive(Default)]
+    pub enum Dedupe {
+        /// The gateway's request id; records without one are identified by position and never deduplicated.
+        #[default]
+        RequestId = "request_id",
+        /// Where there is no request id, the bytes of the message and the record's index in it: what is sent again is
+        /// the same bytes. The default of topics.
+        Message = "message",
+        /// The same, but only for messages that are an array or hold several records. A line of a file that is one
+        /// record is a call of its own, as nothing sends lines again. The default of files.
+        Batch = "batch",
+        /// Where there is no request id, a hash of the record's content, and how often it occurred in its message before.
+        /// Equal lines of a file are different calls.
+        Content = "content",
+    }
+}
+
+impl Fingerprint for SourceKind {
+    fn add_to(&self, encoder: &mut Encoder) {
+        match self {
+            Self::File { pattern } => {
+                encoder.text("file");
+                encoder.text(pattern);
+            }
+            Self::Stdin => encoder.text("stdin"),
+            Self::Kafka(kafka) => {
+                encoder.text("kafka");
+                encoder.add(kafka);
+            }
+        }
+    }
+}
+
+impl Fingerprint for Condition {
+    fn add_to(&self, encoder: &mut Encoder) {
+        let Self { at, is } = self;
+        encoder.add(at);
+        encoder.number(is.len() as u64);
+        is.iter().for_each(|pattern| encoder.text(pattern.as_str()));
+    }
+}
+
+/// What all sources share: the rules of `[keys]`, and the origin of routes in `[routes]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    pub(crate) keys: &'a RawKeys,
+    pub(crate) routes: Option<RoutesFrom>,
+}
+
+/// All sources of a job with so many workers.
+pub(crate) fn sources(
+    entry: &Entry<List<RawSource>>,
+    shared: Shared<'_>,
+    workers: NonZeroUsize,
+    check: &mut Check<'_>,
+) -> Vec<Source> {
+    let absent = RawKeys::default();
+    let Entry::Given(Spot { value: list, place, .. }) = entry else {
+        if entry.is_absent() {
+            let place = Place { path: "source".to_owned(), at: At::Whole };
+            check.problems.add(&place, "missing, allowed: at least one [[source]]");
+            Keys::new(&absent, shared.keys).rules(check);
+        }
+        return Vec::new();
+    };
+    if list.items.is_empty() && !list.refused {
+        check.problems.add(place, "is empty, allowed: at least one [[source]]");
+    }
+    if list.items.len() > MAX_SOURCES {
+        let found = list.items.len();
+        check.problems.add(place, format!("found {found} sources, allowed: at most {MAX_SOURCES}"));
+    }
+    together(&list.items, workers, check);
+    let sources = list.items.iter().filter_map(|spot| source(spot, shared, check)).collect();
+    if !list.refused {
+        unused_secrets(&list.items, shared.keys, check);
+    }
+    sources
+}
+
+/// Refuses secrets that no hash makes use of.
+fn unused_secrets(sources: &[Spot<RawSource>], global: &RawKeys, check: &mut Check<'_>) {
+    let absent = RawKeys::default();
+    let used = |source: &Spot<RawSource>| {
+        let own = source.value.keys.value().unwrap_or(&absent);
+        Keys::new(own, global).used_secret().map(|secret| secret.place.path.clone())
+    };
+    let used: Vec<String> = sources.iter().filter_map(used).collect();
+    let sections = sources.iter().filter_map(|source| source.value.keys.value()).chain([global]);
+    for secret in sections.filter_map(|keys| keys.secret.given()) {
+        if !used.contains(&secret.place.path) {
+            let message = "no key is hashed with it, allowed: only with hash = \"hmac-sha256\"";
+            check.problems.add(&secret.place, message);
+        }
+    }
+}
+
+/// Refuses sources that can't be beside each other.
+fn together(sources: &[Spot<RawSource>], workers: NonZeroUsize, check: &mut Check<'_>) {
+    let mut named: HashMap<&str, &Spot<RawSource>> = HashMap::new();
+    let mut patterns: HashMap<&str, &Spot<RawSource>> = HashMap::new();
+    let mut topics: HashMap<(Vec<&str>, &str), &Spot<RawSource>> = HashMap::new();
+    let mut stdin = None;
+    for source in sources {
+        if let Some(name) = source.value.name.given()
+            && named.insert(&name.value.0, source).is_some()
+        {
+            let message = format!("{} names another source too, allowed: names that differ", name.shown);
+            check.problems.add(&name.place, message);
+        }
+        if let Some(path) = source.value.path.given()
+            && patterns.insert(&path.value.0, source).is_some()
+        {
+            let message = format!("another source reads {} too, so its events count twice", path.shown);
+            check.warnings.add(&path.place, message);
+        }
+        if let Some(brokers) = source.value.brokers.given()
+            && let Some(topic) = source.value.topic.given()
+            && topics.insert((brokers.value.sorted(), &topic.value.0), source).is_some()
+        {
+            let message = format!(
+                "another source reads {} of these brokers too, so its events count twice",
+                topic.shown
+            );
+            check.warnings.add(&topic.place, message);
+        }
+        if let Some(kind) = source.value.kind.given().filter(|kind| kind.value == InputKind::Stdin) {
+            if stdin.replace(source).is_some() {
+                check.problems.add(
+                    &kind.place,
+                    "found a second \"stdin\", allowed: one, as there is one standard input",
+                );
+            }
+            if workers.get() > 1 {
+                let message = format!(
+                    "found \"stdin\" with job.workers = {workers}, allowed: job.workers = 1 or kind = \"file\""
+                );
+                check.problems.add(&kind.place, message);
+            }
+        }
+    }
+}
+
+fn source(spot: &Spot<RawSource>, shared: Shared<'_>, check: &mut Check<'_>) -> Option<Source> {
+    let raw = &spot.value;
+    let absent = RawKeys::default();
+    let keys = Keys::new(raw.keys.value().unwrap_or(&absent), shared.keys);
+    let name = check.required(&raw.name, spot, "name");
+    let kind = check.required(&raw.kind, spot, "kind").and_then(|kind| source_kind(*kind, spot, check));
+    let format = check.required(&raw.format, spot, "format").copied();
+    let rules = keys.rules(check);
+    let inner = format.and_then(|format| inner(raw, format, check));
+    let pattern = format.and_then(|format| line_pattern(spot, inner.unwrap_or(format), check));
+    let fields = format.and_then(|format| {
+        FieldMap::read(&raw.fields, &spot.place, (format, inner), raw.pattern.value(), check)
+    });
+    let (format, pattern, fields) = (format?, pattern?, fields?);
+    // The format of a record as the gateway wrote it.
+    let record = inner.unwrap_or(format);
+    let clf = fields.time.as_ref().is_some_and(|time| time.unit == Some(Unit::Clf));
+    let whole = pattern.as_ref().is_some_and(|pattern| !pattern.has_fractions());
+    let whole_seconds = matches!(record, Format::Combined | Format::Cloudfront) || clf || whole;
+    if let Some(dedupe) = raw.dedupe.given() {
+        if dedupe.value == Dedupe::Content && whole_seconds {
+            let message = format!(
+                "found {} with times of whole seconds, so that equal calls would count once, allowed: request_id, \
+                 batch",
+                dedupe.shown
+            );
+            check.problems.add(&dedupe.place, message);
+        }
+        if dedupe.value == Dedupe::Message && whole_seconds {
+            let message = "times are whole seconds: equal calls of one second that are messages of their own count once";
+            check.warnings.add(&dedupe.place, message);
+        }
+    }
+    if let Some(only) = raw.only.given() {
+        if record.is_text() {
+            check.problems.add(&only.place, "lines of text have no members, remove it");
+        }
+        let found = only.value.0.len();
+        if found > MAX_CONDITIONS {
+            let message = format!("found {found} conditions, allowed: at most {MAX_CONDITIONS}");
+            check.problems.add(&only.place, message);
+        }
+    }
+    let rules = rules?;
+    keys.judge(&rules, spot, (record, pattern.as_ref()), &fields, check);
+    let kind = kind?;
+    // Equal lines of a text format are different calls: its times are whole seconds.
+    let dedupe = raw.dedupe.value().copied().unwrap_or(match (record, &kind) {
+        (text, _) if text.is_text() => Dedupe::RequestId,
+        (_, SourceKind::Kafka(_)) if !whole_seconds => Dedupe::Message,
+        (_, SourceKind::Kafka(_)) => Dedupe::Batch,
+        (_, SourceKind::File { .. } | SourceKind::Stdin) => Dedupe::Batch,
+    });
+    // A route of Kong's or APISIX's often covers many endpoints.
+    let routes = raw.routes.value().and_then(|routes| routes.from.value()).copied();
+    let routes = routes.or(shared.routes).unwrap_or(match record {
+        Format::Kong | Format::Apisix if fields.route.is_none() => RoutesFrom::Path,
+        _ => RoutesFrom::Gateway,
+    });
+    Some(Source {
+        name: name?.0.clone(),
+        kind,
+        format,
+        inner,
+        pattern,
+        fields,
+        keys: rules,
+        dedupe,
+        zone: raw.zone.value().cloned().unwrap_or_default(),
+        routes,
+        unwrap: raw.unwrap.value().map_or_else(Source::default_unwrap, |at| at.0.clone()),
+        records: raw.records.value().map_or_else(Source::default_records, |at| at.0.clone()),
+        only: raw.only.value().map(|only| only.0.clone()).unwrap_or_default(),
+    })
+}
+
+/// The format of the records that `cloudwatch` wraps.
+fn inner(raw: &RawSource, format: Format, check: &mut Check<'_>) -> Option<Format> {
+    if format != Format::Cloudwatch {
+        if let Some(inner) = raw.inner.given() {
+            let message = "has no meaning here, allowed: only beside format = \"cloudwatch\"";
+            check.problems.add(&inner.place, message);
+        }
+        return None;
+    }
+    if let Some(inner) = raw.inner.given().filter(|inner| inner.value == Format::Cloudwatch) {
+        let others: Vec<Format> =
+            Format::ALL.iter().copied().filter(|other| *other != Format::Cloudwatch).collect();
+        check.problems.add(&inner.place, format!("found {}, allowed: {}", inner.shown, names(&others)));
+    }
+    Some(raw.inner.value().copied().unwrap_or(Format::AwsApigateway))
+}
+
+/// The pattern of a record's format; `Some(None)` where it has none.
+fn line_pattern(
+    spot: &Spot<RawSource>,
+    record: Format,
+    check: &mut Check<'_>,
+) -> Option<Option<LinePattern>> {
+    let entry = &spot.value.pattern;
+    if record == Format::Text {
+        return check.required(entry, spot, "pattern").cloned().map(Some);
+    }
+    if let Some(pattern) = entry.given() {
+        check.problems.add(&pattern.place, "has no meaning here, allowed: only beside format = \"text\"");
+    }
+    Some(None)
+}
+
+fn source_kind(kind: InputKind, spot: &Spot<RawSource>, check: &mut Check<'_>) -> Option<SourceKind> {
+    let raw = &spot.value;
+    if kind != InputKind::Kafka {
+        check.foreign(&raw.brokers, "kafka");
+        check.foreign(&raw.topic, "kafka");
+        check.foreign(&raw.start, "kafka");
+        check.foreign(&raw.end, "kafka");
+        check.foreign(&raw.on_gap, "kafka");
+        check.foreign(&raw.librdkafka, "kafka");
+    }
+    match kind {
+        InputKind::File => {
+            check.required(&raw.path, spot, "path")?;
+            Some(SourceKind::File { pattern: files(raw.path.given()?, check)? })
+        }
+        InputKind::Stdin => {
+            if let Some(path) = raw.path.given() {
+                check
+                    .problems
+                    .add(&path.place, "standard input has no path, allowed: only beside kind = \"file\"");
+            }
+            Some(SourceKind::Stdin)
+        }
+        InputKind::Kafka => {
+            check.foreign(&raw.path, "file");
+            let client = KafkaClient::read(&raw.brokers, &raw.librdkafka, spot, Role::Events, check);
+            let topic = check.required(&raw.topic, spot, "topic");
+            range(raw, check);
+            Some(SourceKind::Kafka(KafkaSource {
+                start: raw.start.value().cloned().unwrap_or_default(),
+                end: raw.end.value().cloned().unwrap_or_default(),
+                on_gap: raw.on_gap.value().copied().unwrap_or_default(),
+                ..KafkaSource::new(client?, topic?.0.as_str())
+            }))
+        }
+    }
+}
+
+/// Refuses a range in which a bounded run could read nothing.
+fn range(raw: &RawSource, check: &mut Check<'_>) {
+    let Some((start, end)) = raw.start.given().zip(raw.end.given()) else { return };
+    let place = &end.place;
+    match (&start.value, &end.value) {
+        (Start::Time(from), End::Time(to)) if to <= from => {
+            let message =
+                format!("found {}, allowed: a time after `start`, which is {}", end.value, start.value);
+            check.problems.add(place, message);
+        }
+        (Start::Offsets(from), End::Offsets(to)) => {
+            for (partition, to) in to {
+                if let Some(from) = from.get(partition).filter(|from| to < from) {
+                    let message = format!(
+                        "partition {partition} ends at {to}, allowed: at least {from}, where it starts"
+                    );
+                    check.problems.add(place, message);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A glob pattern below `base`, whose own name is taken literally.
+fn files(path: &Spot<PathText>, check: &mut Check<'_>) -> Option<String> {
+    if let Err(error) = Pattern::new(&path.value.0) {
+        let message =
+            format!("found {}, allowed: a glob pattern of *, ?, [..] and **: {}", path.shown, error.msg);
+        check.problems.add(&path.place, message);
+        return None;
+    }
+    if Path::new(&path.value.0).is_absolute() || check.base.as_os_str().is_empty() {
+        return Some(path.value.0.clone());
+    }
+    let Some(base) = check.base.to_str() else {
+        check
+            .problems
+            .add(&path.place, "the configuration file's folder isn't UTF-8, allowed: an absolute path");
+        return None;
+    };
+    let pattern = Path::new(&Pattern::escape(base)).join(&path.value.0);
+    pattern.into_os_string().into_string().ok()
+}
+
+/// `[source.only]`: a pointer, and what stands there in a record of a call.
+pub(crate) struct Only(Vec<Condition>);
+
+impl Raw for Only {
+    const SECTION: bool = true;
+
+    fn expected() -> String {
+        "a section of JSON pointers with what stands there, such as \"/logger\" = \"http.log.access*\""
+            .to_owned()
+    }
+
+    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+        let section = Section::open(node, place, problems)?;
+        let mut conditions = Vec::new();
+        for (name, node) in section.table.into_entries() {
+            let place = Place { path: join(&section.place.path, &quoted(&name)), at: node.at.clone() };
+            let Some(at) = pointer(&name) else {
+                let message = "isn't a JSON pointer, allowed: names such as \"/logger\"";
+                let hint = if name.starts_with('/') { "" } else { "; a pointer starts with /" };
+                problems.add(&place, format!("{message}{hint}"));
+                continue;
+            };
+            let values = match node.value {
+                Value::List(nodes) => nodes.into_iter().map(|node| node.value).collect(),
+                other => vec![other],
+            };
+            if values.is_empty() {
+                problems.add(
+                    &place,
+                    format!("is empty, so that no record would count, allowed: {PATTERN}, or a list of such"),
+                );
+            }
+            let is = values.iter().filter_map(|value| pattern(value, &place, problems)).collect();
+            conditions.push(Condition { at, is });
+        }
+        Some(Self(conditions))
+    }
+}
+
+const PATTERN: &str = "a text (with *, ? and [..] for other characters), a whole number, true or false";
+
+/// A pattern of `[source.only]`.
+fn pattern(value: &Value, place: &Place, problems: &mut Problems) -> Option<glob::Pattern> {
+    let text = match value {
+        Value::Text(text) => text.clone(),
+        Value::Boolean(flag) => flag.to_string(),
+        Value::Integer(number) => number.to_string(),
+        other => {
+            problems.add(place, format!("found {}, allowed: {PATTERN}, or a list of such", other.shown()));
+            return None;
+        }
+    };
+    match glob::Pattern::new(&text) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            problems.add(place, format!("found {}, allowed: {PATTERN}: {}", value.shown(), error.msg));
+            None
+        }
+    }
+}
+
+impl Scalar for LinePattern {
+    fn allowed() -> String {
+        "the server's own format of a log line: of NGINX, Apache httpd, Envoy or Amazon API Gateway"
+            .to_owned()
+    }
+
+    fn parse(value: &Value) -> Result<Self, Refusal> {
+        Self::parse(text(value)?)
+            .map_err(|fault| Refusal { hint: Some(fault.to_string()), ..Refusal::default() })
+    }
+}

@@ -22,7 +22,7 @@ use keytide_config::{
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
 use keytide_connectors::ingest::IngestError;
-use keytide_connectors::kafka::Topic;
+use keytide_connectors::kafka::{Topic, refused_settings};
 use keytide_connectors::look::Look;
 use keytide_connectors::{geo, sink, tables};
 use keytide_dataflow::detect::Tuning;
@@ -160,6 +160,7 @@ impl Report {
         let wrapped = inner.map_or(String::new(), |inner| format!(" of {}", inner.name()));
         self.line("source", format!("{name}: {}{wrapped} from {input}", format.name()));
         if let SourceKind::Kafka(kafka) = kind {
+            self.settings(&format!("source \"{name}\""), &kafka.client);
             let gap = match kafka.on_gap {
                 OnGap::Stop => "stop the job",
                 OnGap::Skip => "are passed over",
@@ -182,6 +183,11 @@ impl Report {
             format!("key: {}; hash: {}; a call without one {missing}", rules.join(", "), keys.hash.name()),
         );
         self.line("", format!("repeated records are told by: {}", dedupe.name()));
+    }
+
+    /// Tries the settings of a client on librdkafka, which needs no connection for that.
+    fn settings(&mut self, place: &str, client: &KafkaClient) {
+        self.problems.extend(refused_settings(client).iter().map(|error| format!("{place}: {error}")));
     }
 
     /// Looks at the first records.
@@ -277,6 +283,7 @@ impl Report {
             let (path, format) = match table {
                 Some(TableSource::File { path, format }) => (path, format),
                 Some(TableSource::Kafka { client, topic, format }) => {
+                    self.settings(&format!("tables.{name}"), client);
                     let brokers = brokers(client);
                     self.line("table", format!("{name}: topic {topic} at {brokers} ({})", format.name()));
                     continue;
@@ -395,6 +402,7 @@ impl Report {
                 create_topics,
                 buffer_bytes,
             } = sink;
+            self.settings("sink.kafka", client);
             let buffer = size_text(*buffer_bytes as u64);
             self.line(
                 "sink",
@@ -778,6 +786,31 @@ token = \"env:CANARY\"
         assert_eq!(check(&example, Ask::default(), std::iter::empty(), &mut out).unwrap(), Exit::Done);
         let report = String::from_utf8(out).unwrap();
         assert!(report.contains("access-meter.usage.v1"), "{report}");
+    }
+
+    #[test]
+    fn misspelt_settings_of_clients_are_told_without_a_connection() {
+        let kafka = "kind = \"kafka\"\nbrokers = \"127.0.0.1:1\"\ntopic = \"t\"\n";
+        let config = format!(
+            "[[source]]\nname = \"gateway\"\n{kafka}format = \"apisix\"\n\
+             [source.librdkafka]\n\"fetch.max.byts\" = 1\n\"client.rack\" = \"canary\"\n\
+             [tables.keys]\n{kafka}format = \"json-upsert\"\n\
+             [tables.keys.librdkafka]\n\"debug\" = \"canary\"\n\
+             [sink.kafka]\nbrokers = \"127.0.0.1:1\"\n\
+             [sink.kafka.librdkafka]\n\"lingr.ms\" = \"canary\"\n"
+        );
+        let (exit, report) = checked(&config, &[]);
+        assert_eq!(exit, Exit::Usage, "{report}");
+        let told: Vec<&str> = report.lines().filter(|line| line.contains("librdkafka")).collect();
+        assert_eq!(
+            told,
+            [
+                "source \"gateway\": librdkafka refuses the setting `fetch.max.byts`: there is no such setting; did you mean fetch.max.bytes?",
+                "tables.keys: librdkafka refuses the setting `debug`: its value isn't allowed",
+                "sink.kafka: librdkafka refuses the setting `lingr.ms`: there is no such setting; did you mean linger.ms?",
+            ]
+        );
+        assert!(!report.contains("canary"), "{report}");
     }
 
     #[test]

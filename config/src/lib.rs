@@ -25,6 +25,7 @@ mod time;
 mod toml;
 
 pub use crate::toml::load::{Loaded, environment};
+pub use crate::toml::near::nearest;
 pub use crate::toml::problem::{ConfigError, Problem};
 pub use pattern::{
     Dialect, LineField, LineForm, LinePattern, LineTime, PatternFault, Piece, TimePart, Variable, header_name,

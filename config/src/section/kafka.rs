@@ -3,8 +3,8 @@
 //!
 //! A setting is refused, with the reason, if another value could lose, repeat or reorder records, count what was
 //! aborted, hide that records are gone, blind the metrics, or run foreign code. How brokers are reached and
-//! how much is fetched or sent at once is the user's to tune. Names that are unknown here are passed on: the
-//! library refuses what it doesn't know when it starts.
+//! how much is fetched or sent at once is the user's to tune. Names that are unknown here are passed on:
+//! `keytide check` asks the library for them, and the library refuses them when it starts.
 //!
 //! A value can be a secret, so none is ever shown. What always is one has to be a reference.
 //!

@@ -2,7 +2,8 @@
 
 /// The candidate closest to `word`, if it is at most a third of the word away in edits (insert, delete,
 /// replace, swap neighbours). Case doesn't count, nor does `-` for `_`. Ties go to the first candidate.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Longer words are no typing errors of ours; bounds the quadratic distance.
     const LONGEST: usize = 64;
     if word.len() > LONGEST {

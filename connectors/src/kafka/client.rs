@@ -24,10 +24,11 @@ use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaConfRes;
 use serde::Deserialize;
 
 /// Our own setting: the file that holds the token for `sasl.mechanism = OAUTHBEARER`.
-const TOKEN_FILE: &str = "keytide.oauth.token.file";
+pub(super) const TOKEN_FILE: &str = "keytide.oauth.token.file";
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
 /// Shorter secrets would black out log lines by chance.
 const MIN_SECRET_BYTES: usize = 4;
@@ -182,6 +183,10 @@ pub fn client_config(client: &KafkaClient) -> ClientConfig {
 #[must_use]
 pub fn create_error(error: LibraryError) -> KafkaError {
     match error {
+        LibraryError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, setting, _) => {
+            let reason = super::settings::unknown(&setting);
+            KafkaError::Setting { setting, reason }
+        }
         // Its description quotes the value, which may be a secret.
         LibraryError::ClientConfig(_, description, setting, value) => {
             let reason = if value.is_empty() || !description.contains(&value) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! KafkaClient ──client_config──► librdkafka's settings       Context: its log lines, errors, statistics, tokens
+//!      └──refused_settings──► those that librdkafka refuses, without a connection
 //! Topic     blocking look-ups: partitions, watermarks, where to start and to end
 //! Consumer  live: partitions by hand (never a group's), records, ends, gaps
 //! Range     bounded: one partition from an offset to an offset, in blocks as a file gives them
@@ -18,6 +19,7 @@ mod consumer;
 mod headers;
 mod producer;
 mod range;
+mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
 mod topic;
@@ -26,4 +28,5 @@ pub use client::{Class, Context, KafkaError, client_config, create_error};
 pub use consumer::{Consumer, Message, PartitionLag, Record};
 pub use producer::Producer;
 pub use range::{Gap, Messages, READ_WAIT, Range, ranges};
+pub use settings::refused_settings;
 pub use topic::Topic;

@@ -1,4 +1,4 @@
-//! What tells two configurations apart that give different results.
+//! The fingerprint tells two configurations apart that give different results.
 //!
 //! SHA-256 over the values in a fixed order, each with its length or tag, so that no two configurations
 //! share an encoding. A fingerprint is published (journal, handshake) and covers the secret of

@@ -10,11 +10,12 @@
 //! and with line, path, the value found and what is allowed. Only broken TOML syntax stops at its own
 //! stage: past it, a key can't be told from a torn piece of a secret.
 //!
-//! What a `secret` holds never appears in a message, a warning or `Debug`.
+//! No message, warning or `Debug` output holds what a `secret` holds.
 //!
-//! Limits: a file of 1 MiB, 1,000 problems shown, and those stated in `validate.rs`.
+//! Limits: a file of 1 MiB, 1,000 problems shown, and those stated in the files of `section/`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod fingerprint;
 mod pattern;
 mod scalar;

@@ -161,7 +161,7 @@ pub(crate) fn port_number(port: &str) -> Option<u16> {
 pub(crate) struct HostName(pub(crate) String);
 
 impl HostName {
-    /// Without a dot at its end, which makes a name no other.
+    /// The host without a dot at its end, which makes a name no other.
     pub(crate) fn new(host: &str) -> Option<Self> {
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
             return Some(Self(address.to_string()));
@@ -187,7 +187,7 @@ impl Gives<String> for HostName {
     }
 }
 
-/// Whether a host is certainly this machine.
+/// Returns whether a host is certainly this machine.
 pub(crate) fn is_loopback(host: &str) -> bool {
     match host.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().is_loopback() || address == IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -279,13 +279,13 @@ fn thousandths(text: &str) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(1_000)?.checked_add(format!("{decimals:0<3}").parse().ok()?)
 }
 
-/// As it is written.
+/// A number in thousandths as it would be written: `650` is `0.65`.
 pub(crate) fn decimal_text(thousandths: u64) -> String {
     let text = format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Yes or no.
+/// A value that is true or false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flag(pub(crate) bool);
 

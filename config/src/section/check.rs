@@ -117,7 +117,7 @@ numbers! {
     Decimal shown by decimal_text;
 }
 
-/// What a number is held as. Ranges end where it does, so that none is cut.
+/// A type that holds a number. Ranges end where it does, so that none is cut.
 pub(crate) trait Held {
     fn held(number: u64) -> Self;
 }

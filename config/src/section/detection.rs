@@ -13,7 +13,7 @@ section! {
     /// `[detection]`. What isn't given is the detector's own: see the crate of the dataflow.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Detection, RawDetection then levels {
-        /// Whether keys are watched.
+        /// If set, keys are watched.
         results enabled: bool = enabled(Flag) or true;
         /// How long a window stays open behind the watermark, in milliseconds.
         results grace_ms: u64 = grace(Millis, 0..=HOUR_MS) or 0;
@@ -27,7 +27,7 @@ section! {
         results revoke: Option<u64> = revoke(Decimal, 0..=MAX_BITS) or None;
         /// The most bits that a family adds, by its name.
         results caps: Vec<(&'static str, u64)> = caps(RawCaps) or Vec::new();
-        /// What a signal's bits are multiplied with, by its name.
+        /// The factor of a signal's bits, by its name.
         results weights: Vec<(&'static str, u64)> = weights(RawWeights) or Vec::new();
     }
 }

@@ -49,7 +49,7 @@ section! {
         other from: Sender = from(Sender);
         /// Addresses of those who look after incidents; at least one.
         other to: Vec<String> = to(List<Address>);
-        /// Whether the owners of keys get mails, too.
+        /// If set, the owners of keys get mails, too.
         other owners: bool = owners(Flag) or false;
         /// The language of mails to `to`.
         other language: Language = language(Language) or Language::En;
@@ -229,7 +229,7 @@ fn credentials(raw: &RawEmail, check: &mut Check<'_>) -> Option<(String, Secret)
     }
 }
 
-/// Whether `text` is a mail's address: `local@domain` in ASCII, without quotes, comments and literal addresses, at
+/// Returns whether `text` is a mail's address: `local@domain` in ASCII, without quotes, comments and literal addresses, at
 /// most 254 bytes. The domain has a dot, or is `localhost`.
 #[must_use]
 pub fn is_address(text: &str) -> bool {

@@ -75,7 +75,7 @@ fields! {
     request_id: plain,
     /// Event time.
     time: time,
-    /// What the `key` rule of `[keys].from` reads.
+    /// The key, as the `key` rule of `[keys].from` reads it.
     key: plain,
     /// The API or service the route belongs to.
     api: plain,
@@ -355,7 +355,7 @@ fn units(format: Format) -> Units {
     }
 }
 
-/// Whether a pointer is the name of one of the pattern's variables.
+/// Returns whether a pointer is the name of one of the pattern's variables.
 pub(crate) fn names_variable(at: &Pointer, pattern: &LinePattern) -> bool {
     matches!(&at.0[..], [name] if pattern.variables().any(|variable| variable.name == *name))
 }

@@ -14,7 +14,7 @@ section! {
     pub struct Http, RawHttp then reach {
         /// The address that is listened at.
         other listen: SocketAddr = listen(SocketAddr) or SocketAddr::from((Ipv4Addr::LOCALHOST, 9464));
-        /// What a client must show as `Authorization: Bearer`; always there unless `listen` is loopback.
+        /// The token that a client must show as `Authorization: Bearer`; always there unless `listen` is loopback.
         other token: Option<Secret> = token(SecretRef) or None;
     }
 }
@@ -31,7 +31,7 @@ impl RawHttp {
             );
             check.problems.add(place, message);
         }
-        // What a header can't hold no client could ever show.
+        // A client can't show a token that a header can't hold.
         if let Some((spot, secret)) = token.given().zip(http.token.as_ref())
             && !secret.reveal().bytes().all(|b| b.is_ascii_graphic())
         {

@@ -1,12 +1,12 @@
-//! What `librdkafka` sections may hold: settings of the client library that reach it as they are, unless the
-//! job's guarantees rest on them.
+//! Clients of Kafka: brokers, and the settings of the client library librdkafka. Settings reach it as they are, unless
+//! the job's guarantees rest on them.
 //!
 //! A setting is refused, with the reason, if another value could lose, repeat or reorder records, count what was
 //! aborted, hide that records are gone, blind the metrics, or run foreign code. How brokers are reached and
 //! how much is fetched or sent at once is the user's to tune. Names that are unknown here are passed on:
 //! `keytide check` asks the library for them, and the library refuses them when it starts.
 //!
-//! A value can be a secret, so none is ever shown. What always is one has to be a reference.
+//! A value can be a secret, so none is ever shown. A setting that always holds one has to be a reference.
 //!
 //! Limits: 128 settings a section, names of 128 characters.
 
@@ -42,7 +42,7 @@ pub struct KafkaClient {
 }
 
 impl KafkaClient {
-    /// Without further settings.
+    /// A client without further settings.
     #[must_use]
     pub fn new(brokers: impl Into<String>) -> Self {
         Self { brokers: brokers.into(), settings: BTreeMap::new() }
@@ -81,7 +81,7 @@ impl Raw for Settings {
     }
 
     fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        // What stands in place of the section may be meant for one of its settings.
+        // A value in place of the section may be meant for one of its settings.
         if !matches!(node.value, Value::Table(_)) {
             problems.add(place, format!("found {NOT_SHOWN}, allowed: {}", Self::expected()));
             return None;
@@ -327,17 +327,17 @@ fn refused_for_sinks(name: &str) -> Option<&'static str> {
     Some(reason)
 }
 
-/// Whether a setting always holds a secret.
+/// Returns whether a setting always holds a secret.
 fn holds_secret(name: &str) -> bool {
     ["password", "passphrase", "secret", "key.pem", "ssl_key"].iter().any(|end| name.ends_with(end))
 }
 
-/// Whether a setting names a file or a folder. The library also takes `probe` for that of `ssl.ca.location`.
+/// Returns whether a setting names a file or a folder. The library also takes `probe` for that of `ssl.ca.location`.
 fn names_path(name: &str, value: &str) -> bool {
     (name.ends_with(".location") || name.ends_with(".file")) && value != "probe" && !value.is_empty()
 }
 
-/// What settings must be beside each other. `settings` holds values with their places.
+/// Refuses settings that don't fit each other. `settings` holds values with their places.
 fn relations(settings: &BTreeMap<&str, (&str, &Place)>, problems: &mut Problems, warnings: &mut Problems) {
     let get = |name: &str| settings.get(name).copied();
     let protocol = get("security.protocol");

@@ -259,7 +259,7 @@ impl<'a> Keys<'a> {
         let Some(hash) = self.hash.given().filter(|hash| hash.value == HashKind::None) else { return };
         let list = if self.from.is_absent() { "the default keys.from" } else { "keys.from" };
         for rule in usable {
-            // What a header is called is a convention; a field of the log may well hold a name under it.
+            // A header's name is a convention; a field of the log may well hold a name under it.
             match rule {
                 KeyFrom::Header(name) | KeyFrom::Query(name) if names_secret(name) => {
                     let message = format!(
@@ -296,11 +296,11 @@ fn default_rules() -> Vec<KeyFrom> {
     vec![KeyFrom::Header("apikey".to_owned()), KeyFrom::Query("apikey".to_owned()), KeyFrom::Key]
 }
 
-/// Whether records of a format have what the rule looks at.
+/// Returns whether records of a format have what the rule looks at.
 fn finds_keys(rule: &KeyFrom, format: Format, fields: &FieldMap) -> bool {
     let gateway = matches!(format, Format::Apisix | Format::Kong);
     match rule {
-        // What headers Envoy and NGINX log is the operator's choice.
+        // The operator chooses which headers Envoy and NGINX log.
         KeyFrom::Header(_) => {
             gateway || matches!(format, Format::Envoy | Format::Nginx | Format::Otel | Format::Cloudfront)
         }
@@ -323,7 +323,7 @@ fn finds_keys(rule: &KeyFrom, format: Format, fields: &FieldMap) -> bool {
     }
 }
 
-/// Whether lines of a pattern have what the rule looks at.
+/// Returns whether lines of a pattern have what the rule looks at.
 fn finds_keys_in_line(rule: &KeyFrom, pattern: &LinePattern, fields: &FieldMap) -> bool {
     let has = |wanted: fn(&LineField) -> bool| {
         pattern.variables().any(|variable| variable.field.as_ref().is_some_and(|(field, _)| wanted(field)))
@@ -346,7 +346,7 @@ fn finds_keys_in_line(rule: &KeyFrom, pattern: &LinePattern, fields: &FieldMap) 
     }
 }
 
-/// Whether a header, a query argument or a field is called as those that hold secrets usually are.
+/// Returns whether a header, an argument or a field has the name of those that usually hold secrets.
 fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['-', '_'], "");
     let parts = ["apikey", "authorization", "cookie", "password", "secret", "token", "subscriptionkey"];

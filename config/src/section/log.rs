@@ -29,14 +29,14 @@ choice! {
     /// How much is logged.
     #[derive(PartialOrd, Ord, Default)]
     pub enum LogLevel {
-        /// What ended the job.
+        /// The reason why the job ended.
         Error = "error",
-        /// What a person should look at.
+        /// Events that a person should look at.
         Warn = "warn",
-        /// What the job does.
+        /// The steps of the job.
         #[default]
         Info = "info",
-        /// What the job's steps are made of.
+        /// The parts of each step.
         Debug = "debug",
     }
 }

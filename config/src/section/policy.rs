@@ -16,7 +16,7 @@ section! {
         results percent_per_hour: u32 = percent_per_hour(Count, 0..=100) or 1;
         /// How long a key that was acted on is left alone, in milliseconds.
         results cooldown_ms: u64 = cooldown(Millis, 0..=30 * DAY_MS) or 24 * HOUR_MS;
-        /// Whether anything is done.
+        /// The mode, which says if anything is done.
         results mode: PolicyMode = mode(PolicyMode) or PolicyMode::DryRun;
     }
 }
@@ -38,7 +38,7 @@ choice! {
 }
 
 choice! {
-    /// Whether the policy acts.
+    /// The mode of the policy.
     #[derive(Default)]
     pub enum PolicyMode {
         /// It says what it would do.

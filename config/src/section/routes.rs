@@ -1,4 +1,4 @@
-//! `[routes]`: what the routes of calls are made of.
+//! `[routes]`: the templates and the origin of routes.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ section! {
 }
 
 choice! {
-    /// What the routes of a source are made of.
+    /// The origin of a source's routes.
     #[derive(Default)]
     pub enum RoutesFrom {
         /// The route that the gateway names; the path where it names none.

@@ -49,13 +49,13 @@ section! {
         key brokers(Brokers);
         /// Topics are called `<prefix>.<view>.v1`.
         other prefix: String = prefix(Prefix) or "keytide".to_owned();
-        /// What a restart may do to records.
+        /// The promise that a restart keeps about records.
         other delivery: Delivery = delivery(Delivery) or Delivery::AtLeastOnce;
         /// Partitions of topics that the job creates.
         other partitions: u32 = partitions(Count, 1..=10_000) or 6;
         /// Replicas of topics that the job creates; `None`: the brokers' default.
         other replication: Option<u16> = replication(Count, 1..=MAX_REPLICATION) or None;
-        /// Whether topics that are missing are created; otherwise they are an error.
+        /// If set, topics that are missing are created; otherwise they are an error.
         other create_topics: bool = create_topics(Flag) or true;
         /// Bytes of records that wait to be sent; beyond them the job waits.
         other buffer_bytes: usize = buffer(Size, 1 << 20..=4 << 30) or 64 << 20;
@@ -79,10 +79,10 @@ section! {
 }
 
 choice! {
-    /// What a restart may do to records of a sink.
+    /// The promise that a restart keeps about records of a sink.
     #[derive(Default)]
     pub enum Delivery {
-        /// None is lost, some may be sent again.
+        /// No record is lost, some may be sent again.
         #[default]
         AtLeastOnce = "at_least_once",
     }
@@ -91,7 +91,7 @@ choice! {
 }
 
 texts! {
-    /// What the names of a sink's topics begin with.
+    /// The beginning of the names of a sink's topics.
     Prefix if |text| is_topic(text, MAX_PREFIX_BYTES), format!("1 to {MAX_PREFIX_BYTES} of A-Z, a-z, 0-9, ., _ and -");
 }
 

@@ -97,7 +97,7 @@ impl Source {
 pub struct Condition {
     /// Where it stands.
     pub at: Pointer,
-    /// What is allowed there, as text; `*` stands for any characters, `?` for one.
+    /// The values that are allowed there, as text; `*` stands for any characters, `?` for one.
     pub is: Vec<glob::Pattern>,
 }
 
@@ -159,7 +159,7 @@ choice! {
 }
 
 impl Format {
-    /// Whether a record is a line of text.
+    /// Returns whether a record is a line of text.
     #[must_use]
     pub fn is_text(self) -> bool {
         matches!(self, Self::Combined | Self::Text | Self::Alb | Self::Cloudfront | Self::Haproxy)
@@ -210,7 +210,7 @@ impl Fingerprint for Condition {
     }
 }
 
-/// What all sources share: the rules of `[keys]`, and the origin of routes in `[routes]`.
+/// The settings that all sources share: the rules of `[keys]`, and the origin of routes in `[routes]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a> {
     pub(crate) keys: &'a RawKeys,

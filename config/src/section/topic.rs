@@ -28,7 +28,7 @@ pub struct KafkaSource {
     pub start: Start,
     /// Where a bounded run (`replay`) ends. Live runs don't.
     pub end: End,
-    /// What happens when records are gone before they were read.
+    /// The reaction to records that are gone before they were read.
     pub on_gap: OnGap,
 }
 

@@ -27,7 +27,7 @@ section! {
         other name: String = name(Name);
         /// The receiver's address.
         other url: WebhookUrl = url(UrlText);
-        /// What requests are signed with; always there with [`WebhookFormat::Keytide`].
+        /// The secret that requests are signed with; always there with [`WebhookFormat::Keytide`].
         other secret: Option<Secret> = secret(SecretRef) or None;
         /// The form of the requests.
         other format: WebhookFormat = format(WebhookFormat) or WebhookFormat::Keytide;

@@ -24,7 +24,7 @@ pub struct Problem {
     pub variable: Option<String>,
     /// The key, such as `source."gateway".fields.time.unit`; empty where the whole file is meant.
     pub path: String,
-    /// What was found and what is allowed: lower case, no full stop.
+    /// The value found and the values allowed: lower case, no full stop.
     pub message: String,
 }
 

@@ -9,15 +9,15 @@ use super::problem::{Place, Problems};
 use super::tree::{Node, Table, Value, shortened};
 use super::value::Scalar;
 
-/// What a key holds.
+/// The type of a key's value.
 pub(crate) trait Raw: Sized {
-    /// Whether it has keys of its own.
+    /// If set, the value has keys of its own.
     const SECTION: bool = false;
 
     /// `None` after at least one problem was reported.
     fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self>;
 
-    /// What is allowed, as a message ends.
+    /// The allowed values, as a message ends.
     fn expected() -> String;
 
     /// Every key below `path`, for the test that the examples show all of them.
@@ -93,7 +93,7 @@ impl<T: Raw> Entry<T> {
 /// A list. A section in it is called by its `name` where it has one, else by its index.
 pub(crate) struct List<T> {
     pub(crate) items: Vec<Spot<T>>,
-    /// Whether an item was wrong, already reported, and is left out.
+    /// If set, an item was wrong, is already reported, and is left out.
     pub(crate) refused: bool,
 }
 

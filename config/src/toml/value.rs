@@ -5,10 +5,10 @@ use super::tree::Value;
 
 /// A value that is written in one place of the file.
 pub(crate) trait Scalar: Sized {
-    /// Whether the value found may be a secret and is never shown.
+    /// If set, the value found may be a secret and is never shown.
     const HIDDEN: bool = false;
 
-    /// What is allowed, as a message ends.
+    /// The allowed values, as a message ends.
     fn allowed() -> String;
 
     fn parse(value: &Value) -> Result<Self, Refusal>;
@@ -19,9 +19,9 @@ pub(crate) trait Scalar: Sized {
 pub(crate) struct Refusal {
     /// It will be one, in a later version.
     pub(crate) later: bool,
-    /// What was probably meant.
+    /// A hint at what was probably meant.
     pub(crate) hint: Option<String>,
-    /// What was found may hold a secret, although others of its kind don't.
+    /// If set, the value may hold a secret, although others of its kind don't.
     pub(crate) hidden: bool,
 }
 

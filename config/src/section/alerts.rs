@@ -2,8 +2,8 @@
 
 use super::email::{EmailAlerts, RawEmail};
 use super::policy::{PolicyRules, RawPolicy};
+use super::prelude::*;
 use super::webhook::{RawWebhook, Webhook};
-use crate::toml::read::Sections;
 
 section! {
     /// `[alerts.*]`.

@@ -1,12 +1,10 @@
 //! The whole file.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use glob::Pattern;
 
 use super::alerts::{Alerts, RawAlerts};
-use super::check::Check;
 use super::detection::{Detection, RawDetection};
 use super::geo::{Geo, RawGeo};
 use super::http::{Http, RawHttp};
@@ -14,14 +12,12 @@ use super::job::{Job, RawJob};
 use super::keys::RawKeys;
 use super::limits::{Limits, RawLimits};
 use super::log::{Log, RawLog};
+use super::prelude::*;
 use super::routes::{RawRoutes, Routes};
 use super::sink::{RawSinks, Sinks, VIEWS};
 use super::source::{RawSource, Shared, Source, SourceKind, sources};
 use super::tables::{RawTables, Tables};
 use super::windows::{RawWindows, Windows};
-use crate::toml::problem::Problems;
-use crate::toml::read::List;
-use crate::toml::tree::quoted;
 
 section! {
     /// A whole job. It exists only if no problem was found: nothing outside this crate can make one.

@@ -2,9 +2,7 @@
 //!
 //! Limits: bits up to 1,000, weights up to 100; a notice needs no more bits than an alert, an alert no more than acting.
 
-use super::check::{Check, Gives, HOUR_MS};
-use crate::scalar::{Decimal, Flag, Millis, decimal_text};
-use crate::toml::read::{Spot, keys};
+use super::prelude::*;
 
 const MAX_BITS: u64 = 1_000_000;
 const MAX_WEIGHT: u64 = 100_000;

@@ -4,15 +4,8 @@
 //! before a digest.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
-use super::check::{Check, Gives};
-use crate::scalar::{
-    Count, Flag, HostName, PathText, Secret, SecretRef, is_host, is_loopback, port_number, texts,
-};
-use crate::toml::read::{Entry, List, Spot};
-use crate::toml::tree::Value;
-use crate::toml::value::{Refusal, Scalar, choice, refuse, text};
+use super::prelude::*;
 
 /// Addresses of `to`.
 const MAX_TO: usize = 50;

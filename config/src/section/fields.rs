@@ -4,15 +4,10 @@
 
 use std::fmt;
 
-use super::check::Check;
+use super::prelude::*;
 use super::source::Format;
-use crate::fingerprint::{Encoder, Fingerprint};
 use crate::pattern::{LinePattern, Variable};
 use crate::time::{TimePattern, Zone};
-use crate::toml::problem::{Place, Problems};
-use crate::toml::read::{Entry, List, Raw, Spot, keys};
-use crate::toml::tree::{Node, Value, quoted};
-use crate::toml::value::{Choice, Refusal, Scalar, choice, names, text};
 
 /// Bytes of a JSON pointer.
 const MAX_POINTER_BYTES: usize = 1_024;

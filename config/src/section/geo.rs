@@ -1,16 +1,10 @@
 //! `[geo]`: the databases that tell where callers are, and the proxies whose word is taken for an address.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::check::{AtMost, Check, Gives};
-use crate::fingerprint::{Encoder, Fingerprint};
-use crate::scalar::PathText;
-use crate::toml::read::{List, Spot};
-use crate::toml::tree::Value;
-use crate::toml::value::{Refusal, Scalar, refuse, text};
+use super::prelude::*;
 
 section! {
     /// `[geo]`.

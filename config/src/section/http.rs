@@ -2,11 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::check::{Check, Gives};
-use crate::scalar::{Secret, SecretRef};
-use crate::toml::read::Spot;
-use crate::toml::tree::Value;
-use crate::toml::value::{Refusal, Scalar, refuse, text};
+use super::prelude::*;
 
 section! {
     /// `[http]`: metrics and health.

@@ -2,8 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use super::check::{HOUR_MS, MINUTE_MS};
-use crate::scalar::{Count, Millis, Name};
+use super::prelude::*;
 
 section! {
     /// `[job]`.

@@ -12,13 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use super::check::Check;
-use crate::fingerprint::{Encoder, Fingerprint};
-use crate::scalar::{Secret, SecretRef, is_host, port_number};
-use crate::toml::problem::{Place, Problems};
-use crate::toml::read::{Entry, NOT_SHOWN, Raw, Section, Spot, join};
-use crate::toml::tree::{Node, Value, quoted};
-use crate::toml::value::{Refusal, Scalar, refuse, text};
+use super::prelude::*;
 
 /// Brokers of one list.
 const MAX_BROKERS: usize = 64;

@@ -4,16 +4,10 @@
 
 use std::fmt;
 
-use super::check::Check;
 use super::fields::{FieldMap, Pointer, names_variable, pointer};
+use super::prelude::*;
 use super::source::{Format, RawSource};
-use crate::fingerprint::{Encoder, Fingerprint};
 use crate::pattern::{LineField, LinePattern, header_name};
-use crate::scalar::{Secret, SecretRef};
-use crate::toml::near::nearest;
-use crate::toml::read::{Entry, List, Spot};
-use crate::toml::tree::Value;
-use crate::toml::value::{Refusal, Scalar, choice, did_you_mean, text};
 
 /// Rules of one list.
 const MAX_RULES: usize = 8;

@@ -1,6 +1,6 @@
 //! `[limits]`: the bounds of one record, one block, one tick and the state.
 
-use crate::scalar::{Count, Size};
+use super::prelude::*;
 
 section! {
     /// `[limits]`: what one record, one block, one tick and the state may hold.

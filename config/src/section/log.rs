@@ -1,6 +1,6 @@
 //! `[log]`: the lines that a live job writes to standard error.
 
-use crate::toml::value::choice;
+use super::prelude::*;
 
 section! {
     /// `[log]`: what a live job writes to standard error.

@@ -154,6 +154,7 @@ pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod log;
 pub(crate) mod policy;
+mod prelude;
 pub(crate) mod routes;
 pub(crate) mod sink;
 pub(crate) mod source;

@@ -1,8 +1,6 @@
 //! `[alerts.policy]`: the actions on keys that incidents lead to.
 
-use super::check::{DAY_MS, HOUR_MS};
-use crate::scalar::{Count, Millis};
-use crate::toml::value::choice;
+use super::prelude::*;
 
 section! {
     /// `[alerts.policy]`.

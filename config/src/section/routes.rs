@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::check::{AtMost, Check};
-use crate::scalar::texts;
-use crate::toml::read::{List, Spot};
-use crate::toml::value::choice;
+use super::prelude::*;
 
 /// Bytes of a route template.
 const MAX_TEMPLATE_BYTES: usize = 512;

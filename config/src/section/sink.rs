@@ -1,13 +1,8 @@
 //! `[sink.*]`: where a live job's results go.
 
-use std::path::PathBuf;
-
-use super::check::{Check, DAY_MS, Gives, HOUR_MS};
 use super::kafka::{Brokers, KafkaClient, Role, Settings};
+use super::prelude::*;
 use super::topic::is_topic;
-use crate::scalar::{Count, Flag, Millis, PathText, Size, texts};
-use crate::toml::read::Spot;
-use crate::toml::value::choice;
 
 /// Characters of a prefix: leaves room for `.<view>.v1` with views of up to 45 characters.
 const MAX_PREFIX_BYTES: usize = 200;

@@ -4,24 +4,17 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::path::Path;
 
 use glob::Pattern;
 
-use super::check::Check;
 use super::fields::{FieldMap, Pointer, RawFields, Unit, Wrappers, pointer};
 use super::kafka::{Brokers, KafkaClient, Role, Settings};
 use super::keys::{KeyRules, Keys, RawKeys};
+use super::prelude::*;
 use super::routes::RoutesFrom;
 use super::topic::{End, KafkaSource, OnGap, Start, TopicName};
-use crate::fingerprint::{Encoder, Fingerprint};
 use crate::pattern::LinePattern;
-use crate::scalar::{Name, PathText};
 use crate::time::Zone;
-use crate::toml::problem::{Place, Problems};
-use crate::toml::read::{Entry, List, Raw, Section, Spot, join, keys};
-use crate::toml::tree::{At, Node, Value, quoted};
-use crate::toml::value::{Choice, Refusal, Scalar, choice, names, text};
 
 const MAX_SOURCES: usize = 256;
 const MAX_CONDITIONS: usize = 64;

@@ -1,14 +1,8 @@
 //! `[tables.*]`: the relations that calls are joined with.
 
-use std::path::PathBuf;
-
-use super::check::{Check, Gives};
 use super::kafka::{Brokers, KafkaClient, Role, Settings};
+use super::prelude::*;
 use super::topic::TopicName;
-use crate::fingerprint::{Encoder, Fingerprint};
-use crate::scalar::PathText;
-use crate::toml::read::{Entry, Spot, keys};
-use crate::toml::value::{Choice, choice, names};
 
 section! {
     /// `[tables.*]`.

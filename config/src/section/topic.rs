@@ -6,11 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::kafka::KafkaClient;
-use crate::fingerprint::{Encoder, Fingerprint};
-use crate::scalar::texts;
-use crate::toml::near::nearest;
-use crate::toml::tree::{Value, quoted};
-use crate::toml::value::{Refusal, Scalar, choice, did_you_mean, refuse};
+use super::prelude::*;
 
 /// Characters of a topic's name; Kafka's own limit.
 const MAX_TOPIC_BYTES: usize = 249;

@@ -4,11 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::check::{AtMost, Check, Gives, MINUTE_MS};
-use crate::scalar::{HostName, Millis, Name, Secret, SecretRef, is_host, is_loopback, port_number};
-use crate::toml::read::{Entry, List, Sections, Spot};
-use crate::toml::tree::{Value, quoted};
-use crate::toml::value::{Refusal, Scalar, choice, refuse, text};
+use super::prelude::*;
 
 const MAX_WEBHOOKS: usize = 16;
 /// Bytes of a URL.

@@ -2,10 +2,7 @@
 //!
 //! Records are at most 3 h late, as the finest windows can't change after that.
 
-use super::check::{Check, DAY_MS, HOUR_MS, MINUTE_MS};
-use crate::scalar::{Count, Millis, duration_text};
-use crate::toml::read::{Entry, Spot};
-use crate::toml::value::choice;
+use super::prelude::*;
 
 section! {
     /// `[windows]`: event-time tolerances, in milliseconds.

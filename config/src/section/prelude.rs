@@ -1,0 +1,15 @@
+//! The names that a section needs for its settings, so that a new setting needs no new import.
+
+pub(super) use std::path::{Path, PathBuf};
+
+pub(super) use super::check::{AtMost, Check, DAY_MS, Gives, HOUR_MS, MINUTE_MS};
+pub(super) use crate::fingerprint::{Encoder, Fingerprint};
+pub(super) use crate::scalar::{
+    Count, Decimal, Flag, HostName, Millis, Name, PathText, Secret, SecretRef, Size, decimal_text,
+    duration_text, is_host, is_loopback, port_number, texts,
+};
+pub(super) use crate::toml::near::nearest;
+pub(super) use crate::toml::problem::{Place, Problems};
+pub(super) use crate::toml::read::{Entry, List, NOT_SHOWN, Raw, Section, Sections, Spot, join, keys};
+pub(super) use crate::toml::tree::{At, Node, Value, quoted};
+pub(super) use crate::toml::value::{Choice, Refusal, Scalar, choice, did_you_mean, names, refuse, text};

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::section::check::{Check, Gives};
 use crate::toml::read::Spot;
 use crate::toml::tree::Value;
-use crate::toml::value::{Refusal, Scalar, refuse, text};
+use crate::toml::value::{Refusal, Scalar, parsed, refuse, text};
 
 /// Characters of a source's or a job's name.
 const MAX_NAME_BYTES: usize = 64;
@@ -20,16 +20,11 @@ macro_rules! texts {
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub(crate) struct $name(pub(crate) String);
 
-        impl $crate::toml::value::Scalar for $name {
-            fn allowed() -> String {
-                $allowed.into()
-            }
-
-            fn parse(value: &$crate::toml::tree::Value) -> Result<Self, $crate::toml::value::Refusal> {
+        $crate::toml::value::parsed! {
+            $name: |text| {
                 let fits: fn(&str) -> bool = $fits;
-                let text = $crate::toml::value::text(value)?;
-                $crate::toml::value::refuse(fits(text).then(|| Self(text.to_owned())))
-            }
+                fits(text).then(|| Self(text.to_owned()))
+            }, $allowed;
         }
 
         impl $crate::section::check::Gives<String> for $name {
@@ -50,8 +45,11 @@ texts! {
     /// The name of a job, a source or a webhook.
     Name if is_name, format!("1 to {MAX_NAME_BYTES} of a-z, 0-9, _ and -");
     /// A path or a pattern of paths, not resolved.
-    PathText if |text| !text.is_empty() && !text.contains(char::is_control),
-        "a path, absolute or relative to the configuration file";
+    PathText if is_path, "a path, absolute or relative to the configuration file";
+}
+
+fn is_path(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::is_control)
 }
 
 pub(crate) fn is_name(text: &str) -> bool {
@@ -108,14 +106,8 @@ pub(crate) struct Millis(pub(crate) u64);
 const DURATIONS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-impl Scalar for Millis {
-    fn allowed() -> String {
-        "a whole number with ms, s, m, h or d, such as \"10m\"".to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        refuse(scaled(text(value)?, &DURATIONS).map(Self))
-    }
+parsed! {
+    Millis: |text| scaled(text, &DURATIONS).map(Self), "a whole number with ms, s, m, h or d, such as \"10m\"";
 }
 
 /// A duration in milliseconds as it would be written, in its largest whole unit: `90000` is `90s`.
@@ -171,14 +163,8 @@ impl HostName {
     }
 }
 
-impl Scalar for HostName {
-    fn allowed() -> String {
-        "a host's name or address, without a port, such as \"hooks.internal\"".to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        refuse(Self::new(text(value)?))
-    }
+parsed! {
+    HostName: Self::new, "a host's name or address, without a port, such as \"hooks.internal\"";
 }
 
 impl Gives<String> for HostName {
@@ -226,22 +212,16 @@ pub(crate) enum SecretRef {
     File(String),
 }
 
-impl Scalar for SecretRef {
-    const HIDDEN: bool = true;
+parsed! {
+    SecretRef: reference, "\"env:NAME\" or \"file:PATH\", never the secret itself", hidden true;
+}
 
-    fn allowed() -> String {
-        "\"env:NAME\" or \"file:PATH\", never the secret itself".to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let reference = text(value)?.split_once(':').and_then(|(kind, rest)| match kind {
-            "env" => is_variable(rest).then(|| Self::Env(rest.to_owned())),
-            "file" => {
-                (!rest.is_empty() && !rest.contains(char::is_control)).then(|| Self::File(rest.to_owned()))
-            }
-            _ => None,
-        });
-        refuse(reference)
+fn reference(text: &str) -> Option<SecretRef> {
+    let (kind, rest) = text.split_once(':')?;
+    match kind {
+        "env" => is_variable(rest).then(|| SecretRef::Env(rest.to_owned())),
+        "file" => is_path(rest).then(|| SecretRef::File(rest.to_owned())),
+        _ => None,
     }
 }
 

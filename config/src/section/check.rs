@@ -18,7 +18,7 @@ use crate::scalar::{decimal_text, duration_text, size_text};
 use crate::toml::problem::{Place, Problems};
 use crate::toml::read::{Entry, List, Raw, Spot};
 use crate::toml::tree::quoted;
-use crate::toml::value::Choice;
+use crate::toml::value::Scalar;
 
 pub(crate) const MINUTE_MS: u64 = 60_000;
 pub(crate) const HOUR_MS: u64 = 60 * MINUTE_MS;
@@ -65,9 +65,9 @@ impl<T: Gives<F>, F> Gives<Vec<F>, AtMost> for List<T> {
     }
 }
 
-impl<T: Choice> Gives<T> for T {
+impl<T: Scalar + Clone> Gives<T> for T {
     fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<T> {
-        Some(spot.value)
+        Some(spot.value.clone())
     }
 }
 
@@ -146,13 +146,38 @@ impl<T: Number, F: Held> Gives<F, RangeInclusive<u64>> for T {
         let (least, most) = allowed.into_inner();
         if !(least..=most).contains(&found) {
             let message = format!("found {}, allowed: {} to {}", spot.shown, T::show(least), T::show(most));
-            check.problems.add(&spot.place, message);
+            check.refuse(spot, message);
         }
         Some(F::held(found.clamp(least, most)))
     }
 }
 
+/// A place in the file, or a value that has one.
+pub(crate) trait Placed {
+    fn place(&self) -> &Place;
+}
+
+impl Placed for Place {
+    fn place(&self) -> &Place {
+        self
+    }
+}
+
+impl<T> Placed for Spot<T> {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
 impl Check<'_> {
+    pub(crate) fn refuse(&mut self, at: &impl Placed, message: impl Into<String>) {
+        self.problems.add(at.place(), message);
+    }
+
+    pub(crate) fn warn(&mut self, at: &impl Placed, message: impl Into<String>) {
+        self.warnings.add(at.place(), message);
+    }
+
     /// Gives a field the value of its key, if that is given.
     pub(crate) fn fill<F, L, T: Gives<F, L>>(&mut self, field: &mut F, entry: &Entry<T>, limit: L) {
         if let Some(value) = entry.given().and_then(|spot| T::give(spot, limit, self)) {
@@ -169,7 +194,7 @@ impl Check<'_> {
     ) -> Option<&'e T> {
         if entry.is_absent() {
             let place = Place { path: format!("{}.{key}", section.place.path), at: section.place.at.clone() };
-            self.problems.add(&place, format!("missing, allowed: {}", T::expected()));
+            self.refuse(&place, format!("missing, allowed: {}", T::expected()));
         }
         entry.value()
     }
@@ -177,15 +202,14 @@ impl Check<'_> {
     /// Refuses a key that another kind has.
     pub(crate) fn foreign<T>(&mut self, entry: &Entry<T>, kind: &str) {
         if let Some(spot) = entry.given() {
-            self.problems
-                .add(&spot.place, format!("has no meaning here, allowed: only beside kind = \"{kind}\""));
+            self.refuse(spot, format!("has no meaning here, allowed: only beside kind = \"{kind}\""));
         }
     }
 
     pub(crate) fn at_most<T>(&mut self, list: &Spot<List<T>>, most: usize, what: &str) {
         let found = list.value.items.len();
         if found > most {
-            self.problems.add(&list.place, format!("found {found} {what}, allowed: at most {most}"));
+            self.refuse(list, format!("found {found} {what}, allowed: at most {most}"));
         }
     }
 
@@ -194,7 +218,7 @@ impl Check<'_> {
         let secret = self.referred(&spot.value, &spot.place)?;
         if secret.len() < GOOD_SECRET_BYTES {
             let message = format!("the secret has fewer than {GOOD_SECRET_BYTES} bytes and can be guessed");
-            self.warnings.add(&spot.place, message);
+            self.warn(spot, message);
         }
         Some(Secret::new(secret))
     }
@@ -215,7 +239,7 @@ impl Check<'_> {
             }
             _ => Ok(found),
         });
-        found.map_err(|message| self.problems.add(place, message)).ok()
+        found.map_err(|message| self.refuse(place, message)).ok()
     }
 }
 

@@ -88,7 +88,7 @@ fn loops(raw: &RawConfig, config: &JobConfig, check: &mut Check<'_>) {
                     topic.shown,
                     quoted(&sink.prefix)
                 );
-                check.problems.add(&topic.place, message);
+                check.refuse(topic, message);
             }
         }
     }
@@ -106,7 +106,7 @@ fn loops(raw: &RawConfig, config: &JobConfig, check: &mut Check<'_>) {
                      sink.files.dir",
                     path.shown
                 );
-                check.problems.add(&path.place, message);
+                check.refuse(path, message);
             }
         }
     }

@@ -82,7 +82,7 @@ impl RawDetection {
                     decimal_text(*least),
                     decimal_text(*most)
                 );
-                check.problems.add(&spot.place, message);
+                check.refuse(spot, message);
             }
         }
     }

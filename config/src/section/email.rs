@@ -117,7 +117,7 @@ impl Gives<EmailAlerts> for RawEmail {
         let to = raw.to.given().map(|list| recipients(list, check));
         if raw.server.is_absent() && raw.dir.is_absent() {
             let message = "needs a `server` that takes the mails, a `dir` to which they are written, or both";
-            check.problems.add(&spot.place, message);
+            check.refuse(spot, message);
         }
         let server = mail_server(raw, check);
         // Its other keys are judged even where one of these two is missing.
@@ -133,8 +133,7 @@ impl Gives<EmailAlerts> for RawEmail {
             && !email.owners
             && !matches!(raw.owners, Entry::Refused)
         {
-            let message = "has no effect: owners are told only with owners = true";
-            check.warnings.add(&spot.place, message);
+            check.warn(spot, "has no effect: owners are told only with owners = true");
         }
         is_whole.then_some(email)
     }
@@ -144,7 +143,7 @@ impl Gives<EmailAlerts> for RawEmail {
 fn recipients(list: &Spot<List<Address>>, check: &mut Check<'_>) -> Vec<String> {
     let items = &list.value.items;
     if items.is_empty() && !list.value.refused {
-        check.problems.add(&list.place, "is empty, allowed: at least one address");
+        check.refuse(list, "is empty, allowed: at least one address");
     }
     check.at_most(list, MAX_TO, "addresses");
     let (mut seen, mut to) = (HashSet::new(), Vec::new());
@@ -152,7 +151,7 @@ fn recipients(list: &Spot<List<Address>>, check: &mut Check<'_>) -> Vec<String> 
         if seen.insert(&address.value.0) {
             to.push(address.value.0.clone());
         } else {
-            check.warnings.add(&address.place, format!("{} is told once", address.shown));
+            check.warn(address, format!("{} is told once", address.shown));
         }
     }
     to
@@ -169,7 +168,7 @@ fn mail_server(raw: &RawEmail, check: &mut Check<'_>) -> Option<MailServer> {
                 raw.ca.given().map(|ca| &ca.place),
             ];
             for place in places.into_iter().flatten() {
-                check.problems.add(place, "has no meaning here, allowed: only beside `server`");
+                check.refuse(place, "has no meaning here, allowed: only beside `server`");
             }
         }
         return None;
@@ -187,15 +186,13 @@ fn mail_server(raw: &RawEmail, check: &mut Check<'_>) -> Option<MailServer> {
                  or allow_plaintext = true beside it",
                 server.shown
             );
-            check.problems.add(&spot.place, message);
+            check.refuse(spot, message);
         } else if raw.password.given().is_some() {
-            check.warnings.add(&spot.place, "the password travels in the clear");
+            check.warn(spot, "the password travels in the clear");
         }
     }
     if let Some(ca) = raw.ca.given().filter(|_| tls == MailTls::None) {
-        check
-            .problems
-            .add(&ca.place, "has no meaning here, allowed: only with tls = \"starttls\" or \"tls\"");
+        check.refuse(ca, "has no meaning here, allowed: only with tls = \"starttls\" or \"tls\"");
     }
     let credentials = credentials(raw, check);
     let ca = raw.ca.value().map(|path| check.base.join(&path.0));
@@ -211,11 +208,11 @@ fn credentials(raw: &RawEmail, check: &mut Check<'_>) -> Option<(String, Secret)
         }
         (Some(username), None) if raw.password.is_absent() => {
             let message = format!("needs a `password` beside it, allowed: {}", SecretRef::allowed());
-            check.problems.add(&username.place, message);
+            check.refuse(username, message);
             None
         }
         (None, Some(password)) if raw.username.is_absent() => {
-            check.problems.add(&password.place, "needs a `username` beside it");
+            check.refuse(password, "needs a `username` beside it");
             None
         }
         _ => None,
@@ -252,22 +249,19 @@ texts! {
         format!("1 to {MAX_LINE_BYTES} bytes of text without control characters");
 }
 
-impl Scalar for Sender {
-    fn allowed() -> String {
-        "a mail's address, alone or as \"Keytide <keytide@example.com>\"".to_owned()
-    }
+parsed! {
+    Sender: sender, "a mail's address, alone or as \"Keytide <keytide@example.com>\"";
+}
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let text = text(value)?;
-        let (name, address) = match text.split_once('<') {
-            Some((name, rest)) => (name.trim(), rest.strip_suffix('>').unwrap_or_default()),
-            None => (SENDER, text),
-        };
-        let is_name = (1..=MAX_SENDER_CHARS).contains(&name.chars().count())
-            && !name.contains(|c: char| c.is_control() || "<>\"@,;:\\".contains(c));
-        let sender = Self { name: name.to_owned(), address: address.to_owned() };
-        refuse((is_name && is_address(address)).then_some(sender))
-    }
+fn sender(text: &str) -> Option<Sender> {
+    let (name, address) = match text.split_once('<') {
+        Some((name, rest)) => (name.trim(), rest.strip_suffix('>').unwrap_or_default()),
+        None => (SENDER, text),
+    };
+    let is_name = (1..=MAX_SENDER_CHARS).contains(&name.chars().count())
+        && !name.contains(|c: char| c.is_control() || "<>\"@,;:\\".contains(c));
+    let sender = Sender { name: name.to_owned(), address: address.to_owned() };
+    (is_name && is_address(address)).then_some(sender)
 }
 
 /// A host and a port.

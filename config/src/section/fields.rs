@@ -218,7 +218,7 @@ impl FieldMap {
         if format.is_text() && format != Format::Text {
             if let Some(fields) = entry.given() {
                 let message = format!("the {} format has no named fields, remove the section", format.name());
-                check.problems.add(&fields.place, message);
+                check.refuse(fields, message);
                 return None;
             }
             return Some(Self::default());
@@ -238,7 +238,7 @@ impl FieldMap {
                     true => "missing, required by inner = \"json\"",
                     false => "missing, required by format = \"json\" with at least `time`",
                 };
-                check.problems.add(&place, message);
+                check.refuse(&place, message);
                 return None;
             }
             Entry::Absent | Entry::Refused => &absent,
@@ -263,7 +263,7 @@ impl RawFields {
                     quoted(&other.to_string()),
                     names.join(", ")
                 );
-                check.problems.add(&at.place, message);
+                check.refuse(at, message);
             }
         }
     }
@@ -273,7 +273,7 @@ impl RawFields {
 fn plain(spot: &Spot<FieldText>, _: Units, check: &mut Check<'_>) -> Option<Field> {
     let raw = &spot.value.0;
     if let Some(unit) = raw.unit.given() {
-        check.problems.add(&unit.place, "only time, end and latency have a unit, remove it");
+        check.refuse(unit, "only time, end and latency have a unit, remove it");
     }
     no_time(raw, check);
     let at = check.required(&raw.at, spot, "at")?;
@@ -288,7 +288,7 @@ fn time(spot: &Spot<FieldText>, (default, _): Units, check: &mut Check<'_>) -> O
         return Some(Field { zone, ..timed(spot, Unit::ALL, default, check)? });
     }
     if let Some(unit) = raw.unit.given() {
-        check.problems.add(&unit.place, "stands beside `format`, allowed: one of them");
+        check.refuse(unit, "stands beside `format`, allowed: one of them");
     }
     let at = check.required(&raw.at, spot, "at")?;
     Some(Field { at: at.0.clone(), unit: None, format: Some(raw.format.value()?.clone()), zone })
@@ -309,7 +309,7 @@ fn timed(
     let raw = &spot.value.0;
     let at = check.required(&raw.at, spot, "at").cloned();
     if let Some(unit) = raw.unit.given().filter(|unit| !units.contains(&unit.value)) {
-        check.problems.add(&unit.place, format!("found {}, allowed: {}", unit.shown, names(units)));
+        check.refuse(unit, format!("found {}, allowed: {}", unit.shown, names(units)));
         return None;
     }
     if raw.unit.is_absent() && default.is_none() {
@@ -318,7 +318,7 @@ fn timed(
             at.as_ref().map_or_else(|| "…".to_owned(), |at| quoted(&at.0[0].to_string())),
             names(units)
         );
-        check.problems.add(&spot.place, message);
+        check.refuse(spot, message);
         return None;
     }
     Some(Field { at: at?.0, unit: raw.unit.value().copied().or(default), format: None, zone: None })
@@ -328,7 +328,7 @@ fn timed(
 fn no_time(raw: &RawField, check: &mut Check<'_>) {
     let places = [raw.format.given().map(|spot| &spot.place), raw.zone.given().map(|spot| &spot.place)];
     for place in places.into_iter().flatten() {
-        check.problems.add(place, "only a time has one, remove it");
+        check.refuse(place, "only a time has one, remove it");
     }
 }
 

@@ -31,22 +31,19 @@ impl RawGeo {
                 "{} trusts every peer, so that any caller can choose the address it is counted under",
                 net.shown
             );
-            check.warnings.add(&net.place, message);
+            check.warn(net, message);
         }
     }
 }
 
-impl Scalar for IpNet {
-    fn allowed() -> String {
-        "an address or a CIDR, such as \"10.0.0.0/8\"".to_owned()
-    }
+parsed! {
+    IpNet: network, "an address or a CIDR, such as \"10.0.0.0/8\"";
+}
 
-    /// Host bits are cleared; an IPv4-mapped range is its IPv4 range, as addresses are compared.
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        let text = text(value)?;
-        let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        refuse(net.map(|net| canonical(net.trunc())))
-    }
+/// Host bits are cleared; an IPv4-mapped range is its IPv4 range, as addresses are compared.
+fn network(text: &str) -> Option<IpNet> {
+    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    net.map(|net| canonical(net.trunc()))
 }
 
 fn canonical(net: IpNet) -> IpNet {
@@ -54,12 +51,6 @@ fn canonical(net: IpNet) -> IpNet {
     let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
     let v4 = mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok());
     v4.map_or(net, IpNet::V4)
-}
-
-impl Gives<IpNet> for IpNet {
-    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<IpNet> {
-        Some(spot.value)
-    }
 }
 
 impl Fingerprint for IpNet {
@@ -85,8 +76,7 @@ mod tests {
             ("10.0.0", None),
             ("localhost", None),
         ] {
-            let read = IpNet::parse(&Value::Text(text.to_owned())).ok();
-            assert_eq!(read.map(|net| net.to_string()).as_deref(), net, "{text}");
+            assert_eq!(network(text).map(|net| net.to_string()).as_deref(), net, "{text}");
         }
     }
 }

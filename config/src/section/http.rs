@@ -25,30 +25,18 @@ impl RawHttp {
                 http.listen,
                 SecretRef::allowed()
             );
-            check.problems.add(place, message);
+            check.refuse(place, message);
         }
         // A client can't show a token that a header can't hold.
         if let Some((spot, secret)) = token.given().zip(http.token.as_ref())
             && !secret.reveal().bytes().all(|b| b.is_ascii_graphic())
         {
             let message = "what it refers to is no token, allowed: visible ASCII characters without blanks";
-            check.problems.add(&spot.place, message);
+            check.refuse(spot, message);
         }
     }
 }
 
-impl Scalar for SocketAddr {
-    fn allowed() -> String {
-        "an address with a port, such as \"127.0.0.1:9464\"".to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        refuse(text(value)?.parse().ok())
-    }
-}
-
-impl Gives<SocketAddr> for SocketAddr {
-    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<SocketAddr> {
-        Some(spot.value)
-    }
+parsed! {
+    SocketAddr: |text| text.parse().ok(), "an address with a port, such as \"127.0.0.1:9464\"";
 }

@@ -167,18 +167,18 @@ fn read_settings(list: &Spot<Settings>, role: Role, check: &mut Check<'_>) -> BT
     let Settings(settings) = &list.value;
     if settings.len() > MAX_SETTINGS {
         let found = settings.len();
-        check.problems.add(&list.place, format!("found {found} settings, allowed: at most {MAX_SETTINGS}"));
+        check.refuse(list, format!("found {found} settings, allowed: at most {MAX_SETTINGS}"));
     }
     let mut values = BTreeMap::new();
     for (name, setting) in settings {
         if let Some(reason) = refused(name, role) {
-            check.problems.add(&setting.place, reason);
+            check.refuse(setting, reason);
             continue;
         }
         let value = match &setting.value {
             Setting::Written(_) if holds_secret(name) => {
                 let message = "holds a secret, which may not stand here, write \"env:NAME\" or \"file:PATH\"";
-                check.problems.add(&setting.place, message);
+                check.refuse(setting, message);
                 None
             }
             Setting::Written(value) => Some(value.clone()),
@@ -193,7 +193,7 @@ fn read_settings(list: &Spot<Settings>, role: Role, check: &mut Check<'_>) -> BT
     let shared = values.iter().map(|(name, (value, place))| (*name, (value.as_str(), *place))).collect();
     // A setting that was refused may be the one that another needs.
     if values.len() == settings.len() {
-        relations(&shared, check.problems, check.warnings);
+        relations(&shared, check);
     }
     values.into_iter().map(|(name, (value, _))| (name.to_owned(), Secret::new(value))).collect()
 }
@@ -202,8 +202,7 @@ fn read_settings(list: &Spot<Settings>, role: Role, check: &mut Check<'_>) -> BT
 fn path_text(path: &str, place: &Place, check: &mut Check<'_>) -> Option<String> {
     let resolved = check.base.join(path).into_os_string().into_string().ok();
     if resolved.is_none() {
-        let message = "the configuration file's folder isn't UTF-8, allowed: an absolute path";
-        check.problems.add(place, message);
+        check.refuse(place, "the configuration file's folder isn't UTF-8, allowed: an absolute path");
     }
     resolved
 }
@@ -332,13 +331,13 @@ fn names_path(name: &str, value: &str) -> bool {
 }
 
 /// Refuses settings that don't fit each other. `settings` holds values with their places.
-fn relations(settings: &BTreeMap<&str, (&str, &Place)>, problems: &mut Problems, warnings: &mut Problems) {
+fn relations(settings: &BTreeMap<&str, (&str, &Place)>, check: &mut Check<'_>) {
     let get = |name: &str| settings.get(name).copied();
     let protocol = get("security.protocol");
     if let Some((value, place)) = protocol
         && !PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(value))
     {
-        problems.add(place, format!("found a value that is not shown, allowed: {}", PROTOCOLS.join(", ")));
+        check.refuse(place, format!("found a value that is not shown, allowed: {}", PROTOCOLS.join(", ")));
         return;
     }
     let logs_in = protocol.filter(|(value, _)| value.to_ascii_lowercase().starts_with("sasl_"));
@@ -346,11 +345,10 @@ fn relations(settings: &BTreeMap<&str, (&str, &Place)>, problems: &mut Problems,
     match (logs_in, mechanism) {
         (Some((_, place)), None) => {
             let message = format!("needs \"sasl.mechanism\" beside it, allowed: {}", MECHANISMS.join(", "));
-            problems.add(place, message);
+            check.refuse(place, message);
         }
         (None, Some((_, place))) => {
-            let message = "has no effect: nobody logs in without security.protocol = \"sasl_ssl\"";
-            warnings.add(place, message);
+            check.warn(place, "has no effect: nobody logs in without security.protocol = \"sasl_ssl\"");
         }
         _ => {}
     }
@@ -359,22 +357,24 @@ fn relations(settings: &BTreeMap<&str, (&str, &Place)>, problems: &mut Problems,
             "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512" => &["sasl.username", "sasl.password"],
             "OAUTHBEARER" => &[TOKEN_FILE],
             "GSSAPI" => {
-                problems
-                    .add(place, format!("Kerberos isn't in this build, allowed: {}", MECHANISMS.join(", ")));
+                check.refuse(
+                    place,
+                    format!("Kerberos isn't in this build, allowed: {}", MECHANISMS.join(", ")),
+                );
                 &[]
             }
             _ => {
                 let allowed = MECHANISMS.join(", ");
-                problems.add(place, format!("found a value that is not shown, allowed: {allowed}"));
+                check.refuse(place, format!("found a value that is not shown, allowed: {allowed}"));
                 &[]
             }
         };
         for name in needed.iter().filter(|name| !settings.contains_key(*name)) {
-            problems.add(place, format!("needs \"{name}\" beside it"));
+            check.refuse(place, format!("needs \"{name}\" beside it"));
         }
         if value == "PLAIN" && logs_in.is_some_and(|(value, _)| value.eq_ignore_ascii_case("sasl_plaintext"))
         {
-            warnings.add(place, "sends the password in clear: sasl_ssl wouldn't");
+            check.warn(place, "sends the password in clear: sasl_ssl wouldn't");
         }
     }
     if let Some((_, place)) =
@@ -383,7 +383,7 @@ fn relations(settings: &BTreeMap<&str, (&str, &Place)>, problems: &mut Problems,
         let message = format!(
             "oidc isn't in this build, allowed: \"{TOKEN_FILE}\", a file whose token somebody else renews"
         );
-        problems.add(place, message);
+        check.refuse(place, message);
     }
     let off = |value: &str| ["false", "f", "0"].iter().any(|off| off.eq_ignore_ascii_case(value));
     for (name, found) in [
@@ -397,7 +397,7 @@ fn relations(settings: &BTreeMap<&str, (&str, &Place)>, problems: &mut Problems,
         ),
     ] {
         if let Some((_, place)) = found {
-            warnings.add(place, format!("{name} is off, so that anybody can pose as a broker"));
+            check.warn(place, format!("{name} is off, so that anybody can pose as a broker"));
         }
     }
 }

@@ -215,8 +215,7 @@ impl<'a> Keys<'a> {
             Some((HashKind::HmacSha256, hash)) => {
                 if self.secret.is_absent() {
                     let allowed = SecretRef::allowed();
-                    let message = format!("hmac-sha256 needs a `secret` beside it, allowed: {allowed}");
-                    check.problems.add(&hash.place, message);
+                    check.refuse(hash, format!("hmac-sha256 needs a `secret` beside it, allowed: {allowed}"));
                 }
                 let secret = self.secret.given().and_then(|secret| check.secret(secret));
                 secret.map(|secret| KeyHash::HmacSha256 { secret })
@@ -248,7 +247,7 @@ impl<'a> Keys<'a> {
                 source.value.name.given().map_or("", |name| &name.shown),
                 format.name()
             );
-            check.warnings.add(place, message);
+            check.warn(place, message);
         }
         let Some(hash) = self.hash.given().filter(|hash| hash.value == HashKind::None) else { return };
         let list = if self.from.is_absent() { "the default keys.from" } else { "keys.from" };
@@ -260,7 +259,7 @@ impl<'a> Keys<'a> {
                         "found \"none\" with {rule} in {list}, which usually holds a raw key: it would stand \
                          in every output; allowed: another hash, or a rule that finds an identifier"
                     );
-                    check.problems.add(&hash.place, message);
+                    check.refuse(hash, message);
                 }
                 KeyFrom::Field(at) if !at.0.last().is_some_and(|name| names_secret(name)) => {}
                 KeyFrom::Header(_) | KeyFrom::Query(_) | KeyFrom::Key | KeyFrom::Field(_) => {
@@ -268,7 +267,7 @@ impl<'a> Keys<'a> {
                         "found \"none\" with {rule} in {list}: what stands there is written to every output as it is, \
                          make sure that it is an identifier and no raw key"
                     );
-                    check.warnings.add(&hash.place, message);
+                    check.warn(hash, message);
                 }
                 KeyFrom::Consumer | KeyFrom::Credential | KeyFrom::User | KeyFrom::ClientIp => {}
             }
@@ -279,7 +278,7 @@ impl<'a> Keys<'a> {
 fn list_of_rules(list: &Spot<List<KeyFrom>>, check: &mut Check<'_>) -> Option<Vec<KeyFrom>> {
     let found = list.value.items.len();
     if !list.value.refused && !(1..=MAX_RULES).contains(&found) {
-        check.problems.add(&list.place, format!("found {found} rules, allowed: 1 to {MAX_RULES}"));
+        check.refuse(list, format!("found {found} rules, allowed: 1 to {MAX_RULES}"));
         return None;
     }
     Some(list.value.items.iter().map(|rule| rule.value.clone()).collect())

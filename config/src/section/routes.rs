@@ -46,7 +46,7 @@ impl RawRoutes {
                     "{} never matches: {first} stands before it and matches the same paths",
                     template.shown
                 );
-                check.warnings.add(&template.place, message);
+                check.warn(template, message);
             }
         }
     }

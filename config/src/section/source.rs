@@ -221,17 +221,17 @@ pub(crate) fn sources(
     let Entry::Given(Spot { value: list, place, .. }) = entry else {
         if entry.is_absent() {
             let place = Place { path: "source".to_owned(), at: At::Whole };
-            check.problems.add(&place, "missing, allowed: at least one [[source]]");
+            check.refuse(&place, "missing, allowed: at least one [[source]]");
             Keys::new(&absent, shared.keys).rules(check);
         }
         return Vec::new();
     };
     if list.items.is_empty() && !list.refused {
-        check.problems.add(place, "is empty, allowed: at least one [[source]]");
+        check.refuse(place, "is empty, allowed: at least one [[source]]");
     }
     if list.items.len() > MAX_SOURCES {
         let found = list.items.len();
-        check.problems.add(place, format!("found {found} sources, allowed: at most {MAX_SOURCES}"));
+        check.refuse(place, format!("found {found} sources, allowed: at most {MAX_SOURCES}"));
     }
     together(&list.items, workers, check);
     let sources = list.items.iter().filter_map(|spot| source(spot, shared, check)).collect();
@@ -252,8 +252,7 @@ fn unused_secrets(sources: &[Spot<RawSource>], global: &RawKeys, check: &mut Che
     let sections = sources.iter().filter_map(|source| source.value.keys.value()).chain([global]);
     for secret in sections.filter_map(|keys| keys.secret.given()) {
         if !used.contains(&secret.place.path) {
-            let message = "no key is hashed with it, allowed: only with hash = \"hmac-sha256\"";
-            check.problems.add(&secret.place, message);
+            check.refuse(secret, "no key is hashed with it, allowed: only with hash = \"hmac-sha256\"");
         }
     }
 }
@@ -269,13 +268,12 @@ fn together(sources: &[Spot<RawSource>], workers: NonZeroUsize, check: &mut Chec
             && named.insert(&name.value.0, source).is_some()
         {
             let message = format!("{} names another source too, allowed: names that differ", name.shown);
-            check.problems.add(&name.place, message);
+            check.refuse(name, message);
         }
         if let Some(path) = source.value.path.given()
             && patterns.insert(&path.value.0, source).is_some()
         {
-            let message = format!("another source reads {} too, so its events count twice", path.shown);
-            check.warnings.add(&path.place, message);
+            check.warn(path, format!("another source reads {} too, so its events count twice", path.shown));
         }
         if let Some(brokers) = source.value.brokers.given()
             && let Some(topic) = source.value.topic.given()
@@ -285,20 +283,17 @@ fn together(sources: &[Spot<RawSource>], workers: NonZeroUsize, check: &mut Chec
                 "another source reads {} of these brokers too, so its events count twice",
                 topic.shown
             );
-            check.warnings.add(&topic.place, message);
+            check.warn(topic, message);
         }
         if let Some(kind) = source.value.kind.given().filter(|kind| kind.value == InputKind::Stdin) {
             if stdin.replace(source).is_some() {
-                check.problems.add(
-                    &kind.place,
-                    "found a second \"stdin\", allowed: one, as there is one standard input",
-                );
+                check.refuse(kind, "found a second \"stdin\", allowed: one, as there is one standard input");
             }
             if workers.get() > 1 {
                 let message = format!(
                     "found \"stdin\" with job.workers = {workers}, allowed: job.workers = 1 or kind = \"file\""
                 );
-                check.problems.add(&kind.place, message);
+                check.refuse(kind, message);
             }
         }
     }
@@ -330,21 +325,20 @@ fn source(spot: &Spot<RawSource>, shared: Shared<'_>, check: &mut Check<'_>) -> 
                  batch",
                 dedupe.shown
             );
-            check.problems.add(&dedupe.place, message);
+            check.refuse(dedupe, message);
         }
         if dedupe.value == Dedupe::Message && whole_seconds {
             let message = "times are whole seconds: equal calls of one second that are messages of their own count once";
-            check.warnings.add(&dedupe.place, message);
+            check.warn(dedupe, message);
         }
     }
     if let Some(only) = raw.only.given() {
         if record.is_text() {
-            check.problems.add(&only.place, "lines of text have no members, remove it");
+            check.refuse(only, "lines of text have no members, remove it");
         }
         let found = only.value.0.len();
         if found > MAX_CONDITIONS {
-            let message = format!("found {found} conditions, allowed: at most {MAX_CONDITIONS}");
-            check.problems.add(&only.place, message);
+            check.refuse(only, format!("found {found} conditions, allowed: at most {MAX_CONDITIONS}"));
         }
     }
     let rules = rules?;
@@ -384,15 +378,14 @@ fn source(spot: &Spot<RawSource>, shared: Shared<'_>, check: &mut Check<'_>) -> 
 fn inner(raw: &RawSource, format: Format, check: &mut Check<'_>) -> Option<Format> {
     if format != Format::Cloudwatch {
         if let Some(inner) = raw.inner.given() {
-            let message = "has no meaning here, allowed: only beside format = \"cloudwatch\"";
-            check.problems.add(&inner.place, message);
+            check.refuse(inner, "has no meaning here, allowed: only beside format = \"cloudwatch\"");
         }
         return None;
     }
     if let Some(inner) = raw.inner.given().filter(|inner| inner.value == Format::Cloudwatch) {
         let others: Vec<Format> =
             Format::ALL.iter().copied().filter(|other| *other != Format::Cloudwatch).collect();
-        check.problems.add(&inner.place, format!("found {}, allowed: {}", inner.shown, names(&others)));
+        check.refuse(inner, format!("found {}, allowed: {}", inner.shown, names(&others)));
     }
     Some(raw.inner.value().copied().unwrap_or(Format::AwsApigateway))
 }
@@ -408,7 +401,7 @@ fn line_pattern(
         return check.required(entry, spot, "pattern").cloned().map(Some);
     }
     if let Some(pattern) = entry.given() {
-        check.problems.add(&pattern.place, "has no meaning here, allowed: only beside format = \"text\"");
+        check.refuse(pattern, "has no meaning here, allowed: only beside format = \"text\"");
     }
     Some(None)
 }
@@ -430,9 +423,7 @@ fn source_kind(kind: InputKind, spot: &Spot<RawSource>, check: &mut Check<'_>) -
         }
         InputKind::Stdin => {
             if let Some(path) = raw.path.given() {
-                check
-                    .problems
-                    .add(&path.place, "standard input has no path, allowed: only beside kind = \"file\"");
+                check.refuse(path, "standard input has no path, allowed: only beside kind = \"file\"");
             }
             Some(SourceKind::Stdin)
         }
@@ -459,7 +450,7 @@ fn range(raw: &RawSource, check: &mut Check<'_>) {
         (Start::Time(from), End::Time(to)) if to <= from => {
             let message =
                 format!("found {}, allowed: a time after `start`, which is {}", end.value, start.value);
-            check.problems.add(place, message);
+            check.refuse(place, message);
         }
         (Start::Offsets(from), End::Offsets(to)) => {
             for (partition, to) in to {
@@ -467,7 +458,7 @@ fn range(raw: &RawSource, check: &mut Check<'_>) {
                     let message = format!(
                         "partition {partition} ends at {to}, allowed: at least {from}, where it starts"
                     );
-                    check.problems.add(place, message);
+                    check.refuse(place, message);
                 }
             }
         }
@@ -480,16 +471,14 @@ fn files(path: &Spot<PathText>, check: &mut Check<'_>) -> Option<String> {
     if let Err(error) = Pattern::new(&path.value.0) {
         let message =
             format!("found {}, allowed: a glob pattern of *, ?, [..] and **: {}", path.shown, error.msg);
-        check.problems.add(&path.place, message);
+        check.refuse(path, message);
         return None;
     }
     if Path::new(&path.value.0).is_absolute() || check.base.as_os_str().is_empty() {
         return Some(path.value.0.clone());
     }
     let Some(base) = check.base.to_str() else {
-        check
-            .problems
-            .add(&path.place, "the configuration file's folder isn't UTF-8, allowed: an absolute path");
+        check.refuse(path, "the configuration file's folder isn't UTF-8, allowed: an absolute path");
         return None;
     };
     let pattern = Path::new(&Pattern::escape(base)).join(&path.value.0);

@@ -111,8 +111,7 @@ impl RawTables {
             ("plans", plans, "subscriptions", subscriptions.is_absent()),
         ] {
             if let Some(spot) = entry.given().filter(|_| missing) {
-                let message = format!("has no effect: without tables.{needed} nothing refers to {table}");
-                check.warnings.add(&spot.place, message);
+                check.warn(spot, format!("has no effect: without tables.{needed} nothing refers to {table}"));
             }
         }
     }
@@ -164,8 +163,7 @@ fn wrong_format<T: Choice>(
 ) -> Option<T> {
     let spot = entry.given()?;
     let allowed = names(allowed);
-    let message = format!("found {} with kind = \"{kind}\", allowed: {allowed}", spot.shown);
-    check.problems.add(&spot.place, message);
+    check.refuse(spot, format!("found {} with kind = \"{kind}\", allowed: {allowed}", spot.shown));
     None
 }
 

@@ -63,8 +63,7 @@ impl Gives<Vec<Webhook>> for Sections<RawWebhook> {
     fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Vec<Webhook>> {
         let items = &spot.value.0.items;
         if items.len() > MAX_WEBHOOKS {
-            let message = format!("found {} webhooks, allowed: at most {MAX_WEBHOOKS}", items.len());
-            check.problems.add(&spot.place, message);
+            check.refuse(spot, format!("found {} webhooks, allowed: at most {MAX_WEBHOOKS}", items.len()));
         }
         let mut names = HashSet::new();
         let mut webhooks = Vec::new();
@@ -74,7 +73,7 @@ impl Gives<Vec<Webhook>> for Sections<RawWebhook> {
                 let place = item.value.name.given().map_or(&item.place, |name| &name.place);
                 let message =
                     format!("{} names another webhook too, allowed: names that differ", quoted(name));
-                check.problems.add(place, message);
+                check.refuse(place, message);
             }
             webhooks.extend(webhook(item, name, check));
         }
@@ -110,7 +109,7 @@ fn public(
             let text = check.referred(reference, &spot.place)?;
             let url = parse_url(&text);
             if url.is_none() {
-                check.problems.add(&spot.place, format!("what it refers to is no URL, allowed: {URL}"));
+                check.refuse(spot, format!("what it refers to is no URL, allowed: {URL}"));
             }
             url?
         }
@@ -122,7 +121,7 @@ fn public(
         let message = format!(
             "found {scheme} to {host}, allowed: https to a host that is public; or allow_private = [{host}] beside it"
         );
-        check.problems.add(&spot.place, message);
+        check.refuse(spot, message);
     }
     Some(url)
 }

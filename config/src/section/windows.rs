@@ -52,7 +52,7 @@ impl RawWindows {
                 duration_text(windows.dedupe_horizon_ms),
                 duration_text(windows.allowed_lateness_ms)
             );
-            check.problems.add(&spot.place, message);
+            check.refuse(spot, message);
         }
     }
 }

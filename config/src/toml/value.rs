@@ -90,6 +90,25 @@ pub(crate) fn did_you_mean(name: Option<&str>) -> Option<String> {
     name.map(|name| format!("did you mean \"{name}\"?"))
 }
 
+/// Declares how kinds of values are read from text, and how a message says what is allowed.
+macro_rules! parsed {
+    ($($type:ty: $parse:expr, $allowed:expr $(, hidden $hidden:literal)?;)+) => {$(
+        impl $crate::toml::value::Scalar for $type {
+            $(const HIDDEN: bool = $hidden;)?
+
+            fn allowed() -> String {
+                $allowed.into()
+            }
+
+            fn parse(value: &$crate::toml::tree::Value) -> Result<Self, $crate::toml::value::Refusal> {
+                let parse: fn(&str) -> Option<Self> = $parse;
+                $crate::toml::value::refuse(parse($crate::toml::value::text(value)?))
+            }
+        }
+    )+};
+}
+pub(crate) use parsed;
+
 /// Declares an enumeration with the names that its values have in the file: one list for parsing, messages and output.
 ///
 /// `later` lists names that the documentation knows and this version doesn't, `why` says the reason. With `hidden` a

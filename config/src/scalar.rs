@@ -284,9 +284,12 @@ impl Scalar for Flag {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::section::routes::Template;
+    use crate::section::{KeyFrom, Pointer};
 
     fn read<T: Scalar>(text: &str) -> Option<T> {
         T::parse(&Value::Text(text.to_owned())).ok()
@@ -397,7 +400,13 @@ mod tests {
         fn no_text_panics(text in "\\PC{0,40}|[/~{}:a-z0-9.]{0,20}") {
             read::<Millis>(&text);
             read::<Size>(&text);
+            read::<Pointer>(&text);
+            read::<Template>(&text);
             read::<SecretRef>(&text);
+            read::<IpNet>(&text);
+            if let Some(rule) = read::<KeyFrom>(&text) {
+                prop_assert_eq!(read::<KeyFrom>(&rule.to_string()), Some(rule));
+            }
         }
     }
 }

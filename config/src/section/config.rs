@@ -111,3 +111,47 @@ fn loops(raw: &RawConfig, config: &JobConfig, check: &mut Check<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    #[test]
+    fn a_job_does_not_read_what_it_writes() {
+        let with_prefix = |prefix: &str| format!("[sink.kafka]\nbrokers = \"b:1\"\nprefix = \"{prefix}\"\n");
+        for view in VIEWS {
+            let topic = format!("\"a.b.{view}.v1\"");
+            let text = KAFKA.replace("\"events\"", &topic) + &with_prefix("a.b");
+            assert_eq!(
+                problems(&text),
+                format!(
+                    "line 5: source.\"gateway\".topic: found {topic}, which the job writes itself, allowed: another topic, or another sink.kafka.prefix than \"a.b\""
+                )
+            );
+            assert_eq!(problems(&(KAFKA.replace("\"events\"", &topic) + &with_prefix("a"))), "");
+        }
+        let table = "[tables.plans]\nkind = \"kafka\"\nbrokers = \"a:1\"\ntopic = \"keytide.geo.v1\"\nformat = \"json-upsert\"\n";
+        assert!(problems(&format!("{SMALL}{table}[sink.kafka]\nbrokers = \"b:1\"")).starts_with(
+            "line 9: tables.plans.topic: found \"keytide.geo.v1\", which the job writes itself, allowed: "
+        ));
+        let files = |path: &str| {
+            problems(&format!("{}[sink.files]\ndir = \"out\"", SMALL.replace("logs/*.log", path)))
+        };
+        assert_eq!(files("logs/*.jsonl"), "");
+        assert_eq!(
+            files("**/*.jsonl"),
+            "line 4: source.\"gateway\".path: found \"**/*.jsonl\", which matches files that sink.files writes, allowed: another pattern, or another sink.files.dir"
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_told_where_they_stand() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in
+            [(with("[state]\nurl = \"x\""), "line 6: state: isn't available in this version, remove it")]
+        {
+            assert_eq!(problems(&text), expected, "{text}");
+        }
+    }
+}

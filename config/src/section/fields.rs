@@ -455,6 +455,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tests::*;
 
     fn read(text: &str) -> Option<Pointer> {
         Pointer::parse(&Value::Text(text.to_owned())).ok()
@@ -490,6 +491,156 @@ mod tests {
         fn pointers_survive_being_shown(tokens in proptest::collection::vec("[a-z~/ 0-9é]{0,6}", 1..6)) {
             let pointer = Pointer(tokens);
             prop_assert_eq!(read(&pointer.to_string()), Some(pointer));
+        }
+    }
+
+    #[test]
+    fn gateway_formats_keep_their_units() {
+        let fields = &job(&format!(
+            "{SMALL}[source.fields]\ntime = \"/t\"\nlatency = {{ at = \"/l\", unit = \"us\" }}"
+        ))
+        .sources[0]
+            .fields;
+        assert_eq!(fields.time.as_ref().and_then(|field| field.unit), Some(Unit::Millis));
+        assert_eq!(fields.latency.as_ref().and_then(|field| field.unit), Some(Unit::Micros));
+    }
+
+    #[test]
+    fn times_have_a_zone_and_a_form() {
+        let time = |lines: &str| {
+            let source = job(&(SMALL.to_owned() + lines)).sources.remove(0);
+            (source.zone, source.fields.time)
+        };
+        let zone = |name: &str| Zone::new(name).unwrap();
+        let field = |unit, format: Option<&str>, zone| {
+            let format = format.map(|format| TimePattern::new(format).unwrap());
+            Some(Field { format, zone, ..Field::new(Pointer(vec!["t".to_owned()]), unit) })
+        };
+        assert_eq!(time(""), (Zone::default(), None));
+        assert_eq!(
+            time(
+                "zone = \"+09:00\"\n[source.fields]\ntime = { at = \"/t\", unit = \"rfc3339\", zone = \"Europe/Berlin\" }"
+            ),
+            (zone("+09:00"), field(Some(Unit::Rfc3339), None, Some(zone("Europe/Berlin"))))
+        );
+        assert_eq!(
+            time("[source.fields]\ntime = { at = \"/t\", format = \"%F %T%z\" }"),
+            (Zone::default(), field(None, Some("%F %T%z"), None))
+        );
+    }
+
+    #[test]
+    fn fields_stand_in_several_places() {
+        let fields = |lines: &str| job(&(JSON.to_owned() + lines)).sources.remove(0).fields;
+        let shown = |field: &Option<Field>| {
+            field.as_ref().map(|field| field.at.iter().map(Pointer::to_string).collect::<Vec<_>>())
+        };
+        let found = fields(
+            "route = [\"/a\", \"/b\"]\nquery = { at = \"/q\" }\nrequest = \"/r\"\ncount = \"/n\"\nend = { at = [\"/e\", \"/f\"], format = \"%F %T\", zone = \"Asia/Seoul\" }",
+        );
+        assert_eq!(shown(&found.route), Some(vec!["/a".to_owned(), "/b".to_owned()]));
+        assert_eq!(
+            [&found.query, &found.request, &found.count].map(shown),
+            ["/q", "/r", "/n"].map(|at| Some(vec![at.to_owned()]))
+        );
+        let end = found.end.unwrap();
+        assert_eq!((end.at.len(), end.unit, end.zone), (2, None, Zone::new("Asia/Seoul")));
+        assert_eq!(end.format.as_ref().map(TimePattern::text), Some("%F %T"));
+        // The end's unit is the time's by default, where the format has one.
+        let kong = job(&(SMALL.replace("apisix", "kong") + "[source.fields]\nend = \"/e\""));
+        assert_eq!(kong.sources[0].fields.end.as_ref().and_then(|end| end.unit), Some(Unit::Millis));
+        // A query or a request line is where a key may be found.
+        let keyless = JSON.replace("key = \"/k\"\n", "");
+        for field in ["path", "query", "request"] {
+            assert_eq!(warnings(&format!("{keyless}{field} = \"/x\"")), "", "{field}");
+        }
+        assert_ne!(warnings(&keyless), "");
+    }
+
+    #[test]
+    fn the_time_of_a_cloud_event_is_rfc_3339_unless_it_says_otherwise() {
+        let time = |lines: &str| {
+            let source = job(&(SMALL.replace("apisix", "cloudevents") + "[source.fields]\n" + lines));
+            source.sources[0].fields.time.as_ref().and_then(|time| time.unit)
+        };
+        assert_eq!(time("time = \"/data/at\""), Some(Unit::Rfc3339));
+        assert_eq!(time("time = { at = \"/data/at\", unit = \"s\" }"), Some(Unit::Seconds));
+    }
+
+    #[test]
+    fn wrong_values_are_told_where_they_stand() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [
+            (
+                with("[source.fields]\ntime = 3"),
+                "line 7: source.\"gateway\".fields.time: found 3, allowed: a JSON pointer, a list of such, or { at = \"/requestTime\", unit = \"ms\" }",
+            ),
+            (
+                with("[source.fields]\ntime = { unit = \"s\" }"),
+                "line 7: source.\"gateway\".fields.time.at: missing, allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"; or a list of 1 to 16",
+            ),
+            (
+                with("[source.fields]\nroute = []"),
+                "line 7: source.\"gateway\".fields.route: is empty, allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"; or a list of 1 to 16",
+            ),
+            (
+                with("[source.fields]\ncount = { at = \"/n\", unit = \"s\" }"),
+                "line 7: source.\"gateway\".fields.count.unit: only time, end and latency have a unit, remove it",
+            ),
+            (
+                with("[source.fields]\nend = { at = \"/e\", unit = \"m\" }"),
+                "line 7: source.\"gateway\".fields.end.unit: found \"m\", allowed: s, ms, us, ns, rfc3339, clf",
+            ),
+            (
+                JSON.to_owned() + "end = \"/e\"",
+                "line 9: source.\"a\".fields.end: needs a unit, allowed: { at = \"/e\", unit = … } with one of s, ms, us, ns, rfc3339, clf",
+            ),
+            (
+                with("[source.fields]\ntime = { at = \"/t\", format = \"%Y-%m-%d\" }"),
+                "line 7: source.\"gateway\".fields.time.format: found \"%Y-%m-%d\", allowed: a strptime pattern such as \"%Y/%m/%d %H:%M:%S%z\"; it doesn't give a whole time: date, hour and minute",
+            ),
+            (
+                with("[source.fields]\ntime = { at = \"/t\", format = \"%F %T %Z\" }"),
+                "line 7: source.\"gateway\".fields.time.format: found \"%F %T %Z\", allowed: a strptime pattern such as \"%Y/%m/%d %H:%M:%S%z\"; a zone's name can't be read: leave it out and set `zone`",
+            ),
+            (
+                with("[source.fields]\ntime = { at = \"/t\", format = \"%F %T\", unit = \"ms\" }"),
+                "line 7: source.\"gateway\".fields.time.unit: stands beside `format`, allowed: one of them",
+            ),
+            (
+                with("[source.fields]\nstatus = { at = \"/s\", zone = \"UTC\" }"),
+                "line 7: source.\"gateway\".fields.status.zone: only a time has one, remove it",
+            ),
+            (
+                with("[source.fields]\nlatency = { at = \"/s\", format = \"%F %T\" }"),
+                "line 7: source.\"gateway\".fields.latency.format: only a time has one, remove it",
+            ),
+            (
+                with("[source.fields]\nlatency = { at = \"/l\", unit = \"clf\" }"),
+                "line 7: source.\"gateway\".fields.latency.unit: found \"clf\", allowed: s, ms, us, ns",
+            ),
+            (
+                SMALL.replace("apisix", "cloudwatch") + "inner = \"json\"",
+                "line 1: source.\"gateway\".fields: missing, required by inner = \"json\"",
+            ),
+            (
+                SMALL.replace("apisix", "json"),
+                "line 1: source.\"gateway\".fields: missing, required by format = \"json\" with at least `time`",
+            ),
+            (
+                SMALL.replace("apisix", "combined") + "[source.fields]\nkey = \"/k\"",
+                "line 6: source.\"gateway\".fields: the combined format has no named fields, remove the section",
+            ),
+            (
+                JSON.replace("time = { at = \"/t\", unit = \"ms\" }\n", ""),
+                "line 6: source.\"a\".fields.time: missing, allowed: a JSON pointer, a list of such, or { at = \"/requestTime\", unit = \"ms\" }",
+            ),
+            (
+                JSON.replace("{ at = \"/t\", unit = \"ms\" }", "\"/t\""),
+                "line 7: source.\"a\".fields.time: needs a unit, allowed: { at = \"/t\", unit = … } with one of s, ms, us, ns, rfc3339, clf",
+            ),
+        ] {
+            assert_eq!(problems(&text), expected, "{text}");
         }
     }
 }

@@ -62,6 +62,7 @@ impl Fingerprint for IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::*;
 
     #[test]
     fn networks_are_canonical() {
@@ -77,6 +78,34 @@ mod tests {
             ("localhost", None),
         ] {
             assert_eq!(network(text).map(|net| net.to_string()).as_deref(), net, "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_told_where_they_stand() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [
+            (
+                with("[geo]\ntrusted_proxies = [\"10.0.0.0/8\", \"office\"]"),
+                "line 7: geo.trusted_proxies[1]: found \"office\", allowed: an address or a CIDR, such as \"10.0.0.0/8\"",
+            ),
+            (
+                with("[geo]\ncity = \"\""),
+                "line 7: geo.city: found \"\", allowed: a path, absolute or relative to the configuration file",
+            ),
+        ] {
+            assert_eq!(problems(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn suspicious_values_are_warnings() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [(
+            with("[geo]\ntrusted_proxies = [\"::/0\"]"),
+            "line 7: geo.trusted_proxies[0]: \"::/0\" trusts every peer, so that any caller can choose the address it is counted under",
+        )] {
+            assert_eq!(warnings(&text), expected, "{text}");
         }
     }
 }

@@ -18,3 +18,38 @@ section! {
         other reload_ms: u64 = reload(Millis, 1_000..=HOUR_MS) or 10_000;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::*;
+
+    #[test]
+    fn wrong_values_are_told_where_they_stand() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [
+            (with("[job]\nworkers = 257"), "line 7: job.workers: found 257, allowed: 1 to 256"),
+            (with("[job]\nworkers = -1"), "line 7: job.workers: found -1, allowed: a whole number"),
+            (with("[job]\nworkers = 1.0"), "line 7: job.workers: found 1.0, allowed: a whole number"),
+            (
+                with("[job]\nworkers = 99999999999999999999"),
+                "line 7: job.workers: found 99999999999999999999, allowed: a whole number",
+            ),
+            (with("[job]\ntick = \"9ms\""), "line 7: job.tick: found \"9ms\", allowed: 10ms to 1m"),
+            (
+                with("[job]\nname = 1979-05-27"),
+                "line 7: job.name: found 1979-05-27, allowed: 1 to 64 of a-z, 0-9, _ and -",
+            ),
+        ] {
+            assert_eq!(problems(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_beyond_their_range_are_told() {
+        for (lines, expected) in
+            [("[job]\nreload = \"0s\"".to_owned(), "line 7: job.reload: found \"0s\", allowed: 1s to 1h")]
+        {
+            assert_eq!(problems(&format!("{SMALL}{lines}")), expected, "{lines}");
+        }
+    }
+}

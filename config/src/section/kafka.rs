@@ -405,6 +405,8 @@ fn relations(settings: &BTreeMap<&str, (&str, &Place)>, check: &mut Check<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::*;
+    use crate::*;
 
     #[test]
     fn what_guarantees_rest_on_is_refused_for_each_role() {
@@ -449,5 +451,259 @@ mod tests {
         }
         assert!(names_path("ssl.key.location", "key.pem") && names_path(TOKEN_FILE, "token"));
         assert!(!names_path("ssl.ca.location", "probe") && !names_path("client.id", "a"));
+    }
+
+    #[test]
+    fn brokers_are_hosts_with_ports() {
+        for (text, brokers) in [
+            ("a:1", Some("a:1")),
+            (
+                " kafka-1.example:9092 , [::1]:9093,10.0.0.1:65535 ",
+                Some("kafka-1.example:9092,[::1]:9093,10.0.0.1:65535"),
+            ),
+            ("", None),
+            ("kafka", None),
+            ("kafka:", None),
+            (":9092", None),
+            ("kafka:0", None),
+            ("kafka:65536", None),
+            ("kafka:+1", None),
+            ("a:1,", None),
+            ("::1:9092", None),
+            ("a b:1", None),
+            ("[kafka]:1", None),
+        ] {
+            let found = parse(&KAFKA.replace("kafka:9092", text));
+            let found = found.ok().map(|mut loaded| match loaded.job.sources.remove(0).kind {
+                SourceKind::Kafka(source) => source.client.brokers,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(found.as_deref(), brokers, "{text}");
+        }
+        let list = |count: usize| KAFKA.replace("kafka:9092", &vec!["a:1"; count].join(","));
+        assert_eq!(problems(&list(64)), "");
+        assert_ne!(problems(&list(65)), "");
+        let allowed =
+            "allowed: 1 to 64 of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"";
+        for (brokers, expected) in [
+            (
+                "SASL_SSL://kafka:9092",
+                format!(
+                    "found \"SASL_SSL://kafka:9092\", {allowed}; the protocol stands in `librdkafka`: security.protocol"
+                ),
+            ),
+            (
+                "me:hunter2@kafka:9092",
+                format!(
+                    "found a value that is not shown, {allowed}; users and passwords stand in `librdkafka`: sasl.username, sasl.password"
+                ),
+            ),
+        ] {
+            assert_eq!(
+                problems(&KAFKA.replace("kafka:9092", brokers)),
+                format!("line 4: source.\"gateway\".brokers: {expected}")
+            );
+        }
+    }
+
+    #[test]
+    fn settings_of_the_client_reach_it_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keytide.toml");
+        std::fs::write(folder.path().join("password"), "from a file\n").unwrap();
+        let text = format!(
+            "{KAFKA}[source.librdkafka]\n\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\
+             \"sasl.username\" = \"env:USER_NAME\"\n\"sasl.password\" = \"file:password\"\n\"fetch.max.bytes\" = 1000\n\
+             \"socket.keepalive.enable\" = true\n\"ssl.ca.location\" = \"ca.pem\"\n\"ssl.key.location\" = \"/etc/key.pem\"\n\
+             debug = \"broker\"\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let loaded =
+            JobConfig::load(&file, env(&[("USER_NAME", "me")])).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(loaded.warnings, []);
+        let SourceKind::Kafka(source) = &loaded.job.sources[0].kind else { panic!("a topic") };
+        let settings: Vec<_> =
+            source.client.settings.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+        let authority = folder.path().join("ca.pem");
+        assert_eq!(
+            settings,
+            [
+                ("debug", "broker"),
+                ("fetch.max.bytes", "1000"),
+                ("sasl.mechanism", "SCRAM-SHA-512"),
+                ("sasl.password", "from a file"),
+                ("sasl.username", "me"),
+                ("security.protocol", "SASL_SSL"),
+                ("socket.keepalive.enable", "true"),
+                ("ssl.ca.location", authority.to_str().unwrap()),
+                ("ssl.key.location", "/etc/key.pem"),
+            ]
+        );
+        assert!(!format!("{source:?}").contains("from a file") && !format!("{source:?}").contains("\"me\""));
+    }
+
+    #[test]
+    fn settings_that_guarantees_rest_on_are_refused_with_the_reason() {
+        for (name, reason) in [
+            ("bootstrap.servers", "is what `brokers` says, remove it"),
+            ("metadata.broker.list", "is what `brokers` says, remove it"),
+            (
+                "group.id",
+                "can't be set: the job deals partitions to its workers itself and joins no group, remove it",
+            ),
+            (
+                "enable.auto.commit",
+                "can't be set: which offsets are done depends on the results, which the library doesn't know, remove it",
+            ),
+            (
+                "auto.offset.reset",
+                "can't be set: it would pass over records without a trace, allowed: `start`, and `on_gap` for records that are gone",
+            ),
+            ("enable.partition.eof", "can't be set: the job must learn where a partition ends, remove it"),
+            (
+                "isolation.level",
+                "can't be set: reading uncommitted records would meter aborted ones, remove it",
+            ),
+            ("check.crcs", "can't be set: damaged records must be noticed, remove it"),
+            ("statistics.interval.ms", "can't be set: metrics of lag rest on it, remove it"),
+            ("allow.auto.create.topics", "can't be set: a misspelt topic would come into being, remove it"),
+            ("plugin.library.paths", "can't be set: it loads code that the job can't answer for, remove it"),
+            (
+                "enable.sasl.oauthbearer.unsecure.jwt",
+                "can't be set: a token that nobody signed proves nothing, allowed: keytide.oauth.token.file",
+            ),
+            ("sasl.jaas.config", "is for Java clients, allowed: sasl.username and sasl.password"),
+            (
+                "sasl.kerberos.principal",
+                "can't be set: Kerberos isn't in this build, allowed: another sasl.mechanism",
+            ),
+            ("test.mock.num.brokers", "can't be set: it replaces the brokers by a mock, remove it"),
+            ("keytide.oauth.token", "is none of ours, allowed: keytide.oauth.token.file"),
+            ("Client.Id", "isn't the name of a setting, allowed: 1 to 128 of a-z, 0-9, ., _ and -"),
+            (
+                "sasl.password",
+                "holds a secret, which may not stand here, write \"env:NAME\" or \"file:PATH\"",
+            ),
+        ] {
+            let found = kafka_problems(&format!("[source.librdkafka]\n\"{name}\" = \"1\""));
+            assert_eq!(found, format!("librdkafka.\"{name}\": {reason}"));
+        }
+        for (name, reason) in [
+            (
+                "enable.idempotence",
+                "can't be set: without idempotence and its order an older row could overwrite a newer one, remove it",
+            ),
+            ("acks", "can't be set: what fewer than all replicas acknowledge can be lost, remove it"),
+            ("transactional.id", "can't be set: transactions are the matter of `delivery`, remove it"),
+            (
+                "delivery.timeout.ms",
+                "can't be set: an outage is waited out, and no record given up, remove it",
+            ),
+            (
+                "queue.buffering.max.kbytes",
+                "can't be set: what waits to be sent is bounded in one place, allowed: `buffer`",
+            ),
+            ("queue.buffering.max.ms", "is the old name of a setting, allowed: linger.ms"),
+            ("partitioner", "can't be set: a row's key must always lie in the same partition, remove it"),
+            ("dr_msg_cb", "can't be set: the job must learn what was delivered, remove it"),
+            (
+                "allow.auto.create.topics",
+                "can't be set: topics need the right cleanup policy, allowed: `create_topics`",
+            ),
+            (
+                "group.id",
+                "can't be set: the job deals partitions to its workers itself and joins no group, remove it",
+            ),
+        ] {
+            let text = format!(
+                "{SMALL}[sink.kafka]\nbrokers = \"kafka:9092\"\n[sink.kafka.librdkafka]\n\"{name}\" = 1"
+            );
+            assert_eq!(problems(&text), format!("line 9: sink.kafka.librdkafka.\"{name}\": {reason}"));
+        }
+        let table = "[tables.keys]\nkind = \"kafka\"\nbrokers = \"a:1\"\ntopic = \"keys\"\nformat = \"debezium\"\n[tables.keys.librdkafka]\n\"auto.offset.reset\" = \"latest\"";
+        assert_eq!(
+            problems(&format!("{SMALL}{table}")),
+            "line 12: tables.keys.librdkafka.\"auto.offset.reset\": can't be set: a table is read from its beginning, and a sink reads nothing, remove it"
+        );
+        let many = |count: usize| (0..count).map(|i| format!("\"x.{i}\" = 1\n")).collect::<String>();
+        assert_eq!(kafka_problems(&format!("[source.librdkafka]\n{}", many(128))), "");
+        assert_eq!(
+            kafka_problems(&format!("[source.librdkafka]\n{}", many(129))),
+            "librdkafka: found 129 settings, allowed: at most 128"
+        );
+    }
+
+    #[test]
+    fn settings_fit_each_other() {
+        let mechanisms = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER";
+        for (lines, expected) in [
+            (
+                "security.protocol = \"ssl\"",
+                "librdkafka.\"security\": found a value that is not shown, allowed: text, a whole number, true, false, \"env:NAME\" or \"file:PATH\"; a name with dots is written in quotes".to_owned(),
+            ),
+            (
+                "\"client.id\" = 1.5",
+                "librdkafka.\"client.id\": found a value that is not shown, allowed: text, a whole number, true, false, \"env:NAME\" or \"file:PATH\"".to_owned(),
+            ),
+            (
+                "\"client.id\" = \"env:\"",
+                "librdkafka.\"client.id\": found a value that is not shown, allowed: text, a whole number, true, false, \"env:NAME\" or \"file:PATH\"".to_owned(),
+            ),
+            ("\"client.id\" = \"env:NOT_THERE\"", "librdkafka.\"client.id\": environment variable NOT_THERE isn't set".to_owned()),
+            (
+                "\"security.protocol\" = \"tls\"",
+                "librdkafka.\"security.protocol\": found a value that is not shown, allowed: plaintext, ssl, sasl_plaintext, sasl_ssl".to_owned(),
+            ),
+            (
+                "\"security.protocol\" = \"SASL_SSL\"",
+                format!("librdkafka.\"security.protocol\": needs \"sasl.mechanism\" beside it, allowed: {mechanisms}"),
+            ),
+            (
+                "\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanisms\" = \"GSSAPI\"",
+                format!("librdkafka.\"sasl.mechanisms\": Kerberos isn't in this build, allowed: {mechanisms}"),
+            ),
+            (
+                "\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"scram\"",
+                format!("librdkafka.\"sasl.mechanism\": found a value that is not shown, allowed: {mechanisms}"),
+            ),
+            (
+                "\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"PLAIN\"",
+                "librdkafka.\"sasl.mechanism\": needs \"sasl.username\" beside it\nlibrdkafka.\"sasl.mechanism\": needs \"sasl.password\" beside it".to_owned(),
+            ),
+            (
+                "\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"OAUTHBEARER\"",
+                "librdkafka.\"sasl.mechanism\": needs \"keytide.oauth.token.file\" beside it".to_owned(),
+            ),
+            (
+                "\"sasl.oauthbearer.method\" = \"OIDC\"",
+                "librdkafka.\"sasl.oauthbearer.method\": oidc isn't in this build, allowed: \"keytide.oauth.token.file\", a file whose token somebody else renews".to_owned(),
+            ),
+            (
+                "\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"OAUTHBEARER\"\n\"keytide.oauth.token.file\" = \"token\"",
+                String::new(),
+            ),
+        ] {
+            assert_eq!(kafka_problems(&format!("[source.librdkafka]\n{lines}")), expected, "{lines}");
+        }
+        for (lines, expected) in [
+            (
+                "\"sasl.mechanism\" = \"OAUTHBEARER\"\n\"keytide.oauth.token.file\" = \"token\"",
+                "line 8: source.\"gateway\".librdkafka.\"sasl.mechanism\": has no effect: nobody logs in without security.protocol = \"sasl_ssl\"",
+            ),
+            (
+                "\"security.protocol\" = \"sasl_plaintext\"\n\"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"me\"\n\"sasl.password\" = \"env:PASSWORD\"",
+                "line 9: source.\"gateway\".librdkafka.\"sasl.mechanism\": sends the password in clear: sasl_ssl wouldn't",
+            ),
+            (
+                "\"enable.ssl.certificate.verification\" = false\n\"ssl.endpoint.identification.algorithm\" = \"none\"",
+                "line 8: source.\"gateway\".librdkafka.\"enable.ssl.certificate.verification\": enable.ssl.certificate.verification is off, so that anybody can pose as a broker\n\
+                 line 9: source.\"gateway\".librdkafka.\"ssl.endpoint.identification.algorithm\": ssl.endpoint.identification.algorithm is off, so that anybody can pose as a broker",
+            ),
+        ] {
+            let loaded =
+                parse_with(&format!("{KAFKA}[source.librdkafka]\n{lines}"), &[("PASSWORD", "p")]).unwrap();
+            let found: Vec<String> = loaded.warnings.iter().map(Problem::to_string).collect();
+            assert_eq!(found.join("\n"), expected);
+        }
     }
 }

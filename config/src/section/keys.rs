@@ -350,6 +350,7 @@ fn names_secret(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::*;
 
     fn read(text: &str) -> Option<KeyFrom> {
         KeyFrom::parse(&Value::Text(text.to_owned())).ok()
@@ -377,5 +378,88 @@ mod tests {
         }
         let refusal = KeyFrom::parse(&Value::Text("headers:apikey".to_owned())).unwrap_err();
         assert_eq!(refusal.hint.as_deref(), Some("did you mean \"header\"?"));
+    }
+
+    #[test]
+    fn a_source_overrides_key_by_key() {
+        let text = format!(
+            "[keys]\nfrom = [\"consumer\"]\nhash = \"prehashed\"\nmissing = \"dead_letter\"\n{SMALL}[source.keys]\nhash = \"sha256\"\n{}",
+            SMALL.replace("gateway", "other").replace("logs", "other")
+        );
+        let job = job(&text);
+        let [first, second] = job.sources.as_slice() else { panic!("two sources") };
+        for rules in [&first.keys, &second.keys] {
+            assert_eq!(rules.from, [KeyFrom::Consumer]);
+            assert_eq!(rules.missing, MissingKey::DeadLetter);
+        }
+        assert_eq!((first.keys.hash.name(), second.keys.hash.name()), ("sha256", "prehashed"));
+    }
+
+    #[test]
+    fn one_secret_serves_the_sources_that_hash_with_it() {
+        let text = format!(
+            "[keys]\nsecret = \"env:SECRET\"\n{SMALL}[source.keys]\nhash = \"hmac-sha256\"\n{}",
+            SMALL.replace("gateway", "other").replace("logs", "other")
+        );
+        let loaded = parse_with(&text, &[("SECRET", "an old and long secret")]).unwrap();
+        assert_eq!(loaded.warnings, []);
+        assert_eq!(
+            (loaded.job.sources[0].keys.hash.name(), loaded.job.sources[1].keys.hash.name()),
+            ("hmac-sha256", "sha256")
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_told_where_they_stand() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [
+            (with("[keys]\nfrom = []"), "line 7: keys.from: found 0 rules, allowed: 1 to 8"),
+            (
+                with("[keys]\nfrom = \"key\""),
+                "line 7: keys.from: found \"key\", allowed: a list, written […, …]",
+            ),
+            (
+                with("[keys]\nsecret = \"env:X\""),
+                "line 7: keys.secret: no key is hashed with it, allowed: only with hash = \"hmac-sha256\"",
+            ),
+            (
+                with("[keys]\nhash = \"hmac-sha256\"\nsecret = \"env:NOT_THERE\""),
+                "line 8: keys.secret: environment variable NOT_THERE isn't set",
+            ),
+            (
+                with("[keys]\nhash = \"none\""),
+                "line 7: keys.hash: found \"none\" with header:apikey in the default keys.from, which usually holds a raw key: it would stand in every output; allowed: another hash, or a rule that finds an identifier\nline 7: keys.hash: found \"none\" with query:apikey in the default keys.from, which usually holds a raw key: it would stand in every output; allowed: another hash, or a rule that finds an identifier",
+            ),
+        ] {
+            assert_eq!(problems(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn suspicious_values_are_warnings() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [
+            (SMALL.to_owned(), ""),
+            (
+                with(
+                    "[keys]\nhash = \"none\"\nfrom = [\"consumer\", \"credential\", \"user\", \"client_ip\", \"field:/id\"]",
+                ),
+                "",
+            ),
+            (
+                with("[keys]\nhash = \"none\"\nfrom = [\"header:x-client-id\", \"consumer\"]"),
+                "line 7: keys.hash: found \"none\" with header:x-client-id in keys.from: what stands there is written to every output as it is, make sure that it is an identifier and no raw key",
+            ),
+            (
+                with("[keys]\nhash = \"none\"\nfrom = [\"field:/request/headers/X-Api-Key\"]"),
+                "line 7: keys.hash: found \"none\" with field:/request/headers/X-Api-Key in keys.from: what stands there is written to every output as it is, make sure that it is an identifier and no raw key",
+            ),
+            (
+                JSON.to_owned() + "[keys]\nhash = \"none\"\nfrom = [\"key\"]",
+                "line 10: keys.hash: found \"none\" with key in keys.from: what stands there is written to every output as it is, make sure that it is an identifier and no raw key",
+            ),
+        ] {
+            assert_eq!(warnings(&text), expected, "{text}");
+        }
     }
 }

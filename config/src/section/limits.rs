@@ -37,3 +37,19 @@ section! {
         later json_fields;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::*;
+
+    #[test]
+    fn wrong_values_are_told_where_they_stand() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [(
+            with("[limits]\njson_fields = 4096"),
+            "line 7: limits.json_fields: isn't available in this version, remove it",
+        )] {
+            assert_eq!(problems(&text), expected, "{text}");
+        }
+    }
+}

@@ -40,3 +40,24 @@ choice! {
         Debug = "debug",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::*;
+
+    #[test]
+    fn values_beyond_their_range_are_told() {
+        for (lines, expected) in [
+            (
+                "[log]\nlevel = \"trace\"".to_owned(),
+                "line 7: log.level: found \"trace\", allowed: error, warn, info, debug",
+            ),
+            (
+                "[log]\nformat = \"text\"".to_owned(),
+                "line 7: log.format: found \"text\", allowed: pretty, json",
+            ),
+        ] {
+            assert_eq!(problems(&format!("{SMALL}{lines}")), expected, "{lines}");
+        }
+    }
+}

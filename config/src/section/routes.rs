@@ -83,6 +83,7 @@ fn is_segment(segment: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::*;
 
     #[test]
     fn templates_have_whole_placeholders() {
@@ -108,5 +109,33 @@ mod tests {
         assert!(is_template(&format!("/{}", "a".repeat(MAX_TEMPLATE_BYTES - 1))));
         assert!(!is_template(&format!("/{}", "a".repeat(MAX_TEMPLATE_BYTES))));
         assert_eq!(Template("/a/{x}/{y}".to_owned()).shape(), Template("/a/{y}/{x}".to_owned()).shape());
+    }
+
+    #[test]
+    fn wrong_values_are_told_where_they_stand() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [
+            (
+                with("[routes]\nfrom = \"gatway\""),
+                "line 7: routes.from: found \"gatway\", allowed: gateway, path; did you mean \"gateway\"?",
+            ),
+            (
+                with("[routes]\ntemplates = [\"/a\", \"b\"]"),
+                "line 7: routes.templates[1]: found \"b\", allowed: a path of at most 512 bytes whose segments are literal or a whole {name}, such as \"/orders/{id}\"",
+            ),
+        ] {
+            assert_eq!(problems(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn suspicious_values_are_warnings() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [(
+            with("[routes]\ntemplates = [\"/a/{x}\", \"/a/{y}\"]"),
+            "line 7: routes.templates[1]: \"/a/{y}\" never matches: \"/a/{x}\" stands before it and matches the same paths",
+        )] {
+            assert_eq!(warnings(&text), expected, "{text}");
+        }
     }
 }

@@ -123,6 +123,7 @@ impl Gives<FileSink> for RawFileSink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::*;
     use crate::toml::tree::Value;
     use crate::toml::value::Scalar;
 
@@ -132,5 +133,73 @@ mod tests {
         assert!(refusal("exactly_once").later);
         assert!(!refusal("exactly_twice").later);
         assert_eq!(refusal("at_least_onc").hint.as_deref(), Some("did you mean \"at_least_once\"?"));
+    }
+
+    #[test]
+    fn values_beyond_their_range_are_told() {
+        let sink = "[sink.kafka]\nbrokers = \"a:1\"\n";
+        let files = "[sink.files]\ndir = \"out\"\n";
+        for (lines, expected) in [
+            (
+                "[sink.files]".to_owned(),
+                "line 6: sink.files.dir: missing, allowed: a path, absolute or relative to the configuration file",
+            ),
+            ("[sink.redis]".to_owned(), "line 6: sink.redis: unknown key, allowed here: kafka, files"),
+            (
+                format!("{sink}delivery = \"exactly_once\""),
+                "line 8: sink.kafka.delivery: \"exactly_once\" isn't available in this version, allowed: at_least_once; results aren't committed in transactions yet, so that a restart may send some again",
+            ),
+            (
+                format!("{sink}delivery = \"at_least_onc\""),
+                "line 8: sink.kafka.delivery: found \"at_least_onc\", allowed: at_least_once; did you mean \"at_least_once\"?",
+            ),
+            (format!("{sink}partitions = 0"), "line 8: sink.kafka.partitions: found 0, allowed: 1 to 10000"),
+            (
+                format!("{sink}partitions = 10001"),
+                "line 8: sink.kafka.partitions: found 10001, allowed: 1 to 10000",
+            ),
+            (
+                format!("{sink}replication = 0"),
+                "line 8: sink.kafka.replication: found 0, allowed: 1 to 32767",
+            ),
+            (
+                format!("{sink}replication = 32768"),
+                "line 8: sink.kafka.replication: found 32768, allowed: 1 to 32767",
+            ),
+            (
+                format!("{sink}create_topics = \"yes\""),
+                "line 8: sink.kafka.create_topics: found \"yes\", allowed: true, false",
+            ),
+            (
+                format!("{sink}buffer = \"1023KiB\""),
+                "line 8: sink.kafka.buffer: found \"1023KiB\", allowed: 1MiB to 4GiB",
+            ),
+            (
+                format!("{sink}buffer = \"5GiB\""),
+                "line 8: sink.kafka.buffer: found \"5GiB\", allowed: 1MiB to 4GiB",
+            ),
+            (
+                format!("{sink}prefix = \"a b\""),
+                "line 8: sink.kafka.prefix: found \"a b\", allowed: 1 to 200 of A-Z, a-z, 0-9, ., _ and -",
+            ),
+            (
+                format!("{files}rotate_bytes = 1"),
+                "line 8: sink.files.rotate_bytes: found 1, allowed: 4KiB to 64GiB",
+            ),
+            (
+                format!("{files}rotate_after = \"8d\""),
+                "line 8: sink.files.rotate_after: found \"8d\", allowed: 1s to 7d",
+            ),
+            (
+                format!("{files}rotate_after = \"999ms\""),
+                "line 8: sink.files.rotate_after: found \"999ms\", allowed: 1s to 7d",
+            ),
+            (
+                format!("{files}keep = 1000001"),
+                "line 8: sink.files.keep: found 1000001, allowed: 0 to 1000000",
+            ),
+        ] {
+            assert_eq!(problems(&format!("{SMALL}{lines}")), expected, "{lines}");
+        }
     }
 }

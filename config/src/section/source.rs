@@ -557,3 +557,305 @@ impl Scalar for LinePattern {
             .map_err(|fault| Refusal { hint: Some(fault.to_string()), ..Refusal::default() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+    use crate::*;
+
+    #[test]
+    fn two_standard_inputs_are_one_too_many() {
+        let stdin =
+            |name: &str| format!("[[source]]\nname = \"{name}\"\nkind = \"stdin\"\nformat = \"kong\"\n");
+        assert_eq!(
+            problems(&(stdin("a") + &stdin("b"))),
+            "line 7: source.\"b\".kind: found a second \"stdin\", allowed: one, as there is one standard input"
+        );
+    }
+
+    #[test]
+    fn records_are_identified_by_their_messages() {
+        let dedupe = |text: &str| job(text).sources.remove(0).dedupe;
+        let stdin = "[[source]]\nname = \"a\"\nkind = \"stdin\"\nformat = \"kong\"\n";
+        assert_eq!([KAFKA, SMALL, stdin].map(dedupe), [Dedupe::Message, Dedupe::Batch, Dedupe::Batch]);
+        // Equal lines of a log with times of whole seconds are different calls.
+        for text in [KAFKA, SMALL] {
+            assert_eq!(dedupe(&text.replace("apisix", "combined")), Dedupe::RequestId);
+            for (name, expected) in
+                [("message", Dedupe::Message), ("batch", Dedupe::Batch), ("content", Dedupe::Content)]
+            {
+                assert_eq!(dedupe(&format!("{text}dedupe = \"{name}\"")), expected);
+            }
+            assert_eq!(dedupe(&(text.replace("apisix", "combined") + "dedupe = \"batch\"")), Dedupe::Batch);
+        }
+    }
+
+    #[test]
+    fn wrappers_and_conditions_are_pointers() {
+        let source = |lines: &str| job(&(SMALL.to_owned() + lines)).sources.remove(0);
+        let shown = |pointers: &[Pointer]| pointers.iter().map(Pointer::to_string).collect::<Vec<_>>();
+        let one = source("unwrap = \"/a\"\nrecords = [\"/b/c\", \"/d\"]");
+        assert_eq!(
+            (shown(&one.unwrap), shown(&one.records)),
+            (vec!["/a".to_owned()], vec!["/b/c".to_owned(), "/d".to_owned()])
+        );
+        let none = source("unwrap = []\nrecords = []");
+        assert!(none.unwrap.is_empty() && none.records.is_empty());
+        let only = source(
+            "[source.only]\n\"/logger\" = [\"http.log.*\", \"x\"]\n\"/a~1b\" = true\n\"/level\" = 30\n\"/kind\" = \"\"",
+        );
+        let conditions = only.only.iter().map(|condition| {
+            (
+                condition.at.to_string(),
+                condition.is.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
+            )
+        });
+        let expected = [
+            ("/logger", vec!["http.log.*", "x"]),
+            ("/a~1b", vec!["true"]),
+            ("/level", vec!["30"]),
+            ("/kind", vec![""]),
+        ];
+        let mut conditions: Vec<_> = conditions.collect();
+        conditions.sort();
+        let mut expected: Vec<_> = expected.map(|(at, is)| (at.to_owned(), is)).into();
+        expected.sort();
+        assert_eq!(conditions, expected);
+        let conditions = |count: usize| {
+            (0..count)
+                .fold(format!("{SMALL}[source.only]\n"), |text, n| text + &format!("\"/c{n}\" = \"x\"\n"))
+        };
+        assert_eq!(problems(&conditions(64)), "");
+        assert_eq!(
+            problems(&conditions(65)),
+            "line 6: source.\"gateway\".only: found 65 conditions, allowed: at most 64"
+        );
+    }
+
+    #[test]
+    fn routes_are_of_the_path_where_a_gateway_s_route_covers_many() {
+        let routes = |format: &str, lines: &str| {
+            job(&(SMALL.replace("apisix", format) + lines)).sources.remove(0).routes
+        };
+        for (format, lines, expected) in [
+            ("apisix", "", RoutesFrom::Path),
+            ("kong", "", RoutesFrom::Path),
+            ("cloudwatch", "inner = \"kong\"", RoutesFrom::Path),
+            ("nginx", "", RoutesFrom::Gateway),
+            ("aws-apigateway", "", RoutesFrom::Gateway),
+            ("otel", "", RoutesFrom::Gateway),
+            // A route that is mapped is one.
+            ("kong", "[source.fields]\nroute = \"/r\"", RoutesFrom::Gateway),
+            ("kong", "[routes]\nfrom = \"gateway\"", RoutesFrom::Gateway),
+            ("nginx", "[routes]\nfrom = \"path\"", RoutesFrom::Path),
+            ("kong", "[source.routes]\nfrom = \"path\"\n[routes]\nfrom = \"gateway\"", RoutesFrom::Path),
+            ("kong", "[source.routes]\nfrom = \"gateway\"", RoutesFrom::Gateway),
+        ] {
+            assert_eq!(routes(format, lines), expected, "{format}: {lines}");
+        }
+    }
+
+    #[test]
+    fn cloudwatch_wraps_another_format() {
+        let with = |lines: &str| job(&(SMALL.replace("apisix", "cloudwatch") + lines)).sources.remove(0);
+        assert_eq!((with("").format, with("").inner), (Format::Cloudwatch, Some(Format::AwsApigateway)));
+        assert_eq!(with("inner = \"combined\"").inner, Some(Format::Combined));
+        // A log event has a time of its own.
+        let json = with("inner = \"json\"\n[source.fields]\nkey = \"/k\"");
+        assert_eq!((json.inner, json.fields.time), (Some(Format::Json), None));
+        assert_eq!(job(SMALL).sources[0].inner, None);
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file_whose_folder_is_no_pattern() {
+        let folder = tempfile::Builder::new().prefix("odd[1]*").tempdir().unwrap();
+        let file = folder.path().join("keytide.toml");
+        let text = format!(
+            "{SMALL}[tables.keys]\nkind = \"file\"\npath = \"../keys.csv\"\nformat = \"csv\"\n[geo]\ncountry = \"/geo/c.mmdb\""
+        );
+        std::fs::write(&file, text).unwrap();
+        std::fs::create_dir(folder.path().join("logs")).unwrap();
+        std::fs::write(folder.path().join("logs/a.log"), "").unwrap();
+        let job = JobConfig::load(&file, env(&[])).unwrap().job;
+        let SourceKind::File { pattern } = &job.sources[0].kind else { panic!("a file source") };
+        let matches: Vec<PathBuf> = glob::glob(pattern).unwrap().map(Result::unwrap).collect();
+        assert_eq!(matches, [folder.path().join("logs/a.log")]);
+        let path = folder.path().join("../keys.csv");
+        assert_eq!(job.tables.keys, Some(TableSource::File { path, format: TableFormat::Csv }));
+        assert_eq!(job.geo.country.unwrap(), Path::new("/geo/c.mmdb"));
+    }
+
+    #[test]
+    fn a_topic_that_is_read_twice_is_a_warning() {
+        let other = |brokers: &str| {
+            let first = KAFKA.replace("kafka:9092", "a:1,b:2");
+            warnings(&(first + &KAFKA.replace("gateway", "other").replace("kafka:9092", brokers)))
+        };
+        assert_eq!(
+            other("b:2, a:1"),
+            "line 11: source.\"other\".topic: another source reads \"events\" of these brokers too, so its events count twice"
+        );
+        assert_eq!(other("c:3"), "");
+    }
+
+    #[test]
+    fn patterns_of_text_lines() {
+        let pattern = r#"pattern = '$msec $request_id "$request" $status "$http_x_api_key"'"#;
+        let rules = "\n[source.keys]\nfrom = [\"header:x-api-key\"]";
+        let loaded = parse_with(&text_source(&format!("{pattern}{rules}")), &[]).unwrap();
+        assert_eq!(loaded.warnings, []);
+        assert_eq!(loaded.job.sources[0].pattern.as_ref().unwrap().variables().count(), 5);
+        let unread = "\n[source.keys]\nfrom = [\"header:x-other\"]";
+        let loaded = parse_with(&text_source(&format!("{pattern}{unread}")), &[]).unwrap();
+        assert!(
+            loaded.warnings[0].to_string().contains("can find a key in format text"),
+            "{:?}",
+            loaded.warnings
+        );
+        let mapped = "\n[source.fields]\nuser = \"/request_id\"\ntime = { at = \"/msec\", unit = \"s\" }";
+        assert!(parse_with(&text_source(&format!("{pattern}{mapped}")), &[]).is_ok());
+        for (more, expected) in [
+            (String::new(), "pattern: missing".to_owned()),
+            (
+                "pattern = '$status'".to_owned(),
+                "has no variable for the time, and every record needs its time; allowed: one such as $time_iso8601 or $msec".to_owned(),
+            ),
+            ("pattern = '$msec $status$request'".to_owned(), "at character 14: nothing stands between".to_owned()),
+            (
+                format!("{pattern}\n[source.fields]\nuser = \"/remote_user\""),
+                "which is no variable of the pattern, allowed: /msec, /request_id".to_owned(),
+            ),
+            (
+                "pattern = '$time_local $status'\ndedupe = \"content\"".to_owned(),
+                "times of whole seconds".to_owned(),
+            ),
+        ] {
+            let error = parse_with(&text_source(&more), &[]).unwrap_err().to_string();
+            assert!(error.contains(&expected), "{error}");
+        }
+        let foreign = text_source(pattern).replace("\"text\"", "\"combined\"");
+        assert!(parse_with(&foreign, &[]).unwrap_err().to_string().contains("only beside format = \"text\""));
+    }
+
+    #[test]
+    fn wrong_values_are_told_where_they_stand() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [
+            (String::new(), "source: missing, allowed: at least one [[source]]"),
+            ("source = []".to_owned(), "line 1: source: is empty, allowed: at least one [[source]]"),
+            ("[source]".to_owned(), "line 1: source: found a section, allowed: a list, written [[source]]"),
+            ("source = [3]".to_owned(), "line 1: source[0]: found 3, allowed: a section"),
+            (
+                with("dedupe = true"),
+                "line 6: source.\"gateway\".dedupe: found true, allowed: request_id, message, batch, content",
+            ),
+            (
+                with("job = 3"),
+                "line 6: source.\"gateway\".job: unknown key, allowed here: name, kind, path, brokers, topic, start, end, on_gap, librdkafka, format, inner, pattern, dedupe, unwrap, records, only, routes, zone, fields, keys",
+            ),
+            (
+                with("unwrap = 3"),
+                "line 6: source.\"gateway\".unwrap: found 3, allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"; or a list of at most 16",
+            ),
+            (
+                with("records = [\"/a\", \"b\"]"),
+                "line 6: source.\"gateway\".records[1]: found \"b\", allowed: a JSON pointer (RFC 6901) of at most 1024 bytes, such as \"/request/id\"; a pointer starts with /",
+            ),
+            (
+                with(&format!("unwrap = [{}]", vec!["\"/a\""; 17].join(","))),
+                "line 6: source.\"gateway\".unwrap: found 17 pointers, allowed: at most 16",
+            ),
+            (
+                with("only = \"/logger\""),
+                "line 6: source.\"gateway\".only: found \"/logger\", allowed: a section",
+            ),
+            (
+                with("[source.only]\nlogger = \"x\""),
+                "line 7: source.\"gateway\".only.\"logger\": isn't a JSON pointer, allowed: names such as \"/logger\"; a pointer starts with /",
+            ),
+            (
+                with("[source.only]\n\"/a~2\" = \"x\""),
+                "line 7: source.\"gateway\".only.\"/a~2\": isn't a JSON pointer, allowed: names such as \"/logger\"",
+            ),
+            (
+                with("[source.only]\n\"/logger\" = []"),
+                "line 7: source.\"gateway\".only.\"/logger\": is empty, so that no record would count, allowed: a text (with *, ? and [..] for other characters), a whole number, true or false, or a list of such",
+            ),
+            (
+                with("[source.only]\n\"/logger\" = [\"x\", 1.5]"),
+                "line 7: source.\"gateway\".only.\"/logger\": found 1.5, allowed: a text (with *, ? and [..] for other characters), a whole number, true or false, or a list of such",
+            ),
+            (
+                with("[source.only]\n\"/logger\" = \"[a\""),
+                "line 7: source.\"gateway\".only.\"/logger\": found \"[a\", allowed: a text (with *, ? and [..] for other characters), a whole number, true or false: invalid range pattern",
+            ),
+            (
+                with("[source.routes]\nfrom = \"paths\""),
+                "line 7: source.\"gateway\".routes.from: found \"paths\", allowed: gateway, path; did you mean \"path\"?",
+            ),
+            (
+                with("[source.routes]\ntemplates = []"),
+                "line 7: source.\"gateway\".routes.templates: unknown key, allowed here: from",
+            ),
+            (
+                with("zone = \"Asia/Soul\""),
+                "line 6: source.\"gateway\".zone: found \"Asia/Soul\", allowed: an IANA time zone such as \"Asia/Seoul\", or an offset from UTC such as \"+09:00\"; did you mean \"Asia/Seoul\"?",
+            ),
+            (
+                SMALL.replace("file", "s3"),
+                "line 3: source.\"gateway\".kind: found \"s3\", allowed: file, stdin, kafka",
+            ),
+            (
+                with("topic = \"events\""),
+                "line 6: source.\"gateway\".topic: has no meaning here, allowed: only beside kind = \"kafka\"",
+            ),
+            (
+                with("inner = \"kong\""),
+                "line 6: source.\"gateway\".inner: has no meaning here, allowed: only beside format = \"cloudwatch\"",
+            ),
+            (
+                SMALL.replace("apisix", "cloudwatch") + "inner = \"cloudwatch\"",
+                "line 6: source.\"gateway\".inner: found \"cloudwatch\", allowed: json, apisix, kong, envoy, nginx, aws-apigateway, otel, cloudevents, combined, text, alb, cloudfront, haproxy",
+            ),
+            (
+                SMALL.replace("apisix", "cloudwatch") + "inner = \"combined\"\ndedupe = \"content\"",
+                "line 7: source.\"gateway\".dedupe: found \"content\" with times of whole seconds, so that equal calls would count once, allowed: request_id, batch",
+            ),
+            (
+                SMALL.replace("logs/*", "logs/[").clone(),
+                "line 4: source.\"gateway\".path: found \"logs/[.log\", allowed: a glob pattern of *, ?, [..] and **: invalid range pattern",
+            ),
+            (
+                SMALL.replace("logs/*", "a\\u001b[31m"),
+                "line 4: source.\"gateway\".path: found \"a\\u{1b}[31m.log\", allowed: a path, absolute or relative to the configuration file",
+            ),
+            (
+                SMALL.replace("file", "stdin"),
+                "line 4: source.\"gateway\".path: standard input has no path, allowed: only beside kind = \"file\"",
+            ),
+            (
+                SMALL.replace("\"file\"\npath = \"logs/*.log\"", "\"stdin\"") + "[job]\nworkers = 2",
+                "line 3: source.\"gateway\".kind: found \"stdin\" with job.workers = 2, allowed: job.workers = 1 or kind = \"file\"",
+            ),
+        ] {
+            assert_eq!(problems(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn suspicious_values_are_warnings() {
+        for (text, expected) in [
+            (
+                JSON.replace("key = \"/k\"\n", ""),
+                "line 1: source.\"a\": source \"a\": no rule of keys.from (header:apikey, query:apikey, key) can find a key in format json, so that no call has one",
+            ),
+            (
+                SMALL.to_owned() + &SMALL.replace("gateway", "other"),
+                "line 9: source.\"other\".path: another source reads \"logs/*.log\" too, so its events count twice",
+            ),
+        ] {
+            assert_eq!(warnings(&text), expected, "{text}");
+        }
+    }
+}

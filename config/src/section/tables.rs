@@ -184,3 +184,64 @@ impl Fingerprint for TableSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::*;
+
+    #[test]
+    fn tables_are_files_or_topics() {
+        let table = |lines: &str| problems(&format!("{SMALL}[tables.keys]\n{lines}"));
+        assert_eq!(
+            table("kind = \"kafka\"\npath = \"x\"\nformat = \"csv\""),
+            "line 6: tables.keys.brokers: missing, allowed: 1 to 64 of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"\n\
+             line 6: tables.keys.topic: missing, allowed: 1 to 249 of A-Z, a-z, 0-9, ., _ and -\n\
+             line 8: tables.keys.path: has no meaning here, allowed: only beside kind = \"file\"\n\
+             line 9: tables.keys.format: found \"csv\" with kind = \"kafka\", allowed: json-upsert, debezium"
+        );
+        assert_eq!(
+            table(
+                "kind = \"file\"\npath = \"x\"\nformat = \"json-upsert\"\nbrokers = \"a:1\"\ntopic = \"t\"\n[tables.keys.librdkafka]"
+            ),
+            "line 9: tables.keys.format: found \"json-upsert\" with kind = \"file\", allowed: csv, jsonl\n\
+             line 10: tables.keys.brokers: has no meaning here, allowed: only beside kind = \"kafka\"\n\
+             line 11: tables.keys.topic: has no meaning here, allowed: only beside kind = \"kafka\"\n\
+             line 12: tables.keys.librdkafka: has no meaning here, allowed: only beside kind = \"kafka\""
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_told_where_they_stand() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [
+            (with("[tables]\nkeys = \"x\""), "line 7: tables.keys: found \"x\", allowed: a section"),
+            (
+                with("[tables.keys]\nkind = \"file\"\npath = \"\"\nformat = \"csv\""),
+                "line 8: tables.keys.path: found \"\", allowed: a path, absolute or relative to the configuration file",
+            ),
+            (
+                with("[tables.keys]\nkind = \"file\"\npath = \"x\"\nformat = \"debezium\""),
+                "line 9: tables.keys.format: found \"debezium\" with kind = \"file\", allowed: csv, jsonl",
+            ),
+        ] {
+            assert_eq!(problems(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn suspicious_values_are_warnings() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [
+            (
+                with("[tables.plans]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),
+                "line 6: tables.plans: has no effect: without tables.subscriptions nothing refers to plans",
+            ),
+            (
+                with("[tables.subscriptions]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),
+                "line 6: tables.subscriptions: has no effect: without tables.keys nothing refers to subscriptions",
+            ),
+        ] {
+            assert_eq!(warnings(&text), expected, "{text}");
+        }
+    }
+}

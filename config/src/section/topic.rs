@@ -233,3 +233,134 @@ fn offsets_text(offsets: &BTreeMap<u32, u64>) -> String {
     let pairs = offsets.iter().map(|(partition, offset)| format!("{partition} = {offset}"));
     format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+    use crate::*;
+
+    #[test]
+    fn a_topic_needs_brokers_and_a_name() {
+        assert_eq!(kafka_source(KAFKA), KafkaSource::new(client("kafka:9092", &[]), "events"));
+        let source = KafkaSource::new(client("kafka:9092", &[]), "events");
+        assert_eq!(
+            (&source.start, &source.end, source.on_gap),
+            (&Start::Earliest, &End::Latest, OnGap::Stop)
+        );
+        assert_eq!(
+            problems("[[source]]\nname = \"gateway\"\nkind = \"kafka\"\nformat = \"apisix\"\npath = \"x\""),
+            "line 1: source.\"gateway\".brokers: missing, allowed: 1 to 64 of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"\n\
+             line 1: source.\"gateway\".topic: missing, allowed: 1 to 249 of A-Z, a-z, 0-9, ., _ and -\n\
+             line 5: source.\"gateway\".path: has no meaning here, allowed: only beside kind = \"file\""
+        );
+        assert_eq!(
+            problems(&format!(
+                "{SMALL}brokers = \"a:1\"\nstart = \"latest\"\nend = \"latest\"\non_gap = \"skip\"\n[source.librdkafka]"
+            ))
+            .matches("has no meaning here, allowed: only beside kind = \"kafka\"")
+            .count(),
+            5
+        );
+    }
+
+    #[test]
+    fn topics_have_names_that_kafka_takes() {
+        let longest = "t".repeat(249);
+        for (topic, allowed) in [
+            ("Crm.public_Keys-1", true),
+            (longest.as_str(), true),
+            (&format!("{longest}t"), false),
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("a b", false),
+            ("a/b", false),
+            ("^events.*", false),
+            ("ключи", false),
+        ] {
+            assert_eq!(
+                parse(&KAFKA.replace("\"events\"", &format!("\"{topic}\""))).is_ok(),
+                allowed,
+                "{topic}"
+            );
+        }
+    }
+
+    #[test]
+    fn reading_starts_and_ends_at_a_word_a_time_or_offsets() {
+        let offsets =
+            |pairs: &[(u32, u64)]| pairs.iter().copied().collect::<std::collections::BTreeMap<_, _>>();
+        const NOON: u64 = 1_769_860_800_000;
+        for (written, start) in [
+            ("\"earliest\"", Start::Earliest),
+            ("\"latest\"", Start::Latest),
+            ("\"2026-01-31T12:00:00Z\"", Start::Time(NOON)),
+            ("2026-01-31T12:00:00Z", Start::Time(NOON)),
+            ("\"2026-01-31T13:30:00+01:30\"", Start::Time(NOON)),
+            ("\"2026-01-31T12:00:00.000000001Z\"", Start::Time(NOON + 1)),
+            ("\"1970-01-01T00:00:00Z\"", Start::Time(0)),
+            ("{ 0 = 100, 17 = 0 }", Start::Offsets(offsets(&[(0, 100), (17, 0)]))),
+            ("{ \"3\" = 9223372036854775807 }", Start::Offsets(offsets(&[(3, i64::MAX.unsigned_abs())]))),
+        ] {
+            assert_eq!(kafka_source(&format!("{KAFKA}start = {written}")).start, start, "{written}");
+            let again = format!("{KAFKA}start = {}", toml_of(&start.to_string()));
+            assert_eq!(kafka_source(&again).start, start, "{start} is displayed as it is written");
+        }
+        assert_eq!(kafka_source(&format!("{KAFKA}end = \"2026-01-31T12:00:00Z\"")).end, End::Time(NOON));
+        assert_eq!(kafka_source(&format!("{KAFKA}end = {{ 1 = 5 }}")).end, End::Offsets(offsets(&[(1, 5)])));
+        assert_eq!(kafka_source(&format!("{KAFKA}end = {{ 1 = 5 }}")).end.to_string(), "{ 1 = 5 }");
+
+        let points = "a time with its offset such as \"2026-01-31T12:00:00Z\", or offsets by partition such as { 0 = 100 }";
+        let allowed = format!("allowed: \"earliest\", \"latest\", {points}");
+        for (lines, expected) in [
+            ("start = \"earlist\"", format!("start: found \"earlist\", {allowed}; did you mean \"earliest\"?")),
+            ("start = \"2026-01-31T12:00:00\"", format!("start: found \"2026-01-31T12:00:00\", {allowed}")),
+            ("start = 2026-01-31", format!("start: found 2026-01-31, {allowed}")),
+            ("start = \"1969-12-31T23:59:59Z\"", format!("start: found \"1969-12-31T23:59:59Z\", {allowed}")),
+            ("start = 7", format!("start: found 7, {allowed}")),
+            ("start = {}", format!("start: found a section, {allowed}")),
+            (
+                "start = { a = 1 }",
+                format!("start: found a section, {allowed}; \"a\" is no number of a partition"),
+            ),
+            (
+                "start = { 00 = 1 }",
+                format!("start: found a section, {allowed}; \"00\" is no number of a partition"),
+            ),
+            (
+                "start = { 1048576 = 1 }",
+                format!("start: found a section, {allowed}; \"1048576\" is no number of a partition"),
+            ),
+            (
+                "start = { 0 = -1 }",
+                format!("start: found a section, {allowed}; the offset of partition 0 is no whole number"),
+            ),
+            ("end = \"earliest\"", format!("end: found \"earliest\", allowed: \"latest\", {points}")),
+            ("on_gap = \"go\"", "on_gap: found \"go\", allowed: stop, skip".to_owned()),
+            (
+                "start = 2026-01-31T12:00:00Z\nend = 2026-01-31T12:00:00Z",
+                "end: found 2026-01-31T12:00:00Z, allowed: a time after `start`, which is 2026-01-31T12:00:00Z"
+                    .to_owned(),
+            ),
+            (
+                "start = { 0 = 10, 1 = 5 }\nend = { 0 = 9, 1 = 5, 2 = 0 }",
+                "end: partition 0 ends at 9, allowed: at least 10, where it starts".to_owned(),
+            ),
+        ] {
+            assert_eq!(kafka_problems(lines), expected, "{lines}");
+        }
+    }
+
+    /// A displayed start as TOML: only tables stand without quotes.
+    fn toml_of(text: &str) -> String {
+        if text.starts_with('{') { text.to_owned() } else { format!("\"{text}\"") }
+    }
+
+    fn kafka_source(text: &str) -> KafkaSource {
+        match job(text).sources.remove(0).kind {
+            SourceKind::Kafka(source) => source,
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -56,3 +56,49 @@ impl RawWindows {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::*;
+
+    #[test]
+    fn wrong_values_are_told_where_they_stand() {
+        let with = |lines: &str| format!("{SMALL}{lines}");
+        for (text, expected) in [
+            (
+                with("[windows]\nallowed_lateness = \"181m\"\ndedupe_horizon = \"4h\""),
+                "line 7: windows.allowed_lateness: found \"181m\", allowed: 0s to 3h",
+            ),
+            (
+                with("[windows]\ndedupe_horizon = \"8d\""),
+                "line 7: windows.dedupe_horizon: found \"8d\", allowed: 0s to 7d",
+            ),
+            (
+                with("[windows]\nout_of_orderness = \"61m\""),
+                "line 7: windows.out_of_orderness: found \"61m\", allowed: 0s to 1h",
+            ),
+        ] {
+            assert_eq!(problems(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_beyond_their_range_are_told() {
+        for (lines, expected) in [
+            (
+                "[windows]\nunproven = \"drop\"".to_owned(),
+                "line 7: windows.unproven: found \"drop\", allowed: count, list",
+            ),
+            (
+                "[windows]\nidle_ticks = 0".to_owned(),
+                "line 7: windows.idle_ticks: found 0, allowed: 1 to 1000",
+            ),
+            (
+                "[windows]\nskew = \"59s\"".to_owned(),
+                "line 7: windows.skew: found \"59s\", allowed: 1m to 1h",
+            ),
+        ] {
+            assert_eq!(problems(&format!("{SMALL}{lines}")), expected, "{lines}");
+        }
+    }
+}

@@ -57,39 +57,55 @@ pub(crate) fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }
 
-/// A number of things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Count(pub(crate) u64);
+const SIZES: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+const DURATIONS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-impl Scalar for Count {
-    fn allowed() -> String {
-        "a whole number".to_owned()
-    }
+/// Declares kinds of values that hold a number or a flag.
+macro_rules! plain {
+    ($($(#[$doc:meta])* $name:ident($held:ty): $read:expr, $allowed:literal;)+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) struct $name(pub(crate) $held);
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        match value {
-            Value::Integer(integer) => refuse(u64::try_from(*integer).ok().map(Self)),
-            _ => Err(Refusal::default()),
+        impl Scalar for $name {
+            fn allowed() -> String {
+                $allowed.to_owned()
+            }
+
+            fn parse(value: &Value) -> Result<Self, Refusal> {
+                let read: fn(&Value) -> Option<$held> = $read;
+                refuse(read(value).map(Self))
+            }
         }
-    }
+    )+};
 }
 
-/// A number of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size(pub(crate) u64);
+plain! {
+    /// A number of things.
+    Count(u64): whole, "a whole number";
+    /// A number of bytes.
+    Size(u64): |value| whole(value).or_else(|| scaled(text(value).ok()?, &SIZES)),
+        "bytes as a whole number or with KiB, MiB or GiB, such as \"128KiB\"";
+    /// A duration in milliseconds.
+    Millis(u64): |value| scaled(text(value).ok()?, &DURATIONS),
+        "a whole number with ms, s, m, h or d, such as \"10m\"";
+    /// A number that isn't negative, in thousandths.
+    Decimal(u64): |value| match value {
+        Value::Number(text) => thousandths(text),
+        _ => whole(value)?.checked_mul(1_000),
+    }, "a number with at most three decimals, such as 0.65";
+    /// A value that is true or false.
+    Flag(bool): |value| match value {
+        Value::Boolean(flag) => Some(*flag),
+        _ => None,
+    }, "true, false";
+}
 
-const SIZES: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-
-impl Scalar for Size {
-    fn allowed() -> String {
-        "bytes as a whole number or with KiB, MiB or GiB, such as \"128KiB\"".to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        match value {
-            Value::Integer(integer) => refuse(u64::try_from(*integer).ok().map(Self)),
-            _ => refuse(scaled(text(value)?, &SIZES).map(Self)),
-        }
+fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::Integer(integer) => u64::try_from(*integer).ok(),
+        _ => None,
     }
 }
 
@@ -97,17 +113,6 @@ impl Scalar for Size {
 #[must_use]
 pub fn size_text(bytes: u64) -> String {
     unscaled(bytes, &SIZES).unwrap_or_else(|| bytes.to_string())
-}
-
-/// A duration in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Millis(pub(crate) u64);
-
-const DURATIONS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-
-parsed! {
-    Millis: |text| scaled(text, &DURATIONS).map(Self), "a whole number with ms, s, m, h or d, such as \"10m\"";
 }
 
 /// A duration in milliseconds as it would be written, in its largest whole unit: `90000` is `90s`.
@@ -230,26 +235,6 @@ fn is_variable(name: &str) -> bool {
         && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }
 
-/// A number that isn't negative, in thousandths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Decimal(pub(crate) u64);
-
-impl Scalar for Decimal {
-    fn allowed() -> String {
-        "a number with at most three decimals, such as 0.65".to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        match value {
-            Value::Integer(integer) => {
-                refuse(u64::try_from(*integer).ok().and_then(|number| number.checked_mul(1_000)).map(Self))
-            }
-            Value::Number(text) => refuse(thousandths(text).map(Self)),
-            _ => Err(Refusal::default()),
-        }
-    }
-}
-
 fn thousandths(text: &str) -> Option<u64> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let is_plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
@@ -263,23 +248,6 @@ fn thousandths(text: &str) -> Option<u64> {
 pub(crate) fn decimal_text(thousandths: u64) -> String {
     let text = format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// A value that is true or false.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Flag(pub(crate) bool);
-
-impl Scalar for Flag {
-    fn allowed() -> String {
-        "true, false".to_owned()
-    }
-
-    fn parse(value: &Value) -> Result<Self, Refusal> {
-        match value {
-            Value::Boolean(flag) => Ok(Self(*flag)),
-            _ => Err(Refusal::default()),
-        }
-    }
 }
 
 #[cfg(test)]

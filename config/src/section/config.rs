@@ -21,6 +21,12 @@ use super::windows::{RawWindows, Windows};
 
 section! {
     /// A whole job. It exists only if no problem was found: nothing outside this crate can make one.
+    ///
+    /// ```compile_fail
+    /// fn made(job: keytide_config::JobConfig) -> keytide_config::JobConfig {
+    ///     keytide_config::JobConfig { ..job }
+    /// }
+    /// ```
     #[derive(Clone, Debug)]
     #[non_exhaustive]
     pub struct JobConfig, RawConfig, pub(crate) new(sources: Vec<Source>) {

@@ -174,7 +174,7 @@ impl Fingerprint for Field {
 keys! {
     /// `{ at = "/requestTime", unit = "ms" }`.
     RawField {
-        at: Pointers,
+        at: Pointers<1>,
         unit: Unit,
         format: TimePattern,
         zone: Zone,
@@ -355,55 +355,36 @@ pub(crate) fn names_variable(at: &Pointer, pattern: &LinePattern) -> bool {
     matches!(&at.0[..], [name] if pattern.variables().any(|variable| variable.name == *name))
 }
 
-/// A JSON pointer, or a list of 1 to 16.
+/// A JSON pointer, or a list of `LEAST` to 16.
 #[derive(Clone)]
-pub(crate) struct Pointers(pub(crate) Vec<Pointer>);
+pub(crate) struct Pointers<const LEAST: usize>(pub(crate) Vec<Pointer>);
 
-impl Raw for Pointers {
+/// Pointers of which an empty list says that there are none.
+pub(crate) type Wrappers = Pointers<0>;
+
+impl<const LEAST: usize> Raw for Pointers<LEAST> {
     fn expected() -> String {
-        format!("{}; or a list of 1 to {MAX_POINTERS}", <Pointer as Raw>::expected())
+        let least = if LEAST == 0 { "at most".to_owned() } else { format!("{LEAST} to") };
+        format!("{}; or a list of {least} {MAX_POINTERS}", <Pointer as Raw>::expected())
     }
 
     fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        let pointers = pointers(node, place, problems, &Self::expected())?;
-        if pointers.is_empty() {
-            problems.add(place, format!("is empty, allowed: {}", Self::expected()));
-            return None;
-        }
-        Some(Self(pointers))
-    }
-}
-
-/// The same, where an empty list says that there are none.
-#[derive(Clone)]
-pub(crate) struct Wrappers(pub(crate) Vec<Pointer>);
-
-impl Raw for Wrappers {
-    fn expected() -> String {
-        format!("{}; or a list of at most {MAX_POINTERS}", <Pointer as Raw>::expected())
-    }
-
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        pointers(node, place, problems, &Self::expected()).map(Self)
-    }
-}
-
-fn pointers(node: Node, place: &Place, problems: &mut Problems, expected: &str) -> Option<Vec<Pointer>> {
-    match node.value {
-        Value::Text(_) => <Pointer as Raw>::read(node, place, problems).map(|at| vec![at]),
-        Value::List(_) => {
-            let list = List::<Pointer>::read(node, place, problems).filter(|list| !list.refused)?;
-            let count = list.items.len();
-            if count > MAX_POINTERS {
-                problems.add(place, format!("found {count} pointers, allowed: at most {MAX_POINTERS}"));
-                return None;
+        let message = match node.value {
+            Value::Text(_) => return Pointer::read(node, place, problems).map(|at| Self(vec![at])),
+            Value::List(_) => {
+                let list = List::<Pointer>::read(node, place, problems).filter(|list| !list.refused)?;
+                match list.items.len() {
+                    count if count > MAX_POINTERS => {
+                        format!("found {count} pointers, allowed: at most {MAX_POINTERS}")
+                    }
+                    count if count < LEAST => format!("is empty, allowed: {}", Self::expected()),
+                    _ => return Some(Self(list.items.into_iter().map(|spot| spot.value).collect())),
+                }
             }
-            Some(list.items.into_iter().map(|spot| spot.value).collect())
-        }
-        other => {
-            problems.add(place, format!("found {}, allowed: {expected}", other.shown()));
-            None
-        }
+            other => format!("found {}, allowed: {}", other.shown(), Self::expected()),
+        };
+        problems.add(place, message);
+        None
     }
 }
 

@@ -19,8 +19,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::exit::Exit;
-
 /// Exact meters of API keys from gateways' access logs.
 #[derive(Parser)]
 #[command(
@@ -55,7 +53,7 @@ enum Command {
     /// Try the leak detector on recorded traffic, or score a history of counts
     Backtest(backtest::Args),
     /// Generate realistic traffic with its tables, geo databases and a configuration
-    Generate(generate::Args),
+    Generate(keytide_generator::Args),
 }
 
 /// Events and rows change hands between threads in batches, which mimalloc does cheaper than the system's
@@ -73,7 +71,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Backtest(args) => backtest::run(&args),
-        Command::Generate(args) => generate::run(&args).map(|()| Exit::Done.into()),
+        Command::Generate(args) => generate::run(&args),
     };
     result.unwrap_or_else(|error| {
         exit::report(&error);

@@ -7,13 +7,13 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use keytide_connectors::sink::View as Name;
+use keytide_generator::Generated;
 use serde_json::json;
 
 use super::incidents::Incidents;
 use super::text::{grouped, stopwatch};
 use super::world::MAILS;
 use super::{Demo, Staged, lock, whole_ms};
-use crate::generate::Generated;
 
 /// Prints the summary, and writes it to `summary.json` for programs.
 pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {

@@ -15,6 +15,7 @@ use keytide_dataflow::{
     Action, ActionState, Counts, Geo, IncidentId, KeyCountry, Late, Latency, Level, OwnedUsage, Owner,
     Revocation, Row, Rows, Scope, Usage,
 };
+use keytide_generator::create_folder;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use serde_json::{Value, json};
@@ -26,7 +27,6 @@ use super::summary;
 use super::traffic::{AHEAD_MS, HELD_MS, HELD_ONE_IN, Held, Lines, earliest};
 use super::view::{Calls, View};
 use super::world::{SHORTEST_STORY_MS, Worlds, configure};
-use crate::generate::folder::create;
 use crate::replay::bounded::{Bounded, Keep};
 use crate::replay::output::write_incidents;
 
@@ -166,7 +166,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let worlds = Worlds::new(60_000, 20, seed, now_ms).unwrap();
-    create(folder, worlds.whole()).unwrap();
+    create_folder(folder, worlds.whole()).unwrap();
     let until_ms = worlds.live_ms + 30_000;
     let mut lines: Vec<_> = worlds.all().map(|world| Lines::new(world.generator())).collect();
     let mut text = Vec::new();

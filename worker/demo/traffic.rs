@@ -23,10 +23,10 @@ use anyhow::bail;
 use keytide_config::KafkaClient;
 use keytide_connectors::kafka::Producer;
 use keytide_connectors::live::Live;
+use keytide_generator::{Generated, Generator};
 
 use super::world::{PARTITIONS, TOPIC, Worlds};
 use crate::clock::now;
-use crate::generate::{Generated, Generator};
 
 /// Bytes of a partition, before compression, that may wait to be read, in the mean over the partitions.
 const UNREAD_BYTES: u64 = 2 << 20;

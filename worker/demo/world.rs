@@ -25,12 +25,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use keytide_config::{JobConfig, VIEWS};
+use keytide_generator::{Leak, Scenario, Settings, World, create_folder};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use super::{Args, whole_ms};
 use crate::exit::{Exit, failure};
-use crate::generate::{self, Leak, Scenario, Settings, World};
 
 /// The topic of calls.
 pub(super) const TOPIC: &str = "access-events";
@@ -164,7 +164,7 @@ pub(super) fn create(args: &Args, now_ms: u64) -> anyhow::Result<(PathBuf, World
             .keep(),
     };
     let worlds = Worlds::new(whole_ms(args.duration.unsigned_abs()), args.rate, args.seed, now_ms)?;
-    generate::folder::create(&folder, worlds.whole())?;
+    create_folder(&folder, worlds.whole())?;
     Ok((folder, worlds))
 }
 

@@ -205,7 +205,7 @@ fn exit_of_alerts(error: &AlertsError) -> Exit {
 }
 
 /// What a failure asks of whoever started the process.
-fn exit_of(class: Class) -> Exit {
+pub(crate) fn exit_of(class: Class) -> Exit {
     match class {
         Class::Definite => Exit::Usage,
         Class::Transient => Exit::Transient,

@@ -33,7 +33,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::http::Server;
-pub(crate) use self::job::{Handle, Job};
+pub(crate) use self::job::{Handle, Job, exit_of};
 use self::observe::Sample;
 pub(crate) use self::publish::{Heard, Tap};
 use crate::exit::{Exit, failure};

@@ -8,9 +8,13 @@ use anyhow::Context as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::configuration::Configuration;
+use super::folder;
+use super::lines::Generated;
 use super::progress::Progress;
-use super::world::{Generated, World};
-use super::{Format, Settings, folder};
+use crate::args::Args;
+use crate::story::World;
+use crate::world::settings::{Format, Settings};
 
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -40,18 +44,38 @@ impl Output {
     }
 }
 
+/// Writes the files that `args` ask for. Returns what is in them, and how many seconds it took.
+///
+/// # Errors
+/// If the folder isn't empty or can't be written to, or if the world is too small for its scenario.
+pub fn to_files(args: &Args, now_ms: u64) -> anyhow::Result<(Generated, f64)> {
+    let out = args.out.as_deref().context("--out DIR says where files go")?;
+    let world = World::new(args.settings(now_ms, None)?)?;
+    let progress = Progress::new(&world.settings);
+    let generated = write(&world, out, args.gzip, &progress)?;
+    progress.clear();
+    Ok((generated, progress.seconds()))
+}
+
 /// Writes the folder of a world, and all of its calls into it.
 ///
 /// # Errors
 /// If the folder isn't empty or can't be written to.
-pub(super) fn write(world: &World, out: &Path, gzip: bool, progress: &Progress) -> anyhow::Result<Generated> {
+fn write(world: &World, out: &Path, gzip: bool, progress: &Progress) -> anyhow::Result<Generated> {
     folder::create(out, world)?;
     let settings = &world.settings;
     let extension = extension(settings, gzip);
     let source = format!("kind = \"file\"\npath = \"events*{extension}\"\n");
-    let configuration =
-        folder::configuration(settings, "keytide replay keytide.toml --out views", &source, "", "");
-    folder::write(out, "keytide.toml", configuration)?;
+    let configuration = Configuration {
+        comment: &Configuration::comment(settings, "keytide replay keytide.toml --out views"),
+        job: "name = \"generated\"\n",
+        format: settings.format,
+        source: &source,
+        country: true,
+        beneath: "",
+        rest: "",
+    };
+    folder::write(out, "keytide.toml", configuration.to_string())?;
 
     let open = |partition: u32| {
         let number = if settings.partitions == 1 { String::new() } else { format!("-{partition:04}") };

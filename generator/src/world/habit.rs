@@ -1,14 +1,14 @@
 //! What sets keys apart in a lively world: from which kind of network they are called, in which rhythm, and
 //! whether a timetable calls them.
 
-use super::Settings;
-use super::draw::{Draw, Zipf, mixed};
 use super::population::{Client, DAY_MS, KeyState, NETWORKS_PER_COUNTRY, Network, Population};
 use super::rhythm::{Class, Rhythm};
+use super::settings::Settings;
+use crate::draw::{Draw, Zipf, mixed};
 
 /// The kinds of networks that each country has one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Setting {
+pub(crate) enum Setting {
     Office = 0,
     Home = 1,
     Mobile = 2,
@@ -19,7 +19,7 @@ const _: () = assert!(Setting::Cloud as u32 + 1 == NETWORKS_PER_COUNTRY);
 
 impl Setting {
     /// Its network in a country, an index into the population's.
-    pub(super) fn network(self, country: u32) -> u32 {
+    pub(crate) fn network(self, country: u32) -> u32 {
         country * NETWORKS_PER_COUNTRY + self as u32
     }
 }
@@ -65,28 +65,28 @@ const ELSEWHERE: (u32, u32) = (7, 30);
 
 /// Addresses that are called from, made when they are needed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pool {
-    pub(super) first_network: u32,
+pub(crate) struct Pool {
+    pub(crate) first_network: u32,
     /// Networks from the first on. Addresses of one network are used by habit, those of several evenly.
-    pub(super) networks: u32,
-    pub(super) addresses: u32,
+    pub(crate) networks: u32,
+    pub(crate) addresses: u32,
     /// Milliseconds after which an address is exchanged for another.
-    pub(super) renewed_every: u64,
+    pub(crate) renewed_every: u64,
     /// Pools of a seed and network share their addresses.
-    pub(super) seed: u64,
+    pub(crate) seed: u64,
 }
 
 impl Pool {
     /// Addresses of one network, for good.
-    pub(super) fn of(network: u32, addresses: u32, seed: u64) -> Self {
+    pub(crate) fn of(network: u32, addresses: u32, seed: u64) -> Self {
         Self { first_network: network, networks: 1, addresses, renewed_every: u64::MAX, seed }
     }
 
-    pub(super) fn has(&self, network: u32) -> bool {
+    pub(crate) fn has(&self, network: u32) -> bool {
         (self.first_network..self.first_network + self.networks).contains(&network)
     }
 
-    pub(super) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> Client {
+    pub(crate) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> Client {
         let one = self.networks == 1;
         let place = if one { draw.habit(self.addresses) } else { draw.below(self.addresses) };
         // Not all addresses are exchanged at once.
@@ -99,29 +99,29 @@ impl Pool {
 
 /// A key's habits beyond those of [`Key`](super::population::Key).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Habit {
-    pub(super) class: Class,
-    pub(super) rhythm: Rhythm,
-    pub(super) setting: Setting,
-    pub(super) usual: Pool,
-    pub(super) elsewhere: Option<Pool>,
+pub(crate) struct Habit {
+    pub(crate) class: Class,
+    pub(crate) rhythm: Rhythm,
+    pub(crate) setting: Setting,
+    pub(crate) usual: Pool,
+    pub(crate) elsewhere: Option<Pool>,
     /// Its share in all usual calls; 0 if it isn't used.
-    pub(super) share: f64,
+    pub(crate) share: f64,
     /// Milliseconds from one run of its timetable to the next.
-    pub(super) timetable: Option<u64>,
+    pub(crate) timetable: Option<u64>,
     /// The episode in which its owner does otherwise.
-    pub(super) detour: Option<u32>,
+    pub(crate) detour: Option<u32>,
 }
 
 impl Habit {
-    pub(super) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> Client {
+    pub(crate) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> Client {
         let pool = self.elsewhere.filter(|_| draw.once_in(ELSEWHERE.1)).unwrap_or(self.usual);
         pool.client(networks, time, draw)
     }
 }
 
 /// The habits of all keys.
-pub(super) fn habits(settings: &Settings, population: &Population, draw: &mut Draw) -> Vec<Habit> {
+pub(crate) fn habits(settings: &Settings, population: &Population, draw: &mut Draw) -> Vec<Habit> {
     let span_ms = settings.span_ms;
     let mut customers: Vec<(usize, u64)> = Vec::with_capacity(population.subscriptions.len());
     for (index, subscription) in population.subscriptions.iter().enumerate() {

@@ -7,13 +7,12 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::*;
-use crate::generate::draw::Draw;
-use crate::generate::habit::habits;
-use crate::generate::population::Population;
-use crate::generate::rhythm::Clocks;
-use crate::generate::scenario::KINDS;
-use crate::generate::stage::Stage;
-use crate::generate::traffic::Traffic;
+use crate::story::scenario::KINDS;
+use crate::story::stage::Stage;
+use crate::story::traffic::Traffic;
+use crate::world::habit::habits;
+use crate::world::population::{COUNTRIES, Population, hex};
+use crate::world::rhythm::Clocks;
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -75,7 +74,7 @@ impl World {
                         raw,
                     ))
                     .into();
-                    folder::hex(&hash[..16])
+                    hex(&hash[..16])
                 });
                 by_key.entry(id.clone()).or_default().push(index);
             }

@@ -9,15 +9,15 @@ use std::ops::Range;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 
-use super::Settings;
-use super::draw::{Draw, Spread, Zipf};
+use super::settings::Settings;
+use crate::draw::{Draw, Spread, Zipf};
 
 const CENTRAL_EUROPE: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 const EASTERN_EUROPE: &str = "EET-2EEST,M3.5.0/3,M10.5.0/4";
 
 /// Countries in the order in which they are used, each with a time zone: its IANA name, for the tables, and its
 /// present rule (POSIX TZ), so that clocks are the same on machines with other time zone databases or none.
-pub(super) const COUNTRIES: [(&str, &str, &str); 40] = [
+pub(crate) const COUNTRIES: [(&str, &str, &str); 40] = [
     ("US", "America/New_York", "EST5EDT,M3.2.0,M11.1.0"),
     ("DE", "Europe/Berlin", CENTRAL_EUROPE),
     ("GB", "Europe/London", "GMT0BST,M3.5.0/1,M10.5.0"),
@@ -61,7 +61,7 @@ pub(super) const COUNTRIES: [(&str, &str, &str); 40] = [
 ];
 
 /// Id, name and policy, the commonest first.
-pub(super) const PLANS: [(&str, &str, &str); 5] = [
+pub(crate) const PLANS: [(&str, &str, &str); 5] = [
     ("free", "Free", "observe"),
     ("starter", "Starter", "alert"),
     ("team", "Team", "alert"),
@@ -70,11 +70,11 @@ pub(super) const PLANS: [(&str, &str, &str); 5] = [
 ];
 
 /// The plan whose keys may be suspended.
-pub(super) const SUSPENDED: usize = 3;
+pub(crate) const SUSPENDED: usize = 3;
 const _: () = assert!(matches!(PLANS[SUSPENDED].2.as_bytes(), b"suspend"));
 
 /// User agents: those that keys have by habit, then a tool for load tests.
-pub(super) const AGENTS: [&str; 17] = [
+pub(crate) const AGENTS: [&str; 17] = [
     "okhttp/4.12.0",
     "python-requests/2.32.3",
     "axios/1.7.9",
@@ -93,11 +93,11 @@ pub(super) const AGENTS: [&str; 17] = [
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
     "k6/0.55.0 (https://k6.io/)",
 ];
-pub(super) const LOAD_TOOL: u32 = 16;
+pub(crate) const LOAD_TOOL: u32 = 16;
 /// How many of [`AGENTS`] keys have by habit.
-pub(super) const USUAL_AGENTS: u32 = LOAD_TOOL;
+pub(crate) const USUAL_AGENTS: u32 = LOAD_TOOL;
 
-pub(super) const RESOURCES: [&str; 25] = [
+pub(crate) const RESOURCES: [&str; 25] = [
     "orders",
     "customers",
     "products",
@@ -152,25 +152,25 @@ const LAST_NAMES: [&str; 16] = [
     "Travel",
 ];
 
-pub(super) const NETWORKS_PER_COUNTRY: u32 = 4;
+pub(crate) const NETWORKS_PER_COUNTRY: u32 = 4;
 const FIRST_PRIVATE_ASN: u32 = 64_512;
-pub(super) const DAY_MS: u64 = 86_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
 
 /// A provider's network in one country.
-pub(super) struct Network {
-    pub(super) country: u32,
-    pub(super) asn: u32,
+pub(crate) struct Network {
+    pub(crate) country: u32,
+    pub(crate) asn: u32,
     v4: Ipv4Net,
     v6: Ipv6Net,
 }
 
 impl Network {
-    pub(super) fn prefixes(&self) -> [IpNet; 2] {
+    pub(crate) fn prefixes(&self) -> [IpNet; 2] {
         [self.v4.into(), self.v6.into()]
     }
 
     /// One of its addresses, neither the first nor the last, evenly by `bits`. One in five is IPv6.
-    pub(super) fn client(&self, bits: u64) -> Client {
+    pub(crate) fn client(&self, bits: u64) -> Client {
         let host = bits / 5;
         if bits.is_multiple_of(5) {
             self.v6_client(host as u16, host.rotate_right(16))
@@ -196,97 +196,107 @@ impl Network {
 
 /// An address that keys call from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Client {
-    pub(super) address: IpAddr,
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
     /// Index into [`COUNTRIES`].
-    pub(super) country: u32,
+    pub(crate) country: u32,
 }
 
 /// A route, with what is usual on it.
-pub(super) struct Route {
-    pub(super) api: &'static str,
-    pub(super) method: &'static str,
+pub(crate) struct Route {
+    pub(crate) api: &'static str,
+    pub(crate) method: &'static str,
     /// The template; `{id}` stands at its end if at all.
-    pub(super) template: Box<str>,
-    pub(super) success: u16,
-    pub(super) latency_us: u32,
-    pub(super) bytes_in: u32,
-    pub(super) bytes_out: u32,
+    pub(crate) template: Box<str>,
+    pub(crate) success: u16,
+    pub(crate) latency_us: u32,
+    pub(crate) bytes_in: u32,
+    pub(crate) bytes_out: u32,
 }
 
-pub(super) struct Subscription {
-    pub(super) customer: Box<str>,
+pub(crate) struct Subscription {
+    pub(crate) customer: Box<str>,
     /// Index into [`PLANS`].
-    pub(super) plan: usize,
+    pub(crate) plan: usize,
     /// Index into [`COUNTRIES`].
-    pub(super) country: u32,
-    pub(super) billing_anchor: u32,
+    pub(crate) country: u32,
+    pub(crate) billing_anchor: u32,
     /// Milliseconds since the epoch.
-    pub(super) started_at: u64,
+    pub(crate) started_at: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyState {
+pub(crate) enum KeyState {
     Active,
     Suspended,
     Revoked,
 }
 
 /// A key and its habits.
-pub(super) struct Key {
+pub(crate) struct Key {
     /// The random part of the raw key.
-    pub(super) secret: u128,
-    pub(super) subscription: u32,
+    pub(crate) secret: u128,
+    pub(crate) subscription: u32,
     /// Where it is assigned to from the middle of the run.
-    pub(super) moves_to: Option<u32>,
+    pub(crate) moves_to: Option<u32>,
     /// Whether the table of keys knows it.
-    pub(super) listed: bool,
-    pub(super) state: KeyState,
-    pub(super) publishable: bool,
+    pub(crate) listed: bool,
+    pub(crate) state: KeyState,
+    pub(crate) publishable: bool,
     /// Milliseconds since the epoch, as the next.
-    pub(super) created_at: u64,
-    pub(super) last_used_at: u64,
+    pub(crate) created_at: u64,
+    pub(crate) last_used_at: u64,
     /// If its state is revoked.
-    pub(super) revoked_at: u64,
+    pub(crate) revoked_at: u64,
     /// Whether it may be used from its owner's country only.
-    pub(super) confined: bool,
+    pub(crate) confined: bool,
     /// Indices into the population's clients, the most usual first.
-    pub(super) clients: Range<u32>,
+    pub(crate) clients: Range<u32>,
     /// Of the population's routes, in a circle, `routes` are used from here on.
-    pub(super) first_route: u32,
-    pub(super) routes: u16,
+    pub(crate) first_route: u32,
+    pub(crate) routes: u16,
     /// Indices into [`AGENTS`], the usual one first.
-    pub(super) agents: [u32; 2],
+    pub(crate) agents: [u32; 2],
 }
 
 impl Key {
     /// The raw key, as callers send it.
-    pub(super) fn raw(&self) -> String {
+    pub(crate) fn raw(&self) -> String {
         format!("kt_live_{:032x}", self.secret)
     }
 
-    /// What the table of keys has instead.
-    pub(super) fn hash(&self) -> [u8; 32] {
-        Sha256::digest(self.raw()).into()
+    /// The SHA-256 of the raw key in hex, which the table of keys has instead of it.
+    pub(crate) fn hash(&self) -> String {
+        hex(&Sha256::digest(self.raw()))
+    }
+
+    /// The key's id, as views have it.
+    pub(crate) fn id(&self) -> String {
+        hex(&Sha256::digest(self.raw())[..16])
     }
 }
 
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Everybody.
-pub(super) struct Population {
-    pub(super) networks: Vec<Network>,
-    pub(super) clients: Vec<Client>,
-    pub(super) routes: Vec<Route>,
-    pub(super) subscriptions: Vec<Subscription>,
-    pub(super) keys: Vec<Key>,
+pub(crate) struct Population {
+    pub(crate) networks: Vec<Network>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) keys: Vec<Key>,
     /// Which key calls, counted from the first that does.
     popularity: Zipf,
     first_caller: u32,
     /// How far a call is from what is usual.
-    pub(super) spread: Spread,
+    pub(crate) spread: Spread,
 }
 
 impl Population {
-    pub(super) fn new(settings: &Settings, mut draw: Draw) -> Self {
+    pub(crate) fn new(settings: &Settings, mut draw: Draw) -> Self {
         let (first_caller, callers) = settings.callers.unwrap_or((0, settings.keys));
         let mut population = Self {
             networks: networks(settings.countries),
@@ -303,17 +313,17 @@ impl Population {
     }
 
     /// Who calls next.
-    pub(super) fn caller(&self, draw: &mut Draw) -> u32 {
+    pub(crate) fn caller(&self, draw: &mut Draw) -> u32 {
         self.first_caller + self.popularity.draw(draw)
     }
 
     /// A route by the key's habits.
-    pub(super) fn usual_route(&self, key: &Key, draw: &mut Draw) -> u32 {
+    pub(crate) fn usual_route(&self, key: &Key, draw: &mut Draw) -> u32 {
         (key.first_route + draw.habit(u32::from(key.routes))) % self.routes.len() as u32
     }
 
     /// The routes of a key's habits, each with its share.
-    pub(super) fn usual_routes(&self, key: &Key) -> impl Iterator<Item = (u32, f64)> {
+    pub(crate) fn usual_routes(&self, key: &Key) -> impl Iterator<Item = (u32, f64)> {
         let (count, first, all) = (u32::from(key.routes), key.first_route, self.routes.len() as u32);
         (0..count).map(move |place| ((first + place) % all, Draw::habit_share(place, count)))
     }

@@ -12,11 +12,11 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::draw::{Draw, whole};
 use super::population::{COUNTRIES, DAY_MS};
+use crate::draw::{Draw, whole};
 
 /// Width of a slot, which is also how exactly surges start and end.
-pub(super) const SLOT_MS: u64 = 300_000;
+pub(crate) const SLOT_MS: u64 = 300_000;
 const SLOTS_PER_HOUR: usize = 12;
 const SLOTS_PER_DAY: usize = 24 * SLOTS_PER_HOUR;
 /// The level of a week's mean.
@@ -24,7 +24,7 @@ const MEAN_LEVEL: f64 = 1_024.0;
 
 /// When keys are used. The numbers are of [`SHAPES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rhythm {
+pub(crate) enum Rhythm {
     /// Servers: all day, a little less at night.
     Machine = 0,
     /// People at work.
@@ -66,37 +66,37 @@ const SHAPES: [[[u32; 24]; 2]; 4] = [
 
 /// A rhythm in a time zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Class(u16);
+pub(crate) struct Class(u16);
 
 impl Class {
     const COUNT: usize = SHAPES.len() * COUNTRIES.len() + 1;
     /// Keys that don't call.
-    pub(super) const SILENT: Self = Self(Self::COUNT as u16 - 1);
+    pub(crate) const SILENT: Self = Self(Self::COUNT as u16 - 1);
 
     /// `country` is an index into [`COUNTRIES`].
-    pub(super) fn new(rhythm: Rhythm, country: u32) -> Self {
+    pub(crate) fn new(rhythm: Rhythm, country: u32) -> Self {
         Self((rhythm as usize * COUNTRIES.len() + country as usize) as u16)
     }
 }
 
 /// The clocks of the [`COUNTRIES`].
-pub(super) struct Clocks(Vec<TimeZone>);
+pub(crate) struct Clocks(Vec<TimeZone>);
 
 impl Clocks {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let zone =
             |rule: &&str| TimeZone::posix(rule).expect("the table of countries has rules that are valid");
         Self(COUNTRIES.iter().map(|(_, _, rule)| zone(rule)).collect())
     }
 
     /// What the clock shows at `time`, as milliseconds since it showed the epoch.
-    pub(super) fn local(&self, country: u32, time: u64) -> i64 {
+    pub(crate) fn local(&self, country: u32, time: u64) -> i64 {
         let time = time.cast_signed();
         time + self.offset_ms(country, time)
     }
 
     /// When the clock shows `local`, before or after a change of the clock one of the answers that make sense.
-    pub(super) fn utc(&self, country: u32, local: i64) -> u64 {
+    pub(crate) fn utc(&self, country: u32, local: i64) -> u64 {
         let near = local - self.offset_ms(country, local);
         u64::try_from(local - self.offset_ms(country, near)).unwrap_or(0)
     }
@@ -108,18 +108,18 @@ impl Clocks {
 }
 
 /// How much the classes call, slot by slot.
-pub(super) struct Levels {
+pub(crate) struct Levels {
     clocks: Clocks,
     shapes: Vec<[[u32; SLOTS_PER_DAY]; 2]>,
 }
 
 impl Levels {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { clocks: Clocks::new(), shapes: shapes() }
     }
 
     /// How much a class calls at `time`, 1 being the week's mean.
-    pub(super) fn level(&self, class: Class, time: u64) -> f64 {
+    pub(crate) fn level(&self, class: Class, time: u64) -> f64 {
         let class = usize::from(class.0);
         f64::from(self.at(class, self.clocks.local((class % COUNTRIES.len()) as u32, time))) / MEAN_LEVEL
     }
@@ -136,15 +136,15 @@ impl Levels {
 
 /// A time in which more is called, by everybody.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Surge {
+pub(crate) struct Surge {
     /// Milliseconds since the epoch, multiples of [`SLOT_MS`], as the next.
-    pub(super) from: u64,
-    pub(super) to: u64,
-    pub(super) percent: u32,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) percent: u32,
 }
 
 /// Arrival times of usual calls.
-pub(super) struct Tide {
+pub(crate) struct Tide {
     levels: Levels,
     /// The share of each class in all calls.
     shares: Vec<f64>,
@@ -167,7 +167,7 @@ struct Slot {
 
 impl Tide {
     /// Arrivals from `start_ms` on; `weights` are pairs of a class and how much its keys call.
-    pub(super) fn new(
+    pub(crate) fn new(
         (start_ms, end_ms): (u64, u64),
         calls: f64,
         weights: impl Iterator<Item = (Class, f64)>,
@@ -202,7 +202,7 @@ impl Tide {
     }
 
     /// When the next usual call happens.
-    pub(super) fn next(&mut self, draw: &mut Draw) -> Option<u64> {
+    pub(crate) fn next(&mut self, draw: &mut Draw) -> Option<u64> {
         self.ahead -= libm::log(1.0 - draw.unit());
         while self.ahead >= self.slot.calls {
             self.ahead -= self.slot.calls;
@@ -217,7 +217,7 @@ impl Tide {
 
     /// Whether a key of the class, drawn by popularity, calls now; `factor` in 1,024 (at most twice that) is how
     /// busy it is today.
-    pub(super) fn accepts(&self, class: Class, factor: u32, draw: &mut Draw) -> bool {
+    pub(crate) fn accepts(&self, class: Class, factor: u32, draw: &mut Draw) -> bool {
         let level = u64::from(self.slot.levels[usize::from(class.0)]) * u64::from(factor);
         u64::from(draw.below(self.slot.highest * 2)) * 1_024 < level
     }

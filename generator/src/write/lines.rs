@@ -1,62 +1,22 @@
-//! A world, and the lines of the calls that are made in it, one after the other: for files, a topic, a demonstration.
+//! The lines of a world's calls, one after the other: for files, a topic, a demonstration.
 
 use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use super::draw::{Draw, mixed};
 use super::format::Formatter;
-use super::habit::{self, Habit};
-use super::population::Population;
-use super::record::Record;
-use super::schedule::{Arrival, Even, Schedule};
-use super::stage::{self, Label, Stage};
-use super::traffic::Traffic;
-use super::{Scenario, Settings};
+use crate::draw::{Draw, mixed};
+use crate::story::record::Record;
+use crate::story::schedule::{Arrival, Schedule};
+use crate::story::stage::Label;
+use crate::story::{Calls, World};
 
 /// A record is sent again within so many records, as gateways do after an unclear answer.
 const RESENT_WITHIN: usize = 16;
 
-/// Who calls, and what is staged. Made once; [`generator`](Self::generator) makes the calls.
-pub(crate) struct World {
-    pub(super) settings: Settings,
-    pub(super) population: Population,
-    /// Of lively worlds.
-    play: Option<Play>,
-}
-
-struct Play {
-    habits: Vec<Habit>,
-    stage: Stage,
-}
-
 impl World {
-    /// Makes the world.
-    ///
-    /// # Errors
-    /// If it is too small for its scenario.
-    pub(crate) fn new(settings: Settings) -> anyhow::Result<Self> {
-        let seed = settings.seed;
-        let mut population = Population::new(&settings, Draw::new(seed, 0));
-        let play = if settings.scenario == Scenario::Plain {
-            stage::none(&settings)?;
-            None
-        } else {
-            let mut habits = habit::habits(&settings, &population, &mut Draw::new(seed, 3));
-            let stage = Stage::new(&settings, &mut population, &mut habits, &mut Draw::new(seed, 4))?;
-            Some(Play { habits, stage })
-        };
-        Ok(Self { settings, population, play })
-    }
-
-    /// The id of the key of the first episode, as views have it, if it is about a key.
-    pub(crate) fn first_staged_key(&self) -> Option<String> {
-        let key = self.play.as_ref()?.stage.episodes.first()?.key?;
-        Some(super::folder::hex(&self.population.keys[key as usize].hash()[..16]))
-    }
-
-    /// The calls, from the first.
-    pub(crate) fn generator(&self) -> Generator<'_> {
+    /// The lines of the calls, from the first.
+    pub fn generator(&self) -> Generator<'_> {
         let (settings, population) = (&self.settings, &self.population);
         // Worlds of one population have other calls, with other ids, if others call.
         let seed = match settings.callers {
@@ -64,12 +24,7 @@ impl World {
             Some((first, callers)) => mixed([settings.seed, first.into(), callers.into()]),
         };
         let mut chance = Draw::new(seed, 5);
-        let calls = match &self.play {
-            None => Calls::Even(Box::new(Even::new(settings, Draw::new(seed, 6)))),
-            Some(Play { habits, stage }) => {
-                Calls::Lively(Box::new(Traffic::new(settings, population, habits, stage, &mut chance)))
-            }
-        };
+        let calls = self.calls(seed, &mut chance);
         Generator {
             world: self,
             calls,
@@ -85,70 +40,54 @@ impl World {
     }
 }
 
-/// Where calls come from.
-enum Calls<'a> {
-    /// Of a plain world.
-    Even(Box<Even>),
-    Lively(Box<Traffic<'a>>),
-}
-
-impl Calls<'_> {
-    fn next(&mut self, population: &Population, draw: &mut Draw) -> Option<Record> {
-        match self {
-            Self::Even(times) => Some(Record::draw(population, times.next()?, draw)),
-            Self::Lively(traffic) => traffic.next(draw),
-        }
-    }
-}
-
 /// A line of the log.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Line<'l> {
+pub struct Line<'l> {
     /// Counted from 0; below the settings' `partitions`.
-    pub(crate) partition: usize,
+    pub partition: usize,
     /// When it arrives, in milliseconds since the epoch: at the call's time, or later if that is out of order.
-    pub(crate) at_ms: u64,
+    pub at_ms: u64,
     /// With its end.
-    pub(crate) bytes: &'l [u8],
+    pub bytes: &'l [u8],
 }
 
 impl<'l> Line<'l> {
     /// Without its end.
-    pub(crate) fn text(&self) -> &'l [u8] {
+    pub fn text(&self) -> &'l [u8] {
         self.bytes.strip_suffix(b"\n").unwrap_or(self.bytes)
     }
 }
 
 /// What lines hold; `generated.json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Generated {
+pub struct Generated {
     /// Calls.
-    pub(crate) events: u64,
+    pub events: u64,
     /// Lines: calls, records sent again, broken ones.
-    pub(crate) lines: u64,
+    pub lines: u64,
     /// Calls without a key.
-    pub(crate) anonymous: u64,
+    pub anonymous: u64,
     /// Calls a little behind others of their partition.
-    pub(crate) out_of_order: u64,
+    pub out_of_order: u64,
     /// Calls far behind others of their partition.
-    pub(crate) late: u64,
+    pub late: u64,
     /// Records sent again.
-    pub(crate) duplicates: u64,
+    pub duplicates: u64,
     /// Lines that are no record.
-    pub(crate) broken: u64,
+    pub broken: u64,
     /// Bytes of all lines with their ends, before compression.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Calls that belong to leaks; a plain world has none to speak of, nor of the next.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) leak_calls: Option<u64>,
+    pub leak_calls: Option<u64>,
     /// Calls that belong to look-alikes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) look_alike_calls: Option<u64>,
+    pub look_alike_calls: Option<u64>,
 }
 
 impl Generated {
     /// What the lines of two worlds hold.
-    pub(crate) fn and(self, other: Self) -> Self {
+    pub fn and(self, other: Self) -> Self {
         let sum = |a: Option<u64>, b: Option<u64>| a.map(|a| a + b.unwrap_or(0)).or(b);
         Self {
             events: self.events + other.events,
@@ -181,7 +120,7 @@ struct Planned {
 }
 
 /// The lines of a world, in the order in which they arrive. Of a seed, always the same.
-pub(crate) struct Generator<'a> {
+pub struct Generator<'a> {
     world: &'a World,
     calls: Calls<'a>,
     chance: Draw,
@@ -198,7 +137,7 @@ pub(crate) struct Generator<'a> {
 
 impl<'a> Generator<'a> {
     /// The next line.
-    pub(crate) fn next_line(&mut self) -> Option<Line<'_>> {
+    pub fn next_line(&mut self) -> Option<Line<'_>> {
         if self.planned.is_empty() {
             self.plan()?;
         }
@@ -224,19 +163,15 @@ impl<'a> Generator<'a> {
     }
 
     /// Makes no more calls. Lines of those that were made still come.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.schedule.stop();
         self.stopped_ms.get_or_insert(self.schedule.at_ms());
     }
 
     /// What the lines so far hold. Calls of episodes are those made, which is the same when no line is left.
-    pub(crate) fn generated(&self) -> Generated {
-        let calls = |leak| {
-            let (stage, traffic) = self.play()?;
-            let calls = stage.episodes.iter().zip(&traffic.calls);
-            Some(calls.filter(|(episode, _)| episode.kind.leak == leak).map(|(_, calls)| calls).sum())
-        };
-        Generated { leak_calls: calls(true), look_alike_calls: calls(false), ..self.generated }
+    pub fn generated(&self) -> Generated {
+        let staged = |leak| self.world.staged_calls(&self.calls, leak);
+        Generated { leak_calls: staged(true), look_alike_calls: staged(false), ..self.generated }
     }
 
     /// What was staged, and how many calls so far belong to it; `None` of a plain world. Of a run that was stopped,
@@ -244,18 +179,8 @@ impl<'a> Generator<'a> {
     ///
     /// # Errors
     /// If a time is beyond what can be written.
-    pub(super) fn labels(&self) -> anyhow::Result<Option<Vec<Label>>> {
-        let labels = self.play().map(|(stage, traffic)| {
-            stage.labels(&self.world.population, &traffic.calls, self.stopped_ms.unwrap_or(u64::MAX))
-        });
-        labels.transpose()
-    }
-
-    fn play(&self) -> Option<(&'a Stage, &Traffic<'a>)> {
-        match (&self.world.play, &self.calls) {
-            (Some(play), Calls::Lively(traffic)) => Some((&play.stage, traffic)),
-            _ => None,
-        }
+    pub(crate) fn labels(&self) -> anyhow::Result<Option<Vec<Label>>> {
+        self.world.labels(&self.calls, self.stopped_ms.unwrap_or(u64::MAX))
     }
 
     /// Plans the next call and what comes with it.

@@ -1,26 +1,28 @@
-//! The target of a topic: lines as messages, as fast as they are taken or at a rate, until told to end.
+//! The target of a topic: lines as messages, as fast as they are taken or at a rate.
 //!
 //! Nothing is left out: where the brokers are slower, or away, it waits, and then makes up for it. A rate is kept in
 //! slices of 10 ms. With `--start now` a line is sent when it arrives by event time, else line by line at an even
 //! rate.
 //!
-//! The first signal ends the calls; what is held back to be out of order is sent still, and all of it acknowledged.
-//! The second doesn't wait for that.
+//! Whoever runs it can end the calls early: what is held back to be out of order is sent still, and all of it
+//! acknowledged.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use keytide_config::{JobConfig, KafkaClient, SourceKind, environment};
-use keytide_connectors::kafka::{Class, KafkaError, Producer};
-use tokio::signal::unix::{SignalKind, signal};
+use keytide_connectors::kafka::Producer;
 
+use super::configuration::Configuration;
+use super::folder;
+use super::lines::Generated;
 use super::progress::Progress;
-use super::world::{Generated, World};
-use super::{Args, Rate, Settings, Start, folder};
-use crate::exit::{Exit, failure};
+use crate::args::{Args, Rate, Start};
+use crate::story::World;
+use crate::world::settings::Settings;
 
 /// Lines go out together that are due within this.
 const SLICE: Duration = Duration::from_millis(10);
@@ -28,18 +30,18 @@ const SLICE: Duration = Duration::from_millis(10);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A topic to send to.
-pub(super) struct Target {
+pub struct Target {
     producer: Producer,
     source: Source,
     stop: Arc<AtomicBool>,
 }
 
 /// What was said of the topic.
-pub(super) struct Source {
-    pub(super) brokers: String,
-    pub(super) topic: String,
+pub(crate) struct Source {
+    pub(crate) brokers: String,
+    pub(crate) topic: String,
     /// With paths that don't depend on the folder.
-    pub(super) librdkafka: Vec<(String, String)>,
+    pub(crate) librdkafka: Vec<(String, String)>,
 }
 
 impl Target {
@@ -47,56 +49,22 @@ impl Target {
     ///
     /// # Errors
     /// If a setting isn't allowed, or the topic isn't there.
-    pub(super) fn open(args: &Args) -> anyhow::Result<Option<Self>> {
+    pub fn open(args: &Args) -> anyhow::Result<Option<Self>> {
         let (Some(brokers), Some(topic)) = (&args.kafka, &args.topic) else { return Ok(None) };
         let librdkafka = args.librdkafka.iter().map(absolute).collect::<Result<_, _>>()?;
         let source = Source { brokers: brokers.clone(), topic: topic.clone(), librdkafka };
-        // Warnings of the client library; another logger that is there already does as well.
-        let _ = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
-            .with_writer(std::io::stderr)
-            .without_time()
-            .try_init();
-        let producer = Producer::open(&source.client()?, topic).map_err(failed)?;
+        let producer = Producer::open(&source.client()?, topic)?;
         Ok(Some(Self { producer, source, stop: Arc::default() }))
     }
 
     /// Where lines go, for people.
-    pub(super) fn place(&self) -> String {
+    pub fn place(&self) -> String {
         format!("sent to topic `{}` of {}", self.source.topic, self.source.brokers)
     }
 
-    /// Ends the calls at SIGINT or SIGTERM, and the process at the second.
-    ///
-    /// # Errors
-    /// If the system doesn't let us listen.
-    pub(super) fn stop_on_signals(&self) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let guard = runtime.enter();
-        let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM failed")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT failed")?;
-        drop(guard);
-        let stop = Arc::clone(&self.stop);
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                loop {
-                    tokio::select! {
-                        _ = terminate.recv() => {}
-                        _ = interrupt.recv() => {}
-                    }
-                    if stop.swap(true, Ordering::Relaxed) {
-                        std::process::exit(Exit::Transient as i32);
-                    }
-                }
-            });
-        })?;
-        Ok(())
-    }
-
-    /// Ends the calls, as a signal does.
-    #[cfg(test)]
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+    /// Ends the calls once it is true; what is held back to be out of order is sent still.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
     }
 
     /// Writes the folder if one is named, and sends all calls. Says what was sent, and how many seconds it took.
@@ -104,9 +72,9 @@ impl Target {
     /// # Errors
     /// If the folder isn't empty or can't be written to, if the world is too small for its scenario, or if the
     /// brokers refuse a line.
-    pub(super) fn run(&self, args: &Args, now_ms: u64) -> anyhow::Result<(Generated, f64)> {
+    pub fn run(&self, args: &Args, now_ms: u64) -> anyhow::Result<(Generated, f64)> {
         let partitions = u32::try_from(self.producer.partitions()).unwrap_or(u32::MAX);
-        let world = World::new(Settings::new(args, now_ms, Some(partitions))?)?;
+        let world = World::new(args.settings(now_ms, Some(partitions))?)?;
         let out = args.out.as_deref();
         if let Some(out) = out {
             folder::create(out, &world)?;
@@ -137,7 +105,7 @@ impl Target {
             if !stopped && let Some(due) = pace.due(sent, line.at_ms) {
                 clock.wait(due, &self.stop, || progress.show(line.at_ms));
             }
-            self.producer.send(line.partition, None, line.text()).map_err(failed)?;
+            self.producer.send(line.partition, None, line.text())?;
             progress.at(line.at_ms);
             sent += 1;
             if !stopped && self.stop.load(Ordering::Relaxed) {
@@ -145,7 +113,7 @@ impl Target {
                 generator.stop();
             }
         }
-        self.producer.flush(FLUSH_TIMEOUT).map_err(failed)?;
+        self.producer.flush(FLUSH_TIMEOUT)?;
         if let Some(out) = out {
             folder::finish(out, &generator)?;
         }
@@ -161,7 +129,8 @@ impl Source {
         let environment =
             environment().filter(|(name, _)| !(name.starts_with("KEYTIDE_") && name.contains("__")));
         let loaded = JobConfig::parse(&text, Path::new(""), environment).map_err(|error| {
-            failure(Exit::Usage, anyhow::anyhow!("--kafka, --topic, --librdkafka: {error}"))
+            // As text, so that it is the user's error whatever caused it.
+            anyhow!("--kafka, --topic, --librdkafka: {error}")
         })?;
         let kafka = loaded.job.sources.into_iter().find_map(|source| match source.kind {
             SourceKind::Kafka(kafka) => Some(kafka.client),
@@ -172,7 +141,7 @@ impl Source {
 
     /// A configuration whose source is the topic: for the producer, or for a job, which gets what concerns the
     /// connection.
-    pub(super) fn configuration(&self, settings: &Settings, for_producer: bool) -> String {
+    pub(crate) fn configuration(&self, settings: &Settings, for_producer: bool) -> String {
         let Self { brokers, topic, librdkafka } = self;
         let source = format!("kind = \"kafka\"\nbrokers = {}\ntopic = {}\n", text(brokers), text(topic));
         let concerns = |name: &str| {
@@ -188,7 +157,16 @@ impl Source {
             beneath.push_str(&format!("{} = {}\n", text(name), text(value)));
         }
         let rest = "\n[sink.files]\ndir = \"views\"\n";
-        folder::configuration(settings, "keytide run keytide.toml", &source, &beneath, rest)
+        let configuration = Configuration {
+            comment: &Configuration::comment(settings, "keytide run keytide.toml"),
+            job: "name = \"generated\"\n",
+            format: settings.format,
+            source: &source,
+            country: true,
+            beneath: &beneath,
+            rest,
+        };
+        configuration.to_string()
     }
 }
 
@@ -198,7 +176,7 @@ fn text(text: &str) -> String {
 }
 
 /// The setting with a path, if it has one, that holds in any folder.
-pub(super) fn absolute((name, value): &(String, String)) -> anyhow::Result<(String, String)> {
+pub(crate) fn absolute((name, value): &(String, String)) -> anyhow::Result<(String, String)> {
     let path = match value.strip_prefix("file:") {
         Some(path) => Some(("file:", path)),
         None => (name.ends_with(".location") || name.ends_with(".file")).then_some(("", value.as_str())),
@@ -210,19 +188,9 @@ pub(super) fn absolute((name, value): &(String, String)) -> anyhow::Result<(Stri
     Ok((name.clone(), format!("{prefix}{}", path.display())))
 }
 
-/// What an error of the brokers means to whoever started the process.
-fn failed(error: KafkaError) -> anyhow::Error {
-    let exit = match error.class() {
-        Class::Definite => Exit::Usage,
-        Class::Transient => Exit::Transient,
-        Class::Fatal => Exit::Fatal,
-    };
-    failure(exit, error)
-}
-
 /// When lines are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Pace {
+pub(crate) enum Pace {
     Max,
     /// One after the other.
     Even {
@@ -236,7 +204,7 @@ pub(super) enum Pace {
 
 impl Pace {
     /// When the line after so many is due, from the beginning on; `None`: at once.
-    pub(super) fn due(self, sent: u64, at_ms: u64) -> Option<Duration> {
+    pub(crate) fn due(self, sent: u64, at_ms: u64) -> Option<Duration> {
         match self {
             Self::Max => None,
             Self::Even { per_s } => {

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use clap::Parser as _;
 use flate2::read::GzDecoder;
 use keytide_config::{JobConfig, SourceKind};
 use keytide_connectors::decode::{Context, Decoded, Locate as _, Located, decoder};
@@ -14,26 +13,26 @@ use keytide_connectors::tables;
 use keytide_dataflow::model::{KeyId, Position, TableRow};
 use serde_json::Value;
 
-use super::draw::{Draw, Share, Spread, Zipf};
 use super::*;
+use crate::draw::{Draw, Share, Spread, Zipf};
 
 mod lively;
 mod topic;
 
-#[derive(clap::Parser)]
-struct Command {
-    #[command(flatten)]
-    args: Args,
+fn args(out: &Path, options: &str) -> Args {
+    typed(["--out", out.to_str().unwrap()].into_iter().chain(options.split_whitespace()))
 }
 
-fn args(out: &Path, options: &str) -> Args {
-    let out = out.to_str().unwrap();
-    let arguments = ["generate", "--out", out].into_iter().chain(options.split_whitespace());
-    Command::try_parse_from(arguments).unwrap().args
+fn typed<'a>(options: impl Iterator<Item = &'a str>) -> Args {
+    Args::typed(options).unwrap()
+}
+
+fn generate(args: &Args) -> anyhow::Result<(Generated, f64)> {
+    to_files(args, 0)
 }
 
 fn settings(options: &str) -> Settings {
-    Settings::new(&args(Path::new("unused"), options), 0, None).unwrap()
+    args(Path::new("unused"), options).settings(0, None).unwrap()
 }
 
 /// What is generated, and all files, uncompressed, by name.
@@ -329,8 +328,8 @@ fn options_have_limits() {
         "--zipf 11",
         "--format xml",
     ] {
-        let arguments = ["generate", "--out", "x"].into_iter().chain(options.split_whitespace());
-        assert!(Command::try_parse_from(arguments).is_err(), "{options}");
+        let arguments = ["--out", "x"].into_iter().chain(options.split_whitespace());
+        assert!(Args::typed(arguments).is_err(), "{options}");
     }
     for options in [
         "--events 1 --keys 1 --routes 1 --countries 1 --span 1ms",
@@ -348,7 +347,7 @@ fn options_have_limits() {
 
 #[test]
 fn the_example_is_made_by_this_generator() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/examples");
     let committed = contents(&examples.join("data"));
     let options = "--events 3000 --keys 40 --routes 12 --countries 6 --partitions 2 --gzip --out-of-order 0.02 \
                    --late 0.0003334 --duplicates 0.01 --broken 0.0006667";

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Settings;
+use crate::world::settings::Settings;
 
 /// Lines between two looks at the clock.
 const LINES: u64 = 4_096;
 const REDRAWN: Duration = Duration::from_millis(100);
 
 /// Counts lines and shows how far the run is, by event time.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     start_ms: u64,
     began: Instant,
@@ -22,7 +22,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Begins to show and to count.
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         let bar = if io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}  {eta} left")
                 .expect("the template is a constant that a run has shown to be right");
@@ -36,7 +36,7 @@ impl Progress {
     }
 
     /// One more line, at an event time.
-    pub(super) fn at(&self, at_ms: u64) {
+    pub(crate) fn at(&self, at_ms: u64) {
         let lines = self.lines.get() + 1;
         self.lines.set(lines);
         if lines.is_multiple_of(LINES) {
@@ -45,7 +45,7 @@ impl Progress {
     }
 
     /// Shows how far the run is at an event time.
-    pub(super) fn show(&self, at_ms: u64) {
+    pub(crate) fn show(&self, at_ms: u64) {
         if !self.bar.is_hidden() {
             let lines = self.lines.get();
             self.bar.set_position(at_ms.saturating_sub(self.start_ms));
@@ -54,17 +54,17 @@ impl Progress {
     }
 
     /// Seconds since it began.
-    pub(super) fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.began.elapsed().as_secs_f64()
     }
 
     /// Takes the bar away.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// So many in so many seconds, a second.
-pub(super) fn per_second(count: u64, seconds: f64) -> u64 {
-    super::draw::whole(count as f64 / seconds.max(1e-9))
+/// The mean of `count` over `seconds`, a second.
+pub fn per_second(count: u64, seconds: f64) -> u64 {
+    crate::draw::whole(count as f64 / seconds.max(1e-9))
 }

@@ -9,15 +9,16 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use mmdb_writer::{Value, Writer};
 
-use super::population::{COUNTRIES, KeyState, Network, PLANS, Population};
-use super::world::{Generator, World};
-use super::{Format, Settings};
+use super::lines::Generator;
+use crate::story::World;
+use crate::world::population::{COUNTRIES, KeyState, Network, PLANS, Population};
+use crate::world::settings::Settings;
 
 /// Makes a folder, which must be empty if it is there, and writes what a job needs beside the events.
 ///
 /// # Errors
 /// If the folder isn't empty or can't be written to.
-pub(crate) fn create(out: &Path, world: &World) -> anyhow::Result<()> {
+pub fn create(out: &Path, world: &World) -> anyhow::Result<()> {
     // A folder that can't be listed can't be written to either: making the others says why.
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{} isn't empty: name another folder, or empty it", out.display());
@@ -55,7 +56,7 @@ pub(crate) fn finish(out: &Path, generator: &Generator<'_>) -> anyhow::Result<()
 }
 
 /// Writes a file of the folder.
-pub(super) fn write(out: &Path, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
+pub(crate) fn write(out: &Path, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let path = out.join(name);
     fs::write(&path, content).with_context(|| format!("can't write {}", path.display()))
 }
@@ -66,7 +67,7 @@ fn keys(settings: &Settings, population: &Population) -> anyhow::Result<String> 
             .to_owned();
     let middle = settings.start_ms + settings.span_ms / 2;
     for key in population.keys.iter().filter(|key| key.listed) {
-        let hash = hex(&key.hash());
+        let hash = key.hash();
         let state = match key.state {
             KeyState::Active => "active",
             KeyState::Suspended => "suspended",
@@ -118,11 +119,6 @@ fn plans() -> String {
     csv
 }
 
-/// Lower-case hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn subscription_id(index: u32) -> String {
     format!("sub-{:05}", index + 1)
 }
@@ -154,70 +150,3 @@ fn geo(
     }
     Ok(writer.to_bytes()?)
 }
-
-/// A configuration: with lines of `[[source]]`, those of its tables, and what follows at the end.
-pub(super) fn configuration(
-    settings: &Settings,
-    try_it: &str,
-    source: &str,
-    beneath: &str,
-    rest: &str,
-) -> String {
-    let (format, key, fields) = match settings.format {
-        Format::Json => ("json", "key", FIELDS),
-        Format::Apisix => ("apisix", "header:apikey", ""),
-        Format::Kong => ("kong", "header:apikey", ""),
-        Format::Combined => ("combined", "query:apikey", ""),
-    };
-    format!(
-        r#"# Made by `keytide generate --seed {}`. Try: {try_it}
-
-[job]
-name = "generated"
-
-[keys]
-from = ["{key}"]
-hash = "sha256"
-
-[[source]]
-name = "gateway"
-{source}format = "{format}"
-{fields}{beneath}
-[tables.keys]
-kind = "file"
-path = "tables/keys.csv"
-format = "csv"
-
-[tables.subscriptions]
-kind = "file"
-path = "tables/subscriptions.csv"
-format = "csv"
-
-[tables.plans]
-kind = "file"
-path = "tables/plans.csv"
-format = "csv"
-
-[geo]
-country = "geo/country.mmdb"
-asn = "geo/asn.mmdb"
-{rest}"#,
-        settings.seed,
-    )
-}
-
-const FIELDS: &str = r#"
-[source.fields]
-request_id = "/requestId"
-time = { at = "/requestTime", unit = "ms" }
-key = "/apiKey"
-route = "/routeKey"
-method = "/httpMethod"
-status = "/status"
-latency = { at = "/latencyMs", unit = "ms" }
-bytes_in = "/requestLength"
-bytes_out = "/responseLength"
-client_ip = "/ip"
-country = "/country"
-user_agent = "/userAgent"
-"#;

@@ -2,7 +2,7 @@
 //!
 //! Nothing is kept: whether a spell holds follows from the seed, who it is about, and the time.
 
-use super::draw::{Draw, mixed};
+use crate::draw::{Draw, mixed};
 
 /// Spells of one kind: time is cut into blocks, and so many of them have a spell.
 struct Spell {
@@ -34,13 +34,13 @@ impl Spell {
 }
 
 /// The status that an API's spell gives a call at `time`, if it has one: to three in ten.
-pub(super) fn of_api(seed: u64, api: usize, time: u64, draw: &mut Draw) -> Option<u16> {
+pub(crate) fn of_api(seed: u64, api: usize, time: u64, draw: &mut Draw) -> Option<u16> {
     let fails = OUTAGE.holds(seed, api as u64, time) && draw.below(10) < 3;
     fails.then(|| [502, 503, 503, 504][draw.below(4) as usize])
 }
 
 /// The status that a caller's spell gives a usual call of a key at `time`, if it has one: to one in four.
-pub(super) fn of_key(seed: u64, key: u32, time: u64, draw: &mut Draw) -> Option<u16> {
+pub(crate) fn of_key(seed: u64, key: u32, time: u64, draw: &mut Draw) -> Option<u16> {
     let fails = DEFECT.holds(!seed, u64::from(key), time) && draw.once_in(4);
     fails.then(|| [400, 404, 404, 429][draw.below(4) as usize])
 }

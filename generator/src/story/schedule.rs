@@ -17,9 +17,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Settings;
-use super::draw::{Draw, Share, whole};
 use super::record::Record;
+use crate::draw::{Draw, Share, whole};
+use crate::world::settings::Settings;
 
 const OUT_OF_ORDER_MS: (u32, u32) = (1, 4_000);
 const LATE_MS: (u32, u32) = (660_000, 2_460_000);
@@ -34,13 +34,13 @@ const LONGEST_MS: u64 = 3_540_000;
 
 /// One call, as it arrives.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
-    pub(super) record: Record,
-    pub(super) partition: usize,
+pub(crate) struct Arrival {
+    pub(crate) record: Record,
+    pub(crate) partition: usize,
     /// When, in milliseconds since the epoch: never before the call, nor before the arrival before.
-    pub(super) at_ms: u64,
-    pub(super) out_of_order: bool,
-    pub(super) late: bool,
+    pub(crate) at_ms: u64,
+    pub(crate) out_of_order: bool,
+    pub(crate) late: bool,
 }
 
 /// A call that arrives later; ordered by when, then by when it was made.
@@ -97,7 +97,7 @@ impl Disorder {
 }
 
 /// The arrivals of a run, and what is sent beside.
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     /// Calls are late only until then.
     late_until_ms: u64,
     end_ms: u64,
@@ -112,14 +112,14 @@ pub(super) struct Schedule {
     numbered: u64,
     at_ms: u64,
     /// Whether a record is sent again now.
-    pub(super) again: Share,
+    pub(crate) again: Share,
     /// Whether a broken line follows.
-    pub(super) broken: Share,
+    pub(crate) broken: Share,
     draw: Draw,
 }
 
 impl Schedule {
-    pub(super) fn new(settings: &Settings, mut draw: Draw) -> Self {
+    pub(crate) fn new(settings: &Settings, mut draw: Draw) -> Self {
         let (start_ms, end_ms) = (settings.start_ms, settings.start_ms + settings.span_ms);
         let late_until_ms = end_ms.saturating_sub(u64::from(LATE_MS.0)).max(start_ms);
         // Those that can be late make up for those that can't.
@@ -145,7 +145,7 @@ impl Schedule {
     }
 
     /// The next arrival of the calls that `next` gives, in the order of time.
-    pub(super) fn next(&mut self, mut next: impl FnMut() -> Option<Record>) -> Option<Arrival> {
+    pub(crate) fn next(&mut self, mut next: impl FnMut() -> Option<Record>) -> Option<Arrival> {
         loop {
             if self.ahead.is_none() && !self.ended {
                 self.ahead = next();
@@ -166,12 +166,12 @@ impl Schedule {
     }
 
     /// When the last arrival was, in milliseconds since the epoch.
-    pub(super) fn at_ms(&self) -> u64 {
+    pub(crate) fn at_ms(&self) -> u64 {
         self.at_ms
     }
 
     /// Takes no more calls: what is held back arrives, then there is nothing more.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.ended = true;
     }
 
@@ -229,7 +229,7 @@ impl Schedule {
 }
 
 /// Times of calls at an even rate.
-pub(super) struct Even {
+pub(crate) struct Even {
     start_ms: u64,
     ms_per_call: f64,
     calls: u64,
@@ -238,7 +238,7 @@ pub(super) struct Even {
 }
 
 impl Even {
-    pub(super) fn new(settings: &Settings, draw: Draw) -> Self {
+    pub(crate) fn new(settings: &Settings, draw: Draw) -> Self {
         let calls = settings.events.get();
         let ms_per_call = settings.span_ms as f64 / calls as f64;
         Self { start_ms: settings.start_ms, ms_per_call, calls, made: 0, draw }

@@ -1,46 +1,46 @@
 //! One call of one key, by its habits.
 
-use super::draw::Draw;
-use super::population::{Client, KeyState, Population};
+use crate::draw::Draw;
+use crate::world::population::{Client, KeyState, Population};
 
 /// One call in this many has no key: public routes, forgotten headers.
 const ANONYMOUS: u32 = 100;
 
 /// One call. Indices are of the population.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Record {
-    pub(super) request_id: u128,
+pub(crate) struct Record {
+    pub(crate) request_id: u128,
     /// Milliseconds since the epoch.
-    pub(super) time: u64,
-    pub(super) key: Option<u32>,
-    pub(super) client: Client,
-    pub(super) route: u32,
+    pub(crate) time: u64,
+    pub(crate) key: Option<u32>,
+    pub(crate) client: Client,
+    pub(crate) route: u32,
     /// What stands for `{id}` in the path.
-    pub(super) item: u32,
-    pub(super) agent: u32,
-    pub(super) status: u16,
-    pub(super) latency_us: u32,
-    pub(super) bytes_in: u32,
-    pub(super) bytes_out: u32,
+    pub(crate) item: u32,
+    pub(crate) agent: u32,
+    pub(crate) status: u16,
+    pub(crate) latency_us: u32,
+    pub(crate) bytes_in: u32,
+    pub(crate) bytes_out: u32,
 }
 
 /// A call before it is answered, and how it will be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Request {
-    pub(super) id: u128,
+pub(crate) struct Request {
+    pub(crate) id: u128,
     /// Milliseconds since the epoch.
-    pub(super) time: u64,
-    pub(super) key: Option<u32>,
-    pub(super) client: Client,
-    pub(super) route: u32,
+    pub(crate) time: u64,
+    pub(crate) key: Option<u32>,
+    pub(crate) client: Client,
+    pub(crate) route: u32,
     /// The usual user agent, and that of one call in five.
-    pub(super) agents: [u32; 2],
-    pub(super) status: u16,
+    pub(crate) agents: [u32; 2],
+    pub(crate) status: u16,
 }
 
 impl Record {
     /// A call at `time`, in milliseconds since the epoch, of a world without rhythms or events.
-    pub(super) fn draw(population: &Population, time: u64, draw: &mut Draw) -> Self {
+    pub(crate) fn draw(population: &Population, time: u64, draw: &mut Draw) -> Self {
         let id = draw.wide();
         let caller = population.caller(draw);
         let anonymous = anonymous(draw);
@@ -63,7 +63,7 @@ impl Record {
     }
 
     /// The call, answered.
-    pub(super) fn of(request: Request, population: &Population, draw: &mut Draw) -> Self {
+    pub(crate) fn of(request: Request, population: &Population, draw: &mut Draw) -> Self {
         let Request { id, time, key, client, route, agents, status } = request;
         let usual = &population.routes[route as usize];
         let sized = |median, draw: &mut Draw| population.spread.draw(median, draw);
@@ -90,12 +90,12 @@ impl Record {
 }
 
 /// Whether a call has no key.
-pub(super) fn anonymous(draw: &mut Draw) -> bool {
+pub(crate) fn anonymous(draw: &mut Draw) -> bool {
     draw.once_in(ANONYMOUS)
 }
 
 /// On an ordinary day: 0.5 % server errors, 3 % errors of the caller.
-pub(super) fn status(success: u16, permille: u32) -> u16 {
+pub(crate) fn status(success: u16, permille: u32) -> u16 {
     match permille {
         0..2 => 500,
         2..3 => 502,

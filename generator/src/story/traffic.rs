@@ -12,14 +12,15 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::draw::{Draw, mixed, whole};
-use super::habit::Habit;
-use super::population::{Client, DAY_MS, Population, RESOURCES};
 use super::record::{self, Record, Request};
-use super::rhythm::{Clocks, Tide};
 use super::scenario::{Owner, Scope};
 use super::stage::{Beats, Episode, Stage};
-use super::{Settings, weather};
+use crate::draw::{Draw, mixed, whole};
+use crate::world::habit::Habit;
+use crate::world::population::{Client, DAY_MS, Population, RESOURCES};
+use crate::world::rhythm::{Clocks, Tide};
+use crate::world::settings::Settings;
+use crate::world::weather;
 
 /// One usual call in so many is the first of a batch: pages of a list, a queue that is worked off. They hold this
 /// many further calls at most, a quarter of that in the mean, from one address.
@@ -106,7 +107,7 @@ impl PartialEq for Pending {
 }
 
 /// The calls of a run.
-pub(super) struct Traffic<'a> {
+pub(crate) struct Traffic<'a> {
     population: &'a Population,
     habits: &'a [Habit],
     stage: &'a Stage,
@@ -123,11 +124,11 @@ pub(super) struct Traffic<'a> {
     /// Episodes of everybody.
     everybodys: Vec<u32>,
     /// Calls of each episode so far.
-    pub(super) calls: Vec<u64>,
+    pub(crate) calls: Vec<u64>,
 }
 
 impl<'a> Traffic<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &Settings,
         population: &'a Population,
         habits: &'a [Habit],
@@ -181,12 +182,12 @@ impl<'a> Traffic<'a> {
 
     /// How many calls are planned, not made yet.
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.pending.len()
     }
 
     /// The next call, on time.
-    pub(super) fn next(&mut self, draw: &mut Draw) -> Option<Record> {
+    pub(crate) fn next(&mut self, draw: &mut Draw) -> Option<Record> {
         let due = self.pending.peek().map(|Reverse(pending)| pending.time);
         if let Some(time) = self.arrival.filter(|arrival| due.is_none_or(|due| *arrival <= due)) {
             self.arrival = self.tide.next(draw);

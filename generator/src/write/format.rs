@@ -6,12 +6,12 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use super::Format;
-use super::population::{AGENTS, COUNTRIES, Population, Route};
-use super::record::Record;
+use crate::story::record::Record;
+use crate::world::population::{AGENTS, COUNTRIES, Population, Route};
+use crate::world::settings::Format;
 
 /// Writes lines of one format.
-pub(super) struct Formatter<'a> {
+pub(crate) struct Formatter<'a> {
     format: Format,
     population: &'a Population,
     raw_keys: Vec<Box<str>>,
@@ -21,7 +21,7 @@ pub(super) struct Formatter<'a> {
 }
 
 impl<'a> Formatter<'a> {
-    pub(super) fn new(format: Format, population: &'a Population) -> Self {
+    pub(crate) fn new(format: Format, population: &'a Population) -> Self {
         let raw_keys = population.keys.iter().map(|key| key.raw().into()).collect();
         Self {
             format,
@@ -33,7 +33,7 @@ impl<'a> Formatter<'a> {
     }
 
     /// The record's line, with its end.
-    pub(super) fn line(&mut self, record: &Record) -> &[u8] {
+    pub(crate) fn line(&mut self, record: &Record) -> &[u8] {
         self.line.clear();
         match self.format {
             Format::Json => self.json(record),
@@ -46,7 +46,7 @@ impl<'a> Formatter<'a> {
     }
 
     /// A line that was cut off, with its end.
-    pub(super) fn broken_line(&mut self, record: &Record) -> &[u8] {
+    pub(crate) fn broken_line(&mut self, record: &Record) -> &[u8] {
         let length = self.line(record).len() / 3;
         self.line.truncate(length);
         self.line.push(b'\n');

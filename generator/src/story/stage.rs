@@ -11,14 +11,14 @@ use anyhow::ensure;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::draw::{Draw, whole};
-use super::habit::{Habit, Pool, Setting};
-use super::population::{
+use super::scenario::{Agent, Course, KINDS, Kind, Origin, Owner, Scope};
+use crate::draw::{Draw, whole};
+use crate::world::habit::{Habit, Pool, Setting};
+use crate::world::population::{
     COUNTRIES, DAY_MS, Key, KeyState, LOAD_TOOL, Network, Population, RESOURCES, SUSPENDED, USUAL_AGENTS,
 };
-use super::rhythm::{Class, Clocks, Levels, Rhythm, SLOT_MS, Surge};
-use super::scenario::{Agent, Course, KINDS, Kind, Origin, Owner, Scenario, Scope};
-use super::{Leak, Settings};
+use crate::world::rhythm::{Class, Clocks, Levels, Rhythm, SLOT_MS, Surge};
+use crate::world::settings::{Leak, Scenario, Settings};
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
@@ -38,56 +38,56 @@ const MAX_STAGED_CALLS: f64 = 10_000_000.0;
 
 /// One episode.
 #[derive(Debug)]
-pub(super) struct Episode {
-    pub(super) kind: &'static Kind,
+pub(crate) struct Episode {
+    pub(crate) kind: &'static Kind,
     /// `None`: of an API, or of everybody.
-    pub(super) key: Option<u32>,
+    pub(crate) key: Option<u32>,
     /// Milliseconds since the epoch; from the first possible call to after the last.
-    pub(super) time: Range<u64>,
+    pub(crate) time: Range<u64>,
     /// Where its calls come from; `None`: from the usual addresses.
-    pub(super) pool: Option<Pool>,
-    pub(super) agents: [u32; 2],
+    pub(crate) pool: Option<Pool>,
+    pub(crate) agents: [u32; 2],
     /// An index into [`RESOURCES`].
     api: Option<usize>,
     /// As drawn for a kind without a key.
-    pub(super) percent: u32,
+    pub(crate) percent: u32,
     /// Calls of the key that are usual in the time of an episode.
     usual_calls: f64,
 }
 
 /// Times at which calls are made: so many a beat.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Beats {
+pub(crate) struct Beats {
     /// Whose clock they follow; `None`: UTC.
-    pub(super) country: Option<u32>,
+    pub(crate) country: Option<u32>,
     /// When the first begins, by that clock.
-    pub(super) first: i64,
+    pub(crate) first: i64,
     /// Milliseconds, as the next.
-    pub(super) every: u64,
-    pub(super) lasts: u64,
-    pub(super) beats: u32,
-    pub(super) calls: u32,
+    pub(crate) every: u64,
+    pub(crate) lasts: u64,
+    pub(crate) beats: u32,
+    pub(crate) calls: u32,
     /// Whether calls in a beat come at a growing rate.
-    pub(super) growing: bool,
+    pub(crate) growing: bool,
 }
 
 impl Beats {
     /// When the call `place` of a beat is made, from its start: calls of a beat are as far apart as they may be,
     /// each somewhere in its part.
-    pub(super) fn place(&self, place: u32, draw: &mut Draw) -> u64 {
+    pub(crate) fn place(&self, place: u32, draw: &mut Draw) -> u64 {
         let part = (f64::from(place) + draw.unit()) / f64::from(self.calls);
         whole(if self.growing { part.sqrt() } else { part } * self.lasts as f64)
     }
 }
 
 /// All episodes of a run.
-pub(super) struct Stage {
-    pub(super) episodes: Vec<Episode>,
+pub(crate) struct Stage {
+    pub(crate) episodes: Vec<Episode>,
     /// With the index of the episode that makes them.
-    pub(super) beats: Vec<(u32, Beats)>,
+    pub(crate) beats: Vec<(u32, Beats)>,
     /// Outages by API, as indices of episodes.
     outages: Vec<Vec<u32>>,
-    pub(super) surges: Vec<Surge>,
+    pub(crate) surges: Vec<Surge>,
 }
 
 /// A stage while it is planned.
@@ -106,7 +106,7 @@ struct Planner<'a> {
 
 /// A line of `labels.jsonl`.
 #[derive(Debug, Serialize)]
-pub(super) struct Label {
+pub(crate) struct Label {
     /// As in the views; null if it isn't about one key.
     key_id: Option<String>,
     kind: &'static str,
@@ -148,7 +148,7 @@ fn asked(settings: &Settings) -> [u32; 2] {
 ///
 /// # Errors
 /// If episodes are asked for.
-pub(super) fn none(settings: &Settings) -> anyhow::Result<()> {
+pub(crate) fn none(settings: &Settings) -> anyhow::Result<()> {
     ensure!(
         asked(settings) == [0, 0],
         "--leaks and --look-alikes need a scenario other than plain: --scenario usual, for one"
@@ -161,7 +161,7 @@ impl Stage {
     ///
     /// # Errors
     /// If no key fits, or the run is too short.
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &Settings,
         population: &mut Population,
         habits: &mut [Habit],
@@ -186,12 +186,12 @@ impl Stage {
     }
 
     /// The outage of an API at `time`.
-    pub(super) fn outage(&self, api: usize, time: u64) -> Option<u32> {
+    pub(crate) fn outage(&self, api: usize, time: u64) -> Option<u32> {
         self.outages[api].iter().copied().find(|at| self.episodes[*at as usize].time.contains(&time))
     }
 
     /// Labels of the episodes that had begun when the run ended, with the calls of each.
-    pub(super) fn labels(
+    pub(crate) fn labels(
         &self,
         population: &Population,
         calls: &[u64],
@@ -413,7 +413,7 @@ impl Episode {
         });
         let time = |ms: u64| anyhow::Ok(Timestamp::from_millisecond(ms.cast_signed())?.to_string());
         Ok(Label {
-            key_id: self.key.map(|key| super::folder::hex(&population.keys[key as usize].hash()[..16])),
+            key_id: self.key.map(|key| population.keys[key as usize].id()),
             kind: kind.name,
             leak: kind.leak,
             from: time(self.time.start)?,

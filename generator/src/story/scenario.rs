@@ -1,26 +1,10 @@
 //! The catalogue of what can be staged: leaks, and what looks like one but isn't. One table, [`KINDS`].
 
-use super::habit::Setting;
-
-/// What is staged in usual traffic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Scenario {
-    /// Calls at an even rate, without rhythms, batches, retries or events
-    #[default]
-    Plain,
-    /// Usual traffic: days and weeks by the owners' clocks, timetables, batches, retries, spells of errors
-    Usual,
-    /// Usual traffic with leaks, one of each kind
-    Leaks,
-    /// Usual traffic with look-alikes, one of each kind
-    Benign,
-    /// Usual traffic with leaks and look-alikes, one of each kind
-    Mixed,
-}
+use crate::world::habit::Setting;
 
 /// Whom an episode concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(crate) enum Scope {
     Key,
     /// All calls of one API fail.
     Api,
@@ -29,7 +13,7 @@ pub(super) enum Scope {
 
 /// Where staged calls come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// The key's usual addresses.
     Usual,
     /// New addresses in the key's usual network.
@@ -44,7 +28,7 @@ pub(super) enum Origin {
 
 /// Whose user agent staged calls have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Agent {
+pub(crate) enum Agent {
     Usual,
     /// One that the key doesn't have.
     Other,
@@ -54,7 +38,7 @@ pub(super) enum Agent {
 
 /// How staged calls spread over the episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Course {
+pub(crate) enum Course {
     Even,
     /// From nothing, at a rate that grows with time.
     Growing,
@@ -66,7 +50,7 @@ pub(super) enum Course {
 
 /// What the owner does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     GoesOn,
     /// Hasn't used the key for 35 days at least, nor does in the run.
     Sleeps,
@@ -78,29 +62,29 @@ pub(super) enum Owner {
 
 /// The parameters of one kind of episode. Those with two numbers are drawn evenly between them.
 #[derive(Debug)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     /// In `labels.jsonl`.
-    pub(super) name: &'static str,
-    pub(super) leak: bool,
-    pub(super) scope: Scope,
+    pub(crate) name: &'static str,
+    pub(crate) leak: bool,
+    pub(crate) scope: Scope,
     /// Hours that a run must have for it.
-    pub(super) span_h: u64,
+    pub(crate) span_h: u64,
     /// How long it takes, at most a quarter of the run; `None`: to the run's end.
-    pub(super) minutes: Option<(u32, u32)>,
+    pub(crate) minutes: Option<(u32, u32)>,
     /// Staged calls in percent of the key's usual ones of the same time (its mean over a week); of everybody's
     /// and of an API's: the rate, and the share that fails.
-    pub(super) percent: (u32, u32),
+    pub(crate) percent: (u32, u32),
     /// Staged calls an hour, at least.
-    pub(super) calls_per_hour: u32,
-    pub(super) origin: Origin,
-    pub(super) addresses: (u32, u32),
-    pub(super) agent: Agent,
+    pub(crate) calls_per_hour: u32,
+    pub(crate) origin: Origin,
+    pub(crate) addresses: (u32, u32),
+    pub(crate) agent: Agent,
     /// Whether it goes through routes, item by item, that the key never calls.
-    pub(super) new_routes: bool,
+    pub(crate) new_routes: bool,
     /// Calls in a thousand that are answered 401 or 403.
-    pub(super) refused_permille: u32,
-    pub(super) course: Course,
-    pub(super) owner: Owner,
+    pub(crate) refused_permille: u32,
+    pub(crate) course: Course,
+    pub(crate) owner: Owner,
 }
 
 const LEAK: Kind = Kind {
@@ -123,7 +107,7 @@ const LOOK_ALIKE: Kind =
     Kind { leak: false, origin: Origin::Usual, agent: Agent::Usual, refused_permille: 6, ..LEAK };
 
 /// Leaks first. Episodes are dealt in this order, round after round.
-pub(super) const KINDS: [Kind; 17] = [
+pub(crate) const KINDS: [Kind; 17] = [
     // Found in a repository, used at once by a script on rented servers.
     Kind { name: "burst_new_origin", percent: (1_000, 5_000), calls_per_hour: 1_200, ..LEAK },
     // Somebody else works with the key, about as much as its owner does.

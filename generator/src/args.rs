@@ -1,0 +1,230 @@
+//! What can be typed after `keytide generate`, and the [`Settings`] that it means.
+
+use std::ffi::OsString;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+
+use anyhow::{bail, ensure};
+use clap::{Args as _, Command, FromArgMatches as _};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::world::population::COUNTRIES;
+use crate::world::settings::{Format, MAX_PARTITIONS, MAX_SPAN_MS, Scenario, Settings};
+
+const MAX_RATE: u32 = 10_000_000;
+
+/// Writes a made-up access log with its tables and geo databases, ready for `keytide replay` or, in a topic,
+/// for `keytide run`.
+#[derive(clap::Args, Clone)]
+pub struct Args {
+    /// Folder to write to; made if it doesn't exist, else it must be empty. With --kafka it may be left out, and
+    /// gets no events but all that belongs to them
+    #[arg(long, value_name = "DIR", required_unless_present = "kafka")]
+    pub out: Option<PathBuf>,
+    /// Send the calls to these brokers (host:port, separated by commas) instead of writing them to files
+    #[arg(long, value_name = "BROKERS", requires = "topic")]
+    pub kafka: Option<String>,
+    /// The topic to send to; all of its partitions are used
+    #[arg(long, requires = "kafka")]
+    pub(crate) topic: Option<String>,
+    /// Lines to send a second, evenly: a number, or max
+    #[arg(long, value_name = "N", requires = "kafka", value_parser = rate)]
+    pub(crate) rate: Option<Rate>,
+    /// A setting of the client library, such as security.protocol=ssl; values can be env:NAME or file:PATH,
+    /// passwords must be. May be given several times
+    #[arg(long, value_name = "NAME=VALUE", requires = "kafka", value_parser = setting)]
+    pub(crate) librdkafka: Vec<(String, String)>,
+    /// Calls; records sent again and broken lines come on top. Other scenarios than plain have about so many, and
+    /// what they stage on top [default: 100000; with --start now: as many as --rate makes in the span]
+    #[arg(long)]
+    pub(crate) events: Option<NonZeroU64>,
+    /// Keys
+    #[arg(long, default_value_t = Settings::DEFAULT.keys, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) keys: u32,
+    /// How unevenly calls spread over keys: the exponent of Zipf's law, 0 is evenly
+    #[arg(long, default_value_t = Settings::DEFAULT.zipf, value_parser = exponent)]
+    pub(crate) zipf: f64,
+    /// Routes
+    #[arg(long, default_value_t = Settings::DEFAULT.routes, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) routes: u32,
+    /// Countries
+    #[arg(long, default_value_t = Settings::DEFAULT.countries, value_parser = clap::value_parser!(u32).range(1..=COUNTRIES.len() as i64))]
+    pub(crate) countries: u32,
+    /// Event time from the first call to the last [default: 1h]
+    #[arg(long, value_parser = span)]
+    pub(crate) span: Option<SignedDuration>,
+    /// Event time from the first call to the last, in days
+    #[arg(long, conflicts_with = "span", value_parser = clap::value_parser!(u16).range(1..=366))]
+    pub(crate) days: Option<u16>,
+    /// What happens; labels.jsonl then says to which keys and when
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) scenario: Scenario,
+    /// Leaks, dealt over all kinds that fit into the span [default: as the scenario says]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub(crate) leaks: Option<u32>,
+    /// Harmless episodes that look like leaks, likewise
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub(crate) look_alikes: Option<u32>,
+    /// Event time of the first call; or now: calls are sent when they happen, --rate of them a second in the mean
+    #[arg(long, value_name = "TIME", default_value = "2025-06-02T08:00:00Z", value_parser = start)]
+    pub(crate) start: Start,
+    /// Another seed, another world
+    #[arg(long, default_value_t = Settings::DEFAULT.seed)]
+    pub(crate) seed: u64,
+    /// The gateway's log format
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Share of calls up to 4 s behind others of their partition
+    #[arg(long, default_value_t = Settings::DEFAULT.out_of_order, value_parser = share)]
+    pub(crate) out_of_order: f64,
+    /// Share of calls 11 to 41 min behind others of their partition: late under the default windows. Spans up to
+    /// 11 min have none
+    #[arg(long, default_value_t = Settings::DEFAULT.late, value_parser = share)]
+    pub(crate) late: f64,
+    /// Share of calls whose record is sent twice
+    #[arg(long, default_value_t = Settings::DEFAULT.duplicates, value_parser = share)]
+    pub(crate) duplicates: f64,
+    /// Share of calls that are followed by a broken line
+    #[arg(long, default_value_t = Settings::DEFAULT.broken, value_parser = share)]
+    pub(crate) broken: f64,
+    /// Files, each a partition
+    #[arg(long, default_value_t = Settings::DEFAULT.partitions, conflicts_with = "kafka",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PARTITIONS)))]
+    pub(crate) partitions: u32,
+    /// Compress the files
+    #[arg(long, conflicts_with = "kafka")]
+    pub(crate) gzip: bool,
+}
+
+/// How fast lines are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rate {
+    Max,
+    PerSecond(u32),
+}
+
+/// Event time of the first call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// That of the clock: calls happen when they are sent.
+    Now,
+    At(Timestamp),
+}
+
+impl Args {
+    /// Reads them as they would be typed, without the program's and the command's name.
+    ///
+    /// # Errors
+    /// If an option isn't known, or a value isn't allowed.
+    pub fn typed(
+        options: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(Command::new("generate").no_binary_name(true));
+        Self::from_arg_matches(&command.try_get_matches_from(options)?)
+    }
+
+    /// What they mean at `now_ms`, of a topic with so many partitions (or of files).
+    ///
+    /// # Errors
+    /// If calls are to happen now and it doesn't follow how many or for how long.
+    pub(crate) fn settings(&self, now_ms: u64, partitions: Option<u32>) -> anyhow::Result<Settings> {
+        let days = self.days.map(|days| SignedDuration::from_hours(24 * i64::from(days)));
+        let span_ms = days.or(self.span).and_then(|span| u64::try_from(span.as_millis()).ok());
+        let (start_ms, span_ms, events) = match self.start {
+            Start::At(start) => (
+                u64::try_from(start.as_millisecond()).unwrap_or(0),
+                span_ms.unwrap_or(Settings::DEFAULT.span_ms),
+                self.events.unwrap_or(Settings::DEFAULT.events),
+            ),
+            Start::Now => {
+                let Some(Rate::PerSecond(rate)) = self.rate else {
+                    bail!("--start now needs --kafka and --rate N: calls then happen when they are sent");
+                };
+                let (span_ms, events) = live(rate, span_ms, self.events)?;
+                (now_ms, span_ms, events)
+            }
+        };
+        Ok(Settings {
+            events,
+            keys: self.keys,
+            callers: None,
+            zipf: self.zipf,
+            routes: self.routes,
+            countries: self.countries,
+            start_ms,
+            span_ms,
+            scenario: self.scenario,
+            leaks: self.leaks,
+            look_alikes: self.look_alikes,
+            leak: None,
+            seed: self.seed,
+            format: self.format,
+            out_of_order: self.out_of_order,
+            late: self.late,
+            duplicates: self.duplicates,
+            broken: self.broken,
+            partitions: partitions.unwrap_or(self.partitions).clamp(1, MAX_PARTITIONS),
+        })
+    }
+}
+
+/// How long a run takes that makes `rate` calls a second, and how many it makes.
+fn live(rate: u32, span_ms: Option<u64>, events: Option<NonZeroU64>) -> anyhow::Result<(u64, NonZeroU64)> {
+    let rate = u64::from(rate);
+    match (span_ms, events) {
+        (Some(_), Some(_)) => bail!(
+            "with --start now, --rate and --events say how long it takes: leave out --span and --days, or --events"
+        ),
+        (None, Some(events)) => {
+            let span_ms = (u128::from(events.get()) * 1_000).div_ceil(u128::from(rate));
+            let span_ms = u64::try_from(span_ms).unwrap_or(u64::MAX);
+            ensure!(span_ms <= MAX_SPAN_MS, "--events would take more than 366 days at this --rate");
+            Ok((span_ms, events))
+        }
+        (span_ms, None) => {
+            let span_ms = span_ms.unwrap_or(Settings::DEFAULT.span_ms);
+            Ok((span_ms, NonZeroU64::new(span_ms * rate / 1_000).unwrap_or(NonZeroU64::MIN)))
+        }
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
+}
+
+fn exponent(text: &str) -> Result<f64, String> {
+    let exponent = text.parse().ok().filter(|exponent| (0.0..=10.0).contains(exponent));
+    exponent.ok_or_else(|| "must be a number from 0 to 10".to_owned())
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    if text == "now" {
+        return Ok(Start::Now);
+    }
+    let start = text.parse().ok().filter(|start: &Timestamp| start.as_second() >= 0).map(Start::At);
+    start.ok_or_else(|| "must be a time since 1970 such as 2025-06-02T08:00:00Z, or now".to_owned())
+}
+
+fn span(text: &str) -> Result<SignedDuration, String> {
+    let span = text
+        .parse()
+        .ok()
+        .filter(|span: &SignedDuration| (1..=i128::from(MAX_SPAN_MS)).contains(&span.as_millis()));
+    span.ok_or_else(|| "must be a duration such as 90s, 15m or 2h, from 1ms to 8784h".to_owned())
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    let rate = text.parse().ok().filter(|rate| (1..=MAX_RATE).contains(rate)).map(Rate::PerSecond);
+    rate.ok_or_else(|| format!("must be a number from 1 to {MAX_RATE}, or max"))
+}
+
+/// The message never quotes a value: it could be a password.
+fn setting(text: &str) -> Result<(String, String), String> {
+    let setting = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let setting = setting.map(|(name, value)| (name.trim().to_owned(), value.to_owned()));
+    setting.ok_or_else(|| "must be NAME=VALUE".to_owned())
+}

@@ -1,0 +1,118 @@
+//! Every number that a world depends on, with its default.
+
+use std::num::NonZeroU64;
+
+use clap::ValueEnum;
+
+pub(crate) const MAX_SPAN_MS: u64 = 366 * 86_400_000;
+pub(crate) const MAX_PARTITIONS: u32 = 1_024;
+
+/// What is staged in usual traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Calls at an even rate, without rhythms, batches, retries or events
+    #[default]
+    Plain,
+    /// Usual traffic: days and weeks by the owners' clocks, timetables, batches, retries, spells of errors
+    Usual,
+    /// Usual traffic with leaks, one of each kind
+    Leaks,
+    /// Usual traffic with look-alikes, one of each kind
+    Benign,
+    /// Usual traffic with leaks and look-alikes, one of each kind
+    Mixed,
+}
+
+/// A gateway's log format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A JSON object a line, its fields named as in the examples
+    #[default]
+    Json,
+    /// Apache APISIX
+    Apisix,
+    /// Kong
+    Kong,
+    /// The text line of NGINX and Apache httpd
+    Combined,
+}
+
+/// A leak of the kind `burst_new_origin`, of a key whose plan is made to say `suspend`, from a time to the run's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leak {
+    /// In milliseconds since the epoch.
+    pub from_ms: u64,
+    /// Its calls, the owner's not counted.
+    pub calls_per_hour: u32,
+    /// Calls that the key is known by until then, at least.
+    pub known_calls: u32,
+}
+
+/// What a world and its calls depend on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Calls; lively worlds have about so many, and what they stage on top.
+    pub events: NonZeroU64,
+    /// 1 to 1,000,000.
+    pub keys: u32,
+    /// The keys that call, as the first of them and how many, in the order of popularity; `None`: all.
+    pub callers: Option<(u32, u32)>,
+    /// The exponent of Zipf's law, over the keys that call.
+    pub zipf: f64,
+    /// 1 to 10,000.
+    pub routes: u32,
+    /// 1 to 40.
+    pub countries: u32,
+    /// Event time of the first call, in milliseconds since the epoch.
+    pub start_ms: u64,
+    /// Event time from the first call to the last, in milliseconds; 1 to 366 days.
+    pub span_ms: u64,
+    /// The staged episodes.
+    pub scenario: Scenario,
+    /// The number of leaks; `None`: as the scenario says.
+    pub leaks: Option<u32>,
+    /// The number of look-alikes; `None`: as the scenario says.
+    pub look_alikes: Option<u32>,
+    /// One leak at a set time, instead of what the scenario says.
+    pub leak: Option<Leak>,
+    /// Another seed gives another world.
+    pub seed: u64,
+    /// The format of the log's lines.
+    pub format: Format,
+    /// Share of calls a little behind others of their partition, 0 to 1.
+    pub out_of_order: f64,
+    /// Share of calls far behind others of their partition, 0 to 1.
+    pub late: f64,
+    /// Share of calls whose record is sent twice, 0 to 1.
+    pub duplicates: f64,
+    /// Share of calls that are followed by a broken line, 0 to 1.
+    pub broken: f64,
+    /// 1 to 1,024.
+    pub partitions: u32,
+}
+
+impl Settings {
+    /// An hour of 100,000 calls.
+    pub const DEFAULT: Self = Self {
+        events: NonZeroU64::new(100_000).expect("isn't zero"),
+        keys: 1_000,
+        callers: None,
+        zipf: 1.05,
+        routes: 100,
+        countries: 15,
+        // 2025-06-02T08:00:00Z, a Monday.
+        start_ms: 1_748_851_200_000,
+        span_ms: 3_600_000,
+        scenario: Scenario::Plain,
+        leaks: None,
+        look_alikes: None,
+        leak: None,
+        seed: 1,
+        format: Format::Json,
+        out_of_order: 0.02,
+        late: 0.0,
+        duplicates: 0.005,
+        broken: 0.0,
+        partitions: 1,
+    };
+}

@@ -4,7 +4,7 @@
 //! cargo bench --bench core                                  # everything, 2,000,000 events, 3 rounds
 //! cargo bench --bench core -- --only operators --rounds 5   # one part
 //! ```
-//! The input is made by `keytide generate` into the build folder at each start (a second for 2,000,000 events),
+//! The input is made as by `keytide generate` into the build folder at each start (a second for 2,000,000 events),
 //! so it is never stale. What is compared is measured in turns, A B A B, in one run: other work on the machine
 //! then falls on both. Figures are medians. Time on the CPU is the kernel's account of the thread or of the
 //! process, so it says what the work costs even where wall time says how busy the machine was.
@@ -25,9 +25,8 @@ mod processes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 
 /// As in the binary under test.
@@ -104,18 +103,12 @@ fn generate(args: &Args, folder: &Path) -> anyhow::Result<PathBuf> {
         fs::remove_dir_all(folder).with_context(|| format!("can't empty {}", folder.display()))?;
     }
     let input = folder.join("input");
-    let mut generate = Command::new(KEYTIDE);
-    generate
-        .arg("generate")
-        .arg("--out")
-        .arg(&input)
-        .args(["--events", &args.events.to_string(), "--keys", &args.keys.to_string()])
-        .args(["--zipf", "1.05", "--routes", "100", "--countries", "15", "--span", "1h"])
-        // So few that they don't matter, but some: the views `late` and `dead_letters` aren't empty either.
-        .args(["--late", "0.0002", "--broken", "0.0002"])
-        .stdout(Stdio::null());
-    let status = generate.status().with_context(|| format!("can't start {KEYTIDE}"))?;
-    ensure!(status.success(), "`keytide generate` failed: {status}");
+    // So few late and broken ones that they don't matter, but some: these views aren't empty either.
+    let options = format!(
+        "--events {} --keys {} --zipf 1.05 --routes 100 --countries 15 --span 1h --late 0.0002 --broken 0.0002",
+        args.events, args.keys
+    );
+    keytide_generator::generate(&input, &options)?;
     let bytes = fs::metadata(input.join("events.jsonl"))?.len();
     println!(
         "{} events, {} keys, {} MiB of JSON lines, {} cores\n",

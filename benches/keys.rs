@@ -158,10 +158,7 @@ pub(crate) fn days(events: u64, keys: u32, folder: &Path) -> anyhow::Result<()> 
             fs::remove_dir_all(path)?;
         }
     }
-    let mut generate = Command::new(KEYTIDE);
-    generate.arg("generate").arg("--out").arg(&input).args(["--days", &DAYS.to_string()]);
-    generate.args(["--events", &events.to_string(), "--keys", &keys.to_string()]).stdout(Stdio::null());
-    ensure!(generate.status()?.success(), "`keytide generate` failed");
+    keytide_generator::generate(&input, &format!("--days {DAYS} --events {events} --keys {keys}"))?;
 
     let started = Instant::now();
     let mut child = Command::new(KEYTIDE)

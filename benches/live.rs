@@ -254,15 +254,11 @@ fn folder() -> anyhow::Result<PathBuf> {
 fn throughput(args: &Args, kafka: &Kafka) -> anyhow::Result<()> {
     let folder = folder()?;
     let input = folder.join("input");
-    let partitions = PARTITIONS.to_string();
-    let status = Command::new(KEYTIDE)
-        .args(["generate", "--events", &args.events.to_string(), "--keys", &KEYS.to_string()])
-        .args(["--zipf", "1.05", "--routes", "100", "--countries", "15", "--span", "1h"])
-        .args(["--partitions", &partitions, "--out"])
-        .arg(&input)
-        .stdout(Stdio::null())
-        .status()?;
-    ensure!(status.success(), "`keytide generate` failed");
+    let options = format!(
+        "--events {} --keys {KEYS} --zipf 1.05 --routes 100 --countries 15 --span 1h --partitions {PARTITIONS}",
+        args.events
+    );
+    keytide_generator::generate(&input, &options)?;
     kafka.topic("bench-throughput")?;
     let producer = kafka.producer()?;
     let mut lines = 0_u64;

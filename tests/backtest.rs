@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use keytide_alerts::{Alerts, Notice, email};
 use keytide_config::{EmailAlerts, Sender};
+use keytide_generator::generate;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -54,7 +55,7 @@ fn it_writes_incidents_scores_and_a_report_and_prints_the_report() {
 fn leaks_are_found_and_a_live_job_a_replay_and_a_backtest_would_say_the_same_of_them() {
     let world = tempfile::tempdir().unwrap();
     let leaks = "--scenario mixed --leaks 12 --look-alikes 0 --keys 40 --events 40000 --days 4 --seed 2";
-    Keytide::new(&["generate", "--out", path(world.path())]).with(leaks).succeed();
+    generate(world.path(), leaks).unwrap();
     let config = world.path().join("keytide.toml");
     let replayed = tempfile::tempdir().unwrap();
     let replay = Keytide::replay(&config, replayed.path());
@@ -224,7 +225,7 @@ const HEADERS: [&str; 10] = [
 /// A world with leaks whose keys are names that their callers chose; the thieves' user agents and routes are no better.
 fn hostile_world(folder: &std::path::Path) {
     let leaks = "--scenario leaks --keys 60 --events 12000 --days 4 --seed 3";
-    Keytide::new(&["generate", "--out", path(folder)]).with(leaks).succeed();
+    generate(folder, leaks).unwrap();
     let labels = read_text(&folder.join("labels.jsonl"));
     let labels = labels.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let leaked: Vec<String> = labels.map(|label| label["key_id"].as_str().unwrap().to_owned()).collect();

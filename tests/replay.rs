@@ -10,14 +10,15 @@ use flate2::write::GzEncoder;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use keytide_generator::generate;
 use mmdb_writer::Writer;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Ended, HOUR, Job, Keytide, MINUTE, Row, SECOND, START, Schema, VIEWS, Views, call, names, path, read_log,
-    read_text, repository,
+    Ended, HOUR, Job, Keytide, MINUTE, Row, SECOND, START, Schema, VIEWS, Views, call, names, path, read,
+    read_log, read_text, repository,
 };
 
 /// The run's time where a test gives one: after the example's and the jobs' events.
@@ -36,8 +37,21 @@ fn first_run(folder: &TempDir) -> (Views, Ended) {
 /// A made-up log with its tables.
 fn generated(arguments: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    Keytide::new(&["generate", "--out", path(folder.path())]).with(arguments).succeed();
+    generate(folder.path(), arguments).unwrap();
     folder
+}
+
+#[test]
+fn the_command_generate_writes_what_the_library_does_and_says_what_comes_next() {
+    let options = "--events 500 --keys 20 --broken 0.01 --seed 5";
+    let (by_library, by_command) = (generated(options), tempfile::tempdir().unwrap());
+    let out = path(by_command.path());
+    let ended = Keytide::new(&["generate", "--out", out]).with(options).succeed();
+    for name in names(by_library.path()).iter().filter(|name| name.contains('.')) {
+        assert_eq!(read(&by_library.path().join(name)), read(&by_command.path().join(name)), "{name}");
+    }
+    let next = format!("next: keytide replay {out}/keytide.toml --out {out}/views");
+    assert!(ended.stdout.starts_with("500 events in ") && ended.stdout.contains(&next), "{}", ended.stdout);
 }
 
 /// The lines of all logs in a folder.

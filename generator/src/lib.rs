@@ -46,7 +46,7 @@ pub use self::args::Args;
 pub use self::story::World;
 pub use self::world::settings::{Format, Leak, Scenario, Settings};
 pub use self::write::configuration::Configuration;
-pub use self::write::files::to_files;
+pub use self::write::files::{generate, to_files};
 pub use self::write::folder::create as create_folder;
 pub use self::write::lines::{Generated, Generator, Line};
 pub use self::write::progress::per_second;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::broker::Broker;
 use crate::harness::sample::{METERS, SAMPLES};
-use crate::harness::{Job, Keytide, Row, Schema, VIEWS, Views, names, path, read_log, read_text, repository};
+use crate::harness::{Job, Keytide, Row, Schema, VIEWS, Views, names, read_log, read_text, repository};
 use crate::live::{Running, config, held, meters, replayed, results};
 use crate::producer::Producer;
 
@@ -104,9 +104,8 @@ fn equals_a_replay(format: &str, tables: Tables) {
     let broker = Broker::shared(format);
     let world = tempfile::tempdir().unwrap();
     let folder = world.path();
-    Keytide::new(&["generate", "--out", path(folder), "--format", format])
-        .with("--events 1500 --keys 60 --span 50m --broken 0.01 --duplicates 0.02")
-        .succeed();
+    let options = "--events 1500 --keys 60 --span 50m --broken 0.01 --duplicates 0.02";
+    keytide_generator::generate(folder, &format!("{options} --format {format}")).unwrap();
     let file = names(folder).into_iter().find(|name| name.starts_with("events")).unwrap();
     let lines = read_log(&folder.join(file));
 

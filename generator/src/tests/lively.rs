@@ -497,7 +497,7 @@ fn worlds_too_small_for_their_scenario_are_refused() {
         ("--scenario mixed --events 100 --days 10", "no key is left"),
         ("--scenario leaks --start 1970-01-01T00:00:00Z --span 2h", "no key is left"),
     ] {
-        let error = generate(&args(&out, options)).unwrap_err().to_string();
+        let error = generate(&out, options).unwrap_err().to_string();
         assert!(error.contains(says), "{options}: {error}");
         assert!(!out.exists(), "{options}");
     }

@@ -19,27 +19,19 @@ use crate::draw::{Draw, Share, Spread, Zipf};
 mod lively;
 mod topic;
 
-fn args(out: &Path, options: &str) -> Args {
-    typed(["--out", out.to_str().unwrap()].into_iter().chain(options.split_whitespace()))
-}
-
-fn typed<'a>(options: impl Iterator<Item = &'a str>) -> Args {
-    Args::typed(options).unwrap()
-}
-
-fn generate(args: &Args) -> anyhow::Result<(Generated, f64)> {
-    to_files(args, 0)
+fn typed(options: &str) -> Args {
+    Args::typed(options.split_whitespace()).unwrap()
 }
 
 fn settings(options: &str) -> Settings {
-    args(Path::new("unused"), options).settings(0, None).unwrap()
+    typed(&format!("--out unused {options}")).settings(0, None).unwrap()
 }
 
 /// What is generated, and all files, uncompressed, by name.
 fn generated(options: &str) -> (Generated, BTreeMap<String, Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let (generated, _) = generate(&args(&out, options)).unwrap();
+    let generated = generate(&out, options).unwrap();
     (generated, contents(&out))
 }
 
@@ -218,7 +210,7 @@ fn the_job_reads_it() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        let said = generate(&args(&out, &format!("--events 2000 --keys 80 --format {format}"))).unwrap().0;
+        let said = generate(&out, &format!("--events 2000 --keys 80 --format {format}")).unwrap();
         let job = JobConfig::load(&out.join("keytide.toml"), std::iter::empty()).unwrap().job;
 
         let tables = tables::read(&job.tables, job.sources.iter().map(|source| &source.keys.hash)).unwrap();
@@ -267,7 +259,7 @@ fn the_job_reads_it() {
 fn the_country_in_a_record_is_that_of_its_address() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    generate(&args(&out, "--events 2000 --keys 200 --countries 40")).unwrap();
+    generate(&out, "--events 2000 --keys 200 --countries 40").unwrap();
     let config = keytide_config::Geo {
         country: Some(out.join("geo/country.mmdb")),
         asn: Some(out.join("geo/asn.mmdb")),
@@ -289,7 +281,7 @@ fn the_country_in_a_record_is_that_of_its_address() {
 fn a_folder_with_something_in_it_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("precious"), "x").unwrap();
-    let error = generate(&args(folder.path(), "--events 1")).unwrap_err();
+    let error = generate(folder.path(), "--events 1").unwrap_err();
     assert!(error.to_string().contains("isn't empty"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -25,8 +25,7 @@ impl Broker {
 
     fn args(&self, options: &str) -> Args {
         let brokers = self.0.bootstrap_servers();
-        let arguments = ["--kafka", &brokers, "--topic", "calls"].into_iter();
-        typed(arguments.chain(options.split_whitespace()))
+        typed(&format!("--kafka {brokers} --topic calls {options}"))
     }
 
     fn send(&self, options: &str) -> Generated {
@@ -103,7 +102,7 @@ fn calls_happen_now_at_the_rate_asked_for() {
 fn how_long_it_takes_follows_from_the_rate() {
     let settings = |options: &str| {
         let options = format!("--kafka 127.0.0.1:1 --topic t --start now {options}");
-        args(Path::new("unused"), &options).settings(NOW_MS, Some(5_000))
+        typed(&options).settings(NOW_MS, Some(5_000))
     };
     for (options, span_ms, events) in [
         ("--rate 50", 3_600_000, 180_000),

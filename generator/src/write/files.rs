@@ -57,6 +57,17 @@ pub fn to_files(args: &Args, now_ms: u64) -> anyhow::Result<(Generated, f64)> {
     Ok((generated, progress.seconds()))
 }
 
+/// Writes a folder in process, as `keytide generate --out OUT` with `options`, which are separated by blanks.
+///
+/// # Errors
+/// If an option isn't known or a value not allowed; and those of [`to_files`].
+pub fn generate(out: &Path, options: &str) -> anyhow::Result<Generated> {
+    let folder = ["--out".into(), out.as_os_str().to_owned()];
+    let args = Args::typed(folder.into_iter().chain(options.split_whitespace().map(Into::into)))?;
+    // Files don't depend on the clock: calls that happen now need a topic.
+    Ok(to_files(&args, 0)?.0)
+}
+
 /// Writes the folder of a world, and all of its calls into it.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use keytide_config::{JobConfig, VIEWS};
-use keytide_generator::{Leak, Scenario, Settings, World, create_folder};
+use keytide_generator::{Configuration, Format, Leak, Scenario, Settings, World, create_folder};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
@@ -204,60 +204,27 @@ pub(super) fn configure(folder: &Path, brokers: &str, workers: usize) -> anyhow:
 }
 
 fn configuration(brokers: &str, workers: usize) -> String {
-    format!(
-        r#"# The job that `keytide demo` ran, whole. Its broker was part of the demo's process and is gone with it: to run
+    let configuration = Configuration {
+        comment: r"# The job that `keytide demo` ran, whole. Its broker was part of the demo's process and is gone with it: to run
 # the job, put the brokers of your own in both places.
 #
 #   keytide check keytide.toml
+",
+        job: &format!("name = \"demo\"\ntick = \"1s\"\nworkers = {workers}\n"),
+        format: Format::Json,
+        source: &format!("kind = \"kafka\"\nbrokers = \"{brokers}\"\ntopic = \"{TOPIC}\"\n"),
+        // The country of an address is looked up in the generated database.
+        country: false,
+        beneath: "",
+        rest: &rest(brokers),
+    };
+    configuration.to_string()
+}
 
-[job]
-name = "demo"
-tick = "1s"
-workers = {workers}
-
-[keys]
-from = ["key"]                             # the field that [source.fields] maps
-hash = "sha256"                            # raw keys end here
-
-[[source]]
-name = "gateway"
-kind = "kafka"
-brokers = "{brokers}"
-topic = "{TOPIC}"
-format = "json"
-
-[source.fields]
-request_id = "/requestId"
-time = {{ at = "/requestTime", unit = "ms" }}
-key = "/apiKey"
-route = "/routeKey"
-method = "/httpMethod"
-status = "/status"
-latency = {{ at = "/latencyMs", unit = "ms" }}
-bytes_in = "/requestLength"
-bytes_out = "/responseLength"
-client_ip = "/ip"                          # looked up in the databases of [geo]
-user_agent = "/userAgent"
-
-[tables.keys]                              # whose key it is
-kind = "file"
-path = "tables/keys.csv"
-format = "csv"
-
-[tables.subscriptions]
-kind = "file"
-path = "tables/subscriptions.csv"
-format = "csv"
-
-[tables.plans]
-kind = "file"
-path = "tables/plans.csv"
-format = "csv"
-
-[geo]                                      # generated, over addresses that nobody has
-country = "geo/country.mmdb"
-asn = "geo/asn.mmdb"
-
+/// The sections that a generated log's job doesn't have.
+fn rest(brokers: &str) -> String {
+    format!(
+        r#"
 [windows]
 out_of_orderness = "5s"                    # the watermark is so far behind the latest call
 allowed_lateness = "10s"                   # short, so that windows complete while somebody watches

@@ -12,7 +12,7 @@
 
 #[path = "detection/episodes.rs"]
 mod episodes;
-#[path = "../worker/backtest/judge.rs"]
+#[path = "../cli/backtest/judge.rs"]
 #[allow(dead_code, reason = "the backtest needs more of it")]
 mod judge;
 #[path = "detection/log.rs"]

@@ -1,5 +1,5 @@
-//! Who may depend on whom, as cargo resolves it: config <- dataflow <- connectors, alerts, generator <- the
-//! binary, and nothing in the dataflow that talks to the outside.
+//! The layers of crates, as cargo resolves them: config <- dataflow <- connectors, alerts <- worker,
+//! generator <- the program, and nothing in the dataflow that talks to the outside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -9,15 +9,23 @@ use serde_json::Value;
 use crate::harness::repository;
 
 /// Crates of this workspace, each with those of them it may use.
-const LAYERS: [(&str, &[&str]); 6] = [
+const LAYERS: [(&str, &[&str]); 7] = [
     ("keytide-config", &[]),
     ("keytide-dataflow", &["keytide-config"]),
     ("keytide-connectors", &["keytide-config", "keytide-dataflow"]),
     ("keytide-alerts", &["keytide-config", "keytide-dataflow"]),
     ("keytide-generator", &["keytide-config", "keytide-dataflow", "keytide-connectors"]),
+    ("keytide-worker", &["keytide-alerts", "keytide-config", "keytide-dataflow", "keytide-connectors"]),
     (
         "keytide",
-        &["keytide-alerts", "keytide-config", "keytide-dataflow", "keytide-connectors", "keytide-generator"],
+        &[
+            "keytide-alerts",
+            "keytide-config",
+            "keytide-dataflow",
+            "keytide-connectors",
+            "keytide-generator",
+            "keytide-worker",
+        ],
     ),
 ];
 

@@ -1,0 +1,911 @@
+//! `keytide check CONFIG`: judges a configuration and the files it names, all problems at once, and shows what
+//! the job would do. Writes nothing but its report, connects nowhere and sends nothing unless told to.
+//!
+//! Every table and database is read as a job would read it, so a valid report is worth something. Of the logs the first
+//! records are looked at (see [`keytide_connectors::look`] for how many), those of topics only where brokers are asked;
+//! standard input isn't read. A pattern without a match is a warning, because logs may come later. Records of which none
+//! is accepted are a warning, too, and make the exit code 3.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use keytide_alerts::outbox::Post;
+use keytide_alerts::webhook::{Client, Delivery};
+use keytide_config::{
+    Alerts, ConfigError, EmailAlerts, End, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom,
+    Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, TableSource,
+    Tables, VIEWS, Webhook, duration_text, environment, size_text,
+};
+use keytide_connectors::decode::{Context, NoGeo};
+use keytide_connectors::file::{FileError, Partition, resolve};
+use keytide_connectors::ingest::IngestError;
+use keytide_connectors::kafka::{Topic, refused_settings};
+use keytide_connectors::look::Look;
+use keytide_connectors::{geo, sink, tables};
+use keytide_dataflow::detect::Tuning;
+use keytide_worker::exit::Exit;
+use keytide_worker::records::Records;
+
+use crate::clock;
+
+/// Bad rows shown of a table.
+const MAX_BAD_ROWS: usize = 10;
+
+/// What is asked of others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ask {
+    /// Brokers, the mail server, the names of webhooks.
+    pub(crate) connect: bool,
+    /// Whoever would be told of incidents gets a test.
+    pub(crate) send_test: bool,
+}
+
+/// Checks the configuration at `path` with this process's environment and reports to standard output:
+/// [`Exit::Done`] if it is valid, [`Exit::Usage`] if it isn't, [`Exit::Fatal`] if it is and none of a source's records is
+/// accepted.
+///
+/// # Errors
+/// If the report can't be written.
+pub(crate) fn run(path: &Path, ask: Ask) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    let exit = check(path, ask, environment(), &mut out)?;
+    out.flush()?;
+    Ok(exit.into())
+}
+
+fn check(
+    path: &Path,
+    ask: Ask,
+    env: impl Iterator<Item = (String, String)>,
+    out: &mut impl Write,
+) -> io::Result<Exit> {
+    let loaded = match JobConfig::load(path, env) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            writeln!(out, "{error}")?;
+            if let ConfigError::Invalid { problems } = &error {
+                writeln!(out, "\n{} in {}", counted(problems.len(), "problem"), path.display())?;
+            }
+            return Ok(Exit::Usage);
+        }
+    };
+    let mut report = Report::default();
+    report.warnings.extend(loaded.warnings.iter().map(ToString::to_string));
+    report.job(&loaded.job);
+    if ask.connect {
+        report.connect(&loaded.job);
+        report.connect_alerts(&loaded.job.alerts);
+    }
+    if ask.send_test {
+        report.send_test(&loaded.job.alerts);
+    }
+    report.write(path, out)
+}
+
+/// What was found, line by line.
+#[derive(Default)]
+struct Report {
+    summary: Vec<(&'static str, String)>,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+    /// Of a source with records none is accepted.
+    has_useless_data: bool,
+}
+
+impl Report {
+    fn job(&mut self, config: &JobConfig) {
+        let JobConfig {
+            job,
+            sources,
+            tables,
+            geo,
+            routes,
+            windows,
+            limits: _,
+            sinks,
+            detection,
+            alerts,
+            http,
+            log,
+            ..
+        } = config;
+        let workers = counted(job.workers.get(), "worker");
+        self.line("job", format!("{}, tick {}, {workers}", job.name, duration_text(job.tick_ms)));
+        for source in sources {
+            self.source(source);
+            if let SourceKind::File { .. } = source.kind {
+                self.look(source, config);
+            }
+        }
+        self.tables(tables, sources);
+        self.geo(geo);
+        self.line("routes", counted(routes.templates.len(), "template"));
+        self.line(
+            "windows",
+            format!(
+                "out of orderness {}, allowed lateness {}, dedupe horizon {}",
+                duration_text(windows.out_of_orderness_ms),
+                duration_text(windows.allowed_lateness_ms),
+                duration_text(windows.dedupe_horizon_ms)
+            ),
+        );
+        self.detection(detection);
+        self.sinks(sinks);
+        self.alerts(alerts);
+        self.http(http.as_ref());
+        let Log { format, level } = log;
+        self.line("log", format!("{}, {}", format.name(), level.name()));
+    }
+
+    fn detection(&mut self, detection: &keytide_config::Detection) {
+        let tuning = Tuning::from(detection);
+        let bits = |thousandths: i64| thousandths as f64 / 1_000.0;
+        let text = match detection.enabled {
+            true => format!("on, alerts from {} bits, acts from {}", bits(tuning.alert), bits(tuning.revoke)),
+            false => "off".to_owned(),
+        };
+        self.line("detection", text);
+    }
+
+    fn source(&mut self, source: &Source) {
+        let Source { name, kind, format, inner, keys, dedupe, .. } = source;
+        let input = match kind {
+            SourceKind::Stdin => "standard input".to_owned(),
+            SourceKind::Kafka(kafka) => format!("topic {} at {}", kafka.topic, brokers(&kafka.client)),
+            SourceKind::File { pattern } => format!("{pattern} ({})", self.files(name, pattern)),
+        };
+        let wrapped = inner.map_or(String::new(), |inner| format!(" of {}", inner.name()));
+        self.line("source", format!("{name}: {}{wrapped} from {input}", format.name()));
+        if let SourceKind::Kafka(kafka) = kind {
+            self.settings(&format!("source \"{name}\""), &kafka.client);
+            let gap = match kafka.on_gap {
+                OnGap::Stop => "stop the job",
+                OnGap::Skip => "are passed over",
+            };
+            self.line(
+                "",
+                format!(
+                    "start: {}; end of a bounded run: {}; records that are gone {gap}",
+                    kafka.start, kafka.end
+                ),
+            );
+        }
+        let rules: Vec<String> = keys.from.iter().map(KeyFrom::to_string).collect();
+        let missing = match keys.missing {
+            MissingKey::Anonymous => "counts as anonymous",
+            MissingKey::DeadLetter => "is a dead letter",
+        };
+        self.line(
+            "",
+            format!("key: {}; hash: {}; a call without one {missing}", rules.join(", "), keys.hash.name()),
+        );
+        self.line("", format!("repeated records are told by: {}", dedupe.name()));
+    }
+
+    /// Tries the settings of a client on librdkafka, which needs no connection for that.
+    fn settings(&mut self, place: &str, client: &KafkaClient) {
+        self.problems.extend(refused_settings(client).iter().map(|error| format!("{place}: {error}")));
+    }
+
+    /// Looks at the first records.
+    fn look(&mut self, source: &Source, config: &JobConfig) {
+        let context =
+            Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, Arc::new(NoGeo));
+        let name = &source.name;
+        let look = match Look::at(source, &context, &config.limits, clock::now()) {
+            Ok(look) => look,
+            // Told with the pattern.
+            Err(IngestError::File(FileError::NoMatch { .. })) => return,
+            Err(error) => {
+                self.warnings.push(format!("source \"{name}\": its records can't be looked at: {error}"));
+                return;
+            }
+        };
+        let records = Records::looked_at(&look);
+        if records.all() == 0 {
+            self.line("data", format!("{name}: no records yet"));
+            return;
+        }
+        let passed_over = match records.passed_over {
+            0 => String::new(),
+            passed_over => format!(", {passed_over} passed over"),
+        };
+        self.line(
+            "data",
+            format!(
+                "{name}: {} looked at: {} accepted, {} refused{passed_over}",
+                counted(records.all() as usize, "record"),
+                records.accepted,
+                records.refusals()
+            ),
+        );
+        if records.accepted > 0 {
+            let found = source.keys.from.iter().zip(look.tally.found_by).filter(|(_, count)| *count > 0);
+            let found = found.map(|(rule, count)| format!("{rule} {count}"));
+            let none = (records.keyless > 0).then(|| format!("none {}", records.keyless));
+            self.line("", format!("keys found by: {}", found.chain(none).collect::<Vec<_>>().join(", ")));
+        }
+        if let Some((first, last)) = look.times {
+            self.line("", format!("times: {} to {}", sink::encode::time(first), sink::encode::time(last)));
+        }
+        let members = look.members();
+        if !members.is_empty() {
+            self.line("", format!("records have: {}", members.join(", ")));
+        }
+        let unread = look.tally.unread().map(|(field, count)| format!("{field} in {count}"));
+        let unread: Vec<String> = unread.collect();
+        let mut told = |text: String| self.warnings.push(format!("source \"{name}\": {text}"));
+        records.nothing().or_else(|| records.refusal()).into_iter().for_each(&mut told);
+        records.keylessness().into_iter().for_each(&mut told);
+        if !unread.is_empty() {
+            told(format!("fields can't be read, and are unknown: {}", unread.join(", ")));
+        }
+        look.hints(source).into_iter().for_each(&mut told);
+        self.has_useless_data |= records.has_nothing();
+    }
+
+    /// How much a pattern matches.
+    fn files(&mut self, source: &str, pattern: &str) -> String {
+        match resolve(pattern) {
+            Ok(files) => {
+                for path in files.iter().filter_map(Partition::path) {
+                    if let Err(error) = readable(Path::new(&path)) {
+                        self.problems.push(format!("source \"{source}\": {path} can't be read: {error}"));
+                    }
+                }
+                let bytes: u64 = files.iter().filter_map(Partition::bytes).sum();
+                format!("{}, {bytes} bytes", counted(files.len(), "file"))
+            }
+            Err(error @ FileError::NoMatch { .. }) => {
+                self.warnings.push(format!("source \"{source}\": {error}"));
+                counted(0, "file")
+            }
+            Err(error) => {
+                self.problems.push(format!("source \"{source}\": {error}"));
+                counted(0, "file")
+            }
+        }
+    }
+
+    /// Each table on its own, so that a problem of one hides none of another.
+    fn tables(&mut self, tables: &Tables, sources: &[Source]) {
+        let Tables { keys, subscriptions, plans, leaks } = tables;
+        let only = Tables::default;
+        for (name, table, alone) in [
+            ("keys", keys, Tables { keys: keys.clone(), ..only() }),
+            ("subscriptions", subscriptions, Tables { subscriptions: subscriptions.clone(), ..only() }),
+            ("plans", plans, Tables { plans: plans.clone(), ..only() }),
+            ("leaks", leaks, Tables { leaks: leaks.clone(), ..only() }),
+        ] {
+            let (path, format) = match table {
+                Some(TableSource::File { path, format }) => (path, format),
+                Some(TableSource::Kafka { client, topic, format }) => {
+                    self.settings(&format!("tables.{name}"), client);
+                    let brokers = brokers(client);
+                    self.line("table", format!("{name}: topic {topic} at {brokers} ({})", format.name()));
+                    continue;
+                }
+                None => continue,
+            };
+            match tables::read(&alone, sources.iter().map(|source| &source.keys.hash)) {
+                Ok(read) => {
+                    let rows = counted(read.changes.len(), "row");
+                    self.line("table", format!("{name}: {rows} in {} ({})", path.display(), format.name()));
+                    self.warnings.extend(read.warnings);
+                    for row in read.dead_letters.iter().take(MAX_BAD_ROWS) {
+                        let (place, reason) = (&row.place, &row.reason);
+                        self.warnings.push(format!("tables.{name}: {place}: {reason}; the row is left out"));
+                    }
+                    if let Some(more) =
+                        read.dead_letters.len().checked_sub(MAX_BAD_ROWS).filter(|more| *more > 0)
+                    {
+                        self.warnings.push(format!("tables.{name}: {} more", counted(more, "bad row")));
+                    }
+                }
+                Err(error) => self.problems.push(error.to_string()),
+            }
+        }
+    }
+
+    fn geo(&mut self, config: &Geo) {
+        let Geo { country, asn, city, networks, trusted_proxies } = config;
+        for (name, path, alone) in [
+            ("country", country, Geo { country: country.clone(), ..Geo::default() }),
+            ("asn", asn, Geo { asn: asn.clone(), ..Geo::default() }),
+            ("city", city, Geo { city: city.clone(), ..Geo::default() }),
+            ("networks", networks, Geo { networks: networks.clone(), ..Geo::default() }),
+        ] {
+            let Some(path) = path else { continue };
+            match geo::Geo::open(&alone) {
+                Ok((_, warnings)) => {
+                    self.line("geo", format!("{name}: {}", path.display()));
+                    self.warnings.extend(warnings.into_iter().filter(|told| told.starts_with("geo.")));
+                }
+                Err(error) => self.problems.push(format!("geo.{name}: {error}")),
+            }
+        }
+        let without = Geo { networks: None, ..config.clone() };
+        if country.is_none()
+            && asn.is_none()
+            && let Ok((_, warnings)) = geo::Geo::open(&without)
+        {
+            self.warnings.extend(warnings);
+        }
+        self.line("proxies", format!("{} trusted", counted(trusted_proxies.len(), "range")));
+    }
+
+    /// Asks the brokers; creates nothing.
+    fn connect(&mut self, config: &JobConfig) {
+        for source in &config.sources {
+            let SourceKind::Kafka(kafka) = &source.kind else { continue };
+            let found = Topic::open(&kafka.client, &kafka.topic).and_then(|topic| {
+                let partitions = topic.partitions()?;
+                let starts = topic.starts(&kafka.start, &partitions)?;
+                let ends = topic.ends(&End::Latest, &partitions)?;
+                let ahead = starts.iter().zip(&ends).map(|((_, start), (_, end))| end.saturating_sub(*start));
+                Ok((partitions.len(), ahead.sum::<u64>()))
+            });
+            match found {
+                Ok((partitions, ahead)) => {
+                    self.line(
+                        "connect",
+                        format!(
+                            "{}: {}, {ahead} records to read",
+                            source.name,
+                            counted(partitions, "partition")
+                        ),
+                    );
+                    self.look(source, config);
+                }
+                Err(error) => self.problems.push(format!("source \"{}\": {error}", source.name)),
+            }
+        }
+        let Tables { keys, subscriptions, plans, leaks } = &config.tables;
+        let tables = [("keys", keys), ("subscriptions", subscriptions), ("plans", plans), ("leaks", leaks)];
+        for (name, table) in tables {
+            let Some(TableSource::Kafka { client, topic, .. }) = table else { continue };
+            match Topic::open(client, topic).and_then(|topic| topic.partitions()) {
+                Ok(partitions) => {
+                    self.line(
+                        "connect",
+                        format!("tables.{name}: {}", counted(partitions.len(), "partition")),
+                    );
+                }
+                Err(error) => self.problems.push(format!("tables.{name}: {error}")),
+            }
+        }
+        if let Some(kafka) = &config.sinks.kafka {
+            match sink::check(kafka) {
+                Ok(missing) if missing.is_empty() => {
+                    self.line("connect", "sink.kafka: all topics are there and fit".to_owned());
+                }
+                Ok(missing) => {
+                    self.line("connect", format!("sink.kafka: the job will create {}", missing.join(", ")));
+                }
+                Err(error) => self.problems.push(error.to_string()),
+            }
+        }
+    }
+
+    fn sinks(&mut self, sinks: &Sinks) {
+        let Sinks { kafka, files } = sinks;
+        if let Some(sink) = kafka {
+            let KafkaSink {
+                client,
+                prefix: _,
+                delivery,
+                partitions,
+                replication,
+                create_topics,
+                buffer_bytes,
+            } = sink;
+            self.settings("sink.kafka", client);
+            let buffer = size_text(*buffer_bytes as u64);
+            self.line(
+                "sink",
+                format!("topics at {}, {}, up to {buffer} wait", brokers(client), delivery.name()),
+            );
+            let topics: Vec<String> = VIEWS.iter().map(|view| sink.topic(view)).collect();
+            self.line("", topics.join(", "));
+            let missing = match (create_topics, replication) {
+                (false, _) => "are an error".to_owned(),
+                (true, None) => format!("are made with {}", counted(*partitions as usize, "partition")),
+                (true, Some(replicas)) => format!(
+                    "are made with {} of {}",
+                    counted(*partitions as usize, "partition"),
+                    counted((*replicas).into(), "replica")
+                ),
+            };
+            self.line("", format!("topics that are missing {missing}"));
+        }
+        if let Some(FileSink { dir, rotate_bytes, rotate_after_ms, keep }) = files {
+            let keep = match keep {
+                0 => "all".to_owned(),
+                keep => keep.to_string(),
+            };
+            self.line(
+                "sink",
+                format!(
+                    "files in {}, closed at {} or after {}, {keep} of a view kept",
+                    dir.display(),
+                    size_text(*rotate_bytes),
+                    duration_text(*rotate_after_ms)
+                ),
+            );
+        }
+    }
+
+    /// Reads templates and certificates as a job would; makes no folder.
+    fn alerts(&mut self, alerts: &Alerts) {
+        let Alerts { email, webhooks, policy } = alerts;
+        if let Some(email) = email {
+            if let Err(error) = Post::new(&EmailAlerts { dir: None, ..email.clone() }) {
+                self.problems.push(format!("alerts.email: {error}"));
+            }
+            let server = email.server.as_ref().map(|server| {
+                let MailServer { host, port, tls, credentials, ca: _ } = server;
+                let known = credentials.as_ref().map_or(String::new(), |(name, _)| format!(" as {name}"));
+                format!("{host} port {port} ({}){known}", tls.name())
+            });
+            let dir = email.dir.as_ref().map(|dir| format!("files in {}", dir.display()));
+            let ways: Vec<String> = server.into_iter().chain(dir).collect();
+            let owners = match email.owners {
+                true => format!(", owners in {}", email.owner_language.name()),
+                false => String::new(),
+            };
+            let told = format!("to {} in {}{owners}", email.to.join(", "), email.language.name());
+            self.line("mail", format!("by {}, {told}", ways.join(" and ")));
+            self.line(
+                "",
+                format!(
+                    "at most {} an hour, {} to one address; a digest above {} a minute",
+                    counted(email.per_hour as usize, "mail"),
+                    email.per_recipient,
+                    counted(email.digest_after as usize, "incident")
+                ),
+            );
+        }
+        for Webhook { name, url, secret, format, allow_private: _, timeout_ms } in webhooks {
+            let scheme = if url.tls { "https" } else { "http" };
+            let signed = if secret.is_some() { "signed" } else { "not signed" };
+            let timeout = duration_text(*timeout_ms);
+            self.line(
+                "webhook",
+                format!(
+                    "{name}: {} to {scheme} at {} port {}, {signed}, within {timeout}",
+                    format.name(),
+                    url.host,
+                    url.port
+                ),
+            );
+        }
+        if email.is_none() && webhooks.is_empty() {
+            self.line("alerts", "nobody is told".to_owned());
+        }
+        let PolicyRules { default, keys_per_hour, percent_per_hour, cooldown_ms, mode: PolicyMode::DryRun } =
+            policy;
+        self.line(
+            "policy",
+            format!(
+                "{} unless the plan says otherwise; at most {} and {percent_per_hour} % an hour, once in {}; dry run",
+                default.name(),
+                counted(*keys_per_hour as usize, "key"),
+                duration_text(*cooldown_ms)
+            ),
+        );
+    }
+
+    /// Signs in at the mail server and looks webhooks up; sends nothing.
+    fn connect_alerts(&mut self, alerts: &Alerts) {
+        if let Some(email) = &alerts.email
+            // What is wrong with its files is told already.
+            && let Ok(post) = Post::new(&EmailAlerts { dir: None, ..email.clone() })
+        {
+            match post.connect() {
+                Ok(Some(found)) => self.line("connect", format!("alerts.email: {found}")),
+                Ok(None) => {}
+                Err(reason) => self.problems.push(format!("alerts.email: {reason}")),
+            }
+        }
+        for webhook in &alerts.webhooks {
+            let name = &webhook.name;
+            match Client::new(webhook).map_err(|error| error.to_string()).and_then(|it| it.resolve()) {
+                Ok(addresses) => {
+                    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                    let (host, addresses) = (&webhook.url.host, addresses.join(", "));
+                    self.line("connect", format!("alerts.webhook \"{name}\": {host} is at {addresses}"));
+                }
+                Err(reason) => self.problems.push(format!("alerts.webhook \"{name}\": {reason}")),
+            }
+        }
+    }
+
+    /// Sends tests, unless something is wrong.
+    fn send_test(&mut self, alerts: &Alerts) {
+        if !self.problems.is_empty() {
+            self.warnings.push("no test was sent: what is wrong comes first".to_owned());
+            return;
+        }
+        if alerts.email.is_none() && alerts.webhooks.is_empty() {
+            self.warnings.push("no test was sent: there is nobody to be told".to_owned());
+        }
+        if let Some(email) = &alerts.email {
+            match Post::new(email) {
+                Ok(post) => {
+                    for to in &email.to {
+                        match post.test(to, clock::now()) {
+                            Ok(()) => self.line("test", format!("a mail to {to} was handed over")),
+                            Err(reason) => self.problems.push(format!("alerts.email: to {to}: {reason}")),
+                        }
+                    }
+                }
+                Err(error) => self.problems.push(format!("alerts.email: {error}")),
+            }
+        }
+        for webhook in &alerts.webhooks {
+            let name = &webhook.name;
+            match Client::new(webhook).map(|client| client.test(clock::now())) {
+                Ok(Delivery::Sent) => self.line("test", format!("webhook {name} took a request")),
+                Ok(Delivery::Retry { reason, .. } | Delivery::Refused(reason)) => {
+                    self.problems.push(format!("alerts.webhook \"{name}\": {reason}"));
+                }
+                Err(error) => self.problems.push(format!("alerts.webhook \"{name}\": {error}")),
+            }
+        }
+    }
+
+    fn http(&mut self, http: Option<&Http>) {
+        let text = match http {
+            Some(Http { listen, token: Some(_) }) => format!("{listen}, with a token"),
+            Some(Http { listen, token: None }) => format!("{listen}, without a token"),
+            None => "nothing is served".to_owned(),
+        };
+        self.line("http", text);
+    }
+
+    fn line(&mut self, what: &'static str, text: String) {
+        self.summary.push((what, text));
+    }
+
+    fn write(self, path: &Path, out: &mut impl Write) -> io::Result<Exit> {
+        let path = plain(&path.display().to_string());
+        let valid = self.problems.is_empty();
+        if valid {
+            writeln!(out, "{path} is valid\n")?;
+            for (what, text) in &self.summary {
+                writeln!(out, "{what:<8} {}", plain(text))?;
+            }
+        }
+        for problem in &self.problems {
+            writeln!(out, "{}", plain(problem))?;
+        }
+        if !self.warnings.is_empty() {
+            writeln!(out)?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "warning: {}", plain(warning))?;
+        }
+        if valid {
+            return Ok(if self.has_useless_data { Exit::Fatal } else { Exit::Done });
+        }
+        writeln!(out, "\n{} with what {path} names", counted(self.problems.len(), "problem"))?;
+        Ok(Exit::Usage)
+    }
+}
+
+/// Where a cluster is found, and how it is talked to. Of settings only the names are told.
+fn brokers(client: &KafkaClient) -> String {
+    let KafkaClient { brokers, settings } = client;
+    let names: Vec<&str> = settings.keys().map(String::as_str).collect();
+    if names.is_empty() { brokers.clone() } else { format!("{brokers} with {}", names.join(", ")) }
+}
+
+/// Whether a file could be read; only regular files are opened, as others may wait for ever.
+fn readable(path: &Path) -> io::Result<()> {
+    if path.metadata()?.is_file() {
+        File::open(path)?;
+    }
+    Ok(())
+}
+
+/// `text` for a terminal: names of files may hold anything.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const JOB: &str = "\
+[keys]
+from = [\"key\"]
+[[source]]
+name = \"gateway\"
+kind = \"file\"
+path = \"logs/*.jsonl\"
+format = \"json\"
+[source.fields]
+time = { at = \"/t\", unit = \"ms\" }
+key = \"/k\"
+";
+    const TABLE: &str = "[tables.keys]\nkind = \"file\"\npath = \"keys.csv\"\nformat = \"csv\"\n";
+    const GEO: &str = "[geo]\ncountry = \"country.mmdb\"\nasn = \"asn.mmdb\"\n";
+
+    /// The report on `config` beside `files`, without the folder's name.
+    fn checked(config: &str, files: &[(&str, &str)]) -> (Exit, String) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("logs")).unwrap();
+        for (name, content) in files.iter().chain([&("keytide.toml", config)]) {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        let mut out = Vec::new();
+        let exit =
+            check(&folder.path().join("keytide.toml"), Ask::default(), std::iter::empty(), &mut out).unwrap();
+        (exit, String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), ""))
+    }
+
+    #[test]
+    fn a_valid_job_is_summed_up() {
+        let hash = "a".repeat(64);
+        let table = format!("key_hash,subscription\n{hash},s-1\nnot-a-hash,s-2\n");
+        let call = r#"{"t":1763642655000,"k":"kt_demo_canary","p":"/v1/x"}"#;
+        let logs = [format!("{call}\n"), format!("{}\n{{}}\n", call.replace("kt_demo_canary", ""))];
+        let files = [("logs/a.jsonl", &*logs[0]), ("logs/b.jsonl", &*logs[1]), ("keys.csv", &*table)];
+        let (exit, report) = checked(&format!("{JOB}{TABLE}"), &files);
+        assert_eq!(exit, Exit::Done, "{report}");
+        for line in [
+            "keytide.toml is valid",
+            "job      keytide, tick 1s, 1 worker",
+            "source   gateway: json from logs/*.jsonl (2 files, 95 bytes)",
+            "data     gateway: 3 records looked at: 2 accepted, 1 refused",
+            "         keys found by: key 1, none 1",
+            "         times: 2025-11-20T12:44:15Z to 2025-11-20T12:44:15Z",
+            "         records have: /k, /p, /t",
+            "         key: key; hash: sha256; a call without one counts as anonymous",
+            "table    keys: 1 row in keys.csv (csv)",
+            "windows  out of orderness 5s, allowed lateness 10m, dedupe horizon 1h",
+        ] {
+            assert!(report.lines().any(|found| found == line), "{line}\n{report}");
+        }
+        for warning in [
+            "tables.keys: keys.csv:3: ",
+            "source \"gateway\": 1 of 3 records was refused (1 field), the first in logs/b.jsonl at byte 39\n",
+            "source \"gateway\": 1 of 2 calls have no key that a rule of keys.from finds, and count as anonymous\n",
+        ] {
+            assert!(report.contains(&format!("warning: {warning}")), "{warning}\n{report}");
+        }
+        for value in ["not-a-hash", "kt_demo", "/v1/x"] {
+            assert!(!report.contains(value), "{report}");
+        }
+    }
+
+    #[test]
+    fn records_of_which_none_is_accepted_make_the_exit_code_3() {
+        let line = r#"198.51.100.7 - - [20/Nov/2025:12:44:15 +0000] "GET /v1/x HTTP/1.1" 200 5 "-" "curl/8""#;
+        let (exit, report) = checked(JOB, &[("logs/a.jsonl", line)]);
+        assert_eq!(exit, Exit::Fatal, "{report}");
+        for told in [
+            "keytide.toml is valid\n",
+            "warning: source \"gateway\": nothing was accepted: ",
+            ", the first in logs/a.jsonl at byte 0\n",
+            "warning: source \"gateway\": lines look like `combined`, and the format is `json`\n",
+        ] {
+            assert!(report.contains(told), "{told}\n{report}");
+        }
+        assert!(!report.contains("curl") && !report.contains("/v1"), "{report}");
+        let (exit, report) = checked(JOB, &[("logs/a.jsonl", "\n")]);
+        assert_eq!(exit, Exit::Done, "{report}");
+        assert!(report.contains("data     gateway: no records yet\n"), "{report}");
+    }
+
+    #[test]
+    fn topics_sinks_and_services_are_summed_up() {
+        const CANARY: &str = "canary-4f1c9e-long-enough";
+        let config = "\
+[[source]]
+name = \"gateway\"
+kind = \"kafka\"
+brokers = \"kafka-1:9092, kafka-2:9092\"
+topic = \"access-events\"
+start = { 0 = 7 }
+on_gap = \"skip\"
+format = \"apisix\"
+[source.librdkafka]
+\"sasl.username\" = \"env:CANARY\"
+\"client.rack\" = \"r-1\"
+[tables.keys]
+kind = \"kafka\"
+brokers = \"kafka-1:9092\"
+topic = \"api-keys\"
+format = \"json-upsert\"
+[sink.kafka]
+brokers = \"kafka-1:9092\"
+partitions = 12
+replication = 3
+[sink.files]
+dir = \"out\"
+keep = 9
+[alerts.email]
+server = \"smtp.example.com:465\"
+username = \"keytide\"
+password = \"env:CANARY\"
+from = \"keytide@example.com\"
+to = [\"a@example.com\", \"b@example.com\"]
+owners = true
+owner_language = \"ko\"
+[alerts.webhook]
+url = \"https://hooks.example.com/canary-4f1c9e-long-enough\"
+secret = \"env:CANARY\"
+[http]
+listen = \"0.0.0.0:80\"
+token = \"env:CANARY\"
+";
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keytide.toml");
+        fs::write(&file, config).unwrap();
+        let mut out = Vec::new();
+        let env = [("CANARY".to_owned(), CANARY.to_owned())];
+        let exit = check(&file, Ask::default(), env.into_iter(), &mut out).unwrap();
+        let report = String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), "");
+        assert_eq!(exit, Exit::Done, "{report}");
+        for line in [
+            "source   gateway: apisix from topic access-events at kafka-1:9092,kafka-2:9092 with client.rack, sasl.username",
+            "         start: { 0 = 7 }; end of a bounded run: latest; records that are gone are passed over",
+            "table    keys: topic api-keys at kafka-1:9092 (json-upsert)",
+            "sink     topics at kafka-1:9092, at_least_once, up to 64MiB wait",
+            "         keytide.usage.v1, keytide.usage_by_route.v1, keytide.latency.v1, keytide.geo.v1, keytide.callers.v1, keytide.subscription_usage.v1, keytide.incidents.v1, keytide.incident_log.v1, keytide.revocations.v1, keytide.late.v1, keytide.dead_letters.v1",
+            "         topics that are missing are made with 12 partitions of 3 replicas",
+            "sink     files in out, closed at 64MiB or after 1h, 9 of a view kept",
+            "mail     by smtp.example.com port 465 (tls) as keytide, to a@example.com, b@example.com in en, owners in ko",
+            "         at most 200 mails an hour, 20 to one address; a digest above 10 incidents a minute",
+            "webhook  webhook: keytide to https at hooks.example.com port 443, signed, within 10s",
+            "policy   alert unless the plan says otherwise; at most 10 keys and 1 % an hour, once in 1d; dry run",
+            "http     0.0.0.0:80, with a token",
+            "log      pretty, info",
+        ] {
+            assert!(report.lines().any(|found| found == line), "{line}\n{report}");
+        }
+        assert!(!report.contains(CANARY), "{report}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "check makes no folder");
+    }
+
+    #[test]
+    fn a_live_job_without_files_is_valid_as_it_stands() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/kafka.toml");
+        let mut out = Vec::new();
+        assert_eq!(check(&example, Ask::default(), std::iter::empty(), &mut out).unwrap(), Exit::Done);
+        let report = String::from_utf8(out).unwrap();
+        assert!(report.contains("access-meter.usage.v1"), "{report}");
+    }
+
+    #[test]
+    fn misspelt_settings_of_clients_are_told_without_a_connection() {
+        let kafka = "kind = \"kafka\"\nbrokers = \"127.0.0.1:1\"\ntopic = \"t\"\n";
+        let config = format!(
+            "[[source]]\nname = \"gateway\"\n{kafka}format = \"apisix\"\n\
+             [source.librdkafka]\n\"fetch.max.byts\" = 1\n\"client.rack\" = \"canary\"\n\
+             [tables.keys]\n{kafka}format = \"json-upsert\"\n\
+             [tables.keys.librdkafka]\n\"debug\" = \"canary\"\n\
+             [sink.kafka]\nbrokers = \"127.0.0.1:1\"\n\
+             [sink.kafka.librdkafka]\n\"lingr.ms\" = \"canary\"\n"
+        );
+        let (exit, report) = checked(&config, &[]);
+        assert_eq!(exit, Exit::Usage, "{report}");
+        let told: Vec<&str> = report.lines().filter(|line| line.contains("librdkafka")).collect();
+        assert_eq!(
+            told,
+            [
+                "source \"gateway\": librdkafka refuses the setting `fetch.max.byts`: there is no such setting; did you mean fetch.max.bytes?",
+                "tables.keys: librdkafka refuses the setting `debug`: its value isn't allowed",
+                "sink.kafka: librdkafka refuses the setting `lingr.ms`: there is no such setting; did you mean linger.ms?",
+            ]
+        );
+        assert!(!report.contains("canary"), "{report}");
+    }
+
+    #[test]
+    fn bad_rows_of_leaks_and_bad_lines_of_networks_are_warnings_that_quote_nothing() {
+        let config = format!(
+            "{JOB}[tables.leaks]\nkind = \"file\"\npath = \"leaks.csv\"\nformat = \"csv\"\n[geo]\nnetworks = \"networks.csv\"\n"
+        );
+        let files = [
+            ("logs/a.jsonl", "\n"),
+            ("leaks.csv", "token,url\nkt_secret_1,https://example.com\n,kt_secret_2\n"),
+            ("networks.csv", "198.51.100.0/24,vpn\nkt_secret_3,vpn\n"),
+        ];
+        let (exit, report) = checked(&config, &files);
+        assert_eq!(exit, Exit::Done, "{report}");
+        for line in [
+            "table    leaks: 1 row in leaks.csv (csv)",
+            "geo      networks: networks.csv",
+            "warning: tables.leaks: leaks.csv:3: `token` or `key_hash` is required; the row is left out",
+        ] {
+            assert!(report.lines().any(|found| found == line), "{line}\n{report}");
+        }
+        assert!(report.contains("warning: geo.networks: networks.csv:2: no network"), "{report}");
+        assert_eq!(report.matches("geo.networks: ").count(), 1, "{report}");
+        assert!(!report.contains("secret"), "{report}");
+    }
+
+    #[test]
+    fn a_pattern_without_a_match_is_a_warning() {
+        let (exit, report) = checked(JOB, &[]);
+        assert_eq!(exit, Exit::Done);
+        assert!(report.contains("\nwarning: source \"gateway\": `logs/*.jsonl` matches no file"), "{report}");
+    }
+
+    #[test]
+    fn all_problems_of_files_are_told_at_once() {
+        let (exit, report) = checked(&format!("{JOB}{TABLE}{GEO}"), &[("asn.mmdb", "no database")]);
+        assert_eq!(exit, Exit::Usage);
+        for problem in [
+            "tables.keys: can't read keys.csv: ",
+            "geo.country: can't read ",
+            "geo.asn: asn.mmdb is not a usable",
+        ] {
+            assert!(report.lines().any(|line| line.starts_with(problem)), "{problem}\n{report}");
+        }
+        assert!(report.ends_with("\n3 problems with what keytide.toml names\n"), "{report}");
+        assert!(!report.contains("is valid"));
+    }
+
+    #[test]
+    fn all_problems_of_the_configuration_are_told_at_once() {
+        let (exit, report) = checked("[job]\nworkers = 0\ntick = 1\n", &[]);
+        assert_eq!(exit, Exit::Usage);
+        assert!(report.ends_with("\n3 problems in keytide.toml\n"), "{report}");
+        assert_eq!(report.lines().filter(|line| line.starts_with("keytide.toml:")).count(), 3, "{report}");
+    }
+
+    #[test]
+    fn mails_need_templates_and_certificates_that_can_be_used_but_no_folder() {
+        let email = "[alerts.email]\nserver = \"127.0.0.1:587\"\nca = \"ca.pem\"\ndir = \"mails\"\n\
+                     from = \"a@example.com\"\nto = [\"b@example.com\"]\n";
+        let (exit, report) = checked(&format!("{JOB}{email}"), &[("ca.pem", "none")]);
+        assert_eq!(exit, Exit::Usage);
+        assert!(report.starts_with("alerts.email: ca.pem: it has no certificate (PEM)\n"), "{report}");
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keytide.toml");
+        fs::write(&file, format!("{JOB}{}", email.replace("server", "# server").replace("ca =", "# ca =")))
+            .unwrap();
+        assert_eq!(check(&file, Ask::default(), std::iter::empty(), &mut Vec::new()).unwrap(), Exit::Done);
+        assert!(!folder.path().join("mails").exists(), "check makes no folder");
+        let ask = Ask { connect: true, send_test: true };
+        let mut out = Vec::new();
+        assert_eq!(check(&file, ask, std::iter::empty(), &mut out).unwrap(), Exit::Done);
+        let report = String::from_utf8(out).unwrap();
+        assert!(report.contains("test     a mail to b@example.com was handed over"), "{report}");
+        assert_eq!(folder.path().join("mails").read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn tests_reach_nobody_who_is_out_of_bounds() {
+        let hook = "[alerts.webhook]\nurl = \"https://10.0.0.1/canary\"\nformat = \"slack\"\n";
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keytide.toml");
+        fs::write(&file, format!("{JOB}{hook}")).unwrap();
+        let ask = Ask { connect: true, send_test: true };
+        let mut out = Vec::new();
+        assert_eq!(check(&file, ask, std::iter::empty(), &mut out).unwrap(), Exit::Usage);
+        let report = String::from_utf8(out).unwrap();
+        // Or that this machine has no authority that it trusts.
+        assert!(report.contains("alerts.webhook \"webhook\": "), "{report}");
+        assert!(report.contains("warning: no test was sent") && !report.contains("canary"), "{report}");
+    }
+
+    #[test]
+    fn nothing_written_can_steer_a_terminal() {
+        assert_eq!(plain("a\u{1b}[31mb\nc"), "a\u{fffd}[31mb\u{fffd}c");
+    }
+}

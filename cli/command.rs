@@ -1,0 +1,62 @@
+//! The command line: one file or folder a command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{backtest, check, demo, generate, replay, run};
+
+/// Exact meters of API keys from gateways' access logs.
+#[derive(Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 2 bad configuration or usage, 3 fatal condition in data (or none of it was accepted), 70 internal error, 75 transient failure."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the whole job at work, with a broker and traffic of its own: nothing to set up
+    Demo(demo::Args),
+    /// Check a configuration and the files it names, and look at the first records; report every problem
+    Check {
+        /// The job's configuration (TOML)
+        config: PathBuf,
+        /// Also ask the brokers for the topics and look at their records, sign in at the mail server, look webhooks up; creates and sends nothing
+        #[arg(long)]
+        connect: bool,
+        /// If nothing is wrong, send a mail and a request that say that they are tests to everybody who would be told
+        #[arg(long)]
+        send_test: bool,
+    },
+    /// Read Kafka topics, keep the views up to date, and publish them, until told to end
+    Run(run::Args),
+    /// Read the sources to their end as fast as possible and write each view's rows to files
+    Replay(replay::Args),
+    /// Try the leak detector on recorded traffic, or score a history of counts
+    Backtest(backtest::Args),
+    /// Generate realistic traffic with its tables, geo databases and a configuration
+    Generate(keytide_generator::Args),
+}
+
+/// Runs the command that was typed.
+///
+/// # Errors
+/// Those of the command.
+pub(crate) fn run_typed() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Check { config, connect, send_test } => {
+            check::run(&config, check::Ask { connect, send_test })
+        }
+        Command::Run(args) => run::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Backtest(args) => backtest::run(&args),
+        Command::Generate(args) => generate::run(&args),
+    }
+}

@@ -1,0 +1,326 @@
+//! `keytide demo`: the whole job over traffic of its own, with nothing to set up.
+//!
+//! ```text
+//! traffic ── records ──► in-process broker ──► the job of `keytide run` ──┬──► result topics, DIR/views
+//! (generator, paced)     (Kafka's protocol)                               └──► View ──► live view or lines
+//! ```
+//! Nothing is short-circuited: records and results go over Kafka's protocol on a local socket, tables and geo
+//! databases are files, the configuration is parsed like any other. All of it is left in a folder. What is shown is
+//! made of the rows that are published, see [`view`].
+//!
+//! A minute of it tells how a leak is found: 100 keys have a history of 36 hours, which is read first, and one of them is
+//! stolen 8 s after live traffic began; see [`world`].
+//!
+//! `q`, Ctrl-C, SIGTERM or the end of `--duration`, if the leak was found, stop the traffic; then the job reads what is left, its last tick is
+//! published, and the terminal is given back. A second one doesn't wait.
+
+mod front;
+mod incidents;
+mod screen;
+mod summary;
+mod terminal;
+mod text;
+mod traffic;
+mod view;
+mod world;
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use jiff::SignedDuration;
+use keytide_worker::exit::{Exit, failure};
+use keytide_worker::run::{Handle, Heard, Job, Tap};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use self::front::Front;
+use self::screen::{Phase, Scene};
+use self::terminal::Screen;
+use self::traffic::Sent;
+use self::traffic::Traffic;
+use self::view::View;
+use self::world::{Broker, HISTORY_MS, MINUTE_MS, STORY_MS, Worlds};
+use crate::clock::now;
+
+/// How often the view is drawn and keys and signals are looked for.
+const FRAME: Duration = Duration::from_millis(100);
+/// Threads of the dataflow, where the machine has as many.
+const WORKERS: usize = 2;
+
+/// Shows the whole job at work: an in-process Kafka broker, generated traffic, a live view; needs nothing else
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How long, such as 60s or 5m; q and Ctrl-C end it earlier, and it lasts until its leak is found
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    duration: SignedDuration,
+    /// Calls a second, about
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    /// Another seed, other traffic
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for configuration, tables, views and log; made if it doesn't exist, else it must be empty [default: one
+    /// for temporary files]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print a line a second instead of the live view
+    #[arg(long)]
+    headless: bool,
+}
+
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    let duration = text.parse().ok().filter(|duration: &SignedDuration| {
+        (SignedDuration::from_secs(1)..=SignedDuration::from_hours(24)).contains(duration)
+    });
+    duration.ok_or_else(|| "must be a duration such as 60s, 5m or 1h, from 1s to 24h".to_owned())
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the folder can't be used, or the job or its traffic end by an error.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let signals = signals()?;
+    let (folder, worlds) = world::create(args, now())?;
+    log(&folder)?;
+    let broker = Broker::start()?;
+    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(WORKERS);
+    let config = world::configure(&folder, &broker.address(), workers)?;
+
+    let view = Arc::new(Mutex::new(View::new(config.job.tick_ms)));
+    let tap: Tap = {
+        let view = Arc::clone(&view);
+        Box::new(move |heard| match heard {
+            Heard::Results(tick, outputs) => lock(&view).take(tick, outputs),
+            Heard::Notices(notices) => lock(&view).incidents.take(notices),
+        })
+    };
+    let job = Job::start(&config, Some(tap), now)?;
+    let handle = job.handle.clone();
+    let joiner = thread::Builder::new().name("joiner".to_owned()).spawn(move || job.join())?;
+    let staged = Staged::of(&worlds);
+    let traffic = Traffic::start(broker.address(), Arc::clone(&handle.live), worlds)?;
+    let front = front(args)?;
+    let demo = Demo { args, folder: &folder, workers, started: Instant::now(), staged, handle, view };
+    demo.show(front, &signals, &traffic, || joiner.is_finished())?;
+
+    joiner.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the job panicked")))?;
+    summary::tell(&demo, &traffic.join()?)?;
+    Ok(Exit::Done.into())
+}
+
+/// A demo under way.
+struct Demo<'a> {
+    args: &'a Args,
+    folder: &'a Path,
+    workers: usize,
+    started: Instant,
+    staged: Staged,
+    handle: Handle,
+    view: Arc<Mutex<View>>,
+}
+
+/// What was prepared.
+#[derive(Clone, Debug)]
+struct Staged {
+    /// When live traffic starts, by event time.
+    live_ms: u64,
+    /// Whether there is a history before it.
+    has_history: bool,
+    /// The key that is stolen.
+    key: Option<String>,
+}
+
+impl Staged {
+    fn of(worlds: &Worlds) -> Self {
+        Self { live_ms: worlds.live_ms, has_history: worlds.known.is_some(), key: worlds.stolen() }
+    }
+}
+
+/// What is done about the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing.
+    Running,
+    /// The traffic was told to stop; the job has something to read.
+    Draining,
+    /// The job was told to stop.
+    Stopping,
+}
+
+impl Demo<'_> {
+    /// Shows the demo until it is over.
+    fn show(
+        &self,
+        mut front: Front,
+        signals: &Receiver<()>,
+        traffic: &Traffic,
+        is_over: impl Fn() -> bool,
+    ) -> anyhow::Result<()> {
+        let live = &self.handle.live;
+        let duration = self.args.duration.unsigned_abs();
+        let mut stage = Stage::Running;
+        loop {
+            self.frame(&mut front, stage == Stage::Running, &traffic.sent)?;
+            let told = front.is_told_to_end(signals, FRAME)?;
+            if told && stage != Stage::Running {
+                self.handle.sinks.stop();
+                return Err(failure(Exit::Transient, anyhow::anyhow!("ended by a second signal")));
+            }
+            let read = live.counters.messages.load(Ordering::Relaxed);
+            stage = match stage {
+                // A job that stops by itself says why when it is joined.
+                _ if live.is_stopping() => Stage::Stopping,
+                Stage::Running if told || traffic.is_finished() => Stage::Draining,
+                Stage::Running if self.started.elapsed() >= duration && !self.awaits_leak() => {
+                    Stage::Draining
+                }
+                Stage::Draining
+                    if traffic.is_finished()
+                        && (read >= traffic.sent.records() || traffic.sent.has_failed()) =>
+                {
+                    self.handle.stop();
+                    Stage::Stopping
+                }
+                stage => stage,
+            };
+            if stage != Stage::Running {
+                traffic.sent.stop();
+            }
+            if stage == Stage::Stopping && is_over() && traffic.is_finished() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn frame(&self, front: &mut Front, is_running: bool, sent: &Sent) -> anyhow::Result<()> {
+        let live = &self.handle.live;
+        let sinks = self.handle.sinks.stats();
+        let watermark = live.status().watermark;
+        let behind_ms = sent.behind_ms();
+        let phase = match is_running {
+            false => Phase::Ending,
+            true if self.is_reading(watermark) => Phase::Reading(self.percent_read(watermark)),
+            true => Phase::Running,
+        };
+        let mut view = lock(&self.view);
+        if phase == Phase::Running {
+            view.go_live();
+        }
+        view.incidents.look_for_mails(&self.folder.join(world::MAILS));
+        let news = view.incidents.news();
+        let scene = Scene {
+            view: &view,
+            phase,
+            now: now().saturating_sub(behind_ms.unwrap_or(0)),
+            elapsed_ms: whole_ms(self.started.elapsed()),
+            duration_ms: whole_ms(self.args.duration.unsigned_abs()),
+            rate: self.args.rate,
+            staged: &self.staged,
+            unread: sent.records().saturating_sub(live.counters.messages.load(Ordering::Relaxed)),
+            watermark,
+            rows: sinks.records.iter().sum(),
+            row_bytes: sinks.bytes,
+            workers: self.workers,
+            folder: self.folder,
+        };
+        front.show(&scene, news)
+    }
+}
+
+impl Demo<'_> {
+    /// Whether the job is on its way through the history.
+    fn is_reading(&self, watermark: u64) -> bool {
+        self.staged.has_history && watermark + MINUTE_MS <= self.staged.live_ms
+    }
+
+    /// Whether the leak, which was sent or will be, may still be found.
+    fn awaits_leak(&self) -> bool {
+        let Some(stolen) = &self.staged.key else { return false };
+        let is_over = self.handle.live.status().watermark >= self.staged.live_ms + STORY_MS;
+        !is_over && !lock(&self.view).incidents.have(stolen)
+    }
+
+    /// How much of the history the job has read, in percent.
+    fn percent_read(&self, watermark: u64) -> u64 {
+        let from_ms = self.staged.live_ms - HISTORY_MS;
+        (watermark.saturating_sub(from_ms) * 100 / HISTORY_MS).min(100)
+    }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The publisher's thread panicked while it held the lock: then the process has ended.
+fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
+    view.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[allow(clippy::print_stderr, reason = "a note for whoever expected the live view")]
+fn front(args: &Args) -> anyhow::Result<Front> {
+    let lines = Front::Lines { printed: 0 };
+    if args.headless {
+        return Ok(lines);
+    }
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        eprintln!(
+            "note: this is no terminal, so there is a line a second instead of the live view, as with --headless"
+        );
+        return Ok(lines);
+    }
+    Ok(Front::Screen(Screen::take()?))
+}
+
+/// What job and libraries tell goes to a file: the terminal is taken.
+fn log(folder: &Path) -> anyhow::Result<()> {
+    let path = folder.join("demo.log");
+    let file = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("warn,keytide=info,keytide_connectors=info"))
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(Mutex::new(file))
+        .init();
+    Ok(())
+}
+
+/// SIGINT and SIGTERM, as they come.
+fn signals() -> anyhow::Result<Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("starting the runtime for signals failed")?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        let listen = |kind| signal(kind).context("listening to signals failed");
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?)
+    };
+    let (told, signals) = mpsc::channel();
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if told.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+    })?;
+    Ok(signals)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,42 @@
+//! How far a bounded run is, on a terminal.
+
+use std::io::{self, IsTerminal as _};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use keytide_connectors::ingest::Ingest;
+use keytide_worker::replay::{Process, per_second};
+
+use crate::exit;
+
+/// This process, for bounded runs.
+pub(crate) const PROCESS: Process = Process { warn: exit::warn, watch: show, give_up: exit::give_up };
+
+/// Shows how far the input was read, on a terminal, until the workers are done.
+fn show(ingest: &Ingest, running: &Receiver<()>) {
+    if !io::stderr().is_terminal() {
+        return;
+    }
+    let bar = match ingest.progress().total {
+        Some(total) => {
+            ProgressBar::new(total).with_style(style("{bar:30} {percent:>3} %  {msg}  {eta} left"))
+        }
+        None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes}  {msg}")),
+    };
+    let started = Instant::now();
+    while running.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+        bar.set_position(ingest.progress().bytes);
+        let records = ingest.counts().records();
+        bar.set_message(format!(
+            "{records} records, {}/s",
+            per_second(records, started.elapsed().as_secs_f64())
+        ));
+    }
+    bar.finish_and_clear();
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .expect("the template is a constant that a run has shown to be right")
+}

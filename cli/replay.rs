@@ -1,0 +1,196 @@
+//! `keytide replay CONFIG --out DIR`: a bounded run over files, as fast as it goes.
+//!
+//! The same input and `--now` give the same bytes, whatever the number of workers and threads, because every
+//! decision is made at a record (see `connectors::ingest`) or at a tick (see `dataflow`), and rows are
+//! written in the order of their keys. Nothing is written but to DIR.
+
+use std::fs;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use keytide_alerts::policy::Policy;
+use keytide_config::{JobConfig, environment};
+use keytide_connectors::ingest::Input;
+use keytide_connectors::sink::JobInfo;
+use keytide_dataflow::Transition;
+use keytide_dataflow::model::Tick;
+use keytide_worker::exit::{Exit, failure};
+use keytide_worker::memory;
+use keytide_worker::records::Records;
+use keytide_worker::replay::{Bounded, Keep, RowCounts, per_second, usage, write};
+use serde::Serialize;
+
+use crate::exit;
+use crate::progress::PROCESS;
+
+/// Arguments of `keytide replay`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The job's configuration (TOML)
+    config: PathBuf,
+    /// Folder for the views and summary.json; files of an earlier run in it are replaced
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Timely workers [default: the configuration's]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+    /// Threads that only read and decode, beside the workers
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=256))]
+    decode_threads: u16,
+    /// The run's time (RFC 3339): events more than 5 minutes later are dead letters [default: now]
+    #[arg(long, value_name = "TIME")]
+    now: Option<jiff::Timestamp>,
+}
+
+/// `summary.json`, and what is printed at the end.
+#[derive(Serialize)]
+struct Summary {
+    job: String,
+    now: String,
+    workers: usize,
+    decode_threads: usize,
+    /// Accepted, unique events.
+    events: u64,
+    dead_letters: u64,
+    table_dead_letters: u64,
+    late: u64,
+    /// Events that count, and that the detector didn't judge.
+    detector_late: u64,
+    duplicates: u64,
+    /// Suspected leaks, and what would be done about them.
+    incidents: u64,
+    revocations: u64,
+    /// Events beyond the caps, which count under `overflow` (countries: `XX`).
+    overflow_keys: u64,
+    overflow_routes: u64,
+    overflow_countries: u64,
+    bytes: u64,
+    rows: RowCounts,
+    events_per_s: u64,
+    peak_memory_bytes: Option<u64>,
+    wall_s: f64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let now = time_of_run(args.now)?;
+    let job = load(&args.config, args.workers)?;
+    let workers = job.job.workers;
+    let name = job.job.name.clone();
+    let config = job.fingerprint();
+    // It says what would be done; nothing is.
+    let mut policy = Policy::new(job.alerts.policy);
+    let bounded = Bounded::open(job, PROCESS)?;
+    let out = Folder::new(&args.out, bounded.inputs(), SUMMARY)?;
+    let decode_count = usize::from(args.decode_threads);
+    let (collected, ingest) = bounded.run(now, decode_count, out.path(), Keep::Views)?;
+
+    let counts = ingest.counts();
+    let threads = workers.get() + decode_count;
+    let info = JobInfo { config: &config, partitions: ingest.partitions() };
+    let mut decide = |transitions: &[Transition]| policy.decide(transitions);
+    let written = write(collected, info, out.path(), threads, &mut decide)?;
+    let wall_s = started.elapsed().as_secs_f64();
+    let summary = Summary {
+        job: name,
+        now: keytide_connectors::sink::encode::time(now),
+        workers: workers.get(),
+        decode_threads: decode_count,
+        events: written.counts.events,
+        dead_letters: counts.dead_letters,
+        table_dead_letters: written.rows.dead_letters() - counts.dead_letters - counts.noted,
+        late: written.counts.late,
+        detector_late: written.counts.detector_late,
+        duplicates: written.counts.duplicates,
+        incidents: written.rows.incidents(),
+        revocations: written.rows.revocations(),
+        overflow_keys: written.counts.overflow_keys,
+        overflow_routes: written.counts.overflow_routes,
+        overflow_countries: written.counts.overflow_countries,
+        bytes: counts.bytes,
+        rows: written.rows,
+        events_per_s: per_second(written.counts.events, wall_s),
+        peak_memory_bytes: memory::peak_bytes(),
+        wall_s: (wall_s * 1_000.0).round() / 1_000.0,
+    };
+    let text = serde_json::to_string_pretty(&summary)?;
+    out.write(SUMMARY, format!("{text}\n").as_bytes())?;
+    match writeln!(io::stdout(), "{text}") {
+        // Nobody wants to read it; it is in the folder.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => {
+            let records = Records::of(&counts, ingest.partitions());
+            Ok(exit::judge(&records, "dead_letters.jsonl has a row of each, ").into())
+        }
+    }
+}
+
+/// The time that a run is told, or that of the clock.
+pub(crate) fn time_of_run(told: Option<jiff::Timestamp>) -> anyhow::Result<Tick> {
+    match told {
+        Some(now) => u64::try_from(now.as_millisecond())
+            .map_err(|_| failure(Exit::Usage, anyhow::anyhow!("--now lies before 1970"))),
+        None => Ok(crate::clock::now()),
+    }
+}
+
+pub(crate) fn load(config: &Path, workers: Option<NonZeroUsize>) -> anyhow::Result<JobConfig> {
+    let workers = workers.map(|workers| ("KEYTIDE_JOB__WORKERS".to_owned(), workers.to_string()));
+    let loaded = JobConfig::load(config, environment().chain(workers)).map_err(usage)?;
+    loaded.warnings.iter().for_each(|warning| exit::warn(warning));
+    Ok(loaded.job)
+}
+
+/// Written last.
+const SUMMARY: &str = "summary.json";
+
+/// The output folder.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes the folder. It may hold files of an earlier run, but none that is read: what is written would
+    /// replace it. An earlier `last` goes at once: it is written last, so that it always tells of a run that ended.
+    pub(crate) fn new(path: &Path, inputs: &[Input], last: &str) -> anyhow::Result<Self> {
+        fs::create_dir_all(path)
+            .with_context(|| format!("can't make the output folder {}", path.display()))
+            .map_err(usage)?;
+        let resolved = fs::canonicalize(path)?;
+        for input in inputs.iter().filter_map(|input| input.info.path.as_deref()) {
+            if fs::canonicalize(input)?.parent() == Some(&resolved) {
+                let out = path.display();
+                return Err(usage(anyhow::anyhow!(
+                    "{input} is read, so {out} can't be written to: name another folder"
+                )));
+            }
+        }
+        let folder = Self(path.to_owned());
+        folder.remove(last)?;
+        Ok(folder)
+    }
+
+    /// Removes a file of an earlier run.
+    pub(crate) fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.0.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let error = anyhow::Error::new(error);
+                Err(usage(error.context(format!("can't remove {} of an earlier run", path.display()))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
+        let path = self.0.join(name);
+        fs::write(&path, content).with_context(|| format!("writing {} failed", path.display()))
+    }
+}

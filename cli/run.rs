@@ -1,0 +1,171 @@
+//! `keytide run CONFIG`: the live job, until it is told to end.
+//!
+//! The main thread runs a small tokio runtime beside the job's threads: signals, metrics and health. SIGTERM and
+//! SIGINT end the job: its last tick is cut, computed, published and acknowledged, and the process exits with 0. A
+//! second signal doesn't wait for that, and after [`END_PATIENCE`] the process ends as well: sinks that are away would
+//! keep it for ever. Signals are listened to before the job starts, which may wait for brokers: a signal that comes
+//! meanwhile ends the process at once, with 0, for nothing was read yet.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use keytide_config::{JobConfig, environment};
+use keytide_worker::exit::{Exit, failure};
+use keytide_worker::run::{Handle, Job, Sample, Server};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::clock::now;
+use crate::log;
+
+/// How long a job that was told to end may take for it.
+const END_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Arguments of `keytide run`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The job's configuration (TOML)
+    config: PathBuf,
+    /// Timely workers [default: the configuration's]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let workers = args.workers.map(|workers| ("KEYTIDE_JOB__WORKERS".to_owned(), workers.to_string()));
+    let loaded = JobConfig::load(&args.config, environment().chain(workers))
+        .map_err(|error| failure(Exit::Usage, error))?;
+    log::start(&loaded.job.log);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let config = loaded.job;
+    if config.sinks.kafka.is_none() && config.sinks.files.is_none() {
+        tracing::warn!("there is no [sink.kafka] and no [sink.files]: results go nowhere");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime for signals and HTTP failed")?;
+    let signals = {
+        let _context = runtime.enter();
+        Signals::listen()?
+    };
+    let server = config.http.as_ref().map(Server::bind).transpose()?;
+    let (started, start) = oneshot::channel();
+    let (ended, end) = oneshot::channel();
+    let tick_ms = config.job.tick_ms;
+    let joiner = std::thread::Builder::new().name("joiner".to_owned()).spawn(move || {
+        let result = start_and_join(&config, started);
+        let _ = ended.send(());
+        result
+    })?;
+    let told = runtime.block_on(until_the_end(signals, start, end, |handle| {
+        server.map_or(Ok(()), |server| serve(server, handle.clone(), tick_ms))
+    }))?;
+    if told == End::BeforeStart {
+        tracing::info!("told to end before the job ran: nothing was read");
+        return Ok(Exit::Done.into());
+    }
+    let result = joiner.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the job panicked")));
+    if result.is_ok() {
+        tracing::info!("the job ended, everything it read is published");
+    }
+    result.map(|()| Exit::Done.into())
+}
+
+/// Starts the job, hands its handle out, and waits for its end.
+fn start_and_join(config: &JobConfig, started: oneshot::Sender<Handle>) -> anyhow::Result<()> {
+    let job = Job::start(config, None, now)?;
+    tracing::info!(
+        job = config.job.name,
+        workers = config.job.workers,
+        version = env!("CARGO_PKG_VERSION"),
+        "the job runs"
+    );
+    let _ = started.send(job.handle.clone());
+    job.join()
+}
+
+/// Serves metrics and health beside the job.
+fn serve(server: Server, job: Handle, tick_ms: u64) -> anyhow::Result<()> {
+    let address = server.address().context("asking for the port of [http] failed")?;
+    tracing::info!("serves http://{address}/metrics, /healthz and /readyz");
+    let look = Arc::new(move || Sample::take(&job, tick_ms));
+    tokio::spawn(async move {
+        if let Err(error) = server.serve(look).await {
+            tracing::error!("serving metrics and health failed: {error}");
+        }
+    });
+    Ok(())
+}
+
+/// The signals that end a job.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from the system, which would kill the process. Must be called within a runtime.
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("listening to SIGTERM failed")?,
+            interrupt: signal(SignalKind::interrupt()).context("listening to SIGINT failed")?,
+        })
+    }
+
+    /// Waits for the next of them.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// How waiting for the end was over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// A signal came while the job started.
+    BeforeStart,
+    /// The job's threads ended, or its start failed.
+    OfTheJob,
+}
+
+/// Waits for the job's start, gives its handle to `serve`, stops the job at the first signal, and gives it up at the
+/// second or when its time is over.
+async fn until_the_end(
+    mut signals: Signals,
+    start: oneshot::Receiver<Handle>,
+    mut end: oneshot::Receiver<()>,
+    serve: impl FnOnce(&Handle) -> anyhow::Result<()>,
+) -> anyhow::Result<End> {
+    let handle = tokio::select! {
+        handle = start => match handle {
+            Ok(handle) => handle,
+            // The start failed; its thread knows why.
+            Err(_) => return Ok(End::OfTheJob),
+        },
+        () = signals.next() => return Ok(End::BeforeStart),
+    };
+    serve(&handle)?;
+    tokio::select! {
+        _ = &mut end => return Ok(End::OfTheJob),
+        () = signals.next() => {}
+    }
+    tracing::info!("told to end: finishing the tick; a second signal ends at once");
+    handle.stop();
+    let why = tokio::select! {
+        _ = end => return Ok(End::OfTheJob),
+        () = signals.next() => "by a second signal",
+        () = tokio::time::sleep(END_PATIENCE) => "because the sinks didn't take the last ticks in time",
+    };
+    handle.sinks.stop();
+    Err(failure(Exit::Transient, anyhow::anyhow!("ended {why}: what isn't acknowledged is lost to this run")))
+}

@@ -1,0 +1,378 @@
+//! What a worker's dataflow puts out, held until it is written.
+//!
+//! Rows are held as they are, which takes a third of their text. Beyond [`BUDGET`] bytes the view that has most
+//! of them writes its rows as a sorted run, in some 50 bytes each, so memory doesn't grow with the output,
+//! whether it comes over many ticks or in the last.
+//!
+//! A run is sorted by names, so these must be known. Those of keys and routes are: the operator that hands them
+//! over comes before those that put out rows, on the way of the events. Those of tables are told at the start.
+
+use std::io;
+use std::mem;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+use keytide_connectors::decode::DeadLetter;
+use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::sink::encode::{DeadRow, EncodeRow as _, Labels, LateRow, Place};
+use keytide_connectors::sink::names::Names;
+use keytide_connectors::tables::TableDeadLetter;
+use keytide_dataflow::model::{Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, Tick};
+use keytide_dataflow::*;
+
+use super::bounded::Keep;
+use super::incidents::{keep_incident, keep_score, keep_transition};
+use super::output::{ViewRow, placed};
+use super::runs::Runs;
+use super::sorter::Sorter;
+
+/// Bytes of rows that all workers hold together. Sorting and merging take up to half as much again.
+const BUDGET: usize = 128 << 20;
+/// A worker holds as much at least, however many there are.
+const LEAST: usize = 2 << 20;
+
+const MINUTE_MS: u64 = 60_000;
+
+/// Rows in one piece of memory: what holds rows grows by so many, never by copying.
+const BLOCK: usize = 1 << 10;
+
+/// A view's rows: in memory, and what was written before the end.
+pub(super) struct Rowset<R> {
+    blocks: Vec<Vec<R>>,
+    pub(super) runs: Runs,
+}
+
+impl<R> Default for Rowset<R> {
+    fn default() -> Self {
+        Self { blocks: Vec::new(), runs: Runs::default() }
+    }
+}
+
+impl<R> Rowset<R> {
+    fn bytes(&self) -> usize {
+        self.blocks.len() * BLOCK * mem::size_of::<R>()
+    }
+
+    fn extend(&mut self, rows: impl IntoIterator<Item = R>) {
+        for row in rows {
+            match self.blocks.last_mut() {
+                Some(block) if block.len() < BLOCK => block.push(row),
+                _ => {
+                    let mut block = Vec::with_capacity(BLOCK);
+                    block.push(row);
+                    self.blocks.push(block);
+                }
+            }
+        }
+    }
+
+    /// Rows in memory.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &R> {
+        self.blocks.iter().flatten()
+    }
+}
+
+impl<R: ViewRow> Rowset<R> {
+    /// Writes the rows in memory as a run.
+    fn spill(&mut self, names: &Names, folder: &Path) -> anyhow::Result<()> {
+        let blocks = mem::take(&mut self.blocks);
+        let mut rows = placed(blocks.iter().flatten(), names);
+        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let mut bytes = Vec::new();
+        self.runs.add(folder, |run| {
+            rows.iter().try_for_each(|(_, row)| {
+                bytes.clear();
+                bytes = postcard::to_extend(row, mem::take(&mut bytes)).map_err(io::Error::other)?;
+                run.add(&[&bytes])
+            })
+        })
+    }
+}
+
+/// What a run over incidents tells of the calls.
+#[derive(Default)]
+pub struct Seen {
+    /// Keys that called, buckets apart.
+    pub keys: HashSet<KeyId>,
+    /// The first minute with a call, and the end of the last; `None`: there was no call.
+    pub span_ms: Option<(EventTime, EventTime)>,
+}
+
+impl Seen {
+    fn add(&mut self, rows: &[Row<KeyId, OwnedUsage>]) {
+        for row in rows.iter().filter(|row| row.level == Level::Minute) {
+            let end_ms = row.start + MINUTE_MS;
+            let (first, last) = self.span_ms.unwrap_or((row.start, end_ms));
+            self.span_ms = Some((first.min(row.start), last.max(end_ms)));
+            if !row.group.is_bucket() {
+                self.keys.insert(row.group);
+            }
+        }
+    }
+
+    /// Adds another worker's.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.span_ms = match (self.span_ms, other.span_ms) {
+            (Some(span), Some(other)) => Some((span.0.min(other.0), span.1.max(other.1))),
+            (span, other) => span.or(other),
+        };
+    }
+}
+
+/// One worker's results.
+#[derive(Default)]
+pub struct Collect {
+    folder: PathBuf,
+    partitions: Arc<[PartitionInfo]>,
+    /// Bytes of rows from which they are written.
+    budget: usize,
+    /// Whether only incidents and scores are kept.
+    only_incidents: bool,
+    pub(super) names: Names,
+    pub(super) counts: Counts,
+    pub(super) usage: Rowset<Row<KeyId, OwnedUsage>>,
+    pub(super) usage_by_route: Rowset<Row<KeyRoute, OwnedUsage>>,
+    pub(super) latency: Rowset<Row<Scope, Latency>>,
+    pub(super) geo: Rowset<Row<KeyCountry, Geo>>,
+    pub(super) callers: Rowset<Row<Scope, Callers>>,
+    pub(super) subscription_usage: Rowset<Row<NameId, SubscriptionUsage>>,
+    /// Late events as [`LATE`] bytes: a late event is on the worker of its request, its key's name on the
+    /// worker of its key, so lines are made when all workers are done.
+    pub(super) late: Sorter,
+    pub(super) dead_letters: Sorter,
+    /// Versions of incidents, by incident and tick.
+    pub(super) incidents: Sorter,
+    /// Transitions with their ticks, in the order of these.
+    pub(super) transitions: Sorter,
+    /// Only where nothing else is kept.
+    pub(super) seen: Seen,
+    /// Scores as lines, by key as it is shown and window.
+    pub(super) scores: Sorter,
+    /// What went wrong where an error can't be returned. Then no more rows are taken.
+    failed: Option<anyhow::Error>,
+}
+
+impl Collect {
+    /// One of several workers' results. What doesn't fit into memory is kept in `folder`.
+    pub(super) fn new(
+        folder: &Path,
+        partitions: &[PartitionInfo],
+        workers: NonZeroUsize,
+        keep: Keep,
+    ) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            partitions: partitions.into(),
+            budget: (BUDGET / workers).max(LEAST),
+            only_incidents: keep != Keep::Views,
+            late: Sorter::new(folder),
+            dead_letters: Sorter::new(folder),
+            incidents: Sorter::new(folder),
+            transitions: Sorter::new(folder),
+            scores: Sorter::new(folder),
+            ..Self::default()
+        }
+    }
+
+    /// Writes the rows of the view that holds most.
+    pub(super) fn spill_largest(&mut self) -> anyhow::Result<()> {
+        let sizes = self.sizes();
+        let Self { names, folder, .. } = self;
+        match (0..sizes.len()).max_by_key(|view| sizes[*view]) {
+            Some(0) => self.usage.spill(names, folder),
+            Some(1) => self.usage_by_route.spill(names, folder),
+            Some(2) => self.latency.spill(names, folder),
+            Some(3) => self.geo.spill(names, folder),
+            Some(4) => self.callers.spill(names, folder),
+            _ => self.subscription_usage.spill(names, folder),
+        }
+    }
+
+    /// Bytes by view.
+    fn sizes(&self) -> [usize; 6] {
+        [
+            self.usage.bytes(),
+            self.usage_by_route.bytes(),
+            self.latency.bytes(),
+            self.geo.bytes(),
+            self.callers.bytes(),
+            self.subscription_usage.bytes(),
+        ]
+    }
+
+    /// Keeps an error until [`failure`](Self::failure) is asked.
+    fn failed(&mut self, result: anyhow::Result<()>) {
+        if let Err(error) = result {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    /// Lists dead letters of sources.
+    pub(super) fn dead_letters(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
+        if self.only_incidents {
+            return Ok(());
+        }
+        let Self { names, partitions, dead_letters, .. } = self;
+        let mut labels = Labels::new(names);
+        letters.iter().try_for_each(|letter| {
+            let row = DeadRow::of(letter, partitions);
+            dead_letters.add(|key| place_key(&row.place, key), |line| row.line(&mut labels, line))
+        })
+    }
+
+    /// Lists bad rows of tables: their offset is the line.
+    pub(super) fn table_dead_letters(&mut self, letters: &[TableDeadLetter]) -> anyhow::Result<()> {
+        if self.only_incidents {
+            return Ok(());
+        }
+        let Self { names, dead_letters, .. } = self;
+        let mut labels = Labels::new(names);
+        letters.iter().try_for_each(|letter| {
+            let row = DeadRow::of_row(letter);
+            dead_letters.add(|key| place_key(&row.place, key), |line| row.line(&mut labels, line))
+        })
+    }
+
+    /// What went wrong while the dataflow put out rows, if anything did.
+    pub(super) fn failure(&mut self) -> anyhow::Result<()> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Output for Collect {
+    fn rows(&mut self, tick: Tick, rows: Rows) {
+        if self.failed.is_some() {
+            return;
+        }
+        match rows {
+            Rows::Incidents(incidents) => {
+                let added = incidents
+                    .iter()
+                    .try_for_each(|incident| keep_incident(&mut self.incidents, tick, incident));
+                self.failed(added);
+            }
+            Rows::IncidentLog(log) => {
+                let added = log
+                    .iter()
+                    .try_for_each(|transition| keep_transition(&mut self.transitions, tick, transition));
+                self.failed(added);
+            }
+            Rows::Scores(scores) => {
+                let Self { names, scores: into, .. } = self;
+                let added = scores.iter().try_for_each(|score| keep_score(into, names, score));
+                self.failed(added);
+            }
+            Rows::Usage(rows) if self.only_incidents => self.seen.add(&rows),
+            _ if self.only_incidents => {}
+            Rows::Usage(rows) => self.usage.extend(rows),
+            Rows::UsageByRoute(rows) => self.usage_by_route.extend(rows),
+            Rows::Latency(rows) => self.latency.extend(rows),
+            Rows::Geo(rows) => self.geo.extend(rows),
+            Rows::Callers(rows) => self.callers.extend(rows),
+            Rows::SubscriptionUsage(rows) => self.subscription_usage.extend(rows.into_iter().filter_map(
+                |Row { group, level, start, value, complete, is_final }| {
+                    Some(Row { group, level, start, value: value?, complete, is_final })
+                },
+            )),
+        }
+        if self.sizes().iter().sum::<usize>() >= self.budget {
+            let spilled = self.spill_largest();
+            self.failed(spilled);
+        }
+    }
+
+    fn late(&mut self, _: Tick, late: Vec<Late>) {
+        if self.only_incidents {
+            return;
+        }
+        for late in late {
+            let place = Place::of(late.position, &self.partitions);
+            let added = self
+                .late
+                .add(|key| place_key(&place, key), |line| line.extend_from_slice(&late_bytes(&late)));
+            self.failed(added);
+        }
+    }
+
+    fn counts(&mut self, _: Tick, counts: Counts) {
+        self.counts += counts;
+    }
+
+    fn admitted(&mut self, _: Tick, _: Admitted) {}
+
+    /// Rows are written at the end, so no string is forgotten before: as many as days and months admitted.
+    fn forget(&mut self, _: Tick, _: Vec<Forgotten>) {}
+
+    fn define(&mut self, _: Tick, definitions: Vec<Definition>) {
+        for definition in definitions {
+            self.names.define(definition);
+        }
+    }
+}
+
+/// The order of records by where they stand.
+fn place_key(place: &Place<'_>, key: &mut Vec<u8>) {
+    key.extend_from_slice(place.source.as_bytes());
+    key.push(0);
+    key.extend_from_slice(&place.partition.to_be_bytes());
+    key.extend_from_slice(&place.offset.to_be_bytes());
+    key.extend_from_slice(&place.index.to_be_bytes());
+}
+
+/// Bytes of a late event.
+const LATE: usize = 4 + 8 + 4 + 16 + 16 + 8 + 8 + 2;
+
+fn late_bytes(late: &Late) -> [u8; LATE] {
+    let Late {
+        position: Position { partition, offset, index },
+        key,
+        request,
+        time,
+        late_ms,
+        counted,
+        proven,
+    } = *late;
+    let mut bytes = [0; LATE];
+    let parts: [&[u8]; 8] = [
+        &partition.to_be_bytes(),
+        &offset.to_be_bytes(),
+        &index.to_be_bytes(),
+        &key.0.to_be_bytes(),
+        &request.bits().to_be_bytes(),
+        &time.to_be_bytes(),
+        &late_ms.to_be_bytes(),
+        &[u8::from(counted), u8::from(proven)],
+    ];
+    let mut at = 0;
+    for part in parts {
+        bytes[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    bytes
+}
+
+/// Appends a late event, as [`Collect`] keeps it, as a line.
+pub(super) fn late_line(
+    bytes: &[u8],
+    labels: &mut Labels<'_>,
+    partitions: &[PartitionInfo],
+    out: &mut Vec<u8>,
+) {
+    let mut rest = bytes;
+    let mut number = |length: usize| {
+        let (part, after) = rest.split_at(length);
+        rest = after;
+        part.iter().fold(0_u128, |number, byte| number << 8 | u128::from(*byte))
+    };
+    let partition = number(4) as u32;
+    let (offset, index) = (number(8) as u64, number(4) as u32);
+    let position = Position { partition, offset, index };
+    let (key, request) = (KeyId(number(16)), RequestId::from_bits(number(16)));
+    let (time, late_ms) = (number(8) as u64, number(8) as u64);
+    let (counted, proven) = (number(1) == 1, number(1) == 1);
+    let late = Late { position, key, request, time, late_ms, counted, proven };
+    LateRow { place: Place::of(position, partitions), late }.line(labels, out);
+}

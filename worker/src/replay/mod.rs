@@ -1,0 +1,33 @@
+//! A bounded run: reads all that a job's sources hold, as fast as it goes, and writes rows to files.
+//!
+//! The same input and time give the same bytes, whatever the number of workers and threads, because every decision is
+//! made at a record (see `connectors::ingest`) or at a tick (see `dataflow`), and rows are written in the order of
+//! their keys.
+
+mod bounded;
+mod collect;
+mod incidents;
+mod output;
+mod runs;
+mod sorter;
+
+pub use self::bounded::{Bounded, Keep, Process, per_second, usage};
+pub use self::collect::{Collect, Seen};
+pub use self::output::{RowCounts, Written, WrittenIncidents, write, write_incidents};
+
+impl RowCounts {
+    /// Rows of the view `dead_letters`.
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters
+    }
+
+    /// Rows of the view `incidents`.
+    pub fn incidents(&self) -> u64 {
+        self.incidents
+    }
+
+    /// Rows of the view `revocations`.
+    pub fn revocations(&self) -> u64 {
+        self.revocations
+    }
+}

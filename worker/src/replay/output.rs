@@ -1,0 +1,522 @@
+//! Rows as JSON lines, in the order of their key columns as they are shown.
+//!
+//! A row's place is what its key columns say: texts where it has names, otherwise its id, whose digits are in
+//! the same order. Rows are sorted by places in memory, by all threads; what was written to runs before (see
+//! [`Runs`](super::runs::Runs)) is merged with them by the same places. So a view's file is the same wherever
+//! its rows were held and in however many parts.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context as _;
+use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::sink::encode::{EncodeRow, Labels, OfScope};
+use keytide_connectors::sink::names::{Names, Route};
+use keytide_connectors::sink::{Decide, JobInfo};
+use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId};
+use keytide_dataflow::*;
+use rayon::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::bounded::Keep;
+use super::collect::{Collect, Rowset, Seen, late_line};
+use super::incidents::{IncidentCounts, incident_views, scores_file};
+use super::runs::{Ascending, Merge, RunReader};
+use super::sorter::Sorter;
+
+/// Rows that are formatted at once by one thread.
+const CHUNK: usize = 1 << 12;
+/// Such chunks, for each thread, that are written at once.
+const CHUNKS: usize = 4;
+
+/// Rows by view.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct RowCounts {
+    pub(super) usage: u64,
+    pub(super) usage_by_route: u64,
+    pub(super) latency: u64,
+    pub(super) geo: u64,
+    pub(super) callers: u64,
+    pub(super) subscription_usage: u64,
+    pub(super) incidents: u64,
+    pub(super) incident_log: u64,
+    pub(super) revocations: u64,
+    pub(super) late: u64,
+    pub(super) dead_letters: u64,
+}
+
+/// What was written.
+pub struct Written {
+    /// Rows by view.
+    pub rows: RowCounts,
+    /// Sums over the dataflow's ticks.
+    pub counts: Counts,
+}
+
+/// A row of a view as it is held and sorted.
+pub(super) trait ViewRow: EncodeRow + Clone + Send + Sync + Serialize + DeserializeOwned {
+    /// Its place among the view's rows, which no other row has.
+    type Place<'a>: Ord + Copy + Send + Sync;
+
+    /// Its place. Needs the names of what it is about, if that has names.
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a>;
+}
+
+/// A key as it is shown: by name, or by the digits of its id.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ShownKey<'a> {
+    /// In words: a number of 128 bits would take its alignment in every place.
+    Id(u64, u64),
+    Name(&'a str),
+}
+
+impl<'a> ShownKey<'a> {
+    fn new(key: KeyId, names: &'a Names) -> Self {
+        match (names.key(key), key.bucket_name()) {
+            (Some(name), _) => Self::Name(&name.text),
+            (None, Some(name)) => Self::Name(name),
+            (None, None) => Self::Id((key.0 >> 64) as u64, key.0 as u64),
+        }
+    }
+}
+
+/// The digits of an id.
+fn digits(high: u64, low: u64) -> [u8; 32] {
+    let mut digits = [0; 32];
+    for (half, number) in digits.chunks_exact_mut(16).zip([high, low]) {
+        for (place, digit) in half.iter_mut().rev().enumerate() {
+            *digit = b"0123456789abcdef"[(number >> (4 * place) & 15) as usize];
+        }
+    }
+    digits
+}
+
+impl Ord for ShownKey<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Id(high, low), Self::Id(other_high, other_low)) => {
+                (high, low).cmp(&(other_high, other_low))
+            }
+            (Self::Name(name), Self::Name(other)) => name.cmp(other),
+            // Of equal texts the id comes first.
+            (Self::Id(high, low), Self::Name(name)) => {
+                digits(*high, *low).as_slice().cmp(name.as_bytes()).then(Ordering::Less)
+            }
+            (Self::Name(_), Self::Id(..)) => other.cmp(self).reverse(),
+        }
+    }
+}
+
+impl PartialOrd for ShownKey<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A route by its columns.
+#[derive(Clone, Copy)]
+pub(super) struct ShownRoute<'a> {
+    id: RouteId,
+    parts: Option<&'a Route>,
+}
+
+impl ShownRoute<'_> {
+    fn texts(&self) -> [&str; 3] {
+        self.parts.map_or([""; 3], |route| [&route.api, &route.method, &route.route].map(|part| &*part.text))
+    }
+}
+
+impl Ord for ShownRoute<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self.id == other.id {
+            Ordering::Equal
+        } else {
+            self.texts().cmp(&other.texts()).then(self.id.cmp(&other.id))
+        }
+    }
+}
+
+impl PartialOrd for ShownRoute<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ShownRoute<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for ShownRoute<'_> {}
+
+/// A scope and its id: keys before routes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ShownScope<'a> {
+    Key(ShownKey<'a>),
+    /// Several routes may have the same text.
+    Route(&'a str, RouteId),
+}
+
+/// A window's place: labels in alphabetical order, then starts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ShownWindow(u64);
+
+impl ShownWindow {
+    fn new(level: Level, start: EventTime) -> Self {
+        let rank = match level {
+            Level::Day => 0,
+            Level::Hour => 1,
+            Level::Minute => 2,
+            Level::Month => 3,
+            Level::FiveMinutes => 4,
+        };
+        Self(rank << 56 | start)
+    }
+}
+
+impl ViewRow for Row<KeyId, OwnedUsage> {
+    type Place<'a> = (ShownKey<'a>, ShownWindow);
+
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+        (ShownKey::new(self.group, names), ShownWindow::new(self.level, self.start))
+    }
+}
+
+impl ViewRow for Row<KeyRoute, OwnedUsage> {
+    type Place<'a> = (ShownKey<'a>, ShownRoute<'a>, ShownWindow);
+
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+        let KeyRoute { key, route } = self.group;
+        let route = ShownRoute { id: route, parts: names.listed_route(route) };
+        (ShownKey::new(key, names), route, ShownWindow::new(self.level, self.start))
+    }
+}
+
+impl<V: OfScope + Clone + Serialize + DeserializeOwned> ViewRow for Row<Scope, V> {
+    type Place<'a> = (ShownScope<'a>, ShownWindow);
+
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+        let scope = match self.group {
+            Scope::Key(key) => ShownScope::Key(ShownKey::new(key, names)),
+            Scope::Route(route) => {
+                ShownScope::Route(names.listed_route(route).map_or("", |listed| &listed.id.text), route)
+            }
+        };
+        (scope, ShownWindow::new(self.level, self.start))
+    }
+}
+
+impl ViewRow for Row<KeyCountry, Geo> {
+    type Place<'a> = (ShownKey<'a>, Country, ShownWindow);
+
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+        let KeyCountry { key, country } = self.group;
+        (ShownKey::new(key, names), country, ShownWindow::new(self.level, self.start))
+    }
+}
+
+impl ViewRow for Row<NameId, SubscriptionUsage> {
+    type Place<'a> = (&'a str, NameId, ShownWindow);
+
+    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+        (names.text(self.group), self.group, ShownWindow::new(self.level, self.start))
+    }
+}
+
+/// Rows with their places.
+pub(super) type Placed<'a, 'r, R> = Vec<(<R as ViewRow>::Place<'a>, &'r R)>;
+
+/// Rows in no order yet, with their places.
+pub(super) fn placed<'a, 'r, R: ViewRow>(
+    rows: impl Iterator<Item = &'r R>,
+    names: &'a Names,
+) -> Placed<'a, 'r, R> {
+    rows.map(|row| (row.place(names), row)).collect()
+}
+
+/// Writes all views.
+pub fn write(
+    collected: Vec<Collect>,
+    job: JobInfo<'_>,
+    folder: &Path,
+    threads: usize,
+    decide: Decide<'_>,
+) -> anyhow::Result<Written> {
+    let (mut names, mut counts) = (Names::default(), Counts::default());
+    let (mut late, mut dead_letters) = (Vec::new(), Vec::new());
+    let mut of_incidents = Vec::new();
+    macro_rules! rowsets {
+        ($($view:ident),*) => {
+            $(let mut $view = Vec::new();)*
+            for worker in collected {
+                names.merge(worker.names);
+                counts += worker.counts;
+                $($view.push(worker.$view);)*
+                late.push(worker.late);
+                dead_letters.push(worker.dead_letters);
+                of_incidents.push((worker.incidents, worker.transitions));
+            }
+        };
+    }
+    rowsets!(usage, usage_by_route, latency, geo, callers, subscription_usage);
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("starting threads failed")?;
+    let file = |view: &str| folder.join(format!("{view}.jsonl"));
+    let IncidentCounts { incidents, incident_log, revocations } =
+        incident_views(of_incidents, &names, job, folder, decide)?;
+    let rows = pool.install(|| {
+        anyhow::Ok(RowCounts {
+            usage: view(usage, &names, &file("usage"))?,
+            usage_by_route: view(usage_by_route, &names, &file("usage_by_route"))?,
+            latency: view(latency, &names, &file("latency"))?,
+            geo: view(geo, &names, &file("geo"))?,
+            callers: view(callers, &names, &file("callers"))?,
+            subscription_usage: view(subscription_usage, &names, &file("subscription_usage"))?,
+            incidents,
+            incident_log,
+            revocations,
+            late: late_view(late, &names, job.partitions, &file("late"))?,
+            dead_letters: merged(dead_letters, &file("dead_letters"), |line, out| out.write_all(line))?,
+        })
+    })?;
+    Ok(Written { rows, counts })
+}
+
+/// What a run wrote of which only incidents are kept.
+pub struct WrittenIncidents {
+    /// Rows of `scores.csv`.
+    pub scores: u64,
+    /// Sums over the dataflow's ticks.
+    pub counts: Counts,
+    /// Keys and the span of their calls.
+    pub seen: Seen,
+    /// The texts of ids.
+    pub names: Names,
+}
+
+/// Writes the views of incidents, and the scores of windows where they were asked for.
+pub fn write_incidents(
+    collected: Vec<Collect>,
+    job: JobInfo<'_>,
+    folder: &Path,
+    keep: Keep,
+    decide: Decide<'_>,
+) -> anyhow::Result<WrittenIncidents> {
+    let (mut names, mut counts, mut seen) = (Names::default(), Counts::default(), Seen::default());
+    let (mut of_incidents, mut scores) = (Vec::new(), Vec::new());
+    for worker in collected {
+        names.merge(worker.names);
+        counts += worker.counts;
+        seen.merge(worker.seen);
+        of_incidents.push((worker.incidents, worker.transitions));
+        scores.push(worker.scores);
+    }
+    incident_views(of_incidents, &names, job, folder, decide)?;
+    let scores = if keep == Keep::Scores { scores_file(scores, folder)? } else { 0 };
+    Ok(WrittenIncidents { scores, counts, seen, names })
+}
+
+/// Rows in the order of their places: those in memory, or those of a run.
+enum Input<'a, 'r, R: ViewRow> {
+    Memory(std::vec::IntoIter<(R::Place<'a>, &'r R)>),
+    Run(RunReader<'r>, &'a Names),
+}
+
+impl<'a, R: ViewRow> Ascending for Input<'a, '_, R> {
+    type Place = R::Place<'a>;
+    type Item = R;
+
+    fn next(&mut self) -> io::Result<Option<(R::Place<'a>, R)>> {
+        Ok(match self {
+            Self::Memory(rows) => rows.next().map(|(place, row)| (place, row.clone())),
+            Self::Run(run, names) => match run.next()? {
+                None => None,
+                Some(record) => {
+                    let row: R = postcard::from_bytes(record).map_err(io::Error::other)?;
+                    Some((row.place(names), row))
+                }
+            },
+        })
+    }
+}
+
+/// Writes a view, of which every worker has a part.
+fn view<R: ViewRow>(parts: Vec<Rowset<R>>, names: &Names, path: &Path) -> anyhow::Result<u64> {
+    let mut held = placed(parts.iter().flat_map(Rowset::rows), names);
+    held.par_sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let batch = CHUNK * CHUNKS * rayon::current_num_threads();
+    let mut count = 0;
+    let write = || -> io::Result<()> {
+        let mut file = File::create(path)?;
+        if parts.iter().all(|part| part.runs.is_empty()) {
+            for part in held.chunks(batch) {
+                let rows: Vec<&R> = part.iter().map(|(_, row)| *row).collect();
+                count += lines(&rows, names, &mut file)?;
+            }
+            return Ok(());
+        }
+        let mut inputs = vec![Input::Memory(held.into_iter())];
+        inputs.extend(
+            RunReader::all(parts.iter().map(|part| &part.runs)).into_iter().map(|run| Input::Run(run, names)),
+        );
+        let mut merge = Merge::new(inputs)?;
+        loop {
+            let mut rows: Vec<R> = Vec::with_capacity(batch);
+            while rows.len() < batch
+                && let Some(row) = merge.next()?
+            {
+                rows.push(row);
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+            count += lines(&rows.iter().collect::<Vec<_>>(), names, &mut file)?;
+        }
+    };
+    write().with_context(|| format!("writing {} failed", path.display()))?;
+    Ok(count)
+}
+
+/// Writes rows as lines; returns how many.
+fn lines<R: ViewRow>(rows: &[&R], names: &Names, file: &mut File) -> io::Result<u64> {
+    let format = |chunk: &[&R]| {
+        let mut labels = Labels::new(names);
+        let mut text = Vec::with_capacity(chunk.len() * 320);
+        chunk.iter().for_each(|row| row.line(&mut labels, &mut text));
+        text
+    };
+    let texts: Vec<Vec<u8>> = rows.par_chunks(CHUNK).map(format).collect();
+    texts.iter().try_for_each(|text| file.write_all(text))?;
+    Ok(rows.len() as u64)
+}
+
+fn late_view(
+    late: Vec<Sorter>,
+    names: &Names,
+    partitions: &[PartitionInfo],
+    path: &Path,
+) -> anyhow::Result<u64> {
+    let (mut labels, mut line) = (Labels::new(names), Vec::new());
+    merged(late, path, |late, out| {
+        line.clear();
+        late_line(late, &mut labels, partitions, &mut line);
+        out.write_all(&line)
+    })
+}
+
+fn merged(
+    sorters: Vec<Sorter>,
+    path: &Path,
+    mut line: impl FnMut(&[u8], &mut BufWriter<File>) -> io::Result<()>,
+) -> anyhow::Result<u64> {
+    let write = || {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        let count = Sorter::merge(sorters, |record| line(record, &mut file))?;
+        file.flush()?;
+        io::Result::Ok(count)
+    };
+    write().with_context(|| format!("writing {} failed", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use keytide_dataflow::model::{Definition, Position, RequestId, Tick};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TICK: Tick = 1;
+
+    /// Two workers' results: rows of a key that has a name on the first, its late event on the second.
+    fn results(folder: &Path, partitions: &[PartitionInfo], spill_after: &[u64]) -> Vec<Collect> {
+        let new = || Collect::new(folder, partitions, NonZeroUsize::MIN, Keep::Views);
+        let mut workers = [new(), new()];
+        for number in 0..20_u64 {
+            let name = format!("key-{}", number * 7 % 20);
+            let key = KeyId::from_name(&name);
+            let owner = &mut workers[(number % 2) as usize];
+            owner.define(TICK, vec![Definition::Key { id: key, name: name.into(), month: None }]);
+            let value =
+                OwnedUsage { usage: Usage { calls: number, ..Usage::default() }, owner: Owner::default() };
+            let row = |level, start| Row { group: key, level, start, value, complete: true, is_final: false };
+            owner.rows(TICK, Rows::Usage(vec![row(Level::Hour, 3_600_000), row(Level::Minute, 3_660_000)]));
+            let late = Late {
+                position: Position { partition: (number % 3) as u32, offset: 100 - number, index: 0 },
+                key,
+                request: RequestId::from_bits(number.into()),
+                time: number,
+                late_ms: 1,
+                counted: true,
+                proven: number % 2 == 0,
+            };
+            workers[(number / 2 % 2) as usize].late(TICK, vec![late]);
+            if spill_after.contains(&number) {
+                workers.iter_mut().for_each(|worker| worker.spill_largest().unwrap());
+            }
+        }
+        workers.into()
+    }
+
+    #[test]
+    fn rows_that_were_spilled_are_written_as_if_they_had_not_been() {
+        let partition = |source: &str, number| PartitionInfo {
+            source: source.into(),
+            source_index: 0,
+            number,
+            path: None,
+        };
+        let partitions = [partition("b", 0), partition("b", 1), partition("a", 0)];
+        let write = |spill_after: &[u64], threads| {
+            let folder = tempfile::tempdir().unwrap();
+            let collected = results(folder.path(), &partitions, spill_after);
+            let job = JobInfo { config: "", partitions: &partitions };
+            let written = super::write(collected, job, folder.path(), threads, &mut |_| Vec::new()).unwrap();
+            assert_eq!((written.rows.usage, written.rows.late), (40, 20));
+            ["usage", "late"].map(|view| {
+                let mut text = String::new();
+                let mut file = File::open(folder.path().join(format!("{view}.jsonl"))).unwrap();
+                io::Read::read_to_string(&mut file, &mut text).unwrap();
+                text
+            })
+        };
+        let [usage, late] = write(&[], 1);
+        assert!(usage.starts_with(r#"{"key_id":"key-0","window":"1h""#), "{usage}");
+        assert!(late.starts_with(r#"{"source":"a","partition":0,"offset":83,"#), "{late}");
+        assert!(late.contains(r#""key_id":"key-19""#), "{late}");
+        for spill_after in [&[3][..], &[19], &[0, 9, 10, 18]] {
+            assert_eq!(write(spill_after, 2), [usage.clone(), late.clone()], "{spill_after:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn keys_stand_in_the_order_of_their_texts(
+            ids in prop::collection::vec(any::<u128>(), 2..20), texts in prop::collection::vec("[0-9a-z]{0,33}", 2..20)
+        ) {
+            let mut names = Names::default();
+            let mut keys: Vec<KeyId> = ids.into_iter().map(KeyId).collect();
+            keys.extend(KeyId::BUCKETS);
+            for text in texts {
+                let id = KeyId::from_name(&text);
+                names.define(Definition::Key { id, name: text.into(), month: None });
+                keys.push(id);
+            }
+            // Shares all but its last digits with one that has none.
+            let near = format!("{:031x}", keys[0].0 >> 4);
+            let id = KeyId::from_name(&near);
+            names.define(Definition::Key { id, name: near.as_str().into(), month: None });
+            keys.push(KeyId::from_name(&near));
+            let mut by_text: Vec<String> = keys.iter().map(|key| names.key_text(*key).into_owned()).collect();
+            by_text.sort();
+            keys.sort_by_key(|key| ShownKey::new(*key, &names));
+            let shown: Vec<String> = keys.iter().map(|key| names.key_text(*key).into_owned()).collect();
+            prop_assert_eq!(shown, by_text);
+        }
+    }
+}

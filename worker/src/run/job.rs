@@ -1,0 +1,288 @@
+//! A live job's threads: who they are, how they start and how they end.
+//!
+//! ```text
+//! reader-0..  tables  watch  coordinator      connectors::live
+//! timely workers                              work.rs
+//! publisher                                   publish.rs, tell.rs, connectors::sink
+//! alerts-*                                    alerts::outbox
+//! ```
+//! They end by themselves after the last tick: readers and tables when they answered the last cut, workers when they
+//! computed its tick, the publisher when the workers are gone and the sinks have everything. A panic in any of them
+//! must end the process.
+
+use std::io;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use keytide_alerts::outbox::AlertsError;
+use keytide_config::{JobConfig, Limits, Source, SourceKind};
+use keytide_connectors::geo::Unreadable;
+use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::kafka::{Consumer, Topic};
+use keytide_connectors::live::{
+    self, Live, LiveError, Reader, SourceFeed, TableReader, coordinate, watch_partitions,
+};
+use keytide_connectors::sink::{Monitor, Publisher, SinkError, TickOutput};
+use keytide_dataflow::model::Tick;
+use keytide_dataflow::{Options, Publish};
+use timely::communication::WorkerGuards;
+
+use super::observe::Observed;
+use super::publish::{Counted, Tap, publish};
+use super::tables::{GeoFeed, Tables, decoders};
+use super::tell::Telling;
+use super::work::work;
+use crate::exit::{Exit, failure, kafka_failure};
+
+/// Rows that change in bulk and are let out per tick, view and bucket of groups.
+const BULK_ROWS: usize = 128;
+/// How often topics are looked at for new partitions.
+const WATCH: Duration = Duration::from_secs(10);
+
+/// Returns the time, in milliseconds since the epoch.
+pub type Clock = fn() -> Tick;
+
+/// A job that runs.
+pub struct Job {
+    /// What everybody may look at.
+    pub handle: Handle,
+    threads: Vec<JoinHandle<()>>,
+    workers: WorkerGuards<()>,
+    publisher: JoinHandle<()>,
+}
+
+/// A running job, seen and stopped from outside.
+#[derive(Clone)]
+pub struct Handle {
+    /// Its input and ticks.
+    pub live: Arc<Live>,
+    /// What its ticks had in them.
+    pub counted: Arc<Counted>,
+    /// What its workers tell of themselves.
+    pub observed: Arc<Observed>,
+    /// Its sinks.
+    pub sinks: Monitor,
+    /// Its mails and webhooks.
+    pub alerts: keytide_alerts::outbox::Monitor,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// Look-ups of addresses that hit a damaged record.
+    pub unreadable_places: Unreadable,
+    /// The clock that it was started with.
+    pub(super) clock: Clock,
+    /// Why the sinks can't go on.
+    sink_error: Arc<Mutex<Option<SinkError>>>,
+}
+
+impl Job {
+    /// Starts a job; blocks until its topics are looked up. `tap` is told of every tick's results; `clock` says what
+    /// time it is, in milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// If something the configuration names can't be used, or not now.
+    pub fn start(config: &JobConfig, tap: Option<Tap>, clock: Clock) -> anyhow::Result<Self> {
+        let publisher =
+            Publisher::open(&config.sinks, &config.job.name, &config.sources, &config.fingerprint())
+                .map_err(|error| failure(error.class().into(), error))?;
+        let telling =
+            Telling::open(&config.alerts, clock).map_err(|error| failure(exit_of_alerts(&error), error))?;
+        let tables = Tables::open(config)?;
+        let sources = kafka_sources(&config.sources)?;
+        let workers = config.job.workers;
+        let options = live::Options { tick_ms: config.job.tick_ms, windows: config.windows, workers };
+        let live = Live::new(clock(), options);
+        let mut known = Vec::new();
+        for (index, name, topic, starts) in &sources {
+            for (number, offset) in starts {
+                let info =
+                    PartitionInfo { source: name.clone(), source_index: *index, number: *number, path: None };
+                live.add_partition(info, *offset);
+            }
+            tracing::info!(source = name, topic = topic.name(), partitions = starts.len(), "reads");
+            known.push((*index, name.clone(), u32::try_from(starts.len()).unwrap_or(u32::MAX)));
+        }
+
+        let handle = Handle {
+            live: Arc::clone(&live),
+            counted: Arc::default(),
+            observed: Arc::default(),
+            sinks: publisher.monitor(),
+            alerts: telling.monitor(),
+            limits: config.limits,
+            unreadable_places: tables.watched_geo.unreadable().clone(),
+            clock,
+            sink_error: Arc::default(),
+        };
+        let decoders = decoders(config, tables.geo);
+        let mut threads = Vec::new();
+        for seat in 0..workers.get() {
+            let feeds = feeds(&config.sources)?;
+            let reader = Reader::new(&live, seat, feeds, &*decoders);
+            threads.push(spawn(format!("reader-{seat}"), move || reader.run())?);
+        }
+        let mut feeds = tables.feeds;
+        feeds.push(Box::new(GeoFeed::new(tables.watched_geo, config, &live)));
+        let reader = TableReader::new(&live, tables.first, feeds);
+        threads.push(spawn("tables".to_owned(), move || reader.run())?);
+        threads.push(watch(&live, sources, known)?);
+
+        let (results, collected) = mpsc::channel();
+        let publisher = {
+            let handle = handle.clone();
+            spawn("publisher".to_owned(), move || {
+                handle.publish(publisher, telling, &collected, workers.get(), tap);
+            })?
+        };
+        let dataflow = Options {
+            windows: config.windows,
+            limits: config.limits,
+            publish: Publish::Changes { bulk_rows: BULK_ROWS },
+            detection: (&config.detection).into(),
+        };
+        let guards = start_workers(&handle, workers.get(), dataflow, results)?;
+        {
+            let live = Arc::clone(&live);
+            threads.push(spawn("coordinator".to_owned(), move || coordinate(&live, clock))?);
+        }
+        Ok(Self { handle, threads, workers: guards, publisher })
+    }
+
+    /// Waits until all threads ended.
+    ///
+    /// # Errors
+    /// Why the job ended, if nobody asked it to.
+    pub fn join(self) -> anyhow::Result<()> {
+        // A thread that panics ends the process.
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        drop(self.workers.join());
+        let _ = self.publisher.join();
+        let sink_error = self.handle.sink_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(error) = sink_error {
+            return Err(failure(error.class().into(), error));
+        }
+        match self.handle.live.error() {
+            None => Ok(()),
+            Some(error) => {
+                let exit = match &*error {
+                    LiveError::Kafka(error) => error.class().into(),
+                    LiveError::Table(_) => Exit::Fatal,
+                };
+                Err(failure(exit, anyhow::anyhow!("{error}")))
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// Ends the job: its last tick is cut, computed and published.
+    pub fn stop(&self) {
+        self.live.stop();
+    }
+
+    fn publish(
+        &self,
+        mut publisher: Publisher,
+        mut telling: Telling,
+        results: &mpsc::Receiver<TickOutput>,
+        workers: usize,
+        tap: Option<Tap>,
+    ) {
+        let published =
+            publish(&mut publisher, results, workers, &self.live, &self.counted, &mut telling, tap);
+        if let Err(error) = published {
+            tracing::error!("{error}");
+            *self.sink_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            self.live.stop();
+        }
+        telling.stop();
+    }
+}
+
+/// What alerts that can't be set up ask for.
+fn exit_of_alerts(error: &AlertsError) -> Exit {
+    match error {
+        AlertsError::Thread(_) => Exit::Transient,
+        AlertsError::Mail(_) | AlertsError::Webhook { .. } => Exit::Usage,
+    }
+}
+
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name).spawn(run)
+}
+
+type KafkaSources = Vec<(usize, String, Topic, Vec<(u32, u64)>)>;
+
+/// The sources' topics, and where each partition starts.
+fn kafka_sources(sources: &[Source]) -> anyhow::Result<KafkaSources> {
+    let mut found = Vec::new();
+    for (index, source) in sources.iter().enumerate() {
+        let SourceKind::Kafka(kafka) = &source.kind else {
+            let message = format!(
+                "source \"{}\" is bounded: `run` reads Kafka topics, `replay` reads files and standard input",
+                source.name
+            );
+            return Err(failure(Exit::Usage, anyhow::anyhow!(message)));
+        };
+        let topic = Topic::open(&kafka.client, &kafka.topic).map_err(kafka_failure)?;
+        let partitions = topic.partitions().map_err(kafka_failure)?;
+        let starts = topic.starts(&kafka.start, &partitions).map_err(kafka_failure)?;
+        found.push((index, source.name.clone(), topic, starts));
+    }
+    Ok(found)
+}
+
+/// A reader's consumers.
+fn feeds(sources: &[Source]) -> anyhow::Result<Vec<SourceFeed>> {
+    let kafka = sources.iter().enumerate().filter_map(|(index, source)| match &source.kind {
+        SourceKind::Kafka(kafka) => Some((index, kafka)),
+        SourceKind::File { .. } | SourceKind::Stdin => None,
+    });
+    kafka
+        .map(|(source, kafka)| {
+            let feed = Box::new(Consumer::new(&kafka.client, &kafka.topic).map_err(kafka_failure)?);
+            Ok(SourceFeed { name: kafka.topic.clone(), source, feed, on_gap: kafka.on_gap })
+        })
+        .collect()
+}
+
+fn watch(
+    live: &Arc<Live>,
+    sources: KafkaSources,
+    known: Vec<(usize, String, u32)>,
+) -> io::Result<JoinHandle<()>> {
+    let live = Arc::clone(live);
+    spawn("watch".to_owned(), move || {
+        let topic = |index: usize| {
+            &sources.iter().find(|(source, ..)| *source == index).expect("every known source is listed").2
+        };
+        watch_partitions(
+            &live,
+            WATCH,
+            known,
+            |source| topic(source).partitions().map(|found| u32::try_from(found.len()).unwrap_or(u32::MAX)),
+            |source, partition| topic(source).watermarks(partition).map(|(low, _)| low),
+        );
+    })
+}
+
+fn start_workers(
+    job: &Handle,
+    workers: usize,
+    options: Options,
+    results: mpsc::Sender<TickOutput>,
+) -> anyhow::Result<WorkerGuards<()>> {
+    let (live, observed) = (Arc::clone(&job.live), Arc::clone(&job.observed));
+    // Shared by the workers: gone when the last of them is.
+    let results = Mutex::new(results);
+    timely::execute(timely::Config::process(workers), move |worker| {
+        let results = results.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        work(worker, &live, options, &observed, &results);
+    })
+    .map_err(|error| anyhow::anyhow!(error))
+    .context("starting workers failed")
+}

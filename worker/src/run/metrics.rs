@@ -1,0 +1,833 @@
+//! A [`Sample`] as text for Prometheus, in either of its formats.
+//!
+//! Names begin with `keytide_` and end with their unit; counters end with `_total` and only grow within a process.
+//! Labels are bounded: classes of dead letters, views, states and operators are fixed, sources and webhooks are the
+//! configuration's. Partitions are listed one by one up to [`PARTITIONS`]; beyond that `lag_records` has one sum a
+//! source, `partition_behind_seconds` the greatest of a source. What isn't known is left out, never 0.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use keytide_alerts::outbox::Stats;
+use keytide_connectors::decode::{CLASSES, Tally};
+use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::sink::View;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::health::{health, readiness};
+use super::observe::Sample;
+use super::publish::{CAPS, OVERFLOWS};
+
+/// Partitions, of all sources, that have a lag each.
+const PARTITIONS: usize = 1_000;
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus' own, 0.0.4, which everything reads.
+    Plain,
+}
+
+impl Format {
+    /// The best that a client asks for.
+    pub(super) fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Plain }
+    }
+
+    /// Its name in HTTP.
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// All metrics.
+///
+/// # Errors
+/// If a gauge is larger than 2^63 - 1: none is.
+pub(super) fn text(sample: Sample, format: Format) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("keytide");
+    registry.register_collector(Box::new(sample));
+    let mut page = String::new();
+    text::encode(&mut page, &registry)?;
+    Ok(match format {
+        Format::OpenMetrics => page,
+        Format::Plain => plain(&page),
+    })
+}
+
+/// OpenMetrics as Prometheus' own format: there a counter's explanation names it as its values do, and nothing marks
+/// the end.
+fn plain(page: &str) -> String {
+    let mut plain = String::with_capacity(page.len());
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some(explained) = line.strip_prefix("# ") else {
+            plain.extend([line, "\n"]);
+            continue;
+        };
+        let words: Vec<&str> = explained.splitn(3, ' ').collect();
+        let &[word, name, rest] = words.as_slice() else { continue };
+        let of_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+        // A name's help precedes its type.
+        let total =
+            if of_counter(line) || lines.peek().is_some_and(|next| of_counter(next)) { "_total" } else { "" };
+        plain.extend(["# ", word, " ", name, total, " ", rest, "\n"]);
+    }
+    plain
+}
+
+impl Collector for Sample {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.process(&mut page)?;
+        self.input(&mut page)?;
+        self.time(&mut page)?;
+        self.state(&mut page)?;
+        self.output(&mut page)?;
+        self.alerts(&mut page)
+    }
+}
+
+impl Sample {
+    fn process(&self, page: &mut Page<'_>) -> fmt::Result {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        page.gauges("build_info", "The program, always 1", [(version, 1_u64)])?;
+        page.gauge(
+            "up",
+            "1 while ticks close or wait for somebody outside, as /healthz",
+            flag(health(self).healthy),
+        )?;
+        page.gauge("ready", "1 while results are fresh, as /readyz", flag(readiness(self).ready))?;
+        let catching_up = flag(self.status.catching_up);
+        page.gauge(
+            "catching_up",
+            "1 while the last tick was cut because the job is behind its input",
+            catching_up,
+        )?;
+        let memory = self.resident_bytes.map(|bytes| (NONE, bytes));
+        page.gauges("process_resident_memory_bytes", "Memory that the process holds resident", memory)
+    }
+
+    fn input(&self, page: &mut Page<'_>) -> fmt::Result {
+        let (read, results) = (&self.read, &self.results);
+        page.counter("bytes", "Bytes of messages that were read", read.bytes)?;
+        page.counter("messages", "Messages that were read", read.messages)?;
+        page.counter("events", "Accepted, unique events", results.events)?;
+        page.counter("duplicates", "Records that repeat an event", results.duplicates)?;
+        page.counter("late", "Late events, counted or not", results.late)?;
+        page.counter(
+            "detector_late",
+            "Events that count, and that the detector didn't judge: their minute was closed",
+            results.detector_late,
+        )?;
+        let overflows =
+            OVERFLOWS.iter().zip(results.overflows).map(|(kind, count)| ([("kind", *kind)], count));
+        page.counters(
+            "overflow_events",
+            "Events that count under overflow because a limit of cardinality is reached",
+            overflows,
+        )?;
+        let classes =
+            CLASSES.iter().zip(read.dead_letters).map(|(class, count)| ([("reason", *class)], count));
+        page.counters("dead_letters", "Records that could not be accepted, by class of reason", classes)?;
+        self.oddities(page)?;
+        page.counter(
+            "table_dead_letters",
+            "Rows of tables that could not be accepted",
+            read.table_dead_letters,
+        )?;
+        page.counter(
+            "table_unread",
+            "Values of optional columns of tables that could not be read and count as unknown",
+            read.table_unread,
+        )?;
+        page.counter("table_changes", "Changes of table rows", read.table_changes)?;
+        page.counter("gaps", "Ranges of offsets that were gone before they were read", read.gaps)?;
+        page.counter(
+            "geo_unreadable_lookups",
+            "Look-ups of addresses that hit a damaged record of a geo database, so the place is unknown",
+            read.unreadable_places,
+        )?;
+        let lags = lags(self);
+        let lags = lags.iter().map(|((source, partition), lag)| {
+            ([("source", *source), ("partition", partition.as_str())], *lag)
+        });
+        page.gauges("lag_records", "Records that are there and weren't read, where it is known", lags)?;
+        let behind = behind(self);
+        let behind = behind.iter().map(|((source, partition), behind_ms)| {
+            ([("source", *source), ("partition", partition.as_str())], seconds(*behind_ms))
+        });
+        page.gauges(
+            "partition_behind_seconds",
+            "How far events of a partition are behind the others', where so far that it holds nothing back",
+            behind,
+        )?;
+        page.gauge(
+            "queued_bytes",
+            "Memory of messages that wait for workers",
+            self.status.queued_bytes as u64,
+        )
+    }
+
+    /// What was odd about records although their calls count.
+    fn oddities(&self, page: &mut Page<'_>) -> fmt::Result {
+        let names: BTreeMap<usize, &str> =
+            self.status.lags.iter().map(|(info, _)| (info.source_index, info.source.as_str())).collect();
+        let tallies: Vec<_> =
+            names.iter().filter_map(|(index, name)| Some((*name, self.read.tallies.get(*index)?))).collect();
+        let unread = tallies.iter().flat_map(|(source, tally)| {
+            tally.optional().map(|(field, events)| ([("source", *source), ("field", field)], events))
+        });
+        page.counters(
+            "unreadable_fields",
+            "Events that count although a field of theirs can't be read, which is unknown",
+            unread,
+        )?;
+        let of = |get: fn(&Tally) -> u64| {
+            tallies.iter().map(move |(source, tally)| ([("source", *source)], get(tally))).collect::<Vec<_>>()
+        };
+        page.counters(
+            "conflicting_events",
+            "Events that count under conflicting, as their identity stands twice with different values",
+            of(|tally| tally.conflicting),
+        )?;
+        page.counters(
+            "recovered_records",
+            "Records of templates with an unescaped quote, read by the order of their names",
+            of(|tally| tally.recovered),
+        )?;
+        page.counters(
+            "passed_over_records",
+            "Records that are none of calls, as [source.only] or the format says",
+            of(|tally| tally.passed_over),
+        )
+    }
+
+    fn time(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.counter("ticks", "Ticks that were closed", self.read.ticks)?;
+        let in_flight = self.ticks_in_flight();
+        page.gauge("ticks_in_flight", "Ticks that were closed and aren't handed to the sinks", in_flight)?;
+        let published = (self.published > 0).then_some((NONE, seconds(self.published)));
+        page.gauges(
+            "published_tick_timestamp_seconds",
+            "The last tick whose results are acknowledged by Kafka and in files",
+            published,
+        )?;
+        let age = self.tick_age_ms().map(|age_ms| (NONE, seconds(age_ms)));
+        page.gauges("tick_age_seconds", "Age of the last tick whose results are acknowledged", age)?;
+        let watermark = (self.status.watermark > 0).then_some(self.status.watermark);
+        let timestamp = watermark.map(|watermark| (NONE, seconds(watermark)));
+        page.gauges(
+            "watermark_timestamp_seconds",
+            "Event time up to which events are expected to be there",
+            timestamp,
+        )?;
+        let age = watermark.map(|watermark| (NONE, seconds(self.now.saturating_sub(watermark))));
+        page.gauges("watermark_age_seconds", "How far the watermark is behind the clock", age)
+    }
+
+    fn state(&self, page: &mut Page<'_>) -> fmt::Result {
+        let caps = |values: [u64; CAPS.len()]| {
+            CAPS.iter().zip(values).map(|(kind, value)| ([("kind", *kind)], value))
+        };
+        let admitted = caps(self.results.admitted);
+        page.gauges("admitted", "What counts against a limit in the watermark's month or day", admitted)?;
+        page.gauges("limit", "What may be told apart in a month (keys) or a day", caps(self.results.limits))?;
+        let label = |state: keytide_dataflow::state::StateId| [("state", state.name())];
+        let rows = self.states.iter().map(|(state, footprint)| (label(*state), footprint.rows));
+        page.gauges("state_rows", "Entries of each state, over all workers", rows)?;
+        let bytes = self.states.iter().map(|(state, footprint)| (label(*state), footprint.bytes));
+        page.gauges("state_bytes", "Memory of each state, about", bytes)?;
+        let busy = self.busy.iter().map(|(operator, busy)| ([("operator", &**operator)], busy.as_secs_f64()));
+        page.seconds("operator_seconds", "How long operators were at work, over all workers", busy)
+    }
+
+    /// By channel: `email`, or `webhook` and its name.
+    fn alerts(&self, page: &mut Page<'_>) -> fmt::Result {
+        let mails = self.alerts.mails.map(|stats| (["email", ""], stats));
+        let webhooks = self.alerts.webhooks.iter().map(|(name, stats)| (["webhook", &**name], *stats));
+        let all: Vec<([&str; 2], Stats)> = mails.into_iter().chain(webhooks).collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let each = |of: fn(&Stats) -> u64| {
+            all.iter()
+                .map(move |([channel, name], stats)| ([("channel", *channel), ("name", *name)], of(stats)))
+        };
+        page.counters("alerts_sent", "Mails and requests that were taken", each(|of| of.sent))?;
+        page.counters("alerts_digests", "Digests among them", each(|of| of.digests))?;
+        page.counters("alerts_retried", "Attempts that failed and are repeated", each(|of| of.retried))?;
+        page.counters("alerts_refused", "Mails and rows that were refused for good", each(|of| of.refused))?;
+        page.counters(
+            "alerts_condensed",
+            "Transitions of incidents that are told in digests instead of alone",
+            each(|of| of.condensed),
+        )?;
+        page.counters(
+            "alerts_untold",
+            "Transitions of which an owner wasn't told, as there were too many to tell",
+            each(|of| of.untold),
+        )?;
+        page.gauges("alerts_queued", "Transitions of incidents that are to be told", each(|of| of.queued))?;
+        page.gauges(
+            "alerts_limited",
+            "Recipients that wait for the limits of an hour",
+            each(|of| of.limited),
+        )?;
+        page.gauges(
+            "alerts_misconfigured",
+            "1 while only a person can mend what keeps alerts from going out",
+            each(|of| of.misconfigured.into()),
+        )
+    }
+
+    fn output(&self, page: &mut Page<'_>) -> fmt::Result {
+        let sinks = &self.sinks;
+        let views = View::ALL.into_iter().zip(sinks.records);
+        let views = views.map(|(view, count)| ([("view", view.name())], count));
+        page.counters("sink_records", "Rows that were handed to the sinks, by view", views)?;
+        page.counter("sink_bytes", "Bytes of those rows", sinks.bytes)?;
+        page.gauge("sink_queued_records", "Records that Kafka hasn't acknowledged", sinks.queued_records)?;
+        page.gauge("sink_queued_bytes", "Memory of those records, about", sinks.queued_bytes)?;
+        page.counter(
+            "sink_rejected",
+            "Records that were given up because they are too large",
+            sinks.rejected,
+        )?;
+        page.counter("sink_errors", "Errors of the brokers and of sending", sinks.errors)?;
+        page.counter("sink_retries", "Requests that were sent again", sinks.retries)
+    }
+}
+
+/// Lags by source and partition.
+fn lags(sample: &Sample) -> BTreeMap<(&str, String), u64> {
+    let mut sums = BTreeMap::new();
+    for (partition, lag) in &sample.status.lags {
+        let Some(lag) = lag else { continue };
+        *sums.entry(label(sample, partition)).or_default() += lag;
+    }
+    sums
+}
+
+/// How far slow partitions are behind, by source and partition.
+fn behind(sample: &Sample) -> BTreeMap<(&str, String), u64> {
+    let mut furthest = BTreeMap::new();
+    for (partition, behind_ms) in &sample.status.slow {
+        let furthest: &mut u64 = furthest.entry(label(sample, partition)).or_default();
+        *furthest = (*furthest).max(*behind_ms);
+    }
+    furthest
+}
+
+/// What a partition is called, or all of its source.
+fn label<'s>(sample: &'s Sample, partition: &'s PartitionInfo) -> (&'s str, String) {
+    let is_listed = sample.status.lags.len() <= PARTITIONS;
+    (&partition.source, if is_listed { partition.number.to_string() } else { "all".to_owned() })
+}
+
+fn flag(is_set: bool) -> u64 {
+    u64::from(is_set)
+}
+
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
+const NONE: [(&str, &str); 0] = [];
+
+/// The metrics so far. It ends help texts with a full stop.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.counters(name, help, [(NONE, value)])
+    }
+
+    fn counters<'s, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'static str, &'s str); N], u64)>,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            if labels.is_empty() {
+                metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+            } else {
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn seconds<'s>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'static str, &'s str); 1], f64)>,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, f64, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.gauges(name, help, [(NONE, value)])
+    }
+
+    fn gauges<'s, const N: usize, V: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'static str, &'s str); N], V)>,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            if labels.is_empty() {
+                metric.encode_gauge(&value)?;
+            } else {
+                metric.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use keytide_dataflow::state::{Footprint, StateId};
+
+    use super::super::health::tests::well;
+    use super::*;
+
+    fn partition(source: &str, number: u32) -> PartitionInfo {
+        PartitionInfo {
+            source: source.to_owned(),
+            source_index: usize::from(source != "edge"),
+            number,
+            path: None,
+        }
+    }
+
+    /// A job of which everything is known.
+    fn known() -> Sample {
+        let mut sample = well();
+        sample.status.lags = vec![
+            (partition("edge", 0), Some(7)),
+            (partition("edge", 1), None),
+            (partition("web", 0), Some(0)),
+        ];
+        sample.status.slow = vec![(partition("edge", 1), 3_600_500)];
+        sample.status.queued_bytes = 65_536;
+        sample.read.bytes = 123_456;
+        sample.read.messages = 1_000;
+        sample.read.dead_letters = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let mut tally = Tally::default();
+        (tally.passed_over, tally.conflicting, tally.recovered) = (3, 2, 1);
+        sample.read.tallies = vec![tally];
+        sample.read.table_dead_letters = 8;
+        sample.read.table_unread = 9;
+        sample.read.table_changes = 9;
+        sample.read.gaps = 10;
+        sample.read.unreadable_places = 6;
+        sample.results.events = 990;
+        sample.results.duplicates = 11;
+        sample.results.late = 12;
+        sample.results.detector_late = 29;
+        sample.results.overflows = [13, 14, 15];
+        sample.results.admitted = [16, 17, 18, 19];
+        sample.results.limits = [256, 512, 1_024, 2_048];
+        sample.results.ticks = 98;
+        sample.sinks.records = [20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 36];
+        sample.sinks.bytes = 30;
+        sample.sinks.queued_records = 31;
+        sample.sinks.queued_bytes = 32;
+        sample.sinks.rejected = 33;
+        sample.sinks.errors = 34;
+        sample.sinks.retries = 35;
+        let of_mails = Stats {
+            sent: 37,
+            digests: 38,
+            retried: 39,
+            refused: 41,
+            condensed: 42,
+            untold: 43,
+            queued: 44,
+            limited: 45,
+            misconfigured: true,
+        };
+        let of_hook = Stats { sent: 46, ..Stats::default() };
+        sample.alerts.mails = Some(of_mails);
+        sample.alerts.webhooks = vec![("soc".to_owned(), of_hook)];
+        sample.states = [(StateId::Dedupe, Footprint { rows: 40, bytes: 960 })].into();
+        sample.busy = [("Dedupe".into(), Duration::from_millis(1_500))].into();
+        sample.resident_bytes = Some(1 << 30);
+        sample
+    }
+
+    const EXPECTED: &str = r#"
+# HELP keytide_build_info The program, always 1.
+# TYPE keytide_build_info gauge
+keytide_build_info{version="VERSION"} 1
+# HELP keytide_up 1 while ticks close or wait for somebody outside, as /healthz.
+# TYPE keytide_up gauge
+keytide_up 1
+# HELP keytide_ready 1 while results are fresh, as /readyz.
+# TYPE keytide_ready gauge
+keytide_ready 1
+# HELP keytide_catching_up 1 while the last tick was cut because the job is behind its input.
+# TYPE keytide_catching_up gauge
+keytide_catching_up 0
+# HELP keytide_process_resident_memory_bytes Memory that the process holds resident.
+# TYPE keytide_process_resident_memory_bytes gauge
+keytide_process_resident_memory_bytes 1073741824
+# HELP keytide_bytes Bytes of messages that were read.
+# TYPE keytide_bytes counter
+keytide_bytes_total 123456
+# HELP keytide_messages Messages that were read.
+# TYPE keytide_messages counter
+keytide_messages_total 1000
+# HELP keytide_events Accepted, unique events.
+# TYPE keytide_events counter
+keytide_events_total 990
+# HELP keytide_duplicates Records that repeat an event.
+# TYPE keytide_duplicates counter
+keytide_duplicates_total 11
+# HELP keytide_late Late events, counted or not.
+# TYPE keytide_late counter
+keytide_late_total 12
+# HELP keytide_detector_late Events that count, and that the detector didn't judge: their minute was closed.
+# TYPE keytide_detector_late counter
+keytide_detector_late_total 29
+# HELP keytide_overflow_events Events that count under overflow because a limit of cardinality is reached.
+# TYPE keytide_overflow_events counter
+keytide_overflow_events_total{kind="key"} 13
+keytide_overflow_events_total{kind="route"} 14
+keytide_overflow_events_total{kind="country"} 15
+# HELP keytide_dead_letters Records that could not be accepted, by class of reason.
+# TYPE keytide_dead_letters counter
+keytide_dead_letters_total{reason="syntax"} 1
+keytide_dead_letters_total{reason="encoding"} 2
+keytide_dead_letters_total{reason="limit"} 3
+keytide_dead_letters_total{reason="field"} 4
+keytide_dead_letters_total{reason="key"} 5
+keytide_dead_letters_total{reason="future"} 6
+keytide_dead_letters_total{reason="gap"} 7
+keytide_dead_letters_total{reason="not_a_call"} 8
+keytide_dead_letters_total{reason="unescaped"} 9
+# HELP keytide_unreadable_fields Events that count although a field of theirs can't be read, which is unknown.
+# TYPE keytide_unreadable_fields counter
+keytide_unreadable_fields_total{source="edge",field="request_id"} 0
+keytide_unreadable_fields_total{source="edge",field="key"} 0
+keytide_unreadable_fields_total{source="edge",field="api"} 0
+keytide_unreadable_fields_total{source="edge",field="route"} 0
+keytide_unreadable_fields_total{source="edge",field="path"} 0
+keytide_unreadable_fields_total{source="edge",field="method"} 0
+keytide_unreadable_fields_total{source="edge",field="status"} 0
+keytide_unreadable_fields_total{source="edge",field="latency"} 0
+keytide_unreadable_fields_total{source="edge",field="end"} 0
+keytide_unreadable_fields_total{source="edge",field="bytes_in"} 0
+keytide_unreadable_fields_total{source="edge",field="bytes_out"} 0
+keytide_unreadable_fields_total{source="edge",field="user_agent"} 0
+keytide_unreadable_fields_total{source="edge",field="count"} 0
+# HELP keytide_conflicting_events Events that count under conflicting, as their identity stands twice with different values.
+# TYPE keytide_conflicting_events counter
+keytide_conflicting_events_total{source="edge"} 2
+# HELP keytide_recovered_records Records of templates with an unescaped quote, read by the order of their names.
+# TYPE keytide_recovered_records counter
+keytide_recovered_records_total{source="edge"} 1
+# HELP keytide_passed_over_records Records that are none of calls, as [source.only] or the format says.
+# TYPE keytide_passed_over_records counter
+keytide_passed_over_records_total{source="edge"} 3
+# HELP keytide_table_dead_letters Rows of tables that could not be accepted.
+# TYPE keytide_table_dead_letters counter
+keytide_table_dead_letters_total 8
+# HELP keytide_table_unread Values of optional columns of tables that could not be read and count as unknown.
+# TYPE keytide_table_unread counter
+keytide_table_unread_total 9
+# HELP keytide_table_changes Changes of table rows.
+# TYPE keytide_table_changes counter
+keytide_table_changes_total 9
+# HELP keytide_gaps Ranges of offsets that were gone before they were read.
+# TYPE keytide_gaps counter
+keytide_gaps_total 10
+# HELP keytide_geo_unreadable_lookups Look-ups of addresses that hit a damaged record of a geo database, so the place is unknown.
+# TYPE keytide_geo_unreadable_lookups counter
+keytide_geo_unreadable_lookups_total 6
+# HELP keytide_lag_records Records that are there and weren't read, where it is known.
+# TYPE keytide_lag_records gauge
+keytide_lag_records{source="edge",partition="0"} 7
+keytide_lag_records{source="web",partition="0"} 0
+# HELP keytide_partition_behind_seconds How far events of a partition are behind the others', where so far that it holds nothing back.
+# TYPE keytide_partition_behind_seconds gauge
+keytide_partition_behind_seconds{source="edge",partition="1"} 3600.5
+# HELP keytide_queued_bytes Memory of messages that wait for workers.
+# TYPE keytide_queued_bytes gauge
+keytide_queued_bytes 65536
+# HELP keytide_ticks Ticks that were closed.
+# TYPE keytide_ticks counter
+keytide_ticks_total 100
+# HELP keytide_ticks_in_flight Ticks that were closed and aren't handed to the sinks.
+# TYPE keytide_ticks_in_flight gauge
+keytide_ticks_in_flight 2
+# HELP keytide_published_tick_timestamp_seconds The last tick whose results are acknowledged by Kafka and in files.
+# TYPE keytide_published_tick_timestamp_seconds gauge
+keytide_published_tick_timestamp_seconds 1749999997.5
+# HELP keytide_tick_age_seconds Age of the last tick whose results are acknowledged.
+# TYPE keytide_tick_age_seconds gauge
+keytide_tick_age_seconds 2.5
+# HELP keytide_watermark_timestamp_seconds Event time up to which events are expected to be there.
+# TYPE keytide_watermark_timestamp_seconds gauge
+keytide_watermark_timestamp_seconds 1749999994.0
+# HELP keytide_watermark_age_seconds How far the watermark is behind the clock.
+# TYPE keytide_watermark_age_seconds gauge
+keytide_watermark_age_seconds 6.0
+# HELP keytide_admitted What counts against a limit in the watermark's month or day.
+# TYPE keytide_admitted gauge
+keytide_admitted{kind="key"} 16
+keytide_admitted{kind="route"} 17
+keytide_admitted{kind="key_route"} 18
+keytide_admitted{kind="key_country"} 19
+# HELP keytide_limit What may be told apart in a month (keys) or a day.
+# TYPE keytide_limit gauge
+keytide_limit{kind="key"} 256
+keytide_limit{kind="route"} 512
+keytide_limit{kind="key_route"} 1024
+keytide_limit{kind="key_country"} 2048
+# HELP keytide_state_rows Entries of each state, over all workers.
+# TYPE keytide_state_rows gauge
+keytide_state_rows{state="dedupe"} 40
+# HELP keytide_state_bytes Memory of each state, about.
+# TYPE keytide_state_bytes gauge
+keytide_state_bytes{state="dedupe"} 960
+# HELP keytide_operator_seconds How long operators were at work, over all workers.
+# TYPE keytide_operator_seconds counter
+keytide_operator_seconds_total{operator="Dedupe"} 1.5
+# HELP keytide_sink_records Rows that were handed to the sinks, by view.
+# TYPE keytide_sink_records counter
+keytide_sink_records_total{view="usage"} 20
+keytide_sink_records_total{view="usage_by_route"} 21
+keytide_sink_records_total{view="latency"} 22
+keytide_sink_records_total{view="geo"} 23
+keytide_sink_records_total{view="callers"} 24
+keytide_sink_records_total{view="subscription_usage"} 25
+keytide_sink_records_total{view="incidents"} 26
+keytide_sink_records_total{view="incident_log"} 27
+keytide_sink_records_total{view="revocations"} 28
+keytide_sink_records_total{view="late"} 29
+keytide_sink_records_total{view="dead_letters"} 36
+# HELP keytide_sink_bytes Bytes of those rows.
+# TYPE keytide_sink_bytes counter
+keytide_sink_bytes_total 30
+# HELP keytide_sink_queued_records Records that Kafka hasn't acknowledged.
+# TYPE keytide_sink_queued_records gauge
+keytide_sink_queued_records 31
+# HELP keytide_sink_queued_bytes Memory of those records, about.
+# TYPE keytide_sink_queued_bytes gauge
+keytide_sink_queued_bytes 32
+# HELP keytide_sink_rejected Records that were given up because they are too large.
+# TYPE keytide_sink_rejected counter
+keytide_sink_rejected_total 33
+# HELP keytide_sink_errors Errors of the brokers and of sending.
+# TYPE keytide_sink_errors counter
+keytide_sink_errors_total 34
+# HELP keytide_sink_retries Requests that were sent again.
+# TYPE keytide_sink_retries counter
+keytide_sink_retries_total 35
+# HELP keytide_alerts_sent Mails and requests that were taken.
+# TYPE keytide_alerts_sent counter
+keytide_alerts_sent_total{channel="email",name=""} 37
+keytide_alerts_sent_total{channel="webhook",name="soc"} 46
+# HELP keytide_alerts_digests Digests among them.
+# TYPE keytide_alerts_digests counter
+keytide_alerts_digests_total{channel="email",name=""} 38
+keytide_alerts_digests_total{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_retried Attempts that failed and are repeated.
+# TYPE keytide_alerts_retried counter
+keytide_alerts_retried_total{channel="email",name=""} 39
+keytide_alerts_retried_total{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_refused Mails and rows that were refused for good.
+# TYPE keytide_alerts_refused counter
+keytide_alerts_refused_total{channel="email",name=""} 41
+keytide_alerts_refused_total{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_condensed Transitions of incidents that are told in digests instead of alone.
+# TYPE keytide_alerts_condensed counter
+keytide_alerts_condensed_total{channel="email",name=""} 42
+keytide_alerts_condensed_total{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_untold Transitions of which an owner wasn't told, as there were too many to tell.
+# TYPE keytide_alerts_untold counter
+keytide_alerts_untold_total{channel="email",name=""} 43
+keytide_alerts_untold_total{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_queued Transitions of incidents that are to be told.
+# TYPE keytide_alerts_queued gauge
+keytide_alerts_queued{channel="email",name=""} 44
+keytide_alerts_queued{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_limited Recipients that wait for the limits of an hour.
+# TYPE keytide_alerts_limited gauge
+keytide_alerts_limited{channel="email",name=""} 45
+keytide_alerts_limited{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_misconfigured 1 while only a person can mend what keeps alerts from going out.
+# TYPE keytide_alerts_misconfigured gauge
+keytide_alerts_misconfigured{channel="email",name=""} 1
+keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
+# EOF
+"#;
+
+    #[test]
+    fn a_job_of_which_everything_is_known() {
+        let version = env!("CARGO_PKG_VERSION");
+        let expected = EXPECTED.trim_start().replace("VERSION", version);
+        assert_eq!(text(known(), Format::OpenMetrics).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_plain_format_has_the_same_values_and_explains_each_by_its_name() {
+        let (open, plain) =
+            (text(known(), Format::OpenMetrics).unwrap(), text(known(), Format::Plain).unwrap());
+        let values = |page: &str| {
+            page.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(values(&open), values(&plain));
+        let help: BTreeSet<&str> =
+            plain.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
+        let types: BTreeSet<&str> =
+            plain.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert_eq!(help, types);
+        for line in values(&plain) {
+            let name = line.split([' ', '{']).next().unwrap();
+            assert!(help.contains(name), "{name}");
+            let is_counter = plain.contains(&format!("# TYPE {name} counter\n"));
+            assert_eq!(is_counter, name.ends_with("_total"), "{name}");
+        }
+        assert!(open.ends_with("# EOF\n") && !plain.contains("# EOF"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let page = text(Sample::default(), Format::OpenMetrics).unwrap();
+        let samples: BTreeSet<&str> = page
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split([' ', '{']).next())
+            .collect();
+        for unknown in [
+            "keytide_published_tick_timestamp_seconds",
+            "keytide_tick_age_seconds",
+            "keytide_watermark_timestamp_seconds",
+            "keytide_watermark_age_seconds",
+            "keytide_lag_records",
+            "keytide_partition_behind_seconds",
+            "keytide_process_resident_memory_bytes",
+        ] {
+            assert!(page.contains(&format!("# HELP {unknown} ")), "{unknown}");
+            assert!(!samples.contains(unknown), "{unknown}");
+        }
+        assert!(samples.contains("keytide_events_total"));
+    }
+
+    #[test]
+    fn labels_are_bounded() {
+        let mut sample = well();
+        let lags = |count: u32| {
+            (0..count).map(|n| (partition(["a", "b"][n as usize % 2], n / 2), Some(1))).collect()
+        };
+        let lines = |sample: &Sample| {
+            let page = text(sample.clone(), Format::OpenMetrics).unwrap();
+            let lags = page.lines().filter(|line| line.starts_with("keytide_lag_records{"));
+            lags.map(str::to_owned).collect::<Vec<_>>()
+        };
+        sample.status.lags = lags(1_000);
+        assert_eq!(lines(&sample).len(), 1_000);
+        sample.status.lags = lags(1_002);
+        let sums = ["a", "b"]
+            .map(|source| format!("keytide_lag_records{{source=\"{source}\",partition=\"all\"}} 501"));
+        assert_eq!(lines(&sample), sums);
+        sample.status.slow = (0..1_002).map(|n| (partition("a", n), u64::from(n) * 1_000)).collect();
+        let page = text(sample, Format::OpenMetrics).unwrap();
+        let behind: Vec<_> =
+            page.lines().filter(|line| line.starts_with("keytide_partition_behind")).collect();
+        assert_eq!(behind, ["keytide_partition_behind_seconds{source=\"a\",partition=\"all\"} 1001.0"]);
+    }
+
+    #[test]
+    fn every_metric_is_explained_once_and_every_name_is_ours() {
+        let page = text(known(), Format::OpenMetrics).unwrap();
+        let mut explained = BTreeSet::new();
+        for line in page.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+            let (name, help) = line.split_once(' ').unwrap();
+            assert!(help.len() > 10 && help.ends_with('.') && !help.ends_with(".."), "{line}");
+            assert!(explained.insert(name.to_owned()), "{name}");
+        }
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split([' ', '{']).next().unwrap();
+            assert!(name.starts_with("keytide_"), "{line}");
+            assert!(explained.contains(name.strip_suffix("_total").unwrap_or(name)), "{line}");
+        }
+    }
+
+    /// Prometheus' rules: a list of groups, of lists of rules, in the plainest YAML.
+    const ALERTS: &str = include_str!("../../../deploy/alerts.yml");
+
+    #[test]
+    fn alerts_name_metrics_that_exist() {
+        let page = text(known(), Format::OpenMetrics).unwrap();
+        let metrics: BTreeSet<&str> = page
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split([' ', '{']).next())
+            .collect();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let named = ALERTS.split(|c: char| !is_name(c)).filter(|word| word.starts_with("keytide_"));
+        let named: BTreeSet<&str> = named.collect();
+        let unknown: Vec<_> = named.difference(&metrics).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert!(named.len() >= 10, "{named:?}");
+    }
+
+    #[test]
+    fn alerts_are_whole_and_say_what_to_do() {
+        let rules: Vec<&str> = ALERTS.split("\n      - alert: ").skip(1).collect();
+        let mut names = BTreeSet::new();
+        for rule in &rules {
+            let name = rule.lines().next().unwrap();
+            assert!(name.starts_with("Keytide") && names.insert(name), "{name}");
+            for part in [
+                "expr: ",
+                "for: ",
+                "labels:",
+                "  severity: ",
+                "annotations:",
+                "  summary: ",
+                "  description: ",
+            ] {
+                let lines = rule.lines().filter(|line| line.starts_with(&format!("        {part}"))).count();
+                assert_eq!(lines, 1, "{name}: {part}");
+            }
+            let severity = rule.split("severity: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+            assert!(["page", "ticket"].contains(&severity), "{name}: {severity}");
+            for (open, close) in [('(', ')'), ('{', '}'), ('[', ']')] {
+                assert_eq!(rule.matches(open).count(), rule.matches(close).count(), "{name}: {open}{close}");
+            }
+            assert_eq!(rule.matches('"').count() % 2, 0, "{name}: quotes");
+        }
+        assert_eq!(ALERTS.matches("alert:").count(), rules.len());
+        assert!(rules.len() >= 10);
+        assert!(ALERTS.lines().all(|line| !line.contains('\t') && line.trim_end() == line));
+    }
+}

@@ -1,0 +1,438 @@
+//! What a running job lets be seen of itself: one [`Sample`] holds everything that metrics and health are made of.
+//!
+//! Nothing is counted for it: counters are those that the job's threads keep anyway, read when somebody asks. Two
+//! things only workers know, and tell in [`Observed`]: how much each state holds, every [`FOOTPRINTS_MS`] of ticks, and
+//! how long each operator was at work, every [`BUSY`]. The latter follows from timely's own log, which has two events
+//! for each time that an operator runs: 320 for a tick without input, 600 for one of 16,384 events. At some 50 ns each
+//! (an estimate) that is 0.03 ms a tick.
+//!
+//! **Invariant**: a sample holds numbers, names from the configuration and names that this program gives. No key, no
+//! route, no address, no text of a record.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use keytide_connectors::decode::{CLASSES, Tally};
+use keytide_connectors::live::Status;
+use keytide_connectors::sink::SinkStats;
+use keytide_dataflow::model::Tick;
+use keytide_dataflow::state::{Footprint, StateId};
+use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
+use timely::worker::Worker;
+
+use super::Handle;
+use crate::memory;
+
+/// A worker says so often, by ticks, how much its states hold.
+pub(super) const FOOTPRINTS_MS: u64 = 5_000;
+/// A worker says so often how long its operators were at work.
+const BUSY: Duration = Duration::from_secs(1);
+/// Names of operators that are told apart; further ones are one.
+const OPERATORS: usize = 100;
+/// The name of further ones.
+const OTHERS: &str = "others";
+
+/// How long operators were at work, by name.
+type Busy = BTreeMap<Arc<str>, Duration>;
+
+/// What workers tell.
+#[derive(Debug, Default)]
+pub struct Observed(Mutex<BTreeMap<usize, OfWorker>>);
+
+#[derive(Debug, Default)]
+struct OfWorker {
+    states: Vec<(StateId, Footprint)>,
+    busy: Busy,
+}
+
+impl Observed {
+    /// A worker's states.
+    pub(super) fn tell_states(&self, worker: usize, states: impl Iterator<Item = (StateId, Footprint)>) {
+        let states = states.collect();
+        self.workers().entry(worker).or_default().states = states;
+    }
+
+    fn tell_busy(&self, worker: usize, busy: Busy) {
+        self.workers().entry(worker).or_default().busy = busy;
+    }
+
+    /// Over all workers; empty before any of them told.
+    fn states(&self) -> BTreeMap<StateId, Footprint> {
+        let mut sums: BTreeMap<StateId, Footprint> = BTreeMap::new();
+        for (state, footprint) in self.workers().values().flat_map(|of_worker| &of_worker.states) {
+            *sums.entry(*state).or_default() += *footprint;
+        }
+        sums
+    }
+
+    /// Over all workers.
+    fn busy(&self) -> Busy {
+        let mut sums = Busy::new();
+        for (operator, busy) in self.workers().values().flat_map(|of_worker| &of_worker.busy) {
+            *sums.entry(Arc::clone(operator)).or_default() += *busy;
+        }
+        sums
+    }
+
+    fn workers(&self) -> MutexGuard<'_, BTreeMap<usize, OfWorker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Follows how long a worker's operators are at work. To be called before its dataflow is built.
+pub(super) fn watch_operators(worker: &Worker, observed: &Arc<Observed>) {
+    let index = worker.index();
+    let observed = Arc::clone(observed);
+    let mut stopwatch = Stopwatch::default();
+    let mut told = Duration::ZERO;
+    let Some(mut registry) = worker.log_register() else { return };
+    registry.insert::<TimelyEventBuilder, _>("timely", move |time, events| {
+        for (at, event) in events.iter_mut().flat_map(|events| events.drain(..)) {
+            stopwatch.take(at, event);
+        }
+        if *time >= told + BUSY {
+            told = *time;
+            observed.tell_busy(index, stopwatch.busy());
+        }
+    });
+}
+
+/// Sums up how long operators run, each without what runs inside it.
+#[derive(Default)]
+struct Stopwatch {
+    /// By the operator's number, its place in `busy`.
+    places: HashMap<usize, usize>,
+    busy: Vec<(Arc<str>, Duration)>,
+    /// What runs, outermost first.
+    running: Vec<Running>,
+}
+
+struct Running {
+    operator: usize,
+    since: Duration,
+    /// How long others ran inside it.
+    inside: Duration,
+}
+
+impl Stopwatch {
+    fn take(&mut self, at: Duration, event: TimelyEvent) {
+        match event {
+            TimelyEvent::Operates(operator) => {
+                let place = self.place(&operator.name);
+                self.places.insert(operator.id, place);
+            }
+            TimelyEvent::Schedule(event) => match event.start_stop {
+                StartStop::Start => {
+                    self.running.push(Running { operator: event.id, since: at, inside: Duration::ZERO });
+                }
+                StartStop::Stop => self.stop(event.id, at),
+            },
+            _ => {}
+        }
+    }
+
+    fn stop(&mut self, operator: usize, at: Duration) {
+        let Some(ended) = self.running.pop_if(|running| running.operator == operator) else { return };
+        let ran = at.saturating_sub(ended.since);
+        if let Some(outer) = self.running.last_mut() {
+            outer.inside += ran;
+        }
+        if let Some(place) = self.places.get(&operator) {
+            self.busy[*place].1 += ran.saturating_sub(ended.inside);
+        }
+    }
+
+    /// Operators of one name share a place.
+    fn place(&mut self, name: &str) -> usize {
+        // A label's value is written as it stands.
+        let name = name.replace(|c: char| c.is_control() || c == '"' || c == '\\', "_");
+        let name = if self.busy.len() < OPERATORS { &name } else { OTHERS };
+        self.busy.iter().position(|(known, _)| **known == *name).unwrap_or_else(|| {
+            self.busy.push((name.into(), Duration::ZERO));
+            self.busy.len() - 1
+        })
+    }
+
+    fn busy(&self) -> Busy {
+        self.busy.iter().cloned().collect()
+    }
+}
+
+/// A look at a job.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// When, in ms since the epoch.
+    pub(super) now: Tick,
+    /// Width of a tick in ms.
+    pub(super) tick_ms: u64,
+    /// Where it is.
+    pub(super) status: Status,
+    /// It is to end.
+    pub(super) is_stopping: bool,
+    /// What was read.
+    pub(super) read: Input,
+    /// What became of it.
+    pub(super) results: Results,
+    /// The last tick that the sinks have for good, 0 before the first.
+    pub(super) published: Tick,
+    /// What the sinks did.
+    pub(super) sinks: SinkStats,
+    /// What became of mails and webhooks.
+    pub(super) alerts: keytide_alerts::outbox::Observed,
+    /// By state.
+    pub(super) states: BTreeMap<StateId, Footprint>,
+    /// By operator.
+    pub(super) busy: Busy,
+    /// Memory of the process, where the system tells.
+    pub(super) resident_bytes: Option<u64>,
+}
+
+/// What was read so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Input {
+    pub(super) bytes: u64,
+    pub(super) messages: u64,
+    /// By class.
+    pub(super) dead_letters: [u64; CLASSES.len()],
+    pub(super) table_dead_letters: u64,
+    pub(super) table_unread: u64,
+    pub(super) table_changes: u64,
+    pub(super) gaps: u64,
+    /// Look-ups of addresses that hit a damaged record of a geo database.
+    pub(super) unreadable_places: u64,
+    /// Ticks that were closed.
+    pub(super) ticks: u64,
+    /// What was odd about records that count, by source (its index).
+    pub(super) tallies: Vec<Tally>,
+}
+
+/// What became of it so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Results {
+    pub(super) events: u64,
+    pub(super) duplicates: u64,
+    pub(super) late: u64,
+    /// Events that the detector came too late for.
+    pub(super) detector_late: u64,
+    /// Events beyond the caps of [`OVERFLOWS`](super::publish::OVERFLOWS).
+    pub(super) overflows: [u64; 3],
+    /// What counts against the caps of [`CAPS`](super::publish::CAPS), and what may.
+    pub(super) admitted: [u64; 4],
+    pub(super) limits: [u64; 4],
+    /// Ticks that were handed to the sinks.
+    pub(super) ticks: u64,
+}
+
+impl Sample {
+    /// Looks at a job.
+    pub fn take(job: &Handle, tick_ms: u64) -> Self {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        // What comes later in the path first: so no difference of two counters is ever negative.
+        let (counted, limits) = (&job.counted, &job.limits);
+        let results = Results {
+            events: load(&counted.events),
+            duplicates: load(&counted.duplicates),
+            late: load(&counted.late),
+            detector_late: load(&counted.detector_late),
+            overflows: counted.overflows.each_ref().map(load),
+            admitted: counted.admitted.each_ref().map(load),
+            limits: [limits.keys, limits.routes, limits.key_routes, limits.key_countries]
+                .map(|limit| limit as u64),
+            ticks: load(&counted.ticks),
+        };
+        let counters = &job.live.counters;
+        let read = Input {
+            bytes: load(&counters.bytes),
+            messages: load(&counters.messages),
+            dead_letters: counters.dead_letters.each_ref().map(load),
+            table_dead_letters: load(&counters.table_dead_letters),
+            table_unread: load(&counters.table_unread),
+            table_changes: load(&counters.table_changes),
+            gaps: load(&counters.gaps),
+            unreadable_places: job.unreadable_places.count(),
+            ticks: load(&counters.ticks),
+            tallies: counters.tallies.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
+        Self {
+            tick_ms,
+            published: job.sinks.published(),
+            sinks: job.sinks.stats(),
+            alerts: job.alerts.stats(),
+            status: job.live.status(),
+            is_stopping: job.live.is_stopping(),
+            read,
+            results,
+            states: job.observed.states(),
+            busy: job.observed.busy(),
+            resident_bytes: memory::resident_bytes(),
+            now: (job.clock)(),
+        }
+    }
+
+    /// Ticks that were closed and aren't handed to the sinks.
+    pub(super) fn ticks_in_flight(&self) -> u64 {
+        self.read.ticks.saturating_sub(self.results.ticks)
+    }
+
+    /// Age in ms of the last tick that the sinks have for good.
+    pub(super) fn tick_age_ms(&self) -> Option<u64> {
+        (self.published > 0).then(|| self.now.saturating_sub(self.published))
+    }
+
+    /// Records that are known to be there and weren't read.
+    pub(super) fn lag(&self) -> u64 {
+        self.status.lags.iter().filter_map(|(_, lag)| *lag).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use keytide_connectors::live::{self, Live, Reader, TableReader, coordinate};
+    use keytide_connectors::tables::TablesRead;
+    use keytide_dataflow::model::{NameId, PlanRow, Policy, TableChange, TableRow};
+    use keytide_dataflow::{Options, Publish};
+    use timely::logging::{OperatesEvent, ScheduleEvent};
+
+    use super::super::work::work;
+    use super::*;
+
+    fn operates(id: usize, name: &str) -> TimelyEvent {
+        OperatesEvent { id, addr: vec![id], name: name.to_owned() }.into()
+    }
+
+    fn ms(number: u64) -> Duration {
+        Duration::from_millis(number)
+    }
+
+    #[test]
+    fn an_operator_is_at_work_without_what_runs_inside_it() {
+        let mut stopwatch = Stopwatch::default();
+        for (id, name) in [(0, "Dataflow"), (1, "Usage"), (2, "Map"), (3, "Map")] {
+            stopwatch.take(ms(0), operates(id, name));
+        }
+        let runs = [(10, 0, true), (12, 1, true), (17, 1, false), (17, 2, true), (18, 2, false)];
+        let more = [(18, 3, true), (20, 3, false), (21, 0, false)];
+        for (at, id, starts) in runs.into_iter().chain(more) {
+            let event = if starts { ScheduleEvent::start(id) } else { ScheduleEvent::stop(id) };
+            stopwatch.take(ms(at), event.into());
+        }
+        let busy: Vec<_> = stopwatch.busy().into_iter().collect();
+        assert_eq!(busy, [("Dataflow".into(), ms(3)), ("Map".into(), ms(3)), ("Usage".into(), ms(5))]);
+    }
+
+    #[test]
+    fn a_stop_without_a_start_is_nothing() {
+        let mut stopwatch = Stopwatch::default();
+        stopwatch.take(ms(0), operates(1, "Usage"));
+        stopwatch.take(ms(5), ScheduleEvent::stop(1).into());
+        assert_eq!(stopwatch.busy()["Usage"], Duration::ZERO);
+    }
+
+    #[test]
+    fn a_name_fits_a_label() {
+        let mut stopwatch = Stopwatch::default();
+        stopwatch.take(ms(0), operates(1, "Map: \"a\\b\"\n"));
+        assert_eq!(stopwatch.busy().into_keys().collect::<Vec<_>>(), ["Map: _a_b__".into()]);
+    }
+
+    #[test]
+    fn the_number_of_operators_is_bounded() {
+        let mut stopwatch = Stopwatch::default();
+        for id in 0..3 * OPERATORS {
+            stopwatch.take(ms(0), operates(id, &format!("Operator{id}")));
+        }
+        assert_eq!(stopwatch.busy().len(), OPERATORS + 1);
+        assert!(stopwatch.busy().contains_key(OTHERS));
+    }
+
+    #[test]
+    fn workers_are_summed_up() {
+        let observed = Observed::default();
+        for worker in 0..2 {
+            // What a worker says replaces what it said before.
+            for rows in [1, 10] {
+                let footprint = Footprint { rows, bytes: 100 };
+                observed.tell_states(worker, [(StateId::Usage, footprint)].into_iter());
+                observed.tell_busy(worker, [("Usage".into(), ms(rows))].into());
+            }
+        }
+        assert_eq!(observed.states()[&StateId::Usage], Footprint { rows: 20, bytes: 200 });
+        assert_eq!(observed.busy()["Usage"], ms(20));
+    }
+
+    #[test]
+    fn a_workers_operators_are_watched() {
+        let observed = Arc::new(Observed::default());
+        let watching = Arc::clone(&observed);
+        timely::execute_directly(move |worker| {
+            use timely::dataflow::operators::{Inspect as _, ToStream as _};
+            watch_operators(worker, &watching);
+            worker.dataflow::<u64, _, _>(|scope| {
+                (0..10).to_stream(scope).container::<Vec<_>>().inspect(|_| {});
+            });
+            while watching.busy().is_empty() {
+                worker.step_or_park(Some(ms(100)));
+            }
+        });
+        let operators: Vec<_> = observed.busy().into_keys().collect();
+        assert!(operators.iter().any(|name| &**name == "InspectBatch"), "{operators:?}");
+    }
+
+    #[test]
+    fn a_worker_tells_of_its_states_and_operators_while_it_works() {
+        let windows = keytide_config::Windows::default();
+        let options = live::Options { tick_ms: 1, windows, workers: NonZeroUsize::MIN };
+        let live = Live::new(FOOTPRINTS_MS, options);
+        let plan = PlanRow { id: NameId::new("free"), name: NameId::new("free"), policy: Policy::Alert };
+        let change = TableChange { offset: 0, row: TableRow::Plan(plan), deleted: false };
+        let tables = TablesRead { changes: vec![change], ..TablesRead::default() };
+        let reader = Reader::new(&live, 0, Vec::new(), &|_| unreachable!("there is no source"));
+        let tables = TableReader::new(&live, tables, Vec::new());
+        let observed = Arc::new(Observed::default());
+        let (results, collected) = mpsc::channel();
+        let (working, watched) = (Arc::clone(&live), Arc::clone(&observed));
+        thread::scope(|scope| {
+            scope.spawn(|| reader.run());
+            let clock = AtomicU64::new(FOOTPRINTS_MS);
+            let live = &live;
+            scope.spawn(move || coordinate(live, || clock.fetch_add(1_000, Ordering::Relaxed)));
+            scope.spawn(|| {
+                timely::execute_directly(move |worker| {
+                    let limits = keytide_config::Limits::default();
+                    let options = Options {
+                        windows,
+                        limits,
+                        detection: keytide_dataflow::Detection::default(),
+                        publish: Publish::Changes { bulk_rows: 1 },
+                    };
+                    work(worker, &working, options, &watched, &results);
+                });
+            });
+            // No tick closes before the tables are read.
+            let works = |_| live.wait_for_stop(ms(10)) || !observed.busy().is_empty();
+            assert!((0..6_000).any(works), "the worker tells nothing");
+            scope.spawn(|| tables.run());
+            for output in collected {
+                live.published(output.tick);
+                live.stop();
+            }
+        });
+        let states = observed.states();
+        assert_eq!(states.keys().copied().collect::<Vec<_>>(), StateId::ALL);
+        assert_eq!(states[&StateId::TableRows].rows, 1);
+        assert!(states[&StateId::TableRows].bytes > 0 && states[&StateId::Usage].rows == 0);
+        assert!(observed.busy()["TableRows"] > Duration::ZERO);
+    }
+
+    #[test]
+    fn the_process_has_memory() {
+        assert!(memory::resident_bytes().is_none_or(|bytes| bytes > 1 << 20));
+    }
+}

@@ -1,0 +1,134 @@
+//! What events are joined with: tables from files and topics, geo databases.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keytide_config::JobConfig;
+use keytide_connectors::decode;
+use keytide_connectors::geo::{Geo, Unreadable, WatchedGeo};
+use keytide_connectors::live::{Decoders, FileFeed, Live, LiveError, TableFeed, TopicFeed};
+use keytide_connectors::tables::{TablesRead, TopicTable, WatchedTables};
+
+use crate::exit::{Exit, failure, kafka_failure};
+
+/// Read for the first time, and how they go on.
+pub(super) struct Tables {
+    pub(super) first: TablesRead,
+    pub(super) feeds: Vec<Box<dyn TableFeed>>,
+    pub(super) geo: Arc<Geo>,
+    pub(super) watched_geo: WatchedGeo,
+}
+
+impl Tables {
+    pub(super) fn open(config: &JobConfig) -> anyhow::Result<Self> {
+        let usage = |error| failure(Exit::Usage, anyhow::Error::new(error));
+        let hashes = || config.sources.iter().map(|source| &source.keys.hash);
+        let (watched_geo, geo, warnings) =
+            WatchedGeo::open(&config.geo).map_err(|error| failure(Exit::Usage, error))?;
+        let (watched, first) = WatchedTables::open(&config.tables, hashes()).map_err(usage)?;
+        for warning in warnings.iter().chain(&first.warnings) {
+            tracing::warn!("{warning}");
+        }
+        let every = Duration::from_millis(config.job.reload_ms);
+        let mut feeds: Vec<Box<dyn TableFeed>> = vec![Box::new(FileFeed::new(watched, every))];
+        for (client, table) in TopicTable::configured(&config.tables, hashes()) {
+            tracing::info!(table = table.name(), topic = table.topic(), "reads");
+            feeds.push(Box::new(TopicFeed::open(client, table).map_err(kafka_failure)?));
+        }
+        Ok(Self { first, feeds, geo, watched_geo })
+    }
+}
+
+/// What makes the decoders of every source, with databases as they are now.
+pub(super) fn decoders(config: &JobConfig, geo: Arc<Geo>) -> Arc<Decoders> {
+    let context = decode::Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, geo);
+    let sources = config.sources.clone();
+    Arc::new(move |source: usize| decode::decoder(&sources[source], &context))
+}
+
+/// Geo databases that are looked at every so often; new ones come with new decoders, at a tick.
+pub(super) struct GeoFeed {
+    watched: WatchedGeo,
+    config: JobConfig,
+    live: Arc<Live>,
+    looked: Instant,
+    damage: DamageReport,
+}
+
+impl GeoFeed {
+    pub(super) fn new(watched: WatchedGeo, config: &JobConfig, live: &Arc<Live>) -> Self {
+        let (config, live) = (config.clone(), Arc::clone(live));
+        Self { watched, config, live, looked: Instant::now(), damage: DamageReport::default() }
+    }
+}
+
+/// Decides when damaged records of geo databases are worth a line in the log: at the first look-up that hits one, and
+/// each time their number has doubled since, anew for new databases.
+#[derive(Debug, Default)]
+struct DamageReport {
+    /// Look-ups before the databases in use were read.
+    before: u64,
+    /// Look-ups of these databases that were reported last.
+    reported: u64,
+}
+
+impl DamageReport {
+    /// Begins anew, as new databases are in use after `count` look-ups.
+    fn restart(&mut self, count: u64) {
+        *self = Self { before: count, reported: 0 };
+    }
+
+    /// Returns the number of look-ups to report, if it is time to.
+    fn due(&mut self, count: u64) -> Option<u64> {
+        let hit = count.saturating_sub(self.before);
+        let is_due = hit > 0 && hit >= self.reported.saturating_mul(2);
+        is_due.then(|| {
+            self.reported = hit;
+            hit
+        })
+    }
+}
+
+impl TableFeed for GeoFeed {
+    fn poll(&mut self, _: Duration, _: &mut TablesRead) -> Result<(), LiveError> {
+        if self.looked.elapsed() < Duration::from_millis(self.config.job.reload_ms) {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        let count = self.watched.unreadable().count();
+        if let Some(warning) = self.damage.due(count).and_then(Unreadable::warning) {
+            tracing::warn!("{warning}");
+        }
+        match self.watched.poll() {
+            None => {}
+            Some(Ok((geo, warnings))) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                tracing::info!("geo databases changed: the next tick uses the new ones");
+                self.damage.restart(count);
+                self.live.replace_decoders(decoders(&self.config, geo));
+            }
+            Some(Err(error)) => {
+                tracing::warn!("geo databases changed and can't be used, the old ones stay: {error}")
+            }
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DamageReport;
+
+    #[test]
+    fn damage_is_reported_at_the_first_look_up_at_each_doubling_and_anew_for_new_databases() {
+        let mut report = DamageReport::default();
+        let due: Vec<_> = [0, 1, 1, 2, 3, 4, 9].map(|count| report.due(count)).into();
+        assert_eq!(due, [None, Some(1), None, Some(2), None, Some(4), Some(9)]);
+        report.restart(9);
+        assert_eq!([report.due(9), report.due(10)], [None, Some(1)]);
+    }
+}

@@ -1,0 +1,119 @@
+//! What is done about incidents: the policy decides while their tick is published, and people are told once it is.
+//!
+//! A mail must not tell of what nobody can look up, so a tick's notices wait until all of its rows are acknowledged. How
+//! many wait is bounded by the sinks: when these hold all they may, the next tick isn't published. What waits when a job
+//! fails is told by nobody; the job that is started next makes the same incidents again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keytide_alerts::outbox::{Alerts, AlertsError, Monitor};
+use keytide_alerts::policy::Policy;
+use keytide_connectors::sink::Notice;
+use keytide_dataflow::model::Tick;
+use keytide_dataflow::{Revocation, Transition};
+
+use super::job::Clock;
+
+/// How long mails and webhooks are waited for at the end.
+const LAST_MAILS: Duration = Duration::from_secs(10);
+
+/// Decides and tells.
+pub(super) struct Telling {
+    policy: Policy,
+    alerts: Alerts,
+    /// Notices of ticks that aren't published, in the order of these.
+    waiting: VecDeque<(Tick, Vec<Notice>)>,
+}
+
+impl Telling {
+    /// As configured.
+    ///
+    /// # Errors
+    /// If mails or webhooks can't be set up.
+    pub(super) fn open(config: &keytide_config::Alerts, clock: Clock) -> Result<Self, AlertsError> {
+        let alerts = Alerts::open(config, Arc::new(clock))?;
+        Ok(Self { policy: Policy::new(config.policy), alerts, waiting: VecDeque::new() })
+    }
+
+    /// Tells others how it goes.
+    pub(super) fn monitor(&self) -> Monitor {
+        self.alerts.monitor()
+    }
+
+    /// What is to be done about a tick's transitions.
+    pub(super) fn decide(&mut self, transitions: &[Transition]) -> Vec<Revocation> {
+        self.policy.decide(transitions)
+    }
+
+    /// Keeps a tick's notices until it is published.
+    pub(super) fn keep(&mut self, tick: Tick, notices: Vec<Notice>) {
+        if !notices.is_empty() {
+            self.waiting.push_back((tick, notices));
+        }
+    }
+
+    /// Tells of all ticks up to this one.
+    pub(super) fn published(&mut self, tick: Tick) {
+        while let Some((_, notices)) = self.waiting.pop_front_if(|(waiting, _)| *waiting <= tick) {
+            for Notice { json, contacts, actions } in notices {
+                self.alerts.notify(keytide_alerts::Notice { json, contacts, actions });
+            }
+        }
+    }
+
+    /// Sends what can be sent.
+    pub(super) fn stop(self) {
+        let left = self.alerts.stop(LAST_MAILS);
+        if left > 0 {
+            tracing::error!(
+                transitions = left,
+                "the job ends before all mails and webhooks went out: the view incident_log has what they would tell"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use keytide_config::JobConfig;
+
+    use super::*;
+
+    const ROW: &str = r#"{"incident_id":"0000000000000000000000000000feed","seq":0,"transition":"opened","at":"2025-06-02T08:01:00Z","reason":null,"early":false,"catching_up":false,"key_id":"0123456789abcdef0123456789abcdef","subscription":null,"customer":null,"plan":null,"policy":"alert","key_state":"active","level":"alert","score":97,"state":"open","opened_at":"2025-06-02T08:00:00Z","last_signal_at":"2025-06-02T08:01:00Z","ended_at":null,"signals":[],"evidence":{"calls":1,"known_since":"2025-06-01T08:00:00Z","known_calls":9,"traffic":[],"samples":[],"config":"0011223344556677"},"platform_event":false,"detector_version":1}"#;
+
+    fn open(folder: &Path) -> Telling {
+        let text = "[[source]]\nname = \"s\"\nkind = \"kafka\"\nbrokers = \"b:1\"\ntopic = \"t\"\nformat = \"apisix\"\n\
+                    [alerts.email]\ndir = \"mails\"\nfrom = \"keytide@example.com\"\nto = [\"security@example.com\"]\n";
+        let loaded = JobConfig::parse(text, folder, std::iter::empty()).unwrap();
+        Telling::open(&loaded.job.alerts, || 0).unwrap()
+    }
+
+    fn notice() -> Vec<Notice> {
+        vec![Notice { json: ROW.into(), contacts: Vec::new(), actions: Vec::new() }]
+    }
+
+    fn mails(folder: &Path) -> usize {
+        std::fs::read_dir(folder.join("mails")).map_or(0, Iterator::count)
+    }
+
+    #[test]
+    fn nobody_is_told_of_a_tick_before_it_is_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut telling = open(folder.path());
+        telling.keep(5, notice());
+        telling.published(4);
+        telling.stop();
+        assert_eq!(mails(folder.path()), 0);
+
+        let mut telling = open(folder.path());
+        telling.keep(4, notice());
+        telling.published(4);
+        telling.published(9);
+        telling.stop();
+        assert_eq!(mails(folder.path()), 1);
+    }
+}

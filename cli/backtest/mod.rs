@@ -8,8 +8,10 @@
 //! --csv   series    the volume signal alone over a series of counts     -> the series with scores
 //! ```
 
+mod gravest;
 mod history;
 mod judge;
+mod observe;
 mod pictures;
 mod report;
 mod series;

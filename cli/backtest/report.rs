@@ -10,8 +10,8 @@ use keytide_dataflow::detect::{Level, Signal};
 use keytide_dataflow::model::KeyId;
 use serde::Serialize;
 
-use super::history::{Observed, Told};
 use super::judge::{Judged, Kind, Label, median};
+use super::observe::{Observed, Told};
 
 /// Characters of a cell.
 const CELL: usize = 160;

@@ -15,8 +15,9 @@ use keytide_worker::exit::{Exit, failure};
 use keytide_worker::replay::{Bounded, Keep, usage};
 
 use super::Args;
-use super::history::{Observed, labels, observe, print};
+use super::history::{labels, print};
 use super::judge::Label;
+use super::observe::{Observed, observe};
 use super::report::{OfLabels, alert_rate, key_days, table};
 use crate::exit;
 use crate::progress::PROCESS;

@@ -19,3 +19,13 @@ fn status(field: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1_024)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_has_memory() {
+        assert!(resident_bytes().is_none_or(|bytes| bytes > 1 << 20));
+    }
+}

@@ -24,7 +24,7 @@ use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Detection, Output as _, Publish, render};
 use timely::worker::Worker;
 
-use super::collect::Collect;
+use super::collect::{Collect, Keep};
 use crate::exit::{Exit, failure, kafka_failure};
 
 /// Ticks that may be closed and not done: one is read while others are worked on. Sparse input has a few
@@ -38,17 +38,6 @@ const TICKS_A_ROUND: u64 = 16;
 const EVENTS_A_ROUND: usize = 8_192;
 /// How long a question for records of a table waits.
 const POLL_WAIT: Duration = Duration::from_millis(100);
-
-/// What is kept of what the dataflow puts out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// All views.
-    Views,
-    /// Incidents.
-    Incidents,
-    /// Incidents, and the scores of windows, which only then are made.
-    Scores,
-}
 
 /// The process that a run is part of.
 #[derive(Clone, Copy, Debug)]

@@ -22,11 +22,21 @@ use keytide_connectors::tables::TableDeadLetter;
 use keytide_dataflow::model::{Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, Tick};
 use keytide_dataflow::*;
 
-use super::bounded::Keep;
 use super::incidents::{keep_incident, keep_score, keep_transition};
-use super::output::{ViewRow, placed};
+use super::place::{ViewRow, placed};
 use super::runs::Runs;
 use super::sorter::Sorter;
+
+/// What is kept of what the dataflow puts out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All views.
+    Views,
+    /// Incidents.
+    Incidents,
+    /// Incidents, and the scores of windows, which only then are made.
+    Scores,
+}
 
 /// Bytes of rows that all workers hold together. Sorting and merging take up to half as much again.
 const BUDGET: usize = 128 << 20;

@@ -8,11 +8,12 @@ mod bounded;
 mod collect;
 mod incidents;
 mod output;
+mod place;
 mod runs;
 mod sorter;
 
-pub use self::bounded::{Bounded, Keep, Process, per_second, usage};
-pub use self::collect::{Collect, Seen};
+pub use self::bounded::{Bounded, Process, per_second, usage};
+pub use self::collect::{Collect, Keep, Seen};
 pub use self::output::{RowCounts, Written, WrittenIncidents, write, write_incidents};
 
 impl RowCounts {

@@ -5,25 +5,22 @@
 //! [`Runs`](super::runs::Runs)) is merged with them by the same places. So a view's file is the same wherever
 //! its rows were held and in however many parts.
 
-use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
 use keytide_connectors::ingest::PartitionInfo;
-use keytide_connectors::sink::encode::{EncodeRow, Labels, OfScope};
-use keytide_connectors::sink::names::{Names, Route};
+use keytide_connectors::sink::encode::Labels;
+use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{Decide, JobInfo};
-use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId};
 use keytide_dataflow::*;
 use rayon::prelude::*;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use super::bounded::Keep;
-use super::collect::{Collect, Rowset, Seen, late_line};
+use super::collect::{Collect, Keep, Rowset, Seen, late_line};
 use super::incidents::{IncidentCounts, incident_views, scores_file};
+use super::place::{ViewRow, placed};
 use super::runs::{Ascending, Merge, RunReader};
 use super::sorter::Sorter;
 
@@ -54,188 +51,6 @@ pub struct Written {
     pub rows: RowCounts,
     /// Sums over the dataflow's ticks.
     pub counts: Counts,
-}
-
-/// A row of a view as it is held and sorted.
-pub(super) trait ViewRow: EncodeRow + Clone + Send + Sync + Serialize + DeserializeOwned {
-    /// Its place among the view's rows, which no other row has.
-    type Place<'a>: Ord + Copy + Send + Sync;
-
-    /// Its place. Needs the names of what it is about, if that has names.
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a>;
-}
-
-/// A key as it is shown: by name, or by the digits of its id.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum ShownKey<'a> {
-    /// In words: a number of 128 bits would take its alignment in every place.
-    Id(u64, u64),
-    Name(&'a str),
-}
-
-impl<'a> ShownKey<'a> {
-    fn new(key: KeyId, names: &'a Names) -> Self {
-        match (names.key(key), key.bucket_name()) {
-            (Some(name), _) => Self::Name(&name.text),
-            (None, Some(name)) => Self::Name(name),
-            (None, None) => Self::Id((key.0 >> 64) as u64, key.0 as u64),
-        }
-    }
-}
-
-/// The digits of an id.
-fn digits(high: u64, low: u64) -> [u8; 32] {
-    let mut digits = [0; 32];
-    for (half, number) in digits.chunks_exact_mut(16).zip([high, low]) {
-        for (place, digit) in half.iter_mut().rev().enumerate() {
-            *digit = b"0123456789abcdef"[(number >> (4 * place) & 15) as usize];
-        }
-    }
-    digits
-}
-
-impl Ord for ShownKey<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Id(high, low), Self::Id(other_high, other_low)) => {
-                (high, low).cmp(&(other_high, other_low))
-            }
-            (Self::Name(name), Self::Name(other)) => name.cmp(other),
-            // Of equal texts the id comes first.
-            (Self::Id(high, low), Self::Name(name)) => {
-                digits(*high, *low).as_slice().cmp(name.as_bytes()).then(Ordering::Less)
-            }
-            (Self::Name(_), Self::Id(..)) => other.cmp(self).reverse(),
-        }
-    }
-}
-
-impl PartialOrd for ShownKey<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// A route by its columns.
-#[derive(Clone, Copy)]
-pub(super) struct ShownRoute<'a> {
-    id: RouteId,
-    parts: Option<&'a Route>,
-}
-
-impl ShownRoute<'_> {
-    fn texts(&self) -> [&str; 3] {
-        self.parts.map_or([""; 3], |route| [&route.api, &route.method, &route.route].map(|part| &*part.text))
-    }
-}
-
-impl Ord for ShownRoute<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        if self.id == other.id {
-            Ordering::Equal
-        } else {
-            self.texts().cmp(&other.texts()).then(self.id.cmp(&other.id))
-        }
-    }
-}
-
-impl PartialOrd for ShownRoute<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ShownRoute<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-
-impl Eq for ShownRoute<'_> {}
-
-/// A scope and its id: keys before routes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ShownScope<'a> {
-    Key(ShownKey<'a>),
-    /// Several routes may have the same text.
-    Route(&'a str, RouteId),
-}
-
-/// A window's place: labels in alphabetical order, then starts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ShownWindow(u64);
-
-impl ShownWindow {
-    fn new(level: Level, start: EventTime) -> Self {
-        let rank = match level {
-            Level::Day => 0,
-            Level::Hour => 1,
-            Level::Minute => 2,
-            Level::Month => 3,
-            Level::FiveMinutes => 4,
-        };
-        Self(rank << 56 | start)
-    }
-}
-
-impl ViewRow for Row<KeyId, OwnedUsage> {
-    type Place<'a> = (ShownKey<'a>, ShownWindow);
-
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
-        (ShownKey::new(self.group, names), ShownWindow::new(self.level, self.start))
-    }
-}
-
-impl ViewRow for Row<KeyRoute, OwnedUsage> {
-    type Place<'a> = (ShownKey<'a>, ShownRoute<'a>, ShownWindow);
-
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
-        let KeyRoute { key, route } = self.group;
-        let route = ShownRoute { id: route, parts: names.listed_route(route) };
-        (ShownKey::new(key, names), route, ShownWindow::new(self.level, self.start))
-    }
-}
-
-impl<V: OfScope + Clone + Serialize + DeserializeOwned> ViewRow for Row<Scope, V> {
-    type Place<'a> = (ShownScope<'a>, ShownWindow);
-
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
-        let scope = match self.group {
-            Scope::Key(key) => ShownScope::Key(ShownKey::new(key, names)),
-            Scope::Route(route) => {
-                ShownScope::Route(names.listed_route(route).map_or("", |listed| &listed.id.text), route)
-            }
-        };
-        (scope, ShownWindow::new(self.level, self.start))
-    }
-}
-
-impl ViewRow for Row<KeyCountry, Geo> {
-    type Place<'a> = (ShownKey<'a>, Country, ShownWindow);
-
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
-        let KeyCountry { key, country } = self.group;
-        (ShownKey::new(key, names), country, ShownWindow::new(self.level, self.start))
-    }
-}
-
-impl ViewRow for Row<NameId, SubscriptionUsage> {
-    type Place<'a> = (&'a str, NameId, ShownWindow);
-
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
-        (names.text(self.group), self.group, ShownWindow::new(self.level, self.start))
-    }
-}
-
-/// Rows with their places.
-pub(super) type Placed<'a, 'r, R> = Vec<(<R as ViewRow>::Place<'a>, &'r R)>;
-
-/// Rows in no order yet, with their places.
-pub(super) fn placed<'a, 'r, R: ViewRow>(
-    rows: impl Iterator<Item = &'r R>,
-    names: &'a Names,
-) -> Placed<'a, 'r, R> {
-    rows.map(|row| (row.place(names), row)).collect()
 }
 
 /// Writes all views.
@@ -426,8 +241,7 @@ fn merged(
 mod tests {
     use std::num::NonZeroUsize;
 
-    use keytide_dataflow::model::{Definition, Position, RequestId, Tick};
-    use proptest::prelude::*;
+    use keytide_dataflow::model::{Definition, KeyId, Position, RequestId, Tick};
 
     use super::*;
 
@@ -491,32 +305,6 @@ mod tests {
         assert!(late.contains(r#""key_id":"key-19""#), "{late}");
         for spill_after in [&[3][..], &[19], &[0, 9, 10, 18]] {
             assert_eq!(write(spill_after, 2), [usage.clone(), late.clone()], "{spill_after:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn keys_stand_in_the_order_of_their_texts(
-            ids in prop::collection::vec(any::<u128>(), 2..20), texts in prop::collection::vec("[0-9a-z]{0,33}", 2..20)
-        ) {
-            let mut names = Names::default();
-            let mut keys: Vec<KeyId> = ids.into_iter().map(KeyId).collect();
-            keys.extend(KeyId::BUCKETS);
-            for text in texts {
-                let id = KeyId::from_name(&text);
-                names.define(Definition::Key { id, name: text.into(), month: None });
-                keys.push(id);
-            }
-            // Shares all but its last digits with one that has none.
-            let near = format!("{:031x}", keys[0].0 >> 4);
-            let id = KeyId::from_name(&near);
-            names.define(Definition::Key { id, name: near.as_str().into(), month: None });
-            keys.push(KeyId::from_name(&near));
-            let mut by_text: Vec<String> = keys.iter().map(|key| names.key_text(*key).into_owned()).collect();
-            by_text.sort();
-            keys.sort_by_key(|key| ShownKey::new(*key, &names));
-            let shown: Vec<String> = keys.iter().map(|key| names.key_text(*key).into_owned()).collect();
-            prop_assert_eq!(shown, by_text);
         }
     }
 }

@@ -12,7 +12,7 @@ use keytide_connectors::live::TICKS_PUBLISHED;
 use keytide_dataflow::model::Tick;
 use serde::Serialize;
 
-use super::observe::Sample;
+use super::sample::Sample;
 
 /// A tick that is open for so long, or ...
 pub(super) const STUCK_MS: u64 = 120_000;

@@ -40,7 +40,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::health::{health, readiness};
 use super::metrics::{self, Format};
-use super::observe::Sample;
+use super::sample::Sample;
 use crate::exit::{Exit, failure};
 
 /// Bytes of a request's path and headers.

@@ -26,10 +26,10 @@ use keytide_connectors::live::{
     self, Live, LiveError, Reader, SourceFeed, TableReader, coordinate, watch_partitions,
 };
 use keytide_connectors::sink::{Monitor, Publisher, SinkError, TickOutput};
-use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Options, Publish};
 use timely::communication::WorkerGuards;
 
+use super::Clock;
 use super::observe::Observed;
 use super::publish::{Counted, Tap, publish};
 use super::tables::{GeoFeed, Tables, decoders};
@@ -41,9 +41,6 @@ use crate::exit::{Exit, failure, kafka_failure};
 const BULK_ROWS: usize = 128;
 /// How often topics are looked at for new partitions.
 const WATCH: Duration = Duration::from_secs(10);
-
-/// Returns the time, in milliseconds since the epoch.
-pub type Clock = fn() -> Tick;
 
 /// A job that runs.
 pub struct Job {

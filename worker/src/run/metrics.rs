@@ -18,8 +18,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::health::{health, readiness};
-use super::observe::Sample;
 use super::publish::{CAPS, OVERFLOWS};
+use super::sample::Sample;
 
 /// Partitions, of all sources, that have a lag each.
 const PARTITIONS: usize = 1_000;

@@ -10,11 +10,16 @@ mod job;
 mod metrics;
 mod observe;
 mod publish;
+mod sample;
 mod tables;
 mod tell;
 mod work;
 
 pub use self::http::{Look, Server};
-pub use self::job::{Clock, Handle, Job};
-pub use self::observe::{Observed, Sample};
+pub use self::job::{Handle, Job};
+pub use self::observe::Observed;
 pub use self::publish::{Counted, Heard, Tap};
+pub use self::sample::Sample;
+
+/// Returns the time, in milliseconds since the epoch.
+pub type Clock = fn() -> keytide_dataflow::model::Tick;

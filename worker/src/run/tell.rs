@@ -14,7 +14,7 @@ use keytide_connectors::sink::Notice;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Revocation, Transition};
 
-use super::job::Clock;
+use super::Clock;
 
 /// How long mails and webhooks are waited for at the end.
 const LAST_MAILS: Duration = Duration::from_secs(10);

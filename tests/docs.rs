@@ -23,7 +23,7 @@ fn documents() -> BTreeMap<String, String> {
 }
 
 /// Files under version control.
-fn tracked() -> BTreeSet<String> {
+pub(crate) fn tracked() -> BTreeSet<String> {
     let output = Command::new("git").args(["ls-files", "-z"]).current_dir(repository()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let names = String::from_utf8(output.stdout).unwrap();

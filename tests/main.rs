@@ -5,6 +5,7 @@
 
 mod backtest;
 mod canary;
+mod circles;
 mod demo;
 mod dependencies;
 mod docs;

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{backtest, check, demo, generate, replay, run};
+#[cfg(feature = "demo")]
+use crate::demo;
+#[cfg(feature = "generate")]
+use crate::generate;
+use crate::{backtest, check, replay, run};
 
 /// Exact meters of API keys from gateways' access logs.
 #[derive(Parser)]
@@ -22,6 +26,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Show the whole job at work, with a broker and traffic of its own: nothing to set up
+    #[cfg(feature = "demo")]
     Demo(demo::Args),
     /// Check a configuration and the files it names, and look at the first records; report every problem
     Check {
@@ -41,6 +46,7 @@ enum Command {
     /// Try the leak detector on recorded traffic, or score a history of counts
     Backtest(backtest::Args),
     /// Generate realistic traffic with its tables, geo databases and a configuration
+    #[cfg(feature = "generate")]
     Generate(keytide_generator::Args),
 }
 
@@ -50,6 +56,7 @@ enum Command {
 /// Those of the command.
 pub(crate) fn run_typed() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
+        #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&args),
         Command::Check { config, connect, send_test } => {
             check::run(&config, check::Ask { connect, send_test })
@@ -57,6 +64,7 @@ pub(crate) fn run_typed() -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Backtest(args) => backtest::run(&args),
+        #[cfg(feature = "generate")]
         Command::Generate(args) => generate::run(&args),
     }
 }

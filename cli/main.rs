@@ -6,8 +6,10 @@ mod backtest;
 mod check;
 mod clock;
 mod command;
+#[cfg(feature = "demo")]
 mod demo;
 mod exit;
+#[cfg(feature = "generate")]
 mod generate;
 mod log;
 mod progress;

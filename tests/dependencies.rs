@@ -32,6 +32,10 @@ const LAYERS: [(&str, &[&str]); 7] = [
 /// What the dataflow must not even reach indirectly: clients, databases, stores, runtimes.
 const OUTSIDE: [&str; 5] = ["rdkafka", "lettre", "tokio", "maxminddb", "object_store"];
 
+/// Crates that only the commands `demo` and `generate` need.
+const OF_TRAFFIC: [&str; 7] =
+    ["keytide-generator", "mmdb-writer", "rand", "rand_chacha", "rand_distr", "ratatui", "crossterm"];
+
 /// The resolved graph without dev-dependencies: a package's id to the ids it uses; and the ids' names.
 struct Graph {
     uses: BTreeMap<String, Vec<String>>,
@@ -122,5 +126,30 @@ fn the_dataflow_knows_nothing_of_the_outside() {
     assert!(graph.closure("keytide-connectors").contains("maxminddb"), "the outside is found where it is");
     for name in OUTSIDE {
         assert!(!used.contains(name), "the dataflow depends on {name}");
+    }
+}
+
+#[test]
+fn a_program_without_traffic_has_none_of_its_crates() {
+    let names = |features: &[&str]| -> BTreeSet<String> {
+        let tree = [
+            "tree",
+            "--locked",
+            "--offline",
+            "--package",
+            "keytide",
+            "--edges",
+            "no-dev",
+            "--prefix",
+            "none",
+        ];
+        let tree = cargo(&[&tree[..], features].concat());
+        tree.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    };
+    let (whole, without) = (names(&[]), names(&["--no-default-features"]));
+    assert!(without.contains("keytide-worker"), "the tree is read right: {without:?}");
+    for name in OF_TRAFFIC {
+        assert!(whole.contains(name), "{name} is used no more");
+        assert!(!without.contains(name), "{name} is built without the features demo and generate");
     }
 }

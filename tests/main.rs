@@ -6,6 +6,7 @@
 mod backtest;
 mod canary;
 mod circles;
+#[cfg(feature = "demo")]
 mod demo;
 mod dependencies;
 mod docs;

@@ -130,12 +130,9 @@ mod tests {
 
     #[test]
     fn suspicious_values_are_warnings() {
-        let with = |lines: &str| format!("{SMALL}{lines}");
-        for (text, expected) in [(
-            with("[routes]\ntemplates = [\"/a/{x}\", \"/a/{y}\"]"),
-            "line 7: routes.templates[1]: \"/a/{y}\" never matches: \"/a/{x}\" stands before it and matches the same paths",
-        )] {
-            assert_eq!(warnings(&text), expected, "{text}");
-        }
+        assert_eq!(
+            warnings(&format!("{SMALL}[routes]\ntemplates = [\"/a/{{x}}\", \"/a/{{y}}\"]")),
+            "line 7: routes.templates[1]: \"/a/{y}\" never matches: \"/a/{x}\" stands before it and matches the same paths"
+        );
     }
 }

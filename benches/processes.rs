@@ -7,24 +7,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use keytide_config::View;
 use serde::Deserialize;
 
 use crate::KEYTIDE;
 use crate::measure::{Cost, children, core_rate, median, rate, wall_ratio};
 
-const VIEWS: [&str; 11] = [
-    "usage",
-    "usage_by_route",
-    "latency",
-    "geo",
-    "callers",
-    "subscription_usage",
-    "incidents",
-    "incident_log",
-    "revocations",
-    "late",
-    "dead_letters",
-];
 const ONE_WORKER_TARGET: f64 = 0.7;
 const SECOND_CORE_TARGET: f64 = 1.0;
 const WORKERS_TARGET: f64 = 1.7;
@@ -143,7 +131,7 @@ pub(crate) fn replay(input: &Path, out: &Path, how: How) -> anyhow::Result<Summa
 /// Rows of each view, as they stand in the files.
 fn rows(out: &Path) -> anyhow::Result<BTreeMap<&'static str, usize>> {
     let mut rows = BTreeMap::new();
-    for view in VIEWS {
+    for view in View::NAMES {
         let path = out.join(format!("{view}.jsonl"));
         let file = File::open(&path).with_context(|| format!("no {}", path.display()))?;
         let mut file = BufReader::with_capacity(1 << 20, file);

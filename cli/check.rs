@@ -17,7 +17,7 @@ use keytide_alerts::webhook::{Client, Delivery};
 use keytide_config::{
     Alerts, ConfigError, EmailAlerts, End, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom,
     Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, TableSource,
-    Tables, VIEWS, Webhook, duration_text, environment, size_text,
+    Tables, View, Webhook, duration_text, environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
@@ -408,8 +408,7 @@ impl Report {
                 "sink",
                 format!("topics at {}, {}, up to {buffer} wait", brokers(client), delivery.name()),
             );
-            let topics: Vec<String> = VIEWS.iter().map(|view| sink.topic(view)).collect();
-            self.line("", topics.join(", "));
+            self.line("", View::ALL.map(|view| view.topic(&sink.prefix)).join(", "));
             let missing = match (create_topics, replication) {
                 (false, _) => "are an error".to_owned(),
                 (true, None) => format!("are made with {}", counted(*partitions as usize, "partition")),
@@ -763,7 +762,7 @@ token = \"env:CANARY\"
             "         start: { 0 = 7 }; end of a bounded run: latest; records that are gone are passed over",
             "table    keys: topic api-keys at kafka-1:9092 (json-upsert)",
             "sink     topics at kafka-1:9092, at_least_once, up to 64MiB wait",
-            "         keytide.usage.v1, keytide.usage_by_route.v1, keytide.latency.v1, keytide.geo.v1, keytide.callers.v1, keytide.subscription_usage.v1, keytide.incidents.v1, keytide.incident_log.v1, keytide.revocations.v1, keytide.late.v1, keytide.dead_letters.v1",
+            &format!("         {}", View::ALL.map(|view| view.topic("keytide")).join(", ")),
             "         topics that are missing are made with 12 partitions of 3 replicas",
             "sink     files in out, closed at 64MiB or after 1h, 9 of a view kept",
             "mail     by smtp.example.com port 465 (tls) as keytide, to a@example.com, b@example.com in en, owners in ko",

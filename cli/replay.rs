@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use keytide_alerts::policy::Policy;
-use keytide_config::{JobConfig, environment};
+use keytide_config::{JobConfig, View, environment};
 use keytide_connectors::ingest::Input;
 use keytide_connectors::sink::JobInfo;
 use keytide_dataflow::Transition;
@@ -103,12 +103,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         decode_threads: decode_count,
         events: written.counts.events,
         dead_letters: counts.dead_letters,
-        table_dead_letters: written.rows.dead_letters() - counts.dead_letters - counts.noted,
+        table_dead_letters: written.rows[View::DeadLetters] - counts.dead_letters - counts.noted,
         late: written.counts.late,
         detector_late: written.counts.detector_late,
         duplicates: written.counts.duplicates,
-        incidents: written.rows.incidents(),
-        revocations: written.rows.revocations(),
+        incidents: written.rows[View::Incidents],
+        revocations: written.rows[View::Revocations],
         overflow_keys: written.counts.overflow_keys,
         overflow_routes: written.counts.overflow_routes,
         overflow_countries: written.counts.overflow_countries,

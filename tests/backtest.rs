@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::harness::{
-    Job, Keytide, MINUTE, Row, Schema, Views, call, names, path, read, read_text, repository,
+    Job, Keytide, MINUTE, OF_INCIDENTS, Row, Schema, Views, call, names, path, read, read_text, repository,
 };
 
 fn backtest(job: &Job) -> Keytide {
@@ -66,7 +66,7 @@ fn leaks_are_found_and_a_live_job_a_replay_and_a_backtest_would_say_the_same_of_
     backtest.with("--now 2025-07-01T00:00:00Z --workers 3").succeed();
 
     let views = Views::new(replayed.path());
-    for view in ["incidents", "incident_log", "revocations"] {
+    for view in OF_INCIDENTS {
         let schema = Schema::read(&repository().join(format!("schemas/{view}.v1.schema.json")));
         let rows = views.rows(view);
         assert!(!rows.is_empty(), "{view}");

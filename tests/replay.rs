@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Ended, HOUR, Job, Keytide, MINUTE, Row, SECOND, START, Schema, VIEWS, Views, call, names, path, read,
-    read_log, read_text, repository,
+    Ended, HOUR, Job, Keytide, MINUTE, OF_INCIDENTS, Row, SECOND, START, Schema, VIEWS, Views, call, names,
+    path, read, read_log, read_text, repository,
 };
 
 /// The run's time where a test gives one: after the example's and the jobs' events.
@@ -60,9 +60,6 @@ fn lines(folder: &Path) -> Vec<String> {
     logs.flat_map(|name| read_log(&folder.join(name)).lines().map(str::to_owned).collect::<Vec<_>>())
         .collect()
 }
-
-/// Views that traffic without a leak leaves empty: `backtest` looks at them.
-const OF_INCIDENTS: [&str; 3] = ["incidents", "incident_log", "revocations"];
 
 // ---- what is written
 
@@ -414,8 +411,7 @@ fn the_same_input_and_time_give_the_same_bytes_however_they_are_computed() {
     };
     let (bytes, summary) = run("--workers 1", "128KiB");
     // Nobody's key leaks here: see the tests of the backtest.
-    let of_incidents = ["incidents", "incident_log", "revocations"];
-    for view in VIEWS.into_iter().filter(|view| !of_incidents.contains(view)) {
+    for view in VIEWS.into_iter().filter(|view| !OF_INCIDENTS.contains(view)) {
         assert!(!bytes[view].is_empty(), "{view} has rows to compare");
     }
     for (arguments, block_bytes) in [

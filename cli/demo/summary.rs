@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::Context as _;
-use keytide_connectors::sink::View as Name;
+use keytide_config::View;
 use keytide_generator::Generated;
 use serde_json::json;
 
@@ -21,9 +21,9 @@ pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
     view.incidents.look_for_mails(&demo.folder.join(MAILS));
     let (counted, sinks) = (view.total(), demo.handle.sinks.stats());
     let wall_ms = whole_ms(demo.started.elapsed());
-    let rows: serde_json::Map<_, _> = Name::ALL
+    let rows: serde_json::Map<_, _> = View::ALL
         .into_iter()
-        .map(|name| (name.name().to_owned(), sinks.records[name as usize].into()))
+        .map(|view| (view.name().to_owned(), sinks.records[view as usize].into()))
         .collect();
     let summary = json!({
         "sent": sent,

@@ -268,12 +268,8 @@ impl View {
                     sum.1 += errors.saturating_sub(before.1);
                 }
             }
-            Rows::UsageByRoute(_)
-            | Rows::Callers(_)
-            | Rows::SubscriptionUsage(_)
-            | Rows::Incidents(_)
-            | Rows::IncidentLog(_)
-            | Rows::Scores(_) => {}
+            // The screen has no place for the other views.
+            _ => {}
         }
     }
 

@@ -24,7 +24,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use keytide_config::{JobConfig, VIEWS};
+use keytide_config::{JobConfig, View};
 use keytide_generator::{Configuration, Format, Leak, Scenario, Settings, World, create_folder};
 use keytide_worker::exit::{Exit, failure};
 use rdkafka::mocking::MockCluster;
@@ -174,7 +174,7 @@ pub(super) struct Broker(MockCluster<'static, DefaultProducerContext>);
 impl Broker {
     pub(super) fn start() -> anyhow::Result<Self> {
         let cluster = MockCluster::new(1).context("starting the in-process broker failed")?;
-        let results = VIEWS.map(|view| (format!("{PREFIX}.{view}.v1"), RESULT_PARTITIONS));
+        let results = View::ALL.map(|view| (view.topic(PREFIX), RESULT_PARTITIONS));
         for (topic, partitions) in results.into_iter().chain([(TOPIC.to_owned(), PARTITIONS)]) {
             cluster
                 .create_topic(&topic, partitions.cast_signed(), 1)

@@ -24,6 +24,7 @@ mod section;
 mod tests;
 mod time;
 mod toml;
+mod view;
 
 pub use crate::toml::load::{Loaded, environment};
 pub use crate::toml::near::nearest;
@@ -34,3 +35,4 @@ pub use pattern::{
 pub use scalar::{Secret, duration_text, size_text};
 pub use section::*;
 pub use time::{Matched, TimePattern, Zone};
+pub use view::View;

@@ -6,6 +6,7 @@ use crate::model::{
     Country, Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, RouteId, Tick,
 };
 use crate::window::Level;
+use keytide_config::View;
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
@@ -186,6 +187,57 @@ pub enum Rows {
     /// What the detector says of windows; only where [`Detection::scores`](crate::Detection::scores) asks for it.
     Scores(Vec<Score>),
 }
+
+/// Hands the views of windows to a macro: variant of [`Rows`], name of a field, row. Whoever keeps such rows by view
+/// makes fields and arms of this list, so a view stands nowhere else.
+#[macro_export]
+macro_rules! views_of_windows {
+    ($each:ident) => {
+        $each! {
+            Usage usage: Row<KeyId, OwnedUsage>,
+            UsageByRoute usage_by_route: Row<KeyRoute, OwnedUsage>,
+            Latency latency: Row<Scope, Latency>,
+            Geo geo: Row<KeyCountry, Geo>,
+            Callers callers: Row<Scope, Callers>,
+            SubscriptionUsage subscription_usage: Row<NameId, Option<SubscriptionUsage>>,
+        }
+    };
+}
+
+macro_rules! impl_rows {
+    ($($view:ident $field:ident: $row:ty,)+) => {
+        impl Rows {
+            /// Returns the view, which scores aren't.
+            #[must_use]
+            pub fn view(&self) -> Option<View> {
+                match self {
+                    $(Self::$view(_) => Some(View::$view),)+
+                    Self::Incidents(_) => Some(View::Incidents),
+                    Self::IncidentLog(_) => Some(View::IncidentLog),
+                    Self::Scores(_) => None,
+                }
+            }
+
+            /// Returns the number of rows.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                match self {
+                    $(Self::$view(rows) => rows.len(),)+
+                    Self::Incidents(rows) => rows.len(),
+                    Self::IncidentLog(rows) => rows.len(),
+                    Self::Scores(rows) => rows.len(),
+                }
+            }
+
+            /// Returns whether there are no rows.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+        }
+    };
+}
+views_of_windows!(impl_rows);
 
 /// A late event: one that arrived behind its partition by more than out-of-orderness + allowed lateness, that is older
 /// than the horizon of dedupe, or that can't be counted any more.

@@ -13,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
+use keytide_config::View;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -20,20 +21,12 @@ pub(crate) use job::{HOUR, Job, MINUTE, SECOND, START, call};
 pub(crate) use row::Row;
 pub(crate) use schema::Schema;
 
-/// The files of a finished replay beside `summary.json`: `NAME.jsonl`.
-pub(crate) const VIEWS: [&str; 11] = [
-    "callers",
-    "dead_letters",
-    "geo",
-    "incident_log",
-    "incidents",
-    "late",
-    "latency",
-    "revocations",
-    "subscription_usage",
-    "usage",
-    "usage_by_route",
-];
+/// The views: the files `NAME.jsonl` of a finished replay beside `summary.json`.
+pub(crate) const VIEWS: [&str; View::ALL.len()] = View::NAMES;
+
+/// The views of leaked keys. Traffic without a leak leaves them empty.
+pub(crate) const OF_INCIDENTS: [&str; 3] =
+    [View::Incidents.name(), View::IncidentLog.name(), View::Revocations.name()];
 
 /// Bytes of the largest file a test reads.
 const MAX_FILE_BYTES: u64 = 64 << 20;

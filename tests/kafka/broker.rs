@@ -1,12 +1,15 @@
 //! The session's broker, a test's topics on it, and Kafka's own tools.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::io::Write as _;
 use std::process::{Command, Stdio, id};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use serde_json::Value;
+use keytide_config::View;
+use serde_json::{Map, Value};
+
+use crate::harness::{read_text, repository};
 
 /// Tests that use the broker share it; one that ends or freezes it has it to itself.
 static BROKER: RwLock<()> = RwLock::new(());
@@ -56,26 +59,30 @@ impl Record {
         }
     }
 
-    /// The view it belongs to, told by its columns.
+    /// The view it belongs to: that of its key columns whose schema lists its other columns.
     pub(crate) fn view(&self) -> &'static str {
-        let key: Value = serde_json::from_str(&self.key).unwrap();
-        let value: Value = serde_json::from_str(self.value.as_deref().unwrap_or("{}")).unwrap();
-        let has = |column: &str| key.get(column).is_some();
-        match () {
-            () if has("seq") => "incident_log",
-            () if has("incident_id") => "incidents",
-            () if has("action_id") => "revocations",
-            () if has("subscription") => "subscription_usage",
-            () if has("route") => "usage_by_route",
-            () if has("country") => "geo",
-            () if has("scope") && value.get("callers").is_some() => "callers",
-            () if has("scope") => "latency",
-            () if has("key_id") => "usage",
-            () if has("source") && value.get("reason").is_some() => "dead_letters",
-            () if has("source") => "late",
-            () => panic!("{self:?} belongs to no view"),
-        }
+        let object = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
+        let (key, value) = (object(&self.key), object(self.value.as_deref().unwrap_or("{}")));
+        let is_of = |view: &View| {
+            view.key().len() == key.len()
+                && view.key().iter().all(|column| key.contains_key(*column))
+                && value.keys().all(|column| columns(*view).contains(column))
+        };
+        let view = View::ALL.into_iter().find(is_of);
+        view.unwrap_or_else(|| panic!("{self:?} belongs to no view")).name()
     }
+}
+
+/// The columns of a view's schema.
+fn columns(view: View) -> &'static BTreeSet<String> {
+    static COLUMNS: LazyLock<[BTreeSet<String>; View::ALL.len()]> = LazyLock::new(|| {
+        View::NAMES.map(|view| {
+            let schema = repository().join(format!("schemas/{view}.v1.schema.json"));
+            let schema: Value = serde_json::from_str(&read_text(&schema)).unwrap();
+            schema["properties"].as_object().unwrap().keys().cloned().collect()
+        })
+    });
+    &COLUMNS[view as usize]
 }
 
 impl Broker {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use keytide_config::View;
+
 use crate::broker::Broker;
 use crate::harness::{Job, MINUTE, START, VIEWS, call};
 use crate::live::{CALLS, DEADLINE, Running, calls_of_keys, config, held, results};
@@ -46,11 +48,9 @@ fn topics_of_rows_are_made_compacted_and_those_of_records_are_not() {
             policies.insert(view.clone(), policy.split(' ').next().unwrap().to_owned());
         }
     }
-    let policy = |view: &str| {
-        if ["incident_log", "late", "dead_letters"].contains(&view) { "delete" } else { "compact" }
-    };
+    let policy = |view: View| if view.is_upsert() { "compact" } else { "delete" };
     let expected: BTreeMap<_, _> =
-        VIEWS.into_iter().map(|view| (view.to_owned(), policy(view).to_owned())).collect();
+        View::ALL.into_iter().map(|view| (view.name().to_owned(), policy(view).to_owned())).collect();
     assert_eq!(policies, expected, "{described}");
 }
 

@@ -12,12 +12,12 @@
 use std::borrow::Cow;
 
 use hashbrown::HashMap;
+use keytide_config::View;
 use keytide_dataflow::model::{EventTime, KeyId, NameId, Position};
 use keytide_dataflow::*;
 use serde_json::value::RawValue;
 
 use super::names::{Name, Names};
-use super::view::View;
 use crate::decode::DeadLetter;
 use crate::ingest::PartitionInfo;
 use crate::tables::{TableDeadLetter, TablePlace};
@@ -283,44 +283,26 @@ impl EncodeRow for Row<KeyCountry, Geo> {
     }
 }
 
-fn subscription_key<V>(row: &Row<NameId, V>, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-    string(out, r#"{"subscription":"#, labels.names.json(row.group));
-    labels.window(row.level, row.start, out);
-}
-
-fn subscription_values<V>(row: &Row<NameId, V>, value: &SubscriptionUsage, names: &Names, out: &mut Vec<u8>) {
-    usage(out, &value.usage);
-    number(out, r#","keys":"#, value.keys);
-    string(out, r#","customer":"#, names.json(value.owner.customer));
-    string(out, r#","plan":"#, names.json(value.owner.plan));
-    string(out, r#","plan_name":"#, names.json(value.owner.plan_name));
-    flags(out, row.complete, row.is_final);
-}
-
-impl EncodeRow for Row<NameId, SubscriptionUsage> {
-    const VIEW: View = View::SubscriptionUsage;
-
-    fn key_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        subscription_key(self, labels, out);
-    }
-
-    fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        subscription_values(self, &self.value, labels.names, out);
-    }
-}
-
 impl EncodeRow for Row<NameId, Option<SubscriptionUsage>> {
     const VIEW: View = View::SubscriptionUsage;
 
     fn key_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        subscription_key(self, labels, out);
+        string(out, r#"{"subscription":"#, labels.names.json(self.group));
+        labels.window(self.level, self.start, out);
     }
 
     fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        match &self.value {
-            Some(value) => subscription_values(self, value, labels.names, out),
-            None => out.extend_from_slice(br#","retracted":true}"#),
-        }
+        let Some(value) = &self.value else {
+            out.extend_from_slice(br#","retracted":true}"#);
+            return;
+        };
+        let names = labels.names;
+        usage(out, &value.usage);
+        number(out, r#","keys":"#, value.keys);
+        string(out, r#","customer":"#, names.json(value.owner.customer));
+        string(out, r#","plan":"#, names.json(value.owner.plan));
+        string(out, r#","plan_name":"#, names.json(value.owner.plan_name));
+        flags(out, self.complete, self.is_final);
     }
 
     fn is_retracted(&self) -> bool {

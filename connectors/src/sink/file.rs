@@ -14,11 +14,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use keytide_config::FileSink;
+use keytide_config::{FileSink, View};
 use keytide_dataflow::model::Tick;
 
 use super::SinkError;
-use super::view::View;
 
 /// Bytes of rows that are held between writes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -198,7 +197,7 @@ fn path(dir: &Path, view: View, number: u64) -> PathBuf {
 /// The view and number that a file's name tells.
 fn parse(name: &str) -> Option<(View, u64)> {
     let (view, number) = name.strip_suffix(".jsonl")?.rsplit_once('-')?;
-    let view = View::ALL.into_iter().find(|known| known.name() == view)?;
+    let view = View::named(view)?;
     let digits = number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit());
     let number = number.parse().ok().filter(|number| digits && *number > 0)?;
     Some((view, number))

@@ -6,13 +6,13 @@
 
 use std::net::Ipv6Addr;
 
+use keytide_config::View;
 use keytide_dataflow::detect::{Family, Signal};
 use keytide_dataflow::model::{KeyState, NameId, Policy};
 use keytide_dataflow::*;
 
 use super::encode::{EncodeRow, Labels, Place, boolean, hex, number, string, text, time};
 use super::names::Names;
-use super::view::View;
 use crate::ingest::PartitionInfo;
 
 /// What rows of incidents say of the job.

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use keytide_config::KafkaSink;
+use keytide_config::{KafkaSink, View};
 use keytide_dataflow::model::Tick;
 use rdkafka::ClientConfig;
 use rdkafka::client::{ClientContext, OAuthToken};
@@ -41,7 +41,6 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::encode::Place;
 use super::topics::{self, Limits, TopicNames};
-use super::view::View;
 use super::{Counters, SinkError};
 use crate::kafka::{self, Class, client_config, create_error};
 

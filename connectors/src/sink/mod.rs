@@ -27,15 +27,14 @@ pub mod names;
 #[cfg(test)]
 mod tests;
 mod topics;
-mod view;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use keytide_config::{KafkaSink, Sinks, Source, SourceKind};
-use keytide_dataflow::model::{Definition, Forgotten, Tick};
+use keytide_config::{KafkaSink, Sinks, Source, SourceKind, View};
+use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, Tick};
 use keytide_dataflow::*;
 
 use self::encode::{DeadRow, EncodeRow, Labels, LateRow, Place};
@@ -43,7 +42,6 @@ use self::file::Files;
 pub use self::incidents::{IncidentRow, JobInfo, LogRow, Notice};
 use self::kafka::{DeadHeaders, Topics};
 use self::names::Names;
-pub use self::view::View;
 use crate::decode::DeadLetter;
 use crate::ingest::PartitionInfo;
 use crate::kafka::{Class, KafkaError};
@@ -348,12 +346,7 @@ impl Publisher {
         let Self { names, outlets, topics_of_sources, job, config } = self;
         let mut labels = Labels::new(names);
         outlets.begin_tick(tick);
-        outlets.rows(views.usage, &mut labels)?;
-        outlets.rows(views.usage_by_route, &mut labels)?;
-        outlets.rows(views.latency, &mut labels)?;
-        outlets.rows(views.geo, &mut labels)?;
-        outlets.rows(views.callers, &mut labels)?;
-        outlets.rows(views.subscription_usage, &mut labels)?;
+        views.of_windows.publish(outlets, &mut labels)?;
         let info = JobInfo { config, partitions };
         let notices = outlets.incidents(views.incidents, views.transitions, decide, info, &mut labels)?;
         views.late.sort_unstable();
@@ -413,37 +406,44 @@ impl Publisher {
     }
 }
 
+macro_rules! of_windows {
+    ($($view:ident $field:ident: $row:ty,)+) => {
+        /// Rows of windows, by view.
+        #[derive(Default)]
+        struct OfWindows { $($field: Vec<$row>,)+ }
+
+        impl Views {
+            fn add(&mut self, rows: Rows) {
+                match rows {
+                    $(Rows::$view(mut rows) => self.of_windows.$field.append(&mut rows),)+
+                    Rows::Incidents(mut rows) => self.incidents.append(&mut rows),
+                    Rows::IncidentLog(mut rows) => self.transitions.append(&mut rows),
+                    // Only a backtest asks for them.
+                    Rows::Scores(_) => {}
+                }
+            }
+        }
+
+        impl OfWindows {
+            /// Publishes them view by view.
+            fn publish(self, outlets: &mut Outlets, labels: &mut Labels<'_>) -> Result<(), SinkError> {
+                $(outlets.rows(self.$field, labels)?;)+
+                Ok(())
+            }
+        }
+    };
+}
+views_of_windows!(of_windows);
+
 /// A tick's results of all workers.
 #[derive(Default)]
 struct Views {
-    usage: Vec<Row<keytide_dataflow::model::KeyId, OwnedUsage>>,
-    usage_by_route: Vec<Row<KeyRoute, OwnedUsage>>,
-    latency: Vec<Row<Scope, Latency>>,
-    geo: Vec<Row<KeyCountry, Geo>>,
-    callers: Vec<Row<Scope, Callers>>,
-    subscription_usage: Vec<Row<keytide_dataflow::model::NameId, Option<SubscriptionUsage>>>,
+    of_windows: OfWindows,
     incidents: Vec<Incident>,
     transitions: Vec<Transition>,
     late: Vec<Late>,
     letters: Vec<DeadLetter>,
     table_letters: Vec<TableDeadLetter>,
-}
-
-impl Views {
-    fn add(&mut self, rows: Rows) {
-        match rows {
-            Rows::Usage(mut rows) => self.usage.append(&mut rows),
-            Rows::UsageByRoute(mut rows) => self.usage_by_route.append(&mut rows),
-            Rows::Latency(mut rows) => self.latency.append(&mut rows),
-            Rows::Geo(mut rows) => self.geo.append(&mut rows),
-            Rows::Callers(mut rows) => self.callers.append(&mut rows),
-            Rows::SubscriptionUsage(mut rows) => self.subscription_usage.append(&mut rows),
-            Rows::Incidents(mut rows) => self.incidents.append(&mut rows),
-            Rows::IncidentLog(mut rows) => self.transitions.append(&mut rows),
-            // Only a backtest asks for them.
-            Rows::Scores(_) => {}
-        }
-    }
 }
 
 impl Outlets {

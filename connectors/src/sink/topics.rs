@@ -16,13 +16,12 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use keytide_config::KafkaSink;
+use keytide_config::{KafkaSink, View};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 
 use super::SinkError;
-use super::view::View;
 use crate::kafka::{Context, KafkaError, client_config, create_error};
 
 /// How long one request may take.

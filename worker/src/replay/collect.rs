@@ -101,6 +101,40 @@ impl<R: ViewRow> Rowset<R> {
     }
 }
 
+macro_rules! of_windows {
+    ($($view:ident $field:ident: $row:ty,)+) => {
+        /// Rows of windows, by view.
+        #[derive(Default)]
+        pub(super) struct OfWindows { $(pub(super) $field: Rowset<$row>,)+ }
+
+        impl OfWindows {
+            /// Adds rows. A row that is taken back isn't listed.
+            fn add(&mut self, rows: Rows) {
+                match rows {
+                    $(Rows::$view(rows) => {
+                        self.$field.extend(rows.into_iter().filter(|row| !row.is_retracted()));
+                    })+
+                    Rows::Incidents(_) | Rows::IncidentLog(_) | Rows::Scores(_) => {}
+                }
+            }
+
+            fn bytes(&self) -> usize {
+                [$(self.$field.bytes()),+].iter().sum()
+            }
+
+            /// Writes the rows of the view that holds most.
+            fn spill_largest(&mut self, names: &Names, folder: &Path) -> anyhow::Result<()> {
+                let most = [$(self.$field.bytes()),+].into_iter().max();
+                $(if most == Some(self.$field.bytes()) {
+                    return self.$field.spill(names, folder);
+                })+
+                Ok(())
+            }
+        }
+    };
+}
+views_of_windows!(of_windows);
+
 /// What a run over incidents tells of the calls.
 #[derive(Default)]
 pub struct Seen {
@@ -143,12 +177,7 @@ pub struct Collect {
     only_incidents: bool,
     pub(super) names: Names,
     pub(super) counts: Counts,
-    pub(super) usage: Rowset<Row<KeyId, OwnedUsage>>,
-    pub(super) usage_by_route: Rowset<Row<KeyRoute, OwnedUsage>>,
-    pub(super) latency: Rowset<Row<Scope, Latency>>,
-    pub(super) geo: Rowset<Row<KeyCountry, Geo>>,
-    pub(super) callers: Rowset<Row<Scope, Callers>>,
-    pub(super) subscription_usage: Rowset<Row<NameId, SubscriptionUsage>>,
+    pub(super) of_windows: OfWindows,
     /// Late events as [`LATE`] bytes: a late event is on the worker of its request, its key's name on the
     /// worker of its key, so lines are made when all workers are done.
     pub(super) late: Sorter,
@@ -189,28 +218,7 @@ impl Collect {
 
     /// Writes the rows of the view that holds most.
     pub(super) fn spill_largest(&mut self) -> anyhow::Result<()> {
-        let sizes = self.sizes();
-        let Self { names, folder, .. } = self;
-        match (0..sizes.len()).max_by_key(|view| sizes[*view]) {
-            Some(0) => self.usage.spill(names, folder),
-            Some(1) => self.usage_by_route.spill(names, folder),
-            Some(2) => self.latency.spill(names, folder),
-            Some(3) => self.geo.spill(names, folder),
-            Some(4) => self.callers.spill(names, folder),
-            _ => self.subscription_usage.spill(names, folder),
-        }
-    }
-
-    /// Bytes by view.
-    fn sizes(&self) -> [usize; 6] {
-        [
-            self.usage.bytes(),
-            self.usage_by_route.bytes(),
-            self.latency.bytes(),
-            self.geo.bytes(),
-            self.callers.bytes(),
-            self.subscription_usage.bytes(),
-        ]
+        self.of_windows.spill_largest(&self.names, &self.folder)
     }
 
     /// Keeps an error until [`failure`](Self::failure) is asked.
@@ -277,18 +285,9 @@ impl Output for Collect {
             }
             Rows::Usage(rows) if self.only_incidents => self.seen.add(&rows),
             _ if self.only_incidents => {}
-            Rows::Usage(rows) => self.usage.extend(rows),
-            Rows::UsageByRoute(rows) => self.usage_by_route.extend(rows),
-            Rows::Latency(rows) => self.latency.extend(rows),
-            Rows::Geo(rows) => self.geo.extend(rows),
-            Rows::Callers(rows) => self.callers.extend(rows),
-            Rows::SubscriptionUsage(rows) => self.subscription_usage.extend(rows.into_iter().filter_map(
-                |Row { group, level, start, value, complete, is_final }| {
-                    Some(Row { group, level, start, value: value?, complete, is_final })
-                },
-            )),
+            rows => self.of_windows.add(rows),
         }
-        if self.sizes().iter().sum::<usize>() >= self.budget {
+        if self.of_windows.bytes() >= self.budget {
             let spilled = self.spill_largest();
             self.failed(spilled);
         }

@@ -15,20 +15,3 @@ mod sorter;
 pub use self::bounded::{Bounded, Process, per_second, usage};
 pub use self::collect::{Collect, Keep, Seen};
 pub use self::output::{RowCounts, Written, WrittenIncidents, write, write_incidents};
-
-impl RowCounts {
-    /// Rows of the view `dead_letters`.
-    pub fn dead_letters(&self) -> u64 {
-        self.dead_letters
-    }
-
-    /// Rows of the view `incidents`.
-    pub fn incidents(&self) -> u64 {
-        self.incidents
-    }
-
-    /// Rows of the view `revocations`.
-    pub fn revocations(&self) -> u64 {
-        self.revocations
-    }
-}

@@ -7,19 +7,21 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops::{Index, IndexMut};
 use std::path::Path;
 
 use anyhow::Context as _;
+use keytide_config::View;
 use keytide_connectors::ingest::PartitionInfo;
 use keytide_connectors::sink::encode::Labels;
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{Decide, JobInfo};
 use keytide_dataflow::*;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::collect::{Collect, Keep, Rowset, Seen, late_line};
-use super::incidents::{IncidentCounts, incident_views, scores_file};
+use super::incidents::{incident_views, scores_file};
 use super::place::{ViewRow, placed};
 use super::runs::{Ascending, Merge, RunReader};
 use super::sorter::Sorter;
@@ -29,20 +31,28 @@ const CHUNK: usize = 1 << 12;
 /// Such chunks, for each thread, that are written at once.
 const CHUNKS: usize = 4;
 
-/// Rows by view.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct RowCounts {
-    pub(super) usage: u64,
-    pub(super) usage_by_route: u64,
-    pub(super) latency: u64,
-    pub(super) geo: u64,
-    pub(super) callers: u64,
-    pub(super) subscription_usage: u64,
-    pub(super) incidents: u64,
-    pub(super) incident_log: u64,
-    pub(super) revocations: u64,
-    pub(super) late: u64,
-    pub(super) dead_letters: u64,
+/// Rows by view; in JSON an object with a member for each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RowCounts([u64; View::ALL.len()]);
+
+impl Index<View> for RowCounts {
+    type Output = u64;
+
+    fn index(&self, view: View) -> &u64 {
+        &self.0[view as usize]
+    }
+}
+
+impl IndexMut<View> for RowCounts {
+    fn index_mut(&mut self, view: View) -> &mut u64 {
+        &mut self.0[view as usize]
+    }
+}
+
+impl Serialize for RowCounts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(View::ALL.map(|view| (view.name(), self[view])))
+    }
 }
 
 /// What was written.
@@ -63,41 +73,39 @@ pub fn write(
 ) -> anyhow::Result<Written> {
     let (mut names, mut counts) = (Names::default(), Counts::default());
     let (mut late, mut dead_letters) = (Vec::new(), Vec::new());
-    let mut of_incidents = Vec::new();
-    macro_rules! rowsets {
-        ($($view:ident),*) => {
-            $(let mut $view = Vec::new();)*
-            for worker in collected {
-                names.merge(worker.names);
-                counts += worker.counts;
-                $($view.push(worker.$view);)*
-                late.push(worker.late);
-                dead_letters.push(worker.dead_letters);
-                of_incidents.push((worker.incidents, worker.transitions));
-            }
-        };
+    let (mut of_windows, mut of_incidents) = (Vec::new(), Vec::new());
+    for worker in collected {
+        names.merge(worker.names);
+        counts += worker.counts;
+        of_windows.push(worker.of_windows);
+        late.push(worker.late);
+        dead_letters.push(worker.dead_letters);
+        of_incidents.push((worker.incidents, worker.transitions));
     }
-    rowsets!(usage, usage_by_route, latency, geo, callers, subscription_usage);
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("starting threads failed")?;
-    let file = |view: &str| folder.join(format!("{view}.jsonl"));
-    let IncidentCounts { incidents, incident_log, revocations } =
-        incident_views(of_incidents, &names, job, folder, decide)?;
-    let rows = pool.install(|| {
-        anyhow::Ok(RowCounts {
-            usage: view(usage, &names, &file("usage"))?,
-            usage_by_route: view(usage_by_route, &names, &file("usage_by_route"))?,
-            latency: view(latency, &names, &file("latency"))?,
-            geo: view(geo, &names, &file("geo"))?,
-            callers: view(callers, &names, &file("callers"))?,
-            subscription_usage: view(subscription_usage, &names, &file("subscription_usage"))?,
-            incidents,
-            incident_log,
-            revocations,
-            late: late_view(late, &names, job.partitions, &file("late"))?,
-            dead_letters: merged(dead_letters, &file("dead_letters"), |line, out| out.write_all(line))?,
-        })
-    })?;
+    let file = |view: View| folder.join(format!("{}.jsonl", view.name()));
+    let mut rows = RowCounts::default();
+    let of_incidents = incident_views(of_incidents, &names, job, folder, decide)?;
+    rows[View::Incidents] = of_incidents.incidents;
+    rows[View::IncidentLog] = of_incidents.incident_log;
+    rows[View::Revocations] = of_incidents.revocations;
+    macro_rules! views {
+        ($($view:ident $field:ident: $row:ty,)+) => {
+            $(let mut $field = Vec::new();)+
+            for worker in of_windows {
+                $($field.push(worker.$field);)+
+            }
+            pool.install(|| {
+                $(rows[View::$view] = view($field, &names, &file(View::$view))?;)+
+                anyhow::Ok(())
+            })?;
+        };
+    }
+    views_of_windows!(views);
+    rows[View::Late] = late_view(late, &names, job.partitions, &file(View::Late))?;
+    rows[View::DeadLetters] =
+        merged(dead_letters, &file(View::DeadLetters), |line, out| out.write_all(line))?;
     Ok(Written { rows, counts })
 }
 
@@ -291,7 +299,7 @@ mod tests {
             let collected = results(folder.path(), &partitions, spill_after);
             let job = JobInfo { config: "", partitions: &partitions };
             let written = super::write(collected, job, folder.path(), threads, &mut |_| Vec::new()).unwrap();
-            assert_eq!((written.rows.usage, written.rows.late), (40, 20));
+            assert_eq!((written.rows[View::Usage], written.rows[View::Late]), (40, 20));
             ["usage", "late"].map(|view| {
                 let mut text = String::new();
                 let mut file = File::open(folder.path().join(format!("{view}.jsonl"))).unwrap();

@@ -172,7 +172,7 @@ impl ViewRow for Row<KeyCountry, Geo> {
     }
 }
 
-impl ViewRow for Row<NameId, SubscriptionUsage> {
+impl ViewRow for Row<NameId, Option<SubscriptionUsage>> {
     type Place<'a> = (&'a str, NameId, ShownWindow);
 
     fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {

@@ -1,0 +1,106 @@
+//! The views: one line each, from which everything else takes names, keys and topics.
+//!
+//! A view is a topic of `[sink.kafka]`, a series of files of `[sink.files]`, a file of `replay`, and a schema in
+//! `schemas/`. Its rows begin with the key columns. In an upsert view a row replaces the earlier one of its key, so
+//! the topic is compacted. In an append view each row stands for itself, so the topic must never be compacted.
+
+/// Makes [`View`] of one line a view: variant, name, kind, key columns.
+macro_rules! views {
+    ($($view:ident $name:literal $kind:ident [$($column:literal),+],)+) => {
+        /// A view of the results. `view as usize` is its place in [`ALL`](Self::ALL).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum View {
+            $(#[doc = concat!("The view `", $name, "`.")] $view,)+
+        }
+
+        impl View {
+            /// All views, in the order in which they are listed and published.
+            pub const ALL: [Self; [$(Self::$view),+].len()] = [$(Self::$view),+];
+
+            /// The names of [`ALL`](Self::ALL).
+            pub const NAMES: [&str; Self::ALL.len()] = [$($name),+];
+
+            /// The name in topics, files and schemas.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$view => $name,)+ }
+            }
+
+            /// The key columns, in the order in which rows begin with them.
+            #[must_use]
+            pub const fn key(self) -> &'static [&'static str] {
+                match self { $(Self::$view => &[$($column),+],)+ }
+            }
+
+            const fn kind(self) -> Kind {
+                match self { $(Self::$view => Kind::$kind,)+ }
+            }
+        }
+    };
+}
+
+/// How the rows of one key relate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Upsert,
+    Append,
+}
+
+views! {
+    Usage "usage" Upsert ["key_id", "window", "window_start"],
+    UsageByRoute "usage_by_route" Upsert ["key_id", "api", "method", "route", "window", "window_start"],
+    Latency "latency" Upsert ["scope", "id", "window", "window_start"],
+    Geo "geo" Upsert ["key_id", "country", "window", "window_start"],
+    Callers "callers" Upsert ["scope", "id", "window", "window_start"],
+    SubscriptionUsage "subscription_usage" Upsert ["subscription", "window", "window_start"],
+    Incidents "incidents" Upsert ["incident_id"],
+    IncidentLog "incident_log" Append ["incident_id", "seq"],
+    Revocations "revocations" Upsert ["action_id"],
+    Late "late" Append ["source", "partition", "offset", "index"],
+    DeadLetters "dead_letters" Append ["source", "partition", "offset", "index"],
+}
+
+impl View {
+    /// Whether a row replaces the earlier rows of its key. Otherwise each stands for itself.
+    #[must_use]
+    pub fn is_upsert(self) -> bool {
+        self.kind() == Kind::Upsert
+    }
+
+    /// The topic, where `prefix` is that of `[sink.kafka]`.
+    #[must_use]
+    pub fn topic(self, prefix: &str) -> String {
+        format!("{prefix}.{}.v1", self.name())
+    }
+
+    /// The view of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|view| view.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::VIEWS;
+
+    #[test]
+    fn names_are_those_of_the_sections_and_tell_views_apart() {
+        assert_eq!((View::NAMES, View::ALL.map(View::name)), (VIEWS, VIEWS));
+        assert_eq!(BTreeSet::from(VIEWS).len(), View::ALL.len());
+        for (place, view) in View::ALL.into_iter().enumerate() {
+            assert_eq!((view as usize, View::named(view.name())), (place, Some(view)));
+        }
+        assert_eq!(View::named("Usage"), None);
+    }
+
+    #[test]
+    fn a_row_that_only_adds_to_a_history_is_not_replaced() {
+        let appended: Vec<View> = View::ALL.into_iter().filter(|view| !view.is_upsert()).collect();
+        assert_eq!(appended, [View::IncidentLog, View::Late, View::DeadLetters]);
+        assert_eq!(View::UsageByRoute.topic("a.b"), "a.b.usage_by_route.v1");
+    }
+}

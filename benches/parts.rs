@@ -12,7 +12,8 @@ use anyhow::ensure;
 use keytide_config::{JobConfig, View};
 use keytide_connectors::decode::{self, Decoded, Decoder};
 use keytide_connectors::geo::Geo;
-use keytide_connectors::ingest::{Ingest, Message, Options, inputs};
+use keytide_connectors::ingest::{Ingest, Options, inputs};
+use keytide_connectors::input::Message;
 use keytide_connectors::tables::{self, TablesRead};
 use keytide_dataflow::model::{AccessEvent, Definition, Forgotten, Position, Tick};
 use keytide_dataflow::{Admitted, Counts, Late, Output, Publish, Rows, render};
@@ -204,7 +205,7 @@ fn run_ceiling(input: &[Message]) -> Ceiling {
     let mut tick = Vec::new();
     for message in input {
         match message {
-            Message::Tick(_) => {
+            Message::Close { .. } => {
                 ceiling.tick(&tick);
                 tick.clear();
             }
@@ -232,7 +233,7 @@ impl Copied {
     fn of(message: &Message) -> Self {
         match message {
             Message::Definitions(definitions) => Self::Definitions(definitions.clone()),
-            Message::Tick(info) => Self::Tick(*info),
+            Message::Close { info, .. } => Self::Tick(*info),
             _ => Self::Events(events_of(message).to_vec()),
         }
     }

@@ -2,7 +2,7 @@
 //! read by those who write mails. The one module of these tests that knows code: two crates that don't know each other.
 
 use keytide_alerts::incident::{Change as Told, Transition as Read};
-use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::sink::encode::{EncodeRow, Labels};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{IncidentRow, JobInfo, LogRow};

@@ -7,6 +7,7 @@ pub mod file;
 mod framing;
 pub mod geo;
 pub mod ingest;
+pub mod input;
 pub mod kafka;
 pub mod live;
 pub mod look;

@@ -7,7 +7,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use keytide_connectors::decode::{CLASSES, Tally};
-use keytide_connectors::ingest::{Counts, PartitionInfo};
+use keytide_connectors::ingest::Counts;
+use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::live::Counters;
 use keytide_connectors::look::Look;
 

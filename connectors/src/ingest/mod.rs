@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!        any thread, in `work`                  one thread at a time       worker w, in `next`
-//!  Content  ──read──► Block ──decode──► Deposit ──inbox──► stage ──queues──► Definitions, Events, Tick,
+//!  Content  ──read──► Block ──decode──► Deposit ──inbox──► stage ──queues──► Definitions, Events, Close,
 //!     ▲                                                      │               DeadLetters (worker 0)
 //!     └──────── wanted: what the sequencer waits for ────────┘
 //! ```
@@ -16,7 +16,7 @@
 //! which worker is given an event and in what order within a tick.
 //!
 //! **Definitions come in time.** They enter a queue with their block's deposit. The tick that has the block's
-//! events is closed by the stage later, and its [`Message::Tick`] enters every queue after all definitions that
+//! events is closed by the stage later, and its [`Message::Close`] enters every queue after all definitions that
 //! its events rely on.
 //!
 //! **No deadlock.** There is one lock, held for bookkeeping only, and nobody waits while holding it.
@@ -53,16 +53,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use keytide_config::{Limits, Source, SourceKind, Windows};
-use keytide_dataflow::model::{AccessEvent, Definition, EventTime, Position, Tick, TickInfo};
+use keytide_dataflow::model::{AccessEvent, Position, Tick};
 
 pub use self::content::Content;
-pub use self::decode::FUTURE_MS;
-pub(crate) use self::decode::{decode as decode_block, refuse_future};
+pub(crate) use self::decode::decode as decode_block;
 use self::sequencer::Rules;
 use self::stage::{Deposit, Stage};
 use self::state::State;
-use crate::decode::{CLASSES, DeadLetter, Decoder, Tally, header, reads_headers};
+use crate::decode::{CLASSES, Decoder, Tally, header, reads_headers};
 use crate::file::{FileError, Partition, resolve};
+use crate::input::{Latest, Message, PartitionInfo, letter_bytes};
 use crate::kafka::{self, KafkaError};
 
 /// How a bounded run is read.
@@ -101,20 +101,6 @@ pub struct Input {
     pub partition: Content,
 }
 
-/// A partition's names. Its place in the list of partitions is what
-/// [`Position::partition`](keytide_dataflow::model::Position::partition) says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionInfo {
-    /// The source's name.
-    pub source: String,
-    /// The source's place in the configuration.
-    pub source_index: usize,
-    /// The partition's number within the source: a file's place among its files, Kafka's own number.
-    pub number: u32,
-    /// The file; `None` for standard input and topics.
-    pub path: Option<String>,
-}
-
 /// The partitions of the configured sources: sources in the order of the configuration, files in the order of
 /// their paths, a topic's partitions by number. Asks the brokers of topics, and waits for them.
 ///
@@ -151,58 +137,6 @@ pub fn inputs(sources: &[Source]) -> Result<Vec<Input>, IngestError> {
         }
     }
     Ok(inputs)
-}
-
-/// What a worker is given, in order.
-#[derive(Debug)]
-pub enum Message {
-    /// Strings behind ids; they precede the [`Tick`](Self::Tick) of every tick that uses them.
-    Definitions(Vec<Definition>),
-    /// Events of the open tick: the one before the next [`Tick`](Self::Tick). In no particular order.
-    Events {
-        /// The tick.
-        tick: Tick,
-        /// The events; `late_ms` is decided.
-        events: Vec<AccessEvent>,
-    },
-    /// Dead letters of the open tick, in the order of the merged input. For worker 0 only. Their
-    /// `events_before` means nothing any more.
-    DeadLetters {
-        /// The tick.
-        tick: Tick,
-        /// The dead letters.
-        letters: Vec<DeadLetter>,
-    },
-    /// A tick is complete. All workers are given all ticks.
-    Tick(TickInfo),
-}
-
-impl Message {
-    /// About how much memory it takes.
-    fn bytes(&self) -> usize {
-        mem::size_of::<Self>()
-            + match self {
-                Self::Definitions(definitions) => definitions.iter().map(definition_bytes).sum(),
-                Self::Events { events, .. } => mem::size_of_val(events.as_slice()),
-                Self::DeadLetters { letters, .. } => letters.iter().map(letter_bytes).sum(),
-                Self::Tick(_) => 0,
-            }
-    }
-}
-
-fn definition_bytes(definition: &Definition) -> usize {
-    mem::size_of::<Definition>()
-        + match definition {
-            Definition::Key { name: text, .. }
-            | Definition::Agent { text, .. }
-            | Definition::Name { text, .. } => text.len(),
-            Definition::Route { api, method, route, .. } => api.len() + method.len() + route.len(),
-        }
-}
-
-fn letter_bytes(letter: &DeadLetter) -> usize {
-    let kept = letter.kept.as_ref().map_or(0, |kept| kept.len());
-    mem::size_of::<DeadLetter>() + letter.reason.len() + kept
 }
 
 /// Why a run ended before its input.
@@ -265,8 +199,7 @@ pub struct Ingest {
     partitions: Vec<PartitionInfo>,
     total_bytes: Option<u64>,
     decoders: Decoders,
-    /// The latest event time that isn't future-dated.
-    latest: EventTime,
+    latest: Latest,
     line_bytes: usize,
     workers: usize,
 }
@@ -309,7 +242,7 @@ impl Ingest {
             partitions,
             total_bytes,
             decoders: Box::new(decoders),
-            latest: options.now.saturating_add(FUTURE_MS),
+            latest: Latest::at(options.now),
             line_bytes: options.limits.message_bytes,
             workers: options.workers.get(),
         });

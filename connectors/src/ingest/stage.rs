@@ -6,9 +6,9 @@ use std::vec;
 
 use keytide_dataflow::model::{AccessEvent, Position, Tick, TickInfo};
 
-use super::Message;
 use super::sequencer::{Chunk, Decision, Rules, Sequencer, Slice};
 use crate::decode::{CLASSES, DeadLetter, Tally};
+use crate::input::Message;
 
 /// Events of partly taken blocks are gathered to about so many in a message.
 const GATHERED_EVENTS: usize = 4_096;
@@ -39,8 +39,8 @@ impl Deposit {
 /// What the stage sends.
 pub(super) enum Sending {
     To(usize, Message),
-    /// To all workers.
-    Tick(TickInfo),
+    /// To all workers: a tick is complete, and the next one is open.
+    Close(TickInfo, Tick),
 }
 
 /// What came of some deposits.
@@ -156,8 +156,8 @@ impl Assembly {
                     self.send_gathered(worker);
                 }
                 self.send_letters();
-                self.output.sendings.push(Sending::Tick(info));
                 self.tick = info.tick + 1;
+                self.output.sendings.push(Sending::Close(info, self.tick));
             }
         }
     }

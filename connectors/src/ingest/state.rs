@@ -7,8 +7,9 @@ use std::thread::Thread;
 use keytide_dataflow::model::{Definition, EventTime};
 
 use super::stage::{Deposit, Output, Sending, Stage};
-use super::{Content, Counts, IngestError, Message, Options};
+use super::{Content, Counts, IngestError, Options};
 use crate::file::Cut;
+use crate::input::{Message, Queues};
 use crate::kafka::Consumer;
 
 /// The first reads of a partition are small: only its start is wanted.
@@ -34,9 +35,7 @@ pub(super) struct State {
     inbox: Vec<Deposit>,
     /// `None` while a thread runs it.
     stage: Option<Box<Stage>>,
-    queues: Vec<Queue>,
-    /// Bytes of messages in all queues.
-    queued_bytes: usize,
+    queues: Queues,
     threads: Vec<Sleeper>,
     counts: Counts,
     /// Bytes of the origins read so far.
@@ -66,13 +65,6 @@ struct Lane {
     /// Time of the last event that was read.
     reached: EventTime,
     bytes_read: u64,
-}
-
-#[derive(Default)]
-struct Queue {
-    messages: VecDeque<(usize, Message)>,
-    /// Its worker's place in `threads`.
-    thread: Option<usize>,
 }
 
 struct Sleeper {
@@ -118,8 +110,7 @@ impl State {
             open_files: VecDeque::new(),
             inbox: Vec::new(),
             stage: None,
-            queues: (0..options.workers.get()).map(|_| Queue::default()).collect(),
-            queued_bytes: 0,
+            queues: Queues::new(options.workers.get()),
             threads: Vec::new(),
             counts: Counts::default(),
             bytes_read: 0,
@@ -147,20 +138,20 @@ impl State {
     }
 
     pub(super) fn is_closed(&self, worker: usize) -> bool {
-        self.is_over() && self.queues[worker].messages.is_empty()
+        self.is_over() && self.queues.is_empty(worker)
     }
 
     pub(super) fn has_message(&self, worker: usize) -> bool {
-        !self.queues[worker].messages.is_empty()
+        !self.queues.is_empty(worker)
     }
 
     /// Enters a thread; its place.
     pub(super) fn enter(&mut self, thread: Thread, worker: Option<usize>) -> usize {
         let place = self.threads.len();
-        self.threads.push(Sleeper { thread, idle: false });
         if let Some(worker) = worker {
-            self.queues[worker].thread = Some(place);
+            self.queues.enter(worker, thread.clone());
         }
+        self.threads.push(Sleeper { thread, idle: false });
         place
     }
 
@@ -171,7 +162,7 @@ impl State {
     /// The partition to read next, if one may be read now: what the sequencer waits for, else the one that was
     /// read least far.
     fn next_partition(&self) -> Option<usize> {
-        if self.is_over() || self.queued_bytes >= self.bounds.queue_bytes {
+        if self.is_over() || self.queues.bytes() >= self.bounds.queue_bytes {
             return None;
         }
         let ahead = || if self.ahead_bytes < self.bounds.ahead_bytes { self.ahead.first() } else { None };
@@ -249,7 +240,7 @@ impl State {
         self.ahead_bytes += deposit.weight;
         self.counts.tally.add(&deposit.tally);
         if !definitions.is_empty() && self.error.is_none() {
-            self.push(deposit.worker, Message::Definitions(definitions));
+            self.queues.push(deposit.worker, Message::Definitions(definitions));
         }
         self.inbox.push(deposit);
     }
@@ -297,30 +288,14 @@ impl State {
         }
         for sending in output.sendings {
             match sending {
-                Sending::To(worker, message) => self.push(worker, message),
-                Sending::Tick(info) => {
-                    for worker in 0..self.queues.len() {
-                        self.push(worker, Message::Tick(info));
-                    }
-                }
+                Sending::To(worker, message) => self.queues.push(worker, message),
+                Sending::Close(info, next) => self.queues.close(info, next),
             }
         }
     }
 
-    fn push(&mut self, worker: usize, message: Message) {
-        let bytes = message.bytes();
-        self.queued_bytes += bytes;
-        let queue = &mut self.queues[worker];
-        queue.messages.push_back((bytes, message));
-        if let Some(place) = queue.thread {
-            self.threads[place].thread.unpark();
-        }
-    }
-
     pub(super) fn pop(&mut self, worker: usize) -> Option<Message> {
-        let (bytes, message) = self.queues[worker].messages.pop_front()?;
-        self.queued_bytes -= bytes;
-        Some(message)
+        self.queues.pop(worker)
     }
 
     /// Wakes the threads that sleep for want of something to do, if there is.
@@ -342,8 +317,7 @@ impl State {
     /// Ends the run with an error; the first one counts. What is queued is dropped.
     pub(super) fn fail(&mut self, error: IngestError) {
         self.error.get_or_insert_with(|| Arc::new(error));
-        self.queues.iter_mut().for_each(|queue| queue.messages.clear());
-        self.queued_bytes = 0;
+        self.queues.clear();
         self.wake_all();
     }
 

@@ -9,11 +9,14 @@ use std::sync::Condvar;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use keytide_dataflow::model::{Country, KeyId, NameId, Place, Position, RequestId, RouteId};
+use keytide_dataflow::model::{
+    Country, Definition, EventTime, KeyId, NameId, Place, Position, RequestId, RouteId, TickInfo,
+};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::decode::Decoded;
+use crate::decode::{DeadLetter, Decoded};
+use crate::input::FUTURE_MS;
 use crate::kafka::Topic;
 use crate::kafka::testing::Broker;
 
@@ -104,7 +107,7 @@ fn gather(workers: &[Vec<Message>], counts: Counts) -> Seen {
             assert!(infos.last().is_none_or(|info| !info.last), "nothing follows the last tick");
             let open = infos.last().map_or(NOW, |info| info.tick + 1);
             match message {
-                Message::Tick(info) => infos.push(*info),
+                Message::Close { info, .. } => infos.push(*info),
                 Message::Events { tick, events } => {
                     assert_eq!(*tick, open);
                     assert!(!events.is_empty());
@@ -116,6 +119,7 @@ fn gather(workers: &[Vec<Message>], counts: Counts) -> Seen {
                     let facts = letters.iter().map(|letter| (letter.position, letter.reason.clone()));
                     seen.ticks.entry(open).or_default().letters.extend(facts);
                 }
+                Message::Tables { .. } => panic!("a bounded run has read its tables before"),
                 Message::Definitions(definitions) => {
                     for definition in definitions {
                         let Definition::Name { id, .. } = definition else { panic!("{definition:?}") };
@@ -180,7 +184,8 @@ fn run_worker(ingest: &Ingest, worker: usize, lockstep: &Lockstep) -> Vec<Messag
         let busy = turn % 4 < worker && ingest.work(&mut me);
         match ingest.next(worker) {
             Some(message) => {
-                let finished = if let Message::Tick(info) = &message { Some(info.tick) } else { None };
+                let finished =
+                    if let Message::Close { info, .. } = &message { Some(info.tick) } else { None };
                 messages.push(message);
                 if let Some(tick) = finished {
                     lockstep.finish(worker, tick);
@@ -339,7 +344,7 @@ fn the_tables_tick_comes_first_and_an_empty_input_ends() {
     assert_eq!(run(memory(&["", "\n\n"]), &options(1), 0).infos, seen.infos);
 
     let ingest = start(memory(&["1"]), &options(1));
-    assert!(matches!(ingest.next(0), Some(Message::Tick(first)) if first == info(NOW, false)));
+    assert!(matches!(ingest.next(0), Some(Message::Close { info: first, .. }) if first == info(NOW, false)));
     assert!(ingest.next(0).is_none() && !ingest.is_closed(0));
 }
 
@@ -464,7 +469,7 @@ fn dropping_the_threads_ends_them_while_the_queues_are_full() {
     let ingest = start(memory(&[&log(1, BASE, 5_000)]), &bounds);
     drop(DecodeThreads::spawn(&ingest, 2).unwrap());
     assert!(ingest.is_over() && ingest.error().is_none());
-    assert!(matches!(ingest.next(0), Some(Message::Tick(_))), "what is queued stays");
+    assert!(matches!(ingest.next(0), Some(Message::Close { .. })), "what is queued stays");
 }
 
 fn source(name: &str, kind: SourceKind) -> Source {
@@ -623,7 +628,7 @@ fn headers_and_compressed_values_of_a_topic_reach_the_decoder() {
         match message {
             Message::Events { events, .. } => found.extend(events.iter().map(|event| event.position.offset)),
             Message::DeadLetters { letters, .. } => refused.extend(letters),
-            Message::Definitions(_) | Message::Tick(_) => {}
+            Message::Definitions(_) | Message::Tables { .. } | Message::Close { .. } => {}
         }
     }
     assert_eq!(found, [0, 1, 2]);

@@ -12,8 +12,8 @@ use keytide_config::duration_text;
 use keytide_dataflow::model::Tick;
 
 use super::ticker::{Rules, Ticker};
-use super::{LOOK_AROUND, Live, Message, State, TICK_EVENTS, add};
-use crate::ingest::PartitionInfo;
+use super::{LOOK_AROUND, Live, State, TICK_EVENTS, add};
+use crate::input::PartitionInfo;
 
 /// Cuts ticks until the job ends. `clock` is the time in ms since the epoch.
 pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
@@ -59,9 +59,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         state.closed_count += 1;
         state.over = last;
         let next = state.next;
-        for worker in 0..state.queues.len() {
-            state.push(worker, Message::Close { info: closed.info, next });
-        }
+        state.queues.close(closed.info, next);
         live.changed.notify_all();
         drop(state);
         add(&live.counters.ticks, 1);

@@ -43,26 +43,26 @@ mod tests;
 mod ticker;
 mod watch;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::mem;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::Thread;
+use std::thread;
 use std::time::Duration;
 
 use keytide_config::Windows;
-use keytide_dataflow::model::{AccessEvent, Definition, EventTime, TableChange, Tick, TickInfo};
+use keytide_dataflow::model::{EventTime, Tick};
 
 pub use self::coordinator::coordinate;
 pub use self::reader::{Decoders, Feed, Reader, SourceFeed};
 pub use self::tables::{FileFeed, TableFeed, TableReader, TopicFeed};
 pub use self::ticker::{Closed, Reached, Rules, STEP_MS, Ticker};
 pub use self::watch::watch_partitions;
-use crate::decode::{DeadLetter, Tally};
-use crate::ingest::PartitionInfo;
+use crate::decode::Tally;
+use crate::input::{Message, PartitionInfo, Queues};
 use crate::kafka::KafkaError;
-use crate::tables::{TableDeadLetter, TableError};
+use crate::tables::TableError;
 
 /// Bytes of messages in all queues at which reading pauses.
 pub const QUEUE_BYTES: usize = 64 << 20;
@@ -97,59 +97,6 @@ pub enum LiveError {
     Table(#[from] TableError),
 }
 
-/// What a worker is given, in order.
-#[derive(Debug)]
-pub enum Message {
-    /// Strings behind ids; they precede the events that use them.
-    Definitions(Vec<Definition>),
-    /// Events of a tick: the open one, or the one that follows it.
-    Events {
-        /// The tick.
-        tick: Tick,
-        /// The events; `late_ms` is decided.
-        events: Vec<AccessEvent>,
-    },
-    /// Dead letters of a tick.
-    DeadLetters {
-        /// The tick.
-        tick: Tick,
-        /// The dead letters.
-        letters: Vec<DeadLetter>,
-    },
-    /// Changes of tables in a tick. For worker 0 only.
-    Tables {
-        /// The tick.
-        tick: Tick,
-        /// The changes.
-        changes: Vec<TableChange>,
-        /// Rows that could not be accepted.
-        letters: Vec<TableDeadLetter>,
-    },
-    /// A tick is complete. All workers are given all ticks.
-    Close {
-        /// The tick.
-        info: TickInfo,
-        /// The tick that is open now.
-        next: Tick,
-    },
-}
-
-impl Message {
-    /// About how much memory it takes.
-    fn bytes(&self) -> usize {
-        mem::size_of::<Self>()
-            + match self {
-                Self::Definitions(definitions) => mem::size_of_val(definitions.as_slice()) * 2,
-                Self::Events { events, .. } => mem::size_of_val(events.as_slice()),
-                Self::DeadLetters { letters, .. } => mem::size_of_val(letters.as_slice()) * 4,
-                Self::Tables { changes, letters, .. } => {
-                    mem::size_of_val(changes.as_slice()) + mem::size_of_val(letters.as_slice())
-                }
-                Self::Close { .. } => 0,
-            }
-    }
-}
-
 /// What was read and closed so far; counters only grow.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -161,7 +108,7 @@ pub struct Counters {
     pub events: AtomicU64,
     /// Those of them that are late.
     pub late: AtomicU64,
-    /// Dead letters of sources, by [`DeadLetter::class`] (its index in [`crate::decode::CLASSES`]).
+    /// Dead letters of sources, by [`DeadLetter::class`](crate::decode::DeadLetter::class) (its index in [`crate::decode::CLASSES`]).
     pub dead_letters: [AtomicU64; crate::decode::CLASSES.len()],
     /// Bad rows of tables.
     pub table_dead_letters: AtomicU64,
@@ -248,8 +195,7 @@ struct State {
     /// By reader, partitions that it doesn't read yet.
     additions: Vec<Vec<Addition>>,
     open_events: u64,
-    queues: Vec<Queue>,
-    queued_bytes: usize,
+    queues: Queues,
     watermark: EventTime,
     closed: Tick,
     closed_count: u64,
@@ -266,12 +212,6 @@ struct State {
     /// The last tick was closed.
     over: bool,
     error: Option<Arc<LiveError>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    messages: VecDeque<(usize, Message)>,
-    thread: Option<Thread>,
 }
 
 /// A partition that is to be read.
@@ -321,8 +261,7 @@ impl Live {
             decoders: (0, None),
             additions: vec![Vec::new(); workers],
             open_events: 0,
-            queues: (0..workers).map(|_| Queue::default()).collect(),
-            queued_bytes: 0,
+            queues: Queues::new(workers),
             watermark: 0,
             closed: 0,
             closed_count: 0,
@@ -372,17 +311,16 @@ impl Live {
     /// Enters the calling thread as a worker; the tick that its messages begin with, be it closed already.
     pub fn enter_worker(&self, worker: usize) -> Tick {
         let mut state = self.state();
-        state.queues[worker].thread = Some(std::thread::current());
+        state.queues.enter(worker, thread::current());
         state.first
     }
 
     /// The worker's next message, if it is there.
     pub fn next(&self, worker: usize) -> Option<Message> {
         let mut state = self.state();
-        let (bytes, message) = state.queues[worker].messages.pop_front()?;
-        let was_full = state.queued_bytes >= QUEUE_BYTES;
-        state.queued_bytes -= bytes;
-        if was_full && state.queued_bytes < QUEUE_BYTES {
+        let was_full = state.queues.bytes() >= QUEUE_BYTES;
+        let message = state.queues.pop(worker)?;
+        if was_full && state.queues.bytes() < QUEUE_BYTES {
             self.changed.notify_all();
         }
         Some(message)
@@ -392,7 +330,7 @@ impl Live {
     #[must_use]
     pub fn is_over(&self, worker: usize) -> bool {
         let state = self.state();
-        state.over && state.queues[worker].messages.is_empty()
+        state.over && state.queues.is_empty(worker)
     }
 
     /// A worker has computed a tick.
@@ -456,7 +394,7 @@ impl Live {
             computed: state.computed.iter().map(|(_, tick)| *tick).min().unwrap_or(0),
             published: state.published.1,
             watermark: state.watermark,
-            queued_bytes: state.queued_bytes,
+            queued_bytes: state.queues.bytes(),
             lags: state.partitions.iter().cloned().zip(state.lags.iter().copied()).collect(),
             slow: state
                 .partitions
@@ -520,7 +458,7 @@ impl Live {
             if let Message::Events { events, .. } = &message {
                 state.open_events += events.len() as u64;
             }
-            state.push(worker, message);
+            state.queues.push(worker, message);
         }
         if state.open_events >= TICK_EVENTS {
             self.changed.notify_all();
@@ -567,19 +505,9 @@ impl Live {
 }
 
 impl State {
-    fn push(&mut self, worker: usize, message: Message) {
-        let bytes = message.bytes();
-        self.queued_bytes += bytes;
-        let queue = &mut self.queues[worker];
-        queue.messages.push_back((bytes, message));
-        if let Some(thread) = &queue.thread {
-            thread.unpark();
-        }
-    }
-
     /// Whether more may be read.
     fn has_room(&self) -> bool {
-        self.queued_bytes < QUEUE_BYTES && self.open_events < TICK_EVENTS
+        self.queues.bytes() < QUEUE_BYTES && self.open_events < TICK_EVENTS
     }
 
     /// Whether another tick may be cut.

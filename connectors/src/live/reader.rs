@@ -10,10 +10,10 @@ use keytide_config::OnGap;
 use keytide_dataflow::model::{EventTime, Position, Tick};
 use sha2::{Digest, Sha256};
 
-use super::{Addition, Live, LiveError, Message, Orders, Reached, add};
+use super::{Addition, Live, LiveError, Orders, Reached, add};
 use crate::decode::{DeadLetter, Decoded, Decoder, Tally};
 use crate::ingest::sequencer::Clock;
-use crate::ingest::{FUTURE_MS, refuse_future};
+use crate::input::{Latest, Message};
 use crate::kafka::{self, Consumer, KafkaError, PartitionLag, Record};
 
 /// Messages that are taken from a source before the reader looks around.
@@ -351,10 +351,7 @@ impl Lane {
         let (event, letter) = (out.events.len(), out.dead_letters.len());
         let partition = u32::try_from(self.index).expect("fewer than 2^32 partitions fit in memory");
         decoder.decode_with(value, headers, Position { partition, offset, index: 0 }, out);
-        let latest = tick.saturating_add(FUTURE_MS);
-        if out.events[event..].iter().any(|event| event.time > latest) {
-            refuse_future(out, event, letter, value, latest);
-        }
+        Latest::at(tick).judge(out, event, letter, value);
         let mut late = 0;
         self.events += (out.events.len() - event) as u64;
         for event in &mut out.events[event..] {

@@ -1,12 +1,14 @@
 //! Readers, coordinator and workers over topics in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use keytide_config::OnGap;
-use keytide_dataflow::model::{Country, KeyId, NameId, Place, Position, RequestId, RouteId};
+use keytide_dataflow::model::{
+    AccessEvent, Country, KeyId, NameId, Place, Position, RequestId, RouteId, TickInfo,
+};
 
 use super::*;
 use crate::decode::{Decoded, Decoder};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Live;
-use crate::ingest::PartitionInfo;
+use crate::input::PartitionInfo;
 use crate::kafka::KafkaError;
 
 /// Looks for new partitions of the sources until the job is to end, and adds each from its beginning. `known` has a

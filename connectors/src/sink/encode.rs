@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use super::names::{Name, Names};
 use crate::decode::DeadLetter;
-use crate::ingest::PartitionInfo;
+use crate::input::PartitionInfo;
 use crate::tables::{TableDeadLetter, TablePlace};
 
 /// A time in milliseconds as RFC 3339, UTC, with as many digits of the second as it has.

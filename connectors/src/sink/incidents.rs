@@ -13,7 +13,7 @@ use keytide_dataflow::*;
 
 use super::encode::{EncodeRow, Labels, Place, boolean, hex, number, string, text, time};
 use super::names::Names;
-use crate::ingest::PartitionInfo;
+use crate::input::PartitionInfo;
 
 /// What rows of incidents say of the job.
 #[derive(Clone, Copy, Debug)]

@@ -43,7 +43,7 @@ pub use self::incidents::{IncidentRow, JobInfo, LogRow, Notice};
 use self::kafka::{DeadHeaders, Topics};
 use self::names::Names;
 use crate::decode::DeadLetter;
-use crate::ingest::PartitionInfo;
+use crate::input::PartitionInfo;
 use crate::kafka::{Class, KafkaError};
 use crate::tables::TableDeadLetter;
 

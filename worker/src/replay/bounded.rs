@@ -16,7 +16,8 @@ use anyhow::Context as _;
 use keytide_config::{JobConfig, KafkaClient};
 use keytide_connectors::decode;
 use keytide_connectors::geo::{Geo, Unreadable};
-use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Input, Message, Options, inputs};
+use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Input, Options, inputs};
+use keytide_connectors::input::Message;
 use keytide_connectors::kafka::Class;
 use keytide_connectors::live::{LiveError, TableFeed as _, TopicFeed};
 use keytide_connectors::tables::{self, TablesRead, TopicTable};
@@ -235,9 +236,13 @@ fn work(
             Some(Message::DeadLetters { letters, .. }) => {
                 collect.borrow_mut().dead_letters(&letters)?;
             }
-            Some(Message::Tick(info)) => {
+            Some(Message::Tables { mut changes, letters, .. }) => {
+                dataflow.tables(&mut changes);
+                collect.borrow_mut().table_dead_letters(&letters)?;
+            }
+            Some(Message::Close { info, next }) => {
                 dataflow.close(info);
-                open = info.tick + 1;
+                open = next;
                 if open - stepped >= TICKS_A_ROUND || fresh >= EVENTS_A_ROUND {
                     (stepped, fresh) = (open, 0);
                     worker.step();

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 use keytide_connectors::decode::DeadLetter;
-use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::sink::encode::{DeadRow, EncodeRow as _, Labels, LateRow, Place};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::tables::TableDeadLetter;

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use keytide_config::View;
-use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::sink::encode::Labels;
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{Decide, JobInfo};

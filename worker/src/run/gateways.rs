@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use keytide_config::{OnGap, Windows};
 use keytide_connectors::decode::{Decoded, Decoder};
-use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::kafka::{KafkaError, Message, PartitionLag, Record};
 use keytide_connectors::live::{
     self, Feed, Live, Reader, SourceFeed, TICKS_PUBLISHED, TableReader, coordinate,

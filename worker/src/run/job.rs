@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use keytide_alerts::outbox::AlertsError;
 use keytide_config::{JobConfig, Limits, Source, SourceKind};
 use keytide_connectors::geo::Unreadable;
-use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::kafka::{Consumer, Topic};
 use keytide_connectors::live::{
     self, Live, LiveError, Reader, SourceFeed, TableReader, coordinate, watch_partitions,

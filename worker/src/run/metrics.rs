@@ -11,7 +11,7 @@ use std::fmt;
 use keytide_alerts::outbox::Stats;
 use keytide_config::View;
 use keytide_connectors::decode::{CLASSES, Tally};
-use keytide_connectors::ingest::PartitionInfo;
+use keytide_connectors::input::PartitionInfo;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use keytide_connectors::live::{Live, Message};
+use keytide_connectors::input::Message;
+use keytide_connectors::live::Live;
 use keytide_connectors::sink::TickOutput;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Dataflow, Options, render};

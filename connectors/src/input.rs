@@ -1,0 +1,229 @@
+//! Input as the workers get it, whether a run is bounded ([`ingest`](crate::ingest)) or live ([`live`](crate::live)):
+//! messages in order, queues that are counted in bytes, and the rule against times from the future.
+//!
+//! Definitions stand in a queue before the tick that relies on them is closed, and every worker gets every
+//! [`Message::Close`]. When a worker takes one, it has taken all of the tick that is its to take.
+//!
+//! Limits: an event may be at most [`FUTURE_MS`] after the run's time, or after its tick's in a live job.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::thread::Thread;
+
+use keytide_dataflow::model::{
+    AccessEvent, Definition, EventTime, LATENCY_UNKNOWN, TableChange, Tick, TickInfo,
+};
+use sha2::{Digest, Sha256};
+
+use crate::decode::{DeadLetter, Decoded};
+use crate::tables::TableDeadLetter;
+
+/// An event is a dead letter if it is later than the run's time by more than this.
+pub const FUTURE_MS: u64 = 300_000;
+
+/// The names of a partition. Its place in the list of partitions is what
+/// [`Position::partition`](keytide_dataflow::model::Position::partition) says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionInfo {
+    /// The source's name.
+    pub source: String,
+    /// The source's place in the configuration.
+    pub source_index: usize,
+    /// The partition's number within the source: a file's place among its files, Kafka's own number.
+    pub number: u32,
+    /// The file; `None` for standard input and topics.
+    pub path: Option<String>,
+}
+
+/// A message to a worker. Messages come in order.
+#[derive(Debug)]
+pub enum Message {
+    /// Strings behind ids. They precede the [`Close`](Self::Close) of every tick that uses them.
+    Definitions(Vec<Definition>),
+    /// Events of a tick: the open one, or in a live job the one that follows it. They are in no particular order.
+    Events {
+        /// The tick.
+        tick: Tick,
+        /// The events; `late_ms` is decided.
+        events: Vec<AccessEvent>,
+    },
+    /// Dead letters of a tick. In a bounded run they are for worker 0 only, in the order of the merged input.
+    /// Their `events_before` means nothing any more.
+    DeadLetters {
+        /// The tick.
+        tick: Tick,
+        /// The dead letters.
+        letters: Vec<DeadLetter>,
+    },
+    /// Changes of tables in a tick of a live job. They are for worker 0 only.
+    Tables {
+        /// The tick.
+        tick: Tick,
+        /// The changes.
+        changes: Vec<TableChange>,
+        /// Rows that could not be accepted.
+        letters: Vec<TableDeadLetter>,
+    },
+    /// A tick is complete. All workers get all ticks.
+    Close {
+        /// The tick.
+        info: TickInfo,
+        /// The tick that is open now.
+        next: Tick,
+    },
+}
+
+impl Message {
+    /// Returns about how much memory it takes.
+    fn bytes(&self) -> usize {
+        mem::size_of::<Self>()
+            + match self {
+                Self::Definitions(definitions) => definitions.iter().map(definition_bytes).sum(),
+                Self::Events { events, .. } => mem::size_of_val(events.as_slice()),
+                Self::DeadLetters { letters, .. } => letters.iter().map(letter_bytes).sum(),
+                Self::Tables { changes, letters, .. } => {
+                    mem::size_of_val(changes.as_slice()) + mem::size_of_val(letters.as_slice())
+                }
+                Self::Close { .. } => 0,
+            }
+    }
+}
+
+fn definition_bytes(definition: &Definition) -> usize {
+    mem::size_of::<Definition>()
+        + match definition {
+            Definition::Key { name: text, .. }
+            | Definition::Agent { text, .. }
+            | Definition::Name { text, .. } => text.len(),
+            Definition::Route { api, method, route, .. } => api.len() + method.len() + route.len(),
+        }
+}
+
+pub(crate) fn letter_bytes(letter: &DeadLetter) -> usize {
+    let kept = letter.kept.as_ref().map_or(0, |kept| kept.len());
+    mem::size_of::<DeadLetter>() + letter.reason.len() + kept
+}
+
+/// The queues of all workers, and the bytes of what waits in them.
+pub(crate) struct Queues {
+    queues: Vec<Queue>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<(usize, Message)>,
+    /// The worker's thread, which is unparked for every message.
+    thread: Option<Thread>,
+}
+
+impl Queues {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self { queues: (0..workers).map(|_| Queue::default()).collect(), bytes: 0 }
+    }
+
+    /// Enters a worker's thread.
+    pub(crate) fn enter(&mut self, worker: usize, thread: Thread) {
+        self.queues[worker].thread = Some(thread);
+    }
+
+    /// Returns the bytes of all messages.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self, worker: usize) -> bool {
+        self.queues[worker].messages.is_empty()
+    }
+
+    /// Adds a message, whatever waits already, and wakes its worker.
+    pub(crate) fn push(&mut self, worker: usize, message: Message) {
+        let bytes = message.bytes();
+        self.bytes += bytes;
+        let queue = &mut self.queues[worker];
+        queue.messages.push_back((bytes, message));
+        if let Some(thread) = &queue.thread {
+            thread.unpark();
+        }
+    }
+
+    /// Closes a tick for every worker.
+    pub(crate) fn close(&mut self, info: TickInfo, next: Tick) {
+        for worker in 0..self.queues.len() {
+            self.push(worker, Message::Close { info, next });
+        }
+    }
+
+    /// Takes the worker's next message, if it is there.
+    pub(crate) fn pop(&mut self, worker: usize) -> Option<Message> {
+        let (bytes, message) = self.queues[worker].messages.pop_front()?;
+        self.bytes -= bytes;
+        Some(message)
+    }
+
+    /// Drops all messages.
+    pub(crate) fn clear(&mut self) {
+        self.queues.iter_mut().for_each(|queue| queue.messages.clear());
+        self.bytes = 0;
+    }
+}
+
+/// The latest time that an event may have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Latest(EventTime);
+
+impl Latest {
+    /// Judges by `now`, the run's time or the tick's.
+    pub(crate) fn at(now: Tick) -> Self {
+        Self(now.saturating_add(FUTURE_MS))
+    }
+
+    /// Turns the events of `message` that are from the future into dead letters, at their places among its others.
+    /// Its first event and its first dead letter in `out` stand at `event` and `letter`.
+    pub(crate) fn judge(self, out: &mut Decoded, event: usize, letter: usize, message: &[u8]) {
+        if out.events[event..].iter().any(|event| event.time > self.0) {
+            self.refuse(out, event, letter, message);
+        }
+    }
+
+    #[cold]
+    fn refuse(self, out: &mut Decoded, first_event: usize, first_letter: usize, message: &[u8]) {
+        let events = out.events.split_off(first_event);
+        let mut letters = out.dead_letters.split_off(first_letter).into_iter().peekable();
+        for (index, event) in (first_event..).zip(events) {
+            while let Some(letter) = letters.next_if(|letter| letter.events_before <= index) {
+                out.dead_letters.push(DeadLetter { events_before: out.events.len(), ..letter });
+            }
+            if event.time <= self.0 {
+                out.events.push(event);
+                continue;
+            }
+            out.dead_letters.push(DeadLetter {
+                position: event.position,
+                events_before: out.events.len(),
+                reason: format!(
+                    "time: more than {} minutes after the run's time; is its unit right, and the gateway's clock?",
+                    FUTURE_MS / 60_000
+                ),
+                length: message.len() as u64,
+                sha256: Sha256::digest(message).into(),
+                kept: Some(kept(&event)),
+                counted: false,
+            });
+        }
+        for letter in letters {
+            out.dead_letters.push(DeadLetter { events_before: out.events.len(), ..letter });
+        }
+    }
+}
+
+/// Returns what a dead letter keeps of an event, as JSON: numbers alone.
+fn kept(event: &AccessEvent) -> Box<str> {
+    let AccessEvent { time, status, bytes_in, bytes_out, latency_us, .. } = event;
+    let latency =
+        if *latency_us == LATENCY_UNKNOWN { String::new() } else { format!(",\"latency_us\":{latency_us}") };
+    format!(
+        "{{\"time_ms\":{time},\"status\":{status}{latency},\"bytes_in\":{bytes_in},\"bytes_out\":{bytes_out}}}"
+    )
+    .into()
+}

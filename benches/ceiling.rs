@@ -7,9 +7,8 @@
 //! it is no share of waste: it says how far any dataflow could get.
 
 use hashbrown::{HashMap, HashSet};
+use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{AccessEvent, Country, EventTime, KeyId, RequestId, RouteId};
-
-const MINUTE: u64 = 60_000;
 
 #[derive(Default)]
 struct Usage {
@@ -59,15 +58,15 @@ impl Ceiling {
             }
         }
         for event in &self.unique {
-            self.usage.entry((start(event, MINUTE), event.key)).or_default().add(event);
+            self.usage.entry((start(event, MINUTE_MS), event.key)).or_default().add(event);
         }
         for event in &self.unique {
-            let group = (start(event, 60 * MINUTE), event.key, event.route);
+            let group = (start(event, 60 * MINUTE_MS), event.key, event.route);
             self.by_route.entry(group).or_default().add(event);
         }
         for event in &self.unique {
             let Some(latency) = event.latency() else { continue };
-            let buckets = self.latency.entry((start(event, 5 * MINUTE), event.key)).or_default();
+            let buckets = self.latency.entry((start(event, 5 * MINUTE_MS), event.key)).or_default();
             let bucket = bucket(latency);
             match buckets.binary_search_by_key(&bucket, |entry| entry.0) {
                 Ok(index) => buckets[index].1 += 1,
@@ -75,13 +74,13 @@ impl Ceiling {
             }
         }
         for event in &self.unique {
-            let group = (start(event, 60 * MINUTE), event.key, event.country);
+            let group = (start(event, 60 * MINUTE_MS), event.key, event.country);
             let (calls, errors) = self.geo.entry(group).or_default();
             *calls += 1;
             *errors += u64::from(event.is_4xx() || event.is_5xx());
         }
         for event in &self.unique {
-            self.callers.insert((start(event, 24 * 60 * MINUTE), event.key, event.client));
+            self.callers.insert((start(event, 24 * 60 * MINUTE_MS), event.key, event.client));
         }
     }
 

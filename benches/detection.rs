@@ -35,6 +35,7 @@ use keytide_config::JobConfig;
 use keytide_connectors::decode::{self, Decoded};
 use keytide_connectors::geo::Geo;
 use keytide_dataflow::detect::{Level, WINDOW_MS};
+use keytide_dataflow::model::time::HOUR_MS;
 use keytide_dataflow::model::{AccessEvent, KeyId, Position};
 use serde::Deserialize;
 
@@ -42,7 +43,6 @@ use self::episodes::Episodes;
 use self::judge::Alert;
 use self::references::References;
 
-const HOUR_MS: u64 = 3_600_000;
 /// Calls may be so much out of order.
 const DISORDER_MS: u64 = 5_000;
 

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use keytide_dataflow::model::time::HOUR_MS;
 
 use crate::KEYTIDE;
 use crate::fields::FIELDS;
@@ -24,7 +25,6 @@ const KEYS: [u64; 3] = [1_000, 100_000, 1_000_000];
 const MEMORY_TARGET_MIB: u64 = 2_048;
 /// 2025-06-02T08:00:00Z.
 const START_MS: u64 = 1_748_851_200_000;
-const HOUR_MS: u64 = 3_600_000;
 const ROUTES: u64 = 100;
 const COUNTRIES: [&str; 15] =
     ["DE", "FR", "GB", "US", "NL", "PL", "ES", "IT", "SE", "KR", "JP", "BR", "IN", "CA", "AU"];

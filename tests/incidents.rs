@@ -7,6 +7,7 @@ use keytide_connectors::sink::encode::{EncodeRow, Labels};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{IncidentRow, JobInfo, LogRow};
 use keytide_dataflow::detect::{Bits, Level, Signal};
+use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{Country, Definition, KeyId, KeyState, NameId, Policy, Position, RouteId};
 use keytide_dataflow::{
     Action, ActionState, Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState,
@@ -18,7 +19,6 @@ use crate::harness::{Row, Schema, repository};
 
 const KEY: KeyId = KeyId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
 const START: u64 = 1_748_851_200_000;
-const MINUTE: u64 = 60_000;
 const AGENT: &str = "curl/8 \u{1b}[31m <script>\u{202e}";
 const CONTACT: &str = "ops@acme.example";
 
@@ -39,9 +39,9 @@ fn incident() -> Incident {
     let evidence = |(at, signal): (usize, &Signal)| Evidence {
         signal: *signal,
         window_ms: START,
-        width_ms: MINUTE,
+        width_ms: MINUTE_MS,
         first_ms: START,
-        last_ms: START + MINUTE,
+        last_ms: START + MINUTE_MS,
         expected: at as u64 * 1_500,
         seen: 480,
         bits: Bits(38_501),
@@ -59,8 +59,8 @@ fn incident() -> Incident {
         score: 99,
         state: IncidentState::Withdrawn,
         opened_ms: START,
-        last_signal_ms: START + 2 * MINUTE,
-        ended_ms: Some(START + 3 * MINUTE),
+        last_signal_ms: START + 2 * MINUTE_MS,
+        ended_ms: Some(START + 3 * MINUTE_MS),
         signals: Signal::ALL.iter().enumerate().map(evidence).collect(),
         traffic: vec![Point { start_ms: START, calls: 480, expected: 60_500 }],
         samples: [0xffff_c633_6407, 0]
@@ -72,7 +72,7 @@ fn incident() -> Incident {
             })
             .into(),
         calls: 500,
-        known_since_ms: START - 1_000 * MINUTE,
+        known_since_ms: START - 1_000 * MINUTE_MS,
         known_calls: 12_345,
         platform_event: true,
     }
@@ -83,7 +83,7 @@ fn transition() -> Transition {
         incident: incident(),
         seq: 3,
         change: Change::Withdrawn,
-        at_ms: START + 3 * MINUTE,
+        at_ms: START + 3 * MINUTE_MS,
         reason: Some(Reason::Allowed),
         early: false,
         catching_up: true,

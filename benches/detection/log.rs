@@ -13,13 +13,12 @@ use std::path::Path;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use jiff::fmt::strtime;
+use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
 
 use super::judge::Alert;
 use super::{HOUR_MS, backtest};
 
 const LEAST: usize = 40;
-const DAY_MS: u64 = 24 * HOUR_MS;
-const MINUTE_MS: u64 = 60_000;
 const TIME: &str = "%d/%b/%Y:%H:%M:%S %z";
 
 struct Leak {

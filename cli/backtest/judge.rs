@@ -13,12 +13,12 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use keytide_dataflow::detect::Level;
+use keytide_dataflow::model::time::DAY_MS;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 /// An episode is over so long after its last call.
 const AFTER_MS: u64 = 3_600_000;
-const DAY_MS: u64 = 86_400_000;
 /// Bytes of a file of labels.
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -231,8 +231,7 @@ pub(crate) fn median(sorted: &[u64]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HOUR_MS: u64 = 3_600_000;
+    use keytide_dataflow::model::time::HOUR_MS;
 
     fn label(key: Option<&str>, kind: &str, leak: bool, hours: (u64, u64)) -> Label {
         let at = |hour: u64| Timestamp::from_millisecond((hour * HOUR_MS).cast_signed()).unwrap();

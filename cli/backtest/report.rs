@@ -8,6 +8,7 @@ use keytide_connectors::sink::encode::time;
 use keytide_dataflow::DETECTOR_VERSION;
 use keytide_dataflow::detect::{Level, Signal};
 use keytide_dataflow::model::KeyId;
+use keytide_dataflow::model::time::DAY_MS;
 use serde::Serialize;
 
 use super::judge::{Judged, Kind, Label, median};
@@ -17,7 +18,6 @@ use super::observe::{Observed, Told};
 const CELL: usize = 160;
 /// Keys that are listed as the noisiest.
 const NOISIEST: usize = 20;
-const DAY_MS: f64 = 86_400_000.0;
 
 /// The report.
 #[derive(Serialize)]
@@ -169,7 +169,7 @@ impl OfLabels {
 
 /// Keys times the days of the run.
 pub(super) fn key_days(observed: &Observed) -> f64 {
-    let days = observed.span_ms.map_or(0.0, |(from, to)| to.saturating_sub(from) as f64 / DAY_MS);
+    let days = observed.span_ms.map_or(0.0, |(from, to)| to.saturating_sub(from) as f64 / DAY_MS as f64);
     observed.keys as f64 * days
 }
 

@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use jiff::SignedDuration;
+use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::run::{Handle, Heard, Job, Tap};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,7 +49,7 @@ use self::terminal::Screen;
 use self::traffic::Sent;
 use self::traffic::Traffic;
 use self::view::View;
-use self::world::{Broker, HISTORY_MS, MINUTE_MS, STORY_MS, Worlds};
+use self::world::{Broker, HISTORY_MS, STORY_MS, Worlds};
 use crate::clock::now;
 
 /// How often the view is drawn and keys and signals are looked for.

@@ -10,6 +10,7 @@ use keytide_config::SourceKind;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::live::STEP_MS;
 use keytide_connectors::sink::{JobInfo, Notice, TickOutput};
+use keytide_dataflow::model::time::{MINUTE_MS, SECOND_MS};
 use keytide_dataflow::model::{Country, Definition, KeyId, NameId, Position, RequestId, RouteId, Tick};
 use keytide_dataflow::{
     Action, ActionState, Counts, Geo, IncidentId, KeyCountry, Late, Latency, Level, OwnedUsage, Owner,
@@ -32,8 +33,6 @@ use crate::progress::PROCESS;
 
 /// 2025-06-02T08:00:00Z.
 const START: Tick = 1_748_851_200_000;
-const SECOND: Tick = 1_000;
-const MINUTE: Tick = 60 * SECOND;
 
 fn key(number: u128) -> KeyId {
     KeyId((number * 0x9e37_79b9_7f4a_7c15) << 64 | number)
@@ -65,15 +64,15 @@ fn tick(tick: Tick, rows: Vec<Rows>) -> TickOutput {
 
 #[test]
 fn a_row_adds_what_its_last_version_did_not_have() {
-    let mut view = View::new(SECOND);
+    let mut view = View::new(SECOND_MS);
     for (second, calls) in [(1, 10), (2, 25), (3, 25), (4, 40)] {
         let rows = vec![Rows::Usage(vec![minute(key(1), START, calls)])];
-        view.take(START + second * SECOND, &[tick(START + second * SECOND, rows)]);
+        view.take(START + second * SECOND_MS, &[tick(START + second * SECOND_MS, rows)]);
     }
     // Another worker's keys, and coarser windows, which hold the same calls again.
-    let other = tick(START + 5 * SECOND, vec![Rows::Usage(vec![minute(key(2), START, 7)])]);
+    let other = tick(START + 5 * SECOND_MS, vec![Rows::Usage(vec![minute(key(2), START, 7)])]);
     let hour = Row { level: Level::Hour, ..minute(key(1), START, 40) };
-    view.take(START + 5 * SECOND, &[other, tick(START + 5 * SECOND, vec![Rows::Usage(vec![hour])])]);
+    view.take(START + 5 * SECOND_MS, &[other, tick(START + 5 * SECOND_MS, vec![Rows::Usage(vec![hour])])]);
     assert_eq!(view.usage_calls(), 47);
     let top: Vec<u64> = view.top_keys(9).iter().map(|line| line.recent.calls).collect();
     assert_eq!(top, [40, 7]);
@@ -82,14 +81,14 @@ fn a_row_adds_what_its_last_version_did_not_have() {
 
 #[test]
 fn after_a_minute_calls_are_not_recent_any_more() {
-    let mut view = View::new(SECOND);
+    let mut view = View::new(SECOND_MS);
     let one = |start, calls| vec![Rows::Usage(vec![minute(key(1), start, calls)])];
     view.take(START, &[tick(START, one(START, 10))]);
-    view.take(START + MINUTE - 1, &[tick(START + MINUTE - 1, one(START, 12))]);
+    view.take(START + MINUTE_MS - 1, &[tick(START + MINUTE_MS - 1, one(START, 12))]);
     assert_eq!(view.recent().calls, 12);
-    view.take(START + MINUTE, &[tick(START + MINUTE, one(START + MINUTE, 5))]);
+    view.take(START + MINUTE_MS, &[tick(START + MINUTE_MS, one(START + MINUTE_MS, 5))]);
     assert_eq!(view.recent().calls, 7, "the first tick's ten are a minute old");
-    view.take(START + 3 * MINUTE, &[tick(START + 3 * MINUTE, Vec::new())]);
+    view.take(START + 3 * MINUTE_MS, &[tick(START + 3 * MINUTE_MS, Vec::new())]);
     assert_eq!(view.recent(), Calls::default());
     assert!(view.top_keys(9).is_empty());
     assert_eq!(view.usage_calls(), 17);
@@ -97,11 +96,11 @@ fn after_a_minute_calls_are_not_recent_any_more() {
 
 #[test]
 fn windows_a_day_apart_are_added_up_and_forgotten_with_their_final_rows() {
-    let mut view = View::new(SECOND);
-    let day = 24 * 60 * MINUTE;
+    let mut view = View::new(SECOND_MS);
+    let day = 24 * 60 * MINUTE_MS;
     let mut at = START;
     let mut take = |row| {
-        at += SECOND;
+        at += SECOND_MS;
         view.take(at, &[tick(at, vec![Rows::Usage(vec![row])])]);
         (view.usage_calls(), view.held())
     };
@@ -117,7 +116,7 @@ fn windows_a_day_apart_are_added_up_and_forgotten_with_their_final_rows() {
 
 #[test]
 fn buckets_are_no_keys() {
-    let mut view = View::new(SECOND);
+    let mut view = View::new(SECOND_MS);
     let rows = vec![minute(KeyId::ANONYMOUS, START, 30), minute(key(1), START, 20)];
     view.take(START, &[tick(START, vec![Rows::Usage(rows)])]);
     assert_eq!((view.keys(), view.anonymous(), view.unknown_keys()), (1, 30, 1));
@@ -312,8 +311,8 @@ fn a_seed_names_the_key_whatever_the_time() {
 fn live_traffic_joins_where_history_ends_20_s_before_a_minute_does() {
     for now_ms in [START, START + 19_999, START + 40_000, START + 59_999] {
         let worlds = Worlds::new(60_000, 100, 1, now_ms).unwrap();
-        assert_eq!(worlds.live_ms % MINUTE, 40 * SECOND);
-        assert!((now_ms - MINUTE + 1..=now_ms).contains(&worlds.live_ms), "{now_ms}");
+        assert_eq!(worlds.live_ms % MINUTE_MS, 40 * SECOND_MS);
+        assert!((now_ms - MINUTE_MS + 1..=now_ms).contains(&worlds.live_ms), "{now_ms}");
     }
     let short = Worlds::new(SHORTEST_STORY_MS - 1, 100, 1, START).unwrap();
     assert!(short.known.is_none() && short.stolen().is_none());
@@ -323,7 +322,7 @@ fn live_traffic_joins_where_history_ends_20_s_before_a_minute_does() {
 
 /// A minute and a half of a world with twelve keys.
 fn world() -> View {
-    let mut view = View::new(SECOND);
+    let mut view = View::new(SECOND_MS);
     let customers = ["Amber Bank 1", "Kestrel Foods 2", "Meridian Analytics 3", "Cedar Games 4"];
     let routes = [
         ("GET", "/v1/orders/{id}"),
@@ -342,9 +341,9 @@ fn world() -> View {
         route: route.into(),
     }));
     for second in 1..=90_u64 {
-        let now = START + second * SECOND;
+        let now = START + second * SECOND_MS;
         let start = Level::Minute.start(now);
-        let passed = second - (start - START) / SECOND + 1;
+        let passed = second - (start - START) / SECOND_MS + 1;
         let mut usage: Vec<_> = (1..=12_u64)
             .map(|number| {
                 let mut row = minute(key(number.into()), start, passed * 1_200 / number);
@@ -397,8 +396,8 @@ fn world() -> View {
                 position: Position { partition: 1, offset: second, index: 0 },
                 key: key(3),
                 request: RequestId::from_bits(7),
-                time: now - 14 * MINUTE,
-                late_ms: 14 * MINUTE,
+                time: now - 14 * MINUTE_MS,
+                late_ms: 14 * MINUTE_MS,
                 counted: true,
                 proven: true,
             });
@@ -459,13 +458,13 @@ fn stolen() -> Notice {
         action: Action::Suspend,
         state: ActionState::Held,
         reason: "would have suspended the key; held: acting is off in this version".to_owned(),
-        at_ms: START + MINUTE,
+        at_ms: START + MINUTE_MS,
     };
     Notice { json: serde_json::to_vec(&row).unwrap(), contacts: Vec::new(), actions: vec![action] }
 }
 
 fn screen(view: &View, phase: Phase, width: u16, height: u16) -> String {
-    let now = START + 90 * SECOND + 400;
+    let now = START + 90 * SECOND_MS + 400;
     let staged = Staged { live_ms: START, has_history: true, key: None };
     let scene = Scene {
         view,
@@ -516,7 +515,7 @@ fn at_160_by_50_there_is_more_in_them() {
 
 #[test]
 fn what_is_told_of_a_stolen_key_is_one_line_each() {
-    let mut view = View::new(SECOND);
+    let mut view = View::new(SECOND_MS);
     view.incidents.take(&[stolen()]);
     let told = [
         "INCIDENT  key 74cd7256 of Ember Studios 116: leak suspected; score 99; new: country PL, system AS64563, network \
@@ -534,6 +533,6 @@ fn no_size_and_no_lack_of_results_is_too_much() {
         view.incidents.take(&[stolen()]);
         screen(&view, Phase::Running, width, height.max(1));
         screen(&view, Phase::Reading(3), width, height.max(1));
-        screen(&View::new(SECOND), Phase::Running, width.max(1), height);
+        screen(&View::new(SECOND_MS), Phase::Running, width.max(1), height);
     }
 }

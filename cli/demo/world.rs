@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use keytide_config::{JobConfig, View};
+use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_generator::{Configuration, Format, Leak, Scenario, Settings, World, create_folder};
 use keytide_worker::exit::{Exit, failure};
 use rdkafka::mocking::MockCluster;
@@ -62,7 +63,6 @@ pub(super) const LEAK_AFTER_MS: u64 = 8_000;
 const LEAK_CALLS_PER_HOUR: u32 = 8 * 3_600;
 /// Live traffic starts so long before a minute ends, by event time.
 const MINUTE_ENDS_AFTER_MS: u64 = 20_000;
-pub(super) const MINUTE_MS: u64 = 60_000;
 /// A leak that wasn't found so long after live traffic started, by event time, won't be: the minute in which the thief
 /// began is over, and the next one.
 pub(super) const STORY_MS: u64 = MINUTE_ENDS_AFTER_MS + MINUTE_MS;

@@ -11,11 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::EventTime;
-
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
+use crate::model::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 
 /// The widths of windows, finest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,13 +45,13 @@ impl Level {
     #[must_use]
     pub fn start(self, time: EventTime) -> EventTime {
         match self {
-            Self::Minute => time - time % MINUTE,
-            Self::FiveMinutes => time - time % (5 * MINUTE),
-            Self::Hour => time - time % HOUR,
-            Self::Day => time - time % DAY,
+            Self::Minute => time - time % MINUTE_MS,
+            Self::FiveMinutes => time - time % (5 * MINUTE_MS),
+            Self::Hour => time - time % HOUR_MS,
+            Self::Day => time - time % DAY_MS,
             Self::Month => {
-                let day = time / DAY;
-                (day - u64::from(day_of_month(day))) * DAY
+                let day = time / DAY_MS;
+                (day - u64::from(day_of_month(day))) * DAY_MS
             }
         }
     }
@@ -64,12 +60,12 @@ impl Level {
     #[must_use]
     pub fn end(self, start: EventTime) -> EventTime {
         match self {
-            Self::Minute => start + MINUTE,
-            Self::FiveMinutes => start + 5 * MINUTE,
-            Self::Hour => start + HOUR,
-            Self::Day => start + DAY,
+            Self::Minute => start + MINUTE_MS,
+            Self::FiveMinutes => start + 5 * MINUTE_MS,
+            Self::Hour => start + HOUR_MS,
+            Self::Day => start + DAY_MS,
             // The 1st plus 31 days lies in the next month, whichever month it is.
-            Self::Month => self.start(start + 31 * DAY),
+            Self::Month => self.start(start + 31 * DAY_MS),
         }
     }
 
@@ -77,10 +73,10 @@ impl Level {
     #[must_use]
     pub fn hold(self) -> u64 {
         match self {
-            Self::Minute | Self::FiveMinutes => 3 * HOUR,
-            Self::Hour => 48 * HOUR,
-            Self::Day => 3 * DAY,
-            Self::Month => 5 * DAY,
+            Self::Minute | Self::FiveMinutes => 3 * HOUR_MS,
+            Self::Hour => 48 * HOUR_MS,
+            Self::Day => 3 * DAY_MS,
+            Self::Month => 5 * DAY_MS,
         }
     }
 
@@ -89,8 +85,8 @@ impl Level {
     pub fn cadence(self) -> u64 {
         match self {
             Self::Minute => 0,
-            Self::FiveMinutes | Self::Hour => 30 * SECOND,
-            Self::Day | Self::Month => 5 * MINUTE,
+            Self::FiveMinutes | Self::Hour => 30 * SECOND_MS,
+            Self::Day | Self::Month => 5 * MINUTE_MS,
         }
     }
 
@@ -135,11 +131,11 @@ mod tests {
         for year in 1970..2200_u64 {
             let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
             for length in [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-                let start = day * DAY;
-                for within in [0, 1, DAY * (length / 2), DAY * length - 1] {
+                let start = day * DAY_MS;
+                for within in [0, 1, DAY_MS * (length / 2), DAY_MS * length - 1] {
                     assert_eq!(Level::Month.start(start + within), start, "{year}");
                 }
-                assert_eq!(Level::Month.end(start), start + length * DAY, "{year}");
+                assert_eq!(Level::Month.end(start), start + length * DAY_MS, "{year}");
                 day += length;
             }
         }
@@ -163,7 +159,7 @@ mod tests {
         #[test]
         fn thresholds_agree_with_their_definitions(watermark in 0_u64..4_000_000_000_000, back in 0_u64..700) {
             for level in [Level::Minute, Level::FiveMinutes, Level::Hour, Level::Day, Level::Month] {
-                let start = level.start(watermark.saturating_sub(back * HOUR / 2));
+                let start = level.start(watermark.saturating_sub(back * HOUR_MS / 2));
                 let end = level.end(start);
                 prop_assert_eq!(start >= level.held_from(watermark), end + level.hold() > watermark);
                 prop_assert_eq!(start >= level.open_from(watermark), end > watermark);

@@ -336,10 +336,12 @@ impl Output for Nothing {
 
 #[test]
 fn a_backlog_counts_once_while_it_is_remembered_and_is_called_unproven() {
-    const MINUTE: u64 = 60_000;
+    use keytide_dataflow::model::time::MINUTE_MS;
     let (now, horizon) = (1_748_952_000_000, 3_600_000);
     let template = scenario::ticks(1, 30, false).into_iter().flat_map(|tick| tick.events).next().unwrap();
-    for behind in [59 * MINUTE, 61 * MINUTE, 2 * horizon, 30 * horizon, 200 * horizon, 24 * 45 * horizon] {
+    for behind in
+        [59 * MINUTE_MS, 61 * MINUTE_MS, 2 * horizon, 30 * horizon, 200 * horizon, 24 * 45 * horizon]
+    {
         // Sent at once, again in that tick and in the next, within the horizon of its arrival, and after it.
         let arrivals = [(now, 2), (now + 1, 1), (now + horizon, 1), (now + horizon + 1, 1)];
         let mut before = now;

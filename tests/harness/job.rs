@@ -4,15 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+pub(crate) use keytide_dataflow::model::time::{HOUR_MS as HOUR, MINUTE_MS as MINUTE, SECOND_MS as SECOND};
 use tempfile::TempDir;
 
 use super::{Keytide, Views};
 
 /// Event time of a job's first call, in milliseconds since the epoch: 2025-06-02T08:00:00Z.
 pub(crate) const START: u64 = 1_748_851_200_000;
-pub(crate) const SECOND: u64 = 1_000;
-pub(crate) const MINUTE: u64 = 60 * SECOND;
-pub(crate) const HOUR: u64 = 60 * MINUTE;
 
 const CONFIG: &str = r#"
 [keys]

@@ -28,8 +28,9 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use keytide_config::EmailAlerts;
+use keytide_dataflow::model::time::MINUTE_MS;
 
-use super::pace::{Hour, Jitter, MINUTE_MS, backoff_ms};
+use super::pace::{Hour, Jitter, backoff_ms};
 use super::{Next, Stats};
 use crate::email::{Audience, Outcome, Planned};
 use crate::incident::{Change, Transition};

@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 
-pub(super) const MINUTE_MS: u64 = 60_000;
-pub(super) const HOUR_MS: u64 = 60 * MINUTE_MS;
+use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
 
 /// The first wait.
 const FIRST_MS: u64 = 2_000;

@@ -8,11 +8,11 @@ use std::net::TcpListener;
 
 use keytide_config::{EmailAlerts, Secret, Sender as From, Webhook, WebhookFormat, WebhookUrl};
 use keytide_dataflow::model::KeyId;
+use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
 use keytide_dataflow::{Action, ActionState, IncidentId, Revocation};
 use proptest::prelude::*;
 
 use super::mails::{Content, Mail, Mails, Recipient};
-use super::pace::{HOUR_MS, MINUTE_MS};
 use super::*;
 use crate::email::{Audience, samples};
 use crate::incident::Change;

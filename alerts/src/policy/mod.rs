@@ -24,11 +24,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keytide_config::{DefaultPolicy, PolicyMode, PolicyRules, duration_text};
 use keytide_dataflow::detect::Level;
+use keytide_dataflow::model::time::HOUR_MS;
 use keytide_dataflow::model::{EventTime, KeyId, KeyState, Policy as Allowed};
 use keytide_dataflow::{Action, ActionState, Change, IncidentId, Revocation, Transition};
 use serde::{Deserialize, Serialize};
 
-const HOUR_MS: u64 = 3_600_000;
 /// How long anything is remembered: longer than any cooldown.
 const MEMORY_MS: u64 = 32 * 24 * HOUR_MS;
 /// Actions that are remembered in case their incident is withdrawn.

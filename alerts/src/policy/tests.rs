@@ -1,5 +1,6 @@
 //! Each rule, and that no order within a tick and no number of incidents gets around the breaker.
 
+use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::{Incident, IncidentState, Owner, Reason};
 use proptest::prelude::*;
 
@@ -7,7 +8,6 @@ use super::*;
 
 /// A Saturday in 2024.
 const START_MS: u64 = 1_718_452_800_000;
-const MINUTE_MS: u64 = 60_000;
 
 fn rules(default: DefaultPolicy) -> PolicyRules {
     PolicyRules { default, ..PolicyRules::default() }

@@ -48,28 +48,28 @@ pub(super) fn definition(id: NameId, time: EventTime, text: &str, limit: usize) 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use keytide_dataflow::model::time::DAY_MS;
 
-    const DAY: EventTime = 24 * 3_600_000;
+    use super::*;
 
     #[test]
     fn an_agent_is_announced_once_a_day_until_the_memo_is_full() {
         let mut agents = Agents::default();
         let curl = NameId::new("curl/8.0");
-        let announced = [5, 5, 6, 5, 7].map(|day| agents.is_new(curl, day * DAY + 3));
+        let announced = [5, 5, 6, 5, 7].map(|day| agents.is_new(curl, day * DAY_MS + 3));
         assert_eq!(announced, [true, false, true, false, true]);
-        assert!(!agents.is_new(NameId::NONE, DAY));
+        assert!(!agents.is_new(NameId::NONE, DAY_MS));
         for agent in 1..=AGENTS as u64 {
-            assert!(agents.is_new(NameId(agent), DAY));
+            assert!(agents.is_new(NameId(agent), DAY_MS));
             assert!(agents.0.len() <= AGENTS);
         }
-        assert!(agents.is_new(curl, 7 * DAY));
+        assert!(agents.is_new(curl, 7 * DAY_MS));
     }
 
     #[test]
     fn an_agents_text_is_short_and_clean() {
-        let text = |text: &str, limit| match definition(NameId(7), DAY + 5, text, limit) {
-            Definition::Agent { id: NameId(7), day: DAY, text } => String::from(text),
+        let text = |text: &str, limit| match definition(NameId(7), DAY_MS + 5, text, limit) {
+            Definition::Agent { id: NameId(7), day: DAY_MS, text } => String::from(text),
             other => panic!("{other:?}"),
         };
         assert_eq!(text("curl/8.0\u{1b}[31m", 512), "curl/8.0\u{fffd}[31m");

@@ -273,6 +273,7 @@ pub(super) fn method(text: Option<&str>) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use keytide_dataflow::model::time::DAY_MS;
     use proptest::prelude::*;
 
     use super::*;
@@ -364,32 +365,30 @@ mod tests {
         assert_eq!(method(None), "-");
     }
 
-    const DAY: EventTime = 24 * 3_600_000;
-
     #[test]
     fn a_definition_is_sent_once_until_the_memo_is_full() {
         let mut memo = Memo::default();
         let mut definitions = Vec::new();
-        let first = memo.id(["api", "GET", "/a\u{7}\u{9b}"], DAY, 512, &mut definitions);
-        assert_eq!(memo.id(["api", "GET", "/a\u{7}\u{9b}"], 2 * DAY - 1, 512, &mut definitions), first);
+        let first = memo.id(["api", "GET", "/a\u{7}\u{9b}"], DAY_MS, 512, &mut definitions);
+        assert_eq!(memo.id(["api", "GET", "/a\u{7}\u{9b}"], 2 * DAY_MS - 1, 512, &mut definitions), first);
         let expected = Definition::Route {
             id: RouteId::new("api", "GET", "/a\u{fffd}\u{fffd}"),
-            day: DAY,
+            day: DAY_MS,
             api: "api".into(),
             method: "GET".into(),
             route: "/a\u{fffd}\u{fffd}".into(),
         };
         assert_eq!(definitions, std::slice::from_ref(&expected));
         for route in 0..MEMO_ROUTES {
-            memo.id(["", "GET", &route.to_string()], DAY, 512, &mut definitions);
+            memo.id(["", "GET", &route.to_string()], DAY_MS, 512, &mut definitions);
         }
         assert!(memo.routes.len() <= MEMO_ROUTES);
-        assert_eq!(memo.id(["api", "GET", "/a\u{7}\u{9b}"], DAY, 512, &mut definitions), first);
+        assert_eq!(memo.id(["api", "GET", "/a\u{7}\u{9b}"], DAY_MS, 512, &mut definitions), first);
         assert_eq!(definitions.iter().filter(|definition| **definition == expected).count(), 2);
         let before = definitions.len();
         for route in 0..20_000 {
-            memo.id(["", "GET", &format!("{route:0>600}")], DAY, 512, &mut definitions);
-            memo.id(["", "GET", &format!("{route:0<512}")], DAY, 512, &mut definitions);
+            memo.id(["", "GET", &format!("{route:0>600}")], DAY_MS, 512, &mut definitions);
+            memo.id(["", "GET", &format!("{route:0<512}")], DAY_MS, 512, &mut definitions);
         }
         assert!(memo.bytes <= MEMO_BYTES && definitions.len() > before);
     }
@@ -399,9 +398,9 @@ mod tests {
         let mut memo = Memo::default();
         let mut sent = |day: u64| {
             let mut definitions = Vec::new();
-            memo.id(["", "GET", "/"], day * DAY + 5, 512, &mut definitions);
+            memo.id(["", "GET", "/"], day * DAY_MS + 5, 512, &mut definitions);
             let days = definitions.into_iter().map(|definition| match definition {
-                Definition::Route { day, .. } => day / DAY,
+                Definition::Route { day, .. } => day / DAY_MS,
                 other => panic!("not a route: {other:?}"),
             });
             days.collect::<Vec<_>>()

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use keytide_config::OnGap;
+use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{EventTime, Position, Tick};
 use sha2::{Digest, Sha256};
 
@@ -24,7 +25,6 @@ const POLL_WAIT: Duration = Duration::from_millis(10);
 const POLL_WAIT_BEHIND: Duration = Duration::from_millis(1);
 /// Events that are handed over at once, about.
 const BATCH_EVENTS: usize = 4_096;
-const MINUTE_MS: u64 = 60_000;
 
 /// Some partitions of one source.
 pub trait Feed: Send {

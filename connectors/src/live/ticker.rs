@@ -180,15 +180,15 @@ impl Ticker {
 
 #[cfg(test)]
 mod tests {
+    use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
     use proptest::prelude::*;
 
     use super::*;
 
-    const MINUTE: u64 = 60_000;
-    const NOW: Tick = 30_000_000 * MINUTE;
+    const NOW: Tick = 30_000_000 * MINUTE_MS;
 
     fn ticker() -> Ticker {
-        Ticker::new(Rules { out_of_orderness_ms: 5_000, idle_ticks: 3, skew_ms: 5 * MINUTE })
+        Ticker::new(Rules { out_of_orderness_ms: 5_000, idle_ticks: 3, skew_ms: 5 * MINUTE_MS })
     }
 
     fn at(maximum: EventTime, at_end: bool, events: u64) -> Reached {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn minute(time: EventTime) -> EventTime {
-        time - time % MINUTE
+        time - time % MINUTE_MS
     }
 
     #[test]
@@ -250,61 +250,61 @@ mod tests {
 
     #[test]
     fn a_slow_clock_holds_nobody_back_for_longer_than_idle_ticks() {
-        const HOUR: u64 = 60 * MINUTE;
         let mut ticker = ticker();
         let slow = |behind| [(0, true, 5), (behind, true, 5)];
-        let ticks = run(&mut ticker, 0..6, &slow(HOUR));
-        assert_eq!(ticks[1], (HOUR + 5_000, vec![false; 2]));
+        let ticks = run(&mut ticker, 0..6, &slow(HOUR_MS));
+        assert_eq!(ticks[1], (HOUR_MS + 5_000, vec![false; 2]));
         assert_eq!(ticks[2].1, [false, true]);
         // The minutes between are walked, of which few have events.
         assert_eq!(ticks[5], (5_000, vec![false, true]));
-        assert_eq!(ticker.slow().collect::<Vec<_>>(), [None, Some(HOUR)]);
-        run(&mut ticker, 6..9, &[(0, true, 5), (HOUR, true, 0)]);
+        assert_eq!(ticker.slow().collect::<Vec<_>>(), [None, Some(HOUR_MS)]);
+        run(&mut ticker, 6..9, &[(0, true, 5), (HOUR_MS, true, 0)]);
         assert_eq!(ticker.slow().collect::<Vec<_>>(), [None, Some(0)], "and idle");
         // It stays slow while it reads what came in a heap, and until it is half of the skew behind.
-        for (behind, at_end, is_slow) in
-            [(HOUR, false, true), (4 * MINUTE, true, true), (150_001, true, true), (150_000, true, false)]
-        {
+        for (behind, at_end, is_slow) in [
+            (HOUR_MS, false, true),
+            (4 * MINUTE_MS, true, true),
+            (150_001, true, true),
+            (150_000, true, false),
+        ] {
             let last = run(&mut ticker, 4..5, &[(0, true, 5), (behind, at_end, 5)]).pop().unwrap();
             assert_eq!(last.1, [false, is_slow], "{behind}");
-            run(&mut ticker, 5..6, &slow(HOUR));
+            run(&mut ticker, 5..6, &slow(HOUR_MS));
         }
         // Not before it is more than the skew behind.
         let mut ticker = self::ticker();
-        assert_eq!(run(&mut ticker, 0..9, &slow(5 * MINUTE)), vec![(305_000, vec![false; 2]); 9]);
-        assert_eq!(run(&mut ticker, 9..15, &slow(5 * MINUTE + 1)).pop(), Some((5_000, vec![false, true])));
+        assert_eq!(run(&mut ticker, 0..9, &slow(5 * MINUTE_MS)), vec![(305_000, vec![false; 2]); 9]);
+        assert_eq!(run(&mut ticker, 9..15, &slow(5 * MINUTE_MS + 1)).pop(), Some((5_000, vec![false, true])));
     }
 
     #[test]
     fn a_backlog_that_is_read_holds_the_watermark_and_one_that_came_late_is_not_slow() {
-        const HOUR: u64 = 60 * MINUTE;
         let mut ticker = ticker();
-        let reading = run(&mut ticker, 0..20, &[(0, true, 5), (2 * HOUR, false, 500)]);
-        assert_eq!(reading, vec![(2 * HOUR + 5_000, vec![false; 2]); 20]);
+        let reading = run(&mut ticker, 0..20, &[(0, true, 5), (2 * HOUR_MS, false, 500)]);
+        assert_eq!(reading, vec![(2 * HOUR_MS + 5_000, vec![false; 2]); 20]);
         // A heap in one tick, and then nothing: it is idle.
         let mut ticker = self::ticker();
-        run(&mut ticker, 0..1, &[(0, true, 5), (2 * HOUR, true, 300)]);
+        run(&mut ticker, 0..1, &[(0, true, 5), (2 * HOUR_MS, true, 300)]);
         assert_eq!(
-            run(&mut ticker, 1..9, &[(0, true, 5), (2 * HOUR, true, 0)]).pop(),
+            run(&mut ticker, 1..9, &[(0, true, 5), (2 * HOUR_MS, true, 0)]).pop(),
             Some((5_000, vec![false; 2]))
         );
     }
 
     #[test]
     fn partitions_that_are_equally_behind_and_stray_times_make_nobody_slow() {
-        const HOUR: u64 = 60 * MINUTE;
         let mut ticker = ticker();
-        let all = run(&mut ticker, 0..20, &[(HOUR, true, 5), (HOUR + 5 * MINUTE, true, 5)]);
+        let all = run(&mut ticker, 0..20, &[(HOUR_MS, true, 5), (HOUR_MS + 5 * MINUTE_MS, true, 5)]);
         assert!(all.iter().all(|(_, slow)| !slow.contains(&true)), "{all:?}");
         let mut ticker = self::ticker();
         for second in 0..20 {
             let tick = NOW + second * 1_000;
-            let stray = Reached { maximum: Some(tick), ..at(tick - HOUR, true, 5) };
-            ticker.close(tick, &[stray, at(tick - HOUR, true, 5)], [minute(tick - HOUR)], false);
+            let stray = Reached { maximum: Some(tick), ..at(tick - HOUR_MS, true, 5) };
+            ticker.close(tick, &[stray, at(tick - HOUR_MS, true, 5)], [minute(tick - HOUR_MS)], false);
             assert_eq!(ticker.slow().collect::<Vec<_>>(), [None, None]);
         }
         // A clock that is fast is no more than the tick.
-        let mut ticker = Ticker::new(Rules { skew_ms: MINUTE, ..self::ticker().rules });
+        let mut ticker = Ticker::new(Rules { skew_ms: MINUTE_MS, ..self::ticker().rules });
         for second in 0..20 {
             let tick = NOW + second * 1_000;
             ticker.close(
@@ -327,7 +327,7 @@ mod tests {
         let cuts: Vec<Vec<Reached>> = (0..500)
             .map(|second| {
                 let tick = NOW + second * 1_000;
-                let behind = [0, 20 * MINUTE * (second / 100 % 2)];
+                let behind = [0, 20 * MINUTE_MS * (second / 100 % 2)];
                 behind.map(|behind| at(tick - behind - below(9_000), below(8) > 0, below(3))).to_vec()
             })
             .collect();
@@ -350,8 +350,14 @@ mod tests {
     #[test]
     fn history_is_walked_in_steps_and_gaps_are_jumped() {
         let mut ticker = ticker();
-        let start = NOW - 10_000 * MINUTE;
-        let times = [start, start + MINUTE, start + 2 * MINUTE, start + 3 * MINUTE, start + 5_000 * MINUTE];
+        let start = NOW - 10_000 * MINUTE_MS;
+        let times = [
+            start,
+            start + MINUTE_MS,
+            start + 2 * MINUTE_MS,
+            start + 3 * MINUTE_MS,
+            start + 5_000 * MINUTE_MS,
+        ];
         let end = [at(times[4] + 5_000, false, 5)];
         let first = ticker.close(NOW, &[at(start + 5_000, false, 1)], [start], false);
         assert_eq!((first.info.watermark, first.behind), (start, false));
@@ -367,7 +373,7 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(marks, [times[1], times[2], times[3], times[3] + MINUTE, times[4]]);
+        assert_eq!(marks, [times[1], times[2], times[3], times[3] + MINUTE_MS, times[4]]);
     }
 
     proptest! {

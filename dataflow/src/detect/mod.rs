@@ -39,6 +39,7 @@ pub(crate) use self::volume::TAIL_BITS;
 pub use self::volume::{Reading, Scale, Season, Slot};
 pub(crate) use self::window::first_address;
 pub use self::window::{Sighting, Tally, Window};
+use crate::model::time::{DAY_MS, HOUR_MS};
 
 /// Surprise in thousandths of a bit, 0 to [`Bits::MOST`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -70,6 +71,3 @@ impl Bits {
 fn decay(elapsed_ms: u64, half_life_ms: u64) -> f64 {
     libm::exp2(-(elapsed_ms as f64) / half_life_ms as f64)
 }
-
-const HOUR_MS: u64 = 3_600_000;
-const DAY_MS: u64 = 24 * HOUR_MS;

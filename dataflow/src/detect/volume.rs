@@ -232,8 +232,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::time::MINUTE_MS;
 
-    const MINUTE_MS: u64 = 60_000;
     /// 2025-06-02T00:00:00Z, a Monday.
     const MONDAY_MS: u64 = 1_748_822_400_000;
 

@@ -4,6 +4,7 @@ mod event;
 mod id;
 mod table;
 mod tick;
+pub mod time;
 
 pub use event::{AccessEvent, Country, LATENCY_UNKNOWN, NetworkClass, Place, Position};
 pub use id::{Definition, Forgotten, KeyId, NameId, RequestId, RouteId};

@@ -259,8 +259,8 @@ impl Durable for Agents {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::time::DAY_MS;
 
-    const DAY: u64 = 24 * 3_600_000;
     const ROOM: usize = 3;
 
     fn agents() -> Agents {
@@ -276,13 +276,13 @@ mod tests {
 
     fn announce(agents: &mut Agents, number: u64, day: u64) -> usize {
         let mut news = Vec::new();
-        agents.announce(of(number), day * DAY, format!("agent/{number}").into(), 0, &mut news);
+        agents.announce(of(number), day * DAY_MS, format!("agent/{number}").into(), 0, &mut news);
         news.len()
     }
 
     fn meet(agents: &mut Agents, numbers: impl IntoIterator<Item = u64>, day: u64) -> Vec<u64> {
         let mut news = Vec::new();
-        let met = numbers.into_iter().map(|number| MetAgent { agent: of(number), day: day * DAY });
+        let met = numbers.into_iter().map(|number| MetAgent { agent: of(number), day: day * DAY_MS });
         agents.meet(met, 0, &mut news);
         let defined = news.into_iter().map(|news| match news {
             AgentNews::Define(id, _, text) => {
@@ -331,7 +331,7 @@ mod tests {
         meet(&mut agents, [1], 1);
         let mut expire = |day: u64| {
             let mut news = Vec::new();
-            agents.expire(held_from(day * DAY + 5), &mut news);
+            agents.expire(held_from(day * DAY_MS + 5), &mut news);
             let forgotten = news.into_iter().map(|news| match news {
                 AgentNews::Forget(id) => (id.0 >> 8) - 1,
                 AgentNews::Define(id, ..) => panic!("{id:?} expired"),

@@ -37,13 +37,13 @@ use crate::detect::{
 use crate::incident::{
     Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState, Transition,
 };
+use crate::model::time::HOUR_MS;
 use crate::model::{
     Country, EventTime, KeyId, NameId, Place, Policy, RouteId, TableChange, TableRow, TickInfo,
 };
 use crate::row::Rows;
 use crate::state::{Durable, Footprint, Shard, StateId};
 
-const HOUR_MS: u64 = 3_600_000;
 /// An incident ends so long after the last signal,
 const ENDS_MS: u64 = HOUR_MS / 2;
 /// and goes on until so long after its end.

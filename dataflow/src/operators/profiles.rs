@@ -34,6 +34,7 @@ use crate::detect::{
     Facts, Judged, Level as Alarm, Profile, Signal, Spoken, Stretch, Tuning, WINDOW_MS, Window,
 };
 use crate::incident::{Point, Reason, Sample};
+use crate::model::time::DAY_MS;
 use crate::model::{
     AccessEvent, EventTime, KeyId, KeyKind, KeyRow, KeyState, NameId, TableChange, TableRow, TickInfo,
 };
@@ -45,7 +46,6 @@ use crate::window::Level;
 const GROWN_CALLS: u32 = 9;
 /// A profile is forgotten so long after the last call.
 const FORGOTTEN_MS: u64 = 90 * DAY_MS;
-const DAY_MS: u64 = 86_400_000;
 const SAMPLES: usize = 5;
 
 /// What the operators of the detector are configured by.

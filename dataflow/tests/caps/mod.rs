@@ -1,11 +1,12 @@
 //! Caps: the same three tests over ticks that exceed every cap (the recount admits with plain sets), and what each
 //! cap does at its edge.
 
+use keytide_dataflow::model::time::DAY_MS;
+
 use super::harness::oracle::recount_with;
 use super::harness::{Outcome, run_with};
 use super::*;
 
-const DAY: u64 = 24 * 3_600_000;
 /// A month's first day.
 const START: u64 = 1_748_736_000_000;
 
@@ -191,7 +192,7 @@ fn countries(outcome: &Outcome) -> BTreeMap<(KeyId, Country), u64> {
 }
 
 const ROOM: u64 = 3;
-const NOON: u64 = START + DAY / 2;
+const NOON: u64 = START + DAY_MS / 2;
 
 /// One tick with calls, then the end.
 fn one_tick(events: Vec<AccessEvent>, tables: Vec<TableChange>, limits: Limits) -> Outcome {
@@ -295,13 +296,13 @@ fn pairs_of_keys_and_countries_are_admitted_while_there_is_room() {
 #[test]
 fn a_new_day_and_a_new_month_have_room_again_and_an_earlier_one_keeps_its_own() {
     let limits = narrow(|limits, _| (limits.keys, limits.routes) = (256, 256));
-    let next_month = START + 30 * DAY;
+    let next_month = START + 30 * DAY_MS;
     let outcome = bounded(
         vec![
             (NOON, vec![call(0, 0, 0, "DE", NOON)], Vec::new()),
-            (NOON + DAY, vec![call(1, 1, 1, "DE", NOON + DAY)], Vec::new()),
+            (NOON + DAY_MS, vec![call(1, 1, 1, "DE", NOON + DAY_MS)], Vec::new()),
             // A late event of the first day finds that day full, and its own key admitted.
-            (NOON + DAY, vec![call(2, 0, 1, "DE", NOON + 1)], Vec::new()),
+            (NOON + DAY_MS, vec![call(2, 0, 1, "DE", NOON + 1)], Vec::new()),
             (next_month, vec![call(3, 1, 2, "DE", next_month)], Vec::new()),
         ],
         limits,
@@ -359,7 +360,7 @@ fn an_attack_with_random_keys_leaves_a_customers_key_unharmed() {
 fn a_row_that_comes_late_counts_from_then_on_and_one_that_goes_leaves_the_key_its_month() {
     let limits = narrow(|limits, _| limits.keys = 256);
     let calls = |id: u64, time| (0..3).map(|key| call(10 * id + key, key, 0, "DE", time)).collect::<Vec<_>>();
-    let next_month = START + 30 * DAY;
+    let next_month = START + 30 * DAY_MS;
     let outcome = bounded(
         vec![
             (NOON, calls(1, NOON), Vec::new()),
@@ -407,7 +408,7 @@ fn strings_of_what_is_beyond_a_cap_are_never_handed_out() {
 #[test]
 fn strings_are_forgotten_when_no_row_can_need_them_and_come_again() {
     let limits = Limits::default();
-    let next = START + 40 * DAY;
+    let next = START + 40 * DAY_MS;
     let mut inputs = vec![(NOON, vec![call(0, 0, 0, "DE", NOON)], Vec::new())];
     inputs.push((next, vec![call(1, 1, 1, "DE", next)], Vec::new()));
     inputs.extend((0..7_300).map(|_| (next, Vec::new(), Vec::new())));
@@ -438,7 +439,7 @@ fn agent(number: u64) -> NameId {
 fn days_of_agents() -> Vec<TickInput> {
     let mut id = 0;
     let mut met_on = |day: u64, agents: &mut dyn Iterator<Item = u64>| {
-        let time = NOON + day * DAY;
+        let time = NOON + day * DAY_MS;
         let calls = agents.map(|number| {
             id += 1;
             AccessEvent { user_agent: agent(number), ..call(id, number % 2, 0, "DE", time) }

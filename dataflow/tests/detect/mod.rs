@@ -9,9 +9,8 @@
 
 use super::*;
 use keytide_dataflow::detect::{Facts, Level as Alarm, Profile, Signal, Tuning, WINDOW_MS, Window};
+use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
 
-const MINUTE: u64 = 60_000;
-const HOUR: u64 = 60 * MINUTE;
 /// 2025-06-02T00:00:00Z, a Monday.
 const START: u64 = 1_748_822_400_000;
 const DISORDER: u64 = 5_000;
@@ -55,14 +54,18 @@ fn traffic(seed: u64, keys: u64, (hours, every): (u64, u64), bursts: &[Burst]) -
     for minute in (0..hours * 60).step_by(every as usize) {
         for key in 0..keys {
             for _ in 0..2 + random.below(4) {
-                calls.push((START + minute * MINUTE + random.below(MINUTE), key, 0));
+                calls.push((START + minute * MINUTE_MS + random.below(MINUTE_MS), key, 0));
             }
         }
     }
     for burst in bursts {
         for minute in 0..burst.minutes {
             for _ in 0..burst.calls {
-                calls.push((burst.start + minute * MINUTE + random.below(MINUTE), burst.key, burst.place));
+                calls.push((
+                    burst.start + minute * MINUTE_MS + random.below(MINUTE_MS),
+                    burst.key,
+                    burst.place,
+                ));
             }
         }
     }
@@ -94,8 +97,8 @@ fn ticks(events: &[AccessEvent], width: u64, tables: &[(u64, TableChange)]) -> V
         push(batch.to_vec(), newest - DISORDER, false);
     }
     let end = events.last().map_or(START, |event| event.time);
-    push(Vec::new(), end + 3 * HOUR, false);
-    push(Vec::new(), end + 3 * HOUR, true);
+    push(Vec::new(), end + 3 * HOUR_MS, false);
+    push(Vec::new(), end + 3 * HOUR_MS, true);
     scenario::define(&mut ticks);
     ticks
 }
@@ -147,10 +150,10 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
     let mut windows: BTreeMap<KeyId, BTreeMap<u64, Window>> = BTreeMap::new();
     for event in events {
         let window =
-            windows.entry(event.key).or_default().entry(event.time - event.time % MINUTE).or_default();
+            windows.entry(event.key).or_default().entry(event.time - event.time % MINUTE_MS).or_default();
         window.add(event, &[]);
     }
-    let end = events.last().unwrap().time + 3 * HOUR;
+    let end = events.last().unwrap().time + 3 * HOUR_MS;
     let mut all = BTreeMap::new();
     for (key, windows) in windows {
         let mut profile = Profile::new(*windows.keys().next().unwrap());
@@ -161,8 +164,9 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
                 Some(window) => drop(profile.step(start, window, &Facts::default(), &TUNING())),
                 None => profile.close(start + WINDOW_MS, &TUNING()),
             }
-            if let Some((opened, told)) = open.take_if(|(_, told)| told.last_signal_ms + HOUR / 2 <= start) {
-                let ended_ms = Some(told.last_signal_ms + HOUR / 2);
+            if let Some((opened, told)) = open.take_if(|(_, told)| told.last_signal_ms + HOUR_MS / 2 <= start)
+            {
+                let ended_ms = Some(told.last_signal_ms + HOUR_MS / 2);
                 all.insert((key, opened), Told { ended_ms, ..told });
             }
             let heard = profile.spoken().iter().map(|one| one.heard_ms + WINDOW_MS).max().unwrap_or(0);
@@ -174,7 +178,7 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
             if open.is_none() {
                 let before = all.range((key, 0)..=(key, u64::MAX)).next_back().map(|(at, _)| *at);
                 let told = before.and_then(|at| {
-                    let is_newer = |told: &Told| told.ended_ms.unwrap() + 24 * HOUR > start;
+                    let is_newer = |told: &Told| told.ended_ms.unwrap() + 24 * HOUR_MS > start;
                     all.get(&at)
                         .is_some_and(is_newer)
                         .then(|| all.remove(&at))
@@ -220,7 +224,7 @@ fn bursts() -> impl Strategy<Value = Vec<Burst>> {
     let burst = (0_u64..4, 25 * 60_u64..29 * 60, 1_u64..40, 1_u64..400, 0_u64..4);
     let burst = burst.prop_map(|(key, minute, minutes, calls, place)| Burst {
         key,
-        start: START + minute * MINUTE,
+        start: START + minute * MINUTE_MS,
         minutes,
         calls,
         place,
@@ -262,7 +266,7 @@ proptest! {
 }
 
 /// A leak: 200 calls a minute from a new place, from the second day on.
-const LEAK: Burst = Burst { key: 1, start: START + 30 * HOUR, minutes: 20, calls: 200, place: 1 };
+const LEAK: Burst = Burst { key: 1, start: START + 30 * HOUR_MS, minutes: 20, calls: 200, place: 1 };
 
 fn of_key(incidents: &BTreeMap<IncidentId, Incident>, key: u64) -> Vec<Incident> {
     incidents.values().filter(|incident| incident.key == scenario::key(key)).cloned().collect()
@@ -271,12 +275,12 @@ fn of_key(incidents: &BTreeMap<IncidentId, Incident>, key: u64) -> Vec<Incident>
 #[test]
 fn a_leak_opens_rises_and_ends_with_evidence() {
     let events = traffic(7, 4, (32, 5), &[LEAK]);
-    let outcome = run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None);
+    let outcome = run_with(&ticks(&events, MINUTE_MS, &[]), options(), ONE, None);
     let found = incidents(&outcome.ticks);
     assert_eq!(found.len(), 1, "{found:#?}");
     let incident = &of_key(&found, 1)[0];
     assert_eq!((incident.level, incident.state), (Alarm::Revoke, IncidentState::Ended));
-    assert!((LEAK.start..=LEAK.start + MINUTE).contains(&incident.opened_ms), "{}", incident.opened_ms);
+    assert!((LEAK.start..=LEAK.start + MINUTE_MS).contains(&incident.opened_ms), "{}", incident.opened_ms);
     assert_eq!(incident.id, IncidentId::new(scenario::key(1), incident.opened_ms));
     assert!((3_800..4_200).contains(&incident.calls), "{}", incident.calls);
     let country = incident.signals.iter().find(|one| one.signal == Signal::Country).unwrap();
@@ -295,7 +299,7 @@ fn a_leak_opens_rises_and_ends_with_evidence() {
 fn an_open_minute_that_is_beyond_doubt_is_told_before_it_ends_and_the_incident_is_the_same() {
     // At home, with the usual agent, in a system that is new: odd, and no alert before it is loud.
     let quiet = Burst { calls: 3, minutes: 3, place: 3, ..LEAK };
-    let loud = Burst { calls: 3_000, start: LEAK.start + 3 * MINUTE, minutes: 5, ..quiet };
+    let loud = Burst { calls: 3_000, start: LEAK.start + 3 * MINUTE_MS, minutes: 5, ..quiet };
     let mut events = traffic(7, 4, (32, 5), &[quiet, loud]);
     for event in &mut events {
         event.user_agent = NameId::NONE;
@@ -304,7 +308,7 @@ fn an_open_minute_that_is_beyond_doubt_is_told_before_it_ends_and_the_incident_i
         }
     }
     let narrow = run_with(&ticks(&events, 1_000, &[]), options(), ONE, None).ticks;
-    let wide = run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None).ticks;
+    let wide = run_with(&ticks(&events, MINUTE_MS, &[]), options(), ONE, None).ticks;
     let first = log(&narrow).remove(0);
     assert!(first.early && first.change == Change::Opened, "{first:?}");
     let opened =
@@ -320,9 +324,9 @@ fn an_open_minute_that_is_beyond_doubt_is_told_before_it_ends_and_the_incident_i
 #[test]
 fn what_comes_again_is_judged_by_itself() {
     let first = Burst { minutes: 5, ..LEAK };
-    let at_home = Burst { start: LEAK.start + 3 * HOUR, minutes: 30, calls: 80, place: 0, ..LEAK };
+    let at_home = Burst { start: LEAK.start + 3 * HOUR_MS, minutes: 30, calls: 80, place: 0, ..LEAK };
     let outcome =
-        run_with(&ticks(&traffic(7, 4, (36, 5), &[first, at_home]), MINUTE, &[]), options(), ONE, None);
+        run_with(&ticks(&traffic(7, 4, (36, 5), &[first, at_home]), MINUTE_MS, &[]), options(), ONE, None);
     let log = log(&outcome.ticks);
     let is_second = |one: &&Transition| one.change == Change::Reopened && one.at_ms > at_home.start;
     let reopened = log.iter().find(is_second).unwrap();
@@ -335,7 +339,7 @@ fn what_all_keys_do_together_is_no_incident_of_each() {
     // Everybody calls eight times as much for 20 minutes; one key a hundred times as much, from elsewhere.
     let mut bursts: Vec<Burst> = (0..30).map(|key| Burst { key, calls: 30, place: 0, ..LEAK }).collect();
     bursts[3] = Burst { key: 3, calls: 400, place: 1, ..LEAK };
-    let outcome = run_with(&ticks(&traffic(7, 30, (32, 5), &bursts), MINUTE, &[]), options(), ONE, None);
+    let outcome = run_with(&ticks(&traffic(7, 30, (32, 5), &bursts), MINUTE_MS, &[]), options(), ONE, None);
     let found = incidents(&outcome.ticks);
     assert_eq!(
         found.values().map(|one| one.key).collect::<BTreeSet<_>>(),
@@ -345,14 +349,14 @@ fn what_all_keys_do_together_is_no_incident_of_each() {
     assert!(of_key(&found, 3)[0].platform_event);
     // The same of one key alone is an incident.
     let alone = [Burst { calls: 60, place: 0, minutes: 60, ..LEAK }];
-    let outcome = run_with(&ticks(&traffic(7, 30, (32, 5), &alone), MINUTE, &[]), options(), ONE, None);
+    let outcome = run_with(&ticks(&traffic(7, 30, (32, 5), &alone), MINUTE_MS, &[]), options(), ONE, None);
     assert_eq!(of_key(&incidents(&outcome.ticks), 1).len(), 1);
 }
 
 /// What happens to everybody: another geo database, twice as many calls, a gap and then all of it at once.
 #[test]
 fn what_happens_to_all_keys_revokes_none() {
-    let from = START + 30 * HOUR;
+    let from = START + 30 * HOUR_MS;
     let usual = || traffic(7, 30, (34, 5), &[]);
     let mut swapped = usual();
     for event in swapped.iter_mut().filter(|event| event.time >= from) {
@@ -368,9 +372,9 @@ fn what_happens_to_all_keys_revokes_none() {
     doubled.extend(more);
     doubled.sort_by_key(|event| event.time);
     let mut late = usual();
-    late.retain(|event| !(from..from + 2 * HOUR).contains(&event.time));
+    late.retain(|event| !(from..from + 2 * HOUR_MS).contains(&event.time));
     for (what, events) in [("swapped", swapped), ("doubled", doubled), ("a gap", late)] {
-        let found = incidents(&run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None).ticks);
+        let found = incidents(&run_with(&ticks(&events, MINUTE_MS, &[]), options(), ONE, None).ticks);
         let revoked = found.values().filter(|one| one.level == Alarm::Revoke).count();
         assert_eq!(revoked, 0, "{what}: {found:#?}");
         assert!(found.len() <= 1, "{what}: {} of 30 keys", found.len());
@@ -392,8 +396,8 @@ fn what_the_tables_take_back_is_withdrawn_and_stays_so() {
     let allowed = key_row(1, |row| {
         row.allowed = [Allowance::Asn(64_501), Allowance::Country(Country::new("KR"))].into()
     });
-    let tables = [(START, key_row(1, |_| ())), (LEAK.start + 30 * MINUTE, allowed)];
-    let outcome = run_with(&ticks(&events, MINUTE, &tables), options(), ONE, None);
+    let tables = [(START, key_row(1, |_| ())), (LEAK.start + 30 * MINUTE_MS, allowed)];
+    let outcome = run_with(&ticks(&events, MINUTE_MS, &tables), options(), ONE, None);
     let log = log(&outcome.ticks);
     let changes: Vec<Change> = log.iter().map(|one| one.change).collect();
     assert_eq!(changes.last(), Some(&Change::Withdrawn), "{changes:?}");
@@ -401,7 +405,7 @@ fn what_the_tables_take_back_is_withdrawn_and_stays_so() {
     assert_eq!(of_key(&incidents(&outcome.ticks), 1)[0].state, IncidentState::Withdrawn);
     // Allowed before, there is none.
     let before = [(START, tables[1].1.clone())];
-    let outcome = run_with(&ticks(&events, MINUTE, &before), options(), ONE, None);
+    let outcome = run_with(&ticks(&events, MINUTE_MS, &before), options(), ONE, None);
     assert_eq!(incidents(&outcome.ticks).len(), 0);
 }
 
@@ -418,17 +422,17 @@ fn a_reported_key_is_an_incident_without_a_call_and_a_revoked_one_with_its_first
         deleted: false,
     };
     let revoked =
-        key_row(2, |row| (row.state, row.revoked_at) = (KeyState::Revoked, Some(START + 29 * HOUR)));
+        key_row(2, |row| (row.state, row.revoked_at) = (KeyState::Revoked, Some(START + 29 * HOUR_MS)));
     let tables = [
         (START, key_row(1, |_| ())),
         (START, key_row(9, |_| ())),
-        (START + 30 * HOUR, leak(1)),
+        (START + 30 * HOUR_MS, leak(1)),
         // Who never called, but has a row; and who has neither.
-        (START + 30 * HOUR, leak(9)),
-        (START + 30 * HOUR, leak(8)),
-        (START + 30 * HOUR, revoked),
+        (START + 30 * HOUR_MS, leak(9)),
+        (START + 30 * HOUR_MS, leak(8)),
+        (START + 30 * HOUR_MS, revoked),
     ];
-    let outcome = run_with(&ticks(&traffic(7, 4, (32, 5), &[]), MINUTE, &tables), options(), ONE, None);
+    let outcome = run_with(&ticks(&traffic(7, 4, (32, 5), &[]), MINUTE_MS, &tables), options(), ONE, None);
     let found = incidents(&outcome.ticks);
     for (key, signal) in [(1, Signal::Reported), (9, Signal::Reported), (2, Signal::Revoked)] {
         let incident = &of_key(&found, key)[0];
@@ -442,7 +446,7 @@ fn a_reported_key_is_an_incident_without_a_call_and_a_revoked_one_with_its_first
 #[test]
 fn a_call_behind_the_watermark_counts_and_is_not_judged() {
     let mut events = traffic(7, 2, (2, 5), &[]);
-    let mut late = ticks(&events, MINUTE, &[]);
+    let mut late = ticks(&events, MINUTE_MS, &[]);
     let straggler = call(1 << 40, 1, 1, START);
     late[5].events.push(straggler);
     let outcome = run_with(&late, options(), ONE, None);
@@ -457,7 +461,7 @@ fn buckets_of_keys_are_never_watched() {
         let mut events = traffic(7, 4, (32, 5), &[LEAK]);
         let of_leak = events.iter_mut().filter(|event| event.key == scenario::key(1));
         of_leak.for_each(|event| event.key = bucket);
-        let outcome = run_with(&ticks(&events, MINUTE, &[]), options(), ONE, None);
+        let outcome = run_with(&ticks(&events, MINUTE_MS, &[]), options(), ONE, None);
         assert_eq!(incidents(&outcome.ticks).len(), 0, "{bucket}");
     }
 }

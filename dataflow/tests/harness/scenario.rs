@@ -5,13 +5,10 @@ use std::collections::BTreeSet;
 
 use keytide_config::Limits;
 use keytide_dataflow::Level;
+use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use keytide_dataflow::model::*;
 
 use super::{SplitMix, TickInput};
-
-const MINUTE: u64 = 60_000;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
 
 pub const KEYS: u64 = 6;
 pub const SUBSCRIPTIONS: u64 = 3;
@@ -29,7 +26,7 @@ pub fn ticks(seed: u64, count: u64, live_tables: bool) -> Vec<TickInput> {
     let mut random = SplitMix(seed);
     // Late in a month, so that months end within a scenario.
     let mut watermark = 0;
-    let mut now = 1_748_500_000_000 + random.below(3 * DAY);
+    let mut now = 1_748_500_000_000 + random.below(3 * DAY_MS);
     let mut offset = 0;
     let mut ticks = Vec::new();
     for index in 0..count {
@@ -40,9 +37,9 @@ pub fn ticks(seed: u64, count: u64, live_tables: bool) -> Vec<TickInput> {
             tables = first_tables(&mut random);
         } else {
             now += match random.below(12) {
-                0 => random.below(3 * DAY),
-                1 | 2 => random.below(2 * HOUR),
-                _ => random.below(MINUTE),
+                0 => random.below(3 * DAY_MS),
+                1 | 2 => random.below(2 * HOUR_MS),
+                _ => random.below(MINUTE_MS),
             };
             for _ in 0..random.below(60) {
                 offset += 1;
@@ -155,10 +152,10 @@ fn agent_text(number: u64) -> String {
 
 fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> AccessEvent {
     let behind = match random.below(20) {
-        0 => random.below(40 * DAY),
-        1 => random.below(3 * DAY),
-        2 => random.below(5 * HOUR),
-        3 => random.below(20 * MINUTE),
+        0 => random.below(40 * DAY_MS),
+        1 => random.below(3 * DAY_MS),
+        2 => random.below(5 * HOUR_MS),
+        3 => random.below(20 * MINUTE_MS),
         _ => random.below(4_000),
     };
     let time = now - behind;
@@ -249,7 +246,7 @@ fn first_tables(random: &mut SplitMix) -> Vec<TableChange> {
             push(key_row(
                 index,
                 random.below(SUBSCRIPTIONS),
-                Some(1_748_600_000_000 + random.below(2 * DAY)),
+                Some(1_748_600_000_000 + random.below(2 * DAY_MS)),
             ));
         }
     }
@@ -261,7 +258,7 @@ fn key_change(random: &mut SplitMix, watermark: u64, offset: u64) -> TableChange
     let index = random.below(KEYS);
     let valid_from = match index {
         5 => Some(0),
-        _ => Some(watermark.saturating_sub(random.below(2 * DAY))),
+        _ => Some(watermark.saturating_sub(random.below(2 * DAY_MS))),
     };
     TableChange {
         offset: 1_000 + offset,

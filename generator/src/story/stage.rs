@@ -9,19 +9,18 @@ use std::ops::Range;
 
 use anyhow::ensure;
 use jiff::Timestamp;
+use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use serde::Serialize;
 
 use super::scenario::{Agent, Course, KINDS, Kind, Origin, Owner, Scope};
 use crate::draw::{Draw, whole};
 use crate::world::habit::{Habit, Pool, Setting};
 use crate::world::population::{
-    COUNTRIES, DAY_MS, Key, KeyState, LOAD_TOOL, Network, Population, RESOURCES, SUSPENDED, USUAL_AGENTS,
+    COUNTRIES, Key, KeyState, LOAD_TOOL, Network, Population, RESOURCES, SUSPENDED, USUAL_AGENTS,
 };
 use crate::world::rhythm::{Class, Clocks, Levels, Rhythm, SLOT_MS, Surge};
 use crate::world::settings::{Leak, Scenario, Settings};
 
-const MINUTE_MS: u64 = 60_000;
-const HOUR_MS: u64 = 3_600_000;
 /// Usual calls that a key is expected to make before its episode, and in it if they are what the episode is.
 const USUAL_CALLS: f64 = 20.0;
 /// Usual calls that are expected of an API while it fails: an outage lasts longer where they take longer.

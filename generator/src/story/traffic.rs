@@ -12,12 +12,14 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
+
 use super::record::{self, Record, Request};
 use super::scenario::{Owner, Scope};
 use super::stage::{Beats, Episode, Stage};
 use crate::draw::{Draw, mixed, whole};
 use crate::world::habit::Habit;
-use crate::world::population::{Client, DAY_MS, Population, RESOURCES};
+use crate::world::population::{Client, Population, RESOURCES};
 use crate::world::rhythm::{Clocks, Tide};
 use crate::world::settings::Settings;
 use crate::world::weather;
@@ -34,7 +36,6 @@ const CALLS_PER_ARRIVAL: f64 = 1.0 + (BATCH.1 as f64 - 1.0) / 4.0 / BATCH.0 as f
 const RETRIED_OF_THREE: u32 = 2;
 const MAX_RETRIES: u8 = 4;
 const RETRY_MS: u32 = 1_000;
-const MINUTE_MS: u64 = 60_000;
 /// How much a key calls on one day is 0.7 to 1.3 of what it does on the mean day, in 1,024.
 const DAY_FACTOR: (u64, u64) = (717, 614);
 

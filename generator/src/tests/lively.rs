@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
+use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use serde::Deserialize;
 
 use super::*;
@@ -14,9 +15,6 @@ use crate::world::habit::habits;
 use crate::world::population::{COUNTRIES, Population, hex};
 use crate::world::rhythm::Clocks;
 
-const MINUTE: u64 = 60_000;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
 /// Monday, 2025-06-02, 08:00 UTC.
 const START: u64 = 1_748_851_200_000;
 
@@ -145,7 +143,7 @@ fn geo(world: &World) -> (Geo, tempfile::TempDir) {
 fn an_episode_of_a_key(world: &World, label: &Said, key: &str, geo: &Geo) {
     let name = format!("{} of {key}", label.kind);
     let (from, to) = (ms(&label.from), ms(&label.to));
-    assert!(from > START + 5 * DAY && from < to && to <= START + 14 * DAY, "{name}");
+    assert!(from > START + 5 * DAY_MS && from < to && to <= START + 14 * DAY_MS, "{name}");
     let row = world.row("tables/keys.csv", "key_hash", key);
     let owner = world.row("tables/subscriptions.csv", "id", &row["subscription"]);
     let all = world.of(key);
@@ -195,8 +193,8 @@ fn an_episode_of_a_key(world: &World, label: &Said, key: &str, geo: &Geo) {
             assert!(owners > 0 && (label.calls < 1_000 || multiple < 4.0), "{name}: {multiple}");
         }
         "slow_drip" => {
-            let hours: BTreeSet<_> = staged.iter().map(|call| call.request_time / HOUR).collect();
-            assert!(hours.len() as u64 > (to - from) / HOUR / 2 && to - from >= DAY, "{name}");
+            let hours: BTreeSet<_> = staged.iter().map(|call| call.request_time / HOUR_MS).collect();
+            assert!(hours.len() as u64 > (to - from) / HOUR_MS / 2 && to - from >= DAY_MS, "{name}");
         }
         "fan_out" => {
             let addresses: BTreeSet<_> = staged.iter().map(|call| &call.ip).collect();
@@ -219,8 +217,8 @@ fn an_episode_of_a_key(world: &World, label: &Said, key: &str, geo: &Geo) {
         "night_use" => {
             let zone = COUNTRIES.iter().position(|(_, zone, _)| *zone == owner["time_zone"]).unwrap();
             let hour = |call: &Call| {
-                Clocks::new().local(zone as u32, call.request_time).rem_euclid(DAY.cast_signed())
-                    / HOUR.cast_signed()
+                Clocks::new().local(zone as u32, call.request_time).rem_euclid(DAY_MS.cast_signed())
+                    / HOUR_MS.cast_signed()
             };
             assert!(staged.iter().all(|call| hour(call) < 5), "{name}");
             let at_night = before.iter().filter(|call| hour(call) < 5).count();
@@ -229,7 +227,7 @@ fn an_episode_of_a_key(world: &World, label: &Said, key: &str, geo: &Geo) {
         "dormant_woken" => {
             assert!(before.is_empty() && during.len() == all.len(), "{name}");
             assert!(
-                ms(&row["last_used_at"]) < START - 30 * DAY && row["created_at"] <= row["last_used_at"],
+                ms(&row["last_used_at"]) < START - 30 * DAY_MS && row["created_at"] <= row["last_used_at"],
                 "{name}"
             );
         }
@@ -246,7 +244,7 @@ fn an_episode_of_a_key(world: &World, label: &Said, key: &str, geo: &Geo) {
         }
         "cron_at_the_hour" => {
             let on_the_hour = |calls: &[&Call]| {
-                calls.iter().filter(|call| call.request_time % HOUR < MINUTE).count() as u64
+                calls.iter().filter(|call| call.request_time % HOUR_MS < MINUTE_MS).count() as u64
             };
             assert!(on_the_hour(&during) >= label.calls - label.calls / 20, "{name}");
             assert!(on_the_hour(&before) < label.calls / 20 + 5, "{name}");
@@ -287,7 +285,7 @@ fn an_episode_of_many(world: &World, label: &Said) {
             assert!(within(0).count() as u64 >= label.calls * 9 / 10);
             // The same time of the day before and after.
             let other = |day: i64| {
-                let moved = |time: u64| time.saturating_add_signed(day * DAY.cast_signed());
+                let moved = |time: u64| time.saturating_add_signed(day * DAY_MS.cast_signed());
                 world
                     .calls
                     .iter()
@@ -379,7 +377,7 @@ fn retry_storms_hit_apis_that_are_called() {
             });
             let failed = failed.count() as u64;
             assert!(label.calls >= 5 && failed >= label.calls, "{seed}: {failed} of {}", label.calls);
-            assert!(ms(&label.to) - ms(&label.from) <= 60 * HOUR, "{seed}: a quarter of the run at most");
+            assert!(ms(&label.to) - ms(&label.from) <= 60 * HOUR_MS, "{seed}: a quarter of the run at most");
         }
     }
 }
@@ -398,19 +396,19 @@ fn days_and_weeks_show() {
         let calls = world.of(key);
         let local = |call: &Call| clocks.local(0, call.request_time).unsigned_abs();
         for call in &calls {
-            hours[(local(call) % DAY / HOUR) as usize] += 1;
+            hours[(local(call) % DAY_MS / HOUR_MS) as usize] += 1;
         }
         if calls.len() < 100 {
             continue;
         }
         let work = share(&calls, |call| {
-            let (day, hour) = (local(call) / DAY, local(call) % DAY / HOUR);
+            let (day, hour) = (local(call) / DAY_MS, local(call) % DAY_MS / HOUR_MS);
             (day + 3) % 7 < 5 && (9..17).contains(&hour)
         });
         // Evenly it would be 0.24.
         at_work += u32::from(work > 0.5);
-        let minutes: BTreeSet<_> = calls.iter().map(|call| call.request_time / MINUTE % 60).collect();
-        let early = share(&calls, |call| call.request_time % MINUTE < MINUTE / 2 + 5_000);
+        let minutes: BTreeSet<_> = calls.iter().map(|call| call.request_time / MINUTE_MS % 60).collect();
+        let early = share(&calls, |call| call.request_time % MINUTE_MS < MINUTE_MS / 2 + 5_000);
         timetables += u32::from(minutes.len() <= 30 && early > 0.95);
         batches +=
             calls.windows(5).filter(|five| five[4].request_time < five[0].request_time + 3_000).count();
@@ -440,7 +438,7 @@ fn clocks_are_those_of_their_zones() {
         let time = ms(time);
         let local = clocks.local(country, time);
         assert_eq!(clocks.utc(country, local), time, "{code}");
-        (local - time.cast_signed()) / MINUTE.cast_signed()
+        (local - time.cast_signed()) / MINUTE_MS.cast_signed()
     };
     for (code, january, july) in [
         ("US", -300, -240),

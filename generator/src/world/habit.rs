@@ -1,7 +1,9 @@
 //! What sets keys apart in a lively world: from which kind of network they are called, in which rhythm, and
 //! whether a timetable calls them.
 
-use super::population::{Client, DAY_MS, KeyState, NETWORKS_PER_COUNTRY, Network, Population};
+use keytide_dataflow::model::time::DAY_MS;
+
+use super::population::{Client, KeyState, NETWORKS_PER_COUNTRY, Network, Population};
 use super::rhythm::{Class, Rhythm};
 use super::settings::Settings;
 use crate::draw::{Draw, Zipf, mixed};

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use keytide_dataflow::model::time::DAY_MS;
 use sha2::{Digest, Sha256};
 
 use super::settings::Settings;
@@ -154,7 +155,6 @@ const LAST_NAMES: [&str; 16] = [
 
 pub(crate) const NETWORKS_PER_COUNTRY: u32 = 4;
 const FIRST_PRIVATE_ASN: u32 = 64_512;
-pub(crate) const DAY_MS: u64 = 86_400_000;
 
 /// A provider's network in one country.
 pub(crate) struct Network {

@@ -11,8 +11,9 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use keytide_dataflow::model::time::DAY_MS;
 
-use super::population::{COUNTRIES, DAY_MS};
+use super::population::COUNTRIES;
 use crate::draw::{Draw, whole};
 
 /// Width of a slot, which is also how exactly surges start and end.

@@ -19,6 +19,7 @@ use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::sink::encode::{DeadRow, EncodeRow as _, Labels, LateRow, Place};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::tables::TableDeadLetter;
+use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, Tick};
 use keytide_dataflow::*;
 
@@ -42,8 +43,6 @@ pub enum Keep {
 const BUDGET: usize = 128 << 20;
 /// A worker holds as much at least, however many there are.
 const LEAST: usize = 2 << 20;
-
-const MINUTE_MS: u64 = 60_000;
 
 /// Rows in one piece of memory: what holds rows grows by so many, never by copying.
 const BLOCK: usize = 1 << 10;

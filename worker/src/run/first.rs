@@ -4,10 +4,10 @@
 //! over. What is refused and what has no key is told once each.
 
 use keytide_dataflow::model::Tick;
+use keytide_dataflow::model::time::MINUTE_MS;
 
 use crate::records::Records;
 
-const MINUTE_MS: u64 = 60_000;
 /// Records that are enough to judge by.
 const RECORDS: u64 = 1_000;
 

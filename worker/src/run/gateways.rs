@@ -20,6 +20,7 @@ use keytide_connectors::live::{
 };
 use keytide_connectors::sink::TickOutput;
 use keytide_connectors::tables::TablesRead;
+use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS, SECOND_MS};
 use keytide_dataflow::model::{
     AccessEvent, Country, EventTime, KeyId, LATENCY_UNKNOWN, NameId, Place, Position, RequestId, RouteId,
 };
@@ -30,9 +31,6 @@ use super::work::work;
 
 /// Not near the end of a day, nor of a month.
 const NOW: EventTime = 1_800_013_000_000;
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// By partition, records that are `time id key`.
@@ -221,7 +219,7 @@ impl Gateways {
         self.live.published(self.now());
         self.ticks += 1;
         self.wait("a tick", || self.live.counters.ticks.load(Ordering::Relaxed) >= self.ticks);
-        self.clock.fetch_add(SECOND, Ordering::SeqCst);
+        self.clock.fetch_add(SECOND_MS, Ordering::SeqCst);
     }
 
     /// Ms that the watermark is behind the clock.
@@ -297,16 +295,16 @@ fn backlog(course: Course) -> (Outcome, u64) {
         }
     };
     for number in 0..10 {
-        let time = NOW - hours * HOUR - MINUTE + number * SECOND;
+        let time = NOW - hours * HOUR_MS - MINUTE_MS + number * SECOND_MS;
         job.append(0, time, &format!("before{number}"), "down");
     }
     for _ in 0..20 {
         call(&mut job);
         job.second();
     }
-    assert!(job.behind() < 10 * SECOND, "{course:?}: the others go on: {}", job.behind());
+    assert!(job.behind() < 10 * SECOND_MS, "{course:?}: the others go on: {}", job.behind());
     for _ in 0..times {
-        let start = NOW - hours * HOUR;
+        let start = NOW - hours * HOUR_MS;
         for number in 0..300 {
             job.append(0, start + number * 100, &format!("r{number}"), "down");
             if (number + 1) % (300 / seconds) == 0 {
@@ -319,7 +317,7 @@ fn backlog(course: Course) -> (Outcome, u64) {
         call(&mut job);
         job.second();
     }
-    assert!(job.behind() < 10 * SECOND, "{course:?}: {}", job.behind());
+    assert!(job.behind() < 10 * SECOND_MS, "{course:?}: {}", job.behind());
     (job.end(), up)
 }
 
@@ -356,17 +354,17 @@ fn a_gateway_whose_clock_is_slow_delays_nobody_and_its_calls_count() {
             }
             if second % of_slow == 0 {
                 slow += 1;
-                job.append(1, now - hours * HOUR, &format!("slow{slow}"), "slow");
+                job.append(1, now - hours * HOUR_MS, &format!("slow{slow}"), "slow");
             }
             job.second();
-            if job.behind() > 10 * SECOND {
+            if job.behind() > 10 * SECOND_MS {
                 waited += 1;
             } else if waited > 0 {
                 assert_eq!(job.slow(), [1], "second {second}");
             }
         }
         assert!(waited <= 5 + 2 * of_slow, "{hours} h: {waited}");
-        assert!(job.live.status().slow[0].1.abs_diff(hours * HOUR) <= 5 * SECOND);
+        assert!(job.live.status().slow[0].1.abs_diff(hours * HOUR_MS) <= 5 * SECOND_MS);
         // Its clock is set.
         for _ in 0..3 {
             let now = job.now();
@@ -390,7 +388,7 @@ fn a_backlog_that_lies_there_when_the_job_starts_is_waited_for() {
     let mut job = Gateways::start(2, Windows::default());
     // Six hours, in more polls than a tick has.
     for number in 0..21_600 {
-        let time = NOW - 6 * HOUR + number * SECOND;
+        let time = NOW - 6 * HOUR_MS + number * SECOND_MS;
         job.append(0, time, &format!("b{number}"), "backlog");
     }
     job.append(1, NOW, "up", "up");

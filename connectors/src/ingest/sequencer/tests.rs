@@ -1,12 +1,12 @@
 //! The sequencer against a model that takes one record at a time and computes everything anew from the rules.
 
+use keytide_dataflow::model::time::HOUR_MS;
 use proptest::prelude::*;
 
 use super::*;
 
-const HOUR: u64 = 3_600_000;
 const NOW: Tick = 1_800_000_000_000;
-const BASE: EventTime = NOW - 1_000 * HOUR;
+const BASE: EventTime = NOW - 1_000 * HOUR_MS;
 
 /// A record: the time of an event, or `None` for a dead letter.
 type Entry = Option<EventTime>;
@@ -35,7 +35,7 @@ impl<'a> ModelPartition<'a> {
     fn next(&self) -> (EventTime, Vec<EventTime>) {
         let (mut maximum, mut beyond) = (self.maximum, self.beyond.clone());
         if let Some(time) = self.records[0] {
-            if time > maximum + HOUR {
+            if time > maximum + HOUR_MS {
                 beyond.push(time);
                 if beyond.len() == 64 {
                     maximum = *beyond.iter().min().unwrap();
@@ -43,7 +43,7 @@ impl<'a> ModelPartition<'a> {
             } else {
                 maximum = maximum.max(time);
             }
-            while let Some(seen) = beyond.iter().position(|&time| time <= maximum + HOUR) {
+            while let Some(seen) = beyond.iter().position(|&time| time <= maximum + HOUR_MS) {
                 maximum = maximum.max(beyond.remove(seen));
             }
         }
@@ -246,7 +246,7 @@ fn lateness_is_exact_to_the_millisecond() {
 
 #[test]
 fn a_stray_line_moves_nothing_and_sixty_four_do() {
-    let ahead = BASE + 30 * HOUR;
+    let ahead = BASE + 30 * HOUR_MS;
     let mut records = vec![Some(ahead)];
     records.extend(every_second(BASE, 200));
     records.extend([Some(ahead); 62]);
@@ -256,7 +256,7 @@ fn a_stray_line_moves_nothing_and_sixty_four_do() {
     assert_eq!(infos(&facts).last().unwrap().watermark, BASE + 209_000 - 5_000);
     records.extend([Some(ahead + 1), Some(BASE)]);
     let facts = whole(&[records]);
-    assert_eq!(late(&facts), [(BASE, 30 * HOUR as u32 + 1)]);
+    assert_eq!(late(&facts), [(BASE, 30 * HOUR_MS as u32 + 1)]);
     assert_eq!(infos(&facts).last().unwrap().watermark, ahead + 1 - 5_000);
 }
 

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, ValueEnum};
+use keytide_dataflow::model::hex;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -349,11 +350,7 @@ impl Traffic {
                     if started.elapsed() >= PROBE_EVERY * probed {
                         let key = format!("probe-{probed}");
                         call(&mut line, sent, &key, now, 7);
-                        let id: String =
-                            Sha256::digest(&key)[..16].iter().fold(String::new(), |mut id, byte| {
-                                let _ = write!(id, "{byte:02x}");
-                                id
-                            });
+                        let id = hex(&Sha256::digest(&key)[..16]);
                         probes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
                         send(&producer, topic, (probed % 4).cast_signed(), line.as_bytes())?;
                         probed += 1;

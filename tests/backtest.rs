@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use keytide_alerts::{Alerts, Notice, email};
 use keytide_config::{EmailAlerts, Sender};
+use keytide_dataflow::model::hex;
 use keytide_generator::generate;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -234,7 +235,7 @@ fn hostile_world(folder: &std::path::Path) {
     for line in read_text(&folder.join("events.jsonl")).lines() {
         let Ok(Value::Object(mut event)) = serde_json::from_str(line) else { continue };
         let Some(key) = event.get("apiKey").and_then(Value::as_str) else { continue };
-        let hash: String = Sha256::digest(key).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(key)[..16]);
         if let Some(at) = leaked.iter().position(|leaked| *leaked == hash) {
             event.insert("apiKey".to_owned(), PAYLOADS[at].into());
             for (member, shift) in [("userAgent", 1), ("routeKey", 2)] {

@@ -6,6 +6,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use keytide_dataflow::model::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -14,7 +15,7 @@ use crate::harness::{HOUR, Job, MINUTE, Row, START, Views, call, read_text};
 const NOW: &str = "--now 2025-06-10T00:00:00Z";
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 /// A record of the job with these members besides.

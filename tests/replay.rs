@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use keytide_dataflow::model::hex;
 use keytide_generator::generate;
 use mmdb_writer::Writer;
 use serde_json::{Value, json};
@@ -172,9 +173,8 @@ impl Call {
     fn parse(line: &str) -> Option<(String, Self)> {
         let record: Value = serde_json::from_str(line).ok()?;
         let text = |name: &str| record[name].as_str().unwrap().to_owned();
-        let key = record["apiKey"].as_str().map_or("anonymous".to_owned(), |key| {
-            Sha256::digest(key)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
-        });
+        let key =
+            record["apiKey"].as_str().map_or("anonymous".to_owned(), |key| hex(&Sha256::digest(key)[..16]));
         let status = record["status"].as_u64().unwrap();
         let latency_us = micros(&record["latencyMs"].to_string());
         let is = |class: u64| u64::from(status / 100 == class && status != 499);

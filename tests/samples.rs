@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use keytide_dataflow::model::hex;
 use sha2::{Digest, Sha256};
 
 use crate::harness::sample::{CLIENT_IP, HEADER, METERS, SAMPLES, Sample, data};
@@ -83,7 +84,7 @@ fn key_ids(job: &Job) -> BTreeSet<String> {
 }
 
 fn sha256(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(text))
 }
 
 #[test]

@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use keytide_dataflow::model::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -37,7 +38,7 @@ fn json(name: &str) -> Value {
 fn id(key: &Value) -> String {
     let Some(key) = key.as_str() else { return ANONYMOUS.to_owned() };
     let bytes: Vec<u8> = key.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
-    Sha256::digest(bytes)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes)[..16])
 }
 
 /// What is right of the calls under one key id.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use keytide_config::{EmailAlerts, Language};
+use keytide_dataflow::model::hex;
 use lettre::message::header::{ContentDisposition, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{Message, message::header::ContentId};
@@ -206,7 +207,7 @@ impl Composer {
         let mut members: Vec<String> =
             transitions.iter().map(|each| format!("{}.{}", each.incident_id, each.seq)).collect();
         members.sort();
-        let hash = hex(&Sha256::digest(members.join("\n")), 16);
+        let hash = hex(&Sha256::digest(members.join("\n"))[..16]);
         let headers = Headers {
             to,
             date_ms,
@@ -274,7 +275,7 @@ impl Composer {
             message = message.raw_header(HeaderValue::new(HeaderName::new_from_ascii_str(name), value));
         }
         // Boundaries are made from the id, not at random; parts are encoded, so that none can hold one.
-        let boundary = |part: &str| hex(&Sha256::digest(format!("{part} {message_id}")), 20);
+        let boundary = |part: &str| hex(&Sha256::digest(format!("{part} {message_id}"))[..20]);
         let html = SinglePart::builder().header(ContentType::TEXT_HTML).body(rendered.html.clone());
         let alternative = MultiPart::alternative()
             .boundary(boundary("alternative"))
@@ -294,7 +295,7 @@ impl Composer {
         };
         let seconds = i64::try_from(headers.date_ms / 1_000).ok();
         let at = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()).unwrap_or_default();
-        let recipient = hex(&Sha256::digest(headers.to.email.to_string()), 4);
+        let recipient = hex(&Sha256::digest(headers.to.email.to_string())[..4]);
         Ok(Mail {
             message: message.multipart(body)?,
             message_id,
@@ -310,7 +311,7 @@ impl Composer {
     fn id(&self, local: &str) -> String {
         match self.from.email.domain() {
             domain if domain.is_ascii() => format!("{local}@{domain}"),
-            domain => format!("{local}@{}.invalid", hex(&Sha256::digest(domain), 8)),
+            domain => format!("{local}@{}.invalid", hex(&Sha256::digest(domain)[..8])),
         }
     }
 }
@@ -349,10 +350,6 @@ fn test_view(language: Words) -> TestView {
 fn word(text: &str) -> String {
     let word: String = text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
     if word.is_empty() { "none".to_owned() } else { word }
-}
-
-fn hex(bytes: &[u8], count: usize) -> String {
-    bytes.iter().take(count).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// No trailing blanks, no more than one empty line in a row.

@@ -22,10 +22,9 @@ mod tests;
 
 pub use self::client::{Client, ClientError};
 
-use std::fmt::Write as _;
-
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use keytide_config::{Secret, Webhook, WebhookFormat};
+use keytide_dataflow::model::hex;
 use sha2::Sha256;
 
 use crate::incident::Transition;
@@ -110,9 +109,5 @@ pub fn signature(secret: &Secret, timestamp_s: u64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes()).expect("a key of any length");
     mac.update(format!("{timestamp_s}.").as_bytes());
     mac.update(body);
-    let bytes = mac.finalize().into_bytes();
-    bytes.iter().fold("v1=".to_owned(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    format!("v1={}", hex(&mac.finalize().into_bytes()))
 }

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use hashbrown::HashMap;
 use keytide_config::View;
-use keytide_dataflow::model::{EventTime, KeyId, NameId, Position};
+use keytide_dataflow::model::{EventTime, KeyId, NameId, Position, id_digits, push_hex};
 use keytide_dataflow::*;
 use serde_json::value::RawValue;
 
@@ -67,7 +67,7 @@ impl<'a> Labels<'a> {
                 string(out, label, b"\"");
                 match key.bucket_name() {
                     Some(name) => out.extend_from_slice(name.as_bytes()),
-                    None => hex(out, &key.0.to_be_bytes()),
+                    None => out.extend_from_slice(&id_digits(key.0)),
                 }
                 out.push(b'"');
             }
@@ -135,14 +135,6 @@ pub(super) fn string(out: &mut Vec<u8>, label: &str, json: &[u8]) {
 pub(super) fn text(out: &mut Vec<u8>, label: &str, text: &str) {
     out.extend_from_slice(label.as_bytes());
     serde_json::to_writer(out, text).expect("a string can always be written to memory");
-}
-
-pub(super) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
-    }
 }
 
 pub(super) fn boolean(value: bool) -> &'static [u8] {
@@ -388,7 +380,7 @@ impl EncodeRow for LateRow<'_> {
         labels.key(self.late.key, r#","key_id":"#, out);
         if self.late.request.is_some() {
             out.extend_from_slice(br#","request_id_hash":""#);
-            hex(out, &self.late.request.bits().to_be_bytes());
+            out.extend_from_slice(&id_digits(self.late.request.bits()));
             out.push(b'"');
         } else {
             out.extend_from_slice(br#","request_id_hash":null"#);
@@ -458,7 +450,7 @@ impl EncodeRow for DeadRow<'_> {
         text(out, r#","reason":"#, self.reason);
         number(out, r#","length":"#, self.length);
         out.extend_from_slice(br#","sha256":""#);
-        hex(out, &self.sha256);
+        push_hex(out, &self.sha256);
         let kept = self.kept.and_then(|kept| serde_json::from_str::<&RawValue>(kept).ok());
         string(out, r#"","kept":"#, kept.map_or("null", RawValue::get).as_bytes());
         self.place.path_column(out);

@@ -8,10 +8,10 @@ use std::net::Ipv6Addr;
 
 use keytide_config::View;
 use keytide_dataflow::detect::{Family, Signal};
-use keytide_dataflow::model::{KeyState, NameId, Policy};
+use keytide_dataflow::model::{KeyState, NameId, Policy, id_digits};
 use keytide_dataflow::*;
 
-use super::encode::{EncodeRow, Labels, Place, boolean, hex, number, string, text, time};
+use super::encode::{EncodeRow, Labels, Place, boolean, number, string, text, time};
 use super::names::Names;
 use crate::input::PartitionInfo;
 
@@ -142,7 +142,7 @@ fn key_state(state: KeyState) -> &'static str {
 
 fn identity(out: &mut Vec<u8>, label: &str, id: u128) {
     out.extend_from_slice(label.as_bytes());
-    hex(out, &id.to_be_bytes());
+    out.extend_from_slice(&id_digits(id));
     out.push(b'"');
 }
 

@@ -1,12 +1,14 @@
 //! The data that enters the dataflow: identities, events, rows of tables, ticks. Rows that leave it are in `row.rs`.
 
 mod event;
+mod hex;
 mod id;
 mod table;
 mod tick;
 pub mod time;
 
 pub use event::{AccessEvent, Country, LATENCY_UNKNOWN, NetworkClass, Place, Position};
+pub use hex::{hex, id_digits, push_hex};
 pub use id::{Definition, Forgotten, KeyId, NameId, RequestId, RouteId};
 pub use table::{
     Allowance, KeyKind, KeyRow, KeyState, LeakRow, PlanRow, Policy, SubscriptionRow, TableChange, TableRow,

@@ -1,9 +1,11 @@
 //! Lively worlds, seen from outside: what is in the files has the properties that rhythms, timetables and
 //! labelled episodes are there for.
 
+use keytide_dataflow::model::hex;
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
+use keytide_dataflow::model::hex;
 use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use serde::Deserialize;
 
@@ -12,7 +14,7 @@ use crate::story::scenario::KINDS;
 use crate::story::stage::Stage;
 use crate::story::traffic::Traffic;
 use crate::world::habit::habits;
-use crate::world::population::{COUNTRIES, Population, hex};
+use crate::world::population::{COUNTRIES, Population};
 use crate::world::rhythm::Clocks;
 
 /// Monday, 2025-06-02, 08:00 UTC.

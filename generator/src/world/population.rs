@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use keytide_dataflow::model::hex;
 use keytide_dataflow::model::time::DAY_MS;
 use sha2::{Digest, Sha256};
 
@@ -274,11 +275,6 @@ impl Key {
     pub(crate) fn id(&self) -> String {
         hex(&Sha256::digest(self.raw())[..16])
     }
-}
-
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Everybody.

@@ -6,6 +6,8 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
+use keytide_dataflow::model::id_digits;
+
 use crate::story::record::Record;
 use crate::world::population::{AGENTS, COUNTRIES, Population, Route};
 use crate::world::settings::Format;
@@ -234,13 +236,13 @@ impl<'a> Formatter<'a> {
     }
 
     fn hex(&mut self, number: u128) {
-        self.line.extend(hex(number));
+        self.line.extend(id_digits(number));
     }
 
     /// A random UUID (RFC 9562, version 4).
     fn uuid(&mut self, bits: u128) {
         let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-        let digits = hex(bits);
+        let digits = id_digits(bits);
         for (index, group) in [0..8, 8..12, 12..16, 16..20, 20..32].into_iter().enumerate() {
             if index > 0 {
                 self.line.push(b'-');
@@ -273,17 +275,6 @@ impl<'a> Formatter<'a> {
         self.line.extend_from_slice(self.second.1.as_bytes());
     }
 }
-
-fn hex(number: u128) -> [u8; 32] {
-    let mut digits = [0; 32];
-    for (byte, digits) in number.to_be_bytes().into_iter().zip(digits.chunks_exact_mut(2)) {
-        digits[0] = HEX[usize::from(byte >> 4)];
-        digits[1] = HEX[usize::from(byte & 15)];
-    }
-    digits
-}
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 fn digit(number: u16) -> u8 {
     b'0' + number as u8

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use keytide_connectors::sink::encode::{EncodeRow, OfScope};
 use keytide_connectors::sink::names::{Names, Route};
-use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId};
+use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId, id_digits};
 use keytide_dataflow::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,17 +36,6 @@ impl<'a> ShownKey<'a> {
     }
 }
 
-/// The digits of an id.
-fn digits(high: u64, low: u64) -> [u8; 32] {
-    let mut digits = [0; 32];
-    for (half, number) in digits.chunks_exact_mut(16).zip([high, low]) {
-        for (place, digit) in half.iter_mut().rev().enumerate() {
-            *digit = b"0123456789abcdef"[(number >> (4 * place) & 15) as usize];
-        }
-    }
-    digits
-}
-
 impl Ord for ShownKey<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
@@ -55,9 +44,10 @@ impl Ord for ShownKey<'_> {
             }
             (Self::Name(name), Self::Name(other)) => name.cmp(other),
             // Of equal texts the id comes first.
-            (Self::Id(high, low), Self::Name(name)) => {
-                digits(*high, *low).as_slice().cmp(name.as_bytes()).then(Ordering::Less)
-            }
+            (Self::Id(high, low), Self::Name(name)) => id_digits(u128::from(*high) << 64 | u128::from(*low))
+                .as_slice()
+                .cmp(name.as_bytes())
+                .then(Ordering::Less),
             (Self::Name(_), Self::Id(..)) => other.cmp(self).reverse(),
         }
     }

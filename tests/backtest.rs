@@ -5,8 +5,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keytide_alerts::{Alerts, Notice, email};
+use keytide_alerts::{Alerts, email};
 use keytide_config::{EmailAlerts, Sender};
+use keytide_dataflow::Notice;
 use keytide_dataflow::model::hex;
 use keytide_generator::generate;
 use serde_json::Value;
@@ -79,7 +80,7 @@ fn leaks_are_found_and_a_live_job_a_replay_and_a_backtest_would_say_the_same_of_
         assert_eq!(views.text(view), read_text(&out.join(format!("{view}.jsonl"))), "{view}");
     }
     for line in views.text("incident_log").lines() {
-        serde_json::from_str::<keytide_alerts::incident::Transition>(line)
+        serde_json::from_str::<keytide_dataflow::incident_row::Transition>(line)
             .unwrap_or_else(|error| panic!("{error} in {line}"));
     }
     // The newest of an incident's transitions is what the view of incidents says.

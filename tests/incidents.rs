@@ -1,12 +1,12 @@
 //! What is published of incidents is what people are told by: rows that the sinks encode have their schemas and are
 //! read by those who write mails. The one module of these tests that knows code: two crates that don't know each other.
 
-use keytide_alerts::incident::{Change as Told, Transition as Read};
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::sink::encode::{EncodeRow, Labels};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{IncidentRow, JobInfo, LogRow};
 use keytide_dataflow::detect::{Bits, Level, Signal};
+use keytide_dataflow::incident_row::Transition as Read;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{Country, Definition, KeyId, KeyState, NameId, Policy, Position, RouteId};
 use keytide_dataflow::{
@@ -164,7 +164,7 @@ fn what_is_published_of_a_transition_is_what_people_are_told_by() {
     let line = log_row(&transition());
     let read: Read = serde_json::from_str(&line).unwrap();
     assert_eq!((&*read.incident_id, read.seq), ("0000000000000000000000000000feed", 3));
-    assert_eq!((read.transition, &*read.at), (Told::Withdrawn, "2025-06-02T08:03:00Z"));
+    assert_eq!((read.transition, &*read.at), (Change::Withdrawn, "2025-06-02T08:03:00Z"));
     assert_eq!(read.reason.as_deref(), Some(Reason::Allowed.name()));
     assert_eq!((read.early, read.catching_up, read.platform_event), (false, true, true));
     assert_eq!(read.key_id, "0123456789abcdef0123456789abcdef");

@@ -3,9 +3,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod email;
-pub mod incident;
 pub mod outbox;
 pub mod policy;
 pub mod webhook;
 
-pub use outbox::{Alerts, AlertsError, Notice};
+pub use outbox::{Alerts, AlertsError};

@@ -2,8 +2,8 @@
 //! they were told.
 
 use keytide_alerts::email::{bars, traffic};
-use keytide_alerts::incident::Transition as Row;
 use keytide_config::Language;
+use keytide_dataflow::incident_row::Transition as Row;
 
 use super::gravest::DRAWN;
 use super::judge::{Judged, Label};

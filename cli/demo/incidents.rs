@@ -6,9 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use keytide_alerts::incident::{Change, Signal, Transition};
 use keytide_alerts::policy;
-use keytide_connectors::sink::Notice;
+use keytide_dataflow::Change;
+use keytide_dataflow::Notice;
+use keytide_dataflow::incident_row::{Signal, Transition};
 
 use super::text::{cut, grouped};
 

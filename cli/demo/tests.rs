@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keytide_alerts::incident::Transition;
 use keytide_alerts::policy::Policy;
 use keytide_config::SourceKind;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::live::STEP_MS;
-use keytide_connectors::sink::{JobInfo, Notice, TickOutput};
+use keytide_connectors::sink::{JobInfo, TickOutput};
+use keytide_dataflow::Notice;
+use keytide_dataflow::incident_row::Transition;
 use keytide_dataflow::model::time::{MINUTE_MS, SECOND_MS};
 use keytide_dataflow::model::{Country, Definition, KeyId, NameId, Position, RequestId, RouteId, Tick};
 use keytide_dataflow::{
@@ -200,7 +201,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
 
     let clock = Arc::new(move || until_ms);
     let alerts = keytide_alerts::Alerts::open(&alerts, clock).unwrap();
-    alerts.notify(keytide_alerts::Notice {
+    alerts.notify(Notice {
         json: log[0].clone().into_bytes(),
         contacts: vec!["ops@owner.example".to_owned()],
         actions: actions.swap_remove(0),

@@ -184,6 +184,7 @@ pub struct Incident {
 
 /// What happened to an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     /// It began.
     Opened,
@@ -345,4 +346,15 @@ impl Revocation {
         hasher.update(action.name().as_bytes());
         hasher.digest128()
     }
+}
+
+/// A published transition, with what alerts need beside its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The row of `incident_log`, as it was published.
+    pub json: Vec<u8>,
+    /// The addresses of the key's and of its subscription's contacts, each once.
+    pub contacts: Vec<String>,
+    /// The actions that would be taken about the key.
+    pub actions: Vec<Revocation>,
 }

@@ -8,6 +8,7 @@
 
 pub mod detect;
 mod incident;
+pub mod incident_row;
 pub mod model;
 mod operators;
 pub mod ownership;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use keytide_alerts::email::acts;
+use keytide_alerts::email::{acts, begins_formula};
 
 /// A cell as CSV.
 pub fn quoted(cell: &str) -> Cow<'_, str> {
@@ -16,9 +16,7 @@ pub fn quoted(cell: &str) -> Cow<'_, str> {
 pub fn foreign(cell: &str) -> String {
     let mut shown = String::with_capacity(cell.len());
     for c in cell.chars() {
-        if shown.is_empty()
-            && matches!(c, '=' | '+' | '-' | '@' | '\u{ff1d}' | '\u{ff0b}' | '\u{ff0d}' | '\u{ff20}')
-        {
+        if shown.is_empty() && begins_formula(c) {
             shown.push('\'');
         }
         if acts(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }

@@ -7,13 +7,13 @@
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use jiff::Timestamp;
 use keytide_config::Language;
+use keytide_dataflow::incident_row::{Point, Transition};
 use tiny_skia::{
     Color, FillRule, LineCap, Paint, PathBuilder, Pixmap, PremultipliedColorU8, Rect, Stroke, StrokeDash,
     Transform,
 };
 
 use super::words::{Words, amount};
-use crate::incident::{Point, Transition};
 
 /// A subset of Pretendard, with Latin letters and the 2,350 syllables of KS X 1001, under another name as its licence
 /// asks: `assets/font/`.

@@ -34,8 +34,7 @@ pub(crate) fn line(text: &str, longest: usize) -> String {
             _ if c.is_whitespace() => " ".to_owned(),
             _ => c.to_string(),
         };
-        let formula = out.is_empty()
-            && matches!(c, '=' | '+' | '-' | '@' | '\u{ff1d}' | '\u{ff0b}' | '\u{ff0d}' | '\u{ff20}');
+        let formula = out.is_empty() && begins_formula(c);
         let long = shown.chars().count() + usize::from(formula);
         if long > left {
             out.push('…');
@@ -68,6 +67,12 @@ pub(crate) fn foreign(text: &str, longest: usize) -> String {
         }
     }
     out
+}
+
+/// Returns whether a spreadsheet may take a cell that begins with `c` for a formula.
+#[must_use]
+pub fn begins_formula(c: char) -> bool {
+    matches!(c, '=' | '+' | '-' | '@' | '\u{ff1d}' | '\u{ff0b}' | '\u{ff0d}' | '\u{ff20}')
 }
 
 /// Whether a character does something else than being seen: controls, invisible ones, those that turn text around.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use keytide_config::{EmailAlerts, Language};
+use keytide_dataflow::incident_row::Transition;
 use keytide_dataflow::model::hex;
 use lettre::message::header::{ContentDisposition, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
@@ -16,7 +17,6 @@ use super::templates::{TemplateError, Templates};
 use super::view::{DigestView, LISTED, View, change};
 use super::words::Words;
 use super::{Audience, Planned, samples};
-use crate::incident::Transition;
 
 /// A message that can't be made.
 #[derive(Debug, thiserror::Error)]

@@ -23,7 +23,7 @@ mod words;
 
 pub use self::bars::bars;
 pub use self::chart::traffic;
-pub use self::clean::acts;
+pub use self::clean::{acts, begins_formula};
 pub use self::compose::{ComposeError, Composer, Letter, Mail};
 pub use self::templates::TemplateError;
 pub use self::transport::{ANSWER, CONNECT, Outcome, Transport, TransportError};

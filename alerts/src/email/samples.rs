@@ -2,10 +2,11 @@
 //! day, a key that was revoked, one that was reported.
 
 use jiff::Timestamp;
+use keytide_dataflow::Change;
+use keytide_dataflow::incident_row::{Evidence, Point, Sample, Signal, Transition, Value};
 use keytide_dataflow::{Action, Reason};
 
 use super::Planned;
-use crate::incident::{Change, Evidence, Point, Sample, Signal, Transition, Value};
 
 const STEP_S: i64 = 300;
 

@@ -5,12 +5,13 @@ use std::fs;
 use std::sync::LazyLock;
 
 use keytide_config::Language;
+use keytide_dataflow::Change;
+use keytide_dataflow::incident_row::{Evidence, Point, Sample, Signal, Transition, Value};
 use lettre::message::Mailbox;
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
 
 use super::*;
-use crate::incident::{Change, Evidence, Point, Sample, Signal, Transition, Value};
 
 const DATE_MS: u64 = 1_795_424_400_000;
 const AUDIENCES: [Audience; 2] = [Audience::Security, Audience::Owner];

@@ -3,12 +3,13 @@
 //! The fields here are the contract with whoever writes own templates; all text is ready to be shown.
 
 use keytide_config::Language;
+use keytide_dataflow::Change;
+use keytide_dataflow::incident_row::{Sample, Signal, Transition};
 use serde::Serialize;
 
 use super::clean::{NAME, foreign, line};
 use super::words::{Words, number};
 use super::{Audience, Planned};
-use crate::incident::{Change, Transition};
 
 /// Signals shown.
 const SIGNALS: usize = 12;
@@ -301,7 +302,7 @@ impl View {
 }
 
 impl SignalView {
-    fn new(signal: &crate::incident::Signal, audience: Audience, language: Words) -> Self {
+    fn new(signal: &Signal, audience: Audience, language: Words) -> Self {
         Self {
             title: language.signal(&signal.signal),
             family: language.family(&signal.family),
@@ -327,7 +328,7 @@ impl SignalView {
 }
 
 impl SampleView {
-    fn new(sample: &crate::incident::Sample, language: Words) -> Self {
+    fn new(sample: &Sample, language: Words) -> Self {
         Self {
             at: language.second(&sample.at),
             client: sample.client.as_deref().map(|client| line(client, 45)),

@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use keytide_config::Language;
+use keytide_dataflow::Change;
+use keytide_dataflow::incident_row::{Signal, Transition, Value};
 
 use super::clean::{NAME, REASON, VALUE, foreign, line};
-use crate::incident::{Change, Signal, Transition, Value};
 
 const COUNTRIES: &str = include_str!("../../assets/countries.tsv");
 

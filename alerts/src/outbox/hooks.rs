@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use keytide_config::WebhookFormat;
+use keytide_dataflow::Change;
+use keytide_dataflow::incident_row::Transition;
 
 use super::pace::{Jitter, backoff_ms};
 use super::{Next, Stats};
-use crate::incident::{Change, Transition};
 use crate::webhook::{Delivery, Parcel, ROWS};
 
 const MAX_ROWS: usize = 10_000;

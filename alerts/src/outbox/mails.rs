@@ -28,12 +28,13 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use keytide_config::EmailAlerts;
+use keytide_dataflow::Change;
+use keytide_dataflow::incident_row::Transition;
 use keytide_dataflow::model::time::MINUTE_MS;
 
 use super::pace::{Hour, Jitter, backoff_ms};
 use super::{Next, Stats};
 use crate::email::{Audience, Outcome, Planned};
-use crate::incident::{Change, Transition};
 
 const MAX_WAITING: usize = 4_096;
 const MAX_COLLECTED: usize = 2_000;

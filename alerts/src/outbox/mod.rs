@@ -25,26 +25,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keytide_config::DefaultPolicy;
-use keytide_dataflow::{ActionState, Revocation};
+use keytide_dataflow::incident_row::Transition;
+use keytide_dataflow::{ActionState, Notice, Revocation};
 
 use self::hooks::Hooks;
 use self::mails::Mails;
 pub use self::post::{MailError, Post};
 use crate::email::{Outcome, Planned};
-use crate::incident::Transition;
 use crate::policy;
 use crate::webhook::{Client, ClientError, Delivery, Parcel};
-
-/// Something to be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// The row of `incident_log`, as it was published.
-    pub json: Vec<u8>,
-    /// The addresses of those whose key it is.
-    pub contacts: Vec<String>,
-    /// What would be done about the key.
-    pub actions: Vec<Revocation>,
-}
 
 /// Alerts that can't be set up.
 #[derive(Debug, thiserror::Error)]

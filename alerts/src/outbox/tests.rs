@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use keytide_config::{EmailAlerts, Secret, Sender as From, Webhook, WebhookFormat, WebhookUrl};
+use keytide_dataflow::Change;
 use keytide_dataflow::model::KeyId;
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
 use keytide_dataflow::{Action, ActionState, IncidentId, Revocation};
@@ -15,7 +16,6 @@ use proptest::prelude::*;
 use super::mails::{Content, Mail, Mails, Recipient};
 use super::*;
 use crate::email::{Audience, samples};
-use crate::incident::Change;
 
 fn email() -> EmailAlerts {
     let from = From { name: "Keytide".to_owned(), address: "keytide@example.com".to_owned() };

@@ -27,7 +27,7 @@ use keytide_config::{Secret, Webhook, WebhookFormat};
 use keytide_dataflow::model::hex;
 use sha2::Sha256;
 
-use crate::incident::Transition;
+use keytide_dataflow::incident_row::Transition;
 
 /// What a request is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,10 +4,11 @@
 //! made up, and `verbatim` keeps Slack from making links of what looks like one. Formatting characters
 //! and those that act without being seen are replaced. Blocks hold at most 3,000 characters.
 
+use keytide_dataflow::Change;
+use keytide_dataflow::incident_row::Transition;
 use serde_json::{Value, json};
 
 use crate::email::acts;
-use crate::incident::{Change, Transition};
 
 /// Characters of any one value.
 const MAX_VALUE: usize = 80;

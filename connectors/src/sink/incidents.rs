@@ -1,8 +1,8 @@
 //! Incidents, their log and what would be done about them as JSON: what people are told, and told by.
 //!
-//! A row of `incident_log` is one of `incidents` with what happened, so both are written by the same lines. Numbers
-//! that the detector has in thousandths are written with three decimals, by integers: the same on every machine.
-//! Nobody's address to write to stands in a row: contacts travel beside it, in a [`Notice`].
+//! The columns are those of [`incident_row`], by which alerts read them back. Numbers that the detector has in
+//! thousandths are written with three decimals, by integers: the same on every machine. Rows never contain e-mail
+//! addresses: contacts stand beside the row, in a [`Notice`].
 
 use std::net::Ipv6Addr;
 
@@ -10,8 +10,11 @@ use keytide_config::View;
 use keytide_dataflow::detect::{Family, Signal};
 use keytide_dataflow::model::{KeyState, NameId, Policy, id_digits};
 use keytide_dataflow::*;
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
-use super::encode::{EncodeRow, Labels, Place, boolean, number, string, text, time};
+use super::encode::{EncodeRow, Labels, Place, number, text, time};
 use super::names::Names;
 use crate::input::PartitionInfo;
 
@@ -26,17 +29,6 @@ pub struct JobInfo<'a> {
 
 /// Digits of a fingerprint that are written: enough to tell configurations apart.
 const CONFIG_DIGITS: usize = 16;
-
-/// What somebody is to be told of a transition, once its tick is published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// The row of `incident_log`, as it was published.
-    pub json: Vec<u8>,
-    /// Whom to tell: the addresses of the key and of its subscription, each once.
-    pub contacts: Vec<String>,
-    /// What would be done about it.
-    pub actions: Vec<Revocation>,
-}
 
 /// The addresses of a transition's key and subscription.
 pub(super) fn contacts(transition: &Transition, names: &Names) -> Vec<String> {
@@ -68,9 +60,7 @@ impl EncodeRow for IncidentRow<'_> {
     }
 
     fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        let Self { incident, job } = self;
-        owner(incident, labels, out);
-        incident_columns(incident, labels, *job, out);
+        rest(self, &incident(self.incident, self.job, labels.names()), labels, out);
     }
 }
 
@@ -92,16 +82,7 @@ impl EncodeRow for LogRow<'_> {
     }
 
     fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        let Self { transition, job } = self;
-        text(out, r#","transition":"#, transition.change.name());
-        text(out, r#","at":"#, &time(transition.at_ms));
-        optional(out, r#","reason":"#, transition.reason.map(Reason::name));
-        string(out, r#","early":"#, boolean(transition.early));
-        string(out, r#","catching_up":"#, boolean(transition.catching_up));
-        owner(&transition.incident, labels, out);
-        optional(out, r#","policy":"#, transition.policy.map(policy));
-        optional(out, r#","key_state":"#, transition.key_state.map(key_state));
-        incident_columns(&transition.incident, labels, *job, out);
+        rest(self, &transition(self.transition, self.job, labels.names()), labels, out);
     }
 }
 
@@ -146,80 +127,120 @@ fn identity(out: &mut Vec<u8>, label: &str, id: u128) {
     out.push(b'"');
 }
 
-fn optional(out: &mut Vec<u8>, label: &str, value: Option<&str>) {
-    match value {
-        Some(value) => text(out, label, value),
-        None => string(out, label, b"null"),
+/// Writes the columns of `columns` that follow the key columns of `row`.
+fn rest(row: &impl EncodeRow, columns: &impl Serialize, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
+    let mut key = Vec::new();
+    row.key_columns(labels, &mut key);
+    let json = serde_json::to_vec(columns).expect("columns can always be written to memory");
+    debug_assert!(json.starts_with(&key), "the key columns come first");
+    out.extend_from_slice(&json[key.len()..]);
+}
+
+/// A number that is known in thousandths. It is written with three decimals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Thousandths(u64);
+
+impl Serialize for Thousandths {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let digits = format!("{}.{:03}", self.0 / 1_000, self.0 % 1_000);
+        RawValue::from_string(digits).map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 
-/// A number that is known in thousandths.
-fn thousandths(out: &mut Vec<u8>, label: &str, value: u64) {
-    number(out, label, value / 1_000);
-    out.extend_from_slice(format!(".{:03}", value % 1_000).as_bytes());
-}
-
-fn owner(incident: &Incident, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-    labels.key(incident.key, r#","key_id":"#, out);
-    labels.owner(&incident.owner, out);
-}
-
-fn incident_columns(incident: &Incident, labels: &Labels<'_>, job: JobInfo<'_>, out: &mut Vec<u8>) {
-    text(out, r#","level":"#, incident.level.name());
-    number(out, r#","score":"#, incident.score.into());
-    text(out, r#","state":"#, incident.state.name());
-    text(out, r#","opened_at":"#, &time(incident.opened_ms));
-    text(out, r#","last_signal_at":"#, &time(incident.last_signal_ms));
-    optional(out, r#","ended_at":"#, incident.ended_ms.map(time).as_deref());
-    list(out, r#","signals":["#, &incident.signals, |evidence, out| signal(evidence, labels.names(), out));
-    number(out, r#","evidence":{"calls":"#, incident.calls);
-    text(out, r#","known_since":"#, &time(incident.known_since_ms));
-    number(out, r#","known_calls":"#, incident.known_calls);
-    list(out, r#","traffic":["#, &incident.traffic, point);
-    list(out, r#","samples":["#, &incident.samples, |of, out| sample(of, job.partitions, out));
-    let config = job.config.get(..CONFIG_DIGITS).unwrap_or(job.config);
-    text(out, r#","config":"#, config);
-    string(out, r#"},"platform_event":"#, boolean(incident.platform_event));
-    number(out, r#","detector_version":"#, DETECTOR_VERSION.into());
-    out.push(b'}');
-}
-
-fn list<T>(out: &mut Vec<u8>, label: &str, items: &[T], mut item: impl FnMut(&T, &mut Vec<u8>)) {
-    out.extend_from_slice(label.as_bytes());
-    for (at, value) in items.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        item(value, out);
+fn incident(of: &Incident, job: JobInfo<'_>, names: &Names) -> incident_row::Incident<Thousandths> {
+    let name = |id| names.name(id).map(str::to_owned);
+    incident_row::Incident {
+        incident_id: of.id.to_string(),
+        key_id: names.key_text(of.key).into_owned(),
+        subscription: name(of.owner.subscription),
+        customer: name(of.owner.customer),
+        plan: name(of.owner.plan),
+        level: of.level.name().to_owned(),
+        score: of.score,
+        state: of.state.name().to_owned(),
+        opened_at: time(of.opened_ms),
+        last_signal_at: time(of.last_signal_ms),
+        ended_at: of.ended_ms.map(time),
+        signals: of.signals.iter().map(|evidence| signal(evidence, names)).collect(),
+        evidence: incident_row::Evidence {
+            calls: of.calls,
+            known_since: time(of.known_since_ms),
+            known_calls: of.known_calls,
+            traffic: of.traffic.iter().map(point).collect(),
+            samples: of.samples.iter().map(|of| sample(of, job.partitions)).collect(),
+            config: job.config.get(..CONFIG_DIGITS).unwrap_or(job.config).to_owned(),
+        },
+        platform_event: of.platform_event,
+        detector_version: DETECTOR_VERSION,
     }
-    out.push(b']');
 }
 
-/// Whether a number of calls can be expected of a signal: hard facts and the spread over routes have none.
+fn transition(of: &Transition, job: JobInfo<'_>, names: &Names) -> incident_row::Transition<Thousandths> {
+    let incident_row::Incident {
+        incident_id,
+        key_id,
+        subscription,
+        customer,
+        plan,
+        level,
+        score,
+        state,
+        opened_at,
+        last_signal_at,
+        ended_at,
+        signals,
+        evidence,
+        platform_event,
+        detector_version,
+    } = incident(&of.incident, job, names);
+    incident_row::Transition {
+        incident_id,
+        seq: of.seq,
+        transition: of.change,
+        at: time(of.at_ms),
+        reason: of.reason.map(|reason| reason.name().to_owned()),
+        early: of.early,
+        catching_up: of.catching_up,
+        key_id,
+        subscription,
+        customer,
+        plan,
+        policy: of.policy.map(|of| policy(of).to_owned()),
+        key_state: of.key_state.map(|of| key_state(of).to_owned()),
+        level,
+        score,
+        state,
+        opened_at,
+        last_signal_at,
+        ended_at,
+        signals,
+        evidence,
+        platform_event,
+        detector_version,
+    }
+}
+
+/// Returns whether a number of calls can be expected of a signal: hard facts and the spread over routes have none.
 fn has_expectation(signal: Signal) -> bool {
     signal.family() != Family::Hard && signal != Signal::Mix
 }
 
-fn signal(evidence: &Evidence, names: &Names, out: &mut Vec<u8>) {
+fn signal(evidence: &Evidence, names: &Names) -> incident_row::Signal<Thousandths> {
     let Evidence { signal, window_ms, width_ms, first_ms, last_ms, expected, seen, bits, values } = evidence;
-    text(out, r#"{"signal":"#, signal.name());
-    text(out, r#","family":"#, signal.family().name());
-    text(out, r#","window_start":"#, &time(*window_ms));
-    number(out, r#","window_s":"#, width_ms / 1_000);
-    text(out, r#","first_at":"#, &time(*first_ms));
-    text(out, r#","last_at":"#, &time(*last_ms));
-    match has_expectation(*signal) {
-        true => thousandths(out, r#","expected":"#, *expected),
-        false => string(out, r#","expected":"#, b"null"),
+    let has_expectation = has_expectation(*signal);
+    incident_row::Signal {
+        signal: signal.name().to_owned(),
+        family: signal.family().name().to_owned(),
+        window_start: time(*window_ms),
+        window_s: width_ms / 1_000,
+        first_at: time(*first_ms),
+        last_at: time(*last_ms),
+        expected: has_expectation.then_some(Thousandths(*expected)),
+        seen: *seen,
+        ratio: ratio(*seen, *expected).filter(|_| has_expectation).map(Thousandths),
+        bits: Thousandths(bits.0.into()),
+        values: values.iter().map(|of| contributor(of, names)).collect(),
     }
-    number(out, r#","seen":"#, *seen);
-    match ratio(*seen, *expected).filter(|_| has_expectation(*signal)) {
-        Some(ratio) => thousandths(out, r#","ratio":"#, ratio),
-        None => string(out, r#","ratio":"#, b"null"),
-    }
-    thousandths(out, r#","bits":"#, bits.0.into());
-    list(out, r#","values":["#, values, |of, out| contributor(of, names, out));
-    out.push(b'}');
 }
 
 /// How many times what was expected was seen, both in thousandths; `None` where nothing was.
@@ -229,13 +250,9 @@ fn ratio(seen: u64, expected: u64) -> Option<u64> {
     Some(u64::try_from(ratio).unwrap_or(u64::MAX))
 }
 
-fn contributor(of: &Contributor, names: &Names, out: &mut Vec<u8>) {
+fn contributor(of: &Contributor, names: &Names) -> incident_row::Value {
     let (kind, value) = value(of.value, names);
-    text(out, r#"{"kind":"#, kind);
-    text(out, r#","value":"#, &value);
-    number(out, r#","calls":"#, of.calls);
-    string(out, r#","new":"#, boolean(of.is_new));
-    out.push(b'}');
+    incident_row::Value { kind: kind.to_owned(), value, calls: of.calls, new: of.is_new }
 }
 
 /// A value's kind, and as text.
@@ -271,24 +288,22 @@ fn degrees(hundredths: i32) -> String {
     format!("{sign}{}.{:02}", size / 100, size % 100)
 }
 
-fn point(of: &Point, out: &mut Vec<u8>) {
-    text(out, r#"{"start":"#, &time(of.start_ms));
-    number(out, r#","calls":"#, of.calls);
-    thousandths(out, r#","expected":"#, of.expected);
-    out.push(b'}');
+fn point(of: &Point) -> incident_row::Point<Thousandths> {
+    incident_row::Point { start: time(of.start_ms), calls: of.calls, expected: Thousandths(of.expected) }
 }
 
-fn sample(of: &Sample, partitions: &[PartitionInfo], out: &mut Vec<u8>) {
+fn sample(of: &Sample, partitions: &[PartitionInfo]) -> incident_row::Sample {
     let Place { source, partition, offset, index, path: _ } = Place::of(of.position, partitions);
-    text(out, r#"{"source":"#, &source);
-    number(out, r#","partition":"#, partition.into());
-    number(out, r#","offset":"#, offset);
-    number(out, r#","index":"#, index.into());
-    text(out, r#","at":"#, &time(of.time));
     let client = (of.client != 0).then(|| Ipv6Addr::from_bits(of.client).to_canonical().to_string());
-    optional(out, r#","client":"#, client.as_deref());
-    number(out, r#","status":"#, of.status.into());
-    out.push(b'}');
+    incident_row::Sample {
+        source: source.into_owned(),
+        partition,
+        offset,
+        index,
+        at: time(of.time),
+        client,
+        status: of.status,
+    }
 }
 
 #[cfg(test)]
@@ -297,11 +312,7 @@ mod tests {
 
     #[test]
     fn numbers_in_thousandths_are_written_with_three_decimals() {
-        let written = |value| {
-            let mut out = Vec::new();
-            thousandths(&mut out, "", value);
-            String::from_utf8(out).unwrap()
-        };
+        let written = |value| serde_json::to_string(&Thousandths(value)).unwrap();
         assert_eq!(written(0), "0.000");
         assert_eq!(written(7), "0.007");
         assert_eq!(written(12_340), "12.340");

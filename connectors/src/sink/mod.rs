@@ -39,7 +39,7 @@ use keytide_dataflow::*;
 
 use self::encode::{DeadRow, EncodeRow, Labels, LateRow, Place};
 use self::file::Files;
-pub use self::incidents::{IncidentRow, JobInfo, LogRow, Notice};
+pub use self::incidents::{IncidentRow, JobInfo, LogRow};
 use self::kafka::{DeadHeaders, Topics};
 use self::names::Names;
 use crate::decode::DeadLetter;

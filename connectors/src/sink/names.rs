@@ -156,9 +156,15 @@ impl Names {
         self.names.get(&id).map_or(b"null", |name| &name.json)
     }
 
+    /// A string, if it is known.
+    #[must_use]
+    pub fn name(&self, id: NameId) -> Option<&str> {
+        self.names.get(&id).map(|name| &*name.text)
+    }
+
     /// A string; empty where it is unknown.
     #[must_use]
     pub fn text(&self, id: NameId) -> &str {
-        self.names.get(&id).map_or("", |name| &name.text)
+        self.name(id).unwrap_or_default()
     }
 }

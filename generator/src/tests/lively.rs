@@ -1,7 +1,6 @@
 //! Lively worlds, seen from outside: what is in the files has the properties that rhythms, timetables and
 //! labelled episodes are there for.
 
-use keytide_dataflow::model::hex;
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;

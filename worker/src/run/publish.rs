@@ -6,7 +6,8 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use keytide_connectors::live::Live;
-use keytide_connectors::sink::{Notice, Publisher, SinkError, TickOutput};
+use keytide_connectors::sink::{Publisher, SinkError, TickOutput};
+use keytide_dataflow::Notice;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use keytide_alerts::outbox::{Alerts, AlertsError, Monitor};
 use keytide_alerts::policy::Policy;
-use keytide_connectors::sink::Notice;
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Revocation, Transition};
+use keytide_dataflow::{Notice, Revocation, Transition};
 
 use super::Clock;
 
@@ -57,9 +56,7 @@ impl Telling {
     /// Tells of all ticks up to this one.
     pub(super) fn published(&mut self, tick: Tick) {
         while let Some((_, notices)) = self.waiting.pop_front_if(|(waiting, _)| *waiting <= tick) {
-            for Notice { json, contacts, actions } in notices {
-                self.alerts.notify(keytide_alerts::Notice { json, contacts, actions });
-            }
+            notices.into_iter().for_each(|notice| self.alerts.notify(notice));
         }
     }
 

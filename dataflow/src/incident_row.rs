@@ -1,0 +1,178 @@
+//! The views `incidents` and `incident_log` as JSON: one definition for the sinks that write rows and for alerts and
+//! the demo that read them back.
+//!
+//! Columns stand in the order of the fields. Strangers write some of the texts (routes, user agents, names of networks),
+//! so whoever shows one has to escape it. Numbers that the detector has in thousandths are of type `N`: a float for
+//! readers, and for the sinks an integer that is written with three decimals, the same on every machine.
+
+use serde::{Deserialize, Serialize};
+
+use crate::incident::Change;
+
+/// Makes both rows of columns that are listed once: those of the log alone stand at two places among the others.
+macro_rules! rows {
+    (log { $($log:tt)* } owner { $($owner:tt)* } permitted { $($permitted:tt)* } incident { $($incident:tt)* }) => {
+        /// A row of `incidents`.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        pub struct Incident<N> {
+            /// 32 hexadecimal digits.
+            pub incident_id: String,
+            $($owner)*
+            $($incident)*
+        }
+
+        /// A row of `incident_log`: a transition, and the incident after it.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub struct Transition<N = f64> {
+            /// 32 hexadecimal digits.
+            pub incident_id: String,
+            $($log)*
+            $($owner)*
+            $($permitted)*
+            $($incident)*
+        }
+    };
+}
+
+rows! {
+    log {
+        /// The transition's place among the incident's, from 0.
+        pub seq: u32,
+        /// `opened`, `raised`, `reopened`, `ended`, `withdrawn`.
+        pub transition: Change,
+        /// The event time of the transition; RFC 3339, as all times here.
+        pub at: String,
+        /// The reason for a withdrawal.
+        pub reason: Option<String>,
+        /// Whether the window that opened it wasn't over yet.
+        pub early: bool,
+        /// Whether the job was catching up. Actions are held then.
+        pub catching_up: bool,
+    }
+    owner {
+        /// The key: 32 hexadecimal digits, or its name where it is no secret.
+        pub key_id: String,
+        /// The key's subscription.
+        pub subscription: Option<String>,
+        /// The key's customer.
+        pub customer: Option<String>,
+        /// The key's plan.
+        pub plan: Option<String>,
+    }
+    permitted {
+        /// The most that may be done about the key's incidents: `observe`, `alert`, `suspend`, `revoke`.
+        pub policy: Option<String>,
+        /// The key's state: `active`, `suspended`, `revoked`; `None` if it has no row.
+        pub key_state: Option<String>,
+    }
+    incident {
+        /// The highest level reached: `alert`, `revoke`.
+        pub level: String,
+        /// The highest probability of a leak reached, in percent.
+        pub score: u8,
+        /// `open`, `ended`, `withdrawn`.
+        pub state: String,
+        /// Start of the window in which it opened.
+        pub opened_at: String,
+        /// End of the last window in which a signal was observed.
+        pub last_signal_at: String,
+        /// The time at which it ended or was withdrawn.
+        pub ended_at: Option<String>,
+        /// The signals, most bits first.
+        pub signals: Vec<Signal<N>>,
+        /// Further evidence for people.
+        pub evidence: Evidence<N>,
+        /// Whether many keys rose together.
+        pub platform_event: bool,
+        /// The version of the detector.
+        pub detector_version: u32,
+    }
+}
+
+/// A signal of an incident.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Signal<N = f64> {
+    /// The signal's name: see [`Signal::name`](crate::detect::Signal::name).
+    pub signal: String,
+    /// `volume`, `origin`, `behaviour`, `errors`, `hard`.
+    pub family: String,
+    /// Start of the window with the most bits.
+    pub window_start: String,
+    /// The window's width in seconds.
+    pub window_s: u64,
+    /// The first time at which it was observed.
+    pub first_at: String,
+    /// The last time at which it was observed.
+    pub last_at: String,
+    /// The calls that were expected in that window; `None` where nothing can be.
+    pub expected: Option<N>,
+    /// The calls that were seen.
+    pub seen: u64,
+    /// The ratio of seen to expected; `None` where nothing was expected.
+    pub ratio: Option<N>,
+    /// The largest surprise, in bits.
+    pub bits: N,
+    /// The values that contributed most, at most 5, most first.
+    pub values: Vec<Value>,
+}
+
+/// A value that contributed to a signal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Value {
+    /// `country` (two letters), `asn` (`AS64500`), `network` (CIDR), `user_agent`, `route` (`api METHOD /route`),
+    /// `place` (latitude and longitude), `report` (where a token was found).
+    pub kind: String,
+    /// The value as text.
+    pub value: String,
+    /// Its calls in the window.
+    pub calls: u64,
+    /// Whether the key was never seen with it before.
+    pub new: bool,
+}
+
+/// Evidence of an incident beside its signals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evidence<N = f64> {
+    /// The key's calls in windows of the incident.
+    pub calls: u64,
+    /// The time since which the key is known.
+    pub known_since: String,
+    /// The number of calls of the last month that are known of it.
+    pub known_calls: u64,
+    /// The key's last six hours in steps of five minutes; steps without calls are left out.
+    pub traffic: Vec<Point<N>>,
+    /// Some calls, at most 5.
+    pub samples: Vec<Sample>,
+    /// The fingerprint of the configuration, 16 hexadecimal digits.
+    pub config: String,
+}
+
+/// Calls of five minutes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point<N = f64> {
+    /// Start of the five minutes.
+    pub start: String,
+    /// The number of calls.
+    pub calls: u64,
+    /// The number of calls that were expected.
+    pub expected: N,
+}
+
+/// A call, and where its record stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The record's source.
+    pub source: String,
+    /// The partition, or the number of the file.
+    pub partition: u32,
+    /// The offset, or the byte at which the line starts.
+    pub offset: u64,
+    /// The record's place within its message.
+    pub index: u32,
+    /// The event time.
+    pub at: String,
+    /// The caller's address.
+    pub client: Option<String>,
+    /// The HTTP status.
+    pub status: u16,
+}

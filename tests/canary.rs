@@ -16,7 +16,7 @@ use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 
-use crate::harness::{Ended, Job, Keytide, START, Views, names, path, read_text, repository};
+use crate::harness::{Ended, FIELDS, Job, Keytide, START, Views, names, path, read_text, repository};
 
 /// In place of a raw key. Whatever is searched, is searched for its middle: what was cut off it is a key's piece.
 const CANARY: &str = "kt_live_canary5c1f9e0b77d2a4e8";
@@ -39,25 +39,7 @@ const CASES: &[Case] = &[
     Case {
         format: "json",
         from: r#""key", "field:/deep/0/key", "header:apikey""#,
-        source: r#"
-[source.fields]
-request_id = "/id"
-time = { at = "/t", unit = "ms" }
-key = "/k"
-api = "/api"
-route = "/route"
-path = "/path"
-method = "/method"
-status = "/status"
-latency = { at = "/us", unit = "us" }
-client_ip = "/ip"
-forwarded_for = "/xff"
-country = "/country"
-user_agent = "/agent"
-consumer = "/consumer"
-credential = "/credential"
-user = "/user"
-"#,
+        source: FIELDS,
         record: r#"{"t":TIME,"id":"KEY","k":"KEY","deep":[{"key":"KEY-two"}],"api":"KEY","route":"/r/KEY/x","path":"/p/KEY?key=KEY#KEY","method":"KEY","status":200,"us":1000,"ip":"KEY","xff":"KEY","country":"KEY","agent":"KEY","consumer":"KEY","credential":"KEY","user":"KEY","KEY":"KEY"}"#,
     },
     Case {

@@ -22,17 +22,10 @@ name = "log"
 kind = "file"
 path = "log*"
 format = "json"
-
-[source.fields]
-request_id = "/id"
-time = { at = "/t", unit = "ms" }
-key = "/k"
-route = "/route"
-path = "/path"
-status = "/status"
-latency = { at = "/us", unit = "us" }
-client_ip = "/ip"
 "#;
+
+/// `[source.fields]` of records that [`call`] makes, and of more fields.
+pub(crate) const FIELDS: &str = include_str!("fields.toml");
 
 /// A folder to run in.
 pub(crate) struct Job {
@@ -43,7 +36,7 @@ impl Job {
     /// A job that reads `log*`, JSON lines with members `id`, `t` (ms), `k` (a key's name), `route`, `path`,
     /// `status`, `us` (latency) and `ip`. `more` is appended to its configuration.
     pub(crate) fn new(more: &str) -> Self {
-        Self::with_config(&format!("{CONFIG}{more}"))
+        Self::with_config(&format!("{CONFIG}\n{FIELDS}{more}"))
     }
 
     /// A job with a configuration of its own.

@@ -17,7 +17,7 @@ use keytide_config::View;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) use job::{HOUR, Job, MINUTE, SECOND, START, call};
+pub(crate) use job::{FIELDS, HOUR, Job, MINUTE, SECOND, START, call};
 pub(crate) use row::Row;
 pub(crate) use schema::Schema;
 

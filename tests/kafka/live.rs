@@ -18,19 +18,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 /// Fields of the records that [`call`](crate::harness::call) makes, and how keys are named in them.
-pub(crate) const CALLS: &str = r#"
-[keys]
-from = ["key"]
-hash = "none"
-
-[source.fields]
-request_id = "/id"
-time = { at = "/t", unit = "ms" }
-key = "/k"
-status = "/status"
-latency = { at = "/us", unit = "us" }
-client_ip = "/ip"
-"#;
+pub(crate) const CALLS: &str =
+    concat!("[keys]\nfrom = [\"key\"]\nhash = \"none\"\n\n", include_str!("../harness/fields.toml"),);
 
 /// The configuration of a job that reads one topic. No partition becomes idle while a test lasts: event time is
 /// that of the records alone, whenever they are sent. So none may be ahead of others by more than the skew, as the

@@ -38,6 +38,8 @@
 mod coordinator;
 mod reader;
 mod tables;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod ticker;

@@ -10,84 +10,13 @@ use keytide_dataflow::model::{
     AccessEvent, Country, KeyId, NameId, Place, Position, RequestId, RouteId, TickInfo,
 };
 
+use super::testing::Topic;
 use super::*;
 use crate::decode::{Decoded, Decoder};
-use crate::kafka::{Message as Kafka, PartitionLag, Record};
 use crate::tables::TablesRead;
 
 const NOW: Tick = 1_800_000_000_000;
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A topic: by partition, its messages.
-#[derive(Clone, Default)]
-struct Topic(Arc<Mutex<BTreeMap<u32, Vec<String>>>>);
-
-impl Topic {
-    fn append(&self, partition: u32, messages: impl IntoIterator<Item = String>) {
-        self.0.lock().unwrap().entry(partition).or_default().extend(messages);
-    }
-}
-
-/// A reader's view of a topic.
-struct Memory {
-    topic: Topic,
-    next: BTreeMap<u32, u64>,
-    paused: BTreeSet<u32>,
-    told_end: BTreeMap<u32, u64>,
-    /// Offsets below this are gone.
-    low: u64,
-}
-
-impl Feed for Memory {
-    fn add(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError> {
-        self.next.insert(partition, offset);
-        Ok(())
-    }
-
-    fn pause(&mut self, partition: u32, pause: bool) {
-        if pause {
-            self.paused.insert(partition)
-        } else {
-            self.paused.remove(&partition)
-        };
-    }
-
-    fn poll(
-        &mut self,
-        most: usize,
-        wait: Duration,
-        take: &mut dyn FnMut(Record<'_>),
-    ) -> Result<usize, KafkaError> {
-        let topic = self.topic.0.lock().unwrap();
-        let mut taken = 0;
-        for (&partition, next) in &mut self.next {
-            let messages = topic.get(&partition).map_or(&[][..], Vec::as_slice);
-            let high = messages.len() as u64;
-            if *next < self.low {
-                take(Record::Gap { partition, wanted: *next, low: self.low, high });
-                continue;
-            }
-            while taken < most && *next < high && !self.paused.contains(&partition) {
-                let value = Some(messages[usize::try_from(*next).unwrap()].as_bytes());
-                take(Record::Message(Kafka { partition, offset: *next, key: None, value, headers: &() }));
-                *next += 1;
-                taken += 1;
-            }
-            if *next == high && self.told_end.insert(partition, high) != Some(high) {
-                take(Record::End { partition, offset: high });
-            }
-        }
-        drop(topic);
-        if taken == 0 {
-            thread::park_timeout(wait);
-        }
-        Ok(taken)
-    }
-
-    fn lags(&self) -> Vec<PartitionLag> {
-        Vec::new()
-    }
-}
 
 /// Takes messages that are a time in ms; its number is the events' AS number.
 struct Times(u32);
@@ -160,17 +89,10 @@ impl Job {
         let topic = Topic::default();
         let mut threads = Vec::new();
         for seat in 0..setup.workers {
-            let feed = Memory {
-                topic: topic.clone(),
-                next: BTreeMap::new(),
-                paused: BTreeSet::new(),
-                told_end: BTreeMap::new(),
-                low: setup.low,
-            };
             let source = SourceFeed {
                 name: "events".to_owned(),
                 source: 0,
-                feed: Box::new(feed),
+                feed: topic.feed(setup.low),
                 on_gap: setup.on_gap,
             };
             let reader = Reader::new(&live, seat, vec![source], &|_| Box::new(Times(0)));

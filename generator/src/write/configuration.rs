@@ -33,14 +33,13 @@ impl Configuration<'_> {
 impl fmt::Display for Configuration<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { comment, job, source, beneath, rest, .. } = self;
-        let country = if self.country { "country = \"/country\"\n" } else { "" };
         let (format, key, fields) = match self.format {
-            Format::Json => ("json", "key", [FIELDS, country, AGENT]),
-            Format::Apisix => ("apisix", "header:apikey", [""; 3]),
-            Format::Kong => ("kong", "header:apikey", [""; 3]),
-            Format::Combined => ("combined", "query:apikey", [""; 3]),
+            Format::Json => ("json", "key", FIELDS),
+            Format::Apisix => ("apisix", "header:apikey", ""),
+            Format::Kong => ("kong", "header:apikey", ""),
+            Format::Combined => ("combined", "query:apikey", ""),
         };
-        let fields = fields.concat();
+        let fields = if self.country { fields.to_owned() } else { fields.replace(COUNTRY, "") };
         write!(
             f,
             r#"{comment}
@@ -77,17 +76,7 @@ asn = "geo/asn.mmdb"
     }
 }
 
-const FIELDS: &str = r#"
-[source.fields]
-request_id = "/requestId"
-time = { at = "/requestTime", unit = "ms" }
-key = "/apiKey"
-route = "/routeKey"
-method = "/httpMethod"
-status = "/status"
-latency = { at = "/latencyMs", unit = "ms" }
-bytes_in = "/requestLength"
-bytes_out = "/responseLength"
-client_ip = "/ip"
-"#;
-const AGENT: &str = "user_agent = \"/userAgent\"\n";
+/// `[source.fields]` of generated JSON.
+const FIELDS: &str = concat!("\n", include_str!("fields.toml"));
+/// The line of it for calls whose log has the country.
+const COUNTRY: &str = "country = \"/country\"\n";

@@ -3,21 +3,19 @@
 //! A test is a course of seconds: in each it appends records, waits until the reader has looked at every partition that
 //! isn't paused, and lets one tick close. So nothing depends on how fast anything is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use keytide_config::{OnGap, Windows};
 use keytide_connectors::decode::{Decoded, Decoder};
 use keytide_connectors::input::PartitionInfo;
-use keytide_connectors::kafka::{KafkaError, Message, PartitionLag, Record};
-use keytide_connectors::live::{
-    self, Feed, Live, Reader, SourceFeed, TICKS_PUBLISHED, TableReader, coordinate,
-};
+use keytide_connectors::live::testing::Topic;
+use keytide_connectors::live::{self, Live, Reader, SourceFeed, TICKS_PUBLISHED, TableReader, coordinate};
 use keytide_connectors::sink::TickOutput;
 use keytide_connectors::tables::TablesRead;
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS, SECOND_MS};
@@ -33,68 +31,7 @@ use super::work::work;
 const NOW: EventTime = 1_800_013_000_000;
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// By partition, records that are `time id key`.
-#[derive(Default)]
-struct Topic {
-    partitions: Mutex<BTreeMap<u32, Vec<String>>>,
-    polls: AtomicU64,
-}
-
-struct Memory {
-    topic: Arc<Topic>,
-    next: BTreeMap<u32, u64>,
-    paused: BTreeSet<u32>,
-    told_end: BTreeMap<u32, u64>,
-}
-
-impl Feed for Memory {
-    fn add(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError> {
-        self.next.insert(partition, offset);
-        Ok(())
-    }
-
-    fn pause(&mut self, partition: u32, pause: bool) {
-        if pause {
-            self.paused.insert(partition)
-        } else {
-            self.paused.remove(&partition)
-        };
-    }
-
-    fn poll(
-        &mut self,
-        most: usize,
-        wait: Duration,
-        take: &mut dyn FnMut(Record<'_>),
-    ) -> Result<usize, KafkaError> {
-        let mut taken = 0;
-        let partitions = self.topic.partitions.lock().unwrap();
-        for (&partition, next) in &mut self.next {
-            let records = partitions.get(&partition).map_or(&[][..], Vec::as_slice);
-            let high = records.len() as u64;
-            while taken < most && *next < high && !self.paused.contains(&partition) {
-                let value = Some(records[usize::try_from(*next).unwrap()].as_bytes());
-                take(Record::Message(Message { partition, offset: *next, key: None, value, headers: &() }));
-                *next += 1;
-                taken += 1;
-            }
-            if *next == high && self.told_end.insert(partition, high) != Some(high) {
-                take(Record::End { partition, offset: high });
-            }
-        }
-        drop(partitions);
-        self.topic.polls.fetch_add(1, Ordering::SeqCst);
-        if taken == 0 {
-            thread::park_timeout(wait.min(Duration::from_millis(1)));
-        }
-        Ok(taken)
-    }
-
-    fn lags(&self) -> Vec<PartitionLag> {
-        Vec::new()
-    }
-}
-
+/// Takes records that are `time id key`.
 struct Words;
 
 impl Decoder for Words {
@@ -125,7 +62,7 @@ impl Decoder for Words {
 /// A job over one topic.
 struct Gateways {
     live: Arc<Live>,
-    topic: Arc<Topic>,
+    topic: Topic,
     clock: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
     outputs: JoinHandle<Vec<TickOutput>>,
@@ -152,15 +89,9 @@ impl Gateways {
     fn start(partitions: u32, windows: Windows) -> Self {
         let options = live::Options { tick_ms: 1, windows, workers: NonZeroUsize::MIN };
         let live = Live::new(NOW, options);
-        let topic = Arc::new(Topic::default());
-        let feed = Memory {
-            topic: Arc::clone(&topic),
-            next: BTreeMap::new(),
-            paused: BTreeSet::new(),
-            told_end: BTreeMap::new(),
-        };
+        let topic = Topic::default();
         let source =
-            SourceFeed { name: "events".to_owned(), source: 0, feed: Box::new(feed), on_gap: OnGap::Stop };
+            SourceFeed { name: "events".to_owned(), source: 0, feed: topic.feed(0), on_gap: OnGap::Stop };
         let reader = Reader::new(&live, 0, vec![source], &|_| Box::new(Words));
         for number in 0..partitions {
             let info = PartitionInfo { source: "gateway".into(), source_index: 0, number, path: None };
@@ -207,15 +138,14 @@ impl Gateways {
     }
 
     fn append(&mut self, partition: u32, time: EventTime, id: &str, key: &str) {
-        let mut partitions = self.topic.partitions.lock().unwrap();
-        partitions.entry(partition).or_default().push(format!("{time} {id} {key}"));
+        self.topic.append(partition, [format!("{time} {id} {key}")]);
         self.sent += 1;
     }
 
     /// Lets the reader look, and one tick close.
     fn second(&mut self) {
-        let polls = self.topic.polls.load(Ordering::SeqCst);
-        self.wait("polls", || self.topic.polls.load(Ordering::SeqCst) >= polls + 2);
+        let polls = self.topic.polls();
+        self.wait("polls", || self.topic.polls() >= polls + 2);
         self.live.published(self.now());
         self.ticks += 1;
         self.wait("a tick", || self.live.counters.ticks.load(Ordering::Relaxed) >= self.ticks);

@@ -1,0 +1,105 @@
+//! A topic in memory, to drive live jobs in tests without a broker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::Feed;
+use crate::kafka::{KafkaError, Message, PartitionLag, Record};
+
+/// The longest wait of a poll that finds nothing.
+const WAIT: Duration = Duration::from_millis(1);
+
+/// A topic: messages by partition, which the test appends to while readers have it.
+#[derive(Clone, Debug, Default)]
+pub struct Topic {
+    partitions: Arc<Mutex<BTreeMap<u32, Vec<String>>>>,
+    polls: Arc<AtomicU64>,
+}
+
+impl Topic {
+    /// Appends messages to a partition.
+    pub fn append(&self, partition: u32, messages: impl IntoIterator<Item = String>) {
+        let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.entry(partition).or_default().extend(messages);
+    }
+
+    /// Returns the number of polls of all readers that have ended.
+    #[must_use]
+    pub fn polls(&self) -> u64 {
+        self.polls.load(Ordering::SeqCst)
+    }
+
+    /// Returns what one reader reads it by. The records with offsets below `low` are gone.
+    #[must_use]
+    pub fn feed(&self, low: u64) -> Box<dyn Feed> {
+        let (next, paused, ends) = Default::default();
+        Box::new(Memory { topic: self.clone(), next, paused, ends, low })
+    }
+}
+
+struct Memory {
+    topic: Topic,
+    next: BTreeMap<u32, u64>,
+    paused: BTreeSet<u32>,
+    /// The end of each partition that the reader was told last.
+    ends: BTreeMap<u32, u64>,
+    low: u64,
+}
+
+impl Feed for Memory {
+    fn add(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError> {
+        self.next.insert(partition, offset);
+        Ok(())
+    }
+
+    fn pause(&mut self, partition: u32, pause: bool) {
+        if pause {
+            self.paused.insert(partition)
+        } else {
+            self.paused.remove(&partition)
+        };
+    }
+
+    fn poll(
+        &mut self,
+        most: usize,
+        wait: Duration,
+        take: &mut dyn FnMut(Record<'_>),
+    ) -> Result<usize, KafkaError> {
+        let partitions = self.topic.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = 0;
+        for (&partition, next) in &mut self.next {
+            let messages = partitions.get(&partition).map_or(&[][..], Vec::as_slice);
+            let high = messages.len() as u64;
+            if *next < self.low {
+                take(Record::Gap { partition, wanted: *next, low: self.low, high });
+                continue;
+            }
+            while taken < most
+                && !self.paused.contains(&partition)
+                && let Some(message) = usize::try_from(*next).ok().and_then(|next| messages.get(next))
+            {
+                let value = Some(message.as_bytes());
+                take(Record::Message(Message { partition, offset: *next, key: None, value, headers: &() }));
+                *next += 1;
+                taken += 1;
+            }
+            if *next == high && self.ends.insert(partition, high) != Some(high) {
+                take(Record::End { partition, offset: high });
+            }
+        }
+        drop(partitions);
+        self.topic.polls.fetch_add(1, Ordering::SeqCst);
+        if taken == 0 {
+            thread::park_timeout(wait.min(WAIT));
+        }
+        Ok(taken)
+    }
+
+    fn lags(&self) -> Vec<PartitionLag> {
+        Vec::new()
+    }
+}

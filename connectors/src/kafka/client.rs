@@ -18,6 +18,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
 use keytide_config::KafkaClient;
 use rdkafka::ClientConfig;
 use rdkafka::client::{ClientContext, OAuthToken};
@@ -464,25 +466,24 @@ fn read_token(path: &Path) -> Result<OAuthToken, TokenError> {
     }
 }
 
-/// Decodes base64url (RFC 4648, section 5), padded or not.
+/// Base64url (RFC 4648, section 5), whatever stands in bits that no byte needs.
+const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
+
+/// Decodes base64url up to the first `=`. A last character that is too short for a byte is passed over.
 fn base64url(text: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut bits, mut count) = (0_u32, 0);
-    for &byte in text.iter().take_while(|&&byte| byte != b'=') {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'-' => 62,
-            b'_' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6 | u32::from(value)) & 0xffff;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count & 0xff) as u8);
-        }
+    let mut digits = text.split(|byte| *byte == b'=').next()?.to_vec();
+    let is_cut = digits.len() % 4 == 1;
+    if is_cut {
+        digits.push(b'A');
+    }
+    let mut bytes = BASE64URL.decode(&digits).ok()?;
+    if is_cut {
+        bytes.pop();
     }
     Some(bytes)
 }
@@ -609,5 +610,23 @@ mod tests {
         assert_eq!(base64url(b"Zm9vYmE").unwrap(), b"fooba");
         assert_eq!(base64url(b"-_-_").unwrap(), [0xfb, 0xff, 0xbf]);
         assert_eq!(base64url(b"a+b"), None);
+        assert_eq!(base64url(b"a/b"), None);
+        assert_eq!(base64url(b"Zm 9v"), None);
+    }
+
+    #[test]
+    fn base64url_of_careless_issuers_is_decoded_as_far_as_it_goes() {
+        for (text, bytes) in [
+            (&b""[..], &b""[..]),
+            (b"=", b""),
+            (b"Zm9vYh==", b"foob"),
+            (b"Zm9vYmF", b"fooba"),
+            (b"Zm9v=!junk", b"foo"),
+            (b"Zm9vY", b"foo"),
+            (b"Z", b""),
+        ] {
+            assert_eq!(base64url(text).as_deref(), Some(bytes), "{text:?}");
+        }
+        assert_eq!(base64url(b"Zm9v+"), None);
     }
 }

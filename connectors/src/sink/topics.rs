@@ -10,10 +10,6 @@
 //! Limits: 30 s for each of at most four requests.
 
 use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::Duration;
 
 use keytide_config::{KafkaSink, View};
@@ -258,24 +254,10 @@ fn unavailable(what: &str, brokers: &str, error: &LibraryError) -> SinkError {
     })
 }
 
-/// Waits for a future on this thread.
+/// Waits for a future on this thread, which must not be one of a runtime.
 fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = TaskContext::from_waker(&waker);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        // A wake-up before this is kept by the thread's token.
-        thread::park();
-    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime without drivers asks nothing of the system").block_on(future)
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@
 //! * Partitions are assigned, never subscribed to: who reads what is the job's decision, and no other member of a
 //!   group can take it away. Offsets aren't committed: where to go on is the job's own record.
 //! * Only committed records are delivered. Offsets of a partition ascend but aren't dense: control records,
-//!   aborted ones and compacted ones leave holes. [`positions`](Consumer::positions) says where to go on: behind
-//!   the last record, or at the end that was reported, whatever is later.
+//!   aborted ones and compacted ones leave holes. A partition goes on behind the last record, or at the end that was
+//!   reported, whatever is later.
 //! * An outage is waited out: librdkafka reconnects and goes on where it was. It is told once when it begins and
 //!   once when it ends. A refusal (credentials, certificates, rights) ends a consumer that has never had an answer;
 //!   later it is an outage.
@@ -441,11 +441,6 @@ impl Consumer {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next offset of every partition, in no particular order.
-    pub fn positions(&self) -> impl Iterator<Item = (u32, u64)> {
-        self.partitions.iter().map(|(&partition, reading)| (partition, reading.next))
-    }
-
     /// How far it is behind, for the partitions that the brokers told of, in the order of the partitions. Empty
     /// until they did.
     #[must_use]
@@ -644,7 +639,8 @@ mod tests {
         let seen = read_to_end(&mut consumer, 0);
         let expected = [message(0, 1, "b"), Seen::Message(0, 2, None), message(0, 3, ""), Seen::End(0, 4)];
         assert_eq!(seen, expected);
-        assert_eq!(consumer.positions().collect::<Vec<_>>(), [(0, 4)]);
+        let next = consumer.partitions.iter().map(|(&partition, reading)| (partition, reading.next));
+        assert_eq!(next.collect::<Vec<_>>(), [(0, 4)]);
 
         broker.produce("events", 0, &["c"]);
         assert_eq!(read_to_end(&mut consumer, 0), [message(0, 4, "c"), Seen::End(0, 5)]);

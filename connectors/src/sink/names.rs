@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 
 use hashbrown::HashMap;
-use keytide_dataflow::Scope;
 use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, RouteId};
 
 /// A string and its JSON form.
@@ -130,18 +129,6 @@ impl Names {
     #[must_use]
     pub fn listed_route(&self, id: RouteId) -> Option<&Route> {
         self.routes.get(&id)
-    }
-
-    /// The id under which `latency` and `callers` name a key or a route.
-    #[must_use]
-    pub fn scope_text(&self, scope: Scope) -> Cow<'_, str> {
-        match scope {
-            Scope::Key(key) => self.key_text(key),
-            Scope::Route(route) => match self.route(route) {
-                Cow::Borrowed(route) => (&*route.id.text).into(),
-                Cow::Owned(route) => route.id.text.into_string().into(),
-            },
-        }
     }
 
     /// A user agent; `agent-` and its hash where it isn't known.

@@ -1,8 +1,8 @@
 //! How unusual a count is where few calls are expected: a gamma-Poisson rate, and a CUSUM for what is small and
 //! lasts.
 //!
-//! **Rate.** A key's calls come at an unknown rate with a gamma prior of shape a0 and exposure b0, fitted to the keys
-//! of its plan. After X calls in T hours the posterior mean is (a0 + X)/(b0 + T), and the next count is negative
+//! **Rate.** A key's calls come at an unknown rate with a gamma prior of shape a0 = 1/2 (Jeffreys) and exposure
+//! b0 = 1 hour. After X calls in T hours the posterior mean is (a0 + X)/(b0 + T), and the next count is negative
 //! binomial of shape r = a0 + X. The probability of x or more calls where mu are expected is at most e^-D (Chernoff,
 //! 1952), with D = x ln(x/mu) - (x + r) ln((x + r)/(mu + r)); as r grows, D tends to that of a Poisson count,
 //! x ln(x/mu) - (x - mu). Surprise is D/ln 2 bits.
@@ -28,28 +28,10 @@ const CLIP: f64 = 4.0;
 /// Nats beyond which it doesn't grow: what lasted long must not take as long to be forgotten.
 const MOST: f64 = 40.0;
 
-/// What is known of keys before they call: a gamma distribution of calls an hour.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Prior {
-    /// Shape.
-    pub shape: f64,
-    /// Exposure, in hours.
-    pub hours: f64,
-}
-
-impl Prior {
-    /// Nothing is known: half a call (Jeffreys' prior), and an hour.
-    pub const NONE: Self = Self { shape: 0.5, hours: 1.0 };
-
-    /// A day's worth of what keys do that made so many calls in so many hours, together.
-    #[must_use]
-    pub fn fitted(calls: u64, key_hours: u64) -> Self {
-        if key_hours == 0 {
-            return Self::NONE;
-        }
-        Self { shape: 24.0 * calls as f64 / key_hours as f64 + Self::NONE.shape, hours: 24.0 }
-    }
-}
+/// The prior's shape, in calls.
+const PRIOR_CALLS: f64 = 0.5;
+/// The prior's exposure, in hours.
+const PRIOR_HOURS: f64 = 1.0;
 
 /// Calls and hours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -76,8 +58,8 @@ pub struct Rate {
 impl Rate {
     /// Calls that are expected in `window_ms` of a slot.
     #[must_use]
-    pub fn expected(&self, prior: Prior, slot: Slot, window_ms: u64) -> f64 {
-        let overall = (prior.shape + self.all.calls) / (prior.hours + self.all.hours);
+    pub fn expected(&self, slot: Slot, window_ms: u64) -> f64 {
+        let overall = (PRIOR_CALLS + self.all.calls) / (PRIOR_HOURS + self.all.hours);
         let (day, hour) = slot.index();
         let seen = self.slots[day][hour];
         (seen.calls + SLOT_HOURS * overall) / (seen.hours + SLOT_HOURS) * window_ms as f64 / HOUR_MS as f64
@@ -85,9 +67,9 @@ impl Rate {
 
     /// How unusual so many calls would be in `window_ms` of a slot.
     #[must_use]
-    pub fn bits(&self, prior: Prior, slot: Slot, window_ms: u64, calls: f64) -> Bits {
-        let expected = self.expected(prior, slot, window_ms);
-        Bits::new(chernoff(calls, expected, prior.shape + self.all.calls) / std::f64::consts::LN_2)
+    pub fn bits(&self, slot: Slot, window_ms: u64, calls: f64) -> Bits {
+        let expected = self.expected(slot, window_ms);
+        Bits::new(chernoff(calls, expected, PRIOR_CALLS + self.all.calls) / std::f64::consts::LN_2)
     }
 
     /// Learns the calls of `window_ms` of a slot.
@@ -109,8 +91,8 @@ impl Rate {
     }
 
     /// Moves the CUSUM by the calls of `window_ms` of a slot, of which there count as many as can be small and last.
-    pub fn watch(&mut self, prior: Prior, slot: Slot, window_ms: u64, calls: f64) {
-        let expected = self.expected(prior, slot, window_ms);
+    pub fn watch(&mut self, slot: Slot, window_ms: u64, calls: f64) {
+        let expected = self.expected(slot, window_ms);
         let calls = calls.min(CLIP * (expected + 1.0));
         self.cusum = (self.cusum + calls * std::f64::consts::LN_2 - expected).clamp(0.0, MOST);
     }
@@ -168,8 +150,7 @@ mod tests {
             assert_eq!(chernoff(calls, expected, 0.5), 0.0, "{calls} {expected}");
         }
         assert!(chernoff(1.0, 1e-300, 0.5).is_finite());
-        assert!(Rate::default().bits(Prior::NONE, slot(), 60_000, 1e18).0 > 0);
-        assert_eq!(Prior::fitted(10, 0), Prior::NONE);
+        assert!(Rate::default().bits(slot(), 60_000, 1e18).0 > 0);
     }
 
     #[test]
@@ -182,7 +163,7 @@ mod tests {
             let calls = f64::from(u8::from(at / HOUR_MS % 24 == 8));
             rate.learn(slot, 60_000, calls);
         }
-        let at = |hour: u64| rate.expected(Prior::NONE, Slot::at(SLOT_AT_MS + hour * HOUR_MS, 0), HOUR_MS);
+        let at = |hour: u64| rate.expected(Slot::at(SLOT_AT_MS + hour * HOUR_MS, 0), HOUR_MS);
         assert!(at(0) > 20.0 && at(0) < 60.0, "{}", at(0));
         assert!(at(6) < 2.0, "{}", at(6));
     }
@@ -197,7 +178,7 @@ mod tests {
             let mut most = Bits::NONE;
             for hour in 0..48 {
                 let slot = Slot::at(SLOT_AT_MS + (14 * 24 + hour) * HOUR_MS, 0);
-                rate.watch(Prior::NONE, slot, HOUR_MS, calls_per_hour);
+                rate.watch(slot, HOUR_MS, calls_per_hour);
                 most = most.max(rate.slow());
             }
             most
@@ -215,7 +196,7 @@ mod tests {
             for calls in history {
                 rate.learn(slot(), 60_000, calls as f64);
             }
-            let bits = |calls: u64| rate.bits(Prior::NONE, slot(), 60_000, calls as f64);
+            let bits = |calls: u64| rate.bits(slot(), 60_000, calls as f64);
             prop_assert!(bits(calls) <= bits(calls + more));
         }
     }

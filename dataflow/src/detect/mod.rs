@@ -29,7 +29,7 @@ mod window;
 use serde::{Deserialize, Serialize};
 
 pub use self::combine::{Family, Level, Signal, Tuning, Verdict};
-pub use self::counts::{Prior, Rate};
+pub use self::counts::Rate;
 pub use self::errors::Share;
 pub use self::mix::Mix;
 pub use self::novelty::{Novel, Values};

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::combine::{Family, Level, SURE, Signal, Tuning, Verdict};
-use super::counts::{Prior, Rate};
+use super::counts::Rate;
 use super::errors::Share;
 use super::mix::Mix;
 use super::novelty::Values;
@@ -595,9 +595,9 @@ impl Profile {
 
     fn judge_slow(&mut self, start_ms: u64, calls: u64) {
         let slot = Slot::at(start_ms, 0);
-        self.rate.watch(Prior::NONE, slot, HOUR_MS, calls as f64);
+        self.rate.watch(slot, HOUR_MS, calls as f64);
         if calls > 0 && self.is_known(start_ms) {
-            let expected = self.rate.expected(Prior::NONE, slot, HOUR_MS);
+            let expected = self.rate.expected(slot, HOUR_MS);
             self.speak(Signal::Slow, start_ms, self.rate.slow(), expected, calls);
         }
     }
@@ -614,13 +614,13 @@ impl Profile {
             return None;
         }
         let slot = Slot::at(start_ms, 0);
-        let by_rate = self.rate.expected(Prior::NONE, slot, block.width_ms);
+        let by_rate = self.rate.expected(slot, block.width_ms);
         let expected = reading.expected.max(by_rate);
         if seen - expected < enough || seen < 3.0 * expected {
             return None;
         }
         let bits = match expected < FEW {
-            true => reading.bits.min(self.rate.bits(Prior::NONE, slot, block.width_ms, seen)),
+            true => reading.bits.min(self.rate.bits(slot, block.width_ms, seen)),
             false => reading.bits,
         };
         Some((bits, expected))
@@ -1188,12 +1188,12 @@ mod tests {
     #[test]
     fn a_leak_does_not_become_the_baseline_within_a_day_and_does_after() {
         let (mut profile, _) = known(3);
-        let before = profile.rate.expected(Prior::NONE, Slot::at(profile.next_ms(), 0), HOUR_MS);
+        let before = profile.rate.expected(Slot::at(profile.next_ms(), 0), HOUR_MS);
         staged(&mut profile, 600, &window(300, AWAY), &Facts::default());
-        let during = profile.rate.expected(Prior::NONE, Slot::at(profile.next_ms(), 0), HOUR_MS);
+        let during = profile.rate.expected(Slot::at(profile.next_ms(), 0), HOUR_MS);
         assert!(during < 1.5 * before, "{before} {during}");
         staged(&mut profile, 2_000, &window(300, AWAY), &Facts::default());
-        let after = profile.rate.expected(Prior::NONE, Slot::at(profile.next_ms(), 0), HOUR_MS);
+        let after = profile.rate.expected(Slot::at(profile.next_ms(), 0), HOUR_MS);
         assert!(after > 3.0 * before, "{before} {after}");
     }
 

@@ -4,7 +4,7 @@
 //! The first day is learned and not judged. Where fewer than 20 calls are expected, a count must be odd by the
 //! gamma-Poisson rate as well.
 
-use super::{Bits, DAY_MS, Prior, Rate, Scale, Season, Slot};
+use super::{Bits, DAY_MS, Rate, Scale, Season, Slot};
 
 /// Counts below which the rate has a say.
 pub(super) const FEW: f64 = 20.0;
@@ -45,7 +45,7 @@ impl Series {
         let first_ms = *self.first_ms.get_or_insert(time_ms);
         self.last_ms = time_ms.max(self.last_ms);
         let slot = Slot::at(time_ms, 0);
-        let by_rate = self.rate.bits(Prior::NONE, slot, elapsed_ms, count);
+        let by_rate = self.rate.bits(slot, elapsed_ms, count);
         self.rate.learn(slot, elapsed_ms, count);
         let reading = self.scale.step(&mut self.season, slot, count, elapsed_ms);
         match (time_ms.saturating_sub(first_ms) < DAY_MS, reading.expected < FEW) {

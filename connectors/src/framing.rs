@@ -1,4 +1,4 @@
-//! The frame that serializers of a schema registry put before a message.
+//! What stands before a message: the first bytes of gzip, or the frame that serializers of a schema registry put there.
 //!
 //! ```text
 //! 00 iiii…        Confluent: a zero, the schema's id in 4 bytes, the message
@@ -7,6 +7,9 @@
 //!
 //! No JSON text begins with either byte, so a frame is told without doubt. The message behind it is JSON where JSON Schema
 //! is used; with Avro and Protobuf it is something that is not read here.
+
+/// The first bytes of gzip (RFC 1952), in front of the method.
+pub(crate) const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Bytes before the message, by the first of them.
 const FRAMES: [(u8, usize); 2] = [(0, 5), (1, 17)];

@@ -27,9 +27,8 @@ use super::canonical::Canonical;
 use super::raw::{Name, RawEvent, Value};
 use super::records::Record;
 use super::{Decoded, Decoder, Headers, dead_letter};
-use crate::framing::unframed;
+use crate::framing::{GZIP, unframed};
 
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// gzip in gzip in gzip.
 const LAYERS: usize = 3;
 /// Buffers beyond this aren't kept.
@@ -183,7 +182,7 @@ pub(super) fn too_long(limit: usize) -> String {
 
 /// Returns whether it is compressed.
 pub(super) fn is_gzip(message: &[u8]) -> bool {
-    message.starts_with(&GZIP_MAGIC)
+    message.starts_with(&GZIP)
 }
 
 /// Returns whether a buffer of so many bytes isn't kept for the next message.

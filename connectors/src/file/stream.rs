@@ -10,12 +10,14 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::lines::Lines;
 use super::{Block, Cut, FileError};
+use crate::framing::GZIP;
 
 /// A gzip file paused within its first bytes is read from its beginning again; beyond, its state is kept.
 const REWIND_BYTES: u64 = 1 << 20;
 /// Compressed bytes read at once.
 const GZIP_BUFFER_BYTES: usize = 64 << 10;
-const GZIP_MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+/// A file is decompressed if it begins so: gzip by deflate, its only method.
+const GZIP_DEFLATE: [u8; 3] = [GZIP[0], GZIP[1], 8];
 
 /// One file or stream, read once from beginning to end.
 pub struct Partition {
@@ -203,8 +205,8 @@ impl Partition {
     /// Finds out whether the bytes are gzip.
     fn detect(&self, mut raw: Raw) -> Result<Stream, FileError> {
         let mut magic = Vec::new();
-        let read = raw.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic);
-        let is_gzip = magic == GZIP_MAGIC;
+        let read = raw.by_ref().take(GZIP_DEFLATE.len() as u64).read_to_end(&mut magic);
+        let is_gzip = magic == GZIP_DEFLATE;
         raw.pushed_back = magic;
         if let Err(error) = read {
             return Err(self.read_error(&Stream::Plain(raw), error));
@@ -223,8 +225,8 @@ impl Partition {
     /// Finds out whether what is in a gzip file is gzip again.
     fn detect_inner(&self, mut gzip: Gunzip) -> Result<Stream, FileError> {
         let mut magic = Vec::new();
-        let read = gzip.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic);
-        let is_gzip = magic == GZIP_MAGIC;
+        let read = gzip.by_ref().take(GZIP_DEFLATE.len() as u64).read_to_end(&mut magic);
+        let is_gzip = magic == GZIP_DEFLATE;
         gzip.pushed_back = magic;
         match read {
             Err(error) => Err(self.read_error(&Stream::Gzip(Box::new(gzip)), error)),

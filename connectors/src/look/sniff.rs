@@ -12,7 +12,7 @@ use flate2::read::MultiGzDecoder;
 use keytide_config::{Field, Source, Unit};
 use serde_json::{Map, Value};
 
-use crate::framing::unframed;
+use crate::framing::{GZIP, unframed};
 
 /// Messages that are looked at.
 const MESSAGES: u64 = 100;
@@ -79,7 +79,7 @@ impl Sniffed {
         self.messages += 1;
         let mut inflated = Vec::new();
         let mut message = &message[..message.len().min(MESSAGE_BYTES)];
-        if message.starts_with(&[0x1f, 0x8b]) {
+        if message.starts_with(&GZIP) {
             // What is damaged is looked at as far as it goes.
             let _ = MultiGzDecoder::new(message).take(MESSAGE_BYTES as u64).read_to_end(&mut inflated);
             message = &inflated;

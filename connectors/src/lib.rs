@@ -11,8 +11,6 @@ pub mod input;
 pub mod kafka;
 pub mod live;
 pub mod look;
-mod networks;
-mod sight;
 pub mod sink;
 pub mod tables;
 mod time;

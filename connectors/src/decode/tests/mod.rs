@@ -21,12 +21,12 @@ mod secrets;
 /// The key in the fixtures, which must never come out.
 const RAW_KEY: &str = "kt_demo_9f3b1c77a2d04e5e8c61b0a4d7e2f913";
 
-const APISIX: &[u8] = include_bytes!("../../tests/fixtures/decode/apisix_kafka_logger_default.json");
-const APISIX_BATCH: &[u8] = include_bytes!("../../tests/fixtures/decode/apisix_kafka_logger_batch.json");
-const KONG: &[u8] = include_bytes!("../../tests/fixtures/decode/kong_http_log.json");
-const KONG_BATCH: &[u8] = include_bytes!("../../tests/fixtures/decode/kong_http_log_batch.json");
-const NGINX: &[u8] = include_bytes!("../../tests/fixtures/decode/nginx_json_log.json");
-const AWS: &[u8] = include_bytes!("../../tests/fixtures/decode/aws_apigw_rest_access_log.json");
+const APISIX: &[u8] = include_bytes!("../../../tests/fixtures/decode/apisix_kafka_logger_default.json");
+const APISIX_BATCH: &[u8] = include_bytes!("../../../tests/fixtures/decode/apisix_kafka_logger_batch.json");
+const KONG: &[u8] = include_bytes!("../../../tests/fixtures/decode/kong_http_log.json");
+const KONG_BATCH: &[u8] = include_bytes!("../../../tests/fixtures/decode/kong_http_log_batch.json");
+const NGINX: &[u8] = include_bytes!("../../../tests/fixtures/decode/nginx_json_log.json");
+const AWS: &[u8] = include_bytes!("../../../tests/fixtures/decode/aws_apigw_rest_access_log.json");
 
 fn source(format: Format) -> Source {
     let from = vec![KeyFrom::Header("apikey".into()), KeyFrom::Query("apikey".into()), KeyFrom::Key];

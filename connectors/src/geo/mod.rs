@@ -31,6 +31,9 @@
 //!
 //! Limits: a database of 1 GiB, twice that while it is read again; 100,000 networks are searched for the first usable record.
 
+mod networks;
+pub(crate) mod sight;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
@@ -46,9 +49,9 @@ use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use self::networks::Networks;
+use self::sight::{Look, Watch};
 use crate::decode::{Locate, Located};
-use crate::networks::Networks;
-use crate::sight::{Look, Watch};
 
 /// Bytes of a database.
 const DATABASE_BYTES: u64 = 1 << 30;

@@ -26,7 +26,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use keytide_dataflow::model::NetworkClass;
 
-use crate::geo::{GeoError, mapped};
+use super::{GeoError, mapped};
 
 const NETWORKS: usize = 1_000_000;
 const LINE_BYTES: usize = 1 << 10;

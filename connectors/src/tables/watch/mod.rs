@@ -25,7 +25,7 @@ use super::held::{Held, Slot};
 use super::rows;
 use super::schema::{Output, Table};
 use super::{TableDeadLetter, TableError, TablesRead, configured};
-use crate::sight::{Look, Watch};
+use crate::geo::sight::{Look, Watch};
 
 /// The tables that come from files.
 pub struct WatchedTables {

@@ -31,6 +31,7 @@
 //!
 //! Limits: a database of 1 GiB, twice that while it is read again; 100,000 networks are searched for the first usable record.
 
+mod error;
 mod networks;
 pub(crate) mod sight;
 
@@ -49,6 +50,7 @@ use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+pub use self::error::GeoError;
 use self::networks::Networks;
 use self::sight::{Look, Watch};
 use crate::decode::{Locate, Located};
@@ -97,62 +99,6 @@ const ASN_PATHS: [FieldPath; 4] = [
     &[PathElement::Key("traits"), PathElement::Key("autonomous_system_number")],
     &[PathElement::Key("country"), PathElement::Key("AutonomousSystemNumber")],
 ];
-
-/// Why a database can't be used. All of these need a person: none goes away by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum GeoError {
-    /// The file can't be read.
-    #[error("can't read the geo database {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is larger than any known database.
-    #[error("the geo database {} is larger than 1 GiB: use the country, ASN or City edition", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file isn't an `.mmdb` database, or is damaged.
-    #[error("{} is not a usable .mmdb database ({source}): download it again", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<MaxMindDbError>,
-    },
-    /// A database of something else.
-    #[error(
-        "{} holds no record with {expected}: {}: is it a database of another kind?",
-        path.display(),
-        match &fields[..] {
-            [] => "it has no fields".to_owned(),
-            fields => format!("it has {}", fields.join(", ")),
-        }
-    )]
-    OtherKind {
-        /// The file.
-        path: PathBuf,
-        /// The fields that were looked for.
-        expected: &'static str,
-        /// Names of the fields that its first records have, sorted, at most 24.
-        fields: Vec<String>,
-    },
-    /// A file of networks without a network.
-    #[error("{} has no line that names a network and its class, such as 198.51.100.0/24,vpn", path.display())]
-    NoNetworks {
-        /// The file.
-        path: PathBuf,
-    },
-    /// More networks than there may be.
-    #[error("{} has more than 1000000 networks", path.display())]
-    TooManyNetworks {
-        /// The file.
-        path: PathBuf,
-    },
-}
 
 /// The open databases. Look-ups neither fail nor block; any number of threads may make them.
 #[derive(Debug)]

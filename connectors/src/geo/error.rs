@@ -1,0 +1,61 @@
+//! Reasons why a database or a list of networks is refused.
+
+use std::path::PathBuf;
+
+use maxminddb::MaxMindDbError;
+
+/// Why a database can't be used. All of these need a person: none goes away by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum GeoError {
+    /// The file can't be read.
+    #[error("can't read the geo database {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is larger than any known database.
+    #[error("the geo database {} is larger than 1 GiB: use the country, ASN or City edition", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file isn't an `.mmdb` database, or is damaged.
+    #[error("{} is not a usable .mmdb database ({source}): download it again", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<MaxMindDbError>,
+    },
+    /// A database of something else.
+    #[error(
+        "{} holds no record with {expected}: {}: is it a database of another kind?",
+        path.display(),
+        match &fields[..] {
+            [] => "it has no fields".to_owned(),
+            fields => format!("it has {}", fields.join(", ")),
+        }
+    )]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+        /// The fields that were looked for.
+        expected: &'static str,
+        /// Names of the fields that its first records have, sorted, at most 24.
+        fields: Vec<String>,
+    },
+    /// A file of networks without a network.
+    #[error("{} has no line that names a network and its class, such as 198.51.100.0/24,vpn", path.display())]
+    NoNetworks {
+        /// The file.
+        path: PathBuf,
+    },
+    /// More networks than there may be.
+    #[error("{} has more than 1000000 networks", path.display())]
+    TooManyNetworks {
+        /// The file.
+        path: PathBuf,
+    },
+}

@@ -1,6 +1,6 @@
 //! The sections of a configuration, one file each: what is written, what is allowed, what a job relies on.
 //!
-//! A setting is one line of a [`section!`]. The line gives its field, its key, the kind and the range of its values,
+//! A setting is one line of a `section!`. The line gives its field, its key, the kind and the range of its values,
 //! its default, and whether the fingerprint covers it. Relations between settings are code in the section's file.
 
 pub(crate) mod check;
@@ -35,6 +35,8 @@ pub(crate) mod check;
 /// `then NAME` calls `NAME(spot, &mut value, check)` of the keys for relations. With `, new(field: Type)` it has a
 /// constructor. With `, by hand` it has neither.
 macro_rules! section {
+    // Lines are taken off one by one. What they give is collected in six lists: the struct's fields, the keys, the later
+    // keys, the fields that keys fill in, the defaults, and the word of each field for the fingerprint.
     (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
         key $key:ident($written:ty); $($rest:tt)*) => {
         section! { @line $head [$($f)*] [$($k)* $key: $written,] [$($l)*] [$($g)*] [$($d)*] [$($p)*] $($rest)* }
@@ -44,25 +46,26 @@ macro_rules! section {
         section! { @line $head [$($f)*] [$($k)*] [$($l)* $later] [$($g)*] [$($d)*] [$($p)*] $($rest)* }
     };
     (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
-        $(#[$doc:meta])* $print:ident $field:ident: $type:ty
+        $(#[$doc:meta])* $covered:ident $field:ident: $type:ty
         = $key:ident($written:ty $(, $limit:expr)?) or $default:expr; $($rest:tt)*) => {
         section! { @line $head [$($f)* { $(#[$doc])* $field: $type }] [$($k)* $key: $written,] [$($l)*]
-            [$($g)* { $field $key $($limit)? }] [$($d)* $field: $default,] [$($p)* $print $field,] $($rest)* }
+            [$($g)* { $field $key $($limit)? }] [$($d)* $field: $default,] [$($p)* $covered $field,] $($rest)* }
     };
     (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
-        $(#[$doc:meta])* $print:ident $field:ident: $type:ty = _ or $default:expr; $($rest:tt)*) => {
+        $(#[$doc:meta])* $covered:ident $field:ident: $type:ty = _ or $default:expr; $($rest:tt)*) => {
         section! { @line $head [$($f)* { $(#[$doc])* $field: $type }] [$($k)*] [$($l)*] [$($g)*]
-            [$($d)* $field: $default,] [$($p)* $print $field,] $($rest)* }
+            [$($d)* $field: $default,] [$($p)* $covered $field,] $($rest)* }
     };
     (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
-        $(#[$doc:meta])* $print:ident $field:ident: $type:ty $(= $key:ident($written:ty))?; $($rest:tt)*) => {
+        $(#[$doc:meta])* $covered:ident $field:ident: $type:ty $(= $key:ident($written:ty))?; $($rest:tt)*) => {
         section! { @line $head [$($f)* { $(#[$doc])* $field: $type }] [$($k)* $($key: $written,)?] [$($l)*] [$($g)*]
-            [$($d)*] [$($p)* $print $field,] $($rest)* }
+            [$($d)*] [$($p)* $covered $field,] $($rest)* }
     };
 
+    // No line is left.
     (@line [$(#[$meta:meta])* $vis:vis $name:ident $raw:ident $made:tt]
         [$({ $(#[$doc:meta])* $field:ident: $type:ty })*] [$($keys:tt)*] [$($later:ident)*]
-        $given:tt $default:tt [$($print:ident $printed:ident,)*]) => {
+        $given:tt $default:tt [$($covered:ident $named:ident,)*]) => {
         $crate::toml::read::keys! {
             #[doc = concat!("The keys of [`", stringify!($name), "`].")]
             $raw { $($keys)* } $(later $later;)*
@@ -75,15 +78,15 @@ macro_rules! section {
 
         impl $crate::fingerprint::Fingerprint for $name {
             fn add_to(&self, encoder: &mut $crate::fingerprint::Encoder) {
-                let Self { $($printed),* } = self;
-                $(section!{ @print $print encoder $printed })*
+                let Self { $($named),* } = self;
+                $(section! { @fingerprint $covered encoder $named })*
             }
         }
 
         section! { @make $made $name $raw $given $default }
     };
-    (@print results $encoder:ident $field:ident) => { $encoder.add($field); };
-    (@print other $encoder:ident $field:ident) => { let _ = (&$encoder, $field); };
+    (@fingerprint results $encoder:ident $field:ident) => { $encoder.add($field); };
+    (@fingerprint other $encoder:ident $field:ident) => { let _ = (&$encoder, $field); };
 
     (@make (by hand) $name:ident $raw:ident [] []) => {};
     (@make (new $vis:vis ($($param:ident: $type:ty),*)) $name:ident $raw:ident $given:tt [$($default:tt)*]) => {
@@ -123,7 +126,7 @@ macro_rules! section {
         impl $raw {
             /// Puts every value that is given into its field.
             fn fill(&self, to: &mut $name, check: &mut $crate::section::check::Check<'_>) {
-$(check.fill(&mut to.$field, &self.$key, section!(@limit $($limit)?));)*
+                $(check.fill(&mut to.$field, &self.$key, section!(@limit $($limit)?));)*
             }
         }
     };

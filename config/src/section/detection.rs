@@ -1,6 +1,7 @@
 //! `[detection]`: what the detector takes for a leak. Bits and weights are in thousandths.
 //!
-//! Limits: bits up to 1,000, weights up to 100; a notice needs no more bits than an alert, an alert no more than acting.
+//! Limits: bits up to 1,000, weights up to 100. A notice needs no more bits than an alert, and an alert no more than
+//! acting.
 
 use super::prelude::*;
 

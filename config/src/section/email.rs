@@ -219,8 +219,8 @@ fn credentials(raw: &RawEmail, check: &mut Check<'_>) -> Option<(String, Secret)
     }
 }
 
-/// Returns whether `text` is a mail's address: `local@domain` in ASCII, without quotes, comments and literal addresses, at
-/// most 254 bytes. The domain has a dot, or is `localhost`.
+/// Returns whether `text` is a mail's address: `local@domain` in ASCII, without quotes, comments and literal addresses,
+/// of at most 254 bytes. The domain has a dot, or is `localhost`.
 #[must_use]
 pub fn is_address(text: &str) -> bool {
     let Some((local, domain)) = text.split_once('@') else { return false };

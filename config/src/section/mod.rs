@@ -35,8 +35,8 @@ pub(crate) mod check;
 /// `then NAME` calls `NAME(spot, &mut value, check)` of the keys for relations. With `, new(field: Type)` it has a
 /// constructor. With `, by hand` it has neither.
 macro_rules! section {
-    // Lines are taken off one by one. What they give is collected in six lists: the struct's fields, the keys, the later
-    // keys, the fields that keys fill in, the defaults, and the word of each field for the fingerprint.
+    // Lines are taken off one by one, and six lists collect their parts: the struct's fields, the keys, the later keys,
+    // the fields that keys fill in, the defaults, and the word of each field for the fingerprint.
     (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
         key $key:ident($written:ty); $($rest:tt)*) => {
         section! { @line $head [$($f)*] [$($k)* $key: $written,] [$($l)*] [$($g)*] [$($d)*] [$($p)*] $($rest)* }

@@ -172,8 +172,8 @@ choice! {
         /// The same, but only for messages that are an array or hold several records. A line of a file that is one
         /// record is a call of its own, as nothing sends lines again. The default of files.
         Batch = "batch",
-        /// Where there is no request id, a hash of the record's content, and how often it occurred in its message before.
-        /// Equal lines of a file are different calls.
+        /// Where there is no request id, a hash of the record's content, and how often it occurred in its message
+        /// before. Equal lines of a file are different calls.
         Content = "content",
     }
 }

@@ -1,5 +1,5 @@
 //! The layers of crates, as cargo resolves them: config <- dataflow <- connectors, alerts <- worker,
-//! generator <- the program, and nothing in the dataflow that talks to the outside.
+//! generator <- the program, and nothing in the dataflow that talks to the outside; and which crates there may be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -36,10 +36,19 @@ const OUTSIDE: [&str; 5] = ["rdkafka", "lettre", "tokio", "maxminddb", "object_s
 const OF_TRAFFIC: [&str; 7] =
     ["keytide-generator", "mmdb-writer", "rand", "rand_chacha", "rand_distr", "ratatui", "crossterm"];
 
+/// Licences that a crate may have, by their SPDX names. All may be given on with a binary that names their authors.
+const LICENCES: [&str; 9] =
+    ["0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "ISC", "MIT", "Unicode-3.0", "Zlib"];
+
+/// Crates that the program has in two versions: those of others, which nothing here can change.
+const TWICE: [&str; 3] = ["getrandom", "miniz_oxide", "syn"];
+
 /// The resolved graph without dev-dependencies: a package's id to the ids it uses; and the ids' names.
 struct Graph {
     uses: BTreeMap<String, Vec<String>>,
     names: BTreeMap<String, String>,
+    /// Expressions of SPDX names.
+    licences: BTreeMap<String, String>,
     members: BTreeSet<String>,
 }
 
@@ -56,6 +65,10 @@ impl Graph {
             .iter()
             .map(|package| (text(&package["id"]), text(&package["name"])))
             .collect();
+        let licences = list(&metadata["packages"])
+            .iter()
+            .map(|package| (text(&package["id"]), package["license"].as_str().unwrap_or_default().to_owned()))
+            .collect();
         let is_used = |dependency: &Value| {
             list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"] != "dev" && kind["kind"] != "build")
         };
@@ -71,7 +84,7 @@ impl Graph {
             })
             .collect();
         let members = list(&metadata["workspace_members"]).iter().map(text).collect();
-        Self { uses, names, members }
+        Self { uses, names, licences, members }
     }
 
     fn id(&self, name: &str) -> &str {
@@ -132,19 +145,7 @@ fn the_dataflow_knows_nothing_of_the_outside() {
 #[test]
 fn a_program_without_traffic_has_none_of_its_crates() {
     let names = |features: &[&str]| -> BTreeSet<String> {
-        let tree = [
-            "tree",
-            "--locked",
-            "--offline",
-            "--package",
-            "keytide",
-            "--edges",
-            "no-dev",
-            "--prefix",
-            "none",
-        ];
-        let tree = cargo(&[&tree[..], features].concat());
-        tree.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+        tree(features).into_iter().map(|(name, _)| name).collect()
     };
     let (whole, without) = (names(&[]), names(&["--no-default-features"]));
     assert!(without.contains("keytide-worker"), "the tree is read right: {without:?}");
@@ -152,4 +153,84 @@ fn a_program_without_traffic_has_none_of_its_crates() {
         assert!(whole.contains(name), "{name} is used no more");
         assert!(!without.contains(name), "{name} is built without the features demo and generate");
     }
+}
+
+/// Whether an expression of SPDX names can be met by the [`LICENCES`]. A slash is the old way to write OR.
+fn is_allowed(expression: &str) -> bool {
+    let expression = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let mut words = expression.split_whitespace().peekable();
+    let allowed = any_of(&mut words);
+    allowed && words.next().is_none()
+}
+
+fn any_of<'a>(words: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>) -> bool {
+    let mut allowed = all_of(words);
+    while words.next_if_eq(&"OR").is_some() {
+        allowed |= all_of(words);
+    }
+    allowed
+}
+
+fn all_of<'a>(words: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>) -> bool {
+    let mut allowed = true;
+    loop {
+        allowed &= match words.next() {
+            Some("(") => {
+                let inner = any_of(words);
+                inner && words.next() == Some(")")
+            }
+            name => name.is_some_and(|name| LICENCES.contains(&name)),
+        };
+        if words.next_if_eq(&"WITH").is_some() {
+            // An exception only allows more.
+            words.next();
+        }
+        if words.next_if_eq(&"AND").is_none() {
+            return allowed;
+        }
+    }
+}
+
+#[test]
+fn every_crate_has_a_licence_that_may_be_given_on() {
+    for (expression, allowed) in [
+        ("MIT", true),
+        ("GPL-3.0-only", false),
+        ("GPL-3.0-only OR MIT", true),
+        ("Apache-2.0 AND GPL-3.0-only", false),
+        ("Apache-2.0 WITH LLVM-exception OR GPL-3.0-only", true),
+        ("(MIT OR GPL-3.0-only) AND Unicode-3.0", true),
+        ("GPL-3.0-only/MIT", true),
+        ("", false),
+    ] {
+        assert_eq!(is_allowed(expression), allowed, "{expression}");
+    }
+    let graph = Graph::load();
+    assert!(graph.licences.len() > 200, "the graph is read: {}", graph.licences.len());
+    for (id, licence) in &graph.licences {
+        assert!(is_allowed(licence), "{id} has the licence `{licence}`");
+    }
+}
+
+#[test]
+fn the_program_has_one_version_of_each_crate() {
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, version) in tree(&[]) {
+        versions.entry(name).or_default().insert(version);
+    }
+    let twice: Vec<_> =
+        versions.iter().filter(|(_, versions)| versions.len() > 1).map(|(name, _)| name).collect();
+    assert_eq!(twice, TWICE, "crates in two versions");
+}
+
+/// Names and versions of the crates that the program is built of, with such features.
+fn tree(features: &[&str]) -> BTreeSet<(String, String)> {
+    let tree =
+        ["tree", "--locked", "--offline", "--package", "keytide", "--edges", "no-dev", "--prefix", "none"];
+    let tree = cargo(&[&tree[..], features].concat());
+    let pair = |line: &str| {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        Some((words.next()?, words.next()?))
+    };
+    tree.lines().filter_map(pair).collect()
 }

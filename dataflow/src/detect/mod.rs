@@ -19,10 +19,14 @@
 mod combine;
 mod counts;
 mod errors;
+mod facts;
 mod mix;
 mod novelty;
+mod observed;
 mod profile;
 mod series;
+mod traffic;
+mod travel;
 mod volume;
 mod window;
 
@@ -31,15 +35,22 @@ use serde::{Deserialize, Serialize};
 pub use self::combine::{Family, Level, Signal, Tuning, Verdict};
 pub use self::counts::Rate;
 pub use self::errors::Share;
+pub use self::facts::Facts;
 pub use self::mix::Mix;
 pub use self::novelty::{Novel, Values};
-pub use self::profile::{Facts, Judged, Profile, Shown, Spoken, Stretch, WINDOW_MS, verdict};
+pub use self::observed::{Shown, Spoken, verdict};
+pub use self::profile::{Judged, Profile};
 pub use self::series::Series;
+pub use self::traffic::Stretch;
 pub(crate) use self::volume::TAIL_BITS;
 pub use self::volume::{Reading, Scale, Season, Slot};
 pub(crate) use self::window::first_address;
 pub use self::window::{Sighting, Tally, Window};
-use crate::model::time::{DAY_MS, HOUR_MS};
+use crate::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
+
+/// Width of a window.
+pub const WINDOW_MS: u64 = MINUTE_MS;
+const FIVE_MINUTES_MS: u64 = 5 * WINDOW_MS;
 
 /// Surprise in thousandths of a bit, 0 to [`Bits::MOST`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

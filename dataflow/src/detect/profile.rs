@@ -20,10 +20,7 @@
 //!
 //! A key with fewer than 300 calls of the last month alerts at most, unless by a hard fact.
 //!
-//! *Travel*: calls from A, then from B, then from A again within an hour, more than 500 km apart, there and back at more
-//! than 1,000 km/h; after seven days of learning, if one of the two is new, and only between networks that are listed
-//! nowhere. Distances are those
-//! of great circles (the haversine formula; Sinnott, 1984).
+//! Travel ([`travel`]) counts after seven days of learning.
 //!
 //! Limits: 64 values of each kind, 12 signals of the last hour with values of their own, 16 places of the last hour, 72
 //! blocks of five minutes. About 3 KiB.
@@ -31,31 +28,27 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::combine::{Family, Level, SURE, Signal, Tuning, Verdict};
+use super::combine::{Family, Level, Signal, Tuning, Verdict};
 use super::counts::Rate;
 use super::errors::Share;
+use super::facts::{Facts, HARD, Past, covers, hard_facts};
 use super::mix::Mix;
 use super::novelty::Values;
+use super::observed::{Shown, Spoken, keep, sums, top, values_of, verdict, width_ms};
 use super::series::FEW;
+use super::traffic::Stretch;
 use super::volume::{Reading, Scale, Season, Slot};
-use super::window::{MOST_PLACES, Tally, Visit, Window};
-use super::{Bits, DAY_MS, HOUR_MS};
+use super::window::{Tally, Visit, Window};
+use super::{Bits, DAY_MS, FIVE_MINUTES_MS, HOUR_MS, WINDOW_MS, traffic, travel};
 use crate::model::Allowance;
 
-/// Width of a window.
-pub const WINDOW_MS: u64 = 60_000;
-const FIVE_MINUTES_MS: u64 = 5 * WINDOW_MS;
 /// Signals count so long.
 const MEMORY_MS: u64 = HOUR_MS;
 const FROZEN_MS: u64 = DAY_MS;
 const LEARNING_MS: u64 = DAY_MS;
-const DORMANT_MS: u64 = 30 * DAY_MS;
 const TRAVEL_LEARNING_MS: u64 = 7 * DAY_MS;
-const TRAVEL_KM: f64 = 500.0;
-const TRAVEL_KM_AN_HOUR: f64 = 1_000.0;
-/// New values that are followed, of each kind in a window and of all.
+/// New values that are followed, of each kind in a window.
 const FOLLOWED_OF_A_KIND: usize = 4;
-const FOLLOWED: usize = 12;
 /// A new value says all that it can say where one call in so many has it.
 const WHOLE: u64 = 4;
 /// A new value counts as long as so much of a window's calls have it: one in ...
@@ -66,98 +59,14 @@ const LEAST_CALLS: u64 = 10;
 const LEAST_REFUSED: u32 = 5;
 /// A key that was called less often isn't known well enough to be taken from anybody: it alerts at most.
 const KNOWN_CALLS: f64 = 300.0;
-/// What a hard fact says.
-const HARD: Bits = Bits(40_000);
-/// What an exit of Tor says, a sleeper of whom no system is known, or who is turned away with a revoked key: an alert by
-/// itself, no more.
-const DOUBTFUL: Bits = Bits(24_000);
-/// What a journey that nobody makes says; less of a key that is called from several networks all the time.
-const TRAVEL: Bits = Bits(8_000);
-const TRAVEL_OF_SERVERS: Bits = Bits(3_000);
-const SERVER_NETWORKS: usize = 4;
 /// A window fires before its end from so much beyond an alert,
 const EARLY: i64 = 4_000;
 /// and with so much of other signals.
 const CORROBORATES: i64 = 6_000;
 /// What makes a new value worth counting in how many keys have one.
 const STIRS: Bits = Bits(3_000);
-/// Blocks of traffic that are remembered: six hours.
-const TRAFFIC: usize = 72;
 /// Values that are shown beside a signal.
 const SHOWN: usize = 5;
-
-/// What tables say of a key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// When it was revoked, if it is.
-    pub revoked_ms: Option<u64>,
-    /// When it was last used before the job saw it.
-    pub last_used_ms: Option<u64>,
-    /// Whether it is meant to be public: hard facts say nothing then.
-    pub publishable: bool,
-    /// Since when it is known to be readable by everybody.
-    pub reported_ms: Option<u64>,
-    /// From where it is meant to be used: such calls come from nowhere new.
-    pub allowed: Box<[Allowance]>,
-}
-
-/// A value beside a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Shown {
-    /// Its kind, as the signal that is about such values.
-    pub kind: Signal,
-    /// The value.
-    pub value: u64,
-    /// Its calls in the window.
-    pub calls: u32,
-    /// Whether it wasn't known.
-    pub is_new: bool,
-}
-
-/// One signal of the last hour, with its evidence.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Spoken {
-    /// Which.
-    pub signal: Signal,
-    /// The value that was new; 0 for signals that aren't about one, and for many values together.
-    pub value: u64,
-    /// Start of the window in which it said most.
-    pub window_ms: u64,
-    /// When it last spoke.
-    pub heard_ms: u64,
-    /// When it said most, or a new value was last seen: from then on it counts for an hour.
-    last_ms: u64,
-    /// When it first spoke.
-    pub first_ms: u64,
-    /// The most it said.
-    pub bits: Bits,
-    /// What a value's calls would say if they were all there are.
-    whole: Bits,
-    /// How much of a volume's bits go if everybody's calls become e times as many.
-    pub slope: Bits,
-    /// What was expected, in thousandths of a call.
-    pub expected: u64,
-    /// What was seen instead.
-    pub seen: u64,
-    /// What the calls of that window were, most first.
-    pub shown: SmallVec<[Shown; 1]>,
-}
-
-impl Spoken {
-    /// How wide the window is that it speaks of.
-    #[must_use]
-    pub fn width_ms(&self) -> u64 {
-        width_ms(self.signal)
-    }
-}
-
-fn width_ms(signal: Signal) -> u64 {
-    match signal {
-        Signal::VolumeFiveMinutes | Signal::FanOut => FIVE_MINUTES_MS,
-        Signal::VolumeHour | Signal::Slow => HOUR_MS,
-        _ => WINDOW_MS,
-    }
-}
 
 /// What a window says of its key among all keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -172,17 +81,6 @@ pub struct Judged {
     pub spiked: bool,
     /// Which signals had something new to say, as bits in the order of [`Signal::ALL`].
     pub stirred: u32,
-}
-
-/// Calls of five minutes, against what was expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stretch {
-    /// Start of the five minutes.
-    pub start_ms: u64,
-    /// Calls.
-    pub calls: u64,
-    /// Calls expected, in thousandths.
-    pub expected: u64,
 }
 
 /// A span of windows that is judged at its end.
@@ -351,7 +249,7 @@ impl Profile {
     /// The traffic of its last six hours, the five minutes that aren't over included.
     #[must_use]
     pub fn traffic(&self) -> Vec<Stretch> {
-        let from_ms = self.next_ms.saturating_sub(TRAFFIC as u64 * FIVE_MINUTES_MS);
+        let from_ms = traffic::since(self.next_ms);
         let now = self.stretch(self.next_ms.saturating_sub(1) / FIVE_MINUTES_MS * FIVE_MINUTES_MS);
         let past = self.traffic.iter().copied().filter(|stretch| stretch.start_ms >= from_ms);
         past.chain(now.filter(|stretch| stretch.calls > 0)).collect()
@@ -421,7 +319,7 @@ impl Profile {
             let expected = self.minute.scale.expected(&self.season, Slot::at(start_ms, 0));
             u64::from(window.calls) >= LEAST_CALLS && f64::from(window.calls) >= 3.0 * expected
         };
-        !hard_facts(self, start_ms, window, facts).is_empty()
+        !hard_facts(&self.past(), start_ms, window, facts).is_empty()
             || !self.spoken.is_empty() && self.is_known(start_ms) && is_loud()
     }
 
@@ -561,7 +459,7 @@ impl Profile {
     }
 
     fn remember(&mut self, start_ms: u64) {
-        let from_ms = start_ms.saturating_sub((TRAFFIC as u64 - 1) * FIVE_MINUTES_MS);
+        let from_ms = traffic::since(start_ms + FIVE_MINUTES_MS);
         self.traffic.retain(|stretch| stretch.start_ms >= from_ms);
         let stretch = self.stretch(start_ms);
         self.traffic.extend(stretch);
@@ -628,7 +526,7 @@ impl Profile {
 
     /// Whether an open window's calls, and hard facts, with what was said before it are far enough beyond an alert.
     fn fires_early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> bool {
-        let hard = hard_facts(self, start_ms, window, facts);
+        let hard = hard_facts(&self.past(), start_ms, window, facts);
         if hard.is_empty() && u64::from(window.calls) < LEAST_CALLS {
             return false;
         }
@@ -779,8 +677,12 @@ impl Profile {
         }
     }
 
+    fn past(&self) -> Past<'_> {
+        Past { last_call_ms: self.last_call_ms, tor_ms: self.tor_ms, asns: &self.asns }
+    }
+
     fn judge_facts(&mut self, start_ms: u64, window: &Window, facts: &Facts) {
-        for (signal, bits) in hard_facts(self, start_ms, window, facts) {
+        for (signal, bits) in hard_facts(&self.past(), start_ms, window, facts) {
             let seen = if signal == Signal::Tor { window.tor } else { window.calls };
             let shown = self.foremost(window);
             self.keep_signal(signal, start_ms, bits, Bits::NONE, 0.0, seen.into(), shown);
@@ -791,42 +693,12 @@ impl Profile {
         if window.visits.is_empty() {
             return;
         }
-        self.visits.retain(|visit| visit.last_ms + HOUR_MS > start_ms + WINDOW_MS);
-        for visit in &window.visits {
-            match self.visits.iter_mut().find(|known| known.place == visit.place) {
-                Some(known) => known.last_ms = visit.last_ms.max(known.last_ms),
-                None => {
-                    let is_new = !self.places.knows(visit.place.into());
-                    self.visits.push(Visit { is_new, ..*visit });
-                }
-            }
-        }
-        let places: SmallVec<[(u64, u32); 4]> =
-            window.visits.iter().map(|visit| (visit.place.into(), 1)).collect();
-        self.places.learn(&places, start_ms);
-        // Of too many the newest stay.
-        self.visits.sort_by_key(|visit| (std::cmp::Reverse(visit.last_ms), visit.place));
-        self.visits.truncate(MOST_PLACES);
-        if self.visits.len() < 2 || start_ms < self.first_ms + TRAVEL_LEARNING_MS {
+        travel::visit(&mut self.visits, &mut self.places, start_ms, window);
+        if start_ms < self.first_ms + TRAVEL_LEARNING_MS {
             return;
         }
-        let mut farthest: Option<(f64, Visit, Visit)> = None;
-        for away in &self.visits {
-            // The last call before, and the first after, at one place.
-            for home in
-                self.visits.iter().filter(|home| home.first_ms < away.first_ms && home.last_ms > away.last_ms)
-            {
-                let km = distance_km(home.place, away.place);
-                let hours = (home.last_ms - home.first_ms).min(HOUR_MS) as f64 / HOUR_MS as f64;
-                let is_new = home.is_new || away.is_new;
-                let is_journey = is_new && km > TRAVEL_KM && 2.0 * km > TRAVEL_KM_AN_HOUR * hours;
-                if is_journey && farthest.is_none_or(|(before, ..)| km > before) {
-                    farthest = Some((km, *home, *away));
-                }
-            }
-        }
-        if let Some((km, home, away)) = farthest {
-            let bits = if self.networks.len() > SERVER_NETWORKS { TRAVEL_OF_SERVERS } else { TRAVEL };
+        if let Some((km, home, away)) = travel::farthest(&self.visits) {
+            let bits = travel::bits(self.networks.len());
             let shown = [home, away].map(|visit| Shown {
                 kind: Signal::Travel,
                 value: visit.place.into(),
@@ -941,100 +813,6 @@ impl Profile {
     }
 }
 
-/// What signals of an hour add up to; a key that isn't known well alerts at most, unless by a hard fact.
-#[must_use]
-pub fn verdict(
-    tuning: &Tuning,
-    spoken: impl Iterator<Item = (Signal, Bits)> + Clone,
-    is_well_known: bool,
-) -> Verdict {
-    let hard = spoken.clone().filter(|(signal, _)| signal.family() == Family::Hard);
-    let hard = hard.map(|(_, bits)| u64::from(bits.0)).sum::<u64>() >= SURE;
-    let mut verdict = Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(spoken)));
-    if !hard && !is_well_known {
-        verdict.level = verdict.level.min(Level::Alert);
-    }
-    verdict
-}
-
-fn sums(spoken: impl Iterator<Item = (Signal, Bits)>) -> [Bits; Signal::ALL.len()] {
-    let mut sums = [Bits::NONE; Signal::ALL.len()];
-    for (signal, bits) in spoken {
-        let sum = &mut sums[signal as usize];
-        *sum = Bits((sum.0 + bits.0).min(Bits::MOST.0));
-    }
-    sums
-}
-
-/// What isn't a matter of degree.
-fn hard_facts(
-    profile: &Profile,
-    start_ms: u64,
-    window: &Window,
-    facts: &Facts,
-) -> SmallVec<[(Signal, Bits); 4]> {
-    let mut hard = SmallVec::new();
-    if facts.publishable || window.calls == 0 {
-        return hard;
-    }
-    if facts.revoked_ms.is_some_and(|revoked| start_ms >= revoked + WINDOW_MS) {
-        // Who is turned away may be an old client that nobody told.
-        let is_used = window.calls > window.refused;
-        hard.push((Signal::Revoked, if is_used { HARD } else { DOUBTFUL }));
-    }
-    if facts.reported_ms.is_some_and(|reported| start_ms + WINDOW_MS > reported) {
-        hard.push((Signal::Reported, HARD));
-    }
-    if window.tor > 0 && (profile.tor_ms == 0 || start_ms > profile.tor_ms + DORMANT_MS) {
-        hard.push((Signal::Tor, DOUBTFUL));
-    }
-    let last_ms = profile.last_call_ms.max(facts.last_used_ms.unwrap_or(0));
-    let new_asn = || window.asns.values().iter().any(|(asn, _)| !profile.asns.knows(*asn));
-    if last_ms > 0 && start_ms.saturating_sub(last_ms) > DORMANT_MS && new_asn() {
-        // Who knows a key by the tables alone can't say what is new of it.
-        hard.push((Signal::Dormant, if profile.asns.is_empty() { DOUBTFUL } else { HARD }));
-    }
-    hard
-}
-
-fn values_of(window: &Window, signal: Signal) -> Option<&Tally> {
-    match signal {
-        Signal::Country => Some(&window.countries),
-        Signal::Asn => Some(&window.asns),
-        Signal::Network => Some(&window.networks),
-        Signal::Agent => Some(&window.agents),
-        Signal::Route => Some(&window.routes),
-        _ => None,
-    }
-}
-
-/// A tally's values with most calls.
-fn top(tally: &Tally, kind: Signal, known: &Values, most: usize) -> SmallVec<[Shown; 1]> {
-    let shown = |(value, calls): &(u64, u32)| Shown {
-        kind,
-        value: *value,
-        calls: *calls,
-        is_new: !known.knows(*value),
-    };
-    let mut all: SmallVec<[Shown; 8]> = tally.values().iter().map(shown).collect();
-    all.sort_by_key(|shown| (std::cmp::Reverse(shown.calls), shown.value));
-    all.truncate(most);
-    all.into_iter().collect()
-}
-
-/// Whether an allowance covers the new value that a signal is about.
-fn covers(signal: Signal, value: u64, allowance: &Allowance) -> bool {
-    match (signal, allowance) {
-        (Signal::Country, Allowance::Country(country)) => u64::from(u16::from_be_bytes(country.0)) == value,
-        (Signal::Asn, Allowance::Asn(asn)) => u64::from(*asn) == value,
-        (Signal::Network, Allowance::Network(..)) => {
-            let unknown = crate::model::Country::UNKNOWN;
-            allowance.covers(super::window::first_address(value), unknown, 0)
-        }
-        _ => false,
-    }
-}
-
 fn share(whole: Bits, of_value: u32, calls: u32) -> Bits {
     let share = (WHOLE * u64::from(of_value)).min(calls.into());
     Bits(u32::try_from(u64::from(whole.0) * share / u64::from(calls)).unwrap_or(Bits::MOST.0))
@@ -1044,46 +822,6 @@ fn thousandths(calls: f64) -> u64 {
     #[expect(clippy::cast_sign_loss, reason = "expected calls aren't negative, and a cast saturates")]
     let thousandths = (calls * 1_000.0) as u64;
     thousandths
-}
-
-/// Along a great circle of a sphere of 6,371 km.
-fn distance_km(from: u32, to: u32) -> f64 {
-    let radians = |place: u32| {
-        let (latitude, longitude) = crate::model::Place::unpack(place).unwrap_or_default();
-        let of = |hundredths: i32| f64::from(hundredths) / 100.0 * std::f64::consts::PI / 180.0;
-        (of(latitude), of(longitude))
-    };
-    let ((lat1, lon1), (lat2, lon2)) = (radians(from), radians(to));
-    let half = |difference: f64| {
-        let sine = libm::sin(difference / 2.0);
-        sine * sine
-    };
-    let chord = half(lat2 - lat1) + libm::cos(lat1) * libm::cos(lat2) * half(lon2 - lon1);
-    2.0 * 6_371.0 * libm::asin(chord.clamp(0.0, 1.0).sqrt())
-}
-
-/// Keeps a signal: of several about the same, the one that said most.
-fn keep(all: &mut Vec<Spoken>, spoken: Spoken) {
-    let same = |other: &&mut Spoken| (other.signal, other.value) == (spoken.signal, spoken.value);
-    if let Some(before) = all.iter_mut().find(same) {
-        before.heard_ms = spoken.heard_ms;
-        // What says less than before is heard again once that is an hour ago.
-        if spoken.bits >= before.bits {
-            *before = Spoken { first_ms: before.first_ms, ..spoken };
-        }
-        return;
-    }
-    let followed = all.iter().filter(|spoken| spoken.value != 0).count();
-    if spoken.value != 0 && followed >= FOLLOWED {
-        // Where calls come from is never crowded out by what they ask for.
-        let is_place = |one: &Spoken| matches!(one.signal, Signal::Country | Signal::Asn);
-        let least = (0..all.len()).filter(|at| all[*at].value != 0 && !is_place(&all[*at]));
-        match least.min_by_key(|at| all[*at].bits).filter(|_| is_place(&spoken)) {
-            Some(least) => drop(all.remove(least)),
-            None => return,
-        }
-    }
-    all.push(spoken);
 }
 
 #[cfg(test)]
@@ -1262,7 +1000,7 @@ mod tests {
         assert!(travels(8, sydney));
         assert!(!travels(8, potsdam), "next door");
         assert!(!travels(3, sydney), "not learned yet");
-        let km = distance_km(berlin.packed(), sydney.packed());
+        let km = travel::distance_km(berlin.packed(), sydney.packed());
         assert!((16_000.0..16_200.0).contains(&km), "{km}");
     }
 

@@ -1,0 +1,86 @@
+//! Hard facts: what tables say of a key, and what isn't a matter of degree.
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::combine::Signal;
+use super::novelty::Values;
+use super::window::{Window, first_address};
+use super::{Bits, DAY_MS, WINDOW_MS};
+use crate::model::{Allowance, Country};
+
+/// A key without calls for so long is dormant.
+const DORMANT_MS: u64 = 30 * DAY_MS;
+/// What a hard fact says.
+pub(super) const HARD: Bits = Bits(40_000);
+/// What an exit of Tor says, a sleeper of whom no system is known, or who is turned away with a revoked key: an alert by
+/// itself, no more.
+const DOUBTFUL: Bits = Bits(24_000);
+
+/// What tables say of a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// When it was revoked, if it is.
+    pub revoked_ms: Option<u64>,
+    /// When it was last used before the job saw it.
+    pub last_used_ms: Option<u64>,
+    /// Whether it is meant to be public: hard facts say nothing then.
+    pub publishable: bool,
+    /// Since when it is known to be readable by everybody.
+    pub reported_ms: Option<u64>,
+    /// From where it is meant to be used: such calls come from nowhere new.
+    pub allowed: Box<[Allowance]>,
+}
+
+/// What a profile knows of a key that hard facts are judged by.
+pub(super) struct Past<'a> {
+    /// When it was last called.
+    pub(super) last_call_ms: u64,
+    /// When it was last called through Tor.
+    pub(super) tor_ms: u64,
+    /// The systems it was called from.
+    pub(super) asns: &'a Values,
+}
+
+/// What isn't a matter of degree.
+pub(super) fn hard_facts(
+    past: &Past<'_>,
+    start_ms: u64,
+    window: &Window,
+    facts: &Facts,
+) -> SmallVec<[(Signal, Bits); 4]> {
+    let mut hard = SmallVec::new();
+    if facts.publishable || window.calls == 0 {
+        return hard;
+    }
+    if facts.revoked_ms.is_some_and(|revoked| start_ms >= revoked + WINDOW_MS) {
+        // Who is turned away may be an old client that nobody told.
+        let is_used = window.calls > window.refused;
+        hard.push((Signal::Revoked, if is_used { HARD } else { DOUBTFUL }));
+    }
+    if facts.reported_ms.is_some_and(|reported| start_ms + WINDOW_MS > reported) {
+        hard.push((Signal::Reported, HARD));
+    }
+    if window.tor > 0 && (past.tor_ms == 0 || start_ms > past.tor_ms + DORMANT_MS) {
+        hard.push((Signal::Tor, DOUBTFUL));
+    }
+    let last_ms = past.last_call_ms.max(facts.last_used_ms.unwrap_or(0));
+    let new_asn = || window.asns.values().iter().any(|(asn, _)| !past.asns.knows(*asn));
+    if last_ms > 0 && start_ms.saturating_sub(last_ms) > DORMANT_MS && new_asn() {
+        // Who knows a key by the tables alone can't say what is new of it.
+        hard.push((Signal::Dormant, if past.asns.is_empty() { DOUBTFUL } else { HARD }));
+    }
+    hard
+}
+
+/// Whether an allowance covers the new value that a signal is about.
+pub(super) fn covers(signal: Signal, value: u64, allowance: &Allowance) -> bool {
+    match (signal, allowance) {
+        (Signal::Country, Allowance::Country(country)) => u64::from(u16::from_be_bytes(country.0)) == value,
+        (Signal::Asn, Allowance::Asn(asn)) => u64::from(*asn) == value,
+        (Signal::Network, Allowance::Network(..)) => {
+            allowance.covers(first_address(value), Country::UNKNOWN, 0)
+        }
+        _ => false,
+    }
+}

@@ -44,11 +44,11 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Concat as _, Exchange as _};
 
-use super::by_key;
-use super::by_tick::Closing;
-use super::owners::{OwnerChange, Owners};
+use super::parts::by_key;
+use super::parts::by_tick::Closing;
+use super::parts::owners::{OwnerChange, Owners};
+use super::parts::texts::{Standing, Text, Texts};
 use super::routes::{Decision, Met};
-use super::texts::{Standing, Text, Texts};
 use super::windowed::Context as _;
 use crate::model::{AccessEvent, Country, Definition, EventTime, Forgotten, KeyId, RouteId, Tick};
 use crate::row::{Admitted, Counts, Output};

@@ -24,7 +24,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::admission::Counted;
-use super::by_tick::Closing;
+use super::parts::by_tick::Closing;
 use crate::model::{Definition, EventTime, Forgotten, NameId};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;

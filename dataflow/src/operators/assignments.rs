@@ -6,7 +6,7 @@
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::by_tick::Closing;
+use super::parts::by_tick::Closing;
 use crate::model::{EventTime, KeyId, KeyRow, NameId, TableChange, TableRow, Tick};
 use crate::ownership::Ownership;
 use crate::state::{Durable, Footprint, Shard, StateId};

@@ -19,8 +19,8 @@ use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::by_tick::Closing;
-use super::owners::OwnerChange;
+use super::parts::by_tick::Closing;
+use super::parts::owners::OwnerChange;
 use super::usage::{ByKey, Counted, Totals, UsageMetric};
 use super::windowed::{Metric, Settings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Tick};

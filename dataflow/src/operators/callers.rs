@@ -20,9 +20,9 @@ use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::few::{self, FEW};
 use super::latency::{OfKey, OfRoute, ScopeOf};
-use super::sketch::Sketch;
+use super::parts::few::{self, FEW};
+use super::parts::sketch::Sketch;
 use super::windowed::{Accumulator, Metric, Settings};
 use crate::model::{AccessEvent, EventTime};
 use crate::row::{Callers, Row, Rows, Scope};

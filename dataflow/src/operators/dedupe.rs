@@ -23,7 +23,7 @@ use hashbrown::{HashMap, HashTable};
 use keytide_config::{Unproven, Windows};
 use serde::{Deserialize, Serialize};
 
-use super::by_tick::Closing;
+use super::parts::by_tick::Closing;
 use crate::model::{AccessEvent, EventTime, RequestId};
 use crate::row::{Counts, Late};
 use crate::state::{Durable, Footprint, Shard, StateId};

@@ -4,7 +4,7 @@
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::by_tick::Closing;
+use super::parts::by_tick::Closing;
 use crate::model::{Definition, NameId};
 use crate::state::{Durable, Footprint, Shard, StateId};
 

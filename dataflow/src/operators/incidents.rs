@@ -29,7 +29,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::by_tick::Closing;
+use super::parts::by_tick::Closing;
 use super::profiles::{Crowd, Figures, LEAST, Observation, Occasion, RISE_STEP, Report, Settings, Z_STEP};
 use crate::detect::{
     Bits, Level, Shown, Signal, Spoken, TAIL_BITS, Tuning, Verdict, WINDOW_MS, first_address, verdict,

@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::few::{self, FEW};
+use super::parts::few::{self, FEW};
 use super::windowed::{Accumulator, Group, Metric};
 use crate::model::{AccessEvent, EventTime, KeyId, RouteId};
 use crate::row::{Latency, Row, Rows, Scope};

@@ -27,8 +27,8 @@ use std::rc::Rc;
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
-use super::by_tick::Closing;
-use super::owners::{OwnerChange, Owners};
+use super::parts::by_tick::Closing;
+use super::parts::owners::{OwnerChange, Owners};
 use super::windowed::Context as _;
 use crate::detect::{
     Facts, Judged, Level as Alarm, Profile, Signal, Spoken, Stretch, Tuning, WINDOW_MS, Window,

@@ -25,8 +25,8 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::admission::Counted;
 use super::agents::MetAgent;
-use super::by_tick::Closing;
-use super::texts::{Standing, Text, Texts};
+use super::parts::by_tick::Closing;
+use super::parts::texts::{Standing, Text, Texts};
 use crate::model::{AccessEvent, Definition, EventTime, NameId, RouteId, Tick};
 use crate::row::Admitted;
 use crate::state::{Durable, Footprint, Shard, StateId};

@@ -7,7 +7,7 @@
 use hashbrown::HashMap;
 
 use super::bookings::{Booked, SubscriptionWindow};
-use super::by_tick::Closing;
+use super::parts::by_tick::Closing;
 use super::windowed::{Accumulator, Context, Group, Metric, Windowed};
 use crate::model::{AccessEvent, EventTime, NameId, Tick};
 use crate::row::{Row, Rows, SubscriptionInfo, SubscriptionUsage};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::by_tick::Closing;
+use super::parts::by_tick::Closing;
 use crate::model::{NameId, TableChange, TableRow, Tick};
 use crate::state::{Durable, Footprint, Shard, StateId};
 

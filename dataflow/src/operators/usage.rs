@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use serde::{Deserialize, Serialize};
 
-use super::owners::Owners;
+use super::parts::owners::Owners;
 use super::windowed::{Accumulator, Group, Metric};
 use crate::model::{AccessEvent, EventTime, KeyId, RouteId};
 use crate::row::{KeyRoute, OwnedUsage, Row, Rows, Usage};

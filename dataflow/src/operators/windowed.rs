@@ -41,7 +41,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::by_tick::Closing;
+use super::parts::by_tick::Closing;
 use crate::model::{AccessEvent, EventTime, TickInfo};
 use crate::row::{Output, Row, Rows};
 use crate::state::{Durable, Footprint, Shard, StateId};

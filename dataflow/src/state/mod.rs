@@ -1,6 +1,6 @@
 //! The registry of durable state: everything an operator remembers from one tick to the next.
 //!
-//! The logic of an operator that `operators/by_tick.rs` builds is a plain `fn`, so it can't capture anything;
+//! The logic of an operator that `operators/parts/by_tick.rs` builds is a plain `fn`, so it can't capture anything;
 //! all it can remember is one [`Registered`] state, and only [`Registry::register`] makes those. For such an operator,
 //! state that isn't registered doesn't compile:
 //!

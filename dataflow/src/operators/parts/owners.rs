@@ -7,8 +7,8 @@
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::windowed::Context;
 use crate::model::{EventTime, KeyId, Tick};
+use crate::operators::windowed::Context;
 use crate::row::Owner;
 use crate::state::{Footprint, spilled};
 

@@ -1,0 +1,8 @@
+//! What operators are made of: the shell of all that have a state, and data structures that several share.
+
+pub(crate) mod by_key;
+pub(crate) mod by_tick;
+pub(crate) mod few;
+pub(crate) mod owners;
+pub(crate) mod sketch;
+pub(crate) mod texts;

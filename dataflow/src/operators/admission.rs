@@ -46,6 +46,7 @@ use timely::dataflow::operators::{Concat as _, Exchange as _};
 
 use super::parts::by_key;
 use super::parts::by_tick::Closing;
+use super::parts::cap::Counted;
 use super::parts::owners::{OwnerChange, Owners};
 use super::parts::texts::{Standing, Text, Texts};
 use super::routes::{Decision, Met};
@@ -54,67 +55,6 @@ use crate::model::{AccessEvent, Country, Definition, EventTime, Forgotten, KeyId
 use crate::row::{Admitted, Counts, Output};
 use crate::state::{Durable, Footprint, Shard, StateId, spilled};
 use crate::window::Level;
-
-/// Buckets that a cap is dealt to.
-const BUCKETS: usize = 256;
-
-/// How many were admitted against a cap, by period and bucket.
-#[derive(Default)]
-pub(crate) struct Counted(BTreeMap<EventTime, Buckets>);
-
-struct Buckets {
-    total: u64,
-    counts: Box<[u32; BUCKETS]>,
-}
-
-impl Counted {
-    /// A bucket's share of a limit.
-    pub(crate) fn room(limit: usize) -> usize {
-        (limit / BUCKETS).max(1)
-    }
-
-    pub(crate) fn has_room(&self, period: EventTime, bucket: u8, room: usize) -> bool {
-        self.0.get(&period).is_none_or(|buckets| (buckets.counts[usize::from(bucket)] as usize) < room)
-    }
-
-    /// Takes a place in a bucket, if there is one.
-    pub(crate) fn admit(&mut self, period: EventTime, bucket: u8, room: usize) -> bool {
-        let has_room = self.has_room(period, bucket, room);
-        if has_room {
-            self.add(period, bucket, 1);
-        }
-        has_room
-    }
-
-    pub(crate) fn add(&mut self, period: EventTime, bucket: u8, count: u32) {
-        let buckets =
-            self.0.entry(period).or_insert_with(|| Buckets { total: 0, counts: Box::new([0; BUCKETS]) });
-        buckets.counts[usize::from(bucket)] += count;
-        buckets.total += u64::from(count);
-    }
-
-    /// Over the buckets of this worker.
-    pub(crate) fn of(&self, period: EventTime) -> u64 {
-        self.0.get(&period).map_or(0, |buckets| buckets.total)
-    }
-
-    pub(crate) fn forget_before(&mut self, period: EventTime) {
-        self.0 = self.0.split_off(&period);
-    }
-
-    /// By period and bucket, where there is something.
-    fn entries(&self) -> impl Iterator<Item = (EventTime, u8, u32)> {
-        self.0.iter().flat_map(|(period, buckets)| {
-            let counts = (0..=u8::MAX).zip(*buckets.counts).filter(|(_, count)| *count > 0);
-            counts.map(move |(bucket, count)| (*period, bucket, count))
-        })
-    }
-
-    pub(crate) fn footprint(&self) -> Footprint {
-        let bytes = self.0.len() * (size_of::<Buckets>() + size_of::<[u32; BUCKETS]>());
-        Footprint { rows: self.entries().count() as u64, bytes: bytes as u64 }
-    }
-}
 
 /// What the operator is told beside events.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -23,8 +23,8 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::admission::Counted;
 use super::parts::by_tick::Closing;
+use super::parts::cap::Counted;
 use crate::model::{Definition, EventTime, Forgotten, NameId};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;

@@ -30,7 +30,8 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::parts::by_tick::Closing;
-use super::profiles::{Crowd, Figures, LEAST, Observation, Occasion, RISE_STEP, Report, Settings, Z_STEP};
+use super::parts::report::{Crowd, Figures, LEAST, Observation, Occasion, RISE_STEP, Report, Z_STEP};
+use super::profiles::Settings;
 use crate::detect::{
     Bits, Level, Shown, Signal, Spoken, TAIL_BITS, Tuning, Verdict, WINDOW_MS, first_address, verdict,
 };

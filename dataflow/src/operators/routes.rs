@@ -23,9 +23,9 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::admission::Counted;
 use super::agents::MetAgent;
 use super::parts::by_tick::Closing;
+use super::parts::cap::Counted;
 use super::parts::texts::{Standing, Text, Texts};
 use crate::model::{AccessEvent, Definition, EventTime, NameId, RouteId, Tick};
 use crate::row::Admitted;

@@ -2,7 +2,9 @@
 
 pub(crate) mod by_key;
 pub(crate) mod by_tick;
+pub(crate) mod cap;
 pub(crate) mod few;
 pub(crate) mod owners;
+pub(crate) mod report;
 pub(crate) mod sketch;
 pub(crate) mod texts;

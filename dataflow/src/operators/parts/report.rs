@@ -1,0 +1,128 @@
+//! What the operator of profiles reports to that of incidents: odd keys, and sums over all keys of a window.
+//!
+//! Sums are integers, so they are the same whatever the order in which keys and workers are added.
+
+use serde::{Deserialize, Serialize};
+
+use crate::detect::{Judged, Signal, Spoken};
+use crate::incident::{Point, Reason, Sample};
+use crate::model::{EventTime, KeyId, KeyState, NameId};
+use crate::row::Owner;
+
+/// Why a key is observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Occasion {
+    /// A window was closed.
+    Closed,
+    /// A window isn't over, and beyond doubt.
+    Early,
+    /// The tables changed.
+    Reconsidered(Reason),
+}
+
+/// A key whose level is alert, or was until the tables changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Observation {
+    /// The window that was evaluated.
+    pub(crate) window_ms: EventTime,
+    pub(crate) key: KeyId,
+    pub(crate) occasion: Occasion,
+    /// The window's calls.
+    pub(crate) calls: u64,
+    pub(crate) spoken: Vec<Spoken>,
+    pub(crate) is_well_known: bool,
+    pub(crate) owner: Owner,
+    pub(crate) key_state: Option<KeyState>,
+    pub(crate) contact: NameId,
+    pub(crate) report: (NameId, NameId),
+    pub(crate) traffic: Vec<Point>,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) known_since_ms: EventTime,
+    pub(crate) known_calls: u64,
+}
+
+/// What a window says of many keys: those of a plan, or (no plan) all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Crowd {
+    pub(crate) window_ms: EventTime,
+    pub(crate) plan: NameId,
+    pub(crate) figures: Figures,
+}
+
+/// Sums over the keys that were called in a window.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    /// Keys.
+    pub(crate) keys: u64,
+    /// Keys whose volume can be judged, by z in quarters from -8 on.
+    pub(crate) z: Vec<u64>,
+    /// The same keys by ln of how many times as many calls they made, in eighths from -8 on.
+    pub(crate) rise: Vec<u64>,
+    /// Those of them that passed the gates of volume, likewise.
+    pub(crate) spiked: Vec<u64>,
+    /// Keys of which a signal had something new to say, in the order of [`Signal::ALL`].
+    pub(crate) stirred: Vec<u64>,
+}
+
+/// Places of histograms.
+const PLACES: usize = 192;
+pub(crate) const Z_STEP: f64 = 0.25;
+pub(crate) const RISE_STEP: f64 = 0.125;
+pub(crate) const LEAST: f64 = -8.0;
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self {
+            keys: 0,
+            z: vec![0; PLACES],
+            rise: vec![0; PLACES],
+            spiked: vec![0; PLACES],
+            stirred: vec![0; Signal::ALL.len()],
+        }
+    }
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, judged: &Judged) {
+        self.keys += 1;
+        if judged.is_known {
+            self.z[place(judged.z, Z_STEP)] += 1;
+            self.rise[place(judged.residual, RISE_STEP)] += 1;
+            if judged.spiked {
+                self.spiked[place(judged.residual, RISE_STEP)] += 1;
+            }
+        }
+        if judged.stirred != 0 {
+            for (signal, keys) in self.stirred.iter_mut().enumerate() {
+                *keys += u64::from(judged.stirred >> signal & 1);
+            }
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.keys += other.keys;
+        for (into, from) in [
+            (&mut self.z, &other.z),
+            (&mut self.rise, &other.rise),
+            (&mut self.spiked, &other.spiked),
+            (&mut self.stirred, &other.stirred),
+        ] {
+            into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
+        }
+    }
+}
+
+fn place(value: f64, step: f64) -> usize {
+    #[expect(clippy::cast_sign_loss, reason = "a cast saturates at 0")]
+    let place = ((value - LEAST) / step) as usize;
+    place.min(PLACES - 1)
+}
+
+/// What goes to the operator of incidents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    Observed(Box<Observation>),
+    Crowd(Box<Crowd>),
+    /// By how much the number of keys changed that were called in this or the last day.
+    Active(i64),
+}

@@ -10,8 +10,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::detect::{Bits, Level, Signal};
-use crate::model::{Country, EventTime, KeyId, KeyState, NameId, Policy, Position, RouteId};
-use crate::row::Owner;
+use crate::model::{Country, EventTime, KeyId, KeyState, NameId, Owner, Policy, Position, RouteId};
 
 /// The version of the detector's arithmetic. It is part of an incident's identity: what another version makes of the
 /// same calls is another incident.

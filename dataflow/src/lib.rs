@@ -18,6 +18,7 @@ pub mod state;
 mod window;
 
 pub use incident::*;
+pub use model::Owner;
 pub use operators::Publish;
 pub use render::{Dataflow, Detection, Options, render};
 pub use row::*;

@@ -35,7 +35,7 @@ use timely::dataflow::operators::{Concat as _, Input, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, StreamVec};
 
 use crate::detect::Tuning;
-use crate::model::{AccessEvent, Definition, TableChange, TableRow, Tick, TickInfo};
+use crate::model::{AccessEvent, Definition, Owner, TableChange, TableRow, Tick, TickInfo};
 use crate::operators::admission::{self, Admission, News};
 use crate::operators::agents::{self, AgentNews, Agents, MetAgent};
 use crate::operators::assignments::Assignments;
@@ -57,7 +57,7 @@ use crate::operators::usage::{ByRoute, UsageMetric};
 use crate::operators::windowed::{
     Context, Group, Metric, Partial, Publish, Settings, Windowed, close_events, close_partials, partials,
 };
-use crate::row::{Output, Owner, SubscriptionInfo};
+use crate::row::{Output, SubscriptionInfo};
 use crate::state::{Registered, Registry, RestoreError, Snapshot, States};
 
 /// What the dataflow is configured by.

@@ -3,7 +3,7 @@
 use crate::detect::Verdict;
 use crate::incident::{Incident, Transition};
 use crate::model::{
-    Country, Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, RouteId, Tick,
+    Country, Definition, EventTime, Forgotten, KeyId, NameId, Owner, Position, RequestId, RouteId, Tick,
 };
 use crate::window::Level;
 use keytide_config::View;
@@ -44,17 +44,6 @@ pub struct Usage {
     pub latency_sum_us: u64,
     /// Calls whose latency is known.
     pub latency_calls: u64,
-}
-
-/// Who a key belongs to in a window. Unknown fields are [`NameId::NONE`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Owner {
-    /// Subscription.
-    pub subscription: NameId,
-    /// Its customer.
-    pub customer: NameId,
-    /// Its plan.
-    pub plan: NameId,
 }
 
 /// Usage and who it belongs to.

@@ -3,6 +3,7 @@
 mod event;
 mod hex;
 mod id;
+mod owner;
 mod table;
 mod tick;
 pub mod time;
@@ -10,6 +11,7 @@ pub mod time;
 pub use event::{AccessEvent, Country, LATENCY_UNKNOWN, NetworkClass, Place, Position};
 pub use hex::{hex, id_digits, push_hex};
 pub use id::{Definition, Forgotten, KeyId, NameId, RequestId, RouteId};
+pub use owner::Owner;
 pub use table::{
     Allowance, KeyKind, KeyRow, KeyState, LeakRow, PlanRow, Policy, SubscriptionRow, TableChange, TableRow,
 };

@@ -23,8 +23,8 @@ use super::parts::by_tick::Closing;
 use super::parts::owners::OwnerChange;
 use super::usage::{ByKey, Counted, Totals, UsageMetric};
 use super::windowed::{Metric, Settings, Windowed, WindowedRow};
-use crate::model::{AccessEvent, EventTime, KeyId, NameId, Tick};
-use crate::row::{OwnedUsage, Owner};
+use crate::model::{AccessEvent, EventTime, KeyId, NameId, Owner, Tick};
+use crate::row::OwnedUsage;
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::{Judged, Signal, Spoken};
 use crate::incident::{Point, Reason, Sample};
-use crate::model::{EventTime, KeyId, KeyState, NameId};
-use crate::row::Owner;
+use crate::model::{EventTime, KeyId, KeyState, NameId, Owner};
 
 /// Why a key is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -38,7 +38,7 @@ pub use self::errors::Share;
 pub use self::facts::Facts;
 pub use self::mix::Mix;
 pub use self::novelty::{Novel, Values};
-pub use self::observed::{Shown, Spoken, verdict};
+pub use self::observed::{ObservedSignal, Shown, verdict};
 pub use self::profile::{Judged, Profile};
 pub use self::series::Series;
 pub use self::traffic::Stretch;

@@ -1,4 +1,4 @@
-//! Signals as they were observed: what each said most, with the values behind it, and what all add up to.
+//! Observed signals: the largest surprise of each within an hour, the values behind it, and the verdict of all.
 //!
 //! Limits: at most 12 signals that are about a value of their own.
 
@@ -28,35 +28,35 @@ pub struct Shown {
 
 /// One signal of the last hour, with its evidence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Spoken {
-    /// Which.
+pub struct ObservedSignal {
+    /// The signal's kind.
     pub signal: Signal,
     /// The value that was new; 0 for signals that aren't about one, and for many values together.
     pub value: u64,
-    /// Start of the window in which it said most.
+    /// Start of the window with the most bits.
     pub window_ms: u64,
-    /// When it last spoke.
-    pub heard_ms: u64,
-    /// When it said most, or a new value was last seen: from then on it counts for an hour.
+    /// The last time at which it was observed: the start of a window.
+    pub observed_ms: u64,
+    /// The time from which it counts for an hour: of the most bits, or of the last call with a new value.
     pub(super) last_ms: u64,
-    /// When it first spoke.
+    /// The first time at which it was observed.
     pub first_ms: u64,
-    /// The most it said.
+    /// The largest surprise.
     pub bits: Bits,
-    /// What a value's calls would say if they were all there are.
+    /// The surprise if all calls had the value.
     pub(super) whole: Bits,
-    /// How much of a volume's bits go if everybody's calls become e times as many.
+    /// The bits of a volume that go if the calls of all keys become e times as many.
     pub slope: Bits,
-    /// What was expected, in thousandths of a call.
+    /// The calls that were expected, in thousandths.
     pub expected: u64,
-    /// What was seen instead.
+    /// The calls that were seen.
     pub seen: u64,
-    /// What the calls of that window were, most first.
+    /// The values of that window's calls, most calls first.
     pub shown: SmallVec<[Shown; 1]>,
 }
 
-impl Spoken {
-    /// How wide the window is that it speaks of.
+impl ObservedSignal {
+    /// Returns the width of the window that it is about.
     #[must_use]
     pub fn width_ms(&self) -> u64 {
         width_ms(self.signal)
@@ -75,21 +75,21 @@ pub(super) fn width_ms(signal: Signal) -> u64 {
 #[must_use]
 pub fn verdict(
     tuning: &Tuning,
-    spoken: impl Iterator<Item = (Signal, Bits)> + Clone,
+    observed: impl Iterator<Item = (Signal, Bits)> + Clone,
     is_well_known: bool,
 ) -> Verdict {
-    let hard = spoken.clone().filter(|(signal, _)| signal.family() == Family::Hard);
+    let hard = observed.clone().filter(|(signal, _)| signal.family() == Family::Hard);
     let hard = hard.map(|(_, bits)| u64::from(bits.0)).sum::<u64>() >= SURE;
-    let mut verdict = Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(spoken)));
+    let mut verdict = Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(observed)));
     if !hard && !is_well_known {
         verdict.level = verdict.level.min(Level::Alert);
     }
     verdict
 }
 
-pub(super) fn sums(spoken: impl Iterator<Item = (Signal, Bits)>) -> [Bits; Signal::ALL.len()] {
+pub(super) fn sums(observed: impl Iterator<Item = (Signal, Bits)>) -> [Bits; Signal::ALL.len()] {
     let mut sums = [Bits::NONE; Signal::ALL.len()];
-    for (signal, bits) in spoken {
+    for (signal, bits) in observed {
         let sum = &mut sums[signal as usize];
         *sum = Bits((sum.0 + bits.0).min(Bits::MOST.0));
     }
@@ -122,25 +122,25 @@ pub(super) fn top(tally: &Tally, kind: Signal, known: &Values, most: usize) -> S
 }
 
 /// Keeps a signal: of several about the same, the one that said most.
-pub(super) fn keep(all: &mut Vec<Spoken>, spoken: Spoken) {
-    let same = |other: &&mut Spoken| (other.signal, other.value) == (spoken.signal, spoken.value);
+pub(super) fn keep(all: &mut Vec<ObservedSignal>, observed: ObservedSignal) {
+    let same = |other: &&mut ObservedSignal| (other.signal, other.value) == (observed.signal, observed.value);
     if let Some(before) = all.iter_mut().find(same) {
-        before.heard_ms = spoken.heard_ms;
-        // What says less than before is heard again once that is an hour ago.
-        if spoken.bits >= before.bits {
-            *before = Spoken { first_ms: before.first_ms, ..spoken };
+        before.observed_ms = observed.observed_ms;
+        // Fewer bits than before count again once those are an hour old.
+        if observed.bits >= before.bits {
+            *before = ObservedSignal { first_ms: before.first_ms, ..observed };
         }
         return;
     }
-    let followed = all.iter().filter(|spoken| spoken.value != 0).count();
-    if spoken.value != 0 && followed >= FOLLOWED {
+    let followed = all.iter().filter(|observed| observed.value != 0).count();
+    if observed.value != 0 && followed >= FOLLOWED {
         // Where calls come from is never crowded out by what they ask for.
-        let is_place = |one: &Spoken| matches!(one.signal, Signal::Country | Signal::Asn);
+        let is_place = |one: &ObservedSignal| matches!(one.signal, Signal::Country | Signal::Asn);
         let least = (0..all.len()).filter(|at| all[*at].value != 0 && !is_place(&all[*at]));
-        match least.min_by_key(|at| all[*at].bits).filter(|_| is_place(&spoken)) {
+        match least.min_by_key(|at| all[*at].bits).filter(|_| is_place(&observed)) {
             Some(least) => drop(all.remove(least)),
             None => return,
         }
     }
-    all.push(spoken);
+    all.push(observed);
 }

@@ -34,7 +34,7 @@ use super::errors::Share;
 use super::facts::{Facts, HARD, Past, covers, hard_facts};
 use super::mix::Mix;
 use super::novelty::Values;
-use super::observed::{Shown, Spoken, keep, sums, top, values_of, verdict, width_ms};
+use super::observed::{ObservedSignal, Shown, keep, sums, top, values_of, verdict, width_ms};
 use super::series::FEW;
 use super::traffic::Stretch;
 use super::volume::{Reading, Scale, Season, Slot};
@@ -146,7 +146,7 @@ pub struct Profile {
     tor_ms: u64,
     visits: Vec<Visit>,
     traffic: Vec<Stretch>,
-    spoken: Vec<Spoken>,
+    observed: Vec<ObservedSignal>,
     verdict: Verdict,
     frozen: Frozen,
 }
@@ -181,7 +181,7 @@ impl Profile {
             tor_ms: 0,
             visits: Vec::new(),
             traffic: Vec::new(),
-            spoken: Vec::new(),
+            observed: Vec::new(),
             verdict: Verdict::default(),
             frozen: Frozen::No,
         }
@@ -195,8 +195,8 @@ impl Profile {
 
     /// Its signals of the last hour.
     #[must_use]
-    pub fn spoken(&self) -> &[Spoken] {
-        &self.spoken
+    pub fn observed(&self) -> &[ObservedSignal] {
+        &self.observed
     }
 
     /// Start of the first window that wasn't stepped.
@@ -269,11 +269,11 @@ impl Profile {
         self.wake();
         self.forget();
         let is_early = self.fires_early(start_ms, window, facts, tuning);
-        let spoken_before = self.spoken.len();
+        let observed_before = self.observed.len();
         self.judge_values(start_ms, window, &facts.allowed);
         let mut stirred = 0;
-        for spoken in self.spoken.iter().skip(spoken_before).filter(|spoken| spoken.bits >= STIRS) {
-            stirred |= 1 << spoken.signal as u32;
+        for observed in self.observed.iter().skip(observed_before).filter(|observed| observed.bits >= STIRS) {
+            stirred |= 1 << observed.signal as u32;
         }
         self.judge_shares(start_ms, window);
         self.judge_facts(start_ms, window, facts);
@@ -320,7 +320,7 @@ impl Profile {
             u64::from(window.calls) >= LEAST_CALLS && f64::from(window.calls) >= 3.0 * expected
         };
         !hard_facts(&self.past(), start_ms, window, facts).is_empty()
-            || !self.spoken.is_empty() && self.is_known(start_ms) && is_loud()
+            || !self.observed.is_empty() && self.is_known(start_ms) && is_loud()
     }
 
     /// Memory beyond its own size.
@@ -329,7 +329,7 @@ impl Profile {
         values.into_iter().map(Values::owned_bytes).sum::<usize>()
             + self.traffic.capacity() * size_of::<Stretch>()
             + self.visits.capacity() * size_of::<Visit>()
-            + self.spoken.capacity() * size_of::<Spoken>()
+            + self.observed.capacity() * size_of::<ObservedSignal>()
     }
 
     /// Steps the windows up to `end_ms` without calls.
@@ -350,21 +350,23 @@ impl Profile {
 
     /// Takes back what the tables say is none; whether that was something.
     pub fn reconsider(&mut self, facts: &Facts, tuning: &Tuning) -> bool {
-        let before = self.spoken.len();
-        let covers =
-            |spoken: &Spoken| facts.allowed.iter().any(|one| covers(spoken.signal, spoken.value, one));
+        let before = self.observed.len();
+        let covers = |observed: &ObservedSignal| {
+            facts.allowed.iter().any(|one| covers(observed.signal, observed.value, one))
+        };
         // New networks that are all allowed take the countries and systems with them that they lie in.
-        let mut networks = self.spoken.iter().filter(|spoken| spoken.signal == Signal::Network).peekable();
+        let mut networks =
+            self.observed.iter().filter(|observed| observed.signal == Signal::Network).peekable();
         let all_allowed = networks.peek().is_some() && networks.all(covers);
-        self.spoken.retain(|spoken| match spoken.signal {
+        self.observed.retain(|observed| match observed.signal {
             Signal::Country | Signal::Asn if all_allowed => false,
-            Signal::Country | Signal::Asn | Signal::Network => !covers(spoken),
+            Signal::Country | Signal::Asn | Signal::Network => !covers(observed),
             Signal::Revoked => facts.revoked_ms.is_some() && !facts.publishable,
             Signal::Reported => facts.reported_ms.is_some() && !facts.publishable,
             signal => signal.family() != Family::Hard || !facts.publishable,
         });
         self.settle(tuning);
-        self.spoken.len() < before
+        self.observed.len() < before
     }
 
     fn learning(&self) -> bool {
@@ -396,7 +398,7 @@ impl Profile {
                 self.flush();
                 self.forget();
                 self.end_blocks();
-                if !self.spoken.is_empty() || !self.learning() {
+                if !self.observed.is_empty() || !self.learning() {
                     self.settle(tuning);
                 }
             }
@@ -600,17 +602,17 @@ impl Profile {
     fn judge_values(&mut self, start_ms: u64, window: &Window, allowed: &[Allowance]) {
         let calls = window.calls.max(1);
         // Values that were new stay as long as they keep their share.
-        for spoken in self.spoken.iter_mut().filter(|spoken| spoken.value != 0) {
-            let Some(tally) = values_of(window, spoken.signal) else { continue };
-            let Ok(at) = tally.values().binary_search_by_key(&spoken.value, |entry| entry.0) else {
+        for observed in self.observed.iter_mut().filter(|observed| observed.value != 0) {
+            let Some(tally) = values_of(window, observed.signal) else { continue };
+            let Ok(at) = tally.values().binary_search_by_key(&observed.value, |entry| entry.0) else {
                 continue;
             };
             let of_value = tally.values()[at].1;
-            if of_value >= calls / STAYS && start_ms < spoken.first_ms + DAY_MS {
-                (spoken.last_ms, spoken.heard_ms) = (start_ms, start_ms);
-                let bits = share(spoken.whole, of_value, calls);
-                if bits > spoken.bits {
-                    (spoken.bits, spoken.window_ms, spoken.seen) = (bits, start_ms, of_value.into());
+            if of_value >= calls / STAYS && start_ms < observed.first_ms + DAY_MS {
+                (observed.last_ms, observed.observed_ms) = (start_ms, start_ms);
+                let bits = share(observed.whole, of_value, calls);
+                if bits > observed.bits {
+                    (observed.bits, observed.window_ms, observed.seen) = (bits, start_ms, of_value.into());
                 }
             }
         }
@@ -638,11 +640,11 @@ impl Profile {
                 let bits = share(whole, of_value, calls);
                 let shown =
                     (value != 0).then_some(Shown { kind: signal, value, calls: of_value, is_new: true });
-                let spoken = Spoken {
+                let observed = ObservedSignal {
                     signal,
                     value,
                     window_ms: start_ms,
-                    heard_ms: start_ms,
+                    observed_ms: start_ms,
                     last_ms: start_ms,
                     first_ms: start_ms,
                     bits,
@@ -652,7 +654,7 @@ impl Profile {
                     seen: of_value.into(),
                     shown: shown.into_iter().collect(),
                 };
-                keep(&mut self.spoken, spoken);
+                keep(&mut self.observed, observed);
             }
         }
     }
@@ -767,13 +769,13 @@ impl Profile {
             return;
         }
         // A block speaks at its end.
-        let heard_ms = start_ms + width_ms(signal) - WINDOW_MS;
-        let spoken = Spoken {
+        let observed_ms = start_ms + width_ms(signal) - WINDOW_MS;
+        let observed = ObservedSignal {
             signal,
             value: 0,
             window_ms: start_ms,
-            heard_ms,
-            last_ms: heard_ms,
+            observed_ms,
+            last_ms: observed_ms,
             first_ms: start_ms,
             bits,
             whole: bits,
@@ -782,25 +784,25 @@ impl Profile {
             seen,
             shown,
         };
-        keep(&mut self.spoken, spoken);
+        keep(&mut self.observed, observed);
     }
 
     /// Forgets what is older than an hour.
     fn forget(&mut self) {
         let oldest = self.next_ms.saturating_sub(MEMORY_MS);
-        self.spoken.retain(|spoken| spoken.last_ms + WINDOW_MS > oldest);
+        self.observed.retain(|observed| observed.last_ms + WINDOW_MS > oldest);
     }
 
     /// What each signal said in the last hour. Values of one kind share their windows: what they say adds up.
     fn bits(&self) -> [Bits; Signal::ALL.len()] {
-        sums(self.spoken.iter().map(|spoken| (spoken.signal, spoken.bits)))
+        sums(self.observed.iter().map(|observed| (observed.signal, observed.bits)))
     }
 
     /// Adds up what was said in the last hour.
     fn settle(&mut self, tuning: &Tuning) {
         self.verdict = verdict(
             tuning,
-            self.spoken.iter().map(|spoken| (spoken.signal, spoken.bits)),
+            self.observed.iter().map(|observed| (observed.signal, observed.bits)),
             self.is_well_known(),
         );
         self.frozen = match (self.verdict.level >= Level::Alert, self.frozen) {
@@ -898,14 +900,14 @@ mod tests {
     #[test]
     fn usual_calls_raise_no_alarm() {
         let (profile, most) = known(5);
-        assert_eq!(most, Level::None, "{:?}", profile.spoken());
+        assert_eq!(most, Level::None, "{:?}", profile.observed());
     }
 
     #[test]
     fn a_burst_from_elsewhere_is_a_leak_within_two_minutes() {
         let (mut profile, _) = known(3);
         assert_eq!(staged(&mut profile, 2, &window(300, AWAY), &Facts::default()), Level::Revoke);
-        let signals: Vec<Signal> = profile.spoken().iter().map(|spoken| spoken.signal).collect();
+        let signals: Vec<Signal> = profile.observed().iter().map(|observed| observed.signal).collect();
         for signal in [Signal::Country, Signal::Asn, Signal::Agent, Signal::VolumeMinute] {
             assert!(signals.contains(&signal), "{signal:?} {signals:?}");
         }
@@ -952,7 +954,7 @@ mod tests {
             profile.close(woken_ms, &Tuning::default());
             profile.asns.learn(&[(HOME, 1)], woken_ms - DAY_MS);
             profile.step(woken_ms, &window(3, place), &Facts::default(), &Tuning::default());
-            assert_eq!(profile.verdict().level, level, "{place} {:?}", profile.spoken());
+            assert_eq!(profile.verdict().level, level, "{place} {:?}", profile.observed());
         }
     }
 
@@ -961,7 +963,7 @@ mod tests {
         let facts = Facts { last_used_ms: Some(MONDAY_MS - 40 * DAY_MS), ..Facts::default() };
         let mut profile = Profile::new(MONDAY_MS);
         profile.step(MONDAY_MS, &window(3, HOME), &facts, &Tuning::default());
-        assert_eq!(profile.verdict().level, Level::Alert, "{:?}", profile.spoken());
+        assert_eq!(profile.verdict().level, Level::Alert, "{:?}", profile.observed());
     }
 
     #[test]
@@ -995,7 +997,7 @@ mod tests {
                 let start_ms = MONDAY_MS + minute * WINDOW_MS;
                 profile.step(start_ms, &at(place, minute), &Facts::default(), &Tuning::default());
             }
-            profile.spoken().iter().any(|spoken| spoken.signal == Signal::Travel)
+            profile.observed().iter().any(|observed| observed.signal == Signal::Travel)
         };
         assert!(travels(8, sydney));
         assert!(!travels(8, potsdam), "next door");
@@ -1013,7 +1015,7 @@ mod tests {
         assert!(profile.verdict().level >= Level::Alert);
         profile.close(end_ms + MEMORY_MS + WINDOW_MS, &Tuning::default());
         assert_eq!(profile.verdict().level, Level::None);
-        assert!(profile.spoken().is_empty());
+        assert!(profile.observed().is_empty());
     }
 
     proptest! {

@@ -33,7 +33,7 @@ use super::parts::by_tick::Closing;
 use super::parts::report::{Crowd, Figures, LEAST, Observation, Occasion, RISE_STEP, Report, Z_STEP};
 use super::profiles::Settings;
 use crate::detect::{
-    Bits, Level, Shown, Signal, Spoken, TAIL_BITS, Tuning, Verdict, WINDOW_MS, first_address, verdict,
+    Bits, Level, ObservedSignal, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS, first_address, verdict,
 };
 use crate::incident::{
     Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState, Transition,
@@ -226,9 +226,9 @@ impl Incidents {
     }
 
     /// Takes out what many keys say together; whether there was something.
-    fn guard(&self, plan: NameId, spoken: &mut Vec<Spoken>) -> bool {
+    fn guard(&self, plan: NameId, observed: &mut Vec<ObservedSignal>) -> bool {
         let mut platform_event = false;
-        spoken.retain_mut(|one| {
+        observed.retain_mut(|one| {
             let (mut factor, mut muted) = (0.0_f64, 0);
             for plan in [NameId::NONE, plan] {
                 let windows = (one.window_ms, plan)..(one.window_ms + one.width_ms(), NameId::NONE);
@@ -259,15 +259,16 @@ impl Incidents {
         if is_early && self.is_crowded(&observation) {
             return;
         }
-        let platform_event = self.guard(observation.owner.plan, &mut observation.spoken);
-        let signals = observation.spoken.iter().map(|one| (one.signal, one.bits));
+        let platform_event = self.guard(observation.owner.plan, &mut observation.observed);
+        let signals = observation.observed.iter().map(|one| (one.signal, one.bits));
         let mut verdict = verdict(&self.settings.tuning, signals, observation.is_well_known);
         if is_early {
             // Nobody acts on a window that isn't over: its end raises the level, and then somebody may.
             verdict.level = verdict.level.min(Level::Alert);
         }
         let at_ms = observation.window_ms + WINDOW_MS;
-        let heard_ms = observation.spoken.iter().map(|one| one.heard_ms + WINDOW_MS).max().unwrap_or(0);
+        let observed_ms =
+            observation.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
         let key = observation.key;
         let held = self.incidents.get_mut(&key);
 
@@ -298,7 +299,7 @@ impl Incidents {
             Some(held) => {
                 // Signals that were there when it ended don't open it again.
                 let is_over = held.incident.state != IncidentState::Open;
-                if is_over && heard_ms <= held.incident.ended_ms.unwrap_or(0) {
+                if is_over && observed_ms <= held.incident.ended_ms.unwrap_or(0) {
                     return;
                 }
                 match (is_over, verdict.level > held.incident.level) {
@@ -315,7 +316,7 @@ impl Incidents {
         if held.take(&observation, verdict, platform_event, change.is_some(), &self.settings.tuning) {
             said.changed.insert(key);
         }
-        self.schedule(key, heard_ms + ENDS_MS);
+        self.schedule(key, observed_ms + ENDS_MS);
         if let Some(change) = change {
             let transition = self.transition(key, change, at_ms, is_early, info);
             said.tell(transition);
@@ -469,8 +470,9 @@ impl Held {
         if observation.occasion == Occasion::Closed {
             incident.calls += observation.calls;
         }
-        let heard = observation.spoken.iter().map(|one| one.heard_ms + WINDOW_MS).max().unwrap_or(0);
-        incident.last_signal_ms = heard.max(incident.last_signal_ms);
+        let observed_ms =
+            observation.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
+        incident.last_signal_ms = observed_ms.max(incident.last_signal_ms);
         for evidence in evidence(observation) {
             match incident.signals.iter_mut().find(|known| known.signal == evidence.signal) {
                 Some(known) => {
@@ -497,7 +499,7 @@ impl Held {
 /// What each signal said, with the values of one kind together.
 fn evidence(observation: &Observation) -> Vec<Evidence> {
     let mut all: BTreeMap<Signal, Evidence> = BTreeMap::new();
-    for one in &observation.spoken {
+    for one in &observation.observed {
         let values: SmallVec<[Contributor; 1]> = one.shown.iter().filter_map(contributor).collect();
         match all.entry(one.signal) {
             std::collections::btree_map::Entry::Vacant(entry) => {
@@ -506,7 +508,7 @@ fn evidence(observation: &Observation) -> Vec<Evidence> {
                     window_ms: one.window_ms,
                     width_ms: one.width_ms(),
                     first_ms: one.first_ms,
-                    last_ms: one.heard_ms,
+                    last_ms: one.observed_ms,
                     expected: one.expected,
                     seen: one.seen,
                     bits: one.bits,
@@ -516,7 +518,7 @@ fn evidence(observation: &Observation) -> Vec<Evidence> {
             std::collections::btree_map::Entry::Occupied(mut entry) => {
                 let evidence = entry.get_mut();
                 evidence.first_ms = evidence.first_ms.min(one.first_ms);
-                evidence.last_ms = evidence.last_ms.max(one.heard_ms);
+                evidence.last_ms = evidence.last_ms.max(one.observed_ms);
                 evidence.window_ms = evidence.window_ms.max(one.window_ms);
                 evidence.seen += one.seen;
                 evidence.bits = Bits((evidence.bits.0 + one.bits.0).min(Bits::MOST.0));

@@ -523,7 +523,7 @@ impl Profiles {
             expected: stretch.expected,
         };
         let is_new = |network| {
-            profile.spoken().iter().any(|one| one.signal == Signal::Network && one.value == network)
+            profile.observed().iter().any(|one| one.signal == Signal::Network && one.value == network)
         };
         let mut samples: Vec<_> = window.map_or(&[][..], |window| &window.samples).to_vec();
         samples.sort_by_key(|(network, _)| (!is_new(*network), *network));
@@ -538,7 +538,7 @@ impl Profiles {
             key,
             occasion,
             calls: window.map_or(0, |window| window.calls.into()),
-            spoken: profile.spoken().to_vec(),
+            observed: profile.observed().to_vec(),
             is_well_known: profile.is_well_known(),
             owner: self.owners.at(key, window_ms),
             key_state: self.owners.has_row(key).then(|| facts.map_or(KeyState::Active, |facts| facts.state)),

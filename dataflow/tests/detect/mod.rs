@@ -169,7 +169,8 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
                 let ended_ms = Some(told.last_signal_ms + HOUR_MS / 2);
                 all.insert((key, opened), Told { ended_ms, ..told });
             }
-            let heard = profile.spoken().iter().map(|one| one.heard_ms + WINDOW_MS).max().unwrap_or(0);
+            let observed_ms =
+                profile.observed().iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
             let level = profile.verdict().level;
             let calls = windows.get(&start).map_or(0, |window| u64::from(window.calls));
             if level < Alarm::Alert {
@@ -186,7 +187,7 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
                         .map(|told| (at.1, told))
                 });
                 match told {
-                    Some((opened, told)) if heard <= told.ended_ms.unwrap() => {
+                    Some((opened, told)) if observed_ms <= told.ended_ms.unwrap() => {
                         all.insert((key, opened), told);
                         continue;
                     }
@@ -201,7 +202,7 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
             }
             let told = &mut open.as_mut().unwrap().1;
             told.level = level.max(told.level);
-            told.last_signal_ms = heard.max(told.last_signal_ms);
+            told.last_signal_ms = observed_ms.max(told.last_signal_ms);
             told.calls += calls;
         }
         all.extend(open.map(|(opened, told)| ((key, opened), told)));

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::{Judged, Signal, Spoken};
+use crate::detect::{Judged, ObservedSignal, Signal};
 use crate::incident::{Point, Reason, Sample};
 use crate::model::{EventTime, KeyId, KeyState, NameId, Owner};
 
@@ -28,7 +28,7 @@ pub(crate) struct Observation {
     pub(crate) occasion: Occasion,
     /// The window's calls.
     pub(crate) calls: u64,
-    pub(crate) spoken: Vec<Spoken>,
+    pub(crate) observed: Vec<ObservedSignal>,
     pub(crate) is_well_known: bool,
     pub(crate) owner: Owner,
     pub(crate) key_state: Option<KeyState>,

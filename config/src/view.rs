@@ -85,12 +85,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::VIEWS;
 
     #[test]
-    fn names_are_those_of_the_sections_and_tell_views_apart() {
-        assert_eq!((View::NAMES, View::ALL.map(View::name)), (VIEWS, VIEWS));
-        assert_eq!(BTreeSet::from(VIEWS).len(), View::ALL.len());
+    fn names_tell_views_apart() {
+        assert_eq!(View::NAMES, View::ALL.map(View::name));
+        assert_eq!(BTreeSet::from(View::NAMES).len(), View::ALL.len());
         for (place, view) in View::ALL.into_iter().enumerate() {
             assert_eq!((view as usize, View::named(view.name())), (place, Some(view)));
         }

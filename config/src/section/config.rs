@@ -14,10 +14,11 @@ use super::limits::{Limits, RawLimits};
 use super::log::{Log, RawLog};
 use super::prelude::*;
 use super::routes::{RawRoutes, Routes};
-use super::sink::{RawSinks, Sinks, VIEWS};
+use super::sink::{RawSinks, Sinks};
 use super::source::{RawSource, Shared, Source, SourceKind, sources};
 use super::tables::{RawTables, Tables};
 use super::windows::{RawWindows, Windows};
+use crate::view::View;
 
 section! {
     /// A whole job. It exists only if no problem was found: nothing outside this crate can make one.
@@ -87,7 +88,7 @@ fn loops(raw: &RawConfig, config: &JobConfig, check: &mut Check<'_>) {
         let of_sources = spots.iter().filter_map(|source| source.value.topic.given());
         let of_tables = tables.into_iter().flat_map(RawTables::topics);
         for topic in of_sources.chain(of_tables) {
-            if VIEWS.iter().any(|view| sink.topic(view) == topic.value.0) {
+            if View::ALL.iter().any(|view| view.topic(&sink.prefix) == topic.value.0) {
                 let message = format!(
                     "found {}, which the job writes itself, allowed: another topic, or another sink.kafka.prefix \
                      than {}",
@@ -102,10 +103,10 @@ fn loops(raw: &RawConfig, config: &JobConfig, check: &mut Check<'_>) {
         for source in &config.sources {
             let SourceKind::File { pattern } = &source.kind else { continue };
             let Ok(glob) = Pattern::new(pattern) else { continue };
-            let reads = |view: &&str| glob.matches_path(&sink.dir.join(format!("{view}-000001.jsonl")));
+            let reads = |view: &str| glob.matches_path(&sink.dir.join(format!("{view}-000001.jsonl")));
             let spot = spots.iter().find(|spot| spot.value.name.value().is_some_and(|n| n.0 == source.name));
             if let Some(path) = spot.and_then(|spot| spot.value.path.given())
-                && VIEWS.iter().any(reads)
+                && View::NAMES.into_iter().any(reads)
             {
                 let message = format!(
                     "found {}, which matches files that sink.files writes, allowed: another pattern, or another \
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn a_job_does_not_read_what_it_writes() {
         let with_prefix = |prefix: &str| format!("[sink.kafka]\nbrokers = \"b:1\"\nprefix = \"{prefix}\"\n");
-        for view in VIEWS {
+        for view in View::NAMES {
             let topic = format!("\"a.b.{view}.v1\"");
             let text = KAFKA.replace("\"events\"", &topic) + &with_prefix("a.b");
             assert_eq!(

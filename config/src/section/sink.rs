@@ -9,21 +9,6 @@ const MAX_PREFIX_BYTES: usize = 200;
 /// Replicas of a topic; Kafka counts them in 16 bits with a sign.
 const MAX_REPLICATION: u64 = 32_767;
 
-/// The views of a job. Each is a topic of `[sink.kafka]` and a file of `[sink.files]`.
-pub const VIEWS: [&str; 11] = [
-    "usage",
-    "usage_by_route",
-    "latency",
-    "geo",
-    "callers",
-    "subscription_usage",
-    "incidents",
-    "incident_log",
-    "revocations",
-    "late",
-    "dead_letters",
-];
-
 section! {
     /// `[sink.*]`: where a live job's results go.
     #[derive(Clone, Debug)]
@@ -88,14 +73,6 @@ choice! {
 texts! {
     /// The beginning of the names of a sink's topics.
     Prefix if |text| is_topic(text, MAX_PREFIX_BYTES), format!("1 to {MAX_PREFIX_BYTES} of A-Z, a-z, 0-9, ., _ and -");
-}
-
-impl KafkaSink {
-    /// The topic of one of [`VIEWS`].
-    #[must_use]
-    pub fn topic(&self, view: &str) -> String {
-        format!("{}.{view}.v1", self.prefix)
-    }
 }
 
 impl Gives<KafkaSink> for RawKafkaSink {

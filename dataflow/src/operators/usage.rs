@@ -110,7 +110,10 @@ impl Counted {
                 all |= *sum;
             }
             if all <= u64::from(u32::MAX) {
-                *narrow = sums.map(|sum| sum as u32);
+                // `map` over an array is a call for each of its elements here.
+                for (narrow, sum) in narrow.iter_mut().zip(sums) {
+                    *narrow = sum as u32;
+                }
                 return;
             }
         }
@@ -141,7 +144,13 @@ impl Accumulator for Counted {
     #[inline]
     fn merge(&mut self, other: &Self) {
         match other {
-            Self::Narrow(narrow) => self.add(narrow.map(u64::from)),
+            Self::Narrow(narrow) => {
+                let mut parts = [0; FIELDS];
+                for (part, narrow) in parts.iter_mut().zip(narrow) {
+                    *part = u64::from(*narrow);
+                }
+                self.add(parts);
+            }
             Self::Wide(sums) => self.widen().add(sums),
         }
     }

@@ -34,7 +34,7 @@ use super::agent::{self, Agents};
 use super::duration::duration_us;
 use super::keys::{Keys, UNHASHED};
 use super::message::{Occurred, is_large};
-use super::number::{Decimal, Numeric, numeric};
+use super::number::{Decimal, Numeric, numeric, short_whole_of};
 use super::place::Places;
 use super::raw::{Name, RawEvent, Value, WrongType};
 use super::route::{self, Announced, Memo};
@@ -391,14 +391,18 @@ fn count(value: Value<'_>, buffer: &mut String) -> Result<u32, WrongType> {
 }
 
 fn status(value: Value<'_>, buffer: &mut String) -> Result<u16, WrongType> {
-    match numeric(value, buffer)? {
-        Numeric::Unknown => Ok(0),
-        Numeric::Known(number) if number.is_minus_one() => Ok(0),
-        Numeric::Known(number) => match number.integer().and_then(|status| u16::try_from(status).ok()) {
-            // RFC 9110, section 15: three digits; those from 600 on are taken for 5xx.
-            Some(status) if status == 0 || (100..1_000).contains(&status) => Ok(status),
-            _ => Err(WrongType),
+    let number = match short_whole_of(value) {
+        Some(number) => Some(number),
+        None => match numeric(value, buffer)? {
+            Numeric::Unknown => Some(0),
+            Numeric::Known(number) if number.is_minus_one() => Some(0),
+            Numeric::Known(number) => number.integer(),
         },
+    };
+    match number.and_then(|status| u16::try_from(status).ok()) {
+        // RFC 9110, section 15: three digits; those from 600 on are taken for 5xx.
+        Some(status) if status == 0 || (100..1_000).contains(&status) => Ok(status),
+        _ => Err(WrongType),
     }
 }
 
@@ -423,11 +427,15 @@ fn duration(raw: &RawEvent<'_>, [time, end]: [&Reading; 2], buffer: &mut String)
 }
 
 fn size(value: Value<'_>, buffer: &mut String) -> Result<u64, WrongType> {
-    match numeric(value, buffer)? {
-        Numeric::Unknown => Ok(0),
-        Numeric::Known(number) if number.is_minus_one() => Ok(0),
-        Numeric::Known(number) => number.integer().filter(|bytes| *bytes <= MAX_BYTES).ok_or(WrongType),
-    }
+    let number = match short_whole_of(value) {
+        Some(number) => Some(number),
+        None => match numeric(value, buffer)? {
+            Numeric::Unknown => Some(0),
+            Numeric::Known(number) if number.is_minus_one() => Some(0),
+            Numeric::Known(number) => number.integer(),
+        },
+    };
+    number.filter(|bytes| *bytes <= MAX_BYTES).ok_or(WrongType)
 }
 
 fn client(raw: &RawEvent<'_>, context: &Context, buffer: &mut String) -> Option<IpAddr> {

@@ -57,17 +57,29 @@ impl Decimal {
         if text.len() > 19 {
             return None;
         }
-        let mut mantissa = 0_u64;
-        let mut point = None;
-        for (at, byte) in text.iter().enumerate() {
-            match byte {
-                b'0'..=b'9' => mantissa = mantissa * 10 + u64::from(byte - b'0'),
-                b'.' if point.is_none() => point = Some(at),
-                _ => return None,
+        // Before the point and behind it apart, so that a digit costs one comparison.
+        let digits_from = |mut at: usize, mut mantissa: u64| {
+            while let Some(digit) =
+                text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10)
+            {
+                mantissa = mantissa * 10 + u64::from(digit);
+                at += 1;
             }
+            (at, mantissa)
+        };
+        let (point, mut mantissa) = digits_from(0, 0);
+        let (mut places, mut digits) = (0, point);
+        if text.get(point) == Some(&b'.') {
+            let end;
+            (end, mantissa) = digits_from(point + 1, mantissa);
+            places = end - point - 1;
+            digits += places;
+            if end < text.len() {
+                return None;
+            }
+        } else if point < text.len() {
+            return None;
         }
-        let places = point.map_or(0, |at| text.len() - 1 - at);
-        let digits = text.len() - usize::from(point.is_some());
         let exponent = -i32::try_from(places).ok()?;
         (1..19).contains(&digits).then_some(Self {
             negative: false,
@@ -162,6 +174,25 @@ pub(super) enum Numeric {
     Known(Decimal),
 }
 
+/// The number that a text of 1 to 18 digits and nothing else is, as nearly all whole numbers are.
+#[inline]
+pub(super) fn short_whole(text: &str) -> Option<u64> {
+    if !(1..19).contains(&text.len()) {
+        return None;
+    }
+    let digit = |byte: u8| Some(u64::from(byte.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
+    text.bytes().try_fold(0, |number, byte| Some(number * 10 + digit(byte)?))
+}
+
+/// The same of a value.
+#[inline]
+pub(super) fn short_whole_of(value: Value<'_>) -> Option<u64> {
+    match value {
+        Value::Number(text) | Value::Plain(text) => short_whole(text),
+        _ => None,
+    }
+}
+
 /// The value as a number: a number, or a text that is one.
 pub(super) fn numeric(value: Value<'_>, buffer: &mut String) -> Result<Numeric, WrongType> {
     match value.text(buffer)? {
@@ -234,6 +265,17 @@ mod tests {
             let text = format!("{number}.{}", "0".repeat(places));
             prop_assert_eq!(parse(&text).integer(), Some(number));
             prop_assert_eq!(parse(&text).floor(-cut), Some(number / 10_u64.pow(cut.unsigned_abs())));
+        }
+
+        /// The short way to a whole number is the long one's.
+        #[test]
+        fn short_wholes_are_those_of_decimals(text in prop_oneof!["[0-9]{0,20}", "[0-9.e+-]{0,5}"]) {
+            if let Some(number) = short_whole(&text) {
+                prop_assert_eq!(parse(&text).integer(), Some(number));
+                prop_assert_eq!(parse(&text).floor(0), Some(number));
+            } else {
+                prop_assert!(!(1..19).contains(&text.len()) || text.contains(['.', 'e', '+', '-']));
+            }
         }
 
         /// Rounding a decimal fraction is rounding the integer that its digits are.

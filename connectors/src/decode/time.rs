@@ -8,7 +8,7 @@ use keytide_config::{Field, Source, TimePattern, Unit, Zone};
 use keytide_dataflow::model::EventTime;
 
 use super::canonical::Fault;
-use super::number::Decimal;
+use super::number::{Decimal, short_whole};
 use super::raw::Value;
 use crate::time::{Dates, by_pattern, by_size, clf, parse, rfc3339};
 
@@ -43,7 +43,11 @@ impl Reading {
             let fault = Fault::new("time", "must be of the configured format");
             return by_pattern(text.as_bytes(), pattern, &self.zone).ok_or(fault);
         }
-        let shift = match unit.unwrap_or(self.unit) {
+        let unit = unit.unwrap_or(self.unit);
+        if let (Unit::Millis, Some(ms)) = (unit, short_whole(text)) {
+            return Ok(ms.cast_signed());
+        }
+        let shift = match unit {
             Unit::Seconds => 3,
             Unit::Millis => 0,
             Unit::Micros => -3,

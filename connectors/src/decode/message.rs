@@ -117,10 +117,9 @@ impl Messages {
 
     /// Gives the events of a message that have no request id the message's. `first` is the first of them.
     fn identify(&self, message: &[u8], records: u32, first: usize, out: &mut Decoded) {
-        let is_batch = records > 1 || is_array(message);
         let identified = match self.dedupe {
             Dedupe::Message => true,
-            Dedupe::Batch => is_batch,
+            Dedupe::Batch => records > 1 || is_array(message),
             Dedupe::RequestId | Dedupe::Content => false,
         };
         if !identified || out.events[first..].iter().all(|event| event.request.is_some()) {
@@ -245,7 +244,8 @@ pub(super) struct Occurred {
     pub(super) is_batch: bool,
     /// Mostly there is one record.
     first: Option<RequestId>,
-    others: HashMap<RequestId, u32>,
+    /// Made where a second record is told by its content.
+    others: Option<HashMap<RequestId, u32>>,
 }
 
 impl Occurred {
@@ -255,7 +255,7 @@ impl Occurred {
             self.first = Some(base);
             return base;
         };
-        let before = self.others.entry(base).or_insert(u32::from(base == first));
+        let before = self.others.get_or_insert_default().entry(base).or_insert(u32::from(base == first));
         let number = *before;
         *before += 1;
         if number == 0 {

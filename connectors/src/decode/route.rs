@@ -176,7 +176,9 @@ pub(crate) fn cut(text: &str, limit: usize) -> &str {
 
 /// Appends `text`, cut after `limit` bytes, with U+FFFD for control characters and for bytes that aren't UTF-8.
 pub(super) fn push_clean(text: &str, limit: usize, out: &mut String) {
-    if text.len() <= limit && text.bytes().all(|byte| (0x20..0x7F).contains(&byte)) {
+    // Without a stop in between, so that many bytes are looked at at once.
+    let is_clean = |text: &str| text.bytes().fold(true, |clean, byte| clean & (0x20..0x7F).contains(&byte));
+    if text.len() <= limit && is_clean(text) {
         return out.push_str(text);
     }
     let text = shown(text);

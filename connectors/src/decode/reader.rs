@@ -59,6 +59,14 @@ impl<'a> Reader<'a> {
     /// The first byte behind white space, which is skipped.
     #[inline]
     pub(super) fn token(&mut self) -> Option<u8> {
+        match *self.text.as_bytes().get(self.at)? {
+            // No white space stands above the blank: mostly there is none at all.
+            token @ b'!'.. => Some(token),
+            _ => self.token_behind_blanks(),
+        }
+    }
+
+    fn token_behind_blanks(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         loop {
             match *bytes.get(self.at)? {
@@ -128,7 +136,7 @@ impl<'a> Reader<'a> {
     /// Returns whether `text` stands here; if so, the reader moves behind it.
     #[inline]
     pub(super) fn skip_text(&mut self, text: &str) -> bool {
-        let found = self.text.as_bytes()[self.at..].starts_with(text.as_bytes());
+        let found = begins(&self.text.as_bytes()[self.at..], text.as_bytes());
         if found {
             self.at += text.len();
         }
@@ -158,7 +166,14 @@ impl<'a> Reader<'a> {
     /// Reads any value, to its end. Objects and arrays are passed over.
     #[inline]
     pub(super) fn value(&mut self) -> Result<Value<'a>, Unreadable> {
-        match self.token() {
+        let token = self.token();
+        self.value_at(token)
+    }
+
+    /// Reads the value that begins with `token`, where the reader stands.
+    #[inline]
+    pub(super) fn value_at(&mut self, token: Option<u8>) -> Result<Value<'a>, Unreadable> {
+        match token {
             Some(b'"') => self.string(),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b'{') => self.pass_over().map(|_| Value::Object),
@@ -223,6 +238,55 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(found)
+    }
+
+    /// The text at whose first quote the reader stands, if it has no escapes; then the reader moves behind it, else it
+    /// stays.
+    pub(super) fn plain_text(&mut self) -> Option<&'a str> {
+        let bytes = self.text.as_bytes();
+        let start = self.at + 1;
+        let mut at = special(bytes, start);
+        // Control characters but line feeds are part of a text.
+        while bytes.get(at).is_some_and(|byte| *byte < b' ' && *byte != b'\n') {
+            at = special(bytes, at + 1);
+        }
+        if bytes.get(at) != Some(&b'"') {
+            return None;
+        }
+        self.at = at + 1;
+        Some(&self.text[start..at])
+    }
+
+    /// The digits at which the reader stands, with at most one point among them, if another member or the object's end
+    /// follows; then the reader moves behind them, else it stays.
+    pub(super) fn plain_number(&mut self) -> Option<&'a str> {
+        let bytes = self.text.as_bytes();
+        let digits = |mut at: usize| {
+            while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+                at += 1;
+            }
+            at
+        };
+        let start = self.at;
+        let whole = digits(start);
+        // No digit stands behind a leading zero.
+        if whole == start || (whole > start + 1 && bytes[start] == b'0') {
+            return None;
+        }
+        let mut end = whole;
+        if bytes.get(whole) == Some(&b'.') {
+            end = digits(whole + 1);
+            if end == whole + 1 {
+                return None;
+            }
+        }
+        match (bytes.get(end), bytes.get(end + 1)) {
+            (Some(b','), Some(b'"')) | (Some(b'}'), _) => {
+                self.at = end;
+                Some(&self.text[start..end])
+            }
+            _ => None,
+        }
     }
 
     #[inline]
@@ -357,6 +421,19 @@ impl<'a> Reader<'a> {
     #[cold]
     fn expected(&self, expected: &'static str) -> Unreadable {
         Unreadable { expected, at: self.at }
+    }
+}
+
+/// Returns whether `bytes` begins with `text`. Names of members are short: two words that overlap are them, without a
+/// call.
+#[inline]
+fn begins(bytes: &[u8], text: &[u8]) -> bool {
+    let Some(bytes) = bytes.get(..text.len()) else { return false };
+    match (text.len(), bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (8..=16, Some(first), Some(last)) => {
+            text.first_chunk::<8>() == Some(first) && text.last_chunk::<8>() == Some(last)
+        }
+        _ => bytes == text,
     }
 }
 
@@ -573,6 +650,42 @@ mod tests {
             let mut reader = Reader::new(&text);
             while reader.token().is_some() && read_all(&mut reader).is_ok() {}
             let _ = delimit(text.as_bytes(), 0);
+        }
+
+        /// A text is a beginning whatever its length.
+        #[test]
+        fn begins_is_exact(bytes in "[ab]{0,24}", text in "[ab]{0,24}", length in 0_usize..24) {
+            let own = &bytes[..length.min(bytes.len())];
+            prop_assert!(begins(bytes.as_bytes(), own.as_bytes()));
+            prop_assert_eq!(begins(bytes.as_bytes(), text.as_bytes()), bytes.starts_with(&text));
+            for at in 0..own.len() {
+                let mut other = own.as_bytes().to_vec();
+                other[at] ^= 1;
+                prop_assert!(!begins(bytes.as_bytes(), &other), "{}", at);
+            }
+        }
+
+        /// The short ways find what the long ones find, or nothing and stay where they are.
+        #[test]
+        fn plain_values_are_those_of_the_reader(
+            text in prop_oneof![r#""[a\\\\"\n\u{1}ä]{0,12}"?[,}]"#, r#"[0-9]{0,4}\.?[0-9e]{0,3}(,|,"|\}|\]| )?"#]
+        ) {
+            let (mut short, mut long) = (Reader::new(&text), Reader::new(&text));
+            let plain = match text.as_bytes().first() {
+                Some(b'"') => short.plain_text().map(|text| (true, text)),
+                _ => short.plain_number().map(|text| (false, text)),
+            };
+            match plain {
+                None => prop_assert_eq!(short.at(), 0),
+                Some((is_text, plain)) => {
+                    match long.value() {
+                        Ok(Value::Plain(text)) => prop_assert_eq!((true, text), (is_text, plain)),
+                        Ok(Value::Number(text)) => prop_assert_eq!((false, text), (is_text, plain)),
+                        _ => prop_assert!(false, "{}", text),
+                    }
+                    prop_assert_eq!(short.at(), long.at());
+                }
+            }
         }
 
         /// Specials are found wherever they stand.

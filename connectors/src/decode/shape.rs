@@ -117,6 +117,8 @@ struct Member {
     quoted: Box<str>,
     index: Option<usize>,
     targets: Vec<Target>,
+    /// The one field that it is, as nearly all members are: then nothing else has to be looked at.
+    field: Option<(Name, u8, Option<Unit>)>,
     /// Where it is one of those that identify the call.
     identity: Option<Identity>,
     node: Node,
@@ -358,6 +360,7 @@ impl Node {
                 quoted,
                 index,
                 targets: Vec::new(),
+                field: None,
                 identity: None,
                 node: Self::default(),
             });
@@ -372,6 +375,9 @@ impl Node {
         self.filter =
             self.members.iter().fold(0, |filter, member| filter | filter_bit(member.name.as_bytes()));
         for member in &mut self.members {
+            if let [Target::Field(name, rank, unit)] = member.targets[..] {
+                member.field = Some((name, rank, unit));
+            }
             if member.targets.iter().any(|target| target.is_identity()) {
                 member.identity = Identity::try_from(*identities).ok();
                 *identities += 1;
@@ -497,18 +503,49 @@ impl Node {
 }
 
 impl Member {
-    #[inline]
+    // One call less for each member of a record: objects and arrays are read elsewhere.
+    #[inline(always)]
     fn read<'a>(
         &self,
         reader: &mut Reader<'a>,
         raw: &mut RawEvent<'a>,
         shape: &Shape,
     ) -> Result<(), Unreadable> {
-        let value = match reader.token() {
+        let token = reader.token();
+        // Each value that is mostly met is taken apart from the others: so it goes from registers to its place in the
+        // record. Where it is one of several that meet in memory, its move waits for the stores before it.
+        match token {
+            Some(b'"') => {
+                if let Some(text) = reader.plain_text() {
+                    self.take(Value::Plain(text), raw, shape);
+                    return Ok(());
+                }
+            }
+            Some(b'0'..=b'9') => {
+                if let Some(number) = reader.plain_number() {
+                    self.take(Value::Number(number), raw, shape);
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        self.read_other(token, reader, raw, shape)
+    }
+
+    /// Reads a value that isn't a plain text or number.
+    #[inline(never)]
+    fn read_other<'a>(
+        &self,
+        token: Option<u8>,
+        reader: &mut Reader<'a>,
+        raw: &mut RawEvent<'a>,
+        shape: &Shape,
+    ) -> Result<(), Unreadable> {
+        let value = match token {
             Some(bracket @ (b'{' | b'[')) => self.read_nested(bracket, reader, raw, shape)?,
-            _ => {
+            token => {
                 let start = reader.at();
-                let value = reader.value()?;
+                let value = reader.value_at(token)?;
                 // What is asked for may stand in a text that is JSON itself.
                 if let (Value::Json(text), false) = (value, self.node.members.is_empty())
                     && text.trim_ascii_start().starts_with(['{', '['])
@@ -523,6 +560,7 @@ impl Member {
     }
 
     /// Reads an object or an array: what is asked for of its members or elements, and the whole of it.
+    #[inline(never)]
     fn read_nested<'a>(
         &self,
         bracket: u8,
@@ -562,9 +600,19 @@ impl Member {
         if wrapped { Value::Array(before.until(behind)) } else { object }
     }
 
-    #[inline]
+    // One call less for each member: it is small where the member is one field.
+    #[inline(always)]
     fn take<'a>(&self, value: Value<'a>, raw: &mut RawEvent<'a>, shape: &Shape) {
         let repeated = self.identity.is_some_and(|identity| raw.is_repeated(identity));
+        match self.field {
+            Some((name, rank, unit)) if !repeated => raw.set_from(name, rank, value, unit),
+            _ => self.take_each(repeated, value, raw, shape),
+        }
+    }
+
+    /// Takes a value for all that the member is.
+    #[inline(never)]
+    fn take_each<'a>(&self, repeated: bool, value: Value<'a>, raw: &mut RawEvent<'a>, shape: &Shape) {
         for target in &self.targets {
             match *target {
                 Target::Field(name, rank, unit) if repeated && target.is_identity() => {

@@ -19,7 +19,6 @@
 //! Limits: texts count up to `limits.text_bytes`; of the keys whose id is a name, 65,536 are remembered as
 //! defined, each for the two months of event time in which it was met last.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
@@ -32,6 +31,7 @@ use keytide_dataflow::model::{
 use super::address;
 use super::agent::{self, Agents};
 use super::duration::duration_us;
+use super::fault::Fault;
 use super::keys::{Keys, UNHASHED};
 use super::message::{Occurred, is_large};
 use super::number::{Decimal, Numeric, numeric, short_whole_of};
@@ -51,25 +51,6 @@ const SAMPLED: u64 = 64;
 const SECRETS: usize = 64;
 /// Bytes that may be compared beyond.
 const COMPARED_BYTES: usize = 16 << 20;
-
-/// Why a record can't be an event: a field, and what is wrong with it or allowed there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    field: &'static str,
-    problem: &'static str,
-}
-
-impl Fault {
-    pub(super) const fn new(field: &'static str, problem: &'static str) -> Self {
-        Self { field, problem }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.problem)
-    }
-}
 
 /// Makes the events of one source.
 pub(super) struct Canonical {

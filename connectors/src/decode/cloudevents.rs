@@ -29,8 +29,9 @@ use keytide_config::{Source, Unit};
 
 use super::bytes::carried;
 use super::canonical::Canonical;
+use super::escape::unescape_json;
 use super::message::{Ledger, Outer, Records, is_large, too_long};
-use super::raw::{Name, RawEvent, Value, WrongType, unescape_json};
+use super::raw::{Name, RawEvent, Value, WrongType};
 use super::reader::{Reader, Unreadable};
 use super::records::{Record, Visit, told, walk};
 use super::shape::{Format, Shape};

@@ -26,8 +26,9 @@ use keytide_config::Limits;
 use super::Context;
 use super::base64;
 use super::bytes::{carried, restored};
+use super::escape::unescape_json;
 use super::message::{Ledger, Outer, Records, inflate, is_gzip, is_large};
-use super::raw::{Value, unescape_json};
+use super::raw::Value;
 use super::reader::{Reader, Unreadable};
 use super::records::{Visit, each, walk};
 

@@ -24,8 +24,9 @@ use keytide_dataflow::model::KeyId;
 use sha2::{Digest, Sha256};
 
 use super::bytes::{carried, restored};
-use super::canonical::Fault;
-use super::raw::{Name, RawEvent, Value, hex};
+use super::escape::hex;
+use super::fault::Fault;
+use super::raw::{Name, RawEvent, Value};
 use super::route::{argument_value, percent_decoded};
 
 const PREHASHED_DIGITS: usize = 32;

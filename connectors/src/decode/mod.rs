@@ -25,6 +25,8 @@ mod cloudevents;
 mod cloudwatch;
 mod duration;
 mod envoy;
+mod escape;
+mod fault;
 mod json;
 mod keys;
 mod kong;

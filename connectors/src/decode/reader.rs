@@ -16,7 +16,8 @@
 //!
 //! It recurses nowhere.
 
-use super::raw::{Value, unescape_json};
+use super::escape::unescape_json;
+use super::raw::Value;
 
 /// Why a value can't be read: the text isn't JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -152,7 +152,7 @@ pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
     let mut rest = &*bytes;
     while let [first, tail @ ..] = rest {
         let (byte, width) = match (first, tail) {
-            (b'%', [high, low, ..]) => match (super::raw::hex(*high), super::raw::hex(*low)) {
+            (b'%', [high, low, ..]) => match (super::escape::hex(*high), super::escape::hex(*low)) {
                 (Some(high), Some(low)) => (high << 4 | low, 3),
                 _ => (b'%', 1),
             },

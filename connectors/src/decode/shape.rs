@@ -14,7 +14,8 @@ use std::cell::Cell;
 
 use keytide_config::{Condition, Field, KeyFrom, RoutesFrom, Source, Unit};
 
-use super::raw::{IDENTITIES, Identity, Name, RawEvent, Value, unescape_json};
+use super::escape::unescape_json;
+use super::raw::{IDENTITIES, Identity, Name, RawEvent, Value};
 use super::reader::{Reader, Unreadable};
 use super::records::behind_agents;
 

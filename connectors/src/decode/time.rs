@@ -7,7 +7,7 @@
 use keytide_config::{Field, Source, TimePattern, Unit, Zone};
 use keytide_dataflow::model::EventTime;
 
-use super::canonical::Fault;
+use super::fault::Fault;
 use super::number::{Decimal, short_whole};
 use super::raw::Value;
 use crate::time::{Dates, by_pattern, by_size, clf, parse, rfc3339};

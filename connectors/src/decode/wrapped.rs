@@ -16,8 +16,9 @@ use std::ops::ControlFlow;
 use keytide_config::{Pointer, Source};
 
 use super::bytes::{carried, restored};
+use super::escape::unescape_json;
 use super::message::{Ledger, Outer, Records};
-use super::raw::{Value, unescape_json};
+use super::raw::Value;
 use super::reader::{Reader, Unreadable};
 use super::records::{Visit, WRAPPERS, container_line, is_one_value, walk};
 

@@ -38,6 +38,7 @@ use super::number::{Decimal, Numeric, numeric, short_whole_of};
 use super::place::Places;
 use super::raw::{Name, RawEvent, Value, WrongType};
 use super::route::{self, Announced, Memo};
+use super::secrets::Secrets;
 use super::tally::{Tally, Unread};
 use super::time::{Reading, event_time, event_time_us};
 use super::{Context, Decoded, Located};
@@ -47,10 +48,6 @@ const MAX_BYTES: u64 = 1 << 40;
 const DEFINED_KEYS: usize = 65_536;
 /// Of so many records with a field that can't be read one has a row.
 const SAMPLED: u64 = 64;
-/// Secrets of a record that are always looked for in its texts.
-const SECRETS: usize = 64;
-/// Bytes that may be compared beyond.
-const COMPARED_BYTES: usize = 16 << 20;
 
 /// Makes the events of one source.
 pub(super) struct Canonical {
@@ -76,7 +73,9 @@ pub(super) struct Canonical {
 #[derive(Default)]
 struct Scratch {
     key: Vec<u8>,
+    secrets: Secrets,
     identity: Vec<u8>,
+    agent: String,
     target: String,
     template: String,
     api: String,
@@ -87,9 +86,10 @@ struct Scratch {
 impl Scratch {
     /// Gives back what one long record took.
     fn forget_large(&mut self) {
-        let Self { key, identity, target, template, api, route, any } = self;
+        // Secrets forget what was long by themselves.
+        let Self { key, secrets: _, identity, agent, target, template, api, route, any } = self;
         let texts =
-            target.capacity() + template.capacity() + api.capacity() + route.capacity() + any.capacity();
+            [agent, target, template, api, route, any].map(|text| text.capacity()).iter().sum::<usize>();
         if is_large(texts + key.capacity() + identity.capacity()) {
             *self = Self::default();
         }
@@ -145,7 +145,7 @@ impl Canonical {
     ) -> Result<Option<String>, Fault> {
         let limit = self.context.limits.text_bytes;
         self.scratch.forget_large();
-        let Scratch { key, identity, target, template, api, route, any } = &mut self.scratch;
+        let Scratch { key, secrets, identity, agent, target, template, api, route, any } = &mut self.scratch;
         let mut unread = Unread::default();
         let time = time(raw, &self.time, any)?;
         let count = unread.or(Name::Count, count(raw.get(Name::Count), any), 1);
@@ -156,8 +156,7 @@ impl Canonical {
         };
         let bytes_in = unread.or(Name::BytesIn, size(raw.get(Name::BytesIn), any), 0);
         let bytes_out = unread.or(Name::BytesOut, size(raw.get(Name::BytesOut), any), 0);
-        let user_agent = unread.or(Name::UserAgent, text(raw, Name::UserAgent, any), None).unwrap_or("");
-        let user_agent = NameId::new(route::cut(user_agent, limit));
+        let agent = unread.or(Name::UserAgent, text(raw, Name::UserAgent, agent), None).unwrap_or("");
         let method = route::method(unread.or(Name::Method, text(raw, Name::Method, any), None));
         let client = client(raw, &self.context, any);
         let Located { country, asn, place } = place(raw, client, &mut self.places, &self.context, any);
@@ -176,15 +175,33 @@ impl Canonical {
                 (unread.or(Name::Key, id, KeyId::ANONYMOUS), rule)
             }
         };
+        secrets.clear();
+        if self.keys.are_secret() {
+            self.keys.each_secret(raw, target, key, any, |form, secret| secrets.add(form, secret));
+        }
+        let agent = secrets.redacted(agent);
+        let user_agent = NameId::new(route::cut(&agent, limit));
         let id = unread.or(Name::RequestId, text(raw, Name::RequestId, any), None);
         let id = id.filter(|_| raw.conflict().is_none());
         let request = match (id, self.dedupe) {
             (Some(id), _) if !self.ids_of_callers || raw.is_vouched_for => {
                 RequestId::new(&self.source, id.as_bytes())
             }
-            (None, Dedupe::RequestId | Dedupe::Message | Dedupe::Batch) => RequestId::NONE,
+            (None, Dedupe::RequestId) => RequestId::NONE,
+            // Its message's bytes make its identity.
+            (None, Dedupe::Message | Dedupe::Batch) => {
+                occurred.secrets.extend(secrets);
+                RequestId::NONE
+            }
             (id, _) => {
-                write_identity(raw, id, key_id, identity);
+                identity.clear();
+                identity.extend_from_slice(&key_id.0.to_le_bytes());
+                let keys = &self.keys;
+                each_text_of_identity(raw, id, |text| {
+                    // With its length, so that no two records are written alike.
+                    identity.extend_from_slice(&(text.len() as u64).to_le_bytes());
+                    secrets.write_replaced(text.as_bytes(), |secret| keys.secret_id(secret), identity);
+                });
                 // Equal lines of a file are different calls: there is no message in which to tell them apart.
                 if self.is_line && !occurred.is_batch && self.dedupe == Dedupe::Content {
                     identity.extend_from_slice(&position.offset.to_le_bytes());
@@ -206,39 +223,10 @@ impl Canonical {
             (None, None) if !api.is_empty() && !gateway_route.is_empty() => api,
             (None, None) => route::UNKNOWN,
         };
-        let (mut redacted_api, mut redacted_route) = (None, None);
-        if self.keys.are_secret() {
-            let mut budget = Budget::new(api.len() + route.len());
-            self.keys.each_secret(raw, target, key, any, |secret| {
-                if budget.has_room() {
-                    redact(api, &mut redacted_api, secret);
-                    redact(route, &mut redacted_route, secret);
-                }
-            });
-            if !budget.has_room() {
-                (redacted_api, redacted_route) = (Some(REDACTED.to_owned()), Some(REDACTED.to_owned()));
-            }
-        }
-        let api = redacted_api.as_deref().unwrap_or(api);
-        let route = redacted_route.as_deref().unwrap_or(route);
-        let route = self.memo.id([api, method, route], time, limit, &mut out.definitions);
+        let (api, route) = (secrets.redacted(api), secrets.redacted(route));
+        let route = self.memo.id([&api, method, &route], time, limit, &mut out.definitions);
         if self.agents.is_new(user_agent, time) {
-            let mut buffer = String::new();
-            let text = text(raw, Name::UserAgent, &mut buffer).ok().flatten().unwrap_or("");
-            let mut redacted = None;
-            if self.keys.are_secret() {
-                let mut budget = Budget::new(text.len());
-                self.keys.each_secret(raw, target, key, any, |secret| {
-                    if budget.has_room() {
-                        redact(text, &mut redacted, secret);
-                    }
-                });
-                if !budget.has_room() {
-                    redacted = Some(REDACTED.to_owned());
-                }
-            }
-            let text = redacted.as_deref().unwrap_or(text);
-            out.definitions.push(agent::definition(user_agent, time, text, limit));
+            out.definitions.push(agent::definition(user_agent, time, &agent, limit));
         }
         if !self.keys.are_secret() && !key_id.is_bucket() {
             define_key(key_id, key, time, limit, &mut self.defined_keys, &mut out.definitions);
@@ -290,27 +278,6 @@ impl Canonical {
         number(Name::BytesIn, "bytes_in", size(raw.get(Name::BytesIn), any));
         number(Name::BytesOut, "bytes_out", size(raw.get(Name::BytesOut), any));
         (!members.is_empty()).then(|| format!("{{{}}}", members.join(",")).into())
-    }
-}
-
-const REDACTED: &str = "{key}";
-
-/// How much of the looking for secrets was done.
-struct Budget {
-    secrets: usize,
-    bytes: usize,
-}
-
-impl Budget {
-    /// For texts of `bytes` bytes.
-    fn new(bytes: usize) -> Self {
-        Self { secrets: 0, bytes }
-    }
-
-    /// Returns whether one more secret may be looked for.
-    fn has_room(&mut self) -> bool {
-        self.secrets += 1;
-        self.secrets <= SECRETS || self.secrets.saturating_mul(self.bytes) <= COMPARED_BYTES
     }
 }
 
@@ -439,30 +406,16 @@ fn place(
     located
 }
 
-/// Writes what makes a record the same as another one: the id that its caller may have chosen, and its content.
-fn write_identity(raw: &RawEvent<'_>, id: Option<&str>, key: KeyId, identity: &mut Vec<u8>) {
+/// Calls `each` with the texts that tell records apart, besides the key: a request id that may be its caller's, and the
+/// content that a record has again if it is sent again.
+fn each_text_of_identity(raw: &RawEvent<'_>, id: Option<&str>, mut each: impl FnMut(&str)) {
     use Name::{
         BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Request, Status, Time, UserAgent,
     };
-    identity.clear();
-    identity.extend_from_slice(&key.0.to_le_bytes());
-    identity.extend_from_slice(id.unwrap_or_default().as_bytes());
+    each(id.unwrap_or_default());
     let content =
         [Host, Time, ClientIp, Method, Path, Query, Request, Status, UserAgent, BytesIn, BytesOut, Latency];
-    for name in content {
-        let text = raw.get(name).verbatim();
-        // With its length, so that no two records are written alike.
-        identity.extend_from_slice(&(text.len() as u64).to_le_bytes());
-        identity.extend_from_slice(text.as_bytes());
-    }
-}
-
-/// Redacts `text`, or what was `redacted` of it already, if it holds `secret`.
-fn redact(text: &str, redacted: &mut Option<String>, secret: &[u8]) {
-    let current = redacted.as_deref().unwrap_or(text);
-    if route::holds(current, secret) {
-        *redacted = Some(route::redacted(current, secret));
-    }
+    content.into_iter().for_each(|name| each(raw.get(name).verbatim()));
 }
 
 fn define_key(

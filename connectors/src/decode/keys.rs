@@ -13,8 +13,7 @@
 //!
 //! However many values a caller sends where keys are looked for, the first rule finds the key. All others are secrets.
 //!
-//! Limits: looking for secrets in the texts of a record costs at most 16 MiB of comparisons beyond the first 64 secrets;
-//! where it would cost more, the texts are `{key}` as a whole.
+//! Limits: those of `secrets.rs`.
 
 use std::net::IpAddr;
 
@@ -164,6 +163,16 @@ impl Keys {
         }
     }
 
+    /// Returns what a secret is replaced by in identities: the id that it has as a key, or would have if it were a hash.
+    pub(super) fn secret_id(&self, secret: &[u8]) -> KeyId {
+        match &self.hash {
+            Hash::Secret(hash) => hash.id(secret),
+            Hash::Prehashed | Hash::Name => {
+                prehashed(secret).unwrap_or_else(|| SecretHash::Sha256.id(secret))
+            }
+        }
+    }
+
     /// Calls `each` with every value, as it stands there, of the arguments in which keys are looked for, in the path's
     /// query and in one that is logged beside the path.
     fn each_argument(&self, raw: &RawEvent<'_>, target: Option<&str>, mut each: impl FnMut(&str)) {
@@ -177,7 +186,8 @@ impl Keys {
         }
     }
 
-    /// Calls `each` with every secret of the record: its key, and what else stands where keys are looked for.
+    /// Calls `each` with every secret of the record: its key, and what else stands where keys are looked for; each in
+    /// the forms in which it stands there and decoded, with the secret itself.
     /// `target` is the path with its query.
     pub(super) fn each_secret(
         &self,
@@ -185,9 +195,9 @@ impl Keys {
         target: Option<&str>,
         key: &[u8],
         buffer: &mut String,
-        mut each: impl FnMut(&[u8]),
+        mut each: impl FnMut(&[u8], &[u8]),
     ) {
-        each(key);
+        each(key, key);
         for value in raw.secrets().chain([raw.get(Name::Key)]) {
             match value {
                 // Mostly the key itself, in the one place where it stands.
@@ -197,22 +207,25 @@ impl Keys {
             }
         }
         self.each_argument(raw, target, |argument| {
-            each(&argument_value(argument));
+            let secret = argument_value(argument);
+            each(argument.as_bytes(), &secret);
+            each(&secret, &secret);
             // In a path a plus is a plus.
             if argument.contains('+') {
-                each(&percent_decoded(argument));
+                each(&percent_decoded(argument), &secret);
             }
         });
     }
 }
 
-/// A secret as it stands, and without a scheme before it, whatever the scheme is.
-fn each_form(value: Value<'_>, buffer: &mut String, each: &mut impl FnMut(&[u8])) {
+/// A secret as it stands, decoded, and without a scheme before it, whatever the scheme is.
+fn each_form(value: Value<'_>, buffer: &mut String, each: &mut impl FnMut(&[u8], &[u8])) {
     if let Ok(Some(text)) = value.text(buffer) {
         let text = restored(text);
-        each(&text);
+        each(value.verbatim().as_bytes(), &text);
+        each(&text, &text);
         if let Some(blank) = memchr::memrchr(b' ', &text) {
-            each(&text[blank + 1..]);
+            each(&text[blank + 1..], &text[blank + 1..]);
         }
     }
 }
@@ -305,8 +318,8 @@ mod tests {
         raw.set_place(0, Value::Plain("last"));
         assert_eq!(found(&keys, &raw, Some(target)).unwrap(), b"last");
         let mut secrets = Vec::new();
-        keys.each_secret(&raw, Some(target), b"last", &mut String::new(), |secret| {
-            secrets.push(secret.to_vec());
+        keys.each_secret(&raw, Some(target), b"last", &mut String::new(), |form, _| {
+            secrets.push(form.to_vec());
         });
         for secret in [&b"first"[..], b"last", b"q", b"k", b"3", b"a+b c\xFF", b"a+b+c\xFF", b"z"] {
             assert!(secrets.contains(&secret.to_vec()), "{secret:?}");

@@ -6,8 +6,8 @@
 //! length and the hash of the message as it arrived: none of it counts.
 //!
 //! **Identity.** A record that has no request id is told from others by its message: a gateway that sends again after
-//! an unclear answer sends the same bytes. So its identity is the hash of the message as it arrived, and its index in it;
-//! two records of one message are never the same. A message that is a single line of a file is no sending, and its
+//! an unclear answer sends the same bytes. So its identity is the hash of the message (decompressed, and with each raw key
+//! replaced by its id, see `secrets.rs`) and its index in it; two records of one message are never the same. A message that is a single line of a file is no sending, and its
 //! record is a call of its own unless `dedupe = "message"` says otherwise.
 //!
 //! Limits: `limits.message_bytes` of a message as it arrived, `limits.decompressed_bytes` of what becomes of it,
@@ -24,8 +24,10 @@ use keytide_dataflow::model::{Position, RequestId};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::canonical::Canonical;
+use super::keys::Keys;
 use super::raw::{Name, RawEvent, Value};
 use super::records::Record;
+use super::secrets::Secrets;
 use super::{Decoded, Decoder, Headers, dead_letter};
 use crate::framing::{GZIP, unframed};
 
@@ -106,20 +108,23 @@ pub(super) struct Messages {
     source: String,
     dedupe: Dedupe,
     limits: Limits,
+    keys: Keys,
     /// What became of a compressed message.
     text: Vec<u8>,
 }
 
 impl Messages {
     pub(super) fn new(records: Box<dyn Records>, source: &Source, limits: Limits) -> Self {
-        Self { records, source: source.name.clone(), dedupe: source.dedupe, limits, text: Vec::new() }
+        let keys = Keys::new(&source.keys);
+        Self { records, source: source.name.clone(), dedupe: source.dedupe, limits, keys, text: Vec::new() }
     }
 
-    /// Gives the events of a message that have no request id the message's. `first` is the first of them.
-    fn identify(&self, message: &[u8], records: u32, first: usize, out: &mut Decoded) {
+    /// Gives the events of a message that have no request id the message's. `text` is the message, decompressed; `first`
+    /// is the first of the events, `secrets` are those of their records.
+    fn identify(&self, text: &[u8], secrets: &Secrets, records: u32, first: usize, out: &mut Decoded) {
         let identified = match self.dedupe {
             Dedupe::Message => true,
-            Dedupe::Batch => records > 1 || is_array(message),
+            Dedupe::Batch => records > 1 || is_array(text),
             Dedupe::RequestId | Dedupe::Content => false,
         };
         if !identified || out.events[first..].iter().all(|event| event.request.is_some()) {
@@ -127,7 +132,14 @@ impl Messages {
         }
         // Not to be mistaken for the id of a request: these are texts.
         let mut identity = [0xFF; 21];
-        identity[1..17].copy_from_slice(&xxh3_128(message).to_le_bytes());
+        let mut replaced = Vec::new();
+        let text = if secrets.is_empty() {
+            text
+        } else {
+            secrets.write_replaced(text, |secret| self.keys.secret_id(secret), &mut replaced);
+            &replaced
+        };
+        identity[1..17].copy_from_slice(&xxh3_128(text).to_le_bytes());
         for event in out.events[first..].iter_mut().filter(|event| !event.request.is_some()) {
             identity[17..].copy_from_slice(&event.position.index.to_le_bytes());
             event.request = RequestId::new(&self.source, &identity);
@@ -151,9 +163,13 @@ impl Decoder for Messages {
         let first = out.events.len();
         let mut ledger = Ledger::new(at, self.limits.message_records, out);
         ledger.occurred.is_batch = is_array(message);
+        let mut read = message;
         if is_gzip(message) {
             match inflate(message, &self.limits, self.limits.decompressed_bytes, &mut self.text) {
-                Ok(()) => self.records.read_message(&self.text, headers, &mut ledger),
+                Ok(()) => {
+                    read = &self.text;
+                    self.records.read_message(&self.text, headers, &mut ledger);
+                }
                 Err(reason) => ledger.refuse(message, reason),
             }
         } else {
@@ -162,8 +178,8 @@ impl Decoder for Messages {
                 Err(reason) => ledger.refuse(message, format!("framed: {reason}")),
             }
         }
-        let records = ledger.records();
-        self.identify(message, records, first, out);
+        let (records, secrets) = (ledger.records(), std::mem::take(&mut ledger.occurred.secrets));
+        self.identify(read, &secrets, records, first, out);
         if is_large(self.text.capacity()) {
             self.text = Vec::new();
         }
@@ -242,6 +258,8 @@ fn inflate_once(message: &[u8], limits: &Limits, room: usize, text: &mut Vec<u8>
 pub(super) struct Occurred {
     /// True if the message is an array: what an encoder batched, and may send again.
     pub(super) is_batch: bool,
+    /// Secrets of the records whose identity is made of the message's bytes.
+    pub(super) secrets: Secrets,
     /// Mostly there is one record.
     first: Option<RequestId>,
     /// Made where a second record is told by its content.

@@ -39,6 +39,7 @@ mod raw;
 mod reader;
 mod records;
 mod route;
+mod secrets;
 mod shape;
 mod syslog;
 mod tally;

@@ -740,9 +740,68 @@ fn user_agents_are_told_once_without_the_keys_in_them() {
     assert_eq!(agents(&out), [(NameId::new("curl/8.0"), "curl/8.0")]);
     let agent = format!("client {RAW_KEY}");
     let out = run(&json(), with(&format!(r#""agent":"x/{agent}","key":"{RAW_KEY}""#)));
-    assert_eq!(out.events[0].user_agent, NameId::new(&format!("x/{agent}")));
+    assert_eq!(out.events[0].user_agent, NameId::new("x/{key}"), "nothing of the key is in its id");
     assert_eq!(agents(&out), [(out.events[0].user_agent, "x/{key}")]);
     assert!(agents(&run(&json(), with(r#""agent":"-""#))).is_empty());
+}
+
+/// Two raw keys that have one id as hashes, of which the first 32 digits count.
+const EQUAL_HASHES: [&str; 2] = ["00112233445566778899aabbccddeeff0", "00112233445566778899aabbccddeeff1"];
+
+#[test]
+fn nothing_of_a_raw_key_is_in_the_ids_of_records_and_agents() {
+    let templates = [
+        r#""key":"KEY","agent":"curl/8.0""#,
+        r#""key":"KEY","agent":"app KEY","path":"/a/KEY?key=KEY&page=1""#,
+        r#""key":"sha256:KEY","agent":"app/sha256:KEY""#,
+        r#""key":"\u0073ha256:KEY","agent":"app/sha256:KEY""#,
+        r#""key":"KEY","query":"key=%30KEY&key=KEY""#,
+    ];
+    for dedupe in [Dedupe::Message, Dedupe::Batch, Dedupe::Content] {
+        let mut json = json();
+        json.keys.hash = KeyHash::Prehashed;
+        json.keys.from = vec![KeyFrom::Key, KeyFrom::Query("key".into())];
+        json.dedupe = dedupe;
+        for template in templates {
+            let messages = |key: &str| {
+                let one = with(&template.replace("KEY", key));
+                let two = [&one[..], &with(r#""key":"other""#)].concat();
+                [one.clone().into_bytes(), two.into_bytes(), compressed::gzip(&one)]
+            };
+            let ids = |key: &str| {
+                let events = messages(key).map(|message| run(&json, message).events);
+                events
+                    .concat()
+                    .iter()
+                    .map(|event| (event.key, event.request, event.user_agent))
+                    .collect::<Vec<_>>()
+            };
+            let [one, other] = EQUAL_HASHES.map(ids);
+            assert_eq!(one, other, "{dedupe:?}: {template}");
+            assert_eq!(one[0].0, KeyId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff), "{template}");
+            // Other keys make other records.
+            let another = ids("ffeeddccbbaa99887766554433221100f");
+            let is_told = dedupe != Dedupe::Batch;
+            assert!(!is_told || one[0].1 != another[0].1, "{dedupe:?}: {template}");
+            assert_ne!(one[1].1, another[1].1, "{dedupe:?}: {template}");
+        }
+    }
+}
+
+#[test]
+fn nothing_of_a_raw_key_is_in_an_id_that_its_caller_chose() {
+    let mut envoy = source(Format::Envoy);
+    envoy.keys.hash = KeyHash::Prehashed;
+    envoy.keys.from = vec![KeyFrom::Query("key".into())];
+    let id = |key: &str| {
+        let message = format!(
+            r#"{{"start_time":"2025-11-20T12:44:15.123Z","method":"GET","path":"/a?key={key}","request_id":"{key}"}}"#
+        );
+        event(&envoy, message).request
+    };
+    let [one, other] = EQUAL_HASHES.map(id);
+    assert_eq!(one, other);
+    assert_ne!(one, id("ffeeddccbbaa99887766554433221100f"));
 }
 
 #[test]

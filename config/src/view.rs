@@ -61,7 +61,7 @@ views! {
 }
 
 impl View {
-    /// Whether a row replaces the earlier rows of its key. Otherwise each stands for itself.
+    /// Returns whether a row replaces the earlier rows of its key. Otherwise each stands for itself.
     #[must_use]
     pub fn is_upsert(self) -> bool {
         self.kind() == Kind::Upsert

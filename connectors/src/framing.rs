@@ -1,4 +1,4 @@
-//! What stands before a message: the first bytes of gzip, or the frame that serializers of a schema registry put there.
+//! The bytes before a message: the first ones of gzip, or the frame that serializers of a schema registry put there.
 //!
 //! ```text
 //! 00 iiii…        Confluent: a zero, the schema's id in 4 bytes, the message

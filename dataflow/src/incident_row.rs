@@ -44,9 +44,9 @@ rows! {
         pub at: String,
         /// The reason for a withdrawal.
         pub reason: Option<String>,
-        /// Whether the window that opened it wasn't over yet.
+        /// True if the window that opened it wasn't over yet.
         pub early: bool,
-        /// Whether the job was catching up. Actions are held then.
+        /// True if the job was catching up. Actions are held then.
         pub catching_up: bool,
     }
     owner {
@@ -82,7 +82,7 @@ rows! {
         pub signals: Vec<Signal<N>>,
         /// Further evidence for people.
         pub evidence: Evidence<N>,
-        /// Whether many keys rose together.
+        /// True if many keys rose together.
         pub platform_event: bool,
         /// The version of the detector.
         pub detector_version: u32,
@@ -126,7 +126,7 @@ pub struct Value {
     pub value: String,
     /// Its calls in the window.
     pub calls: u64,
-    /// Whether the key was never seen with it before.
+    /// True if the key was never seen with it before.
     pub new: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Hard facts: what tables say of a key, and what isn't a matter of degree.
+//! Hard facts: signals that aren't a matter of degree, and the facts of the tables behind them.
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -11,20 +11,20 @@ use crate::model::{Allowance, Country};
 
 /// A key without calls for so long is dormant.
 const DORMANT_MS: u64 = 30 * DAY_MS;
-/// What a hard fact says.
+/// The surprise of a hard fact.
 pub(super) const HARD: Bits = Bits(40_000);
-/// What an exit of Tor says, a sleeper of whom no system is known, or who is turned away with a revoked key: an alert by
-/// itself, no more.
+/// The surprise of an exit of Tor, of a dormant key of which no system is known, and of a revoked key that is turned
+/// away: an alert by itself, no more.
 const DOUBTFUL: Bits = Bits(24_000);
 
-/// What tables say of a key.
+/// The facts that tables have of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// When it was revoked, if it is.
     pub revoked_ms: Option<u64>,
     /// When it was last used before the job saw it.
     pub last_used_ms: Option<u64>,
-    /// Whether it is meant to be public: hard facts say nothing then.
+    /// True if it is meant to be public. It has no hard facts then.
     pub publishable: bool,
     /// Since when it is known to be readable by everybody.
     pub reported_ms: Option<u64>,
@@ -32,7 +32,7 @@ pub struct Facts {
     pub allowed: Box<[Allowance]>,
 }
 
-/// What a profile knows of a key that hard facts are judged by.
+/// The past of a key, as far as hard facts are judged by it.
 pub(super) struct Past<'a> {
     /// When it was last called.
     pub(super) last_call_ms: u64,
@@ -42,7 +42,7 @@ pub(super) struct Past<'a> {
     pub(super) asns: &'a Values,
 }
 
-/// What isn't a matter of degree.
+/// Returns the hard facts of a window, with their bits.
 pub(super) fn hard_facts(
     past: &Past<'_>,
     start_ms: u64,
@@ -73,7 +73,7 @@ pub(super) fn hard_facts(
     hard
 }
 
-/// Whether an allowance covers the new value that a signal is about.
+/// Returns whether an allowance covers the new value that a signal is about.
 pub(super) fn covers(signal: Signal, value: u64, allowance: &Allowance) -> bool {
     match (signal, allowance) {
         (Signal::Country, Allowance::Country(country)) => u64::from(u16::from_be_bytes(country.0)) == value,

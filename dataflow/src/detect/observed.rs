@@ -22,7 +22,7 @@ pub struct Shown {
     pub value: u64,
     /// Its calls in the window.
     pub calls: u32,
-    /// Whether it wasn't known.
+    /// True if it wasn't known before.
     pub is_new: bool,
 }
 
@@ -71,7 +71,7 @@ pub(super) fn width_ms(signal: Signal) -> u64 {
     }
 }
 
-/// What signals of an hour add up to; a key that isn't known well alerts at most, unless by a hard fact.
+/// Returns the verdict of an hour's signals. A key that isn't known well alerts at most, unless by a hard fact.
 #[must_use]
 pub fn verdict(
     tuning: &Tuning,

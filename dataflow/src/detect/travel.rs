@@ -13,7 +13,7 @@ use crate::model::Place;
 
 const TRAVEL_KM: f64 = 500.0;
 const TRAVEL_KM_AN_HOUR: f64 = 1_000.0;
-/// What a journey that nobody makes says; less of a key that is called from several networks all the time.
+/// The surprise of an impossible journey. It is less of a key that is called from several networks all the time.
 const TRAVEL: Bits = Bits(8_000);
 const TRAVEL_OF_SERVERS: Bits = Bits(3_000);
 const SERVER_NETWORKS: usize = 4;
@@ -37,7 +37,7 @@ pub(super) fn visit(visits: &mut Vec<Visit>, places: &mut Values, start_ms: u64,
     visits.truncate(MOST_PLACES);
 }
 
-/// Returns the longest journey that nobody makes: its length in km, and its ends.
+/// Returns the longest impossible journey: its length in km, and its ends.
 pub(super) fn farthest(visits: &[Visit]) -> Option<(f64, Visit, Visit)> {
     let mut farthest: Option<(f64, Visit, Visit)> = None;
     for away in visits {
@@ -56,7 +56,7 @@ pub(super) fn farthest(visits: &[Visit]) -> Option<(f64, Visit, Visit)> {
     farthest
 }
 
-/// Returns what a journey says of a key that was called from so many networks.
+/// Returns the surprise of a journey of a key that was called from `networks` networks.
 pub(super) fn bits(networks: usize) -> Bits {
     if networks > SERVER_NETWORKS { TRAVEL_OF_SERVERS } else { TRAVEL }
 }

@@ -1,4 +1,4 @@
-//! What operators are made of: the shell of all that have a state, and data structures that several share.
+//! Parts of operators: the shell of all that have a state, and data structures that several share.
 
 pub(crate) mod by_key;
 pub(crate) mod by_tick;

@@ -1,4 +1,4 @@
-//! What the operator of profiles reports to that of incidents: odd keys, and sums over all keys of a window.
+//! Reports of the operator of profiles to that of incidents: odd keys, and sums over all keys of a window.
 //!
 //! Sums are integers, so they are the same whatever the order in which keys and workers are added.
 
@@ -40,7 +40,7 @@ pub(crate) struct Observation {
     pub(crate) known_calls: u64,
 }
 
-/// What a window says of many keys: those of a plan, or (no plan) all.
+/// A window's sums over many keys: those of a plan, or (no plan) all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Crowd {
     pub(crate) window_ms: EventTime,
@@ -117,7 +117,7 @@ fn place(value: f64, step: f64) -> usize {
     place.min(PLACES - 1)
 }
 
-/// What goes to the operator of incidents.
+/// A report to the operator of incidents.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     Observed(Box<Observation>),

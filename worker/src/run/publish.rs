@@ -34,9 +34,9 @@ pub struct Counted {
     pub late: AtomicU64,
     /// Events that the detector came too late for.
     pub detector_late: AtomicU64,
-    /// Events beyond the caps of [`OVERFLOWS`].
+    /// Events beyond the caps of `OVERFLOWS`.
     pub overflows: [AtomicU64; OVERFLOWS.len()],
-    /// What counts against the caps of [`CAPS`] after the last tick.
+    /// What counts against the caps of `CAPS` after the last tick.
     pub admitted: [AtomicU64; CAPS.len()],
     /// Ticks that were handed to the sinks.
     pub ticks: AtomicU64,

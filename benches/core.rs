@@ -33,7 +33,7 @@ use clap::{Parser, ValueEnum};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The binary under test: built with the profile of the benchmark, which is the one that is shipped.
+/// The binary under test: built with the profile of benchmarks, which has the settings of `dist`, that is shipped.
 const KEYTIDE: &str = env!("CARGO_BIN_EXE_keytide");
 
 /// Measures events per second.

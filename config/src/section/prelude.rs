@@ -9,9 +9,9 @@ pub(super) use crate::scalar::{
     duration_text, is_host, is_loopback, port_number, texts,
 };
 pub(super) use crate::toml::near::nearest;
-pub(super) use crate::toml::problem::{Place, Problems};
+pub(super) use crate::toml::problem::{At, Place, Problems};
 pub(super) use crate::toml::read::{Entry, List, NOT_SHOWN, Raw, Section, Sections, Spot, join, keys};
-pub(super) use crate::toml::tree::{At, Node, Value, quoted};
+pub(super) use crate::toml::tree::{Node, Value, quoted};
 pub(super) use crate::toml::value::{
     Choice, Refusal, Scalar, choice, did_you_mean, names, parsed, refuse, text,
 };

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use crate::section::config::{JobConfig, RawConfig, validate};
 use crate::toml::overrides;
-use crate::toml::problem::{ConfigError, Place, Problem, Problems};
+use crate::toml::problem::{At, ConfigError, Place, Problem, Problems};
 use crate::toml::read::Raw;
-use crate::toml::tree::{self, At, Node, Value};
+use crate::toml::tree::{self, Node, Value};
 
 /// Bytes of a configuration file.
 const MAX_FILE_BYTES: u64 = 1 << 20;

@@ -14,8 +14,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::toml::problem::{Place, Problems};
-use crate::toml::tree::{At, Node, Table, Value, parse_value, shortened};
+use crate::toml::problem::{At, Place, Problems};
+use crate::toml::tree::{Node, Table, Value, parse_value, shortened};
 
 const PREFIX: &str = "KEYTIDE_";
 const SEPARATOR: &str = "__";

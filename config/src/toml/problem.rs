@@ -4,8 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-
-use crate::toml::tree::At;
+use std::rc::Rc;
 
 /// Problems shown at most; a file with more is hardly a configuration.
 const MAX_SHOWN: usize = 1_000;
@@ -82,6 +81,18 @@ pub enum ConfigError {
 
 fn lines(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Where a node came from. Ordered as problems are reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum At {
+    /// The file as a whole.
+    #[default]
+    Whole,
+    /// A byte of the file.
+    Byte(usize),
+    /// An environment variable.
+    Variable(Rc<str>),
 }
 
 /// Where a value stands: its key and its origin.

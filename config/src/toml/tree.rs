@@ -4,19 +4,7 @@ use std::rc::Rc;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::toml::problem::{Place, Problems};
-
-/// Where a node came from. Ordered as problems are reported.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum At {
-    /// The file as a whole.
-    #[default]
-    Whole,
-    /// A byte of the file.
-    Byte(usize),
-    /// An environment variable.
-    Variable(Rc<str>),
-}
+use crate::toml::problem::{At, Place, Problems};
 
 pub(crate) struct Node {
     pub(crate) at: At,

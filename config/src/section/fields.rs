@@ -4,8 +4,8 @@
 
 use std::fmt;
 
+use super::format::Format;
 use super::prelude::*;
-use super::source::Format;
 use crate::pattern::{LinePattern, Variable};
 use crate::time::{TimePattern, Zone};
 

@@ -5,8 +5,9 @@
 use std::fmt;
 
 use super::fields::{FieldMap, Pointer, names_variable, pointer};
+use super::format::Format;
 use super::prelude::*;
-use super::source::{Format, RawSource};
+use super::source::RawSource;
 use crate::pattern::{LineField, LinePattern, header_name};
 
 /// Rules of one list.

@@ -7,7 +7,6 @@ use std::fmt;
 use super::fields::{FieldMap, Pointer, names_variable, pointer};
 use super::format::Format;
 use super::prelude::*;
-use super::source::RawSource;
 use crate::pattern::{LineField, LinePattern, header_name};
 
 /// Rules of one list.
@@ -226,11 +225,12 @@ impl<'a> Keys<'a> {
         Some(KeyRules { from: from?, hash: hash?, missing })
     }
 
-    /// Warns of rules that don't fit the records, and refuses a raw key as an id.
+    /// Warns of rules that don't fit the records, and refuses a raw key as an id. The source is given by its place and
+    /// its name as messages show it.
     pub(crate) fn judge(
         &self,
         rules: &KeyRules,
-        source: &Spot<RawSource>,
+        (place, name): (&Place, &str),
         (format, pattern): (Format, Option<&LinePattern>),
         fields: &FieldMap,
         check: &mut Check<'_>,
@@ -242,10 +242,9 @@ impl<'a> Keys<'a> {
         let usable: Vec<&KeyFrom> = rules.from.iter().filter(finds).collect();
         if usable.is_empty() {
             let listed = rules.from.iter().map(KeyFrom::to_string).collect::<Vec<_>>().join(", ");
-            let place = self.from.given().map_or(&source.place, |from| &from.place);
+            let place = self.from.given().map_or(place, |from| &from.place);
             let message = format!(
-                "source {}: no rule of keys.from ({listed}) can find a key in format {}, so that no call has one",
-                source.value.name.given().map_or("", |name| &name.shown),
+                "source {name}: no rule of keys.from ({listed}) can find a key in format {}, so that no call has one",
                 format.name()
             );
             check.warn(place, message);

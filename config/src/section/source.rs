@@ -301,7 +301,8 @@ fn source(spot: &Spot<RawSource>, shared: Shared<'_>, check: &mut Check<'_>) -> 
         }
     }
     let rules = rules?;
-    keys.judge(&rules, spot, (record, pattern.as_ref()), &fields, check);
+    let shown = raw.name.given().map_or("", |name| &name.shown);
+    keys.judge(&rules, (&spot.place, shown), (record, pattern.as_ref()), &fields, check);
     let kind = kind?;
     // Equal lines of a text format are different calls: its times are whole seconds.
     let dedupe = raw.dedupe.value().copied().unwrap_or(match (record, &kind) {

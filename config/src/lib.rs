@@ -16,7 +16,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod check;
 mod fingerprint;
+mod load;
 mod pattern;
 mod scalar;
 mod section;
@@ -26,9 +28,9 @@ mod time;
 mod toml;
 mod view;
 
-pub use crate::toml::load::{Loaded, environment};
 pub use crate::toml::near::nearest;
 pub use crate::toml::problem::{ConfigError, Problem};
+pub use load::{Loaded, environment};
 pub use pattern::{
     Dialect, LineField, LineForm, LinePattern, LineTime, PatternFault, Piece, TimePart, Variable, header_name,
 };

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::section::check::{Check, Gives};
+use crate::check::{Check, Gives};
 use crate::toml::read::Spot;
 use crate::toml::tree::Value;
 use crate::toml::value::{Refusal, Scalar, parsed, refuse, text};
@@ -27,11 +27,11 @@ macro_rules! texts {
             }, $allowed;
         }
 
-        impl $crate::section::check::Gives<String> for $name {
+        impl $crate::check::Gives<String> for $name {
             fn give(
                 spot: &$crate::toml::read::Spot<Self>,
                 (): (),
-                _: &mut $crate::section::check::Check<'_>,
+                _: &mut $crate::check::Check<'_>,
             ) -> Option<String> {
                 Some(spot.value.0.clone())
             }

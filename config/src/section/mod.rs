@@ -3,8 +3,6 @@
 //! A setting is one line of a `section!`. The line gives its field, its key, the kind and the range of its values,
 //! its default, and whether the fingerprint covers it. Relations between settings are code in the section's file.
 
-pub(crate) mod check;
-
 /// Declares a section: the struct that a job relies on, and the keys that a file may have.
 ///
 /// ```text
@@ -109,11 +107,11 @@ macro_rules! section {
 
         section! { @fill $name $raw $given }
 
-        impl $crate::section::check::Gives<$name> for $raw {
+        impl $crate::check::Gives<$name> for $raw {
             fn give(
                 spot: &$crate::toml::read::Spot<Self>,
                 (): (),
-                check: &mut $crate::section::check::Check<'_>,
+                check: &mut $crate::check::Check<'_>,
             ) -> Option<$name> {
                 let mut value = $name::default();
                 spot.value.fill(&mut value, check);
@@ -125,7 +123,7 @@ macro_rules! section {
     (@fill $name:ident $raw:ident [$({ $field:ident $key:ident $($limit:expr)? })*]) => {
         impl $raw {
             /// Puts every value that is given into its field.
-            fn fill(&self, to: &mut $name, check: &mut $crate::section::check::Check<'_>) {
+            fn fill(&self, to: &mut $name, check: &mut $crate::check::Check<'_>) {
                 $(check.fill(&mut to.$field, &self.$key, section!(@limit $($limit)?));)*
             }
         }

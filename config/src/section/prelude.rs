@@ -2,7 +2,7 @@
 
 pub(super) use std::path::{Path, PathBuf};
 
-pub(super) use super::check::{AtMost, Check, DAY_MS, Gives, HOUR_MS, MINUTE_MS};
+pub(super) use crate::check::{AtMost, Check, DAY_MS, Gives, HOUR_MS, MINUTE_MS};
 pub(super) use crate::fingerprint::{Encoder, Fingerprint};
 pub(super) use crate::scalar::{
     Count, Decimal, Flag, HostName, Millis, Name, PathText, Secret, SecretRef, Size, decimal_text,

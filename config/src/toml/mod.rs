@@ -1,6 +1,5 @@
 //! How a file is read and how its problems are reported, whatever its keys are.
 
-pub(crate) mod load;
 pub(crate) mod near;
 pub(crate) mod overrides;
 pub(crate) mod problem;

@@ -1,32 +1,23 @@
-//! What the checks of all sections share: problems and warnings, paths, secrets, and how a written value becomes one
-//! that a job relies on.
+//! What the checks of all sections share: problems and warnings, paths, and how a written value becomes one that a job
+//! relies on.
 //!
 //! Every check runs, whatever the others found. A value that was refused before is passed over, so that one mistake is
 //! one problem.
-//!
-//! Limits: a secret's file of 64 KiB.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use crate::scalar::{Count, Decimal, Flag, Millis, PathText, Secret, SecretRef, Size};
+use crate::scalar::{Count, Decimal, Flag, Millis, PathText, Size};
 use crate::scalar::{decimal_text, duration_text, size_text};
 use crate::toml::problem::{Place, Problems};
 use crate::toml::read::{Entry, List, Raw, Spot};
-use crate::toml::tree::quoted;
 use crate::toml::value::Scalar;
 
 pub(crate) const MINUTE_MS: u64 = 60_000;
 pub(crate) const HOUR_MS: u64 = 60 * MINUTE_MS;
 pub(crate) const DAY_MS: u64 = 24 * HOUR_MS;
-
-const MAX_SECRET_BYTES: u64 = 64 << 10;
-/// A shorter secret can be guessed, which is a warning.
-const GOOD_SECRET_BYTES: usize = 16;
 
 /// Collects what the checks find.
 pub(crate) struct Check<'a> {
@@ -80,12 +71,6 @@ impl Gives<bool> for Flag {
 impl Gives<PathBuf> for PathText {
     fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<PathBuf> {
         Some(check.base.join(&spot.value.0))
-    }
-}
-
-impl Gives<Secret> for SecretRef {
-    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Secret> {
-        check.secret(spot)
     }
 }
 
@@ -212,44 +197,4 @@ impl Check<'_> {
             self.refuse(list, format!("found {found} {what}, allowed: at most {most}"));
         }
     }
-
-    /// A secret that somebody chose for this job.
-    pub(crate) fn secret(&mut self, spot: &Spot<SecretRef>) -> Option<Secret> {
-        let secret = self.referred(&spot.value, &spot.place)?;
-        if secret.len() < GOOD_SECRET_BYTES {
-            let message = format!("the secret has fewer than {GOOD_SECRET_BYTES} bytes and can be guessed");
-            self.warn(spot, message);
-        }
-        Some(Secret::new(secret))
-    }
-
-    /// The text that a reference refers to.
-    pub(crate) fn referred(&mut self, reference: &SecretRef, place: &Place) -> Option<String> {
-        let found = match reference {
-            SecretRef::Env(name) => {
-                self.env.get(name).cloned().ok_or_else(|| format!("environment variable {name} isn't set"))
-            }
-            SecretRef::File(path) => read_secret(&self.base.join(path))
-                .map_err(|error| format!("file {} can't be read: {error}", quoted(path))),
-        };
-        let found = found.and_then(|found| match found.as_str() {
-            "" => Err("what it refers to is empty".to_owned()),
-            text if text.contains([char::REPLACEMENT_CHARACTER, '\0']) => {
-                Err("what it refers to isn't UTF-8 text".to_owned())
-            }
-            _ => Ok(found),
-        });
-        found.map_err(|message| self.refuse(place, message)).ok()
-    }
-}
-
-/// The text of a file without the line break at its end.
-fn read_secret(path: &Path) -> io::Result<String> {
-    let mut secret = String::new();
-    let length = File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_string(&mut secret)?;
-    if length as u64 > MAX_SECRET_BYTES {
-        return Err(io::Error::other(format!("it is too long, allowed: {MAX_SECRET_BYTES} bytes")));
-    }
-    let line = secret.strip_suffix("\r\n").or(secret.strip_suffix('\n'));
-    Ok(line.map(str::to_owned).unwrap_or(secret))
 }

@@ -21,6 +21,7 @@ mod fingerprint;
 mod load;
 mod pattern;
 mod scalar;
+mod secret;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,8 @@ pub use load::{Loaded, environment};
 pub use pattern::{
     Dialect, LineField, LineForm, LinePattern, LineTime, PatternFault, Piece, TimePart, Variable, header_name,
 };
-pub use scalar::{Secret, duration_text, size_text};
+pub use scalar::{duration_text, size_text};
+pub use secret::Secret;
 pub use section::*;
 pub use time::{Matched, TimePattern, Zone};
 pub use view::View;

@@ -2,7 +2,6 @@
 //!
 //! Everything is exact: durations and sizes are integers with a unit, and what doesn't fit is refused.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::check::{Check, Gives};
@@ -48,7 +47,7 @@ texts! {
     PathText if is_path, "a path, absolute or relative to the configuration file";
 }
 
-fn is_path(text: &str) -> bool {
+pub(crate) fn is_path(text: &str) -> bool {
     !text.is_empty() && !text.contains(char::is_control)
 }
 
@@ -186,55 +185,6 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     }
 }
 
-/// A value that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    #[must_use]
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// The secret itself. Callers hand it to what needs it and keep no copy.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// Where a secret is to be read from. A literal isn't one, so a secret never gets this far.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SecretRef {
-    Env(String),
-    File(String),
-}
-
-parsed! {
-    SecretRef: reference, "\"env:NAME\" or \"file:PATH\", never the secret itself", hidden true;
-}
-
-fn reference(text: &str) -> Option<SecretRef> {
-    let (kind, rest) = text.split_once(':')?;
-    match kind {
-        "env" => is_variable(rest).then(|| SecretRef::Env(rest.to_owned())),
-        "file" => is_path(rest).then(|| SecretRef::File(rest.to_owned())),
-        _ => None,
-    }
-}
-
-fn is_variable(name: &str) -> bool {
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
-}
-
 fn thousandths(text: &str) -> Option<u64> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let is_plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
@@ -256,6 +206,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::secret::SecretRef;
     use crate::section::routes::Template;
     use crate::section::{KeyFrom, Pointer};
 
@@ -327,15 +278,6 @@ mod tests {
             assert_eq!(read::<Name>(text).is_some(), allowed, "{text}");
         }
         assert!(read::<Name>(&format!("{longest}a")).is_none());
-    }
-
-    #[test]
-    fn only_references_to_secrets_are_accepted() {
-        assert_eq!(read("env:KEY_SECRET"), Some(SecretRef::Env("KEY_SECRET".to_owned())));
-        assert_eq!(read("file:/run/secrets/a:b"), Some(SecretRef::File("/run/secrets/a:b".to_owned())));
-        for text in ["hunter2", "env:", "env:1X", "env:A-B", "file:", "ENV:X", "", "file:a\nb"] {
-            assert_eq!(read::<SecretRef>(text), None, "{text}");
-        }
     }
 
     #[test]

@@ -5,9 +5,10 @@ pub(super) use std::path::{Path, PathBuf};
 pub(super) use crate::check::{AtMost, Check, DAY_MS, Gives, HOUR_MS, MINUTE_MS};
 pub(super) use crate::fingerprint::{Encoder, Fingerprint};
 pub(super) use crate::scalar::{
-    Count, Decimal, Flag, HostName, Millis, Name, PathText, Secret, SecretRef, Size, decimal_text,
-    duration_text, is_host, is_loopback, port_number, texts,
+    Count, Decimal, Flag, HostName, Millis, Name, PathText, Size, decimal_text, duration_text, is_host,
+    is_loopback, port_number, texts,
 };
+pub(super) use crate::secret::{Secret, SecretRef};
 pub(super) use crate::toml::near::nearest;
 pub(super) use crate::toml::problem::{At, Place, Problems};
 pub(super) use crate::toml::read::{Entry, List, NOT_SHOWN, Raw, Section, Sections, Spot, join, keys};

@@ -1,0 +1,136 @@
+//! Secrets: a file refers to each, and no message shows one.
+//!
+//! Limits: a secret's file of 64 KiB.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::check::{Check, Gives};
+use crate::scalar::is_path;
+use crate::toml::problem::Place;
+use crate::toml::read::Spot;
+use crate::toml::tree::quoted;
+use crate::toml::value::parsed;
+
+const MAX_SECRET_BYTES: u64 = 64 << 10;
+/// A shorter secret can be guessed, which is a warning.
+const GOOD_SECRET_BYTES: usize = 16;
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself. Callers hand it to what needs it and keep no copy.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Where a secret is to be read from. A literal isn't one, so a secret never gets this far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SecretRef {
+    Env(String),
+    File(String),
+}
+
+parsed! {
+    SecretRef: reference, "\"env:NAME\" or \"file:PATH\", never the secret itself", hidden true;
+}
+
+fn reference(text: &str) -> Option<SecretRef> {
+    let (kind, rest) = text.split_once(':')?;
+    match kind {
+        "env" => is_variable(rest).then(|| SecretRef::Env(rest.to_owned())),
+        "file" => is_path(rest).then(|| SecretRef::File(rest.to_owned())),
+        _ => None,
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
+}
+
+impl Gives<Secret> for SecretRef {
+    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Secret> {
+        check.secret(spot)
+    }
+}
+
+impl Check<'_> {
+    /// A secret that somebody chose for this job.
+    pub(crate) fn secret(&mut self, spot: &Spot<SecretRef>) -> Option<Secret> {
+        let secret = self.referred(&spot.value, &spot.place)?;
+        if secret.len() < GOOD_SECRET_BYTES {
+            let message = format!("the secret has fewer than {GOOD_SECRET_BYTES} bytes and can be guessed");
+            self.warn(spot, message);
+        }
+        Some(Secret::new(secret))
+    }
+
+    /// The text that a reference refers to.
+    pub(crate) fn referred(&mut self, reference: &SecretRef, place: &Place) -> Option<String> {
+        let found = match reference {
+            SecretRef::Env(name) => {
+                self.env.get(name).cloned().ok_or_else(|| format!("environment variable {name} isn't set"))
+            }
+            SecretRef::File(path) => read_secret(&self.base.join(path))
+                .map_err(|error| format!("file {} can't be read: {error}", quoted(path))),
+        };
+        let found = found.and_then(|found| match found.as_str() {
+            "" => Err("what it refers to is empty".to_owned()),
+            text if text.contains([char::REPLACEMENT_CHARACTER, '\0']) => {
+                Err("what it refers to isn't UTF-8 text".to_owned())
+            }
+            _ => Ok(found),
+        });
+        found.map_err(|message| self.refuse(place, message)).ok()
+    }
+}
+
+/// The text of a file without the line break at its end.
+fn read_secret(path: &Path) -> io::Result<String> {
+    let mut secret = String::new();
+    let length = File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_string(&mut secret)?;
+    if length as u64 > MAX_SECRET_BYTES {
+        return Err(io::Error::other(format!("it is too long, allowed: {MAX_SECRET_BYTES} bytes")));
+    }
+    let line = secret.strip_suffix("\r\n").or(secret.strip_suffix('\n'));
+    Ok(line.map(str::to_owned).unwrap_or(secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toml::tree::Value;
+    use crate::toml::value::Scalar;
+
+    fn read<T: Scalar>(text: &str) -> Option<T> {
+        T::parse(&Value::Text(text.to_owned())).ok()
+    }
+
+    #[test]
+    fn only_references_to_secrets_are_accepted() {
+        assert_eq!(read("env:KEY_SECRET"), Some(SecretRef::Env("KEY_SECRET".to_owned())));
+        assert_eq!(read("file:/run/secrets/a:b"), Some(SecretRef::File("/run/secrets/a:b".to_owned())));
+        for text in ["hunter2", "env:", "env:1X", "env:A-B", "file:", "ENV:X", "", "file:a\nb"] {
+            assert_eq!(read::<SecretRef>(text), None, "{text}");
+        }
+    }
+}

@@ -7,10 +7,8 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::scalar::{Count, Decimal, Flag, Millis, PathText, Size};
-use crate::scalar::{decimal_text, duration_text, size_text};
 use crate::toml::problem::{Place, Problems};
 use crate::toml::read::{Entry, List, Raw, Spot};
 use crate::toml::value::Scalar;
@@ -62,44 +60,11 @@ impl<T: Scalar + Clone> Gives<T> for T {
     }
 }
 
-impl Gives<bool> for Flag {
-    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<bool> {
-        Some(spot.value.0)
-    }
-}
-
-impl Gives<PathBuf> for PathText {
-    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<PathBuf> {
-        Some(check.base.join(&spot.value.0))
-    }
-}
-
 /// A value with an order, and how its ends are shown.
 pub(crate) trait Number: Raw {
     fn number(&self) -> u64;
 
     fn show(number: u64) -> String;
-}
-
-macro_rules! numbers {
-    ($($type:ident shown by $show:expr;)+) => {$(
-        impl Number for $type {
-            fn number(&self) -> u64 {
-                self.0
-            }
-
-            fn show(number: u64) -> String {
-                $show(number)
-            }
-        }
-    )+};
-}
-
-numbers! {
-    Millis shown by duration_text;
-    Size shown by size_text;
-    Count shown by |count: u64| count.to_string();
-    Decimal shown by decimal_text;
 }
 
 /// A type that holds a number. Ranges end where it does, so that none is cut.

@@ -38,5 +38,5 @@ pub use pattern::{
 pub use scalar::{duration_text, size_text};
 pub use secret::Secret;
 pub use section::*;
-pub use time::{Matched, TimePattern, Zone};
+pub use time::{Matched, TimePattern, Unit, Zone};
 pub use view::View;

@@ -23,7 +23,7 @@ mod time;
 
 use std::fmt;
 
-use crate::section::Unit;
+use crate::time::Unit;
 
 pub use self::time::{LineTime, TimePart};
 

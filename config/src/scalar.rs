@@ -3,14 +3,13 @@
 //! Everything is exact: durations and sizes are integers with a unit, and what doesn't fit is refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
-use crate::check::{Check, Gives};
+use crate::check::{Check, Gives, Number};
+use crate::toml::name::{MAX_NAME_BYTES, is_name};
 use crate::toml::read::Spot;
 use crate::toml::tree::Value;
 use crate::toml::value::{Refusal, Scalar, parsed, refuse, text};
-
-/// Characters of a source's or a job's name.
-const MAX_NAME_BYTES: usize = 64;
 
 /// Declares kinds of text: the rule that one keeps, and how messages say what is allowed.
 macro_rules! texts {
@@ -49,11 +48,6 @@ texts! {
 
 pub(crate) fn is_path(text: &str) -> bool {
     !text.is_empty() && !text.contains(char::is_control)
-}
-
-pub(crate) fn is_name(text: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&text.len())
-        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }
 
 const SIZES: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
@@ -99,6 +93,39 @@ plain! {
         Value::Boolean(flag) => Some(*flag),
         _ => None,
     }, "true, false";
+}
+
+macro_rules! numbers {
+    ($($type:ident shown by $show:expr;)+) => {$(
+        impl Number for $type {
+            fn number(&self) -> u64 {
+                self.0
+            }
+
+            fn show(number: u64) -> String {
+                $show(number)
+            }
+        }
+    )+};
+}
+
+numbers! {
+    Millis shown by duration_text;
+    Size shown by size_text;
+    Count shown by |count: u64| count.to_string();
+    Decimal shown by decimal_text;
+}
+
+impl Gives<bool> for Flag {
+    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<bool> {
+        Some(spot.value.0)
+    }
+}
+
+impl Gives<PathBuf> for PathText {
+    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<PathBuf> {
+        Some(check.base.join(&spot.value.0))
+    }
 }
 
 fn whole(value: &Value) -> Option<u64> {

@@ -1,4 +1,5 @@
-//! How times are read that leave something open: the zone of those without one, and patterns of forms that nothing else tells.
+//! How times are read that leave something open: the unit of numbers, the zone of texts without one, and patterns of
+//! forms that nothing else tells.
 //!
 //! Zones come from the time zone database that is built into the binary, never from the machine's: the same input
 //! must give the same rows everywhere. A local time that a change of the clocks skips or repeats is read as RFC 5545
@@ -13,12 +14,30 @@ use jiff::tz::{Offset, TimeZone};
 
 use crate::toml::near::nearest;
 use crate::toml::tree::Value;
-use crate::toml::value::{Refusal, Scalar, did_you_mean, text};
+use crate::toml::value::{Refusal, Scalar, choice, did_you_mean, text};
 
 /// Bytes of a zone's name.
 const MAX_ZONE_BYTES: usize = 64;
 /// Bytes of a pattern.
 const MAX_PATTERN_BYTES: usize = 128;
+
+choice! {
+    /// Units of times and latencies.
+    pub enum Unit {
+        /// Seconds, with or without a fraction.
+        Seconds = "s",
+        /// Whole milliseconds, or with a fraction.
+        Millis = "ms",
+        /// Whole microseconds, or with a fraction.
+        Micros = "us",
+        /// Whole nanoseconds, or with a fraction.
+        Nanos = "ns",
+        /// RFC 3339 text, or another form of text that can't be misread (times only).
+        Rfc3339 = "rfc3339",
+        /// The same, with common log format tried first: `20/Nov/2025:12:44:15 +0000` (times only).
+        Clf = "clf",
+    }
+}
 
 /// The zone of times that say none. UTC by default.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Apache httpd's `LogFormat` (mod_log_config, mod_logio).
 
 use super::{LineField, LineForm, LineTime, Misread, Piece, Placed, Variable, time};
-use crate::section::Unit;
+use crate::time::Unit;
 
 pub(super) fn pieces(text: &str) -> Result<Vec<Placed>, Misread> {
     let mut pieces = Vec::new();

@@ -1,7 +1,7 @@
 //! Envoy's format strings.
 
 use super::{LineField, LineForm, LineTime, Misread, Piece, Placed, Variable, header_name, time};
-use crate::section::Unit;
+use crate::time::Unit;
 
 /// Whether a command operator of Envoy's is there.
 pub(super) fn has_sign(text: &str) -> bool {

@@ -1,7 +1,7 @@
 //! NGINX's `log_format`, and the template of Amazon API Gateway's stages, which looks alike.
 
 use super::{LineField, LineForm, LineTime, Misread, Piece, Placed, Variable};
-use crate::section::Unit;
+use crate::time::Unit;
 
 /// Whether a variable of NGINX's is there.
 pub(super) fn has_sign(text: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Times in patterns: the forms that servers have names for, and formats of strftime.
 
-use crate::section::Unit;
+use crate::time::Unit;
 
 /// How a variable writes the time, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::fmt;
 use super::format::Format;
 use super::prelude::*;
 use crate::pattern::{LinePattern, Variable};
-use crate::time::{TimePattern, Zone};
+use crate::time::{TimePattern, Unit, Zone};
 
 /// Bytes of a JSON pointer.
 const MAX_POINTER_BYTES: usize = 1_024;
@@ -136,24 +136,6 @@ impl Field {
 /// A JSON pointer (RFC 6901), unescaped: `/a~1b/0` is `["a/b", "0"]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pointer(pub Vec<String>);
-
-choice! {
-    /// Units of times and latencies.
-    pub enum Unit {
-        /// Seconds, with or without a fraction.
-        Seconds = "s",
-        /// Whole milliseconds, or with a fraction.
-        Millis = "ms",
-        /// Whole microseconds, or with a fraction.
-        Micros = "us",
-        /// Whole nanoseconds, or with a fraction.
-        Nanos = "ns",
-        /// RFC 3339 text, or another form of text that can't be misread (times only).
-        Rfc3339 = "rfc3339",
-        /// The same, with common log format tried first: `20/Nov/2025:12:44:15 +0000` (times only).
-        Clf = "clf",
-    }
-}
 
 impl Fingerprint for Pointer {
     fn add_to(&self, encoder: &mut Encoder) {

@@ -169,7 +169,7 @@ pub use alerts::Alerts;
 pub use config::JobConfig;
 pub use detection::Detection;
 pub use email::{EmailAlerts, Language, MailServer, MailTls, Sender, is_address};
-pub use fields::{Field, FieldMap, Pointer, Unit};
+pub use fields::{Field, FieldMap, Pointer};
 pub use format::Format;
 pub use geo::Geo;
 pub use http::Http;

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 
 use glob::Pattern;
 
-use super::fields::{FieldMap, Pointer, RawFields, Unit, Wrappers, pointer};
+use super::fields::{FieldMap, Pointer, RawFields, Wrappers, pointer};
 use super::format::Format;
 use super::kafka::{Brokers, KafkaClient, Role, Settings};
 use super::keys::{KeyRules, Keys, RawKeys};
@@ -15,7 +15,7 @@ use super::prelude::*;
 use super::routes::RoutesFrom;
 use super::topic::{End, KafkaSource, OnGap, Start, TopicName};
 use crate::pattern::LinePattern;
-use crate::time::Zone;
+use crate::time::{Unit, Zone};
 
 const MAX_SOURCES: usize = 256;
 const MAX_CONDITIONS: usize = 64;

@@ -1,5 +1,6 @@
 //! How a file is read and how its problems are reported, whatever its keys are.
 
+pub(crate) mod name;
 pub(crate) mod near;
 pub(crate) mod overrides;
 pub(crate) mod problem;

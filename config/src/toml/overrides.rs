@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::toml::name::name_of;
 use crate::toml::problem::{At, Place, Problems};
 use crate::toml::tree::{Node, Table, Value, parse_value, shortened};
 
@@ -110,11 +111,4 @@ fn source<'a>(
 fn source_names(root: &Table) -> Vec<Option<String>> {
     let Some(Node { value: Value::List(sources), .. }) = root.get("source") else { return Vec::new() };
     sources.iter().map(|source| name_of(&source.value).map(|name| name.replace('-', "_"))).collect()
-}
-
-/// The name of a list's section that has a well-formed one.
-pub(crate) fn name_of(section: &Value) -> Option<&str> {
-    let Value::Table(table) = section else { return None };
-    let Value::Text(name) = &table.get("name")?.value else { return None };
-    crate::scalar::is_name(name).then_some(name)
 }

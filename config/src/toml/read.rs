@@ -3,8 +3,8 @@
 //! Reading takes each known key out of a section and reports what is left as unknown, so these structs are the whole
 //! list of keys. Ranges, relations and defaults are judged afterwards, section by section.
 
+use super::name::name_of;
 use super::near::nearest;
-use super::overrides::name_of;
 use super::problem::{Place, Problems};
 use super::tree::{Node, Table, Value, shortened};
 use super::value::Scalar;

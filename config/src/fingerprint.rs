@@ -10,28 +10,22 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use crate::pattern::LinePattern;
-use crate::section::config::JobConfig;
 use crate::time::{TimePattern, Zone};
 use crate::toml::value::Choice;
 
 /// Changes with the encoding below.
 const VERSION: u64 = 6;
 
-impl JobConfig {
-    /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`,
-    /// `job.workers`, `limits.block_bytes`, settings of librdkafka) doesn't count, nor where results go. Paths,
-    /// brokers and topics do, as they are written; what they hold doesn't.
-    #[must_use]
-    pub fn fingerprint(&self) -> String {
-        let mut encoder = Encoder(Sha256::new());
-        encoder.number(VERSION);
-        encoder.add(self);
-        let digest = encoder.0.finalize();
-        digest.iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
-    }
+/// 32 hexadecimal digits, equal for values that are equal as far as results depend on them.
+pub(crate) fn fingerprint(value: &impl Fingerprint) -> String {
+    let mut encoder = Encoder(Sha256::new());
+    encoder.number(VERSION);
+    encoder.add(value);
+    let digest = encoder.0.finalize();
+    digest.iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// A value, or the part of it, that results depend on.

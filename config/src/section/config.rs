@@ -18,6 +18,7 @@ use super::sink::{RawSinks, Sinks};
 use super::source::{RawSource, Shared, Source, SourceKind, sources};
 use super::tables::{RawTables, Tables};
 use super::windows::{RawWindows, Windows};
+use crate::fingerprint::fingerprint;
 use crate::view::View;
 
 section! {
@@ -58,6 +59,16 @@ section! {
         other log: Log = log(RawLog) or Log::default();
         later cluster;
         later state;
+    }
+}
+
+impl JobConfig {
+    /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`,
+    /// `job.workers`, `limits.block_bytes`, settings of librdkafka) doesn't count, nor where results go. Paths,
+    /// brokers and topics do, as they are written; what they hold doesn't.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(self)
     }
 }
 

@@ -181,6 +181,20 @@ pub fn client_config(client: &KafkaClient) -> ClientConfig {
     config
 }
 
+/// Every setting of `client` that librdkafka refuses, in the order of their names. No value is quoted.
+///
+/// Each setting is tried alone on an empty configuration, which knows every name and the form of every value. Whether
+/// values fit each other, and whether files can be read, shows only when a client is made.
+#[must_use]
+pub fn refused_settings(client: &KafkaClient) -> Vec<KafkaError> {
+    let tried = client.settings.iter().filter(|(name, _)| *name != TOKEN_FILE).filter_map(|(name, value)| {
+        let mut config = ClientConfig::new();
+        config.set(name, value.reveal());
+        config.create_native_config().err()
+    });
+    tried.map(create_error).collect()
+}
+
 /// What the failed creation of a client means. It quotes no value.
 #[must_use]
 pub fn create_error(error: LibraryError) -> KafkaError {
@@ -501,6 +515,33 @@ mod tests {
     fn client(settings: &[(&str, &str)]) -> KafkaClient {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value)));
         KafkaClient { brokers: "127.0.0.1:1".to_owned(), settings: settings.collect::<BTreeMap<_, _>>() }
+    }
+
+    fn refused(settings: &[(&str, &str)]) -> Vec<String> {
+        refused_settings(&client(settings)).iter().map(KafkaError::to_string).collect()
+    }
+
+    #[test]
+    fn all_refused_settings_are_named_with_what_was_meant_and_without_values() {
+        let settings = [
+            ("client.id", "canary"),
+            ("fetch.max.byts", "canary"),
+            ("linger.ms", "canary"),
+            ("no.such.setting.at.all", "canary"),
+            ("sasl.pasword", "canary"),
+            (TOKEN_FILE, "canary"),
+        ];
+        let refuses = |name: &str, reason: &str| format!("librdkafka refuses the setting `{name}`: {reason}");
+        assert_eq!(
+            refused(&settings),
+            [
+                refuses("fetch.max.byts", "there is no such setting; did you mean fetch.max.bytes?"),
+                refuses("linger.ms", "Invalid value for configuration property \"queue.buffering.max.ms\""),
+                refuses("no.such.setting.at.all", "there is no such setting"),
+                refuses("sasl.pasword", "there is no such setting; did you mean sasl.password?"),
+            ]
+        );
+        assert_eq!(refused(&[("security.protocol", "ssl"), ("acks", "1")]), [""; 0]);
     }
 
     #[test]

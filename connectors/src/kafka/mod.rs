@@ -24,9 +24,8 @@ mod settings;
 pub(crate) mod testing;
 mod topic;
 
-pub use client::{Class, Context, KafkaError, client_config, create_error};
+pub use client::{Class, Context, KafkaError, client_config, create_error, refused_settings};
 pub use consumer::{Consumer, Message, PartitionLag, Record};
 pub use producer::Producer;
 pub use range::{Gap, Messages, READ_WAIT, Range, ranges};
-pub use settings::refused_settings;
 pub use topic::Topic;

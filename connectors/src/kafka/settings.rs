@@ -1,28 +1,11 @@
-//! Settings of a client, judged by librdkafka itself without a connection.
-//!
-//! Each setting is tried alone on an empty configuration, which knows every name and the form of every value. Whether
-//! values fit each other, and whether files can be read, shows only when a client is made.
+//! The names of librdkafka's settings, as it lists them itself.
 
 #![allow(unsafe_code, reason = "rdkafka has no way to the names of librdkafka's settings")]
 
 use std::{ptr, slice};
 
-use keytide_config::{KafkaClient, nearest};
-use rdkafka::ClientConfig;
+use keytide_config::nearest;
 use rdkafka::bindings::rd_kafka_conf_properties_show;
-
-use super::client::{KafkaError, TOKEN_FILE, create_error};
-
-/// Every setting of `client` that librdkafka refuses, in the order of their names. No value is quoted.
-#[must_use]
-pub fn refused_settings(client: &KafkaClient) -> Vec<KafkaError> {
-    let tried = client.settings.iter().filter(|(name, _)| *name != TOKEN_FILE).filter_map(|(name, value)| {
-        let mut config = ClientConfig::new();
-        config.set(name, value.reveal());
-        config.create_native_config().err()
-    });
-    tried.map(create_error).collect()
-}
 
 /// Says that there is no such setting, and which one was probably meant.
 pub(super) fn unknown(name: &str) -> String {
@@ -61,17 +44,11 @@ fn names() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use keytide_config::Secret;
+    use rdkafka::ClientConfig;
     use rdkafka::error::KafkaError as LibraryError;
     use rdkafka::types::RDKafkaConfRes;
 
     use super::*;
-
-    fn refused(settings: &[(&str, &str)]) -> Vec<String> {
-        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value)));
-        let client = KafkaClient { settings: settings.collect(), ..KafkaClient::new("127.0.0.1:1") };
-        refused_settings(&client).iter().map(KafkaError::to_string).collect()
-    }
 
     #[test]
     fn every_name_that_is_suggested_is_known_to_librdkafka() {
@@ -89,28 +66,5 @@ mod tests {
             };
             assert_ne!(code, RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, "{name}");
         }
-    }
-
-    #[test]
-    fn all_refused_settings_are_named_with_what_was_meant_and_without_values() {
-        let settings = [
-            ("client.id", "canary"),
-            ("fetch.max.byts", "canary"),
-            ("linger.ms", "canary"),
-            ("no.such.setting.at.all", "canary"),
-            ("sasl.pasword", "canary"),
-            (TOKEN_FILE, "canary"),
-        ];
-        let refuses = |name: &str, reason: &str| format!("librdkafka refuses the setting `{name}`: {reason}");
-        assert_eq!(
-            refused(&settings),
-            [
-                refuses("fetch.max.byts", "there is no such setting; did you mean fetch.max.bytes?"),
-                refuses("linger.ms", "Invalid value for configuration property \"queue.buffering.max.ms\""),
-                refuses("no.such.setting.at.all", "there is no such setting"),
-                refuses("sasl.pasword", "there is no such setting; did you mean sasl.password?"),
-            ]
-        );
-        assert_eq!(refused(&[("security.protocol", "ssl"), ("acks", "1")]), [""; 0]);
     }
 }

@@ -2,6 +2,7 @@
 //! records reach the workers, and the sinks that rows go to (topics, files).
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+mod decimal;
 pub mod decode;
 pub mod file;
 mod framing;

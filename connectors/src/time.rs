@@ -20,7 +20,7 @@
 
 use keytide_config::{TimePattern, Zone};
 
-use crate::decode::Decimal;
+use crate::decimal::Decimal;
 
 pub(crate) const DAY_S: i64 = 86_400;
 

@@ -34,7 +34,7 @@ use super::duration::duration_us;
 use super::fault::Fault;
 use super::keys::{Keys, UNHASHED};
 use super::message::{Occurred, is_large};
-use super::number::{Decimal, Numeric, numeric, short_whole_of};
+use super::number::{Numeric, numeric, short_whole_of};
 use super::place::Places;
 use super::raw::{Name, RawEvent, Value, WrongType};
 use super::route::{self, Announced, Memo};
@@ -42,6 +42,7 @@ use super::secrets::Secrets;
 use super::tally::{Tally, Unread};
 use super::time::{Reading, event_time, event_time_us};
 use super::{Context, Decoded, Located};
+use crate::decimal::Decimal;
 
 const MAX_LATENCY_US: u64 = 1 << 42;
 const MAX_BYTES: u64 = 1 << 40;

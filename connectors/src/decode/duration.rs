@@ -12,7 +12,7 @@
 
 use keytide_config::Unit;
 
-use super::number::Decimal;
+use crate::decimal::Decimal;
 
 /// Units from the largest: their names in lower case, how many of the seconds-based unit they are, and its shift to microseconds.
 const UNITS: [(&[&str], u64, i32); 6] = [

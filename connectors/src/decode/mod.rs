@@ -60,7 +60,6 @@ use keytide_dataflow::model::{AccessEvent, Country, Definition, Place, Position}
 use sha2::{Digest, Sha256};
 
 pub(crate) use self::keys::SecretHash;
-pub(crate) use self::number::Decimal;
 pub(crate) use self::route::{cut, holds, redacted};
 pub use self::tally::{KEY_RULES, Tally};
 

@@ -8,8 +8,9 @@ use keytide_config::{Field, Source, TimePattern, Unit, Zone};
 use keytide_dataflow::model::EventTime;
 
 use super::fault::Fault;
-use super::number::{Decimal, short_whole};
+use super::number::short_whole;
 use super::raw::Value;
+use crate::decimal::Decimal;
 use crate::time::{Dates, by_pattern, by_size, clf, parse, rfc3339};
 
 /// 2000-01-01T00:00:00Z.

@@ -14,7 +14,7 @@ use keytide_config::Zone;
 use keytide_dataflow::model::EventTime;
 
 use super::{LIST_ELEMENTS, VALUE_BYTES};
-use crate::decode::Decimal;
+use crate::decimal::Decimal;
 use crate::time::{self, Dates};
 
 /// Words that databases and their tools write for nothing.

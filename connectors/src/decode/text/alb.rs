@@ -8,8 +8,8 @@
 
 use keytide_config::Unit;
 
-use super::super::number::Decimal;
 use super::{Fault, Name, RawEvent, Value, Values, log, quoted, set_request};
+use crate::decimal::Decimal;
 use crate::time::rfc3339;
 
 const TYPES: [&str; 6] = ["http", "https", "h2", "grpcs", "ws", "wss"];

@@ -47,6 +47,8 @@ use crate::operators::geo::GeoMetric;
 use crate::operators::incidents::Incidents;
 use crate::operators::latency::{LatencyMetric, OfKey, OfRoute};
 use crate::operators::parts::by_tick::{Closing, SharedOutput, by_tick};
+use crate::operators::parts::context::Context;
+use crate::operators::parts::group::Group;
 use crate::operators::parts::owners::OwnerChange;
 use crate::operators::parts::report::Report;
 use crate::operators::profiles::{self, Profiles};
@@ -55,7 +57,7 @@ use crate::operators::subscription_usage::{self, InfoChange, SubscriptionUsageMe
 use crate::operators::table_rows::{self, TableRows};
 use crate::operators::usage::{ByRoute, UsageMetric};
 use crate::operators::windowed::{
-    Context, Group, Metric, Partial, Publish, Settings, Windowed, close_events, close_partials, partials,
+    Metric, Partial, Publish, Settings, Windowed, close_events, close_partials, partials,
 };
 use crate::row::{Output, SubscriptionInfo};
 use crate::state::{Registered, Registry, RestoreError, Snapshot, States};

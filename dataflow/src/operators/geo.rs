@@ -7,8 +7,9 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::parts::group::Group;
 use super::usage::Words;
-use super::windowed::{Accumulator, Group, Metric};
+use super::windowed::{Accumulator, Metric};
 use crate::model::{AccessEvent, Country, EventTime};
 use crate::row::{Geo, KeyCountry, Row, Rows};
 use crate::state::{StateId, spilled};

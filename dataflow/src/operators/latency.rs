@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::parts::few::{self, FEW};
-use super::windowed::{Accumulator, Group, Metric};
+use super::parts::group::Group;
+use super::windowed::{Accumulator, Metric};
 use crate::model::{AccessEvent, EventTime, KeyId, RouteId};
 use crate::row::{Latency, Row, Rows, Scope};
 use crate::state::{StateId, spilled};

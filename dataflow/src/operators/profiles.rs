@@ -28,9 +28,9 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
+use super::parts::context::Context as _;
 use super::parts::owners::{OwnerChange, Owners};
 use super::parts::report::{Crowd, Figures, Observation, Occasion, Report};
-use super::windowed::Context as _;
 use crate::detect::{Facts, Level as Alarm, Profile, Signal, Stretch, Tuning, WINDOW_MS, Window};
 use crate::incident::{Point, Reason, Sample};
 use crate::model::time::DAY_MS;

@@ -8,7 +8,9 @@ use hashbrown::HashMap;
 
 use super::bookings::{Booked, SubscriptionWindow};
 use super::parts::by_tick::Closing;
-use super::windowed::{Accumulator, Context, Group, Metric, Windowed};
+use super::parts::context::Context;
+use super::parts::group::Group;
+use super::windowed::{Accumulator, Metric, Windowed};
 use crate::model::{AccessEvent, EventTime, NameId, Tick};
 use crate::row::{Row, Rows, SubscriptionInfo, SubscriptionUsage};
 use crate::state::{Footprint, StateId};

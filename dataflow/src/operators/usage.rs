@@ -8,8 +8,9 @@ use std::marker::PhantomData;
 
 use serde::{Deserialize, Serialize};
 
+use super::parts::group::Group;
 use super::parts::owners::Owners;
-use super::windowed::{Accumulator, Group, Metric};
+use super::windowed::{Accumulator, Metric};
 use crate::model::{AccessEvent, EventTime, KeyId, RouteId};
 use crate::row::{KeyRoute, OwnedUsage, Row, Rows, Usage};
 use crate::state::StateId;

@@ -35,13 +35,14 @@
 //! on arrival order within a tick nor on the number of workers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hash;
 
 use hashbrown::{HashMap, HashSet};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
+use super::parts::context::Context;
+use super::parts::group::Group;
 use crate::model::{AccessEvent, EventTime, TickInfo};
 use crate::row::{Output, Row, Rows};
 use crate::state::{Durable, Footprint, Shard, StateId};
@@ -79,66 +80,6 @@ pub(crate) trait Accumulator: Clone + Default + Serialize + DeserializeOwned + '
     /// Bytes that it owns beyond its place in a map.
     fn owned_bytes(&self) -> usize {
         0
-    }
-}
-
-/// What is counted apart.
-pub(crate) trait Group: Copy + Ord + Hash + Serialize + DeserializeOwned + 'static {
-    /// The group as maps keep it: in words of 64 bits, because a number of 128 pads every entry to 16 bytes.
-    type Packed: Copy + Eq + Hash + 'static;
-
-    /// As maps keep it.
-    fn pack(self) -> Self::Packed;
-    /// As everybody else knows it.
-    fn unpack(packed: Self::Packed) -> Self;
-
-    /// One of 256 buckets that the groups are dealt to, whatever the number of workers.
-    fn bucket(&self) -> u8;
-
-    /// What workers share groups by: a worker has whole buckets.
-    fn shard(&self) -> u64 {
-        u64::from(self.bucket())
-    }
-}
-
-/// What rows are joined with when they are put out.
-pub(crate) trait Context: Default + 'static {
-    /// What one fact of the context is about.
-    type Subject: Copy + Ord + Hash + Serialize + DeserializeOwned;
-    /// A change, as it arrives.
-    type Change: Clone + 'static;
-    /// A fact, as it is stored.
-    type Row: Serialize + DeserializeOwned;
-
-    /// Applies a tick's changes; returns the subjects whose facts changed. After a restore the first tick
-    /// brings every fact again: `all` says that what it doesn't bring is gone.
-    fn apply(&mut self, changes: Vec<Self::Change>, all: bool) -> Vec<Self::Subject>;
-    /// Every fact.
-    fn rows_out(&self, out: &mut dyn FnMut(Self::Row));
-    /// Takes a fact back.
-    fn row_in(&mut self, row: Self::Row);
-    /// Where a fact belongs.
-    fn shard(row: &Self::Row) -> u64;
-    /// How much it holds.
-    fn footprint(&self) -> Footprint;
-}
-
-/// No context.
-impl Context for () {
-    type Subject = ();
-    type Change = ();
-    type Row = ();
-
-    fn apply(&mut self, _: Vec<()>, _: bool) -> Vec<()> {
-        Vec::new()
-    }
-    fn rows_out(&self, _: &mut dyn FnMut(())) {}
-    fn row_in(&mut self, (): ()) {}
-    fn shard((): &()) -> u64 {
-        0
-    }
-    fn footprint(&self) -> Footprint {
-        Footprint::default()
     }
 }
 

@@ -3,7 +3,9 @@
 pub(crate) mod by_key;
 pub(crate) mod by_tick;
 pub(crate) mod cap;
+pub(crate) mod context;
 pub(crate) mod few;
+pub(crate) mod group;
 pub(crate) mod owners;
 pub(crate) mod report;
 pub(crate) mod sketch;

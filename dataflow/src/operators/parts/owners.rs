@@ -7,8 +7,8 @@
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use super::context::Context;
 use crate::model::{EventTime, KeyId, Owner, Tick};
-use crate::operators::windowed::Context;
 use crate::state::{Footprint, spilled};
 
 /// An owner of a key, from a time on, as an update of a collection.

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use super::group::Group;
 use crate::model::{Definition, EventTime};
-use crate::operators::windowed::Group;
 use crate::state::Footprint;
 
 /// Strings of a bucket that wait, beyond as many as there is room for.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::raw::Value;
+use super::value::Value;
 
 /// Parses an address, with or without a port, brackets or an IPv6 zone. IPv4 in IPv6 becomes IPv4.
 pub(super) fn parse(text: &str) -> Option<IpAddr> {

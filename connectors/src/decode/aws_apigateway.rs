@@ -12,8 +12,9 @@
 
 use keytide_config::Unit;
 
-use super::raw::{Name, RawEvent, Value};
+use super::raw::{Name, RawEvent};
 use super::shape::{Format, Template};
+use super::value::Value;
 
 pub(super) const FORMAT: Format = Format {
     fields: &[

@@ -36,11 +36,12 @@ use super::keys::{Keys, UNHASHED};
 use super::message::{Occurred, is_large};
 use super::number::{Numeric, numeric, short_whole_of};
 use super::place::Places;
-use super::raw::{Name, RawEvent, Value, WrongType};
+use super::raw::{Name, RawEvent};
 use super::route::{self, Announced, Memo};
 use super::secrets::Secrets;
 use super::tally::{Tally, Unread};
 use super::time::{Reading, event_time, event_time_us};
+use super::value::{Value, WrongType};
 use super::{Context, Decoded, Located};
 use crate::decimal::Decimal;
 

@@ -31,10 +31,12 @@ use super::bytes::carried;
 use super::canonical::Canonical;
 use super::escape::unescape_json;
 use super::message::{Ledger, Outer, Records, is_large, too_long};
-use super::raw::{Name, RawEvent, Value, WrongType};
+use super::raw::{Name, RawEvent};
 use super::reader::{Reader, Unreadable};
-use super::records::{Record, Visit, told, walk};
+use super::record::Record;
+use super::records::{Visit, told, walk};
 use super::shape::{Format, Shape};
+use super::value::{Value, WrongType};
 use super::{Context, Headers};
 
 const FORMAT: Format = Format {

@@ -28,9 +28,9 @@ use super::base64;
 use super::bytes::{carried, restored};
 use super::escape::unescape_json;
 use super::message::{Ledger, Outer, Records, inflate, is_gzip, is_large};
-use super::raw::Value;
 use super::reader::{Reader, Unreadable};
 use super::records::{Visit, each, walk};
+use super::value::Value;
 
 /// See the module.
 pub(super) struct CloudWatch {

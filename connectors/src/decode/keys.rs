@@ -25,8 +25,9 @@ use sha2::{Digest, Sha256};
 use super::bytes::{carried, restored};
 use super::escape::hex;
 use super::fault::Fault;
-use super::raw::{Name, RawEvent, Value};
+use super::raw::{Name, RawEvent};
 use super::route::{argument_value, percent_decoded};
+use super::value::Value;
 
 const PREHASHED_DIGITS: usize = 32;
 /// Why a key that must be a hash is none.

@@ -25,9 +25,10 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::canonical::Canonical;
 use super::keys::Keys;
-use super::raw::{Name, RawEvent, Value};
-use super::records::Record;
+use super::raw::{Name, RawEvent};
+use super::record::Record;
 use super::secrets::Secrets;
+use super::value::Value;
 use super::{Decoded, Decoder, Headers, dead_letter};
 use crate::framing::{GZIP, unframed};
 

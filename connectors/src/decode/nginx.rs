@@ -10,8 +10,9 @@
 
 use keytide_config::{KeyFrom, Unit};
 
-use super::raw::{Name, RawEvent, Value};
+use super::raw::{Name, RawEvent};
 use super::shape::{Format, Template};
+use super::value::Value;
 
 pub(super) const FORMAT: Format = Format {
     fields: &[

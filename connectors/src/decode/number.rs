@@ -1,6 +1,6 @@
 //! Numbers of a record: of its values, and of texts that are one.
 
-use super::raw::{Value, WrongType};
+use super::value::{Value, WrongType};
 use crate::decimal::Decimal;
 
 /// What a numeric field holds.

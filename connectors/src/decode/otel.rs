@@ -26,10 +26,11 @@ use keytide_config::{KeyFrom, Source, Unit};
 use super::Context;
 use super::bytes::carried;
 use super::message::{Ledger, Outer, Records};
-use super::raw::{Name, RawEvent, Value};
+use super::raw::{Name, RawEvent};
 use super::reader::{Reader, Unreadable};
 use super::records::{JsonRecords, Objects, Visit, each, told, walk};
 use super::shape::Format;
+use super::value::Value;
 
 pub(super) const FORMAT: Format = Format {
     fields: &[

@@ -7,11 +7,8 @@ use std::ops::Range;
 
 use keytide_config::Unit;
 
-use super::bytes::push_bytes;
-use super::escape::{unescape_json, unescape_log};
-use super::reader::Reader;
-use super::route::argument_value;
-use super::text::set_request;
+use super::route::UNKNOWN;
+use super::value::Value;
 
 /// Values of places of `[keys].from` that are held without allocating.
 const PLACES: usize = 4;
@@ -113,129 +110,6 @@ impl Name {
             Self::Count => "count",
             Self::Host => "host",
             Self::Wrapped => "record",
-        }
-    }
-}
-
-/// One value as it stands in the message.
-// In three whole words: with a flag beside a tag of one byte, what is behind the tag is moved by words that begin at its
-// second byte, and each such move waits for the stores before it.
-#[repr(u64)]
-#[derive(Clone, Copy, Default)]
-pub(super) enum Value<'a> {
-    /// Absent or null.
-    #[default]
-    Missing,
-    /// `true` or `false`; the former is what a gateway logs for a bare query argument.
-    Flag(bool),
-    /// A number's digits.
-    Number(&'a str),
-    /// Text without escapes.
-    Plain(&'a str),
-    /// Text with the escapes of a JSON text.
-    Json(&'a str),
-    /// Text with the escapes of an httpd's log: `\"`, `\xHH`.
-    Log(&'a str),
-    /// A query argument as it stands in the query, percent-encoded, in a JSON text.
-    Argument(&'a str),
-    /// A JSON array, brackets included; what a gateway logs for a repeated header.
-    Array(&'a str),
-    /// A JSON object.
-    Object,
-}
-
-/// A value of a type that its field can't have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct WrongType;
-
-impl<'a> Value<'a> {
-    /// Returns whether it says nothing: absent, null, `""` or `-`.
-    pub(super) fn is_empty(self) -> bool {
-        matches!(self, Self::Missing | Self::Plain("" | "-"))
-    }
-
-    /// The value as text, unescaped into `buffer` where it has escapes; `None` where it says nothing. Of an
-    /// array it is the first element that says something.
-    #[inline]
-    pub(super) fn text<'s>(self, buffer: &'s mut String) -> Result<Option<&'s str>, WrongType>
-    where
-        'a: 's,
-    {
-        match self {
-            Self::Missing | Self::Plain("" | "-") => Ok(None),
-            Self::Number(text) | Self::Plain(text) => Ok(Some(text)),
-            other => other.converted(buffer),
-        }
-    }
-
-    /// The rarer half of [`text`](Self::text).
-    fn converted(self, buffer: &mut String) -> Result<Option<&str>, WrongType> {
-        match self {
-            Self::Missing | Self::Number(_) | Self::Plain(_) => Ok(None),
-            Self::Json(escaped) => {
-                unescape_json(escaped, buffer);
-                Ok(Some(buffer))
-            }
-            Self::Log(escaped) => {
-                unescape_log(escaped, buffer);
-                Ok(Some(buffer))
-            }
-            Self::Argument(escaped) => {
-                unescape_json(escaped, buffer);
-                let value = argument_value(buffer);
-                buffer.clear();
-                push_bytes(&value, buffer);
-                Ok(Some(buffer))
-            }
-            Self::Array(_) => match self.elements().find(|element| element.is_text()) {
-                Some(Value::Number(text) | Value::Plain(text)) => {
-                    buffer.clear();
-                    buffer.push_str(text);
-                    Ok(Some(buffer))
-                }
-                Some(element) => element.converted(buffer),
-                None => Ok(None),
-            },
-            Self::Flag(_) | Self::Object => Err(WrongType),
-        }
-    }
-
-    /// Returns whether it says the same as another value, as text.
-    fn says_as(self, other: Self) -> bool {
-        let (mut one, mut two) = (String::new(), String::new());
-        self.text(&mut one) == other.text(&mut two)
-    }
-
-    fn is_text(self) -> bool {
-        !self.is_empty() && matches!(self, Self::Number(_) | Self::Plain(_) | Self::Json(_))
-    }
-
-    /// An array's elements; any other value is its own only element.
-    pub(super) fn elements(self) -> impl Iterator<Item = Value<'a>> {
-        let (mut array, mut single) = match self {
-            // It was read once already: nothing here can fail.
-            Self::Array(text) => {
-                let mut reader = Reader::new(text);
-                (reader.enter_array().ok().map(|()| (reader, true)), None)
-            }
-            other => (None, Some(other)),
-        };
-        std::iter::from_fn(move || match &mut array {
-            Some((reader, first)) => reader.element(first).ok()?.then(|| reader.value().ok()).flatten(),
-            None => single.take(),
-        })
-    }
-
-    /// The value's text as it stands in the message, escapes and all.
-    pub(super) fn verbatim(self) -> &'a str {
-        match self {
-            Self::Missing | Self::Flag(_) | Self::Object => "",
-            Self::Number(text)
-            | Self::Plain(text)
-            | Self::Json(text)
-            | Self::Log(text)
-            | Self::Argument(text)
-            | Self::Array(text) => text,
         }
     }
 }
@@ -485,18 +359,29 @@ impl<'a> RawEvent<'a> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Method and target of `METHOD TARGET HTTP/1.1`; the target may hold spaces.
+pub(super) fn request_line(request: &str) -> Option<(&str, &str)> {
+    let (method, rest) = request.split_once(' ')?;
+    let (target, version) = rest.rsplit_once(' ')?;
+    let token = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    (token && version.starts_with("HTTP/") && target != UNKNOWN).then_some((method, target))
+}
 
-    #[test]
-    fn the_first_element_that_says_something() {
-        let mut buffer = String::new();
-        assert_eq!(Value::Array(r#"["", "-", null, true, "a\/b", "c"]"#).text(&mut buffer), Ok(Some("a/b")));
-        assert_eq!(Value::Array("[]").text(&mut buffer), Ok(None));
-        assert_eq!(Value::Array("[[\"x\"], {}]").text(&mut buffer), Ok(None));
-        assert_eq!(Value::Array("[7]").text(&mut buffer), Ok(Some("7")));
-        assert_eq!(Value::Flag(true).text(&mut buffer), Err(WrongType));
-        assert_eq!(Value::Object.text(&mut buffer), Err(WrongType));
+/// Takes method and path from a request line, where they don't stand on their own. One that isn't HTTP (`-`, the bytes of
+/// a TLS handshake) is a call of method `OTHER` without a path.
+pub(super) fn set_request<'a>(raw: &mut RawEvent<'a>, request: &'a str, value: fn(&'a str) -> Value<'a>) {
+    let (no_method, no_path) = (raw.get(Name::Method).is_empty(), raw.get(Name::Path).is_empty());
+    match request_line(request) {
+        Some((method, target)) => {
+            if no_method {
+                raw.set(Name::Method, Value::Plain(method));
+            }
+            // The target of CONNECT is a host, and any host at all.
+            if no_path && method != "CONNECT" {
+                raw.set(Name::Path, value(target));
+            }
+        }
+        None if no_method => raw.set(Name::Method, Value::Plain("OTHER")),
+        None => {}
     }
 }

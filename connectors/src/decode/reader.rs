@@ -17,7 +17,7 @@
 //! It recurses nowhere.
 
 use super::escape::unescape_json;
-use super::raw::Value;
+use super::value::Value;
 
 /// Why a value can't be read: the text isn't JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

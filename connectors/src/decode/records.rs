@@ -19,21 +19,21 @@
 //! time and memory are linear in the text's length. A record whose brackets aren't closed is read to the end of the
 //! text before it is given up: once that sums up to 64 times the text's length, the rest is one dead letter.
 
-use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 
 use keytide_config::Source;
 
 use super::Context;
-use super::bytes::{carried, restored};
+use super::bytes::carried;
 use super::canonical::Canonical;
+use super::container::behind_agents;
 use super::escape::unescape_json;
 use super::message::{Ledger, Outer, Records};
-use super::raw::{Name, RawEvent, Value};
+use super::raw::{Name, RawEvent};
 use super::reader::{Reader, Unreadable};
 use super::shape::{Format, HIDDEN, Shape, Template};
-use super::syslog::json_behind_syslog;
 use super::unescaped::{self, Form};
+use super::value::Value;
 
 /// Wrappers within wrappers that are taken off.
 pub(super) const WRAPPERS: usize = 4;
@@ -479,29 +479,6 @@ fn json<'t>(value: Value<'t>, buffer: &'t mut String) -> Option<&'t str> {
     matches!(inner.trim_ascii_start().as_bytes().first(), Some(b'{' | b'[' | b'"')).then_some(inner)
 }
 
-/// Returns the text that a container wrote: a line of its log, as Kubernetes keeps it (CRI), without time, stream and tag; nothing if
-/// `line` isn't one that is whole.
-pub(super) fn container_line(line: &[u8]) -> Option<&[u8]> {
-    if !line.first()?.is_ascii_digit() {
-        return None;
-    }
-    let mut parts = line.splitn(4, |byte| *byte == b' ');
-    let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_time = time.get(10) == Some(&b'T') && crate::time::rfc3339(time).is_some();
-    (is_time
-        && matches!(stream, b"stdout" | b"stderr")
-        && tag.split(|byte| *byte == b':').next() == Some(b"F"))
-    .then_some(text)
-}
-
-/// A text of JSON without what a container's log, or syslog, has before it.
-pub(super) fn behind_agents(text: &str) -> &str {
-    match container_line(text.as_bytes()) {
-        Some(line) => &text[text.len() - line.len()..],
-        None => json_behind_syslog(text).unwrap_or(text),
-    }
-}
-
 /// Hands all objects of a text over, one after the other. What isn't an object, and objects that `visit` can't read,
 /// are accounted for here.
 pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl Visit) {
@@ -658,22 +635,4 @@ fn next_line(text: &str, from: usize) -> Option<usize> {
     memchr::memchr_iter(b'\n', &bytes[from..])
         .map(|newline| from + newline + 1)
         .find(|line| matches!(bytes.get(*line), Some(b'{' | b'[')))
-}
-
-/// A record of a dead letter: bytes, or a text that carries them.
-pub(super) trait Record {
-    /// The bytes as they arrived.
-    fn bytes(&self) -> Cow<'_, [u8]>;
-}
-
-impl Record for [u8] {
-    fn bytes(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(self)
-    }
-}
-
-impl Record for str {
-    fn bytes(&self) -> Cow<'_, [u8]> {
-        restored(self)
-    }
 }

@@ -14,10 +14,11 @@ use std::cell::Cell;
 
 use keytide_config::{Condition, Field, KeyFrom, RoutesFrom, Source, Unit};
 
+use super::container::behind_agents;
 use super::escape::unescape_json;
-use super::raw::{IDENTITIES, Identity, Name, RawEvent, Value};
+use super::raw::{IDENTITIES, Identity, Name, RawEvent};
 use super::reader::{Reader, Unreadable};
-use super::records::behind_agents;
+use super::value::Value;
 
 /// What is expected where a value holds something else.
 pub(super) const HIDDEN: &str = "a value that holds nothing of the call's identity";

@@ -9,7 +9,7 @@ use keytide_dataflow::model::EventTime;
 
 use super::fault::Fault;
 use super::number::short_whole;
-use super::raw::Value;
+use super::value::Value;
 use crate::decimal::Decimal;
 use crate::time::{Dates, by_pattern, by_size, clf, parse, rfc3339};
 

@@ -16,11 +16,12 @@ use std::ops::ControlFlow;
 use keytide_config::{Pointer, Source};
 
 use super::bytes::{carried, restored};
+use super::container::container_line;
 use super::escape::unescape_json;
 use super::message::{Ledger, Outer, Records};
-use super::raw::Value;
 use super::reader::{Reader, Unreadable};
-use super::records::{Visit, WRAPPERS, container_line, is_one_value, walk};
+use super::records::{Visit, WRAPPERS, is_one_value, walk};
+use super::value::Value;
 
 /// Takes wrappers off lines of text.
 pub(super) struct WrappedLines {

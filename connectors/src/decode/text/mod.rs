@@ -31,8 +31,8 @@ use super::bytes::carried;
 use super::canonical::Canonical;
 use super::fault::Fault;
 use super::message::{Ledger, Outer, Records};
-use super::raw::{Name, RawEvent, Value};
-use super::route::UNKNOWN;
+use super::raw::{Name, RawEvent, request_line, set_request};
+use super::value::Value;
 
 /// The directive that names the columns of a W3C extended log.
 pub(crate) const FIELDS: &[u8] = b"#Fields:";
@@ -235,32 +235,5 @@ fn closing_quote(text: &[u8], mut at: usize) -> Option<usize> {
             return Some(at);
         }
         at += 2;
-    }
-}
-
-/// Method and target of `METHOD TARGET HTTP/1.1`; the target may hold spaces.
-fn request_line(request: &str) -> Option<(&str, &str)> {
-    let (method, rest) = request.split_once(' ')?;
-    let (target, version) = rest.rsplit_once(' ')?;
-    let token = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    (token && version.starts_with("HTTP/") && target != UNKNOWN).then_some((method, target))
-}
-
-/// Takes method and path from a request line, where they don't stand on their own. One that isn't HTTP (`-`, the bytes of
-/// a TLS handshake) is a call of method `OTHER` without a path.
-pub(super) fn set_request<'a>(raw: &mut RawEvent<'a>, request: &'a str, value: fn(&'a str) -> Value<'a>) {
-    let (no_method, no_path) = (raw.get(Name::Method).is_empty(), raw.get(Name::Path).is_empty());
-    match request_line(request) {
-        Some((method, target)) => {
-            if no_method {
-                raw.set(Name::Method, Value::Plain(method));
-            }
-            // The target of CONNECT is a host, and any host at all.
-            if no_path && method != "CONNECT" {
-                raw.set(Name::Path, value(target));
-            }
-        }
-        None if no_method => raw.set(Name::Method, Value::Plain("OTHER")),
-        None => {}
     }
 }

@@ -1,0 +1,93 @@
+//! What a value says: its text without escapes, an array's elements.
+
+use super::bytes::push_bytes;
+use super::escape::{unescape_json, unescape_log};
+use super::reader::Reader;
+use super::route::argument_value;
+use super::value::{Value, WrongType};
+
+impl<'a> Value<'a> {
+    /// The value as text, unescaped into `buffer` where it has escapes; `None` where it says nothing. Of an
+    /// array it is the first element that says something.
+    #[inline]
+    pub(super) fn text<'s>(self, buffer: &'s mut String) -> Result<Option<&'s str>, WrongType>
+    where
+        'a: 's,
+    {
+        match self {
+            Self::Missing | Self::Plain("" | "-") => Ok(None),
+            Self::Number(text) | Self::Plain(text) => Ok(Some(text)),
+            other => other.converted(buffer),
+        }
+    }
+
+    /// The rarer half of [`text`](Self::text).
+    fn converted(self, buffer: &mut String) -> Result<Option<&str>, WrongType> {
+        match self {
+            Self::Missing | Self::Number(_) | Self::Plain(_) => Ok(None),
+            Self::Json(escaped) => {
+                unescape_json(escaped, buffer);
+                Ok(Some(buffer))
+            }
+            Self::Log(escaped) => {
+                unescape_log(escaped, buffer);
+                Ok(Some(buffer))
+            }
+            Self::Argument(escaped) => {
+                unescape_json(escaped, buffer);
+                let value = argument_value(buffer);
+                buffer.clear();
+                push_bytes(&value, buffer);
+                Ok(Some(buffer))
+            }
+            Self::Array(_) => match self.elements().find(|element| element.is_text()) {
+                Some(Value::Number(text) | Value::Plain(text)) => {
+                    buffer.clear();
+                    buffer.push_str(text);
+                    Ok(Some(buffer))
+                }
+                Some(element) => element.converted(buffer),
+                None => Ok(None),
+            },
+            Self::Flag(_) | Self::Object => Err(WrongType),
+        }
+    }
+
+    /// Returns whether it says the same as another value, as text.
+    pub(super) fn says_as(self, other: Self) -> bool {
+        let (mut one, mut two) = (String::new(), String::new());
+        self.text(&mut one) == other.text(&mut two)
+    }
+
+    /// An array's elements; any other value is its own only element.
+    pub(super) fn elements(self) -> impl Iterator<Item = Value<'a>> {
+        let (mut array, mut single) = match self {
+            // It was read once already: nothing here can fail.
+            Self::Array(text) => {
+                let mut reader = Reader::new(text);
+                (reader.enter_array().ok().map(|()| (reader, true)), None)
+            }
+            other => (None, Some(other)),
+        };
+        std::iter::from_fn(move || match &mut array {
+            Some((reader, first)) => reader.element(first).ok()?.then(|| reader.value().ok()).flatten(),
+            None => single.take(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_element_that_says_something() {
+        let mut buffer = String::new();
+        assert_eq!(Value::Array(r#"["", "-", null, true, "a\/b", "c"]"#).text(&mut buffer), Ok(Some("a/b")));
+        assert_eq!(Value::Array("[]").text(&mut buffer), Ok(None));
+        assert_eq!(Value::Array("[[\"x\"], {}]").text(&mut buffer), Ok(None));
+        assert_eq!(Value::Array("[7]").text(&mut buffer), Ok(Some("7")));
+        assert_eq!(Value::Flag(true).text(&mut buffer), Err(WrongType));
+        assert_eq!(Value::Object.text(&mut buffer), Err(WrongType));
+    }
+}

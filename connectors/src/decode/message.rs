@@ -18,24 +18,22 @@ use std::borrow::Cow;
 use std::io::Read;
 
 use flate2::bufread::GzDecoder;
-use hashbrown::HashMap;
 use keytide_config::{Dedupe, Limits, Source, Unit};
 use keytide_dataflow::model::{Position, RequestId};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::canonical::Canonical;
 use super::keys::Keys;
+use super::occurred::Occurred;
 use super::raw::{Name, RawEvent};
 use super::record::Record;
 use super::secrets::Secrets;
 use super::value::Value;
-use super::{Decoded, Decoder, Headers, dead_letter};
+use super::{Decoded, Decoder, Headers, dead_letter, is_large};
 use crate::framing::{GZIP, unframed};
 
 /// gzip in gzip in gzip.
 const LAYERS: usize = 3;
-/// Buffers beyond this aren't kept.
-const KEPT_BYTES: usize = 1 << 20;
 
 /// Reads the records of texts in one format.
 pub(super) trait Records: Send {
@@ -201,11 +199,6 @@ pub(super) fn is_gzip(message: &[u8]) -> bool {
     message.starts_with(&GZIP)
 }
 
-/// Returns whether a buffer of so many bytes isn't kept for the next message.
-pub(super) fn is_large(capacity: usize) -> bool {
-    capacity > KEPT_BYTES
-}
-
 /// Decompresses all members of `message` into `text`, at most `room` bytes, and what is in them where that is
 /// compressed as well.
 ///
@@ -251,38 +244,6 @@ fn inflate_once(message: &[u8], limits: &Limits, room: usize, text: &mut Vec<u8>
         rest = member.into_inner();
     }
     Ok(())
-}
-
-/// How often identities occurred in a message: records of one message are never the same, whatever callers put into
-/// them.
-#[derive(Default)]
-pub(super) struct Occurred {
-    /// True if the message is an array: what an encoder batched, and may send again.
-    pub(super) is_batch: bool,
-    /// Secrets of the records whose identity is made of the message's bytes.
-    pub(super) secrets: Secrets,
-    /// Mostly there is one record.
-    first: Option<RequestId>,
-    /// Made where a second record is told by its content.
-    others: Option<HashMap<RequestId, u32>>,
-}
-
-impl Occurred {
-    /// The id of a record whose `identity` makes the id `base` where it occurs the first time.
-    pub(super) fn next(&mut self, base: RequestId, source: &str, identity: &mut Vec<u8>) -> RequestId {
-        let Some(first) = self.first else {
-            self.first = Some(base);
-            return base;
-        };
-        let before = self.others.get_or_insert_default().entry(base).or_insert(u32::from(base == first));
-        let number = *before;
-        *before += 1;
-        if number == 0 {
-            return base;
-        }
-        identity.extend_from_slice(&number.to_le_bytes());
-        RequestId::new(source, identity)
-    }
 }
 
 /// The account of one message: where its next record stands, and what became of those before.

@@ -35,6 +35,7 @@ mod kong;
 mod message;
 mod nginx;
 mod number;
+mod occurred;
 mod otel;
 mod place;
 mod raw;
@@ -242,6 +243,14 @@ impl fmt::Debug for Context {
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
+}
+
+/// Buffers beyond this aren't kept.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// Returns whether a buffer of so many bytes isn't kept for the next message.
+fn is_large(capacity: usize) -> bool {
+    capacity > KEPT_BYTES
 }
 
 /// The decoder of a source's format.

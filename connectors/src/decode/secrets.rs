@@ -21,7 +21,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use keytide_dataflow::model::KeyId;
 use memchr::memmem;
 
-use super::message::is_large;
+use super::is_large;
 use super::route;
 
 const REDACTED: &str = "{key}";

@@ -1,6 +1,6 @@
 //! Tables from files, watched: a file that changed is read again, and what differs is put out.
 //!
-//! When a file is read again is decided in [`sight`](crate::sight). A reload is taken as a whole or not at
+//! When a file is read again is decided in `geo/sight.rs`. A reload is taken as a whole or not at
 //! all, and never takes away more than the file says on purpose:
 //!
 //! * A file that can't be read, or not as this table, leaves the table as it was.

@@ -180,7 +180,7 @@ impl Source {
             let is_path_before = place > 0 && tokens[place - 1] == Token::Into;
             match &tokens[place] {
                 Token::Word(word) if word == "use" && !is_path_before => {
-                    place = source.import(name, tokens, place + 1, &[]);
+                    place = source.import(tokens, place + 1, &[]);
                 }
                 Token::Word(word) if word == "mod" => {
                     let has_body = tokens.get(place + 2).is_some_and(|token| token.is('{'));
@@ -207,7 +207,7 @@ impl Source {
     }
 
     /// Reads a tree of `use` from `place` on; returns the place after it.
-    fn import(&mut self, name: &str, tokens: &[Token], mut place: usize, prefix: &[String]) -> usize {
+    fn import(&mut self, tokens: &[Token], mut place: usize, prefix: &[String]) -> usize {
         let mut path = prefix.to_vec();
         loop {
             match &tokens[place] {
@@ -215,7 +215,7 @@ impl Source {
                 Token::Sign('{') => {
                     place += 1;
                     while !tokens[place].is('}') {
-                        place = self.import(name, tokens, place, &path);
+                        place = self.import(tokens, place, &path);
                         place += usize::from(tokens[place].is(','));
                     }
                     return place + 1;

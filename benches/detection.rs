@@ -34,7 +34,7 @@ use anyhow::{Context as _, bail, ensure};
 use keytide_config::JobConfig;
 use keytide_connectors::decode::{self, Decoded};
 use keytide_connectors::geo::Geo;
-use keytide_dataflow::detect::{Level, WINDOW_MS};
+use keytide_dataflow::detect::{Severity, WINDOW_MS};
 use keytide_dataflow::model::time::HOUR_MS;
 use keytide_dataflow::model::{AccessEvent, KeyId, Position};
 use serde::Deserialize;
@@ -123,9 +123,10 @@ fn alerts(log: &Path) -> anyhow::Result<Vec<Alert>> {
     for line in BufReader::new(File::open(log)?).split(b'\n') {
         let entry: Entry = serde_json::from_slice(&line?)?;
         if matches!(entry.transition.as_str(), "opened" | "raised") {
-            let level = if entry.level == Level::Revoke.name() { Level::Revoke } else { Level::Alert };
+            let level =
+                if entry.level == Severity::Revoke.name() { Severity::Revoke } else { Severity::Alert };
             let at_ms = u64::try_from(entry.at.parse::<jiff::Timestamp>()?.as_millisecond())?;
-            alerts.push(Alert { key: entry.key_id, at_ms, level });
+            alerts.push(Alert { key: entry.key_id, at_ms, severity: level });
         }
     }
     Ok(alerts)

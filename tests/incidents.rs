@@ -5,7 +5,7 @@ use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::sink::encode::{EncodeRow, Labels};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{IncidentRow, JobInfo, LogRow};
-use keytide_dataflow::detect::{Bits, Level, Signal};
+use keytide_dataflow::detect::{Bits, Severity, Signal};
 use keytide_dataflow::incident_row::Transition as Read;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{Country, Definition, KeyId, KeyState, NameId, Policy, Position, RouteId};
@@ -55,7 +55,7 @@ fn incident() -> Incident {
             customer: NameId::new("acme"),
             plan: NameId::NONE,
         },
-        level: Level::Revoke,
+        severity: Severity::Revoke,
         score: 99,
         state: IncidentState::Withdrawn,
         opened_ms: START,

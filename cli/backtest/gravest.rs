@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use keytide_connectors::sink::encode::{EncodeRow as _, Labels};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{JobInfo, LogRow};
-use keytide_dataflow::detect::Level;
+use keytide_dataflow::detect::Severity;
 use keytide_dataflow::{Change, IncidentId, Transition};
 
 /// Incidents that are drawn.
@@ -15,7 +15,7 @@ pub(super) const DRAWN: usize = 6;
 /// The gravest incidents, each by its last transition with its traffic: by level and score, and of equal ones those
 /// whose id is lower, so that the choice doesn't depend on the order in which they came.
 #[derive(Default)]
-pub(super) struct Gravest(BTreeMap<(Reverse<Level>, Reverse<u8>, IncidentId), Transition>);
+pub(super) struct Gravest(BTreeMap<(Reverse<Severity>, Reverse<u8>, IncidentId), Transition>);
 
 impl Gravest {
     pub(super) fn note(&mut self, transition: &Transition) {
@@ -29,7 +29,7 @@ impl Gravest {
         let latest = |of: &Transition| of.incident.traffic.last().map(|point| point.start_ms);
         let shown = known.filter(|known| latest(known) == latest(transition));
         let shown = shown.unwrap_or_else(|| transition.clone());
-        self.0.insert((Reverse(incident.level), Reverse(incident.score), incident.id), shown);
+        self.0.insert((Reverse(incident.severity), Reverse(incident.score), incident.id), shown);
         if self.0.len() > DRAWN {
             self.0.pop_last();
         }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
-use keytide_dataflow::detect::Level;
+use keytide_dataflow::detect::Severity;
 use keytide_dataflow::model::time::DAY_MS;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -28,7 +28,7 @@ pub(crate) struct Alert {
     /// As in the views.
     pub(crate) key: String,
     pub(crate) at_ms: u64,
-    pub(crate) level: Level,
+    pub(crate) severity: Severity,
 }
 
 /// What happened: a line of `labels.jsonl`.
@@ -159,7 +159,8 @@ impl Judged {
                 kind.found += 1;
                 kind.minutes.push((first - from) / 60_000);
             }
-            kind.would_revoke += usize::from(of_label.iter().any(|(_, alert)| alert.level == Level::Revoke));
+            kind.would_revoke +=
+                usize::from(of_label.iter().any(|(_, alert)| alert.severity == Severity::Revoke));
             all.episodes.push(Episode { kind: name, key: key.clone(), from_ms: from, to_ms: to });
         }
         for (at, alert) in alerts.iter().enumerate().filter(|(_, alert)| alert.at_ms >= from_ms) {
@@ -170,7 +171,7 @@ impl Judged {
             all.false_alerts += 1;
             all.of_look_alikes += usize::from(alike.contains(&at));
             all.false_revocations +=
-                usize::from(alert.level == Level::Revoke && !leaked.contains(&alert.key));
+                usize::from(alert.severity == Severity::Revoke && !leaked.contains(&alert.key));
         }
         all.kinds.values_mut().for_each(|kind| kind.minutes.sort_unstable());
         all
@@ -247,8 +248,8 @@ mod tests {
         }
     }
 
-    fn alert(key: &str, hour: u64, level: Level) -> Alert {
-        Alert { key: key.to_owned(), at_ms: hour * HOUR_MS, level }
+    fn alert(key: &str, hour: u64, severity: Severity) -> Alert {
+        Alert { key: key.to_owned(), at_ms: hour * HOUR_MS, severity }
     }
 
     #[test]
@@ -258,16 +259,16 @@ mod tests {
         let run = (0, 240 * HOUR_MS);
         let judged = |alerts: &[Alert]| Judged::new(&labels, alerts, run, 10);
         for (hour, found) in [(99, 0), (100, 1), (102, 1), (103, 1), (104, 0)] {
-            let judged = judged(&[alert("a", hour, Level::Alert)]);
+            let judged = judged(&[alert("a", hour, Severity::Alert)]);
             assert_eq!(judged.leaks(), [found, 1], "{hour}");
             assert_eq!(judged.false_alerts, 1 - found, "{hour}");
         }
         let all = judged(&[
-            alert("a", 101, Level::Revoke),
-            alert("a", 102, Level::Revoke),
-            alert("b", 110, Level::Revoke),
-            alert("c", 150, Level::Alert),
-            alert("c", 90, Level::Alert),
+            alert("a", 101, Severity::Revoke),
+            alert("a", 102, Severity::Revoke),
+            alert("b", 110, Severity::Revoke),
+            alert("c", 150, Severity::Alert),
+            alert("c", 90, Severity::Alert),
         ]);
         assert_eq!(
             (all.alerts, all.false_alerts, all.of_look_alikes),

@@ -10,7 +10,7 @@ use keytide_alerts::policy::Policy;
 use keytide_config::JobConfig;
 use keytide_connectors::sink::JobInfo;
 use keytide_connectors::sink::names::Names;
-use keytide_dataflow::detect::{Level, Signal};
+use keytide_dataflow::detect::{Severity, Signal};
 use keytide_dataflow::model::{KeyId, Tick};
 use keytide_dataflow::{
     Action, ActionState, Change, IncidentId, IncidentState, Owner, Revocation, Transition,
@@ -26,7 +26,7 @@ use super::judge::Alert;
 pub(super) struct Told {
     pub(super) key: KeyId,
     pub(super) owner: Owner,
-    pub(super) level: Level,
+    pub(super) severity: Severity,
     pub(super) state: IncidentState,
     /// In the order of their bits.
     pub(super) signals: Vec<Signal>,
@@ -63,7 +63,7 @@ pub(super) struct Observed {
 /// What the policy sees, noted.
 #[derive(Default)]
 struct Notes {
-    alerts: Vec<(KeyId, u64, Level)>,
+    alerts: Vec<(KeyId, u64, Severity)>,
     incidents: BTreeMap<IncidentId, Told>,
     actions: BTreeMap<u128, (Action, ActionState)>,
     gravest: Gravest,
@@ -76,20 +76,20 @@ impl Notes {
         let told = self.incidents.entry(incident.id).or_insert_with(|| Told {
             key: incident.key,
             owner: incident.owner,
-            level: incident.level,
+            severity: incident.severity,
             state: incident.state,
             signals: Vec::new(),
             early: transition.early,
             platform_event: incident.platform_event,
             alerts: 0,
         });
-        told.level = told.level.max(incident.level);
+        told.severity = told.severity.max(incident.severity);
         told.state = incident.state;
         told.platform_event |= incident.platform_event;
         told.signals = incident.signals.iter().map(|evidence| evidence.signal).collect();
         if matches!(transition.change, Change::Opened | Change::Raised | Change::Reopened) {
             told.alerts += 1;
-            self.alerts.push((incident.key, transition.at_ms, incident.level));
+            self.alerts.push((incident.key, transition.at_ms, incident.severity));
         }
     }
 
@@ -122,7 +122,7 @@ pub(super) fn observe(
         write_incidents(collected, info, folder, keep, &mut decide)?;
     let Notes { alerts, incidents, actions, gravest } = notes;
     let gravest = gravest.rows(&names, info);
-    let alert = |(key, at_ms, level)| Alert { key: names.key_text(key).into_owned(), at_ms, level };
+    let alert = |(key, at_ms, severity)| Alert { key: names.key_text(key).into_owned(), at_ms, severity };
     let alerts = alerts.into_iter().map(alert).collect();
     let records = Records::of(&ingest.counts(), ingest.partitions());
     let mut by_action = BTreeMap::new();

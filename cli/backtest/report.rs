@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use keytide_alerts::email::acts;
 use keytide_connectors::sink::encode::time;
 use keytide_dataflow::DETECTOR_VERSION;
-use keytide_dataflow::detect::{Level, Signal};
+use keytide_dataflow::detect::{Severity, Signal};
 use keytide_dataflow::model::KeyId;
 use keytide_dataflow::model::time::DAY_MS;
 use serde::Serialize;
@@ -352,7 +352,7 @@ impl Incidents {
         let mut by_level: BTreeMap<&'static str, usize> = BTreeMap::new();
         let mut by_state: BTreeMap<&'static str, usize> = BTreeMap::new();
         for incident in all() {
-            *by_level.entry(incident.level.name()).or_default() += 1;
+            *by_level.entry(incident.severity.name()).or_default() += 1;
             *by_state.entry(incident.state.name()).or_default() += 1;
         }
         Self {
@@ -390,7 +390,7 @@ fn noisiest(observed: &Observed) -> Vec<Noisy> {
             plan: incidents.last().and_then(|incident| text(incident.owner.plan)),
             alerts: incidents.iter().map(|incident| incident.alerts).sum(),
             incidents: incidents.len(),
-            level: incidents.iter().map(|incident| incident.level).max().unwrap_or(Level::None).name(),
+            level: incidents.iter().map(|incident| incident.severity).max().unwrap_or(Severity::None).name(),
             signal: incidents
                 .last()
                 .and_then(|incident| incident.signals.first())

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use keytide_config::{JobConfig, environment};
-use keytide_dataflow::detect::Level;
+use keytide_dataflow::detect::Severity;
 use keytide_worker::cells::quoted;
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::replay::{Bounded, Keep, usage};
@@ -159,7 +159,7 @@ fn columns<'a>(labelled: bool) -> impl Iterator<Item = &'a str> {
 fn row(observed: &Observed, labels: Option<&[Label]>) -> Vec<String> {
     let number = |number: Option<f64>| number.map_or_else(String::new, |number| format!("{number:.3}"));
     let count = |count: Option<u64>| count.map_or_else(String::new, |count| count.to_string());
-    let revoke = observed.incidents.values().filter(|incident| incident.level == Level::Revoke).count();
+    let revoke = observed.incidents.values().filter(|incident| incident.severity == Severity::Revoke).count();
     let mut row = vec![
         observed.alerts.len().to_string(),
         number(alert_rate(observed)),

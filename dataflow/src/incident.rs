@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::detect::{Bits, Level, Signal};
+use crate::detect::{Bits, Severity, Signal};
 use crate::model::{Country, EventTime, KeyId, KeyState, NameId, Owner, Policy, Position, RouteId};
 
 /// The version of the detector's arithmetic. It is part of an incident's identity: what another version makes of the
@@ -153,8 +153,8 @@ pub struct Incident {
     pub key: KeyId,
     /// Whose key it was when the incident opened.
     pub owner: Owner,
-    /// The highest level it reached.
-    pub level: Level,
+    /// The highest severity that it reached.
+    pub severity: Severity,
     /// The highest probability of a leak it reached, in percent.
     pub score: u8,
     /// Where it stands.
@@ -187,7 +187,7 @@ pub struct Incident {
 pub enum Change {
     /// It began.
     Opened,
-    /// Its level rose.
+    /// Its severity rose.
     Raised,
     /// Signals came again within 24 hours of its end.
     Reopened,

@@ -23,7 +23,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keytide_config::{DefaultPolicy, PolicyMode, PolicyRules, duration_text};
-use keytide_dataflow::detect::Level;
+use keytide_dataflow::detect::Severity;
 use keytide_dataflow::model::time::HOUR_MS;
 use keytide_dataflow::model::{EventTime, KeyId, KeyState, Policy as Allowed};
 use keytide_dataflow::{Action, ActionState, Change, IncidentId, Revocation, Transition};
@@ -108,7 +108,7 @@ impl Policy {
     fn act(&mut self, transition: &Transition) -> Option<Revocation> {
         let Transition { incident, at_ms, .. } = transition;
         let action = self.action(transition)?;
-        if incident.level < Level::Revoke || transition.early || incident.key.is_bucket() {
+        if incident.severity < Severity::Revoke || transition.early || incident.key.is_bucket() {
             return None;
         }
         let asked = self.memory.asked.get(&incident.id).is_some_and(|(_, asked)| asked.contains(&action));

@@ -20,7 +20,7 @@ fn opened(key: u128, opened_ms: u64) -> Transition {
             id: IncidentId::new(KeyId(key), opened_ms),
             key: KeyId(key),
             owner: Owner::default(),
-            level: Level::Revoke,
+            severity: Severity::Revoke,
             score: 99,
             state: IncidentState::Open,
             opened_ms,
@@ -130,7 +130,7 @@ fn calls_of_no_key_and_of_keys_beyond_a_cap_are_never_acted_on() {
 #[test]
 fn nothing_is_done_early_or_below_the_level() {
     assert_eq!(alone(changed(opened(7, START_MS), |it| it.early = true)), None);
-    assert_eq!(alone(changed(opened(7, START_MS), |it| it.incident.level = Level::Alert)), None);
+    assert_eq!(alone(changed(opened(7, START_MS), |it| it.incident.severity = Severity::Alert)), None);
     assert_eq!(alone(changed(opened(7, START_MS), |it| it.change = Change::Ended)), None);
     // The close of the window that fired early asks.
     let mut policy = Policy::new(PolicyRules::default());

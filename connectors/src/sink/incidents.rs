@@ -155,7 +155,7 @@ fn incident(of: &Incident, job: JobInfo<'_>, names: &Names) -> incident_row::Inc
         subscription: name(of.owner.subscription),
         customer: name(of.owner.customer),
         plan: name(of.owner.plan),
-        level: of.level.name().to_owned(),
+        level: of.severity.name().to_owned(),
         score: of.score,
         state: of.state.name().to_owned(),
         opened_at: time(of.opened_ms),

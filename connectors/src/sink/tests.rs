@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use keytide_config::{Delivery, FileSink, KafkaSink, Secret, View};
-use keytide_dataflow::detect::{Bits, Level as Alarm, Signal};
+use keytide_dataflow::detect::{Bits, Severity, Signal};
 use keytide_dataflow::model::{Country, KeyId, KeyState, NameId, Policy, Position, RequestId, RouteId};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -131,7 +131,7 @@ fn incident(key: KeyId, owner: Owner, route: RouteId) -> Incident {
         id: IncidentId(0xfeed),
         key,
         owner,
-        level: Alarm::Alert,
+        severity: Severity::Alert,
         score: 97,
         state: IncidentState::Open,
         opened_ms: HOUR,

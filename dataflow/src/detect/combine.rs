@@ -1,4 +1,4 @@
-//! From bits to a level: how much more probable a leak is than a normal hour, after everything that was seen.
+//! From bits to a severity: how much more probable a leak is than a normal hour, after everything that was seen.
 //!
 //! L = L0 + sum over families of min(cap, sum over signals of weight x bits), each signal with the most it said in the
 //! last hour. Signals of one family tend to speak together, so a family is capped; L0 is the prior, -17 bits: one hour
@@ -152,9 +152,9 @@ impl From<&keytide_config::Detection> for Tuning {
     }
 }
 
-/// How bad it is.
+/// The severity of an incident, and of what one window shows of a key: the column `level` of views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Level {
+pub enum Severity {
     /// Nothing to speak of.
     #[default]
     None,
@@ -166,7 +166,7 @@ pub enum Level {
     Revoke,
 }
 
-impl Level {
+impl Severity {
     /// As written in views.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -193,7 +193,7 @@ pub struct Tuning {
     pub notice: i64,
     /// The least odds of an alert.
     pub alert: i64,
-    /// The least odds of the level *revoke*.
+    /// The least odds of the severity *revoke*.
     pub revoke: i64,
     /// The most that each family adds, in the order of [`Family::ALL`].
     pub caps: [u64; Family::ALL.len()],
@@ -222,7 +222,7 @@ pub struct Verdict {
     /// L, in thousandths of a bit.
     pub odds: i64,
     /// What it means.
-    pub level: Level,
+    pub severity: Severity,
 }
 
 impl Verdict {
@@ -252,13 +252,13 @@ impl Verdict {
         let speaks = |family: Family| families[family as usize] >= SPEAKS;
         let otherwise = speaks(Family::Behaviour) || speaks(Family::Errors);
         let sure = elsewhere >= SPEAKS && otherwise || families[Family::Hard as usize] >= SURE;
-        let level = match odds {
-            _ if odds >= tuning.revoke && sure => Level::Revoke,
-            _ if odds >= tuning.alert => Level::Alert,
-            _ if odds >= tuning.notice => Level::Notice,
-            _ => Level::None,
+        let severity = match odds {
+            _ if odds >= tuning.revoke && sure => Severity::Revoke,
+            _ if odds >= tuning.alert => Severity::Alert,
+            _ if odds >= tuning.notice => Severity::Notice,
+            _ => Severity::None,
         };
-        Self { odds, level }
+        Self { odds, severity }
     }
 
     /// The probability of a leak in percent, rounded down: 0 to 100.
@@ -282,10 +282,10 @@ mod tests {
 
     #[test]
     fn nothing_is_the_prior() {
-        assert_eq!(of(&[]), Verdict { odds: -17_000, level: Level::None });
+        assert_eq!(of(&[]), Verdict { odds: -17_000, severity: Severity::None });
         assert_eq!(of(&[]).score(), 0);
-        assert_eq!(Verdict { odds: 0, level: Level::Notice }.score(), 50);
-        assert_eq!(Verdict { odds: i64::MAX, level: Level::Revoke }.score(), 100);
+        assert_eq!(Verdict { odds: 0, severity: Severity::Notice }.score(), 50);
+        assert_eq!(Verdict { odds: i64::MAX, severity: Severity::Revoke }.score(), 100);
     }
 
     #[test]
@@ -293,28 +293,28 @@ mod tests {
         for family in Family::ALL.into_iter().filter(|family| *family != Family::Hard) {
             let all = Signal::ALL.iter().filter(|signal| signal.family() == family);
             let verdict = Verdict::of(&Tuning::default(), all.map(|signal| (*signal, Bits::MOST)));
-            assert!(verdict.level < Level::Revoke, "{family:?}");
+            assert!(verdict.severity < Severity::Revoke, "{family:?}");
             assert_eq!(verdict.odds, family.cap().cast_signed() - 17_000);
         }
-        assert_eq!(of(&[(Signal::VolumeMinute, 1e6)]).level, Level::Alert);
+        assert_eq!(of(&[(Signal::VolumeMinute, 1e6)]).severity, Severity::Alert);
     }
 
     #[test]
     fn origin_and_another_family_or_a_hard_fact_revoke() {
         let with = |country, agent| {
             let signals = [(Signal::VolumeMinute, 48.0), (Signal::Country, country), (Signal::Agent, agent)];
-            of(&signals).level
+            of(&signals).severity
         };
-        assert_eq!(with(5.9, 12.0), Level::Alert);
-        assert_eq!(with(6.0, 5.9), Level::Alert);
-        assert_eq!(with(6.0, 6.0), Level::Revoke);
-        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Country, 20.0)]).level, Level::Alert);
-        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Agent, 12.0)]).level, Level::Alert);
-        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Network, 60.0)]).level, Level::Alert);
-        assert_eq!(of(&[(Signal::Revoked, 40.0)]).level, Level::Revoke);
-        assert_eq!(of(&[(Signal::Revoked, 26.0)]).level, Level::Alert);
+        assert_eq!(with(5.9, 12.0), Severity::Alert);
+        assert_eq!(with(6.0, 5.9), Severity::Alert);
+        assert_eq!(with(6.0, 6.0), Severity::Revoke);
+        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Country, 20.0)]).severity, Severity::Alert);
+        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Agent, 12.0)]).severity, Severity::Alert);
+        assert_eq!(of(&[(Signal::VolumeMinute, 48.0), (Signal::Network, 60.0)]).severity, Severity::Alert);
+        assert_eq!(of(&[(Signal::Revoked, 40.0)]).severity, Severity::Revoke);
+        assert_eq!(of(&[(Signal::Revoked, 26.0)]).severity, Severity::Alert);
         // Nor do an exit of Tor and the network that it lies in.
-        assert_eq!(of(&[(Signal::Tor, 24.0), (Signal::Network, 30.0)]).level, Level::Alert);
+        assert_eq!(of(&[(Signal::Tor, 24.0), (Signal::Network, 30.0)]).severity, Severity::Alert);
     }
 
     #[test]
@@ -343,7 +343,7 @@ mod tests {
             let mut bits = bits;
             bits[at] += more;
             let after = verdict(&bits);
-            prop_assert!(before.odds <= after.odds && before.level <= after.level && before.score() <= after.score());
+            prop_assert!(before.odds <= after.odds && before.severity <= after.severity && before.score() <= after.score());
         }
     }
 }

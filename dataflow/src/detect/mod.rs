@@ -32,7 +32,7 @@ mod window;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::combine::{Family, Level, Signal, Tuning, Verdict};
+pub use self::combine::{Family, Severity, Signal, Tuning, Verdict};
 pub use self::counts::Rate;
 pub use self::errors::Share;
 pub use self::facts::Facts;

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::combine::{Family, Level, SURE, Signal, Tuning, Verdict};
+use super::combine::{Family, SURE, Severity, Signal, Tuning, Verdict};
 use super::novelty::Values;
 use super::window::{Tally, Window};
 use super::{Bits, FIVE_MINUTES_MS, HOUR_MS, WINDOW_MS};
@@ -82,7 +82,7 @@ pub fn verdict(
     let hard = hard.map(|(_, bits)| u64::from(bits.0)).sum::<u64>() >= SURE;
     let mut verdict = Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(observed)));
     if !hard && !is_well_known {
-        verdict.level = verdict.level.min(Level::Alert);
+        verdict.severity = verdict.severity.min(Severity::Alert);
     }
     verdict
 }

@@ -5,7 +5,7 @@
 //!    to the end of an hour, or up to the next call; after a day without calls levels and rates decay and nothing else
 //!    is learned;
 //! 2. every signal judges the window by what was learned so far;
-//! 3. the window is learned, unless the key is *frozen*: while its level is alert or more, for a day at most, level,
+//! 3. the window is learned, unless the key is *frozen*: while its severity is alert or more, for a day at most, level,
 //!    variance, season and rate learn nothing, so that a leak doesn't become the baseline.
 //!
 //! Blocks of five minutes and of an hour are judged at their end, which is that of a window with calls, or is asked
@@ -28,7 +28,7 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::combine::{Family, Level, Signal, Tuning, Verdict};
+use super::combine::{Family, Severity, Signal, Tuning, Verdict};
 use super::counts::Rate;
 use super::errors::Share;
 use super::facts::{Facts, HARD, Past, covers, hard_facts};
@@ -805,7 +805,7 @@ impl Profile {
             self.observed.iter().map(|observed| (observed.signal, observed.bits)),
             self.is_well_known(),
         );
-        self.frozen = match (self.verdict.level >= Level::Alert, self.frozen) {
+        self.frozen = match (self.verdict.severity >= Severity::Alert, self.frozen) {
             (false, _) => Frozen::No,
             (true, Frozen::No) => Frozen::Since(self.next_ms),
             // A day is enough: what lasts longer is how it is now.
@@ -870,10 +870,10 @@ mod tests {
         window(10 + (minute.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61) as u32, HOME)
     }
 
-    /// A key with so many days of usual calls, and the highest level on the way.
-    fn known(days: u64) -> (Profile, Level) {
+    /// A key with so many days of usual calls, and the highest severity on the way.
+    fn known(days: u64) -> (Profile, Severity) {
         let mut profile = Profile::new(MONDAY_MS);
-        let mut most = Level::None;
+        let mut most = Severity::None;
         for minute in 0..days * 1_440 {
             profile.step(
                 MONDAY_MS + minute * WINDOW_MS,
@@ -881,18 +881,18 @@ mod tests {
                 &Facts::default(),
                 &Tuning::default(),
             );
-            most = most.max(profile.verdict().level);
+            most = most.max(profile.verdict().severity);
         }
         (profile, most)
     }
 
     /// Steps `minutes` with the usual calls and others.
-    fn staged(profile: &mut Profile, minutes: u64, other: &Window, facts: &Facts) -> Level {
-        let mut most = Level::None;
+    fn staged(profile: &mut Profile, minutes: u64, other: &Window, facts: &Facts) -> Severity {
+        let mut most = Severity::None;
         for minute in 0..minutes {
             let window = both(&usual(minute), other);
             profile.step(profile.next_ms(), &window, facts, &Tuning::default());
-            most = most.max(profile.verdict().level);
+            most = most.max(profile.verdict().severity);
         }
         most
     }
@@ -900,13 +900,13 @@ mod tests {
     #[test]
     fn usual_calls_raise_no_alarm() {
         let (profile, most) = known(5);
-        assert_eq!(most, Level::None, "{:?}", profile.observed());
+        assert_eq!(most, Severity::None, "{:?}", profile.observed());
     }
 
     #[test]
     fn a_burst_from_elsewhere_is_a_leak_within_two_minutes() {
         let (mut profile, _) = known(3);
-        assert_eq!(staged(&mut profile, 2, &window(300, AWAY), &Facts::default()), Level::Revoke);
+        assert_eq!(staged(&mut profile, 2, &window(300, AWAY), &Facts::default()), Severity::Revoke);
         let signals: Vec<Signal> = profile.observed().iter().map(|observed| observed.signal).collect();
         for signal in [Signal::Country, Signal::Asn, Signal::Agent, Signal::VolumeMinute] {
             assert!(signals.contains(&signal), "{signal:?} {signals:?}");
@@ -916,13 +916,13 @@ mod tests {
     #[test]
     fn a_burst_from_home_alerts_and_never_revokes() {
         let (mut profile, _) = known(3);
-        assert_eq!(staged(&mut profile, 90, &window(5_000, HOME), &Facts::default()), Level::Alert);
+        assert_eq!(staged(&mut profile, 90, &window(5_000, HOME), &Facts::default()), Severity::Alert);
     }
 
     #[test]
     fn somebody_else_who_calls_little_is_noticed() {
         let (mut profile, _) = known(3);
-        assert!(staged(&mut profile, 30, &window(3, AWAY), &Facts::default()) >= Level::Alert);
+        assert!(staged(&mut profile, 30, &window(3, AWAY), &Facts::default()) >= Severity::Alert);
     }
 
     #[test]
@@ -941,20 +941,20 @@ mod tests {
     fn hard_facts_but_not_of_publishable_keys() {
         let (profile, _) = known(2);
         let revoked = Facts { revoked_ms: Some(profile.next_ms() - HOUR_MS), ..Facts::default() };
-        assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &revoked), Level::Revoke);
+        assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &revoked), Severity::Revoke);
         let publishable = Facts { publishable: true, ..revoked.clone() };
-        assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &publishable), Level::None);
+        assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &publishable), Severity::None);
         let later = Facts { revoked_ms: Some(profile.next_ms() + HOUR_MS), ..Facts::default() };
-        assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &later), Level::None);
+        assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &later), Severity::None);
         // Asleep for 40 days, then called from elsewhere, or from home.
-        for (place, level) in [(AWAY, Level::Revoke), (HOME, Level::None)] {
+        for (place, severity) in [(AWAY, Severity::Revoke), (HOME, Severity::None)] {
             let mut profile = profile.clone();
             let woken_ms = profile.next_ms() + 40 * DAY_MS;
             // The table's word, as the profile itself forgets systems after 30 days.
             profile.close(woken_ms, &Tuning::default());
             profile.asns.learn(&[(HOME, 1)], woken_ms - DAY_MS);
             profile.step(woken_ms, &window(3, place), &Facts::default(), &Tuning::default());
-            assert_eq!(profile.verdict().level, level, "{place} {:?}", profile.observed());
+            assert_eq!(profile.verdict().severity, severity, "{place} {:?}", profile.observed());
         }
     }
 
@@ -963,7 +963,7 @@ mod tests {
         let facts = Facts { last_used_ms: Some(MONDAY_MS - 40 * DAY_MS), ..Facts::default() };
         let mut profile = Profile::new(MONDAY_MS);
         profile.step(MONDAY_MS, &window(3, HOME), &facts, &Tuning::default());
-        assert_eq!(profile.verdict().level, Level::Alert, "{:?}", profile.observed());
+        assert_eq!(profile.verdict().severity, Severity::Alert, "{:?}", profile.observed());
     }
 
     #[test]
@@ -975,7 +975,7 @@ mod tests {
         }
         let woken_ms = profile.next_ms() + HOUR_MS;
         profile.step(woken_ms, &window(500, AWAY), &Facts::default(), &Tuning::default());
-        assert!(!profile.is_well_known() && profile.verdict().level < Level::Revoke);
+        assert!(!profile.is_well_known() && profile.verdict().severity < Severity::Revoke);
     }
 
     #[test]
@@ -1012,9 +1012,9 @@ mod tests {
         staged(&mut profile, 3, &window(300, AWAY), &Facts::default());
         let end_ms = profile.next_ms();
         profile.close(end_ms + MEMORY_MS - 2 * WINDOW_MS, &Tuning::default());
-        assert!(profile.verdict().level >= Level::Alert);
+        assert!(profile.verdict().severity >= Severity::Alert);
         profile.close(end_ms + MEMORY_MS + WINDOW_MS, &Tuning::default());
-        assert_eq!(profile.verdict().level, Level::None);
+        assert_eq!(profile.verdict().severity, Severity::None);
         assert!(profile.observed().is_empty());
     }
 
@@ -1059,7 +1059,7 @@ mod tests {
             let (start_ms, tuning) = (profile.next_ms(), Tuning::default());
             let open = window(calls, HOME + away);
             let Some(early) = profile.early(start_ms, &open, &facts, &tuning) else { return Ok(()) };
-            prop_assert!(early.verdict().level >= Level::Alert);
+            prop_assert!(early.verdict().severity >= Severity::Alert);
             profile.step(start_ms, &both(&open, &window(more, HOME)), &facts, &tuning);
             prop_assert!(profile.verdict().odds >= early.verdict().odds);
         }

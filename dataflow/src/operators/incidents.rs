@@ -14,7 +14,7 @@
 //! sees all keys of it; what fires before the window's end is held back if as many keys do so as would be together, and
 //! is an alert at most.
 //!
-//! **A story.** A key has at most one incident. It opens when the level is alert, rises when the level does, ends half an
+//! **A story.** A key has at most one incident. It opens when the severity is alert, rises when the severity does, ends half an
 //! hour after the last signal, and goes on if signals come within 24 hours of its end. Its id is a hash of key, detector's
 //! version and the window in which it opened. What the tables take back later is withdrawn; it opens again only by signals
 //! that the tables leave.
@@ -33,7 +33,8 @@ use super::parts::by_tick::Closing;
 use super::parts::report::{Crowd, Figures, LEAST, Observation, Occasion, RISE_STEP, Report, Z_STEP};
 use super::profiles::Settings;
 use crate::detect::{
-    Bits, Level, ObservedSignal, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS, first_address, verdict,
+    Bits, ObservedSignal, Severity, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS, first_address,
+    verdict,
 };
 use crate::incident::{
     Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState, Transition,
@@ -263,8 +264,8 @@ impl Incidents {
         let signals = observation.observed.iter().map(|one| (one.signal, one.bits));
         let mut verdict = verdict(&self.settings.tuning, signals, observation.is_well_known);
         if is_early {
-            // Nobody acts on a window that isn't over: its end raises the level, and then somebody may.
-            verdict.level = verdict.level.min(Level::Alert);
+            // Nobody acts on a window that isn't over: its end raises the severity, and then somebody may.
+            verdict.severity = verdict.severity.min(Severity::Alert);
         }
         let at_ms = observation.window_ms + WINDOW_MS;
         let observed_ms =
@@ -275,7 +276,7 @@ impl Incidents {
         if let Occasion::Reconsidered(reason) = observation.occasion {
             if let Some(held) = held
                 && held.incident.state == IncidentState::Open
-                && verdict.level < Level::Alert
+                && verdict.severity < Severity::Alert
             {
                 held.incident.state = IncidentState::Withdrawn;
                 let ended_ms = info.watermark_before.max(held.incident.opened_ms);
@@ -288,7 +289,7 @@ impl Incidents {
             }
             return;
         }
-        if verdict.level < Level::Alert {
+        if verdict.severity < Severity::Alert {
             return;
         }
         let change = match held {
@@ -302,7 +303,7 @@ impl Incidents {
                 if is_over && observed_ms <= held.incident.ended_ms.unwrap_or(0) {
                     return;
                 }
-                match (is_over, verdict.level > held.incident.level) {
+                match (is_over, verdict.severity > held.incident.severity) {
                     (true, _) => Some(Change::Reopened),
                     (false, true) => Some(Change::Raised),
                     (false, false) => None,
@@ -423,7 +424,7 @@ impl Held {
             id: IncidentId::new(observation.key, observation.window_ms),
             key: observation.key,
             owner: observation.owner,
-            level: Level::None,
+            severity: Severity::None,
             score: 0,
             state: IncidentState::Open,
             opened_ms: observation.window_ms,
@@ -443,7 +444,7 @@ impl Held {
     /// What comes after its end is judged by itself, and what was withdrawn isn't held against the key.
     fn begin_anew(&mut self) {
         let incident = &mut self.incident;
-        (incident.level, incident.score) = (Level::None, 0);
+        (incident.severity, incident.score) = (Severity::None, 0);
         if incident.state == IncidentState::Withdrawn {
             incident.signals.clear();
             incident.platform_event = false;
@@ -461,9 +462,9 @@ impl Held {
     ) -> bool {
         (self.key_state, self.contact) = (observation.key_state, observation.contact);
         let incident = &mut self.incident;
-        let before = (incident.level, incident.score, incident.last_signal_ms);
+        let before = (incident.severity, incident.score, incident.last_signal_ms);
         (incident.state, incident.ended_ms) = (IncidentState::Open, None);
-        incident.level = verdict.level.max(incident.level);
+        incident.severity = verdict.severity.max(incident.severity);
         incident.score = verdict.score().max(incident.score);
         incident.platform_event |= platform_event;
         // An open window's calls come again at its end.
@@ -492,7 +493,7 @@ impl Held {
         if (is_transition && !observation.samples.is_empty()) || incident.samples.is_empty() {
             incident.samples.clone_from(&observation.samples);
         }
-        is_transition || before != (incident.level, incident.score, incident.last_signal_ms)
+        is_transition || before != (incident.severity, incident.score, incident.last_signal_ms)
     }
 }
 

@@ -31,7 +31,7 @@ use super::parts::by_tick::Closing;
 use super::parts::context::Context as _;
 use super::parts::owners::{OwnerChange, Owners};
 use super::parts::report::{Crowd, Figures, Observation, Occasion, Report};
-use crate::detect::{Facts, Level as Alarm, Profile, Signal, Stretch, Tuning, WINDOW_MS, Window};
+use crate::detect::{Facts, Profile, Severity, Signal, Stretch, Tuning, WINDOW_MS, Window};
 use crate::incident::{Point, Reason, Sample};
 use crate::model::time::DAY_MS;
 use crate::model::{
@@ -363,7 +363,7 @@ impl Profiles {
             &facts.facts,
             &self.settings.tuning,
         );
-        if profile.verdict().level >= Alarm::Alert {
+        if profile.verdict().severity >= Severity::Alert {
             let profile = profile.clone();
             self.observe(key, &profile, now_ms, Occasion::Closed, None, said);
         }
@@ -420,7 +420,7 @@ impl Profiles {
                     continue;
                 }
                 profile.close(end_ms, &self.settings.tuning);
-                if profile.verdict().level >= Alarm::Alert {
+                if profile.verdict().severity >= Severity::Alert {
                     let profile = profile.clone();
                     self.observe(key, &profile, end_ms - WINDOW_MS, Occasion::Closed, None, said);
                 }
@@ -461,7 +461,7 @@ impl Profiles {
         if settings.scores && verdict.score() > 0 {
             said.scores.push(Score { key, window_ms: start_ms, verdict });
         }
-        let is_alarming = verdict.level >= Alarm::Alert;
+        let is_alarming = verdict.severity >= Severity::Alert;
         let plan = owners.at(key, start_ms).plan;
         said.crowds.entry(NameId::NONE).or_default().add(&judged);
         if plan.is_some() {

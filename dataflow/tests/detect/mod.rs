@@ -8,7 +8,7 @@
 //! *Restore*: states taken in the middle. The rest: the guard, early firing, what tables take back.
 
 use super::*;
-use keytide_dataflow::detect::{Facts, Level as Alarm, Profile, Signal, Tuning, WINDOW_MS, Window};
+use keytide_dataflow::detect::{Facts, Profile, Severity, Signal, Tuning, WINDOW_MS, Window};
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
 
 /// 2025-06-02T00:00:00Z, a Monday.
@@ -139,7 +139,7 @@ fn log(ticks: &BTreeMap<Tick, TickOutput>) -> Vec<Transition> {
 #[derive(Debug, PartialEq)]
 struct Told {
     key: KeyId,
-    level: Alarm,
+    severity: Severity,
     last_signal_ms: u64,
     ended_ms: Option<u64>,
     calls: u64,
@@ -171,9 +171,9 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
             }
             let observed_ms =
                 profile.observed().iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
-            let level = profile.verdict().level;
+            let level = profile.verdict().severity;
             let calls = windows.get(&start).map_or(0, |window| u64::from(window.calls));
-            if level < Alarm::Alert {
+            if level < Severity::Alert {
                 continue;
             }
             if open.is_none() {
@@ -192,16 +192,16 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
                         continue;
                     }
                     Some((opened, told)) => {
-                        open = Some((opened, Told { ended_ms: None, level: Alarm::None, ..told }))
+                        open = Some((opened, Told { ended_ms: None, severity: Severity::None, ..told }))
                     }
                     None => {
-                        let told = Told { key, level, last_signal_ms: 0, ended_ms: None, calls: 0 };
+                        let told = Told { key, severity: level, last_signal_ms: 0, ended_ms: None, calls: 0 };
                         open = Some((start, told));
                     }
                 }
             }
             let told = &mut open.as_mut().unwrap().1;
-            told.level = level.max(told.level);
+            told.severity = level.max(told.severity);
             told.last_signal_ms = observed_ms.max(told.last_signal_ms);
             told.calls += calls;
         }
@@ -213,7 +213,7 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
 fn told(incidents: &BTreeMap<IncidentId, Incident>) -> BTreeMap<(KeyId, u64), Told> {
     let told = |incident: &Incident| Told {
         key: incident.key,
-        level: incident.level,
+        severity: incident.severity,
         last_signal_ms: incident.last_signal_ms,
         ended_ms: incident.ended_ms,
         calls: incident.calls,
@@ -280,7 +280,7 @@ fn a_leak_opens_rises_and_ends_with_evidence() {
     let found = incidents(&outcome.ticks);
     assert_eq!(found.len(), 1, "{found:#?}");
     let incident = &of_key(&found, 1)[0];
-    assert_eq!((incident.level, incident.state), (Alarm::Revoke, IncidentState::Ended));
+    assert_eq!((incident.severity, incident.state), (Severity::Revoke, IncidentState::Ended));
     assert!((LEAK.start..=LEAK.start + MINUTE_MS).contains(&incident.opened_ms), "{}", incident.opened_ms);
     assert_eq!(incident.id, IncidentId::new(scenario::key(1), incident.opened_ms));
     assert!((3_800..4_200).contains(&incident.calls), "{}", incident.calls);
@@ -316,7 +316,7 @@ fn an_open_minute_that_is_beyond_doubt_is_told_before_it_ends_and_the_incident_i
         narrow.iter().find(|(_, tick)| tick.rows.iter().any(|row| matches!(row, AnyRow::Transition(_))));
     let calls_by_then =
         first.incident.signals.iter().find(|one| one.signal == Signal::VolumeMinute).unwrap().seen;
-    assert!(log(&narrow).iter().all(|one| !one.early || one.incident.level == Alarm::Alert));
+    assert!(log(&narrow).iter().all(|one| !one.early || one.incident.severity == Severity::Alert));
     assert!(log(&narrow).iter().any(|one| one.change == Change::Raised && !one.early));
     assert!(calls_by_then < 1_500 && opened.is_some(), "{calls_by_then}");
     assert_eq!(told(&incidents(&narrow)), told(&incidents(&wide)));
@@ -331,8 +331,8 @@ fn what_comes_again_is_judged_by_itself() {
     let log = log(&outcome.ticks);
     let is_second = |one: &&Transition| one.change == Change::Reopened && one.at_ms > at_home.start;
     let reopened = log.iter().find(is_second).unwrap();
-    assert_eq!(log[0].incident.level, Alarm::Revoke);
-    assert_eq!(reopened.incident.level, Alarm::Alert, "{log:#?}");
+    assert_eq!(log[0].incident.severity, Severity::Revoke);
+    assert_eq!(reopened.incident.severity, Severity::Alert, "{log:#?}");
 }
 
 #[test]
@@ -376,7 +376,7 @@ fn what_happens_to_all_keys_revokes_none() {
     late.retain(|event| !(from..from + 2 * HOUR_MS).contains(&event.time));
     for (what, events) in [("swapped", swapped), ("doubled", doubled), ("a gap", late)] {
         let found = incidents(&run_with(&ticks(&events, MINUTE_MS, &[]), options(), ONE, None).ticks);
-        let revoked = found.values().filter(|one| one.level == Alarm::Revoke).count();
+        let revoked = found.values().filter(|one| one.severity == Severity::Revoke).count();
         assert_eq!(revoked, 0, "{what}: {found:#?}");
         assert!(found.len() <= 1, "{what}: {} of 30 keys", found.len());
     }
@@ -437,7 +437,7 @@ fn a_reported_key_is_an_incident_without_a_call_and_a_revoked_one_with_its_first
     let found = incidents(&outcome.ticks);
     for (key, signal) in [(1, Signal::Reported), (9, Signal::Reported), (2, Signal::Revoked)] {
         let incident = &of_key(&found, key)[0];
-        assert_eq!((incident.level, incident.signals[0].signal), (Alarm::Revoke, signal), "{key}");
+        assert_eq!((incident.severity, incident.signals[0].signal), (Severity::Revoke, signal), "{key}");
     }
     assert_eq!(found.len(), 3);
     let report = &of_key(&found, 9)[0].signals[0].values[0].value;

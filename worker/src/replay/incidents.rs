@@ -90,7 +90,7 @@ pub(super) fn keep_score(sorter: &mut Sorter, names: &Names, score: &Score) -> a
                 "{},{},{probability:.6},{}\n",
                 foreign(&key_id),
                 time(score.window_ms),
-                score.verdict.level.name()
+                score.verdict.severity.name()
             );
             line.extend_from_slice(row.as_bytes());
         },

@@ -16,7 +16,7 @@ mod harness;
 use std::collections::{BTreeMap, BTreeSet};
 
 use harness::oracle::recount;
-use harness::{AnyRow, How, SplitMix, TickInput, TickOutput, run, run_with, scenario};
+use harness::{AnyRow, How, SplitMix, TickInput, TickOutput, cases, run, run_with, scenario};
 use keytide_config::{Limits, Unproven, Windows};
 use keytide_dataflow::model::*;
 use keytide_dataflow::state::StateId;
@@ -127,7 +127,7 @@ fn windows(seed: u64) -> Windows {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(cases(40))]
 
     #[test]
     fn bounded_runs_equal_the_recount(seed: u64, count in 1_u64..60, workers in 1_usize..4) {
@@ -219,7 +219,7 @@ fn few_callers(seed: u64, publish: Publish) -> Options {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 15, ..ProptestConfig::default() })]
+    #![proptest_config(cases(15))]
 
     #[test]
     fn callers_beyond_the_limit_are_estimated_the_same_however_the_run_is_made(

@@ -15,7 +15,7 @@ fn options(limits: Limits, publish: Publish, seed: u64) -> Options {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 30, ..ProptestConfig::default() })]
+    #![proptest_config(cases(30))]
 
     #[test]
     fn bounded_runs_beyond_the_caps_equal_the_recount(seed: u64, count in 1_u64..50, workers in 1_usize..4) {

@@ -234,7 +234,7 @@ fn bursts() -> impl Strategy<Value = Vec<Burst>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(cases(6))]
 
     #[test]
     fn incidents_equal_a_recount(seed in any::<u64>(), bursts in bursts(), width in 1_u64..6) {

@@ -12,6 +12,7 @@ use keytide_config::{Limits, Windows};
 use keytide_dataflow::model::*;
 use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::*;
+use proptest::test_runner::Config as ProptestConfig;
 
 /// One tick's input.
 #[derive(Clone, Debug)]
@@ -209,6 +210,15 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
         tick.late.sort();
     }
     outcome
+}
+
+/// A property's settings: `usual` cases, or as many as `PROPTEST_CASES` says.
+pub fn cases(usual: u32) -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        return config;
+    }
+    ProptestConfig { cases: usual, ..config }
 }
 
 /// A small random number generator (SplitMix64; Steele, Lea, Flood 2014).

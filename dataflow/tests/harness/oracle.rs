@@ -173,7 +173,9 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
     let mut owners: BTreeMap<KeyId, BTreeMap<EventTime, NameId>> = BTreeMap::new();
     let mut subscriptions: BTreeMap<NameId, SubscriptionRow> = BTreeMap::new();
     let mut plans: BTreeMap<NameId, PlanRow> = BTreeMap::new();
-    let mut frozen: BTreeMap<(KeyId, Level, EventTime), NameId> = BTreeMap::new();
+    // As rows show them that were final when a tick ended.
+    let mut frozen: BTreeMap<(KeyId, Level, EventTime), Owner> = BTreeMap::new();
+    let mut frozen_sums: BTreeMap<(NameId, Level, EventTime), SubscriptionInfo> = BTreeMap::new();
     let mut admissions = Admissions::default();
     let mut reports = BTreeMap::new();
     let mut end = 0;
@@ -182,20 +184,19 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         let watermark = tick.info.watermark_before;
         let mut changes = tick.tables.clone();
         changes.sort_by_key(|change| change.offset);
+        let mut of_keys: BTreeMap<KeyId, Vec<(KeyRow, bool)>> = BTreeMap::new();
         for change in changes {
             match change.row {
-                TableRow::Key(row) => {
-                    let from = row.valid_from.unwrap_or(0);
-                    owners.entry(row.key).or_default().insert(from, row.subscription);
-                }
-                TableRow::Subscription(row) => {
-                    subscriptions.insert(row.id, row);
-                }
-                TableRow::Plan(row) => {
-                    plans.insert(row.id, row);
-                }
+                TableRow::Key(row) => of_keys.entry(row.key).or_default().push((row, change.deleted)),
+                TableRow::Subscription(row) if change.deleted => drop(subscriptions.remove(&row.id)),
+                TableRow::Subscription(row) => drop(subscriptions.insert(row.id, row)),
+                TableRow::Plan(row) if change.deleted => drop(plans.remove(&row.id)),
+                TableRow::Plan(row) => drop(plans.insert(row.id, row)),
                 TableRow::Leak(_) => {}
             }
+        }
+        for (key, rows) in of_keys {
+            own(owners.entry(key).or_default(), &rows, tick.info.cadence);
         }
         let mut report = TickOutput::default();
         let mut events = tick.events.clone();
@@ -266,28 +267,23 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         let report = reports.entry(tick.info.tick).or_default();
         report.admitted =
             [(0, month), (1, day), (2, day), (3, day)].map(|(kind, period)| admissions.of(kind, period));
-        // Rows that become final keep the owner they have now.
+        // Rows that become final keep the owner they have now, and what is known of it.
         for (view, level, start, group) in counted.keys() {
             if let (View::Usage, Group::Key(key)) = (view, group)
+                && !frozen.contains_key(&(*key, *level, *start))
                 && (!held(*level, *start, end) || tick.info.last)
             {
-                let owner = owner_at(&owners, *key, *start);
-                frozen.entry((*key, *level, *start)).or_insert(owner);
+                let subscription = owner_at(&owners, *key, *start);
+                let info = info(subscription, &subscriptions, &plans);
+                let owner = Owner { subscription, customer: info.customer, plan: info.plan };
+                frozen.insert((*key, *level, *start), owner);
+                frozen_sums.insert((subscription, *level, *start), info);
             }
         }
     }
 
-    let owner = |key: KeyId, level: Level, start: EventTime| {
-        // `usage_by_route` has levels of `usage`, so each of its windows was frozen there.
-        let subscription =
-            frozen.get(&(key, level, start)).copied().unwrap_or_else(|| owner_at(&owners, key, start));
-        let row = subscriptions.get(&subscription);
-        Owner {
-            subscription,
-            customer: row.map_or(NameId::NONE, |row| row.customer),
-            plan: row.map_or(NameId::NONE, |row| row.plan),
-        }
-    };
+    // `usage_by_route` has levels of `usage`, so each of its windows was frozen there.
+    let owner = |key: KeyId, level: Level, start: EventTime| frozen[&(key, level, start)];
     let mut rows = Vec::new();
     let mut by_subscription: BTreeMap<(NameId, Level, EventTime), (Usage, u64)> = BTreeMap::new();
     for ((view, level, start, group), counted) in &counted {
@@ -342,13 +338,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         }
     }
     for ((subscription, level, start), (usage, keys)) in by_subscription {
-        let row = subscriptions.get(&subscription);
-        let plan = row.map_or(NameId::NONE, |row| row.plan);
-        let owner = SubscriptionInfo {
-            customer: row.map_or(NameId::NONE, |row| row.customer),
-            plan,
-            plan_name: plans.get(&plan).map_or(NameId::NONE, |plan| plan.name),
-        };
+        let owner = frozen_sums[&(subscription, level, start)];
         rows.push(AnyRow::SubscriptionUsage(Row {
             group: subscription,
             level,
@@ -364,6 +354,55 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
 
 fn held(level: Level, start: EventTime, watermark: EventTime) -> bool {
     level.end(start) + level.hold() > watermark
+}
+
+/// Takes a tick's rows of one key, at which it is `now`, into who owned it since when. A deletion takes all rows that
+/// the key had, and the tick's rows after it are all it has.
+fn own(history: &mut BTreeMap<EventTime, NameId>, rows: &[(KeyRow, bool)], now: EventTime) {
+    let had_owner = history.range(..=now).next().is_some();
+    let is_statement = rows.iter().any(|(_, deleted)| *deleted);
+    let rows: Vec<&KeyRow> = match rows.iter().rposition(|(_, deleted)| *deleted) {
+        Some(last) => rows[last + 1..].iter().map(|(row, _)| row).collect(),
+        None => rows.iter().map(|(row, _)| row).collect(),
+    };
+    if is_statement {
+        history.retain(|from, _| *from <= now);
+    }
+    let undated = rows.iter().rev().find(|row| row.valid_from.is_none()).map(|row| row.subscription);
+    // A first row without a date holds since ever.
+    if let (Some(subscription), false) = (undated, had_owner) {
+        history.insert(0, subscription);
+    }
+    let dated: BTreeMap<EventTime, NameId> =
+        rows.iter().filter_map(|row| Some((row.valid_from?, row.subscription))).collect();
+    history.extend(&dated);
+    // Of all rows that a key has, the latest date that has come is in force; without a date a row is older than any.
+    let in_force = match is_statement {
+        true => dated.range(..=now).next_back().map(|(_, subscription)| *subscription).or(undated),
+        false => undated,
+    };
+    if is_statement || (undated.is_some() && had_owner) {
+        let in_force = in_force.unwrap_or(NameId::NONE);
+        let holds = history.range(..=now).next_back().map_or(NameId::NONE, |(_, subscription)| *subscription);
+        if holds != in_force {
+            history.insert(now, in_force);
+        }
+    }
+}
+
+/// What the tables say of a subscription.
+fn info(
+    subscription: NameId,
+    subscriptions: &BTreeMap<NameId, SubscriptionRow>,
+    plans: &BTreeMap<NameId, PlanRow>,
+) -> SubscriptionInfo {
+    let row = subscriptions.get(&subscription);
+    let plan = row.map_or(NameId::NONE, |row| row.plan);
+    SubscriptionInfo {
+        customer: row.map_or(NameId::NONE, |row| row.customer),
+        plan,
+        plan_name: plans.get(&plan).map_or(NameId::NONE, |plan| plan.name),
+    }
 }
 
 fn owner_at(owners: &BTreeMap<KeyId, BTreeMap<EventTime, NameId>>, key: KeyId, start: EventTime) -> NameId {

@@ -1,5 +1,9 @@
 //! Random ticks: few keys and routes, so that groups collide; duplicates, late and very late events, gaps of
-//! hours and days, owners that appear and change.
+//! hours and days, owners that appear, change and go.
+//!
+//! Half of the watermarks and of the events' times stand on the very millisecond at which something changes sides, or
+//! on the one before: a window's start, its end with lateness or hold, the dedupe horizon after an earlier watermark.
+//! Of live tables' changes, one in ten or more is a deletion.
 
 use std::collections::BTreeSet;
 
@@ -11,6 +15,10 @@ use keytide_dataflow::model::*;
 use super::{SplitMix, TickInput};
 
 pub const KEYS: u64 = 6;
+const LEVELS: [Level; 5] = [Level::Minute, Level::FiveMinutes, Level::Hour, Level::Day, Level::Month];
+/// The allowed lateness, and the dedupe horizons that the tests use.
+const TOLERANCES_MS: [u64; 3] = [10 * MINUTE_MS, HOUR_MS, 25 * HOUR_MS];
+
 pub const SUBSCRIPTIONS: u64 = 3;
 
 pub fn key(index: u64) -> KeyId {
@@ -28,6 +36,8 @@ pub fn ticks(seed: u64, count: u64, live_tables: bool) -> Vec<TickInput> {
     let mut watermark = 0;
     let mut now = 1_748_500_000_000 + random.below(3 * DAY_MS);
     let mut offset = 0;
+    let mut tick = 0;
+    let mut watermarks = Vec::new();
     let mut ticks = Vec::new();
     for index in 0..count {
         let before = watermark;
@@ -46,11 +56,16 @@ pub fn ticks(seed: u64, count: u64, live_tables: bool) -> Vec<TickInput> {
                 events.push(event(&mut random, now, before, offset));
             }
             watermark = before.max(now - 5_000 - random.below(30_000));
-            if live_tables && random.below(4) == 0 {
-                tables.push(key_change(&mut random, watermark, offset));
+            if random.below(2) == 0 {
+                watermark = exact_watermark(&mut random, &watermarks, before, now).unwrap_or(watermark);
+            }
+            watermarks.push(watermark);
+            if live_tables && random.below(3) == 0 {
+                table_changes(&mut random, watermark, &mut tables);
             }
         }
-        let tick = 1_800_000_000_000 + index * 17_000;
+        // Live ticks keep step with event time: what a table changes at a tick concerns windows that are held.
+        tick = now.max(tick + 17_000);
         let info = TickInfo {
             tick,
             watermark_before: before,
@@ -150,6 +165,35 @@ fn agent_text(number: u64) -> String {
     format!("agent/{}", number % 3)
 }
 
+/// A watermark after `before`, and not after `now`, at which something changes sides.
+fn exact_watermark(random: &mut SplitMix, earlier: &[u64], before: u64, now: u64) -> Option<u64> {
+    let level = LEVELS[random.below(5) as usize];
+    let tolerance = TOLERANCES_MS[random.below(3) as usize];
+    let exact = match random.below(4) {
+        0 if !earlier.is_empty() => earlier[random.below(earlier.len() as u64) as usize] + tolerance,
+        1 => level.start(now - tolerance) + tolerance,
+        2 => level.start(now - level.hold()) + level.hold(),
+        _ => level.start(now),
+    };
+    let exact = exact - random.below(4) / 3;
+    (exact > before && exact <= now).then_some(exact)
+}
+
+/// A time at which a watermark's decision changes sides, or the one before.
+fn exact_time(random: &mut SplitMix, now: u64, watermark: u64) -> u64 {
+    let level = LEVELS[random.below(5) as usize];
+    let tolerance = TOLERANCES_MS[random.below(3) as usize];
+    let exact = match random.below(8) {
+        0 => watermark - tolerance,
+        1 => level.held_from(watermark),
+        2 => level.open_from(watermark),
+        3 => watermark,
+        4 => level.start(now - random.below(3 * DAY_MS)),
+        _ => Level::Minute.start(now - random.below(2 * MINUTE_MS)),
+    };
+    exact - random.below(2)
+}
+
 fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> AccessEvent {
     let behind = match random.below(20) {
         0 => random.below(40 * DAY_MS),
@@ -158,7 +202,10 @@ fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> Access
         3 => random.below(20 * MINUTE_MS),
         _ => random.below(4_000),
     };
-    let time = now - behind;
+    let time = match random.below(2) {
+        0 if watermark > 0 => exact_time(random, now, watermark),
+        _ => now - behind,
+    };
     let request = match random.below(10) {
         0 => RequestId::NONE,
         1 => RequestId::new("gateway", &random.below(20).to_le_bytes()),
@@ -220,25 +267,33 @@ pub fn key_row(index: u64, subscription_index: u64, valid_from: Option<u64>) -> 
     })
 }
 
+fn subscription_row(index: u64, plan: u64) -> TableRow {
+    TableRow::Subscription(SubscriptionRow {
+        id: subscription(index),
+        customer: NameId::new(&format!("customer-{index}")),
+        plan: NameId::new(&format!("plan-{plan}")),
+        time_zone: NameId::NONE,
+        billing_anchor: 0,
+        started_at: None,
+        contacts: NameId::NONE,
+    })
+}
+
+fn plan_row(index: u64) -> TableRow {
+    TableRow::Plan(PlanRow {
+        id: NameId::new(&format!("plan-{index}")),
+        name: NameId::new(["Gold", "Silver", "Bronze"][index as usize]),
+        policy: Policy::Alert,
+    })
+}
+
 fn first_tables(random: &mut SplitMix) -> Vec<TableChange> {
     let mut changes = Vec::new();
     let mut push = |row| changes.push(TableChange { offset: changes.len() as u64, row, deleted: false });
     // Plan 1 has no row; subscription 2 has none; the last key has no owner yet.
-    push(TableRow::Plan(PlanRow {
-        id: NameId::new("plan-0"),
-        name: NameId::new("Gold"),
-        policy: Policy::Alert,
-    }));
+    push(plan_row(0));
     for index in 0..SUBSCRIPTIONS - 1 {
-        push(TableRow::Subscription(SubscriptionRow {
-            id: subscription(index),
-            customer: NameId::new(&format!("customer-{index}")),
-            plan: NameId::new(&format!("plan-{index}")),
-            time_zone: NameId::NONE,
-            billing_anchor: 0,
-            started_at: None,
-            contacts: NameId::NONE,
-        }));
+        push(subscription_row(index, index));
     }
     for index in 0..KEYS - 1 {
         push(key_row(index, random.below(SUBSCRIPTIONS), None));
@@ -253,16 +308,37 @@ fn first_tables(random: &mut SplitMix) -> Vec<TableChange> {
     changes
 }
 
-fn key_change(random: &mut SplitMix, watermark: u64, offset: u64) -> TableChange {
-    // The last key's owner becomes known late: from the beginning. Others move at a time that is named.
+/// One change of a live table: of the rows of one key, of a subscription, or of a plan.
+fn table_changes(random: &mut SplitMix, watermark: u64, changes: &mut Vec<TableChange>) {
+    let mut push = |row, deleted| changes.push(TableChange { offset: changes.len() as u64, row, deleted });
     let index = random.below(KEYS);
-    let valid_from = match index {
-        5 => Some(0),
-        _ => Some(watermark.saturating_sub(random.below(2 * DAY_MS))),
-    };
-    TableChange {
-        offset: 1_000 + offset,
-        row: key_row(index, random.below(SUBSCRIPTIONS), valid_from),
-        deleted: false,
+    let subscription_index = random.below(SUBSCRIPTIONS);
+    // Half of the dates are those of a window's start.
+    let mut since = watermark.saturating_sub(random.below(2 * DAY_MS));
+    if random.below(2) == 0 {
+        since = LEVELS[random.below(5) as usize].start(since);
+    }
+    match random.below(10) {
+        // A key goes, and may come back in the same tick with other rows.
+        0 => {
+            push(key_row(index, subscription_index, None), true);
+            if random.below(2) == 0 {
+                push(key_row(index, random.below(SUBSCRIPTIONS), None), false);
+            }
+            if random.below(3) == 0 {
+                push(key_row(index, random.below(SUBSCRIPTIONS), Some(since)), false);
+            }
+        }
+        1 => push(subscription_row(subscription_index, random.below(3)), true),
+        2 => push(subscription_row(subscription_index, random.below(3)), false),
+        3 => push(plan_row(random.below(3)), true),
+        4 => push(plan_row(random.below(3)), false),
+        // What replaces the row without a date holds from now on.
+        5 => push(key_row(index, subscription_index, None), false),
+        // The last key's owner becomes known late: from the beginning. Others move at a time that is named.
+        _ => {
+            let valid_from = if index == KEYS - 1 { Some(0) } else { Some(since) };
+            push(key_row(index, subscription_index, valid_from), false);
+        }
     }
 }

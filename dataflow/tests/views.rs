@@ -12,6 +12,7 @@
 mod caps;
 mod detect;
 mod harness;
+mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -159,11 +159,18 @@ mod tests {
         #[test]
         fn thresholds_agree_with_their_definitions(watermark in 0_u64..4_000_000_000_000, back in 0_u64..700) {
             for level in [Level::Minute, Level::FiveMinutes, Level::Hour, Level::Day, Level::Month] {
-                let start = level.start(watermark.saturating_sub(back * HOUR_MS / 2));
-                let end = level.end(start);
-                prop_assert_eq!(start >= level.held_from(watermark), end + level.hold() > watermark);
-                prop_assert_eq!(start >= level.open_from(watermark), end > watermark);
-                prop_assert_eq!(start >= level.incomplete_from(watermark, 600_000), end + 600_000 > watermark);
+                // At random, where a window changes sides, and a millisecond before.
+                let exact = [0, level.hold(), 600_000].map(|after| level.start(watermark) + after);
+                let watermarks = exact.into_iter().flat_map(|exact| [exact, exact.saturating_sub(1)]);
+                for watermark in watermarks.chain([watermark]) {
+                    for behind in [back * HOUR_MS / 2, 1, level.hold() + 1, 600_001] {
+                        let start = level.start(watermark.saturating_sub(behind));
+                        let end = level.end(start);
+                        prop_assert_eq!(start >= level.held_from(watermark), end + level.hold() > watermark);
+                        prop_assert_eq!(start >= level.open_from(watermark), end > watermark);
+                        prop_assert_eq!(start >= level.incomplete_from(watermark, 600_000), end + 600_000 > watermark);
+                    }
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! *Oracle*: all views, late lists and counts equal a recount from scratch over random ticks; percentiles
 //! within 1 %. Catches wrong windows, feeding, eviction, dedupe, joins. Can't catch what the two share: the
-//! calendar (tested in window.rs) and the reading of the specification.
+//! reading of the specification.
 //! *Drift*: 1, 2 and 3 workers, small and large batches, shuffled arrival put out the same, tick by tick.
 //! *Restore*: every registered state taken as rows in the middle and given to another number of workers
 //! leads to the same output, tick by tick.

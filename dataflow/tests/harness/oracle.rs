@@ -1,5 +1,5 @@
 //! The recount: what the views must be, computed event by event with plain maps, from the definitions of the
-//! views alone. It shares the model's types and the calendar with the dataflow, and nothing of its operators.
+//! views alone. It shares the model's types with the dataflow, and nothing of its windows and operators.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,9 +80,9 @@ impl Admissions {
         limits: &Limits,
         has_row: impl Fn(KeyId) -> bool,
     ) -> [u64; 3] {
-        let month = |event: &AccessEvent| Level::Month.start(event.time);
+        let month = |event: &AccessEvent| start_of(Level::Month, event.time);
         let day = |event: &AccessEvent| {
-            Some(Level::Day.start(event.time)).filter(|day| held(Level::Day, *day, watermark))
+            Some(start_of(Level::Day, event.time)).filter(|day| held(Level::Day, *day, watermark))
         };
         let met: BTreeSet<_> = events.iter().filter_map(|event| Some((day(event)?, event.route))).collect();
         for (day, route) in met {
@@ -205,7 +205,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         for event in events {
             let with_id = event.request != RequestId::NONE;
             let proven = !with_id || watermark <= event.time + windows.dedupe_horizon_ms;
-            let month_held = held(Level::Month, Level::Month.start(event.time), watermark);
+            let month_held = held(Level::Month, start_of(Level::Month, event.time), watermark);
             let late_ms =
                 if event.late_ms > 0 { event.late_ms.into() } else { watermark.saturating_sub(event.time) };
             let mut late = Late {
@@ -248,11 +248,12 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         for event in unique {
             for (view, levels) in VIEWS {
                 let Some(group) = group(view, &event) else { continue };
-                let held_levels =
-                    levels.iter().skip_while(|level| !held(**level, level.start(event.time), watermark));
+                let held_levels = levels
+                    .iter()
+                    .skip_while(|level| !held(**level, start_of(**level, event.time), watermark));
                 for level in held_levels {
                     counted
-                        .entry((view, *level, level.start(event.time), group))
+                        .entry((view, *level, start_of(*level, event.time), group))
                         .or_default()
                         .events
                         .push(event);
@@ -263,7 +264,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         report.late.sort();
         reports.insert(tick.info.tick, report);
         end = tick.info.watermark;
-        let (month, day) = (Level::Month.start(end), Level::Day.start(end));
+        let (month, day) = (start_of(Level::Month, end), start_of(Level::Day, end));
         let report = reports.entry(tick.info.tick).or_default();
         report.admitted =
             [(0, month), (1, day), (2, day), (3, day)].map(|(kind, period)| admissions.of(kind, period));
@@ -288,7 +289,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
     let mut by_subscription: BTreeMap<(NameId, Level, EventTime), (Usage, u64)> = BTreeMap::new();
     for ((view, level, start, group), counted) in &counted {
         let (level, start) = (*level, *start);
-        let complete = level.end(start) + windows.allowed_lateness_ms <= end;
+        let complete = end_of(level, start) + windows.allowed_lateness_ms <= end;
         let is_final = !held(level, start, end);
         let events = &counted.events;
         macro_rules! row {
@@ -344,7 +345,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
             level,
             start,
             value: Some(SubscriptionUsage { usage, keys, owner }),
-            complete: level.end(start) + windows.allowed_lateness_ms <= end,
+            complete: end_of(level, start) + windows.allowed_lateness_ms <= end,
             is_final: !held(level, start, end),
         }));
     }
@@ -353,7 +354,46 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
 }
 
 fn held(level: Level, start: EventTime, watermark: EventTime) -> bool {
-    level.end(start) + level.hold() > watermark
+    let hours = match level {
+        Level::Minute | Level::FiveMinutes => 3,
+        Level::Hour => 48,
+        Level::Day => 3 * 24,
+        Level::Month => 5 * 24,
+    };
+    end_of(level, start) + hours * 3_600_000 > watermark
+}
+
+/// Start and end of the window that holds a time, by a calendar of its own.
+fn bounds(level: Level, time: EventTime) -> (EventTime, EventTime) {
+    let minutes = match level {
+        Level::Minute => 1,
+        Level::FiveMinutes => 5,
+        Level::Hour => 60,
+        Level::Day => 24 * 60,
+        Level::Month => return month(time),
+    };
+    let width = minutes * 60_000;
+    (time / width * width, (time / width + 1) * width)
+}
+
+/// A month of 2025 or 2026; what lies before is one.
+fn month(time: EventTime) -> (EventTime, EventTime) {
+    let (mut start, mut end) = (0, 1_735_689_600_000);
+    for days in [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31].into_iter().cycle() {
+        if time < end {
+            break;
+        }
+        (start, end) = (end, end + days * 86_400_000);
+    }
+    (start, end)
+}
+
+fn start_of(level: Level, time: EventTime) -> EventTime {
+    bounds(level, time).0
+}
+
+fn end_of(level: Level, start: EventTime) -> EventTime {
+    bounds(level, start).1
 }
 
 /// Takes a tick's rows of one key, at which it is `now`, into who owned it since when. A deletion takes all rows that

@@ -27,7 +27,6 @@ use super::keys::Keys;
 use super::occurred::Occurred;
 use super::raw::{Name, RawEvent};
 use super::record::Record;
-use super::secrets::Secrets;
 use super::value::Value;
 use super::{Decoded, Decoder, Headers, dead_letter, is_large};
 use crate::framing::{GZIP, unframed};
@@ -119,11 +118,11 @@ impl Messages {
     }
 
     /// Gives the events of a message that have no request id the message's. `text` is the message, decompressed; `first`
-    /// is the first of the events, `secrets` are those of their records.
-    fn identify(&self, text: &[u8], secrets: &Secrets, records: u32, first: usize, out: &mut Decoded) {
+    /// is the first of the events, `occurred` is of their records.
+    fn identify(&self, text: &[u8], occurred: &Occurred, records: u32, first: usize, out: &mut Decoded) {
         let identified = match self.dedupe {
             Dedupe::Message => true,
-            Dedupe::Batch => records > 1 || is_array(text),
+            Dedupe::Batch => records > 1 || occurred.is_batch,
             Dedupe::RequestId | Dedupe::Content => false,
         };
         if !identified || out.events[first..].iter().all(|event| event.request.is_some()) {
@@ -132,6 +131,7 @@ impl Messages {
         // Not to be mistaken for the id of a request: these are texts.
         let mut identity = [0xFF; 21];
         let mut replaced = Vec::new();
+        let secrets = &occurred.secrets;
         let text = if secrets.is_empty() {
             text
         } else {
@@ -177,8 +177,8 @@ impl Decoder for Messages {
                 Err(reason) => ledger.refuse(message, format!("framed: {reason}")),
             }
         }
-        let (records, secrets) = (ledger.records(), std::mem::take(&mut ledger.occurred.secrets));
-        self.identify(read, &secrets, records, first, out);
+        let (records, occurred) = (ledger.records(), ledger.occurred);
+        self.identify(read, &occurred, records, first, out);
         if is_large(self.text.capacity()) {
             self.text = Vec::new();
         }

@@ -7,6 +7,8 @@
 //! *Drift*: workers, batches, order of arrival. *Ticks*: narrow and wide ticks lead to the same incidents.
 //! *Restore*: states taken in the middle. The rest: the guard, early firing, what tables take back.
 
+use std::ops::Range;
+
 use super::*;
 use keytide_dataflow::detect::{Facts, Profile, Severity, Signal, Tuning, Window};
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
@@ -252,29 +254,30 @@ fn told(incidents: &BTreeMap<IncidentId, Incident>) -> BTreeMap<(KeyId, u64), To
     incidents.values().map(|incident| ((incident.key, incident.opened_ms), told(incident))).collect()
 }
 
-fn bursts() -> impl Strategy<Value = Vec<Burst>> {
-    let burst = (0_u64..4, 25 * 60_u64..29 * 60, 1_u64..40, 1_u64..400, 0_u64..4);
-    let burst = burst.prop_map(|(key, minute, minutes, calls, place)| Burst {
+/// A burst of one of `keys` that begins in one of `start`'s minutes, lasts `minutes` and has `calls`.
+fn burst(
+    keys: u64,
+    start: Range<u64>,
+    minutes: Range<u64>,
+    calls: Range<u64>,
+) -> impl Strategy<Value = Burst> {
+    let burst = (0..keys, start, minutes, calls, 0_u64..4);
+    burst.prop_map(|(key, minute, minutes, calls, place)| Burst {
         key,
         start: START + minute * MINUTE_MS,
         minutes,
         calls,
         place,
-    });
-    prop::collection::vec(burst, 0..4)
+    })
+}
+
+fn bursts() -> impl Strategy<Value = Vec<Burst>> {
+    prop::collection::vec(burst(4, 25 * 60..29 * 60, 1..40, 1..400), 0..4)
 }
 
 /// Bursts of three keys over 31 hours, in which incidents end, come again, and are forgotten.
 fn long_bursts() -> impl Strategy<Value = Vec<Burst>> {
-    let burst = (0_u64..3, 25 * 60_u64..56 * 60, 1_u64..20, 1_u64..120, 0_u64..4);
-    let burst = burst.prop_map(|(key, minute, minutes, calls, place)| Burst {
-        key,
-        start: START + minute * MINUTE_MS,
-        minutes,
-        calls,
-        place,
-    });
-    prop::collection::vec(burst, 2..7)
+    prop::collection::vec(burst(3, 25 * 60..56 * 60, 1..20, 1..120), 2..7)
 }
 
 proptest! {

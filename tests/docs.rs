@@ -385,6 +385,41 @@ fn the_readme_names_every_command_and_option() {
     }
 }
 
+/// Returns the word that declares the public item of a line: `fn`, `struct`, ...
+fn public_item(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("pub ")?;
+    let mut words = rest.split([' ', '<']).skip_while(|word| ["unsafe", "async"].contains(word));
+    let word = words.next()?;
+    let word = if word == "const" && rest.contains(" fn ") { "fn" } else { word };
+    ["fn", "struct", "enum", "trait", "type", "const", "static"].contains(&word).then_some(word)
+}
+
+/// The lint `missing_docs` asks for docs of fields and variants too, which a good name often makes needless.
+#[test]
+fn public_items_have_docs() {
+    let is_product = |file: &String| {
+        file.ends_with(".rs") && !file.split('/').any(|part| part.starts_with("test") || part == "benches")
+    };
+    let mut items = 0;
+    for file in tracked().into_iter().filter(is_product) {
+        let content = document(&file);
+        let product = content.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let mut documented = false;
+        // An attribute may stand between a doc and its item, on several lines.
+        let mut in_attribute = false;
+        for line in product.lines().map(str::trim) {
+            if let Some(item) = public_item(line) {
+                assert!(documented, "{file}: the {item} of this line needs a doc comment: {line}");
+                items += 1;
+            }
+            in_attribute |= line.starts_with("#[");
+            documented = line.starts_with("///") || (documented && in_attribute);
+            in_attribute &= !line.ends_with(']');
+        }
+    }
+    assert!(items > 500, "{items}");
+}
+
 #[test]
 fn nothing_points_to_where_it_was_made() {
     // In two pieces, so that this file doesn't hold them.

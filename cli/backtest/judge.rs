@@ -25,7 +25,6 @@ const MAX_BYTES: u64 = 64 << 20;
 /// An incident that opened, rose to a level, or came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Alert {
-    /// As in the views.
     pub(crate) key: String,
     pub(crate) at_ms: u64,
     pub(crate) severity: Severity,

@@ -41,12 +41,10 @@ pub(super) struct Told {
 pub(super) struct Observed {
     /// What became of the input's records.
     pub(super) records: Records,
-    /// The configuration's fingerprint.
     pub(super) config: String,
     /// The first minute with a call, and the end of the last.
     pub(super) span_ms: Option<(u64, u64)>,
     pub(super) events: u64,
-    /// Keys that called.
     pub(super) keys: usize,
     /// In the order in which they came.
     pub(super) alerts: Vec<Alert>,

@@ -25,9 +25,7 @@ const CLASSES: [(u64, &str); 8] = [
 
 /// A picture of a report.
 pub(super) struct Picture {
-    /// Its file.
     pub(super) name: String,
-    /// What it shows.
     pub(super) shows: String,
     pub(super) png: Vec<u8>,
 }

@@ -23,7 +23,6 @@ const NOISIEST: usize = 20;
 #[derive(Serialize)]
 pub(super) struct Report {
     job: String,
-    /// The configuration's fingerprint.
     config: String,
     detector_version: u32,
     /// The first minute with a call, and the end of the last; null where there was none.

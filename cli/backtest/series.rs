@@ -36,7 +36,6 @@ pub(super) struct Args {
     pub(super) out: PathBuf,
     /// The column of times: RFC 3339, or without a zone (UTC), or seconds or milliseconds since the epoch.
     pub(super) time_column: String,
-    /// The column of counts.
     pub(super) value_column: String,
 }
 

@@ -32,7 +32,6 @@ const TABLE: &str = "sweep.csv";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Axis {
     key: String,
-    /// As they were typed.
     values: Vec<String>,
 }
 

@@ -21,7 +21,6 @@ const VALUE: usize = 24;
 /// An incident.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Incident {
-    /// The last transition.
     pub(super) last: Transition,
     /// What was held, with the reasons.
     pub(super) actions: Vec<String>,
@@ -52,11 +51,9 @@ impl Incident {
 pub(super) struct Incidents {
     /// In the order in which they were first told of.
     pub(super) all: Vec<Incident>,
-    /// How many there were.
     pub(super) count: u64,
     /// Actions that would have been taken.
     pub(super) held: u64,
-    /// Files, oldest first.
     pub(super) mails: Vec<PathBuf>,
     /// What happened, in words, for whoever reads lines.
     news: Vec<String>,

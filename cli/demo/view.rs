@@ -30,7 +30,6 @@ const ODD: (u64, u64) = (20, 10);
 /// What a tick had in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
-    /// Accepted, unique events.
     pub(super) events: u64,
     pub(super) duplicates: u64,
     pub(super) late: u64,
@@ -157,7 +156,6 @@ pub(super) struct View {
     owners: HashMap<KeyId, Owner>,
     latency: HashMap<Scope, (EventTime, Latency)>,
     geo: Versions<KeyCountry, (u64, u64)>,
-    /// Calls and errors.
     by_country: HashMap<Country, (u64, u64)>,
     is_live: bool,
     pub(super) incidents: Incidents,

@@ -17,7 +17,6 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// A valid configuration, and what is allowed in it but probably not meant.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The job.
     pub job: JobConfig,
     /// In the order of the file.
     pub warnings: Vec<Problem>,

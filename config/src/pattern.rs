@@ -47,7 +47,6 @@ pub enum Dialect {
     Nginx,
     /// Apache httpd's `LogFormat`.
     Apache,
-    /// Envoy's format string.
     Envoy,
     /// The access log format of a stage of Amazon API Gateway.
     ApiGateway,
@@ -92,41 +91,27 @@ pub enum LineField {
     RequestId,
     /// The time, or a part of it.
     Time(LineTime),
-    /// The API.
     Api,
     /// The host that the caller named.
     Host,
-    /// The route's template.
     Route,
     /// The path, with or without its query.
     Path,
-    /// The query.
     Query,
-    /// The request line.
     Request,
-    /// The method.
     Method,
-    /// The status.
     Status,
     /// The latency, in a unit.
     Latency(Unit),
-    /// Bytes received.
     BytesIn,
-    /// Bytes sent.
     BytesOut,
-    /// The peer's address.
     ClientIp,
     /// `X-Forwarded-For`.
     ForwardedFor,
-    /// The country.
     Country,
-    /// The user agent.
     UserAgent,
-    /// The key itself.
     Key,
-    /// The credential's id.
     Credential,
-    /// The authenticated user.
     User,
 }
 
@@ -137,9 +122,7 @@ pub enum LineForm {
     Fixed(usize),
     /// A status: at most four digits or signs.
     Status,
-    /// Digits, points and signs.
     Number,
-    /// Neither blanks nor quotes.
     Word,
     /// `-`, which stands for what identd says; only a server that asks it has a word here.
     Ident,

@@ -75,7 +75,6 @@ macro_rules! plain {
 }
 
 plain! {
-    /// A number of things.
     Count(u64): whole, "a whole number";
     /// A number of bytes.
     Size(u64): |value| whole(value).or_else(|| scaled(text(value).ok()?, &SIZES)),

@@ -25,7 +25,6 @@ pub const FUTURE_MS: u64 = 300_000;
 /// [`Position::partition`](keytide_dataflow::model::Position::partition) says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionInfo {
-    /// The source's name.
     pub source: String,
     /// The source's place in the configuration.
     pub source_index: usize,
@@ -42,31 +41,22 @@ pub enum Message {
     Definitions(Vec<Definition>),
     /// Events of a tick: the open one, or in a live job the one that follows it. They are in no particular order.
     Events {
-        /// The tick.
         tick: Tick,
         /// The events; `late_ms` is decided.
         events: Vec<AccessEvent>,
     },
     /// Dead letters of a tick. In a bounded run they are for worker 0 only, in the order of the merged input.
     /// Their `events_before` means nothing any more.
-    DeadLetters {
-        /// The tick.
-        tick: Tick,
-        /// The dead letters.
-        letters: Vec<DeadLetter>,
-    },
+    DeadLetters { tick: Tick, letters: Vec<DeadLetter> },
     /// Changes of tables in a tick of a live job. They are for worker 0 only.
     Tables {
-        /// The tick.
         tick: Tick,
-        /// The changes.
         changes: Vec<TableChange>,
         /// Rows that could not be accepted.
         letters: Vec<TableDeadLetter>,
     },
     /// A tick is complete. All workers get all ticks.
     Close {
-        /// The tick.
         info: TickInfo,
         /// The tick that is open now.
         next: Tick,

@@ -70,15 +70,11 @@ impl IncidentState {
 /// What a signal is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum EvidenceValue {
-    /// A country.
     Country(Country),
-    /// An autonomous system.
     Asn(u32),
     /// A network: /24 of IPv4 or /48 of IPv6, as its first address (IPv4 mapped).
     Network(u128),
-    /// A user agent.
     Agent(NameId),
-    /// A route.
     Route(RouteId),
     /// A place on earth: latitude and longitude in hundredths of a degree.
     Place(i32, i32),
@@ -89,7 +85,6 @@ pub enum EvidenceValue {
 /// A value that contributed to a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Contributor {
-    /// The value.
     pub value: EvidenceValue,
     /// Its calls in the window.
     pub calls: u64,
@@ -100,21 +95,16 @@ pub struct Contributor {
 /// Why a signal spoke.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Which signal.
     pub signal: Signal,
     /// Start of the window in which it said most.
     pub window_ms: EventTime,
     /// How wide that window is.
     pub width_ms: u64,
-    /// When it first spoke.
     pub first_ms: EventTime,
-    /// When it last spoke.
     pub last_ms: EventTime,
     /// What was expected in the window, in thousandths.
     pub expected: u64,
-    /// What was seen.
     pub seen: u64,
-    /// The most it said.
     pub bits: Bits,
     /// The values that contributed most, at most 5, most first.
     pub values: SmallVec<[Contributor; 1]>,
@@ -125,18 +115,14 @@ pub struct Evidence {
 pub struct Point {
     /// Start of the five minutes.
     pub start_ms: EventTime,
-    /// Calls.
     pub calls: u64,
-    /// Calls expected, in thousandths.
     pub expected: u64,
 }
 
 /// A call that the incident is about, to be looked up in the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Sample {
-    /// Where its record stands.
     pub position: Position,
-    /// When it came.
     pub time: EventTime,
     /// From which address, as IPv6 (IPv4 mapped); zero where unknown.
     pub client: u128,
@@ -147,9 +133,7 @@ pub struct Sample {
 /// A suspected leak of one key: the newest version of its row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Incident {
-    /// Its identity.
     pub id: IncidentId,
-    /// The key.
     pub key: KeyId,
     /// Whose key it was when the incident opened.
     pub owner: Owner,
@@ -157,7 +141,6 @@ pub struct Incident {
     pub severity: Severity,
     /// The highest probability of a leak it reached, in percent.
     pub score: u8,
-    /// Where it stands.
     pub state: IncidentState,
     /// Start of the window in which it opened.
     pub opened_ms: EventTime,
@@ -185,9 +168,7 @@ pub struct Incident {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// It began.
     Opened,
-    /// Its severity rose.
     Raised,
     /// Signals came again within 24 hours of its end.
     Reopened,
@@ -240,15 +221,12 @@ impl Reason {
 /// An entry of the log of incidents.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Transition {
-    /// The incident after it.
     pub incident: Incident,
     /// Its place among the incident's transitions, from 0.
     pub seq: u32,
-    /// What happened.
     pub change: Change,
     /// When, by event time: the end of the window that was evaluated; the watermark where none was.
     pub at_ms: EventTime,
-    /// Why it was withdrawn.
     pub reason: Option<Reason>,
     /// Whether the window was still open.
     pub early: bool,
@@ -277,9 +255,7 @@ impl Transition {
 /// What is, or would be, done to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
-    /// Suspend it.
     Suspend,
-    /// Revoke it.
     Revoke,
     /// Let it be used again.
     Reinstate,
@@ -302,7 +278,6 @@ impl Action {
 pub enum ActionState {
     /// It waits for a person, or acting is off: `reason` says which, and what would have been done.
     Held,
-    /// Its incident was withdrawn.
     Withdrawn,
 }
 
@@ -322,15 +297,10 @@ impl ActionState {
 pub struct Revocation {
     /// The action's identity: a hash of incident and action.
     pub id: u128,
-    /// The key.
     pub key: KeyId,
-    /// Why.
     pub incident: IncidentId,
-    /// What.
     pub action: Action,
-    /// How far it is.
     pub state: ActionState,
-    /// In words.
     pub reason: String,
     /// By event time, as the transition that asked for it.
     pub at_ms: EventTime,

@@ -52,11 +52,8 @@ rows! {
     owner {
         /// The key: 32 hexadecimal digits, or its name where it is no secret.
         pub key_id: String,
-        /// The key's subscription.
         pub subscription: Option<String>,
-        /// The key's customer.
         pub customer: Option<String>,
-        /// The key's plan.
         pub plan: Option<String>,
     }
     permitted {
@@ -80,7 +77,6 @@ rows! {
         pub ended_at: Option<String>,
         /// The signals, most bits first.
         pub signals: Vec<Signal<N>>,
-        /// Further evidence for people.
         pub evidence: Evidence<N>,
         /// True if many keys rose together.
         pub platform_event: bool,
@@ -122,7 +118,6 @@ pub struct Value {
     /// `country` (two letters), `asn` (`AS64500`), `network` (CIDR), `user_agent`, `route` (`api METHOD /route`),
     /// `place` (latitude and longitude), `report` (where a token was found).
     pub kind: String,
-    /// The value as text.
     pub value: String,
     /// Its calls in the window.
     pub calls: u64,
@@ -152,7 +147,6 @@ pub struct Evidence<N = f64> {
 pub struct Point<N = f64> {
     /// Start of the five minutes.
     pub start: String,
-    /// The number of calls.
     pub calls: u64,
     /// The number of calls that were expected.
     pub expected: N,
@@ -161,7 +155,6 @@ pub struct Point<N = f64> {
 /// A call, and where its record stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// The record's source.
     pub source: String,
     /// The partition, or the number of the file.
     pub partition: u32,
@@ -169,10 +162,7 @@ pub struct Sample {
     pub offset: u64,
     /// The record's place within its message.
     pub index: u32,
-    /// The event time.
     pub at: String,
-    /// The caller's address.
     pub client: Option<String>,
-    /// The HTTP status.
     pub status: u16,
 }

@@ -65,9 +65,7 @@ use crate::state::{Registered, Registry, RestoreError, Snapshot, States};
 /// What the dataflow is configured by.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Tolerances of event time.
     pub windows: keytide_config::Windows,
-    /// Limits of cardinality.
     pub limits: keytide_config::Limits,
     /// When rows are put out.
     pub publish: Publish,
@@ -78,13 +76,11 @@ pub struct Options {
 /// How keys are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detection {
-    /// Whether they are.
     pub enabled: bool,
     /// Whether the score of every window is put out, not only incidents.
     pub scores: bool,
     /// How long a window stays open behind the watermark.
     pub grace_ms: u64,
-    /// What signals count.
     pub tuning: Tuning,
 }
 

@@ -15,11 +15,8 @@ use std::ops::AddAssign;
 pub struct Row<G, V> {
     /// What is counted, apart from the window.
     pub group: G,
-    /// The window's width.
     pub level: Level,
-    /// The window's start.
     pub start: EventTime,
-    /// What was counted.
     pub value: V,
     /// The watermark passed the window's end + allowed lateness.
     pub complete: bool,
@@ -30,15 +27,12 @@ pub struct Row<G, V> {
 /// Calls and their sums. All fields add.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Usage {
-    /// Calls.
     pub calls: u64,
     /// Calls answered 4xx (499 apart).
     pub errors_4xx: u64,
     /// Calls answered 5xx.
     pub errors_5xx: u64,
-    /// Bytes received.
     pub bytes_in: u64,
-    /// Bytes sent.
     pub bytes_out: u64,
     /// Sum of the known latencies in microseconds.
     pub latency_sum_us: u64,
@@ -49,7 +43,6 @@ pub struct Usage {
 /// Usage and who it belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OwnedUsage {
-    /// Calls and sums.
     pub usage: Usage,
     /// The owner at the window's start.
     pub owner: Owner,
@@ -58,7 +51,6 @@ pub struct OwnedUsage {
 /// Usage of a subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SubscriptionUsage {
-    /// Calls and sums.
     pub usage: Usage,
     /// Distinct keys that made calls.
     pub keys: u64,
@@ -69,36 +61,28 @@ pub struct SubscriptionUsage {
 /// What the tables say of a subscription. Unknown fields are [`NameId::NONE`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubscriptionInfo {
-    /// Customer.
     pub customer: NameId,
-    /// Plan.
     pub plan: NameId,
-    /// The plan's name.
     pub plan_name: NameId,
 }
 
 /// A key's use of one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyRoute {
-    /// The key.
     pub key: KeyId,
-    /// The route.
     pub route: RouteId,
 }
 
 /// A key's calls from one country.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyCountry {
-    /// The key.
     pub key: KeyId,
-    /// The country.
     pub country: Country,
 }
 
 /// What a latency or a number of callers is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Scope {
-    /// A key.
     Key(KeyId),
     /// A route, over all keys.
     Route(RouteId),
@@ -109,7 +93,6 @@ pub enum Scope {
 pub struct Latency {
     /// Calls whose latency is known.
     pub calls: u64,
-    /// Median.
     pub p50_us: u64,
     /// 90th percentile.
     pub p90_us: u64,
@@ -117,16 +100,13 @@ pub struct Latency {
     pub p95_us: u64,
     /// 99th percentile.
     pub p99_us: u64,
-    /// Exact maximum.
     pub max_us: u64,
-    /// Exact mean, rounded down.
     pub mean_us: u64,
 }
 
 /// Calls from a country.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Geo {
-    /// Calls.
     pub calls: u64,
     /// Calls answered 4xx or 5xx.
     pub errors: u64,
@@ -137,7 +117,6 @@ pub struct Geo {
 /// Distinct client addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Callers {
-    /// How many.
     pub callers: u64,
     /// Whether the number is exact.
     pub exact: bool,
@@ -146,9 +125,7 @@ pub struct Callers {
 /// What a key's signals added up to after a window, where its [`score`](Verdict::score) is above 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Score {
-    /// The key.
     pub key: KeyId,
-    /// The window's start.
     pub window_ms: EventTime,
     /// What they added up to.
     pub verdict: Verdict,
@@ -232,13 +209,9 @@ views_of_windows!(impl_rows);
 /// than the horizon of dedupe, or that can't be counted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Late {
-    /// Where it stands.
     pub position: Position,
-    /// Whose call.
     pub key: KeyId,
-    /// The request's identity.
     pub request: RequestId,
-    /// Its event time.
     pub time: EventTime,
     /// How far behind, in ms.
     pub late_ms: u64,
@@ -251,9 +224,7 @@ pub struct Late {
 /// What a tick did with its records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Accepted, unique events.
     pub events: u64,
-    /// Records dropped as duplicates.
     pub duplicates: u64,
     /// Late events, counted or not.
     pub late: u64,
@@ -293,7 +264,6 @@ impl AddAssign for Counts {
 pub struct Admitted {
     /// Keys without a row of the table of keys.
     pub keys: u64,
-    /// Routes.
     pub routes: u64,
     /// Pairs of such keys and routes.
     pub key_routes: u64,

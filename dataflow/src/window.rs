@@ -16,11 +16,8 @@ use crate::model::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 /// The widths of windows, finest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Level {
-    /// One minute.
     Minute,
-    /// Five minutes.
     FiveMinutes,
-    /// One hour.
     Hour,
     /// One day (UTC).
     Day,

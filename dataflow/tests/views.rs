@@ -7,7 +7,7 @@
 //! *Restore*: every registered state taken as rows in the middle and given to another number of workers
 //! leads to the same output, tick by tick.
 
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod caps;
 mod detect;

@@ -7,7 +7,6 @@ use keytide_connectors::kafka::{Class, KafkaError};
 /// How a command ended. The numbers are a contract with supervisors and scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
     Done = 0,
     /// Bad configuration or usage: change it, don't restart.
     Usage = 2,

@@ -15,7 +15,6 @@ use keytide_connectors::look::Look;
 /// What became of records.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
-    /// Records that are calls.
     pub accepted: u64,
     /// By the index of their class in [`CLASSES`].
     pub refused: [u64; CLASSES.len()],

@@ -44,9 +44,7 @@ const USUAL: [u8; 3] = [17, 94, 163];
 
 /// What the chart shows, in words, for those who don't see it; and the chart. `None`: nothing to draw.
 pub(crate) struct Chart {
-    /// In words.
     pub(crate) alt: String,
-    /// The picture.
     pub(crate) png: Vec<u8>,
 }
 

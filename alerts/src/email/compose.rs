@@ -35,13 +35,10 @@ pub enum ComposeError {
 /// What a mail is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Letter<'a> {
-    /// What happened.
     pub transition: &'a Transition,
-    /// What policy asks for.
     pub planned: Option<&'a Planned>,
     /// For whom it is written.
     pub audience: Audience,
-    /// In which language.
     pub language: Language,
     /// The one to whom it goes.
     pub to: &'a Mailbox,
@@ -60,11 +57,8 @@ pub struct Mail {
     pub name: String,
     /// The subject, as people read it.
     pub subject: String,
-    /// The text.
     pub text: String,
-    /// The HTML.
     pub html: String,
-    /// The chart, as PNG.
     pub chart: Option<Vec<u8>>,
     /// A template of the user's that failed; the one that comes with the program was taken.
     pub failed_template: Option<TemplateError>,

@@ -53,7 +53,6 @@ impl Audience {
 /// What policy asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// What.
     pub action: Action,
     /// Why it waits; `None`: it is being done.
     pub held: Option<String>,

@@ -39,28 +39,16 @@ const COLUMNS: usize = 72;
 /// A template that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// It can't be read.
     #[error("{}: {reason}", path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    Read { path: PathBuf, reason: String },
     /// It isn't the name of a template.
     #[error("{}: no template is called so; allowed: {}", path.display(), names())]
-    Name {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is broken.
+    Name { path: PathBuf },
     #[error("{}:{line}: {reason}", path.display())]
     Broken {
-        /// The file.
         path: PathBuf,
         /// The line, from 1; 0 where none can be told.
         line: usize,
-        /// Why.
         reason: String,
     },
 }

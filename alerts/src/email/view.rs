@@ -87,7 +87,6 @@ pub(crate) struct View {
     key_short: String,
     /// `active`, `suspended`, `revoked`; none: the key has no row.
     key_state: Option<String>,
-    /// Its policy, in words.
     policy: String,
     level: String,
     opened_at: String,
@@ -109,7 +108,6 @@ pub(crate) struct View {
     incident_id: String,
     /// The chart's description; none: there is no chart.
     pub(crate) chart: Option<String>,
-    /// The chart's content id.
     pub(crate) chart_id: Option<String>,
 }
 
@@ -363,9 +361,7 @@ pub(crate) struct DigestView {
     owner: bool,
     pub(crate) subject: String,
     accent: &'static str,
-    /// How many.
     count: String,
-    /// Of how many keys.
     keys: String,
     /// The times of the first and the last.
     from: String,

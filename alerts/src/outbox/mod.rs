@@ -38,18 +38,10 @@ use crate::webhook::{Client, ClientError, Delivery, Parcel};
 /// Alerts that can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum AlertsError {
-    /// The mails.
     #[error("alerts.email: {0}")]
     Mail(#[from] MailError),
-    /// A webhook.
     #[error("alerts.webhook \"{name}\": {error}")]
-    Webhook {
-        /// Which.
-        name: String,
-        /// Why.
-        error: ClientError,
-    },
-    /// A thread.
+    Webhook { name: String, error: ClientError },
     #[error("alerts: {0}")]
     Thread(#[from] io::Error),
 }
@@ -59,7 +51,6 @@ pub enum AlertsError {
 pub struct Stats {
     /// Mails or requests that were taken.
     pub sent: u64,
-    /// Digests among them.
     pub digests: u64,
     /// Attempts that failed and are repeated.
     pub retried: u64,
@@ -80,7 +71,6 @@ pub struct Stats {
 /// What a queue says is to be done.
 #[derive(Clone, Debug, PartialEq)]
 enum Next<T> {
-    /// This, now.
     Do(T),
     /// Nothing before that time; `None`: before something is put into it.
     Wait(Option<u64>),

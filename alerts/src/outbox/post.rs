@@ -11,13 +11,11 @@ use crate::email::{
 /// Mails that can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
-    /// The templates.
     #[error(transparent)]
     Template(#[from] TemplateError),
     /// The server's certificates, or the folder.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// An address.
     #[error("{0} is no address that mails can be sent to")]
     Address(String),
 }

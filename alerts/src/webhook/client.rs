@@ -34,10 +34,8 @@ const MAX_AFTER_S: u64 = 3_600;
 /// A client that can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Neither a runtime.
     #[error("webhooks: {0}")]
     Runtime(#[from] io::Error),
-    /// Nor TLS.
     #[error("webhooks: TLS: {0}")]
     Tls(#[from] rustls::Error),
 }

@@ -46,11 +46,9 @@ pub const ROWS: usize = 20;
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// It was taken.
     Sent,
     /// Try again, not before so many milliseconds.
     Retry {
-        /// Why.
         reason: String,
         /// What the receiver asks for.
         after_ms: Option<u64>,

@@ -13,7 +13,6 @@ pub enum LineTime {
     Epoch(Unit),
     /// Digits behind the point of the second.
     Fraction,
-    /// A format of strftime.
     Parts(Vec<TimePart>),
 }
 
@@ -22,20 +21,16 @@ pub enum LineTime {
 pub enum TimePart {
     /// A character as it stands there.
     Literal(char),
-    /// Four digits.
     Year,
     /// Two digits; below 70 they are of this century.
     YearOfCentury,
-    /// Two digits.
     Month,
     /// A month's English name: in full, or its first three letters.
     MonthName {
-        /// In full.
         long: bool,
     },
     /// Two digits, or a blank and one.
     Day,
-    /// Three digits.
     DayOfYear,
     /// Two digits, 0 to 23.
     Hour,
@@ -43,24 +38,19 @@ pub enum TimePart {
     Hour12,
     /// `AM` or `PM`.
     Half,
-    /// Two digits.
     Minute,
-    /// Two digits.
     Second,
     /// Digits behind the point of the second: so many, or as many as there are.
     Fraction(Option<u8>),
     /// `+0100`, `+01:00` or `Z`.
     Offset {
-        /// With a colon.
         colon: bool,
     },
     /// `UTC`, `GMT` or `Z`; other names are refused.
     ZoneName,
-    /// Seconds since the epoch.
     Epoch,
     /// A name of a day of the week, which says nothing more: in full, or its first three letters.
     Weekday {
-        /// In full.
         long: bool,
     },
 }

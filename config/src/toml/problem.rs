@@ -49,24 +49,15 @@ pub enum ConfigError {
     /// The file can't be opened or read.
     #[error("{}: can't be read: {error}", path.display())]
     Read {
-        /// The configuration file.
         path: PathBuf,
-        /// Why.
         #[source]
         error: io::Error,
     },
     /// The file is longer than a configuration may be.
     #[error("{}: is too long, allowed: {limit} bytes", path.display())]
-    TooLong {
-        /// The configuration file.
-        path: PathBuf,
-        /// Bytes allowed.
-        limit: u64,
-    },
-    /// The file isn't text.
+    TooLong { path: PathBuf, limit: u64 },
     #[error("{}:{line}: isn't UTF-8 text", path.display())]
     NotText {
-        /// The configuration file.
         path: PathBuf,
         /// The line of the first wrong byte, counted from 1.
         line: usize,
@@ -91,7 +82,6 @@ pub(crate) enum At {
     Whole,
     /// A byte of the file.
     Byte(usize),
-    /// An environment variable.
     Variable(Rc<str>),
 }
 

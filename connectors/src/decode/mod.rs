@@ -93,7 +93,6 @@ pub struct Decoded {
 /// A record that could not be accepted, or one that counts and has something odd to be looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it stands.
     pub position: Position,
     /// How many events of the same [`Decoded`] stand before it.
     pub events_before: usize,

@@ -7,7 +7,6 @@ use crate::decimal::Decimal;
 pub(super) enum Numeric {
     /// Absent, null, `""` or `-`.
     Unknown,
-    /// A number.
     Known(Decimal),
 }
 

@@ -38,7 +38,6 @@ pub(super) enum Name {
     Query,
     /// The request line, `GET /x HTTP/1.1`, where method and path don't stand on their own.
     Request,
-    /// When the call ended.
     End,
     /// How many calls the record stands for.
     Count,

@@ -37,9 +37,7 @@ pub(super) struct Format {
     /// Objects that hold fields as the record itself does, or arrays that stand for objects: of
     /// `{"key": NAME, "value": {"stringValue": TEXT}}`, as OTLP writes them.
     pub(super) attributes: &'static [&'static str],
-    /// The request's headers.
     pub(super) headers: Option<&'static str>,
-    /// The request's query arguments.
     pub(super) query: Option<&'static str>,
     /// Names of members that hold what a rule of `[keys].from` looks for. Query arguments stand there as in the
     /// query, percent-encoded.
@@ -57,7 +55,6 @@ pub(super) struct Format {
 /// True if records are written by filling in an operator's template, and not by an encoder of JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Template {
-    /// They aren't.
     None,
     /// They may be; its values are mostly escaped.
     Escaped,

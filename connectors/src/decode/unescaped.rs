@@ -28,7 +28,6 @@ const NAME_BYTES: usize = 64;
 /// The form of the JSON that is made of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Objects within objects stay.
     Nested,
     /// All members stand in one object: a caller's brackets hide nothing.
     Flat,

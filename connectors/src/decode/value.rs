@@ -6,12 +6,10 @@
 #[repr(u64)]
 #[derive(Clone, Copy, Default)]
 pub(super) enum Value<'a> {
-    /// Absent or null.
     #[default]
     Missing,
     /// `true` or `false`; the former is what a gateway logs for a bare query argument.
     Flag(bool),
-    /// A number's digits.
     Number(&'a str),
     /// Text without escapes.
     Plain(&'a str),
@@ -23,7 +21,6 @@ pub(super) enum Value<'a> {
     Argument(&'a str),
     /// A JSON array, brackets included; what a gateway logs for a repeated header.
     Array(&'a str),
-    /// A JSON object.
     Object,
 }
 

@@ -55,7 +55,6 @@ pub struct Block {
 /// A line beyond the limit: what is left of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooLong {
-    /// Where it starts.
     pub offset: u64,
     /// Its length in bytes without its end.
     pub length: u64,
@@ -67,7 +66,6 @@ pub struct TooLong {
 pub enum Line<'a> {
     /// A line within the limit.
     Whole {
-        /// Where it starts.
         offset: u64,
         /// The line without its end; never empty.
         text: &'a [u8],
@@ -137,7 +135,6 @@ fn printed(text: &[u8]) -> Option<usize> {
 /// How the messages of a stream stand in lines.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Layout {
-    /// One a line.
     #[default]
     Lines,
     /// Not known before the first line.
@@ -153,7 +150,6 @@ pub(super) struct Lines {
     offset: u64,
     /// What was read beyond the previous block.
     carry: Vec<u8>,
-    /// The stream has ended.
     ended: bool,
     layout: Layout,
     /// What header lines begin with.

@@ -34,55 +34,30 @@ pub enum FileError {
         "`{pattern}` is no file pattern: {source}; allowed are `*`, `?`, `[..]` and `**` as a whole folder"
     )]
     Pattern {
-        /// The pattern.
         pattern: String,
         /// What is wrong with it.
         source: glob::PatternError,
     },
-    /// Nothing to read.
     #[error("`{pattern}` matches no file; wildcards find no hidden files, a name written in full does")]
-    NoMatch {
-        /// The pattern.
-        pattern: String,
-    },
+    NoMatch { pattern: String },
     /// More files than one source may have.
     #[error("`{pattern}` matches more than {MAX_FILES} files; split the source or join the files")]
-    TooMany {
-        /// The pattern.
-        pattern: String,
-    },
+    TooMany { pattern: String },
     /// A folder or a file could not be looked at while listing.
     #[error("listing `{pattern}` failed at {path}: {source}")]
-    List {
-        /// The pattern.
-        pattern: String,
-        /// The folder or file.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
+    List { pattern: String, path: String, source: io::Error },
     /// A file could not be opened.
     #[error("opening {path} failed: {source}")]
-    Open {
-        /// The file.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
+    Open { path: String, source: io::Error },
     /// Another file stands where the listed one stood, or its end is gone.
     #[error("{path} was replaced or became shorter while the run lasted; read finished files only")]
-    Changed {
-        /// The file.
-        path: String,
-    },
-    /// Reading failed.
+    Changed { path: String },
     #[error("reading {path} failed at byte {byte}: {source}")]
     Read {
         /// The file, or `standard input`.
         path: String,
         /// How far it was read, in the file's own (compressed) bytes.
         byte: u64,
-        /// Why.
         source: io::Error,
     },
     /// The gzip data is damaged or cut off.
@@ -92,13 +67,9 @@ pub enum FileError {
         path: String,
         /// Where the damage was noticed, in compressed bytes.
         byte: u64,
-        /// Why.
         source: io::Error,
     },
     /// Named like gzip, but isn't.
     #[error("{path} is named .gz but doesn't begin with gzip's bytes 1f 8b 08; rename or replace it")]
-    NotGzip {
-        /// The file.
-        path: String,
-    },
+    NotGzip { path: String },
 }

@@ -9,26 +9,13 @@ use maxminddb::MaxMindDbError;
 pub enum GeoError {
     /// The file can't be read.
     #[error("can't read the geo database {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// The file is larger than any known database.
     #[error("the geo database {} is larger than 1 GiB: use the country, ASN or City edition", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
+    TooLarge { path: PathBuf },
     /// The file isn't an `.mmdb` database, or is damaged.
     #[error("{} is not a usable .mmdb database ({source}): download it again", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<MaxMindDbError>,
-    },
+    Invalid { path: PathBuf, source: Box<MaxMindDbError> },
     /// A database of something else.
     #[error(
         "{} holds no record with {expected}: {}: is it a database of another kind?",
@@ -39,7 +26,6 @@ pub enum GeoError {
         }
     )]
     OtherKind {
-        /// The file.
         path: PathBuf,
         /// The fields that were looked for.
         expected: &'static str,
@@ -48,14 +34,8 @@ pub enum GeoError {
     },
     /// A file of networks without a network.
     #[error("{} has no line that names a network and its class, such as 198.51.100.0/24,vpn", path.display())]
-    NoNetworks {
-        /// The file.
-        path: PathBuf,
-    },
+    NoNetworks { path: PathBuf },
     /// More networks than there may be.
     #[error("{} has more than 1000000 networks", path.display())]
-    TooManyNetworks {
-        /// The file.
-        path: PathBuf,
-    },
+    TooManyNetworks { path: PathBuf },
 }

@@ -137,7 +137,6 @@ impl Unreadable {
 /// Where latitude and longitude are.
 #[derive(Clone, Copy, Debug)]
 enum PositionAt {
-    /// In two fields.
     Two(FieldPath, FieldPath),
     /// In one, with a comma between.
     One(FieldPath),

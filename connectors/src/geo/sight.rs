@@ -28,7 +28,6 @@ type Node = (u64, i64, i64);
 pub(crate) enum Look {
     /// It is as it was when it was last read.
     Same,
-    /// It is changing.
     Moving,
     /// It changed, and was the same at the look before.
     Settled,

@@ -95,9 +95,7 @@ impl Options {
 /// One partition and what it belongs to.
 #[derive(Debug)]
 pub struct Input {
-    /// Who it is.
     pub info: PartitionInfo,
-    /// What it holds.
     pub partition: Content,
 }
 
@@ -156,7 +154,6 @@ pub enum IngestError {
 /// What was read so far. At the end of the run the same for any number of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Bytes after decompression.
     pub bytes: u64,
     /// Events that belong to a tick, duplicates and late ones included.
     pub events: u64,
@@ -185,7 +182,6 @@ impl Counts {
 /// How far the input was read, in bytes as stored (compressed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes read.
     pub bytes: u64,
     /// All bytes; `None` where the input's size isn't known before its end.
     pub total: Option<u64>,
@@ -212,7 +208,6 @@ pub struct Local {
     worker: Option<usize>,
     /// Which worker is given the next block of a thread that only decodes.
     next_worker: usize,
-    /// By source.
     decoders: Vec<Option<Box<dyn Decoder>>>,
     /// The buffer of the next block.
     text: Vec<u8>,

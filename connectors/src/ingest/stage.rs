@@ -51,7 +51,6 @@ pub(super) struct Output {
     pub(super) released: usize,
     pub(super) events: u64,
     pub(super) late: u64,
-    /// By class.
     pub(super) refused: [u64; CLASSES.len()],
     pub(super) first_refused: Option<Position>,
     /// Letters of records that count.
@@ -119,7 +118,6 @@ impl Stage {
 /// The sequencer's decisions carried out.
 struct Assembly {
     lanes: Vec<Lane>,
-    /// The open tick.
     tick: Tick,
     /// The open tick's events of partly taken blocks, by worker.
     gathered: Vec<Vec<AccessEvent>>,
@@ -141,7 +139,6 @@ struct Block {
     /// How many of them were taken.
     taken: usize,
     letters: vec::IntoIter<DeadLetter>,
-    /// Records that weren't taken.
     left: usize,
     worker: usize,
     weight: usize,

@@ -38,53 +38,32 @@ const MIN_SECRET_BYTES: usize = 4;
 /// Why Kafka can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KafkaError {
-    /// A setting was refused.
     #[error("librdkafka refuses the setting `{setting}`: {reason}")]
     Setting {
-        /// Its name.
         setting: String,
         /// What is wrong with it.
         reason: String,
     },
     /// A client could not be made of the settings.
     #[error("librdkafka refuses its settings: {reason}")]
-    Settings {
-        /// Why.
-        reason: String,
-    },
+    Settings { reason: String },
     /// The brokers know no such topic.
     #[error("there is no topic `{topic}` at {brokers}; create it, or correct its name")]
-    NoTopic {
-        /// The topic.
-        topic: String,
-        /// The brokers.
-        brokers: String,
-    },
+    NoTopic { topic: String, brokers: String },
     /// The topic has no such partition.
     #[error("topic `{topic}` has no partition {partition}; it has {partitions}, counted from 0")]
-    NoPartition {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: u32,
-        /// How many there are.
-        partitions: usize,
-    },
+    NoPartition { topic: String, partition: u32, partitions: usize },
     /// A configured offset isn't in the partition.
     #[error(
         "offset {offset} isn't in partition {partition} of topic `{topic}`: allowed are {low} (the earliest record) \
          to {high} (behind the last one)"
     )]
     OutOfRange {
-        /// The topic.
         topic: String,
-        /// The partition.
         partition: u32,
-        /// What was asked for.
         offset: u64,
         /// The earliest offset there is.
         low: u64,
-        /// Behind the last one.
         high: u64,
     },
     /// Records are gone before they were read.
@@ -93,23 +72,18 @@ pub enum KafkaError {
          {high}; were records deleted, or was the topic created anew? `on_gap = \"skip\"` goes on behind the gap"
     )]
     Gap {
-        /// The topic.
         topic: String,
-        /// The partition.
         partition: u32,
         /// The next offset to be read.
         wanted: u64,
         /// The earliest offset there is.
         low: u64,
-        /// Behind the last one.
         high: u64,
     },
-    /// The brokers refuse us.
     #[error("{brokers} refused to {what}: {reason}; check the credentials, the certificates and the ACLs")]
     Refused {
         /// What was asked of them.
         what: String,
-        /// The brokers.
         brokers: String,
         /// Why, as librdkafka says it.
         reason: String,
@@ -119,7 +93,6 @@ pub enum KafkaError {
     Unavailable {
         /// What was asked of them.
         what: String,
-        /// The brokers.
         brokers: String,
         /// Why, as librdkafka says it.
         reason: String,
@@ -127,7 +100,6 @@ pub enum KafkaError {
     /// A client can't go on.
     #[error("reading topic `{topic}` failed for good: {reason}")]
     Fatal {
-        /// The topic.
         topic: String,
         /// Why, as librdkafka says it.
         reason: String,
@@ -139,7 +111,6 @@ pub enum KafkaError {
 pub enum Class {
     /// Asking again won't help until a person changes something: settings, topics, rights.
     Definite,
-    /// Asking again may help.
     Transient,
     /// The data or the client is beyond what the job may mend by itself.
     Fatal,
@@ -281,7 +252,6 @@ pub(super) struct TopicStatistics {
 pub(super) struct PartitionStatistics {
     /// The last stable offset: behind the last record that may be read.
     pub(super) ls_offset: i64,
-    /// Behind the last record.
     pub(super) hi_offset: i64,
 }
 

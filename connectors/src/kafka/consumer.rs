@@ -84,24 +84,20 @@ const FIXED: [(&str, &str); 10] = [
 /// What a consumer hands over.
 #[derive(Clone, Copy)]
 pub enum Record<'a> {
-    /// A record.
     Message(Message<'a>),
     /// All records of a partition are read, for now.
     End {
-        /// The partition.
         partition: u32,
         /// The next offset to be read.
         offset: u64,
     },
     /// The next record is gone. The partition is stopped until it is [restarted](Consumer::restart).
     Gap {
-        /// The partition.
         partition: u32,
         /// The next offset to be read.
         wanted: u64,
         /// The earliest offset there is.
         low: u64,
-        /// Behind the last one.
         high: u64,
     },
 }
@@ -109,11 +105,8 @@ pub enum Record<'a> {
 /// One record. Not `Debug`: its value may hold raw keys.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
-    /// Its partition.
     pub partition: u32,
-    /// Its offset.
     pub offset: u64,
-    /// Its key.
     pub key: Option<&'a [u8]>,
     /// Its value; `None`: null.
     pub value: Option<&'a [u8]>,
@@ -124,7 +117,6 @@ pub struct Message<'a> {
 /// How far a consumer is behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionLag {
-    /// The partition.
     pub partition: u32,
     /// Committed records that weren't handed over yet (holes counted).
     pub lag: u64,
@@ -144,7 +136,6 @@ struct Reading {
     own: Option<PartitionQueue<Context>>,
     split_at: Option<Instant>,
     paused: bool,
-    /// A gap was reported.
     stopped: bool,
 }
 

@@ -79,7 +79,6 @@ pub struct Range {
     bytes_read: u64,
     /// The partition was read to its end, and that isn't the range's.
     at_end: bool,
-    /// Messages keep their headers.
     with_headers: bool,
     consumer: Option<Consumer>,
 }

@@ -91,7 +91,6 @@ pub struct Options {
 /// Why a live job can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
-    /// Kafka said so.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
     /// A table can't be used.
@@ -102,9 +101,7 @@ pub enum LiveError {
 /// What was read and closed so far; counters only grow.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Bytes of messages.
     pub bytes: AtomicU64,
-    /// Messages.
     pub messages: AtomicU64,
     /// Events that were decoded, duplicates included.
     pub events: AtomicU64,
@@ -112,15 +109,11 @@ pub struct Counters {
     pub late: AtomicU64,
     /// Dead letters of sources, by [`DeadLetter::class`](crate::decode::DeadLetter::class) (its index in [`crate::decode::CLASSES`]).
     pub dead_letters: [AtomicU64; crate::decode::CLASSES.len()],
-    /// Bad rows of tables.
     pub table_dead_letters: AtomicU64,
     /// Values of optional columns of tables that could not be read and count as unknown.
     pub table_unread: AtomicU64,
-    /// Changes of table rows.
     pub table_changes: AtomicU64,
-    /// Gaps that were skipped.
     pub gaps: AtomicU64,
-    /// Ticks that were closed.
     pub ticks: AtomicU64,
     /// What was odd about records that count, by source.
     pub tallies: Mutex<Vec<Tally>>,
@@ -152,7 +145,6 @@ pub struct Status {
     pub computed: Tick,
     /// The last tick that was handed to the sinks.
     pub published: Tick,
-    /// The watermark.
     pub watermark: EventTime,
     /// Bytes that wait in the workers' queues.
     pub queued_bytes: usize,
@@ -160,7 +152,6 @@ pub struct Status {
     pub lags: Vec<(PartitionInfo, Option<u64>)>,
     /// The partitions that are slow, and how many ms their events are behind those of the others; 0 while one is idle.
     pub slow: Vec<(PartitionInfo, u64)>,
-    /// Tables are read.
     pub tables_read: bool,
     /// The last tick was cut because the job is behind its input.
     pub catching_up: bool,
@@ -225,14 +216,12 @@ pub struct Addition {
     pub source: usize,
     /// Its number in the topic.
     pub number: u32,
-    /// Where reading starts.
     pub offset: u64,
 }
 
 /// What a reader has to heed now.
 struct Orders {
     cut: u64,
-    /// Nothing follows this cut.
     last: bool,
     stopping: bool,
     has_room: bool,

@@ -98,7 +98,6 @@ pub struct Reader {
     /// Number of the replacement that the decoders are of.
     replacement: u64,
     out: Decoded,
-    /// Of the tick.
     minutes: BTreeSet<EventTime>,
     tolerance_ms: u64,
 }
@@ -127,7 +126,6 @@ struct Lane {
     at_end: bool,
     /// It was at its end since the last cut.
     was_at_end: bool,
-    /// Of the tick.
     events: u64,
     paused: bool,
 }

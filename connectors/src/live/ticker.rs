@@ -56,7 +56,6 @@ pub struct Reached {
 /// A tick that was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// The tick.
     pub info: TickInfo,
     /// The watermark was held back by its step: further ticks are needed although nothing new was read.
     pub behind: bool,
@@ -66,7 +65,6 @@ pub struct Closed {
 #[derive(Debug)]
 pub struct Ticker {
     rules: Rules,
-    /// By partition.
     paces: Vec<Pace>,
     /// Minutes beyond the watermark in which events lie.
     minutes: BTreeSet<EventTime>,

@@ -38,7 +38,6 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// What the first records of a source are. See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    /// Records that are calls.
     pub accepted: u64,
     /// Records that were refused, by the index of their class in [`CLASSES`].
     pub refused: [u64; CLASSES.len()],

@@ -62,7 +62,6 @@ pub(super) struct Looks {
 pub(super) struct Sniffed {
     messages: u64,
     looks: BTreeMap<&'static str, (Looks, u64)>,
-    /// JSON objects.
     objects: Vec<Map<String, Value>>,
     members: BTreeMap<String, u64>,
     key_places: BTreeMap<String, u64>,

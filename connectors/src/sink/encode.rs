@@ -313,7 +313,6 @@ pub struct Place<'a> {
     pub offset: u64,
     /// The record within its message.
     pub index: u32,
-    /// The file.
     pub path: Option<Cow<'a, str>>,
 }
 
@@ -363,9 +362,7 @@ impl<'a> Place<'a> {
 /// A late event and where it stands.
 #[derive(Clone, Debug)]
 pub struct LateRow<'a> {
-    /// Where.
     pub place: Place<'a>,
-    /// The event.
     pub late: Late,
 }
 
@@ -397,9 +394,7 @@ impl EncodeRow for LateRow<'_> {
 /// A dead letter and where it stands. It holds nothing of the record but what the decoder vouches for.
 #[derive(Clone, Debug)]
 pub struct DeadRow<'a> {
-    /// Where.
     pub place: Place<'a>,
-    /// Why, in words.
     pub reason: &'a str,
     /// The record's length in bytes.
     pub length: u64,

@@ -38,7 +38,6 @@ struct Series {
     number: u64,
     /// Whether the newest is an earlier run's, and may be gone on with.
     is_earlier: bool,
-    /// Closed files, oldest first.
     closed: Vec<u64>,
     /// The newest, while it is written to.
     open: Option<Open>,
@@ -49,7 +48,6 @@ struct Series {
 #[derive(Debug)]
 struct Open {
     file: File,
-    /// Bytes in it.
     length: u64,
     /// The first tick that was written to it.
     begun: Tick,

@@ -21,7 +21,6 @@ use crate::input::PartitionInfo;
 /// What rows of incidents say of the job.
 #[derive(Clone, Copy, Debug)]
 pub struct JobInfo<'a> {
-    /// The configuration's fingerprint.
     pub config: &'a str,
     /// Its partitions, which samples stand in.
     pub partitions: &'a [PartitionInfo],
@@ -46,7 +45,6 @@ pub(super) fn contacts(transition: &Transition, names: &Names) -> Vec<String> {
 /// A row of `incidents`.
 #[derive(Clone, Copy, Debug)]
 pub struct IncidentRow<'a> {
-    /// The incident.
     pub incident: &'a Incident,
     /// The job it is of.
     pub job: JobInfo<'a>,
@@ -67,7 +65,6 @@ impl EncodeRow for IncidentRow<'_> {
 /// A row of `incident_log`.
 #[derive(Clone, Copy, Debug)]
 pub struct LogRow<'a> {
-    /// What happened.
     pub transition: &'a Transition,
     /// The job it happened in.
     pub job: JobInfo<'a>,

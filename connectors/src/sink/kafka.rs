@@ -62,7 +62,6 @@ const MESSAGE_BYTES: usize = 1_024;
 /// What a dead letter's headers say.
 #[derive(Debug)]
 pub(super) struct DeadHeaders<'a> {
-    /// The job's name.
     pub(super) job: &'a str,
     /// Topic of the source, or its name where it has none.
     pub(super) topic: &'a str,
@@ -122,7 +121,6 @@ struct InFlight {
 struct Sent {
     tick: Arc<InFlight>,
     view: View,
-    /// Key, value and headers.
     bytes: usize,
 }
 

@@ -50,15 +50,11 @@ use crate::tables::TableDeadLetter;
 /// What one worker made of one tick.
 #[derive(Clone, Debug, Default)]
 pub struct TickOutput {
-    /// The tick.
     pub tick: Tick,
     /// Rows, at most one per key.
     pub rows: Vec<Rows>,
-    /// Late events.
     pub late: Vec<Late>,
-    /// Dead letters of sources.
     pub letters: Vec<DeadLetter>,
-    /// Dead letters of tables.
     pub table_letters: Vec<TableDeadLetter>,
     /// Strings behind the ids of this and later ticks.
     pub definitions: Vec<Definition>,
@@ -83,22 +79,13 @@ pub enum SinkError {
         topics = topics.join(", "),
         first = topics.first().map_or("TOPIC", String::as_str)
     )]
-    MissingTopics {
-        /// The brokers.
-        brokers: String,
-        /// The topics.
-        topics: Vec<String>,
-        /// The first one's policy.
-        policy: &'static str,
-    },
+    MissingTopics { brokers: String, topics: Vec<String>, policy: &'static str },
     /// A topic could not be created.
     #[error(
         "sink.kafka: creating topic {topic} at {brokers} failed: {reason}; allow it, or create it and set `create_topics = false`"
     )]
     CreateTopic {
-        /// The brokers.
         brokers: String,
-        /// The topic.
         topic: String,
         /// Why, as the broker says it.
         reason: String,
@@ -112,15 +99,10 @@ pub enum SinkError {
          cleanup.policy={wanted}"
     )]
     CleanupPolicy {
-        /// The brokers.
         brokers: String,
-        /// The topic.
         topic: String,
-        /// Its policy.
         found: String,
-        /// The policy it needs.
         wanted: &'static str,
-        /// Why.
         reason: &'static str,
     },
     /// The brokers refused a record for good, for a reason that isn't the record's size.
@@ -128,11 +110,9 @@ pub enum SinkError {
         "sink.kafka: topic {topic} refused a record: {reason}; check that the topic exists, its settings and the ACLs"
     )]
     Refused {
-        /// The topic.
         topic: String,
         /// Why, as librdkafka says it.
         reason: String,
-        /// What that asks for.
         class: Class,
     },
     /// The producer can't go on.
@@ -140,27 +120,18 @@ pub enum SinkError {
     Fatal {
         /// Why, as librdkafka says it.
         reason: String,
-        /// What that asks for.
         class: Class,
     },
     /// Not everything was acknowledged in time.
     #[error("sink.kafka: {records} records weren't acknowledged in {waited_ms} ms")]
     Unacknowledged {
-        /// How many.
         records: u64,
         /// How long they were waited for.
         waited_ms: u128,
     },
     /// A file can't be written.
     #[error("sink.files: can't {what} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        what: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    File { what: &'static str, path: PathBuf, source: std::io::Error },
     /// [`Monitor::stop`] was called.
     #[error("publishing was stopped")]
     Stopped,
@@ -274,7 +245,6 @@ pub struct Publisher {
     /// Of each source of the configuration: its name, and its topic if it has one.
     topics_of_sources: Vec<(String, String)>,
     job: String,
-    /// The configuration's fingerprint.
     config: String,
 }
 
@@ -288,7 +258,6 @@ struct Outlets {
     files: Option<Files>,
     counters: Arc<Counters>,
     tick: Tick,
-    /// A row as text.
     line: Vec<u8>,
 }
 

@@ -10,7 +10,6 @@ use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, RouteId};
 /// A string and its JSON form.
 #[derive(Clone, Debug)]
 pub struct Name {
-    /// The string.
     pub text: Box<str>,
     /// The same, quoted and escaped.
     pub json: Box<[u8]>,
@@ -29,9 +28,7 @@ impl Name {
 pub struct Route {
     /// API or service; empty where the gateway names none.
     pub api: Name,
-    /// HTTP method.
     pub method: Name,
-    /// Template.
     pub route: Name,
     /// What is there of the three, separated by spaces.
     pub id: Name,

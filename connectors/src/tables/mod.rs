@@ -90,7 +90,6 @@ impl TablesRead {
 pub struct TableDeadLetter {
     /// `keys`, `subscriptions`, `plans` or `leaks`.
     pub table: &'static str,
-    /// Where the row stands.
     pub place: TablePlace,
     /// Why, in words. Never quotes the row.
     pub reason: String,
@@ -104,20 +103,14 @@ pub struct TableDeadLetter {
 /// Where a row stands. Displays as `path:line` or `topic[partition]@offset`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TablePlace {
-    /// In a file.
     File {
-        /// The file.
         path: Arc<Path>,
         /// The line at which the row begins, from 1.
         line: u64,
     },
-    /// In a topic.
     Topic {
-        /// The topic.
         topic: Arc<str>,
-        /// The partition.
         partition: u32,
-        /// The record's offset.
         offset: u64,
     },
 }
@@ -136,14 +129,7 @@ impl fmt::Display for TablePlace {
 pub enum TableError {
     /// The file can't be read.
     #[error("tables.{table}: can't read {}: {source}", path.display())]
-    Read {
-        /// The table.
-        table: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { table: &'static str, path: PathBuf, source: std::io::Error },
     /// A column that every row needs is missing.
     #[error(
         "tables.{table}: {} has no column {}, which is required; CSV columns are separated by commas and named in the first line",
@@ -151,9 +137,7 @@ pub enum TableError {
         columns.join(", no column ")
     )]
     MissingColumn {
-        /// The table.
         table: &'static str,
-        /// The file.
         path: PathBuf,
         /// The columns, with alternatives where there are some.
         columns: Vec<String>,
@@ -161,13 +145,10 @@ pub enum TableError {
     /// Two columns of a CSV file have the same name.
     #[error("tables.{table}: columns {first} and {second} of {} have the same name: remove one", path.display())]
     DuplicateColumn {
-        /// The table.
         table: &'static str,
-        /// The file.
         path: PathBuf,
         /// A column, from 1.
         first: usize,
-        /// A later column.
         second: usize,
     },
     /// A row of a CSV file doesn't end: most likely a quote isn't closed, and the rest of the file would be
@@ -177,30 +158,21 @@ pub enum TableError {
         path.display()
     )]
     RowTooLong {
-        /// The table.
         table: &'static str,
-        /// The file.
         path: PathBuf,
         /// Where the row begins, from 1.
         line: u64,
     },
     /// More rows than a table may have.
     #[error("tables.{table}: {} has more than 10000000 rows", path.display())]
-    TooManyRows {
-        /// The table.
-        table: &'static str,
-        /// The file.
-        path: PathBuf,
-    },
+    TooManyRows { table: &'static str, path: PathBuf },
     /// So many bad rows that this must be another file than intended.
     #[error(
         "tables.{table}: {} has more than 100000 bad rows, the first at line {line} ({reason}): is it the right file?",
         path.display()
     )]
     TooManyBadRows {
-        /// The table.
         table: &'static str,
-        /// The file.
         path: PathBuf,
         /// The first bad row, from 1.
         line: u64,

@@ -38,7 +38,6 @@ pub(super) enum Cell<'a> {
     Text(Cow<'a, str>),
     /// A flag, or a number with a fraction, as text: it may say something, but identifies nothing.
     Loose(String),
-    /// A JSON array.
     List(Vec<Cow<'a, str>>),
     /// What the column held before: the database didn't say it again.
     Kept,

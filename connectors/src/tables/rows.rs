@@ -75,7 +75,6 @@ struct Reading<'a, A> {
     path: &'a Path,
     shared_path: Arc<Path>,
     columns: &'a [&'static str],
-    /// Which columns occurred.
     seen: Vec<bool>,
     ignored: Ignored,
     accept: A,

@@ -18,13 +18,10 @@ use super::Bits;
 /// Kinds of evidence that are independent of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
-    /// How much is called.
     Volume,
-    /// Where from.
     Origin,
     /// What is called, and with what.
     Behaviour,
-    /// What is refused.
     Errors,
     /// What isn't a matter of degree.
     Hard,
@@ -59,10 +56,10 @@ impl Family {
 }
 
 macro_rules! signals {
-    ($($(#[$doc:meta])+ $name:ident = $text:literal, $family:ident, $weight:literal;)+) => {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $family:ident, $weight:literal;)+) => {
         /// One observed oddity.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum Signal { $($(#[$doc])+ $name,)+ }
+        pub enum Signal { $($(#[$doc])* $name,)+ }
 
         impl Signal {
             /// All of them, in order.
@@ -89,11 +86,8 @@ macro_rules! signals {
 }
 
 signals! {
-    /// Calls of a minute.
     VolumeMinute = "volume_1m", Volume, 650;
-    /// Calls of five minutes.
     VolumeFiveMinutes = "volume_5m", Volume, 650;
-    /// Calls of an hour.
     VolumeHour = "volume_1h", Volume, 650;
     /// Twice the usual rate, for long.
     Slow = "slow", Volume, 100;
@@ -105,13 +99,11 @@ signals! {
     Network = "network", Origin, 300;
     /// There and back again faster than anything flies.
     Travel = "travel", Origin, 1_000;
-    /// Networks within five minutes.
     FanOut = "fan_out", Origin, 500;
     /// A user agent never seen.
     Agent = "user_agent", Behaviour, 1_000;
     /// Routes never seen.
     Route = "route", Behaviour, 400;
-    /// The spread over routes.
     Mix = "mix", Behaviour, 300;
     /// Calls answered 401 or 403.
     Refused = "refused", Errors, 500;
@@ -155,12 +147,10 @@ impl From<&keytide_config::Detection> for Tuning {
 /// The severity of an incident, and of what one window shows of a key: the column `level` of views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Severity {
-    /// Nothing to speak of.
     #[default]
     None,
     /// Worth a line in a log.
     Notice,
-    /// Worth a person's time.
     Alert,
     /// Bad enough to act, where the policy says so.
     Revoke,
@@ -221,7 +211,6 @@ impl Default for Tuning {
 pub struct Verdict {
     /// L, in thousandths of a bit.
     pub odds: i64,
-    /// What it means.
     pub severity: Severity,
 }
 

@@ -31,7 +31,6 @@ pub struct Values {
 /// A value that was new in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Novel {
-    /// The value.
     pub value: u64,
     /// Its calls in the window.
     pub calls: u32,

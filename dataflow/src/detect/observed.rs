@@ -18,7 +18,6 @@ const FOLLOWED: usize = 12;
 pub struct Shown {
     /// Its kind, as the signal that is about such values.
     pub kind: Signal,
-    /// The value.
     pub value: u64,
     /// Its calls in the window.
     pub calls: u32,
@@ -29,7 +28,6 @@ pub struct Shown {
 /// One signal of the last hour, with its evidence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObservedSignal {
-    /// The signal's kind.
     pub signal: Signal,
     /// The value that was new; 0 for signals that aren't about one, and for many values together.
     pub value: u64,
@@ -41,7 +39,6 @@ pub struct ObservedSignal {
     pub(super) last_ms: u64,
     /// The first time at which it was observed.
     pub first_ms: u64,
-    /// The largest surprise.
     pub bits: Bits,
     /// The surprise if all calls had the value.
     pub(super) whole: Bits,

@@ -105,7 +105,6 @@ impl Block {
 /// Whether a key that alerts still learns.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Frozen {
-    /// It doesn't alert.
     No,
     /// It learns nothing since then.
     Since(u64),

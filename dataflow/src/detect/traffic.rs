@@ -12,9 +12,7 @@ const STEPS: u64 = 72;
 pub struct Stretch {
     /// Start of the five minutes.
     pub start_ms: u64,
-    /// Calls.
     pub calls: u64,
-    /// Calls expected, in thousandths.
     pub expected: u64,
 }
 

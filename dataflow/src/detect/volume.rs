@@ -96,7 +96,6 @@ impl Season {
 /// What a scale says of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// Calls that were expected.
     pub expected: f64,
     /// Standard deviations above the baseline.
     pub z: f64,
@@ -114,7 +113,6 @@ pub struct Scale {
     width_ms: u64,
     level: f64,
     variance: f64,
-    /// Windows it learned from.
     windows: u64,
     quantile: f64,
     excess: f64,

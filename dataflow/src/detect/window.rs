@@ -57,11 +57,8 @@ impl Tally {
 /// When calls came from a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Visit {
-    /// The place, packed.
     pub(crate) place: u32,
-    /// The first call.
     pub(crate) first_ms: EventTime,
-    /// The last call.
     pub(crate) last_ms: EventTime,
     /// Whether the key was never seen there before.
     pub(crate) is_new: bool,
@@ -70,11 +67,8 @@ pub(crate) struct Visit {
 /// A call, to be looked up where it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {
-    /// Where its record stands.
     pub position: Position,
-    /// When it came.
     pub time: EventTime,
-    /// From which address.
     pub client: u128,
     /// With which status it was answered.
     pub status: u16,
@@ -95,15 +89,11 @@ pub struct Window {
     pub refused: u32,
     /// Answered 429.
     pub throttled: u32,
-    /// Countries, as two letters.
     pub countries: Tally,
-    /// Autonomous systems.
     pub asns: Tally,
     /// Networks: /24 of IPv4, /48 of IPv6.
     pub networks: Tally,
-    /// User agents.
     pub agents: Tally,
-    /// Routes.
     pub routes: Tally,
     /// Calls through exits of Tor.
     pub tor: u32,

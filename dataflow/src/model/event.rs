@@ -67,17 +67,13 @@ pub enum NetworkClass {
     /// None that is listed.
     #[default]
     Unlisted,
-    /// A virtual private network.
     Vpn,
-    /// A relay of browsers.
     Relay,
     /// A network of mobile phones.
     Mobile,
-    /// Satellites.
     Satellite,
     /// A provider of computing: servers call from it.
     Cloud,
-    /// An exit of Tor.
     Tor,
 }
 
@@ -150,9 +146,7 @@ pub struct AccessEvent {
     pub time: EventTime,
     /// API, method and route template.
     pub route: RouteId,
-    /// User agent.
     pub user_agent: NameId,
-    /// Where the record stands.
     pub position: Position,
     /// Time to answer each of its calls in microseconds, or [`LATENCY_UNKNOWN`].
     pub latency_us: u64,
@@ -169,7 +163,6 @@ pub struct AccessEvent {
     pub asn: u32,
     /// HTTP status; 0 where the client went away.
     pub status: u16,
-    /// Country of the caller.
     pub country: Country,
     /// Where the caller is, and in what kind of network.
     pub place: Place,

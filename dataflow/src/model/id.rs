@@ -227,41 +227,30 @@ impl NameId {
 pub enum Definition {
     /// A key whose id is a name (`hash = "none"`).
     Key {
-        /// The key.
         id: KeyId,
-        /// Its name.
         name: Box<str>,
         /// The start of the event-time month in which it is met; `None`: a table names it.
         month: Option<EventTime>,
     },
-    /// A route.
     Route {
-        /// The route.
         id: RouteId,
         /// The start of the event-time day in which it is met.
         day: EventTime,
         /// API or service; empty where the gateway names none.
         api: Box<str>,
-        /// HTTP method.
         method: Box<str>,
-        /// Template.
         route: Box<str>,
     },
     /// A user agent. Apart from other names, because callers choose it: it can neither take another's place nor be
     /// forgotten with it.
     Agent {
-        /// Its id.
         id: NameId,
         /// The start of the event-time day in which it is met.
         day: EventTime,
-        /// The string, cut.
         text: Box<str>,
     },
-    /// Any other string.
     Name {
-        /// Its id.
         id: NameId,
-        /// The string.
         text: Box<str>,
     },
 }
@@ -269,11 +258,8 @@ pub enum Definition {
 /// What needs its string no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Forgotten {
-    /// A key's name.
     Key(KeyId),
-    /// A route's parts.
     Route(RouteId),
-    /// A user agent.
     Agent(NameId),
 }
 

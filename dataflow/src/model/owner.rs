@@ -9,8 +9,6 @@ use super::NameId;
 pub struct Owner {
     /// The subscription in force at the window's start.
     pub subscription: NameId,
-    /// The subscription's customer.
     pub customer: NameId,
-    /// The subscription's plan.
     pub plan: NameId,
 }

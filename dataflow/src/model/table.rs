@@ -7,19 +7,15 @@ use super::{Country, EventTime, KeyId, NameId};
 /// Whether a key may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeyState {
-    /// In use.
     #[default]
     Active,
-    /// Suspended.
     Suspended,
-    /// Revoked.
     Revoked,
 }
 
 /// What a key is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeyKind {
-    /// A secret.
     #[default]
     Secret,
     /// Meant to be public (in a browser or an app).
@@ -31,31 +27,23 @@ pub enum KeyKind {
 pub enum Policy {
     /// Record only.
     Observe,
-    /// Alert people.
     #[default]
     Alert,
-    /// Suspend the key.
     Suspend,
-    /// Revoke the key.
     Revoke,
 }
 
 /// A row of `keys`: who owns a key, and since when.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyRow {
-    /// The key.
     pub key: KeyId,
     /// The subscription it is assigned to.
     pub subscription: NameId,
     /// Since when; `None`: since the row was first seen (the first row of a key: since ever).
     pub valid_from: Option<EventTime>,
-    /// Its state.
     pub state: KeyState,
-    /// Its kind.
     pub kind: KeyKind,
-    /// When it was made.
     pub created_at: Option<EventTime>,
-    /// When it was revoked.
     pub revoked_at: Option<EventTime>,
     /// When it was last used before the job saw it.
     pub last_used_at: Option<EventTime>,
@@ -74,9 +62,7 @@ pub struct KeyRow {
 pub enum Allowance {
     /// Addresses that share so many first bits with this, as IPv6 (IPv4 mapped).
     Network(u128, u8),
-    /// A country.
     Country(Country),
-    /// An autonomous system.
     Asn(u32),
 }
 
@@ -100,17 +86,13 @@ impl Allowance {
 /// A row of `subscriptions`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubscriptionRow {
-    /// The subscription.
     pub id: NameId,
     /// The customer it belongs to.
     pub customer: NameId,
-    /// Its plan.
     pub plan: NameId,
-    /// IANA time zone.
     pub time_zone: NameId,
     /// Day of the month on which it is billed, 1 to 31; 0 where unknown.
     pub billing_anchor: u8,
-    /// When it began.
     pub started_at: Option<EventTime>,
     /// Whom to tell: addresses, separated by `;`.
     pub contacts: NameId,
@@ -119,7 +101,6 @@ pub struct SubscriptionRow {
 /// A row of `plans`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PlanRow {
-    /// The plan.
     pub id: NameId,
     /// Its name; the id where it has none.
     pub name: NameId,
@@ -130,13 +111,9 @@ pub struct PlanRow {
 /// A row of `leaks`: a report that a key was found where everybody can read it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LeakRow {
-    /// The key.
     pub key: KeyId,
-    /// Who found it.
     pub source: NameId,
-    /// Where it was found.
     pub url: NameId,
-    /// When.
     pub reported_at: Option<EventTime>,
 }
 
@@ -161,7 +138,6 @@ pub enum TableRow {
 pub struct TableChange {
     /// Order within the table's input.
     pub offset: u64,
-    /// The row.
     pub row: TableRow,
     /// Whether the row is gone.
     pub deleted: bool,

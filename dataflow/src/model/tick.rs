@@ -11,7 +11,6 @@ pub type EventTime = u64;
 /// What the coordinator decided about one tick. Every worker is given the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TickInfo {
-    /// The tick.
     pub tick: Tick,
     /// The watermark as the tick's records found it: the previous tick's `watermark`.
     pub watermark_before: EventTime,

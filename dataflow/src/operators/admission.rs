@@ -59,7 +59,6 @@ use crate::window::Level;
 /// What the operator is told beside events.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum News {
-    /// Who owns a key.
     Owner(OwnerChange),
     /// The name of a key.
     Named(Definition),
@@ -82,7 +81,6 @@ impl News {
 /// What a key was admitted to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct OfKey {
-    /// Starts of months.
     months: SmallVec<[EventTime; 2]>,
     /// In no particular order.
     days: SmallVec<[OfDay; 1]>,

@@ -46,7 +46,6 @@ pub(crate) struct MetAgent {
 pub(crate) enum AgentNews {
     /// What an agent is called.
     Define(NameId, EventTime, Box<str>),
-    /// Its string is gone.
     Forget(NameId),
 }
 

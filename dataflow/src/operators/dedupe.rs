@@ -72,7 +72,6 @@ pub(crate) struct Dedupe {
     unproven: Unproven,
     seen: HashTable<Seen>,
     swept_at: EventTime,
-    /// The current tick's tag.
     tag: u64,
 }
 

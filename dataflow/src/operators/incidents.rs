@@ -68,7 +68,6 @@ pub(crate) struct Guard {
     factor: f64,
     /// Signals that say nothing, as bits in the order of [`Signal::ALL`].
     muted: u32,
-    /// Keys of the group.
     keys: u64,
 }
 

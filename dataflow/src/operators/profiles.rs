@@ -60,7 +60,6 @@ pub(crate) struct Settings {
 /// What the operator is told beside events.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum News {
-    /// Who owns a key.
     Owner(OwnerChange),
     /// A row of the table of keys, or a report.
     Row(TableChange),
@@ -202,7 +201,6 @@ pub(crate) struct Profiles {
     /// Keys whose blocks are to be asked for, by the blocks' end.
     due: BTreeMap<EventTime, HashSet<KeyId>>,
     facts: HashMap<KeyId, Box<KeyFacts>>,
-    /// Derived from the assignments.
     owners: Owners,
     active: Active,
     /// The month in which profiles were swept last.

@@ -96,7 +96,6 @@ pub(crate) fn met<'scope>(
 pub(crate) enum Decision {
     /// A route is told apart on a day.
     Admit(Met),
-    /// What it is called.
     Define(Definition),
     /// Nothing needs its string any more.
     Forget(RouteId),

@@ -90,7 +90,6 @@ durable_states! {
 pub enum Shard {
     /// The worker whose index is this, modulo the number of workers.
     Of(u64),
-    /// Every worker.
     All,
 }
 
@@ -131,7 +130,6 @@ impl<S> Registered<S> {
 /// Rows of every state, encoded; of one worker or merged from several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Encoded rows by state.
     pub rows: BTreeMap<StateId, Vec<Vec<u8>>>,
 }
 
@@ -151,7 +149,6 @@ pub struct RestoreError {
     pub state: StateId,
     /// Its place among the state's rows.
     pub row: usize,
-    /// What the decoder said.
     pub reason: String,
 }
 

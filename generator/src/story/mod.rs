@@ -19,7 +19,6 @@ use crate::world::settings::{Scenario, Settings};
 pub struct World {
     pub(crate) settings: Settings,
     pub(crate) population: Population,
-    /// Of lively worlds.
     play: Option<Play>,
 }
 
@@ -86,7 +85,6 @@ impl World {
 
 /// Where calls come from.
 pub(crate) enum Calls<'a> {
-    /// Of a plain world.
     Even(Box<Even>),
     Lively(Box<Traffic<'a>>),
 }

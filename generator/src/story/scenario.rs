@@ -14,7 +14,6 @@ pub(crate) enum Scope {
 /// Where staged calls come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The key's usual addresses.
     Usual,
     /// New addresses in the key's usual network.
     UsualNetwork,

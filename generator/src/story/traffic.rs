@@ -44,10 +44,8 @@ struct Stream {
     key: u32,
     episode: Option<u32>,
     beats: Beats,
-    /// The next call.
     beat: u32,
     place: u32,
-    /// When the beat began.
     began: u64,
 }
 
@@ -122,7 +120,6 @@ pub(crate) struct Traffic<'a> {
     streams: Vec<Stream>,
     pending: BinaryHeap<Reverse<Pending>>,
     planned: u64,
-    /// Episodes of everybody.
     everybodys: Vec<u32>,
     /// Calls of each episode so far.
     pub(crate) calls: Vec<u64>,

@@ -28,7 +28,6 @@ const MEAN_LEVEL: f64 = 1_024.0;
 pub(crate) enum Rhythm {
     /// Servers: all day, a little less at night.
     Machine = 0,
-    /// People at work.
     Office = 1,
     /// People in the evening and at weekends.
     Leisure = 2,

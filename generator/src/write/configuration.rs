@@ -19,7 +19,6 @@ pub struct Configuration<'a> {
     pub country: bool,
     /// The tables of the source.
     pub beneath: &'a str,
-    /// The sections that follow.
     pub rest: &'a str,
 }
 

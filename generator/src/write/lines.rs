@@ -47,7 +47,6 @@ pub struct Line<'l> {
     pub partition: usize,
     /// When it arrives, in milliseconds since the epoch: at the call's time, or later if that is out of order.
     pub at_ms: u64,
-    /// With its end.
     pub bytes: &'l [u8],
 }
 
@@ -61,7 +60,6 @@ impl<'l> Line<'l> {
 /// What lines hold; `generated.json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Generated {
-    /// Calls.
     pub events: u64,
     /// Lines: calls, records sent again, broken ones.
     pub lines: u64,
@@ -71,7 +69,6 @@ pub struct Generated {
     pub out_of_order: u64,
     /// Calls far behind others of their partition.
     pub late: u64,
-    /// Records sent again.
     pub duplicates: u64,
     /// Lines that are no record.
     pub broken: u64,

@@ -192,7 +192,6 @@ pub(crate) fn absolute((name, value): &(String, String)) -> anyhow::Result<(Stri
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pace {
     Max,
-    /// One after the other.
     Even {
         per_s: u32,
     },

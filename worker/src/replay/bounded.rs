@@ -43,7 +43,6 @@ const POLL_WAIT: Duration = Duration::from_millis(100);
 /// The process that a run is part of.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
-    /// Shows a warning.
     pub warn: fn(&dyn Display),
     /// Watches a run until its workers are gone, when the channel's other end is.
     pub watch: fn(&Ingest, &Receiver<()>),

@@ -31,9 +31,7 @@ use super::sorter::Sorter;
 /// What is kept of what the dataflow puts out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// All views.
     Views,
-    /// Incidents.
     Incidents,
     /// Incidents, and the scores of windows, which only then are made.
     Scores,

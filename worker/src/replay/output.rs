@@ -57,7 +57,6 @@ impl Serialize for RowCounts {
 
 /// What was written.
 pub struct Written {
-    /// Rows by view.
     pub rows: RowCounts,
     /// Sums over the dataflow's ticks.
     pub counts: Counts,
@@ -117,7 +116,6 @@ pub struct WrittenIncidents {
     pub counts: Counts,
     /// Keys and the span of their calls.
     pub seen: Seen,
-    /// The texts of ids.
     pub names: Names,
 }
 

@@ -26,9 +26,7 @@ const STALE_TICKS: u64 = 10;
 /// `/healthz`.
 #[derive(Debug, Serialize)]
 pub(super) struct Health {
-    /// Whether it lives.
     pub(super) healthy: bool,
-    /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// The last tick that was closed.
@@ -46,7 +44,6 @@ pub(super) struct Health {
 pub(super) struct Readiness {
     /// Whether its results are fresh.
     pub(super) ready: bool,
-    /// Why not.
     reasons: Vec<String>,
 }
 

@@ -54,15 +54,12 @@ pub struct Job {
 /// A running job, seen and stopped from outside.
 #[derive(Clone)]
 pub struct Handle {
-    /// Its input and ticks.
     pub live: Arc<Live>,
     /// What its ticks had in them.
     pub counted: Arc<Counted>,
     /// What its workers tell of themselves.
     pub observed: Arc<Observed>,
-    /// Its sinks.
     pub sinks: Monitor,
-    /// Its mails and webhooks.
     pub alerts: keytide_alerts::outbox::Monitor,
     /// `[limits]`.
     pub limits: Limits,

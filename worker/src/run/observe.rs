@@ -94,7 +94,6 @@ struct Stopwatch {
     /// By the operator's number, its place in `busy`.
     places: HashMap<usize, usize>,
     busy: Vec<(Arc<str>, Duration)>,
-    /// What runs, outermost first.
     running: Vec<Running>,
 }
 

@@ -26,11 +26,8 @@ pub(super) const CAPS: [&str; 4] = ["key", "route", "key_route", "key_country"];
 /// What the workers' ticks had in them; counters only grow.
 #[derive(Debug, Default)]
 pub struct Counted {
-    /// Accepted, unique events.
     pub events: AtomicU64,
-    /// Records dropped as duplicates.
     pub duplicates: AtomicU64,
-    /// Late events.
     pub late: AtomicU64,
     /// Events that the detector came too late for.
     pub detector_late: AtomicU64,

@@ -26,23 +26,16 @@ pub struct Sample {
     pub(super) now: Tick,
     /// Width of a tick in ms.
     pub(super) tick_ms: u64,
-    /// Where it is.
     pub(super) status: Status,
-    /// It is to end.
     pub(super) is_stopping: bool,
-    /// What was read.
     pub(super) read: Input,
-    /// What became of it.
     pub(super) results: Results,
     /// The last tick that the sinks have for good, 0 before the first.
     pub(super) published: Tick,
-    /// What the sinks did.
     pub(super) sinks: SinkStats,
     /// What became of mails and webhooks.
     pub(super) alerts: keytide_alerts::outbox::Observed,
-    /// By state.
     pub(super) states: BTreeMap<StateId, Footprint>,
-    /// By operator.
     pub(super) busy: Busy,
     /// Memory of the process, where the system tells.
     pub(super) resident_bytes: Option<u64>,
@@ -53,7 +46,6 @@ pub struct Sample {
 pub(super) struct Input {
     pub(super) bytes: u64,
     pub(super) messages: u64,
-    /// By class.
     pub(super) dead_letters: [u64; CLASSES.len()],
     pub(super) table_dead_letters: u64,
     pub(super) table_unread: u64,
@@ -61,7 +53,6 @@ pub(super) struct Input {
     pub(super) gaps: u64,
     /// Look-ups of addresses that hit a damaged record of a geo database.
     pub(super) unreadable_places: u64,
-    /// Ticks that were closed.
     pub(super) ticks: u64,
     /// What was odd about records that count, by source (its index).
     pub(super) tallies: Vec<Tally>,

@@ -38,7 +38,6 @@ pub enum Outcome {
         /// Why there is no file.
         unfiled: Option<String>,
     },
-    /// Try again later.
     Retry(String),
     /// Neither this recipient nor this message will ever be taken.
     Refused(String),
@@ -51,12 +50,7 @@ pub enum Outcome {
 pub enum TransportError {
     /// The certificates of `ca`.
     #[error("{}: {reason}", path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    Certificates { path: PathBuf, reason: String },
     /// TLS can't be set up.
     #[error("TLS: {0}")]
     Tls(String),
@@ -136,7 +130,6 @@ impl std::fmt::Debug for Server {
 enum Stage {
     /// The connection, TLS, signing in; the sender.
     Connection,
-    /// The recipient, the message.
     Mail,
 }
 

@@ -26,7 +26,6 @@ const TIME_BYTES: usize = 24;
 pub(super) struct Captures {
     /// The rule, whether it looks at headers of the request, and the header's place.
     headers: Vec<(u16, bool, usize)>,
-    /// Arguments of the query.
     arguments: Vec<String>,
 }
 

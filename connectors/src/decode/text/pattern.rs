@@ -67,7 +67,6 @@ pub(super) struct Matcher {
     times: Vec<Times>,
     /// Digits behind the point of a second, beside a time without.
     fraction: Option<usize>,
-    /// The request line.
     request: Option<usize>,
     zone: Zone,
     /// Whether lines say what was called.
@@ -114,7 +113,6 @@ enum Times {
 struct Rules<'q> {
     /// Quotes that no value holds, where that is known.
     quotes: Option<&'q [usize]>,
-    /// Whether nobody asked identd.
     dashes: bool,
 }
 

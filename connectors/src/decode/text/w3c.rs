@@ -42,7 +42,6 @@ pub(super) struct W3c {
 /// The columns of a header line.
 pub(super) struct Columns {
     columns: Vec<Column>,
-    /// Whether CloudFront wrote them.
     is_cloudfront: bool,
 }
 

@@ -60,7 +60,6 @@ pub struct Rules {
 /// Consecutive records of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// The events' times.
     pub times: Vec<EventTime>,
     /// For each dead letter the number of the chunk's events before it; ascending.
     pub letters: Vec<usize>,
@@ -86,11 +85,8 @@ pub enum Decision {
 /// Consecutive records of one partition and one chunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
-    /// The partition.
     pub partition: usize,
-    /// How many events.
     pub events: usize,
-    /// How many dead letters.
     pub letters: usize,
     /// Late events: which of the slice, and by how many milliseconds (more than 0).
     pub late: Vec<(usize, u32)>,
@@ -137,7 +133,6 @@ struct Turn {
 enum Pause {
     /// No records are there yet.
     Starved,
-    /// Another partition is behind.
     Passed,
     /// The partition is at its end.
     Ended,
@@ -325,7 +320,6 @@ struct OpenTick {
     record_limit: usize,
     tick: Tick,
     records: usize,
-    /// The previous tick's watermark.
     before: EventTime,
     watermark: EventTime,
 }

@@ -288,12 +288,15 @@ impl TopicTable {
 /// What a record says.
 enum Change<'v> {
     /// This is the row now (JSON), and its schema where one stands beside it.
-    Row { row: &'v [u8], schema: Option<&'v RawValue> },
+    Row {
+        row: &'v [u8],
+        schema: Option<&'v RawValue>,
+    },
     /// The row is gone; as it was, if the record says that.
-    Gone { before: Option<&'v [u8]> },
-    /// All rows are gone.
+    Gone {
+        before: Option<&'v [u8]>,
+    },
     Truncated,
-    /// Nothing about rows.
     Nothing,
 }
 

@@ -27,7 +27,6 @@ pub(crate) type SharedOutput = Rc<RefCell<dyn Output>>;
 
 /// What an operator may do while a tick closes.
 pub(crate) struct Closing<'a, D> {
-    /// The tick.
     pub(crate) info: &'a TickInfo,
     /// Containers for the operator's output stream.
     pub(crate) downstream: &'a mut Vec<Vec<D>>,

@@ -11,11 +11,9 @@ use crate::model::{EventTime, KeyId, KeyState, NameId, Owner};
 /// Why a key is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Occasion {
-    /// A window was closed.
     Closed,
     /// A window isn't over, and beyond doubt.
     Early,
-    /// The tables changed.
     Reconsidered(Reason),
 }
 
@@ -26,7 +24,6 @@ pub(crate) struct Observation {
     pub(crate) window_ms: EventTime,
     pub(crate) key: KeyId,
     pub(crate) occasion: Occasion,
-    /// The window's calls.
     pub(crate) calls: u64,
     pub(crate) observed: Vec<ObservedSignal>,
     pub(crate) is_well_known: bool,
@@ -51,7 +48,6 @@ pub(crate) struct Crowd {
 /// Sums over the keys that were called in a window.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Figures {
-    /// Keys.
     pub(crate) keys: u64,
     /// Keys whose volume can be judged, by z in quarters from -8 on.
     pub(crate) z: Vec<u64>,

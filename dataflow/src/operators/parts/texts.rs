@@ -26,9 +26,7 @@ const SWEEP_TICKS: u32 = 3_600;
 /// What is known of an id in the period that its string is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It is admitted.
     Admitted,
-    /// It may yet be.
     Open,
     /// It can't be any more.
     Closed,

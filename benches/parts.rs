@@ -12,7 +12,7 @@ use anyhow::ensure;
 use keytide_config::{JobConfig, View};
 use keytide_connectors::decode::{self, Decoded, Decoder};
 use keytide_connectors::geo::Geo;
-use keytide_connectors::ingest::{Ingest, Options, inputs};
+use keytide_connectors::ingest::{Ingest, IngestOptions, inputs};
 use keytide_connectors::input::Message;
 use keytide_connectors::tables::{self, TablesRead};
 use keytide_dataflow::model::{AccessEvent, Definition, Forgotten, Position, Tick};
@@ -50,7 +50,7 @@ impl Job {
     /// Everything that one worker is given, in order.
     fn ingest(&self) -> anyhow::Result<Vec<Message>> {
         let Self { config, context } = self;
-        let options = Options::new(NOW, config.windows, config.limits, config.job.workers);
+        let options = IngestOptions::new(NOW, config.windows, config.limits, config.job.workers);
         let (source, context) = (config.sources[0].clone(), context.clone());
         let ingest =
             Ingest::new(inputs(&config.sources)?, move |_| decode::decoder(&source, &context), &options);

@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use keytide_alerts::policy::Policy;
 use keytide_config::{JobConfig, View, environment};
-use keytide_connectors::ingest::Input;
+use keytide_connectors::ingest::InputPartition;
 use keytide_connectors::sink::JobInfo;
 use keytide_dataflow::Transition;
 use keytide_dataflow::model::Tick;
@@ -155,7 +155,7 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     /// Makes the folder. It may hold files of an earlier run, but none that is read: what is written would
     /// replace it. An earlier `last` goes at once: it is written last, so that it always tells of a run that ended.
-    pub(crate) fn new(path: &Path, inputs: &[Input], last: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(path: &Path, inputs: &[InputPartition], last: &str) -> anyhow::Result<Self> {
         fs::create_dir_all(path)
             .with_context(|| format!("can't make the output folder {}", path.display()))
             .map_err(usage)?;

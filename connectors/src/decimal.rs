@@ -104,18 +104,18 @@ impl Decimal {
     /// The number x 10^`shift`, rounded to the nearest integer, halves up; `None` as for `floor`.
     pub(crate) fn round(self, shift: i32) -> Option<u64> {
         let (whole, rest) = self.scaled(shift)?;
-        whole.checked_add(u64::from(rest == Rest::HalfOrMore))
+        whole.checked_add(u64::from(rest == Remainder::HalfOrMore))
     }
 
     /// The number, if it is a whole one that is neither negative nor beyond `u64`.
     pub(crate) fn integer(self) -> Option<u64> {
-        self.scaled(0).filter(|(_, rest)| *rest == Rest::Zero).map(|(whole, _)| whole)
+        self.scaled(0).filter(|(_, rest)| *rest == Remainder::Zero).map(|(whole, _)| whole)
     }
 
     /// x 10^`shift`: its whole part, and what is left.
-    fn scaled(self, shift: i32) -> Option<(u64, Rest)> {
+    fn scaled(self, shift: i32) -> Option<(u64, Remainder)> {
         if self.mantissa == 0 {
-            return Some((0, Rest::Zero));
+            return Some((0, Remainder::Zero));
         }
         if self.negative {
             return None;
@@ -124,28 +124,28 @@ impl Decimal {
         // The same in the integers that nearly all numbers fit, where a division is ten times as fast.
         if let (Ok(mantissa), -18..=0) = (u64::try_from(self.mantissa), exponent) {
             let unit = 10_u64.pow(exponent.unsigned_abs());
-            return Some((mantissa / unit, Rest::of(u128::from(mantissa % unit), u128::from(unit))));
+            return Some((mantissa / unit, Remainder::of(u128::from(mantissa % unit), u128::from(unit))));
         }
         let power = 10_u128.checked_pow(exponent.unsigned_abs());
         if exponent >= 0 {
             let whole = self.mantissa.checked_mul(power?)?;
-            return Some((u64::try_from(whole).ok()?, Rest::Zero));
+            return Some((u64::try_from(whole).ok()?, Remainder::Zero));
         }
         // A unit beyond u128 is more than ten times any mantissa.
-        let Some(unit) = power else { return Some((0, Rest::BelowHalf)) };
-        Some((u64::try_from(self.mantissa / unit).ok()?, Rest::of(self.mantissa % unit, unit)))
+        let Some(unit) = power else { return Some((0, Remainder::BelowHalf)) };
+        Some((u64::try_from(self.mantissa / unit).ok()?, Remainder::of(self.mantissa % unit, unit)))
     }
 }
 
 /// What rounding takes away.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Rest {
+enum Remainder {
     Zero,
     BelowHalf,
     HalfOrMore,
 }
 
-impl Rest {
+impl Remainder {
     fn of(rest: u128, unit: u128) -> Self {
         match rest {
             0 => Self::Zero,

@@ -96,12 +96,12 @@ pub(crate) fn letter_bytes(letter: &DeadLetter) -> usize {
 
 /// The queues of all workers, and the bytes of what waits in them.
 pub(crate) struct Queues {
-    queues: Vec<Queue>,
+    queues: Vec<WorkerQueue>,
     bytes: usize,
 }
 
 #[derive(Default)]
-struct Queue {
+struct WorkerQueue {
     messages: VecDeque<(usize, Message)>,
     /// The worker's thread, which is unparked for every message.
     thread: Option<Thread>,
@@ -109,7 +109,7 @@ struct Queue {
 
 impl Queues {
     pub(crate) fn new(workers: usize) -> Self {
-        Self { queues: (0..workers).map(|_| Queue::default()).collect(), bytes: 0 }
+        Self { queues: (0..workers).map(|_| WorkerQueue::default()).collect(), bytes: 0 }
     }
 
     /// Enters a worker's thread.
@@ -160,9 +160,9 @@ impl Queues {
 
 /// The latest time that an event may have.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Latest(EventTime);
+pub(crate) struct FutureLimit(EventTime);
 
-impl Latest {
+impl FutureLimit {
     /// Judges by `now`, the run's time or the tick's.
     pub(crate) fn at(now: Tick) -> Self {
         Self(now.saturating_add(FUTURE_MS))

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use keytide_connectors::kafka::{Class, KafkaError};
+use keytide_connectors::kafka::{ErrorClass, KafkaError};
 
 /// How a command ended. The numbers are a contract with supervisors and scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +59,12 @@ pub fn failure(exit: Exit, cause: impl Into<anyhow::Error>) -> anyhow::Error {
     anyhow::Error::new(Failure { exit, cause: cause.into() })
 }
 
-impl From<Class> for Exit {
-    fn from(class: Class) -> Self {
+impl From<ErrorClass> for Exit {
+    fn from(class: ErrorClass) -> Self {
         match class {
-            Class::Definite => Self::Usage,
-            Class::Transient => Self::Transient,
-            Class::Fatal => Self::Fatal,
+            ErrorClass::Definite => Self::Usage,
+            ErrorClass::Transient => Self::Transient,
+            ErrorClass::Fatal => Self::Fatal,
         }
     }
 }

@@ -7,9 +7,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use keytide_connectors::decode::{CLASSES, Tally};
-use keytide_connectors::ingest::Counts;
+use keytide_connectors::ingest::IngestCounts;
 use keytide_connectors::input::PartitionInfo;
-use keytide_connectors::live::Counters;
+use keytide_connectors::live::LiveCounters;
 use keytide_connectors::look::Look;
 
 /// What became of records.
@@ -28,7 +28,7 @@ pub struct Records {
 
 impl Records {
     /// Those of a bounded run.
-    pub fn of(counts: &Counts, partitions: &[PartitionInfo]) -> Self {
+    pub fn of(counts: &IngestCounts, partitions: &[PartitionInfo]) -> Self {
         let first = counts
             .first_refused
             .and_then(|position| Some(place(partitions.get(position.partition as usize)?, position.offset)));
@@ -42,7 +42,7 @@ impl Records {
     }
 
     /// Those that a live job has read so far.
-    pub fn so_far(counters: &Counters) -> Self {
+    pub fn so_far(counters: &LiveCounters) -> Self {
         let mut tally = Tally::default();
         counters.tallies.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|of| tally.add(of));
         Self {

@@ -35,7 +35,7 @@ pub struct Cut {
 
 /// Whole lines of one partition, and then perhaps one that was too long to be kept. Not `Debug`: lines may
 /// hold raw keys.
-pub struct Block {
+pub struct LineBlock {
     /// Where its first byte stands in the stream.
     offset: u64,
     /// The lines stand in `text[..len]`; the rest is room.
@@ -74,7 +74,7 @@ pub enum Line<'a> {
     TooLong(TooLong),
 }
 
-impl Block {
+impl LineBlock {
     /// The last header line before the block, without its end.
     #[must_use]
     pub fn header(&self) -> Option<&[u8]> {
@@ -134,7 +134,7 @@ fn printed(text: &[u8]) -> Option<usize> {
 
 /// How the messages of a stream stand in lines.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Layout {
+enum MessageLayout {
     #[default]
     Lines,
     /// Not known before the first line.
@@ -145,20 +145,20 @@ enum Layout {
 
 /// The state between two blocks.
 #[derive(Default)]
-pub(super) struct Lines {
+pub(super) struct LineCutter {
     /// Where the next block starts in the stream.
     offset: u64,
     /// What was read beyond the previous block.
     carry: Vec<u8>,
     ended: bool,
-    layout: Layout,
+    layout: MessageLayout,
     /// What header lines begin with.
     headers: Option<&'static [u8]>,
     /// The last header line before the next block.
     header: Option<Arc<[u8]>>,
 }
 
-impl Lines {
+impl LineCutter {
     /// Looks for header lines, which begin so.
     pub(super) fn look_for_headers(&mut self, begin: Option<&'static [u8]>) {
         self.headers = begin;
@@ -167,7 +167,7 @@ impl Lines {
     /// Takes messages for JSON, which may be printed over several lines.
     pub(super) fn look_for_printed(&mut self, wanted: bool) {
         if wanted && self.offset == 0 {
-            self.layout = Layout::Unknown;
+            self.layout = MessageLayout::Unknown;
         }
     }
 
@@ -191,7 +191,7 @@ impl Lines {
         input: &mut impl Read,
         cut: &Cut,
         mut text: Vec<u8>,
-    ) -> io::Result<Block> {
+    ) -> io::Result<LineBlock> {
         let mut filled = self.carry.len();
         let mut target = cut.bytes.max(filled).max(1);
         grow(&mut text, target);
@@ -199,21 +199,23 @@ impl Lines {
         let mut searched = 0;
         loop {
             filled += self.fill(input, &mut text[filled..target])?;
-            if self.layout == Layout::Unknown {
+            if self.layout == MessageLayout::Unknown {
                 let first = text[..filled].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
                 let first = first.clone().find(|line| !line.is_empty());
                 self.layout = match first {
-                    Some(b"{" | b"[") => Layout::Printed,
-                    None if !self.ended => Layout::Unknown,
-                    _ => Layout::Lines,
+                    Some(b"{" | b"[") => MessageLayout::Printed,
+                    None if !self.ended => MessageLayout::Unknown,
+                    _ => MessageLayout::Lines,
                 };
             }
             let whole = match self.layout {
-                Layout::Lines | Layout::Unknown => whole_lines(&text[..filled], searched, cut.lines),
-                Layout::Printed => match whole_messages(&text[..filled], cut, self.ended) {
+                MessageLayout::Lines | MessageLayout::Unknown => {
+                    whole_lines(&text[..filled], searched, cut.lines)
+                }
+                MessageLayout::Printed => match whole_messages(&text[..filled], cut, self.ended) {
                     // What is too long is read line by line, and so is all behind it.
                     Some(WholeLines { bytes: 0, .. }) => {
-                        (self.layout, searched) = (Layout::Lines, 0);
+                        (self.layout, searched) = (MessageLayout::Lines, 0);
                         continue;
                     }
                     whole => whole,
@@ -222,13 +224,13 @@ impl Lines {
             let end = match whole {
                 Some(end) if !self.ended || end.full => end.bytes,
                 _ if self.ended => filled,
-                _ if filled > cut.line_bytes.saturating_add(1) && self.layout != Layout::Printed => {
+                _ if filled > cut.line_bytes.saturating_add(1) && self.layout != MessageLayout::Printed => {
                     return self.skip_line(input, cut, text, filled);
                 }
                 _ => {
                     searched = filled;
                     // The line's end; of a message of several lines it may not be the last one.
-                    let beyond = if self.layout == Layout::Printed { 3 } else { 2 };
+                    let beyond = if self.layout == MessageLayout::Printed { 3 } else { 2 };
                     target = target.saturating_mul(2).min(cut.line_bytes.saturating_add(beyond));
                     grow(&mut text, target);
                     continue;
@@ -261,7 +263,7 @@ impl Lines {
         cut: &Cut,
         mut text: Vec<u8>,
         mut filled: usize,
-    ) -> io::Result<Block> {
+    ) -> io::Result<LineBlock> {
         let mut line = LineHash::default();
         let mut passed = 0;
         self.carry.clear();
@@ -290,7 +292,7 @@ impl Lines {
         passed: u64,
         cut: &Cut,
         streamed: Option<TooLong>,
-    ) -> Block {
+    ) -> LineBlock {
         let offset = self.offset;
         self.offset += passed;
         let last = self.ended && self.carry.is_empty();
@@ -300,8 +302,8 @@ impl Lines {
         {
             self.header = Some(next[..next.len().min(HEADER_BYTES)].into());
         }
-        let is_printed = self.layout == Layout::Printed;
-        Block {
+        let is_printed = self.layout == MessageLayout::Printed;
+        LineBlock {
             offset,
             text,
             len,
@@ -447,7 +449,7 @@ mod tests {
 
     fn read(text: &[u8], cut: &Cut, sizes: &[usize]) -> Vec<Seen> {
         let mut input = Pieces { text, sizes: sizes.to_vec(), turn: 0 };
-        let mut lines = Lines::default();
+        let mut lines = LineCutter::default();
         let (mut seen, mut buffer) = (Vec::new(), Vec::new());
         loop {
             let block = lines.next_block(&mut input, cut, buffer).unwrap();
@@ -515,7 +517,7 @@ mod tests {
     /// Reads a text whose messages may be printed over several lines.
     fn read_printed(text: &[u8], cut: &Cut, sizes: &[usize]) -> Vec<(u64, String)> {
         let mut input = Pieces { text, sizes: sizes.to_vec(), turn: 0 };
-        let mut lines = Lines::default();
+        let mut lines = LineCutter::default();
         lines.look_for_printed(true);
         let (mut seen, mut buffer) = (Vec::new(), Vec::new());
         loop {
@@ -599,7 +601,7 @@ mod tests {
         {
             let cut = Cut { bytes, lines, line_bytes: 100_000 };
             let mut input = text.as_bytes();
-            let mut reader = Lines::default();
+            let mut reader = LineCutter::default();
             reader.look_for_headers(Some(b"#H "));
             let mut last: Option<Vec<u8>> = None;
             loop {

@@ -1,7 +1,7 @@
 //! Files and standard input as bounded partitions: bytes in, blocks of whole lines out.
 //!
 //! ```text
-//! pattern ──resolve──> Partition ── Stream (open late, gzip, pause) ── Lines (cut) ──> Block
+//! pattern ──resolve──> Partition ── ByteStream (open late, gzip, pause) ── LineCutter ──> LineBlock
 //! ```
 //!
 //! * A pattern's files are partitions in the order of their paths, so a partition's number depends on
@@ -22,7 +22,7 @@ mod stream;
 
 use std::io;
 
-pub use lines::{Block, Cut, Line, TooLong};
+pub use lines::{Cut, Line, LineBlock, TooLong};
 pub use resolve::{MAX_FILES, resolve};
 pub use stream::Partition;
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::lines::Lines;
-use super::{Block, Cut, FileError};
+use super::lines::LineCutter;
+use super::{Cut, FileError, LineBlock};
 use crate::framing::GZIP;
 
 /// A gzip file paused within its first bytes is read from its beginning again; beyond, its state is kept.
@@ -21,32 +21,32 @@ const GZIP_DEFLATE: [u8; 3] = [GZIP[0], GZIP[1], 8];
 
 /// One file or stream, read once from beginning to end.
 pub struct Partition {
-    origin: Origin,
-    stream: Option<Stream>,
+    origin: StreamOrigin,
+    stream: Option<ByteStream>,
     /// Bytes of the origin that were read, those read twice counted once.
     bytes_read: u64,
-    lines: Lines,
+    lines: LineCutter,
 }
 
 /// Where the bytes come from.
 #[derive(Clone)]
-enum Origin {
+enum StreamOrigin {
     /// A regular file: what it was when it was listed.
-    File(Arc<Listed>),
+    File(Arc<ListedFile>),
     /// A pipe or device in the file system, which can be opened once.
     Device(Arc<PathBuf>),
     /// A stream without a path.
     Stream,
 }
 
-struct Listed {
+struct ListedFile {
     path: PathBuf,
     bytes: u64,
     identity: (u64, u64),
 }
 
-enum Stream {
-    Plain(Raw),
+enum ByteStream {
+    Plain(RawReader),
     Gzip(Box<Gunzip>),
     /// gzip in gzip: `CloudWatch` compresses, and so does Firehose.
     Twice(Box<MultiGzDecoder<BufReader<Gunzip>>>),
@@ -54,16 +54,16 @@ enum Stream {
 
 /// What is in a gzip file, with the bytes that were looked at first.
 struct Gunzip {
-    decoder: MultiGzDecoder<BufReader<Raw>>,
+    decoder: MultiGzDecoder<BufReader<RawReader>>,
     pushed_back: Vec<u8>,
 }
 
 impl Gunzip {
-    fn raw(&self) -> &Raw {
+    fn raw(&self) -> &RawReader {
         self.decoder.get_ref().get_ref()
     }
 
-    fn raw_mut(&mut self) -> &mut Raw {
+    fn raw_mut(&mut self) -> &mut RawReader {
         self.decoder.get_mut().get_mut()
     }
 }
@@ -83,22 +83,31 @@ impl Read for Gunzip {
 impl Partition {
     pub(super) fn file(path: PathBuf, metadata: &Metadata) -> Self {
         let origin = if metadata.is_file() {
-            Origin::File(Arc::new(Listed { path, bytes: metadata.len(), identity: identity(metadata) }))
+            StreamOrigin::File(Arc::new(ListedFile {
+                path,
+                bytes: metadata.len(),
+                identity: identity(metadata),
+            }))
         } else {
-            Origin::Device(Arc::new(path))
+            StreamOrigin::Device(Arc::new(path))
         };
-        Self { origin, stream: None, bytes_read: 0, lines: Lines::default() }
+        Self { origin, stream: None, bytes_read: 0, lines: LineCutter::default() }
     }
 
     /// A stream without a path, such as standard input.
     #[must_use]
     pub fn stream(reader: Box<dyn Read + Send>) -> Self {
-        let raw = Raw { origin: Origin::Stream, reader: Some(reader), position: 0, pushed_back: Vec::new() };
+        let raw = RawReader {
+            origin: StreamOrigin::Stream,
+            reader: Some(reader),
+            position: 0,
+            pushed_back: Vec::new(),
+        };
         Self {
-            origin: Origin::Stream,
-            stream: Some(Stream::Plain(raw)),
+            origin: StreamOrigin::Stream,
+            stream: Some(ByteStream::Plain(raw)),
             bytes_read: 0,
-            lines: Lines::default(),
+            lines: LineCutter::default(),
         }
     }
 
@@ -120,9 +129,9 @@ impl Partition {
     #[must_use]
     pub fn path(&self) -> Option<String> {
         match &self.origin {
-            Origin::File(file) => Some(file.path.display().to_string()),
-            Origin::Device(path) => Some(path.display().to_string()),
-            Origin::Stream => None,
+            StreamOrigin::File(file) => Some(file.path.display().to_string()),
+            StreamOrigin::Device(path) => Some(path.display().to_string()),
+            StreamOrigin::Stream => None,
         }
     }
 
@@ -130,8 +139,8 @@ impl Partition {
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
         match &self.origin {
-            Origin::File(file) => Some(file.bytes),
-            Origin::Device(_) | Origin::Stream => None,
+            StreamOrigin::File(file) => Some(file.bytes),
+            StreamOrigin::Device(_) | StreamOrigin::Stream => None,
         }
     }
 
@@ -146,9 +155,11 @@ impl Partition {
     /// # Errors
     /// If the file can't be opened or read, is damaged, or isn't the one that was listed. The partition must
     /// not be used after an error.
-    pub fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<Block, FileError> {
+    pub fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<LineBlock, FileError> {
         let mut stream = match self.stream.take() {
-            Some(Stream::Plain(raw)) if matches!(self.origin, Origin::Stream) && raw.position == 0 => {
+            Some(ByteStream::Plain(raw))
+                if matches!(self.origin, StreamOrigin::Stream) && raw.position == 0 =>
+            {
                 self.detect(raw)?
             }
             Some(stream) => stream,
@@ -165,12 +176,14 @@ impl Partition {
 
     /// Closes the file until the next block is asked for. Pipes and streams stay open.
     pub fn pause(&mut self) {
-        if !matches!(self.origin, Origin::File(_)) {
+        if !matches!(self.origin, StreamOrigin::File(_)) {
             return;
         }
         match &mut self.stream {
-            Some(Stream::Gzip(gzip)) if self.lines.offset() > REWIND_BYTES => gzip.raw_mut().reader = None,
-            Some(Stream::Twice(gzip)) if self.lines.offset() > REWIND_BYTES => {
+            Some(ByteStream::Gzip(gzip)) if self.lines.offset() > REWIND_BYTES => {
+                gzip.raw_mut().reader = None
+            }
+            Some(ByteStream::Twice(gzip)) if self.lines.offset() > REWIND_BYTES => {
                 gzip.get_mut().get_mut().raw_mut().reader = None;
             }
             stream => {
@@ -181,18 +194,19 @@ impl Partition {
     }
 
     /// Opens the stream at the next line.
-    fn open(&self) -> Result<Stream, FileError> {
-        let raw = Raw { origin: self.origin.clone(), reader: None, position: 0, pushed_back: Vec::new() };
+    fn open(&self) -> Result<ByteStream, FileError> {
+        let raw =
+            RawReader { origin: self.origin.clone(), reader: None, position: 0, pushed_back: Vec::new() };
         let mut stream = self.detect(raw)?;
         let offset = self.lines.offset();
         let passed = match &mut stream {
-            Stream::Plain(raw) if offset > 0 => {
+            ByteStream::Plain(raw) if offset > 0 => {
                 raw.pushed_back = Vec::new();
                 raw.reader = None;
                 raw.position = offset;
                 Ok(offset)
             }
-            Stream::Plain(_) => Ok(0),
+            ByteStream::Plain(_) => Ok(0),
             compressed => io::copy(&mut compressed.by_ref().take(offset), &mut io::sink()),
         };
         match passed {
@@ -203,13 +217,13 @@ impl Partition {
     }
 
     /// Finds out whether the bytes are gzip.
-    fn detect(&self, mut raw: Raw) -> Result<Stream, FileError> {
+    fn detect(&self, mut raw: RawReader) -> Result<ByteStream, FileError> {
         let mut magic = Vec::new();
         let read = raw.by_ref().take(GZIP_DEFLATE.len() as u64).read_to_end(&mut magic);
         let is_gzip = magic == GZIP_DEFLATE;
         raw.pushed_back = magic;
         if let Err(error) = read {
-            return Err(self.read_error(&Stream::Plain(raw), error));
+            return Err(self.read_error(&ByteStream::Plain(raw), error));
         }
         if is_gzip {
             let buffered = BufReader::with_capacity(GZIP_BUFFER_BYTES, raw);
@@ -219,22 +233,22 @@ impl Partition {
         if self.path().is_some_and(|path| path.ends_with(".gz")) {
             return Err(FileError::NotGzip { path: self.name() });
         }
-        Ok(Stream::Plain(raw))
+        Ok(ByteStream::Plain(raw))
     }
 
     /// Finds out whether what is in a gzip file is gzip again.
-    fn detect_inner(&self, mut gzip: Gunzip) -> Result<Stream, FileError> {
+    fn detect_inner(&self, mut gzip: Gunzip) -> Result<ByteStream, FileError> {
         let mut magic = Vec::new();
         let read = gzip.by_ref().take(GZIP_DEFLATE.len() as u64).read_to_end(&mut magic);
         let is_gzip = magic == GZIP_DEFLATE;
         gzip.pushed_back = magic;
         match read {
-            Err(error) => Err(self.read_error(&Stream::Gzip(Box::new(gzip)), error)),
+            Err(error) => Err(self.read_error(&ByteStream::Gzip(Box::new(gzip)), error)),
             Ok(_) if is_gzip => {
                 let buffered = BufReader::with_capacity(GZIP_BUFFER_BYTES, gzip);
-                Ok(Stream::Twice(Box::new(MultiGzDecoder::new(buffered))))
+                Ok(ByteStream::Twice(Box::new(MultiGzDecoder::new(buffered))))
             }
-            Ok(_) => Ok(Stream::Gzip(Box::new(gzip))),
+            Ok(_) => Ok(ByteStream::Gzip(Box::new(gzip))),
         }
     }
 
@@ -242,7 +256,7 @@ impl Partition {
         self.path().unwrap_or_else(|| "standard input".to_owned())
     }
 
-    fn read_error(&self, stream: &Stream, error: io::Error) -> FileError {
+    fn read_error(&self, stream: &ByteStream, error: io::Error) -> FileError {
         let path = self.name();
         let byte = stream.position();
         match error.downcast::<RawError>() {
@@ -262,8 +276,8 @@ impl fmt::Debug for Partition {
     }
 }
 
-impl Stream {
-    fn raw(&self) -> &Raw {
+impl ByteStream {
+    fn raw(&self) -> &RawReader {
         match self {
             Self::Plain(raw) => raw,
             Self::Gzip(gzip) => gzip.raw(),
@@ -283,7 +297,7 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for ByteStream {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(raw) => raw.read(room),
@@ -295,8 +309,8 @@ impl Read for Stream {
 
 /// The origin's own bytes. Opens itself when it is read and not open. Its errors are [`RawError`]s, so that
 /// they can be told from those of decompression.
-struct Raw {
-    origin: Origin,
+struct RawReader {
+    origin: StreamOrigin,
     reader: Option<Box<dyn Read + Send>>,
     /// Bytes read from the origin.
     position: u64,
@@ -314,7 +328,7 @@ enum RawError {
     Read(io::Error),
 }
 
-impl Origin {
+impl StreamOrigin {
     fn open_at(&self, position: u64) -> Result<Box<dyn Read + Send>, RawError> {
         match self {
             Self::File(listed) => {
@@ -332,7 +346,7 @@ impl Origin {
     }
 }
 
-impl Read for Raw {
+impl Read for RawReader {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         if !self.pushed_back.is_empty() {
             let bytes = room.len().min(self.pushed_back.len());
@@ -341,8 +355,8 @@ impl Read for Raw {
             return Ok(bytes);
         }
         let left = match &self.origin {
-            Origin::File(listed) => usize::try_from(listed.bytes - self.position).unwrap_or(usize::MAX),
-            Origin::Device(_) | Origin::Stream => usize::MAX,
+            StreamOrigin::File(listed) => usize::try_from(listed.bytes - self.position).unwrap_or(usize::MAX),
+            StreamOrigin::Device(_) | StreamOrigin::Stream => usize::MAX,
         };
         let wanted = room.len().min(left);
         if wanted == 0 {

@@ -2,32 +2,32 @@
 
 use crate::decode::Headers;
 use crate::file::{self, Cut, Line, Partition};
-use crate::kafka::{Consumer, Gap, Messages, Range};
+use crate::kafka::{Consumer, Gap, MessageBlock, Range};
 
 use super::IngestError;
 
 /// What one partition holds.
 #[derive(Debug)]
-pub enum Content {
+pub enum PartitionContent {
     /// A file or a stream.
     File(Box<Partition>),
     /// A partition of a topic, from an offset to an offset.
     Topic(Box<Range>),
 }
 
-impl From<Partition> for Content {
+impl From<Partition> for PartitionContent {
     fn from(partition: Partition) -> Self {
         Self::File(Box::new(partition))
     }
 }
 
-impl From<Range> for Content {
+impl From<Range> for PartitionContent {
     fn from(range: Range) -> Self {
         Self::Topic(Box::new(range))
     }
 }
 
-impl Content {
+impl PartitionContent {
     /// The file's path.
     pub(super) fn path(&self) -> Option<String> {
         match self {
@@ -56,10 +56,10 @@ impl Content {
     ///
     /// # Errors
     /// If it can't be read. It must not be used after an error.
-    pub(crate) fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<Block, IngestError> {
+    pub(crate) fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<InputBlock, IngestError> {
         Ok(match self {
-            Self::File(partition) => Block::Lines(partition.next_block(cut, text)?),
-            Self::Topic(range) => Block::Messages(range.next_block(cut, text)?),
+            Self::File(partition) => InputBlock::Lines(partition.next_block(cut, text)?),
+            Self::Topic(range) => InputBlock::Messages(range.next_block(cut, text)?),
         })
     }
 
@@ -77,12 +77,12 @@ impl Content {
 }
 
 /// Messages of one partition.
-pub(crate) enum Block {
-    Lines(file::Block),
-    Messages(Messages),
+pub(crate) enum InputBlock {
+    Lines(file::LineBlock),
+    Messages(MessageBlock),
 }
 
-impl Block {
+impl InputBlock {
     /// Bytes that it stands for.
     pub(crate) fn bytes(&self) -> u64 {
         match self {

@@ -6,18 +6,18 @@ use sha2::{Digest, Sha256};
 
 use crate::decode::{DeadLetter, Decoded, Decoder};
 use crate::file::Line;
-use crate::input::Latest;
+use crate::input::FutureLimit;
 use crate::kafka::Gap;
 
-use super::content::Block;
+use super::content::InputBlock;
 
 /// Decodes a block of partition `partition`; `latest` is the latest time that an event may have, `line_bytes` the limit
 /// that the block was cut with, `events` about how many events to expect.
 pub(crate) fn decode(
-    block: &Block,
+    block: &InputBlock,
     partition: u32,
     decoder: &mut dyn Decoder,
-    latest: Latest,
+    latest: FutureLimit,
     line_bytes: usize,
     events: usize,
 ) -> Decoded {

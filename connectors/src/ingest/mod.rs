@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!        any thread, in `work`                  one thread at a time       worker w, in `next`
-//!  Content  ──read──► Block ──decode──► Deposit ──inbox──► stage ──queues──► Definitions, Events, Close,
+//!  PartitionContent  ──read──► Block ──decode──► DecodedBlock ──inbox──► stage ──queues──► Definitions, Events, Close,
 //!     ▲                                                      │               DeadLetters (worker 0)
 //!     └──────── wanted: what the sequencer waits for ────────┘
 //! ```
@@ -55,19 +55,19 @@ use std::thread::{self, JoinHandle};
 use keytide_config::{Limits, Source, SourceKind, Windows};
 use keytide_dataflow::model::{AccessEvent, Position, Tick};
 
-pub use self::content::Content;
+pub use self::content::PartitionContent;
 pub(crate) use self::decode::decode as decode_block;
-use self::sequencer::Rules;
-use self::stage::{Deposit, Stage};
-use self::state::State;
+use self::sequencer::SequencerRules;
+use self::stage::{DecodedBlock, MergeStage};
+use self::state::IngestState;
 use crate::decode::{CLASSES, Decoder, Tally, header, reads_headers};
 use crate::file::{FileError, Partition, resolve};
-use crate::input::{Latest, Message, PartitionInfo, letter_bytes};
+use crate::input::{FutureLimit, Message, PartitionInfo, letter_bytes};
 use crate::kafka::{self, KafkaError};
 
 /// How a bounded run is read.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct IngestOptions {
     /// The run's time, in milliseconds since the epoch: its first tick, and what future-dated is judged by.
     pub now: Tick,
     /// `[windows]`.
@@ -84,7 +84,7 @@ pub struct Options {
     pub open_files: usize,
 }
 
-impl Options {
+impl IngestOptions {
     /// With the default bounds on memory and files.
     #[must_use]
     pub fn new(now: Tick, windows: Windows, limits: Limits, workers: NonZeroUsize) -> Self {
@@ -94,9 +94,9 @@ impl Options {
 
 /// One partition and what it belongs to.
 #[derive(Debug)]
-pub struct Input {
+pub struct InputPartition {
     pub info: PartitionInfo,
-    pub partition: Content,
+    pub partition: PartitionContent,
 }
 
 /// The partitions of the configured sources: sources in the order of the configuration, files in the order of
@@ -105,10 +105,10 @@ pub struct Input {
 /// # Errors
 /// If a pattern is invalid, matches nothing or too much, or can't be listed; if a topic or an offset isn't there,
 /// or its brokers don't answer.
-pub fn inputs(sources: &[Source]) -> Result<Vec<Input>, IngestError> {
+pub fn inputs(sources: &[Source]) -> Result<Vec<InputPartition>, IngestError> {
     let mut inputs = Vec::new();
     for (source_index, source) in sources.iter().enumerate() {
-        let partitions: Vec<(u32, Content)> = match &source.kind {
+        let partitions: Vec<(u32, PartitionContent)> = match &source.kind {
             SourceKind::File { pattern } => {
                 let read = |file: Partition| {
                     file.with_headers(header(source)).with_printed(!source.format.is_text())
@@ -131,7 +131,7 @@ pub fn inputs(sources: &[Source]) -> Result<Vec<Input>, IngestError> {
         for (number, partition) in partitions {
             let path = partition.path();
             let info = PartitionInfo { source: source.name.clone(), source_index, number, path };
-            inputs.push(Input { info, partition });
+            inputs.push(InputPartition { info, partition });
         }
     }
     Ok(inputs)
@@ -153,7 +153,7 @@ pub enum IngestError {
 
 /// What was read so far. At the end of the run the same for any number of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct IngestCounts {
     pub bytes: u64,
     /// Events that belong to a tick, duplicates and late ones included.
     pub events: u64,
@@ -171,7 +171,7 @@ pub struct Counts {
     pub tally: Tally,
 }
 
-impl Counts {
+impl IngestCounts {
     /// Events and dead letters.
     #[must_use]
     pub fn records(&self) -> u64 {
@@ -181,7 +181,7 @@ impl Counts {
 
 /// How far the input was read, in bytes as stored (compressed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct ReadProgress {
     pub bytes: u64,
     /// All bytes; `None` where the input's size isn't known before its end.
     pub total: Option<u64>,
@@ -191,17 +191,17 @@ type Decoders = Box<dyn Fn(usize) -> Box<dyn Decoder> + Send + Sync>;
 
 /// The input of one bounded run. See the module.
 pub struct Ingest {
-    state: Mutex<State>,
+    state: Mutex<IngestState>,
     partitions: Vec<PartitionInfo>,
     total_bytes: Option<u64>,
     decoders: Decoders,
-    latest: Latest,
+    latest: FutureLimit,
     line_bytes: usize,
     workers: usize,
 }
 
 /// What one thread needs to take part.
-pub struct Local {
+pub struct IngestThread {
     /// The thread's place among the sleepers.
     place: usize,
     /// Whose queue it serves; `None` for a thread that only decodes.
@@ -218,11 +218,11 @@ pub struct Local {
 impl Ingest {
     /// A run over `inputs`; `decoders` makes a thread's decoder for a source. The tables' tick is queued.
     pub fn new(
-        inputs: Vec<Input>,
+        inputs: Vec<InputPartition>,
         decoders: impl Fn(usize) -> Box<dyn Decoder> + Send + Sync + 'static,
-        options: &Options,
+        options: &IngestOptions,
     ) -> Arc<Self> {
-        let rules = Rules {
+        let rules = SequencerRules {
             now: options.now,
             out_of_orderness_ms: options.windows.out_of_orderness_ms,
             allowed_lateness_ms: options.windows.allowed_lateness_ms,
@@ -230,14 +230,14 @@ impl Ingest {
         };
         let (partitions, contents): (Vec<_>, Vec<_>) =
             inputs.into_iter().map(|input| (input.info, input.partition)).unzip();
-        let total_bytes = contents.iter().map(Content::bytes).sum();
-        let stage = Stage::new(&rules, contents.len(), options.workers.get());
+        let total_bytes = contents.iter().map(PartitionContent::bytes).sum();
+        let stage = MergeStage::new(&rules, contents.len(), options.workers.get());
         let ingest = Arc::new(Self {
-            state: Mutex::new(State::new(contents, options)),
+            state: Mutex::new(IngestState::new(contents, options)),
             partitions,
             total_bytes,
             decoders: Box::new(decoders),
-            latest: Latest::at(options.now),
+            latest: FutureLimit::at(options.now),
             line_bytes: options.limits.message_bytes,
             workers: options.workers.get(),
         });
@@ -256,21 +256,21 @@ impl Ingest {
     /// # Panics
     /// If there is no such worker.
     #[must_use]
-    pub fn enter_worker(&self, worker: usize) -> Local {
+    pub fn enter_worker(&self, worker: usize) -> IngestThread {
         assert!(worker < self.workers, "worker {worker} of {}", self.workers);
         self.enter(Some(worker))
     }
 
-    fn enter(&self, worker: Option<usize>) -> Local {
+    fn enter(&self, worker: Option<usize>) -> IngestThread {
         let place = self.state().enter(thread::current(), worker);
         let (decoders, text) = (Vec::new(), Vec::new());
-        Local { place, worker, next_worker: place % self.workers, decoders, text, events: 0 }
+        IngestThread { place, worker, next_worker: place % self.workers, decoders, text, events: 0 }
     }
 
     /// Reads and decodes one block, and sequences what can be. Returns false when there is nothing to do now:
     /// all is read or on the way, or enough is waiting for the workers. The thread is unparked when that
     /// changes.
-    pub fn work(&self, me: &mut Local) -> bool {
+    pub fn work(&self, me: &mut IngestThread) -> bool {
         let _guard = PanicGuard(self);
         let task = {
             let mut state = self.state();
@@ -308,11 +308,11 @@ impl Ingest {
             decoded.events.capacity() * mem::size_of::<AccessEvent>()
                 + decoded.dead_letters.iter().map(letter_bytes).sum::<usize>()
         };
-        let deposit = Deposit {
+        let deposit = DecodedBlock {
             partition: index,
             serial: task.serial,
             worker: me.target(self.workers),
-            chunk: Deposit::chunk(&decoded.events, &decoded.dead_letters, block.last()),
+            chunk: DecodedBlock::chunk(&decoded.events, &decoded.dead_letters, block.last()),
             events: decoded.events,
             letters: decoded.dead_letters,
             tally: decoded.tally,
@@ -333,7 +333,7 @@ impl Ingest {
 
     /// Runs the stage until nothing is left for it to do. A deposit that comes while it runs finds it taken;
     /// it is seen here, as the stage goes back under the same lock that shows the inbox empty.
-    fn sequence(&self, mut stage: Box<Stage>) {
+    fn sequence(&self, mut stage: Box<MergeStage>) {
         let mut deposits = Vec::new();
         loop {
             let output = stage.run(deposits);
@@ -359,7 +359,7 @@ impl Ingest {
     /// Sleeps until there is a message for this thread, something to [`work`](Self::work) on, or nothing to
     /// come. A thread that must also wait for something else parks on its own, after `next` and `work` had
     /// nothing: it is unparked by whatever would end this.
-    pub fn wait(&self, me: &Local) {
+    pub fn wait(&self, me: &IngestThread) {
         loop {
             {
                 let mut state = self.state();
@@ -398,23 +398,23 @@ impl Ingest {
 
     /// What was read so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> IngestCounts {
         self.state().counts()
     }
 
     /// How far the input was read.
     #[must_use]
-    pub fn progress(&self) -> Progress {
-        Progress { bytes: self.state().bytes_read(), total: self.total_bytes }
+    pub fn progress(&self) -> ReadProgress {
+        ReadProgress { bytes: self.state().bytes_read(), total: self.total_bytes }
     }
 
     /// A thread that panicked while it held the lock has ended the run; what it left is only read.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, IngestState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Local {
+impl IngestThread {
     fn decoder(&mut self, source: usize, decoders: &Decoders) -> &mut dyn Decoder {
         if self.decoders.len() <= source {
             self.decoders.resize_with(source + 1, || None);

@@ -6,7 +6,7 @@ use std::vec;
 
 use keytide_dataflow::model::{AccessEvent, Position, Tick, TickInfo};
 
-use super::sequencer::{Chunk, Decision, Rules, Sequencer, Slice};
+use super::sequencer::{Chunk, Decision, Sequencer, SequencerRules, Slice};
 use crate::decode::{CLASSES, DeadLetter, Tally};
 use crate::input::Message;
 
@@ -14,7 +14,7 @@ use crate::input::Message;
 const GATHERED_EVENTS: usize = 4_096;
 
 /// A decoded block.
-pub(super) struct Deposit {
+pub(super) struct DecodedBlock {
     pub(super) partition: usize,
     /// Its number among the partition's blocks.
     pub(super) serial: u64,
@@ -28,7 +28,7 @@ pub(super) struct Deposit {
     pub(super) weight: usize,
 }
 
-impl Deposit {
+impl DecodedBlock {
     /// What the sequencer is told of a block.
     pub(super) fn chunk(events: &[AccessEvent], letters: &[DeadLetter], last: bool) -> Chunk {
         let times = events.iter().map(|event| event.time).collect();
@@ -37,7 +37,7 @@ impl Deposit {
 }
 
 /// What the stage sends.
-pub(super) enum Sending {
+pub(super) enum Outgoing {
     To(usize, Message),
     /// To all workers: a tick is complete, and the next one is open.
     Close(TickInfo, Tick),
@@ -45,8 +45,8 @@ pub(super) enum Sending {
 
 /// What came of some deposits.
 #[derive(Default)]
-pub(super) struct Output {
-    pub(super) sendings: Vec<Sending>,
+pub(super) struct StageOutput {
+    pub(super) outgoing: Vec<Outgoing>,
     /// Read-ahead that was used up, in bytes.
     pub(super) released: usize,
     pub(super) events: u64,
@@ -58,22 +58,22 @@ pub(super) struct Output {
 }
 
 /// The one place where the order is made; run by one thread at a time.
-pub(super) struct Stage {
+pub(super) struct MergeStage {
     sequencer: Sequencer,
     assembly: Assembly,
     /// Partitions that were given blocks since [`take_touched`](Self::take_touched).
     touched: Vec<usize>,
 }
 
-impl Stage {
-    pub(super) fn new(rules: &Rules, partitions: usize, workers: usize) -> Self {
+impl MergeStage {
+    pub(super) fn new(rules: &SequencerRules, partitions: usize, workers: usize) -> Self {
         let (sequencer, tables) = Sequencer::new(rules, partitions);
         let mut assembly = Assembly {
-            lanes: (0..partitions).map(|_| Lane::default()).collect(),
+            partitions: (0..partitions).map(|_| PartitionBlocks::default()).collect(),
             tick: tables.tick,
             gathered: vec![Vec::new(); workers],
             letters: Vec::new(),
-            output: Output::default(),
+            output: StageOutput::default(),
         };
         assembly.apply(Decision::Close(tables));
         Self { sequencer, assembly, touched: Vec::new() }
@@ -87,18 +87,18 @@ impl Stage {
         mem::take(&mut self.touched)
     }
 
-    pub(super) fn run(&mut self, deposits: Vec<Deposit>) -> Output {
+    pub(super) fn run(&mut self, deposits: Vec<DecodedBlock>) -> StageOutput {
         for deposit in deposits {
             let partition = deposit.partition;
             self.touched.push(partition);
-            let lane = &mut self.assembly.lanes[partition];
+            let lane = &mut self.assembly.partitions[partition];
             lane.early.insert(deposit.serial, deposit);
             while let Some(deposit) = lane.early.remove(&lane.next_serial) {
                 lane.next_serial += 1;
                 if deposit.events.is_empty() && deposit.letters.is_empty() {
                     self.assembly.output.released += deposit.weight;
                 } else {
-                    lane.blocks.push_back(Block {
+                    lane.blocks.push_back(PendingBlock {
                         left: deposit.events.len() + deposit.letters.len(),
                         events: deposit.events,
                         taken: 0,
@@ -117,24 +117,24 @@ impl Stage {
 
 /// The sequencer's decisions carried out.
 struct Assembly {
-    lanes: Vec<Lane>,
+    partitions: Vec<PartitionBlocks>,
     tick: Tick,
     /// The open tick's events of partly taken blocks, by worker.
     gathered: Vec<Vec<AccessEvent>>,
     /// The open tick's dead letters that aren't sent yet.
     letters: Vec<DeadLetter>,
-    output: Output,
+    output: StageOutput,
 }
 
 #[derive(Default)]
-struct Lane {
+struct PartitionBlocks {
     next_serial: u64,
     /// Blocks that were finished before one that precedes them.
-    early: BTreeMap<u64, Deposit>,
-    blocks: VecDeque<Block>,
+    early: BTreeMap<u64, DecodedBlock>,
+    blocks: VecDeque<PendingBlock>,
 }
 
-struct Block {
+struct PendingBlock {
     events: Vec<AccessEvent>,
     /// How many of them were taken.
     taken: usize,
@@ -154,13 +154,13 @@ impl Assembly {
                 }
                 self.send_letters();
                 self.tick = info.tick + 1;
-                self.output.sendings.push(Sending::Close(info, self.tick));
+                self.output.outgoing.push(Outgoing::Close(info, self.tick));
             }
         }
     }
 
     fn take(&mut self, slice: &Slice) {
-        let blocks = &mut self.lanes[slice.partition].blocks;
+        let blocks = &mut self.partitions[slice.partition].blocks;
         let Some(block) = blocks.front_mut() else { return };
         let worker = block.worker;
         let end = block.taken + slice.events;
@@ -169,7 +169,7 @@ impl Assembly {
         }
         if slice.events > 0 && slice.events == block.events.len() {
             let events = mem::take(&mut block.events);
-            self.output.sendings.push(Sending::To(worker, Message::Events { tick: self.tick, events }));
+            self.output.outgoing.push(Outgoing::To(worker, Message::Events { tick: self.tick, events }));
         } else {
             self.gathered[worker].extend_from_slice(&block.events[block.taken..end]);
         }
@@ -200,7 +200,7 @@ impl Assembly {
     }
 
     fn send(&mut self, worker: usize, message: Message) {
-        self.output.sendings.push(Sending::To(worker, message));
+        self.output.outgoing.push(Outgoing::To(worker, message));
     }
 
     fn send_gathered(&mut self, worker: usize) {

@@ -6,8 +6,8 @@ use std::thread::Thread;
 
 use keytide_dataflow::model::{Definition, EventTime};
 
-use super::stage::{Deposit, Output, Sending, Stage};
-use super::{Content, Counts, IngestError, Options};
+use super::stage::{DecodedBlock, MergeStage, Outgoing, StageOutput};
+use super::{IngestCounts, IngestError, IngestOptions, PartitionContent};
 use crate::file::Cut;
 use crate::input::{Message, Queues};
 use crate::kafka::Consumer;
@@ -18,7 +18,7 @@ const START_CUT_LINES: usize = 64;
 /// Blocks shrink when many partitions are read side by side, down to this.
 const SHARED_BLOCK_BYTES: usize = 16 << 10;
 
-pub(super) struct State {
+pub(super) struct IngestState {
     bounds: Bounds,
     lanes: Vec<Lane>,
     /// Partitions that the sequencer waits for, none of whose blocks is on the way.
@@ -32,12 +32,12 @@ pub(super) struct State {
     /// Partitions whose files may be open, the one read last at the back.
     open_files: VecDeque<usize>,
     /// Decoded blocks that the stage hasn't seen.
-    inbox: Vec<Deposit>,
+    inbox: Vec<DecodedBlock>,
     /// `None` while a thread runs it.
-    stage: Option<Box<Stage>>,
+    stage: Option<Box<MergeStage>>,
     queues: Queues,
     threads: Vec<Sleeper>,
-    counts: Counts,
+    counts: IngestCounts,
     /// Bytes of the origins read so far.
     bytes_read: u64,
     finished: bool,
@@ -55,7 +55,7 @@ struct Bounds {
 
 struct Lane {
     /// `None` while a thread reads it, and once it was read to its end.
-    partition: Option<Content>,
+    partition: Option<PartitionContent>,
     /// Number of the next block.
     serial: u64,
     /// Blocks taken and not deposited.
@@ -76,15 +76,15 @@ struct Sleeper {
 /// A block to be read.
 pub(super) struct Task {
     pub(super) index: usize,
-    pub(super) partition: Content,
+    pub(super) partition: PartitionContent,
     pub(super) serial: u64,
     pub(super) cut: Cut,
     /// A read that is needed to start, and doesn't count as read-ahead.
     pub(super) is_start: bool,
 }
 
-impl State {
-    pub(super) fn new(partitions: Vec<Content>, options: &Options) -> Self {
+impl IngestState {
+    pub(super) fn new(partitions: Vec<PartitionContent>, options: &IngestOptions) -> Self {
         let lane = |partition| Lane {
             partition: Some(partition),
             serial: 0,
@@ -112,7 +112,7 @@ impl State {
             stage: None,
             queues: Queues::new(options.workers.get()),
             threads: Vec::new(),
-            counts: Counts::default(),
+            counts: IngestCounts::default(),
             bytes_read: 0,
             finished: false,
             stopped: false,
@@ -120,7 +120,7 @@ impl State {
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> IngestCounts {
         self.counts
     }
 
@@ -202,7 +202,7 @@ impl State {
     pub(super) fn give_back(
         &mut self,
         index: usize,
-        partition: Content,
+        partition: PartitionContent,
         bytes: u64,
         last: bool,
     ) -> Option<Consumer> {
@@ -228,7 +228,7 @@ impl State {
     }
 
     /// Adds a decoded block, with the definitions that its events rely on.
-    pub(super) fn deposit(&mut self, deposit: Deposit, definitions: Vec<Definition>) {
+    pub(super) fn deposit(&mut self, deposit: DecodedBlock, definitions: Vec<Definition>) {
         let lane = &mut self.lanes[deposit.partition];
         lane.on_the_way -= 1;
         if let Some(&reached) = deposit.chunk.times.last() {
@@ -246,16 +246,16 @@ impl State {
     }
 
     /// The stage and what it has to do, unless another thread runs it.
-    pub(super) fn take_stage(&mut self) -> Option<Box<Stage>> {
+    pub(super) fn take_stage(&mut self) -> Option<Box<MergeStage>> {
         self.stage.take()
     }
 
-    pub(super) fn take_inbox(&mut self) -> Vec<Deposit> {
+    pub(super) fn take_inbox(&mut self) -> Vec<DecodedBlock> {
         std::mem::take(&mut self.inbox)
     }
 
     /// Takes the stage back once the inbox is empty: what it waits for now is wanted.
-    pub(super) fn rest(&mut self, mut stage: Box<Stage>) {
+    pub(super) fn rest(&mut self, mut stage: Box<MergeStage>) {
         let touched = stage.take_touched();
         let sequencer = stage.sequencer();
         for index in touched.into_iter().chain(sequencer.turn()) {
@@ -275,7 +275,7 @@ impl State {
     }
 
     /// Sends what the stage made.
-    pub(super) fn deliver(&mut self, output: Output) {
+    pub(super) fn deliver(&mut self, output: StageOutput) {
         self.ahead_bytes -= output.released;
         self.counts.events += output.events;
         self.counts.late += output.late;
@@ -286,10 +286,10 @@ impl State {
         if self.error.is_some() {
             return;
         }
-        for sending in output.sendings {
-            match sending {
-                Sending::To(worker, message) => self.queues.push(worker, message),
-                Sending::Close(info, next) => self.queues.close(info, next),
+        for message in output.outgoing {
+            match message {
+                Outgoing::To(worker, message) => self.queues.push(worker, message),
+                Outgoing::Close(info, next) => self.queues.close(info, next),
             }
         }
     }

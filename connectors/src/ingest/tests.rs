@@ -18,7 +18,7 @@ use super::*;
 use crate::decode::{DeadLetter, Decoded};
 use crate::input::FUTURE_MS;
 use crate::kafka::Topic;
-use crate::kafka::testing::Broker;
+use crate::kafka::testing::MockBroker;
 
 const NOW: Tick = 1_800_000_000_000;
 const BASE: EventTime = NOW - 100 * 3_600_000;
@@ -93,11 +93,11 @@ struct TickSeen {
 struct Seen {
     ticks: BTreeMap<Tick, TickSeen>,
     infos: Vec<TickInfo>,
-    counts: Counts,
+    counts: IngestCounts,
 }
 
 /// Puts the workers' messages together, and checks what must hold for each.
-fn gather(workers: &[Vec<Message>], counts: Counts) -> Seen {
+fn gather(workers: &[Vec<Message>], counts: IngestCounts) -> Seen {
     let mut seen = Seen { ticks: BTreeMap::new(), infos: Vec::new(), counts };
     // At which of its worker's ticks a name was defined.
     let mut defined: BTreeMap<NameId, Tick> = BTreeMap::new();
@@ -198,7 +198,7 @@ fn run_worker(ingest: &Ingest, worker: usize, lockstep: &Lockstep) -> Vec<Messag
     }
 }
 
-fn start(inputs: Vec<Input>, options: &Options) -> Arc<Ingest> {
+fn start(inputs: Vec<InputPartition>, options: &IngestOptions) -> Arc<Ingest> {
     Ingest::new(inputs, |_| Box::new(Times::default()), options)
 }
 
@@ -215,11 +215,11 @@ fn run_all(ingest: &Arc<Ingest>, workers: usize, decode_threads: usize) -> Vec<V
     })
 }
 
-fn options(workers: usize) -> Options {
-    Options::new(NOW, Windows::default(), Limits::default(), NonZeroUsize::new(workers).unwrap())
+fn options(workers: usize) -> IngestOptions {
+    IngestOptions::new(NOW, Windows::default(), Limits::default(), NonZeroUsize::new(workers).unwrap())
 }
 
-fn run(inputs: Vec<Input>, options: &Options, decode_threads: usize) -> Seen {
+fn run(inputs: Vec<InputPartition>, options: &IngestOptions, decode_threads: usize) -> Seen {
     let ingest = start(inputs, options);
     let workers = run_all(&ingest, options.workers.get(), decode_threads);
     assert!(ingest.error().is_none());
@@ -228,17 +228,17 @@ fn run(inputs: Vec<Input>, options: &Options, decode_threads: usize) -> Seen {
     gather(&workers, ingest.counts())
 }
 
-fn listed(folder: &Path) -> Vec<Input> {
+fn listed(folder: &Path) -> Vec<InputPartition> {
     let partitions = resolve(&format!("{}/*", folder.display())).unwrap();
-    let input = |(number, partition): (u32, Partition)| Input {
+    let input = |(number, partition): (u32, Partition)| InputPartition {
         info: PartitionInfo { source: "logs".to_owned(), source_index: 0, number, path: partition.path() },
         partition: partition.into(),
     };
     (0..).zip(partitions).map(input).collect()
 }
 
-fn memory(texts: &[&str]) -> Vec<Input> {
-    let input = |(number, text): (u32, &&str)| Input {
+fn memory(texts: &[&str]) -> Vec<InputPartition> {
+    let input = |(number, text): (u32, &&str)| InputPartition {
         info: PartitionInfo { source: "memory".to_owned(), source_index: 0, number, path: None },
         partition: Partition::stream(Box::new(io::Cursor::new(text.as_bytes().to_vec()))).into(),
     };
@@ -302,7 +302,7 @@ fn threads_and_cuts_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     write_logs(folder.path());
     let limits = Limits { message_bytes: 200, tick_records: 150, ..Limits::default() };
-    let expected = run(listed(folder.path()), &Options { limits, ..options(1) }, 0);
+    let expected = run(listed(folder.path()), &IngestOptions { limits, ..options(1) }, 0);
     assert!(expected.infos.len() > 50 && expected.counts.events > 5_000 && expected.counts.late > 10);
     let letters: usize = expected.ticks.values().map(|tick| tick.letters.len()).sum();
     assert_eq!(letters as u64, expected.counts.dead_letters);
@@ -315,7 +315,7 @@ fn threads_and_cuts_change_nothing() {
             for (block_bytes, bytes, open_files) in
                 [(1, 1, 1), (700, 20_000, 2), (5_000, 1, 128), (128 << 10, 1 << 20, 3)]
             {
-                let options = Options {
+                let options = IngestOptions {
                     limits: Limits { block_bytes, ..limits },
                     ahead_bytes: bytes,
                     queue_bytes: bytes,
@@ -355,7 +355,7 @@ fn what_is_refused_keeps_its_place_and_its_traces() {
     let line = format!("{BASE} bad {future} {latest} {future} bad");
     let text = format!("{BASE}\n{line}\n{latest}\n{}", "x".repeat(70));
     let limits = Limits { message_bytes: 69, ..Limits::default() };
-    let ingest = start(memory(&[&text]), &Options { limits, ..options(1) });
+    let ingest = start(memory(&[&text]), &IngestOptions { limits, ..options(1) });
     let messages = run_all(&ingest, 1, 0).remove(0);
     let letters: Vec<_> = messages
         .iter()
@@ -376,14 +376,14 @@ fn what_is_refused_keeps_its_place_and_its_traces() {
     assert!(letters[1].reason.starts_with("time: more than 5 minutes after the run's time"));
     assert_eq!((letters[4].length, letters[4].sha256), (70, Sha256::digest("x".repeat(70)).into()));
     assert_eq!(letters[4].reason, "longer than 69 bytes (limits.message_bytes)");
-    let counts = Counts {
+    let counts = IngestCounts {
         bytes: text.len() as u64,
         events: 4,
         late: 0,
         dead_letters: 5,
         refused: [0, 0, 1, 2, 0, 2, 0, 0, 0],
         first_refused: Some(Position { partition: 0, offset: 14, index: 1 }),
-        ..Counts::default()
+        ..IngestCounts::default()
     };
     assert_eq!((ingest.counts(), ingest.counts().records()), (counts, 9));
 }
@@ -392,7 +392,7 @@ fn what_is_refused_keeps_its_place_and_its_traces() {
 fn reading_waits_for_the_workers() {
     let text = log(1, BASE, 20_000);
     let limits = Limits { block_bytes: 1_000, tick_records: 100, ..Limits::default() };
-    let bounds = Options { limits, ahead_bytes: 10_000, queue_bytes: 10_000, ..options(1) };
+    let bounds = IngestOptions { limits, ahead_bytes: 10_000, queue_bytes: 10_000, ..options(1) };
     let ingest = start(memory(&[&text]), &bounds);
     let mut me = ingest.enter_worker(0);
     while ingest.work(&mut me) {}
@@ -412,7 +412,7 @@ fn files_that_follow_each_other_are_not_read_all_at_once() {
     let texts = [every_second(0), every_second(1), every_second(2)];
     let limits = Limits { block_bytes: 1_000, tick_records: 100, ..Limits::default() };
     let ahead_bytes = 20_000;
-    let bounds = Options { limits, ahead_bytes, ..options(1) };
+    let bounds = IngestOptions { limits, ahead_bytes, ..options(1) };
     let ingest = start(memory(&[&texts[0], &texts[1], &texts[2]]), &bounds);
     let mut me = ingest.enter_worker(0);
     let (mut taken, mut most) = (0, 0);
@@ -465,7 +465,7 @@ fn a_panic_in_a_decode_thread_ends_the_run() {
 
 #[test]
 fn dropping_the_threads_ends_them_while_the_queues_are_full() {
-    let bounds = Options { queue_bytes: 1, ..options(1) };
+    let bounds = IngestOptions { queue_bytes: 1, ..options(1) };
     let ingest = start(memory(&[&log(1, BASE, 5_000)]), &bounds);
     drop(DecodeThreads::spawn(&ingest, 2).unwrap());
     assert!(ingest.is_over() && ingest.error().is_none());
@@ -515,18 +515,18 @@ fn sources_are_listed_in_the_order_of_the_configuration() {
         info("archive", 1, 1, Some("b.log")),
     ];
     assert_eq!(ingest.partitions(), expected);
-    assert_eq!(ingest.progress(), Progress { bytes: 0, total: None });
+    assert_eq!(ingest.progress(), ReadProgress { bytes: 0, total: None });
 }
 
 /// The inputs of the topic `events`.
-fn topic(broker: &Broker) -> Vec<Input> {
+fn topic(broker: &MockBroker) -> Vec<InputPartition> {
     inputs(&[source("gateway", SourceKind::Kafka(broker.source("events")))]).unwrap()
 }
 
 #[test]
 fn a_topic_gives_what_its_messages_give_as_lines_of_files() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     broker.create("events", 3);
     let mut offsets = Vec::new();
     for partition in 0..3_u8 {
@@ -540,7 +540,7 @@ fn a_topic_gives_what_its_messages_give_as_lines_of_files() {
         );
     }
     let limits = Limits { message_bytes: 200, tick_records: 150, ..Limits::default() };
-    let mut expected = run(listed(folder.path()), &Options { limits, ..options(1) }, 0);
+    let mut expected = run(listed(folder.path()), &IngestOptions { limits, ..options(1) }, 0);
     assert!(expected.infos.len() > 10 && expected.counts.late > 0 && expected.counts.dead_letters > 0);
     let moved = |position: Position| {
         let offset = offsets[position.partition as usize][&position.offset];
@@ -553,7 +553,7 @@ fn a_topic_gives_what_its_messages_give_as_lines_of_files() {
     // One range open at a time, so that they are closed and opened again.
     for (workers, threads, block_bytes, open_files) in [(1, 0, 128 << 10, 128), (2, 2, 1_000, 1)] {
         let limits = Limits { block_bytes, ..limits };
-        let seen = run(topic(&broker), &Options { limits, open_files, ..options(workers) }, threads);
+        let seen = run(topic(&broker), &IngestOptions { limits, open_files, ..options(workers) }, threads);
         assert_eq!(seen.ticks, expected.ticks, "{workers} workers");
         assert_eq!(seen.infos, expected.infos, "{workers} workers");
     }
@@ -561,20 +561,20 @@ fn a_topic_gives_what_its_messages_give_as_lines_of_files() {
 
 #[test]
 fn a_topics_partitions_are_listed_by_number_and_empty_ones_end_at_once() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     broker.create("events", 3);
     broker.produce("events", 2, &[BASE.to_string().as_str()]);
     let ingest = start(topic(&broker), &options(1));
     let numbers: Vec<_> = ingest.partitions().iter().map(|info| (info.number, info.path.clone())).collect();
     assert_eq!(numbers, [(0, None), (1, None), (2, None)]);
-    assert_eq!(ingest.progress(), Progress { bytes: 0, total: None });
+    assert_eq!(ingest.progress(), ReadProgress { bytes: 0, total: None });
     let workers = run_all(&ingest, 1, 0);
     assert_eq!(gather(&workers, ingest.counts()).counts.events, 1);
 }
 
 #[test]
 fn null_and_empty_messages_are_dead_letters_at_their_offsets() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     broker.create("events", 1);
     broker.produce_at("events", 0, &[(None, 1), (Some(""), 2)]);
     let context = crate::decode::Context::new(
@@ -597,7 +597,7 @@ fn null_and_empty_messages_are_dead_letters_at_their_offsets() {
 
 #[test]
 fn headers_and_compressed_values_of_a_topic_reach_the_decoder() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     broker.create("events", 1);
     let mut packed = GzEncoder::new(Vec::new(), Compression::default());
     packed.write_all(b"{}").unwrap();
@@ -639,7 +639,7 @@ fn headers_and_compressed_values_of_a_topic_reach_the_decoder() {
 
 #[test]
 fn a_gap_in_a_topic_ends_the_run_or_is_a_dead_letter() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     broker.create("events", 1);
     let value = "nothing ".repeat(12_500);
     broker.produce("events", 0, &[value.as_str(); 10]);
@@ -669,7 +669,7 @@ fn a_gap_in_a_topic_ends_the_run_or_is_a_dead_letter() {
 
 #[test]
 fn a_run_can_be_stopped_while_the_brokers_are_down() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     broker.create("events", 2);
     broker.produce("events", 0, &[BASE.to_string().as_str()]);
     broker.produce("events", 1, &[BASE.to_string().as_str()]);

@@ -108,7 +108,7 @@ pub enum KafkaError {
 
 /// What an error asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ErrorClass {
     /// Asking again won't help until a person changes something: settings, topics, rights.
     Definite,
     Transient,
@@ -119,16 +119,16 @@ pub enum Class {
 impl KafkaError {
     /// What it asks for.
     #[must_use]
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> ErrorClass {
         match self {
             Self::Setting { .. }
             | Self::Settings { .. }
             | Self::NoTopic { .. }
             | Self::NoPartition { .. }
             | Self::OutOfRange { .. }
-            | Self::Refused { .. } => Class::Definite,
-            Self::Unavailable { .. } => Class::Transient,
-            Self::Gap { .. } | Self::Fatal { .. } => Class::Fatal,
+            | Self::Refused { .. } => ErrorClass::Definite,
+            Self::Unavailable { .. } => ErrorClass::Transient,
+            Self::Gap { .. } | Self::Fatal { .. } => ErrorClass::Fatal,
         }
     }
 }
@@ -190,22 +190,22 @@ pub fn create_error(error: LibraryError) -> KafkaError {
 }
 
 /// What a client calls back: for consumers and producers alike.
-pub struct Context {
+pub struct KafkaContext {
     brokers: String,
     /// What must not be in a log line.
     secrets: Vec<String>,
     token_file: Option<PathBuf>,
-    state: Mutex<State>,
+    state: Mutex<ClientState>,
 }
 
 #[derive(Default)]
-struct State {
-    /// What went wrong last, since [`Context::recovered`].
+struct ClientState {
+    /// What went wrong last, since [`KafkaContext::recovered`].
     trouble: Option<Trouble>,
-    /// What was told of it.
-    told: Vec<RDKafkaErrorCode>,
+    /// What was logged of it.
+    logged: Vec<RDKafkaErrorCode>,
     end_offset: Option<u64>,
-    statistics: Option<Statistics>,
+    statistics: Option<ConsumerStatistics>,
 }
 
 /// The brokers' trouble.
@@ -236,7 +236,7 @@ pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
 
 /// What we read of librdkafka's statistics.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Statistics {
+pub(super) struct ConsumerStatistics {
     #[serde(default)]
     pub(super) topics: hashbrown::HashMap<String, TopicStatistics>,
 }
@@ -255,7 +255,7 @@ pub(super) struct PartitionStatistics {
     pub(super) hi_offset: i64,
 }
 
-impl Context {
+impl KafkaContext {
     /// For clients made of [`client_config`] of the same `client`.
     #[must_use]
     pub fn new(client: &KafkaClient) -> Self {
@@ -279,7 +279,7 @@ impl Context {
     pub fn recovered(&self) {
         let troubled = {
             let mut state = self.state();
-            state.told.clear();
+            state.logged.clear();
             state.trouble.take().is_some()
         };
         if troubled {
@@ -300,11 +300,11 @@ impl Context {
         self.state().end_offset.take()
     }
 
-    pub(super) fn with_statistics<T>(&self, read: impl FnOnce(&Statistics) -> T) -> Option<T> {
+    pub(super) fn with_statistics<T>(&self, read: impl FnOnce(&ConsumerStatistics) -> T) -> Option<T> {
         self.state().statistics.as_ref().map(read)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ClientState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -320,9 +320,9 @@ impl Context {
     }
 }
 
-impl fmt::Debug for Context {
+impl fmt::Debug for KafkaContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("brokers", &self.brokers).finish_non_exhaustive()
+        f.debug_struct("KafkaContext").field("brokers", &self.brokers).finish_non_exhaustive()
     }
 }
 
@@ -336,7 +336,7 @@ fn is_secret(setting: &str) -> bool {
         && !setting.contains("url")
 }
 
-impl ClientContext for Context {
+impl ClientContext for KafkaContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -369,7 +369,7 @@ impl ClientContext for Context {
             return;
         }
         let reason = self.redact(reason).into_owned();
-        let is_news = {
+        let is_new = {
             let mut state = self.state();
             // A summary of what was reported before, and says less.
             if code == RDKafkaErrorCode::AllBrokersDown && state.trouble.is_some() {
@@ -377,13 +377,13 @@ impl ClientContext for Context {
             }
             state.trouble = Some(Trouble { code, reason: reason.clone() });
             // An outage repeats its errors every second.
-            let is_news = !state.told.contains(&code);
-            if is_news {
-                state.told.push(code);
+            let is_new = !state.logged.contains(&code);
+            if is_new {
+                state.logged.push(code);
             }
-            is_news
+            is_new
         };
-        if is_news {
+        if is_new {
             tracing::warn!(brokers = self.brokers, "{reason}");
         }
     }
@@ -399,7 +399,7 @@ impl ClientContext for Context {
     }
 }
 
-impl ConsumerContext for Context {}
+impl ConsumerContext for KafkaContext {}
 
 /// The offset in librdkafka's words of a partition's end; it is nowhere else to be had.
 fn end_offset(reason: &str) -> Option<u64> {
@@ -548,11 +548,11 @@ mod tests {
         ] {
             let client = client(settings);
             let consumer: Result<BaseConsumer<_>, _> =
-                client_config(&client).create_with_context(Context::new(&client));
+                client_config(&client).create_with_context(KafkaContext::new(&client));
             let error = create_error(consumer.err().unwrap());
             let text = format!("{error} {error:?}");
             assert!(!text.contains("canary"), "{text}");
-            assert_eq!(error.class(), Class::Definite);
+            assert_eq!(error.class(), ErrorClass::Definite);
         }
         let error =
             client_config(&client(&[("no.such.setting", "canary")])).create_native_config().err().unwrap();
@@ -563,7 +563,7 @@ mod tests {
 
     #[test]
     fn secrets_are_not_in_what_librdkafka_says_through_us() {
-        let context = Context::new(&client(&[
+        let context = KafkaContext::new(&client(&[
             ("sasl.password", "hunter2-canary"),
             ("sasl.mechanism", "PLAIN"),
             ("ssl.key.pem", "-----BEGIN canary-----\n"),
@@ -594,8 +594,8 @@ mod tests {
     fn a_token_comes_from_the_file_with_its_own_lifetime() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let context = Context::new(&client(&[(TOKEN_FILE, path.to_str().unwrap())]));
-        let message = |context: &Context| context.generate_oauth_token(None).err().unwrap().to_string();
+        let context = KafkaContext::new(&client(&[(TOKEN_FILE, path.to_str().unwrap())]));
+        let message = |context: &KafkaContext| context.generate_oauth_token(None).err().unwrap().to_string();
         assert!(message(&context).contains("token file"), "{}", message(&context));
 
         // {"sub":"keytide","exp":1800000000}
@@ -610,7 +610,7 @@ mod tests {
             let message = message(&context);
             assert!(message.contains("no JWT") && !message.contains("canary"), "{message}");
         }
-        let without = Context::new(&client(&[("sasl.mechanism", "OAUTHBEARER")]));
+        let without = KafkaContext::new(&client(&[("sasl.mechanism", "OAUTHBEARER")]));
         assert!(message(&without).contains(TOKEN_FILE));
     }
 

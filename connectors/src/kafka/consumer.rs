@@ -18,7 +18,7 @@
 //! * Every partition has a queue of its own, and pausing is not taking from it: what was fetched ahead stays.
 //!   librdkafka's own pausing throws it away, which costs a catching-up job three quarters of its speed. Records reach
 //!   the consumer's common queue first, until librdkafka has begun to fetch and the partition's queue is split off;
-//!   the common queue is always taken from first, and [`Reading`] tells what of both was handed over.
+//!   the common queue is always taken from first, and [`AssignedPartition`] tells what of both was handed over.
 //!
 //! **Limits**: 4 MiB of records fetched ahead for each partition, and one answer of 1 MiB (as it was compressed) on
 //! top. [`poll`](Consumer::poll) blocks for its timeout, and while a
@@ -39,7 +39,7 @@ use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::client::{Context, KafkaError, client_config, create_error, is_refusal};
+use super::client::{KafkaContext, KafkaError, client_config, create_error, is_refusal};
 use super::topic::{Topic, signed};
 use crate::decode::Headers;
 
@@ -83,8 +83,8 @@ const FIXED: [(&str, &str); 10] = [
 
 /// What a consumer hands over.
 #[derive(Clone, Copy)]
-pub enum Record<'a> {
-    Message(Message<'a>),
+pub enum ConsumerEvent<'a> {
+    Message(KafkaMessage<'a>),
     /// All records of a partition are read, for now.
     End {
         partition: u32,
@@ -104,7 +104,7 @@ pub enum Record<'a> {
 
 /// One record. Not `Debug`: its value may hold raw keys.
 #[derive(Clone, Copy)]
-pub struct Message<'a> {
+pub struct KafkaMessage<'a> {
     pub partition: u32,
     pub offset: u64,
     pub key: Option<&'a [u8]>,
@@ -124,7 +124,7 @@ pub struct PartitionLag {
     pub high_watermark: u64,
 }
 
-struct Reading {
+struct AssignedPartition {
     /// Behind everything that was handed over, or at the end that was reported.
     next: u64,
     /// What comes next from the common queue.
@@ -133,13 +133,13 @@ struct Reading {
     own_next: u64,
     /// The first offset that came from it: the common queue has nothing from there on.
     own_from: Option<u64>,
-    own: Option<PartitionQueue<Context>>,
+    own: Option<PartitionQueue<KafkaContext>>,
     split_at: Option<Instant>,
     paused: bool,
     stopped: bool,
 }
 
-impl Reading {
+impl AssignedPartition {
     fn new(offset: u64, paused: bool) -> Self {
         Self {
             next: offset,
@@ -173,7 +173,7 @@ impl Reading {
 
 /// Reads partitions of one topic. See the module.
 pub struct Consumer {
-    consumer: Arc<BaseConsumer<Context>>,
+    consumer: Arc<BaseConsumer<KafkaContext>>,
     /// Whether partitions have queues of their own.
     splits: bool,
     /// The partition whose queue is taken from first, so that all have their turn.
@@ -182,7 +182,7 @@ pub struct Consumer {
     waiting: Arc<Mutex<Option<Thread>>>,
     topic: String,
     client: KafkaClient,
-    partitions: HashMap<u32, Reading>,
+    partitions: HashMap<u32, AssignedPartition>,
     /// Whether the brokers ever gave us anything.
     proven: bool,
     /// Whether something went wrong since they last did.
@@ -209,7 +209,7 @@ impl Consumer {
         Ok(Self {
             consumer: Arc::new(
                 consumer_config(client, tuning)
-                    .create_with_context(Context::new(client))
+                    .create_with_context(KafkaContext::new(client))
                     .map_err(create_error)?,
             ),
             splits: false,
@@ -239,7 +239,7 @@ impl Consumer {
             return self.restart(partition, offset);
         }
         self.assign(partition, offset)?;
-        self.partitions.insert(partition, Reading::new(offset, false));
+        self.partitions.insert(partition, AssignedPartition::new(offset, false));
         self.split(partition);
         Ok(())
     }
@@ -257,7 +257,7 @@ impl Consumer {
             self.unassign(partition)?;
         }
         self.assign(partition, offset)?;
-        self.partitions.insert(partition, Reading::new(offset, paused));
+        self.partitions.insert(partition, AssignedPartition::new(offset, paused));
         self.split(partition);
         Ok(())
     }
@@ -281,7 +281,7 @@ impl Consumer {
         &mut self,
         timeout: Duration,
         max_records: usize,
-        each: &mut impl FnMut(Record<'_>),
+        each: &mut impl FnMut(ConsumerEvent<'_>),
     ) -> Result<usize, KafkaError> {
         let mut records =
             self.take_common(if self.splits { Duration::ZERO } else { timeout }, max_records, each)?;
@@ -303,7 +303,7 @@ impl Consumer {
         &mut self,
         mut timeout: Duration,
         most: usize,
-        each: &mut impl FnMut(Record<'_>),
+        each: &mut impl FnMut(ConsumerEvent<'_>),
     ) -> Result<usize, KafkaError> {
         let consumer = Arc::clone(&self.consumer);
         let (mut records, mut nothing) = (0, 0);
@@ -327,7 +327,11 @@ impl Consumer {
     }
 
     /// Takes from the partitions' own queues, in turns.
-    fn take_own(&mut self, most: usize, each: &mut impl FnMut(Record<'_>)) -> Result<usize, KafkaError> {
+    fn take_own(
+        &mut self,
+        most: usize,
+        each: &mut impl FnMut(ConsumerEvent<'_>),
+    ) -> Result<usize, KafkaError> {
         if !self.splits || most == 0 {
             return Ok(0);
         }
@@ -368,7 +372,7 @@ impl Consumer {
         &mut self,
         event: Result<BorrowedMessage<'_>, LibraryError>,
         own: bool,
-        each: &mut impl FnMut(Record<'_>),
+        each: &mut impl FnMut(ConsumerEvent<'_>),
     ) -> Result<usize, KafkaError> {
         match event {
             Ok(message) => {
@@ -382,7 +386,13 @@ impl Consumer {
                     return Ok(0);
                 }
                 let (key, value) = (message.key(), message.payload());
-                each(Record::Message(Message { partition, offset, key, value, headers: &message }));
+                each(ConsumerEvent::Message(KafkaMessage {
+                    partition,
+                    offset,
+                    key,
+                    value,
+                    headers: &message,
+                }));
                 self.proven = true;
                 if self.troubled {
                     self.troubled = false;
@@ -400,7 +410,7 @@ impl Consumer {
                     u32::try_from(partition).ok().and_then(|partition| self.partitions.get_mut(&partition));
                 let Some(reading) = reading.filter(|reading| !reading.stopped) else { return Ok(0) };
                 reading.next = reading.next.max(end.unwrap_or(0));
-                each(Record::End { partition: partition.cast_unsigned(), offset: reading.next });
+                each(ConsumerEvent::End { partition: partition.cast_unsigned(), offset: reading.next });
                 Ok(1)
             }
             Err(error) => self.judge(&error).map(|()| 0),
@@ -436,9 +446,9 @@ impl Consumer {
     /// until they did.
     #[must_use]
     pub fn lag(&self) -> Vec<PartitionLag> {
-        let read = |statistics: &super::client::Statistics| {
+        let read = |statistics: &super::client::ConsumerStatistics| {
             let topic = statistics.topics.get(&self.topic)?;
-            let of = |(&partition, reading): (&u32, &Reading)| {
+            let of = |(&partition, reading): (&u32, &AssignedPartition)| {
                 let known = topic.partitions.get(&signed(partition))?;
                 let lag = u64::try_from(known.ls_offset).ok()?.saturating_sub(reading.next);
                 let high_watermark = u64::try_from(known.hi_offset).ok()?;
@@ -487,7 +497,7 @@ impl Consumer {
     }
 
     /// Asks which partitions have a gap, stops and reports them.
-    fn find_gaps(&mut self, each: &mut impl FnMut(Record<'_>)) -> Result<usize, KafkaError> {
+    fn find_gaps(&mut self, each: &mut impl FnMut(ConsumerEvent<'_>)) -> Result<usize, KafkaError> {
         self.gap_lookup = None;
         let lookup = Topic::open(&self.client, &self.topic)?;
         let mut read: Vec<_> = self
@@ -516,7 +526,7 @@ impl Consumer {
                 reading.stopped = true;
             }
             tracing::warn!(topic = self.topic, partition, wanted, low, high, "records are gone");
-            each(Record::Gap { partition, wanted, low, high });
+            each(ConsumerEvent::Gap { partition, wanted, low, high });
             gaps += 1;
         }
         if gaps == 0 {
@@ -574,7 +584,7 @@ impl fmt::Debug for Consumer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::testing::{Broker, DEADLINE};
+    use crate::kafka::testing::{DEADLINE, MockBroker};
 
     /// What was handed over, as the tests compare it.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -584,15 +594,17 @@ mod tests {
         Gap(u32, u64, u64, u64),
     }
 
-    impl From<Record<'_>> for Seen {
-        fn from(record: Record<'_>) -> Self {
+    impl From<ConsumerEvent<'_>> for Seen {
+        fn from(record: ConsumerEvent<'_>) -> Self {
             match record {
-                Record::Message(Message { partition, offset, value, .. }) => {
+                ConsumerEvent::Message(KafkaMessage { partition, offset, value, .. }) => {
                     let value = value.map(|value| String::from_utf8(value.to_vec()).unwrap());
                     Self::Message(partition, offset, value)
                 }
-                Record::End { partition, offset } => Self::End(partition, offset),
-                Record::Gap { partition, wanted, low, high } => Self::Gap(partition, wanted, low, high),
+                ConsumerEvent::End { partition, offset } => Self::End(partition, offset),
+                ConsumerEvent::Gap { partition, wanted, low, high } => {
+                    Self::Gap(partition, wanted, low, high)
+                }
             }
         }
     }
@@ -616,13 +628,13 @@ mod tests {
         read(consumer, |_, seen| seen.iter().any(|seen| matches!(seen, Seen::End(at, _) if *at == partition)))
     }
 
-    fn consumer(broker: &Broker) -> Consumer {
+    fn consumer(broker: &MockBroker) -> Consumer {
         Consumer::new(&broker.client(), "events").unwrap()
     }
 
     #[test]
     fn records_come_from_the_offset_to_the_end_and_null_is_a_record() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         broker.produce_at("events", 0, &[(Some("a"), 1), (Some("b"), 2), (None, 3), (Some(""), 4)]);
         let mut consumer = consumer(&broker);
@@ -640,7 +652,7 @@ mod tests {
     #[test]
     fn records_of_every_codec_are_read() {
         for codec in ["gzip", "snappy", "lz4", "zstd"] {
-            let broker = Broker::new();
+            let broker = MockBroker::new();
             broker.create("events", 1);
             let value = "compressible ".repeat(100);
             broker.produce_with("events", 0, codec, &vec![(Some(value.as_str()), 1); 50]);
@@ -657,7 +669,7 @@ mod tests {
 
     #[test]
     fn a_partition_can_be_added_while_others_are_read() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 2);
         broker.produce("events", 0, &["a"]);
         broker.produce("events", 1, &["x", "y"]);
@@ -671,7 +683,7 @@ mod tests {
     }
 
     /// Produces until records come from the partition's own queue; how many there are.
-    fn split(broker: &Broker, consumer: &mut Consumer, partition: u32) -> u64 {
+    fn split(broker: &MockBroker, consumer: &mut Consumer, partition: u32) -> u64 {
         let started = Instant::now();
         loop {
             let next = consumer.partitions[&partition].next;
@@ -686,7 +698,7 @@ mod tests {
 
     #[test]
     fn a_paused_partition_is_silent_and_goes_on_where_it_was() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 2);
         let mut consumer = consumer(&broker);
         consumer.add(0, 0).unwrap();
@@ -707,7 +719,7 @@ mod tests {
 
     #[test]
     fn a_restart_goes_back_and_keeps_a_pause() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         broker.produce("events", 0, &["a", "b"]);
         let mut consumer = consumer(&broker);
@@ -727,7 +739,7 @@ mod tests {
 
     #[test]
     fn many_records_arrive_once_and_in_order_whatever_queue_they_come_by() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 3);
         let values: Vec<String> = (0..5_000).map(|number| number.to_string()).collect();
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
@@ -759,7 +771,7 @@ mod tests {
 
     #[test]
     fn what_two_queues_hold_is_taken_once() {
-        let mut reading = Reading::new(10, false);
+        let mut reading = AssignedPartition::new(10, false);
         let mut taken = Vec::new();
         // The common queue's rest comes behind what the own queue had.
         for (offset, own) in
@@ -774,7 +786,7 @@ mod tests {
 
     #[test]
     fn an_outage_is_survived() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         broker.produce("events", 0, &["a"]);
         let mut consumer = consumer(&broker);
@@ -791,7 +803,7 @@ mod tests {
 
     #[test]
     fn a_gap_stops_its_partition_alone_until_it_is_restarted() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 2);
         // The broker keeps 5 MiB of a partition.
         let value = "x".repeat(100_000);
@@ -820,7 +832,7 @@ mod tests {
 
     #[test]
     fn an_offset_behind_the_end_is_a_gap() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         broker.produce("events", 0, &["a"]);
         let mut consumer = consumer(&broker);
@@ -831,7 +843,7 @@ mod tests {
 
     #[test]
     fn lag_is_what_was_not_handed_over() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         broker.produce("events", 0, &["a", "b", "c"]);
         let mut consumer = consumer(&broker);
@@ -843,7 +855,7 @@ mod tests {
 
     #[test]
     fn settings_that_guarantees_rest_on_are_ours_and_the_rest_may_be_tuned() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         let mut client = broker.client();
         for (name, value) in [("isolation.level", "read_uncommitted"), ("fetch.wait.max.ms", "7")] {
             client.settings.insert(name.to_owned(), keytide_config::Secret::new(value));

@@ -21,15 +21,15 @@ impl Headers for BorrowedMessage<'_> {
     fn each(&self, take: &mut dyn FnMut(&[u8], &[u8])) {
         let mut headers = ptr::null_mut();
         // SAFETY: the message lives as long as `self`. It owns what is returned, and keeps it unchanged.
-        let told = unsafe { rd_kafka_message_headers(self.ptr(), &mut headers) };
-        if told != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || headers.is_null() {
+        let code = unsafe { rd_kafka_message_headers(self.ptr(), &mut headers) };
+        if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || headers.is_null() {
             return;
         }
         for index in 0.. {
             let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
             // SAFETY: `headers` is alive, see above; an index behind the last is an error, and then nothing is written.
-            let told = unsafe { rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut length) };
-            if told != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            let code = unsafe { rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut length) };
+            if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return;
             }
             if !name.is_null() && !value.is_null() {
@@ -86,9 +86,9 @@ pub(super) fn owned(headers: &[(&[u8], Option<&[u8]>)]) -> rdkafka::message::Own
         let (start, length) = value.map_or((ptr::null(), 0), |value| (value.as_ptr(), value.len()));
         let (name_length, length) = (name.len().cast_signed(), length.cast_signed());
         // SAFETY: rdkafka's borrowed headers are librdkafka's own; name and value are copied, with these lengths.
-        let told =
+        let code =
             unsafe { rd_kafka_header_add(native, name.as_ptr().cast(), name_length, start.cast(), length) };
-        assert_eq!(told, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+        assert_eq!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
     }
     owned
 }
@@ -98,8 +98,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::kafka::testing::{Broker, DEADLINE};
-    use crate::kafka::{Consumer, Record};
+    use crate::kafka::testing::{DEADLINE, MockBroker};
+    use crate::kafka::{Consumer, ConsumerEvent};
 
     type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -110,14 +110,14 @@ mod tests {
     }
 
     /// The headers of all records of partition 0 of the topic `events`.
-    fn read(broker: &Broker, records: usize) -> Vec<Pairs> {
+    fn read(broker: &MockBroker, records: usize) -> Vec<Pairs> {
         let mut consumer = Consumer::new(&broker.client(), "events").unwrap();
         consumer.add(0, 0).unwrap();
         let (mut seen, started) = (Vec::new(), Instant::now());
         while seen.len() < records {
             assert!(started.elapsed() < DEADLINE, "waited in vain; seen: {}", seen.len());
-            let take = &mut |record: Record<'_>| {
-                if let Record::Message(message) = record {
+            let take = &mut |record: ConsumerEvent<'_>| {
+                if let ConsumerEvent::Message(message) = record {
                     // They can be asked for more than once.
                     assert_eq!(pairs(message.headers), pairs(message.headers));
                     seen.push(pairs(message.headers));
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn headers_come_in_order_whatever_bytes_they_have() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         let headers: [(&[u8], Option<&[u8]>); 4] =
             [(b"a", Some(b"1")), (b"ce_\xFF\xC3", Some(b"\x00\xFF")), (b"null", None), (b"a", Some(b""))];

@@ -1,14 +1,14 @@
 //! Kafka, read: look-ups of a topic, a consumer for one reader thread, ranges for bounded runs.
 //!
 //! ```text
-//! KafkaClient ──client_config──► librdkafka's settings       Context: its log lines, errors, statistics, tokens
+//! KafkaClient ──client_config──► librdkafka's settings       KafkaContext: its log lines, errors, statistics, tokens
 //!      └──refused_settings──► those that librdkafka refuses, without a connection
 //! Topic     blocking look-ups: partitions, watermarks, where to start and to end
 //! Consumer  live: partitions by hand (never a group's), records, ends, gaps
 //! Range     bounded: one partition from an offset to an offset, in blocks as a file gives them
 //! Producer  messages to a topic, as they come: of the load generator, not of results (see `sink`)
 //! ```
-//! What ends a reader is an error that asking again won't mend ([`Class`]); an outage of the brokers is waited out
+//! What ends a reader is an error that asking again won't mend ([`ErrorClass`]); an outage of the brokers is waited out
 //! and told once.
 //!
 //! **Invariant**: no value of a setting is in an error or a log line, secret or not: errors name the setting, and
@@ -24,8 +24,8 @@ mod settings;
 pub(crate) mod testing;
 mod topic;
 
-pub use client::{Class, Context, KafkaError, client_config, create_error, refused_settings};
-pub use consumer::{Consumer, Message, PartitionLag, Record};
+pub use client::{ErrorClass, KafkaContext, KafkaError, client_config, create_error, refused_settings};
+pub use consumer::{Consumer, ConsumerEvent, KafkaMessage, PartitionLag};
 pub use producer::Producer;
-pub use range::{Gap, Messages, READ_WAIT, Range, ranges};
+pub use range::{Gap, MessageBlock, READ_WAIT, Range, ranges};
 pub use topic::Topic;

@@ -18,7 +18,7 @@ use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
-use super::client::{Context, KafkaError, client_config, create_error};
+use super::client::{KafkaContext, KafkaError, client_config, create_error};
 use super::topic::Topic;
 
 /// What a setting is unless the caller's settings say otherwise.
@@ -33,7 +33,7 @@ const ROOM_AFTER: Duration = Duration::from_millis(2);
 
 /// A producer to a topic that is there.
 pub struct Producer {
-    producer: ThreadedProducer<Delivery>,
+    producer: ThreadedProducer<DeliveryReports>,
     refused: Arc<Refused>,
     topic: String,
     partitions: Vec<i32>,
@@ -75,7 +75,7 @@ impl Producer {
         let partitions = Topic::open(client, topic)?.partitions()?;
         let partitions = partitions.into_iter().filter_map(|number| i32::try_from(number).ok()).collect();
         let refused = Arc::<Refused>::default();
-        let context = Delivery { client: Context::new(client), refused: Arc::clone(&refused) };
+        let context = DeliveryReports { client: KafkaContext::new(client), refused: Arc::clone(&refused) };
         let producer = ThreadedProducer::from_config_and_context(&producer_config(client), context)
             .map_err(create_error)?;
         Ok(Self { producer, refused, topic: topic.to_owned(), partitions })
@@ -159,12 +159,12 @@ fn producer_config(client: &KafkaClient) -> ClientConfig {
 }
 
 /// Hears of messages that were refused.
-struct Delivery {
-    client: Context,
+struct DeliveryReports {
+    client: KafkaContext,
     refused: Arc<Refused>,
 }
 
-impl ClientContext for Delivery {
+impl ClientContext for DeliveryReports {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -180,7 +180,7 @@ impl ClientContext for Delivery {
     }
 }
 
-impl ProducerContext for Delivery {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {
@@ -199,10 +199,10 @@ mod tests {
     use super::*;
     use crate::file::{Cut, Line};
     use crate::kafka::ranges;
-    use crate::kafka::testing::{Broker, DEADLINE};
+    use crate::kafka::testing::{DEADLINE, MockBroker};
 
     /// What each partition holds, in order.
-    fn values(broker: &Broker, topic: &str) -> Vec<Vec<String>> {
+    fn values(broker: &MockBroker, topic: &str) -> Vec<Vec<String>> {
         let cut = Cut { bytes: 1 << 16, lines: 1_000, line_bytes: 1 << 16 };
         let mut partitions = Vec::new();
         for mut range in ranges(&broker.source(topic)).unwrap() {
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn messages_go_to_their_partitions_in_order() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("calls", 3);
         let producer = Producer::open(&broker.client(), "calls").unwrap();
         assert_eq!(producer.partitions(), 3);
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_and_an_outage_are_waited_out() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("calls", 1);
         let mut client = broker.client();
         client.settings.insert("queue.buffering.max.messages".to_owned(), Secret::new("10"));
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_told() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("calls", 1);
         let producer = Producer::open(&broker.client(), "calls").unwrap();
         let error = producer.send(0, None, &vec![b'x'; 2 << 20]).unwrap_err();
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn defaults_give_way_to_settings_and_guarantees_do_not() {
-        let mut client = Broker::new().client();
+        let mut client = MockBroker::new().client();
         for (name, value) in [("compression.codec", "zstd"), ("message.timeout.ms", "1"), ("acks", "1")] {
             client.settings.insert(name.to_owned(), Secret::new(value));
         }

@@ -1,7 +1,7 @@
 //! One partition of a topic from an offset to an offset, in blocks, for bounded runs.
 //!
 //! ```text
-//! ranges ──► Range ── Consumer (opened late, closed at the end and while many others are read) ──► Messages
+//! ranges ──► Range ── Consumer (opened late, closed at the end and while many others are read) ──► MessageBlock
 //! ```
 //! * What is read is fixed when the topic is looked at: later records aren't part of the range. An end that falls
 //!   into a hole (control records, compacted ones) counts as reached where the partition is read to its end.
@@ -22,7 +22,7 @@ use keytide_config::{KafkaClient, KafkaSource, OnGap};
 use sha2::{Digest, Sha256};
 
 use super::client::KafkaError;
-use super::consumer::{Consumer, Record};
+use super::consumer::{Consumer, ConsumerEvent};
 use super::headers::KeptHeaders;
 use super::topic::Topic;
 use crate::decode::Headers;
@@ -84,10 +84,10 @@ pub struct Range {
 }
 
 /// Messages of one partition. Not `Debug`: they may hold raw keys.
-pub struct Messages {
+pub struct MessageBlock {
     /// The messages, one behind the other.
     text: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<BlockEntry>,
     header_bytes: usize,
     /// Bytes of the messages, those included that were too long.
     pub bytes: u64,
@@ -95,7 +95,7 @@ pub struct Messages {
     pub last: bool,
 }
 
-enum Entry {
+enum BlockEntry {
     /// Ends at `end` in the text, and begins where the one before it ends.
     Message {
         offset: u64,
@@ -115,7 +115,7 @@ pub struct Gap {
     pub to: u64,
 }
 
-impl Messages {
+impl MessageBlock {
     fn new(mut text: Vec<u8>) -> Self {
         text.clear();
         Self { text, entries: Vec::new(), header_bytes: 0, bytes: 0, last: false }
@@ -130,13 +130,13 @@ impl Messages {
     pub fn entries_with_headers(&self) -> impl Iterator<Item = (Result<Line<'_>, Gap>, &dyn Headers)> {
         let mut start = 0;
         self.entries.iter().map(move |entry| match entry {
-            Entry::Message { offset, end, headers } => {
+            BlockEntry::Message { offset, end, headers } => {
                 let text = &self.text[start..*end];
                 start = *end;
                 (Ok(Line::Whole { offset: *offset, text }), headers as &dyn Headers)
             }
-            Entry::TooLong(message) => (Ok(Line::TooLong(message.clone())), &() as &dyn Headers),
-            Entry::Gap(gap) => (Err(*gap), &() as &dyn Headers),
+            BlockEntry::TooLong(message) => (Ok(Line::TooLong(message.clone())), &() as &dyn Headers),
+            BlockEntry::Gap(gap) => (Err(*gap), &() as &dyn Headers),
         })
     }
 
@@ -154,9 +154,9 @@ impl Messages {
             Some(headers) => {
                 self.header_bytes += headers.bytes();
                 self.text.extend_from_slice(value);
-                Entry::Message { offset, end: self.text.len(), headers }
+                BlockEntry::Message { offset, end: self.text.len(), headers }
             }
-            None => Entry::TooLong(TooLong { offset, length, sha256: Sha256::digest(value).into() }),
+            None => BlockEntry::TooLong(TooLong { offset, length, sha256: Sha256::digest(value).into() }),
         });
     }
 
@@ -196,8 +196,8 @@ impl Range {
     ///
     /// # Errors
     /// If reading can't go on. The range must not be used after an error.
-    pub fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<Messages, KafkaError> {
-        let mut block = Messages::new(text);
+    pub fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<MessageBlock, KafkaError> {
+        let mut block = MessageBlock::new(text);
         let mut gap = None;
         while self.next < self.end && gap.is_none() && !block.is_full(cut) {
             if self.at_end {
@@ -215,18 +215,18 @@ impl Range {
             let (next, end, at_end, keep) = (&mut self.next, self.end, &mut self.at_end, self.with_headers);
             // One at a time: a record that isn't taken here is never handed over again.
             let records = consumer.poll(READ_WAIT, 1, &mut |record| match record {
-                Record::Message(message) => {
+                ConsumerEvent::Message(message) => {
                     *next = (message.offset + 1).min(end);
                     if message.offset < end {
                         let headers = if keep { message.headers } else { &() };
                         block.push(message.offset, message.value.unwrap_or_default(), headers, cut);
                     }
                 }
-                Record::End { offset, .. } => {
+                ConsumerEvent::End { offset, .. } => {
                     *next = offset.clamp(*next, end);
                     *at_end = *next < end;
                 }
-                Record::Gap { wanted, low, high, .. } => gap = Some((wanted, low, high)),
+                ConsumerEvent::Gap { wanted, low, high, .. } => gap = Some((wanted, low, high)),
             })?;
             if records == 0 {
                 break;
@@ -250,7 +250,7 @@ impl Range {
     }
 
     /// The partition ended before the range did: holes up to there, or a log that lost its end.
-    fn judge_end(&mut self, block: &mut Messages) -> Result<(), KafkaError> {
+    fn judge_end(&mut self, block: &mut MessageBlock) -> Result<(), KafkaError> {
         let lookup = Topic::open(&self.client, &self.topic)?;
         match lookup.watermarks_within(self.partition, LOOKUP_WAIT) {
             Ok((_, high)) if high >= self.end => {
@@ -265,14 +265,20 @@ impl Range {
     }
 
     /// Goes on behind a gap, if that is allowed.
-    fn pass_gap(&mut self, block: &mut Messages, wanted: u64, low: u64, high: u64) -> Result<(), KafkaError> {
+    fn pass_gap(
+        &mut self,
+        block: &mut MessageBlock,
+        wanted: u64,
+        low: u64,
+        high: u64,
+    ) -> Result<(), KafkaError> {
         if self.on_gap == OnGap::Stop {
             let (topic, partition) = (self.topic.clone(), self.partition);
             return Err(KafkaError::Gap { topic, partition, wanted, low, high });
         }
         // Where the log lost its end, what is to come isn't what was there when the run began.
         let to = if wanted < low { low.min(self.end) } else { self.end };
-        block.entries.push(Entry::Gap(Gap { from: wanted, to }));
+        block.entries.push(BlockEntry::Gap(Gap { from: wanted, to }));
         self.next = to;
         match &mut self.consumer {
             Some(consumer) if to < self.end => consumer.restart(self.partition, to),
@@ -300,7 +306,7 @@ mod tests {
     use keytide_config::{End, Start};
 
     use super::*;
-    use crate::kafka::testing::{Broker, DEADLINE};
+    use crate::kafka::testing::{DEADLINE, MockBroker};
 
     const CUT: Cut = Cut { bytes: 1 << 10, lines: usize::MAX, line_bytes: 64 };
 
@@ -351,7 +357,7 @@ mod tests {
         let long = "x".repeat(65);
         let values = [Some("a\nb"), None, Some(""), Some(&long), Some("last")];
         for cut in [CUT, Cut { lines: 1, ..CUT }, Cut { bytes: 1, ..CUT }] {
-            let broker = Broker::new();
+            let broker = MockBroker::new();
             broker.create("events", 1);
             broker.produce_at("events", 0, &values.map(|value| (value, 1)));
             let mut range = only(&broker.source("events"));
@@ -371,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_range_within_the_topic_starts_and_ends_where_it_says() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 2);
         broker.produce("events", 0, &["a", "b", "c", "d"]);
         let mut source = broker.source("events");
@@ -386,7 +392,7 @@ mod tests {
 
     #[test]
     fn headers_are_kept_where_they_are_asked_for_and_within_the_limit_of_a_message() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         let long = "x".repeat(64);
         for value in ["a", &long[..63], &long] {
@@ -413,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_paused_range_goes_on_where_it_was() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         broker.produce("events", 0, &["a", "b", "c"]);
         let mut range = only(&broker.source("events"));
@@ -424,7 +430,7 @@ mod tests {
 
     #[test]
     fn an_outage_is_waited_out_with_empty_blocks() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         broker.produce("events", 0, &["a", "b"]);
         let mut range = only(&broker.source("events"));
@@ -438,7 +444,7 @@ mod tests {
     }
 
     /// A range from offset 0, whose beginning is gone by now; what is left.
-    fn with_a_gap(broker: &Broker, on_gap: OnGap) -> (Range, u64, u64) {
+    fn with_a_gap(broker: &MockBroker, on_gap: OnGap) -> (Range, u64, u64) {
         broker.create("events", 1);
         let value = "x".repeat(100_000);
         broker.produce("events", 0, &[value.as_str(); 10]);
@@ -457,7 +463,7 @@ mod tests {
 
     #[test]
     fn a_gap_ends_a_range_that_must_be_whole() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         let (mut range, low, high) = with_a_gap(&broker, OnGap::Stop);
         let error = read(&mut range, &CUT, |_| {}).unwrap_err();
         let expected = KafkaError::Gap { topic: "events".to_owned(), partition: 0, wanted: 0, low, high };
@@ -466,7 +472,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_one_entry_where_it_may_be_skipped() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         let (mut range, low, _) = with_a_gap(&broker, OnGap::Skip);
         let seen = read(&mut range, &CUT, |_| {}).unwrap();
         let expected = [Seen::Gap(0, low), Seen::TooLong(low, 100_000), Seen::TooLong(low + 1, 100_000)];
@@ -481,7 +487,7 @@ mod tests {
 
     #[test]
     fn an_end_in_a_hole_is_reached_and_one_that_was_lost_is_a_gap() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         broker.produce("events", 0, &["a", "b"]);
         let mut range = only(&broker.source("events"));

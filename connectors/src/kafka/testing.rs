@@ -13,11 +13,11 @@ use rdkafka::types::RDKafkaRespErr;
 /// Longer than anything that works takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-pub(crate) struct Broker {
+pub(crate) struct MockBroker {
     cluster: MockCluster<'static, DefaultProducerContext>,
 }
 
-impl Broker {
+impl MockBroker {
     pub(crate) fn new() -> Self {
         Self { cluster: MockCluster::new(1).unwrap() }
     }

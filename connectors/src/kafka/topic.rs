@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Context, KafkaError, client_config, create_error, is_refusal};
+use super::client::{KafkaContext, KafkaError, client_config, create_error, is_refusal};
 
 /// How long one question waits for its answer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -22,7 +22,7 @@ const SERVED_EVENTS: usize = 64;
 
 /// A topic of some brokers.
 pub struct Topic {
-    lookup: BaseConsumer<Context>,
+    lookup: BaseConsumer<KafkaContext>,
     name: String,
 }
 
@@ -38,7 +38,7 @@ impl Topic {
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .remove("group.id");
-        let lookup = config.create_with_context(Context::new(client)).map_err(create_error)?;
+        let lookup = config.create_with_context(KafkaContext::new(client)).map_err(create_error)?;
         Ok(Self { lookup, name: topic.to_owned() })
     }
 
@@ -266,12 +266,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::kafka::Class;
-    use crate::kafka::testing::Broker;
+    use crate::kafka::ErrorClass;
+    use crate::kafka::testing::MockBroker;
 
     #[test]
     fn partitions_and_watermarks_are_the_brokers() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 3);
         broker.produce("events", 1, &["a", "b"]);
         let topic = Topic::open(&broker.client(), "events").unwrap();
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn starts_and_ends_are_found_in_every_way() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 2);
         broker.produce_at("events", 0, &[(Some("a"), 1_000), (Some("b"), 2_000), (Some("c"), 3_000)]);
         broker.produce_at("events", 1, &[(Some("d"), 9_000)]);
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn an_offset_that_is_not_there_is_refused_with_what_is() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         broker.create("events", 1);
         broker.produce("events", 0, &["a", "b"]);
         let topic = Topic::open(&broker.client(), "events").unwrap();
@@ -312,11 +312,11 @@ mod tests {
 
     #[test]
     fn a_topic_that_is_not_there_is_a_definite_error() {
-        let broker = Broker::new();
+        let broker = MockBroker::new();
         let topic = Topic::open(&broker.client(), "nothing").unwrap();
         broker.forget("nothing");
         let error = topic.partitions().unwrap_err();
         assert!(matches!(error, KafkaError::NoTopic { .. }), "{error}");
-        assert_eq!(error.class(), Class::Definite);
+        assert_eq!(error.class(), ErrorClass::Definite);
     }
 }

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use keytide_config::duration_text;
 use keytide_dataflow::model::Tick;
 
-use super::ticker::{Rules, Ticker};
-use super::{LOOK_AROUND, Live, State, TICK_EVENTS, add};
+use super::ticker::{Ticker, TickerRules};
+use super::{LOOK_AROUND, Live, LiveState, TICK_EVENTS, add};
 use crate::input::PartitionInfo;
 
 /// Cuts ticks until the job ends. `clock` is the time in ms since the epoch.
 pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
-    let rules = Rules {
+    let rules = TickerRules {
         out_of_orderness_ms: live.options.windows.out_of_orderness_ms,
         idle_ticks: live.options.windows.idle_ticks,
         skew_ms: live.options.windows.skew_ms,
@@ -46,7 +46,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
             state = live.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
 
-        let State { reached, minutes, .. } = &mut *state;
+        let LiveState { reached, minutes, .. } = &mut *state;
         let closed = ticker.close(tick, reached, mem::take(minutes), last);
         let slow: Vec<Option<u64>> = ticker.slow().collect();
         warn_of_changes(&state.partitions, &state.slow, &slow);

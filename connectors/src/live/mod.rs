@@ -21,7 +21,7 @@
 //! read to the end they had at the start: no tick closes before.
 //!
 //! **Ticks are due** when they are as old as `tick_ms`, hold [`TICK_EVENTS`], when the last one left the watermark
-//! [`behind`](Closed::behind), or when a partition has come to where only a later watermark lets it go on; but none is cut while [`TICKS_COMPUTED`] are being computed or
+//! [`behind`](ClosedTick::behind), or when a partition has come to where only a later watermark lets it go on; but none is cut while [`TICKS_COMPUTED`] are being computed or
 //! [`TICKS_PUBLISHED`] published. A slow job's ticks therefore grow wider instead of more.
 //!
 //! **Back-pressure.** Readers pause while [`QUEUE_BYTES`] wait in the queues or the open tick is full; librdkafka
@@ -57,9 +57,9 @@ use keytide_config::Windows;
 use keytide_dataflow::model::{EventTime, Tick};
 
 pub use self::coordinator::coordinate;
-pub use self::reader::{Decoders, Feed, Reader, SourceFeed};
+pub use self::reader::{Decoders, Feed, PartitionReader, SourceFeed};
 pub use self::tables::{FileFeed, TableFeed, TableReader, TopicFeed};
-pub use self::ticker::{Closed, Reached, Rules, STEP_MS, Ticker};
+pub use self::ticker::{ClosedTick, PartitionProgress, STEP_MS, Ticker, TickerRules};
 pub use self::watch::watch_partitions;
 use crate::decode::Tally;
 use crate::input::{Message, PartitionInfo, Queues};
@@ -79,7 +79,7 @@ const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 /// How a live job is read.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct LiveOptions {
     /// Width of a tick in ms.
     pub tick_ms: u64,
     /// `[windows]`.
@@ -100,7 +100,7 @@ pub enum LiveError {
 
 /// What was read and closed so far; counters only grow.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct LiveCounters {
     pub bytes: AtomicU64,
     pub messages: AtomicU64,
     /// Events that were decoded, duplicates included.
@@ -119,7 +119,7 @@ pub struct Counters {
     pub tallies: Mutex<Vec<Tally>>,
 }
 
-impl Counters {
+impl LiveCounters {
     /// Adds what was odd about records of a source.
     fn tally(&self, source: usize, tally: &Tally) {
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,23 +159,23 @@ pub struct Status {
 
 /// The input of one live job in this process. See the module.
 pub struct Live {
-    state: Mutex<State>,
+    state: Mutex<LiveState>,
     /// Signals every change that somebody may wait for.
     changed: Condvar,
-    options: Options,
+    options: LiveOptions,
     /// What was read so far.
-    pub counters: Counters,
+    pub counters: LiveCounters,
 }
 
-struct State {
+struct LiveState {
     first: Tick,
     open: Tick,
     next: Tick,
     /// Number of the last cut that was asked for.
     cut: u64,
-    /// By seat, the last cut that it answered.
+    /// By slot, the last cut that it answered.
     answered: Vec<u64>,
-    reached: Vec<Reached>,
+    reached: Vec<PartitionProgress>,
     /// By partition, how many ms it is behind the others if it is slow.
     slow: Vec<Option<u64>>,
     lags: Vec<Option<u64>>,
@@ -233,11 +233,11 @@ struct Orders {
 }
 
 impl Live {
-    /// A job whose first tick is `open`. Its seats are the readers, one a worker, and that of the tables.
+    /// A job whose first tick is `open`. Its slots are the readers, one a worker, and that of the tables.
     #[must_use]
-    pub fn new(open: Tick, options: Options) -> Arc<Self> {
+    pub fn new(open: Tick, options: LiveOptions) -> Arc<Self> {
         let workers = options.workers.get();
-        let state = State {
+        let state = LiveState {
             first: open,
             open,
             next: open,
@@ -270,7 +270,7 @@ impl Live {
             state: Mutex::new(state),
             changed: Condvar::new(),
             options,
-            counters: Counters::default(),
+            counters: LiveCounters::default(),
         })
     }
 
@@ -281,7 +281,7 @@ impl Live {
         let index = state.partitions.len();
         let addition = Addition { index, source: info.source_index, number: info.number, offset };
         Arc::make_mut(&mut state.partitions).push(info);
-        state.reached.push(Reached { next_offset: offset, ..Reached::default() });
+        state.reached.push(PartitionProgress { next_offset: offset, ..PartitionProgress::default() });
         state.lags.push(None);
         let readers = state.additions.len();
         state.additions[index % readers].push(addition);
@@ -398,12 +398,12 @@ impl Live {
         }
     }
 
-    /// The seat of the tables.
-    fn table_seat(&self) -> usize {
+    /// The slot of the tables.
+    fn table_slot(&self) -> usize {
         self.options.workers.get()
     }
 
-    fn orders(&self, seat: usize) -> Orders {
+    fn orders(&self, slot: usize) -> Orders {
         let mut state = self.state();
         let ceiling = match state.watermark {
             0 => EventTime::MAX,
@@ -418,15 +418,15 @@ impl Live {
             has_room: state.has_room(),
             ceiling,
             behind: state.behind,
-            additions: state.additions.get_mut(seat).map(mem::take).unwrap_or_default(),
+            additions: state.additions.get_mut(slot).map(mem::take).unwrap_or_default(),
         }
     }
 
     /// Sleeps until a reader that had nothing to do should look again.
-    fn rest(&self, seat: usize) {
+    fn rest(&self, slot: usize) {
         let state = self.state();
-        let answered = state.answered[seat];
-        let asleep = |state: &mut State| state.cut == answered && (state.stopping || !state.has_room());
+        let answered = state.answered[slot];
+        let asleep = |state: &mut LiveState| state.cut == answered && (state.stopping || !state.has_room());
         drop(self.changed.wait_timeout_while(state, LOOK_AROUND, asleep));
     }
 
@@ -467,9 +467,9 @@ impl Live {
     /// Answers a cut; the tick that is read for from now on.
     fn answer(
         &self,
-        seat: usize,
+        slot: usize,
         cut: u64,
-        reached: impl IntoIterator<Item = (usize, Reached)>,
+        reached: impl IntoIterator<Item = (usize, PartitionProgress)>,
         minutes: impl IntoIterator<Item = EventTime>,
     ) -> Tick {
         let mut state = self.state();
@@ -477,7 +477,7 @@ impl Live {
             state.reached[index] = reached;
         }
         state.minutes.extend(minutes);
-        state.answered[seat] = cut;
+        state.answered[slot] = cut;
         self.changed.notify_all();
         state.next
     }
@@ -490,12 +490,12 @@ impl Live {
     }
 
     /// A thread that panicked while it held the lock has ended the process.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LiveState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LiveState {
     /// Whether more may be read.
     fn has_room(&self) -> bool {
         self.queues.bytes() < QUEUE_BYTES && self.open_events < TICK_EVENTS

@@ -11,11 +11,11 @@ use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{EventTime, Position, Tick};
 use sha2::{Digest, Sha256};
 
-use super::{Addition, Live, LiveError, Orders, Reached, add};
+use super::{Addition, Live, LiveError, Orders, PartitionProgress, add};
 use crate::decode::{DeadLetter, Decoded, Decoder, Tally};
-use crate::ingest::sequencer::Clock;
-use crate::input::{Latest, Message};
-use crate::kafka::{self, Consumer, KafkaError, PartitionLag, Record};
+use crate::ingest::sequencer::RunningMaximum;
+use crate::input::{FutureLimit, Message};
+use crate::kafka::{Consumer, ConsumerEvent, KafkaError, KafkaMessage, PartitionLag};
 
 /// Messages that are taken from a source before the reader looks around.
 const POLL_MESSAGES: usize = 2_048;
@@ -43,7 +43,7 @@ pub trait Feed: Send {
         &mut self,
         most: usize,
         wait: Duration,
-        take: &mut dyn FnMut(Record<'_>),
+        take: &mut dyn FnMut(ConsumerEvent<'_>),
     ) -> Result<usize, KafkaError>;
     /// How far its partitions are behind, as far as it is known.
     fn lags(&self) -> Vec<PartitionLag>;
@@ -62,7 +62,7 @@ impl Feed for Consumer {
         &mut self,
         most: usize,
         wait: Duration,
-        take: &mut dyn FnMut(Record<'_>),
+        take: &mut dyn FnMut(ConsumerEvent<'_>),
     ) -> Result<usize, KafkaError> {
         Self::poll(self, wait, most, &mut |record| take(record))
     }
@@ -88,11 +88,11 @@ pub struct SourceFeed {
 pub type Decoders = dyn Fn(usize) -> Box<dyn Decoder> + Send + Sync;
 
 /// See the module.
-pub struct Reader {
+pub struct PartitionReader {
     live: Arc<Live>,
-    seat: usize,
-    sources: Vec<Source>,
-    lanes: Lanes,
+    slot: usize,
+    sources: Vec<ReaderSource>,
+    partitions: LivePartitions,
     tick: Tick,
     answered: u64,
     /// Number of the replacement that the decoders are of.
@@ -102,24 +102,24 @@ pub struct Reader {
     tolerance_ms: u64,
 }
 
-struct Source {
+struct ReaderSource {
     feed: SourceFeed,
     decoder: Box<dyn Decoder>,
 }
 
 /// The partitions of a reader, by source and number.
 #[derive(Default)]
-struct Lanes {
-    lanes: Vec<Lane>,
-    places: HashMap<(usize, u32), usize>,
+struct LivePartitions {
+    list: Vec<LivePartition>,
+    indices: HashMap<(usize, u32), usize>,
 }
 
-struct Lane {
+struct LivePartition {
     index: usize,
     source: usize,
     number: u32,
     /// `None` before the first event.
-    clock: Option<Clock>,
+    running: Option<RunningMaximum>,
     /// Its greatest event time, leaps included.
     highest: EventTime,
     next_offset: u64,
@@ -130,24 +130,25 @@ struct Lane {
     paused: bool,
 }
 
-struct Gap {
-    partition: u32,
+struct ReportedGap {
+    /// The partition's number in its topic.
+    number: u32,
     wanted: u64,
     low: u64,
     high: u64,
 }
 
-impl Reader {
-    /// The reader in a seat, with its part of every source.
-    pub fn new(live: &Arc<Live>, seat: usize, feeds: Vec<SourceFeed>, decoders: &Decoders) -> Self {
+impl PartitionReader {
+    /// The reader in a slot, with its part of every source.
+    pub fn new(live: &Arc<Live>, slot: usize, feeds: Vec<SourceFeed>, decoders: &Decoders) -> Self {
         let windows = &live.options.windows;
         let tolerance_ms = windows.out_of_orderness_ms.saturating_add(windows.allowed_lateness_ms);
-        let source = |feed: SourceFeed| Source { decoder: decoders(feed.source), feed };
+        let source = |feed: SourceFeed| ReaderSource { decoder: decoders(feed.source), feed };
         Self {
             live: Arc::clone(live),
-            seat,
+            slot,
             sources: feeds.into_iter().map(source).collect(),
-            lanes: Lanes::default(),
+            partitions: LivePartitions::default(),
             tick: live.state().open,
             answered: 0,
             replacement: 0,
@@ -161,7 +162,7 @@ impl Reader {
     pub fn run(mut self) {
         let mut failed = false;
         loop {
-            let orders = self.live.orders(self.seat);
+            let orders = self.live.orders(self.slot);
             if orders.cut != self.answered {
                 self.answer(orders.cut);
                 if orders.last {
@@ -170,7 +171,7 @@ impl Reader {
             }
             if failed || orders.stopping || !orders.has_room {
                 self.flush();
-                self.live.rest(self.seat);
+                self.live.rest(self.slot);
             } else if let Err(error) = self.read(orders) {
                 failed = true;
                 self.live.fail(error);
@@ -197,12 +198,12 @@ impl Reader {
         if let Some(source) = feed {
             source.feed.feed.add(number, offset)?;
         }
-        self.lanes.places.insert((source, number), self.lanes.lanes.len());
-        self.lanes.lanes.push(Lane {
+        self.partitions.indices.insert((source, number), self.partitions.list.len());
+        self.partitions.list.push(LivePartition {
             index,
             source,
             number,
-            clock: None,
+            running: None,
             highest: 0,
             next_offset: offset,
             at_end: false,
@@ -216,14 +217,15 @@ impl Reader {
     /// Pauses partitions that are beyond an event time, resumes the others.
     fn pause_beyond(&mut self, ceiling: EventTime) {
         let mut reached = false;
-        for lane in &mut self.lanes.lanes {
-            let beyond = lane.clock.as_ref().is_some_and(|clock| clock.maximum() > ceiling);
-            if beyond != lane.paused {
-                lane.paused = beyond;
+        for partition in &mut self.partitions.list {
+            let beyond = partition.running.as_ref().is_some_and(|running| running.maximum() > ceiling);
+            if beyond != partition.paused {
+                partition.paused = beyond;
                 reached |= beyond;
-                if let Some(source) = self.sources.iter_mut().find(|source| source.feed.source == lane.source)
+                if let Some(source) =
+                    self.sources.iter_mut().find(|source| source.feed.source == partition.source)
                 {
-                    source.feed.feed.pause(lane.number, beyond);
+                    source.feed.feed.pause(partition.number, beyond);
                 }
             }
         }
@@ -233,35 +235,36 @@ impl Reader {
     }
 
     fn poll(&mut self, wait: Duration) -> Result<(), LiveError> {
-        let Self { live, sources, lanes, tick, out, minutes, tolerance_ms, .. } = self;
+        let Self { live, sources, partitions, tick, out, minutes, tolerance_ms, .. } = self;
         let (mut messages, mut bytes) = (0, 0);
         let (events_before, letters_before) = (out.events.len(), out.dead_letters.len());
         let mut late = 0;
         let wait = wait / u32::try_from(sources.len().max(1)).unwrap_or(u32::MAX);
-        if sources.is_empty() || lanes.lanes.is_empty() {
+        if sources.is_empty() || partitions.list.is_empty() {
             let _ = live.wait_for_stop(POLL_WAIT);
             return Ok(());
         }
-        for Source { feed, decoder } in sources.iter_mut() {
+        for ReaderSource { feed, decoder } in sources.iter_mut() {
             let mut gaps = Vec::new();
-            let mut take = |record: Record<'_>| {
-                let (Record::Message(kafka::Message { partition, .. })
-                | Record::End { partition, .. }
-                | Record::Gap { partition, .. }) = record;
-                let Some(lane) = lanes.get(feed.source, partition) else { return };
+            let mut take = |record: ConsumerEvent<'_>| {
+                let (ConsumerEvent::Message(KafkaMessage { partition: number, .. })
+                | ConsumerEvent::End { partition: number, .. }
+                | ConsumerEvent::Gap { partition: number, .. }) = record;
+                let Some(partition) = partitions.get(feed.source, number) else { return };
                 match record {
-                    Record::Message(message) => {
+                    ConsumerEvent::Message(message) => {
                         let value = message.value.unwrap_or_default();
                         messages += 1;
                         bytes += value.len() as u64;
-                        late += lane.message(&message, &mut **decoder, *tick, *tolerance_ms, minutes, out);
+                        late +=
+                            partition.message(&message, &mut **decoder, *tick, *tolerance_ms, minutes, out);
                     }
-                    Record::End { offset, .. } => {
-                        (lane.at_end, lane.was_at_end) = (true, true);
-                        lane.next_offset = offset;
+                    ConsumerEvent::End { offset, .. } => {
+                        (partition.at_end, partition.was_at_end) = (true, true);
+                        partition.next_offset = offset;
                     }
-                    Record::Gap { wanted, low, high, .. } => {
-                        gaps.push(Gap { partition, wanted, low, high });
+                    ConsumerEvent::Gap { wanted, low, high, .. } => {
+                        gaps.push(ReportedGap { number, wanted, low, high });
                     }
                 }
             };
@@ -271,8 +274,8 @@ impl Reader {
                 live.counters.tally(feed.source, &tally);
             }
             for gap in gaps {
-                let lane = lanes.get(feed.source, gap.partition).expect("its record was taken above");
-                pass_over(live, feed, lane, &gap, out)?;
+                let partition = partitions.get(feed.source, gap.number).expect("its record was taken above");
+                pass_over(live, feed, partition, &gap, out)?;
             }
         }
         let counters = &live.counters;
@@ -298,23 +301,23 @@ impl Reader {
         let events = (!events.is_empty()).then_some(Message::Events { tick, events });
         let letters =
             (!dead_letters.is_empty()).then_some(Message::DeadLetters { tick, letters: dead_letters });
-        self.live.send(self.seat, definitions.into_iter().chain(events).chain(letters));
+        self.live.send(self.slot, definitions.into_iter().chain(events).chain(letters));
     }
 
     fn answer(&mut self, cut: u64) {
         self.flush();
-        for Source { feed, .. } in &self.sources {
+        for ReaderSource { feed, .. } in &self.sources {
             let lags = feed.feed.lags().into_iter().filter_map(|lag| {
                 Some((
-                    self.lanes.lanes[*self.lanes.places.get(&(feed.source, lag.partition))?].index,
+                    self.partitions.list[*self.partitions.indices.get(&(feed.source, lag.partition))?].index,
                     lag.lag,
                 ))
             });
             self.live.set_lags(lags);
         }
-        let reached = self.lanes.lanes.iter_mut().map(|lane| (lane.index, lane.reached()));
+        let reached = self.partitions.list.iter_mut().map(|partition| (partition.index, partition.reached()));
         self.tick =
-            self.live.answer(self.seat, cut, reached.collect::<Vec<_>>(), mem::take(&mut self.minutes));
+            self.live.answer(self.slot, cut, reached.collect::<Vec<_>>(), mem::take(&mut self.minutes));
         self.answered = cut;
         if let Some((replacement, decoders)) = self.live.decoders_since(self.replacement) {
             self.replacement = replacement;
@@ -325,42 +328,42 @@ impl Reader {
     }
 }
 
-impl Lanes {
-    fn get(&mut self, source: usize, partition: u32) -> Option<&mut Lane> {
-        self.places.get(&(source, partition)).map(|place| &mut self.lanes[*place])
+impl LivePartitions {
+    fn get(&mut self, source: usize, partition: u32) -> Option<&mut LivePartition> {
+        self.indices.get(&(source, partition)).map(|index| &mut self.list[*index])
     }
 }
 
-impl Lane {
+impl LivePartition {
     /// Decodes a message; how many of its events are late.
     fn message(
         &mut self,
-        message: &kafka::Message<'_>,
+        message: &KafkaMessage<'_>,
         decoder: &mut dyn Decoder,
         tick: Tick,
         tolerance_ms: u64,
         minutes: &mut BTreeSet<EventTime>,
         out: &mut Decoded,
     ) -> u64 {
-        let kafka::Message { offset, value, headers, .. } = *message;
+        let KafkaMessage { offset, value, headers, .. } = *message;
         let value = value.unwrap_or_default();
         self.at_end = false;
         self.next_offset = offset + 1;
         let (event, letter) = (out.events.len(), out.dead_letters.len());
         let partition = u32::try_from(self.index).expect("fewer than 2^32 partitions fit in memory");
         decoder.decode_with(value, headers, Position { partition, offset, index: 0 }, out);
-        Latest::at(tick).judge(out, event, letter, value);
+        FutureLimit::at(tick).judge(out, event, letter, value);
         let mut late = 0;
         self.events += (out.events.len() - event) as u64;
         for event in &mut out.events[event..] {
             let time = event.time;
-            let clock = self.clock.get_or_insert_with(|| Clock::starting_at(time));
-            let behind = clock.maximum().saturating_sub(time);
+            let running = self.running.get_or_insert_with(|| RunningMaximum::starting_at(time));
+            let behind = running.maximum().saturating_sub(time);
             if behind > tolerance_ms {
                 event.late_ms = u32::try_from(behind).unwrap_or(u32::MAX);
                 late += 1;
             }
-            clock.advance(time);
+            running.advance(time);
             if time > self.highest {
                 self.highest = time;
             }
@@ -373,14 +376,14 @@ impl Lane {
     }
 
     /// What it reached, for a cut.
-    fn reached(&mut self) -> Reached {
+    fn reached(&mut self) -> PartitionProgress {
         let events = mem::take(&mut self.events);
         // What came behind the end of a paused partition isn't known.
         let at_end = mem::replace(&mut self.was_at_end, self.at_end) && !self.paused;
-        let settled = self.clock.as_ref().map(Clock::maximum);
+        let settled = self.running.as_ref().map(RunningMaximum::maximum);
         // At the end nothing is there that could contradict a leap.
         let maximum = if self.at_end { settled.map(|_| self.highest) } else { settled };
-        Reached { maximum, settled, next_offset: self.next_offset, at_end, events }
+        PartitionProgress { maximum, settled, next_offset: self.next_offset, at_end, events }
     }
 }
 
@@ -388,14 +391,14 @@ impl Lane {
 fn pass_over(
     live: &Live,
     source: &mut SourceFeed,
-    lane: &mut Lane,
-    gap: &Gap,
+    partition: &mut LivePartition,
+    gap: &ReportedGap,
     out: &mut Decoded,
 ) -> Result<(), LiveError> {
-    let Gap { partition, wanted, low, high } = *gap;
+    let ReportedGap { number, wanted, low, high } = *gap;
     if source.on_gap == OnGap::Stop {
         let topic = source.name.clone();
-        return Err(KafkaError::Gap { topic, partition, wanted, low, high }.into());
+        return Err(KafkaError::Gap { topic, partition: number, wanted, low, high }.into());
     }
     let reason = if wanted < low {
         format!("gap: the records from offset {wanted} to {} are gone: retention passed the job", low - 1)
@@ -404,10 +407,10 @@ fn pass_over(
             "gap: offset {wanted} lies beyond the topic's end at {high}: it was made anew, and is read from {low} on"
         )
     };
-    tracing::warn!(source = source.name, partition, "{reason}");
+    tracing::warn!(source = source.name, partition = number, "{reason}");
     out.dead_letters.push(DeadLetter {
         position: Position {
-            partition: u32::try_from(lane.index).expect("fewer than 2^32 partitions fit in memory"),
+            partition: u32::try_from(partition.index).expect("fewer than 2^32 partitions fit in memory"),
             offset: wanted,
             index: 0,
         },
@@ -419,7 +422,7 @@ fn pass_over(
         counted: false,
     });
     add(&live.counters.gaps, 1);
-    lane.next_offset = low;
-    source.feed.add(partition, low)?;
+    partition.next_offset = low;
+    source.feed.add(number, low)?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use keytide_config::{End, KafkaClient, Start};
 use keytide_dataflow::model::Tick;
 
 use super::{Live, LiveError, add};
-use crate::kafka::{Consumer, KafkaError, Message, Record, Topic};
+use crate::kafka::{Consumer, ConsumerEvent, KafkaError, KafkaMessage, Topic};
 use crate::tables::{TablesRead, TopicTable, WatchedTables};
 
 /// How long a round waits for changes.
@@ -105,12 +105,12 @@ impl TableFeed for TopicFeed {
         let out = first.as_mut().unwrap_or(&mut *read);
         consumer.poll(wait, POLL_RECORDS, &mut |record| {
             let (partition, next) = match record {
-                Record::Message(Message { partition, offset, key, value, .. }) => {
+                ConsumerEvent::Message(KafkaMessage { partition, offset, key, value, .. }) => {
                     table.apply(partition, offset, key, value, out);
                     (partition, offset + 1)
                 }
-                Record::End { partition, offset } => (partition, offset),
-                Record::Gap { partition, wanted, low, high } => {
+                ConsumerEvent::End { partition, offset } => (partition, offset),
+                ConsumerEvent::Gap { partition, wanted, low, high } => {
                     let topic = table.topic().to_owned();
                     gap = Some(KafkaError::Gap { topic, partition, wanted, low, high });
                     return;
@@ -138,7 +138,7 @@ impl TableFeed for TopicFeed {
 /// See the module.
 pub struct TableReader {
     live: Arc<Live>,
-    seat: usize,
+    slot: usize,
     feeds: Vec<Box<dyn TableFeed>>,
     read: TablesRead,
     tick: Tick,
@@ -150,7 +150,7 @@ impl TableReader {
     #[must_use]
     pub fn new(live: &Arc<Live>, first: TablesRead, feeds: Vec<Box<dyn TableFeed>>) -> Self {
         let tick = live.state().open;
-        Self { live: Arc::clone(live), seat: live.table_seat(), feeds, read: first, tick, answered: 0 }
+        Self { live: Arc::clone(live), slot: live.table_slot(), feeds, read: first, tick, answered: 0 }
     }
 
     /// Reads until the job ends. No tick is closed before the tables are complete. An error ends the job.
@@ -159,7 +159,7 @@ impl TableReader {
         let mut complete = false;
         let mut failed = false;
         loop {
-            let orders = self.live.orders(self.seat);
+            let orders = self.live.orders(self.slot);
             if !complete && self.feeds.iter().all(|feed| feed.is_complete()) {
                 complete = true;
                 self.live.state().tables_read = true;
@@ -167,7 +167,7 @@ impl TableReader {
             }
             if orders.cut != self.answered && (complete || orders.stopping) {
                 self.flush();
-                self.tick = self.live.answer(self.seat, orders.cut, [], []);
+                self.tick = self.live.answer(self.slot, orders.cut, [], []);
                 self.answered = orders.cut;
                 if orders.last {
                     return;

@@ -7,19 +7,19 @@ use std::thread;
 use std::time::Duration;
 
 use super::Feed;
-use crate::kafka::{KafkaError, Message, PartitionLag, Record};
+use crate::kafka::{ConsumerEvent, KafkaError, KafkaMessage, PartitionLag};
 
 /// The longest wait of a poll that finds nothing.
 const WAIT: Duration = Duration::from_millis(1);
 
 /// A topic: messages by partition, which the test appends to while readers have it.
 #[derive(Clone, Debug, Default)]
-pub struct Topic {
+pub struct MemoryTopic {
     partitions: Arc<Mutex<BTreeMap<u32, Vec<String>>>>,
     polls: Arc<AtomicU64>,
 }
 
-impl Topic {
+impl MemoryTopic {
     /// Appends messages to a partition.
     pub fn append(&self, partition: u32, messages: impl IntoIterator<Item = String>) {
         let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,12 +36,12 @@ impl Topic {
     #[must_use]
     pub fn feed(&self, low: u64) -> Box<dyn Feed> {
         let (next, paused, ends) = Default::default();
-        Box::new(Memory { topic: self.clone(), next, paused, ends, low })
+        Box::new(MemoryFeed { topic: self.clone(), next, paused, ends, low })
     }
 }
 
-struct Memory {
-    topic: Topic,
+struct MemoryFeed {
+    topic: MemoryTopic,
     next: BTreeMap<u32, u64>,
     paused: BTreeSet<u32>,
     /// The end of each partition that the reader was told last.
@@ -49,7 +49,7 @@ struct Memory {
     low: u64,
 }
 
-impl Feed for Memory {
+impl Feed for MemoryFeed {
     fn add(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError> {
         self.next.insert(partition, offset);
         Ok(())
@@ -67,7 +67,7 @@ impl Feed for Memory {
         &mut self,
         most: usize,
         wait: Duration,
-        take: &mut dyn FnMut(Record<'_>),
+        take: &mut dyn FnMut(ConsumerEvent<'_>),
     ) -> Result<usize, KafkaError> {
         let partitions = self.topic.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = 0;
@@ -75,7 +75,7 @@ impl Feed for Memory {
             let messages = partitions.get(&partition).map_or(&[][..], Vec::as_slice);
             let high = messages.len() as u64;
             if *next < self.low {
-                take(Record::Gap { partition, wanted: *next, low: self.low, high });
+                take(ConsumerEvent::Gap { partition, wanted: *next, low: self.low, high });
                 continue;
             }
             while taken < most
@@ -83,12 +83,18 @@ impl Feed for Memory {
                 && let Some(message) = usize::try_from(*next).ok().and_then(|next| messages.get(next))
             {
                 let value = Some(message.as_bytes());
-                take(Record::Message(Message { partition, offset: *next, key: None, value, headers: &() }));
+                take(ConsumerEvent::Message(KafkaMessage {
+                    partition,
+                    offset: *next,
+                    key: None,
+                    value,
+                    headers: &(),
+                }));
                 *next += 1;
                 taken += 1;
             }
             if *next == high && self.ends.insert(partition, high) != Some(high) {
-                take(Record::End { partition, offset: high });
+                take(ConsumerEvent::End { partition, offset: high });
             }
         }
         drop(partitions);

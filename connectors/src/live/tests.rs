@@ -10,7 +10,7 @@ use keytide_dataflow::model::{
     AccessEvent, Country, KeyId, NameId, Place, Position, RequestId, RouteId, TickInfo,
 };
 
-use super::testing::Topic;
+use super::testing::MemoryTopic;
 use super::*;
 use crate::decode::{Decoded, Decoder};
 use crate::tables::TablesRead;
@@ -50,7 +50,7 @@ impl Decoder for Times {
 /// A job over one topic, with its threads.
 struct Job {
     live: Arc<Live>,
-    topic: Topic,
+    topic: MemoryTopic,
     threads: Vec<JoinHandle<()>>,
     workers: Vec<JoinHandle<Vec<Message>>>,
 }
@@ -84,18 +84,18 @@ impl Default for Setup {
 impl Job {
     fn start(setup: Setup) -> Self {
         let workers = NonZeroUsize::new(setup.workers).unwrap();
-        let options = Options { tick_ms: setup.tick_ms, windows: Windows::default(), workers };
+        let options = LiveOptions { tick_ms: setup.tick_ms, windows: Windows::default(), workers };
         let live = Live::new(NOW, options);
-        let topic = Topic::default();
+        let topic = MemoryTopic::default();
         let mut threads = Vec::new();
-        for seat in 0..setup.workers {
+        for slot in 0..setup.workers {
             let source = SourceFeed {
                 name: "events".to_owned(),
                 source: 0,
                 feed: topic.feed(setup.low),
                 on_gap: setup.on_gap,
             };
-            let reader = Reader::new(&live, seat, vec![source], &|_| Box::new(Times(0)));
+            let reader = PartitionReader::new(&live, slot, vec![source], &|_| Box::new(Times(0)));
             threads.push(thread::spawn(move || reader.run()));
         }
         let tables = TableReader::new(&live, TablesRead::default(), setup.tables);
@@ -267,9 +267,9 @@ fn lateness_is_judged_in_the_order_of_a_partition() {
 
 #[test]
 fn a_worker_may_come_after_the_first_tick() {
-    let options = Options { tick_ms: 1, windows: Windows::default(), workers: NonZeroUsize::MIN };
+    let options = LiveOptions { tick_ms: 1, windows: Windows::default(), workers: NonZeroUsize::MIN };
     let live = Live::new(NOW, options);
-    let reader = Reader::new(&live, 0, Vec::new(), &|_| Box::new(Times(0)));
+    let reader = PartitionReader::new(&live, 0, Vec::new(), &|_| Box::new(Times(0)));
     let tables = TableReader::new(&live, TablesRead::default(), Vec::new());
     let coordinator = Arc::clone(&live);
     let threads = [

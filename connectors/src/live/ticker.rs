@@ -16,7 +16,7 @@
 //!   and holds the watermark.
 //! * **Steps**: one tick raises the watermark by at most [`STEP_MS`], so that no operator sees more than one of
 //!   the detector's windows close at once; a gap in which no event lies is jumped. What is left is done by the
-//!   next ticks, which are then cut at once ([`Closed::behind`]).
+//!   next ticks, which are then cut at once ([`ClosedTick::behind`]).
 //!
 //! Limits: memory is four numbers a partition and one a minute of event time that is read ahead.
 
@@ -29,7 +29,7 @@ pub const STEP_MS: u64 = 60_000;
 
 /// What the decisions depend on besides the cuts.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct TickerRules {
     /// `[windows].out_of_orderness`.
     pub out_of_orderness_ms: u64,
     /// `[windows].idle_ticks`.
@@ -40,7 +40,7 @@ pub struct Rules {
 
 /// What one partition had reached when a tick was cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reached {
+pub struct PartitionProgress {
     /// Its greatest event time so far; `None` before its first event.
     pub maximum: Option<EventTime>,
     /// The same without leaps that aren't confirmed yet: no single record moves it by more than an hour.
@@ -55,7 +55,7 @@ pub struct Reached {
 
 /// A tick that was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Closed {
+pub struct ClosedTick {
     pub info: TickInfo,
     /// The watermark was held back by its step: further ticks are needed although nothing new was read.
     pub behind: bool,
@@ -64,8 +64,8 @@ pub struct Closed {
 /// See the module.
 #[derive(Debug)]
 pub struct Ticker {
-    rules: Rules,
-    paces: Vec<Pace>,
+    rules: TickerRules,
+    paces: Vec<PartitionPace>,
     /// Minutes beyond the watermark in which events lie.
     minutes: BTreeSet<EventTime>,
     watermark: EventTime,
@@ -73,7 +73,7 @@ pub struct Ticker {
 
 /// How a partition keeps up with the others.
 #[derive(Clone, Copy, Debug, Default)]
-struct Pace {
+struct PartitionPace {
     /// Ticks in a row that it was at its end without an event.
     quiet: u32,
     /// Ticks in a row that it was at its end and behind. Those in which it is idle don't matter.
@@ -82,10 +82,10 @@ struct Pace {
     is_slow: bool,
 }
 
-impl Pace {
+impl PartitionPace {
     /// Learns what a partition reached, when the furthest one is at `front`.
-    fn learn(&mut self, reached: &Reached, front: EventTime, rules: &Rules) {
-        let Reached { maximum, at_end, events, .. } = *reached;
+    fn learn(&mut self, reached: &PartitionProgress, front: EventTime, rules: &TickerRules) {
+        let PartitionProgress { maximum, at_end, events, .. } = *reached;
         self.quiet = if at_end && events == 0 { self.quiet.saturating_add(1) } else { 0 };
         if self.is_idle(rules) {
             return;
@@ -97,7 +97,7 @@ impl Pace {
         self.is_slow = is_behind && (self.is_slow || events > 0 && self.behind >= rules.idle_ticks);
     }
 
-    fn is_idle(&self, rules: &Rules) -> bool {
+    fn is_idle(&self, rules: &TickerRules) -> bool {
         self.quiet >= rules.idle_ticks
     }
 }
@@ -105,7 +105,7 @@ impl Pace {
 impl Ticker {
     /// A job without a tick yet.
     #[must_use]
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: TickerRules) -> Self {
         Self { rules, paces: Vec::new(), minutes: BTreeSet::new(), watermark: 0 }
     }
 
@@ -117,7 +117,7 @@ impl Ticker {
 
     /// By partition, how many ms it is behind the others if it is slow; 0 while it is idle as well.
     pub fn slow(&self) -> impl Iterator<Item = Option<u64>> {
-        let behind_ms = |pace: &Pace| if pace.is_idle(&self.rules) { 0 } else { pace.behind_ms };
+        let behind_ms = |pace: &PartitionPace| if pace.is_idle(&self.rules) { 0 } else { pace.behind_ms };
         self.paces.iter().map(move |pace| pace.is_slow.then(|| behind_ms(pace)))
     }
 
@@ -126,13 +126,13 @@ impl Ticker {
     pub fn close(
         &mut self,
         tick: Tick,
-        reached: &[Reached],
+        reached: &[PartitionProgress],
         minutes: impl IntoIterator<Item = EventTime>,
         last: bool,
-    ) -> Closed {
+    ) -> ClosedTick {
         let before = self.watermark;
         self.minutes.extend(minutes.into_iter().filter(|minute| minute + STEP_MS > before));
-        self.paces.resize(reached.len(), Pace::default());
+        self.paces.resize(reached.len(), PartitionPace::default());
         // A clock that is fast makes nobody slow.
         let front = reached.iter().filter_map(|partition| partition.settled).max().unwrap_or(0).min(tick);
         let mut lowest = Some(EventTime::MAX);
@@ -164,7 +164,7 @@ impl Ticker {
             catching_up: behind,
             last,
         };
-        Closed { info, behind }
+        ClosedTick { info, behind }
     }
 
     /// How far a tick may go: a step, from the first minute with events on.
@@ -186,11 +186,11 @@ mod tests {
     const NOW: Tick = 30_000_000 * MINUTE_MS;
 
     fn ticker() -> Ticker {
-        Ticker::new(Rules { out_of_orderness_ms: 5_000, idle_ticks: 3, skew_ms: 5 * MINUTE_MS })
+        Ticker::new(TickerRules { out_of_orderness_ms: 5_000, idle_ticks: 3, skew_ms: 5 * MINUTE_MS })
     }
 
-    fn at(maximum: EventTime, at_end: bool, events: u64) -> Reached {
-        Reached { maximum: Some(maximum), settled: Some(maximum), next_offset: 0, at_end, events }
+    fn at(maximum: EventTime, at_end: bool, events: u64) -> PartitionProgress {
+        PartitionProgress { maximum: Some(maximum), settled: Some(maximum), next_offset: 0, at_end, events }
     }
 
     fn minute(time: EventTime) -> EventTime {
@@ -201,10 +201,14 @@ mod tests {
     fn the_slowest_active_partition_holds_the_watermark() {
         let mut ticker = ticker();
         let (slow, fast) = (NOW - 20_000, NOW - 1_000);
-        let close = |ticker: &mut Ticker, tick, reached: &[Reached]| {
+        let close = |ticker: &mut Ticker, tick, reached: &[PartitionProgress]| {
             ticker.close(tick, reached, [minute(slow), minute(fast)], false).info.watermark
         };
-        assert_eq!(close(&mut ticker, NOW, &[at(slow, false, 1), Reached::default()]), 0, "one is unknown");
+        assert_eq!(
+            close(&mut ticker, NOW, &[at(slow, false, 1), PartitionProgress::default()]),
+            0,
+            "one is unknown"
+        );
         assert_eq!(close(&mut ticker, NOW + 1, &[at(slow, true, 0), at(fast, true, 9)]), slow - 5_000);
         // The slow one is at its end for the second and the third tick: then it is idle.
         assert_eq!(close(&mut ticker, NOW + 2, &[at(slow, true, 0), at(fast, true, 9)]), slow - 5_000);
@@ -236,7 +240,7 @@ mod tests {
         ticks
             .map(|number| {
                 let tick = NOW + number * 1_000;
-                let reached: Vec<Reached> =
+                let reached: Vec<PartitionProgress> =
                     cut.iter().map(|(behind, at_end, events)| at(tick - behind, *at_end, *events)).collect();
                 let minutes: Vec<_> = reached.iter().filter_map(|part| part.maximum).map(minute).collect();
                 ticker.close(tick, &reached, minutes, false);
@@ -297,12 +301,12 @@ mod tests {
         let mut ticker = self::ticker();
         for second in 0..20 {
             let tick = NOW + second * 1_000;
-            let stray = Reached { maximum: Some(tick), ..at(tick - HOUR_MS, true, 5) };
+            let stray = PartitionProgress { maximum: Some(tick), ..at(tick - HOUR_MS, true, 5) };
             ticker.close(tick, &[stray, at(tick - HOUR_MS, true, 5)], [minute(tick - HOUR_MS)], false);
             assert_eq!(ticker.slow().collect::<Vec<_>>(), [None, None]);
         }
         // A clock that is fast is no more than the tick.
-        let mut ticker = Ticker::new(Rules { skew_ms: MINUTE_MS, ..self::ticker().rules });
+        let mut ticker = Ticker::new(TickerRules { skew_ms: MINUTE_MS, ..self::ticker().rules });
         for second in 0..20 {
             let tick = NOW + second * 1_000;
             ticker.close(
@@ -322,14 +326,14 @@ mod tests {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (random >> 33) % bound
         };
-        let cuts: Vec<Vec<Reached>> = (0..500)
+        let cuts: Vec<Vec<PartitionProgress>> = (0..500)
             .map(|second| {
                 let tick = NOW + second * 1_000;
                 let behind = [0, 20 * MINUTE_MS * (second / 100 % 2)];
                 behind.map(|behind| at(tick - behind - below(9_000), below(8) > 0, below(3))).to_vec()
             })
             .collect();
-        let replay = |mut ticker: Ticker| -> Vec<(Closed, Vec<Option<u64>>)> {
+        let replay = |mut ticker: Ticker| -> Vec<(ClosedTick, Vec<Option<u64>>)> {
             (0..)
                 .zip(&cuts)
                 .map(|(second, cut): (u64, _)| {
@@ -383,10 +387,10 @@ mod tests {
             let mut maxima = [0; 4];
             for (number, cut) in (0_u64..).zip(&cuts) {
                 let tick = NOW + number * 1_000;
-                let reached: Vec<Reached> = cut.iter().zip(&mut maxima).map(|(&(behind, at_end, events), maximum)| {
+                let reached: Vec<PartitionProgress> = cut.iter().zip(&mut maxima).map(|(&(behind, at_end, events), maximum)| {
                     if events > 0 { *maximum = (tick - behind).max(*maximum); }
                     let maximum = (*maximum > 0).then_some(*maximum);
-                    Reached { maximum, settled: maximum, next_offset: 0, at_end, events }
+                    PartitionProgress { maximum, settled: maximum, next_offset: 0, at_end, events }
                 }).collect();
                 let minutes: Vec<_> = reached.iter().filter_map(|part| part.maximum).map(minute).collect();
                 let before = ticker.watermark();

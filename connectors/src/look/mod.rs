@@ -21,8 +21,8 @@ use keytide_dataflow::model::{EventTime, Tick};
 use self::sniff::Sniffed;
 use crate::decode::{CLASSES, Context, Tally, decoder};
 use crate::file::{Cut, Line};
-use crate::ingest::{Content, IngestError, decode_block, inputs};
-use crate::input::{Latest, PartitionInfo};
+use crate::ingest::{IngestError, PartitionContent, decode_block, inputs};
+use crate::input::{FutureLimit, PartitionInfo};
 
 /// Records that are looked at, about: those of a message are looked at together.
 pub const RECORDS: u64 = 1_000;
@@ -67,7 +67,7 @@ impl Look {
         let inputs: Vec<_> = inputs.take(PARTITIONS).collect();
         let mut decoder = decoder(source, context);
         let (mut bytes, mut text, mut left) = (0, Vec::new(), RECORDS);
-        let (partitions, latest) = (inputs.len() as u64, Latest::at(now));
+        let (partitions, latest) = (inputs.len() as u64, FutureLimit::at(now));
         for (number, mut input) in (0..).zip(inputs) {
             let share = left.div_ceil(partitions - number);
             let (mut records, mut empty) = (0, 0);
@@ -103,7 +103,7 @@ impl Look {
                     break;
                 }
             }
-            drop(Content::pause(&mut input.partition));
+            drop(PartitionContent::pause(&mut input.partition));
             left = left.saturating_sub(records);
         }
         Ok(look)

@@ -17,7 +17,7 @@ use keytide_dataflow::model::{EventTime, KeyId, NameId, Position, id_digits, pus
 use keytide_dataflow::*;
 use serde_json::value::RawValue;
 
-use super::names::{Name, Names};
+use super::names::{JsonName, Names};
 use crate::decode::DeadLetter;
 use crate::input::PartitionInfo;
 use crate::tables::{TableDeadLetter, TablePlace};
@@ -38,7 +38,7 @@ pub fn time(ms: u64) -> String {
 pub struct Labels<'a> {
     names: &'a Names,
     windows: HashMap<(Level, EventTime), Vec<u8>>,
-    key: Option<(KeyId, Option<&'a Name>)>,
+    key: Option<(KeyId, Option<&'a JsonName>)>,
     owner: (Owner, Vec<u8>),
 }
 
@@ -202,7 +202,7 @@ impl EncodeRow for Row<KeyRoute, OwnedUsage> {
 }
 
 /// What is said of a key or a route.
-pub trait OfScope: Send + Sync {
+pub trait ScopeValue: Send + Sync {
     /// The view that says it.
     const VIEW: View;
 
@@ -210,7 +210,7 @@ pub trait OfScope: Send + Sync {
     fn columns(&self, out: &mut Vec<u8>);
 }
 
-impl OfScope for Latency {
+impl ScopeValue for Latency {
     const VIEW: View = View::Latency;
 
     fn columns(&self, out: &mut Vec<u8>) {
@@ -224,7 +224,7 @@ impl OfScope for Latency {
     }
 }
 
-impl OfScope for Callers {
+impl ScopeValue for Callers {
     const VIEW: View = View::Callers;
 
     fn columns(&self, out: &mut Vec<u8>) {
@@ -233,7 +233,7 @@ impl OfScope for Callers {
     }
 }
 
-impl<V: OfScope> EncodeRow for Row<Scope, V> {
+impl<V: ScopeValue> EncodeRow for Row<Scope, V> {
     const VIEW: View = V::VIEW;
 
     fn key_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
@@ -304,7 +304,7 @@ impl EncodeRow for Row<NameId, Option<SubscriptionUsage>> {
 
 /// Where a record stands, as the views name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct RecordLocation<'a> {
     /// The source; `tables.NAME` for rows of a table.
     pub source: Cow<'a, str>,
     /// Partition, or number of the file, within the source.
@@ -316,7 +316,7 @@ pub struct Place<'a> {
     pub path: Option<Cow<'a, str>>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> RecordLocation<'a> {
     /// Where a record of a source stands.
     ///
     /// # Panics
@@ -335,12 +335,18 @@ impl<'a> Place<'a> {
 
     /// Where a row of a table stands.
     #[must_use]
-    pub fn of_row(letter: &TableDeadLetter) -> Place<'static> {
+    pub fn of_row(letter: &TableDeadLetter) -> RecordLocation<'static> {
         let (partition, offset, path) = match &letter.place {
             TablePlace::File { path, line } => (0, *line, Some(path.display().to_string().into())),
             TablePlace::Topic { partition, offset, .. } => (*partition, *offset, None),
         };
-        Place { source: format!("tables.{}", letter.table).into(), partition, offset, index: 0, path }
+        RecordLocation {
+            source: format!("tables.{}", letter.table).into(),
+            partition,
+            offset,
+            index: 0,
+            path,
+        }
     }
 
     fn key_columns(&self, out: &mut Vec<u8>) {
@@ -362,7 +368,7 @@ impl<'a> Place<'a> {
 /// A late event and where it stands.
 #[derive(Clone, Debug)]
 pub struct LateRow<'a> {
-    pub place: Place<'a>,
+    pub location: RecordLocation<'a>,
     pub late: Late,
 }
 
@@ -370,7 +376,7 @@ impl EncodeRow for LateRow<'_> {
     const VIEW: View = View::Late;
 
     fn key_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
-        self.place.key_columns(out);
+        self.location.key_columns(out);
     }
 
     fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
@@ -385,7 +391,7 @@ impl EncodeRow for LateRow<'_> {
         text(out, r#","event_time":"#, &time(self.late.time));
         number(out, r#","lateness_ms":"#, self.late.late_ms);
         string(out, r#","counted":"#, boolean(self.late.counted));
-        self.place.path_column(out);
+        self.location.path_column(out);
         string(out, r#","proven":"#, boolean(self.late.proven));
         out.push(b'}');
     }
@@ -394,7 +400,7 @@ impl EncodeRow for LateRow<'_> {
 /// A dead letter and where it stands. It holds nothing of the record but what the decoder vouches for.
 #[derive(Clone, Debug)]
 pub struct DeadRow<'a> {
-    pub place: Place<'a>,
+    pub location: RecordLocation<'a>,
     pub reason: &'a str,
     /// The record's length in bytes.
     pub length: u64,
@@ -407,11 +413,11 @@ pub struct DeadRow<'a> {
 }
 
 impl<'a> DeadRow<'a> {
-    /// A record of a source. See [`Place::of`].
+    /// A record of a source. See [`RecordLocation::of`].
     #[must_use]
     pub fn of(letter: &'a DeadLetter, partitions: &'a [PartitionInfo]) -> Self {
         Self {
-            place: Place::of(letter.position, partitions),
+            location: RecordLocation::of(letter.position, partitions),
             reason: &letter.reason,
             length: letter.length,
             sha256: letter.sha256,
@@ -424,7 +430,7 @@ impl<'a> DeadRow<'a> {
     #[must_use]
     pub fn of_row(letter: &'a TableDeadLetter) -> Self {
         Self {
-            place: Place::of_row(letter),
+            location: RecordLocation::of_row(letter),
             reason: &letter.reason,
             length: letter.length,
             sha256: letter.sha256,
@@ -438,7 +444,7 @@ impl EncodeRow for DeadRow<'_> {
     const VIEW: View = View::DeadLetters;
 
     fn key_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
-        self.place.key_columns(out);
+        self.location.key_columns(out);
     }
 
     fn value_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
@@ -448,7 +454,7 @@ impl EncodeRow for DeadRow<'_> {
         push_hex(out, &self.sha256);
         let kept = self.kept.and_then(|kept| serde_json::from_str::<&RawValue>(kept).ok());
         string(out, r#"","kept":"#, kept.map_or("null", RawValue::get).as_bytes());
-        self.place.path_column(out);
+        self.location.path_column(out);
         string(out, r#","counted":"#, boolean(self.counted));
         out.push(b'}');
     }

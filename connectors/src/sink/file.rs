@@ -5,7 +5,7 @@
 //! What a killed process left half written, the bytes behind the last newline, is cut off when the folder is opened.
 //!
 //! A tick's rows reach the system when the tick ends, and the disk when a file is closed or on
-//! [`flush`](Files::flush). Until then a crash of the machine, not of the process, may take them.
+//! [`flush`](ViewFiles::flush). Until then a crash of the machine, not of the process, may take them.
 //!
 //! Limits: a file's age is counted in ticks' time from the first tick that this process wrote to it; 1 MiB of rows
 //! is held between writes. A folder belongs to one job.
@@ -26,27 +26,27 @@ const TAIL_BYTES: u64 = 64 << 10;
 
 /// The series of files of all views.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(super) struct ViewFiles {
     sink: FileSink,
-    series: [Series; View::ALL.len()],
+    series: [FileSeries; View::ALL.len()],
 }
 
 /// A view's files.
 #[derive(Debug, Default)]
-struct Series {
+struct FileSeries {
     /// The number of the newest file; 0: there is none.
     number: u64,
     /// Whether the newest is an earlier run's, and may be gone on with.
     is_earlier: bool,
     closed: Vec<u64>,
     /// The newest, while it is written to.
-    open: Option<Open>,
+    open: Option<OpenFile>,
     /// Rows of the open tick.
     buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenFile {
     file: File,
     length: u64,
     /// The first tick that was written to it.
@@ -55,12 +55,12 @@ struct Open {
     dirty: bool,
 }
 
-impl Files {
+impl ViewFiles {
     /// Makes the folder, and repairs what a killed process left.
     pub(super) fn open(sink: &FileSink) -> Result<Self, SinkError> {
         let dir = &sink.dir;
         fs::create_dir_all(dir).map_err(|error| failed("make the folder", dir, error))?;
-        let mut series: [Series; View::ALL.len()] = Default::default();
+        let mut series: [FileSeries; View::ALL.len()] = Default::default();
         for entry in fs::read_dir(dir).map_err(|error| failed("list", dir, error))? {
             let entry = entry.map_err(|error| failed("list", dir, error))?;
             if let Some((view, number)) = entry.file_name().to_str().and_then(parse) {
@@ -100,7 +100,7 @@ impl Files {
         for view in View::ALL {
             self.write(view, tick)?;
             let FileSink { rotate_bytes, rotate_after_ms, .. } = self.sink;
-            let is_due = |open: &Open| {
+            let is_due = |open: &OpenFile| {
                 open.length >= rotate_bytes || tick.saturating_sub(open.begun) >= rotate_after_ms
             };
             if self.series[view as usize].open.as_ref().is_some_and(is_due) {
@@ -113,7 +113,7 @@ impl Files {
     /// Everything that was written is on disk.
     pub(super) fn flush(&mut self) -> Result<(), SinkError> {
         for view in View::ALL {
-            let Series { open, number, .. } = &mut self.series[view as usize];
+            let FileSeries { open, number, .. } = &mut self.series[view as usize];
             if let Some(open) = open.as_mut().filter(|open| open.dirty) {
                 open.file
                     .sync_all()
@@ -139,11 +139,11 @@ impl Files {
             }
             series.is_earlier = false;
             let path = path(&sink.dir, view, series.number);
-            let open = || -> io::Result<Open> {
+            let open = || -> io::Result<OpenFile> {
                 let file = OpenOptions::new().append(true).create(true).open(&path)?;
                 sync_folder(&sink.dir)?;
                 let length = file.metadata()?.len();
-                Ok(Open { file, length, begun: tick, dirty: false })
+                Ok(OpenFile { file, length, begun: tick, dirty: false })
             };
             series.open = Some(open().map_err(|error| failed("open", &path, error))?);
         }

@@ -14,7 +14,7 @@ use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::encode::{EncodeRow, Labels, Place, number, text, time};
+use super::encode::{EncodeRow, Labels, RecordLocation, number, text, time};
 use super::names::Names;
 use crate::input::PartitionInfo;
 
@@ -290,7 +290,8 @@ fn point(of: &Point) -> incident_row::Point<Thousandths> {
 }
 
 fn sample(of: &Sample, partitions: &[PartitionInfo]) -> incident_row::Sample {
-    let Place { source, partition, offset, index, path: _ } = Place::of(of.position, partitions);
+    let RecordLocation { source, partition, offset, index, path: _ } =
+        RecordLocation::of(of.position, partitions);
     let client = (of.client != 0).then(|| Ipv6Addr::from_bits(of.client).to_canonical().to_string());
     incident_row::Sample {
         source: source.into_owned(),

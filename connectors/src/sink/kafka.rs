@@ -39,10 +39,10 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::encode::Place;
-use super::topics::{self, Limits, TopicNames};
-use super::{Counters, SinkError};
-use crate::kafka::{self, Class, client_config, create_error};
+use super::encode::RecordLocation;
+use super::topics::{self, BatchLimits, TopicNames};
+use super::{SinkCounters, SinkError};
+use crate::kafka::{self, ErrorClass, client_config, create_error};
 
 /// Memory of a record that waits, besides its key, value and Connect's headers.
 pub(super) const RECORD_BYTES: usize = 512;
@@ -65,13 +65,13 @@ pub(super) struct DeadHeaders<'a> {
     pub(super) job: &'a str,
     /// Topic of the source, or its name where it has none.
     pub(super) topic: &'a str,
-    pub(super) place: &'a Place<'a>,
+    pub(super) location: &'a RecordLocation<'a>,
     pub(super) reason: &'a str,
 }
 
 /// The producer.
 pub(super) struct Topics {
-    producer: ThreadedProducer<Context>,
+    producer: ThreadedProducer<SinkContext>,
     flight: Arc<Flight>,
     names: TopicNames,
     buffer_bytes: u64,
@@ -83,9 +83,9 @@ pub(super) struct Topics {
 /// Ticks that aren't acknowledged.
 #[derive(Debug)]
 struct Flight {
-    counters: Arc<Counters>,
-    limits: Limits,
-    state: Mutex<State>,
+    counters: Arc<SinkCounters>,
+    limits: BatchLimits,
+    state: Mutex<FlightState>,
     changed: Condvar,
     /// `state.failure` is there, or the producer has a fatal error.
     failed: AtomicBool,
@@ -94,18 +94,18 @@ struct Flight {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FlightState {
     /// In order.
     ticks: VecDeque<Arc<InFlight>>,
-    failure: Option<Failure>,
+    failure: Option<RefusedRecord>,
 }
 
 /// A record that was refused for good.
 #[derive(Clone, Debug)]
-struct Failure {
+struct RefusedRecord {
     topic: String,
     reason: String,
-    class: Class,
+    class: ErrorClass,
 }
 
 /// A tick that isn't acknowledged.
@@ -118,7 +118,7 @@ struct InFlight {
 
 /// A record on its way.
 #[derive(Debug)]
-struct Sent {
+struct SentRecord {
     tick: Arc<InFlight>,
     view: View,
     bytes: usize,
@@ -132,7 +132,7 @@ impl std::fmt::Debug for Topics {
 
 impl Topics {
     /// Prepares the topics and starts the producer.
-    pub(super) fn open(sink: &KafkaSink, counters: &Arc<Counters>) -> Result<Self, SinkError> {
+    pub(super) fn open(sink: &KafkaSink, counters: &Arc<SinkCounters>) -> Result<Self, SinkError> {
         let names = View::ALL.map(|view| view.topic(&sink.prefix));
         let limits = topics::prepare(sink, &names)?;
         let flight = Arc::new(Flight {
@@ -143,7 +143,8 @@ impl Topics {
             failed: AtomicBool::new(false),
             troubled: AtomicBool::new(false),
         });
-        let context = Context { client: kafka::Context::new(&sink.client), flight: Arc::clone(&flight) };
+        let context =
+            SinkContext { client: kafka::KafkaContext::new(&sink.client), flight: Arc::clone(&flight) };
         let producer = ThreadedProducer::from_config_and_context(&producer_config(sink, &limits), context)
             .map_err(create_error)?;
         Ok(Self {
@@ -189,7 +190,7 @@ impl Topics {
         }
         self.wait_for_room((bytes + RECORD_BYTES) as u64)?;
 
-        let sent = Sent { tick: Arc::clone(&self.tick), view, bytes };
+        let sent = SentRecord { tick: Arc::clone(&self.tick), view, bytes };
         self.flight.depart(&sent);
         let mut record = BaseRecord::with_opaque_to(topic, Box::new(sent))
             .key(key)
@@ -265,7 +266,7 @@ impl Topics {
             return Err(SinkError::Fatal { reason, class: class(code) });
         }
         match self.flight.state().failure.clone() {
-            Some(Failure { topic, reason, class }) => Err(SinkError::Refused { topic, reason, class }),
+            Some(RefusedRecord { topic, reason, class }) => Err(SinkError::Refused { topic, reason, class }),
             None => Ok(()),
         }
     }
@@ -292,7 +293,7 @@ fn identify(
     start..end
 }
 
-fn producer_config(sink: &KafkaSink, limits: &Limits) -> ClientConfig {
+fn producer_config(sink: &KafkaSink, limits: &BatchLimits) -> ClientConfig {
     let mut config = client_config(&sink.client);
     let mut default = |names: &[&str], value: &str| {
         if !names.iter().any(|name| sink.client.settings.contains_key(*name)) {
@@ -324,8 +325,8 @@ impl DeadHeaders<'_> {
         let cut = |text: &str, bytes| text[..text.floor_char_boundary(bytes)].to_owned();
         [
             ("__connect.errors.topic", cut(self.topic, HEADER_BYTES)),
-            ("__connect.errors.partition", self.place.partition.to_string()),
-            ("__connect.errors.offset", self.place.offset.to_string()),
+            ("__connect.errors.partition", self.location.partition.to_string()),
+            ("__connect.errors.offset", self.location.offset.to_string()),
             ("__connect.errors.connector.name", cut(self.job, HEADER_BYTES)),
             ("__connect.errors.task.id", "0".to_owned()),
             ("__connect.errors.stage", "VALUE_CONVERTER".to_owned()),
@@ -337,25 +338,25 @@ impl DeadHeaders<'_> {
 }
 
 impl Flight {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FlightState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A record is handed to librdkafka.
-    fn depart(&self, sent: &Sent) {
+    fn depart(&self, sent: &SentRecord) {
         sent.tick.open.fetch_add(1, Ordering::AcqRel);
         self.counters.queued_bytes.fetch_add((sent.bytes + RECORD_BYTES) as u64, Ordering::AcqRel);
         self.counters.queued_records.fetch_add(1, Ordering::AcqRel);
     }
 
     /// librdkafka holds a record no longer.
-    fn arrive(&self, sent: &Sent) {
+    fn arrive(&self, sent: &SentRecord) {
         self.counters.queued_bytes.fetch_sub((sent.bytes + RECORD_BYTES) as u64, Ordering::AcqRel);
         self.counters.queued_records.fetch_sub(1, Ordering::AcqRel);
         self.changed.notify_all();
     }
 
-    fn acknowledged(&self, sent: &Sent) {
+    fn acknowledged(&self, sent: &SentRecord) {
         self.release(&sent.tick);
         self.arrive(sent);
     }
@@ -372,7 +373,7 @@ impl Flight {
     }
 
     /// A record wasn't taken.
-    fn returned(&self, sent: &Sent, topic: &str, code: RDKafkaErrorCode) {
+    fn returned(&self, sent: &SentRecord, topic: &str, code: RDKafkaErrorCode) {
         if matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) {
             // The producer ends, and so does the job.
             self.arrive(sent);
@@ -398,7 +399,7 @@ impl Flight {
         if code == RDKafkaErrorCode::MessageSizeTooLarge {
             reason.push_str("; set batch.size in [sink.kafka.librdkafka] to the topic's max.message.bytes");
         }
-        let failure = Failure { topic: topic.to_owned(), reason, class: class(code) };
+        let failure = RefusedRecord { topic: topic.to_owned(), reason, class: class(code) };
         self.state().failure.get_or_insert(failure);
         self.failed.store(true, Ordering::Release);
         self.arrive(sent);
@@ -412,27 +413,27 @@ fn is_too_large(bytes: usize, limit: Option<usize>) -> bool {
 }
 
 /// What an error for good asks for: a person, or a new producer.
-fn class(code: RDKafkaErrorCode) -> Class {
+fn class(code: RDKafkaErrorCode) -> ErrorClass {
     match code {
         RDKafkaErrorCode::TopicAuthorizationFailed
         | RDKafkaErrorCode::ClusterAuthorizationFailed
         | RDKafkaErrorCode::PolicyViolation
         | RDKafkaErrorCode::InvalidTopic
         | RDKafkaErrorCode::InvalidTimestamp
-        | RDKafkaErrorCode::InvalidRecord => Class::Fatal,
-        _ => Class::Transient,
+        | RDKafkaErrorCode::InvalidRecord => ErrorClass::Fatal,
+        _ => ErrorClass::Transient,
     }
 }
 
 /// What librdkafka calls back.
-struct Context {
-    client: kafka::Context,
+struct SinkContext {
+    client: kafka::KafkaContext,
     flight: Arc<Flight>,
 }
 
 /// What we read of librdkafka's statistics.
 #[derive(Deserialize)]
-struct Statistics {
+struct ProducerStatistics {
     #[serde(default)]
     brokers: hashbrown::HashMap<String, BrokerStatistics>,
 }
@@ -443,7 +444,7 @@ struct BrokerStatistics {
     txretries: u64,
 }
 
-impl ClientContext for Context {
+impl ClientContext for SinkContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -451,7 +452,7 @@ impl ClientContext for Context {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        match serde_json::from_slice::<Statistics>(statistics) {
+        match serde_json::from_slice::<ProducerStatistics>(statistics) {
             Ok(statistics) => {
                 let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
                 self.flight.counters.retries.store(retries, Ordering::Relaxed);
@@ -474,8 +475,8 @@ impl ClientContext for Context {
     }
 }
 
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Sent>;
+impl ProducerContext for SinkContext {
+    type DeliveryOpaque = Box<SentRecord>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
         match result {

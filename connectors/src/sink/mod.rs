@@ -6,7 +6,7 @@
 //! ```
 //! A [`Publisher`] runs on a thread of its own and may block: while Kafka is away it holds what fits into
 //! `buffer_bytes` and then waits, for as long as it takes. Nothing is ever dropped to go on. What others want to
-//! know of it meanwhile, its [`Monitor`] tells.
+//! know of it meanwhile, its [`PublisherMonitor`] tells.
 //!
 //! **Order.** Ticks are published one after the other, each with at most one row per key. A topic's records of one
 //! key are in one partition in the order of their ticks, because the producer is idempotent: it never reorders and
@@ -37,14 +37,14 @@ use keytide_config::{KafkaSink, Sinks, Source, SourceKind, View};
 use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, Tick};
 use keytide_dataflow::*;
 
-use self::encode::{DeadRow, EncodeRow, Labels, LateRow, Place};
-use self::file::Files;
+use self::encode::{DeadRow, EncodeRow, Labels, LateRow, RecordLocation};
+use self::file::ViewFiles;
 pub use self::incidents::{IncidentRow, JobInfo, LogRow};
 use self::kafka::{DeadHeaders, Topics};
 use self::names::Names;
 use crate::decode::DeadLetter;
 use crate::input::PartitionInfo;
-use crate::kafka::{Class, KafkaError};
+use crate::kafka::{ErrorClass, KafkaError};
 use crate::tables::TableDeadLetter;
 
 /// What one worker made of one tick.
@@ -113,14 +113,14 @@ pub enum SinkError {
         topic: String,
         /// Why, as librdkafka says it.
         reason: String,
-        class: Class,
+        class: ErrorClass,
     },
     /// The producer can't go on.
     #[error("sink.kafka: the producer failed for good: {reason}")]
     Fatal {
         /// Why, as librdkafka says it.
         reason: String,
-        class: Class,
+        class: ErrorClass,
     },
     /// Not everything was acknowledged in time.
     #[error("sink.kafka: {records} records weren't acknowledged in {waited_ms} ms")]
@@ -132,7 +132,7 @@ pub enum SinkError {
     /// A file can't be written.
     #[error("sink.files: can't {what} {}: {source}", path.display())]
     File { what: &'static str, path: PathBuf, source: std::io::Error },
-    /// [`Monitor::stop`] was called.
+    /// [`PublisherMonitor::stop`] was called.
     #[error("publishing was stopped")]
     Stopped,
 }
@@ -140,19 +140,19 @@ pub enum SinkError {
 impl SinkError {
     /// What it asks for.
     #[must_use]
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> ErrorClass {
         match self {
             Self::Kafka(error) => error.class(),
-            Self::MissingTopics { .. } | Self::CleanupPolicy { .. } => Class::Definite,
+            Self::MissingTopics { .. } | Self::CleanupPolicy { .. } => ErrorClass::Definite,
             Self::CreateTopic { transient, .. } => {
                 if *transient {
-                    Class::Transient
+                    ErrorClass::Transient
                 } else {
-                    Class::Definite
+                    ErrorClass::Definite
                 }
             }
             Self::Refused { class, .. } | Self::Fatal { class, .. } => *class,
-            Self::File { .. } | Self::Unacknowledged { .. } | Self::Stopped => Class::Transient,
+            Self::File { .. } | Self::Unacknowledged { .. } | Self::Stopped => ErrorClass::Transient,
         }
     }
 }
@@ -178,7 +178,7 @@ pub struct SinkStats {
 
 /// What is counted, from several threads.
 #[derive(Debug, Default)]
-struct Counters {
+struct SinkCounters {
     records: [AtomicU64; View::ALL.len()],
     bytes: AtomicU64,
     queued_records: AtomicU64,
@@ -194,9 +194,9 @@ struct Counters {
 
 /// Tells other threads what a [`Publisher`] does.
 #[derive(Clone, Debug)]
-pub struct Monitor(Arc<Counters>);
+pub struct PublisherMonitor(Arc<SinkCounters>);
 
-impl Monitor {
+impl PublisherMonitor {
     /// See [`Publisher::published`].
     #[must_use]
     pub fn published(&self) -> Tick {
@@ -207,7 +207,7 @@ impl Monitor {
     #[must_use]
     pub fn stats(&self) -> SinkStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { records, bytes, queued_records, queued_bytes, rejected, errors, retries, .. } =
+        let SinkCounters { records, bytes, queued_records, queued_bytes, rejected, errors, retries, .. } =
             &*self.0;
         SinkStats {
             records: records.each_ref().map(load),
@@ -241,7 +241,7 @@ pub fn check(sink: &KafkaSink) -> Result<Vec<String>, SinkError> {
 #[derive(Debug)]
 pub struct Publisher {
     names: Names,
-    outlets: Outlets,
+    writers: SinkWriters,
     /// Of each source of the configuration: its name, and its topic if it has one.
     topics_of_sources: Vec<(String, String)>,
     job: String,
@@ -253,10 +253,10 @@ pub type Decide<'a> = &'a mut dyn FnMut(&[Transition]) -> Vec<Revocation>;
 
 /// Where rows go.
 #[derive(Debug)]
-struct Outlets {
+struct SinkWriters {
     topics: Option<Topics>,
-    files: Option<Files>,
-    counters: Arc<Counters>,
+    files: Option<ViewFiles>,
+    counters: Arc<SinkCounters>,
     tick: Tick,
     line: Vec<u8>,
 }
@@ -268,8 +268,8 @@ impl Publisher {
     /// # Errors
     /// If a sink can't be used, or (transient) not now.
     pub fn open(sinks: &Sinks, job: &str, sources: &[Source], config: &str) -> Result<Self, SinkError> {
-        let counters = Arc::new(Counters::default());
-        let files = sinks.files.as_ref().map(Files::open).transpose()?;
+        let counters = Arc::new(SinkCounters::default());
+        let files = sinks.files.as_ref().map(ViewFiles::open).transpose()?;
         let topics = sinks.kafka.as_ref().map(|sink| Topics::open(sink, &counters)).transpose()?;
         let topic_of = |source: &Source| match &source.kind {
             SourceKind::Kafka(kafka) => kafka.topic.clone(),
@@ -277,7 +277,7 @@ impl Publisher {
         };
         Ok(Self {
             names: Names::default(),
-            outlets: Outlets { topics, files, counters, tick: 0, line: Vec::new() },
+            writers: SinkWriters { topics, files, counters, tick: 0, line: Vec::new() },
             topics_of_sources: sources.iter().map(|source| (source.name.clone(), topic_of(source))).collect(),
             job: job.to_owned(),
             config: config.to_owned(),
@@ -300,7 +300,7 @@ impl Publisher {
         partitions: &[PartitionInfo],
         decide: Decide<'_>,
     ) -> Result<Vec<Notice>, SinkError> {
-        debug_assert!(tick > self.outlets.tick, "ticks come in order");
+        debug_assert!(tick > self.writers.tick, "ticks come in order");
         let mut views = Views::default();
         let mut forgotten = Vec::new();
         for output in outputs {
@@ -312,32 +312,32 @@ impl Publisher {
             views.letters.extend(output.letters);
             views.table_letters.extend(output.table_letters);
         }
-        let Self { names, outlets, topics_of_sources, job, config } = self;
+        let Self { names, writers, topics_of_sources, job, config } = self;
         let mut labels = Labels::new(names);
-        outlets.begin_tick(tick);
-        views.of_windows.publish(outlets, &mut labels)?;
+        writers.begin_tick(tick);
+        views.rows.publish(writers, &mut labels)?;
         let info = JobInfo { config, partitions };
-        let notices = outlets.incidents(views.incidents, views.transitions, decide, info, &mut labels)?;
+        let notices = writers.incidents(views.incidents, views.transitions, decide, info, &mut labels)?;
         views.late.sort_unstable();
         for late in views.late {
-            let place = Place::of(late.position, partitions);
-            outlets.row(&LateRow { place, late }, &mut labels, None)?;
+            let location = RecordLocation::of(late.position, partitions);
+            writers.row(&LateRow { location, late }, &mut labels, None)?;
         }
         views.letters.sort_by_key(|letter| letter.position);
         let letters = views.letters.iter().map(|letter| DeadRow::of(letter, partitions));
         for row in letters.chain(views.table_letters.iter().map(DeadRow::of_row)) {
-            let topic = topics_of_sources.iter().find(|(name, _)| *name == row.place.source);
+            let topic = topics_of_sources.iter().find(|(name, _)| *name == row.location.source);
             let headers = DeadHeaders {
                 job,
-                topic: topic.map_or(&*row.place.source, |(_, topic)| topic),
-                place: &row.place,
+                topic: topic.map_or(&*row.location.source, |(_, topic)| topic),
+                location: &row.location,
                 reason: row.reason,
             };
-            outlets.row(&row, &mut labels, Some(&headers))?;
+            writers.row(&row, &mut labels, Some(&headers))?;
         }
         // All workers' rows of the tick are written.
         forgotten.into_iter().for_each(|forgotten| names.forget(forgotten));
-        outlets.end_tick()?;
+        writers.end_tick()?;
         Ok(notices)
     }
 
@@ -346,10 +346,10 @@ impl Publisher {
     /// # Errors
     /// If it isn't in time, or the sinks can't go on.
     pub fn flush(&mut self, timeout: Duration) -> Result<(), SinkError> {
-        if let Some(files) = &mut self.outlets.files {
+        if let Some(files) = &mut self.writers.files {
             files.flush()?;
         }
-        match &mut self.outlets.topics {
+        match &mut self.writers.topics {
             Some(topics) => topics.flush(timeout),
             None => Ok(()),
         }
@@ -370,21 +370,21 @@ impl Publisher {
 
     /// For other threads.
     #[must_use]
-    pub fn monitor(&self) -> Monitor {
-        Monitor(Arc::clone(&self.outlets.counters))
+    pub fn monitor(&self) -> PublisherMonitor {
+        PublisherMonitor(Arc::clone(&self.writers.counters))
     }
 }
 
-macro_rules! of_windows {
+macro_rules! rows_by_view {
     ($($view:ident $field:ident: $row:ty,)+) => {
         /// Rows of windows, by view.
         #[derive(Default)]
-        struct OfWindows { $($field: Vec<$row>,)+ }
+        struct RowsByView { $($field: Vec<$row>,)+ }
 
         impl Views {
             fn add(&mut self, rows: Rows) {
                 match rows {
-                    $(Rows::$view(mut rows) => self.of_windows.$field.append(&mut rows),)+
+                    $(Rows::$view(mut rows) => self.rows.$field.append(&mut rows),)+
                     Rows::Incidents(mut rows) => self.incidents.append(&mut rows),
                     Rows::IncidentLog(mut rows) => self.transitions.append(&mut rows),
                     // Only a backtest asks for them.
@@ -393,21 +393,21 @@ macro_rules! of_windows {
             }
         }
 
-        impl OfWindows {
+        impl RowsByView {
             /// Publishes them view by view.
-            fn publish(self, outlets: &mut Outlets, labels: &mut Labels<'_>) -> Result<(), SinkError> {
-                $(outlets.rows(self.$field, labels)?;)+
+            fn publish(self, writers: &mut SinkWriters, labels: &mut Labels<'_>) -> Result<(), SinkError> {
+                $(writers.rows(self.$field, labels)?;)+
                 Ok(())
             }
         }
     };
 }
-views_of_windows!(of_windows);
+views_of_windows!(rows_by_view);
 
 /// A tick's results of all workers.
 #[derive(Default)]
 struct Views {
-    of_windows: OfWindows,
+    rows: RowsByView,
     incidents: Vec<Incident>,
     transitions: Vec<Transition>,
     late: Vec<Late>,
@@ -415,7 +415,7 @@ struct Views {
     table_letters: Vec<TableDeadLetter>,
 }
 
-impl Outlets {
+impl SinkWriters {
     fn begin_tick(&mut self, tick: Tick) {
         self.tick = tick;
         if let Some(topics) = &mut self.topics {

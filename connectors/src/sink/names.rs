@@ -9,13 +9,13 @@ use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, RouteId};
 
 /// A string and its JSON form.
 #[derive(Clone, Debug)]
-pub struct Name {
+pub struct JsonName {
     pub text: Box<str>,
     /// The same, quoted and escaped.
     pub json: Box<[u8]>,
 }
 
-impl Name {
+impl JsonName {
     fn new(text: impl Into<Box<str>>) -> Self {
         let text = text.into();
         let json = serde_json::to_vec(&*text).expect("a string can always be written as JSON").into();
@@ -25,40 +25,45 @@ impl Name {
 
 /// A route's parts, and the id under which `latency` and `callers` name it.
 #[derive(Clone, Debug)]
-pub struct Route {
+pub struct RouteNames {
     /// API or service; empty where the gateway names none.
-    pub api: Name,
-    pub method: Name,
-    pub route: Name,
+    pub api: JsonName,
+    pub method: JsonName,
+    pub route: JsonName,
     /// What is there of the three, separated by spaces.
-    pub id: Name,
+    pub id: JsonName,
 }
 
-impl Route {
+impl RouteNames {
     /// The one beyond the caps.
     fn overflow() -> Self {
-        let [api, method, route] = RouteId::OVERFLOW_PARTS.map(Name::new);
+        let [api, method, route] = RouteId::OVERFLOW_PARTS.map(JsonName::new);
         Self { api, method, id: route.clone(), route }
     }
 
     fn unknown(id: RouteId) -> Self {
-        let unknown = || Name::new("");
-        Self { api: unknown(), method: unknown(), route: unknown(), id: Name::new(format!("{:016x}", id.0)) }
+        let unknown = || JsonName::new("");
+        Self {
+            api: unknown(),
+            method: unknown(),
+            route: unknown(),
+            id: JsonName::new(format!("{:016x}", id.0)),
+        }
     }
 }
 
 /// All strings that were defined, and the route `overflow`.
 #[derive(Debug)]
 pub struct Names {
-    keys: HashMap<KeyId, Name>,
-    routes: HashMap<RouteId, Route>,
+    keys: HashMap<KeyId, JsonName>,
+    routes: HashMap<RouteId, RouteNames>,
     agents: HashMap<NameId, Box<str>>,
-    names: HashMap<NameId, Name>,
+    names: HashMap<NameId, JsonName>,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        let routes = HashMap::from([(RouteId::OVERFLOW, Route::overflow())]);
+        let routes = HashMap::from([(RouteId::OVERFLOW, RouteNames::overflow())]);
         Self { keys: HashMap::new(), routes, agents: HashMap::new(), names: HashMap::new() }
     }
 }
@@ -68,21 +73,26 @@ impl Names {
     pub fn define(&mut self, definition: Definition) {
         match definition {
             Definition::Key { id, name, .. } => {
-                self.keys.entry(id).or_insert_with(|| Name::new(name));
+                self.keys.entry(id).or_insert_with(|| JsonName::new(name));
             }
             Definition::Route { id, api, method, route, .. } => {
                 self.routes.entry(id).or_insert_with(|| {
                     let parts: Vec<&str> =
                         [&*api, &*method, &*route].into_iter().filter(|part| !part.is_empty()).collect();
-                    let id = Name::new(parts.join(" "));
-                    Route { api: Name::new(api), method: Name::new(method), route: Name::new(route), id }
+                    let id = JsonName::new(parts.join(" "));
+                    RouteNames {
+                        api: JsonName::new(api),
+                        method: JsonName::new(method),
+                        route: JsonName::new(route),
+                        id,
+                    }
                 });
             }
             Definition::Agent { id, text, .. } => {
                 self.agents.entry(id).or_insert(text);
             }
             Definition::Name { id, text } => {
-                self.names.entry(id).or_insert_with(|| Name::new(text));
+                self.names.entry(id).or_insert_with(|| JsonName::new(text));
             }
         }
     }
@@ -106,7 +116,7 @@ impl Names {
 
     /// A key's name, if it is listed.
     #[must_use]
-    pub fn key(&self, id: KeyId) -> Option<&Name> {
+    pub fn key(&self, id: KeyId) -> Option<&JsonName> {
         self.keys.get(&id)
     }
 
@@ -118,13 +128,13 @@ impl Names {
 
     /// A route; one that nobody defined has its hash as id.
     #[must_use]
-    pub fn route(&self, id: RouteId) -> Cow<'_, Route> {
-        self.routes.get(&id).map_or_else(|| Cow::Owned(Route::unknown(id)), Cow::Borrowed)
+    pub fn route(&self, id: RouteId) -> Cow<'_, RouteNames> {
+        self.routes.get(&id).map_or_else(|| Cow::Owned(RouteNames::unknown(id)), Cow::Borrowed)
     }
 
     /// A route, if it is listed.
     #[must_use]
-    pub fn listed_route(&self, id: RouteId) -> Option<&Route> {
+    pub fn listed_route(&self, id: RouteId) -> Option<&RouteNames> {
         self.routes.get(&id)
     }
 

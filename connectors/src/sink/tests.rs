@@ -19,7 +19,7 @@ use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::*;
-use crate::kafka::testing::{Broker, DEADLINE};
+use crate::kafka::testing::{DEADLINE, MockBroker};
 use crate::tables::TablePlace;
 
 const TICK: Tick = 1_700_000_000_123;
@@ -27,7 +27,7 @@ const HOUR: u64 = 1_699_999_200_000;
 const KEY: KeyId = KeyId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
 const FOLDER_ROW_BYTES: u64 = 280;
 
-fn kafka(broker: &Broker) -> KafkaSink {
+fn kafka(broker: &MockBroker) -> KafkaSink {
     KafkaSink {
         client: broker.client(),
         prefix: "test".to_owned(),
@@ -307,7 +307,7 @@ struct Got {
 }
 
 /// Reads a view's topic until it gave `count` records, and makes sure that no more is there.
-fn consume(broker: &Broker, view: View, count: usize) -> Vec<Got> {
+fn consume(broker: &MockBroker, view: View, count: usize) -> Vec<Got> {
     let topic = view.topic("test");
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker.client().brokers)
@@ -396,7 +396,7 @@ fn the_golden_rows_have_the_columns_of_their_schemas() {
 
 #[test]
 fn every_view_is_published_as_golden_records_and_lines() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     let folder = tempfile::tempdir().unwrap();
     let mut publisher = open(Some(kafka(&broker)), Some(files(folder.path())));
     assert_eq!(publisher.published(), 0);
@@ -445,7 +445,7 @@ fn every_view_is_published_as_golden_records_and_lines() {
 
 #[test]
 fn headers_of_dead_letters_are_bounded_and_cut_between_characters() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     let mut publisher = open(Some(kafka(&broker)), None);
     let letter = TableDeadLetter {
         table: "keys",
@@ -498,7 +498,7 @@ fn transitions_are_published_and_decided_on_in_the_order_of_their_times_whoever_
 
 #[test]
 fn a_retracted_row_is_null_on_its_topic_and_says_so_in_its_file() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     let folder = tempfile::tempdir().unwrap();
     let mut publisher = open(Some(kafka(&broker)), Some(files(folder.path())));
     publisher.publish(TICK, vec![everything()], &partitions(), &mut nothing).unwrap();
@@ -569,7 +569,7 @@ fn a_string_is_forgotten_after_the_last_row_that_needs_it() {
 fn all_records_of_all_ticks_arrive_once_although_the_broker_was_away() {
     const KEYS: u128 = 50;
     const TICKS: u64 = 20;
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     let mut publisher = open(Some(kafka(&broker)), None);
     for number in 1..=TICKS {
         if number == TICKS / 2 {
@@ -581,7 +581,7 @@ fn all_records_of_all_ticks_arrive_once_although_the_broker_was_away() {
     }
     let error = publisher.flush(std::time::Duration::ZERO).unwrap_err();
     assert!(matches!(error, SinkError::Unacknowledged { records: 550, .. }), "{error}");
-    assert_eq!(error.class(), Class::Transient);
+    assert_eq!(error.class(), ErrorClass::Transient);
     assert_eq!(publisher.published(), TICKS / 2 - 1);
     broker.up();
     publisher.flush(DEADLINE).unwrap();
@@ -601,7 +601,7 @@ fn all_records_of_all_ticks_arrive_once_although_the_broker_was_away() {
 #[test]
 fn a_full_buffer_makes_the_publisher_wait_and_drops_nothing() {
     const BUFFER: usize = 8 << 10;
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     let mut publisher = open(Some(KafkaSink { buffer_bytes: BUFFER, ..kafka(&broker) }), None);
     let monitor = publisher.monitor();
     broker.down();
@@ -632,7 +632,7 @@ fn a_full_buffer_makes_the_publisher_wait_and_drops_nothing() {
 
 #[test]
 fn a_publisher_that_waits_for_kafka_can_be_stopped() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     let mut publisher = open(Some(KafkaSink { buffer_bytes: 1, ..kafka(&broker) }), None);
     let monitor = publisher.monitor();
     broker.down();
@@ -644,7 +644,7 @@ fn a_publisher_that_waits_for_kafka_can_be_stopped() {
 
 #[test]
 fn a_record_that_is_too_large_is_given_up_and_the_others_go_on() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     let mut publisher = open(Some(kafka(&broker)), None);
     let mut output = tick(1, 1);
     output.definitions.push(Definition::Key { id: KeyId(9), name: "k".repeat(2 << 20).into(), month: None });
@@ -658,7 +658,7 @@ fn a_record_that_is_too_large_is_given_up_and_the_others_go_on() {
 
 #[test]
 fn a_record_that_is_refused_for_good_ends_the_publisher_and_its_tick_is_not_published() {
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     let mut sink = kafka(&broker);
     // How long a topic that the brokers don't know is hoped for.
     sink.client.settings.insert("topic.metadata.propagation.max.ms".to_owned(), Secret::new("0"));
@@ -676,14 +676,14 @@ fn a_record_that_is_refused_for_good_ends_the_publisher_and_its_tick_is_not_publ
 #[test]
 fn no_secret_of_the_settings_is_shown() {
     const CANARY: &str = "canary-7f3a";
-    let broker = Broker::new();
+    let broker = MockBroker::new();
     let mut sink = kafka(&broker);
     sink.client.settings.insert("sasl.password".to_owned(), Secret::new(CANARY));
     let publisher = open(Some(sink.clone()), None);
     assert!(!format!("{publisher:?}").contains(CANARY));
     sink.client.settings.insert("linger.ms".to_owned(), Secret::new(CANARY));
     let error = Publisher::open(&Sinks { kafka: Some(sink), files: None }, "job", &[], CONFIG).unwrap_err();
-    assert_eq!(error.class(), Class::Definite);
+    assert_eq!(error.class(), ErrorClass::Definite);
     assert!(error.to_string().contains("linger.ms"), "{error}");
     assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
 }

@@ -18,7 +18,7 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 
 use super::SinkError;
-use crate::kafka::{Context, KafkaError, client_config, create_error};
+use crate::kafka::{KafkaContext, KafkaError, client_config, create_error};
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ const MOCK: &str = "mockCluster";
 /// The names of all views' topics.
 pub(super) type TopicNames = [String; View::ALL.len()];
 /// The size of a record batch that each topic accepts, where that is known.
-pub(super) type Limits = [Option<usize>; View::ALL.len()];
+pub(super) type BatchLimits = [Option<usize>; View::ALL.len()];
 
 /// What is known of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ enum Found {
 }
 
 /// Makes sure that every topic is there and fit for its view.
-pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<Limits, SinkError> {
+pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<BatchLimits, SinkError> {
     look(sink, names, true).map(|(limits, _)| limits)
 }
 
@@ -50,8 +50,12 @@ pub(super) fn missing(sink: &KafkaSink, names: &TopicNames) -> Result<Vec<View>,
     look(sink, names, false).map(|(_, missing)| missing)
 }
 
-fn look(sink: &KafkaSink, names: &TopicNames, may_create: bool) -> Result<(Limits, Vec<View>), SinkError> {
-    let context = Context::new(&sink.client);
+fn look(
+    sink: &KafkaSink,
+    names: &TopicNames,
+    may_create: bool,
+) -> Result<(BatchLimits, Vec<View>), SinkError> {
+    let context = KafkaContext::new(&sink.client);
     let mut settings = client_config(&sink.client);
     // To ask for a topic must not create it.
     settings.set("allow.auto.create.topics", "false");
@@ -60,7 +64,7 @@ fn look(sink: &KafkaSink, names: &TopicNames, may_create: bool) -> Result<(Limit
     match admin.inner().fetch_cluster_id(TIMEOUT) {
         Some(id) if id.starts_with(MOCK) => {
             unchecked("the in-process broker has no admin API");
-            return Ok((Limits::default(), Vec::new()));
+            return Ok((BatchLimits::default(), Vec::new()));
         }
         Some(_) => {}
         None => {
@@ -86,7 +90,7 @@ fn look(sink: &KafkaSink, names: &TopicNames, may_create: bool) -> Result<(Limit
             found = describe(&admin, brokers, names)?;
         }
     }
-    let mut limits = Limits::default();
+    let mut limits = BatchLimits::default();
     for (view, found) in View::ALL.into_iter().zip(found) {
         if let Found::Topic { policy, max_bytes } = found {
             judge(view, brokers, &names[view as usize], policy.as_deref())?;
@@ -121,7 +125,7 @@ fn judge(view: View, brokers: &str, topic: &str, found: Option<&str>) -> Result<
 }
 
 fn describe(
-    admin: &AdminClient<Context>,
+    admin: &AdminClient<KafkaContext>,
     brokers: &str,
     names: &TopicNames,
 ) -> Result<Vec<Found>, SinkError> {
@@ -159,7 +163,7 @@ fn describe(
 }
 
 /// Whether a topic whose settings weren't told is there.
-fn exists(admin: &AdminClient<Context>, brokers: &str, name: &str) -> Result<Found, SinkError> {
+fn exists(admin: &AdminClient<KafkaContext>, brokers: &str, name: &str) -> Result<Found, SinkError> {
     let metadata = admin
         .inner()
         .fetch_metadata(Some(name), TIMEOUT)
@@ -178,7 +182,7 @@ fn exists(admin: &AdminClient<Context>, brokers: &str, name: &str) -> Result<Fou
 }
 
 fn create(
-    admin: &AdminClient<Context>,
+    admin: &AdminClient<KafkaContext>,
     sink: &KafkaSink,
     names: &TopicNames,
     missing: &[View],

@@ -16,9 +16,9 @@ use anyhow::Context as _;
 use keytide_config::{JobConfig, KafkaClient};
 use keytide_connectors::decode;
 use keytide_connectors::geo::{Geo, Unreadable};
-use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, Input, Options, inputs};
+use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, IngestOptions, InputPartition, inputs};
 use keytide_connectors::input::Message;
-use keytide_connectors::kafka::Class;
+use keytide_connectors::kafka::ErrorClass;
 use keytide_connectors::live::{LiveError, TableFeed as _, TopicFeed};
 use keytide_connectors::tables::{self, TablesRead, TopicTable};
 use keytide_dataflow::model::Tick;
@@ -56,7 +56,7 @@ pub struct Bounded {
     process: Process,
     geo: Geo,
     tables: TablesRead,
-    inputs: Vec<Input>,
+    inputs: Vec<InputPartition>,
 }
 
 impl Bounded {
@@ -73,14 +73,16 @@ impl Bounded {
         }
         geo_warnings.iter().chain(&tables.warnings).for_each(|warning| (process.warn)(warning));
         let inputs = inputs(&job.sources).map_err(|error| match error {
-            IngestError::Kafka(error) if error.class() == Class::Transient => failure(Exit::Transient, error),
+            IngestError::Kafka(error) if error.class() == ErrorClass::Transient => {
+                failure(Exit::Transient, error)
+            }
             error => usage(error),
         })?;
         Ok(Self { job, process, geo, tables, inputs })
     }
 
     /// What will be read.
-    pub fn inputs(&self) -> &[Input] {
+    pub fn inputs(&self) -> &[InputPartition] {
         &self.inputs
     }
 
@@ -97,7 +99,7 @@ impl Bounded {
         keep: Keep,
     ) -> anyhow::Result<(Vec<Collect>, Arc<Ingest>)> {
         let Self { job, process, geo, tables, inputs } = self;
-        let options = Options::new(now, job.windows, job.limits, job.job.workers);
+        let options = IngestOptions::new(now, job.windows, job.limits, job.job.workers);
         let unreadable = geo.unreadable().clone();
         let context = decode::Context::new(&job.routes, &job.geo.trusted_proxies, job.limits, Arc::new(geo));
         let sources = job.sources.clone();
@@ -176,7 +178,7 @@ fn run_workers(
         Some(error) => Err(failure(
             match &*error {
                 IngestError::File(_) => Exit::Fatal,
-                IngestError::Kafka(error) if error.class() == Class::Transient => Exit::Transient,
+                IngestError::Kafka(error) if error.class() == ErrorClass::Transient => Exit::Transient,
                 IngestError::Kafka(_) => Exit::Fatal,
                 IngestError::Panicked => Exit::Internal,
             },

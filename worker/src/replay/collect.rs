@@ -16,7 +16,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::input::PartitionInfo;
-use keytide_connectors::sink::encode::{DeadRow, EncodeRow as _, Labels, LateRow, Place};
+use keytide_connectors::sink::encode::{DeadRow, EncodeRow as _, Labels, LateRow, RecordLocation};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::tables::TableDeadLetter;
 use keytide_dataflow::model::time::MINUTE_MS;
@@ -234,7 +234,7 @@ impl Collect {
         let mut labels = Labels::new(names);
         letters.iter().try_for_each(|letter| {
             let row = DeadRow::of(letter, partitions);
-            dead_letters.add(|key| place_key(&row.place, key), |line| row.line(&mut labels, line))
+            dead_letters.add(|key| place_key(&row.location, key), |line| row.line(&mut labels, line))
         })
     }
 
@@ -247,7 +247,7 @@ impl Collect {
         let mut labels = Labels::new(names);
         letters.iter().try_for_each(|letter| {
             let row = DeadRow::of_row(letter);
-            dead_letters.add(|key| place_key(&row.place, key), |line| row.line(&mut labels, line))
+            dead_letters.add(|key| place_key(&row.location, key), |line| row.line(&mut labels, line))
         })
     }
 
@@ -295,7 +295,7 @@ impl Output for Collect {
             return;
         }
         for late in late {
-            let place = Place::of(late.position, &self.partitions);
+            let place = RecordLocation::of(late.position, &self.partitions);
             let added = self
                 .late
                 .add(|key| place_key(&place, key), |line| line.extend_from_slice(&late_bytes(&late)));
@@ -320,7 +320,7 @@ impl Output for Collect {
 }
 
 /// The order of records by where they stand.
-fn place_key(place: &Place<'_>, key: &mut Vec<u8>) {
+fn place_key(place: &RecordLocation<'_>, key: &mut Vec<u8>) {
     key.extend_from_slice(place.source.as_bytes());
     key.push(0);
     key.extend_from_slice(&place.partition.to_be_bytes());
@@ -380,5 +380,5 @@ pub(super) fn late_line(
     let (time, late_ms) = (number(8) as u64, number(8) as u64);
     let (counted, proven) = (number(1) == 1, number(1) == 1);
     let late = Late { position, key, request, time, late_ms, counted, proven };
-    LateRow { place: Place::of(position, partitions), late }.line(labels, out);
+    LateRow { location: RecordLocation::of(position, partitions), late }.line(labels, out);
 }

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use keytide_connectors::sink::encode::{EncodeRow, OfScope};
-use keytide_connectors::sink::names::{Names, Route};
+use keytide_connectors::sink::encode::{EncodeRow, ScopeValue};
+use keytide_connectors::sink::names::{Names, RouteNames};
 use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId, id_digits};
 use keytide_dataflow::*;
 use serde::Serialize;
@@ -63,7 +63,7 @@ impl PartialOrd for ShownKey<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct ShownRoute<'a> {
     id: RouteId,
-    parts: Option<&'a Route>,
+    parts: Option<&'a RouteNames>,
 }
 
 impl ShownRoute<'_> {
@@ -139,7 +139,7 @@ impl ViewRow for Row<KeyRoute, OwnedUsage> {
     }
 }
 
-impl<V: OfScope + Clone + Serialize + DeserializeOwned> ViewRow for Row<Scope, V> {
+impl<V: ScopeValue + Clone + Serialize + DeserializeOwned> ViewRow for Row<Scope, V> {
     type Place<'a> = (ShownScope<'a>, ShownWindow);
 
     fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {

@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use keytide_config::{OnGap, Windows};
 use keytide_connectors::decode::{Decoded, Decoder};
 use keytide_connectors::input::PartitionInfo;
-use keytide_connectors::live::testing::Topic;
-use keytide_connectors::live::{self, Live, Reader, SourceFeed, TICKS_PUBLISHED, TableReader, coordinate};
+use keytide_connectors::live::testing::MemoryTopic;
+use keytide_connectors::live::{
+    self, Live, PartitionReader, SourceFeed, TICKS_PUBLISHED, TableReader, coordinate,
+};
 use keytide_connectors::sink::TickOutput;
 use keytide_connectors::tables::TablesRead;
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS, SECOND_MS};
@@ -62,7 +64,7 @@ impl Decoder for Words {
 /// A job over one topic.
 struct Gateways {
     live: Arc<Live>,
-    topic: Topic,
+    topic: MemoryTopic,
     clock: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
     outputs: JoinHandle<Vec<TickOutput>>,
@@ -87,12 +89,12 @@ impl Outcome {
 
 impl Gateways {
     fn start(partitions: u32, windows: Windows) -> Self {
-        let options = live::Options { tick_ms: 1, windows, workers: NonZeroUsize::MIN };
+        let options = live::LiveOptions { tick_ms: 1, windows, workers: NonZeroUsize::MIN };
         let live = Live::new(NOW, options);
-        let topic = Topic::default();
+        let topic = MemoryTopic::default();
         let source =
             SourceFeed { name: "events".to_owned(), source: 0, feed: topic.feed(0), on_gap: OnGap::Stop };
-        let reader = Reader::new(&live, 0, vec![source], &|_| Box::new(Words));
+        let reader = PartitionReader::new(&live, 0, vec![source], &|_| Box::new(Words));
         for number in 0..partitions {
             let info = PartitionInfo { source: "gateway".into(), source_index: 0, number, path: None };
             live.add_partition(info, 0);

@@ -23,9 +23,9 @@ use keytide_connectors::geo::Unreadable;
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::kafka::{Consumer, Topic};
 use keytide_connectors::live::{
-    self, Live, LiveError, Reader, SourceFeed, TableReader, coordinate, watch_partitions,
+    self, Live, LiveError, PartitionReader, SourceFeed, TableReader, coordinate, watch_partitions,
 };
-use keytide_connectors::sink::{Monitor, Publisher, SinkError, TickOutput};
+use keytide_connectors::sink::{Publisher, PublisherMonitor, SinkError, TickOutput};
 use keytide_dataflow::{Options, Publish};
 use timely::communication::WorkerGuards;
 
@@ -59,7 +59,7 @@ pub struct Handle {
     pub counted: Arc<Counted>,
     /// What its workers tell of themselves.
     pub observed: Arc<Observed>,
-    pub sinks: Monitor,
+    pub sinks: PublisherMonitor,
     pub alerts: keytide_alerts::outbox::Monitor,
     /// `[limits]`.
     pub limits: Limits,
@@ -86,7 +86,7 @@ impl Job {
         let tables = Tables::open(config)?;
         let sources = kafka_sources(&config.sources)?;
         let workers = config.job.workers;
-        let options = live::Options { tick_ms: config.job.tick_ms, windows: config.windows, workers };
+        let options = live::LiveOptions { tick_ms: config.job.tick_ms, windows: config.windows, workers };
         let live = Live::new(clock(), options);
         let mut known = Vec::new();
         for (index, name, topic, starts) in &sources {
@@ -112,10 +112,10 @@ impl Job {
         };
         let decoders = decoders(config, tables.geo);
         let mut threads = Vec::new();
-        for seat in 0..workers.get() {
+        for slot in 0..workers.get() {
             let feeds = feeds(&config.sources)?;
-            let reader = Reader::new(&live, seat, feeds, &*decoders);
-            threads.push(spawn(format!("reader-{seat}"), move || reader.run())?);
+            let reader = PartitionReader::new(&live, slot, feeds, &*decoders);
+            threads.push(spawn(format!("reader-{slot}"), move || reader.run())?);
         }
         let mut feeds = tables.feeds;
         feeds.push(Box::new(GeoFeed::new(tables.watched_geo, config, &live)));

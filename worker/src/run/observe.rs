@@ -155,7 +155,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
-    use keytide_connectors::live::{self, Live, Reader, TableReader, coordinate};
+    use keytide_connectors::live::{self, Live, PartitionReader, TableReader, coordinate};
     use keytide_connectors::tables::TablesRead;
     use keytide_dataflow::model::{NameId, PlanRow, Policy, TableChange, TableRow};
     use keytide_dataflow::{Options, Publish};
@@ -249,12 +249,12 @@ mod tests {
     #[test]
     fn a_worker_tells_of_its_states_and_operators_while_it_works() {
         let windows = keytide_config::Windows::default();
-        let options = live::Options { tick_ms: 1, windows, workers: NonZeroUsize::MIN };
+        let options = live::LiveOptions { tick_ms: 1, windows, workers: NonZeroUsize::MIN };
         let live = Live::new(FOOTPRINTS_MS, options);
         let plan = PlanRow { id: NameId::new("free"), name: NameId::new("free"), policy: Policy::Alert };
         let change = TableChange { offset: 0, row: TableRow::Plan(plan), deleted: false };
         let tables = TablesRead { changes: vec![change], ..TablesRead::default() };
-        let reader = Reader::new(&live, 0, Vec::new(), &|_| unreachable!("there is no source"));
+        let reader = PartitionReader::new(&live, 0, Vec::new(), &|_| unreachable!("there is no source"));
         let tables = TableReader::new(&live, tables, Vec::new());
         let observed = Arc::new(Observed::default());
         let (results, collected) = mpsc::channel();

@@ -46,7 +46,7 @@ pub const STEP_MS: u64 = 60_000;
 
 /// What the decisions depend on besides the records.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct SequencerRules {
     /// The run's time: the first tick, and the greatest watermark.
     pub now: Tick,
     /// `[windows].out_of_orderness`.
@@ -104,7 +104,7 @@ impl Slice {
 /// See the module.
 #[derive(Debug)]
 pub struct Sequencer {
-    lanes: Vec<Lane>,
+    partitions: Vec<WaitingRecords>,
     /// Partitions whose start isn't known yet.
     starting: usize,
     /// Keys of the waiting partitions: started, unfinished, not having the turn.
@@ -130,7 +130,7 @@ struct Turn {
 }
 
 /// How a turn ends.
-enum Pause {
+enum TurnEnd {
     /// No records are there yet.
     Starved,
     Passed,
@@ -141,7 +141,7 @@ enum Pause {
 impl Sequencer {
     /// A run over so many partitions, and its first tick, which is the tables'.
     #[must_use]
-    pub fn new(rules: &Rules, partitions: usize) -> (Self, TickInfo) {
+    pub fn new(rules: &SequencerRules, partitions: usize) -> (Self, TickInfo) {
         let mut open = OpenTick {
             now: rules.now,
             out_of_orderness_ms: rules.out_of_orderness_ms,
@@ -153,7 +153,7 @@ impl Sequencer {
         };
         let tables = open.close(false);
         let sequencer = Self {
-            lanes: (0..partitions).map(|_| Lane::default()).collect(),
+            partitions: (0..partitions).map(|_| WaitingRecords::default()).collect(),
             starting: partitions,
             keys: BTreeSet::new(),
             maxima: BTreeSet::new(),
@@ -168,13 +168,13 @@ impl Sequencer {
 
     /// Adds the next records of a partition. Nothing may follow its last chunk.
     pub fn push(&mut self, partition: usize, chunk: Chunk) {
-        let lane = &mut self.lanes[partition];
-        debug_assert!(!lane.ended, "nothing follows a partition's last chunk");
-        lane.ended = chunk.last;
+        let waiting = &mut self.partitions[partition];
+        debug_assert!(!waiting.ended, "nothing follows a partition's last chunk");
+        waiting.ended = chunk.last;
         if chunk.records() > 0 {
-            lane.chunks.push_back(chunk);
+            waiting.chunks.push_back(chunk);
         }
-        if lane.clock.is_none() && lane.start() {
+        if waiting.running.is_none() && waiting.start() {
             self.starting -= 1;
             self.wait(partition);
         }
@@ -183,15 +183,15 @@ impl Sequencer {
     /// Whether it can't go on without more records of this partition.
     #[must_use]
     pub fn waits_for(&self, partition: usize) -> bool {
-        let lane = &self.lanes[partition];
+        let waiting = &self.partitions[partition];
         let has_turn = self.turn.is_some_and(|turn| turn.partition == partition);
-        !lane.ended && (lane.clock.is_none() || has_turn && lane.chunks.is_empty())
+        !waiting.ended && (waiting.running.is_none() || has_turn && waiting.chunks.is_empty())
     }
 
     /// Whether this partition's start is known: it is read one block at a time until then.
     #[must_use]
     pub fn has_started(&self, partition: usize) -> bool {
-        self.lanes[partition].clock.is_some()
+        self.partitions[partition].running.is_some()
     }
 
     /// The partition that has its turn.
@@ -213,12 +213,12 @@ impl Sequencer {
         }
         while let Some(turn) = self.turn.take().or_else(|| self.next_turn()) {
             match self.run(turn, &mut decide) {
-                Pause::Starved => {
+                TurnEnd::Starved => {
                     self.turn = Some(turn);
                     return;
                 }
-                Pause::Passed => self.wait(turn.partition),
-                Pause::Ended => self.end(turn.partition, &mut decide),
+                TurnEnd::Passed => self.wait(turn.partition),
+                TurnEnd::Ended => self.end(turn.partition, &mut decide),
             }
         }
         self.finished = true;
@@ -227,16 +227,16 @@ impl Sequencer {
 
     /// Lines a partition up for its next turn, unless it is at its end.
     fn wait(&mut self, partition: usize) {
-        let lane = &self.lanes[partition];
-        if let (Some(clock), Some(record)) = (&lane.clock, lane.head()) {
-            self.keys.insert((clock.after(record), partition));
-            self.maxima.insert((clock.maximum, partition));
+        let waiting = &self.partitions[partition];
+        if let (Some(running), Some(record)) = (&waiting.running, waiting.head()) {
+            self.keys.insert((running.after(record), partition));
+            self.maxima.insert((running.maximum, partition));
         }
     }
 
     fn next_turn(&mut self) -> Option<Turn> {
         let (_, partition) = self.keys.pop_first()?;
-        let maximum = self.lanes[partition].clock.as_ref().map_or(0, |clock| clock.maximum);
+        let maximum = self.partitions[partition].running.as_ref().map_or(0, |running| running.maximum);
         self.maxima.remove(&(maximum, partition));
         let key_limit =
             self.keys.first().map_or(EventTime::MAX, |(second, _)| second.saturating_add(SKEW_MS));
@@ -247,40 +247,40 @@ impl Sequencer {
     }
 
     /// Takes records of one partition while it has its turn.
-    fn run(&mut self, turn: Turn, decide: &mut impl FnMut(Decision)) -> Pause {
-        let Lane { chunks, event, letter, ended, clock } = &mut self.lanes[turn.partition];
+    fn run(&mut self, turn: Turn, decide: &mut impl FnMut(Decision)) -> TurnEnd {
+        let WaitingRecords { chunks, event, letter, ended, running } = &mut self.partitions[turn.partition];
         let open = &mut self.open;
-        let Some(clock) = clock else { return Pause::Starved };
+        let Some(running) = running else { return TurnEnd::Starved };
         let mut slice = Slice { partition: turn.partition, ..Slice::default() };
         while let Some(chunk) = chunks.front() {
             // A run of events that need no closer look.
             if open.records > 0 && open.room() > 0 {
-                let bound = turn.key_limit.min(clock.near()).min(open.near(turn.others));
+                let bound = turn.key_limit.min(running.near()).min(open.near(turn.others));
                 let next_letter = chunk.letters.get(*letter).map_or(usize::MAX, |&next| next.max(*event));
                 let end = next_letter.min(chunk.times.len()).min(*event + open.room());
-                let taken = clock.run(&chunk.times[*event..end], bound, self.tolerance_ms);
+                let taken = running.run(&chunk.times[*event..end], bound, self.tolerance_ms);
                 *event += taken;
                 slice.events += taken;
                 open.records += taken;
-                open.raise(clock.maximum.min(turn.others));
+                open.raise(running.maximum.min(turn.others));
             }
             // One record by the rules.
             if let Some(record) = head_of(chunk, *event, *letter) {
-                let maximum = clock.after(record);
+                let maximum = running.after(record);
                 if maximum > turn.key_limit {
                     slice.flush(decide);
-                    return Pause::Passed;
+                    return TurnEnd::Passed;
                 }
                 if open.room() == 0 || open.is_leap(maximum.min(turn.others)) {
                     slice.flush(decide);
                     decide(Decision::Close(open.close(false)));
                 }
-                if let Record::Event(time) = record {
-                    let behind = clock.maximum.saturating_sub(time);
+                if let NextRecord::Event(time) = record {
+                    let behind = running.maximum.saturating_sub(time);
                     if behind > self.tolerance_ms {
                         slice.late.push((slice.events, u32::try_from(behind).unwrap_or(u32::MAX)));
                     }
-                    clock.advance(time);
+                    running.advance(time);
                     *event += 1;
                     slice.events += 1;
                 } else {
@@ -296,13 +296,13 @@ impl Sequencer {
                 (*event, *letter) = (0, 0);
             }
         }
-        if *ended { Pause::Ended } else { Pause::Starved }
+        if *ended { TurnEnd::Ended } else { TurnEnd::Starved }
     }
 
     /// A partition leaves the minimum.
     fn end(&mut self, partition: usize, decide: &mut impl FnMut(Decision)) {
-        if let Some(clock) = &self.lanes[partition].clock {
-            self.finished_maximum = self.finished_maximum.max(clock.maximum);
+        if let Some(running) = &self.partitions[partition].running {
+            self.finished_maximum = self.finished_maximum.max(running.maximum);
         }
         let maximum = self.maxima.first().map_or(self.finished_maximum, |&(maximum, _)| maximum);
         if self.open.is_leap(maximum) {
@@ -374,7 +374,7 @@ impl OpenTick {
 
 /// A partition: its records that wait for a decision.
 #[derive(Debug, Default)]
-struct Lane {
+struct WaitingRecords {
     /// None of them is used up.
     chunks: VecDeque<Chunk>,
     /// The next event and dead letter of the first chunk.
@@ -382,35 +382,35 @@ struct Lane {
     letter: usize,
     ended: bool,
     /// `None` until the start is known.
-    clock: Option<Clock>,
+    running: Option<RunningMaximum>,
 }
 
 #[derive(Clone, Copy)]
-enum Record {
+enum NextRecord {
     Event(EventTime),
     Letter,
 }
 
-fn head_of(chunk: &Chunk, event: usize, letter: usize) -> Option<Record> {
+fn head_of(chunk: &Chunk, event: usize, letter: usize) -> Option<NextRecord> {
     match (chunk.times.get(event), chunk.letters.get(letter)) {
-        (time, Some(&events_before)) if events_before <= event || time.is_none() => Some(Record::Letter),
-        (time, _) => time.copied().map(Record::Event),
+        (time, Some(&events_before)) if events_before <= event || time.is_none() => Some(NextRecord::Letter),
+        (time, _) => time.copied().map(NextRecord::Event),
     }
 }
 
-impl Lane {
-    fn head(&self) -> Option<Record> {
+impl WaitingRecords {
+    fn head(&self) -> Option<NextRecord> {
         self.chunks.front().and_then(|chunk| head_of(chunk, self.event, self.letter))
     }
 
-    /// Starts the clock if the look-ahead is complete. Whether it is.
+    /// Starts the running maximum if the look-ahead is complete; returns whether it is.
     fn start(&mut self) -> bool {
         let (mut records, mut events) = (0, 0);
         let mut minimum = None::<EventTime>;
         'look: for chunk in &self.chunks {
             let (mut event, mut letter) = (0, 0);
             while let Some(record) = head_of(chunk, event, letter) {
-                if let Record::Event(time) = record {
+                if let NextRecord::Event(time) = record {
                     minimum = Some(minimum.map_or(time, |minimum| minimum.min(time)));
                     event += 1;
                     events += 1;
@@ -424,21 +424,21 @@ impl Lane {
             }
         }
         let complete = events == START_EVENTS || records == START_RECORDS || self.ended;
-        self.clock = complete.then(|| Clock { maximum: minimum.unwrap_or(0), beyond: Vec::new() });
+        self.running = complete.then(|| RunningMaximum { maximum: minimum.unwrap_or(0), beyond: Vec::new() });
         complete
     }
 }
 
 /// A partition's running maximum.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub(crate) struct RunningMaximum {
     maximum: EventTime,
     /// Times more than [`LEAP_MS`] beyond it, ascending, fewer than [`LEAP_RECORDS`].
     beyond: Vec<EventTime>,
 }
 
-impl Clock {
-    /// The clock of a partition whose first event this is.
+impl RunningMaximum {
+    /// Starts at the first event of a partition.
     pub(crate) fn starting_at(time: EventTime) -> Self {
         Self { maximum: time, beyond: Vec::new() }
     }
@@ -449,8 +449,8 @@ impl Clock {
     }
 
     /// The maximum after a record.
-    fn after(&self, record: Record) -> EventTime {
-        let Record::Event(time) = record else { return self.maximum };
+    fn after(&self, record: NextRecord) -> EventTime {
+        let NextRecord::Event(time) = record else { return self.maximum };
         let is_leap = self.is_beyond(time);
         if is_leap && self.beyond.len() + 1 < LEAP_RECORDS {
             return self.maximum;
@@ -478,7 +478,7 @@ impl Clock {
             self.maximum = self.maximum.max(time);
             return;
         }
-        let maximum = self.after(Record::Event(time));
+        let maximum = self.after(NextRecord::Event(time));
         if self.is_beyond(time) {
             self.beyond.insert(self.beyond.partition_point(|&other| other <= time), time);
         }

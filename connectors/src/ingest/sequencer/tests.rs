@@ -51,7 +51,7 @@ impl<'a> ModelPartition<'a> {
     }
 }
 
-fn model(rules: &Rules, partitions: &[Vec<Entry>]) -> Vec<Fact> {
+fn model(rules: &SequencerRules, partitions: &[Vec<Entry>]) -> Vec<Fact> {
     let mut facts = Vec::new();
     let mut all: Vec<_> = partitions.iter().map(|records| ModelPartition::new(records)).collect();
     let watermark_of = |maximum: EventTime| maximum.saturating_sub(rules.out_of_orderness_ms).min(rules.now);
@@ -144,7 +144,7 @@ fn chunk(records: &[Entry], last: bool) -> Chunk {
 }
 
 /// Feeds chunks of the given sizes (0: an empty one), partitions in the order of `choices`.
-fn run(rules: &Rules, partitions: &[Vec<Entry>], sizes: &[usize], choices: &[usize]) -> Vec<Fact> {
+fn run(rules: &SequencerRules, partitions: &[Vec<Entry>], sizes: &[usize], choices: &[usize]) -> Vec<Fact> {
     let (mut sequencer, tables) = Sequencer::new(rules, partitions.len());
     let mut facts = vec![Fact::Close(tables)];
     let mut fed = vec![0; partitions.len()];
@@ -194,8 +194,12 @@ fn run(rules: &Rules, partitions: &[Vec<Entry>], sizes: &[usize], choices: &[usi
     }
 }
 
-const RULES: Rules =
-    Rules { now: NOW, out_of_orderness_ms: 5_000, allowed_lateness_ms: 600_000, tick_records: 100_000 };
+const RULES: SequencerRules = SequencerRules {
+    now: NOW,
+    out_of_orderness_ms: 5_000,
+    allowed_lateness_ms: 600_000,
+    tick_records: 100_000,
+};
 
 fn whole(partitions: &[Vec<Entry>]) -> Vec<Fact> {
     run(&RULES, partitions, &[usize::MAX], &[0])
@@ -239,7 +243,7 @@ fn lateness_is_exact_to_the_millisecond() {
     let maximum = BASE + 999_000;
     records.extend([Some(maximum - 605_000), Some(maximum - 605_001), Some(0)]);
     for tick_records in [1, 100_000] {
-        let facts = run(&Rules { tick_records, ..RULES }, &[records.clone()], &[usize::MAX], &[0]);
+        let facts = run(&SequencerRules { tick_records, ..RULES }, &[records.clone()], &[usize::MAX], &[0]);
         assert_eq!(late(&facts), [(maximum - 605_001, 605_001), (0, u32::MAX)]);
     }
 }
@@ -360,7 +364,7 @@ proptest! {
         tick_records in prop_oneof![1usize..20, 20usize..2_000],
         out_of_orderness_ms in prop_oneof![Just(0u64), Just(5_000), 0u64..100_000],
     ) {
-        let rules = Rules { tick_records, out_of_orderness_ms, ..RULES };
+        let rules = SequencerRules { tick_records, out_of_orderness_ms, ..RULES };
         let facts = run(&rules, &partitions, &sizes, &choices);
         prop_assert_eq!(facts, model(&rules, &partitions));
     }

@@ -10,7 +10,7 @@ pub(crate) struct Decimal {
     exponent: i32,
 }
 
-/// Digits that a `u128` holds whatever they are.
+/// Digits that a `u128` holds, whichever they are.
 const MAX_DIGITS: u32 = 38;
 const MAX_EXPONENT: i32 = 1_000_000;
 
@@ -55,7 +55,7 @@ impl Decimal {
         if text.len() > 19 {
             return None;
         }
-        // Before the point and behind it apart, so that a digit costs one comparison.
+        // The digits before and behind the point are read apart, so that a digit costs one comparison.
         let digits_from = |mut at: usize, mut mantissa: u64| {
             while let Some(digit) =
                 text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10)
@@ -86,33 +86,33 @@ impl Decimal {
         })
     }
 
-    /// Whether it is exactly -1, which gateways write for what they don't know.
+    /// Returns whether it is exactly -1, which gateways write for unknown values.
     pub(crate) fn is_minus_one(self) -> bool {
         self.negative && Self { negative: false, ..self }.integer() == Some(1)
     }
 
-    /// `factor` times the number, if its digits have room.
+    /// Returns `factor` times the number, if its digits have room.
     pub(crate) fn times(self, factor: u64) -> Option<Self> {
         Some(Self { mantissa: self.mantissa.checked_mul(factor.into())?, ..self })
     }
 
-    /// The number x 10^`shift`, rounded down; `None` if it is negative or beyond `u64`.
+    /// Returns the number x 10^`shift`, rounded down; `None` if it is negative or beyond `u64`.
     pub(crate) fn floor(self, shift: i32) -> Option<u64> {
         self.scaled(shift).map(|(whole, _)| whole)
     }
 
-    /// The number x 10^`shift`, rounded to the nearest integer, halves up; `None` as for `floor`.
+    /// Returns the number x 10^`shift`, rounded to the nearest integer, halves up; `None` as `floor` returns it.
     pub(crate) fn round(self, shift: i32) -> Option<u64> {
         let (whole, rest) = self.scaled(shift)?;
         whole.checked_add(u64::from(rest == Remainder::HalfOrMore))
     }
 
-    /// The number, if it is a whole one that is neither negative nor beyond `u64`.
+    /// Returns the number if it is a whole one that is neither negative nor beyond `u64`.
     pub(crate) fn integer(self) -> Option<u64> {
         self.scaled(0).filter(|(_, rest)| *rest == Remainder::Zero).map(|(whole, _)| whole)
     }
 
-    /// x 10^`shift`: its whole part, and what is left.
+    /// Returns the whole part of the number x 10^`shift`, and the remainder.
     fn scaled(self, shift: i32) -> Option<(u64, Remainder)> {
         if self.mantissa == 0 {
             return Some((0, Remainder::Zero));
@@ -121,7 +121,7 @@ impl Decimal {
             return None;
         }
         let exponent = self.exponent.checked_add(shift)?;
-        // The same in the integers that nearly all numbers fit, where a division is ten times as fast.
+        // Nearly all numbers fit into integers of 64 bits, where a division is ten times as fast.
         if let (Ok(mantissa), -18..=0) = (u64::try_from(self.mantissa), exponent) {
             let unit = 10_u64.pow(exponent.unsigned_abs());
             return Some((mantissa / unit, Remainder::of(u128::from(mantissa % unit), u128::from(unit))));
@@ -137,7 +137,7 @@ impl Decimal {
     }
 }
 
-/// What rounding takes away.
+/// The part that rounding takes away.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Remainder {
     Zero,

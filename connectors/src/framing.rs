@@ -5,23 +5,23 @@
 //! 01 g × 16 …     Confluent with a schema's GUID: a one, 16 bytes, the message
 //! ```
 //!
-//! No JSON text begins with either byte, so a frame is told without doubt. The message behind it is JSON where JSON Schema
-//! is used; with Avro and Protobuf it is something that is not read here.
+//! No JSON text begins with either byte, so a frame can't be mistaken for a message. The message behind it is JSON
+//! where JSON Schema is used. Messages in Avro and Protobuf aren't read.
 
 /// The first bytes of gzip (RFC 1952), in front of the method.
 pub(crate) const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Bytes before the message, by the first of them.
+/// Bytes in front of the message, by the first of them.
 const FRAMES: [(u8, usize); 2] = [(0, 5), (1, 17)];
 
-/// Told of a message that is framed and isn't JSON.
+/// The reason for refusing a message that is framed and isn't JSON.
 pub(crate) const NOT_JSON: &str =
     "Avro or Protobuf of a schema registry, which is not read: use its JSON Schema serializer, or plain JSON";
 
-/// Returns the message behind the frame; the message itself where it has none.
+/// Returns the message behind the frame, or the message itself if it has none.
 ///
 /// # Errors
-/// If what stands behind a frame isn't JSON: [`NOT_JSON`].
+/// If the bytes behind a frame aren't JSON; the error is [`NOT_JSON`].
 pub(crate) fn unframed(message: &[u8]) -> Result<&[u8], &'static str> {
     let frame = FRAMES.iter().find(|(first, _)| message.first() == Some(first));
     let Some((_, length)) = frame else { return Ok(message) };

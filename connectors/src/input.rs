@@ -1,10 +1,10 @@
-//! Input as the workers get it, whether a run is bounded ([`ingest`](crate::ingest)) or live ([`live`](crate::live)):
-//! messages in order, queues that are counted in bytes, and the rule against times from the future.
+//! The input that workers get, in bounded runs ([`ingest`](crate::ingest)) and live ones ([`live`](crate::live)).
+//! It consists of messages in order, queues that are counted in bytes, and the rule against times from the future.
 //!
-//! Definitions stand in a queue before the tick that relies on them is closed, and every worker gets every
-//! [`Message::Close`]. When a worker takes one, it has taken all of the tick that is its to take.
+//! Definitions enter a queue before the tick that relies on them is closed, and every worker gets every
+//! [`Message::Close`]. When a worker takes one, it has taken all of its part of the tick.
 //!
-//! Limits: an event may be at most [`FUTURE_MS`] after the run's time, or after its tick's in a live job.
+//! Limits: an event's time is at most [`FUTURE_MS`] after the run's time, or in a live job after its tick's.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -18,53 +18,53 @@ use sha2::{Digest, Sha256};
 use crate::decode::{DeadLetter, Decoded};
 use crate::tables::TableDeadLetter;
 
-/// An event is a dead letter if it is later than the run's time by more than this.
+/// An event that is later than the run's time by more than this is a dead letter.
 pub const FUTURE_MS: u64 = 300_000;
 
-/// The names of a partition. Its place in the list of partitions is what
-/// [`Position::partition`](keytide_dataflow::model::Position::partition) says.
+/// The names of a partition. [`Position::partition`](keytide_dataflow::model::Position::partition) is its index in
+/// the list of partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionInfo {
     pub source: String,
-    /// The source's place in the configuration.
+    /// The source's index in the configuration.
     pub source_index: usize,
-    /// The partition's number within the source: a file's place among its files, Kafka's own number.
+    /// The number within the source: a file's index among its files, or Kafka's own number.
     pub number: u32,
-    /// The file; `None` for standard input and topics.
+    /// The path of the file; `None` for standard input and topics.
     pub path: Option<String>,
 }
 
-/// A message to a worker. Messages come in order.
+/// A message to a worker. A worker's messages come in order.
 #[derive(Debug)]
 pub enum Message {
-    /// Strings behind ids. They precede the [`Close`](Self::Close) of every tick that uses them.
+    /// The strings behind ids. They precede the [`Close`](Self::Close) of every tick that uses them.
     Definitions(Vec<Definition>),
-    /// Events of a tick: the open one, or in a live job the one that follows it. They are in no particular order.
+    /// The events of a tick, in no particular order. In a live job it may be the tick after the open one.
     Events {
         tick: Tick,
-        /// The events; `late_ms` is decided.
+        /// Events whose `late_ms` is decided.
         events: Vec<AccessEvent>,
     },
-    /// Dead letters of a tick. In a bounded run they are for worker 0 only, in the order of the merged input.
-    /// Their `events_before` means nothing any more.
+    /// The dead letters of a tick, whose `events_before` has no meaning any more. In a bounded run worker 0 gets
+    /// all of them, in the order of the merged input.
     DeadLetters { tick: Tick, letters: Vec<DeadLetter> },
-    /// Changes of tables in a tick of a live job. They are for worker 0 only.
+    /// The changes of tables in a tick of a live job. Worker 0 gets all of them.
     Tables {
         tick: Tick,
         changes: Vec<TableChange>,
-        /// Rows that could not be accepted.
+        /// Rows that were refused.
         letters: Vec<TableDeadLetter>,
     },
-    /// A tick is complete. All workers get all ticks.
+    /// The end of a tick, which all workers get for every tick.
     Close {
         info: TickInfo,
-        /// The tick that is open now.
+        /// The tick that opens.
         next: Tick,
     },
 }
 
 impl Message {
-    /// Returns about how much memory it takes.
+    /// Returns about how much memory the message takes, in bytes.
     fn bytes(&self) -> usize {
         mem::size_of::<Self>()
             + match self {
@@ -94,7 +94,7 @@ pub(crate) fn letter_bytes(letter: &DeadLetter) -> usize {
     mem::size_of::<DeadLetter>() + letter.reason.len() + kept
 }
 
-/// The queues of all workers, and the bytes of what waits in them.
+/// The queues of all workers, and the number of bytes that wait in them.
 pub(crate) struct Queues {
     queues: Vec<WorkerQueue>,
     bytes: usize,
@@ -103,7 +103,7 @@ pub(crate) struct Queues {
 #[derive(Default)]
 struct WorkerQueue {
     messages: VecDeque<(usize, Message)>,
-    /// The worker's thread, which is unparked for every message.
+    /// The worker's thread, which every message unparks.
     thread: Option<Thread>,
 }
 
@@ -112,12 +112,12 @@ impl Queues {
         Self { queues: (0..workers).map(|_| WorkerQueue::default()).collect(), bytes: 0 }
     }
 
-    /// Enters a worker's thread.
+    /// Registers the thread of a worker, which its messages wake up from then on.
     pub(crate) fn enter(&mut self, worker: usize, thread: Thread) {
         self.queues[worker].thread = Some(thread);
     }
 
-    /// Returns the bytes of all messages.
+    /// Returns the number of bytes of all messages.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -126,7 +126,7 @@ impl Queues {
         self.queues[worker].messages.is_empty()
     }
 
-    /// Adds a message, whatever waits already, and wakes its worker.
+    /// Adds a message, however full the queues are, and wakes its worker.
     pub(crate) fn push(&mut self, worker: usize, message: Message) {
         let bytes = message.bytes();
         self.bytes += bytes;
@@ -137,21 +137,21 @@ impl Queues {
         }
     }
 
-    /// Closes a tick for every worker.
+    /// Ends a tick for every worker.
     pub(crate) fn close(&mut self, info: TickInfo, next: Tick) {
         for worker in 0..self.queues.len() {
             self.push(worker, Message::Close { info, next });
         }
     }
 
-    /// Takes the worker's next message, if it is there.
+    /// Takes the next message of the worker, if there is one.
     pub(crate) fn pop(&mut self, worker: usize) -> Option<Message> {
         let (bytes, message) = self.queues[worker].messages.pop_front()?;
         self.bytes -= bytes;
         Some(message)
     }
 
-    /// Drops all messages.
+    /// Drops the messages of all workers.
     pub(crate) fn clear(&mut self) {
         self.queues.iter_mut().for_each(|queue| queue.messages.clear());
         self.bytes = 0;
@@ -163,13 +163,13 @@ impl Queues {
 pub(crate) struct FutureLimit(EventTime);
 
 impl FutureLimit {
-    /// Judges by `now`, the run's time or the tick's.
+    /// Counts from `now`, the run's time or the tick's.
     pub(crate) fn at(now: Tick) -> Self {
         Self(now.saturating_add(FUTURE_MS))
     }
 
-    /// Turns the events of `message` that are from the future into dead letters, at their places among its others.
-    /// Its first event and its first dead letter in `out` stand at `event` and `letter`.
+    /// Turns the events of `message` that are from the future into dead letters, in order with its others. The
+    /// first event of the message in `out` has the index `event`, its first dead letter the index `letter`.
     pub(crate) fn judge(self, out: &mut Decoded, event: usize, letter: usize, message: &[u8]) {
         if out.events[event..].iter().any(|event| event.time > self.0) {
             self.refuse(out, event, letter, message);
@@ -207,7 +207,7 @@ impl FutureLimit {
     }
 }
 
-/// Returns what a dead letter keeps of an event, as JSON: numbers alone.
+/// Returns the JSON that a dead letter keeps of an event: numbers alone.
 fn kept(event: &AccessEvent) -> Box<str> {
     let AccessEvent { time, status, bytes_in, bytes_out, latency_us, .. } = event;
     let latency =

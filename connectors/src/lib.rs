@@ -1,5 +1,5 @@
-//! The outside of the data: sources (files, standard input, Kafka), decoders, tables, geo databases, the order in which
-//! records reach the workers, and the sinks that rows go to (topics, files).
+//! The edge of the job: sources (files, standard input, Kafka), decoders, tables and geo databases. Here too are
+//! the order in which records reach the workers, and the sinks (topics, files) that rows go to.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 mod decimal;

@@ -1,16 +1,16 @@
 //! Cutting a byte stream into blocks of whole lines.
 //!
-//! A line ends with `\n` or `\r\n`, the last one also with the stream; its end is no part of it. Empty lines
-//! are passed over. The stream is read straight into the block's buffer; only the beginning of the line that
-//! the block cuts is copied, to the next block.
+//! A line ends with `\n` or `\r\n`, the last one also with the stream; its end is no part of it. Empty lines are
+//! skipped. The stream is read straight into the block's buffer. Only the beginning of the line that the block cuts
+//! is copied, to the next block.
 //!
-//! Where records are JSON, a file may hold them printed over several lines, as `jq` prints them. That is told by its first
-//! line, a bracket alone; then a message is what stands from such a line to the next one that begins with a closing
-//! bracket, and a block holds whole messages. From one on that is longer than a line may be, the file is read line by
-//! line.
+//! Records in JSON may be printed over several lines, as `jq` prints them. A file has them if its first line is a
+//! bracket alone. Then a message reaches from such a line to the next one that begins with a closing bracket, and a
+//! block holds whole messages. A message that is longer than a line may be makes the rest of the file be read line
+//! by line.
 //!
-//! Of formats whose lines depend on a header line before them, a block says which line that is: the last one that begins
-//! so before the block, at most 64 KiB of it.
+//! The lines of some formats depend on a header line before them. A block has the last header line before it, at
+//! most 64 KiB of it.
 
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
@@ -19,69 +19,66 @@ use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memrchr};
 use sha2::{Digest, Sha256};
 
-/// Bytes of a header line that are kept.
+/// The most bytes of a header line that are kept.
 const HEADER_BYTES: usize = 64 << 10;
 
-/// How a partition is cut into blocks. The cut shows nowhere in the lines or their positions.
+/// How a partition is cut into blocks. Lines and their positions don't depend on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
-    /// Bytes of a block, about: at most one line more.
+    /// Bytes of a block. The last line may exceed it.
     pub bytes: usize,
-    /// Lines that aren't empty in a block, at most; `usize::MAX`: as many as fit.
+    /// The most lines in a block, empty ones not counted; `usize::MAX` if there is no limit.
     pub lines: usize,
-    /// Bytes of a line; longer ones are [`TooLong`].
+    /// The most bytes of a line; longer ones are [`TooLong`].
     pub line_bytes: usize,
 }
 
-/// Whole lines of one partition, and then perhaps one that was too long to be kept. Not `Debug`: lines may
-/// hold raw keys.
+/// Whole lines of one partition, which may be followed by one that was too long to be kept. It isn't `Debug`: lines
+/// may hold raw keys.
 pub struct LineBlock {
-    /// Where its first byte stands in the stream.
+    /// The position of the first byte in the stream.
     offset: u64,
-    /// The lines stand in `text[..len]`; the rest is room.
+    /// The lines are in `text[..len]`; the rest is spare room.
     text: Vec<u8>,
     len: usize,
     line_bytes: usize,
     streamed: Option<TooLong>,
     header: Option<Arc<[u8]>>,
-    /// Messages may be printed over several lines.
+    /// True if messages may be printed over several lines.
     is_printed: bool,
-    /// Bytes of the stream that it stands for, ends of lines and what was passed over included.
+    /// The number of the stream's bytes that the block covers, ends of lines and skipped ones included.
     pub bytes: u64,
-    /// Nothing follows in this partition.
+    /// True if nothing follows in this partition.
     pub last: bool,
 }
 
-/// A line beyond the limit: what is left of it.
+/// The remains of a line that is longer than the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooLong {
     pub offset: u64,
-    /// Its length in bytes without its end.
+    /// The length in bytes, without the line's end.
     pub length: u64,
-    /// SHA-256 of these bytes.
     pub sha256: [u8; 32],
 }
 
-/// One line.
+/// A line of a block, whole or too long.
 pub enum Line<'a> {
-    /// A line within the limit.
     Whole {
         offset: u64,
-        /// The line without its end; never empty.
+        /// The text without the line's end; never empty.
         text: &'a [u8],
     },
-    /// A line beyond the limit.
     TooLong(TooLong),
 }
 
 impl LineBlock {
-    /// The last header line before the block, without its end.
+    /// Returns the last header line before the block, without its end.
     #[must_use]
     pub fn header(&self) -> Option<&[u8]> {
         self.header.as_deref()
     }
 
-    /// The lines, in order.
+    /// Returns the lines in the order of the stream.
     pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
         let text = &self.text[..self.len];
         let mut start = 0;
@@ -108,7 +105,7 @@ impl LineBlock {
         })
     }
 
-    /// The buffer, for the next block.
+    /// Returns the buffer, for the next block.
     #[must_use]
     pub fn into_buffer(self) -> Vec<u8> {
         self.text
@@ -119,8 +116,8 @@ fn without_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// The end of the message at the start of a text in which messages may be printed over several lines; nothing where the
-/// text ends before.
+/// Returns the end of the message that `text` begins with, where messages may be printed over several lines; `None`
+/// if `text` ends before the message.
 fn printed(text: &[u8]) -> Option<usize> {
     let end = memchr(b'\n', text)? + 1;
     if !matches!(text[..end].trim_ascii_end(), b"{" | b"[") {
@@ -132,34 +129,33 @@ fn printed(text: &[u8]) -> Option<usize> {
     memchr(b'\n', &text[closing..]).map(|newline| closing + newline + 1)
 }
 
-/// How the messages of a stream stand in lines.
+/// The way in which a stream's messages are laid out in lines.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum MessageLayout {
     #[default]
     Lines,
-    /// Not known before the first line.
+    /// It isn't known before the first line.
     Unknown,
-    /// Some are printed over several lines.
     Printed,
 }
 
-/// The state between two blocks.
+/// The state that is kept between two blocks.
 #[derive(Default)]
 pub(super) struct LineCutter {
-    /// Where the next block starts in the stream.
+    /// The position in the stream at which the next block starts.
     offset: u64,
-    /// What was read beyond the previous block.
+    /// Bytes that were read beyond the previous block.
     carry: Vec<u8>,
     ended: bool,
     layout: MessageLayout,
-    /// What header lines begin with.
+    /// The text that header lines begin with.
     headers: Option<&'static [u8]>,
-    /// The last header line before the next block.
+    /// The last header line in front of the next block.
     header: Option<Arc<[u8]>>,
 }
 
 impl LineCutter {
-    /// Looks for header lines, which begin so.
+    /// Looks for header lines, which begin with `begin`.
     pub(super) fn look_for_headers(&mut self, begin: Option<&'static [u8]>) {
         self.headers = begin;
     }
@@ -171,21 +167,21 @@ impl LineCutter {
         }
     }
 
-    /// Where the next block starts.
+    /// Returns the position at which the next block starts.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Drops what was read ahead: the stream goes on at [`offset`](Self::offset).
+    /// Drops the bytes read ahead: the stream goes on at [`offset`](Self::offset).
     pub(super) fn forget_carry(&mut self) {
         self.carry = Vec::new();
         self.ended = false;
     }
 
-    /// The next block, in the buffer `text`.
+    /// Returns the next block, in the buffer `text`.
     ///
     /// # Errors
-    /// Those of `input`. The stream must not be used after one.
+    /// The errors of `input`. The stream must not be used after one.
     pub(super) fn next_block(
         &mut self,
         input: &mut impl Read,
@@ -213,7 +209,7 @@ impl LineCutter {
                     whole_lines(&text[..filled], searched, cut.lines)
                 }
                 MessageLayout::Printed => match whole_messages(&text[..filled], cut, self.ended) {
-                    // What is too long is read line by line, and so is all behind it.
+                    // A message that is too long is read line by line, and so is the rest of the file.
                     Some(WholeLines { bytes: 0, .. }) => {
                         (self.layout, searched) = (MessageLayout::Lines, 0);
                         continue;
@@ -229,7 +225,7 @@ impl LineCutter {
                 }
                 _ => {
                     searched = filled;
-                    // The line's end; of a message of several lines it may not be the last one.
+                    // Room for the line's end; in a message of several lines it may not be the last one.
                     let beyond = if self.layout == MessageLayout::Printed { 3 } else { 2 };
                     target = target.saturating_mul(2).min(cut.line_bytes.saturating_add(beyond));
                     grow(&mut text, target);
@@ -242,7 +238,7 @@ impl LineCutter {
         }
     }
 
-    /// Fills `room`, as far as the stream reaches; how far.
+    /// Fills `room` as far as the stream reaches; returns the number of bytes.
     fn fill(&mut self, input: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < room.len() && !self.ended {
@@ -256,7 +252,7 @@ impl LineCutter {
         Ok(filled)
     }
 
-    /// Passes over the line that begins in `text[..filled]`, hashing it.
+    /// Skips the line that begins in `text[..filled]`, and hashes it.
     fn skip_line(
         &mut self,
         input: &mut impl Read,
@@ -317,9 +313,9 @@ impl LineCutter {
     }
 }
 
-/// The last line of `text` that begins with `begin`.
+/// Returns the last line of `text` that begins with `begin`.
 fn last_header<'t>(text: &'t [u8], begin: &[u8]) -> Option<&'t [u8]> {
-    // A decoder passes over a byte order mark.
+    // A decoder skips a byte order mark, so a header may follow one.
     let is_start = |at: &usize| {
         let before = &text[..*at];
         let before = before.strip_suffix(b"\xEF\xBB\xBF").unwrap_or(before);
@@ -339,11 +335,11 @@ fn grow(text: &mut Vec<u8>, bytes: usize) {
 
 struct WholeLines {
     bytes: usize,
-    /// As many lines as a block may have.
+    /// True if there are as many lines as a block may have.
     full: bool,
 }
 
-/// The whole lines at the beginning of `text`, at most `limit` that aren't empty. No line ends before
+/// Returns the whole lines at the beginning of `text`, at most `limit` that aren't empty. No line ends before
 /// `searched`.
 fn whole_lines(text: &[u8], searched: usize, limit: usize) -> Option<WholeLines> {
     if limit == usize::MAX {
@@ -362,8 +358,8 @@ fn whole_lines(text: &[u8], searched: usize, limit: usize) -> Option<WholeLines>
     (bytes > 0).then_some(WholeLines { bytes, full: false })
 }
 
-/// The same for messages that may be printed over several lines, up to one that is too long: no bytes where that is the
-/// first. So wherever the text was cut, the same message is found too long.
+/// Returns the whole messages at the beginning of `text`, up to one that is too long. It has no bytes if that is
+/// the first, so the same message is too long wherever the text is cut.
 fn whole_messages(text: &[u8], cut: &Cut, is_all: bool) -> Option<WholeLines> {
     let (mut bytes, mut messages) = (0, 0);
     loop {
@@ -371,7 +367,7 @@ fn whole_messages(text: &[u8], cut: &Cut, is_all: bool) -> Option<WholeLines> {
         let end = printed(rest);
         let message = &rest[..end.unwrap_or(rest.len())];
         let length = without_return(message.strip_suffix(b"\n").unwrap_or(message)).len();
-        // Of a message whose end isn't there yet the last byte may belong to the line's end.
+        // The end of this message isn't there yet, so its last byte may belong to the end of the line.
         let is_long = length > cut.line_bytes
             && (end.is_some() || is_all || rest.len() > cut.line_bytes.saturating_add(1));
         let Some(end) = end.filter(|_| !is_long) else {
@@ -385,7 +381,7 @@ fn whole_messages(text: &[u8], cut: &Cut, is_all: bool) -> Option<WholeLines> {
     }
 }
 
-/// Length and hash of a line that comes in pieces; a `\r` before its end is held back.
+/// The length and the hash of a line that comes in pieces. It holds back a `\r` before the line's end.
 #[derive(Default)]
 struct LineHash {
     hash: Sha256,

@@ -1,4 +1,4 @@
-//! Patterns to files.
+//! The files that a pattern matches.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,15 @@ use glob::MatchOptions;
 
 use super::{FileError, Partition};
 
-/// Files that one pattern may match.
+/// The most files that one pattern may match.
 pub const MAX_FILES: usize = 10_000;
 
-/// The files that match `pattern`, in the order of their paths (byte order). Wildcards
-/// cross no folder (but `**`) and find no hidden file; a name written in full does. Folders are passed over; a link counts as what it points to; a pipe or
-/// a device is read once, to its end.
+/// Returns the files that match `pattern`, in the byte order of their paths. Except for `**`, wildcards match
+/// within one folder. They find no hidden file; a name written in full does. Folders are skipped, and links are
+/// followed. A pipe or a device is read once, to its end.
 ///
 /// # Errors
-/// If the pattern is invalid, matches no file or more than [`MAX_FILES`], or if what it matches can't be
-/// looked at.
+/// If the pattern is invalid, matches no file or more than [`MAX_FILES`], or if a match can't be inspected.
 pub fn resolve(pattern: &str) -> Result<Vec<Partition>, FileError> {
     let options = MatchOptions {
         case_sensitive: true,

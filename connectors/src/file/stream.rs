@@ -1,4 +1,4 @@
-//! One partition's bytes: opened when first read, decompressed where gzip, closed while others are read.
+//! The bytes of one partition: opened when first read, decompressed if gzip, closed while others are read.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -12,30 +12,29 @@ use super::lines::LineCutter;
 use super::{Cut, FileError, LineBlock};
 use crate::framing::GZIP;
 
-/// A gzip file paused within its first bytes is read from its beginning again; beyond, its state is kept.
+/// A gzip file that is paused within these first bytes is read from its beginning again. Beyond them its state is
+/// kept.
 const REWIND_BYTES: u64 = 1 << 20;
-/// Compressed bytes read at once.
+/// The number of compressed bytes read at once.
 const GZIP_BUFFER_BYTES: usize = 64 << 10;
-/// A file is decompressed if it begins so: gzip by deflate, its only method.
+/// The first bytes of a file that is decompressed: gzip by deflate, its only method.
 const GZIP_DEFLATE: [u8; 3] = [GZIP[0], GZIP[1], 8];
 
 /// One file or stream, read once from beginning to end.
 pub struct Partition {
     origin: StreamOrigin,
     stream: Option<ByteStream>,
-    /// Bytes of the origin that were read, those read twice counted once.
+    /// The number of the origin's bytes that were read; those read twice count once.
     bytes_read: u64,
     lines: LineCutter,
 }
 
-/// Where the bytes come from.
+/// The origin of the bytes.
 #[derive(Clone)]
 enum StreamOrigin {
-    /// A regular file: what it was when it was listed.
+    /// A regular file as it was when it was listed.
     File(Arc<ListedFile>),
-    /// A pipe or device in the file system, which can be opened once.
     Device(Arc<PathBuf>),
-    /// A stream without a path.
     Stream,
 }
 
@@ -48,11 +47,11 @@ struct ListedFile {
 enum ByteStream {
     Plain(RawReader),
     Gzip(Box<Gunzip>),
-    /// gzip in gzip: `CloudWatch` compresses, and so does Firehose.
+    /// The content is gzip in gzip: `CloudWatch` compresses, and so does Firehose.
     Twice(Box<MultiGzDecoder<BufReader<Gunzip>>>),
 }
 
-/// What is in a gzip file, with the bytes that were looked at first.
+/// The content of a gzip file. It begins with the bytes that were looked at first.
 struct Gunzip {
     decoder: MultiGzDecoder<BufReader<RawReader>>,
     pushed_back: Vec<u8>,
@@ -94,7 +93,7 @@ impl Partition {
         Self { origin, stream: None, bytes_read: 0, lines: LineCutter::default() }
     }
 
-    /// A stream without a path, such as standard input.
+    /// Reads a stream without a path, such as standard input.
     #[must_use]
     pub fn stream(reader: Box<dyn Read + Send>) -> Self {
         let raw = RawReader {
@@ -111,21 +110,21 @@ impl Partition {
         }
     }
 
-    /// Reads messages of JSON that are printed over several lines as one each, where the first one is.
+    /// Reads JSON messages that are printed over several lines as one each, if the first one is.
     #[must_use]
     pub fn with_printed(mut self, wanted: bool) -> Self {
         self.lines.look_for_printed(wanted);
         self
     }
 
-    /// Says with each block which line before it that begins so was the last.
+    /// Adds to each block the last line before it that begins with `begin`.
     #[must_use]
     pub fn with_headers(mut self, begin: Option<&'static [u8]>) -> Self {
         self.lines.look_for_headers(begin);
         self
     }
 
-    /// The file's path, lossily where it isn't UTF-8; `None` for a stream.
+    /// Returns the file's path, lossily if it isn't UTF-8; `None` for a stream.
     #[must_use]
     pub fn path(&self) -> Option<String> {
         match &self.origin {
@@ -135,7 +134,7 @@ impl Partition {
         }
     }
 
-    /// Its size in (compressed) bytes; `None` where only its end will tell.
+    /// Returns its size in (compressed) bytes; `None` if the size isn't known before the end.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
         match &self.origin {
@@ -144,17 +143,17 @@ impl Partition {
         }
     }
 
-    /// How many of them were read.
+    /// Returns the number of (compressed) bytes read so far.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read
     }
 
-    /// The next block of whole lines, in the buffer `text`. The block that is `last` must be the last call.
+    /// Returns the next block of whole lines, in the buffer `text`. No call may follow the block that is `last`.
     ///
     /// # Errors
-    /// If the file can't be opened or read, is damaged, or isn't the one that was listed. The partition must
-    /// not be used after an error.
+    /// If the file can't be opened or read, is damaged, or isn't the one that was listed. The partition must not be
+    /// used after an error.
     pub fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<LineBlock, FileError> {
         let mut stream = match self.stream.take() {
             Some(ByteStream::Plain(raw))
@@ -216,7 +215,7 @@ impl Partition {
         }
     }
 
-    /// Finds out whether the bytes are gzip.
+    /// Checks whether the bytes are gzip.
     fn detect(&self, mut raw: RawReader) -> Result<ByteStream, FileError> {
         let mut magic = Vec::new();
         let read = raw.by_ref().take(GZIP_DEFLATE.len() as u64).read_to_end(&mut magic);
@@ -236,7 +235,7 @@ impl Partition {
         Ok(ByteStream::Plain(raw))
     }
 
-    /// Finds out whether what is in a gzip file is gzip again.
+    /// Checks whether the content of a gzip file is gzip again.
     fn detect_inner(&self, mut gzip: Gunzip) -> Result<ByteStream, FileError> {
         let mut magic = Vec::new();
         let read = gzip.by_ref().take(GZIP_DEFLATE.len() as u64).read_to_end(&mut magic);
@@ -263,14 +262,14 @@ impl Partition {
             Ok(RawError::Changed) => FileError::Changed { path },
             Ok(RawError::Open(source)) => FileError::Open { path, source },
             Ok(RawError::Read(source)) => FileError::Read { path, byte, source },
-            // Not from the file itself, so from its decompression.
+            // It doesn't come from the file itself, so it comes from the decompression.
             Err(source) => FileError::Gzip { path, byte, source },
         }
     }
 }
 
 impl fmt::Debug for Partition {
-    /// Where it is, never what it holds: lines may hold raw keys.
+    /// Shows the path and never the content: lines may hold raw keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Partition").field("path", &self.path()).finish_non_exhaustive()
     }
@@ -285,7 +284,7 @@ impl ByteStream {
         }
     }
 
-    /// How many of the origin's bytes were used.
+    /// Returns how many of the origin's bytes were used.
     fn position(&self) -> u64 {
         let gunzip = match self {
             Self::Plain(raw) => return raw.position - raw.pushed_back.len() as u64,
@@ -307,14 +306,14 @@ impl Read for ByteStream {
     }
 }
 
-/// The origin's own bytes. Opens itself when it is read and not open. Its errors are [`RawError`]s, so that
-/// they can be told from those of decompression.
+/// The bytes of the origin, which opens itself when it is read and isn't open. All of its errors are [`RawError`]s,
+/// unlike those of decompression.
 struct RawReader {
     origin: StreamOrigin,
     reader: Option<Box<dyn Read + Send>>,
-    /// Bytes read from the origin.
+    /// The number of bytes read from the origin.
     position: u64,
-    /// Read already, but to be read again.
+    /// Bytes that were read and are to be read again.
     pushed_back: Vec<u8>,
 }
 
@@ -378,14 +377,14 @@ impl Read for RawReader {
     }
 }
 
-/// What tells a file from another that takes its place.
+/// Returns an identity that differs for a file that takes another's place.
 #[cfg(unix)]
 fn identity(metadata: &Metadata) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt;
     (metadata.dev(), metadata.ino())
 }
 
-/// What tells a file from another that takes its place: nothing here, only lengths are compared.
+/// Returns the same for every file: only lengths are compared here.
 #[cfg(not(unix))]
 fn identity(_: &Metadata) -> (u64, u64) {
     (0, 0)

@@ -37,7 +37,7 @@ pub struct PartitionInfo {
 /// A message to a worker. A worker's messages come in order.
 #[derive(Debug)]
 pub enum Message {
-    /// The strings behind ids. They precede the [`Close`](Self::Close) of every tick that uses them.
+    /// The strings behind ids, which precede the [`Close`](Self::Close) of every tick that uses them.
     Definitions(Vec<Definition>),
     /// The events of a tick, in no particular order. In a live job it may be the tick after the open one.
     Events {
@@ -49,18 +49,9 @@ pub enum Message {
     /// all of them, in the order of the merged input.
     DeadLetters { tick: Tick, letters: Vec<DeadLetter> },
     /// The changes of tables in a tick of a live job. Worker 0 gets all of them.
-    Tables {
-        tick: Tick,
-        changes: Vec<TableChange>,
-        /// Rows that were refused.
-        letters: Vec<TableDeadLetter>,
-    },
+    Tables { tick: Tick, changes: Vec<TableChange>, letters: Vec<TableDeadLetter> },
     /// The end of a tick, which all workers get for every tick.
-    Close {
-        info: TickInfo,
-        /// The tick that opens.
-        next: Tick,
-    },
+    Close { info: TickInfo, next: Tick },
 }
 
 impl Message {

@@ -25,7 +25,7 @@ const HEADER_BYTES: usize = 64 << 10;
 /// How a partition is cut into blocks. Lines and their positions don't depend on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
-    /// Bytes of a block. The last line may exceed it.
+    /// The number of bytes in a block, which its last line may exceed.
     pub bytes: usize,
     /// The most lines in a block, empty ones not counted; `usize::MAX` if there is no limit.
     pub lines: usize,

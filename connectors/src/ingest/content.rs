@@ -1,4 +1,4 @@
-//! What a partition holds, wherever it is: a file's lines or a topic's messages, in blocks.
+//! The content of a partition in blocks, whether it is a file's lines or a topic's messages.
 
 use crate::decode::Headers;
 use crate::file::{self, Cut, Line, Partition};
@@ -6,10 +6,10 @@ use crate::kafka::{Consumer, Gap, MessageBlock, Range};
 
 use super::IngestError;
 
-/// What one partition holds.
+/// The content of one partition of a source.
 #[derive(Debug)]
 pub enum PartitionContent {
-    /// A file or a stream.
+    /// The lines of a file or a stream.
     File(Box<Partition>),
     /// A partition of a topic, from an offset to an offset.
     Topic(Box<Range>),
@@ -28,7 +28,7 @@ impl From<Range> for PartitionContent {
 }
 
 impl PartitionContent {
-    /// The file's path.
+    /// Returns the path of a file.
     pub(super) fn path(&self) -> Option<String> {
         match self {
             Self::File(partition) => partition.path(),
@@ -36,7 +36,7 @@ impl PartitionContent {
         }
     }
 
-    /// Its size in bytes as stored; `None` where only its end will tell.
+    /// Returns the size in bytes as stored; `None` if it isn't known before the end.
     pub(super) fn bytes(&self) -> Option<u64> {
         match self {
             Self::File(partition) => partition.bytes(),
@@ -44,7 +44,7 @@ impl PartitionContent {
         }
     }
 
-    /// How many of them were read.
+    /// Returns how many of these bytes were read.
     pub(super) fn bytes_read(&self) -> u64 {
         match self {
             Self::File(partition) => partition.bytes_read(),
@@ -52,10 +52,10 @@ impl PartitionContent {
         }
     }
 
-    /// The next block, in the buffer `text`.
+    /// Returns the next block, in the buffer `text`.
     ///
     /// # Errors
-    /// If it can't be read. It must not be used after an error.
+    /// If the content can't be read. It must not be used after an error.
     pub(crate) fn next_block(&mut self, cut: &Cut, text: Vec<u8>) -> Result<InputBlock, IngestError> {
         Ok(match self {
             Self::File(partition) => InputBlock::Lines(partition.next_block(cut, text)?),
@@ -63,7 +63,7 @@ impl PartitionContent {
         })
     }
 
-    /// Closes it until the next block is asked for. What is returned takes time to drop.
+    /// Closes the content until the next block is asked for. The returned consumer takes time to drop.
     #[must_use = "dropping a consumer takes time: not while a lock is held"]
     pub(crate) fn pause(&mut self) -> Option<Consumer> {
         match self {
@@ -76,14 +76,14 @@ impl PartitionContent {
     }
 }
 
-/// Messages of one partition.
+/// A block of messages of one partition.
 pub(crate) enum InputBlock {
     Lines(file::LineBlock),
     Messages(MessageBlock),
 }
 
 impl InputBlock {
-    /// Bytes that it stands for.
+    /// Returns the number of bytes that the block covers.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::Lines(block) => block.bytes,
@@ -91,7 +91,7 @@ impl InputBlock {
         }
     }
 
-    /// Nothing follows in its partition.
+    /// Returns whether nothing follows in the partition.
     pub(crate) fn last(&self) -> bool {
         match self {
             Self::Lines(block) => block.last,
@@ -99,7 +99,7 @@ impl InputBlock {
         }
     }
 
-    /// Of lines of a file: the header line before them. `None` of a topic.
+    /// Returns the header line before the lines of a file, if there is one. The outer `None` is a topic's.
     pub(super) fn lines_header(&self) -> Option<Option<&[u8]>> {
         match self {
             Self::Lines(block) => Some(block.header()),
@@ -107,7 +107,7 @@ impl InputBlock {
         }
     }
 
-    /// Hands over the messages with their headers, in order, and what is left of those that are gone.
+    /// Hands over the messages with their headers, in order, and the gaps between them.
     pub(crate) fn for_each(&self, mut each: impl FnMut(Result<Line<'_>, Gap>, &dyn Headers)) {
         match self {
             Self::Lines(block) => block.lines().for_each(|line| each(Ok(line), &())),
@@ -117,7 +117,7 @@ impl InputBlock {
         }
     }
 
-    /// The buffer, for the next block.
+    /// Returns the buffer, for the next block.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         match self {
             Self::Lines(block) => block.into_buffer(),

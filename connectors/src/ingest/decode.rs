@@ -1,5 +1,5 @@
-//! A block's messages to events, dead letters and definitions. What is refused here, and not by the decoder:
-//! messages that are too long, those that are gone, and events from the future.
+//! A block's messages to events, dead letters and definitions. Messages that are too long or gone, and events from
+//! the future, are refused here and not by the decoder.
 
 use keytide_dataflow::model::Position;
 use sha2::{Digest, Sha256};
@@ -11,8 +11,8 @@ use crate::kafka::Gap;
 
 use super::content::InputBlock;
 
-/// Decodes a block of partition `partition`; `latest` is the latest time that an event may have, `line_bytes` the limit
-/// that the block was cut with, `events` about how many events to expect.
+/// Decodes a block of partition `partition`. No event may be later than `latest`. `line_bytes` is the limit that
+/// the block was cut with, and about `events` events are expected.
 pub(crate) fn decode(
     block: &InputBlock,
     partition: u32,

@@ -1,42 +1,42 @@
-//! The input of a bounded run: files, standard input and ranges of Kafka topics, read, decoded, put in order and
-//! dealt to the workers tick by tick, by the threads of one process.
+//! The input of a bounded run: files, standard input and ranges of Kafka topics. The threads of one process read
+//! it, decode it, put it in order and deal it to the workers tick by tick.
 //!
 //! ```text
-//!        any thread, in `work`                  one thread at a time       worker w, in `next`
-//!  PartitionContent  ──read──► Block ──decode──► DecodedBlock ──inbox──► stage ──queues──► Definitions, Events, Close,
-//!     ▲                                                      │               DeadLetters (worker 0)
-//!     └──────── wanted: what the sequencer waits for ────────┘
+//!             any thread, in `work`                 one thread at a time       worker w, in `next`
+//!  content ──read──► InputBlock ──decode──► DecodedBlock ──inbox──► stage ──queues──► Definitions, Events, Close,
+//!     ▲                                                               │               DeadLetters (worker 0)
+//!     └──────────── wanted: what the sequencer waits for ─────────────┘
 //! ```
 //! Reading and decoding hold no lock: a partition is taken out while it is read, and every thread has its own
 //! decoders. The stage brings the blocks into order, asks the [`sequencer`] and carries out its decisions.
 //!
-//! **Same input, same ticks.** A partition is read by one thread at a time and its blocks are numbered, so the
-//! stage sees each partition's records in order, whoever decodes them and whenever. What happens to a record is
-//! decided by the [`sequencer`] at that record, from records alone. Threads, block sizes and timing choose only
-//! which worker is given an event and in what order within a tick.
+//! **Same input, same ticks.** One thread at a time reads a partition, and its blocks are numbered. So the stage
+//! sees each partition's records in order, whichever thread decodes them and whenever. The [`sequencer`] decides
+//! about a record at that record, from records alone. Threads, block sizes and timing choose only which worker is
+//! given an event and in what order within a tick.
 //!
-//! **Definitions come in time.** They enter a queue with their block's deposit. The tick that has the block's
-//! events is closed by the stage later, and its [`Message::Close`] enters every queue after all definitions that
-//! its events rely on.
+//! **Definitions come in time.** They enter a queue when their block is decoded. The stage closes the tick that has
+//! the block's events later. Its [`Message::Close`] enters every queue after all definitions that its events rely
+//! on.
 //!
-//! **No deadlock.** There is one lock, held for bookkeeping only, and nobody waits while holding it.
-//! 1. Whenever the stage rests, every partition that the sequencer waits for is either `wanted` or has a block
-//!    on the way; that block's deposit runs the stage again. It holds from the start, when all are wanted.
-//! 2. `wanted` is served whatever was read ahead. So a run that isn't over goes on, unless the queues are full.
-//! 3. Full queues hold messages, so some worker can take one. A tick is sent to all workers at once, whatever
-//!    their queues hold, so no worker needs more than its queue to complete a tick that another has seen: a
-//!    worker may wait for the others' progress on any tick it was given, and they can make it.
-//! 4. A thread sleeps only after it was marked idle under the lock that showed it nothing to do. Whoever changes
-//!    that wakes it (a wake-up before the sleep is kept by the thread's token). Sleeping is `std::thread::park`,
-//!    which is also how timely's workers sleep: a worker that parks in `step_or_park` is woken as well.
-//! 5. A panic in `work` ends the run with [`IngestError::Panicked`]; nobody waits for what was lost.
+//! **No deadlock.** There is one lock, held for bookkeeping only, and no thread waits while it holds the lock.
+//! 1. Whenever the stage rests, every partition that the sequencer waits for is `wanted` or has a block on the way.
+//!    That block runs the stage again once it is decoded. It holds from the start, when all are wanted.
+//! 2. `wanted` is served however much was read ahead. So a run that isn't over goes on, unless the queues are full.
+//! 3. Full queues hold messages, so some worker can take one. A tick is sent to all workers at once, however full
+//!    their queues are. So no worker needs more than its queue to complete a tick that another has seen. A worker
+//!    may wait for the others' progress on any tick that it was given, and they can make it.
+//! 4. A thread sleeps only after it was marked idle under the lock that showed it nothing to do. Any change of that
+//!    wakes it; a wake-up before the sleep is kept by the thread's token. Sleeping is `std::thread::park`, which is
+//!    also how timely's workers sleep. So a worker that parks in `step_or_park` is woken as well.
+//! 5. A panic in `work` ends the run with [`IngestError::Panicked`], so that no thread waits for what was lost.
 //!
-//! **Limits** (defaults): 64 MiB of decoded blocks read ahead and 64 MiB of messages in all queues together;
-//! beyond both at most one block a thread and one a partition, which is at most 64 lines (about 9 KB) until the
-//! partition's start is known, so 10,000 files of which few are read at a time take about 100 MB. 128 files are
-//! open at a time, and one more a thread; ranges of topics count as files, each takes up to 3 MiB and four threads of
-//! librdkafka while it is open, and a topic of more than 128 partitions is read by turns, with a connection a turn.
-//! The cost over reading and decoding is about 10 ns an event.
+//! **Limits** (defaults): 64 MiB of decoded blocks read ahead, and 64 MiB of messages in all queues together. Both
+//! are exceeded by at most one block a thread and one a partition. A block is at most 64 lines (about 9 KB) until
+//! the partition's start is known. So 10,000 files of which few are read at a time take about 100 MB. 128 files are
+//! open at a time, and one more a thread. Ranges of topics count as files; each takes up to 3 MiB and four threads
+//! of librdkafka while it is open. A topic of more than 128 partitions is read by turns, with a connection a turn.
+//! The cost on top of reading and decoding is about 10 ns an event.
 
 mod content;
 mod decode;
@@ -65,45 +65,44 @@ use crate::file::{FileError, Partition, resolve};
 use crate::input::{FutureLimit, Message, PartitionInfo, letter_bytes};
 use crate::kafka::{self, KafkaError};
 
-/// How a bounded run is read.
+/// The options of a bounded run's input.
 #[derive(Clone, Debug)]
 pub struct IngestOptions {
-    /// The run's time, in milliseconds since the epoch: its first tick, and what future-dated is judged by.
+    /// The run's time, in milliseconds since the epoch. It is the first tick, and events much later are from the
+    /// future.
     pub now: Tick,
-    /// `[windows]`.
     pub windows: Windows,
-    /// `[limits]`.
     pub limits: Limits,
-    /// How many workers are given messages.
+    /// The number of workers that are given messages.
     pub workers: NonZeroUsize,
-    /// Bytes of decoded blocks that may be read ahead of the sequencer.
+    /// The most bytes of decoded blocks that are read ahead of the sequencer.
     pub ahead_bytes: usize,
-    /// Bytes of messages in all queues at which reading pauses.
+    /// The number of bytes of messages, in all queues, at which reading pauses.
     pub queue_bytes: usize,
-    /// Files open at a time.
+    /// The most files that are open at a time.
     pub open_files: usize,
 }
 
 impl IngestOptions {
-    /// With the default bounds on memory and files.
+    /// Takes the default bounds on memory and files.
     #[must_use]
     pub fn new(now: Tick, windows: Windows, limits: Limits, workers: NonZeroUsize) -> Self {
         Self { now, windows, limits, workers, ahead_bytes: 64 << 20, queue_bytes: 64 << 20, open_files: 128 }
     }
 }
 
-/// One partition and what it belongs to.
+/// A partition of a source, and its content.
 #[derive(Debug)]
 pub struct InputPartition {
     pub info: PartitionInfo,
-    pub partition: PartitionContent,
+    pub content: PartitionContent,
 }
 
-/// The partitions of the configured sources: sources in the order of the configuration, files in the order of
-/// their paths, a topic's partitions by number. Asks the brokers of topics, and waits for them.
+/// Returns the partitions of the configured sources, which keep their order. A source's files come in the order of
+/// their paths, a topic's partitions by number. This asks the brokers of topics, and waits for them.
 ///
 /// # Errors
-/// If a pattern is invalid, matches nothing or too much, or can't be listed; if a topic or an offset isn't there,
+/// If a pattern is invalid, matches nothing or too much, or can't be listed. If a topic or an offset isn't there,
 /// or its brokers don't answer.
 pub fn inputs(sources: &[Source]) -> Result<Vec<InputPartition>, IngestError> {
     let mut inputs = Vec::new();
@@ -128,22 +127,20 @@ pub fn inputs(sources: &[Source]) -> Result<Vec<InputPartition>, IngestError> {
                 ranges.map(|range| (range.partition(), range.into())).collect()
             }
         };
-        for (number, partition) in partitions {
-            let path = partition.path();
+        for (number, content) in partitions {
+            let path = content.path();
             let info = PartitionInfo { source: source.name.clone(), source_index, number, path };
-            inputs.push(InputPartition { info, partition });
+            inputs.push(InputPartition { info, content });
         }
     }
     Ok(inputs)
 }
 
-/// Why a run ended before its input.
+/// An error that ends a run before its input does.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// A file can't be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A topic can't be read.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
     /// A thread panicked while it read, decoded or ordered.
@@ -151,45 +148,45 @@ pub enum IngestError {
     Panicked,
 }
 
-/// What was read so far. At the end of the run the same for any number of threads.
+/// The counts of what was read. At the end of the run they are the same for any number of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IngestCounts {
     pub bytes: u64,
     /// Events that belong to a tick, duplicates and late ones included.
     pub events: u64,
-    /// Those of them that are late.
+    /// The late ones of these events.
     pub late: u64,
     /// Dead letters that belong to a tick.
     pub dead_letters: u64,
-    /// The same by the index of their class in [`CLASSES`].
+    /// These dead letters by the index of their class in [`CLASSES`].
     pub refused: [u64; CLASSES.len()],
-    /// The first of them, in the order of the merged input.
+    /// The position of the first dead letter in the order of the merged input.
     pub first_refused: Option<Position>,
     /// Rows among the dead letters whose records count all the same.
     pub noted: u64,
-    /// What was odd about other records.
+    /// The oddities of the other records.
     pub tally: Tally,
 }
 
 impl IngestCounts {
-    /// Events and dead letters.
+    /// Returns the number of events and dead letters.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.events + self.dead_letters
     }
 }
 
-/// How far the input was read, in bytes as stored (compressed).
+/// The progress of reading, in bytes as stored (compressed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadProgress {
     pub bytes: u64,
-    /// All bytes; `None` where the input's size isn't known before its end.
+    /// The size of all input; `None` if it isn't known before the end.
     pub total: Option<u64>,
 }
 
 type Decoders = Box<dyn Fn(usize) -> Box<dyn Decoder> + Send + Sync>;
 
-/// The input of one bounded run. See the module.
+/// The input of one bounded run, shared by its threads.
 pub struct Ingest {
     state: Mutex<IngestState>,
     partitions: Vec<PartitionInfo>,
@@ -200,23 +197,24 @@ pub struct Ingest {
     workers: usize,
 }
 
-/// What one thread needs to take part.
+/// The state of one thread that takes part in reading.
 pub struct IngestThread {
-    /// The thread's place among the sleepers.
-    place: usize,
-    /// Whose queue it serves; `None` for a thread that only decodes.
+    /// The index of the thread among the sleepers.
+    sleeper: usize,
+    /// The worker whose queue it serves; `None` for a thread that only decodes.
     worker: Option<usize>,
-    /// Which worker is given the next block of a thread that only decodes.
+    /// The worker that gets the next block of a thread that only decodes.
     next_worker: usize,
     decoders: Vec<Option<Box<dyn Decoder>>>,
-    /// The buffer of the next block.
+    /// The buffer for the next block.
     text: Vec<u8>,
-    /// Events of the previous block.
+    /// The number of events in the previous block.
     events: usize,
 }
 
 impl Ingest {
-    /// A run over `inputs`; `decoders` makes a thread's decoder for a source. The tables' tick is queued.
+    /// Starts a run over `inputs`, whose first tick is that of the tables. `decoders` makes a thread's decoder for
+    /// a source.
     pub fn new(
         inputs: Vec<InputPartition>,
         decoders: impl Fn(usize) -> Box<dyn Decoder> + Send + Sync + 'static,
@@ -229,7 +227,7 @@ impl Ingest {
             tick_records: options.limits.tick_records,
         };
         let (partitions, contents): (Vec<_>, Vec<_>) =
-            inputs.into_iter().map(|input| (input.info, input.partition)).unzip();
+            inputs.into_iter().map(|input| (input.info, input.content)).unzip();
         let total_bytes = contents.iter().map(PartitionContent::bytes).sum();
         let stage = MergeStage::new(&rules, contents.len(), options.workers.get());
         let ingest = Arc::new(Self {
@@ -245,16 +243,16 @@ impl Ingest {
         ingest
     }
 
-    /// The partitions; a position's `partition` is an index of this list.
+    /// Returns the partitions, of which a position's `partition` is the index.
     #[must_use]
     pub fn partitions(&self) -> &[PartitionInfo] {
         &self.partitions
     }
 
-    /// Enters the calling thread as the worker whose queue is `worker`. To be called once a worker.
+    /// Registers the calling thread as the worker whose queue is `worker`. Each worker calls it once.
     ///
     /// # Panics
-    /// If there is no such worker.
+    /// If `worker` is no worker's number.
     #[must_use]
     pub fn enter_worker(&self, worker: usize) -> IngestThread {
         assert!(worker < self.workers, "worker {worker} of {}", self.workers);
@@ -262,41 +260,45 @@ impl Ingest {
     }
 
     fn enter(&self, worker: Option<usize>) -> IngestThread {
-        let place = self.state().enter(thread::current(), worker);
+        let sleeper = self.state().enter(thread::current(), worker);
         let (decoders, text) = (Vec::new(), Vec::new());
-        IngestThread { place, worker, next_worker: place % self.workers, decoders, text, events: 0 }
+        IngestThread { sleeper, worker, next_worker: sleeper % self.workers, decoders, text, events: 0 }
     }
 
-    /// Reads and decodes one block, and sequences what can be. Returns false when there is nothing to do now:
-    /// all is read or on the way, or enough is waiting for the workers. The thread is unparked when that
+    /// Reads and decodes one block, and sequences all records that can be. Returns false if there is nothing to do
+    /// now: all is read or on the way, or enough is waiting for the workers. The thread is unparked when that
     /// changes.
     pub fn work(&self, me: &mut IngestThread) -> bool {
         let _guard = PanicGuard(self);
+        // 1. Take out the partition to read next: no other thread reads it meanwhile.
         let task = {
             let mut state = self.state();
             let Some(task) = state.take_task() else {
-                state.set_idle(me.place);
+                state.set_idle(me.sleeper);
                 return false;
             };
             task
         };
-        let (index, mut partition) = (task.index, task.partition);
-        let block = match partition.next_block(&task.cut, mem::take(&mut me.text)) {
+        // 2. Read a block of it without the lock.
+        let (index, mut content) = (task.index, task.content);
+        let block = match content.next_block(&task.cut, mem::take(&mut me.text)) {
             Ok(block) => block,
             Err(error) => {
                 self.state().fail(error);
                 return false;
             }
         };
+        // 3. Give the partition back, so that another thread may read on while this one decodes.
         let closed = {
             let mut state = self.state();
-            let closed = state.give_back(index, partition, block.bytes(), block.last());
+            let closed = state.give_back(index, content, block.bytes(), block.last());
             state.wake();
             closed
         };
         drop(closed);
 
-        // Room for a little more than last time; none that a partition's start would hold on to.
+        // 4. Decode the block. There is room for a little more than last time, but none that a partition's start
+        //    would hold on to.
         let expected = if task.is_start { 0 } else { me.events + me.events / 8 };
         let decoder = me.decoder(self.partitions[index].source_index, &self.decoders);
         let number = u32::try_from(index).expect("fewer than 2^32 partitions fit in memory");
@@ -308,7 +310,7 @@ impl Ingest {
             decoded.events.capacity() * mem::size_of::<AccessEvent>()
                 + decoded.dead_letters.iter().map(letter_bytes).sum::<usize>()
         };
-        let deposit = DecodedBlock {
+        let decoded_block = DecodedBlock {
             partition: index,
             serial: task.serial,
             worker: me.target(self.workers),
@@ -320,9 +322,10 @@ impl Ingest {
         };
         me.text = block.into_buffer();
 
+        // 5. Add the block, and run the stage unless another thread does.
         let stage = {
             let mut state = self.state();
-            state.deposit(deposit, decoded.definitions);
+            state.add_block(decoded_block, decoded.definitions);
             state.take_stage()
         };
         if let Some(stage) = stage {
@@ -331,16 +334,16 @@ impl Ingest {
         true
     }
 
-    /// Runs the stage until nothing is left for it to do. A deposit that comes while it runs finds it taken;
-    /// it is seen here, as the stage goes back under the same lock that shows the inbox empty.
+    /// Runs the stage until it has nothing left to do. A block that is decoded meanwhile finds the stage taken. It
+    /// is seen here, since the stage goes back under the same lock that shows the inbox empty.
     fn sequence(&self, mut stage: Box<MergeStage>) {
-        let mut deposits = Vec::new();
+        let mut blocks = Vec::new();
         loop {
-            let output = stage.run(deposits);
+            let output = stage.run(blocks);
             let mut state = self.state();
             state.deliver(output);
-            deposits = state.take_inbox();
-            if deposits.is_empty() {
+            blocks = state.take_inbox();
+            if blocks.is_empty() {
                 state.rest(stage);
                 state.wake();
                 return;
@@ -348,7 +351,7 @@ impl Ingest {
         }
     }
 
-    /// The worker's next message, if it is there.
+    /// Returns the worker's next message, if there is one.
     pub fn next(&self, worker: usize) -> Option<Message> {
         let mut state = self.state();
         let message = state.pop(worker)?;
@@ -356,9 +359,9 @@ impl Ingest {
         Some(message)
     }
 
-    /// Sleeps until there is a message for this thread, something to [`work`](Self::work) on, or nothing to
-    /// come. A thread that must also wait for something else parks on its own, after `next` and `work` had
-    /// nothing: it is unparked by whatever would end this.
+    /// Sleeps until there is a message for this thread, something to [`work`](Self::work) on, or nothing to come. A
+    /// thread that also waits for something else parks on its own, after `next` and `work` had nothing. It is
+    /// unparked by everything that would end this sleep.
     pub fn wait(&self, me: &IngestThread) {
         loop {
             {
@@ -367,48 +370,49 @@ impl Ingest {
                 if has_message || state.has_task() || state.is_over() {
                     return;
                 }
-                state.set_idle(me.place);
+                state.set_idle(me.sleeper);
             }
             thread::park();
         }
     }
 
-    /// Whether the worker was given everything: its last message was the last tick, or the run ended early.
+    /// Returns whether the worker was given its last tick, or the run ended early.
     #[must_use]
     pub fn is_closed(&self, worker: usize) -> bool {
         self.state().is_closed(worker)
     }
 
-    /// Whether everything is read and sequenced, or the run ended early.
+    /// Returns whether everything is read and sequenced, or the run ended early.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.state().is_over()
     }
 
-    /// Why the run ended early, if it did. Queues are empty then.
+    /// Returns the error that ended the run early, if one did. The queues are empty then.
     #[must_use]
     pub fn error(&self) -> Option<Arc<IngestError>> {
         self.state().error()
     }
 
-    /// Ends the run early: nothing more is read. What is queued stays.
+    /// Ends the run early: nothing more is read. Messages stay in the queues.
     pub fn stop(&self) {
         self.state().stop();
     }
 
-    /// What was read so far.
+    /// Returns the counts of what was read so far.
     #[must_use]
     pub fn counts(&self) -> IngestCounts {
         self.state().counts()
     }
 
-    /// How far the input was read.
+    /// Returns how far the input was read.
     #[must_use]
     pub fn progress(&self) -> ReadProgress {
         ReadProgress { bytes: self.state().bytes_read(), total: self.total_bytes }
     }
 
-    /// A thread that panicked while it held the lock has ended the run; what it left is only read.
+    /// Locks the state of all threads. A thread that panicked while it held the lock has ended the run, so its
+    /// state is only read.
     fn state(&self) -> MutexGuard<'_, IngestState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -422,7 +426,7 @@ impl IngestThread {
         self.decoders[source].get_or_insert_with(|| decoders(source)).as_mut()
     }
 
-    /// Who is given the next block's events.
+    /// Returns the worker that is given the next block's events.
     fn target(&mut self, workers: usize) -> usize {
         self.worker.unwrap_or_else(|| {
             self.next_worker = (self.next_worker + 1) % workers;
@@ -431,7 +435,7 @@ impl IngestThread {
     }
 }
 
-/// Ends the run if its thread panics, so that no other waits for what it took.
+/// Ends the run if its thread panics, so that no other thread waits for its block.
 struct PanicGuard<'a>(&'a Ingest);
 
 impl Drop for PanicGuard<'_> {
@@ -442,8 +446,8 @@ impl Drop for PanicGuard<'_> {
     }
 }
 
-/// Threads that only read, decode and sequence. Dropping them ends the run, unless it is over, and waits for
-/// them; one that reads from a silent pipe ends when the pipe does.
+/// Threads that only read, decode and sequence. Dropping them ends the run, unless it is over, and waits for them.
+/// A thread that reads from a silent pipe ends when the pipe does.
 #[must_use = "dropping the threads ends the run"]
 pub struct DecodeThreads {
     ingest: Arc<Ingest>,
@@ -451,10 +455,10 @@ pub struct DecodeThreads {
 }
 
 impl DecodeThreads {
-    /// Starts so many.
+    /// Starts `count` threads.
     ///
     /// # Errors
-    /// If the system refuses a thread; those that were started end.
+    /// If the system refuses a thread. Those that were started end.
     pub fn spawn(ingest: &Arc<Ingest>, count: usize) -> io::Result<Self> {
         let mut threads = Self { ingest: Arc::clone(ingest), threads: Vec::new() };
         for number in 0..count {
@@ -477,7 +481,7 @@ impl Drop for DecodeThreads {
     fn drop(&mut self) {
         self.ingest.stop();
         for thread in self.threads.drain(..) {
-            // A panic in it has ended the run, and is reported there.
+            // A panic in the thread has ended the run, and is reported there.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,5 @@
-//! The sequencer's surroundings: decoded blocks in, in whatever order they are finished; messages out.
+//! The stage around the sequencer: decoded blocks come in, in the order in which they are finished; messages go
+//! out.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -10,58 +11,58 @@ use super::sequencer::{Chunk, Decision, Sequencer, SequencerRules, Slice};
 use crate::decode::{CLASSES, DeadLetter, Tally};
 use crate::input::Message;
 
-/// Events of partly taken blocks are gathered to about so many in a message.
+/// Events of partly taken blocks are gathered until a message has this many, or a few more.
 const GATHERED_EVENTS: usize = 4_096;
 
-/// A decoded block.
+/// A decoded block on its way to the stage.
 pub(super) struct DecodedBlock {
     pub(super) partition: usize,
-    /// Its number among the partition's blocks.
+    /// The number of the block in its partition.
     pub(super) serial: u64,
-    /// Who is given its events.
+    /// The worker that is given its events.
     pub(super) worker: usize,
     pub(super) events: Vec<AccessEvent>,
     pub(super) letters: Vec<DeadLetter>,
     pub(super) tally: Tally,
     pub(super) chunk: Chunk,
-    /// What it counts for against the read-ahead, in bytes.
+    /// Its share of the read-ahead, in bytes.
     pub(super) weight: usize,
 }
 
 impl DecodedBlock {
-    /// What the sequencer is told of a block.
+    /// Returns the times and places of a block's records, for the sequencer.
     pub(super) fn chunk(events: &[AccessEvent], letters: &[DeadLetter], last: bool) -> Chunk {
         let times = events.iter().map(|event| event.time).collect();
         Chunk { times, letters: letters.iter().map(|letter| letter.events_before).collect(), last }
     }
 }
 
-/// What the stage sends.
+/// A message that the stage sends to one worker or to all.
 pub(super) enum Outgoing {
     To(usize, Message),
-    /// To all workers: a tick is complete, and the next one is open.
+    /// A tick is complete and the next one is open, for all workers.
     Close(TickInfo, Tick),
 }
 
-/// What came of some deposits.
+/// The messages and counts that some blocks led to.
 #[derive(Default)]
 pub(super) struct StageOutput {
     pub(super) outgoing: Vec<Outgoing>,
-    /// Read-ahead that was used up, in bytes.
+    /// The read-ahead that was used up, in bytes.
     pub(super) released: usize,
     pub(super) events: u64,
     pub(super) late: u64,
     pub(super) refused: [u64; CLASSES.len()],
     pub(super) first_refused: Option<Position>,
-    /// Letters of records that count.
+    /// The number of dead letters whose records count.
     pub(super) noted: u64,
 }
 
-/// The one place where the order is made; run by one thread at a time.
+/// The one place where the order is made. One thread at a time runs it.
 pub(super) struct MergeStage {
     sequencer: Sequencer,
     assembly: Assembly,
-    /// Partitions that were given blocks since [`take_touched`](Self::take_touched).
+    /// The partitions that got blocks since [`take_touched`](Self::take_touched).
     touched: Vec<usize>,
 }
 
@@ -87,27 +88,27 @@ impl MergeStage {
         mem::take(&mut self.touched)
     }
 
-    pub(super) fn run(&mut self, deposits: Vec<DecodedBlock>) -> StageOutput {
-        for deposit in deposits {
-            let partition = deposit.partition;
+    pub(super) fn run(&mut self, blocks: Vec<DecodedBlock>) -> StageOutput {
+        for block in blocks {
+            let partition = block.partition;
             self.touched.push(partition);
-            let lane = &mut self.assembly.partitions[partition];
-            lane.early.insert(deposit.serial, deposit);
-            while let Some(deposit) = lane.early.remove(&lane.next_serial) {
-                lane.next_serial += 1;
-                if deposit.events.is_empty() && deposit.letters.is_empty() {
-                    self.assembly.output.released += deposit.weight;
+            let waiting = &mut self.assembly.partitions[partition];
+            waiting.early.insert(block.serial, block);
+            while let Some(block) = waiting.early.remove(&waiting.next_serial) {
+                waiting.next_serial += 1;
+                if block.events.is_empty() && block.letters.is_empty() {
+                    self.assembly.output.released += block.weight;
                 } else {
-                    lane.blocks.push_back(PendingBlock {
-                        left: deposit.events.len() + deposit.letters.len(),
-                        events: deposit.events,
+                    waiting.blocks.push_back(PendingBlock {
+                        left: block.events.len() + block.letters.len(),
+                        events: block.events,
                         taken: 0,
-                        letters: deposit.letters.into_iter(),
-                        worker: deposit.worker,
-                        weight: deposit.weight,
+                        letters: block.letters.into_iter(),
+                        worker: block.worker,
+                        weight: block.weight,
                     });
                 }
-                self.sequencer.push(partition, deposit.chunk);
+                self.sequencer.push(partition, block.chunk);
             }
         }
         self.sequencer.advance(|decision| self.assembly.apply(decision));
@@ -115,11 +116,11 @@ impl MergeStage {
     }
 }
 
-/// The sequencer's decisions carried out.
+/// Carries out the decisions of the sequencer.
 struct Assembly {
     partitions: Vec<PartitionBlocks>,
     tick: Tick,
-    /// The open tick's events of partly taken blocks, by worker.
+    /// The open tick's events from partly taken blocks, by worker.
     gathered: Vec<Vec<AccessEvent>>,
     /// The open tick's dead letters that aren't sent yet.
     letters: Vec<DeadLetter>,
@@ -129,14 +130,14 @@ struct Assembly {
 #[derive(Default)]
 struct PartitionBlocks {
     next_serial: u64,
-    /// Blocks that were finished before one that precedes them.
+    /// Blocks that were finished before one with a lower number.
     early: BTreeMap<u64, DecodedBlock>,
     blocks: VecDeque<PendingBlock>,
 }
 
 struct PendingBlock {
     events: Vec<AccessEvent>,
-    /// How many of them were taken.
+    /// The number of events that were taken.
     taken: usize,
     letters: vec::IntoIter<DeadLetter>,
     left: usize,

@@ -1,4 +1,4 @@
-//! What the threads share under one lock: who reads what next, what waits for whom, who sleeps.
+//! The state that all threads share under one lock: partitions to be read, blocks on the way, queues and sleepers.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,33 +12,33 @@ use crate::file::Cut;
 use crate::input::{Message, Queues};
 use crate::kafka::Consumer;
 
-/// The first reads of a partition are small: only its start is wanted.
+/// The bounds of a partition's first blocks, which are small: only its start is wanted.
 const START_CUT_BYTES: usize = 32 << 10;
 const START_CUT_LINES: usize = 64;
-/// Blocks shrink when many partitions are read side by side, down to this.
+/// The lower bound to which blocks shrink when many partitions are read side by side.
 const SHARED_BLOCK_BYTES: usize = 16 << 10;
 
 pub(super) struct IngestState {
     bounds: Bounds,
-    lanes: Vec<Lane>,
-    /// Partitions that the sequencer waits for, none of whose blocks is on the way.
+    partitions: Vec<PartitionReads>,
+    /// Partitions that the sequencer waits for and that have no block on the way.
     wanted: BTreeSet<usize>,
-    /// Partitions that may be read ahead, by how far they were read.
+    /// Partitions that may be read ahead, by the event time that was reached.
     ahead: BTreeSet<(EventTime, usize)>,
-    /// Bytes of decoded blocks that wait for the sequencer.
+    /// The number of bytes of decoded blocks that wait for the sequencer.
     ahead_bytes: usize,
-    /// Partitions read beyond their start and not to their end.
+    /// The number of partitions that are read beyond their start and not to their end.
     begun: usize,
-    /// Partitions whose files may be open, the one read last at the back.
+    /// Partitions whose files may be open; the one read last is at the back.
     open_files: VecDeque<usize>,
-    /// Decoded blocks that the stage hasn't seen.
+    /// Decoded blocks that the stage hasn't taken yet.
     inbox: Vec<DecodedBlock>,
-    /// `None` while a thread runs it.
+    /// `None` while a thread runs the stage.
     stage: Option<Box<MergeStage>>,
     queues: Queues,
     threads: Vec<Sleeper>,
     counts: IngestCounts,
-    /// Bytes of the origins read so far.
+    /// The number of bytes that were read from the origins.
     bytes_read: u64,
     finished: bool,
     stopped: bool,
@@ -53,40 +53,40 @@ struct Bounds {
     line_bytes: usize,
 }
 
-struct Lane {
-    /// `None` while a thread reads it, and once it was read to its end.
-    partition: Option<PartitionContent>,
-    /// Number of the next block.
+struct PartitionReads {
+    /// `None` while a thread reads the content, and once it was read to its end.
+    content: Option<PartitionContent>,
+    /// The number of the next block.
     serial: u64,
-    /// Blocks taken and not deposited.
+    /// The number of blocks that are being read or decoded.
     on_the_way: usize,
     started: bool,
     begun: bool,
-    /// Time of the last event that was read.
+    /// The time of the last event that was read.
     reached: EventTime,
     bytes_read: u64,
 }
 
 struct Sleeper {
     thread: Thread,
-    /// Found nothing to do and wants to be woken when there is.
+    /// True if it found nothing to do and is to be woken when that changes.
     idle: bool,
 }
 
-/// A block to be read.
+/// A block that a thread is to read.
 pub(super) struct Task {
     pub(super) index: usize,
-    pub(super) partition: PartitionContent,
+    pub(super) content: PartitionContent,
     pub(super) serial: u64,
     pub(super) cut: Cut,
-    /// A read that is needed to start, and doesn't count as read-ahead.
+    /// True for a block of the partition's start, which doesn't count as read-ahead.
     pub(super) is_start: bool,
 }
 
 impl IngestState {
-    pub(super) fn new(partitions: Vec<PartitionContent>, options: &IngestOptions) -> Self {
-        let lane = |partition| Lane {
-            partition: Some(partition),
+    pub(super) fn new(contents: Vec<PartitionContent>, options: &IngestOptions) -> Self {
+        let reads = |content| PartitionReads {
+            content: Some(content),
             serial: 0,
             on_the_way: 0,
             started: false,
@@ -102,8 +102,8 @@ impl IngestState {
                 block_bytes: options.limits.block_bytes.max(1),
                 line_bytes: options.limits.message_bytes,
             },
-            wanted: (0..partitions.len()).collect(),
-            lanes: partitions.into_iter().map(lane).collect(),
+            wanted: (0..contents.len()).collect(),
+            partitions: contents.into_iter().map(reads).collect(),
             ahead: BTreeSet::new(),
             ahead_bytes: 0,
             begun: 0,
@@ -132,7 +132,7 @@ impl IngestState {
         self.error.clone()
     }
 
-    /// Whether nothing will be read or sequenced any more.
+    /// Returns whether nothing will be read or sequenced any more.
     pub(super) fn is_over(&self) -> bool {
         self.finished || self.stopped || self.error.is_some()
     }
@@ -145,7 +145,7 @@ impl IngestState {
         !self.queues.is_empty(worker)
     }
 
-    /// Enters a thread; its place.
+    /// Registers a thread; returns its index among the sleepers.
     pub(super) fn enter(&mut self, thread: Thread, worker: Option<usize>) -> usize {
         let place = self.threads.len();
         if let Some(worker) = worker {
@@ -159,8 +159,8 @@ impl IngestState {
         self.threads[place].idle = true;
     }
 
-    /// The partition to read next, if one may be read now: what the sequencer waits for, else the one that was
-    /// read least far.
+    /// Returns the partition to read next, if one may be read now. A partition that the sequencer waits for comes
+    /// first, then the one that was read least far.
     fn next_partition(&self) -> Option<usize> {
         if self.is_over() || self.queues.bytes() >= self.bounds.queue_bytes {
             return None;
@@ -175,77 +175,77 @@ impl IngestState {
 
     pub(super) fn take_task(&mut self) -> Option<Task> {
         let index = self.next_partition()?;
-        let lane = &mut self.lanes[index];
-        let partition = lane.partition.take()?;
+        let reads = &mut self.partitions[index];
+        let content = reads.content.take()?;
         self.wanted.remove(&index);
-        self.ahead.remove(&(lane.reached, index));
-        if lane.started && !lane.begun {
-            lane.begun = true;
+        self.ahead.remove(&(reads.reached, index));
+        if reads.started && !reads.begun {
+            reads.begun = true;
             self.begun += 1;
         }
-        lane.on_the_way += 1;
-        let serial = lane.serial;
-        lane.serial += 1;
+        reads.on_the_way += 1;
+        let serial = reads.serial;
+        reads.serial += 1;
         let Bounds { ahead_bytes, block_bytes, line_bytes, .. } = self.bounds;
-        let cut = if lane.started {
+        let cut = if reads.started {
             let share = (ahead_bytes / self.begun.max(1)).max(SHARED_BLOCK_BYTES);
             Cut { bytes: block_bytes.min(share), lines: usize::MAX, line_bytes }
         } else {
             Cut { bytes: block_bytes.min(START_CUT_BYTES), lines: START_CUT_LINES, line_bytes }
         };
-        Some(Task { index, partition, serial, cut, is_start: !lane.started })
+        Some(Task { index, content, serial, cut, is_start: !reads.started })
     }
 
-    /// Takes a partition back once its block was read, so that others may read the next one meanwhile. What it
-    /// returns is to be dropped without the lock.
+    /// Takes a partition back once its block was read, so that another thread may read the next one. The returned
+    /// consumer must be dropped without the lock.
     #[must_use = "dropping a consumer takes time: not while the lock is held"]
     pub(super) fn give_back(
         &mut self,
         index: usize,
-        partition: PartitionContent,
+        content: PartitionContent,
         bytes: u64,
         last: bool,
     ) -> Option<Consumer> {
-        let lane = &mut self.lanes[index];
+        let reads = &mut self.partitions[index];
         self.counts.bytes += bytes;
-        self.bytes_read += partition.bytes_read() - lane.bytes_read;
-        lane.bytes_read = partition.bytes_read();
+        self.bytes_read += content.bytes_read() - reads.bytes_read;
+        reads.bytes_read = content.bytes_read();
         self.open_files.retain(|&other| other != index);
         if last {
-            self.begun -= usize::from(lane.begun);
+            self.begun -= usize::from(reads.begun);
             return None;
         }
-        lane.partition = Some(partition);
-        if lane.started {
-            self.ahead.insert((lane.reached, index));
+        reads.content = Some(content);
+        if reads.started {
+            self.ahead.insert((reads.reached, index));
         }
         self.open_files.push_back(index);
         if self.open_files.len() <= self.bounds.open_files {
             return None;
         }
         let oldest = self.open_files.pop_front()?;
-        self.lanes[oldest].partition.as_mut()?.pause()
+        self.partitions[oldest].content.as_mut()?.pause()
     }
 
     /// Adds a decoded block, with the definitions that its events rely on.
-    pub(super) fn deposit(&mut self, deposit: DecodedBlock, definitions: Vec<Definition>) {
-        let lane = &mut self.lanes[deposit.partition];
-        lane.on_the_way -= 1;
-        if let Some(&reached) = deposit.chunk.times.last() {
-            if self.ahead.remove(&(lane.reached, deposit.partition)) {
-                self.ahead.insert((reached, deposit.partition));
+    pub(super) fn add_block(&mut self, block: DecodedBlock, definitions: Vec<Definition>) {
+        let reads = &mut self.partitions[block.partition];
+        reads.on_the_way -= 1;
+        if let Some(&reached) = block.chunk.times.last() {
+            if self.ahead.remove(&(reads.reached, block.partition)) {
+                self.ahead.insert((reached, block.partition));
             }
-            lane.reached = reached;
+            reads.reached = reached;
         }
-        self.ahead_bytes += deposit.weight;
-        self.counts.tally.add(&deposit.tally);
+        self.ahead_bytes += block.weight;
+        self.counts.tally.add(&block.tally);
         if !definitions.is_empty() && self.error.is_none() {
-            self.queues.push(deposit.worker, Message::Definitions(definitions));
+            self.queues.push(block.worker, Message::Definitions(definitions));
         }
-        self.inbox.push(deposit);
+        self.inbox.push(block);
     }
 
-    /// The stage and what it has to do, unless another thread runs it.
+    /// Takes the stage, unless another thread runs it.
     pub(super) fn take_stage(&mut self) -> Option<Box<MergeStage>> {
         self.stage.take()
     }
@@ -254,19 +254,19 @@ impl IngestState {
         std::mem::take(&mut self.inbox)
     }
 
-    /// Takes the stage back once the inbox is empty: what it waits for now is wanted.
+    /// Takes the stage back once the inbox is empty. Partitions that the sequencer waits for now are wanted.
     pub(super) fn rest(&mut self, mut stage: Box<MergeStage>) {
         let touched = stage.take_touched();
         let sequencer = stage.sequencer();
         for index in touched.into_iter().chain(sequencer.turn()) {
-            let lane = &mut self.lanes[index];
-            if !lane.started && sequencer.has_started(index) {
-                lane.started = true;
-                if lane.partition.is_some() {
-                    self.ahead.insert((lane.reached, index));
+            let reads = &mut self.partitions[index];
+            if !reads.started && sequencer.has_started(index) {
+                reads.started = true;
+                if reads.content.is_some() {
+                    self.ahead.insert((reads.reached, index));
                 }
             }
-            if sequencer.waits_for(index) && lane.on_the_way == 0 && lane.partition.is_some() {
+            if sequencer.waits_for(index) && reads.on_the_way == 0 && reads.content.is_some() {
                 self.wanted.insert(index);
             }
         }
@@ -274,7 +274,7 @@ impl IngestState {
         self.stage = Some(stage);
     }
 
-    /// Sends what the stage made.
+    /// Sends the messages of the stage and adds up its counts.
     pub(super) fn deliver(&mut self, output: StageOutput) {
         self.ahead_bytes -= output.released;
         self.counts.events += output.events;
@@ -298,7 +298,7 @@ impl IngestState {
         self.queues.pop(worker)
     }
 
-    /// Wakes the threads that sleep for want of something to do, if there is.
+    /// Wakes the threads that are idle, if there is something to do.
     pub(super) fn wake(&mut self) {
         if self.has_task() || self.is_over() {
             for sleeper in self.threads.iter_mut().filter(|sleeper| sleeper.idle) {
@@ -308,13 +308,13 @@ impl IngestState {
         }
     }
 
-    /// Ends the run: nothing more is read or decided. What is queued stays.
+    /// Ends the run: nothing more is read or decided. Messages stay in the queues.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
         self.wake_all();
     }
 
-    /// Ends the run with an error; the first one counts. What is queued is dropped.
+    /// Ends the run with an error, of which the first one stays. The queues are emptied.
     pub(super) fn fail(&mut self, error: IngestError) {
         self.error.get_or_insert_with(|| Arc::new(error));
         self.queues.clear();

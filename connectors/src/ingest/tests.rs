@@ -81,7 +81,7 @@ impl Decoder for Times {
     }
 }
 
-/// What one tick holds, whoever was given it.
+/// The content of one tick, over all workers.
 #[derive(Debug, Default, PartialEq)]
 struct TickSeen {
     /// (partition, offset, index), time, lateness; sorted.
@@ -232,7 +232,7 @@ fn listed(folder: &Path) -> Vec<InputPartition> {
     let partitions = resolve(&format!("{}/*", folder.display())).unwrap();
     let input = |(number, partition): (u32, Partition)| InputPartition {
         info: PartitionInfo { source: "logs".to_owned(), source_index: 0, number, path: partition.path() },
-        partition: partition.into(),
+        content: partition.into(),
     };
     (0..).zip(partitions).map(input).collect()
 }
@@ -240,7 +240,7 @@ fn listed(folder: &Path) -> Vec<InputPartition> {
 fn memory(texts: &[&str]) -> Vec<InputPartition> {
     let input = |(number, text): (u32, &&str)| InputPartition {
         info: PartitionInfo { source: "memory".to_owned(), source_index: 0, number, path: None },
-        partition: Partition::stream(Box::new(io::Cursor::new(text.as_bytes().to_vec()))).into(),
+        content: Partition::stream(Box::new(io::Cursor::new(text.as_bytes().to_vec()))).into(),
     };
     (0..).zip(texts).map(input).collect()
 }

@@ -74,7 +74,7 @@ impl Look {
             while records < share && bytes < BYTES && empty <= EMPTY_READS {
                 let lines = usize::try_from(share - records).unwrap_or(usize::MAX).min(1_000);
                 let cut = Cut { bytes: BLOCK_BYTES, lines, line_bytes: limits.message_bytes };
-                let block = input.partition.next_block(&cut, mem::take(&mut text))?;
+                let block = input.content.next_block(&cut, mem::take(&mut text))?;
                 let mut messages = 0_u64;
                 block.for_each(|message, _| {
                     messages += 1;
@@ -103,7 +103,7 @@ impl Look {
                     break;
                 }
             }
-            drop(PartitionContent::pause(&mut input.partition));
+            drop(PartitionContent::pause(&mut input.content));
             left = left.saturating_sub(records);
         }
         Ok(look)

@@ -1,59 +1,57 @@
-//! The coordinator of a bounded run: merges the partitions, judges lateness, cuts ticks.
+//! The order of a bounded run: it merges the partitions, judges lateness and cuts ticks.
 //!
-//! Pure: event times in, decisions out; no I/O, no clock, no threads. Every decision is taken at one record and
-//! is a function of the records before it and the look-aheads named below, so chunks (how much was read or
-//! decoded at once, and when) change nothing.
+//! It is pure: event times come in and decisions go out, without I/O, clock or threads. Every decision is made at
+//! one record. It is a function of the records before it and of the look-aheads named below. So chunks (how much
+//! was read or decoded at once, and when) change nothing.
 //!
 //! * **Running maximum** of a partition: its greatest event time so far, in offset order. A record more than
-//!   [`LEAP_MS`] beyond it is accepted but only remembered; once [`LEAP_RECORDS`] remembered ones lie beyond,
-//!   the maximum goes to the smallest of them and on from each to the next that is within `LEAP_MS`. So one
-//!   stray line makes nothing late, and a real gap costs 63 records of patience. It starts as the smallest time
-//!   among the partition's first [`START_EVENTS`] events (fewer at its end or within [`START_RECORDS`] records;
-//!   0 where there is none): a stray first line does no harm either.
+//!   [`LEAP_MS`] beyond it is accepted but only remembered. Once [`LEAP_RECORDS`] remembered ones lie beyond, the
+//!   maximum goes to the smallest of them, and on from each to the next that is within `LEAP_MS`. So one stray line
+//!   makes nothing late, and a real gap costs 63 records of patience. The maximum starts as the smallest time among
+//!   the partition's first [`START_EVENTS`] events, so a stray first line does no harm either. There are fewer
+//!   events at the partition's end or within [`START_RECORDS`] records; without any it starts at 0.
 //! * **Late**: behind the running maximum of the records before it by more than
 //!   `out_of_orderness + allowed_lateness`.
-//! * **Merge**: a partition's key is its running maximum after its next record. The smallest key goes first
-//!   (the lowest partition among equals) and keeps its turn while its key is at most [`SKEW_MS`] above the
-//!   second smallest. So no partition is read more than a minute (and one leap) ahead of the slowest, and
-//!   files that follow each other in time are read one after the other.
-//! * **Watermark**: the minimum over unfinished partitions of (running maximum - out_of_orderness), each at
-//!   most `now`; once all are finished the greatest of them; never back.
+//! * **Merge**: a partition's key is its running maximum after its next record. The smallest key goes first, and
+//!   among equals the lowest partition. It keeps its turn while its key is at most [`SKEW_MS`] above the second
+//!   smallest. So no partition is read more than a minute (and one leap) ahead of the slowest. Files that follow
+//!   each other in time are read one after the other.
+//! * **Watermark**: the minimum over unfinished partitions of (running maximum - out_of_orderness), each at most
+//!   `now`. Once all are finished it is the greatest of them. It never goes back.
 //! * **Ticks** are dense from `now`, which is left to the tables. A tick is cut before a record that exceeds
-//!   `tick_records`, and before a record, or the end of a partition, that would raise the watermark more than
-//!   [`STEP_MS`] above the previous tick's, unless the tick has no record yet: a gap is jumped at once.
+//!   `tick_records`. It is also cut before a record, or the end of a partition, that would raise the watermark more
+//!   than [`STEP_MS`] above the previous tick's. A tick without records isn't cut: a gap is jumped at once.
 //!
-//! Only the partition that has its turn can be missing records; before the first turn it is any partition
-//! whose start isn't known. [`Sequencer::waits_for`] tells which; feeding it is all that is needed to go on.
+//! Only the partition that has its turn can be missing records; before the first turn, any partition whose start
+//! isn't known. [`Sequencer::waits_for`] returns which. To feed it is all that is needed to go on.
 //!
-//! Cost per record: a few ns, as runs of one partition touch only its times; a turn costs O(log partitions).
+//! Cost per record: a few ns, since runs of one partition touch only its times. A turn costs O(log partitions).
 
 use std::collections::{BTreeSet, VecDeque};
 
 use keytide_dataflow::model::{EventTime, Tick, TickInfo};
 
-/// A record further beyond its partition's running maximum doesn't move it alone.
+/// A single record further beyond its partition's running maximum doesn't move it.
 pub const LEAP_MS: u64 = 3_600_000;
-/// So many records beyond do.
+/// The number of records beyond the running maximum that move it.
 pub const LEAP_RECORDS: usize = 64;
-/// Events among which a partition's running maximum starts.
+/// The number of events among which a partition's running maximum starts.
 pub const START_EVENTS: usize = 64;
-/// Records, dead letters included, among which these events are looked for.
+/// The number of records, dead letters included, among which these events are looked for.
 pub const START_RECORDS: usize = 256;
 /// How far a partition may run ahead of the slowest one.
 pub const SKEW_MS: u64 = 60_000;
 /// How far one tick may raise the watermark.
 pub const STEP_MS: u64 = 60_000;
 
-/// What the decisions depend on besides the records.
+/// The settings that decisions depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct SequencerRules {
     /// The run's time: the first tick, and the greatest watermark.
     pub now: Tick,
-    /// `[windows].out_of_orderness`.
     pub out_of_orderness_ms: u64,
-    /// `[windows].allowed_lateness`.
     pub allowed_lateness_ms: u64,
-    /// Records (events and dead letters) in one tick, at least 1.
+    /// The most records (events and dead letters) in one tick, at least 1.
     pub tick_records: usize,
 }
 
@@ -61,9 +59,9 @@ pub struct SequencerRules {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
     pub times: Vec<EventTime>,
-    /// For each dead letter the number of the chunk's events before it; ascending.
+    /// For each dead letter, the number of the chunk's events before it; ascending.
     pub letters: Vec<usize>,
-    /// Nothing follows in this partition.
+    /// True if nothing follows in this partition.
     pub last: bool,
 }
 
@@ -73,7 +71,7 @@ impl Chunk {
     }
 }
 
-/// One decision; in order they are the run.
+/// One decision about records or ticks. All of them in order are the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The next records of a partition are in the open tick.
@@ -88,7 +86,7 @@ pub struct Slice {
     pub partition: usize,
     pub events: usize,
     pub letters: usize,
-    /// Late events: which of the slice, and by how many milliseconds (more than 0).
+    /// Late events: index in the slice, and lateness in ms (more than 0).
     pub late: Vec<(usize, u32)>,
 }
 
@@ -101,11 +99,11 @@ impl Slice {
     }
 }
 
-/// See the module.
+/// Decides the order of a bounded run's records, and its ticks.
 #[derive(Debug)]
 pub struct Sequencer {
     partitions: Vec<WaitingRecords>,
-    /// Partitions whose start isn't known yet.
+    /// The number of partitions whose start isn't known yet.
     starting: usize,
     /// Keys of the waiting partitions: started, unfinished, not having the turn.
     keys: BTreeSet<(EventTime, usize)>,
@@ -119,7 +117,7 @@ pub struct Sequencer {
     finished: bool,
 }
 
-/// The partition that is being read.
+/// The turn of the partition that is being read.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     partition: usize,
@@ -129,7 +127,7 @@ struct Turn {
     others: EventTime,
 }
 
-/// How a turn ends.
+/// The reason for which a turn ends.
 enum TurnEnd {
     /// No records are there yet.
     Starved,
@@ -139,7 +137,7 @@ enum TurnEnd {
 }
 
 impl Sequencer {
-    /// A run over so many partitions, and its first tick, which is the tables'.
+    /// Starts a run over `partitions` partitions. Returns its first tick as well, which is the tables'.
     #[must_use]
     pub fn new(rules: &SequencerRules, partitions: usize) -> (Self, TickInfo) {
         let mut open = OpenTick {
@@ -180,7 +178,7 @@ impl Sequencer {
         }
     }
 
-    /// Whether it can't go on without more records of this partition.
+    /// Returns whether the run can't go on without more records of this partition.
     #[must_use]
     pub fn waits_for(&self, partition: usize) -> bool {
         let waiting = &self.partitions[partition];
@@ -188,19 +186,19 @@ impl Sequencer {
         !waiting.ended && (waiting.running.is_none() || has_turn && waiting.chunks.is_empty())
     }
 
-    /// Whether this partition's start is known: it is read one block at a time until then.
+    /// Returns whether this partition's start is known. Until then it is read one block at a time.
     #[must_use]
     pub fn has_started(&self, partition: usize) -> bool {
         self.partitions[partition].running.is_some()
     }
 
-    /// The partition that has its turn.
+    /// Returns the partition that has its turn.
     #[must_use]
     pub fn turn(&self) -> Option<usize> {
         self.turn.map(|turn| turn.partition)
     }
 
-    /// Whether the last tick was closed.
+    /// Returns whether the last tick was closed.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.finished
@@ -241,7 +239,7 @@ impl Sequencer {
         let key_limit =
             self.keys.first().map_or(EventTime::MAX, |(second, _)| second.saturating_add(SKEW_MS));
         let others = self.maxima.first().map_or(EventTime::MAX, |&(maximum, _)| maximum);
-        // Changes nothing after the first turn: it is how the watermark starts.
+        // Only the first turn is changed by this: it is how the watermark starts.
         self.open.raise(maximum.min(others));
         Some(Turn { partition, key_limit, others })
     }
@@ -253,7 +251,7 @@ impl Sequencer {
         let Some(running) = running else { return TurnEnd::Starved };
         let mut slice = Slice { partition: turn.partition, ..Slice::default() };
         while let Some(chunk) = chunks.front() {
-            // A run of events that need no closer look.
+            // 1. Most events need no closer look: they are taken as a run.
             if open.records > 0 && open.room() > 0 {
                 let bound = turn.key_limit.min(running.near()).min(open.near(turn.others));
                 let next_letter = chunk.letters.get(*letter).map_or(usize::MAX, |&next| next.max(*event));
@@ -264,7 +262,7 @@ impl Sequencer {
                 open.records += taken;
                 open.raise(running.maximum.min(turn.others));
             }
-            // One record by the rules.
+            // 2. The record behind the run is taken by the rules: turn, tick, lateness.
             if let Some(record) = head_of(chunk, *event, *letter) {
                 let maximum = running.after(record);
                 if maximum > turn.key_limit {
@@ -290,6 +288,7 @@ impl Sequencer {
                 open.records += 1;
                 open.raise(maximum.min(turn.others));
             }
+            // 3. A slice ends with its chunk.
             if *event + *letter == chunk.records() {
                 slice.flush(decide);
                 chunks.pop_front();
@@ -299,7 +298,7 @@ impl Sequencer {
         if *ended { TurnEnd::Ended } else { TurnEnd::Starved }
     }
 
-    /// A partition leaves the minimum.
+    /// Takes a finished partition out of the minimum.
     fn end(&mut self, partition: usize, decide: &mut impl FnMut(Decision)) {
         if let Some(running) = &self.partitions[partition].running {
             self.finished_maximum = self.finished_maximum.max(running.maximum);
@@ -325,7 +324,7 @@ struct OpenTick {
 }
 
 impl OpenTick {
-    /// The watermark when this is the smallest running maximum.
+    /// Returns the watermark if `maximum` is the smallest running maximum.
     fn watermark_of(&self, maximum: EventTime) -> EventTime {
         maximum.saturating_sub(self.out_of_orderness_ms).min(self.now)
     }
@@ -334,22 +333,22 @@ impl OpenTick {
         self.watermark = self.watermark.max(self.watermark_of(maximum));
     }
 
-    /// Records that it may still take.
+    /// Returns how many records the tick may still take.
     fn room(&self) -> usize {
         self.record_limit - self.records
     }
 
-    /// Whether such a running maximum must wait for the next tick.
+    /// Returns whether a running maximum must wait for the next tick.
     fn is_leap(&self, maximum: EventTime) -> bool {
         self.records > 0 && self.watermark_of(maximum) > self.reach()
     }
 
-    /// The greatest watermark of this tick, once it has a record.
+    /// Returns the greatest watermark of this tick, once it has a record.
     fn reach(&self) -> EventTime {
         self.watermark.max(self.before.saturating_add(STEP_MS))
     }
 
-    /// How far a partition's running maximum may go in this tick, given the others' smallest.
+    /// Returns how far a partition's running maximum may go in this tick, given the others' smallest.
     fn near(&self, others: EventTime) -> EventTime {
         let reach = self.reach();
         let free = reach >= self.now || self.watermark_of(others) <= reach;
@@ -372,16 +371,16 @@ impl OpenTick {
     }
 }
 
-/// A partition: its records that wait for a decision.
+/// The records of a partition that wait for a decision.
 #[derive(Debug, Default)]
 struct WaitingRecords {
-    /// None of them is used up.
+    /// The chunks, each with a record that isn't used up.
     chunks: VecDeque<Chunk>,
-    /// The next event and dead letter of the first chunk.
+    /// The index of the next event of the first chunk, and of its next dead letter.
     event: usize,
     letter: usize,
     ended: bool,
-    /// `None` until the start is known.
+    /// `None` until the partition's start is known.
     running: Option<RunningMaximum>,
 }
 
@@ -429,11 +428,11 @@ impl WaitingRecords {
     }
 }
 
-/// A partition's running maximum.
+/// The running maximum of a partition's event times.
 #[derive(Debug)]
 pub(crate) struct RunningMaximum {
     maximum: EventTime,
-    /// Times more than [`LEAP_MS`] beyond it, ascending, fewer than [`LEAP_RECORDS`].
+    /// Times more than [`LEAP_MS`] beyond it, ascending; fewer than [`LEAP_RECORDS`].
     beyond: Vec<EventTime>,
 }
 
@@ -443,12 +442,12 @@ impl RunningMaximum {
         Self { maximum: time, beyond: Vec::new() }
     }
 
-    /// The running maximum.
+    /// Returns the greatest event time so far, leaps not included.
     pub(crate) fn maximum(&self) -> EventTime {
         self.maximum
     }
 
-    /// The maximum after a record.
+    /// Returns the maximum after a record.
     fn after(&self, record: NextRecord) -> EventTime {
         let NextRecord::Event(time) = record else { return self.maximum };
         let is_leap = self.is_beyond(time);
@@ -471,9 +470,9 @@ impl RunningMaximum {
         time > self.maximum.saturating_add(LEAP_MS)
     }
 
-    /// Takes an event.
+    /// Takes the time of the next event.
     pub(crate) fn advance(&mut self, time: EventTime) {
-        // By far the most events lie within reach, and nothing beyond is waiting.
+        // Most events are within reach, and no time beyond is waiting.
         if self.beyond.is_empty() && !self.is_beyond(time) {
             self.maximum = self.maximum.max(time);
             return;
@@ -487,14 +486,14 @@ impl RunningMaximum {
         self.beyond.drain(..reached);
     }
 
-    /// Events up to this time only raise the maximum to themselves.
+    /// Returns the time up to which events only raise the maximum to themselves.
     fn near(&self) -> EventTime {
         let reach = self.maximum.saturating_add(LEAP_MS);
         self.beyond.first().map_or(reach, |&first| reach.min(first - LEAP_MS - 1))
     }
 
-    /// Takes the events at the beginning of `times` that are at most `bound`, which is at most
-    /// [`near`](Self::near), and not late. How many.
+    /// Takes the events at the beginning of `times` that are at most `bound` and not late; returns how many.
+    /// `bound` is at most [`near`](Self::near).
     fn run(&mut self, times: &[EventTime], bound: EventTime, tolerance_ms: u64) -> usize {
         let mut maximum = self.maximum;
         let mut taken = 0;

@@ -1,14 +1,14 @@
 //! One way to librdkafka for every consumer and producer: settings, log lines, errors, tokens.
 //!
-//! Settings of the configuration come after our defaults and before what our guarantees rest on, which each client
-//! adds last. librdkafka's log lines go to `tracing` under the target `librdkafka`, one level lower than it thinks
-//! where it can go on by itself.
+//! The configuration's settings come after our defaults. The settings that our guarantees rest on come last, and
+//! each client adds its own. Log lines of librdkafka go to `tracing` under the target `librdkafka`. If librdkafka
+//! can go on by itself, they are one level lower than its own.
 //!
-//! **OAUTHBEARER**: librdkafka is built without its OIDC client, so the token comes from a file that something else
-//! keeps fresh, named by `keytide.oauth.token.file`. It is read anew whenever librdkafka asks, which is before the
-//! token's `exp`.
+//! **OAUTHBEARER**: librdkafka is built without its OIDC client. So the token comes from the file that
+//! `keytide.oauth.token.file` names, which another program keeps fresh. It is read anew whenever librdkafka asks
+//! for a token, which is before the token's `exp`.
 //!
-//! Limits: a token of 64 KiB; secrets shorter than 4 bytes aren't looked for in log lines.
+//! Limits: a token has at most 64 KiB. Secrets shorter than 4 bytes aren't removed from log lines.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -29,31 +29,23 @@ use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaConfRes;
 use serde::Deserialize;
 
-/// Our own setting: the file that holds the token for `sasl.mechanism = OAUTHBEARER`.
+/// The name of our own setting, for the file with the token for `sasl.mechanism = OAUTHBEARER`.
 pub(super) const TOKEN_FILE: &str = "keytide.oauth.token.file";
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
-/// Shorter secrets would black out log lines by chance.
+/// The length from which secrets are removed from log lines. Shorter ones would be found there by chance.
 const MIN_SECRET_BYTES: usize = 4;
 
-/// Why Kafka can't be used.
+/// An error of reading from Kafka, or of a client that can't be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KafkaError {
     #[error("librdkafka refuses the setting `{setting}`: {reason}")]
-    Setting {
-        setting: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A client could not be made of the settings.
+    Setting { setting: String, reason: String },
     #[error("librdkafka refuses its settings: {reason}")]
     Settings { reason: String },
-    /// The brokers know no such topic.
     #[error("there is no topic `{topic}` at {brokers}; create it, or correct its name")]
     NoTopic { topic: String, brokers: String },
-    /// The topic has no such partition.
     #[error("topic `{topic}` has no partition {partition}; it has {partitions}, counted from 0")]
     NoPartition { topic: String, partition: u32, partitions: usize },
-    /// A configured offset isn't in the partition.
     #[error(
         "offset {offset} isn't in partition {partition} of topic `{topic}`: allowed are {low} (the earliest record) \
          to {high} (behind the last one)"
@@ -62,11 +54,11 @@ pub enum KafkaError {
         topic: String,
         partition: u32,
         offset: u64,
-        /// The earliest offset there is.
+        /// The earliest offset that the partition has.
         low: u64,
         high: u64,
     },
-    /// Records are gone before they were read.
+    /// Records were deleted before they were read.
     #[error(
         "partition {partition} of topic `{topic}` has no record at offset {wanted} any more: it holds {low} to \
          {high}; were records deleted, or was the topic created anew? `on_gap = \"skip\"` goes on behind the gap"
@@ -74,50 +66,49 @@ pub enum KafkaError {
     Gap {
         topic: String,
         partition: u32,
-        /// The next offset to be read.
+        /// The offset that was to be read next.
         wanted: u64,
-        /// The earliest offset there is.
+        /// The earliest offset that the partition has.
         low: u64,
         high: u64,
     },
     #[error("{brokers} refused to {what}: {reason}; check the credentials, the certificates and the ACLs")]
     Refused {
-        /// What was asked of them.
+        /// The request, as a verb and its object.
         what: String,
         brokers: String,
-        /// Why, as librdkafka says it.
+        /// The reason in librdkafka's words.
         reason: String,
     },
     /// The brokers gave no (good) answer in time.
     #[error("{brokers} could not {what}: {reason}")]
     Unavailable {
-        /// What was asked of them.
+        /// The request, as a verb and its object.
         what: String,
         brokers: String,
-        /// Why, as librdkafka says it.
+        /// The reason in librdkafka's words.
         reason: String,
     },
-    /// A client can't go on.
     #[error("reading topic `{topic}` failed for good: {reason}")]
     Fatal {
         topic: String,
-        /// Why, as librdkafka says it.
+        /// The reason in librdkafka's words.
         reason: String,
     },
 }
 
-/// What an error asks for.
+/// The class of an error, by the help that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// Asking again won't help until a person changes something: settings, topics, rights.
+    /// A person has to change something first: settings, topics or rights.
     Definite,
     Transient,
-    /// The data or the client is beyond what the job may mend by itself.
+    /// The job may not mend the data or the client by itself.
     Fatal,
 }
 
 impl KafkaError {
-    /// What it asks for.
+    /// Returns the class of the error.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
@@ -133,15 +124,15 @@ impl KafkaError {
     }
 }
 
-/// The settings that every client of these brokers starts from. Not to be printed: `Debug` of it hides only some
-/// secrets.
+/// Returns the settings that every client of these brokers starts from. They must not be printed: their `Debug`
+/// hides only some secrets.
 #[must_use]
 pub fn client_config(client: &KafkaClient) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("client.id", "keytide");
     config.set("socket.keepalive.enable", "true");
-    // After an outage librdkafka may know a partition's new leader and not yet the broker: it asks again after this,
-    // by default only every five minutes.
+    // After an outage librdkafka may know a partition's new leader and not yet the broker. It asks again after this
+    // time, which is five minutes by default.
     config.set("topic.metadata.refresh.interval.ms", "10000");
     for (name, value) in client.settings.iter().filter(|(name, _)| *name != TOKEN_FILE) {
         config.set(name, value.reveal());
@@ -152,10 +143,11 @@ pub fn client_config(client: &KafkaClient) -> ClientConfig {
     config
 }
 
-/// Every setting of `client` that librdkafka refuses, in the order of their names. No value is quoted.
+/// Returns an error for every setting of `client` that librdkafka refuses, in the order of their names. The errors
+/// quote no value.
 ///
-/// Each setting is tried alone on an empty configuration, which knows every name and the form of every value. Whether
-/// values fit each other, and whether files can be read, shows only when a client is made.
+/// Each setting is tried alone on an empty configuration, which knows every name and the form of every value. It
+/// can't show whether values fit each other, or whether files can be read.
 #[must_use]
 pub fn refused_settings(client: &KafkaClient) -> Vec<KafkaError> {
     let tried = client.settings.iter().filter(|(name, _)| *name != TOKEN_FILE).filter_map(|(name, value)| {
@@ -166,7 +158,7 @@ pub fn refused_settings(client: &KafkaClient) -> Vec<KafkaError> {
     tried.map(create_error).collect()
 }
 
-/// What the failed creation of a client means. It quotes no value.
+/// Returns the error that a failed creation of a client means. The error quotes no value.
 #[must_use]
 pub fn create_error(error: LibraryError) -> KafkaError {
     match error {
@@ -189,10 +181,10 @@ pub fn create_error(error: LibraryError) -> KafkaError {
     }
 }
 
-/// What a client calls back: for consumers and producers alike.
+/// The callbacks of a client, for consumers and producers alike.
 pub struct KafkaContext {
     brokers: String,
-    /// What must not be in a log line.
+    /// The values that must not be in a log line.
     secrets: Vec<String>,
     token_file: Option<PathBuf>,
     state: Mutex<ClientState>,
@@ -200,15 +192,15 @@ pub struct KafkaContext {
 
 #[derive(Default)]
 struct ClientState {
-    /// What went wrong last, since [`KafkaContext::recovered`].
+    /// The last error since [`KafkaContext::recovered`].
     trouble: Option<Trouble>,
-    /// What was logged of it.
+    /// The codes of the errors that were logged since then.
     logged: Vec<RDKafkaErrorCode>,
     end_offset: Option<u64>,
     statistics: Option<ConsumerStatistics>,
 }
 
-/// The brokers' trouble.
+/// An error that a client met, with secrets removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
     pub(super) code: RDKafkaErrorCode,
@@ -216,7 +208,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// Whether a person has to change something.
+    /// Returns whether a person has to change something.
     pub(super) fn is_refusal(&self) -> bool {
         is_refusal(self.code)
     }
@@ -234,7 +226,7 @@ pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What we read of librdkafka's statistics.
+/// The part of librdkafka's statistics that we read.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct ConsumerStatistics {
     #[serde(default)]
@@ -247,16 +239,16 @@ pub(super) struct TopicStatistics {
     pub(super) partitions: hashbrown::HashMap<i32, PartitionStatistics>,
 }
 
-/// Offsets that aren't known are negative.
+/// The offsets of a partition, negative if they aren't known.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct PartitionStatistics {
-    /// The last stable offset: behind the last record that may be read.
+    /// The last stable offset, behind the last record that may be read.
     pub(super) ls_offset: i64,
     pub(super) hi_offset: i64,
 }
 
 impl KafkaContext {
-    /// For clients made of [`client_config`] of the same `client`.
+    /// Makes the callbacks of clients that are made of [`client_config`] of the same `client`.
     #[must_use]
     pub fn new(client: &KafkaClient) -> Self {
         let setting = |name: &str| client.settings.get(name).map(|value| value.reveal());
@@ -275,7 +267,7 @@ impl KafkaContext {
         }
     }
 
-    /// To be called when the brokers answered: says so in the log if they didn't before.
+    /// Notes that the brokers answered. Logs it if they didn't before.
     pub fn recovered(&self) {
         let troubled = {
             let mut state = self.state();
@@ -295,7 +287,7 @@ impl KafkaContext {
         self.state().trouble.clone()
     }
 
-    /// Where the partition ended whose end was reported last.
+    /// Takes the end of the partition whose end was reported last.
     pub(super) fn take_end_offset(&self) -> Option<u64> {
         self.state().end_offset.take()
     }
@@ -308,7 +300,7 @@ impl KafkaContext {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `text` without secrets.
+    /// Returns `text` with every secret replaced by `***`.
     pub(super) fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut text = Cow::Borrowed(text);
         for secret in &self.secrets {
@@ -326,8 +318,8 @@ impl fmt::Debug for KafkaContext {
     }
 }
 
-/// Whether a setting's value is one that nobody may see. Names of mechanisms, files and hosts aren't: they stand in
-/// many a log line.
+/// Returns whether a setting's value is a secret. Names of mechanisms, files and hosts aren't: many log lines
+/// contain them.
 fn is_secret(setting: &str) -> bool {
     ["password", "secret", "pem", "jaas", "token", "oauthbearer.config", "sasl.username"]
         .iter()
@@ -354,7 +346,7 @@ impl ClientContext for KafkaContext {
         }
     }
 
-    /// Only what we read of them is parsed: statistics must not break because a field of no interest changed.
+    /// Parses only the fields that we read: statistics must not break because another field changed.
     fn stats_raw(&self, statistics: &[u8]) {
         match serde_json::from_slice(statistics) {
             Ok(statistics) => self.state().statistics = Some(statistics),
@@ -371,12 +363,12 @@ impl ClientContext for KafkaContext {
         let reason = self.redact(reason).into_owned();
         let is_new = {
             let mut state = self.state();
-            // A summary of what was reported before, and says less.
+            // This is a summary of errors that were reported before, with less detail.
             if code == RDKafkaErrorCode::AllBrokersDown && state.trouble.is_some() {
                 return;
             }
             state.trouble = Some(Trouble { code, reason: reason.clone() });
-            // An outage repeats its errors every second.
+            // An outage repeats its errors every second, so each code is logged once.
             let is_new = !state.logged.contains(&code);
             if is_new {
                 state.logged.push(code);
@@ -401,14 +393,14 @@ impl ClientContext for KafkaContext {
 
 impl ConsumerContext for KafkaContext {}
 
-/// The offset in librdkafka's words of a partition's end; it is nowhere else to be had.
+/// Returns the offset in librdkafka's message about a partition's end, the only place that has it.
 fn end_offset(reason: &str) -> Option<u64> {
     let (_, rest) = reason.split_once("at offset ")?;
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     rest[..digits].parse().ok()
 }
 
-/// Why a token can't be used. Quotes nothing of it.
+/// An error of reading a token, none of which it quotes.
 #[derive(Debug, thiserror::Error)]
 enum TokenError {
     #[error("reading the token file {path} failed: {source}")]
@@ -450,7 +442,7 @@ fn read_token(path: &Path) -> Result<OAuthToken, TokenError> {
     }
 }
 
-/// Base64url (RFC 4648, section 5), whatever stands in bits that no byte needs.
+/// Base64url (RFC 4648, section 5), with any value in the bits that no byte needs.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new()
@@ -458,7 +450,7 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
 
-/// Decodes base64url up to the first `=`. A last character that is too short for a byte is passed over.
+/// Decodes base64url up to the first `=`. A last character that is too short for a byte is ignored.
 fn base64url(text: &[u8]) -> Option<Vec<u8>> {
     let mut digits = text.split(|byte| *byte == b'=').next()?.to_vec();
     let is_cut = digits.len() % 4 == 1;
@@ -576,7 +568,7 @@ mod tests {
         assert_eq!(trouble.reason, "PLAIN failed with *** and ***");
         assert!(trouble.is_refusal());
         assert!(!format!("{context:?}").contains("canary"));
-        // A summary says less.
+        // A summary has less detail.
         context.error(LibraryError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         assert_eq!(context.trouble(), Some(trouble));
         context.recovered();

@@ -4,27 +4,28 @@
 //! add ─► reading ⇄ paused          poll ─► Message | End (all is read for now) | Gap (the partition stops)
 //!           └──gap──► stopped ── restart ─► reading
 //! ```
-//! * Partitions are assigned, never subscribed to: who reads what is the job's decision, and no other member of a
-//!   group can take it away. Offsets aren't committed: where to go on is the job's own record.
-//! * Only committed records are delivered. Offsets of a partition ascend but aren't dense: control records,
-//!   aborted ones and compacted ones leave holes. A partition goes on behind the last record, or at the end that was
-//!   reported, whatever is later.
-//! * An outage is waited out: librdkafka reconnects and goes on where it was. It is told once when it begins and
-//!   once when it ends. A refusal (credentials, certificates, rights) ends a consumer that has never had an answer;
-//!   later it is an outage.
-//! * A gap is an offset that the partition doesn't have any more (retention, a topic created anew, a log that lost
-//!   its end). librdkafka reports it without saying for which partition, so all watermarks are asked for; where
-//!   none is beyond, all partitions are begun again at their positions.
-//! * Every partition has a queue of its own, and pausing is not taking from it: what was fetched ahead stays.
-//!   librdkafka's own pausing throws it away, which costs a catching-up job three quarters of its speed. Records reach
-//!   the consumer's common queue first, until librdkafka has begun to fetch and the partition's queue is split off;
-//!   the common queue is always taken from first, and [`AssignedPartition`] tells what of both was handed over.
+//! * Partitions are assigned, never subscribed to: the job decides which reader reads what, and no other member of
+//!   a group can take a partition away. Offsets aren't committed: the job has its own record of where to go on.
+//! * Only committed records are delivered. Offsets of a partition ascend but aren't dense: control records, aborted
+//!   ones and compacted ones leave holes. A partition goes on behind the last record or at the reported end,
+//!   whichever is later.
+//! * An outage is waited out: librdkafka reconnects and goes on where it was. It is logged once when it begins and
+//!   once when it ends. A refusal (credentials, certificates, rights) ends a consumer that has never had an answer.
+//!   Later it counts as an outage.
+//! * A gap is an offset that the partition doesn't have any more, by retention, a topic created anew or a log that
+//!   lost its end. librdkafka doesn't report the partition of a gap, so all watermarks are asked for. If no
+//!   position is outside of them, all partitions are begun again at their positions.
+//! * Every partition has a queue of its own, and a paused one isn't taken from: records that were fetched ahead
+//!   stay. librdkafka's own pausing throws them away, which costs a catching-up job three quarters of its speed.
+//!   Records reach the consumer's common queue first, until librdkafka has begun to fetch and the partition's queue
+//!   is split off. The common queue is always taken from first. [`AssignedPartition`] knows which records of both
+//!   were handed over.
 //!
-//! **Limits**: 4 MiB of records fetched ahead for each partition, and one answer of 1 MiB (as it was compressed) on
-//! top. [`poll`](Consumer::poll) blocks for its timeout, and while a
-//! gap is looked into for at most 2 s a partition. Lag is as old as the statistics: one second.
+//! **Limits**: 4 MiB of records are fetched ahead for each partition, and one answer of 1 MiB (compressed) on top.
+//! [`poll`](Consumer::poll) blocks for its timeout, and for at most 2 s a partition while a gap is looked into. Lag
+//! is as old as the statistics: one second.
 //!
-//! A topic that was deleted and created anew while nobody read is a gap only if the old position isn't in it.
+//! A topic that was deleted and created anew while it wasn't read is a gap only if the old position isn't in it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -43,31 +44,31 @@ use super::client::{KafkaContext, KafkaError, client_config, create_error, is_re
 use super::topic::{Topic, signed};
 use crate::decode::Headers;
 
-/// Never joined; it only names us to the brokers.
+/// The name of our group for the brokers, which is never joined.
 const GROUP: &str = "keytide";
 const GAP_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait before a gap is looked into again, where the brokers had no answer.
+/// How long to wait before a gap is looked into again, if the brokers had no answer.
 const GAP_LOOKUP_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long records may still come the common way after a partition's queue was split off.
+/// How long records may still reach the common queue after a partition's queue was split off.
 const SPLIT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What may be tuned, with our defaults.
+/// The defaults of settings that may be tuned.
 const TUNING: [(&str, &str); 8] = [
-    // Bytes are sent as soon as there are any; this is how long a broker waits for the first.
+    // Brokers send bytes as soon as there are any; this is how long they wait for the first.
     ("fetch.wait.max.ms", "100"),
     ("fetch.message.max.bytes", "1048576"),
     ("fetch.max.bytes", "16777216"),
     ("queued.min.messages", "100000"),
     ("queued.max.messages.kbytes", "4096"),
-    // A queue that was full is looked at again after this. With librdkafka's second a reader that is faster than that
-    // waits for most of it.
+    // A queue that was full is looked at again after this time. With librdkafka's default of one second, a faster
+    // reader waits for most of it.
     ("fetch.queue.backoff.ms", "10"),
     ("fetch.error.backoff.ms", "200"),
     ("reconnect.backoff.max.ms", "2000"),
 ];
 
-/// What the guarantees above rest on.
+/// The settings that the guarantees above rest on.
 const FIXED: [(&str, &str); 10] = [
     ("group.id", GROUP),
     ("enable.auto.commit", "false"),
@@ -81,57 +82,56 @@ const FIXED: [(&str, &str); 10] = [
     ("partition.assignment.strategy", "range"),
 ];
 
-/// What a consumer hands over.
+/// An event that a consumer hands over.
 #[derive(Clone, Copy)]
 pub enum ConsumerEvent<'a> {
     Message(KafkaMessage<'a>),
-    /// All records of a partition are read, for now.
+    /// All records of a partition were read, for now.
     End {
         partition: u32,
-        /// The next offset to be read.
+        /// The offset that is to be read next.
         offset: u64,
     },
-    /// The next record is gone. The partition is stopped until it is [restarted](Consumer::restart).
+    /// The next record was deleted. The partition is stopped until it is [restarted](Consumer::restart).
     Gap {
         partition: u32,
-        /// The next offset to be read.
+        /// The offset that is to be read next.
         wanted: u64,
-        /// The earliest offset there is.
+        /// The earliest offset that the partition has.
         low: u64,
         high: u64,
     },
 }
 
-/// One record. Not `Debug`: its value may hold raw keys.
+/// A message of a topic. It isn't `Debug`: its value may hold raw keys.
 #[derive(Clone, Copy)]
 pub struct KafkaMessage<'a> {
     pub partition: u32,
     pub offset: u64,
     pub key: Option<&'a [u8]>,
-    /// Its value; `None`: null.
     pub value: Option<&'a [u8]>,
-    /// Its headers, which cost something only when they are asked for.
+    /// The headers, which cost time only when they are asked for.
     pub headers: &'a dyn Headers,
 }
 
-/// How far a consumer is behind.
+/// The lag of a consumer on one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionLag {
     pub partition: u32,
-    /// Committed records that weren't handed over yet (holes counted).
+    /// The number of committed records that weren't handed over yet, holes included.
     pub lag: u64,
-    /// Behind the last record, committed or not.
+    /// The offset behind the last record, committed or not.
     pub high_watermark: u64,
 }
 
 struct AssignedPartition {
-    /// Behind everything that was handed over, or at the end that was reported.
+    /// The offset behind everything that was handed over, or the end that was reported.
     next: u64,
-    /// What comes next from the common queue.
+    /// The next offset from the common queue.
     common_next: u64,
-    /// What comes next from the partition's own queue.
+    /// The next offset from the partition's own queue.
     own_next: u64,
-    /// The first offset that came from it: the common queue has nothing from there on.
+    /// The first offset that came from the own queue. The common queue has no record from there on.
     own_from: Option<u64>,
     own: Option<PartitionQueue<KafkaContext>>,
     split_at: Option<Instant>,
@@ -153,7 +153,7 @@ impl AssignedPartition {
         }
     }
 
-    /// Whether a record is to be handed over. What was fetched before a restart isn't.
+    /// Returns whether a record is to be handed over. Records that were fetched before a restart aren't.
     fn takes(&mut self, offset: u64, own: bool) -> bool {
         if self.stopped {
             return false;
@@ -171,28 +171,28 @@ impl AssignedPartition {
     }
 }
 
-/// Reads partitions of one topic. See the module.
+/// Reads partitions of one topic, each from its own position.
 pub struct Consumer {
     consumer: Arc<BaseConsumer<KafkaContext>>,
-    /// Whether partitions have queues of their own.
+    /// True if partitions have queues of their own.
     splits: bool,
-    /// The partition whose queue is taken from first, so that all have their turn.
+    /// Counts polls, so that every partition's queue is taken from first in its turn.
     turn: usize,
-    /// Who waits in [`poll`](Self::poll).
+    /// The thread that waits in [`poll`](Self::poll).
     waiting: Arc<Mutex<Option<Thread>>>,
     topic: String,
     client: KafkaClient,
     partitions: HashMap<u32, AssignedPartition>,
-    /// Whether the brokers ever gave us anything.
+    /// True if the brokers have ever answered.
     proven: bool,
-    /// Whether something went wrong since they last did.
+    /// True if there was an error since the last answer.
     troubled: bool,
-    /// Some partition has a gap; when to look into it.
+    /// The time at which to look for gaps, if some partition has one.
     gap_lookup: Option<Instant>,
 }
 
 impl Consumer {
-    /// A consumer without partitions. Connects in the background.
+    /// Makes a consumer without partitions, which connects in the background.
     ///
     /// # Errors
     /// If librdkafka refuses the settings.
@@ -200,7 +200,8 @@ impl Consumer {
         Ok(Self { splits: true, ..Self::tuned(client, topic, &TUNING)? })
     }
 
-    /// One with defaults of its own for what may be tuned, whose partitions share one queue: not to be paused.
+    /// Makes a consumer with its own defaults for settings that may be tuned. Its partitions share one queue and
+    /// can't be paused.
     pub(super) fn tuned(
         client: &KafkaClient,
         topic: &str,
@@ -224,13 +225,13 @@ impl Consumer {
         })
     }
 
-    /// Its topic.
+    /// Returns the name of the topic.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// Begins to read `partition` at `offset`. One that is read already is [restarted](Self::restart).
+    /// Begins to read `partition` at `offset`. A partition that is read already is [restarted](Self::restart).
     ///
     /// # Errors
     /// If librdkafka refuses.
@@ -244,15 +245,15 @@ impl Consumer {
         Ok(())
     }
 
-    /// Goes on at `offset`, behind a gap for instance. A partition that is paused stays so.
+    /// Goes on at `offset`, behind a gap for instance. A paused partition stays paused.
     ///
     /// # Errors
     /// If librdkafka refuses, or if the partition wasn't added.
     pub fn restart(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError> {
-        let Some(reading) = self.partitions.get(&partition) else {
+        let Some(assigned) = self.partitions.get(&partition) else {
             return Err(self.fatal(format!("partition {partition} isn't read")));
         };
-        let (paused, stopped) = (reading.paused, reading.stopped);
+        let (paused, stopped) = (assigned.paused, assigned.stopped);
         if !stopped {
             self.unassign(partition)?;
         }
@@ -262,21 +263,21 @@ impl Consumer {
         Ok(())
     }
 
-    /// Takes nothing more of a partition until it goes on; what reached the common queue before still comes. One that
-    /// wasn't added is passed over.
+    /// Pauses a partition, or lets it go on. Records that reached the common queue before still come. A partition
+    /// that wasn't added is ignored.
     pub fn pause(&mut self, partition: u32, paused: bool) {
-        if let Some(reading) = self.partitions.get_mut(&partition) {
-            reading.paused = paused;
+        if let Some(assigned) = self.partitions.get_mut(&partition) {
+            assigned.paused = paused;
         }
     }
 
-    /// Waits for the first record for at most `timeout` and hands it over, and then what is there already: at most
-    /// `max_records`. Returns how many. To be called at least every few seconds, whether all is paused or not:
-    /// errors, statistics and tokens come this way.
+    /// Waits for the first record for at most `timeout`. Hands it over, and then the records that are there
+    /// already. Returns their number, at most `max_records`. It must be called at least every few seconds, even if
+    /// all is paused: errors, statistics and tokens come this way.
     ///
     /// # Errors
-    /// If reading can't go on: the topic is gone, the brokers refuse us from the beginning, librdkafka gave up. An
-    /// outage isn't an error.
+    /// If reading can't go on: the topic is gone, the brokers refuse us from the beginning, or librdkafka gave up.
+    /// An outage isn't an error.
     pub fn poll(
         &mut self,
         timeout: Duration,
@@ -298,7 +299,7 @@ impl Consumer {
         Ok(records)
     }
 
-    /// Takes from the common queue. Partitions whose records come this way get their queue split off.
+    /// Takes from the common queue, and splits off the queues of the partitions whose records it holds.
     fn take_common(
         &mut self,
         mut timeout: Duration,
@@ -307,7 +308,7 @@ impl Consumer {
     ) -> Result<usize, KafkaError> {
         let consumer = Arc::clone(&self.consumer);
         let (mut records, mut nothing) = (0, 0);
-        // An event that isn't a record looks like nothing: only several in a row mean that the queue is empty.
+        // An event that isn't a record looks like none. Only several in a row mean that the queue is empty.
         while records < most && nothing < 3 {
             let Some(event) = consumer.poll(timeout) else {
                 nothing += 1;
@@ -338,7 +339,7 @@ impl Consumer {
         let mut open: Vec<u32> = self
             .partitions
             .iter()
-            .filter(|(_, reading)| !reading.paused)
+            .filter(|(_, assigned)| !assigned.paused)
             .map(|(&number, _)| number)
             .collect();
         open.sort_unstable();
@@ -347,7 +348,7 @@ impl Consumer {
         let (share, mut records) = ((most / count.max(1)).max(1), 0);
         for place in 0..count {
             let number = open[(self.turn + place) % count];
-            let Some(own) = self.partitions.get_mut(&number).and_then(|reading| reading.own.take()) else {
+            let Some(own) = self.partitions.get_mut(&number).and_then(|assigned| assigned.own.take()) else {
                 continue;
             };
             let mut taken = 0;
@@ -358,16 +359,16 @@ impl Consumer {
                 let count = self.take(event, true, each)?;
                 (taken, records) = (taken + 1, records + count);
             }
-            if let Some(reading) = self.partitions.get_mut(&number)
-                && reading.own.is_none()
+            if let Some(assigned) = self.partitions.get_mut(&number)
+                && assigned.own.is_none()
             {
-                reading.own = Some(own);
+                assigned.own = Some(own);
             }
         }
         Ok(records)
     }
 
-    /// Takes one event; how many records it was.
+    /// Takes one event; returns how many records it was.
     fn take(
         &mut self,
         event: Result<BorrowedMessage<'_>, LibraryError>,
@@ -381,8 +382,8 @@ impl Consumer {
                 else {
                     return Ok(0);
                 };
-                let Some(reading) = self.partitions.get_mut(&partition) else { return Ok(0) };
-                if !reading.takes(offset, own) {
+                let Some(assigned) = self.partitions.get_mut(&partition) else { return Ok(0) };
+                if !assigned.takes(offset, own) {
                     return Ok(0);
                 }
                 let (key, value) = (message.key(), message.payload());
@@ -406,26 +407,26 @@ impl Consumer {
                     self.consumer.context().recovered();
                 }
                 let end = self.consumer.context().take_end_offset();
-                let reading =
+                let assigned =
                     u32::try_from(partition).ok().and_then(|partition| self.partitions.get_mut(&partition));
-                let Some(reading) = reading.filter(|reading| !reading.stopped) else { return Ok(0) };
-                reading.next = reading.next.max(end.unwrap_or(0));
-                each(ConsumerEvent::End { partition: partition.cast_unsigned(), offset: reading.next });
+                let Some(assigned) = assigned.filter(|assigned| !assigned.stopped) else { return Ok(0) };
+                assigned.next = assigned.next.max(end.unwrap_or(0));
+                each(ConsumerEvent::End { partition: partition.cast_unsigned(), offset: assigned.next });
                 Ok(1)
             }
             Err(error) => self.judge(&error).map(|()| 0),
         }
     }
 
-    /// Splits a partition's queue off the common one. librdkafka joins them when it begins to fetch, which is some
-    /// time after it was told to: so again, as long as records come the common way.
+    /// Splits a partition's queue off the common one. librdkafka joins them when it begins to fetch, some time
+    /// after the assignment. So this is repeated as long as records reach the common queue.
     fn split(&mut self, partition: u32) {
-        let Some(reading) = self.partitions.get_mut(&partition).filter(|_| self.splits) else { return };
-        if reading.split_at.is_some_and(|when| when.elapsed() < SPLIT_PAUSE) {
+        let Some(assigned) = self.partitions.get_mut(&partition).filter(|_| self.splits) else { return };
+        if assigned.split_at.is_some_and(|when| when.elapsed() < SPLIT_PAUSE) {
             return;
         }
-        reading.split_at = Some(Instant::now());
-        reading.own = None;
+        assigned.split_at = Some(Instant::now());
+        assigned.own = None;
         if let Some(mut own) = self.consumer.split_partition_queue(&self.topic, signed(partition)) {
             let waiting = Arc::clone(&self.waiting);
             own.set_nonempty_callback(move || {
@@ -434,7 +435,7 @@ impl Consumer {
                     thread.unpark();
                 }
             });
-            reading.own = Some(own);
+            assigned.own = Some(own);
         }
     }
 
@@ -442,15 +443,15 @@ impl Consumer {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How far it is behind, for the partitions that the brokers told of, in the order of the partitions. Empty
-    /// until they did.
+    /// Returns the lag of the partitions that are in the brokers' statistics, in the order of the partitions.
+    /// Before the first statistics it is empty.
     #[must_use]
     pub fn lag(&self) -> Vec<PartitionLag> {
         let read = |statistics: &super::client::ConsumerStatistics| {
             let topic = statistics.topics.get(&self.topic)?;
-            let of = |(&partition, reading): (&u32, &AssignedPartition)| {
+            let of = |(&partition, assigned): (&u32, &AssignedPartition)| {
                 let known = topic.partitions.get(&signed(partition))?;
-                let lag = u64::try_from(known.ls_offset).ok()?.saturating_sub(reading.next);
+                let lag = u64::try_from(known.ls_offset).ok()?.saturating_sub(assigned.next);
                 let high_watermark = u64::try_from(known.hi_offset).ok()?;
                 Some(PartitionLag { partition, lag, high_watermark })
             };
@@ -461,7 +462,7 @@ impl Consumer {
         lag
     }
 
-    /// Whether an error ends the consumer.
+    /// Returns an error if `error` ends the consumer.
     fn judge(&mut self, error: &LibraryError) -> Result<(), KafkaError> {
         if let Some((_, reason)) = self.consumer.client().fatal_error() {
             return Err(self.fatal(self.consumer.context().redact(&reason).into_owned()));
@@ -491,19 +492,19 @@ impl Consumer {
             }
             _ => {}
         }
-        // The context has told it.
+        // The context has logged it.
         self.troubled = true;
         Ok(())
     }
 
-    /// Asks which partitions have a gap, stops and reports them.
+    /// Looks for the partitions that have a gap; stops and reports them.
     fn find_gaps(&mut self, each: &mut impl FnMut(ConsumerEvent<'_>)) -> Result<usize, KafkaError> {
         self.gap_lookup = None;
         let lookup = Topic::open(&self.client, &self.topic)?;
         let mut read: Vec<_> = self
             .partitions
             .iter()
-            .filter(|(_, reading)| !reading.stopped)
+            .filter(|(_, assigned)| !assigned.stopped)
             .map(|(&number, _)| number)
             .collect();
         read.sort_unstable();
@@ -522,15 +523,15 @@ impl Consumer {
                 continue;
             }
             self.unassign(partition)?;
-            if let Some(reading) = self.partitions.get_mut(&partition) {
-                reading.stopped = true;
+            if let Some(assigned) = self.partitions.get_mut(&partition) {
+                assigned.stopped = true;
             }
             tracing::warn!(topic = self.topic, partition, wanted, low, high, "records are gone");
             each(ConsumerEvent::Gap { partition, wanted, low, high });
             gaps += 1;
         }
         if gaps == 0 {
-            tracing::warn!(topic = self.topic, "an offset was refused that is there: reading it again");
+            tracing::warn!(topic = self.topic, "an offset was refused that is there: assigned it again");
             for &partition in &read {
                 self.restart(partition, self.partitions[&partition].next)?;
             }
@@ -575,7 +576,7 @@ fn consumer_config(client: &KafkaClient, tuning: &[(&str, &str)]) -> ClientConfi
 }
 
 impl fmt::Debug for Consumer {
-    /// Where it is, never what it reads.
+    /// Shows the topic and never its records.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").field("topic", &self.topic).finish_non_exhaustive()
     }
@@ -586,7 +587,7 @@ mod tests {
     use super::*;
     use crate::kafka::testing::{DEADLINE, MockBroker};
 
-    /// What was handed over, as the tests compare it.
+    /// An event as the tests compare it.
     #[derive(Clone, Debug, PartialEq, Eq)]
     enum Seen {
         Message(u32, u64, Option<String>),
@@ -613,7 +614,7 @@ mod tests {
         Seen::Message(partition, offset, Some(value.to_owned()))
     }
 
-    /// Polls until `done`.
+    /// Polls until `done` returns true.
     fn read(consumer: &mut Consumer, mut done: impl FnMut(&Consumer, &[Seen]) -> bool) -> Vec<Seen> {
         let mut seen = Vec::new();
         let started = Instant::now();
@@ -642,7 +643,7 @@ mod tests {
         let seen = read_to_end(&mut consumer, 0);
         let expected = [message(0, 1, "b"), Seen::Message(0, 2, None), message(0, 3, ""), Seen::End(0, 4)];
         assert_eq!(seen, expected);
-        let next = consumer.partitions.iter().map(|(&partition, reading)| (partition, reading.next));
+        let next = consumer.partitions.iter().map(|(&partition, assigned)| (partition, assigned.next));
         assert_eq!(next.collect::<Vec<_>>(), [(0, 4)]);
 
         broker.produce("events", 0, &["c"]);
@@ -682,7 +683,7 @@ mod tests {
         assert_eq!(read_to_end(&mut consumer, 0), [message(0, 1, "b"), Seen::End(0, 2)]);
     }
 
-    /// Produces until records come from the partition's own queue; how many there are.
+    /// Produces until records come from the partition's own queue; returns how many there are.
     fn split(broker: &MockBroker, consumer: &mut Consumer, partition: u32) -> u64 {
         let started = Instant::now();
         loop {
@@ -766,22 +767,22 @@ mod tests {
                 (0..).zip(&values).map(|(offset, value)| message(partition, offset, value)).collect();
             assert!(of.into_iter().eq(&expected), "partition {partition}");
         }
-        assert!(consumer.partitions.values().any(|reading| reading.own_from.is_some()));
+        assert!(consumer.partitions.values().any(|assigned| assigned.own_from.is_some()));
     }
 
     #[test]
     fn what_two_queues_hold_is_taken_once() {
-        let mut reading = AssignedPartition::new(10, false);
+        let mut assigned = AssignedPartition::new(10, false);
         let mut taken = Vec::new();
         // The common queue's rest comes behind what the own queue had.
         for (offset, own) in
             [(9, false), (10, false), (12, true), (11, false), (12, false), (13, true), (12, true)]
         {
-            if reading.takes(offset, own) {
+            if assigned.takes(offset, own) {
                 taken.push(offset);
             }
         }
-        assert_eq!((taken, reading.next), (vec![10, 12, 11, 13], 14));
+        assert_eq!((taken, assigned.next), (vec![10, 12, 11, 13], 14));
     }
 
     #[test]

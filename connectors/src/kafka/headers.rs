@@ -1,7 +1,7 @@
-//! Headers of records, read only when somebody asks: librdkafka parses them then.
+//! The headers of records, which librdkafka parses only when they are asked for.
 //!
-//! Read past rdkafka, which panics at a header whose name isn't UTF-8 (0.39); anybody who may write to the topic can
-//! send one.
+//! They are read without rdkafka, which panics at a header whose name isn't UTF-8 (0.39). Every writer to the topic
+//! can send one.
 
 #![allow(
     unsafe_code,
@@ -33,8 +33,8 @@ impl Headers for BorrowedMessage<'_> {
                 return;
             }
             if !name.is_null() && !value.is_null() {
-                // SAFETY: without an error `name` is a C string and `value` has `length` bytes; both live as long as
-                // `headers` and nobody writes to them.
+                // SAFETY: without an error `name` is a C string and `value` has `length` bytes. Both live as long
+                // as `headers`, and are never written to.
                 let (name, value) =
                     unsafe { (CStr::from_ptr(name), slice::from_raw_parts(value.cast::<u8>(), length)) };
                 take(name.to_bytes(), value);
@@ -43,15 +43,14 @@ impl Headers for BorrowedMessage<'_> {
     }
 }
 
-/// Headers that outlive their record: names and values.
+/// The names and values of headers that outlive their record.
 #[derive(Default)]
 pub(super) struct KeptHeaders(Vec<Kept>);
 
-/// A name and a value.
 type Kept = (Box<[u8]>, Box<[u8]>);
 
 impl KeptHeaders {
-    /// Copies them; `None` where they have more than `most` bytes.
+    /// Returns a copy of the headers; `None` if they have more than `most` bytes.
     pub(super) fn of(headers: &dyn Headers, most: usize) -> Option<Self> {
         let (mut kept, mut left) = (Vec::new(), Some(most));
         headers.each(&mut |name, value| {
@@ -63,7 +62,7 @@ impl KeptHeaders {
         left.map(|_| Self(kept))
     }
 
-    /// Bytes of the names and the values.
+    /// Returns the number of bytes in names and values.
     pub(super) fn bytes(&self) -> usize {
         self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
@@ -75,7 +74,7 @@ impl Headers for KeptHeaders {
     }
 }
 
-/// Headers of a record to be sent; rdkafka takes names that are UTF-8 alone.
+/// Makes headers of a record to be sent; rdkafka takes only names that are UTF-8.
 #[cfg(test)]
 pub(super) fn owned(headers: &[(&[u8], Option<&[u8]>)]) -> rdkafka::message::OwnedHeaders {
     use rdkafka::bindings::{rd_kafka_header_add, rd_kafka_headers_t};

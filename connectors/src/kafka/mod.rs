@@ -1,4 +1,4 @@
-//! Kafka, read: look-ups of a topic, a consumer for one reader thread, ranges for bounded runs.
+//! Reading from Kafka: look-ups of a topic, a consumer for one reader thread, ranges for bounded runs.
 //!
 //! ```text
 //! KafkaClient ──client_config──► librdkafka's settings       KafkaContext: its log lines, errors, statistics, tokens
@@ -8,11 +8,11 @@
 //! Range     bounded: one partition from an offset to an offset, in blocks as a file gives them
 //! Producer  messages to a topic, as they come: of the load generator, not of results (see `sink`)
 //! ```
-//! What ends a reader is an error that asking again won't mend ([`ErrorClass`]); an outage of the brokers is waited out
-//! and told once.
+//! A reader ends at an error that asking again won't mend ([`ErrorClass`]). An outage of the brokers is waited out
+//! and logged once.
 //!
-//! **Invariant**: no value of a setting is in an error or a log line, secret or not: errors name the setting, and
-//! what librdkafka says is searched for the secrets that it was given.
+//! **Invariant**: no error or log line contains the value of a setting, secret or not. Errors name the setting, and
+//! the secrets are removed from librdkafka's messages.
 
 mod client;
 mod consumer;

@@ -1,10 +1,10 @@
-//! A plain producer to one topic, for whoever makes messages rather than results: a load generator, a demonstration.
+//! A plain producer to one topic, for programs that make messages rather than results, such as a load generator.
 //!
-//! The caller chooses the partition. Nothing is left out: a full queue is waited for, an outage is waited out, and a
-//! message that the brokers refuse for good is an error of the next call. There is no idempotence unless the settings
-//! ask for it: what an outage left without an answer can be there twice, and behind later messages.
+//! The caller chooses the partition. No message is left out: a full queue and an outage are waited out. A message
+//! that the brokers refuse for good is an error of the next call. Without settings that ask for it there is no
+//! idempotence. After an outage, messages without an answer can be there twice, and behind later ones.
 //!
-//! Limits: 100,000 messages and 64 MiB wait to be sent; where the settings say otherwise, those.
+//! Limits: 100,000 messages and 64 MiB wait to be sent, unless the settings have other limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,17 +21,17 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use super::client::{KafkaContext, KafkaError, client_config, create_error};
 use super::topic::Topic;
 
-/// What a setting is unless the caller's settings say otherwise.
+/// The values of settings that the caller's settings don't have.
 const DEFAULTS: [(&str, &str); 4] = [
     ("compression.codec", "lz4"),
     ("linger.ms", "5"),
     ("queue.buffering.max.messages", "100000"),
     ("queue.buffering.max.kbytes", "65536"),
 ];
-/// A full queue is tried again after this.
+/// How long to wait before a full queue is tried again.
 const ROOM_AFTER: Duration = Duration::from_millis(2);
 
-/// A producer to a topic that is there.
+/// A producer to a topic that exists.
 pub struct Producer {
     producer: ThreadedProducer<DeliveryReports>,
     refused: Arc<Refused>,
@@ -81,7 +81,7 @@ impl Producer {
         Ok(Self { producer, refused, topic: topic.to_owned(), partitions })
     }
 
-    /// How many partitions the topic has, at least one.
+    /// Returns how many partitions the topic has, at least one.
     #[must_use]
     pub fn partitions(&self) -> usize {
         self.partitions.len()
@@ -131,7 +131,7 @@ impl Producer {
         self.producer.context().client.brokers()
     }
 
-    /// What the brokers' trouble is, in librdkafka's words.
+    /// Returns the brokers' last error in librdkafka's words.
     fn trouble(&self) -> Option<String> {
         self.producer.context().client.trouble().map(|trouble| trouble.reason)
     }
@@ -158,7 +158,7 @@ fn producer_config(client: &KafkaClient) -> ClientConfig {
     config
 }
 
-/// Hears of messages that were refused.
+/// The callbacks of the producer: reports messages that were refused.
 struct DeliveryReports {
     client: KafkaContext,
     refused: Arc<Refused>,
@@ -201,7 +201,7 @@ mod tests {
     use crate::kafka::ranges;
     use crate::kafka::testing::{DEADLINE, MockBroker};
 
-    /// What each partition holds, in order.
+    /// Returns the messages of each partition, in order.
     fn values(broker: &MockBroker, topic: &str) -> Vec<Vec<String>> {
         let cut = Cut { bytes: 1 << 16, lines: 1_000, line_bytes: 1 << 16 };
         let mut partitions = Vec::new();

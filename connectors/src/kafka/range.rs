@@ -3,17 +3,17 @@
 //! ```text
 //! ranges ──► Range ── Consumer (opened late, closed at the end and while many others are read) ──► MessageBlock
 //! ```
-//! * What is read is fixed when the topic is looked at: later records aren't part of the range. An end that falls
-//!   into a hole (control records, compacted ones) counts as reached where the partition is read to its end.
-//! * A message may hold any bytes: blocks keep where each one ends. A null value is an empty message. Headers are
-//!   kept where the source's format [reads](crate::decode::reads_headers) them; beyond the limit of a message the
-//!   message is too long.
-//! * An outage of the brokers is waited out: blocks are empty meanwhile. So no call waits longer than
-//!   [`READ_WAIT`] for records, and a run can be stopped at any time.
-//! * A gap in the range ends the run, or with `on_gap = "skip"` becomes one entry that says from where to where.
+//! * The range is fixed when the topic is looked at: later records aren't part of it. An end that is in a hole
+//!   (control records, compacted ones) counts as reached if the partition is read to its end.
+//! * A message may hold any bytes, so blocks keep the end of each one. A null value is an empty message. Headers
+//!   are kept if the source's format [reads](crate::decode::reads_headers) them. If they exceed the limit of a
+//!   message, the message is too long.
+//! * An outage of the brokers is waited out: blocks are empty meanwhile. So no call waits longer than [`READ_WAIT`]
+//!   for records, and a run can be stopped at any time.
+//! * A gap in the range ends the run. With `on_gap = "skip"` it is one entry with its first and its next offset.
 //!
-//! **Limits**: an open range has at most 2 MiB of records fetched ahead, and one answer of 1 MiB (as it was
-//! compressed) on top, and about four threads of librdkafka. Closing one drops what was fetched ahead.
+//! **Limits**: an open range has at most 2 MiB of records fetched ahead, one answer of 1 MiB (compressed) on top,
+//! and about four threads of librdkafka. Closing a range drops the records fetched ahead.
 
 use std::fmt;
 use std::time::Duration;
@@ -30,10 +30,10 @@ use crate::file::{Cut, Line, TooLong};
 
 /// How long reading a block waits for the first record.
 pub const READ_WAIT: Duration = Duration::from_millis(100);
-/// How long a look-up may take that a block waits for.
+/// How long a block waits for a look-up.
 const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 
-/// What a range's consumer may fetch ahead: there may be many of them.
+/// The bounds on what a range's consumer fetches ahead. They are low because there may be many ranges.
 const TUNING: [(&str, &str); 5] = [
     ("queued.max.messages.kbytes", "2048"),
     ("fetch.queue.backoff.ms", "10"),
@@ -42,7 +42,7 @@ const TUNING: [(&str, &str); 5] = [
     ("fetch.max.bytes", "1048576"),
 ];
 
-/// The partitions of a source's topic, each from where it starts to where it ends, in order. Asks the brokers.
+/// Returns the partitions of a source's topic as ranges, in order. Asks the brokers.
 ///
 /// # Errors
 /// If the topic, a partition or an offset isn't there, or without a (good) answer.
@@ -66,7 +66,7 @@ pub fn ranges(source: &KafkaSource) -> Result<Vec<Range>, KafkaError> {
     Ok(starts.into_iter().zip(ends).map(range).collect())
 }
 
-/// A partition from an offset to an offset, read once.
+/// A partition from one offset to another, read once.
 pub struct Range {
     client: KafkaClient,
     topic: String,
@@ -74,29 +74,29 @@ pub struct Range {
     partition: u32,
     /// The first offset that isn't read.
     end: u64,
-    /// The next offset to be read.
+    /// The offset that is to be read next.
     next: u64,
     bytes_read: u64,
-    /// The partition was read to its end, and that isn't the range's.
+    /// True if the partition was read to its end before the range was.
     at_end: bool,
     with_headers: bool,
     consumer: Option<Consumer>,
 }
 
-/// Messages of one partition. Not `Debug`: they may hold raw keys.
+/// A block of messages of one partition. It isn't `Debug`: messages may hold raw keys.
 pub struct MessageBlock {
-    /// The messages, one behind the other.
+    /// The texts of the messages, one behind the other.
     text: Vec<u8>,
     entries: Vec<BlockEntry>,
     header_bytes: usize,
-    /// Bytes of the messages, those included that were too long.
+    /// The number of bytes of the messages, those included that were too long.
     pub bytes: u64,
-    /// Nothing follows in this range.
+    /// True if nothing follows in this range.
     pub last: bool,
 }
 
 enum BlockEntry {
-    /// Ends at `end` in the text, and begins where the one before it ends.
+    /// A message that ends at `end` in the text, and begins at the end of the one before it.
     Message {
         offset: u64,
         end: usize,
@@ -106,10 +106,10 @@ enum BlockEntry {
     Gap(Gap),
 }
 
-/// Records that are gone.
+/// Offsets whose records were deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The first offset that is gone.
+    /// The first offset without a record.
     pub from: u64,
     /// The first offset that is read again.
     pub to: u64,
@@ -121,12 +121,12 @@ impl MessageBlock {
         Self { text, entries: Vec::new(), header_bytes: 0, bytes: 0, last: false }
     }
 
-    /// The messages, in order, and what is left of those that are gone.
+    /// Returns the messages in order, with the gaps between them.
     pub fn entries(&self) -> impl Iterator<Item = Result<Line<'_>, Gap>> {
         self.entries_with_headers().map(|(entry, _)| entry)
     }
 
-    /// The same, each with its headers.
+    /// Returns the same as [`entries`](Self::entries), each with its headers.
     pub fn entries_with_headers(&self) -> impl Iterator<Item = (Result<Line<'_>, Gap>, &dyn Headers)> {
         let mut start = 0;
         self.entries.iter().map(move |entry| match entry {
@@ -140,7 +140,7 @@ impl MessageBlock {
         })
     }
 
-    /// The buffer, for the next block.
+    /// Returns the buffer, for the next block.
     #[must_use]
     pub fn into_buffer(self) -> Vec<u8> {
         self.text
@@ -166,33 +166,33 @@ impl MessageBlock {
 }
 
 impl Range {
-    /// The partition's number.
+    /// Returns the number of the partition.
     #[must_use]
     pub fn partition(&self) -> u32 {
         self.partition
     }
 
-    /// The same range, whose messages have their headers if `keep` is set.
+    /// Keeps the headers of messages if `keep` is set.
     #[must_use]
     pub fn with_headers(mut self, keep: bool) -> Self {
         self.with_headers = keep;
         self
     }
 
-    /// The offsets that are left to be read.
+    /// Returns the offsets that are left to be read.
     #[must_use]
     pub fn left(&self) -> std::ops::Range<u64> {
         self.next..self.end.max(self.next)
     }
 
-    /// Bytes of the messages read so far.
+    /// Returns the number of bytes of the messages read so far.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read
     }
 
-    /// The next block, in the buffer `text`; an empty one if there was nothing for [`READ_WAIT`]. The block that
-    /// is `last` must be the last call.
+    /// Returns the next block, in the buffer `text`. It is empty if there was no record for [`READ_WAIT`]. No call
+    /// may follow the block that is `last`.
     ///
     /// # Errors
     /// If reading can't go on. The range must not be used after an error.
@@ -213,7 +213,7 @@ impl Range {
                 }
             };
             let (next, end, at_end, keep) = (&mut self.next, self.end, &mut self.at_end, self.with_headers);
-            // One at a time: a record that isn't taken here is never handed over again.
+            // Records are taken one at a time: one that isn't taken here is never handed over again.
             let records = consumer.poll(READ_WAIT, 1, &mut |record| match record {
                 ConsumerEvent::Message(message) => {
                     *next = (message.offset + 1).min(end);
@@ -243,13 +243,13 @@ impl Range {
         Ok(block)
     }
 
-    /// Gives up the connection until the next block is asked for. Dropping what is returned takes time.
+    /// Closes the connection until the next block is asked for. The returned consumer takes time to drop.
     #[must_use = "dropping a consumer takes time: not while a lock is held"]
     pub fn pause(&mut self) -> Option<Consumer> {
         self.consumer.take()
     }
 
-    /// The partition ended before the range did: holes up to there, or a log that lost its end.
+    /// Handles a partition that ended before the range did: there are holes up to the end, or the log lost its end.
     fn judge_end(&mut self, block: &mut MessageBlock) -> Result<(), KafkaError> {
         let lookup = Topic::open(&self.client, &self.topic)?;
         match lookup.watermarks_within(self.partition, LOOKUP_WAIT) {
@@ -258,13 +258,13 @@ impl Range {
                 Ok(())
             }
             Ok((low, high)) => self.pass_gap(block, self.next, low, high),
-            // To be asked again for the next block.
+            // The next block asks again.
             Err(KafkaError::Unavailable { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Goes on behind a gap, if that is allowed.
+    /// Goes on behind a gap, if the source allows it.
     fn pass_gap(
         &mut self,
         block: &mut MessageBlock,
@@ -276,7 +276,7 @@ impl Range {
             let (topic, partition) = (self.topic.clone(), self.partition);
             return Err(KafkaError::Gap { topic, partition, wanted, low, high });
         }
-        // Where the log lost its end, what is to come isn't what was there when the run began.
+        // If the log lost its end, later records aren't those that were there when the run began.
         let to = if wanted < low { low.min(self.end) } else { self.end };
         block.entries.push(BlockEntry::Gap(Gap { from: wanted, to }));
         self.next = to;
@@ -288,7 +288,7 @@ impl Range {
 }
 
 impl fmt::Debug for Range {
-    /// Where it is, never what it holds: messages may hold raw keys.
+    /// Shows the partition and never its messages, which may hold raw keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Range")
             .field("topic", &self.topic)
@@ -322,7 +322,7 @@ mod tests {
         Seen::Message(offset, text.as_bytes().to_vec())
     }
 
-    /// Reads to the end; `between` comes after every block.
+    /// Reads the range to its end; calls `between` after every block.
     fn read(
         range: &mut Range,
         cut: &Cut,
@@ -443,7 +443,7 @@ mod tests {
         assert_eq!(read(&mut range, &CUT, |_| {}).unwrap(), [message(0, "a"), message(1, "b")]);
     }
 
-    /// A range from offset 0, whose beginning is gone by now; what is left.
+    /// Returns a range from offset 0, whose beginning was deleted, and the watermarks.
     fn with_a_gap(broker: &MockBroker, on_gap: OnGap) -> (Range, u64, u64) {
         broker.create("events", 1);
         let value = "x".repeat(100_000);

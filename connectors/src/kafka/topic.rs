@@ -1,10 +1,10 @@
-//! What a topic is made of, asked of the brokers: for a thread that may wait.
+//! The partitions and offsets of a topic, asked of the brokers by a thread that may wait.
 //!
-//! High watermarks are those of committed records (the last stable offset), as the consumer reads no others: what
-//! a transaction is still writing lies behind every end that is answered here.
+//! High watermarks are those of committed records (the last stable offset), since the consumer reads no others.
+//! Records of an open transaction are behind every end that is answered here.
 //!
-//! Limits: one question waits for at most 20 s; a topic's partitions are asked one after the other, so a topic of
-//! P partitions takes about P round trips.
+//! Limits: a question waits for at most 20 s. Partitions are asked one after the other, so a topic of P partitions
+//! takes about P round trips.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use super::client::{KafkaContext, KafkaError, client_config, create_error, is_re
 
 /// How long one question waits for its answer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
-/// What is served of librdkafka's events at a time, between questions.
+/// The most events of librdkafka that are served between two questions.
 const SERVED_EVENTS: usize = 64;
 
-/// A topic of some brokers.
+/// Looks up a topic of some brokers.
 pub struct Topic {
     lookup: BaseConsumer<KafkaContext>,
     name: String,
 }
 
 impl Topic {
-    /// Makes a client for look-ups of `topic`. Connects nowhere yet.
+    /// Makes a client for look-ups of `topic`. It doesn't connect yet.
     ///
     /// # Errors
     /// If librdkafka refuses the settings.
@@ -42,13 +42,13 @@ impl Topic {
         Ok(Self { lookup, name: topic.to_owned() })
     }
 
-    /// Its name.
+    /// Returns the name of the topic.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The numbers of its partitions, in order.
+    /// Returns the numbers of the partitions, in order.
     ///
     /// # Errors
     /// If there is no such topic, or no (good) answer.
@@ -74,7 +74,7 @@ impl Topic {
         Ok(partitions)
     }
 
-    /// The offset of the earliest record and the one behind the last record.
+    /// Returns the offset of the earliest record and the one behind the last record.
     ///
     /// # Errors
     /// If there is no such partition, or no (good) answer.
@@ -98,10 +98,11 @@ impl Topic {
         }
     }
 
-    /// Where reading `partitions` starts: the next offset of each.
+    /// Returns the offset at which reading starts, for each of `partitions`.
     ///
     /// # Errors
-    /// If a configured offset isn't there, if `start` names a partition that isn't, or without a (good) answer.
+    /// If a configured offset isn't there, if `start` names a partition that doesn't exist, or without a (good)
+    /// answer.
     pub fn starts(&self, start: &Start, partitions: &[u32]) -> Result<Vec<(u32, u64)>, KafkaError> {
         match start {
             Start::Earliest => self.of_each(partitions, |(low, _)| low),
@@ -114,10 +115,10 @@ impl Topic {
         }
     }
 
-    /// Where a bounded run over `partitions` ends: the first offset of each that isn't read.
+    /// Returns the first offset that a bounded run doesn't read, for each of `partitions`.
     ///
     /// # Errors
-    /// As [`starts`](Self::starts).
+    /// The same as those of [`starts`](Self::starts).
     pub fn ends(&self, end: &End, partitions: &[u32]) -> Result<Vec<(u32, u64)>, KafkaError> {
         match end {
             End::Latest => self.of_each(partitions, |(_, high)| high),
@@ -139,7 +140,7 @@ impl Topic {
         partitions.iter().map(|&partition| Ok((partition, choose(self.watermarks(partition)?)))).collect()
     }
 
-    /// Offsets as they were configured, checked.
+    /// Returns the configured offsets, checked.
     fn given(
         &self,
         partitions: &[u32],
@@ -171,8 +172,8 @@ impl Topic {
         }
     }
 
-    /// The first offset of each partition whose record's timestamp is at or after `time_ms`; the high watermark
-    /// where there is none.
+    /// Returns the first offset of each partition whose record's timestamp is at or after `time_ms`; the high
+    /// watermark if there is none.
     fn first_since(&self, time_ms: u64, partitions: &[u32]) -> Result<Vec<(u32, u64)>, KafkaError> {
         self.serve();
         let what = || format!("look up times in topic `{}`", self.name);
@@ -202,7 +203,7 @@ impl Topic {
         partitions.iter().map(first).collect()
     }
 
-    /// Lets librdkafka's events through: log lines, errors, requests for a token.
+    /// Serves librdkafka's events: log lines, errors, requests for a token.
     fn serve(&self) {
         for _ in 0..SERVED_EVENTS {
             let _ = self.lookup.poll(Duration::ZERO);
@@ -217,7 +218,8 @@ impl Topic {
         KafkaError::Unavailable { what, brokers: self.lookup.context().brokers().to_owned(), reason }
     }
 
-    /// What a failed look-up means. What librdkafka reported meanwhile says more than that it took too long.
+    /// Returns the error that a failed look-up means. If librdkafka reported an error meanwhile, that explains more
+    /// than a timeout.
     fn error(&self, what: String, error: &LibraryError) -> KafkaError {
         self.serve();
         let context = self.lookup.context();
@@ -250,7 +252,7 @@ impl Topic {
     }
 }
 
-/// A partition's number as librdkafka writes it. Numbers come from it, so none is beyond.
+/// Returns a partition's number as librdkafka has it. All numbers come from librdkafka, so none is out of range.
 pub(super) fn signed(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
 }

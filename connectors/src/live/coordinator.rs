@@ -1,8 +1,8 @@
-//! The one place where ticks are cut.
+//! The coordinator, the one place where ticks are cut.
 //!
-//! A tick's timestamp is the clock's time, but ticks only go forward. After the clock was set back they go on at half
-//! their pace until it has caught up: they would otherwise stand still, and with them the watermark and the bound
-//! beyond which events are from the future.
+//! A tick's timestamp is the clock's time, but ticks only go forward. After the clock was set back they go on at
+//! half their pace until it has caught up. Otherwise they would stand still, and so would the watermark and the
+//! limit for events from the future.
 
 use std::mem;
 use std::sync::PoisonError;
@@ -15,7 +15,7 @@ use super::ticker::{Ticker, TickerRules};
 use super::{LOOK_AROUND, Live, LiveState, TICK_EVENTS, add};
 use crate::input::PartitionInfo;
 
-/// Cuts ticks until the job ends. `clock` is the time in ms since the epoch.
+/// Cuts ticks until the job ends. `clock` returns the time in ms since the epoch.
 pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
     let rules = TickerRules {
         out_of_orderness_ms: live.options.windows.out_of_orderness_ms,
@@ -27,9 +27,11 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
     let mut opened = Instant::now();
     let mut due = opened + width;
     loop {
+        // 1. Wait until the open tick is due, and the workers and sinks aren't too far behind.
         let last = wait_until_due(live, due);
         due = next_due(due, width, Instant::now());
 
+        // 2. Name the next tick, and ask every reader for the cut.
         let mut state = live.state();
         let tick = state.open;
         let paced = u64::try_from(opened.elapsed().as_millis() / 2).unwrap_or(0);
@@ -42,15 +44,18 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
             state.decoders = (state.decoders.0 + 1, Some(decoders));
         }
         live.changed.notify_all();
+        // 3. Wait for all answers: every event of the tick is in a queue then.
         while state.answered.iter().any(|answered| *answered < state.cut) {
             state = live.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
 
+        // 4. Decide the watermark.
         let LiveState { reached, minutes, .. } = &mut *state;
         let closed = ticker.close(tick, reached, mem::take(minutes), last);
         let slow: Vec<Option<u64>> = ticker.slow().collect();
         warn_of_changes(&state.partitions, &state.slow, &slow);
         state.slow = slow;
+        // 5. Open the next tick, and close this one for every worker.
         state.open = state.next;
         state.open_events = 0;
         state.watermark = closed.info.watermark;
@@ -69,7 +74,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
     }
 }
 
-/// Says which partitions became slow, and which aren't any more.
+/// Logs which partitions became slow, and which aren't any more.
 fn warn_of_changes(partitions: &[PartitionInfo], before: &[Option<u64>], slow: &[Option<u64>]) {
     for (index, (partition, behind_ms)) in partitions.iter().zip(slow).enumerate() {
         let was_slow = before.get(index).is_some_and(Option::is_some);
@@ -92,13 +97,13 @@ fn warn_of_changes(partitions: &[PartitionInfo], before: &[Option<u64>], slow: &
     }
 }
 
-/// When the tick that opens now is due: in step with the ones before, but a tick that was long in coming doesn't make
-/// the next ones hurry, and ticks that were cut early don't put it off.
+/// Returns when the tick that opens now is due: one width after the last due time, which keeps step. A tick that
+/// took long doesn't make the next ones hurry, and ticks that were cut early don't put it off.
 fn next_due(due: Instant, width: Duration, now: Instant) -> Instant {
     (due + width).clamp(now, now + width)
 }
 
-/// Waits until the open tick is due, or the job is to end: then it is the last.
+/// Waits until the open tick is due or the job is to end. Returns true if it is the last.
 fn wait_until_due(live: &Live, due: Instant) -> bool {
     let mut state = live.state();
     loop {

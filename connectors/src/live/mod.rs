@@ -1,5 +1,5 @@
-//! The input of a live job: partitions are read and decoded by reader threads, dealt to the workers, and cut
-//! into ticks by one coordinator.
+//! The input of a live job. Reader threads read and decode partitions and deal them to the workers. One coordinator
+//! cuts them into ticks.
 //!
 //! ```text
 //!  broker ──► reader 0 ──► queue 0 ──► worker 0 ─┐
@@ -10,30 +10,31 @@
 //!               cut ◄────────── coordinator ◄────────────┘
 //! ```
 //! **A tick** is opened with its timestamp, the clock's time then. Everything read until its *cut* belongs to it.
-//! To cut, the coordinator raises the cut's number and names the next tick; every reader hands over what it has,
+//! To cut, the coordinator raises the cut's number and names the next tick. Every reader hands over its events,
 //! answers with how far its partitions are, and goes on for the next tick at once. When all have answered, the
 //! [`Ticker`] decides the watermark and [`Message::Close`] enters every queue.
 //!
-//! **Why nothing is misplaced.** A reader's messages enter its worker's queue in order, all those of a tick before
-//! its answer, and `Close` after all answers. So when a worker takes `Close`, it has taken everything of the tick
-//! that is its to take. What it took for the *next* tick before that carries that tick's number, and waits.
-//! Definitions enter the queue before the events that rely on them. Tables answer the first cut when they are
-//! read to the end they had at the start: no tick closes before.
+//! **No event is misplaced.** A reader's messages enter its worker's queue in order: first all those of a tick,
+//! then its answer, and `Close` after all answers. So a worker that takes `Close` has taken its whole part of the
+//! tick. Events that it took for the *next* tick before that carry that tick's number, and wait. Definitions enter
+//! the queue before the events that rely on them. Tables answer the first cut when they are read to the end they
+//! had at the start: no tick closes before.
 //!
-//! **Ticks are due** when they are as old as `tick_ms`, hold [`TICK_EVENTS`], when the last one left the watermark
-//! [`behind`](ClosedTick::behind), or when a partition has come to where only a later watermark lets it go on; but none is cut while [`TICKS_COMPUTED`] are being computed or
-//! [`TICKS_PUBLISHED`] published. A slow job's ticks therefore grow wider instead of more.
+//! **A tick is due** when it is as old as `tick_ms` or holds [`TICK_EVENTS`]. It is due at once if the last one
+//! left the watermark [`behind`](ClosedTick::behind), or if a partition can go on only with a later watermark. But
+//! none is cut while [`TICKS_COMPUTED`] are being computed or [`TICKS_PUBLISHED`] published. So the ticks of a slow
+//! job grow wider instead of more.
 //!
 //! **Back-pressure.** Readers pause while [`QUEUE_BYTES`] wait in the queues or the open tick is full; librdkafka
 //! then stops fetching. A partition that is more than `skew_ms` of event time ahead of the watermark is paused
-//! until the others follow, or are found to be slow. Memory is bounded by these, whatever the broker holds.
+//! until the others follow, or are found slow. These limits bound memory, whatever the broker holds.
 //!
-//! **Lateness** is decided by the reader, record by record in the order of offsets, by the same rules as in bounded
-//! runs (see [`crate::ingest::sequencer`]) but for the start: a partition's running maximum starts at its first
-//! event, as a live job can't look ahead.
+//! **Lateness** is decided by the reader, record by record in the order of offsets. The rules are those of bounded
+//! runs (see [`crate::ingest::sequencer`]) except for the start: a partition's running maximum starts at its first
+//! event, since a live job can't look ahead.
 //!
-//! **Stopping** cuts a last tick, with everything that was read. An error in a reader stops the job the same way,
-//! so that what was counted is published before the process ends.
+//! **Stopping** cuts a last tick with everything that was read. An error in a reader stops the job the same way, so
+//! that everything counted is published before the process ends.
 
 mod coordinator;
 mod reader;
@@ -66,61 +67,60 @@ use crate::input::{Message, PartitionInfo, Queues};
 use crate::kafka::KafkaError;
 use crate::tables::TableError;
 
-/// Bytes of messages in all queues at which reading pauses.
+/// The number of bytes of messages, in all queues, at which reading pauses.
 pub const QUEUE_BYTES: usize = 64 << 20;
-/// Events of the open tick at which it is due, and reading pauses: 64 MiB of them.
+/// The number of events of the open tick at which it is due and reading pauses: 64 MiB of them.
 pub const TICK_EVENTS: u64 = 1 << 19;
-/// Ticks that the workers may be at work on.
+/// The most ticks that the workers may be at work on.
 pub const TICKS_COMPUTED: u64 = 2;
-/// Ticks that are closed and not yet handed to the sinks, those included.
+/// The most ticks that are closed and not yet handed to the sinks, those at work included.
 pub const TICKS_PUBLISHED: u64 = 4;
-/// How long anybody sleeps before looking around again; whoever changes something wakes the others earlier.
+/// The longest sleep before a thread looks again; a change wakes it earlier.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
-/// How a live job is read.
+/// The options of a live job's input.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveOptions {
-    /// Width of a tick in ms.
+    /// The width of a tick in ms.
     pub tick_ms: u64,
-    /// `[windows]`.
     pub windows: Windows,
-    /// Workers, and readers beside them.
+    /// The number of workers, each of which has a reader.
     pub workers: NonZeroUsize,
 }
 
-/// Why a live job can't go on.
+/// An error that ends a live job.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
     #[error(transparent)]
     Kafka(#[from] KafkaError),
-    /// A table can't be used.
     #[error(transparent)]
     Table(#[from] TableError),
 }
 
-/// What was read and closed so far; counters only grow.
+/// The counts of what was read and closed; they only grow.
 #[derive(Debug, Default)]
 pub struct LiveCounters {
     pub bytes: AtomicU64,
     pub messages: AtomicU64,
-    /// Events that were decoded, duplicates included.
+    /// The number of decoded events, duplicates included.
     pub events: AtomicU64,
-    /// Those of them that are late.
+    /// The number of late ones among them.
     pub late: AtomicU64,
-    /// Dead letters of sources, by [`DeadLetter::class`](crate::decode::DeadLetter::class) (its index in [`crate::decode::CLASSES`]).
+    /// The dead letters of sources, by [`DeadLetter::class`](crate::decode::DeadLetter::class), an index in
+    /// [`crate::decode::CLASSES`].
     pub dead_letters: [AtomicU64; crate::decode::CLASSES.len()],
     pub table_dead_letters: AtomicU64,
-    /// Values of optional columns of tables that could not be read and count as unknown.
+    /// The unreadable values of optional columns of tables, which count as unknown.
     pub table_unread: AtomicU64,
     pub table_changes: AtomicU64,
     pub gaps: AtomicU64,
     pub ticks: AtomicU64,
-    /// What was odd about records that count, by source.
+    /// The oddities of records that count, by source.
     pub tallies: Mutex<Vec<Tally>>,
 }
 
 impl LiveCounters {
-    /// Adds what was odd about records of a source.
+    /// Adds the oddities of a source's records.
     fn tally(&self, source: usize, tally: &Tally) {
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         if tallies.len() <= source {
@@ -134,36 +134,36 @@ fn add(counter: &AtomicU64, number: u64) {
     counter.fetch_add(number, Ordering::Relaxed);
 }
 
-/// Where a live job is; for metrics and health.
+/// The state of a live job, for metrics and health.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     /// The tick that is open.
     pub open: Tick,
-    /// The last tick that was closed, 0 before the first.
+    /// The last tick that was closed; 0 before the first.
     pub closed: Tick,
     /// The last tick that all workers computed.
     pub computed: Tick,
     /// The last tick that was handed to the sinks.
     pub published: Tick,
     pub watermark: EventTime,
-    /// Bytes that wait in the workers' queues.
+    /// The number of bytes that wait in the workers' queues.
     pub queued_bytes: usize,
-    /// The partitions, and how many records of each are there and weren't read, where it is known.
+    /// The partitions, each with its number of unread records if that is known.
     pub lags: Vec<(PartitionInfo, Option<u64>)>,
-    /// The partitions that are slow, and how many ms their events are behind those of the others; 0 while one is idle.
+    /// The slow partitions, each with how many ms its events are behind those of the others; 0 while it is idle.
     pub slow: Vec<(PartitionInfo, u64)>,
     pub tables_read: bool,
-    /// The last tick was cut because the job is behind its input.
+    /// True if the last tick was cut because the job is behind its input.
     pub catching_up: bool,
 }
 
-/// The input of one live job in this process. See the module.
+/// The input of one live job in this process, shared by its threads.
 pub struct Live {
     state: Mutex<LiveState>,
-    /// Signals every change that somebody may wait for.
+    /// Signals every change that a thread may wait for.
     changed: Condvar,
     options: LiveOptions,
-    /// What was read so far.
+    /// The counts of what was read so far.
     pub counters: LiveCounters,
 }
 
@@ -171,38 +171,38 @@ struct LiveState {
     first: Tick,
     open: Tick,
     next: Tick,
-    /// Number of the last cut that was asked for.
+    /// The number of the last cut that was asked for.
     cut: u64,
-    /// By slot, the last cut that it answered.
+    /// The last cut that each slot answered.
     answered: Vec<u64>,
     reached: Vec<PartitionProgress>,
-    /// By partition, how many ms it is behind the others if it is slow.
+    /// How many ms each partition is behind the others, if it is slow.
     slow: Vec<Option<u64>>,
     lags: Vec<Option<u64>>,
     minutes: BTreeSet<EventTime>,
     partitions: Arc<Vec<PartitionInfo>>,
-    /// Decoders for the next tick, once they are to be replaced.
+    /// The decoders for the next tick, once they are to be replaced.
     new_decoders: Option<Arc<Decoders>>,
-    /// Decoders since the last replacement, and the number of replacements.
+    /// The number of replacements, and the decoders since the last one.
     decoders: (u64, Option<Arc<Decoders>>),
-    /// By reader, partitions that it doesn't read yet.
+    /// The partitions that each reader is to add.
     additions: Vec<Vec<Addition>>,
     open_events: u64,
     queues: Queues,
     watermark: EventTime,
     closed: Tick,
     closed_count: u64,
-    /// By worker, how many ticks it computed.
+    /// How many ticks each worker computed, and the last of them.
     computed: Vec<(u64, Tick)>,
     published: (u64, Tick),
     behind: bool,
-    /// A partition reached the ceiling: only another tick raises it.
+    /// True if a partition reached the ceiling, which only another tick raises.
     at_ceiling: bool,
     tables_read: bool,
     stopping: bool,
-    /// The last cut was asked for.
+    /// True once the last cut was asked for.
     last: bool,
-    /// The last tick was closed.
+    /// True once the last tick was closed.
     over: bool,
     error: Option<Arc<LiveError>>,
 }
@@ -210,30 +210,31 @@ struct LiveState {
 /// A partition that is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addition {
-    /// Its place in the job's list of partitions.
+    /// Its index in the job's list of partitions.
     pub index: usize,
-    /// Its source's place in the configuration.
+    /// The index of its source in the configuration.
     pub source: usize,
     /// Its number in the topic.
     pub number: u32,
     pub offset: u64,
 }
 
-/// What a reader has to heed now.
+/// The orders that a reader follows now.
 struct Orders {
     cut: u64,
     last: bool,
     stopping: bool,
     has_room: bool,
-    /// No partition is read beyond this event time.
+    /// The event time beyond which no partition is read.
     ceiling: EventTime,
-    /// The next cut comes at once.
+    /// True if the next cut comes at once.
     behind: bool,
     additions: Vec<Addition>,
 }
 
 impl Live {
-    /// A job whose first tick is `open`. Its slots are the readers, one a worker, and that of the tables.
+    /// Starts a job whose first tick is `open`. Each reader has a slot, one a worker, and the tables have the last
+    /// one.
     #[must_use]
     pub fn new(open: Tick, options: LiveOptions) -> Arc<Self> {
         let workers = options.workers.get();
@@ -274,8 +275,8 @@ impl Live {
         })
     }
 
-    /// Adds a partition to the job's list; its reader begins with it at once, so the tick that is open then is
-    /// the first with records of it.
+    /// Adds a partition to the job's list. Its reader begins with it at once, so the tick that is open then is the
+    /// first with records of it.
     pub fn add_partition(&self, info: PartitionInfo, offset: u64) {
         let mut state = self.state();
         let index = state.partitions.len();
@@ -288,25 +289,26 @@ impl Live {
         self.changed.notify_all();
     }
 
-    /// The partitions so far; a position's `partition` is an index of this list, which only grows.
+    /// Returns the partitions, of which a position's `partition` is the index. The list only grows.
     #[must_use]
     pub fn partitions(&self) -> Arc<Vec<PartitionInfo>> {
         Arc::clone(&self.state().partitions)
     }
 
-    /// Replaces every reader's decoders: what the next tick reads is decoded with the new ones.
+    /// Replaces the decoders of every reader. They decode the records of the next tick.
     pub fn replace_decoders(&self, decoders: Arc<Decoders>) {
         self.state().new_decoders = Some(decoders);
     }
 
-    /// Enters the calling thread as a worker; the tick that its messages begin with, be it closed already.
+    /// Registers the calling thread as a worker. Returns the tick that its messages begin with, which may be closed
+    /// already.
     pub fn enter_worker(&self, worker: usize) -> Tick {
         let mut state = self.state();
         state.queues.enter(worker, thread::current());
         state.first
     }
 
-    /// The worker's next message, if it is there.
+    /// Returns the worker's next message, if there is one.
     pub fn next(&self, worker: usize) -> Option<Message> {
         let mut state = self.state();
         let was_full = state.queues.bytes() >= QUEUE_BYTES;
@@ -317,21 +319,21 @@ impl Live {
         Some(message)
     }
 
-    /// Whether the worker was given its last tick.
+    /// Returns whether the worker was given its last tick.
     #[must_use]
     pub fn is_over(&self, worker: usize) -> bool {
         let state = self.state();
         state.over && state.queues.is_empty(worker)
     }
 
-    /// A worker has computed a tick.
+    /// Notes that a worker has computed a tick.
     pub fn computed(&self, worker: usize, tick: Tick) {
         let computed = &mut self.state().computed[worker];
         *computed = (computed.0 + 1, tick);
         self.changed.notify_all();
     }
 
-    /// A tick's results were handed to the sinks.
+    /// Notes that a tick's results were handed to the sinks.
     pub fn published(&self, tick: Tick) {
         let published = &mut self.state().published;
         *published = (published.0 + 1, tick);
@@ -344,7 +346,7 @@ impl Live {
         self.changed.notify_all();
     }
 
-    /// Ends the job with a last tick, and an error; the first one counts.
+    /// Ends the job with a last tick and an error, of which the first one stays.
     pub fn fail(&self, error: LiveError) {
         let mut state = self.state();
         state.error.get_or_insert_with(|| Arc::new(error));
@@ -352,19 +354,19 @@ impl Live {
         self.changed.notify_all();
     }
 
-    /// Why the job ended, if it was an error.
+    /// Returns the error that ended the job, if one did.
     #[must_use]
     pub fn error(&self) -> Option<Arc<LiveError>> {
         self.state().error.clone()
     }
 
-    /// Whether the job is to end.
+    /// Returns whether the job is to end.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.state().stopping
     }
 
-    /// Sleeps until the job is to end, at most so long. Whether it is to end.
+    /// Sleeps until the job is to end, for at most `most`. Returns whether it is to end.
     #[must_use]
     pub fn wait_for_stop(&self, most: Duration) -> bool {
         let state = self.state();
@@ -375,7 +377,7 @@ impl Live {
         state.stopping
     }
 
-    /// Where the job is.
+    /// Returns the state of the job.
     #[must_use]
     pub fn status(&self) -> Status {
         let state = self.state();
@@ -398,7 +400,7 @@ impl Live {
         }
     }
 
-    /// The slot of the tables.
+    /// Returns the slot of the tables.
     fn table_slot(&self) -> usize {
         self.options.workers.get()
     }
@@ -422,7 +424,7 @@ impl Live {
         }
     }
 
-    /// Sleeps until a reader that had nothing to do should look again.
+    /// Sleeps until a reader that had no work should look again.
     fn rest(&self, slot: usize) {
         let state = self.state();
         let answered = state.answered[slot];
@@ -436,7 +438,7 @@ impl Live {
         drop(self.changed.wait_timeout_while(state, LOOK_AROUND, |state| state.cut == answered));
     }
 
-    /// A partition was paused for the watermark's sake.
+    /// Notes that a partition was paused, so that a later watermark lets it go on.
     fn reached_ceiling(&self) {
         self.state().at_ceiling = true;
         self.changed.notify_all();
@@ -456,15 +458,14 @@ impl Live {
         }
     }
 
-    /// The decoders that are to be used from the cut on that was answered last, if they aren't those of
-    /// `replacement` any more; and their number.
+    /// Returns the decoders for the time after the last answered cut, and their number, unless it is `replacement`.
     fn decoders_since(&self, replacement: u64) -> Option<(u64, Arc<Decoders>)> {
         let state = self.state();
         let (number, decoders) = &state.decoders;
         decoders.as_ref().filter(|_| *number > replacement).map(|decoders| (*number, Arc::clone(decoders)))
     }
 
-    /// Answers a cut; the tick that is read for from now on.
+    /// Answers a cut. Returns the tick that is read for from now on.
     fn answer(
         &self,
         slot: usize,
@@ -489,19 +490,19 @@ impl Live {
         }
     }
 
-    /// A thread that panicked while it held the lock has ended the process.
+    /// Locks the state of all threads. A thread that panicked while it held the lock has ended the process.
     fn state(&self) -> MutexGuard<'_, LiveState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LiveState {
-    /// Whether more may be read.
+    /// Returns whether more may be read.
     fn has_room(&self) -> bool {
         self.queues.bytes() < QUEUE_BYTES && self.open_events < TICK_EVENTS
     }
 
-    /// Whether another tick may be cut.
+    /// Returns whether another tick may be cut.
     fn may_cut(&self) -> bool {
         let computed = self.computed.iter().map(|(count, _)| *count).min().unwrap_or(0);
         self.closed_count < computed + TICKS_COMPUTED

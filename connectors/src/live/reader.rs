@@ -1,4 +1,4 @@
-//! A reader: a thread that reads some partitions of every source, decodes, and judges lateness.
+//! A reader is a thread that reads some partitions of every source, decodes them, and judges lateness.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -17,35 +17,35 @@ use crate::ingest::sequencer::RunningMaximum;
 use crate::input::{FutureLimit, Message};
 use crate::kafka::{Consumer, ConsumerEvent, KafkaError, KafkaMessage, PartitionLag};
 
-/// Messages that are taken from a source before the reader looks around.
+/// The most messages that are taken from a source at once.
 const POLL_MESSAGES: usize = 2_048;
 /// How long a source without messages is waited for.
 const POLL_WAIT: Duration = Duration::from_millis(10);
-/// ... and for so long while ticks follow each other at once: each would wait for it.
+/// The same while ticks follow each other at once: each would wait for it.
 const POLL_WAIT_BEHIND: Duration = Duration::from_millis(1);
-/// Events that are handed over at once, about.
+/// The number of events from which a reader hands them over.
 const BATCH_EVENTS: usize = 4_096;
 
-/// Some partitions of one source.
+/// Reads some partitions of one source.
 pub trait Feed: Send {
-    /// Reads a partition from an offset on, in place of where it was.
+    /// Reads a partition from an offset on, instead of where it was.
     ///
     /// # Errors
     /// If the client refuses.
     fn add(&mut self, partition: u32, offset: u64) -> Result<(), KafkaError>;
     /// Stops reading a partition, or goes on.
     fn pause(&mut self, partition: u32, pause: bool);
-    /// Hands over what is there, at most so many records; waits for the first, at most so long.
+    /// Hands over the records that are there, at most `most`; waits for the first for at most `wait`.
     ///
     /// # Errors
-    /// What can't be waited out.
+    /// Any error that can't be waited out.
     fn poll(
         &mut self,
         most: usize,
         wait: Duration,
         take: &mut dyn FnMut(ConsumerEvent<'_>),
     ) -> Result<usize, KafkaError>;
-    /// How far its partitions are behind, as far as it is known.
+    /// Returns the lag of the partitions, as far as it is known.
     fn lags(&self) -> Vec<PartitionLag>;
 }
 
@@ -72,22 +72,20 @@ impl Feed for Consumer {
     }
 }
 
-/// A source as a reader has it.
+/// A part of a source, as a reader has it.
 pub struct SourceFeed {
-    /// What errors call it: its topic.
+    /// The name in errors, which is the topic.
     pub name: String,
-    /// Its place in the configuration.
+    /// The index of the source in the configuration.
     pub source: usize,
-    /// Where its messages come from.
     pub feed: Box<dyn Feed>,
-    /// What happens when records are gone.
     pub on_gap: OnGap,
 }
 
-/// Makes the decoder of a source.
+/// A function that makes the decoder of a source.
 pub type Decoders = dyn Fn(usize) -> Box<dyn Decoder> + Send + Sync;
 
-/// See the module.
+/// Reads and decodes its partitions for one worker.
 pub struct PartitionReader {
     live: Arc<Live>,
     slot: usize,
@@ -95,7 +93,7 @@ pub struct PartitionReader {
     partitions: LivePartitions,
     tick: Tick,
     answered: u64,
-    /// Number of the replacement that the decoders are of.
+    /// The number of the replacement that the decoders are from.
     replacement: u64,
     out: Decoded,
     minutes: BTreeSet<EventTime>,
@@ -120,11 +118,11 @@ struct LivePartition {
     number: u32,
     /// `None` before the first event.
     running: Option<RunningMaximum>,
-    /// Its greatest event time, leaps included.
+    /// The greatest event time, leaps included.
     highest: EventTime,
     next_offset: u64,
     at_end: bool,
-    /// It was at its end since the last cut.
+    /// True if it was at its end since the last cut.
     was_at_end: bool,
     events: u64,
     paused: bool,
@@ -139,7 +137,7 @@ struct ReportedGap {
 }
 
 impl PartitionReader {
-    /// The reader in a slot, with its part of every source.
+    /// Makes the reader of a slot, with its part of every source.
     pub fn new(live: &Arc<Live>, slot: usize, feeds: Vec<SourceFeed>, decoders: &Decoders) -> Self {
         let windows = &live.options.windows;
         let tolerance_ms = windows.out_of_orderness_ms.saturating_add(windows.allowed_lateness_ms);
@@ -158,7 +156,7 @@ impl PartitionReader {
         }
     }
 
-    /// Reads until the job ends. An error ends the job; what was read is in its last tick.
+    /// Reads until the job ends. An error ends the job; the records read before are in its last tick.
     pub fn run(mut self) {
         let mut failed = false;
         loop {
@@ -179,7 +177,7 @@ impl PartitionReader {
         }
     }
 
-    /// Polls every source once.
+    /// Polls every source once for records.
     fn read(&mut self, orders: Orders) -> Result<(), LiveError> {
         for addition in orders.additions {
             self.add(addition)?;
@@ -214,7 +212,7 @@ impl PartitionReader {
         Ok(())
     }
 
-    /// Pauses partitions that are beyond an event time, resumes the others.
+    /// Pauses the partitions that are beyond an event time; lets the others go on.
     fn pause_beyond(&mut self, ceiling: EventTime) {
         let mut reached = false;
         for partition in &mut self.partitions.list {
@@ -289,7 +287,7 @@ impl PartitionReader {
         Ok(())
     }
 
-    /// Hands over what was decoded.
+    /// Hands the decoded records over to the worker.
     fn flush(&mut self) {
         let tick = self.tick;
         let Decoded { events, dead_letters, definitions, .. } = mem::take(&mut self.out);
@@ -305,6 +303,7 @@ impl PartitionReader {
     }
 
     fn answer(&mut self, cut: u64) {
+        // 1. All events of the tick enter the queue before the answer.
         self.flush();
         for ReaderSource { feed, .. } in &self.sources {
             let lags = feed.feed.lags().into_iter().filter_map(|lag| {
@@ -315,10 +314,12 @@ impl PartitionReader {
             });
             self.live.set_lags(lags);
         }
+        // 2. The answer: how far each partition is, and which minutes have events.
         let reached = self.partitions.list.iter_mut().map(|partition| (partition.index, partition.reached()));
         self.tick =
             self.live.answer(self.slot, cut, reached.collect::<Vec<_>>(), mem::take(&mut self.minutes));
         self.answered = cut;
+        // 3. New decoders begin with the next tick.
         if let Some((replacement, decoders)) = self.live.decoders_since(self.replacement) {
             self.replacement = replacement;
             for source in &mut self.sources {
@@ -335,7 +336,7 @@ impl LivePartitions {
 }
 
 impl LivePartition {
-    /// Decodes a message; how many of its events are late.
+    /// Decodes a message; returns how many of its events are late.
     fn message(
         &mut self,
         message: &KafkaMessage<'_>,
@@ -375,13 +376,13 @@ impl LivePartition {
         late
     }
 
-    /// What it reached, for a cut.
+    /// Returns how far the partition got, for a cut.
     fn reached(&mut self) -> PartitionProgress {
         let events = mem::take(&mut self.events);
-        // What came behind the end of a paused partition isn't known.
+        // Records behind the end of a paused partition aren't known.
         let at_end = mem::replace(&mut self.was_at_end, self.at_end) && !self.paused;
         let settled = self.running.as_ref().map(RunningMaximum::maximum);
-        // At the end nothing is there that could contradict a leap.
+        // At the end no record is left that could contradict a leap.
         let maximum = if self.at_end { settled.map(|_| self.highest) } else { settled };
         PartitionProgress { maximum, settled, next_offset: self.next_offset, at_end, events }
     }

@@ -1,4 +1,4 @@
-//! The reader of the tables: files that are watched, topics that are followed.
+//! The reader of the tables: it watches files and follows topics.
 
 use std::mem;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use crate::tables::{TablesRead, TopicTable, WatchedTables};
 
 /// How long a round waits for changes.
 const POLL_WAIT: Duration = Duration::from_millis(20);
-/// ... and for so long while ticks follow each other at once: each would wait for it.
+/// The same while ticks follow each other at once: each would wait for it.
 const POLL_WAIT_BEHIND: Duration = Duration::from_millis(1);
-/// Records of a topic that are taken at once.
+/// The most records of a topic that are taken at once.
 const POLL_RECORDS: usize = 4_096;
-/// Changes that are handed over at once, about.
+/// The number of changes from which they are handed over.
 const BATCH_CHANGES: usize = 8_192;
 
-/// Where changes of tables come from.
+/// A source of changes of tables.
 pub trait TableFeed: Send {
-    /// Adds what is new to `read`; waits for it, at most so long.
+    /// Adds new changes to `read`; waits for them for at most `wait`.
     ///
     /// # Errors
-    /// What can't be waited out.
+    /// Any error that can't be waited out.
     fn poll(&mut self, wait: Duration, read: &mut TablesRead) -> Result<(), LiveError>;
-    /// Whether everything was read that was there at the start.
+    /// Returns whether everything was read that was there at the start.
     fn is_complete(&self) -> bool;
 }
 
-/// Tables from files: looked at every so often.
+/// Tables from files, which are read again at intervals.
 pub struct FileFeed {
     watched: WatchedTables,
     every: Duration,
@@ -40,7 +40,7 @@ pub struct FileFeed {
 }
 
 impl FileFeed {
-    /// Files that were read for the first time.
+    /// Watches files that were read for the first time.
     #[must_use]
     pub fn new(watched: WatchedTables, every: Duration) -> Self {
         Self { watched, every, looked: Instant::now() }
@@ -66,22 +66,22 @@ impl TableFeed for FileFeed {
     }
 }
 
-/// A table from a topic: read from its beginning, and followed. Its partitions are those it has at the start. What the
-/// topic holds at the start is put out at once, when it is read: as it is then, not as it came to be.
+/// A table from a topic: read from its beginning, and followed. Its partitions are those it has at the start. Once
+/// the content at the start is read, its newest state is handed over at once, without the changes that led to it.
 pub struct TopicFeed {
     table: TopicTable,
     consumer: Consumer,
-    /// By partition, the end it had at the start, where that isn't reached.
+    /// The end that each partition had at the start, if that isn't reached yet.
     ahead: HashMap<u32, u64>,
-    /// What was read so far, until all of that is reached.
+    /// The content that was read so far, until all of that is reached.
     first: Option<TablesRead>,
 }
 
 impl TopicFeed {
-    /// Looks the topic up.
+    /// Looks up the topic and starts to read it.
     ///
     /// # Errors
-    /// If that isn't possible.
+    /// If the look-up fails.
     pub fn open(client: &KafkaClient, table: TopicTable) -> Result<Self, KafkaError> {
         let topic = Topic::open(client, table.topic())?;
         let partitions = topic.partitions()?;
@@ -135,7 +135,7 @@ impl TableFeed for TopicFeed {
     }
 }
 
-/// See the module.
+/// Reads all tables for worker 0.
 pub struct TableReader {
     live: Arc<Live>,
     slot: usize,
@@ -146,7 +146,7 @@ pub struct TableReader {
 }
 
 impl TableReader {
-    /// The reader of all tables; `first` is what was read of them already.
+    /// Makes the reader of all tables; `first` was read of them already.
     #[must_use]
     pub fn new(live: &Arc<Live>, first: TablesRead, feeds: Vec<Box<dyn TableFeed>>) -> Self {
         let tick = live.state().open;
@@ -196,7 +196,7 @@ impl TableReader {
         Ok(())
     }
 
-    /// Hands over what was read, to worker 0.
+    /// Hands over the changes that were read, to worker 0.
     fn flush(&mut self) {
         let TablesRead { changes, definitions, dead_letters, warnings: _, unread } =
             mem::take(&mut self.read);

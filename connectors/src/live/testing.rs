@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::Feed;
 use crate::kafka::{ConsumerEvent, KafkaError, KafkaMessage, PartitionLag};
 
-/// The longest wait of a poll that finds nothing.
+/// The longest time that a poll without records waits.
 const WAIT: Duration = Duration::from_millis(1);
 
-/// A topic: messages by partition, which the test appends to while readers have it.
+/// A topic whose messages tests append while readers read it.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryTopic {
     partitions: Arc<Mutex<BTreeMap<u32, Vec<String>>>>,
@@ -20,19 +20,18 @@ pub struct MemoryTopic {
 }
 
 impl MemoryTopic {
-    /// Appends messages to a partition.
     pub fn append(&self, partition: u32, messages: impl IntoIterator<Item = String>) {
         let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         partitions.entry(partition).or_default().extend(messages);
     }
 
-    /// Returns the number of polls of all readers that have ended.
+    /// Returns the number of finished polls of all readers.
     #[must_use]
     pub fn polls(&self) -> u64 {
         self.polls.load(Ordering::SeqCst)
     }
 
-    /// Returns what one reader reads it by. The records with offsets below `low` are gone.
+    /// Returns a feed of the topic for one reader. The records with offsets below `low` are gone.
     #[must_use]
     pub fn feed(&self, low: u64) -> Box<dyn Feed> {
         let (next, paused, ends) = Default::default();
@@ -44,7 +43,7 @@ struct MemoryFeed {
     topic: MemoryTopic,
     next: BTreeMap<u32, u64>,
     paused: BTreeSet<u32>,
-    /// The end of each partition that the reader was told last.
+    /// The end of each partition that was last handed over.
     ends: BTreeMap<u32, u64>,
     low: u64,
 }

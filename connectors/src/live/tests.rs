@@ -131,7 +131,7 @@ impl Job {
         self.wait("events are read", |_| self.live.counters.events.load(Ordering::Relaxed) >= count);
     }
 
-    /// What each worker was given.
+    /// The messages that each worker was given.
     fn end(self) -> Vec<Vec<Message>> {
         self.live.stop();
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -391,7 +391,7 @@ fn a_gap_stops_the_job_or_becomes_a_dead_letter() {
     assert!(letters[0].reason.starts_with("gap: the records from offset 0 to 39 are gone"));
 }
 
-/// A table that is complete when it is told to be.
+/// A table that is complete once the test says so.
 struct Gate(Arc<AtomicBool>);
 
 impl TableFeed for Gate {

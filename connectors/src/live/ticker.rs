@@ -1,24 +1,24 @@
-//! The watermark of a live job: what the partitions reached at a cut in, the tick's [`TickInfo`] out.
+//! The watermark of a live job: it takes how far partitions are at a cut, and returns the tick's [`TickInfo`].
 //!
-//! Pure: no clock, no threads, no Kafka. A tick is decided by its cut alone (what every partition had reached,
-//! whether it was at its end), so a recorded cut gives the same tick again.
+//! It is pure: no clock, no threads, no Kafka. A tick is decided by its cut alone: how far every partition was, and
+//! whether it was at its end. So a recorded cut gives the same tick again.
 //!
-//! * **Watermark**: the minimum over *active* partitions of (running maximum - out_of_orderness), at most the
-//!   tick, never back. A partition without any event yet holds it where it is.
-//! * **Idle**: at its end without an event for `idle_ticks` ticks in a row, whatever else it has (a partition of bad
-//!   records holds nobody back); an idle partition doesn't count. When all are idle or slow the clock takes over:
-//!   max(previous, tick - out_of_orderness).
-//! * **Slow**: more than `skew_ms` behind the others, at its end, for `idle_ticks` ticks in a row, and with events in the
-//!   last of them. A gateway whose clock is slow would otherwise hold back what all others do, for as long as it sends.
-//!   Its events then count as corrections of windows that are closed, and are late for the detector. It counts again
-//!   when it is no more than half of `skew_ms` behind. *The others* are the furthest running maximum of any partition,
-//!   idle ones included, leaps not: one stray time makes nobody slow. A partition that reads a backlog isn't at its end,
-//!   and holds the watermark.
-//! * **Steps**: one tick raises the watermark by at most [`STEP_MS`], so that no operator sees more than one of
-//!   the detector's windows close at once; a gap in which no event lies is jumped. What is left is done by the
-//!   next ticks, which are then cut at once ([`ClosedTick::behind`]).
+//! * **Watermark**: the minimum over *active* partitions of (running maximum - out_of_orderness). It is at most the
+//!   tick and never goes back. A partition that never had an event holds it where it is.
+//! * **Idle**: at its end without an event for `idle_ticks` ticks in a row, whatever else it has. An idle partition
+//!   doesn't count, so a partition of bad records holds no other back. When all are idle or slow the clock takes
+//!   over: max(previous, tick - out_of_orderness).
+//! * **Slow**: more than `skew_ms` behind the others, at its end, for `idle_ticks` ticks in a row, and with events
+//!   in the last of them. A gateway whose clock is slow would otherwise hold back all others for as long as it
+//!   sends. Its events then count as corrections of windows that are closed, and are late for the detector. It
+//!   counts again when it is no more than half of `skew_ms` behind. *The others* are the furthest running maximum
+//!   of any partition. Idle partitions are included and leaps aren't, so one stray time makes no partition slow. A
+//!   partition that reads a backlog isn't at its end, and holds the watermark.
+//! * **Steps**: one tick raises the watermark by at most [`STEP_MS`], so that no operator sees more than one of the
+//!   detector's windows close at once. A gap without events is jumped. The next ticks raise it further, and are
+//!   then cut at once ([`ClosedTick::behind`]).
 //!
-//! Limits: memory is four numbers a partition and one a minute of event time that is read ahead.
+//! Limits: memory is four numbers a partition, and one a minute of event time that is read ahead.
 
 use std::collections::BTreeSet;
 
@@ -27,29 +27,25 @@ use keytide_dataflow::model::{EventTime, Tick, TickInfo};
 /// How far one tick may raise the watermark.
 pub const STEP_MS: u64 = 60_000;
 
-/// What the decisions depend on besides the cuts.
+/// The settings that decisions depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct TickerRules {
-    /// `[windows].out_of_orderness`.
     pub out_of_orderness_ms: u64,
-    /// `[windows].idle_ticks`.
     pub idle_ticks: u32,
-    /// `[windows].skew`.
     pub skew_ms: u64,
 }
 
-/// What one partition had reached when a tick was cut.
+/// How far one partition was when a tick was cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartitionProgress {
-    /// Its greatest event time so far; `None` before its first event.
+    /// The greatest event time so far; `None` before its first event.
     pub maximum: Option<EventTime>,
-    /// The same without leaps that aren't confirmed yet: no single record moves it by more than an hour.
+    /// The same without leaps that aren't confirmed yet. No single record moves it by more than an hour.
     pub settled: Option<EventTime>,
-    /// The offset that is read next.
     pub next_offset: u64,
-    /// It was read to its end, at some time since the last cut, and isn't paused.
+    /// True if it was at its end at some time since the last cut, and isn't paused.
     pub at_end: bool,
-    /// Events that were read for this tick.
+    /// The number of events that were read for this tick.
     pub events: u64,
 }
 
@@ -57,16 +53,16 @@ pub struct PartitionProgress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClosedTick {
     pub info: TickInfo,
-    /// The watermark was held back by its step: further ticks are needed although nothing new was read.
+    /// True if the step held the watermark back: further ticks are needed even without new records.
     pub behind: bool,
 }
 
-/// See the module.
+/// Decides the watermark of every tick of a live job.
 #[derive(Debug)]
 pub struct Ticker {
     rules: TickerRules,
     paces: Vec<PartitionPace>,
-    /// Minutes beyond the watermark in which events lie.
+    /// The minutes beyond the watermark that have events.
     minutes: BTreeSet<EventTime>,
     watermark: EventTime,
 }
@@ -74,16 +70,16 @@ pub struct Ticker {
 /// How a partition keeps up with the others.
 #[derive(Clone, Copy, Debug, Default)]
 struct PartitionPace {
-    /// Ticks in a row that it was at its end without an event.
+    /// The number of ticks in a row that it was at its end without an event.
     quiet: u32,
-    /// Ticks in a row that it was at its end and behind. Those in which it is idle don't matter.
+    /// The number of ticks in a row that it was at its end and behind; those in which it is idle don't matter.
     behind: u32,
     behind_ms: u64,
     is_slow: bool,
 }
 
 impl PartitionPace {
-    /// Learns what a partition reached, when the furthest one is at `front`.
+    /// Updates the pace with how far the partition is, when the furthest one is at `front`.
     fn learn(&mut self, reached: &PartitionProgress, front: EventTime, rules: &TickerRules) {
         let PartitionProgress { maximum, at_end, events, .. } = *reached;
         self.quiet = if at_end && events == 0 { self.quiet.saturating_add(1) } else { 0 };
@@ -92,7 +88,7 @@ impl PartitionPace {
         }
         self.behind_ms = maximum.map_or(0, |maximum| front.saturating_sub(maximum));
         let is_behind = self.behind_ms > if self.is_slow { rules.skew_ms / 2 } else { rules.skew_ms };
-        // What is slow stays so until it has caught up, also while it reads what came in a heap.
+        // A slow partition stays slow until it has caught up, also while it reads many events at once.
         self.behind = if is_behind && (at_end || self.is_slow) { self.behind.saturating_add(1) } else { 0 };
         self.is_slow = is_behind && (self.is_slow || events > 0 && self.behind >= rules.idle_ticks);
     }
@@ -103,26 +99,26 @@ impl PartitionPace {
 }
 
 impl Ticker {
-    /// A job without a tick yet.
+    /// Starts a job that has no tick yet.
     #[must_use]
     pub fn new(rules: TickerRules) -> Self {
         Self { rules, paces: Vec::new(), minutes: BTreeSet::new(), watermark: 0 }
     }
 
-    /// The watermark so far.
+    /// Returns the watermark of the last tick.
     #[must_use]
     pub fn watermark(&self) -> EventTime {
         self.watermark
     }
 
-    /// By partition, how many ms it is behind the others if it is slow; 0 while it is idle as well.
+    /// Returns how many ms each partition is behind the others if it is slow; 0 while it is idle as well.
     pub fn slow(&self) -> impl Iterator<Item = Option<u64>> {
         let behind_ms = |pace: &PartitionPace| if pace.is_idle(&self.rules) { 0 } else { pace.behind_ms };
         self.paces.iter().map(move |pace| pace.is_slow.then(|| behind_ms(pace)))
     }
 
-    /// Closes a tick. `reached` has all partitions, in their order; new ones are at its end. `minutes` are the
-    /// starts of the minutes (of event time) in which the tick's events lie.
+    /// Closes a tick. `reached` has all partitions in their order, new ones at its end. `minutes` are the starts of
+    /// the minutes (of event time) that have events of the tick.
     pub fn close(
         &mut self,
         tick: Tick,
@@ -133,7 +129,7 @@ impl Ticker {
         let before = self.watermark;
         self.minutes.extend(minutes.into_iter().filter(|minute| minute + STEP_MS > before));
         self.paces.resize(reached.len(), PartitionPace::default());
-        // A clock that is fast makes nobody slow.
+        // A clock that is fast makes no partition slow.
         let front = reached.iter().filter_map(|partition| partition.settled).max().unwrap_or(0).min(tick);
         let mut lowest = Some(EventTime::MAX);
         let mut active = false;
@@ -147,7 +143,7 @@ impl Ticker {
         }
         let reachable = match lowest {
             Some(lowest) if active => lowest.min(tick.saturating_add(self.rules.out_of_orderness_ms)),
-            // All are idle or slow, or there are none.
+            // No partition is active.
             Some(_) => tick,
             None => 0,
         };
@@ -167,7 +163,7 @@ impl Ticker {
         ClosedTick { info, behind }
     }
 
-    /// How far a tick may go: a step, from the first minute with events on.
+    /// Returns how far a tick may go: a step from the first minute with events.
     fn reach(&self, before: EventTime) -> EventTime {
         match self.minutes.first() {
             Some(&first) => before.max(first).saturating_add(STEP_MS),
@@ -230,8 +226,8 @@ mod tests {
         assert_eq!(ticker.close(NOW + 61_000, &[], [], false).info.watermark, NOW + 56_000, "no partitions");
     }
 
-    /// By tick, what each partition has: behind the tick by so many ms, at its end, events. The watermarks, as ms behind
-    /// the tick, and who is slow.
+    /// Runs ticks in which each partition is behind by some ms, is at its end or not, and has some events. Returns
+    /// for each tick how many ms the watermark is behind it, and which partitions are slow.
     fn run(
         ticker: &mut Ticker,
         ticks: std::ops::Range<u64>,

@@ -1,4 +1,4 @@
-//! Partitions that a topic gets while the job runs.
+//! Adds the partitions that a topic gets while the job runs.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use super::Live;
 use crate::input::PartitionInfo;
 use crate::kafka::KafkaError;
 
-/// Looks for new partitions of the sources until the job is to end, and adds each from its beginning. `known` has a
-/// source's place in the configuration, its name and how many partitions it had; `partitions` asks how many it
-/// has, and where a partition begins. A look-up that fails is tried again the next time.
+/// Looks for new partitions of the sources until the job is to end, and adds each from its beginning. `known` has
+/// each source's index in the configuration, its name and its number of partitions. `partitions` returns how many a
+/// source has now, and `beginning` where a partition begins. A failed look-up is tried again the next time.
 pub fn watch_partitions(
     live: &Live,
     every: Duration,

@@ -1,8 +1,8 @@
-//! Incidents, their log and what would be done about them as JSON: what people are told, and told by.
+//! Incidents, their log and revocations as JSON, for people and for alerts.
 //!
 //! The columns are those of [`incident_row`], by which alerts read them back. Numbers that the detector has in
 //! thousandths are written with three decimals, by integers: the same on every machine. Rows never contain e-mail
-//! addresses: contacts stand beside the row, in a [`Notice`].
+//! addresses: contacts are beside the row, in a [`Notice`].
 
 use std::net::Ipv6Addr;
 
@@ -18,18 +18,18 @@ use super::encode::{EncodeRow, Labels, RecordLocation, number, text, time};
 use super::names::Names;
 use crate::input::PartitionInfo;
 
-/// What rows of incidents say of the job.
+/// The parts of an incident's row that come from the job.
 #[derive(Clone, Copy, Debug)]
 pub struct JobInfo<'a> {
     pub config: &'a str,
-    /// Its partitions, which samples stand in.
+    /// The partitions that samples are in.
     pub partitions: &'a [PartitionInfo],
 }
 
-/// Digits of a fingerprint that are written: enough to tell configurations apart.
+/// The number of digits of a fingerprint that are written, enough to distinguish configurations.
 const CONFIG_DIGITS: usize = 16;
 
-/// The addresses of a transition's key and subscription.
+/// Returns the addresses of a transition's key and subscription, each once.
 pub(super) fn contacts(transition: &Transition, names: &Names) -> Vec<String> {
     let mut contacts: Vec<String> = Vec::new();
     for list in [transition.contact, transition.contacts] {
@@ -42,11 +42,10 @@ pub(super) fn contacts(transition: &Transition, names: &Names) -> Vec<String> {
     contacts
 }
 
-/// A row of `incidents`.
+/// A row of `incidents`, before it is written.
 #[derive(Clone, Copy, Debug)]
 pub struct IncidentRow<'a> {
     pub incident: &'a Incident,
-    /// The job it is of.
     pub job: JobInfo<'a>,
 }
 
@@ -62,11 +61,10 @@ impl EncodeRow for IncidentRow<'_> {
     }
 }
 
-/// A row of `incident_log`.
+/// A row of `incident_log`, before it is written.
 #[derive(Clone, Copy, Debug)]
 pub struct LogRow<'a> {
     pub transition: &'a Transition,
-    /// The job it happened in.
     pub job: JobInfo<'a>,
 }
 
@@ -133,7 +131,7 @@ fn rest(row: &impl EncodeRow, columns: &impl Serialize, labels: &mut Labels<'_>,
     out.extend_from_slice(&json[key.len()..]);
 }
 
-/// A number that is known in thousandths. It is written with three decimals.
+/// A number in thousandths, which is written with three decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Thousandths(u64);
 
@@ -144,77 +142,55 @@ impl Serialize for Thousandths {
     }
 }
 
+/// Makes a row of either view. Both have the columns listed here; `$more` are those of the log alone.
+macro_rules! row {
+    ($row:ident of $incident:expr, $job:ident, $names:ident $(, $more:ident: $value:expr)*) => {{
+        let of: &Incident = $incident;
+        let name = |id| $names.name(id).map(str::to_owned);
+        incident_row::$row {
+            incident_id: of.id.to_string(),
+            $($more: $value,)*
+            key_id: $names.key_text(of.key).into_owned(),
+            subscription: name(of.owner.subscription),
+            customer: name(of.owner.customer),
+            plan: name(of.owner.plan),
+            level: of.severity.name().to_owned(),
+            score: of.score,
+            state: of.state.name().to_owned(),
+            opened_at: time(of.opened_ms),
+            last_signal_at: time(of.last_signal_ms),
+            ended_at: of.ended_ms.map(time),
+            signals: of.signals.iter().map(|evidence| signal(evidence, $names)).collect(),
+            evidence: incident_row::Evidence {
+                calls: of.calls,
+                known_since: time(of.known_since_ms),
+                known_calls: of.known_calls,
+                traffic: of.traffic.iter().map(point).collect(),
+                samples: of.samples.iter().map(|of| sample(of, $job.partitions)).collect(),
+                config: $job.config.get(..CONFIG_DIGITS).unwrap_or($job.config).to_owned(),
+            },
+            platform_event: of.platform_event,
+            detector_version: DETECTOR_VERSION,
+        }
+    }};
+}
+
 fn incident(of: &Incident, job: JobInfo<'_>, names: &Names) -> incident_row::Incident<Thousandths> {
-    let name = |id| names.name(id).map(str::to_owned);
-    incident_row::Incident {
-        incident_id: of.id.to_string(),
-        key_id: names.key_text(of.key).into_owned(),
-        subscription: name(of.owner.subscription),
-        customer: name(of.owner.customer),
-        plan: name(of.owner.plan),
-        level: of.severity.name().to_owned(),
-        score: of.score,
-        state: of.state.name().to_owned(),
-        opened_at: time(of.opened_ms),
-        last_signal_at: time(of.last_signal_ms),
-        ended_at: of.ended_ms.map(time),
-        signals: of.signals.iter().map(|evidence| signal(evidence, names)).collect(),
-        evidence: incident_row::Evidence {
-            calls: of.calls,
-            known_since: time(of.known_since_ms),
-            known_calls: of.known_calls,
-            traffic: of.traffic.iter().map(point).collect(),
-            samples: of.samples.iter().map(|of| sample(of, job.partitions)).collect(),
-            config: job.config.get(..CONFIG_DIGITS).unwrap_or(job.config).to_owned(),
-        },
-        platform_event: of.platform_event,
-        detector_version: DETECTOR_VERSION,
-    }
+    row!(Incident of of, job, names)
 }
 
 fn transition(of: &Transition, job: JobInfo<'_>, names: &Names) -> incident_row::Transition<Thousandths> {
-    let incident_row::Incident {
-        incident_id,
-        key_id,
-        subscription,
-        customer,
-        plan,
-        level,
-        score,
-        state,
-        opened_at,
-        last_signal_at,
-        ended_at,
-        signals,
-        evidence,
-        platform_event,
-        detector_version,
-    } = incident(&of.incident, job, names);
-    incident_row::Transition {
-        incident_id,
+    row!(
+        Transition of &of.incident, job, names,
         seq: of.seq,
         transition: of.change,
         at: time(of.at_ms),
         reason: of.reason.map(|reason| reason.name().to_owned()),
         early: of.early,
         catching_up: of.catching_up,
-        key_id,
-        subscription,
-        customer,
-        plan,
         policy: of.policy.map(|of| policy(of).to_owned()),
-        key_state: of.key_state.map(|of| key_state(of).to_owned()),
-        level,
-        score,
-        state,
-        opened_at,
-        last_signal_at,
-        ended_at,
-        signals,
-        evidence,
-        platform_event,
-        detector_version,
-    }
+        key_state: of.key_state.map(|of| key_state(of).to_owned())
+    )
 }
 
 /// Returns whether a number of calls can be expected of a signal: hard facts and the spread over routes have none.
@@ -240,7 +216,8 @@ fn signal(evidence: &Evidence, names: &Names) -> incident_row::Signal<Thousandth
     }
 }
 
-/// How many times what was expected was seen, both in thousandths; `None` where nothing was.
+/// Returns `seen` divided by `expected`, in thousandths and rounded; `None` if `expected` is 0. `expected` is in
+/// thousandths, `seen` isn't.
 fn ratio(seen: u64, expected: u64) -> Option<u64> {
     let scaled = u128::from(seen) * 1_000_000 + u128::from(expected) / 2;
     let ratio = scaled.checked_div(expected.into())?;
@@ -252,7 +229,7 @@ fn contributor(of: &Contributor, names: &Names) -> incident_row::Value {
     incident_row::Value { kind: kind.to_owned(), value, calls: of.calls, new: of.is_new }
 }
 
-/// A value's kind, and as text.
+/// Returns the kind of a value, and the value as text.
 fn value(value: EvidenceValue, names: &Names) -> (&'static str, String) {
     match value {
         EvidenceValue::Country(country) => ("country", country.as_str().to_owned()),
@@ -278,7 +255,7 @@ fn network(first: u128) -> String {
     }
 }
 
-/// Hundredths of a degree as degrees.
+/// Returns hundredths of a degree as degrees.
 fn degrees(hundredths: i32) -> String {
     let sign = if hundredths < 0 { "-" } else { "" };
     let size = hundredths.unsigned_abs();

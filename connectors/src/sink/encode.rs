@@ -1,13 +1,13 @@
-//! Rows of the views as JSON: the one encoder behind replay's files, live files and topics.
+//! The rows of the views as JSON, by one encoder for replay's files, live files and topics.
 //!
-//! A row is one flat object. Its key columns come first, so the text of the key is a prefix of the text of the
-//! row and both are made at once:
+//! A row is one flat object. Its key columns come first, so the text of the key is a prefix of the text of the row.
+//! Both are made at once:
 //! ```text
 //! {"key_id":"…","window":"1h","window_start":"…"   ,"calls":1,…,"final":false}
 //! └──── key_columns; with `}` a topic's key ─────┘ └────── value_columns ─────┘
 //! ```
-//! Everything is appended to a buffer: no row is built in between, and what rows share (a window's columns, an
-//! owner's, a key's name) is made once. A row costs 100 to 200 ns.
+//! All text is appended to a buffer, and no row is built in between. Parts that rows share (a window's columns, an
+//! owner's, a key's name) are made once. A row costs 100 to 200 ns.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ use crate::decode::DeadLetter;
 use crate::input::PartitionInfo;
 use crate::tables::{TableDeadLetter, TablePlace};
 
-/// A time in milliseconds as RFC 3339, UTC, with as many digits of the second as it has.
+/// Returns a time in milliseconds as RFC 3339, in UTC, with as many digits of the second as it has.
 #[must_use]
 pub fn time(ms: u64) -> String {
     i64::try_from(ms)
@@ -32,8 +32,8 @@ pub fn time(ms: u64) -> String {
         .to_string()
 }
 
-/// Names and what is computed once of them. Rows come in the order of their keys, so the last key's name and
-/// owner are mostly those of the next row.
+/// Names, and the texts that are made of them once. Rows come in the order of their keys, so the last key's name
+/// and owner are mostly those of the next row.
 #[derive(Debug)]
 pub struct Labels<'a> {
     names: &'a Names,
@@ -43,7 +43,7 @@ pub struct Labels<'a> {
 }
 
 impl<'a> Labels<'a> {
-    /// Labels of `names`.
+    /// Makes the labels of `names`.
     #[must_use]
     pub fn new(names: &'a Names) -> Self {
         let mut unknown = Vec::new();
@@ -98,23 +98,22 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// A row of a view as JSON.
+/// Writes a row of a view as JSON.
 pub trait EncodeRow {
-    /// Its view.
     const VIEW: View;
 
-    /// The key columns: an object that isn't closed.
+    /// Writes the key columns: an object that isn't closed.
     fn key_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>);
 
-    /// The other columns, which close it.
+    /// Writes the other columns, which close the object.
     fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>);
 
-    /// Whether this takes the row back; then its only other column is `"retracted":true`.
+    /// Returns whether this takes the row back. Then its only other column is `"retracted":true`.
     fn is_retracted(&self) -> bool {
         false
     }
 
-    /// The row as a line.
+    /// Writes the row as a line.
     fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
         self.key_columns(labels, out);
         self.value_columns(labels, out);
@@ -201,12 +200,11 @@ impl EncodeRow for Row<KeyRoute, OwnedUsage> {
     }
 }
 
-/// What is said of a key or a route.
+/// A value of a key or a route, in a view of its own.
 pub trait ScopeValue: Send + Sync {
-    /// The view that says it.
     const VIEW: View;
 
-    /// Its columns.
+    /// Writes the columns of the value.
     fn columns(&self, out: &mut Vec<u8>);
 }
 
@@ -302,22 +300,22 @@ impl EncodeRow for Row<NameId, Option<SubscriptionUsage>> {
     }
 }
 
-/// Where a record stands, as the views name it.
+/// The location of a record, as the views name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordLocation<'a> {
-    /// The source; `tables.NAME` for rows of a table.
+    /// The source, or `tables.NAME` for rows of a table.
     pub source: Cow<'a, str>,
-    /// Partition, or number of the file, within the source.
+    /// The partition, or the number of the file, within the source.
     pub partition: u32,
     /// Kafka's offset, the byte at which a file's line starts, or a table's line.
     pub offset: u64,
-    /// The record within its message.
+    /// The index of the record within its message.
     pub index: u32,
     pub path: Option<Cow<'a, str>>,
 }
 
 impl<'a> RecordLocation<'a> {
-    /// Where a record of a source stands.
+    /// Returns the location of a source's record.
     ///
     /// # Panics
     /// If `position` names none of the job's `partitions`.
@@ -333,7 +331,7 @@ impl<'a> RecordLocation<'a> {
         }
     }
 
-    /// Where a row of a table stands.
+    /// Returns the location of a table's row.
     #[must_use]
     pub fn of_row(letter: &TableDeadLetter) -> RecordLocation<'static> {
         let (partition, offset, path) = match &letter.place {
@@ -356,7 +354,7 @@ impl<'a> RecordLocation<'a> {
         number(out, r#","index":"#, u64::from(self.index));
     }
 
-    /// The record's file is the last column of all.
+    /// Writes the file of the record, the last of all columns.
     fn path_column(&self, out: &mut Vec<u8>) {
         match &self.path {
             Some(path) => text(out, r#","path":"#, path),
@@ -365,7 +363,7 @@ impl<'a> RecordLocation<'a> {
     }
 }
 
-/// A late event and where it stands.
+/// A late event and its location.
 #[derive(Clone, Debug)]
 pub struct LateRow<'a> {
     pub location: RecordLocation<'a>,
@@ -397,23 +395,22 @@ impl EncodeRow for LateRow<'_> {
     }
 }
 
-/// A dead letter and where it stands. It holds nothing of the record but what the decoder vouches for.
+/// A dead letter and its location. Of the record it holds only what the decoder vouches for.
 #[derive(Clone, Debug)]
 pub struct DeadRow<'a> {
     pub location: RecordLocation<'a>,
     pub reason: &'a str,
-    /// The record's length in bytes.
+    /// The length of the record in bytes.
     pub length: u64,
-    /// SHA-256 of the record.
     pub sha256: [u8; 32],
-    /// What could be parsed of it.
+    /// The JSON of the record's parts that could be parsed.
     pub kept: Option<&'a str>,
-    /// Whether it counts all the same, and only something about it is odd.
+    /// True if the record counts all the same, and is only odd.
     pub counted: bool,
 }
 
 impl<'a> DeadRow<'a> {
-    /// A record of a source. See [`RecordLocation::of`].
+    /// Makes the row of a source's record. See [`RecordLocation::of`] for its panics.
     #[must_use]
     pub fn of(letter: &'a DeadLetter, partitions: &'a [PartitionInfo]) -> Self {
         Self {
@@ -426,7 +423,7 @@ impl<'a> DeadRow<'a> {
         }
     }
 
-    /// A row of a table.
+    /// Makes the row of a table's dead letter.
     #[must_use]
     pub fn of_row(letter: &'a TableDeadLetter) -> Self {
         Self {

@@ -1,14 +1,14 @@
-//! Results as files: `DIR/<view>-<number>.jsonl`, one row a line, appended tick by tick.
+//! Results as files, `DIR/<view>-<number>.jsonl`, with one row a line, appended tick by tick.
 //!
-//! A file is begun by its view's first row, ends between ticks once it is long or old enough, and is never written
+//! The first row of a view begins a file. It ends between ticks once it is long or old enough, and is never written
 //! again. Numbers have six digits or more and only grow, also over restarts: a new run goes on with the last file.
-//! What a killed process left half written, the bytes behind the last newline, is cut off when the folder is opened.
+//! If a killed process left half a row behind the last newline, it is cut off when the folder is opened.
 //!
 //! A tick's rows reach the system when the tick ends, and the disk when a file is closed or on
-//! [`flush`](ViewFiles::flush). Until then a crash of the machine, not of the process, may take them.
+//! [`flush`](ViewFiles::flush). Until then a crash of the machine, but not of the process, may lose them.
 //!
-//! Limits: a file's age is counted in ticks' time from the first tick that this process wrote to it; 1 MiB of rows
-//! is held between writes. A folder belongs to one job.
+//! Limits: a file's age counts from the first tick that this process wrote to it, in the time of ticks. At most 1
+//! MiB of rows is held between writes. A folder belongs to one job.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -19,9 +19,9 @@ use keytide_dataflow::model::Tick;
 
 use super::SinkError;
 
-/// Bytes of rows that are held between writes.
+/// The number of bytes of rows that are held between writes.
 const BUFFER_BYTES: usize = 1 << 20;
-/// Bytes that are searched at once for a file's last newline.
+/// The number of bytes that are searched at once for a file's last newline.
 const TAIL_BYTES: u64 = 64 << 10;
 
 /// The series of files of all views.
@@ -31,15 +31,15 @@ pub(super) struct ViewFiles {
     series: [FileSeries; View::ALL.len()],
 }
 
-/// A view's files.
+/// The series of files of one view.
 #[derive(Debug, Default)]
 struct FileSeries {
-    /// The number of the newest file; 0: there is none.
+    /// The number of the newest file; 0 if there is none.
     number: u64,
-    /// Whether the newest is an earlier run's, and may be gone on with.
+    /// True if the newest is an earlier run's, which may be continued.
     is_earlier: bool,
     closed: Vec<u64>,
-    /// The newest, while it is written to.
+    /// The newest file, while it is written to.
     open: Option<OpenFile>,
     /// Rows of the open tick.
     buffer: Vec<u8>,
@@ -51,12 +51,12 @@ struct OpenFile {
     length: u64,
     /// The first tick that was written to it.
     begun: Tick,
-    /// Whether the disk may lack something.
+    /// True if the disk may lack some of it.
     dirty: bool,
 }
 
 impl ViewFiles {
-    /// Makes the folder, and repairs what a killed process left.
+    /// Makes the folder, and repairs files that a killed process left.
     pub(super) fn open(sink: &FileSink) -> Result<Self, SinkError> {
         let dir = &sink.dir;
         fs::create_dir_all(dir).map_err(|error| failed("make the folder", dir, error))?;
@@ -95,7 +95,7 @@ impl ViewFiles {
         if series.buffer.len() >= BUFFER_BYTES { self.write(view, tick) } else { Ok(()) }
     }
 
-    /// Ends a tick: its rows are with the system, and files that are long or old enough are closed.
+    /// Ends a tick: hands its rows to the system, and closes files that are long or old enough.
     pub(super) fn end_tick(&mut self, tick: Tick) -> Result<(), SinkError> {
         for view in View::ALL {
             self.write(view, tick)?;
@@ -110,7 +110,7 @@ impl ViewFiles {
         Ok(())
     }
 
-    /// Everything that was written is on disk.
+    /// Makes sure that all written rows are on disk.
     pub(super) fn flush(&mut self) -> Result<(), SinkError> {
         for view in View::ALL {
             let FileSeries { open, number, .. } = &mut self.series[view as usize];
@@ -149,7 +149,7 @@ impl ViewFiles {
         }
         if let Some(open) = &mut series.open {
             if let Err(error) = open.file.write_all(&series.buffer) {
-                // As far as that is possible, nothing half written stays.
+                // As far as that is possible, no half-written row stays.
                 let _ = open.file.set_len(open.length);
                 return Err(failed("write to", &path(&sink.dir, view, series.number), error));
             }
@@ -192,7 +192,7 @@ fn path(dir: &Path, view: View, number: u64) -> PathBuf {
     dir.join(format!("{}-{number:06}.jsonl", view.name()))
 }
 
-/// The view and number that a file's name tells.
+/// Returns the view and number in a file's name.
 fn parse(name: &str) -> Option<(View, u64)> {
     let (view, number) = name.strip_suffix(".jsonl")?.rsplit_once('-')?;
     let view = View::named(view)?;
@@ -201,12 +201,12 @@ fn parse(name: &str) -> Option<(View, u64)> {
     Some((view, number))
 }
 
-/// A new file's name is on disk.
+/// Makes sure that a new file's name is on disk.
 fn sync_folder(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Cuts off what stands behind the last newline; how many bytes that was.
+/// Cuts off the bytes behind the last newline; returns how many there were.
 fn repair(path: &Path) -> io::Result<u64> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();

@@ -1,6 +1,6 @@
-//! Results as topics: an idempotent producer that never gives up a record while the brokers may still take it.
+//! Results as topics, by an idempotent producer. It never gives up a record that the brokers may still take.
 //!
-//! A record:
+//! A record has these parts:
 //! ```text
 //! topic      <prefix>.<view>.v1
 //! key        the row's key columns, a JSON object        partition   murmur2 of the key, as Java's clients do
@@ -9,14 +9,14 @@
 //!            keytide-id     32 hex digits, the same whenever the record is made again: XXH3 (128 bits, seed 0) of
 //!                           topic, a zero byte, tick, length of the key (both 8 bytes, big-endian), key, value
 //! ```
-//! Dead letters also carry the headers of Kafka Connect's dead letters, so that its tools can read them. They hold
-//! the same as the row: never a value of the record.
+//! Dead letters also carry the headers of Kafka Connect's dead letters, so that its tools can read them. Headers
+//! contain the same as the row, and never a value of the record.
 //!
-//! **Nothing is lost.** `acks=all`, idempotence, and no timeout of messages: an outage is waited out. A tick counts
-//! the records that aren't acknowledged; the reports come on librdkafka's polling thread. A record that the brokers
-//! refuse for good ends the publisher, and the tick it belongs to is never called published. The exception is a record
-//! that is larger than its topic allows: it is counted, logged and given up, since nothing could ever make it fit.
-//! A whole batch that is too large isn't that: it means that the topic's limit was lowered, and a new start reads it.
+//! **No record is lost.** `acks=all`, idempotence, and no timeout of messages: an outage is waited out. A tick
+//! counts the records that aren't acknowledged; the reports come on librdkafka's polling thread. A record that the
+//! brokers refuse for good ends the publisher, and its tick never counts as published. The exception is a record
+//! that is larger than its topic allows. It is counted, logged and given up, since it could never fit. A whole
+//! batch that is too large is no such record: the topic's limit was lowered, and a new start reads it.
 //!
 //! **Back-pressure.** At most `buffer_bytes` of records wait, [`RECORD_BYTES`] for each included; then
 //! [`Topics::send`] waits.
@@ -44,58 +44,58 @@ use super::topics::{self, BatchLimits, TopicNames};
 use super::{SinkCounters, SinkError};
 use crate::kafka::{self, ErrorClass, client_config, create_error};
 
-/// Memory of a record that waits, besides its key, value and Connect's headers.
+/// The memory of a record that waits, without its key, value and Connect's headers.
 pub(super) const RECORD_BYTES: usize = 512;
-/// Bytes of a batch and a record in it, besides key, value and headers.
+/// The bytes of a batch and a record in it, without key, value and headers.
 const FRAMING_BYTES: usize = 128;
-/// What a topic accepts by default.
+/// The size of a batch that topics accept by default.
 const DEFAULT_MAX_BYTES: usize = 1_048_588;
-/// Bytes that are sent at once.
+/// The number of bytes that are sent at once.
 const BATCH_BYTES: usize = 1_000_000;
-/// A wait looks so often whether it was stopped.
+/// How often a waiting thread checks whether it was stopped.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
-/// Bytes of the values of Connect's headers ...
+/// The most bytes of a value of Connect's headers.
 const HEADER_BYTES: usize = 256;
-/// ... and of its message.
+/// The most bytes of Connect's message.
 const MESSAGE_BYTES: usize = 1_024;
 
-/// What a dead letter's headers say.
+/// The contents of a dead letter's headers.
 #[derive(Debug)]
 pub(super) struct DeadHeaders<'a> {
     pub(super) job: &'a str,
-    /// Topic of the source, or its name where it has none.
+    /// The topic of the source, or the source's name if it has none.
     pub(super) topic: &'a str,
     pub(super) location: &'a RecordLocation<'a>,
     pub(super) reason: &'a str,
 }
 
-/// The producer.
+/// The producer of all views' topics.
 pub(super) struct Topics {
     producer: ThreadedProducer<SinkContext>,
     flight: Arc<Flight>,
     names: TopicNames,
     buffer_bytes: u64,
     tick: Arc<InFlight>,
-    /// What a record's id is made of.
+    /// The bytes that a record's id is the hash of.
     identity: Vec<u8>,
 }
 
-/// Ticks that aren't acknowledged.
+/// The ticks that aren't acknowledged, and the reasons for stopping.
 #[derive(Debug)]
 struct Flight {
     counters: Arc<SinkCounters>,
     limits: BatchLimits,
     state: Mutex<FlightState>,
     changed: Condvar,
-    /// `state.failure` is there, or the producer has a fatal error.
+    /// True if `state.failure` is set or the producer has a fatal error.
     failed: AtomicBool,
-    /// The brokers had trouble since a record was acknowledged.
+    /// True if the brokers reported an error since the last acknowledgement.
     troubled: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct FlightState {
-    /// In order.
+    /// The ticks in ascending order.
     ticks: VecDeque<Arc<InFlight>>,
     failure: Option<RefusedRecord>,
 }
@@ -112,11 +112,11 @@ struct RefusedRecord {
 #[derive(Debug)]
 struct InFlight {
     tick: Tick,
-    /// Records that aren't acknowledged, and one while the tick is open.
+    /// The number of unacknowledged records, plus one while the tick is open.
     open: AtomicU64,
 }
 
-/// A record on its way.
+/// A record on its way to the brokers.
 #[derive(Debug)]
 struct SentRecord {
     tick: Arc<InFlight>,
@@ -157,14 +157,14 @@ impl Topics {
         })
     }
 
-    /// Begins a tick.
+    /// Begins a tick, which is open until [`end_tick`](Self::end_tick).
     pub(super) fn begin_tick(&mut self, tick: Tick) {
         self.tick = Arc::new(InFlight { tick, open: AtomicU64::new(1) });
         self.flight.state().ticks.push_back(Arc::clone(&self.tick));
     }
 
-    /// Sends a record. `key_columns` is an object that isn't closed; no `value` takes the row back. Waits while too
-    /// much is waiting already.
+    /// Sends a record, of which `key_columns` is an object that isn't closed. Without a `value` the row is taken
+    /// back. Waits while the buffer is full.
     pub(super) fn send(
         &mut self,
         view: View,
@@ -172,12 +172,14 @@ impl Topics {
         value: Option<&Vec<u8>>,
         dead: Option<&DeadHeaders<'_>>,
     ) -> Result<(), SinkError> {
+        // 1. The id, of which key and value are parts.
         let topic = &self.names[view as usize];
         let tick = self.tick.tick;
         let key = identify(&mut self.identity, topic, tick, key_columns, value.map(Vec::as_slice));
         let id = format!("{:032x}", xxh3_128(&self.identity));
         let key = &self.identity[key];
         let text = itoa::Buffer::new().format(tick).to_owned();
+        // 2. The headers, whose bytes count against the buffer.
         let mut headers = OwnedHeaders::new_with_capacity(if dead.is_some() { 11 } else { 2 })
             .insert(Header { key: "keytide-tick", value: Some(&text) })
             .insert(Header { key: "keytide-id", value: Some(&id) });
@@ -190,6 +192,7 @@ impl Topics {
         }
         self.wait_for_room((bytes + RECORD_BYTES) as u64)?;
 
+        // 3. Count the record before librdkafka may acknowledge it.
         let sent = SentRecord { tick: Arc::clone(&self.tick), view, bytes };
         self.flight.depart(&sent);
         let mut record = BaseRecord::with_opaque_to(topic, Box::new(sent))
@@ -199,6 +202,7 @@ impl Topics {
         if let Some(value) = value {
             record = record.payload(value.as_slice());
         }
+        // 4. Hand it over; librdkafka's own queue may still be full.
         while let Err((error, returned)) = self.producer.send(record) {
             record = returned;
             match error.rdkafka_error_code() {
@@ -213,7 +217,7 @@ impl Topics {
         Ok(())
     }
 
-    /// Ends the open tick.
+    /// Ends the open tick: it counts as published once its records are acknowledged.
     pub(super) fn end_tick(&mut self) -> Result<(), SinkError> {
         self.flight.release(&self.tick);
         self.check()
@@ -235,7 +239,7 @@ impl Topics {
         }
     }
 
-    /// Waits until there is room for so many bytes. One record always finds room.
+    /// Waits until there is room for `bytes`. A single record always finds room.
     fn wait_for_room(&self, bytes: u64) -> Result<(), SinkError> {
         loop {
             self.check()?;
@@ -254,7 +258,7 @@ impl Topics {
         self.check()
     }
 
-    /// Whether the producer can go on.
+    /// Returns an error if the producer can't go on.
     fn check(&self) -> Result<(), SinkError> {
         if self.flight.counters.stopped.load(Ordering::Acquire) {
             return Err(SinkError::Stopped);
@@ -272,7 +276,7 @@ impl Topics {
     }
 }
 
-/// Writes what a record's id is made of; where in it the key stands.
+/// Writes the bytes that a record's id is made of; returns the range of the key in them.
 fn identify(
     identity: &mut Vec<u8>,
     topic: &str,
@@ -304,12 +308,12 @@ fn producer_config(sink: &KafkaSink, limits: &BatchLimits) -> ClientConfig {
     default(&["linger.ms", "queue.buffering.max.ms"], "20");
     let batch = limits.iter().flatten().fold(BATCH_BYTES, |batch, limit| batch.min(*limit)).max(1);
     default(&["batch.size"], &batch.to_string());
-    // What the guarantees rest on.
+    // The guarantees rest on these settings.
     config.set("enable.idempotence", "true");
     config.set("acks", "all");
     config.set("message.timeout.ms", "0");
     config.set("partitioner", "murmur2_random");
-    // We count ourselves; this is a second line.
+    // Records are counted here; this is a second line of defence.
     config.set("queue.buffering.max.messages", "0");
     config.set(
         "queue.buffering.max.kbytes",
@@ -320,7 +324,8 @@ fn producer_config(sink: &KafkaSink, limits: &BatchLimits) -> ClientConfig {
 }
 
 impl DeadHeaders<'_> {
-    /// As Kafka Connect names them. The stage is the one in which Connect turns bytes into a record.
+    /// Returns the headers as Kafka Connect names them. The stage is the one in which Connect turns bytes into a
+    /// record.
     fn headers(&self) -> [(&'static str, String); 9] {
         let cut = |text: &str, bytes| text[..text.floor_char_boundary(bytes)].to_owned();
         [
@@ -342,14 +347,14 @@ impl Flight {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A record is handed to librdkafka.
+    /// Counts a record that is handed to librdkafka.
     fn depart(&self, sent: &SentRecord) {
         sent.tick.open.fetch_add(1, Ordering::AcqRel);
         self.counters.queued_bytes.fetch_add((sent.bytes + RECORD_BYTES) as u64, Ordering::AcqRel);
         self.counters.queued_records.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// librdkafka holds a record no longer.
+    /// Counts a record that librdkafka holds no longer.
     fn arrive(&self, sent: &SentRecord) {
         self.counters.queued_bytes.fetch_sub((sent.bytes + RECORD_BYTES) as u64, Ordering::AcqRel);
         self.counters.queued_records.fetch_sub(1, Ordering::AcqRel);
@@ -361,7 +366,7 @@ impl Flight {
         self.arrive(sent);
     }
 
-    /// One thing less keeps a tick from being published.
+    /// Counts one reason less for which a tick isn't published.
     fn release(&self, tick: &InFlight) {
         if tick.open.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
@@ -372,7 +377,7 @@ impl Flight {
         }
     }
 
-    /// A record wasn't taken.
+    /// Handles a record that wasn't taken by the brokers.
     fn returned(&self, sent: &SentRecord, topic: &str, code: RDKafkaErrorCode) {
         if matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) {
             // The producer ends, and so does the job.
@@ -406,13 +411,13 @@ impl Flight {
     }
 }
 
-/// Whether a record alone is larger than its topic accepts.
+/// Returns whether a record alone is larger than its topic accepts.
 fn is_too_large(bytes: usize, limit: Option<usize>) -> bool {
     // librdkafka refuses by its own message.max.bytes, which is a little less than the brokers' default.
     bytes + FRAMING_BYTES > limit.unwrap_or(DEFAULT_MAX_BYTES).min(BATCH_BYTES)
 }
 
-/// What an error for good asks for: a person, or a new producer.
+/// Returns whether a final error needs a person or a new producer.
 fn class(code: RDKafkaErrorCode) -> ErrorClass {
     match code {
         RDKafkaErrorCode::TopicAuthorizationFailed
@@ -425,13 +430,13 @@ fn class(code: RDKafkaErrorCode) -> ErrorClass {
     }
 }
 
-/// What librdkafka calls back.
+/// The callbacks of the producer.
 struct SinkContext {
     client: kafka::KafkaContext,
     flight: Arc<Flight>,
 }
 
-/// What we read of librdkafka's statistics.
+/// The part of librdkafka's statistics that we read.
 #[derive(Deserialize)]
 struct ProducerStatistics {
     #[serde(default)]

@@ -1,22 +1,23 @@
-//! Where a live job's results go: one topic a view, one series of files a view.
+//! The results of a live job: one topic a view, one series of files a view.
 //!
 //! ```text
 //! workers ── TickOutput ──► Publisher ──► encode ──┬──► Topics   <prefix>.<view>.v1   acknowledged by the brokers
 //!            (all of a tick)   names               └──► Files    DIR/<view>-<n>.jsonl with the system; flush: on disk
 //! ```
-//! A [`Publisher`] runs on a thread of its own and may block: while Kafka is away it holds what fits into
-//! `buffer_bytes` and then waits, for as long as it takes. Nothing is ever dropped to go on. What others want to
-//! know of it meanwhile, its [`PublisherMonitor`] tells.
+//! A [`Publisher`] runs on a thread of its own and may block. While Kafka is away it holds records of
+//! `buffer_bytes` and then waits, for as long as it takes. No record is ever dropped to go on. Other threads read
+//! its progress from its [`PublisherMonitor`].
 //!
 //! **Order.** Ticks are published one after the other, each with at most one row per key. A topic's records of one
-//! key are in one partition in the order of their ticks, because the producer is idempotent: it never reorders and
-//! never repeats what it sends again. Within a tick and view rows are in the order of their ids, so that files are
-//! the same for any number of workers.
+//! key are in one partition, in the order of their ticks. The producer is idempotent: it never reorders and never
+//! repeats a record that it sends again. Within a tick and view, rows are in the order of their ids, so that files
+//! are the same for any number of workers.
 //!
 //! **[`published`](Publisher::published)** is the last tick whose records, and those of all ticks before, were
-//! acknowledged by all in-sync replicas and written to files. It is exact: each tick counts what isn't acknowledged.
+//! acknowledged by all in-sync replicas and written to files. It is exact: each tick counts its unacknowledged
+//! records.
 //!
-//! A row that is taken back (`subscription_usage` only) is null on its topic. A file says so in a row of its key
+//! A row that is taken back (`subscription_usage` only) is null on its topic. In a file it is a row of its key
 //! columns and `"retracted":true`.
 
 pub mod encode;
@@ -47,32 +48,30 @@ use crate::input::PartitionInfo;
 use crate::kafka::{ErrorClass, KafkaError};
 use crate::tables::TableDeadLetter;
 
-/// What one worker made of one tick.
+/// The results of one worker for one tick.
 #[derive(Clone, Debug, Default)]
 pub struct TickOutput {
     pub tick: Tick,
-    /// Rows, at most one per key.
+    /// The rows, at most one per key.
     pub rows: Vec<Rows>,
     pub late: Vec<Late>,
     pub letters: Vec<DeadLetter>,
     pub table_letters: Vec<TableDeadLetter>,
-    /// Strings behind the ids of this and later ticks.
+    /// The strings behind the ids of this and later ticks.
     pub definitions: Vec<Definition>,
-    /// Ids that no later tick has, unless it defines them anew.
+    /// The ids that no later tick has, unless it defines them anew.
     pub forgotten: Vec<Forgotten>,
-    /// What became of the tick's records.
     pub counts: Counts,
-    /// What counts against the caps after the tick.
+    /// The counts against the caps after the tick.
     pub admitted: Admitted,
 }
 
-/// Why results can't be published.
+/// An error of publishing results.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// A client of Kafka could not be made, or the brokers can't be asked about topics.
     #[error("sink.kafka: {0}")]
     Kafka(#[from] KafkaError),
-    /// Topics are missing and aren't to be created.
     #[error(
         "sink.kafka: {topics} missing at {brokers}; set `create_topics = true`, or create each: kafka-topics.sh \
          --bootstrap-server {brokers} --create --topic {first} --config cleanup.policy={policy}",
@@ -80,16 +79,15 @@ pub enum SinkError {
         first = topics.first().map_or("TOPIC", String::as_str)
     )]
     MissingTopics { brokers: String, topics: Vec<String>, policy: &'static str },
-    /// A topic could not be created.
     #[error(
         "sink.kafka: creating topic {topic} at {brokers} failed: {reason}; allow it, or create it and set `create_topics = false`"
     )]
     CreateTopic {
         brokers: String,
         topic: String,
-        /// Why, as the broker says it.
+        /// The reason in the broker's words.
         reason: String,
-        /// Whether asking again may help.
+        /// True if asking again may help.
         transient: bool,
     },
     /// A topic would lose results, or keep all of them for ever.
@@ -105,40 +103,36 @@ pub enum SinkError {
         wanted: &'static str,
         reason: &'static str,
     },
-    /// The brokers refused a record for good, for a reason that isn't the record's size.
+    /// The brokers refused a record for good, for another reason than its size.
     #[error(
         "sink.kafka: topic {topic} refused a record: {reason}; check that the topic exists, its settings and the ACLs"
     )]
     Refused {
         topic: String,
-        /// Why, as librdkafka says it.
+        /// The reason in librdkafka's words.
         reason: String,
         class: ErrorClass,
     },
-    /// The producer can't go on.
     #[error("sink.kafka: the producer failed for good: {reason}")]
     Fatal {
-        /// Why, as librdkafka says it.
+        /// The reason in librdkafka's words.
         reason: String,
         class: ErrorClass,
     },
-    /// Not everything was acknowledged in time.
     #[error("sink.kafka: {records} records weren't acknowledged in {waited_ms} ms")]
     Unacknowledged {
         records: u64,
-        /// How long they were waited for.
+        /// How long they were waited for, in ms.
         waited_ms: u128,
     },
-    /// A file can't be written.
     #[error("sink.files: can't {what} {}: {source}", path.display())]
     File { what: &'static str, path: PathBuf, source: std::io::Error },
-    /// [`PublisherMonitor::stop`] was called.
     #[error("publishing was stopped")]
     Stopped,
 }
 
 impl SinkError {
-    /// What it asks for.
+    /// Returns the class of the error.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
@@ -157,26 +151,26 @@ impl SinkError {
     }
 }
 
-/// What the sinks did so far.
+/// The counts of what the sinks did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkStats {
-    /// Rows handed to the sinks, by view: see [`View::ALL`].
+    /// The number of rows handed to the sinks, by view: see [`View::ALL`].
     pub records: [u64; View::ALL.len()],
-    /// Bytes of those rows: key columns and values once.
+    /// The bytes of those rows, key columns and values once.
     pub bytes: u64,
-    /// Records that Kafka hasn't acknowledged.
+    /// The number of records that Kafka hasn't acknowledged.
     pub queued_records: u64,
-    /// Memory that they take, about.
+    /// The memory that those records take, in bytes, about.
     pub queued_bytes: u64,
-    /// Records that were too large for the brokers: the only ones that are given up.
+    /// The number of records that were too large for the brokers, the only ones that are given up.
     pub rejected: u64,
-    /// Errors of the brokers and of sending.
+    /// The number of errors of the brokers and of sending.
     pub errors: u64,
-    /// Requests that were sent again.
+    /// The number of requests that were sent again.
     pub retries: u64,
 }
 
-/// What is counted, from several threads.
+/// Counters that several threads change.
 #[derive(Debug, Default)]
 struct SinkCounters {
     records: [AtomicU64; View::ALL.len()],
@@ -186,24 +180,24 @@ struct SinkCounters {
     rejected: AtomicU64,
     errors: AtomicU64,
     retries: AtomicU64,
-    /// The last tick that Kafka acknowledged, and that was written to files.
+    /// The last tick that Kafka acknowledged, and the last that was written to files.
     acknowledged: AtomicU64,
     written: AtomicU64,
     stopped: AtomicBool,
 }
 
-/// Tells other threads what a [`Publisher`] does.
+/// A view of a [`Publisher`]'s progress for other threads.
 #[derive(Clone, Debug)]
 pub struct PublisherMonitor(Arc<SinkCounters>);
 
 impl PublisherMonitor {
-    /// See [`Publisher::published`].
+    /// Returns the same as [`Publisher::published`].
     #[must_use]
     pub fn published(&self) -> Tick {
         self.0.acknowledged.load(Ordering::Acquire).min(self.0.written.load(Ordering::Acquire))
     }
 
-    /// What the sinks did so far.
+    /// Returns the counts of what the sinks did.
     #[must_use]
     pub fn stats(&self) -> SinkStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -220,38 +214,38 @@ impl PublisherMonitor {
         }
     }
 
-    /// Makes a publisher that waits for Kafka give up, with [`SinkError::Stopped`]. For a job that has to end
-    /// during an outage: what wasn't acknowledged is lost to this run.
+    /// Makes a publisher that waits for Kafka give up, with [`SinkError::Stopped`]. It serves a job that has to end
+    /// during an outage: unacknowledged records are lost to this run.
     pub fn stop(&self) {
         self.0.stopped.store(true, Ordering::Release);
     }
 }
 
-/// Checks the topics of a sink and creates none; the names of those that are missing. Blocks.
+/// Checks the topics of a sink and creates none. Returns the names of missing ones. It blocks.
 ///
 /// # Errors
-/// As [`Publisher::open`].
+/// The same as those of [`Publisher::open`].
 pub fn check(sink: &KafkaSink) -> Result<Vec<String>, SinkError> {
     let names = View::ALL.map(|view| view.topic(&sink.prefix));
     let missing = topics::missing(sink, &names)?;
     Ok(missing.into_iter().map(|view| names[view as usize].clone()).collect())
 }
 
-/// Publishes results.
+/// Publishes the results of one job, tick by tick.
 #[derive(Debug)]
 pub struct Publisher {
     names: Names,
     writers: SinkWriters,
-    /// Of each source of the configuration: its name, and its topic if it has one.
+    /// The name of each source of the configuration, and its topic, or its name again if it has none.
     topics_of_sources: Vec<(String, String)>,
     job: String,
     config: String,
 }
 
-/// What is to be done about a tick's transitions, which are handed over in the order of their times.
+/// Decides what is done about a tick's transitions, which come in the order of their times.
 pub type Decide<'a> = &'a mut dyn FnMut(&[Transition]) -> Vec<Revocation>;
 
-/// Where rows go.
+/// The topics and files that rows are written to.
 #[derive(Debug)]
 struct SinkWriters {
     topics: Option<Topics>,
@@ -262,8 +256,8 @@ struct SinkWriters {
 }
 
 impl Publisher {
-    /// Opens the sinks; blocks while topics are checked and created. `job` and `sources` are what dead letters'
-    /// headers name, `config` is the configuration's fingerprint, which incidents name.
+    /// Opens the sinks, and blocks while topics are checked and created. The headers of dead letters name `job` and
+    /// `sources`. Incidents name `config`, the configuration's fingerprint.
     ///
     /// # Errors
     /// If a sink can't be used, or (transient) not now.
@@ -284,12 +278,12 @@ impl Publisher {
         })
     }
 
-    /// Publishes a tick: `outputs` are those of all workers. Ticks come in order. Blocks while the sinks are behind.
-    /// `decide` makes the rows of `revocations`. Returns whom to tell what, in the order of the transitions; to be
-    /// told once the tick is [`published`](Self::published).
+    /// Publishes a tick, of which `outputs` are those of all workers; ticks come in order. It blocks while the
+    /// sinks are behind. `decide` makes the rows of `revocations`. Returns the notifications in the order of the
+    /// transitions. They may be sent once the tick is [`published`](Self::published).
     ///
     /// # Errors
-    /// If the sinks can't go on. Then this tick isn't published as a whole, and nothing more can be.
+    /// If the sinks can't go on. Then this tick isn't published as a whole, and no later one can be.
     ///
     /// # Panics
     /// If a position names none of `partitions`.
@@ -301,6 +295,7 @@ impl Publisher {
         decide: Decide<'_>,
     ) -> Result<Vec<Notice>, SinkError> {
         debug_assert!(tick > self.writers.tick, "ticks come in order");
+        // 1. Join the workers' outputs, and define all strings before the first row needs one.
         let mut views = Views::default();
         let mut forgotten = Vec::new();
         for output in outputs {
@@ -313,11 +308,13 @@ impl Publisher {
             views.table_letters.extend(output.table_letters);
         }
         let Self { names, writers, topics_of_sources, job, config } = self;
+        // 2. Write the rows of windows, then incidents with what is done about them.
         let mut labels = Labels::new(names);
         writers.begin_tick(tick);
         views.rows.publish(writers, &mut labels)?;
         let info = JobInfo { config, partitions };
         let notices = writers.incidents(views.incidents, views.transitions, decide, info, &mut labels)?;
+        // 3. Write late events and dead letters in the order of their records.
         views.late.sort_unstable();
         for late in views.late {
             let location = RecordLocation::of(late.position, partitions);
@@ -335,16 +332,16 @@ impl Publisher {
             };
             writers.row(&row, &mut labels, Some(&headers))?;
         }
-        // All workers' rows of the tick are written.
+        // 4. Forget ids, now that all workers' rows of the tick are written.
         forgotten.into_iter().for_each(|forgotten| names.forget(forgotten));
         writers.end_tick()?;
         Ok(notices)
     }
 
-    /// Waits until everything is acknowledged by Kafka and on disk.
+    /// Waits until all records are acknowledged by Kafka and on disk.
     ///
     /// # Errors
-    /// If it isn't in time, or the sinks can't go on.
+    /// If that isn't in time, or the sinks can't go on.
     pub fn flush(&mut self, timeout: Duration) -> Result<(), SinkError> {
         if let Some(files) = &mut self.writers.files {
             files.flush()?;
@@ -355,20 +352,20 @@ impl Publisher {
         }
     }
 
-    /// The last tick all of whose records, and those of all ticks before, were acknowledged by Kafka and written
-    /// to files; 0: none.
+    /// Returns the last tick that was acknowledged by Kafka and written to files, with all ticks before; 0 if there
+    /// is none.
     #[must_use]
     pub fn published(&self) -> Tick {
         self.monitor().published()
     }
 
-    /// What the sinks did so far.
+    /// Returns the counts of what the sinks did.
     #[must_use]
     pub fn stats(&self) -> SinkStats {
         self.monitor().stats()
     }
 
-    /// For other threads.
+    /// Returns a view of the progress for other threads.
     #[must_use]
     pub fn monitor(&self) -> PublisherMonitor {
         PublisherMonitor(Arc::clone(&self.writers.counters))
@@ -377,7 +374,7 @@ impl Publisher {
 
 macro_rules! rows_by_view {
     ($($view:ident $field:ident: $row:ty,)+) => {
-        /// Rows of windows, by view.
+        /// The rows of windows, by view.
         #[derive(Default)]
         struct RowsByView { $($field: Vec<$row>,)+ }
 
@@ -387,14 +384,14 @@ macro_rules! rows_by_view {
                     $(Rows::$view(mut rows) => self.rows.$field.append(&mut rows),)+
                     Rows::Incidents(mut rows) => self.incidents.append(&mut rows),
                     Rows::IncidentLog(mut rows) => self.transitions.append(&mut rows),
-                    // Only a backtest asks for them.
+                    // They are made only for a backtest.
                     Rows::Scores(_) => {}
                 }
             }
         }
 
         impl RowsByView {
-            /// Publishes them view by view.
+            /// Publishes the rows view by view.
             fn publish(self, writers: &mut SinkWriters, labels: &mut Labels<'_>) -> Result<(), SinkError> {
                 $(writers.rows(self.$field, labels)?;)+
                 Ok(())
@@ -404,7 +401,7 @@ macro_rules! rows_by_view {
 }
 views_of_windows!(rows_by_view);
 
-/// A tick's results of all workers.
+/// The results of all workers for one tick, by view.
 #[derive(Default)]
 struct Views {
     rows: RowsByView,
@@ -441,7 +438,7 @@ impl SinkWriters {
         rows.iter().try_for_each(|row| self.row(row, labels, None))
     }
 
-    /// Publishes incidents, what happened to them and what is to be done; returns whom to tell what.
+    /// Publishes incidents, their transitions and the actions on them; returns the notifications.
     fn incidents(
         &mut self,
         mut incidents: Vec<Incident>,

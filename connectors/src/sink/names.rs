@@ -1,6 +1,7 @@
-//! Strings behind ids, ready to be written: quoted and escaped as JSON once.
+//! The strings behind ids, quoted and escaped as JSON once, ready to be written.
 //!
-//! A string costs about 100 bytes and twice its length. What the dataflow needs no more is forgotten. Hashed keys have none: their id is written.
+//! A string costs about 100 bytes and twice its length. Strings that the dataflow no longer needs are forgotten.
+//! Hashed keys have no string: their id is written.
 
 use std::borrow::Cow;
 
@@ -11,7 +12,7 @@ use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, RouteId};
 #[derive(Clone, Debug)]
 pub struct JsonName {
     pub text: Box<str>,
-    /// The same, quoted and escaped.
+    /// The text, quoted and escaped.
     pub json: Box<[u8]>,
 }
 
@@ -23,19 +24,19 @@ impl JsonName {
     }
 }
 
-/// A route's parts, and the id under which `latency` and `callers` name it.
+/// The parts of a route, and the id under which `latency` and `callers` name it.
 #[derive(Clone, Debug)]
 pub struct RouteNames {
-    /// API or service; empty where the gateway names none.
+    /// The API or service; empty if the gateway names none.
     pub api: JsonName,
     pub method: JsonName,
     pub route: JsonName,
-    /// What is there of the three, separated by spaces.
+    /// The parts that aren't empty, separated by spaces.
     pub id: JsonName,
 }
 
 impl RouteNames {
-    /// The one beyond the caps.
+    /// Makes the route that stands for all beyond the caps.
     fn overflow() -> Self {
         let [api, method, route] = RouteId::OVERFLOW_PARTS.map(JsonName::new);
         Self { api, method, id: route.clone(), route }
@@ -69,7 +70,7 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Adds a string; the first definition of an id stays.
+    /// Adds a string, unless its id is defined already.
     pub fn define(&mut self, definition: Definition) {
         match definition {
             Definition::Key { id, name, .. } => {
@@ -106,7 +107,7 @@ impl Names {
         }
     }
 
-    /// Adds another table.
+    /// Adds all strings of another table.
     pub fn merge(&mut self, other: Self) {
         self.keys.extend(other.keys);
         self.routes.extend(other.routes);
@@ -114,49 +115,49 @@ impl Names {
         self.names.extend(other.names);
     }
 
-    /// A key's name, if it is listed.
+    /// Returns a key's name, if it is listed.
     #[must_use]
     pub fn key(&self, id: KeyId) -> Option<&JsonName> {
         self.keys.get(&id)
     }
 
-    /// A key's name; its hash where it has none.
+    /// Returns a key's name, or its hash if it has none.
     #[must_use]
     pub fn key_text(&self, id: KeyId) -> Cow<'_, str> {
         self.key(id).map_or_else(|| id.to_string().into(), |name| (&*name.text).into())
     }
 
-    /// A route; one that nobody defined has its hash as id.
+    /// Returns a route, with its hash as id if it is undefined.
     #[must_use]
     pub fn route(&self, id: RouteId) -> Cow<'_, RouteNames> {
         self.routes.get(&id).map_or_else(|| Cow::Owned(RouteNames::unknown(id)), Cow::Borrowed)
     }
 
-    /// A route, if it is listed.
+    /// Returns a route, if it is listed.
     #[must_use]
     pub fn listed_route(&self, id: RouteId) -> Option<&RouteNames> {
         self.routes.get(&id)
     }
 
-    /// A user agent; `agent-` and its hash where it isn't known.
+    /// Returns a user agent, or `agent-` and its hash if it isn't known.
     #[must_use]
     pub fn agent(&self, id: NameId) -> Cow<'_, str> {
         self.agents.get(&id).map_or_else(|| format!("agent-{:016x}", id.0).into(), |text| (&**text).into())
     }
 
-    /// A string as JSON; `null` where it is unknown.
+    /// Returns a string as JSON, or `null` if it is unknown.
     #[must_use]
     pub fn json(&self, id: NameId) -> &[u8] {
         self.names.get(&id).map_or(b"null", |name| &name.json)
     }
 
-    /// A string, if it is known.
+    /// Returns a string, if it is known.
     #[must_use]
     pub fn name(&self, id: NameId) -> Option<&str> {
         self.names.get(&id).map(|name| &*name.text)
     }
 
-    /// A string; empty where it is unknown.
+    /// Returns a string, or an empty one if it is unknown.
     #[must_use]
     pub fn text(&self, id: NameId) -> &str {
         self.name(id).unwrap_or_default()

@@ -1,5 +1,5 @@
-//! What the sinks write, over the in-process broker and in temporary folders. What the mock can't show (policies
-//! of topics, compaction) needs a real Kafka.
+//! The sinks' output, over the in-process broker and in temporary folders. The mock has no policies of topics and
+//! no compaction: tests of those need a real Kafka.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -491,7 +491,7 @@ fn transitions_are_published_and_decided_on_in_the_order_of_their_times_whoever_
     }
     let actions: Vec<usize> = notices.iter().map(|notice| notice.actions.len()).collect();
     assert_eq!(actions, [0, 1, 0, 0], "what is done goes with the last that is known of the incident");
-    // Nobody is asked where nothing happened.
+    // `decide` isn't called without transitions.
     let mut never = |_: &[Transition]| -> Vec<Revocation> { panic!("nothing happened") };
     assert_eq!(publisher.publish(2, vec![tick(2, 1)], &partitions(), &mut never).unwrap(), []);
 }

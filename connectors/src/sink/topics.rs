@@ -1,11 +1,12 @@
-//! The topics that results go to: created where they are missing, checked where they exist.
+//! The topics that results go to. They are created if they are missing, and checked if they exist.
 //!
-//! An upsert view's topic is compacted: it keeps the newest row of every key for ever (`compact,delete` is accepted,
-//! then the operator decided how long). An append view's topic (`incident_log`, `late`, `dead_letters`) is never
-//! compacted: none of its records replaces another. Its retention is the brokers' default, because bad input makes as many dead letters as
-//! it likes: without a limit it could fill the disks. Who wants to keep them longer sets `retention.ms`.
+//! An upsert view's topic is compacted: it keeps the newest row of every key for ever. `compact,delete` is
+//! accepted; then the operator decided how long. An append view's topic (`incident_log`, `late`, `dead_letters`) is
+//! never compacted: none of its records replaces another. Its retention is the brokers' default, because the number
+//! of dead letters has no limit and they could fill the disks. To keep them longer, set `retention.ms`.
 //!
-//! Brokers that can't be asked (no admin API, or no right to describe) are warned about in the log, and believed.
+//! If brokers can't be asked (no admin API, or no right to describe), the log has a warning and the topics count as
+//! fit.
 //!
 //! Limits: 30 s for each of at most four requests.
 
@@ -23,16 +24,16 @@ use crate::kafka::{KafkaContext, KafkaError, client_config, create_error};
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How the id of librdkafka's in-process cluster begins. It has no controller, for which an admin request would wait
-/// in vain.
+/// The beginning of the id of librdkafka's in-process cluster. It has no controller, for which an admin request
+/// would wait in vain.
 const MOCK: &str = "mockCluster";
 
 /// The names of all views' topics.
 pub(super) type TopicNames = [String; View::ALL.len()];
-/// The size of a record batch that each topic accepts, where that is known.
+/// The size of a record batch that each topic accepts, if that is known.
 pub(super) type BatchLimits = [Option<usize>; View::ALL.len()];
 
-/// What is known of a topic.
+/// The settings of a topic, as far as the brokers return them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
     Topic { policy: Option<String>, max_bytes: Option<usize> },
@@ -45,7 +46,7 @@ pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<BatchLimit
     look(sink, names, true).map(|(limits, _)| limits)
 }
 
-/// Which topics are missing and would be created. Those that are there are checked, none is created.
+/// Returns the missing topics, which would be created. Existing ones are checked, and none is created.
 pub(super) fn missing(sink: &KafkaSink, names: &TopicNames) -> Result<Vec<View>, SinkError> {
     look(sink, names, false).map(|(_, missing)| missing)
 }
@@ -57,9 +58,10 @@ fn look(
 ) -> Result<(BatchLimits, Vec<View>), SinkError> {
     let context = KafkaContext::new(&sink.client);
     let mut settings = client_config(&sink.client);
-    // To ask for a topic must not create it.
+    // A request for a topic must not create it.
     settings.set("allow.auto.create.topics", "false");
     let admin = AdminClient::from_config_and_context(&settings, context).map_err(create_error)?;
+    // 1. An in-process broker has no admin API: it is recognized by its id.
     let brokers = &sink.client.brokers;
     match admin.inner().fetch_cluster_id(TIMEOUT) {
         Some(id) if id.starts_with(MOCK) => {
@@ -69,10 +71,11 @@ fn look(
         Some(_) => {}
         None => {
             let reason = format!("no answer in {} s", TIMEOUT.as_secs());
-            let (what, brokers) = ("tell their cluster's id".to_owned(), brokers.clone());
+            let (what, brokers) = ("return their cluster's id".to_owned(), brokers.clone());
             return Err(SinkError::Kafka(KafkaError::Unavailable { what, brokers, reason }));
         }
     }
+    // 2. Look for missing topics, and create them if that is wanted.
     let mut found = describe(&admin, brokers, names)?;
     let missing: Vec<View> =
         View::ALL.into_iter().filter(|view| found[*view as usize] == Found::Missing).collect();
@@ -86,10 +89,11 @@ fn look(
         }
         if may_create {
             create(&admin, sink, names, &missing)?;
-            // Somebody else may have created them meanwhile, with other settings.
+            // Another process may have created them meanwhile, with other settings.
             found = describe(&admin, brokers, names)?;
         }
     }
+    // 3. Check the policies of all topics.
     let mut limits = BatchLimits::default();
     for (view, found) in View::ALL.into_iter().zip(found) {
         if let Found::Topic { policy, max_bytes } = found {
@@ -100,7 +104,7 @@ fn look(
     Ok((limits, missing))
 }
 
-/// The policy that a view's topic needs.
+/// Returns the policy that a view's topic needs.
 fn policy(view: View) -> &'static str {
     if view.is_upsert() { "compact" } else { "delete" }
 }
@@ -134,13 +138,13 @@ fn describe(
     let described = match block_on(admin.describe_configs(&topics, &options)) {
         Ok(described) => described,
         Err(error) if is_unsupported(&error) => {
-            unchecked("the brokers don't tell topics' settings");
+            unchecked("the brokers don't return the settings of topics");
             return Ok(vec![Found::Unknown; names.len()]);
         }
-        Err(error) => return Err(unavailable("tell the topics' settings", brokers, &error)),
+        Err(error) => return Err(unavailable("return the settings of topics", brokers, &error)),
     };
     let mut found = Vec::new();
-    // They come in the order in which they were asked for.
+    // The answers come in the order of the questions.
     for (resource, name) in described.into_iter().zip(names) {
         found.push(match resource {
             // rdkafka 0.39 drops the errors of single resources: one without settings was refused.
@@ -154,7 +158,7 @@ fn describe(
             }
             Err(code) => {
                 let error = LibraryError::AdminOp(code);
-                return Err(unavailable("tell the topics' settings", brokers, &error));
+                return Err(unavailable("return the settings of topics", brokers, &error));
             }
         });
     }
@@ -162,12 +166,12 @@ fn describe(
     Ok(found)
 }
 
-/// Whether a topic whose settings weren't told is there.
+/// Checks whether a topic exists whose settings weren't returned.
 fn exists(admin: &AdminClient<KafkaContext>, brokers: &str, name: &str) -> Result<Found, SinkError> {
     let metadata = admin
         .inner()
         .fetch_metadata(Some(name), TIMEOUT)
-        .map_err(|error| unavailable("say which topics there are", brokers, &error))?;
+        .map_err(|error| unavailable("list their topics", brokers, &error))?;
     let error = metadata.topics().iter().find(|topic| topic.name() == name).map(|topic| topic.error());
     match error.map(|error| error.map(RDKafkaErrorCode::from)) {
         None | Some(Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
@@ -175,7 +179,7 @@ fn exists(admin: &AdminClient<KafkaContext>, brokers: &str, name: &str) -> Resul
         }
         Some(error) => {
             let why = error.map(|code| format!(" ({code})")).unwrap_or_default();
-            unchecked(&format!("we may not ask for the settings of {name}{why}"));
+            unchecked(&format!("the settings of {name} may not be read{why}"));
             Ok(Found::Unknown)
         }
     }
@@ -202,7 +206,7 @@ fn create(
     let created = match block_on(admin.create_topics(&topics, &options)) {
         Ok(created) => created,
         Err(error) if is_unsupported(&error) => {
-            unchecked("the brokers don't let topics be created");
+            unchecked("the brokers can't create topics");
             return Ok(());
         }
         Err(error) => return Err(unavailable("create topics", brokers, &error)),

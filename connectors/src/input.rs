@@ -11,7 +11,7 @@ use std::mem;
 use std::thread::Thread;
 
 use keytide_dataflow::model::{
-    AccessEvent, Definition, EventTime, LATENCY_UNKNOWN, TableChange, Tick, TickInfo,
+    AccessEvent, Definition, EventTime, LATENCY_UNKNOWN, Position, TableChange, Tick, TickInfo,
 };
 use sha2::{Digest, Sha256};
 
@@ -85,7 +85,14 @@ pub(crate) fn letter_bytes(letter: &DeadLetter) -> usize {
     mem::size_of::<DeadLetter>() + letter.reason.len() + kept
 }
 
+/// Makes the dead letter of records that were deleted before they were read.
+pub(crate) fn gap_letter(position: Position, events_before: usize, reason: String) -> DeadLetter {
+    let sha256 = Sha256::digest([]).into();
+    DeadLetter { position, events_before, reason, length: 0, sha256, kept: None, counted: false }
+}
+
 /// The queues of all workers, and the number of bytes that wait in them.
+#[derive(Default)]
 pub(crate) struct Queues {
     queues: Vec<WorkerQueue>,
     bytes: usize,

@@ -2,11 +2,10 @@
 //! the future, are refused here and not by the decoder.
 
 use keytide_dataflow::model::Position;
-use sha2::{Digest, Sha256};
 
 use crate::decode::{DeadLetter, Decoded, Decoder};
 use crate::file::Line;
-use crate::input::FutureLimit;
+use crate::input::{FutureLimit, gap_letter};
 use crate::kafka::Gap;
 
 use super::content::InputBlock;
@@ -40,15 +39,11 @@ pub(crate) fn decode(
             kept: None,
             counted: false,
         }),
-        Err(Gap { from, to }) => out.dead_letters.push(DeadLetter {
-            position: Position { partition, offset: from, index: 0 },
-            events_before: out.events.len(),
-            reason: format!("gap: the records from offset {from} to {} are gone", to.saturating_sub(1)),
-            length: 0,
-            sha256: Sha256::digest([]).into(),
-            kept: None,
-            counted: false,
-        }),
+        Err(Gap { from, to }) => {
+            let position = Position { partition, offset: from, index: 0 };
+            let reason = format!("gap: the records from offset {from} to {} are gone", to.saturating_sub(1));
+            out.dead_letters.push(gap_letter(position, out.events.len(), reason));
+        }
     });
     out
 }

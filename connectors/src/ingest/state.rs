@@ -18,6 +18,7 @@ const START_CUT_LINES: usize = 64;
 /// The lower bound to which blocks shrink when many partitions are read side by side.
 const SHARED_BLOCK_BYTES: usize = 16 << 10;
 
+#[derive(Default)]
 pub(super) struct IngestState {
     bounds: Bounds,
     partitions: Vec<PartitionReads>,
@@ -45,6 +46,7 @@ pub(super) struct IngestState {
     error: Option<Arc<IngestError>>,
 }
 
+#[derive(Default)]
 struct Bounds {
     ahead_bytes: usize,
     queue_bytes: usize,
@@ -53,6 +55,7 @@ struct Bounds {
     line_bytes: usize,
 }
 
+#[derive(Default)]
 struct PartitionReads {
     /// `None` while a thread reads the content, and once it was read to its end.
     content: Option<PartitionContent>,
@@ -85,15 +88,7 @@ pub(super) struct Task {
 
 impl IngestState {
     pub(super) fn new(contents: Vec<PartitionContent>, options: &IngestOptions) -> Self {
-        let reads = |content| PartitionReads {
-            content: Some(content),
-            serial: 0,
-            on_the_way: 0,
-            started: false,
-            begun: false,
-            reached: 0,
-            bytes_read: 0,
-        };
+        let reads = |content| PartitionReads { content: Some(content), ..PartitionReads::default() };
         Self {
             bounds: Bounds {
                 ahead_bytes: options.ahead_bytes.max(1),
@@ -104,19 +99,8 @@ impl IngestState {
             },
             wanted: (0..contents.len()).collect(),
             partitions: contents.into_iter().map(reads).collect(),
-            ahead: BTreeSet::new(),
-            ahead_bytes: 0,
-            begun: 0,
-            open_files: VecDeque::new(),
-            inbox: Vec::new(),
-            stage: None,
             queues: Queues::new(options.workers.get()),
-            threads: Vec::new(),
-            counts: IngestCounts::default(),
-            bytes_read: 0,
-            finished: false,
-            stopped: false,
-            error: None,
+            ..Self::default()
         }
     }
 

@@ -124,6 +124,7 @@ pub struct PartitionLag {
     pub high_watermark: u64,
 }
 
+#[derive(Default)]
 struct AssignedPartition {
     /// The offset behind everything that was handed over, or the end that was reported.
     next: u64,
@@ -141,16 +142,7 @@ struct AssignedPartition {
 
 impl AssignedPartition {
     fn new(offset: u64, paused: bool) -> Self {
-        Self {
-            next: offset,
-            common_next: offset,
-            own_next: offset,
-            own_from: None,
-            own: None,
-            split_at: None,
-            paused,
-            stopped: false,
-        }
+        Self { next: offset, common_next: offset, own_next: offset, paused, ..Self::default() }
     }
 
     /// Returns whether a record is to be handed over. Records that were fetched before a restart aren't.
@@ -223,12 +215,6 @@ impl Consumer {
             troubled: false,
             gap_lookup: None,
         })
-    }
-
-    /// Returns the name of the topic.
-    #[must_use]
-    pub fn topic(&self) -> &str {
-        &self.topic
     }
 
     /// Begins to read `partition` at `offset`. A partition that is read already is [restarted](Self::restart).

@@ -167,6 +167,7 @@ pub struct Live {
     pub counters: LiveCounters,
 }
 
+#[derive(Default)]
 struct LiveState {
     first: Tick,
     open: Tick,
@@ -242,30 +243,11 @@ impl Live {
             first: open,
             open,
             next: open,
-            cut: 0,
             answered: vec![0; workers + 1],
-            reached: Vec::new(),
-            slow: Vec::new(),
-            lags: Vec::new(),
-            minutes: BTreeSet::new(),
-            partitions: Arc::default(),
-            new_decoders: None,
-            decoders: (0, None),
             additions: vec![Vec::new(); workers],
-            open_events: 0,
             queues: Queues::new(workers),
-            watermark: 0,
-            closed: 0,
-            closed_count: 0,
             computed: vec![(0, 0); workers],
-            published: (0, 0),
-            behind: false,
-            at_ceiling: false,
-            tables_read: false,
-            stopping: false,
-            last: false,
-            over: false,
-            error: None,
+            ..LiveState::default()
         };
         Arc::new(Self {
             state: Mutex::new(state),

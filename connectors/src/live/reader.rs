@@ -9,12 +9,11 @@ use hashbrown::HashMap;
 use keytide_config::OnGap;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{EventTime, Position, Tick};
-use sha2::{Digest, Sha256};
 
 use super::{Addition, Live, LiveError, Orders, PartitionProgress, add};
-use crate::decode::{DeadLetter, Decoded, Decoder, Tally};
+use crate::decode::{Decoded, Decoder, Tally};
 use crate::ingest::sequencer::RunningMaximum;
-use crate::input::{FutureLimit, Message};
+use crate::input::{FutureLimit, Message, gap_letter};
 use crate::kafka::{Consumer, ConsumerEvent, KafkaError, KafkaMessage, PartitionLag};
 
 /// The most messages that are taken from a source at once.
@@ -112,6 +111,7 @@ struct LivePartitions {
     indices: HashMap<(usize, u32), usize>,
 }
 
+#[derive(Default)]
 struct LivePartition {
     index: usize,
     source: usize,
@@ -201,13 +201,8 @@ impl PartitionReader {
             index,
             source,
             number,
-            running: None,
-            highest: 0,
             next_offset: offset,
-            at_end: false,
-            was_at_end: false,
-            events: 0,
-            paused: false,
+            ..LivePartition::default()
         });
         Ok(())
     }
@@ -351,8 +346,7 @@ impl LivePartition {
         self.at_end = false;
         self.next_offset = offset + 1;
         let (event, letter) = (out.events.len(), out.dead_letters.len());
-        let partition = u32::try_from(self.index).expect("fewer than 2^32 partitions fit in memory");
-        decoder.decode_with(value, headers, Position { partition, offset, index: 0 }, out);
+        decoder.decode_with(value, headers, self.position(offset), out);
         FutureLimit::at(tick).judge(out, event, letter, value);
         let mut late = 0;
         self.events += (out.events.len() - event) as u64;
@@ -374,6 +368,11 @@ impl LivePartition {
             }
         }
         late
+    }
+
+    fn position(&self, offset: u64) -> Position {
+        let partition = u32::try_from(self.index).expect("fewer than 2^32 partitions fit in memory");
+        Position { partition, offset, index: 0 }
     }
 
     /// Returns how far the partition got, for a cut.
@@ -409,19 +408,7 @@ fn pass_over(
         )
     };
     tracing::warn!(source = source.name, partition = number, "{reason}");
-    out.dead_letters.push(DeadLetter {
-        position: Position {
-            partition: u32::try_from(partition.index).expect("fewer than 2^32 partitions fit in memory"),
-            offset: wanted,
-            index: 0,
-        },
-        events_before: out.events.len(),
-        reason,
-        length: 0,
-        sha256: Sha256::digest([]).into(),
-        kept: None,
-        counted: false,
-    });
+    out.dead_letters.push(gap_letter(partition.position(wanted), out.events.len(), reason));
     add(&live.counters.gaps, 1);
     partition.next_offset = low;
     source.feed.add(number, low)?;

@@ -136,6 +136,13 @@ pub(super) fn text(out: &mut Vec<u8>, label: &str, text: &str) {
     serde_json::to_writer(out, text).expect("a string can always be written to memory");
 }
 
+/// Writes an id as 32 hexadecimal digits.
+pub(super) fn id_text(out: &mut Vec<u8>, label: &str, id: u128) {
+    string(out, label, b"\"");
+    out.extend_from_slice(&id_digits(id));
+    out.push(b'"');
+}
+
 pub(super) fn boolean(value: bool) -> &'static [u8] {
     if value { b"true" } else { b"false" }
 }
@@ -380,9 +387,7 @@ impl EncodeRow for LateRow<'_> {
     fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
         labels.key(self.late.key, r#","key_id":"#, out);
         if self.late.request.is_some() {
-            out.extend_from_slice(br#","request_id_hash":""#);
-            out.extend_from_slice(&id_digits(self.late.request.bits()));
-            out.push(b'"');
+            id_text(out, r#","request_id_hash":"#, self.late.request.bits());
         } else {
             out.extend_from_slice(br#","request_id_hash":null"#);
         }

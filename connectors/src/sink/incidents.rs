@@ -8,13 +8,13 @@ use std::net::Ipv6Addr;
 
 use keytide_config::View;
 use keytide_dataflow::detect::{Family, Signal};
-use keytide_dataflow::model::{KeyState, NameId, Policy, id_digits};
+use keytide_dataflow::model::{KeyState, NameId, Policy};
 use keytide_dataflow::*;
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::encode::{EncodeRow, Labels, RecordLocation, number, text, time};
+use super::encode::{EncodeRow, Labels, RecordLocation, id_text, number, text, time};
 use super::names::Names;
 use crate::input::PartitionInfo;
 
@@ -53,7 +53,7 @@ impl EncodeRow for IncidentRow<'_> {
     const VIEW: View = View::Incidents;
 
     fn key_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
-        identity(out, r#"{"incident_id":""#, self.incident.id.0);
+        id_text(out, r#"{"incident_id":"#, self.incident.id.0);
     }
 
     fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
@@ -72,7 +72,7 @@ impl EncodeRow for LogRow<'_> {
     const VIEW: View = View::IncidentLog;
 
     fn key_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
-        identity(out, r#"{"incident_id":""#, self.transition.incident.id.0);
+        id_text(out, r#"{"incident_id":"#, self.transition.incident.id.0);
         number(out, r#","seq":"#, self.transition.seq.into());
     }
 
@@ -85,12 +85,12 @@ impl EncodeRow for Revocation {
     const VIEW: View = View::Revocations;
 
     fn key_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
-        identity(out, r#"{"action_id":""#, self.id);
+        id_text(out, r#"{"action_id":"#, self.id);
     }
 
     fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
         labels.key(self.key, r#","key_id":"#, out);
-        identity(out, r#","incident_id":""#, self.incident.0);
+        id_text(out, r#","incident_id":"#, self.incident.0);
         text(out, r#","action":"#, self.action.name());
         text(out, r#","state":"#, self.state.name());
         text(out, r#","reason":"#, &self.reason);
@@ -114,12 +114,6 @@ fn key_state(state: KeyState) -> &'static str {
         KeyState::Suspended => "suspended",
         KeyState::Revoked => "revoked",
     }
-}
-
-fn identity(out: &mut Vec<u8>, label: &str, id: u128) {
-    out.extend_from_slice(label.as_bytes());
-    out.extend_from_slice(&id_digits(id));
-    out.push(b'"');
 }
 
 /// Writes the columns of `columns` that follow the key columns of `row`.

@@ -87,8 +87,7 @@ pub enum SinkError {
         topic: String,
         /// The reason in the broker's words.
         reason: String,
-        /// True if asking again may help.
-        transient: bool,
+        class: ErrorClass,
     },
     /// A topic would lose results, or keep all of them for ever.
     #[error(
@@ -138,14 +137,9 @@ impl SinkError {
         match self {
             Self::Kafka(error) => error.class(),
             Self::MissingTopics { .. } | Self::CleanupPolicy { .. } => ErrorClass::Definite,
-            Self::CreateTopic { transient, .. } => {
-                if *transient {
-                    ErrorClass::Transient
-                } else {
-                    ErrorClass::Definite
-                }
+            Self::CreateTopic { class, .. } | Self::Refused { class, .. } | Self::Fatal { class, .. } => {
+                *class
             }
-            Self::Refused { class, .. } | Self::Fatal { class, .. } => *class,
             Self::File { .. } | Self::Unacknowledged { .. } | Self::Stopped => ErrorClass::Transient,
         }
     }
@@ -357,12 +351,6 @@ impl Publisher {
     #[must_use]
     pub fn published(&self) -> Tick {
         self.monitor().published()
-    }
-
-    /// Returns the counts of what the sinks did.
-    #[must_use]
-    pub fn stats(&self) -> SinkStats {
-        self.monitor().stats()
     }
 
     /// Returns a view of the progress for other threads.

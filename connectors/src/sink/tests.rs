@@ -403,7 +403,7 @@ fn every_view_is_published_as_golden_records_and_lines() {
     let notices = publisher.publish(TICK, vec![everything()], &partitions(), &mut suspend).unwrap();
     publisher.flush(DEADLINE).unwrap();
     assert_eq!(publisher.published(), TICK);
-    assert_eq!(publisher.stats().records, [1; View::ALL.len()]);
+    assert_eq!(publisher.monitor().stats().records, [1; View::ALL.len()]);
     let log = GOLDEN.iter().find(|(view, ..)| *view == View::IncidentLog).unwrap();
     assert_eq!(notices.len(), 1);
     assert_eq!(notices[0].json, format!("{}{}", log.1, log.2).into_bytes());
@@ -586,7 +586,7 @@ fn all_records_of_all_ticks_arrive_once_although_the_broker_was_away() {
     broker.up();
     publisher.flush(DEADLINE).unwrap();
     assert_eq!(publisher.published(), TICKS);
-    let stats = publisher.stats();
+    let stats = publisher.monitor().stats();
     assert_eq!((stats.queued_records, stats.queued_bytes, stats.rejected), (0, 0, 0));
 
     let mut ticks: BTreeMap<String, Vec<i64>> = BTreeMap::new();
@@ -652,7 +652,7 @@ fn a_record_that_is_too_large_is_given_up_and_the_others_go_on() {
     publisher.publish(1, vec![output], &[], &mut nothing).unwrap();
     publisher.flush(DEADLINE).unwrap();
     assert_eq!(publisher.published(), 1);
-    assert_eq!((publisher.stats().rejected, publisher.stats().errors), (1, 1));
+    assert_eq!((publisher.monitor().stats().rejected, publisher.monitor().stats().errors), (1, 1));
     consume(&broker, View::Usage, 1);
 }
 

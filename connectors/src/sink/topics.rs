@@ -19,7 +19,7 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 
 use super::SinkError;
-use crate::kafka::{KafkaContext, KafkaError, client_config, create_error};
+use crate::kafka::{ErrorClass, KafkaContext, KafkaError, client_config, create_error};
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -220,7 +220,7 @@ fn create(
                     brokers: brokers.clone(),
                     topic,
                     reason: code.to_string(),
-                    transient: is_transient(code),
+                    class: class(code),
                 });
             }
         }
@@ -241,17 +241,18 @@ fn is_unsupported(error: &LibraryError) -> bool {
     )
 }
 
-fn is_transient(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
+/// Returns whether asking again may create a topic.
+fn class(code: RDKafkaErrorCode) -> ErrorClass {
+    match code {
         RDKafkaErrorCode::RequestTimedOut
-            | RDKafkaErrorCode::OperationTimedOut
-            | RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::BrokerNotAvailable
-            | RDKafkaErrorCode::NotController
-            | RDKafkaErrorCode::ThrottlingQuotaExceeded
-    )
+        | RDKafkaErrorCode::OperationTimedOut
+        | RDKafkaErrorCode::BrokerTransportFailure
+        | RDKafkaErrorCode::AllBrokersDown
+        | RDKafkaErrorCode::BrokerNotAvailable
+        | RDKafkaErrorCode::NotController
+        | RDKafkaErrorCode::ThrottlingQuotaExceeded => ErrorClass::Transient,
+        _ => ErrorClass::Definite,
+    }
 }
 
 fn unavailable(what: &str, brokers: &str, error: &LibraryError) -> SinkError {

@@ -1,6 +1,6 @@
-//! Decimal numbers read exactly: no `f64` between the digits in the message and the integer in the event.
+//! Decimal numbers, read exactly, without an `f64` between the digits in the message and the integer in the event.
 //!
-//! Limits: 38 significant digits, further ones are cut (towards zero); exponents saturate at 10^6.
+//! Limits: 38 significant digits, of which further ones are cut (towards zero). Exponents saturate at 10^6.
 
 /// A finite decimal number, `mantissa` x 10^`exponent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ pub(crate) const NOT_JSON: &str =
 /// Returns the message behind the frame, or the message itself if it has none.
 ///
 /// # Errors
-/// If the bytes behind a frame aren't JSON; the error is [`NOT_JSON`].
+/// [`NOT_JSON`] if the bytes behind a frame aren't JSON.
 pub(crate) fn unframed(message: &[u8]) -> Result<&[u8], &'static str> {
     let frame = FRAMES.iter().find(|(first, _)| message.first() == Some(first));
     let Some((_, length)) = frame else { return Ok(message) };

@@ -33,8 +33,8 @@ pub struct Cut {
     pub line_bytes: usize,
 }
 
-/// Whole lines of one partition, which may be followed by one that was too long to be kept. It isn't `Debug`: lines
-/// may hold raw keys.
+/// Whole lines of one partition, which may be followed by one that was too long to be kept. Lines may hold raw
+/// keys, so it isn't `Debug`.
 pub struct LineBlock {
     /// The position of the first byte in the stream.
     offset: u64,
@@ -195,6 +195,7 @@ impl LineCutter {
         let mut searched = 0;
         loop {
             filled += self.fill(input, &mut text[filled..target])?;
+            // The first line that isn't empty decides the layout.
             if self.layout == MessageLayout::Unknown {
                 let first = text[..filled].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
                 let first = first.clone().find(|line| !line.is_empty());
@@ -217,6 +218,7 @@ impl LineCutter {
                     whole => whole,
                 },
             };
+            // A block ends with the last whole line, the stream, or a line that is too long; else more is read.
             let end = match whole {
                 Some(end) if !self.ended || end.full => end.bytes,
                 _ if self.ended => filled,

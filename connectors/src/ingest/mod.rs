@@ -394,7 +394,7 @@ impl Ingest {
         self.state().error()
     }
 
-    /// Ends the run early: nothing more is read. Messages stay in the queues.
+    /// Ends the run early, so that nothing more is read. Messages stay in the queues.
     pub fn stop(&self) {
         self.state().stop();
     }
@@ -455,7 +455,7 @@ pub struct DecodeThreads {
 }
 
 impl DecodeThreads {
-    /// Starts `count` threads.
+    /// Starts `count` threads that read, decode and sequence.
     ///
     /// # Errors
     /// If the system refuses a thread. Those that were started end.

@@ -129,18 +129,18 @@ impl IngestState {
         !self.queues.is_empty(worker)
     }
 
-    /// Registers a thread; returns its index among the sleepers.
+    /// Registers a thread, and returns its index among the sleepers.
     pub(super) fn enter(&mut self, thread: Thread, worker: Option<usize>) -> usize {
-        let place = self.threads.len();
+        let index = self.threads.len();
         if let Some(worker) = worker {
             self.queues.enter(worker, thread.clone());
         }
         self.threads.push(Sleeper { thread, idle: false });
-        place
+        index
     }
 
-    pub(super) fn set_idle(&mut self, place: usize) {
-        self.threads[place].idle = true;
+    pub(super) fn set_idle(&mut self, index: usize) {
+        self.threads[index].idle = true;
     }
 
     /// Returns the partition to read next, if one may be read now. A partition that the sequencer waits for comes
@@ -292,13 +292,13 @@ impl IngestState {
         }
     }
 
-    /// Ends the run: nothing more is read or decided. Messages stay in the queues.
+    /// Ends the run, so that nothing more is read or decided. Messages stay in the queues.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
         self.wake_all();
     }
 
-    /// Ends the run with an error, of which the first one stays. The queues are emptied.
+    /// Ends the run with an error, of which the first one stays, and empties the queues.
     pub(super) fn fail(&mut self, error: IngestError) {
         self.error.get_or_insert_with(|| Arc::new(error));
         self.queues.clear();

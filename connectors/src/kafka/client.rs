@@ -1,4 +1,4 @@
-//! One way to librdkafka for every consumer and producer: settings, log lines, errors, tokens.
+//! Access to librdkafka for every consumer and producer: settings, log lines, errors, tokens.
 //!
 //! The configuration's settings come after our defaults. The settings that our guarantees rest on come last, and
 //! each client adds its own. Log lines of librdkafka go to `tracing` under the target `librdkafka`. If librdkafka
@@ -100,7 +100,7 @@ pub enum KafkaError {
 /// The class of an error, by the help that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// A person has to change something first: settings, topics or rights.
+    /// A person has to change settings, topics or rights first.
     Definite,
     Transient,
     /// The job may not mend the data or the client by itself.

@@ -103,7 +103,7 @@ pub enum ConsumerEvent<'a> {
     },
 }
 
-/// A message of a topic. It isn't `Debug`: its value may hold raw keys.
+/// A message of a topic. Its value may hold raw keys, so it isn't `Debug`.
 #[derive(Clone, Copy)]
 pub struct KafkaMessage<'a> {
     pub partition: u32,
@@ -270,6 +270,7 @@ impl Consumer {
         max_records: usize,
         each: &mut impl FnMut(ConsumerEvent<'_>),
     ) -> Result<usize, KafkaError> {
+        // Without own queues librdkafka waits; with them only a callback of theirs can end the wait.
         let mut records =
             self.take_common(if self.splits { Duration::ZERO } else { timeout }, max_records, each)?;
         records += self.take_own(max_records - records, each)?;
@@ -331,9 +332,10 @@ impl Consumer {
         open.sort_unstable();
         self.turn = self.turn.wrapping_add(1);
         let count = open.len();
+        // A full queue must not keep the others from their share.
         let (share, mut records) = ((most / count.max(1)).max(1), 0);
-        for place in 0..count {
-            let number = open[(self.turn + place) % count];
+        for step in 0..count {
+            let number = open[(self.turn + step) % count];
             let Some(own) = self.partitions.get_mut(&number).and_then(|assigned| assigned.own.take()) else {
                 continue;
             };
@@ -354,7 +356,7 @@ impl Consumer {
         Ok(records)
     }
 
-    /// Takes one event; returns how many records it was.
+    /// Takes one event, and returns how many records it was.
     fn take(
         &mut self,
         event: Result<BorrowedMessage<'_>, LibraryError>,
@@ -483,7 +485,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Looks for the partitions that have a gap; stops and reports them.
+    /// Looks for the partitions that have a gap, and stops and reports them.
     fn find_gaps(&mut self, each: &mut impl FnMut(ConsumerEvent<'_>)) -> Result<usize, KafkaError> {
         self.gap_lookup = None;
         let lookup = Topic::open(&self.client, &self.topic)?;
@@ -516,6 +518,7 @@ impl Consumer {
             each(ConsumerEvent::Gap { partition, wanted, low, high });
             gaps += 1;
         }
+        // All positions are within their watermarks, so every partition is begun again at its position.
         if gaps == 0 {
             tracing::warn!(topic = self.topic, "an offset was refused that is there: assigned it again");
             for &partition in &read {

@@ -42,7 +42,7 @@ const TUNING: [(&str, &str); 5] = [
     ("fetch.max.bytes", "1048576"),
 ];
 
-/// Returns the partitions of a source's topic as ranges, in order. Asks the brokers.
+/// Asks the brokers for the partitions of a source's topic, and returns them as ranges in order.
 ///
 /// # Errors
 /// If the topic, a partition or an offset isn't there, or without a (good) answer.
@@ -83,7 +83,7 @@ pub struct Range {
     consumer: Option<Consumer>,
 }
 
-/// A block of messages of one partition. It isn't `Debug`: messages may hold raw keys.
+/// A block of messages of one partition. Messages may hold raw keys, so it isn't `Debug`.
 pub struct MessageBlock {
     /// The texts of the messages, one behind the other.
     text: Vec<u8>,

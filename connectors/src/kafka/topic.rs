@@ -27,7 +27,7 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// Makes a client for look-ups of `topic`. It doesn't connect yet.
+    /// Makes a client for look-ups of `topic`, which doesn't connect yet.
     ///
     /// # Errors
     /// If librdkafka refuses the settings.

@@ -34,6 +34,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         // 2. Name the next tick, and ask every reader for the cut.
         let mut state = live.state();
         let tick = state.open;
+        // Behind a clock that was set back, ticks go on at half their pace.
         let paced = u64::try_from(opened.elapsed().as_millis() / 2).unwrap_or(0);
         state.next = clock().max(tick + paced.max(1));
         opened = Instant::now();

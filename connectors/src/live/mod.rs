@@ -69,7 +69,7 @@ use crate::tables::TableError;
 
 /// The number of bytes of messages, in all queues, at which reading pauses.
 pub const QUEUE_BYTES: usize = 64 << 20;
-/// The number of events of the open tick at which it is due and reading pauses: 64 MiB of them.
+/// The number of events of the open tick at which it is due and reading pauses. It is 64 MiB of events.
 pub const TICK_EVENTS: u64 = 1 << 19;
 /// The most ticks that the workers may be at work on.
 pub const TICKS_COMPUTED: u64 = 2;
@@ -97,7 +97,7 @@ pub enum LiveError {
     Table(#[from] TableError),
 }
 
-/// The counts of what was read and closed; they only grow.
+/// The counts of what was read and closed, which only grow.
 #[derive(Debug, Default)]
 pub struct LiveCounters {
     pub bytes: AtomicU64,
@@ -271,7 +271,7 @@ impl Live {
         self.changed.notify_all();
     }
 
-    /// Returns the partitions, of which a position's `partition` is the index. The list only grows.
+    /// Returns the partitions, of which a position's `partition` is the index, in a list that only grows.
     #[must_use]
     pub fn partitions(&self) -> Arc<Vec<PartitionInfo>> {
         Arc::clone(&self.state().partitions)
@@ -447,7 +447,7 @@ impl Live {
         decoders.as_ref().filter(|_| *number > replacement).map(|decoders| (*number, Arc::clone(decoders)))
     }
 
-    /// Answers a cut. Returns the tick that is read for from now on.
+    /// Answers a cut, and returns the tick that is read for from now on.
     fn answer(
         &self,
         slot: usize,

@@ -262,10 +262,12 @@ impl PartitionReader {
                 }
             };
             feed.feed.poll(POLL_MESSAGES, wait, &mut take)?;
+            // Most polls find nothing odd, and the tallies of all readers share a lock.
             let tally = mem::take(&mut out.tally);
             if tally != Tally::default() {
                 live.counters.tally(feed.source, &tally);
             }
+            // The feed can be moved on only once its poll is over.
             for gap in gaps {
                 let partition = partitions.get(feed.source, gap.number).expect("its record was taken above");
                 pass_over(live, feed, partition, &gap, out)?;
@@ -331,7 +333,7 @@ impl LivePartitions {
 }
 
 impl LivePartition {
-    /// Decodes a message; returns how many of its events are late.
+    /// Decodes a message, and returns how many of its events are late.
     fn message(
         &mut self,
         message: &KafkaMessage<'_>,

@@ -117,8 +117,8 @@ impl Ticker {
         self.paces.iter().map(move |pace| pace.is_slow.then(|| behind_ms(pace)))
     }
 
-    /// Closes a tick. `reached` has all partitions in their order, new ones at its end. `minutes` are the starts of
-    /// the minutes (of event time) that have events of the tick.
+    /// Closes a tick, for which `reached` has all partitions in their order, new ones at its end. `minutes` are the
+    /// starts of the minutes (of event time) that have events of the tick.
     pub fn close(
         &mut self,
         tick: Tick,

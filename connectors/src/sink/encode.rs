@@ -102,7 +102,7 @@ impl<'a> Labels<'a> {
 pub trait EncodeRow {
     const VIEW: View;
 
-    /// Writes the key columns: an object that isn't closed.
+    /// Writes the key columns as an object that isn't closed.
     fn key_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>);
 
     /// Writes the other columns, which close the object.

@@ -95,7 +95,7 @@ impl ViewFiles {
         if series.buffer.len() >= BUFFER_BYTES { self.write(view, tick) } else { Ok(()) }
     }
 
-    /// Ends a tick: hands its rows to the system, and closes files that are long or old enough.
+    /// Hands the rows of a tick to the system, and closes files that are long or old enough.
     pub(super) fn end_tick(&mut self, tick: Tick) -> Result<(), SinkError> {
         for view in View::ALL {
             self.write(view, tick)?;
@@ -130,6 +130,7 @@ impl ViewFiles {
         if series.buffer.is_empty() {
             return Ok(());
         }
+        // An earlier run's last file goes on unless it is long enough; else the next number begins.
         if series.open.is_none() {
             let newest = path(&sink.dir, view, series.number);
             let goes_on = |newest| fs::metadata(newest).is_ok_and(|file| file.len() < sink.rotate_bytes);

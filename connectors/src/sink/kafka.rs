@@ -217,7 +217,7 @@ impl Topics {
         Ok(())
     }
 
-    /// Ends the open tick: it counts as published once its records are acknowledged.
+    /// Ends the open tick, which counts as published once its records are acknowledged.
     pub(super) fn end_tick(&mut self) -> Result<(), SinkError> {
         self.flight.release(&self.tick);
         self.check()

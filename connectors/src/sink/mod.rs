@@ -215,7 +215,8 @@ impl PublisherMonitor {
     }
 }
 
-/// Checks the topics of a sink and creates none. Returns the names of missing ones. It blocks.
+/// Checks the topics of a sink, creates none, and returns the names of missing ones. It blocks while it asks the
+/// brokers.
 ///
 /// # Errors
 /// The same as those of [`Publisher::open`].
@@ -426,7 +427,7 @@ impl SinkWriters {
         rows.iter().try_for_each(|row| self.row(row, labels, None))
     }
 
-    /// Publishes incidents, their transitions and the actions on them; returns the notifications.
+    /// Publishes incidents, their transitions and the actions on them, and returns the notifications.
     fn incidents(
         &mut self,
         mut incidents: Vec<Incident>,

@@ -27,7 +27,7 @@ impl JsonName {
 /// The parts of a route, and the id under which `latency` and `callers` name it.
 #[derive(Clone, Debug)]
 pub struct RouteNames {
-    /// The API or service; empty if the gateway names none.
+    /// The name of the API or service, empty if the gateway names none.
     pub api: JsonName,
     pub method: JsonName,
     pub route: JsonName,

@@ -1,7 +1,7 @@
 //! The topics that results go to. They are created if they are missing, and checked if they exist.
 //!
-//! An upsert view's topic is compacted: it keeps the newest row of every key for ever. `compact,delete` is
-//! accepted; then the operator decided how long. An append view's topic (`incident_log`, `late`, `dead_letters`) is
+//! An upsert view's topic is compacted: it keeps the newest row of every key for ever. With `compact,delete`, which
+//! is accepted, the operator decided how long. An append view's topic (`incident_log`, `late`, `dead_letters`) is
 //! never compacted: none of its records replaces another. Its retention is the brokers' default, because the number
 //! of dead letters has no limit and they could fill the disks. To keep them longer, set `retention.ms`.
 //!

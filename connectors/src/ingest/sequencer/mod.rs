@@ -17,13 +17,13 @@
 //!   smallest. So no partition is read more than a minute (and one leap) ahead of the slowest. Files that follow
 //!   each other in time are read one after the other.
 //! * **Watermark**: the minimum over unfinished partitions of (running maximum - out_of_orderness), each at most
-//!   `now`. Once all are finished it is the greatest of them. It never goes back.
+//!   `now`. Once all are finished it is the greatest of them. A watermark never goes back.
 //! * **Ticks** are dense from `now`, which is left to the tables. A tick is cut before a record that exceeds
 //!   `tick_records`. It is also cut before a record, or the end of a partition, that would raise the watermark more
 //!   than [`STEP_MS`] above the previous tick's. A tick without records isn't cut: a gap is jumped at once.
 //!
 //! Only the partition that has its turn can be missing records; before the first turn, any partition whose start
-//! isn't known. [`Sequencer::waits_for`] returns which. To feed it is all that is needed to go on.
+//! isn't known. To feed those that [`Sequencer::waits_for`] returns is all that is needed to go on.
 //!
 //! Cost per record: a few ns, since runs of one partition touch only its times. A turn costs O(log partitions).
 
@@ -47,7 +47,7 @@ pub const STEP_MS: u64 = 60_000;
 /// The settings that decisions depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct SequencerRules {
-    /// The run's time: the first tick, and the greatest watermark.
+    /// The time of the run, which is the first tick and the greatest watermark.
     pub now: Tick,
     pub out_of_orderness_ms: u64,
     pub allowed_lateness_ms: u64,
@@ -402,7 +402,7 @@ impl WaitingRecords {
         self.chunks.front().and_then(|chunk| head_of(chunk, self.event, self.letter))
     }
 
-    /// Starts the running maximum if the look-ahead is complete; returns whether it is.
+    /// Starts the running maximum if the look-ahead is complete. Returns whether it is complete.
     fn start(&mut self) -> bool {
         let (mut records, mut events) = (0, 0);
         let mut minimum = None::<EventTime>;
@@ -492,7 +492,7 @@ impl RunningMaximum {
         self.beyond.first().map_or(reach, |&first| reach.min(first - LEAP_MS - 1))
     }
 
-    /// Takes the events at the beginning of `times` that are at most `bound` and not late; returns how many.
+    /// Takes the events at the beginning of `times` that are at most `bound` and not late. Returns their number.
     /// `bound` is at most [`near`](Self::near).
     fn run(&mut self, times: &[EventTime], bound: EventTime, tolerance_ms: u64) -> usize {
         let mut maximum = self.maximum;

@@ -185,7 +185,7 @@ fn run(rules: &SequencerRules, partitions: &[Vec<Entry>], sizes: &[usize], choic
         let index = candidates[choice % candidates.len()];
         let left = &partitions[index][fed[index]..];
         let size = sizes[step % sizes.len()].min(left.len());
-        // The end is sometimes told with the last records, sometimes alone.
+        // The end comes with the last records or alone.
         let last = size == left.len() && (size == 0 || choice.is_multiple_of(3));
         sequencer.push(index, chunk(&left[..size], last));
         fed[index] += size;

@@ -5,10 +5,10 @@
 //! args ──► world/  settings    every number, with its default
 //!                  population  customers, keys, routes, networks       ──► tables/*.csv, geo/*.mmdb
 //!                  habit       a lively world's: networks, rhythms, timetables
-//!                  rhythm, weather
+//!                  rhythm, faults
 //!             │
 //!          story/  scenario    the catalogue of leaks and look-alikes
-//!                  stage       which of them a run has                 ──► labels.jsonl
+//!                  episodes    which of them a run has                 ──► labels.jsonl
 //!                  traffic     which call comes next
 //!                  record      one call of one key
 //!                  schedule    in which order and partition, and what goes wrong on the way

@@ -12,9 +12,9 @@
 //! All of it lives as long as the process: what wasn't sent when it ends is lost, and the log of incidents has it.
 
 mod hooks;
+mod mailer;
 mod mails;
 mod pace;
-mod post;
 #[cfg(test)]
 mod tests;
 
@@ -29,8 +29,8 @@ use keytide_dataflow::incident_row::Transition;
 use keytide_dataflow::{ActionState, Notice, Revocation};
 
 use self::hooks::Hooks;
+pub use self::mailer::{MailError, Post};
 use self::mails::Mails;
-pub use self::post::{MailError, Post};
 use crate::email::{Outcome, Planned};
 use crate::policy;
 use crate::webhook::{Client, ClientError, Delivery, Parcel};

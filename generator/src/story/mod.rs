@@ -1,14 +1,14 @@
 //! The calls of a world in the order of time, and the episodes that are staged in them.
 
+pub(crate) mod episodes;
 pub(crate) mod record;
 pub(crate) mod scenario;
 pub(crate) mod schedule;
-pub(crate) mod stage;
 pub(crate) mod traffic;
 
+use self::episodes::{Label, Stage};
 use self::record::Record;
 use self::schedule::Even;
-use self::stage::{Label, Stage};
 use self::traffic::Traffic;
 use crate::draw::Draw;
 use crate::world::habit::{self, Habit};
@@ -36,7 +36,7 @@ impl World {
         let seed = settings.seed;
         let mut population = Population::new(&settings, Draw::new(seed, 0));
         let play = if settings.scenario == Scenario::Plain {
-            stage::none(&settings)?;
+            episodes::none(&settings)?;
             None
         } else {
             let mut habits = habit::habits(&settings, &population, &mut Draw::new(seed, 3));

@@ -14,15 +14,15 @@ use std::collections::BinaryHeap;
 
 use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
 
+use super::episodes::{Beats, Episode, Stage};
 use super::record::{self, Record, Request};
 use super::scenario::{Owner, Scope};
-use super::stage::{Beats, Episode, Stage};
 use crate::draw::{Draw, mixed, whole};
+use crate::world::faults;
 use crate::world::habit::Habit;
 use crate::world::population::{Client, Population, RESOURCES};
 use crate::world::rhythm::{Clocks, Tide};
 use crate::world::settings::Settings;
-use crate::world::weather;
 
 /// One usual call in so many is the first of a batch: pages of a list, a queue that is worked off. They hold this
 /// many further calls at most, a quarter of that in the mean, from one address.
@@ -312,7 +312,7 @@ impl<'a> Traffic<'a> {
     fn status(&mut self, time: u64, key: u32, route: u32, draw: &mut Draw) -> u16 {
         let success = self.population.routes[route as usize].success;
         self.trouble(time, route, draw)
-            .or_else(|| weather::of_key(self.seed, key, time, draw))
+            .or_else(|| faults::of_key(self.seed, key, time, draw))
             .unwrap_or_else(|| record::status(success, draw.below(1_000)))
     }
 
@@ -325,7 +325,7 @@ impl<'a> Traffic<'a> {
             self.calls[episode as usize] += 1;
             return Some(503);
         }
-        weather::of_api(self.seed, api, time, draw)
+        faults::of_api(self.seed, api, time, draw)
     }
 
     /// Counts a usual call for the episodes that it belongs to.

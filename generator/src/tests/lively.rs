@@ -9,8 +9,8 @@ use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use serde::Deserialize;
 
 use super::*;
+use crate::story::episodes::Stage;
 use crate::story::scenario::KINDS;
-use crate::story::stage::Stage;
 use crate::story::traffic::Traffic;
 use crate::world::habit::habits;
 use crate::world::population::{COUNTRIES, Population};

@@ -1,7 +1,7 @@
 //! Who calls, and by which habits. It knows nothing of episodes or lines.
 
+pub(crate) mod faults;
 pub(crate) mod habit;
 pub(crate) mod population;
 pub(crate) mod rhythm;
 pub(crate) mod settings;
-pub(crate) mod weather;

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::format::Formatter;
 use crate::draw::{Draw, mixed};
+use crate::story::episodes::Label;
 use crate::story::record::Record;
 use crate::story::schedule::{Arrival, Schedule};
-use crate::story::stage::Label;
 use crate::story::{Calls, World};
 
 /// A record is sent again within so many records, as gateways do after an unclear answer.

@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use keytide_alerts::outbox::Post;
-use keytide_alerts::webhook::{Client, Delivery};
+use keytide_alerts::outbox::Mailer;
+use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
     Alerts, ConfigError, EmailAlerts, End, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom,
     Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, TableSource,
@@ -441,7 +441,7 @@ impl Report {
     fn alerts(&mut self, alerts: &Alerts) {
         let Alerts { email, webhooks, policy } = alerts;
         if let Some(email) = email {
-            if let Err(error) = Post::new(&EmailAlerts { dir: None, ..email.clone() }) {
+            if let Err(error) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() }) {
                 self.problems.push(format!("alerts.email: {error}"));
             }
             let server = email.server.as_ref().map(|server| {
@@ -501,9 +501,9 @@ impl Report {
     fn connect_alerts(&mut self, alerts: &Alerts) {
         if let Some(email) = &alerts.email
             // What is wrong with its files is told already.
-            && let Ok(post) = Post::new(&EmailAlerts { dir: None, ..email.clone() })
+            && let Ok(mailer) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() })
         {
-            match post.connect() {
+            match mailer.connect() {
                 Ok(Some(found)) => self.line("connect", format!("alerts.email: {found}")),
                 Ok(None) => {}
                 Err(reason) => self.problems.push(format!("alerts.email: {reason}")),
@@ -532,10 +532,10 @@ impl Report {
             self.warnings.push("no test was sent: there is nobody to be told".to_owned());
         }
         if let Some(email) = &alerts.email {
-            match Post::new(email) {
-                Ok(post) => {
+            match Mailer::new(email) {
+                Ok(mailer) => {
                     for to in &email.to {
-                        match post.test(to, clock::now()) {
+                        match mailer.test(to, clock::now()) {
                             Ok(()) => self.line("test", format!("a mail to {to} was handed over")),
                             Err(reason) => self.problems.push(format!("alerts.email: to {to}: {reason}")),
                         }
@@ -547,8 +547,8 @@ impl Report {
         for webhook in &alerts.webhooks {
             let name = &webhook.name;
             match Client::new(webhook).map(|client| client.test(clock::now())) {
-                Ok(Delivery::Sent) => self.line("test", format!("webhook {name} took a request")),
-                Ok(Delivery::Retry { reason, .. } | Delivery::Refused(reason)) => {
+                Ok(WebhookOutcome::Sent) => self.line("test", format!("webhook {name} took a request")),
+                Ok(WebhookOutcome::Retry { reason, .. } | WebhookOutcome::Refused(reason)) => {
                     self.problems.push(format!("alerts.webhook \"{name}\": {reason}"));
                 }
                 Err(error) => self.problems.push(format!("alerts.webhook \"{name}\": {error}")),

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use keytide_alerts::policy::Policy;
+use keytide_alerts::policy::PolicyEngine;
 use keytide_config::{JobConfig, View, environment};
 use keytide_connectors::ingest::InputPartition;
 use keytide_connectors::sink::JobInfo;
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let name = job.job.name.clone();
     let config = job.fingerprint();
     // It says what would be done; nothing is.
-    let mut policy = Policy::new(job.alerts.policy);
+    let mut policy = PolicyEngine::new(job.alerts.policy);
     let bounded = Bounded::open(job, PROCESS)?;
     let out = Folder::new(&args.out, bounded.inputs(), SUMMARY)?;
     let decode_count = usize::from(args.decode_threads);

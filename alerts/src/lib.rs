@@ -7,4 +7,4 @@ pub mod outbox;
 pub mod policy;
 pub mod webhook;
 
-pub use outbox::{Alerts, AlertsError};
+pub use outbox::{Outbox, OutboxError};

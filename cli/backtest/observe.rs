@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use keytide_alerts::policy::Policy;
+use keytide_alerts::policy::PolicyEngine;
 use keytide_config::JobConfig;
 use keytide_connectors::sink::JobInfo;
 use keytide_connectors::sink::names::Names;
@@ -109,7 +109,7 @@ pub(super) fn observe(
     let (collected, ingest) = bounded.run(now, decode_threads, folder, keep)?;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let mut notes = Notes::default();
-    let mut policy = Policy::new(job.alerts.policy);
+    let mut policy = PolicyEngine::new(job.alerts.policy);
     let mut decide = |transitions: &[Transition]| {
         transitions.iter().for_each(|transition| notes.note(transition));
         let actions = policy.decide(transitions);

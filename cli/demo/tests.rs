@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keytide_alerts::policy::Policy;
+use keytide_alerts::policy::PolicyEngine;
 use keytide_config::SourceKind;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::live::STEP_MS;
@@ -181,7 +181,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let mut job = configure(folder, "127.0.0.1:9092", 2).unwrap();
     job.sources[0].kind = SourceKind::File { pattern: calls.to_str().unwrap().to_owned() };
     let (config, alerts, mut policy) =
-        (job.fingerprint(), job.alerts.clone(), Policy::new(job.alerts.policy));
+        (job.fingerprint(), job.alerts.clone(), PolicyEngine::new(job.alerts.policy));
     let out = folder.join("out");
     std::fs::create_dir(&out).unwrap();
     let (collected, ingest) =
@@ -200,7 +200,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let log = rows("incident_log.jsonl");
 
     let clock = Arc::new(move || until_ms);
-    let alerts = keytide_alerts::Alerts::open(&alerts, clock).unwrap();
+    let alerts = keytide_alerts::Outbox::open(&alerts, clock).unwrap();
     alerts.notify(Notice {
         json: log[0].clone().into_bytes(),
         contacts: vec!["ops@owner.example".to_owned()],

@@ -9,7 +9,7 @@ use super::chart::{
     Align, BOTTOM, CALM, Canvas, FONT, GREY, GRID, HEIGHT, INK, LEFT, PAPER, RIGHT, TEXT, TITLE, TOP, WIDTH,
     color, short, step,
 };
-use super::words::Words;
+use super::words::Wording;
 
 const MOST: usize = 12;
 
@@ -29,7 +29,7 @@ pub fn bars(title: &str, bars: &[(&str, u64)]) -> Option<Vec<u8>> {
     let lines = std::iter::successors(Some(0.0), |line| Some(line + 1.0)).take_while(|line| *line <= steps);
     for count in lines.map(|line| step * line) {
         canvas.fill(LEFT, y(count) - 1.0, RIGHT, y(count) + 1.0, GRID);
-        let label = short(count, Words(Language::En));
+        let label = short(count, Wording(Language::En));
         canvas.text(LEFT - 14.0, y(count) + TEXT * 0.34, TEXT, GREY, Align::Right, &label);
     }
     let width = (RIGHT - LEFT) / bars.len() as f32;
@@ -39,7 +39,7 @@ pub fn bars(title: &str, bars: &[(&str, u64)]) -> Option<Vec<u8>> {
         canvas.fill(middle - width * 0.36, top, middle + width * 0.36, BOTTOM, CALM);
         canvas.text(middle, BOTTOM + 44.0, TEXT, GREY, Align::Middle, name);
         if *count > 0 {
-            let label = short(*count as f64, Words(Language::En));
+            let label = short(*count as f64, Wording(Language::En));
             canvas.text(middle, top - 10.0, TEXT, INK, Align::Middle, &label);
         }
     }

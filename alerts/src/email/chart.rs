@@ -13,7 +13,7 @@ use tiny_skia::{
     Transform,
 };
 
-use super::words::{Words, amount};
+use super::words::{Wording, amount};
 
 /// A subset of Pretendard, with Latin letters and the 2,350 syllables of KS X 1001, under another name as its licence
 /// asks: `assets/font/`.
@@ -57,7 +57,7 @@ struct Span {
 }
 
 /// The traffic of a transition.
-pub(crate) fn chart(transition: &Transition, language: Words) -> Option<Chart> {
+pub(crate) fn chart(transition: &Transition, language: Wording) -> Option<Chart> {
     let seconds = |at: &str| at.parse::<Timestamp>().ok().map(Timestamp::as_second);
     let traffic = &transition.evidence.traffic;
     let points: Vec<(i64, &Point)> =
@@ -90,10 +90,10 @@ pub(crate) fn chart(transition: &Transition, language: Words) -> Option<Chart> {
 /// The picture alone, as PNG; `None`: nothing to draw.
 #[must_use]
 pub fn traffic(transition: &Transition, language: Language) -> Option<Vec<u8>> {
-    chart(transition, Words(language)).map(|chart| chart.png)
+    chart(transition, Wording(language)).map(|chart| chart.png)
 }
 
-fn draw(points: &[(i64, &Point)], span: &Span, language: Words) -> Option<Vec<u8>> {
+fn draw(points: &[(i64, &Point)], span: &Span, language: Wording) -> Option<Vec<u8>> {
     let font = FontRef::try_from_slice(FONT).ok()?;
     let mut canvas = Canvas { pixmap: Pixmap::new(WIDTH.into(), HEIGHT.into())?, font };
     canvas.pixmap.fill(color(PAPER));
@@ -174,7 +174,7 @@ pub(super) fn step(most: f64) -> f64 {
 }
 
 /// `4,000`, `40k`, `4만`.
-pub(super) fn short(calls: f64, language: Words) -> String {
+pub(super) fn short(calls: f64, language: Wording) -> String {
     let by = |unit: f64, name: &str| {
         let shown = calls / unit;
         if shown.fract() == 0.0 { format!("{}{name}", amount(shown)) } else { format!("{shown:.1}{name}") }
@@ -287,11 +287,11 @@ mod tests {
     #[test]
     fn the_same_traffic_gives_the_same_bytes() {
         let transition = samples::leak();
-        let [one, two] = [(); 2].map(|()| chart(&transition, Words(Language::Ko)).unwrap());
+        let [one, two] = [(); 2].map(|()| chart(&transition, Wording(Language::Ko)).unwrap());
         assert!(one.png.starts_with(b"\x89PNG"));
         assert_eq!(one.png, two.png);
         assert!(one.png.len() < 60_000, "{} bytes", one.png.len());
-        assert_ne!(one.png, chart(&transition, Words(Language::En)).unwrap().png);
+        assert_ne!(one.png, chart(&transition, Wording(Language::En)).unwrap().png);
     }
 
     #[test]
@@ -317,9 +317,9 @@ mod tests {
     fn nothing_is_drawn_of_nothing() {
         let mut transition = samples::leak();
         transition.evidence.traffic.clear();
-        assert!(chart(&transition, Words(Language::En)).is_none());
+        assert!(chart(&transition, Wording(Language::En)).is_none());
         let mut transition = samples::leak();
         transition.at = "never".to_owned();
-        assert!(chart(&transition, Words(Language::En)).is_none());
+        assert!(chart(&transition, Wording(Language::En)).is_none());
     }
 }

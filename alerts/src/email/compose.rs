@@ -13,10 +13,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::chart::{Chart, chart};
-use super::templates::{TemplateError, Templates};
-use super::view::{DigestView, LISTED, View, change};
-use super::words::Words;
-use super::{Audience, Planned, samples};
+use super::templates::{MailTemplates, TemplateError};
+use super::view::{DigestView, IncidentView, LISTED, change};
+use super::words::Wording;
+use super::{Audience, PlannedAction, samples};
 
 /// A message that can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub enum ComposeError {
 #[derive(Clone, Copy, Debug)]
 pub struct Letter<'a> {
     pub transition: &'a Transition,
-    pub planned: Option<&'a Planned>,
+    pub planned: Option<&'a PlannedAction>,
     /// For whom it is written.
     pub audience: Audience,
     pub language: Language,
@@ -67,8 +67,8 @@ pub struct Mail {
 /// Makes mails.
 pub struct Composer {
     from: Mailbox,
-    own: Option<Templates>,
-    bundled: Templates,
+    own: Option<MailTemplates>,
+    bundled: MailTemplates,
 }
 
 impl std::fmt::Debug for Composer {
@@ -85,7 +85,7 @@ struct Rendered {
 }
 
 /// What all mails have.
-struct Headers<'a> {
+struct MailHeaders<'a> {
     to: &'a Mailbox,
     date_ms: u64,
     subject: String,
@@ -102,8 +102,8 @@ impl Composer {
     /// # Errors
     /// If a template of the folder isn't one, or is broken: each is tried.
     pub fn new(from: Mailbox, templates: Option<&Path>) -> Result<Self, TemplateError> {
-        let own = templates.map(Templates::with_folder).transpose()?;
-        let composer = Self { from, own, bundled: Templates::bundled()? };
+        let own = templates.map(MailTemplates::with_folder).transpose()?;
+        let composer = Self { from, own, bundled: MailTemplates::bundled()? };
         composer.check()?;
         Ok(composer)
     }
@@ -124,11 +124,11 @@ impl Composer {
     fn check(&self) -> Result<(), TemplateError> {
         let templates = self.own.as_ref().unwrap_or(&self.bundled);
         let (transitions, planned) = (samples::all(), samples::planned());
-        for language in Words::ALL {
+        for language in Wording::ALL {
             for audience in [Audience::Security, Audience::Owner] {
                 for transition in &transitions {
                     for planned in [None, Some(&planned)] {
-                        let mut view = View::new(transition, planned, audience, language);
+                        let mut view = IncidentView::new(transition, planned, audience, language);
                         fill(templates, audience.name(), language, &view)?;
                         (view.chart, view.chart_id) = (Some("chart".to_owned()), Some("id".to_owned()));
                         fill(templates, audience.name(), language, &view)?;
@@ -155,15 +155,15 @@ impl Composer {
     /// Only if a template that comes with the program fails.
     pub fn incident(&self, letter: &Letter<'_>) -> Result<Mail, ComposeError> {
         let Letter { transition, planned, audience, to, date_ms, .. } = *letter;
-        let language = Words(letter.language);
+        let language = Wording(letter.language);
         let chart = chart(transition, language);
         let local = |seq: u32| format!("{}.{seq}.{}", word(&transition.incident_id), audience.name());
-        let mut view = View::new(transition, planned, audience, language);
+        let mut view = IncidentView::new(transition, planned, audience, language);
         if let Some(chart) = &chart {
             view.chart = Some(chart.alt.clone());
             view.chart_id = Some(self.id(&format!("chart.{}", local(transition.seq))));
         }
-        let headers = Headers {
+        let headers = MailHeaders {
             to,
             date_ms,
             subject: view.subject.clone(),
@@ -196,13 +196,13 @@ impl Composer {
         if transitions.is_empty() {
             return Err(ComposeError::Empty);
         }
-        let language = Words(language);
+        let language = Wording(language);
         let view = DigestView::new(transitions, more, audience, language);
         let mut members: Vec<String> =
             transitions.iter().map(|each| format!("{}.{}", each.incident_id, each.seq)).collect();
         members.sort();
         let hash = hex(&Sha256::digest(members.join("\n"))[..16]);
-        let headers = Headers {
+        let headers = MailHeaders {
             to,
             date_ms,
             subject: view.subject.clone(),
@@ -219,9 +219,9 @@ impl Composer {
     /// # Errors
     /// If a template that comes with the program fails.
     pub fn test(&self, language: Language, to: &Mailbox, date_ms: u64) -> Result<Mail, ComposeError> {
-        let language = Words(language);
+        let language = Wording(language);
         let view = test_view(language);
-        let headers = Headers {
+        let headers = MailHeaders {
             to,
             date_ms,
             subject: view.subject.to_owned(),
@@ -233,7 +233,7 @@ impl Composer {
         self.mail(headers, rendered, None)
     }
 
-    fn render(&self, name: &str, language: Words, view: &impl Serialize) -> Result<Rendered, ComposeError> {
+    fn render(&self, name: &str, language: Wording, view: &impl Serialize) -> Result<Rendered, ComposeError> {
         let bundled = || fill(&self.bundled, name, language, view);
         let (filled, failed) = match self.own.as_ref().map(|own| fill(own, name, language, view)) {
             Some(Ok(filled)) => (filled, None),
@@ -247,7 +247,7 @@ impl Composer {
 
     fn mail(
         &self,
-        headers: Headers<'_>,
+        headers: MailHeaders<'_>,
         rendered: Rendered,
         chart: Option<(Chart, String)>,
     ) -> Result<Mail, ComposeError> {
@@ -312,9 +312,9 @@ impl Composer {
 
 /// Fills a template, as text and as HTML.
 fn fill(
-    templates: &Templates,
+    templates: &MailTemplates,
     name: &str,
-    language: Words,
+    language: Wording,
     view: &impl Serialize,
 ) -> Result<(String, String), TemplateError> {
     let of = |kind: &str| templates.render(&format!("{}/{name}.{kind}", language.code()), view);
@@ -332,7 +332,7 @@ struct TestView {
     accent: &'static str,
 }
 
-fn test_view(language: Words) -> TestView {
+fn test_view(language: Wording) -> TestView {
     TestView {
         language: language.code(),
         subject: language.pick("[Keytide] TEST mails arrive", "[Keytide] 시험 메일 발송 확인"),

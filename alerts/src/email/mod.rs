@@ -1,7 +1,7 @@
 //! E-mail: what people are told of incidents, and how it is sent.
 //!
 //! ```text
-//! Transition ─► view (in words, harmless) ─► templates ─┬► text, HTML ─► Mail ─► Transport ─► Outcome
+//! Transition ─► view (in words, harmless) ─► templates ─┬► text, HTML ─► Mail ─► Transport ─► MailOutcome
 //!                                        └► chart (PNG) ┘
 //! ```
 //! A [`Composer`] is pure: the same transition, recipient and date give the same bytes, so a mail that is sent again
@@ -26,7 +26,7 @@ pub use self::chart::traffic;
 pub use self::clean::{acts, begins_formula};
 pub use self::compose::{ComposeError, Composer, Letter, Mail};
 pub use self::templates::TemplateError;
-pub use self::transport::{ANSWER, CONNECT, Outcome, Transport, TransportError};
+pub use self::transport::{ANSWER, CONNECT, MailOutcome, Transport, TransportError};
 
 use keytide_dataflow::Action;
 
@@ -52,7 +52,7 @@ impl Audience {
 
 /// What policy asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Planned {
+pub struct PlannedAction {
     pub action: Action,
     /// Why it waits; `None`: it is being done.
     pub held: Option<String>,

@@ -6,7 +6,7 @@ use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::{Evidence, Point, Sample, Signal, Transition, Value};
 use keytide_dataflow::{Action, Reason};
 
-use super::Planned;
+use super::PlannedAction;
 
 const STEP_S: i64 = 300;
 
@@ -60,8 +60,8 @@ pub fn all() -> Vec<Transition> {
 
 /// What policy asks for on account of a leak.
 #[must_use]
-pub fn planned() -> Planned {
-    Planned { action: Action::Suspend, held: Some("acting is off in this version".to_owned()) }
+pub fn planned() -> PlannedAction {
+    PlannedAction { action: Action::Suspend, held: Some("acting is off in this version".to_owned()) }
 }
 
 /// A leak: forty times the usual calls, from a country and by a program that the key was never seen with.

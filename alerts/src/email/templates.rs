@@ -1,4 +1,4 @@
-//! Templates of mails: bundled, and overridable file by file from a folder.
+//! MailTemplates of mails: bundled, and overridable file by file from a folder.
 //!
 //! What a mail says stands in `en/` and `ko/` (`security`, `owner`, `digest`, `test`; each as `.txt` and `.html`),
 //! what all share beside them. An override is tried at once with incidents of every kind, so one that is broken or
@@ -57,13 +57,13 @@ fn names() -> String {
     BUNDLED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-/// Templates, by name.
-pub(crate) struct Templates {
+/// MailTemplates, by name.
+pub(crate) struct MailTemplates {
     environment: Environment<'static>,
     folder: Option<PathBuf>,
 }
 
-impl Templates {
+impl MailTemplates {
     /// Those that come with the program.
     pub(crate) fn bundled() -> Result<Self, TemplateError> {
         let mut templates = Self { environment: environment(), folder: None };

@@ -217,7 +217,7 @@ fn mails_of_every_kind_are_harmless_whatever_strangers_wrote() {
                     signal.signal.clone_from(&known.signal);
                 }
             }
-            let planned = Planned { action: Action::Suspend, held: Some((*payload).to_owned()) };
+            let planned = PlannedAction { action: Action::Suspend, held: Some((*payload).to_owned()) };
             for audience in AUDIENCES {
                 for language in LANGUAGES {
                     let letter = Letter { planned: Some(&planned), ..letter(&hostile, audience, language) };
@@ -315,7 +315,7 @@ fn an_incidents_mails_are_one_thread_for_each_audience() {
 }
 
 #[test]
-fn subjects_tell_kind_key_and_owner_and_what_is_odd() {
+fn subjects_name_kind_key_owner_and_the_findings() {
     let all = samples::all();
     let subject = |i: usize, audience, language| mail(&all[i], audience, language).subject;
     let expected = [
@@ -352,18 +352,18 @@ fn owners_read_no_scores_no_evidence_and_nothing_of_others() {
     for secret in [&mut transition.evidence.config, &mut transition.evidence.samples[0].source] {
         "c0ffee".clone_into(secret);
     }
-    let planned = Planned { action: Action::Revoke, held: Some("c0ffee".to_owned()) };
+    let planned = PlannedAction { action: Action::Revoke, held: Some("c0ffee".to_owned()) };
     for language in LANGUAGES {
         let letter = Letter { planned: Some(&planned), ..letter(&transition, Audience::Owner, language) };
         let owner = COMPOSER.incident(&letter).unwrap();
         let digest = COMPOSER.digest(&[&transition], 0, Audience::Owner, language, &TO, DATE_MS).unwrap();
         let security = COMPOSER.incident(&Letter { audience: Audience::Security, ..letter }).unwrap();
-        let told = ["c0ffee", "93 %", "203.0.113.77", "36.2", "77777"];
+        let hidden = ["c0ffee", "93 %", "203.0.113.77", "36.2", "77777"];
         for text in [&security.text, &security.html] {
-            assert!(told.iter().all(|told| text.contains(told)), "{text}");
+            assert!(hidden.iter().all(|hidden| text.contains(hidden)), "{text}");
         }
         for text in [&owner.text, &owner.html, &digest.text, &digest.html] {
-            assert!(!told.iter().any(|told| text.contains(told)), "{text}");
+            assert!(!hidden.iter().any(|hidden| text.contains(hidden)), "{text}");
             assert!(text.contains(&transition.key_id[..8]), "{text}");
         }
     }
@@ -426,8 +426,8 @@ fn own_templates_replace_file_by_file() {
 }
 
 #[test]
-fn broken_templates_are_told_with_file_and_line() {
-    let told = |name: &str, source: &str| {
+fn errors_of_templates_name_file_and_line() {
+    let error = |name: &str, source: &str| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -435,14 +435,14 @@ fn broken_templates_are_told_with_file_and_line() {
         let error = composer(folder.path()).unwrap_err().to_string();
         error.strip_prefix(&format!("{}", path.display())).unwrap_or(&error).to_owned()
     };
-    assert!(told("en/owner.html", "one\n{% if early %}\nthree").starts_with(":3: syntax error"));
-    assert!(told("en/owner.html", "one\ntwo\n{{ nothing }}").starts_with(":3: undefined value"));
+    assert!(error("en/owner.html", "one\n{% if early %}\nthree").starts_with(":3: syntax error"));
+    assert!(error("en/owner.html", "one\ntwo\n{{ nothing }}").starts_with(":3: undefined value"));
     assert!(
-        told("signals.txt", "{% for signal in signals %}\n{{ signal.nothing }}{% endfor %}")
+        error("signals.txt", "{% for signal in signals %}\n{{ signal.nothing }}{% endfor %}")
             .starts_with(":2: undefined")
     );
-    assert!(told("en/owners.html", "").starts_with(": no template is called so; allowed: layout.html"));
-    assert!(told("en/owner.txt", &"x".repeat(300_000)).ends_with("it has more than 256 KiB"));
+    assert!(error("en/owners.html", "").starts_with(": no template is called so; allowed: layout.html"));
+    assert!(error("en/owner.txt", &"x".repeat(300_000)).ends_with("it has more than 256 KiB"));
     let missing = composer(std::path::Path::new("/nonexistent/templates")).unwrap_err().to_string();
     assert!(missing.starts_with("/nonexistent/templates: "), "{missing}");
 }

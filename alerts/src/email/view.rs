@@ -8,8 +8,8 @@ use keytide_dataflow::incident_row::{Sample, Signal, Transition};
 use serde::Serialize;
 
 use super::clean::{NAME, foreign, line};
-use super::words::{Words, number};
-use super::{Audience, Planned};
+use super::words::{Wording, number};
+use super::{Audience, PlannedAction};
 
 /// Signals shown.
 const SIGNALS: usize = 12;
@@ -70,7 +70,7 @@ pub(crate) struct PlannedView {
 
 /// An incident's mail.
 #[derive(Serialize)]
-pub(crate) struct View {
+pub(crate) struct IncidentView {
     /// `en`, `ko`.
     language: &'static str,
     /// `opened`, `raised`, `reopened`, `ended`, `withdrawn`.
@@ -144,12 +144,12 @@ fn whose(transition: &Transition) -> String {
     whose
 }
 
-impl View {
+impl IncidentView {
     pub(crate) fn new(
         transition: &Transition,
-        planned: Option<&Planned>,
+        planned: Option<&PlannedAction>,
         audience: Audience,
-        language: Words,
+        language: Wording,
     ) -> Self {
         let mut signals: Vec<_> = transition.signals.iter().collect();
         signals.sort_by(|a, b| b.bits.total_cmp(&a.bits));
@@ -215,7 +215,7 @@ impl View {
         view
     }
 
-    fn subject(&self, transition: &Transition, audience: Audience, language: Words) -> String {
+    fn subject(&self, transition: &Transition, audience: Audience, language: Wording) -> String {
         let tail = match (transition.transition, language.0) {
             (Change::Ended, Language::En) => format!("{} in {}", self.calls, self.duration),
             (Change::Ended, Language::Ko) => format!("{} 동안 {}", self.duration, self.calls),
@@ -244,7 +244,7 @@ impl View {
         line(&format!("[Keytide] {subject}"), 200)
     }
 
-    fn facts(&self, transition: &Transition, audience: Audience, language: Words) -> Vec<Fact> {
+    fn facts(&self, transition: &Transition, audience: Audience, language: Wording) -> Vec<Fact> {
         let name = |name: &Option<String>| name.as_deref().map(|name| foreign(name, NAME));
         let mut facts = Vec::new();
         let mut add = |en, ko, value: Option<String>| {
@@ -281,7 +281,7 @@ impl View {
         facts
     }
 
-    fn lookup(&self, transition: &Transition, language: Words) -> Vec<Fact> {
+    fn lookup(&self, transition: &Transition, language: Wording) -> Vec<Fact> {
         let fact = |en, ko, value| Fact { label: language.pick(en, ko), value };
         vec![
             fact("Incident", "사건", self.incident_id.clone()),
@@ -300,7 +300,7 @@ impl View {
 }
 
 impl SignalView {
-    fn new(signal: &Signal, audience: Audience, language: Words) -> Self {
+    fn new(signal: &Signal, audience: Audience, language: Wording) -> Self {
         Self {
             title: language.signal(&signal.signal),
             family: language.family(&signal.family),
@@ -326,7 +326,7 @@ impl SignalView {
 }
 
 impl SampleView {
-    fn new(sample: &Sample, language: Words) -> Self {
+    fn new(sample: &Sample, language: Wording) -> Self {
         Self {
             at: language.second(&sample.at),
             client: sample.client.as_deref().map(|client| line(client, 45)),
@@ -341,7 +341,7 @@ impl SampleView {
 
 /// An incident of a digest.
 #[derive(Serialize)]
-pub(crate) struct Row {
+pub(crate) struct DigestRow {
     alarm: &'static str,
     key: String,
     whose: String,
@@ -366,7 +366,7 @@ pub(crate) struct DigestView {
     /// The times of the first and the last.
     from: String,
     to: String,
-    rows: Vec<Row>,
+    rows: Vec<DigestRow>,
     /// How many aren't listed; none: all are.
     rest: Option<String>,
     platform_event: bool,
@@ -375,7 +375,7 @@ pub(crate) struct DigestView {
 
 impl DigestView {
     /// The most probable and busiest incidents come first.
-    pub(crate) fn new(transitions: &[&Transition], more: u64, audience: Audience, language: Words) -> Self {
+    pub(crate) fn new(transitions: &[&Transition], more: u64, audience: Audience, language: Wording) -> Self {
         let mut sorted = transitions.to_vec();
         let rank = |transition: &Transition| {
             let over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
@@ -433,7 +433,7 @@ impl DigestView {
             rows: sorted
                 .iter()
                 .take(LISTED)
-                .map(|each| Row {
+                .map(|each| DigestRow {
                     alarm: language.alarm(each),
                     key: short_key(&each.key_id),
                     whose: match audience {

@@ -16,9 +16,9 @@ const COUNTRIES: &str = include_str!("../../assets/countries.tsv");
 
 /// Says things in a language.
 #[derive(Clone, Copy)]
-pub(crate) struct Words(pub(crate) Language);
+pub(crate) struct Wording(pub(crate) Language);
 
-impl Words {
+impl Wording {
     /// All languages.
     pub(crate) const ALL: [Self; 2] = [Self(Language::En), Self(Language::Ko)];
 
@@ -273,7 +273,7 @@ impl Words {
 
     /// Why an action is held: what `policy` says, sentence by sentence; what isn't known stays as it is.
     pub(crate) fn held(self, reason: &str) -> String {
-        let said = |part: &str| {
+        let korean = |part: &str| {
             let mut numbers = part.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
             let mut number = || numbers.next().unwrap_or("?").to_owned();
             match part {
@@ -293,7 +293,7 @@ impl Words {
         let reason = foreign(reason, REASON);
         match self.0 {
             Language::En => reason,
-            Language::Ko => reason.split("; ").map(said).collect::<Vec<_>>().join("; "),
+            Language::Ko => reason.split("; ").map(korean).collect::<Vec<_>>().join("; "),
         }
     }
 
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn odds_are_told_in_words() {
+    fn odds_are_written_in_words() {
         let signal = |family: &str, bits| Signal {
             signal: "volume_5m".to_owned(),
             family: family.to_owned(),
@@ -465,22 +465,22 @@ mod tests {
             bits,
             values: Vec::new(),
         };
-        let said = |bits| Words(Language::En).surprise(&signal("volume", bits));
-        assert_eq!(said(24.0), "24.0 bits: by chance once in 17 million");
-        assert_eq!(said(10.0), "10.0 bits: by chance once in 1,000");
-        assert_eq!(said(6.0), "6.0 bits: by chance once in 64");
-        assert_eq!(said(64.2), "64.2 bits: by chance less than once in a trillion");
-        assert_eq!(said(f64::INFINITY), "0.0 bits");
+        let shown = |bits| Wording(Language::En).surprise(&signal("volume", bits));
+        assert_eq!(shown(24.0), "24.0 bits: by chance once in 17 million");
+        assert_eq!(shown(10.0), "10.0 bits: by chance once in 1,000");
+        assert_eq!(shown(6.0), "6.0 bits: by chance once in 64");
+        assert_eq!(shown(64.2), "64.2 bits: by chance less than once in a trillion");
+        assert_eq!(shown(f64::INFINITY), "0.0 bits");
         assert_eq!(
-            Words(Language::Ko).surprise(&signal("volume", 24.0)),
+            Wording(Language::Ko).surprise(&signal("volume", 24.0)),
             "24.0비트: 우연이라면 1,677만 번에 한 번"
         );
-        assert_eq!(Words(Language::En).surprise(&signal("hard", 40.0)), "a fact, not a measurement");
-        assert_eq!(Words(Language::En).measure(&signal("volume", 1.0)), "60 calls, 1.5 expected");
-        assert_eq!(Words(Language::Ko).measure(&signal("volume", 1.0)), "호출 60회, 평소 1.5");
+        assert_eq!(Wording(Language::En).surprise(&signal("hard", 40.0)), "a fact, not a measurement");
+        assert_eq!(Wording(Language::En).measure(&signal("volume", 1.0)), "60 calls, 1.5 expected");
+        assert_eq!(Wording(Language::Ko).measure(&signal("volume", 1.0)), "호출 60회, 평소 1.5");
         let named = |name: &str| {
             let name = name.to_owned();
-            Words(Language::En).measure(&Signal {
+            Wording(Language::En).measure(&Signal {
                 signal: name,
                 expected: Some(0.0),
                 ..signal("origin", 1.0)
@@ -493,8 +493,8 @@ mod tests {
     }
 
     #[test]
-    fn why_actions_are_held_is_said_in_korean() {
-        let held = |reason| Words(Language::Ko).held(reason);
+    fn reasons_of_held_actions_are_in_korean() {
+        let held = |reason| Wording(Language::Ko).held(reason);
         assert_eq!(
             held("many keys rose together; acting is off, too"),
             "여러 키의 호출이 함께 늘었습니다; 조치 기능도 꺼져 있습니다"
@@ -504,18 +504,18 @@ mod tests {
             "조치는 시간당 10개까지입니다(사용 중인 키 1200개)"
         );
         assert_eq!(held("another reason"), "another reason");
-        assert_eq!(Words(Language::En).held("the job was catching up"), "the job was catching up");
+        assert_eq!(Wording(Language::En).held("the job was catching up"), "the job was catching up");
     }
 
     #[test]
     fn every_signal_and_family_has_a_name_in_both_languages() {
         for signal in keytide_dataflow::detect::Signal::ALL {
-            for words in Words::ALL {
+            for words in Wording::ALL {
                 assert_ne!(words.signal(signal.name()), signal.name());
             }
             let (name, family) = (signal.name(), signal.family().name());
-            assert!(!Words(Language::Ko).family(family).is_ascii(), "{family}");
-            assert!(!Words(Language::Ko).signal(name).is_ascii(), "{name}");
+            assert!(!Wording(Language::Ko).family(family).is_ascii(), "{family}");
+            assert!(!Wording(Language::Ko).signal(name).is_ascii(), "{name}");
         }
     }
 
@@ -523,20 +523,20 @@ mod tests {
     fn countries_have_names_in_both_languages() {
         assert_eq!(COUNTRIES.lines().count(), 250);
         assert!(COUNTRIES.lines().all(|row| row.split('\t').filter(|cell| !cell.is_empty()).count() == 3));
-        assert_eq!(Words(Language::En).country("BR"), "Brazil (BR)");
-        assert_eq!(Words(Language::Ko).country("BR"), "브라질 (BR)");
-        assert_eq!(Words(Language::Ko).country("ZZ"), "알 수 없는 국가");
-        assert_eq!(Words(Language::En).country("<b"), "<b");
+        assert_eq!(Wording(Language::En).country("BR"), "Brazil (BR)");
+        assert_eq!(Wording(Language::Ko).country("BR"), "브라질 (BR)");
+        assert_eq!(Wording(Language::Ko).country("ZZ"), "알 수 없는 국가");
+        assert_eq!(Wording(Language::En).country("<b"), "<b");
     }
 
     #[test]
     fn times_are_read_and_what_is_none_is_shown_as_it_is() {
-        assert_eq!(Words(Language::En).time("2026-11-21T14:05:00Z"), "2026-11-21 14:05 UTC");
-        assert_eq!(Words(Language::Ko).time("2026-11-21T14:05:00Z"), "2026년 11월 21일 14:05 (UTC)");
-        assert_eq!(Words(Language::En).time("soon\r\n"), "soon");
-        assert_eq!(Words(Language::En).window("2026-11-21T23:58:00Z", 300), "Nov 21, 23:58 to 00:03");
+        assert_eq!(Wording(Language::En).time("2026-11-21T14:05:00Z"), "2026-11-21 14:05 UTC");
+        assert_eq!(Wording(Language::Ko).time("2026-11-21T14:05:00Z"), "2026년 11월 21일 14:05 (UTC)");
+        assert_eq!(Wording(Language::En).time("soon\r\n"), "soon");
+        assert_eq!(Wording(Language::En).window("2026-11-21T23:58:00Z", 300), "Nov 21, 23:58 to 00:03");
         assert_eq!(
-            Words(Language::Ko).between("2026-11-21T14:05:00Z", "2026-11-21T15:31:59Z").as_deref(),
+            Wording(Language::Ko).between("2026-11-21T14:05:00Z", "2026-11-21T15:31:59Z").as_deref(),
             Some("1시간 26분")
         );
     }

@@ -1,28 +1,27 @@
-//! Composes a mail and hands it to the transport.
+//! The mailer composes a queued mail and hands it to the transport.
 
 use keytide_config::{EmailAlerts, Language};
 use lettre::message::Mailbox;
 
-use super::mails::{Content, Mail};
+use super::mails::{MailContent, QueuedMail};
 use crate::email::{
-    Audience, ComposeError, Composer, Letter, Outcome, TemplateError, Transport, TransportError,
+    Audience, ComposeError, Composer, Letter, MailOutcome, TemplateError, Transport, TransportError,
 };
 
-/// Mails that can't be set up.
+/// Why a mailer can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// The server's certificates, or the folder.
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error("{0} is no address that mails can be sent to")]
     Address(String),
 }
 
-/// Sends mails as configured. Blocks while it does.
+/// Composes and sends mails as configured. Its methods block while they do so.
 #[derive(Debug)]
-pub struct Post {
+pub struct Mailer {
     composer: Composer,
     transport: Transport,
     language: Language,
@@ -34,11 +33,11 @@ fn mailbox(name: Option<&str>, address: &str) -> Result<Mailbox, MailError> {
     Ok(Mailbox::new(name.map(str::to_owned), parsed))
 }
 
-impl Post {
-    /// Reads templates and certificates; connects to nothing.
+impl Mailer {
+    /// Reads templates and certificates. No connection is made.
     ///
     /// # Errors
-    /// If they can't be used.
+    /// If one of them can't be used, or an address isn't one.
     pub fn new(email: &EmailAlerts) -> Result<Self, MailError> {
         let from = mailbox(Some(&email.from.name), &email.from.address)?;
         for address in &email.to {
@@ -52,10 +51,10 @@ impl Post {
         })
     }
 
-    /// Connects to the server, signs in, and says what was found; `None`: there is no server.
+    /// Connects to the server, signs in, and describes the connection. Returns `None` if no server is configured.
     ///
     /// # Errors
-    /// What a mail would have met.
+    /// With the reason for which a mail would have failed.
     pub fn connect(&self) -> Result<Option<String>, String> {
         self.transport.connect().map_err(|outcome| reason(outcome).unwrap_or_default())
     }
@@ -63,31 +62,31 @@ impl Post {
     /// Sends a mail that says that it is a test.
     ///
     /// # Errors
-    /// Why it isn't sent.
+    /// With the reason for which it isn't sent.
     pub fn test(&self, to: &str, now_ms: u64) -> Result<(), String> {
         let to = mailbox(None, to).map_err(|error| error.to_string())?;
         let mail = self.composer.test(self.language, &to, now_ms).map_err(|error| error.to_string())?;
         reason(self.transport.send(&mail)).map_or(Ok(()), Err)
     }
 
-    pub(super) fn send(&self, mail: &Mail) -> Outcome {
-        // A contact of a table may be anything.
+    pub(super) fn send(&self, mail: &QueuedMail) -> MailOutcome {
+        // Contacts come from a table and may be any text.
         let to = match mailbox(None, &mail.to.address) {
             Ok(to) => to,
-            Err(_) => return Outcome::Refused("what the tables name isn't a mail's address".to_owned()),
+            Err(_) => return MailOutcome::Refused("what the tables name isn't a mail's address".to_owned()),
         };
         match self.compose(mail, &to) {
             Ok(composed) => {
                 if let Some(error) = &composed.failed_template {
-                    tracing::error!(%error, "a template failed; the one that comes with the job was taken");
+                    tracing::error!(%error, "a template failed; the one that comes with the job was used");
                 }
                 self.transport.send(&composed)
             }
-            Err(error) => Outcome::Refused(error.to_string()),
+            Err(error) => MailOutcome::Refused(error.to_string()),
         }
     }
 
-    fn compose(&self, mail: &Mail, to: &Mailbox) -> Result<crate::email::Mail, ComposeError> {
+    fn compose(&self, mail: &QueuedMail, to: &Mailbox) -> Result<crate::email::Mail, ComposeError> {
         let audience = mail.to.audience;
         let language = match audience {
             Audience::Security => self.language,
@@ -95,11 +94,11 @@ impl Post {
         };
         let date_ms = mail.date_ms;
         match &mail.content {
-            Content::Single(transition, planned) => {
+            MailContent::Single(transition, planned) => {
                 let planned = planned.as_deref();
                 self.composer.incident(&Letter { transition, planned, audience, language, to, date_ms })
             }
-            Content::Digest(transitions, more) => {
+            MailContent::Digest(transitions, more) => {
                 let transitions: Vec<_> = transitions.iter().map(AsRef::as_ref).collect();
                 self.composer.digest(&transitions, *more, audience, language, to, date_ms)
             }
@@ -107,10 +106,12 @@ impl Post {
     }
 }
 
-/// Why a mail isn't sent; `None`: it is.
-fn reason(outcome: Outcome) -> Option<String> {
+/// Returns why a mail isn't sent, or `None` if it is.
+fn reason(outcome: MailOutcome) -> Option<String> {
     match outcome {
-        Outcome::Sent { unfiled } => unfiled,
-        Outcome::Retry(reason) | Outcome::Refused(reason) | Outcome::Misconfigured(reason) => Some(reason),
+        MailOutcome::Sent { unfiled } => unfiled,
+        MailOutcome::Retry(reason) | MailOutcome::Refused(reason) | MailOutcome::Misconfigured(reason) => {
+            Some(reason)
+        }
     }
 }

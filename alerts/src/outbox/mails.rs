@@ -1,28 +1,28 @@
-//! Which mail goes to whom next, and when: a state without clock, network or chance, so that a test can be its world.
+//! The queue of mails decides which mail goes to which recipient next, and when. It is a pure state without clock,
+//! network or chance, so a test can simulate all of them.
 //!
-//! Each recipient has a queue:
+//! Each recipient has a queue of its own:
 //!
 //! ```text
 //!             calm                          one mail each
 //! notice ──> waiting ───────────────────────────┬──> tried ──> sent, refused
 //!               │ more than digest_after         │    ^  │
-//!               v within a minute, or waiting    │    └──┘ again, as it was
+//!               v within a minute, or waiting    │    └──┘ again, unchanged
 //!            collected ─────── one digest ───────┘
 //! ```
-//! * A mail that was tried stays as it is, also a digest: whatever became of the attempt, the next one is the same mail
-//!   with the same Message-ID.
-//! * Digests of one recipient are a minute apart, then two, four, up to 15 while it goes on; so a storm is told of
-//!   within the limits of an hour.
-//! * A recipient whose mail failed is left alone for a while; after 8 failures of one mail the next one is tried.
-//! * When mails to owners fail one after the other, none of them is tried for a while: the server is away, and there may
-//!   be thousands of them.
-//! * Security goes before owners, and owners take at most three quarters of `per_hour`.
-//! * The same transition is told once, however often it is handed over, as long as it is among the last 65,536.
+//! * A mail that was tried never changes, a digest neither. A later attempt sends the same mail with the same
+//!   Message-ID, whatever became of the one before.
+//! * The digests of one recipient are 1, 2, 4, 8, then 15 minutes apart during a storm. So they stay within the hourly
+//!   limits.
+//! * After a failure a recipient is paused (see `pace.rs`). After 8 failures of one mail the next mail is tried.
+//! * If 3 mails to owners fail in a row, the queue tries none of them for a while: the server is probably down, and there
+//!   may be thousands.
+//! * Security comes before owners, and owners get at most three quarters of `per_hour`.
+//! * A transition that is pushed again is ignored if it is among the last 65,536.
 //!
-//! Limits: 4,096 transitions that wait by themselves, 2,000 in a digest, 16 mails that were tried, for each recipient;
-//! 8,192 and 10,000 recipients in all, so at
-//! most one more for each of these. Beyond them a digest keeps those that matter most and says how many more there
-//! were; owners beyond the limit are counted as untold.
+//! Limits: 4,096 waiting transitions, 2,000 in a digest and 16 tried mails for each recipient; 10,000 recipients and
+//! 8,192 buffered transitions in all. Beyond the last, a recipient's digest still takes one. Beyond its limits a digest
+//! keeps the transitions that matter most and counts the others; owners beyond theirs are counted as `untold`.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -32,43 +32,42 @@ use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::Transition;
 use keytide_dataflow::model::time::MINUTE_MS;
 
-use super::pace::{Hour, Jitter, backoff_ms};
-use super::{Next, Stats};
-use crate::email::{Audience, Outcome, Planned};
+use super::pace::{Jitter, SlidingHour, backoff_ms};
+use super::{NextStep, OutboundQueue, QueueStats};
+use crate::email::{Audience, MailOutcome, PlannedAction};
 
 const MAX_WAITING: usize = 4_096;
 const MAX_COLLECTED: usize = 2_000;
-const MAX_HELD: usize = 8_192;
+const MAX_BUFFERED: usize = 8_192;
 const MAX_TRIED: usize = 16;
 const MAX_RECIPIENTS: usize = 10_000;
 const MAX_SEEN: usize = 65_536;
-/// Failures after which others are tried before a mail.
-const STUBBORN: u32 = 8;
-/// Owners' mails that fail one after the other before none is tried for a while.
-const FEW: u32 = 3;
-/// How long it is put aside for them.
-const ASIDE_MS: u64 = 5 * MINUTE_MS;
-/// The longest time between two digests.
-const DIGESTS_MS: u64 = 15 * MINUTE_MS;
+/// Failures of one mail after which the recipient's next mail is tried before it.
+const MAX_BLOCKING_FAILURES: u32 = 8;
+/// Consecutive failures of mails to owners after which all of them are paused.
+const MAX_OWNER_FAILURES: u32 = 3;
+/// How long a mail with too many failures is set aside.
+const SET_ASIDE_MS: u64 = 5 * MINUTE_MS;
+/// The longest time between two digests of one recipient.
+const MAX_DIGEST_INTERVAL_MS: u64 = 15 * MINUTE_MS;
 
-/// Who is told, and as what. Security comes first.
+/// An address and the role in which it gets mails. Security sorts first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Recipient {
     pub(super) audience: Audience,
     pub(super) address: String,
 }
 
-/// What a mail says.
+/// The content of a queued mail, before it is composed.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Content {
-    /// One transition, and what is done about it.
-    Single(Arc<Transition>, Option<Arc<Planned>>),
-    /// Many, and how many more there were.
+pub(super) enum MailContent {
+    Single(Arc<Transition>, Option<Arc<PlannedAction>>),
+    /// Lists transitions and counts further ones that weren't kept.
     Digest(Arc<[Arc<Transition>]>, u64),
 }
 
-impl Content {
-    /// Transitions that it tells of.
+impl MailContent {
+    /// Returns the number of transitions that the mail lists or counts.
     fn count(&self) -> u64 {
         match self {
             Self::Single(..) => 1,
@@ -86,23 +85,22 @@ impl Content {
 
 /// A mail to be sent.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Mail {
+pub(super) struct QueuedMail {
     pub(super) number: u64,
     pub(super) to: Recipient,
-    pub(super) content: Content,
-    /// Milliseconds since 1970.
+    pub(super) content: MailContent,
     pub(super) date_ms: u64,
 }
 
 struct Tried {
-    mail: Mail,
+    mail: QueuedMail,
     failures: u32,
     due: u64,
 }
 
 struct Waiting {
     transition: Arc<Transition>,
-    planned: Option<Arc<Planned>>,
+    planned: Option<Arc<PlannedAction>>,
     date_ms: u64,
 }
 
@@ -115,44 +113,45 @@ struct Collected {
 }
 
 #[derive(Default)]
-struct Queue {
+struct RecipientQueue {
     waiting: VecDeque<Waiting>,
     collected: Collected,
     tried: Vec<Tried>,
-    /// When transitions arrived within the last minute, one more than makes a storm.
+    /// The times of arrivals within the last minute, at most one more than a storm needs.
     arrivals: VecDeque<u64>,
-    sent: Hour,
-    digests: Hour,
+    sent: SlidingHour,
+    digests: SlidingHour,
     failures: u32,
-    /// Nothing new is tried before.
+    /// No new mail is tried before this time.
     pause: u64,
 }
 
-/// All mails that are to be sent.
-pub(super) struct Mails {
+/// All mails that are to be sent, by recipient.
+pub(super) struct MailQueue {
     per_recipient: usize,
     per_hour: usize,
     storm: usize,
     security: Vec<String>,
     owners: bool,
-    queues: BTreeMap<Recipient, Queue>,
-    sent: Hour,
-    sent_to_owners: Hour,
-    /// Mails to owners that failed one after the other, and until when none is tried for it.
-    away: u32,
-    away_until: u64,
+    queues: BTreeMap<Recipient, RecipientQueue>,
+    sent: SlidingHour,
+    sent_to_owners: SlidingHour,
+    /// Mails to owners that failed in a row.
+    owner_failures: u32,
+    /// Mails to owners aren't tried before this time.
+    owners_paused_until: u64,
     seen: HashSet<(Box<str>, u32)>,
     seen_order: VecDeque<(Box<str>, u32)>,
-    /// Transitions that wait or are collected or in digests.
-    held: usize,
+    /// Transitions that are waiting, collected or in tried digests.
+    buffered: usize,
     number: u64,
-    /// The process ends: nothing waits for more.
+    /// True once the process ends: digests no longer wait for more transitions.
     ending: bool,
     jitter: Jitter,
-    stats: Stats,
+    stats: QueueStats,
 }
 
-/// A transition without what digests don't show.
+/// Returns the transition without the evidence that digests don't show.
 fn condensed(transition: &Transition) -> Arc<Transition> {
     let mut transition = transition.clone();
     transition.evidence.traffic = Vec::new();
@@ -160,13 +159,13 @@ fn condensed(transition: &Transition) -> Arc<Transition> {
     Arc::new(transition)
 }
 
-/// What a digest keeps rather: what began before what is over, then levels and scores.
-fn value(transition: &Transition) -> (bool, bool, u8) {
+/// Ranks transitions by how much they matter to a digest: current incidents first, then level and score.
+fn rank(transition: &Transition) -> (bool, bool, u8) {
     let over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
     (!over, transition.level == "revoke", transition.score)
 }
 
-impl Mails {
+impl MailQueue {
     pub(super) fn new(email: &EmailAlerts, jitter: Jitter) -> Self {
         Self {
             per_recipient: email.per_recipient as usize,
@@ -175,29 +174,30 @@ impl Mails {
             security: email.to.clone(),
             owners: email.owners,
             queues: BTreeMap::new(),
-            sent: Hour::default(),
-            sent_to_owners: Hour::default(),
-            away: 0,
-            away_until: 0,
+            sent: SlidingHour::default(),
+            sent_to_owners: SlidingHour::default(),
+            owner_failures: 0,
+            owners_paused_until: 0,
             seen: HashSet::new(),
             seen_order: VecDeque::new(),
-            held: 0,
+            buffered: 0,
             number: 0,
             ending: false,
             jitter,
-            stats: Stats::default(),
+            stats: QueueStats::default(),
         }
     }
 
-    /// Takes what is to be told. `now` is any clock in milliseconds, `date_ms` what a mail is dated.
+    /// Queues a transition for all of its recipients. `now` is in milliseconds of any clock; mails bear `date_ms`.
     pub(super) fn push(
         &mut self,
         transition: Transition,
-        planned: Option<Planned>,
+        planned: Option<PlannedAction>,
         contacts: &[String],
         now: u64,
         date_ms: u64,
     ) {
+        // STEP 1: ignore a transition that was pushed before.
         let identity = (transition.incident_id.as_str().into(), transition.seq);
         if !self.seen.insert(identity.clone()) {
             return;
@@ -208,6 +208,7 @@ impl Mails {
         {
             self.seen.remove(&oldest);
         }
+        // STEP 2: find the recipients, which share the transition.
         let (transition, planned) = (Arc::new(transition), planned.map(Arc::new));
         let owners = if self.owners { contacts } else { &[] };
         let recipients: Vec<Recipient> =
@@ -217,6 +218,7 @@ impl Mails {
                     addresses.iter().map(move |address| Recipient { audience, address: address.clone() })
                 })
                 .collect();
+        // STEP 3: queue it for each, unless there are too many of them.
         for recipient in recipients {
             if self.queues.len() >= MAX_RECIPIENTS && !self.queues.contains_key(&recipient) {
                 self.stats.untold += 1;
@@ -225,28 +227,33 @@ impl Mails {
             let waiting = Waiting { transition: transition.clone(), planned: planned.clone(), date_ms };
             let queue = self.queues.entry(recipient).or_default();
             self.stats.queued += 1;
-            self.stats.condensed += queue.push(waiting, self.storm, &mut self.held, now);
+            self.stats.condensed += queue.push(waiting, self.storm, &mut self.buffered, now);
         }
     }
+}
 
-    /// Everything that waits for a time is due, apart from the limits.
-    pub(super) fn hurry(&mut self, now: u64) {
-        (self.ending, self.away_until) = (true, now);
+impl OutboundQueue for MailQueue {
+    type Item = QueuedMail;
+    type Report = MailOutcome;
+
+    /// Ends all pauses and the intervals of digests. The hourly limits stay.
+    fn hurry(&mut self, now: u64) {
+        (self.ending, self.owners_paused_until) = (true, now);
         for queue in self.queues.values_mut() {
             queue.pause = now;
             queue.tried.iter_mut().for_each(|tried| tried.due = now);
         }
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    fn stats(&self) -> QueueStats {
         self.stats
     }
 
-    /// What to do at `now`. Each mail that is handed out is to be followed by [`Self::done`].
-    pub(super) fn next(&mut self, now: u64) -> Next<Mail> {
+    fn next(&mut self, now: u64) -> NextStep<QueuedMail> {
+        // STEP 1: find the first recipient with a due mail and room within all limits, or the earliest time for one.
         let all = self.sent.room(self.per_hour, now);
         let owners = (self.per_hour * 3 / 4).max(1);
-        let owners = self.sent_to_owners.room(owners, now).max(all).max(self.away_until);
+        let owners = self.sent_to_owners.room(owners, now).max(all).max(self.owners_paused_until);
         let mut earliest = u64::MAX;
         let mut chosen = None;
         let mut limited = 0;
@@ -267,55 +274,56 @@ impl Mails {
             }
         }
         self.stats.limited = limited;
-        let Some(to) = chosen else { return Next::Wait((earliest < u64::MAX).then_some(earliest)) };
+        let Some(to) = chosen else { return NextStep::Wait((earliest < u64::MAX).then_some(earliest)) };
+        // STEP 2: a mail that was tried before comes first.
         let queue = self.queues.get_mut(&to).expect("it was chosen among them");
         if let Some(tried) = queue.tried.iter().filter(|tried| tried.due <= now).min_by_key(|tried| tried.due)
         {
-            return Next::Do(tried.mail.clone());
+            return NextStep::Do(tried.mail.clone());
         }
+        // STEP 3: else make the next one, which counts as tried from now on.
         let (content, date_ms) = match queue.waiting.pop_front() {
             Some(Waiting { transition, planned, date_ms }) => {
-                self.held -= 1;
-                (Content::Single(transition, planned), date_ms)
+                self.buffered -= 1;
+                (MailContent::Single(transition, planned), date_ms)
             }
             None => {
                 queue.digests.add(now);
                 let Collected { transitions, more, date_ms, .. } = std::mem::take(&mut queue.collected);
-                (Content::Digest(transitions.into(), more), date_ms)
+                (MailContent::Digest(transitions.into(), more), date_ms)
             }
         };
         self.number += 1;
-        let mail = Mail { number: self.number, to, content, date_ms };
+        let mail = QueuedMail { number: self.number, to, content, date_ms };
         queue.tried.push(Tried { mail: mail.clone(), failures: 0, due: now });
-        Next::Do(mail)
+        NextStep::Do(mail)
     }
 
-    /// What became of a mail.
-    pub(super) fn done(&mut self, mail: &Mail, outcome: &Outcome, now: u64) {
+    fn done(&mut self, mail: &QueuedMail, outcome: &MailOutcome, now: u64) {
         let queue = self.queues.get_mut(&mail.to).expect("a mail that was tried keeps its queue");
         let index = queue.tried.iter().position(|tried| tried.mail.number == mail.number);
         let index = index.expect("a mail that was handed out was tried");
         match outcome {
-            Outcome::Retry(_) | Outcome::Misconfigured(_) => {
+            MailOutcome::Retry(_) | MailOutcome::Misconfigured(_) => {
                 let tried = &mut queue.tried[index];
                 tried.failures = tried.failures.saturating_add(1);
                 queue.failures = queue.failures.saturating_add(1);
                 queue.pause = now + backoff_ms(queue.failures, &mut self.jitter);
-                let stubborn = tried.failures.is_multiple_of(STUBBORN);
-                tried.due = queue.pause + if stubborn { ASIDE_MS } else { 0 };
+                let stubborn = tried.failures.is_multiple_of(MAX_BLOCKING_FAILURES);
+                tried.due = queue.pause + if stubborn { SET_ASIDE_MS } else { 0 };
                 self.stats.retried += 1;
-                self.stats.misconfigured = matches!(outcome, Outcome::Misconfigured(_));
+                self.stats.misconfigured = matches!(outcome, MailOutcome::Misconfigured(_));
                 if mail.to.audience == Audience::Owner {
-                    self.away = self.away.saturating_add(1);
-                    let failures = self.away.saturating_sub(FEW);
+                    self.owner_failures = self.owner_failures.saturating_add(1);
+                    let failures = self.owner_failures.saturating_sub(MAX_OWNER_FAILURES);
                     let wait = if failures > 0 { backoff_ms(failures, &mut self.jitter) } else { 0 };
-                    self.away_until = now + wait;
+                    self.owners_paused_until = now + wait;
                 }
                 return;
             }
-            Outcome::Sent { .. } => {
+            MailOutcome::Sent { .. } => {
                 (queue.failures, queue.pause) = (0, now);
-                (self.away, self.away_until) = (0, now);
+                (self.owner_failures, self.owners_paused_until) = (0, now);
                 queue.sent.add(now);
                 self.sent.add(now);
                 if mail.to.audience == Audience::Owner {
@@ -323,21 +331,21 @@ impl Mails {
                 }
                 self.stats.misconfigured = false;
                 self.stats.sent += 1;
-                self.stats.digests += u64::from(matches!(mail.content, Content::Digest(..)));
+                self.stats.digests += u64::from(matches!(mail.content, MailContent::Digest(..)));
             }
-            Outcome::Refused(_) => self.stats.refused += 1,
+            MailOutcome::Refused(_) => self.stats.refused += 1,
         }
         queue.tried.swap_remove(index);
         self.stats.queued -= mail.content.count();
-        if let Content::Digest(..) = mail.content {
-            self.held -= mail.content.listed();
+        if let MailContent::Digest(..) = mail.content {
+            self.buffered -= mail.content.listed();
         }
     }
 }
 
-impl Queue {
-    /// Returns how many transitions lost their own mail by it.
-    fn push(&mut self, waiting: Waiting, storm: usize, held: &mut usize, now: u64) -> u64 {
+impl RecipientQueue {
+    /// Queues a transition. Returns how many transitions lose their own mail to a digest by it.
+    fn push(&mut self, waiting: Waiting, storm: usize, buffered: &mut usize, now: u64) -> u64 {
         while self.arrivals.front().is_some_and(|time| time + MINUTE_MS <= now) {
             self.arrivals.pop_front();
         }
@@ -345,10 +353,10 @@ impl Queue {
         if self.arrivals.len() > storm + 1 {
             self.arrivals.pop_front();
         }
-        let calm = self.arrivals.len() <= storm && self.waiting.len() < storm && *held < MAX_HELD;
+        let calm = self.arrivals.len() <= storm && self.waiting.len() < storm && *buffered < MAX_BUFFERED;
         if calm && self.collected.count() == 0 {
             self.waiting.push_back(waiting);
-            *held += 1;
+            *buffered += 1;
             return 0;
         }
         if self.collected.count() == 0 {
@@ -356,16 +364,16 @@ impl Queue {
         }
         let mut condensed = 1;
         for waiting in self.waiting.drain(..) {
-            *held -= 1;
+            *buffered -= 1;
             condensed += 1;
-            self.collected.add(&waiting.transition, held);
+            self.collected.add(&waiting.transition, buffered);
         }
         self.collected.date_ms = waiting.date_ms;
-        self.collected.add(&waiting.transition, held);
+        self.collected.add(&waiting.transition, buffered);
         condensed
     }
 
-    /// When there is something to be tried.
+    /// Returns when the next mail can be tried, apart from the limits, or `None` if there is none.
     fn ready(&mut self, ending: bool) -> Option<u64> {
         let again = self.tried.iter().map(|tried| tried.due).min();
         let new = match (self.tried.len() < MAX_TRIED, self.waiting.is_empty(), self.collected.count()) {
@@ -374,7 +382,7 @@ impl Queue {
             (true, true, _) => {
                 let since = self.collected.since;
                 let before = self.digests.count(since).min(4);
-                let interval = if ending { 0 } else { (MINUTE_MS << before).min(DIGESTS_MS) };
+                let interval = if ending { 0 } else { (MINUTE_MS << before).min(MAX_DIGEST_INTERVAL_MS) };
                 Some(self.pause.max(since + interval))
             }
         };
@@ -394,16 +402,16 @@ impl Collected {
         self.transitions.len() as u64 + self.more
     }
 
-    fn add(&mut self, transition: &Transition, held: &mut usize) {
-        let room = self.transitions.len() < MAX_COLLECTED && *held < MAX_HELD;
+    fn add(&mut self, transition: &Transition, buffered: &mut usize) {
+        let room = self.transitions.len() < MAX_COLLECTED && *buffered < MAX_BUFFERED;
         if room || self.transitions.is_empty() {
             self.transitions.push(condensed(transition));
-            *held += 1;
+            *buffered += 1;
             return;
         }
         self.more += 1;
-        let least = self.transitions.iter_mut().min_by_key(|other| value(other));
-        if let Some(least) = least.filter(|least| value(least) < value(transition)) {
+        let least = self.transitions.iter_mut().min_by_key(|other| rank(other));
+        if let Some(least) = least.filter(|least| rank(least) < rank(transition)) {
             *least = condensed(transition);
         }
     }

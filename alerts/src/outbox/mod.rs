@@ -1,15 +1,15 @@
-//! From what happened to incidents to mails and requests: queues, limits, retries.
+//! The outbox: from transitions of incidents to mails and webhook requests, with queues, limits and retries.
 //!
 //! ```text
-//!            ┌─> mails    ──thread──> Composer, Transport
+//!            ┌─> MailQueue     ──thread──> Mailer
 //! notify() ──┤
-//!            └─> a queue  ──thread──> Client               for each webhook
+//!            └─> WebhookQueue  ──thread──> Client      one for each webhook
 //! ```
-//! Nobody waits for a mail: [`Alerts::notify`] puts a notice into bounded queues and returns. Each queue has a thread of
-//! its own, so a slow receiver holds up no other. What is to be sent when is decided by states without clock, network
-//! or chance (`mails.rs`, `hooks.rs`); the threads here do what these say.
+//! [`Outbox::notify`] puts a notice into bounded queues and returns; it never waits for a mail. Each queue has a thread
+//! of its own, so a slow receiver delays no other. The queues (`mails.rs`, `hooks.rs`) decide which item goes out when.
+//! They are pure states without clock, network or chance; the threads here only carry out their decisions.
 //!
-//! All of it lives as long as the process: what wasn't sent when it ends is lost, and the log of incidents has it.
+//! The queues live in memory. Items that are unsent when the process ends are lost; the view `incident_log` has them.
 
 mod hooks;
 mod mailer;
@@ -28,16 +28,16 @@ use keytide_config::DefaultPolicy;
 use keytide_dataflow::incident_row::Transition;
 use keytide_dataflow::{ActionState, Notice, Revocation};
 
-use self::hooks::Hooks;
-pub use self::mailer::{MailError, Post};
-use self::mails::Mails;
-use crate::email::{Outcome, Planned};
+use self::hooks::WebhookQueue;
+pub use self::mailer::{MailError, Mailer};
+use self::mails::{MailQueue, QueuedMail};
+use crate::email::{MailOutcome, PlannedAction};
 use crate::policy;
-use crate::webhook::{Client, ClientError, Delivery, Parcel};
+use crate::webhook::{Client, ClientError, WebhookBatch, WebhookOutcome};
 
-/// Alerts that can't be set up.
+/// Why an outbox can't be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum AlertsError {
+pub enum OutboxError {
     #[error("alerts.email: {0}")]
     Mail(#[from] MailError),
     #[error("alerts.webhook \"{name}\": {error}")]
@@ -46,103 +46,72 @@ pub enum AlertsError {
     Thread(#[from] io::Error),
 }
 
-/// What one queue did so far, and has before it.
+/// The counters of one queue, and its present backlog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Mails or requests that were taken.
+pub struct QueueStats {
+    /// Counts mails or requests that the receiver accepted.
     pub sent: u64,
     pub digests: u64,
-    /// Attempts that failed and are repeated.
+    /// Counts failed attempts that are repeated.
     pub retried: u64,
-    /// Mails or rows that were refused for good.
+    /// Counts mails or rows that the receiver refused for good.
     pub refused: u64,
-    /// Transitions that had no mail or request of their own: they are in digests, or only counted there.
+    /// Counts transitions without a mail or request of their own: digests list them or only count them.
     pub condensed: u64,
-    /// Transitions of which an owner wasn't told, as there were too many owners to tell.
+    /// Counts transitions that an owner missed because the queue had its maximum of recipients.
     pub untold: u64,
-    /// Transitions that are to be told.
+    /// Transitions that wait to be sent.
     pub queued: u64,
-    /// Recipients that wait for the limits of an hour.
+    /// Recipients that wait for an hourly limit.
     pub limited: u64,
-    /// Whether the last failure was one that only a person can mend.
+    /// True while the last failure needs a person to mend the configuration or the server.
     pub misconfigured: bool,
 }
 
-/// What a queue says is to be done.
+/// The next step of a queue's thread.
 #[derive(Clone, Debug, PartialEq)]
-enum Next<T> {
+enum NextStep<T> {
     Do(T),
-    /// Nothing before that time; `None`: before something is put into it.
+    /// Waits until this time, or with `None` until an item is added.
     Wait(Option<u64>),
 }
 
-/// A queue and what its thread is to do.
-struct Outlet<Q> {
-    state: Mutex<State<Q>>,
+/// A queue that its thread and the publisher share.
+struct SharedQueue<Q> {
+    state: Mutex<QueueState<Q>>,
     wake: Condvar,
     started: Instant,
 }
 
-struct State<Q> {
+struct QueueState<Q> {
     queue: Q,
     ending: Option<Instant>,
 }
 
-/// What [`Outlet`] needs of a queue.
-trait Queued {
+/// The part of a queue that [`SharedQueue`] drives. Times are milliseconds of [`SharedQueue::now`].
+trait OutboundQueue {
     type Item;
-    type Outcome;
+    type Report;
 
-    fn next(&mut self, now: u64) -> Next<Self::Item>;
-    fn done(&mut self, item: &Self::Item, outcome: &Self::Outcome, now: u64);
+    /// Each item that is handed out must be followed by one call of [`done`](Self::done).
+    fn next(&mut self, now: u64) -> NextStep<Self::Item>;
+    fn done(&mut self, item: &Self::Item, report: &Self::Report, now: u64);
+    /// Makes everything due that waits for a time, because the process ends.
     fn hurry(&mut self, now: u64);
+    fn stats(&self) -> QueueStats;
 }
 
-impl Queued for Mails {
-    type Item = mails::Mail;
-    type Outcome = Outcome;
-
-    fn next(&mut self, now: u64) -> Next<mails::Mail> {
-        Self::next(self, now)
-    }
-
-    fn done(&mut self, mail: &mails::Mail, outcome: &Outcome, now: u64) {
-        Self::done(self, mail, outcome, now);
-    }
-
-    fn hurry(&mut self, now: u64) {
-        Self::hurry(self, now);
-    }
-}
-
-impl Queued for Hooks {
-    type Item = Parcel;
-    type Outcome = Delivery;
-
-    fn next(&mut self, now: u64) -> Next<Parcel> {
-        Self::next(self, now)
-    }
-
-    fn done(&mut self, _: &Parcel, delivery: &Delivery, now: u64) {
-        Self::done(self, delivery, now);
-    }
-
-    fn hurry(&mut self, now: u64) {
-        Self::hurry(self, now);
-    }
-}
-
-impl<Q: Queued> Outlet<Q> {
+impl<Q: OutboundQueue> SharedQueue<Q> {
     fn new(queue: Q) -> Arc<Self> {
-        let state = Mutex::new(State { queue, ending: None });
+        let state = Mutex::new(QueueState { queue, ending: None });
         Arc::new(Self { state, wake: Condvar::new(), started: Instant::now() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<Q>> {
+    fn lock(&self) -> MutexGuard<'_, QueueState<Q>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Milliseconds on a clock that never goes back.
+    /// Returns milliseconds of a monotonic clock.
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -160,12 +129,17 @@ impl<Q: Queued> Outlet<Q> {
         self.wake.notify_one();
     }
 
-    /// Does what the queue says until it is to end and has nothing more to do, or no more time.
-    fn run(&self, mut work: impl FnMut(&Q::Item) -> Q::Outcome) {
+    fn stats(&self) -> QueueStats {
+        self.lock().queue.stats()
+    }
+
+    /// Carries out the queue's steps until it is told to end and either is idle or has run out of time.
+    fn run(&self, mut work: impl FnMut(&Q::Item) -> Q::Report) {
         while let Some(item) = self.next() {
-            let outcome = work(&item);
+            // The lock is free meanwhile: `work` may take minutes.
+            let report = work(&item);
             let now = self.now();
-            self.lock().queue.done(&item, &outcome, now);
+            self.lock().queue.done(&item, &report, now);
         }
     }
 
@@ -177,9 +151,9 @@ impl<Q: Queued> Outlet<Q> {
             }
             let now = self.now();
             let until = match state.queue.next(now) {
-                Next::Do(item) => return Some(item),
-                Next::Wait(_) if state.ending.is_some() => return None,
-                Next::Wait(until) => until,
+                NextStep::Do(item) => return Some(item),
+                NextStep::Wait(_) if state.ending.is_some() => return None,
+                NextStep::Wait(until) => until,
             };
             state = match until {
                 Some(until) => {
@@ -192,74 +166,73 @@ impl<Q: Queued> Outlet<Q> {
     }
 }
 
-/// The time in milliseconds since 1970: mails and requests bear it.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+/// Returns the time in milliseconds since 1970, which mails and requests bear.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// Tells people of incidents.
-pub struct Alerts {
+/// Sends notices of incidents as mails and webhook requests.
+pub struct Outbox {
     default: DefaultPolicy,
-    mails: Option<Arc<Outlet<Mails>>>,
-    hooks: Vec<(String, Arc<Outlet<Hooks>>)>,
-    clock: Clock,
-    /// Each thread drops its end when it is done.
+    clock: WallClock,
+    monitor: OutboxMonitor,
+    /// Disconnects once all threads have ended, as each drops its sender then.
     threads: Receiver<()>,
 }
 
-impl std::fmt::Debug for Alerts {
+impl std::fmt::Debug for Outbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Alerts").field("monitor", &self.monitor().stats()).finish_non_exhaustive()
+        f.debug_struct("Outbox").field("monitor", &self.monitor.stats()).finish_non_exhaustive()
     }
 }
 
-impl Alerts {
-    /// As configured. Without mails and webhooks it does nothing.
+impl Outbox {
+    /// Sets up the configured queues and starts their threads. Without mails and webhooks the outbox does nothing.
     ///
     /// # Errors
-    /// If templates, certificates or a folder can't be used, or there are no threads.
-    pub fn open(config: &keytide_config::Alerts, clock: Clock) -> Result<Self, AlertsError> {
+    /// If templates, certificates or a folder can't be used, or if a thread can't be started.
+    pub fn open(config: &keytide_config::Alerts, clock: WallClock) -> Result<Self, OutboxError> {
         let (done, threads) = channel();
-        // What can fail by the configuration comes before the first thread.
-        let post = config.email.as_ref().map(|email| Ok((email, Post::new(email)?)));
-        let post: Option<(_, Post)> = post.transpose().map_err(AlertsError::Mail)?;
+        // Configuration errors must surface before the first thread starts.
+        let mailer = config.email.as_ref().map(|email| Ok((email, Mailer::new(email)?)));
+        let mailer: Option<(_, Mailer)> = mailer.transpose().map_err(OutboxError::Mail)?;
         let mut clients = Vec::new();
         for webhook in &config.webhooks {
             let name = webhook.name.clone();
-            let client = Client::new(webhook).map_err(|error| AlertsError::Webhook { name, error })?;
+            let client = Client::new(webhook).map_err(|error| OutboxError::Webhook { name, error })?;
             clients.push((webhook, client));
         }
-        let default = config.policy.default;
-        let mut alerts = Self { default, mails: None, hooks: Vec::new(), clock: clock.clone(), threads };
-        if let Some((email, post)) = post {
-            let outlet = Outlet::new(Mails::new(email, pace::jitter()));
-            alerts.mails = Some(outlet.clone());
-            spawn("mails", &done, outlet, move |mail: &mails::Mail| {
-                let outcome = post.send(mail);
-                tell_mail(mail, &outcome);
+        let mut monitor = OutboxMonitor { mails: None, webhooks: Vec::new() };
+        if let Some((email, mailer)) = mailer {
+            let queue = SharedQueue::new(MailQueue::new(email, pace::jitter()));
+            monitor.mails = Some(queue.clone());
+            spawn("mails", &done, queue, move |mail: &QueuedMail| {
+                let outcome = mailer.send(mail);
+                log_mail(mail, &outcome);
                 outcome
             })?;
         }
         for (webhook, client) in clients {
             let (name, clock) = (webhook.name.clone(), clock.clone());
-            let outlet = Outlet::new(Hooks::new(webhook.format, pace::jitter()));
-            alerts.hooks.push((name.clone(), outlet.clone()));
-            spawn("webhook", &done, outlet, move |parcel: &Parcel| {
-                let delivery = client.send(parcel, clock());
-                tell_request(&name, parcel, &delivery);
-                delivery
+            let queue = SharedQueue::new(WebhookQueue::new(webhook.format, pace::jitter()));
+            monitor.webhooks.push((name.clone(), queue.clone()));
+            spawn("webhook", &done, queue, move |batch: &WebhookBatch| {
+                let outcome = client.send(batch, clock());
+                log_request(&name, batch, &outcome);
+                outcome
             })?;
         }
-        Ok(alerts)
+        Ok(Self { default: config.policy.default, clock, monitor, threads })
     }
 
-    /// Puts a notice into the queues. Nobody is told of keys whose policy is `observe`.
+    /// Puts a notice into all queues, except that of a key whose policy is `observe`.
     pub fn notify(&self, notice: Notice) {
-        if self.mails.is_none() && self.hooks.is_empty() {
+        let OutboxMonitor { mails, webhooks } = &self.monitor;
+        if mails.is_none() && webhooks.is_empty() {
             return;
         }
         let mut transition: Transition = match serde_json::from_slice(&notice.json) {
             Ok(transition) => transition,
             Err(error) => {
-                tracing::error!(%error, "a row of incident_log can't be read back; nobody is told of it");
+                tracing::error!(%error, "a row of incident_log can't be read back; no notification is sent for it");
                 return;
             }
         };
@@ -268,123 +241,127 @@ impl Alerts {
             return;
         }
         let json: Arc<[u8]> = notice.json.into();
-        for (_, outlet) in &self.hooks {
-            outlet.put(|hooks, _| hooks.push(&transition, json.clone()));
+        for (_, queue) in webhooks {
+            queue.put(|queue, _| queue.push(&transition, json.clone()));
         }
-        if let Some(outlet) = &self.mails {
+        if let Some(queue) = mails {
             let planned = planned(&notice.actions);
             let date_ms = (self.clock)();
-            outlet.put(|mails, now| mails.push(transition, planned, &notice.contacts, now, date_ms));
+            queue.put(|queue, now| queue.push(transition, planned, &notice.contacts, now, date_ms));
         }
     }
 
-    /// What tells other threads how it goes.
+    /// Returns a handle with which other threads read the counters.
     #[must_use]
-    pub fn monitor(&self) -> Monitor {
-        Monitor { mails: self.mails.clone(), hooks: self.hooks.clone() }
+    pub fn monitor(&self) -> OutboxMonitor {
+        self.monitor.clone()
     }
 
-    /// Sends what can be sent without waiting, for at most so long; returns how much is left, in transitions. A mail
-    /// or request that is under way then is left behind.
+    /// Sends what needs no waiting, for at most `within`, and returns how many transitions are left. A mail or request
+    /// that is under way at the end of that time is abandoned.
     pub fn stop(self, within: Duration) -> u64 {
-        let end = Instant::now() + within;
-        self.mails.iter().for_each(|outlet| outlet.end(end));
-        self.hooks.iter().for_each(|(_, outlet)| outlet.end(end));
-        // Ends when all threads have dropped their ends, or at the time.
+        self.monitor.end(Instant::now() + within);
+        // Returns when all threads have dropped their senders, or when the time is over.
         let _ = self.threads.recv_timeout(within);
-        let Observed { mails, webhooks } = self.monitor().stats();
+        let OutboxStats { mails, webhooks } = self.monitor.stats();
         mails.map_or(0, |stats| stats.queued) + webhooks.iter().map(|(_, stats)| stats.queued).sum::<u64>()
     }
 }
 
-impl Drop for Alerts {
+impl Drop for Outbox {
     fn drop(&mut self) {
-        let now = Instant::now();
-        self.mails.iter().for_each(|outlet| outlet.end(now));
-        self.hooks.iter().for_each(|(_, outlet)| outlet.end(now));
+        self.monitor.end(Instant::now());
     }
 }
 
-/// The action that mails tell of.
-fn planned(actions: &[Revocation]) -> Option<Planned> {
+/// Returns the held action of a notice, which its mails announce.
+fn planned(actions: &[Revocation]) -> Option<PlannedAction> {
     let action = actions.iter().find(|action| action.state == ActionState::Held)?;
-    Some(Planned { action: action.action, held: Some(policy::held(&action.reason).to_owned()) })
+    Some(PlannedAction { action: action.action, held: Some(policy::held(&action.reason).to_owned()) })
 }
 
-fn spawn<Q: Queued + Send + 'static>(
+fn spawn<Q: OutboundQueue + Send + 'static>(
     name: &str,
     done: &Sender<()>,
-    outlet: Arc<Outlet<Q>>,
-    work: impl FnMut(&Q::Item) -> Q::Outcome + Send + 'static,
+    queue: Arc<SharedQueue<Q>>,
+    work: impl FnMut(&Q::Item) -> Q::Report + Send + 'static,
 ) -> io::Result<()> {
     let done = done.clone();
     thread::Builder::new().name(format!("alerts-{name}")).spawn(move || {
-        outlet.run(work);
+        queue.run(work);
         drop(done);
     })?;
     Ok(())
 }
 
-fn tell_mail(mail: &mails::Mail, outcome: &Outcome) {
+fn log_mail(mail: &QueuedMail, outcome: &MailOutcome) {
     let audience = mail.to.audience.name();
     match outcome {
-        Outcome::Sent { unfiled: None } => tracing::debug!(audience, "a mail was sent"),
-        Outcome::Sent { unfiled: Some(reason) } => {
+        MailOutcome::Sent { unfiled: None } => tracing::debug!(audience, "a mail was sent"),
+        MailOutcome::Sent { unfiled: Some(reason) } => {
             tracing::warn!(audience, %reason, "a mail was sent, but its file can't be written");
         }
-        Outcome::Retry(reason) => {
-            tracing::warn!(audience, %reason, "a mail can't be sent now, it is tried again")
+        MailOutcome::Retry(reason) => {
+            tracing::warn!(audience, %reason, "a mail can't be sent now; it is tried again later");
         }
-        Outcome::Misconfigured(reason) => {
-            tracing::error!(audience, %reason, "no mail can be sent until somebody changes this; it is tried again");
+        MailOutcome::Misconfigured(reason) => {
+            tracing::error!(
+                audience, %reason,
+                "no mail can be sent until the configuration or the server is changed; they are tried again later"
+            );
         }
-        Outcome::Refused(reason) => {
-            tracing::error!(audience, %reason, "a mail was refused for good, it is given up");
-        }
-    }
-}
-
-fn tell_request(webhook: &str, parcel: &Parcel, delivery: &Delivery) {
-    let id = parcel.id.as_str();
-    match delivery {
-        Delivery::Sent => tracing::debug!(webhook, id, "a webhook was told"),
-        Delivery::Retry { reason, .. } => {
-            tracing::warn!(webhook, id, %reason, "a webhook can't be told now, it is tried again");
-        }
-        Delivery::Refused(reason) => {
-            tracing::error!(webhook, id, %reason, "a webhook refused a request for good, it is given up");
+        MailOutcome::Refused(reason) => {
+            tracing::error!(audience, %reason, "a mail was refused for good; it is given up");
         }
     }
 }
 
-/// Tells other threads what [`Alerts`] do.
+fn log_request(webhook: &str, batch: &WebhookBatch, outcome: &WebhookOutcome) {
+    let id = batch.id.as_str();
+    match outcome {
+        WebhookOutcome::Sent => tracing::debug!(webhook, id, "a webhook took a request"),
+        WebhookOutcome::Retry { reason, .. } => {
+            tracing::warn!(webhook, id, %reason, "a webhook can't take a request now; it is tried again later");
+        }
+        WebhookOutcome::Refused(reason) => {
+            tracing::error!(webhook, id, %reason, "a webhook refused a request for good; it is given up");
+        }
+    }
+}
+
+/// A handle on the counters of an [`Outbox`], for other threads.
 #[derive(Clone)]
-pub struct Monitor {
-    mails: Option<Arc<Outlet<Mails>>>,
-    hooks: Vec<(String, Arc<Outlet<Hooks>>)>,
+pub struct OutboxMonitor {
+    mails: Option<Arc<SharedQueue<MailQueue>>>,
+    webhooks: Vec<(String, Arc<SharedQueue<WebhookQueue>>)>,
 }
 
-impl std::fmt::Debug for Monitor {
+impl std::fmt::Debug for OutboxMonitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Monitor").field(&self.stats()).finish()
+        f.debug_tuple("OutboxMonitor").field(&self.stats()).finish()
     }
 }
 
-/// What all queues did.
+/// The counters of all queues of an [`Outbox`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// `None`: there are no mails.
-    pub mails: Option<Stats>,
-    /// By name, in the order of the configuration.
-    pub webhooks: Vec<(String, Stats)>,
+pub struct OutboxStats {
+    /// `None` means that no mails are configured.
+    pub mails: Option<QueueStats>,
+    /// Pairs of a webhook's name and its counters, in the order of the configuration.
+    pub webhooks: Vec<(String, QueueStats)>,
 }
 
-impl Monitor {
-    /// What they did so far.
+impl OutboxMonitor {
+    /// Returns the counters as they are now.
     #[must_use]
-    pub fn stats(&self) -> Observed {
-        let mails = self.mails.as_ref().map(|outlet| outlet.lock().queue.stats());
-        let webhooks = self.hooks.iter().map(|(name, outlet)| (name.clone(), outlet.lock().queue.stats()));
-        Observed { mails, webhooks: webhooks.collect() }
+    pub fn stats(&self) -> OutboxStats {
+        let mails = self.mails.as_ref().map(|queue| queue.stats());
+        let webhooks = self.webhooks.iter().map(|(name, queue)| (name.clone(), queue.stats()));
+        OutboxStats { mails, webhooks: webhooks.collect() }
+    }
+
+    fn end(&self, at: Instant) {
+        self.mails.iter().for_each(|queue| queue.end(at));
+        self.webhooks.iter().for_each(|(_, queue)| queue.end(at));
     }
 }

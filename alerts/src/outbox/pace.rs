@@ -1,4 +1,4 @@
-//! When to try again, and how much within an hour.
+//! Backoff between attempts, and limits on the number of sends within any hour.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
@@ -6,22 +6,20 @@ use std::hash::BuildHasher as _;
 
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
 
-/// The first wait.
 const FIRST_MS: u64 = 2_000;
-/// The longest.
 const LONGEST_MS: u64 = 5 * MINUTE_MS;
 
-/// How long to wait after so many failures in a row: twice as long each time, up to five minutes, of which a random half
-/// is left out, so that those who failed together don't come back together.
+/// Returns the wait after `failures` failures in a row. It doubles from [`FIRST_MS`] to [`LONGEST_MS`]; jitter takes away
+/// up to half of it, so that senders that failed together don't come back together.
 pub(super) fn backoff_ms(failures: u32, jitter: &mut Jitter) -> u64 {
     let most = FIRST_MS.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_MS);
     most - jitter(most / 2)
 }
 
-/// A random number below the one that is given; 0 for 0.
+/// A source of random numbers below the one that it is given; 0 for 0.
 pub(super) type Jitter = Box<dyn FnMut(u64) -> u64 + Send>;
 
-/// Random enough to spread retries.
+/// Returns a source that is random enough to spread retries.
 pub(super) fn jitter() -> Jitter {
     let state = RandomState::new();
     let mut number = 0_u64;
@@ -31,11 +29,11 @@ pub(super) fn jitter() -> Jitter {
     })
 }
 
-/// The times of what happened within the last hour, as many as are allowed.
+/// The times of the sends within the last hour, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Hour(VecDeque<u64>);
+pub(super) struct SlidingHour(VecDeque<u64>);
 
-impl Hour {
+impl SlidingHour {
     pub(super) fn add(&mut self, now: u64) {
         self.forget(now);
         self.0.push_back(now);
@@ -47,7 +45,7 @@ impl Hour {
         }
     }
 
-    /// From when one more is within `limit`.
+    /// Returns the earliest time at which one more send is within `limit`.
     pub(super) fn room(&mut self, limit: usize, now: u64) -> u64 {
         self.forget(now);
         match self.0.len().checked_sub(limit) {
@@ -81,8 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_has_room_for_so_many() {
-        let mut hour = Hour::default();
+    fn an_hour_has_room_for_its_limit() {
+        let mut hour = SlidingHour::default();
         for now in [0, 10, 20] {
             assert_eq!(hour.room(3, now), now);
             hour.add(now);

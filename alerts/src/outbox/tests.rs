@@ -13,7 +13,7 @@ use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
 use keytide_dataflow::{Action, ActionState, IncidentId, Revocation};
 use proptest::prelude::*;
 
-use super::mails::{Content, Mail, Mails, Recipient};
+use super::mails::{MailContent, MailQueue, QueuedMail, Recipient};
 use super::*;
 use crate::email::{Audience, samples};
 
@@ -27,25 +27,25 @@ fn incident(number: u64, seq: u32) -> Transition {
     Transition { incident_id: format!("{number:032x}"), seq, transition, ..samples::leak() }
 }
 
-fn sent() -> Outcome {
-    Outcome::Sent { unfiled: None }
+fn sent() -> MailOutcome {
+    MailOutcome::Sent { unfiled: None }
 }
 
-fn down() -> Outcome {
-    Outcome::Retry("connection refused".to_owned())
+fn down() -> MailOutcome {
+    MailOutcome::Retry("connection refused".to_owned())
 }
 
 struct World {
-    mails: Mails,
+    mails: MailQueue,
     now: u64,
     /// Mails that the server took, with the time.
-    taken: Vec<(u64, Mail)>,
+    taken: Vec<(u64, QueuedMail)>,
     tried: usize,
 }
 
 impl World {
     fn new(email: &EmailAlerts) -> Self {
-        Self { mails: Mails::new(email, Box::new(|_| 0)), now: 0, taken: Vec::new(), tried: 0 }
+        Self { mails: MailQueue::new(email, Box::new(|_| 0)), now: 0, taken: Vec::new(), tried: 0 }
     }
 
     fn push(&mut self, transition: Transition, contacts: &[&str]) {
@@ -54,18 +54,18 @@ impl World {
     }
 
     /// Lets time pass until `end` with a server that answers like that.
-    fn run(&mut self, end: u64, mut server: impl FnMut(u64, &Mail) -> Outcome) {
+    fn run(&mut self, end: u64, mut server: impl FnMut(u64, &QueuedMail) -> MailOutcome) {
         loop {
             match self.mails.next(self.now) {
-                Next::Do(mail) => {
+                NextStep::Do(mail) => {
                     let outcome = server(self.now, &mail);
                     self.tried += 1;
                     self.mails.done(&mail, &outcome, self.now);
-                    if let Outcome::Sent { .. } = outcome {
+                    if let MailOutcome::Sent { .. } = outcome {
                         self.taken.push((self.now, mail));
                     }
                 }
-                Next::Wait(until) => match until.filter(|until| *until <= end) {
+                NextStep::Wait(until) => match until.filter(|until| *until <= end) {
                     Some(until) => {
                         assert!(until > self.now, "waits for what has come");
                         self.now = until;
@@ -77,13 +77,13 @@ impl World {
         self.now = end;
     }
 
-    /// How often a recipient was told of each transition that a mail lists, and of how many in all.
-    fn told(&self, address: &str) -> (BTreeMap<(String, u32), usize>, u64) {
+    /// Counts how often mails to a recipient list each transition, and all transitions in them.
+    fn notified(&self, address: &str) -> (BTreeMap<(String, u32), usize>, u64) {
         let (mut each, mut all) = (BTreeMap::new(), 0);
         for (_, mail) in self.taken.iter().filter(|(_, mail)| mail.to.address == address) {
             let listed: Vec<&Transition> = match &mail.content {
-                Content::Single(transition, _) => vec![transition],
-                Content::Digest(transitions, more) => {
+                MailContent::Single(transition, _) => vec![transition],
+                MailContent::Digest(transitions, more) => {
                     all += more;
                     transitions.iter().map(AsRef::as_ref).collect()
                 }
@@ -114,22 +114,22 @@ fn each_transition_is_a_mail_in_calm_times() {
         world.push(incident(1, seq), &["owner@example.com"]);
         world.run(world.now + 10 * MINUTE_MS, |_, _| sent());
     }
-    let contents: Vec<&Content> = world.taken.iter().map(|(_, mail)| &mail.content).collect();
-    let seq = |content: &&Content| matches!(content, Content::Single(transition, None) if transition.evidence.traffic.len() > 1);
+    let contents: Vec<&MailContent> = world.taken.iter().map(|(_, mail)| &mail.content).collect();
+    let seq = |content: &&MailContent| matches!(content, MailContent::Single(transition, None) if transition.evidence.traffic.len() > 1);
     assert_eq!(
         (contents.len(), contents.iter().filter(|it| seq(it)).count()),
         (3, 3),
-        "owners aren't told by default"
+        "owners get no mails by default"
     );
     assert_eq!(
         world.taken.iter().map(|(time, _)| *time).collect::<Vec<_>>(),
         [0, 10 * MINUTE_MS, 20 * MINUTE_MS]
     );
-    assert_eq!(world.mails.stats(), Stats { sent: 3, ..Stats::default() });
+    assert_eq!(world.mails.stats(), QueueStats { sent: 3, ..QueueStats::default() });
 }
 
 #[test]
-fn owners_are_told_where_that_is_wanted() {
+fn owners_get_mails_if_the_configuration_says_so() {
     let mut world = World::new(&EmailAlerts { owners: true, ..email() });
     world.push(incident(1, 0), &["a@example.com", "b@example.com"]);
     world.run(0, |_, _| sent());
@@ -150,9 +150,9 @@ fn a_server_that_was_away_gets_everything_once() {
         times.push(now);
         if now < 2 * HOUR_MS { down() } else { sent() }
     });
-    let (told, all) = world.told(SECURITY);
-    assert_eq!((told.len(), all, told.values().max()), (5, 5, Some(&1)));
-    assert!(world.taken.iter().all(|(_, mail)| matches!(mail.content, Content::Single(..))));
+    let (notified, all) = world.notified(SECURITY);
+    assert_eq!((notified.len(), all, notified.values().max()), (5, 5, Some(&1)));
+    assert!(world.taken.iter().all(|(_, mail)| matches!(mail.content, MailContent::Single(..))));
     assert_eq!(world.mails.stats().queued, 0);
     // About every five minutes, after the first few.
     let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 0).collect();
@@ -177,11 +177,11 @@ fn a_mail_that_may_have_arrived_comes_again_as_it_was() {
         seen.push(mail.clone());
         if seen.len() < 5 { down() } else { sent() }
     });
-    let first = seen.iter().position(|mail| matches!(mail.content, Content::Digest(..))).unwrap();
-    let again: Vec<&Mail> = seen.iter().filter(|mail| mail.number == seen[first].number).collect();
+    let first = seen.iter().position(|mail| matches!(mail.content, MailContent::Digest(..))).unwrap();
+    let again: Vec<&QueuedMail> = seen.iter().filter(|mail| mail.number == seen[first].number).collect();
     assert!(again.len() >= 3 && again.iter().all(|mail| **mail == seen[first]), "{}", again.len());
-    let (told, all) = world.told(SECURITY);
-    assert_eq!((told.len(), all, told.values().max()), (79, 79, Some(&1)));
+    let (notified, all) = world.notified(SECURITY);
+    assert_eq!((notified.len(), all, notified.values().max()), (79, 79, Some(&1)));
 }
 
 #[test]
@@ -189,15 +189,18 @@ fn ten_thousand_incidents_at_once_are_a_few_digests() {
     let mut world = World::new(&email());
     (0..10_000).for_each(|number| world.push(incident(number, 0), &[]));
     world.run(2 * HOUR_MS, |_, _| sent());
-    let (told, all) = world.told(SECURITY);
-    assert_eq!((told.len(), all), (2_000, 10_000), "what isn't listed is counted");
+    let (notified, all) = world.notified(SECURITY);
+    assert_eq!((notified.len(), all), (2_000, 10_000), "what isn't listed is counted");
     assert_eq!(world.taken.len(), 1);
     assert_eq!(world.taken[0].0, MINUTE_MS, "a minute after it began");
-    assert_eq!(world.mails.stats(), Stats { sent: 1, digests: 1, condensed: 10_000, ..Stats::default() });
+    assert_eq!(
+        world.mails.stats(),
+        QueueStats { sent: 1, digests: 1, condensed: 10_000, ..QueueStats::default() }
+    );
 }
 
 #[test]
-fn a_storm_that_goes_on_stays_within_the_limits_and_is_told_in_time() {
+fn a_storm_that_goes_on_stays_within_the_limits_and_is_reported_in_time() {
     let email = email();
     let mut world = World::new(&email);
     for second in 0..7_200 {
@@ -207,7 +210,7 @@ fn a_storm_that_goes_on_stays_within_the_limits_and_is_told_in_time() {
     }
     let end = world.now;
     world.run(end + 16 * MINUTE_MS, |_, _| sent());
-    assert_eq!(world.told(SECURITY).1, 14_400);
+    assert_eq!(world.notified(SECURITY).1, 14_400);
     assert!(world.most_within_an_hour(|_| true) <= 20, "{}", world.most_within_an_hour(|_| true));
     let times: Vec<u64> = world.taken.iter().map(|(time, _)| *time).collect();
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= 15 * MINUTE_MS + 1_000), "{times:?}");
@@ -222,13 +225,13 @@ fn digests_keep_what_matters_most() {
         world.push(Transition { score, transition, ..incident(number, 0) }, &[]);
     }
     world.run(MINUTE_MS, |_, _| sent());
-    let (told, all) = world.told(SECURITY);
-    assert_eq!((told.len(), all), (2_000, 2_500));
-    assert!((2_400..2_500_u64).all(|number| told.contains_key(&(format!("{number:032x}"), 0))));
+    let (notified, all) = world.notified(SECURITY);
+    assert_eq!((notified.len(), all), (2_000, 2_500));
+    assert!((2_400..2_500_u64).all(|number| notified.contains_key(&(format!("{number:032x}"), 0))));
 }
 
 #[test]
-fn what_was_told_is_not_told_again() {
+fn a_transition_that_was_sent_is_not_sent_again() {
     let mut world = World::new(&email());
     for _ in 0..3 {
         world.push(incident(1, 0), &[]);
@@ -244,10 +247,10 @@ fn a_mail_that_is_refused_is_given_up_and_holds_up_nobody() {
     let mut world = World::new(&email());
     world.push(incident(1, 0), &[]);
     world.push(incident(2, 0), &[]);
-    let mut answers = vec![sent(), Outcome::Refused("550 no such user".to_owned())];
+    let mut answers = vec![sent(), MailOutcome::Refused("550 no such user".to_owned())];
     world.run(0, |_, _| answers.pop().unwrap());
-    assert_eq!(world.told(SECURITY).0.into_keys().next().unwrap().0, format!("{:032x}", 2));
-    assert_eq!(world.mails.stats(), Stats { sent: 1, refused: 1, ..Stats::default() });
+    assert_eq!(world.notified(SECURITY).0.into_keys().next().unwrap().0, format!("{:032x}", 2));
+    assert_eq!(world.mails.stats(), QueueStats { sent: 1, refused: 1, ..QueueStats::default() });
 }
 
 #[test]
@@ -256,20 +259,20 @@ fn a_mail_that_fails_for_long_lets_others_pass() {
     (0..4).for_each(|number| world.push(incident(number, 0), &[]));
     let poison = format!("{:032x}", 0);
     world.run(2 * HOUR_MS, |_, mail| match &mail.content {
-        Content::Single(transition, _) if transition.incident_id == poison => down(),
+        MailContent::Single(transition, _) if transition.incident_id == poison => down(),
         _ => sent(),
     });
-    assert_eq!(world.told(SECURITY).0.len(), 3);
+    assert_eq!(world.notified(SECURITY).0.len(), 3);
     assert_eq!(world.mails.stats().queued, 1);
     world.run(3 * HOUR_MS, |_, _| sent());
-    assert_eq!(world.told(SECURITY).1, 4);
+    assert_eq!(world.notified(SECURITY).1, 4);
 }
 
 #[test]
 fn what_only_a_person_can_mend_is_kept_and_shown() {
     let mut world = World::new(&email());
     world.push(incident(1, 0), &[]);
-    world.run(HOUR_MS, |_, _| Outcome::Misconfigured("535 authentication failed".to_owned()));
+    world.run(HOUR_MS, |_, _| MailOutcome::Misconfigured("535 authentication failed".to_owned()));
     assert!(world.mails.stats().misconfigured && world.mails.stats().queued == 1);
     world.run(2 * HOUR_MS, |_, _| sent());
     assert!(!world.mails.stats().misconfigured && world.taken.len() == 1);
@@ -301,7 +304,7 @@ fn owners_leave_a_quarter_of_the_limit_to_security() {
     assert_eq!(world.most_within_an_hour(owners), 30);
     world.push(incident(500, 0), &[]);
     world.run(HOUR_MS - 1 + MINUTE_MS, |_, _| sent());
-    assert_eq!(world.told(SECURITY).1, 101);
+    assert_eq!(world.notified(SECURITY).1, 101);
     world.run(10 * HOUR_MS, |_, _| sent());
     assert_eq!(world.taken.iter().filter(|(_, mail)| owners(&mail.to)).count(), 100);
     assert!(world.most_within_an_hour(owners) <= 30 && world.most_within_an_hour(|_| true) <= 40);
@@ -322,7 +325,7 @@ fn a_server_that_is_away_isnt_asked_for_each_of_many_owners() {
         Audience::Security => sent(),
         Audience::Owner => down(),
     });
-    assert_eq!((world.taken.len(), world.told(SECURITY).1), (1, 1_000));
+    assert_eq!((world.taken.len(), world.notified(SECURITY).1), (1, 1_000));
     world.run(world.now + 30 * MINUTE_MS, |_, _| sent());
     assert_eq!((world.taken.len(), world.mails.stats().queued), (1_001, 0));
 }
@@ -334,7 +337,7 @@ fn too_many_owners_are_counted() {
         let owner = format!("owner-{number}@example.com");
         world.push(incident(number, 0), &[&owner]);
     }
-    let Stats { untold, queued, .. } = world.mails.stats();
+    let QueueStats { untold, queued, .. } = world.mails.stats();
     assert_eq!((untold, queued), (2, 20_000), "security is one of 10,000");
 }
 
@@ -347,7 +350,7 @@ fn at_the_end_nothing_waits_but_for_the_limits() {
     world.mails.hurry(world.now);
     let now = world.now;
     world.run(now, |_, _| sent());
-    assert_eq!((world.taken.len(), world.told(SECURITY).1), (2, 100));
+    assert_eq!((world.taken.len(), world.notified(SECURITY).1), (2, 100));
 }
 
 /// What happens next: incidents, or time with a server in some mood.
@@ -369,13 +372,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn everything_is_told_once_and_within_the_limits(events in events(), storm in 1..12_u32, hour in 1..9_u32) {
+    fn everything_is_sent_once_and_within_the_limits(events in events(), storm in 1..12_u32, hour in 1..9_u32) {
         let email = EmailAlerts { owners: true, digest_after: storm, per_recipient: hour, per_hour: 2 * hour, ..email() };
         let mut world = World::new(&email);
         let owners = ["a@example.com", "b@example.com", "c@example.com"];
         let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
         let mut number = 0;
-        let mut copies: BTreeMap<u64, Mail> = BTreeMap::new();
+        let mut copies: BTreeMap<u64, QueuedMail> = BTreeMap::new();
         for event in events {
             match event {
                 Event::Incidents(count, owner) => {
@@ -406,9 +409,9 @@ proptest! {
         let end = world.now;
         world.run(end + 2_000 * HOUR_MS, |_, _| sent());
         for address in owners.into_iter().chain([SECURITY]) {
-            let (told, all) = world.told(address);
+            let (notified, all) = world.notified(address);
             prop_assert_eq!(all, expected.get(address).copied().unwrap_or(0), "{}", address);
-            prop_assert!(told.values().all(|times| *times == 1));
+            prop_assert!(notified.values().all(|times| *times == 1));
             prop_assert!(world.most_within_an_hour(|to| to.address == address) <= hour as usize);
         }
         prop_assert!(world.most_within_an_hour(|_| true) <= 2 * hour as usize);
@@ -444,7 +447,7 @@ fn receiver() -> (u16, thread::JoinHandle<String>) {
             assert!(read > 0);
             seen.extend_from_slice(&buffer[..read]);
         }
-        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        stream.write_all(b"HTTP/1.1 204 No MailContent\r\n\r\n").unwrap();
         String::from_utf8(seen).unwrap()
     });
     (port, thread)
@@ -464,7 +467,7 @@ fn a_notice_becomes_files_and_a_request_but_not_of_what_is_only_observed() {
     };
     let email = EmailAlerts { dir: Some(folder.path().to_owned()), owners: true, ..email() };
     let config = keytide_config::Alerts { email: Some(email), webhooks: vec![webhook], ..Default::default() };
-    let alerts = Alerts::open(&config, Arc::new(|| 1_795_269_960_000)).unwrap();
+    let alerts = Outbox::open(&config, Arc::new(|| 1_795_269_960_000)).unwrap();
     let action = Revocation {
         id: 1,
         key: KeyId(7),
@@ -483,9 +486,9 @@ fn a_notice_becomes_files_and_a_request_but_not_of_what_is_only_observed() {
     assert!(request.ends_with(std::str::from_utf8(&row).unwrap()), "{request}");
     let monitor = alerts.monitor();
     assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
-    let Observed { mails, webhooks } = monitor.stats();
-    assert_eq!(mails, Some(Stats { sent: 2, refused: 1, ..Stats::default() }));
-    assert_eq!(webhooks, [("team".to_owned(), Stats { sent: 1, ..Stats::default() })]);
+    let OutboxStats { mails, webhooks } = monitor.stats();
+    assert_eq!(mails, Some(QueueStats { sent: 2, refused: 1, ..QueueStats::default() }));
+    assert_eq!(webhooks, [("team".to_owned(), QueueStats { sent: 1, ..QueueStats::default() })]);
     let files: Vec<_> = folder.path().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(files.len(), 2, "{files:?}");
 }
@@ -496,7 +499,7 @@ fn where_the_plan_has_no_policy_mails_name_the_jobs() {
     let email = EmailAlerts { dir: Some(folder.path().to_owned()), ..email() };
     let mut config = keytide_config::Alerts { email: Some(email), ..Default::default() };
     config.policy.default = DefaultPolicy::Suspend;
-    let alerts = Alerts::open(&config, Arc::new(|| 1_795_269_960_000)).unwrap();
+    let alerts = Outbox::open(&config, Arc::new(|| 1_795_269_960_000)).unwrap();
     alerts.notify(Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() });
     assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
     let file = folder.path().read_dir().unwrap().next().unwrap().unwrap();
@@ -507,8 +510,8 @@ fn where_the_plan_has_no_policy_mails_name_the_jobs() {
 
 #[test]
 fn without_mails_and_webhooks_nothing_is_done() {
-    let alerts = Alerts::open(&keytide_config::Alerts::default(), Arc::new(|| 0)).unwrap();
+    let alerts = Outbox::open(&keytide_config::Alerts::default(), Arc::new(|| 0)).unwrap();
     alerts.notify(Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() });
-    assert_eq!(alerts.monitor().stats(), Observed::default());
+    assert_eq!(alerts.monitor().stats(), OutboxStats::default());
     assert_eq!(alerts.stop(Duration::ZERO), 0);
 }

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keytide_config::{DefaultPolicy, PolicyMode, PolicyRules, duration_text};
 use keytide_dataflow::detect::Severity;
 use keytide_dataflow::model::time::HOUR_MS;
-use keytide_dataflow::model::{EventTime, KeyId, KeyState, Policy as Allowed};
+use keytide_dataflow::model::{EventTime, KeyId, KeyState, Policy};
 use keytide_dataflow::{Action, ActionState, Change, IncidentId, Revocation, Transition};
 use serde::{Deserialize, Serialize};
 
@@ -38,14 +38,14 @@ const HELD: &str = "; held: ";
 
 /// Decides about keys.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct PolicyEngine {
     rules: PolicyRules,
-    memory: Memory,
+    memory: PolicyMemory,
 }
 
-/// What a [`Policy`] remembers.
+/// What a [`PolicyEngine`] remembers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct PolicyMemory {
     /// The keys that were acted on, by when their incident opened, and by when that was decided.
     by_opening: BTreeSet<(EventTime, KeyId)>,
     by_decision: BTreeSet<(EventTime, KeyId)>,
@@ -56,22 +56,22 @@ pub struct Memory {
     asked_at: BTreeSet<(EventTime, IncidentId)>,
 }
 
-impl Policy {
+impl PolicyEngine {
     /// One that remembers nothing.
     #[must_use]
     pub fn new(rules: PolicyRules) -> Self {
-        Self::restore(rules, Memory::default())
+        Self::restore(rules, PolicyMemory::default())
     }
 
     /// One that remembers what another did.
     #[must_use]
-    pub fn restore(rules: PolicyRules, memory: Memory) -> Self {
+    pub fn restore(rules: PolicyRules, memory: PolicyMemory) -> Self {
         Self { rules, memory }
     }
 
     /// What it remembers.
     #[must_use]
-    pub fn memory(&self) -> &Memory {
+    pub fn memory(&self) -> &PolicyMemory {
         &self.memory
     }
 
@@ -138,14 +138,14 @@ impl Policy {
     fn action(&self, transition: &Transition) -> Option<Action> {
         let state = transition.key_state?;
         let allowed = transition.policy.unwrap_or(match self.rules.default {
-            DefaultPolicy::Observe => Allowed::Observe,
-            DefaultPolicy::Alert => Allowed::Alert,
-            DefaultPolicy::Suspend => Allowed::Suspend,
-            DefaultPolicy::Revoke => Allowed::Revoke,
+            DefaultPolicy::Observe => Policy::Observe,
+            DefaultPolicy::Alert => Policy::Alert,
+            DefaultPolicy::Suspend => Policy::Suspend,
+            DefaultPolicy::Revoke => Policy::Revoke,
         });
         match (allowed, state) {
-            (Allowed::Suspend | Allowed::Revoke, KeyState::Active) => Some(Action::Suspend),
-            (Allowed::Revoke, KeyState::Suspended) => Some(Action::Revoke),
+            (Policy::Suspend | Policy::Revoke, KeyState::Active) => Some(Action::Suspend),
+            (Policy::Revoke, KeyState::Suspended) => Some(Action::Revoke),
             _ => None,
         }
     }
@@ -201,7 +201,7 @@ fn row(transition: &Transition, action: Action, state: ActionState, reason: Stri
     }
 }
 
-impl Memory {
+impl PolicyMemory {
     fn asks(&mut self, incident: IncidentId, action: Action, at_ms: EventTime) {
         let (asked_at, actions) = self.asked.entry(incident).or_insert((at_ms, Vec::new()));
         self.asked_at.remove(&(*asked_at, incident));

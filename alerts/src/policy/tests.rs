@@ -40,7 +40,7 @@ fn opened(key: u128, opened_ms: u64) -> Transition {
         reason: None,
         early: false,
         catching_up: false,
-        policy: Some(Allowed::Suspend),
+        policy: Some(Policy::Suspend),
         key_state: Some(KeyState::Active),
         active_keys: 1_000,
         contact: Default::default(),
@@ -56,7 +56,7 @@ fn changed(transition: Transition, change: impl FnOnce(&mut Transition)) -> Tran
 
 /// What a policy that remembers nothing says about it.
 fn alone(transition: Transition) -> Option<Revocation> {
-    let mut rows = Policy::new(PolicyRules::default()).decide(&[transition]);
+    let mut rows = PolicyEngine::new(PolicyRules::default()).decide(&[transition]);
     assert!(rows.len() <= 1);
     rows.pop()
 }
@@ -87,14 +87,14 @@ fn a_dry_run_says_what_would_have_been_done() {
 #[test]
 fn what_is_done_follows_from_the_policy_and_the_keys_state() {
     for (allowed, state, expected) in [
-        (Allowed::Observe, KeyState::Active, None),
-        (Allowed::Alert, KeyState::Active, None),
-        (Allowed::Suspend, KeyState::Active, Some(Action::Suspend)),
-        (Allowed::Suspend, KeyState::Suspended, None),
-        (Allowed::Suspend, KeyState::Revoked, None),
-        (Allowed::Revoke, KeyState::Active, Some(Action::Suspend)),
-        (Allowed::Revoke, KeyState::Suspended, Some(Action::Revoke)),
-        (Allowed::Revoke, KeyState::Revoked, None),
+        (Policy::Observe, KeyState::Active, None),
+        (Policy::Alert, KeyState::Active, None),
+        (Policy::Suspend, KeyState::Active, Some(Action::Suspend)),
+        (Policy::Suspend, KeyState::Suspended, None),
+        (Policy::Suspend, KeyState::Revoked, None),
+        (Policy::Revoke, KeyState::Active, Some(Action::Suspend)),
+        (Policy::Revoke, KeyState::Suspended, Some(Action::Revoke)),
+        (Policy::Revoke, KeyState::Revoked, None),
     ] {
         let row = alone(changed(opened(7, START_MS), |it| {
             (it.policy, it.key_state) = (Some(allowed), Some(state));
@@ -106,7 +106,7 @@ fn what_is_done_follows_from_the_policy_and_the_keys_state() {
 #[test]
 fn a_plan_without_a_policy_has_the_default_one() {
     let transition = changed(opened(7, START_MS), |it| it.policy = None);
-    let says = |default| Policy::new(rules(default)).decide(std::slice::from_ref(&transition)).len();
+    let says = |default| PolicyEngine::new(rules(default)).decide(std::slice::from_ref(&transition)).len();
     assert_eq!(
         [DefaultPolicy::Observe, DefaultPolicy::Alert, DefaultPolicy::Suspend, DefaultPolicy::Revoke]
             .map(says),
@@ -117,7 +117,7 @@ fn a_plan_without_a_policy_has_the_default_one() {
 #[test]
 fn a_key_without_a_row_is_never_acted_on() {
     let transition = changed(opened(7, START_MS), |it| (it.policy, it.key_state) = (None, None));
-    assert_eq!(Policy::new(rules(DefaultPolicy::Revoke)).decide(&[transition]), []);
+    assert_eq!(PolicyEngine::new(rules(DefaultPolicy::Revoke)).decide(&[transition]), []);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn nothing_is_done_early_or_below_the_level() {
     assert_eq!(alone(changed(opened(7, START_MS), |it| it.incident.severity = Severity::Alert)), None);
     assert_eq!(alone(changed(opened(7, START_MS), |it| it.change = Change::Ended)), None);
     // The close of the window that fired early asks.
-    let mut policy = Policy::new(PolicyRules::default());
+    let mut policy = PolicyEngine::new(PolicyRules::default());
     assert_eq!(policy.decide(&[changed(opened(7, START_MS), |it| it.early = true)]), []);
     let raised = changed(opened(7, START_MS), |it| (it.seq, it.change) = (1, Change::Raised));
     assert_eq!(policy.decide(&[raised]).len(), 1);
@@ -141,8 +141,8 @@ fn nothing_is_done_early_or_below_the_level() {
 
 #[test]
 fn an_incident_asks_once_for_the_same() {
-    let mut policy = Policy::new(PolicyRules { cooldown_ms: 0, ..PolicyRules::default() });
-    let revoke = |it: Transition| changed(it, |it| it.policy = Some(Allowed::Revoke));
+    let mut policy = PolicyEngine::new(PolicyRules { cooldown_ms: 0, ..PolicyRules::default() });
+    let revoke = |it: Transition| changed(it, |it| it.policy = Some(Policy::Revoke));
     assert_eq!(policy.decide(&[revoke(opened(7, START_MS))])[0].action, Action::Suspend);
     let again = |seq, state| {
         changed(revoke(opened(7, START_MS)), |it| {
@@ -165,14 +165,14 @@ fn catching_up_and_platform_events_are_for_a_person() {
     let row = alone(changed(opened(7, START_MS), |it| it.incident.platform_event = true)).unwrap();
     assert_eq!(held(&row.reason), "many keys rose together; acting is off, too");
     // What is held takes nothing of the breaker's room.
-    let mut policy = Policy::new(PolicyRules { keys_per_hour: 1, ..PolicyRules::default() });
+    let mut policy = PolicyEngine::new(PolicyRules { keys_per_hour: 1, ..PolicyRules::default() });
     policy.decide(&[changed(opened(7, START_MS), |it| it.catching_up = true)]);
     assert!(passed(&policy.decide(&[opened(8, START_MS)])[0]));
 }
 
 #[test]
 fn a_key_that_was_acted_on_is_left_alone_for_a_time() {
-    let mut policy = Policy::new(PolicyRules::default());
+    let mut policy = PolicyEngine::new(PolicyRules::default());
     assert!(passed(&policy.decide(&[opened(7, START_MS)])[0]));
     let row = &policy.decide(&[opened(7, START_MS + 24 * HOUR_MS - 1)])[0];
     assert_eq!(
@@ -184,7 +184,7 @@ fn a_key_that_was_acted_on_is_left_alone_for_a_time() {
 
 #[test]
 fn the_breaker_holds_what_is_beyond_it_and_says_so() {
-    let mut policy = Policy::new(PolicyRules::default());
+    let mut policy = PolicyEngine::new(PolicyRules::default());
     let tick: Vec<Transition> = (0..12).map(|key| opened(key + 2, START_MS + key as u64)).collect();
     let rows = policy.decide(&changed_active(tick, 5_000));
     assert_eq!(rows.iter().filter(|row| passed(row)).count(), 10);
@@ -206,16 +206,16 @@ fn changed_active(transitions: Vec<Transition>, active: u64) -> Vec<Transition> 
 fn the_breaker_is_a_share_of_the_keys_in_use_but_at_least_one_key() {
     for (active, expected) in [(0, 1), (99, 1), (100, 1), (199, 1), (200, 2), (1_000, 10), (1_000_000, 10)] {
         let tick: Vec<Transition> = (0..20).map(|key| opened(key + 2, START_MS)).collect();
-        let rows = Policy::new(PolicyRules::default()).decide(&changed_active(tick, active));
+        let rows = PolicyEngine::new(PolicyRules::default()).decide(&changed_active(tick, active));
         assert_eq!(rows.iter().filter(|row| passed(row)).count(), expected, "{active}");
     }
     let none = PolicyRules { keys_per_hour: 0, ..PolicyRules::default() };
-    assert!(!passed(&Policy::new(none).decide(&[opened(7, START_MS)])[0]));
+    assert!(!passed(&PolicyEngine::new(none).decide(&[opened(7, START_MS)])[0]));
 }
 
 #[test]
 fn old_incidents_that_rise_together_are_stopped_too() {
-    let mut policy = Policy::new(PolicyRules { keys_per_hour: 3, ..PolicyRules::default() });
+    let mut policy = PolicyEngine::new(PolicyRules { keys_per_hour: 3, ..PolicyRules::default() });
     let tick: Vec<Transition> = (0..20)
         .map(|key| {
             changed(opened(key + 2, START_MS - key as u64 * 5 * HOUR_MS), |it| {
@@ -228,7 +228,7 @@ fn old_incidents_that_rise_together_are_stopped_too() {
 
 #[test]
 fn what_a_withdrawn_incident_asked_for_is_withdrawn() {
-    let mut policy = Policy::new(PolicyRules::default());
+    let mut policy = PolicyEngine::new(PolicyRules::default());
     let transition = opened(7, START_MS);
     let withdrawn = changed(transition.clone(), |it| {
         (it.seq, it.change, it.reason) = (1, Change::Withdrawn, Some(Reason::Publishable));
@@ -242,18 +242,18 @@ fn what_a_withdrawn_incident_asked_for_is_withdrawn() {
     assert_eq!(rows[0].reason, "withdrawn: the table of keys says that the key is publishable");
     assert_eq!(policy.decide(std::slice::from_ref(&withdrawn)), [], "once");
     // Within one tick only the last word is said.
-    let mut policy = Policy::new(PolicyRules::default());
+    let mut policy = PolicyEngine::new(PolicyRules::default());
     let rows = policy.decide(&[withdrawn, transition]);
     assert_eq!(rows.iter().map(|row| row.state).collect::<Vec<_>>(), [ActionState::Withdrawn]);
 }
 
 #[test]
 fn memory_is_bounded_by_time() {
-    let mut policy = Policy::new(PolicyRules { keys_per_hour: 1_000, ..PolicyRules::default() });
+    let mut policy = PolicyEngine::new(PolicyRules { keys_per_hour: 1_000, ..PolicyRules::default() });
     for hour in 0..2_000 {
         policy.decide(&[opened(u128::from(hour) + 2, START_MS + hour * HOUR_MS)]);
     }
-    let Memory { by_opening, by_decision, acted, asked, asked_at } = policy.memory();
+    let PolicyMemory { by_opening, by_decision, acted, asked, asked_at } = policy.memory();
     let days = 32 * 24 + 1;
     for length in [by_opening.len(), by_decision.len(), acted.len(), asked.len(), asked_at.len()] {
         assert!((days - 1..=days).contains(&length), "{length}");
@@ -262,7 +262,7 @@ fn memory_is_bounded_by_time() {
 
 #[test]
 fn memory_is_bounded_by_number() {
-    let mut policy = Policy::new(PolicyRules { keys_per_hour: 0, ..PolicyRules::default() });
+    let mut policy = PolicyEngine::new(PolicyRules { keys_per_hour: 0, ..PolicyRules::default() });
     let tick: Vec<Transition> = (0..MAX_ACTIONS as u128 + 1).map(|key| opened(key + 2, START_MS)).collect();
     for part in tick.chunks(10_000) {
         policy.decide(part);
@@ -282,7 +282,7 @@ fn ticks() -> impl Strategy<Value = Vec<Vec<Transition>>> {
                 (false, 0) => Change::Opened,
                 (false, _) => Change::Raised,
             };
-            it.policy = Some(if c { Allowed::Revoke } else { Allowed::Suspend });
+            it.policy = Some(if c { Policy::Revoke } else { Policy::Suspend });
             it.key_state = Some(if d { KeyState::Suspended } else { KeyState::Active });
             it.catching_up = a && c && d;
         })
@@ -294,7 +294,7 @@ proptest! {
     #[test]
     fn no_hour_sees_more_than_the_breaker_lets_pass(ticks in ticks(), limit in 0..5_u32) {
         let rules = PolicyRules { keys_per_hour: limit, percent_per_hour: 100, ..PolicyRules::default() };
-        let mut policy = Policy::new(rules);
+        let mut policy = PolicyEngine::new(rules);
         let mut opened = Vec::new();
         let mut decided = Vec::new();
         for tick in &ticks {
@@ -316,7 +316,7 @@ proptest! {
 
     #[test]
     fn order_within_a_tick_changes_nothing(ticks in ticks(), turn in 0..12_usize) {
-        let (mut one, mut other) = (Policy::new(PolicyRules::default()), Policy::new(PolicyRules::default()));
+        let (mut one, mut other) = (PolicyEngine::new(PolicyRules::default()), PolicyEngine::new(PolicyRules::default()));
         for mut tick in ticks {
             // A transition's place is unique within a tick.
             tick.sort_by_key(Transition::order);

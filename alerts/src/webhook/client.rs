@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 
-use super::{Delivery, Parcel, Request, guard};
+use super::{SignedRequest, WebhookBatch, WebhookOutcome, guard};
 
 /// Bytes of an answer's head.
 const MAX_HEAD_BYTES: usize = 32 << 10;
@@ -58,7 +58,7 @@ impl std::fmt::Debug for Client {
 }
 
 /// Why a request has no answer.
-enum Failure {
+enum RequestFailure {
     /// It was never sent, and won't be while this is so.
     Forbidden(String),
     Network(String),
@@ -90,14 +90,14 @@ impl Client {
 
     /// Sends rows, with the time as it is now in milliseconds since 1970.
     #[must_use]
-    pub fn send(&self, parcel: &Parcel, now_ms: u64) -> Delivery {
-        self.post(Request::new(&self.webhook, parcel, now_ms / 1_000), now_ms)
+    pub fn send(&self, batch: &WebhookBatch, now_ms: u64) -> WebhookOutcome {
+        self.post(SignedRequest::new(&self.webhook, batch, now_ms / 1_000), now_ms)
     }
 
     /// Sends a request that says that it is a test.
     #[must_use]
-    pub fn test(&self, now_ms: u64) -> Delivery {
-        self.post(Request::test(&self.webhook, now_ms / 1_000), now_ms)
+    pub fn test(&self, now_ms: u64) -> WebhookOutcome {
+        self.post(SignedRequest::test(&self.webhook, now_ms / 1_000), now_ms)
     }
 
     /// Looks up where the webhook is.
@@ -107,44 +107,46 @@ impl Client {
     pub fn resolve(&self) -> Result<Vec<IpAddr>, String> {
         match self.timely(self.addresses()) {
             Ok(addresses) => Ok(addresses),
-            Err(Failure::Forbidden(reason) | Failure::Network(reason)) => Err(reason),
+            Err(RequestFailure::Forbidden(reason) | RequestFailure::Network(reason)) => Err(reason),
         }
     }
 
-    fn timely<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    fn timely<T>(&self, work: impl Future<Output = Result<T, RequestFailure>>) -> Result<T, RequestFailure> {
         let runtime = self.runtime.as_ref().expect("it is taken when dropped");
         let timeout = Duration::from_millis(self.webhook.timeout_ms);
         let work = async { tokio::time::timeout(timeout, work).await };
-        runtime.block_on(work).unwrap_or_else(|_| Err(Failure::Network("no answer in time".to_owned())))
+        runtime
+            .block_on(work)
+            .unwrap_or_else(|_| Err(RequestFailure::Network("no answer in time".to_owned())))
     }
 
-    fn post(&self, request: Request, now_ms: u64) -> Delivery {
+    fn post(&self, request: SignedRequest, now_ms: u64) -> WebhookOutcome {
         match self.timely(self.exchange(request)) {
             Ok(answer) => judge(&answer, now_ms),
-            Err(Failure::Forbidden(reason) | Failure::Network(reason)) => {
-                Delivery::Retry { reason, after_ms: None }
+            Err(RequestFailure::Forbidden(reason) | RequestFailure::Network(reason)) => {
+                WebhookOutcome::Retry { reason, after_ms: None }
             }
         }
     }
 
     /// Where the webhook is, if all of it is where it may be.
-    async fn addresses(&self) -> Result<Vec<IpAddr>, Failure> {
+    async fn addresses(&self) -> Result<Vec<IpAddr>, RequestFailure> {
         let url = &self.webhook.url;
         let (resolve, host, port) = (self.resolve.clone(), url.host.clone(), url.port);
         let found = tokio::task::spawn_blocking(move || resolve(&host, port)).await;
         let mut addresses = match found {
             Ok(Ok(addresses)) => addresses,
-            Ok(Err(error)) => return Err(Failure::Network(format!("{}: {error}", url.host))),
-            Err(error) => return Err(Failure::Network(format!("{}: {error}", url.host))),
+            Ok(Err(error)) => return Err(RequestFailure::Network(format!("{}: {error}", url.host))),
+            Err(error) => return Err(RequestFailure::Network(format!("{}: {error}", url.host))),
         };
         if addresses.is_empty() {
-            return Err(Failure::Network(format!("{} has no address", url.host)));
+            return Err(RequestFailure::Network(format!("{} has no address", url.host)));
         }
         if !self.webhook.allow_private.contains(&url.host) {
             let refused = addresses.iter().find_map(|address| Some((address, guard::refused(*address)?)));
             if let Some((address, why)) = refused {
                 let host = &url.host;
-                return Err(Failure::Forbidden(format!(
+                return Err(RequestFailure::Forbidden(format!(
                     "{host} is at {address}, {why}; allowed: hosts that are public, or that allow_private names"
                 )));
             }
@@ -153,9 +155,10 @@ impl Client {
         Ok(addresses)
     }
 
-    async fn exchange(&self, request: Request) -> Result<Response<()>, Failure> {
+    async fn exchange(&self, request: SignedRequest) -> Result<Response<()>, RequestFailure> {
         let url = &self.webhook.url;
-        let network = |error: &dyn std::fmt::Display| Failure::Network(format!("{}: {error}", url.host));
+        let network =
+            |error: &dyn std::fmt::Display| RequestFailure::Network(format!("{}: {error}", url.host));
         let mut failure = None;
         for address in self.addresses().await? {
             match TcpStream::connect(SocketAddr::new(address, url.port)).await {
@@ -178,10 +181,11 @@ impl Client {
     async fn ask(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        request: Request,
-    ) -> Result<Response<()>, Failure> {
+        request: SignedRequest,
+    ) -> Result<Response<()>, RequestFailure> {
         let url = &self.webhook.url;
-        let network = |error: &dyn std::fmt::Display| Failure::Network(format!("{}: {error}", url.host));
+        let network =
+            |error: &dyn std::fmt::Display| RequestFailure::Network(format!("{}: {error}", url.host));
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD_BYTES)
             .max_headers(MAX_HEADERS)
@@ -201,9 +205,9 @@ impl Client {
             builder = builder.header(name, value);
         }
         // The target may be a secret: of what is wrong with it nothing is told.
-        let request = builder
-            .body(Full::new(Bytes::from(request.body)))
-            .map_err(|_| Failure::Forbidden(format!("{}: the webhook's URL can't be asked for", url.host)))?;
+        let request = builder.body(Full::new(Bytes::from(request.body))).map_err(|_| {
+            RequestFailure::Forbidden(format!("{}: the webhook's URL can't be asked for", url.host))
+        })?;
         let answer = async { sender.send_request(request).await.map(|answer| answer.map(drop)) };
         tokio::pin!(connection, answer);
         let answer = tokio::select! {
@@ -227,19 +231,19 @@ impl Drop for Client {
     }
 }
 
-fn judge(answer: &Response<()>, now_ms: u64) -> Delivery {
+fn judge(answer: &Response<()>, now_ms: u64) -> WebhookOutcome {
     let status = answer.status();
     let reason = format!("the receiver answered {status}");
     let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     if status.is_success() {
-        Delivery::Sent
+        WebhookOutcome::Sent
     } else if status.is_server_error() || passing.contains(&status) {
         let after = answer.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok());
-        Delivery::Retry { reason, after_ms: after.and_then(|after| after_ms(after, now_ms)) }
+        WebhookOutcome::Retry { reason, after_ms: after.and_then(|after| after_ms(after, now_ms)) }
     } else if status.is_redirection() {
-        Delivery::Refused(format!("{reason}; redirects aren't followed"))
+        WebhookOutcome::Refused(format!("{reason}; redirects aren't followed"))
     } else {
-        Delivery::Refused(reason)
+        WebhookOutcome::Refused(reason)
     }
 }
 

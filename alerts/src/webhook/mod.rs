@@ -31,7 +31,7 @@ use keytide_dataflow::incident_row::Transition;
 
 /// What a request is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parcel {
+pub struct WebhookBatch {
     /// `incident.seq` of its first row.
     pub id: String,
     /// Its rows: one, or for Slack up to [`ROWS`].
@@ -45,7 +45,7 @@ pub const ROWS: usize = 20;
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub enum WebhookOutcome {
     Sent,
     /// Try again, not before so many milliseconds.
     Retry {
@@ -58,25 +58,25 @@ pub enum Delivery {
 }
 
 /// A request's headers and body.
-pub(crate) struct Request {
+pub(crate) struct SignedRequest {
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
 }
 
-impl Request {
+impl SignedRequest {
     /// What `webhook` is sent at `now_s`, in seconds since 1970.
-    pub(crate) fn new(webhook: &Webhook, parcel: &Parcel, now_s: u64) -> Self {
+    pub(crate) fn new(webhook: &Webhook, batch: &WebhookBatch, now_s: u64) -> Self {
         let body = match webhook.format {
-            WebhookFormat::Keytide => parcel.rows.first().map(|row| row.to_vec()).unwrap_or_default(),
+            WebhookFormat::Keytide => batch.rows.first().map(|row| row.to_vec()).unwrap_or_default(),
             WebhookFormat::Slack => {
                 let rows: Vec<Transition> =
-                    parcel.rows.iter().filter_map(|row| serde_json::from_slice(row).ok()).collect();
-                slack::message(&rows, parcel.skipped)
+                    batch.rows.iter().filter_map(|row| serde_json::from_slice(row).ok()).collect();
+                slack::message(&rows, batch.skipped)
             }
         };
-        let mut request = Self::signed(webhook.secret.as_ref(), &parcel.id, now_s, body);
-        if parcel.skipped > 0 {
-            request.headers.push(("Keytide-Skipped", parcel.skipped.to_string()));
+        let mut request = Self::signed(webhook.secret.as_ref(), &batch.id, now_s, body);
+        if batch.skipped > 0 {
+            request.headers.push(("Keytide-Skipped", batch.skipped.to_string()));
         }
         request
     }

@@ -37,8 +37,8 @@ fn webhook(port: u16) -> Webhook {
     }
 }
 
-fn parcel(row: &str) -> Parcel {
-    Parcel { id: "00ff.0".to_owned(), rows: vec![Arc::from(row.as_bytes())], skipped: 0 }
+fn batch(row: &str) -> WebhookBatch {
+    WebhookBatch { id: "00ff.0".to_owned(), rows: vec![Arc::from(row.as_bytes())], skipped: 0 }
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -113,7 +113,7 @@ fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
 fn a_request_is_the_row_and_its_signature_holds() {
     let (port, requests) = receiver(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]);
     let (client, _) = client(&webhook(port), &["127.0.0.1"]);
-    assert_eq!(client.send(&parcel(ROW), NOW_MS), Delivery::Sent);
+    assert_eq!(client.send(&batch(ROW), NOW_MS), WebhookOutcome::Sent);
     let request = requests.join().unwrap().remove(0);
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("POST /canary-4f1c?a=b HTTP/1.1\r\n"), "{head}");
@@ -155,20 +155,20 @@ fn answers_are_judged_by_their_status() {
     ];
     let (port, requests) = receiver(&answers);
     let (client, _) = client(&webhook(port), &["127.0.0.1"]);
-    let told: Vec<String> = answers
+    let judged: Vec<String> = answers
         .iter()
-        .map(|_| match client.send(&parcel(ROW), NOW_MS) {
-            Delivery::Sent => "sent".to_owned(),
-            Delivery::Retry { reason, after_ms } => {
+        .map(|_| match client.send(&batch(ROW), NOW_MS) {
+            WebhookOutcome::Sent => "sent".to_owned(),
+            WebhookOutcome::Retry { reason, after_ms } => {
                 let known = if reason.starts_with("the receiver") { reason.as_str() } else { "network" };
                 assert!(!reason.contains("canary"), "{reason}");
                 format!("retry {after_ms:?} {known}")
             }
-            Delivery::Refused(reason) => format!("refused {reason}"),
+            WebhookOutcome::Refused(reason) => format!("refused {reason}"),
         })
         .collect();
     assert_eq!(
-        told,
+        judged,
         [
             "sent",
             "retry None the receiver answered 500 Internal Server Error",
@@ -195,7 +195,7 @@ fn an_answer_without_end_is_cut_off() {
         while stream.write_all(&[b'a'; 4_096]).is_ok() {}
     });
     let (client, _) = client(&webhook(port), &["127.0.0.1"]);
-    assert!(matches!(client.send(&parcel(ROW), NOW_MS), Delivery::Retry { .. }));
+    assert!(matches!(client.send(&batch(ROW), NOW_MS), WebhookOutcome::Retry { .. }));
     thread.join().unwrap();
 }
 
@@ -204,8 +204,8 @@ fn a_receiver_that_never_answers_is_left() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (client, _) = client(&Webhook { timeout_ms: 100, ..webhook(port) }, &["127.0.0.1"]);
-    let expected = Delivery::Retry { reason: "no answer in time".to_owned(), after_ms: None };
-    assert_eq!(client.send(&parcel(ROW), NOW_MS), expected);
+    let expected = WebhookOutcome::Retry { reason: "no answer in time".to_owned(), after_ms: None };
+    assert_eq!(client.send(&batch(ROW), NOW_MS), expected);
 }
 
 #[test]
@@ -223,7 +223,9 @@ fn names_of_this_machine_and_its_network_are_refused_before_a_connection() {
         &["93.184.216.34", "127.0.0.1"],
     ] {
         let (client, asked) = client(&closed, addresses);
-        let Delivery::Retry { reason, after_ms: None } = client.send(&parcel(ROW), NOW_MS) else { panic!() };
+        let WebhookOutcome::Retry { reason, after_ms: None } = client.send(&batch(ROW), NOW_MS) else {
+            panic!()
+        };
         assert!(reason.starts_with("hooks.example is at ") && reason.contains("allow_private"), "{reason}");
         assert_eq!(client.resolve(), Err(reason));
         assert_eq!(asked.load(Ordering::SeqCst), 2);
@@ -245,7 +247,7 @@ fn a_request_goes_to_the_address_that_was_judged() {
         Ok(vec![address.parse().unwrap()])
     };
     let client = Client::with(&webhook(port), trusting(RootCertStore::empty()), Arc::new(resolve)).unwrap();
-    assert_eq!(client.send(&parcel(ROW), NOW_MS), Delivery::Sent);
+    assert_eq!(client.send(&batch(ROW), NOW_MS), WebhookOutcome::Sent);
     assert_eq!((requests.join().unwrap().len(), asked.load(Ordering::SeqCst)), (1, 1));
 }
 
@@ -285,23 +287,23 @@ fn certificates_are_of_the_host_and_of_somebody_who_is_trusted() {
         webhook.url.tls = true;
         let resolve = |_: &str, _: u16| Ok(vec![IpAddr::from([127, 0, 0, 1])]);
         let client = Client::with(&webhook, trusting(roots), Arc::new(resolve)).unwrap();
-        let delivery = client.send(&parcel(ROW), NOW_MS);
-        assert_eq!(delivery == Delivery::Sent, expected, "{name} {delivery:?}");
+        let outcome = client.send(&batch(ROW), NOW_MS);
+        assert_eq!(outcome == WebhookOutcome::Sent, expected, "{name} {outcome:?}");
         thread.join().unwrap();
     }
 }
 
 #[test]
-fn rows_that_were_left_out_are_told_by_number() {
-    let parcel = Parcel { skipped: 12, ..parcel(ROW) };
-    let request = Request::new(&webhook(1), &parcel, 1);
+fn dropped_rows_are_reported_by_number() {
+    let batch = WebhookBatch { skipped: 12, ..batch(ROW) };
+    let request = SignedRequest::new(&webhook(1), &batch, 1);
     assert!(request.headers.contains(&("Keytide-Skipped", "12".to_owned())));
 }
 
 #[test]
 fn a_test_says_that_it_is_one() {
     for format in [WebhookFormat::Keytide, WebhookFormat::Slack] {
-        let request = Request::test(&Webhook { format, ..webhook(1) }, 1);
+        let request = SignedRequest::test(&Webhook { format, ..webhook(1) }, 1);
         let body: Value = serde_json::from_slice(&request.body).unwrap();
         assert!(body["text"].as_str().unwrap().starts_with("This is a test by Keytide"), "{body}");
         assert!(request.headers.iter().any(|(name, _)| *name == "Keytide-Signature"));
@@ -328,7 +330,7 @@ fn slack_shows_strangers_texts_as_they_are() {
 }
 
 #[test]
-fn slack_is_told_of_many_at_once_and_of_what_is_left_out() {
+fn slack_gets_many_rows_at_once_and_the_number_of_dropped_ones() {
     let rows: Vec<Transition> = samples::all();
     let message: Value = serde_json::from_slice(&slack::message(&rows, 3)).unwrap();
     assert_eq!(message["text"], format!("Keytide: {} changes of incidents", rows.len() + 3));

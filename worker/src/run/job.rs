@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use keytide_alerts::outbox::AlertsError;
+use keytide_alerts::outbox::OutboxError;
 use keytide_config::{JobConfig, Limits, Source, SourceKind};
 use keytide_connectors::geo::Unreadable;
 use keytide_connectors::input::PartitionInfo;
@@ -60,7 +60,7 @@ pub struct Handle {
     /// What its workers tell of themselves.
     pub observed: Arc<Observed>,
     pub sinks: PublisherMonitor,
-    pub alerts: keytide_alerts::outbox::Monitor,
+    pub alerts: keytide_alerts::outbox::OutboxMonitor,
     /// `[limits]`.
     pub limits: Limits,
     /// Look-ups of addresses that hit a damaged record.
@@ -198,10 +198,10 @@ impl Handle {
 }
 
 /// What alerts that can't be set up ask for.
-fn exit_of_alerts(error: &AlertsError) -> Exit {
+fn exit_of_alerts(error: &OutboxError) -> Exit {
     match error {
-        AlertsError::Thread(_) => Exit::Transient,
-        AlertsError::Mail(_) | AlertsError::Webhook { .. } => Exit::Usage,
+        OutboxError::Thread(_) => Exit::Transient,
+        OutboxError::Mail(_) | OutboxError::Webhook { .. } => Exit::Usage,
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use keytide_alerts::outbox::Stats;
+use keytide_alerts::outbox::QueueStats;
 use keytide_config::View;
 use keytide_connectors::decode::{CLASSES, Tally};
 use keytide_connectors::input::PartitionInfo;
@@ -254,11 +254,11 @@ impl Sample {
     fn alerts(&self, page: &mut Page<'_>) -> fmt::Result {
         let mails = self.alerts.mails.map(|stats| (["email", ""], stats));
         let webhooks = self.alerts.webhooks.iter().map(|(name, stats)| (["webhook", &**name], *stats));
-        let all: Vec<([&str; 2], Stats)> = mails.into_iter().chain(webhooks).collect();
+        let all: Vec<([&str; 2], QueueStats)> = mails.into_iter().chain(webhooks).collect();
         if all.is_empty() {
             return Ok(());
         }
-        let each = |of: fn(&Stats) -> u64| {
+        let each = |of: fn(&QueueStats) -> u64| {
             all.iter()
                 .map(move |([channel, name], stats)| ([("channel", *channel), ("name", *name)], of(stats)))
         };
@@ -466,7 +466,7 @@ mod tests {
         sample.sinks.rejected = 33;
         sample.sinks.errors = 34;
         sample.sinks.retries = 35;
-        let of_mails = Stats {
+        let of_mails = QueueStats {
             sent: 37,
             digests: 38,
             retried: 39,
@@ -477,7 +477,7 @@ mod tests {
             limited: 45,
             misconfigured: true,
         };
-        let of_hook = Stats { sent: 46, ..Stats::default() };
+        let of_hook = QueueStats { sent: 46, ..QueueStats::default() };
         sample.alerts.mails = Some(of_mails);
         sample.alerts.webhooks = vec![("soc".to_owned(), of_hook)];
         sample.states = [(StateId::Dedupe, Footprint { rows: 40, bytes: 960 })].into();

@@ -34,7 +34,7 @@ pub struct Sample {
     pub(super) published: Tick,
     pub(super) sinks: SinkStats,
     /// What became of mails and webhooks.
-    pub(super) alerts: keytide_alerts::outbox::Observed,
+    pub(super) alerts: keytide_alerts::outbox::OutboxStats,
     pub(super) states: BTreeMap<StateId, Footprint>,
     pub(super) busy: Busy,
     /// Memory of the process, where the system tells.

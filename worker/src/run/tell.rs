@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keytide_alerts::outbox::{Alerts, AlertsError, Monitor};
-use keytide_alerts::policy::Policy;
+use keytide_alerts::outbox::{Outbox, OutboxError, OutboxMonitor};
+use keytide_alerts::policy::PolicyEngine;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Notice, Revocation, Transition};
 
@@ -20,8 +20,8 @@ const LAST_MAILS: Duration = Duration::from_secs(10);
 
 /// Decides and tells.
 pub(super) struct Telling {
-    policy: Policy,
-    alerts: Alerts,
+    policy: PolicyEngine,
+    alerts: Outbox,
     /// Notices of ticks that aren't published, in the order of these.
     waiting: VecDeque<(Tick, Vec<Notice>)>,
 }
@@ -31,13 +31,13 @@ impl Telling {
     ///
     /// # Errors
     /// If mails or webhooks can't be set up.
-    pub(super) fn open(config: &keytide_config::Alerts, clock: Clock) -> Result<Self, AlertsError> {
-        let alerts = Alerts::open(config, Arc::new(clock))?;
-        Ok(Self { policy: Policy::new(config.policy), alerts, waiting: VecDeque::new() })
+    pub(super) fn open(config: &keytide_config::Alerts, clock: Clock) -> Result<Self, OutboxError> {
+        let alerts = Outbox::open(config, Arc::new(clock))?;
+        Ok(Self { policy: PolicyEngine::new(config.policy), alerts, waiting: VecDeque::new() })
     }
 
     /// Tells others how it goes.
-    pub(super) fn monitor(&self) -> Monitor {
+    pub(super) fn monitor(&self) -> OutboxMonitor {
         self.alerts.monitor()
     }
 

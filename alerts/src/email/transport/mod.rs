@@ -1,12 +1,12 @@
-//! Sends one mail to one recipient, over SMTP, into a folder, or both, and says what became of it.
+//! The transport sends one mail to one recipient, over SMTP, into a folder, or both, and returns the outcome.
 //!
-//! The dialogue is led step by step, so that a refusal is known for what it is: of the job (its configuration, its
-//! sender: the mail waits for a person), of the recipient or the message (it would be refused for ever), or of the
-//! moment (it is tried again). A connection that breaks after the message was handed over leaves open whether it was
-//! taken: it is tried again, with the same Message-ID.
+//! It sends the SMTP commands one by one, so that it can classify a refusal. If the server refuses the session or the
+//! sender, the mail waits for a person. If it refuses the recipient or the message for good, the mail is given up. Any
+//! other failure is tried again. If a connection breaks after the message, the server may have taken it; then it is
+//! sent again with the same Message-ID.
 //!
-//! Each mail has a connection of its own: there are a few hundred an hour at most. This blocks; whoever calls has a
-//! thread for it. Limits: [`CONNECT`] for each of a server's addresses, [`ANSWER`] for each answer.
+//! Each mail has a connection of its own, as there are a few hundred mails an hour at most. All calls block. Limits:
+//! [`CONNECT`] for each of a server's addresses, [`ANSWER`] for each answer.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -23,47 +23,45 @@ use lettre::transport::smtp::extension::ClientId;
 use super::clean::{REASON, foreign};
 use super::compose::Mail;
 
-/// For a connection.
+/// The time limit for a connection to one address.
 pub const CONNECT: Duration = Duration::from_secs(20);
-/// For an answer.
+/// The time limit for each answer of the server.
 pub const ANSWER: Duration = Duration::from_secs(60);
-/// A file of certificates.
+/// The largest file of certificates, in bytes.
 const LARGEST_CA: u64 = 1 << 20;
 
-/// What became of a mail.
+/// The outcome of one attempt to send a mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The server took it, or it is a file. `unfiled`: it was sent, but its file couldn't be written, and why.
+pub enum MailOutcome {
+    /// The server took the mail, or it is in its file.
     Sent {
-        /// Why there is no file.
+        /// Says why the file couldn't be written, if the server took the mail but the file is missing.
         unfiled: Option<String>,
     },
     Retry(String),
-    /// Neither this recipient nor this message will ever be taken.
+    /// The server will never take this message for this recipient.
     Refused(String),
-    /// No mail is taken before somebody changes the configuration or the server. Keep it, try again, tell people.
+    /// All mails fail until a person changes the configuration or the server. The mail must be kept and tried again.
     Misconfigured(String),
 }
 
-/// A transport that can't be made from its configuration.
+/// Why a transport can't be made from its configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// The certificates of `ca`.
     #[error("{}: {reason}", path.display())]
     Certificates { path: PathBuf, reason: String },
-    /// TLS can't be set up.
     #[error("TLS: {0}")]
     Tls(String),
 }
 
-/// Sends mails.
+/// Sends mails to a server, into a folder, or both.
 #[derive(Debug)]
 pub struct Transport {
-    server: Option<Server>,
+    server: Option<SmtpServer>,
     folder: Option<PathBuf>,
 }
 
-struct Server {
+struct SmtpServer {
     host: String,
     port: u16,
     tls: MailTls,
@@ -75,65 +73,66 @@ struct Server {
 }
 
 impl Transport {
-    /// As configured. Connects to nothing and writes nothing.
+    /// Reads the certificates. It neither connects nor writes.
     ///
     /// # Errors
     /// If the certificates of `ca` can't be used.
     pub fn new(email: &EmailAlerts) -> Result<Self, TransportError> {
-        let server = email.server.as_ref().map(Server::new).transpose()?;
+        let server = email.server.as_ref().map(SmtpServer::new).transpose()?;
         Ok(Self { server, folder: email.dir.clone() })
     }
 
-    /// Sends a mail.
+    /// Sends a mail, and writes its file first if there is a folder.
     #[must_use]
-    pub fn send(&self, mail: &Mail) -> Outcome {
+    pub fn send(&self, mail: &Mail) -> MailOutcome {
         let filed = self.folder.as_ref().map_or(Ok(()), |folder| {
             file(folder, mail).map_err(|error| format!("{}: {error}", folder.display()))
         });
         match (&self.server, filed) {
-            (None, Err(reason)) => Outcome::Retry(reason),
+            (None, Err(reason)) => MailOutcome::Retry(reason),
             (None, Ok(())) if self.folder.is_none() => {
-                Outcome::Misconfigured("there is neither a server nor a folder".to_owned())
+                MailOutcome::Misconfigured("there is neither a server nor a folder".to_owned())
             }
-            (None, Ok(())) => Outcome::Sent { unfiled: None },
+            (None, Ok(())) => MailOutcome::Sent { unfiled: None },
             (Some(server), filed) => match server.send(mail) {
-                Ok(()) => Outcome::Sent { unfiled: filed.err() },
+                Ok(()) => MailOutcome::Sent { unfiled: filed.err() },
                 Err(outcome) => outcome,
             },
         }
     }
 
-    /// Connects to the server, signs in, and says what was found; `None`: there is no server.
+    /// Connects to the server, signs in, and describes the connection. Returns `None` if no server is configured.
     ///
     /// # Errors
-    /// What a mail would have met.
-    pub fn connect(&self) -> Result<Option<String>, Outcome> {
+    /// With the outcome that a mail would have had.
+    pub fn connect(&self) -> Result<Option<String>, MailOutcome> {
         let Some(server) = &self.server else { return Ok(None) };
         let mut connection = server.connect()?;
-        connection.command(Noop).map_err(|error| server.outcome(&error, Stage::Connection))?;
+        connection.command(Noop).map_err(|error| server.outcome(&error, SmtpPhase::Session))?;
         let protection = if connection.is_encrypted() { "encrypted" } else { "in the clear" };
         let signed = if server.credentials.is_some() { "signed in" } else { "not signed in" };
-        // It said all that was asked; how it says goodbye doesn't matter.
+        // The check is done; a failing QUIT doesn't matter.
         let _ = connection.quit();
         Ok(Some(format!("{}:{}, {protection}, {signed}", server.host, server.port)))
     }
 }
 
-impl std::fmt::Debug for Server {
+impl std::fmt::Debug for SmtpServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{} ({:?})", self.host, self.port, self.tls)
     }
 }
 
-/// What was refused.
+/// The part of the dialogue that failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// The connection, TLS, signing in; the sender.
-    Connection,
-    Mail,
+enum SmtpPhase {
+    /// Connecting, TLS, signing in, and the sender: its refusal concerns all mails.
+    Session,
+    /// The recipient and the message: their refusal concerns one mail.
+    Message,
 }
 
-impl Server {
+impl SmtpServer {
     fn new(server: &MailServer) -> Result<Self, TransportError> {
         let parameters = match server.tls {
             MailTls::None => None,
@@ -159,7 +158,7 @@ impl Server {
         })
     }
 
-    fn connect(&self) -> Result<SmtpConnection, Outcome> {
+    fn connect(&self) -> Result<SmtpConnection, MailOutcome> {
         let connect = || {
             let address = (self.host.as_str(), self.port);
             let at_once = self.parameters.as_ref().filter(|_| self.tls == MailTls::Tls);
@@ -173,35 +172,35 @@ impl Server {
             }
             Ok(connection)
         };
-        let connection = connect().map_err(|error| self.outcome(&error, Stage::Connection))?;
+        let connection = connect().map_err(|error| self.outcome(&error, SmtpPhase::Session))?;
         Ok(connection)
     }
 
-    fn send(&self, mail: &Mail) -> Result<(), Outcome> {
+    fn send(&self, mail: &Mail) -> Result<(), MailOutcome> {
         let envelope = mail.message.envelope();
         let mut connection = self.connect()?;
-        connection.set_timeout(Some(self.answer)).map_err(|error| Outcome::Retry(error.to_string()))?;
-        let tell = |connection: &mut SmtpConnection| {
+        connection.set_timeout(Some(self.answer)).map_err(|error| MailOutcome::Retry(error.to_string()))?;
+        let deliver = |connection: &mut SmtpConnection| {
             let from = MailFrom::new(envelope.from().cloned(), Vec::new());
-            connection.command(from).map_err(|error| self.outcome(&error, Stage::Connection))?;
+            connection.command(from).map_err(|error| self.outcome(&error, SmtpPhase::Session))?;
             for to in envelope.to() {
                 let to = Rcpt::new(to.clone(), Vec::new());
-                connection.command(to).map_err(|error| self.outcome(&error, Stage::Mail))?;
+                connection.command(to).map_err(|error| self.outcome(&error, SmtpPhase::Message))?;
             }
-            connection.command(Data).map_err(|error| self.outcome(&error, Stage::Mail))?;
+            connection.command(Data).map_err(|error| self.outcome(&error, SmtpPhase::Message))?;
             let message = mail.message.formatted();
-            connection.message(&message).map_err(|error| self.outcome(&error, Stage::Mail))
+            connection.message(&message).map_err(|error| self.outcome(&error, SmtpPhase::Message))
         };
-        let told = tell(&mut connection);
-        match told {
-            // The mail is the server's; how it says goodbye doesn't matter.
+        let delivered = deliver(&mut connection);
+        match delivered {
+            // The server has the mail; a failing QUIT doesn't matter.
             Ok(_) => drop(connection.quit()),
             Err(_) => connection.abort(),
         }
-        told.map(drop)
+        delivered.map(drop)
     }
 
-    fn outcome(&self, error: &Error, stage: Stage) -> Outcome {
+    fn outcome(&self, error: &Error, phase: SmtpPhase) -> MailOutcome {
         let io = io_error(error);
         let timed_out = matches!(io, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut));
         let text = match timed_out {
@@ -210,24 +209,24 @@ impl Server {
         };
         let reason = format!("{}:{}: {text}", self.host, self.port);
         let code = error.status().map(|code| code.to_string());
-        // Signing in is asked for, or failed, wherever it is said. Many servers say so, or that they don't relay, as a
-        // refusal of the recipient: 5.7 is policy (RFC 3463). In doubt the mail is kept.
+        // Many servers refuse the recipient when they want a sign-in or don't relay: 5.7 is policy (RFC 3463). Such
+        // answers count as a misconfiguration in any phase, so that in doubt the mail is kept.
         let lower = text.to_lowercase();
         let unauthorized = matches!(code.as_deref(), Some("530" | "534" | "535" | "538"))
             || ["5.7.", "authentic", "authoriz", "relay"]
                 .iter()
                 .any(|word| error.is_permanent() && lower.contains(word));
-        // A certificate that isn't trusted, or isn't the server's.
+        // rustls reports an untrusted certificate, or one of another host, as invalid data.
         let untrusted = io == Some(ErrorKind::InvalidData) && self.parameters.is_some();
         if error.is_client() || error.is_tls() || unauthorized || untrusted {
-            Outcome::Misconfigured(reason)
+            MailOutcome::Misconfigured(reason)
         } else if error.is_permanent() {
-            match stage {
-                Stage::Connection => Outcome::Misconfigured(reason),
-                Stage::Mail => Outcome::Refused(reason),
+            match phase {
+                SmtpPhase::Session => MailOutcome::Misconfigured(reason),
+                SmtpPhase::Message => MailOutcome::Refused(reason),
             }
         } else {
-            Outcome::Retry(reason)
+            MailOutcome::Retry(reason)
         }
     }
 }
@@ -257,7 +256,7 @@ fn certificates(path: &Path) -> Result<Certificate, TransportError> {
     Certificate::from_pem(&pem).map_err(|error| broken(error.to_string()))
 }
 
-/// Writes a mail and its envelope as a file: all of it or nothing, and once however often it is written.
+/// Writes a mail and its envelope to a file, atomically. Writing the same mail again replaces the file.
 fn file(folder: &Path, mail: &Mail) -> std::io::Result<()> {
     let envelope = mail.message.envelope();
     let mut content = Vec::new();

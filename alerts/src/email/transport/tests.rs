@@ -186,7 +186,7 @@ fn credentials() -> Option<(String, Secret)> {
 }
 
 /// What becomes of a mail, and what the server saw.
-fn send(changes: &[(&'static str, &'static str)]) -> (Outcome, String) {
+fn send(changes: &[(&'static str, &'static str)]) -> (MailOutcome, String) {
     let sink = Sink::start(script(changes), None);
     let mut server = server(sink.port);
     server.credentials = credentials();
@@ -197,7 +197,7 @@ fn send(changes: &[(&'static str, &'static str)]) -> (Outcome, String) {
 #[test]
 fn a_mail_is_handed_over_whole() {
     let (outcome, seen) = send(&[]);
-    assert_eq!(outcome, Outcome::Sent { unfiled: None });
+    assert_eq!(outcome, MailOutcome::Sent { unfiled: None });
     assert!(
         seen.contains("MAIL FROM:<keytide@example.com>\r\nRCPT TO:<security@example.org>\r\nDATA\r\n"),
         "{seen}"
@@ -209,11 +209,11 @@ fn a_mail_is_handed_over_whole() {
 
 #[test]
 fn every_answer_has_its_outcome() {
-    let retry = |outcome: &Outcome| matches!(outcome, Outcome::Retry(_));
-    let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_));
-    let misconfigured = |outcome: &Outcome| matches!(outcome, Outcome::Misconfigured(_));
-    let sent = |outcome: &Outcome| matches!(outcome, Outcome::Sent { unfiled: None });
-    type Is<'a> = &'a dyn Fn(&Outcome) -> bool;
+    let retry = |outcome: &MailOutcome| matches!(outcome, MailOutcome::Retry(_));
+    let refused = |outcome: &MailOutcome| matches!(outcome, MailOutcome::Refused(_));
+    let misconfigured = |outcome: &MailOutcome| matches!(outcome, MailOutcome::Misconfigured(_));
+    let sent = |outcome: &MailOutcome| matches!(outcome, MailOutcome::Sent { unfiled: None });
+    type Is<'a> = &'a dyn Fn(&MailOutcome) -> bool;
     let cases: [(&str, &str, Is<'_>); 33] = [
         ("", "421 busy", &retry),
         ("", "554 no mail here", &misconfigured),
@@ -258,7 +258,7 @@ fn every_answer_has_its_outcome() {
 #[test]
 fn reasons_say_who_and_what_without_acting() {
     let (outcome, _) = send(&[("RCPT", "550 5.1.1 \u{1b}[31mno such user, see https://evil.example/x")]);
-    let Outcome::Refused(reason) = outcome else { panic!("{outcome:?}") };
+    let MailOutcome::Refused(reason) = outcome else { panic!("{outcome:?}") };
     assert!(reason.starts_with("127.0.0.1:"), "{reason}");
     assert!(reason.contains("550") && reason.contains("\\u{1b}[31mno such user"), "{reason}");
     assert!(!reason.contains("://") && !reason.contains('\u{1b}'), "{reason}");
@@ -280,15 +280,15 @@ fn nobody_listens_is_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    assert!(matches!(transport(server(port)).send(mail()), Outcome::Retry(_)));
+    assert!(matches!(transport(server(port)).send(mail()), MailOutcome::Retry(_)));
 }
 
 #[test]
-fn without_starttls_nothing_is_told() {
+fn without_starttls_no_credentials_are_sent() {
     let sink = Sink::start(script(&[]), None);
     let server = MailServer { tls: MailTls::Starttls, credentials: credentials(), ..server(sink.port) };
     let outcome = transport(server).send(mail());
-    assert!(matches!(outcome, Outcome::Misconfigured(_)), "{outcome:?}");
+    assert!(matches!(outcome, MailOutcome::Misconfigured(_)), "{outcome:?}");
     let seen = sink.seen();
     assert!(!seen.contains("AUTH") && !seen.contains("MAIL"), "{seen}");
 }
@@ -336,16 +336,16 @@ fn a_private_authority_is_trusted_where_it_is_named_and_only_for_the_servers_nam
         let outcome = match &transport {
             Ok(transport) => transport.send(mail()),
             // A machine without any authority can't trust one.
-            Err(error) => Outcome::Misconfigured(error.to_string()),
+            Err(error) => MailOutcome::Misconfigured(error.to_string()),
         };
         match trusted {
             true => {
-                assert_eq!(outcome, Outcome::Sent { unfiled: None });
+                assert_eq!(outcome, MailOutcome::Sent { unfiled: None });
                 let seen = sink.seen();
                 let (clear, hidden) = seen.split_once("(TLS)").unwrap();
                 assert!(!clear.contains("AUTH") && hidden.contains("AUTH PLAIN"), "{seen}");
             }
-            false => assert!(matches!(outcome, Outcome::Misconfigured(_)), "{name} {named}: {outcome:?}"),
+            false => assert!(matches!(outcome, MailOutcome::Misconfigured(_)), "{name} {named}: {outcome:?}"),
         }
     }
 }
@@ -354,8 +354,8 @@ fn a_private_authority_is_trusted_where_it_is_named_and_only_for_the_servers_nam
 fn a_connection_can_be_tried() {
     let sink = Sink::start(script(&[]), None);
     let transport = transport(MailServer { credentials: credentials(), ..server(sink.port) });
-    let said = transport.connect().unwrap().unwrap();
-    assert!(said.ends_with("in the clear, signed in"), "{said}");
+    let found = transport.connect().unwrap().unwrap();
+    assert!(found.ends_with("in the clear, signed in"), "{found}");
     let seen = sink.seen();
     assert!(seen.contains("NOOP") && !seen.contains("MAIL"), "{seen}");
     assert_eq!(Transport::new(&email(None)).unwrap().connect(), Ok(None));
@@ -367,7 +367,7 @@ fn files_hold_the_envelope_and_are_written_once() {
     let dir = folder.path().join("new/mails");
     let transport = Transport::new(&EmailAlerts { dir: Some(dir.clone()), ..email(None) }).unwrap();
     for _ in 0..2 {
-        assert_eq!(transport.send(mail()), Outcome::Sent { unfiled: None });
+        assert_eq!(transport.send(mail()), MailOutcome::Sent { unfiled: None });
     }
     let names: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 1, "{names:?}");
@@ -390,21 +390,21 @@ fn a_mail_goes_out_though_its_file_cant_be_written() {
     std::fs::write(&dir, "a file, no folder").unwrap();
     let outcome = transport.send(mail());
     assert!(
-        matches!(&outcome, Outcome::Sent { unfiled: Some(reason) } if reason.contains("mails")),
+        matches!(&outcome, MailOutcome::Sent { unfiled: Some(reason) } if reason.contains("mails")),
         "{outcome:?}"
     );
     assert!(sink.seen().contains("DATA"));
     let files = Transport { server: None, ..transport };
-    assert!(matches!(files.send(mail()), Outcome::Retry(_)));
+    assert!(matches!(files.send(mail()), MailOutcome::Retry(_)));
 }
 
 #[test]
-fn certificates_that_are_none_are_told() {
+fn unusable_certificates_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
-    let told = |server: &MailServer| Transport::new(&email(Some(server.clone()))).unwrap_err().to_string();
+    let error = |server: &MailServer| Transport::new(&email(Some(server.clone()))).unwrap_err().to_string();
     let server = MailServer { tls: MailTls::Tls, ca: Some(ca.clone()), ..server(1) };
-    assert!(told(&server).contains("ca.pem"));
+    assert!(error(&server).contains("ca.pem"));
     std::fs::write(&ca, "no certificate").unwrap();
-    assert!(told(&server).ends_with("it has no certificate (PEM)"));
+    assert!(error(&server).ends_with("it has no certificate (PEM)"));
 }

@@ -47,7 +47,7 @@ enum Command {
     Backtest(backtest::Args),
     /// Generate realistic traffic with its tables, geo databases and a configuration
     #[cfg(feature = "generate")]
-    Generate(keytide_generator::Args),
+    Generate(keytide_generator::GenerateArgs),
 }
 
 /// Runs the command that was typed.

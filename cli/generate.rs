@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use keytide_connectors::kafka::KafkaError;
-use keytide_generator::{Args, Generated, Target, per_second, to_files};
+use keytide_generator::{GenerateArgs, Generated, TopicTarget, per_second, to_files};
 use keytide_worker::exit::{Exit, kafka_failure};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,13 +21,13 @@ use crate::clock::now;
 /// # Errors
 /// If the folder isn't empty or can't be written to, if the topic can't, or if the world is too small for its
 /// scenario.
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let text = match open(args)? {
         Some(target) => {
             stop_on_signals(target.stop())?;
             let (generated, seconds) = target.run(args, now()).map_err(meant)?;
             let next = args.out.as_ref().map(|out| format!("keytide run {}/keytide.toml", out.display()));
-            report(&generated, seconds, &target.place(), next)
+            report(&generated, seconds, &target.description(), next)
         }
         None => {
             let (generated, seconds) = to_files(args, now())?;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(Exit::Done.into())
 }
 
-fn open(args: &Args) -> anyhow::Result<Option<Target>> {
+fn open(args: &GenerateArgs) -> anyhow::Result<Option<TopicTarget>> {
     if args.kafka.is_some() {
         // Warnings of the client library; another logger that is there already does as well.
         let _ = tracing_subscriber::fmt()
@@ -49,7 +49,7 @@ fn open(args: &Args) -> anyhow::Result<Option<Target>> {
             .without_time()
             .try_init();
     }
-    Target::open(args).map_err(meant)
+    TopicTarget::open(args).map_err(meant)
 }
 
 /// An error with the meaning that its class has for whoever started the process.
@@ -111,7 +111,7 @@ mod tests {
         let brokers = cluster.bootstrap_servers();
         for setting in ["sasl.password=hunter2", "group.id=x", "no.such.setting=x"] {
             let typed = ["--kafka", &brokers, "--topic", "calls", "--librdkafka", setting];
-            let error = open(&Args::typed(typed).unwrap()).err().unwrap();
+            let error = open(&GenerateArgs::typed(typed).unwrap()).err().unwrap();
             assert_eq!(classify(&error), Exit::Usage, "{error:#}");
         }
     }

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use keytide_config::{JobConfig, View};
 use keytide_dataflow::model::time::MINUTE_MS;
-use keytide_generator::{Configuration, Format, Leak, Scenario, Settings, World, create_folder};
+use keytide_generator::{Configuration, GatewayFormat, Leak, Scenario, World, WorldSettings, create_folder};
 use keytide_worker::exit::{Exit, failure};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -93,7 +93,7 @@ impl Worlds {
         };
         // On a busy machine it goes on until the leak is found.
         let span_ms = if has_story { duration_ms.max(STORY_MS) } else { duration_ms } + SPARE_MS;
-        let usual = Settings {
+        let usual = WorldSettings {
             events: calls(u64::from(rate) * span_ms / 1_000),
             start_ms: live_ms,
             span_ms,
@@ -102,14 +102,14 @@ impl Worlds {
             seed,
             broken: 0.000_5,
             partitions: PARTITIONS,
-            ..Settings::DEFAULT
+            ..WorldSettings::DEFAULT
         };
         if !has_story {
             return Ok(Self { known: None, busy: World::new(usual)?, live_ms });
         }
         let busy_keys = KEYS - KNOWN_KEYS;
         let known_ms = HISTORY_MS + span_ms;
-        let known = Settings {
+        let known = WorldSettings {
             events: calls(KNOWN_CALLS_PER_HOUR * known_ms / 3_600_000),
             start_ms: live_ms - HISTORY_MS,
             span_ms: known_ms,
@@ -122,7 +122,7 @@ impl Worlds {
             }),
             ..usual.clone()
         };
-        let busy = Settings { callers: Some((0, busy_keys)), ..usual };
+        let busy = WorldSettings { callers: Some((0, busy_keys)), ..usual };
         Ok(Self { known: Some(World::new(known)?), busy: World::new(busy)?, live_ms })
     }
 
@@ -211,7 +211,7 @@ fn configuration(brokers: &str, workers: usize) -> String {
 #   keytide check keytide.toml
 ",
         job: &format!("name = \"demo\"\ntick = \"1s\"\nworkers = {workers}\n"),
-        format: Format::Json,
+        format: GatewayFormat::Json,
         source: &format!("kind = \"kafka\"\nbrokers = \"{brokers}\"\ntopic = \"{TOPIC}\"\n"),
         // The country of an address is looked up in the generated database.
         country: false,

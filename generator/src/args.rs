@@ -1,4 +1,4 @@
-//! What can be typed after `keytide generate`, and the [`Settings`] that it means.
+//! What can be typed after `keytide generate`, and the [`WorldSettings`] that it means.
 
 use std::ffi::OsString;
 use std::num::NonZeroU64;
@@ -9,14 +9,14 @@ use clap::{Args as _, Command, FromArgMatches as _};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::world::population::COUNTRIES;
-use crate::world::settings::{Format, MAX_PARTITIONS, MAX_SPAN_MS, Scenario, Settings};
+use crate::world::settings::{GatewayFormat, MAX_PARTITIONS, MAX_SPAN_MS, Scenario, WorldSettings};
 
 const MAX_RATE: u32 = 10_000_000;
 
 /// Writes a made-up access log with its tables and geo databases, ready for `keytide replay` or, in a topic,
 /// for `keytide run`.
 #[derive(clap::Args, Clone)]
-pub struct Args {
+pub struct GenerateArgs {
     /// Folder to write to; made if it doesn't exist, else it must be empty. With --kafka it may be left out, and
     /// gets no events but all that belongs to them
     #[arg(long, value_name = "DIR", required_unless_present = "kafka")]
@@ -29,7 +29,7 @@ pub struct Args {
     pub(crate) topic: Option<String>,
     /// Lines to send a second, evenly: a number, or max
     #[arg(long, value_name = "N", requires = "kafka", value_parser = rate)]
-    pub(crate) rate: Option<Rate>,
+    pub(crate) rate: Option<SendRate>,
     /// A setting of the client library, such as security.protocol=ssl; values can be env:NAME or file:PATH,
     /// passwords must be. May be given several times
     #[arg(long, value_name = "NAME=VALUE", requires = "kafka", value_parser = setting)]
@@ -39,16 +39,16 @@ pub struct Args {
     #[arg(long)]
     pub(crate) events: Option<NonZeroU64>,
     /// Keys
-    #[arg(long, default_value_t = Settings::DEFAULT.keys, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.keys, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) keys: u32,
     /// How unevenly calls spread over keys: the exponent of Zipf's law, 0 is evenly
-    #[arg(long, default_value_t = Settings::DEFAULT.zipf, value_parser = exponent)]
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.zipf, value_parser = exponent)]
     pub(crate) zipf: f64,
     /// Routes
-    #[arg(long, default_value_t = Settings::DEFAULT.routes, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.routes, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) routes: u32,
     /// Countries
-    #[arg(long, default_value_t = Settings::DEFAULT.countries, value_parser = clap::value_parser!(u32).range(1..=COUNTRIES.len() as i64))]
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.countries, value_parser = clap::value_parser!(u32).range(1..=COUNTRIES.len() as i64))]
     pub(crate) countries: u32,
     /// Event time from the first call to the last [default: 1h]
     #[arg(long, value_parser = span)]
@@ -67,28 +67,28 @@ pub struct Args {
     pub(crate) look_alikes: Option<u32>,
     /// Event time of the first call; or now: calls are sent when they happen, --rate of them a second in the mean
     #[arg(long, value_name = "TIME", default_value = "2025-06-02T08:00:00Z", value_parser = start)]
-    pub(crate) start: Start,
+    pub(crate) start: StartTime,
     /// Another seed, another world
-    #[arg(long, default_value_t = Settings::DEFAULT.seed)]
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.seed)]
     pub(crate) seed: u64,
     /// The gateway's log format
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub(crate) format: GatewayFormat,
     /// Share of calls up to 4 s behind others of their partition
-    #[arg(long, default_value_t = Settings::DEFAULT.out_of_order, value_parser = share)]
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.out_of_order, value_parser = share)]
     pub(crate) out_of_order: f64,
     /// Share of calls 11 to 41 min behind others of their partition: late under the default windows. Spans up to
     /// 11 min have none
-    #[arg(long, default_value_t = Settings::DEFAULT.late, value_parser = share)]
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.late, value_parser = share)]
     pub(crate) late: f64,
     /// Share of calls whose record is sent twice
-    #[arg(long, default_value_t = Settings::DEFAULT.duplicates, value_parser = share)]
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.duplicates, value_parser = share)]
     pub(crate) duplicates: f64,
     /// Share of calls that are followed by a broken line
-    #[arg(long, default_value_t = Settings::DEFAULT.broken, value_parser = share)]
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.broken, value_parser = share)]
     pub(crate) broken: f64,
     /// Files, each a partition
-    #[arg(long, default_value_t = Settings::DEFAULT.partitions, conflicts_with = "kafka",
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.partitions, conflicts_with = "kafka",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PARTITIONS)))]
     pub(crate) partitions: u32,
     /// Compress the files
@@ -98,20 +98,20 @@ pub struct Args {
 
 /// How fast lines are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rate {
+pub(crate) enum SendRate {
     Max,
     PerSecond(u32),
 }
 
 /// Event time of the first call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
+pub(crate) enum StartTime {
     /// That of the clock: calls happen when they are sent.
     Now,
     At(Timestamp),
 }
 
-impl Args {
+impl GenerateArgs {
     /// Reads them as they would be typed, without the program's and the command's name.
     ///
     /// # Errors
@@ -127,24 +127,24 @@ impl Args {
     ///
     /// # Errors
     /// If calls are to happen now and it doesn't follow how many or for how long.
-    pub(crate) fn settings(&self, now_ms: u64, partitions: Option<u32>) -> anyhow::Result<Settings> {
+    pub(crate) fn settings(&self, now_ms: u64, partitions: Option<u32>) -> anyhow::Result<WorldSettings> {
         let days = self.days.map(|days| SignedDuration::from_hours(24 * i64::from(days)));
         let span_ms = days.or(self.span).and_then(|span| u64::try_from(span.as_millis()).ok());
         let (start_ms, span_ms, events) = match self.start {
-            Start::At(start) => (
+            StartTime::At(start) => (
                 u64::try_from(start.as_millisecond()).unwrap_or(0),
-                span_ms.unwrap_or(Settings::DEFAULT.span_ms),
-                self.events.unwrap_or(Settings::DEFAULT.events),
+                span_ms.unwrap_or(WorldSettings::DEFAULT.span_ms),
+                self.events.unwrap_or(WorldSettings::DEFAULT.events),
             ),
-            Start::Now => {
-                let Some(Rate::PerSecond(rate)) = self.rate else {
+            StartTime::Now => {
+                let Some(SendRate::PerSecond(rate)) = self.rate else {
                     bail!("--start now needs --kafka and --rate N: calls then happen when they are sent");
                 };
                 let (span_ms, events) = live(rate, span_ms, self.events)?;
                 (now_ms, span_ms, events)
             }
         };
-        Ok(Settings {
+        Ok(WorldSettings {
             events,
             keys: self.keys,
             callers: None,
@@ -182,7 +182,7 @@ fn live(rate: u32, span_ms: Option<u64>, events: Option<NonZeroU64>) -> anyhow::
             Ok((span_ms, events))
         }
         (span_ms, None) => {
-            let span_ms = span_ms.unwrap_or(Settings::DEFAULT.span_ms);
+            let span_ms = span_ms.unwrap_or(WorldSettings::DEFAULT.span_ms);
             Ok((span_ms, NonZeroU64::new(span_ms * rate / 1_000).unwrap_or(NonZeroU64::MIN)))
         }
     }
@@ -198,11 +198,11 @@ fn exponent(text: &str) -> Result<f64, String> {
     exponent.ok_or_else(|| "must be a number from 0 to 10".to_owned())
 }
 
-fn start(text: &str) -> Result<Start, String> {
+fn start(text: &str) -> Result<StartTime, String> {
     if text == "now" {
-        return Ok(Start::Now);
+        return Ok(StartTime::Now);
     }
-    let start = text.parse().ok().filter(|start: &Timestamp| start.as_second() >= 0).map(Start::At);
+    let start = text.parse().ok().filter(|start: &Timestamp| start.as_second() >= 0).map(StartTime::At);
     start.ok_or_else(|| "must be a time since 1970 such as 2025-06-02T08:00:00Z, or now".to_owned())
 }
 
@@ -214,11 +214,11 @@ fn span(text: &str) -> Result<SignedDuration, String> {
     span.ok_or_else(|| "must be a duration such as 90s, 15m or 2h, from 1ms to 8784h".to_owned())
 }
 
-fn rate(text: &str) -> Result<Rate, String> {
+fn rate(text: &str) -> Result<SendRate, String> {
     if text == "max" {
-        return Ok(Rate::Max);
+        return Ok(SendRate::Max);
     }
-    let rate = text.parse().ok().filter(|rate| (1..=MAX_RATE).contains(rate)).map(Rate::PerSecond);
+    let rate = text.parse().ok().filter(|rate| (1..=MAX_RATE).contains(rate)).map(SendRate::PerSecond);
     rate.ok_or_else(|| format!("must be a number from 1 to {MAX_RATE}, or max"))
 }
 

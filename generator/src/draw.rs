@@ -133,12 +133,12 @@ impl Spread {
 }
 
 /// Hits evenly, a given share of the times, from a random phase.
-pub(crate) struct Share {
+pub(crate) struct EvenShare {
     step: u64,
     phase: u64,
 }
 
-impl Share {
+impl EvenShare {
     pub(crate) fn new(share: f64, draw: &mut Draw) -> Self {
         // Saturates: a share of 1 hits (but for one time in 2^64) always.
         Self { step: whole(share * TWO_TO_64), phase: draw.bits() }

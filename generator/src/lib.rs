@@ -42,15 +42,15 @@ mod story;
 mod world;
 mod write;
 
-pub use self::args::Args;
+pub use self::args::GenerateArgs;
 pub use self::story::World;
-pub use self::world::settings::{Format, Leak, Scenario, Settings};
+pub use self::world::settings::{GatewayFormat, Leak, Scenario, WorldSettings};
 pub use self::write::configuration::Configuration;
 pub use self::write::files::{generate, to_files};
 pub use self::write::folder::create as create_folder;
-pub use self::write::lines::{Generated, Generator, Line};
+pub use self::write::lines::{Generated, Generator, LogLine};
 pub use self::write::progress::per_second;
-pub use self::write::send::Target;
+pub use self::write::send::TopicTarget;
 
 #[cfg(test)]
 mod tests;

@@ -9,17 +9,20 @@ use std::ops::Range;
 
 use anyhow::ensure;
 use jiff::Timestamp;
+use keytide_dataflow::model::KeyState;
 use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use serde::Serialize;
 
-use super::scenario::{Agent, Course, KINDS, Kind, Origin, Owner, Scope};
-use crate::draw::{Draw, whole};
-use crate::world::habit::{Habit, Pool, Setting};
-use crate::world::population::{
-    COUNTRIES, Key, KeyState, LOAD_TOOL, Network, Population, RESOURCES, SUSPENDED, USUAL_AGENTS,
+use super::scenario::{
+    AgentChoice, CallOrigin, EpisodeCourse, EpisodeKind, EpisodeScope, KINDS, OwnerBehaviour,
 };
-use crate::world::rhythm::{Class, Clocks, Levels, Rhythm, SLOT_MS, Surge};
-use crate::world::settings::{Leak, Scenario, Settings};
+use crate::draw::{Draw, whole};
+use crate::world::habit::{AddressPool, Habit, NetworkKind};
+use crate::world::population::{
+    COUNTRIES, Key, LOAD_TOOL, Network, Population, RESOURCES, SUSPENDED, USUAL_AGENTS,
+};
+use crate::world::rhythm::{Clocks, Levels, Rhythm, RhythmClass, SLOT_MS, Surge};
+use crate::world::settings::{Leak, Scenario, WorldSettings};
 
 /// Usual calls that a key is expected to make before its episode, and in it if they are what the episode is.
 const USUAL_CALLS: f64 = 20.0;
@@ -37,14 +40,14 @@ const MAX_STAGED_CALLS: f64 = 10_000_000.0;
 
 /// One episode.
 #[derive(Debug)]
-pub(crate) struct Episode {
-    pub(crate) kind: &'static Kind,
+pub(crate) struct StagedEpisode {
+    pub(crate) kind: &'static EpisodeKind,
     /// `None`: of an API, or of everybody.
     pub(crate) key: Option<u32>,
     /// Milliseconds since the epoch; from the first possible call to after the last.
     pub(crate) time: Range<u64>,
     /// Where its calls come from; `None`: from the usual addresses.
-    pub(crate) pool: Option<Pool>,
+    pub(crate) pool: Option<AddressPool>,
     pub(crate) agents: [u32; 2],
     /// An index into [`RESOURCES`].
     api: Option<usize>,
@@ -71,17 +74,17 @@ pub(crate) struct Beats {
 }
 
 impl Beats {
-    /// When the call `place` of a beat is made, from its start: calls of a beat are as far apart as they may be,
+    /// When the call number `call` of a beat is made, from its start: calls of a beat are as far apart as they may be,
     /// each somewhere in its part.
-    pub(crate) fn place(&self, place: u32, draw: &mut Draw) -> u64 {
-        let part = (f64::from(place) + draw.unit()) / f64::from(self.calls);
+    pub(crate) fn offset_ms(&self, call: u32, draw: &mut Draw) -> u64 {
+        let part = (f64::from(call) + draw.unit()) / f64::from(self.calls);
         whole(if self.growing { part.sqrt() } else { part } * self.lasts as f64)
     }
 }
 
 /// All episodes of a run.
-pub(crate) struct Stage {
-    pub(crate) episodes: Vec<Episode>,
+pub(crate) struct EpisodePlan {
+    pub(crate) episodes: Vec<StagedEpisode>,
     /// With the index of the episode that makes them.
     pub(crate) beats: Vec<(u32, Beats)>,
     /// Outages by API, as indices of episodes.
@@ -91,7 +94,7 @@ pub(crate) struct Stage {
 
 /// A stage while it is planned.
 struct Planner<'a> {
-    settings: &'a Settings,
+    settings: &'a WorldSettings,
     population: &'a mut Population,
     habits: &'a mut [Habit],
     draw: &'a mut Draw,
@@ -99,13 +102,13 @@ struct Planner<'a> {
     free: Vec<u32>,
     clocks: Clocks,
     /// Once it is asked for.
-    usage: Option<Usage>,
-    stage: Stage,
+    usage: Option<ApiUsage>,
+    plan: EpisodePlan,
 }
 
 /// A line of `labels.jsonl`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Label {
+pub(crate) struct LabelLine {
     /// As in the views; null if it isn't about one key.
     key_id: Option<String>,
     kind: &'static str,
@@ -129,7 +132,7 @@ pub(crate) struct Label {
 }
 
 /// How many leaks and look-alikes are asked for.
-fn asked(settings: &Settings) -> [u32; 2] {
+fn asked(settings: &WorldSettings) -> [u32; 2] {
     if settings.leak.is_some() {
         return [0, 0];
     }
@@ -147,7 +150,7 @@ fn asked(settings: &Settings) -> [u32; 2] {
 ///
 /// # Errors
 /// If episodes are asked for.
-pub(crate) fn none(settings: &Settings) -> anyhow::Result<()> {
+pub(crate) fn none(settings: &WorldSettings) -> anyhow::Result<()> {
     ensure!(
         asked(settings) == [0, 0],
         "--leaks and --look-alikes need a scenario other than plain: --scenario usual, for one"
@@ -155,18 +158,18 @@ pub(crate) fn none(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Stage {
+impl EpisodePlan {
     /// Plans the episodes and fits population and habits to them.
     ///
     /// # Errors
     /// If no key fits, or the run is too short.
     pub(crate) fn new(
-        settings: &Settings,
+        settings: &WorldSettings,
         population: &mut Population,
         habits: &mut [Habit],
         draw: &mut Draw,
     ) -> anyhow::Result<Self> {
-        let stage = Self {
+        let plan = Self {
             episodes: Vec::new(),
             beats: Vec::new(),
             outages: vec![Vec::new(); RESOURCES.len()],
@@ -174,14 +177,14 @@ impl Stage {
         };
         let free = free_keys(population, habits);
         let mut planner =
-            Planner { settings, population, habits, draw, free, clocks: Clocks::new(), usage: None, stage };
+            Planner { settings, population, habits, draw, free, clocks: Clocks::new(), usage: None, plan };
         if let Some(leak) = settings.leak {
             planner.at_a_set_time(leak)?;
         }
         for (leak, count) in [true, false].into_iter().zip(asked(settings)) {
             planner.deal(leak, count as usize)?;
         }
-        Ok(planner.stage)
+        Ok(planner.plan)
     }
 
     /// The outage of an API at `time`.
@@ -195,7 +198,7 @@ impl Stage {
         population: &Population,
         calls: &[u64],
         end_ms: u64,
-    ) -> anyhow::Result<Vec<Label>> {
+    ) -> anyhow::Result<Vec<LabelLine>> {
         let begun = self.episodes.iter().zip(calls).filter(|(episode, _)| episode.time.start < end_ms);
         begun.map(|(episode, calls)| episode.label(population, *calls, end_ms)).collect()
     }
@@ -205,21 +208,21 @@ impl Planner<'_> {
     /// Deals `count` episodes over the kinds that fit into the run.
     fn deal(&mut self, leak: bool, count: usize) -> anyhow::Result<()> {
         let span = self.settings.span_ms;
-        let fits = |kind: &&Kind| kind.leak == leak && span >= kind.span_h * HOUR_MS;
+        let fits = |kind: &&EpisodeKind| kind.leak == leak && span >= kind.span_h * HOUR_MS;
         let possible = count == 0 || KINDS.iter().any(|kind| fits(&kind));
         ensure!(possible, "episodes need a --span of 1h at least");
         let platform_episodes = 1 + (span / (DAYS_PER_PLATFORM_EPISODE * DAY_MS)) as usize;
-        let wanted = self.stage.episodes.len() + count;
+        let wanted = self.plan.episodes.len() + count;
         for kind in KINDS.iter().filter(fits).cycle() {
-            if self.stage.episodes.len() == wanted {
+            if self.plan.episodes.len() == wanted {
                 break;
             }
-            let of_kind = self.stage.episodes.iter().filter(|episode| episode.kind.name == kind.name).count();
+            let of_kind = self.plan.episodes.iter().filter(|episode| episode.kind.name == kind.name).count();
             match kind.scope {
-                Scope::Key => self.of_key(kind)?,
+                EpisodeScope::Key => self.of_key(kind)?,
                 _ if of_kind == platform_episodes => {}
-                Scope::Api => self.of_api(kind)?,
-                Scope::Everybody => self.of_everybody(kind),
+                EpisodeScope::Api => self.of_api(kind)?,
+                EpisodeScope::Everybody => self.of_everybody(kind),
             }
         }
         Ok(())
@@ -242,21 +245,21 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn of_everybody(&mut self, kind: &'static Kind) {
+    fn of_everybody(&mut self, kind: &'static EpisodeKind) {
         let time = self.time(kind);
         let (from, to) = (time.start / SLOT_MS * SLOT_MS, time.end.next_multiple_of(SLOT_MS));
         let percent = self.draw.between(kind.percent);
-        self.stage.surges.push(Surge { from, to, percent });
-        self.stage.episodes.push(Episode::of_all(kind, from..to, None, percent));
+        self.plan.surges.push(Surge { from, to, percent });
+        self.plan.episodes.push(StagedEpisode::of_all(kind, from..to, None, percent));
     }
 
     /// Busy APIs break, in turn, and for so long that it is noticed.
-    fn of_api(&mut self, kind: &'static Kind) -> anyhow::Result<()> {
+    fn of_api(&mut self, kind: &'static EpisodeKind) -> anyhow::Result<()> {
         let Range { start, mut end } = self.time(kind);
-        let broken: usize = self.stage.outages.iter().map(Vec::len).sum();
+        let broken: usize = self.plan.outages.iter().map(Vec::len).sum();
         let percent = self.draw.between(kind.percent);
         let settings = self.settings;
-        let usage = self.usage.get_or_insert_with(|| Usage::new(settings, self.population, self.habits));
+        let usage = self.usage.get_or_insert_with(|| ApiUsage::new(settings, self.population, self.habits));
         // Busy at that time, by the clocks of those who call.
         let mut apis: Vec<_> = (0..RESOURCES.len()).map(|api| (usage.calls(api, start..end), api)).collect();
         apis.sort_by(|(calls, _), (other, _)| other.total_cmp(calls));
@@ -274,12 +277,12 @@ impl Planner<'_> {
              --look-alikes",
             kind.name
         );
-        self.stage.outages[api].push(self.stage.episodes.len() as u32);
-        self.stage.episodes.push(Episode::of_all(kind, start..end, Some(api), percent));
+        self.plan.outages[api].push(self.plan.episodes.len() as u32);
+        self.plan.episodes.push(StagedEpisode::of_all(kind, start..end, Some(api), percent));
         Ok(())
     }
 
-    fn of_key(&mut self, kind: &'static Kind) -> anyhow::Result<()> {
+    fn of_key(&mut self, kind: &'static EpisodeKind) -> anyhow::Result<()> {
         let time = self.time(kind);
         let key = self.take_key(kind, &time, USUAL_CALLS, |_, _| true)?;
         self.stage_key(kind, key, time, None);
@@ -287,7 +290,7 @@ impl Planner<'_> {
     }
 
     /// Stages an episode of a key, with so many calls or as the kind says.
-    fn stage_key(&mut self, kind: &'static Kind, key: u32, mut time: Range<u64>, set: Option<u64>) {
+    fn stage_key(&mut self, kind: &'static EpisodeKind, key: u32, mut time: Range<u64>, set: Option<u64>) {
         let (start, end) = (self.settings.start_ms, self.settings.start_ms + self.settings.span_ms);
         let owner = &mut self.population.keys[key as usize];
         let habit = &mut self.habits[key as usize];
@@ -297,58 +300,58 @@ impl Planner<'_> {
         let calls_per_ms = habit.share * self.settings.events.get() as f64 / (end - start) as f64;
         // At night the multiple is of the nights, every hour it is of the whole time.
         let relative_to = match kind.course {
-            Course::Nights => beats.lasts * u64::from(beats.beats),
+            EpisodeCourse::Nights => beats.lasts * u64::from(beats.beats),
             _ => time.end - time.start,
         } as f64;
         let usual_calls = calls_per_ms * relative_to;
         let at_least = match kind.course {
-            Course::Hourly => f64::from(kind.calls_per_hour) * f64::from(beats.beats),
+            EpisodeCourse::Hourly => f64::from(kind.calls_per_hour) * f64::from(beats.beats),
             _ => f64::from(kind.calls_per_hour) * relative_to / HOUR_MS as f64,
         };
         let calls = usual_calls * f64::from(self.draw.between(kind.percent)) / 100.0;
         let calls = set.map_or(calls.max(at_least), |set| set as f64);
         let calls = calls.min(MAX_STAGED_CALLS) / f64::from(beats.beats);
 
-        let episode = self.stage.episodes.len() as u32;
+        let episode = self.plan.episodes.len() as u32;
         let calls = whole(calls) as u32;
         if calls > 0 {
-            self.stage.beats.push((episode, Beats { calls, ..beats }));
+            self.plan.beats.push((episode, Beats { calls, ..beats }));
         }
         match kind.owner {
-            Owner::GoesOn => {}
-            Owner::Moves => habit.detour = Some(episode),
-            Owner::Sleeps => {
-                habit.class = Class::SILENT;
+            OwnerBehaviour::GoesOn => {}
+            OwnerBehaviour::Moves => habit.detour = Some(episode),
+            OwnerBehaviour::Sleeps => {
+                habit.class = RhythmClass::SILENT;
                 owner.created_at = subscription.started_at;
                 let age = start - owner.created_at - DORMANT_DAYS * DAY_MS;
                 owner.last_used_at = owner.created_at + self.draw.part_of(age);
             }
-            Owner::Revokes => {
+            OwnerBehaviour::Revokes => {
                 habit.detour = Some(episode);
                 (owner.state, owner.revoked_at) = (KeyState::Revoked, time.start);
             }
         }
         let agents = match kind.agent {
-            Agent::Usual => owner.agents,
-            Agent::Other => {
+            AgentChoice::Usual => owner.agents,
+            AgentChoice::Other => {
                 let other = std::iter::repeat_with(|| self.draw.below(USUAL_AGENTS))
                     .find(|agent| !owner.agents.contains(agent))
                     .expect("two of sixteen are the owner's");
                 [other; 2]
             }
-            Agent::LoadTool => [LOAD_TOOL; 2],
+            AgentChoice::LoadTool => [LOAD_TOOL; 2],
         };
         let pool = pool(kind, habit, subscription.country, &self.population.networks, self.draw);
-        let usual_calls = if kind.owner == Owner::Sleeps { 0.0 } else { usual_calls };
+        let usual_calls = if kind.owner == OwnerBehaviour::Sleeps { 0.0 } else { usual_calls };
         let episode =
-            Episode { kind, key: Some(key), time, pool, agents, api: None, percent: 0, usual_calls };
-        self.stage.episodes.push(episode);
+            StagedEpisode { kind, key: Some(key), time, pool, agents, api: None, percent: 0, usual_calls };
+        self.plan.episodes.push(episode);
     }
 
     /// A free key that fits, is expected to make so many calls before, and will do.
     fn take_key(
         &mut self,
-        kind: &Kind,
+        kind: &EpisodeKind,
         time: &Range<u64>,
         usual_calls: f64,
         will_do: impl Fn(&Key, &Habit) -> bool,
@@ -363,12 +366,12 @@ impl Planner<'_> {
             let age = start - owner.started_at;
             will_do(key, habit)
                 && (kind.leak || !key.confined)
-                && (kind.owner == Owner::Sleeps || often(time.start - start, usual_calls))
-                && (kind.owner != Owner::Moves || often(time.end - time.start, USUAL_CALLS))
-                && (kind.owner != Owner::Sleeps || age > (DORMANT_DAYS + 5) * DAY_MS)
+                && (kind.owner == OwnerBehaviour::Sleeps || often(time.start - start, usual_calls))
+                && (kind.owner != OwnerBehaviour::Moves || often(time.end - time.start, USUAL_CALLS))
+                && (kind.owner != OwnerBehaviour::Sleeps || age > (DORMANT_DAYS + 5) * DAY_MS)
                 && (!kind.new_routes || u32::from(key.routes) < self.settings.routes)
-                && (kind.course != Course::Nights || habit.rhythm == Rhythm::Office)
-                && (kind.origin != Origin::UsualNetwork || habit.setting == Setting::Cloud)
+                && (kind.course != EpisodeCourse::Nights || habit.rhythm == Rhythm::Office)
+                && (kind.origin != CallOrigin::UsualNetwork || habit.setting == NetworkKind::Cloud)
         };
         let fitting: Vec<usize> = (0..self.free.len()).filter(|at| fits(self.free[*at])).collect();
         ensure!(
@@ -382,7 +385,7 @@ impl Planner<'_> {
     }
 
     /// When an episode takes place, if its course doesn't ask for something else.
-    fn time(&mut self, kind: &Kind) -> Range<u64> {
+    fn time(&mut self, kind: &EpisodeKind) -> Range<u64> {
         let (start, span) = (self.settings.start_ms, self.settings.span_ms);
         let earliest = start + span / 5 * 2;
         // Whole seconds, as tables have them.
@@ -398,12 +401,12 @@ impl Planner<'_> {
     }
 }
 
-impl Episode {
-    fn of_all(kind: &'static Kind, time: Range<u64>, api: Option<usize>, percent: u32) -> Self {
+impl StagedEpisode {
+    fn of_all(kind: &'static EpisodeKind, time: Range<u64>, api: Option<usize>, percent: u32) -> Self {
         Self { kind, key: None, time, pool: None, agents: [0; 2], api, percent, usual_calls: 0.0 }
     }
 
-    fn label(&self, population: &Population, calls: u64, end_ms: u64) -> anyhow::Result<Label> {
+    fn label(&self, population: &Population, calls: u64, end_ms: u64) -> anyhow::Result<LabelLine> {
         let kind = self.kind;
         let rounded = |number: f64| (number * 100.0).round() / 100.0;
         let networks = self.pool.map(|pool| {
@@ -411,7 +414,7 @@ impl Episode {
             &population.networks[first..first + pool.networks as usize]
         });
         let time = |ms: u64| anyhow::Ok(Timestamp::from_millisecond(ms.cast_signed())?.to_string());
-        Ok(Label {
+        Ok(LabelLine {
             key_id: self.key.map(|key| population.keys[key as usize].id()),
             kind: kind.name,
             leak: kind.leak,
@@ -419,9 +422,11 @@ impl Episode {
             to: time(self.time.end.min(end_ms))?,
             calls,
             multiple: match kind.scope {
-                Scope::Key => (self.usual_calls > 0.0).then(|| rounded(calls as f64 / self.usual_calls)),
-                Scope::Api => None,
-                Scope::Everybody => Some(f64::from(self.percent) / 100.0),
+                EpisodeScope::Key => {
+                    (self.usual_calls > 0.0).then(|| rounded(calls as f64 / self.usual_calls))
+                }
+                EpisodeScope::Api => None,
+                EpisodeScope::Everybody => Some(f64::from(self.percent) / 100.0),
             },
             origins: self.pool.map(|pool| pool.addresses),
             countries: networks.map(|networks| {
@@ -431,7 +436,7 @@ impl Episode {
                 countries
             }),
             asns: networks.map(|networks| networks.iter().map(|network| network.asn).collect()),
-            user_agent_new: kind.agent != Agent::Usual,
+            user_agent_new: kind.agent != AgentChoice::Usual,
             routes_new: kind.new_routes,
             refused: f64::from(kind.refused_permille) / 1_000.0,
             api: self.api.map(|api| RESOURCES[api]),
@@ -440,25 +445,26 @@ impl Episode {
 }
 
 /// How much each API is usually called, by rhythms.
-struct Usage {
+struct ApiUsage {
     levels: Levels,
     /// Of all calls, by API and class.
-    shares: Vec<Vec<(Class, f64)>>,
+    shares: Vec<Vec<(RhythmClass, f64)>>,
     /// Of everybody, if all levels are 1.
     calls_per_ms: f64,
 }
 
-impl Usage {
-    fn new(settings: &Settings, population: &Population, habits: &[Habit]) -> Self {
-        let mut shares = vec![HashMap::<Class, f64>::new(); RESOURCES.len()];
-        let called = population.keys.iter().zip(habits).filter(|(_, habit)| habit.class != Class::SILENT);
+impl ApiUsage {
+    fn new(settings: &WorldSettings, population: &Population, habits: &[Habit]) -> Self {
+        let mut shares = vec![HashMap::<RhythmClass, f64>::new(); RESOURCES.len()];
+        let called =
+            population.keys.iter().zip(habits).filter(|(_, habit)| habit.class != RhythmClass::SILENT);
         for (key, habit) in called {
             for (route, share) in population.usual_routes(key) {
                 *shares[route as usize % RESOURCES.len()].entry(habit.class).or_default() +=
                     share * habit.share;
             }
         }
-        let of_api = |shares: HashMap<Class, f64>| {
+        let of_api = |shares: HashMap<RhythmClass, f64>| {
             let mut shares: Vec<_> = shares.into_iter().collect();
             // Sums of floats depend on their order.
             shares.sort_unstable_by_key(|(class, _)| *class);
@@ -503,7 +509,7 @@ fn free_keys(population: &Population, habits: &[Habit]) -> Vec<u32> {
 }
 
 /// The beats of an episode, without their calls; hours and nights fit its time to theirs.
-fn beats(kind: &Kind, time: &mut Range<u64>, country: u32, clocks: &Clocks, end: u64) -> Beats {
+fn beats(kind: &EpisodeKind, time: &mut Range<u64>, country: u32, clocks: &Clocks, end: u64) -> Beats {
     let first = (time.start + LEAD_MS).min(time.end - 1);
     let once = Beats {
         country: None,
@@ -512,17 +518,17 @@ fn beats(kind: &Kind, time: &mut Range<u64>, country: u32, clocks: &Clocks, end:
         lasts: time.end - first,
         beats: 1,
         calls: 0,
-        growing: kind.course == Course::Growing,
+        growing: kind.course == EpisodeCourse::Growing,
     };
     match kind.course {
-        Course::Even | Course::Growing => once,
-        Course::Hourly => {
+        EpisodeCourse::Even | EpisodeCourse::Growing => once,
+        EpisodeCourse::Hourly => {
             let first = time.start.next_multiple_of(HOUR_MS);
             time.start = first - LEAD_MS;
             let beats = (end - first).div_ceil(HOUR_MS) as u32;
             Beats { first: first.cast_signed(), every: HOUR_MS, lasts: MINUTE_MS, beats, ..once }
         }
-        Course::Nights => {
+        EpisodeCourse::Nights => {
             // Spans of four days have a night after two fifths of them; the last one that is whole will do.
             let day = DAY_MS.cast_signed();
             let night = |midnight: i64| {
@@ -553,13 +559,19 @@ fn beats(kind: &Kind, time: &mut Range<u64>, country: u32, clocks: &Clocks, end:
 
 /// Where an episode calls from. A network that is to be another one is none that the key uses: of the setting if
 /// the country has one left, else any of the country, else (a world of one country has no abroad) any at all.
-fn pool(kind: &Kind, habit: &Habit, home: u32, networks: &[Network], draw: &mut Draw) -> Option<Pool> {
+fn pool(
+    kind: &EpisodeKind,
+    habit: &Habit,
+    home: u32,
+    networks: &[Network],
+    draw: &mut Draw,
+) -> Option<AddressPool> {
     let addresses = draw.between(kind.addresses);
     let seed = draw.bits();
     let count = networks.len() as u32;
     let used =
         |network: u32| habit.usual.has(network) || habit.elsewhere.is_some_and(|pool| pool.has(network));
-    let mut other = |abroad: bool, setting: Setting| {
+    let mut other = |abroad: bool, setting: NetworkKind| {
         let fit = |network: u32| {
             let country = networks[network as usize].country;
             u8::from((country != home) == abroad) * 2 + u8::from(network == setting.network(country))
@@ -568,13 +580,15 @@ fn pool(kind: &Kind, habit: &Habit, home: u32, networks: &[Network], draw: &mut 
         // Of the country comes before of the setting.
         let best = unused().map(fit).max();
         let fitting: Vec<u32> = unused().filter(|network| Some(fit(*network)) == best).collect();
-        Pool::of(fitting[draw.below(fitting.len() as u32) as usize], addresses, seed)
+        AddressPool::of(fitting[draw.below(fitting.len() as u32) as usize], addresses, seed)
     };
     match kind.origin {
-        Origin::Usual => None,
-        Origin::UsualNetwork => Some(Pool::of(habit.usual.first_network, addresses, seed)),
-        Origin::HomeCountry(setting) => Some(other(false, setting)),
-        Origin::Abroad(setting) => Some(other(true, setting)),
-        Origin::Everywhere => Some(Pool { networks: count, ..Pool::of(0, addresses, seed) }),
+        CallOrigin::Usual => None,
+        CallOrigin::UsualNetwork => Some(AddressPool::of(habit.usual.first_network, addresses, seed)),
+        CallOrigin::HomeCountry(setting) => Some(other(false, setting)),
+        CallOrigin::Abroad(setting) => Some(other(true, setting)),
+        CallOrigin::Everywhere => {
+            Some(AddressPool { networks: count, ..AddressPool::of(0, addresses, seed) })
+        }
     }
 }

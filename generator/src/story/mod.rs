@@ -6,25 +6,25 @@ pub(crate) mod scenario;
 pub(crate) mod schedule;
 pub(crate) mod traffic;
 
-use self::episodes::{Label, Stage};
-use self::record::Record;
-use self::schedule::Even;
-use self::traffic::Traffic;
+use self::episodes::{EpisodePlan, LabelLine};
+use self::record::CallRecord;
+use self::schedule::EvenTimes;
+use self::traffic::LivelyTraffic;
 use crate::draw::Draw;
 use crate::world::habit::{self, Habit};
 use crate::world::population::Population;
-use crate::world::settings::{Scenario, Settings};
+use crate::world::settings::{Scenario, WorldSettings};
 
 /// Who calls, and what is staged. Made once; [`generator`](Self::generator) makes the calls.
 pub struct World {
-    pub(crate) settings: Settings,
+    pub(crate) settings: WorldSettings,
     pub(crate) population: Population,
-    play: Option<Play>,
+    lively: Option<LivelyWorld>,
 }
 
-struct Play {
+struct LivelyWorld {
     habits: Vec<Habit>,
-    stage: Stage,
+    plan: EpisodePlan,
 }
 
 impl World {
@@ -32,40 +32,40 @@ impl World {
     ///
     /// # Errors
     /// If it is too small for its scenario.
-    pub fn new(settings: Settings) -> anyhow::Result<Self> {
+    pub fn new(settings: WorldSettings) -> anyhow::Result<Self> {
         let seed = settings.seed;
         let mut population = Population::new(&settings, Draw::new(seed, 0));
-        let play = if settings.scenario == Scenario::Plain {
+        let lively = if settings.scenario == Scenario::Plain {
             episodes::none(&settings)?;
             None
         } else {
             let mut habits = habit::habits(&settings, &population, &mut Draw::new(seed, 3));
-            let stage = Stage::new(&settings, &mut population, &mut habits, &mut Draw::new(seed, 4))?;
-            Some(Play { habits, stage })
+            let plan = EpisodePlan::new(&settings, &mut population, &mut habits, &mut Draw::new(seed, 4))?;
+            Some(LivelyWorld { habits, plan })
         };
-        Ok(Self { settings, population, play })
+        Ok(Self { settings, population, lively })
     }
 
     /// The id of the key of the first episode, as views have it, if it is about a key.
     pub fn first_staged_key(&self) -> Option<String> {
-        let key = self.play.as_ref()?.stage.episodes.first()?.key?;
+        let key = self.lively.as_ref()?.plan.episodes.first()?.key?;
         Some(self.population.keys[key as usize].id())
     }
 
     /// The calls, from the first: of `seed` in a plain world, of `chance` in a lively one.
-    pub(crate) fn calls(&self, seed: u64, chance: &mut Draw) -> Calls<'_> {
+    pub(crate) fn calls(&self, seed: u64, chance: &mut Draw) -> CallSource<'_> {
         let (settings, population) = (&self.settings, &self.population);
-        match &self.play {
-            None => Calls::Even(Box::new(Even::new(settings, Draw::new(seed, 6)))),
-            Some(Play { habits, stage }) => {
-                Calls::Lively(Box::new(Traffic::new(settings, population, habits, stage, chance)))
+        match &self.lively {
+            None => CallSource::Even(Box::new(EvenTimes::new(settings, Draw::new(seed, 6)))),
+            Some(LivelyWorld { habits, plan }) => {
+                CallSource::Lively(Box::new(LivelyTraffic::new(settings, population, habits, plan, chance)))
             }
         }
     }
 
     /// How many of the calls made belong to leaks, or to look-alikes; `None` in a plain world.
-    pub(crate) fn staged_calls(&self, calls: &Calls<'_>, leak: bool) -> Option<u64> {
-        let calls = self.stage()?.episodes.iter().zip(calls.of_episodes()?);
+    pub(crate) fn staged_calls(&self, calls: &CallSource<'_>, leak: bool) -> Option<u64> {
+        let calls = self.plan()?.episodes.iter().zip(calls.of_episodes()?);
         Some(calls.filter(|(episode, _)| episode.kind.leak == leak).map(|(_, calls)| calls).sum())
     }
 
@@ -73,26 +73,30 @@ impl World {
     ///
     /// # Errors
     /// If a time is beyond what can be written.
-    pub(crate) fn labels(&self, calls: &Calls<'_>, end_ms: u64) -> anyhow::Result<Option<Vec<Label>>> {
-        let staged = self.stage().zip(calls.of_episodes());
-        staged.map(|(stage, calls)| stage.labels(&self.population, calls, end_ms)).transpose()
+    pub(crate) fn labels(
+        &self,
+        calls: &CallSource<'_>,
+        end_ms: u64,
+    ) -> anyhow::Result<Option<Vec<LabelLine>>> {
+        let staged = self.plan().zip(calls.of_episodes());
+        staged.map(|(plan, calls)| plan.labels(&self.population, calls, end_ms)).transpose()
     }
 
-    fn stage(&self) -> Option<&Stage> {
-        self.play.as_ref().map(|play| &play.stage)
+    fn plan(&self) -> Option<&EpisodePlan> {
+        self.lively.as_ref().map(|lively| &lively.plan)
     }
 }
 
 /// Where calls come from.
-pub(crate) enum Calls<'a> {
-    Even(Box<Even>),
-    Lively(Box<Traffic<'a>>),
+pub(crate) enum CallSource<'a> {
+    Even(Box<EvenTimes>),
+    Lively(Box<LivelyTraffic<'a>>),
 }
 
-impl Calls<'_> {
-    pub(crate) fn next(&mut self, population: &Population, draw: &mut Draw) -> Option<Record> {
+impl CallSource<'_> {
+    pub(crate) fn next(&mut self, population: &Population, draw: &mut Draw) -> Option<CallRecord> {
         match self {
-            Self::Even(times) => Some(Record::draw(population, times.next()?, draw)),
+            Self::Even(times) => Some(CallRecord::draw(population, times.next()?, draw)),
             Self::Lively(traffic) => traffic.next(draw),
         }
     }

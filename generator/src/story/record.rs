@@ -1,19 +1,21 @@
 //! One call of one key, by its habits.
 
+use keytide_dataflow::model::KeyState;
+
 use crate::draw::Draw;
-use crate::world::population::{Client, KeyState, Population};
+use crate::world::population::{ClientAddress, Population};
 
 /// One call in this many has no key: public routes, forgotten headers.
 const ANONYMOUS: u32 = 100;
 
 /// One call. Indices are of the population.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Record {
+pub(crate) struct CallRecord {
     pub(crate) request_id: u128,
     /// Milliseconds since the epoch.
     pub(crate) time: u64,
     pub(crate) key: Option<u32>,
-    pub(crate) client: Client,
+    pub(crate) client: ClientAddress,
     pub(crate) route: u32,
     /// What stands for `{id}` in the path.
     pub(crate) item: u32,
@@ -26,19 +28,19 @@ pub(crate) struct Record {
 
 /// A call before it is answered, and how it will be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
+pub(crate) struct CallRequest {
     pub(crate) id: u128,
     /// Milliseconds since the epoch.
     pub(crate) time: u64,
     pub(crate) key: Option<u32>,
-    pub(crate) client: Client,
+    pub(crate) client: ClientAddress,
     pub(crate) route: u32,
     /// The usual user agent, and that of one call in five.
     pub(crate) agents: [u32; 2],
     pub(crate) status: u16,
 }
 
-impl Record {
+impl CallRecord {
     /// A call at `time`, in milliseconds since the epoch, of a world without rhythms or events.
     pub(crate) fn draw(population: &Population, time: u64, draw: &mut Draw) -> Self {
         let id = draw.wide();
@@ -50,7 +52,7 @@ impl Record {
         // Of calls without a key some are of public routes.
         let refused = if anonymous { !draw.once_in(3) } else { key.state != KeyState::Active };
         let success = population.routes[route as usize].success;
-        let request = Request {
+        let request = CallRequest {
             id,
             time,
             key: (!anonymous).then_some(caller),
@@ -63,8 +65,8 @@ impl Record {
     }
 
     /// The call, answered.
-    pub(crate) fn of(request: Request, population: &Population, draw: &mut Draw) -> Self {
-        let Request { id, time, key, client, route, agents, status } = request;
+    pub(crate) fn of(request: CallRequest, population: &Population, draw: &mut Draw) -> Self {
+        let CallRequest { id, time, key, client, route, agents, status } = request;
         let usual = &population.routes[route as usize];
         let sized = |median, draw: &mut Draw| population.spread.draw(median, draw);
         // A refusal costs little; a server that fails has often waited for another.

@@ -1,10 +1,10 @@
 //! The catalogue of what can be staged: leaks, and what looks like one but isn't. One table, [`KINDS`].
 
-use crate::world::habit::Setting;
+use crate::world::habit::NetworkKind;
 
 /// Whom an episode concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub(crate) enum EpisodeScope {
     Key,
     /// All calls of one API fail.
     Api,
@@ -13,21 +13,21 @@ pub(crate) enum Scope {
 
 /// Where staged calls come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum CallOrigin {
     Usual,
     /// New addresses in the key's usual network.
     UsualNetwork,
     /// Another network of the owner's country.
-    HomeCountry(Setting),
+    HomeCountry(NetworkKind),
     /// A network of another country.
-    Abroad(Setting),
+    Abroad(NetworkKind),
     /// All networks of all countries.
     Everywhere,
 }
 
 /// Whose user agent staged calls have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Agent {
+pub(crate) enum AgentChoice {
     Usual,
     /// One that the key doesn't have.
     Other,
@@ -37,7 +37,7 @@ pub(crate) enum Agent {
 
 /// How staged calls spread over the episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Course {
+pub(crate) enum EpisodeCourse {
     Even,
     /// From nothing, at a rate that grows with time.
     Growing,
@@ -49,7 +49,7 @@ pub(crate) enum Course {
 
 /// What the owner does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
+pub(crate) enum OwnerBehaviour {
     GoesOn,
     /// Hasn't used the key for 35 days at least, nor does in the run.
     Sleeps,
@@ -61,11 +61,11 @@ pub(crate) enum Owner {
 
 /// The parameters of one kind of episode. Those with two numbers are drawn evenly between them.
 #[derive(Debug)]
-pub(crate) struct Kind {
+pub(crate) struct EpisodeKind {
     /// In `labels.jsonl`.
     pub(crate) name: &'static str,
     pub(crate) leak: bool,
-    pub(crate) scope: Scope,
+    pub(crate) scope: EpisodeScope,
     /// Hours that a run must have for it.
     pub(crate) span_h: u64,
     /// How long it takes, at most a quarter of the run; `None`: to the run's end.
@@ -75,53 +75,58 @@ pub(crate) struct Kind {
     pub(crate) percent: (u32, u32),
     /// Staged calls an hour, at least.
     pub(crate) calls_per_hour: u32,
-    pub(crate) origin: Origin,
+    pub(crate) origin: CallOrigin,
     pub(crate) addresses: (u32, u32),
-    pub(crate) agent: Agent,
+    pub(crate) agent: AgentChoice,
     /// Whether it goes through routes, item by item, that the key never calls.
     pub(crate) new_routes: bool,
     /// Calls in a thousand that are answered 401 or 403.
     pub(crate) refused_permille: u32,
-    pub(crate) course: Course,
-    pub(crate) owner: Owner,
+    pub(crate) course: EpisodeCourse,
+    pub(crate) owner: OwnerBehaviour,
 }
 
-const LEAK: Kind = Kind {
+const LEAK: EpisodeKind = EpisodeKind {
     name: "",
     leak: true,
-    scope: Scope::Key,
+    scope: EpisodeScope::Key,
     span_h: 1,
     minutes: Some((15, 60)),
     percent: (0, 0),
     calls_per_hour: 0,
-    origin: Origin::Abroad(Setting::Cloud),
+    origin: CallOrigin::Abroad(NetworkKind::Cloud),
     addresses: (1, 3),
-    agent: Agent::Other,
+    agent: AgentChoice::Other,
     new_routes: false,
     refused_permille: 30,
-    course: Course::Even,
-    owner: Owner::GoesOn,
+    course: EpisodeCourse::Even,
+    owner: OwnerBehaviour::GoesOn,
 };
-const LOOK_ALIKE: Kind =
-    Kind { leak: false, origin: Origin::Usual, agent: Agent::Usual, refused_permille: 6, ..LEAK };
+const LOOK_ALIKE: EpisodeKind = EpisodeKind {
+    leak: false,
+    origin: CallOrigin::Usual,
+    agent: AgentChoice::Usual,
+    refused_permille: 6,
+    ..LEAK
+};
 
 /// Leaks first. Episodes are dealt in this order, round after round.
-pub(crate) const KINDS: [Kind; 17] = [
+pub(crate) const KINDS: [EpisodeKind; 17] = [
     // Found in a repository, used at once by a script on rented servers.
-    Kind { name: "burst_new_origin", percent: (1_000, 5_000), calls_per_hour: 1_200, ..LEAK },
+    EpisodeKind { name: "burst_new_origin", percent: (1_000, 5_000), calls_per_hour: 1_200, ..LEAK },
     // Somebody else works with the key, about as much as its owner does.
-    Kind {
+    EpisodeKind {
         name: "second_user",
         span_h: 6,
         minutes: Some((360, 2_880)),
         percent: (60, 150),
         calls_per_hour: 6,
-        origin: Origin::Abroad(Setting::Home),
+        origin: CallOrigin::Abroad(NetworkKind::Home),
         addresses: (1, 2),
         ..LEAK
     },
     // Little enough to drown in the owner's traffic, for days.
-    Kind {
+    EpisodeKind {
         name: "slow_drip",
         span_h: 48,
         minutes: Some((1_440, 7_200)),
@@ -131,17 +136,17 @@ pub(crate) const KINDS: [Kind; 17] = [
         ..LEAK
     },
     // A botnet or a proxy service: each address calls a few times.
-    Kind {
+    EpisodeKind {
         name: "fan_out",
         minutes: Some((30, 120)),
         percent: (200, 800),
         calls_per_hour: 1_200,
-        origin: Origin::Everywhere,
+        origin: CallOrigin::Everywhere,
         addresses: (200, 2_000),
         ..LEAK
     },
     // Everything there is, route by route.
-    Kind {
+    EpisodeKind {
         name: "scraping",
         minutes: Some((60, 240)),
         percent: (400, 2_000),
@@ -151,19 +156,19 @@ pub(crate) const KINDS: [Kind; 17] = [
         ..LEAK
     },
     // From the owner's country, when its people sleep.
-    Kind {
+    EpisodeKind {
         name: "night_use",
         span_h: 96,
         minutes: Some((1_440, 7_200)),
         percent: (100, 400),
         calls_per_hour: 12,
-        origin: Origin::HomeCountry(Setting::Home),
+        origin: CallOrigin::HomeCountry(NetworkKind::Home),
         addresses: (1, 2),
-        course: Course::Nights,
+        course: EpisodeCourse::Nights,
         ..LEAK
     },
     // What is the key good for?
-    Kind {
+    EpisodeKind {
         name: "probing",
         minutes: Some((10, 60)),
         percent: (100, 600),
@@ -174,90 +179,96 @@ pub(crate) const KINDS: [Kind; 17] = [
         ..LEAK
     },
     // A key that nobody missed.
-    Kind {
+    EpisodeKind {
         name: "dormant_woken",
         minutes: Some((60, 720)),
         calls_per_hour: 200,
-        owner: Owner::Sleeps,
+        owner: OwnerBehaviour::Sleeps,
         ..LEAK
     },
     // The thief hasn't noticed yet.
-    Kind {
+    EpisodeKind {
         name: "after_revocation",
         minutes: Some((30, 360)),
         percent: (50, 300),
         calls_per_hour: 60,
         refused_permille: 1_000,
-        owner: Owner::Revokes,
+        owner: OwnerBehaviour::Revokes,
         ..LEAK
     },
     // A campaign or a launch: everybody calls more.
-    Kind {
+    EpisodeKind {
         name: "launch_day",
-        scope: Scope::Everybody,
+        scope: EpisodeScope::Everybody,
         minutes: Some((120, 360)),
         percent: (200, 400),
         ..LOOK_ALIKE
     },
     // A deploy breaks an API for minutes; all who call it try again.
-    Kind { name: "retry_storm", scope: Scope::Api, minutes: Some((5, 15)), percent: (85, 98), ..LOOK_ALIKE },
+    EpisodeKind {
+        name: "retry_storm",
+        scope: EpisodeScope::Api,
+        minutes: Some((5, 15)),
+        percent: (85, 98),
+        ..LOOK_ALIKE
+    },
     // A customer's product takes off.
-    Kind {
+    EpisodeKind {
         name: "ramp_up",
         span_h: 24,
         minutes: None,
         percent: (300, 800),
         calls_per_hour: 20,
-        course: Course::Growing,
+        course: EpisodeCourse::Growing,
         ..LOOK_ALIKE
     },
     // A new job, exactly at the hour.
-    Kind {
+    EpisodeKind {
         name: "cron_at_the_hour",
         span_h: 6,
         minutes: None,
         percent: (50, 300),
         calls_per_hour: 50,
-        course: Course::Hourly,
+        course: EpisodeCourse::Hourly,
         ..LOOK_ALIKE
     },
     // The same person, abroad for some days.
-    Kind {
+    EpisodeKind {
         name: "travelling_user",
         span_h: 24,
         minutes: Some((1_440, 7_200)),
-        origin: Origin::Abroad(Setting::Mobile),
+        origin: CallOrigin::Abroad(NetworkKind::Mobile),
         addresses: (2, 6),
-        owner: Owner::Moves,
+        owner: OwnerBehaviour::Moves,
         ..LOOK_ALIKE
     },
     // Another provider, a new office.
-    Kind {
+    EpisodeKind {
         name: "network_change",
         span_h: 24,
         minutes: None,
-        origin: Origin::HomeCountry(Setting::Office),
+        origin: CallOrigin::HomeCountry(NetworkKind::Office),
         addresses: (1, 2),
-        owner: Owner::Moves,
+        owner: OwnerBehaviour::Moves,
         ..LOOK_ALIKE
     },
     // More machines for more traffic, all at the usual provider.
-    Kind {
+    EpisodeKind {
         name: "autoscaling",
         minutes: Some((60, 480)),
         percent: (150, 400),
         calls_per_hour: 300,
-        origin: Origin::UsualNetwork,
+        origin: CallOrigin::UsualNetwork,
         addresses: (20, 100),
         ..LOOK_ALIKE
     },
     // The customer tests its own limits.
-    Kind {
+    EpisodeKind {
         name: "load_test",
         minutes: Some((15, 45)),
         percent: (1_500, 5_000),
         calls_per_hour: 2_400,
-        agent: Agent::LoadTool,
+        agent: AgentChoice::LoadTool,
         ..LOOK_ALIKE
     },
 ];

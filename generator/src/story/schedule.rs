@@ -17,9 +17,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::record::Record;
-use crate::draw::{Draw, Share, whole};
-use crate::world::settings::Settings;
+use super::record::CallRecord;
+use crate::draw::{Draw, EvenShare, whole};
+use crate::world::settings::WorldSettings;
 
 const OUT_OF_ORDER_MS: (u32, u32) = (1, 4_000);
 const LATE_MS: (u32, u32) = (660_000, 2_460_000);
@@ -35,7 +35,7 @@ const LONGEST_MS: u64 = 3_540_000;
 /// One call, as it arrives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
-    pub(crate) record: Record,
+    pub(crate) record: CallRecord,
     pub(crate) partition: usize,
     /// When, in milliseconds since the epoch: never before the call, nor before the arrival before.
     pub(crate) at_ms: u64,
@@ -44,29 +44,29 @@ pub(crate) struct Arrival {
 }
 
 /// A call that arrives later; ordered by when, then by when it was made.
-struct Held {
+struct DelayedCall {
     until_ms: u64,
     number: u64,
     partition: usize,
     late: bool,
-    record: Record,
+    record: CallRecord,
 }
 
-impl Ord for Held {
+impl Ord for DelayedCall {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.until_ms, self.number).cmp(&(other.until_ms, other.number))
     }
 }
 
-impl PartialOrd for Held {
+impl PartialOrd for DelayedCall {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Eq for Held {}
+impl Eq for DelayedCall {}
 
-impl PartialEq for Held {
+impl PartialEq for DelayedCall {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
@@ -74,24 +74,24 @@ impl PartialEq for Held {
 
 /// A sort of disorder, and how much of it is due.
 struct Disorder {
-    share: Share,
+    share: EvenShare,
     /// Calls that were held back in vain.
     owed: u64,
     /// Calls that are held back now.
-    held: u64,
+    delayed: u64,
 }
 
 impl Disorder {
     fn new(share: f64, draw: &mut Draw) -> Self {
-        Self { share: Share::new(share, draw), owed: 0, held: 0 }
+        Self { share: EvenShare::new(share, draw), owed: 0, delayed: 0 }
     }
 
     /// Whether a call is to be held back. For what is owed one at a time is, lest none be left to be behind of.
     fn wants(&mut self) -> bool {
         let due = self.share.hit();
-        let repaid = !due && self.owed > 0 && self.held == 0;
+        let repaid = !due && self.owed > 0 && self.delayed == 0;
         self.owed -= u64::from(repaid);
-        self.held += u64::from(due || repaid);
+        self.delayed += u64::from(due || repaid);
         due || repaid
     }
 }
@@ -105,21 +105,21 @@ pub(crate) struct Schedule {
     latest: Vec<Option<u64>>,
     out_of_order: Disorder,
     late: Disorder,
-    held: BinaryHeap<Reverse<Held>>,
+    delayed: BinaryHeap<Reverse<DelayedCall>>,
     /// The next call, where one is known.
-    ahead: Option<Record>,
+    ahead: Option<CallRecord>,
     ended: bool,
     numbered: u64,
     at_ms: u64,
     /// Whether a record is sent again now.
-    pub(crate) again: Share,
+    pub(crate) again: EvenShare,
     /// Whether a broken line follows.
-    pub(crate) broken: Share,
+    pub(crate) broken: EvenShare,
     draw: Draw,
 }
 
 impl Schedule {
-    pub(crate) fn new(settings: &Settings, mut draw: Draw) -> Self {
+    pub(crate) fn new(settings: &WorldSettings, mut draw: Draw) -> Self {
         let (start_ms, end_ms) = (settings.start_ms, settings.start_ms + settings.span_ms);
         let late_until_ms = end_ms.saturating_sub(u64::from(LATE_MS.0)).max(start_ms);
         // Those that can be late make up for those that can't.
@@ -133,30 +133,30 @@ impl Schedule {
             latest: vec![None; settings.partitions as usize],
             out_of_order: Disorder::new(settings.out_of_order, &mut draw),
             late: Disorder::new(late, &mut draw),
-            held: BinaryHeap::new(),
+            delayed: BinaryHeap::new(),
             ahead: None,
             ended: false,
             numbered: 0,
             at_ms: start_ms,
-            again: Share::new(settings.duplicates, &mut draw),
-            broken: Share::new(settings.broken, &mut draw),
+            again: EvenShare::new(settings.duplicates, &mut draw),
+            broken: EvenShare::new(settings.broken, &mut draw),
             draw,
         }
     }
 
     /// The next arrival of the calls that `next` gives, in the order of time.
-    pub(crate) fn next(&mut self, mut next: impl FnMut() -> Option<Record>) -> Option<Arrival> {
+    pub(crate) fn next(&mut self, mut next: impl FnMut() -> Option<CallRecord>) -> Option<Arrival> {
         loop {
             if self.ahead.is_none() && !self.ended {
                 self.ahead = next();
                 self.ended = self.ahead.is_none();
             }
-            let due_ms = self.held.peek().map(|Reverse(held)| held.until_ms);
+            let due_ms = self.delayed.peek().map(|Reverse(delayed)| delayed.until_ms);
             let arrival = match self.ahead.take_if(|call| due_ms.is_none_or(|due_ms| call.time < due_ms)) {
                 Some(call) => self.send(call),
                 None => {
-                    let Reverse(held) = self.held.pop()?;
-                    self.release(held)
+                    let Reverse(delayed) = self.delayed.pop()?;
+                    self.release(delayed)
                 }
             };
             if arrival.is_some() {
@@ -175,7 +175,7 @@ impl Schedule {
         self.ended = true;
     }
 
-    fn send(&mut self, record: Record) -> Option<Arrival> {
+    fn send(&mut self, record: CallRecord) -> Option<Arrival> {
         let partition = self.draw.below(self.latest.len() as u32) as usize;
         let left_ms = self.end_ms.saturating_sub(record.time);
         let late = record.time < self.late_until_ms && self.late.wants();
@@ -191,28 +191,28 @@ impl Schedule {
         };
         self.numbered += 1;
         let until_ms = record.time + delay_ms;
-        self.held.push(Reverse(Held { until_ms, number: self.numbered, partition, late, record }));
+        self.delayed.push(Reverse(DelayedCall { until_ms, number: self.numbered, partition, late, record }));
         None
     }
 
     /// A call arrives that was held back, unless it is to be late and isn't yet.
-    fn release(&mut self, held: Held) -> Option<Arrival> {
-        let Held { until_ms, partition, late, record, .. } = held;
+    fn release(&mut self, delayed: DelayedCall) -> Option<Arrival> {
+        let DelayedCall { until_ms, partition, late, record, .. } = delayed;
         let latest = self.latest[partition].unwrap_or(0);
         let longer_ms = until_ms + LONGER_MS;
         if late && !self.ended && latest <= record.time + MIN_LATE_MS && longer_ms <= record.time + LONGEST_MS
         {
-            self.held.push(Reverse(Held { until_ms: longer_ms, ..held }));
+            self.delayed.push(Reverse(DelayedCall { until_ms: longer_ms, ..delayed }));
             return None;
         }
         let arrival = self.arrive(record, partition, until_ms);
         let sort = if late { &mut self.late } else { &mut self.out_of_order };
-        sort.held -= 1;
+        sort.delayed -= 1;
         sort.owed += u64::from(if late { !arrival.late } else { !arrival.out_of_order });
         Some(arrival)
     }
 
-    fn arrive(&mut self, record: Record, partition: usize, at_ms: u64) -> Arrival {
+    fn arrive(&mut self, record: CallRecord, partition: usize, at_ms: u64) -> Arrival {
         // What is held back when the run ends early arrives at once.
         self.at_ms = if self.ended { self.at_ms } else { self.at_ms.max(at_ms) };
         let latest = self.latest[partition].unwrap_or(0).max(record.time);
@@ -229,7 +229,7 @@ impl Schedule {
 }
 
 /// Times of calls at an even rate.
-pub(crate) struct Even {
+pub(crate) struct EvenTimes {
     start_ms: u64,
     ms_per_call: f64,
     calls: u64,
@@ -237,15 +237,15 @@ pub(crate) struct Even {
     draw: Draw,
 }
 
-impl Even {
-    pub(crate) fn new(settings: &Settings, draw: Draw) -> Self {
+impl EvenTimes {
+    pub(crate) fn new(settings: &WorldSettings, draw: Draw) -> Self {
         let calls = settings.events.get();
         let ms_per_call = settings.span_ms as f64 / calls as f64;
         Self { start_ms: settings.start_ms, ms_per_call, calls, made: 0, draw }
     }
 }
 
-impl Iterator for Even {
+impl Iterator for EvenTimes {
     type Item = u64;
 
     /// When the next call happens, in milliseconds since the epoch.

@@ -14,15 +14,15 @@ use std::collections::BinaryHeap;
 
 use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
 
-use super::episodes::{Beats, Episode, Stage};
-use super::record::{self, Record, Request};
-use super::scenario::{Owner, Scope};
+use super::episodes::{Beats, EpisodePlan, StagedEpisode};
+use super::record::{self, CallRecord, CallRequest};
+use super::scenario::{EpisodeScope, OwnerBehaviour};
 use crate::draw::{Draw, mixed, whole};
 use crate::world::faults;
 use crate::world::habit::Habit;
-use crate::world::population::{Client, Population, RESOURCES};
-use crate::world::rhythm::{Clocks, Tide};
-use crate::world::settings::Settings;
+use crate::world::population::{ClientAddress, Population, RESOURCES};
+use crate::world::rhythm::{ArrivalTimes, Clocks};
+use crate::world::settings::WorldSettings;
 
 /// One usual call in so many is the first of a batch: pages of a list, a queue that is worked off. They hold this
 /// many further calls at most, a quarter of that in the mean, from one address.
@@ -40,97 +40,97 @@ const RETRY_MS: u32 = 1_000;
 const DAY_FACTOR: (u64, u64) = (717, 614);
 
 /// A stream of calls at set times.
-struct Stream {
+struct CallStream {
     key: u32,
     episode: Option<u32>,
     beats: Beats,
     beat: u32,
-    place: u32,
+    call: u32,
     began: u64,
 }
 
-impl Stream {
+impl CallStream {
     fn next(&mut self, clocks: &Clocks, draw: &mut Draw) -> Option<u64> {
         let Beats { country, first, every, beats, calls, .. } = self.beats;
-        if self.place == calls {
-            (self.beat, self.place) = (self.beat + 1, 0);
+        if self.call == calls {
+            (self.beat, self.call) = (self.beat + 1, 0);
         }
         if self.beat == beats {
             return None;
         }
-        if self.place == 0 {
+        if self.call == 0 {
             let local = first + (every * u64::from(self.beat)).cast_signed();
             self.began = country.map_or(local.unsigned_abs(), |country| clocks.utc(country, local));
         }
-        let time = self.began + self.beats.place(self.place, draw);
-        self.place += 1;
+        let time = self.began + self.beats.offset_ms(self.call, draw);
+        self.call += 1;
         Some(time)
     }
 }
 
 /// What happens later.
-enum Next {
+enum NextCall {
     /// The next call of a stream.
     Stream(u32),
     /// The next call of a batch.
-    Batch { key: u32, client: Client, left: u32 },
+    Batch { key: u32, client: ClientAddress, left: u32 },
     /// A call that failed, tried again.
-    Retry { call: Record, attempt: u8 },
+    Retry { call: CallRecord, attempt: u8 },
 }
 
 /// Ordered by time, then by the order in which it was planned.
-struct Pending {
+struct PendingCall {
     time: u64,
     number: u64,
-    next: Next,
+    next: NextCall,
 }
 
-impl Ord for Pending {
+impl Ord for PendingCall {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.time, self.number).cmp(&(other.time, other.number))
     }
 }
 
-impl PartialOrd for Pending {
+impl PartialOrd for PendingCall {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Eq for Pending {}
+impl Eq for PendingCall {}
 
-impl PartialEq for Pending {
+impl PartialEq for PendingCall {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
 /// The calls of a run.
-pub(crate) struct Traffic<'a> {
+pub(crate) struct LivelyTraffic<'a> {
     population: &'a Population,
     habits: &'a [Habit],
-    stage: &'a Stage,
+    plan: &'a EpisodePlan,
     seed: u64,
     start_ms: u64,
     end_ms: u64,
     clocks: Clocks,
-    tide: Tide,
+    arrivals: ArrivalTimes,
     /// When the next usual call happens.
     arrival: Option<u64>,
-    streams: Vec<Stream>,
-    pending: BinaryHeap<Reverse<Pending>>,
+    streams: Vec<CallStream>,
+    pending: BinaryHeap<Reverse<PendingCall>>,
     planned: u64,
     everybodys: Vec<u32>,
     /// Calls of each episode so far.
     pub(crate) calls: Vec<u64>,
 }
 
-impl<'a> Traffic<'a> {
+impl<'a> LivelyTraffic<'a> {
     pub(crate) fn new(
-        settings: &Settings,
+        settings: &WorldSettings,
         population: &'a Population,
         habits: &'a [Habit],
-        stage: &'a Stage,
+        plan: &'a EpisodePlan,
         draw: &mut Draw,
     ) -> Self {
         let (start_ms, end_ms) = (settings.start_ms, settings.start_ms + settings.span_ms);
@@ -138,39 +138,39 @@ impl<'a> Traffic<'a> {
         let arrivals =
             usual().map(|habit| habit.share).sum::<f64>() * settings.events.get() as f64 / CALLS_PER_ARRIVAL;
         let weights = usual().map(|habit| (habit.class, habit.share));
-        let mut tide = Tide::new((start_ms, end_ms), arrivals, weights, stage.surges.clone());
+        let mut arrivals = ArrivalTimes::new((start_ms, end_ms), arrivals, weights, plan.surges.clone());
         let clocks = Clocks::new();
-        let of_episodes = stage.beats.iter().map(|(episode, beats)| {
-            let key = stage.episodes[*episode as usize].key.expect("only those of a key have beats");
+        let of_episodes = plan.beats.iter().map(|(episode, beats)| {
+            let key = plan.episodes[*episode as usize].key.expect("only those of a key have beats");
             (key, Some(*episode), *beats)
         });
         let timetables = timetables(settings, population, habits, &clocks, draw);
-        let streams: Vec<Stream> = timetables
+        let streams: Vec<CallStream> = timetables
             .into_iter()
             .map(|(key, beats)| (key, None, beats))
             .chain(of_episodes)
-            .map(|(key, episode, beats)| Stream { key, episode, beats, beat: 0, place: 0, began: 0 })
+            .map(|(key, episode, beats)| CallStream { key, episode, beats, beat: 0, call: 0, began: 0 })
             .collect();
-        let arrival = tide.next(draw);
+        let arrival = arrivals.next(draw);
         let mut traffic = Self {
             population,
             habits,
-            stage,
+            plan,
             seed: mixed([settings.seed, 0, 0]),
             start_ms,
             end_ms,
             clocks,
-            tide,
+            arrivals,
             arrival,
             pending: BinaryHeap::with_capacity(streams.len()),
             streams,
             planned: 0,
             everybodys: (0..)
-                .zip(&stage.episodes)
-                .filter(|(_, episode)| episode.kind.scope == Scope::Everybody)
+                .zip(&plan.episodes)
+                .filter(|(_, episode)| episode.kind.scope == EpisodeScope::Everybody)
                 .map(|(at, _)| at)
                 .collect(),
-            calls: vec![0; stage.episodes.len()],
+            calls: vec![0; plan.episodes.len()],
         };
         for stream in 0..traffic.streams.len() as u32 {
             traffic.go_on(stream, draw);
@@ -180,21 +180,21 @@ impl<'a> Traffic<'a> {
 
     /// How many calls are planned, not made yet.
     #[cfg(test)]
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn pending_calls(&self) -> usize {
         self.pending.len()
     }
 
     /// The next call, on time.
-    pub(crate) fn next(&mut self, draw: &mut Draw) -> Option<Record> {
+    pub(crate) fn next(&mut self, draw: &mut Draw) -> Option<CallRecord> {
         let due = self.pending.peek().map(|Reverse(pending)| pending.time);
         if let Some(time) = self.arrival.filter(|arrival| due.is_none_or(|due| *arrival <= due)) {
-            self.arrival = self.tide.next(draw);
+            self.arrival = self.arrivals.next(draw);
             return Some(self.arrived(time, draw));
         }
-        let Reverse(Pending { time, next, .. }) = self.pending.pop()?;
+        let Reverse(PendingCall { time, next, .. }) = self.pending.pop()?;
         Some(match next {
-            Next::Stream(at) => {
-                let Stream { key, episode, .. } = self.streams[at as usize];
+            NextCall::Stream(at) => {
+                let CallStream { key, episode, .. } = self.streams[at as usize];
                 self.go_on(at, draw);
                 match episode {
                     Some(episode) => self.staged(time, episode, key, draw),
@@ -204,27 +204,27 @@ impl<'a> Traffic<'a> {
                     }
                 }
             }
-            Next::Batch { key, client, left } => {
+            NextCall::Batch { key, client, left } => {
                 self.batch(time, key, client, left - 1, draw);
                 self.usual(time, key, client, draw)
             }
-            Next::Retry { call, attempt } => self.again(time, call, attempt, draw),
+            NextCall::Retry { call, attempt } => self.again(time, call, attempt, draw),
         })
     }
 
     /// A call that the tide brought.
-    fn arrived(&mut self, time: u64, draw: &mut Draw) -> Record {
+    fn arrived(&mut self, time: u64, draw: &mut Draw) -> CallRecord {
         let day = time / DAY_MS;
         let key = loop {
             let key = self.population.caller(draw);
             let factor = DAY_FACTOR.0 + mixed([self.seed, u64::from(key), day]) % DAY_FACTOR.1;
-            if self.tide.accepts(self.habits[key as usize].class, factor as u32, draw)
+            if self.arrivals.accepts(self.habits[key as usize].class, factor as u32, draw)
                 && !self.gave_up(key, time)
             {
                 break key;
             }
         };
-        let client = match self.detour(key, time).and_then(|episode| self.stage.episodes[episode].pool) {
+        let client = match self.detour(key, time).and_then(|episode| self.plan.episodes[episode].pool) {
             Some(pool) => pool.client(&self.population.networks, time, draw),
             None => self.habits[key as usize].client(&self.population.networks, time, draw),
         };
@@ -239,47 +239,48 @@ impl<'a> Traffic<'a> {
     }
 
     /// A usual call of a key.
-    fn usual(&mut self, time: u64, key: u32, client: Client, draw: &mut Draw) -> Record {
+    fn usual(&mut self, time: u64, key: u32, client: ClientAddress, draw: &mut Draw) -> CallRecord {
         let route = self.population.usual_route(&self.population.keys[key as usize], draw);
         let agents = self.population.keys[key as usize].agents;
         let status = self.status(time, key, route, draw);
-        let request = Request { id: draw.wide(), time, key: Some(key), client, route, agents, status };
-        let call = Record::of(request, self.population, draw);
+        let request = CallRequest { id: draw.wide(), time, key: Some(key), client, route, agents, status };
+        let call = CallRecord::of(request, self.population, draw);
         self.count(key, time);
         self.try_again(call, 0, draw);
         call
     }
 
     /// A call without a key, by one who has a key: some are of public routes, others are refused.
-    fn anonymous(&mut self, time: u64, who: u32, client: Client, draw: &mut Draw) -> Record {
+    fn anonymous(&mut self, time: u64, who: u32, client: ClientAddress, draw: &mut Draw) -> CallRecord {
         let key = &self.population.keys[who as usize];
         let route = self.population.usual_route(key, draw);
         let success = self.population.routes[route as usize].success;
         let status = if draw.once_in(3) { self.trouble(time, route, draw).unwrap_or(success) } else { 401 };
-        let request = Request { id: draw.wide(), time, key: None, client, route, agents: key.agents, status };
-        Record::of(request, self.population, draw)
+        let request =
+            CallRequest { id: draw.wide(), time, key: None, client, route, agents: key.agents, status };
+        CallRecord::of(request, self.population, draw)
     }
 
     /// A call that failed, tried again.
-    fn again(&mut self, time: u64, failed: Record, attempt: u8, draw: &mut Draw) -> Record {
+    fn again(&mut self, time: u64, failed: CallRecord, attempt: u8, draw: &mut Draw) -> CallRecord {
         let key = failed.key.expect("calls without a key aren't tried again");
-        let Record { client, route, agent, item, .. } = failed;
+        let CallRecord { client, route, agent, item, .. } = failed;
         let status = self.status(time, key, route, draw);
         let agents = [agent; 2];
-        let request = Request { id: draw.wide(), time, key: Some(key), client, route, agents, status };
-        let call = Record { item, ..Record::of(request, self.population, draw) };
+        let request = CallRequest { id: draw.wide(), time, key: Some(key), client, route, agents, status };
+        let call = CallRecord { item, ..CallRecord::of(request, self.population, draw) };
         self.count(key, time);
         self.try_again(call, attempt, draw);
         call
     }
 
     /// A call that an episode makes.
-    fn staged(&mut self, time: u64, episode: u32, key: u32, draw: &mut Draw) -> Record {
+    fn staged(&mut self, time: u64, episode: u32, key: u32, draw: &mut Draw) -> CallRecord {
         let calls = &mut self.calls[episode as usize];
         *calls += 1;
         let item = *calls as u32;
-        let stage = self.stage;
-        let Episode { kind, pool, agents, .. } = &stage.episodes[episode as usize];
+        let plan = self.plan;
+        let StagedEpisode { kind, pool, agents, .. } = &plan.episodes[episode as usize];
         let owner = &self.population.keys[key as usize];
         let routes = &self.population.routes;
         let client = match pool {
@@ -294,7 +295,7 @@ impl<'a> Traffic<'a> {
         };
         let success = routes[route as usize].success;
         let refused = match kind.owner {
-            Owner::Revokes => Some(401),
+            OwnerBehaviour::Revokes => Some(401),
             _ if draw.below(1_000) < kind.refused_permille => Some([401, 403][draw.below(2) as usize]),
             _ => None,
         };
@@ -303,9 +304,9 @@ impl<'a> Traffic<'a> {
             .or_else(|| self.trouble(time, route, draw))
             .unwrap_or_else(|| record::status(success, draw.below(1_000)));
         let request =
-            Request { id: draw.wide(), time, key: Some(key), client, route, agents: *agents, status };
-        let call = Record::of(request, self.population, draw);
-        if kind.new_routes { Record { item, ..call } } else { call }
+            CallRequest { id: draw.wide(), time, key: Some(key), client, route, agents: *agents, status };
+        let call = CallRecord::of(request, self.population, draw);
+        if kind.new_routes { CallRecord { item, ..call } } else { call }
     }
 
     /// How a usual call is answered.
@@ -319,8 +320,8 @@ impl<'a> Traffic<'a> {
     /// How a route's API fails at `time`, if it does.
     fn trouble(&mut self, time: u64, route: u32, draw: &mut Draw) -> Option<u16> {
         let api = route as usize % RESOURCES.len();
-        if let Some(episode) = self.stage.outage(api, time)
-            && draw.below(100) < self.stage.episodes[episode as usize].percent
+        if let Some(episode) = self.plan.outage(api, time)
+            && draw.below(100) < self.plan.episodes[episode as usize].percent
         {
             self.calls[episode as usize] += 1;
             return Some(503);
@@ -334,7 +335,7 @@ impl<'a> Traffic<'a> {
             self.calls[episode] += 1;
         }
         for episode in &self.everybodys {
-            let time_of = &self.stage.episodes[*episode as usize].time;
+            let time_of = &self.plan.episodes[*episode as usize].time;
             self.calls[*episode as usize] += u64::from(time_of.contains(&time));
         }
     }
@@ -342,34 +343,34 @@ impl<'a> Traffic<'a> {
     /// The episode in which the owner calls from elsewhere at `time`.
     fn detour(&self, key: u32, time: u64) -> Option<usize> {
         let detour = self.habits[key as usize].detour? as usize;
-        let episode = &self.stage.episodes[detour];
-        (episode.kind.owner == Owner::Moves && episode.time.contains(&time)).then_some(detour)
+        let episode = &self.plan.episodes[detour];
+        (episode.kind.owner == OwnerBehaviour::Moves && episode.time.contains(&time)).then_some(detour)
     }
 
     /// Whether the owner has had the key revoked.
     fn gave_up(&self, key: u32, time: u64) -> bool {
         self.habits[key as usize].detour.is_some_and(|detour| {
-            let episode = &self.stage.episodes[detour as usize];
-            episode.kind.owner == Owner::Revokes && time >= episode.time.start
+            let episode = &self.plan.episodes[detour as usize];
+            episode.kind.owner == OwnerBehaviour::Revokes && time >= episode.time.start
         })
     }
 
-    fn batch(&mut self, time: u64, key: u32, client: Client, left: u32, draw: &mut Draw) {
+    fn batch(&mut self, time: u64, key: u32, client: ClientAddress, left: u32, draw: &mut Draw) {
         if left > 0 {
             let time = time + u64::from(draw.between(BATCH_GAP_MS));
             if !self.gave_up(key, time) {
-                self.plan(time, Next::Batch { key, client, left });
+                self.schedule(time, NextCall::Batch { key, client, left });
             }
         }
     }
 
-    fn try_again(&mut self, call: Record, attempt: u8, draw: &mut Draw) {
+    fn try_again(&mut self, call: CallRecord, attempt: u8, draw: &mut Draw) {
         let (Some(key), 429 | 500..) = (call.key, call.status) else { return };
         if attempt < MAX_RETRIES && draw.below(3) < RETRIED_OF_THREE {
             let wait = RETRY_MS << attempt;
             let time = call.time + u64::from(draw.between((wait, wait + wait / 2)));
             if !self.gave_up(key, time) {
-                self.plan(time, Next::Retry { call, attempt: attempt + 1 });
+                self.schedule(time, NextCall::Retry { call, attempt: attempt + 1 });
             }
         }
     }
@@ -378,16 +379,16 @@ impl<'a> Traffic<'a> {
     fn go_on(&mut self, stream: u32, draw: &mut Draw) {
         while let Some(time) = self.streams[stream as usize].next(&self.clocks, draw) {
             if time >= self.start_ms {
-                return self.plan(time, Next::Stream(stream));
+                return self.schedule(time, NextCall::Stream(stream));
             }
         }
     }
 
     /// What would happen after the run's end doesn't.
-    fn plan(&mut self, time: u64, next: Next) {
+    fn schedule(&mut self, time: u64, next: NextCall) {
         if time < self.end_ms {
             self.planned += 1;
-            self.pending.push(Reverse(Pending { time, number: self.planned, next }));
+            self.pending.push(Reverse(PendingCall { time, number: self.planned, next }));
         }
     }
 }
@@ -395,7 +396,7 @@ impl<'a> Traffic<'a> {
 /// The timetables of keys that have one: at the same minute of every five, fifteen or sixty, or of a night by
 /// their owner's clock.
 fn timetables(
-    settings: &Settings,
+    settings: &WorldSettings,
     population: &Population,
     habits: &[Habit],
     clocks: &Clocks,

@@ -9,9 +9,9 @@ use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use serde::Deserialize;
 
 use super::*;
-use crate::story::episodes::Stage;
+use crate::story::episodes::EpisodePlan;
 use crate::story::scenario::KINDS;
-use crate::story::traffic::Traffic;
+use crate::story::traffic::LivelyTraffic;
 use crate::world::habit::habits;
 use crate::world::population::{COUNTRIES, Population};
 use crate::world::rhythm::Clocks;
@@ -33,7 +33,7 @@ struct Call {
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct Label {
     key_id: Option<String>,
     kind: String,
     leak: bool,
@@ -49,16 +49,16 @@ struct Said {
 
 struct World {
     files: BTreeMap<String, Vec<u8>>,
-    said: Generated,
+    generated: Generated,
     calls: Vec<Call>,
-    labels: Vec<Said>,
+    labels: Vec<Label>,
     /// Indices of calls by key id.
     by_key: HashMap<String, Vec<usize>>,
 }
 
 impl World {
     fn new(options: &str) -> Self {
-        let (said, files) = generated(&format!("{options} --duplicates 0"));
+        let (generated, files) = generated(&format!("{options} --duplicates 0"));
         let parsed = |line| serde_json::from_str(line).unwrap();
         let calls: Vec<Call> = text(&files, "/events.jsonl").lines().map(parsed).collect();
         let labels =
@@ -78,7 +78,7 @@ impl World {
                 by_key.entry(id.clone()).or_default().push(index);
             }
         }
-        Self { files, said, calls, labels, by_key }
+        Self { files, generated, calls, labels, by_key }
     }
 
     fn of(&self, key: &str) -> Vec<&Call> {
@@ -113,10 +113,10 @@ fn episodes_are_what_their_labels_say() {
         World::new("--scenario mixed --days 14 --events 200000 --keys 300 --leaks 18 --look-alikes 16");
     let (leaks, others): (Vec<_>, Vec<_>) = world.labels.iter().partition(|label| label.leak);
     assert_eq!((leaks.len(), others.len()), (18, 16));
-    let kinds = |labels: &[&Said]| labels.iter().map(|label| label.kind.clone()).collect::<BTreeSet<_>>();
+    let kinds = |labels: &[&Label]| labels.iter().map(|label| label.kind.clone()).collect::<BTreeSet<_>>();
     assert_eq!((kinds(&leaks).len(), kinds(&others).len()), (9, 8));
-    let sum = |labels: &[&Said]| Some(labels.iter().map(|label| label.calls).sum::<u64>());
-    assert_eq!((sum(&leaks), sum(&others)), (world.said.leak_calls, world.said.look_alike_calls));
+    let sum = |labels: &[&Label]| Some(labels.iter().map(|label| label.calls).sum::<u64>());
+    assert_eq!((sum(&leaks), sum(&others)), (world.generated.leak_calls, world.generated.look_alike_calls));
     let keys: BTreeSet<_> = world.labels.iter().filter_map(|label| label.key_id.as_ref()).collect();
     assert_eq!(keys.len(), world.labels.iter().filter(|label| label.key_id.is_some()).count());
 
@@ -141,7 +141,7 @@ fn geo(world: &World) -> (Geo, tempfile::TempDir) {
     (Geo::open(&config).unwrap().0, folder)
 }
 
-fn an_episode_of_a_key(world: &World, label: &Said, key: &str, geo: &Geo) {
+fn an_episode_of_a_key(world: &World, label: &Label, key: &str, geo: &Geo) {
     let name = format!("{} of {key}", label.kind);
     let (from, to) = (ms(&label.from), ms(&label.to));
     assert!(from > START + 5 * DAY_MS && from < to && to <= START + 14 * DAY_MS, "{name}");
@@ -177,8 +177,8 @@ fn an_episode_of_a_key(world: &World, label: &Said, key: &str, geo: &Geo) {
         assert!(found <= label.calls + label.calls / 20 + 3, "{name}: {found} of {}", label.calls);
         let addresses: BTreeSet<_> = staged.iter().map(|call| &call.ip).collect();
         assert!(addresses.len() <= label.origins.unwrap(), "{name}");
-        let said = label.countries.as_ref().unwrap();
-        assert!(staged.iter().all(|call| said.contains(&call.country)), "{name}");
+        let reported = label.countries.as_ref().unwrap();
+        assert!(staged.iter().all(|call| reported.contains(&call.country)), "{name}");
     }
     if label.leak && label.kind != "fan_out" {
         assert!(label.asns.as_ref().unwrap().is_disjoint(&asns), "{name}: a network of its own");
@@ -276,7 +276,7 @@ fn an_episode_of_a_key(world: &World, label: &Said, key: &str, geo: &Geo) {
     }
 }
 
-fn an_episode_of_many(world: &World, label: &Said) {
+fn an_episode_of_many(world: &World, label: &Label) {
     let (from, to) = (ms(&label.from), ms(&label.to));
     let within = |time: u64| {
         world.calls.iter().filter(move |call| (time + from..time + to).contains(&call.request_time))
@@ -320,18 +320,18 @@ fn disorder_changes_the_order_of_lines_and_nothing_else() {
     for options in ["--scenario leaks --leaks 4 --days 60 --events 8000 --keys 40", "--events 3000 --span 4h"]
     {
         let world = |disorder: &str| {
-            let (said, files) = generated(&format!("{options} --duplicates 0 {disorder}"));
+            let (reported, files) = generated(&format!("{options} --duplicates 0 {disorder}"));
             let mut lines: Vec<_> = text(&files, "/events.jsonl").lines().map(str::to_owned).collect();
             let in_order =
                 lines.is_sorted_by_key(|line| line.split("requestTime").nth(1).unwrap()[2..15].to_owned());
             lines.sort_unstable();
-            (said, lines, in_order, files.get("/labels.jsonl").cloned())
+            (reported, lines, in_order, files.get("/labels.jsonl").cloned())
         };
-        let (said, lines, in_order, labels) = world("--out-of-order 0");
-        assert!(in_order && (said.out_of_order, said.late) == (0, 0), "{said:?}");
-        let (said, disordered, in_order, same_labels) = world("--out-of-order 0.3 --late 0.05");
-        assert!(!in_order && said.out_of_order > said.events / 100, "{said:?}");
-        assert!(said.late > said.events / 50, "{said:?}");
+        let (reported, lines, in_order, labels) = world("--out-of-order 0");
+        assert!(in_order && (reported.out_of_order, reported.late) == (0, 0), "{reported:?}");
+        let (reported, disordered, in_order, same_labels) = world("--out-of-order 0.3 --late 0.05");
+        assert!(!in_order && reported.out_of_order > reported.events / 100, "{reported:?}");
+        assert!(reported.late > reported.events / 50, "{reported:?}");
         assert!(lines == disordered && labels == same_labels, "{options}");
     }
 }
@@ -387,7 +387,7 @@ fn retry_storms_hit_apis_that_are_called() {
 fn days_and_weeks_show() {
     let world = World::new("--scenario usual --days 14 --events 120000 --keys 200 --countries 1");
     assert!(world.labels.is_empty());
-    assert!((110_000..130_000).contains(&world.said.events), "{:?}", world.said);
+    assert!((110_000..130_000).contains(&world.generated.events), "{:?}", world.generated);
     let clocks = Clocks::new();
     // Of all keys: calls by the owners' hour; of each: its share at work (9 to 17 from Monday to Friday).
     let mut hours = [0_u32; 24];
@@ -469,14 +469,14 @@ fn weeks_are_held_in_the_memory_of_days() {
         let settings = settings(options);
         let mut population = Population::new(&settings, Draw::new(1, 0));
         let mut habits = habits(&settings, &population, &mut Draw::new(1, 3));
-        let stage = Stage::new(&settings, &mut population, &mut habits, &mut Draw::new(1, 4)).unwrap();
+        let plan = EpisodePlan::new(&settings, &mut population, &mut habits, &mut Draw::new(1, 4)).unwrap();
         let mut draw = Draw::new(1, 5);
-        let mut traffic = Traffic::new(&settings, &population, &habits, &stage, &mut draw);
+        let mut traffic = LivelyTraffic::new(&settings, &population, &habits, &plan, &mut draw);
         let (mut most, mut before, mut count) = (0, 0, 0_u64);
         while let Some(call) = traffic.next(&mut draw) {
             assert!(before <= call.time, "calls come in the order of time");
             (before, count) = (call.time, count + 1);
-            most = most.max(traffic.held());
+            most = most.max(traffic.pending_calls());
         }
         (most, count)
     };

@@ -14,16 +14,16 @@ use keytide_dataflow::model::{KeyId, Position, TableRow};
 use serde_json::Value;
 
 use super::*;
-use crate::draw::{Draw, Share, Spread, Zipf};
+use crate::draw::{Draw, EvenShare, Spread, Zipf};
 
 mod lively;
 mod topic;
 
-fn typed(options: &str) -> Args {
-    Args::typed(options.split_whitespace()).unwrap()
+fn typed(options: &str) -> GenerateArgs {
+    GenerateArgs::typed(options.split_whitespace()).unwrap()
 }
 
-fn settings(options: &str) -> Settings {
+fn settings(options: &str) -> WorldSettings {
     typed(&format!("--out unused {options}")).settings(0, None).unwrap()
 }
 
@@ -95,27 +95,27 @@ fn compression_changes_nothing_else() {
 fn the_files_hold_what_is_said() {
     let options = "--events 20000 --keys 300 --partitions 3 --out-of-order 0.05 --late 0.01 --duplicates 0.02 \
                    --broken 0.005";
-    let (said, statuses) = counted(&format!("{options} --span 2h"));
+    let (reported, statuses) = counted(&format!("{options} --span 2h"));
     let near = |count: u64, share: f64| (count as f64 / 20_000.0 - share).abs() < share / 10.0;
-    assert!(near(said.out_of_order, 0.05 * 0.99) && near(said.late, 0.01), "{said:?}");
-    assert!(near(said.duplicates, 0.02) && near(said.broken, 0.005), "{said:?}");
-    assert!((100..300).contains(&said.anonymous), "{said:?}");
+    assert!(near(reported.out_of_order, 0.05 * 0.99) && near(reported.late, 0.01), "{reported:?}");
+    assert!(near(reported.duplicates, 0.02) && near(reported.broken, 0.005), "{reported:?}");
+    assert!((100..300).contains(&reported.anonymous), "{reported:?}");
     // Server errors 0.5 %; the callers' 3 %, and refusals of calls without a key or with one that isn't active.
     assert!((70..130).contains(&statuses[&5]) && (600..1_800).contains(&statuses[&4]), "{statuses:?}");
-    assert_eq!(said.leak_calls, None);
+    assert_eq!(reported.leak_calls, None);
 
-    let (said, statuses) = counted(&format!("{options} --days 7 --scenario mixed"));
-    let staged = said.leak_calls.unwrap() + said.look_alike_calls.unwrap();
-    let usual = said.events - staged;
-    assert!(staged > 3_000 && (16_000..26_000).contains(&usual), "{said:?}");
+    let (reported, statuses) = counted(&format!("{options} --days 7 --scenario mixed"));
+    let staged = reported.leak_calls.unwrap() + reported.look_alike_calls.unwrap();
+    let usual = reported.events - staged;
+    assert!(staged > 3_000 && (16_000..26_000).contains(&usual), "{reported:?}");
     assert!(statuses[&5] > 70 && statuses[&4] > 600, "{statuses:?}");
 }
 
 /// What is said of a world, which is found to be so, and how often each class of status is in it.
 fn counted(options: &str) -> (Generated, BTreeMap<u64, u64>) {
-    let (said, files) = generated(options);
+    let (reported, files) = generated(options);
     let partitions = records(&files);
-    let Generated { bytes, leak_calls, look_alike_calls, .. } = said;
+    let Generated { bytes, leak_calls, look_alike_calls, .. } = reported;
     let mut found = Generated { bytes, leak_calls, look_alike_calls, ..Generated::default() };
     let mut ids = HashSet::new();
     let (mut statuses, mut between) = (BTreeMap::new(), 0);
@@ -143,10 +143,10 @@ fn counted(options: &str) -> (Generated, BTreeMap<u64, u64>) {
             *statuses.entry(record["status"].as_u64().unwrap() / 100).or_insert(0) += 1;
         }
     }
-    assert_eq!(found, said, "{options}");
-    assert!(between <= said.late / 10, "{between}: delays that are neither are rare");
-    assert_eq!(serde_json::to_string_pretty(&said).unwrap() + "\n", text(&files, "/generated.json"));
-    (said, statuses)
+    assert_eq!(found, reported, "{options}");
+    assert!(between <= reported.late / 10, "{between}: delays that are neither are rare");
+    assert_eq!(serde_json::to_string_pretty(&reported).unwrap() + "\n", text(&files, "/generated.json"));
+    (reported, statuses)
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn spread_is_lognormal() {
 fn shares_are_exact_and_habits_favour_the_first() {
     let mut draw = Draw::new(7, 0);
     for (share, expected) in [(0.0, 0), (0.000_67, 2), (0.25, 750), (1.0, 3_000)] {
-        let mut share = Share::new(share, &mut draw);
+        let mut share = EvenShare::new(share, &mut draw);
         let hits = (0..3_000).filter(|_| share.hit()).count();
         assert!(hits.abs_diff(expected) <= 1, "{hits} for {expected}");
     }
@@ -210,7 +210,7 @@ fn the_job_reads_it() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        let said = generate(&out, &format!("--events 2000 --keys 80 --format {format}")).unwrap();
+        let reported = generate(&out, &format!("--events 2000 --keys 80 --format {format}")).unwrap();
         let job = JobConfig::load(&out.join("keytide.toml"), std::iter::empty()).unwrap().job;
 
         let tables = tables::read(&job.tables, job.sources.iter().map(|source| &source.keys.hash)).unwrap();
@@ -239,17 +239,17 @@ fn the_job_reads_it() {
             decoder.decode(line.as_bytes(), at, &mut decoded);
         }
         assert_eq!(decoded.dead_letters, [], "{format}");
-        assert_eq!(decoded.events.len() as u64, said.lines, "{format}");
+        assert_eq!(decoded.events.len() as u64, reported.lines, "{format}");
         let mut calls = HashMap::new();
         for event in &decoded.events {
             *calls.entry(event.key).or_insert(0_u64) += 1;
             assert!(event.country.as_str() != "ZZ" && event.asn >= 64_512, "{format} {event:?}");
         }
-        assert!(calls.remove(&KeyId::ANONYMOUS).is_some_and(|calls| calls >= said.anonymous), "{format}");
+        assert!(calls.remove(&KeyId::ANONYMOUS).is_some_and(|calls| calls >= reported.anonymous), "{format}");
         let known: u64 = calls.iter().filter(|(key, _)| listed.contains(key)).map(|(_, calls)| calls).sum();
         let unknown: u64 =
             calls.iter().filter(|(key, _)| !listed.contains(key)).map(|(_, calls)| calls).sum();
-        assert!(known > said.lines / 10 * 8 && unknown > 0, "{format}: {known} and {unknown}");
+        assert!(known > reported.lines / 10 * 8 && unknown > 0, "{format}: {known} and {unknown}");
         let definitions = format!("{:?}", decoded.definitions);
         assert!(definitions.contains(shape) && !definitions.contains("kt_live_"), "{format}");
     }
@@ -321,7 +321,7 @@ fn options_have_limits() {
         "--format xml",
     ] {
         let arguments = ["--out", "x"].into_iter().chain(options.split_whitespace());
-        assert!(Args::typed(arguments).is_err(), "{options}");
+        assert!(GenerateArgs::typed(arguments).is_err(), "{options}");
     }
     for options in [
         "--events 1 --keys 1 --routes 1 --countries 1 --span 1ms",
@@ -331,9 +331,9 @@ fn options_have_limits() {
         "--events 50 --keys 1 --start 1970-01-01T00:00:00Z --scenario usual --late 1 --duplicates 1 --broken 1",
         "--events 2000 --keys 50 --days 366 --zipf 10 --scenario usual",
     ] {
-        let (said, files) = generated(options);
+        let (reported, files) = generated(options);
         let lines: usize = records(&files).iter().map(Vec::len).sum();
-        assert_eq!(said.lines, lines as u64, "{options}");
+        assert_eq!(reported.lines, lines as u64, "{options}");
     }
 }
 

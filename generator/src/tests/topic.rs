@@ -9,8 +9,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use super::*;
-use crate::Target;
-use crate::write::send::{Pace, Source, absolute};
+use crate::TopicTarget;
+use crate::write::send::{SendPace, TopicSource, absolute};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -23,14 +23,14 @@ impl Broker {
         Self(cluster)
     }
 
-    fn args(&self, options: &str) -> Args {
+    fn args(&self, options: &str) -> GenerateArgs {
         let brokers = self.0.bootstrap_servers();
         typed(&format!("--kafka {brokers} --topic calls {options}"))
     }
 
     fn send(&self, options: &str) -> Generated {
         let args = self.args(options);
-        Target::open(&args).unwrap().unwrap().run(&args, NOW_MS).unwrap().0
+        TopicTarget::open(&args).unwrap().unwrap().run(&args, NOW_MS).unwrap().0
     }
 }
 
@@ -63,9 +63,9 @@ fn a_topic_gets_what_files_get() {
         let broker = Broker::new(3);
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        let said = broker.send(&format!("{options} --out {}", out.display()));
+        let reported = broker.send(&format!("{options} --out {}", out.display()));
         let (of_files, files) = generated(&format!("{options} --partitions 3"));
-        assert_eq!(said, of_files);
+        assert_eq!(reported, of_files);
         let written: Vec<Vec<String>> = (0..3)
             .map(|partition| {
                 text(&files, &format!("/events-{partition:04}.jsonl")).lines().map(str::to_owned)
@@ -87,8 +87,8 @@ fn calls_happen_now_at_the_rate_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let options = "--start now --rate 200000 --span 10ms --out-of-order 0 --duplicates 0";
-    let said = broker.send(&format!("{options} --out {}", out.display()));
-    assert_eq!(said.events, 2_000);
+    let reported = broker.send(&format!("{options} --out {}", out.display()));
+    assert_eq!(reported.events, 2_000);
     let times: Vec<u64> = read(&out)[0]
         .iter()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["requestTime"].as_u64().unwrap())
@@ -128,12 +128,12 @@ fn how_long_it_takes_follows_from_the_rate() {
 
 #[test]
 fn lines_are_due_evenly_or_when_they_arrive() {
-    let ms = |pace: Pace, sent, at_ms| pace.due(sent, at_ms).map(|due| due.as_micros());
-    assert_eq!(ms(Pace::Max, 5, 5), None);
-    assert_eq!(ms(Pace::Even { per_s: 3 }, 0, 7), Some(0));
-    assert_eq!(ms(Pace::Even { per_s: 3 }, 10, 7), Some(3_333_333));
-    assert_eq!(ms(Pace::Live { start_ms: 1_000 }, 9, 1_750), Some(750_000));
-    assert_eq!(ms(Pace::Live { start_ms: 1_000 }, 9, 900), Some(0));
+    let ms = |pace: SendPace, sent, at_ms| pace.due(sent, at_ms).map(|due| due.as_micros());
+    assert_eq!(ms(SendPace::Max, 5, 5), None);
+    assert_eq!(ms(SendPace::Even { per_s: 3 }, 0, 7), Some(0));
+    assert_eq!(ms(SendPace::Even { per_s: 3 }, 10, 7), Some(3_333_333));
+    assert_eq!(ms(SendPace::Live { start_ms: 1_000 }, 9, 1_750), Some(750_000));
+    assert_eq!(ms(SendPace::Live { start_ms: 1_000 }, 9, 900), Some(0));
 }
 
 #[test]
@@ -144,14 +144,14 @@ fn a_run_that_is_told_to_end_sends_what_is_on_its_way_and_says_what_that_was() {
     // At this rate it would take days, but for the first line.
     let args =
         broker.args(&format!("--scenario leaks --span 60h --start now --rate 1 --out {}", out.display()));
-    let target = Target::open(&args).unwrap().unwrap();
+    let target = TopicTarget::open(&args).unwrap().unwrap();
     target.stop().store(true, Ordering::Relaxed);
-    let (said, _) = target.run(&args, NOW_MS).unwrap();
+    let (reported, _) = target.run(&args, NOW_MS).unwrap();
     let lines: usize = read(&out).iter().map(Vec::len).sum();
-    assert!(said.events >= 1 && said.lines < 10 && said.lines == lines as u64, "{said:?}");
+    assert!(reported.events >= 1 && reported.lines < 10 && reported.lines == lines as u64, "{reported:?}");
     let files = contents(&out);
     assert_eq!(text(&files, "/labels.jsonl"), "", "no leak had begun");
-    assert_eq!(serde_json::to_string_pretty(&said).unwrap() + "\n", text(&files, "/generated.json"));
+    assert_eq!(serde_json::to_string_pretty(&reported).unwrap() + "\n", text(&files, "/generated.json"));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn settings_reach_the_job_where_they_concern_its_connection() {
     assert_eq!(names, ["client.id"]);
     assert!(job.sinks.files.is_some());
 
-    let source = |name: &str, value: &str| Source {
+    let source = |name: &str, value: &str| TopicSource {
         brokers: "127.0.0.1:1".to_owned(),
         topic: "calls".to_owned(),
         librdkafka: vec![(name.to_owned(), value.to_owned())],
@@ -183,7 +183,7 @@ fn settings_reach_the_job_where_they_concern_its_connection() {
     ] {
         let (name, value) = absolute(&(name.to_owned(), value.to_owned())).unwrap();
         assert_eq!(value, written);
-        assert!(source(&name, &value).configuration(&Settings::DEFAULT, false).contains(&written));
+        assert!(source(&name, &value).configuration(&WorldSettings::DEFAULT, false).contains(&written));
     }
 }
 
@@ -191,7 +191,7 @@ fn settings_reach_the_job_where_they_concern_its_connection() {
 fn settings_that_are_refused_are_named_without_their_values() {
     let broker = Broker::new(1);
     let error = |options: &str| {
-        let error = Target::open(&broker.args(options)).err().unwrap();
+        let error = TopicTarget::open(&broker.args(options)).err().unwrap();
         format!("{error:#} {error:?}")
     };
     for (options, says) in [

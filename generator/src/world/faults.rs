@@ -5,31 +5,31 @@
 use crate::draw::{Draw, mixed};
 
 /// Spells of one kind: time is cut into blocks, and so many of them have a spell.
-struct Spell {
-    block_ms: u64,
+struct FaultPattern {
+    period_ms: u64,
     once_in: u64,
-    /// Within the block, with its end.
+    /// Within the period, with its end.
     shortest_ms: u64,
     longest_ms: u64,
 }
 
 /// Of an API: one in eight days.
-const OUTAGE: Spell =
-    Spell { block_ms: 14_400_000, once_in: 48, shortest_ms: 300_000, longest_ms: 1_500_000 };
+const OUTAGE: FaultPattern =
+    FaultPattern { period_ms: 14_400_000, once_in: 48, shortest_ms: 300_000, longest_ms: 1_500_000 };
 /// Of a key: one a month.
-const DEFECT: Spell =
-    Spell { block_ms: 28_800_000, once_in: 90, shortest_ms: 600_000, longest_ms: 3_600_000 };
+const DEFECT: FaultPattern =
+    FaultPattern { period_ms: 28_800_000, once_in: 90, shortest_ms: 600_000, longest_ms: 3_600_000 };
 
-impl Spell {
+impl FaultPattern {
     fn holds(&self, seed: u64, whom: u64, time: u64) -> bool {
-        let (block, place) = (time / self.block_ms, time % self.block_ms);
-        let bits = mixed([seed, whom, block]);
+        let (period, offset) = (time / self.period_ms, time % self.period_ms);
+        let bits = mixed([seed, whom, period]);
         if !bits.is_multiple_of(self.once_in) {
             return false;
         }
         let lasts = self.shortest_ms + (bits >> 8) % (self.longest_ms - self.shortest_ms);
-        let from = (bits >> 32) % (self.block_ms - lasts);
-        (from..from + lasts).contains(&place)
+        let from = (bits >> 32) % (self.period_ms - lasts);
+        (from..from + lasts).contains(&offset)
     }
 }
 

@@ -1,25 +1,26 @@
 //! What sets keys apart in a lively world: from which kind of network they are called, in which rhythm, and
 //! whether a timetable calls them.
 
+use keytide_dataflow::model::KeyState;
 use keytide_dataflow::model::time::DAY_MS;
 
-use super::population::{Client, KeyState, NETWORKS_PER_COUNTRY, Network, Population};
-use super::rhythm::{Class, Rhythm};
-use super::settings::Settings;
+use super::population::{ClientAddress, NETWORKS_PER_COUNTRY, Network, Population};
+use super::rhythm::{Rhythm, RhythmClass};
+use super::settings::WorldSettings;
 use crate::draw::{Draw, Zipf, mixed};
 
 /// The kinds of networks that each country has one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Setting {
+pub(crate) enum NetworkKind {
     Office = 0,
     Home = 1,
     Mobile = 2,
     Cloud = 3,
 }
 
-const _: () = assert!(Setting::Cloud as u32 + 1 == NETWORKS_PER_COUNTRY);
+const _: () = assert!(NetworkKind::Cloud as u32 + 1 == NETWORKS_PER_COUNTRY);
 
-impl Setting {
+impl NetworkKind {
     /// Its network in a country, an index into the population's.
     pub(crate) fn network(self, country: u32) -> u32 {
         country * NETWORKS_PER_COUNTRY + self as u32
@@ -30,7 +31,7 @@ impl Setting {
 struct Customer {
     /// Of this kind are so many of twenty.
     of_twenty: u32,
-    setting: Setting,
+    setting: NetworkKind,
     rhythm: Rhythm,
     /// How many addresses one key is called from.
     addresses: (u32, u32),
@@ -39,17 +40,17 @@ struct Customer {
 }
 
 const CUSTOMERS: [Customer; 6] = [
-    customer(5, Setting::Cloud, Rhythm::Machine, (2, 8), 365),
-    customer(3, Setting::Cloud, Rhythm::Leisure, (4, 16), 365),
-    customer(1, Setting::Cloud, Rhythm::Night, (1, 3), 365),
-    customer(5, Setting::Office, Rhythm::Office, (1, 3), 365),
-    customer(3, Setting::Home, Rhythm::Leisure, (1, 4), 7),
-    customer(3, Setting::Mobile, Rhythm::Leisure, (20, 200), 1),
+    customer(5, NetworkKind::Cloud, Rhythm::Machine, (2, 8), 365),
+    customer(3, NetworkKind::Cloud, Rhythm::Leisure, (4, 16), 365),
+    customer(1, NetworkKind::Cloud, Rhythm::Night, (1, 3), 365),
+    customer(5, NetworkKind::Office, Rhythm::Office, (1, 3), 365),
+    customer(3, NetworkKind::Home, Rhythm::Leisure, (1, 4), 7),
+    customer(3, NetworkKind::Mobile, Rhythm::Leisure, (20, 200), 1),
 ];
 
 const fn customer(
     of_twenty: u32,
-    setting: Setting,
+    setting: NetworkKind,
     rhythm: Rhythm,
     addresses: (u32, u32),
     renewed_days: u64,
@@ -67,7 +68,7 @@ const ELSEWHERE: (u32, u32) = (7, 30);
 
 /// Addresses that are called from, made when they are needed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pool {
+pub(crate) struct AddressPool {
     pub(crate) first_network: u32,
     /// Networks from the first on. Addresses of one network are used by habit, those of several evenly.
     pub(crate) networks: u32,
@@ -78,7 +79,7 @@ pub(crate) struct Pool {
     pub(crate) seed: u64,
 }
 
-impl Pool {
+impl AddressPool {
     /// Addresses of one network, for good.
     pub(crate) fn of(network: u32, addresses: u32, seed: u64) -> Self {
         Self { first_network: network, networks: 1, addresses, renewed_every: u64::MAX, seed }
@@ -88,12 +89,12 @@ impl Pool {
         (self.first_network..self.first_network + self.networks).contains(&network)
     }
 
-    pub(crate) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> Client {
+    pub(crate) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> ClientAddress {
         let one = self.networks == 1;
-        let place = if one { draw.habit(self.addresses) } else { draw.below(self.addresses) };
+        let index = if one { draw.habit(self.addresses) } else { draw.below(self.addresses) };
         // Not all addresses are exchanged at once.
-        let age = time.saturating_add(self.renewed_every / 64 * u64::from(place % 64)) / self.renewed_every;
-        let bits = mixed([self.seed, u64::from(place), age]);
+        let age = time.saturating_add(self.renewed_every / 64 * u64::from(index % 64)) / self.renewed_every;
+        let bits = mixed([self.seed, u64::from(index), age]);
         let network = self.first_network + (bits >> 32) as u32 % self.networks;
         networks[network as usize].client(mixed([bits, 0, 0]))
     }
@@ -102,11 +103,11 @@ impl Pool {
 /// A key's habits beyond those of [`Key`](super::population::Key).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Habit {
-    pub(crate) class: Class,
+    pub(crate) class: RhythmClass,
     pub(crate) rhythm: Rhythm,
-    pub(crate) setting: Setting,
-    pub(crate) usual: Pool,
-    pub(crate) elsewhere: Option<Pool>,
+    pub(crate) setting: NetworkKind,
+    pub(crate) usual: AddressPool,
+    pub(crate) elsewhere: Option<AddressPool>,
     /// Its share in all usual calls; 0 if it isn't used.
     pub(crate) share: f64,
     /// Milliseconds from one run of its timetable to the next.
@@ -116,14 +117,14 @@ pub(crate) struct Habit {
 }
 
 impl Habit {
-    pub(crate) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> Client {
+    pub(crate) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> ClientAddress {
         let pool = self.elsewhere.filter(|_| draw.once_in(ELSEWHERE.1)).unwrap_or(self.usual);
         pool.client(networks, time, draw)
     }
 }
 
 /// The habits of all keys.
-pub(crate) fn habits(settings: &Settings, population: &Population, draw: &mut Draw) -> Vec<Habit> {
+pub(crate) fn habits(settings: &WorldSettings, population: &Population, draw: &mut Draw) -> Vec<Habit> {
     let span_ms = settings.span_ms;
     let mut customers: Vec<(usize, u64)> = Vec::with_capacity(population.subscriptions.len());
     for (index, subscription) in population.subscriptions.iter().enumerate() {
@@ -136,8 +137,8 @@ pub(crate) fn habits(settings: &Settings, population: &Population, draw: &mut Dr
     let used = |state| state == KeyState::Active;
     let (first, callers) = settings.callers.unwrap_or((0, settings.keys));
     let weight = |rank: usize| {
-        let place = (rank as u32).checked_sub(first).filter(|place| *place < callers);
-        place.map_or(0.0, |place| Zipf::weight(place, settings.zipf) as f64)
+        let position = (rank as u32).checked_sub(first).filter(|position| *position < callers);
+        position.map_or(0.0, |position| Zipf::weight(position, settings.zipf) as f64)
     };
     let keys = || population.keys.iter().enumerate();
     let total: f64 = keys().filter(|(_, key)| used(key.state)).map(|(rank, _)| weight(rank)).sum();
@@ -146,18 +147,18 @@ pub(crate) fn habits(settings: &Settings, population: &Population, draw: &mut Dr
             let country = population.subscriptions[key.subscription as usize].country;
             let (kind, seed) = customers[key.subscription as usize];
             let Customer { setting, rhythm, addresses, renewed_days, .. } = CUSTOMERS[kind];
-            let usual = Pool {
+            let usual = AddressPool {
                 renewed_every: renewed_days * DAY_MS,
-                ..Pool::of(setting.network(country), draw.between(addresses), seed)
+                ..AddressPool::of(setting.network(country), draw.between(addresses), seed)
             };
             let (elsewhere, seed) = (draw.below(population.networks.len() as u32), draw.bits());
-            let elsewhere = draw.once_in(ELSEWHERE.0).then(|| Pool::of(elsewhere, 2, seed));
+            let elsewhere = draw.once_in(ELSEWHERE.0).then(|| AddressPool::of(elsewhere, 2, seed));
             let share = if used(key.state) { weight(rank) / total } else { 0.0 };
             let calls_per_ms = share * settings.events.get() as f64 / span_ms as f64;
             let beat = BEATS_MS.into_iter().find(|beat| calls_per_ms * *beat as f64 >= CALLS_PER_BEAT);
             let timetable = beat.filter(|beat| rank % TIMETABLE == 4 && *beat <= span_ms / 2);
             let silent = timetable.is_some() || share == 0.0;
-            let class = if silent { Class::SILENT } else { Class::new(rhythm, country) };
+            let class = if silent { RhythmClass::SILENT } else { RhythmClass::new(rhythm, country) };
             Habit {
                 class,
                 rhythm,

@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use keytide_dataflow::model::hex;
 use keytide_dataflow::model::time::DAY_MS;
+use keytide_dataflow::model::{KeyState, hex};
 use sha2::{Digest, Sha256};
 
-use super::settings::Settings;
+use super::settings::WorldSettings;
 use crate::draw::{Draw, Spread, Zipf};
 
 const CENTRAL_EUROPE: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
@@ -171,7 +171,7 @@ impl Network {
     }
 
     /// One of its addresses, neither the first nor the last, evenly by `bits`. One in five is IPv6.
-    pub(crate) fn client(&self, bits: u64) -> Client {
+    pub(crate) fn client(&self, bits: u64) -> ClientAddress {
         let host = bits / 5;
         if bits.is_multiple_of(5) {
             self.v6_client(host as u16, host.rotate_right(16))
@@ -184,27 +184,27 @@ impl Network {
         (1 << (32 - self.v4.prefix_len())) - 2
     }
 
-    fn v4_client(&self, host: u32) -> Client {
+    fn v4_client(&self, host: u32) -> ClientAddress {
         let address = IpAddr::V4((u32::from(self.v4.network()) + 1 + host).into());
-        Client { address, country: self.country }
+        ClientAddress { address, country: self.country }
     }
 
-    fn v6_client(&self, subnet: u16, host: u64) -> Client {
+    fn v6_client(&self, subnet: u16, host: u64) -> ClientAddress {
         let address = u128::from(self.v6.network()) | u128::from(subnet) << 64 | u128::from(host);
-        Client { address: IpAddr::V6(address.into()), country: self.country }
+        ClientAddress { address: IpAddr::V6(address.into()), country: self.country }
     }
 }
 
 /// An address that keys call from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Client {
+pub(crate) struct ClientAddress {
     pub(crate) address: IpAddr,
     /// Index into [`COUNTRIES`].
     pub(crate) country: u32,
 }
 
 /// A route, with what is usual on it.
-pub(crate) struct Route {
+pub(crate) struct RouteProfile {
     pub(crate) api: &'static str,
     pub(crate) method: &'static str,
     /// The template; `{id}` stands at its end if at all.
@@ -224,13 +224,6 @@ pub(crate) struct Subscription {
     pub(crate) billing_anchor: u32,
     /// Milliseconds since the epoch.
     pub(crate) started_at: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyState {
-    Active,
-    Suspended,
-    Revoked,
 }
 
 /// A key and its habits.
@@ -280,8 +273,8 @@ impl Key {
 /// Everybody.
 pub(crate) struct Population {
     pub(crate) networks: Vec<Network>,
-    pub(crate) clients: Vec<Client>,
-    pub(crate) routes: Vec<Route>,
+    pub(crate) clients: Vec<ClientAddress>,
+    pub(crate) routes: Vec<RouteProfile>,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) keys: Vec<Key>,
     /// Which key calls, counted from the first that does.
@@ -292,7 +285,7 @@ pub(crate) struct Population {
 }
 
 impl Population {
-    pub(crate) fn new(settings: &Settings, mut draw: Draw) -> Self {
+    pub(crate) fn new(settings: &WorldSettings, mut draw: Draw) -> Self {
         let (first_caller, callers) = settings.callers.unwrap_or((0, settings.keys));
         let mut population = Self {
             networks: networks(settings.countries),
@@ -321,10 +314,10 @@ impl Population {
     /// The routes of a key's habits, each with its share.
     pub(crate) fn usual_routes(&self, key: &Key) -> impl Iterator<Item = (u32, f64)> {
         let (count, first, all) = (u32::from(key.routes), key.first_route, self.routes.len() as u32);
-        (0..count).map(move |place| ((first + place) % all, Draw::habit_share(place, count)))
+        (0..count).map(move |index| ((first + index) % all, Draw::habit_share(index, count)))
     }
 
-    fn populate(&mut self, settings: &Settings, draw: &mut Draw) {
+    fn populate(&mut self, settings: &WorldSettings, draw: &mut Draw) {
         let now = settings.start_ms;
         let countries = Zipf::new(settings.countries, 1.0);
         let mut owners = Vec::new();
@@ -370,7 +363,7 @@ impl Population {
         &mut self,
         index: usize,
         owner: u32,
-        settings: &Settings,
+        settings: &WorldSettings,
         first_routes: &Zipf,
         draw: &mut Draw,
     ) -> Key {
@@ -437,7 +430,7 @@ fn networks(countries: u32) -> Vec<Network> {
 }
 
 /// An address of a network. One in five is IPv6.
-fn client(network: &Network, draw: &mut Draw) -> Client {
+fn client(network: &Network, draw: &mut Draw) -> ClientAddress {
     if draw.once_in(5) {
         let subnet = draw.below(1 << 16) as u16;
         network.v6_client(subnet, draw.bits())
@@ -446,13 +439,13 @@ fn client(network: &Network, draw: &mut Draw) -> Client {
     }
 }
 
-fn routes(count: u32, draw: &mut Draw) -> Vec<Route> {
+fn routes(count: u32, draw: &mut Draw) -> Vec<RouteProfile> {
     let route = |index: u32, draw: &mut Draw| {
         let (resource, rest) = (index % RESOURCES.len() as u32, index / RESOURCES.len() as u32);
         let (shape, version) = (rest % SHAPES.len() as u32, rest / SHAPES.len() as u32 + 1);
         let api = RESOURCES[resource as usize];
         let (method, of_item, success) = SHAPES[shape as usize];
-        Route {
+        RouteProfile {
             api,
             method,
             template: format!("/v{version}/{api}{}", if of_item { "/{id}" } else { "" }).into(),

@@ -66,9 +66,9 @@ const SHAPES: [[[u32; 24]; 2]; 4] = [
 
 /// A rhythm in a time zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Class(u16);
+pub(crate) struct RhythmClass(u16);
 
-impl Class {
+impl RhythmClass {
     const COUNT: usize = SHAPES.len() * COUNTRIES.len() + 1;
     /// Keys that don't call.
     pub(crate) const SILENT: Self = Self(Self::COUNT as u16 - 1);
@@ -119,7 +119,7 @@ impl Levels {
     }
 
     /// How much a class calls at `time`, 1 being the week's mean.
-    pub(crate) fn level(&self, class: Class, time: u64) -> f64 {
+    pub(crate) fn level(&self, class: RhythmClass, time: u64) -> f64 {
         let class = usize::from(class.0);
         f64::from(self.at(class, self.clocks.local((class % COUNTRIES.len()) as u32, time))) / MEAN_LEVEL
     }
@@ -129,8 +129,8 @@ impl Levels {
         let (day, time) = (local.div_euclid(DAY_MS.cast_signed()), local.rem_euclid(DAY_MS.cast_signed()));
         // The epoch was a Thursday.
         let weekend = (day + 3).rem_euclid(7) >= 5;
-        let place = time.unsigned_abs() / SLOT_MS;
-        self.shapes[class / COUNTRIES.len()][usize::from(weekend)][place as usize]
+        let slot = time.unsigned_abs() / SLOT_MS;
+        self.shapes[class / COUNTRIES.len()][usize::from(weekend)][slot as usize]
     }
 }
 
@@ -144,7 +144,7 @@ pub(crate) struct Surge {
 }
 
 /// Arrival times of usual calls.
-pub(crate) struct Tide {
+pub(crate) struct ArrivalTimes {
     levels: Levels,
     /// The share of each class in all calls.
     shares: Vec<f64>,
@@ -152,12 +152,12 @@ pub(crate) struct Tide {
     end_ms: u64,
     /// Expected at the mean level.
     calls_per_ms: f64,
-    slot: Slot,
+    slot: RateSlot,
     /// Where the next call stands, in expected calls since the slot's start.
     ahead: f64,
 }
 
-struct Slot {
+struct RateSlot {
     from: u64,
     to: u64,
     calls: f64,
@@ -165,24 +165,29 @@ struct Slot {
     highest: u32,
 }
 
-impl Tide {
+impl ArrivalTimes {
     /// Arrivals from `start_ms` on; `weights` are pairs of a class and how much its keys call.
     pub(crate) fn new(
         (start_ms, end_ms): (u64, u64),
         calls: f64,
-        weights: impl Iterator<Item = (Class, f64)>,
+        weights: impl Iterator<Item = (RhythmClass, f64)>,
         surges: Vec<Surge>,
     ) -> Self {
-        let mut shares = vec![0.0; Class::COUNT];
+        let mut shares = vec![0.0; RhythmClass::COUNT];
         for (class, weight) in weights {
             shares[usize::from(class.0)] += weight;
         }
-        shares[usize::from(Class::SILENT.0)] = 0.0;
+        shares[usize::from(RhythmClass::SILENT.0)] = 0.0;
         let total: f64 = shares.iter().sum();
         shares.iter_mut().for_each(|share| *share /= total);
-        let slot =
-            Slot { from: start_ms, to: start_ms, calls: 0.0, levels: vec![0; Class::COUNT], highest: 0 };
-        let mut tide = Self {
+        let slot = RateSlot {
+            from: start_ms,
+            to: start_ms,
+            calls: 0.0,
+            levels: vec![0; RhythmClass::COUNT],
+            highest: 0,
+        };
+        let mut arrivals = Self {
             levels: Levels::new(),
             shares,
             surges: Vec::new(),
@@ -192,13 +197,13 @@ impl Tide {
             ahead: 0.0,
         };
         let mut expected = 0.0;
-        while tide.advance() {
-            expected += tide.slot.calls;
+        while arrivals.advance() {
+            expected += arrivals.slot.calls;
         }
-        (tide.slot.from, tide.slot.to, tide.slot.calls) = (start_ms, start_ms, 0.0);
-        tide.calls_per_ms = calls / expected;
-        tide.surges = surges;
-        tide
+        (arrivals.slot.from, arrivals.slot.to, arrivals.slot.calls) = (start_ms, start_ms, 0.0);
+        arrivals.calls_per_ms = calls / expected;
+        arrivals.surges = surges;
+        arrivals
     }
 
     /// When the next usual call happens.
@@ -211,13 +216,13 @@ impl Tide {
                 return None;
             }
         }
-        let Slot { from, to, calls, .. } = self.slot;
+        let RateSlot { from, to, calls, .. } = self.slot;
         Some(from + whole(self.ahead / calls * (to - from) as f64).min(to - from - 1))
     }
 
     /// Whether a key of the class, drawn by popularity, calls now; `factor` in 1,024 (at most twice that) is how
     /// busy it is today.
-    pub(crate) fn accepts(&self, class: Class, factor: u32, draw: &mut Draw) -> bool {
+    pub(crate) fn accepts(&self, class: RhythmClass, factor: u32, draw: &mut Draw) -> bool {
         let level = u64::from(self.slot.levels[usize::from(class.0)]) * u64::from(factor);
         u64::from(draw.below(self.slot.highest * 2)) * 1_024 < level
     }

@@ -25,7 +25,7 @@ pub enum Scenario {
 
 /// A gateway's log format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum GatewayFormat {
     /// A JSON object a line, its fields named as in the examples
     #[default]
     Json,
@@ -50,7 +50,7 @@ pub struct Leak {
 
 /// What a world and its calls depend on.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct WorldSettings {
     /// Calls; lively worlds have about so many, and what they stage on top.
     pub events: NonZeroU64,
     /// 1 to 1,000,000.
@@ -78,7 +78,7 @@ pub struct Settings {
     /// Another seed gives another world.
     pub seed: u64,
     /// The format of the log's lines.
-    pub format: Format,
+    pub format: GatewayFormat,
     /// Share of calls a little behind others of their partition, 0 to 1.
     pub out_of_order: f64,
     /// Share of calls far behind others of their partition, 0 to 1.
@@ -91,7 +91,7 @@ pub struct Settings {
     pub partitions: u32,
 }
 
-impl Settings {
+impl WorldSettings {
     /// An hour of 100,000 calls.
     pub const DEFAULT: Self = Self {
         events: NonZeroU64::new(100_000).expect("isn't zero"),
@@ -108,7 +108,7 @@ impl Settings {
         look_alikes: None,
         leak: None,
         seed: 1,
-        format: Format::Json,
+        format: GatewayFormat::Json,
         out_of_order: 0.02,
         late: 0.0,
         duplicates: 0.005,

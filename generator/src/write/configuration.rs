@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::world::settings::{Format, Settings};
+use crate::world::settings::{GatewayFormat, WorldSettings};
 
 /// A configuration, whose text its `Display` writes.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +12,7 @@ pub struct Configuration<'a> {
     /// The lines of `[job]`.
     pub job: &'a str,
     /// The format of the log.
-    pub format: Format,
+    pub format: GatewayFormat,
     /// The lines of `[[source]]` that say where the log is.
     pub source: &'a str,
     /// Whether the country in a record counts. If not, its address is looked up.
@@ -24,7 +24,7 @@ pub struct Configuration<'a> {
 
 impl Configuration<'_> {
     /// The comment of a generated folder, with the command to try next.
-    pub(crate) fn comment(settings: &Settings, next: &str) -> String {
+    pub(crate) fn comment(settings: &WorldSettings, next: &str) -> String {
         format!("# Made by `keytide generate --seed {}`. Try: {next}\n", settings.seed)
     }
 }
@@ -33,10 +33,10 @@ impl fmt::Display for Configuration<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { comment, job, source, beneath, rest, .. } = self;
         let (format, key, fields) = match self.format {
-            Format::Json => ("json", "key", FIELDS),
-            Format::Apisix => ("apisix", "header:apikey", ""),
-            Format::Kong => ("kong", "header:apikey", ""),
-            Format::Combined => ("combined", "query:apikey", ""),
+            GatewayFormat::Json => ("json", "key", FIELDS),
+            GatewayFormat::Apisix => ("apisix", "header:apikey", ""),
+            GatewayFormat::Kong => ("kong", "header:apikey", ""),
+            GatewayFormat::Combined => ("combined", "query:apikey", ""),
         };
         let fields = if self.country { fields.to_owned() } else { fields.replace(COUNTRY, "") };
         write!(

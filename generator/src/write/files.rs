@@ -11,19 +11,19 @@ use flate2::write::GzEncoder;
 use super::configuration::Configuration;
 use super::folder;
 use super::lines::Generated;
-use super::progress::Progress;
-use crate::args::Args;
+use super::progress::RunProgress;
+use crate::args::GenerateArgs;
 use crate::story::World;
-use crate::world::settings::{Format, Settings};
+use crate::world::settings::{GatewayFormat, WorldSettings};
 
 const BUFFER_BYTES: usize = 256 << 10;
 
-enum Output {
+enum EventFile {
     Plain(BufWriter<File>),
     Gzip(GzEncoder<BufWriter<File>>),
 }
 
-impl Output {
+impl EventFile {
     fn open(path: &Path, gzip: bool) -> io::Result<Self> {
         let file = BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?);
         Ok(if gzip { Self::Gzip(GzEncoder::new(file, Compression::default())) } else { Self::Plain(file) })
@@ -48,10 +48,10 @@ impl Output {
 ///
 /// # Errors
 /// If the folder isn't empty or can't be written to, or if the world is too small for its scenario.
-pub fn to_files(args: &Args, now_ms: u64) -> anyhow::Result<(Generated, f64)> {
+pub fn to_files(args: &GenerateArgs, now_ms: u64) -> anyhow::Result<(Generated, f64)> {
     let out = args.out.as_deref().context("--out DIR says where files go")?;
     let world = World::new(args.settings(now_ms, None)?)?;
-    let progress = Progress::new(&world.settings);
+    let progress = RunProgress::new(&world.settings);
     let generated = write(&world, out, args.gzip, &progress)?;
     progress.clear();
     Ok((generated, progress.seconds()))
@@ -63,7 +63,7 @@ pub fn to_files(args: &Args, now_ms: u64) -> anyhow::Result<(Generated, f64)> {
 /// If an option isn't known or a value not allowed; and those of [`to_files`].
 pub fn generate(out: &Path, options: &str) -> anyhow::Result<Generated> {
     let folder = ["--out".into(), out.as_os_str().to_owned()];
-    let args = Args::typed(folder.into_iter().chain(options.split_whitespace().map(Into::into)))?;
+    let args = GenerateArgs::typed(folder.into_iter().chain(options.split_whitespace().map(Into::into)))?;
     // Files don't depend on the clock: calls that happen now need a topic.
     Ok(to_files(&args, 0)?.0)
 }
@@ -72,7 +72,7 @@ pub fn generate(out: &Path, options: &str) -> anyhow::Result<Generated> {
 ///
 /// # Errors
 /// If the folder isn't empty or can't be written to.
-fn write(world: &World, out: &Path, gzip: bool, progress: &Progress) -> anyhow::Result<Generated> {
+fn write(world: &World, out: &Path, gzip: bool, progress: &RunProgress) -> anyhow::Result<Generated> {
     folder::create(out, world)?;
     let settings = &world.settings;
     let extension = extension(settings, gzip);
@@ -91,7 +91,7 @@ fn write(world: &World, out: &Path, gzip: bool, progress: &Progress) -> anyhow::
     let open = |partition: u32| {
         let number = if settings.partitions == 1 { String::new() } else { format!("-{partition:04}") };
         let path = out.join(format!("events{number}{extension}"));
-        Output::open(&path, gzip).with_context(|| format!("can't create {}", path.display()))
+        EventFile::open(&path, gzip).with_context(|| format!("can't create {}", path.display()))
     };
     let mut files = (0..settings.partitions).map(open).collect::<Result<Vec<_>, _>>()?;
     let failed = || format!("can't write events to {}", out.display());
@@ -107,7 +107,7 @@ fn write(world: &World, out: &Path, gzip: bool, progress: &Progress) -> anyhow::
     Ok(generator.generated())
 }
 
-fn extension(settings: &Settings, gzip: bool) -> String {
-    let format = if settings.format == Format::Combined { ".log" } else { ".jsonl" };
+fn extension(settings: &WorldSettings, gzip: bool) -> String {
+    let format = if settings.format == GatewayFormat::Combined { ".log" } else { ".jsonl" };
     format!("{format}{}", if gzip { ".gz" } else { "" })
 }

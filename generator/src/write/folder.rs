@@ -7,12 +7,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use keytide_dataflow::model::KeyState;
 use mmdb_writer::{Value, Writer};
 
 use super::lines::Generator;
 use crate::story::World;
-use crate::world::population::{COUNTRIES, KeyState, Network, PLANS, Population};
-use crate::world::settings::Settings;
+use crate::world::population::{COUNTRIES, Network, PLANS, Population};
+use crate::world::settings::WorldSettings;
 
 /// Makes a folder, which must be empty if it is there, and writes what a job needs beside the events.
 ///
@@ -61,7 +62,7 @@ pub(crate) fn write(out: &Path, name: &str, content: impl AsRef<[u8]>) -> anyhow
     fs::write(&path, content).with_context(|| format!("can't write {}", path.display()))
 }
 
-fn keys(settings: &Settings, population: &Population) -> anyhow::Result<String> {
+fn keys(settings: &WorldSettings, population: &Population) -> anyhow::Result<String> {
     let mut csv =
         "key_hash,subscription,state,kind,created_at,revoked_at,last_used_at,valid_from,allow_list,contact\n"
             .to_owned();
@@ -134,7 +135,7 @@ fn time(ms: u64) -> anyhow::Result<String> {
 }
 
 fn geo(
-    settings: &Settings,
+    settings: &WorldSettings,
     population: &Population,
     kind: &str,
     record: impl Fn(&Network) -> Value,

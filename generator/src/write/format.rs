@@ -8,13 +8,13 @@ use std::net::IpAddr;
 
 use keytide_dataflow::model::id_digits;
 
-use crate::story::record::Record;
-use crate::world::population::{AGENTS, COUNTRIES, Population, Route};
-use crate::world::settings::Format;
+use crate::story::record::CallRecord;
+use crate::world::population::{AGENTS, COUNTRIES, Population, RouteProfile};
+use crate::world::settings::GatewayFormat;
 
 /// Writes lines of one format.
 pub(crate) struct Formatter<'a> {
-    format: Format,
+    format: GatewayFormat,
     population: &'a Population,
     raw_keys: Vec<Box<str>>,
     line: Vec<u8>,
@@ -23,7 +23,7 @@ pub(crate) struct Formatter<'a> {
 }
 
 impl<'a> Formatter<'a> {
-    pub(crate) fn new(format: Format, population: &'a Population) -> Self {
+    pub(crate) fn new(format: GatewayFormat, population: &'a Population) -> Self {
         let raw_keys = population.keys.iter().map(|key| key.raw().into()).collect();
         Self {
             format,
@@ -35,27 +35,27 @@ impl<'a> Formatter<'a> {
     }
 
     /// The record's line, with its end.
-    pub(crate) fn line(&mut self, record: &Record) -> &[u8] {
+    pub(crate) fn line(&mut self, record: &CallRecord) -> &[u8] {
         self.line.clear();
         match self.format {
-            Format::Json => self.json(record),
-            Format::Apisix => self.apisix(record),
-            Format::Kong => self.kong(record),
-            Format::Combined => self.combined(record),
+            GatewayFormat::Json => self.json(record),
+            GatewayFormat::Apisix => self.apisix(record),
+            GatewayFormat::Kong => self.kong(record),
+            GatewayFormat::Combined => self.combined(record),
         }
         self.line.push(b'\n');
         &self.line
     }
 
     /// A line that was cut off, with its end.
-    pub(crate) fn broken_line(&mut self, record: &Record) -> &[u8] {
+    pub(crate) fn broken_line(&mut self, record: &CallRecord) -> &[u8] {
         let length = self.line(record).len() / 3;
         self.line.truncate(length);
         self.line.push(b'\n');
         &self.line
     }
 
-    fn json(&mut self, record: &Record) {
+    fn json(&mut self, record: &CallRecord) {
         self.text("{\"requestId\":\"");
         self.uuid(record.request_id);
         self.text("\",\"requestTime\":");
@@ -87,7 +87,7 @@ impl<'a> Formatter<'a> {
         self.text("\"}");
     }
 
-    fn apisix(&mut self, record: &Record) {
+    fn apisix(&mut self, record: &CallRecord) {
         let route = self.route(record);
         self.text("{\"client_ip\":\"");
         self.address(record);
@@ -124,7 +124,7 @@ impl<'a> Formatter<'a> {
         self.text(",\"server\":{\"hostname\":\"apisix-0\",\"version\":\"3.13.0\"}}");
     }
 
-    fn kong(&mut self, record: &Record) {
+    fn kong(&mut self, record: &CallRecord) {
         let route = self.route(record);
         self.text("{\"request\":{\"id\":\"");
         self.hex(record.request_id);
@@ -160,7 +160,7 @@ impl<'a> Formatter<'a> {
         self.text("\"}}");
     }
 
-    fn combined(&mut self, record: &Record) {
+    fn combined(&mut self, record: &CallRecord) {
         self.address(record);
         self.text(" - - [");
         self.clf(record.time);
@@ -181,12 +181,12 @@ impl<'a> Formatter<'a> {
         self.text("\"");
     }
 
-    fn route(&self, record: &Record) -> &'a Route {
+    fn route(&self, record: &CallRecord) -> &'a RouteProfile {
         &self.population.routes[record.route as usize]
     }
 
     /// The gateway's name of the route, such as `get-v1-orders-id`.
-    fn route_name(&mut self, record: &Record) {
+    fn route_name(&mut self, record: &CallRecord) {
         let route = self.route(record);
         self.line.extend(route.method.bytes().map(|byte| byte.to_ascii_lowercase()));
         let slug = |byte: u8| match byte {
@@ -197,7 +197,7 @@ impl<'a> Formatter<'a> {
         self.line.extend(route.template.bytes().filter_map(slug));
     }
 
-    fn path(&mut self, record: &Record) {
+    fn path(&mut self, record: &CallRecord) {
         let template = &self.route(record).template;
         match template.strip_suffix("{id}") {
             Some(parent) => {
@@ -212,7 +212,7 @@ impl<'a> Formatter<'a> {
         self.line.extend_from_slice(self.raw_keys[key as usize].as_bytes());
     }
 
-    fn key_header(&mut self, record: &Record) {
+    fn key_header(&mut self, record: &CallRecord) {
         if let Some(key) = record.key {
             self.text(",\"apikey\":\"");
             self.key(key);
@@ -251,7 +251,7 @@ impl<'a> Formatter<'a> {
         }
     }
 
-    fn address(&mut self, record: &Record) {
+    fn address(&mut self, record: &CallRecord) {
         match record.client.address {
             IpAddr::V4(address) => {
                 for (index, octet) in address.octets().into_iter().enumerate() {

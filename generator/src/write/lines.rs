@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::format::Formatter;
 use crate::draw::{Draw, mixed};
-use crate::story::episodes::Label;
-use crate::story::record::Record;
+use crate::story::episodes::LabelLine;
+use crate::story::record::CallRecord;
 use crate::story::schedule::{Arrival, Schedule};
-use crate::story::{Calls, World};
+use crate::story::{CallSource, World};
 
 /// A record is sent again within so many records, as gateways do after an unclear answer.
 const RESENT_WITHIN: usize = 16;
@@ -42,7 +42,7 @@ impl World {
 
 /// A line of the log.
 #[derive(Clone, Copy, Debug)]
-pub struct Line<'l> {
+pub struct LogLine<'l> {
     /// Counted from 0; below the settings' `partitions`.
     pub partition: usize,
     /// When it arrives, in milliseconds since the epoch: at the call's time, or later if that is out of order.
@@ -50,7 +50,7 @@ pub struct Line<'l> {
     pub bytes: &'l [u8],
 }
 
-impl<'l> Line<'l> {
+impl<'l> LogLine<'l> {
     /// Without its end.
     pub fn text(&self) -> &'l [u8] {
         self.bytes.strip_suffix(b"\n").unwrap_or(self.bytes)
@@ -103,60 +103,60 @@ impl Generated {
 
 /// What a line is.
 #[derive(Clone, Copy)]
-enum Kind {
+enum LineKind {
     Call(Arrival),
     Again,
     Broken,
 }
 
-struct Planned {
-    kind: Kind,
+struct PendingLine {
+    kind: LineKind,
     at_ms: u64,
     partition: usize,
-    record: Record,
+    record: CallRecord,
 }
 
 /// The lines of a world, in the order in which they arrive. Of a seed, always the same.
 pub struct Generator<'a> {
     world: &'a World,
-    calls: Calls<'a>,
+    calls: CallSource<'a>,
     chance: Draw,
     schedule: Schedule,
     draw: Draw,
     formatter: Formatter<'a>,
     /// The last records and their partitions.
-    sent: VecDeque<(usize, Record)>,
+    sent: VecDeque<(usize, CallRecord)>,
     /// Lines that come before the next call.
-    planned: VecDeque<Planned>,
+    planned: VecDeque<PendingLine>,
     generated: Generated,
     stopped_ms: Option<u64>,
 }
 
 impl<'a> Generator<'a> {
     /// The next line.
-    pub fn next_line(&mut self) -> Option<Line<'_>> {
+    pub fn next_line(&mut self) -> Option<LogLine<'_>> {
         if self.planned.is_empty() {
             self.plan()?;
         }
-        let Planned { kind, at_ms, partition, record } = self.planned.pop_front()?;
+        let PendingLine { kind, at_ms, partition, record } = self.planned.pop_front()?;
         let generated = &mut self.generated;
         match kind {
-            Kind::Call(arrival) => {
+            LineKind::Call(arrival) => {
                 generated.events += 1;
                 generated.anonymous += u64::from(record.key.is_none());
                 generated.out_of_order += u64::from(arrival.out_of_order);
                 generated.late += u64::from(arrival.late);
             }
-            Kind::Again => generated.duplicates += 1,
-            Kind::Broken => generated.broken += 1,
+            LineKind::Again => generated.duplicates += 1,
+            LineKind::Broken => generated.broken += 1,
         }
         let bytes = match kind {
-            Kind::Broken => self.formatter.broken_line(&record),
-            Kind::Call(_) | Kind::Again => self.formatter.line(&record),
+            LineKind::Broken => self.formatter.broken_line(&record),
+            LineKind::Call(_) | LineKind::Again => self.formatter.line(&record),
         };
         generated.lines += 1;
         generated.bytes += bytes.len() as u64;
-        Some(Line { partition, at_ms, bytes })
+        Some(LogLine { partition, at_ms, bytes })
     }
 
     /// Makes no more calls. Lines of those that were made still come.
@@ -176,7 +176,7 @@ impl<'a> Generator<'a> {
     ///
     /// # Errors
     /// If a time is beyond what can be written.
-    pub(crate) fn labels(&self) -> anyhow::Result<Option<Vec<Label>>> {
+    pub(crate) fn labels(&self) -> anyhow::Result<Option<Vec<LabelLine>>> {
         self.world.labels(&self.calls, self.stopped_ms.unwrap_or(u64::MAX))
     }
 
@@ -185,17 +185,17 @@ impl<'a> Generator<'a> {
         let population = &self.world.population;
         let arrival = self.schedule.next(|| self.calls.next(population, &mut self.chance))?;
         let Arrival { record, partition, at_ms, .. } = arrival;
-        self.planned.push_back(Planned { kind: Kind::Call(arrival), at_ms, partition, record });
+        self.planned.push_back(PendingLine { kind: LineKind::Call(arrival), at_ms, partition, record });
         if self.sent.len() == RESENT_WITHIN {
             self.sent.pop_front();
         }
         self.sent.push_back((partition, record));
         if self.schedule.again.hit() {
             let (partition, record) = self.sent[self.draw.below(self.sent.len() as u32) as usize];
-            self.planned.push_back(Planned { kind: Kind::Again, at_ms, partition, record });
+            self.planned.push_back(PendingLine { kind: LineKind::Again, at_ms, partition, record });
         }
         if self.schedule.broken.hit() {
-            self.planned.push_back(Planned { kind: Kind::Broken, at_ms, partition, record });
+            self.planned.push_back(PendingLine { kind: LineKind::Broken, at_ms, partition, record });
         }
         Some(())
     }

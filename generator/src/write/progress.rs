@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::world::settings::Settings;
+use crate::world::settings::WorldSettings;
 
 /// Lines between two looks at the clock.
 const LINES: u64 = 4_096;
 const REDRAWN: Duration = Duration::from_millis(100);
 
 /// Counts lines and shows how far the run is, by event time.
-pub(crate) struct Progress {
+pub(crate) struct RunProgress {
     bar: ProgressBar,
     start_ms: u64,
     began: Instant,
     lines: Cell<u64>,
 }
 
-impl Progress {
+impl RunProgress {
     /// Begins to show and to count.
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &WorldSettings) -> Self {
         let bar = if io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}  {eta} left")
                 .expect("the template is a constant that a run has shown to be right");

@@ -19,10 +19,10 @@ use keytide_connectors::kafka::Producer;
 use super::configuration::Configuration;
 use super::folder;
 use super::lines::Generated;
-use super::progress::Progress;
-use crate::args::{Args, Rate, Start};
+use super::progress::RunProgress;
+use crate::args::{GenerateArgs, SendRate, StartTime};
 use crate::story::World;
-use crate::world::settings::Settings;
+use crate::world::settings::WorldSettings;
 
 /// Lines go out together that are due within this.
 const SLICE: Duration = Duration::from_millis(10);
@@ -30,35 +30,35 @@ const SLICE: Duration = Duration::from_millis(10);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A topic to send to.
-pub struct Target {
+pub struct TopicTarget {
     producer: Producer,
-    source: Source,
+    source: TopicSource,
     stop: Arc<AtomicBool>,
 }
 
 /// What was said of the topic.
-pub(crate) struct Source {
+pub(crate) struct TopicSource {
     pub(crate) brokers: String,
     pub(crate) topic: String,
     /// With paths that don't depend on the folder.
     pub(crate) librdkafka: Vec<(String, String)>,
 }
 
-impl Target {
+impl TopicTarget {
     /// Looks up the topic that the arguments name; `None` if they name none.
     ///
     /// # Errors
     /// If a setting isn't allowed, or the topic isn't there.
-    pub fn open(args: &Args) -> anyhow::Result<Option<Self>> {
+    pub fn open(args: &GenerateArgs) -> anyhow::Result<Option<Self>> {
         let (Some(brokers), Some(topic)) = (&args.kafka, &args.topic) else { return Ok(None) };
         let librdkafka = args.librdkafka.iter().map(absolute).collect::<Result<_, _>>()?;
-        let source = Source { brokers: brokers.clone(), topic: topic.clone(), librdkafka };
+        let source = TopicSource { brokers: brokers.clone(), topic: topic.clone(), librdkafka };
         let producer = Producer::open(&source.client()?, topic)?;
         Ok(Some(Self { producer, source, stop: Arc::default() }))
     }
 
     /// Where lines go, for people.
-    pub fn place(&self) -> String {
+    pub fn description(&self) -> String {
         format!("sent to topic `{}` of {}", self.source.topic, self.source.brokers)
     }
 
@@ -72,7 +72,7 @@ impl Target {
     /// # Errors
     /// If the folder isn't empty or can't be written to, if the world is too small for its scenario, or if the
     /// brokers refuse a line.
-    pub fn run(&self, args: &Args, now_ms: u64) -> anyhow::Result<(Generated, f64)> {
+    pub fn run(&self, args: &GenerateArgs, now_ms: u64) -> anyhow::Result<(Generated, f64)> {
         let partitions = u32::try_from(self.producer.partitions()).unwrap_or(u32::MAX);
         let world = World::new(args.settings(now_ms, Some(partitions))?)?;
         let out = args.out.as_deref();
@@ -80,11 +80,11 @@ impl Target {
             folder::create(out, &world)?;
             folder::write(out, "keytide.toml", self.source.configuration(&world.settings, false))?;
         }
-        let progress = Progress::new(&world.settings);
-        let pace = match (args.start, args.rate.unwrap_or(Rate::Max)) {
-            (Start::Now, _) => Pace::Live { start_ms: world.settings.start_ms },
-            (_, Rate::PerSecond(per_s)) => Pace::Even { per_s },
-            (_, Rate::Max) => Pace::Max,
+        let progress = RunProgress::new(&world.settings);
+        let pace = match (args.start, args.rate.unwrap_or(SendRate::Max)) {
+            (StartTime::Now, _) => SendPace::Live { start_ms: world.settings.start_ms },
+            (_, SendRate::PerSecond(per_s)) => SendPace::Even { per_s },
+            (_, SendRate::Max) => SendPace::Max,
         };
         let generated = self.send(&world, pace, out, &progress);
         progress.clear();
@@ -94,12 +94,12 @@ impl Target {
     fn send(
         &self,
         world: &World,
-        pace: Pace,
+        pace: SendPace,
         out: Option<&Path>,
-        progress: &Progress,
+        progress: &RunProgress,
     ) -> anyhow::Result<Generated> {
         let mut generator = world.generator();
-        let mut clock = Clock { began: Instant::now(), reached: Duration::ZERO };
+        let mut clock = SendClock { began: Instant::now(), reached: Duration::ZERO };
         let (mut sent, mut stopped) = (0, false);
         while let Some(line) = generator.next_line() {
             if !stopped && let Some(due) = pace.due(sent, line.at_ms) {
@@ -121,10 +121,10 @@ impl Target {
     }
 }
 
-impl Source {
+impl TopicSource {
     /// How to reach the brokers: settings are judged as the job judges its own.
     fn client(&self) -> anyhow::Result<KafkaClient> {
-        let text = self.configuration(&Settings::DEFAULT, true);
+        let text = self.configuration(&WorldSettings::DEFAULT, true);
         // Overrides of a job's configuration aren't meant for us; variables with secrets are.
         let environment =
             environment().filter(|(name, _)| !(name.starts_with("KEYTIDE_") && name.contains("__")));
@@ -141,7 +141,7 @@ impl Source {
 
     /// A configuration whose source is the topic: for the producer, or for a job, which gets what concerns the
     /// connection.
-    pub(crate) fn configuration(&self, settings: &Settings, for_producer: bool) -> String {
+    pub(crate) fn configuration(&self, settings: &WorldSettings, for_producer: bool) -> String {
         let Self { brokers, topic, librdkafka } = self;
         let source = format!("kind = \"kafka\"\nbrokers = {}\ntopic = {}\n", text(brokers), text(topic));
         let concerns = |name: &str| {
@@ -190,7 +190,7 @@ pub(crate) fn absolute((name, value): &(String, String)) -> anyhow::Result<(Stri
 
 /// When lines are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Pace {
+pub(crate) enum SendPace {
     Max,
     Even {
         per_s: u32,
@@ -201,7 +201,7 @@ pub(crate) enum Pace {
     },
 }
 
-impl Pace {
+impl SendPace {
     /// When the line after so many is due, from the beginning on; `None`: at once.
     pub(crate) fn due(self, sent: u64, at_ms: u64) -> Option<Duration> {
         match self {
@@ -217,12 +217,12 @@ impl Pace {
 }
 
 /// How far the time of sending is. The system's clock is read when it has to be.
-struct Clock {
+struct SendClock {
     began: Instant,
     reached: Duration,
 }
 
-impl Clock {
+impl SendClock {
     /// Waits until `due`, or until it is told to stop.
     fn wait(&mut self, due: Duration, stop: &AtomicBool, mut meanwhile: impl FnMut()) {
         while self.reached < due && !stop.load(Ordering::Relaxed) {

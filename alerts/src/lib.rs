@@ -1,4 +1,4 @@
-//! From incidents to people: what is to be done about a key, and who is told how.
+//! From incidents to people: the policy decides what to do about a key, the outbox sends mails and webhook requests.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

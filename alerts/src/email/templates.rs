@@ -1,4 +1,4 @@
-//! MailTemplates of mails: bundled, and overridable file by file from a folder.
+//! Templates of mails: bundled, and overridable file by file from a folder.
 //!
 //! What a mail says stands in `en/` and `ko/` (`security`, `owner`, `digest`, `test`; each as `.txt` and `.html`),
 //! what all share beside them. An override is tried at once with incidents of every kind, so one that is broken or
@@ -57,7 +57,7 @@ fn names() -> String {
     BUNDLED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-/// MailTemplates, by name.
+/// The templates, by name.
 pub(crate) struct MailTemplates {
     environment: Environment<'static>,
     folder: Option<PathBuf>,

@@ -77,7 +77,7 @@ impl WebhookQueue {
 
 impl OutboundQueue for WebhookQueue {
     type Item = WebhookBatch;
-    type Report = WebhookOutcome;
+    type Attempt = WebhookOutcome;
 
     fn hurry(&mut self, now: u64) {
         self.due = now;

@@ -234,7 +234,7 @@ impl MailQueue {
 
 impl OutboundQueue for MailQueue {
     type Item = QueuedMail;
-    type Report = MailOutcome;
+    type Attempt = MailOutcome;
 
     /// Ends all pauses and the intervals of digests. The hourly limits stay.
     fn hurry(&mut self, now: u64) {

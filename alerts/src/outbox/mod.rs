@@ -91,11 +91,11 @@ struct QueueState<Q> {
 /// The part of a queue that [`SharedQueue`] drives. Times are milliseconds of [`SharedQueue::now`].
 trait OutboundQueue {
     type Item;
-    type Report;
+    type Attempt;
 
     /// Each item that is handed out must be followed by one call of [`done`](Self::done).
     fn next(&mut self, now: u64) -> NextStep<Self::Item>;
-    fn done(&mut self, item: &Self::Item, report: &Self::Report, now: u64);
+    fn done(&mut self, item: &Self::Item, attempt: &Self::Attempt, now: u64);
     /// Makes everything due that waits for a time, because the process ends.
     fn hurry(&mut self, now: u64);
     fn stats(&self) -> QueueStats;
@@ -134,12 +134,12 @@ impl<Q: OutboundQueue> SharedQueue<Q> {
     }
 
     /// Carries out the queue's steps until it is told to end and either is idle or has run out of time.
-    fn run(&self, mut work: impl FnMut(&Q::Item) -> Q::Report) {
+    fn run(&self, mut work: impl FnMut(&Q::Item) -> Q::Attempt) {
         while let Some(item) = self.next() {
             // The lock is free meanwhile: `work` may take minutes.
-            let report = work(&item);
+            let attempt = work(&item);
             let now = self.now();
-            self.lock().queue.done(&item, &report, now);
+            self.lock().queue.done(&item, &attempt, now);
         }
     }
 
@@ -284,7 +284,7 @@ fn spawn<Q: OutboundQueue + Send + 'static>(
     name: &str,
     done: &Sender<()>,
     queue: Arc<SharedQueue<Q>>,
-    work: impl FnMut(&Q::Item) -> Q::Report + Send + 'static,
+    work: impl FnMut(&Q::Item) -> Q::Attempt + Send + 'static,
 ) -> io::Result<()> {
     let done = done.clone();
     thread::Builder::new().name(format!("alerts-{name}")).spawn(move || {

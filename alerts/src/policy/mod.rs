@@ -1,21 +1,21 @@
-//! What is to be done about a key whose incident reached the level `revoke`.
+//! The policy decides what to do about a key whose incident reached the severity `revoke`.
 //!
-//! A pure fold over transitions: the same transitions, tick by tick, give the same actions, whatever their order within
-//! a tick. An action's identity is that of its incident and of what is done, so a replay asks for the same again.
+//! It is a pure fold over transitions. The same transitions, tick by tick, give the same actions, whatever their order
+//! within a tick. An action is identified by its incident and its kind, so a replay asks for the same actions again.
 //!
-//! * A key without a row in the tables is never acted on, nor are the calls of no key and of keys beyond a cap.
-//! * `observe` and `alert` do nothing. `suspend` suspends a key in use. `revoke` does that first; a key that already
-//!   is suspended it revokes. A revoked key is left alone.
-//! * Nothing happens at a level below `revoke`, on a window that isn't over, or twice on account of one incident.
-//! * Held for a person is what follows from calls that came while the job was catching up, or that rose together with
-//!   those of many keys; what concerns a key that was acted on within the cooldown; and what the breaker stops.
-//! * The breaker lets pass `keys_per_hour` keys, and `percent_per_hour` of the keys in use (at least one), both in any
-//!   hour in which incidents opened and in any hour in which it was decided about them. By the first a job that catches
-//!   up does no more than one that didn't fall behind; the second is for old incidents that rise together.
+//! * It never acts on keys without a row in the tables, on calls without a key, or on keys beyond a cap.
+//! * `observe` and `alert` do nothing. `suspend` suspends an active key. `revoke` also suspends an active key first, and
+//!   revokes a suspended one. Revoked keys are left alone.
+//! * It never acts below `revoke`, on a window that is still open, or twice in the same way for one incident.
+//! * It holds an action for a person in four cases: the job was catching up; many keys rose together; the key was acted
+//!   on within the cooldown; the breaker is open.
+//! * The breaker passes at most `keys_per_hour` keys and at most `percent_per_hour` of the active keys (at least one).
+//!   Both hold for any hour by the incidents' opening times and for any hour by the times of decision. By the first, a
+//!   job that catches up acts no more than one that kept pace. The second stops old incidents that rise together.
 //!
-//! In this version acting is off: every action is a row that says what would have been done.
+//! In this version acting is off: each action is only a row that says what would have been done.
 //!
-//! Limits: a memory of 32 days, and of 65,536 actions that wait to be withdrawn; the oldest are forgotten first.
+//! Limits: it remembers 32 days, and at most 65,536 actions that may be withdrawn; it forgets the oldest first.
 
 #[cfg(test)]
 mod tests;
@@ -29,56 +29,57 @@ use keytide_dataflow::model::{EventTime, KeyId, KeyState, Policy};
 use keytide_dataflow::{Action, ActionState, Change, IncidentId, Revocation, Transition};
 use serde::{Deserialize, Serialize};
 
-/// How long anything is remembered: longer than any cooldown.
+/// Everything older is forgotten. It must be longer than any cooldown.
 const MEMORY_MS: u64 = 32 * 24 * HOUR_MS;
-/// Actions that are remembered in case their incident is withdrawn.
+/// The most actions that are remembered in case their incident is withdrawn.
 const MAX_ACTIONS: usize = 1 << 16;
-/// What a reason says before why an action is held.
+/// Separates the action in a reason from the cause of its being held.
 const HELD: &str = "; held: ";
 
-/// Decides about keys.
+/// Decides which actions follow from transitions.
 #[derive(Clone, Debug)]
 pub struct PolicyEngine {
     rules: PolicyRules,
     memory: PolicyMemory,
 }
 
-/// What a [`PolicyEngine`] remembers.
+/// The state of a [`PolicyEngine`], as checkpoints hold it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyMemory {
-    /// The keys that were acted on, by when their incident opened, and by when that was decided.
+    /// Keys that were acted on, with the time at which their incident opened. The next field has the time of decision.
     by_opening: BTreeSet<(EventTime, KeyId)>,
     by_decision: BTreeSet<(EventTime, KeyId)>,
-    /// When a key was last acted on.
+    /// The last time at which each key was acted on.
     acted: BTreeMap<KeyId, EventTime>,
-    /// What was asked for on account of an incident, and when; and the same by time.
+    /// The actions asked for by each incident, with the time of the last. The next field has the same by time.
     asked: BTreeMap<IncidentId, (EventTime, Vec<Action>)>,
     asked_at: BTreeSet<(EventTime, IncidentId)>,
 }
 
 impl PolicyEngine {
-    /// One that remembers nothing.
+    /// Creates an engine with an empty memory.
     #[must_use]
     pub fn new(rules: PolicyRules) -> Self {
         Self::restore(rules, PolicyMemory::default())
     }
 
-    /// One that remembers what another did.
+    /// Creates an engine that continues from a saved memory.
     #[must_use]
     pub fn restore(rules: PolicyRules, memory: PolicyMemory) -> Self {
         Self { rules, memory }
     }
 
-    /// What it remembers.
+    /// Returns the memory, for a checkpoint.
     #[must_use]
     pub fn memory(&self) -> &PolicyMemory {
         &self.memory
     }
 
-    /// What is to be done after one tick's transitions: for each action its newest row.
+    /// Decides what follows from the transitions of one tick. Returns the newest row of each action.
     pub fn decide(&mut self, transitions: &[Transition]) -> Vec<Revocation> {
         let mut ordered: Vec<&Transition> = transitions.iter().collect();
         ordered.sort_unstable_by_key(|transition| transition.order());
+        // Keyed by action, so that a row later in the tick replaces an earlier one.
         let mut rows: BTreeMap<u128, Revocation> = BTreeMap::new();
         for transition in ordered {
             self.memory.forget(transition.at_ms.saturating_sub(MEMORY_MS));
@@ -95,7 +96,7 @@ impl PolicyEngine {
         rows.into_values().collect()
     }
 
-    /// The actions of an incident that was none.
+    /// Withdraws all actions of an incident that turned out to be none.
     fn withdraw(&mut self, transition: &Transition) -> Vec<Revocation> {
         let incident = transition.incident.id;
         let Some((at_ms, actions)) = self.memory.asked.remove(&incident) else { return Vec::new() };
@@ -134,7 +135,7 @@ impl PolicyEngine {
         Some(row(transition, action, ActionState::Held, reason))
     }
 
-    /// What policy and the key's state ask for.
+    /// Returns the action that the plan's policy and the key's state ask for.
     fn action(&self, transition: &Transition) -> Option<Action> {
         let state = transition.key_state?;
         let allowed = transition.policy.unwrap_or(match self.rules.default {
@@ -150,7 +151,7 @@ impl PolicyEngine {
         }
     }
 
-    /// Why a person has to decide.
+    /// Returns why a person has to decide, or `None` if the policy may act.
     fn held(&self, transition: &Transition) -> Option<String> {
         let Transition { incident, at_ms, active_keys, .. } = transition;
         let PolicyRules { keys_per_hour, percent_per_hour, cooldown_ms, .. } = self.rules;
@@ -176,13 +177,13 @@ impl PolicyEngine {
     }
 }
 
-/// Why the action of a row is held.
+/// Extracts from a row's reason why its action is held.
 #[must_use]
 pub fn held(reason: &str) -> &str {
     reason.split_once(HELD).map_or(reason, |(_, why)| why)
 }
 
-/// Entries less than an hour before or after `time`: at least as many as in any hour that has it in it.
+/// Counts entries less than an hour before or after `time`: at least as many as in any hour that contains it.
 fn around(entries: &BTreeSet<(EventTime, KeyId)>, time: EventTime) -> u64 {
     let first = (time.saturating_sub(HOUR_MS - 1), KeyId(0));
     let last = (time.saturating_add(HOUR_MS - 1), KeyId(u128::MAX));

@@ -241,7 +241,7 @@ fn what_a_withdrawn_incident_asked_for_is_withdrawn() {
     assert_eq!((rows[0].id, rows[0].state), (asked[0].id, ActionState::Withdrawn));
     assert_eq!(rows[0].reason, "withdrawn: the table of keys says that the key is publishable");
     assert_eq!(policy.decide(std::slice::from_ref(&withdrawn)), [], "once");
-    // Within one tick only the last word is said.
+    // Within one tick only the last row of an action is returned.
     let mut policy = PolicyEngine::new(PolicyRules::default());
     let rows = policy.decide(&[withdrawn, transition]);
     assert_eq!(rows.iter().map(|row| row.state).collect::<Vec<_>>(), [ActionState::Withdrawn]);

@@ -1,4 +1,4 @@
-//! One request, one connection, to an address that was judged before.
+//! The client sends one request over one connection, to an address that was judged just before.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -22,16 +22,16 @@ use tokio_rustls::TlsConnector;
 
 use super::{SignedRequest, WebhookBatch, WebhookOutcome, guard};
 
-/// Bytes of an answer's head.
+/// The largest head of an answer.
 const MAX_HEAD_BYTES: usize = 32 << 10;
-/// Headers of an answer.
+/// The most headers of an answer.
 const MAX_HEADERS: usize = 64;
-/// Addresses of a host that are tried.
+/// The most addresses of a host that are tried.
 const MAX_ADDRESSES: usize = 4;
-/// The longest that a receiver can ask for.
+/// The longest wait that a receiver can ask for.
 const MAX_AFTER_S: u64 = 3_600;
 
-/// A client that can't be made.
+/// Why a client can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("webhooks: {0}")]
@@ -40,10 +40,10 @@ pub enum ClientError {
     Tls(#[from] rustls::Error),
 }
 
-/// Looks up the addresses of a host and port. May block.
+/// Looks up the addresses of a host and port. It may block.
 type Resolve = Arc<dyn Fn(&str, u16) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 
-/// Sends requests to one webhook. Blocks while it does, for at most the webhook's time.
+/// Sends requests to one webhook. Each call blocks for at most the webhook's timeout.
 pub struct Client {
     webhook: Webhook,
     runtime: Option<Runtime>,
@@ -59,20 +59,20 @@ impl std::fmt::Debug for Client {
 
 /// Why a request has no answer.
 enum RequestFailure {
-    /// It was never sent, and won't be while this is so.
+    /// The request wasn't sent, because an address or the URL isn't allowed.
     Forbidden(String),
     Network(String),
 }
 
 impl Client {
-    /// One that trusts whom this system trusts.
+    /// Creates a client that trusts the certificates of this system.
     ///
     /// # Errors
-    /// If there are no threads, or no certificates to trust.
+    /// If a runtime can't be started, or the system has no trusted certificates.
     pub fn new(webhook: &Webhook) -> Result<Self, ClientError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        // Who talks without TLS needs no certificates to trust.
+        // Without TLS a system without trusted certificates is no error.
         let config = match webhook.url.tls {
             true => builder.with_platform_verifier()?.with_no_client_auth(),
             false => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
@@ -88,7 +88,7 @@ impl Client {
         Ok(Self { webhook: webhook.clone(), runtime: Some(runtime), tls, resolve })
     }
 
-    /// Sends rows, with the time as it is now in milliseconds since 1970.
+    /// Sends a batch of rows. `now_ms` is in milliseconds since 1970.
     #[must_use]
     pub fn send(&self, batch: &WebhookBatch, now_ms: u64) -> WebhookOutcome {
         self.post(SignedRequest::new(&self.webhook, batch, now_ms / 1_000), now_ms)
@@ -100,10 +100,10 @@ impl Client {
         self.post(SignedRequest::test(&self.webhook, now_ms / 1_000), now_ms)
     }
 
-    /// Looks up where the webhook is.
+    /// Looks up the webhook's addresses.
     ///
     /// # Errors
-    /// If it is nowhere, or where it may not be.
+    /// If it has none, or one that isn't allowed.
     pub fn resolve(&self) -> Result<Vec<IpAddr>, String> {
         match self.timely(self.addresses()) {
             Ok(addresses) => Ok(addresses),
@@ -111,6 +111,7 @@ impl Client {
         }
     }
 
+    /// Runs an exchange within the webhook's timeout.
     fn timely<T>(&self, work: impl Future<Output = Result<T, RequestFailure>>) -> Result<T, RequestFailure> {
         let runtime = self.runtime.as_ref().expect("it is taken when dropped");
         let timeout = Duration::from_millis(self.webhook.timeout_ms);
@@ -129,7 +130,7 @@ impl Client {
         }
     }
 
-    /// Where the webhook is, if all of it is where it may be.
+    /// Looks up the webhook's addresses. One address that isn't allowed makes all of them fail.
     async fn addresses(&self) -> Result<Vec<IpAddr>, RequestFailure> {
         let url = &self.webhook.url;
         let (resolve, host, port) = (self.resolve.clone(), url.host.clone(), url.port);
@@ -177,7 +178,7 @@ impl Client {
         Err(failure.unwrap_or_else(|| network(&"no address")))
     }
 
-    /// Asks over a connection, which is closed with the answer's head.
+    /// Sends the request over a connection, and closes it after the head of the answer.
     async fn ask(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -204,10 +205,11 @@ impl Client {
         for (name, value) in request.headers {
             builder = builder.header(name, value);
         }
-        // The target may be a secret: of what is wrong with it nothing is told.
+        // The error would quote the target, which may be a secret.
         let request = builder.body(Full::new(Bytes::from(request.body))).map_err(|_| {
             RequestFailure::Forbidden(format!("{}: the webhook's URL can't be asked for", url.host))
         })?;
+        // The connection has to be polled beside the answer, as it does the reading and writing.
         let answer = async { sender.send_request(request).await.map(|answer| answer.map(drop)) };
         tokio::pin!(connection, answer);
         let answer = tokio::select! {
@@ -224,7 +226,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // A look-up that hangs is left behind.
+        // Dropping a runtime normally would wait for a look-up that hangs.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -247,7 +249,7 @@ fn judge(answer: &Response<()>, now_ms: u64) -> WebhookOutcome {
     }
 }
 
-/// What `Retry-After` asks for: seconds, or a time.
+/// Parses `Retry-After`, which holds seconds or a time. Returns milliseconds from now.
 fn after_ms(text: &str, now_ms: u64) -> Option<u64> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
         return Some(seconds.min(MAX_AFTER_S) * 1_000);

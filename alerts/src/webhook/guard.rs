@@ -1,12 +1,12 @@
-//! Which addresses a webhook may have: those that are reachable from everywhere.
+//! The guard allows only public addresses, which everybody can reach, for webhooks.
 //!
-//! Whoever may write a webhook's address, or answer for its name, must not reach through this job what only this
-//! machine or its network can reach: its own services, the neighbours', a cloud's metadata. After IANA's registries of
-//! special-purpose addresses (RFC 6890); an address of IPv6 that carries one of IPv4 is judged as that, too.
+//! Otherwise the author of a webhook's URL, or the owner of its domain, could use this job to reach private services:
+//! those of this machine and its network, or a cloud's metadata. The ranges follow IANA's registries of special-purpose
+//! addresses (RFC 6890). An IPv6 address that embeds an IPv4 address is judged by that one, too.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Why an address isn't public; `None`: it is.
+/// Returns why an address isn't public, or `None` if it is.
 pub(super) fn refused(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => refused_v4(address),
@@ -56,7 +56,7 @@ fn refused_v6(address: Ipv6Addr) -> Option<&'static str> {
         return Some("a loopback address");
     }
     if let Some(mapped) = address.to_ipv4_mapped() {
-        // Nobody publishes one; some systems answer with them.
+        // DNS never publishes these, but some systems' resolvers return them.
         return refused_v4(mapped).or(Some("an address of IPv4 in disguise"));
     }
     if within(0x0064_ff9b << 96, 96) {
@@ -72,7 +72,7 @@ fn refused_v6(address: Ipv6Addr) -> Option<&'static str> {
     } else if address.is_unique_local() || within(0xfec0 << 112, 10) {
         Some("a private address")
     } else if !within(0x2000 << 112, 3)
-        // Protocols' own (with Teredo), documentation.
+        // These are protocol assignments (with Teredo) and documentation.
         || within(0x2001 << 112, 23)
         || within(0x2001_0db8 << 96, 32)
         || within(0x3fff << 112, 20)

@@ -1,18 +1,18 @@
 //! Webhooks: incidents as signed requests, or as messages for Slack.
 //!
-//! A request is a POST with the row of `incident_log` as it was published, and
+//! A request is a POST whose body is the row of `incident_log` as it was published, with these headers:
 //!
 //! ```text
 //! Keytide-Id: INCIDENT.SEQ                  the same whenever it is sent again
 //! Keytide-Timestamp: 1718452800             seconds since 1970
 //! Keytide-Signature: v1=HEX                 HMAC-SHA-256 with the secret over TIMESTAMP "." BODY
-//! Keytide-Skipped: 12                       rows that were left out before it, as too many were waiting
+//! Keytide-Skipped: 12                       rows that were dropped before it, as too many were waiting
 //! ```
 //! A receiver compares the signature in constant time, refuses timestamps that are minutes away, and remembers ids.
 //!
-//! A request goes to an address that was looked up and judged a moment before, and to no other (`guard.rs`): a name
-//! that changes its address in between gains nothing. Redirects aren't followed. Of an answer only status and headers
-//! are read. Limits: 32 KiB and 64 headers of an answer, and the webhook's own time for all of it.
+//! A request connects only to an address that `guard.rs` has just judged. A name that changes its address meanwhile
+//! gains nothing by it. Redirects aren't followed. Only status and headers of an answer are read. Limits: 32 KiB and 64
+//! headers of an answer, and the webhook's own timeout for the whole exchange.
 
 mod client;
 mod guard;
@@ -29,42 +29,41 @@ use sha2::Sha256;
 
 use keytide_dataflow::incident_row::Transition;
 
-/// What a request is made of.
+/// The rows of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookBatch {
-    /// `incident.seq` of its first row.
+    /// Has the form `incident.seq`, of its first row.
     pub id: String,
-    /// Its rows: one, or for Slack up to [`ROWS`].
+    /// Holds one row, or for Slack up to [`ROWS`].
     pub rows: Vec<std::sync::Arc<[u8]>>,
-    /// Rows that were left out before it.
+    /// Counts the rows that were dropped before this batch.
     pub skipped: u64,
 }
 
-/// Rows that one message for Slack tells of.
+/// The most rows in one message for Slack.
 pub const ROWS: usize = 20;
 
-/// What became of a request.
+/// The outcome of one attempt to send a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebhookOutcome {
     Sent,
-    /// Try again, not before so many milliseconds.
     Retry {
         reason: String,
-        /// What the receiver asks for.
+        /// The shortest wait that the receiver asks for.
         after_ms: Option<u64>,
     },
-    /// It will never be taken.
+    /// The receiver will never take this request.
     Refused(String),
 }
 
-/// A request's headers and body.
+/// The headers and body of a request, signed if the webhook has a secret.
 pub(crate) struct SignedRequest {
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
 }
 
 impl SignedRequest {
-    /// What `webhook` is sent at `now_s`, in seconds since 1970.
+    /// Builds the request for a batch. `now_s` is in seconds since 1970.
     pub(crate) fn new(webhook: &Webhook, batch: &WebhookBatch, now_s: u64) -> Self {
         let body = match webhook.format {
             WebhookFormat::Keytide => batch.rows.first().map(|row| row.to_vec()).unwrap_or_default(),
@@ -81,7 +80,7 @@ impl SignedRequest {
         request
     }
 
-    /// One that says that it is a test.
+    /// Builds a request that says that it is a test.
     pub(crate) fn test(webhook: &Webhook, now_s: u64) -> Self {
         let text = "This is a test by Keytide: it is no incident, and nothing is to be done.";
         let body = match webhook.format {
@@ -101,7 +100,7 @@ impl SignedRequest {
     }
 }
 
-/// `v1=` and the HMAC-SHA-256 of `timestamp.body`.
+/// Returns `v1=` and the HMAC-SHA-256 of `timestamp.body` in hex.
 #[must_use]
 pub fn signature(secret: &Secret, timestamp_s: u64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes()).expect("a key of any length");

@@ -1,8 +1,8 @@
-//! A message as Slack's incoming webhooks take it: `text` for notifications, `blocks` to be read.
+//! Messages for Slack's incoming webhooks: `text` for notifications, `blocks` for the channel.
 //!
-//! Of what strangers wrote `&`, `<` and `>` are escaped, as Slack asks for: no link, no mention (`<!channel>`) can be
-//! made up, and `verbatim` keeps Slack from making links of what looks like one. Formatting characters
-//! and those that act without being seen are replaced. Blocks hold at most 3,000 characters.
+//! Text of strangers can't forge links or mentions (`<!channel>`): `&`, `<` and `>` are escaped, as Slack asks for.
+//! `verbatim` keeps Slack from linking text that looks like an address. Formatting and invisible characters are
+//! replaced. Slack allows 3,000 characters a block.
 
 use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::Transition;
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use crate::email::acts;
 
-/// Characters of any one value.
+/// The most characters of any one value.
 const MAX_VALUE: usize = 80;
-/// Characters of a block; Slack's limit is 3,000.
+/// The most characters of a block; Slack's limit is 3,000.
 const MAX_BLOCK: usize = 2_800;
-/// Signals that a line names.
+/// The most signals that a line names.
 const MAX_SIGNALS: usize = 3;
 
 pub(super) fn message(rows: &[Transition], skipped: u64) -> Vec<u8> {
@@ -67,7 +67,7 @@ fn line(row: &Transition) -> String {
     )
 }
 
-/// A stranger's text: nothing in it is formatting, a link, a mention or a control.
+/// Makes a stranger's text plain: without formatting, links, mentions and control characters.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (index, character) in text.chars().enumerate() {

@@ -1,5 +1,5 @@
-//! A picture of how often something was what: a bar for each class, its number above it, its name below. Drawn as the
-//! chart of a key's calls is, with the same limits: at most [`MOST`] bars.
+//! A bar chart of counts: a bar for each class, with its number above and its name below. It is drawn like the chart of
+//! a key's calls and has at most [`MOST`] bars.
 
 use ab_glyph::FontRef;
 use keytide_config::Language;
@@ -13,7 +13,7 @@ use super::words::Wording;
 
 const MOST: usize = 12;
 
-/// Draws a title and bars, each with its name; PNG. `None`: nothing to draw.
+/// Draws a title and named bars as a PNG. Returns `None` if all counts are 0.
 #[must_use]
 pub fn bars(title: &str, bars: &[(&str, u64)]) -> Option<Vec<u8>> {
     let bars = &bars[..bars.len().min(MOST)];

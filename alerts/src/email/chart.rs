@@ -1,8 +1,8 @@
-//! A picture of a key's calls around an incident: bars of five minutes, what was expected as a line, the incident's
+//! A chart of a key's calls around an incident: bars of five minutes, the expected calls as a line, and the incident's
 //! time shaded.
 //!
-//! Drawn without the system's fonts or libraries; the same bytes for the same input. 1,200 x 620 pixels, to be shown
-//! at half that or less, so the lettering is large. At most [`MOST`] bars.
+//! It uses neither the system's fonts nor its libraries, so the same input gives the same bytes. It has 1,200 x 620
+//! pixels and large letters, because mails show it at half that size or less. At most [`MOST`] bars are drawn.
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use jiff::Timestamp;
@@ -15,11 +15,11 @@ use tiny_skia::{
 
 use super::words::{Wording, amount};
 
-/// A subset of Pretendard, with Latin letters and the 2,350 syllables of KS X 1001, under another name as its licence
-/// asks: `assets/font/`.
+/// A subset of Pretendard, with Latin letters and the 2,350 syllables of KS X 1001. Its licence asks for another name;
+/// see `assets/font/`.
 pub(super) const FONT: &[u8] = include_bytes!("../../assets/font/KeytideChart.otf");
 
-/// Bars: a day.
+/// A day of bars.
 const MOST: usize = 288;
 const STEP_S: i64 = 300;
 const SPAN_S: i64 = 6 * 3_600;
@@ -42,13 +42,13 @@ pub(super) const CALM: [u8; 3] = [138, 152, 171];
 const LOUD: [u8; 3] = [200, 38, 28];
 const USUAL: [u8; 3] = [17, 94, 163];
 
-/// What the chart shows, in words, for those who don't see it; and the chart. `None`: nothing to draw.
+/// A chart, with its description in words for readers who can't see it.
 pub(crate) struct Chart {
     pub(crate) alt: String,
     pub(crate) png: Vec<u8>,
 }
 
-/// Times of the picture, in seconds since 1970.
+/// The times of a chart and of the incident in it, in seconds since 1970.
 struct Span {
     start_s: i64,
     end_s: i64,
@@ -56,7 +56,7 @@ struct Span {
     to_s: i64,
 }
 
-/// The traffic of a transition.
+/// Draws the traffic of a transition. Returns `None` if it has none.
 pub(crate) fn chart(transition: &Transition, language: Wording) -> Option<Chart> {
     let seconds = |at: &str| at.parse::<Timestamp>().ok().map(Timestamp::as_second);
     let traffic = &transition.evidence.traffic;
@@ -87,7 +87,7 @@ pub(crate) fn chart(transition: &Transition, language: Wording) -> Option<Chart>
     Some(Chart { png: draw(&points, &span, language)?, alt })
 }
 
-/// The picture alone, as PNG; `None`: nothing to draw.
+/// Draws the traffic of a transition as a PNG. Returns `None` if it has none.
 #[must_use]
 pub fn traffic(transition: &Transition, language: Language) -> Option<Vec<u8>> {
     chart(transition, Wording(language)).map(|chart| chart.png)
@@ -117,7 +117,7 @@ fn draw(points: &[(i64, &Point)], span: &Span, language: Wording) -> Option<Vec<
     for (at_s, point) in points {
         let loud = *at_s + STEP_S > span.from_s && *at_s < span.to_s;
         let (left, right) = (x(*at_s) + 1.5, x(at_s + STEP_S) - 1.5);
-        // What was called at all is seen.
+        // Even a single call must be visible.
         let height = y(point.calls as f64).min(BOTTOM - 2.0);
         canvas.fill(left, height, right, BOTTOM, if loud { LOUD } else { CALM });
     }
@@ -159,7 +159,7 @@ fn draw(points: &[(i64, &Point)], span: &Span, language: Wording) -> Option<Vec<
     canvas.pixmap.encode_png().ok()
 }
 
-/// The distance of lines: 1, 2 or 5 times a power of ten, so that there are 2 to 5.
+/// Returns the distance of grid lines: 1, 2 or 5 times a power of ten, so that there are 2 to 5 lines.
 pub(super) fn step(most: f64) -> f64 {
     let mut power = 1.0;
     while power * 10.0 <= most {
@@ -231,7 +231,7 @@ impl Canvas {
 
     /// Draws a line of text on a base line; returns its width.
     pub(super) fn text(&mut self, x: f32, y: f32, size: f32, ink: [u8; 3], align: Align, text: &str) -> f32 {
-        // The font's own scale is by its height; this is by its em, as everywhere else.
+        // `PxScale` counts a font's height; `size` is its em, as in CSS.
         let em = self.font.units_per_em().unwrap_or(1_000.0);
         let scale = PxScale::from(size * self.font.height_unscaled() / em);
         let font = self.font.as_scaled(scale);
@@ -263,7 +263,7 @@ impl Canvas {
     }
 }
 
-/// Ink over an opaque pixel.
+/// Blends ink over an opaque pixel, in proportion to `coverage`.
 fn blend(under: PremultipliedColorU8, ink: [u8; 3], coverage: f32) -> PremultipliedColorU8 {
     let coverage = coverage.clamp(0.0, 1.0);
     #[expect(clippy::cast_sign_loss, reason = "between two bytes")]

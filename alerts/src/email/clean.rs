@@ -1,26 +1,25 @@
-//! Strangers' text, made harmless: what stands in a mail can't act on whoever reads it.
+//! Makes text of strangers harmless, so that a mail can't act on its reader or its reader's programs.
 //!
-//! * Control characters, bidirectional and invisible ones, and stacks of combining marks are shown as `\u{1b}`: no
-//!   escape sequence reaches a terminal, no line ends early, nothing reads differently than it is.
+//! * Control characters, bidirectional and invisible ones, and stacks of combining marks are shown as `\u{1b}`. So no
+//!   escape sequence reaches a terminal, no line ends early, and no text looks like another.
 //! * Text that a spreadsheet would take for a formula begins with `'`.
-//! * Addresses of strangers can't be followed: `https[:]//example[.]org`. Programs that show mail make links of them by
-//!   themselves.
-//! * Everything has a length.
+//! * Addresses are broken, as in `https[:]//example[.]org`, because mail programs turn them into links.
+//! * Every text is cut at a maximum length.
 //!
-//! HTML is escaped by the templates, headers are encoded by the builder of messages.
+//! The templates escape HTML, and the builder of messages encodes headers.
 
 use unicode_width::UnicodeWidthChar;
 
-/// Names (of customers, plans, sources), in characters.
+/// The longest name (of a customer, plan or source), in characters.
 pub(crate) const NAME: usize = 60;
-/// Values of signals (routes, user agents), in characters.
+/// The longest value of a signal (a route or user agent), in characters.
 pub(crate) const VALUE: usize = 120;
-/// Reasons, in characters.
+/// The longest reason, in characters.
 pub(crate) const REASON: usize = 300;
-/// Combining marks on one character.
+/// The most combining marks on one character.
 const MARKS: usize = 2;
 
-/// One line without anything that acts, of at most `longest` characters.
+/// Returns a harmless line of at most `longest` characters.
 pub(crate) fn line(text: &str, longest: usize) -> String {
     let mut out = String::with_capacity(text.len().min(4 * longest));
     let (mut left, mut marks) = (longest, 0);
@@ -49,7 +48,7 @@ pub(crate) fn line(text: &str, longest: usize) -> String {
     out
 }
 
-/// As [`line()`]; names of hosts can't be followed either.
+/// Does the same as [`line()`], and also breaks names of hosts.
 pub(crate) fn foreign(text: &str, longest: usize) -> String {
     let text: Vec<char> = line(text, longest).chars().collect();
     let mut out = String::with_capacity(text.len() + 8);
@@ -57,7 +56,7 @@ pub(crate) fn foreign(text: &str, longest: usize) -> String {
         let before = i.checked_sub(1).and_then(|i| text.get(i));
         let after = |n: usize| text.get(i + n);
         match c {
-            // A name's last part has two letters or more; `2.31` is a version.
+            // The last part of a host's name has two letters or more; `2.31` is a version.
             '.' if before.is_some_and(|c| c.is_alphanumeric())
                 && [1, 2].iter().all(|&n| after(n).is_some_and(|c| c.is_alphabetic())) =>
             {
@@ -75,7 +74,7 @@ pub fn begins_formula(c: char) -> bool {
     matches!(c, '=' | '+' | '-' | '@' | '\u{ff1d}' | '\u{ff0b}' | '\u{ff0d}' | '\u{ff20}')
 }
 
-/// Whether a character does something else than being seen: controls, invisible ones, those that turn text around.
+/// Returns whether a character acts instead of being shown: control, invisible and bidirectional characters do.
 #[must_use]
 pub fn acts(c: char) -> bool {
     c.is_control()
@@ -83,7 +82,7 @@ pub fn acts(c: char) -> bool {
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
             | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
-            // For each one's own use, and noncharacters; tags.
+            // Private use and noncharacters; then musical controls, tags and the private planes.
             | '\u{e000}'..='\u{f8ff}' | '\u{fdd0}'..='\u{fdef}' | '\u{fffe}' | '\u{ffff}'
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{10ffff}')
 }

@@ -1,4 +1,4 @@
-//! From a transition to a message.
+//! The composer makes mails of transitions.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -18,53 +18,48 @@ use super::view::{DigestView, IncidentView, LISTED, change};
 use super::words::Wording;
 use super::{Audience, PlannedAction, samples};
 
-/// A message that can't be made.
+/// Why a mail can't be composed.
 #[derive(Debug, thiserror::Error)]
 pub enum ComposeError {
     /// A template that comes with the program is broken.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// The message can't be built.
     #[error("the mail can't be built: {0}")]
     Message(#[from] lettre::error::Error),
-    /// There is nothing to tell.
     #[error("a digest of no incidents")]
     Empty,
 }
 
-/// What a mail is made of.
+/// The input of a mail about one transition.
 #[derive(Clone, Copy, Debug)]
 pub struct Letter<'a> {
     pub transition: &'a Transition,
     pub planned: Option<&'a PlannedAction>,
-    /// For whom it is written.
     pub audience: Audience,
     pub language: Language,
-    /// The one to whom it goes.
     pub to: &'a Mailbox,
-    /// The date it bears, in milliseconds since 1970.
+    /// The date of the mail, in milliseconds since 1970.
     pub date_ms: u64,
 }
 
-/// A mail to one recipient.
+/// A composed mail to one recipient.
 #[derive(Clone, Debug)]
 pub struct Mail {
-    /// The message and its envelope.
     pub message: Message,
-    /// `<incident.seq.audience@domain>`: the same whenever the mail is made.
+    /// Has the form `<incident.seq.audience@domain>`; it is the same whenever the mail is composed.
     pub message_id: String,
-    /// A name for a file: sorts by date, names the incident.
+    /// A name for a file, which sorts by date and names the incident.
     pub name: String,
-    /// The subject, as people read it.
+    /// The subject without the encoding of headers.
     pub subject: String,
     pub text: String,
     pub html: String,
     pub chart: Option<Vec<u8>>,
-    /// A template of the user's that failed; the one that comes with the program was taken.
+    /// The error of a user's template, in whose place the bundled one was used.
     pub failed_template: Option<TemplateError>,
 }
 
-/// Makes mails.
+/// Composes mails from one sender, with bundled or own templates.
 pub struct Composer {
     from: Mailbox,
     own: Option<MailTemplates>,
@@ -77,30 +72,30 @@ impl std::fmt::Debug for Composer {
     }
 }
 
-/// A rendered template.
+/// The text and HTML of a mail.
 struct Rendered {
     text: String,
     html: String,
     failed: Option<TemplateError>,
 }
 
-/// What all mails have.
+/// The headers that differ between mails.
 struct MailHeaders<'a> {
     to: &'a Mailbox,
     date_ms: u64,
     subject: String,
-    /// The left side of its Message-ID.
+    /// The left side of the Message-ID.
     local: String,
-    /// That of the mail that began the thread, if it is another.
+    /// The left side of the Message-ID that began the thread, if that is another mail.
     thread: Option<String>,
     more: Vec<(&'static str, String)>,
 }
 
 impl Composer {
-    /// Mails from an address, with the templates of a folder where it has some.
+    /// Creates a composer with a sender. A folder's templates replace the bundled ones of the same name.
     ///
     /// # Errors
-    /// If a template of the folder isn't one, or is broken: each is tried.
+    /// If a file of the folder isn't named like a template, or fails with sample incidents.
     pub fn new(from: Mailbox, templates: Option<&Path>) -> Result<Self, TemplateError> {
         let own = templates.map(MailTemplates::with_folder).transpose()?;
         let composer = Self { from, own, bundled: MailTemplates::bundled()? };
@@ -108,10 +103,10 @@ impl Composer {
         Ok(composer)
     }
 
-    /// As configured.
+    /// Creates the composer that a configuration asks for.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// If the sender isn't an address, and those of [`Self::new`].
     pub fn configured(email: &EmailAlerts) -> Result<Self, TemplateError> {
         let address = email.from.address.parse().map_err(|_| TemplateError::Read {
             path: PathBuf::from(&email.from.address),
@@ -120,7 +115,7 @@ impl Composer {
         Self::new(Mailbox::new(Some(email.from.name.clone()), address), email.templates.as_deref())
     }
 
-    /// Fills every template with incidents of every kind.
+    /// Fills every template with sample incidents of every kind.
     fn check(&self) -> Result<(), TemplateError> {
         let templates = self.own.as_ref().unwrap_or(&self.bundled);
         let (transitions, planned) = (samples::all(), samples::planned());
@@ -149,10 +144,10 @@ impl Composer {
         Ok(())
     }
 
-    /// The mail of a transition.
+    /// Composes the mail about one transition.
     ///
     /// # Errors
-    /// Only if a template that comes with the program fails.
+    /// If a bundled template fails.
     pub fn incident(&self, letter: &Letter<'_>) -> Result<Mail, ComposeError> {
         let Letter { transition, planned, audience, to, date_ms, .. } = *letter;
         let language = Wording(letter.language);
@@ -179,11 +174,11 @@ impl Composer {
         self.mail(headers, rendered, chart.zip(view.chart_id))
     }
 
-    /// Many transitions in one mail: the worst 50, and the number of the others, to which belong `more` that nobody
-    /// could keep.
+    /// Composes one mail about many transitions. It lists the worst 50 and counts the others; `more` further ones are
+    /// only known by number.
     ///
     /// # Errors
-    /// If there are none, or if a template that comes with the program fails.
+    /// If there are no transitions, or if a bundled template fails.
     pub fn digest(
         &self,
         transitions: &[&Transition],
@@ -214,10 +209,10 @@ impl Composer {
         self.mail(headers, rendered, None)
     }
 
-    /// A mail that shows that mails arrive.
+    /// Composes a mail that says that it is a test.
     ///
     /// # Errors
-    /// If a template that comes with the program fails.
+    /// If a bundled template fails.
     pub fn test(&self, language: Language, to: &Mailbox, date_ms: u64) -> Result<Mail, ComposeError> {
         let language = Wording(language);
         let view = test_view(language);
@@ -237,7 +232,7 @@ impl Composer {
         let bundled = || fill(&self.bundled, name, language, view);
         let (filled, failed) = match self.own.as_ref().map(|own| fill(own, name, language, view)) {
             Some(Ok(filled)) => (filled, None),
-            // An alert goes out whatever a template does.
+            // A broken own template must never keep an alert back.
             Some(Err(error)) => (bundled()?, Some(error)),
             None => (bundled()?, None),
         };
@@ -251,6 +246,7 @@ impl Composer {
         rendered: Rendered,
         chart: Option<(Chart, String)>,
     ) -> Result<Mail, ComposeError> {
+        // STEP 1: the headers.
         let message_id = format!("<{}>", self.id(&headers.local));
         let date = SystemTime::UNIX_EPOCH + Duration::from_millis(headers.date_ms.min(DATE_MOST_MS));
         let mut message = Message::builder()
@@ -268,7 +264,8 @@ impl Composer {
         for (name, value) in more {
             message = message.raw_header(HeaderValue::new(HeaderName::new_from_ascii_str(name), value));
         }
-        // Boundaries are made from the id, not at random; parts are encoded, so that none can hold one.
+        // STEP 2: the parts. Boundaries follow from the id, so that the same mail has the same bytes. Parts are encoded,
+        // so that none can contain a boundary.
         let boundary = |part: &str| hex(&Sha256::digest(format!("{part} {message_id}"))[..20]);
         let html = SinglePart::builder().header(ContentType::TEXT_HTML).body(rendered.html.clone());
         let alternative = MultiPart::alternative()
@@ -287,6 +284,7 @@ impl Composer {
             }
             None => (alternative.singlepart(html), None),
         };
+        // STEP 3: the name of its file.
         let seconds = i64::try_from(headers.date_ms / 1_000).ok();
         let at = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()).unwrap_or_default();
         let recipient = hex(&Sha256::digest(headers.to.email.to_string())[..4]);
@@ -310,7 +308,7 @@ impl Composer {
     }
 }
 
-/// Fills a template, as text and as HTML.
+/// Fills a template and returns its text and HTML.
 fn fill(
     templates: &MailTemplates,
     name: &str,
@@ -321,10 +319,10 @@ fn fill(
     Ok((of("txt")?, of("html")?))
 }
 
-/// The year 9999, in milliseconds.
+/// The end of the year 9999, the latest date of a header, in milliseconds.
 const DATE_MOST_MS: u64 = 253_402_300_799_000;
 
-/// The mail that shows that mails arrive.
+/// The template input of a test mail.
 #[derive(Serialize)]
 struct TestView {
     language: &'static str,
@@ -340,13 +338,13 @@ fn test_view(language: Wording) -> TestView {
     }
 }
 
-/// Letters, digits and hyphens, for headers that programs read and names of files; at most 64.
+/// Keeps at most 64 letters, digits and hyphens, for headers that programs read and names of files.
 fn word(text: &str) -> String {
     let word: String = text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
     if word.is_empty() { "none".to_owned() } else { word }
 }
 
-/// No trailing blanks, no more than one empty line in a row.
+/// Removes trailing blanks, and all but one of several empty lines in a row.
 fn tidy(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.trim().lines().map(str::trim_end) {

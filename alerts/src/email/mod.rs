@@ -1,15 +1,15 @@
-//! E-mail: what people are told of incidents, and how it is sent.
+//! E-mail: composes the mails about incidents, and sends them.
 //!
 //! ```text
 //! Transition ─► view (in words, harmless) ─► templates ─┬► text, HTML ─► Mail ─► Transport ─► MailOutcome
 //!                                        └► chart (PNG) ┘
 //! ```
-//! A [`Composer`] is pure: the same transition, recipient and date give the same bytes, so a mail that is sent again
-//! is the same mail, with the same Message-ID. The mails of an incident are one thread for each [`Audience`].
-//! [`Transport`] sends one mail to one recipient and says what became of it; when to try again is its caller's matter.
+//! A [`Composer`] is pure: the same transition, recipient and date give the same bytes. So a mail that is sent again has
+//! the same Message-ID. The mails of an incident form one thread for each [`Audience`]. [`Transport`] sends one mail to
+//! one recipient and returns the outcome; its caller decides when to try again.
 //!
-//! Security reads all evidence. The owner of a key reads what happened to it and what to do: no scores, nothing of
-//! others.
+//! Mails to security contain all evidence. Mails to the owner of a key say what happened to it and what to do. They
+//! contain neither scores nor anything about other customers.
 
 mod bars;
 mod chart;
@@ -30,17 +30,16 @@ pub use self::transport::{ANSWER, CONNECT, MailOutcome, Transport, TransportErro
 
 use keytide_dataflow::Action;
 
-/// Who reads a mail.
+/// The kind of reader for whom a mail is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Audience {
-    /// Those who watch over all keys.
     Security,
-    /// Those whose key it is.
+    /// The contacts of the key.
     Owner,
 }
 
 impl Audience {
-    /// As in Message-IDs and names of files.
+    /// Returns the name that Message-IDs and names of files contain.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -50,11 +49,11 @@ impl Audience {
     }
 }
 
-/// What policy asks for.
+/// The action that the policy asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedAction {
     pub action: Action,
-    /// Why it waits; `None`: it is being done.
+    /// Says why the action waits for a person; `None` means that it is being done.
     pub held: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Incidents to try templates with, and to look at: one leak from its first minute to its end, a burst of a launch
-//! day, a key that was revoked, one that was reported.
+//! Sample incidents, for checking templates and for looking at mails: one leak from its first minute to its end, a burst
+//! on a launch day, a revoked key, and a reported one.
 
 use jiff::Timestamp;
 use keytide_dataflow::Change;
@@ -10,7 +10,7 @@ use super::PlannedAction;
 
 const STEP_S: i64 = 300;
 
-/// A transition of each kind.
+/// Returns transitions of every kind.
 #[must_use]
 pub fn all() -> Vec<Transition> {
     let opened = leak();
@@ -58,13 +58,13 @@ pub fn all() -> Vec<Transition> {
     vec![opened, raised, ended, reopened, withdrawn, launch(), revoked()]
 }
 
-/// What policy asks for on account of a leak.
+/// Returns the action that a policy asks for after a leak.
 #[must_use]
 pub fn planned() -> PlannedAction {
     PlannedAction { action: Action::Suspend, held: Some("acting is off in this version".to_owned()) }
 }
 
-/// A leak: forty times the usual calls, from a country and by a program that the key was never seen with.
+/// Returns a leak: forty times the usual calls, from a country and a program that are new to the key.
 #[must_use]
 pub fn leak() -> Transition {
     let signal =
@@ -165,7 +165,7 @@ pub fn leak() -> Transition {
     }
 }
 
-/// Many keys rose together, while the job was catching up.
+/// Returns an incident that rose together with those of many keys, while the job was catching up.
 fn launch() -> Transition {
     let mut launch = leak();
     launch.incident_id = "1d0c9be2457713fa86f0cc215e9b7a44".to_owned();
@@ -180,7 +180,7 @@ fn launch() -> Transition {
     launch
 }
 
-/// A revoked key is used; it has no subscription, and nothing is known of its past.
+/// Returns an incident of a revoked key without a subscription or a history.
 fn revoked() -> Transition {
     let mut revoked = leak();
     revoked.incident_id = "f7a1103be6024cd58890aa31c6be5d02".to_owned();
@@ -224,7 +224,7 @@ fn sample(source: &str, partition: u32, offset: u64, at: &str, client: &str, sta
     }
 }
 
-/// Six hours until a time on the day of the leak; it went on from 14:00 to 15:30 UTC.
+/// Returns the traffic of the six hours before a time on the day of the leak, which lasted from 14:00 to 15:30 UTC.
 fn traffic(until: &str) -> Vec<Point> {
     let until_s = until.parse().map_or(0, Timestamp::as_second).div_euclid(STEP_S) * STEP_S;
     (0..72)

@@ -1,8 +1,8 @@
 //! Templates of mails: bundled, and overridable file by file from a folder.
 //!
-//! What a mail says stands in `en/` and `ko/` (`security`, `owner`, `digest`, `test`; each as `.txt` and `.html`),
-//! what all share beside them. An override is tried at once with incidents of every kind, so one that is broken or
-//! asks for what doesn't exist is told at start, with file and line, and not by an alert that doesn't go out.
+//! The sentences are in `en/` and `ko/` (`security`, `owner`, `digest`, `test`; each as `.txt` and `.html`), shared parts
+//! beside these folders. Overrides are tried at start with incidents of every kind. So a broken one is an error with file
+//! and line at start, and never a missing alert.
 //!
 //! Limits: an override has at most 256 KiB.
 
@@ -22,7 +22,7 @@ macro_rules! bundled {
     };
 }
 
-/// Names and sources.
+/// Pairs of a template's name and its source.
 const BUNDLED: &[(&str, &str)] = bundled! {
     "layout.html" "facts.html" "signals.html" "samples.html" "chart.html" "rows.html"
     "facts.txt" "signals.txt" "samples.txt" "rows.txt"
@@ -33,21 +33,20 @@ const BUNDLED: &[(&str, &str)] = bundled! {
 };
 
 const LARGEST: u64 = 256 << 10;
-/// Columns of a text.
+/// The most columns of a line of text.
 const COLUMNS: usize = 72;
 
-/// A template that can't be used.
+/// Why a template can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     #[error("{}: {reason}", path.display())]
     Read { path: PathBuf, reason: String },
-    /// It isn't the name of a template.
     #[error("{}: no template is called so; allowed: {}", path.display(), names())]
     Name { path: PathBuf },
     #[error("{}:{line}: {reason}", path.display())]
     Broken {
         path: PathBuf,
-        /// The line, from 1; 0 where none can be told.
+        /// Counts from 1; 0 means that the line isn't known.
         line: usize,
         reason: String,
     },
@@ -64,7 +63,7 @@ pub(crate) struct MailTemplates {
 }
 
 impl MailTemplates {
-    /// Those that come with the program.
+    /// Returns the templates that come with the program.
     pub(crate) fn bundled() -> Result<Self, TemplateError> {
         let mut templates = Self { environment: environment(), folder: None };
         for (name, source) in BUNDLED {
@@ -73,7 +72,7 @@ impl MailTemplates {
         Ok(templates)
     }
 
-    /// Those of a folder instead of those that come with the program.
+    /// Returns the bundled templates, replaced by those of a folder where the names are the same.
     pub(crate) fn with_folder(folder: &Path) -> Result<Self, TemplateError> {
         let mut templates = Self::bundled()?;
         templates.folder = Some(folder.to_owned());
@@ -95,7 +94,7 @@ impl MailTemplates {
             .map_err(|error| self.broken(name, &error))
     }
 
-    /// Fills a template.
+    /// Fills a template with a view.
     pub(crate) fn render(&self, name: &str, view: &impl Serialize) -> Result<String, TemplateError> {
         let template = self.environment.get_template(name);
         let rendered = template.and_then(|template| template.render(Serde(view)));
@@ -103,7 +102,7 @@ impl MailTemplates {
     }
 
     fn broken(&self, name: &str, error: &minijinja::Error) -> TemplateError {
-        // Of an error in an included file, the innermost says where.
+        // If an included file is wrong, the innermost error has its name and line.
         let mut innermost = error;
         let mut source = std::error::Error::source(error);
         while let Some(inner) = source {
@@ -144,8 +143,8 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-/// Breaks a text so that it fits the columns of a terminal. The first line is indented by `first`, but is cut as if by
-/// `rest`, as all others are. A line that would begin like a formula begins with `'`, as text does ([`clean`]).
+/// Breaks a text into lines of at most [`COLUMNS`] columns. The first line is indented by `first`, all others by `rest`;
+/// all are as wide as `rest` allows. A line that would begin like a formula begins with `'` instead ([`clean`]).
 ///
 /// [`clean`]: super::clean
 fn wrap(text: &str, first: usize, rest: usize) -> String {
@@ -162,7 +161,7 @@ fn wrap(text: &str, first: usize, rest: usize) -> String {
             lines.push(std::mem::take(&mut now));
         }
         now.push_str(if now.is_empty() { begin(&lines, word) } else { " " });
-        // A word that is longer than a line is cut.
+        // A word that is longer than a line is cut into pieces.
         while now.width() + word.width() > room {
             let mut end = 0;
             for (i, c) in word.char_indices() {
@@ -185,7 +184,7 @@ fn wrap(text: &str, first: usize, rest: usize) -> String {
     format!("{}{}", " ".repeat(first), lines.join(&format!("\n{}", " ".repeat(rest))))
 }
 
-/// The files of a folder and of its folders, in the order of their names. Hidden ones are left out.
+/// Lists the files of a folder and of its direct subfolders, sorted by name, without hidden ones.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, TemplateError> {
     let broken = |path: &Path, error: std::io::Error| TemplateError::Read {
         path: path.to_owned(),

@@ -1,6 +1,6 @@
-//! What templates are given: a transition in words, everything of strangers made harmless.
+//! The input of templates: a transition in words, in which all text of strangers is harmless.
 //!
-//! The fields here are the contract with whoever writes own templates; all text is ready to be shown.
+//! The fields are a contract with authors of own templates. All text is ready to be shown.
 
 use keytide_config::Language;
 use keytide_dataflow::Change;
@@ -11,26 +11,26 @@ use super::clean::{NAME, foreign, line};
 use super::words::{Wording, number};
 use super::{Audience, PlannedAction};
 
-/// Signals shown.
+/// The most signals in a mail.
 const SIGNALS: usize = 12;
-/// Values of a signal shown, and samples.
+/// The most values of a signal, and the most samples, in a mail.
 const VALUES: usize = 5;
-/// Incidents listed in a digest.
+/// The most incidents that a digest lists.
 pub(super) const LISTED: usize = 50;
 
-/// A label and what it labels.
+/// A labelled value, one line of a list of facts.
 #[derive(Serialize)]
 pub(crate) struct Fact {
     label: &'static str,
     value: String,
 }
 
-/// A signal in words.
+/// A signal as templates see it.
 #[derive(Serialize)]
 pub(crate) struct SignalView {
     title: String,
     family: String,
-    /// `40x`, where something was expected.
+    /// A multiple such as `40x`, if calls were expected.
     ratio: Option<String>,
     measure: String,
     window: String,
@@ -38,16 +38,16 @@ pub(crate) struct SignalView {
     values: Vec<ValueView>,
 }
 
-/// A value of a signal.
+/// A value of a signal as templates see it.
 #[derive(Serialize)]
 pub(crate) struct ValueView {
     text: String,
-    /// None: it isn't about calls.
+    /// Absent if the value doesn't concern calls.
     calls: Option<String>,
     new: bool,
 }
 
-/// Where a record stands.
+/// The position and outline of a sample record.
 #[derive(Serialize)]
 pub(crate) struct SampleView {
     at: String,
@@ -59,33 +59,32 @@ pub(crate) struct SampleView {
     index: u32,
 }
 
-/// What policy would do.
+/// The planned action as templates see it.
 #[derive(Serialize)]
 pub(crate) struct PlannedView {
-    /// `suspend`, `revoke`, `reinstate`.
+    /// One of `suspend`, `revoke`, `reinstate`.
     action: &'static str,
-    /// Why it waits; none: it is being done.
+    /// Says why the action waits; absent if it is being done.
     held: Option<String>,
 }
 
-/// An incident's mail.
+/// An incident as templates see it.
 #[derive(Serialize)]
 pub(crate) struct IncidentView {
-    /// `en`, `ko`.
     language: &'static str,
-    /// `opened`, `raised`, `reopened`, `ended`, `withdrawn`.
+    /// One of `opened`, `raised`, `reopened`, `ended`, `withdrawn`.
     change: &'static str,
     pub(crate) subject: String,
     pub(crate) headline: String,
     /// The headline with a capital letter.
     title: String,
-    /// `ALERT`, as in the subject.
+    /// The word at the start of the subject, such as `ALERT`.
     alarm: &'static str,
-    /// The colour that goes with it.
+    /// The colour of the alarm.
     accent: &'static str,
     key: String,
     key_short: String,
-    /// `active`, `suspended`, `revoked`; none: the key has no row.
+    /// One of `active`, `suspended`, `revoked`; absent if the key has no row.
     key_state: Option<String>,
     policy: String,
     level: String,
@@ -98,20 +97,20 @@ pub(crate) struct IncidentView {
     early: bool,
     catching_up: bool,
     platform_event: bool,
-    /// Key, customer, times: what is known at a glance.
+    /// The summary: key, customer, times.
     facts: Vec<Fact>,
     signals: Vec<SignalView>,
     samples: Vec<SampleView>,
-    /// Incident, versions: what one needs to look it up.
+    /// The ids and versions with which the incident is looked up.
     lookup: Vec<Fact>,
     planned: Option<PlannedView>,
     incident_id: String,
-    /// The chart's description; none: there is no chart.
+    /// The description of the chart; absent if there is no chart.
     pub(crate) chart: Option<String>,
     pub(crate) chart_id: Option<String>,
 }
 
-/// Eight digits of a key's id, or its name.
+/// Returns the first eight digits of a key's id, or the name of a key that isn't a hash.
 pub(super) fn short_key(key: &str) -> String {
     if key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         key[..8].to_owned()
@@ -120,7 +119,7 @@ pub(super) fn short_key(key: &str) -> String {
     }
 }
 
-/// As written in views.
+/// Returns the name of a change as the published rows spell it.
 pub(super) fn change(change: Change) -> &'static str {
     match change {
         Change::Opened => "opened",
@@ -131,7 +130,7 @@ pub(super) fn change(change: Change) -> &'static str {
     }
 }
 
-/// Who it is about, as subjects have it: `3f2a9c41 Acme (gold)`.
+/// Returns key, customer and plan as in subjects: `3f2a9c41 Acme (gold)`.
 fn whose(transition: &Transition) -> String {
     let mut whose = short_key(&transition.key_id);
     if let Some(name) = transition.customer.as_deref().or(transition.subscription.as_deref()) {
@@ -151,6 +150,7 @@ impl IncidentView {
         audience: Audience,
         language: Wording,
     ) -> Self {
+        // The most surprising signals come first.
         let mut signals: Vec<_> = transition.signals.iter().collect();
         signals.sort_by(|a, b| b.bits.total_cmp(&a.bits));
         signals.truncate(SIGNALS);
@@ -198,6 +198,7 @@ impl IncidentView {
         };
         view.subject = view.subject(transition, audience, language);
         view.facts = view.facts(transition, audience, language);
+        // Owners see no evidence of records, no versions and no planned actions.
         if !owner {
             view.samples = transition
                 .evidence
@@ -339,7 +340,7 @@ impl SampleView {
     }
 }
 
-/// An incident of a digest.
+/// An incident in a digest as templates see it.
 #[derive(Serialize)]
 pub(crate) struct DigestRow {
     alarm: &'static str,
@@ -347,34 +348,34 @@ pub(crate) struct DigestRow {
     whose: String,
     headline: String,
     at: String,
-    /// In percent; none for owners.
+    /// The score in percent; absent for owners.
     score: Option<u8>,
     calls: String,
     incident_id: String,
 }
 
-/// Many incidents in one mail.
+/// A digest as templates see it.
 #[derive(Serialize)]
 pub(crate) struct DigestView {
     language: &'static str,
-    /// Whether it is for owners.
+    /// True if the mail is for owners.
     owner: bool,
     pub(crate) subject: String,
     accent: &'static str,
     count: String,
     keys: String,
-    /// The times of the first and the last.
+    /// The time of the first transition; `to` has that of the last.
     from: String,
     to: String,
     rows: Vec<DigestRow>,
-    /// How many aren't listed; none: all are.
+    /// The number of incidents that aren't listed; absent if all are.
     rest: Option<String>,
     platform_event: bool,
     catching_up: bool,
 }
 
 impl DigestView {
-    /// The most probable and busiest incidents come first.
+    /// Lists the most probable and busiest incidents first.
     pub(crate) fn new(transitions: &[&Transition], more: u64, audience: Audience, language: Wording) -> Self {
         let mut sorted = transitions.to_vec();
         let rank = |transition: &Transition| {

@@ -1,6 +1,6 @@
-//! The words of mails: numbers, times, names of countries and signals as people read them, in English and Korean.
+//! The wording of data in mails: numbers, times, names of countries and signals, in English and Korean.
 //!
-//! Templates hold sentences; what depends on data is said here. Times are UTC and say so.
+//! The sentences are in the templates. All times are UTC and say so.
 
 use std::fmt::Write as _;
 
@@ -14,15 +14,14 @@ use super::clean::{NAME, REASON, VALUE, foreign, line};
 
 const COUNTRIES: &str = include_str!("../../assets/countries.tsv");
 
-/// Says things in a language.
+/// Words data in a language.
 #[derive(Clone, Copy)]
 pub(crate) struct Wording(pub(crate) Language);
 
 impl Wording {
-    /// All languages.
     pub(crate) const ALL: [Self; 2] = [Self(Language::En), Self(Language::Ko)];
 
-    /// ISO 639-1.
+    /// Returns the language's code of ISO 639-1.
     pub(crate) fn code(self) -> &'static str {
         self.pick("en", "ko")
     }
@@ -34,22 +33,22 @@ impl Wording {
         }
     }
 
-    /// `2026-11-21 14:05 UTC`; what is no time stays as it is.
+    /// Formats a time as `2026-11-21 14:05 UTC`. Text that is no time is shown unchanged but harmless.
     pub(crate) fn time(self, at: &str) -> String {
         self.format(at, self.pick("%Y-%m-%d %H:%M UTC", "%Y년 %-m월 %-d일 %H:%M (UTC)"))
     }
 
-    /// As [`Self::time`], with seconds.
+    /// Formats a time as [`Self::time`] does, with seconds.
     pub(crate) fn second(self, at: &str) -> String {
         self.format(at, "%Y-%m-%d %H:%M:%S UTC")
     }
 
-    /// `2026-11-21`.
+    /// Formats the date of a time as `2026-11-21`.
     pub(crate) fn day(self, at: &str) -> String {
         self.format(at, self.pick("%Y-%m-%d", "%Y년 %-m월 %-d일"))
     }
 
-    /// `14:05`.
+    /// Formats the time of day as `14:05`.
     pub(crate) fn clock(self, at: &str) -> String {
         self.format(at, "%H:%M")
     }
@@ -61,7 +60,7 @@ impl Wording {
         }
     }
 
-    /// The window of a signal: `Nov 21, 14:05 to 14:10`.
+    /// Formats the window of a signal as `Nov 21, 14:05 to 14:10`.
     pub(crate) fn window(self, start: &str, width_s: u64) -> String {
         let end = start.parse::<Timestamp>().ok().and_then(|start| {
             start.checked_add(jiff::SignedDuration::from_secs(i64::try_from(width_s).ok()?)).ok()
@@ -74,7 +73,7 @@ impl Wording {
         }
     }
 
-    /// How long between two times: `1 h 26 min`.
+    /// Formats the duration between two times as `1 h 26 min`.
     pub(crate) fn between(self, from: &str, to: &str) -> Option<String> {
         let (from, to) = (from.parse::<Timestamp>().ok()?, to.parse::<Timestamp>().ok()?);
         let minutes = to.as_second().saturating_sub(from.as_second()).max(0) / 60;
@@ -86,7 +85,7 @@ impl Wording {
         })
     }
 
-    /// Brazil (BR).
+    /// Formats a country's name and code as `Brazil (BR)`.
     fn country(self, code: &str) -> String {
         let found = COUNTRIES.lines().find_map(|row| {
             let mut cells = row.split('\t');
@@ -101,16 +100,16 @@ impl Wording {
         }
     }
 
-    /// A value as people read it.
+    /// Formats a value of a signal.
     pub(crate) fn value(self, value: &Value) -> String {
         match value.kind.as_str() {
             "country" => self.country(&value.value),
-            // Some names of networks and systems are free text.
+            // Names of networks, routes and user agents are free text of strangers.
             _ => foreign(&value.value, VALUE),
         }
     }
 
-    /// `3,120 calls`.
+    /// Formats a number of calls as `3,120 calls`.
     pub(crate) fn calls(self, calls: u64) -> String {
         let number = number(calls);
         self.pick(
@@ -119,7 +118,7 @@ impl Wording {
         )
     }
 
-    /// The name of a signal.
+    /// Returns the title of a signal.
     pub(crate) fn signal(self, name: &str) -> String {
         let (en, ko) = match name {
             "volume_1m" => ("Calls in one minute", "1분간 호출 수"),
@@ -148,7 +147,7 @@ impl Wording {
         self.pick(en, ko).to_owned()
     }
 
-    /// The family of a signal.
+    /// Returns the title of a family of signals.
     pub(crate) fn family(self, name: &str) -> String {
         let (en, ko) = match name {
             "volume" => ("volume", "호출량"),
@@ -161,7 +160,7 @@ impl Wording {
         self.pick(en, ko).to_owned()
     }
 
-    /// What was seen against what was expected: `4,812 calls, 120 expected`.
+    /// Formats the observed and the expected number as `4,812 calls, 120 expected`.
     pub(crate) fn measure(self, signal: &Signal) -> String {
         let number = number(signal.seen);
         let seen = match signal.signal.as_str() {
@@ -171,7 +170,7 @@ impl Wording {
             _ => self.calls(signal.seen),
         };
         match signal.expected {
-            // Nothing is expected of what is new.
+            // A new value has no expected number.
             Some(expected) if expected > 0.0 => {
                 let usual = amount(expected);
                 self.pick(format!("{seen}, {usual} expected"), format!("{seen}, 평소 {usual}"))
@@ -180,7 +179,7 @@ impl Wording {
         }
     }
 
-    /// `40x` what was expected.
+    /// Formats a multiple of the expected number as `40x`.
     pub(crate) fn ratio(self, ratio: f64) -> Option<String> {
         let shown = match ratio {
             _ if !ratio.is_finite() || ratio < 1.05 => return None,
@@ -196,7 +195,7 @@ impl Wording {
         ))
     }
 
-    /// How surprising: `24.0 bits: by chance once in 17 million windows`. Facts aren't measured.
+    /// Formats the surprise of a signal as `24.0 bits: by chance once in 17 million`. Facts have none.
     pub(crate) fn surprise(self, signal: &Signal) -> String {
         if signal.family == "hard" {
             return self.pick("a fact, not a measurement", "통계가 아닌 확인된 사실").to_owned();
@@ -217,7 +216,7 @@ impl Wording {
         self.pick(format!("{bits:.1} bits: by chance {odds}"), format!("{bits:.1}비트: 우연이라면 {odds}"))
     }
 
-    /// The level, as a word of subjects.
+    /// Returns the word for the severity in subjects.
     pub(crate) fn alarm(self, transition: &Transition) -> &'static str {
         match (transition.transition, transition.level.as_str()) {
             (Change::Ended, _) => self.pick("ENDED", "종료"),
@@ -227,7 +226,7 @@ impl Wording {
         }
     }
 
-    /// The level in words.
+    /// Words the severity of an incident.
     pub(crate) fn level(self, level: &str) -> String {
         match level {
             "revoke" => self.pick("critical (bad enough to act)", "심각(조치 대상)").to_owned(),
@@ -236,7 +235,7 @@ impl Wording {
         }
     }
 
-    /// A key's state in words.
+    /// Words the state of a key.
     pub(crate) fn key_state(self, state: Option<&str>) -> String {
         match state {
             Some("active") => self.pick("active", "사용 중").to_owned(),
@@ -247,7 +246,7 @@ impl Wording {
         }
     }
 
-    /// What policy allows, in words.
+    /// Words the policy of a key.
     pub(crate) fn policy(self, policy: Option<&str>) -> String {
         match policy {
             Some("observe") => self.pick("record only", "기록만").to_owned(),
@@ -259,7 +258,7 @@ impl Wording {
         }
     }
 
-    /// Why an incident was withdrawn.
+    /// Words the reason for which an incident was withdrawn.
     pub(crate) fn reason(self, reason: &str) -> String {
         use keytide_dataflow::Reason;
         let known = [Reason::Allowed, Reason::Publishable, Reason::Active];
@@ -271,7 +270,8 @@ impl Wording {
         }
     }
 
-    /// Why an action is held: what `policy` says, sentence by sentence; what isn't known stays as it is.
+    /// Words the reason for which an action is held, by translating the clauses of `policy` one by one. Unknown clauses
+    /// stay as they are.
     pub(crate) fn held(self, reason: &str) -> String {
         let korean = |part: &str| {
             let mut numbers = part.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
@@ -297,8 +297,8 @@ impl Wording {
         }
     }
 
-    /// What happened, in a few words for subjects and titles: facts first, then how much, from where, and how. At
-    /// most three clauses.
+    /// Summarizes the signals for subjects and titles in at most three clauses: facts first, then the volume, the
+    /// origin, and the behaviour.
     pub(crate) fn headline(self, signals: &[Signal]) -> String {
         let find = |name: &str| signals.iter().find(|signal| signal.signal == name);
         let new = |signal: &Signal| {
@@ -306,6 +306,7 @@ impl Wording {
             (new.len().max(1), new.first().map(|value| self.value(value)))
         };
         let mut clauses = Vec::new();
+        // STEP 1: the facts.
         for signal in signals.iter().filter(|signal| signal.family == "hard") {
             clauses.push(match signal.signal.as_str() {
                 "revoked" => self.pick("used after it was revoked", "폐기 후 사용").to_owned(),
@@ -315,6 +316,7 @@ impl Wording {
                 other => self.signal(other),
             });
         }
+        // STEP 2: the volume, of the window with the highest multiple.
         let volume = signals.iter().filter(|signal| signal.signal.starts_with("volume_"));
         let most = volume.max_by(|a, b| a.ratio.unwrap_or(0.0).total_cmp(&b.ratio.unwrap_or(0.0)));
         if let Some(most) = most {
@@ -331,6 +333,7 @@ impl Wording {
             clauses
                 .push(self.pick("more calls than usual for hours", "평소보다 많은 호출이 이어짐").to_owned());
         }
+        // STEP 3: the origin, by the most specific signal that there is.
         if let Some(signal) = find("country") {
             clauses.push(match new(signal) {
                 (1, Some(name)) => {
@@ -362,6 +365,7 @@ impl Wording {
         } else if find("travel").is_some() {
             clauses.push(self.pick("from places too far apart", "이동할 수 없는 거리에서 호출").to_owned());
         }
+        // STEP 4: the behaviour.
         if find("user_agent").is_some() {
             clauses.push(self.pick("with a new user agent", "처음 보는 사용자 에이전트").to_owned());
         }
@@ -376,6 +380,7 @@ impl Wording {
         if find("route").is_some() || find("mix").is_some() {
             clauses.push(self.pick("other routes than usual", "평소와 다른 경로").to_owned());
         }
+        // STEP 5: no subject may be empty, whatever signals there are.
         if clauses.is_empty() {
             clauses.extend(signals.first().map(|signal| self.signal(&signal.signal)));
         }
@@ -387,7 +392,7 @@ impl Wording {
     }
 }
 
-/// `48,120`.
+/// Formats a number as `48,120`.
 pub(crate) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -400,7 +405,7 @@ pub(crate) fn number(number: u64) -> String {
     out
 }
 
-/// A number that needn't be whole: `0.4`, `9.5`, `120`, `4,812`.
+/// Formats a number that needn't be whole as `0.4`, `9.5`, `120` or `4,812`.
 pub(crate) fn amount(amount: f64) -> String {
     let amount = if amount.is_finite() { amount.clamp(0.0, 1e15) } else { return "?".to_owned() };
     if amount > 0.0 && amount < 0.05 {
@@ -416,7 +421,7 @@ pub(crate) fn amount(amount: f64) -> String {
     number(whole)
 }
 
-/// Two digits and a word: `17 million`.
+/// Formats a large number with its unit as `17 million`.
 fn rounded(n: u64) -> String {
     let (by, unit) = match n {
         _ if n < 1_000 => return number(n),
@@ -427,7 +432,7 @@ fn rounded(n: u64) -> String {
     format!("{} {unit}", number((n + by / 2) / by))
 }
 
-/// Two digits and a word: `1,678만`.
+/// Formats a large number with its Korean unit as `1,678만`.
 fn rounded_ko(n: u64) -> String {
     match n {
         _ if n < 10_000 => number(n),

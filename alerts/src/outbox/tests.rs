@@ -1,5 +1,5 @@
-//! A world for the queue of mails: a clock that jumps from one thing to do to the next, and a server that does as it is
-//! told. And once with threads, files and a socket.
+//! A simulated world for the queue of mails: a clock that jumps to the next due step, and a server with scripted answers.
+//! The last tests use threads, files and a socket.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -1,4 +1,4 @@
-//! What can be typed after `keytide generate`, and the [`WorldSettings`] that it means.
+//! The arguments of `keytide generate`, and the [`WorldSettings`] that follow from them.
 
 use std::ffi::OsString;
 use std::num::NonZeroU64;
@@ -17,37 +17,37 @@ const MAX_RATE: u32 = 10_000_000;
 /// for `keytide run`.
 #[derive(clap::Args, Clone)]
 pub struct GenerateArgs {
-    /// Folder to write to; made if it doesn't exist, else it must be empty. With --kafka it may be left out, and
-    /// gets no events but all that belongs to them
+    /// Folder to write to; it is created, or must be empty. With --kafka it is optional, and gets tables, geo databases
+    /// and labels but no events
     #[arg(long, value_name = "DIR", required_unless_present = "kafka")]
     pub out: Option<PathBuf>,
     /// Send the calls to these brokers (host:port, separated by commas) instead of writing them to files
     #[arg(long, value_name = "BROKERS", requires = "topic")]
     pub kafka: Option<String>,
-    /// The topic to send to; all of its partitions are used
+    /// Topic to send to; all of its partitions are used
     #[arg(long, requires = "kafka")]
     pub(crate) topic: Option<String>,
-    /// Lines to send a second, evenly: a number, or max
+    /// Lines to send per second, evenly spaced: a number, or max
     #[arg(long, value_name = "N", requires = "kafka", value_parser = rate)]
     pub(crate) rate: Option<SendRate>,
-    /// A setting of the client library, such as security.protocol=ssl; values can be env:NAME or file:PATH,
-    /// passwords must be. May be given several times
+    /// Setting of the client library, such as security.protocol=ssl. Values can be env:NAME or file:PATH; passwords
+    /// must be one of these. Can be repeated
     #[arg(long, value_name = "NAME=VALUE", requires = "kafka", value_parser = setting)]
     pub(crate) librdkafka: Vec<(String, String)>,
-    /// Calls; records sent again and broken lines come on top. Other scenarios than plain have about so many, and
-    /// what they stage on top [default: 100000; with --start now: as many as --rate makes in the span]
+    /// Number of calls. Duplicate records and broken lines are added to it; scenarios other than plain have about this
+    /// number and add their episodes [default: 100000; with --start now: as many as --rate makes in the span]
     #[arg(long)]
     pub(crate) events: Option<NonZeroU64>,
-    /// Keys
+    /// Number of API keys
     #[arg(long, default_value_t = WorldSettings::DEFAULT.keys, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) keys: u32,
-    /// How unevenly calls spread over keys: the exponent of Zipf's law, 0 is evenly
+    /// Exponent of Zipf's law, by which calls spread over keys; 0 spreads them evenly
     #[arg(long, default_value_t = WorldSettings::DEFAULT.zipf, value_parser = exponent)]
     pub(crate) zipf: f64,
-    /// Routes
+    /// Number of API routes
     #[arg(long, default_value_t = WorldSettings::DEFAULT.routes, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) routes: u32,
-    /// Countries
+    /// Number of countries that calls come from
     #[arg(long, default_value_t = WorldSettings::DEFAULT.countries, value_parser = clap::value_parser!(u32).range(1..=COUNTRIES.len() as i64))]
     pub(crate) countries: u32,
     /// Event time from the first call to the last [default: 1h]
@@ -56,22 +56,22 @@ pub struct GenerateArgs {
     /// Event time from the first call to the last, in days
     #[arg(long, conflicts_with = "span", value_parser = clap::value_parser!(u16).range(1..=366))]
     pub(crate) days: Option<u16>,
-    /// What happens; labels.jsonl then says to which keys and when
+    /// Kind of traffic; labels.jsonl lists the keys and times of all episodes in it
     #[arg(long, value_enum, default_value_t)]
     pub(crate) scenario: Scenario,
-    /// Leaks, dealt over all kinds that fit into the span [default: as the scenario says]
+    /// Number of leaks, dealt over all kinds that fit into the span [default: as the scenario says]
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub(crate) leaks: Option<u32>,
-    /// Harmless episodes that look like leaks, likewise
+    /// Number of harmless episodes that look like leaks, dealt in the same way [default: as the scenario says]
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub(crate) look_alikes: Option<u32>,
-    /// Event time of the first call; or now: calls are sent when they happen, --rate of them a second in the mean
+    /// Event time of the first call; or now, to send calls when they happen, --rate of them per second on average
     #[arg(long, value_name = "TIME", default_value = "2025-06-02T08:00:00Z", value_parser = start)]
     pub(crate) start: StartTime,
-    /// Another seed, another world
+    /// Seed of all randomness: another seed gives another world
     #[arg(long, default_value_t = WorldSettings::DEFAULT.seed)]
     pub(crate) seed: u64,
-    /// The gateway's log format
+    /// Log format of the gateway
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: GatewayFormat,
     /// Share of calls up to 4 s behind others of their partition
@@ -87,16 +87,16 @@ pub struct GenerateArgs {
     /// Share of calls that are followed by a broken line
     #[arg(long, default_value_t = WorldSettings::DEFAULT.broken, value_parser = share)]
     pub(crate) broken: f64,
-    /// Files, each a partition
+    /// Number of files, each of which is a partition
     #[arg(long, default_value_t = WorldSettings::DEFAULT.partitions, conflicts_with = "kafka",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PARTITIONS)))]
     pub(crate) partitions: u32,
-    /// Compress the files
+    /// Compress the files with gzip
     #[arg(long, conflicts_with = "kafka")]
     pub(crate) gzip: bool,
 }
 
-/// How fast lines are sent.
+/// The rate at which lines are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SendRate {
     Max,
@@ -106,13 +106,13 @@ pub(crate) enum SendRate {
 /// Event time of the first call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartTime {
-    /// That of the clock: calls happen when they are sent.
+    /// Calls happen when they are sent.
     Now,
     At(Timestamp),
 }
 
 impl GenerateArgs {
-    /// Reads them as they would be typed, without the program's and the command's name.
+    /// Parses arguments, without the names of program and command.
     ///
     /// # Errors
     /// If an option isn't known, or a value isn't allowed.
@@ -123,10 +123,10 @@ impl GenerateArgs {
         Self::from_arg_matches(&command.try_get_matches_from(options)?)
     }
 
-    /// What they mean at `now_ms`, of a topic with so many partitions (or of files).
+    /// Returns the settings that the arguments mean at `now_ms`. `partitions` are those of a topic; files have none.
     ///
     /// # Errors
-    /// If calls are to happen now and it doesn't follow how many or for how long.
+    /// If calls happen now, but the arguments don't say how many or for how long.
     pub(crate) fn settings(&self, now_ms: u64, partitions: Option<u32>) -> anyhow::Result<WorldSettings> {
         let days = self.days.map(|days| SignedDuration::from_hours(24 * i64::from(days)));
         let span_ms = days.or(self.span).and_then(|span| u64::try_from(span.as_millis()).ok());
@@ -168,7 +168,7 @@ impl GenerateArgs {
     }
 }
 
-/// How long a run takes that makes `rate` calls a second, and how many it makes.
+/// Returns the span in milliseconds and the number of calls of a run that makes `rate` calls a second.
 fn live(rate: u32, span_ms: Option<u64>, events: Option<NonZeroU64>) -> anyhow::Result<(u64, NonZeroU64)> {
     let rate = u64::from(rate);
     match (span_ms, events) {

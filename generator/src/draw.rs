@@ -1,15 +1,15 @@
-//! Chance, the same on every machine.
+//! Seeded randomness that is the same on every machine.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::Distribution;
 use rand_distr::weighted::WeightedAliasIndex;
 
-/// A stream of random numbers.
+/// A stream of seeded random numbers.
 pub(crate) struct Draw(ChaCha8Rng);
 
 impl Draw {
-    /// Streams of a seed are independent.
+    /// Creates a stream. The streams of one seed are independent.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         generator.set_stream(stream);
@@ -24,45 +24,45 @@ impl Draw {
         u128::from(self.bits()) << 64 | u128::from(self.bits())
     }
 
-    /// Evenly from 0 to `end - 1`, up to a bias of `end` in 2^32.
+    /// Draws evenly from 0 to `end - 1`, up to a bias of `end` in 2^32.
     pub(crate) fn below(&mut self, end: u32) -> u32 {
         scaled(self.bits() as u32, end)
     }
 
-    /// From 0 to `end - 1`, small ones more often: a habit.
+    /// Draws from 0 to `end - 1`, smaller numbers more often, as with habits.
     pub(crate) fn habit(&mut self, end: u32) -> u32 {
         let bits = self.bits();
         scaled(scaled(bits as u32, u32::MAX), scaled((bits >> 32) as u32, end) + 1)
     }
 
-    /// How often [`habit`](Self::habit) draws a number.
+    /// Returns the probability with which [`habit`](Self::habit) draws a number.
     pub(crate) fn habit_share(number: u32, end: u32) -> f64 {
         (number..end).map(|drawn| 1.0 / f64::from(drawn + 1)).sum::<f64>() / f64::from(end)
     }
 
-    /// Evenly from the first to the last of a range.
+    /// Draws evenly from the first to the last of a range.
     pub(crate) fn between(&mut self, (first, last): (u32, u32)) -> u32 {
         first + self.below(last - first + 1)
     }
 
-    /// True once in `times`.
+    /// Returns true once in `times`, on average.
     pub(crate) fn once_in(&mut self, times: u32) -> bool {
         self.below(times) == 0
     }
 
-    /// Evenly from 0 to 1, 1 excluded.
+    /// Draws evenly from 0 to 1, 1 excluded.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Evenly from 0 to `end`.
+    /// Draws evenly from 0 to `end`, which is excluded.
     pub(crate) fn part_of(&mut self, end: u64) -> u64 {
         whole(self.unit() * end as f64)
     }
 }
 
-/// Bits that depend on the parts alone: chance that is looked up instead of kept. SplitMix64 (Steele, Lea and
-/// Flood, 2014), a step for each part.
+/// Hashes the parts into random bits, so that no state is needed. It is SplitMix64 (Steele, Lea and Flood, 2014) with
+/// one step for each part.
 pub(crate) fn mixed(parts: [u64; 3]) -> u64 {
     parts.into_iter().fold(0, |bits, part| {
         let bits = (bits ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -72,7 +72,7 @@ pub(crate) fn mixed(parts: [u64; 3]) -> u64 {
     })
 }
 
-/// The whole part of a number that isn't negative.
+/// Returns the whole part of a number that isn't negative.
 #[expect(clippy::cast_sign_loss, reason = "the cast saturates: a negative number would become 0")]
 pub(crate) fn whole(number: f64) -> u64 {
     number as u64
@@ -91,7 +91,7 @@ impl Zipf {
         Self(WeightedAliasIndex::new(weights).expect("1 to 2^24 weights, none above 2^40"))
     }
 
-    /// What a rank is drawn in proportion to: a whole number from 1 to 2^40.
+    /// Returns the weight of a rank: a whole number from 1 to 2^40.
     pub(crate) fn weight(rank: u32, exponent: f64) -> u64 {
         whole(libm::pow(f64::from(rank + 1), -exponent) * TWO_TO_40).max(1)
     }
@@ -104,8 +104,8 @@ impl Zipf {
 const TWO_TO_40: f64 = (1_u64 << 40) as f64;
 const TWO_TO_64: f64 = (1_u128 << 64) as f64;
 
-/// Factors around 1, distributed lognormally with a sigma of 0.5: half of the draws between 0.71 and 1.40, one
-/// in a hundred above 3.2. The normal variate is a sum of four uniform ones, so no factor is above 5.7.
+/// Factors around 1, distributed lognormally with a sigma of 0.5. Half of the draws are between 0.71 and 1.40, one in a
+/// hundred is above 3.2. The normal variate is a sum of four uniform ones, so no factor is above 5.7.
 pub(crate) struct Spread(Box<[u32]>);
 
 impl Spread {
@@ -123,7 +123,7 @@ impl Spread {
         Self((0..Self::STEPS).map(factor).collect())
     }
 
-    /// `median` times a factor.
+    /// Draws `median` times a factor.
     pub(crate) fn draw(&self, median: u32, draw: &mut Draw) -> u32 {
         let bits = draw.bits();
         let sum: u32 = (0..4).map(|part| (bits >> (16 * part)) as u32 & 0xffff).sum();
@@ -132,7 +132,7 @@ impl Spread {
     }
 }
 
-/// Hits evenly, a given share of the times, from a random phase.
+/// Hits an exact share of the times, evenly spaced from a random phase.
 pub(crate) struct EvenShare {
     step: u64,
     phase: u64,

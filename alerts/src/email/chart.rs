@@ -19,7 +19,7 @@ use super::words::{Wording, amount};
 /// see `assets/font/`.
 pub(super) const FONT: &[u8] = include_bytes!("../../assets/font/KeytideChart.otf");
 
-/// A day of bars.
+/// The most bars: those of a day.
 const MOST: usize = 288;
 const STEP_S: i64 = 300;
 const SPAN_S: i64 = 6 * 3_600;
@@ -173,7 +173,7 @@ pub(super) fn step(most: f64) -> f64 {
         .max(1.0)
 }
 
-/// `4,000`, `40k`, `4만`.
+/// Formats a number for an axis as `4,000`, `40k` or `4만`.
 pub(super) fn short(calls: f64, language: Wording) -> String {
     let by = |unit: f64, name: &str| {
         let shown = calls / unit;

@@ -56,7 +56,7 @@ fn names() -> String {
     BUNDLED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-/// The templates, by name.
+/// The templates of mails, by name.
 pub(crate) struct MailTemplates {
     environment: Environment<'static>,
     folder: Option<PathBuf>,

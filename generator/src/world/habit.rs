@@ -1,5 +1,4 @@
-//! What sets keys apart in a lively world: from which kind of network they are called, in which rhythm, and
-//! whether a timetable calls them.
+//! The habits of keys in a lively world: their kind of network, their rhythm, and their timetable, if they have one.
 
 use keytide_dataflow::model::KeyState;
 use keytide_dataflow::model::time::DAY_MS;
@@ -9,7 +8,7 @@ use super::rhythm::{Rhythm, RhythmClass};
 use super::settings::WorldSettings;
 use crate::draw::{Draw, Zipf, mixed};
 
-/// The kinds of networks that each country has one of.
+/// The kinds of networks. Each country has one of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NetworkKind {
     Office = 0,
@@ -21,7 +20,7 @@ pub(crate) enum NetworkKind {
 const _: () = assert!(NetworkKind::Cloud as u32 + 1 == NETWORKS_PER_COUNTRY);
 
 impl NetworkKind {
-    /// Its network in a country, an index into the population's.
+    /// Returns the network of this kind in a country, as an index into the population's.
     pub(crate) fn network(self, country: u32) -> u32 {
         country * NETWORKS_PER_COUNTRY + self as u32
     }
@@ -29,13 +28,13 @@ impl NetworkKind {
 
 /// A kind of customer.
 struct Customer {
-    /// Of this kind are so many of twenty.
+    /// The number of customers of this kind among twenty.
     of_twenty: u32,
     setting: NetworkKind,
     rhythm: Rhythm,
-    /// How many addresses one key is called from.
+    /// The least and the most addresses of one key.
     addresses: (u32, u32),
-    /// After so many days an address is exchanged for another.
+    /// The number of days after which an address is exchanged for another.
     renewed_days: u64,
 }
 
@@ -60,17 +59,17 @@ const fn customer(
 
 /// One key in ten is used by a timetable alone.
 const TIMETABLE: usize = 10;
-/// Calls of a beat, at least: rarer keys have no timetable.
+/// The fewest calls of a beat: keys with fewer calls have no timetable.
 const CALLS_PER_BEAT: f64 = 4.0;
 const BEATS_MS: [u64; 4] = [300_000, 900_000, 3_600_000, DAY_MS];
-/// One key in seven is also used from elsewhere, by one call in thirty.
+/// One key in seven makes one call in thirty from elsewhere.
 const ELSEWHERE: (u32, u32) = (7, 30);
 
-/// Addresses that are called from, made when they are needed.
+/// A pool of addresses that calls come from. An address is computed when it is needed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AddressPool {
     pub(crate) first_network: u32,
-    /// Networks from the first on. Addresses of one network are used by habit, those of several evenly.
+    /// The number of networks, from the first. Addresses of one network are drawn by habit, those of several evenly.
     pub(crate) networks: u32,
     pub(crate) addresses: u32,
     /// Milliseconds after which an address is exchanged for another.
@@ -80,7 +79,7 @@ pub(crate) struct AddressPool {
 }
 
 impl AddressPool {
-    /// Addresses of one network, for good.
+    /// Creates a pool in one network, whose addresses are never exchanged.
     pub(crate) fn of(network: u32, addresses: u32, seed: u64) -> Self {
         Self { first_network: network, networks: 1, addresses, renewed_every: u64::MAX, seed }
     }
@@ -92,7 +91,7 @@ impl AddressPool {
     pub(crate) fn client(&self, networks: &[Network], time: u64, draw: &mut Draw) -> ClientAddress {
         let one = self.networks == 1;
         let index = if one { draw.habit(self.addresses) } else { draw.below(self.addresses) };
-        // Not all addresses are exchanged at once.
+        // Each address has a phase of its own, so that they aren't exchanged all at once.
         let age = time.saturating_add(self.renewed_every / 64 * u64::from(index % 64)) / self.renewed_every;
         let bits = mixed([self.seed, u64::from(index), age]);
         let network = self.first_network + (bits >> 32) as u32 % self.networks;
@@ -108,11 +107,11 @@ pub(crate) struct Habit {
     pub(crate) setting: NetworkKind,
     pub(crate) usual: AddressPool,
     pub(crate) elsewhere: Option<AddressPool>,
-    /// Its share in all usual calls; 0 if it isn't used.
+    /// The key's share in all usual calls; 0 if it isn't used.
     pub(crate) share: f64,
-    /// Milliseconds from one run of its timetable to the next.
+    /// The milliseconds from one run of the timetable to the next.
     pub(crate) timetable: Option<u64>,
-    /// The episode in which its owner does otherwise.
+    /// The index of the episode in which the owner behaves differently.
     pub(crate) detour: Option<u32>,
 }
 
@@ -123,9 +122,10 @@ impl Habit {
     }
 }
 
-/// The habits of all keys.
+/// Draws the habits of all keys, in the order of the keys.
 pub(crate) fn habits(settings: &WorldSettings, population: &Population, draw: &mut Draw) -> Vec<Habit> {
     let span_ms = settings.span_ms;
+    // STEP 1: the kind and seed of each subscription's customer, shared by subscriptions of one customer.
     let mut customers: Vec<(usize, u64)> = Vec::with_capacity(population.subscriptions.len());
     for (index, subscription) in population.subscriptions.iter().enumerate() {
         let previous = index
@@ -134,6 +134,7 @@ pub(crate) fn habits(settings: &WorldSettings, population: &Population, draw: &m
         let drawn = (draw.below(20), draw.bits());
         customers.push(previous.map_or_else(|| (kind_of(drawn.0), drawn.1), |previous| customers[previous]));
     }
+    // STEP 2: the weights by which the keys share all calls.
     let used = |state| state == KeyState::Active;
     let (first, callers) = settings.callers.unwrap_or((0, settings.keys));
     let weight = |rank: usize| {
@@ -142,6 +143,7 @@ pub(crate) fn habits(settings: &WorldSettings, population: &Population, draw: &m
     };
     let keys = || population.keys.iter().enumerate();
     let total: f64 = keys().filter(|(_, key)| used(key.state)).map(|(rank, _)| weight(rank)).sum();
+    // STEP 3: the habits.
     keys()
         .map(|(rank, key)| {
             let country = population.subscriptions[key.subscription as usize].country;

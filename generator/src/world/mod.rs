@@ -1,4 +1,4 @@
-//! Who calls, and by which habits. It knows nothing of episodes or lines.
+//! The callers and their habits. This module knows nothing of episodes or lines.
 
 pub(crate) mod faults;
 pub(crate) mod habit;

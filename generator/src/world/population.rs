@@ -1,7 +1,7 @@
-//! Who calls, with which habits: networks, routes, subscriptions, keys.
+//! The population: networks, routes, subscriptions, and keys with their habits.
 //!
-//! The order of keys is their popularity, so what sets a key apart is given to every so manieth key, or to one
-//! that chance picks, regardless of its rank.
+//! Keys are ordered by popularity. So special properties go to every n-th key, or to keys picked at random, regardless
+//! of rank.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -17,8 +17,8 @@ use crate::draw::{Draw, Spread, Zipf};
 const CENTRAL_EUROPE: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 const EASTERN_EUROPE: &str = "EET-2EEST,M3.5.0/3,M10.5.0/4";
 
-/// Countries in the order in which they are used, each with a time zone: its IANA name, for the tables, and its
-/// present rule (POSIX TZ), so that clocks are the same on machines with other time zone databases or none.
+/// Countries in the order in which they are used, each with the IANA name of a time zone, for the tables, and its present
+/// rule (POSIX TZ). By the rule clocks are the same on machines with other time zone databases or none.
 pub(crate) const COUNTRIES: [(&str, &str, &str); 40] = [
     ("US", "America/New_York", "EST5EDT,M3.2.0,M11.1.0"),
     ("DE", "Europe/Berlin", CENTRAL_EUROPE),
@@ -62,7 +62,7 @@ pub(crate) const COUNTRIES: [(&str, &str, &str); 40] = [
     ("VN", "Asia/Ho_Chi_Minh", "<+07>-7"),
 ];
 
-/// Id, name and policy, the commonest first.
+/// Id, name and policy of each plan, the commonest first.
 pub(crate) const PLANS: [(&str, &str, &str); 5] = [
     ("free", "Free", "observe"),
     ("starter", "Starter", "alert"),
@@ -71,7 +71,7 @@ pub(crate) const PLANS: [(&str, &str, &str); 5] = [
     ("enterprise", "Enterprise", "revoke"),
 ];
 
-/// The plan whose keys may be suspended.
+/// The index of the plan whose keys may be suspended.
 pub(crate) const SUSPENDED: usize = 3;
 const _: () = assert!(matches!(PLANS[SUSPENDED].2.as_bytes(), b"suspend"));
 
@@ -96,7 +96,7 @@ pub(crate) const AGENTS: [&str; 17] = [
     "k6/0.55.0 (https://k6.io/)",
 ];
 pub(crate) const LOAD_TOOL: u32 = 16;
-/// How many of [`AGENTS`] keys have by habit.
+/// The number of [`AGENTS`] that keys have by habit.
 pub(crate) const USUAL_AGENTS: u32 = LOAD_TOOL;
 
 pub(crate) const RESOURCES: [&str; 25] = [
@@ -127,7 +127,7 @@ pub(crate) const RESOURCES: [&str; 25] = [
     "webhooks",
 ];
 
-/// Method, whether of one item, status of success.
+/// Triples of method, whether the route names one item, and status of success.
 const SHAPES: [(&str, bool, u16); 4] =
     [("GET", true, 200), ("GET", false, 200), ("POST", false, 201), ("DELETE", true, 204)];
 
@@ -170,7 +170,7 @@ impl Network {
         [self.v4.into(), self.v6.into()]
     }
 
-    /// One of its addresses, neither the first nor the last, evenly by `bits`. One in five is IPv6.
+    /// Returns one of the addresses, except the first and the last, evenly by `bits`. One in five is IPv6.
     pub(crate) fn client(&self, bits: u64) -> ClientAddress {
         let host = bits / 5;
         if bits.is_multiple_of(5) {
@@ -199,15 +199,15 @@ impl Network {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientAddress {
     pub(crate) address: IpAddr,
-    /// Index into [`COUNTRIES`].
+    /// An index into [`COUNTRIES`].
     pub(crate) country: u32,
 }
 
-/// A route, with what is usual on it.
+/// A route with its usual latency and sizes.
 pub(crate) struct RouteProfile {
     pub(crate) api: &'static str,
     pub(crate) method: &'static str,
-    /// The template; `{id}` stands at its end if at all.
+    /// The path, in which `{id}` can only be at the end.
     pub(crate) template: Box<str>,
     pub(crate) success: u16,
     pub(crate) latency_us: u32,
@@ -217,12 +217,12 @@ pub(crate) struct RouteProfile {
 
 pub(crate) struct Subscription {
     pub(crate) customer: Box<str>,
-    /// Index into [`PLANS`].
+    /// An index into [`PLANS`].
     pub(crate) plan: usize,
-    /// Index into [`COUNTRIES`].
+    /// An index into [`COUNTRIES`].
     pub(crate) country: u32,
     pub(crate) billing_anchor: u32,
-    /// Milliseconds since the epoch.
+    /// Counts milliseconds since the epoch.
     pub(crate) started_at: u64,
 }
 
@@ -231,22 +231,22 @@ pub(crate) struct Key {
     /// The random part of the raw key.
     pub(crate) secret: u128,
     pub(crate) subscription: u32,
-    /// Where it is assigned to from the middle of the run.
+    /// The subscription to which the key is assigned from the middle of the run.
     pub(crate) moves_to: Option<u32>,
-    /// Whether the table of keys knows it.
+    /// True if the table of keys has a row for it.
     pub(crate) listed: bool,
     pub(crate) state: KeyState,
     pub(crate) publishable: bool,
-    /// Milliseconds since the epoch, as the next.
+    /// Counts milliseconds since the epoch, as all times here do.
     pub(crate) created_at: u64,
     pub(crate) last_used_at: u64,
-    /// If its state is revoked.
+    /// Meaningful only if the state is revoked.
     pub(crate) revoked_at: u64,
-    /// Whether it may be used from its owner's country only.
+    /// True if the key may be used from its owner's country only.
     pub(crate) confined: bool,
     /// Indices into the population's clients, the most usual first.
     pub(crate) clients: Range<u32>,
-    /// Of the population's routes, in a circle, `routes` are used from here on.
+    /// The key uses `routes` routes from this one on, and goes on from the population's last to its first.
     pub(crate) first_route: u32,
     pub(crate) routes: u16,
     /// Indices into [`AGENTS`], the usual one first.
@@ -254,33 +254,33 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// The raw key, as callers send it.
+    /// Returns the raw key, as callers send it.
     pub(crate) fn raw(&self) -> String {
         format!("kt_live_{:032x}", self.secret)
     }
 
-    /// The SHA-256 of the raw key in hex, which the table of keys has instead of it.
+    /// Returns the SHA-256 of the raw key in hex, which the table of keys has instead of it.
     pub(crate) fn hash(&self) -> String {
         hex(&Sha256::digest(self.raw()))
     }
 
-    /// The key's id, as views have it.
+    /// Returns the key's id, as views have it.
     pub(crate) fn id(&self) -> String {
         hex(&Sha256::digest(self.raw())[..16])
     }
 }
 
-/// Everybody.
+/// All callers and the routes that they call.
 pub(crate) struct Population {
     pub(crate) networks: Vec<Network>,
     pub(crate) clients: Vec<ClientAddress>,
     pub(crate) routes: Vec<RouteProfile>,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) keys: Vec<Key>,
-    /// Which key calls, counted from the first that does.
+    /// Draws the rank of a caller, counted from `first_caller`.
     popularity: Zipf,
     first_caller: u32,
-    /// How far a call is from what is usual.
+    /// Draws how much a call's latency and sizes differ from the usual ones.
     pub(crate) spread: Spread,
 }
 
@@ -301,17 +301,17 @@ impl Population {
         population
     }
 
-    /// Who calls next.
+    /// Draws the key that calls next.
     pub(crate) fn caller(&self, draw: &mut Draw) -> u32 {
         self.first_caller + self.popularity.draw(draw)
     }
 
-    /// A route by the key's habits.
+    /// Draws a route by the key's habits.
     pub(crate) fn usual_route(&self, key: &Key, draw: &mut Draw) -> u32 {
         (key.first_route + draw.habit(u32::from(key.routes))) % self.routes.len() as u32
     }
 
-    /// The routes of a key's habits, each with its share.
+    /// Returns the routes of a key's habits, each with its share.
     pub(crate) fn usual_routes(&self, key: &Key) -> impl Iterator<Item = (u32, f64)> {
         let (count, first, all) = (u32::from(key.routes), key.first_route, self.routes.len() as u32);
         (0..count).map(move |index| ((first + index) % all, Draw::habit_share(index, count)))
@@ -341,7 +341,7 @@ impl Population {
 
     fn subscription(&self, now: u64, country: u32, draw: &mut Draw) -> Subscription {
         let index = self.subscriptions.len();
-        // Every fourth belongs to the customer of the one before.
+        // Every fourth subscription belongs to the customer of the one before.
         let customer = match self.subscriptions.last() {
             Some(previous) if draw.once_in(4) => previous.customer.clone(),
             _ => {
@@ -412,7 +412,7 @@ impl Population {
     }
 }
 
-/// Equal shares of 198.18.0.0/15 and of 2001:db8::/32.
+/// Divides 198.18.0.0/15 and 2001:db8::/32 into equal networks.
 fn networks(countries: u32) -> Vec<Network> {
     let count = countries * NETWORKS_PER_COUNTRY;
     let bits = count.next_power_of_two().trailing_zeros();
@@ -429,7 +429,7 @@ fn networks(countries: u32) -> Vec<Network> {
     (0..count).map(network).collect()
 }
 
-/// An address of a network. One in five is IPv6.
+/// Draws an address of a network. One in five is IPv6.
 fn client(network: &Network, draw: &mut Draw) -> ClientAddress {
     if draw.once_in(5) {
         let subnet = draw.below(1 << 16) as u16;

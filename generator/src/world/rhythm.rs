@@ -1,12 +1,11 @@
-//! Days and weeks: how much of a key's traffic falls on which hour of its owner's clock, and the arrival times
-//! that come of it.
+//! Daily and weekly rhythms: the share of a key's traffic in each hour of its owner's clock, and the arrival times that
+//! follow from it.
 //!
-//! Keys of one [`Rhythm`] and time zone form a class; all its keys rise and fall together. A slot of five minutes
-//! expects so many calls as the levels of the classes, weighted by their shares, add up to; in it calls come by
-//! chance (a Poisson process whose rate changes from slot to slot). Who calls is then drawn by popularity and
-//! accepted by level, so that each key has its own process, for the memory of a counter.
+//! Keys of one [`Rhythm`] and time zone form a class and rise and fall together. The rate of a slot of five minutes is
+//! the sum of the classes' levels, weighted by their shares. Within a slot, calls arrive by a Poisson process. The caller
+//! is then drawn by popularity and accepted by its level. So each key has a process of its own, without memory for it.
 //!
-//! Levels are relative to the week's mean: over whole weeks popularity alone says how much a key calls. Weekends
+//! Levels are relative to the week's mean, so over whole weeks popularity alone decides how much a key calls. Weekends
 //! are Saturday and Sunday everywhere.
 
 use jiff::Timestamp;
@@ -16,26 +15,26 @@ use keytide_dataflow::model::time::DAY_MS;
 use super::population::COUNTRIES;
 use crate::draw::{Draw, whole};
 
-/// Width of a slot, which is also how exactly surges start and end.
+/// The width of a slot, and the resolution of surges.
 pub(crate) const SLOT_MS: u64 = 300_000;
 const SLOTS_PER_HOUR: usize = 12;
 const SLOTS_PER_DAY: usize = 24 * SLOTS_PER_HOUR;
-/// The level of a week's mean.
+/// The level that stands for a week's mean.
 const MEAN_LEVEL: f64 = 1_024.0;
 
-/// When keys are used. The numbers are of [`SHAPES`].
+/// The time of day and week at which a key is used. The numbers are indices into [`SHAPES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rhythm {
-    /// Servers: all day, a little less at night.
+    /// Servers call all day, a little less at night.
     Machine = 0,
     Office = 1,
-    /// People in the evening and at weekends.
+    /// People call in the evening and at weekends.
     Leisure = 2,
-    /// Jobs of the small hours.
+    /// Jobs run in the small hours.
     Night = 3,
 }
 
-/// Relative rates by hour, of workdays and weekends; none is 0, so that there is always somebody to call.
+/// Relative rates by hour, of workdays and weekends. All are above 0, because a caller must be found at any time.
 const SHAPES: [[[u32; 24]; 2]; 4] = [
     [
         [
@@ -70,16 +69,16 @@ pub(crate) struct RhythmClass(u16);
 
 impl RhythmClass {
     const COUNT: usize = SHAPES.len() * COUNTRIES.len() + 1;
-    /// Keys that don't call.
+    /// The class of keys that never call.
     pub(crate) const SILENT: Self = Self(Self::COUNT as u16 - 1);
 
-    /// `country` is an index into [`COUNTRIES`].
+    /// Creates a class; `country` is an index into [`COUNTRIES`].
     pub(crate) fn new(rhythm: Rhythm, country: u32) -> Self {
         Self((rhythm as usize * COUNTRIES.len() + country as usize) as u16)
     }
 }
 
-/// The clocks of the [`COUNTRIES`].
+/// The local clocks of the [`COUNTRIES`].
 pub(crate) struct Clocks(Vec<TimeZone>);
 
 impl Clocks {
@@ -89,13 +88,13 @@ impl Clocks {
         Self(COUNTRIES.iter().map(|(_, _, rule)| zone(rule)).collect())
     }
 
-    /// What the clock shows at `time`, as milliseconds since it showed the epoch.
+    /// Converts UTC to local time, both in milliseconds since 1970-01-01T00:00 of their clock.
     pub(crate) fn local(&self, country: u32, time: u64) -> i64 {
         let time = time.cast_signed();
         time + self.offset_ms(country, time)
     }
 
-    /// When the clock shows `local`, before or after a change of the clock one of the answers that make sense.
+    /// Converts local time to UTC. Around a change of the clock it returns one of the possible answers.
     pub(crate) fn utc(&self, country: u32, local: i64) -> u64 {
         let near = local - self.offset_ms(country, local);
         u64::try_from(local - self.offset_ms(country, near)).unwrap_or(0)
@@ -107,7 +106,7 @@ impl Clocks {
     }
 }
 
-/// How much the classes call, slot by slot.
+/// The levels of all classes, by slot.
 pub(crate) struct Levels {
     clocks: Clocks,
     shapes: Vec<[[u32; SLOTS_PER_DAY]; 2]>,
@@ -118,13 +117,13 @@ impl Levels {
         Self { clocks: Clocks::new(), shapes: shapes() }
     }
 
-    /// How much a class calls at `time`, 1 being the week's mean.
+    /// Returns the level of a class at `time`; 1 is the week's mean.
     pub(crate) fn level(&self, class: RhythmClass, time: u64) -> f64 {
         let class = usize::from(class.0);
         f64::from(self.at(class, self.clocks.local((class % COUNTRIES.len()) as u32, time))) / MEAN_LEVEL
     }
 
-    /// The level when the clock of the class shows `local`.
+    /// Returns the level at a local time of the class; [`MEAN_LEVEL`] is the week's mean.
     fn at(&self, class: usize, local: i64) -> u32 {
         let (day, time) = (local.div_euclid(DAY_MS.cast_signed()), local.rem_euclid(DAY_MS.cast_signed()));
         // The epoch was a Thursday.
@@ -134,26 +133,26 @@ impl Levels {
     }
 }
 
-/// A time in which more is called, by everybody.
+/// A time in which all keys call more.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surge {
-    /// Milliseconds since the epoch, multiples of [`SLOT_MS`], as the next.
+    /// Milliseconds since the epoch; both ends are multiples of [`SLOT_MS`].
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) percent: u32,
 }
 
-/// Arrival times of usual calls.
+/// The arrival times of usual calls.
 pub(crate) struct ArrivalTimes {
     levels: Levels,
     /// The share of each class in all calls.
     shares: Vec<f64>,
     surges: Vec<Surge>,
     end_ms: u64,
-    /// Expected at the mean level.
+    /// The rate at the mean level.
     calls_per_ms: f64,
     slot: RateSlot,
-    /// Where the next call stands, in expected calls since the slot's start.
+    /// The position of the next call, in expected calls since the slot's start.
     ahead: f64,
 }
 
@@ -166,7 +165,7 @@ struct RateSlot {
 }
 
 impl ArrivalTimes {
-    /// Arrivals from `start_ms` on; `weights` are pairs of a class and how much its keys call.
+    /// Creates arrivals from `start_ms` on; `weights` are pairs of a class and the share of its keys in all calls.
     pub(crate) fn new(
         (start_ms, end_ms): (u64, u64),
         calls: f64,
@@ -196,6 +195,7 @@ impl ArrivalTimes {
             slot,
             ahead: 0.0,
         };
+        // A first pass over the run finds the rate at which it has `calls` calls.
         let mut expected = 0.0;
         while arrivals.advance() {
             expected += arrivals.slot.calls;
@@ -206,7 +206,7 @@ impl ArrivalTimes {
         arrivals
     }
 
-    /// When the next usual call happens.
+    /// Returns the time of the next usual call, or `None` at the end of the run.
     pub(crate) fn next(&mut self, draw: &mut Draw) -> Option<u64> {
         self.ahead -= libm::log(1.0 - draw.unit());
         while self.ahead >= self.slot.calls {
@@ -220,8 +220,8 @@ impl ArrivalTimes {
         Some(from + whole(self.ahead / calls * (to - from) as f64).min(to - from - 1))
     }
 
-    /// Whether a key of the class, drawn by popularity, calls now; `factor` in 1,024 (at most twice that) is how
-    /// busy it is today.
+    /// Decides whether a key of the class, drawn by popularity, calls now. `factor` is how busy it is today, in 1,024ths
+    /// and at most 2,048.
     pub(crate) fn accepts(&self, class: RhythmClass, factor: u32, draw: &mut Draw) -> bool {
         let level = u64::from(self.slot.levels[usize::from(class.0)]) * u64::from(factor);
         u64::from(draw.below(self.slot.highest * 2)) * 1_024 < level
@@ -253,7 +253,7 @@ impl ArrivalTimes {
     }
 }
 
-/// The shapes by slot, the week's mean being [`MEAN_LEVEL`]; between the hours they go straight.
+/// Interpolates the shapes from hours to slots, and scales them to a week's mean of [`MEAN_LEVEL`].
 fn shapes() -> Vec<[[u32; SLOTS_PER_DAY]; 2]> {
     let shape = |[workday, weekend]: &[[u32; 24]; 2]| {
         let week: u32 = 5 * workday.iter().sum::<u32>() + 2 * weekend.iter().sum::<u32>();

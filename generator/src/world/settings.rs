@@ -1,4 +1,4 @@
-//! Every number that a world depends on, with its default.
+//! The settings that a world depends on, with their defaults.
 
 use std::num::NonZeroU64;
 
@@ -7,7 +7,7 @@ use clap::ValueEnum;
 pub(crate) const MAX_SPAN_MS: u64 = 366 * 86_400_000;
 pub(crate) const MAX_PARTITIONS: u32 = 1_024;
 
-/// What is staged in usual traffic.
+/// The kind of traffic, and the episodes in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     /// Calls at an even rate, without rhythms, batches, retries or events
@@ -29,11 +29,11 @@ pub enum GatewayFormat {
     /// A JSON object a line, its fields named as in the examples
     #[default]
     Json,
-    /// Apache APISIX
+    /// The http-logger and kafka-logger of Apache APISIX
     Apisix,
-    /// Kong
+    /// The http-log and kafka-log of Kong
     Kong,
-    /// The text line of NGINX and Apache httpd
+    /// The combined text line of NGINX and Apache httpd
     Combined,
 }
 
@@ -42,57 +42,54 @@ pub enum GatewayFormat {
 pub struct Leak {
     /// In milliseconds since the epoch.
     pub from_ms: u64,
-    /// Its calls, the owner's not counted.
+    /// Counts only the thief's calls.
     pub calls_per_hour: u32,
-    /// Calls that the key is known by until then, at least.
+    /// The fewest usual calls that the key is expected to make before the leak.
     pub known_calls: u32,
 }
 
-/// What a world and its calls depend on.
+/// The settings of a world and of its calls.
 #[derive(Clone, Debug)]
 pub struct WorldSettings {
-    /// Calls; lively worlds have about so many, and what they stage on top.
+    /// The number of calls. Lively worlds have about this number, and the calls of episodes on top.
     pub events: NonZeroU64,
-    /// 1 to 1,000,000.
+    /// Ranges from 1 to 1,000,000.
     pub keys: u32,
-    /// The keys that call, as the first of them and how many, in the order of popularity; `None`: all.
+    /// The keys that call, as the rank of the first and their number; `None` means all.
     pub callers: Option<(u32, u32)>,
     /// The exponent of Zipf's law, over the keys that call.
     pub zipf: f64,
-    /// 1 to 10,000.
+    /// Ranges from 1 to 10,000.
     pub routes: u32,
-    /// 1 to 40.
+    /// Ranges from 1 to 40.
     pub countries: u32,
     /// Event time of the first call, in milliseconds since the epoch.
     pub start_ms: u64,
-    /// Event time from the first call to the last, in milliseconds; 1 to 366 days.
+    /// Event time from the first call to the last, in milliseconds; at most 366 days.
     pub span_ms: u64,
-    /// The staged episodes.
     pub scenario: Scenario,
-    /// The number of leaks; `None`: as the scenario says.
+    /// The number of leaks; with `None` the scenario decides.
     pub leaks: Option<u32>,
-    /// The number of look-alikes; `None`: as the scenario says.
+    /// The number of look-alikes; with `None` the scenario decides.
     pub look_alikes: Option<u32>,
-    /// One leak at a set time, instead of what the scenario says.
+    /// One leak at a set time, instead of the scenario's episodes.
     pub leak: Option<Leak>,
-    /// Another seed gives another world.
     pub seed: u64,
-    /// The format of the log's lines.
     pub format: GatewayFormat,
-    /// Share of calls a little behind others of their partition, 0 to 1.
+    /// The share of calls a little behind others of their partition, 0 to 1.
     pub out_of_order: f64,
-    /// Share of calls far behind others of their partition, 0 to 1.
+    /// The share of calls far behind others of their partition, 0 to 1.
     pub late: f64,
-    /// Share of calls whose record is sent twice, 0 to 1.
+    /// The share of calls whose record is sent twice, 0 to 1.
     pub duplicates: f64,
-    /// Share of calls that are followed by a broken line, 0 to 1.
+    /// The share of calls that are followed by a broken line, 0 to 1.
     pub broken: f64,
-    /// 1 to 1,024.
+    /// Ranges from 1 to 1,024.
     pub partitions: u32,
 }
 
 impl WorldSettings {
-    /// An hour of 100,000 calls.
+    /// The default is an hour with 100,000 calls.
     pub const DEFAULT: Self = Self {
         events: NonZeroU64::new(100_000).expect("isn't zero"),
         keys: 1_000,

@@ -1,8 +1,8 @@
-//! Which episodes a run has: when, of which keys, from which addresses; and what `labels.jsonl` says of them.
+//! Plans the episodes of a run with their times, keys and addresses, and writes the lines of `labels.jsonl`.
 //!
-//! No key has two episodes. Each has a history first: episodes start when two fifths of the run are over, and
-//! keys with too few usual calls until then aren't chosen, nor are the most popular one in a hundred, publishable
-//! ones, those in no table, those that change hands, those with a timetable.
+//! A key has at most one episode, and a history before it: episodes start when two fifths of the run are over. Keys with
+//! too few usual calls until then aren't chosen. Neither are the most popular 1 %, publishable keys, unlisted keys, keys
+//! that change their subscription, and keys with a timetable.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,52 +24,54 @@ use crate::world::population::{
 use crate::world::rhythm::{Clocks, Levels, Rhythm, RhythmClass, SLOT_MS, Surge};
 use crate::world::settings::{Leak, Scenario, WorldSettings};
 
-/// Usual calls that a key is expected to make before its episode, and in it if they are what the episode is.
+/// The fewest usual calls that a key must be expected to make before its episode. If its owner moves, the same holds for
+/// the episode itself.
 const USUAL_CALLS: f64 = 20.0;
-/// Usual calls that are expected of an API while it fails: an outage lasts longer where they take longer.
+/// The usual calls that an API is expected to get while it fails. Outages are prolonged until it does.
 const NOTICED_CALLS: f64 = 20.0;
-/// Fewer of them aren't worth a label.
+/// With fewer calls an outage isn't worth a label.
 const LEAST_NOTICED_CALLS: f64 = 5.0;
-/// Days that a dormant key sleeps at least; 30 is what calls for attention.
+/// The least days for which a dormant key is unused; the detector asks for 30.
 const DORMANT_DAYS: u64 = 35;
-/// A launch day, and an API's retry storm, comes once in so many days at most.
+/// A launch day, and a retry storm, comes at most once in this number of days.
 const DAYS_PER_PLATFORM_EPISODE: u64 = 2;
-/// From an episode's start to its first call: more than calls out of order are behind.
+/// The time from an episode's start to its first call. Calls out of order are behind by less.
 const LEAD_MS: u64 = 5_000;
 const MAX_STAGED_CALLS: f64 = 10_000_000.0;
 
-/// One episode.
+/// A planned episode.
 #[derive(Debug)]
 pub(crate) struct StagedEpisode {
     pub(crate) kind: &'static EpisodeKind,
-    /// `None`: of an API, or of everybody.
+    /// `None` if the episode concerns an API or everybody.
     pub(crate) key: Option<u32>,
-    /// Milliseconds since the epoch; from the first possible call to after the last.
+    /// Milliseconds since the epoch, from the first possible call to after the last.
     pub(crate) time: Range<u64>,
-    /// Where its calls come from; `None`: from the usual addresses.
+    /// The addresses of its calls; `None` means the usual ones.
     pub(crate) pool: Option<AddressPool>,
     pub(crate) agents: [u32; 2],
     /// An index into [`RESOURCES`].
     api: Option<usize>,
-    /// As drawn for a kind without a key.
+    /// The number drawn from the kind's range; 0 for episodes of a key.
     pub(crate) percent: u32,
-    /// Calls of the key that are usual in the time of an episode.
+    /// The usual calls of the key that are expected in the time of the episode.
     usual_calls: f64,
 }
 
-/// Times at which calls are made: so many a beat.
+/// Regular times of calls: a number of beats, each with the same number of calls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beats {
-    /// Whose clock they follow; `None`: UTC.
+    /// The country whose clock the beats follow; `None` means UTC.
     pub(crate) country: Option<u32>,
-    /// When the first begins, by that clock.
+    /// The start of the first beat by that clock.
     pub(crate) first: i64,
-    /// Milliseconds, as the next.
+    /// Milliseconds from beat to beat; each beat lasts `lasts` milliseconds.
     pub(crate) every: u64,
     pub(crate) lasts: u64,
     pub(crate) beats: u32,
+    /// Counts the calls of one beat.
     pub(crate) calls: u32,
-    /// Whether calls in a beat come at a growing rate.
+    /// True if the calls of a beat come at a growing rate.
     pub(crate) growing: bool,
 }
 
@@ -85,23 +87,23 @@ impl Beats {
 /// All episodes of a run.
 pub(crate) struct EpisodePlan {
     pub(crate) episodes: Vec<StagedEpisode>,
-    /// With the index of the episode that makes them.
+    /// Pairs of an episode's index and the times of its calls.
     pub(crate) beats: Vec<(u32, Beats)>,
-    /// Outages by API, as indices of episodes.
+    /// Indices of the episodes that are outages, by API.
     outages: Vec<Vec<u32>>,
     pub(crate) surges: Vec<Surge>,
 }
 
-/// A stage while it is planned.
+/// An [`EpisodePlan`] in the making.
 struct Planner<'a> {
     settings: &'a WorldSettings,
     population: &'a mut Population,
     habits: &'a mut [Habit],
     draw: &'a mut Draw,
-    /// Keys that may have an episode.
+    /// Keys that may still get an episode.
     free: Vec<u32>,
     clocks: Clocks,
-    /// Once it is asked for.
+    /// Computed when it is first needed.
     usage: Option<ApiUsage>,
     plan: EpisodePlan,
 }
@@ -109,29 +111,29 @@ struct Planner<'a> {
 /// A line of `labels.jsonl`.
 #[derive(Debug, Serialize)]
 pub(crate) struct LabelLine {
-    /// As in the views; null if it isn't about one key.
+    /// The key's id as in the views; null if the episode doesn't concern one key.
     key_id: Option<String>,
     kind: &'static str,
     leak: bool,
     from: String,
     to: String,
-    /// Calls that the episode made, moved or failed; of everybody: all of its time.
+    /// Counts the calls that the episode made, moved or failed. For one of everybody it counts all calls in its time.
     calls: u64,
-    /// Those of the key as a multiple of its usual ones in the same time; of everybody: as drawn.
+    /// The episode's calls as a multiple of the key's usual ones; for episodes of everybody the planned multiple.
     multiple: Option<f64>,
-    /// Addresses that it calls from, at most; null: the usual ones.
+    /// The most addresses that it calls from; null if they are the usual ones.
     origins: Option<u32>,
-    /// Null: the usual ones, as the next.
+    /// The countries and the AS numbers of these addresses; null if they are the usual ones.
     countries: Option<Vec<&'static str>>,
     asns: Option<Vec<u32>>,
     user_agent_new: bool,
     routes_new: bool,
-    /// Share of its calls answered 401 or 403 on purpose.
+    /// The share of calls that are answered 401 or 403 on purpose.
     refused: f64,
     api: Option<&'static str>,
 }
 
-/// How many leaks and look-alikes are asked for.
+/// Returns the numbers of leaks and look-alikes that the settings ask for.
 fn asked(settings: &WorldSettings) -> [u32; 2] {
     if settings.leak.is_some() {
         return [0, 0];
@@ -146,7 +148,7 @@ fn asked(settings: &WorldSettings) -> [u32; 2] {
     [settings.leaks.unwrap_or(leaks), settings.look_alikes.unwrap_or(look_alikes)]
 }
 
-/// A plain world has no stage.
+/// Checks that a plain world has no episodes.
 ///
 /// # Errors
 /// If episodes are asked for.
@@ -159,10 +161,10 @@ pub(crate) fn none(settings: &WorldSettings) -> anyhow::Result<()> {
 }
 
 impl EpisodePlan {
-    /// Plans the episodes and fits population and habits to them.
+    /// Plans the episodes, and adapts population and habits to them.
     ///
     /// # Errors
-    /// If no key fits, or the run is too short.
+    /// If no key fits an episode, or the run is too short.
     pub(crate) fn new(
         settings: &WorldSettings,
         population: &mut Population,
@@ -187,12 +189,12 @@ impl EpisodePlan {
         Ok(planner.plan)
     }
 
-    /// The outage of an API at `time`.
+    /// Returns the outage of an API at `time`, if there is one.
     pub(crate) fn outage(&self, api: usize, time: u64) -> Option<u32> {
         self.outages[api].iter().copied().find(|at| self.episodes[*at as usize].time.contains(&time))
     }
 
-    /// Labels of the episodes that had begun when the run ended, with the calls of each.
+    /// Returns the labels of the episodes that had begun by `end_ms`. `calls` has the calls of each episode.
     pub(crate) fn labels(
         &self,
         population: &Population,
@@ -205,7 +207,7 @@ impl EpisodePlan {
 }
 
 impl Planner<'_> {
-    /// Deals `count` episodes over the kinds that fit into the run.
+    /// Deals `count` episodes over the kinds that fit into the run. There may be fewer, as platform episodes are limited.
     fn deal(&mut self, leak: bool, count: usize) -> anyhow::Result<()> {
         let span = self.settings.span_ms;
         let fits = |kind: &&EpisodeKind| kind.leak == leak && span >= kind.span_h * HOUR_MS;
@@ -233,7 +235,7 @@ impl Planner<'_> {
         let time = leak.from_ms.saturating_sub(LEAD_MS)..self.settings.start_ms + self.settings.span_ms;
         let Leak { calls_per_hour, known_calls, .. } = leak;
         let key = self.take_key(kind, &time, f64::from(known_calls), |key, habit| {
-            // Used day and night and on every day, so that it is known, and from one place.
+            // The key is used every day and night, so that the detector knows it, and from one network only.
             matches!(habit.rhythm, Rhythm::Machine | Rhythm::Leisure)
                 && habit.elsewhere.is_none()
                 && !key.confined
@@ -253,14 +255,14 @@ impl Planner<'_> {
         self.plan.episodes.push(StagedEpisode::of_all(kind, from..to, None, percent));
     }
 
-    /// Busy APIs break, in turn, and for so long that it is noticed.
+    /// Lets busy APIs fail in turn, each long enough to be noticed.
     fn of_api(&mut self, kind: &'static EpisodeKind) -> anyhow::Result<()> {
         let Range { start, mut end } = self.time(kind);
         let broken: usize = self.plan.outages.iter().map(Vec::len).sum();
         let percent = self.draw.between(kind.percent);
         let settings = self.settings;
         let usage = self.usage.get_or_insert_with(|| ApiUsage::new(settings, self.population, self.habits));
-        // Busy at that time, by the clocks of those who call.
+        // How busy an API is depends on the callers' clocks at that time.
         let mut apis: Vec<_> = (0..RESOURCES.len()).map(|api| (usage.calls(api, start..end), api)).collect();
         apis.sort_by(|(calls, _), (other, _)| other.total_cmp(calls));
         let busy = apis.iter().take_while(|(calls, _)| *calls >= NOTICED_CALLS).count();
@@ -289,7 +291,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Stages an episode of a key, with so many calls or as the kind says.
+    /// Stages an episode of a key. `set` is the number of its calls; with `None` the kind decides.
     fn stage_key(&mut self, kind: &'static EpisodeKind, key: u32, mut time: Range<u64>, set: Option<u64>) {
         let (start, end) = (self.settings.start_ms, self.settings.start_ms + self.settings.span_ms);
         let owner = &mut self.population.keys[key as usize];
@@ -297,6 +299,7 @@ impl Planner<'_> {
         let subscription = &self.population.subscriptions[owner.subscription as usize];
         let beats = beats(kind, &mut time, subscription.country, &self.clocks, end);
 
+        // STEP 1: the number of calls, from the usual ones in the same time.
         let calls_per_ms = habit.share * self.settings.events.get() as f64 / (end - start) as f64;
         // At night the multiple is of the nights, every hour it is of the whole time.
         let relative_to = match kind.course {
@@ -312,6 +315,7 @@ impl Planner<'_> {
         let calls = set.map_or(calls.max(at_least), |set| set as f64);
         let calls = calls.min(MAX_STAGED_CALLS) / f64::from(beats.beats);
 
+        // STEP 2: the times of the calls, and the owner's behaviour.
         let episode = self.plan.episodes.len() as u32;
         let calls = whole(calls) as u32;
         if calls > 0 {
@@ -331,6 +335,7 @@ impl Planner<'_> {
                 (owner.state, owner.revoked_at) = (KeyState::Revoked, time.start);
             }
         }
+        // STEP 3: the agents and addresses of the calls.
         let agents = match kind.agent {
             AgentChoice::Usual => owner.agents,
             AgentChoice::Other => {
@@ -348,7 +353,7 @@ impl Planner<'_> {
         self.plan.episodes.push(episode);
     }
 
-    /// A free key that fits, is expected to make so many calls before, and will do.
+    /// Takes a free key that fits the kind, satisfies `will_do`, and is expected to make `usual_calls` before the episode.
     fn take_key(
         &mut self,
         kind: &EpisodeKind,
@@ -380,11 +385,11 @@ impl Planner<'_> {
              and --look-alikes",
             kind.name
         );
-        // Popular ones rather: an episode then is a multiple of something.
+        // Popular keys are preferred: a multiple of very few calls would mean little.
         Ok(self.free.remove(fitting[self.draw.habit(fitting.len() as u32) as usize]))
     }
 
-    /// When an episode takes place, if its course doesn't ask for something else.
+    /// Draws the time of an episode, which its course may still change.
     fn time(&mut self, kind: &EpisodeKind) -> Range<u64> {
         let (start, span) = (self.settings.start_ms, self.settings.span_ms);
         let earliest = start + span / 5 * 2;
@@ -444,12 +449,12 @@ impl StagedEpisode {
     }
 }
 
-/// How much each API is usually called, by rhythms.
+/// The usual calls of each API, by rhythms.
 struct ApiUsage {
     levels: Levels,
-    /// Of all calls, by API and class.
+    /// The shares in all calls, by API and class.
     shares: Vec<Vec<(RhythmClass, f64)>>,
-    /// Of everybody, if all levels are 1.
+    /// The rate of all calls while all levels are 1.
     calls_per_ms: f64,
 }
 
@@ -472,7 +477,7 @@ impl ApiUsage {
         };
         let shares = shares.into_iter().map(of_api).collect();
         let mut usage = Self { levels: Levels::new(), shares, calls_per_ms: 1.0 };
-        // All calls fall into the run, whatever the levels in it; over weeks they are about those of a week.
+        // The run has all calls, whatever its levels are. Over several weeks the levels are about those of one week.
         let (start, span) = (settings.start_ms, settings.span_ms.min(7 * DAY_MS));
         let levels: f64 = (0..RESOURCES.len()).map(|api| usage.calls(api, start..start + span)).sum();
         let share: f64 = usage.shares.iter().flatten().map(|(_, share)| share).sum();
@@ -481,7 +486,7 @@ impl ApiUsage {
         usage
     }
 
-    /// Usual calls of an API that are expected in a time.
+    /// Returns the usual calls of an API that are expected in a time.
     fn calls(&self, api: usize, time: Range<u64>) -> f64 {
         let slots = (time.start / SLOT_MS..time.end.div_ceil(SLOT_MS)).map(|slot| {
             let from = (slot * SLOT_MS).max(time.start);
@@ -508,7 +513,7 @@ fn free_keys(population: &Population, habits: &[Habit]) -> Vec<u32> {
     ((count / 100).max(1)..count).filter(free).map(|rank| rank as u32).collect()
 }
 
-/// The beats of an episode, without their calls; hours and nights fit its time to theirs.
+/// Returns the beats of an episode, still without calls. Hourly and nightly ones also adapt its time to their beats.
 fn beats(kind: &EpisodeKind, time: &mut Range<u64>, country: u32, clocks: &Clocks, end: u64) -> Beats {
     let first = (time.start + LEAD_MS).min(time.end - 1);
     let once = Beats {
@@ -529,7 +534,8 @@ fn beats(kind: &EpisodeKind, time: &mut Range<u64>, country: u32, clocks: &Clock
             Beats { first: first.cast_signed(), every: HOUR_MS, lasts: MINUTE_MS, beats, ..once }
         }
         EpisodeCourse::Nights => {
-            // Spans of four days have a night after two fifths of them; the last one that is whole will do.
+            // Runs of four days or more have a whole night after two fifths of them. If the next night ends after the
+            // run, an earlier one is taken.
             let day = DAY_MS.cast_signed();
             let night = |midnight: i64| {
                 clocks.utc(country, midnight)..clocks.utc(country, midnight + 5 * HOUR_MS.cast_signed())
@@ -557,8 +563,8 @@ fn beats(kind: &EpisodeKind, time: &mut Range<u64>, country: u32, clocks: &Clock
     }
 }
 
-/// Where an episode calls from. A network that is to be another one is none that the key uses: of the setting if
-/// the country has one left, else any of the country, else (a world of one country has no abroad) any at all.
+/// Returns the addresses of an episode. A new network is never one that the key uses. It is one of the right country and
+/// kind if there is one, else any of the country, else any at all (in a world of one country nothing is abroad).
 fn pool(
     kind: &EpisodeKind,
     habit: &Habit,
@@ -577,7 +583,7 @@ fn pool(
             u8::from((country != home) == abroad) * 2 + u8::from(network == setting.network(country))
         };
         let unused = || (0..count).filter(|network| !used(*network));
-        // Of the country comes before of the setting.
+        // The country matters more than the kind of network.
         let best = unused().map(fit).max();
         let fitting: Vec<u32> = unused().filter(|network| Some(fit(*network)) == best).collect();
         AddressPool::of(fitting[draw.below(fitting.len() as u32) as usize], addresses, seed)

@@ -1,4 +1,4 @@
-//! The calls of a world in the order of time, and the episodes that are staged in them.
+//! The calls of a world in order of time, and the episodes that are staged in them.
 
 pub(crate) mod episodes;
 pub(crate) mod record;
@@ -15,7 +15,7 @@ use crate::world::habit::{self, Habit};
 use crate::world::population::Population;
 use crate::world::settings::{Scenario, WorldSettings};
 
-/// Who calls, and what is staged. Made once; [`generator`](Self::generator) makes the calls.
+/// The callers and the planned episodes of a run. [`generator`](Self::generator) makes the calls, as often as needed.
 pub struct World {
     pub(crate) settings: WorldSettings,
     pub(crate) population: Population,
@@ -28,10 +28,10 @@ struct LivelyWorld {
 }
 
 impl World {
-    /// Makes the world.
+    /// Draws the population and plans the episodes.
     ///
     /// # Errors
-    /// If it is too small for its scenario.
+    /// If the world is too small for its scenario.
     pub fn new(settings: WorldSettings) -> anyhow::Result<Self> {
         let seed = settings.seed;
         let mut population = Population::new(&settings, Draw::new(seed, 0));
@@ -46,13 +46,13 @@ impl World {
         Ok(Self { settings, population, lively })
     }
 
-    /// The id of the key of the first episode, as views have it, if it is about a key.
+    /// Returns the id of the key of the first episode, as views have it, if that episode concerns a key.
     pub fn first_staged_key(&self) -> Option<String> {
         let key = self.lively.as_ref()?.plan.episodes.first()?.key?;
         Some(self.population.keys[key as usize].id())
     }
 
-    /// The calls, from the first: of `seed` in a plain world, of `chance` in a lively one.
+    /// Returns the calls from the first. `seed` decides them in a plain world, `chance` in a lively one.
     pub(crate) fn calls(&self, seed: u64, chance: &mut Draw) -> CallSource<'_> {
         let (settings, population) = (&self.settings, &self.population);
         match &self.lively {
@@ -63,16 +63,17 @@ impl World {
         }
     }
 
-    /// How many of the calls made belong to leaks, or to look-alikes; `None` in a plain world.
+    /// Counts the calls so far that belong to leaks, or to look-alikes. Returns `None` in a plain world.
     pub(crate) fn staged_calls(&self, calls: &CallSource<'_>, leak: bool) -> Option<u64> {
         let calls = self.plan()?.episodes.iter().zip(calls.of_episodes()?);
         Some(calls.filter(|(episode, _)| episode.kind.leak == leak).map(|(_, calls)| calls).sum())
     }
 
-    /// Labels of the episodes that had begun by `end_ms`, with the calls made of each; `None` in a plain world.
+    /// Returns the labels of the episodes that had begun by `end_ms`, with the calls so far of each, or `None` in a plain
+    /// world.
     ///
     /// # Errors
-    /// If a time is beyond what can be written.
+    /// If a time can't be written as text.
     pub(crate) fn labels(
         &self,
         calls: &CallSource<'_>,
@@ -87,7 +88,7 @@ impl World {
     }
 }
 
-/// Where calls come from.
+/// The source of a world's calls.
 pub(crate) enum CallSource<'a> {
     Even(Box<EvenTimes>),
     Lively(Box<LivelyTraffic<'a>>),
@@ -100,7 +101,8 @@ impl CallSource<'_> {
             Self::Lively(traffic) => traffic.next(draw),
         }
     }
-    /// The calls made of each episode; `None` in a plain world.
+
+    /// Returns the number of calls so far of each episode, or `None` in a plain world.
     fn of_episodes(&self) -> Option<&[u64]> {
         match self {
             Self::Even(_) => None,

@@ -1,23 +1,22 @@
-//! One call of one key, by its habits.
+//! A call of one key by its habits, and its answer.
 
 use keytide_dataflow::model::KeyState;
 
 use crate::draw::Draw;
 use crate::world::population::{ClientAddress, Population};
 
-/// One call in this many has no key: public routes, forgotten headers.
+/// One call in this number has no key: public routes, forgotten headers.
 const ANONYMOUS: u32 = 100;
 
-/// One call. Indices are of the population.
+/// An answered call. Indices are of the population; times are in milliseconds since the epoch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallRecord {
     pub(crate) request_id: u128,
-    /// Milliseconds since the epoch.
     pub(crate) time: u64,
     pub(crate) key: Option<u32>,
     pub(crate) client: ClientAddress,
     pub(crate) route: u32,
-    /// What stands for `{id}` in the path.
+    /// The number in place of `{id}` in the path.
     pub(crate) item: u32,
     pub(crate) agent: u32,
     pub(crate) status: u16,
@@ -26,22 +25,21 @@ pub(crate) struct CallRecord {
     pub(crate) bytes_out: u32,
 }
 
-/// A call before it is answered, and how it will be.
+/// A call that isn't answered yet, with the status that it will get.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallRequest {
     pub(crate) id: u128,
-    /// Milliseconds since the epoch.
     pub(crate) time: u64,
     pub(crate) key: Option<u32>,
     pub(crate) client: ClientAddress,
     pub(crate) route: u32,
-    /// The usual user agent, and that of one call in five.
+    /// The usual user agent, and the one of one call in five.
     pub(crate) agents: [u32; 2],
     pub(crate) status: u16,
 }
 
 impl CallRecord {
-    /// A call at `time`, in milliseconds since the epoch, of a world without rhythms or events.
+    /// Draws a call at `time`, in a world without rhythms or episodes.
     pub(crate) fn draw(population: &Population, time: u64, draw: &mut Draw) -> Self {
         let id = draw.wide();
         let caller = population.caller(draw);
@@ -49,7 +47,7 @@ impl CallRecord {
         let key = &population.keys[caller as usize];
         let client = key.clients.start + draw.habit(key.clients.len() as u32);
         let route = population.usual_route(key, draw);
-        // Of calls without a key some are of public routes.
+        // One in three calls without a key is of a public route and isn't refused.
         let refused = if anonymous { !draw.once_in(3) } else { key.state != KeyState::Active };
         let success = population.routes[route as usize].success;
         let request = CallRequest {
@@ -64,7 +62,7 @@ impl CallRecord {
         Self::of(request, population, draw)
     }
 
-    /// The call, answered.
+    /// Answers a call.
     pub(crate) fn of(request: CallRequest, population: &Population, draw: &mut Draw) -> Self {
         let CallRequest { id, time, key, client, route, agents, status } = request;
         let usual = &population.routes[route as usize];
@@ -91,12 +89,12 @@ impl CallRecord {
     }
 }
 
-/// Whether a call has no key.
+/// Decides whether a call has no key.
 pub(crate) fn anonymous(draw: &mut Draw) -> bool {
     draw.once_in(ANONYMOUS)
 }
 
-/// On an ordinary day: 0.5 % server errors, 3 % errors of the caller.
+/// Returns the status for a draw from a thousand. On an ordinary day 0.5 % are server errors, 3 % the caller's.
 pub(crate) fn status(success: u16, permille: u32) -> u16 {
     match permille {
         0..2 => 500,

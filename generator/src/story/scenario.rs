@@ -1,17 +1,17 @@
-//! The catalogue of what can be staged: leaks, and what looks like one but isn't. One table, [`KINDS`].
+//! The catalogue of episodes: leaks, and harmless look-alikes. The table [`KINDS`] has all of them.
 
 use crate::world::habit::NetworkKind;
 
-/// Whom an episode concerns.
+/// The calls that an episode concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EpisodeScope {
     Key,
-    /// All calls of one API fail.
+    /// Most calls of one API fail.
     Api,
     Everybody,
 }
 
-/// Where staged calls come from.
+/// The addresses that staged calls come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallOrigin {
     Usual,
@@ -25,62 +25,60 @@ pub(crate) enum CallOrigin {
     Everywhere,
 }
 
-/// Whose user agent staged calls have.
+/// The user agent of staged calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AgentChoice {
     Usual,
-    /// One that the key doesn't have.
+    /// Calls have an agent that the key never uses.
     Other,
-    /// A tool's for load tests.
     LoadTool,
 }
 
-/// How staged calls spread over the episode.
+/// The distribution of staged calls over the episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EpisodeCourse {
     Even,
-    /// From nothing, at a rate that grows with time.
+    /// The rate grows from 0 in proportion to time.
     Growing,
-    /// In the first minute of every hour.
+    /// Calls come in the first minute of every hour.
     Hourly,
-    /// From midnight to five by the owner's clock.
+    /// Calls come from midnight to five by the owner's clock.
     Nights,
 }
 
-/// What the owner does.
+/// The behaviour of the key's owner during an episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OwnerBehaviour {
     GoesOn,
-    /// Hasn't used the key for 35 days at least, nor does in the run.
+    /// The owner hasn't used the key for at least 35 days, and doesn't use it in the run.
     Sleeps,
-    /// Has the key revoked, and uses it until then.
+    /// The owner has the key revoked at the episode's start, and uses it until then.
     Revokes,
-    /// Makes the usual calls from the episode's origin instead.
+    /// The owner makes the usual calls from the episode's origin instead.
     Moves,
 }
 
-/// The parameters of one kind of episode. Those with two numbers are drawn evenly between them.
+/// The parameters of one kind of episode. Pairs are ranges from which a number is drawn evenly.
 #[derive(Debug)]
 pub(crate) struct EpisodeKind {
-    /// In `labels.jsonl`.
     pub(crate) name: &'static str,
     pub(crate) leak: bool,
     pub(crate) scope: EpisodeScope,
-    /// Hours that a run must have for it.
+    /// The shortest run, in hours, that can have the episode.
     pub(crate) span_h: u64,
-    /// How long it takes, at most a quarter of the run; `None`: to the run's end.
+    /// The duration, at most a quarter of the run; with `None` the episode lasts to the run's end.
     pub(crate) minutes: Option<(u32, u32)>,
-    /// Staged calls in percent of the key's usual ones of the same time (its mean over a week); of everybody's
-    /// and of an API's: the rate, and the share that fails.
+    /// Staged calls in percent of the key's usual ones of the same time (its mean over a week). For episodes of
+    /// everybody it is the rate in percent of the usual one, for those of an API the share of calls that fail.
     pub(crate) percent: (u32, u32),
-    /// Staged calls an hour, at least.
+    /// The least rate of staged calls.
     pub(crate) calls_per_hour: u32,
     pub(crate) origin: CallOrigin,
     pub(crate) addresses: (u32, u32),
     pub(crate) agent: AgentChoice,
-    /// Whether it goes through routes, item by item, that the key never calls.
+    /// True if the calls go through routes that the key never calls, item by item.
     pub(crate) new_routes: bool,
-    /// Calls in a thousand that are answered 401 or 403.
+    /// The number of calls in a thousand that are answered 401 or 403.
     pub(crate) refused_permille: u32,
     pub(crate) course: EpisodeCourse,
     pub(crate) owner: OwnerBehaviour,
@@ -110,7 +108,7 @@ const LOOK_ALIKE: EpisodeKind = EpisodeKind {
     ..LEAK
 };
 
-/// Leaks first. Episodes are dealt in this order, round after round.
+/// The kinds of episodes, leaks first. Episodes are dealt in this order, round after round.
 pub(crate) const KINDS: [EpisodeKind; 17] = [
     // Found in a repository, used at once by a script on rented servers.
     EpisodeKind { name: "burst_new_origin", percent: (1_000, 5_000), calls_per_hour: 1_200, ..LEAK },
@@ -145,7 +143,7 @@ pub(crate) const KINDS: [EpisodeKind; 17] = [
         addresses: (200, 2_000),
         ..LEAK
     },
-    // Everything there is, route by route.
+    // The thief copies all data, route by route.
     EpisodeKind {
         name: "scraping",
         minutes: Some((60, 240)),
@@ -155,7 +153,7 @@ pub(crate) const KINDS: [EpisodeKind; 17] = [
         new_routes: true,
         ..LEAK
     },
-    // From the owner's country, when its people sleep.
+    // Calls come from the owner's country at night, when the owner makes few.
     EpisodeKind {
         name: "night_use",
         span_h: 96,
@@ -167,7 +165,7 @@ pub(crate) const KINDS: [EpisodeKind; 17] = [
         course: EpisodeCourse::Nights,
         ..LEAK
     },
-    // What is the key good for?
+    // The thief tries what the key can do.
     EpisodeKind {
         name: "probing",
         minutes: Some((10, 60)),
@@ -178,7 +176,7 @@ pub(crate) const KINDS: [EpisodeKind; 17] = [
         refused_permille: 800,
         ..LEAK
     },
-    // A key that nobody missed.
+    // A key that its owner had forgotten.
     EpisodeKind {
         name: "dormant_woken",
         minutes: Some((60, 720)),
@@ -196,7 +194,7 @@ pub(crate) const KINDS: [EpisodeKind; 17] = [
         owner: OwnerBehaviour::Revokes,
         ..LEAK
     },
-    // A campaign or a launch: everybody calls more.
+    // A campaign or a launch: all keys call more.
     EpisodeKind {
         name: "launch_day",
         scope: EpisodeScope::Everybody,
@@ -242,7 +240,7 @@ pub(crate) const KINDS: [EpisodeKind; 17] = [
         owner: OwnerBehaviour::Moves,
         ..LOOK_ALIKE
     },
-    // Another provider, a new office.
+    // The customer changes its provider or its office.
     EpisodeKind {
         name: "network_change",
         span_h: 24,

@@ -1,18 +1,18 @@
-//! In which order calls arrive, in which partition, and what goes wrong on the way: disorder, delay, records sent
-//! again, broken lines.
+//! The schedule decides in which order and partition calls arrive, and adds faults on the way: disorder, delay, duplicate
+//! records, broken lines.
 //!
-//! Calls are made in the order of time. One that is to be out of order or late is held back and arrives behind others
-//! of its partition: what it says stays true, of a label's times too. Disorder is measured in a partition, as
-//! the job does: a call out of order lies behind the latest call of its partition by less than the default
-//! `out_of_orderness` (5 s), a late one by more than that and the default `allowed_lateness` (10 min) together, but
-//! by less than the dedupe horizon (1 h).
+//! Calls are made in order of time. A call that is to be out of order or late is delayed and arrives behind others of its
+//! partition. Its content stays the same, so labels stay true. Disorder is measured in a partition, as the job does. A
+//! call out of order is behind the latest call of its partition by less than the default `out_of_orderness` (5 s). A late
+//! one is behind by more than that and the default `allowed_lateness` (10 min) together, but by less than the dedupe
+//! horizon (1 h).
 //!
-//! A call that was held back in vain, because none of its partition came meanwhile, counts as neither, and another
-//! one is held back for it. Where calls are so few that ten minutes have none, one that is to be late
-//! may be behind by less than late ones are: then it counts as neither too.
+//! If no other call of the partition comes meanwhile, the delay has no effect. Such a call counts as neither, and another
+//! one is delayed for it. In partitions with less than a call in ten minutes, a call may be delayed too little to be
+//! late. It counts as neither, too.
 //!
-//! Limits: no call of a run's last 11 minutes is late, the earlier ones make up for it; held are the late calls
-//! of 59 minutes at most.
+//! Limits: no call of a run's last 11 minutes is late, for which more of the earlier ones are. The late calls of at most
+//! 59 minutes are in memory.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,27 +23,27 @@ use crate::world::settings::WorldSettings;
 
 const OUT_OF_ORDER_MS: (u32, u32) = (1, 4_000);
 const LATE_MS: (u32, u32) = (660_000, 2_460_000);
-/// Behind by up to this counts as out of order ...
+/// A call that is behind by at most this counts as out of order.
 const MAX_OUT_OF_ORDER_MS: u64 = 5_000;
-/// ... and by more than this as late.
+/// A call that is behind by more than this counts as late.
 const MIN_LATE_MS: u64 = 605_000;
-/// A call that isn't late yet is held back for so long once more ...
+/// A call that isn't late enough yet is delayed by this once more.
 const LONGER_MS: u64 = 60_000;
-/// ... but for no longer than this in all.
+/// No call is delayed by more than this.
 const LONGEST_MS: u64 = 3_540_000;
 
-/// One call, as it arrives.
+/// A call as it arrives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
     pub(crate) record: CallRecord,
     pub(crate) partition: usize,
-    /// When, in milliseconds since the epoch: never before the call, nor before the arrival before.
+    /// The time of arrival, in milliseconds since the epoch. It is never before the call or the previous arrival.
     pub(crate) at_ms: u64,
     pub(crate) out_of_order: bool,
     pub(crate) late: bool,
 }
 
-/// A call that arrives later; ordered by when, then by when it was made.
+/// A delayed call; ordered by arrival, then by the order in which calls were made.
 struct DelayedCall {
     until_ms: u64,
     number: u64,
@@ -72,12 +72,12 @@ impl PartialEq for DelayedCall {
     }
 }
 
-/// A sort of disorder, and how much of it is due.
+/// One sort of disorder, with the number of calls that still need it.
 struct Disorder {
     share: EvenShare,
-    /// Calls that were held back in vain.
+    /// Counts calls that were delayed without effect.
     owed: u64,
-    /// Calls that are held back now.
+    /// Counts calls that are delayed now.
     delayed: u64,
 }
 
@@ -86,7 +86,7 @@ impl Disorder {
         Self { share: EvenShare::new(share, draw), owed: 0, delayed: 0 }
     }
 
-    /// Whether a call is to be held back. For what is owed one at a time is, lest none be left to be behind of.
+    /// Decides whether a call is delayed. Owed delays come one at a time, so that other calls remain to overtake them.
     fn wants(&mut self) -> bool {
         let due = self.share.hit();
         let repaid = !due && self.owed > 0 && self.delayed == 0;
@@ -96,24 +96,24 @@ impl Disorder {
     }
 }
 
-/// The arrivals of a run, and what is sent beside.
+/// The arrivals of a run, and the duplicates and broken lines between them.
 pub(crate) struct Schedule {
-    /// Calls are late only until then.
+    /// Later calls are never delayed to be late.
     late_until_ms: u64,
     end_ms: u64,
-    /// The latest call of each partition.
+    /// The time of the latest call of each partition.
     latest: Vec<Option<u64>>,
     out_of_order: Disorder,
     late: Disorder,
     delayed: BinaryHeap<Reverse<DelayedCall>>,
-    /// The next call, where one is known.
+    /// The next call, if it was drawn already.
     ahead: Option<CallRecord>,
     ended: bool,
     numbered: u64,
     at_ms: u64,
-    /// Whether a record is sent again now.
+    /// Decides whether a duplicate record follows.
     pub(crate) again: EvenShare,
-    /// Whether a broken line follows.
+    /// Decides whether a broken line follows.
     pub(crate) broken: EvenShare,
     draw: Draw,
 }
@@ -122,7 +122,7 @@ impl Schedule {
     pub(crate) fn new(settings: &WorldSettings, mut draw: Draw) -> Self {
         let (start_ms, end_ms) = (settings.start_ms, settings.start_ms + settings.span_ms);
         let late_until_ms = end_ms.saturating_sub(u64::from(LATE_MS.0)).max(start_ms);
-        // Those that can be late make up for those that can't.
+        // The calls that can be late make up for those that can't.
         let late = match late_until_ms - start_ms {
             0 => 0.0,
             part => (settings.late * settings.span_ms as f64 / part as f64).min(1.0),
@@ -144,7 +144,7 @@ impl Schedule {
         }
     }
 
-    /// The next arrival of the calls that `next` gives, in the order of time.
+    /// Returns the next arrival. `next` makes the calls, in order of time.
     pub(crate) fn next(&mut self, mut next: impl FnMut() -> Option<CallRecord>) -> Option<Arrival> {
         loop {
             if self.ahead.is_none() && !self.ended {
@@ -165,12 +165,12 @@ impl Schedule {
         }
     }
 
-    /// When the last arrival was, in milliseconds since the epoch.
+    /// Returns the time of the last arrival, in milliseconds since the epoch.
     pub(crate) fn at_ms(&self) -> u64 {
         self.at_ms
     }
 
-    /// Takes no more calls: what is held back arrives, then there is nothing more.
+    /// Takes no more calls. The delayed ones still arrive.
     pub(crate) fn stop(&mut self) {
         self.ended = true;
     }
@@ -195,7 +195,7 @@ impl Schedule {
         None
     }
 
-    /// A call arrives that was held back, unless it is to be late and isn't yet.
+    /// Lets a delayed call arrive, or delays it again if it is to be late and isn't yet.
     fn release(&mut self, delayed: DelayedCall) -> Option<Arrival> {
         let DelayedCall { until_ms, partition, late, record, .. } = delayed;
         let latest = self.latest[partition].unwrap_or(0);
@@ -213,7 +213,7 @@ impl Schedule {
     }
 
     fn arrive(&mut self, record: CallRecord, partition: usize, at_ms: u64) -> Arrival {
-        // What is held back when the run ends early arrives at once.
+        // If the run is stopped, all delayed calls arrive at once.
         self.at_ms = if self.ended { self.at_ms } else { self.at_ms.max(at_ms) };
         let latest = self.latest[partition].unwrap_or(0).max(record.time);
         self.latest[partition] = Some(latest);
@@ -228,7 +228,7 @@ impl Schedule {
     }
 }
 
-/// Times of calls at an even rate.
+/// The times of calls at an even rate.
 pub(crate) struct EvenTimes {
     start_ms: u64,
     ms_per_call: f64,
@@ -248,7 +248,7 @@ impl EvenTimes {
 impl Iterator for EvenTimes {
     type Item = u64;
 
-    /// When the next call happens, in milliseconds since the epoch.
+    /// Returns the time of the next call, in milliseconds since the epoch.
     fn next(&mut self) -> Option<u64> {
         if self.made == self.calls {
             return None;

@@ -1,13 +1,13 @@
-//! The calls of a lively world in the order of time: a merge that never holds more than what is about to happen.
+//! Merges the calls of a lively world in order of time. Only the next call of each stream is in memory.
 //!
 //! ```text
-//! tide       usual calls, by popularity and rhythm            \
-//! timetables one stream a key: a beat of calls, exactly then    > the earliest is next -> record
-//! episodes   one stream each (stage)                          /      | failed: tried again, later
-//! batches, retries: what an earlier call gave rise to        <───────┘
+//! arrivals    usual calls, by popularity and rhythm        \
+//! timetables  one stream a key: beats of calls on time      > the earliest is next -> record
+//! episodes    one stream each                              /      | failed: tried again later
+//! batches and retries, which follow from earlier calls    <───────┘
 //! ```
-//! Memory: a few bytes for each key with a timetable, each episode, each batch under way and each retry that is
-//! due; nothing grows with the span.
+//! Memory: a few bytes for each key with a timetable, each episode, each unfinished batch and each due retry. It doesn't
+//! grow with the span.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -24,19 +24,19 @@ use crate::world::population::{ClientAddress, Population, RESOURCES};
 use crate::world::rhythm::{ArrivalTimes, Clocks};
 use crate::world::settings::WorldSettings;
 
-/// One usual call in so many is the first of a batch: pages of a list, a queue that is worked off. They hold this
-/// many further calls at most, a quarter of that in the mean, from one address.
+/// One usual call in 64 starts a batch from one address: pages of a list, or a queue that is worked off. A batch has at
+/// most 64 further calls, a quarter of that on average.
 const BATCH: (u32, u32) = (64, 65);
-/// Milliseconds from one call of a batch to the next.
+/// The milliseconds from one call of a batch to the next.
 const BATCH_GAP_MS: (u32, u32) = (20, 600);
-/// Usual calls for each that the tide brings, batches included; retries come on top.
+/// The usual calls for each arrival, with its batch; retries come on top.
 const CALLS_PER_ARRIVAL: f64 = 1.0 + (BATCH.1 as f64 - 1.0) / 4.0 / BATCH.0 as f64;
-/// Of calls that fail (429, 5xx) so many of three are tried again, each so many times at most, after one second,
-/// then two, four, eight, and up to half of that more.
+/// Two of three failed calls (429, 5xx) are tried again, at most 4 times. The waits are 1, 2, 4 and 8 seconds, and up to
+/// half of that more.
 const RETRIED_OF_THREE: u32 = 2;
 const MAX_RETRIES: u8 = 4;
 const RETRY_MS: u32 = 1_000;
-/// How much a key calls on one day is 0.7 to 1.3 of what it does on the mean day, in 1,024.
+/// On any day a key makes 0.7 to 1.3 of its mean calls: the least factor and its range, in 1,024ths.
 const DAY_FACTOR: (u64, u64) = (717, 614);
 
 /// A stream of calls at set times.
@@ -68,17 +68,23 @@ impl CallStream {
     }
 }
 
-/// What happens later.
+/// A call that is made later.
 enum NextCall {
-    /// The next call of a stream.
+    /// The next call of the stream with this index.
     Stream(u32),
-    /// The next call of a batch.
-    Batch { key: u32, client: ClientAddress, left: u32 },
+    Batch {
+        key: u32,
+        client: ClientAddress,
+        left: u32,
+    },
     /// A call that failed, tried again.
-    Retry { call: CallRecord, attempt: u8 },
+    Retry {
+        call: CallRecord,
+        attempt: u8,
+    },
 }
 
-/// Ordered by time, then by the order in which it was planned.
+/// A scheduled call; ordered by time, then by the order in which calls were scheduled.
 struct PendingCall {
     time: u64,
     number: u64,
@@ -105,7 +111,7 @@ impl PartialEq for PendingCall {
     }
 }
 
-/// The calls of a run.
+/// The calls of a run of a lively world.
 pub(crate) struct LivelyTraffic<'a> {
     population: &'a Population,
     habits: &'a [Habit],
@@ -115,13 +121,13 @@ pub(crate) struct LivelyTraffic<'a> {
     end_ms: u64,
     clocks: Clocks,
     arrivals: ArrivalTimes,
-    /// When the next usual call happens.
+    /// The time of the next usual call.
     arrival: Option<u64>,
     streams: Vec<CallStream>,
     pending: BinaryHeap<Reverse<PendingCall>>,
     planned: u64,
     everybodys: Vec<u32>,
-    /// Calls of each episode so far.
+    /// Counts the calls so far of each episode.
     pub(crate) calls: Vec<u64>,
 }
 
@@ -178,13 +184,13 @@ impl<'a> LivelyTraffic<'a> {
         traffic
     }
 
-    /// How many calls are planned, not made yet.
+    /// Returns the number of scheduled calls.
     #[cfg(test)]
     pub(crate) fn pending_calls(&self) -> usize {
         self.pending.len()
     }
 
-    /// The next call, on time.
+    /// Returns the next call in order of time.
     pub(crate) fn next(&mut self, draw: &mut Draw) -> Option<CallRecord> {
         let due = self.pending.peek().map(|Reverse(pending)| pending.time);
         if let Some(time) = self.arrival.filter(|arrival| due.is_none_or(|due| *arrival <= due)) {
@@ -212,7 +218,7 @@ impl<'a> LivelyTraffic<'a> {
         })
     }
 
-    /// A call that the tide brought.
+    /// Draws the caller of an arrival, and makes its call.
     fn arrived(&mut self, time: u64, draw: &mut Draw) -> CallRecord {
         let day = time / DAY_MS;
         let key = loop {
@@ -238,7 +244,7 @@ impl<'a> LivelyTraffic<'a> {
         self.usual(time, key, client, draw)
     }
 
-    /// A usual call of a key.
+    /// Makes a usual call of a key.
     fn usual(&mut self, time: u64, key: u32, client: ClientAddress, draw: &mut Draw) -> CallRecord {
         let route = self.population.usual_route(&self.population.keys[key as usize], draw);
         let agents = self.population.keys[key as usize].agents;
@@ -250,7 +256,7 @@ impl<'a> LivelyTraffic<'a> {
         call
     }
 
-    /// A call without a key, by one who has a key: some are of public routes, others are refused.
+    /// Makes a call without a key, by an owner of one. One in three is of a public route; the others are refused.
     fn anonymous(&mut self, time: u64, who: u32, client: ClientAddress, draw: &mut Draw) -> CallRecord {
         let key = &self.population.keys[who as usize];
         let route = self.population.usual_route(key, draw);
@@ -261,7 +267,7 @@ impl<'a> LivelyTraffic<'a> {
         CallRecord::of(request, self.population, draw)
     }
 
-    /// A call that failed, tried again.
+    /// Makes a failed call again.
     fn again(&mut self, time: u64, failed: CallRecord, attempt: u8, draw: &mut Draw) -> CallRecord {
         let key = failed.key.expect("calls without a key aren't tried again");
         let CallRecord { client, route, agent, item, .. } = failed;
@@ -274,7 +280,7 @@ impl<'a> LivelyTraffic<'a> {
         call
     }
 
-    /// A call that an episode makes.
+    /// Makes a call of an episode.
     fn staged(&mut self, time: u64, episode: u32, key: u32, draw: &mut Draw) -> CallRecord {
         let calls = &mut self.calls[episode as usize];
         *calls += 1;
@@ -299,7 +305,7 @@ impl<'a> LivelyTraffic<'a> {
             _ if draw.below(1_000) < kind.refused_permille => Some([401, 403][draw.below(2) as usize]),
             _ => None,
         };
-        // The gateway refuses before an API can fail, and an API that is down fails for everybody.
+        // The gateway refuses a call before its API can fail, and an API that is down fails for all callers.
         let status = refused
             .or_else(|| self.trouble(time, route, draw))
             .unwrap_or_else(|| record::status(success, draw.below(1_000)));
@@ -309,7 +315,7 @@ impl<'a> LivelyTraffic<'a> {
         if kind.new_routes { CallRecord { item, ..call } } else { call }
     }
 
-    /// How a usual call is answered.
+    /// Draws the status of a usual call.
     fn status(&mut self, time: u64, key: u32, route: u32, draw: &mut Draw) -> u16 {
         let success = self.population.routes[route as usize].success;
         self.trouble(time, route, draw)
@@ -317,7 +323,7 @@ impl<'a> LivelyTraffic<'a> {
             .unwrap_or_else(|| record::status(success, draw.below(1_000)))
     }
 
-    /// How a route's API fails at `time`, if it does.
+    /// Draws the status of a call that fails with its route's API at `time`.
     fn trouble(&mut self, time: u64, route: u32, draw: &mut Draw) -> Option<u16> {
         let api = route as usize % RESOURCES.len();
         if let Some(episode) = self.plan.outage(api, time)
@@ -329,7 +335,7 @@ impl<'a> LivelyTraffic<'a> {
         faults::of_api(self.seed, api, time, draw)
     }
 
-    /// Counts a usual call for the episodes that it belongs to.
+    /// Counts a usual call for the episodes to which it belongs.
     fn count(&mut self, key: u32, time: u64) {
         if let Some(episode) = self.detour(key, time) {
             self.calls[episode] += 1;
@@ -340,14 +346,14 @@ impl<'a> LivelyTraffic<'a> {
         }
     }
 
-    /// The episode in which the owner calls from elsewhere at `time`.
+    /// Returns the index of the episode in which the owner calls from elsewhere at `time`.
     fn detour(&self, key: u32, time: u64) -> Option<usize> {
         let detour = self.habits[key as usize].detour? as usize;
         let episode = &self.plan.episodes[detour];
         (episode.kind.owner == OwnerBehaviour::Moves && episode.time.contains(&time)).then_some(detour)
     }
 
-    /// Whether the owner has had the key revoked.
+    /// Returns whether the owner has had the key revoked by `time`.
     fn gave_up(&self, key: u32, time: u64) -> bool {
         self.habits[key as usize].detour.is_some_and(|detour| {
             let episode = &self.plan.episodes[detour as usize];
@@ -375,7 +381,7 @@ impl<'a> LivelyTraffic<'a> {
         }
     }
 
-    /// Plans the next call of a stream, if it has one in the run.
+    /// Schedules the next call of a stream, if it has one in the run.
     fn go_on(&mut self, stream: u32, draw: &mut Draw) {
         while let Some(time) = self.streams[stream as usize].next(&self.clocks, draw) {
             if time >= self.start_ms {
@@ -384,7 +390,7 @@ impl<'a> LivelyTraffic<'a> {
         }
     }
 
-    /// What would happen after the run's end doesn't.
+    /// Schedules a call, unless it is after the run's end.
     fn schedule(&mut self, time: u64, next: NextCall) {
         if time < self.end_ms {
             self.planned += 1;
@@ -393,8 +399,8 @@ impl<'a> LivelyTraffic<'a> {
     }
 }
 
-/// The timetables of keys that have one: at the same minute of every five, fifteen or sixty, or of a night by
-/// their owner's clock.
+/// Draws the timetables of the keys that have one: the same minute of every 5, 15 or 60 minutes, or of every night by
+/// the owner's clock.
 fn timetables(
     settings: &WorldSettings,
     population: &Population,

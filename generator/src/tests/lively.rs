@@ -312,8 +312,8 @@ fn an_episode_of_many(world: &World, label: &Label) {
     }
 }
 
-/// What goes wrong on the way happens to a call, it doesn't change what the call says: neither its time, which its
-/// label or its timetable relies on, nor anything else.
+/// Disorder must not change the content of a call: neither its time, on which its
+/// label or its timetable relies, nor anything else.
 #[test]
 fn disorder_changes_the_order_of_lines_and_nothing_else() {
     // Five calls an hour in the mean: what is before a call of its file is far away.
@@ -336,7 +336,7 @@ fn disorder_changes_the_order_of_lines_and_nothing_else() {
     }
 }
 
-/// An API that is down is down for whoever found a key, too.
+/// An API that is down fails for thieves, too.
 #[test]
 fn staged_calls_fail_with_their_api() {
     let world = World::new(
@@ -362,7 +362,7 @@ fn staged_calls_fail_with_their_api() {
     assert!(staged.len() >= 20 && failed > 0.7, "{failed} of {}", staged.len());
 }
 
-/// Somebody notices each of them, at night and in quiet worlds too.
+/// Each storm hits some calls, at night and in quiet worlds, too.
 #[test]
 fn retry_storms_hit_apis_that_are_called() {
     for seed in 1..=12 {
@@ -462,7 +462,7 @@ fn clocks_are_those_of_their_zones() {
     assert_eq!(at("US", "2025-03-09T07:00:00Z"), -240);
 }
 
-/// What is kept of the future doesn't grow with the span.
+/// The number of scheduled calls doesn't grow with the span.
 #[test]
 fn weeks_are_held_in_the_memory_of_days() {
     let most_held = |options: &str| {

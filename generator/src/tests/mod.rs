@@ -27,7 +27,7 @@ fn settings(options: &str) -> WorldSettings {
     typed(&format!("--out unused {options}")).settings(0, None).unwrap()
 }
 
-/// What is generated, and all files, uncompressed, by name.
+/// Returns the counts, and all files, uncompressed, by name.
 fn generated(options: &str) -> (Generated, BTreeMap<String, Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
@@ -92,7 +92,7 @@ fn compression_changes_nothing_else() {
 }
 
 #[test]
-fn the_files_hold_what_is_said() {
+fn the_counts_are_those_of_the_files() {
     let options = "--events 20000 --keys 300 --partitions 3 --out-of-order 0.05 --late 0.01 --duplicates 0.02 \
                    --broken 0.005";
     let (reported, statuses) = counted(&format!("{options} --span 2h"));
@@ -111,7 +111,7 @@ fn the_files_hold_what_is_said() {
     assert!(statuses[&5] > 70 && statuses[&4] > 600, "{statuses:?}");
 }
 
-/// What is said of a world, which is found to be so, and how often each class of status is in it.
+/// Returns the reported counts, after recounting them, and how often each class of status is in the files.
 fn counted(options: &str) -> (Generated, BTreeMap<u64, u64>) {
     let (reported, files) = generated(options);
     let partitions = records(&files);

@@ -137,7 +137,7 @@ fn lines_are_due_evenly_or_when_they_arrive() {
 }
 
 #[test]
-fn a_run_that_is_told_to_end_sends_what_is_on_its_way_and_says_what_that_was() {
+fn a_stopped_run_sends_the_delayed_calls_and_reports_the_counts() {
     let broker = Broker::new(2);
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

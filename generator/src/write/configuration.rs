@@ -1,29 +1,27 @@
-//! The configuration of a job that reads a generated log and what belongs to it.
+//! Writes the configuration of a job that reads a generated log, with its tables and geo databases.
 
 use std::fmt;
 
 use crate::world::settings::{GatewayFormat, WorldSettings};
 
-/// A configuration, whose text its `Display` writes.
+/// The variable parts of a configuration, whose text `Display` writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Configuration<'a> {
-    /// The comment at its top, a line or several.
+    /// The comment at the top, with `#` on each line.
     pub comment: &'a str,
-    /// The lines of `[job]`.
     pub job: &'a str,
-    /// The format of the log.
     pub format: GatewayFormat,
-    /// The lines of `[[source]]` that say where the log is.
+    /// The lines of `[[source]]` that name the place of the log.
     pub source: &'a str,
-    /// Whether the country in a record counts. If not, its address is looked up.
+    /// True if the job takes the country from records. Otherwise it looks up their addresses.
     pub country: bool,
-    /// The tables of the source.
+    /// The subtables of `[[source]]`.
     pub beneath: &'a str,
     pub rest: &'a str,
 }
 
 impl Configuration<'_> {
-    /// The comment of a generated folder, with the command to try next.
+    /// Returns the comment of a generated folder, with the command to try next.
     pub(crate) fn comment(settings: &WorldSettings, next: &str) -> String {
         format!("# Made by `keytide generate --seed {}`. Try: {next}\n", settings.seed)
     }
@@ -75,7 +73,7 @@ asn = "geo/asn.mmdb"
     }
 }
 
-/// `[source.fields]` of generated JSON.
+/// The table `[source.fields]` for generated JSON.
 const FIELDS: &str = concat!("\n", include_str!("fields.toml"));
-/// The line of it for calls whose log has the country.
+/// The line of [`FIELDS`] that takes the country from records.
 const COUNTRY: &str = "country = \"/country\"\n";

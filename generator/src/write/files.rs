@@ -1,4 +1,4 @@
-//! The target of files: one a partition, in a folder with what belongs to them.
+//! Writes lines to files, one for each partition, in a folder with tables, geo databases and labels.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -44,7 +44,7 @@ impl EventFile {
     }
 }
 
-/// Writes the files that `args` ask for. Returns what is in them, and how many seconds it took.
+/// Writes the files that `args` ask for. Returns the counts of their lines, and the seconds that it took.
 ///
 /// # Errors
 /// If the folder isn't empty or can't be written to, or if the world is too small for its scenario.
@@ -57,10 +57,10 @@ pub fn to_files(args: &GenerateArgs, now_ms: u64) -> anyhow::Result<(Generated, 
     Ok((generated, progress.seconds()))
 }
 
-/// Writes a folder in process, as `keytide generate --out OUT` with `options`, which are separated by blanks.
+/// Writes a folder in process, as `keytide generate --out OUT` does with `options`, which are separated by blanks.
 ///
 /// # Errors
-/// If an option isn't known or a value not allowed; and those of [`to_files`].
+/// If an option isn't known or a value isn't allowed, and those of [`to_files`].
 pub fn generate(out: &Path, options: &str) -> anyhow::Result<Generated> {
     let folder = ["--out".into(), out.as_os_str().to_owned()];
     let args = GenerateArgs::typed(folder.into_iter().chain(options.split_whitespace().map(Into::into)))?;

@@ -1,4 +1,4 @@
-//! The folder around the events: tables, geo databases, labels, counts, a configuration.
+//! Writes the folder around the events: tables, geo databases, labels, counts, a configuration.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,12 +15,12 @@ use crate::story::World;
 use crate::world::population::{COUNTRIES, Network, PLANS, Population};
 use crate::world::settings::WorldSettings;
 
-/// Makes a folder, which must be empty if it is there, and writes what a job needs beside the events.
+/// Creates a folder, which must be empty if it exists, and writes the tables and geo databases of a job into it.
 ///
 /// # Errors
 /// If the folder isn't empty or can't be written to.
 pub fn create(out: &Path, world: &World) -> anyhow::Result<()> {
-    // A folder that can't be listed can't be written to either: making the others says why.
+    // A folder that can't be listed can't be written to either; creating the subfolders reports why.
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{} isn't empty: name another folder, or empty it", out.display());
     }
@@ -40,7 +40,7 @@ pub fn create(out: &Path, world: &World) -> anyhow::Result<()> {
     write(out, "geo/asn.mmdb", geo(settings, population, "Keytide-ASN", asn)?)
 }
 
-/// Says what the lines hold that were made, and what was staged in them.
+/// Writes the counts of the lines so far, and the labels of their episodes.
 ///
 /// # Errors
 /// If the folder can't be written to.
@@ -124,12 +124,12 @@ fn subscription_id(index: u32) -> String {
     format!("sub-{:05}", index + 1)
 }
 
-/// A domain that nobody has (RFC 2606).
+/// Returns a domain for a customer, under a reserved top-level domain (RFC 2606).
 fn domain(customer: &str) -> String {
     customer.to_lowercase().replace(' ', "-") + ".example"
 }
 
-/// To the second: a fraction of one says nothing here.
+/// Formats a time in whole seconds, which is precise enough for tables.
 fn time(ms: u64) -> anyhow::Result<String> {
     Ok(Timestamp::from_second((ms / 1_000).cast_signed())?.to_string())
 }

@@ -1,7 +1,7 @@
-//! A record as one line of a gateway's log, written by hand into one buffer: a generator must be faster than
-//! what it feeds.
+//! Formats a record as one line of a gateway's log. It is written by hand into one buffer, as the generator must be faster
+//! than the job that it feeds.
 //!
-//! What is written needs no escaping: the population's texts hold no quotes, backslashes or control characters.
+//! Nothing needs escaping: the population's texts have no quotes, backslashes or control characters.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ pub(crate) struct Formatter<'a> {
     population: &'a Population,
     raw_keys: Vec<Box<str>>,
     line: Vec<u8>,
-    /// The second that was written last, as the combined format writes it.
+    /// Caches the last time in whole seconds with its text in the combined format.
     second: (u64, String),
 }
 
@@ -34,7 +34,7 @@ impl<'a> Formatter<'a> {
         }
     }
 
-    /// The record's line, with its end.
+    /// Formats a record as a line, with its line feed.
     pub(crate) fn line(&mut self, record: &CallRecord) -> &[u8] {
         self.line.clear();
         match self.format {
@@ -47,7 +47,7 @@ impl<'a> Formatter<'a> {
         &self.line
     }
 
-    /// A line that was cut off, with its end.
+    /// Formats the first third of a record's line, with a line feed.
     pub(crate) fn broken_line(&mut self, record: &CallRecord) -> &[u8] {
         let length = self.line(record).len() / 3;
         self.line.truncate(length);
@@ -185,7 +185,7 @@ impl<'a> Formatter<'a> {
         &self.population.routes[record.route as usize]
     }
 
-    /// The gateway's name of the route, such as `get-v1-orders-id`.
+    /// Writes the gateway's name of the route, such as `get-v1-orders-id`.
     fn route_name(&mut self, record: &CallRecord) {
         let route = self.route(record);
         self.line.extend(route.method.bytes().map(|byte| byte.to_ascii_lowercase()));
@@ -228,7 +228,7 @@ impl<'a> Formatter<'a> {
         self.line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    /// Microseconds as milliseconds with three decimals.
+    /// Writes microseconds as milliseconds with three decimals.
     fn millis(&mut self, us: u32) {
         self.number(us / 1_000);
         let rest = (us % 1_000) as u16;
@@ -239,7 +239,7 @@ impl<'a> Formatter<'a> {
         self.line.extend(id_digits(number));
     }
 
-    /// A random UUID (RFC 9562, version 4).
+    /// Writes random bits as a UUID (RFC 9562, version 4).
     fn uuid(&mut self, bits: u128) {
         let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
         let digits = id_digits(bits);

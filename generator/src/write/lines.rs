@@ -1,4 +1,4 @@
-//! The lines of a world's calls, one after the other: for files, a topic, a demonstration.
+//! Generates the lines of a world's calls one by one, for files, a topic or a demo.
 
 use std::collections::VecDeque;
 
@@ -11,11 +11,11 @@ use crate::story::record::CallRecord;
 use crate::story::schedule::{Arrival, Schedule};
 use crate::story::{CallSource, World};
 
-/// A record is sent again within so many records, as gateways do after an unclear answer.
+/// A duplicate comes within this number of records, as after a gateway's retry.
 const RESENT_WITHIN: usize = 16;
 
 impl World {
-    /// The lines of the calls, from the first.
+    /// Returns a generator of all lines, from the first.
     pub fn generator(&self) -> Generator<'_> {
         let (settings, population) = (&self.settings, &self.population);
         // Worlds of one population have other calls, with other ids, if others call.
@@ -43,47 +43,47 @@ impl World {
 /// A line of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLine<'l> {
-    /// Counted from 0; below the settings' `partitions`.
+    /// Counts from 0 and is below the settings' `partitions`.
     pub partition: usize,
-    /// When it arrives, in milliseconds since the epoch: at the call's time, or later if that is out of order.
+    /// The time of arrival, in milliseconds since the epoch: the call's time, or later if the call is out of order.
     pub at_ms: u64,
     pub bytes: &'l [u8],
 }
 
 impl<'l> LogLine<'l> {
-    /// Without its end.
+    /// Returns the line without its line feed.
     pub fn text(&self) -> &'l [u8] {
         self.bytes.strip_suffix(b"\n").unwrap_or(self.bytes)
     }
 }
 
-/// What lines hold; `generated.json`.
+/// The counts of generated lines, which `generated.json` contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Generated {
     pub events: u64,
-    /// Lines: calls, records sent again, broken ones.
+    /// Counts all lines: calls, duplicates and broken ones.
     pub lines: u64,
-    /// Calls without a key.
+    /// Counts calls without a key.
     pub anonymous: u64,
-    /// Calls a little behind others of their partition.
+    /// Counts calls a little behind others of their partition.
     pub out_of_order: u64,
-    /// Calls far behind others of their partition.
+    /// Counts calls far behind others of their partition.
     pub late: u64,
     pub duplicates: u64,
-    /// Lines that are no record.
+    /// Counts lines that are no record.
     pub broken: u64,
-    /// Bytes of all lines with their ends, before compression.
+    /// Counts the bytes of all lines with their line feeds, before compression.
     pub bytes: u64,
-    /// Calls that belong to leaks; a plain world has none to speak of, nor of the next.
+    /// Counts calls that belong to leaks; absent in plain worlds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leak_calls: Option<u64>,
-    /// Calls that belong to look-alikes.
+    /// Counts calls that belong to look-alikes; absent in plain worlds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub look_alike_calls: Option<u64>,
 }
 
 impl Generated {
-    /// What the lines of two worlds hold.
+    /// Adds up the counts of two worlds.
     pub fn and(self, other: Self) -> Self {
         let sum = |a: Option<u64>, b: Option<u64>| a.map(|a| a + b.unwrap_or(0)).or(b);
         Self {
@@ -101,7 +101,7 @@ impl Generated {
     }
 }
 
-/// What a line is.
+/// The kind of a line.
 #[derive(Clone, Copy)]
 enum LineKind {
     Call(Arrival),
@@ -116,7 +116,7 @@ struct PendingLine {
     record: CallRecord,
 }
 
-/// The lines of a world, in the order in which they arrive. Of a seed, always the same.
+/// Generates the lines of a world in order of arrival. The same settings always give the same lines.
 pub struct Generator<'a> {
     world: &'a World,
     calls: CallSource<'a>,
@@ -124,16 +124,16 @@ pub struct Generator<'a> {
     schedule: Schedule,
     draw: Draw,
     formatter: Formatter<'a>,
-    /// The last records and their partitions.
+    /// The last [`RESENT_WITHIN`] records and their partitions.
     sent: VecDeque<(usize, CallRecord)>,
-    /// Lines that come before the next call.
+    /// Lines that come before those of the next call.
     planned: VecDeque<PendingLine>,
     generated: Generated,
     stopped_ms: Option<u64>,
 }
 
 impl<'a> Generator<'a> {
-    /// The next line.
+    /// Returns the next line, or `None` at the end of the run.
     pub fn next_line(&mut self) -> Option<LogLine<'_>> {
         if self.planned.is_empty() {
             self.plan()?;
@@ -159,28 +159,28 @@ impl<'a> Generator<'a> {
         Some(LogLine { partition, at_ms, bytes })
     }
 
-    /// Makes no more calls. Lines of those that were made still come.
+    /// Makes no more calls. The lines of earlier calls still come.
     pub fn stop(&mut self) {
         self.schedule.stop();
         self.stopped_ms.get_or_insert(self.schedule.at_ms());
     }
 
-    /// What the lines so far hold. Calls of episodes are those made, which is the same when no line is left.
+    /// Returns the counts of the lines so far. Calls of episodes include delayed ones, whose lines are still to come.
     pub fn generated(&self) -> Generated {
         let staged = |leak| self.world.staged_calls(&self.calls, leak);
         Generated { leak_calls: staged(true), look_alike_calls: staged(false), ..self.generated }
     }
 
-    /// What was staged, and how many calls so far belong to it; `None` of a plain world. Of a run that was stopped,
-    /// what had begun.
+    /// Returns the labels of all episodes with their calls so far, or `None` in a plain world. If the run was stopped,
+    /// only episodes that had begun are included.
     ///
     /// # Errors
-    /// If a time is beyond what can be written.
+    /// If a time can't be written as text.
     pub(crate) fn labels(&self) -> anyhow::Result<Option<Vec<LabelLine>>> {
         self.world.labels(&self.calls, self.stopped_ms.unwrap_or(u64::MAX))
     }
 
-    /// Plans the next call and what comes with it.
+    /// Plans the line of the next call, and a duplicate or broken line after it.
     fn plan(&mut self) -> Option<()> {
         let population = &self.world.population;
         let arrival = self.schedule.next(|| self.calls.next(population, &mut self.chance))?;

@@ -1,4 +1,4 @@
-//! Where lines go: files or a topic, and the folder of all that belongs to them.
+//! Writes lines to files or a topic, and the tables, geo databases and labels to a folder.
 
 pub(crate) mod configuration;
 pub(crate) mod files;

@@ -1,4 +1,4 @@
-//! How far a run is, on a terminal.
+//! Shows the progress of a run on a terminal.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal as _};
@@ -8,11 +8,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::world::settings::WorldSettings;
 
-/// Lines between two looks at the clock.
+/// The number of lines between two looks at the clock.
 const LINES: u64 = 4_096;
 const REDRAWN: Duration = Duration::from_millis(100);
 
-/// Counts lines and shows how far the run is, by event time.
+/// Counts lines and shows the progress of a run by event time.
 pub(crate) struct RunProgress {
     bar: ProgressBar,
     start_ms: u64,
@@ -21,7 +21,7 @@ pub(crate) struct RunProgress {
 }
 
 impl RunProgress {
-    /// Begins to show and to count.
+    /// Starts the display and the clock.
     pub(crate) fn new(settings: &WorldSettings) -> Self {
         let bar = if io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}  {eta} left")
@@ -35,7 +35,7 @@ impl RunProgress {
         Self { bar, start_ms: settings.start_ms, began: Instant::now(), lines: Cell::new(0) }
     }
 
-    /// One more line, at an event time.
+    /// Counts a line with its event time.
     pub(crate) fn at(&self, at_ms: u64) {
         let lines = self.lines.get() + 1;
         self.lines.set(lines);
@@ -44,7 +44,7 @@ impl RunProgress {
         }
     }
 
-    /// Shows how far the run is at an event time.
+    /// Updates the display to an event time.
     pub(crate) fn show(&self, at_ms: u64) {
         if !self.bar.is_hidden() {
             let lines = self.lines.get();
@@ -53,18 +53,18 @@ impl RunProgress {
         }
     }
 
-    /// Seconds since it began.
+    /// Returns the seconds since the start.
     pub(crate) fn seconds(&self) -> f64 {
         self.began.elapsed().as_secs_f64()
     }
 
-    /// Takes the bar away.
+    /// Removes the bar from the terminal.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// The mean of `count` over `seconds`, a second.
+/// Returns the mean of `count` per second.
 pub fn per_second(count: u64, seconds: f64) -> u64 {
     crate::draw::whole(count as f64 / seconds.max(1e-9))
 }

@@ -1,11 +1,9 @@
-//! The target of a topic: lines as messages, as fast as they are taken or at a rate.
+//! Sends lines as messages to a topic, as fast as possible or at a rate.
 //!
-//! Nothing is left out: where the brokers are slower, or away, it waits, and then makes up for it. A rate is kept in
-//! slices of 10 ms. With `--start now` a line is sent when it arrives by event time, else line by line at an even
-//! rate.
+//! Every line is sent. If the brokers are slow or down, sending waits and then catches up. A rate is kept in slices of
+//! 10 ms. With `--start now` a line is sent when it arrives by event time, otherwise at an even rate.
 //!
-//! Whoever runs it can end the calls early: what is held back to be out of order is sent still, and all of it
-//! acknowledged.
+//! The caller can stop the calls early. Delayed calls are then still sent, and all messages are acknowledged.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,31 +22,31 @@ use crate::args::{GenerateArgs, SendRate, StartTime};
 use crate::story::World;
 use crate::world::settings::WorldSettings;
 
-/// Lines go out together that are due within this.
+/// Lines that are due within this time are sent together.
 const SLICE: Duration = Duration::from_millis(10);
-/// How long the brokers may take to acknowledge the last lines.
+/// The longest wait for the brokers to acknowledge the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A topic to send to.
+/// A topic to which lines are sent.
 pub struct TopicTarget {
     producer: Producer,
     source: TopicSource,
     stop: Arc<AtomicBool>,
 }
 
-/// What was said of the topic.
+/// The topic as the arguments describe it, from which the job's source is made.
 pub(crate) struct TopicSource {
     pub(crate) brokers: String,
     pub(crate) topic: String,
-    /// With paths that don't depend on the folder.
+    /// Settings whose paths are absolute.
     pub(crate) librdkafka: Vec<(String, String)>,
 }
 
 impl TopicTarget {
-    /// Looks up the topic that the arguments name; `None` if they name none.
+    /// Looks up the topic that the arguments name. Returns `None` if they name none.
     ///
     /// # Errors
-    /// If a setting isn't allowed, or the topic isn't there.
+    /// If a setting isn't allowed, or the topic doesn't exist.
     pub fn open(args: &GenerateArgs) -> anyhow::Result<Option<Self>> {
         let (Some(brokers), Some(topic)) = (&args.kafka, &args.topic) else { return Ok(None) };
         let librdkafka = args.librdkafka.iter().map(absolute).collect::<Result<_, _>>()?;
@@ -57,17 +55,17 @@ impl TopicTarget {
         Ok(Some(Self { producer, source, stop: Arc::default() }))
     }
 
-    /// Where lines go, for people.
+    /// Describes the topic in words, for the report.
     pub fn description(&self) -> String {
         format!("sent to topic `{}` of {}", self.source.topic, self.source.brokers)
     }
 
-    /// Ends the calls once it is true; what is held back to be out of order is sent still.
+    /// Returns a flag. Setting it to true stops the calls; delayed ones are still sent.
     pub fn stop(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
     }
 
-    /// Writes the folder if one is named, and sends all calls. Says what was sent, and how many seconds it took.
+    /// Writes the folder if one is named, and sends all calls. Returns the counts of lines, and the seconds that it took.
     ///
     /// # Errors
     /// If the folder isn't empty or can't be written to, if the world is too small for its scenario, or if the
@@ -122,14 +120,14 @@ impl TopicTarget {
 }
 
 impl TopicSource {
-    /// How to reach the brokers: settings are judged as the job judges its own.
+    /// Returns the client's configuration, which is checked like that of a job.
     fn client(&self) -> anyhow::Result<KafkaClient> {
         let text = self.configuration(&WorldSettings::DEFAULT, true);
-        // Overrides of a job's configuration aren't meant for us; variables with secrets are.
+        // Variables that override a job's configuration don't apply here; those with secrets do.
         let environment =
             environment().filter(|(name, _)| !(name.starts_with("KEYTIDE_") && name.contains("__")));
         let loaded = JobConfig::parse(&text, Path::new(""), environment).map_err(|error| {
-            // As text, so that it is the user's error whatever caused it.
+            // As text, so that the exit code says that the user's input is wrong, whatever the cause.
             anyhow!("--kafka, --topic, --librdkafka: {error}")
         })?;
         let kafka = loaded.job.sources.into_iter().find_map(|source| match source.kind {
@@ -139,8 +137,8 @@ impl TopicSource {
         kafka.context("the configuration has a source of this kind")
     }
 
-    /// A configuration whose source is the topic: for the producer, or for a job, which gets what concerns the
-    /// connection.
+    /// Returns a configuration whose source is the topic. The producer's has all settings, a job's only those that concern
+    /// the connection.
     pub(crate) fn configuration(&self, settings: &WorldSettings, for_producer: bool) -> String {
         let Self { brokers, topic, librdkafka } = self;
         let source = format!("kind = \"kafka\"\nbrokers = {}\ntopic = {}\n", text(brokers), text(topic));
@@ -170,12 +168,12 @@ impl TopicSource {
     }
 }
 
-/// A text of TOML, whose escapes are those of JSON.
+/// Quotes a text for TOML, whose escapes are those of JSON.
 fn text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The setting with a path, if it has one, that holds in any folder.
+/// Makes the path in a setting absolute, if it has one.
 pub(crate) fn absolute((name, value): &(String, String)) -> anyhow::Result<(String, String)> {
     let path = match value.strip_prefix("file:") {
         Some(path) => Some(("file:", path)),
@@ -188,21 +186,21 @@ pub(crate) fn absolute((name, value): &(String, String)) -> anyhow::Result<(Stri
     Ok((name.clone(), format!("{prefix}{}", path.display())))
 }
 
-/// When lines are sent.
+/// The times at which lines are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum SendPace {
     Max,
     Even {
         per_s: u32,
     },
-    /// When they arrive, the first call being now.
+    /// Lines are sent when they arrive by event time; `start_ms` is now.
     Live {
         start_ms: u64,
     },
 }
 
 impl SendPace {
-    /// When the line after so many is due, from the beginning on; `None`: at once.
+    /// Returns when the line after `sent` others is due, from the start of sending, or `None` if at once.
     pub(crate) fn due(self, sent: u64, at_ms: u64) -> Option<Duration> {
         match self {
             Self::Max => None,
@@ -216,14 +214,14 @@ impl SendPace {
     }
 }
 
-/// How far the time of sending is. The system's clock is read when it has to be.
+/// The time since sending began. The system's clock is read only when it matters.
 struct SendClock {
     began: Instant,
     reached: Duration,
 }
 
 impl SendClock {
-    /// Waits until `due`, or until it is told to stop.
+    /// Waits until `due`, or until `stop` is true.
     fn wait(&mut self, due: Duration, stop: &AtomicBool, mut meanwhile: impl FnMut()) {
         while self.reached < due && !stop.load(Ordering::Relaxed) {
             self.reached = self.began.elapsed();

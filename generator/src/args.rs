@@ -34,8 +34,8 @@ pub struct GenerateArgs {
     /// must be one of these. Can be repeated
     #[arg(long, value_name = "NAME=VALUE", requires = "kafka", value_parser = setting)]
     pub(crate) librdkafka: Vec<(String, String)>,
-    /// Number of calls. Duplicate records and broken lines are added to it; scenarios other than plain have about this
-    /// number and add their episodes [default: 100000; with --start now: as many as --rate makes in the span]
+    /// Number of calls, without duplicate records and broken lines. Scenarios other than plain make it approximately, and
+    /// add the calls of their episodes [default: 100000; with --start now: as many as --rate makes in the span]
     #[arg(long)]
     pub(crate) events: Option<NonZeroU64>,
     /// Number of API keys

@@ -1,5 +1,5 @@
-//! Sample incidents, for checking templates and for looking at mails: one leak from its first minute to its end, a burst
-//! on a launch day, a revoked key, and a reported one.
+//! Sample incidents, for checking templates and for looking at mails. They are one leak from its first minute to its
+//! end, a burst on a launch day, and a key that is revoked and reported.
 
 use jiff::Timestamp;
 use keytide_dataflow::Change;

@@ -1,7 +1,7 @@
 //! The guard allows only public addresses, which everybody can reach, for webhooks.
 //!
-//! Otherwise the author of a webhook's URL, or the owner of its domain, could use this job to reach private services:
-//! those of this machine and its network, or a cloud's metadata. The ranges follow IANA's registries of special-purpose
+//! Otherwise the author of a webhook's URL, or the owner of its domain, could reach private services through this job.
+//! Examples are services of this machine and its network, or a cloud's metadata. The ranges follow IANA's registries of special-purpose
 //! addresses (RFC 6890). An IPv6 address that embeds an IPv4 address is judged by that one, too.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

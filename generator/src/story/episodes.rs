@@ -1,8 +1,8 @@
 //! Plans the episodes of a run with their times, keys and addresses, and writes the lines of `labels.jsonl`.
 //!
 //! A key has at most one episode, and a history before it: episodes start when two fifths of the run are over. Keys with
-//! too few usual calls until then aren't chosen. Neither are the most popular 1 %, publishable keys, unlisted keys, keys
-//! that change their subscription, and keys with a timetable.
+//! too few usual calls until then aren't chosen. The same holds for the most popular 1 %, publishable keys, unlisted
+//! keys, keys that change their subscription, and keys with a timetable.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -39,7 +39,7 @@ const DAYS_PER_PLATFORM_EPISODE: u64 = 2;
 const LEAD_MS: u64 = 5_000;
 const MAX_STAGED_CALLS: f64 = 10_000_000.0;
 
-/// A planned episode.
+/// A planned episode of a key, an API, or everybody.
 #[derive(Debug)]
 pub(crate) struct StagedEpisode {
     pub(crate) kind: &'static EpisodeKind,
@@ -50,7 +50,7 @@ pub(crate) struct StagedEpisode {
     /// The addresses of its calls; `None` means the usual ones.
     pub(crate) pool: Option<AddressPool>,
     pub(crate) agents: [u32; 2],
-    /// An index into [`RESOURCES`].
+    /// The failing API, as an index into [`RESOURCES`].
     api: Option<usize>,
     /// The number drawn from the kind's range; 0 for episodes of a key.
     pub(crate) percent: u32,
@@ -76,8 +76,8 @@ pub(crate) struct Beats {
 }
 
 impl Beats {
-    /// When the call number `call` of a beat is made, from its start: calls of a beat are as far apart as they may be,
-    /// each somewhere in its part.
+    /// Draws the time of the call with index `call`, from the start of its beat. A beat is cut into equal parts with a call
+    /// in each.
     pub(crate) fn offset_ms(&self, call: u32, draw: &mut Draw) -> u64 {
         let part = (f64::from(call) + draw.unit()) / f64::from(self.calls);
         whole(if self.growing { part.sqrt() } else { part } * self.lasts as f64)
@@ -108,7 +108,7 @@ struct Planner<'a> {
     plan: EpisodePlan,
 }
 
-/// A line of `labels.jsonl`.
+/// A line of `labels.jsonl`, which describes one episode.
 #[derive(Debug, Serialize)]
 pub(crate) struct LabelLine {
     /// The key's id as in the views; null if the episode doesn't concern one key.
@@ -563,8 +563,8 @@ fn beats(kind: &EpisodeKind, time: &mut Range<u64>, country: u32, clocks: &Clock
     }
 }
 
-/// Returns the addresses of an episode. A new network is never one that the key uses. It is one of the right country and
-/// kind if there is one, else any of the country, else any at all (in a world of one country nothing is abroad).
+/// Returns the addresses of an episode. A new network is never one that the key uses. If possible it has the right
+/// country and kind, else the right country. Otherwise any will do: in a world of one country nothing is abroad.
 fn pool(
     kind: &EpisodeKind,
     habit: &Habit,

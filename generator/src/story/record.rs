@@ -62,7 +62,7 @@ impl CallRecord {
         Self::of(request, population, draw)
     }
 
-    /// Answers a call.
+    /// Answers a call: draws its latency and sizes by its status.
     pub(crate) fn of(request: CallRequest, population: &Population, draw: &mut Draw) -> Self {
         let CallRequest { id, time, key, client, route, agents, status } = request;
         let usual = &population.routes[route as usize];

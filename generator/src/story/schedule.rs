@@ -4,8 +4,8 @@
 //! Calls are made in order of time. A call that is to be out of order or late is delayed and arrives behind others of its
 //! partition. Its content stays the same, so labels stay true. Disorder is measured in a partition, as the job does. A
 //! call out of order is behind the latest call of its partition by less than the default `out_of_orderness` (5 s). A late
-//! one is behind by more than that and the default `allowed_lateness` (10 min) together, but by less than the dedupe
-//! horizon (1 h).
+//! one is behind by more than this plus the default `allowed_lateness` (10 min), but by less than the dedupe horizon
+//! (1 h).
 //!
 //! If no other call of the partition comes meanwhile, the delay has no effect. Such a call counts as neither, and another
 //! one is delayed for it. In partitions with less than a call in ten minutes, a call may be delayed too little to be

@@ -8,7 +8,7 @@ use super::rhythm::{Rhythm, RhythmClass};
 use super::settings::WorldSettings;
 use crate::draw::{Draw, Zipf, mixed};
 
-/// The kinds of networks. Each country has one of each.
+/// The kinds of networks, of which each country has one each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NetworkKind {
     Office = 0,
@@ -26,7 +26,7 @@ impl NetworkKind {
     }
 }
 
-/// A kind of customer.
+/// A kind of customer, whose keys have similar habits.
 struct Customer {
     /// The number of customers of this kind among twenty.
     of_twenty: u32,

@@ -199,7 +199,7 @@ impl Network {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientAddress {
     pub(crate) address: IpAddr,
-    /// An index into [`COUNTRIES`].
+    /// The country's index in [`COUNTRIES`].
     pub(crate) country: u32,
 }
 
@@ -217,9 +217,9 @@ pub(crate) struct RouteProfile {
 
 pub(crate) struct Subscription {
     pub(crate) customer: Box<str>,
-    /// An index into [`PLANS`].
+    /// The plan's index in [`PLANS`].
     pub(crate) plan: usize,
-    /// An index into [`COUNTRIES`].
+    /// The country's index in [`COUNTRIES`].
     pub(crate) country: u32,
     pub(crate) billing_anchor: u32,
     /// Counts milliseconds since the epoch.

@@ -23,7 +23,7 @@ pub enum Scenario {
     Mixed,
 }
 
-/// A gateway's log format.
+/// The log format of the generated gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum GatewayFormat {
     /// A JSON object a line, its fields named as in the examples

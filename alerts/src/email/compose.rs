@@ -1,9 +1,9 @@
 //! The composer makes mails of transitions.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use keytide_config::{EmailAlerts, Language};
+use keytide_config::Language;
 use keytide_dataflow::incident_row::Transition;
 use keytide_dataflow::model::hex;
 use lettre::message::header::{ContentDisposition, ContentType, HeaderName, HeaderValue};
@@ -101,18 +101,6 @@ impl Composer {
         let composer = Self { from, own, bundled: MailTemplates::bundled()? };
         composer.check()?;
         Ok(composer)
-    }
-
-    /// Creates the composer that a configuration asks for.
-    ///
-    /// # Errors
-    /// If the sender isn't an address, and those of [`Self::new`].
-    pub fn configured(email: &EmailAlerts) -> Result<Self, TemplateError> {
-        let address = email.from.address.parse().map_err(|_| TemplateError::Read {
-            path: PathBuf::from(&email.from.address),
-            reason: "it is no address to send from".to_owned(),
-        })?;
-        Self::new(Mailbox::new(Some(email.from.name.clone()), address), email.templates.as_deref())
     }
 
     /// Fills every template with sample incidents of every kind.

@@ -73,8 +73,8 @@ impl Ownership {
 
     fn insert(&mut self, from: EventTime, name: NameId) {
         match self.0.binary_search_by_key(&from, |fact| fact.0) {
-            Ok(place) => self.0[place].1 = name,
-            Err(place) => self.0.insert(place, (from, name)),
+            Ok(index) => self.0[index].1 = name,
+            Err(index) => self.0.insert(index, (from, name)),
         }
     }
 

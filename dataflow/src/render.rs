@@ -36,28 +36,28 @@ use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, StreamVec};
 
 use crate::detect::Tuning;
 use crate::model::{AccessEvent, Definition, Owner, TableChange, TableRow, Tick, TickInfo};
-use crate::operators::admission::{self, Admission, News};
-use crate::operators::agents::{self, AgentNews, Agents, MetAgent};
+use crate::operators::admission::{self, Admission, AdmissionChange};
+use crate::operators::agents::{self, AdmittedAgents, AgentDecision, ObservedAgent};
 use crate::operators::assignments::Assignments;
 use crate::operators::bookings::Bookings;
 use crate::operators::callers::CallersMetric;
-use crate::operators::dedupe::{self, Dedupe};
+use crate::operators::dedupe::{self, SeenRequests};
 use crate::operators::definitions::Definitions;
 use crate::operators::geo::GeoMetric;
 use crate::operators::incidents::Incidents;
 use crate::operators::latency::{LatencyMetric, OfKey, OfRoute};
 use crate::operators::parts::by_tick::{Closing, SharedOutput, by_tick};
-use crate::operators::parts::context::Context;
+use crate::operators::parts::context::RowContext;
 use crate::operators::parts::group::Group;
 use crate::operators::parts::owners::OwnerChange;
 use crate::operators::parts::report::Report;
 use crate::operators::profiles::{self, Profiles};
-use crate::operators::routes::{self, Decision, Met, Routes};
+use crate::operators::routes::{self, AdmittedRoutes, ObservedRoute, RouteDecision};
 use crate::operators::subscription_usage::{self, InfoChange, SubscriptionUsageMetric};
 use crate::operators::table_rows::{self, TableRows};
 use crate::operators::usage::{ByRoute, UsageMetric};
 use crate::operators::windowed::{
-    Metric, Partial, Publish, Settings, Windowed, close_events, close_partials, partials,
+    Metric, MetricSettings, Partial, Publish, Windowed, fold_events, fold_partials, partials,
 };
 use crate::row::{Output, SubscriptionInfo};
 use crate::state::{Registered, Registry, RestoreError, Snapshot, States};
@@ -171,7 +171,7 @@ pub fn render<O: Output + 'static>(
 ) -> Result<Dataflow, RestoreError> {
     let output: SharedOutput = Rc::<RefCell<O>>::clone(output);
     let mut registry = Registry::new(scope.index(), scope.peers(), restore);
-    let settings = Settings {
+    let settings = MetricSettings {
         allowed_lateness_ms: options.windows.allowed_lateness_ms,
         callers_exact: options.limits.callers_exact,
         publish: options.publish,
@@ -200,24 +200,29 @@ pub fn render<O: Output + 'static>(
         graph.control.clone(),
         (events, Exchange::new(dedupe::shard)),
         graph.no_second(),
-        registry.register(Dedupe::new(&options.windows))?,
+        registry.register(SeenRequests::new(&options.windows))?,
         &graph.output,
-        Dedupe::close,
+        SeenRequests::deduplicate,
     );
-    let (unique, met, met_agents) = routes::met(unique);
-    graph.agents(defined.clone(), met_agents, registry.register(Agents::new(&options.limits))?);
-    let decisions = graph.routes(defined.clone(), met, registry.register(Routes::new(&options.limits))?);
-    let names = defined.filter(|definition| matches!(definition, Definition::Key { .. })).map(News::Named);
+    let (unique, met, met_agents) = routes::observe_routes(unique);
+    graph.agents(defined.clone(), met_agents, registry.register(AdmittedAgents::new(&options.limits))?);
+    let decisions =
+        graph.routes(defined.clone(), met, registry.register(AdmittedRoutes::new(&options.limits))?);
+    let names =
+        defined.filter(|definition| matches!(definition, Definition::Key { .. })).map(AdmissionChange::Named);
     let admitted = by_tick(
         "Admission",
         graph.control.clone(),
         (unique, Exchange::new(|event: &AccessEvent| event.key.shard())),
-        (owners.clone().map(News::Owner).concat(names).concat(decisions), Exchange::new(News::shard)),
+        (
+            owners.clone().map(AdmissionChange::Owner).concat(names).concat(decisions),
+            Exchange::new(AdmissionChange::shard),
+        ),
         registry.register(Admission::new(&options.limits))?,
         &graph.output,
-        Admission::close,
+        Admission::admit_and_rewrite,
     );
-    let by_key = admission::to_their_workers(admitted).shared();
+    let by_key = admission::exchange_overflow(admitted).shared();
 
     // usage and what follows from it
     let bookings = by_tick(
@@ -227,7 +232,7 @@ pub fn render<O: Output + 'static>(
         (owners.clone(), Exchange::new(|change: &OwnerChange| change.0.0.shard())),
         registry.register(Bookings::new(settings))?,
         &graph.output,
-        Bookings::close,
+        Bookings::book_and_publish,
     );
     let sums = at_their_ticks(bookings.as_collection().count().inner);
     let subscription_usage = by_tick(
@@ -237,7 +242,7 @@ pub fn render<O: Output + 'static>(
         (infos, Exchange::new(|change: &InfoChange| change.0.0.bucket().into())),
         registry.register(Windowed::<SubscriptionUsageMetric>::new(settings))?,
         &graph.output,
-        subscription_usage::close,
+        subscription_usage::apply_sums,
     );
     graph.watch(subscription_usage);
 
@@ -351,7 +356,7 @@ impl<'scope> Graph<'scope> {
             self.no_second(),
             state,
             &self.output,
-            Definitions::close,
+            Definitions::publish_new,
         ));
     }
 
@@ -359,33 +364,33 @@ impl<'scope> Graph<'scope> {
     fn agents(
         &self,
         defined: StreamVec<'scope, Tick, Definition>,
-        met: StreamVec<'scope, Tick, MetAgent>,
-        state: Registered<Agents>,
+        met: StreamVec<'scope, Tick, ObservedAgent>,
+        state: Registered<AdmittedAgents>,
     ) {
         let agent = |definition: &Definition| match definition {
             Definition::Agent { id, .. } => Some(id.bucket()),
             Definition::Key { .. } | Definition::Route { .. } | Definition::Name { .. } => None,
         };
-        let news = by_tick(
+        let decisions = by_tick(
             "Agents",
             self.control.clone(),
             (
                 defined.filter(move |definition| agent(definition).is_some()),
                 Exchange::new(move |definition: &Definition| agent(definition).unwrap_or_default().into()),
             ),
-            (met, Exchange::new(|met: &MetAgent| met.agent.bucket().into())),
+            (met, Exchange::new(|met: &ObservedAgent| met.agent.bucket().into())),
             state,
             &self.output,
-            Agents::close,
+            AdmittedAgents::decide,
         );
         self.watch(by_tick(
             "AgentTexts",
             self.control.clone(),
-            (to_all(news), Exchange::new(|addressed: &(u64, AgentNews)| addressed.0)),
+            (to_all(decisions), Exchange::new(|addressed: &(u64, AgentDecision)| addressed.0)),
             self.no_second(),
             Registered::nothing(),
             &self.output,
-            agents::tell,
+            agents::publish_texts,
         ));
     }
 
@@ -393,26 +398,26 @@ impl<'scope> Graph<'scope> {
     fn routes(
         &self,
         defined: StreamVec<'scope, Tick, Definition>,
-        met: StreamVec<'scope, Tick, Met>,
-        state: Registered<Routes>,
-    ) -> StreamVec<'scope, Tick, News> {
+        met: StreamVec<'scope, Tick, ObservedRoute>,
+        state: Registered<AdmittedRoutes>,
+    ) -> StreamVec<'scope, Tick, AdmissionChange> {
         let route = |definition: &Definition| match definition {
             Definition::Route { id, .. } => Some(id.bucket()),
             Definition::Key { .. } | Definition::Agent { .. } | Definition::Name { .. } => None,
         };
-        let decisions: StreamVec<'scope, Tick, Decision> = by_tick(
+        let decisions: StreamVec<'scope, Tick, RouteDecision> = by_tick(
             "Routes",
             self.control.clone(),
             (
                 defined.filter(move |definition| route(definition).is_some()),
                 Exchange::new(move |definition: &Definition| route(definition).unwrap_or_default().into()),
             ),
-            (met, Exchange::new(|met: &Met| met.route.bucket().into())),
+            (met, Exchange::new(|met: &ObservedRoute| met.route.bucket().into())),
             state,
             &self.output,
-            Routes::close,
+            AdmittedRoutes::decide,
         );
-        to_all(decisions).map(|(worker, decision)| News::Route(worker, decision))
+        to_all(decisions).map(|(worker, decision)| AdmissionChange::Route(worker, decision))
     }
 
     /// Joins the tables among themselves: owners of keys, and what is known of subscriptions. A subscription
@@ -434,7 +439,7 @@ impl<'scope> Graph<'scope> {
             self.no_second(),
             assignments,
             &self.output,
-            Assignments::close,
+            Assignments::apply_changes,
         )
         .as_collection();
         let rows = by_tick(
@@ -444,7 +449,7 @@ impl<'scope> Graph<'scope> {
             self.no_second(),
             rows,
             &self.output,
-            TableRows::close,
+            TableRows::apply_changes,
         )
         .as_collection();
 
@@ -516,10 +521,10 @@ impl<'scope> Graph<'scope> {
         &self,
         name: &str,
         events: &Events<'scope>,
-        context: StreamVec<'scope, Tick, <M::Context as Context>::Change>,
+        context: StreamVec<'scope, Tick, <M::Context as RowContext>::Change>,
         state: Registered<Windowed<M>>,
     ) where
-        <M::Context as Context>::Change: ContextChange,
+        <M::Context as RowContext>::Change: ContextChange,
     {
         let by_subject = Exchange::new(ContextChange::shard);
         self.watch(by_tick(
@@ -529,7 +534,7 @@ impl<'scope> Graph<'scope> {
             (context, by_subject),
             state,
             &self.output,
-            close_events::<M>,
+            fold_events::<M>,
         ));
     }
 
@@ -560,7 +565,7 @@ impl<'scope> Graph<'scope> {
             self.no_second(),
             state,
             &self.output,
-            close_partials::<M>,
+            fold_partials::<M>,
         ));
     }
 }

@@ -147,7 +147,7 @@ fn hash_of(parts: [&[u8]; 3]) -> u128 {
     let mut len = 0;
     for part in parts {
         match whole.get_mut(len..len + part.len()) {
-            Some(place) => place.copy_from_slice(part),
+            Some(room) => room.copy_from_slice(part),
             None => return hash_of_long(parts),
         }
         len += part.len();

@@ -46,11 +46,11 @@ use timely::dataflow::operators::{Concat as _, Exchange as _};
 
 use super::parts::by_key;
 use super::parts::by_tick::Closing;
-use super::parts::cap::Counted;
-use super::parts::context::Context as _;
+use super::parts::cap::CapCounts;
+use super::parts::context::RowContext as _;
 use super::parts::owners::{OwnerChange, Owners};
-use super::parts::texts::{Standing, Text, Texts};
-use super::routes::{Decision, Met};
+use super::parts::texts::{AdmissionStatus, StoredText, Texts};
+use super::routes::{ObservedRoute, RouteDecision};
 use crate::model::{AccessEvent, Country, Definition, EventTime, Forgotten, KeyId, RouteId, Tick};
 use crate::row::{Admitted, Counts, Output};
 use crate::state::{Durable, Footprint, Shard, StateId, spilled};
@@ -58,15 +58,15 @@ use crate::window::Level;
 
 /// What the operator is told beside events.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum News {
+pub(crate) enum AdmissionChange {
     Owner(OwnerChange),
     /// The name of a key.
     Named(Definition),
     /// About a route, for the worker with this index.
-    Route(u64, Decision),
+    Route(u64, RouteDecision),
 }
 
-impl News {
+impl AdmissionChange {
     /// Where it belongs.
     pub(crate) fn shard(&self) -> u64 {
         match self {
@@ -80,28 +80,28 @@ impl News {
 
 /// What a key was admitted to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct OfKey {
+struct KeyAdmissions {
     months: SmallVec<[EventTime; 2]>,
     /// In no particular order.
-    days: SmallVec<[OfDay; 1]>,
+    days: SmallVec<[DayAdmissions; 1]>,
 }
 
 /// A key's routes and countries of a day, in ascending order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct OfDay {
+struct DayAdmissions {
     day: EventTime,
     routes: SmallVec<[RouteId; 2]>,
     countries: SmallVec<[Country; 4]>,
 }
 
-impl OfKey {
-    fn day(&self, day: EventTime) -> Option<&OfDay> {
+impl KeyAdmissions {
+    fn day(&self, day: EventTime) -> Option<&DayAdmissions> {
         self.days.iter().rev().find(|of_day| of_day.day == day)
     }
 
-    fn day_mut(&mut self, day: EventTime) -> &mut OfDay {
+    fn day_mut(&mut self, day: EventTime) -> &mut DayAdmissions {
         let index = self.days.iter().position(|of_day| of_day.day == day).unwrap_or_else(|| {
-            self.days.push(OfDay { day, routes: SmallVec::new(), countries: SmallVec::new() });
+            self.days.push(DayAdmissions { day, routes: SmallVec::new(), countries: SmallVec::new() });
             self.days.len() - 1
         });
         &mut self.days[index]
@@ -113,7 +113,7 @@ impl OfKey {
     }
 }
 
-impl OfDay {
+impl DayAdmissions {
     fn has_route(&self, route: RouteId) -> bool {
         is_bucket(route) || self.routes.binary_search(&route).is_ok()
     }
@@ -169,7 +169,7 @@ struct Caps {
 
 /// Which caps keep a count.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum Kind {
+enum CapKind {
     Keys,
     KeyRoutes,
     KeyCountries,
@@ -178,11 +178,11 @@ enum Kind {
 /// What was admitted, on the worker that has the keys' buckets.
 pub(crate) struct Admission {
     caps: Caps,
-    keys: HashMap<KeyId, OfKey>,
+    keys: HashMap<KeyId, KeyAdmissions>,
     /// Without keys that have a row, and their pairs.
-    counted_keys: Counted,
-    counted_routes: Counted,
-    counted_countries: Counted,
+    counted_keys: CapCounts,
+    counted_routes: CapCounts,
+    counted_countries: CapCounts,
     names: Texts<KeyId>,
     /// Who has a row in the table of keys: derived from the assignments.
     owners: Owners,
@@ -193,22 +193,22 @@ pub(crate) struct Admission {
 }
 
 /// Where an event stands: batch and index.
-type Place = (usize, usize);
+type EventIndex = (usize, usize);
 
 impl Admission {
     pub(crate) fn new(limits: &keytide_config::Limits) -> Self {
-        let keys = Counted::room(limits.keys);
+        let keys = CapCounts::room(limits.keys);
         Self {
             caps: Caps {
                 keys,
-                key_routes: Counted::room(limits.key_routes),
+                key_routes: CapCounts::room(limits.key_routes),
                 routes_per_key: limits.routes_per_key,
-                key_countries: Counted::room(limits.key_countries),
+                key_countries: CapCounts::room(limits.key_countries),
             },
             keys: HashMap::new(),
-            counted_keys: Counted::default(),
-            counted_routes: Counted::default(),
-            counted_countries: Counted::default(),
+            counted_keys: CapCounts::default(),
+            counted_routes: CapCounts::default(),
+            counted_countries: CapCounts::default(),
             names: Texts::new(keys),
             owners: Owners::default(),
             routes: BTreeMap::new(),
@@ -218,15 +218,15 @@ impl Admission {
 
     /// Rewrites what is beyond a cap, and puts the events in the order of their keys. A batch holds events of the key
     /// `overflow` alone or none.
-    pub(crate) fn close(
+    pub(crate) fn admit_and_rewrite(
         state: &mut Self,
         mut batches: Vec<Vec<AccessEvent>>,
-        news: Vec<Vec<News>>,
+        changes: Vec<Vec<AdmissionChange>>,
         closing: Closing<'_, AccessEvent>,
     ) {
         let info = closing.info;
         let held_from = Level::Day.held_from(info.watermark_before);
-        state.learn(news, info.tick, Level::Month.held_from(info.watermark_before), closing.output);
+        state.learn(changes, info.tick, Level::Month.held_from(info.watermark_before), closing.output);
         let order = by_key::order(&batches, info);
         let unsettled = state.unsettled(&batches, &order, held_from);
         if !unsettled.is_empty() {
@@ -261,22 +261,30 @@ impl Admission {
     }
 
     /// Owners, names and routes, as of this tick.
-    fn learn(&mut self, news: Vec<Vec<News>>, tick: Tick, months_from: EventTime, output: &mut dyn Output) {
+    fn learn(
+        &mut self,
+        changes: Vec<Vec<AdmissionChange>>,
+        tick: Tick,
+        months_from: EventTime,
+        output: &mut dyn Output,
+    ) {
         let mut owners = Vec::new();
         let mut names = Vec::new();
         let (mut defined, mut forgotten) = (Vec::new(), Vec::new());
         if std::mem::take(&mut self.restored) {
             defined.extend(self.names.handed().cloned());
         }
-        for news in news.into_iter().flatten() {
-            match news {
-                News::Owner(change) => owners.push(change),
-                News::Named(name) => names.push(name),
-                News::Route(_, Decision::Admit(Met { day, route })) => {
+        for change in changes.into_iter().flatten() {
+            match change {
+                AdmissionChange::Owner(change) => owners.push(change),
+                AdmissionChange::Named(name) => names.push(name),
+                AdmissionChange::Route(_, RouteDecision::Admit(ObservedRoute { day, route })) => {
                     self.routes.entry(day).or_default().insert(route);
                 }
-                News::Route(_, Decision::Define(definition)) => defined.push(definition),
-                News::Route(_, Decision::Forget(route)) => forgotten.push(Forgotten::Route(route)),
+                AdmissionChange::Route(_, RouteDecision::Define(definition)) => defined.push(definition),
+                AdmissionChange::Route(_, RouteDecision::Forget(route)) => {
+                    forgotten.push(Forgotten::Route(route))
+                }
             }
         }
         self.owners.apply(owners, false);
@@ -284,18 +292,18 @@ impl Admission {
             let Definition::Key { id, month, .. } = definition else { continue };
             let period = month.unwrap_or(0);
             let has_month = |month| self.keys.get(&id).is_some_and(|of_key| of_key.months.contains(&month));
-            let standing = match month {
+            let status = match month {
                 // What a table names is the operator's own doing.
-                None => Standing::Admitted,
-                Some(month) if has_month(month) => Standing::Admitted,
-                Some(month) if month < months_from => Standing::Closed,
-                Some(_) if self.owners.has_row(id) => Standing::Open,
+                None => AdmissionStatus::Admitted,
+                Some(month) if has_month(month) => AdmissionStatus::Admitted,
+                Some(month) if month < months_from => AdmissionStatus::Closed,
+                Some(_) if self.owners.has_row(id) => AdmissionStatus::Open,
                 Some(month) if self.counted_keys.has_room(month, id.bucket(), self.caps.keys) => {
-                    Standing::Open
+                    AdmissionStatus::Open
                 }
-                Some(_) => Standing::Closed,
+                Some(_) => AdmissionStatus::Closed,
             };
-            defined.extend(self.names.announce(id, definition, period, standing));
+            defined.extend(self.names.announce(id, definition, period, status));
         }
         if !defined.is_empty() {
             output.define(tick, defined);
@@ -306,14 +314,19 @@ impl Admission {
     }
 
     /// The events that aren't covered by what was admitted in earlier ticks.
-    fn unsettled(&self, batches: &[Vec<AccessEvent>], order: &[u128], held_from: EventTime) -> Vec<Place> {
+    fn unsettled(
+        &self,
+        batches: &[Vec<AccessEvent>],
+        order: &[u128],
+        held_from: EventTime,
+    ) -> Vec<EventIndex> {
         let mut unsettled = Vec::new();
         let mut months = Months::default();
         let (mut key, mut of_key) = (KeyId::ANONYMOUS, None);
         // The same key, day, route and country as the event before.
         let mut last = None;
-        for place in order {
-            let (b, i) = by_key::place(*place);
+        for entry in order {
+            let (b, i) = by_key::event_index(*entry);
             let event = &batches[b][i];
             let (month, day) = (months.of(event.time), Level::Day.start(event.time));
             let this = (event.key, month, day, event.route, event.country);
@@ -355,7 +368,7 @@ impl Admission {
     fn admit_keys(
         &mut self,
         batches: &[Vec<AccessEvent>],
-        unsettled: &[Place],
+        unsettled: &[EventIndex],
         tick: Tick,
         output: &mut dyn Output,
     ) {
@@ -387,7 +400,7 @@ impl Admission {
         }
     }
 
-    fn admit_pairs(&mut self, batches: &[Vec<AccessEvent>], unsettled: &[Place], held_from: EventTime) {
+    fn admit_pairs(&mut self, batches: &[Vec<AccessEvent>], unsettled: &[EventIndex], held_from: EventTime) {
         let mut months = Months::default();
         let mut new_routes: Vec<(EventTime, KeyId, RouteId)> = Vec::new();
         let mut new_countries: Vec<(EventTime, KeyId, Country)> = Vec::new();
@@ -402,7 +415,7 @@ impl Admission {
             }
             let of_day = of_key.day(day);
             let has_row = self.owners.has_row(key);
-            let has_room = |counted: &Counted, room| has_row || counted.has_room(day, key.bucket(), room);
+            let has_room = |counted: &CapCounts, room| has_row || counted.has_room(day, key.bucket(), room);
             if of_day.is_none_or(|of_day| {
                 !of_day.has_route(event.route) && of_day.routes.len() < self.caps.routes_per_key
             }) && !is_bucket(event.route)
@@ -442,7 +455,12 @@ impl Admission {
     }
 
     /// Rewrites what wasn't admitted.
-    fn rewrite(&self, batches: &mut [Vec<AccessEvent>], unsettled: &[Place], held_from: EventTime) -> Counts {
+    fn rewrite(
+        &self,
+        batches: &mut [Vec<AccessEvent>],
+        unsettled: &[EventIndex],
+        held_from: EventTime,
+    ) -> Counts {
         let mut counts = Counts::default();
         let mut months = Months::default();
         for (b, i) in unsettled {
@@ -495,18 +513,18 @@ impl Admission {
         self.routes = self.routes.split_off(&day);
     }
 
-    fn counted(&mut self, kind: Kind) -> &mut Counted {
+    fn counted(&mut self, kind: CapKind) -> &mut CapCounts {
         match kind {
-            Kind::Keys => &mut self.counted_keys,
-            Kind::KeyRoutes => &mut self.counted_routes,
-            Kind::KeyCountries => &mut self.counted_countries,
+            CapKind::Keys => &mut self.counted_keys,
+            CapKind::KeyRoutes => &mut self.counted_routes,
+            CapKind::KeyCountries => &mut self.counted_countries,
         }
     }
 }
 
 /// Sends the events of the key `overflow` to the worker of its bucket: they came from the workers of the buckets of
 /// the keys that they were of. All others are where they belong, and their batches aren't looked into.
-pub(crate) fn to_their_workers<'scope>(
+pub(crate) fn exchange_overflow<'scope>(
     events: StreamVec<'scope, Tick, AccessEvent>,
 ) -> StreamVec<'scope, Tick, AccessEvent> {
     let mut builder = OperatorBuilder::new("Overflow".to_owned(), events.scope());
@@ -538,15 +556,15 @@ pub(crate) fn to_their_workers<'scope>(
 #[derive(Serialize, Deserialize)]
 pub(crate) enum AdmissionRow {
     Key(KeyId, Vec<EventTime>, Vec<(EventTime, Vec<RouteId>, Vec<Country>)>),
-    Counted(Stored),
-    Name(KeyId, Text),
+    Counted(StoredCount),
+    Name(KeyId, StoredText),
     Clock(u32),
 }
 
 /// How many were admitted of a bucket.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Stored {
-    kind: Kind,
+pub(crate) struct StoredCount {
+    kind: CapKind,
     period: EventTime,
     bucket: u8,
     count: u32,
@@ -565,13 +583,13 @@ impl Durable for Admission {
             out(AdmissionRow::Key(*key, of_key.months.to_vec(), days.collect()));
         }
         let counted = [
-            (Kind::Keys, &self.counted_keys),
-            (Kind::KeyRoutes, &self.counted_routes),
-            (Kind::KeyCountries, &self.counted_countries),
+            (CapKind::Keys, &self.counted_keys),
+            (CapKind::KeyRoutes, &self.counted_routes),
+            (CapKind::KeyCountries, &self.counted_countries),
         ];
         for (kind, counted) in counted {
             for (period, bucket, count) in counted.entries() {
-                out(AdmissionRow::Counted(Stored { kind, period, bucket, count }));
+                out(AdmissionRow::Counted(StoredCount { kind, period, bucket, count }));
             }
         }
         self.names.rows().for_each(|(key, text)| out(AdmissionRow::Name(*key, text.clone())));
@@ -582,14 +600,14 @@ impl Durable for Admission {
         self.restored = true;
         match row {
             AdmissionRow::Key(key, months, days) => {
-                let days = days.into_iter().map(|(day, routes, countries)| OfDay {
+                let days = days.into_iter().map(|(day, routes, countries)| DayAdmissions {
                     day,
                     routes: routes.into(),
                     countries: countries.into(),
                 });
-                self.keys.insert(key, OfKey { months: months.into(), days: days.collect() });
+                self.keys.insert(key, KeyAdmissions { months: months.into(), days: days.collect() });
             }
-            AdmissionRow::Counted(Stored { kind, period, bucket, count }) => {
+            AdmissionRow::Counted(StoredCount { kind, period, bucket, count }) => {
                 self.counted(kind).add(period, bucket, count);
             }
             AdmissionRow::Name(key, text) => self.names.insert(key, text),
@@ -607,8 +625,8 @@ impl Durable for Admission {
 
     fn footprint(&self) -> Footprint {
         let counted = [&self.counted_keys, &self.counted_routes, &self.counted_countries];
-        let mut footprint: Footprint = counted.into_iter().map(Counted::footprint).sum();
-        footprint += Footprint::of_map_with(&self.keys, OfKey::owned_bytes);
+        let mut footprint: Footprint = counted.into_iter().map(CapCounts::footprint).sum();
+        footprint += Footprint::of_map_with(&self.keys, KeyAdmissions::owned_bytes);
         footprint += self.names.footprint();
         // Memory, but no rows: others hold them.
         footprint.bytes += self.owners.footprint().bytes;

@@ -24,7 +24,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
-use super::parts::cap::Counted;
+use super::parts::cap::CapCounts;
 use crate::model::{Definition, EventTime, Forgotten, NameId};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
@@ -36,14 +36,14 @@ const KEPT_MS: u64 = 31 * 24 * 3_600_000;
 
 /// A user agent that an event meets, on a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct MetAgent {
+pub(crate) struct ObservedAgent {
     pub(crate) agent: NameId,
     pub(crate) day: EventTime,
 }
 
 /// What every worker is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum AgentNews {
+pub(crate) enum AgentDecision {
     /// What an agent is called.
     Define(NameId, EventTime, Box<str>),
     Forget(NameId),
@@ -51,33 +51,33 @@ pub(crate) enum AgentNews {
 
 /// An agent that is known, or a string that waits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Agent {
+pub(crate) struct AgentEntry {
     /// The last day on which it was met; of a string that waits, on which it was announced.
     day: EventTime,
     text: Option<Box<str>>,
 }
 
-impl Agent {
+impl AgentEntry {
     fn bytes(&self) -> usize {
         self.text.as_ref().map_or(0, |text| text.len())
     }
 }
 
 /// User agents of some buckets.
-pub(crate) struct Agents {
+pub(crate) struct AdmittedAgents {
     room: usize,
-    known: HashMap<NameId, Agent>,
+    known: HashMap<NameId, AgentEntry>,
     /// Of each bucket: derived from `known`.
     counts: Box<[usize; 256]>,
-    waiting: BTreeMap<u8, BTreeMap<NameId, Agent>>,
+    waiting: BTreeMap<u8, BTreeMap<NameId, AgentEntry>>,
     /// Rows were taken back, and nobody was told.
     restored: bool,
 }
 
-impl Agents {
+impl AdmittedAgents {
     pub(crate) fn new(limits: &keytide_config::Limits) -> Self {
         Self {
-            room: Counted::room(limits.agents),
+            room: CapCounts::room(limits.agents),
             known: HashMap::new(),
             counts: Box::new([0; 256]),
             waiting: BTreeMap::new(),
@@ -85,31 +85,31 @@ impl Agents {
         }
     }
 
-    pub(crate) fn close(
+    pub(crate) fn decide(
         state: &mut Self,
         definitions: Vec<Vec<Definition>>,
-        met: Vec<Vec<MetAgent>>,
-        closing: Closing<'_, AgentNews>,
+        met: Vec<Vec<ObservedAgent>>,
+        closing: Closing<'_, AgentDecision>,
     ) {
-        let mut news = Vec::new();
+        let mut decisions = Vec::new();
         if std::mem::take(&mut state.restored) {
             let told = state.known.iter().filter_map(|(id, agent)| {
-                agent.text.clone().map(|text| AgentNews::Define(*id, agent.day, text))
+                agent.text.clone().map(|text| AgentDecision::Define(*id, agent.day, text))
             });
-            news.extend(told);
+            decisions.extend(told);
         }
         let before = held_from(closing.info.watermark_before);
         for definition in definitions.into_iter().flatten() {
             if let Definition::Agent { id, day, text } = definition {
-                state.announce(id, day, text, before, &mut news);
+                state.announce(id, day, text, before, &mut decisions);
             }
         }
-        state.meet(met.into_iter().flatten(), before, &mut news);
+        state.meet(met.into_iter().flatten(), before, &mut decisions);
         let from = held_from(closing.info.watermark);
         if from > before {
-            state.expire(from, &mut news);
+            state.expire(from, &mut decisions);
         }
-        closing.downstream.push(news);
+        closing.downstream.push(decisions);
     }
 
     fn has_room(&self, id: NameId) -> bool {
@@ -122,17 +122,17 @@ impl Agents {
         day: EventTime,
         text: Box<str>,
         held_from: EventTime,
-        news: &mut Vec<AgentNews>,
+        decisions: &mut Vec<AgentDecision>,
     ) {
         let has_room = self.has_room(id);
         if let Some(agent) = self.known.get_mut(&id) {
             if agent.text.is_none() {
-                news.push(AgentNews::Define(id, day, text.clone()));
+                decisions.push(AgentDecision::Define(id, day, text.clone()));
                 agent.text = Some(text);
             }
         } else if day >= held_from && has_room {
             let waiting = self.waiting.entry(id.bucket()).or_default();
-            let agent = waiting.entry(id).or_insert(Agent { day, text: Some(text) });
+            let agent = waiting.entry(id).or_insert(AgentEntry { day, text: Some(text) });
             agent.day = agent.day.max(day);
             if waiting.len() > self.room.saturating_add(WAITING) {
                 waiting.pop_last();
@@ -140,7 +140,12 @@ impl Agents {
         }
     }
 
-    fn meet(&mut self, met: impl Iterator<Item = MetAgent>, held_from: EventTime, news: &mut Vec<AgentNews>) {
+    fn meet(
+        &mut self,
+        met: impl Iterator<Item = ObservedAgent>,
+        held_from: EventTime,
+        decisions: &mut Vec<AgentDecision>,
+    ) {
         let mut new = Vec::new();
         for met in met {
             if let Some(agent) = self.known.get_mut(&met.agent) {
@@ -151,14 +156,14 @@ impl Agents {
         }
         new.sort_unstable();
         for of_agent in new.chunk_by(|a, b| a.agent == b.agent) {
-            let MetAgent { agent: id, day } = of_agent[of_agent.len() - 1];
+            let ObservedAgent { agent: id, day } = of_agent[of_agent.len() - 1];
             let bucket = id.bucket();
             if self.has_room(id) {
                 self.counts[usize::from(bucket)] += 1;
                 let waiting = self.waiting.get_mut(&bucket).and_then(|waiting| waiting.remove(&id));
                 let text = waiting.and_then(|waiting| waiting.text);
-                news.extend(text.clone().map(|text| AgentNews::Define(id, day, text)));
-                self.known.insert(id, Agent { day, text });
+                decisions.extend(text.clone().map(|text| AgentDecision::Define(id, day, text)));
+                self.known.insert(id, AgentEntry { day, text });
             }
             if !self.has_room(id) {
                 self.waiting.remove(&bucket);
@@ -167,7 +172,7 @@ impl Agents {
     }
 
     /// Forgets what no call met, and nobody announced, since.
-    fn expire(&mut self, held_from: EventTime, news: &mut Vec<AgentNews>) {
+    fn expire(&mut self, held_from: EventTime, decisions: &mut Vec<AgentDecision>) {
         let mut forgotten = Vec::new();
         self.known.retain(|id, agent| {
             let keep = agent.day >= held_from;
@@ -178,7 +183,7 @@ impl Agents {
             keep
         });
         forgotten.sort_unstable();
-        news.extend(forgotten.into_iter().map(AgentNews::Forget));
+        decisions.extend(forgotten.into_iter().map(AgentDecision::Forget));
         self.waiting.retain(|_, waiting| {
             waiting.retain(|_, agent| agent.day >= held_from);
             !waiting.is_empty()
@@ -192,12 +197,17 @@ fn held_from(watermark: EventTime) -> EventTime {
 }
 
 /// Hands out on each worker what was decided.
-pub(crate) fn tell((): &mut (), news: Vec<Vec<(u64, AgentNews)>>, _: Vec<Vec<()>>, closing: Closing<'_, ()>) {
+pub(crate) fn publish_texts(
+    (): &mut (),
+    decisions: Vec<Vec<(u64, AgentDecision)>>,
+    _: Vec<Vec<()>>,
+    closing: Closing<'_, ()>,
+) {
     let (mut definitions, mut forgotten) = (Vec::new(), Vec::new());
-    for (_, news) in news.into_iter().flatten() {
-        match news {
-            AgentNews::Define(id, day, text) => definitions.push(Definition::Agent { id, day, text }),
-            AgentNews::Forget(id) => forgotten.push(Forgotten::Agent(id)),
+    for (_, decisions) in decisions.into_iter().flatten() {
+        match decisions {
+            AgentDecision::Define(id, day, text) => definitions.push(Definition::Agent { id, day, text }),
+            AgentDecision::Forget(id) => forgotten.push(Forgotten::Agent(id)),
         }
     }
     if !definitions.is_empty() {
@@ -211,11 +221,11 @@ pub(crate) fn tell((): &mut (), news: Vec<Vec<(u64, AgentNews)>>, _: Vec<Vec<()>
 /// The state as rows.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum AgentsRow {
-    Known(NameId, Agent),
-    Waiting(NameId, Agent),
+    Known(NameId, AgentEntry),
+    Waiting(NameId, AgentEntry),
 }
 
-impl Durable for Agents {
+impl Durable for AdmittedAgents {
     const ID: StateId = StateId::Agents;
     type Row = AgentsRow;
 
@@ -247,9 +257,9 @@ impl Durable for Agents {
     }
 
     fn footprint(&self) -> Footprint {
-        let mut footprint = Footprint::of_map_with(&self.known, Agent::bytes);
+        let mut footprint = Footprint::of_map_with(&self.known, AgentEntry::bytes);
         for waiting in self.waiting.values() {
-            footprint += Footprint::of_tree_with(waiting, Agent::bytes);
+            footprint += Footprint::of_tree_with(waiting, AgentEntry::bytes);
         }
         footprint
     }
@@ -262,8 +272,8 @@ mod tests {
 
     const ROOM: usize = 3;
 
-    fn agents() -> Agents {
-        let mut agents = Agents::new(&keytide_config::Limits::default());
+    fn agents() -> AdmittedAgents {
+        let mut agents = AdmittedAgents::new(&keytide_config::Limits::default());
         agents.room = ROOM;
         agents
     }
@@ -273,23 +283,23 @@ mod tests {
         NameId((number + 1) << 8)
     }
 
-    fn announce(agents: &mut Agents, number: u64, day: u64) -> usize {
-        let mut news = Vec::new();
-        agents.announce(of(number), day * DAY_MS, format!("agent/{number}").into(), 0, &mut news);
-        news.len()
+    fn announce(agents: &mut AdmittedAgents, number: u64, day: u64) -> usize {
+        let mut decisions = Vec::new();
+        agents.announce(of(number), day * DAY_MS, format!("agent/{number}").into(), 0, &mut decisions);
+        decisions.len()
     }
 
-    fn meet(agents: &mut Agents, numbers: impl IntoIterator<Item = u64>, day: u64) -> Vec<u64> {
-        let mut news = Vec::new();
-        let met = numbers.into_iter().map(|number| MetAgent { agent: of(number), day: day * DAY_MS });
-        agents.meet(met, 0, &mut news);
-        let defined = news.into_iter().map(|news| match news {
-            AgentNews::Define(id, _, text) => {
+    fn meet(agents: &mut AdmittedAgents, numbers: impl IntoIterator<Item = u64>, day: u64) -> Vec<u64> {
+        let mut decisions = Vec::new();
+        let met = numbers.into_iter().map(|number| ObservedAgent { agent: of(number), day: day * DAY_MS });
+        agents.meet(met, 0, &mut decisions);
+        let defined = decisions.into_iter().map(|decisions| match decisions {
+            AgentDecision::Define(id, _, text) => {
                 let number = (id.0 >> 8) - 1;
                 assert_eq!(*text, format!("agent/{number}"));
                 number
             }
-            AgentNews::Forget(id) => panic!("{id:?} was met"),
+            AgentDecision::Forget(id) => panic!("{id:?} was met"),
         });
         defined.collect()
     }
@@ -329,11 +339,11 @@ mod tests {
         meet(&mut agents, [1], 2);
         meet(&mut agents, [1], 1);
         let mut expire = |day: u64| {
-            let mut news = Vec::new();
-            agents.expire(held_from(day * DAY_MS + 5), &mut news);
-            let forgotten = news.into_iter().map(|news| match news {
-                AgentNews::Forget(id) => (id.0 >> 8) - 1,
-                AgentNews::Define(id, ..) => panic!("{id:?} expired"),
+            let mut decisions = Vec::new();
+            agents.expire(held_from(day * DAY_MS + 5), &mut decisions);
+            let forgotten = decisions.into_iter().map(|decisions| match decisions {
+                AgentDecision::Forget(id) => (id.0 >> 8) - 1,
+                AgentDecision::Define(id, ..) => panic!("{id:?} expired"),
             });
             forgotten.collect::<Vec<_>>()
         };

@@ -24,7 +24,7 @@ pub(crate) struct Assignments {
 }
 
 impl Assignments {
-    pub(crate) fn close(
+    pub(crate) fn apply_changes(
         state: &mut Self,
         changes: Vec<Vec<TableChange>>,
         _: Vec<Vec<()>>,
@@ -82,8 +82,8 @@ impl Durable for Assignments {
 
     fn row_in(&mut self, AssignmentRow(key, from, subscription): AssignmentRow) {
         let history = &mut self.histories.entry(key).or_default().0;
-        let place = history.partition_point(|fact| fact.0 < from);
-        history.insert(place, (from, subscription));
+        let index = history.partition_point(|fact| fact.0 < from);
+        history.insert(index, (from, subscription));
         self.restored = true;
     }
 

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
 use super::parts::owners::OwnerChange;
-use super::usage::{ByKey, Counted, Totals, UsageMetric};
-use super::windowed::{Metric, Settings, Windowed, WindowedRow};
+use super::usage::{ByKey, CompactTotals, Totals, UsageMetric};
+use super::windowed::{Metric, MetricSettings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Owner, Tick};
 use crate::row::OwnedUsage;
 use crate::state::{Durable, Footprint, Shard, StateId};
@@ -81,7 +81,7 @@ pub(crate) struct Bookings {
     /// Sums of windows that the last tick evicted.
     evicted: Sums,
     /// Whom the keys of one hour are booked to: derived from `booked_to`.
-    usual: Usual,
+    hour_cache: HourCache,
     /// Rows were taken back and aren't in the collection downstream yet.
     restored: bool,
 }
@@ -93,35 +93,35 @@ type BookedTo = BTreeMap<(u8, EventTime), HashMap<KeyId, NameId>>;
 type Sums = HashMap<SubscriptionWindow, Booked>;
 
 /// The subscriptions of a key's hour, day and month; [`NameId::NONE`] where it isn't booked.
-type Parties = [NameId; 3];
+type BookedSubscriptions = [NameId; 3];
 
 /// A short cut for the many bookings of an hour, of keys that were booked in it before: one look-up and one
 /// sum for the three windows.
 #[derive(Default)]
-struct Usual {
+struct HourCache {
     hour: EventTime,
-    parties: HashMap<KeyId, Parties>,
-    sums: HashMap<Parties, Totals>,
+    subscriptions: HashMap<KeyId, BookedSubscriptions>,
+    sums: HashMap<BookedSubscriptions, Totals>,
 }
 
-impl Usual {
-    /// Adds a booking of `hour`, if the key's parties are known.
+impl HourCache {
+    /// Adds a booking of `hour`, if the key's subscriptions are known.
     fn book(&mut self, hour: EventTime, key: KeyId, usage: &Totals) -> bool {
-        let parties = if hour == self.hour { self.parties.get(&key) } else { None };
-        parties.is_some_and(|parties| {
-            self.sums.entry(*parties).or_default().add(usage);
+        let subscriptions = if hour == self.hour { self.subscriptions.get(&key) } else { None };
+        subscriptions.is_some_and(|subscriptions| {
+            self.sums.entry(*subscriptions).or_default().add(usage);
             true
         })
     }
 
-    /// Remembers a key's parties; the latest hour is the one that is remembered.
-    fn learn(&mut self, hour: EventTime, key: KeyId, parties: Parties, pending: &mut Sums) {
+    /// Remembers a key's subscriptions; the latest hour is the one that is remembered.
+    fn learn(&mut self, hour: EventTime, key: KeyId, subscriptions: BookedSubscriptions, pending: &mut Sums) {
         if hour > self.hour {
             self.forget(pending);
             self.hour = hour;
         }
         if hour == self.hour {
-            self.parties.insert(key, parties);
+            self.subscriptions.insert(key, subscriptions);
         }
     }
 
@@ -131,14 +131,14 @@ impl Usual {
             add(pending, window, &booked, false);
         }
         self.sums.clear();
-        self.parties.clear();
+        self.subscriptions.clear();
     }
 
     fn bookings(&self) -> impl Iterator<Item = (SubscriptionWindow, Booked)> {
-        self.sums.iter().flat_map(move |(parties, usage)| {
-            let windows = levels().map(|(at, place)| (place, ByKeyMetric::LEVELS[at].start(self.hour)));
-            let known = parties.iter().zip(windows).filter(|(party, _)| party.is_some());
-            known.map(|(party, (place, start))| ((*party, place, start), Booked { usage: *usage, keys: 0 }))
+        self.sums.iter().flat_map(move |(subscriptions, usage)| {
+            let windows = levels().map(|(at, index)| (index, ByKeyMetric::LEVELS[at].start(self.hour)));
+            let known = subscriptions.iter().zip(windows).filter(|(party, _)| party.is_some());
+            known.map(|(party, (index, start))| ((*party, index, start), Booked { usage: *usage, keys: 0 }))
         })
     }
 }
@@ -156,18 +156,18 @@ fn levels() -> impl Iterator<Item = (usize, u8)> {
 }
 
 impl Bookings {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: MetricSettings) -> Self {
         Self {
             windowed: Windowed::new(settings),
             booked_to: BTreeMap::new(),
             pending: Sums::new(),
             evicted: Sums::new(),
-            usual: Usual::default(),
+            hour_cache: HourCache::default(),
             restored: false,
         }
     }
 
-    pub(crate) fn close(
+    pub(crate) fn book_and_publish(
         state: &mut Self,
         events: Vec<Rc<Vec<AccessEvent>>>,
         owners: Vec<Vec<OwnerChange>>,
@@ -184,24 +184,24 @@ impl Bookings {
         let changed = state.windowed.change_context(owners.into_iter().flatten().collect());
         state.re_attribute(&changed, info.watermark_before);
 
-        let Self { windowed, booked_to, pending, evicted, usual, .. } = state;
+        let Self { windowed, booked_to, pending, evicted, hour_cache, .. } = state;
         // What is booked is collected first: the operator can't be asked for owners while it works.
-        let mut additions: Vec<(usize, EventTime, KeyId, Counted)> = Vec::new();
-        let mut book = |level: usize, start: EventTime, key: &KeyId, counted: &Counted| {
+        let mut additions: Vec<(usize, EventTime, KeyId, CompactTotals)> = Vec::new();
+        let mut book = |level: usize, start: EventTime, key: &KeyId, counted: &CompactTotals| {
             additions.push((level, start, *key, counted.clone()));
         };
         windowed.add_events(events.iter().map(|batch| batch.as_slice()), info, &mut book);
         windowed.close_windows(info, &mut book);
         for (level, start, key, counted) in additions {
             let (usage, hour) = (counted.totals(), Level::Hour.start(start));
-            if level <= FIRST && usual.book(hour, key, &usage) {
+            if level <= FIRST && hour_cache.book(hour, key, &usage) {
                 continue;
             }
             if windowed.context.know(key) {
-                let mut parties = Parties::default();
-                for (at, place) in levels().filter(|(at, _)| *at >= level) {
+                let mut subscriptions = BookedSubscriptions::default();
+                for (at, index) in levels().filter(|(at, _)| *at >= level) {
                     let window = ByKeyMetric::LEVELS[at].start(start);
-                    let of_window = booked_to.entry((place, window)).or_default();
+                    let of_window = booked_to.entry((index, window)).or_default();
                     let known = of_window.get(&key).copied();
                     let subscription = known.unwrap_or_else(|| windowed.context.at(key, window).subscription);
                     if subscription.is_some() {
@@ -209,32 +209,33 @@ impl Bookings {
                             of_window.insert(key, subscription);
                         }
                         let booked = Booked { usage, keys: u64::from(known.is_none()) };
-                        add(pending, (subscription, place, window), &booked, false);
+                        add(pending, (subscription, index, window), &booked, false);
                     }
-                    parties[at - FIRST] = subscription;
+                    subscriptions[at - FIRST] = subscription;
                 }
                 if level <= FIRST {
-                    usual.learn(hour, key, parties, pending);
+                    hour_cache.learn(hour, key, subscriptions, pending);
                 }
             }
         }
         // A window is evicted when the watermark enters another hour, and its last bookings must be there.
         let evicts = Level::Hour.start(info.watermark) > Level::Hour.start(info.watermark_before);
         if info.last || evicts || windowed.is_due(Level::Hour, info) {
-            usual.forget(pending);
+            hour_cache.forget(pending);
             for (window, booked) in pending.drain() {
                 add(&mut handed_on, window, &booked, false);
             }
         }
         // Before the rows go, which say how much was booked.
-        for (at, place) in levels() {
+        for (at, index) in levels() {
             let held_from = ByKeyMetric::LEVELS[at].held_from(info.watermark);
             while let Some(entry) =
-                booked_to.range((place, 0)..(place, held_from)).next().map(|entry| *entry.0)
+                booked_to.range((index, 0)..(index, held_from)).next().map(|entry| *entry.0)
             {
                 for (key, subscription) in booked_to.remove(&entry).into_iter().flatten() {
-                    let usage = windowed.own(at, entry.1, &key).map(Counted::totals).unwrap_or_default();
-                    add(evicted, (subscription, place, entry.1), &Booked { usage, keys: 1 }, false);
+                    let usage =
+                        windowed.own(at, entry.1, &key).map(CompactTotals::totals).unwrap_or_default();
+                    add(evicted, (subscription, index, entry.1), &Booked { usage, keys: 1 }, false);
                 }
             }
         }
@@ -251,11 +252,11 @@ impl Bookings {
         for (window, booked) in &self.pending {
             add(sums, *window, booked, true);
         }
-        for ((place, start), keys) in &self.booked_to {
+        for ((index, start), keys) in &self.booked_to {
             for (key, subscription) in keys {
                 let usage =
-                    self.booked_usage(usize::from(*place), *start, key, watermark).unwrap_or_default();
-                add(sums, (*subscription, *place, *start), &Booked { usage, keys: 1 }, false);
+                    self.booked_usage(usize::from(*index), *start, key, watermark).unwrap_or_default();
+                add(sums, (*subscription, *index, *start), &Booked { usage, keys: 1 }, false);
             }
         }
     }
@@ -265,13 +266,13 @@ impl Bookings {
         if changed.is_empty() {
             return;
         }
-        self.usual.forget(&mut self.pending);
-        for (at, place) in levels() {
+        self.hour_cache.forget(&mut self.pending);
+        for (at, index) in levels() {
             for start in self.windowed.starts(at, FIRST) {
                 for key in changed {
                     let Some(usage) = self.booked_usage(at, start, key, watermark) else { continue };
                     let now = self.windowed.context.at(*key, start).subscription;
-                    let of_window = self.booked_to.entry((place, start)).or_default();
+                    let of_window = self.booked_to.entry((index, start)).or_default();
                     let before =
                         if now.is_some() { of_window.insert(*key, now) } else { of_window.remove(key) };
                     if before == Some(now) {
@@ -279,10 +280,10 @@ impl Bookings {
                     }
                     let booked = Booked { usage, keys: 1 };
                     if let Some(before) = before {
-                        add(&mut self.pending, (before, place, start), &booked, true);
+                        add(&mut self.pending, (before, index, start), &booked, true);
                     }
                     if now.is_some() {
-                        add(&mut self.pending, (now, place, start), &booked, false);
+                        add(&mut self.pending, (now, index, start), &booked, false);
                     }
                 }
             }
@@ -300,7 +301,7 @@ impl Bookings {
 /// The state as rows.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum BookingsRow {
-    Window(WindowedRow<KeyId, Counted, OwnedUsage, KeyId, (KeyId, EventTime, Owner)>),
+    Window(WindowedRow<KeyId, CompactTotals, OwnedUsage, KeyId, (KeyId, EventTime, Owner)>),
     BookedTo { level: u8, start: EventTime, key: KeyId, subscription: NameId },
     Pending { window: SubscriptionWindow, booked: Booked },
 }
@@ -322,7 +323,7 @@ impl Durable for Bookings {
             }
         }
         for (window, booked) in
-            self.pending.iter().map(|(window, booked)| (*window, *booked)).chain(self.usual.bookings())
+            self.pending.iter().map(|(window, booked)| (*window, *booked)).chain(self.hour_cache.bookings())
         {
             out(BookingsRow::Pending { window, booked });
         }
@@ -349,9 +350,9 @@ impl Durable for Bookings {
     }
 
     fn footprint(&self) -> Footprint {
-        let Self { windowed, booked_to, pending, evicted, usual, .. } = self;
+        let Self { windowed, booked_to, pending, evicted, hour_cache, .. } = self;
         let sums = [Footprint::of_map(pending), Footprint::of_map(evicted)];
-        let derived = [Footprint::of_map(&usual.parties), Footprint::of_map(&usual.sums)];
+        let derived = [Footprint::of_map(&hour_cache.subscriptions), Footprint::of_map(&hour_cache.sums)];
         let mut footprint: Footprint =
             booked_to.values().map(Footprint::of_map).chain(sums).chain(derived).sum();
         footprint += windowed.footprint();

@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::latency::{OfKey, OfRoute, ScopeOf};
 use super::parts::few::{self, FEW};
 use super::parts::sketch::Sketch;
-use super::windowed::{Accumulator, Metric, Settings};
+use super::windowed::{Accumulator, Metric, MetricSettings};
 use crate::model::{AccessEvent, EventTime};
 use crate::row::{Callers, Row, Rows, Scope};
 use crate::state::StateId;
@@ -207,7 +207,7 @@ impl<S: CallersState> Metric for CallersMetric<S> {
         acc.insert(event.client);
     }
     #[inline]
-    fn limit(acc: &mut Addresses, settings: &Settings) {
+    fn limit(acc: &mut Addresses, settings: &MetricSettings) {
         acc.keep_at_most(settings.callers_exact);
     }
     fn subject(_: &S::Group) {}

@@ -38,12 +38,12 @@ const TAGS: u64 = (1 << (64 - TIME_BITS)) - 1;
 /// An id that was seen: from when on it is remembered, and a tag of the tick that saw it. A tag
 /// repeats after 2^21 - 1 ticks: no horizon is that long.
 #[derive(Clone, Copy)]
-struct Seen {
+struct SeenRequest {
     id: [u64; 2],
     since_and_tag: u64,
 }
 
-impl Seen {
+impl SeenRequest {
     fn new(id: RequestId, since: EventTime, tag: u64) -> Self {
         debug_assert!(since < 1 << TIME_BITS);
         Self { id: halves(id), since_and_tag: since | tag << TIME_BITS }
@@ -67,22 +67,22 @@ pub(crate) fn shard(event: &AccessEvent) -> u64 {
 }
 
 /// Ids seen within the horizon, on one worker.
-pub(crate) struct Dedupe {
+pub(crate) struct SeenRequests {
     horizon_ms: u64,
     unproven: Unproven,
-    seen: HashTable<Seen>,
+    seen: HashTable<SeenRequest>,
     swept_at: EventTime,
     tag: u64,
 }
 
-impl Dedupe {
+impl SeenRequests {
     pub(crate) fn new(windows: &Windows) -> Self {
         let Windows { dedupe_horizon_ms: horizon_ms, unproven, .. } = *windows;
         Self { horizon_ms, unproven, seen: HashTable::new(), swept_at: 0, tag: 1 }
     }
 
     /// Judges a tick's events; leaves those that count.
-    pub(crate) fn close(
+    pub(crate) fn deduplicate(
         state: &mut Self,
         mut batches: Vec<Vec<AccessEvent>>,
         _: Vec<Vec<()>>,
@@ -124,7 +124,7 @@ impl Dedupe {
                     continue;
                 }
                 let id = halves(event.request);
-                let now = Seen::new(event.request, event.time.max(watermark), state.tag);
+                let now = SeenRequest::new(event.request, event.time.max(watermark), state.tag);
                 match state.seen.entry(id[1], |seen| seen.id == id, |seen| seen.id[1]) {
                     hashbrown::hash_table::Entry::Vacant(vacant) => {
                         vacant.insert(now);
@@ -135,7 +135,7 @@ impl Dedupe {
                             *seen = now;
                         } else if seen.tag() == state.tag {
                             let winner = winners
-                                .get_or_insert_with(|| first_places(&batches[..b], &batch[..i], admissible))
+                                .get_or_insert_with(|| first_indices(&batches[..b], &batch[..i], admissible))
                                 .entry(event.request)
                                 .or_insert((b, i));
                             counts.duplicates += 1;
@@ -194,20 +194,20 @@ impl Dedupe {
 
 /// Where each id stands among the admissible records before the first one that repeats an id of its tick:
 /// each such id has one place.
-fn first_places(
+fn first_indices(
     batches: &[Vec<AccessEvent>],
     batch: &[AccessEvent],
     admissible: impl Fn(&AccessEvent) -> bool,
 ) -> HashMap<RequestId, (usize, usize)> {
-    let mut places = HashMap::new();
+    let mut indices = HashMap::new();
     for (b, batch) in batches.iter().map(Vec::as_slice).chain([batch]).enumerate() {
         for (i, event) in batch.iter().enumerate() {
             if event.request.is_some() && admissible(event) {
-                places.insert(event.request, (b, i));
+                indices.insert(event.request, (b, i));
             }
         }
     }
-    places
+    indices
 }
 
 fn listed(event: &AccessEvent, watermark: EventTime, counted: bool, proven: bool) -> Late {
@@ -228,7 +228,7 @@ fn listed(event: &AccessEvent, watermark: EventTime, counted: bool, proven: bool
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SeenRow(RequestId, EventTime);
 
-impl Durable for Dedupe {
+impl Durable for SeenRequests {
     const ID: StateId = StateId::Dedupe;
     type Row = SeenRow;
 
@@ -242,7 +242,7 @@ impl Durable for Dedupe {
     }
 
     fn row_in(&mut self, SeenRow(id, since): SeenRow) {
-        let seen = Seen::new(id, since, 0);
+        let seen = SeenRequest::new(id, since, 0);
         self.seen.insert_unique(seen.id[1], seen, |seen| seen.id[1]);
     }
 

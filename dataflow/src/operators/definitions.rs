@@ -17,7 +17,7 @@ pub(crate) struct Definitions {
 }
 
 impl Definitions {
-    pub(crate) fn close(
+    pub(crate) fn publish_new(
         state: &mut Self,
         definitions: Vec<Vec<(u64, Definition)>>,
         _: Vec<Vec<()>>,

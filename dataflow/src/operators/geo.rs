@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::parts::group::Group;
-use super::usage::Words;
+use super::usage::PackedKey;
 use super::windowed::{Accumulator, Metric};
 use crate::model::{AccessEvent, Country, EventTime};
 use crate::row::{Geo, KeyCountry, Row, Rows};
@@ -20,7 +20,7 @@ const TOP_ASNS: usize = 5;
 
 /// Calls from a country.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Origin {
+pub(crate) enum CountrySums {
     /// Fewer than 2^32, of at most one system that is known.
     One {
         calls: u32,
@@ -31,7 +31,7 @@ pub(crate) enum Origin {
     Many(Box<Systems>),
 }
 
-const _: () = assert!(size_of::<Origin>() == 24);
+const _: () = assert!(size_of::<CountrySums>() == 24);
 
 /// Calls from a country by system.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,13 +61,13 @@ impl Systems {
     }
 }
 
-impl Default for Origin {
+impl Default for CountrySums {
     fn default() -> Self {
         Self::One { calls: 0, errors: 0, asn: 0, asn_calls: 0 }
     }
 }
 
-impl Origin {
+impl CountrySums {
     /// Adds calls of one system; 0: it isn't known.
     #[inline]
     fn add(&mut self, more: u32, wrong: u32, system: u32, of_system: u32) {
@@ -119,7 +119,7 @@ impl Origin {
     }
 }
 
-impl Accumulator for Origin {
+impl Accumulator for CountrySums {
     fn merge(&mut self, other: &Self) {
         match other {
             Self::One { calls, errors, asn, asn_calls } => self.add(*calls, *errors, *asn, *asn_calls),
@@ -143,12 +143,12 @@ impl Accumulator for Origin {
 }
 
 impl Group for KeyCountry {
-    type Packed = (Words, Country);
+    type Packed = (PackedKey, Country);
 
-    fn pack(self) -> (Words, Country) {
-        (Words::pack(self.key), self.country)
+    fn pack(self) -> (PackedKey, Country) {
+        (PackedKey::pack(self.key), self.country)
     }
-    fn unpack((key, country): (Words, Country)) -> Self {
+    fn unpack((key, country): (PackedKey, Country)) -> Self {
         Self { key: key.unpack(), country }
     }
     fn bucket(&self) -> u8 {
@@ -163,7 +163,7 @@ impl Metric for GeoMetric {
     const ID: StateId = StateId::Geo;
     const LEVELS: &'static [Level] = &[Level::Hour, Level::Day];
     type Group = KeyCountry;
-    type Acc = Origin;
+    type Acc = CountrySums;
     type Context = ();
     type RowGroup = KeyCountry;
     type Value = Geo;
@@ -173,7 +173,7 @@ impl Metric for GeoMetric {
         Some(KeyCountry { key: event.key, country: event.country })
     }
     #[inline]
-    fn observe(acc: &mut Origin, event: &AccessEvent) {
+    fn observe(acc: &mut CountrySums, event: &AccessEvent) {
         let errors = if event.is_4xx() || event.is_5xx() { event.count } else { 0 };
         acc.add(event.count, errors, event.asn, event.count);
     }
@@ -181,8 +181,8 @@ impl Metric for GeoMetric {
     fn row_group(group: KeyCountry) -> KeyCountry {
         group
     }
-    fn value(acc: Option<&Origin>, _: &KeyCountry, _: EventTime, (): &()) -> Option<Geo> {
-        acc.map(Origin::geo)
+    fn value(acc: Option<&CountrySums>, _: &KeyCountry, _: EventTime, (): &()) -> Option<Geo> {
+        acc.map(CountrySums::geo)
     }
     fn rows(rows: Vec<Row<KeyCountry, Geo>>) -> Rows {
         Rows::Geo(rows)
@@ -199,22 +199,22 @@ mod tests {
 
     #[test]
     fn a_row_of_twenty_thousand_systems_names_the_five_with_most_calls() {
-        let mut origin = Origin::default();
+        let mut sums = CountrySums::default();
         for asn in (1..=20_000).rev() {
-            origin.add(1 + asn % 7, 0, asn, 1 + asn % 7);
+            sums.add(1 + asn % 7, 0, asn, 1 + asn % 7);
         }
-        let geo = origin.geo();
+        let geo = sums.geo();
         assert_eq!(geo.asns.as_slice(), [(6, 7), (13, 7), (20, 7), (27, 7), (34, 7)]);
         assert_eq!(geo.calls, (1..=20_000).map(|asn| 1 + asn % 7).sum::<u64>());
     }
 
     #[test]
     fn calls_leave_32_bits_when_they_must() {
-        let mut origin = Origin::default();
-        origin.add(u32::MAX, 3, 9, u32::MAX);
-        assert!(matches!(origin, Origin::One { .. }));
-        origin.add(1, 1, 9, 1);
-        let geo = origin.geo();
+        let mut sums = CountrySums::default();
+        sums.add(u32::MAX, 3, 9, u32::MAX);
+        assert!(matches!(sums, CountrySums::One { .. }));
+        sums.add(1, 1, 9, 1);
+        let geo = sums.geo();
         assert_eq!((geo.calls, geo.errors, geo.asns.as_slice()), (1 << 32, 4, &[(9, 1 << 32)][..]));
     }
 
@@ -223,11 +223,11 @@ mod tests {
         fn origins_add_up_in_any_grouping(
             calls in prop::collection::vec((0_u32..9, any::<bool>(), 0_usize..3), 0..40)
         ) {
-            let mut groups = vec![Origin::default(); 3];
+            let mut groups = vec![CountrySums::default(); 3];
             for (asn, wrong, group) in &calls {
                 groups[*group].add(1, u32::from(*wrong), *asn, 1);
             }
-            let mut merged = Origin::default();
+            let mut merged = CountrySums::default();
             groups.iter().rev().for_each(|group| merged.merge(group));
             let mut systems: BTreeMap<u32, u64> = BTreeMap::new();
             for (asn, _, _) in calls.iter().filter(|call| call.0 != 0) {

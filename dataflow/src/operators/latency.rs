@@ -42,7 +42,7 @@ pub(crate) enum Histogram {
         len: u8,
         us: [u32; FEW],
     },
-    Many(Box<Buckets>),
+    Many(Box<LatencyBuckets>),
 }
 
 const _: () = assert!(size_of::<Histogram>() == 24);
@@ -55,7 +55,7 @@ impl Default for Histogram {
 
 /// A histogram, with the exact maximum and the sum, which is exact up to 2^64 us (580,000 years).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Buckets {
+pub(crate) struct LatencyBuckets {
     calls: u64,
     sum: u64,
     max: u64,
@@ -63,7 +63,7 @@ pub(crate) struct Buckets {
     calls_in: SmallVec<[(u16, u32); 6]>,
 }
 
-impl Buckets {
+impl LatencyBuckets {
     fn of(few: &[u32]) -> Self {
         let mut buckets = Self::default();
         few.iter().for_each(|us| buckets.record((*us).into(), 1));
@@ -137,9 +137,9 @@ impl Histogram {
         self.buckets().record(value, calls);
     }
 
-    fn buckets(&mut self) -> &mut Buckets {
+    fn buckets(&mut self) -> &mut LatencyBuckets {
         if let Self::Few { len, us } = self {
-            *self = Self::Many(Box::new(Buckets::of(few::listed(*len, us))));
+            *self = Self::Many(Box::new(LatencyBuckets::of(few::listed(*len, us))));
         }
         match self {
             Self::Many(buckets) => buckets,
@@ -150,7 +150,7 @@ impl Histogram {
     fn summary(&self) -> Latency {
         match self {
             // By way of the buckets: a row says the same whether its calls came in one tick or were few for long.
-            Self::Few { len, us } => Buckets::of(few::listed(*len, us)).summary(),
+            Self::Few { len, us } => LatencyBuckets::of(few::listed(*len, us)).summary(),
             Self::Many(buckets) => buckets.summary(),
         }
     }
@@ -169,7 +169,7 @@ impl Accumulator for Histogram {
     fn owned_bytes(&self) -> usize {
         match self {
             Self::Few { .. } => 0,
-            Self::Many(buckets) => size_of::<Buckets>() + spilled(&buckets.calls_in),
+            Self::Many(buckets) => size_of::<LatencyBuckets>() + spilled(&buckets.calls_in),
         }
     }
 }

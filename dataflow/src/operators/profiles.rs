@@ -28,7 +28,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
-use super::parts::context::Context as _;
+use super::parts::context::RowContext as _;
 use super::parts::owners::{OwnerChange, Owners};
 use super::parts::report::{Crowd, Figures, Observation, Occasion, Report};
 use crate::detect::{Facts, Profile, Severity, Signal, Stretch, Tuning, WINDOW_MS, Window};

@@ -23,30 +23,34 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::agents::MetAgent;
+use super::agents::ObservedAgent;
 use super::parts::by_tick::Closing;
-use super::parts::cap::Counted;
-use super::parts::texts::{Standing, Text, Texts};
+use super::parts::cap::CapCounts;
+use super::parts::texts::{AdmissionStatus, StoredText, Texts};
 use crate::model::{AccessEvent, Definition, EventTime, NameId, RouteId, Tick};
 use crate::row::Admitted;
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
-/// Routes, and user agents, that are remembered to have been met in a batch of events: what is met again is told again
-/// only if another took its place.
-const MET: usize = 1_024;
+/// AdmittedRoutes, and user agents, that are remembered to have been met in a batch of events: what is met again is told again
+/// only if another took its slot.
+const RECENT: usize = 1_024;
 
 /// A route that an event meets, on a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Met {
+pub(crate) struct ObservedRoute {
     pub(crate) day: EventTime,
     pub(crate) route: RouteId,
 }
 
 /// Passes events on, and says which routes and user agents they meet: each at least once a tick.
-pub(crate) fn met<'scope>(
+pub(crate) fn observe_routes<'scope>(
     events: StreamVec<'scope, Tick, AccessEvent>,
-) -> (StreamVec<'scope, Tick, AccessEvent>, StreamVec<'scope, Tick, Met>, StreamVec<'scope, Tick, MetAgent>) {
+) -> (
+    StreamVec<'scope, Tick, AccessEvent>,
+    StreamVec<'scope, Tick, ObservedRoute>,
+    StreamVec<'scope, Tick, ObservedAgent>,
+) {
     let mut builder = OperatorBuilder::new("Met".to_owned(), events.scope());
     let mut input = builder.new_input(events, Pipeline);
     let (events_output, events) = builder.new_output();
@@ -55,9 +59,10 @@ pub(crate) fn met<'scope>(
     builder.build(move |_capabilities| {
         let mut events_output =
             OutputBuilder::<_, CapacityContainerBuilder<Vec<AccessEvent>>>::from(events_output);
-        let mut met_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Met>>>::from(met_output);
+        let mut met_output =
+            OutputBuilder::<_, CapacityContainerBuilder<Vec<ObservedRoute>>>::from(met_output);
         let mut agents_output =
-            OutputBuilder::<_, CapacityContainerBuilder<Vec<MetAgent>>>::from(agents_output);
+            OutputBuilder::<_, CapacityContainerBuilder<Vec<ObservedAgent>>>::from(agents_output);
         move |_frontiers| {
             let (mut events_output, mut met_output) = (events_output.activate(), met_output.activate());
             let mut agents_output = agents_output.activate();
@@ -65,21 +70,23 @@ pub(crate) fn met<'scope>(
                 let mut events_session = events_output.session(&capability);
                 let mut met_session = met_output.session(&capability);
                 let mut agents_session = agents_output.session(&capability);
-                let mut lately = vec![Met { day: EventTime::MAX, route: RouteId(0) }; MET];
-                let mut agents_lately = vec![MetAgent { day: EventTime::MAX, agent: NameId::NONE }; MET];
+                let mut recent_routes =
+                    vec![ObservedRoute { day: EventTime::MAX, route: RouteId(0) }; RECENT];
+                let mut recent_agents =
+                    vec![ObservedAgent { day: EventTime::MAX, agent: NameId::NONE }; RECENT];
                 for batch in batches {
                     for event in batch.iter() {
                         let day = Level::Day.start(event.time);
-                        let met = MetAgent { day, agent: event.user_agent };
-                        let place = &mut agents_lately[met.agent.0 as usize % MET];
-                        if *place != met && met.agent.is_some() {
-                            *place = met;
+                        let met = ObservedAgent { day, agent: event.user_agent };
+                        let slot = &mut recent_agents[met.agent.0 as usize % RECENT];
+                        if *slot != met && met.agent.is_some() {
+                            *slot = met;
                             agents_session.give(met);
                         }
-                        let met = Met { day, route: event.route };
-                        let place = &mut lately[event.route.0 as usize % MET];
-                        if *place != met {
-                            *place = met;
+                        let met = ObservedRoute { day, route: event.route };
+                        let slot = &mut recent_routes[event.route.0 as usize % RECENT];
+                        if *slot != met {
+                            *slot = met;
                             met_session.give(met);
                         }
                     }
@@ -93,42 +100,42 @@ pub(crate) fn met<'scope>(
 
 /// What every worker is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Decision {
+pub(crate) enum RouteDecision {
     /// A route is told apart on a day.
-    Admit(Met),
+    Admit(ObservedRoute),
     Define(Definition),
     /// Nothing needs its string any more.
     Forget(RouteId),
 }
 
-/// Routes of some buckets.
-pub(crate) struct Routes {
+/// AdmittedRoutes of some buckets.
+pub(crate) struct AdmittedRoutes {
     room: usize,
     days: BTreeMap<EventTime, HashSet<RouteId>>,
     /// Of each bucket: derived from `days`.
-    counted: Counted,
+    counted: CapCounts,
     texts: Texts<RouteId>,
     /// Rows were taken back, and nobody was told.
     restored: bool,
 }
 
-impl Routes {
+impl AdmittedRoutes {
     pub(crate) fn new(limits: &keytide_config::Limits) -> Self {
-        let room = Counted::room(limits.routes);
+        let room = CapCounts::room(limits.routes);
         Self {
             room,
             days: BTreeMap::new(),
-            counted: Counted::default(),
+            counted: CapCounts::default(),
             texts: Texts::new(room),
             restored: false,
         }
     }
 
-    pub(crate) fn close(
+    pub(crate) fn decide(
         state: &mut Self,
         definitions: Vec<Vec<Definition>>,
-        met: Vec<Vec<Met>>,
-        closing: Closing<'_, Decision>,
+        met: Vec<Vec<ObservedRoute>>,
+        closing: Closing<'_, RouteDecision>,
     ) {
         let info = closing.info;
         let held_from = Level::Day.held_from(info.watermark_before);
@@ -138,28 +145,28 @@ impl Routes {
                 let day = *day;
                 routes
                     .iter()
-                    .map(move |route| Decision::Admit(Met { day, route: *route }))
+                    .map(move |route| RouteDecision::Admit(ObservedRoute { day, route: *route }))
                     .collect::<Vec<_>>()
             };
             decisions.extend(state.days.iter().flat_map(admitted));
-            decisions.extend(state.texts.handed().cloned().map(Decision::Define));
+            decisions.extend(state.texts.handed().cloned().map(RouteDecision::Define));
         }
         for definition in definitions.into_iter().flatten() {
             if let Definition::Route { id, day, .. } = definition {
-                let standing = state.standing(id, day, held_from);
-                let handed = state.texts.announce(id, definition, day, standing);
-                decisions.extend(handed.map(Decision::Define));
+                let status = state.status(id, day, held_from);
+                let handed = state.texts.announce(id, definition, day, status);
+                decisions.extend(handed.map(RouteDecision::Define));
             }
         }
-        let mut new: Vec<Met> = met.into_iter().flatten().collect();
-        new.retain(|met| state.standing(met.route, met.day, held_from) == Standing::Open);
+        let mut new: Vec<ObservedRoute> = met.into_iter().flatten().collect();
+        new.retain(|met| state.status(met.route, met.day, held_from) == AdmissionStatus::Open);
         new.sort_unstable();
         new.dedup();
         for met in new {
             if state.counted.admit(met.day, met.route.bucket(), state.room) {
                 state.days.entry(met.day).or_default().insert(met.route);
-                decisions.push(Decision::Admit(met));
-                decisions.extend(state.texts.admit(met.route).map(Decision::Define));
+                decisions.push(RouteDecision::Admit(met));
+                decisions.extend(state.texts.admit(met.route).map(RouteDecision::Define));
             }
         }
 
@@ -171,22 +178,22 @@ impl Routes {
             days.values().any(|routes| routes.contains(route))
                 || (day >= held_from && counted.has_room(day, route.bucket(), *room))
         });
-        decisions.extend(forgotten.into_iter().map(Decision::Forget));
+        decisions.extend(forgotten.into_iter().map(RouteDecision::Forget));
         let routes = counted.of(Level::Day.start(info.watermark));
         closing.output.admitted(info.tick, Admitted { routes, ..Admitted::default() });
         closing.downstream.push(decisions);
     }
 
-    fn standing(&self, route: RouteId, day: EventTime, held_from: EventTime) -> Standing {
+    fn status(&self, route: RouteId, day: EventTime, held_from: EventTime) -> AdmissionStatus {
         if self.days.get(&day).is_some_and(|routes| routes.contains(&route)) {
-            Standing::Admitted
+            AdmissionStatus::Admitted
         } else if day >= held_from
             && route != RouteId::OVERFLOW
             && self.counted.has_room(day, route.bucket(), self.room)
         {
-            Standing::Open
+            AdmissionStatus::Open
         } else {
-            Standing::Closed
+            AdmissionStatus::Closed
         }
     }
 }
@@ -194,18 +201,20 @@ impl Routes {
 /// The state as rows.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum RoutesRow {
-    Admitted(Met),
-    Text(RouteId, Text),
+    Admitted(ObservedRoute),
+    Text(RouteId, StoredText),
     Clock(u32),
 }
 
-impl Durable for Routes {
+impl Durable for AdmittedRoutes {
     const ID: StateId = StateId::Routes;
     type Row = RoutesRow;
 
     fn rows_out(&self, out: &mut dyn FnMut(RoutesRow)) {
         for (day, routes) in &self.days {
-            routes.iter().for_each(|route| out(RoutesRow::Admitted(Met { day: *day, route: *route })));
+            routes
+                .iter()
+                .for_each(|route| out(RoutesRow::Admitted(ObservedRoute { day: *day, route: *route })));
         }
         self.texts.rows().for_each(|(route, text)| out(RoutesRow::Text(*route, text.clone())));
         out(RoutesRow::Clock(self.texts.ticks()));
@@ -214,7 +223,7 @@ impl Durable for Routes {
     fn row_in(&mut self, row: RoutesRow) {
         self.restored = true;
         match row {
-            RoutesRow::Admitted(Met { day, route }) => {
+            RoutesRow::Admitted(ObservedRoute { day, route }) => {
                 self.days.entry(day).or_default().insert(route);
                 self.counted.add(day, route.bucket(), 1);
             }
@@ -225,7 +234,7 @@ impl Durable for Routes {
 
     fn shard(row: &RoutesRow) -> Shard {
         match row {
-            RoutesRow::Admitted(Met { route, .. }) | RoutesRow::Text(route, _) => {
+            RoutesRow::Admitted(ObservedRoute { route, .. }) | RoutesRow::Text(route, _) => {
                 Shard::Of(route.bucket().into())
             }
             RoutesRow::Clock(_) => Shard::All,

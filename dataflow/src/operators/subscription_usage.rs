@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use super::bookings::{Booked, SubscriptionWindow};
 use super::parts::by_tick::Closing;
-use super::parts::context::Context;
+use super::parts::context::RowContext;
 use super::parts::group::Group;
 use super::windowed::{Accumulator, Metric, Windowed};
 use crate::model::{AccessEvent, EventTime, NameId, Tick};
@@ -46,7 +46,7 @@ impl Group for NameId {
 #[derive(Default)]
 pub(crate) struct Subscriptions(HashMap<NameId, SubscriptionInfo>);
 
-impl Context for Subscriptions {
+impl RowContext for Subscriptions {
     type Subject = NameId;
     type Change = InfoChange;
     type Row = (NameId, SubscriptionInfo);
@@ -136,7 +136,7 @@ pub(crate) fn shard(change: &SumChange) -> u64 {
 }
 
 /// Applies a tick's sums.
-pub(crate) fn close(
+pub(crate) fn apply_sums(
     state: &mut Windowed<SubscriptionUsageMetric>,
     sums: Vec<Vec<SumChange>>,
     infos: Vec<Vec<InfoChange>>,
@@ -149,9 +149,9 @@ pub(crate) fn close(
     sums.sort_unstable_by_key(|((window, _), _, diff)| (*window, *diff > 0));
     for of_window in sums.chunk_by(|a, b| a.0.0 == b.0.0) {
         let ((window, sum), _, diff) = of_window[of_window.len() - 1];
-        let (subscription, place, start) = window;
+        let (subscription, index, start) = window;
         // Levels are counted as in `usage`, which has one finer level.
-        let at = usize::from(place) - 1;
+        let at = usize::from(index) - 1;
         if start < SubscriptionUsageMetric::LEVELS[at].held_from(closing.info.watermark_before) {
             continue;
         }

@@ -16,24 +16,24 @@ pub(crate) type TableRowChange = (TableRow, Tick, isize);
 /// Current rows on one worker.
 #[derive(Default)]
 pub(crate) struct TableRows {
-    rows: BTreeMap<Identity, TableRow>,
+    rows: BTreeMap<TableRowId, TableRow>,
     /// Rows were taken back and aren't in the collection downstream yet.
     restored: bool,
 }
 
 /// A table and a row's identity in it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Identity {
+enum TableRowId {
     Subscription(NameId),
     Plan(NameId),
 }
 
 /// The row's identity; `None` for rows of the table of keys, and of reports, which have operators of their own.
-fn identity(row: &TableRow) -> Option<Identity> {
+fn identity(row: &TableRow) -> Option<TableRowId> {
     match row {
         TableRow::Key(_) | TableRow::Leak(_) => None,
-        TableRow::Subscription(row) => Some(Identity::Subscription(row.id)),
-        TableRow::Plan(row) => Some(Identity::Plan(row.id)),
+        TableRow::Subscription(row) => Some(TableRowId::Subscription(row.id)),
+        TableRow::Plan(row) => Some(TableRowId::Plan(row.id)),
     }
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn shard(row: &TableRow) -> u64 {
 }
 
 impl TableRows {
-    pub(crate) fn close(
+    pub(crate) fn apply_changes(
         state: &mut Self,
         changes: Vec<Vec<TableChange>>,
         _: Vec<Vec<()>>,

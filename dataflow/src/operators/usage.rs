@@ -49,20 +49,20 @@ impl Totals {
 /// The sums of a row: 32 bits each as long as that is enough.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(from = "Totals", into = "Totals")]
-pub(crate) enum Counted {
+pub(crate) enum CompactTotals {
     Narrow([u32; FIELDS]),
     Wide(Box<Totals>),
 }
 
-const _: () = assert!(size_of::<Counted>() == 32);
+const _: () = assert!(size_of::<CompactTotals>() == 32);
 
-impl Default for Counted {
+impl Default for CompactTotals {
     fn default() -> Self {
         Self::Narrow([0; FIELDS])
     }
 }
 
-impl From<Totals> for Counted {
+impl From<Totals> for CompactTotals {
     fn from(sums: Totals) -> Self {
         let mut narrow = [0; FIELDS];
         for (narrow, sum) in narrow.iter_mut().zip(sums.0) {
@@ -73,13 +73,13 @@ impl From<Totals> for Counted {
     }
 }
 
-impl From<Counted> for Totals {
-    fn from(counted: Counted) -> Self {
+impl From<CompactTotals> for Totals {
+    fn from(counted: CompactTotals) -> Self {
         counted.totals()
     }
 }
 
-impl Counted {
+impl CompactTotals {
     /// Adds an event's calls. Its bytes are those of all of them, its latency is that of each.
     #[inline]
     fn observe(&mut self, event: &AccessEvent) {
@@ -141,7 +141,7 @@ impl Counted {
     }
 }
 
-impl Accumulator for Counted {
+impl Accumulator for CompactTotals {
     #[inline]
     fn merge(&mut self, other: &Self) {
         match other {
@@ -166,9 +166,9 @@ impl Accumulator for Counted {
 
 /// An id of 128 bits in words.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Words(u64, u64);
+pub(crate) struct PackedKey(u64, u64);
 
-impl Words {
+impl PackedKey {
     pub(crate) fn pack(key: KeyId) -> Self {
         Self((key.0 >> 64) as u64, key.0 as u64)
     }
@@ -179,12 +179,12 @@ impl Words {
 }
 
 impl Group for KeyId {
-    type Packed = Words;
+    type Packed = PackedKey;
 
-    fn pack(self) -> Words {
-        Words::pack(self)
+    fn pack(self) -> PackedKey {
+        PackedKey::pack(self)
     }
-    fn unpack(packed: Words) -> Self {
+    fn unpack(packed: PackedKey) -> Self {
         packed.unpack()
     }
     fn bucket(&self) -> u8 {
@@ -193,12 +193,12 @@ impl Group for KeyId {
 }
 
 impl Group for KeyRoute {
-    type Packed = (Words, RouteId);
+    type Packed = (PackedKey, RouteId);
 
-    fn pack(self) -> (Words, RouteId) {
-        (Words::pack(self.key), self.route)
+    fn pack(self) -> (PackedKey, RouteId) {
+        (PackedKey::pack(self.key), self.route)
     }
-    fn unpack((key, route): (Words, RouteId)) -> Self {
+    fn unpack((key, route): (PackedKey, RouteId)) -> Self {
         Self { key: key.unpack(), route }
     }
     fn bucket(&self) -> u8 {
@@ -261,7 +261,7 @@ impl<B: UsageBy> Metric for UsageMetric<B> {
     const ID: StateId = B::ID;
     const LEVELS: &'static [Level] = B::LEVELS;
     type Group = B::Group;
-    type Acc = Counted;
+    type Acc = CompactTotals;
     type Context = Owners;
     type RowGroup = B::Group;
     type Value = OwnedUsage;
@@ -271,7 +271,7 @@ impl<B: UsageBy> Metric for UsageMetric<B> {
         Some(B::group(event))
     }
     #[inline]
-    fn observe(acc: &mut Counted, event: &AccessEvent) {
+    fn observe(acc: &mut CompactTotals, event: &AccessEvent) {
         acc.observe(event);
     }
     fn subject(group: &B::Group) -> KeyId {
@@ -281,7 +281,7 @@ impl<B: UsageBy> Metric for UsageMetric<B> {
         group
     }
     fn value(
-        acc: Option<&Counted>,
+        acc: Option<&CompactTotals>,
         group: &B::Group,
         start: EventTime,
         owners: &Owners,
@@ -304,11 +304,11 @@ mod tests {
 
     #[test]
     fn sums_leave_32_bits_when_they_must_and_saturate_only_where_they_are_shown() {
-        let mut counted = Counted::default();
+        let mut counted = CompactTotals::default();
         counted.add([1, 0, 0, u64::from(u32::MAX), 0, 0, 0]);
-        assert!(matches!(counted, Counted::Narrow(_)));
+        assert!(matches!(counted, CompactTotals::Narrow(_)));
         counted.add([0, 0, 0, 1, 0, 0, 0]);
-        assert!(matches!(counted, Counted::Wide(_)));
+        assert!(matches!(counted, CompactTotals::Wide(_)));
         assert_eq!(counted.totals().usage().bytes_in, 1 << 32);
         counted.add([0, 0, 0, u64::MAX, 0, u64::MAX, 0]);
         counted.merge(&counted.clone());
@@ -322,20 +322,20 @@ mod tests {
         fn sums_are_the_same_in_any_grouping(
             parts in prop::collection::vec((prop::array::uniform7(0_u64..1 << 33), 0_usize..3), 0..40)
         ) {
-            let mut whole = Counted::default();
-            let mut groups = vec![Counted::default(); 3];
+            let mut whole = CompactTotals::default();
+            let mut groups = vec![CompactTotals::default(); 3];
             for (part, group) in &parts {
                 whole.add(*part);
                 groups[*group].add(*part);
             }
-            let mut merged = Counted::default();
+            let mut merged = CompactTotals::default();
             groups.iter().rev().for_each(|group| merged.merge(group));
             prop_assert_eq!(merged.totals(), whole.totals());
             for field in 0..FIELDS {
                 let sum: u128 = parts.iter().map(|(part, _)| u128::from(part[field])).sum();
                 prop_assert_eq!(whole.totals().0[field], sum);
             }
-            let same: Counted = postcard::from_bytes(&postcard::to_stdvec(&whole).unwrap()).unwrap();
+            let same: CompactTotals = postcard::from_bytes(&postcard::to_stdvec(&whole).unwrap()).unwrap();
             prop_assert_eq!(std::mem::discriminant(&same), std::mem::discriminant(&whole));
             prop_assert_eq!(same.totals(), whole.totals());
         }

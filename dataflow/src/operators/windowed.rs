@@ -41,7 +41,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
-use super::parts::context::Context;
+use super::parts::context::RowContext;
 use super::parts::group::Group;
 use crate::model::{AccessEvent, EventTime, TickInfo};
 use crate::row::{Output, Row, Rows};
@@ -62,7 +62,7 @@ pub enum Publish {
 
 /// What all operators are configured by.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct MetricSettings {
     pub(crate) allowed_lateness_ms: u64,
     /// Addresses of one row that are counted exactly.
     pub(crate) callers_exact: usize,
@@ -97,7 +97,7 @@ pub(crate) trait Metric: 'static {
     /// What is accumulated.
     type Acc: Accumulator;
     /// What rows are joined with.
-    type Context: Context;
+    type Context: RowContext;
     /// A row's group as the view names it.
     type RowGroup;
     /// A row's value.
@@ -108,9 +108,9 @@ pub(crate) trait Metric: 'static {
     /// Adds one event.
     fn observe(acc: &mut Self::Acc, event: &AccessEvent);
     /// Called after events or other content were added: keeps what is accumulated within limits.
-    fn limit(_: &mut Self::Acc, _: &Settings) {}
+    fn limit(_: &mut Self::Acc, _: &MetricSettings) {}
     /// Whose facts a row is joined with.
-    fn subject(group: &Self::Group) -> <Self::Context as Context>::Subject;
+    fn subject(group: &Self::Group) -> <Self::Context as RowContext>::Subject;
     /// A row's group.
     fn row_group(group: Self::Group) -> Self::RowGroup;
     /// A row's value; `None` (no row) may only be answered where there is nothing accumulated.
@@ -137,7 +137,7 @@ pub(crate) struct Partial<G, A> {
 type Queued<M> = (EventTime, u8, <M as Metric>::Group);
 
 /// Rows of one level and bucket.
-type Changed<M> = HashSet<(EventTime, <M as Metric>::Group)>;
+type ChangedGroups<M> = HashSet<(EventTime, <M as Metric>::Group)>;
 
 type Groups<M> = HashMap<<<M as Metric>::Group as Group>::Packed, <M as Metric>::Acc>;
 
@@ -150,13 +150,13 @@ fn entries<M: Metric>(groups: &Groups<M>) -> impl Iterator<Item = (M::Group, &M:
 const ROWS: usize = 4_096;
 
 /// One level's windows in the order of their starts. Held windows are few: a search finds them.
-struct Windows<M: Metric> {
+struct LevelWindows<M: Metric> {
     windows: Vec<(EventTime, Groups<M>)>,
     /// Index that was used last.
     recent: usize,
 }
 
-impl<M: Metric> Windows<M> {
+impl<M: Metric> LevelWindows<M> {
     fn get(&self, start: EventTime) -> Option<&Groups<M>> {
         let index = self.windows.binary_search_by_key(&start, |window| window.0).ok()?;
         Some(&self.windows[index].1)
@@ -206,13 +206,13 @@ impl Thresholds {
 
 /// The durable state of a metric on one worker.
 pub(crate) struct Windowed<M: Metric> {
-    settings: Settings,
-    levels: Vec<Windows<M>>,
+    settings: MetricSettings,
+    levels: Vec<LevelWindows<M>>,
     pub(crate) context: M::Context,
     /// By level and bucket, groups that changed since they were last put out.
-    dirty: Vec<Vec<Changed<M>>>,
+    dirty: Vec<Vec<ChangedGroups<M>>>,
     /// Subjects whose rows are to be put out again.
-    changed: BTreeSet<<M::Context as Context>::Subject>,
+    changed: BTreeSet<<M::Context as RowContext>::Subject>,
     /// By bucket, what waits to be put out: rows of held windows (`None`), and values of evicted ones as they
     /// were when they became final.
     queue: BTreeMap<u8, BTreeMap<Queued<M>, Option<M::Value>>>,
@@ -224,14 +224,14 @@ pub(crate) struct Windowed<M: Metric> {
 
 /// Told of everything that is counted once its minute is closed: (index of the level at which it was
 /// added, start of that window, group, what was added).
-pub(crate) type Booked<'a, M> =
+pub(crate) type BookingCallback<'a, M> =
     &'a mut dyn FnMut(usize, EventTime, &<M as Metric>::Group, &<M as Metric>::Acc);
 
 impl<M: Metric> Windowed<M> {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: MetricSettings) -> Self {
         Self {
             settings,
-            levels: M::LEVELS.iter().map(|_| Windows { windows: Vec::new(), recent: 0 }).collect(),
+            levels: M::LEVELS.iter().map(|_| LevelWindows { windows: Vec::new(), recent: 0 }).collect(),
             context: M::Context::default(),
             dirty: M::LEVELS.iter().map(|_| (0..BUCKETS).map(|_| HashSet::new()).collect()).collect(),
             changed: BTreeSet::new(),
@@ -261,8 +261,8 @@ impl<M: Metric> Windowed<M> {
     /// Applies changes of the context; returns whose facts changed.
     pub(crate) fn change_context(
         &mut self,
-        changes: Vec<<M::Context as Context>::Change>,
-    ) -> Vec<<M::Context as Context>::Subject> {
+        changes: Vec<<M::Context as RowContext>::Change>,
+    ) -> Vec<<M::Context as RowContext>::Subject> {
         let changed = self.context.apply(changes, self.restored);
         if self.live() {
             self.changed.extend(changed.iter().copied());
@@ -275,7 +275,7 @@ impl<M: Metric> Windowed<M> {
         &mut self,
         batches: impl Iterator<Item = &'a [AccessEvent]>,
         info: &TickInfo,
-        booked: Booked<'_, M>,
+        booked: BookingCallback<'_, M>,
     ) {
         let before = Thresholds::new(M::LEVELS, info.watermark_before, self.settings.allowed_lateness_ms);
         let open_from = before.open[0];
@@ -328,7 +328,7 @@ impl<M: Metric> Windowed<M> {
         group: M::Group,
         acc: &M::Acc,
         before: &Thresholds,
-        booked: Booked<'_, M>,
+        booked: BookingCallback<'_, M>,
     ) {
         let mut at = level;
         loop {
@@ -402,7 +402,7 @@ impl<M: Metric> Windowed<M> {
     /// Merges windows that the watermark passed into their parents, finest level first. At the end of a
     /// bounded input all are closed: nothing more can come. Those that the watermark didn't pass are then
     /// merged as they are put out.
-    pub(crate) fn close_windows(&mut self, info: &TickInfo, booked: Booked<'_, M>) {
+    pub(crate) fn close_windows(&mut self, info: &TickInfo, booked: BookingCallback<'_, M>) {
         if !M::FEEDS {
             return;
         }
@@ -465,14 +465,14 @@ impl<M: Metric> Windowed<M> {
         let mut rows = Vec::new();
         let mut published = Vec::new();
         for (at, &level) in M::LEVELS.iter().enumerate() {
-            let place = u8::try_from(at).expect("a metric has a handful of levels");
+            let index = u8::try_from(at).expect("a metric has a handful of levels");
             for bucket in 0..BUCKETS {
                 if self.dirty[at][bucket].is_empty()
                     || !(info.last || self.is_bucket_due(level, bucket, info))
                 {
                     continue;
                 }
-                // Windows that are evicted below are put out then.
+                // LevelWindows that are evicted below are put out then.
                 let held_from = after.held[at];
                 let due: Vec<_> =
                     self.dirty[at][bucket].extract_if(|(start, _)| *start >= held_from).collect();
@@ -480,7 +480,7 @@ impl<M: Metric> Windowed<M> {
                     let content = self.content(at, start, &group, &after.open, 0);
                     let value = M::value(content.as_ref(), &group, start, &self.context);
                     rows.extend(value.map(|value| self.row(at, start, group, value, info)));
-                    published.push((start, place, group));
+                    published.push((start, index, group));
                 }
             }
         }
@@ -488,11 +488,11 @@ impl<M: Metric> Windowed<M> {
             self.queue_changed();
         }
         for at in 0..M::LEVELS.len() {
-            let place = u8::try_from(at).expect("a metric has a handful of levels");
+            let index = u8::try_from(at).expect("a metric has a handful of levels");
             for (start, groups) in &self.levels[at].windows {
                 if (before.incomplete[at]..after.incomplete[at]).contains(start) {
                     for (group, _) in entries::<M>(groups) {
-                        self.queue.entry(group.bucket()).or_default().insert((*start, place, group), None);
+                        self.queue.entry(group.bucket()).or_default().insert((*start, index, group), None);
                     }
                 }
             }
@@ -504,13 +504,13 @@ impl<M: Metric> Windowed<M> {
                 if self.levels[at].get(start).is_none_or(|groups| !groups.contains_key(&group.pack()))
                     && let Some(value) = M::value(None, &group, start, &self.context)
                 {
-                    self.queue.entry(group.bucket()).or_default().insert((start, place, group), Some(value));
+                    self.queue.entry(group.bucket()).or_default().insert((start, index, group), Some(value));
                 }
             }
             for (start, groups) in self.levels[at].split_before(after.held[at]) {
                 for (group, acc) in entries::<M>(&groups) {
                     let value = M::value(Some(acc), &group, start, &self.context);
-                    self.queue.entry(group.bucket()).or_default().insert((start, place, group), value);
+                    self.queue.entry(group.bucket()).or_default().insert((start, index, group), value);
                 }
             }
         }
@@ -525,8 +525,8 @@ impl<M: Metric> Windowed<M> {
             let published: HashSet<Queued<M>> = published.into_iter().collect();
             due.retain(|(queued, _)| !published.contains(queued));
         }
-        for ((start, place, group), last_version) in due {
-            let at = usize::from(place);
+        for ((start, index, group), last_version) in due {
+            let at = usize::from(index);
             let value = last_version.or_else(|| {
                 let content = self.content(at, start, &group, &after.open, 0);
                 M::value(content.as_ref(), &group, start, &self.context)
@@ -550,10 +550,10 @@ impl<M: Metric> Windowed<M> {
                 let of_changed = entries::<M>(groups).map(|(group, _)| group);
                 for group in of_changed.filter(|group| changed.contains(&M::subject(group))) {
                     for coarser in at..last {
-                        let place = u8::try_from(coarser).expect("a metric has a handful of levels");
+                        let index = u8::try_from(coarser).expect("a metric has a handful of levels");
                         let start = M::LEVELS[coarser].start(*start);
                         let bucket = self.queue.entry(group.bucket()).or_default();
-                        bucket.entry((start, place, group)).or_insert(None);
+                        bucket.entry((start, index, group)).or_insert(None);
                     }
                 }
             }
@@ -633,7 +633,7 @@ impl<M: Metric> Windowed<M> {
 }
 
 /// Adds a window's content to its parent's.
-fn merge_groups<M: Metric>(parent: &mut Groups<M>, groups: &Groups<M>, settings: &Settings) {
+fn merge_groups<M: Metric>(parent: &mut Groups<M>, groups: &Groups<M>, settings: &MetricSettings) {
     if parent.is_empty() {
         parent.reserve(groups.len());
     }
@@ -662,17 +662,17 @@ pub(crate) fn partials<M: Metric>(
     for event in batches.iter().flat_map(|batch| batch.iter()) {
         let Some(group) = M::group(event) else { continue };
         let Some(at) = held.iter().position(|held| event.time >= *held) else { continue };
-        let place = u8::try_from(at).expect("a metric has a handful of levels");
-        M::observe(sums.entry((place, M::LEVELS[at].start(event.time), group)).or_default(), event);
+        let index = u8::try_from(at).expect("a metric has a handful of levels");
+        M::observe(sums.entry((index, M::LEVELS[at].start(event.time), group)).or_default(), event);
     }
     sums.into_iter().map(|((level, start, group), acc)| Partial { level, start, group, acc }).collect()
 }
 
 /// What a metric's tick does: context first, then events, then time.
-pub(crate) fn close_events<M: Metric>(
+pub(crate) fn fold_events<M: Metric>(
     state: &mut Windowed<M>,
     events: Vec<std::rc::Rc<Vec<AccessEvent>>>,
-    context: Vec<Vec<<M::Context as Context>::Change>>,
+    context: Vec<Vec<<M::Context as RowContext>::Change>>,
     closing: Closing<'_, ()>,
 ) {
     state.change_context(context.into_iter().flatten().collect());
@@ -682,7 +682,7 @@ pub(crate) fn close_events<M: Metric>(
 }
 
 /// The same for a metric that arrives in parts.
-pub(crate) fn close_partials<M: Metric<Context = ()>>(
+pub(crate) fn fold_partials<M: Metric<Context = ()>>(
     state: &mut Windowed<M>,
     parts: Vec<Vec<Partial<M::Group, M::Acc>>>,
     _: Vec<Vec<()>>,
@@ -710,8 +710,8 @@ impl<M: Metric> Durable for Windowed<M> {
         M::Group,
         M::Acc,
         M::Value,
-        <M::Context as Context>::Subject,
-        <M::Context as Context>::Row,
+        <M::Context as RowContext>::Subject,
+        <M::Context as RowContext>::Row,
     >;
 
     fn rows_out(&self, out: &mut dyn FnMut(Self::Row)) {

@@ -166,13 +166,13 @@ impl fmt::Display for RestoreError {
 impl std::error::Error for RestoreError {}
 
 /// A registered state, whichever it is.
-trait Held {
+trait AnyState {
     /// Appends its rows, encoded.
     fn rows_out(&self, rows: &mut Vec<Vec<u8>>);
     fn footprint(&self) -> Footprint;
 }
 
-impl<S: Durable> Held for RefCell<S> {
+impl<S: Durable> AnyState for RefCell<S> {
     fn rows_out(&self, rows: &mut Vec<Vec<u8>>) {
         self.borrow().rows_out(&mut |row| {
             rows.push(postcard::to_stdvec(&row).expect("rows are plain data in memory: encoding can't fail"));
@@ -189,7 +189,7 @@ pub struct Registry<'a> {
     worker: u64,
     workers: u64,
     restore: Option<&'a Snapshot>,
-    states: BTreeMap<StateId, Rc<dyn Held>>,
+    states: BTreeMap<StateId, Rc<dyn AnyState>>,
 }
 
 impl fmt::Debug for Registry<'_> {
@@ -227,8 +227,8 @@ impl<'a> Registry<'a> {
             }
         }
         let shared = Rc::new(RefCell::new(state));
-        let held: Rc<dyn Held> = Rc::<RefCell<S>>::clone(&shared);
-        assert!(self.states.insert(S::ID, held).is_none(), "state `{}` has two owners", S::ID.name());
+        let erased: Rc<dyn AnyState> = Rc::<RefCell<S>>::clone(&shared);
+        assert!(self.states.insert(S::ID, erased).is_none(), "state `{}` has two owners", S::ID.name());
         Ok(Registered(shared))
     }
 
@@ -246,7 +246,7 @@ impl<'a> Registry<'a> {
 }
 
 /// All states of a worker.
-pub struct States(BTreeMap<StateId, Rc<dyn Held>>);
+pub struct States(BTreeMap<StateId, Rc<dyn AnyState>>);
 
 impl fmt::Debug for States {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -19,8 +19,8 @@ pub(crate) fn order(batches: &[Vec<AccessEvent>], info: &TickInfo) -> Vec<u128> 
     for (b, batch) in (0_u32..).zip(batches) {
         for (i, event) in (0_u32..).zip(batch) {
             let minute = (event.time.saturating_sub(first_minute) / 60_000).min(0xff);
-            let place = u64::from(b) << 24 | u64::from(i);
-            let low = minute << 56 | (event.route.0 & 0xff) << 48 | place;
+            let index = u64::from(b) << 24 | u64::from(i);
+            let low = minute << 56 | (event.route.0 & 0xff) << 48 | index;
             // Half of the key's id: it is uniform, and keys that share it only share a run.
             order.push(event.key.0 << 64 | u128::from(low));
         }
@@ -32,9 +32,9 @@ pub(crate) fn order(batches: &[Vec<AccessEvent>], info: &TickInfo) -> Vec<u128> 
 
 /// Where an event stands: batch and index.
 #[inline]
-pub(crate) fn place(entry: u128) -> (usize, usize) {
-    let place = (entry & 0xffff_ffff_ffff) as u64;
-    ((place >> 24) as usize, (place & 0xff_ffff) as usize)
+pub(crate) fn event_index(entry: u128) -> (usize, usize) {
+    let index = (entry & 0xffff_ffff_ffff) as u64;
+    ((index >> 24) as usize, (index & 0xff_ffff) as usize)
 }
 
 /// Events in new batches, in order; those of the key `overflow` in batches of their own.
@@ -42,7 +42,7 @@ pub(crate) fn gather(batches: &[Vec<AccessEvent>], order: &[u128], out: &mut Vec
     let mut batch = Vec::with_capacity(order.len().min(BATCH));
     let mut overflow = Vec::new();
     for entry in order {
-        let (b, i) = place(*entry);
+        let (b, i) = event_index(*entry);
         let event = batches[b][i];
         let into = if event.key == KeyId::OVERFLOW { &mut overflow } else { &mut batch };
         into.push(event);

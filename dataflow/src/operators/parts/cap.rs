@@ -8,19 +8,19 @@ use std::collections::BTreeMap;
 use crate::model::EventTime;
 use crate::state::Footprint;
 
-/// Buckets that a cap is dealt to.
+/// PeriodCounts that a cap is dealt to.
 const BUCKETS: usize = 256;
 
 /// How many were admitted against a cap, by period and bucket.
 #[derive(Default)]
-pub(crate) struct Counted(BTreeMap<EventTime, Buckets>);
+pub(crate) struct CapCounts(BTreeMap<EventTime, PeriodCounts>);
 
-struct Buckets {
+struct PeriodCounts {
     total: u64,
     counts: Box<[u32; BUCKETS]>,
 }
 
-impl Counted {
+impl CapCounts {
     /// A bucket's share of a limit.
     pub(crate) fn room(limit: usize) -> usize {
         (limit / BUCKETS).max(1)
@@ -41,7 +41,7 @@ impl Counted {
 
     pub(crate) fn add(&mut self, period: EventTime, bucket: u8, count: u32) {
         let buckets =
-            self.0.entry(period).or_insert_with(|| Buckets { total: 0, counts: Box::new([0; BUCKETS]) });
+            self.0.entry(period).or_insert_with(|| PeriodCounts { total: 0, counts: Box::new([0; BUCKETS]) });
         buckets.counts[usize::from(bucket)] += count;
         buckets.total += u64::from(count);
     }
@@ -64,7 +64,7 @@ impl Counted {
     }
 
     pub(crate) fn footprint(&self) -> Footprint {
-        let bytes = self.0.len() * (size_of::<Buckets>() + size_of::<[u32; BUCKETS]>());
+        let bytes = self.0.len() * (size_of::<PeriodCounts>() + size_of::<[u32; BUCKETS]>());
         Footprint { rows: self.entries().count() as u64, bytes: bytes as u64 }
     }
 }

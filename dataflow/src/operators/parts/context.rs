@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::state::Footprint;
 
 /// What rows are joined with when they are put out.
-pub(crate) trait Context: Default + 'static {
+pub(crate) trait RowContext: Default + 'static {
     /// What one fact of the context is about.
     type Subject: Copy + Ord + Hash + Serialize + DeserializeOwned;
     /// A change, as it arrives.
@@ -30,7 +30,7 @@ pub(crate) trait Context: Default + 'static {
 }
 
 /// No context.
-impl Context for () {
+impl RowContext for () {
     type Subject = ();
     type Change = ();
     type Row = ();

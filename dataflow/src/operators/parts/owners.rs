@@ -7,7 +7,7 @@
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::context::Context;
+use super::context::RowContext;
 use crate::model::{EventTime, KeyId, Owner, Tick};
 use crate::state::{Footprint, spilled};
 
@@ -40,7 +40,7 @@ impl Owners {
     }
 }
 
-impl Context for Owners {
+impl RowContext for Owners {
     type Subject = KeyId;
     type Change = OwnerChange;
     type Row = (KeyId, EventTime, Owner);

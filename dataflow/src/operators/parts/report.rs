@@ -60,7 +60,7 @@ pub(crate) struct Figures {
 }
 
 /// Places of histograms.
-const PLACES: usize = 192;
+const BINS: usize = 192;
 pub(crate) const Z_STEP: f64 = 0.25;
 pub(crate) const RISE_STEP: f64 = 0.125;
 pub(crate) const LEAST: f64 = -8.0;
@@ -69,9 +69,9 @@ impl Default for Figures {
     fn default() -> Self {
         Self {
             keys: 0,
-            z: vec![0; PLACES],
-            rise: vec![0; PLACES],
-            spiked: vec![0; PLACES],
+            z: vec![0; BINS],
+            rise: vec![0; BINS],
+            spiked: vec![0; BINS],
             stirred: vec![0; Signal::ALL.len()],
         }
     }
@@ -81,10 +81,10 @@ impl Figures {
     pub(crate) fn add(&mut self, judged: &Judged) {
         self.keys += 1;
         if judged.is_known {
-            self.z[place(judged.z, Z_STEP)] += 1;
-            self.rise[place(judged.residual, RISE_STEP)] += 1;
+            self.z[bin(judged.z, Z_STEP)] += 1;
+            self.rise[bin(judged.residual, RISE_STEP)] += 1;
             if judged.spiked {
-                self.spiked[place(judged.residual, RISE_STEP)] += 1;
+                self.spiked[bin(judged.residual, RISE_STEP)] += 1;
             }
         }
         if judged.stirred != 0 {
@@ -107,10 +107,10 @@ impl Figures {
     }
 }
 
-fn place(value: f64, step: f64) -> usize {
+fn bin(value: f64, step: f64) -> usize {
     #[expect(clippy::cast_sign_loss, reason = "a cast saturates at 0")]
-    let place = ((value - LEAST) / step) as usize;
-    place.min(PLACES - 1)
+    let bin = ((value - LEAST) / step) as usize;
+    bin.min(BINS - 1)
 }
 
 /// A report to the operator of incidents.

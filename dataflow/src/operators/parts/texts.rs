@@ -25,7 +25,7 @@ const SWEEP_TICKS: u32 = 3_600;
 
 /// What is known of an id in the period that its string is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum AdmissionStatus {
     Admitted,
     Open,
     /// It can't be any more.
@@ -34,7 +34,7 @@ pub(crate) enum Standing {
 
 /// A string, as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Text {
+pub(crate) struct StoredText {
     definition: Definition,
     /// The last period that it was announced for.
     period: EventTime,
@@ -44,7 +44,7 @@ pub(crate) struct Text {
     idle: bool,
 }
 
-impl Text {
+impl StoredText {
     pub(crate) fn definition(&self) -> &Definition {
         &self.definition
     }
@@ -60,7 +60,7 @@ impl Text {
 
 /// Strings by id, on the worker that has their buckets.
 pub(crate) struct Texts<I> {
-    texts: HashMap<I, Text>,
+    texts: HashMap<I, StoredText>,
     /// By bucket, those that weren't handed out: derived from `texts`.
     waiting: BTreeMap<u8, BTreeSet<I>>,
     waiting_of_bucket: usize,
@@ -85,18 +85,18 @@ impl<I: Group> Texts<I> {
         id: I,
         definition: Definition,
         period: EventTime,
-        standing: Standing,
+        status: AdmissionStatus,
     ) -> Option<Definition> {
         if let Some(text) = self.texts.get_mut(&id) {
             text.period = text.period.max(period);
-            return if standing == Standing::Admitted { self.admit(id) } else { None };
+            return if status == AdmissionStatus::Admitted { self.admit(id) } else { None };
         }
-        if standing == Standing::Closed {
+        if status == AdmissionStatus::Closed {
             return None;
         }
-        let text = Text { definition, period, handed: false, idle: false };
+        let text = StoredText { definition, period, handed: false, idle: false };
         self.insert(id, text);
-        if standing == Standing::Admitted {
+        if status == AdmissionStatus::Admitted {
             return self.admit(id);
         }
         let waiting = self.waiting.entry(id.bucket()).or_default();
@@ -147,14 +147,14 @@ impl<I: Group> Texts<I> {
 
     /// All strings that were handed out.
     pub(crate) fn handed(&self) -> impl Iterator<Item = &Definition> {
-        self.texts.values().filter(|text| text.handed).map(Text::definition)
+        self.texts.values().filter(|text| text.handed).map(StoredText::definition)
     }
 
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (&I, &Text)> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&I, &StoredText)> {
         self.texts.iter()
     }
 
-    pub(crate) fn insert(&mut self, id: I, text: Text) {
+    pub(crate) fn insert(&mut self, id: I, text: StoredText) {
         if !text.handed {
             self.waiting.entry(id.bucket()).or_default().insert(id);
         }
@@ -171,7 +171,7 @@ impl<I: Group> Texts<I> {
     }
 
     pub(crate) fn footprint(&self) -> Footprint {
-        let mut footprint = Footprint::of_map_with(&self.texts, Text::bytes);
+        let mut footprint = Footprint::of_map_with(&self.texts, StoredText::bytes);
         footprint.bytes +=
             self.waiting.values().map(|waiting| Footprint::of_tree_set(waiting).bytes).sum::<u64>();
         footprint
@@ -194,20 +194,20 @@ mod tests {
         (of(id), Definition::Route { id: of(id), day: 0, api, method, route })
     }
 
-    fn announce(texts: &mut Texts<RouteId>, id: u64, standing: Standing) -> Option<Definition> {
+    fn announce(texts: &mut Texts<RouteId>, id: u64, status: AdmissionStatus) -> Option<Definition> {
         let (id, definition) = name(id);
-        texts.announce(id, definition, 0, standing)
+        texts.announce(id, definition, 0, status)
     }
 
     #[test]
     fn a_string_is_handed_out_once_when_its_id_is_admitted() {
         let mut texts = Texts::new(4);
-        assert_eq!(announce(&mut texts, 7, Standing::Open), None);
+        assert_eq!(announce(&mut texts, 7, AdmissionStatus::Open), None);
         assert_eq!(texts.admit(of(7)), Some(name(7).1));
         assert_eq!(texts.admit(of(7)), None);
-        assert_eq!(announce(&mut texts, 7, Standing::Admitted), None);
-        assert_eq!(announce(&mut texts, 8, Standing::Admitted), Some(name(8).1));
-        assert_eq!(announce(&mut texts, 9, Standing::Closed), None);
+        assert_eq!(announce(&mut texts, 7, AdmissionStatus::Admitted), None);
+        assert_eq!(announce(&mut texts, 8, AdmissionStatus::Admitted), Some(name(8).1));
+        assert_eq!(announce(&mut texts, 9, AdmissionStatus::Closed), None);
         assert_eq!(texts.handed().count(), 2);
         assert_eq!((texts.rows().count(), texts.waiting[&0].len()), (2, 0));
     }
@@ -217,7 +217,7 @@ mod tests {
         let mut texts = Texts::new(4);
         let kept = WAITING as u64 + 4;
         for id in (2..2 * kept).rev() {
-            announce(&mut texts, id, Standing::Open);
+            announce(&mut texts, id, AdmissionStatus::Open);
         }
         assert_eq!(texts.rows().count() as u64, kept);
         assert!(texts.rows().all(|(id, _)| *id < of(2 + kept)));
@@ -227,9 +227,9 @@ mod tests {
     #[test]
     fn what_nothing_needs_is_forgotten_a_sweep_later() {
         let mut texts = Texts::new(4);
-        announce(&mut texts, 7, Standing::Admitted);
-        announce(&mut texts, 8, Standing::Admitted);
-        announce(&mut texts, 9, Standing::Open);
+        announce(&mut texts, 7, AdmissionStatus::Admitted);
+        announce(&mut texts, 8, AdmissionStatus::Admitted);
+        announce(&mut texts, 9, AdmissionStatus::Open);
         let mut forgotten = Vec::new();
         for tick in 1..=3 * SWEEP_TICKS {
             let needed = |id: &RouteId, _| *id == of(8) && tick < 2 * SWEEP_TICKS;

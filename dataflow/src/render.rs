@@ -50,7 +50,7 @@ use crate::operators::parts::by_tick::{Closing, SharedOutput, by_tick};
 use crate::operators::parts::context::RowContext;
 use crate::operators::parts::group::Group;
 use crate::operators::parts::owners::OwnerChange;
-use crate::operators::parts::report::Report;
+use crate::operators::parts::report::ProfileReport;
 use crate::operators::profiles::{self, Profiles};
 use crate::operators::routes::{self, AdmittedRoutes, ObservedRoute, RouteDecision};
 use crate::operators::subscription_usage::{self, InfoChange, SubscriptionUsageMetric};
@@ -497,7 +497,7 @@ impl<'scope> Graph<'scope> {
         let of_keys = |change: &TableChange| matches!(change.row, TableRow::Key(_) | TableRow::Leak(_));
         let facts = tables.clone().filter(of_keys).map(profiles::News::Row);
         let news = owners.map(profiles::News::Owner).concat(facts);
-        let reports: StreamVec<'scope, Tick, Report> = by_tick(
+        let reports: StreamVec<'scope, Tick, ProfileReport> = by_tick(
             "Profiles",
             self.control.clone(),
             (events.clone(), Pipeline),
@@ -509,7 +509,7 @@ impl<'scope> Graph<'scope> {
         self.watch(by_tick(
             "Incidents",
             self.control.clone(),
-            (reports, Exchange::new(|_: &Report| 0)),
+            (reports, Exchange::new(|_: &ProfileReport| 0)),
             (tables.filter(move |change| !of_keys(change)), Exchange::new(|_: &TableChange| 0)),
             incidents,
             &self.output,

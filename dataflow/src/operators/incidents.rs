@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::parts::by_tick::Closing;
-use super::parts::report::{Crowd, Figures, LEAST, Observation, Occasion, RISE_STEP, Report, Z_STEP};
+use super::parts::report::{Crowd, Figures, LEAST, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP};
 use super::profiles::Settings;
 use crate::detect::{
     Bits, ObservedSignal, Severity, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS, first_address,
@@ -151,7 +151,7 @@ impl Incidents {
 
     pub(crate) fn close(
         state: &mut Self,
-        reports: Vec<Vec<Report>>,
+        reports: Vec<Vec<ProfileReport>>,
         rows: Vec<Vec<TableChange>>,
         mut closing: Closing<'_, ()>,
     ) {
@@ -161,9 +161,9 @@ impl Incidents {
         let mut observed: Vec<Observation> = Vec::new();
         for report in reports.into_iter().flatten() {
             match report {
-                Report::Observed(observation) => observed.push(*observation),
-                Report::Active(change) => state.active += change,
-                Report::Crowd(crowd) => {
+                ProfileReport::Observed(observation) => observed.push(*observation),
+                ProfileReport::Active(change) => state.active += change,
+                ProfileReport::Crowd(crowd) => {
                     let Crowd { window_ms, plan, figures } = *crowd;
                     crowds.entry((window_ms, plan)).or_default().merge(&figures);
                 }

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::parts::by_tick::Closing;
 use super::parts::context::RowContext as _;
 use super::parts::owners::{OwnerChange, Owners};
-use super::parts::report::{Crowd, Figures, Observation, Occasion, Report};
+use super::parts::report::{Crowd, Figures, Observation, Occasion, ProfileReport};
 use crate::detect::{Facts, Profile, Severity, Signal, Stretch, Tuning, WINDOW_MS, Window};
 use crate::incident::{Point, Reason, Sample};
 use crate::model::time::DAY_MS;
@@ -212,7 +212,7 @@ pub(crate) struct Profiles {
 /// What a tick says.
 #[derive(Default)]
 struct Said {
-    reports: Vec<Report>,
+    reports: Vec<ProfileReport>,
     crowds: HashMap<NameId, Figures>,
     scores: Vec<Score>,
     late: u64,
@@ -239,7 +239,7 @@ impl Profiles {
         state: &mut Self,
         batches: Vec<Rc<Vec<AccessEvent>>>,
         news: Vec<Vec<News>>,
-        closing: Closing<'_, Report>,
+        closing: Closing<'_, ProfileReport>,
     ) {
         let info = closing.info;
         let mut said = Said::default();
@@ -258,7 +258,7 @@ impl Profiles {
         state.fire_early(&batches, &mut said);
         let change = state.active.change(state.closed_ms);
         if change != 0 {
-            said.reports.push(Report::Active(change));
+            said.reports.push(ProfileReport::Active(change));
         }
         if said.late > 0 {
             closing.output.counts(info.tick, Counts { detector_late: said.late, ..Counts::default() });
@@ -401,7 +401,7 @@ impl Profiles {
             minute.places.clear();
             self.spare = minute;
             said.reports.extend(said.crowds.drain().map(|(plan, figures)| {
-                Report::Crowd(Box::new(Crowd { window_ms: start_ms, plan, figures }))
+                ProfileReport::Crowd(Box::new(Crowd { window_ms: start_ms, plan, figures }))
             }));
         }
         self.ask(passed_ms, said);
@@ -531,7 +531,7 @@ impl Profiles {
             client: sighting.client,
             status: sighting.status,
         });
-        said.reports.push(Report::Observed(Box::new(Observation {
+        said.reports.push(ProfileReport::Observed(Box::new(Observation {
             window_ms,
             key,
             occasion,

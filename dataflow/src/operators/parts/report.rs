@@ -115,7 +115,7 @@ fn bin(value: f64, step: f64) -> usize {
 
 /// A report to the operator of incidents.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Report {
+pub(crate) enum ProfileReport {
     Observed(Box<Observation>),
     Crowd(Box<Crowd>),
     /// By how much the number of keys changed that were called in this or the last day.

@@ -120,7 +120,7 @@ pub(crate) fn operators(input: &Path, rounds: u8) -> anyhow::Result<()> {
         windows,
         limits,
         publish: Publish::Last,
-        detection: keytide_dataflow::Detection::default(),
+        detection: keytide_dataflow::DetectorOptions::default(),
     };
     let count: u64 = input.iter().map(|message| events_of(message).len() as u64).sum();
 

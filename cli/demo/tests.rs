@@ -14,8 +14,8 @@ use keytide_dataflow::incident_row::Transition;
 use keytide_dataflow::model::time::{MINUTE_MS, SECOND_MS};
 use keytide_dataflow::model::{Country, Definition, KeyId, NameId, Position, RequestId, RouteId, Tick};
 use keytide_dataflow::{
-    Action, ActionState, Counts, Geo, IncidentId, KeyCountry, Late, Latency, Level, OwnedUsage, Owner,
-    Revocation, Row, Rows, Scope, Usage,
+    Action, ActionState, CountryCalls, Counts, IncidentId, KeyCountry, Late, Latency, Level, OwnedUsage,
+    Owner, Revocation, Row, Rows, Scope, Usage,
 };
 use keytide_generator::create_folder;
 use keytide_worker::replay::{Bounded, Keep, write_incidents};
@@ -389,7 +389,8 @@ fn world() -> View {
             output.rows.push(Rows::Latency(of_routes.chain(of_keys).collect()));
             let geo = countries.map(|(country, share)| {
                 let group = KeyCountry { key: key(1), country: Country::new(country) };
-                let geo = Geo { calls: share * second * 41, errors: share, ..Geo::default() };
+                let geo =
+                    CountryCalls { calls: share * second * 41, errors: share, ..CountryCalls::default() };
                 row(group, Level::Hour, START, geo)
             });
             output.rows.push(Rows::Geo(geo.into()));

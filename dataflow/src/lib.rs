@@ -20,6 +20,6 @@ mod window;
 pub use incident::*;
 pub use model::Owner;
 pub use operators::Publish;
-pub use render::{Dataflow, Detection, Options, render};
+pub use render::{Dataflow, DetectorOptions, Options, render};
 pub use row::*;
 pub use window::Level;

@@ -70,12 +70,12 @@ pub struct Options {
     /// When rows are put out.
     pub publish: Publish,
     /// What the detector takes for a leak.
-    pub detection: Detection,
+    pub detection: DetectorOptions,
 }
 
 /// How keys are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Detection {
+pub struct DetectorOptions {
     pub enabled: bool,
     /// Whether the score of every window is put out, not only incidents.
     pub scores: bool,
@@ -84,13 +84,13 @@ pub struct Detection {
     pub tuning: Tuning,
 }
 
-impl From<&keytide_config::Detection> for Detection {
+impl From<&keytide_config::Detection> for DetectorOptions {
     fn from(config: &keytide_config::Detection) -> Self {
         Self { enabled: config.enabled, grace_ms: config.grace_ms, scores: false, tuning: config.into() }
     }
 }
 
-impl Default for Detection {
+impl Default for DetectorOptions {
     fn default() -> Self {
         Self { enabled: true, scores: false, grace_ms: 0, tuning: Tuning::default() }
     }

@@ -106,7 +106,7 @@ pub struct Latency {
 
 /// Calls from a country.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Geo {
+pub struct CountryCalls {
     pub calls: u64,
     /// Calls answered 4xx or 5xx.
     pub errors: u64,
@@ -141,7 +141,7 @@ pub enum Rows {
     /// `latency`.
     Latency(Vec<Row<Scope, Latency>>),
     /// `geo`.
-    Geo(Vec<Row<KeyCountry, Geo>>),
+    Geo(Vec<Row<KeyCountry, CountryCalls>>),
     /// `callers`.
     Callers(Vec<Row<Scope, Callers>>),
     /// `subscription_usage`; `None` retracts a row: its keys turned out to belong to another subscription.
@@ -150,7 +150,7 @@ pub enum Rows {
     Incidents(Vec<Incident>),
     /// `incident_log`: each stands for itself, in order.
     IncidentLog(Vec<Transition>),
-    /// What the detector says of windows; only where [`Detection::scores`](crate::Detection::scores) asks for it.
+    /// What the detector says of windows; only where [`DetectorOptions::scores`](crate::DetectorOptions::scores) asks for it.
     Scores(Vec<Score>),
 }
 
@@ -163,7 +163,7 @@ macro_rules! views_of_windows {
             Usage usage: Row<KeyId, OwnedUsage>,
             UsageByRoute usage_by_route: Row<KeyRoute, OwnedUsage>,
             Latency latency: Row<Scope, Latency>,
-            Geo geo: Row<KeyCountry, Geo>,
+            Geo geo: Row<KeyCountry, CountryCalls>,
             Callers callers: Row<Scope, Callers>,
             SubscriptionUsage subscription_usage: Row<NameId, Option<SubscriptionUsage>>,
         }

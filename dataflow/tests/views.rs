@@ -215,7 +215,7 @@ fn few_callers(seed: u64, publish: Publish) -> Options {
         windows: windows(seed),
         limits: Limits { callers_exact: 5, ..Limits::default() },
         publish,
-        detection: keytide_dataflow::Detection::default(),
+        detection: keytide_dataflow::DetectorOptions::default(),
     }
 }
 
@@ -317,7 +317,7 @@ fn a_damaged_snapshot_is_refused_with_the_place() {
             windows: Windows::default(),
             limits: Limits::default(),
             publish: Publish::Last,
-            detection: keytide_dataflow::Detection::default(),
+            detection: keytide_dataflow::DetectorOptions::default(),
         };
         worker.dataflow(|scope| render(scope, options, &output, Some(&snapshot))).unwrap_err()
     });

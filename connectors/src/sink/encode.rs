@@ -252,7 +252,7 @@ impl<V: ScopeValue> EncodeRow for Row<Scope, V> {
     }
 }
 
-impl EncodeRow for Row<KeyCountry, Geo> {
+impl EncodeRow for Row<KeyCountry, CountryCalls> {
     const VIEW: View = View::Geo;
 
     fn key_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {

@@ -183,7 +183,7 @@ fn everything() -> TickOutput {
     let info = SubscriptionInfo { customer: owner.customer, plan: owner.plan, plan_name: NameId::NONE };
     let of_subscription = SubscriptionUsage { usage: usage.usage, keys: 2, owner: info };
     let latency = Latency { calls: 1, p50_us: 2, p90_us: 3, p95_us: 4, p99_us: 5, max_us: 6, mean_us: 7 };
-    let geo = Geo { calls: 9, errors: 1, asns: [(64_500, 5), (64_501, 4)].into_iter().collect() };
+    let geo = CountryCalls { calls: 9, errors: 1, asns: [(64_500, 5), (64_501, 4)].into_iter().collect() };
     TickOutput {
         tick: TICK,
         definitions: vec![

@@ -11,7 +11,7 @@ use super::parts::group::Group;
 use super::usage::PackedKey;
 use super::windowed::{Accumulator, Metric};
 use crate::model::{AccessEvent, Country, EventTime};
-use crate::row::{Geo, KeyCountry, Row, Rows};
+use crate::row::{CountryCalls, KeyCountry, Row, Rows};
 use crate::state::{StateId, spilled};
 use crate::window::Level;
 
@@ -99,11 +99,15 @@ impl CountrySums {
         }
     }
 
-    fn geo(&self) -> Geo {
+    fn geo(&self) -> CountryCalls {
         match self {
             Self::One { calls, errors, asn, asn_calls } => {
                 let known = (*asn != 0).then_some((*asn, u64::from(*asn_calls)));
-                Geo { calls: (*calls).into(), errors: (*errors).into(), asns: known.into_iter().collect() }
+                CountryCalls {
+                    calls: (*calls).into(),
+                    errors: (*errors).into(),
+                    asns: known.into_iter().collect(),
+                }
             }
             Self::Many(systems) => {
                 let mut asns: Vec<(u32, u64)> = systems.asns.to_vec();
@@ -113,7 +117,7 @@ impl CountrySums {
                     asns.truncate(TOP_ASNS);
                 }
                 asns.sort_unstable_by_key(most_first);
-                Geo { calls: systems.calls, errors: systems.errors, asns: asns.into() }
+                CountryCalls { calls: systems.calls, errors: systems.errors, asns: asns.into() }
             }
         }
     }
@@ -166,7 +170,7 @@ impl Metric for GeoMetric {
     type Acc = CountrySums;
     type Context = ();
     type RowGroup = KeyCountry;
-    type Value = Geo;
+    type Value = CountryCalls;
 
     #[inline]
     fn group(event: &AccessEvent) -> Option<KeyCountry> {
@@ -181,10 +185,10 @@ impl Metric for GeoMetric {
     fn row_group(group: KeyCountry) -> KeyCountry {
         group
     }
-    fn value(acc: Option<&CountrySums>, _: &KeyCountry, _: EventTime, (): &()) -> Option<Geo> {
+    fn value(acc: Option<&CountrySums>, _: &KeyCountry, _: EventTime, (): &()) -> Option<CountryCalls> {
         acc.map(CountrySums::geo)
     }
-    fn rows(rows: Vec<Row<KeyCountry, Geo>>) -> Rows {
+    fn rows(rows: Vec<Row<KeyCountry, CountryCalls>>) -> Rows {
         Rows::Geo(rows)
     }
 }

@@ -70,7 +70,7 @@ fn after_a_tick(
     let options = Options {
         windows,
         limits,
-        detection: crate::Detection::default(),
+        detection: crate::DetectorOptions::default(),
         publish: Publish::Changes { bulk_rows: 1 },
     };
     timely::execute_directly(move |worker| {

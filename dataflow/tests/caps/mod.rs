@@ -11,7 +11,12 @@ use super::*;
 const START: u64 = 1_748_736_000_000;
 
 fn options(limits: Limits, publish: Publish, seed: u64) -> Options {
-    Options { windows: windows(seed), limits, publish, detection: keytide_dataflow::Detection::default() }
+    Options {
+        windows: windows(seed),
+        limits,
+        publish,
+        detection: keytide_dataflow::DetectorOptions::default(),
+    }
 }
 
 proptest! {

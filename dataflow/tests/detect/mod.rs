@@ -141,7 +141,7 @@ fn options() -> Options {
         windows: Windows::default(),
         limits: Limits::default(),
         publish: Publish::Last,
-        detection: keytide_dataflow::Detection::default(),
+        detection: keytide_dataflow::DetectorOptions::default(),
     }
 }
 

@@ -331,7 +331,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
                 let errors =
                     calls_where(events, |event| (400..1_000).contains(&event.status) && event.status != 499);
                 let calls = calls_where(events, |_| true);
-                row!(Geo, *group, Geo { calls, errors, asns: top.into_iter().collect() });
+                row!(Geo, *group, CountryCalls { calls, errors, asns: top.into_iter().collect() });
             }
             (View::CallersKey, Group::Key(key)) => row!(Callers, Scope::Key(*key), callers(events)),
             (View::CallersRoute, Group::Route(route)) => row!(Callers, Scope::Route(*route), callers(events)),

@@ -22,7 +22,7 @@ use keytide_connectors::kafka::ErrorClass;
 use keytide_connectors::live::{LiveError, TableFeed as _, TopicFeed};
 use keytide_connectors::tables::{self, TablesRead, TopicTable};
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Detection, Output as _, Publish, render};
+use keytide_dataflow::{DetectorOptions, Output as _, Publish, render};
 use timely::worker::Worker;
 
 use super::collect::{Collect, Keep};
@@ -151,7 +151,7 @@ fn run_workers(
         windows: job.windows,
         limits: job.limits,
         publish: Publish::Last,
-        detection: Detection { scores: keep == Keep::Scores, ..Detection::from(&job.detection) },
+        detection: DetectorOptions { scores: keep == Keep::Scores, ..DetectorOptions::from(&job.detection) },
     };
     let guards = timely::execute(timely::Config::process(job.job.workers.get()), move |worker| {
         let (ingest, tables, out, ended) = &*shared;

@@ -153,7 +153,7 @@ impl<V: ScopeValue + Clone + Serialize + DeserializeOwned> ViewRow for Row<Scope
     }
 }
 
-impl ViewRow for Row<KeyCountry, Geo> {
+impl ViewRow for Row<KeyCountry, CountryCalls> {
     type Place<'a> = (ShownKey<'a>, Country, ShownWindow);
 
     fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {

@@ -113,7 +113,7 @@ impl Gateways {
                     let options = Options {
                         windows,
                         limits: keytide_config::Limits::default(),
-                        detection: keytide_dataflow::Detection::default(),
+                        detection: keytide_dataflow::DetectorOptions::default(),
                         publish: Publish::Changes { bulk_rows: 128 },
                     };
                     work(worker, &of_worker, options, &Arc::new(Observed::default()), &results);

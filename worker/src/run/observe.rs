@@ -270,7 +270,7 @@ mod tests {
                     let options = Options {
                         windows,
                         limits,
-                        detection: keytide_dataflow::Detection::default(),
+                        detection: keytide_dataflow::DetectorOptions::default(),
                         publish: Publish::Changes { bulk_rows: 1 },
                     };
                     work(worker, &working, options, &watched, &results);

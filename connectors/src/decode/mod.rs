@@ -61,7 +61,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use keytide_config::{Format, Limits, Routes, Source};
-use keytide_dataflow::model::{AccessEvent, Country, Definition, Place, Position};
+use keytide_dataflow::model::{AccessEvent, CallerLocation, Country, Definition, Position};
 use sha2::{Digest, Sha256};
 
 pub(crate) use self::keys::SecretHash;
@@ -199,7 +199,7 @@ pub struct Located {
     /// Its autonomous system, 0 where that isn't known.
     pub asn: u32,
     /// Where it is, and in what kind of network.
-    pub place: Place,
+    pub place: CallerLocation,
 }
 
 /// No geo database: every address is unknown.

@@ -46,12 +46,12 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use keytide_dataflow::model::{Country, NetworkClass, Place};
+    use keytide_dataflow::model::{CallerLocation, Country, NetworkClass};
 
     use super::*;
 
     fn located(asn: u32) -> Located {
-        Located { country: Country::new("DE"), asn, place: Place::new(NetworkClass::Cloud, None) }
+        Located { country: Country::new("DE"), asn, place: CallerLocation::new(NetworkClass::Cloud, None) }
     }
 
     struct Counting(AtomicU32);

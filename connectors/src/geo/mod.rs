@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnet::IpNet;
-use keytide_dataflow::model::{Country, Place};
+use keytide_dataflow::model::{CallerLocation, Country};
 use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -242,7 +242,7 @@ impl Locate for Geo {
         Located {
             country: country.or(of_city).unwrap_or_default(),
             asn: asn.unwrap_or_default(),
-            place: Place::new(class, position),
+            place: CallerLocation::new(class, position),
         }
     }
 }
@@ -660,7 +660,7 @@ mod tests {
 
     fn locate(geo: &Geo, address: &str) -> (String, u32) {
         let Located { country, asn, place } = geo.locate(address.parse().unwrap());
-        assert_eq!(place, Place::default());
+        assert_eq!(place, CallerLocation::default());
         (country.as_str().to_owned(), asn)
     }
 
@@ -912,7 +912,7 @@ mod tests {
                 assert_eq!(warnings, ["[geo] names no ASN database: callers have no AS number"]);
                 let found = geo.locate("198.18.0.1".parse().unwrap());
                 assert_eq!((found.country.as_str(), found.asn), ("DE", 0));
-                assert_eq!(found.place, Place::new(NetworkClass::Unlisted, Some((52.52, 13.405))));
+                assert_eq!(found.place, CallerLocation::new(NetworkClass::Unlisted, Some((52.52, 13.405))));
                 let countries = database(IpVersion::V4, &[("198.18.0.0/24", flat("FR"))]);
                 let (geo, _) = city_open(&city, Some(&countries), None).unwrap();
                 let country =

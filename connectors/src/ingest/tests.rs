@@ -10,7 +10,7 @@ use std::sync::Condvar;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use keytide_dataflow::model::{
-    Country, Definition, EventTime, KeyId, NameId, Place, Position, RequestId, RouteId, TickInfo,
+    CallerLocation, Country, Definition, EventTime, KeyId, NameId, Position, RequestId, RouteId, TickInfo,
 };
 use sha2::{Digest, Sha256};
 
@@ -47,7 +47,7 @@ fn event(time: EventTime, position: Position) -> AccessEvent {
         asn: 0,
         status: 200,
         country: Country::UNKNOWN,
-        place: Place::default(),
+        place: CallerLocation::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use keytide_config::OnGap;
 use keytide_dataflow::model::{
-    AccessEvent, Country, KeyId, NameId, Place, Position, RequestId, RouteId, TickInfo,
+    AccessEvent, CallerLocation, Country, KeyId, NameId, Position, RequestId, RouteId, TickInfo,
 };
 
 use super::testing::MemoryTopic;
@@ -42,7 +42,7 @@ impl Decoder for Times {
             asn: self.0,
             status: 200,
             country: Country::UNKNOWN,
-            place: Place::default(),
+            place: CallerLocation::default(),
         });
     }
 }

@@ -979,12 +979,14 @@ mod tests {
 
     #[test]
     fn nobody_is_at_two_ends_of_the_earth_within_an_hour() {
-        let at = |place: crate::model::Place, minute: u64| {
+        let at = |place: crate::model::CallerLocation, minute: u64| {
             let time = MONDAY_MS + minute * WINDOW_MS;
             let visit = Visit { place: place.packed(), first_ms: time, last_ms: time, is_new: false };
             Window { visits: SmallVec::from_elem(visit, 1), ..window(2, HOME) }
         };
-        let place = |class, latitude, longitude| crate::model::Place::new(class, Some((latitude, longitude)));
+        let place = |class, latitude, longitude| {
+            crate::model::CallerLocation::new(class, Some((latitude, longitude)))
+        };
         let unlisted = crate::model::NetworkClass::Unlisted;
         let (berlin, potsdam) = (place(unlisted, 52.5, 13.4), place(unlisted, 52.4, 13.1));
         let sydney = place(unlisted, -33.9, 151.2);

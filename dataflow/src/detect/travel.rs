@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::novelty::Values;
 use super::window::{MOST_PLACES, Visit, Window};
 use super::{Bits, HOUR_MS, WINDOW_MS};
-use crate::model::Place;
+use crate::model::CallerLocation;
 
 const TRAVEL_KM: f64 = 500.0;
 const TRAVEL_KM_AN_HOUR: f64 = 1_000.0;
@@ -64,7 +64,7 @@ pub(super) fn bits(networks: usize) -> Bits {
 /// Along a great circle of a sphere of 6,371 km.
 pub(super) fn distance_km(from: u32, to: u32) -> f64 {
     let radians = |place: u32| {
-        let (latitude, longitude) = Place::unpack(place).unwrap_or_default();
+        let (latitude, longitude) = CallerLocation::unpack(place).unwrap_or_default();
         let of = |hundredths: i32| f64::from(hundredths) / 100.0 * std::f64::consts::PI / 180.0;
         (of(latitude), of(longitude))
     };

@@ -188,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{KeyId, NameId, Place, RequestId};
+    use crate::model::{CallerLocation, KeyId, NameId, RequestId};
 
     fn event(count: u32, status: u16, place: u64) -> AccessEvent {
         AccessEvent {
@@ -207,7 +207,7 @@ mod tests {
             asn: 64_500 + place as u32,
             status,
             country: Country([b'A', b'A' + place as u8]),
-            place: Place::new(NetworkClass::Tor, None),
+            place: CallerLocation::new(NetworkClass::Tor, None),
         }
     }
 

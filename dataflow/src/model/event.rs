@@ -79,9 +79,9 @@ pub enum NetworkClass {
 
 /// Where a caller is, to a fiftieth of a degree, and in what kind of network: in 32 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Place(u32);
+pub struct CallerLocation(u32);
 
-impl Place {
+impl CallerLocation {
     const CLASSES: [NetworkClass; 8] = [
         NetworkClass::Unlisted,
         NetworkClass::Vpn,
@@ -165,7 +165,7 @@ pub struct AccessEvent {
     pub status: u16,
     pub country: Country,
     /// Where the caller is, and in what kind of network.
-    pub place: Place,
+    pub place: CallerLocation,
 }
 
 const _: () = assert!(size_of::<AccessEvent>() == 128);
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn places_come_back_to_a_fiftieth_of_a_degree() {
         let of = |class, latitude, longitude| {
-            let place = Place::new(class, Some((latitude, longitude)));
+            let place = CallerLocation::new(class, Some((latitude, longitude)));
             (place.class(), place.position())
         };
         assert_eq!(of(NetworkClass::Tor, 52.52, 13.405), (NetworkClass::Tor, Some((5_252, 1_340))));
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(of(NetworkClass::Cloud, 90.0, -180.0), (NetworkClass::Cloud, Some((9_000, -18_000))));
         assert_eq!(of(NetworkClass::Vpn, 91.0, 0.0), (NetworkClass::Vpn, None));
         assert_eq!(of(NetworkClass::Vpn, f64::NAN, 0.0), (NetworkClass::Vpn, None));
-        assert_eq!(Place::default(), Place::new(NetworkClass::Unlisted, None));
+        assert_eq!(CallerLocation::default(), CallerLocation::new(NetworkClass::Unlisted, None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod table;
 mod tick;
 pub mod time;
 
-pub use event::{AccessEvent, Country, LATENCY_UNKNOWN, NetworkClass, Place, Position};
+pub use event::{AccessEvent, CallerLocation, Country, LATENCY_UNKNOWN, NetworkClass, Position};
 pub use hex::{hex, id_digits, push_hex};
 pub use id::{Definition, Forgotten, KeyId, NameId, RequestId, RouteId};
 pub use owner::Owner;

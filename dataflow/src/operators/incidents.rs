@@ -41,7 +41,7 @@ use crate::incident::{
 };
 use crate::model::time::HOUR_MS;
 use crate::model::{
-    Country, EventTime, KeyId, NameId, Place, Policy, RouteId, TableChange, TableRow, TickInfo,
+    CallerLocation, Country, EventTime, KeyId, NameId, Policy, RouteId, TableChange, TableRow, TickInfo,
 };
 use crate::row::Rows;
 use crate::state::{Durable, Footprint, Shard, StateId};
@@ -550,7 +550,7 @@ fn contributor(shown: &Shown) -> Option<Contributor> {
         Signal::Agent => EvidenceValue::Agent(NameId(shown.value)),
         Signal::Route => EvidenceValue::Route(RouteId(shown.value)),
         Signal::Travel => {
-            let (latitude, longitude) = Place::unpack(shown.value as u32)?;
+            let (latitude, longitude) = CallerLocation::unpack(shown.value as u32)?;
             EvidenceValue::Place(latitude, longitude)
         }
         _ => return None,

@@ -37,7 +37,7 @@ fn event(key: u128, number: u64) -> AccessEvent {
         asn: 64_500,
         status: 200,
         country: Country::new("NL"),
-        place: Place::default(),
+        place: CallerLocation::default(),
     }
 }
 

@@ -107,7 +107,7 @@ fn call(id: u64, key: u64, route: u64, country: &str, time: u64) -> AccessEvent 
         asn: 0,
         status: 200,
         country: Country::new(country),
-        place: Place::default(),
+        place: CallerLocation::default(),
     }
 }
 

@@ -35,7 +35,7 @@ fn call(id: u64, key: u64, place: u64, time: u64) -> AccessEvent {
         asn: 64_500 + place as u32,
         status: 200,
         country: Country::new(["DE", "KR", "FR"][(place % 3) as usize]),
-        place: Place::default(),
+        place: CallerLocation::default(),
     }
 }
 

@@ -246,7 +246,7 @@ fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> Access
         asn: random.below(9) as u32,
         status: [200, 201, 404, 403, 429, 499, 500, 503, 0][random.below(9) as usize],
         country: Country::new(["DE", "FR", "KR", "zz"][random.below(4) as usize]),
-        place: Place::default(),
+        place: CallerLocation::default(),
     }
 }
 

@@ -22,7 +22,8 @@ use keytide_connectors::sink::TickOutput;
 use keytide_connectors::tables::TablesRead;
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS, SECOND_MS};
 use keytide_dataflow::model::{
-    AccessEvent, Country, EventTime, KeyId, LATENCY_UNKNOWN, NameId, Place, Position, RequestId, RouteId,
+    AccessEvent, CallerLocation, Country, EventTime, KeyId, LATENCY_UNKNOWN, NameId, Position, RequestId,
+    RouteId,
 };
 use keytide_dataflow::{Level, Options, Publish, Rows};
 
@@ -56,7 +57,7 @@ impl Decoder for Words {
             asn: 0,
             status: 200,
             country: Country::UNKNOWN,
-            place: Place::default(),
+            place: CallerLocation::default(),
         });
     }
 }

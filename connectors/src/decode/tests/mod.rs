@@ -158,7 +158,7 @@ fn expected(request: &str) -> AccessEvent {
         asn: 0,
         status: 200,
         country: Country::UNKNOWN,
-        place: Place::default(),
+        place: CallerLocation::default(),
     }
 }
 
@@ -671,14 +671,14 @@ fn addresses_and_places() {
             }
         }
     }
-    fn berlin() -> Place {
-        Place::new(NetworkClass::Vpn, Some((52.52, 13.405)))
+    fn berlin() -> CallerLocation {
+        CallerLocation::new(NetworkClass::Vpn, Some((52.52, 13.405)))
     }
     let proxies = ["10.0.0.0/8".parse().unwrap()];
     let context = Context::new(&Routes::default(), &proxies, Limits::default(), Arc::new(Tester));
     let place = |members: &str| {
         let out = run_with(&json(), &context, with(members).as_bytes());
-        let expected = if out.events[0].asn == 64_500 { berlin() } else { Place::default() };
+        let expected = if out.events[0].asn == 64_500 { berlin() } else { CallerLocation::default() };
         assert_eq!(out.events[0].place, expected, "whatever country the record states");
         (out.events[0].client, out.events[0].country.as_str().to_owned(), out.events[0].asn)
     };

@@ -80,7 +80,7 @@ fn leaks_are_found_and_a_live_job_a_replay_and_a_backtest_would_say_the_same_of_
         assert_eq!(views.text(view), read_text(&out.join(format!("{view}.jsonl"))), "{view}");
     }
     for line in views.text("incident_log").lines() {
-        serde_json::from_str::<keytide_dataflow::incident_row::Transition>(line)
+        serde_json::from_str::<keytide_dataflow::incident_row::TransitionJson>(line)
             .unwrap_or_else(|error| panic!("{error} in {line}"));
     }
     // The newest of an incident's transitions is what the view of incidents says.

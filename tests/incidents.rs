@@ -6,7 +6,7 @@ use keytide_connectors::sink::encode::{EncodeRow, Labels};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{IncidentRow, JobInfo, LogRow};
 use keytide_dataflow::detect::{Bits, Severity, Signal};
-use keytide_dataflow::incident_row::Transition as Read;
+use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{Country, Definition, KeyId, KeyState, NameId, Policy, Position, RouteId};
 use keytide_dataflow::{
@@ -162,7 +162,7 @@ fn every_kind_of_row_has_its_schema() {
 #[test]
 fn what_is_published_of_a_transition_is_what_people_are_told_by() {
     let line = log_row(&transition());
-    let read: Read = serde_json::from_str(&line).unwrap();
+    let read: TransitionJson = serde_json::from_str(&line).unwrap();
     assert_eq!((&*read.incident_id, read.seq), ("0000000000000000000000000000feed", 3));
     assert_eq!((read.transition, &*read.at), (Change::Withdrawn, "2025-06-02T08:03:00Z"));
     assert_eq!(read.reason.as_deref(), Some(Reason::Allowed.name()));

@@ -3,7 +3,7 @@
 
 use keytide_alerts::email::{bars, traffic};
 use keytide_config::Language;
-use keytide_dataflow::incident_row::Transition as Row;
+use keytide_dataflow::incident_row::TransitionJson;
 
 use super::gravest::DRAWN;
 use super::judge::{Judged, Label};
@@ -42,7 +42,7 @@ fn incident_name(number: usize) -> String {
 /// Pictures of the gravest incidents, of their rows of `incident_log`.
 pub(super) fn incidents(rows: &[Vec<u8>]) -> impl Iterator<Item = Picture> {
     rows.iter().zip(1..).filter_map(|(row, number)| {
-        let row: Row = serde_json::from_slice(row).ok()?;
+        let row: TransitionJson = serde_json::from_slice(row).ok()?;
         let png = traffic(&row, Language::En)?;
         let shows = format!("calls of {}, incident {} ({})", row.key_id, row.incident_id, row.level);
         Some(Picture { name: incident_name(number), shows, png })

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use keytide_alerts::policy;
 use keytide_dataflow::Change;
 use keytide_dataflow::Notice;
-use keytide_dataflow::incident_row::{Signal, Transition};
+use keytide_dataflow::incident_row::{SignalJson, TransitionJson};
 
 use super::text::{cut, grouped};
 
@@ -21,7 +21,7 @@ const VALUE: usize = 24;
 /// An incident.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Incident {
-    pub(super) last: Transition,
+    pub(super) last: TransitionJson,
     /// What was held, with the reasons.
     pub(super) actions: Vec<String>,
 }
@@ -64,12 +64,12 @@ impl Incidents {
     pub(super) fn take(&mut self, notices: &[Notice]) {
         for notice in notices {
             // What doesn't fit its own schema is a mistake that tests find: the demo shows what it understands.
-            let Ok(transition) = serde_json::from_slice::<Transition>(&notice.json) else { continue };
+            let Ok(transition) = serde_json::from_slice::<TransitionJson>(&notice.json) else { continue };
             self.learn(transition, notice);
         }
     }
 
-    fn learn(&mut self, transition: Transition, notice: &Notice) {
+    fn learn(&mut self, transition: TransitionJson, notice: &Notice) {
         let id = &transition.incident_id;
         let at = match self.all.iter().position(|known| known.last.incident_id == *id) {
             Some(at) => {
@@ -146,7 +146,7 @@ impl Incidents {
 }
 
 /// What a signal of values says is new, in a few words.
-fn new(signal: &Signal) -> Option<String> {
+fn new(signal: &SignalJson) -> Option<String> {
     let name = match &*signal.signal {
         "asn" => "system",
         "user_agent" => "user agent",
@@ -160,7 +160,7 @@ fn new(signal: &Signal) -> Option<String> {
 }
 
 /// What any other signal says.
-fn more(signal: &Signal) -> Option<String> {
+fn more(signal: &SignalJson) -> Option<String> {
     let width = match signal.window_s {
         60 => "a minute",
         300 => "five minutes",

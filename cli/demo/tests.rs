@@ -10,7 +10,7 @@ use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::live::STEP_MS;
 use keytide_connectors::sink::{JobInfo, TickOutput};
 use keytide_dataflow::Notice;
-use keytide_dataflow::incident_row::Transition;
+use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::time::{MINUTE_MS, SECOND_MS};
 use keytide_dataflow::model::{Country, Definition, KeyId, NameId, Position, RequestId, RouteId, Tick};
 use keytide_dataflow::{
@@ -225,7 +225,7 @@ fn the_stolen_key_is_found_and_no_other_told_of_and_not_suspended() {
     // A workday and, of another world, a weekend.
     for (seed, now_ms) in [(1, START + 33_333), (2, START + 5 * 86_400_000)] {
         let Found { stolen, live_ms, log, revocations, mails } = found(seed, now_ms);
-        let first: Transition = serde_json::from_str(&log[0]).unwrap();
+        let first: TransitionJson = serde_json::from_str(&log[0]).unwrap();
         let keys: Vec<Value> = log.iter().map(|row| serde_json::from_str(row).unwrap()).collect();
         assert!(keys.iter().all(|row| row["key_id"] == *stolen), "{seed}: {log:#?}");
         assert_eq!((&*first.level, first.policy.as_deref()), ("revoke", Some("suspend")), "{}", log[0]);

@@ -14,7 +14,7 @@ macro_rules! rows {
     (log { $($log:tt)* } owner { $($owner:tt)* } permitted { $($permitted:tt)* } incident { $($incident:tt)* }) => {
         /// A row of `incidents`.
         #[derive(Clone, Debug, PartialEq, Serialize)]
-        pub struct Incident<N> {
+        pub struct IncidentJson<N> {
             /// 32 hexadecimal digits.
             pub incident_id: String,
             $($owner)*
@@ -23,7 +23,7 @@ macro_rules! rows {
 
         /// A row of `incident_log`: a transition, and the incident after it.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        pub struct Transition<N = f64> {
+        pub struct TransitionJson<N = f64> {
             /// 32 hexadecimal digits.
             pub incident_id: String,
             $($log)*
@@ -76,8 +76,8 @@ rows! {
         /// The time at which it ended or was withdrawn.
         pub ended_at: Option<String>,
         /// The signals, most bits first.
-        pub signals: Vec<Signal<N>>,
-        pub evidence: Evidence<N>,
+        pub signals: Vec<SignalJson<N>>,
+        pub evidence: EvidenceJson<N>,
         /// True if many keys rose together.
         pub platform_event: bool,
         /// The version of the detector.
@@ -87,7 +87,7 @@ rows! {
 
 /// A signal of an incident.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Signal<N = f64> {
+pub struct SignalJson<N = f64> {
     /// The signal's name: see [`Signal::name`](crate::detect::Signal::name).
     pub signal: String,
     /// `volume`, `origin`, `behaviour`, `errors`, `hard`.
@@ -109,12 +109,12 @@ pub struct Signal<N = f64> {
     /// The largest surprise, in bits.
     pub bits: N,
     /// The values that contributed most, at most 5, most first.
-    pub values: Vec<Value>,
+    pub values: Vec<ValueJson>,
 }
 
 /// A value that contributed to a signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Value {
+pub struct ValueJson {
     /// `country` (two letters), `asn` (`AS64500`), `network` (CIDR), `user_agent`, `route` (`api METHOD /route`),
     /// `place` (latitude and longitude), `report` (where a token was found).
     pub kind: String,
@@ -127,7 +127,7 @@ pub struct Value {
 
 /// Evidence of an incident beside its signals.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Evidence<N = f64> {
+pub struct EvidenceJson<N = f64> {
     /// The key's calls in windows of the incident.
     pub calls: u64,
     /// The time since which the key is known.
@@ -135,16 +135,16 @@ pub struct Evidence<N = f64> {
     /// The number of calls of the last month that are known of it.
     pub known_calls: u64,
     /// The key's last six hours in steps of five minutes; steps without calls are left out.
-    pub traffic: Vec<Point<N>>,
+    pub traffic: Vec<PointJson<N>>,
     /// Some calls, at most 5.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<SampleJson>,
     /// The fingerprint of the configuration, 16 hexadecimal digits.
     pub config: String,
 }
 
 /// Calls of five minutes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Point<N = f64> {
+pub struct PointJson<N = f64> {
     /// Start of the five minutes.
     pub start: String,
     pub calls: u64,
@@ -154,7 +154,7 @@ pub struct Point<N = f64> {
 
 /// A call, and where its record stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
+pub struct SampleJson {
     pub source: String,
     /// The partition, or the number of the file.
     pub partition: u32,

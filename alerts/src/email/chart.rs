@@ -7,7 +7,7 @@
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use jiff::Timestamp;
 use keytide_config::Language;
-use keytide_dataflow::incident_row::{Point, Transition};
+use keytide_dataflow::incident_row::{PointJson, TransitionJson};
 use tiny_skia::{
     Color, FillRule, LineCap, Paint, PathBuilder, Pixmap, PremultipliedColorU8, Rect, Stroke, StrokeDash,
     Transform,
@@ -57,10 +57,10 @@ struct Span {
 }
 
 /// Draws the traffic of a transition. Returns `None` if it has none.
-pub(crate) fn chart(transition: &Transition, language: Wording) -> Option<Chart> {
+pub(crate) fn chart(transition: &TransitionJson, language: Wording) -> Option<Chart> {
     let seconds = |at: &str| at.parse::<Timestamp>().ok().map(Timestamp::as_second);
     let traffic = &transition.evidence.traffic;
-    let points: Vec<(i64, &Point)> =
+    let points: Vec<(i64, &PointJson)> =
         traffic.iter().rev().take(MOST).filter_map(|point| Some((seconds(&point.start)?, point))).collect();
     let at_s = seconds(&transition.at)?;
     let last_s = points.iter().map(|point| point.0 + STEP_S).max()?;
@@ -69,7 +69,7 @@ pub(crate) fn chart(transition: &Transition, language: Wording) -> Option<Chart>
     let from_s = seconds(&transition.opened_at)?.clamp(start_s, end_s);
     let to_s = seconds(&transition.last_signal_at).unwrap_or(end_s).clamp(from_s, end_s);
     let span = Span { start_s, end_s, from_s, to_s };
-    let mut points: Vec<(i64, &Point)> =
+    let mut points: Vec<(i64, &PointJson)> =
         points.into_iter().filter(|point| (start_s..end_s).contains(&point.0)).collect();
     points.sort_by_key(|point| point.0);
     let peak = points.iter().max_by_key(|point| point.1.calls)?.1;
@@ -89,11 +89,11 @@ pub(crate) fn chart(transition: &Transition, language: Wording) -> Option<Chart>
 
 /// Draws the traffic of a transition as a PNG. Returns `None` if it has none.
 #[must_use]
-pub fn traffic(transition: &Transition, language: Language) -> Option<Vec<u8>> {
+pub fn traffic(transition: &TransitionJson, language: Language) -> Option<Vec<u8>> {
     chart(transition, Wording(language)).map(|chart| chart.png)
 }
 
-fn draw(points: &[(i64, &Point)], span: &Span, language: Wording) -> Option<Vec<u8>> {
+fn draw(points: &[(i64, &PointJson)], span: &Span, language: Wording) -> Option<Vec<u8>> {
     let font = FontRef::try_from_slice(FONT).ok()?;
     let mut canvas = Canvas { pixmap: Pixmap::new(WIDTH.into(), HEIGHT.into())?, font };
     canvas.pixmap.fill(color(PAPER));

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use keytide_config::Language;
-use keytide_dataflow::incident_row::Transition;
+use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::hex;
 use lettre::message::header::{ContentDisposition, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
@@ -33,7 +33,7 @@ pub enum ComposeError {
 /// The input of a mail about one transition.
 #[derive(Clone, Copy, Debug)]
 pub struct Letter<'a> {
-    pub transition: &'a Transition,
+    pub transition: &'a TransitionJson,
     pub planned: Option<&'a PlannedAction>,
     pub audience: Audience,
     pub language: Language,
@@ -117,7 +117,7 @@ impl Composer {
                         fill(templates, audience.name(), language, &view)?;
                     }
                 }
-                let many: Vec<&Transition> = transitions.iter().cycle().take(LISTED + 10).collect();
+                let many: Vec<&TransitionJson> = transitions.iter().cycle().take(LISTED + 10).collect();
                 for count in [1, many.len()] {
                     fill(
                         templates,
@@ -169,7 +169,7 @@ impl Composer {
     /// If there are no transitions, or if a bundled template fails.
     pub fn digest(
         &self,
-        transitions: &[&Transition],
+        transitions: &[&TransitionJson],
         more: u64,
         audience: Audience,
         language: Language,

@@ -3,7 +3,9 @@
 
 use jiff::Timestamp;
 use keytide_dataflow::Change;
-use keytide_dataflow::incident_row::{Evidence, Point, Sample, Signal, Transition, Value};
+use keytide_dataflow::incident_row::{
+    EvidenceJson, PointJson, SampleJson, SignalJson, TransitionJson, ValueJson,
+};
 use keytide_dataflow::{Action, Reason};
 
 use super::PlannedAction;
@@ -12,9 +14,9 @@ const STEP_S: i64 = 300;
 
 /// Returns transitions of every kind.
 #[must_use]
-pub fn all() -> Vec<Transition> {
+pub fn all() -> Vec<TransitionJson> {
     let opened = leak();
-    let raised = Transition {
+    let raised = TransitionJson {
         transition: Change::Raised,
         seq: 1,
         level: "revoke".to_owned(),
@@ -23,21 +25,21 @@ pub fn all() -> Vec<Transition> {
         at: "2026-11-21T14:12:00Z".to_owned(),
         ..opened.clone()
     };
-    let ended = Transition {
+    let ended = TransitionJson {
         transition: Change::Ended,
         seq: 2,
         at: "2026-11-21T16:01:00Z".to_owned(),
         state: "ended".to_owned(),
         last_signal_at: "2026-11-21T15:31:00Z".to_owned(),
         ended_at: Some("2026-11-21T16:01:00Z".to_owned()),
-        evidence: Evidence {
+        evidence: EvidenceJson {
             calls: 80_214,
             traffic: traffic("2026-11-21T16:00:00Z"),
             ..raised.evidence.clone()
         },
         ..raised.clone()
     };
-    let reopened = Transition {
+    let reopened = TransitionJson {
         transition: Change::Reopened,
         seq: 3,
         at: "2026-11-21T18:04:00Z".to_owned(),
@@ -46,7 +48,7 @@ pub fn all() -> Vec<Transition> {
         ended_at: None,
         ..ended.clone()
     };
-    let withdrawn = Transition {
+    let withdrawn = TransitionJson {
         transition: Change::Withdrawn,
         seq: 4,
         at: "2026-11-21T18:20:00Z".to_owned(),
@@ -66,22 +68,24 @@ pub fn planned() -> PlannedAction {
 
 /// Returns a leak: forty times the usual calls, from a country and a program that are new to the key.
 #[must_use]
-pub fn leak() -> Transition {
+pub fn leak() -> TransitionJson {
     let signal =
-        |name: &str, family: &str, expected: Option<f64>, seen: u64, bits: f64, values: Vec<Value>| Signal {
-            signal: name.to_owned(),
-            family: family.to_owned(),
-            window_start: "2026-11-21T14:05:00Z".to_owned(),
-            window_s: if name.ends_with("5m") || name == "fan_out" { 300 } else { 60 },
-            first_at: "2026-11-21T14:03:00Z".to_owned(),
-            last_at: "2026-11-21T14:06:00Z".to_owned(),
-            expected,
-            seen,
-            ratio: expected.filter(|expected| *expected > 0.0).map(|expected| seen as f64 / expected),
-            bits,
-            values,
+        |name: &str, family: &str, expected: Option<f64>, seen: u64, bits: f64, values: Vec<ValueJson>| {
+            SignalJson {
+                signal: name.to_owned(),
+                family: family.to_owned(),
+                window_start: "2026-11-21T14:05:00Z".to_owned(),
+                window_s: if name.ends_with("5m") || name == "fan_out" { 300 } else { 60 },
+                first_at: "2026-11-21T14:03:00Z".to_owned(),
+                last_at: "2026-11-21T14:06:00Z".to_owned(),
+                expected,
+                seen,
+                ratio: expected.filter(|expected| *expected > 0.0).map(|expected| seen as f64 / expected),
+                bits,
+                values,
+            }
         };
-    Transition {
+    TransitionJson {
         incident_id: "8c4f21d97a06b35e19f2c0a4d7e86b13".to_owned(),
         seq: 0,
         transition: Change::Opened,
@@ -148,7 +152,7 @@ pub fn leak() -> Transition {
             ),
             signal("refused", "errors", Some(0.6), 214, 8.3, Vec::new()),
         ],
-        evidence: Evidence {
+        evidence: EvidenceJson {
             calls: 9_731,
             known_since: "2026-03-02T08:14:00Z".to_owned(),
             known_calls: 1_048_212,
@@ -166,7 +170,7 @@ pub fn leak() -> Transition {
 }
 
 /// Returns an incident that rose together with those of many keys, while the job was catching up.
-fn launch() -> Transition {
+fn launch() -> TransitionJson {
     let mut launch = leak();
     launch.incident_id = "1d0c9be2457713fa86f0cc215e9b7a44".to_owned();
     launch.key_id = "partner-batch".to_owned();
@@ -181,7 +185,7 @@ fn launch() -> Transition {
 }
 
 /// Returns an incident of a revoked key without a subscription or a history.
-fn revoked() -> Transition {
+fn revoked() -> TransitionJson {
     let mut revoked = leak();
     revoked.incident_id = "f7a1103be6024cd58890aa31c6be5d02".to_owned();
     revoked.subscription = None;
@@ -190,7 +194,7 @@ fn revoked() -> Transition {
     revoked.policy = None;
     revoked.key_state = Some("revoked".to_owned());
     revoked.early = false;
-    let fact = |name: &str, seen, values| Signal {
+    let fact = |name: &str, seen, values| SignalJson {
         signal: name.to_owned(),
         family: "hard".to_owned(),
         expected: None,
@@ -208,12 +212,12 @@ fn revoked() -> Transition {
     revoked
 }
 
-fn value(kind: &str, value: &str, calls: u64, new: bool) -> Value {
-    Value { kind: kind.to_owned(), value: value.to_owned(), calls, new }
+fn value(kind: &str, value: &str, calls: u64, new: bool) -> ValueJson {
+    ValueJson { kind: kind.to_owned(), value: value.to_owned(), calls, new }
 }
 
-fn sample(source: &str, partition: u32, offset: u64, at: &str, client: &str, status: u16) -> Sample {
-    Sample {
+fn sample(source: &str, partition: u32, offset: u64, at: &str, client: &str, status: u16) -> SampleJson {
+    SampleJson {
         source: source.to_owned(),
         partition,
         offset,
@@ -225,7 +229,7 @@ fn sample(source: &str, partition: u32, offset: u64, at: &str, client: &str, sta
 }
 
 /// Returns the traffic of the six hours before a time on the day of the leak, which lasted from 14:00 to 15:30 UTC.
-fn traffic(until: &str) -> Vec<Point> {
+fn traffic(until: &str) -> Vec<PointJson> {
     let until_s = until.parse().map_or(0, Timestamp::as_second).div_euclid(STEP_S) * STEP_S;
     (0..72)
         .map(|step| {
@@ -238,7 +242,7 @@ fn traffic(until: &str) -> Vec<Point> {
                 _ => usual + (minute * 104_729 % 31) - 15,
             };
             let start = Timestamp::from_second(start_s).unwrap_or_default().to_string();
-            Point { start, calls: calls.unsigned_abs(), expected: usual as f64 }
+            PointJson { start, calls: calls.unsigned_abs(), expected: usual as f64 }
         })
         .collect()
 }

@@ -6,7 +6,9 @@ use std::sync::LazyLock;
 
 use keytide_config::Language;
 use keytide_dataflow::Change;
-use keytide_dataflow::incident_row::{Evidence, Point, Sample, Signal, Transition, Value};
+use keytide_dataflow::incident_row::{
+    EvidenceJson, PointJson, SampleJson, SignalJson, TransitionJson, ValueJson,
+};
 use lettre::message::Mailbox;
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
@@ -21,17 +23,17 @@ static COMPOSER: LazyLock<Composer> =
     LazyLock::new(|| Composer::new("Keytide <keytide@example.com>".parse().unwrap(), None).unwrap());
 static TO: LazyLock<Mailbox> = LazyLock::new(|| "security@example.org".parse().unwrap());
 
-fn letter(transition: &Transition, audience: Audience, language: Language) -> Letter<'_> {
+fn letter(transition: &TransitionJson, audience: Audience, language: Language) -> Letter<'_> {
     Letter { transition, planned: None, audience, language, to: &TO, date_ms: DATE_MS }
 }
 
-fn mail(transition: &Transition, audience: Audience, language: Language) -> Mail {
+fn mail(transition: &TransitionJson, audience: Audience, language: Language) -> Mail {
     COMPOSER.incident(&letter(transition, audience, language)).unwrap()
 }
 
 /// Every text of a transition. A field that is added doesn't compile until it is here.
-fn texts(transition: &mut Transition) -> Vec<&mut String> {
-    let Transition {
+fn texts(transition: &mut TransitionJson) -> Vec<&mut String> {
+    let TransitionJson {
         incident_id,
         seq: _,
         transition: _,
@@ -56,14 +58,14 @@ fn texts(transition: &mut Transition) -> Vec<&mut String> {
         platform_event: _,
         detector_version: _,
     } = transition;
-    let Evidence { calls: _, known_since, known_calls: _, traffic, samples, config } = evidence;
+    let EvidenceJson { calls: _, known_since, known_calls: _, traffic, samples, config } = evidence;
     let mut texts =
         vec![incident_id, at, key_id, level, state, opened_at, last_signal_at, known_since, config];
     for text in [reason, subscription, customer, plan, policy, key_state, ended_at] {
         texts.push(text.get_or_insert_default());
     }
     for signal in signals {
-        let Signal {
+        let SignalJson {
             signal,
             family,
             window_start,
@@ -77,12 +79,12 @@ fn texts(transition: &mut Transition) -> Vec<&mut String> {
             values,
         } = signal;
         texts.extend([signal, family, window_start, first_at, last_at]);
-        for Value { kind, value, calls: _, new: _ } in values {
+        for ValueJson { kind, value, calls: _, new: _ } in values {
             texts.extend([kind, value]);
         }
     }
-    texts.extend(traffic.iter_mut().map(|Point { start, calls: _, expected: _ }| start));
-    for Sample { source, partition: _, offset: _, index: _, at, client, status: _ } in samples {
+    texts.extend(traffic.iter_mut().map(|PointJson { start, calls: _, expected: _ }| start));
+    for SampleJson { source, partition: _, offset: _, index: _, at, client, status: _ } in samples {
         texts.extend([source, at, client.get_or_insert_default()]);
     }
     texts
@@ -275,7 +277,7 @@ proptest! {
 #[test]
 fn whatever_an_incident_lists_a_mail_is_of_bounded_size() {
     let mut transition = samples::leak();
-    let signal = Signal {
+    let signal = SignalJson {
         values: vec![transition.signals[1].values[0].clone(); 500],
         ..transition.signals[1].clone()
     };
@@ -371,12 +373,12 @@ fn owners_read_no_scores_no_evidence_and_nothing_of_others() {
 
 #[test]
 fn a_digest_lists_fifty_and_counts_the_rest() {
-    let many: Vec<Transition> = (0..53)
-        .map(|i| Transition { incident_id: format!("{i:032x}"), score: 50 + i, ..samples::leak() })
+    let many: Vec<TransitionJson> = (0..53)
+        .map(|i| TransitionJson { incident_id: format!("{i:032x}"), score: 50 + i, ..samples::leak() })
         .collect();
-    let mut many: Vec<&Transition> = many.iter().collect();
+    let mut many: Vec<&TransitionJson> = many.iter().collect();
     let digest =
-        |many: &[&Transition]| COMPOSER.digest(many, 0, Audience::Security, Language::En, &TO, DATE_MS);
+        |many: &[&TransitionJson]| COMPOSER.digest(many, 0, Audience::Security, Language::En, &TO, DATE_MS);
     let mail = digest(&many).unwrap();
     assert_eq!(mail.text.matches("* ALERT").count(), 50);
     assert!(mail.text.contains("And 3 more that aren't listed here."), "{}", mail.text);
@@ -454,7 +456,7 @@ fn an_own_template_that_fails_later_doesnt_hold_an_alert_back() {
     fs::write(folder.path().join("en/security.txt"), "{% if key == 'odd' %}\n{{ nothing }}{% endif %}")
         .unwrap();
     let composer = composer(folder.path()).unwrap();
-    let odd = Transition { key_id: "odd".to_owned(), ..samples::leak() };
+    let odd = TransitionJson { key_id: "odd".to_owned(), ..samples::leak() };
     let mail = composer.incident(&letter(&odd, Audience::Security, Language::En)).unwrap();
     assert!(
         matches!(mail.failed_template, Some(TemplateError::Broken { line: 2, .. })),

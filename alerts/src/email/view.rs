@@ -4,7 +4,7 @@
 
 use keytide_config::Language;
 use keytide_dataflow::Change;
-use keytide_dataflow::incident_row::{Sample, Signal, Transition};
+use keytide_dataflow::incident_row::{SampleJson, SignalJson, TransitionJson};
 use serde::Serialize;
 
 use super::clean::{NAME, foreign, line};
@@ -131,7 +131,7 @@ pub(super) fn change(change: Change) -> &'static str {
 }
 
 /// Returns key, customer and plan as in subjects: `3f2a9c41 Acme (gold)`.
-fn whose(transition: &Transition) -> String {
+fn whose(transition: &TransitionJson) -> String {
     let mut whose = short_key(&transition.key_id);
     if let Some(name) = transition.customer.as_deref().or(transition.subscription.as_deref()) {
         whose.push(' ');
@@ -145,7 +145,7 @@ fn whose(transition: &Transition) -> String {
 
 impl IncidentView {
     pub(crate) fn new(
-        transition: &Transition,
+        transition: &TransitionJson,
         planned: Option<&PlannedAction>,
         audience: Audience,
         language: Wording,
@@ -216,7 +216,7 @@ impl IncidentView {
         view
     }
 
-    fn subject(&self, transition: &Transition, audience: Audience, language: Wording) -> String {
+    fn subject(&self, transition: &TransitionJson, audience: Audience, language: Wording) -> String {
         let tail = match (transition.transition, language.0) {
             (Change::Ended, Language::En) => format!("{} in {}", self.calls, self.duration),
             (Change::Ended, Language::Ko) => format!("{} 동안 {}", self.duration, self.calls),
@@ -245,7 +245,7 @@ impl IncidentView {
         line(&format!("[Keytide] {subject}"), 200)
     }
 
-    fn facts(&self, transition: &Transition, audience: Audience, language: Wording) -> Vec<Fact> {
+    fn facts(&self, transition: &TransitionJson, audience: Audience, language: Wording) -> Vec<Fact> {
         let name = |name: &Option<String>| name.as_deref().map(|name| foreign(name, NAME));
         let mut facts = Vec::new();
         let mut add = |en, ko, value: Option<String>| {
@@ -282,7 +282,7 @@ impl IncidentView {
         facts
     }
 
-    fn lookup(&self, transition: &Transition, language: Wording) -> Vec<Fact> {
+    fn lookup(&self, transition: &TransitionJson, language: Wording) -> Vec<Fact> {
         let fact = |en, ko, value| Fact { label: language.pick(en, ko), value };
         vec![
             fact("Incident", "사건", self.incident_id.clone()),
@@ -301,7 +301,7 @@ impl IncidentView {
 }
 
 impl SignalView {
-    fn new(signal: &Signal, audience: Audience, language: Wording) -> Self {
+    fn new(signal: &SignalJson, audience: Audience, language: Wording) -> Self {
         Self {
             title: language.signal(&signal.signal),
             family: language.family(&signal.family),
@@ -327,7 +327,7 @@ impl SignalView {
 }
 
 impl SampleView {
-    fn new(sample: &Sample, language: Wording) -> Self {
+    fn new(sample: &SampleJson, language: Wording) -> Self {
         Self {
             at: language.second(&sample.at),
             client: sample.client.as_deref().map(|client| line(client, 45)),
@@ -376,9 +376,9 @@ pub(crate) struct DigestView {
 
 impl DigestView {
     /// Lists the most probable and busiest incidents first.
-    pub(crate) fn new(transitions: &[&Transition], more: u64, audience: Audience, language: Wording) -> Self {
+    pub(crate) fn new(transitions: &[&TransitionJson], more: u64, audience: Audience, language: Wording) -> Self {
         let mut sorted = transitions.to_vec();
-        let rank = |transition: &Transition| {
+        let rank = |transition: &TransitionJson| {
             let over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
             (
                 over,

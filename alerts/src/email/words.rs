@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use keytide_config::Language;
 use keytide_dataflow::Change;
-use keytide_dataflow::incident_row::{Signal, Transition, Value};
+use keytide_dataflow::incident_row::{SignalJson, TransitionJson, ValueJson};
 
 use super::clean::{NAME, REASON, VALUE, foreign, line};
 
@@ -101,7 +101,7 @@ impl Wording {
     }
 
     /// Formats a value of a signal.
-    pub(crate) fn value(self, value: &Value) -> String {
+    pub(crate) fn value(self, value: &ValueJson) -> String {
         match value.kind.as_str() {
             "country" => self.country(&value.value),
             // Names of networks, routes and user agents are free text of strangers.
@@ -161,7 +161,7 @@ impl Wording {
     }
 
     /// Formats the observed and the expected number as `4,812 calls, 120 expected`.
-    pub(crate) fn measure(self, signal: &Signal) -> String {
+    pub(crate) fn measure(self, signal: &SignalJson) -> String {
         let number = number(signal.seen);
         let seen = match signal.signal.as_str() {
             "fan_out" => self.pick(format!("{number} address ranges"), format!("주소 대역 {number}개")),
@@ -196,7 +196,7 @@ impl Wording {
     }
 
     /// Formats the surprise of a signal as `24.0 bits: by chance once in 17 million`. Facts have none.
-    pub(crate) fn surprise(self, signal: &Signal) -> String {
+    pub(crate) fn surprise(self, signal: &SignalJson) -> String {
         if signal.family == "hard" {
             return self.pick("a fact, not a measurement", "통계가 아닌 확인된 사실").to_owned();
         }
@@ -217,7 +217,7 @@ impl Wording {
     }
 
     /// Returns the word for the severity in subjects.
-    pub(crate) fn alarm(self, transition: &Transition) -> &'static str {
+    pub(crate) fn alarm(self, transition: &TransitionJson) -> &'static str {
         match (transition.transition, transition.level.as_str()) {
             (Change::Ended, _) => self.pick("ENDED", "종료"),
             (Change::Withdrawn, _) => self.pick("WITHDRAWN", "철회"),
@@ -299,10 +299,10 @@ impl Wording {
 
     /// Summarizes the signals for subjects and titles in at most three clauses: facts first, then the volume, the
     /// origin, and the behaviour.
-    pub(crate) fn headline(self, signals: &[Signal]) -> String {
+    pub(crate) fn headline(self, signals: &[SignalJson]) -> String {
         let find = |name: &str| signals.iter().find(|signal| signal.signal == name);
-        let new = |signal: &Signal| {
-            let new: Vec<&Value> = signal.values.iter().filter(|value| value.new).collect();
+        let new = |signal: &SignalJson| {
+            let new: Vec<&ValueJson> = signal.values.iter().filter(|value| value.new).collect();
             (new.len().max(1), new.first().map(|value| self.value(value)))
         };
         let mut clauses = Vec::new();
@@ -457,7 +457,7 @@ mod tests {
 
     #[test]
     fn odds_are_written_in_words() {
-        let signal = |family: &str, bits| Signal {
+        let signal = |family: &str, bits| SignalJson {
             signal: "volume_5m".to_owned(),
             family: family.to_owned(),
             window_start: String::new(),
@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(Wording(Language::Ko).measure(&signal("volume", 1.0)), "호출 60회, 평소 1.5");
         let named = |name: &str| {
             let name = name.to_owned();
-            Wording(Language::En).measure(&Signal {
+            Wording(Language::En).measure(&SignalJson {
                 signal: name,
                 expected: Some(0.0),
                 ..signal("origin", 1.0)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use keytide_config::WebhookFormat;
 use keytide_dataflow::Change;
-use keytide_dataflow::incident_row::Transition;
+use keytide_dataflow::incident_row::TransitionJson;
 
 use super::pace::{Jitter, backoff_ms};
 use super::{NextStep, OutboundQueue, QueueStats};
@@ -58,7 +58,7 @@ impl WebhookQueue {
         }
     }
 
-    pub(super) fn push(&mut self, transition: &Transition, json: Arc<[u8]>) {
+    pub(super) fn push(&mut self, transition: &TransitionJson, json: Arc<[u8]>) {
         let is_alarm = !matches!(transition.transition, Change::Ended | Change::Withdrawn);
         self.bytes += json.len();
         let id = format!("{}.{}", transition.incident_id, transition.seq);
@@ -142,8 +142,8 @@ mod tests {
         WebhookQueue::new(format, Box::new(|_| 0))
     }
 
-    fn row(seq: u32, change: Change) -> Transition {
-        Transition { seq, transition: change, ..samples::leak() }
+    fn row(seq: u32, change: Change) -> TransitionJson {
+        TransitionJson { seq, transition: change, ..samples::leak() }
     }
 
     fn push(queue: &mut WebhookQueue, seq: u32, change: Change) {

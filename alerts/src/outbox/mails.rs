@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use keytide_config::EmailAlerts;
 use keytide_dataflow::Change;
-use keytide_dataflow::incident_row::Transition;
+use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::time::MINUTE_MS;
 
 use super::pace::{Jitter, SlidingHour, backoff_ms};
@@ -61,9 +61,9 @@ pub(super) struct Recipient {
 /// The content of a queued mail, before it is composed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum MailContent {
-    Single(Arc<Transition>, Option<Arc<PlannedAction>>),
+    Single(Arc<TransitionJson>, Option<Arc<PlannedAction>>),
     /// Lists transitions and counts further ones that weren't kept.
-    Digest(Arc<[Arc<Transition>]>, u64),
+    Digest(Arc<[Arc<TransitionJson>]>, u64),
 }
 
 impl MailContent {
@@ -99,14 +99,14 @@ struct Tried {
 }
 
 struct Waiting {
-    transition: Arc<Transition>,
+    transition: Arc<TransitionJson>,
     planned: Option<Arc<PlannedAction>>,
     date_ms: u64,
 }
 
 #[derive(Default)]
 struct Collected {
-    transitions: Vec<Arc<Transition>>,
+    transitions: Vec<Arc<TransitionJson>>,
     more: u64,
     since: u64,
     date_ms: u64,
@@ -152,7 +152,7 @@ pub(super) struct MailQueue {
 }
 
 /// Returns the transition without the evidence that digests don't show.
-fn condensed(transition: &Transition) -> Arc<Transition> {
+fn condensed(transition: &TransitionJson) -> Arc<TransitionJson> {
     let mut transition = transition.clone();
     transition.evidence.traffic = Vec::new();
     transition.evidence.samples = Vec::new();
@@ -160,7 +160,7 @@ fn condensed(transition: &Transition) -> Arc<Transition> {
 }
 
 /// Ranks transitions by how much they matter to a digest: current incidents first, then level and score.
-fn rank(transition: &Transition) -> (bool, bool, u8) {
+fn rank(transition: &TransitionJson) -> (bool, bool, u8) {
     let over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
     (!over, transition.level == "revoke", transition.score)
 }
@@ -191,7 +191,7 @@ impl MailQueue {
     /// Queues a transition for all of its recipients. `now` is in milliseconds of any clock; mails bear `date_ms`.
     pub(super) fn push(
         &mut self,
-        transition: Transition,
+        transition: TransitionJson,
         planned: Option<PlannedAction>,
         contacts: &[String],
         now: u64,
@@ -402,7 +402,7 @@ impl Collected {
         self.transitions.len() as u64 + self.more
     }
 
-    fn add(&mut self, transition: &Transition, buffered: &mut usize) {
+    fn add(&mut self, transition: &TransitionJson, buffered: &mut usize) {
         let room = self.transitions.len() < MAX_COLLECTED && *buffered < MAX_BUFFERED;
         if room || self.transitions.is_empty() {
             self.transitions.push(condensed(transition));

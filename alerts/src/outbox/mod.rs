@@ -25,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keytide_config::DefaultPolicy;
-use keytide_dataflow::incident_row::Transition;
+use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::{ActionState, Notice, Revocation};
 
 use self::hooks::WebhookQueue;
@@ -229,7 +229,7 @@ impl Outbox {
         if mails.is_none() && webhooks.is_empty() {
             return;
         }
-        let mut transition: Transition = match serde_json::from_slice(&notice.json) {
+        let mut transition: TransitionJson = match serde_json::from_slice(&notice.json) {
             Ok(transition) => transition,
             Err(error) => {
                 tracing::error!(%error, "a row of incident_log can't be read back; no notification is sent for it");

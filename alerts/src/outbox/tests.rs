@@ -22,9 +22,9 @@ fn email() -> EmailAlerts {
     EmailAlerts::new(from, vec!["security@example.com".to_owned()])
 }
 
-fn incident(number: u64, seq: u32) -> Transition {
+fn incident(number: u64, seq: u32) -> TransitionJson {
     let transition = if seq == 0 { Change::Opened } else { Change::Raised };
-    Transition { incident_id: format!("{number:032x}"), seq, transition, ..samples::leak() }
+    TransitionJson { incident_id: format!("{number:032x}"), seq, transition, ..samples::leak() }
 }
 
 fn sent() -> MailOutcome {
@@ -48,7 +48,7 @@ impl World {
         Self { mails: MailQueue::new(email, Box::new(|_| 0)), now: 0, taken: Vec::new(), tried: 0 }
     }
 
-    fn push(&mut self, transition: Transition, contacts: &[&str]) {
+    fn push(&mut self, transition: TransitionJson, contacts: &[&str]) {
         let contacts: Vec<String> = contacts.iter().map(|&contact| contact.to_owned()).collect();
         self.mails.push(transition, None, &contacts, self.now, self.now);
     }
@@ -81,7 +81,7 @@ impl World {
     fn notified(&self, address: &str) -> (BTreeMap<(String, u32), usize>, u64) {
         let (mut each, mut all) = (BTreeMap::new(), 0);
         for (_, mail) in self.taken.iter().filter(|(_, mail)| mail.to.address == address) {
-            let listed: Vec<&Transition> = match &mail.content {
+            let listed: Vec<&TransitionJson> = match &mail.content {
                 MailContent::Single(transition, _) => vec![transition],
                 MailContent::Digest(transitions, more) => {
                     all += more;
@@ -222,7 +222,7 @@ fn digests_keep_what_matters_most() {
     for number in 0..2_500 {
         let score = if number == 2_400 { 99 } else { 50 };
         let transition = if number < 2_400 { Change::Ended } else { Change::Opened };
-        world.push(Transition { score, transition, ..incident(number, 0) }, &[]);
+        world.push(TransitionJson { score, transition, ..incident(number, 0) }, &[]);
     }
     world.run(MINUTE_MS, |_, _| sent());
     let (notified, all) = world.notified(SECURITY);

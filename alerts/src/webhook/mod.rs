@@ -27,7 +27,7 @@ use keytide_config::{Secret, Webhook, WebhookFormat};
 use keytide_dataflow::model::hex;
 use sha2::Sha256;
 
-use keytide_dataflow::incident_row::Transition;
+use keytide_dataflow::incident_row::TransitionJson;
 
 /// The rows of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl SignedRequest {
         let body = match webhook.format {
             WebhookFormat::Keytide => batch.rows.first().map(|row| row.to_vec()).unwrap_or_default(),
             WebhookFormat::Slack => {
-                let rows: Vec<Transition> =
+                let rows: Vec<TransitionJson> =
                     batch.rows.iter().filter_map(|row| serde_json::from_slice(row).ok()).collect();
                 slack::message(&rows, batch.skipped)
             }

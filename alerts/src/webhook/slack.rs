@@ -5,7 +5,7 @@
 //! replaced. Slack allows 3,000 characters a block.
 
 use keytide_dataflow::Change;
-use keytide_dataflow::incident_row::Transition;
+use keytide_dataflow::incident_row::TransitionJson;
 use serde_json::{Value, json};
 
 use crate::email::acts;
@@ -17,7 +17,7 @@ const MAX_BLOCK: usize = 2_800;
 /// The most signals that a line names.
 const MAX_SIGNALS: usize = 3;
 
-pub(super) fn message(rows: &[Transition], skipped: u64) -> Vec<u8> {
+pub(super) fn message(rows: &[TransitionJson], skipped: u64) -> Vec<u8> {
     let lines: Vec<String> = rows.iter().map(line).collect();
     let more = match skipped {
         0 => None,
@@ -37,7 +37,7 @@ pub(super) fn message(rows: &[Transition], skipped: u64) -> Vec<u8> {
     json!({ "text": text, "blocks": blocks }).to_string().into_bytes()
 }
 
-fn line(row: &Transition) -> String {
+fn line(row: &TransitionJson) -> String {
     let what = match row.transition {
         Change::Opened => "opened",
         Change::Raised => "rose",

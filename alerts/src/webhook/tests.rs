@@ -331,7 +331,7 @@ fn slack_shows_strangers_texts_as_they_are() {
 
 #[test]
 fn slack_gets_many_rows_at_once_and_the_number_of_dropped_ones() {
-    let rows: Vec<Transition> = samples::all();
+    let rows: Vec<TransitionJson> = samples::all();
     let message: Value = serde_json::from_slice(&slack::message(&rows, 3)).unwrap();
     assert_eq!(message["text"], format!("Keytide: {} changes of incidents", rows.len() + 3));
     let blocks = message["blocks"].as_array().unwrap();
@@ -339,7 +339,7 @@ fn slack_gets_many_rows_at_once_and_the_number_of_dropped_ones() {
     assert!(blocks[rows.len()]["text"]["text"].as_str().unwrap().starts_with("And 3 more"));
     // The longest values that there are still fit a block.
     let long = "<".repeat(100_000);
-    let row = Transition {
+    let row = TransitionJson {
         key_id: long.clone(),
         customer: Some(long.clone()),
         plan: Some(long.clone()),

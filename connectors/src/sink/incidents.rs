@@ -139,7 +139,7 @@ impl Serialize for Thousandths {
 /// Makes a row of either view. Both have the columns listed here; `$more` are those of the log alone.
 macro_rules! row {
     ($row:ident of $incident:expr, $job:ident, $names:ident $(, $more:ident: $value:expr)*) => {{
-        let of: &Incident = $incident;
+        let of: &IncidentJson = $incident;
         let name = |id| $names.name(id).map(str::to_owned);
         incident_row::$row {
             incident_id: of.id.to_string(),
@@ -155,7 +155,7 @@ macro_rules! row {
             last_signal_at: time(of.last_signal_ms),
             ended_at: of.ended_ms.map(time),
             signals: of.signals.iter().map(|evidence| signal(evidence, $names)).collect(),
-            evidence: incident_row::Evidence {
+            evidence: incident_row::EvidenceJson {
                 calls: of.calls,
                 known_since: time(of.known_since_ms),
                 known_calls: of.known_calls,
@@ -169,13 +169,13 @@ macro_rules! row {
     }};
 }
 
-fn incident(of: &Incident, job: JobInfo<'_>, names: &Names) -> incident_row::Incident<Thousandths> {
-    row!(Incident of of, job, names)
+fn incident(of: &IncidentJson, job: JobInfo<'_>, names: &Names) -> incident_row::IncidentJson<Thousandths> {
+    row!(IncidentJson of of, job, names)
 }
 
-fn transition(of: &Transition, job: JobInfo<'_>, names: &Names) -> incident_row::Transition<Thousandths> {
+fn transition(of: &TransitionJson, job: JobInfo<'_>, names: &Names) -> incident_row::TransitionJson<Thousandths> {
     row!(
-        Transition of &of.incident, job, names,
+        TransitionJson of &of.incident, job, names,
         seq: of.seq,
         transition: of.change,
         at: time(of.at_ms),
@@ -192,10 +192,10 @@ fn has_expectation(signal: Signal) -> bool {
     signal.family() != Family::Hard && signal != Signal::Mix
 }
 
-fn signal(evidence: &Evidence, names: &Names) -> incident_row::Signal<Thousandths> {
+fn signal(evidence: &Evidence, names: &Names) -> incident_row::SignalJson<Thousandths> {
     let Evidence { signal, window_ms, width_ms, first_ms, last_ms, expected, seen, bits, values } = evidence;
     let has_expectation = has_expectation(*signal);
-    incident_row::Signal {
+    incident_row::SignalJson {
         signal: signal.name().to_owned(),
         family: signal.family().name().to_owned(),
         window_start: time(*window_ms),
@@ -218,9 +218,9 @@ fn ratio(seen: u64, expected: u64) -> Option<u64> {
     Some(u64::try_from(ratio).unwrap_or(u64::MAX))
 }
 
-fn contributor(of: &Contributor, names: &Names) -> incident_row::Value {
+fn contributor(of: &Contributor, names: &Names) -> incident_row::ValueJson {
     let (kind, value) = value(of.value, names);
-    incident_row::Value { kind: kind.to_owned(), value, calls: of.calls, new: of.is_new }
+    incident_row::ValueJson { kind: kind.to_owned(), value, calls: of.calls, new: of.is_new }
 }
 
 /// Returns the kind of a value, and the value as text.
@@ -256,15 +256,15 @@ fn degrees(hundredths: i32) -> String {
     format!("{sign}{}.{:02}", size / 100, size % 100)
 }
 
-fn point(of: &Point) -> incident_row::Point<Thousandths> {
-    incident_row::Point { start: time(of.start_ms), calls: of.calls, expected: Thousandths(of.expected) }
+fn point(of: &Point) -> incident_row::PointJson<Thousandths> {
+    incident_row::PointJson { start: time(of.start_ms), calls: of.calls, expected: Thousandths(of.expected) }
 }
 
-fn sample(of: &Sample, partitions: &[PartitionInfo]) -> incident_row::Sample {
+fn sample(of: &SampleJson, partitions: &[PartitionInfo]) -> incident_row::SampleJson {
     let RecordLocation { source, partition, offset, index, path: _ } =
         RecordLocation::of(of.position, partitions);
     let client = (of.client != 0).then(|| Ipv6Addr::from_bits(of.client).to_canonical().to_string());
-    incident_row::Sample {
+    incident_row::SampleJson {
         source: source.into_owned(),
         partition,
         offset,

@@ -183,7 +183,7 @@ fn run_operators(
                 Copied::Definitions(definitions) => dataflow.definitions(definitions),
                 Copied::Events(events) => dataflow.events(events),
                 Copied::Tick(info) => {
-                    dataflow.close(*info);
+                    dataflow.end_tick(*info);
                     worker.step();
                     while probe.less_than(&(info.tick + 1).saturating_sub(TICKS_IN_FLIGHT)) {
                         worker.step();

@@ -140,7 +140,7 @@ impl Dataflow {
     ///
     /// # Panics
     /// If another tick is open.
-    pub fn close(&mut self, info: TickInfo) {
+    pub fn end_tick(&mut self, info: TickInfo) {
         assert_eq!(*self.control.time(), info.tick, "the tick that closes is the one that is open");
         self.control.send(info);
         self.advance_to(info.tick + 1);

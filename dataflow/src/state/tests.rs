@@ -80,7 +80,7 @@ fn after_a_tick(
         dataflow.events(&mut events.clone());
         dataflow.tables(&mut tables.clone());
         dataflow.definitions(&mut definitions.clone());
-        dataflow.close(TickInfo {
+        dataflow.end_tick(TickInfo {
             tick: TICK,
             watermark_before: TICK - 60_000,
             watermark: TICK - 1,

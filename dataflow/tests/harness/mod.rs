@@ -169,7 +169,7 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
                 dataflow.tables(&mut tables);
                 dataflow.definitions(&mut tick.definitions.clone());
             }
-            dataflow.close(tick.info);
+            dataflow.end_tick(tick.info);
         }
         let end = ticks.last().map_or(0, |tick| tick.info.tick + 1);
         while dataflow.probe().less_than(&end) {

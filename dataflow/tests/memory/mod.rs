@@ -147,7 +147,7 @@ fn held_after(options: Options, parts: Vec<Vec<TickInput>>) -> Vec<Held> {
                 dataflow.events(&mut tick.events);
                 dataflow.tables(&mut tick.tables);
                 dataflow.definitions(&mut tick.definitions);
-                dataflow.close(tick.info);
+                dataflow.end_tick(tick.info);
                 while dataflow.probe().less_than(&(tick.info.tick + 1)) {
                     worker.step();
                 }

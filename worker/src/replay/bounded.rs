@@ -242,7 +242,7 @@ fn work(
                 collect.borrow_mut().table_dead_letters(&letters)?;
             }
             Some(Message::Close { info, next }) => {
-                dataflow.close(info);
+                dataflow.end_tick(info);
                 open = next;
                 if open - stepped >= TICKS_A_ROUND || fresh >= EVENTS_A_ROUND {
                     (stepped, fresh) = (open, 0);

@@ -128,7 +128,7 @@ impl Part<'_> {
                 self.gather.borrow_mut().table_letters(tick, letters);
             }
             Message::Close { info, next } => {
-                dataflow.close(info);
+                dataflow.end_tick(info);
                 self.closed.push_back(info.tick);
                 self.begin(next);
                 for message in std::mem::take(&mut self.early) {

@@ -1,7 +1,8 @@
-//! Incidents: suspected leaks of keys, as a log of transitions and as the row that each transition leaves.
+//! Defines incidents, which are suspected leaks of keys: the log of their transitions, and the row that each
+//! transition leaves.
 //!
-//! An incident is identified by its key, the version of the detector that opened it, and the window in which it
-//! opened: the same in every replay. Times are event times; what was expected is in thousandths of a call.
+//! An incident is identified by its key, the version of the detector, and the window in which it opened. So it is the
+//! same in every replay. Times are event times. Expected numbers are in thousandths of a call.
 
 use std::fmt;
 
@@ -12,16 +13,16 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::detect::{Bits, Severity, Signal};
 use crate::model::{Country, EventTime, KeyId, KeyState, NameId, Owner, Policy, Position, RouteId};
 
-/// The version of the detector's arithmetic. It is part of an incident's identity: what another version makes of the
-/// same calls is another incident.
+/// The version of the detector's arithmetic. It is part of an incident's identity: another version makes another
+/// incident of the same calls.
 pub const DETECTOR_VERSION: u32 = 1;
 
-/// An incident's identity.
+/// The identity of an incident, which is a hash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct IncidentId(pub u128);
 
 impl IncidentId {
-    /// Of the incident of `key` that opened in the window that starts at `opened_ms`.
+    /// Returns the identity of the incident of `key` that opened in the window that starts at `opened_ms`.
     #[must_use]
     pub fn new(key: KeyId, opened_ms: EventTime) -> Self {
         let mut hasher = Xxh3::new();
@@ -44,19 +45,19 @@ impl fmt::Debug for IncidentId {
     }
 }
 
-/// Where an incident stands.
+/// The state in which an incident is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum IncidentState {
     /// Signals came within the last 30 minutes.
     Open,
-    /// None did.
+    /// No signal came within the last 30 minutes.
     Ended,
-    /// The tables say that it was none.
+    /// A change of the tables took it back.
     Withdrawn,
 }
 
 impl IncidentState {
-    /// As written in views.
+    /// Returns the name that views show.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -67,18 +68,18 @@ impl IncidentState {
     }
 }
 
-/// What a signal is about.
+/// A value that a signal is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum EvidenceValue {
     Country(Country),
     Asn(u32),
-    /// A network: /24 of IPv4 or /48 of IPv6, as its first address (IPv4 mapped).
+    /// The first address of a network, /24 of IPv4 (mapped into IPv6) or /48 of IPv6.
     Network(u128),
     Agent(NameId),
     Route(RouteId),
-    /// A place on earth: latitude and longitude in hundredths of a degree.
+    /// Latitude and longitude in hundredths of a degree.
     Place(i32, i32),
-    /// Where a leaked token was found: what was reported as source, and as URL.
+    /// The source and the URL of a report that a token leaked.
     Report(NameId, NameId),
 }
 
@@ -88,21 +89,20 @@ pub struct Contributor {
     pub value: EvidenceValue,
     /// Its calls in the window.
     pub calls: u64,
-    /// Whether the key was never seen with it before.
+    /// True if the key was never seen with it before.
     pub is_new: bool,
 }
 
-/// Why a signal spoke.
+/// The evidence of a signal of an incident.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Evidence {
     pub signal: Signal,
-    /// Start of the window in which it said most.
+    /// Start of the window with the most bits.
     pub window_ms: EventTime,
-    /// How wide that window is.
     pub width_ms: u64,
     pub first_ms: EventTime,
     pub last_ms: EventTime,
-    /// What was expected in the window, in thousandths.
+    /// The number expected in the window, in thousandths.
     pub expected: u64,
     pub seen: u64,
     pub bits: Bits,
@@ -124,18 +124,17 @@ pub struct Point {
 pub struct Sample {
     pub position: Position,
     pub time: EventTime,
-    /// From which address, as IPv6 (IPv4 mapped); zero where unknown.
+    /// The caller's address as IPv6 (IPv4 mapped), zero where unknown.
     pub client: u128,
-    /// With which status it was answered.
     pub status: u16,
 }
 
-/// A suspected leak of one key: the newest version of its row.
+/// The newest version of the row of a suspected leak of one key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Incident {
     pub id: IncidentId,
     pub key: KeyId,
-    /// Whose key it was when the incident opened.
+    /// The owner of the key when the incident opened.
     pub owner: Owner,
     /// The highest severity that it reached.
     pub severity: Severity,
@@ -144,27 +143,27 @@ pub struct Incident {
     pub state: IncidentState,
     /// Start of the window in which it opened.
     pub opened_ms: EventTime,
-    /// When a signal last spoke: the end of its window.
+    /// End of the last window in which a signal was observed.
     pub last_signal_ms: EventTime,
     /// When it ended or was withdrawn.
     pub ended_ms: Option<EventTime>,
-    /// What spoke, first what counts most: bits times weight.
+    /// The signals, ordered by bits times weight, the most first.
     pub signals: Vec<Evidence>,
-    /// The key's last six hours, in order; five minutes without calls are left out.
+    /// The key's last six hours, in order. Five minutes without calls are left out.
     pub traffic: Vec<Point>,
     /// Some calls, at most 5.
     pub samples: Vec<Sample>,
     /// The key's calls in windows of the incident.
     pub calls: u64,
-    /// Since when the key is known.
+    /// The time since which the key is known.
     pub known_since_ms: EventTime,
-    /// How many calls of the last month are known of it.
+    /// The number of its calls that are known of the last month.
     pub known_calls: u64,
-    /// Whether many keys of its plan, or of all plans, rose together.
+    /// True if many keys of its plan, or of all plans, rose together.
     pub platform_event: bool,
 }
 
-/// What happened to an incident.
+/// The kind of a transition of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
@@ -179,7 +178,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// As written in views.
+    /// Returns the name that views show.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -192,7 +191,7 @@ impl Change {
     }
 }
 
-/// Why an incident was withdrawn.
+/// The reason for which an incident was withdrawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Reason {
     /// The key's allow-list covers where the calls came from.
@@ -206,7 +205,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// As written in views.
+    /// Returns the name that views show.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -222,47 +221,47 @@ impl Reason {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Transition {
     pub incident: Incident,
-    /// Its place among the incident's transitions, from 0.
+    /// The number of the transition among those of the incident, from 0.
     pub seq: u32,
     pub change: Change,
-    /// When, by event time: the end of the window that was evaluated; the watermark where none was.
+    /// The event time: the end of the window that was evaluated, else the watermark.
     pub at_ms: EventTime,
     pub reason: Option<Reason>,
-    /// Whether the window was still open.
+    /// True if the window was still open.
     pub early: bool,
-    /// The tick was cut while the job was catching up.
+    /// True if the job was catching up at the tick.
     pub catching_up: bool,
-    /// What may be done about incidents of the key; `None`: the key has no row, or its plan none.
+    /// The most that may be done about incidents of the key. `None` if the key has no row, or its plan none.
     pub policy: Option<Policy>,
-    /// The key's state; `None`: the key has no row.
+    /// The key's state, `None` if the key has no row.
     pub key_state: Option<KeyState>,
     /// Keys that were called in this or the last day (UTC), over all workers.
     pub active_keys: u64,
-    /// Whom to tell: the key's contacts, separated by `;`.
+    /// The addresses of the key's contacts, separated by `;`.
     pub contact: NameId,
-    /// Whom to tell: the subscription's contacts, separated by `;`.
+    /// The addresses of the subscription's contacts, separated by `;`.
     pub contacts: NameId,
 }
 
 impl Transition {
-    /// Its place among the transitions of a tick: by time, then by incident, in the order in which it has them.
+    /// Returns its order among the transitions of a tick: by time, then by incident, then by number.
     #[must_use]
     pub fn order(&self) -> (EventTime, IncidentId, u32) {
         (self.at_ms, self.incident.id, self.seq)
     }
 }
 
-/// What is, or would be, done to a key.
+/// An action that would be taken about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
     Suspend,
     Revoke,
-    /// Let it be used again.
+    /// Lets the key be used again.
     Reinstate,
 }
 
 impl Action {
-    /// As written in views.
+    /// Returns the name that views show.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -273,16 +272,16 @@ impl Action {
     }
 }
 
-/// How far an action is.
+/// The state in which an action is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ActionState {
-    /// It waits for a person, or acting is off: `reason` says which, and what would have been done.
+    /// It waits for a person, or actions are switched off. `reason` names which of the two, and the action.
     Held,
     Withdrawn,
 }
 
 impl ActionState {
-    /// As written in views.
+    /// Returns the name that views show.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -292,22 +291,22 @@ impl ActionState {
     }
 }
 
-/// A row of `revocations`: what would be done to a key, and why it isn't.
+/// A row of `revocations`: an action about a key, and why it isn't taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Revocation {
-    /// The action's identity: a hash of incident and action.
+    /// A hash of incident and action.
     pub id: u128,
     pub key: KeyId,
     pub incident: IncidentId,
     pub action: Action,
     pub state: ActionState,
     pub reason: String,
-    /// By event time, as the transition that asked for it.
+    /// The event time of the transition that asked for it.
     pub at_ms: EventTime,
 }
 
 impl Revocation {
-    /// The identity of an action on account of an incident.
+    /// Returns the identity of an action on account of an incident.
     #[must_use]
     pub fn id(incident: IncidentId, action: Action) -> u128 {
         let mut hasher = Xxh3::new();

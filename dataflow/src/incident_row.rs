@@ -1,30 +1,30 @@
-//! The views `incidents` and `incident_log` as JSON: one definition for the sinks that write rows and for alerts and
+//! Defines the views `incidents` and `incident_log` as JSON: once for the sinks that write rows, and for alerts and
 //! the demo that read them back.
 //!
-//! Columns stand in the order of the fields. Strangers write some of the texts (routes, user agents, names of networks),
-//! so whoever shows one has to escape it. Numbers that the detector has in thousandths are of type `N`: a float for
-//! readers, and for the sinks an integer that is written with three decimals, the same on every machine.
+//! Columns have the order of the fields. Some texts come from strangers (routes, user agents, names of networks), so
+//! a reader that shows one has to escape it. Numbers that the detector has in thousandths are of type `N`, which is a
+//! float for readers. Sinks have an integer that is written with three decimals, the same on every machine.
 
 use serde::{Deserialize, Serialize};
 
 use crate::incident::Change;
 
-/// Makes both rows of columns that are listed once: those of the log alone stand at two places among the others.
+/// Makes both rows of one list of columns. The columns of the log alone are in two places among the others.
 macro_rules! rows {
     (log { $($log:tt)* } owner { $($owner:tt)* } permitted { $($permitted:tt)* } incident { $($incident:tt)* }) => {
-        /// A row of `incidents`.
+        /// The columns of a row of `incidents`.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         pub struct IncidentJson<N> {
-            /// 32 hexadecimal digits.
+            /// The identity in 32 hexadecimal digits.
             pub incident_id: String,
             $($owner)*
             $($incident)*
         }
 
-        /// A row of `incident_log`: a transition, and the incident after it.
+        /// The columns of a row of `incident_log`: a transition, and the incident after it.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         pub struct TransitionJson<N = f64> {
-            /// 32 hexadecimal digits.
+            /// The identity in 32 hexadecimal digits.
             pub incident_id: String,
             $($log)*
             $($owner)*
@@ -36,9 +36,9 @@ macro_rules! rows {
 
 rows! {
     log {
-        /// The transition's place among the incident's, from 0.
+        /// The number of the transition among those of the incident, from 0.
         pub seq: u32,
-        /// `opened`, `raised`, `reopened`, `ended`, `withdrawn`.
+        /// One of `opened`, `raised`, `reopened`, `ended`, `withdrawn`.
         pub transition: Change,
         /// The event time of the transition; RFC 3339, as all times here.
         pub at: String,
@@ -46,28 +46,28 @@ rows! {
         pub reason: Option<String>,
         /// True if the window that opened it wasn't over yet.
         pub early: bool,
-        /// True if the job was catching up. Actions are held then.
+        /// True if the job was catching up, when actions are held.
         pub catching_up: bool,
     }
     owner {
-        /// The key: 32 hexadecimal digits, or its name where it is no secret.
+        /// The key in 32 hexadecimal digits, or its name where it is no secret.
         pub key_id: String,
         pub subscription: Option<String>,
         pub customer: Option<String>,
         pub plan: Option<String>,
     }
     permitted {
-        /// The most that may be done about the key's incidents: `observe`, `alert`, `suspend`, `revoke`.
+        /// The most that may be done about the incident: `observe`, `alert`, `suspend` or `revoke`.
         pub policy: Option<String>,
-        /// The key's state: `active`, `suspended`, `revoked`; `None` if it has no row.
+        /// The key's state, `active`, `suspended` or `revoked`. It is `None` if the key has no row.
         pub key_state: Option<String>,
     }
     incident {
-        /// The highest level reached: `alert`, `revoke`.
+        /// The highest severity reached, `alert` or `revoke`.
         pub level: String,
         /// The highest probability of a leak reached, in percent.
         pub score: u8,
-        /// `open`, `ended`, `withdrawn`.
+        /// One of `open`, `ended`, `withdrawn`.
         pub state: String,
         /// Start of the window in which it opened.
         pub opened_at: String,
@@ -88,9 +88,9 @@ rows! {
 /// A signal of an incident.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SignalJson<N = f64> {
-    /// The signal's name: see [`Signal::name`](crate::detect::Signal::name).
+    /// The name by [`Signal::name`](crate::detect::Signal::name).
     pub signal: String,
-    /// `volume`, `origin`, `behaviour`, `errors`, `hard`.
+    /// One of `volume`, `origin`, `behaviour`, `errors`, `hard`.
     pub family: String,
     /// Start of the window with the most bits.
     pub window_start: String,
@@ -115,8 +115,9 @@ pub struct SignalJson<N = f64> {
 /// A value that contributed to a signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValueJson {
-    /// `country` (two letters), `asn` (`AS64500`), `network` (CIDR), `user_agent`, `route` (`api METHOD /route`),
-    /// `place` (latitude and longitude), `report` (where a token was found).
+    /// The kind, with the form of `value`. It is `country` (two letters), `asn` (`AS64500`), `network` (CIDR),
+    /// `user_agent`, `route` (`api METHOD /route`), `place` (latitude and longitude) or `report` (source and URL of a
+    /// leaked token).
     pub kind: String,
     pub value: String,
     /// Its calls in the window.
@@ -134,7 +135,7 @@ pub struct EvidenceJson<N = f64> {
     pub known_since: String,
     /// The number of calls of the last month that are known of it.
     pub known_calls: u64,
-    /// The key's last six hours in steps of five minutes; steps without calls are left out.
+    /// The key's last six hours in steps of five minutes. Steps without calls are left out.
     pub traffic: Vec<PointJson<N>>,
     /// Some calls, at most 5.
     pub samples: Vec<SampleJson>,
@@ -142,7 +143,7 @@ pub struct EvidenceJson<N = f64> {
     pub config: String,
 }
 
-/// Calls of five minutes.
+/// The calls of a key in five minutes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PointJson<N = f64> {
     /// Start of the five minutes.
@@ -152,7 +153,7 @@ pub struct PointJson<N = f64> {
     pub expected: N,
 }
 
-/// A call, and where its record stands.
+/// A call, and the position of its record in the input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleJson {
     pub source: String,
@@ -160,7 +161,7 @@ pub struct SampleJson {
     pub partition: u32,
     /// The offset, or the byte at which the line starts.
     pub offset: u64,
-    /// The record's place within its message.
+    /// The record's index within its message.
     pub index: u32,
     pub at: String,
     pub client: Option<String>,

@@ -1,8 +1,7 @@
-//! The dataflow of Keytide: access events and tables in, updates of the views out.
+//! The dataflow of Keytide turns access events and rows of tables into updates of the views.
 //!
-//! This crate is pure: no I/O, no clock, no randomness, no async runtime. Everything is a function of the
-//! rows it is given and the ticks they are given at, which is what makes replay, restore and the oracle
-//! tests possible.
+//! The crate is pure: it has no I/O, no clock, no randomness and no async runtime. Its results depend on the rows
+//! alone, and on the ticks at which they are given. This makes replay, restore and the oracle tests possible.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

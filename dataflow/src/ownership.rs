@@ -1,17 +1,18 @@
-//! Who a key belongs to, and since when: the history that the rows of one key make.
+//! Keeps the history of a key's owners, as the rows of the key make it.
 //!
-//! The table says what holds now; windows ask what held at their start. So each change becomes a fact (since when,
-//! subscription). Of a key's rows the one with the latest `valid_from` that isn't in the future is in force; a row
-//! without one counts as older than any, and of several of these the newest. What follows, whatever the order in which
-//! the rows came:
+//! The table has the owners of now; windows need the owner at their start. So each change becomes a fact (start,
+//! subscription). Of a key's rows the one with the latest `valid_from` that isn't in the future is in force. A row
+//! without `valid_from` counts as older than any, and of several of these the newest wins. Two properties follow,
+//! whatever the order in which the rows came:
 //!
 //! * **Now and later** the owner is a function of the rows that are held, and of nothing else. A job that followed
-//!   every change and one that starts from what is there say the same.
+//!   every change agrees with one that starts from the current table.
 //! * **Before now** a row with `valid_from` holds since then, also if it comes late. A row without one holds since
-//!   ever if it is a key's first, else since it came. What was is only changed by rows that name a time.
+//!   ever if it is a key's first, else since it came. The past is only changed by rows that name a time.
 //!
-//! Changes of one tick are read in their order. Without a deletion among them they add to what was said. From the last
-//! deletion on they are a **statement**: the rows that follow it are all that the key has, and none: it has no owner.
+//! Changes of one tick are read in their order. Without a deletion among them they add to the history. From the last
+//! deletion on they are a **statement**: the rows that follow it are all rows of the key. If it is empty, the key has
+//! no owner.
 
 use crate::model::{EventTime, KeyRow, NameId};
 
@@ -20,7 +21,7 @@ use crate::model::{EventTime, KeyRow, NameId};
 pub struct Ownership(pub(crate) Vec<(EventTime, NameId)>);
 
 impl Ownership {
-    /// The owner at a time, [`NameId::NONE`] where there is none.
+    /// Returns the owner at a time, [`NameId::NONE`] where there is none.
     #[must_use]
     pub fn owner(&self, at: EventTime) -> NameId {
         self.in_force(at).unwrap_or(NameId::NONE)
@@ -31,7 +32,7 @@ impl Ownership {
         Some(self.0[..until].last()?.1)
     }
 
-    /// Takes the changes of a tick at which it is `now`: rows in their order, each with whether it is gone.
+    /// Takes the changes of the tick with the time `now`: rows in their order, each with whether it was deleted.
     pub fn take(&mut self, changes: &[(&KeyRow, bool)], now: EventTime) {
         let statement = changes.iter().rposition(|(_, deleted)| *deleted).map(|last| &changes[last + 1..]);
         let undated = |rows: &[(&KeyRow, bool)]| {
@@ -39,7 +40,7 @@ impl Ownership {
             undated.map(|(row, _)| row.subscription)
         };
         if statement.is_some() {
-            // What was to come and isn't said any more won't.
+            // A fact of the future that isn't stated again is withdrawn.
             self.0.retain(|fact| fact.0 <= now);
         }
         let rows = statement.unwrap_or(changes);
@@ -54,13 +55,13 @@ impl Ownership {
             }
         }
         let holds = match statement {
-            // All rows are here: what holds is known.
+            // A statement has all rows of the key, so it decides the owner now.
             Some(rows) => {
                 let dated = rows.iter().filter_map(|(row, _)| Some((row.valid_from?, row.subscription)));
                 let dated = dated.filter(|(from, _)| *from <= now).max_by_key(|(from, _)| *from);
                 dated.map(|(_, name)| name).or(base).unwrap_or(NameId::NONE)
             }
-            // Only the row without a date was ever said, or nothing about now.
+            // Without a statement, only a row without a date can change the owner now.
             None => match base.filter(|_| !is_first) {
                 Some(base) => base,
                 None => return,
@@ -78,7 +79,7 @@ impl Ownership {
         }
     }
 
-    /// Drops facts that were superseded before `held_from`, which nobody asks for any more.
+    /// Drops facts that were superseded before `held_from`: no held window needs them.
     pub(crate) fn forget(&mut self, held_from: EventTime) {
         let in_force = self.0.partition_point(|fact| fact.0 <= held_from);
         self.0.drain(..in_force.saturating_sub(1));
@@ -107,10 +108,10 @@ mod tests {
         }
     }
 
-    /// A change: subscription, since when, whether it is gone.
+    /// A change as subscription, start and whether it is deleted.
     type Change = (u64, Option<EventTime>, bool);
 
-    /// A history after ticks, each a time and its changes.
+    /// Returns a history after ticks, each a time and its changes.
     fn after(ticks: &[(EventTime, &[Change])]) -> Vec<(EventTime, u64)> {
         let mut history = Ownership::default();
         for (now, changes) in ticks {

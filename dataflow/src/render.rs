@@ -1,4 +1,4 @@
-//! The whole graph, and the only file that knows it.
+//! Builds the whole graph, which no other file knows.
 //!
 //! ```text
 //!  events --by request--> dedupe --by key--> admission --> usage + bookings --> sum --> subscription_usage --> rows
@@ -19,8 +19,8 @@
 //!  rows of keys and of reported leaks --^                plans, contacts --------^
 //! ```
 //!
-//! Events travel twice (to the worker of their request, then to that of their key), those of the key `overflow` once
-//! more; afterwards all operators share the same batches.
+//! Events travel twice: to the worker of their request, then to that of their key. Those of the key `overflow` travel
+//! once more. Afterwards all operators share the same batches.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -62,24 +62,23 @@ use crate::operators::windowed::{
 use crate::row::{Output, SubscriptionInfo};
 use crate::state::{Registered, Registry, RestoreError, Snapshot, States};
 
-/// What the dataflow is configured by.
+/// The options that the dataflow is built with.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub windows: keytide_config::Windows,
     pub limits: keytide_config::Limits,
-    /// When rows are put out.
+    /// Decides when rows are published.
     pub publish: Publish,
-    /// What the detector takes for a leak.
     pub detection: DetectorOptions,
 }
 
-/// How keys are watched.
+/// The options of the leak detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetectorOptions {
     pub enabled: bool,
-    /// Whether the score of every window is put out, not only incidents.
+    /// True if the score of every window is published, not only incidents.
     pub scores: bool,
-    /// How long a window stays open behind the watermark.
+    /// How long a window stays open behind the watermark, in ms.
     pub grace_ms: u64,
     pub tuning: Tuning,
 }
@@ -96,7 +95,7 @@ impl Default for DetectorOptions {
     }
 }
 
-/// A worker's ends of the dataflow.
+/// A worker's handles of the dataflow: its inputs, its probe and its states.
 pub struct Dataflow {
     events: InputHandleVec<Tick, AccessEvent>,
     tables: InputHandleVec<Tick, TableChange>,
@@ -113,7 +112,7 @@ impl std::fmt::Debug for Dataflow {
 }
 
 impl Dataflow {
-    /// Moves on to a tick: nothing comes for earlier ones.
+    /// Moves on to a tick. Nothing may come for earlier ticks.
     pub fn advance_to(&mut self, tick: Tick) {
         self.events.advance_to(tick);
         self.tables.advance_to(tick);
@@ -121,22 +120,22 @@ impl Dataflow {
         self.control.advance_to(tick);
     }
 
-    /// Events of the current tick; takes the batch's content.
+    /// Sends events of the current tick, and empties the batch.
     pub fn events(&mut self, batch: &mut Vec<AccessEvent>) {
         self.events.send_batch(batch);
     }
 
-    /// Changes of tables in the current tick. One worker is given them.
+    /// Sends changes of tables in the current tick. One worker of the job is given them.
     pub fn tables(&mut self, changes: &mut Vec<TableChange>) {
         self.tables.send_batch(changes);
     }
 
-    /// Strings that events and tables of the current or later ticks use.
+    /// Sends strings that events and tables of the current or later ticks use.
     pub fn definitions(&mut self, definitions: &mut Vec<Definition>) {
         self.definitions.send_batch(definitions);
     }
 
-    /// Ends the current tick, which is `info.tick`; every worker is given the same.
+    /// Ends the current tick, which is `info.tick`. Every worker must be given the same `info`.
     ///
     /// # Panics
     /// If another tick is open.
@@ -146,13 +145,13 @@ impl Dataflow {
         self.advance_to(info.tick + 1);
     }
 
-    /// Where all operators are: a tick is done when the probe isn't `less_than` the next.
+    /// Returns the probe of all operators. A tick is done when the probe isn't `less_than` the next.
     #[must_use]
     pub fn probe(&self) -> &ProbeHandle<Tick> {
         &self.probe
     }
 
-    /// This worker's durable states. To be asked for snapshots between ticks.
+    /// Returns this worker's durable states. Snapshots must be taken between ticks.
     #[must_use]
     pub fn states(&self) -> &States {
         &self.states
@@ -162,7 +161,7 @@ impl Dataflow {
 /// Builds the dataflow on one worker. All workers must build the same.
 ///
 /// # Errors
-/// A row of `restore` can't be read.
+/// If a row of `restore` can't be read.
 pub fn render<O: Output + 'static>(
     scope: Scope<'_, Tick>,
     options: Options,
@@ -188,7 +187,7 @@ pub fn render<O: Output + 'static>(
         registry.register(Assignments::default())?,
         registry.register(TableRows::default())?,
     );
-    // Timely's input handle flushes an exchange only if it sent since its last step, so what it sent before
+    // Timely's input handle flushes an exchange only if it sent since its last step. Batches that it sent before
     // would stay behind. An operator flushes whenever it ran.
     let events = events.unary(Pipeline, "Events", |_, _| {
         |input, output| {
@@ -300,8 +299,8 @@ pub fn render<O: Output + 'static>(
     })
 }
 
-/// Sends each update of a collection at its own tick. A batch of differential dataflow can span ticks, and
-/// travels at the earliest.
+/// Sends each update of a collection at its own tick. A batch of differential dataflow can span ticks, and travels at
+/// the earliest of them.
 fn at_their_ticks<'scope, D: Clone + 'static>(
     updates: StreamVec<'scope, Tick, (D, Tick, isize)>,
 ) -> StreamVec<'scope, Tick, (D, Tick, isize)> {
@@ -318,7 +317,7 @@ fn at_their_ticks<'scope, D: Clone + 'static>(
     })
 }
 
-/// A copy for each worker, with its index.
+/// Copies a stream for each worker, with the worker's index.
 fn to_all<'scope, D: Clone + 'static>(
     stream: StreamVec<'scope, Tick, D>,
 ) -> StreamVec<'scope, Tick, (u64, D)> {
@@ -328,7 +327,7 @@ fn to_all<'scope, D: Clone + 'static>(
 
 type Events<'scope> = timely::dataflow::Stream<'scope, Tick, Rc<Vec<AccessEvent>>>;
 
-/// What every operator is built with.
+/// The parts that every operator is built with.
 struct Graph<'scope> {
     scope: Scope<'scope, Tick>,
     control: StreamVec<'scope, Tick, TickInfo>,
@@ -341,7 +340,7 @@ impl<'scope> Graph<'scope> {
         (empty(self.scope), Pipeline)
     }
 
-    /// The tick isn't done before this stream's operator is done with it.
+    /// Makes the tick wait for this stream's operator.
     fn watch<D: Clone + 'static>(&self, stream: StreamVec<'scope, Tick, D>) {
         stream.probe_with(&self.probe);
     }
@@ -360,7 +359,8 @@ impl<'scope> Graph<'scope> {
         ));
     }
 
-    /// Decides which user agents are known by their strings; every worker is told.
+    /// Builds the operators that decide which user agents are known by their strings, and publish these on every
+    /// worker.
     fn agents(
         &self,
         defined: StreamVec<'scope, Tick, Definition>,
@@ -394,7 +394,7 @@ impl<'scope> Graph<'scope> {
         ));
     }
 
-    /// Decides which routes are told apart; every worker is told.
+    /// Builds the operator that admits routes, and sends its decisions to every worker.
     fn routes(
         &self,
         defined: StreamVec<'scope, Tick, Definition>,
@@ -420,8 +420,8 @@ impl<'scope> Graph<'scope> {
         to_all(decisions).map(|(worker, decision)| AdmissionChange::Route(worker, decision))
     }
 
-    /// Joins the tables among themselves: owners of keys, and what is known of subscriptions. A subscription
-    /// without a row still owns its keys; a plan without a row still is its subscriptions' plan.
+    /// Joins the tables among themselves, to owners of keys and facts of subscriptions. A subscription without a row
+    /// still owns its keys. A plan without a row still is its subscriptions' plan.
     fn tables(
         &self,
         changes: StreamVec<'scope, Tick, TableChange>,
@@ -481,11 +481,12 @@ impl<'scope> Graph<'scope> {
         let unknown = assigned
             .antijoin(infos.clone().map(|(id, _)| id))
             .map(move |(name, (key, from))| (key, from, owner(name, SubscriptionInfo::default())));
-        // Consolidated, so that a fact that several joins retract and insert in a tick arrives once.
+        // Several joins may retract and insert a fact in one tick; consolidated, it arrives once.
         (at_their_ticks(known.concat(unknown).consolidate().inner), at_their_ticks(infos.consolidate().inner))
     }
 
-    /// Watches keys. Incidents are all on one worker, which is told what is odd and what many keys do.
+    /// Builds the detector. All incidents are on one worker, which gets the observations of odd keys and the sums
+    /// over many keys.
     fn detector(
         &self,
         events: &Events<'scope>,
@@ -570,7 +571,7 @@ impl<'scope> Graph<'scope> {
     }
 }
 
-/// A change of a context as it is exchanged.
+/// A change of a context that can be exchanged.
 trait ContextChange: timely::ExchangeData {
     fn shard(&self) -> u64;
 }

@@ -1,4 +1,4 @@
-//! What the dataflow puts out: rows of the views, late events, counts, definitions.
+//! Defines the output of the dataflow: rows of the views, late events, counts and definitions.
 
 use crate::detect::Verdict;
 use crate::incident::{Incident, Transition};
@@ -10,37 +10,35 @@ use keytide_config::View;
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
-/// A row of a windowed view: its newest version.
+/// The newest version of a row of a windowed view.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Row<G, V> {
-    /// What is counted, apart from the window.
+    /// The group that the row counts, such as a key or a route.
     pub group: G,
     pub level: Level,
     pub start: EventTime,
     pub value: V,
-    /// The watermark passed the window's end + allowed lateness.
+    /// True once the watermark passed the window's end + allowed lateness.
     pub complete: bool,
-    /// The correction horizon passed: no change possible.
+    /// True once the correction horizon passed, after which the row can't change.
     pub is_final: bool,
 }
 
-/// Calls and their sums. All fields add.
+/// Sums over calls. Two of them add field by field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Usage {
     pub calls: u64,
-    /// Calls answered 4xx (499 apart).
+    /// Calls answered 4xx, but not 499.
     pub errors_4xx: u64,
-    /// Calls answered 5xx.
     pub errors_5xx: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    /// Sum of the known latencies in microseconds.
     pub latency_sum_us: u64,
     /// Calls whose latency is known.
     pub latency_calls: u64,
 }
 
-/// Usage and who it belongs to.
+/// Usage and the owner that it is attributed to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OwnedUsage {
     pub usage: Usage,
@@ -48,7 +46,7 @@ pub struct OwnedUsage {
     pub owner: Owner,
 }
 
-/// Usage of a subscription.
+/// Usage of a subscription, summed over its keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SubscriptionUsage {
     pub usage: Usage,
@@ -58,7 +56,7 @@ pub struct SubscriptionUsage {
     pub owner: SubscriptionInfo,
 }
 
-/// What the tables say of a subscription. Unknown fields are [`NameId::NONE`].
+/// A subscription as the tables describe it. An unknown field is [`NameId::NONE`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubscriptionInfo {
     pub customer: NameId,
@@ -80,7 +78,7 @@ pub struct KeyCountry {
     pub country: Country,
 }
 
-/// What a latency or a number of callers is about.
+/// The subject of a latency or of a number of callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Scope {
     Key(KeyId),
@@ -88,74 +86,64 @@ pub enum Scope {
     Route(RouteId),
 }
 
-/// Latencies, in microseconds. Percentiles are nearest-rank over a histogram, relative error <= 0.8 %.
+/// Percentiles of latencies in microseconds, by nearest rank over a histogram. The relative error is at most 0.8 %.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Latency {
     /// Calls whose latency is known.
     pub calls: u64,
     pub p50_us: u64,
-    /// 90th percentile.
     pub p90_us: u64,
-    /// 95th percentile.
     pub p95_us: u64,
-    /// 99th percentile.
     pub p99_us: u64,
     pub max_us: u64,
     pub mean_us: u64,
 }
 
-/// Calls from a country.
+/// A key's calls from one country, with the networks that they came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CountryCalls {
     pub calls: u64,
     /// Calls answered 4xx or 5xx.
     pub errors: u64,
-    /// The five autonomous systems with most calls: (number, calls), most first, ties by number.
+    /// The five autonomous systems with most calls, as (number, calls). The most come first, and ties by number.
     pub asns: smallvec::SmallVec<[(u32, u64); 2]>,
 }
 
-/// Distinct client addresses.
+/// The number of distinct client addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Callers {
     pub callers: u64,
-    /// Whether the number is exact.
+    /// False if the number is an estimate.
     pub exact: bool,
 }
 
-/// What a key's signals added up to after a window, where its [`score`](Verdict::score) is above 0.
+/// The sum of a key's signals after a window, if its [`score`](Verdict::score) is above 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Score {
     pub key: KeyId,
     pub window_ms: EventTime,
-    /// What they added up to.
     pub verdict: Verdict,
 }
 
-/// Rows of one view, each the newest version of its row, in no particular order.
+/// Rows of one view, each in its newest version, in no particular order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rows {
-    /// `usage`.
     Usage(Vec<Row<KeyId, OwnedUsage>>),
-    /// `usage_by_route`.
     UsageByRoute(Vec<Row<KeyRoute, OwnedUsage>>),
-    /// `latency`.
     Latency(Vec<Row<Scope, Latency>>),
-    /// `geo`.
     Geo(Vec<Row<KeyCountry, CountryCalls>>),
-    /// `callers`.
     Callers(Vec<Row<Scope, Callers>>),
-    /// `subscription_usage`; `None` retracts a row: its keys turned out to belong to another subscription.
+    /// `None` retracts a row, because its keys turned out to belong to another subscription.
     SubscriptionUsage(Vec<Row<NameId, Option<SubscriptionUsage>>>),
-    /// `incidents`.
     Incidents(Vec<Incident>),
-    /// `incident_log`: each stands for itself, in order.
+    /// In the order of the log: each transition stands for itself.
     IncidentLog(Vec<Transition>),
-    /// What the detector says of windows; only where [`DetectorOptions::scores`](crate::DetectorOptions::scores) asks for it.
+    /// Present only if [`DetectorOptions::scores`](crate::DetectorOptions::scores) asks for them.
     Scores(Vec<Score>),
 }
 
-/// Hands the views of windows to a macro: variant of [`Rows`], name of a field, row. Whoever keeps such rows by view
-/// makes fields and arms of this list, so a view stands nowhere else.
+/// Hands the views of windows to a macro, each as a variant of [`Rows`], the name of a field, and a row. Code that
+/// keeps rows by view makes its fields and arms of this list, so that a view has one place.
 #[macro_export]
 macro_rules! views_of_windows {
     ($each:ident) => {
@@ -205,23 +193,23 @@ macro_rules! impl_rows {
 }
 views_of_windows!(impl_rows);
 
-/// A late event: one that arrived behind its partition by more than out-of-orderness + allowed lateness, that is older
-/// than the horizon of dedupe, or that can't be counted any more.
+/// An event that is late: it arrived behind its partition by more than out-of-orderness + allowed lateness. An event
+/// is late, too, if it is older than the horizon of dedupe, or its month is no longer held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Late {
     pub position: Position,
     pub key: KeyId,
     pub request: RequestId,
     pub time: EventTime,
-    /// How far behind, in ms.
+    /// How many ms it is behind.
     pub late_ms: u64,
-    /// Whether the meters counted it all the same.
+    /// True if the meters counted it all the same.
     pub counted: bool,
-    /// Whether it is certain that no record with its identity was counted before.
+    /// True if it is certain that no record with its identity was counted before.
     pub proven: bool,
 }
 
-/// What a tick did with its records.
+/// Counts of what became of a tick's records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub events: u64,
@@ -234,7 +222,8 @@ pub struct Counts {
     pub overflow_routes: u64,
     /// Events that count under the country `XX`.
     pub overflow_countries: u64,
-    /// Events that came when the detector had closed their window: they count, and are not judged.
+    /// Events that came after the detector had closed their window. Meters count them; the detector doesn't judge
+    /// them.
     pub detector_late: u64,
 }
 
@@ -259,7 +248,7 @@ impl AddAssign for Counts {
     }
 }
 
-/// What counts against the caps in the day and the month of the watermark.
+/// Numbers that count against the caps in the day and the month of the watermark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Admitted {
     /// Keys without a row of the table of keys.
@@ -281,20 +270,20 @@ impl AddAssign for Admitted {
     }
 }
 
-/// Where a worker's share of the results goes. Called on the worker's thread while a tick closes, in the
-/// order of ticks for each view; what it is handed isn't complete before the probe passed the tick.
+/// Receives a worker's share of the results. It is called on the worker's thread while a tick closes, in the order of
+/// ticks for each view. A tick's output isn't complete before the probe passed the tick.
 pub trait Output {
-    /// Newest versions of rows of a view.
+    /// Takes the newest versions of rows of a view.
     fn rows(&mut self, tick: Tick, rows: Rows);
-    /// Late events.
+    /// Takes late events of the tick.
     fn late(&mut self, tick: Tick, late: Vec<Late>);
-    /// What became of the tick's records on this worker. May be called several times a tick: they add up.
+    /// Adds to what became of the tick's records on this worker. Several calls in a tick add up.
     fn counts(&mut self, tick: Tick, counts: Counts);
-    /// This worker's part of what counts against the caps after the tick. Several calls add up, as do workers.
+    /// Adds this worker's part of what counts against the caps after the tick. Several calls add up, as do workers.
     fn admitted(&mut self, tick: Tick, admitted: Admitted);
-    /// Strings behind the ids of this worker's rows; handed over before or with the first row that needs
-    /// them. The same may come again.
+    /// Takes the strings behind the ids of this worker's rows, before or with the first row that needs them. A string
+    /// may come again.
     fn define(&mut self, tick: Tick, definitions: Vec<Definition>);
-    /// Ids that no row of a later tick has, unless they are defined anew.
+    /// Takes ids that no row of a later tick has, unless they are defined anew.
     fn forget(&mut self, tick: Tick, forgotten: Vec<Forgotten>);
 }

@@ -1,32 +1,30 @@
-//! Windows: which levels exist, where their windows lie in event time, how long they are held.
+//! Defines the levels of windows, where their windows lie in event time, and how long they are held.
 //!
-//! All windows are aligned to UTC. A window is named by its level and start. With the watermark `w`:
-//! * it is *closed* once `w` passed its end: its content has been handed to the next coarser level;
-//! * it is *complete* once `w` passed its end + allowed lateness;
-//! * it is *final*, and forgotten, once `w` passed its end + [`Level::hold`].
+//! All windows are aligned to UTC. A window is named by its level and start. The watermark `w` decides its state:
+//! * A window is *closed* once `w` passed its end. Its content has then been merged into the next coarser level.
+//! * A window is *complete* once `w` passed its end + allowed lateness.
+//! * A window is *final*, and forgotten, once `w` passed its end + [`Level::hold`].
 //!
-//! Since windows of a level are contiguous, each of these is a comparison of the window's start with one
-//! instant per level and tick (`level.start(w - ...)`), not a look-up per window.
+//! Windows of a level are contiguous. So a window's start is compared with one instant a level and tick
+//! (`level.start(w - ...)`), and nothing is looked up per window.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::EventTime;
 use crate::model::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 
-/// The widths of windows, finest first.
+/// Lists the widths of windows, finest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Level {
     Minute,
     FiveMinutes,
     Hour,
-    /// One day (UTC).
     Day,
-    /// One calendar month (UTC).
     Month,
 }
 
 impl Level {
-    /// As written in views.
+    /// Returns the label that views show.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -38,7 +36,7 @@ impl Level {
         }
     }
 
-    /// Start of the window that holds `time`.
+    /// Returns the start of the window that holds `time`.
     #[must_use]
     pub fn start(self, time: EventTime) -> EventTime {
         match self {
@@ -53,7 +51,7 @@ impl Level {
         }
     }
 
-    /// End (exclusive) of the window that starts at `start`.
+    /// Returns the exclusive end of the window that starts at `start`.
     #[must_use]
     pub fn end(self, start: EventTime) -> EventTime {
         match self {
@@ -66,7 +64,7 @@ impl Level {
         }
     }
 
-    /// How long a window is held after its end, in ms: its correction horizon.
+    /// Returns how long a window is held after its end, in ms: its correction horizon.
     #[must_use]
     pub fn hold(self) -> u64 {
         match self {
@@ -77,7 +75,7 @@ impl Level {
         }
     }
 
-    /// A changed row is published at most once in so many ms; 0: at every tick.
+    /// Returns the least time between two publications of a changed row, in ms. At 0 ms each tick publishes it.
     #[must_use]
     pub fn cadence(self) -> u64 {
         match self {
@@ -87,27 +85,28 @@ impl Level {
         }
     }
 
-    /// Start of the earliest window that is still held at `watermark`.
+    /// Returns the start of the earliest window that is still held at `watermark`.
     #[must_use]
     pub fn held_from(self, watermark: EventTime) -> EventTime {
         self.start(watermark.saturating_sub(self.hold()))
     }
 
-    /// Start of the earliest window that isn't closed at `watermark`.
+    /// Returns the start of the earliest window that isn't closed at `watermark`.
     #[must_use]
     pub fn open_from(self, watermark: EventTime) -> EventTime {
         self.start(watermark)
     }
 
-    /// Start of the earliest window that isn't complete at `watermark`.
+    /// Returns the start of the earliest window that isn't complete at `watermark`.
     #[must_use]
     pub fn incomplete_from(self, watermark: EventTime, allowed_lateness: u64) -> EventTime {
         self.start(watermark.saturating_sub(allowed_lateness))
     }
 }
 
-/// Day of the month, from 0, of a day counted since the epoch (proleptic Gregorian calendar, eras of 400
-/// years that begin on 1 March; after H. Hinnant, "chrono-compatible low-level date algorithms", 2013).
+/// Returns the day of the month, counted from 0, of a day counted since the epoch. The calendar is the proleptic
+/// Gregorian one, in eras of 400 years that begin on 1 March. The algorithm is that of Howard Hinnant,
+/// "chrono-compatible low-level date algorithms", 2013.
 fn day_of_month(days_since_epoch: u64) -> u32 {
     let day_of_era = (days_since_epoch + 719_468) % 146_097;
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

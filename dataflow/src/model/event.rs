@@ -1,4 +1,4 @@
-//! The canonical access event, the same from every gateway.
+//! Defines the canonical access event, which is the same from every gateway.
 
 use std::fmt;
 
@@ -6,31 +6,31 @@ use serde::{Deserialize, Serialize};
 
 use super::{EventTime, KeyId, NameId, RequestId, RouteId};
 
-/// `latency_us` of a call whose latency isn't known.
+/// The `latency_us` of a call whose latency isn't known.
 pub const LATENCY_UNKNOWN: u64 = u64::MAX;
 
-/// Where a record stands in the job's input. Ordered: the lowest position wins among duplicates.
+/// The position of a record in the job's input. Positions are ordered: the lowest wins among duplicates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// Index in the job's list of partitions, over all sources.
     pub partition: u32,
-    /// The message: Kafka offset, or the byte (after decompression) at which a file's line starts.
+    /// The Kafka offset, or the byte (after decompression) at which a file's line starts.
     pub offset: u64,
     /// The record within the message.
     pub index: u32,
 }
 
-/// ISO 3166-1 alpha-2 country, upper case; `ZZ` is unknown.
+/// An ISO 3166-1 alpha-2 country in upper case, where `ZZ` is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Country(pub [u8; 2]);
 
 impl Country {
-    /// Not known: private address, no address, no database.
+    /// The country of a private address, or of any address that no database knows.
     pub const UNKNOWN: Self = Self(*b"ZZ");
-    /// Countries beyond a cap. The code is one that ISO leaves to its users; no data has it.
+    /// Stands for countries beyond a cap. ISO leaves this code to its users, so no data has it.
     pub const OTHER: Self = Self(*b"XX");
 
-    /// Two ASCII letters in either case; anything else is unknown, and so is `XX`.
+    /// Reads two ASCII letters in either case. Anything else is unknown, and so is `XX`.
     #[must_use]
     pub fn new(code: &str) -> Self {
         match code.as_bytes() {
@@ -42,7 +42,7 @@ impl Country {
         }
     }
 
-    /// The code.
+    /// Returns the two letters of the code.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("ZZ")
@@ -61,10 +61,10 @@ impl fmt::Debug for Country {
     }
 }
 
-/// Networks whose callers sit elsewhere than their addresses.
+/// Networks whose callers are elsewhere than their addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum NetworkClass {
-    /// None that is listed.
+    /// A network that isn't in the list.
     #[default]
     Unlisted,
     Vpn,
@@ -72,12 +72,12 @@ pub enum NetworkClass {
     /// A network of mobile phones.
     Mobile,
     Satellite,
-    /// A provider of computing: servers call from it.
+    /// A provider of computing, whose servers make calls.
     Cloud,
     Tor,
 }
 
-/// Where a caller is, to a fiftieth of a degree, and in what kind of network: in 32 bits.
+/// A caller's location to a fiftieth of a degree, and the kind of its network, in 32 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CallerLocation(u32);
 
@@ -93,10 +93,10 @@ impl CallerLocation {
         NetworkClass::Unlisted,
     ];
 
-    /// A place. `position` is latitude and longitude in degrees; what isn't on earth is unknown.
+    /// Packs a location. `position` is latitude and longitude in degrees; one that isn't on earth is unknown.
     #[must_use]
     pub fn new(class: NetworkClass, position: Option<(f64, f64)>) -> Self {
-        // 9,001 latitudes and 18,001 longitudes, 0 standing for unknown.
+        // There are 9,001 latitudes and 18,001 longitudes; 0 is unknown.
         let packed = match position {
             Some((latitude, longitude)) if latitude.abs() <= 90.0 && longitude.abs() <= 180.0 => {
                 #[expect(clippy::cast_sign_loss, reason = "neither is negative")]
@@ -108,24 +108,24 @@ impl CallerLocation {
         Self(packed << 3 | class as u32)
     }
 
-    /// The kind of network.
+    /// Returns the kind of network that the caller is in.
     #[must_use]
     pub fn class(self) -> NetworkClass {
         Self::CLASSES[(self.0 & 7) as usize]
     }
 
-    /// Latitude and longitude in hundredths of a degree.
+    /// Returns latitude and longitude in hundredths of a degree, if known.
     #[must_use]
     pub fn position(self) -> Option<(i32, i32)> {
         Self::unpack(self.packed())
     }
 
-    /// The position alone, to be compared; 0 where unknown.
+    /// Returns the position alone, to be compared; 0 is unknown.
     pub(crate) fn packed(self) -> u32 {
         self.0 >> 3
     }
 
-    /// What [`packed`](Self::packed) stands for.
+    /// Returns the position that [`packed`](Self::packed) stands for.
     pub(crate) fn unpack(packed: u32) -> Option<(i32, i32)> {
         let latitude = (packed >> 15).checked_sub(1)?.cast_signed();
         let longitude = (packed & 0x7fff).cast_signed();
@@ -133,18 +133,18 @@ impl CallerLocation {
     }
 }
 
-/// One call of an API, or several that one record stands for, as every decoder hands it over. 128 bytes, no pointers.
+/// One call of an API, or several that one record stands for, as every decoder delivers it. It takes 128 bytes and
+/// has no pointers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessEvent {
-    /// Who called: never the raw key.
+    /// The key that called, by its id: an event never has the raw key.
     pub key: KeyId,
-    /// The request's identity, for deduplication.
+    /// Identifies the request for deduplication.
     pub request: RequestId,
     /// The caller's address as IPv6 (IPv4 mapped), zero where unknown.
     pub client: u128,
-    /// When the call was received by the gateway.
+    /// The time at which the gateway received the call.
     pub time: EventTime,
-    /// API, method and route template.
     pub route: RouteId,
     pub user_agent: NameId,
     pub position: Position,
@@ -154,37 +154,36 @@ pub struct AccessEvent {
     pub bytes_in: u64,
     /// Bytes sent to the caller in all of its calls.
     pub bytes_out: u64,
-    /// Calls that the event stands for, alike in all that is known of them: from 1 to 2^32 - 1. Meters and profiles
-    /// count so many calls. It remains one record, one unique event, and one caller.
+    /// The number of calls that the event stands for, from 1 to 2^32 - 1. They are alike in all that is known of
+    /// them. Meters and profiles count each of them. The event remains one record, one unique event, and one caller.
     pub count: u32,
     /// Milliseconds behind its partition's running maximum if the event is late, else 0.
     pub late_ms: u32,
     /// Autonomous system of the caller, 0 where unknown.
     pub asn: u32,
-    /// HTTP status; 0 where the client went away.
+    /// The HTTP status, 0 where the client went away.
     pub status: u16,
     pub country: Country,
-    /// Where the caller is, and in what kind of network.
     pub place: CallerLocation,
 }
 
 const _: () = assert!(size_of::<AccessEvent>() == 128);
 
 impl AccessEvent {
-    /// A client's error (4xx), but not 499 (the client went away).
+    /// Returns true for a client's error: 4xx, but not 499 (the client went away).
     #[must_use]
     pub fn is_4xx(&self) -> bool {
         (400..500).contains(&self.status) && self.status != 499
     }
 
-    /// A server's error: 5xx, and what is no status of HTTP's from 600 on, which RFC 9110, section 15, has clients take for
-    /// one.
+    /// Returns true for a server's error: 5xx, or a number from 600 on. RFC 9110, section 15, has clients treat these
+    /// as 5xx.
     #[must_use]
     pub fn is_5xx(&self) -> bool {
         self.status >= 500
     }
 
-    /// The latency, if known.
+    /// Returns the latency in microseconds, if it is known.
     #[must_use]
     pub fn latency(&self) -> Option<u64> {
         (self.latency_us != LATENCY_UNKNOWN).then_some(self.latency_us)

@@ -1,4 +1,4 @@
-//! Lower-case hexadecimal digits, as ids, hashes and signatures are written.
+//! Writes lower-case hexadecimal digits, as ids, hashes and signatures have them.
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 

@@ -1,5 +1,5 @@
-//! Identities. Strings are interned to stable hashes (the same in every process and run), never to
-//! counters; the strings themselves travel once, as [`Definition`]s.
+//! Defines identities. Strings are interned to stable hashes, which are the same in every process and run, and never
+//! to counters. The strings themselves travel once, as [`Definition`]s.
 
 use std::fmt;
 
@@ -8,25 +8,26 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
 use super::EventTime;
 
-/// A key's identity: the first 16 bytes of its hash, or a hash of the identifier where it is no secret.
+/// The identity of a key: the first 16 bytes of its hash, or a hash of an identifier that is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyId(pub u128);
 
 impl KeyId {
-    /// Calls without a key.
+    /// Stands for calls without a key.
     pub const ANONYMOUS: Self = Self(0);
-    /// Calls of keys beyond a cap.
+    /// Stands for calls of keys beyond a cap.
     pub const OVERFLOW: Self = Self(1);
-    /// Calls whose record names its key, or another member that says whose call it is, twice and differently.
+    /// Stands for calls whose record has two different values of its key, or of another member that identifies the
+    /// caller.
     pub const CONFLICTING: Self = Self(2);
-    /// All that are reserved.
+    /// Lists the three reserved ids.
     pub const BUCKETS: [Self; 3] = [Self::ANONYMOUS, Self::OVERFLOW, Self::CONFLICTING];
 
-    /// From a hash of at least 16 bytes, as made by the configured `hash`. The three ids that are reserved
-    /// belong to no hash: they become the next.
+    /// Makes an id of a hash of at least 16 bytes, as the configured `hash` makes it. A hash that equals one of the
+    /// three reserved ids becomes the next id after them.
     ///
     /// # Panics
-    /// If `hash` is shorter than 16 bytes: every hash in use is 32.
+    /// If `hash` is shorter than 16 bytes; every hash in use has 32.
     #[must_use]
     pub fn from_hash(hash: &[u8]) -> Self {
         let mut first = [0; 16];
@@ -34,7 +35,7 @@ impl KeyId {
         Self(u128::from_be_bytes(first).max(Self::CONFLICTING.0 + 1))
     }
 
-    /// From an identifier that is no secret (`hash = "none"`). The reserved names are themselves.
+    /// Makes an id of an identifier that is no secret (`hash = "none"`). The reserved names are themselves.
     #[must_use]
     pub fn from_name(name: &str) -> Self {
         match name {
@@ -45,14 +46,14 @@ impl KeyId {
         }
     }
 
-    /// Whether this is a bucket of calls instead of one key: metered, never profiled, never acted on.
+    /// Returns true for a bucket of calls instead of one key. Buckets are metered, never profiled and never acted on.
     #[must_use]
     #[inline]
     pub fn is_bucket(self) -> bool {
         self.bucket_name().is_some()
     }
 
-    /// The reserved name, if this is a bucket of calls.
+    /// Returns the reserved name, if this is a bucket of calls.
     #[must_use]
     #[inline]
     pub fn bucket_name(self) -> Option<&'static str> {
@@ -64,15 +65,16 @@ impl KeyId {
         }
     }
 
-    /// The one of 256 buckets that the key belongs to, whatever the number of workers. Caps and what is published
-    /// at most so often are per bucket.
+    /// Returns the one of 256 buckets that the key belongs to, whatever the number of workers. Caps and the limits of
+    /// publication are per bucket.
     #[must_use]
     pub fn bucket(self) -> u8 {
-        // Identifiers and hashes alike are uniform, in every byte.
+        // Hashes are uniform in every byte, so any byte will do.
         (self.0 >> 24) as u8
     }
 
-    /// What workers share keys by: a worker has whole buckets, so beyond 256 workers some have none.
+    /// Returns the number by which keys are dealt to workers. A worker has whole buckets, so beyond 256 workers some
+    /// have none.
     #[must_use]
     pub fn shard(self) -> u64 {
         u64::from(self.bucket())
@@ -94,24 +96,25 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// A request's identity within the job: the lower 96 bits of a hash of source and request id. Zero: it has none.
+/// The identity of a request within the job: the lower 96 bits of a hash of source and request id. Zero stands for a
+/// record without one.
 ///
 /// Of 10^9 ids that are remembered together, two are the same by chance once in 10^11 times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-// In words of 32 bits, the most significant first: so an event has room for its count.
+// Words of 32 bits, the most significant first, leave an event room for its count.
 pub struct RequestId([u32; 3]);
 
 impl RequestId {
-    /// The record has no request id.
+    /// Stands for a record without a request id.
     pub const NONE: Self = Self([0; 3]);
 
-    /// The identity with these bits; those above the lower 96 are dropped.
+    /// Returns the identity with these bits. Bits above the lower 96 are dropped.
     #[must_use]
     pub const fn from_bits(bits: u128) -> Self {
         Self([(bits >> 64) as u32, (bits >> 32) as u32, bits as u32])
     }
 
-    /// The 96 bits.
+    /// Returns the 96 bits of the identity.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u128 {
@@ -119,7 +122,7 @@ impl RequestId {
         (high as u128) << 64 | (middle as u128) << 32 | low as u128
     }
 
-    /// The identity of `id` in `source`.
+    /// Returns the identity of the request `id` in `source`.
     #[must_use]
     pub fn new(source: &str, id: &[u8]) -> Self {
         match Self::from_bits(hash_of([source.as_bytes(), &[0], id])) {
@@ -128,7 +131,7 @@ impl RequestId {
         }
     }
 
-    /// Whether the record has one.
+    /// Returns true if the record has a request id.
     #[inline]
     #[must_use]
     pub fn is_some(self) -> bool {
@@ -162,17 +165,17 @@ fn hash_of_long(parts: [&[u8]; 3]) -> u128 {
     hasher.digest128()
 }
 
-/// A route's identity: API, method and template together.
+/// The identity of API, method and route template together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RouteId(pub u64);
 
 impl RouteId {
-    /// Routes beyond a cap.
+    /// Stands for routes that are beyond a cap.
     pub const OVERFLOW: Self = Self(1);
-    /// What [`OVERFLOW`](Self::OVERFLOW) is written as: API, method and template.
+    /// The API, method and template that [`OVERFLOW`](Self::OVERFLOW) is written as.
     pub const OVERFLOW_PARTS: [&'static str; 3] = ["", "-", "overflow"];
 
-    /// The identity of a route. The reserved name is itself.
+    /// Returns the identity of a route. The reserved name is itself.
     #[must_use]
     pub fn new(api: &str, method: &str, route: &str) -> Self {
         if [api, method, route] == Self::OVERFLOW_PARTS {
@@ -186,63 +189,63 @@ impl RouteId {
         Self(hasher.digest().max(2))
     }
 
-    /// The one of 256 buckets that the route belongs to, whatever the number of workers.
+    /// Returns the one of 256 buckets that the route belongs to, whatever the number of workers.
     #[must_use]
     pub fn bucket(self) -> u8 {
         self.0 as u8
     }
 }
 
-/// The identity of any other string (subscription, customer, plan, user agent). Zero: unknown.
+/// The identity of any other string (subscription, customer, plan, user agent). Zero is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NameId(pub u64);
 
 impl NameId {
-    /// Unknown.
+    /// Stands for a string that is unknown.
     pub const NONE: Self = Self(0);
 
-    /// The identity of `name`; the empty string is unknown.
+    /// Returns the identity of `name`. The empty string is unknown.
     #[must_use]
     pub fn new(name: &str) -> Self {
         if name.is_empty() { Self::NONE } else { Self(xxh3_64(name.as_bytes()).max(1)) }
     }
 
-    /// Whether it is known.
+    /// Returns true if the string is known.
     #[must_use]
     pub fn is_some(self) -> bool {
         self != Self::NONE
     }
 
-    /// The one of 256 buckets that it belongs to, whatever the number of workers.
+    /// Returns the one of 256 buckets that it belongs to, whatever the number of workers.
     #[must_use]
     pub fn bucket(self) -> u8 {
         self.0 as u8
     }
 }
 
-/// The string behind an identity. Sent before, or with, the first record that uses it, those of routes and user agents
-/// anew for each day and those of keys for each month of event time: what is admitted under a cap is admitted for these,
-/// and its string is forgotten with them. Sending it again does no harm.
+/// The string behind an identity. It is sent before, or with, the first record that uses it. Strings of routes and
+/// user agents are sent anew for each day of event time, those of keys for each month. A cap admits an id for such a
+/// period, and its string is forgotten with it. Sending it again does no harm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Definition {
     /// A key whose id is a name (`hash = "none"`).
     Key {
         id: KeyId,
         name: Box<str>,
-        /// The start of the event-time month in which it is met; `None`: a table names it.
+        /// The start of the event-time month in which it is met, `None` if a table names it.
         month: Option<EventTime>,
     },
     Route {
         id: RouteId,
         /// The start of the event-time day in which it is met.
         day: EventTime,
-        /// API or service; empty where the gateway names none.
+        /// The API or service, empty where the gateway names none.
         api: Box<str>,
         method: Box<str>,
         route: Box<str>,
     },
-    /// A user agent. Apart from other names, because callers choose it: it can neither take another's place nor be
-    /// forgotten with it.
+    /// Callers choose user agents, so these are apart from other names. They neither displace a name nor are
+    /// forgotten with one.
     Agent {
         id: NameId,
         /// The start of the event-time day in which it is met.
@@ -255,7 +258,7 @@ pub enum Definition {
     },
 }
 
-/// What needs its string no more.
+/// An id that needs its string no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Forgotten {
     Key(KeyId),

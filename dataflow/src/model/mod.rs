@@ -1,4 +1,5 @@
-//! The data that enters the dataflow: identities, events, rows of tables, ticks. Rows that leave it are in `row.rs`.
+//! Defines the data that enters the dataflow: identities, events, rows of tables and ticks. Rows that leave it are in
+//! `row.rs`.
 
 mod event;
 mod hex;

@@ -1,10 +1,10 @@
-//! Rows of the tables that events are joined with.
+//! Defines rows of the tables that events are joined with.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Country, EventTime, KeyId, NameId};
 
-/// Whether a key may be used.
+/// The state of a key, which decides if it may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeyState {
     #[default]
@@ -13,19 +13,19 @@ pub enum KeyState {
     Revoked,
 }
 
-/// What a key is.
+/// The kind of a key: secret or public.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeyKind {
     #[default]
     Secret,
-    /// Meant to be public (in a browser or an app).
+    /// Public by design, as in a browser or an app.
     Publishable,
 }
 
-/// What may be done about an incident.
+/// The most that may be done about an incident.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Policy {
-    /// Record only.
+    /// Incidents are recorded and raise no alert.
     Observe,
     #[default]
     Alert,
@@ -33,41 +33,42 @@ pub enum Policy {
     Revoke,
 }
 
-/// A row of `keys`: who owns a key, and since when.
+/// A row of `keys`: the owner of a key, and since when.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyRow {
     pub key: KeyId,
     /// The subscription it is assigned to.
     pub subscription: NameId,
-    /// Since when; `None`: since the row was first seen (the first row of a key: since ever).
+    /// The start of the assignment. `None` is the time at which the row was first seen; a key's first row holds since
+    /// ever.
     pub valid_from: Option<EventTime>,
     pub state: KeyState,
     pub kind: KeyKind,
     pub created_at: Option<EventTime>,
     pub revoked_at: Option<EventTime>,
-    /// When it was last used before the job saw it.
+    /// The last use before the job saw the key.
     pub last_used_at: Option<EventTime>,
-    /// Who uses it, as the gateway calls them.
+    /// The name that the gateway has for its user.
     pub consumer: NameId,
-    /// The key, as the gateway's interface calls it.
+    /// The name that the gateway's interface has for the key.
     pub credential: NameId,
-    /// From where it is meant to be used.
+    /// The callers that it is meant to be used by.
     pub allowed: Box<[Allowance]>,
-    /// Whom to tell: addresses, separated by `;`.
+    /// E-mail addresses, separated by `;`.
     pub contact: NameId,
 }
 
-/// A place that a key is meant to be used from.
+/// Callers that a key is meant to be used by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Allowance {
-    /// Addresses that share so many first bits with this, as IPv6 (IPv4 mapped).
+    /// An address as IPv6 (IPv4 mapped), and the length of the prefix in bits.
     Network(u128, u8),
     Country(Country),
     Asn(u32),
 }
 
 impl Allowance {
-    /// Whether it covers a caller: its address (zero: unknown), country and autonomous system.
+    /// Returns true if it covers a caller: its address (zero if unknown), country and autonomous system.
     #[must_use]
     pub fn covers(&self, client: u128, country: Country, asn: u32) -> bool {
         match *self {
@@ -83,7 +84,7 @@ impl Allowance {
     }
 }
 
-/// A row of `subscriptions`.
+/// A row of the table of subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubscriptionRow {
     pub id: NameId,
@@ -91,24 +92,24 @@ pub struct SubscriptionRow {
     pub customer: NameId,
     pub plan: NameId,
     pub time_zone: NameId,
-    /// Day of the month on which it is billed, 1 to 31; 0 where unknown.
+    /// The day of the month on which it is billed, 1 to 31, or 0 where unknown.
     pub billing_anchor: u8,
     pub started_at: Option<EventTime>,
-    /// Whom to tell: addresses, separated by `;`.
+    /// E-mail addresses, separated by `;`.
     pub contacts: NameId,
 }
 
-/// A row of `plans`.
+/// A row of the table of plans.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PlanRow {
     pub id: NameId,
-    /// Its name; the id where it has none.
+    /// The name, or the id where it has none.
     pub name: NameId,
-    /// What may be done about an incident of its keys.
+    /// The most that may be done about incidents of its keys.
     pub policy: Policy,
 }
 
-/// A row of `leaks`: a report that a key was found where everybody can read it.
+/// A row of `leaks`: a report that a key was found in a public place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LeakRow {
     pub key: KeyId,
@@ -120,25 +121,22 @@ pub struct LeakRow {
 /// A row of any table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TableRow {
-    /// `keys`.
     Key(KeyRow),
-    /// `subscriptions`.
     Subscription(SubscriptionRow),
-    /// `plans`.
     Plan(PlanRow),
-    /// `leaks`.
     Leak(LeakRow),
 }
 
-/// An upsert, or a tombstone, of one table row. Of several changes of a row in one tick the highest
-/// `offset` wins. Assignments of a key with different `valid_from` are different rows, of which the last in a tick
-/// says what the key is like; a tombstone of a key takes all of them, and what follows it in the tick is all the key
-/// has (see [`crate::ownership`]).
+/// An upsert, or a tombstone, of one table row. Of several changes of a row in one tick the highest `offset` wins.
+///
+/// Assignments of a key with different `valid_from` are different rows. The last of them in a tick has the key's
+/// other columns. A tombstone of a key deletes all of its rows. The rows that follow it in the tick are all rows of
+/// the key (see [`crate::ownership`]).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableChange {
-    /// Order within the table's input.
+    /// Orders the changes within the table's input.
     pub offset: u64,
     pub row: TableRow,
-    /// Whether the row is gone.
+    /// True for a tombstone.
     pub deleted: bool,
 }

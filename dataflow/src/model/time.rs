@@ -1,10 +1,10 @@
-//! Widths of time in milliseconds, the unit of all times of the dataflow.
+//! Names widths of time in milliseconds, the unit of all times of the dataflow.
 
-/// 1 s in ms.
+/// The number of milliseconds in a second.
 pub const SECOND_MS: u64 = 1_000;
-/// 1 min in ms.
+/// The number of milliseconds in a minute.
 pub const MINUTE_MS: u64 = 60 * SECOND_MS;
-/// 1 h in ms.
+/// The number of milliseconds in an hour.
 pub const HOUR_MS: u64 = 60 * MINUTE_MS;
-/// 24 h in ms.
+/// The number of milliseconds in a day of 24 hours.
 pub const DAY_MS: u64 = 24 * HOUR_MS;

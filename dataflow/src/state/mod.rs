@@ -1,7 +1,7 @@
-//! The registry of durable state: everything an operator remembers from one tick to the next.
+//! Registers durable state, which is everything that an operator remembers from one tick to the next.
 //!
-//! The logic of an operator that `operators/parts/by_tick.rs` builds is a plain `fn`, so it can't capture anything;
-//! all it can remember is one [`Registered`] state, and only [`Registry::register`] makes those. For such an operator,
+//! The logic of an operator that `operators/parts/by_tick.rs` builds is a plain `fn`, so it can't capture anything.
+//! All it can remember is one [`Registered`] state, and only [`Registry::register`] makes those. For such an operator,
 //! state that isn't registered doesn't compile:
 //!
 //! ```compile_fail
@@ -9,10 +9,9 @@
 //! let registered = keytide_dataflow::state::Registered(hidden);
 //! ```
 //!
-//! State leaves as rows and re-enters as rows; each row says which worker it belongs to, so any number of
-//! workers can read what any other number wrote. Arrangements of differential dataflow aren't registered:
-//! they are functions of the registered states upstream, which re-issue their rows at the first tick after
-//! a restore.
+//! State is stored and restored as rows. Each row names the worker that it belongs to, so any number of workers can
+//! read the rows of any other number. Arrangements of differential dataflow aren't registered: they are functions of
+//! the registered states upstream. These states re-issue their rows at the first tick after a restore.
 
 mod footprint;
 #[cfg(test)]
@@ -36,10 +35,10 @@ macro_rules! durable_states {
         pub enum StateId { $($(#[$doc])+ $variant,)+ }
 
         impl StateId {
-            /// All of them.
+            /// Lists every durable state of the dataflow.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The name under which the state's rows are stored.
+            /// Returns the name under which the state's rows are stored.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
@@ -55,11 +54,11 @@ durable_states! {
     Definitions = "definitions",
     /// User agents whose strings are known.
     Agents = "agents",
-    /// Routes that are told apart, and their strings.
+    /// Routes that are admitted, and their strings.
     Routes = "routes",
-    /// Keys that are told apart, with their routes, countries and names.
+    /// Keys that are admitted, with their routes, countries and names.
     Admission = "admission",
-    /// Which subscription a key is assigned to, since when.
+    /// The subscriptions that keys are assigned to, and since when.
     Assignments = "assignments",
     /// Rows of the tables of subscriptions and plans.
     TableRows = "table_rows",
@@ -77,15 +76,15 @@ durable_states! {
     CallersByKey = "callers_by_key",
     /// Windows of `callers` by route.
     CallersByRoute = "callers_by_route",
-    /// What keys do, for the detector.
+    /// Profiles of keys, for the detector.
     Profiles = "profiles",
-    /// Incidents, and what many keys do together.
+    /// Incidents, and the guard against platform events.
     Incidents = "incidents",
     /// Windows of `subscription_usage`.
     SubscriptionUsage = "subscription_usage",
 }
 
-/// Which worker a row belongs to.
+/// Names the worker that a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shard {
     /// The worker whose index is this, modulo the number of workers.
@@ -93,29 +92,29 @@ pub enum Shard {
     All,
 }
 
-/// State that survives its process.
+/// State of an operator that survives its process.
 pub trait Durable: 'static {
-    /// Its name in the registry.
+    /// Names the state in the registry.
     const ID: StateId;
-    /// What it leaves and re-enters as.
+    /// A row as which the state is stored.
     type Row: Serialize + DeserializeOwned;
 
-    /// Hands out everything it remembers, in any order.
+    /// Passes everything that it remembers to `out`, in any order.
     fn rows_out(&self, out: &mut dyn FnMut(Self::Row));
-    /// Takes back one row. Rows come in any order, before the first tick.
+    /// Restores one row. Rows come in any order, before the first tick.
     fn row_in(&mut self, row: Self::Row);
-    /// Where the row belongs. Must agree with how the operator's input is exchanged.
+    /// Returns the worker that the row belongs to. It must agree with the exchange of the operator's input.
     fn shard(row: &Self::Row) -> Shard;
-    /// How much it remembers. Costs the same however much that is.
+    /// Returns how much it remembers, at a cost that doesn't grow with it.
     fn footprint(&self) -> Footprint;
 }
 
-/// A state that the registry knows. The only kind an operator can have.
+/// A state that the registry knows, which is the only kind an operator can have.
 #[derive(Debug)]
 pub struct Registered<S>(Rc<RefCell<S>>);
 
 impl Registered<()> {
-    /// For operators that remember nothing between ticks.
+    /// Makes a state for operators that remember nothing between ticks.
     pub(crate) fn nothing() -> Self {
         Self(Rc::new(RefCell::new(())))
     }
@@ -127,14 +126,14 @@ impl<S> Registered<S> {
     }
 }
 
-/// Rows of every state, encoded; of one worker or merged from several.
+/// Encoded rows of every state, of one worker or merged from several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     pub rows: BTreeMap<StateId, Vec<Vec<u8>>>,
 }
 
 impl Snapshot {
-    /// Adds another worker's rows.
+    /// Adds the rows of another worker.
     pub fn merge(&mut self, other: Self) {
         for (state, mut rows) in other.rows {
             self.rows.entry(state).or_default().append(&mut rows);
@@ -142,12 +141,11 @@ impl Snapshot {
     }
 }
 
-/// A stored row can't be read back.
+/// The error of a stored row that can't be read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreError {
-    /// The state it belongs to.
     pub state: StateId,
-    /// Its place among the state's rows.
+    /// The index of the row among the state's rows.
     pub row: usize,
     pub reason: String,
 }
@@ -165,9 +163,8 @@ impl fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
-/// A registered state, whichever it is.
+/// A registered state of any type.
 trait AnyState {
-    /// Appends its rows, encoded.
     fn rows_out(&self, rows: &mut Vec<Vec<u8>>);
     fn footprint(&self) -> Footprint;
 }
@@ -184,7 +181,7 @@ impl<S: Durable> AnyState for RefCell<S> {
     }
 }
 
-/// One worker's registry.
+/// The registry of one worker's states.
 pub struct Registry<'a> {
     worker: u64,
     workers: u64,
@@ -199,19 +196,20 @@ impl fmt::Debug for Registry<'_> {
 }
 
 impl<'a> Registry<'a> {
-    /// An empty registry of worker `worker` of `workers`. What is registered takes its rows out of `restore`.
+    /// Makes an empty registry of worker `worker` of `workers`. A state that is registered takes its rows out of
+    /// `restore`.
     #[must_use]
     pub fn new(worker: usize, workers: usize, restore: Option<&'a Snapshot>) -> Self {
         Self { worker: worker as u64, workers: workers as u64, restore, states: BTreeMap::new() }
     }
 
-    /// Registers a state and gives it back filled with the rows that belong to this worker.
+    /// Registers a state and returns it filled with the rows that belong to this worker.
     ///
     /// # Errors
-    /// A stored row can't be read.
+    /// If a stored row can't be read.
     ///
     /// # Panics
-    /// If the state's name is taken: each state has one owner.
+    /// If the state's name is taken, because each state has one owner.
     pub fn register<S: Durable>(&mut self, mut state: S) -> Result<Registered<S>, RestoreError> {
         for (row, bytes) in
             self.restore.and_then(|snapshot| snapshot.rows.get(&S::ID)).into_iter().flatten().enumerate()
@@ -232,7 +230,7 @@ impl<'a> Registry<'a> {
         Ok(Registered(shared))
     }
 
-    /// Ends registration.
+    /// Ends registration and returns all states.
     ///
     /// # Panics
     /// If a state of [`StateId::ALL`] has no owner.
@@ -245,7 +243,7 @@ impl<'a> Registry<'a> {
     }
 }
 
-/// All states of a worker.
+/// Holds all durable states of a worker.
 pub struct States(BTreeMap<StateId, Rc<dyn AnyState>>);
 
 impl fmt::Debug for States {
@@ -255,7 +253,7 @@ impl fmt::Debug for States {
 }
 
 impl States {
-    /// Every state as rows. To be called between ticks: when every tick that was begun is closed.
+    /// Returns every state as rows. It must be called between ticks: when every tick that was begun is closed.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
@@ -265,7 +263,8 @@ impl States {
         snapshot
     }
 
-    /// How much each state remembers, in the order of [`StateId::ALL`]. To be asked between rounds of the operators.
+    /// Returns how much each state remembers, in the order of [`StateId::ALL`]. It must be called between rounds of
+    /// the operators.
     pub fn footprints(&self) -> impl Iterator<Item = (StateId, Footprint)> {
         self.0.iter().map(|(id, state)| (*id, state.footprint()))
     }

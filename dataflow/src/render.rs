@@ -3,14 +3,14 @@
 //! ```text
 //!  events --by request--> dedupe --by key--> admission --> usage + bookings --> sum --> subscription_usage --> rows
 //!                           |                  ^     |          ^                               ^
-//!                           |met     decisions |     |          | owners                        | infos
+//!                           |routes  decisions |     |          | owners                        | infos
 //!                           +--by route--> routes    |          +----+----> usage_by_route      |
 //!                                            ^       |               |      --> rows            |
 //!                                            |       +--> geo, callers, latency by key --> rows |
 //!                                            |       +--> partials --by route--> callers, latency by route --> rows
 //!  definitions --of routes-------------------+                       |                          |
 //!              --of keys--> admission                                |                          |
-//!              --of user agents, and those met--> agents             |                          |
+//!              --of user agents, and observed agents--> agents        |                          |
 //!              --others--> strings                                   |                          |
 //!  tables --by row--> assignments, table_rows --> joins -------------+--------------------------+
 //!  control --> every operator                       +--owners--> admission, profiles
@@ -26,13 +26,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use differential_dataflow::AsCollection;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::Container;
+use timely::dataflow::channels::pact::{Exchange, ParallelizationContract, Pipeline};
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::generic::operator::empty;
 use timely::dataflow::operators::rc::SharedStream;
 use timely::dataflow::operators::vec::{Filter, Map};
 use timely::dataflow::operators::{Concat as _, Input, Probe};
-use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, StreamVec};
+use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream, StreamVec};
 
 use crate::detect::Tuning;
 use crate::model::{AccessEvent, Definition, Owner, TableChange, TableRow, Tick, TickInfo};
@@ -86,6 +87,12 @@ pub struct DetectorOptions {
 impl From<&keytide_config::Detection> for DetectorOptions {
     fn from(config: &keytide_config::Detection) -> Self {
         Self { enabled: config.enabled, grace_ms: config.grace_ms, scores: false, tuning: config.into() }
+    }
+}
+
+impl From<DetectorOptions> for profiles::Settings {
+    fn from(DetectorOptions { enabled: _, scores, grace_ms, tuning }: DetectorOptions) -> Self {
+        Self { grace_ms, scores, tuning }
     }
 }
 
@@ -179,115 +186,33 @@ pub fn render<O: Output + 'static>(
     let (table_input, tables) = scope.new_input();
     let (definition_input, defined) = scope.new_input();
     let (control_input, control) = scope.new_input();
-    let graph = Graph { scope, control, output, probe: ProbeHandle::new() };
+    let graph = Graph { scope, control, output, settings, probe: ProbeHandle::new() };
 
-    graph.definitions(defined.clone(), registry.register(Definitions::default())?);
-    let (owners, infos) = graph.tables(
-        tables.clone(),
-        registry.register(Assignments::default())?,
-        registry.register(TableRows::default())?,
-    );
-    // Timely's input handle flushes an exchange only if it sent since its last step. Batches that it sent before
-    // would stay behind. An operator flushes whenever it ran.
-    let events = events.unary(Pipeline, "Events", |_, _| {
-        |input, output| {
-            input.for_each_time(|time, batches| output.session(&time).give_containers(batches));
-        }
-    });
-    let unique = by_tick(
-        "Dedupe",
-        graph.control.clone(),
-        (events, Exchange::new(dedupe::shard)),
-        graph.no_second(),
-        registry.register(SeenRequests::new(&options.windows))?,
-        &graph.output,
-        SeenRequests::deduplicate,
-    );
-    let (unique, met, met_agents) = routes::observe_routes(unique);
-    graph.agents(defined.clone(), met_agents, registry.register(AdmittedAgents::new(&options.limits))?);
-    let decisions =
-        graph.routes(defined.clone(), met, registry.register(AdmittedRoutes::new(&options.limits))?);
-    let names =
-        defined.filter(|definition| matches!(definition, Definition::Key { .. })).map(AdmissionChange::Named);
-    let admitted = by_tick(
-        "Admission",
-        graph.control.clone(),
-        (unique, Exchange::new(|event: &AccessEvent| event.key.shard())),
-        (
-            owners.clone().map(AdmissionChange::Owner).concat(names).concat(decisions),
-            Exchange::new(AdmissionChange::shard),
-        ),
-        registry.register(Admission::new(&options.limits))?,
-        &graph.output,
-        Admission::admit_and_rewrite,
-    );
-    let by_key = admission::exchange_overflow(admitted).shared();
+    // STEP 1: strings of tables go to every worker; rows of tables become owners of keys and facts of subscriptions.
+    graph.definitions(defined.clone(), &mut registry)?;
+    let (owners, infos) = graph.tables(tables.clone(), &mut registry)?;
 
-    // usage and what follows from it
-    let bookings = by_tick(
-        "Usage",
-        graph.control.clone(),
-        (by_key.clone(), Pipeline),
-        (owners.clone(), Exchange::new(|change: &OwnerChange| change.0.0.shard())),
-        registry.register(Bookings::new(settings))?,
-        &graph.output,
-        Bookings::book_and_publish,
-    );
-    let sums = at_their_ticks(bookings.as_collection().count().inner);
-    let subscription_usage = by_tick(
-        "SubscriptionUsage",
-        graph.control.clone(),
-        (sums, Exchange::new(subscription_usage::shard)),
-        (infos, Exchange::new(|change: &InfoChange| change.0.0.bucket().into())),
-        registry.register(Windowed::<SubscriptionUsageMetric>::new(settings))?,
-        &graph.output,
-        subscription_usage::apply_sums,
-    );
-    graph.watch(subscription_usage);
+    // STEP 2: each request is passed on once; keys, routes and countries beyond a cap are rewritten.
+    let unique = graph.deduplicate(events, &options.windows, &mut registry)?;
+    let by_key = graph.admit(unique, owners.clone(), defined, &options.limits, &mut registry)?;
 
-    let detection = profiles::Settings {
-        grace_ms: options.detection.grace_ms,
-        scores: options.detection.scores,
-        tuning: options.detection.tuning,
-    };
-    let profiles = registry.register(Profiles::new(detection))?;
-    let incidents = registry.register(Incidents::new(detection))?;
+    // STEP 3: usage by key, and its sums by subscription.
+    graph.usage(&by_key, owners.clone(), infos, &mut registry)?;
+
+    // STEP 4: the detector. Its states are registered even if it is off, because each state must have an owner.
+    let profiles = registry.register(Profiles::new(options.detection.into()))?;
+    let incidents = registry.register(Incidents::new(options.detection.into()))?;
     if options.detection.enabled {
         graph.detector(&by_key, owners.clone(), tables, profiles, incidents);
     }
 
-    // metrics by key
-    graph.metric(
-        "UsageByRoute",
-        &by_key,
-        owners,
-        registry.register(Windowed::<UsageMetric<ByRoute>>::new(settings))?,
-    );
-    graph.metric("Geo", &by_key, empty(scope), registry.register(Windowed::<GeoMetric>::new(settings))?);
-    graph.metric(
-        "LatencyByKey",
-        &by_key,
-        empty(scope),
-        registry.register(Windowed::<LatencyMetric<OfKey>>::new(settings))?,
-    );
-    graph.metric(
-        "CallersByKey",
-        &by_key,
-        empty(scope),
-        registry.register(Windowed::<CallersMetric<OfKey>>::new(settings))?,
-    );
-
-    // metrics by route: few groups, so accumulated where the events are
-    graph.metric_in_parts(
-        "LatencyByRoute",
-        &by_key,
-        registry.register(Windowed::<LatencyMetric<OfRoute>>::new(settings))?,
-    );
-    graph.metric_in_parts(
-        "CallersByRoute",
-        &by_key,
-        registry.register(Windowed::<CallersMetric<OfRoute>>::new(settings))?,
-    );
+    // STEP 5: the other metrics. Routes are few groups, so they are accumulated where the events are.
+    graph.metric::<UsageMetric<ByRoute>>("UsageByRoute", &by_key, owners, &mut registry)?;
+    graph.metric::<GeoMetric>("Geo", &by_key, empty(scope), &mut registry)?;
+    graph.metric::<LatencyMetric<OfKey>>("LatencyByKey", &by_key, empty(scope), &mut registry)?;
+    graph.metric::<CallersMetric<OfKey>>("CallersByKey", &by_key, empty(scope), &mut registry)?;
+    graph.metric_in_parts::<LatencyMetric<OfRoute>>("LatencyByRoute", &by_key, &mut registry)?;
+    graph.metric_in_parts::<CallersMetric<OfRoute>>("CallersByRoute", &by_key, &mut registry)?;
 
     Ok(Dataflow {
         events: event_input,
@@ -325,17 +250,38 @@ fn to_all<'scope, D: Clone + 'static>(
     stream.flat_map(move |data| (0..workers).map(move |worker| (worker, data.clone())))
 }
 
-type Events<'scope> = timely::dataflow::Stream<'scope, Tick, Rc<Vec<AccessEvent>>>;
+type Events<'scope> = Stream<'scope, Tick, Rc<Vec<AccessEvent>>>;
 
 /// The parts that every operator is built with.
 struct Graph<'scope> {
     scope: Scope<'scope, Tick>,
     control: StreamVec<'scope, Tick, TickInfo>,
     output: SharedOutput,
+    settings: MetricSettings,
     probe: ProbeHandle<Tick>,
 }
 
 impl<'scope> Graph<'scope> {
+    /// Builds an operator of the shell [`by_tick`].
+    fn operator<S, A, PA, B, PB, D>(
+        &self,
+        name: &str,
+        first: (Stream<'scope, Tick, A>, PA),
+        second: (Stream<'scope, Tick, B>, PB),
+        state: Registered<S>,
+        logic: fn(&mut S, Vec<A>, Vec<B>, Closing<'_, D>),
+    ) -> StreamVec<'scope, Tick, D>
+    where
+        S: 'static,
+        A: Container,
+        B: Container,
+        PA: ParallelizationContract<Tick, A> + 'static,
+        PB: ParallelizationContract<Tick, B> + 'static,
+        D: Clone + 'static,
+    {
+        by_tick(name, self.control.clone(), first, second, state, &self.output, logic)
+    }
+
     fn no_second(&self) -> (StreamVec<'scope, Tick, ()>, Pipeline) {
         (empty(self.scope), Pipeline)
     }
@@ -345,18 +291,66 @@ impl<'scope> Graph<'scope> {
         stream.probe_with(&self.probe);
     }
 
-    fn definitions(&self, defined: StreamVec<'scope, Tick, Definition>, state: Registered<Definitions>) {
+    fn definitions(
+        &self,
+        defined: StreamVec<'scope, Tick, Definition>,
+        registry: &mut Registry<'_>,
+    ) -> Result<(), RestoreError> {
         let names = defined.filter(|definition| matches!(definition, Definition::Name { .. }));
-        let addressed = to_all(names);
-        self.watch(by_tick(
+        self.watch(self.operator(
             "Definitions",
-            self.control.clone(),
-            (addressed, Exchange::new(|addressed: &(u64, Definition)| addressed.0)),
+            (to_all(names), Exchange::new(|addressed: &(u64, Definition)| addressed.0)),
             self.no_second(),
-            state,
-            &self.output,
+            registry.register(Definitions::default())?,
             Definitions::publish_new,
         ));
+        Ok(())
+    }
+
+    fn deduplicate(
+        &self,
+        events: StreamVec<'scope, Tick, AccessEvent>,
+        windows: &keytide_config::Windows,
+        registry: &mut Registry<'_>,
+    ) -> Result<StreamVec<'scope, Tick, AccessEvent>, RestoreError> {
+        // Timely's input handle flushes an exchange only if it sent since its last step. Batches that it sent before
+        // would stay behind. An operator flushes whenever it ran.
+        let events = events.unary(Pipeline, "Events", |_, _| {
+            |input, output| {
+                input.for_each_time(|time, batches| output.session(&time).give_containers(batches));
+            }
+        });
+        Ok(self.operator(
+            "Dedupe",
+            (events, Exchange::new(dedupe::shard)),
+            self.no_second(),
+            registry.register(SeenRequests::new(windows))?,
+            SeenRequests::deduplicate,
+        ))
+    }
+
+    /// Rewrites keys, routes and countries beyond a cap, and returns the events by key.
+    fn admit(
+        &self,
+        unique: StreamVec<'scope, Tick, AccessEvent>,
+        owners: StreamVec<'scope, Tick, OwnerChange>,
+        defined: StreamVec<'scope, Tick, Definition>,
+        limits: &keytide_config::Limits,
+        registry: &mut Registry<'_>,
+    ) -> Result<Events<'scope>, RestoreError> {
+        let (unique, routes, agents) = routes::observe_routes(unique);
+        self.agents(defined.clone(), agents, registry.register(AdmittedAgents::new(limits))?);
+        let decisions = self.routes(defined.clone(), routes, registry.register(AdmittedRoutes::new(limits))?);
+        let names = defined.filter(|definition| matches!(definition, Definition::Key { .. }));
+        let changes = owners.map(AdmissionChange::Owner).concat(names.map(AdmissionChange::Named));
+        let admitted = self.operator(
+            "Admission",
+            (unique, Exchange::new(|event: &AccessEvent| event.key.shard())),
+            (changes.concat(decisions), Exchange::new(AdmissionChange::shard)),
+            registry.register(Admission::new(limits))?,
+            Admission::admit_and_rewrite,
+        );
+        Ok(admission::exchange_overflow(admitted).shared())
     }
 
     /// Builds the operators that decide which user agents are known by their strings, and publish these on every
@@ -364,32 +358,28 @@ impl<'scope> Graph<'scope> {
     fn agents(
         &self,
         defined: StreamVec<'scope, Tick, Definition>,
-        met: StreamVec<'scope, Tick, ObservedAgent>,
+        observed: StreamVec<'scope, Tick, ObservedAgent>,
         state: Registered<AdmittedAgents>,
     ) {
         let agent = |definition: &Definition| match definition {
             Definition::Agent { id, .. } => Some(id.bucket()),
             Definition::Key { .. } | Definition::Route { .. } | Definition::Name { .. } => None,
         };
-        let decisions = by_tick(
+        let decisions = self.operator(
             "Agents",
-            self.control.clone(),
             (
                 defined.filter(move |definition| agent(definition).is_some()),
                 Exchange::new(move |definition: &Definition| agent(definition).unwrap_or_default().into()),
             ),
-            (met, Exchange::new(|met: &ObservedAgent| met.agent.bucket().into())),
+            (observed, Exchange::new(|observed: &ObservedAgent| observed.agent.bucket().into())),
             state,
-            &self.output,
             AdmittedAgents::decide,
         );
-        self.watch(by_tick(
+        self.watch(self.operator(
             "AgentTexts",
-            self.control.clone(),
             (to_all(decisions), Exchange::new(|addressed: &(u64, AgentDecision)| addressed.0)),
             self.no_second(),
             Registered::nothing(),
-            &self.output,
             agents::publish_texts,
         ));
     }
@@ -398,23 +388,21 @@ impl<'scope> Graph<'scope> {
     fn routes(
         &self,
         defined: StreamVec<'scope, Tick, Definition>,
-        met: StreamVec<'scope, Tick, ObservedRoute>,
+        observed: StreamVec<'scope, Tick, ObservedRoute>,
         state: Registered<AdmittedRoutes>,
     ) -> StreamVec<'scope, Tick, AdmissionChange> {
         let route = |definition: &Definition| match definition {
             Definition::Route { id, .. } => Some(id.bucket()),
             Definition::Key { .. } | Definition::Agent { .. } | Definition::Name { .. } => None,
         };
-        let decisions: StreamVec<'scope, Tick, RouteDecision> = by_tick(
+        let decisions: StreamVec<'scope, Tick, RouteDecision> = self.operator(
             "Routes",
-            self.control.clone(),
             (
                 defined.filter(move |definition| route(definition).is_some()),
                 Exchange::new(move |definition: &Definition| route(definition).unwrap_or_default().into()),
             ),
-            (met, Exchange::new(|met: &ObservedRoute| met.route.bucket().into())),
+            (observed, Exchange::new(|observed: &ObservedRoute| observed.route.bucket().into())),
             state,
-            &self.output,
             AdmittedRoutes::decide,
         );
         to_all(decisions).map(|(worker, decision)| AdmissionChange::Route(worker, decision))
@@ -425,33 +413,31 @@ impl<'scope> Graph<'scope> {
     fn tables(
         &self,
         changes: StreamVec<'scope, Tick, TableChange>,
-        assignments: Registered<Assignments>,
-        rows: Registered<TableRows>,
-    ) -> (StreamVec<'scope, Tick, OwnerChange>, StreamVec<'scope, Tick, InfoChange>) {
+        registry: &mut Registry<'_>,
+    ) -> Result<(StreamVec<'scope, Tick, OwnerChange>, StreamVec<'scope, Tick, InfoChange>), RestoreError>
+    {
         let is_key = |change: &TableChange| matches!(change.row, TableRow::Key(_));
         let is_relation =
             |change: &TableChange| matches!(change.row, TableRow::Subscription(_) | TableRow::Plan(_));
         let by_row = || Exchange::new(|change: &TableChange| table_rows::shard(&change.row));
-        let assigned = by_tick(
-            "Assignments",
-            self.control.clone(),
-            (changes.clone().filter(is_key), by_row()),
-            self.no_second(),
-            assignments,
-            &self.output,
-            Assignments::apply_changes,
-        )
-        .as_collection();
-        let rows = by_tick(
-            "TableRows",
-            self.control.clone(),
-            (changes.filter(is_relation), by_row()),
-            self.no_second(),
-            rows,
-            &self.output,
-            TableRows::apply_changes,
-        )
-        .as_collection();
+        let assigned = self
+            .operator(
+                "Assignments",
+                (changes.clone().filter(is_key), by_row()),
+                self.no_second(),
+                registry.register(Assignments::default())?,
+                Assignments::apply_changes,
+            )
+            .as_collection();
+        let rows = self
+            .operator(
+                "TableRows",
+                (changes.filter(is_relation), by_row()),
+                self.no_second(),
+                registry.register(TableRows::default())?,
+                TableRows::apply_changes,
+            )
+            .as_collection();
 
         let plan_names = rows.clone().flat_map(|row| match row {
             TableRow::Plan(row) => Some((row.id, row.name)),
@@ -482,7 +468,8 @@ impl<'scope> Graph<'scope> {
             .antijoin(infos.clone().map(|(id, _)| id))
             .map(move |(name, (key, from))| (key, from, owner(name, SubscriptionInfo::default())));
         // Several joins may retract and insert a fact in one tick; consolidated, it arrives once.
-        (at_their_ticks(known.concat(unknown).consolidate().inner), at_their_ticks(infos.consolidate().inner))
+        let owners = at_their_ticks(known.concat(unknown).consolidate().inner);
+        Ok((owners, at_their_ticks(infos.consolidate().inner)))
     }
 
     /// Builds the detector. All incidents are on one worker, which gets the observations of odd keys and the sums
@@ -497,25 +484,46 @@ impl<'scope> Graph<'scope> {
     ) {
         let of_keys = |change: &TableChange| matches!(change.row, TableRow::Key(_) | TableRow::Leak(_));
         let facts = tables.clone().filter(of_keys).map(profiles::News::Row);
-        let news = owners.map(profiles::News::Owner).concat(facts);
-        let reports: StreamVec<'scope, Tick, ProfileReport> = by_tick(
+        let changes = owners.map(profiles::News::Owner).concat(facts);
+        let reports: StreamVec<'scope, Tick, ProfileReport> = self.operator(
             "Profiles",
-            self.control.clone(),
             (events.clone(), Pipeline),
-            (news, Exchange::new(profiles::News::shard)),
+            (changes, Exchange::new(profiles::News::shard)),
             profiles,
-            &self.output,
             Profiles::close,
         );
-        self.watch(by_tick(
+        self.watch(self.operator(
             "Incidents",
-            self.control.clone(),
             (reports, Exchange::new(|_: &ProfileReport| 0)),
             (tables.filter(move |change| !of_keys(change)), Exchange::new(|_: &TableChange| 0)),
             incidents,
-            &self.output,
             Incidents::close,
         ));
+    }
+
+    fn usage(
+        &self,
+        events: &Events<'scope>,
+        owners: StreamVec<'scope, Tick, OwnerChange>,
+        infos: StreamVec<'scope, Tick, InfoChange>,
+        registry: &mut Registry<'_>,
+    ) -> Result<(), RestoreError> {
+        let bookings = self.operator(
+            "Usage",
+            (events.clone(), Pipeline),
+            (owners, Exchange::new(ContextChange::shard)),
+            registry.register(Bookings::new(self.settings))?,
+            Bookings::book_and_publish,
+        );
+        let sums = at_their_ticks(bookings.as_collection().count().inner);
+        self.watch(self.operator(
+            "SubscriptionUsage",
+            (sums, Exchange::new(subscription_usage::shard)),
+            (infos, Exchange::new(|change: &InfoChange| change.0.0.bucket().into())),
+            registry.register(Windowed::<SubscriptionUsageMetric>::new(self.settings))?,
+            subscription_usage::apply_sums,
+        ));
+        Ok(())
     }
 
     fn metric<M: Metric>(
@@ -523,51 +531,48 @@ impl<'scope> Graph<'scope> {
         name: &str,
         events: &Events<'scope>,
         context: StreamVec<'scope, Tick, <M::Context as RowContext>::Change>,
-        state: Registered<Windowed<M>>,
-    ) where
+        registry: &mut Registry<'_>,
+    ) -> Result<(), RestoreError>
+    where
         <M::Context as RowContext>::Change: ContextChange,
     {
-        let by_subject = Exchange::new(ContextChange::shard);
-        self.watch(by_tick(
+        self.watch(self.operator(
             name,
-            self.control.clone(),
             (events.clone(), Pipeline),
-            (context, by_subject),
-            state,
-            &self.output,
+            (context, Exchange::new(ContextChange::shard)),
+            registry.register(Windowed::<M>::new(self.settings))?,
             fold_events::<M>,
         ));
+        Ok(())
     }
 
     fn metric_in_parts<M: Metric<Context = ()>>(
         &self,
         name: &str,
         events: &Events<'scope>,
-        state: Registered<Windowed<M>>,
-    ) where
+        registry: &mut Registry<'_>,
+    ) -> Result<(), RestoreError>
+    where
         M::Group: timely::ExchangeData,
         M::Acc: timely::ExchangeData,
     {
-        let parts = by_tick(
+        let parts = self.operator(
             &format!("{name}Partials"),
-            self.control.clone(),
             (events.clone(), Pipeline),
             self.no_second(),
             Registered::nothing(),
-            &self.output,
             |(), batches, _, closing: Closing<'_, Partial<M::Group, M::Acc>>| {
                 closing.downstream.push(partials::<M>(&batches, closing.info));
             },
         );
-        self.watch(by_tick(
+        self.watch(self.operator(
             name,
-            self.control.clone(),
             (parts, Exchange::new(|part: &Partial<M::Group, M::Acc>| part.group.shard())),
             self.no_second(),
-            state,
-            &self.output,
+            registry.register(Windowed::<M>::new(self.settings))?,
             fold_partials::<M>,
         ));
+        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
-//! Caps: which keys, and which of their routes and countries, are told apart. What is beyond a cap is rewritten
-//! before any metric sees it, so that every metric's groups are bounded by the caps.
+//! Decides under caps which keys, and which of their routes and countries, are counted apart. Events beyond a cap are
+//! rewritten before any metric sees them. So the caps bound the groups of every metric.
 //!
 //! ```text
 //!                    owners, names, decided routes
@@ -7,7 +7,7 @@
 //!  unique events ──by bucket──► admission ──► events by key ─────────────► metrics
 //!                                 └──► those of the key `overflow` ──by bucket──┘
 //! ```
-//! | what | told apart | beyond it |
+//! | cap | counted apart | beyond it |
 //! |---|---|---|
 //! | keys, by month | those with a row in the table of keys; `limits.keys` others | the key `overflow` |
 //! | routes, by day | `limits.routes` over all keys (see `routes`) | the route `overflow` |
@@ -15,22 +15,22 @@
 //! | pairs of key and route, by day | `limits.key_routes` of keys without a row | the route `overflow` |
 //! | pairs of key and country, by day | `limits.key_countries` of keys without a row | the country `XX` |
 //!
-//! The first and the last two limits are dealt to 256 fixed buckets of keys, each of which has room for a 256th of
-//! the limit, rounded down, at least one. A bucket is on one worker. Of what a tick's events bring for the first time,
-//! the lowest ids (which are hashes) are admitted while there is room. So the result depends neither on the number of
-//! workers nor on the order of arrival within a tick.
+//! The first and the last two limits are dealt to 256 fixed buckets of keys. A bucket has room for a 256th of the
+//! limit, rounded down, at least one. A bucket is on one worker. Of the ids that a tick's events have for the first
+//! time, the lowest (they are hashes) are admitted while there is room. So the result depends neither on the number
+//! of workers nor on the order of arrival within a tick.
 //!
-//! Who has a row harms nobody and isn't harmed: such a key takes no room, and neither do its pairs; strangers can't
-//! take its. A row that comes late counts from its tick on: what was counted under `overflow` stays there. Admitted
-//! stays admitted for the month or day, also when the row goes. Calls without a key and those of `overflow` keep their
-//! routes and countries, and take no room. The country `ZZ` is always admitted.
+//! A key that has a row takes no room, and neither do its pairs; strangers can't take its room. A row that comes late
+//! counts from its tick on: calls that were counted under `overflow` stay there. An id stays admitted for the month or
+//! day, also when the row goes. Calls without a key and those of `overflow` keep their routes and countries, and take
+//! no room. The country `ZZ` is always admitted.
 //!
 //! A month is forgotten with the hold of its windows, and so is a day. The keys are swept once when one is forgotten;
-//! idle keys cost nothing in between. About 130 bytes a key and month, more for those with more than one day, two
-//! routes or four countries.
+//! idle keys cost nothing in between. A key takes about 130 bytes a month, and more with more than one day, two routes
+//! or four countries.
 //!
-//! Emits a tick's events at the tick, in the order of their keys; remembers what is admitted. After a restore owners
-//! and routes are said again by the operators that hold them.
+//! The operator emits a tick's events at the tick, in the order of their keys, and remembers the admitted ids. After a
+//! restore the operators that hold owners and routes send them again.
 
 use std::collections::BTreeMap;
 
@@ -56,18 +56,18 @@ use crate::row::{Admitted, Counts, Output};
 use crate::state::{Durable, Footprint, Shard, StateId, spilled};
 use crate::window::Level;
 
-/// What the operator is told beside events.
+/// An input of the operator beside events.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum AdmissionChange {
     Owner(OwnerChange),
-    /// The name of a key.
+    /// The string of a key whose id is a name.
     Named(Definition),
-    /// About a route, for the worker with this index.
+    /// A decision about a route, for the worker with this index.
     Route(u64, RouteDecision),
 }
 
 impl AdmissionChange {
-    /// Where it belongs.
+    /// Returns the number of the shard that it belongs to.
     pub(crate) fn shard(&self) -> u64 {
         match self {
             Self::Owner(change) => change.0.0.shard(),
@@ -78,15 +78,15 @@ impl AdmissionChange {
     }
 }
 
-/// What a key was admitted to.
+/// The months, routes and countries that a key was admitted to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct KeyAdmissions {
     months: SmallVec<[EventTime; 2]>,
-    /// In no particular order.
+    /// The days, in no particular order.
     days: SmallVec<[DayAdmissions; 1]>,
 }
 
-/// A key's routes and countries of a day, in ascending order.
+/// The routes and countries of a key on a day, in ascending order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct DayAdmissions {
     day: EventTime,
@@ -140,7 +140,7 @@ where
     }
 }
 
-/// The month of one time after the other: mostly the same.
+/// Finds the month of one time after the other. Most times are of the month before.
 #[derive(Default)]
 struct Months {
     start: EventTime,
@@ -158,7 +158,7 @@ impl Months {
     }
 }
 
-/// Rooms of buckets, and what one key may have.
+/// The rooms of buckets, and the limit of routes of one key.
 #[derive(Clone, Copy)]
 struct Caps {
     keys: usize,
@@ -167,7 +167,7 @@ struct Caps {
     key_countries: usize,
 }
 
-/// Which caps keep a count.
+/// The caps that keep a count.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum CapKind {
     Keys,
@@ -175,24 +175,24 @@ enum CapKind {
     KeyCountries,
 }
 
-/// What was admitted, on the worker that has the keys' buckets.
+/// The keys that were admitted, on the worker that has their buckets.
 pub(crate) struct Admission {
     caps: Caps,
     keys: HashMap<KeyId, KeyAdmissions>,
-    /// Without keys that have a row, and their pairs.
+    /// The counts against the caps, without keys that have a row, and without their pairs.
     counted_keys: CapCounts,
     counted_routes: CapCounts,
     counted_countries: CapCounts,
     names: Texts<KeyId>,
-    /// Who has a row in the table of keys: derived from the assignments.
+    /// The keys that have a row in the table of keys: derived from the assignments.
     owners: Owners,
-    /// Routes that are told apart: derived from the state of `routes`.
+    /// The routes that are admitted: derived from the state of `routes`.
     routes: BTreeMap<EventTime, HashSet<RouteId>>,
-    /// Names were taken back and have to be handed out again.
+    /// True if names were restored and have to be published again.
     restored: bool,
 }
 
-/// Where an event stands: batch and index.
+/// The batch of an event, and its index in the batch.
 type EventIndex = (usize, usize);
 
 impl Admission {
@@ -216,8 +216,8 @@ impl Admission {
         }
     }
 
-    /// Rewrites what is beyond a cap, and puts the events in the order of their keys. A batch holds events of the key
-    /// `overflow` alone or none.
+    /// Rewrites events beyond a cap, and puts the events in the order of their keys. A batch has events of the key
+    /// `overflow` alone, or none of them.
     pub(crate) fn admit_and_rewrite(
         state: &mut Self,
         mut batches: Vec<Vec<AccessEvent>>,
@@ -227,6 +227,7 @@ impl Admission {
         let info = closing.info;
         let held_from = Level::Day.held_from(info.watermark_before);
         state.learn(changes, info.tick, Level::Month.held_from(info.watermark_before), closing.output);
+        // Most events are covered by earlier ticks; the others, in the order of their keys, are decided now.
         let order = by_key::order(&batches, info);
         let unsettled = state.unsettled(&batches, &order, held_from);
         if !unsettled.is_empty() {
@@ -240,6 +241,7 @@ impl Admission {
         by_key::gather(&batches, &order, closing.downstream);
 
         state.forget(info.watermark_before, info.watermark);
+        // A name is needed by a key that has a row or was admitted, or while its month still has room.
         let Self { caps, keys, names, owners, counted_keys, .. } = state;
         let months_from = Level::Month.held_from(info.watermark);
         let forgotten = names.end_tick(|key, month| {
@@ -260,7 +262,7 @@ impl Admission {
         closing.output.admitted(info.tick, admitted);
     }
 
-    /// Owners, names and routes, as of this tick.
+    /// Takes in owners, names and routes, as of this tick.
     fn learn(
         &mut self,
         changes: Vec<Vec<AdmissionChange>>,
@@ -293,7 +295,7 @@ impl Admission {
             let period = month.unwrap_or(0);
             let has_month = |month| self.keys.get(&id).is_some_and(|of_key| of_key.months.contains(&month));
             let status = match month {
-                // What a table names is the operator's own doing.
+                // Tables are made by the operator of the job, so their names take no room.
                 None => AdmissionStatus::Admitted,
                 Some(month) if has_month(month) => AdmissionStatus::Admitted,
                 Some(month) if month < months_from => AdmissionStatus::Closed,
@@ -313,7 +315,7 @@ impl Admission {
         }
     }
 
-    /// The events that aren't covered by what was admitted in earlier ticks.
+    /// Returns the events that earlier admissions don't cover.
     fn unsettled(
         &self,
         batches: &[Vec<AccessEvent>],
@@ -323,7 +325,7 @@ impl Admission {
         let mut unsettled = Vec::new();
         let mut months = Months::default();
         let (mut key, mut of_key) = (KeyId::ANONYMOUS, None);
-        // The same key, day, route and country as the event before.
+        // The last event that was covered; events like it are, too.
         let mut last = None;
         for entry in order {
             let (b, i) = by_key::event_index(*entry);
@@ -356,7 +358,7 @@ impl Admission {
         unsettled
     }
 
-    /// Whether a route is told apart on a day.
+    /// Returns true if a route is admitted on a day.
     fn has_route(&self, day: EventTime, route: RouteId) -> bool {
         is_bucket(route) || self.routes.get(&day).is_some_and(|routes| routes.contains(&route))
     }
@@ -372,6 +374,7 @@ impl Admission {
         tick: Tick,
         output: &mut dyn Output,
     ) {
+        // All candidates are collected before one is admitted: the lowest ids win, not the first.
         let mut months = Months::default();
         let mut new: Vec<(EventTime, KeyId)> = Vec::new();
         for (b, i) in unsettled {
@@ -401,6 +404,7 @@ impl Admission {
     }
 
     fn admit_pairs(&mut self, batches: &[Vec<AccessEvent>], unsettled: &[EventIndex], held_from: EventTime) {
+        // As with keys, all candidates are collected before one is admitted.
         let mut months = Months::default();
         let mut new_routes: Vec<(EventTime, KeyId, RouteId)> = Vec::new();
         let mut new_countries: Vec<(EventTime, KeyId, Country)> = Vec::new();
@@ -454,7 +458,7 @@ impl Admission {
         }
     }
 
-    /// Rewrites what wasn't admitted.
+    /// Rewrites keys, routes and countries that weren't admitted.
     fn rewrite(
         &self,
         batches: &mut [Vec<AccessEvent>],
@@ -470,7 +474,7 @@ impl Admission {
                 event.key = KeyId::OVERFLOW;
                 counts.overflow_keys += 1;
             }
-            // No window tells routes and countries of such a day apart.
+            // No held window has routes or countries of such a day.
             if day < held_from {
                 continue;
             }
@@ -522,8 +526,8 @@ impl Admission {
     }
 }
 
-/// Sends the events of the key `overflow` to the worker of its bucket: they came from the workers of the buckets of
-/// the keys that they were of. All others are where they belong, and their batches aren't looked into.
+/// Sends the events of the key `overflow` to the worker of its bucket. They are on the workers of the keys that they
+/// were of. All other events stay, and their batches aren't looked into.
 pub(crate) fn exchange_overflow<'scope>(
     events: StreamVec<'scope, Tick, AccessEvent>,
 ) -> StreamVec<'scope, Tick, AccessEvent> {
@@ -552,7 +556,7 @@ pub(crate) fn exchange_overflow<'scope>(
     stay.concat(go.exchange(|event| event.key.shard()))
 }
 
-/// The state as rows.
+/// A row of the stored state.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum AdmissionRow {
     Key(KeyId, Vec<EventTime>, Vec<(EventTime, Vec<RouteId>, Vec<Country>)>),
@@ -561,7 +565,7 @@ pub(crate) enum AdmissionRow {
     Clock(u32),
 }
 
-/// How many were admitted of a bucket.
+/// The number of ids that were admitted of a bucket.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StoredCount {
     kind: CapKind,
@@ -628,7 +632,7 @@ impl Durable for Admission {
         let mut footprint: Footprint = counted.into_iter().map(CapCounts::footprint).sum();
         footprint += Footprint::of_map_with(&self.keys, KeyAdmissions::owned_bytes);
         footprint += self.names.footprint();
-        // Memory, but no rows: others hold them.
+        // Owners and routes take memory, but their rows belong to other states.
         footprint.bytes += self.owners.footprint().bytes;
         footprint.bytes += self.routes.values().map(|routes| Footprint::of_set(routes).bytes).sum::<u64>();
         footprint

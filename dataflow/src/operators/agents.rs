@@ -1,22 +1,22 @@
-//! The strings of user agents, for evidence: of the agents that calls met in the last 31 days of event time, and of no
-//! more than `limits.agents`, for callers choose them.
+//! Keeps the strings of user agents, for evidence, of agents that made calls in the last 31 days of event time. Callers
+//! choose their agents, so there are at most `limits.agents` of them.
 //!
 //! ```text
-//!  unique events ──► met agents ──by bucket──► agents ──to every worker──► output
-//!                                                ▲
-//!  definitions of agents ───────by bucket────────┘
+//!  unique events ──► observed agents ──by bucket──► agents ──to every worker──► output
+//!                                                     ▲
+//!  definitions of agents ────────by bucket────────────┘
 //! ```
 //! An agent belongs to one of 256 buckets, and a bucket to one worker. A bucket has room for `limits.agents` / 256
-//! agents, at least one. Of the agents that a tick's events meet first, those with the lowest ids (which are hashes) are
-//! admitted while there is room; who is admitted stays until no call met it for 31 days. So what is admitted follows
-//! from the ticks alone: definitions, which may come ticks before the events that need them, don't decide it. An
-//! agent that isn't admitted is shown by its hash; nothing else depends on it.
+//! agents, at least one. Of the agents that a tick's events have for the first time, those with the lowest ids (they
+//! are hashes) are admitted while there is room. An agent stays admitted until no event had it for 31 days. So the
+//! ticks alone decide: definitions don't, which may come ticks before the events that need them. An agent that isn't
+//! admitted is shown by its hash; nothing else depends on it.
 //!
-//! A string that comes before its agent is met waits, at most [`WAITING`] and the room of a bucket, those of the lowest
-//! ids. Where a bucket is full none wait. 150 bytes an agent and its text: 26 MiB at the default and with the
-//! longest texts, 256 bytes, as many again for those that wait.
+//! A string that comes before an event with its agent waits. At most [`WAITING`] and the room of a bucket wait, those
+//! of the lowest ids. In a full bucket no string waits. An agent takes 150 bytes and its text. That is 26 MiB at the
+//! default and with the longest texts, 256 bytes, and as many again for strings that wait.
 //!
-//! Emits at a tick what it decided in it. After a restore the first tick says again everything that holds.
+//! The operator emits at a tick its decisions of the tick. After a restore the first tick emits all that hold.
 
 use std::collections::BTreeMap;
 
@@ -29,30 +29,30 @@ use crate::model::{Definition, EventTime, Forgotten, NameId};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
-/// Strings of a bucket that wait, beyond as many as there is room for.
+/// The number of strings of a bucket that may wait, beyond the room of the bucket.
 const WAITING: usize = 64;
-/// How long an agent is remembered that no call meets.
+/// How long an agent is remembered after its last call, in ms.
 const KEPT_MS: u64 = 31 * 24 * 3_600_000;
 
-/// A user agent that an event meets, on a day.
+/// A user agent that an event has, with the day of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ObservedAgent {
     pub(crate) agent: NameId,
     pub(crate) day: EventTime,
 }
 
-/// What every worker is told.
+/// A decision that every worker is given.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum AgentDecision {
-    /// What an agent is called.
+    /// The string of an agent, with the day of its last announcement.
     Define(NameId, EventTime, Box<str>),
     Forget(NameId),
 }
 
-/// An agent that is known, or a string that waits.
+/// An agent that is admitted, or a string that waits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct AgentEntry {
-    /// The last day on which it was met; of a string that waits, on which it was announced.
+    /// The last day on which an event had it, or on which a waiting string was announced.
     day: EventTime,
     text: Option<Box<str>>,
 }
@@ -63,14 +63,14 @@ impl AgentEntry {
     }
 }
 
-/// User agents of some buckets.
+/// The user agents of this worker's buckets.
 pub(crate) struct AdmittedAgents {
     room: usize,
     known: HashMap<NameId, AgentEntry>,
-    /// Of each bucket: derived from `known`.
+    /// The number of admitted agents of each bucket: derived from `known`.
     counts: Box<[usize; 256]>,
     waiting: BTreeMap<u8, BTreeMap<NameId, AgentEntry>>,
-    /// Rows were taken back, and nobody was told.
+    /// True if rows were restored and their strings have to be published again.
     restored: bool,
 }
 
@@ -93,10 +93,10 @@ impl AdmittedAgents {
     ) {
         let mut decisions = Vec::new();
         if std::mem::take(&mut state.restored) {
-            let told = state.known.iter().filter_map(|(id, agent)| {
+            let again = state.known.iter().filter_map(|(id, agent)| {
                 agent.text.clone().map(|text| AgentDecision::Define(*id, agent.day, text))
             });
-            decisions.extend(told);
+            decisions.extend(again);
         }
         let before = held_from(closing.info.watermark_before);
         for definition in definitions.into_iter().flatten() {
@@ -171,7 +171,7 @@ impl AdmittedAgents {
         }
     }
 
-    /// Forgets what no call met, and nobody announced, since.
+    /// Forgets agents that no event had since, and strings that weren't announced since.
     fn expire(&mut self, held_from: EventTime, decisions: &mut Vec<AgentDecision>) {
         let mut forgotten = Vec::new();
         self.known.retain(|id, agent| {
@@ -191,12 +191,12 @@ impl AdmittedAgents {
     }
 }
 
-/// The first day that is remembered.
+/// Returns the first day that is remembered.
 fn held_from(watermark: EventTime) -> EventTime {
     Level::Day.start(watermark).saturating_sub(KEPT_MS)
 }
 
-/// Hands out on each worker what was decided.
+/// Publishes the decisions on each worker.
 pub(crate) fn publish_texts(
     (): &mut (),
     decisions: Vec<Vec<(u64, AgentDecision)>>,
@@ -218,7 +218,7 @@ pub(crate) fn publish_texts(
     }
 }
 
-/// The state as rows.
+/// A row of the stored state.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum AgentsRow {
     Known(NameId, AgentEntry),
@@ -278,7 +278,7 @@ mod tests {
         agents
     }
 
-    /// All of one bucket, in the order of their numbers.
+    /// Returns an id of the one bucket of these tests, in the order of the numbers.
     fn of(number: u64) -> NameId {
         NameId((number + 1) << 8)
     }

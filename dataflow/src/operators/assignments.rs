@@ -1,7 +1,7 @@
-//! Assignments: the table of keys as a history of who a key belongs to, and since when.
+//! Turns the table of keys into a history of the owners of keys.
 //!
-//! A fact is (key, since when, subscription); [`crate::ownership`] says what a key's rows make of it. Facts that no held
-//! window can ask for any more are dropped.
+//! A fact is (key, start, subscription), and [`crate::ownership`] makes facts of a key's rows. Facts that no held
+//! window needs are dropped.
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -12,14 +12,14 @@ use crate::ownership::Ownership;
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
-/// A fact of the history, as an update of a collection keyed by subscription.
+/// A fact of the history, as an update of a collection by subscription.
 pub(crate) type AssignmentChange = ((NameId, (KeyId, EventTime)), Tick, isize);
 
-/// Histories of keys on one worker.
+/// The histories of keys on one worker.
 #[derive(Default)]
 pub(crate) struct Assignments {
     histories: HashMap<KeyId, Ownership>,
-    /// Rows were taken back and aren't in the collection downstream yet.
+    /// True if rows were restored and aren't in the collection downstream yet.
     restored: bool,
 }
 
@@ -64,7 +64,7 @@ impl Assignments {
     }
 }
 
-/// A fact.
+/// A fact as it is stored.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct AssignmentRow(KeyId, EventTime, NameId);
 

@@ -1,16 +1,15 @@
-//! Bookings: what keys used, booked to the subscriptions they belong to.
+//! Books the usage of keys to the subscriptions that they belong to.
 //!
-//! The operator of `usage` by key, with a second duty: whatever is counted once its minute is closed (by
-//! the close, or late) is booked to the subscription in force at the start of the hour, of the day and of
-//! the month it falls in. Bookings are summed here per subscription and window, and handed on as updates of
-//! a linear collection at the cadence of `subscription_usage`, which differential sums over all workers. So
-//! the view follows `usage` within a minute of event time, at a cost per changed minute of a key, not per
-//! event.
+//! The operator of `usage` by key has this second duty. Usage is booked once its minute is closed: by the close, or
+//! late. It is booked to the subscription in force at the start of its hour, of its day and of its month. Bookings
+//! are summed here per subscription and window. They are sent on as updates of a linear collection, at the cadence of
+//! `subscription_usage`, and differential sums them over all workers. So the view follows `usage` within a minute of
+//! event time. It costs work per changed minute of a key, not per event.
 //!
-//! When a key's owner changes for a window that is held, what was booked is taken back from the old
-//! subscription and booked to the new. When a window is evicted, its bookings are taken out of the
-//! collection one tick later: that frees memory and means nothing to readers, who have forgotten the window
-//! by then. (Not in the same tick, which may bring the window's last bookings.)
+//! A key's owner may change for a window that is held. Then the key's usage is taken back from the old subscription
+//! and booked to the new. When a window is evicted, its bookings are taken out of the collection one tick later. That
+//! frees memory and means nothing to readers, who have forgotten the window by then. It can't happen in the same
+//! tick, which may bring the window's last bookings.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -30,7 +29,7 @@ use crate::window::Level;
 
 type ByKeyMetric = UsageMetric<ByKey>;
 
-/// The first level of `usage` that `subscription_usage` has.
+/// The first level of `usage` that `subscription_usage` has, too.
 const FIRST: usize = 1;
 
 /// A subscription in a window: (subscription, index of the level in `usage`, start).
@@ -39,7 +38,7 @@ pub(crate) type SubscriptionWindow = (NameId, u8, EventTime);
 /// A booking as an update of a collection.
 pub(crate) type Booking = (SubscriptionWindow, Tick, Booked);
 
-/// Usage and distinct keys as a linear difference. Arithmetic wraps, so that taking back is exact.
+/// Usage and distinct keys as a linear difference. Arithmetic wraps, so that a booking can be taken back exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Booked {
     pub(crate) usage: Totals,
@@ -72,31 +71,31 @@ impl Abelian for Booked {
     }
 }
 
-/// `usage` by key, and which subscription each key's windows are booked to.
+/// The windows of `usage` by key, and the subscriptions that they are booked to.
 pub(crate) struct Bookings {
     windowed: Windowed<ByKeyMetric>,
     booked_to: BookedTo,
-    /// Bookings that wait for the cadence.
+    /// The bookings that wait for the cadence.
     pending: Sums,
-    /// Sums of windows that the last tick evicted.
+    /// The sums of windows that the last tick evicted.
     evicted: Sums,
-    /// Whom the keys of one hour are booked to: derived from `booked_to`.
+    /// The subscriptions of the keys of one hour: derived from `booked_to`.
     hour_cache: HourCache,
-    /// Rows were taken back and aren't in the collection downstream yet.
+    /// True if rows were restored and aren't in the collection downstream yet.
     restored: bool,
 }
 
-/// By (level, start) and key: the subscription. Keys without an owner aren't booked.
+/// The subscription by (level, start) and key. A key without an owner isn't booked.
 type BookedTo = BTreeMap<(u8, EventTime), HashMap<KeyId, NameId>>;
 
-/// A tick's bookings, summed.
+/// The sums of bookings by subscription and window.
 type Sums = HashMap<SubscriptionWindow, Booked>;
 
-/// The subscriptions of a key's hour, day and month; [`NameId::NONE`] where it isn't booked.
+/// The subscriptions of a key's hour, day and month. [`NameId::NONE`] stands for none.
 type BookedSubscriptions = [NameId; 3];
 
-/// A short cut for the many bookings of an hour, of keys that were booked in it before: one look-up and one
-/// sum for the three windows.
+/// Caches the subscriptions of keys of one hour. Most bookings are of keys that were booked in the hour before. They
+/// take one look-up and one sum instead of three.
 #[derive(Default)]
 struct HourCache {
     hour: EventTime,
@@ -105,7 +104,7 @@ struct HourCache {
 }
 
 impl HourCache {
-    /// Adds a booking of `hour`, if the key's subscriptions are known.
+    /// Adds a booking of `hour`, and returns true if the key's subscriptions are known.
     fn book(&mut self, hour: EventTime, key: KeyId, usage: &Totals) -> bool {
         let subscriptions = if hour == self.hour { self.subscriptions.get(&key) } else { None };
         subscriptions.is_some_and(|subscriptions| {
@@ -114,7 +113,7 @@ impl HourCache {
         })
     }
 
-    /// Remembers a key's subscriptions; the latest hour is the one that is remembered.
+    /// Remembers a key's subscriptions, if `hour` is the latest so far.
     fn learn(&mut self, hour: EventTime, key: KeyId, subscriptions: BookedSubscriptions, pending: &mut Sums) {
         if hour > self.hour {
             self.forget(pending);
@@ -125,7 +124,7 @@ impl HourCache {
         }
     }
 
-    /// Forgets everything but what it summed.
+    /// Moves the sums to `pending`, and forgets all else.
     fn forget(&mut self, pending: &mut Sums) {
         for (window, booked) in self.bookings() {
             add(pending, window, &booked, false);
@@ -185,7 +184,7 @@ impl Bookings {
         state.re_attribute(&changed, info.watermark_before);
 
         let Self { windowed, booked_to, pending, evicted, hour_cache, .. } = state;
-        // What is booked is collected first: the operator can't be asked for owners while it works.
+        // Additions are collected first: `windowed` can't be asked for owners while it adds.
         let mut additions: Vec<(usize, EventTime, KeyId, CompactTotals)> = Vec::new();
         let mut book = |level: usize, start: EventTime, key: &KeyId, counted: &CompactTotals| {
             additions.push((level, start, *key, counted.clone()));
@@ -218,7 +217,7 @@ impl Bookings {
                 }
             }
         }
-        // A window is evicted when the watermark enters another hour, and its last bookings must be there.
+        // A window is evicted when the watermark enters another hour, and its last bookings must be sent by then.
         let evicts = Level::Hour.start(info.watermark) > Level::Hour.start(info.watermark_before);
         if info.last || evicts || windowed.is_due(Level::Hour, info) {
             hour_cache.forget(pending);
@@ -226,7 +225,7 @@ impl Bookings {
                 add(&mut handed_on, window, &booked, false);
             }
         }
-        // Before the rows go, which say how much was booked.
+        // Rows of evicted windows have the usage that was booked, so this comes before they go.
         for (at, index) in levels() {
             let held_from = ByKeyMetric::LEVELS[at].held_from(info.watermark);
             while let Some(entry) =
@@ -247,7 +246,7 @@ impl Bookings {
         closing.downstream.push(updates);
     }
 
-    /// Everything that is booked and was handed on, as if for the first time.
+    /// Books again all that was sent on before a restore, as if for the first time.
     fn book_again(&self, watermark: EventTime, sums: &mut Sums) {
         for (window, booked) in &self.pending {
             add(sums, *window, booked, true);
@@ -261,7 +260,7 @@ impl Bookings {
         }
     }
 
-    /// Books the held windows of keys whose owners changed to whom they belong now.
+    /// Books the held windows of keys whose owners changed to their new owners.
     fn re_attribute(&mut self, changed: &[KeyId], watermark: EventTime) {
         if changed.is_empty() {
             return;
@@ -290,7 +289,7 @@ impl Bookings {
         }
     }
 
-    /// What a key used in a window, as far as its minutes are closed.
+    /// Returns a key's usage in a window, as far as its minutes are closed.
     fn booked_usage(&self, at: usize, start: EventTime, key: &KeyId, watermark: EventTime) -> Option<Totals> {
         let open: Vec<EventTime> =
             ByKeyMetric::LEVELS.iter().map(|level| level.open_from(watermark)).collect();
@@ -298,7 +297,7 @@ impl Bookings {
     }
 }
 
-/// The state as rows.
+/// A row of the stored state.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum BookingsRow {
     Window(WindowedRow<KeyId, CompactTotals, OwnedUsage, KeyId, (KeyId, EventTime, Owner)>),
@@ -336,7 +335,7 @@ impl Durable for Bookings {
             BookingsRow::BookedTo { level, start, key, subscription } => {
                 self.booked_to.entry((level, start)).or_default().insert(key, subscription);
             }
-            // Of several workers: what waits is a sum, whoever hands it on.
+            // Several workers may have stored one window: sums add up.
             BookingsRow::Pending { window, booked } => add(&mut self.pending, window, &booked, false),
         }
     }

@@ -1,18 +1,18 @@
-//! `callers`: distinct client addresses by key and by route; exact up to `limits.callers_exact`, then estimated.
+//! Counts distinct client addresses by key and by route, for the view `callers`. Numbers are exact up to
+//! `limits.callers_exact`, then estimated.
 //!
-//! Up to the limit the addresses themselves are kept, so no hash can make two callers one: five IPv4 addresses
-//! in place, 32 of any kind in a list, more in a hash set of some 20 to 40 bytes each. A row that has more
-//! keeps a [`Sketch`] of them instead, 4 KiB however many they are, and says `exact: false`; the standard
-//! error is 1.63 %, and the number is never below the limit that was passed. Calls whose address isn't known
+//! Up to the limit the addresses themselves are kept, so no hash can make two callers one. A row keeps five IPv4
+//! addresses in place, and 32 of any kind in a list. More are in a hash set of some 20 to 40 bytes each. A row with
+//! more than the limit keeps a [`Sketch`] of them instead, 4 KiB whatever their number, and has `exact` false. The
+//! standard error is 1.63 %, and the number is never below the limit that was passed. Calls whose address isn't known
 //! have no caller.
 //!
-//! What a row holds is a function of the set of its addresses, whatever the order and grouping in which they
-//! came: the set is exact while it is within the limit, otherwise it is the sketch of all of them, because a
-//! set that passes the limit enters the sketch whole and a sketch never becomes a set again.
+//! The content of a row is a function of the set of its addresses, whatever the order and grouping in which they
+//! came. Within the limit it is the set. Beyond the limit it is the sketch of the set: a set that passes the limit
+//! enters the sketch whole, and a sketch never becomes a set again.
 //!
-//! The hash (XXH3, 64 bits, of the 16 bytes of the address) is the same in every process and has no secret: a
-//! caller with a network of IPv6 addresses to choose from can push an estimate either way, though never an
-//! exact count.
+//! The hash (XXH3, 64 bits, of the 16 bytes of the address) has no secret, and is the same in every process. So a
+//! caller with a large network of IPv6 addresses can push an estimate either way, but never an exact number.
 
 use std::marker::PhantomData;
 
@@ -31,26 +31,26 @@ use crate::window::Level;
 
 const LISTED: usize = 32;
 
-/// A set of addresses.
+/// A set of addresses, or a sketch of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Addresses {
-    /// IPv4 only.
+    /// At most five addresses, all of IPv4.
     Few { len: u8, v4: [u32; FEW] },
-    /// Others, in ascending order.
+    /// At most [`LISTED`] addresses of any kind, in ascending order.
     Listed(Box<[u128]>),
-    /// More than [`LISTED`].
+    /// More than [`LISTED`] addresses, and at most the limit.
     Many(Box<HashSet<u128>>),
-    /// Too many to be kept.
+    /// A sketch of more addresses than the limit.
     Sketched(Box<Sketched>),
 }
 
 const _: () = assert!(size_of::<Addresses>() == 24);
 
-/// More addresses than a limit.
+/// A sketch of more addresses than a limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sketched {
     sketch: Sketch,
-    /// It is certain that there are more than so many.
+    /// The limit that was passed: the number of addresses is certainly above it.
     more_than: u64,
 }
 
@@ -60,7 +60,7 @@ impl Default for Addresses {
     }
 }
 
-/// An IPv4 address, mapped into IPv6.
+/// Returns the IPv4 address that is mapped into an IPv6 one.
 fn v4(address: u128) -> Option<u32> {
     (address >> 32 == 0xffff).then_some(address as u32)
 }
@@ -109,7 +109,7 @@ impl Addresses {
         }
     }
 
-    /// How many are kept; `None`: they aren't kept.
+    /// Returns the number of addresses, if they are kept.
     fn exact(&self) -> Option<usize> {
         match self {
             Self::Few { len, v4 } => Some(few::listed(*len, v4).len()),
@@ -129,7 +129,7 @@ impl Addresses {
         }
     }
 
-    /// Hands out those that are kept.
+    /// Passes the addresses to `out`, if they are kept.
     fn each(&self, mut out: impl FnMut(u128)) {
         match self {
             Self::Few { len, v4 } => few::listed(*len, v4).iter().for_each(|v4| out(mapped(*v4))),
@@ -176,7 +176,7 @@ impl Accumulator for Addresses {
     }
 }
 
-/// `callers` of one scope.
+/// The metric `callers` of one scope.
 pub(crate) struct CallersMetric<S>(PhantomData<S>);
 
 pub(crate) trait CallersState: ScopeOf {
@@ -241,7 +241,7 @@ mod tests {
         set
     }
 
-    /// Any address: a third of them IPv4.
+    /// Returns an address of a number. A third of them are of IPv4.
     fn address(number: u64) -> u128 {
         if number.is_multiple_of(3) { mapped(number as u32) } else { u128::from(number) << 64 | 1 }
     }

@@ -1,5 +1,5 @@
-//! Strings of tables' rows, handed to every worker. Their number is that of the tables' rows: the operator's
-//! own doing, without a cap. Those of keys and routes come with traffic: see `admission` and `routes`.
+//! Hands the strings of tables' rows to every worker. Their number is that of the tables' rows, which the operator of
+//! the job decides, so there is no cap. Strings of keys and routes come with traffic: see `admission` and `routes`.
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -8,11 +8,11 @@ use super::parts::by_tick::Closing;
 use crate::model::{Definition, NameId};
 use crate::state::{Durable, Footprint, Shard, StateId};
 
-/// Strings that were handed out.
+/// The strings that were published on this worker.
 #[derive(Default)]
 pub(crate) struct Definitions {
     known: HashMap<NameId, Box<str>>,
-    /// Strings were taken back and have to be handed out again.
+    /// True if strings were restored and have to be published again.
     restored: bool,
 }
 
@@ -41,7 +41,7 @@ impl Definitions {
     }
 }
 
-/// A stored string.
+/// A string of a name as it is stored.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StoredName(NameId, Box<str>);
 

@@ -1,4 +1,4 @@
-//! The tables of subscriptions and plans: upserts become a collection of current rows.
+//! Turns upserts of the tables of subscriptions and plans into a collection of current rows.
 //!
 //! Of several changes of a row in one tick the one with the highest offset counts.
 
@@ -13,11 +13,11 @@ use crate::state::{Durable, Footprint, Shard, StateId};
 /// A row as an update of a collection.
 pub(crate) type TableRowChange = (TableRow, Tick, isize);
 
-/// Current rows on one worker.
+/// The current rows of the tables on one worker.
 #[derive(Default)]
 pub(crate) struct TableRows {
     rows: BTreeMap<TableRowId, TableRow>,
-    /// Rows were taken back and aren't in the collection downstream yet.
+    /// True if rows were restored and aren't in the collection downstream yet.
     restored: bool,
 }
 
@@ -28,7 +28,7 @@ enum TableRowId {
     Plan(NameId),
 }
 
-/// The row's identity; `None` for rows of the table of keys, and of reports, which have operators of their own.
+/// Returns the row's identity. Rows of keys and reports have none: they have operators of their own.
 fn identity(row: &TableRow) -> Option<TableRowId> {
     match row {
         TableRow::Key(_) | TableRow::Leak(_) => None,
@@ -37,7 +37,7 @@ fn identity(row: &TableRow) -> Option<TableRowId> {
     }
 }
 
-/// What a change of any table is exchanged by.
+/// Returns the number by which a change of any table is exchanged.
 pub(crate) fn shard(row: &TableRow) -> u64 {
     match row {
         TableRow::Key(row) => row.key.shard(),
@@ -80,7 +80,7 @@ impl TableRows {
     }
 }
 
-/// A stored row.
+/// A row of a table as it is stored.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StoredRow(TableRow);
 

@@ -1,11 +1,12 @@
-//! The shell of operators that remember something between ticks: stash by tick, act once per closed tick, in order.
+//! Builds operators that remember something between ticks. The shell stashes input by tick, and acts once per closed
+//! tick, in order.
 //!
-//! Time contract: the operator acts on tick `t` when no input can bring more of `t`, in the order of ticks,
-//! exactly once for *every* tick of the control stream, whether it holds records or not. What it puts out
-//! carries time `t`. It holds a capability for a tick from the tick's control record until it acted on it.
+//! **Time contract.** The operator acts on tick `t` when no input can bring more of `t`. It acts in the order of
+//! ticks, exactly once for *every* tick of the control stream, with records or without. Its output carries time `t`.
+//! It holds a capability for a tick from the tick's control record until it acted on it.
 //!
-//! Records of ticks for which no control record ever comes would be held for ever; the driver sends one for
-//! each tick before it closes the tick.
+//! Records of ticks without a control record would be held for ever. So the driver sends one for each tick before it
+//! closes the tick.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,10 +23,10 @@ use crate::model::{Tick, TickInfo};
 use crate::row::Output;
 use crate::state::Registered;
 
-/// Where a worker's results go, shared by its operators.
+/// Receives a worker's results from all of its operators.
 pub(crate) type SharedOutput = Rc<RefCell<dyn Output>>;
 
-/// What an operator may do while a tick closes.
+/// The means that an operator has while a tick closes.
 pub(crate) struct Closing<'a, D> {
     pub(crate) info: &'a TickInfo,
     /// Containers for the operator's output stream.
@@ -34,7 +35,7 @@ pub(crate) struct Closing<'a, D> {
     pub(crate) output: &'a mut dyn Output,
 }
 
-/// An operator with one durable state and two data inputs. `logic` is a `fn`: it can remember nothing but
+/// Builds an operator with one durable state and two data inputs. `logic` is a `fn`, so it can remember nothing but
 /// `state`.
 pub(crate) fn by_tick<'scope, S, A, PA, B, PB, D>(
     name: &str,
@@ -66,6 +67,7 @@ where
         let mut first_stash: BTreeMap<Tick, Vec<A>> = BTreeMap::new();
         let mut second_stash: BTreeMap<Tick, Vec<B>> = BTreeMap::new();
         move |frontiers| {
+            // STEP 1: stash every input by tick; a control record brings the capability of its tick.
             control_input.for_each(|capability, infos| {
                 for info in infos.drain(..) {
                     ticks.insert(info.tick, (capability.retain(0), info));
@@ -77,6 +79,7 @@ where
             second_input.for_each(|capability, data| {
                 second_stash.entry(*capability.time()).or_default().push(std::mem::take(data));
             });
+            // STEP 2: act on the ticks that no input can bring more of, in order.
             let mut downstream = Vec::new();
             let mut session_output = downstream_output.activate();
             while let Some(entry) = ticks.first_entry() {
@@ -96,6 +99,7 @@ where
                         },
                     );
                 });
+                // STEP 3: send the output at the tick, whose capability is dropped then.
                 let mut session = session_output.session(&capability);
                 for mut container in downstream.drain(..) {
                     if !container.is_empty() {

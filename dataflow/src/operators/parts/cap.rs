@@ -1,17 +1,17 @@
-//! A cap that is dealt to 256 fixed buckets of keys: how many were admitted to each, by period.
+//! Deals a cap to 256 fixed buckets of keys, and counts the ids admitted to each, by period.
 //!
 //! A bucket has room for a 256th of the limit, rounded down, at least one. A bucket is on one worker, so the result
-//! doesn't depend on how many workers there are. 1 KiB a period.
+//! doesn't depend on how many workers there are. A period takes 1 KiB.
 
 use std::collections::BTreeMap;
 
 use crate::model::EventTime;
 use crate::state::Footprint;
 
-/// PeriodCounts that a cap is dealt to.
+/// The number of buckets that a cap is dealt to.
 const BUCKETS: usize = 256;
 
-/// How many were admitted against a cap, by period and bucket.
+/// The number of ids admitted under a cap, by period and bucket.
 #[derive(Default)]
 pub(crate) struct CapCounts(BTreeMap<EventTime, PeriodCounts>);
 
@@ -21,7 +21,7 @@ struct PeriodCounts {
 }
 
 impl CapCounts {
-    /// A bucket's share of a limit.
+    /// Returns a bucket's share of a limit.
     pub(crate) fn room(limit: usize) -> usize {
         (limit / BUCKETS).max(1)
     }
@@ -30,7 +30,7 @@ impl CapCounts {
         self.0.get(&period).is_none_or(|buckets| (buckets.counts[usize::from(bucket)] as usize) < room)
     }
 
-    /// Takes a place in a bucket, if there is one.
+    /// Takes up room of a bucket for one id, and returns true if there was room.
     pub(crate) fn admit(&mut self, period: EventTime, bucket: u8, room: usize) -> bool {
         let has_room = self.has_room(period, bucket, room);
         if has_room {
@@ -46,7 +46,7 @@ impl CapCounts {
         buckets.total += u64::from(count);
     }
 
-    /// Over the buckets of this worker.
+    /// Returns the sum over the buckets of this worker.
     pub(crate) fn of(&self, period: EventTime) -> u64 {
         self.0.get(&period).map_or(0, |buckets| buckets.total)
     }
@@ -55,7 +55,7 @@ impl CapCounts {
         self.0 = self.0.split_off(&period);
     }
 
-    /// By period and bucket, where there is something.
+    /// Returns the counts above 0 by period and bucket.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (EventTime, u8, u32)> {
         self.0.iter().flat_map(|(period, buckets)| {
             let counts = (0..=u8::MAX).zip(*buckets.counts).filter(|(_, count)| *count > 0);

@@ -1,4 +1,4 @@
-//! Facts that the rows of a metric are joined with, kept as changes of them arrive.
+//! Keeps the facts that the rows of a metric are joined with, as changes of them arrive.
 
 use std::hash::Hash;
 
@@ -7,29 +7,28 @@ use serde::de::DeserializeOwned;
 
 use crate::state::Footprint;
 
-/// What rows are joined with when they are put out.
+/// The facts that rows are joined with when they are published.
 pub(crate) trait RowContext: Default + 'static {
-    /// What one fact of the context is about.
+    /// The subject of a fact, such as a key.
     type Subject: Copy + Ord + Hash + Serialize + DeserializeOwned;
     /// A change, as it arrives.
     type Change: Clone + 'static;
     /// A fact, as it is stored.
     type Row: Serialize + DeserializeOwned;
 
-    /// Applies a tick's changes; returns the subjects whose facts changed. After a restore the first tick
-    /// brings every fact again: `all` says that what it doesn't bring is gone.
+    /// Applies a tick's changes, and returns the subjects whose facts changed. After a restore the first tick brings
+    /// every fact again. With `all` true, facts that it doesn't bring are deleted.
     fn apply(&mut self, changes: Vec<Self::Change>, all: bool) -> Vec<Self::Subject>;
-    /// Every fact.
+    /// Passes every fact to `out`.
     fn rows_out(&self, out: &mut dyn FnMut(Self::Row));
-    /// Takes a fact back.
+    /// Restores one fact from a stored row.
     fn row_in(&mut self, row: Self::Row);
-    /// Where a fact belongs.
+    /// Returns the number of the shard that a fact belongs to.
     fn shard(row: &Self::Row) -> u64;
-    /// How much it holds.
     fn footprint(&self) -> Footprint;
 }
 
-/// No context.
+/// Rows of such a metric are joined with nothing.
 impl RowContext for () {
     type Subject = ();
     type Change = ();

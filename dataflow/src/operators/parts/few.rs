@@ -1,23 +1,24 @@
-//! At most five numbers of 32 bits in ascending order: with an enum's tag 24 bytes, and nothing on the heap.
+//! Keeps at most five numbers of 32 bits in ascending order. With an enum's tag they take 24 bytes, and nothing on
+//! the heap.
 //!
-//! Most rows of a long tail of keys hold a handful of calls. What a row needs beyond that is in a box.
+//! Most rows of a long tail of keys hold a handful of calls. A row that needs more has a box.
 
-/// How many.
+/// The largest number of values.
 pub(crate) const FEW: usize = 5;
 
-/// Those of `values` that are there. A length beyond what fits (of a damaged row) is as much as fits.
+/// Returns the `len` values in use. The length of a damaged row is cut to the five that fit.
 #[inline]
 pub(crate) fn listed(len: u8, values: &[u32; FEW]) -> &[u32] {
     &values[..usize::from(len).min(FEW)]
 }
 
-/// Whether so many more values fit.
+/// Returns true if `more` values fit.
 #[inline]
 pub(crate) fn has_room(len: u8, more: u32) -> bool {
     more as usize <= FEW.saturating_sub(len.into())
 }
 
-/// Inserts a value at `index`; `false`: there's no room.
+/// Inserts a value at `index`, and returns false if there is no room.
 #[inline]
 pub(crate) fn insert(len: &mut u8, values: &mut [u32; FEW], index: usize, value: u32) -> bool {
     let count = usize::from(*len);

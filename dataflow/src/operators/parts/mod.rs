@@ -1,4 +1,4 @@
-//! Parts of operators: the shell of all that have a state, and data structures that several share.
+//! Holds the parts of operators: the shell of all that have a state, and data structures that several share.
 
 pub(crate) mod by_key;
 pub(crate) mod by_tick;

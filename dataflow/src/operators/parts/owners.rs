@@ -1,8 +1,8 @@
-//! Who a key belongs to, and since when: what `usage` rows are joined with.
+//! Keeps the owners of keys over time, with which `usage` rows are joined.
 //!
-//! A window belongs to the subscription that was in force at its start. A key's first row counts from the
-//! beginning unless it says since when it is valid, so an owner that becomes known late is filled in; a
-//! later change concerns windows that start after it.
+//! A window belongs to the subscription that was in force at its start. A key's first row counts from the beginning
+//! unless it has a start. So an owner that becomes known late is filled in. A later change concerns windows that
+//! start after it.
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -11,28 +11,28 @@ use super::context::RowContext;
 use crate::model::{EventTime, KeyId, Owner, Tick};
 use crate::state::{Footprint, spilled};
 
-/// An owner of a key, from a time on, as an update of a collection.
+/// An owner of a key from a time on, as an update of a collection.
 pub(crate) type OwnerChange = ((KeyId, EventTime, Owner), Tick, isize);
 
-/// Owners of keys in the order of their times.
+/// The owners of keys in the order of their times.
 #[derive(Default)]
 pub(crate) struct Owners(HashMap<KeyId, History>);
 
 type History = SmallVec<[(EventTime, Owner); 1]>;
 
 impl Owners {
-    /// Whether anything is known of the key.
+    /// Returns true if there is a fact of the key.
     pub(crate) fn know(&self, key: KeyId) -> bool {
         self.0.contains_key(&key)
     }
 
-    /// Whether the key has a row in the table of keys, whatever it is valid from.
+    /// Returns true if the key has a row in the table of keys, whatever it is valid from.
     pub(crate) fn has_row(&self, key: KeyId) -> bool {
         let newest = self.0.get(&key).and_then(|history| history.last());
         newest.is_some_and(|(_, owner)| owner.subscription.is_some())
     }
 
-    /// The owner in force at `time`.
+    /// Returns the owner in force at `time`.
     pub(crate) fn at(&self, key: KeyId, time: EventTime) -> Owner {
         let Some(history) = self.0.get(&key) else { return Owner::default() };
         let count = history.partition_point(|(from, _)| *from <= time);
@@ -45,7 +45,8 @@ impl RowContext for Owners {
     type Change = OwnerChange;
     type Row = (KeyId, EventTime, Owner);
 
-    /// A fact is identified by (key, since when): a retraction counts only if nothing takes its place.
+    /// Applies changes of facts that are identified by (key, start). A retraction counts only if nothing takes its
+    /// place.
     fn apply(&mut self, mut changes: Vec<OwnerChange>, all: bool) -> Vec<KeyId> {
         let mut before_all = if all { std::mem::take(&mut self.0) } else { HashMap::new() };
         changes.sort_unstable_by_key(|((key, from, _), _, diff)| (*key, *from, *diff > 0));

@@ -1,4 +1,5 @@
-//! Reports of the operator of profiles to that of incidents: odd keys, and sums over all keys of a window.
+//! Defines the reports of the operator of profiles to that of incidents: observations of odd keys, and sums over all
+//! keys of a window.
 //!
 //! Sums are integers, so they are the same whatever the order in which keys and workers are added.
 
@@ -8,16 +9,16 @@ use crate::detect::{Judged, ObservedSignal, Signal};
 use crate::incident::{Point, Reason, Sample};
 use crate::model::{EventTime, KeyId, KeyState, NameId, Owner};
 
-/// Why a key is observed.
+/// The occasion on which a key is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Occasion {
     Closed,
-    /// A window isn't over, and beyond doubt.
+    /// The window isn't over, and beyond doubt.
     Early,
     Reconsidered(Reason),
 }
 
-/// A key whose level is alert, or was until the tables changed.
+/// The state of a key whose severity is alert, or was until the tables changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Observation {
     /// The window that was evaluated.
@@ -37,7 +38,7 @@ pub(crate) struct Observation {
     pub(crate) known_calls: u64,
 }
 
-/// A window's sums over many keys: those of a plan, or (no plan) all.
+/// The sums of a window over many keys: those of a plan, or of all without a plan.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Crowd {
     pub(crate) window_ms: EventTime,
@@ -45,7 +46,7 @@ pub(crate) struct Crowd {
     pub(crate) figures: Figures,
 }
 
-/// Sums over the keys that were called in a window.
+/// The sums over the keys that were called in a window.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) keys: u64,
@@ -53,13 +54,13 @@ pub(crate) struct Figures {
     pub(crate) z: Vec<u64>,
     /// The same keys by ln of how many times as many calls they made, in eighths from -8 on.
     pub(crate) rise: Vec<u64>,
-    /// Those of them that passed the gates of volume, likewise.
+    /// Those of them that passed the gates of volume, in the same eighths.
     pub(crate) spiked: Vec<u64>,
-    /// Keys of which a signal had something new to say, in the order of [`Signal::ALL`].
+    /// Keys of which a signal observed something new, in the order of [`Signal::ALL`].
     pub(crate) stirred: Vec<u64>,
 }
 
-/// Places of histograms.
+/// The number of bins of a histogram.
 const BINS: usize = 192;
 pub(crate) const Z_STEP: f64 = 0.25;
 pub(crate) const RISE_STEP: f64 = 0.125;

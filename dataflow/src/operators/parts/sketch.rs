@@ -1,28 +1,27 @@
-//! A sketch of a set: how many distinct values it has, in 4 KiB however many they are.
+//! Estimates the number of distinct values of a set, in 4 KiB whatever the number is.
 //!
-//! HyperLogLog (Flajolet, Fusy, Gandouet, Meunier, 2007) with 2^12 registers of eight bits over a 64-bit hash:
-//! the first twelve bits choose a register, which keeps the highest rank (leading zeros + 1) of the other 52.
-//! Adding a value twice changes nothing and merging takes each register's maximum, so a sketch is a function
-//! of the set alone, whatever the order and grouping. The estimate is O. Ertl's improved raw estimator ("New
-//! cardinality estimation algorithms for HyperLogLog sketches", 2017, algorithm 6): it needs no table of
-//! empirical corrections and is unbiased from 0 to 2^60. It counts registers by value in integers and then
-//! uses additions, multiplications, divisions and square roots, which IEEE 754 defines to the last bit: the
-//! same everywhere.
+//! The sketch is a HyperLogLog (Flajolet, Fusy, Gandouet, Meunier, 2007) with 2^12 registers of eight bits over a
+//! 64-bit hash. The first twelve bits choose a register, which keeps the highest rank (leading zeros + 1) of the
+//! other 52. Adding a value twice changes nothing, and merging takes each register's maximum. So a sketch is a
+//! function of the set alone, whatever the order and grouping.
 //!
-//! Standard error: 1.04 / sqrt(4,096) = 1.63 %.
+//! The estimator is the improved raw one of Otmar Ertl ("New cardinality estimation algorithms for HyperLogLog
+//! sketches", 2017, algorithm 6). It needs no table of empirical corrections and is unbiased from 0 to 2^60. It
+//! counts registers by value in integers, and then adds, multiplies, divides and takes square roots. IEEE 754 defines
+//! these to the last bit, so the estimate is the same on every machine.
+//!
+//! The standard error is 1.04 / sqrt(4,096) = 1.63 %.
 
 use serde::{Deserialize, Serialize};
 
-/// Bits of a hash that choose a register.
+/// The number of bits of a hash that choose a register.
 const PRECISION: u32 = 12;
-/// Registers.
 const REGISTERS: usize = 1 << PRECISION;
-/// Bits of a hash that a rank is taken of.
+/// The number of bits of a hash that a rank is taken of.
 const RANKED: u32 = 64 - PRECISION;
-/// The highest rank.
 const HIGHEST: usize = RANKED as usize + 1;
 
-/// Distinct values, estimated.
+/// A set of values, of which only an estimate of their number is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub(crate) struct Sketch(Box<[u8; REGISTERS]>);
@@ -53,7 +52,7 @@ impl From<Sketch> for Vec<u8> {
 }
 
 impl Sketch {
-    /// Bytes that it owns.
+    /// The number of bytes that it owns.
     pub(crate) const BYTES: usize = REGISTERS;
 
     /// Adds a value by its hash, which must be uniform.
@@ -72,7 +71,7 @@ impl Sketch {
         }
     }
 
-    /// About how many values were added.
+    /// Returns the estimated number of values that were added.
     pub(crate) fn estimate(&self) -> u64 {
         let mut counts = [0_u32; HIGHEST + 1];
         for rank in &*self.0 {
@@ -92,7 +91,8 @@ impl Sketch {
     }
 }
 
-/// `x + sum of x^(2^k) * 2^(k-1)` over k from 1: what registers at zero say. Infinite at 1: nothing was added.
+/// Returns `x + sum of x^(2^k) * 2^(k-1)` over k from 1, the share of registers at zero. It is infinite at 1, when
+/// nothing was added.
 fn sigma(share: f64) -> f64 {
     if share >= 1.0 {
         return f64::INFINITY;
@@ -109,7 +109,7 @@ fn sigma(share: f64) -> f64 {
     }
 }
 
-/// `(1 - x - sum of (1 - x^(2^-k))^2 * 2^-k) / 3` over k from 1: what registers at the highest rank say.
+/// Returns `(1 - x - sum of (1 - x^(2^-k))^2 * 2^-k) / 3` over k from 1, the share of registers at the highest rank.
 fn tau(share: f64) -> f64 {
     if share <= 0.0 || share >= 1.0 {
         return 0.0;

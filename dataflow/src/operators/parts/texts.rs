@@ -1,13 +1,13 @@
-//! Strings of what is admitted under a cap: kept while a row may need them, never more than the cap and some.
+//! Keeps the strings of ids that are admitted under a cap, as long as a row may need them.
 //!
-//! A string comes before, or with, the first event that needs it; whether that event's key or route is admitted
-//! is decided when the event counts. In between the string waits. It is dropped at once where there is no room
-//! left to admit it; and of those that wait at most [`WAITING`] and the room of a bucket are kept, the lowest ids
-//! of them. What is dropped all the same (an event that doesn't count has a string, too) costs a name and nothing
-//! else: rows then show the id.
+//! A string comes before, or with, the first event that needs it. The event's key or route is admitted when the event
+//! counts. In between the string waits. It is dropped at once where there is no room left to admit its id. Of those
+//! that wait, at most [`WAITING`] and the room of a bucket are kept, the lowest ids of them. An event that doesn't
+//! count has a string, too, so a string that is needed may be dropped. That costs a name and nothing else: rows then
+//! show the id.
 //!
-//! A string that nothing needs any more is forgotten [`SWEEP_TICKS`] to twice as many ticks later: evicted rows may wait
-//! for publication, and in so many ticks 118 million rows of a view are let out.
+//! A string that nothing needs any more is forgotten after [`SWEEP_TICKS`] to twice as many ticks. Evicted rows may
+//! wait for publication that long: in [`SWEEP_TICKS`] ticks a view publishes 118 million of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,29 +18,29 @@ use super::group::Group;
 use crate::model::{Definition, EventTime};
 use crate::state::Footprint;
 
-/// Strings of a bucket that wait, beyond as many as there is room for.
+/// The number of strings of a bucket that may wait, beyond the room of the bucket.
 const WAITING: usize = 1_024;
-/// Ticks between two looks for strings that nothing needs.
+/// The number of ticks between two sweeps for strings that nothing needs.
 const SWEEP_TICKS: u32 = 3_600;
 
-/// What is known of an id in the period that its string is for.
+/// The status of an id in the period that its string is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AdmissionStatus {
     Admitted,
     Open,
-    /// It can't be any more.
+    /// It isn't admitted, and can't be any more.
     Closed,
 }
 
-/// A string, as it is stored.
+/// A string with its state, as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StoredText {
     definition: Definition,
-    /// The last period that it was announced for.
+    /// The start of the last period that it was announced for.
     period: EventTime,
-    /// It was handed out, and is to be forgotten by others too.
+    /// True if it was published, so that others have to forget it too.
     handed: bool,
-    /// Nothing needed it at the last sweep.
+    /// True if nothing needed it at the last sweep.
     idle: bool,
 }
 
@@ -58,18 +58,18 @@ impl StoredText {
     }
 }
 
-/// Strings by id, on the worker that has their buckets.
+/// The strings by id, on the worker that has their buckets.
 pub(crate) struct Texts<I> {
     texts: HashMap<I, StoredText>,
-    /// By bucket, those that weren't handed out: derived from `texts`.
+    /// By bucket, ids whose strings weren't published: derived from `texts`.
     waiting: BTreeMap<u8, BTreeSet<I>>,
     waiting_of_bucket: usize,
-    /// Ticks since the last sweep.
+    /// The number of ticks since the last sweep.
     ticks: u32,
 }
 
 impl<I: Group> Texts<I> {
-    /// `room` is what is admitted of a bucket in a period.
+    /// Makes an empty collection. `room` is the number of ids that a bucket admits in a period.
     pub(crate) fn new(room: usize) -> Self {
         Self {
             texts: HashMap::new(),
@@ -79,7 +79,7 @@ impl<I: Group> Texts<I> {
         }
     }
 
-    /// A string came; it is returned if it is to be handed out now.
+    /// Takes a string, and returns it if it is to be published now.
     pub(crate) fn announce(
         &mut self,
         id: I,
@@ -108,7 +108,7 @@ impl<I: Group> Texts<I> {
         None
     }
 
-    /// An id was admitted; its string is returned if it waited.
+    /// Returns the string of an id that was admitted, if it waited.
     pub(crate) fn admit(&mut self, id: I) -> Option<Definition> {
         let text = self.texts.get_mut(&id).filter(|text| !text.handed)?;
         text.handed = true;
@@ -119,8 +119,8 @@ impl<I: Group> Texts<I> {
         Some(definition)
     }
 
-    /// Ends the tick; what of the strings that were handed out is forgotten now. `is_needed` judges an id and the
-    /// last period it was announced for.
+    /// Ends the tick, and returns the ids of published strings that are forgotten now. `is_needed` judges an id and
+    /// the last period it was announced for.
     pub(crate) fn end_tick(&mut self, is_needed: impl Fn(&I, EventTime) -> bool) -> Vec<I> {
         self.ticks += 1;
         if self.ticks < SWEEP_TICKS {
@@ -145,7 +145,7 @@ impl<I: Group> Texts<I> {
         forgotten
     }
 
-    /// All strings that were handed out.
+    /// Returns all strings that were published.
     pub(crate) fn handed(&self) -> impl Iterator<Item = &Definition> {
         self.texts.values().filter(|text| text.handed).map(StoredText::definition)
     }
@@ -161,7 +161,7 @@ impl<I: Group> Texts<I> {
         self.texts.insert(id, text);
     }
 
-    /// The clock of its sweeps.
+    /// Returns the ticks since the last sweep.
     pub(crate) fn ticks(&self) -> u32 {
         self.ticks
     }
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use crate::model::RouteId;
 
-    /// All of one bucket.
+    /// Returns an id of the one bucket of these tests.
     fn of(id: u64) -> RouteId {
         RouteId(id << 8)
     }

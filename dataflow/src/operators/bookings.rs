@@ -94,7 +94,7 @@ type Sums = HashMap<SubscriptionWindow, Booked>;
 /// The subscriptions of a key's hour, day and month. [`NameId::NONE`] stands for none.
 type BookedSubscriptions = [NameId; 3];
 
-/// Caches the subscriptions of keys of one hour. Most bookings are of keys that were booked in the hour before. They
+/// Caches the subscriptions of keys of one hour. Most bookings are of keys that were booked in the same hour already. They
 /// take one look-up and one sum instead of three.
 #[derive(Default)]
 struct HourCache {
@@ -173,77 +173,96 @@ impl Bookings {
         closing: Closing<'_, Booking>,
     ) {
         let info = closing.info;
-        let mut handed_on = Sums::new();
+        let mut sent_on = Sums::new();
+        // STEP 1: after a restore everything is booked again; windows that the last tick evicted are taken out.
         if std::mem::take(&mut state.restored) {
-            state.book_again(info.watermark_before, &mut handed_on);
+            state.book_again(info.watermark_before, &mut sent_on);
         }
         for (window, booked) in state.evicted.drain() {
-            add(&mut handed_on, window, &booked, true);
+            add(&mut sent_on, window, &booked, true);
         }
+
+        // STEP 2: owners change before usage is booked to them.
         let changed = state.windowed.change_context(owners.into_iter().flatten().collect());
         state.re_attribute(&changed, info.watermark_before);
 
-        let Self { windowed, booked_to, pending, evicted, hour_cache, .. } = state;
-        // Additions are collected first: `windowed` can't be asked for owners while it adds.
+        // STEP 3: usage is booked once its minute is closed. `windowed` can't be asked for owners while it adds, so
+        // additions are collected first.
         let mut additions: Vec<(usize, EventTime, KeyId, CompactTotals)> = Vec::new();
-        let mut book = |level: usize, start: EventTime, key: &KeyId, counted: &CompactTotals| {
+        let mut collect = |level: usize, start: EventTime, key: &KeyId, counted: &CompactTotals| {
             additions.push((level, start, *key, counted.clone()));
         };
-        windowed.add_events(events.iter().map(|batch| batch.as_slice()), info, &mut book);
-        windowed.close_windows(info, &mut book);
+        state.windowed.add_events(events.iter().map(|batch| batch.as_slice()), info, &mut collect);
+        state.windowed.close_windows(info, &mut collect);
         for (level, start, key, counted) in additions {
-            let (usage, hour) = (counted.totals(), Level::Hour.start(start));
-            if level <= FIRST && hour_cache.book(hour, key, &usage) {
-                continue;
-            }
-            if windowed.context.know(key) {
-                let mut subscriptions = BookedSubscriptions::default();
-                for (at, index) in levels().filter(|(at, _)| *at >= level) {
-                    let window = ByKeyMetric::LEVELS[at].start(start);
-                    let of_window = booked_to.entry((index, window)).or_default();
-                    let known = of_window.get(&key).copied();
-                    let subscription = known.unwrap_or_else(|| windowed.context.at(key, window).subscription);
-                    if subscription.is_some() {
-                        if known.is_none() {
-                            of_window.insert(key, subscription);
-                        }
-                        let booked = Booked { usage, keys: u64::from(known.is_none()) };
-                        add(pending, (subscription, index, window), &booked, false);
-                    }
-                    subscriptions[at - FIRST] = subscription;
-                }
-                if level <= FIRST {
-                    hour_cache.learn(hour, key, subscriptions, pending);
-                }
-            }
+            state.book(level, start, key, counted.totals());
         }
-        // A window is evicted when the watermark enters another hour, and its last bookings must be sent by then.
+
+        // STEP 4: bookings are sent on at the cadence. A window is evicted when the watermark enters another hour, and
+        // its last bookings must be sent by then.
         let evicts = Level::Hour.start(info.watermark) > Level::Hour.start(info.watermark_before);
-        if info.last || evicts || windowed.is_due(Level::Hour, info) {
-            hour_cache.forget(pending);
-            for (window, booked) in pending.drain() {
-                add(&mut handed_on, window, &booked, false);
+        if info.last || evicts || state.windowed.is_due(Level::Hour, info) {
+            state.hour_cache.forget(&mut state.pending);
+            for (window, booked) in state.pending.drain() {
+                add(&mut sent_on, window, &booked, false);
             }
         }
-        // Rows of evicted windows have the usage that was booked, so this comes before they go.
-        for (at, index) in levels() {
-            let held_from = ByKeyMetric::LEVELS[at].held_from(info.watermark);
-            while let Some(entry) =
-                booked_to.range((index, 0)..(index, held_from)).next().map(|entry| *entry.0)
-            {
-                for (key, subscription) in booked_to.remove(&entry).into_iter().flatten() {
-                    let usage =
-                        windowed.own(at, entry.1, &key).map(CompactTotals::totals).unwrap_or_default();
-                    add(evicted, (subscription, index, entry.1), &Booked { usage, keys: 1 }, false);
-                }
-            }
-        }
-        windowed.publish(info, closing.output);
+
+        // STEP 5: rows of evicted windows have the usage that was booked, so their bookings are kept before they go.
+        state.evict(info.watermark);
+        state.windowed.publish(info, closing.output);
 
         let mut updates: Vec<Booking> =
-            handed_on.into_iter().map(|(window, booked)| (window, info.tick, booked)).collect();
+            sent_on.into_iter().map(|(window, booked)| (window, info.tick, booked)).collect();
         updates.retain(|(_, _, booked)| !booked.is_zero());
         closing.downstream.push(updates);
+    }
+
+    /// Books what was added to a window of a level, and to its ancestors.
+    fn book(&mut self, level: usize, start: EventTime, key: KeyId, usage: Totals) {
+        let hour = Level::Hour.start(start);
+        if level <= FIRST && self.hour_cache.book(hour, key, &usage) {
+            return;
+        }
+        let Self { windowed, booked_to, pending, hour_cache, .. } = self;
+        if !windowed.context.knows(key) {
+            return;
+        }
+        let mut subscriptions = BookedSubscriptions::default();
+        for (at, index) in levels().filter(|(at, _)| *at >= level) {
+            let window = ByKeyMetric::LEVELS[at].start(start);
+            let of_window = booked_to.entry((index, window)).or_default();
+            let known = of_window.get(&key).copied();
+            let subscription = known.unwrap_or_else(|| windowed.context.at(key, window).subscription);
+            if subscription.is_some() {
+                if known.is_none() {
+                    of_window.insert(key, subscription);
+                }
+                let booked = Booked { usage, keys: u64::from(known.is_none()) };
+                add(pending, (subscription, index, window), &booked, false);
+            }
+            subscriptions[at - FIRST] = subscription;
+        }
+        if level <= FIRST {
+            hour_cache.learn(hour, key, subscriptions, pending);
+        }
+    }
+
+    /// Moves the bookings of windows that are evicted at `watermark` to those that the next tick takes out.
+    fn evict(&mut self, watermark: EventTime) {
+        let Self { windowed, booked_to, evicted, .. } = self;
+        for (at, index) in levels() {
+            let held_from = ByKeyMetric::LEVELS[at].held_from(watermark);
+            while let Some(window) =
+                booked_to.range((index, 0)..(index, held_from)).next().map(|entry| *entry.0)
+            {
+                for (key, subscription) in booked_to.remove(&window).into_iter().flatten() {
+                    let usage =
+                        windowed.own(at, window.1, &key).map(CompactTotals::totals).unwrap_or_default();
+                    add(evicted, (subscription, index, window.1), &Booked { usage, keys: 1 }, false);
+                }
+            }
+        }
     }
 
     /// Books again all that was sent on before a restore, as if for the first time.

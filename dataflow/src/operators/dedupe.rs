@@ -1,23 +1,24 @@
-//! Deduplication: each request is counted once.
+//! Counts each request once.
 //!
-//! Of records with the same request id the earliest tick wins, within a tick the lowest position (partition,
-//! offset, index); all others are duplicates, whatever else they say. A record counts as long as its month is held.
+//! Of records with the same request id the earliest tick wins, and within a tick the lowest position (partition,
+//! offset, index). All others are duplicates, whatever their other fields. A record counts as long as its month is
+//! held.
 //!
-//! **Memory is by arrival.** An id is remembered from max(its event's time, the watermark at its arrival) on, and
-//! forgotten when the watermark passes that by `dedupe_horizon`. So what was shipped hours late is remembered for as
-//! long as what came in time, and a backlog that is sent twice within the horizon counts once.
+//! **Memory is by arrival.** An id is remembered from max(its event's time, the watermark at its arrival) on. It is
+//! forgotten when the watermark passes that by `dedupe_horizon`. So an id that arrives hours late is remembered for
+//! as long as one that came in time. A backlog that is sent twice within the horizon counts once.
 //!
-//! **Proof.** A record whose event time + horizon the watermark has passed, and whose id isn't remembered, is *unproven*:
-//! it may be new, or repeat what was forgotten. It counts and is listed as late, with `proven` false; with
-//! `unproven = "list"` it is listed alone, and its id isn't remembered. Any other record is proven: had its like been
-//! counted, at whatever time since the event, its id would be remembered still. A record without an id is its own
-//! identity, and proven.
+//! **Proof.** A record whose event time + horizon the watermark has passed, and whose id isn't remembered, is
+//! *unproven*: it may be new, or repeat a forgotten one. It counts and is listed as late, with `proven` false. With
+//! `unproven = "list"` it is listed alone, and its id isn't remembered. Any other record is proven: an earlier record
+//! with its id would still be remembered, whenever it was counted. A record without an id is its own identity, and
+//! proven.
 //!
-//! Everything is judged by the watermark as the tick's records found it, so every operator downstream that
-//! judges by the same watermark finds a held window for each event that is passed on.
+//! Everything is judged by the watermark as the tick's records found it. Operators downstream judge by the same
+//! watermark, so they find a held window for each event that is passed on.
 //!
-//! 24 bytes an id plus the table's slack; forgotten ids are swept when the watermark moved by an eighth of
-//! the horizon, and are no longer consulted from the moment they are forgotten.
+//! An id takes 24 bytes plus the table's slack. An id has no effect from the moment it is forgotten. Forgotten ids
+//! are swept when the watermark moved by an eighth of the horizon.
 
 use hashbrown::{HashMap, HashTable};
 use keytide_config::{Unproven, Windows};
@@ -29,14 +30,14 @@ use crate::row::{Counts, Late};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
-/// Bits of an entry that hold a time: enough for the year 2248.
+/// The number of bits of an entry that hold a time: enough for the year 2248.
 const TIME_BITS: u32 = 43;
 
-/// Tags run from 1 to this; 0 is no tick's.
+/// The highest tag of a tick. Tags run from 1; restored ids have 0.
 const TAGS: u64 = (1 << (64 - TIME_BITS)) - 1;
 
-/// An id that was seen: from when on it is remembered, and a tag of the tick that saw it. A tag
-/// repeats after 2^21 - 1 ticks: no horizon is that long.
+/// An id that was seen, with the time from which it is remembered and a tag of its tick. A tag repeats after 2^21 - 1
+/// ticks, more than any horizon has.
 #[derive(Clone, Copy)]
 struct SeenRequest {
     id: [u64; 2],
@@ -56,17 +57,18 @@ impl SeenRequest {
     }
 }
 
-/// The upper 64 bits of an id, by which workers share ids, and the lower 64, by which a worker finds one.
+/// Returns the upper 64 bits of an id, by which ids are dealt to workers, and the lower 64, by which a worker finds
+/// one.
 fn halves(id: RequestId) -> [u64; 2] {
     [(id.bits() >> 32) as u64, id.bits() as u64]
 }
 
-/// What a request is exchanged by.
+/// Returns the number by which a request is exchanged.
 pub(crate) fn shard(event: &AccessEvent) -> u64 {
     if event.request.is_some() { halves(event.request)[0] } else { event.key.shard() }
 }
 
-/// Ids seen within the horizon, on one worker.
+/// The ids seen within the horizon, on one worker.
 pub(crate) struct SeenRequests {
     horizon_ms: u64,
     unproven: Unproven,
@@ -81,7 +83,7 @@ impl SeenRequests {
         Self { horizon_ms, unproven, seen: HashTable::new(), swept_at: 0, tag: 1 }
     }
 
-    /// Judges a tick's events; leaves those that count.
+    /// Judges a tick's events, and passes on those that count.
     pub(crate) fn deduplicate(
         state: &mut Self,
         mut batches: Vec<Vec<AccessEvent>>,
@@ -100,14 +102,15 @@ impl SeenRequests {
         let mut late = Vec::new();
         // Records that don't count, as (batch, index).
         let mut dropped: Vec<(usize, usize)> = Vec::new();
-        // Made when the first id occurs twice in this tick: where each id's winner so far stands.
+        // The index of each id's winner so far, made when the first id occurs twice in this tick.
         let mut winners: Option<HashMap<RequestId, (usize, usize)>> = None;
 
+        // STEP 1: judge each record. Those that don't count are dropped or listed; an id has one winner.
         for (b, batch) in batches.iter().enumerate() {
             for (i, event) in batch.iter().enumerate() {
                 if !admissible(event) {
-                    // What an earlier tick remembers is proven to be a duplicate. This tick's own ids don't matter:
-                    // its order has no meaning.
+                    // A record of a remembered id is a proven duplicate. Ids of this tick don't prove anything,
+                    // because its order has no meaning.
                     let id = halves(event.request);
                     let known = state.seen.find(id[1], |seen| seen.id == id).is_some_and(|seen| {
                         event.request.is_some() && seen.tag() != state.tag && !forgotten(seen.since())
@@ -160,12 +163,13 @@ impl SeenRequests {
             }
         }
 
-        // From the back, so that a removal doesn't move what is yet to be removed. Order within a tick has
-        // no meaning.
+        // STEP 2: remove dropped records from the back, so that indices of others don't move. The order of records within
+        // a tick has no meaning.
         dropped.sort_unstable();
         for (b, i) in dropped.into_iter().rev() {
             batches[b].swap_remove(i);
         }
+        // STEP 3: list late and unproven records among those that count, and pass all of them on.
         for event in batches.iter().flatten() {
             counts.events += 1;
             let proven = proven(event);
@@ -192,8 +196,8 @@ impl SeenRequests {
     }
 }
 
-/// Where each id stands among the admissible records before the first one that repeats an id of its tick:
-/// each such id has one place.
+/// Returns the index of each id among the admissible records before the first that repeats an id of its tick. So each
+/// id has one index.
 fn first_indices(
     batches: &[Vec<AccessEvent>],
     batch: &[AccessEvent],
@@ -224,7 +228,7 @@ fn listed(event: &AccessEvent, watermark: EventTime, counted: bool, proven: bool
     }
 }
 
-/// An id, and from when on it is remembered.
+/// An id with the time from which it is remembered.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SeenRow(RequestId, EventTime);
 

@@ -1,8 +1,8 @@
-//! `geo`: calls by key and country, with the autonomous systems they came from.
+//! Counts calls by key and country, with the autonomous systems they came from, for the view `geo`.
 //!
-//! Systems are counted exactly and without a cap: their number is bounded by what the geo database knows
-//! for a country (the largest has some 20,000), whoever sends the traffic. They stand in a sorted list: a row
-//! of 20,000 takes 320 KB, its making 20,000 insertions of 160 KB moved at most, a second in all at the worst.
+//! Systems are counted exactly and without a cap. Their number is bounded by the systems that the geo database has
+//! for a country, some 20,000 for the largest. They are in a sorted list. A row of 20,000 takes 320 KB. It is made by
+//! 20,000 insertions, which move at most 160 KB each: a second in all at the worst.
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -15,13 +15,13 @@ use crate::row::{CountryCalls, KeyCountry, Row, Rows};
 use crate::state::{StateId, spilled};
 use crate::window::Level;
 
-/// How many autonomous systems a row names.
+/// The number of autonomous systems that a row names.
 const TOP_ASNS: usize = 5;
 
-/// Calls from a country.
+/// The sums of calls from a country.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum CountrySums {
-    /// Fewer than 2^32, of at most one system that is known.
+    /// Fewer than 2^32 calls, of at most one system that is known.
     One {
         calls: u32,
         errors: u32,
@@ -33,12 +33,12 @@ pub(crate) enum CountrySums {
 
 const _: () = assert!(size_of::<CountrySums>() == 24);
 
-/// Calls from a country by system.
+/// The sums of calls from a country by system.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Systems {
     calls: u64,
     errors: u64,
-    /// (number, calls), in the order of numbers; system 0 is unknown and not listed.
+    /// (number, calls) in the order of numbers. System 0 is unknown and not listed.
     asns: SmallVec<[(u32, u64); 2]>,
 }
 
@@ -68,14 +68,14 @@ impl Default for CountrySums {
 }
 
 impl CountrySums {
-    /// Adds calls of one system; 0: it isn't known.
+    /// Adds calls of one system, which is 0 where unknown.
     #[inline]
     fn add(&mut self, more: u32, wrong: u32, system: u32, of_system: u32) {
         if let Self::One { calls, errors, asn, asn_calls } = self
             && (system == 0 || *asn == 0 || *asn == system)
             && let Some(sum) = calls.checked_add(more)
         {
-            // Neither is more than the calls are.
+            // Errors and calls of the system are never more than the calls.
             *calls = sum;
             *errors = errors.saturating_add(wrong);
             if system != 0 {
@@ -160,7 +160,7 @@ impl Group for KeyCountry {
     }
 }
 
-/// `geo`.
+/// The metric `geo` of keys and countries.
 pub(crate) struct GeoMetric;
 
 impl Metric for GeoMetric {

@@ -1,10 +1,10 @@
-//! `latency`: percentiles from integer log-linear histograms.
+//! Counts latencies in integer log-linear histograms, and takes percentiles of them, for the view `latency`.
 //!
-//! A bucket is a latency's leading bit and the six bits after it: exact below 128 us, above it 1/64 of an
-//! octave wide, so the midpoint is within 1/128 (0.8 %) of any value in the bucket. Counts are integers and
-//! histograms add, so the result is the same bit for bit in whatever order and grouping events arrive.
-//! Up to five latencies of a row are kept as they are, and summarised as the histogram that they would make.
-//! Percentiles are nearest-rank: the smallest value with at least p % of the calls at or below it.
+//! A bucket is a latency's leading bit and the six bits after it. It is exact below 128 us, and above it 1/64 of an
+//! octave wide. So the midpoint is within 1/128 (0.8 %) of any value in the bucket. Counts are integers and
+//! histograms add. So the result is the same bit for bit, whatever the order and grouping in which events arrive. Up
+//! to five latencies of a row are kept as they are, and summarised as the histogram that they would make. A
+//! percentile is by nearest rank: the smallest value with at least p % of the calls at or below it.
 
 use std::marker::PhantomData;
 
@@ -34,10 +34,10 @@ fn midpoint(bucket: u16) -> u64 {
     low + ((1 << exponent) - 1) / 2
 }
 
-/// Latencies in microseconds.
+/// A set of latencies in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Histogram {
-    /// Five at most, below 2^32 us (71 minutes), in ascending order.
+    /// At most five, below 2^32 us (71 minutes), in ascending order.
     Few {
         len: u8,
         us: [u32; FEW],
@@ -53,7 +53,7 @@ impl Default for Histogram {
     }
 }
 
-/// A histogram, with the exact maximum and the sum, which is exact up to 2^64 us (580,000 years).
+/// A histogram with the exact maximum and the sum. The sum is exact up to 2^64 us (580,000 years).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LatencyBuckets {
     calls: u64,
@@ -73,7 +73,7 @@ impl LatencyBuckets {
     #[inline]
     fn count(&mut self, bucket: u16, calls: u32) {
         match self.calls_in.binary_search_by_key(&bucket, |entry| entry.0) {
-            // A bucket that is full loses precision, not its place: 2^32 calls of one key in one bucket.
+            // A full bucket loses precision: it has 2^32 calls of one key.
             Ok(index) => self.calls_in[index].1 = self.calls_in[index].1.saturating_add(calls),
             Err(index) => self.calls_in.insert(index, (bucket, calls)),
         }
@@ -149,7 +149,8 @@ impl Histogram {
 
     fn summary(&self) -> Latency {
         match self {
-            // By way of the buckets: a row says the same whether its calls came in one tick or were few for long.
+            // The buckets round, so few latencies go by way of them, too: a row is the same if its calls came in one
+            // tick.
             Self::Few { len, us } => LatencyBuckets::of(few::listed(*len, us)).summary(),
             Self::Many(buckets) => buckets.summary(),
         }
@@ -188,14 +189,14 @@ impl Group for RouteId {
     }
 }
 
-/// What a view with two scopes is about: keys, or routes over all keys.
+/// The scope of rows of a view: keys, or routes over all keys.
 pub(crate) trait ScopeOf: 'static {
     type Group: Group;
     fn of(event: &AccessEvent) -> Self::Group;
     fn scope(group: Self::Group) -> Scope;
 }
 
-/// Scope `key`.
+/// The scope `key` of a view.
 pub(crate) struct OfKey;
 
 impl ScopeOf for OfKey {
@@ -209,7 +210,7 @@ impl ScopeOf for OfKey {
     }
 }
 
-/// Scope `route`.
+/// The scope `route` of a view.
 pub(crate) struct OfRoute;
 
 impl ScopeOf for OfRoute {
@@ -223,7 +224,7 @@ impl ScopeOf for OfRoute {
     }
 }
 
-/// `latency` of one scope.
+/// The metric `latency` of one scope.
 pub(crate) struct LatencyMetric<S>(PhantomData<S>);
 
 pub(crate) trait LatencyState: ScopeOf {

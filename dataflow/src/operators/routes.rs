@@ -1,17 +1,17 @@
-//! Which routes are told apart, by day of event time, and the strings behind them.
+//! Decides which routes are counted apart, by day of event time, and keeps the strings behind them.
 //!
 //! ```text
-//!  unique events ──► met routes ──by bucket──► routes ──to every worker──► admission
-//!                                               ▲
-//!  definitions of routes ───────by bucket───────┘
+//!  unique events ──► observed routes ──by bucket──► routes ──to every worker──► admission
+//!                                                    ▲
+//!  definitions of routes ─────────by bucket──────────┘
 //! ```
 //! A route belongs to one of 256 buckets, and a bucket to one worker. A day and bucket has room for
-//! `limits.routes` / 256 routes, at least one. Of the routes that a tick's events meet first, those with the lowest
-//! ids (which are hashes) are admitted while there is room. So what is admitted follows from the ticks alone:
-//! definitions, which may come ticks before the events that need them, don't decide it. Admitted stays admitted
-//! for the day; a day is forgotten when the watermark passes its hold, as its windows are.
+//! `limits.routes` / 256 routes, at least one. Of the routes that a tick's events have for the first time, those
+//! with the lowest ids (they are hashes) are admitted while there is room. So the ticks alone decide: definitions don't,
+//! which may come ticks before the events that need them. A route stays admitted for the day. A day is forgotten, as
+//! its windows are, when the watermark passes its hold.
 //!
-//! Emits at a tick what it decided in it. After a restore the first tick says again everything that holds.
+//! The operator emits at a tick its decisions of the tick. After a restore the first tick emits all that hold.
 
 use std::collections::BTreeMap;
 
@@ -32,18 +32,18 @@ use crate::row::Admitted;
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
-/// AdmittedRoutes, and user agents, that are remembered to have been met in a batch of events: what is met again is told again
+/// The number of routes, and of user agents, that are remembered per batch. One that is observed again is sent again
 /// only if another took its slot.
 const RECENT: usize = 1_024;
 
-/// A route that an event meets, on a day.
+/// A route that an event has, with the day of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ObservedRoute {
     pub(crate) day: EventTime,
     pub(crate) route: RouteId,
 }
 
-/// Passes events on, and says which routes and user agents they meet: each at least once a tick.
+/// Passes events on, and emits their routes and user agents, each at least once a tick.
 pub(crate) fn observe_routes<'scope>(
     events: StreamVec<'scope, Tick, AccessEvent>,
 ) -> (
@@ -54,21 +54,21 @@ pub(crate) fn observe_routes<'scope>(
     let mut builder = OperatorBuilder::new("Met".to_owned(), events.scope());
     let mut input = builder.new_input(events, Pipeline);
     let (events_output, events) = builder.new_output();
-    let (met_output, met) = builder.new_output();
+    let (routes_output, observed) = builder.new_output();
     let (agents_output, agents) = builder.new_output();
     builder.build(move |_capabilities| {
         let mut events_output =
             OutputBuilder::<_, CapacityContainerBuilder<Vec<AccessEvent>>>::from(events_output);
-        let mut met_output =
-            OutputBuilder::<_, CapacityContainerBuilder<Vec<ObservedRoute>>>::from(met_output);
+        let mut routes_output =
+            OutputBuilder::<_, CapacityContainerBuilder<Vec<ObservedRoute>>>::from(routes_output);
         let mut agents_output =
             OutputBuilder::<_, CapacityContainerBuilder<Vec<ObservedAgent>>>::from(agents_output);
         move |_frontiers| {
-            let (mut events_output, mut met_output) = (events_output.activate(), met_output.activate());
+            let (mut events_output, mut routes_output) = (events_output.activate(), routes_output.activate());
             let mut agents_output = agents_output.activate();
             input.for_each_time(|capability, batches| {
                 let mut events_session = events_output.session(&capability);
-                let mut met_session = met_output.session(&capability);
+                let mut routes_session = routes_output.session(&capability);
                 let mut agents_session = agents_output.session(&capability);
                 let mut recent_routes =
                     vec![ObservedRoute { day: EventTime::MAX, route: RouteId(0) }; RECENT];
@@ -77,17 +77,17 @@ pub(crate) fn observe_routes<'scope>(
                 for batch in batches {
                     for event in batch.iter() {
                         let day = Level::Day.start(event.time);
-                        let met = ObservedAgent { day, agent: event.user_agent };
-                        let slot = &mut recent_agents[met.agent.0 as usize % RECENT];
-                        if *slot != met && met.agent.is_some() {
-                            *slot = met;
-                            agents_session.give(met);
+                        let observed = ObservedAgent { day, agent: event.user_agent };
+                        let slot = &mut recent_agents[observed.agent.0 as usize % RECENT];
+                        if *slot != observed && observed.agent.is_some() {
+                            *slot = observed;
+                            agents_session.give(observed);
                         }
-                        let met = ObservedRoute { day, route: event.route };
+                        let observed = ObservedRoute { day, route: event.route };
                         let slot = &mut recent_routes[event.route.0 as usize % RECENT];
-                        if *slot != met {
-                            *slot = met;
-                            met_session.give(met);
+                        if *slot != observed {
+                            *slot = observed;
+                            routes_session.give(observed);
                         }
                     }
                     events_session.give_container(batch);
@@ -95,27 +95,27 @@ pub(crate) fn observe_routes<'scope>(
             });
         }
     });
-    (events, met, agents)
+    (events, observed, agents)
 }
 
-/// What every worker is told.
+/// A decision that every worker is given.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum RouteDecision {
-    /// A route is told apart on a day.
+    /// Admits a route on a day.
     Admit(ObservedRoute),
     Define(Definition),
-    /// Nothing needs its string any more.
+    /// Forgets a string that nothing needs any more.
     Forget(RouteId),
 }
 
-/// AdmittedRoutes of some buckets.
+/// The routes of this worker's buckets.
 pub(crate) struct AdmittedRoutes {
     room: usize,
     days: BTreeMap<EventTime, HashSet<RouteId>>,
-    /// Of each bucket: derived from `days`.
+    /// The number of admitted routes of each bucket: derived from `days`.
     counted: CapCounts,
     texts: Texts<RouteId>,
-    /// Rows were taken back, and nobody was told.
+    /// True if rows were restored and their decisions have to be sent again.
     restored: bool,
 }
 
@@ -134,7 +134,7 @@ impl AdmittedRoutes {
     pub(crate) fn decide(
         state: &mut Self,
         definitions: Vec<Vec<Definition>>,
-        met: Vec<Vec<ObservedRoute>>,
+        observed: Vec<Vec<ObservedRoute>>,
         closing: Closing<'_, RouteDecision>,
     ) {
         let info = closing.info;
@@ -158,15 +158,15 @@ impl AdmittedRoutes {
                 decisions.extend(handed.map(RouteDecision::Define));
             }
         }
-        let mut new: Vec<ObservedRoute> = met.into_iter().flatten().collect();
-        new.retain(|met| state.status(met.route, met.day, held_from) == AdmissionStatus::Open);
+        let mut new: Vec<ObservedRoute> = observed.into_iter().flatten().collect();
+        new.retain(|observed| state.status(observed.route, observed.day, held_from) == AdmissionStatus::Open);
         new.sort_unstable();
         new.dedup();
-        for met in new {
-            if state.counted.admit(met.day, met.route.bucket(), state.room) {
-                state.days.entry(met.day).or_default().insert(met.route);
-                decisions.push(RouteDecision::Admit(met));
-                decisions.extend(state.texts.admit(met.route).map(RouteDecision::Define));
+        for observed in new {
+            if state.counted.admit(observed.day, observed.route.bucket(), state.room) {
+                state.days.entry(observed.day).or_default().insert(observed.route);
+                decisions.push(RouteDecision::Admit(observed));
+                decisions.extend(state.texts.admit(observed.route).map(RouteDecision::Define));
             }
         }
 
@@ -198,7 +198,7 @@ impl AdmittedRoutes {
     }
 }
 
-/// The state as rows.
+/// A row of the stored state.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum RoutesRow {
     Admitted(ObservedRoute),

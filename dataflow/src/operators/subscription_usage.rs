@@ -1,8 +1,8 @@
-//! `subscription_usage`: the sums of [`bookings`](super::bookings) per subscription, as a view.
+//! Publishes the sums of [`bookings`](super::bookings) per subscription, as the view `subscription_usage`.
 //!
-//! Differential hands over each sum as it stands after a tick. A sum that vanishes retracts its row (its
-//! keys turned out to belong to somebody else), except where the window was evicted: then its bookings were
-//! only forgotten, a tick later, and the row's last version stands.
+//! Differential passes on each sum as it is after a tick. A sum that vanishes retracts its row, because its keys
+//! turned out to belong to another subscription. A sum vanishes, too, a tick after its window was evicted. Then its
+//! bookings were only forgotten, and the row's last version remains.
 
 use hashbrown::HashMap;
 
@@ -16,10 +16,10 @@ use crate::row::{Row, Rows, SubscriptionInfo, SubscriptionUsage};
 use crate::state::{Footprint, StateId};
 use crate::window::Level;
 
-/// A subscription's sum in a window, as an update of a collection.
+/// The sum of a subscription in a window, as an update of a collection.
 pub(crate) type SumChange = ((SubscriptionWindow, Booked), Tick, isize);
 
-/// What the tables say of a subscription, as an update of a collection.
+/// The facts of a subscription, as an update of a collection.
 pub(crate) type InfoChange = ((NameId, SubscriptionInfo), Tick, isize);
 
 impl Accumulator for Booked {
@@ -42,7 +42,7 @@ impl Group for NameId {
     }
 }
 
-/// What the tables say of subscriptions.
+/// The facts of subscriptions, by their ids.
 #[derive(Default)]
 pub(crate) struct Subscriptions(HashMap<NameId, SubscriptionInfo>);
 
@@ -53,7 +53,7 @@ impl RowContext for Subscriptions {
 
     fn apply(&mut self, mut changes: Vec<InfoChange>, all: bool) -> Vec<NameId> {
         let mut before_all = if all { std::mem::take(&mut self.0) } else { HashMap::new() };
-        // Retractions first: what is inserted in the same tick takes their place.
+        // Retractions come first, because inserted facts of the same tick take their place.
         changes.sort_unstable_by_key(|((id, _), _, diff)| (*id, *diff > 0));
         let mut changed = Vec::new();
         for of_one in changes.chunk_by(|a, b| a.0.0 == b.0.0) {
@@ -93,7 +93,7 @@ impl RowContext for Subscriptions {
     }
 }
 
-/// `subscription_usage`.
+/// The metric `subscription_usage` of subscriptions.
 pub(crate) struct SubscriptionUsageMetric;
 
 impl Metric for SubscriptionUsageMetric {
@@ -130,12 +130,12 @@ impl Metric for SubscriptionUsageMetric {
     }
 }
 
-/// What a sum is exchanged by.
+/// Returns the number by which a sum is exchanged.
 pub(crate) fn shard(change: &SumChange) -> u64 {
     change.0.0.0.bucket().into()
 }
 
-/// Applies a tick's sums.
+/// Applies the sums of a tick, and publishes the rows.
 pub(crate) fn apply_sums(
     state: &mut Windowed<SubscriptionUsageMetric>,
     sums: Vec<Vec<SumChange>>,

@@ -1,8 +1,8 @@
-//! `usage` and `usage_by_route`: calls, errors, bytes and latency sums.
+//! Sums calls, errors, bytes and latencies for the views `usage` and `usage_by_route`.
 //!
-//! Totals are exact in 128 bits and saturate at 2^64 - 1 where they are shown, in `subscription_usage` as here:
-//! decoders admit at most 2^40 bytes an event and 2^42 us a call, so it takes 2^22 such calls. While all of a row's
-//! sums fit 32 bits each, it holds them so.
+//! Totals are exact in 128 bits. Rows show at most 2^64 - 1, here as in `subscription_usage`. Decoders admit at most
+//! 2^40 bytes an event and 2^42 us a call, so it takes 2^22 such calls to reach that. A row keeps its sums in 32 bits
+//! each while all of them fit.
 
 use std::marker::PhantomData;
 
@@ -16,13 +16,13 @@ use crate::row::{KeyRoute, OwnedUsage, Row, Rows, Usage};
 use crate::state::StateId;
 use crate::window::Level;
 
-/// The fields of [`Usage`].
+/// The number of fields of [`Usage`].
 const FIELDS: usize = 7;
-/// The place of `latency_sum_us` among them.
+/// The index of `latency_sum_us` among them.
 const LATENCY_SUM: usize = 5;
 
-/// Exact sums, in the order of the fields of [`Usage`]. Arithmetic wraps, so that what was added can be taken
-/// back; no sum of calls comes near 2^128.
+/// Exact sums, in the order of the fields of [`Usage`]. Arithmetic wraps, so that an addition can be taken back. No
+/// sum of calls comes near 2^128.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Totals(pub(crate) [u128; FIELDS]);
 
@@ -38,7 +38,7 @@ impl Totals {
         self.0 = self.0.map(u128::wrapping_neg);
     }
 
-    /// As rows show it.
+    /// Returns the sums as rows show them.
     pub(crate) fn usage(&self) -> Usage {
         let [calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls] =
             self.0.map(|sum| u64::try_from(sum).unwrap_or(u64::MAX));
@@ -46,7 +46,7 @@ impl Totals {
     }
 }
 
-/// The sums of a row: 32 bits each as long as that is enough.
+/// The sums of a row, in 32 bits each while that is enough.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(from = "Totals", into = "Totals")]
 pub(crate) enum CompactTotals {
@@ -80,7 +80,7 @@ impl From<CompactTotals> for Totals {
 }
 
 impl CompactTotals {
-    /// Adds an event's calls. Its bytes are those of all of them, its latency is that of each.
+    /// Adds the calls of an event. Its bytes are those of all of them; its latency is that of each.
     #[inline]
     fn observe(&mut self, event: &AccessEvent) {
         let calls = u64::from(event.count);
@@ -131,7 +131,7 @@ impl CompactTotals {
         }
     }
 
-    /// The sums, whichever way they are held.
+    /// Returns the sums, in whichever way they are kept.
     #[inline]
     pub(crate) fn totals(&self) -> Totals {
         match self {
@@ -164,7 +164,7 @@ impl Accumulator for CompactTotals {
     }
 }
 
-/// An id of 128 bits in words.
+/// The id of a key in words of 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PackedKey(u64, u64);
 
@@ -206,7 +206,7 @@ impl Group for KeyRoute {
     }
 }
 
-/// What distinguishes the two views.
+/// The difference between the two views of usage.
 pub(crate) trait UsageBy: 'static {
     const ID: StateId;
     const LEVELS: &'static [Level];
@@ -216,7 +216,7 @@ pub(crate) trait UsageBy: 'static {
     fn rows(rows: Vec<Row<Self::Group, OwnedUsage>>) -> Rows;
 }
 
-/// `usage`.
+/// Groups of the view `usage`.
 pub(crate) struct ByKey;
 
 impl UsageBy for ByKey {
@@ -235,7 +235,7 @@ impl UsageBy for ByKey {
     }
 }
 
-/// `usage_by_route`.
+/// Groups of the view `usage_by_route`.
 pub(crate) struct ByRoute;
 
 impl UsageBy for ByRoute {
@@ -254,7 +254,7 @@ impl UsageBy for ByRoute {
     }
 }
 
-/// Either view's metric.
+/// The metric of either view of usage.
 pub(crate) struct UsageMetric<B>(PhantomData<B>);
 
 impl<B: UsageBy> Metric for UsageMetric<B> {

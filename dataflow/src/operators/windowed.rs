@@ -1,4 +1,4 @@
-//! Windowed meters: the mechanism behind every view, of which a metric is a thin definition ([`Metric`]).
+//! Meters events in windows. This is the mechanism behind every view, and a [`Metric`] is a thin definition of one.
 //!
 //! State is one flat hash map per level and window, from group to accumulator. An event is added to *one*
 //! window, at the finest level, while that window is open:
@@ -11,28 +11,28 @@
 //!   1h   [ open: own part + its open minutes ] [ closed ] ...
 //! ```
 //!
-//! When a window closes, it is merged into its parent once, and stays for corrections until it is evicted;
-//! an event that arrives for a closed window is added to it and to each ancestor up to the first open one.
-//! So a closed window's map is its whole content, and an open window's content is its own map plus that of
-//! its open descendants, of which there are few. Per event this costs one look-up; per row one merge; no
-//! level costs anything per event but the finest.
+//! When a window closes, it is merged into its parent once, and stays for corrections until it is evicted. An event
+//! that arrives for a closed window is added to it and to each ancestor up to the first open one. So a closed window's
+//! map is its whole content. An open window's content is its own map plus that of its open descendants, of which there
+//! are few. An event costs one look-up, a row one merge. Only the finest level costs anything per event.
 //!
-//! What an entry of a map costs is what a group costs, so accumulators are 24 to 32 bytes while a group has
-//! few calls, and own memory only beyond that; see the metrics.
+//! A group costs an entry of a map. So accumulators take 24 to 32 bytes while a group has few calls, and own memory
+//! only beyond that; see the metrics.
 //!
-//! If the finest window of an event is evicted already, the event enters at the finest level that is still
-//! held; an evicted level is never re-created.
+//! If the finest window of an event is evicted already, the event enters at the finest level that is still held. An
+//! evicted window is never made again.
 //!
-//! Publication: [`Publish::Last`] puts out each row once, in its last version, when its window is evicted or
-//! the input ends. Then levels are put out from the finest to the coarsest, each window's map freed, or made
-//! the parent's, before the next: no two levels are held twice. [`Publish::Changes`] puts out changed rows at their level's cadence, each of 256 buckets of
-//! groups at its own time within it, so that a cadence of many ticks isn't a burst every so many. What touches many
-//! rows at once (a window that completes or becomes final, an owner that changes) goes through one queue,
-//! drained in the order (window, group), at most so many rows a tick. The limit belongs to each of 256 fixed
-//! buckets of groups, not to a worker.
+//! [`Publish::Last`] publishes each row once, in its last version, when its window is evicted or the input ends. Levels
+//! are then published from the finest to the coarsest. Each window's map is freed, or made the parent's, before the
+//! next, so no two levels are held twice.
 //!
-//! Every decision compares times with thresholds that the tick's [`TickInfo`] gives, so it depends neither
-//! on arrival order within a tick nor on the number of workers.
+//! [`Publish::Changes`] publishes changed rows at their level's cadence. Each of 256 buckets of groups has its own time
+//! within the cadence, so that rows don't come in bursts. Some changes touch many rows at once: a window completes or
+//! becomes final, an owner changes. These go through one queue, which is drained in the order (window, group), by at
+//! most `bulk_rows` rows a tick and bucket. The limit belongs to a bucket, not to a worker.
+//!
+//! Every decision compares times with thresholds that the tick's [`TickInfo`] gives. So it depends neither on arrival
+//! order within a tick nor on the number of workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,83 +48,78 @@ use crate::row::{Output, Row, Rows};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
-/// When rows are put out.
+/// Decides when rows are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publish {
-    /// Each row once, in its last version: for bounded runs.
+    /// Publishes each row once, in its last version, for bounded runs.
     Last,
-    /// Changed rows at their level's cadence; of what changes in bulk at most so many rows a tick.
+    /// Publishes changed rows at their level's cadence.
     Changes {
-        /// Rows that the queue lets out per tick, view and bucket of groups; there are 256 buckets.
+        /// The largest number of rows that the queue publishes per tick, view and bucket of groups. There are 256
+        /// buckets.
         bulk_rows: usize,
     },
 }
 
-/// What all operators are configured by.
+/// The settings that all metrics share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MetricSettings {
     pub(crate) allowed_lateness_ms: u64,
-    /// Addresses of one row that are counted exactly.
+    /// The largest number of addresses of one row that are counted exactly.
     pub(crate) callers_exact: usize,
     pub(crate) publish: Publish,
 }
 
-/// Buckets that groups are dealt to.
+/// The number of buckets that groups are dealt to.
 const BUCKETS: usize = 256;
 
-/// What is accumulated for a group in a window.
+/// The content of a group in a window.
 pub(crate) trait Accumulator: Clone + Default + Serialize + DeserializeOwned + 'static {
-    /// Adds the content of `other`: of disjoint sets of events, in any order and grouping.
+    /// Adds the content of `other`, which is of other events. Any order and grouping gives the same.
     fn merge(&mut self, other: &Self);
 
-    /// Bytes that it owns beyond its place in a map.
+    /// Returns the bytes that it owns beyond its size in a map.
     fn owned_bytes(&self) -> usize {
         0
     }
 }
 
-/// One metric: what is counted, by what, in which windows.
+/// A metric: the definition of the groups, the content and the windows of a view.
 pub(crate) trait Metric: 'static {
-    /// The name of its state.
     const ID: StateId;
-    /// Its levels, finest first; each window lies within one of the next level.
+    /// Its levels, finest first. Each window lies within one of the next level.
     const LEVELS: &'static [Level];
-    /// Whether windows feed the next level. Otherwise each level is given its content.
+    /// True if windows feed the next level. Otherwise each level is given its content.
     const FEEDS: bool = true;
 
-    /// What is counted apart.
     type Group: Group;
-    /// What is accumulated.
     type Acc: Accumulator;
-    /// What rows are joined with.
     type Context: RowContext;
-    /// A row's group as the view names it.
+    /// A group as rows of the view have it.
     type RowGroup;
-    /// A row's value.
     type Value: Clone + Serialize + DeserializeOwned;
 
-    /// The event's group; `None`: the metric doesn't count it.
+    /// Returns the event's group, `None` if the metric doesn't count it.
     fn group(event: &AccessEvent) -> Option<Self::Group>;
-    /// Adds one event.
+    /// Adds one event to the content.
     fn observe(acc: &mut Self::Acc, event: &AccessEvent);
-    /// Called after events or other content were added: keeps what is accumulated within limits.
+    /// Keeps the content within limits. It is called after events or other content were added.
     fn limit(_: &mut Self::Acc, _: &MetricSettings) {}
-    /// Whose facts a row is joined with.
+    /// Returns the subject whose facts a row is joined with.
     fn subject(group: &Self::Group) -> <Self::Context as RowContext>::Subject;
-    /// A row's group.
     fn row_group(group: Self::Group) -> Self::RowGroup;
-    /// A row's value; `None` (no row) may only be answered where there is nothing accumulated.
+    /// Returns the value of a row. `None` (no row) is only allowed where there is no content.
     fn value(
         acc: Option<&Self::Acc>,
         group: &Self::Group,
         start: EventTime,
         context: &Self::Context,
     ) -> Option<Self::Value>;
-    /// Names the view.
+    /// Makes rows of the view.
     fn rows(rows: Vec<Row<Self::RowGroup, Self::Value>>) -> Rows;
 }
 
-/// Part of a metric, accumulated where the events are, before it travels to its group's worker.
+/// A part of a group's content, accumulated where the events are, before it travels to its group's worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Partial<G, A> {
     level: u8,
@@ -133,26 +128,31 @@ pub(crate) struct Partial<G, A> {
     acc: A,
 }
 
-/// A row that waits: (start, index of its level, group).
+/// The identity of a row that waits: (start, index of its level, group).
 type Queued<M> = (EventTime, u8, <M as Metric>::Group);
 
-/// Rows of one level and bucket.
+/// The changed rows of one level and bucket.
 type ChangedGroups<M> = HashSet<(EventTime, <M as Metric>::Group)>;
 
 type Groups<M> = HashMap<<<M as Metric>::Group as Group>::Packed, <M as Metric>::Acc>;
 
-/// A map's entries.
+/// Returns the index of a level as rows of the state have it.
+fn index_of(at: usize) -> u8 {
+    u8::try_from(at).expect("a metric has a handful of levels")
+}
+
+/// Returns the entries of a map.
 fn entries<M: Metric>(groups: &Groups<M>) -> impl Iterator<Item = (M::Group, &M::Acc)> {
     groups.iter().map(|(packed, acc)| (M::Group::unpack(*packed), acc))
 }
 
-/// Rows that are handed over at once.
+/// The largest number of rows that are passed to the output at once.
 const ROWS: usize = 4_096;
 
-/// One level's windows in the order of their starts. Held windows are few: a search finds them.
+/// The windows of a level in the order of their starts. Few are held, so a search finds one.
 struct LevelWindows<M: Metric> {
     windows: Vec<(EventTime, Groups<M>)>,
-    /// Index that was used last.
+    /// The index of the window that was used last.
     recent: usize,
 }
 
@@ -184,7 +184,7 @@ impl<M: Metric> LevelWindows<M> {
     }
 }
 
-/// Per level, where windows that are held, open, ... begin.
+/// The starts of the first windows of each level that are held, open, or incomplete.
 struct Thresholds {
     held: Vec<EventTime>,
     open: Vec<EventTime>,
@@ -209,21 +209,21 @@ pub(crate) struct Windowed<M: Metric> {
     settings: MetricSettings,
     levels: Vec<LevelWindows<M>>,
     pub(crate) context: M::Context,
-    /// By level and bucket, groups that changed since they were last put out.
+    /// By level and bucket, groups that changed since they were last published.
     dirty: Vec<Vec<ChangedGroups<M>>>,
-    /// Subjects whose rows are to be put out again.
+    /// The subjects whose rows are to be published again.
     changed: BTreeSet<<M::Context as RowContext>::Subject>,
-    /// By bucket, what waits to be put out: rows of held windows (`None`), and values of evicted ones as they
-    /// were when they became final.
+    /// By bucket, rows that wait for publication. Rows of held windows have no value (`None`). Those of evicted
+    /// windows have the value of the time when they became final.
     queue: BTreeMap<u8, BTreeMap<Queued<M>, Option<M::Value>>>,
-    /// The cadence clock at the previous tick.
+    /// The clock of cadences at the previous tick.
     cadence: u64,
-    /// Rows were taken back and no tick has ended since.
+    /// True if rows were restored and no tick has ended since.
     restored: bool,
 }
 
-/// Told of everything that is counted once its minute is closed: (index of the level at which it was
-/// added, start of that window, group, what was added).
+/// Called for all content that is counted once its minute is closed. Its arguments are the index of the level at
+/// which it was added, the start of that window, the group, and the content.
 pub(crate) type BookingCallback<'a, M> =
     &'a mut dyn FnMut(usize, EventTime, &<M as Metric>::Group, &<M as Metric>::Acc);
 
@@ -241,15 +241,15 @@ impl<M: Metric> Windowed<M> {
         }
     }
 
-    /// Whether a level's cadence falls into this tick.
+    /// Returns true if a level's cadence falls into this tick.
     pub(crate) fn is_due(&self, level: Level, info: &TickInfo) -> bool {
         self.is_bucket_due(level, 0, info)
     }
 
-    /// Whether changed rows of a bucket are put out in this tick.
+    /// Returns true if changed rows of a bucket are published in this tick.
     fn is_bucket_due(&self, level: Level, bucket: usize, info: &TickInfo) -> bool {
-        // The same at all levels: what is due at a coarse one is due at the finer ones in the same tick, on which
-        // `mark_dirty` relies.
+        // The phase is the same at all levels. So a row that is due at a coarse level is due at the finer ones in the
+        // same tick, on which `mark_dirty` relies.
         let phase = Level::Day.cadence() * bucket as u64 / BUCKETS as u64;
         self.live() && crosses(level.cadence(), self.cadence + phase, info.cadence + phase)
     }
@@ -258,7 +258,7 @@ impl<M: Metric> Windowed<M> {
         matches!(self.settings.publish, Publish::Changes { .. })
     }
 
-    /// Applies changes of the context; returns whose facts changed.
+    /// Applies changes of the context, and returns the subjects whose facts changed.
     pub(crate) fn change_context(
         &mut self,
         changes: Vec<<M::Context as RowContext>::Change>,
@@ -270,7 +270,7 @@ impl<M: Metric> Windowed<M> {
         changed
     }
 
-    /// Adds a tick's events.
+    /// Adds the events of a tick.
     pub(crate) fn add_events<'a>(
         &mut self,
         batches: impl Iterator<Item = &'a [AccessEvent]>,
@@ -363,7 +363,7 @@ impl<M: Metric> Windowed<M> {
         }
     }
 
-    /// Every row that is held, if this is the first tick after a restore.
+    /// Returns every row that is held, if this is the first tick after a restore.
     pub(crate) fn restored_rows(&self) -> BTreeSet<(usize, EventTime, M::Group)> {
         let levels = self.levels.iter().enumerate().filter(|_| self.restored);
         levels
@@ -382,14 +382,14 @@ impl<M: Metric> Windowed<M> {
     fn mark_dirty(&mut self, level: usize, start: EventTime, group: M::Group) {
         let last = if M::FEEDS { M::LEVELS.len() } else { level + 1 };
         for at in level..last {
-            // What waits at a level waits at the coarser ones: whenever it is due there it is due here, too.
+            // A row that waits at a level waits at the coarser ones: whenever it is due there it is due here, too.
             if !self.dirty[at][usize::from(group.bucket())].insert((M::LEVELS[at].start(start), group)) {
                 break;
             }
         }
     }
 
-    /// Ends the tick: completes, publishes and evicts windows.
+    /// Ends the tick, in which it completes, publishes and evicts windows.
     pub(crate) fn publish(&mut self, info: &TickInfo, output: &mut dyn Output) {
         match self.settings.publish {
             Publish::Last => self.publish_last(info, output),
@@ -399,9 +399,9 @@ impl<M: Metric> Windowed<M> {
         self.restored = false;
     }
 
-    /// Merges windows that the watermark passed into their parents, finest level first. At the end of a
-    /// bounded input all are closed: nothing more can come. Those that the watermark didn't pass are then
-    /// merged as they are put out.
+    /// Merges windows that the watermark passed into their parents, finest level first. At the end of a bounded input
+    /// all are closed, because nothing more can come. Those that the watermark didn't pass are then merged when they
+    /// are published.
     pub(crate) fn close_windows(&mut self, info: &TickInfo, booked: BookingCallback<'_, M>) {
         if !M::FEEDS {
             return;
@@ -457,38 +457,66 @@ impl<M: Metric> Windowed<M> {
     }
 
     fn publish_changes(&mut self, info: &TickInfo, bulk_rows: usize, output: &mut dyn Output) {
-        let before = Thresholds::new(M::LEVELS, info.watermark_before, self.settings.allowed_lateness_ms);
         let mut after = Thresholds::new(M::LEVELS, info.watermark, self.settings.allowed_lateness_ms);
         if info.last {
             after.open.fill(EventTime::MAX); // all were closed
         }
         let mut rows = Vec::new();
         let mut published = Vec::new();
+
+        // STEP 1: changed rows of the buckets that are due. Rows of windows that are evicted now are left to step 2.
         for (at, &level) in M::LEVELS.iter().enumerate() {
-            let index = u8::try_from(at).expect("a metric has a handful of levels");
             for bucket in 0..BUCKETS {
                 if self.dirty[at][bucket].is_empty()
                     || !(info.last || self.is_bucket_due(level, bucket, info))
                 {
                     continue;
                 }
-                // LevelWindows that are evicted below are put out then.
                 let held_from = after.held[at];
                 let due: Vec<_> =
                     self.dirty[at][bucket].extract_if(|(start, _)| *start >= held_from).collect();
                 for (start, group) in due {
-                    let content = self.content(at, start, &group, &after.open, 0);
-                    let value = M::value(content.as_ref(), &group, start, &self.context);
-                    rows.extend(value.map(|value| self.row(at, start, group, value, info)));
-                    published.push((start, index, group));
+                    rows.extend(self.current_row(at, start, group, &after.open, info));
+                    published.push((start, index_of(at), group));
                 }
             }
         }
+
+        // STEP 2: what changes many rows at once is queued: facts of subjects, windows that complete, evictions.
         if info.last || crosses(RE_ISSUE_MS, self.cadence, info.cadence) {
             self.queue_changed();
         }
+        self.queue_completed_and_evicted(info.watermark_before, &after);
+
+        // STEP 3: each bucket of the queue is drained by at most `bulk_rows`. A row that step 1 published isn't
+        // published twice.
+        let mut due = Vec::new();
+        self.queue.retain(|_, bucket| {
+            let count = if info.last { bucket.len() } else { bucket.len().min(bulk_rows) };
+            due.extend((0..count).filter_map(|_| bucket.pop_first()));
+            !bucket.is_empty()
+        });
+        if !due.is_empty() {
+            let published: HashSet<Queued<M>> = published.into_iter().collect();
+            due.retain(|(queued, _)| !published.contains(queued));
+        }
+        for ((start, index, group), last_version) in due {
+            let at = usize::from(index);
+            rows.extend(match last_version {
+                Some(value) => Some(self.row(at, start, group, value, info)),
+                None => self.current_row(at, start, group, &after.open, info),
+            });
+        }
+        if !rows.is_empty() {
+            output.rows(info.tick, M::rows(rows));
+        }
+    }
+
+    /// Queues the rows of windows that complete, and the last versions of rows of windows that are evicted.
+    fn queue_completed_and_evicted(&mut self, watermark_before: EventTime, after: &Thresholds) {
+        let before = Thresholds::new(M::LEVELS, watermark_before, self.settings.allowed_lateness_ms);
         for at in 0..M::LEVELS.len() {
-            let index = u8::try_from(at).expect("a metric has a handful of levels");
+            let index = index_of(at);
             for (start, groups) in &self.levels[at].windows {
                 if (before.incomplete[at]..after.incomplete[at]).contains(start) {
                     for (group, _) in entries::<M>(groups) {
@@ -500,7 +528,7 @@ impl<M: Metric> Windowed<M> {
             for (start, group) in
                 evicted.flat_map(|dirty| dirty.extract_if(|(start, _)| *start < after.held[at]))
             {
-                // Rows that are gone have nothing to evict; that they are gone is still to be said.
+                // A removed row has nothing to evict, but its retraction is still to be published.
                 if self.levels[at].get(start).is_none_or(|groups| !groups.contains_key(&group.pack()))
                     && let Some(value) = M::value(None, &group, start, &self.context)
                 {
@@ -513,28 +541,6 @@ impl<M: Metric> Windowed<M> {
                     self.queue.entry(group.bucket()).or_default().insert((start, index, group), value);
                 }
             }
-        }
-        let mut due = Vec::new();
-        self.queue.retain(|_, bucket| {
-            let count = if info.last { bucket.len() } else { bucket.len().min(bulk_rows) };
-            due.extend((0..count).filter_map(|_| bucket.pop_first()));
-            !bucket.is_empty()
-        });
-        if !due.is_empty() {
-            // A row that changed and completes in the same tick is put out once.
-            let published: HashSet<Queued<M>> = published.into_iter().collect();
-            due.retain(|(queued, _)| !published.contains(queued));
-        }
-        for ((start, index, group), last_version) in due {
-            let at = usize::from(index);
-            let value = last_version.or_else(|| {
-                let content = self.content(at, start, &group, &after.open, 0);
-                M::value(content.as_ref(), &group, start, &self.context)
-            });
-            rows.extend(value.map(|value| self.row(at, start, group, value, info)));
-        }
-        if !rows.is_empty() {
-            output.rows(info.tick, M::rows(rows));
         }
     }
 
@@ -550,17 +556,17 @@ impl<M: Metric> Windowed<M> {
                 let of_changed = entries::<M>(groups).map(|(group, _)| group);
                 for group in of_changed.filter(|group| changed.contains(&M::subject(group))) {
                     for coarser in at..last {
-                        let index = u8::try_from(coarser).expect("a metric has a handful of levels");
                         let start = M::LEVELS[coarser].start(*start);
                         let bucket = self.queue.entry(group.bucket()).or_default();
-                        bucket.entry((start, index, group)).or_insert(None);
+                        bucket.entry((start, index_of(coarser), group)).or_insert(None);
                     }
                 }
             }
         }
     }
 
-    /// A group's content in a window: its own map's, and that of open descendants down to level `finest`.
+    /// Returns a group's content in a window: that of its own map, and that of open descendants down to level
+    /// `finest`.
     pub(crate) fn content(
         &self,
         at: usize,
@@ -588,7 +594,7 @@ impl<M: Metric> Windowed<M> {
         content
     }
 
-    /// No window at or below this level starts later.
+    /// Returns the latest start of a window at or below this level.
     fn latest_start(&self, at: usize) -> EventTime {
         self.levels[..=at]
             .iter()
@@ -598,17 +604,31 @@ impl<M: Metric> Windowed<M> {
             .unwrap_or(0)
     }
 
-    /// What stands in a window's own map: all there is, if the window is closed.
+    /// Returns the content of a window's own map, which is all of it if the window is closed.
     pub(crate) fn own(&self, at: usize, start: EventTime, group: &M::Group) -> Option<&M::Acc> {
         self.levels[at].get(start)?.get(&group.pack())
     }
 
-    /// Starts of the windows that have content at a level, their own or that of descendants of `finest`.
+    /// Returns the starts of the windows that have content at a level, their own or that of descendants of `finest`.
     pub(crate) fn starts(&self, at: usize, finest: usize) -> BTreeSet<EventTime> {
         self.levels[finest..=at]
             .iter()
             .flat_map(|windows| windows.windows.iter().map(|window| M::LEVELS[at].start(window.0)))
             .collect()
+    }
+
+    /// Returns the row of a window as it stands, if it has one.
+    fn current_row(
+        &self,
+        at: usize,
+        start: EventTime,
+        group: M::Group,
+        open: &[EventTime],
+        info: &TickInfo,
+    ) -> Option<Row<M::RowGroup, M::Value>> {
+        let content = self.content(at, start, &group, open, 0);
+        let value = M::value(content.as_ref(), &group, start, &self.context)?;
+        Some(self.row(at, start, group, value, info))
     }
 
     fn row(
@@ -644,10 +664,10 @@ fn merge_groups<M: Metric>(parent: &mut Groups<M>, groups: &Groups<M>, settings:
     }
 }
 
-/// Rows whose owner changed are put out again at most once in so many ms.
+/// The least time in ms between two publications of rows whose facts changed.
 const RE_ISSUE_MS: u64 = 30_000;
 
-/// Whether a multiple of `every` lies in (`before`, `now`]; always, if `every` is 0.
+/// Returns true if a multiple of `every` lies in (`before`, `now`], or if `every` is 0.
 fn crosses(every: u64, before: u64, now: u64) -> bool {
     every == 0 || now / every > before / every
 }
@@ -662,13 +682,13 @@ pub(crate) fn partials<M: Metric>(
     for event in batches.iter().flat_map(|batch| batch.iter()) {
         let Some(group) = M::group(event) else { continue };
         let Some(at) = held.iter().position(|held| event.time >= *held) else { continue };
-        let index = u8::try_from(at).expect("a metric has a handful of levels");
-        M::observe(sums.entry((index, M::LEVELS[at].start(event.time), group)).or_default(), event);
+        let window = (index_of(at), M::LEVELS[at].start(event.time), group);
+        M::observe(sums.entry(window).or_default(), event);
     }
     sums.into_iter().map(|((level, start, group), acc)| Partial { level, start, group, acc }).collect()
 }
 
-/// What a metric's tick does: context first, then events, then time.
+/// Ends a metric's tick: context first, then events, then time.
 pub(crate) fn fold_events<M: Metric>(
     state: &mut Windowed<M>,
     events: Vec<std::rc::Rc<Vec<AccessEvent>>>,
@@ -681,7 +701,7 @@ pub(crate) fn fold_events<M: Metric>(
     state.publish(closing.info, closing.output);
 }
 
-/// The same for a metric that arrives in parts.
+/// Ends the tick of a metric that arrives in parts.
 pub(crate) fn fold_partials<M: Metric<Context = ()>>(
     state: &mut Windowed<M>,
     parts: Vec<Vec<Partial<M::Group, M::Acc>>>,
@@ -764,7 +784,7 @@ impl<M: Metric> Durable for Windowed<M> {
             | WindowedRow::Dirty { group, .. }
             | WindowedRow::Queued { group, .. } => Shard::Of(group.shard()),
             WindowedRow::Context(row) => Shard::Of(M::Context::shard(row)),
-            // Subjects that a worker doesn't know have no rows there; the clock is everybody's.
+            // Subjects that a worker doesn't know have no rows there, and the clock is the same on all workers.
             WindowedRow::Changed(_) | WindowedRow::Cadence(_) => Shard::All,
         }
     }

@@ -22,7 +22,7 @@ type History = SmallVec<[(EventTime, Owner); 1]>;
 
 impl Owners {
     /// Returns true if there is a fact of the key.
-    pub(crate) fn know(&self, key: KeyId) -> bool {
+    pub(crate) fn knows(&self, key: KeyId) -> bool {
         self.0.contains_key(&key)
     }
 

@@ -1,8 +1,8 @@
 //! The whole dataflow against a recount.
 //!
 //! *Oracle*: all views, late lists and counts equal a recount from scratch over random ticks; percentiles
-//! within 1 %. Catches wrong windows, feeding, eviction, dedupe, joins. Can't catch what the two share: the
-//! reading of the specification.
+//! within 1 %. It catches wrong windows, feeding, eviction, dedupe and joins. It can't catch a wrong reading
+//! of the specification, which the two share.
 //! *Drift*: 1, 2 and 3 workers, small and large batches, shuffled arrival put out the same, tick by tick.
 //! *Restore*: every registered state taken as rows in the middle and given to another number of workers
 //! leads to the same output, tick by tick.
@@ -41,7 +41,7 @@ fn split(row: &AnyRow) -> (AnyRow, [u64; 4]) {
 
 fn assert_same_rows(got: &[AnyRow], expected: &[AnyRow]) {
     let order = |rows: &[AnyRow]| {
-        // What is observed of keys has a recount of its own: see `detect`.
+        // Incidents have a recount of their own: see `detect`.
         let is_metered = |row: &&AnyRow| !matches!(row, AnyRow::Incident(_) | AnyRow::Transition(_));
         let mut rows: Vec<_> = rows.iter().filter(is_metered).map(split).collect();
         rows.sort();
@@ -57,7 +57,7 @@ fn assert_same_rows(got: &[AnyRow], expected: &[AnyRow]) {
     assert_eq!(got.len(), expected.len());
 }
 
-/// The last version of each row that was put out; retracted rows are gone.
+/// Returns the last version of each row, without retracted rows.
 fn last_versions<'a>(ticks: impl Iterator<Item = &'a TickOutput>) -> Vec<AnyRow> {
     let mut last = BTreeMap::new();
     for row in ticks.flat_map(|tick| &tick.rows) {
@@ -87,8 +87,8 @@ fn identity(row: &AnyRow) -> (String, bool) {
     }
 }
 
-/// A restored run's workers have been told every string of the whole run: each of them those of routes and tables,
-/// one of them each key's name. User agents, whose strings go after a month, have a test of their own.
+/// A restored run's workers have been given every string of the whole run. Each has those of routes and tables, and
+/// one has each key's name. User agents, whose strings go after a month, have a test of their own.
 fn assert_restored_names(whole: &[Vec<Definition>], restored: &[Vec<Definition>]) {
     let is_key = |definition: &&Definition| matches!(definition, Definition::Key { .. });
     let set = |definitions: &[Vec<Definition>], keys: bool| -> BTreeSet<Definition> {

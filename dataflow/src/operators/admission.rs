@@ -274,7 +274,7 @@ impl Admission {
         let mut names = Vec::new();
         let (mut defined, mut forgotten) = (Vec::new(), Vec::new());
         if std::mem::take(&mut self.restored) {
-            defined.extend(self.names.handed().cloned());
+            defined.extend(self.names.published().cloned());
         }
         for change in changes.into_iter().flatten() {
             match change {

@@ -88,7 +88,7 @@ impl AdmittedAgents {
     pub(crate) fn decide(
         state: &mut Self,
         definitions: Vec<Vec<Definition>>,
-        met: Vec<Vec<ObservedAgent>>,
+        observed: Vec<Vec<ObservedAgent>>,
         closing: Closing<'_, AgentDecision>,
     ) {
         let mut decisions = Vec::new();
@@ -104,7 +104,7 @@ impl AdmittedAgents {
                 state.announce(id, day, text, before, &mut decisions);
             }
         }
-        state.meet(met.into_iter().flatten(), before, &mut decisions);
+        state.observe(observed.into_iter().flatten(), before, &mut decisions);
         let from = held_from(closing.info.watermark);
         if from > before {
             state.expire(from, &mut decisions);
@@ -140,18 +140,18 @@ impl AdmittedAgents {
         }
     }
 
-    fn meet(
+    fn observe(
         &mut self,
-        met: impl Iterator<Item = ObservedAgent>,
+        observed: impl Iterator<Item = ObservedAgent>,
         held_from: EventTime,
         decisions: &mut Vec<AgentDecision>,
     ) {
         let mut new = Vec::new();
-        for met in met {
-            if let Some(agent) = self.known.get_mut(&met.agent) {
-                agent.day = agent.day.max(met.day);
-            } else if met.day >= held_from && self.has_room(met.agent) {
-                new.push(met);
+        for observed in observed {
+            if let Some(agent) = self.known.get_mut(&observed.agent) {
+                agent.day = agent.day.max(observed.day);
+            } else if observed.day >= held_from && self.has_room(observed.agent) {
+                new.push(observed);
             }
         }
         new.sort_unstable();
@@ -289,10 +289,11 @@ mod tests {
         decisions.len()
     }
 
-    fn meet(agents: &mut AdmittedAgents, numbers: impl IntoIterator<Item = u64>, day: u64) -> Vec<u64> {
+    fn observe(agents: &mut AdmittedAgents, numbers: impl IntoIterator<Item = u64>, day: u64) -> Vec<u64> {
         let mut decisions = Vec::new();
-        let met = numbers.into_iter().map(|number| ObservedAgent { agent: of(number), day: day * DAY_MS });
-        agents.meet(met, 0, &mut decisions);
+        let observed =
+            numbers.into_iter().map(|number| ObservedAgent { agent: of(number), day: day * DAY_MS });
+        agents.observe(observed, 0, &mut decisions);
         let defined = decisions.into_iter().map(|decisions| match decisions {
             AgentDecision::Define(id, _, text) => {
                 let number = (id.0 >> 8) - 1;
@@ -306,13 +307,13 @@ mod tests {
 
     #[test]
     fn a_tick_admits_the_lowest_ids_while_there_is_room() {
-        for (met, admitted) in [(ROOM - 1, ROOM - 1), (ROOM, ROOM), (ROOM + 1, ROOM)] {
+        for (observed, admitted) in [(ROOM - 1, ROOM - 1), (ROOM, ROOM), (ROOM + 1, ROOM)] {
             let mut agents = agents();
-            let numbers = || (0..met as u64).rev();
+            let numbers = || (0..observed as u64).rev();
             numbers().for_each(|number| assert_eq!(announce(&mut agents, number, 1), 0));
             let expected: Vec<u64> = (0..admitted as u64).collect();
-            assert_eq!(meet(&mut agents, numbers(), 1), expected);
-            assert_eq!(meet(&mut agents, numbers(), 1), [0; 0], "each once");
+            assert_eq!(observe(&mut agents, numbers(), 1), expected);
+            assert_eq!(observe(&mut agents, numbers(), 1), [0; 0], "each once");
             assert_eq!(agents.waiting.is_empty(), admitted == ROOM, "where there is no room none wait");
         }
     }
@@ -326,7 +327,7 @@ mod tests {
         assert_eq!(agents.footprint().rows as usize, ROOM + WAITING);
         for number in 0..100_000 {
             announce(&mut agents, number, 1);
-            meet(&mut agents, [number], 1);
+            observe(&mut agents, [number], 1);
         }
         assert_eq!(agents.footprint().rows as usize, ROOM);
     }
@@ -335,9 +336,9 @@ mod tests {
     fn what_no_call_met_for_31_days_makes_room() {
         let mut agents = agents();
         (0..ROOM as u64).for_each(|number| _ = announce(&mut agents, number, 1));
-        meet(&mut agents, 0..ROOM as u64, 1);
-        meet(&mut agents, [1], 2);
-        meet(&mut agents, [1], 1);
+        observe(&mut agents, 0..ROOM as u64, 1);
+        observe(&mut agents, [1], 2);
+        observe(&mut agents, [1], 1);
         let mut expire = |day: u64| {
             let mut decisions = Vec::new();
             agents.expire(held_from(day * DAY_MS + 5), &mut decisions);
@@ -350,13 +351,13 @@ mod tests {
         assert_eq!(expire(32), [0; 0]);
         assert_eq!(expire(33), [0, 2]);
         announce(&mut agents, 9, 33);
-        assert_eq!(meet(&mut agents, [9], 33), [9]);
+        assert_eq!(observe(&mut agents, [9], 33), [9]);
     }
 
     #[test]
     fn a_string_that_comes_after_its_agent_is_told_then() {
         let mut agents = agents();
-        assert_eq!(meet(&mut agents, [7], 1), [0; 0]);
+        assert_eq!(observe(&mut agents, [7], 1), [0; 0]);
         assert_eq!(announce(&mut agents, 7, 2), 1);
         assert_eq!(announce(&mut agents, 7, 3), 0);
     }

@@ -149,13 +149,13 @@ impl AdmittedRoutes {
                     .collect::<Vec<_>>()
             };
             decisions.extend(state.days.iter().flat_map(admitted));
-            decisions.extend(state.texts.handed().cloned().map(RouteDecision::Define));
+            decisions.extend(state.texts.published().cloned().map(RouteDecision::Define));
         }
         for definition in definitions.into_iter().flatten() {
             if let Definition::Route { id, day, .. } = definition {
                 let status = state.status(id, day, held_from);
-                let handed = state.texts.announce(id, definition, day, status);
-                decisions.extend(handed.map(RouteDecision::Define));
+                let published = state.texts.announce(id, definition, day, status);
+                decisions.extend(published.map(RouteDecision::Define));
             }
         }
         let mut new: Vec<ObservedRoute> = observed.into_iter().flatten().collect();

@@ -1,5 +1,5 @@
-//! Caps: the same three tests over ticks that exceed every cap (the recount admits with plain sets), and what each
-//! cap does at its edge.
+//! Tests caps by the same three tests over ticks that exceed every cap, and each cap at its edge. The recount admits
+//! with plain sets.
 
 use keytide_dataflow::model::time::DAY_MS;
 
@@ -167,7 +167,7 @@ fn bounded(inputs: Vec<(u64, Vec<AccessEvent>, Vec<TableChange>)>, limits: Limit
     run_with(&timed(inputs), options(limits, Publish::Last, 2), how, None)
 }
 
-/// Calls of a day, by what tells them apart.
+/// The calls of a day, by key and route or country.
 fn daily<T: Ord>(outcome: &Outcome, of: impl Fn(&AnyRow) -> Option<(T, Level, u64)>) -> BTreeMap<T, u64> {
     let rows = outcome.ticks.values().flat_map(|tick| &tick.rows).filter_map(of);
     rows.filter(|(_, level, _)| *level == Level::Day).map(|(group, _, calls)| (group, calls)).collect()
@@ -404,7 +404,7 @@ fn strings_of_what_is_beyond_a_cap_are_never_handed_out() {
     let all: BTreeSet<_> = outcome.definitions.iter().flatten().collect();
     assert_eq!(all.len(), 2, "{all:?}");
     for (state, least) in [(StateId::Routes, 1), (StateId::Admission, 1)] {
-        // What waits is bounded by the room and 1,024 a bucket.
+        // The room and 1,024 a bucket bound the strings that wait.
         let rows = outcome.snapshot.rows[&state].len();
         assert!((least..1_100).contains(&rows), "{}: {rows}", state.name());
     }
@@ -472,8 +472,9 @@ fn days_of_agents() -> Vec<TickInput> {
     ticks
 }
 
-/// What workers were told of user agents by tick: number, and whether it was defined. All are told the same.
-fn told_of_agents(outcome: &Outcome) -> (BTreeSet<u64>, Vec<(Tick, u64)>) {
+/// Returns the user agents that workers were given: numbers that were defined, and those forgotten by tick. All
+/// workers are given the same.
+fn agents_given(outcome: &Outcome) -> (BTreeSet<u64>, Vec<(Tick, u64)>) {
     let number = |id: &NameId| (id.0 >> 8) - 1;
     let of_worker = |worker: usize| {
         let defined = outcome.definitions[worker].iter().filter_map(|definition| match definition {
@@ -502,7 +503,7 @@ fn user_agents_are_bounded_and_the_same_for_any_workers_and_after_a_restore() {
     let options = options(limits, Publish::Last, 2);
     let ticks = days_of_agents();
     let whole = run_with(&ticks, options, ONE, None);
-    let (defined, forgotten) = told_of_agents(&whole);
+    let (defined, forgotten) = agents_given(&whole);
     // 1 and 2 came first, 0 was the lowest of those that came when there was room for one more. 1 wasn't met since
     // the first day and 2 since the third; day by day there was no room for anybody else before.
     assert_eq!(defined, BTreeSet::from([0, 1, 2, 7, 11]));
@@ -514,10 +515,7 @@ fn user_agents_are_bounded_and_the_same_for_any_workers_and_after_a_restore() {
     assert_eq!(whole.snapshot.rows[&StateId::Agents].len() as u64, ROOM);
     for workers in [2, 3] {
         let how = How { workers, batch: 1, shuffle: 9 };
-        assert_eq!(
-            told_of_agents(&run_with(&ticks, options, how, None)),
-            (defined.clone(), forgotten.clone())
-        );
+        assert_eq!(agents_given(&run_with(&ticks, options, how, None)), (defined.clone(), forgotten.clone()));
     }
     for at in [1, 20, 33] {
         let (first, second) = ticks.split_at(at);
@@ -528,10 +526,10 @@ fn user_agents_are_bounded_and_the_same_for_any_workers_and_after_a_restore() {
             How { workers: 2, batch: 2, shuffle: 1 },
             Some(before.snapshot.clone()),
         );
-        let ((one, gone), (two, gone_later)) = (told_of_agents(&before), told_of_agents(&after));
+        let ((one, gone), (two, gone_later)) = (agents_given(&before), agents_given(&after));
         assert_eq!(one.union(&two).copied().collect::<BTreeSet<_>>(), defined);
         assert_eq!([gone, gone_later].concat(), forgotten);
-        // Whoever starts anew is told of all that hold.
+        // Workers that start anew are given all that hold.
         assert!(at == 33 || two.is_superset(&BTreeSet::from([0, 2])), "{two:?}");
     }
 }

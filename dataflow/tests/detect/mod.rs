@@ -1,11 +1,12 @@
 //! The operators of the detector against a fold from scratch.
 //!
-//! *Oracle*: which incidents there are, when they open, how far they rise, when they end and with how many calls equals a
-//! recount that steps each key's profile over all of its minutes, and has neither open minutes, nor first windows kept as
-//! they are, nor blocks that are asked for, nor ticks. Catches what the operators' own machinery gets wrong; can't catch
-//! wrong arithmetic, which the two share (tested where it stands).
-//! *Drift*: workers, batches, order of arrival. *Ticks*: narrow and wide ticks lead to the same incidents.
-//! *Restore*: states taken in the middle. The rest: the guard, early firing, what tables take back.
+//! *Oracle*: incidents, the times at which they open and end, their severity and their calls equal a recount. It steps
+//! each key's profile over all of its minutes. It has neither open minutes, nor first windows kept as they are, nor
+//! blocks that are asked for, nor ticks. The test catches faults of the operators' own machinery. It can't catch wrong
+//! arithmetic, which the two share (tested beside it).
+//! *Drift*: workers, batches and the order of arrival change nothing. *Ticks*: narrow and wide ticks lead to the same
+//! incidents. *Restore*: states taken in the middle lead to the same incidents. Other tests are of the guard, early
+//! firing, and withdrawal by tables.
 
 use std::ops::Range;
 
@@ -39,7 +40,7 @@ fn call(id: u64, key: u64, place: u64, time: u64) -> AccessEvent {
     }
 }
 
-/// What happens to a key beside its usual calls.
+/// Calls of a key beside its usual ones.
 #[derive(Clone, Copy, Debug)]
 struct Burst {
     key: u64,
@@ -49,12 +50,14 @@ struct Burst {
     place: u64,
 }
 
-/// Calls of so many keys for so many hours, every so many minutes some, and bursts, in the order of time.
+/// Returns calls of `keys` keys and of bursts, in the order of time. `every` is the length in hours, and the minutes
+/// from a key's call to its next.
 fn traffic(seed: u64, keys: u64, every: (u64, u64), bursts: &[Burst]) -> Vec<AccessEvent> {
     traffic_apart(seed, keys, every, 0, bursts)
 }
 
-/// The same, each key so much later than the one before: if they aren't called together, the guard says nothing.
+/// Returns the same, each key `apart` ms later than the one before. If keys aren't called together, the guard stays
+/// down.
 fn traffic_apart(
     seed: u64,
     keys: u64,
@@ -403,7 +406,7 @@ fn an_early_firing_never_says_revoke() {
     let of_early: BTreeSet<KeyId> = early.iter().map(|one| one.incident.key).collect();
     assert_eq!(of_early.len(), 2, "{early:#?}");
     assert!(early.iter().all(|one| one.incident.severity == Severity::Alert));
-    // Rows say no more than the log before their first window is over, and revoke afterwards.
+    // Rows never exceed the log before their first window is over, and revoke afterwards.
     for tick in &ticks {
         let Some(output) = outcome.ticks.get(&tick.info.tick) else { continue };
         for row in &output.rows {
@@ -452,7 +455,7 @@ fn what_all_keys_do_together_is_no_incident_of_each() {
     assert_eq!(of_key(&incidents(&outcome.ticks), 1).len(), 1);
 }
 
-/// What happens to everybody: another geo database, twice as many calls, a gap and then all of it at once.
+/// Changes that affect all keys: another geo database, twice as many calls, a gap and then all of it at once.
 #[test]
 fn what_happens_to_all_keys_revokes_none() {
     let from = START + 30 * HOUR_MS;
@@ -526,7 +529,7 @@ fn a_reported_key_is_an_incident_without_a_call_and_a_revoked_one_with_its_first
         (START, key_row(1, |_| ())),
         (START, key_row(9, |_| ())),
         (START + 30 * HOUR_MS, leak(1)),
-        // Who never called, but has a row; and who has neither.
+        // Key 9 never called but has a row; key 8 has neither.
         (START + 30 * HOUR_MS, leak(9)),
         (START + 30 * HOUR_MS, leak(8)),
         (START + 30 * HOUR_MS, revoked),

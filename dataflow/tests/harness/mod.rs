@@ -23,7 +23,7 @@ pub struct TickInput {
     pub definitions: Vec<Definition>,
 }
 
-/// How a run is made; none of it may change what comes out.
+/// The way in which a run is made, which must not change its output.
 #[derive(Clone, Copy, Debug)]
 pub struct How {
     pub workers: usize,
@@ -45,7 +45,7 @@ pub enum AnyRow {
     Score(Score),
 }
 
-/// What a tick put out, sorted.
+/// The output of a tick, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TickOutput {
     pub rows: Vec<AnyRow>,
@@ -55,9 +55,9 @@ pub struct TickOutput {
     pub late_count: u64,
     /// Events beyond a cap: of keys, routes, countries.
     pub overflows: [u64; 3],
-    /// Events that the detector came too late for.
+    /// Events that came too late for the detector.
     pub detector_late: u64,
-    /// What counts against the caps: keys, routes, pairs of key and route, of key and country.
+    /// Numbers that count against the caps: keys, routes, pairs of key and route, of key and country.
     pub admitted: [u64; 4],
 }
 
@@ -109,11 +109,11 @@ impl Output for Collect {
     }
 }
 
-/// What a run put out by tick, the definitions each worker was given, and the state it ended with.
+/// The output of a run by tick, the definitions each worker was given, and the last state.
 pub struct Outcome {
     pub ticks: BTreeMap<Tick, TickOutput>,
     pub definitions: Vec<Vec<Definition>>,
-    /// What each worker was told to forget, and when.
+    /// The ids that each worker was given to forget, with their ticks.
     pub forgotten: Vec<Vec<(Tick, Forgotten)>>,
     pub snapshot: Snapshot,
 }
@@ -212,7 +212,7 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
     outcome
 }
 
-/// A property's settings: `usual` cases, or as many as `PROPTEST_CASES` says.
+/// Returns the settings of a property: `usual` cases, or as many as `PROPTEST_CASES` sets.
 pub fn cases(usual: u32) -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_some() {

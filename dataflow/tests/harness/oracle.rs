@@ -1,5 +1,5 @@
-//! The recount: what the views must be, computed event by event with plain maps, from the definitions of the
-//! views alone. It shares the model's types with the dataflow, and nothing of its windows and operators.
+//! Recounts the views event by event with plain maps, from the definitions of the views alone. The recount shares the
+//! model's types with the dataflow, and nothing of its windows and operators.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,14 +49,14 @@ pub struct Recount {
     pub ticks: BTreeMap<Tick, TickOutput>,
 }
 
-/// What was admitted so far, by period, in plain sets.
+/// The ids that were admitted so far, by period, in plain sets.
 #[derive(Default)]
 struct Admissions {
     routes: BTreeSet<(EventTime, RouteId)>,
     keys: BTreeSet<(EventTime, KeyId)>,
     key_routes: BTreeSet<(EventTime, KeyId, RouteId)>,
     key_countries: BTreeSet<(EventTime, KeyId, Country)>,
-    /// What took room: 0 keys, 1 routes, 2 pairs with routes, 3 pairs with countries.
+    /// The room that is taken: by 0 keys, 1 routes, 2 pairs with routes, 3 pairs with countries.
     taken: BTreeMap<(u8, EventTime, u8), usize>,
 }
 
@@ -160,12 +160,12 @@ impl Admissions {
     }
 }
 
-/// Counts again, with limits that nothing reaches. Percentiles are exact here.
+/// Recounts with limits that nothing reaches. Percentiles are exact here.
 pub fn recount(ticks: &[TickInput], windows: Windows) -> Recount {
     recount_with(ticks, windows, &Limits::default())
 }
 
-/// Counts again.
+/// Recounts ticks with limits of its own.
 pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> Recount {
     // From when on an id is remembered, and the tick that saw it.
     let mut seen: BTreeMap<RequestId, (EventTime, Tick)> = BTreeMap::new();
@@ -430,7 +430,7 @@ fn own(history: &mut BTreeMap<EventTime, NameId>, rows: &[(KeyRow, bool)], now: 
     }
 }
 
-/// What the tables say of a subscription.
+/// Returns the facts of a subscription in the tables.
 fn info(
     subscription: NameId,
     subscriptions: &BTreeMap<NameId, SubscriptionRow>,

@@ -1,8 +1,9 @@
-//! Random ticks: few keys and routes, so that groups collide; duplicates, late and very late events, gaps of
-//! hours and days, owners that appear, change and go.
+//! Makes random ticks, with few keys and routes, so that groups collide. There are duplicates, late and very late
+//! events, gaps of hours and days, and owners that appear, change and go.
 //!
-//! Half of the watermarks and of the events' times stand on the very millisecond at which something changes sides, or
-//! on the one before: a window's start, its end with lateness or hold, the dedupe horizon after an earlier watermark.
+//! Half of the watermarks and of the events' times are on the very millisecond at which something changes sides, or on
+//! the one before. These are a window's start, its end with lateness or hold, and the dedupe horizon after an earlier
+//! watermark.
 //! Of live tables' changes, one in ten or more is a deletion.
 
 use std::collections::BTreeSet;
@@ -333,7 +334,7 @@ fn table_changes(random: &mut SplitMix, watermark: u64, changes: &mut Vec<TableC
         2 => push(subscription_row(subscription_index, random.below(3)), false),
         3 => push(plan_row(random.below(3)), true),
         4 => push(plan_row(random.below(3)), false),
-        // What replaces the row without a date holds from now on.
+        // A row that replaces the one without a date holds from now on.
         5 => push(key_row(index, subscription_index, None), false),
         // The last key's owner becomes known late: from the beginning. Others move at a time that is named.
         _ => {

@@ -1,12 +1,12 @@
-//! What is remembered comes back to its size at the start, once every window is evicted.
+//! Tests that memory comes back to its size at the start, once every window is evicted.
 //!
-//! *Footprints*: each state's rows, as it counts them itself. *Arrangements*: the updates that differential dataflow holds
-//! in its traces, by its own log of batches, merges and drops. A trace merges lazily, as updates come, and may hold an
-//! update and its retraction until then; so these workers merge when they are idle, too.
+//! *Footprints* are each state's rows, as it counts them itself. *Arrangements* are the updates that differential
+//! dataflow holds in its traces, by its own log of batches, merges and drops. A trace merges lazily, as updates come,
+//! and may hold an update and its retraction until then. So these workers merge when they are idle, too.
 //!
 //! A life is busy ticks, then quiet ones until nothing is held: windows for 36 days, profiles for 90 and until their
-//! month ends. The second life must add nothing to what the first one left. Catches what is kept for ever; can't catch
-//! what is kept too long.
+//! month ends. The second life must add nothing to the memory after the first. The test catches memory that is kept
+//! for ever; it can't catch memory that is kept too long.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,15 +23,15 @@ const LIFE_MS: u64 = 200 * DAY_MS;
 /// Quiet ticks of a life. The watermark passes three days in each.
 const QUIET: u64 = 60;
 
-/// What is held at one moment.
+/// The memory that is held at one moment.
 #[derive(Clone, Debug, PartialEq)]
-struct Held {
+struct Memory {
     states: BTreeMap<StateId, Footprint>,
     /// Updates in traces, by the operator's name.
     arranged: BTreeMap<String, i64>,
 }
 
-/// What the logs of timely and differential dataflow say of arrangements so far.
+/// The arrangements by the logs of timely and differential dataflow.
 #[derive(Default)]
 struct Arrangements {
     names: BTreeMap<usize, String>,
@@ -116,8 +116,8 @@ fn then_quiet(mut ticks: Vec<TickInput>, count: u64, every_ms: u64) -> Vec<TickI
     ticks
 }
 
-/// What is held when there are only tables, after a life from then on, and after another.
-fn lives(seed: u64, count: u64, live_tables: bool, publish: Publish) -> [Held; 3] {
+/// Returns the memory that is held with tables alone, after a life from then on, and after another.
+fn lives(seed: u64, count: u64, live_tables: bool, publish: Publish) -> [Memory; 3] {
     let scenario = scenario::ticks(seed, count, live_tables);
     let begin = then_quiet(vec![tables(&scenario)], 3, MINUTE_MS);
     let [first, second] =
@@ -125,8 +125,8 @@ fn lives(seed: u64, count: u64, live_tables: bool, publish: Publish) -> [Held; 3
     held_after(few_callers(seed, publish), vec![begin, first, second]).try_into().unwrap()
 }
 
-/// What one worker holds after each part of the ticks.
-fn held_after(options: Options, parts: Vec<Vec<TickInput>>) -> Vec<Held> {
+/// Returns the memory that one worker holds after each part of the ticks.
+fn held_after(options: Options, parts: Vec<Vec<TickInput>>) -> Vec<Memory> {
     let mut config = timely::Config::thread();
     let effort = Some(1 << 20);
     differential_dataflow::configure(
@@ -158,7 +158,7 @@ fn held_after(options: Options, parts: Vec<Vec<TickInput>>) -> Vec<Held> {
             });
             worker.log_register().unwrap().flush();
             let states = dataflow.states().footprints().collect();
-            held.push(Held { states, arranged: arrangements.borrow().held() });
+            held.push(Memory { states, arranged: arrangements.borrow().held() });
         }
         drop(dataflow);
         while worker.step() {}
@@ -171,7 +171,7 @@ fn held_after(options: Options, parts: Vec<Vec<TickInput>>) -> Vec<Held> {
 const OF_STRINGS: [StateId; 3] = [StateId::Agents, StateId::Routes, StateId::Admission];
 
 /// Rows of all states but some.
-fn rows(held: &Held, but: &[StateId]) -> BTreeMap<StateId, u64> {
+fn rows(held: &Memory, but: &[StateId]) -> BTreeMap<StateId, u64> {
     let states = held.states.iter().filter(|(state, _)| !but.contains(state));
     states.map(|(state, footprint)| (*state, footprint.rows)).collect()
 }

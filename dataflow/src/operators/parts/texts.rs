@@ -39,7 +39,7 @@ pub(crate) struct StoredText {
     /// The start of the last period that it was announced for.
     period: EventTime,
     /// True if it was published, so that others have to forget it too.
-    handed: bool,
+    published: bool,
     /// True if nothing needed it at the last sweep.
     idle: bool,
 }
@@ -94,7 +94,7 @@ impl<I: Group> Texts<I> {
         if status == AdmissionStatus::Closed {
             return None;
         }
-        let text = StoredText { definition, period, handed: false, idle: false };
+        let text = StoredText { definition, period, published: false, idle: false };
         self.insert(id, text);
         if status == AdmissionStatus::Admitted {
             return self.admit(id);
@@ -110,8 +110,8 @@ impl<I: Group> Texts<I> {
 
     /// Returns the string of an id that was admitted, if it waited.
     pub(crate) fn admit(&mut self, id: I) -> Option<Definition> {
-        let text = self.texts.get_mut(&id).filter(|text| !text.handed)?;
-        text.handed = true;
+        let text = self.texts.get_mut(&id).filter(|text| !text.published)?;
+        text.published = true;
         let definition = text.definition.clone();
         if let Some(waiting) = self.waiting.get_mut(&id.bucket()) {
             waiting.remove(&id);
@@ -131,7 +131,7 @@ impl<I: Group> Texts<I> {
         self.texts.retain(|id, text| {
             let was_idle = std::mem::replace(&mut text.idle, !is_needed(id, text.period));
             let keep = !(was_idle && text.idle);
-            if !keep && text.handed {
+            if !keep && text.published {
                 forgotten.push(*id);
             }
             keep
@@ -146,8 +146,8 @@ impl<I: Group> Texts<I> {
     }
 
     /// Returns all strings that were published.
-    pub(crate) fn handed(&self) -> impl Iterator<Item = &Definition> {
-        self.texts.values().filter(|text| text.handed).map(StoredText::definition)
+    pub(crate) fn published(&self) -> impl Iterator<Item = &Definition> {
+        self.texts.values().filter(|text| text.published).map(StoredText::definition)
     }
 
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&I, &StoredText)> {
@@ -155,7 +155,7 @@ impl<I: Group> Texts<I> {
     }
 
     pub(crate) fn insert(&mut self, id: I, text: StoredText) {
-        if !text.handed {
+        if !text.published {
             self.waiting.entry(id.bucket()).or_default().insert(id);
         }
         self.texts.insert(id, text);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_is_handed_out_once_when_its_id_is_admitted() {
+    fn a_string_is_published_once_when_its_id_is_admitted() {
         let mut texts = Texts::new(4);
         assert_eq!(announce(&mut texts, 7, AdmissionStatus::Open), None);
         assert_eq!(texts.admit(of(7)), Some(name(7).1));
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(announce(&mut texts, 7, AdmissionStatus::Admitted), None);
         assert_eq!(announce(&mut texts, 8, AdmissionStatus::Admitted), Some(name(8).1));
         assert_eq!(announce(&mut texts, 9, AdmissionStatus::Closed), None);
-        assert_eq!(texts.handed().count(), 2);
+        assert_eq!(texts.published().count(), 2);
         assert_eq!((texts.rows().count(), texts.waiting[&0].len()), (2, 0));
     }
 

@@ -24,7 +24,7 @@ pub struct Row<G, V> {
     pub is_final: bool,
 }
 
-/// Sums over calls. Two of them add field by field.
+/// Sums over calls, which add field by field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Usage {
     pub calls: u64,
@@ -142,8 +142,8 @@ pub enum Rows {
     Scores(Vec<Score>),
 }
 
-/// Hands the views of windows to a macro, each as a variant of [`Rows`], the name of a field, and a row. Code that
-/// keeps rows by view makes its fields and arms of this list, so that a view has one place.
+/// Hands the views of windows to a macro. Each is a variant of [`Rows`], the name of a field, and a row. Code that
+/// keeps rows by view makes its fields and arms of this list, so a view has one place.
 #[macro_export]
 macro_rules! views_of_windows {
     ($each:ident) => {
@@ -194,7 +194,7 @@ macro_rules! impl_rows {
 views_of_windows!(impl_rows);
 
 /// An event that is late: it arrived behind its partition by more than out-of-orderness + allowed lateness. An event
-/// is late, too, if it is older than the horizon of dedupe, or its month is no longer held.
+/// is late, too, if it is older than the horizon of dedupe or its month isn't held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Late {
     pub position: Position,
@@ -207,6 +207,18 @@ pub struct Late {
     pub counted: bool,
     /// True if it is certain that no record with its identity was counted before.
     pub proven: bool,
+}
+
+/// Implements addition, which must name every field.
+macro_rules! impl_add_assign {
+    ($sums:ident { $($field:ident),+ }) => {
+        impl AddAssign for $sums {
+            fn add_assign(&mut self, other: Self) {
+                let Self { $($field),+ } = other;
+                $(self.$field += $field;)+
+            }
+        }
+    };
 }
 
 /// Counts of what became of a tick's records.
@@ -227,26 +239,15 @@ pub struct Counts {
     pub detector_late: u64,
 }
 
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        let Self {
-            events,
-            duplicates,
-            late,
-            overflow_keys,
-            overflow_routes,
-            overflow_countries,
-            detector_late,
-        } = other;
-        self.events += events;
-        self.duplicates += duplicates;
-        self.late += late;
-        self.overflow_keys += overflow_keys;
-        self.overflow_routes += overflow_routes;
-        self.overflow_countries += overflow_countries;
-        self.detector_late += detector_late;
-    }
-}
+impl_add_assign!(Counts {
+    events,
+    duplicates,
+    late,
+    overflow_keys,
+    overflow_routes,
+    overflow_countries,
+    detector_late
+});
 
 /// Numbers that count against the caps in the day and the month of the watermark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -260,15 +261,7 @@ pub struct Admitted {
     pub key_countries: u64,
 }
 
-impl AddAssign for Admitted {
-    fn add_assign(&mut self, other: Self) {
-        let Self { keys, routes, key_routes, key_countries } = other;
-        self.keys += keys;
-        self.routes += routes;
-        self.key_routes += key_routes;
-        self.key_countries += key_countries;
-    }
-}
+impl_add_assign!(Admitted { keys, routes, key_routes, key_countries });
 
 /// Receives a worker's share of the results. It is called on the worker's thread while a tick closes, in the order of
 /// ticks for each view. A tick's output isn't complete before the probe passed the tick.

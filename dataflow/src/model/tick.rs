@@ -19,7 +19,7 @@ pub struct TickInfo {
     /// The clock of publication cadences. In live runs it is the tick. In bounded runs it is the watermark, because
     /// their ticks follow input instead of time.
     pub cadence: u64,
-    /// True if more than a minute of input waits, so that the watermark was held back and later ticks follow at once.
+    /// True if the watermark was held back, because more than a minute of input waits. Later ticks follow at once.
     pub catching_up: bool,
     /// True for the last tick of a bounded input.
     pub last: bool,

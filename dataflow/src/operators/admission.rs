@@ -16,8 +16,8 @@
 //! | pairs of key and country, by day | `limits.key_countries` of keys without a row | the country `XX` |
 //!
 //! The first and the last two limits are dealt to 256 fixed buckets of keys. A bucket has room for a 256th of the
-//! limit, rounded down, at least one. A bucket is on one worker. Of the ids that a tick's events have for the first
-//! time, the lowest (they are hashes) are admitted while there is room. So the result depends neither on the number
+//! limit, rounded down, at least one. A bucket is on one worker. Of a tick's new ids, the lowest (they are hashes) are
+//! admitted while there is room. So the result depends neither on the number
 //! of workers nor on the order of arrival within a tick.
 //!
 //! A key that has a row takes no room, and neither do its pairs; strangers can't take its room. A row that comes late
@@ -241,7 +241,7 @@ impl Admission {
         by_key::gather(&batches, &order, closing.downstream);
 
         state.forget(info.watermark_before, info.watermark);
-        // A name is needed by a key that has a row or was admitted, or while its month still has room.
+        // A key needs its name if it has a row or was admitted, or while its month still has room.
         let Self { caps, keys, names, owners, counted_keys, .. } = state;
         let months_from = Level::Month.held_from(info.watermark);
         let forgotten = names.end_tick(|key, month| {

@@ -1,5 +1,5 @@
-//! Keeps the strings of user agents, for evidence, of agents that made calls in the last 31 days of event time. Callers
-//! choose their agents, so there are at most `limits.agents` of them.
+//! Keeps the strings of user agents that made calls in the last 31 days of event time. They are shown as evidence.
+//! Callers choose their agents, so there are at most `limits.agents` of them.
 //!
 //! ```text
 //!  unique events ──► observed agents ──by bucket──► agents ──to every worker──► output
@@ -7,14 +7,14 @@
 //!  definitions of agents ────────by bucket────────────┘
 //! ```
 //! An agent belongs to one of 256 buckets, and a bucket to one worker. A bucket has room for `limits.agents` / 256
-//! agents, at least one. Of the agents that a tick's events have for the first time, those with the lowest ids (they
-//! are hashes) are admitted while there is room. An agent stays admitted until no event had it for 31 days. So the
+//! agents, at least one. Of a tick's new agents, those with the lowest ids (they are hashes) are admitted while there
+//! is room. An agent stays admitted until no event had it for 31 days. So the
 //! ticks alone decide: definitions don't, which may come ticks before the events that need them. An agent that isn't
 //! admitted is shown by its hash; nothing else depends on it.
 //!
 //! A string that comes before an event with its agent waits. At most [`WAITING`] and the room of a bucket wait, those
-//! of the lowest ids. In a full bucket no string waits. An agent takes 150 bytes and its text. That is 26 MiB at the
-//! default and with the longest texts, 256 bytes, and as many again for strings that wait.
+//! of the lowest ids. In a full bucket no string waits. An agent takes 150 bytes and its text. At the default, and with the
+//! longest texts of 256 bytes, that is 26 MiB, and as many again for strings that wait.
 //!
 //! The operator emits at a tick its decisions of the tick. After a restore the first tick emits all that hold.
 
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_that_comes_after_its_agent_is_told_then() {
+    fn a_string_that_comes_after_its_agent_is_published_then() {
         let mut agents = agents();
         assert_eq!(observe(&mut agents, [7], 1), [0; 0]);
         assert_eq!(announce(&mut agents, 7, 2), 1);

@@ -57,8 +57,7 @@ impl SeenRequest {
     }
 }
 
-/// Returns the upper 64 bits of an id, by which ids are dealt to workers, and the lower 64, by which a worker finds
-/// one.
+/// Returns the upper 64 bits of an id, which choose its worker, and the lower 64, by which the worker finds it.
 fn halves(id: RequestId) -> [u64; 2] {
     [(id.bits() >> 32) as u64, id.bits() as u64]
 }

@@ -6,8 +6,8 @@
 //!  definitions of routes ─────────by bucket──────────┘
 //! ```
 //! A route belongs to one of 256 buckets, and a bucket to one worker. A day and bucket has room for
-//! `limits.routes` / 256 routes, at least one. Of the routes that a tick's events have for the first time, those
-//! with the lowest ids (they are hashes) are admitted while there is room. So the ticks alone decide: definitions don't,
+//! `limits.routes` / 256 routes, at least one. Of a tick's new routes, those with the lowest ids (they are hashes) are
+//! admitted while there is room. So the ticks alone decide: definitions don't,
 //! which may come ticks before the events that need them. A route stays admitted for the day. A day is forgotten, as
 //! its windows are, when the watermark passes its hold.
 //!

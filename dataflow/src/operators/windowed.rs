@@ -84,7 +84,7 @@ pub(crate) trait Accumulator: Clone + Default + Serialize + DeserializeOwned + '
     }
 }
 
-/// A metric: the definition of the groups, the content and the windows of a view.
+/// A metric defines the groups, the content and the windows of a view.
 pub(crate) trait Metric: 'static {
     const ID: StateId;
     /// Its levels, finest first. Each window lies within one of the next level.
@@ -222,8 +222,8 @@ pub(crate) struct Windowed<M: Metric> {
     restored: bool,
 }
 
-/// Called for all content that is counted once its minute is closed. Its arguments are the index of the level at
-/// which it was added, the start of that window, the group, and the content.
+/// Called for all content that is counted once its minute is closed. The arguments are the index of the level, the
+/// start of the window, the group, and the content that was added.
 pub(crate) type BookingCallback<'a, M> =
     &'a mut dyn FnMut(usize, EventTime, &<M as Metric>::Group, &<M as Metric>::Acc);
 
@@ -248,8 +248,8 @@ impl<M: Metric> Windowed<M> {
 
     /// Returns true if changed rows of a bucket are published in this tick.
     fn is_bucket_due(&self, level: Level, bucket: usize, info: &TickInfo) -> bool {
-        // The phase is the same at all levels. So a row that is due at a coarse level is due at the finer ones in the
-        // same tick, on which `mark_dirty` relies.
+        // The phase is the same at all levels. So a row that is due at a coarse level is due at the finer ones, too,
+        // on which `mark_dirty` relies.
         let phase = Level::Day.cadence() * bucket as u64 / BUCKETS as u64;
         self.live() && crosses(level.cadence(), self.cadence + phase, info.cadence + phase)
     }

@@ -9,8 +9,8 @@
 //! let registered = keytide_dataflow::state::Registered(hidden);
 //! ```
 //!
-//! State is stored and restored as rows. Each row names the worker that it belongs to, so any number of workers can
-//! read the rows of any other number. Arrangements of differential dataflow aren't registered: they are functions of
+//! State is stored and restored as rows. Each row names its worker, so any number of workers can read the rows of any
+//! other number. Arrangements of differential dataflow aren't registered: they are functions of
 //! the registered states upstream. These states re-issue their rows at the first tick after a restore.
 
 mod footprint;
@@ -29,10 +29,10 @@ pub use self::footprint::Footprint;
 pub(crate) use self::footprint::spilled;
 
 macro_rules! durable_states {
-    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
         /// Names every durable state of the dataflow.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum StateId { $($(#[$doc])+ $variant,)+ }
+        pub enum StateId { $($(#[$doc])* $variant,)+ }
 
         impl StateId {
             /// Lists every durable state of the dataflow.
@@ -62,25 +62,17 @@ durable_states! {
     Assignments = "assignments",
     /// Rows of the tables of subscriptions and plans.
     TableRows = "table_rows",
-    /// Windows of `usage`.
     Usage = "usage",
-    /// Windows of `usage_by_route`.
     UsageByRoute = "usage_by_route",
-    /// Windows of `latency` by key.
     LatencyByKey = "latency_by_key",
-    /// Windows of `latency` by route.
     LatencyByRoute = "latency_by_route",
-    /// Windows of `geo`.
     Geo = "geo",
-    /// Windows of `callers` by key.
     CallersByKey = "callers_by_key",
-    /// Windows of `callers` by route.
     CallersByRoute = "callers_by_route",
     /// Profiles of keys, for the detector.
     Profiles = "profiles",
     /// Incidents, and the guard against platform events.
     Incidents = "incidents",
-    /// Windows of `subscription_usage`.
     SubscriptionUsage = "subscription_usage",
 }
 

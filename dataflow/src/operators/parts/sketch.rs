@@ -91,8 +91,8 @@ impl Sketch {
     }
 }
 
-/// Returns `x + sum of x^(2^k) * 2^(k-1)` over k from 1, the share of registers at zero. It is infinite at 1, when
-/// nothing was added.
+/// Returns `x + sum of x^(2^k) * 2^(k-1)` over k from 1, where x is the share of registers at zero. It is infinite at
+/// 1, when nothing was added.
 fn sigma(share: f64) -> f64 {
     if share >= 1.0 {
         return f64::INFINITY;
@@ -109,7 +109,8 @@ fn sigma(share: f64) -> f64 {
     }
 }
 
-/// Returns `(1 - x - sum of (1 - x^(2^-k))^2 * 2^-k) / 3` over k from 1, the share of registers at the highest rank.
+/// Returns `(1 - x - sum of (1 - x^(2^-k))^2 * 2^-k) / 3` over k from 1. 1 - x is the share of registers at the
+/// highest rank.
 fn tau(share: f64) -> f64 {
     if share <= 0.0 || share >= 1.0 {
         return 0.0;

@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::detect::{Bits, Severity, Signal};
-use crate::model::{Country, EventTime, KeyId, KeyState, NameId, Owner, Policy, Position, RouteId};
+use crate::model::{
+    Country, EventTime, KeyId, KeyState, NameId, Owner, Policy, Position, RouteId, impl_name,
+};
 
 /// The version of the detector's arithmetic. It is part of an incident's identity: another version makes another
 /// incident of the same calls.
@@ -56,17 +58,7 @@ pub enum IncidentState {
     Withdrawn,
 }
 
-impl IncidentState {
-    /// Returns the name that views show.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Ended => "ended",
-            Self::Withdrawn => "withdrawn",
-        }
-    }
-}
+impl_name!(IncidentState { Open = "open", Ended = "ended", Withdrawn = "withdrawn" });
 
 /// A value that a signal is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -177,19 +169,13 @@ pub enum Change {
     Withdrawn,
 }
 
-impl Change {
-    /// Returns the name that views show.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Opened => "opened",
-            Self::Raised => "raised",
-            Self::Reopened => "reopened",
-            Self::Ended => "ended",
-            Self::Withdrawn => "withdrawn",
-        }
-    }
-}
+impl_name!(Change {
+    Opened = "opened",
+    Raised = "raised",
+    Reopened = "reopened",
+    Ended = "ended",
+    Withdrawn = "withdrawn",
+});
 
 /// The reason for which an incident was withdrawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -204,18 +190,12 @@ pub enum Reason {
     Unreported,
 }
 
-impl Reason {
-    /// Returns the name that views show.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Allowed => "the key's allow-list covers where the calls came from",
-            Self::Publishable => "the table of keys says that the key is publishable",
-            Self::Active => "the table of keys says that the key is active",
-            Self::Unreported => "the report that it leaked was taken back",
-        }
-    }
-}
+impl_name!(Reason {
+    Allowed = "the key's allow-list covers where the calls came from",
+    Publishable = "the table of keys says that the key is publishable",
+    Active = "the table of keys says that the key is active",
+    Unreported = "the report that it leaked was taken back",
+});
 
 /// An entry of the log of incidents.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -260,17 +240,7 @@ pub enum Action {
     Reinstate,
 }
 
-impl Action {
-    /// Returns the name that views show.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Suspend => "suspend",
-            Self::Revoke => "revoke",
-            Self::Reinstate => "reinstate",
-        }
-    }
-}
+impl_name!(Action { Suspend = "suspend", Revoke = "revoke", Reinstate = "reinstate" });
 
 /// The state in which an action is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -280,16 +250,7 @@ pub enum ActionState {
     Withdrawn,
 }
 
-impl ActionState {
-    /// Returns the name that views show.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Withdrawn => "withdrawn",
-        }
-    }
-}
+impl_name!(ActionState { Held = "held", Withdrawn = "withdrawn" });
 
 /// A row of `revocations`: an action about a key, and why it isn't taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

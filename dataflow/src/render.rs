@@ -26,8 +26,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use differential_dataflow::AsCollection;
-use timely::Container;
-use timely::dataflow::channels::pact::{Exchange, ParallelizationContract, Pipeline};
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::generic::operator::empty;
 use timely::dataflow::operators::rc::SharedStream;
@@ -47,7 +46,7 @@ use crate::operators::definitions::Definitions;
 use crate::operators::geo::GeoMetric;
 use crate::operators::incidents::Incidents;
 use crate::operators::latency::{LatencyMetric, OfKey, OfRoute};
-use crate::operators::parts::by_tick::{Closing, SharedOutput, by_tick};
+use crate::operators::parts::by_tick::{Closing, SharedOutput, Shell};
 use crate::operators::parts::context::RowContext;
 use crate::operators::parts::group::Group;
 use crate::operators::parts::owners::OwnerChange;
@@ -186,7 +185,7 @@ pub fn render<O: Output + 'static>(
     let (table_input, tables) = scope.new_input();
     let (definition_input, defined) = scope.new_input();
     let (control_input, control) = scope.new_input();
-    let graph = Graph { scope, control, output, settings, probe: ProbeHandle::new() };
+    let graph = Graph { scope, shell: Shell { control, output }, settings, probe: ProbeHandle::new() };
 
     // STEP 1: strings of tables go to every worker; rows of tables become owners of keys and facts of subscriptions.
     graph.definitions(defined.clone(), &mut registry)?;
@@ -250,38 +249,20 @@ fn to_all<'scope, D: Clone + 'static>(
     stream.flat_map(move |data| (0..workers).map(move |worker| (worker, data.clone())))
 }
 
+/// Owners of keys, and facts of subscriptions.
+type TableFacts<'scope> = (StreamVec<'scope, Tick, OwnerChange>, StreamVec<'scope, Tick, InfoChange>);
+
 type Events<'scope> = Stream<'scope, Tick, Rc<Vec<AccessEvent>>>;
 
 /// The parts that every operator is built with.
 struct Graph<'scope> {
     scope: Scope<'scope, Tick>,
-    control: StreamVec<'scope, Tick, TickInfo>,
-    output: SharedOutput,
+    shell: Shell<'scope>,
     settings: MetricSettings,
     probe: ProbeHandle<Tick>,
 }
 
 impl<'scope> Graph<'scope> {
-    /// Builds an operator of the shell [`by_tick`].
-    fn operator<S, A, PA, B, PB, D>(
-        &self,
-        name: &str,
-        first: (Stream<'scope, Tick, A>, PA),
-        second: (Stream<'scope, Tick, B>, PB),
-        state: Registered<S>,
-        logic: fn(&mut S, Vec<A>, Vec<B>, Closing<'_, D>),
-    ) -> StreamVec<'scope, Tick, D>
-    where
-        S: 'static,
-        A: Container,
-        B: Container,
-        PA: ParallelizationContract<Tick, A> + 'static,
-        PB: ParallelizationContract<Tick, B> + 'static,
-        D: Clone + 'static,
-    {
-        by_tick(name, self.control.clone(), first, second, state, &self.output, logic)
-    }
-
     fn no_second(&self) -> (StreamVec<'scope, Tick, ()>, Pipeline) {
         (empty(self.scope), Pipeline)
     }
@@ -297,7 +278,7 @@ impl<'scope> Graph<'scope> {
         registry: &mut Registry<'_>,
     ) -> Result<(), RestoreError> {
         let names = defined.filter(|definition| matches!(definition, Definition::Name { .. }));
-        self.watch(self.operator(
+        self.watch(self.shell.operator(
             "Definitions",
             (to_all(names), Exchange::new(|addressed: &(u64, Definition)| addressed.0)),
             self.no_second(),
@@ -320,7 +301,7 @@ impl<'scope> Graph<'scope> {
                 input.for_each_time(|time, batches| output.session(&time).give_containers(batches));
             }
         });
-        Ok(self.operator(
+        Ok(self.shell.operator(
             "Dedupe",
             (events, Exchange::new(dedupe::shard)),
             self.no_second(),
@@ -343,7 +324,7 @@ impl<'scope> Graph<'scope> {
         let decisions = self.routes(defined.clone(), routes, registry.register(AdmittedRoutes::new(limits))?);
         let names = defined.filter(|definition| matches!(definition, Definition::Key { .. }));
         let changes = owners.map(AdmissionChange::Owner).concat(names.map(AdmissionChange::Named));
-        let admitted = self.operator(
+        let admitted = self.shell.operator(
             "Admission",
             (unique, Exchange::new(|event: &AccessEvent| event.key.shard())),
             (changes.concat(decisions), Exchange::new(AdmissionChange::shard)),
@@ -365,7 +346,7 @@ impl<'scope> Graph<'scope> {
             Definition::Agent { id, .. } => Some(id.bucket()),
             Definition::Key { .. } | Definition::Route { .. } | Definition::Name { .. } => None,
         };
-        let decisions = self.operator(
+        let decisions = self.shell.operator(
             "Agents",
             (
                 defined.filter(move |definition| agent(definition).is_some()),
@@ -375,7 +356,7 @@ impl<'scope> Graph<'scope> {
             state,
             AdmittedAgents::decide,
         );
-        self.watch(self.operator(
+        self.watch(self.shell.operator(
             "AgentTexts",
             (to_all(decisions), Exchange::new(|addressed: &(u64, AgentDecision)| addressed.0)),
             self.no_second(),
@@ -395,7 +376,7 @@ impl<'scope> Graph<'scope> {
             Definition::Route { id, .. } => Some(id.bucket()),
             Definition::Key { .. } | Definition::Agent { .. } | Definition::Name { .. } => None,
         };
-        let decisions: StreamVec<'scope, Tick, RouteDecision> = self.operator(
+        let decisions: StreamVec<'scope, Tick, RouteDecision> = self.shell.operator(
             "Routes",
             (
                 defined.filter(move |definition| route(definition).is_some()),
@@ -414,13 +395,13 @@ impl<'scope> Graph<'scope> {
         &self,
         changes: StreamVec<'scope, Tick, TableChange>,
         registry: &mut Registry<'_>,
-    ) -> Result<(StreamVec<'scope, Tick, OwnerChange>, StreamVec<'scope, Tick, InfoChange>), RestoreError>
-    {
+    ) -> Result<TableFacts<'scope>, RestoreError> {
         let is_key = |change: &TableChange| matches!(change.row, TableRow::Key(_));
         let is_relation =
             |change: &TableChange| matches!(change.row, TableRow::Subscription(_) | TableRow::Plan(_));
         let by_row = || Exchange::new(|change: &TableChange| table_rows::shard(&change.row));
         let assigned = self
+            .shell
             .operator(
                 "Assignments",
                 (changes.clone().filter(is_key), by_row()),
@@ -430,6 +411,7 @@ impl<'scope> Graph<'scope> {
             )
             .as_collection();
         let rows = self
+            .shell
             .operator(
                 "TableRows",
                 (changes.filter(is_relation), by_row()),
@@ -485,14 +467,14 @@ impl<'scope> Graph<'scope> {
         let of_keys = |change: &TableChange| matches!(change.row, TableRow::Key(_) | TableRow::Leak(_));
         let facts = tables.clone().filter(of_keys).map(profiles::News::Row);
         let changes = owners.map(profiles::News::Owner).concat(facts);
-        let reports: StreamVec<'scope, Tick, ProfileReport> = self.operator(
+        let reports: StreamVec<'scope, Tick, ProfileReport> = self.shell.operator(
             "Profiles",
             (events.clone(), Pipeline),
             (changes, Exchange::new(profiles::News::shard)),
             profiles,
             Profiles::close,
         );
-        self.watch(self.operator(
+        self.watch(self.shell.operator(
             "Incidents",
             (reports, Exchange::new(|_: &ProfileReport| 0)),
             (tables.filter(move |change| !of_keys(change)), Exchange::new(|_: &TableChange| 0)),
@@ -508,7 +490,7 @@ impl<'scope> Graph<'scope> {
         infos: StreamVec<'scope, Tick, InfoChange>,
         registry: &mut Registry<'_>,
     ) -> Result<(), RestoreError> {
-        let bookings = self.operator(
+        let bookings = self.shell.operator(
             "Usage",
             (events.clone(), Pipeline),
             (owners, Exchange::new(ContextChange::shard)),
@@ -516,7 +498,7 @@ impl<'scope> Graph<'scope> {
             Bookings::book_and_publish,
         );
         let sums = at_their_ticks(bookings.as_collection().count().inner);
-        self.watch(self.operator(
+        self.watch(self.shell.operator(
             "SubscriptionUsage",
             (sums, Exchange::new(subscription_usage::shard)),
             (infos, Exchange::new(|change: &InfoChange| change.0.0.bucket().into())),
@@ -536,7 +518,7 @@ impl<'scope> Graph<'scope> {
     where
         <M::Context as RowContext>::Change: ContextChange,
     {
-        self.watch(self.operator(
+        self.watch(self.shell.operator(
             name,
             (events.clone(), Pipeline),
             (context, Exchange::new(ContextChange::shard)),
@@ -556,7 +538,7 @@ impl<'scope> Graph<'scope> {
         M::Group: timely::ExchangeData,
         M::Acc: timely::ExchangeData,
     {
-        let parts = self.operator(
+        let parts = self.shell.operator(
             &format!("{name}Partials"),
             (events.clone(), Pipeline),
             self.no_second(),
@@ -565,7 +547,7 @@ impl<'scope> Graph<'scope> {
                 closing.downstream.push(partials::<M>(&batches, closing.info));
             },
         );
-        self.watch(self.operator(
+        self.watch(self.shell.operator(
             name,
             (parts, Exchange::new(|part: &Partial<M::Group, M::Acc>| part.group.shard())),
             self.no_second(),

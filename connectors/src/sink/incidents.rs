@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 
 use keytide_config::View;
 use keytide_dataflow::detect::{Family, Signal};
-use keytide_dataflow::model::{KeyState, NameId, Policy};
+use keytide_dataflow::model::NameId;
 use keytide_dataflow::*;
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
@@ -99,23 +99,6 @@ impl EncodeRow for Revocation {
     }
 }
 
-fn policy(policy: Policy) -> &'static str {
-    match policy {
-        Policy::Observe => "observe",
-        Policy::Alert => "alert",
-        Policy::Suspend => "suspend",
-        Policy::Revoke => "revoke",
-    }
-}
-
-fn key_state(state: KeyState) -> &'static str {
-    match state {
-        KeyState::Active => "active",
-        KeyState::Suspended => "suspended",
-        KeyState::Revoked => "revoked",
-    }
-}
-
 /// Writes the columns of `columns` that follow the key columns of `row`.
 fn rest(row: &impl EncodeRow, columns: &impl Serialize, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
     let mut key = Vec::new();
@@ -182,8 +165,8 @@ fn transition(of: &TransitionJson, job: JobInfo<'_>, names: &Names) -> incident_
         reason: of.reason.map(|reason| reason.name().to_owned()),
         early: of.early,
         catching_up: of.catching_up,
-        policy: of.policy.map(|of| policy(of).to_owned()),
-        key_state: of.key_state.map(|of| key_state(of).to_owned())
+        policy: of.policy.map(|policy| policy.name().to_owned()),
+        key_state: of.key_state.map(|state| state.name().to_owned())
     )
 }
 

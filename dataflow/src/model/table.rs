@@ -13,6 +13,8 @@ pub enum KeyState {
     Revoked,
 }
 
+impl_name!(KeyState { Active = "active", Suspended = "suspended", Revoked = "revoked" });
+
 /// The kind of a key: secret or public.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeyKind {
@@ -32,6 +34,8 @@ pub enum Policy {
     Suspend,
     Revoke,
 }
+
+impl_name!(Policy { Observe = "observe", Alert = "alert", Suspend = "suspend", Revoke = "revoke" });
 
 /// A row of `keys`: the owner of a key, and since when.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

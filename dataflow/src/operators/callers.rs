@@ -20,7 +20,7 @@ use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::latency::{OfKey, OfRoute, ScopeOf};
+use super::latency::ScopeOf;
 use super::parts::few::{self, FEW};
 use super::parts::sketch::Sketch;
 use super::windowed::{Accumulator, Metric, MetricSettings};
@@ -179,18 +179,8 @@ impl Accumulator for Addresses {
 /// The metric `callers` of one scope.
 pub(crate) struct CallersMetric<S>(PhantomData<S>);
 
-pub(crate) trait CallersState: ScopeOf {
-    const ID: StateId;
-}
-impl CallersState for OfKey {
-    const ID: StateId = StateId::CallersByKey;
-}
-impl CallersState for OfRoute {
-    const ID: StateId = StateId::CallersByRoute;
-}
-
-impl<S: CallersState> Metric for CallersMetric<S> {
-    const ID: StateId = S::ID;
+impl<S: ScopeOf> Metric for CallersMetric<S> {
+    const ID: StateId = S::CALLERS;
     const LEVELS: &'static [Level] = &[Level::Day];
     type Group = S::Group;
     type Acc = Addresses;

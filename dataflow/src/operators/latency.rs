@@ -191,6 +191,8 @@ impl Group for RouteId {
 
 /// The scope of rows of a view: keys, or routes over all keys.
 pub(crate) trait ScopeOf: 'static {
+    const LATENCY: StateId;
+    const CALLERS: StateId;
     type Group: Group;
     fn of(event: &AccessEvent) -> Self::Group;
     fn scope(group: Self::Group) -> Scope;
@@ -200,6 +202,8 @@ pub(crate) trait ScopeOf: 'static {
 pub(crate) struct OfKey;
 
 impl ScopeOf for OfKey {
+    const LATENCY: StateId = StateId::LatencyByKey;
+    const CALLERS: StateId = StateId::CallersByKey;
     type Group = KeyId;
     #[inline]
     fn of(event: &AccessEvent) -> KeyId {
@@ -214,6 +218,8 @@ impl ScopeOf for OfKey {
 pub(crate) struct OfRoute;
 
 impl ScopeOf for OfRoute {
+    const LATENCY: StateId = StateId::LatencyByRoute;
+    const CALLERS: StateId = StateId::CallersByRoute;
     type Group = RouteId;
     #[inline]
     fn of(event: &AccessEvent) -> RouteId {
@@ -227,18 +233,8 @@ impl ScopeOf for OfRoute {
 /// The metric `latency` of one scope.
 pub(crate) struct LatencyMetric<S>(PhantomData<S>);
 
-pub(crate) trait LatencyState: ScopeOf {
-    const ID: StateId;
-}
-impl LatencyState for OfKey {
-    const ID: StateId = StateId::LatencyByKey;
-}
-impl LatencyState for OfRoute {
-    const ID: StateId = StateId::LatencyByRoute;
-}
-
-impl<S: LatencyState> Metric for LatencyMetric<S> {
-    const ID: StateId = S::ID;
+impl<S: ScopeOf> Metric for LatencyMetric<S> {
+    const ID: StateId = S::LATENCY;
     const LEVELS: &'static [Level] = &[Level::FiveMinutes, Level::Hour, Level::Day];
     type Group = S::Group;
     type Acc = Histogram;

@@ -376,7 +376,12 @@ pub(crate) struct DigestView {
 
 impl DigestView {
     /// Lists the most probable and busiest incidents first.
-    pub(crate) fn new(transitions: &[&TransitionJson], more: u64, audience: Audience, language: Wording) -> Self {
+    pub(crate) fn new(
+        transitions: &[&TransitionJson],
+        more: u64,
+        audience: Audience,
+        language: Wording,
+    ) -> Self {
         let mut sorted = transitions.to_vec();
         let rank = |transition: &TransitionJson| {
             let over = matches!(transition.transition, Change::Ended | Change::Withdrawn);

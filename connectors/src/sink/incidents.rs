@@ -122,7 +122,7 @@ impl Serialize for Thousandths {
 /// Makes a row of either view. Both have the columns listed here; `$more` are those of the log alone.
 macro_rules! row {
     ($row:ident of $incident:expr, $job:ident, $names:ident $(, $more:ident: $value:expr)*) => {{
-        let of: &IncidentJson = $incident;
+        let of: &Incident = $incident;
         let name = |id| $names.name(id).map(str::to_owned);
         incident_row::$row {
             incident_id: of.id.to_string(),
@@ -152,11 +152,15 @@ macro_rules! row {
     }};
 }
 
-fn incident(of: &IncidentJson, job: JobInfo<'_>, names: &Names) -> incident_row::IncidentJson<Thousandths> {
+fn incident(of: &Incident, job: JobInfo<'_>, names: &Names) -> incident_row::IncidentJson<Thousandths> {
     row!(IncidentJson of of, job, names)
 }
 
-fn transition(of: &TransitionJson, job: JobInfo<'_>, names: &Names) -> incident_row::TransitionJson<Thousandths> {
+fn transition(
+    of: &Transition,
+    job: JobInfo<'_>,
+    names: &Names,
+) -> incident_row::TransitionJson<Thousandths> {
     row!(
         TransitionJson of &of.incident, job, names,
         seq: of.seq,
@@ -243,7 +247,7 @@ fn point(of: &Point) -> incident_row::PointJson<Thousandths> {
     incident_row::PointJson { start: time(of.start_ms), calls: of.calls, expected: Thousandths(of.expected) }
 }
 
-fn sample(of: &SampleJson, partitions: &[PartitionInfo]) -> incident_row::SampleJson {
+fn sample(of: &Sample, partitions: &[PartitionInfo]) -> incident_row::SampleJson {
     let RecordLocation { source, partition, offset, index, path: _ } =
         RecordLocation::of(of.position, partitions);
     let client = (of.client != 0).then(|| Ipv6Addr::from_bits(of.client).to_canonical().to_string());

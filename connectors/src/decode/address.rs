@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::value::Value;
+use super::value::FieldValue;
 
 /// Parses an address, with or without a port, brackets or an IPv6 zone. IPv4 in IPv6 becomes IPv4.
 pub(super) fn parse(text: &str) -> Option<IpAddr> {
@@ -62,7 +62,7 @@ fn plain_v4(text: &[u8]) -> Option<Ipv4Addr> {
 /// address ends the walk: the caller is unknown.
 pub(super) fn client(
     peer: IpAddr,
-    forwarded_for: Value<'_>,
+    forwarded_for: FieldValue<'_>,
     trusted_proxies: &[IpNet],
     buffer: &mut String,
 ) -> Option<IpAddr> {
@@ -72,7 +72,7 @@ pub(super) fn client(
     }
     // A proxy may add a header of its own instead of appending to the one it got: the last header counts first.
     let mut client = peer;
-    let mut headers: Vec<Value<'_>> = forwarded_for.elements().collect();
+    let mut headers: Vec<FieldValue<'_>> = forwarded_for.elements().collect();
     while let Some(header) = headers.pop() {
         let Ok(Some(text)) = header.text(buffer) else { continue };
         for entry in text.rsplit(',') {
@@ -137,17 +137,17 @@ mod tests {
     #[test]
     fn only_trusted_proxies_are_believed() {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8:f::/48".parse().unwrap()];
-        let walk = |peer: &str, forwarded: Value<'_>| {
+        let walk = |peer: &str, forwarded: FieldValue<'_>| {
             client(peer.parse().unwrap(), forwarded, &trusted, &mut String::new()).map(|ip| ip.to_string())
         };
-        let forged = Value::Plain("198.51.100.1, 203.0.113.57, 10.1.1.1:80");
+        let forged = FieldValue::Plain("198.51.100.1, 203.0.113.57, 10.1.1.1:80");
         assert_eq!(walk("192.0.2.1", forged).as_deref(), Some("192.0.2.1"));
         assert_eq!(walk("10.0.0.1", forged).as_deref(), Some("203.0.113.57"));
         assert_eq!(walk("2001:db8:f::1", forged).as_deref(), Some("203.0.113.57"));
-        assert_eq!(walk("10.0.0.1", Value::Missing).as_deref(), Some("10.0.0.1"));
-        assert_eq!(walk("10.0.0.1", Value::Plain("10.3.3.3,10.2.2.2")).as_deref(), Some("10.3.3.3"));
-        assert_eq!(walk("10.0.0.1", Value::Plain("203.0.113.57, unknown")), None);
-        let repeated = Value::Array(r#"["198.51.100.1","203.0.113.57"]"#);
+        assert_eq!(walk("10.0.0.1", FieldValue::Missing).as_deref(), Some("10.0.0.1"));
+        assert_eq!(walk("10.0.0.1", FieldValue::Plain("10.3.3.3,10.2.2.2")).as_deref(), Some("10.3.3.3"));
+        assert_eq!(walk("10.0.0.1", FieldValue::Plain("203.0.113.57, unknown")), None);
+        let repeated = FieldValue::Array(r#"["198.51.100.1","203.0.113.57"]"#);
         assert_eq!(walk("10.0.0.1", repeated).as_deref(), Some("203.0.113.57"));
     }
 }

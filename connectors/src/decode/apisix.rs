@@ -8,35 +8,35 @@
 //! * The credential is the header `x-credential-identifier`, which APISIX sets (or clears) once it has
 //!   authenticated a consumer. Without a consumer the caller may have sent it: then it isn't believed.
 
-use super::raw::{Name, RawEvent};
-use super::shape::Format;
+use super::raw::{EventField, RawEvent};
+use super::shape::RecordFormat;
 
-pub(super) const FORMAT: Format = Format {
+pub(super) const FORMAT: RecordFormat = RecordFormat {
     fields: &[
-        (Name::RequestId, &["/request_id"]),
-        (Name::Time, &["/start_time"]),
-        (Name::Api, &["/service_id"]),
-        (Name::Route, &["/route_id"]),
-        (Name::Path, &["/request/uri", "/request/url"]),
-        (Name::Method, &["/request/method"]),
-        (Name::Status, &["/response/status"]),
-        (Name::Latency, &["/latency"]),
-        (Name::BytesIn, &["/request/size"]),
-        (Name::BytesOut, &["/response/size"]),
-        (Name::ClientIp, &["/client_ip"]),
-        (Name::ForwardedFor, &["/request/headers/x-forwarded-for"]),
-        (Name::UserAgent, &["/request/headers/user-agent"]),
-        (Name::Consumer, &["/consumer/username"]),
-        (Name::Credential, &["/request/headers/x-credential-identifier"]),
-        (Name::Host, &["/request/headers/host"]),
+        (EventField::RequestId, &["/request_id"]),
+        (EventField::Time, &["/start_time"]),
+        (EventField::Api, &["/service_id"]),
+        (EventField::Route, &["/route_id"]),
+        (EventField::Path, &["/request/uri", "/request/url"]),
+        (EventField::Method, &["/request/method"]),
+        (EventField::Status, &["/response/status"]),
+        (EventField::Latency, &["/latency"]),
+        (EventField::BytesIn, &["/request/size"]),
+        (EventField::BytesOut, &["/response/size"]),
+        (EventField::ClientIp, &["/client_ip"]),
+        (EventField::ForwardedFor, &["/request/headers/x-forwarded-for"]),
+        (EventField::UserAgent, &["/request/headers/user-agent"]),
+        (EventField::Consumer, &["/consumer/username"]),
+        (EventField::Credential, &["/request/headers/x-credential-identifier"]),
+        (EventField::Host, &["/request/headers/host"]),
     ],
     headers: Some("/request/headers"),
     query: Some("/request/querystring"),
     finish: |raw: &mut RawEvent<'_>| {
-        if raw.get(Name::Consumer).is_empty() {
-            raw.clear(Name::Credential);
+        if raw.get(EventField::Consumer).is_empty() {
+            raw.clear(EventField::Credential);
         }
     },
     ids_of_callers: true,
-    ..Format::EMPTY
+    ..RecordFormat::EMPTY
 };

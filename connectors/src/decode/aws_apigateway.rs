@@ -12,50 +12,50 @@
 
 use keytide_config::Unit;
 
-use super::raw::{Name, RawEvent};
-use super::shape::{Format, Template};
-use super::value::Value;
+use super::raw::{EventField, RawEvent};
+use super::shape::{RecordFormat, Template};
+use super::value::FieldValue;
 
-pub(super) const FORMAT: Format = Format {
+pub(super) const FORMAT: RecordFormat = RecordFormat {
     fields: &[
-        (Name::RequestId, &["/extendedRequestId", "/requestId"]),
-        (Name::Time, &["/requestTimeEpoch", "/requestTime"]),
-        (Name::Key, &["/apiKey", "/identity.apiKey", "/identity/apiKey"]),
-        (Name::Api, &["/apiId"]),
-        (Name::Route, &["/resourcePath", "/routeKey"]),
-        (Name::Path, &["/path"]),
-        (Name::Method, &["/httpMethod"]),
-        (Name::Status, &["/status"]),
-        (Name::Latency, &["/responseLatency", "/integrationLatency"]),
-        (Name::BytesOut, &["/responseLength"]),
-        (Name::ClientIp, &["/ip", "/sourceIp", "/identity.sourceIp", "/identity/sourceIp"]),
-        (Name::UserAgent, &["/userAgent", "/identity.userAgent", "/identity/userAgent"]),
-        (Name::Credential, &["/apiKeyId", "/identity.apiKeyId", "/identity/apiKeyId"]),
+        (EventField::RequestId, &["/extendedRequestId", "/requestId"]),
+        (EventField::Time, &["/requestTimeEpoch", "/requestTime"]),
+        (EventField::Key, &["/apiKey", "/identity.apiKey", "/identity/apiKey"]),
+        (EventField::Api, &["/apiId"]),
+        (EventField::Route, &["/resourcePath", "/routeKey"]),
+        (EventField::Path, &["/path"]),
+        (EventField::Method, &["/httpMethod"]),
+        (EventField::Status, &["/status"]),
+        (EventField::Latency, &["/responseLatency", "/integrationLatency"]),
+        (EventField::BytesOut, &["/responseLength"]),
+        (EventField::ClientIp, &["/ip", "/sourceIp", "/identity.sourceIp", "/identity/sourceIp"]),
+        (EventField::UserAgent, &["/userAgent", "/identity.userAgent", "/identity/userAgent"]),
+        (EventField::Credential, &["/apiKeyId", "/identity.apiKeyId", "/identity/apiKeyId"]),
         (
-            Name::User,
+            EventField::User,
             &["/user", "/sub", "/principalId", "/authorizer.principalId", "/authorizer/principalId"],
         ),
-        (Name::Host, &["/domainName"]),
+        (EventField::Host, &["/domainName"]),
     ],
     units: &[("/requestTime", Unit::Clf)],
     ids_of_callers: true,
     vouched_ids: 1,
     finish,
     template: Template::Unescaped,
-    ..Format::EMPTY
+    ..RecordFormat::EMPTY
 };
 
 fn finish<'a>(raw: &mut RawEvent<'a>) {
     raw.number_is(Unit::Millis);
-    let (route, part): (_, fn(&'a str) -> Value<'a>) = match raw.get(Name::Route) {
-        Value::Plain("$default") => {
-            if !raw.get(Name::Path).is_empty() {
-                raw.clear(Name::Route);
+    let (route, part): (_, fn(&'a str) -> FieldValue<'a>) = match raw.get(EventField::Route) {
+        FieldValue::Plain("$default") => {
+            if !raw.get(EventField::Path).is_empty() {
+                raw.clear(EventField::Route);
             }
             return;
         }
-        Value::Plain(route) => (route, Value::Plain),
-        Value::Json(route) => (route, Value::Json),
+        FieldValue::Plain(route) => (route, FieldValue::Plain),
+        FieldValue::Json(route) => (route, FieldValue::Json),
         _ => return,
     };
     let is_method = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase());
@@ -63,9 +63,9 @@ fn finish<'a>(raw: &mut RawEvent<'a>) {
         && is_method(method)
         && path.trim_start_matches('\\').starts_with('/')
     {
-        if method != "ANY" && raw.get(Name::Method).is_empty() {
-            raw.set(Name::Method, part(method));
+        if method != "ANY" && raw.get(EventField::Method).is_empty() {
+            raw.set(EventField::Method, part(method));
         }
-        raw.set(Name::Route, part(path));
+        raw.set(EventField::Route, part(path));
     }
 }

@@ -32,17 +32,17 @@ use super::address;
 use super::agent::{self, Agents};
 use super::duration::duration_us;
 use super::fault::Fault;
+use super::geo_cache::GeoCache;
 use super::is_large;
-use super::keys::{Keys, UNHASHED};
+use super::keys::{KeyFinder, UNHASHED};
 use super::number::{Numeric, numeric, short_whole_of};
 use super::occurred::Occurred;
-use super::place::Places;
-use super::raw::{Name, RawEvent};
+use super::raw::{EventField, RawEvent};
 use super::route::{self, Announced, Memo};
 use super::secrets::Secrets;
 use super::tally::{Tally, Unread};
-use super::time::{Reading, event_time, event_time_us};
-use super::value::{Value, WrongType};
+use super::time::{TimeReader, event_time, event_time_us};
+use super::value::{FieldValue, WrongType};
 use super::{Context, Decoded, Located};
 use crate::decimal::Decimal;
 
@@ -55,18 +55,18 @@ const SAMPLED: u64 = 64;
 /// Makes the events of one source.
 pub(super) struct Canonical {
     source: String,
-    time: Reading,
-    end: Reading,
+    time: TimeReader,
+    end: TimeReader,
     latency: Unit,
     dedupe: Dedupe,
     /// True if a message is a line of a file: nothing sends it again.
     is_line: bool,
     /// True if a request id may be the caller's choice.
     ids_of_callers: bool,
-    keys: Keys,
+    keys: KeyFinder,
     context: Context,
     memo: Memo,
-    places: Places,
+    geo_cache: GeoCache,
     agents: Agents,
     defined_keys: HashMap<KeyId, Announced>,
     scratch: Scratch,
@@ -103,16 +103,16 @@ impl Canonical {
     pub(super) fn new(source: &Source, [time, end, latency]: [Unit; 3], context: &Context) -> Self {
         Self {
             source: source.name.clone(),
-            time: Reading::new(source, source.fields.time.as_ref(), time),
-            end: Reading::new(source, source.fields.end.as_ref(), end),
+            time: TimeReader::new(source, source.fields.time.as_ref(), time),
+            end: TimeReader::new(source, source.fields.end.as_ref(), end),
             latency,
             dedupe: source.dedupe,
             is_line: !matches!(source.kind, SourceKind::Kafka(_)),
             ids_of_callers: false,
-            keys: Keys::new(&source.keys),
+            keys: KeyFinder::new(&source.keys),
             context: context.clone(),
             memo: Memo::default(),
-            places: Places::default(),
+            geo_cache: GeoCache::default(),
             agents: Agents::default(),
             defined_keys: HashMap::new(),
             scratch: Scratch::default(),
@@ -127,7 +127,7 @@ impl Canonical {
 
     /// Returns whether the record says that it stands for no call: a meter that counted nothing.
     pub(super) fn stands_for_none(&mut self, raw: &RawEvent<'_>) -> bool {
-        let value = raw.get(Name::Count);
+        let value = raw.get(EventField::Count);
         !value.is_empty()
             && matches!(numeric(value, &mut self.scratch.any), Ok(Numeric::Known(number)) if number.integer() == Some(0))
     }
@@ -151,20 +151,22 @@ impl Canonical {
         let Scratch { key, secrets, identity, agent, target, template, api, route, any } = &mut self.scratch;
         let mut unread = Unread::default();
         let time = time(raw, &self.time, any)?;
-        let count = unread.or(Name::Count, count(raw.get(Name::Count), any), 1);
-        let status = unread.or(Name::Status, status(raw.get(Name::Status), any), 0);
-        let latency_us = match raw.get(Name::Latency).is_empty() && !raw.get(Name::End).is_empty() {
-            false => unread.or(Name::Latency, latency(raw, self.latency, any), LATENCY_UNKNOWN),
-            true => unread.or(Name::End, duration(raw, [&self.time, &self.end], any), LATENCY_UNKNOWN),
+        let count = unread.or(EventField::Count, count(raw.get(EventField::Count), any), 1);
+        let status = unread.or(EventField::Status, status(raw.get(EventField::Status), any), 0);
+        let latency_us = match raw.get(EventField::Latency).is_empty() && !raw.get(EventField::End).is_empty()
+        {
+            false => unread.or(EventField::Latency, latency(raw, self.latency, any), LATENCY_UNKNOWN),
+            true => unread.or(EventField::End, duration(raw, [&self.time, &self.end], any), LATENCY_UNKNOWN),
         };
-        let bytes_in = unread.or(Name::BytesIn, size(raw.get(Name::BytesIn), any), 0);
-        let bytes_out = unread.or(Name::BytesOut, size(raw.get(Name::BytesOut), any), 0);
-        let agent = unread.or(Name::UserAgent, text(raw, Name::UserAgent, agent), None).unwrap_or("");
-        let method = route::method(unread.or(Name::Method, text(raw, Name::Method, any), None));
+        let bytes_in = unread.or(EventField::BytesIn, size(raw.get(EventField::BytesIn), any), 0);
+        let bytes_out = unread.or(EventField::BytesOut, size(raw.get(EventField::BytesOut), any), 0);
+        let agent =
+            unread.or(EventField::UserAgent, text(raw, EventField::UserAgent, agent), None).unwrap_or("");
+        let method = route::method(unread.or(EventField::Method, text(raw, EventField::Method, any), None));
         let client = client(raw, &self.context, any);
-        let Located { country, asn, place } = place(raw, client, &mut self.places, &self.context, any);
+        let Located { country, asn, place } = place(raw, client, &mut self.geo_cache, &self.context, any);
 
-        let target = unread.or(Name::Path, text(raw, Name::Path, target), None);
+        let target = unread.or(EventField::Path, text(raw, EventField::Path, target), None);
         let found = self.keys.find(raw, target, client, key, any);
         let (key_id, rule) = match raw.conflict() {
             Some(_) => (KeyId::CONFLICTING, None),
@@ -175,7 +177,7 @@ impl Canonical {
                 if let (Err(fault), true) = (&id, self.keys.are_needed()) {
                     return Err(*fault);
                 }
-                (unread.or(Name::Key, id, KeyId::ANONYMOUS), rule)
+                (unread.or(EventField::Key, id, KeyId::ANONYMOUS), rule)
             }
         };
         secrets.clear();
@@ -184,7 +186,7 @@ impl Canonical {
         }
         let agent = secrets.redacted(agent);
         let user_agent = NameId::new(route::cut(&agent, limit));
-        let id = unread.or(Name::RequestId, text(raw, Name::RequestId, any), None);
+        let id = unread.or(EventField::RequestId, text(raw, EventField::RequestId, any), None);
         let id = id.filter(|_| raw.conflict().is_none());
         let request = match (id, self.dedupe) {
             (Some(id), _) if !self.ids_of_callers || raw.is_vouched_for => {
@@ -213,10 +215,10 @@ impl Canonical {
             }
         };
 
-        let gateway_route = raw.get(Name::GatewayRoute);
-        let api_name = if gateway_route.is_empty() { Name::Api } else { Name::GatewayRoute };
-        let api = unread.or(Name::Api, text(raw, api_name, api), None).unwrap_or("");
-        let route = match (unread.or(Name::Route, text(raw, Name::Route, route), None), target) {
+        let gateway_route = raw.get(EventField::GatewayRoute);
+        let api_name = if gateway_route.is_empty() { EventField::Api } else { EventField::GatewayRoute };
+        let api = unread.or(EventField::Api, text(raw, api_name, api), None).unwrap_or("");
+        let route = match (unread.or(EventField::Route, text(raw, EventField::Route, route), None), target) {
             (Some(route), _) => route,
             (None, Some(target)) => {
                 self.context.templates.write(target, template);
@@ -265,21 +267,21 @@ impl Canonical {
     pub(super) fn kept(&mut self, raw: &RawEvent<'_>) -> Option<Box<str>> {
         let any = &mut self.scratch.any;
         let mut members = Vec::new();
-        if let Ok(time) = event_time(raw.get(Name::Time), &self.time, raw.time_unit(), any) {
+        if let Ok(time) = event_time(raw.get(EventField::Time), &self.time, raw.time_unit(), any) {
             members.push(format!("\"time_ms\":{time}"));
         }
-        if let Ok(Some(method)) = raw.get(Name::Method).text(any) {
+        if let Ok(Some(method)) = raw.get(EventField::Method).text(any) {
             members.push(format!("\"method\":\"{}\"", route::method(Some(method))));
         }
-        let mut number = |name: Name, label: &str, value: Result<u64, WrongType>| {
+        let mut number = |name: EventField, label: &str, value: Result<u64, WrongType>| {
             if let (false, Ok(value)) = (raw.get(name).is_empty() || value == Ok(LATENCY_UNKNOWN), value) {
                 members.push(format!("\"{label}\":{value}"));
             }
         };
-        number(Name::Status, "status", status(raw.get(Name::Status), any).map(u64::from));
-        number(Name::Latency, "latency_us", latency(raw, self.latency, any));
-        number(Name::BytesIn, "bytes_in", size(raw.get(Name::BytesIn), any));
-        number(Name::BytesOut, "bytes_out", size(raw.get(Name::BytesOut), any));
+        number(EventField::Status, "status", status(raw.get(EventField::Status), any).map(u64::from));
+        number(EventField::Latency, "latency_us", latency(raw, self.latency, any));
+        number(EventField::BytesIn, "bytes_in", size(raw.get(EventField::BytesIn), any));
+        number(EventField::BytesOut, "bytes_out", size(raw.get(EventField::BytesOut), any));
         (!members.is_empty()).then(|| format!("{{{}}}", members.join(",")).into())
     }
 }
@@ -303,7 +305,7 @@ fn noted(raw: &RawEvent<'_>, unread: &Unread, position: Position, tally: &mut Ta
     let mixed = (position.offset ^ u64::from(position.index) << 40 ^ u64::from(position.partition) << 52)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32).is_multiple_of(SAMPLED).then(|| match unread.names().next() {
-        Some(Name::Key) => {
+        Some(EventField::Key) => {
             format!("{UNHASHED}; counted under `anonymous` (one such record in {SAMPLED} has a row)")
         }
         Some(name) => format!(
@@ -317,20 +319,24 @@ fn noted(raw: &RawEvent<'_>, unread: &Unread, position: Position, tally: &mut Ta
     })
 }
 
-fn text<'s>(raw: &RawEvent<'s>, name: Name, buffer: &'s mut String) -> Result<Option<&'s str>, WrongType> {
+fn text<'s>(
+    raw: &RawEvent<'s>,
+    name: EventField,
+    buffer: &'s mut String,
+) -> Result<Option<&'s str>, WrongType> {
     raw.get(name).text(buffer)
 }
 
 /// The time; of two that the record states the first that can be read.
-fn time(raw: &RawEvent<'_>, reading: &Reading, buffer: &mut String) -> Result<EventTime, Fault> {
-    let first = event_time(raw.get(Name::Time), reading, raw.time_unit(), buffer);
+fn time(raw: &RawEvent<'_>, reader: &TimeReader, buffer: &mut String) -> Result<EventTime, Fault> {
+    let first = event_time(raw.get(EventField::Time), reader, raw.time_unit(), buffer);
     match (first, raw.second_time()) {
-        (Err(_), Some((second, unit))) => event_time(second, reading, unit, buffer),
+        (Err(_), Some((second, unit))) => event_time(second, reader, unit, buffer),
         (first, _) => first,
     }
 }
 
-fn count(value: Value<'_>, buffer: &mut String) -> Result<u32, WrongType> {
+fn count(value: FieldValue<'_>, buffer: &mut String) -> Result<u32, WrongType> {
     match numeric(value, buffer)? {
         Numeric::Unknown => Ok(1),
         Numeric::Known(number) => number
@@ -341,7 +347,7 @@ fn count(value: Value<'_>, buffer: &mut String) -> Result<u32, WrongType> {
     }
 }
 
-fn status(value: Value<'_>, buffer: &mut String) -> Result<u16, WrongType> {
+fn status(value: FieldValue<'_>, buffer: &mut String) -> Result<u16, WrongType> {
     let number = match short_whole_of(value) {
         Some(number) => Some(number),
         None => match numeric(value, buffer)? {
@@ -358,7 +364,7 @@ fn status(value: Value<'_>, buffer: &mut String) -> Result<u16, WrongType> {
 }
 
 fn latency(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<u64, WrongType> {
-    match raw.get(Name::Latency).text(buffer)? {
+    match raw.get(EventField::Latency).text(buffer)? {
         None => Ok(LATENCY_UNKNOWN),
         Some(text) if text.starts_with('-') && Decimal::parse(text).is_some_and(Decimal::is_minus_one) => {
             Ok(LATENCY_UNKNOWN)
@@ -370,14 +376,18 @@ fn latency(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<u64, W
 }
 
 /// From the call's time to its end.
-fn duration(raw: &RawEvent<'_>, [time, end]: [&Reading; 2], buffer: &mut String) -> Result<u64, WrongType> {
-    let start = event_time_us(raw.get(Name::Time), time, raw.time_unit(), buffer);
-    let end = event_time_us(raw.get(Name::End), end, raw.end_unit(), buffer);
+fn duration(
+    raw: &RawEvent<'_>,
+    [time, end]: [&TimeReader; 2],
+    buffer: &mut String,
+) -> Result<u64, WrongType> {
+    let start = event_time_us(raw.get(EventField::Time), time, raw.time_unit(), buffer);
+    let end = event_time_us(raw.get(EventField::End), end, raw.end_unit(), buffer);
     let us = end.zip(start).and_then(|(end, start)| end.checked_sub(start));
     us.filter(|us| *us <= MAX_LATENCY_US).ok_or(WrongType)
 }
 
-fn size(value: Value<'_>, buffer: &mut String) -> Result<u64, WrongType> {
+fn size(value: FieldValue<'_>, buffer: &mut String) -> Result<u64, WrongType> {
     let number = match short_whole_of(value) {
         Some(number) => Some(number),
         None => match numeric(value, buffer)? {
@@ -390,19 +400,20 @@ fn size(value: Value<'_>, buffer: &mut String) -> Result<u64, WrongType> {
 }
 
 fn client(raw: &RawEvent<'_>, context: &Context, buffer: &mut String) -> Option<IpAddr> {
-    let peer = address::parse(raw.get(Name::ClientIp).text(buffer).ok()??)?;
-    address::client(peer, raw.get(Name::ForwardedFor), &context.trusted_proxies, buffer)
+    let peer = address::parse(raw.get(EventField::ClientIp).text(buffer).ok()??)?;
+    address::client(peer, raw.get(EventField::ForwardedFor), &context.trusted_proxies, buffer)
 }
 
 fn place(
     raw: &RawEvent<'_>,
     client: Option<IpAddr>,
-    places: &mut Places,
+    geo_cache: &mut GeoCache,
     context: &Context,
     buffer: &mut String,
 ) -> Located {
-    let mut located = client.map_or_else(Located::default, |client| places.locate(client, &*context.geo));
-    let stated = raw.get(Name::Country).text(buffer).ok().flatten().map_or(Country::UNKNOWN, Country::new);
+    let mut located = client.map_or_else(Located::default, |client| geo_cache.locate(client, &*context.geo));
+    let stated =
+        raw.get(EventField::Country).text(buffer).ok().flatten().map_or(Country::UNKNOWN, Country::new);
     if stated != Country::UNKNOWN {
         located.country = stated;
     }
@@ -412,7 +423,7 @@ fn place(
 /// Calls `each` with the texts that tell records apart, besides the key: a request id that may be its caller's, and the
 /// content that a record has again if it is sent again.
 fn each_text_of_identity(raw: &RawEvent<'_>, id: Option<&str>, mut each: impl FnMut(&str)) {
-    use Name::{
+    use EventField::{
         BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Request, Status, Time, UserAgent,
     };
     each(id.unwrap_or_default());

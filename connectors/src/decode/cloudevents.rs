@@ -31,28 +31,28 @@ use super::bytes::carried;
 use super::canonical::Canonical;
 use super::escape::unescape_json;
 use super::is_large;
-use super::message::{Ledger, Outer, Records, too_long};
-use super::raw::{Name, RawEvent};
-use super::reader::{Reader, Unreadable};
-use super::record::Record;
-use super::records::{Visit, told, walk};
-use super::shape::{Format, Shape};
-use super::value::{Value, WrongType};
+use super::message::{Ledger, Outer, RecordReader, too_long};
+use super::raw::{EventField, RawEvent};
+use super::reader::{JsonError, JsonReader};
+use super::record::RecordBytes;
+use super::records::{ObjectVisitor, walk};
+use super::shape::{RecordFormat, Shape};
+use super::value::{FieldValue, WrongType};
 use super::{Context, Headers};
 
-const FORMAT: Format = Format {
+const FORMAT: RecordFormat = RecordFormat {
     fields: &[
-        (Name::Time, &["/time"]),
-        (Name::Api, &["/source"]),
-        (Name::Route, &["/data/route"]),
-        (Name::Path, &["/data/path"]),
-        (Name::Method, &["/data/method"]),
-        (Name::Status, &["/data/status"]),
-        (Name::Latency, &["/data/duration_seconds", "/data/duration_ms"]),
-        (Name::Consumer, &["/subject"]),
+        (EventField::Time, &["/time"]),
+        (EventField::Api, &["/source"]),
+        (EventField::Route, &["/data/route"]),
+        (EventField::Path, &["/data/path"]),
+        (EventField::Method, &["/data/method"]),
+        (EventField::Status, &["/data/status"]),
+        (EventField::Latency, &["/data/duration_seconds", "/data/duration_ms"]),
+        (EventField::Consumer, &["/subject"]),
     ],
     units: &[("/time", Unit::Rfc3339), ("/data/duration_seconds", Unit::Seconds)],
-    ..Format::EMPTY
+    ..RecordFormat::EMPTY
 };
 
 /// See the module.
@@ -82,7 +82,7 @@ impl CloudEvents {
     }
 }
 
-impl Records for CloudEvents {
+impl RecordReader for CloudEvents {
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
         walk(&carried(text), ledger, &mut Structured { events: &mut self.events, outer });
     }
@@ -108,14 +108,14 @@ struct Structured<'r, 'o> {
     outer: Outer<'o>,
 }
 
-impl Visit for Structured<'_, '_> {
+impl ObjectVisitor for Structured<'_, '_> {
     fn object<'a>(
         &mut self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         text: &'a str,
         _: bool,
         ledger: &mut Ledger<'_>,
-    ) -> Result<ControlFlow<()>, Unreadable> {
+    ) -> Result<ControlFlow<()>, JsonError> {
         let start = reader.at();
         let mut raw = RawEvent::default();
         let judged = self.events.read(reader, &mut raw)?;
@@ -173,14 +173,14 @@ impl CloudEvents {
         // Nothing of the data may be taken for an attribute: it must be one whole value.
         match one_value(&data) {
             Ok(data) => structured.push_str(data),
-            Err(fault) => return Err(told(fault, 0)),
+            Err(fault) => return Err(fault.reason(0)),
         }
         structured.push('}');
-        let mut reader = Reader::new(structured);
+        let mut reader = JsonReader::new(structured);
         let mut raw = RawEvent::default();
         match events.read(&mut reader, &mut raw) {
             Ok(judged) => events.enter(raw, judged, Outer::default(), value, ledger),
-            Err(fault) => return Err(told(fault, 0)),
+            Err(fault) => return Err(fault.reason(0)),
         }
         Ok(())
     }
@@ -194,8 +194,8 @@ fn attribute(name: &[u8]) -> Option<&str> {
 }
 
 /// The only JSON value of a text; null where there is none.
-fn one_value(text: &str) -> Result<&str, Unreadable> {
-    let mut reader = Reader::new(text);
+fn one_value(text: &str) -> Result<&str, JsonError> {
+    let mut reader = JsonReader::new(text);
     if reader.token().is_none() {
         return Ok("null");
     }
@@ -204,7 +204,7 @@ fn one_value(text: &str) -> Result<&str, Unreadable> {
     let end = reader.at();
     match reader.token() {
         None => Ok(&text[start..end]),
-        Some(_) => Err(Unreadable { expected: "one JSON value as the data, and its end", at: end }),
+        Some(_) => Err(JsonError { expected: "one JSON value as the data, and its end", at: end }),
     }
 }
 
@@ -213,7 +213,7 @@ type Judged = Result<(), &'static str>;
 
 impl Events {
     /// Reads the event at which the reader stands, and writes its identity.
-    fn read<'a>(&mut self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<Judged, Unreadable> {
+    fn read<'a>(&mut self, reader: &mut JsonReader<'a>, raw: &mut RawEvent<'a>) -> Result<Judged, JsonError> {
         let names = ["specversion", "id", "source", "data_base64"];
         let found = reader.clone().members(names)?;
         self.shape.read(reader, raw)?;
@@ -225,7 +225,7 @@ impl Events {
         raw: RawEvent<'_>,
         judged: Judged,
         outer: Outer<'_>,
-        record: &(impl Record + ?Sized),
+        record: &(impl RecordBytes + ?Sized),
         ledger: &mut Ledger<'_>,
     ) {
         if let Err(reason) = judged {
@@ -241,13 +241,13 @@ impl Events {
 }
 
 /// Whether it is an event of version 1.0 that can be read; its identity.
-fn judge([version, id, source, base64]: [Value<'_>; 4], identity: &mut String) -> Judged {
+fn judge([version, id, source, base64]: [FieldValue<'_>; 4], identity: &mut String) -> Judged {
     const ID: &str = "id: missing; an event needs a text that isn't empty";
     const SOURCE: &str = "source: missing; an event needs a text that isn't empty";
     let mut text = String::new();
     match (version, written(version, &mut text)) {
         (_, Ok("1.0")) => {}
-        (Value::Missing, _) => return Err("specversion: missing; expected an event of CloudEvents 1.0"),
+        (FieldValue::Missing, _) => return Err("specversion: missing; expected an event of CloudEvents 1.0"),
         _ => return Err("specversion: must be 1.0"),
     }
     let source = written(source, &mut text).map_err(|WrongType| SOURCE)?;
@@ -256,17 +256,17 @@ fn judge([version, id, source, base64]: [Value<'_>; 4], identity: &mut String) -
     let _ = write!(identity, "{}:{source}", source.len());
     identity.push_str(written(id, &mut text).map_err(|WrongType| ID)?);
     match base64 {
-        Value::Missing => Ok(()),
+        FieldValue::Missing => Ok(()),
         _ => Err("data_base64: binary data isn't read, allowed: JSON as `data`"),
     }
 }
 
 /// A text that isn't empty.
-fn written<'t>(value: Value<'t>, buffer: &'t mut String) -> Result<&'t str, WrongType> {
+fn written<'t>(value: FieldValue<'t>, buffer: &'t mut String) -> Result<&'t str, WrongType> {
     match value {
-        Value::Plain("") | Value::Json("") => Err(WrongType),
-        Value::Plain(text) => Ok(text),
-        Value::Json(escaped) => {
+        FieldValue::Plain("") | FieldValue::Json("") => Err(WrongType),
+        FieldValue::Plain(text) => Ok(text),
+        FieldValue::Json(escaped) => {
             unescape_json(escaped, buffer);
             Ok(buffer)
         }

@@ -28,10 +28,10 @@ use super::base64;
 use super::bytes::{carried, restored};
 use super::escape::unescape_json;
 use super::is_large;
-use super::message::{Ledger, Outer, Records, inflate, is_gzip};
-use super::reader::{Reader, Unreadable};
-use super::records::{Visit, each, walk};
-use super::value::Value;
+use super::message::{Ledger, Outer, RecordReader, inflate, is_gzip};
+use super::reader::{JsonError, JsonReader};
+use super::records::{ObjectVisitor, each, walk};
+use super::value::FieldValue;
 
 /// See the module.
 pub(super) struct CloudWatch {
@@ -42,7 +42,7 @@ pub(super) struct CloudWatch {
 
 /// What reads log events.
 struct LogEvents {
-    inner: Box<dyn Records>,
+    inner: Box<dyn RecordReader>,
     message: String,
     id: String,
 }
@@ -58,17 +58,17 @@ struct Wrapped {
 }
 
 impl CloudWatch {
-    pub(super) fn new(inner: Box<dyn Records>, context: &Context) -> Self {
+    pub(super) fn new(inner: Box<dyn RecordReader>, context: &Context) -> Self {
         let events = LogEvents { inner, message: String::new(), id: String::new() };
         Self { limits: context.limits, events, wrapped: Wrapped::default() }
     }
 }
 
-impl Records for CloudWatch {
+impl RecordReader for CloudWatch {
     fn read(&mut self, text: &[u8], _: Outer<'_>, ledger: &mut Ledger<'_>) {
         let Self { limits, events, wrapped } = self;
         wrapped.room = limits.decompressed_bytes;
-        walk(&carried(text), ledger, &mut Wrappers { limits, events, wrapped });
+        walk(&carried(text), ledger, &mut EnvelopeWrappers { limits, events, wrapped });
         if is_large(wrapped.base64.capacity() + wrapped.bytes.capacity() + wrapped.inflated.capacity()) {
             *wrapped = Wrapped::default();
         }
@@ -79,22 +79,22 @@ impl Records for CloudWatch {
 }
 
 /// An object of a message: an envelope, or a wrapper of envelopes.
-struct Object<'a> {
+struct CloudWatchObject<'a> {
     place: Range<usize>,
-    kind: Value<'a>,
+    kind: FieldValue<'a>,
     /// Where the array of log events begins.
     events: Option<usize>,
     /// Where what is wrapped begins.
     wrapped: Option<usize>,
 }
 
-impl<'a> Object<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Unreadable> {
+impl<'a> CloudWatchObject<'a> {
+    fn read(reader: &mut JsonReader<'a>) -> Result<Self, JsonError> {
         let start = reader.at();
         let names = ["messageType", "logEvents", "records", "awslogs"];
         let [(_, kind), events, records, awslogs] = reader.members(names)?;
-        let array = |(at, value)| matches!(value, Value::Array(_)).then_some(at);
-        let object = |(at, value)| matches!(value, Value::Object).then_some(at);
+        let array = |(at, value)| matches!(value, FieldValue::Array(_)).then_some(at);
+        let object = |(at, value)| matches!(value, FieldValue::Object).then_some(at);
         Ok(Self {
             place: start..reader.at(),
             kind,
@@ -105,27 +105,27 @@ impl<'a> Object<'a> {
 }
 
 /// Reads objects that are envelopes, or wrappers of them.
-struct Wrappers<'r> {
+struct EnvelopeWrappers<'r> {
     limits: &'r Limits,
     events: &'r mut LogEvents,
     wrapped: &'r mut Wrapped,
 }
 
-impl Visit for Wrappers<'_> {
+impl ObjectVisitor for EnvelopeWrappers<'_> {
     fn object<'a>(
         &mut self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         text: &'a str,
         _: bool,
         ledger: &mut Ledger<'_>,
-    ) -> Result<ControlFlow<()>, Unreadable> {
+    ) -> Result<ControlFlow<()>, JsonError> {
         let Self { limits, events, wrapped } = self;
-        let object = Object::read(reader)?;
+        let object = CloudWatchObject::read(reader)?;
         Ok(match object.wrapped {
             Some(at) if object.kind.is_empty() => each(text, at, ledger, |reader, ledger| {
                 let start = reader.at();
                 match wrapped.take_off(reader, limits) {
-                    Ok(data) => walk(&carried(data), ledger, &mut Envelopes(events)),
+                    Ok(data) => walk(&carried(data), ledger, &mut CloudWatchEnvelopes(events)),
                     Err(reason) => ledger.refuse(&text[start..reader.at()], reason),
                 }
                 ControlFlow::Continue(())
@@ -136,23 +136,23 @@ impl Visit for Wrappers<'_> {
 }
 
 /// Reads objects that are envelopes.
-struct Envelopes<'r>(&'r mut LogEvents);
+struct CloudWatchEnvelopes<'r>(&'r mut LogEvents);
 
-impl Visit for Envelopes<'_> {
+impl ObjectVisitor for CloudWatchEnvelopes<'_> {
     fn object<'a>(
         &mut self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         text: &'a str,
         _: bool,
         ledger: &mut Ledger<'_>,
-    ) -> Result<ControlFlow<()>, Unreadable> {
-        let object = Object::read(reader)?;
+    ) -> Result<ControlFlow<()>, JsonError> {
+        let object = CloudWatchObject::read(reader)?;
         Ok(self.0.envelope(&object, text, ledger))
     }
 }
 
 /// What the members of the object at which the reader stands hold; nothing where it is none.
-fn members<'a, const N: usize>(reader: &mut Reader<'a>, names: [&str; N]) -> Option<[Value<'a>; N]> {
+fn members<'a, const N: usize>(reader: &mut JsonReader<'a>, names: [&str; N]) -> Option<[FieldValue<'a>; N]> {
     let mut object = reader.clone();
     // Its brackets were matched before.
     let _ = reader.value();
@@ -161,7 +161,12 @@ fn members<'a, const N: usize>(reader: &mut Reader<'a>, names: [&str; N]) -> Opt
 
 impl LogEvents {
     /// Reads the log events of an envelope.
-    fn envelope(&mut self, object: &Object<'_>, text: &str, ledger: &mut Ledger<'_>) -> ControlFlow<()> {
+    fn envelope(
+        &mut self,
+        object: &CloudWatchObject<'_>,
+        text: &str,
+        ledger: &mut Ledger<'_>,
+    ) -> ControlFlow<()> {
         let reason = match object.kind.text(&mut self.id) {
             Ok(Some("CONTROL_MESSAGE")) => return ControlFlow::Continue(()),
             Ok(Some("DATA_MESSAGE")) => match object.events {
@@ -180,7 +185,7 @@ impl LogEvents {
         ControlFlow::Continue(())
     }
 
-    fn log_event(&mut self, reader: &mut Reader<'_>, text: &str, ledger: &mut Ledger<'_>) {
+    fn log_event(&mut self, reader: &mut JsonReader<'_>, text: &str, ledger: &mut Ledger<'_>) {
         const SHAPE: &str =
             "logEvents: each must be an object with a text `message`, a text `id` and a number `timestamp`";
         let Self { inner, message, id } = self;
@@ -195,23 +200,23 @@ impl LogEvents {
 
 /// A log event's own members and its message; nothing where they are of another shape.
 fn log_event<'t>(
-    [id, time_ms, message]: [Value<'t>; 3],
+    [id, time_ms, message]: [FieldValue<'t>; 3],
     id_buffer: &'t mut String,
     message_buffer: &'t mut String,
 ) -> Option<(Outer<'t>, &'t str)> {
     let id = match id {
-        Value::Missing => None,
+        FieldValue::Missing => None,
         id => Some(plain(id, id_buffer)?).filter(|id| !id.is_empty()),
     };
-    let known = matches!(time_ms, Value::Missing | Value::Number(_));
+    let known = matches!(time_ms, FieldValue::Missing | FieldValue::Number(_));
     Some((Outer { id, time_ms: known.then_some(time_ms)?, met: 0 }, plain(message, message_buffer)?))
 }
 
 /// A text without escapes; nothing where it is no text.
-fn plain<'t>(value: Value<'t>, buffer: &'t mut String) -> Option<&'t str> {
+fn plain<'t>(value: FieldValue<'t>, buffer: &'t mut String) -> Option<&'t str> {
     match value {
-        Value::Plain(text) => Some(text),
-        Value::Json(escaped) => {
+        FieldValue::Plain(text) => Some(text),
+        FieldValue::Json(escaped) => {
             unescape_json(escaped, buffer);
             Some(buffer)
         }
@@ -224,7 +229,7 @@ impl Wrapped {
     ///
     /// # Errors
     /// Why it can't be taken out.
-    fn take_off(&mut self, reader: &mut Reader<'_>, limits: &Limits) -> Result<&[u8], String> {
+    fn take_off(&mut self, reader: &mut JsonReader<'_>, limits: &Limits) -> Result<&[u8], String> {
         let Self { room, base64, bytes, inflated } = self;
         let data = members(reader, ["data"]).and_then(|[data]| plain(data, base64));
         data.and_then(|data| base64::decode(data.as_bytes(), bytes))

@@ -2,11 +2,11 @@
 
 use super::bytes::push_bytes;
 use super::escape::{unescape_json, unescape_log};
-use super::reader::Reader;
+use super::reader::JsonReader;
 use super::route::argument_value;
-use super::value::{Value, WrongType};
+use super::value::{FieldValue, WrongType};
 
-impl<'a> Value<'a> {
+impl<'a> FieldValue<'a> {
     /// The value as text, unescaped into `buffer` where it has escapes; `None` where it says nothing. Of an
     /// array it is the first element that says something.
     #[inline]
@@ -41,7 +41,7 @@ impl<'a> Value<'a> {
                 Ok(Some(buffer))
             }
             Self::Array(_) => match self.elements().find(|element| element.is_text()) {
-                Some(Value::Number(text) | Value::Plain(text)) => {
+                Some(FieldValue::Number(text) | FieldValue::Plain(text)) => {
                     buffer.clear();
                     buffer.push_str(text);
                     Ok(Some(buffer))
@@ -54,17 +54,17 @@ impl<'a> Value<'a> {
     }
 
     /// Returns whether it says the same as another value, as text.
-    pub(super) fn says_as(self, other: Self) -> bool {
+    pub(super) fn is_same_text(self, other: Self) -> bool {
         let (mut one, mut two) = (String::new(), String::new());
         self.text(&mut one) == other.text(&mut two)
     }
 
     /// An array's elements; any other value is its own only element.
-    pub(super) fn elements(self) -> impl Iterator<Item = Value<'a>> {
+    pub(super) fn elements(self) -> impl Iterator<Item = FieldValue<'a>> {
         let (mut array, mut single) = match self {
             // It was read once already: nothing here can fail.
             Self::Array(text) => {
-                let mut reader = Reader::new(text);
+                let mut reader = JsonReader::new(text);
                 (reader.enter_array().ok().map(|()| (reader, true)), None)
             }
             other => (None, Some(other)),
@@ -83,11 +83,14 @@ mod tests {
     #[test]
     fn the_first_element_that_says_something() {
         let mut buffer = String::new();
-        assert_eq!(Value::Array(r#"["", "-", null, true, "a\/b", "c"]"#).text(&mut buffer), Ok(Some("a/b")));
-        assert_eq!(Value::Array("[]").text(&mut buffer), Ok(None));
-        assert_eq!(Value::Array("[[\"x\"], {}]").text(&mut buffer), Ok(None));
-        assert_eq!(Value::Array("[7]").text(&mut buffer), Ok(Some("7")));
-        assert_eq!(Value::Flag(true).text(&mut buffer), Err(WrongType));
-        assert_eq!(Value::Object.text(&mut buffer), Err(WrongType));
+        assert_eq!(
+            FieldValue::Array(r#"["", "-", null, true, "a\/b", "c"]"#).text(&mut buffer),
+            Ok(Some("a/b"))
+        );
+        assert_eq!(FieldValue::Array("[]").text(&mut buffer), Ok(None));
+        assert_eq!(FieldValue::Array("[[\"x\"], {}]").text(&mut buffer), Ok(None));
+        assert_eq!(FieldValue::Array("[7]").text(&mut buffer), Ok(Some("7")));
+        assert_eq!(FieldValue::Flag(true).text(&mut buffer), Err(WrongType));
+        assert_eq!(FieldValue::Object.text(&mut buffer), Err(WrongType));
     }
 }

@@ -10,24 +10,24 @@
 
 use keytide_config::{KeyFrom, Unit};
 
-use super::raw::Name;
-use super::shape::{Format, Template};
+use super::raw::EventField;
+use super::shape::{RecordFormat, Template};
 
-pub(super) const FORMAT: Format = Format {
+pub(super) const FORMAT: RecordFormat = RecordFormat {
     fields: &[
-        (Name::RequestId, &["/request_id", "/x-request-id"]),
-        (Name::Time, &["/start_time"]),
-        (Name::Api, &["/authority", "/:authority"]),
-        (Name::Path, &["/path", "/x-envoy-origin-path", "/x-envoy-original-path", "/:path"]),
-        (Name::Method, &["/method", "/:method"]),
-        (Name::Status, &["/response_code"]),
-        (Name::Latency, &["/duration"]),
-        (Name::BytesIn, &["/bytes_received"]),
-        (Name::BytesOut, &["/bytes_sent"]),
-        (Name::ClientIp, &["/downstream_remote_address"]),
-        (Name::ForwardedFor, &["/x_forwarded_for", "/x-forwarded-for"]),
-        (Name::UserAgent, &["/user_agent", "/user-agent"]),
-        (Name::Host, &["/authority", "/:authority"]),
+        (EventField::RequestId, &["/request_id", "/x-request-id"]),
+        (EventField::Time, &["/start_time"]),
+        (EventField::Api, &["/authority", "/:authority"]),
+        (EventField::Path, &["/path", "/x-envoy-origin-path", "/x-envoy-original-path", "/:path"]),
+        (EventField::Method, &["/method", "/:method"]),
+        (EventField::Status, &["/response_code"]),
+        (EventField::Latency, &["/duration"]),
+        (EventField::BytesIn, &["/bytes_received"]),
+        (EventField::BytesOut, &["/bytes_sent"]),
+        (EventField::ClientIp, &["/downstream_remote_address"]),
+        (EventField::ForwardedFor, &["/x_forwarded_for", "/x-forwarded-for"]),
+        (EventField::UserAgent, &["/user_agent", "/user-agent"]),
+        (EventField::Host, &["/authority", "/:authority"]),
     ],
     units: &[("/start_time", Unit::Rfc3339)],
     members: |rule| match rule {
@@ -37,5 +37,5 @@ pub(super) const FORMAT: Format = Format {
     },
     ids_of_callers: true,
     template: Template::Escaped,
-    ..Format::EMPTY
+    ..RecordFormat::EMPTY
 };

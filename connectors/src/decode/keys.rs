@@ -25,9 +25,9 @@ use sha2::{Digest, Sha256};
 use super::bytes::{carried, restored};
 use super::escape::hex;
 use super::fault::Fault;
-use super::raw::{Name, RawEvent};
+use super::raw::{EventField, RawEvent};
 use super::route::{argument_value, percent_decoded};
-use super::value::Value;
+use super::value::FieldValue;
 
 const PREHASHED_DIGITS: usize = 32;
 /// Why a key that must be a hash is none.
@@ -35,7 +35,7 @@ pub(super) const UNHASHED: Fault =
     Fault::new("key", "must be a hash, at least 32 hexadecimal digits, optionally behind `sha256:`");
 
 /// The compiled rules of one source.
-pub(super) struct Keys {
+pub(super) struct KeyFinder {
     rules: Vec<KeyFrom>,
     hash: Hash,
     missing: MissingKey,
@@ -75,7 +75,7 @@ impl SecretHash {
     }
 }
 
-impl Keys {
+impl KeyFinder {
     pub(super) fn new(rules: &KeyRules) -> Self {
         let hash = match &rules.hash {
             KeyHash::Sha256 => Hash::Secret(SecretHash::Sha256),
@@ -108,21 +108,21 @@ impl Keys {
     ) -> Result<Option<usize>, Fault> {
         key.clear();
         for (index, rule) in self.rules.iter().enumerate() {
-            let place = || {
-                let found = raw.places().rev().find(|(rule, _)| usize::from(*rule) == index);
-                found.map_or(Value::Missing, |(_, value)| value)
+            let stated = || {
+                let found = raw.key_values().rev().find(|(rule, _)| usize::from(*rule) == index);
+                found.map_or(FieldValue::Missing, |(_, value)| value)
             };
             let value = match rule {
-                KeyFrom::Header(_) | KeyFrom::Field(_) | KeyFrom::Query(_) => place(),
-                KeyFrom::Key => raw.get(Name::Key),
-                KeyFrom::Consumer => raw.get(Name::Consumer),
-                KeyFrom::Credential => raw.get(Name::Credential),
-                KeyFrom::User => raw.get(Name::User),
+                KeyFrom::Header(_) | KeyFrom::Field(_) | KeyFrom::Query(_) => stated(),
+                KeyFrom::Key => raw.get(EventField::Key),
+                KeyFrom::Consumer => raw.get(EventField::Consumer),
+                KeyFrom::Credential => raw.get(EventField::Credential),
+                KeyFrom::User => raw.get(EventField::User),
                 KeyFrom::ClientIp => {
                     if let Some(client) = client {
                         key.extend_from_slice(client.to_string().as_bytes());
                     }
-                    Value::Missing
+                    FieldValue::Missing
                 }
             };
             // A flag is an argument without a value; of an object or a flag no rule can mean anything.
@@ -136,7 +136,7 @@ impl Keys {
             if let (KeyFrom::Query(name), true) = (rule, key.is_empty()) {
                 let query = match target.and_then(super::route::query) {
                     Some(query) => Some(query),
-                    None => raw.get(Name::Query).text(buffer).ok().flatten(),
+                    None => raw.get(EventField::Query).text(buffer).ok().flatten(),
                 };
                 *key = query
                     .and_then(|query| arguments(query, name).next())
@@ -180,7 +180,7 @@ impl Keys {
         let mut buffer = String::new();
         for rule in &self.rules {
             if let KeyFrom::Query(name) = rule {
-                let beside = raw.get(Name::Query).text(&mut buffer).ok().flatten();
+                let beside = raw.get(EventField::Query).text(&mut buffer).ok().flatten();
                 let queries = target.and_then(super::route::query).into_iter().chain(beside);
                 queries.for_each(|query| arguments(query, name).for_each(&mut each));
             }
@@ -199,11 +199,13 @@ impl Keys {
         mut each: impl FnMut(&[u8], &[u8]),
     ) {
         each(key, key);
-        for value in raw.secrets().chain([raw.get(Name::Key)]) {
+        for value in raw.secrets().chain([raw.get(EventField::Key)]) {
             match value {
                 // Mostly the key itself, in the one place where it stands.
-                Value::Plain(text) if text.as_bytes() == key => {}
-                Value::Array(_) => value.elements().for_each(|element| each_form(element, buffer, &mut each)),
+                FieldValue::Plain(text) if text.as_bytes() == key => {}
+                FieldValue::Array(_) => {
+                    value.elements().for_each(|element| each_form(element, buffer, &mut each))
+                }
                 _ => each_form(value, buffer, &mut each),
             }
         }
@@ -220,7 +222,7 @@ impl Keys {
 }
 
 /// A secret as it stands, decoded, and without a scheme before it, whatever the scheme is.
-fn each_form(value: Value<'_>, buffer: &mut String, each: &mut impl FnMut(&[u8], &[u8])) {
+fn each_form(value: FieldValue<'_>, buffer: &mut String, each: &mut impl FnMut(&[u8], &[u8])) {
     if let Ok(Some(text)) = value.text(buffer) {
         let text = restored(text);
         each(value.verbatim().as_bytes(), &text);
@@ -271,18 +273,18 @@ mod tests {
 
     const RAW: &str = "kt_demo_9f3b1c77a2d04e5e8c61b0a4d7e2f913";
 
-    fn keys(from: Vec<KeyFrom>, hash: KeyHash, missing: MissingKey) -> Keys {
-        Keys::new(&KeyRules { from, hash, missing })
+    fn keys(from: Vec<KeyFrom>, hash: KeyHash, missing: MissingKey) -> KeyFinder {
+        KeyFinder::new(&KeyRules { from, hash, missing })
     }
 
-    fn found(keys: &Keys, raw: &RawEvent<'_>, target: Option<&str>) -> Result<Vec<u8>, Fault> {
+    fn found(keys: &KeyFinder, raw: &RawEvent<'_>, target: Option<&str>) -> Result<Vec<u8>, Fault> {
         let mut key = Vec::new();
         keys.find(raw, target, "2001:db8::1".parse().ok(), &mut key, &mut String::new()).map(|_| key)
     }
 
-    fn header(value: Value<'_>) -> RawEvent<'_> {
+    fn header(value: FieldValue<'_>) -> RawEvent<'_> {
         let mut raw = RawEvent::default();
-        raw.set_place(0, value);
+        raw.set_key_value(0, value);
         raw
     }
 
@@ -301,22 +303,24 @@ mod tests {
         let keys = keys(from, KeyHash::Sha256, MissingKey::Anonymous);
         let mut raw = RawEvent::default();
         assert_eq!(found(&keys, &raw, None).unwrap(), b"2001:db8::1");
-        for (name, value) in [(Name::User, "u"), (Name::Credential, "r"), (Name::Consumer, "c")] {
-            raw.set(name, Value::Plain(value));
+        for (name, value) in
+            [(EventField::User, "u"), (EventField::Credential, "r"), (EventField::Consumer, "c")]
+        {
+            raw.set(name, FieldValue::Plain(value));
             assert_eq!(found(&keys, &raw, None).unwrap(), value.as_bytes());
         }
-        raw.set_place(3, Value::Number("3"));
+        raw.set_key_value(3, FieldValue::Number("3"));
         assert_eq!(found(&keys, &raw, None).unwrap(), b"3");
-        raw.set(Name::Key, Value::Json("\\u006b"));
+        raw.set(EventField::Key, FieldValue::Json("\\u006b"));
         assert_eq!(found(&keys, &raw, None).unwrap(), b"k");
         let target = "/a?x=1&key&key=&%6Bey=a%2Bb+c%FF&key=z";
         assert_eq!(found(&keys, &raw, Some(target)).unwrap(), b"a+b c\xFF");
-        raw.set_place(1, Value::Flag(true));
+        raw.set_key_value(1, FieldValue::Flag(true));
         assert_eq!(found(&keys, &raw, None).unwrap(), b"k");
-        raw.set_place(1, Value::Array(r#"[true,"","q"]"#));
+        raw.set_key_value(1, FieldValue::Array(r#"[true,"","q"]"#));
         assert_eq!(found(&keys, &raw, Some(target)).unwrap(), b"q");
-        raw.set_place(0, Value::Plain("first"));
-        raw.set_place(0, Value::Plain("last"));
+        raw.set_key_value(0, FieldValue::Plain("first"));
+        raw.set_key_value(0, FieldValue::Plain("last"));
         assert_eq!(found(&keys, &raw, Some(target)).unwrap(), b"last");
         let mut secrets = Vec::new();
         keys.each_secret(&raw, Some(target), b"last", &mut String::new(), |form, _| {
@@ -343,7 +347,7 @@ mod tests {
             ("Bearer ", ""),
         ] {
             assert_eq!(
-                found(&keys, &header(Value::Plain(text)), None).unwrap(),
+                found(&keys, &header(FieldValue::Plain(text)), None).unwrap(),
                 expected.as_bytes(),
                 "{text}"
             );
@@ -352,14 +356,14 @@ mod tests {
 
     #[test]
     fn missing_keys() {
-        let raw = header(Value::Missing);
+        let raw = header(FieldValue::Missing);
         let lenient = keys(vec![KeyFrom::Key], KeyHash::Sha256, MissingKey::Anonymous);
         assert_eq!(found(&lenient, &raw, None).unwrap(), b"");
         assert_eq!(lenient.id(b"").unwrap(), KeyId::ANONYMOUS);
         let strict = keys(vec![KeyFrom::Key], KeyHash::Sha256, MissingKey::DeadLetter);
         assert!(found(&strict, &raw, None).is_err());
         let wrong = keys(vec![KeyFrom::Header("x".into())], KeyHash::Sha256, MissingKey::Anonymous);
-        assert_eq!(found(&wrong, &header(Value::Object), None).unwrap(), b"", "it says nothing");
+        assert_eq!(found(&wrong, &header(FieldValue::Object), None).unwrap(), b"", "it says nothing");
     }
 
     #[test]

@@ -3,29 +3,29 @@
 //! `latencies.request` is the whole call; -1 means unknown. `authenticated_entity.id` is the credential that was
 //! used, the best identity of a key that Kong logs. `request.id` is made by Kong.
 
-use super::raw::Name;
-use super::shape::Format;
+use super::raw::EventField;
+use super::shape::RecordFormat;
 
-pub(super) const FORMAT: Format = Format {
+pub(super) const FORMAT: RecordFormat = RecordFormat {
     fields: &[
-        (Name::RequestId, &["/request/id"]),
-        (Name::Time, &["/started_at"]),
-        (Name::Api, &["/service/name", "/service/id"]),
-        (Name::Route, &["/route/name", "/route/id"]),
-        (Name::Path, &["/request/uri", "/request/url"]),
-        (Name::Method, &["/request/method"]),
-        (Name::Status, &["/response/status"]),
-        (Name::Latency, &["/latencies/request"]),
-        (Name::BytesIn, &["/request/size"]),
-        (Name::BytesOut, &["/response/size"]),
-        (Name::ClientIp, &["/client_ip"]),
-        (Name::ForwardedFor, &["/request/headers/x-forwarded-for"]),
-        (Name::UserAgent, &["/request/headers/user-agent"]),
-        (Name::Consumer, &["/consumer/username", "/consumer/id"]),
-        (Name::Credential, &["/authenticated_entity/id"]),
-        (Name::Host, &["/request/headers/host"]),
+        (EventField::RequestId, &["/request/id"]),
+        (EventField::Time, &["/started_at"]),
+        (EventField::Api, &["/service/name", "/service/id"]),
+        (EventField::Route, &["/route/name", "/route/id"]),
+        (EventField::Path, &["/request/uri", "/request/url"]),
+        (EventField::Method, &["/request/method"]),
+        (EventField::Status, &["/response/status"]),
+        (EventField::Latency, &["/latencies/request"]),
+        (EventField::BytesIn, &["/request/size"]),
+        (EventField::BytesOut, &["/response/size"]),
+        (EventField::ClientIp, &["/client_ip"]),
+        (EventField::ForwardedFor, &["/request/headers/x-forwarded-for"]),
+        (EventField::UserAgent, &["/request/headers/user-agent"]),
+        (EventField::Consumer, &["/consumer/username", "/consumer/id"]),
+        (EventField::Credential, &["/authenticated_entity/id"]),
+        (EventField::Host, &["/request/headers/host"]),
     ],
     headers: Some("/request/headers"),
     query: Some("/request/querystring"),
-    ..Format::EMPTY
+    ..RecordFormat::EMPTY
 };

@@ -23,11 +23,11 @@ use keytide_dataflow::model::{Position, RequestId};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::canonical::Canonical;
-use super::keys::Keys;
+use super::keys::KeyFinder;
 use super::occurred::Occurred;
-use super::raw::{Name, RawEvent};
-use super::record::Record;
-use super::value::Value;
+use super::raw::{EventField, RawEvent};
+use super::record::RecordBytes;
+use super::value::FieldValue;
 use super::{Decoded, Decoder, Headers, dead_letter, is_large};
 use crate::framing::{GZIP, unframed};
 
@@ -35,7 +35,7 @@ use crate::framing::{GZIP, unframed};
 const LAYERS: usize = 3;
 
 /// Reads the records of texts in one format.
-pub(super) trait Records: Send {
+pub(super) trait RecordReader: Send {
     /// Reads all records of a text. `outer` is what is known of them from what they were wrapped in.
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>);
 
@@ -59,7 +59,7 @@ pub(super) struct Outer<'a> {
     /// Identifies the text that they stand in.
     pub(super) id: Option<&'a str>,
     /// Its time, in milliseconds.
-    pub(super) time_ms: Value<'a>,
+    pub(super) time_ms: FieldValue<'a>,
     /// Conditions of `[source.only]` that it meets.
     pub(super) met: u64,
 }
@@ -73,7 +73,7 @@ impl<'a> Outer<'a> {
 
     /// Returns whether it says nothing.
     #[inline]
-    pub(super) fn is_silent(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.id.is_none() && self.time_ms.is_empty() && self.met == 0
     }
 
@@ -88,11 +88,11 @@ impl<'a> Outer<'a> {
     where
         'a: 'r,
     {
-        if let Some(id) = request_id.filter(|_| ids_of_callers || raw.get(Name::RequestId).is_empty()) {
-            raw.set(Name::RequestId, Value::Plain(id));
+        if let Some(id) = request_id.filter(|_| ids_of_callers || raw.get(EventField::RequestId).is_empty()) {
+            raw.set(EventField::RequestId, FieldValue::Plain(id));
             raw.is_vouched_for = true;
         }
-        if raw.get(Name::Time).is_empty() && !self.time_ms.is_empty() {
+        if raw.get(EventField::Time).is_empty() && !self.time_ms.is_empty() {
             raw.set_time(self.time_ms, Unit::Millis);
         }
         raw.met |= self.met;
@@ -101,19 +101,19 @@ impl<'a> Outer<'a> {
 }
 
 /// Decodes the messages of one source.
-pub(super) struct Messages {
-    records: Box<dyn Records>,
+pub(super) struct MessageDecoder {
+    records: Box<dyn RecordReader>,
     source: String,
     dedupe: Dedupe,
     limits: Limits,
-    keys: Keys,
+    keys: KeyFinder,
     /// What became of a compressed message.
     text: Vec<u8>,
 }
 
-impl Messages {
-    pub(super) fn new(records: Box<dyn Records>, source: &Source, limits: Limits) -> Self {
-        let keys = Keys::new(&source.keys);
+impl MessageDecoder {
+    pub(super) fn new(records: Box<dyn RecordReader>, source: &Source, limits: Limits) -> Self {
+        let keys = KeyFinder::new(&source.keys);
         Self { records, source: source.name.clone(), dedupe: source.dedupe, limits, keys, text: Vec::new() }
     }
 
@@ -146,7 +146,7 @@ impl Messages {
     }
 }
 
-impl Decoder for Messages {
+impl Decoder for MessageDecoder {
     fn continue_after(&mut self, header: Option<&[u8]>) {
         self.records.continue_after(header);
     }
@@ -271,7 +271,7 @@ impl<'o> Ledger<'o> {
     }
 
     /// Accounts for the records beyond the limit.
-    pub(super) fn beyond(&mut self, rest: &(impl Record + ?Sized)) {
+    pub(super) fn beyond(&mut self, rest: &(impl RecordBytes + ?Sized)) {
         let limit = self.most;
         self.refuse(rest, format!("more than {limit} records in one message (limits.message_records)"));
     }
@@ -282,7 +282,7 @@ impl<'o> Ledger<'o> {
         &mut self,
         canonical: &mut Canonical,
         raw: &RawEvent<'_>,
-        record: &(impl Record + ?Sized),
+        record: &(impl RecordBytes + ?Sized),
     ) {
         match canonical.push(raw, self.next, &mut self.occurred, self.out) {
             Ok(None) => self.next.index = self.next.index.saturating_add(1),
@@ -292,7 +292,7 @@ impl<'o> Ledger<'o> {
     }
 
     /// Accounts for a record that couldn't be read.
-    pub(super) fn refuse(&mut self, record: &(impl Record + ?Sized), reason: String) {
+    pub(super) fn refuse(&mut self, record: &(impl RecordBytes + ?Sized), reason: String) {
         self.put(&record.bytes(), reason, None, false);
     }
 

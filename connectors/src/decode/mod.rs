@@ -29,6 +29,7 @@ mod duration;
 mod envoy;
 mod escape;
 mod fault;
+mod geo_cache;
 mod json;
 mod keys;
 mod kong;
@@ -37,7 +38,6 @@ mod nginx;
 mod number;
 mod occurred;
 mod otel;
-mod place;
 mod raw;
 mod reader;
 mod record;
@@ -70,10 +70,10 @@ pub use self::tally::{KEY_RULES, Tally};
 
 use self::cloudevents::CloudEvents;
 use self::cloudwatch::CloudWatch;
-use self::message::{Messages, Records};
+use self::message::{MessageDecoder, RecordReader};
 use self::otel::OtelRecords;
 use self::records::JsonRecords;
-use self::route::Templates;
+use self::route::RouteTemplates;
 use self::text::TextRecords;
 use self::wrapped::WrappedLines;
 
@@ -215,7 +215,7 @@ impl Locate for NoGeo {
 /// What all decoders of a job share. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
-    templates: Arc<Templates>,
+    templates: Arc<RouteTemplates>,
     trusted_proxies: Arc<[IpNet]>,
     limits: Limits,
     geo: Arc<dyn Locate>,
@@ -226,7 +226,7 @@ impl Context {
     #[must_use]
     pub fn new(routes: &Routes, trusted_proxies: &[IpNet], limits: Limits, geo: Arc<dyn Locate>) -> Self {
         Self {
-            templates: Arc::new(Templates::new(routes)),
+            templates: Arc::new(RouteTemplates::new(routes)),
             trusted_proxies: trusted_proxies.into(),
             limits,
             geo,
@@ -255,11 +255,11 @@ fn is_large(capacity: usize) -> bool {
 /// The decoder of a source's format.
 #[must_use]
 pub fn decoder(source: &Source, context: &Context) -> Box<dyn Decoder> {
-    Box::new(Messages::new(records(source, source.format, context), source, context.limits))
+    Box::new(MessageDecoder::new(records(source, source.format, context), source, context.limits))
 }
 
-fn records(source: &Source, format: Format, context: &Context) -> Box<dyn Records> {
-    let json = |format| -> Box<dyn Records> { Box::new(JsonRecords::new(source, format, context)) };
+fn records(source: &Source, format: Format, context: &Context) -> Box<dyn RecordReader> {
+    let json = |format| -> Box<dyn RecordReader> { Box::new(JsonRecords::new(source, format, context)) };
     match format {
         Format::Json => json(&json::FORMAT),
         Format::Apisix => json(&apisix::FORMAT),

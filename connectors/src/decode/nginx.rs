@@ -10,29 +10,29 @@
 
 use keytide_config::{KeyFrom, Unit};
 
-use super::raw::{Name, RawEvent};
-use super::shape::{Format, Template};
-use super::value::Value;
+use super::raw::{EventField, RawEvent};
+use super::shape::{RecordFormat, Template};
+use super::value::FieldValue;
 
-pub(super) const FORMAT: Format = Format {
+pub(super) const FORMAT: RecordFormat = RecordFormat {
     fields: &[
-        (Name::RequestId, &["/request_id", "/req_id"]),
-        (Name::Time, &["/msec", "/time_iso8601", "/time_local"]),
-        (Name::Api, &["/server_name"]),
-        (Name::Path, &["/request_uri", "/uri"]),
-        (Name::Query, &["/args", "/query_string", "/request_query"]),
-        (Name::Request, &["/request"]),
-        (Name::Method, &["/request_method"]),
-        (Name::Status, &["/status"]),
-        (Name::Latency, &["/request_time", "/upstream_response_time"]),
-        (Name::BytesIn, &["/request_length"]),
-        (Name::BytesOut, &["/bytes_sent", "/body_bytes_sent"]),
-        (Name::ClientIp, &["/remote_addr"]),
-        (Name::ForwardedFor, &["/http_x_forwarded_for"]),
-        (Name::Country, &["/geoip_country_code"]),
-        (Name::UserAgent, &["/http_user_agent"]),
-        (Name::User, &["/remote_user"]),
-        (Name::Host, &["/host", "/http_host"]),
+        (EventField::RequestId, &["/request_id", "/req_id"]),
+        (EventField::Time, &["/msec", "/time_iso8601", "/time_local"]),
+        (EventField::Api, &["/server_name"]),
+        (EventField::Path, &["/request_uri", "/uri"]),
+        (EventField::Query, &["/args", "/query_string", "/request_query"]),
+        (EventField::Request, &["/request"]),
+        (EventField::Method, &["/request_method"]),
+        (EventField::Status, &["/status"]),
+        (EventField::Latency, &["/request_time", "/upstream_response_time"]),
+        (EventField::BytesIn, &["/request_length"]),
+        (EventField::BytesOut, &["/bytes_sent", "/body_bytes_sent"]),
+        (EventField::ClientIp, &["/remote_addr"]),
+        (EventField::ForwardedFor, &["/http_x_forwarded_for"]),
+        (EventField::Country, &["/geoip_country_code"]),
+        (EventField::UserAgent, &["/http_user_agent"]),
+        (EventField::User, &["/remote_user"]),
+        (EventField::Host, &["/host", "/http_host"]),
     ],
     unit: Unit::Seconds,
     units: &[("/time_iso8601", Unit::Rfc3339), ("/time_local", Unit::Clf)],
@@ -44,13 +44,13 @@ pub(super) const FORMAT: Format = Format {
     finish,
     ids_of_callers: true,
     template: Template::Line,
-    ..Format::EMPTY
+    ..RecordFormat::EMPTY
 };
 
 fn finish(raw: &mut RawEvent<'_>) {
-    if let Value::Plain(latency) = raw.get(Name::Latency)
+    if let FieldValue::Plain(latency) = raw.get(EventField::Latency)
         && latency.contains([',', ':'])
     {
-        raw.clear(Name::Latency);
+        raw.clear(EventField::Latency);
     }
 }

@@ -1,6 +1,6 @@
 //! Numbers of a record: of its values, and of texts that are one.
 
-use super::value::{Value, WrongType};
+use super::value::{FieldValue, WrongType};
 use crate::decimal::Decimal;
 
 /// What a numeric field holds.
@@ -22,15 +22,15 @@ pub(super) fn short_whole(text: &str) -> Option<u64> {
 
 /// The same of a value.
 #[inline]
-pub(super) fn short_whole_of(value: Value<'_>) -> Option<u64> {
+pub(super) fn short_whole_of(value: FieldValue<'_>) -> Option<u64> {
     match value {
-        Value::Number(text) | Value::Plain(text) => short_whole(text),
+        FieldValue::Number(text) | FieldValue::Plain(text) => short_whole(text),
         _ => None,
     }
 }
 
 /// The value as a number: a number, or a text that is one.
-pub(super) fn numeric(value: Value<'_>, buffer: &mut String) -> Result<Numeric, WrongType> {
+pub(super) fn numeric(value: FieldValue<'_>, buffer: &mut String) -> Result<Numeric, WrongType> {
     match value.text(buffer)? {
         None => Ok(Numeric::Unknown),
         Some(text) => Decimal::parse(text).map(Numeric::Known).ok_or(WrongType),

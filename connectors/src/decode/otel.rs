@@ -25,18 +25,18 @@ use keytide_config::{KeyFrom, Source, Unit};
 
 use super::Context;
 use super::bytes::carried;
-use super::message::{Ledger, Outer, Records};
-use super::raw::{Name, RawEvent};
-use super::reader::{Reader, Unreadable};
-use super::records::{JsonRecords, Objects, Visit, each, told, walk};
-use super::shape::Format;
-use super::value::Value;
+use super::message::{Ledger, Outer, RecordReader};
+use super::raw::{EventField, RawEvent};
+use super::reader::{JsonError, JsonReader};
+use super::records::{JsonRecords, ObjectVisitor, Objects, each, walk};
+use super::shape::RecordFormat;
+use super::value::FieldValue;
 
-pub(super) const FORMAT: Format = Format {
+pub(super) const FORMAT: RecordFormat = RecordFormat {
     fields: &[
-        (Name::RequestId, &["/log.record.uid"]),
+        (EventField::RequestId, &["/log.record.uid"]),
         (
-            Name::Time,
+            EventField::Time,
             &[
                 "/startTimeUnixNano",
                 "/timeUnixNano",
@@ -48,20 +48,23 @@ pub(super) const FORMAT: Format = Format {
                 "/ObservedTimestamp",
             ],
         ),
-        (Name::Api, &["/service.name"]),
-        (Name::Route, &["/http.route"]),
-        (Name::Path, &["/url.path", "/http.target", "/url.full", "/http.url"]),
-        (Name::Query, &["/url.query"]),
-        (Name::Method, &["/http.request.method", "/http.method"]),
-        (Name::Status, &["/http.response.status_code", "/http.status_code"]),
-        (Name::Latency, &["/http.server.request.duration", "/duration", "/http.server.duration"]),
-        (Name::BytesIn, &["/http.request.size", "/http.request.body.size", "/http.request_content_length"]),
+        (EventField::Api, &["/service.name"]),
+        (EventField::Route, &["/http.route"]),
+        (EventField::Path, &["/url.path", "/http.target", "/url.full", "/http.url"]),
+        (EventField::Query, &["/url.query"]),
+        (EventField::Method, &["/http.request.method", "/http.method"]),
+        (EventField::Status, &["/http.response.status_code", "/http.status_code"]),
+        (EventField::Latency, &["/http.server.request.duration", "/duration", "/http.server.duration"]),
         (
-            Name::BytesOut,
+            EventField::BytesIn,
+            &["/http.request.size", "/http.request.body.size", "/http.request_content_length"],
+        ),
+        (
+            EventField::BytesOut,
             &["/http.response.size", "/http.response.body.size", "/http.response_content_length"],
         ),
         (
-            Name::ClientIp,
+            EventField::ClientIp,
             &[
                 "/client.address",
                 "/http.client_ip",
@@ -71,13 +74,13 @@ pub(super) const FORMAT: Format = Format {
             ],
         ),
         (
-            Name::ForwardedFor,
+            EventField::ForwardedFor,
             &["/http.request.header.x-forwarded-for", "/http.request.header.x_forwarded_for"],
         ),
-        (Name::UserAgent, &["/user_agent.original", "/http.user_agent"]),
-        (Name::End, &["/endTimeUnixNano"]),
-        (Name::User, &["/enduser.id", "/user.id"]),
-        (Name::Host, &["/server.address", "/http.host", "/net.host.name"]),
+        (EventField::UserAgent, &["/user_agent.original", "/http.user_agent"]),
+        (EventField::End, &["/endTimeUnixNano"]),
+        (EventField::User, &["/enduser.id", "/user.id"]),
+        (EventField::Host, &["/server.address", "/http.host", "/net.host.name"]),
     ],
     unit: Unit::Seconds,
     units: &[
@@ -101,7 +104,7 @@ pub(super) const FORMAT: Format = Format {
         _ => Vec::new(),
     },
     finish: |raw| raw.number_is(Unit::Nanos),
-    ..Format::EMPTY
+    ..RecordFormat::EMPTY
 };
 
 fn header(name: &str) -> String {
@@ -117,15 +120,15 @@ impl OtelRecords {
     }
 }
 
-impl Records for OtelRecords {
+impl RecordReader for OtelRecords {
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
-        let mut records = Envelopes(self.0.objects(outer, ledger));
+        let mut records = OtlpEnvelopes(self.0.objects(outer, ledger));
         walk(&carried(text), ledger, &mut records);
     }
 }
 
 /// Takes envelopes off; other objects are records.
-struct Envelopes<'r, 'o>(Objects<'r, 'o>);
+struct OtlpEnvelopes<'r, 'o>(Objects<'r, 'o>);
 
 /// What holds the records of one resource, what those of one scope and was named before OTLP 0.15, and these.
 const SIGNALS: [[&str; 4]; 2] = [
@@ -133,14 +136,14 @@ const SIGNALS: [[&str; 4]; 2] = [
     ["resourceSpans", "scopeSpans", "instrumentationLibrarySpans", "spans"],
 ];
 
-impl Visit for Envelopes<'_, '_> {
+impl ObjectVisitor for OtlpEnvelopes<'_, '_> {
     fn object<'a>(
         &mut self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         text: &'a str,
         in_array: bool,
         ledger: &mut Ledger<'_>,
-    ) -> Result<ControlFlow<()>, Unreadable> {
+    ) -> Result<ControlFlow<()>, JsonError> {
         // Nothing but an envelope begins like one.
         let inner = text[reader.at()..].strip_prefix('{').unwrap_or("").trim_ascii_start();
         if !inner.starts_with("\"resource") {
@@ -148,24 +151,24 @@ impl Visit for Envelopes<'_, '_> {
         }
         let mut envelope = reader.clone();
         let found = envelope.members(SIGNALS.map(|[resources, ..]| resources))?;
-        if found.iter().all(|(_, value)| !matches!(value, Value::Array(_))) {
+        if found.iter().all(|(_, value)| !matches!(value, FieldValue::Array(_))) {
             return self.0.object(reader, text, in_array, ledger);
         }
         *reader = envelope;
         for ((at, value), signal) in found.into_iter().zip(SIGNALS) {
-            if matches!(value, Value::Array(_)) && self.resources(text, at, signal, ledger).is_break() {
+            if matches!(value, FieldValue::Array(_)) && self.resources(text, at, signal, ledger).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn text(&mut self, value: Value<'_>, ledger: &mut Ledger<'_>) -> bool {
+    fn text(&mut self, value: FieldValue<'_>, ledger: &mut Ledger<'_>) -> bool {
         self.0.text(value, ledger)
     }
 }
 
-impl Envelopes<'_, '_> {
+impl OtlpEnvelopes<'_, '_> {
     fn resources(
         &mut self,
         text: &str,
@@ -201,7 +204,7 @@ impl Envelopes<'_, '_> {
 /// Where what describes many records stands, and where these do; nothing where there are none, or where they can't be
 /// read, which is accounted for. The last name is an older one. Moves the reader behind the object.
 fn of(
-    reader: &mut Reader<'_>,
+    reader: &mut JsonReader<'_>,
     text: &str,
     names: [&str; 3],
     ledger: &mut Ledger<'_>,
@@ -212,27 +215,27 @@ fn of(
     let _ = reader.value();
     match found {
         Ok(
-            [(description, value), (records, Value::Array(_)), _]
-            | [(description, value), (_, Value::Missing), (records, Value::Array(_))],
-        ) => Some((matches!(value, Value::Object).then_some(description), records)),
+            [(description, value), (records, FieldValue::Array(_)), _]
+            | [(description, value), (_, FieldValue::Missing), (records, FieldValue::Array(_))],
+        ) => Some((matches!(value, FieldValue::Object).then_some(description), records)),
         // An exporter leaves out what is empty.
-        Ok([_, (_, Value::Missing), (_, Value::Missing)]) => None,
+        Ok([_, (_, FieldValue::Missing), (_, FieldValue::Missing)]) => None,
         Ok(_) => {
             ledger.refuse(&text[start..reader.at()], format!("{}: must be an array", names[1]));
             None
         }
         Err(fault) => {
-            ledger.refuse(&text[start..reader.at()], told(fault, start));
+            ledger.refuse(&text[start..reader.at()], fault.reason(start));
             None
         }
     }
 }
 
 /// Returns whether a record isn't a span of another kind than a server's.
-fn is_served(reader: &Reader<'_>) -> bool {
+fn is_served(reader: &JsonReader<'_>) -> bool {
     match reader.clone().members(["kind"]) {
-        Ok([(_, Value::Number(kind))]) => matches!(kind, "0" | "2"),
-        Ok([(_, Value::Plain(kind))]) => !matches!(
+        Ok([(_, FieldValue::Number(kind))]) => matches!(kind, "0" | "2"),
+        Ok([(_, FieldValue::Plain(kind))]) => !matches!(
             kind,
             "SPAN_KIND_INTERNAL" | "SPAN_KIND_CLIENT" | "SPAN_KIND_PRODUCER" | "SPAN_KIND_CONSUMER"
         ),

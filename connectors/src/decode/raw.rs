@@ -8,14 +8,14 @@ use std::ops::Range;
 use keytide_config::Unit;
 
 use super::route::UNKNOWN;
-use super::value::Value;
+use super::value::FieldValue;
 
 /// Values of places of `[keys].from` that are held without allocating.
-const PLACES: usize = 4;
+const INLINE_KEY_VALUES: usize = 4;
 
 /// The canonical fields, and what else identifies a record.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Name {
+pub(super) enum EventField {
     RequestId,
     Time,
     Key,
@@ -50,9 +50,9 @@ pub(super) enum Name {
 }
 
 /// How many there are.
-pub(super) const NAMES: usize = Name::ALL.len();
+pub(super) const FIELDS: usize = EventField::ALL.len();
 
-impl Name {
+impl EventField {
     /// All of them, in order.
     pub(super) const ALL: [Self; 25] = [
         Self::RequestId,
@@ -116,24 +116,24 @@ impl Name {
 /// One record, borrowed from its message.
 #[derive(Clone)]
 pub(super) struct RawEvent<'a> {
-    values: [Value<'a>; NAMES],
+    values: [FieldValue<'a>; FIELDS],
     /// The rank of the place that a field was found in, where it was.
-    ranks: [u8; NAMES],
+    ranks: [u8; FIELDS],
     /// What was found in places of `[keys].from`, by rule: the first ones, and those that no longer fit.
-    places: [(u16, Value<'a>); PLACES],
-    places_len: usize,
-    more_places: Vec<(u16, Value<'a>)>,
+    key_values: [(u16, FieldValue<'a>); INLINE_KEY_VALUES],
+    key_values_len: usize,
+    more_key_values: Vec<(u16, FieldValue<'a>)>,
     /// Secrets that can't become the key.
-    further: Vec<Value<'a>>,
+    further: Vec<FieldValue<'a>>,
     time_unit: Option<Unit>,
     latency_unit: Option<Unit>,
     end_unit: Option<Unit>,
-    /// A bit for each member that identifies the call, by [`Identity`]: it stood in the record.
+    /// A bit for each member that identifies the call, by [`IdentityIndex`]: it stood in the record.
     seen: [u64; IDENTITIES / 64],
     /// What of the identity stands twice, with different values.
-    conflict: Option<Name>,
+    conflict: Option<EventField>,
     /// The time that stands second, where two do.
-    second_time: Option<(Value<'a>, Option<Unit>)>,
+    second_time: Option<(FieldValue<'a>, Option<Unit>)>,
     /// Where texts stand that hold JSON of which something is asked for.
     pub(super) nested: Vec<Range<usize>>,
     /// True if its request id is that of what wraps it, which no caller chooses.
@@ -149,11 +149,11 @@ impl Default for RawEvent<'_> {
     #[inline]
     fn default() -> Self {
         Self {
-            values: [Value::Missing; NAMES],
-            ranks: [0; NAMES],
-            places: [(0, Value::Missing); PLACES],
-            places_len: 0,
-            more_places: Vec::new(),
+            values: [FieldValue::Missing; FIELDS],
+            ranks: [0; FIELDS],
+            key_values: [(0, FieldValue::Missing); INLINE_KEY_VALUES],
+            key_values_len: 0,
+            more_key_values: Vec::new(),
             further: Vec::new(),
             time_unit: None,
             latency_unit: None,
@@ -170,7 +170,7 @@ impl Default for RawEvent<'_> {
 }
 
 /// A member that identifies the call: which of at most [`IDENTITIES`] of its shape.
-pub(super) type Identity = u8;
+pub(super) type IdentityIndex = u8;
 
 /// Members that identify the call, at most. No shape has as many: OpenTelemetry's has six places for each of 16 names,
 /// and for two of each of eight rules.
@@ -178,17 +178,17 @@ pub(super) const IDENTITIES: usize = 256;
 
 impl<'a> RawEvent<'a> {
     /// The value of a field.
-    pub(super) fn get(&self, name: Name) -> Value<'a> {
+    pub(super) fn get(&self, name: EventField) -> FieldValue<'a> {
         self.values[name as usize]
     }
 
     /// Which of its places a field was found in.
-    pub(super) fn rank(&self, name: Name) -> Option<u8> {
+    pub(super) fn rank(&self, name: EventField) -> Option<u8> {
         (!self.get(name).is_empty()).then(|| self.ranks[name as usize])
     }
 
     /// Sets a field. A value that says nothing doesn't replace one that does.
-    pub(super) fn set(&mut self, name: Name, value: Value<'a>) {
+    pub(super) fn set(&mut self, name: EventField, value: FieldValue<'a>) {
         if !value.is_empty() {
             self.values[name as usize] = value;
         }
@@ -197,11 +197,11 @@ impl<'a> RawEvent<'a> {
     /// Sets a field from one of several places, in the `unit` of this place where it has one of its own. Of places
     /// that say something the one of lowest rank counts, and of the same place its last value.
     #[inline]
-    pub(super) fn set_from(&mut self, name: Name, rank: u8, value: Value<'a>, unit: Option<Unit>) {
+    pub(super) fn set_from(&mut self, name: EventField, rank: u8, value: FieldValue<'a>, unit: Option<Unit>) {
         let at = name as usize;
         // A time of 0 is none, as OTLP defines it: any other goes before it.
         let rank = match (name, value) {
-            (Name::Time | Name::End, Value::Plain("0") | Value::Number("0")) => u8::MAX,
+            (EventField::Time | EventField::End, FieldValue::Plain("0") | FieldValue::Number("0")) => u8::MAX,
             _ => rank,
         };
         if value.is_empty() || (self.ranks[at] < rank && !self.values[at].is_empty()) {
@@ -210,16 +210,16 @@ impl<'a> RawEvent<'a> {
         self.values[at] = value;
         self.ranks[at] = rank;
         match name {
-            Name::Time => self.time_unit = unit,
-            Name::Latency => self.latency_unit = unit,
-            Name::End => self.end_unit = unit,
+            EventField::Time => self.time_unit = unit,
+            EventField::Latency => self.latency_unit = unit,
+            EventField::End => self.end_unit = unit,
             _ => {}
         }
     }
 
     /// Returns whether a member that identifies the call stood in the record before; from now on it did.
     #[inline]
-    pub(super) fn is_repeated(&mut self, identity: Identity) -> bool {
+    pub(super) fn is_repeated(&mut self, identity: IdentityIndex) -> bool {
         let (seen, bit) = (&mut self.seen[usize::from(identity) / 64], 1 << (identity % 64));
         let repeated = *seen & bit != 0;
         *seen |= bit;
@@ -229,12 +229,12 @@ impl<'a> RawEvent<'a> {
     /// A field of the call's identity that stands a second time in the same place: a caller may have written one of
     /// the two. The first counts, unless they differ: then neither does.
     #[cold]
-    pub(super) fn again(&mut self, name: Name, rank: u8, value: Value<'a>, unit: Option<Unit>) {
+    pub(super) fn repeat(&mut self, name: EventField, rank: u8, value: FieldValue<'a>, unit: Option<Unit>) {
         let at = name as usize;
-        let first = if self.ranks[at] == rank { self.values[at] } else { Value::Missing };
-        if !first.says_as(value) {
+        let first = if self.ranks[at] == rank { self.values[at] } else { FieldValue::Missing };
+        if !first.is_same_text(value) {
             self.conflict.get_or_insert(name);
-            if name == Name::Time {
+            if name == EventField::Time {
                 self.second_time.get_or_insert((value, unit));
             }
         }
@@ -245,32 +245,33 @@ impl<'a> RawEvent<'a> {
 
     /// A place of `[keys].from` that stands a second time. Both values are secrets.
     #[cold]
-    pub(super) fn place_again(&mut self, rule: u16, value: Value<'a>) {
-        let first = self.places().find(|(of, _)| *of == rule).map_or(Value::Missing, |(_, first)| first);
-        if !first.says_as(value) {
-            self.conflict.get_or_insert(Name::Key);
+    pub(super) fn repeat_key_value(&mut self, rule: u16, value: FieldValue<'a>) {
+        let first =
+            self.key_values().find(|(of, _)| *of == rule).map_or(FieldValue::Missing, |(_, first)| first);
+        if !first.is_same_text(value) {
+            self.conflict.get_or_insert(EventField::Key);
         }
-        self.set_place(rule, value);
+        self.set_key_value(rule, value);
     }
 
     /// The identity can't be told.
-    pub(super) fn set_conflict(&mut self, name: Name) {
+    pub(super) fn set_conflict(&mut self, name: EventField) {
         self.conflict.get_or_insert(name);
     }
 
     /// What of the identity stands twice with different values.
-    pub(super) fn conflict(&self) -> Option<Name> {
+    pub(super) fn conflict(&self) -> Option<EventField> {
         self.conflict
     }
 
     /// The time that stands second, where two do.
-    pub(super) fn second_time(&self) -> Option<(Value<'a>, Option<Unit>)> {
+    pub(super) fn second_time(&self) -> Option<(FieldValue<'a>, Option<Unit>)> {
         self.second_time
     }
 
     /// Sets the time, in a unit of its own.
-    pub(super) fn set_time(&mut self, value: Value<'a>, unit: Unit) {
-        self.set(Name::Time, value);
+    pub(super) fn set_time(&mut self, value: FieldValue<'a>, unit: Unit) {
+        self.set(EventField::Time, value);
         self.time_unit = Some(unit);
     }
 
@@ -291,10 +292,10 @@ impl<'a> RawEvent<'a> {
 
     /// Takes method and path from the request line, as [`set_request`] does.
     pub(super) fn split_request(&mut self) {
-        match self.get(Name::Request) {
-            Value::Plain(line) => set_request(self, line, Value::Plain),
-            Value::Json(line) => set_request(self, line, Value::Json),
-            Value::Log(line) => set_request(self, line, Value::Log),
+        match self.get(EventField::Request) {
+            FieldValue::Plain(line) => set_request(self, line, FieldValue::Plain),
+            FieldValue::Json(line) => set_request(self, line, FieldValue::Json),
+            FieldValue::Log(line) => set_request(self, line, FieldValue::Log),
             _ => {}
         }
     }
@@ -302,7 +303,7 @@ impl<'a> RawEvent<'a> {
     /// Returns whether it says anything of a call: without a status, a method, a path and a route it is something else that
     /// has a time.
     pub(super) fn is_call(&self) -> bool {
-        use Name::{Count, GatewayRoute, Method, Path, Request, Route, Status};
+        use EventField::{Count, GatewayRoute, Method, Path, Request, Route, Status};
         [Status, Method, Path, Route, GatewayRoute, Request, Count]
             .iter()
             .any(|name| !self.get(*name).is_empty())
@@ -310,9 +311,9 @@ impl<'a> RawEvent<'a> {
 
     /// A time of a place whose unit is a text form is in `unit` after all where it is a number.
     pub(super) fn number_is(&mut self, unit: Unit) {
-        let number = match self.get(Name::Time) {
-            Value::Number(_) => true,
-            Value::Plain(text) => text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'),
+        let number = match self.get(EventField::Time) {
+            FieldValue::Number(_) => true,
+            FieldValue::Plain(text) => text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'),
             _ => false,
         };
         if number && matches!(self.time_unit, Some(Unit::Rfc3339 | Unit::Clf)) {
@@ -321,40 +322,40 @@ impl<'a> RawEvent<'a> {
     }
 
     /// Forgets a field.
-    pub(super) fn clear(&mut self, name: Name) {
-        self.values[name as usize] = Value::Missing;
+    pub(super) fn clear(&mut self, name: EventField) {
+        self.values[name as usize] = FieldValue::Missing;
     }
 
     /// Sets what was found in the place that rule `rule` of `[keys].from` names. Every value is kept: all of
     /// them are secrets, also those that don't become the key.
-    pub(super) fn set_place(&mut self, rule: u16, value: Value<'a>) {
+    pub(super) fn set_key_value(&mut self, rule: u16, value: FieldValue<'a>) {
         if value.is_empty() {
             return;
         }
-        match self.places.get_mut(self.places_len) {
-            Some(place) => {
-                *place = (rule, value);
-                self.places_len += 1;
+        match self.key_values.get_mut(self.key_values_len) {
+            Some(slot) => {
+                *slot = (rule, value);
+                self.key_values_len += 1;
             }
-            None => self.more_places.push((rule, value)),
+            None => self.more_key_values.push((rule, value)),
         }
     }
 
     /// The values found in places of `[keys].from`, with their rules, as they were found.
-    pub(super) fn places(&self) -> impl DoubleEndedIterator<Item = (u16, Value<'a>)> {
-        self.places[..self.places_len].iter().chain(&self.more_places).copied()
+    pub(super) fn key_values(&self) -> impl DoubleEndedIterator<Item = (u16, FieldValue<'a>)> {
+        self.key_values[..self.key_values_len].iter().chain(&self.more_key_values).copied()
     }
 
     /// A further value of a place: a secret that can't become the key.
-    pub(super) fn add_secret(&mut self, value: Value<'a>) {
+    pub(super) fn add_secret(&mut self, value: FieldValue<'a>) {
         if !value.is_empty() {
             self.further.push(value);
         }
     }
 
     /// Everything that was found in places of `[keys].from`.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = Value<'a>> {
-        self.places().map(|(_, value)| value).chain(self.further.iter().copied())
+    pub(super) fn secrets(&self) -> impl Iterator<Item = FieldValue<'a>> {
+        self.key_values().map(|(_, value)| value).chain(self.further.iter().copied())
     }
 }
 
@@ -368,19 +369,23 @@ pub(super) fn request_line(request: &str) -> Option<(&str, &str)> {
 
 /// Takes method and path from a request line, where they don't stand on their own. One that isn't HTTP (`-`, the bytes of
 /// a TLS handshake) is a call of method `OTHER` without a path.
-pub(super) fn set_request<'a>(raw: &mut RawEvent<'a>, request: &'a str, value: fn(&'a str) -> Value<'a>) {
-    let (no_method, no_path) = (raw.get(Name::Method).is_empty(), raw.get(Name::Path).is_empty());
+pub(super) fn set_request<'a>(
+    raw: &mut RawEvent<'a>,
+    request: &'a str,
+    value: fn(&'a str) -> FieldValue<'a>,
+) {
+    let (no_method, no_path) = (raw.get(EventField::Method).is_empty(), raw.get(EventField::Path).is_empty());
     match request_line(request) {
         Some((method, target)) => {
             if no_method {
-                raw.set(Name::Method, Value::Plain(method));
+                raw.set(EventField::Method, FieldValue::Plain(method));
             }
             // The target of CONNECT is a host, and any host at all.
             if no_path && method != "CONNECT" {
-                raw.set(Name::Path, value(target));
+                raw.set(EventField::Path, value(target));
             }
         }
-        None if no_method => raw.set(Name::Method, Value::Plain("OTHER")),
+        None if no_method => raw.set(EventField::Method, FieldValue::Plain("OTHER")),
         None => {}
     }
 }

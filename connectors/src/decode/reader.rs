@@ -17,25 +17,32 @@
 //! It recurses nowhere.
 
 use super::escape::unescape_json;
-use super::value::Value;
+use super::value::FieldValue;
 
 /// Why a value can't be read: the text isn't JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unreadable {
+pub(super) struct JsonError {
     /// What should have stood there.
     pub(super) expected: &'static str,
     /// Where, as a byte of the text.
     pub(super) at: usize,
 }
 
+impl JsonError {
+    /// Returns the reason of the dead letter of a record that starts at byte `start` of the text.
+    pub(super) fn reason(self, start: usize) -> String {
+        format!("not JSON: expected {} at byte {}", self.expected, self.at.saturating_sub(start))
+    }
+}
+
 /// Reads values one after the other.
 #[derive(Clone)]
-pub(super) struct Reader<'a> {
+pub(super) struct JsonReader<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> JsonReader<'a> {
     /// A reader at the start of `text`; a byte order mark is skipped.
     pub(super) fn new(text: &'a str) -> Self {
         let at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
@@ -79,18 +86,18 @@ impl<'a> Reader<'a> {
 
     /// Enters the object at which the reader stands.
     #[inline]
-    pub(super) fn enter_object(&mut self) -> Result<(), Unreadable> {
+    pub(super) fn enter_object(&mut self) -> Result<(), JsonError> {
         self.enter(b'{', "an object")
     }
 
     /// Enters the array at which the reader stands.
     #[inline]
-    pub(super) fn enter_array(&mut self) -> Result<(), Unreadable> {
+    pub(super) fn enter_array(&mut self) -> Result<(), JsonError> {
         self.enter(b'[', "an array")
     }
 
     #[inline]
-    fn enter(&mut self, bracket: u8, expected: &'static str) -> Result<(), Unreadable> {
+    fn enter(&mut self, bracket: u8, expected: &'static str) -> Result<(), JsonError> {
         if self.token() != Some(bracket) {
             return Err(self.expected(expected));
         }
@@ -101,7 +108,7 @@ impl<'a> Reader<'a> {
     /// Moves to the next member's name and says whether there is one; if not, the reader stands behind the
     /// object. `first` is true at the call that follows [`enter_object`](Self::enter_object).
     #[inline]
-    pub(super) fn member(&mut self, first: &mut bool) -> Result<bool, Unreadable> {
+    pub(super) fn member(&mut self, first: &mut bool) -> Result<bool, JsonError> {
         let mut token = self.token();
         match token {
             Some(b'}') => {
@@ -125,7 +132,7 @@ impl<'a> Reader<'a> {
 
     /// Reads a member's name and moves to its value.
     #[inline]
-    pub(super) fn name(&mut self) -> Result<Value<'a>, Unreadable> {
+    pub(super) fn name(&mut self) -> Result<FieldValue<'a>, JsonError> {
         let name = self.string()?;
         if self.token() != Some(b':') {
             return Err(self.expected("`:`"));
@@ -147,7 +154,7 @@ impl<'a> Reader<'a> {
     /// Moves to the next element and says whether there is one; if not, the reader stands behind the array.
     /// `first` is true at the call that follows [`enter_array`](Self::enter_array).
     #[inline]
-    pub(super) fn element(&mut self, first: &mut bool) -> Result<bool, Unreadable> {
+    pub(super) fn element(&mut self, first: &mut bool) -> Result<bool, JsonError> {
         match self.token() {
             Some(b']') => {
                 self.at += 1;
@@ -166,39 +173,39 @@ impl<'a> Reader<'a> {
 
     /// Reads any value, to its end. Objects and arrays are passed over.
     #[inline]
-    pub(super) fn value(&mut self) -> Result<Value<'a>, Unreadable> {
+    pub(super) fn value(&mut self) -> Result<FieldValue<'a>, JsonError> {
         let token = self.token();
         self.value_at(token)
     }
 
     /// Reads the value that begins with `token`, where the reader stands.
     #[inline]
-    pub(super) fn value_at(&mut self, token: Option<u8>) -> Result<Value<'a>, Unreadable> {
+    pub(super) fn value_at(&mut self, token: Option<u8>) -> Result<FieldValue<'a>, JsonError> {
         match token {
             Some(b'"') => self.string(),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b'{') => self.pass_over().map(|_| Value::Object),
-            Some(b'[') => self.pass_over().map(Value::Array),
-            Some(b't') => self.word("true", Value::Flag(true)),
-            Some(b'f') => self.word("false", Value::Flag(false)),
-            Some(b'n') => self.word("null", Value::Missing),
+            Some(b'{') => self.pass_over().map(|_| FieldValue::Object),
+            Some(b'[') => self.pass_over().map(FieldValue::Array),
+            Some(b't') => self.word("true", FieldValue::Flag(true)),
+            Some(b'f') => self.word("false", FieldValue::Flag(false)),
+            Some(b'n') => self.word("null", FieldValue::Missing),
             _ => self.bare(self.at),
         }
     }
 
     /// Reads the array at which the reader stands, every element of it.
-    pub(super) fn array(&mut self) -> Result<Value<'a>, Unreadable> {
+    pub(super) fn array(&mut self) -> Result<FieldValue<'a>, JsonError> {
         let start = self.at;
         self.enter_array()?;
         let mut first = true;
         while self.element(&mut first)? {
             self.value()?;
         }
-        Ok(Value::Array(&self.text[start..self.at]))
+        Ok(FieldValue::Array(&self.text[start..self.at]))
     }
 
     /// Passes over the object or the array at which the reader stands.
-    fn pass_over(&mut self) -> Result<&'a str, Unreadable> {
+    fn pass_over(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         match delimit(self.text.as_bytes(), start) {
             Ok(end) => {
@@ -217,14 +224,14 @@ impl<'a> Reader<'a> {
     pub(super) fn members<const N: usize>(
         &mut self,
         names: [&str; N],
-    ) -> Result<[(usize, Value<'a>); N], Unreadable> {
-        let mut found = [(0, Value::Missing); N];
+    ) -> Result<[(usize, FieldValue<'a>); N], JsonError> {
+        let mut found = [(0, FieldValue::Missing); N];
         self.enter_object()?;
         let mut first = true;
         while self.member(&mut first)? {
             let name = match self.name()? {
-                Value::Plain(name) => names.iter().position(|wanted| *wanted == name),
-                Value::Json(escaped) => {
+                FieldValue::Plain(name) => names.iter().position(|wanted| *wanted == name),
+                FieldValue::Json(escaped) => {
                     let mut name = String::new();
                     unescape_json(escaped, &mut name);
                     names.iter().position(|wanted| *wanted == name)
@@ -291,7 +298,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    pub(super) fn string(&mut self) -> Result<Value<'a>, Unreadable> {
+    pub(super) fn string(&mut self) -> Result<FieldValue<'a>, JsonError> {
         let bytes = self.text.as_bytes();
         let start = self.at + 1;
         let mut escaped = false;
@@ -314,11 +321,11 @@ impl<'a> Reader<'a> {
         }
         let text = &self.text[start..self.at];
         self.at += 1;
-        Ok(if escaped { Value::Json(text) } else { Value::Plain(text) })
+        Ok(if escaped { FieldValue::Json(text) } else { FieldValue::Plain(text) })
     }
 
     #[inline]
-    fn number(&mut self) -> Result<Value<'a>, Unreadable> {
+    fn number(&mut self) -> Result<FieldValue<'a>, JsonError> {
         let bytes = self.text.as_bytes();
         let start = self.at;
         let mut at = start + usize::from(bytes[start] == b'-');
@@ -352,10 +359,10 @@ impl<'a> Reader<'a> {
             (None, _) => {}
         }
         self.at = at;
-        Ok(Value::Number(&self.text[start..at]))
+        Ok(FieldValue::Number(&self.text[start..at]))
     }
 
-    fn word(&mut self, word: &'static str, value: Value<'a>) -> Result<Value<'a>, Unreadable> {
+    fn word(&mut self, word: &'static str, value: FieldValue<'a>) -> Result<FieldValue<'a>, JsonError> {
         let start = self.at;
         if !self.skip_text(word) {
             return self.bare(start);
@@ -374,7 +381,7 @@ impl<'a> Reader<'a> {
 
     /// A number from `start` to `end`, or a text without quotes of which it is the beginning.
     #[cold]
-    fn bare_or(&mut self, start: usize, end: usize) -> Result<Value<'a>, Unreadable> {
+    fn bare_or(&mut self, start: usize, end: usize) -> Result<FieldValue<'a>, JsonError> {
         self.at = end;
         if self.is_member(start) {
             match self.token() {
@@ -389,12 +396,12 @@ impl<'a> Reader<'a> {
             }
         }
         self.at = end;
-        Ok(Value::Number(&self.text[start..end]))
+        Ok(FieldValue::Number(&self.text[start..end]))
     }
 
     /// Reads a member's value that has no quotes: up to the next member, the end of the object or of the line.
     #[cold]
-    fn bare(&mut self, start: usize) -> Result<Value<'a>, Unreadable> {
+    fn bare(&mut self, start: usize) -> Result<FieldValue<'a>, JsonError> {
         self.at = start;
         if !self.is_member(start) {
             return Err(self.expected("a value"));
@@ -411,7 +418,7 @@ impl<'a> Reader<'a> {
         }
         self.at = at;
         let text = self.text[start..at].trim_ascii().trim_end_matches(',');
-        Ok(if text.is_empty() { Value::Missing } else { Value::Plain(text) })
+        Ok(if text.is_empty() { FieldValue::Missing } else { FieldValue::Plain(text) })
     }
 
     /// Returns whether the value at `start` is a member's.
@@ -420,8 +427,8 @@ impl<'a> Reader<'a> {
     }
 
     #[cold]
-    fn expected(&self, expected: &'static str) -> Unreadable {
-        Unreadable { expected, at: self.at }
+    fn expected(&self, expected: &'static str) -> JsonError {
+        JsonError { expected, at: self.at }
     }
 }
 
@@ -513,7 +520,7 @@ mod tests {
     use super::*;
 
     /// Reads every value of a text strictly, as the reader does where something is asked for.
-    fn read_all(reader: &mut Reader<'_>) -> Result<(), Unreadable> {
+    fn read_all(reader: &mut JsonReader<'_>) -> Result<(), JsonError> {
         let mut first = true;
         match reader.token() {
             Some(b'{') => {
@@ -538,17 +545,17 @@ mod tests {
 
     /// Returns whether the whole text is one value, by this reader.
     fn accepts(text: &str) -> bool {
-        let mut reader = Reader::new(text);
+        let mut reader = JsonReader::new(text);
         read_all(&mut reader).is_ok() && reader.token().is_none()
     }
 
-    fn text(value: Value<'_>) -> Option<String> {
+    fn text(value: FieldValue<'_>) -> Option<String> {
         value.text(&mut String::new()).unwrap().map(str::to_owned)
     }
 
     /// The member `a` of an object, and whether the object could be read.
     fn member(object: &str) -> Option<String> {
-        let [(_, value)] = Reader::new(object).members(["a"]).ok()?;
+        let [(_, value)] = JsonReader::new(object).members(["a"]).ok()?;
         Some(text(value).unwrap_or_default())
     }
 
@@ -631,7 +638,7 @@ mod tests {
         #[test]
         fn texts_survive(written in any::<String>()) {
             let json = serde_json::to_string(&written).unwrap();
-            let value = Reader::new(&json).value().unwrap();
+            let value = JsonReader::new(&json).value().unwrap();
             let expected = (!matches!(written.as_str(), "" | "-")).then_some(written);
             prop_assert_eq!(text(value), expected);
         }
@@ -648,7 +655,7 @@ mod tests {
 
         #[test]
         fn arbitrary_text_is_no_panic(text in r#"[\[\]{}:," \\\n\-\.x0-9äa\u{1}]{0,40}"#) {
-            let mut reader = Reader::new(&text);
+            let mut reader = JsonReader::new(&text);
             while reader.token().is_some() && read_all(&mut reader).is_ok() {}
             let _ = delimit(text.as_bytes(), 0);
         }
@@ -671,7 +678,7 @@ mod tests {
         fn plain_values_are_those_of_the_reader(
             text in prop_oneof![r#""[a\\\\"\n\u{1}ä]{0,12}"?[,}]"#, r#"[0-9]{0,4}\.?[0-9e]{0,3}(,|,"|\}|\]| )?"#]
         ) {
-            let (mut short, mut long) = (Reader::new(&text), Reader::new(&text));
+            let (mut short, mut long) = (JsonReader::new(&text), JsonReader::new(&text));
             let plain = match text.as_bytes().first() {
                 Some(b'"') => short.plain_text().map(|text| (true, text)),
                 _ => short.plain_number().map(|text| (false, text)),
@@ -680,8 +687,8 @@ mod tests {
                 None => prop_assert_eq!(short.at(), 0),
                 Some((is_text, plain)) => {
                     match long.value() {
-                        Ok(Value::Plain(text)) => prop_assert_eq!((true, text), (is_text, plain)),
-                        Ok(Value::Number(text)) => prop_assert_eq!((false, text), (is_text, plain)),
+                        Ok(FieldValue::Plain(text)) => prop_assert_eq!((true, text), (is_text, plain)),
+                        Ok(FieldValue::Number(text)) => prop_assert_eq!((false, text), (is_text, plain)),
                         _ => prop_assert!(false, "{}", text),
                     }
                     prop_assert_eq!(short.at(), long.at());

@@ -5,18 +5,18 @@ use std::borrow::Cow;
 use super::bytes::restored;
 
 /// A record of a dead letter: bytes, or a text that carries them.
-pub(super) trait Record {
+pub(super) trait RecordBytes {
     /// The bytes as they arrived.
     fn bytes(&self) -> Cow<'_, [u8]>;
 }
 
-impl Record for [u8] {
+impl RecordBytes for [u8] {
     fn bytes(&self) -> Cow<'_, [u8]> {
         Cow::Borrowed(self)
     }
 }
 
-impl Record for str {
+impl RecordBytes for str {
     fn bytes(&self) -> Cow<'_, [u8]> {
         restored(self)
     }

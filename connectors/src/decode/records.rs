@@ -28,12 +28,12 @@ use super::bytes::carried;
 use super::canonical::Canonical;
 use super::container::behind_agents;
 use super::escape::unescape_json;
-use super::message::{Ledger, Outer, Records};
-use super::raw::{Name, RawEvent};
-use super::reader::{Reader, Unreadable};
-use super::shape::{Format, HIDDEN, Shape, Template};
-use super::unescaped::{self, Form};
-use super::value::Value;
+use super::message::{Ledger, Outer, RecordReader};
+use super::raw::{EventField, RawEvent};
+use super::reader::{JsonError, JsonReader};
+use super::shape::{HIDDEN, RecordFormat, Shape, Template};
+use super::unescaped::{self, MendedForm};
+use super::value::FieldValue;
 
 /// Wrappers within wrappers that are taken off.
 pub(super) const WRAPPERS: usize = 4;
@@ -41,7 +41,7 @@ pub(super) const WRAPPERS: usize = 4;
 const READ_IN_VAIN: usize = 64;
 
 /// The fields that objects state for all records within them; read once, however many these are.
-pub(super) type Around<'a> = Result<RawEvent<'a>, Unreadable>;
+pub(super) type Around<'a> = Result<RawEvent<'a>, JsonError>;
 
 /// Reads the records of one source whose format is JSON.
 pub(super) struct JsonRecords {
@@ -51,7 +51,7 @@ pub(super) struct JsonRecords {
 }
 
 impl JsonRecords {
-    pub(super) fn new(source: &Source, format: &Format, context: &Context) -> Self {
+    pub(super) fn new(source: &Source, format: &RecordFormat, context: &Context) -> Self {
         let shape = Shape::new(source, format);
         let mut canonical = Canonical::new(source, shape.units, context);
         // Who maps the field vouches for it.
@@ -76,7 +76,7 @@ impl JsonRecords {
     }
 }
 
-impl Records for JsonRecords {
+impl RecordReader for JsonRecords {
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
         let mut objects = self.objects(outer, ledger);
         walk(&carried(text), ledger, &mut objects);
@@ -84,21 +84,21 @@ impl Records for JsonRecords {
 }
 
 /// A visitor of the objects of a text.
-pub(super) trait Visit {
+pub(super) trait ObjectVisitor {
     /// Moves the reader behind the object at which it stands, and accounts for it.
     ///
     /// # Errors
     /// If it can't be read. Then nothing was accounted for.
     fn object<'a>(
         &mut self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         text: &'a str,
         in_array: bool,
         ledger: &mut Ledger<'_>,
-    ) -> Result<ControlFlow<()>, Unreadable>;
+    ) -> Result<ControlFlow<()>, JsonError>;
 
     /// Accounts for a text among the records, if it is one that holds records.
-    fn text(&mut self, _text: Value<'_>, _ledger: &mut Ledger<'_>) -> bool {
+    fn text(&mut self, _text: FieldValue<'_>, _ledger: &mut Ledger<'_>) -> bool {
         false
     }
 
@@ -110,7 +110,7 @@ pub(super) trait Visit {
     fn mend(
         &mut self,
         _line: &str,
-        _fault: Unreadable,
+        _fault: JsonError,
         _ledger: &mut Ledger<'_>,
     ) -> Result<bool, &'static str> {
         Ok(false)
@@ -190,7 +190,7 @@ impl Objects<'_, '_> {
     ) -> Around<'a> {
         let mut raw = outside.clone()?;
         if let Some(at) = at {
-            let mut reader = Reader::new(text);
+            let mut reader = JsonReader::new(text);
             reader.restart(at);
             self.shape.read_member(name, &mut reader, &mut raw)?;
         }
@@ -201,7 +201,7 @@ impl Objects<'_, '_> {
     /// `around` it holds.
     pub(super) fn within<'a>(
         &mut self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         text: &'a str,
         around: &Around<'a>,
         ledger: &mut Ledger<'_>,
@@ -220,19 +220,19 @@ impl Objects<'_, '_> {
         {
             whole = text;
             read = around.clone().and_then(|mut raw| {
-                self.shape.read(&mut Reader::new(&whole), &mut raw)?;
+                self.shape.read(&mut JsonReader::new(&whole), &mut raw)?;
                 Ok(raw)
             });
         }
         match read {
             Ok(raw) => self.enter(raw, record, ledger),
-            Err(fault) => ledger.refuse(record, told(fault, start)),
+            Err(fault) => ledger.refuse(record, fault.reason(start)),
         }
     }
 
     #[inline]
     fn enter(&mut self, raw: RawEvent<'_>, record: &str, ledger: &mut Ledger<'_>) {
-        if self.outer.is_silent() {
+        if self.outer.is_empty() {
             // A record is a kilobyte: mostly it isn't moved.
             return enter(self.shape, self.canonical, &raw, record, ledger);
         }
@@ -272,21 +272,21 @@ const LINE_END: &str = "the line's end behind its record";
 pub(super) const NOT_A_CALL: &str = "not a call: neither status nor method, path or route; `[source.only]` can say \
                                      which records are calls, so that others are passed over";
 
-impl Visit for Objects<'_, '_> {
+impl ObjectVisitor for Objects<'_, '_> {
     fn object<'a>(
         &mut self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         text: &'a str,
         in_array: bool,
         ledger: &mut Ledger<'_>,
-    ) -> Result<ControlFlow<()>, Unreadable> {
+    ) -> Result<ControlFlow<()>, JsonError> {
         let start = reader.at();
         let mut raw = RawEvent::default();
         self.shape.read(reader, &mut raw)?;
         let end = reader.at();
         let record = &text[start..end];
         if !in_array && end >= self.alike_to && !self.may_end(text, start, end) {
-            return Err(Unreadable { expected: LINE_END, at: end });
+            return Err(JsonError { expected: LINE_END, at: end });
         }
         if !raw.nested.is_empty()
             && self.depth < WRAPPERS
@@ -296,10 +296,10 @@ impl Visit for Objects<'_, '_> {
             return Ok(ControlFlow::Continue(()));
         }
         // An agent's `path` makes no call: every record of one has its time.
-        let is_call = raw.is_call() && !(raw.get(Name::Time).is_empty() && self.outer.is_silent());
-        if !raw.get(Name::Wrapped).is_empty() && !is_call && self.depth < WRAPPERS {
+        let is_call = raw.is_call() && !(raw.get(EventField::Time).is_empty() && self.outer.is_empty());
+        if !raw.get(EventField::Wrapped).is_empty() && !is_call && self.depth < WRAPPERS {
             let mut buffer = String::new();
-            if let Some(inner) = json(raw.get(Name::Wrapped), &mut buffer) {
+            if let Some(inner) = json(raw.get(EventField::Wrapped), &mut buffer) {
                 self.unwrapped(inner, raw.met, ledger);
                 return Ok(ControlFlow::Continue(()));
             }
@@ -312,7 +312,7 @@ impl Visit for Objects<'_, '_> {
         self.alike_to = to + 1;
     }
 
-    fn text(&mut self, text: Value<'_>, ledger: &mut Ledger<'_>) -> bool {
+    fn text(&mut self, text: FieldValue<'_>, ledger: &mut Ledger<'_>) -> bool {
         let mut buffer = String::new();
         match json(text, &mut buffer) {
             Some(inner) if self.depth < WRAPPERS => {
@@ -323,15 +323,15 @@ impl Visit for Objects<'_, '_> {
         }
     }
 
-    fn mend(&mut self, line: &str, fault: Unreadable, ledger: &mut Ledger<'_>) -> Result<bool, &'static str> {
+    fn mend(&mut self, line: &str, fault: JsonError, ledger: &mut Ledger<'_>) -> Result<bool, &'static str> {
         if self.template == Template::None {
             return Ok(false);
         }
         let is_hidden = fault.expected == HIDDEN;
-        let form = if is_hidden { Form::Flat } else { Form::Nested };
+        let form = if is_hidden { MendedForm::Flat } else { MendedForm::Nested };
         // A caller's brackets needn't match each other.
         let may_be_flat = !is_hidden && self.template != Template::Escaped && has_brackets(line);
-        let flat = Unreadable { expected: HIDDEN, at: fault.at };
+        let flat = JsonError { expected: HIDDEN, at: fault.at };
         let mended = match unescaped::mend(line, form) {
             Ok(Some(mended)) => mended,
             // An encoder's record that something follows.
@@ -340,7 +340,7 @@ impl Visit for Objects<'_, '_> {
             Err(_) if may_be_flat => return self.mend(line, flat, ledger),
             Err(reason) => return Err(reason),
         };
-        let mut reader = Reader::new(&mended);
+        let mut reader = JsonReader::new(&mended);
         let mut raw = RawEvent::default();
         let read = self.shape.read(&mut reader, &mut raw);
         let is_read = read.is_ok() && reader.token().is_none();
@@ -354,7 +354,7 @@ impl Visit for Objects<'_, '_> {
         }
         raw.recovered = true;
         if is_hidden {
-            raw.set_conflict(Name::Key);
+            raw.set_conflict(EventField::Key);
         }
         self.enter(raw, line, ledger);
         Ok(true)
@@ -373,9 +373,9 @@ pub(super) fn each<'a>(
     text: &'a str,
     at: usize,
     ledger: &mut Ledger<'_>,
-    mut element: impl FnMut(&mut Reader<'a>, &mut Ledger<'_>) -> ControlFlow<()>,
+    mut element: impl FnMut(&mut JsonReader<'a>, &mut Ledger<'_>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    let mut reader = Reader::new(text);
+    let mut reader = JsonReader::new(text);
     reader.restart(at);
     let is_array = reader.token() == Some(b'[') && reader.enter_array().is_ok();
     let mut first = true;
@@ -386,7 +386,7 @@ pub(super) fn each<'a>(
                 Ok(true) => {}
                 Ok(false) => return ControlFlow::Continue(()),
                 Err(fault) => {
-                    ledger.refuse(&text[start..], told(fault, start));
+                    ledger.refuse(&text[start..], fault.reason(start));
                     return ControlFlow::Break(());
                 }
             }
@@ -402,7 +402,7 @@ pub(super) fn each<'a>(
         }
         if reader.at() == before {
             // What can't be passed over ends the array.
-            ledger.refuse(&text[before..], told(Unreadable { expected: "a value", at: before }, before));
+            ledger.refuse(&text[before..], JsonError { expected: "a value", at: before }.reason(before));
             return ControlFlow::Break(());
         }
     }
@@ -410,7 +410,7 @@ pub(super) fn each<'a>(
 
 /// Returns whether there is one value of JSON and nothing else.
 pub(super) fn is_one_value(text: &str) -> bool {
-    let mut reader = Reader::new(text);
+    let mut reader = JsonReader::new(text);
     reader.value().is_ok() && reader.token().is_none()
 }
 
@@ -423,7 +423,7 @@ fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> Option<Strin
     // Others stand in what is around the record.
     for place in nested.iter().filter(|place| place.start >= start && place.end <= end) {
         let text = &record[place.start - start..place.end - start];
-        let inner = Reader::new(text).value().ok().and_then(|value| json(value, &mut buffer));
+        let inner = JsonReader::new(text).value().ok().and_then(|value| json(value, &mut buffer));
         if let Some(inner) = inner.filter(|inner| is_one_value(inner)) {
             expanded.push_str(&record[copied..place.start - start]);
             expanded.push_str(inner);
@@ -436,8 +436,8 @@ fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> Option<Strin
 
 /// Returns whether the rest of a line is objects whose members have the names of `first`, with nothing or a comma before each.
 fn are_alike(first: &str, rest: &str) -> bool {
-    let Some(names) = names(&mut Reader::new(first)) else { return false };
-    let mut reader = Reader::new(rest);
+    let Some(names) = names(&mut JsonReader::new(first)) else { return false };
+    let mut reader = JsonReader::new(rest);
     while let Some(token) = reader.token() {
         if token == b',' {
             reader.restart(reader.at() + 1);
@@ -453,7 +453,7 @@ fn are_alike(first: &str, rest: &str) -> bool {
 }
 
 /// The names of the members of the object at which the reader stands, escapes and all, sorted.
-fn names<'a>(reader: &mut Reader<'a>) -> Option<Vec<&'a str>> {
+fn names<'a>(reader: &mut JsonReader<'a>) -> Option<Vec<&'a str>> {
     let mut names = Vec::new();
     reader.enter_object().ok()?;
     let mut first = true;
@@ -466,10 +466,10 @@ fn names<'a>(reader: &mut Reader<'a>) -> Option<Vec<&'a str>> {
 }
 
 /// The JSON that a value holds or is, unescaped into `buffer`.
-fn json<'t>(value: Value<'t>, buffer: &'t mut String) -> Option<&'t str> {
+fn json<'t>(value: FieldValue<'t>, buffer: &'t mut String) -> Option<&'t str> {
     let text = match value {
-        Value::Array(text) | Value::Plain(text) => text,
-        Value::Json(escaped) => {
+        FieldValue::Array(text) | FieldValue::Plain(text) => text,
+        FieldValue::Json(escaped) => {
             unescape_json(escaped, buffer);
             buffer
         }
@@ -481,9 +481,9 @@ fn json<'t>(value: Value<'t>, buffer: &'t mut String) -> Option<&'t str> {
 
 /// Hands all objects of a text over, one after the other. What isn't an object, and objects that `visit` can't read,
 /// are accounted for here.
-pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl Visit) {
+pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl ObjectVisitor) {
     let text = behind_agents(text);
-    let mut reader = Reader::new(text);
+    let mut reader = JsonReader::new(text);
     if reader.token().is_none() {
         return ledger.refuse(text, "empty message; expected a JSON object".to_owned());
     }
@@ -500,7 +500,7 @@ pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl Visit) 
                     continue;
                 }
                 let at = reader.at();
-                let fault = Unreadable { expected: "a record behind `,`", at };
+                let fault = JsonError { expected: "a record behind `,`", at };
                 walk.recover(fault, at, &mut reader, false)
             }
             _ => walk.record(&mut reader, false),
@@ -520,8 +520,8 @@ struct Walk<'w, 'a, 'o, V> {
     in_vain: usize,
 }
 
-impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
-    fn array(&mut self, reader: &mut Reader<'a>) -> ControlFlow<()> {
+impl<'a, V: ObjectVisitor> Walk<'_, 'a, '_, V> {
+    fn array(&mut self, reader: &mut JsonReader<'a>) -> ControlFlow<()> {
         reader.restart(reader.at() + 1);
         let mut first = true;
         loop {
@@ -537,7 +537,7 @@ impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
                 (Some(_), true) => {}
                 (token, _) => {
                     let expected = if token.is_some() { "`,` or `]` behind a record" } else { "`]`" };
-                    let fault = Unreadable { expected, at: reader.at() };
+                    let fault = JsonError { expected, at: reader.at() };
                     self.refuse(fault, reader.at(), self.text.len());
                     return ControlFlow::Break(());
                 }
@@ -548,7 +548,7 @@ impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
     }
 
     /// Has the record read at which the reader stands, and moves the reader behind it.
-    fn record(&mut self, reader: &mut Reader<'a>, in_array: bool) -> ControlFlow<()> {
+    fn record(&mut self, reader: &mut JsonReader<'a>, in_array: bool) -> ControlFlow<()> {
         let start = reader.at();
         if self.ledger.is_full() {
             self.ledger.beyond(&self.text[start..]);
@@ -557,7 +557,7 @@ impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
         let read = match reader.token() {
             Some(b'{') => self.visit.object(reader, self.text, in_array, self.ledger),
             _ => reader.value().map(|value| {
-                let is_text = matches!(value, Value::Plain(_) | Value::Json(_));
+                let is_text = matches!(value, FieldValue::Plain(_) | FieldValue::Json(_));
                 if !(is_text && self.visit.text(value, self.ledger)) {
                     // A line that only begins like JSON, with a date, say, is one dead letter.
                     if !in_array && !matches!(reader.token(), None | Some(b'{' | b'[')) {
@@ -579,9 +579,9 @@ impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
     #[cold]
     fn recover(
         &mut self,
-        fault: Unreadable,
+        fault: JsonError,
         start: usize,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         in_array: bool,
     ) -> ControlFlow<()> {
         let text = self.text;
@@ -619,14 +619,9 @@ impl<'a, V: Visit> Walk<'_, 'a, '_, V> {
         if end.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
-    fn refuse(&mut self, fault: Unreadable, start: usize, end: usize) {
-        self.ledger.refuse(self.text[start..end].trim_end(), told(fault, start));
+    fn refuse(&mut self, fault: JsonError, start: usize, end: usize) {
+        self.ledger.refuse(self.text[start..end].trim_end(), fault.reason(start));
     }
-}
-
-/// Why the record at `start` can't be read.
-pub(super) fn told(fault: Unreadable, start: usize) -> String {
-    format!("not JSON: expected {} at byte {}", fault.expected, fault.at.saturating_sub(start))
 }
 
 /// Where the next line that begins with a bracket begins.

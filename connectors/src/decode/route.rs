@@ -27,18 +27,18 @@ const CONTAINED_SECRET_BYTES: usize = 8;
 
 /// `[routes].templates`, compiled.
 #[derive(Debug)]
-pub(super) struct Templates(Vec<Template>);
+pub(super) struct RouteTemplates(Vec<RouteTemplate>);
 
 #[derive(Debug)]
-struct Template {
+struct RouteTemplate {
     text: Box<str>,
     /// `None` matches any segment that isn't empty.
     segments: Vec<Option<Box<str>>>,
 }
 
-impl Templates {
+impl RouteTemplates {
     pub(super) fn new(routes: &keytide_config::Routes) -> Self {
-        let compile = |text: &String| Template {
+        let compile = |text: &String| RouteTemplate {
             text: text.as_str().into(),
             segments: segments(text)
                 .map(|segment| {
@@ -68,7 +68,7 @@ impl Templates {
     }
 }
 
-impl Template {
+impl RouteTemplate {
     fn matches(&self, path: &str) -> bool {
         let mut found = segments(path);
         self.segments.iter().all(|wanted| {
@@ -284,7 +284,7 @@ mod tests {
         let routes =
             keytide_config::Routes { templates: templates.iter().map(ToString::to_string).collect() };
         let mut out = String::new();
-        Templates::new(&routes).write(path, &mut out);
+        RouteTemplates::new(&routes).write(path, &mut out);
         out
     }
 

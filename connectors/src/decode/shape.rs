@@ -2,7 +2,7 @@
 //!
 //! Everything the tree doesn't name is passed over. Members that aren't in the tree cost a look at a 64-bit filter;
 //! members that are cost one comparison in place as long as records have their members in the same order, because
-//! each node remembers which of its members followed which.
+//! each tree remembers which of its members followed which.
 //!
 //! **Invariant**: of a member that identifies the call (key, credential, consumer, user, request id, time, client, and
 //! all places of `[keys].from`) no second value passes unseen: [`RawEvent::conflict`] tells of two that differ. A caller
@@ -16,9 +16,9 @@ use keytide_config::{Condition, Field, KeyFrom, RoutesFrom, Source, Unit};
 
 use super::container::behind_agents;
 use super::escape::unescape_json;
-use super::raw::{IDENTITIES, Identity, Name, RawEvent};
-use super::reader::{Reader, Unreadable};
-use super::value::Value;
+use super::raw::{EventField, IDENTITIES, IdentityIndex, RawEvent};
+use super::reader::{JsonError, JsonReader};
+use super::value::FieldValue;
 
 /// What is expected where a value holds something else.
 pub(super) const HIDDEN: &str = "a value that holds nothing of the call's identity";
@@ -27,9 +27,9 @@ pub(super) const HIDDEN: &str = "a value that holds nothing of the call's identi
 const TYPED_DEPTH: usize = 8;
 
 /// Where a gateway's format has the canonical fields. Pointers are RFC 6901 without escapes.
-pub(super) struct Format {
+pub(super) struct RecordFormat {
     /// Of several pointers the first that says something counts, whatever their order in the record.
-    pub(super) fields: &'static [(Name, &'static [&'static str])],
+    pub(super) fields: &'static [(EventField, &'static [&'static str])],
     /// Unit of times and latencies, but for those in `units`.
     pub(super) unit: Unit,
     /// Pointers with a unit of their own.
@@ -64,7 +64,7 @@ pub(super) enum Template {
     Line,
 }
 
-impl Format {
+impl RecordFormat {
     /// A format in which nothing stands anywhere.
     pub(super) const EMPTY: Self = Self {
         fields: &[],
@@ -83,7 +83,7 @@ impl Format {
 
 /// A format with the source's own fields and keys.
 pub(super) struct Shape {
-    root: Node,
+    root: MemberTree,
     /// Units of the time, the end and the latency.
     pub(super) units: [Unit; 3],
     finish: fn(&mut RawEvent<'_>),
@@ -94,11 +94,11 @@ pub(super) struct Shape {
     only: Vec<Condition>,
     /// True if something is said of calls at all: a mapping without status, method, path and route takes every
     /// record for a call.
-    tells_calls: bool,
+    describes_calls: bool,
 }
 
 #[derive(Default)]
-struct Node {
+struct MemberTree {
     members: Vec<Member>,
     /// True if case makes no difference in names: headers.
     case_folded: bool,
@@ -115,37 +115,37 @@ struct Member {
     /// The name as JSON with the colon behind it, as it stands in a record that is written compactly.
     quoted: Box<str>,
     index: Option<usize>,
-    targets: Vec<Target>,
+    roles: Vec<MemberRole>,
     /// The one field that it is, as nearly all members are: then nothing else has to be looked at.
-    field: Option<(Name, u8, Option<Unit>)>,
+    field: Option<(EventField, u8, Option<Unit>)>,
     /// Where it is one of those that identify the call.
-    identity: Option<Identity>,
-    node: Node,
+    identity: Option<IdentityIndex>,
+    tree: MemberTree,
 }
 
 #[derive(Clone, Copy)]
-enum Target {
+enum MemberRole {
     /// Of several places of a field that of the lowest rank counts. The unit is the place's own.
-    Field(Name, u8, Option<Unit>),
+    Field(EventField, u8, Option<Unit>),
     /// What rule `.0` of `[keys].from` names.
-    Place(u16),
+    Key(u16),
     /// The same, percent-encoded.
-    Argument(u16),
+    KeyArgument(u16),
     /// What may be the record itself, of rank `.0`.
     Wrapped(u8),
     /// What condition `.0` of `[source.only]` is about.
     Only(u8),
 }
 
-impl Target {
+impl MemberRole {
     /// Returns whether it identifies the call.
     fn is_identity(self) -> bool {
-        use Name::{ClientIp, Consumer, Credential, Key, RequestId, Time, User};
+        use EventField::{ClientIp, Consumer, Credential, Key, RequestId, Time, User};
         match self {
             Self::Field(name, ..) => {
                 matches!(name, Key | Credential | Consumer | User | RequestId | Time | ClientIp)
             }
-            Self::Place(_) | Self::Argument(_) => true,
+            Self::Key(_) | Self::KeyArgument(_) => true,
             Self::Wrapped(_) | Self::Only(_) => false,
         }
     }
@@ -153,33 +153,33 @@ impl Target {
 
 impl Shape {
     /// The shape of `source`'s records.
-    pub(super) fn new(source: &Source, format: &Format) -> Self {
-        let mut root = Node::default();
+    pub(super) fn new(source: &Source, format: &RecordFormat) -> Self {
+        let mut root = MemberTree::default();
         if let Some(headers) = format.headers {
-            root.at(below(headers)).node.case_folded = true;
+            root.at(below(headers)).tree.case_folded = true;
         }
         for attributes in format.attributes {
-            root.at(below(attributes)).node.attributes = true;
+            root.at(below(attributes)).tree.attributes = true;
         }
         // The record itself, then what stands for it.
         let parents = || std::iter::once("").chain(format.attributes.iter().copied());
-        for name in Name::ALL {
+        for name in EventField::ALL {
             // Where the field is a key, what stands there is a secret even if another value of the field counts.
             let rules: Vec<u16> = (0..)
                 .zip(&source.keys.from)
                 .filter(|(_, from)| reads(from) == Some(name))
                 .map(|(rule, _)| rule)
                 .collect();
-            let target = if name == Name::Route && source.routes == RoutesFrom::Path {
-                Name::GatewayRoute
+            let field_name = if name == EventField::Route && source.routes == RoutesFrom::Path {
+                EventField::GatewayRoute
             } else {
                 name
             };
             if let Some(field) = configured(source, name) {
                 for (rank, pointer) in (0..).zip(&field.at) {
                     let tokens = || pointer.0.iter().map(String::as_str);
-                    root.insert(tokens(), Target::Field(target, rank, None));
-                    rules.iter().for_each(|rule| root.insert(tokens(), Target::Place(*rule)));
+                    root.insert(tokens(), MemberRole::Field(field_name, rank, None));
+                    rules.iter().for_each(|rule| root.insert(tokens(), MemberRole::Key(*rule)));
                 }
                 continue;
             }
@@ -188,33 +188,33 @@ impl Shape {
             for (rank, (parent, pointer)) in (0..).zip(places) {
                 let unit = format.units.iter().find(|(of, _)| *of == pointer).map(|(_, unit)| *unit);
                 let tokens = || below(parent).chain(below(pointer));
-                root.insert(tokens(), Target::Field(target, rank, unit));
-                rules.iter().for_each(|rule| root.insert(tokens(), Target::Place(*rule)));
+                root.insert(tokens(), MemberRole::Field(field_name, rank, unit));
+                rules.iter().for_each(|rule| root.insert(tokens(), MemberRole::Key(*rule)));
             }
         }
         for (rule, from) in (0..).zip(&source.keys.from) {
             match (from, format.headers, format.query) {
                 (KeyFrom::Header(name), Some(parent), _) | (KeyFrom::Query(name), _, Some(parent)) => {
-                    root.insert(below(parent).chain([name.as_str()]), Target::Place(rule));
+                    root.insert(below(parent).chain([name.as_str()]), MemberRole::Key(rule));
                 }
                 (KeyFrom::Field(pointer), ..) => {
-                    root.insert(pointer.0.iter().map(String::as_str), Target::Place(rule));
+                    root.insert(pointer.0.iter().map(String::as_str), MemberRole::Key(rule));
                 }
                 _ => {}
             }
             let encoded = matches!(from, KeyFrom::Query(_));
             for member in (format.members)(from) {
-                let target = if encoded { Target::Argument(rule) } else { Target::Place(rule) };
+                let role = if encoded { MemberRole::KeyArgument(rule) } else { MemberRole::Key(rule) };
                 for parent in parents() {
-                    root.insert(below(parent).chain([member.as_str()]), target);
+                    root.insert(below(parent).chain([member.as_str()]), role);
                 }
             }
         }
         for (rank, pointer) in (0..).zip(source.unwrap.iter().chain(&source.records)) {
-            root.insert(pointer.0.iter().map(String::as_str), Target::Wrapped(rank));
+            root.insert(pointer.0.iter().map(String::as_str), MemberRole::Wrapped(rank));
         }
         for (index, condition) in (0..).zip(&source.only) {
-            root.insert(condition.at.0.iter().map(String::as_str), Target::Only(index));
+            root.insert(condition.at.0.iter().map(String::as_str), MemberRole::Only(index));
         }
         let mut identities = 0;
         root.seal(&mut identities);
@@ -225,29 +225,38 @@ impl Shape {
             identities.extend(of_identity.map(|member| member.quoted.trim_end_matches(':').into()));
         }
         let unit = |name| configured(source, name).and_then(|field| field.unit).unwrap_or(format.unit);
-        let tells_calls =
-            [Name::Status, Name::Method, Name::Path, Name::Route, Name::Request].into_iter().any(|name| {
-                configured(source, name).is_some() || format.fields.iter().any(|(of, _)| *of == name)
-            });
+        let describes_calls = [
+            EventField::Status,
+            EventField::Method,
+            EventField::Path,
+            EventField::Route,
+            EventField::Request,
+        ]
+        .into_iter()
+        .any(|name| configured(source, name).is_some() || format.fields.iter().any(|(of, _)| *of == name));
         Self {
             root,
-            units: [Name::Time, Name::End, Name::Latency].map(unit),
+            units: [EventField::Time, EventField::End, EventField::Latency].map(unit),
             finish: format.finish,
             vouched_ids: format.vouched_ids,
             identities,
             only: source.only.clone(),
-            tells_calls,
+            describes_calls,
         }
     }
 
     /// Reads the object at which the reader stands.
-    pub(super) fn read<'a>(&self, reader: &mut Reader<'a>, raw: &mut RawEvent<'a>) -> Result<(), Unreadable> {
+    pub(super) fn read<'a>(
+        &self,
+        reader: &mut JsonReader<'a>,
+        raw: &mut RawEvent<'a>,
+    ) -> Result<(), JsonError> {
         self.root.read_object(reader, raw, self)?;
-        if !raw.get(Name::Request).is_empty() {
+        if !raw.get(EventField::Request).is_empty() {
             raw.split_request();
         }
         (self.finish)(raw);
-        raw.is_vouched_for = raw.rank(Name::RequestId).is_some_and(|rank| rank < self.vouched_ids);
+        raw.is_vouched_for = raw.rank(EventField::RequestId).is_some_and(|rank| rank < self.vouched_ids);
         Ok(())
     }
 
@@ -255,9 +264,9 @@ impl Shape {
     pub(super) fn read_member<'a>(
         &self,
         name: &str,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         raw: &mut RawEvent<'a>,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), JsonError> {
         match self.root.find(name) {
             Some(index) => self.root.members[index].read(reader, raw, self),
             None => reader.value().map(|_| ()),
@@ -269,12 +278,12 @@ impl Shape {
     /// # Errors
     /// If it holds what identifies the call: where a template escapes nothing, one of a caller's values may open it and
     /// a later one close it, so that what lies between is hidden.
-    fn pass_over(&self, reader: &mut Reader<'_>) -> Result<(), Unreadable> {
+    fn pass_over(&self, reader: &mut JsonReader<'_>) -> Result<(), JsonError> {
         let before = reader.clone();
         reader.value()?;
         let hidden = before.until(reader).as_bytes();
         match self.identities.iter().any(|name| memchr::memmem::find(hidden, name.as_bytes()).is_some()) {
-            true => Err(Unreadable { expected: HIDDEN, at: before.at() }),
+            true => Err(JsonError { expected: HIDDEN, at: before.at() }),
             false => Ok(()),
         }
     }
@@ -286,48 +295,48 @@ impl Shape {
 
     /// Returns whether the record is one of a call.
     pub(super) fn is_call(&self, raw: &RawEvent<'_>) -> bool {
-        !self.tells_calls || raw.is_call()
+        !self.describes_calls || raw.is_call()
     }
 }
 
 /// The field that a rule of `[keys].from` reads.
-fn reads(from: &KeyFrom) -> Option<Name> {
+fn reads(from: &KeyFrom) -> Option<EventField> {
     match from {
-        KeyFrom::Key => Some(Name::Key),
-        KeyFrom::Consumer => Some(Name::Consumer),
-        KeyFrom::Credential => Some(Name::Credential),
-        KeyFrom::User => Some(Name::User),
+        KeyFrom::Key => Some(EventField::Key),
+        KeyFrom::Consumer => Some(EventField::Consumer),
+        KeyFrom::Credential => Some(EventField::Credential),
+        KeyFrom::User => Some(EventField::User),
         KeyFrom::Header(_) | KeyFrom::Query(_) | KeyFrom::Field(_) | KeyFrom::ClientIp => None,
     }
 }
 
 /// The field that `[source.fields]` names.
-pub(super) fn configured(source: &Source, name: Name) -> Option<&Field> {
+pub(super) fn configured(source: &Source, name: EventField) -> Option<&Field> {
     let fields = &source.fields;
     match name {
-        Name::RequestId => fields.request_id.as_ref(),
-        Name::Time => fields.time.as_ref(),
-        Name::Key => fields.key.as_ref(),
-        Name::Api => fields.api.as_ref(),
-        Name::Route => fields.route.as_ref(),
-        Name::Path => fields.path.as_ref(),
-        Name::Method => fields.method.as_ref(),
-        Name::Status => fields.status.as_ref(),
-        Name::Latency => fields.latency.as_ref(),
-        Name::BytesIn => fields.bytes_in.as_ref(),
-        Name::BytesOut => fields.bytes_out.as_ref(),
-        Name::ClientIp => fields.client_ip.as_ref(),
-        Name::ForwardedFor => fields.forwarded_for.as_ref(),
-        Name::Country => fields.country.as_ref(),
-        Name::UserAgent => fields.user_agent.as_ref(),
-        Name::Consumer => fields.consumer.as_ref(),
-        Name::Credential => fields.credential.as_ref(),
-        Name::User => fields.user.as_ref(),
-        Name::Query => fields.query.as_ref(),
-        Name::Request => fields.request.as_ref(),
-        Name::End => fields.end.as_ref(),
-        Name::Count => fields.count.as_ref(),
-        Name::GatewayRoute | Name::Host | Name::Wrapped => None,
+        EventField::RequestId => fields.request_id.as_ref(),
+        EventField::Time => fields.time.as_ref(),
+        EventField::Key => fields.key.as_ref(),
+        EventField::Api => fields.api.as_ref(),
+        EventField::Route => fields.route.as_ref(),
+        EventField::Path => fields.path.as_ref(),
+        EventField::Method => fields.method.as_ref(),
+        EventField::Status => fields.status.as_ref(),
+        EventField::Latency => fields.latency.as_ref(),
+        EventField::BytesIn => fields.bytes_in.as_ref(),
+        EventField::BytesOut => fields.bytes_out.as_ref(),
+        EventField::ClientIp => fields.client_ip.as_ref(),
+        EventField::ForwardedFor => fields.forwarded_for.as_ref(),
+        EventField::Country => fields.country.as_ref(),
+        EventField::UserAgent => fields.user_agent.as_ref(),
+        EventField::Consumer => fields.consumer.as_ref(),
+        EventField::Credential => fields.credential.as_ref(),
+        EventField::User => fields.user.as_ref(),
+        EventField::Query => fields.query.as_ref(),
+        EventField::Request => fields.request.as_ref(),
+        EventField::End => fields.end.as_ref(),
+        EventField::Count => fields.count.as_ref(),
+        EventField::GatewayRoute | EventField::Host | EventField::Wrapped => None,
     }
 }
 
@@ -336,17 +345,17 @@ fn below(pointer: &str) -> impl Iterator<Item = &str> {
     pointer.split('/').skip(1)
 }
 
-impl Node {
+impl MemberTree {
     /// The member behind a pointer, made if need be. An empty pointer, which names the record itself, is the
     /// member with the empty name: no field is a whole record.
     fn at<'p>(&mut self, pointer: impl IntoIterator<Item = &'p str>) -> &mut Member {
         let mut tokens = pointer.into_iter();
         let member = self.member(tokens.next().unwrap_or(""));
-        tokens.fold(member, |member, token| member.node.member(token))
+        tokens.fold(member, |member, token| member.tree.member(token))
     }
 
-    fn insert<'p>(&mut self, pointer: impl IntoIterator<Item = &'p str>, target: Target) {
-        self.at(pointer).targets.push(target);
+    fn insert<'p>(&mut self, pointer: impl IntoIterator<Item = &'p str>, role: MemberRole) {
+        self.at(pointer).roles.push(role);
     }
 
     fn member(&mut self, name: &str) -> &mut Member {
@@ -358,10 +367,10 @@ impl Node {
                 name: name.into(),
                 quoted,
                 index,
-                targets: Vec::new(),
+                roles: Vec::new(),
                 field: None,
                 identity: None,
-                node: Self::default(),
+                tree: Self::default(),
             });
             self.members.len() - 1
         });
@@ -374,23 +383,23 @@ impl Node {
         self.filter =
             self.members.iter().fold(0, |filter, member| filter | filter_bit(member.name.as_bytes()));
         for member in &mut self.members {
-            if let [Target::Field(name, rank, unit)] = member.targets[..] {
+            if let [MemberRole::Field(name, rank, unit)] = member.roles[..] {
                 member.field = Some((name, rank, unit));
             }
-            if member.targets.iter().any(|target| target.is_identity()) {
-                member.identity = Identity::try_from(*identities).ok();
+            if member.roles.iter().any(|role| role.is_identity()) {
+                member.identity = IdentityIndex::try_from(*identities).ok();
                 *identities += 1;
             }
-            member.node.seal(identities);
+            member.tree.seal(identities);
         }
     }
 
     fn read_object<'a>(
         &self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         raw: &mut RawEvent<'a>,
         shape: &Shape,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), JsonError> {
         reader.enter_object()?;
         let mut first = true;
         let mut last = self.members.len();
@@ -426,10 +435,10 @@ impl Node {
 
     fn read_array<'a>(
         &self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         raw: &mut RawEvent<'a>,
         shape: &Shape,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), JsonError> {
         reader.enter_array()?;
         let mut first = true;
         let mut index = 0;
@@ -448,10 +457,10 @@ impl Node {
     /// Reads `[{"key": "a", "value": {"intValue": "7"}}, …]` as `{"a": "7", …}` is read.
     fn read_attributes<'a>(
         &self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         raw: &mut RawEvent<'a>,
         shape: &Shape,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), JsonError> {
         reader.enter_array()?;
         let mut first = true;
         while reader.element(&mut first)? {
@@ -463,8 +472,8 @@ impl Node {
             let (mut first, mut found, mut typed) = (true, None, None);
             while reader.member(&mut first)? {
                 match reader.name()? {
-                    Value::Plain("key") => found = self.find_text(reader.value()?),
-                    Value::Plain("value") => {
+                    FieldValue::Plain("key") => found = self.find_text(reader.value()?),
+                    FieldValue::Plain("value") => {
                         typed = Some(reader.clone());
                         reader.value()?;
                     }
@@ -480,10 +489,10 @@ impl Node {
         Ok(())
     }
 
-    fn find_text(&self, name: Value<'_>) -> Option<usize> {
+    fn find_text(&self, name: FieldValue<'_>) -> Option<usize> {
         match name {
-            Value::Plain(name) => self.find(name),
-            Value::Json(escaped) => {
+            FieldValue::Plain(name) => self.find(name),
+            FieldValue::Json(escaped) => {
                 let mut name = String::new();
                 unescape_json(escaped, &mut name);
                 self.find(&name)
@@ -506,23 +515,23 @@ impl Member {
     #[inline(always)]
     fn read<'a>(
         &self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         raw: &mut RawEvent<'a>,
         shape: &Shape,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), JsonError> {
         let token = reader.token();
         // Each value that is mostly met is taken apart from the others: so it goes from registers to its place in the
         // record. Where it is one of several that meet in memory, its move waits for the stores before it.
         match token {
             Some(b'"') => {
                 if let Some(text) = reader.plain_text() {
-                    self.take(Value::Plain(text), raw, shape);
+                    self.take(FieldValue::Plain(text), raw, shape);
                     return Ok(());
                 }
             }
             Some(b'0'..=b'9') => {
                 if let Some(number) = reader.plain_number() {
-                    self.take(Value::Number(number), raw, shape);
+                    self.take(FieldValue::Number(number), raw, shape);
                     return Ok(());
                 }
             }
@@ -536,17 +545,17 @@ impl Member {
     fn read_other<'a>(
         &self,
         token: Option<u8>,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         raw: &mut RawEvent<'a>,
         shape: &Shape,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), JsonError> {
         let value = match token {
             Some(bracket @ (b'{' | b'[')) => self.read_nested(bracket, reader, raw, shape)?,
             token => {
                 let start = reader.at();
                 let value = reader.value_at(token)?;
                 // What is asked for may stand in a text that is JSON itself.
-                if let (Value::Json(text), false) = (value, self.node.members.is_empty())
+                if let (FieldValue::Json(text), false) = (value, self.tree.members.is_empty())
                     && text.trim_ascii_start().starts_with(['{', '['])
                 {
                     raw.nested.push(start..reader.at());
@@ -563,21 +572,21 @@ impl Member {
     fn read_nested<'a>(
         &self,
         bracket: u8,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         raw: &mut RawEvent<'a>,
         shape: &Shape,
-    ) -> Result<Value<'a>, Unreadable> {
+    ) -> Result<FieldValue<'a>, JsonError> {
         let mut whole = reader.clone();
-        let has_members = !self.node.members.is_empty();
+        let has_members = !self.tree.members.is_empty();
         match bracket {
-            b'{' if has_members => self.node.read_object(reader, raw, shape)?,
-            b'[' if has_members && self.node.attributes => {
-                self.node.read_attributes(reader, raw, shape)?;
-                return Ok(Value::Missing);
+            b'{' if has_members => self.tree.read_object(reader, raw, shape)?,
+            b'[' if has_members && self.tree.attributes => {
+                self.tree.read_attributes(reader, raw, shape)?;
+                return Ok(FieldValue::Missing);
             }
-            b'[' if has_members => self.node.read_array(reader, raw, shape)?,
+            b'[' if has_members => self.tree.read_array(reader, raw, shape)?,
             // Every element is a value of the field's.
-            b'[' if !self.targets.is_empty() => return reader.array(),
+            b'[' if !self.roles.is_empty() => return reader.array(),
             _ => {
                 return Ok(if bracket == b'{' {
                     self.object(reader.value()?, whole, reader)
@@ -587,21 +596,26 @@ impl Member {
             }
         }
         Ok(match bracket {
-            b'{' => self.object(Value::Object, whole, reader),
-            _ if self.targets.is_empty() => Value::Missing,
+            b'{' => self.object(FieldValue::Object, whole, reader),
+            _ if self.roles.is_empty() => FieldValue::Missing,
             _ => whole.array()?,
         })
     }
 
     /// An object that may be the record itself keeps its text.
-    fn object<'a>(&self, object: Value<'a>, before: Reader<'a>, behind: &Reader<'a>) -> Value<'a> {
-        let wrapped = self.targets.iter().any(|target| matches!(target, Target::Wrapped(_)));
-        if wrapped { Value::Array(before.until(behind)) } else { object }
+    fn object<'a>(
+        &self,
+        object: FieldValue<'a>,
+        before: JsonReader<'a>,
+        behind: &JsonReader<'a>,
+    ) -> FieldValue<'a> {
+        let wrapped = self.roles.iter().any(|role| matches!(role, MemberRole::Wrapped(_)));
+        if wrapped { FieldValue::Array(before.until(behind)) } else { object }
     }
 
     // One call less for each member: it is small where the member is one field.
     #[inline(always)]
-    fn take<'a>(&self, value: Value<'a>, raw: &mut RawEvent<'a>, shape: &Shape) {
+    fn take<'a>(&self, value: FieldValue<'a>, raw: &mut RawEvent<'a>, shape: &Shape) {
         let repeated = self.identity.is_some_and(|identity| raw.is_repeated(identity));
         match self.field {
             Some((name, rank, unit)) if !repeated => raw.set_from(name, rank, value, unit),
@@ -611,28 +625,30 @@ impl Member {
 
     /// Takes a value for all that the member is.
     #[inline(never)]
-    fn take_each<'a>(&self, repeated: bool, value: Value<'a>, raw: &mut RawEvent<'a>, shape: &Shape) {
-        for target in &self.targets {
-            match *target {
-                Target::Field(name, rank, unit) if repeated && target.is_identity() => {
-                    raw.again(name, rank, value, unit);
+    fn take_each<'a>(&self, repeated: bool, value: FieldValue<'a>, raw: &mut RawEvent<'a>, shape: &Shape) {
+        for role in &self.roles {
+            match *role {
+                MemberRole::Field(name, rank, unit) if repeated && role.is_identity() => {
+                    raw.repeat(name, rank, value, unit);
                 }
-                Target::Field(name, rank, unit) => raw.set_from(name, rank, value, unit),
-                Target::Place(rule) if repeated => raw.place_again(rule, value),
-                Target::Place(rule) => raw.set_place(rule, value),
-                Target::Argument(rule) => {
+                MemberRole::Field(name, rank, unit) => raw.set_from(name, rank, value, unit),
+                MemberRole::Key(rule) if repeated => raw.repeat_key_value(rule, value),
+                MemberRole::Key(rule) => raw.set_key_value(rule, value),
+                MemberRole::KeyArgument(rule) => {
                     let value = match value {
-                        Value::Plain(text) | Value::Json(text) if !value.is_empty() => Value::Argument(text),
+                        FieldValue::Plain(text) | FieldValue::Json(text) if !value.is_empty() => {
+                            FieldValue::Argument(text)
+                        }
                         other => other,
                     };
-                    if repeated { raw.place_again(rule, value) } else { raw.set_place(rule, value) }
+                    if repeated { raw.repeat_key_value(rule, value) } else { raw.set_key_value(rule, value) }
                 }
-                Target::Wrapped(rank) => {
+                MemberRole::Wrapped(rank) => {
                     if let Some(rank) = wrapped_rank(rank, value) {
-                        raw.set_from(Name::Wrapped, rank, value, None);
+                        raw.set_from(EventField::Wrapped, rank, value, None);
                     }
                 }
-                Target::Only(index) => {
+                MemberRole::Only(index) => {
                     if meets(&shape.only[usize::from(index)], value) {
                         raw.met |= 1 << index;
                     }
@@ -645,10 +661,10 @@ impl Member {
     /// value that says something, as repeated headers do; where they are keys, all of them are secrets.
     fn read_typed<'a>(
         &self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         raw: &mut RawEvent<'a>,
         shape: &Shape,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), JsonError> {
         let mut values = Vec::new();
         typed_values(reader, &mut values, 0)?;
         let first = values.iter().position(|value| !value.is_empty()).unwrap_or(0);
@@ -657,7 +673,7 @@ impl Member {
                 self.take(value, raw, shape);
                 continue;
             }
-            if self.targets.iter().any(|target| matches!(target, Target::Place(_) | Target::Argument(_))) {
+            if self.roles.iter().any(|role| matches!(role, MemberRole::Key(_) | MemberRole::KeyArgument(_))) {
                 raw.add_secret(value);
             }
         }
@@ -667,11 +683,11 @@ impl Member {
 
 /// The rank of what may be the record itself. Texts that may hold JSON go before objects and arrays, which may be the
 /// agent's own, such as Filebeat's `log`. Other texts hold no record.
-fn wrapped_rank(rank: u8, value: Value<'_>) -> Option<u8> {
+fn wrapped_rank(rank: u8, value: FieldValue<'_>) -> Option<u8> {
     const OF_AGENTS: u8 = 1 << 7;
     let text = match value {
-        Value::Array(_) => return Some(rank | OF_AGENTS),
-        Value::Plain(text) | Value::Json(text) => text,
+        FieldValue::Array(_) => return Some(rank | OF_AGENTS),
+        FieldValue::Plain(text) | FieldValue::Json(text) => text,
         _ => return None,
     };
     // Still escaped: a quote or a blank may begin with a backslash.
@@ -685,10 +701,10 @@ fn wrapped_rank(rank: u8, value: Value<'_>) -> Option<u8> {
 }
 
 /// Returns whether a value is one of those that a condition names.
-fn meets(condition: &Condition, value: Value<'_>) -> bool {
+fn meets(condition: &Condition, value: FieldValue<'_>) -> bool {
     let mut buffer = String::new();
     let text = match value {
-        Value::Flag(flag) => Some(if flag { "true" } else { "false" }),
+        FieldValue::Flag(flag) => Some(if flag { "true" } else { "false" }),
         other => other.text(&mut buffer).ok().flatten(),
     };
     text.is_some_and(|text| condition.is.iter().any(|pattern| pattern.matches(text)))
@@ -696,10 +712,10 @@ fn meets(condition: &Condition, value: Value<'_>) -> bool {
 
 /// The value, or the values, of an OTLP value; those of arrays within arrays as if they weren't nested.
 fn typed_values<'a>(
-    reader: &mut Reader<'a>,
-    values: &mut Vec<Value<'a>>,
+    reader: &mut JsonReader<'a>,
+    values: &mut Vec<FieldValue<'a>>,
     depth: usize,
-) -> Result<(), Unreadable> {
+) -> Result<(), JsonError> {
     if reader.token() != Some(b'{') || depth > TYPED_DEPTH {
         return reader.value().map(|_| ());
     }
@@ -707,10 +723,10 @@ fn typed_values<'a>(
     let mut first = true;
     while reader.member(&mut first)? {
         match reader.name()? {
-            Value::Plain("stringValue" | "intValue" | "doubleValue" | "boolValue") => {
+            FieldValue::Plain("stringValue" | "intValue" | "doubleValue" | "boolValue") => {
                 values.push(reader.value()?)
             }
-            Value::Plain("arrayValue") => typed_array(reader, values, depth + 1)?,
+            FieldValue::Plain("arrayValue") => typed_array(reader, values, depth + 1)?,
             _ => {
                 reader.value()?;
             }
@@ -721,10 +737,10 @@ fn typed_values<'a>(
 
 /// The values of `{"values": [{"stringValue": "…"}, …]}`.
 fn typed_array<'a>(
-    reader: &mut Reader<'a>,
-    values: &mut Vec<Value<'a>>,
+    reader: &mut JsonReader<'a>,
+    values: &mut Vec<FieldValue<'a>>,
     depth: usize,
-) -> Result<(), Unreadable> {
+) -> Result<(), JsonError> {
     if reader.token() != Some(b'{') {
         return reader.value().map(|_| ());
     }
@@ -732,7 +748,7 @@ fn typed_array<'a>(
     let mut first = true;
     while reader.member(&mut first)? {
         match (reader.name()?, reader.token()) {
-            (Value::Plain("values"), Some(b'[')) => {
+            (FieldValue::Plain("values"), Some(b'[')) => {
                 reader.enter_array()?;
                 let mut first = true;
                 while reader.element(&mut first)? {

@@ -1,6 +1,6 @@
 //! The account of what was odd about records although their calls count.
 
-use super::raw::{NAMES, Name};
+use super::raw::{EventField, FIELDS};
 
 /// Rules that a list of `keys.from` has at most.
 pub const KEY_RULES: usize = 8;
@@ -19,24 +19,24 @@ pub struct Tally {
     /// Events whose key was found by a rule of `keys.from`, by the rule's place there.
     pub found_by: [u64; KEY_RULES],
     /// Events with a field that can't be read, by field.
-    pub(super) unread: [u64; NAMES],
+    pub(super) unread: [u64; FIELDS],
 }
 
 /// Fields without which a call counts, in the order in which they are told.
-const OPTIONAL: [Name; 13] = [
-    Name::RequestId,
-    Name::Key,
-    Name::Api,
-    Name::Route,
-    Name::Path,
-    Name::Method,
-    Name::Status,
-    Name::Latency,
-    Name::End,
-    Name::BytesIn,
-    Name::BytesOut,
-    Name::UserAgent,
-    Name::Count,
+const OPTIONAL: [EventField; 13] = [
+    EventField::RequestId,
+    EventField::Key,
+    EventField::Api,
+    EventField::Route,
+    EventField::Path,
+    EventField::Method,
+    EventField::Status,
+    EventField::Latency,
+    EventField::End,
+    EventField::BytesIn,
+    EventField::BytesOut,
+    EventField::UserAgent,
+    EventField::Count,
 ];
 
 impl Default for Tally {
@@ -47,7 +47,7 @@ impl Default for Tally {
             recovered: 0,
             keyless: 0,
             found_by: [0; KEY_RULES],
-            unread: [0; NAMES],
+            unread: [0; FIELDS],
         }
     }
 }
@@ -78,12 +78,12 @@ impl Tally {
 #[derive(Default)]
 pub(super) struct Unread(u32);
 
-const _: () = assert!(NAMES <= 32);
+const _: () = assert!(FIELDS <= 32);
 
 impl Unread {
     /// The value, or `unknown` where it can't be read.
     #[inline]
-    pub(super) fn or<T, E>(&mut self, name: Name, read: Result<T, E>, unknown: T) -> T {
+    pub(super) fn or<T, E>(&mut self, name: EventField, read: Result<T, E>, unknown: T) -> T {
         read.unwrap_or_else(|_| {
             self.0 |= 1 << name as u32;
             unknown
@@ -96,8 +96,8 @@ impl Unread {
         self.0 == 0
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = Name> {
-        Name::ALL.into_iter().filter(|name| self.0 & 1 << *name as u32 != 0)
+    pub(super) fn names(&self) -> impl Iterator<Item = EventField> {
+        EventField::ALL.into_iter().filter(|name| self.0 & 1 << *name as u32 != 0)
     }
 }
 
@@ -110,8 +110,8 @@ mod tests {
         let mut sum = Tally::default();
         assert_eq!(sum.unread().count(), 0);
         let mut one = Tally { passed_over: 1, conflicting: 2, recovered: 3, ..Tally::default() };
-        one.unread[Name::Status as usize] = 4;
-        one.unread[Name::Latency as usize] = 5;
+        one.unread[EventField::Status as usize] = 4;
+        one.unread[EventField::Latency as usize] = 5;
         sum.add(&one);
         sum.add(&one);
         assert_eq!((sum.passed_over, sum.conflicting, sum.recovered), (2, 4, 6));
@@ -124,18 +124,18 @@ mod tests {
     #[test]
     fn each_field_of_a_record_is_unread_once() {
         let mut unread = Unread::default();
-        assert_eq!(unread.or(Name::Status, Ok::<_, ()>(200), 0), 200);
+        assert_eq!(unread.or(EventField::Status, Ok::<_, ()>(200), 0), 200);
         assert!(unread.is_empty());
-        for name in [Name::Wrapped, Name::RequestId, Name::Status, Name::Status] {
+        for name in [EventField::Wrapped, EventField::RequestId, EventField::Status, EventField::Status] {
             assert_eq!(unread.or(name, Err::<u16, ()>(()), 7), 7);
         }
-        let names: Vec<_> = unread.names().map(Name::label).collect();
+        let names: Vec<_> = unread.names().map(EventField::label).collect();
         assert_eq!(names, ["request_id", "status", "record"]);
     }
 
     #[test]
     fn names_stand_where_their_numbers_say() {
-        for (index, name) in Name::ALL.into_iter().enumerate() {
+        for (index, name) in EventField::ALL.into_iter().enumerate() {
             assert_eq!(name as usize, index, "{}", name.label());
         }
     }

@@ -9,7 +9,7 @@ use keytide_dataflow::model::EventTime;
 
 use super::fault::Fault;
 use super::number::short_whole;
-use super::value::Value;
+use super::value::FieldValue;
 use crate::decimal::Decimal;
 use crate::time::{Dates, by_pattern, by_size, clf, parse, rfc3339};
 
@@ -19,13 +19,13 @@ const EARLIEST_MS: i64 = 946_684_800_000;
 const END_MS: i64 = 7_258_118_400_000;
 
 /// How a source's times are read.
-pub(super) struct Reading {
+pub(super) struct TimeReader {
     unit: Unit,
     pattern: Option<TimePattern>,
     zone: Zone,
 }
 
-impl Reading {
+impl TimeReader {
     /// How the times of `field` are read, where it is mapped. `unit` is that of the mapped field, or else of the format.
     pub(super) fn new(source: &Source, field: Option<&Field>, unit: Unit) -> Self {
         Self {
@@ -77,8 +77,8 @@ impl Reading {
 /// # Errors
 /// If it is missing, malformed, or out of range.
 pub(super) fn event_time(
-    value: Value<'_>,
-    reading: &Reading,
+    value: FieldValue<'_>,
+    reader: &TimeReader,
     unit: Option<Unit>,
     buffer: &mut String,
 ) -> Result<EventTime, Fault> {
@@ -87,7 +87,7 @@ pub(super) fn event_time(
         Ok(None) => return Err(Fault::new("time", "missing; every record needs its time")),
         Err(_) => return Err(Fault::new("time", "must be a number or text")),
     };
-    let ms = reading.ms(text, unit)?;
+    let ms = reader.ms(text, unit)?;
     if (EARLIEST_MS..END_MS).contains(&ms) {
         Ok(ms.unsigned_abs())
     } else {
@@ -97,13 +97,13 @@ pub(super) fn event_time(
 
 /// The same in microseconds since the epoch, as far as a number states them; nothing if it can't be read.
 pub(super) fn event_time_us(
-    value: Value<'_>,
-    reading: &Reading,
+    value: FieldValue<'_>,
+    reader: &TimeReader,
     unit: Option<Unit>,
     buffer: &mut String,
 ) -> Option<u64> {
-    let ms = event_time(value, reading, unit, buffer).ok()?;
-    let shift = match unit.unwrap_or(reading.unit) {
+    let ms = event_time(value, reader, unit, buffer).ok()?;
+    let shift = match unit.unwrap_or(reader.unit) {
         Unit::Seconds => 6,
         Unit::Millis => 3,
         Unit::Micros => 0,
@@ -119,13 +119,13 @@ pub(super) fn event_time_us(
 mod tests {
     use super::*;
 
-    fn time(value: Value<'_>, unit: Unit) -> Option<u64> {
+    fn time(value: FieldValue<'_>, unit: Unit) -> Option<u64> {
         read(value, unit, None, Zone::default())
     }
 
-    fn read(value: Value<'_>, unit: Unit, pattern: Option<&str>, zone: Zone) -> Option<u64> {
+    fn read(value: FieldValue<'_>, unit: Unit, pattern: Option<&str>, zone: Zone) -> Option<u64> {
         let pattern = pattern.map(|pattern| TimePattern::new(pattern).unwrap());
-        event_time(value, &Reading { unit, pattern, zone }, None, &mut String::new()).ok()
+        event_time(value, &TimeReader { unit, pattern, zone }, None, &mut String::new()).ok()
     }
 
     #[test]
@@ -138,8 +138,8 @@ mod tests {
             ("1763642655123999.9", Unit::Micros),
             ("1763642655123999999", Unit::Nanos),
         ] {
-            assert_eq!(time(Value::Number(digits), unit), Some(1_763_642_655_123), "{digits}");
-            assert_eq!(time(Value::Plain(digits), unit), Some(1_763_642_655_123), "{digits}");
+            assert_eq!(time(FieldValue::Number(digits), unit), Some(1_763_642_655_123), "{digits}");
+            assert_eq!(time(FieldValue::Plain(digits), unit), Some(1_763_642_655_123), "{digits}");
         }
     }
 
@@ -163,9 +163,11 @@ mod tests {
             ("0x1", false),
             (" 1763642655123", false),
         ] {
-            assert_eq!(time(Value::Plain(ms), Unit::Millis).is_some(), accepted, "{ms}");
+            assert_eq!(time(FieldValue::Plain(ms), Unit::Millis).is_some(), accepted, "{ms}");
         }
-        for value in [Value::Missing, Value::Flag(true), Value::Object, Value::Array("[]")] {
+        for value in
+            [FieldValue::Missing, FieldValue::Flag(true), FieldValue::Object, FieldValue::Array("[]")]
+        {
             assert_eq!(time(value, Unit::Millis), None);
         }
     }
@@ -176,21 +178,21 @@ mod tests {
             for text in
                 ["2025/11/20T12:44:15+0000", "20/Nov/2025:12:44:15 +0000", "Thu, 20 Nov 2025 12:44:15 GMT"]
             {
-                assert_eq!(time(Value::Plain(text), unit), Some(1_763_642_655_000), "{text}");
+                assert_eq!(time(FieldValue::Plain(text), unit), Some(1_763_642_655_000), "{text}");
             }
         }
         for unit in [Unit::Rfc3339, Unit::Clf] {
             for number in ["1763642655", "1763642655000", "1763642655000000", "1763642655000000000"] {
-                assert_eq!(time(Value::Number(number), unit), Some(1_763_642_655_000), "{number}");
+                assert_eq!(time(FieldValue::Number(number), unit), Some(1_763_642_655_000), "{number}");
             }
             // Days are no times of calls, and what is no epoch has no unit.
             for number in ["20412", "0", "17636426", "99999999999999999999"] {
-                assert_eq!(time(Value::Number(number), unit), None, "{number}");
+                assert_eq!(time(FieldValue::Number(number), unit), None, "{number}");
             }
         }
-        assert_eq!(time(Value::Plain("2025-11-20"), Unit::Rfc3339), None, "a date is no time of a call");
+        assert_eq!(time(FieldValue::Plain("2025-11-20"), Unit::Rfc3339), None, "a date is no time of a call");
         // A number is in the unit that the configuration says, and no other.
-        assert_eq!(time(Value::Number("1763642655000"), Unit::Seconds), None);
+        assert_eq!(time(FieldValue::Number("1763642655000"), Unit::Seconds), None);
     }
 
     #[test]
@@ -207,10 +209,11 @@ mod tests {
             ("20.11.2025 13:44:15+01:00", Some("%d.%m.%Y %H:%M:%S%:z"), Zone::default()),
             ("1763642655.000", Some("%s.%3f"), seoul()),
         ] {
-            assert_eq!(read(Value::Plain(text), Unit::Millis, pattern, zone), noon, "{text}");
+            assert_eq!(read(FieldValue::Plain(text), Unit::Millis, pattern, zone), noon, "{text}");
         }
         for text in ["2025-11-20T12:44:15Z", "20.11.2025 12:44:15 x", "20.11.2025 12:44", "1763642655"] {
-            let read = read(Value::Plain(text), Unit::Millis, Some("%d.%m.%Y %H:%M:%S"), Zone::default());
+            let read =
+                read(FieldValue::Plain(text), Unit::Millis, Some("%d.%m.%Y %H:%M:%S"), Zone::default());
             assert_eq!(read, None, "{text}");
         }
     }

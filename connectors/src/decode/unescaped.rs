@@ -16,7 +16,7 @@
 
 use std::fmt::Write as _;
 
-use super::reader::Reader;
+use super::reader::JsonReader;
 
 /// Why a line of a template isn't read.
 pub(super) const UNESCAPED: &str = "unescaped: a value holds a quote that the log's template doesn't escape, and the names in the line don't tell \
@@ -27,7 +27,7 @@ const NAME_BYTES: usize = 64;
 
 /// The form of the JSON that is made of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum MendedForm {
     Nested,
     /// All members stand in one object: a caller's brackets hide nothing.
     Flat,
@@ -37,12 +37,12 @@ pub(super) enum Form {
 ///
 /// # Errors
 /// If it looks like one and can't be read.
-pub(super) fn mend(line: &str, form: Form) -> Result<Option<String>, &'static str> {
+pub(super) fn mend(line: &str, form: MendedForm) -> Result<Option<String>, &'static str> {
     let bytes = line.as_bytes();
     if !(bytes.first() == Some(&b'{') && bytes.last() == Some(&b'}')) || bytes.len() < 2 {
         return Ok(None);
     }
-    let mut names = Names { line, at: 0 };
+    let mut names = MemberNames { line, at: 0 };
     let Some(mut name) = names.next().filter(|name| line[1..name.start].trim_ascii().is_empty()) else {
         return Ok(None);
     };
@@ -59,22 +59,22 @@ pub(super) fn mend(line: &str, form: Form) -> Result<Option<String>, &'static st
 }
 
 /// A name with the colon behind it: where its quote stands, and where its value begins.
-struct Member {
+struct MemberSpan {
     start: usize,
     name_end: usize,
     value: usize,
 }
 
 /// The names of a line, one after the other: `"name":` behind a bracket or a comma.
-struct Names<'a> {
+struct MemberNames<'a> {
     line: &'a str,
     at: usize,
 }
 
-impl Iterator for Names<'_> {
-    type Item = Member;
+impl Iterator for MemberNames<'_> {
+    type Item = MemberSpan;
 
-    fn next(&mut self) -> Option<Member> {
+    fn next(&mut self) -> Option<MemberSpan> {
         let bytes = self.line.as_bytes();
         loop {
             let start = self.at + memchr::memchr(b'"', &bytes[self.at..])?;
@@ -92,7 +92,7 @@ impl Iterator for Names<'_> {
             let blanks = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
             if behind.get(blanks) == Some(&b':') {
                 self.at = name_end + 1 + blanks + 1;
-                return Some(Member { start, name_end, value: self.at });
+                return Some(MemberSpan { start, name_end, value: self.at });
             }
         }
     }
@@ -105,14 +105,14 @@ fn is_of_name(byte: u8) -> bool {
 /// Writes a member whose value ends before `end`, and what of the template's structure follows it.
 fn write_member(
     line: &str,
-    member: &Member,
+    member: &MemberSpan,
     end: usize,
     is_last: bool,
-    form: Form,
+    form: MendedForm,
     json: &mut String,
 ) -> Option<()> {
     let value = line[member.value..end].trim_ascii();
-    if form == Form::Flat {
+    if form == MendedForm::Flat {
         write_flat(&line[member.start..=member.name_end], value, is_last, json);
         return Some(());
     }
@@ -172,7 +172,7 @@ fn write_flat(name: &str, value: &str, is_last: bool, json: &mut String) {
         Some(inner) => write_text(&inner[..inner.rfind('"').unwrap_or(inner.len())], json),
         None => {
             let scalar = value.split([',', '{', '}', '[', ']', '"']).next().unwrap_or_default().trim_ascii();
-            let mut reader = Reader::new(scalar);
+            let mut reader = JsonReader::new(scalar);
             let is_json = reader.value().is_ok() && reader.token().is_none();
             json.push_str(if is_json { scalar } else { "null" });
         }
@@ -202,13 +202,13 @@ mod tests {
     use super::*;
 
     fn mended(line: &str) -> serde_json::Value {
-        serde_json::from_str(&mend(line, Form::Nested).unwrap().unwrap()).unwrap()
+        serde_json::from_str(&mend(line, MendedForm::Nested).unwrap().unwrap()).unwrap()
     }
 
     #[test]
     fn quotes_and_backslashes_in_values() {
         let line = r#"{"a":"x","agent":"My "special" agent \ x","n":7,"m":-,"key":"k1"}"#;
-        let json = mend(&line.replace(",\"m\":-", ""), Form::Nested).unwrap().unwrap();
+        let json = mend(&line.replace(",\"m\":-", ""), MendedForm::Nested).unwrap().unwrap();
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["agent"], r#"My "special" agent \ x"#);
         assert_eq!((&value["key"], &value["n"]), (&"k1".into(), &7.into()));
@@ -227,7 +227,8 @@ mod tests {
             r#"x"},{"key":"victim","z":""y"#,
             r#"x","key":"victim"#,
         ] {
-            let json = mend(&format!(r#"{{"agent":"{agent}","key":"k1"}}"#), Form::Nested).unwrap().unwrap();
+            let json =
+                mend(&format!(r#"{{"agent":"{agent}","key":"k1"}}"#), MendedForm::Nested).unwrap().unwrap();
             assert_eq!(json.matches("\"key\":").count(), 2, "{json}");
         }
     }
@@ -235,7 +236,7 @@ mod tests {
     #[test]
     fn a_flat_line_hides_nothing() {
         let line = r#"{"id":"x","z":{"a":"","time":"7","y":["","key":"k1","agent":"x"],"b":"x"},"c":""}"#;
-        let json = mend(line, Form::Flat).unwrap().unwrap();
+        let json = mend(line, MendedForm::Flat).unwrap().unwrap();
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(
             (&value["time"], &value["key"], &value["c"]),
@@ -247,13 +248,15 @@ mod tests {
     #[test]
     fn what_is_no_template() {
         for line in ["", "{", "}", "{}", "{x}", "garbage", r#"{"a":"cut"#, "[1,2]"] {
-            assert_eq!(mend(line, Form::Nested), Ok(None), "{line}");
+            assert_eq!(mend(line, MendedForm::Nested), Ok(None), "{line}");
         }
         for line in [r#"{"a":"x"y}"#, r#"{"a":[1,2],"b":1}"#, r#"{"a":{"b":"c"d},"e":1}"#] {
             assert!(
-                mend(line, Form::Nested).is_err()
-                    || serde_json::from_str::<serde_json::Value>(&mend(line, Form::Nested).unwrap().unwrap())
-                        .is_err(),
+                mend(line, MendedForm::Nested).is_err()
+                    || serde_json::from_str::<serde_json::Value>(
+                        &mend(line, MendedForm::Nested).unwrap().unwrap()
+                    )
+                    .is_err(),
                 "{line}"
             );
         }
@@ -265,7 +268,7 @@ mod tests {
         fn any_value_between_two_names(agent in r#"[ -~éß\t]{0,30}"#, path in r#"[a-z"\\{},:]{0,20}"#) {
             let line = format!(r#"{{"id":"7","path":"/{path}","agent":"{agent}","key":"k1"}}"#);
             // A name of the caller's own may end a value early.
-            let mended = mend(&line, Form::Nested);
+            let mended = mend(&line, MendedForm::Nested);
             if !agent.contains("\":") && !path.contains("\":") {
                 let value: serde_json::Value = serde_json::from_str(&mended.unwrap().unwrap()).unwrap();
                 prop_assert_eq!(&value["agent"], &agent);
@@ -278,14 +281,14 @@ mod tests {
         #[test]
         fn a_flat_line_is_json(agent in r#"([a-z"\\\\{}\[\],: 0-9-]|","a":|\{"b":"){0,30}"#) {
             let line = format!(r#"{{"id":"7","agent":"{agent}","key":"k1"}}"#);
-            let json = mend(&line, Form::Flat).unwrap().unwrap();
+            let json = mend(&line, MendedForm::Flat).unwrap().unwrap();
             let value: serde_json::Value = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(&value["key"], "k1", "{}", json);
         }
 
         #[test]
         fn arbitrary_lines_never_panic(line in r#"\{"[ -~"\\:,{}]{0,60}\}"#) {
-            let _ = (mend(&line, Form::Nested), mend(&line, Form::Flat));
+            let _ = (mend(&line, MendedForm::Nested), mend(&line, MendedForm::Flat));
         }
     }
 }

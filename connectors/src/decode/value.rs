@@ -5,7 +5,7 @@
 // second byte, and each such move waits for the stores before it.
 #[repr(u64)]
 #[derive(Clone, Copy, Default)]
-pub(super) enum Value<'a> {
+pub(super) enum FieldValue<'a> {
     #[default]
     Missing,
     /// `true` or `false`; the former is what a gateway logs for a bare query argument.
@@ -28,7 +28,7 @@ pub(super) enum Value<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WrongType;
 
-impl<'a> Value<'a> {
+impl<'a> FieldValue<'a> {
     /// Returns whether it says nothing: absent, null, `""` or `-`.
     pub(super) fn is_empty(self) -> bool {
         matches!(self, Self::Missing | Self::Plain("" | "-"))

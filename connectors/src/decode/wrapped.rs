@@ -18,25 +18,25 @@ use keytide_config::{Pointer, Source};
 use super::bytes::{carried, restored};
 use super::container::container_line;
 use super::escape::unescape_json;
-use super::message::{Ledger, Outer, Records};
-use super::reader::{Reader, Unreadable};
-use super::records::{Visit, WRAPPERS, is_one_value, walk};
-use super::value::Value;
+use super::message::{Ledger, Outer, RecordReader};
+use super::reader::{JsonError, JsonReader};
+use super::records::{ObjectVisitor, WRAPPERS, is_one_value, walk};
+use super::value::FieldValue;
 
 /// Takes wrappers off lines of text.
 pub(super) struct WrappedLines {
-    lines: Box<dyn Records>,
+    lines: Box<dyn RecordReader>,
     places: Vec<Pointer>,
 }
 
 impl WrappedLines {
     /// `lines` reads what is wrapped.
-    pub(super) fn new(lines: Box<dyn Records>, source: &Source) -> Self {
+    pub(super) fn new(lines: Box<dyn RecordReader>, source: &Source) -> Self {
         Self { lines, places: source.unwrap.iter().chain(&source.records).cloned().collect() }
     }
 }
 
-impl Records for WrappedLines {
+impl RecordReader for WrappedLines {
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
         let Self { lines, places } = self;
         if let Some(line) = container_line(text) {
@@ -52,7 +52,7 @@ impl Records for WrappedLines {
             _ => false,
         };
         if is_wrapped {
-            walk(&carried(text), ledger, &mut Wrappers { lines, places, outer, depth: 1 });
+            walk(&carried(text), ledger, &mut LineWrappers { lines, places, outer, depth: 1 });
         } else {
             lines.read(text, outer, ledger);
         }
@@ -63,27 +63,27 @@ impl Records for WrappedLines {
     }
 }
 
-struct Wrappers<'r, 'o> {
-    lines: &'r mut Box<dyn Records>,
+struct LineWrappers<'r, 'o> {
+    lines: &'r mut Box<dyn RecordReader>,
     places: &'r [Pointer],
     outer: Outer<'o>,
     depth: usize,
 }
 
-impl Visit for Wrappers<'_, '_> {
+impl ObjectVisitor for LineWrappers<'_, '_> {
     fn object<'a>(
         &mut self,
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         text: &'a str,
         _: bool,
         ledger: &mut Ledger<'_>,
-    ) -> Result<ControlFlow<()>, Unreadable> {
+    ) -> Result<ControlFlow<()>, JsonError> {
         let start = reader.at();
         let mut record = reader.clone();
         reader.value()?;
         for place in self.places {
             match at(&mut record.clone(), &place.0)? {
-                Some(Value::Array(records)) if self.depth < WRAPPERS => self.within(records, ledger),
+                Some(FieldValue::Array(records)) if self.depth < WRAPPERS => self.within(records, ledger),
                 Some(value) if self.text(value, ledger) => {}
                 _ => continue,
             }
@@ -95,11 +95,11 @@ impl Visit for Wrappers<'_, '_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn text(&mut self, value: Value<'_>, ledger: &mut Ledger<'_>) -> bool {
+    fn text(&mut self, value: FieldValue<'_>, ledger: &mut Ledger<'_>) -> bool {
         let mut buffer = String::new();
         let line = match value {
-            Value::Plain(line) => line,
-            Value::Json(escaped) => {
+            FieldValue::Plain(line) => line,
+            FieldValue::Json(escaped) => {
                 unescape_json(escaped, &mut buffer);
                 &buffer
             }
@@ -119,11 +119,11 @@ impl Visit for Wrappers<'_, '_> {
     }
 }
 
-impl Wrappers<'_, '_> {
+impl LineWrappers<'_, '_> {
     /// Takes off what is within a wrapper.
     fn within(&mut self, text: &str, ledger: &mut Ledger<'_>) {
         let Self { lines, places, outer, depth } = self;
-        walk(text, ledger, &mut Wrappers { lines, places, outer: *outer, depth: *depth + 1 });
+        walk(text, ledger, &mut LineWrappers { lines, places, outer: *outer, depth: *depth + 1 });
     }
 }
 
@@ -131,7 +131,7 @@ impl Wrappers<'_, '_> {
 const NO_LINE: &str = "not a line: a JSON record without a text where `unwrap` says";
 
 /// Returns the value behind a pointer in the object at which the reader stands.
-fn at<'a>(reader: &mut Reader<'a>, pointer: &[String]) -> Result<Option<Value<'a>>, Unreadable> {
+fn at<'a>(reader: &mut JsonReader<'a>, pointer: &[String]) -> Result<Option<FieldValue<'a>>, JsonError> {
     let Some((name, rest)) = pointer.split_first() else { return Ok(None) };
     if reader.token() != Some(b'{') {
         return Ok(None);
@@ -142,5 +142,5 @@ fn at<'a>(reader: &mut Reader<'a>, pointer: &[String]) -> Result<Option<Value<'a
         return Ok(Some(value));
     }
     reader.restart(at_value);
-    if matches!(value, Value::Object) { at(reader, rest) } else { Ok(None) }
+    if matches!(value, FieldValue::Object) { at(reader, rest) } else { Ok(None) }
 }

@@ -8,7 +8,7 @@
 
 use keytide_config::Unit;
 
-use super::{Fault, Name, RawEvent, Value, Values, log, quoted, set_request};
+use super::{EventField, Fault, FieldValue, RawEvent, Values, log, quoted, set_request};
 use crate::decimal::Decimal;
 use crate::time::rfc3339;
 
@@ -46,16 +46,16 @@ pub(super) fn read<'a>(line: &'a str, values: &'a mut Values) -> Result<RawEvent
     let agent = rest.strip_prefix(' ').and_then(quoted).map_or("-", |(agent, _)| agent);
 
     let mut raw = RawEvent::default();
-    raw.set_time(Value::Plain(time), Unit::Rfc3339);
-    raw.set(Name::Api, Value::Plain(balancer));
-    raw.set(Name::ClientIp, Value::Plain(client));
+    raw.set_time(FieldValue::Plain(time), Unit::Rfc3339);
+    raw.set(EventField::Api, FieldValue::Plain(balancer));
+    raw.set(EventField::ClientIp, FieldValue::Plain(client));
     if let Some(us) = sum(timers) {
-        raw.set_from(Name::Latency, 0, values.number(us), Some(Unit::Micros));
+        raw.set_from(EventField::Latency, 0, values.number(us), Some(Unit::Micros));
     }
-    raw.set(Name::Status, Value::Plain(status));
-    raw.set(Name::BytesIn, Value::Plain(bytes_in));
-    raw.set(Name::BytesOut, Value::Plain(bytes_out));
-    raw.set(Name::UserAgent, log(agent));
+    raw.set(EventField::Status, FieldValue::Plain(status));
+    raw.set(EventField::BytesIn, FieldValue::Plain(bytes_in));
+    raw.set(EventField::BytesOut, FieldValue::Plain(bytes_out));
+    raw.set(EventField::UserAgent, log(agent));
     set_request(&mut raw, request, log);
     Ok(raw)
 }

@@ -6,7 +6,7 @@ use crate::time::{DAY_S, days, month, of_day, signed};
 
 /// What the parts of a time say.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Clock {
+pub(super) struct TimeParts {
     year: Option<i64>,
     month: Option<i64>,
     day: Option<i64>,
@@ -21,7 +21,7 @@ pub(super) struct Clock {
     epoch_seconds: Option<i64>,
 }
 
-impl Clock {
+impl TimeParts {
     /// Reads `text`, which must be what `parts` say and nothing more.
     pub(super) fn read(&mut self, parts: &[TimePart], text: &str) -> Option<()> {
         let mut rest = text.as_bytes();
@@ -164,7 +164,7 @@ mod tests {
         let pattern = LinePattern::parse(&format!("%{{{format}}}t")).unwrap();
         let variable = pattern.variables().next().unwrap();
         let Some((LineField::Time(LineTime::Parts(parts)), _)) = &variable.field else { panic!("{format}") };
-        let mut clock = Clock::default();
+        let mut clock = TimeParts::default();
         clock.read(parts, text)?;
         clock.ms(&Zone::default())
     }

@@ -11,7 +11,7 @@
 use keytide_config::{LinePattern, Source};
 
 use super::pattern::Matcher;
-use super::{Fault, Name, RawEvent, Value, log, quoted, set_request};
+use super::{EventField, Fault, FieldValue, RawEvent, log, quoted, set_request};
 use crate::time::clf;
 
 /// Bytes of `17/May/2015:10:05:03 +0000`.
@@ -41,12 +41,12 @@ pub(super) fn read(line: &str) -> Result<RawEvent<'_>, Fault> {
     }
 
     let mut raw = RawEvent::default();
-    raw.set(Name::ClientIp, Value::Plain(host));
-    raw.set(Name::User, log(user));
-    raw.set(Name::Time, Value::Plain(time));
-    raw.set(Name::Status, Value::Plain(status));
-    raw.set(Name::BytesOut, Value::Plain(bytes_out));
-    raw.set(Name::UserAgent, log(user_agent));
+    raw.set(EventField::ClientIp, FieldValue::Plain(host));
+    raw.set(EventField::User, log(user));
+    raw.set(EventField::Time, FieldValue::Plain(time));
+    raw.set(EventField::Status, FieldValue::Plain(status));
+    raw.set(EventField::BytesOut, FieldValue::Plain(bytes_out));
+    raw.set(EventField::UserAgent, log(user_agent));
     set_request(&mut raw, request, log);
     Ok(raw)
 }

@@ -15,7 +15,7 @@
 
 use keytide_config::{KeyFrom, KeyRules, Unit, Zone};
 
-use super::{Fault, Name, RawEvent, Value, log, request_line, set_request};
+use super::{EventField, Fault, FieldValue, RawEvent, log, request_line, set_request};
 use crate::time::{Dates, parse};
 
 /// `06/Feb/2009:12:14:14.655`.
@@ -118,28 +118,31 @@ pub(super) fn read<'a>(line: &'a str, captures: &Captures) -> Result<RawEvent<'a
         request.split_once('"').map_or((request, false), |(request, _)| (request, true));
 
     let mut raw = RawEvent::default();
-    raw.set_time(Value::Plain(time), Unit::Clf);
-    raw.set(Name::Api, Value::Plain(backend.split_once('/').map_or(backend, |(backend, _)| backend)));
-    raw.set(Name::ClientIp, Value::Plain(client));
-    raw.set_from(Name::Latency, 0, Value::Plain(unsigned(total)), Some(Unit::Millis));
+    raw.set_time(FieldValue::Plain(time), Unit::Clf);
+    raw.set(
+        EventField::Api,
+        FieldValue::Plain(backend.split_once('/').map_or(backend, |(backend, _)| backend)),
+    );
+    raw.set(EventField::ClientIp, FieldValue::Plain(client));
+    raw.set_from(EventField::Latency, 0, FieldValue::Plain(unsigned(total)), Some(Unit::Millis));
     if status != "-1" {
-        raw.set(Name::Status, Value::Plain(status));
+        raw.set(EventField::Status, FieldValue::Plain(status));
     }
-    raw.set(Name::BytesOut, Value::Plain(unsigned(bytes)));
+    raw.set(EventField::BytesOut, FieldValue::Plain(unsigned(bytes)));
     match request_line(request) {
         Some(_) => set_request(&mut raw, request, log),
         // One that was cut off has no version; `<BADREQ>` is none at all.
         None => match request.split_once(' ').filter(|(_, target)| target.starts_with('/')) {
             Some((method, target)) => {
-                raw.set(Name::Method, Value::Plain(method));
-                raw.set(Name::Path, log(target));
+                raw.set(EventField::Method, FieldValue::Plain(method));
+                raw.set(EventField::Path, log(target));
             }
             None if request.is_empty() => {}
-            None => raw.set(Name::Method, Value::Plain("OTHER")),
+            None => raw.set(EventField::Method, FieldValue::Plain("OTHER")),
         },
     }
     if !is_whole && captures.arguments.iter().any(|name| is_last_argument(request, name)) {
-        raw.set_conflict(Name::Key);
+        raw.set_conflict(EventField::Key);
     }
     let mut groups = groups
         .split('{')
@@ -151,9 +154,9 @@ pub(super) fn read<'a>(line: &'a str, captures: &Captures) -> Result<RawEvent<'a
         let mut headers = group.split('|').skip(*place);
         let Some(header) = headers.next() else { continue };
         if !is_whole && headers.next().is_none() && !header.is_empty() {
-            raw.set_conflict(Name::Key);
+            raw.set_conflict(EventField::Key);
         }
-        raw.set_place(*rule, log(header));
+        raw.set_key_value(*rule, log(header));
     }
     Ok(raw)
 }

@@ -25,14 +25,14 @@ mod w3c;
 use keytide_config::{Field, Format, Source, Unit};
 
 use self::pattern::Matcher;
-use self::w3c::{Columns, W3c};
+use self::w3c::{W3c, W3cColumns};
 use super::Context;
 use super::bytes::carried;
 use super::canonical::Canonical;
 use super::fault::Fault;
-use super::message::{Ledger, Outer, Records};
-use super::raw::{Name, RawEvent, request_line, set_request};
-use super::value::Value;
+use super::message::{Ledger, Outer, RecordReader};
+use super::raw::{EventField, RawEvent, request_line, set_request};
+use super::value::FieldValue;
 
 /// The directive that names the columns of a W3C extended log.
 pub(crate) const FIELDS: &[u8] = b"#Fields:";
@@ -50,7 +50,7 @@ pub(super) struct TextRecords {
     /// Reads combined lines of a server that doesn't escape.
     unescaped: Option<Matcher>,
     /// The columns that the last header named.
-    columns: Option<Columns>,
+    columns: Option<W3cColumns>,
     /// Whether a header holds for the messages that follow, too.
     is_continued: bool,
     values: Values,
@@ -74,10 +74,10 @@ struct Values {
 
 impl Values {
     /// A number that was computed.
-    fn number(&mut self, number: u64) -> Value<'_> {
+    fn number(&mut self, number: u64) -> FieldValue<'_> {
         self.number.clear();
         self.number.push_str(itoa::Buffer::new().format(number));
-        Value::Number(&self.number)
+        FieldValue::Number(&self.number)
     }
 }
 
@@ -175,7 +175,7 @@ impl TextRecords {
     }
 }
 
-impl Records for TextRecords {
+impl RecordReader for TextRecords {
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
         let first = ledger.records();
         if !self.is_continued {
@@ -216,8 +216,8 @@ impl Records for TextRecords {
 }
 
 /// A value in which the server may have escaped something.
-fn log(text: &str) -> Value<'_> {
-    if text.contains('\\') { Value::Log(text) } else { Value::Plain(text) }
+fn log(text: &str) -> FieldValue<'_> {
+    if text.contains('\\') { FieldValue::Log(text) } else { FieldValue::Plain(text) }
 }
 
 /// The inside of the quoted text at the start, escapes and all, and what follows it.

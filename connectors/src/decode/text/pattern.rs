@@ -21,8 +21,8 @@ use keytide_config::{
 };
 
 use super::super::shape::configured;
-use super::clock::Clock;
-use super::{Fault, Name, RawEvent, Value, Values, closing_quote, set_request};
+use super::clock::TimeParts;
+use super::{EventField, Fault, FieldValue, RawEvent, Values, closing_quote, set_request};
 use crate::time::{clf, rfc3339};
 
 /// A line of a connection, say.
@@ -57,7 +57,7 @@ pub(super) struct Captured {
 
 /// A compiled pattern.
 pub(super) struct Matcher {
-    parts: Vec<Part>,
+    parts: Vec<PatternPart>,
     variables: Vec<Compiled>,
     /// `None`: no line can be read the fast way.
     regions: Option<Vec<Region>>,
@@ -70,11 +70,11 @@ pub(super) struct Matcher {
     request: Option<usize>,
     zone: Zone,
     /// Whether lines say what was called.
-    tells_calls: bool,
+    describes_calls: bool,
 }
 
 #[derive(Clone)]
-enum Part {
+enum PatternPart {
     Literal(Box<str>),
     Variable(usize),
 }
@@ -88,18 +88,18 @@ struct Compiled {
     ends: bool,
     begins: bool,
     time: Option<LineTime>,
-    targets: Vec<Target>,
+    roles: Vec<VariableRole>,
     is_time: bool,
     /// What of the call's identity it is: a call in which it is uncertain counts under no key of its own.
-    identifies: Option<Name>,
+    identifies: Option<EventField>,
 }
 
-enum Target {
-    Field(Name, u8, Option<Unit>),
+enum VariableRole {
+    Field(EventField, u8, Option<Unit>),
     /// A latency of NGINX's that counts where it is one number.
     Single(u8, Unit),
-    Place(u16),
-    Argument(u16),
+    Key(u16),
+    KeyArgument(u16),
 }
 
 enum Times {
@@ -110,7 +110,7 @@ enum Times {
 }
 
 /// What the values of a line may hold.
-struct Rules<'q> {
+struct Assumptions<'q> {
     /// Quotes that no value holds, where that is known.
     quotes: Option<&'q [usize]>,
     dashes: bool,
@@ -118,7 +118,7 @@ struct Rules<'q> {
 
 /// What stands between two quotes of the pattern.
 struct Region {
-    parts: Vec<Part>,
+    parts: Vec<PatternPart>,
     way: Way,
 }
 
@@ -135,9 +135,9 @@ impl Matcher {
         let mut variables = Vec::new();
         for piece in pattern.pieces() {
             match piece {
-                Piece::Literal(text) => parts.push(Part::Literal(text.as_str().into())),
+                Piece::Literal(text) => parts.push(PatternPart::Literal(text.as_str().into())),
                 Piece::Variable(_) => {
-                    parts.push(Part::Variable(variables.len()));
+                    parts.push(PatternPart::Variable(variables.len()));
                     variables.push(());
                 }
             }
@@ -163,7 +163,7 @@ impl Matcher {
             times: Vec::new(),
             fraction: None,
             zone: source.zone.clone(),
-            tells_calls: pattern.variables().any(|variable| {
+            describes_calls: pattern.variables().any(|variable| {
                 let field = variable.field.as_ref().map(|(field, _)| field);
                 matches!(
                     field,
@@ -238,7 +238,7 @@ impl Matcher {
             let mut readings = readings.flat_map(|quotes| [(quotes, true), (quotes, false)]);
             loop {
                 let (quotes, dashes) = readings.next().ok_or(NO_LINE)?;
-                if self.read_thoroughly(line, &Rules { quotes, dashes }, captured)? {
+                if self.read_thoroughly(line, &Assumptions { quotes, dashes }, captured)? {
                     break;
                 }
             }
@@ -250,37 +250,40 @@ impl Matcher {
             // A call needs a time, and counts under no key's where that is uncertain.
             (!is_uncertain || self.variables[at].is_time).then(|| &line[start..end])
         };
-        let value: fn(&'a str) -> Value<'a> = if self.escapes { super::log } else { Value::Plain };
+        let value: fn(&'a str) -> FieldValue<'a> = if self.escapes { super::log } else { FieldValue::Plain };
         let mut is_key_uncertain = false;
         for (at, variable) in self.variables.iter().enumerate() {
             if captures[at].is_uncertain {
                 if let Some(name) = variable.identifies {
                     raw.set_conflict(name);
-                    is_key_uncertain |= !matches!(name, Name::ClientIp | Name::ForwardedFor);
+                    is_key_uncertain |= !matches!(name, EventField::ClientIp | EventField::ForwardedFor);
                 }
                 // Who forwarded the call is unknown, and so is the caller behind a trusted proxy.
                 if variable
-                    .targets
+                    .roles
                     .iter()
-                    .any(|target| matches!(target, Target::Field(Name::ForwardedFor, ..)))
+                    .any(|role| matches!(role, VariableRole::Field(EventField::ForwardedFor, ..)))
                 {
-                    raw.set(Name::ForwardedFor, Value::Plain("?"));
+                    raw.set(EventField::ForwardedFor, FieldValue::Plain("?"));
                 }
                 continue;
             }
             let text = &line[captures[at].start..captures[at].end];
-            for target in &variable.targets {
-                match *target {
-                    Target::Field(name, rank, unit) => raw.set_from(name, rank, value(text), unit),
-                    Target::Single(rank, unit) => {
+            for role in &variable.roles {
+                match *role {
+                    VariableRole::Field(name, rank, unit) => raw.set_from(name, rank, value(text), unit),
+                    VariableRole::Single(rank, unit) => {
                         if !text.contains([',', ':', ' ']) {
-                            raw.set_from(Name::Latency, rank, Value::Plain(text), Some(unit));
+                            raw.set_from(EventField::Latency, rank, FieldValue::Plain(text), Some(unit));
                         }
                     }
-                    Target::Place(rule) => raw.set_place(rule, value(text)),
-                    Target::Argument(rule) => {
+                    VariableRole::Key(rule) => raw.set_key_value(rule, value(text)),
+                    VariableRole::KeyArgument(rule) => {
                         let is_plain = !text.contains('\\') && text.contains(['%', '+']);
-                        raw.set_place(rule, if is_plain { Value::Argument(text) } else { value(text) });
+                        raw.set_key_value(
+                            rule,
+                            if is_plain { FieldValue::Argument(text) } else { value(text) },
+                        );
                     }
                 }
             }
@@ -290,12 +293,12 @@ impl Matcher {
             set_request(&mut raw, request, value);
         }
         finish_route(&mut raw);
-        if self.tells_calls && !is_call(&raw) {
+        if self.describes_calls && !is_call(&raw) {
             return Err(NOT_A_CALL);
         }
         // A key that can't be told can't be taken out of texts either, and its caller may have written it there.
         if is_key_uncertain {
-            for name in [Name::Path, Name::Query, Name::UserAgent, Name::Api] {
+            for name in [EventField::Path, EventField::Query, EventField::UserAgent, EventField::Api] {
                 raw.clear(name);
             }
         }
@@ -310,18 +313,18 @@ impl Matcher {
         number: &'a mut String,
     ) -> Result<(), Fault> {
         const FORMAT: Fault = Fault::new("time", "must be as the pattern's format has it");
-        let says = |at: usize| text(at).map_or(Value::Missing, Value::Plain);
+        let value_at = |at: usize| text(at).map_or(FieldValue::Missing, FieldValue::Plain);
         for times in &self.times {
             match times {
-                Times::Plain(at, unit) if !says(*at).is_empty() => {
-                    raw.set_from(Name::Time, 0, says(*at), *unit);
+                Times::Plain(at, unit) if !value_at(*at).is_empty() => {
+                    raw.set_from(EventField::Time, 0, value_at(*at), *unit);
                     return Ok(());
                 }
-                Times::Parts(parts) if !says(parts[0]).is_empty() => {
+                Times::Parts(parts) if !value_at(parts[0]).is_empty() => {
                     let ms = self.parts_ms(parts, &text).ok_or(FORMAT)?;
                     number.clear();
                     number.push_str(itoa::Buffer::new().format(ms));
-                    raw.set_time(Value::Number(number), Unit::Millis);
+                    raw.set_time(FieldValue::Number(number), Unit::Millis);
                     return Ok(());
                 }
                 _ => {}
@@ -331,7 +334,7 @@ impl Matcher {
     }
 
     fn parts_ms<'a>(&self, parts: &[usize], text: &impl Fn(usize) -> Option<&'a str>) -> Option<i64> {
-        let mut clock = Clock::default();
+        let mut clock = TimeParts::default();
         let mut base = None;
         for &at in parts {
             match self.variables[at].time.as_ref()? {
@@ -372,7 +375,12 @@ impl Matcher {
     }
 
     /// The second way of the module: whether there is a reading.
-    fn read_thoroughly(&self, line: &str, rules: &Rules<'_>, captured: &mut Captured) -> Result<bool, Fault> {
+    fn read_thoroughly(
+        &self,
+        line: &str,
+        assumptions: &Assumptions<'_>,
+        captured: &mut Captured,
+    ) -> Result<bool, Fault> {
         const LIMIT: Fault = Fault::new(
             "unescaped",
             "more than 1048576 positions at which quotes that a caller sent could end",
@@ -387,7 +395,7 @@ impl Matcher {
             let (before, behind) = sets.split_at_mut(at + 1);
             let ends = &mut behind[0];
             let mut room = MAX_POSITIONS - positions;
-            self.each_end(line, at, &before[at], rules, |_, end| {
+            self.each_end(line, at, &before[at], assumptions, |_, end| {
                 ends.push(end);
                 room -= 1;
                 room > 0
@@ -405,19 +413,19 @@ impl Matcher {
             let (before, behind) = sets.split_at_mut(at + 1);
             let (starts, ends) = (&mut before[at], &behind[0]);
             let mut kept = Vec::with_capacity(starts.len());
-            self.keep_viable(line, at, starts, ends, rules, &mut kept);
+            self.keep_viable(line, at, starts, ends, assumptions, &mut kept);
             *starts = kept;
         }
         if sets[0].is_empty() {
             return Ok(false);
         }
         for (at, part) in self.parts.iter().enumerate() {
-            if let Part::Variable(variable) = part {
+            if let PatternPart::Variable(variable) = part {
                 let (starts, ends) = (&sets[at], &sets[at + 1]);
                 let mut first =
                     Capture { is_uncertain: starts.len() > 1 || ends.len() > 1, ..Capture::default() };
                 if first.is_uncertain {
-                    self.each_end(line, at, &starts[..1], rules, |start, end| {
+                    self.each_end(line, at, &starts[..1], assumptions, |start, end| {
                         let is_on = ends.binary_search(&end).is_ok();
                         if is_on {
                             (first.start, first.end) = (start, end);
@@ -440,12 +448,12 @@ impl Matcher {
         line: &str,
         at: usize,
         starts: &[usize],
-        rules: &Rules<'_>,
+        assumptions: &Assumptions<'_>,
         mut each: impl FnMut(usize, usize) -> bool,
     ) {
         let bytes = line.as_bytes();
         let variable = match &self.parts[at] {
-            Part::Literal(literal) => {
+            PatternPart::Literal(literal) => {
                 for start in starts.iter().filter(|start| bytes[**start..].starts_with(literal.as_bytes())) {
                     if !each(*start, start + literal.len()) {
                         return;
@@ -453,10 +461,10 @@ impl Matcher {
                 }
                 return;
             }
-            Part::Variable(variable) => &self.variables[*variable],
+            PatternPart::Variable(variable) => &self.variables[*variable],
         };
         let literal = match self.parts.get(at + 1) {
-            Some(Part::Literal(literal)) => Some(literal.as_bytes()),
+            Some(PatternPart::Literal(literal)) => Some(literal.as_bytes()),
             _ => None,
         };
         let is_free = matches!(variable.form, LineForm::Free);
@@ -469,7 +477,7 @@ impl Matcher {
             }
             let last = match variable.form {
                 LineForm::Fixed(width) => start + width,
-                LineForm::Free => match rules.quotes {
+                LineForm::Free => match assumptions.quotes {
                     Some(quotes) => {
                         let next = quotes.partition_point(|quote| *quote < start);
                         quotes.get(next).copied().unwrap_or(line.len())
@@ -511,7 +519,7 @@ impl Matcher {
                 _ => {
                     let text = &line[start..last];
                     let fits = match (variable.form, &variable.time) {
-                        (LineForm::Ident, _) if rules.dashes => text == "-",
+                        (LineForm::Ident, _) if assumptions.dashes => text == "-",
                         // A run has no other bytes.
                         (LineForm::Word | LineForm::Ident | LineForm::Number, None) => true,
                         _ => variable.accepts(text),
@@ -531,22 +539,22 @@ impl Matcher {
         at: usize,
         starts: &[usize],
         ends: &[usize],
-        rules: &Rules<'_>,
+        assumptions: &Assumptions<'_>,
         kept: &mut Vec<usize>,
     ) {
-        let is_free = matches!(&self.parts[at], Part::Variable(variable) if self.variables[*variable].form == LineForm::Free);
+        let is_free = matches!(&self.parts[at], PatternPart::Variable(variable) if self.variables[*variable].form == LineForm::Free);
         if is_free {
             // Anything up to the next quote that no value holds.
             kept.extend(starts.iter().filter(|start| {
                 let next = ends.partition_point(|end| end < *start);
-                let last = rules
+                let last = assumptions
                     .quotes
                     .and_then(|quotes| quotes.get(quotes.partition_point(|quote| quote < *start)).copied());
                 ends.get(next).is_some_and(|end| last.is_none_or(|last| *end <= last))
             }));
             return;
         }
-        self.each_end(line, at, starts, rules, |start, end| {
+        self.each_end(line, at, starts, assumptions, |start, end| {
             if ends.binary_search(&end).is_ok() && kept.last() != Some(&start) {
                 kept.push(start);
             }
@@ -557,16 +565,19 @@ impl Matcher {
 
 /// Whether a line is one of a call: a TCP connection has neither method nor path, and no status.
 fn is_call(raw: &RawEvent<'_>) -> bool {
-    let status = !matches!(raw.get(Name::Status), Value::Missing | Value::Plain("0" | "000"));
-    status || [Name::Method, Name::Path, Name::Route].iter().any(|name| !raw.get(*name).is_empty())
+    let status = !matches!(raw.get(EventField::Status), FieldValue::Missing | FieldValue::Plain("0" | "000"));
+    status
+        || [EventField::Method, EventField::Path, EventField::Route]
+            .iter()
+            .any(|name| !raw.get(*name).is_empty())
 }
 
 /// `GET /orders/{id}` is a route of HTTP APIs; `$default` is whatever no other one takes.
 fn finish_route(raw: &mut RawEvent<'_>) {
-    if let Value::Plain(route) = raw.get(Name::Route) {
+    if let FieldValue::Plain(route) = raw.get(EventField::Route) {
         match route.split_once(' ') {
-            Some((_, path)) if path.starts_with('/') => raw.set(Name::Route, Value::Plain(path)),
-            _ if route == "$default" => raw.clear(Name::Route),
+            Some((_, path)) if path.starts_with('/') => raw.set(EventField::Route, FieldValue::Plain(path)),
+            _ if route == "$default" => raw.clear(EventField::Route),
             _ => {}
         }
     }
@@ -604,7 +615,7 @@ impl Compiled {
         let is_fixed = matches!(variable.form, LineForm::Fixed(_));
         let behind_is_path = matches!(behind, Some(Piece::Variable(_)));
         let behind_variable = matches!(before, Some(Piece::Variable(_)));
-        let targets = targets(variable, source);
+        let roles = roles(variable, source);
         let time = match &variable.field {
             Some((LineField::Time(time), _)) => Some(time.clone()),
             _ => None,
@@ -623,11 +634,11 @@ impl Compiled {
                     && last.is_none_or(delimits)),
             time,
             identifies: match is_time {
-                true => Some(Name::Time),
-                false => targets.iter().find_map(|target| identifies(target, source)),
+                true => Some(EventField::Time),
+                false => roles.iter().find_map(|role| identifies(role, source)),
             },
             is_time,
-            targets,
+            roles,
         }
     }
 
@@ -637,7 +648,7 @@ impl Compiled {
         match (&self.time, self.form) {
             (Some(LineTime::Clf), _) => clf(text.as_bytes()).is_some(),
             (Some(LineTime::Rfc3339), _) => rfc3339(text.as_bytes()).is_some(),
-            (Some(LineTime::Parts(parts)), _) => Clock::default().read(parts, text).is_some(),
+            (Some(LineTime::Parts(parts)), _) => TimeParts::default().read(parts, text).is_some(),
             (_, LineForm::Status) => text.len() <= 4 && in_class(),
             (_, LineForm::Free) => true,
             _ => in_class(),
@@ -664,17 +675,17 @@ fn is_whole(time: &LineTime) -> bool {
 }
 
 /// What a variable's values become.
-fn targets(variable: &Variable, source: &Source) -> Vec<Target> {
-    let mut targets = Vec::new();
-    for name in Name::ALL {
+fn roles(variable: &Variable, source: &Source) -> Vec<VariableRole> {
+    let mut roles = Vec::new();
+    for name in EventField::ALL {
         match configured(source, name) {
             // What is mapped takes the place of all defaults.
-            Some(field) if name != Name::Time => {
-                let unit = field.unit.filter(|_| name == Name::Latency);
-                targets.extend(place_of(field, variable).map(|rank| Target::Field(name, rank, unit)));
+            Some(field) if name != EventField::Time => {
+                let unit = field.unit.filter(|_| name == EventField::Latency);
+                roles.extend(place_of(field, variable).map(|rank| VariableRole::Field(name, rank, unit)));
             }
             Some(_) => {}
-            None => targets.extend(default_target(variable, name)),
+            None => roles.extend(default_role(variable, name)),
         }
     }
     for (rule, from) in (0..).zip(&source.keys.from) {
@@ -682,88 +693,90 @@ fn targets(variable: &Variable, source: &Source) -> Vec<Target> {
             KeyFrom::Header(name) => variable.headers.contains(&header_name(name)),
             KeyFrom::Field(at) => is(at, variable),
             // Where the field is a key, what stands there is a secret even if another value of the field counts.
-            KeyFrom::Key => is_field(&targets, Name::Key),
-            KeyFrom::Consumer => is_field(&targets, Name::Consumer),
-            KeyFrom::Credential => is_field(&targets, Name::Credential),
-            KeyFrom::User => is_field(&targets, Name::User),
+            KeyFrom::Key => is_field(&roles, EventField::Key),
+            KeyFrom::Consumer => is_field(&roles, EventField::Consumer),
+            KeyFrom::Credential => is_field(&roles, EventField::Credential),
+            KeyFrom::User => is_field(&roles, EventField::User),
             KeyFrom::Query(name) => {
                 if variable.argument.as_ref() == Some(name) {
-                    targets.push(Target::Argument(rule));
+                    roles.push(VariableRole::KeyArgument(rule));
                 }
                 false
             }
             KeyFrom::ClientIp => false,
         };
         if named {
-            targets.push(Target::Place(rule));
+            roles.push(VariableRole::Key(rule));
         }
     }
-    targets
+    roles
 }
 
-fn is_field(targets: &[Target], name: Name) -> bool {
-    targets.iter().any(|target| matches!(target, Target::Field(of, ..) if *of == name))
+fn is_field(roles: &[VariableRole], name: EventField) -> bool {
+    roles.iter().any(|role| matches!(role, VariableRole::Field(of, ..) if *of == name))
 }
 
 /// What a variable is of field `name`, unless it is mapped.
-fn default_target(variable: &Variable, name: Name) -> Option<Target> {
+fn default_role(variable: &Variable, name: EventField) -> Option<VariableRole> {
     let (field, rank) = variable.field.as_ref()?;
     let of = match field {
-        LineField::RequestId => Name::RequestId,
+        LineField::RequestId => EventField::RequestId,
         LineField::Time(_) => return None,
-        LineField::Api => Name::Api,
-        LineField::Host => Name::Host,
-        LineField::Route => Name::Route,
-        LineField::Path => Name::Path,
-        LineField::Query => Name::Query,
-        LineField::Request => Name::Request,
-        LineField::Method => Name::Method,
-        LineField::Status => Name::Status,
-        LineField::Latency(unit) if name == Name::Latency => {
+        LineField::Api => EventField::Api,
+        LineField::Host => EventField::Host,
+        LineField::Route => EventField::Route,
+        LineField::Path => EventField::Path,
+        LineField::Query => EventField::Query,
+        LineField::Request => EventField::Request,
+        LineField::Method => EventField::Method,
+        LineField::Status => EventField::Status,
+        LineField::Latency(unit) if name == EventField::Latency => {
             return Some(match variable.form {
-                LineForm::List => Target::Single(*rank, *unit),
-                _ => Target::Field(name, *rank, Some(*unit)),
+                LineForm::List => VariableRole::Single(*rank, *unit),
+                _ => VariableRole::Field(name, *rank, Some(*unit)),
             });
         }
         LineField::Latency(_) => return None,
-        LineField::BytesIn => Name::BytesIn,
-        LineField::BytesOut => Name::BytesOut,
-        LineField::ClientIp => Name::ClientIp,
-        LineField::ForwardedFor => Name::ForwardedFor,
-        LineField::Country => Name::Country,
-        LineField::UserAgent => Name::UserAgent,
-        LineField::Key => Name::Key,
-        LineField::Credential => Name::Credential,
-        LineField::User => Name::User,
+        LineField::BytesIn => EventField::BytesIn,
+        LineField::BytesOut => EventField::BytesOut,
+        LineField::ClientIp => EventField::ClientIp,
+        LineField::ForwardedFor => EventField::ForwardedFor,
+        LineField::Country => EventField::Country,
+        LineField::UserAgent => EventField::UserAgent,
+        LineField::Key => EventField::Key,
+        LineField::Credential => EventField::Credential,
+        LineField::User => EventField::User,
     };
-    (of == name).then_some(Target::Field(name, *rank, None))
+    (of == name).then_some(VariableRole::Field(name, *rank, None))
 }
 
-/// What of a call's identity a target is, if it decides under which key the call counts.
-fn identifies(target: &Target, source: &Source) -> Option<Name> {
+/// What of a call's identity a role is, if it decides under which key the call counts.
+fn identifies(role: &VariableRole, source: &Source) -> Option<EventField> {
     let has = |rule: fn(&KeyFrom) -> bool| source.keys.from.iter().any(rule);
-    let name = match target {
-        Target::Place(_) | Target::Argument(_) => return Some(Name::Key),
-        Target::Single(..) => return None,
-        Target::Field(name, ..) => *name,
+    let name = match role {
+        VariableRole::Key(_) | VariableRole::KeyArgument(_) => return Some(EventField::Key),
+        VariableRole::Single(..) => return None,
+        VariableRole::Field(name, ..) => *name,
     };
     let decides = match name {
-        Name::Key => has(|rule| *rule == KeyFrom::Key),
-        Name::Consumer => has(|rule| *rule == KeyFrom::Consumer),
-        Name::Credential => has(|rule| *rule == KeyFrom::Credential),
-        Name::User => has(|rule| *rule == KeyFrom::User),
-        Name::ClientIp | Name::ForwardedFor => has(|rule| *rule == KeyFrom::ClientIp),
-        Name::Path | Name::Query | Name::Request => has(|rule| matches!(rule, KeyFrom::Query(_))),
+        EventField::Key => has(|rule| *rule == KeyFrom::Key),
+        EventField::Consumer => has(|rule| *rule == KeyFrom::Consumer),
+        EventField::Credential => has(|rule| *rule == KeyFrom::Credential),
+        EventField::User => has(|rule| *rule == KeyFrom::User),
+        EventField::ClientIp | EventField::ForwardedFor => has(|rule| *rule == KeyFrom::ClientIp),
+        EventField::Path | EventField::Query | EventField::Request => {
+            has(|rule| matches!(rule, KeyFrom::Query(_)))
+        }
         _ => false,
     };
     decides.then_some(name)
 }
 
 /// The parts between the quotes of the pattern.
-fn regions(parts: &[Part]) -> Vec<Vec<Part>> {
+fn regions(parts: &[PatternPart]) -> Vec<Vec<PatternPart>> {
     let mut regions = vec![Vec::new()];
     for part in parts {
-        let Part::Literal(literal) = part else {
+        let PatternPart::Literal(literal) = part else {
             regions.last_mut().into_iter().for_each(|region| region.push(part.clone()));
             continue;
         };
@@ -772,7 +785,10 @@ fn regions(parts: &[Part]) -> Vec<Vec<Part>> {
                 regions.push(Vec::new());
             }
             if !text.is_empty() {
-                regions.last_mut().into_iter().for_each(|region| region.push(Part::Literal(text.into())));
+                regions
+                    .last_mut()
+                    .into_iter()
+                    .for_each(|region| region.push(PatternPart::Literal(text.into())));
             }
         }
     }
@@ -781,10 +797,10 @@ fn regions(parts: &[Part]) -> Vec<Vec<Part>> {
 
 impl Region {
     /// `None` where no line can be read the fast way.
-    fn new(parts: Vec<Part>, variables: &[Compiled]) -> Option<Self> {
-        let variable = |part: &Part| match part {
-            Part::Variable(at) => Some(&variables[*at]),
-            Part::Literal(_) => None,
+    fn new(parts: Vec<PatternPart>, variables: &[Compiled]) -> Option<Self> {
+        let variable = |part: &PatternPart| match part {
+            PatternPart::Variable(at) => Some(&variables[*at]),
+            PatternPart::Literal(_) => None,
         };
         let has = |form| parts.iter().filter_map(variable).any(|variable| variable.form == form);
         let rest = parts.iter().position(|part| variable(part).is_some_and(|variable| !variable.ends));
@@ -796,14 +812,14 @@ impl Region {
         let mut blanks = 0;
         for (at, part) in parts.iter().enumerate() {
             match part {
-                Part::Literal(literal) => {
+                PatternPart::Literal(literal) => {
                     let here = memchr::memchr_iter(b' ', literal.as_bytes()).count();
                     if here == 0 && at > 0 && at + 1 < parts.len() {
                         return None;
                     }
                     blanks += here;
                 }
-                Part::Variable(at) => match &variables[*at].time {
+                PatternPart::Variable(at) => match &variables[*at].time {
                     Some(LineTime::Clf) => blanks += 1,
                     Some(LineTime::Parts(parts)) => {
                         if parts.contains(&TimePart::Day) && variables[*at].form == LineForm::Free {
@@ -851,11 +867,11 @@ impl Region {
         let bytes = line.as_bytes();
         for part in &self.parts[..rest] {
             match part {
-                Part::Literal(literal) => {
+                PatternPart::Literal(literal) => {
                     bytes[start..end].starts_with(literal.as_bytes()).then_some(())?;
                     start += literal.len();
                 }
-                Part::Variable(at) => {
+                PatternPart::Variable(at) => {
                     let variable = &variables[*at];
                     let mut last = match variable.form {
                         LineForm::Fixed(width) => start + width,
@@ -877,11 +893,11 @@ impl Region {
         };
         for part in behind.iter().rev() {
             match part {
-                Part::Literal(literal) => {
+                PatternPart::Literal(literal) => {
                     bytes[start..end].ends_with(literal.as_bytes()).then_some(())?;
                     end -= literal.len();
                 }
-                Part::Variable(at) => {
+                PatternPart::Variable(at) => {
                     let variable = &variables[*at];
                     let first = match variable.form {
                         LineForm::Fixed(width) => end.checked_sub(width)?,
@@ -893,7 +909,7 @@ impl Region {
                 }
             }
         }
-        let Part::Variable(at) = middle else { return None };
+        let PatternPart::Variable(at) = middle else { return None };
         variables[*at].accepts(&line[start..end]).then_some(())?;
         captures[*at] = Capture::certain(start, end);
         Some(())
@@ -911,18 +927,18 @@ impl Region {
         let bytes = line.as_bytes();
         for (index, part) in self.parts.iter().enumerate() {
             let at = match part {
-                Part::Literal(literal) => {
+                PatternPart::Literal(literal) => {
                     bytes[start..end].starts_with(literal.as_bytes()).then_some(())?;
                     start += literal.len();
                     continue;
                 }
-                Part::Variable(at) => *at,
+                PatternPart::Variable(at) => *at,
             };
             let variable = &variables[at];
             let last = match (variable.form, self.parts.get(index + 1)) {
                 (LineForm::Fixed(width), _) => start + width,
                 (_, None) => end,
-                (_, Some(Part::Literal(literal))) => match memchr::memchr(b' ', literal.as_bytes()) {
+                (_, Some(PatternPart::Literal(literal))) => match memchr::memchr(b' ', literal.as_bytes()) {
                     Some(before) => {
                         let blank = memchr::memchr(b' ', bytes.get(start + before..end)?)?;
                         start + blank
@@ -930,7 +946,7 @@ impl Region {
                     // The literal that ends the region.
                     None => end.checked_sub(literal.len())?,
                 },
-                (_, Some(Part::Variable(_))) => start + run(&bytes[start..end], &variable.forward),
+                (_, Some(PatternPart::Variable(_))) => start + run(&bytes[start..end], &variable.forward),
             };
             (last >= start && last <= end && line.is_char_boundary(last)).then_some(())?;
             variable.accepts(&line[start..last]).then_some(())?;

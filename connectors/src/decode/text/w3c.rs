@@ -16,7 +16,7 @@ use keytide_config::{KeyFrom, KeyRules, Unit, header_name};
 
 use super::super::bytes::push_bytes;
 use super::super::route::percent_decoded;
-use super::{Fault, Name, RawEvent, Value, Values};
+use super::{EventField, Fault, FieldValue, RawEvent, Values};
 use crate::time::rfc3339;
 
 /// Directives, which are no records.
@@ -36,32 +36,32 @@ const CLOUDFRONT: &str = "#Fields: date time x-edge-location sc-bytes c-ip cs-me
 pub(super) struct W3c {
     /// Rules of `[keys].from` that name headers.
     headers: Vec<(u16, String)>,
-    default: Columns,
+    default: W3cColumns,
 }
 
 /// The columns of a header line.
-pub(super) struct Columns {
-    columns: Vec<Column>,
+pub(super) struct W3cColumns {
+    columns: Vec<W3cColumn>,
     is_cloudfront: bool,
 }
 
 #[derive(Default)]
-struct Column {
-    kind: Kind,
+struct W3cColumn {
+    kind: ColumnKind,
     /// The rule of `[keys].from` that looks here.
     rule: Option<u16>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Kind {
+enum ColumnKind {
     #[default]
     Other,
     Date,
     Clock,
     Epoch(Unit),
-    Field(Name),
+    Field(EventField),
     /// A field that the server encoded, as it came from the caller.
-    Header(Option<Name>),
+    Header(Option<EventField>),
     TimeTaken,
 }
 
@@ -80,12 +80,12 @@ impl W3c {
         };
         let headers: Vec<(u16, String)> = (0..).zip(&keys.from).filter_map(header).collect();
         let default =
-            columns(CLOUDFRONT, &headers).unwrap_or(Columns { columns: Vec::new(), is_cloudfront: true });
+            columns(CLOUDFRONT, &headers).unwrap_or(W3cColumns { columns: Vec::new(), is_cloudfront: true });
         Self { headers, default }
     }
 
     /// The columns that a header line names.
-    pub(super) fn columns(&self, header: &str) -> Option<Columns> {
+    pub(super) fn columns(&self, header: &str) -> Option<W3cColumns> {
         columns(header, &self.headers)
     }
 
@@ -93,7 +93,7 @@ impl W3c {
     pub(super) fn read<'a>(
         &self,
         line: &'a str,
-        columns: Option<&Columns>,
+        columns: Option<&W3cColumns>,
         values: &'a mut Values,
     ) -> Result<RawEvent<'a>, Fault> {
         const TIME: Fault = Fault::new(
@@ -103,7 +103,7 @@ impl W3c {
         );
         const COUNT: Fault =
             Fault::new("line", "must have as many columns as `#Fields:` names; without one, CloudFront's");
-        let Columns { columns, is_cloudfront } = columns.unwrap_or(&self.default);
+        let W3cColumns { columns, is_cloudfront } = columns.unwrap_or(&self.default);
         let tabs = memchr::memchr(b'\t', line.as_bytes()).is_some();
         let mut fields: [&str; MAX_COLUMNS] = [""; MAX_COLUMNS];
         let mut count = 0;
@@ -124,9 +124,9 @@ impl W3c {
         let (mut date, mut clock) = ("", "");
         for (column, field) in columns.iter().zip(fields) {
             match column.kind {
-                Kind::Date => date = field,
-                Kind::Clock => clock = field,
-                Kind::Header(name) if is_encoded(field, tabs, name) => {
+                ColumnKind::Date => date = field,
+                ColumnKind::Clock => clock = field,
+                ColumnKind::Header(name) if is_encoded(field, tabs, name) => {
                     if texts.len() == decoded {
                         texts.push(String::new());
                     }
@@ -140,75 +140,75 @@ impl W3c {
         let mut raw = RawEvent::default();
         if let Some(ms) = ms(date, clock) {
             number.push_str(itoa::Buffer::new().format(ms));
-            raw.set_time(Value::Number(number), Unit::Millis);
+            raw.set_time(FieldValue::Number(number), Unit::Millis);
         }
         let mut texts = texts.iter();
         for (column, field) in columns.iter().zip(fields) {
             let field: &'a str = field;
             let value = match column.kind {
-                Kind::Header(name) if is_encoded(field, tabs, name) => {
-                    Value::Plain(texts.next().map_or("", String::as_str))
+                ColumnKind::Header(name) if is_encoded(field, tabs, name) => {
+                    FieldValue::Plain(texts.next().map_or("", String::as_str))
                 }
-                _ => Value::Plain(field),
+                _ => FieldValue::Plain(field),
             };
             match column.kind {
-                Kind::Epoch(unit) if !value.is_empty() => raw.set_time(value, unit),
-                Kind::Field(name) | Kind::Header(Some(name)) => raw.set(name, value),
-                Kind::TimeTaken => {
+                ColumnKind::Epoch(unit) if !value.is_empty() => raw.set_time(value, unit),
+                ColumnKind::Field(name) | ColumnKind::Header(Some(name)) => raw.set(name, value),
+                ColumnKind::TimeTaken => {
                     let seconds = *is_cloudfront || field.contains('.');
                     let unit = if seconds { Unit::Seconds } else { Unit::Millis };
-                    raw.set_from(Name::Latency, 0, value, Some(unit));
+                    raw.set_from(EventField::Latency, 0, value, Some(unit));
                 }
                 _ => {}
             }
             if let Some(rule) = column.rule {
-                raw.set_place(rule, value);
+                raw.set_key_value(rule, value);
             }
         }
-        if raw.get(Name::Time).is_empty() { Err(TIME) } else { Ok(raw) }
+        if raw.get(EventField::Time).is_empty() { Err(TIME) } else { Ok(raw) }
     }
 }
 
-fn columns(header: &str, headers: &[(u16, String)]) -> Option<Columns> {
+fn columns(header: &str, headers: &[(u16, String)]) -> Option<W3cColumns> {
     let names = header.strip_prefix("#Fields:")?.split_ascii_whitespace().take(MAX_COLUMNS);
     let names: Vec<String> = names.map(str::to_ascii_lowercase).collect();
-    let columns: Vec<Column> = names
+    let columns: Vec<W3cColumn> = names
         .iter()
         .map(|name| {
             let header = name.strip_prefix("cs(").and_then(|name| name.strip_suffix(')'));
             let header = header_name(header.unwrap_or(name));
             let rule = headers.iter().find(|(_, wanted)| *wanted == header).map(|(rule, _)| *rule);
-            Column { kind: kind(name), rule }
+            W3cColumn { kind: kind(name), rule }
         })
         .collect();
     let is_cloudfront = names.iter().any(|name| name.starts_with("x-edge-"));
-    (!columns.is_empty()).then_some(Columns { columns, is_cloudfront })
+    (!columns.is_empty()).then_some(W3cColumns { columns, is_cloudfront })
 }
 
-fn kind(name: &str) -> Kind {
+fn kind(name: &str) -> ColumnKind {
     match name {
-        "date" => Kind::Date,
-        "time" => Kind::Clock,
-        "timestamp" => Kind::Epoch(Unit::Seconds),
-        "timestamp(ms)" => Kind::Epoch(Unit::Millis),
-        "time-taken" => Kind::TimeTaken,
-        "x-edge-request-id" => Kind::Field(Name::RequestId),
+        "date" => ColumnKind::Date,
+        "time" => ColumnKind::Clock,
+        "timestamp" => ColumnKind::Epoch(Unit::Seconds),
+        "timestamp(ms)" => ColumnKind::Epoch(Unit::Millis),
+        "time-taken" => ColumnKind::TimeTaken,
+        "x-edge-request-id" => ColumnKind::Field(EventField::RequestId),
         // CloudFront writes the distribution's own name here, and what the caller named in x-host-header.
-        "cs(host)" | "s-sitename" => Kind::Field(Name::Api),
-        "x-host-header" | "cs-host" => Kind::Field(Name::Host),
-        "cs-uri-stem" | "cs-uri" => Kind::Field(Name::Path),
-        "cs-uri-query" => Kind::Field(Name::Query),
-        "cs-method" => Kind::Field(Name::Method),
-        "sc-status" => Kind::Field(Name::Status),
-        "sc-bytes" => Kind::Field(Name::BytesOut),
-        "cs-bytes" => Kind::Field(Name::BytesIn),
-        "c-ip" => Kind::Field(Name::ClientIp),
-        "c-country" => Kind::Field(Name::Country),
-        "cs-username" => Kind::Field(Name::User),
-        "x-forwarded-for" | "cs(x-forwarded-for)" => Kind::Header(Some(Name::ForwardedFor)),
-        "cs(user-agent)" => Kind::Header(Some(Name::UserAgent)),
-        _ if name.starts_with("cs(") => Kind::Header(None),
-        _ => Kind::Other,
+        "cs(host)" | "s-sitename" => ColumnKind::Field(EventField::Api),
+        "x-host-header" | "cs-host" => ColumnKind::Field(EventField::Host),
+        "cs-uri-stem" | "cs-uri" => ColumnKind::Field(EventField::Path),
+        "cs-uri-query" => ColumnKind::Field(EventField::Query),
+        "cs-method" => ColumnKind::Field(EventField::Method),
+        "sc-status" => ColumnKind::Field(EventField::Status),
+        "sc-bytes" => ColumnKind::Field(EventField::BytesOut),
+        "cs-bytes" => ColumnKind::Field(EventField::BytesIn),
+        "c-ip" => ColumnKind::Field(EventField::ClientIp),
+        "c-country" => ColumnKind::Field(EventField::Country),
+        "cs-username" => ColumnKind::Field(EventField::User),
+        "x-forwarded-for" | "cs(x-forwarded-for)" => ColumnKind::Header(Some(EventField::ForwardedFor)),
+        "cs(user-agent)" => ColumnKind::Header(Some(EventField::UserAgent)),
+        _ if name.starts_with("cs(") => ColumnKind::Header(None),
+        _ => ColumnKind::Other,
     }
 }
 
@@ -232,11 +232,11 @@ fn split(text: &str, tabs: bool) -> (&str, Option<&str>) {
 }
 
 /// Whether the server wrote a header's value otherwise than it came.
-fn is_encoded(field: &str, tabs: bool, name: Option<Name>) -> bool {
-    if tabs { field.contains('%') } else { name == Some(Name::UserAgent) && field.contains('+') }
+fn is_encoded(field: &str, tabs: bool, name: Option<EventField>) -> bool {
+    if tabs { field.contains('%') } else { name == Some(EventField::UserAgent) && field.contains('+') }
 }
 
-fn decode(field: &str, tabs: bool, name: Option<Name>, out: &mut String) {
+fn decode(field: &str, tabs: bool, name: Option<EventField>, out: &mut String) {
     out.clear();
     if !tabs {
         out.push_str(field);
@@ -246,7 +246,7 @@ fn decode(field: &str, tabs: bool, name: Option<Name>, out: &mut String) {
     let decoded = percent_decoded(field);
     push_bytes(&decoded, out);
     // Older logs have agents that are encoded twice.
-    if name == Some(Name::UserAgent) && out.contains("%20") {
+    if name == Some(EventField::UserAgent) && out.contains("%20") {
         *out = out.replace("%20", " ");
     }
 }

@@ -12,17 +12,17 @@ use super::{Locate, Located};
 const BITS: u32 = 12;
 
 /// Addresses that were looked up lately.
-pub(super) struct Places(Vec<Option<(IpAddr, Located)>>);
+pub(super) struct GeoCache(Vec<Option<(IpAddr, Located)>>);
 
 const _: () = assert!(size_of::<Option<(IpAddr, Located)>>() << BITS == 128 << 10);
 
-impl Default for Places {
+impl Default for GeoCache {
     fn default() -> Self {
         Self(vec![None; 1 << BITS])
     }
 }
 
-impl Places {
+impl GeoCache {
     /// What `geo` says of an address.
     pub(super) fn locate(&mut self, address: IpAddr, geo: &dyn Locate) -> Located {
         let bits = bits(address);
@@ -66,11 +66,11 @@ mod tests {
     #[test]
     fn every_answer_is_the_databases_and_repeats_cost_nothing() {
         let geo = Counting(AtomicU32::new(0));
-        let mut places = Places::default();
+        let mut cache = GeoCache::default();
         let asked = Cell::new(0);
         let mut ask = |number: u32| {
             asked.set(asked.get() + 1);
-            assert_eq!(places.locate(Ipv4Addr::from_bits(number).into(), &geo), located(number));
+            assert_eq!(cache.locate(Ipv4Addr::from_bits(number).into(), &geo), located(number));
         };
         // More addresses than places, so that they take each other's.
         (0..10_000).for_each(&mut ask);

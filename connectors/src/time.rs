@@ -41,7 +41,7 @@ pub(crate) fn by_pattern(text: &[u8], pattern: &TimePattern, zone: &Zone) -> Opt
     let text = text.trim_ascii();
     let read = pattern.read(text)?;
     let rest = text.get(read.length..)?;
-    let offset = if pattern.ends_in_zone() { said_zone(rest)? } else { Said::Nothing };
+    let offset = if pattern.ends_in_zone() { zone_suffix(rest)? } else { ZoneSuffix::None };
     if !pattern.ends_in_zone() && !rest.is_empty() {
         return None;
     }
@@ -112,16 +112,16 @@ pub(crate) fn clf(text: &[u8]) -> Option<i64> {
 
 /// A zone as a text says it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Said {
-    Nothing,
+enum ZoneSuffix {
+    None,
     /// Seconds east of UTC.
     Offset(i64),
 }
 
-impl Said {
+impl ZoneSuffix {
     fn utc_seconds(self, local: i64, zone: &Zone) -> Option<i64> {
         match self {
-            Self::Nothing => zone.utc_seconds(local),
+            Self::None => zone.utc_seconds(local),
             Self::Offset(offset) => Some(local - offset),
         }
     }
@@ -172,7 +172,7 @@ fn general(text: &[u8], zone: &Zone, dates: Dates) -> Option<i64> {
         }
         _ => return None,
     };
-    at(date, clock, said_zone(scan.0)?, zone)
+    at(date, clock, zone_suffix(scan.0)?, zone)
 }
 
 /// `Nov 20 12:44:15 2025`, `Nov 20 12:44:15 UTC 2025`, `Nov 20, 2025 12:44:15`, `Nov 20 2025 12:44:15 GMT+0100`.
@@ -191,7 +191,7 @@ fn month_first(mut scan: Scan<'_>, zone: &Zone) -> Option<i64> {
         }
         scan.spaces();
         let clock = scan.clock()?;
-        return at(date, clock, said_zone(scan.0)?, zone);
+        return at(date, clock, zone_suffix(scan.0)?, zone);
     }
     let clock = scan.clock()?;
     // The year stands at the end, perhaps behind a zone.
@@ -199,24 +199,24 @@ fn month_first(mut scan: Scan<'_>, zone: &Zone) -> Option<i64> {
     let (between, year) = scan.0.split_at(space);
     let mut year = Scan(&year[1..]);
     let date = days(year.number(4, 4)?, month, day)?;
-    year.is_empty().then(|| at(date, clock, said_zone(between)?, zone))?
+    year.is_empty().then(|| at(date, clock, zone_suffix(between)?, zone))?
 }
 
 /// A date alone.
 fn midnight(date: i64, dates: Dates, rest: &[u8], zone: &Zone) -> Option<i64> {
-    (dates == Dates::Midnight).then(|| at(date, (0, 0), said_zone(rest)?, zone))?
+    (dates == Dates::Midnight).then(|| at(date, (0, 0), zone_suffix(rest)?, zone))?
 }
 
 /// The time at a day since the epoch and a clock's seconds and milliseconds.
-fn at(date: i64, (seconds, ms): (i64, i64), said: Said, zone: &Zone) -> Option<i64> {
-    said.utc_seconds(date * DAY_S + seconds, zone)?.checked_mul(1_000)?.checked_add(ms)
+fn at(date: i64, (seconds, ms): (i64, i64), zone_suffix: ZoneSuffix, zone: &Zone) -> Option<i64> {
+    zone_suffix.utc_seconds(date * DAY_S + seconds, zone)?.checked_mul(1_000)?.checked_add(ms)
 }
 
 /// What stands behind a clock's time: nothing, or a zone. `None` if it is something else.
-fn said_zone(text: &[u8]) -> Option<Said> {
+fn zone_suffix(text: &[u8]) -> Option<ZoneSuffix> {
     let mut scan = Scan(without_monotonic(text).trim_ascii());
     if scan.is_empty() {
-        return Some(Said::Nothing);
+        return Some(ZoneSuffix::None);
     }
     let mut offset = None;
     let letters = scan.0.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
@@ -230,7 +230,7 @@ fn said_zone(text: &[u8]) -> Option<Said> {
     if let [b'+' | b'-', ..] = scan.0 {
         offset = Some(scan.offset()?);
     }
-    // `+0900 KST`, `GMT+0900 (Korean Standard Time)`, `+09:00[Asia/Seoul]`: the offset has said it.
+    // `+0900 KST`, `GMT+0900 (Korean Standard Time)`, `+09:00[Asia/Seoul]`: the offset is known.
     let names_it = match scan.0.trim_ascii() {
         [] | [b'(', .., b')'] | [b'[', .., b']'] => true,
         name => {
@@ -239,7 +239,7 @@ fn said_zone(text: &[u8]) -> Option<Said> {
                 && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-'))
         }
     };
-    names_it.then_some(Said::Offset(offset?))
+    names_it.then_some(ZoneSuffix::Offset(offset?))
 }
 
 /// A text without the reading of the monotonic clock that Go puts behind a time (`m=+0.012345`).

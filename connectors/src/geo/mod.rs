@@ -33,7 +33,7 @@
 
 mod error;
 mod networks;
-pub(crate) mod sight;
+pub(crate) mod watch;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -52,7 +52,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use self::error::GeoError;
 use self::networks::Networks;
-use self::sight::{Look, Watch};
+use self::watch::{FileChange, FileWatch};
 use crate::decode::{Locate, Located};
 
 /// Bytes of a database.
@@ -177,7 +177,7 @@ impl Geo {
 
     /// Reads the files; warnings about what is in them are returned beside.
     fn read(config: &keytide_config::Geo, unreadable: Unreadable) -> Result<(Self, Vec<String>), GeoError> {
-        let mut files = Files::default();
+        let mut files = OpenDatabases::default();
         let country = config.country.as_deref().map(|path| open_country(&mut files, path)).transpose()?;
         let asn = config.asn.as_deref().map(|path| open_asn(&mut files, path)).transpose()?;
         let gives_country = country.is_none();
@@ -250,7 +250,7 @@ impl Locate for Geo {
 /// Databases that are read again when their files change.
 pub struct WatchedGeo {
     config: keytide_config::Geo,
-    watches: Vec<Watch>,
+    watches: Vec<FileWatch>,
     /// Why a file can't be read at the moment.
     failure: Option<String>,
     unreadable: Unreadable,
@@ -264,7 +264,7 @@ impl WatchedGeo {
     pub fn open(config: &keytide_config::Geo) -> Result<(Self, Arc<Geo>, Vec<String>), GeoError> {
         let keytide_config::Geo { country, asn, city, networks, trusted_proxies: _ } = config;
         let watches = [country, asn, city, networks].into_iter().flatten();
-        let watches = watches.map(|path| Watch::new(path)).collect();
+        let watches = watches.map(|path| FileWatch::new(path)).collect();
         let (geo, warnings) = Geo::open(config)?;
         let unreadable = geo.unreadable.clone();
         Ok((Self { config: config.clone(), watches, failure: None, unreadable }, Arc::new(geo), warnings))
@@ -278,7 +278,7 @@ impl WatchedGeo {
 
     /// The files.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.watches.iter().map(Watch::path)
+        self.watches.iter().map(FileWatch::path)
     }
 
     /// Looks at the files and, if one changed and then all stayed the same from one call to this, reads them; warnings
@@ -288,15 +288,15 @@ impl WatchedGeo {
     /// If a database can't be used any more, once a version of its file. The ones that are in use stay good. A
     /// file that can't be read is tried again at each call, and told once.
     pub fn poll(&mut self) -> Option<GeoRead> {
-        let looks: Vec<Look> = self.watches.iter_mut().map(Watch::look).collect();
-        if looks.iter().all(|look| *look == Look::Same) {
+        let changes: Vec<FileChange> = self.watches.iter_mut().map(FileWatch::poll).collect();
+        if changes.iter().all(|change| *change == FileChange::Unchanged) {
             self.failure = None;
         }
-        if !looks.contains(&Look::Settled) || looks.contains(&Look::Moving) {
+        if !changes.contains(&FileChange::Settled) || changes.contains(&FileChange::Changing) {
             return None;
         }
         let opened = Geo::read(&self.config, self.unreadable.clone());
-        if !self.watches.iter().all(Watch::is_still) {
+        if !self.watches.iter().all(FileWatch::is_still) {
             return None;
         }
         let failure = match &opened {
@@ -305,7 +305,7 @@ impl WatchedGeo {
         };
         let was_told = failure.is_some() && failure == self.failure;
         if failure.is_none() {
-            self.watches.iter_mut().for_each(Watch::was_read);
+            self.watches.iter_mut().for_each(FileWatch::mark_read);
         }
         self.failure = failure;
         (!was_told).then(|| opened.map(|(geo, warnings)| (Arc::new(geo), warnings)))
@@ -467,9 +467,9 @@ pub(crate) fn mapped(network: IpNet) -> (u128, u8) {
 
 /// Databases that were read, so that a file with two uses is in memory once.
 #[derive(Default)]
-struct Files(Vec<(PathBuf, Database)>);
+struct OpenDatabases(Vec<(PathBuf, Database)>);
 
-impl Files {
+impl OpenDatabases {
     fn read(&mut self, path: &Path) -> Result<Database, GeoError> {
         if let Some((_, database)) = self.0.iter().find(|(known, _)| known == path) {
             return Ok(Arc::clone(database));
@@ -480,7 +480,7 @@ impl Files {
     }
 }
 
-fn open_country(files: &mut Files, path: &Path) -> Result<(Database, FieldPath), GeoError> {
+fn open_country(files: &mut OpenDatabases, path: &Path) -> Result<(Database, FieldPath), GeoError> {
     let database = files.read(path)?;
     match probe_country(&database) {
         Some(layout) => Ok((database, layout)),
@@ -501,7 +501,7 @@ fn probe_country(database: &Database) -> Option<FieldPath> {
     })
 }
 
-fn open_city(files: &mut Files, path: &Path, gives_country: bool) -> Result<City, GeoError> {
+fn open_city(files: &mut OpenDatabases, path: &Path, gives_country: bool) -> Result<City, GeoError> {
     let database = files.read(path)?;
     let position = probe(&database, |found| {
         POSITION_PATHS.into_iter().find(|position| matches!(position.read(found), Ok(Some(_))))
@@ -517,7 +517,7 @@ fn open_city(files: &mut Files, path: &Path, gives_country: bool) -> Result<City
     }
 }
 
-fn open_asn(files: &mut Files, path: &Path) -> Result<(Database, FieldPath), GeoError> {
+fn open_asn(files: &mut OpenDatabases, path: &Path) -> Result<(Database, FieldPath), GeoError> {
     let database = files.read(path)?;
     let found =
         probe(&database, |found| ASN_PATHS.into_iter().find(|path| matches!(asn(found, path), Ok(Some(_)))));

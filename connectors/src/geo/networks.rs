@@ -54,7 +54,7 @@ pub(crate) struct Networks {
 }
 
 /// A network as it was read.
-struct Listed {
+struct ListedNetwork {
     first: u128,
     bits: u8,
     class: NetworkClass,
@@ -99,13 +99,13 @@ impl Networks {
         Ok((Self::new(listed), warnings))
     }
 
-    fn new(mut listed: Vec<Listed>) -> Self {
+    fn new(mut listed: Vec<ListedNetwork>) -> Self {
         // Stable, so that of equal networks the last stays last.
         listed.sort_by_key(|network| (network.first, network.bits));
         let mut networks = Self::default();
         // Networks around the current one, the outermost first, with their last addresses.
         let mut around: Vec<(u128, NetworkClass)> = Vec::new();
-        for Listed { first, bits, class } in listed {
+        for ListedNetwork { first, bits, class } in listed {
             networks.leave(&mut around, Some(first));
             networks.start(first, class);
             around.push((first | u128::MAX.checked_shr(bits.into()).unwrap_or(0), class));
@@ -164,7 +164,7 @@ fn next_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<b
 }
 
 /// A line's network; `None` where there is none to be.
-fn parse(line: &[u8], is_first: bool) -> Result<Option<Listed>, Fault> {
+fn parse(line: &[u8], is_first: bool) -> Result<Option<ListedNetwork>, Fault> {
     let text = str::from_utf8(line).map_err(|_| "not UTF-8")?;
     let text = if is_first { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
     let text = text.trim();
@@ -186,7 +186,7 @@ fn parse(line: &[u8], is_first: bool) -> Result<Option<Listed>, Fault> {
     let class = CLASSES.iter().find(|(name, _)| class.eq_ignore_ascii_case(name)).map(|(_, class)| *class);
     let class = class.ok_or("the second column must be vpn, relay, mobile, satellite, cloud or tor")?;
     let (first, bits) = mapped(network);
-    Ok(Some(Listed { first, bits, class }))
+    Ok(Some(ListedNetwork { first, bits, class }))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! record -> row     of a topic: an upsert, or a change event of Debezium     topic.rs
 //!        -> row     its cells, with names and checks                         row.rs
 //!        -> change  upsert of a typed row, and the strings behind its ids    schema.rs
-//!        -> what differs from the rows that are held, deletions too          held.rs
+//!        -> what differs from the rows that are held, deletions too          state.rs
 //! ```
 //!
 //! [`read`] reads files once, for a bounded run. [`WatchedTables`] reads them again when they change, and
@@ -29,10 +29,10 @@
 //! Limits: 256 KiB a row, 512 bytes a value (or an element of a list; 254 an address, 4,096 a token), 256 elements a
 //! list, 10,000,000 rows and 100,000 bad rows a table. A URL is cut after 2,048 bytes.
 
-mod held;
 mod row;
 mod rows;
 mod schema;
+mod state;
 mod topic;
 mod watch;
 
@@ -43,7 +43,7 @@ use std::sync::Arc;
 use keytide_config::{KeyHash, TableSource, Tables};
 use keytide_dataflow::model::{Definition, TableChange, TableRow};
 
-use schema::{Output, Table};
+use schema::{AcceptedRows, TableSchema};
 pub use topic::TopicTable;
 pub use watch::WatchedTables;
 
@@ -190,7 +190,7 @@ pub fn read<'a>(
     tables: &Tables,
     hashes: impl IntoIterator<Item = &'a KeyHash>,
 ) -> Result<TablesRead, TableError> {
-    let mut output = Output::default();
+    let mut output = AcceptedRows::default();
     let mut read = TablesRead::default();
     for (table, source) in configured(tables, hashes) {
         if let Some(TableSource::File { path, format }) = source {
@@ -207,7 +207,7 @@ pub fn read<'a>(
 }
 
 /// Puts the rows of keys in the order of their dates, those without one first: of a key's rows the last is in force, as
-/// `held.rs` has it.
+/// `state.rs` has it.
 fn by_date(changes: &mut [TableChange]) {
     let keys = changes.iter().take_while(|change| matches!(change.row, TableRow::Key(_))).count();
     let date = |change: &TableChange| match &change.row {
@@ -224,13 +224,13 @@ fn by_date(changes: &mut [TableChange]) {
 fn configured<'t, 'a>(
     tables: &'t Tables,
     hashes: impl IntoIterator<Item = &'a KeyHash>,
-) -> [(Table, &'t Option<TableSource>); 4] {
+) -> [(TableSchema, &'t Option<TableSource>); 4] {
     let hashes: Vec<&KeyHash> = hashes.into_iter().collect();
     [
-        (Table::keys(hashes.iter().copied()), &tables.keys),
-        (Table::Subscriptions, &tables.subscriptions),
-        (Table::Plans, &tables.plans),
-        (Table::leaks(hashes), &tables.leaks),
+        (TableSchema::keys(hashes.iter().copied()), &tables.keys),
+        (TableSchema::Subscriptions, &tables.subscriptions),
+        (TableSchema::Plans, &tables.plans),
+        (TableSchema::leaks(hashes), &tables.leaks),
     ]
 }
 

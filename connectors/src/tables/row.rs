@@ -40,19 +40,19 @@ pub(super) enum Cell<'a> {
     Loose(String),
     List(Vec<Cow<'a, str>>),
     /// What the column held before: the database didn't say it again.
-    Kept,
+    Unchanged,
     /// A value of a type that no column has.
     Wrong,
 }
 
 impl<'a> Cell<'a> {
     pub(super) fn text(text: Cow<'a, str>) -> Self {
-        if is_unavailable(&text) { Self::Kept } else { Self::Text(text) }
+        if is_unavailable(&text) { Self::Unchanged } else { Self::Text(text) }
     }
 
     pub(super) fn list(elements: Vec<Cow<'a, str>>) -> Self {
         let kept = elements.iter().any(|element| is_unavailable(element));
-        if kept { Self::Kept } else { Self::List(elements) }
+        if kept { Self::Unchanged } else { Self::List(elements) }
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn is_unavailable(text: &str) -> bool {
 }
 
 /// A row's cells, in the order of the table's columns.
-pub(super) struct Row<'a> {
+pub(super) struct RawRow<'a> {
     pub(super) columns: &'a [&'static str],
     pub(super) cells: Vec<Cell<'a>>,
     /// Whether it says of itself that it is gone.
@@ -80,7 +80,7 @@ pub(super) struct Row<'a> {
 /// What is wrong with a row. Never quotes a cell.
 pub(super) type Fault = String;
 
-impl<'a> Row<'a> {
+impl<'a> RawRow<'a> {
     pub(super) fn new(columns: &'a [&'static str]) -> Self {
         let cells = vec![Cell::Missing; columns.len()];
         Self { columns, cells, deleted: false, unread: RefCell::default() }
@@ -94,15 +94,15 @@ impl<'a> Row<'a> {
     }
 
     /// The columns that hold what they held before.
-    pub(super) fn kept(&self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn unchanged(&self) -> impl Iterator<Item = &'static str> {
         let cells = self.columns.iter().zip(&self.cells);
-        cells.filter(|(_, cell)| **cell == Cell::Kept).map(|(column, _)| *column)
+        cells.filter(|(_, cell)| **cell == Cell::Unchanged).map(|(column, _)| *column)
     }
 
     /// Takes what the database didn't say again for unknown: in a file there is no row before.
-    pub(super) fn forget_kept(&mut self) {
+    pub(super) fn forget_unchanged(&mut self) {
         for (column, cell) in
-            self.columns.iter().zip(&mut self.cells).filter(|(_, cell)| **cell == Cell::Kept)
+            self.columns.iter().zip(&mut self.cells).filter(|(_, cell)| **cell == Cell::Unchanged)
         {
             *cell = Cell::Missing;
             let fault = format!("`{column}` was left out because it didn't change");
@@ -126,7 +126,7 @@ impl<'a> Row<'a> {
     /// The same, of a value that may have so many bytes.
     pub(super) fn text_of(&self, column: &str, limit: usize) -> Result<Option<&str>, Fault> {
         match self.cell(column) {
-            Cell::Missing | Cell::Kept => Ok(None),
+            Cell::Missing | Cell::Unchanged => Ok(None),
             Cell::Text(text) => value(column, text, limit),
             Cell::Loose(text) => value(column, text, limit),
             Cell::List(_) => Err(format!("`{column}` is an array: it must be one value")),
@@ -139,7 +139,7 @@ impl<'a> Row<'a> {
     pub(super) fn required(&self, column: &str) -> Result<&str, Fault> {
         match self.text(column) {
             Ok(Some(text)) => Ok(text),
-            _ if self.deleted || *self.cell(column) == Cell::Kept => Ok(""),
+            _ if self.deleted || *self.cell(column) == Cell::Unchanged => Ok(""),
             Ok(None) => Err(format!("`{column}` is empty")),
             Err(fault) => Err(fault),
         }
@@ -217,7 +217,7 @@ impl<'a> Row<'a> {
             Err(wrong) => fault = Some(wrong),
         };
         match self.cell(column) {
-            Cell::Missing | Cell::Kept => {}
+            Cell::Missing | Cell::Unchanged => {}
             Cell::Text(text) => elements(text).iter().for_each(|text| element(text)),
             Cell::Loose(text) => element(text),
             Cell::List(elements) => elements.iter().for_each(|text| element(text)),

@@ -12,8 +12,8 @@ use keytide_config::TableFormat;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 
-use super::row::{Cell, Fault, Row, database_decimal, is_unavailable};
-use super::schema::Table;
+use super::row::{Cell, Fault, RawRow, database_decimal, is_unavailable};
+use super::schema::TableSchema;
 use super::{BAD_ROWS, ROW_BYTES, ROWS, TableDeadLetter, TableError, TablePlace};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -23,7 +23,7 @@ const LISTED_NAMES: usize = 32;
 const NAME_BYTES: usize = 32;
 
 /// What reading left beside the accepted rows.
-pub(super) struct Outcome {
+pub(super) struct FileRead {
     /// Values of optional columns that couldn't be read.
     pub(super) unread: u64,
     pub(super) dead_letters: Vec<TableDeadLetter>,
@@ -32,15 +32,15 @@ pub(super) struct Outcome {
 
 /// Reads a file, handing each well-formed row to `accept`.
 pub(super) fn read(
-    table: &Table,
+    table: &TableSchema,
     path: &Path,
     format: TableFormat,
-    accept: impl FnMut(&Row<'_>) -> Result<(), Fault>,
-) -> Result<Outcome, TableError> {
+    accept: impl FnMut(&RawRow<'_>) -> Result<(), Fault>,
+) -> Result<FileRead, TableError> {
     let failed = |source| TableError::Read { table: table.name(), path: path.to_owned(), source };
     let file = without_mark(File::open(path).map_err(failed)?).map_err(failed)?;
     let columns = table.columns();
-    let mut reading = Reading {
+    let mut reading = RowReader {
         table,
         path,
         shared_path: path.into(),
@@ -70,8 +70,8 @@ fn without_mark(mut file: File) -> io::Result<impl Read> {
     Ok(io::Cursor::new(start).chain(file))
 }
 
-struct Reading<'a, A> {
-    table: &'a Table,
+struct RowReader<'a, A> {
+    table: &'a TableSchema,
     path: &'a Path,
     shared_path: Arc<Path>,
     columns: &'a [&'static str],
@@ -86,9 +86,10 @@ struct Reading<'a, A> {
     unread: BTreeMap<&'static str, (u64, u64, Fault)>,
 }
 
-impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
+impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
     fn csv(&mut self, file: impl Read) -> Result<(), TableError> {
-        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(Kept::new(file));
+        let mut reader =
+            ReaderBuilder::new().has_headers(false).flexible(true).from_reader(RetainingReader::new(file));
         let mut record = ByteRecord::new();
         let mut header: Option<Vec<Option<usize>>> = None;
         let mut line = 1;
@@ -247,10 +248,10 @@ impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
         self.refuse(line, reason, length, hash.finalize().into())
     }
 
-    fn row(&mut self, line: u64, raw: &[u8], row: Result<Row<'_>, Fault>) -> Result<(), TableError> {
+    fn row(&mut self, line: u64, raw: &[u8], row: Result<RawRow<'_>, Fault>) -> Result<(), TableError> {
         self.count_row()?;
         let accepted = row.and_then(|mut row| {
-            row.forget_kept();
+            row.forget_unchanged();
             // A row that says that it is gone is as one that isn't there.
             if !row.deleted {
                 (self.accept)(&row)?;
@@ -287,8 +288,8 @@ impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
         if self.dead_letters.is_empty() {
             self.first_bad_line = line;
         }
-        let place = TablePlace::File { path: Arc::clone(&self.shared_path), line };
-        self.dead_letters.push(TableDeadLetter { table, place, reason, length, sha256 });
+        let location = TablePlace::File { path: Arc::clone(&self.shared_path), line };
+        self.dead_letters.push(TableDeadLetter { table, place: location, reason, length, sha256 });
         Ok(())
     }
 
@@ -296,7 +297,7 @@ impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
         TableError::Read { table: self.table.name(), path: self.path.to_owned(), source }
     }
 
-    fn finish(self) -> Outcome {
+    fn finish(self) -> FileRead {
         let of = |problem: &str| format!("tables.{}: {} {problem}", self.table.name(), self.path.display());
         let empty = (self.rows == 0).then(|| of("has no rows"));
         let ignored = self.ignored.to_string();
@@ -306,7 +307,7 @@ impl<A: FnMut(&Row<'_>) -> Result<(), Fault>> Reading<'_, A> {
             of(&format!("has a value that can't be read and counts as unknown, in {count} rows, first in line {line}: {fault}"))
         });
         let warnings = empty.into_iter().chain(ignored).chain(unread).collect();
-        Outcome {
+        FileRead {
             unread: self.unread.values().map(|(count, ..)| count).sum(),
             dead_letters: self.dead_letters,
             warnings,
@@ -318,11 +319,11 @@ fn csv_row<'r>(
     columns: &'r [&'static str],
     header: &[Option<usize>],
     record: &'r ByteRecord,
-) -> Result<Row<'r>, Fault> {
+) -> Result<RawRow<'r>, Fault> {
     if record.len() != header.len() {
         return Err(format!("{} columns where the first line has {}", record.len(), header.len()));
     }
-    let mut row = Row::new(columns);
+    let mut row = RawRow::new(columns);
     for (field, column) in record.iter().zip(header) {
         // A column that isn't used may hold anything.
         if let Some(column) = column {
@@ -346,13 +347,13 @@ pub(super) fn json_row<'r>(
     line: &'r [u8],
     seen: &mut [bool],
     ignored: &mut Ignored,
-) -> Result<Row<'r>, Fault> {
+) -> Result<RawRow<'r>, Fault> {
     let text = simdutf8::basic::from_utf8(line).map_err(|_| "not UTF-8")?;
     // serde_json's messages quote values, so the reason takes a way of its own.
     let mut fault = None;
     let mut json = serde_json::Deserializer::from_str(text);
-    let object = Object { columns, seen, ignored, fault: &mut fault };
-    let row = object.deserialize(&mut json).and_then(|row| json.end().map(|()| row));
+    let seed = RowSeed { columns, seen, ignored, fault: &mut fault };
+    let row = seed.deserialize(&mut json).and_then(|row| json.end().map(|()| row));
     row.map_err(|error| fault.unwrap_or_else(|| format!("not one JSON object: wrong at {}", place(&error))))
 }
 
@@ -365,36 +366,36 @@ pub(super) fn place(error: &serde_json::Error) -> String {
 }
 
 /// Deserializes a JSON object into a row.
-struct Object<'r, 's> {
+struct RowSeed<'r, 's> {
     columns: &'r [&'static str],
     seen: &'s mut [bool],
     ignored: &'s mut Ignored,
     fault: &'s mut Option<Fault>,
 }
 
-impl<'r> DeserializeSeed<'r> for Object<'r, '_> {
-    type Value = Row<'r>;
+impl<'r> DeserializeSeed<'r> for RowSeed<'r, '_> {
+    type Value = RawRow<'r>;
 
-    fn deserialize<D: serde::Deserializer<'r>>(self, json: D) -> Result<Row<'r>, D::Error> {
+    fn deserialize<D: serde::Deserializer<'r>>(self, json: D) -> Result<RawRow<'r>, D::Error> {
         json.deserialize_map(self)
     }
 }
 
-impl<'r> Visitor<'r> for Object<'r, '_> {
-    type Value = Row<'r>;
+impl<'r> Visitor<'r> for RowSeed<'r, '_> {
+    type Value = RawRow<'r>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<M: MapAccess<'r>>(self, mut members: M) -> Result<Row<'r>, M::Error> {
-        let mut row = Row::new(self.columns);
+    fn visit_map<M: MapAccess<'r>>(self, mut members: M) -> Result<RawRow<'r>, M::Error> {
+        let mut row = RawRow::new(self.columns);
         // Of each column, whether its very name stood.
         let mut present: Vec<Option<bool>> = vec![None; self.columns.len()];
-        while let Some(name) = members.next_key_seed(Text)? {
+        while let Some(name) = members.next_key_seed(TextSeed)? {
             // What Debezium adds to a row: whether it is gone, and fields of the change.
             if name.starts_with("__") {
-                let cell = members.next_value_seed(Value)?;
+                let cell = members.next_value_seed(CellSeed)?;
                 let text = match &cell {
                     Cell::Text(text) => &**text,
                     Cell::Loose(text) => text,
@@ -425,7 +426,7 @@ impl<'r> Visitor<'r> for Object<'r, '_> {
                 _ => present[index] = Some(exact),
             }
             self.seen[index] = true;
-            row.cells[index] = members.next_value_seed(Value)?;
+            row.cells[index] = members.next_value_seed(CellSeed)?;
         }
         Ok(row)
     }
@@ -433,9 +434,9 @@ impl<'r> Visitor<'r> for Object<'r, '_> {
 
 /// Deserializes a member's value: text, a number, a flag, null, an array of these, or a number of a database with its
 /// scale beside it (`{"scale": 0, "value": "Bw=="}`).
-struct Value;
+struct CellSeed;
 
-impl<'r> DeserializeSeed<'r> for Value {
+impl<'r> DeserializeSeed<'r> for CellSeed {
     type Value = Cell<'r>;
 
     fn deserialize<D: serde::Deserializer<'r>>(self, json: D) -> Result<Cell<'r>, D::Error> {
@@ -443,7 +444,7 @@ impl<'r> DeserializeSeed<'r> for Value {
     }
 }
 
-impl<'r> Visitor<'r> for Value {
+impl<'r> Visitor<'r> for CellSeed {
     type Value = Cell<'r>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -485,7 +486,7 @@ impl<'r> Visitor<'r> for Value {
             match element {
                 Cell::Text(text) => list.push(text),
                 Cell::Missing => {}
-                Cell::Kept => return drained(elements).map(|()| Cell::Kept),
+                Cell::Unchanged => return drained(elements).map(|()| Cell::Unchanged),
                 Cell::Loose(_) | Cell::List(_) | Cell::Wrong => wrong = true,
             }
         }
@@ -494,18 +495,18 @@ impl<'r> Visitor<'r> for Value {
 
     fn visit_map<M: MapAccess<'r>>(self, mut members: M) -> Result<Cell<'r>, M::Error> {
         let (mut scale, mut digits, mut kept) = (None, None, false);
-        while let Some(name) = members.next_key_seed(Text)? {
+        while let Some(name) = members.next_key_seed(TextSeed)? {
             let cell = members.next_value_seed(Self)?;
             match (&*name, cell) {
                 ("scale", Cell::Text(text)) => scale = text.parse().ok(),
                 ("value", Cell::Text(text)) => digits = Some(text),
-                (name, cell) => kept |= is_unavailable(name) || cell == Cell::Kept,
+                (name, cell) => kept |= is_unavailable(name) || cell == Cell::Unchanged,
             }
         }
         let number = scale.zip(digits).and_then(|(scale, digits)| database_decimal(&digits, scale));
         Ok(match number {
             Some(number) => Cell::Text(number.into()),
-            None if kept => Cell::Kept,
+            None if kept => Cell::Unchanged,
             None => Cell::Wrong,
         })
     }
@@ -518,9 +519,9 @@ fn drained<'r, S: SeqAccess<'r>>(mut elements: S) -> Result<(), S::Error> {
 }
 
 /// Deserializes a string, borrowed where it has no escapes.
-struct Text;
+struct TextSeed;
 
-impl<'r> DeserializeSeed<'r> for Text {
+impl<'r> DeserializeSeed<'r> for TextSeed {
     type Value = std::borrow::Cow<'r, str>;
 
     fn deserialize<D: serde::Deserializer<'r>>(self, json: D) -> Result<Self::Value, D::Error> {
@@ -528,7 +529,7 @@ impl<'r> DeserializeSeed<'r> for Text {
     }
 }
 
-impl<'r> Visitor<'r> for Text {
+impl<'r> Visitor<'r> for TextSeed {
     type Value = std::borrow::Cow<'r, str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -589,7 +590,7 @@ impl fmt::Display for Ignored {
 }
 
 /// A reader that keeps what was read but not yet taken as a row, at most a row's bytes and a buffer.
-struct Kept<R> {
+struct RetainingReader<R> {
     inner: R,
     bytes: Vec<u8>,
     /// Bytes at the start of `bytes` that were taken.
@@ -598,7 +599,7 @@ struct Kept<R> {
     offset: u64,
 }
 
-impl<R> Kept<R> {
+impl<R> RetainingReader<R> {
     fn new(inner: R) -> Self {
         Self { inner, bytes: Vec::new(), taken: 0, offset: 0 }
     }
@@ -620,7 +621,7 @@ impl<R> Kept<R> {
     }
 }
 
-impl<R: Read> Read for Kept<R> {
+impl<R: Read> Read for RetainingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.is_full() {
             return Err(io::Error::other("the row is too long"));

@@ -12,7 +12,7 @@ use keytide_dataflow::model::{
 use smallvec::SmallVec;
 
 use super::VALUE_BYTES;
-use super::row::{Fault, Row};
+use super::row::{Fault, RawRow};
 use crate::decode::{SecretHash, cut, holds, redacted};
 use crate::geo::{mapped, parse_asn};
 
@@ -92,7 +92,7 @@ const TOKEN_BYTES: usize = 4_096;
 const URL_BYTES: usize = 2_048;
 
 /// A table.
-pub(super) enum Table {
+pub(super) enum TableSchema {
     Keys(KeyForms),
     Subscriptions,
     Plans,
@@ -122,7 +122,7 @@ pub(super) struct KeyForms {
     prefixed: bool,
 }
 
-impl Table {
+impl TableSchema {
     /// `keys`, as the sources' `hashes` need it.
     pub(super) fn keys<'a>(hashes: impl IntoIterator<Item = &'a KeyHash>) -> Self {
         let mut forms = KeyForms::default();
@@ -186,7 +186,7 @@ impl Table {
     }
 
     /// Adds the changes of a row to `output`; nothing if it is bad.
-    pub(super) fn accept(&self, row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
+    pub(super) fn accept(&self, row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
         match self {
             Self::Keys(forms) => accept_key(forms, row, output),
             Self::Subscriptions => accept_subscription(row, output),
@@ -217,7 +217,7 @@ impl KeyForms {
     }
 
     /// The key that a row names in `key_hash`, and the one that it names in `key_id`, with its name.
-    fn keys<'r>(&self, row: &'r Row<'_>) -> Result<(Option<KeyId>, Option<NamedKey<'r>>), Fault> {
+    fn keys<'r>(&self, row: &'r RawRow<'_>) -> Result<(Option<KeyId>, Option<NamedKey<'r>>), Fault> {
         let hash = row.text("key_hash")?.map(|hash| self.hashed(hash)).transpose()?;
         let named = row.text("key_id")?.map(|name| (KeyId::from_name(name), name));
         match named {
@@ -251,7 +251,7 @@ impl KeyForms {
     }
 }
 
-fn accept_key(forms: &KeyForms, row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
+fn accept_key(forms: &KeyForms, row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
     let (hash, named) = forms.keys(row)?;
     if hash.is_none() && named.is_none() {
         return Err(format!("`{}` is required", forms.columns().join("` or `")));
@@ -294,7 +294,7 @@ fn accept_key(forms: &KeyForms, row: &Row<'_>, output: &mut Output) -> Result<()
     Ok(())
 }
 
-fn accept_subscription(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
+fn accept_subscription(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
     let id = row.required("id")?;
     let customer = row.optional("customer").unwrap_or_default();
     let plan = row.optional("plan").unwrap_or_default();
@@ -319,7 +319,7 @@ fn accept_subscription(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> 
     Ok(())
 }
 
-fn accept_plan(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
+fn accept_plan(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
     let id = row.required("id")?;
     let name = row.optional("name").unwrap_or(id);
     let policy = row.one_of("policy", &POLICIES);
@@ -329,7 +329,7 @@ fn accept_plan(row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
     Ok(())
 }
 
-fn accept_leak(forms: &LeakForms, row: &Row<'_>, output: &mut Output) -> Result<(), Fault> {
+fn accept_leak(forms: &LeakForms, row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
     let token = row.text_of("token", TOKEN_BYTES)?;
     let (hash, named) = forms.keys.keys(row)?;
     let source = without_token(row.optional("source").unwrap_or_default(), token, VALUE_BYTES);
@@ -364,7 +364,7 @@ fn without_token(text: &str, token: Option<&str>, limit: usize) -> String {
 }
 
 /// The addresses in a list, separated by `;`.
-fn addresses(row: &Row<'_>, column: &'static str) -> String {
+fn addresses(row: &RawRow<'_>, column: &'static str) -> String {
     let mut addresses = row.list(
         column,
         |text| is_address(text).then(|| text.to_owned()),
@@ -470,14 +470,14 @@ pub(super) fn is_whole(row: &TableRow) -> bool {
 
 /// What accepted rows become.
 #[derive(Default)]
-pub(super) struct Output {
+pub(super) struct AcceptedRows {
     changes: Vec<TableChange>,
     definitions: Vec<Definition>,
     defined: HashSet<NameId>,
     offset: u64,
 }
 
-impl Output {
+impl AcceptedRows {
     pub(super) fn begin_table(&mut self) {
         self.offset = 0;
     }

@@ -751,10 +751,10 @@ proptest! {
         cells in proptest::collection::vec(proptest::collection::vec(cell(), 13), 1..20),
     ) {
         let columns = match table {
-            "keys" => Table::keys(&[KeyHash::Sha256, KeyHash::None]),
-            "subscriptions" => Table::Subscriptions,
-            "leaks" => Table::leaks(&[KeyHash::Sha256, KeyHash::None]),
-            _ => Table::Plans,
+            "keys" => TableSchema::keys(&[KeyHash::Sha256, KeyHash::None]),
+            "subscriptions" => TableSchema::Subscriptions,
+            "leaks" => TableSchema::leaks(&[KeyHash::Sha256, KeyHash::None]),
+            _ => TableSchema::Plans,
         }.columns();
         let (mut csv, mut json) = (columns.join(",") + "\n", String::new());
         for row in &cells {

@@ -38,10 +38,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::held::{Held, RecordRows, Slot};
 use super::row::{Cell, Fault, database_decimal};
 use super::rows::{Ignored, column_of, json_row, place};
-use super::schema::{Output, Table, is_whole, keep};
+use super::schema::{AcceptedRows, TableSchema, is_whole, keep};
+use super::state::{RecordRows, RowSlot, UpsertState};
 use super::{ROW_BYTES, ROWS, TableDeadLetter, TablePlace, TablesRead, configured};
 use crate::framing::unframed;
 
@@ -50,15 +50,15 @@ const RECORD_BYTES: usize = 1 << 20;
 
 /// A table topic's rows, as of its records so far.
 pub struct TopicTable {
-    table: Table,
+    table: TableSchema,
     topic: Arc<str>,
     format: TopicFormat,
     columns: Vec<&'static str>,
-    output: Output,
+    output: AcceptedRows,
     ignored: Ignored,
     /// Columns of which a value couldn't be read.
     told: BTreeSet<&'static str>,
-    held: Held,
+    state: UpsertState,
 }
 
 impl TopicTable {
@@ -68,7 +68,7 @@ impl TopicTable {
         tables: &'t Tables,
         hashes: impl IntoIterator<Item = &'a KeyHash>,
     ) -> Vec<(&'t KafkaClient, Self)> {
-        let topic = |(table, source): (Table, &'t Option<TableSource>)| match source {
+        let topic = |(table, source): (TableSchema, &'t Option<TableSource>)| match source {
             Some(TableSource::Kafka { client, topic, format }) => {
                 Some((client, Self::new(table, topic, *format)))
             }
@@ -77,17 +77,17 @@ impl TopicTable {
         configured(tables, hashes).into_iter().filter_map(topic).collect()
     }
 
-    fn new(table: Table, topic: &str, format: TopicFormat) -> Self {
+    fn new(table: TableSchema, topic: &str, format: TopicFormat) -> Self {
         let columns = table.columns();
         Self {
             table,
             topic: topic.into(),
             format,
             columns,
-            output: Output::default(),
+            output: AcceptedRows::default(),
             ignored: Ignored::default(),
             told: BTreeSet::new(),
-            held: Held::default(),
+            state: UpsertState::default(),
         }
     }
 
@@ -106,7 +106,7 @@ impl TopicTable {
     /// Rows that are held.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.held.len()
+        self.state.len()
     }
 
     /// Takes a record in, and adds to `out` what it changes. Records of a partition must come in the order of
@@ -125,7 +125,7 @@ impl TopicTable {
             let value = value.unwrap_or_default();
             out.dead_letters.push(TableDeadLetter {
                 table: self.table.name(),
-                place: self.place(at),
+                place: self.location(at),
                 reason,
                 length: value.len() as u64,
                 sha256: Sha256::digest(value).into(),
@@ -144,7 +144,7 @@ impl TopicTable {
     /// Every row as it is held now, as changes for a reader that was told nothing yet: in place of all changes so
     /// far, once the topic was read to the end it had.
     pub fn state(&mut self, out: &mut TablesRead) {
-        self.held.state(&mut out.changes);
+        self.state.snapshot(&mut out.changes);
     }
 
     fn record(
@@ -157,21 +157,21 @@ impl TopicTable {
         let value = value.map(unframed).transpose()?;
         // An empty message key names nothing: rows that share it by accident would replace each other.
         let key = key.filter(|key| !key.is_empty());
-        match Change::of(self.format, value)? {
-            Change::Row { row, schema } => {
-                let slot = key.map(Slot::of_message);
+        match TopicChange::of(self.format, value)? {
+            TopicChange::Row { row, schema } => {
+                let slot = key.map(RowSlot::of_message);
                 let (rows, deleted) = match self.row(row, schema, slot, at, out) {
                     Err(_) if is_passed_over(row) => return Ok(()),
                     read => read?,
                 };
                 match slot {
-                    Some(slot) if deleted => self.held.remove(slot, &mut out.changes),
+                    Some(slot) if deleted => self.state.remove(slot, &mut out.changes),
                     Some(slot) => self.put(slot, rows, out)?,
                     None => {
                         for row in rows {
-                            let slot = Slot::of_row(&row);
+                            let slot = RowSlot::of_row(&row);
                             if deleted {
-                                self.held.remove(slot, &mut out.changes);
+                                self.state.remove(slot, &mut out.changes);
                             } else {
                                 self.put(slot, [row].into_iter().collect(), out)?;
                             }
@@ -179,19 +179,19 @@ impl TopicTable {
                     }
                 }
             }
-            Change::Gone { before } => match (key, before) {
-                (Some(key), _) => self.held.remove(Slot::of_message(key), &mut out.changes),
+            TopicChange::Gone { before } => match (key, before) {
+                (Some(key), _) => self.state.remove(RowSlot::of_message(key), &mut out.changes),
                 (None, Some(before)) => {
                     for row in self.gone(before)? {
-                        self.held.remove(Slot::of_row(&row), &mut out.changes);
+                        self.state.remove(RowSlot::of_row(&row), &mut out.changes);
                     }
                 }
                 (None, None) => {
                     return Err("deletes a row without saying which: it has no message key".to_owned());
                 }
             },
-            Change::Truncated => self.held.clear(&mut out.changes),
-            Change::Nothing => {}
+            TopicChange::Truncated => self.state.clear(&mut out.changes),
+            TopicChange::Nothing => {}
         }
         Ok(())
     }
@@ -202,7 +202,7 @@ impl TopicTable {
         &mut self,
         json: &[u8],
         schema: Option<&RawValue>,
-        slot: Option<Slot>,
+        slot: Option<RowSlot>,
         at: (u32, u64),
         out: &mut TablesRead,
     ) -> Result<(RecordRows, bool), Fault> {
@@ -229,10 +229,10 @@ impl TopicTable {
             return Ok((rows, true));
         }
         let mut told: Vec<(&'static str, Fault)> = row.unread();
-        for column in row.kept() {
+        for column in row.unchanged() {
             let mut is_held = true;
             for row in &mut rows {
-                match self.held.row(slot.unwrap_or_else(|| Slot::of_row(row))) {
+                match self.state.row(slot.unwrap_or_else(|| RowSlot::of_row(row))) {
                     Some(held) => keep(column, row, held),
                     None => is_held = false,
                 }
@@ -255,7 +255,7 @@ impl TopicTable {
                 out.warnings.push(format!(
                     "tables.{}: {} has a value that can't be read and counts as unknown (told once a column): {fault}",
                     self.table.name(),
-                    self.place(at)
+                    self.location(at)
                 ));
             }
         }
@@ -272,21 +272,21 @@ impl TopicTable {
         Ok(self.output.take().0.collect())
     }
 
-    fn place(&self, (partition, offset): (u32, u64)) -> TablePlace {
+    fn location(&self, (partition, offset): (u32, u64)) -> TablePlace {
         TablePlace::Topic { topic: Arc::clone(&self.topic), partition, offset }
     }
 
-    fn put(&mut self, slot: Slot, rows: RecordRows, out: &mut TablesRead) -> Result<(), Fault> {
-        if self.held.len() as u64 >= ROWS && !self.held.contains(slot) {
+    fn put(&mut self, slot: RowSlot, rows: RecordRows, out: &mut TablesRead) -> Result<(), Fault> {
+        if self.state.len() as u64 >= ROWS && !self.state.contains(slot) {
             return Err(format!("the table has {ROWS} rows, and may have no more"));
         }
-        self.held.put(slot, rows, &mut out.changes);
+        self.state.put(slot, rows, &mut out.changes);
         Ok(())
     }
 }
 
 /// What a record says.
-enum Change<'v> {
+enum TopicChange<'v> {
     /// This is the row now (JSON), and its schema where one stands beside it.
     Row {
         row: &'v [u8],
@@ -331,7 +331,7 @@ fn present<'de, D: Deserializer<'de>>(json: D) -> Result<Option<&'de RawValue>, 
     <&RawValue>::deserialize(json).map(Some)
 }
 
-impl<'v> Change<'v> {
+impl<'v> TopicChange<'v> {
     fn of(format: TopicFormat, value: Option<&'v [u8]>) -> Result<Self, Fault> {
         // Some producers write a tombstone as JSON's null.
         let Some(value) = value.filter(|value| value.trim_ascii() != b"null") else {

@@ -20,12 +20,12 @@ struct Tester {
 }
 
 impl Tester {
-    fn new(table: Table, format: TopicFormat) -> Self {
+    fn new(table: TableSchema, format: TopicFormat) -> Self {
         Self { table: TopicTable::new(table, "rows", format), out: TablesRead::default(), offset: 0 }
     }
 
     fn keys(format: TopicFormat) -> Self {
-        Self::new(Table::keys(&[KeyHash::Sha256]), format)
+        Self::new(TableSchema::keys(&[KeyHash::Sha256]), format)
     }
 
     /// What a record changes: rows by name, `-` before those that are deleted.
@@ -85,7 +85,7 @@ fn event(op: &str, before: Option<&str>, after: Option<&str>) -> String {
 
 #[test]
 fn upserts_and_tombstones() {
-    let mut plans = Tester::new(Table::Plans, JsonUpsert);
+    let mut plans = Tester::new(TableSchema::Plans, JsonUpsert);
     let (alert, revoke) = (plan("gold", "alert"), plan("gold", "revoke"));
     assert_eq!(plans.says(Some("k"), Some(&alert)), ["gold Alert"]);
     assert!(plans.says(Some("k"), Some(&alert)).is_empty(), "the same again");
@@ -111,7 +111,7 @@ fn another_identity_under_a_message_key_replaces_the_row() {
 
 #[test]
 fn a_row_ends_with_its_last_message_key() {
-    let mut plans = Tester::new(Table::Plans, JsonUpsert);
+    let mut plans = Tester::new(TableSchema::Plans, JsonUpsert);
     assert_eq!(plans.says(Some("1"), Some(&plan("gold", "alert"))), ["gold Alert"]);
     assert_eq!(plans.says(Some("2"), Some(&plan("gold", "revoke"))), ["gold Revoke"]);
     assert_eq!(plans.says(Some("2"), None), ["gold Alert"], "the other one holds again");
@@ -178,7 +178,7 @@ fn records_without_a_message_key_stand_for_themselves() {
 
 #[test]
 fn a_key_with_a_hash_and_a_name_is_two() {
-    let mut keys = Tester::new(Table::keys(&[KeyHash::Sha256, KeyHash::None]), JsonUpsert);
+    let mut keys = Tester::new(TableSchema::keys(&[KeyHash::Sha256, KeyHash::None]), JsonUpsert);
     let both = json!({ "key_hash": HASH, "key_id": "acme", "subscription": "a" }).to_string();
     let acme = KeyId::from_name("acme");
     keys.says(Some("1"), Some(&both));
@@ -193,7 +193,7 @@ fn change_events_of_debezium() {
     for wrap in
         [|event: String| event, |event| format!(r#"{{"schema":{{"type":"struct"}},"payload":{event}}}"#)]
     {
-        let mut plans = Tester::new(Table::Plans, Debezium);
+        let mut plans = Tester::new(TableSchema::Plans, Debezium);
         let mut says = |op, before: Option<&str>, after: Option<&str>| {
             plans.says(Some(r#"{"id":"gold"}"#), Some(&wrap(event(op, before, after))))
         };
@@ -216,11 +216,11 @@ fn change_events_of_debezium() {
 #[test]
 fn rows_may_have_a_schema_beside_them() {
     for schema in ["null", r#"{"type":"struct"}"#] {
-        let mut plans = Tester::new(Table::Plans, JsonUpsert);
+        let mut plans = Tester::new(TableSchema::Plans, JsonUpsert);
         let wrapped = format!(r#"{{"schema":{schema},"payload":{}}}"#, plan("gold", "alert"));
         assert_eq!(plans.says(Some("1"), Some(&wrapped)), ["gold Alert"]);
     }
-    let mut plans = Tester::new(Table::Plans, JsonUpsert);
+    let mut plans = Tester::new(TableSchema::Plans, JsonUpsert);
     assert_eq!(plans.says(Some("1"), Some(r#"{"id":"gold","payload":{}}"#)), ["gold Alert"], "just a field");
 }
 
@@ -450,7 +450,7 @@ fn frames_of_a_schema_registry_are_skipped() {
 
 #[test]
 fn fields_that_are_not_used_are_named_once() {
-    let mut plans = Tester::new(Table::Plans, JsonUpsert);
+    let mut plans = Tester::new(TableSchema::Plans, JsonUpsert);
     for value in [r#"{"id":"a","x":1}"#, r#"{"id":"b","x":2}"#, r#"{"id":"c","y":3}"#] {
         plans.says(Some(value), Some(value));
     }
@@ -488,7 +488,7 @@ fn a_raw_key_is_found_nowhere() {
 
 #[test]
 fn reports_of_leaks_come_and_go_and_tokens_stay_out() {
-    let mut leaks = Tester::new(Table::leaks(&[KeyHash::Sha256]), JsonUpsert);
+    let mut leaks = Tester::new(TableSchema::leaks(&[KeyHash::Sha256]), JsonUpsert);
     let report = |token: &str, url: &str| json!({ "token": token, "url": url }).to_string();
     // A message key may be the token itself.
     let first = leaks.says(Some(CANARY), Some(&report(CANARY, "https://a.example")));
@@ -507,7 +507,7 @@ fn reports_of_leaks_come_and_go_and_tokens_stay_out() {
     assert_eq!(leaks.reasons().len(), 2);
     assert!(!format!("{:?}", leaks.out).contains(CANARY), "{:?}", leaks.out);
 
-    let mut debezium = Tester::new(Table::leaks(&[KeyHash::Sha256]), Debezium);
+    let mut debezium = Tester::new(TableSchema::leaks(&[KeyHash::Sha256]), Debezium);
     let change = |op: &str| json!({ "op": op, "before": null, "after": { "token": CANARY, "source": "s" } });
     assert_eq!(debezium.says(Some(CANARY), Some(&change("c").to_string())).len(), 1);
     let gone = json!({ "op": "d", "before": { "token": CANARY } });

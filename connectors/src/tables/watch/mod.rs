@@ -1,6 +1,6 @@
 //! Tables from files, watched: a file that changed is read again, and what differs is put out.
 //!
-//! When a file is read again is decided in `geo/sight.rs`. A reload is taken as a whole or not at
+//! When a file is read again is decided in `geo/watch.rs`. A reload is taken as a whole or not at
 //! all, and never takes away more than the file says on purpose:
 //!
 //! * A file that can't be read, or not as this table, leaves the table as it was.
@@ -21,11 +21,11 @@ use hashbrown::{HashMap, HashSet};
 use keytide_config::{KeyHash, TableFormat, TableSource, Tables};
 use keytide_dataflow::model::{Definition, KeyId, NameId, TableChange, TableRow};
 
-use super::held::{Held, Slot};
 use super::rows;
-use super::schema::{Output, Table};
+use super::schema::{AcceptedRows, TableSchema};
+use super::state::{RowSlot, UpsertState};
 use super::{TableDeadLetter, TableError, TablesRead, configured};
-use crate::geo::sight::{Look, Watch};
+use crate::geo::watch::{FileChange, FileWatch};
 
 /// The tables that come from files.
 pub struct WatchedTables {
@@ -52,7 +52,7 @@ impl WatchedTables {
                 file.take_over(read, &mut first);
                 // Nothing was told yet that a change would have to undo: as a bounded run reads it.
                 first.changes.clear();
-                file.held.state(&mut first.changes);
+                file.state.snapshot(&mut first.changes);
                 out.append(first);
                 files.push(file);
             }
@@ -77,11 +77,11 @@ impl WatchedTables {
 }
 
 struct WatchedFile {
-    table: Table,
+    table: TableSchema,
     path: PathBuf,
     format: TableFormat,
-    watch: Watch,
-    held: Held,
+    watch: FileWatch,
+    state: UpsertState,
     /// Hashes of the rows that were bad when the table was last taken over as a whole.
     bad: HashSet<[u8; 32]>,
     /// Warnings about the file as it was last taken over.
@@ -100,13 +100,13 @@ struct Read {
 }
 
 impl WatchedFile {
-    fn new(table: Table, path: &Path, format: TableFormat) -> Self {
+    fn new(table: TableSchema, path: &Path, format: TableFormat) -> Self {
         Self {
             table,
             path: path.to_owned(),
             format,
-            watch: Watch::new(path),
-            held: Held::default(),
+            watch: FileWatch::new(path),
+            state: UpsertState::default(),
             bad: HashSet::new(),
             told: Vec::new(),
             unreadable: None,
@@ -114,20 +114,20 @@ impl WatchedFile {
     }
 
     fn read(&self) -> Result<Read, TableError> {
-        let mut output = Output::default();
+        let mut output = AcceptedRows::default();
         let outcome =
             rows::read(&self.table, &self.path, self.format, |row| self.table.accept(row, &mut output))?;
         let (rows, definitions) = output.take();
         let rows = rows.collect();
-        let rows::Outcome { unread, dead_letters, warnings } = outcome;
+        let rows::FileRead { unread, dead_letters, warnings } = outcome;
         Ok(Read { rows, definitions, dead_letters, warnings, unread })
     }
 
     fn poll(&mut self, out: &mut TablesRead) {
-        match self.watch.look() {
-            Look::Same => return self.unreadable = None,
-            Look::Moving => return,
-            Look::Settled => {}
+        match self.watch.poll() {
+            FileChange::Unchanged => return self.unreadable = None,
+            FileChange::Changing => return,
+            FileChange::Settled => {}
         }
         let read = self.read();
         if !self.watch.is_still() {
@@ -135,16 +135,16 @@ impl WatchedFile {
         }
         match read {
             Ok(read) => {
-                self.watch.was_read();
+                self.watch.mark_read();
                 self.unreadable = None;
                 self.take_over(read, out);
             }
             Err(error) => {
-                let kept = format!("{error}; the table keeps its {} rows", self.held.len());
+                let kept = format!("{error}; the table keeps its {} rows", self.state.len());
                 // A wrong file is judged once, an unreadable one is tried again at each look.
                 let unreadable = matches!(error, TableError::Read { .. }).then(|| kept.clone());
                 if unreadable.is_none() {
-                    self.watch.was_read();
+                    self.watch.mark_read();
                 }
                 if unreadable.is_none() || unreadable != self.unreadable {
                     out.warnings.push(kept);
@@ -163,26 +163,26 @@ impl WatchedFile {
         out.dead_letters.extend(dead_letters.into_iter().filter(|letter| !known.contains(&letter.sha256)));
 
         let problem = |what: String| format!("tables.{}: {} {what}", self.table.name(), self.path.display());
-        if rows.is_empty() && self.held.len() > 0 {
+        if rows.is_empty() && self.state.len() > 0 {
             out.warnings.push(problem(format!(
                 "has no good row any more: the table keeps its {} rows; to empty it, restart the job",
-                self.held.len()
+                self.state.len()
             )));
             return;
         }
 
         let first = out.changes.len();
-        let slots: Vec<Slot> = rows.iter().map(Slot::of_row).collect();
-        let last: HashMap<Slot, usize> =
+        let slots: Vec<RowSlot> = rows.iter().map(RowSlot::of_row).collect();
+        let last: HashMap<RowSlot, usize> =
             slots.iter().enumerate().map(|(index, slot)| (*slot, index)).collect();
         for (index, (slot, row)) in slots.into_iter().zip(rows).enumerate() {
             if last[&slot] == index {
-                self.held.put(slot, [row].into_iter().collect(), &mut out.changes);
+                self.state.put(slot, [row].into_iter().collect(), &mut out.changes);
             }
         }
-        let missing = self.held.len() - last.len();
+        let missing = self.state.len() - last.len();
         if newly_bad == 0 || missing == 0 {
-            self.held.retain(|slot| last.contains_key(&slot), &mut out.changes);
+            self.state.retain(|slot| last.contains_key(&slot), &mut out.changes);
             self.bad = bad;
         } else {
             out.warnings.push(problem(format!(

@@ -15,82 +15,84 @@ use std::time::SystemTime;
 
 /// What a look at a file found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Sight {
-    File { bytes: u64, modified: Option<SystemTime>, node: Node },
+enum FileState {
+    File { bytes: u64, modified: Option<SystemTime>, inode: Inode },
     Unreadable(io::ErrorKind),
 }
 
 /// Inode, and when its status changed (seconds and nanoseconds).
-type Node = (u64, i64, i64);
+type Inode = (u64, i64, i64);
 
 /// What is to be done about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum FileChange {
     /// It is as it was when it was last read.
-    Same,
-    Moving,
+    Unchanged,
+    Changing,
     /// It changed, and was the same at the look before.
     Settled,
 }
 
 /// A file, and how it looked.
-pub(crate) struct Watch {
+pub(crate) struct FileWatch {
     path: PathBuf,
-    last: Sight,
+    last: FileState,
     /// As it was last read.
-    read: Sight,
+    read: FileState,
 }
 
-impl Watch {
+impl FileWatch {
     /// Watches a file that is going to be read now.
     pub(crate) fn new(path: &Path) -> Self {
-        let sight = look(path);
-        Self { path: path.to_owned(), last: sight.clone(), read: sight }
+        let found = state(path);
+        Self { path: path.to_owned(), last: found.clone(), read: found }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(crate) fn look(&mut self) -> Look {
-        let sight = look(&self.path);
-        let settled = sight == self.last;
-        self.last = sight;
+    pub(crate) fn poll(&mut self) -> FileChange {
+        let found = state(&self.path);
+        let settled = found == self.last;
+        self.last = found;
         match (self.last == self.read, settled) {
-            (true, _) => Look::Same,
-            (false, false) => Look::Moving,
-            (false, true) => Look::Settled,
+            (true, _) => FileChange::Unchanged,
+            (false, false) => FileChange::Changing,
+            (false, true) => FileChange::Settled,
         }
     }
 
     /// Whether the file still is as the last look found it: what was read since then is of one version.
     pub(crate) fn is_still(&self) -> bool {
-        look(&self.path) == self.last
+        state(&self.path) == self.last
     }
 
     /// The file was read, or judged, as the last look found it.
-    pub(crate) fn was_read(&mut self) {
+    pub(crate) fn mark_read(&mut self) {
         self.read = self.last.clone();
     }
 }
 
-fn look(path: &Path) -> Sight {
+fn state(path: &Path) -> FileState {
     match fs::metadata(path) {
-        Ok(metadata) => {
-            Sight::File { bytes: metadata.len(), modified: metadata.modified().ok(), node: node(&metadata) }
-        }
-        Err(error) => Sight::Unreadable(error.kind()),
+        Ok(metadata) => FileState::File {
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+            inode: inode(&metadata),
+        },
+        Err(error) => FileState::Unreadable(error.kind()),
     }
 }
 
 #[cfg(unix)]
-fn node(metadata: &Metadata) -> Node {
+fn inode(metadata: &Metadata) -> Inode {
     use std::os::unix::fs::MetadataExt as _;
     (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
 }
 
 #[cfg(not(unix))]
-fn node(_: &Metadata) -> Node {
+fn inode(_: &Metadata) -> Inode {
     (0, 0, 0)
 }
 
@@ -103,22 +105,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "a").unwrap();
-        let mut watch = Watch::new(&path);
-        assert_eq!(watch.look(), Look::Same);
+        let mut watch = FileWatch::new(&path);
+        assert_eq!(watch.poll(), FileChange::Unchanged);
 
         for text in ["ab", "abc"] {
             fs::write(&path, text).unwrap();
-            assert_eq!(watch.look(), Look::Moving);
+            assert_eq!(watch.poll(), FileChange::Changing);
         }
-        assert_eq!(watch.look(), Look::Settled);
+        assert_eq!(watch.poll(), FileChange::Settled);
         assert!(watch.is_still());
-        assert_eq!(watch.look(), Look::Settled, "not read yet");
-        watch.was_read();
-        assert_eq!(watch.look(), Look::Same);
+        assert_eq!(watch.poll(), FileChange::Settled, "not read yet");
+        watch.mark_read();
+        assert_eq!(watch.poll(), FileChange::Unchanged);
 
         fs::write(&path, "abcd").unwrap();
         assert!(!watch.is_still());
-        assert_eq!(watch.look(), Look::Moving);
+        assert_eq!(watch.poll(), FileChange::Changing);
     }
 
     #[test]
@@ -126,14 +128,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("file"), folder.path().join("other"));
         fs::write(&path, "a").unwrap();
-        let mut watch = Watch::new(&path);
+        let mut watch = FileWatch::new(&path);
         fs::write(&other, "b").unwrap();
         fs::rename(&other, &path).unwrap();
-        assert_eq!([watch.look(), watch.look()], [Look::Moving, Look::Settled]);
-        watch.was_read();
+        assert_eq!([watch.poll(), watch.poll()], [FileChange::Changing, FileChange::Settled]);
+        watch.mark_read();
 
         fs::remove_file(&path).unwrap();
-        assert_eq!([watch.look(), watch.look()], [Look::Moving, Look::Settled]);
+        assert_eq!([watch.poll(), watch.poll()], [FileChange::Changing, FileChange::Settled]);
         assert_eq!(watch.path(), path);
     }
 }

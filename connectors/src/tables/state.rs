@@ -32,9 +32,9 @@ const MESSAGE_SEED: u64 = 1;
 
 /// Where a row stands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Slot(u128);
+pub(super) struct RowSlot(u128);
 
-impl Slot {
+impl RowSlot {
     /// The slot of a message key.
     pub(super) fn of_message(key: &[u8]) -> Self {
         Self(xxh3_128_with_seed(key, MESSAGE_SEED))
@@ -43,7 +43,7 @@ impl Slot {
     /// The slot of a row by its own key columns.
     pub(super) fn of_row(row: &TableRow) -> Self {
         let mut hasher = Xxh3::new();
-        hasher.update(&identity(row).0.to_be_bytes());
+        hasher.update(&row_id(row).0.to_be_bytes());
         if let Some(from) = valid_from(row) {
             hasher.update(&from.to_be_bytes());
         }
@@ -53,14 +53,14 @@ impl Slot {
 
 /// The key or id of a row. All rows here are of one table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Identity(u128);
+struct RowId(u128);
 
-fn identity(row: &TableRow) -> Identity {
+fn row_id(row: &TableRow) -> RowId {
     match row {
-        TableRow::Key(row) => Identity(row.key.0),
-        TableRow::Subscription(row) => Identity(row.id.0.into()),
-        TableRow::Plan(row) => Identity(row.id.0.into()),
-        TableRow::Leak(row) => Identity(row.key.0),
+        TableRow::Key(row) => RowId(row.key.0),
+        TableRow::Subscription(row) => RowId(row.id.0.into()),
+        TableRow::Plan(row) => RowId(row.id.0.into()),
+        TableRow::Leak(row) => RowId(row.key.0),
     }
 }
 
@@ -76,51 +76,51 @@ pub(super) type RecordRows = SmallVec<[TableRow; 2]>;
 
 /// The rows of one table.
 #[derive(Default)]
-pub(super) struct Held {
-    slots: HashMap<Slot, SmallVec<[Identity; 1]>>,
-    rows: HashMap<Identity, Holders>,
+pub(super) struct UpsertState {
+    slots: HashMap<RowSlot, SmallVec<[RowId; 1]>>,
+    rows: HashMap<RowId, Holders>,
     next_offset: u64,
 }
 
 /// The slots with a row of one identity, the newest last.
-type Holders = SmallVec<[(Slot, TableRow); 1]>;
+type Holders = SmallVec<[(RowSlot, TableRow); 1]>;
 
 /// What a row takes in hash tables that are full to 7/8, or to half of that when they just grew.
-const ROW: usize = size_of::<(Slot, SmallVec<[Identity; 1]>)>() + size_of::<(Identity, Holders)>();
+const ROW: usize = size_of::<(RowSlot, SmallVec<[RowId; 1]>)>() + size_of::<(RowId, Holders)>();
 const _: () = assert!(ROW + 2 <= 242);
 
-impl Held {
+impl UpsertState {
     /// Slots that hold something.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    pub(super) fn contains(&self, slot: Slot) -> bool {
+    pub(super) fn contains(&self, slot: RowSlot) -> bool {
         self.slots.contains_key(&slot)
     }
 
     /// Overwrites a slot.
-    pub(super) fn put(&mut self, slot: Slot, rows: RecordRows, changes: &mut Vec<TableChange>) {
-        let now: SmallVec<[Identity; 1]> = rows.iter().map(identity).collect();
+    pub(super) fn put(&mut self, slot: RowSlot, rows: RecordRows, changes: &mut Vec<TableChange>) {
+        let now: SmallVec<[RowId; 1]> = rows.iter().map(row_id).collect();
         let before = self.slots.insert(slot, now.clone()).unwrap_or_default();
         for row in rows {
-            self.hold(slot, row, changes);
+            self.insert(slot, row, changes);
         }
-        for identity in before.into_iter().filter(|identity| !now.contains(identity)) {
-            self.release(slot, identity, changes);
+        for id in before.into_iter().filter(|id| !now.contains(id)) {
+            self.release(slot, id, changes);
         }
     }
 
     /// Empties a slot; does nothing if it is.
-    pub(super) fn remove(&mut self, slot: Slot, changes: &mut Vec<TableChange>) {
-        for identity in self.slots.remove(&slot).unwrap_or_default() {
-            self.release(slot, identity, changes);
+    pub(super) fn remove(&mut self, slot: RowSlot, changes: &mut Vec<TableChange>) {
+        for id in self.slots.remove(&slot).unwrap_or_default() {
+            self.release(slot, id, changes);
         }
     }
 
     /// Empties the slots that aren't to be kept.
-    pub(super) fn retain(&mut self, keep: impl Fn(Slot) -> bool, changes: &mut Vec<TableChange>) {
-        let mut gone: Vec<Slot> = self.slots.keys().copied().filter(|slot| !keep(*slot)).collect();
+    pub(super) fn retain(&mut self, keep: impl Fn(RowSlot) -> bool, changes: &mut Vec<TableChange>) {
+        let mut gone: Vec<RowSlot> = self.slots.keys().copied().filter(|slot| !keep(*slot)).collect();
         gone.sort_unstable();
         for slot in gone {
             self.remove(slot, changes);
@@ -130,54 +130,54 @@ impl Held {
     /// Empties all slots.
     pub(super) fn clear(&mut self, changes: &mut Vec<TableChange>) {
         self.slots.clear();
-        let mut rows: Vec<(Identity, Holders)> = self.rows.drain().collect();
-        rows.sort_unstable_by_key(|(identity, _)| *identity);
+        let mut rows: Vec<(RowId, Holders)> = self.rows.drain().collect();
+        rows.sort_unstable_by_key(|(id, _)| *id);
         for (_, holders) in rows {
-            self.say(&stated(&holders), &[], changes);
+            self.emit(&effective(&holders), &[], changes);
         }
     }
 
     /// Puts out every row as it is held, for a reader that was told nothing yet: a key's rows without what they
     /// superseded, in the order of their dates, in whatever order they came.
-    pub(super) fn state(&mut self, changes: &mut Vec<TableChange>) {
-        let mut identities: Vec<Identity> = self.rows.keys().copied().collect();
-        identities.sort_unstable();
+    pub(super) fn snapshot(&mut self, changes: &mut Vec<TableChange>) {
+        let mut ids: Vec<RowId> = self.rows.keys().copied().collect();
+        ids.sort_unstable();
         self.next_offset = 0;
-        for identity in identities {
-            for row in stated(&self.rows[&identity]) {
-                self.change(row, false, changes);
+        for id in ids {
+            for row in effective(&self.rows[&id]) {
+                self.push(row, false, changes);
             }
         }
     }
 
     /// The row of a slot; of several the first.
-    pub(super) fn row(&self, slot: Slot) -> Option<&TableRow> {
-        let identity = self.slots.get(&slot)?.first()?;
-        self.rows.get(identity)?.iter().find(|(holder, _)| *holder == slot).map(|(_, row)| row)
+    pub(super) fn row(&self, slot: RowSlot) -> Option<&TableRow> {
+        let id = self.slots.get(&slot)?.first()?;
+        self.rows.get(id)?.iter().find(|(holder, _)| *holder == slot).map(|(_, row)| row)
     }
 
-    fn hold(&mut self, slot: Slot, row: TableRow, changes: &mut Vec<TableChange>) {
-        let holders = self.rows.entry(identity(&row)).or_default();
-        let before = stated(holders);
+    fn insert(&mut self, slot: RowSlot, row: TableRow, changes: &mut Vec<TableChange>) {
+        let holders = self.rows.entry(row_id(&row)).or_default();
+        let before = effective(holders);
         holders.retain(|(holder, _)| *holder != slot);
         holders.push((slot, row));
-        let now = stated(holders);
-        self.say(&before, &now, changes);
+        let now = effective(holders);
+        self.emit(&before, &now, changes);
     }
 
-    fn release(&mut self, slot: Slot, identity: Identity, changes: &mut Vec<TableChange>) {
-        let Some(holders) = self.rows.get_mut(&identity) else { return };
-        let before = stated(holders);
+    fn release(&mut self, slot: RowSlot, id: RowId, changes: &mut Vec<TableChange>) {
+        let Some(holders) = self.rows.get_mut(&id) else { return };
+        let before = effective(holders);
         holders.retain(|(holder, _)| *holder != slot);
-        let now = stated(holders);
+        let now = effective(holders);
         if holders.is_empty() {
-            self.rows.remove(&identity);
+            self.rows.remove(&id);
         }
-        self.say(&before, &now, changes);
+        self.emit(&before, &now, changes);
     }
 
     /// Puts out what became of the rows of a key or id.
-    fn say(&mut self, before: &[TableRow], now: &[TableRow], changes: &mut Vec<TableChange>) {
+    fn emit(&mut self, before: &[TableRow], now: &[TableRow], changes: &mut Vec<TableChange>) {
         if before == now {
             return;
         }
@@ -187,26 +187,26 @@ impl Held {
             _ => false,
         };
         match (before.last(), now) {
-            (_, [row]) if is_plain(before) && is_plain(now) => self.change(row.clone(), false, changes),
+            (_, [row]) if is_plain(before) && is_plain(now) => self.push(row.clone(), false, changes),
             (last, now) => {
                 if let Some(gone) = last.or(now.last()) {
-                    self.change(gone.clone(), true, changes);
+                    self.push(gone.clone(), true, changes);
                 }
                 for row in now {
-                    self.change(row.clone(), false, changes);
+                    self.push(row.clone(), false, changes);
                 }
             }
         }
     }
 
-    fn change(&mut self, row: TableRow, deleted: bool, changes: &mut Vec<TableChange>) {
+    fn push(&mut self, row: TableRow, deleted: bool, changes: &mut Vec<TableChange>) {
         changes.push(TableChange { offset: self.next_offset, row, deleted });
         self.next_offset += 1;
     }
 }
 
 /// The rows of one key or id that say something, the one in force last.
-fn stated(holders: &[(Slot, TableRow)]) -> SmallVec<[TableRow; 1]> {
+fn effective(holders: &[(RowSlot, TableRow)]) -> SmallVec<[TableRow; 1]> {
     // From the newest: of the same date the first that is met counts.
     let mut rows: SmallVec<[&TableRow; 1]> = SmallVec::new();
     for (_, row) in holders.iter().rev() {

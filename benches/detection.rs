@@ -33,7 +33,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail, ensure};
 use keytide_config::JobConfig;
 use keytide_connectors::decode::{self, Decoded};
-use keytide_connectors::geo::Geo;
+use keytide_connectors::geo::GeoDatabases;
 use keytide_dataflow::detect::{Severity, WINDOW_MS};
 use keytide_dataflow::model::time::HOUR_MS;
 use keytide_dataflow::model::{AccessEvent, KeyId, Position};
@@ -134,7 +134,7 @@ fn alerts(log: &Path) -> anyhow::Result<Vec<Alert>> {
 
 /// Counts a folder's calls by minute, for the references.
 fn count(folder: &Path, config: &JobConfig) -> anyhow::Result<Counts> {
-    let geo = Arc::new(Geo::open(&config.geo)?.0);
+    let geo = Arc::new(GeoDatabases::open(&config.geo)?.0);
     let context = decode::Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, geo);
     let mut decoder = decode::decoder(&config.sources[0], &context);
     let mut counts = Counts::default();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use keytide_config::{JobConfig, View};
 use keytide_connectors::decode::{self, Decoded, Decoder};
-use keytide_connectors::geo::Geo;
+use keytide_connectors::geo::GeoDatabases;
 use keytide_connectors::ingest::{Ingest, IngestOptions, inputs};
 use keytide_connectors::input::Message;
 use keytide_connectors::tables::{self, TablesRead};
@@ -38,7 +38,7 @@ impl Job {
     fn load(input: &Path) -> anyhow::Result<Self> {
         let mut config = JobConfig::load(&input.join("keytide.toml"), std::iter::empty())?.job;
         config.job.workers = NonZeroUsize::MIN;
-        let geo = Arc::new(Geo::open(&config.geo)?.0);
+        let geo = Arc::new(GeoDatabases::open(&config.geo)?.0);
         let context = decode::Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, geo);
         Ok(Self { config, context })
     }

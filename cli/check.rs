@@ -296,7 +296,7 @@ impl Report {
                     self.line("table", format!("{name}: {rows} in {} ({})", path.display(), format.name()));
                     self.warnings.extend(read.warnings);
                     for row in read.dead_letters.iter().take(MAX_BAD_ROWS) {
-                        let (place, reason) = (&row.place, &row.reason);
+                        let (place, reason) = (&row.location, &row.reason);
                         self.warnings.push(format!("tables.{name}: {place}: {reason}; the row is left out"));
                     }
                     if let Some(more) =
@@ -319,7 +319,7 @@ impl Report {
             ("networks", networks, Geo { networks: networks.clone(), ..Geo::default() }),
         ] {
             let Some(path) = path else { continue };
-            match geo::Geo::open(&alone) {
+            match geo::GeoDatabases::open(&alone) {
                 Ok((_, warnings)) => {
                     self.line("geo", format!("{name}: {}", path.display()));
                     self.warnings.extend(warnings.into_iter().filter(|told| told.starts_with("geo.")));
@@ -330,7 +330,7 @@ impl Report {
         let without = Geo { networks: None, ..config.clone() };
         if country.is_none()
             && asn.is_none()
-            && let Ok((_, warnings)) = geo::Geo::open(&without)
+            && let Ok((_, warnings)) = geo::GeoDatabases::open(&without)
         {
             self.warnings.extend(warnings);
         }

@@ -12,7 +12,7 @@
 //! | MaxMind Enterprise, GeoOpen | `country.iso_code` | `traits.`..., `country.AutonomousSystemNumber` | as MaxMind |
 //!
 //! AS numbers are integers of any width, or text such as `64500` or `AS64500`; degrees are numbers or text, and `loc` is
-//! both with a comma between. Empty text is unknown. Which fields a database has is found out once, at [`Geo::open`], by
+//! both with a comma between. Empty text is unknown. Which fields a database has is found out once, at [`GeoDatabases::open`], by
 //! looking at its first records, so that a look-up decodes these fields and nothing else. A database in which nothing
 //! fits is refused, with the names of the fields that it has.
 //!
@@ -73,7 +73,7 @@ type FieldPath = &'static [PathElement<'static>];
 type Position = (f64, f64);
 
 /// Files as they were read, and warnings about what is in them.
-pub type GeoRead = Result<(Arc<Geo>, Vec<String>), GeoError>;
+pub type GeoRead = Result<(Arc<GeoDatabases>, Vec<String>), GeoError>;
 
 /// Where country databases keep the code. Where `country` is text it is a name if there is a `country_code`.
 const COUNTRY_PATHS: [FieldPath; 3] = [
@@ -102,7 +102,7 @@ const ASN_PATHS: [FieldPath; 4] = [
 
 /// The open databases. Look-ups neither fail nor block; any number of threads may make them.
 #[derive(Debug)]
-pub struct Geo {
+pub struct GeoDatabases {
     country: Option<(Database, FieldPath)>,
     asn: Option<(Database, FieldPath)>,
     city: Option<City>,
@@ -151,7 +151,7 @@ struct City {
     country: Option<FieldPath>,
 }
 
-impl Geo {
+impl GeoDatabases {
     /// Reads the files that `config` names. Without a country or an ASN database every caller's
     /// country is `ZZ` or its AS number 0; one warning, returned beside, says so. Bad lines of the file of networks
     /// are warnings, too.
@@ -221,7 +221,7 @@ impl City {
     }
 }
 
-impl Locate for Geo {
+impl Locate for GeoDatabases {
     fn locate(&self, address: IpAddr) -> Located {
         let address = address.to_canonical();
         if is_nobodys(address) {
@@ -257,15 +257,15 @@ pub struct WatchedGeo {
 }
 
 impl WatchedGeo {
-    /// Reads the databases for the first time, as [`Geo::open`].
+    /// Reads the databases for the first time, as [`GeoDatabases::open`].
     ///
     /// # Errors
     /// If a named database can't be read or isn't what it should be.
-    pub fn open(config: &keytide_config::Geo) -> Result<(Self, Arc<Geo>, Vec<String>), GeoError> {
+    pub fn open(config: &keytide_config::Geo) -> Result<(Self, Arc<GeoDatabases>, Vec<String>), GeoError> {
         let keytide_config::Geo { country, asn, city, networks, trusted_proxies: _ } = config;
         let watches = [country, asn, city, networks].into_iter().flatten();
         let watches = watches.map(|path| FileWatch::new(path)).collect();
-        let (geo, warnings) = Geo::open(config)?;
+        let (geo, warnings) = GeoDatabases::open(config)?;
         let unreadable = geo.unreadable.clone();
         Ok((Self { config: config.clone(), watches, failure: None, unreadable }, Arc::new(geo), warnings))
     }
@@ -295,7 +295,7 @@ impl WatchedGeo {
         if !changes.contains(&FileChange::Settled) || changes.contains(&FileChange::Changing) {
             return None;
         }
-        let opened = Geo::read(&self.config, self.unreadable.clone());
+        let opened = GeoDatabases::read(&self.config, self.unreadable.clone());
         if !self.watches.iter().all(FileWatch::is_still) {
             return None;
         }
@@ -652,13 +652,17 @@ mod tests {
         file
     }
 
-    fn open(country: Option<&[u8]>, asn: Option<&[u8]>) -> Result<(Geo, Vec<String>), GeoError> {
+    fn open(country: Option<&[u8]>, asn: Option<&[u8]>) -> Result<(GeoDatabases, Vec<String>), GeoError> {
         let (country, asn) = (country.map(on_disk), asn.map(on_disk));
         let path = |file: &Option<NamedTempFile>| file.as_ref().map(|file| file.path().to_owned());
-        Geo::open(&keytide_config::Geo { country: path(&country), asn: path(&asn), ..Default::default() })
+        GeoDatabases::open(&keytide_config::Geo {
+            country: path(&country),
+            asn: path(&asn),
+            ..Default::default()
+        })
     }
 
-    fn locate(geo: &Geo, address: &str) -> (String, u32) {
+    fn locate(geo: &GeoDatabases, address: &str) -> (String, u32) {
         let Located { country, asn, place } = geo.locate(address.parse().unwrap());
         assert_eq!(place, CallerLocation::default());
         (country.as_str().to_owned(), asn)
@@ -766,8 +770,8 @@ mod tests {
     #[test]
     fn errors_name_the_file() {
         let missing = PathBuf::from("no/such/country.mmdb");
-        let error =
-            Geo::open(&keytide_config::Geo { country: Some(missing), ..Default::default() }).unwrap_err();
+        let error = GeoDatabases::open(&keytide_config::Geo { country: Some(missing), ..Default::default() })
+            .unwrap_err();
         assert!(error.to_string().contains("country.mmdb"), "{error}");
 
         let numbers = database(IpVersion::V4, &[("198.18.0.0/16", asn(64_500_u32))]);
@@ -881,11 +885,11 @@ mod tests {
         city: &[u8],
         country: Option<&[u8]>,
         networks: Option<&str>,
-    ) -> Result<(Geo, Vec<String>), GeoError> {
+    ) -> Result<(GeoDatabases, Vec<String>), GeoError> {
         let files = [Some(city), country, networks.map(str::as_bytes)].map(|bytes| bytes.map(on_disk));
         let [city, country, networks] =
             files.each_ref().map(|file| file.as_ref().map(|file| file.path().to_owned()));
-        Geo::open(&keytide_config::Geo { city, country, networks, ..Default::default() })
+        GeoDatabases::open(&keytide_config::Geo { city, country, networks, ..Default::default() })
     }
 
     fn degrees(latitude: impl Into<Value>, longitude: impl Into<Value>) -> [(&'static str, Value); 2] {
@@ -967,7 +971,7 @@ mod tests {
         assert_eq!(watched.paths().collect::<Vec<_>>(), [path("asn"), path("networks")]);
         assert_eq!(warnings.len(), 2);
         assert!(warnings[1].starts_with("geo.networks: ") && warnings[1].contains(":2: "), "{warnings:?}");
-        let found = |geo: &Geo, address: &str| {
+        let found = |geo: &GeoDatabases, address: &str| {
             let Located { asn, place, .. } = geo.locate(address.parse().unwrap());
             (asn, place.class(), place.position())
         };
@@ -1030,7 +1034,7 @@ mod tests {
         });
         let path = |file: &NamedTempFile| Some(file.path().to_owned());
         let located = |config: keytide_config::Geo| {
-            let (geo, warnings) = Geo::open(&config).unwrap();
+            let (geo, warnings) = GeoDatabases::open(&config).unwrap();
             let [unknown, known] =
                 ["198.18.0.1", "198.18.1.1"].map(|address| geo.locate(address.parse().unwrap()));
             assert_eq!(unknown, Located::default());

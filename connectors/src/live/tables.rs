@@ -124,7 +124,7 @@ impl TableFeed for TopicFeed {
             && let Some(mut first) = first.take()
         {
             first.changes.clear();
-            table.state(&mut first);
+            table.snapshot(&mut first);
             read.append(first);
         }
         gap.map_or(Ok(()), |gap| Err(gap.into()))

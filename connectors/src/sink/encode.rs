@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use super::names::{JsonName, Names};
 use crate::decode::DeadLetter;
 use crate::input::PartitionInfo;
-use crate::tables::{TableDeadLetter, TablePlace};
+use crate::tables::{RowLocation, TableDeadLetter};
 
 /// Returns a time in milliseconds as RFC 3339, in UTC, with as many digits of the second as it has.
 #[must_use]
@@ -341,9 +341,9 @@ impl<'a> RecordLocation<'a> {
     /// Returns the location of a table's row.
     #[must_use]
     pub fn of_row(letter: &TableDeadLetter) -> RecordLocation<'static> {
-        let (partition, offset, path) = match &letter.place {
-            TablePlace::File { path, line } => (0, *line, Some(path.display().to_string().into())),
-            TablePlace::Topic { partition, offset, .. } => (*partition, *offset, None),
+        let (partition, offset, path) = match &letter.location {
+            RowLocation::File { path, line } => (0, *line, Some(path.display().to_string().into())),
+            RowLocation::Topic { partition, offset, .. } => (*partition, *offset, None),
         };
         RecordLocation {
             source: format!("tables.{}", letter.table).into(),

@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::*;
 use crate::kafka::testing::{DEADLINE, MockBroker};
-use crate::tables::TablePlace;
+use crate::tables::RowLocation;
 
 const TICK: Tick = 1_700_000_000_123;
 const HOUR: u64 = 1_699_999_200_000;
@@ -449,7 +449,7 @@ fn headers_of_dead_letters_are_bounded_and_cut_between_characters() {
     let mut publisher = open(Some(kafka(&broker)), None);
     let letter = TableDeadLetter {
         table: "keys",
-        place: TablePlace::Topic { topic: "keys".into(), partition: 2, offset: 5 },
+        location: RowLocation::Topic { topic: "keys".into(), partition: 2, offset: 5 },
         reason: "ä".repeat(2_000),
         length: 1,
         sha256: [0; 32],

@@ -90,7 +90,7 @@ impl TablesRead {
 pub struct TableDeadLetter {
     /// `keys`, `subscriptions`, `plans` or `leaks`.
     pub table: &'static str,
-    pub place: TablePlace,
+    pub location: RowLocation,
     /// Why, in words. Never quotes the row.
     pub reason: String,
     /// The row's length in bytes, without the white space around it (with it where the row is too long to be
@@ -102,7 +102,7 @@ pub struct TableDeadLetter {
 
 /// Where a row stands. Displays as `path:line` or `topic[partition]@offset`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TablePlace {
+pub enum RowLocation {
     File {
         path: Arc<Path>,
         /// The line at which the row begins, from 1.
@@ -115,7 +115,7 @@ pub enum TablePlace {
     },
 }
 
-impl fmt::Display for TablePlace {
+impl fmt::Display for RowLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),

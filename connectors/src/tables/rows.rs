@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::row::{Cell, Fault, RawRow, database_decimal, is_unavailable};
 use super::schema::TableSchema;
-use super::{BAD_ROWS, ROW_BYTES, ROWS, TableDeadLetter, TableError, TablePlace};
+use super::{BAD_ROWS, ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TableError};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Names of ignored columns that are listed, and the bytes of one. A longer name, or one with digits, is no name: it may
@@ -288,8 +288,8 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
         if self.dead_letters.is_empty() {
             self.first_bad_line = line;
         }
-        let location = TablePlace::File { path: Arc::clone(&self.shared_path), line };
-        self.dead_letters.push(TableDeadLetter { table, place: location, reason, length, sha256 });
+        let location = RowLocation::File { path: Arc::clone(&self.shared_path), line };
+        self.dead_letters.push(TableDeadLetter { table, location, reason, length, sha256 });
         Ok(())
     }
 

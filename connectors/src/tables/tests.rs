@@ -44,9 +44,9 @@ fn rows(read: &TablesRead) -> Vec<TableRow> {
 }
 
 fn line(letter: &TableDeadLetter) -> u64 {
-    match letter.place {
-        TablePlace::File { line, .. } => line,
-        TablePlace::Topic { .. } => unreachable!(),
+    match letter.location {
+        RowLocation::File { line, .. } => line,
+        RowLocation::Topic { .. } => unreachable!(),
     }
 }
 
@@ -449,8 +449,8 @@ fn offsets_count_in_each_table() {
     assert_eq!(offsets, [(0, false), (1, false), (0, false), (1, false), (0, false), (0, false)]);
     assert_eq!(read.definitions.len(), 3, "each string once, over all tables");
     assert_eq!(read.dead_letters.len(), 1);
-    let place = TablePlace::File { path: directory.path().join("keys").into(), line: 3 };
-    assert_eq!((read.dead_letters[0].table, &read.dead_letters[0].place), ("keys", &place));
+    let place = RowLocation::File { path: directory.path().join("keys").into(), line: 3 };
+    assert_eq!((read.dead_letters[0].table, &read.dead_letters[0].location), ("keys", &place));
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn episodes_are_what_their_labels_say() {
     }
 }
 
-fn geo(world: &World) -> (Geo, tempfile::TempDir) {
+fn geo(world: &World) -> (GeoDatabases, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| {
         let path = folder.path().join(name);
@@ -138,10 +138,10 @@ fn geo(world: &World) -> (Geo, tempfile::TempDir) {
     };
     let config =
         keytide_config::Geo { country: file("country.mmdb"), asn: file("asn.mmdb"), ..Default::default() };
-    (Geo::open(&config).unwrap().0, folder)
+    (GeoDatabases::open(&config).unwrap().0, folder)
 }
 
-fn an_episode_of_a_key(world: &World, label: &Label, key: &str, geo: &Geo) {
+fn an_episode_of_a_key(world: &World, label: &Label, key: &str, geo: &GeoDatabases) {
     let name = format!("{} of {key}", label.kind);
     let (from, to) = (ms(&label.from), ms(&label.to));
     assert!(from > START + 5 * DAY_MS && from < to && to <= START + 14 * DAY_MS, "{name}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flate2::read::GzDecoder;
 use keytide_config::{JobConfig, SourceKind};
 use keytide_connectors::decode::{Context, Decoded, Locate as _, Located, decoder};
-use keytide_connectors::geo::Geo;
+use keytide_connectors::geo::GeoDatabases;
 use keytide_connectors::tables;
 use keytide_dataflow::model::{KeyId, Position, TableRow};
 use serde_json::Value;
@@ -225,7 +225,7 @@ fn the_job_reads_it() {
             .collect();
         assert_eq!(listed.len(), 78, "2 of 80 are in no table");
 
-        let (geo, warnings) = Geo::open(&job.geo).unwrap();
+        let (geo, warnings) = GeoDatabases::open(&job.geo).unwrap();
         assert!(warnings.is_empty());
         let context = Context::new(&job.routes, &job.geo.trusted_proxies, job.limits, Arc::new(geo));
         let SourceKind::File { pattern } = &job.sources[0].kind else { panic!("a file") };
@@ -265,7 +265,7 @@ fn the_country_in_a_record_is_that_of_its_address() {
         asn: Some(out.join("geo/asn.mmdb")),
         ..Default::default()
     };
-    let (geo, _) = Geo::open(&config).unwrap();
+    let (geo, _) = GeoDatabases::open(&config).unwrap();
     let mut countries = HashSet::new();
     for record in records(&contents(&out)).into_iter().flatten().flatten() {
         let address: IpAddr = record["ip"].as_str().unwrap().parse().unwrap();
@@ -355,5 +355,5 @@ fn the_example_is_made_by_this_generator() {
     let job = JobConfig::load(&examples.join("replay.toml"), std::iter::empty()).unwrap().job;
     let tables = tables::read(&job.tables, job.sources.iter().map(|source| &source.keys.hash)).unwrap();
     assert!(!tables.changes.is_empty() && tables.dead_letters.is_empty() && tables.warnings.is_empty());
-    assert!(Geo::open(&job.geo).unwrap().1.is_empty());
+    assert!(GeoDatabases::open(&job.geo).unwrap().1.is_empty());
 }

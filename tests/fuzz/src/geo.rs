@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use keytide_config::Geo as Config;
 use keytide_connectors::decode::{Locate, Located};
-use keytide_connectors::geo::{Geo, WatchedGeo};
+use keytide_connectors::geo::{GeoDatabases, WatchedGeo};
 
 use crate::SCRATCH;
 
@@ -22,7 +22,7 @@ pub fn geo(data: &[u8]) {
         2 => config.city = Some(path),
         _ => config.networks = Some(path),
     }
-    let geo = match Geo::open(&config) {
+    let geo = match GeoDatabases::open(&config) {
         Ok((geo, _)) => geo,
         Err(error) => {
             assert!(!error.to_string().is_empty());

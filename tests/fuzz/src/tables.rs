@@ -121,7 +121,7 @@ pub fn topic(data: &[u8]) {
             held.apply(&out.changes);
         }
         let mut out = TablesRead::default();
-        table.state(&mut out);
+        table.snapshot(&mut out);
         let mut stated = Held::default();
         stated.apply(&out.changes);
         assert_eq!(held.0.len(), stated.0.len(), "what is held is what the changes add up to");

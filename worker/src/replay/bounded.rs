@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use keytide_config::{JobConfig, KafkaClient};
 use keytide_connectors::decode;
-use keytide_connectors::geo::{Geo, Unreadable};
+use keytide_connectors::geo::{GeoDatabases, Unreadable};
 use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, IngestOptions, InputPartition, inputs};
 use keytide_connectors::input::Message;
 use keytide_connectors::kafka::ErrorClass;
@@ -54,7 +54,7 @@ pub struct Process {
 pub struct Bounded {
     job: JobConfig,
     process: Process,
-    geo: Geo,
+    geo: GeoDatabases,
     tables: TablesRead,
     inputs: Vec<InputPartition>,
 }
@@ -65,7 +65,7 @@ impl Bounded {
     /// # Errors
     /// If something that the configuration names can't be used, or not now.
     pub fn open(job: JobConfig, process: Process) -> anyhow::Result<Self> {
-        let (geo, geo_warnings) = Geo::open(&job.geo).map_err(usage)?;
+        let (geo, geo_warnings) = GeoDatabases::open(&job.geo).map_err(usage)?;
         let hashes = job.sources.iter().map(|source| &source.keys.hash);
         let mut tables = tables::read(&job.tables, hashes.clone()).map_err(usage)?;
         for (client, table) in TopicTable::configured(&job.tables, hashes) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use keytide_config::JobConfig;
 use keytide_connectors::decode;
-use keytide_connectors::geo::{Geo, Unreadable, WatchedGeo};
+use keytide_connectors::geo::{GeoDatabases, Unreadable, WatchedGeo};
 use keytide_connectors::live::{Decoders, FileFeed, Live, LiveError, TableFeed, TopicFeed};
 use keytide_connectors::tables::{TablesRead, TopicTable, WatchedTables};
 
@@ -15,7 +15,7 @@ use crate::exit::{Exit, failure, kafka_failure};
 pub(super) struct Tables {
     pub(super) first: TablesRead,
     pub(super) feeds: Vec<Box<dyn TableFeed>>,
-    pub(super) geo: Arc<Geo>,
+    pub(super) geo: Arc<GeoDatabases>,
     pub(super) watched_geo: WatchedGeo,
 }
 
@@ -40,7 +40,7 @@ impl Tables {
 }
 
 /// What makes the decoders of every source, with databases as they are now.
-pub(super) fn decoders(config: &JobConfig, geo: Arc<Geo>) -> Arc<Decoders> {
+pub(super) fn decoders(config: &JobConfig, geo: Arc<GeoDatabases>) -> Arc<Decoders> {
     let context = decode::Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, geo);
     let sources = config.sources.clone();
     Arc::new(move |source: usize| decode::decoder(&sources[source], &context))

@@ -42,7 +42,7 @@ use super::row::{Cell, Fault, database_decimal};
 use super::rows::{Ignored, column_of, json_row, place};
 use super::schema::{AcceptedRows, TableSchema, is_whole, keep};
 use super::state::{RecordRows, RowSlot, UpsertState};
-use super::{ROW_BYTES, ROWS, TableDeadLetter, TablePlace, TablesRead, configured};
+use super::{ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TablesRead, configured};
 use crate::framing::unframed;
 
 /// Bytes of a record: a row before and after, and a schema.
@@ -125,7 +125,7 @@ impl TopicTable {
             let value = value.unwrap_or_default();
             out.dead_letters.push(TableDeadLetter {
                 table: self.table.name(),
-                place: self.location(at),
+                location: self.location(at),
                 reason,
                 length: value.len() as u64,
                 sha256: Sha256::digest(value).into(),
@@ -143,7 +143,7 @@ impl TopicTable {
 
     /// Every row as it is held now, as changes for a reader that was told nothing yet: in place of all changes so
     /// far, once the topic was read to the end it had.
-    pub fn state(&mut self, out: &mut TablesRead) {
+    pub fn snapshot(&mut self, out: &mut TablesRead) {
         self.state.snapshot(&mut out.changes);
     }
 
@@ -272,8 +272,8 @@ impl TopicTable {
         Ok(self.output.take().0.collect())
     }
 
-    fn location(&self, (partition, offset): (u32, u64)) -> TablePlace {
-        TablePlace::Topic { topic: Arc::clone(&self.topic), partition, offset }
+    fn location(&self, (partition, offset): (u32, u64)) -> RowLocation {
+        RowLocation::Topic { topic: Arc::clone(&self.topic), partition, offset }
     }
 
     fn put(&mut self, slot: RowSlot, rows: RecordRows, out: &mut TablesRead) -> Result<(), Fault> {

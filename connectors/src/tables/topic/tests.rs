@@ -150,7 +150,7 @@ fn what_a_topic_holds_is_stated_as_rows_without_what_they_superseded() {
     keys.says(Some("3"), Some(&key(OTHER, "gone")));
     keys.says(Some("3"), None);
     keys.out.changes.clear();
-    keys.table.state(&mut keys.out);
+    keys.table.snapshot(&mut keys.out);
     let told: Vec<String> = keys.out.changes.iter().map(|change| keys.told(change)).collect();
     assert_eq!(told, ["9f86 of before", "9f86 of after from 2000"]);
     let offsets: Vec<u64> = keys.out.changes.iter().map(|change| change.offset).collect();
@@ -259,8 +259,8 @@ fn a_bad_record_is_a_dead_letter_and_changes_nothing() {
         ]
     );
     let letter = &keys.out.dead_letters[5];
-    assert_eq!(letter.place, TablePlace::Topic { topic: "rows".into(), partition: 3, offset: 6 });
-    assert_eq!((letter.place.to_string().as_str(), letter.length), ("rows[3]@6", 20));
+    assert_eq!(letter.location, RowLocation::Topic { topic: "rows".into(), partition: 3, offset: 6 });
+    assert_eq!((letter.location.to_string().as_str(), letter.length), ("rows[3]@6", 20));
     assert_eq!(letter.sha256, <[u8; 32]>::from(Sha256::digest(r#"{"subscription":"s"}"#)));
     assert_eq!(keys.says(Some("1"), None), ["-9f86 of a"], "what was held stayed");
 
@@ -297,7 +297,7 @@ fn a_bad_record_is_a_dead_letter_and_changes_nothing() {
 /// One row as it is held.
 fn held(tester: &mut Tester) -> KeyRow {
     let mut out = TablesRead::default();
-    tester.table.state(&mut out);
+    tester.table.snapshot(&mut out);
     match &out.changes[..] {
         [TableChange { row: TableRow::Key(row), .. }] => row.clone(),
         other => panic!("{other:?}"),
@@ -660,7 +660,7 @@ proptest! {
                     reader.take(&out.changes, now);
                     out.changes.clear();
                     let mut stated = TablesRead::default();
-                    table.state(&mut stated);
+                    table.snapshot(&mut stated);
                     next_offset = stated.changes.len() as u64;
                     let mut started = Reader::default();
                     started.take(&stated.changes, now);

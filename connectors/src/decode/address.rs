@@ -1,4 +1,4 @@
-//! The caller's address: the peer's, or what trusted proxies say in `X-Forwarded-For`.
+//! The caller's address is the peer's, or the one that trusted proxies name in `X-Forwarded-For`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -26,8 +26,8 @@ pub(super) fn parse(text: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// An IPv4 address and nothing else, as nearly all are: in a fifth of the instructions that the parser of all forms
-/// takes.
+/// Parses a text that is one IPv4 address, as nearly all are. It takes a fifth of the instructions of the parser of
+/// all forms.
 fn plain_v4(text: &[u8]) -> Option<Ipv4Addr> {
     let mut octets = [0_u8; 4];
     let mut rest = text;
@@ -57,9 +57,9 @@ fn plain_v4(text: &[u8]) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(octets))
 }
 
-/// The caller: `peer`, unless it is a trusted proxy; then the rightmost address of `forwarded_for` that isn't
-/// one (the leftmost if all are). Addresses further left are the caller's own claim. An entry that is no
-/// address ends the walk: the caller is unknown.
+/// Returns the caller's address. It is `peer`, unless that is a trusted proxy. Then it is the rightmost address of
+/// `forwarded_for` that isn't a trusted proxy, or the leftmost if all are. Addresses further left are the caller's
+/// own claim. An entry that is no address ends the walk, and the caller is unknown.
 pub(super) fn client(
     peer: IpAddr,
     forwarded_for: FieldValue<'_>,

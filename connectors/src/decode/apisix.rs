@@ -1,12 +1,12 @@
 //! Apache APISIX, as its `kafka-logger` and `http-logger` write by default. A message is an array unless
 //! `batch_max_size` is 1.
 //!
-//! * The default log has no request id, and its times are whole milliseconds: equal calls at once are told apart by
-//!   their places in the message alone. A `request_id` that `log_format_extra` adds is read here; it counts only
-//!   together with the record's content, as the plugin that makes it takes one that the caller sends. The header
-//!   `x-request-id` isn't read: the caller chooses it.
+//! * The default log has no request id, and its times are whole milliseconds. So equal calls at the same time differ
+//!   in their index in the message alone. A `request_id` that `log_format_extra` adds is read here. It counts only
+//!   together with the record's content, because the plugin that makes it accepts one that the caller sends. The
+//!   header `x-request-id` isn't read, because the caller chooses it.
 //! * The credential is the header `x-credential-identifier`, which APISIX sets (or clears) once it has
-//!   authenticated a consumer. Without a consumer the caller may have sent it: then it isn't believed.
+//!   authenticated a consumer. Without a consumer it is ignored, because the caller may have sent it.
 
 use super::raw::{EventField, RawEvent};
 use super::shape::RecordFormat;

@@ -2,11 +2,11 @@
 //! operator writes the log as a template, so a missing value is `-`, in quotes or not.
 //!
 //! * `requestTime` is common log format, or milliseconds where `$context.requestTimeEpoch` was logged under this name.
-//! * `routeKey` (HTTP APIs) is method and route in one. `$default` is the route of whatever no other one takes: where
-//!   there is a path, it says more.
+//! * `routeKey` (HTTP APIs) is method and route in one. `$default` is the route of calls that match no other one, so
+//!   a path goes before it.
 //! * `apiKeyId` is the credential, an identifier; `identity.apiKey` (also `apiKey`) is the key itself.
-//! * Of a REST API, `requestId` is what a caller may send as `x-amzn-RequestId`; `extendedRequestId`, which counts first,
-//!   isn't. The former counts together with the record's content.
+//! * In a REST API a caller may choose `requestId` by the header `x-amzn-RequestId`, so it counts together with the
+//!   record's content. `extendedRequestId` goes before it, because no caller can choose it.
 //! * `integrationLatency` counts where `responseLatency`, the whole call, is missing.
 //! * There are no headers and no query.
 

@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-/// Decodes `text` into `out`, which is at most three quarters as long; `None` if it isn't base64, or a text that has
-/// bits which no byte needs.
+/// Decodes `text` into `out`, which is at most three quarters as long. Returns `None` if it isn't base64, or has bits
+/// that no byte needs.
 pub(super) fn decode(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     out.clear();
     let engine = if text.ends_with(b"=") { STANDARD } else { STANDARD_NO_PAD };

@@ -1,24 +1,24 @@
 //! Bytes that aren't UTF-8 inside texts: callers can send them, and gateways log them as they came.
 //!
-//! A reader works on `str`. So that no byte costs a record, and no two messages become the same text, each byte that
-//! isn't part of UTF-8 is carried by one of the 128 last code points, U+10FF80 to U+10FFFF: byte 0x80 + n by
-//! U+10FF80 + n. They are for private use, and two of them are no characters. Where a message holds one of these
-//! code points itself, each of its four bytes is carried in the same way. So the mapping is one-to-one:
+//! A reader works on `str`. No such byte may cost a record, and no two messages may become the same text. So each byte
+//! that isn't part of UTF-8 is carried by one of the 128 last code points, U+10FF80 to U+10FFFF. Byte 0x80 + n is
+//! carried by U+10FF80 + n. They are for private use, and two of them are no characters. If a message holds one of
+//! these code points itself, each of its four bytes is carried in the same way. So the mapping is one-to-one:
 //!
 //! ```text
 //! bytes ──carried──► str ──restored──► the same bytes
 //!                     └───shown──────► str with U+FFFD
 //! ```
-//! Keys are hashed from their restored bytes. People see `shown`.
+//! Keys are hashed from their restored bytes, and people see texts as [`shown`] returns them.
 
 use std::borrow::Cow;
 
-/// Carries byte 0x80; byte 0x80 + n is carried by the n-th behind it.
+/// The code point that carries byte 0x80. The n-th behind it carries byte 0x80 + n.
 const FIRST: u32 = 0x10_FF80;
-/// First byte of the carriers in UTF-8, and of all code points from U+100000 on: nearly no text has one.
+/// First byte of the carriers in UTF-8, and of all code points from U+100000 on. Nearly no text has one.
 const LEAD: u8 = 0xF4;
 
-/// The text that stands for `bytes`, borrowed where they are UTF-8 without carriers.
+/// Returns the text that carries `bytes`, borrowed if they are UTF-8 without carriers.
 #[inline]
 pub(super) fn carried(bytes: &[u8]) -> Cow<'_, str> {
     match simdutf8::basic::from_utf8(bytes) {
@@ -41,12 +41,12 @@ fn carry(bytes: &[u8]) -> String {
     text
 }
 
-/// Appends bytes as [`carried`] has them.
+/// Appends bytes in the form that [`carried`] returns.
 pub(super) fn push_bytes(bytes: &[u8], text: &mut String) {
     text.push_str(&carried(bytes));
 }
 
-/// Appends a character of a message; one that is a carrier by its bytes.
+/// Appends a character of a message, or its carried bytes if it is a carrier itself.
 pub(super) fn push_char(c: char, text: &mut String) {
     if carrier(c).is_some() {
         c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| push_carrier(byte, text));
@@ -56,23 +56,23 @@ pub(super) fn push_char(c: char, text: &mut String) {
 }
 
 fn push_carrier(byte: u8, text: &mut String) {
-    // Bytes that aren't ASCII alone get here.
+    // Only bytes that aren't ASCII get here.
     let code = FIRST + u32::from(byte & 0x7F);
     text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
 }
 
-/// The byte that a character carries.
+/// The byte that a character carries, if it is a carrier.
 fn carrier(c: char) -> Option<u8> {
     u32::from(c).checked_sub(FIRST).and_then(|n| u8::try_from(n).ok()).map(|n| 0x80 | n)
 }
 
 #[inline]
 fn has_carriers(text: &str) -> bool {
-    // The lead byte alone is asked for first: it is found at memory speed.
+    // The lead byte is looked for first, because it is found at memory speed.
     memchr::memchr(LEAD, text.as_bytes()).is_some() && text.chars().any(|c| carrier(c).is_some())
 }
 
-/// The bytes that a text stands for.
+/// Returns the bytes that a text carries, as they arrived.
 #[inline]
 pub(super) fn restored(text: &str) -> Cow<'_, [u8]> {
     if !has_carriers(text) {
@@ -88,7 +88,7 @@ pub(super) fn restored(text: &str) -> Cow<'_, [u8]> {
     Cow::Owned(bytes)
 }
 
-/// The text as people see it: U+FFFD for what isn't UTF-8.
+/// Returns the text as people see it, with U+FFFD for bytes that aren't UTF-8.
 #[inline]
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     match restored(text) {

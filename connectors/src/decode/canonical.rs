@@ -11,13 +11,14 @@
 //! | client address | with or without port and brackets | unknown |
 //! | country | two letters | looked up |
 //!
-//! Unknown is: absent, null, `""`, `-` or -1. Numbers may be texts. No fault quotes a value: values may be secrets.
+//! A value is unknown if it is absent, null, `""`, `-` or -1. Numbers may also be written as texts. Faults never quote
+//! values, because values may be secrets.
 //!
-//! **Invariant**: only the time is essential. Any other field that can't be read is unknown and its call counts; it is
-//! counted in [`Tally`], and one record in 64, told by its position, has a row to be looked up.
+//! **Invariant**: only the time is essential. Any other field that can't be read is unknown, and its call counts. Such
+//! fields are counted in [`Tally`]. One such record in 64, chosen by its position, is also reported as a row.
 //!
-//! Limits: texts count up to `limits.text_bytes`; of the keys whose id is a name, 65,536 are remembered as
-//! defined, each for the two months of event time in which it was met last.
+//! Limits: texts are cut after `limits.text_bytes`. Of the keys whose id is a name, the latest 65,536 are remembered as
+//! defined, each for its last two months of event time.
 
 use std::net::IpAddr;
 
@@ -49,7 +50,7 @@ use crate::decimal::Decimal;
 const MAX_LATENCY_US: u64 = 1 << 42;
 const MAX_BYTES: u64 = 1 << 40;
 const DEFINED_KEYS: usize = 65_536;
-/// Of so many records with a field that can't be read one has a row.
+/// One in this number of records with a field that can't be read is reported as a row.
 const SAMPLED: u64 = 64;
 
 /// Makes the events of one source.
@@ -59,7 +60,7 @@ pub(super) struct Canonical {
     end: TimeReader,
     latency: Unit,
     dedupe: Dedupe,
-    /// True if a message is a line of a file: nothing sends it again.
+    /// True if a message is a line of a file, which is never sent again.
     is_line: bool,
     /// True if a request id may be the caller's choice.
     ids_of_callers: bool,
@@ -87,7 +88,7 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// Gives back what one long record took.
+    /// Frees the buffers if one long record made them large.
     fn forget_large(&mut self) {
         // Secrets forget what was long by themselves.
         let Self { key, secrets: _, identity, agent, target, template, api, route, any } = self;
@@ -119,13 +120,13 @@ impl Canonical {
         }
     }
 
-    /// Tells records apart by their content as well where they have the same request id: callers may have chosen it.
-    /// One that the gateway sends again is still the same.
+    /// Lets records of the same request id differ by their content, because callers may have chosen the id. A record
+    /// that the gateway sends again is still the same.
     pub(super) fn distrust_ids(&mut self) {
         self.ids_of_callers = true;
     }
 
-    /// Returns whether the record says that it stands for no call: a meter that counted nothing.
+    /// Returns whether the record states a count of 0 calls, as a meter does that counted nothing.
     pub(super) fn stands_for_none(&mut self, raw: &RawEvent<'_>) -> bool {
         let value = raw.get(EventField::Count);
         !value.is_empty()
@@ -137,8 +138,14 @@ impl Canonical {
         self.ids_of_callers
     }
 
-    /// Appends the event of `raw` and the definitions that it needs. Returns why the event has a row to be looked up
-    /// although it counts, if it has one.
+    /// Appends the event of `raw` and the definitions that it needs. If the event is also reported as a row although it
+    /// counts, the reason is returned.
+    ///
+    /// 1. The fields are converted; those that can't be read are unknown.
+    /// 2. The key is found and becomes an id; all secrets of the record are collected.
+    /// 3. The request id is made, of the record's content where no trusted id is there.
+    /// 4. The route and the agent get ids, without secrets in their texts, and new ones a definition.
+    /// 5. The event is appended and counted.
     pub(super) fn push(
         &mut self,
         raw: &RawEvent<'_>,
@@ -150,6 +157,7 @@ impl Canonical {
         self.scratch.forget_large();
         let Scratch { key, secrets, identity, agent, target, template, api, route, any } = &mut self.scratch;
         let mut unread = Unread::default();
+        // 1. Only the time must be there; a record without one is refused here.
         let time = time(raw, &self.time, any)?;
         let count = unread.or(EventField::Count, count(raw.get(EventField::Count), any), 1);
         let status = unread.or(EventField::Status, status(raw.get(EventField::Status), any), 0);
@@ -164,8 +172,9 @@ impl Canonical {
             unread.or(EventField::UserAgent, text(raw, EventField::UserAgent, agent), None).unwrap_or("");
         let method = route::method(unread.or(EventField::Method, text(raw, EventField::Method, any), None));
         let client = client(raw, &self.context, any);
-        let Located { country, asn, place } = place(raw, client, &mut self.geo_cache, &self.context, any);
+        let Located { country, asn, place } = locate(raw, client, &mut self.geo_cache, &self.context, any);
 
+        // 2. Secrets are collected before any text that may hold them is shown or hashed.
         let target = unread.or(EventField::Path, text(raw, EventField::Path, target), None);
         let found = self.keys.find(raw, target, client, key, any);
         let (key_id, rule) = match raw.conflict() {
@@ -173,7 +182,7 @@ impl Canonical {
             None => {
                 let rule = found?;
                 let id = self.keys.id(key);
-                // What isn't a key is none, which the configuration may not want.
+                // Without a valid hash the call has no key, which the configuration may refuse.
                 if let (Err(fault), true) = (&id, self.keys.are_needed()) {
                     return Err(*fault);
                 }
@@ -186,6 +195,7 @@ impl Canonical {
         }
         let agent = secrets.redacted(agent);
         let user_agent = NameId::new(route::cut(&agent, limit));
+        // 3. An id of the gateway's is enough; one that a caller may have chosen counts with the content.
         let id = unread.or(EventField::RequestId, text(raw, EventField::RequestId, any), None);
         let id = id.filter(|_| raw.conflict().is_none());
         let request = match (id, self.dedupe) {
@@ -215,6 +225,7 @@ impl Canonical {
             }
         };
 
+        // 4. The texts behind the ids are without secrets, since they are shown.
         let gateway_route = raw.get(EventField::GatewayRoute);
         let api_name = if gateway_route.is_empty() { EventField::Api } else { EventField::GatewayRoute };
         let api = unread.or(EventField::Api, text(raw, api_name, api), None).unwrap_or("");
@@ -224,7 +235,7 @@ impl Canonical {
                 self.context.templates.write(target, template);
                 template
             }
-            // What names the API is the route as well, where there is no path.
+            // Without a path the route's own name, which is the API here, is the route as well.
             (None, None) if !api.is_empty() && !gateway_route.is_empty() => api,
             (None, None) => route::UNKNOWN,
         };
@@ -236,6 +247,7 @@ impl Canonical {
         if !self.keys.are_secret() && !key_id.is_bucket() {
             define_key(key_id, key, time, limit, &mut self.defined_keys, &mut out.definitions);
         }
+        // 5. From here on nothing can fail, so the counts agree with the events.
         out.events.push(AccessEvent {
             key: key_id,
             request,
@@ -262,8 +274,8 @@ impl Canonical {
         Ok(noted(raw, &unread, position, &mut out.tally))
     }
 
-    /// What is known of a record that can't be an event, as JSON: numbers and the method alone, so that no
-    /// secret can be among it.
+    /// Returns the known fields of a record that can't be an event, as JSON. Only numbers and the method are kept, so
+    /// that no secret can be among them.
     pub(super) fn kept(&mut self, raw: &RawEvent<'_>) -> Option<Box<str>> {
         let any = &mut self.scratch.any;
         let mut members = Vec::new();
@@ -286,7 +298,7 @@ impl Canonical {
     }
 }
 
-/// Counts what was odd about a record that counts; why it has a row, if it has one.
+/// Counts the oddities of a record that counts. Returns the reason of its row, if it has one.
 fn noted(raw: &RawEvent<'_>, unread: &Unread, position: Position, tally: &mut Tally) -> Option<String> {
     if let Some(name) = raw.conflict() {
         tally.conflicting += 1;
@@ -301,7 +313,7 @@ fn noted(raw: &RawEvent<'_>, unread: &Unread, position: Position, tally: &mut Ta
     }
     tally.recovered += u64::from(raw.recovered);
     unread.names().for_each(|name| tally.unread[name as usize] += 1);
-    // By its position, so that it is the same row whatever else is read beside it.
+    // Chosen by position, so that every replay reports the same rows.
     let mixed = (position.offset ^ u64::from(position.index) << 40 ^ u64::from(position.partition) << 52)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32).is_multiple_of(SAMPLED).then(|| match unread.names().next() {
@@ -327,7 +339,7 @@ fn text<'s>(
     raw.get(name).text(buffer)
 }
 
-/// The time; of two that the record states the first that can be read.
+/// Returns the event time. If the record states two times, the first that can be read wins.
 fn time(raw: &RawEvent<'_>, reader: &TimeReader, buffer: &mut String) -> Result<EventTime, Fault> {
     let first = event_time(raw.get(EventField::Time), reader, raw.time_unit(), buffer);
     match (first, raw.second_time()) {
@@ -375,7 +387,7 @@ fn latency(raw: &RawEvent<'_>, unit: Unit, buffer: &mut String) -> Result<u64, W
     }
 }
 
-/// From the call's time to its end.
+/// Returns the microseconds from the call's time to its end.
 fn duration(
     raw: &RawEvent<'_>,
     [time, end]: [&TimeReader; 2],
@@ -404,7 +416,7 @@ fn client(raw: &RawEvent<'_>, context: &Context, buffer: &mut String) -> Option<
     address::client(peer, raw.get(EventField::ForwardedFor), &context.trusted_proxies, buffer)
 }
 
-fn place(
+fn locate(
     raw: &RawEvent<'_>,
     client: Option<IpAddr>,
     geo_cache: &mut GeoCache,
@@ -420,8 +432,8 @@ fn place(
     located
 }
 
-/// Calls `each` with the texts that tell records apart, besides the key: a request id that may be its caller's, and the
-/// content that a record has again if it is sent again.
+/// Calls `each` with the texts that identify a record, besides the key. They are a request id that its caller may have
+/// chosen, and the content that is the same if the record is sent again.
 fn each_text_of_identity(raw: &RawEvent<'_>, id: Option<&str>, mut each: impl FnMut(&str)) {
     use EventField::{
         BytesIn, BytesOut, ClientIp, Host, Latency, Method, Path, Query, Request, Status, Time, UserAgent,

@@ -1,5 +1,6 @@
-//! CloudEvents 1.0: structured (`application/cloudevents+json`), batches of them (a JSON array), and over Kafka in binary
-//! mode (attributes in headers `ce_...`, the value is the data). The payload is a usage event as `OpenMeter` has it.
+//! CloudEvents 1.0 are read in three modes: structured (`application/cloudevents+json`), batched (a JSON array of
+//! them), and binary over Kafka. In binary mode the attributes are headers `ce_...`, and the value is the data. The
+//! payload is a usage event as `OpenMeter` has it.
 //!
 //! **One addressing for all modes.** A record in binary mode is read as if it were structured: attributes at the root
 //! (`/time`, `/subject`, `/type`, extensions by their names), the payload below `/data`.
@@ -13,14 +14,14 @@
 //! | method, route, path, status | `/data/method`, `/data/route`, `/data/path`, `/data/status` |
 //! | latency | `/data/duration_seconds`, `/data/duration_ms` |
 //!
-//! * The mode is told by the header `content-type`: `application/cloudevents+json` and
-//!   `application/cloudevents-batch+json` are structured, other forms of `application/cloudevents` a dead letter. Else a
-//!   header `ce_specversion` says binary; without it the value is read as structured, one event or many. Of headers of
-//!   one name the last counts.
+//! * The header `content-type` decides the mode. `application/cloudevents+json` and
+//!   `application/cloudevents-batch+json` are structured; other forms of `application/cloudevents` are dead letters. In
+//!   their absence a header `ce_specversion` means binary. Without either the value is read as structured, one event or
+//!   many. Of headers of one name the last counts.
 //! * `specversion` must be `1.0`, `id` and `source` texts that aren't empty; anything else is a dead letter. So is data
-//!   that isn't JSON, in the value or as `data_base64`. An event without data is one with what its attributes say.
+//!   that isn't JSON, in the value or as `data_base64`. An event without data has only its attributes.
 //!
-//! Limits: those of JSON records; of a record's headers `limits.message_bytes`.
+//! Limits: those of JSON records, and `limits.message_bytes` of a record's headers.
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
@@ -55,7 +56,7 @@ const FORMAT: RecordFormat = RecordFormat {
     ..RecordFormat::EMPTY
 };
 
-/// See the module.
+/// Reads CloudEvents of one source, in all three modes.
 pub(super) struct CloudEvents {
     events: Events,
     message_bytes: usize,
@@ -63,7 +64,7 @@ pub(super) struct CloudEvents {
     structured: String,
 }
 
-/// What reads one event.
+/// Reads single events, whatever their mode.
 struct Events {
     shape: Shape,
     canonical: Canonical,
@@ -130,7 +131,7 @@ enum Mode {
 }
 
 impl CloudEvents {
-    /// Reads the headers: the mode, and the attributes as the beginning of a structured event.
+    /// Reads the mode from the headers, and writes the attributes as the beginning of a structured event.
     fn attributes(&mut self, headers: &dyn Headers) -> Result<Mode, String> {
         let Self { structured, message_bytes, .. } = self;
         structured.clear();
@@ -170,7 +171,7 @@ impl CloudEvents {
         let Self { events, structured, .. } = self;
         let data = carried(value);
         structured.push_str("\"data\":");
-        // Nothing of the data may be taken for an attribute: it must be one whole value.
+        // The data must be one whole value, so that none of it is taken for an attribute.
         match one_value(&data) {
             Ok(data) => structured.push_str(data),
             Err(fault) => return Err(fault.reason(0)),
@@ -186,14 +187,14 @@ impl CloudEvents {
     }
 }
 
-/// The name of an attribute as the specification has it; the payload isn't one.
+/// The name of an attribute as the specification has it. The payload `data` is no attribute.
 fn attribute(name: &[u8]) -> Option<&str> {
     let name = str::from_utf8(name).ok()?;
     let valid = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'));
     (valid && !name.is_empty() && name != "data").then_some(name)
 }
 
-/// The only JSON value of a text; null where there is none.
+/// The only JSON value of a text, or null if the text is empty.
 fn one_value(text: &str) -> Result<&str, JsonError> {
     let mut reader = JsonReader::new(text);
     if reader.token().is_none() {
@@ -208,7 +209,7 @@ fn one_value(text: &str) -> Result<&str, JsonError> {
     }
 }
 
-/// What is wrong with an event.
+/// The reason why an event is refused, if it is.
 type Judged = Result<(), &'static str>;
 
 impl Events {
@@ -240,7 +241,7 @@ impl Events {
     }
 }
 
-/// Whether it is an event of version 1.0 that can be read; its identity.
+/// Judges an event by its version, its id, its source and its data, and writes its identity.
 fn judge([version, id, source, base64]: [FieldValue<'_>; 4], identity: &mut String) -> Judged {
     const ID: &str = "id: missing; an event needs a text that isn't empty";
     const SOURCE: &str = "source: missing; an event needs a text that isn't empty";

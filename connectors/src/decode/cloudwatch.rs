@@ -1,23 +1,24 @@
-//! Log events of a subscription of Amazon CloudWatch Logs, each one record in the source's inner format.
+//! Log events of a subscription of Amazon CloudWatch Logs. Each is one record in the source's inner format.
 //!
 //! ```text
 //! {"messageType":"DATA_MESSAGE", .., "logEvents":[{"id":"..","timestamp":MS,"message":"{\"requestId\": .. }"}, ..]}
 //! ```
-//! * Envelopes come one by one, in arrays, newline-delimited or back to back without anything between, as Firehose
-//!   writes them by default; compressed or not.
-//! * `CONTROL_MESSAGE` is how CloudWatch probes a destination: it is passed over. Any other type but `DATA_MESSAGE`
+//! * Envelopes come one by one, in arrays, newline-delimited, or back to back as Firehose writes them by default. They
+//!   may be compressed.
+//! * CloudWatch probes a destination with a `CONTROL_MESSAGE`, which is passed over. Any other type but `DATA_MESSAGE`
 //!   is a dead letter, and so is an object that is no envelope.
-//! * A log event's `message` is a text in the inner format: a line, or JSON. `id` is the request id of a record that
-//!   has none, or one that its caller may have chosen; `timestamp` (ms) is the time of one without. Where a message holds several records, those behind the first have
-//!   the request ids `id#1`, `id#2`, ...
-//! * A log event that isn't `{message: text}` (with `id` a text and `timestamp` a number, where they are there) is
-//!   one dead letter, and so is a bad record in it; its neighbours go on. An envelope that isn't JSON is one as a whole.
-//! * Two wrappers carry envelopes as base64 of (mostly compressed) bytes and are taken off: the request that Firehose
-//!   sends to HTTP endpoints, `{"records":[{"data":".."}]}`, and the event that a Lambda function is given,
-//!   `{"awslogs":{"data":".."}}`. Wrappers within wrappers aren't.
+//! * A log event's `message` is a text in the inner format, which is a line or JSON. `id` is the request id of a record
+//!   that has none, or one that its caller may have chosen. `timestamp` (ms) is the time of a record without one. If a
+//!   message holds several records, those behind the first have the request ids `id#1`, `id#2`, ...
+//! * A log event must have a text `message`; its `id`, if present, must be a text, and its `timestamp` a number. Any
+//!   other is one dead letter, and so is a bad record in it. Its neighbours are still read. An envelope that isn't JSON
+//!   is one dead letter as a whole.
+//! * Two wrappers carry envelopes as base64 of (mostly compressed) bytes and are taken off. One is the request that
+//!   Firehose sends to HTTP endpoints, `{"records":[{"data":".."}]}`. The other is the event of a Lambda function,
+//!   `{"awslogs":{"data":".."}}`. Wrappers within wrappers stay.
 //!
 //! Limits: those of JSON records, for the envelope without its log events, for each log event, and for the record in
-//! it; `limits.decompressed_bytes` of everything that is taken out of the base64 of one text together.
+//! it. `limits.decompressed_bytes` holds for everything together that is taken out of the base64 of one text.
 
 use std::ops::{ControlFlow, Range};
 
@@ -33,24 +34,24 @@ use super::reader::{JsonError, JsonReader};
 use super::records::{ObjectVisitor, each, walk};
 use super::value::FieldValue;
 
-/// See the module.
+/// Reads the log events of CloudWatch's envelopes as records of the inner format.
 pub(super) struct CloudWatch {
     limits: Limits,
     events: LogEvents,
     wrapped: Wrapped,
 }
 
-/// What reads log events.
+/// Reads single log events.
 struct LogEvents {
     inner: Box<dyn RecordReader>,
     message: String,
     id: String,
 }
 
-/// What takes wrappers off.
+/// Takes wrappers off, into buffers that are used again.
 #[derive(Default)]
 struct Wrapped {
-    /// Bytes that may still be decompressed.
+    /// The number of bytes that may still be decompressed.
     room: usize,
     base64: String,
     bytes: Vec<u8>,
@@ -151,7 +152,7 @@ impl ObjectVisitor for CloudWatchEnvelopes<'_> {
     }
 }
 
-/// What the members of the object at which the reader stands hold; nothing where it is none.
+/// The values of some members of the object at which the reader stands, or `None` if it is no object.
 fn members<'a, const N: usize>(reader: &mut JsonReader<'a>, names: [&str; N]) -> Option<[FieldValue<'a>; N]> {
     let mut object = reader.clone();
     // Its brackets were matched before.
@@ -198,7 +199,7 @@ impl LogEvents {
     }
 }
 
-/// A log event's own members and its message; nothing where they are of another shape.
+/// A log event's own members and its message, or `None` if one of them has a wrong type.
 fn log_event<'t>(
     [id, time_ms, message]: [FieldValue<'t>; 3],
     id_buffer: &'t mut String,
@@ -212,7 +213,7 @@ fn log_event<'t>(
     Some((Outer { id, time_ms: known.then_some(time_ms)?, met: 0 }, plain(message, message_buffer)?))
 }
 
-/// A text without escapes; nothing where it is no text.
+/// The unescaped text of a value, or `None` if it is no text.
 fn plain<'t>(value: FieldValue<'t>, buffer: &'t mut String) -> Option<&'t str> {
     match value {
         FieldValue::Plain(text) => Some(text),
@@ -225,10 +226,10 @@ fn plain<'t>(value: FieldValue<'t>, buffer: &'t mut String) -> Option<&'t str> {
 }
 
 impl Wrapped {
-    /// What is in the wrapper at which the reader stands.
+    /// Returns the bytes in the wrapper at which the reader stands.
     ///
     /// # Errors
-    /// Why it can't be taken out.
+    /// Returns the reason if they can't be decoded, or are too long.
     fn take_off(&mut self, reader: &mut JsonReader<'_>, limits: &Limits) -> Result<&[u8], String> {
         let Self { room, base64, bytes, inflated } = self;
         let data = members(reader, ["data"]).and_then(|[data]| plain(data, base64));

@@ -2,8 +2,8 @@
 
 use super::syslog::json_behind_syslog;
 
-/// Returns the text that a container wrote: a line of its log, as Kubernetes keeps it (CRI), without time, stream and tag; nothing if
-/// `line` isn't one that is whole.
+/// Returns the text that a container wrote, from a line of its log as Kubernetes keeps it (CRI). Time, stream and tag
+/// are cut off. Returns `None` if `line` is no such line, or only a part of one.
 pub(super) fn container_line(line: &[u8]) -> Option<&[u8]> {
     if !line.first()?.is_ascii_digit() {
         return None;
@@ -17,7 +17,7 @@ pub(super) fn container_line(line: &[u8]) -> Option<&[u8]> {
     .then_some(text)
 }
 
-/// A text of JSON without what a container's log, or syslog, has before it.
+/// Cuts off what a container's log, or syslog, puts before JSON.
 pub(super) fn behind_agents(text: &str) -> &str {
     match container_line(text.as_bytes()) {
         Some(line) => &text[text.len() - line.len()..],

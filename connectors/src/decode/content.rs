@@ -1,4 +1,4 @@
-//! What a value says: its text without escapes, an array's elements.
+//! The content of a value is its text without escapes, or an array's elements.
 
 use super::bytes::push_bytes;
 use super::escape::{unescape_json, unescape_log};
@@ -7,8 +7,8 @@ use super::route::argument_value;
 use super::value::{FieldValue, WrongType};
 
 impl<'a> FieldValue<'a> {
-    /// The value as text, unescaped into `buffer` where it has escapes; `None` where it says nothing. Of an
-    /// array it is the first element that says something.
+    /// The value as text, unescaped into `buffer` if it has escapes, or `None` if the value is empty. The text of an
+    /// array is that of its first element that isn't empty.
     #[inline]
     pub(super) fn text<'s>(self, buffer: &'s mut String) -> Result<Option<&'s str>, WrongType>
     where
@@ -21,7 +21,7 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    /// The rarer half of [`text`](Self::text).
+    /// Does the rarer half of [`text`](Self::text).
     fn converted(self, buffer: &mut String) -> Result<Option<&str>, WrongType> {
         match self {
             Self::Missing | Self::Number(_) | Self::Plain(_) => Ok(None),
@@ -53,13 +53,13 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    /// Returns whether it says the same as another value, as text.
+    /// Returns whether two values are the same text.
     pub(super) fn is_same_text(self, other: Self) -> bool {
         let (mut one, mut two) = (String::new(), String::new());
         self.text(&mut one) == other.text(&mut two)
     }
 
-    /// An array's elements; any other value is its own only element.
+    /// Iterates over an array's elements. Any other value is its own only element.
     pub(super) fn elements(self) -> impl Iterator<Item = FieldValue<'a>> {
         let (mut array, mut single) = match self {
             // It was read once already: nothing here can fail.

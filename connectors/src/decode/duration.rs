@@ -1,4 +1,4 @@
-//! Latencies with their unit behind them: the unit that a text names wins over the configured one.
+//! Latencies as texts may name their unit, which wins over the configured one.
 //!
 //! | form | examples |
 //! |---|---|
@@ -7,14 +7,15 @@
 //! | ISO 8601 | `PT0.05S`, `PT1M2.5S`, `P1DT2H` |
 //! | hours, minutes, seconds (.NET) | `00:00:00.0589010` |
 //!
-//! Units are ns, us, ms, s, m, h and their longer names, in any case. Only the last number may leave part of a
-//! microsecond: it is rounded to the nearest, halves up, exactly: no `f64`.
+//! Units are ns, us, ms, s, m, h and their longer names, in any case. Only the last number may have parts of a
+//! microsecond. It is rounded to the nearest one, halves up, without an `f64` in between.
 
 use keytide_config::Unit;
 
 use crate::decimal::Decimal;
 
-/// Units from the largest: their names in lower case, how many of the seconds-based unit they are, and its shift to microseconds.
+/// Units from the largest, each with its names in lower case, a factor, and a shift of the decimal point. Together
+/// the last two turn a number into microseconds.
 const UNITS: [(&[&str], u64, i32); 6] = [
     (&["h", "hr", "hrs", "hour", "hours"], 3_600, 6),
     (&["m", "min", "mins", "minute", "minutes"], 60, 6),
@@ -57,7 +58,7 @@ fn with_unit(text: &str) -> Option<u64> {
     }
 }
 
-/// `1m2.5s`, in units from `largest` on.
+/// Parses numbers with units, such as `1m2.5s`. The first unit may be as large as unit `largest`.
 fn parts(text: &str, largest: usize) -> Option<u64> {
     let mut sum = 0_u64;
     let (mut rest, mut next) = (text, largest);
@@ -81,7 +82,7 @@ fn parts(text: &str, largest: usize) -> Option<u64> {
     }
 }
 
-/// What stands behind the `P` of an ISO 8601 duration, without years, months and weeks.
+/// Parses the rest of an ISO 8601 duration behind its `P`. Years, months and weeks are refused.
 fn iso(period: &str) -> Option<u64> {
     let (days, time) = match period.split_once(['T', 't']) {
         Some((days, time)) if !time.is_empty() => (days, Some(time)),
@@ -103,7 +104,7 @@ fn iso(period: &str) -> Option<u64> {
 const DAY_S: u64 = 86_400;
 const DAY_US: u64 = DAY_S * 1_000_000;
 
-/// `[days.]hours:minutes:seconds[.fraction]`.
+/// Parses the form `[days.]hours:minutes:seconds[.fraction]`.
 fn clock(text: &str) -> Option<u64> {
     let mut parts = text.split(':');
     let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,11 +1,12 @@
 //! Envoy's access log as JSON, under the names that Istio and Envoy Gateway give its fields by default. Values are
 //! texts or numbers, and null or `-` where Envoy knows nothing.
 //!
-//! * Status 0: the call ended before there was an answer, mostly because the client went away.
-//! * The route is made of the path: `route_name` names a rule of the configuration, in Istio mostly `default`.
-//! * The request id is the header `x-request-id`. Envoy makes it anew for calls from outside, unless it was told to keep
-//!   it; of calls that it takes for internal it keeps the caller's. So it counts only together with the record's content.
-//! * A header that is logged is found under its name, also where that has `_` for `-`; neither default has one that
+//! * Status 0 means that the call ended before there was an answer, mostly because the client went away.
+//! * The route is made of the path, because `route_name` names a rule of the configuration, in Istio mostly `default`.
+//! * The request id is the header `x-request-id`. Envoy makes a new one for calls from outside, unless it is configured
+//!   to keep the caller's. For calls that it takes for internal, it keeps the caller's. So it counts only together with
+//!   the record's content.
+//! * A header that is logged is found under its name, which may have `_` for `-`. Neither default logs a header that
 //!   holds a key.
 
 use keytide_config::{KeyFrom, Unit};

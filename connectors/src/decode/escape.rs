@@ -1,12 +1,12 @@
-//! Escapes: those of JSON, those that gateways write in JSON and that it doesn't have, and those of httpds' logs.
+//! Undoes the escapes of JSON, those that gateways write in JSON without its having them, and those of httpds' logs.
 
 use smallvec::SmallVec;
 
 use super::bytes::{push_bytes, push_char, restored};
 
 /// Unescapes the inside of a JSON string, with bytes that aren't UTF-8 as [`bytes`](super::bytes) carries them. A lone
-/// surrogate, which JSON's grammar allows and UTF-8 doesn't, becomes U+FFFD; `\xHH` and `\OOO` are bytes; what isn't an
-/// escape stands for itself.
+/// surrogate, which JSON's grammar allows and UTF-8 doesn't, becomes U+FFFD. `\xHH` and `\OOO` are bytes. Anything
+/// that isn't an escape stays as it is.
 pub(super) fn unescape_json(escaped: &str, out: &mut String) {
     out.clear();
     let mut rest = escaped;
@@ -60,7 +60,7 @@ pub(super) fn unescape_json(escaped: &str, out: &mut String) {
     out.push_str(rest);
 }
 
-/// The byte that `\xHH` is, as NGINX has it by default, or `\OOO` in octal digits, as Envoy has it.
+/// The byte of an escape: `\xHH`, as NGINX writes it by default, or `\OOO` in octal digits, as Envoy does.
 fn escaped_byte(escape: &[u8]) -> Option<u8> {
     match escape {
         [b'\\', b'x', high, low] => Some(hex(*high)? << 4 | hex(*low)?),
@@ -76,8 +76,8 @@ fn hex4(text: &str) -> Option<u32> {
     digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | u32::from(hex(*digit)?)))
 }
 
-/// Unescapes a field of an httpd's log line, with bytes that aren't UTF-8 as [`bytes`](super::bytes) carries them. What isn't
-/// an escape stands for itself.
+/// Unescapes a field of an httpd's log line, with bytes that aren't UTF-8 as [`bytes`](super::bytes) carries them.
+/// Anything that isn't an escape stays as it is.
 pub(super) fn unescape_log(escaped: &str, out: &mut String) {
     let escaped = restored(escaped);
     let mut bytes = Vec::with_capacity(escaped.len());
@@ -101,7 +101,7 @@ pub(super) fn unescape_log(escaped: &str, out: &mut String) {
     push_bytes(&bytes, out);
 }
 
-/// A hexadecimal digit's value.
+/// The value of a hexadecimal digit, in either case.
 pub(super) fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }

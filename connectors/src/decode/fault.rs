@@ -1,8 +1,8 @@
-//! The reason why a record can't be an event.
+//! Reasons why a record can't be an event.
 
 use std::fmt;
 
-/// A field, and what is wrong with it or allowed there. It never quotes a value.
+/// A field, and the problem with it or the values allowed there. It never quotes a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     field: &'static str,

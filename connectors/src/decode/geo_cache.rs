@@ -1,8 +1,8 @@
-//! Where callers are, remembered: callers call again, and a look-up in a geo database costs as much as parsing
-//! a third of a record.
+//! A cache of callers' locations. Callers call again, and a look-up in a geo database costs as much as parsing a third
+//! of a record.
 //!
-//! A direct-mapped table of 4,096 addresses (128 KiB a decoder): an address that takes another's place is looked
-//! up again, so memory is bounded whoever calls, and an answer is always the database's.
+//! The cache is a direct-mapped table of 4,096 addresses (128 KiB a decoder). An evicted address is looked up again. So
+//! memory is bounded whoever calls, and an answer is always the database's.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::{Locate, Located};
 
 const BITS: u32 = 12;
 
-/// Addresses that were looked up lately.
+/// The addresses that were looked up lately, each with its location.
 pub(super) struct GeoCache(Vec<Option<(IpAddr, Located)>>);
 
 const _: () = assert!(size_of::<Option<(IpAddr, Located)>>() << BITS == 128 << 10);
@@ -23,7 +23,7 @@ impl Default for GeoCache {
 }
 
 impl GeoCache {
-    /// What `geo` says of an address.
+    /// Returns the location that `geo` has for an address.
     pub(super) fn locate(&mut self, address: IpAddr, geo: &dyn Locate) -> Located {
         let bits = bits(address);
         // Fibonacci hashing of both halves.

@@ -1,4 +1,4 @@
-//! Any JSON object: everything stands where `[source.fields]` says. There are no headers; a rule `query:NAME`
+//! Any JSON object, with its fields at the pointers of `[source.fields]`. There are no headers. A rule `query:NAME`
 //! reads the path's query.
 
 use super::shape::{RecordFormat, Template};

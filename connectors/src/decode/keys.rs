@@ -1,17 +1,18 @@
-//! `[keys]`: where a record's key is found, and how it becomes a key id. The raw key ends here.
+//! Applies `[keys]`: where a record's key is found, and how it becomes a key id. No raw key gets further than this
+//! file.
 //!
 //! * A header `authorization` holds a key as `Bearer KEY`, `ApiKey KEY` or `Token KEY` (in any case), or bare.
 //!   Other schemes (Basic, Digest, request signatures) carry no API key.
-//! * Of a repeated header or query argument the first value that says something counts.
-//! * A query argument is read from the gateway's table of arguments where the format has one, else from the
-//!   path's query or the one that the log has beside the path, percent-decoded, `+` as a space. One without a
-//!   value (`true` in JSON) is no key.
-//! * A member that stands twice with different values is no identity: the call counts under `conflicting`.
+//! * Of a repeated header or query argument the first value that isn't empty counts.
+//! * A query argument is read from the gateway's table of arguments if the format has one. Otherwise it is read from
+//!   the path's query, or from the query that the log has beside the path. It is percent-decoded, with `+` as a space.
+//!   An argument without a value (`true` in JSON) is no key.
+//! * A member that stands twice with different values is no identity, so the call counts under `conflicting`.
 //!
-//! * What stands where keys are looked for is a secret, also where another value became the key: further places, further
-//!   arguments of the query, further elements of an array.
+//! * Every value at a place where keys are looked for is a secret, even if another value became the key. Such values
+//!   are at further places, in further arguments of the query, or further elements of an array.
 //!
-//! However many values a caller sends where keys are looked for, the first rule finds the key. All others are secrets.
+//! However many such values a caller sends, the first rule finds the key, and all others are secrets.
 //!
 //! Limits: those of `secrets.rs`.
 
@@ -30,7 +31,7 @@ use super::route::{argument_value, percent_decoded};
 use super::value::FieldValue;
 
 const PREHASHED_DIGITS: usize = 32;
-/// Why a key that must be a hash is none.
+/// The fault of a key that must be a hash and isn't one.
 pub(super) const UNHASHED: Fault =
     Fault::new("key", "must be a hash, at least 32 hexadecimal digits, optionally behind `sha256:`");
 
@@ -49,14 +50,13 @@ enum Hash {
 
 /// How a raw key that is a secret becomes an id.
 pub(crate) enum SecretHash {
-    /// SHA-256.
     Sha256,
     /// HMAC-SHA-256, keyed once, cloned for every key.
     HmacSha256(Box<Hmac<Sha256>>),
 }
 
 impl SecretHash {
-    /// HMAC-SHA-256 under a secret.
+    /// Makes the hash HMAC-SHA-256 under a secret.
     pub(crate) fn keyed(secret: &Secret) -> Self {
         let keyed = Hmac::new_from_slice(secret.reveal().as_bytes());
         Self::HmacSha256(Box::new(keyed.expect("HMAC takes a secret of any length")))
@@ -96,8 +96,8 @@ impl KeyFinder {
         self.missing == MissingKey::DeadLetter
     }
 
-    /// Writes the record's raw key into `key`, which stays empty where it has none; returns the place of the rule that
-    /// found it. `target` is the path with its query.
+    /// Writes the record's raw key into `key`, which stays empty if the record has none. Returns the index of the rule
+    /// that found it. `target` is the path with its query.
     pub(super) fn find(
         &self,
         raw: &RawEvent<'_>,
@@ -125,7 +125,7 @@ impl KeyFinder {
                     FieldValue::Missing
                 }
             };
-            // A flag is an argument without a value; of an object or a flag no rule can mean anything.
+            // A flag is an argument without a value, and no rule can mean an object.
             if let Ok(text) = value.text(buffer) {
                 let text = match (rule, text) {
                     (KeyFrom::Header(name), Some(text)) if name == "authorization" => credential(text),
@@ -153,7 +153,8 @@ impl KeyFinder {
         }
     }
 
-    /// The id of a raw key as [`find`](Self::find) wrote it; an error where it must be a hash and isn't.
+    /// Returns the id of a raw key as [`find`](Self::find) wrote it, or a fault if the key must be a hash and isn't
+    /// one.
     pub(super) fn id(&self, key: &[u8]) -> Result<KeyId, Fault> {
         match &self.hash {
             _ if key.is_empty() => Ok(KeyId::ANONYMOUS),
@@ -164,7 +165,7 @@ impl KeyFinder {
         }
     }
 
-    /// Returns what a secret is replaced by in identities: the id that it has as a key, or would have if it were a hash.
+    /// Returns the id that replaces a secret in identities. It is the secret's id as a key, or as if it were hashed.
     pub(super) fn secret_id(&self, secret: &[u8]) -> KeyId {
         match &self.hash {
             Hash::Secret(hash) => hash.id(secret),
@@ -174,8 +175,8 @@ impl KeyFinder {
         }
     }
 
-    /// Calls `each` with every value, as it stands there, of the arguments in which keys are looked for, in the path's
-    /// query and in one that is logged beside the path.
+    /// Calls `each` with every undecoded value of the query arguments in which keys are looked for. It reads the path's
+    /// query, and the one that is logged beside the path.
     fn each_argument(&self, raw: &RawEvent<'_>, target: Option<&str>, mut each: impl FnMut(&str)) {
         let mut buffer = String::new();
         for rule in &self.rules {
@@ -187,9 +188,9 @@ impl KeyFinder {
         }
     }
 
-    /// Calls `each` with every secret of the record: its key, and what else stands where keys are looked for; each in
-    /// the forms in which it stands there and decoded, with the secret itself.
-    /// `target` is the path with its query.
+    /// Calls `each` with every secret of the record, which are its key and the other values where keys are looked for.
+    /// Each comes in the forms in which it stands there and decoded, beside the secret itself. `target` is the path
+    /// with its query.
     pub(super) fn each_secret(
         &self,
         raw: &RawEvent<'_>,
@@ -221,7 +222,7 @@ impl KeyFinder {
     }
 }
 
-/// A secret as it stands, decoded, and without a scheme before it, whatever the scheme is.
+/// Calls `each` with a secret as it stands, decoded, and without a scheme before it, whatever the scheme is.
 fn each_form(value: FieldValue<'_>, buffer: &mut String, each: &mut impl FnMut(&[u8], &[u8])) {
     if let Ok(Some(text)) = value.text(buffer) {
         let text = restored(text);
@@ -233,7 +234,7 @@ fn each_form(value: FieldValue<'_>, buffer: &mut String, each: &mut impl FnMut(&
     }
 }
 
-/// The key in a header `authorization`.
+/// The key in a header `authorization`, or `None` for a scheme that carries no key.
 fn credential(text: &str) -> Option<&str> {
     let text = text.trim();
     let (scheme, key) = text.split_once(' ').unwrap_or((text, ""));
@@ -245,7 +246,7 @@ fn credential(text: &str) -> Option<&str> {
     }
 }
 
-/// The values of a query argument that aren't empty, as they stand in the query.
+/// Iterates over the values of a query argument that aren't empty, still encoded.
 fn arguments<'q>(query: &'q str, wanted: &str) -> impl Iterator<Item = &'q str> {
     let pairs = query.strip_prefix('?').unwrap_or(query).split('&').filter_map(|pair| pair.split_once('='));
     pairs.filter_map(move |(name, value)| {

@@ -1,7 +1,7 @@
 //! Kong, as its `http-log`, `file-log` and `kafka-log` write. A message is an array when batched.
 //!
-//! `latencies.request` is the whole call; -1 means unknown. `authenticated_entity.id` is the credential that was
-//! used, the best identity of a key that Kong logs. `request.id` is made by Kong.
+//! `latencies.request` is the latency of the whole call, or -1 if it is unknown. `authenticated_entity.id` is the
+//! credential that was used, the best identity of a key that Kong logs. `request.id` is made by Kong.
 
 use super::raw::EventField;
 use super::shape::RecordFormat;

@@ -1,18 +1,19 @@
-//! A message as it arrived: its length, its compression, and the account of its records.
+//! Messages as they arrive: their length, their compression, and the account of their records.
 //!
-//! gzip is told by its first two bytes, `1f 8b`, whatever the format: no format's text begins with them. Members
-//! follow each other as in `cat a.gz b.gz`, and what is inside may be compressed again: `CloudWatch` compresses, and so does
-//! Firehose. A message whose compression is damaged, or that becomes too long, is one dead letter as a whole, with the
-//! length and the hash of the message as it arrived: none of it counts.
+//! gzip is recognised by its first two bytes, `1f 8b`, with which no format's text begins. Members follow each other as
+//! in `cat a.gz b.gz`. Their content may be compressed again, since both `CloudWatch` and Firehose compress. A message
+//! whose compression is damaged, or that becomes too long, is one dead letter as a whole. It has the length and the
+//! hash of the message as it arrived, and none of its records counts.
 //!
-//! **Identity.** A record that has no request id is told from others by its message: a gateway that sends again after
-//! an unclear answer sends the same bytes. So its identity is the hash of the message (decompressed, and with each raw key
-//! replaced by its id, see `secrets.rs`) and its index in it; two records of one message are never the same. A message that is a single line of a file is no sending, and its
-//! record is a call of its own unless `dedupe = "message"` says otherwise.
+//! **Identity.** A record without a request id is identified by its message. A gateway that sends again after an
+//! unclear answer sends the same bytes. So the record's identity is the hash of the message and its index in it. The
+//! message is hashed decompressed, with each raw key replaced by its id (see `secrets.rs`). Two records of one message
+//! are never the same. Single lines of a file are never sent again, so each is a call of its own unless `dedupe =
+//! "message"`.
 //!
-//! Limits: `limits.message_bytes` of a message as it arrived, `limits.decompressed_bytes` of what becomes of it,
-//! `limits.message_records` gzip members, 3 layers of compression. Decompression stops at the first byte beyond; it takes
-//! at most twice the limit, of which 1 MiB is kept for the next message.
+//! Limits: `limits.message_bytes` of a message as it arrived, `limits.decompressed_bytes` once it is decompressed,
+//! `limits.message_records` gzip members, 3 layers of compression. Decompression stops at the first byte beyond. It
+//! takes at most twice the limit in memory, of which 1 MiB is kept for the next message.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -31,54 +32,53 @@ use super::value::FieldValue;
 use super::{Decoded, Decoder, Headers, dead_letter, is_large};
 use crate::framing::{GZIP, unframed};
 
-/// gzip in gzip in gzip.
+/// Layers of gzip within gzip that are decompressed.
 const LAYERS: usize = 3;
 
 /// Reads the records of texts in one format.
 pub(super) trait RecordReader: Send {
-    /// Reads all records of a text. `outer` is what is known of them from what they were wrapped in.
+    /// Reads all records of a text. `outer` holds the fields that their wrapper states for all of them.
     fn read(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>);
 
-    /// The same of a text that was taken out of a wrapper: a header line within it holds for nothing else.
+    /// Reads all records of a text that was taken out of a wrapper. A header line in it holds for that text alone.
     fn read_apart(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
         self.read(text, outer, ledger);
     }
 
-    /// Reads a whole message.
+    /// Reads all records of a whole message, whose headers some formats need.
     fn read_message(&mut self, text: &[u8], _headers: &dyn Headers, ledger: &mut Ledger<'_>) {
         self.read(text, Outer::default(), ledger);
     }
 
-    /// See [`Decoder::continue_after`].
+    /// Does what [`Decoder::continue_after`] says.
     fn continue_after(&mut self, _header: Option<&[u8]>) {}
 }
 
-/// What a wrapper says of the records within: it counts where they say nothing themselves.
+/// Fields that a wrapper states for the records within. They count where a record lacks them.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Outer<'a> {
     /// Identifies the text that they stand in.
     pub(super) id: Option<&'a str>,
-    /// Its time, in milliseconds.
     pub(super) time_ms: FieldValue<'a>,
     /// Conditions of `[source.only]` that it meets.
     pub(super) met: u64,
 }
 
 impl<'a> Outer<'a> {
-    /// The request id of record `number` of the text; mostly there is one.
+    /// The request id of record `number` of the text, which mostly has only one record.
     pub(super) fn request_id(&self, number: u32) -> Option<Cow<'a, str>> {
         let id = self.id?;
         Some(if number == 0 { id.into() } else { format!("{id}#{number}").into() })
     }
 
-    /// Returns whether it says nothing.
+    /// Returns whether the wrapper states nothing.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.id.is_none() && self.time_ms.is_empty() && self.met == 0
     }
 
-    /// A record with what it doesn't say itself: a request id, and the time. Where its own id may be its caller's
-    /// (`ids_of_callers`), what wraps it knows better.
+    /// Returns a record with the request id and the time that it lacks. If its own id may be its caller's choice
+    /// (`ids_of_callers`), the wrapper's id replaces it.
     pub(super) fn completed<'r>(
         &self,
         mut raw: RawEvent<'r>,
@@ -107,7 +107,7 @@ pub(super) struct MessageDecoder {
     dedupe: Dedupe,
     limits: Limits,
     keys: KeyFinder,
-    /// What became of a compressed message.
+    /// The decompressed message.
     text: Vec<u8>,
 }
 
@@ -117,8 +117,8 @@ impl MessageDecoder {
         Self { records, source: source.name.clone(), dedupe: source.dedupe, limits, keys, text: Vec::new() }
     }
 
-    /// Gives the events of a message that have no request id the message's. `text` is the message, decompressed; `first`
-    /// is the first of the events, `occurred` is of their records.
+    /// Identifies the events of a message that have no request id by the message. `text` is the message, decompressed.
+    /// `first` is the index of its first event, and `occurred` holds the identities of its records.
     fn identify(&self, text: &[u8], occurred: &Occurred, records: u32, first: usize, out: &mut Decoded) {
         let identified = match self.dedupe {
             Dedupe::Message => true,
@@ -128,7 +128,7 @@ impl MessageDecoder {
         if !identified || out.events[first..].iter().all(|event| event.request.is_some()) {
             return;
         }
-        // Not to be mistaken for the id of a request: these are texts.
+        // Request ids are texts, so 0xFF keeps this from being mistaken for one.
         let mut identity = [0xFF; 21];
         let mut replaced = Vec::new();
         let secrets = &occurred.secrets;
@@ -189,21 +189,20 @@ fn is_array(message: &[u8]) -> bool {
     message.trim_ascii_start().first() == Some(&b'[')
 }
 
-/// Why a message is longer than it may be.
+/// Returns the reason of a message that is too long.
 pub(super) fn too_long(limit: usize) -> String {
     format!("longer than {limit} bytes (limits.message_bytes)")
 }
 
-/// Returns whether it is compressed.
+/// Returns whether a message is compressed.
 pub(super) fn is_gzip(message: &[u8]) -> bool {
     message.starts_with(&GZIP)
 }
 
-/// Decompresses all members of `message` into `text`, at most `room` bytes, and what is in them where that is
-/// compressed as well.
+/// Decompresses all members of `message` into `text`, at most `room` bytes, up to 3 layers deep.
 ///
 /// # Errors
-/// Why it can't be read.
+/// Returns the reason if the message is damaged or too long.
 pub(super) fn inflate(
     message: &[u8],
     limits: &Limits,
@@ -226,7 +225,7 @@ fn inflate_once(message: &[u8], limits: &Limits, room: usize, text: &mut Vec<u8>
     let mut rest = message;
     let mut members = 0;
     while !rest.is_empty() {
-        // A member costs time even where nothing is in it.
+        // Even an empty member costs time, so their number is limited.
         if members == limits.message_records {
             return Err(format!("more than {members} gzip members (limits.message_records)"));
         }
@@ -246,7 +245,7 @@ fn inflate_once(message: &[u8], limits: &Limits, room: usize, text: &mut Vec<u8>
     Ok(())
 }
 
-/// The account of one message: where its next record stands, and what became of those before.
+/// The account of one message: the position of its next record, and the output of those before.
 pub(super) struct Ledger<'o> {
     out: &'o mut Decoded,
     occurred: Occurred,
@@ -260,23 +259,23 @@ impl<'o> Ledger<'o> {
         Self { out, occurred: Occurred::default(), next: first, first: first.index, most }
     }
 
-    /// How many records were accounted for.
+    /// Returns the number of records that were accounted for.
     pub(super) fn records(&self) -> u32 {
         self.next.index - self.first
     }
 
-    /// Returns whether the message has as many records as it may have; if so, its rest is [`beyond`](Self::beyond).
+    /// Returns whether the message has as many records as it may have. If so, its rest is [`beyond`](Self::beyond).
     pub(super) fn is_full(&self) -> bool {
         self.records() as usize >= self.most
     }
 
-    /// Accounts for the records beyond the limit.
+    /// Accounts for the records beyond the limit as one dead letter.
     pub(super) fn beyond(&mut self, rest: &(impl RecordBytes + ?Sized)) {
         let limit = self.most;
         self.refuse(rest, format!("more than {limit} records in one message (limits.message_records)"));
     }
 
-    /// Accounts for a record that could be read: an event, or a dead letter.
+    /// Accounts for a record that could be read, which becomes an event or a dead letter.
     #[inline]
     pub(super) fn enter(
         &mut self,
@@ -296,7 +295,7 @@ impl<'o> Ledger<'o> {
         self.put(&record.bytes(), reason, None, false);
     }
 
-    /// Accounts for a record that is none of a call's, and isn't expected to be.
+    /// Accounts for a record that isn't a call's, and isn't expected to be.
     pub(super) fn pass_over(&mut self) {
         self.out.tally.passed_over += 1;
     }

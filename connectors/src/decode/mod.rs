@@ -1,18 +1,18 @@
-//! Decoders: one message of a gateway's log in, canonical access events out. One file a format.
+//! Decoders turn a message of a gateway's log into canonical access events. Each format has one file.
 //!
 //! ```text
-//!          json, apisix, ...   where the fields stand ─► shape ─► records, reader ─┐
+//!          json, apisix, ...   places of the fields ───► shape ─► records, reader ─┐
 //! message  cloudevents         attributes and data as if they were one record ─────┼─► RawEvent ─► canonical ─► AccessEvent
 //!          text                lines ──────────────────────────────────────────────┘      keys, route, address, time ─┘
 //!          cloudwatch          log events, each read as another format
 //! ```
-//! `message` bounds and decompresses, once for all formats, and counts the records of a message.
-//! A format turns bytes into borrowed, unconverted fields; one shared step makes the event of them. A record
-//! allocates nothing in the common case: its route is known, its key isn't in the query, nothing is redacted.
+//! `message` bounds and decompresses, once for all formats, and counts the records of a message. A format turns bytes
+//! into borrowed, unconverted fields, and one shared step makes the event of them. A record allocates nothing in the
+//! common case: its route is known, its key isn't in the query, nothing is redacted.
 //!
-//! **Invariant**: no raw key leaves this module. Keys become ids in `keys`; routes hold neither queries nor any
-//! value that stood where keys are looked for; what is kept of a bad record is numbers and the method; no
-//! reason quotes a value.
+//! **Invariant**: no raw key leaves this module. Keys become ids in `keys`. Routes hold neither queries nor any value
+//! that stood where keys are looked for. Only numbers and the method are kept of a bad record. No reason quotes a
+//! value.
 
 mod address;
 mod agent;
@@ -77,34 +77,33 @@ use self::route::RouteTemplates;
 use self::text::TextRecords;
 use self::wrapped::WrappedLines;
 
-/// What a decoder appends to: a block's worth of messages.
+/// The output of a decoder for some messages, to which it appends.
 #[derive(Debug, Default)]
 pub struct Decoded {
-    /// Accepted events, in the order of the input. `late_ms` is 0: lateness is judged later.
+    /// Accepted events, in the order of the input. Their `late_ms` is 0, because lateness is judged later.
     pub events: Vec<AccessEvent>,
     /// Records that could not be accepted, in the order of the input.
     pub dead_letters: Vec<DeadLetter>,
-    /// Strings behind ids this decoder hasn't handed out lately.
+    /// Strings behind the ids that this decoder hasn't handed out lately.
     pub definitions: Vec<Definition>,
-    /// What was odd about records.
     pub tally: Tally,
 }
 
-/// A record that could not be accepted, or one that counts and has something odd to be looked up.
+/// A record that could not be accepted, or one that counts although something about it is odd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     pub position: Position,
-    /// How many events of the same [`Decoded`] stand before it.
+    /// The number of events before it in the same [`Decoded`].
     pub events_before: usize,
-    /// Why, in words: what is wrong, where, and what is allowed. Never quotes the record's values.
+    /// States what is wrong, where, and what is allowed. It never quotes the record's values.
     pub reason: String,
-    /// Its length in bytes.
+    /// The length of the record, in bytes.
     pub length: u64,
-    /// SHA-256 of its bytes.
+    /// The SHA-256 of the record's bytes.
     pub sha256: [u8; 32],
-    /// What could be parsed of it, as JSON of canonical fields, capped, without keys.
+    /// The canonical fields that could be parsed, as JSON, capped and without keys.
     pub kept: Option<Box<str>>,
-    /// Whether it counts all the same: an event stands before it, at the same position.
+    /// True if the record counts all the same. Then its event stands before it, at the same position.
     pub counted: bool,
 }
 
@@ -113,7 +112,7 @@ pub const CLASSES: [&str; 9] =
     ["syntax", "encoding", "limit", "field", "key", "future", "gap", "not_a_call", "unescaped"];
 
 impl DeadLetter {
-    /// The class of its reason: an index of [`CLASSES`].
+    /// Returns the class of its reason, an index of [`CLASSES`].
     #[must_use]
     pub fn class(&self) -> usize {
         let reason = self.reason.as_str();
@@ -143,66 +142,65 @@ impl DeadLetter {
 
 /// Turns messages of one source into events.
 pub trait Decoder: Send {
-    /// Decodes one message (a Kafka record's value, a line of a file), which may hold one record, an array
-    /// or newline-delimited records, compressed with gzip or not. `at` is the message's position; its `index` is
-    /// the first record's.
-    /// Never fails and never panics: what can't be accepted is a dead letter, its neighbours go on.
+    /// Decodes one message, which is a Kafka record's value or a line of a file. It may hold one record, an array or
+    /// newline-delimited records, compressed with gzip or not. `at` is the message's position; its `index` is the first
+    /// record's. A decoder never fails and never panics. A record that can't be accepted is a dead letter, and its
+    /// neighbours are still read.
     fn decode(&mut self, message: &[u8], at: Position, out: &mut Decoded);
 
-    /// Decodes a message with its headers, for the formats in which they say something.
+    /// Decodes a message with its headers, for the formats that read them.
     fn decode_with(&mut self, message: &[u8], headers: &dyn Headers, at: Position, out: &mut Decoded) {
         let _ = headers;
         self.decode(message, at, out);
     }
 
-    /// Says that the messages from here on are lines that follow each other in a file, and which header line stands
-    /// before them. Only formats whose [`header`] isn't `None` care.
+    /// Announces that the next messages are lines that follow each other in a file, with the header line before them.
+    /// It does something only for formats whose [`header`] isn't `None`.
     fn continue_after(&mut self, header: Option<&[u8]>) {
         let _ = header;
     }
 }
 
-/// What header lines of a source's files begin with, on which the lines behind them depend.
+/// Returns the beginning of header lines in a source's files, if later lines depend on such lines.
 #[must_use]
 pub fn header(source: &Source) -> Option<&'static [u8]> {
     text::has_header(source.format).then_some(text::FIELDS)
 }
 
-/// A message's headers.
+/// The headers of a message.
 pub trait Headers {
     /// Hands over the name and the value of every header that has a value, in their order.
     fn each(&self, take: &mut dyn FnMut(&[u8], &[u8]));
 }
 
-/// No headers.
 impl Headers for () {
     fn each(&self, _: &mut dyn FnMut(&[u8], &[u8])) {}
 }
 
-/// Whether headers of a message say something to the source's decoder.
+/// Returns whether the source's decoder reads the headers of messages.
 #[must_use]
 pub fn reads_headers(source: &Source) -> bool {
     source.format == Format::Cloudevents
 }
 
-/// Where an address is.
+/// Looks up where an address is.
 pub trait Locate: Send + Sync {
-    /// What is known of an address. IPv4 in IPv6 comes as IPv4.
+    /// Returns the location of an address. An IPv4 address in IPv6 must be passed as IPv4.
     fn locate(&self, address: IpAddr) -> Located;
 }
 
-/// What is known of an address.
+/// The location of an address, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Located {
-    /// Its country, [`Country::UNKNOWN`] where that isn't known.
+    /// The country, or [`Country::UNKNOWN`].
     pub country: Country,
-    /// Its autonomous system, 0 where that isn't known.
+    /// The autonomous system, or 0 if it isn't known.
     pub asn: u32,
-    /// Where it is, and in what kind of network.
+    /// The coordinates, and the class of network.
     pub place: CallerLocation,
 }
 
-/// No geo database: every address is unknown.
+/// Stands for an absent geo database, so every address is unknown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoGeo;
 
@@ -212,7 +210,7 @@ impl Locate for NoGeo {
     }
 }
 
-/// What all decoders of a job share. Cheap to clone.
+/// Settings and data that all decoders of a job share. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
     templates: Arc<RouteTemplates>,
@@ -222,7 +220,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// `trusted_proxies` are the peers whose `X-Forwarded-For` is believed.
+    /// Compiles the routes. `trusted_proxies` are the peers whose `X-Forwarded-For` is believed.
     #[must_use]
     pub fn new(routes: &Routes, trusted_proxies: &[IpNet], limits: Limits, geo: Arc<dyn Locate>) -> Self {
         Self {
@@ -244,15 +242,15 @@ impl fmt::Debug for Context {
     }
 }
 
-/// Buffers beyond this aren't kept.
+/// The largest buffer that is kept for the next message.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// Returns whether a buffer of so many bytes isn't kept for the next message.
+/// Returns whether a buffer is too large to be kept for the next message.
 fn is_large(capacity: usize) -> bool {
     capacity > KEPT_BYTES
 }
 
-/// The decoder of a source's format.
+/// Returns the decoder of a source's format.
 #[must_use]
 pub fn decoder(source: &Source, context: &Context) -> Box<dyn Decoder> {
     Box::new(MessageDecoder::new(records(source, source.format, context), source, context.limits))

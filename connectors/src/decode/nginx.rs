@@ -1,11 +1,12 @@
 //! NGINX's access log as JSON (`log_format` with `escape=json`), under the names of NGINX's own variables.
 //!
-//! * `$msec`, `$time_iso8601` and `$time_local` are when the line was written: when the call ended.
-//! * `$request_time` is the whole call. `$upstream_response_time` counts where it is missing, and only where it is one
-//!   number: of several servers that were tried (`0.001, 0.002 : 0.003`) it says nothing of the whole.
-//! * Method and path are taken from `$request` where they don't stand on their own.
-//! * `$request_id` is NGINX's own, but `$req_id` of ingress-nginx, mostly logged under the same name, is the caller's
-//!   where it sends one. So an id counts only together with the record's content.
+//! * `$msec`, `$time_iso8601` and `$time_local` are the time at which the line was written, when the call ended.
+//! * `$request_time` is the latency of the whole call. If it is missing, `$upstream_response_time` counts, but only if
+//!   it is one number. The times of several servers that were tried (`0.001, 0.002 : 0.003`) aren't those of the whole
+//!   call.
+//! * Method and path are taken from `$request` if they don't stand on their own.
+//! * `$request_id` is NGINX's own. But `$req_id` of ingress-nginx, mostly logged under the same name, is the caller's
+//!   if it sends one. So an id counts only together with the record's content.
 //! * A rule `header:NAME` reads `$http_NAME`, `query:NAME` the query of `$request_uri`, else `$args`, or `$arg_NAME`.
 
 use keytide_config::{KeyFrom, Unit};

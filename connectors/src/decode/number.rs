@@ -1,16 +1,16 @@
-//! Numbers of a record: of its values, and of texts that are one.
+//! Reads numbers of a record, from its values and from texts that are one.
 
 use super::value::{FieldValue, WrongType};
 use crate::decimal::Decimal;
 
-/// What a numeric field holds.
+/// The content of a numeric field.
 pub(super) enum Numeric {
     /// Absent, null, `""` or `-`.
     Unknown,
     Known(Decimal),
 }
 
-/// The number that a text of 1 to 18 digits and nothing else is, as nearly all whole numbers are.
+/// Parses a text of 1 to 18 digits and nothing else, as nearly all whole numbers are.
 #[inline]
 pub(super) fn short_whole(text: &str) -> Option<u64> {
     if !(1..19).contains(&text.len()) {
@@ -20,7 +20,7 @@ pub(super) fn short_whole(text: &str) -> Option<u64> {
     text.bytes().try_fold(0, |number, byte| Some(number * 10 + digit(byte)?))
 }
 
-/// The same of a value.
+/// Parses a value that is 1 to 18 digits and nothing else.
 #[inline]
 pub(super) fn short_whole_of(value: FieldValue<'_>) -> Option<u64> {
     match value {
@@ -29,7 +29,7 @@ pub(super) fn short_whole_of(value: FieldValue<'_>) -> Option<u64> {
     }
 }
 
-/// The value as a number: a number, or a text that is one.
+/// The value as a number, if it is one or a text that is one.
 pub(super) fn numeric(value: FieldValue<'_>, buffer: &mut String) -> Result<Numeric, WrongType> {
     match value.text(buffer)? {
         None => Ok(Numeric::Unknown),

@@ -1,26 +1,26 @@
-//! The identities of the records of one message that have no request id of the gateway's.
+//! Identities of the records of one message that have no request id of the gateway's.
 
 use hashbrown::HashMap;
 use keytide_dataflow::model::RequestId;
 
 use super::secrets::Secrets;
 
-/// How often identities occurred in a message: records of one message are never the same, whatever callers put into
-/// them.
+/// Counts how often each identity occurred in a message. Records of one message are never the same, whatever callers
+/// put into them.
 #[derive(Default)]
 pub(super) struct Occurred {
-    /// True if the message is an array: what an encoder batched, and may send again.
+    /// True if the message is an array, which an encoder batched and may send again.
     pub(super) is_batch: bool,
     /// Secrets of the records whose identity is made of the message's bytes.
     pub(super) secrets: Secrets,
-    /// Mostly there is one record.
+    /// The first identity, kept apart because most messages have only one record.
     first: Option<RequestId>,
-    /// Made where a second record is told by its content.
+    /// Further identities, allocated with the second record that is identified by its content.
     others: Option<HashMap<RequestId, u32>>,
 }
 
 impl Occurred {
-    /// The id of a record whose `identity` makes the id `base` where it occurs the first time.
+    /// The id of a record whose `identity` makes the id `base` when it occurs for the first time.
     pub(super) fn next(&mut self, base: RequestId, source: &str, identity: &mut Vec<u8>) -> RequestId {
         let Some(first) = self.first else {
             self.first = Some(base);

@@ -1,4 +1,4 @@
-//! OpenTelemetry's semantic conventions for HTTP servers, as JSON: the names of today and those before them.
+//! OpenTelemetry's semantic conventions for HTTP servers, as JSON, with the current names and those before them.
 //!
 //! Records come as the collector's Kafka exporter writes them (`otlp_json`), many in one message:
 //!
@@ -8,15 +8,16 @@
 //! {"resourceSpans": [{"resource": .., "scopeSpans": [{"scope": .., "spans": [{"startTimeUnixNano": "..", ..}, ..]}]}]}
 //! ```
 //! or one by one. A record holds its attributes under their names with dots, itself or in `attributes`, as an object or
-//! as OTLP has it: `[{"key": "http.route", "value": {"stringValue": "/v2/orders/{id}"}}]`. What it doesn't say its
-//! scope says, then its resource. Objects within objects, `{"http": {"route": ..}}`, need `[source.fields]`.
+//! as OTLP has it: `[{"key": "http.route", "value": {"stringValue": "/v2/orders/{id}"}}]`. A field that it lacks is
+//! read from its scope, then from its resource. Objects within objects, `{"http": {"route": ..}}`, need
+//! `[source.fields]`.
 //!
 //! * Times are nanoseconds (`timeUnixNano`, `startTimeUnixNano` of a span, `Timestamp`) or RFC 3339 (`time`,
-//!   `timestamp`, where a number is nanoseconds too), durations seconds, but for `http.server.duration`, which is
-//!   milliseconds. Where there is none, a span's is its end less its start.
-//! * A span of another kind than a server's is passed over: it is no call that was served here.
-//! * `log.record.uid` is the request id, as the conventions define it. Ids of traces and spans aren't: callers choose
-//!   the one, records share the other.
+//!   `timestamp`, where a number is nanoseconds too). Durations are seconds, but for `http.server.duration`, which is
+//!   milliseconds. A span without a duration lasts from its start to its end.
+//! * A span of another kind than a server's is passed over, because it is no call that was served here.
+//! * `log.record.uid` is the request id, as the conventions define it. Trace ids aren't, because callers choose them,
+//!   nor are span ids, because records share them.
 //! * A rule `header:NAME` reads `http.request.header.NAME`, `query:NAME` the query of the path, else `url.query`.
 
 use std::ops::ControlFlow;
@@ -127,10 +128,10 @@ impl RecordReader for OtelRecords {
     }
 }
 
-/// Takes envelopes off; other objects are records.
+/// Takes envelopes off. Any other object is a record.
 struct OtlpEnvelopes<'r, 'o>(Objects<'r, 'o>);
 
-/// What holds the records of one resource, what those of one scope and was named before OTLP 0.15, and these.
+/// For each signal the names of the arrays: of resources, of scopes, of scopes before OTLP 0.15, and of records.
 const SIGNALS: [[&str; 4]; 2] = [
     ["resourceLogs", "scopeLogs", "instrumentationLibraryLogs", "logRecords"],
     ["resourceSpans", "scopeSpans", "instrumentationLibrarySpans", "spans"],
@@ -201,8 +202,8 @@ impl OtlpEnvelopes<'_, '_> {
     }
 }
 
-/// Where what describes many records stands, and where these do; nothing where there are none, or where they can't be
-/// read, which is accounted for. The last name is an older one. Moves the reader behind the object.
+/// Returns the places of the description of many records, and of these records. Returns `None` if there are none, or
+/// if they can't be read, which is accounted for. The last name is an older one. Moves the reader behind the object.
 fn of(
     reader: &mut JsonReader<'_>,
     text: &str,
@@ -231,7 +232,7 @@ fn of(
     }
 }
 
-/// Returns whether a record isn't a span of another kind than a server's.
+/// Returns whether a record may be a call that was served, so it isn't a span of another kind than a server's.
 fn is_served(reader: &JsonReader<'_>) -> bool {
     match reader.clone().members(["kind"]) {
         Ok([(_, FieldValue::Number(kind))]) => matches!(kind, "0" | "2"),

@@ -1,7 +1,7 @@
-//! What a format hands to the canonical step: values borrowed from the message, unconverted, everything
-//! optional. Texts keep their escapes until somebody reads them, so that what nobody reads costs nothing.
+//! Raw events, which formats hand to the canonical step. All values are optional, unconverted, and borrowed from the
+//! message. Texts keep their escapes until they are read, so that unread ones cost nothing.
 //!
-//! A [`RawEvent`] may hold raw keys: it has no `Debug`, and it never leaves the decoders.
+//! A [`RawEvent`] may hold raw keys, so it has no `Debug`, and it never leaves the decoders.
 
 use std::ops::Range;
 
@@ -10,10 +10,10 @@ use keytide_config::Unit;
 use super::route::UNKNOWN;
 use super::value::FieldValue;
 
-/// Values of places of `[keys].from` that are held without allocating.
+/// Values for rules of `[keys].from` that are held without allocating.
 const INLINE_KEY_VALUES: usize = 4;
 
-/// The canonical fields, and what else identifies a record.
+/// The canonical fields, and further ones that identify a record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum EventField {
     RequestId,
@@ -34,26 +34,26 @@ pub(super) enum EventField {
     Consumer,
     Credential,
     User,
-    /// The query, where the path has none.
+    /// The query, if the path has none.
     Query,
-    /// The request line, `GET /x HTTP/1.1`, where method and path don't stand on their own.
+    /// The request line, `GET /x HTTP/1.1`, for records without a method and a path of their own.
     Request,
     End,
-    /// How many calls the record stands for.
+    /// The number of calls that the record stands for.
     Count,
-    /// The gateway's own name of the route, where the path is what routes are made of.
+    /// The gateway's own name of the route, for sources whose routes are made of the path.
     GatewayRoute,
-    /// Only part of a content identity.
+    /// The host, which is only a part of content identities.
     Host,
-    /// The record itself, where this one is a wrapper: an object, an array, or a text that holds JSON.
+    /// The record itself, if this one is a wrapper: an object, an array, or a text that holds JSON.
     Wrapped,
 }
 
-/// How many there are.
+/// The number of fields.
 pub(super) const FIELDS: usize = EventField::ALL.len();
 
 impl EventField {
-    /// All of them, in order.
+    /// All fields, in the order of their numbers.
     pub(super) const ALL: [Self; 25] = [
         Self::RequestId,
         Self::Time,
@@ -82,7 +82,7 @@ impl EventField {
         Self::Wrapped,
     ];
 
-    /// What the field is called in messages: its name in `[source.fields]`, where it has one.
+    /// Returns the field's name in messages, which is its name in `[source.fields]` if it has one there.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::RequestId => "request_id",
@@ -117,34 +117,34 @@ impl EventField {
 #[derive(Clone)]
 pub(super) struct RawEvent<'a> {
     values: [FieldValue<'a>; FIELDS],
-    /// The rank of the place that a field was found in, where it was.
+    /// For each field that was found, the rank of its place.
     ranks: [u8; FIELDS],
-    /// What was found in places of `[keys].from`, by rule: the first ones, and those that no longer fit.
+    /// Values that rules of `[keys].from` found, each with its rule. Those beyond the first few follow in a vector.
     key_values: [(u16, FieldValue<'a>); INLINE_KEY_VALUES],
     key_values_len: usize,
     more_key_values: Vec<(u16, FieldValue<'a>)>,
-    /// Secrets that can't become the key.
+    /// Values that are secrets, but can't become the key.
     further: Vec<FieldValue<'a>>,
     time_unit: Option<Unit>,
     latency_unit: Option<Unit>,
     end_unit: Option<Unit>,
-    /// A bit for each member that identifies the call, by [`IdentityIndex`]: it stood in the record.
+    /// A bit for each member that identifies the call and stood in the record, by [`IdentityIndex`].
     seen: [u64; IDENTITIES / 64],
-    /// What of the identity stands twice, with different values.
+    /// The field of the identity that stands twice, with different values.
     conflict: Option<EventField>,
-    /// The time that stands second, where two do.
+    /// The second of two times.
     second_time: Option<(FieldValue<'a>, Option<Unit>)>,
-    /// Where texts stand that hold JSON of which something is asked for.
+    /// Places of texts that hold JSON with members that are read.
     pub(super) nested: Vec<Range<usize>>,
-    /// True if its request id is that of what wraps it, which no caller chooses.
+    /// True if its request id is that of its wrapper, which no caller chooses.
     pub(super) is_vouched_for: bool,
-    /// True if it holds an unescaped quote, so that it was read by the order of its names.
+    /// True if it holds an unescaped quote, so it was read by the order of its names.
     pub(super) recovered: bool,
     /// A bit for each condition of `[source.only]` that the record meets.
     pub(super) met: u64,
 }
 
-/// Without a field. Written out so that it is made where it stands: what derives makes is a kilobyte that is copied.
+/// Written out so that the kilobyte is made in place; a derived default would be made and then copied.
 impl Default for RawEvent<'_> {
     #[inline]
     fn default() -> Self {
@@ -169,37 +169,37 @@ impl Default for RawEvent<'_> {
     }
 }
 
-/// A member that identifies the call: which of at most [`IDENTITIES`] of its shape.
+/// The index of a member that identifies the call, among at most [`IDENTITIES`] of its shape.
 pub(super) type IdentityIndex = u8;
 
-/// Members that identify the call, at most. No shape has as many: OpenTelemetry's has six places for each of 16 names,
-/// and for two of each of eight rules.
+/// The maximum of members that identify the call. No shape has as many. OpenTelemetry's has six places for each of 16
+/// names, and for two of each of eight rules.
 pub(super) const IDENTITIES: usize = 256;
 
 impl<'a> RawEvent<'a> {
-    /// The value of a field.
+    /// Returns the value of a field.
     pub(super) fn get(&self, name: EventField) -> FieldValue<'a> {
         self.values[name as usize]
     }
 
-    /// Which of its places a field was found in.
+    /// Returns the rank of the place at which a field was found.
     pub(super) fn rank(&self, name: EventField) -> Option<u8> {
         (!self.get(name).is_empty()).then(|| self.ranks[name as usize])
     }
 
-    /// Sets a field. A value that says nothing doesn't replace one that does.
+    /// Sets a field, unless the value is empty.
     pub(super) fn set(&mut self, name: EventField, value: FieldValue<'a>) {
         if !value.is_empty() {
             self.values[name as usize] = value;
         }
     }
 
-    /// Sets a field from one of several places, in the `unit` of this place where it has one of its own. Of places
-    /// that say something the one of lowest rank counts, and of the same place its last value.
+    /// Sets a field from one of several places, in the `unit` of this place if it has one of its own. Of places with a
+    /// value the one of lowest rank counts, and of the same place its last value.
     #[inline]
     pub(super) fn set_from(&mut self, name: EventField, rank: u8, value: FieldValue<'a>, unit: Option<Unit>) {
         let at = name as usize;
-        // A time of 0 is none, as OTLP defines it: any other goes before it.
+        // A time of 0 is no time, as OTLP defines it, so any other goes before it.
         let rank = match (name, value) {
             (EventField::Time | EventField::End, FieldValue::Plain("0") | FieldValue::Number("0")) => u8::MAX,
             _ => rank,
@@ -217,7 +217,7 @@ impl<'a> RawEvent<'a> {
         }
     }
 
-    /// Returns whether a member that identifies the call stood in the record before; from now on it did.
+    /// Marks a member that identifies the call as seen. Returns whether it stood in the record before.
     #[inline]
     pub(super) fn is_repeated(&mut self, identity: IdentityIndex) -> bool {
         let (seen, bit) = (&mut self.seen[usize::from(identity) / 64], 1 << (identity % 64));
@@ -226,8 +226,8 @@ impl<'a> RawEvent<'a> {
         repeated
     }
 
-    /// A field of the call's identity that stands a second time in the same place: a caller may have written one of
-    /// the two. The first counts, unless they differ: then neither does.
+    /// Takes a field of the call's identity that stands a second time in the same place. A caller may have written one
+    /// of the two, so the first counts if they are equal, and otherwise they conflict.
     #[cold]
     pub(super) fn repeat(&mut self, name: EventField, rank: u8, value: FieldValue<'a>, unit: Option<Unit>) {
         let at = name as usize;
@@ -243,7 +243,7 @@ impl<'a> RawEvent<'a> {
         }
     }
 
-    /// A place of `[keys].from` that stands a second time. Both values are secrets.
+    /// Takes a second value of a place that a rule of `[keys].from` names. Both values are secrets.
     #[cold]
     pub(super) fn repeat_key_value(&mut self, rule: u16, value: FieldValue<'a>) {
         let first =
@@ -254,17 +254,17 @@ impl<'a> RawEvent<'a> {
         self.set_key_value(rule, value);
     }
 
-    /// The identity can't be told.
+    /// Marks the identity as uncertain because of a field.
     pub(super) fn set_conflict(&mut self, name: EventField) {
         self.conflict.get_or_insert(name);
     }
 
-    /// What of the identity stands twice with different values.
+    /// Returns the field because of which the identity is uncertain.
     pub(super) fn conflict(&self) -> Option<EventField> {
         self.conflict
     }
 
-    /// The time that stands second, where two do.
+    /// Returns the second of two times.
     pub(super) fn second_time(&self) -> Option<(FieldValue<'a>, Option<Unit>)> {
         self.second_time
     }
@@ -275,17 +275,17 @@ impl<'a> RawEvent<'a> {
         self.time_unit = Some(unit);
     }
 
-    /// The time's unit, where it isn't the source's.
+    /// The time's unit, if it isn't the source's.
     pub(super) fn time_unit(&self) -> Option<Unit> {
         self.time_unit
     }
 
-    /// The latency's unit, where it isn't the source's.
+    /// The latency's unit, if it isn't the source's.
     pub(super) fn latency_unit(&self) -> Option<Unit> {
         self.latency_unit
     }
 
-    /// The unit of the call's end, where it isn't the time's.
+    /// The unit of the call's end, if it isn't the time's.
     pub(super) fn end_unit(&self) -> Option<Unit> {
         self.end_unit
     }
@@ -300,8 +300,8 @@ impl<'a> RawEvent<'a> {
         }
     }
 
-    /// Returns whether it says anything of a call: without a status, a method, a path and a route it is something else that
-    /// has a time.
+    /// Returns whether the record describes a call. Without a status, a method, a path and a route it is something else
+    /// that has a time.
     pub(super) fn is_call(&self) -> bool {
         use EventField::{Count, GatewayRoute, Method, Path, Request, Route, Status};
         [Status, Method, Path, Route, GatewayRoute, Request, Count]
@@ -309,7 +309,7 @@ impl<'a> RawEvent<'a> {
             .any(|name| !self.get(*name).is_empty())
     }
 
-    /// A time of a place whose unit is a text form is in `unit` after all where it is a number.
+    /// Changes the time's unit from a text form to `unit`, if the time is a number.
     pub(super) fn number_is(&mut self, unit: Unit) {
         let number = match self.get(EventField::Time) {
             FieldValue::Number(_) => true,
@@ -321,13 +321,13 @@ impl<'a> RawEvent<'a> {
         }
     }
 
-    /// Forgets a field.
+    /// Empties a field, whatever its value is.
     pub(super) fn clear(&mut self, name: EventField) {
         self.values[name as usize] = FieldValue::Missing;
     }
 
-    /// Sets what was found in the place that rule `rule` of `[keys].from` names. Every value is kept: all of
-    /// them are secrets, also those that don't become the key.
+    /// Adds a value that rule `rule` of `[keys].from` found. Every value is kept, because all of them are secrets, even
+    /// those that don't become the key.
     pub(super) fn set_key_value(&mut self, rule: u16, value: FieldValue<'a>) {
         if value.is_empty() {
             return;
@@ -341,25 +341,25 @@ impl<'a> RawEvent<'a> {
         }
     }
 
-    /// The values found in places of `[keys].from`, with their rules, as they were found.
+    /// Iterates over the values that rules of `[keys].from` found, with their rules, in the order of the record.
     pub(super) fn key_values(&self) -> impl DoubleEndedIterator<Item = (u16, FieldValue<'a>)> {
         self.key_values[..self.key_values_len].iter().chain(&self.more_key_values).copied()
     }
 
-    /// A further value of a place: a secret that can't become the key.
+    /// Adds a further value of a place, which is a secret and can't become the key.
     pub(super) fn add_secret(&mut self, value: FieldValue<'a>) {
         if !value.is_empty() {
             self.further.push(value);
         }
     }
 
-    /// Everything that was found in places of `[keys].from`.
+    /// Iterates over all values at places where keys are looked for.
     pub(super) fn secrets(&self) -> impl Iterator<Item = FieldValue<'a>> {
         self.key_values().map(|(_, value)| value).chain(self.further.iter().copied())
     }
 }
 
-/// Method and target of `METHOD TARGET HTTP/1.1`; the target may hold spaces.
+/// The method and the target of `METHOD TARGET HTTP/1.1`. The target may hold spaces.
 pub(super) fn request_line(request: &str) -> Option<(&str, &str)> {
     let (method, rest) = request.split_once(' ')?;
     let (target, version) = rest.rsplit_once(' ')?;
@@ -367,8 +367,8 @@ pub(super) fn request_line(request: &str) -> Option<(&str, &str)> {
     (token && version.starts_with("HTTP/") && target != UNKNOWN).then_some((method, target))
 }
 
-/// Takes method and path from a request line, where they don't stand on their own. One that isn't HTTP (`-`, the bytes of
-/// a TLS handshake) is a call of method `OTHER` without a path.
+/// Takes method and path from a request line, if they don't stand on their own. A line that isn't HTTP (`-`, the bytes
+/// of a TLS handshake) is a call of method `OTHER` without a path.
 pub(super) fn set_request<'a>(
     raw: &mut RawEvent<'a>,
     request: &'a str,

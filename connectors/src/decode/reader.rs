@@ -1,30 +1,32 @@
 //! A pull reader over JSON text (RFC 8259): borrowed and linear in time, whatever callers put into a record.
 //!
-//! Why not serde_json, which the rest of the job uses: a number keeps its digits here (an epoch in
-//! nanoseconds, or in milliseconds with a fraction, doesn't survive `f64`), the escapes of a text that nobody
-//! reads are never decoded, values that nobody reads are passed over by their brackets and quotes alone, so that
-//! neither their depth nor their size costs the record, and a record that is refused can still be delimited, so
-//! that its neighbours go on. Tests hold it to serde_json's verdict on arbitrary text, but for these liberties,
-//! each of which a gateway takes:
+//! It differs from serde_json, which the rest of the job uses, in four ways:
 //!
-//! * A member without a value (`"upstream_time":,`), and one whose value has no quotes (`-`, `nan`, `0.001, 0.002`):
-//!   NGINX writes variables that are empty, or of several upstreams, where the template has no quotes.
-//! * Escapes that JSON doesn't have: `\xHH` is a byte, as NGINX writes it by default; any other stands for itself.
-//! * Control characters in texts, but for line feeds, which end a record that is cut off.
-//! * A comma behind the last member, a lone surrogate in an escape.
-//! * What is inside of a value that is passed over.
+//! * Numbers keep their digits. An epoch in nanoseconds, or in milliseconds with a fraction, doesn't survive `f64`.
+//! * Escapes of unread texts are never decoded.
+//! * Unread values are skipped by their brackets and quotes alone, so neither their depth nor their size costs the
+//!   record.
+//! * A record that is refused can still be delimited, so its neighbours are read.
 //!
-//! It recurses nowhere.
+//! Tests compare it with serde_json on arbitrary text. It takes these liberties, each because a gateway does:
+//!
+//! * A member may lack its value (`"upstream_time":,`), or its value may lack quotes (`-`, `nan`, `0.001, 0.002`).
+//!   NGINX does so for empty variables, or those of several upstreams, if the template has no quotes.
+//! * Escapes may be others than JSON's. `\xHH` is a byte, as NGINX writes it by default; any other stands for itself.
+//! * Texts may hold control characters, but for line feeds, which end a record that is cut off.
+//! * A comma may stand behind the last member, and a lone surrogate in an escape.
+//! * The inside of a skipped value may be anything.
+//!
+//! No function of the reader is recursive.
 
 use super::escape::unescape_json;
 use super::value::FieldValue;
 
-/// Why a value can't be read: the text isn't JSON.
+/// The first place at which a text isn't JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct JsonError {
-    /// What should have stood there.
     pub(super) expected: &'static str,
-    /// Where, as a byte of the text.
+    /// An offset in bytes of the text.
     pub(super) at: usize,
 }
 
@@ -43,23 +45,23 @@ pub(super) struct JsonReader<'a> {
 }
 
 impl<'a> JsonReader<'a> {
-    /// A reader at the start of `text`; a byte order mark is skipped.
+    /// Returns a reader at the start of `text`. A byte order mark is skipped.
     pub(super) fn new(text: &'a str) -> Self {
         let at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         Self { text, at }
     }
 
-    /// The byte it stands at.
+    /// The offset of the byte at which it stands.
     pub(super) fn at(&self) -> usize {
         self.at
     }
 
-    /// Goes on at another byte.
+    /// Moves to another byte, forwards or backwards.
     pub(super) fn restart(&mut self, at: usize) {
         self.at = at;
     }
 
-    /// The text from here to another reader of the same text.
+    /// The text from here up to another reader of the same text.
     pub(super) fn until(&self, other: &Self) -> &'a str {
         self.text[self.at..other.at].trim_ascii_start()
     }
@@ -105,8 +107,8 @@ impl<'a> JsonReader<'a> {
         Ok(())
     }
 
-    /// Moves to the next member's name and says whether there is one; if not, the reader stands behind the
-    /// object. `first` is true at the call that follows [`enter_object`](Self::enter_object).
+    /// Moves to the next member's name and returns whether there is one. If not, the reader stands behind the object.
+    /// `first` is true at the call that follows [`enter_object`](Self::enter_object).
     #[inline]
     pub(super) fn member(&mut self, first: &mut bool) -> Result<bool, JsonError> {
         let mut token = self.token();
@@ -141,7 +143,7 @@ impl<'a> JsonReader<'a> {
         Ok(name)
     }
 
-    /// Returns whether `text` stands here; if so, the reader moves behind it.
+    /// Returns whether `text` stands here. If so, the reader moves behind it.
     #[inline]
     pub(super) fn skip_text(&mut self, text: &str) -> bool {
         let found = begins(&self.text.as_bytes()[self.at..], text.as_bytes());
@@ -151,8 +153,8 @@ impl<'a> JsonReader<'a> {
         found
     }
 
-    /// Moves to the next element and says whether there is one; if not, the reader stands behind the array.
-    /// `first` is true at the call that follows [`enter_array`](Self::enter_array).
+    /// Moves to the next element and returns whether there is one. If not, the reader stands behind the array. `first`
+    /// is true at the call that follows [`enter_array`](Self::enter_array).
     #[inline]
     pub(super) fn element(&mut self, first: &mut bool) -> Result<bool, JsonError> {
         match self.token() {
@@ -171,7 +173,7 @@ impl<'a> JsonReader<'a> {
         Ok(true)
     }
 
-    /// Reads any value, to its end. Objects and arrays are passed over.
+    /// Reads any value, to its end. Objects and arrays are skipped.
     #[inline]
     pub(super) fn value(&mut self) -> Result<FieldValue<'a>, JsonError> {
         let token = self.token();
@@ -193,7 +195,7 @@ impl<'a> JsonReader<'a> {
         }
     }
 
-    /// Reads the array at which the reader stands, every element of it.
+    /// Reads the array at which the reader stands, with every element of it.
     pub(super) fn array(&mut self) -> Result<FieldValue<'a>, JsonError> {
         let start = self.at;
         self.enter_array()?;
@@ -204,7 +206,7 @@ impl<'a> JsonReader<'a> {
         Ok(FieldValue::Array(&self.text[start..self.at]))
     }
 
-    /// Passes over the object or the array at which the reader stands.
+    /// Skips the object or the array at which the reader stands.
     fn pass_over(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         match delimit(self.text.as_bytes(), start) {
@@ -219,8 +221,8 @@ impl<'a> JsonReader<'a> {
         }
     }
 
-    /// Reads the object at which the reader stands: what its members of the given names hold, and where that begins.
-    /// Of several of one name the last counts.
+    /// Reads the object at which the reader stands. Returns the values of the named members, each with its offset. Of
+    /// several members of one name the last counts.
     pub(super) fn members<const N: usize>(
         &mut self,
         names: [&str; N],
@@ -248,8 +250,7 @@ impl<'a> JsonReader<'a> {
         Ok(found)
     }
 
-    /// The text at whose first quote the reader stands, if it has no escapes; then the reader moves behind it, else it
-    /// stays.
+    /// The text at whose first quote the reader stands, if it has no escapes. Only then the reader moves behind it.
     pub(super) fn plain_text(&mut self) -> Option<&'a str> {
         let bytes = self.text.as_bytes();
         let start = self.at + 1;
@@ -266,7 +267,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// The digits at which the reader stands, with at most one point among them, if another member or the object's end
-    /// follows; then the reader moves behind them, else it stays.
+    /// follows. Only then the reader moves behind them.
     pub(super) fn plain_number(&mut self) -> Option<&'a str> {
         let bytes = self.text.as_bytes();
         let digits = |mut at: usize| {
@@ -307,7 +308,7 @@ impl<'a> JsonReader<'a> {
             self.at = special(bytes, self.at);
             match bytes.get(self.at) {
                 Some(b'"') => break,
-                // An escape is one character behind the backslash; what it means is a matter of who reads it.
+                // An escape is one character behind the backslash; its meaning is left to `escape`.
                 Some(b'\\') if bytes.get(self.at + 1).is_some_and(|byte| *byte != b'\n') => {
                     escaped = true;
                     self.at += 2;
@@ -369,17 +370,17 @@ impl<'a> JsonReader<'a> {
         }
         let end = self.at;
         let follows = self.token();
-        // White space behind it is none of the value's.
+        // White space behind it is no part of the value.
         self.at = end;
         match follows {
             Some(b',' | b'}' | b']') | None => Ok(value),
             Some(_) if self.is_member(start) => self.bare(start),
-            // What follows `true` at the top level is another record.
+            // At the top level `true` may be followed by another record.
             Some(_) => Ok(value),
         }
     }
 
-    /// A number from `start` to `end`, or a text without quotes of which it is the beginning.
+    /// Reads the number from `start` to `end`, or a text without quotes of which it is the beginning.
     #[cold]
     fn bare_or(&mut self, start: usize, end: usize) -> Result<FieldValue<'a>, JsonError> {
         self.at = end;
@@ -399,7 +400,7 @@ impl<'a> JsonReader<'a> {
         Ok(FieldValue::Number(&self.text[start..end]))
     }
 
-    /// Reads a member's value that has no quotes: up to the next member, the end of the object or of the line.
+    /// Reads a member's value that has no quotes, up to the next member, the end of the object or of the line.
     #[cold]
     fn bare(&mut self, start: usize) -> Result<FieldValue<'a>, JsonError> {
         self.at = start;
@@ -432,8 +433,8 @@ impl<'a> JsonReader<'a> {
     }
 }
 
-/// Returns whether `bytes` begins with `text`. Names of members are short: two words that overlap are them, without a
-/// call.
+/// Returns whether `bytes` begins with `text`. Names of members are short, so mostly two overlapping words are
+/// compared, without a call.
 #[inline]
 fn begins(bytes: &[u8], text: &[u8]) -> bool {
     let Some(bytes) = bytes.get(..text.len()) else { return false };
@@ -445,11 +446,11 @@ fn begins(bytes: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// The end of the object or array that starts at `start`, found by counting brackets alone, in linear time and
-/// constant memory.
+/// Finds the end of the object or array that starts at `start` by counting brackets alone, in linear time and constant
+/// memory.
 ///
 /// # Errors
-/// Where it was given up: a text in it has no end on its line, or the bytes end.
+/// Returns the offset at which a text has no end on its line, or the bytes end.
 pub(super) fn delimit(bytes: &[u8], start: usize) -> Result<usize, usize> {
     let mut at = start;
     let mut depth = 0_usize;
@@ -479,7 +480,7 @@ pub(super) fn delimit(bytes: &[u8], start: usize) -> Result<usize, usize> {
     }
 }
 
-/// The first quote or bracket at or behind `at`; the length of `bytes` if there is none.
+/// The offset of the first quote or bracket from `at` on, or the length of `bytes` if there is none.
 #[inline]
 fn bracket(bytes: &[u8], mut at: usize) -> usize {
     while bytes.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')) {
@@ -488,13 +489,14 @@ fn bracket(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The first quote, backslash or control character at or behind `at`; the length of `bytes` if there is none.
+/// The offset of the first quote, backslash or control character from `at` on, or the length of `bytes` if there is
+/// none.
 #[inline]
 fn special(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::MAX / 0xFF;
     const HIGHS: u64 = ONES << 7;
-    // Eight bytes at a time: `(x - 1) & !x` has the high bit of every zero byte of `x` set, and false ones only
-    // above a true one, so that the lowest is exact.
+    // Eight bytes are searched at a time. `(x - 1) & !x` has the high bit of every zero byte of `x` set. False ones
+    // are only above a true one, so the lowest is exact.
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*chunk);
         let quote = word ^ (ONES * 0x22);

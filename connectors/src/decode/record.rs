@@ -1,12 +1,12 @@
-//! A record as a dead letter has it.
+//! The bytes of records, which dead letters are made of.
 
 use std::borrow::Cow;
 
 use super::bytes::restored;
 
-/// A record of a dead letter: bytes, or a text that carries them.
+/// A record of a dead letter, as bytes or as a text that carries them.
 pub(super) trait RecordBytes {
-    /// The bytes as they arrived.
+    /// Returns the record's bytes as they arrived.
     fn bytes(&self) -> Cow<'_, [u8]>;
 }
 

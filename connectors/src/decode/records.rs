@@ -1,23 +1,25 @@
-//! From a text of JSON to its records: one object, an array of objects, or objects one after the other
-//! (newline-delimited, back to back, or joined by commas), in any mixture; also records within records.
+//! Splits a text of JSON into its records. A text is one object, an array of objects, or objects one after the other,
+//! in any mixture. Objects may be newline-delimited, back to back, or joined by commas. Records may also stand within
+//! records.
 //!
-//! One bad record is one dead letter; the others go on as far as they can be told apart:
-//! * a record whose fields are wrong ends where its brackets end;
-//! * a record that isn't JSON ends where a line begins with `{` or `[`: texts can't hold a raw line feed. In an
-//!   array nothing tells where the next element begins: the rest of the text is one dead letter.
+//! One bad record is one dead letter. The others are read as far as their beginnings can be found:
+//! * A record whose fields are wrong ends where its brackets end.
+//! * A record that isn't JSON ends before a line that begins with `{` or `[`, as texts can't hold a raw line feed. In
+//!   an array the beginning of the next element is unknown, so the rest of the text is one dead letter.
 //!
-//! **Wrappers.** A record that is none of a call, and has one where `unwrap` or `records` of the source say, stands for what it
-//! holds: an object, an array, or a text that holds JSON. So does a text of JSON that is a record itself, and the line of
-//! a container's log. A record of a call is never taken for a wrapper: what it holds there may be its caller's.
+//! **Wrappers.** A record that isn't a call's may hold one at a place that `unwrap` or `records` of the source name: an
+//! object, an array, or a text that holds JSON. Then the inner record is read. So it is in a text of JSON that is a
+//! record itself, and in the line of a container's log. A call's record is never taken for a wrapper, because its
+//! caller may have written what it holds there.
 //!
-//! **Templates.** Where a record is a template whose values nothing escapes, a caller can end its own value and write
-//! members, or whole records. A line of such a format is one record, or many with the same names, as Firehose
-//! and some batching plugins join them; one that isn't JSON, or holds something else, is read by the order of the names in it
+//! **Templates.** In a template that escapes no values, a caller can end its own value and write members, or whole
+//! records. A line of such a format is one record, or many with the same names, as Firehose and some batching plugins
+//! join them. A line that isn't JSON, or holds something else, is read by the order of the names in it
 //! ([`super::unescaped`]).
 //!
-//! Limits: `limits.message_records` of a message's records (the rest is one dead letter), 4 wrappers within each other;
-//! time and memory are linear in the text's length. A record whose brackets aren't closed is read to the end of the
-//! text before it is given up: once that sums up to 64 times the text's length, the rest is one dead letter.
+//! Limits: `limits.message_records` of a message's records (the rest is one dead letter), 4 wrappers within each other.
+//! Time and memory are linear in the text's length. A record whose brackets aren't closed is read to the end of the
+//! text before it is refused. Once that sums up to 64 times the text's length, the rest is one dead letter.
 
 use std::ops::{ControlFlow, Range};
 
@@ -35,12 +37,12 @@ use super::shape::{HIDDEN, RecordFormat, Shape, Template};
 use super::unescaped::{self, MendedForm};
 use super::value::FieldValue;
 
-/// Wrappers within wrappers that are taken off.
+/// The number of wrappers within each other that are taken off.
 pub(super) const WRAPPERS: usize = 4;
-/// Times a text's length that may be read behind records whose brackets aren't closed.
+/// How often a text's length may be read in vain, behind records whose brackets aren't closed.
 const READ_IN_VAIN: usize = 64;
 
-/// The fields that objects state for all records within them; read once, however many these are.
+/// The fields that objects state for all records within them, read once for all of these.
 pub(super) type Around<'a> = Result<RawEvent<'a>, JsonError>;
 
 /// Reads the records of one source whose format is JSON.
@@ -54,7 +56,7 @@ impl JsonRecords {
     pub(super) fn new(source: &Source, format: &RecordFormat, context: &Context) -> Self {
         let shape = Shape::new(source, format);
         let mut canonical = Canonical::new(source, shape.units, context);
-        // Who maps the field vouches for it.
+        // An operator that maps the field vouches for it.
         if format.ids_of_callers && source.fields.request_id.is_none() {
             canonical.distrust_ids();
         }
@@ -83,12 +85,12 @@ impl RecordReader for JsonRecords {
     }
 }
 
-/// A visitor of the objects of a text.
+/// Visits the objects of a text.
 pub(super) trait ObjectVisitor {
     /// Moves the reader behind the object at which it stands, and accounts for it.
     ///
     /// # Errors
-    /// If it can't be read. Then nothing was accounted for.
+    /// Returns an error if it can't be read. Then nothing was accounted for.
     fn object<'a>(
         &mut self,
         reader: &mut JsonReader<'a>,
@@ -97,16 +99,19 @@ pub(super) trait ObjectVisitor {
         ledger: &mut Ledger<'_>,
     ) -> Result<ControlFlow<()>, JsonError>;
 
-    /// Accounts for a text among the records, if it is one that holds records.
+    /// Accounts for a text among the records if it holds records. Returns whether it does.
     fn text(&mut self, _text: FieldValue<'_>, _ledger: &mut Ledger<'_>) -> bool {
         false
     }
 
-    /// Takes the records before this byte for what they seem to be.
+    /// Accepts the records before this byte without another look at what follows them.
     fn trust(&mut self, _to: usize) {}
 
-    /// Accounts for a line that isn't JSON, or holds more than its record: whether it could be read after all, or why
-    /// not, if it isn't just no JSON.
+    /// Tries to read a line that isn't JSON, or holds more than its record. Returns whether it could be read and was
+    /// accounted for.
+    ///
+    /// # Errors
+    /// Returns the reason if the line looks like a template's and can't be read.
     fn mend(
         &mut self,
         _line: &str,
@@ -123,18 +128,19 @@ pub(super) struct Objects<'r, 'o> {
     canonical: &'r mut Canonical,
     template: Template,
     outer: Outer<'o>,
-    /// Records of the message before this text.
+    /// The number of the message's records before this text.
     first: u32,
     depth: usize,
-    /// Up to here the records of a line are alike.
+    /// The end of the part of a line whose records are known to be alike.
     alike_to: usize,
 }
 
 impl Objects<'_, '_> {
-    /// Returns whether a record may end where an object does. On a line of a template nothing follows: what does is a caller's.
-    /// But Firehose puts API Gateway's records one behind the other, without anything between, and these are all alike.
+    /// Returns whether a record may end where an object does. On a line of a template nothing follows, unless a caller
+    /// wrote it. But Firehose puts API Gateway's records one behind the other, without anything between, and these are
+    /// all alike.
     fn may_end(&mut self, text: &str, start: usize, end: usize) -> bool {
-        // The rest of the line is not looked through for each of the records on it.
+        // Only the first byte is looked at, as the line may have many records.
         let next = behind_blanks(&text[end..]);
         match self.template {
             _ if next.is_empty() || next.starts_with('\n') => true,
@@ -143,7 +149,7 @@ impl Objects<'_, '_> {
             Template::Escaped => match next.strip_prefix(',') {
                 Some(joined) if behind_blanks(joined).starts_with('{') => self.are_alike(text, start..end),
                 Some(_) => true,
-                // Where another record begins, or a caller's quote ended the one that stands here.
+                // Here another record begins, or a caller's quote ended this one.
                 None => next.starts_with(['{', '[']),
             },
             Template::Line => false,
@@ -151,7 +157,7 @@ impl Objects<'_, '_> {
         }
     }
 
-    /// Returns whether what follows the object at `place` on its line is alike.
+    /// Returns whether the objects that follow the one at `place` on its line are like it.
     fn are_alike(&mut self, text: &str, place: Range<usize>) -> bool {
         let rest = &text[place.end..];
         let rest = &rest[..memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len())];
@@ -163,7 +169,7 @@ impl Objects<'_, '_> {
         alike
     }
 
-    /// Reads what a wrapper that meets the conditions `met` holds.
+    /// Reads the records in a wrapper that meets the conditions `met`.
     fn unwrapped(&mut self, text: &str, met: u64, ledger: &mut Ledger<'_>) {
         let outer = Outer { met: self.outer.met | met, ..self.outer };
         let Self { shape, canonical, template, first, depth, .. } = self;
@@ -179,8 +185,8 @@ impl Objects<'_, '_> {
         walk(text, ledger, &mut objects);
     }
 
-    /// What holds for all records within an object: what holds `outside` of it, and what it says itself, which stands at
-    /// `at` of the text, as if it were the member `name` of each record.
+    /// Returns the fields of all records within an object. They are those that hold `outside` of it, and its own, which
+    /// stand at `at` of the text. Its own are read as if they were the member `name` of each record.
     pub(super) fn around<'a>(
         &self,
         outside: &Around<'a>,
@@ -197,8 +203,8 @@ impl Objects<'_, '_> {
         Ok(raw)
     }
 
-    /// Reads the record at which the reader stands, and moves the reader behind it. Where the record is silent, what is
-    /// `around` it holds.
+    /// Reads the record at which the reader stands, and moves the reader behind it. Fields that the record lacks are
+    /// taken from `around` it.
     pub(super) fn within<'a>(
         &mut self,
         reader: &mut JsonReader<'a>,
@@ -233,7 +239,7 @@ impl Objects<'_, '_> {
     #[inline]
     fn enter(&mut self, raw: RawEvent<'_>, record: &str, ledger: &mut Ledger<'_>) {
         if self.outer.is_empty() {
-            // A record is a kilobyte: mostly it isn't moved.
+            // A raw event is a kilobyte, and mostly it isn't moved.
             return enter(self.shape, self.canonical, &raw, record, ledger);
         }
         let id = self.outer.request_id(ledger.records() - self.first);
@@ -260,12 +266,12 @@ pub(super) fn enter(
     }
 }
 
-/// The text without blanks at its start, line ends not among them.
+/// Cuts off blanks at the start of a text, but no line ends.
 fn behind_blanks(text: &str) -> &str {
     text.trim_start_matches([' ', '\t', '\r', '\x0C'])
 }
 
-/// The fault of a record with something behind it on its line.
+/// The expectation that a record with something behind it on its line doesn't meet.
 const LINE_END: &str = "the line's end behind its record";
 
 /// The reason of a record that has a time and nothing of a call.
@@ -295,7 +301,7 @@ impl ObjectVisitor for Objects<'_, '_> {
             self.unwrapped(&expanded, raw.met, ledger);
             return Ok(ControlFlow::Continue(()));
         }
-        // An agent's `path` makes no call: every record of one has its time.
+        // An agent's `path` alone makes no call, as every call's record has its time.
         let is_call = raw.is_call() && !(raw.get(EventField::Time).is_empty() && self.outer.is_empty());
         if !raw.get(EventField::Wrapped).is_empty() && !is_call && self.depth < WRAPPERS {
             let mut buffer = String::new();
@@ -334,7 +340,7 @@ impl ObjectVisitor for Objects<'_, '_> {
         let flat = JsonError { expected: HIDDEN, at: fault.at };
         let mended = match unescaped::mend(line, form) {
             Ok(Some(mended)) => mended,
-            // An encoder's record that something follows.
+            // It is an encoder's record that something follows.
             Err(_) if self.template == Template::Escaped && fault.expected == LINE_END => return Ok(false),
             Ok(None) => return Ok(false),
             Err(_) if may_be_flat => return self.mend(line, flat, ledger),
@@ -344,12 +350,12 @@ impl ObjectVisitor for Objects<'_, '_> {
         let mut raw = RawEvent::default();
         let read = self.shape.read(&mut reader, &mut raw);
         let is_read = read.is_ok() && reader.token().is_none();
-        // A name that wasn't found leaves a value too long, and perhaps nothing of a call.
+        // A name that wasn't found leaves a value that is too long, and perhaps no field of a call.
         if !is_read || self.shape.is_wanted(&raw) && !self.shape.is_call(&raw) {
             if may_be_flat {
                 return self.mend(line, flat, ledger);
             }
-            // Without an odd quote it is another damage.
+            // Without an odd quote the line is damaged otherwise.
             return if mended.contains('\\') { Err(unescaped::UNESCAPED) } else { Ok(false) };
         }
         raw.recovered = true;
@@ -367,8 +373,9 @@ fn has_brackets(line: &str) -> bool {
     inner.contains(['{', '}', '[', ']'])
 }
 
-/// Hands over the elements of the array at `at`, or what stands there instead of one, until the message has as many
-/// records as it may have. What is there was matched before: `element` moves the reader behind the element.
+/// Hands over the elements of the array at `at`, or the one value that stands there instead. It stops once the message
+/// has as many records as it may have. The array's brackets were matched before. `element` moves the reader behind the
+/// element.
 pub(super) fn each<'a>(
     text: &'a str,
     at: usize,
@@ -401,7 +408,7 @@ pub(super) fn each<'a>(
             return ControlFlow::Continue(());
         }
         if reader.at() == before {
-            // What can't be passed over ends the array.
+            // An element that can't be skipped ends the array.
             ledger.refuse(&text[before..], JsonError { expected: "a value", at: before }.reason(before));
             return ControlFlow::Break(());
         }
@@ -414,13 +421,13 @@ pub(super) fn is_one_value(text: &str) -> bool {
     reader.value().is_ok() && reader.token().is_none()
 }
 
-/// A record with the JSON that its texts at `nested` hold instead of them, where they hold one whole value; nothing if
-/// none does. The places are those of a text in which the record starts at `start`.
+/// Replaces a record's texts at `nested` by the JSON in them, where they hold one whole value. Returns `None` if none
+/// does. The places are those of a text in which the record starts at `start`.
 fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> Option<String> {
     let (mut expanded, mut copied) = (String::with_capacity(record.len()), 0);
     let mut buffer = String::new();
     let end = start + record.len();
-    // Others stand in what is around the record.
+    // Other places are outside of the record.
     for place in nested.iter().filter(|place| place.start >= start && place.end <= end) {
         let text = &record[place.start - start..place.end - start];
         let inner = JsonReader::new(text).value().ok().and_then(|value| json(value, &mut buffer));
@@ -434,7 +441,8 @@ fn expanded(record: &str, nested: &[Range<usize>], start: usize) -> Option<Strin
     (copied > 0).then_some(expanded)
 }
 
-/// Returns whether the rest of a line is objects whose members have the names of `first`, with nothing or a comma before each.
+/// Returns whether the rest of a line is objects whose members have the names of `first`. Before each there is nothing,
+/// or a comma.
 fn are_alike(first: &str, rest: &str) -> bool {
     let Some(names) = names(&mut JsonReader::new(first)) else { return false };
     let mut reader = JsonReader::new(rest);
@@ -452,7 +460,7 @@ fn are_alike(first: &str, rest: &str) -> bool {
     true
 }
 
-/// The names of the members of the object at which the reader stands, escapes and all, sorted.
+/// The sorted names of the members of the object at which the reader stands, still escaped.
 fn names<'a>(reader: &mut JsonReader<'a>) -> Option<Vec<&'a str>> {
     let mut names = Vec::new();
     reader.enter_object().ok()?;
@@ -465,7 +473,7 @@ fn names<'a>(reader: &mut JsonReader<'a>) -> Option<Vec<&'a str>> {
     Some(names)
 }
 
-/// The JSON that a value holds or is, unescaped into `buffer`.
+/// The JSON that a value is, or holds as text, unescaped into `buffer`.
 fn json<'t>(value: FieldValue<'t>, buffer: &'t mut String) -> Option<&'t str> {
     let text = match value {
         FieldValue::Array(text) | FieldValue::Plain(text) => text,
@@ -479,8 +487,8 @@ fn json<'t>(value: FieldValue<'t>, buffer: &'t mut String) -> Option<&'t str> {
     matches!(inner.trim_ascii_start().as_bytes().first(), Some(b'{' | b'[' | b'"')).then_some(inner)
 }
 
-/// Hands all objects of a text over, one after the other. What isn't an object, and objects that `visit` can't read,
-/// are accounted for here.
+/// Hands all objects of a text over, one after the other. Anything else, and objects that `visit` can't read, are
+/// accounted for here.
 pub(super) fn walk(text: &str, ledger: &mut Ledger<'_>, visit: &mut impl ObjectVisitor) {
     let text = behind_agents(text);
     let mut reader = JsonReader::new(text);
@@ -516,7 +524,7 @@ struct Walk<'w, 'a, 'o, V> {
     text: &'a str,
     ledger: &'w mut Ledger<'o>,
     visit: &'w mut V,
-    /// Bytes that were read and are read again.
+    /// The number of bytes that have to be read again.
     in_vain: usize,
 }
 
@@ -547,7 +555,7 @@ impl<'a, V: ObjectVisitor> Walk<'_, 'a, '_, V> {
         }
     }
 
-    /// Has the record read at which the reader stands, and moves the reader behind it.
+    /// Lets the visitor read the record at which the reader stands, and moves the reader behind it.
     fn record(&mut self, reader: &mut JsonReader<'a>, in_array: bool) -> ControlFlow<()> {
         let start = reader.at();
         if self.ledger.is_full() {
@@ -559,7 +567,7 @@ impl<'a, V: ObjectVisitor> Walk<'_, 'a, '_, V> {
             _ => reader.value().map(|value| {
                 let is_text = matches!(value, FieldValue::Plain(_) | FieldValue::Json(_));
                 if !(is_text && self.visit.text(value, self.ledger)) {
-                    // A line that only begins like JSON, with a date, say, is one dead letter.
+                    // A line that only begins like JSON, such as one with a date, is one dead letter.
                     if !in_array && !matches!(reader.token(), None | Some(b'{' | b'[')) {
                         reader.restart(next_line(self.text, start).unwrap_or(self.text.len()));
                     }
@@ -575,7 +583,8 @@ impl<'a, V: ObjectVisitor> Walk<'_, 'a, '_, V> {
         }
     }
 
-    /// Accounts for the record at `start`, which can't be read, and moves the reader to where the next may begin.
+    /// Accounts for the record at `start`, which can't be read, and moves the reader to a place where the next may
+    /// begin.
     #[cold]
     fn recover(
         &mut self,
@@ -593,7 +602,7 @@ impl<'a, V: ObjectVisitor> Walk<'_, 'a, '_, V> {
                     reader.restart(end);
                     return ControlFlow::Continue(());
                 }
-                // The record is whole, and what stands behind it is nothing of its own.
+                // The record is whole, and the text behind it isn't its own.
                 Ok(false) if fault.expected == LINE_END => {
                     self.visit.trust(end);
                     reader.restart(start);
@@ -603,7 +612,7 @@ impl<'a, V: ObjectVisitor> Walk<'_, 'a, '_, V> {
                 Err(reason) => unescaped = Some(reason),
             }
         }
-        // What is missing at the end of a line is missed where the next one begins, or at the end of all.
+        // Something that lacks at a line's end is noticed at the next line's beginning, or at the end of the text.
         let from = fault.at.saturating_sub(1).max(start);
         let end = (!in_array).then(|| next_line(text, from).or_else(|| next_line(text, start))).flatten();
         self.in_vain += end.map_or(0, |end| fault.at.saturating_sub(end));
@@ -624,7 +633,7 @@ impl<'a, V: ObjectVisitor> Walk<'_, 'a, '_, V> {
     }
 }
 
-/// Where the next line that begins with a bracket begins.
+/// The offset of the next line that begins with a bracket.
 fn next_line(text: &str, from: usize) -> Option<usize> {
     let bytes = text.as_bytes();
     memchr::memchr_iter(b'\n', &bytes[from..])

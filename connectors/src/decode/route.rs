@@ -1,13 +1,13 @@
-//! Routes: from a path to a template, and from API, method and template to an id.
+//! Turns a path into a template, and API, method and template into a route id.
 //!
-//! A path becomes the first configured template that matches it segment by segment; else numbers, UUIDs and
-//! hexadecimal segments of at least 16 digits become `{id}`. Percent-encoding stays as it is; query, fragment,
-//! scheme and host are cut. A segment that holds a secret of the record becomes `{key}`.
+//! A path becomes the first configured template that matches it segment by segment. If none does, numbers, UUIDs and
+//! hexadecimal segments of at least 16 digits become `{id}`. Percent-encoding stays as it is. Query, fragment, scheme
+//! and host are cut off. A segment that holds a secret of the record becomes `{key}`.
 //!
-//! Limits: 16 segments of a path without a template, further ones become one `{rest}`; texts are cut after
-//! `limits.text_bytes`; control characters become U+FFFD. The memo of known routes holds 65,536 routes or
-//! 8 MiB of text, then starts anew, which only means that definitions are sent again. Of each route it holds the two
-//! days of event time that it was announced for last: a definition holds for a day, so each day has its own.
+//! Limits: 16 segments of a path without a template; further ones become one `{rest}`. Texts are cut after
+//! `limits.text_bytes`, and control characters become U+FFFD. The memo of known routes holds 65,536 routes or 8 MiB of
+//! text. Then it starts anew, which only means that definitions are sent again. A definition holds for a day of event
+//! time, so the memo has the two days for which each route was announced last.
 
 use hashbrown::HashMap;
 use keytide_dataflow::Level;
@@ -15,7 +15,7 @@ use keytide_dataflow::model::{Definition, EventTime, RouteId};
 
 use super::bytes::{restored, shown};
 
-/// Route of a call whose route and path aren't known.
+/// The route of a call whose route and path aren't known.
 pub(super) const UNKNOWN: &str = "-";
 
 const MAX_SEGMENTS: usize = 16;
@@ -25,7 +25,7 @@ const MEMO_BYTES: usize = 8 << 20;
 /// Shorter secrets are only looked for as whole segments: `v2` in a path is hardly the key `v2`.
 const CONTAINED_SECRET_BYTES: usize = 8;
 
-/// `[routes].templates`, compiled.
+/// The compiled templates of `[routes].templates`, in their order.
 #[derive(Debug)]
 pub(super) struct RouteTemplates(Vec<RouteTemplate>);
 
@@ -49,7 +49,7 @@ impl RouteTemplates {
         Self(routes.templates.iter().map(compile).collect())
     }
 
-    /// Writes the template of `path` into `out`.
+    /// Writes the template that a path becomes into `out`.
     pub(super) fn write(&self, path: &str, out: &mut String) {
         out.clear();
         let path = bare(path);
@@ -84,7 +84,7 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.strip_prefix('/').unwrap_or(path).split('/')
 }
 
-/// A request target without scheme, host, query and fragment.
+/// The path of a request target, without scheme, host, query and fragment.
 fn bare(target: &str) -> &str {
     let end = memchr::memchr2(b'?', b'#', target.as_bytes()).unwrap_or(target.len());
     let target = &target[..end];
@@ -119,7 +119,7 @@ fn is_id(segment: &[u8]) -> bool {
         })
 }
 
-/// Whether `text` holds `secret`, as it is or percent-encoded.
+/// Returns whether `text` holds `secret`, as it is or percent-encoded.
 pub(crate) fn holds(text: &str, secret: &[u8]) -> bool {
     // Decoding and restoring only shorten.
     if secret.is_empty() || secret.len() > text.len() {
@@ -136,8 +136,7 @@ pub(crate) fn holds(text: &str, secret: &[u8]) -> bool {
     found(&bytes) || (bytes.contains(&b'%') && found(&percent_decoded(text)))
 }
 
-/// `text` with every segment that holds `secret` replaced by `{key}`; the whole of it, should the secret span
-/// segments.
+/// Replaces every segment of `text` that holds `secret` by `{key}`, or the whole text if the secret spans segments.
 pub(crate) fn redacted(text: &str, secret: &[u8]) -> String {
     let segments: Vec<&str> =
         text.split('/').map(|segment| if holds(segment, secret) { "{key}" } else { segment }).collect();
@@ -145,7 +144,7 @@ pub(crate) fn redacted(text: &str, secret: &[u8]) -> String {
     if holds(&redacted, secret) { "{key}".to_owned() } else { redacted }
 }
 
-/// The bytes that `%HH` stand for; what isn't such an escape stands for itself.
+/// Decodes `%HH`. Anything that isn't such an escape stays as it is.
 pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
     let bytes = restored(text);
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -164,19 +163,19 @@ pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
-/// The value of an argument of a query: percent-decoded, with `+` as a space.
+/// Decodes the value of a query argument, with `+` as a space.
 pub(super) fn argument_value(text: &str) -> Vec<u8> {
     percent_decoded(&text.replace('+', " "))
 }
 
-/// `text` without its end beyond `limit` bytes, whole characters only.
+/// Cuts `text` after at most `limit` bytes, between characters.
 pub(crate) fn cut(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 
 /// Appends `text`, cut after `limit` bytes, with U+FFFD for control characters and for bytes that aren't UTF-8.
 pub(super) fn push_clean(text: &str, limit: usize, out: &mut String) {
-    // Without a stop in between, so that many bytes are looked at at once.
+    // The fold never stops early, so that many bytes are compared at once.
     let is_clean = |text: &str| text.bytes().fold(true, |clean, byte| clean & (0x20..0x7F).contains(&byte));
     if text.len() <= limit && is_clean(text) {
         return out.push_str(text);
@@ -190,8 +189,8 @@ pub(super) fn push_clean(text: &str, limit: usize, out: &mut String) {
     }
 }
 
-/// The two periods (starts of days or months) for which something was announced last, the newest first. Two, so that
-/// records of two days in turn don't announce it again each time.
+/// The two periods (starts of days or months) for which something was announced last, the newest first. They are two
+/// so that records of two days in turn don't announce it again each time.
 #[derive(Clone, Copy)]
 pub(super) struct Announced([EventTime; 2]);
 
@@ -200,7 +199,7 @@ impl Announced {
         Self([period; 2])
     }
 
-    /// Whether it is to be announced for a period.
+    /// Returns whether it must be announced for a period, and notes that it is.
     #[inline]
     pub(super) fn is_new(&mut self, period: EventTime) -> bool {
         let is_new = !self.0.contains(&period);
@@ -216,13 +215,13 @@ impl Announced {
 pub(super) struct Memo {
     routes: HashMap<Box<str>, (RouteId, Announced)>,
     bytes: usize,
-    /// Scratch: API, method and template, each ended by a NUL (which none of them holds).
+    /// A buffer for API, method and template, separated by NULs, which none of them holds.
     composite: String,
 }
 
 impl Memo {
-    /// The id of a route that is met at `time`; `definitions` gains what it stands for unless it was handed out lately
-    /// for that day.
+    /// Returns the id of a route that is met at `time`. Adds its definition, unless it was handed out lately for that
+    /// day.
     pub(super) fn id(
         &mut self,
         [api, method, route]: [&str; 3],
@@ -260,8 +259,8 @@ impl Memo {
     }
 }
 
-/// The method as it is metered: one of the standard ones, `OTHER`, or `-` where it isn't known. A caller can
-/// send any token, so nothing else may become part of a route.
+/// Returns the method as it is metered: one of the standard ones, `OTHER`, or `-` if it isn't known. A caller can send
+/// any token, so nothing else may become part of a route.
 pub(super) fn method(text: Option<&str>) -> &'static str {
     const METHODS: [&str; 9] =
         ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE"];

@@ -1,14 +1,14 @@
-//! Which members of a JSON record are read, compiled once into a tree, and the reading of a record with it.
+//! Compiles the members of a JSON record that are read into a tree, and reads records with it.
 //!
-//! Everything the tree doesn't name is passed over. Members that aren't in the tree cost a look at a 64-bit filter;
-//! members that are cost one comparison in place as long as records have their members in the same order, because
-//! each tree remembers which of its members followed which.
+//! Everything that the tree doesn't name is skipped. Members that aren't in the tree cost a look at a 64-bit filter.
+//! Each tree remembers which of its members followed which. So members that are in it cost one comparison in place as
+//! long as records keep their order.
 //!
-//! **Invariant**: of a member that identifies the call (key, credential, consumer, user, request id, time, client, and
-//! all places of `[keys].from`) no second value passes unseen: [`RawEvent::conflict`] tells of two that differ. A caller
-//! can write one of them where a gateway's template doesn't escape.
+//! **Invariant**: if a member that identifies the call has two values that differ, [`RawEvent::conflict`] names it.
+//! Such members are key, credential, consumer, user, request id, time, client, and all places of `[keys].from`. A
+//! caller can write one of the two if a gateway's template doesn't escape.
 //!
-//! Limits: 256 such members, more than any shape has; OTLP arrays within arrays are read to 8 levels.
+//! Limits: 256 such members, more than any shape has. OTLP arrays within arrays are read to 8 levels.
 
 use std::cell::Cell;
 
@@ -20,52 +20,51 @@ use super::raw::{EventField, IDENTITIES, IdentityIndex, RawEvent};
 use super::reader::{JsonError, JsonReader};
 use super::value::FieldValue;
 
-/// What is expected where a value holds something else.
+/// The expectation that a value with a hidden member of the identity doesn't meet.
 pub(super) const HIDDEN: &str = "a value that holds nothing of the call's identity";
 
-/// Arrays within arrays of OTLP values that are read.
+/// The depth to which arrays within arrays of OTLP values are read.
 const TYPED_DEPTH: usize = 8;
 
-/// Where a gateway's format has the canonical fields. Pointers are RFC 6901 without escapes.
+/// The places of the canonical fields in a gateway's format. Pointers are RFC 6901 without escapes.
 pub(super) struct RecordFormat {
-    /// Of several pointers the first that says something counts, whatever their order in the record.
+    /// Of several pointers the first whose value isn't empty counts, whatever their order in the record.
     pub(super) fields: &'static [(EventField, &'static [&'static str])],
-    /// Unit of times and latencies, but for those in `units`.
+    /// The unit of times and latencies, but for those in `units`.
     pub(super) unit: Unit,
-    /// Pointers with a unit of their own.
+    /// The pointers with a unit of their own.
     pub(super) units: &'static [(&'static str, Unit)],
-    /// Objects that hold fields as the record itself does, or arrays that stand for objects: of
-    /// `{"key": NAME, "value": {"stringValue": TEXT}}`, as OTLP writes them.
+    /// Objects that hold fields as the record itself does, or arrays that stand for objects. The elements of such
+    /// arrays are `{"key": NAME, "value": {"stringValue": TEXT}}`, as OTLP writes them.
     pub(super) attributes: &'static [&'static str],
     pub(super) headers: Option<&'static str>,
     pub(super) query: Option<&'static str>,
-    /// Names of members that hold what a rule of `[keys].from` looks for. Query arguments stand there as in the
-    /// query, percent-encoded.
+    /// Names of members that hold the values that a rule of `[keys].from` looks for. Query arguments stand there as in
+    /// the query, percent-encoded.
     pub(super) members: fn(&KeyFrom) -> Vec<String>,
     /// True if callers may have chosen the request id.
     pub(super) ids_of_callers: bool,
-    /// Of the places of the request id so many, the first ones, are the gateway's own all the same.
+    /// The number of places of the request id, from the first, that are the gateway's own all the same.
     pub(super) vouched_ids: u8,
-    /// True if a record is a template of the operator's.
     pub(super) template: Template,
-    /// What a record means beyond its single fields.
+    /// Adjusts a record whose fields depend on each other.
     pub(super) finish: fn(&mut RawEvent<'_>),
 }
 
-/// True if records are written by filling in an operator's template, and not by an encoder of JSON.
+/// Whether an encoder of JSON writes the records, or an operator's template is filled in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Template {
     None,
-    /// They may be; its values are mostly escaped.
+    /// They may be a template's, whose values are mostly escaped.
     Escaped,
-    /// They are, and nothing may be escaped. A line is one record, or many that are alike.
+    /// They are a template's, whose values may not be escaped. A line is one record, or many that are alike.
     Unescaped,
-    /// The same, and a line is one record always.
+    /// They are a template's, whose values may not be escaped, and a line is always one record.
     Line,
 }
 
 impl RecordFormat {
-    /// A format in which nothing stands anywhere.
+    /// A format without any field.
     pub(super) const EMPTY: Self = Self {
         fields: &[],
         unit: Unit::Millis,
@@ -81,64 +80,64 @@ impl RecordFormat {
     };
 }
 
-/// A format with the source's own fields and keys.
+/// A format, combined with the source's own fields and keys.
 pub(super) struct Shape {
     root: MemberTree,
-    /// Units of the time, the end and the latency.
+    /// The units of the time, the end and the latency.
     pub(super) units: [Unit; 3],
     finish: fn(&mut RawEvent<'_>),
     vouched_ids: u8,
-    /// Names of members that identify the call, quoted, where callers may hide the real ones.
+    /// The quoted names of members that identify the call, if callers may hide the real ones.
     identities: Vec<Box<str>>,
-    /// `[source.only]`.
+    /// The conditions of `[source.only]`.
     only: Vec<Condition>,
-    /// True if something is said of calls at all: a mapping without status, method, path and route takes every
-    /// record for a call.
+    /// True if records describe calls at all. A mapping without status, method, path and route takes every record for a
+    /// call.
     describes_calls: bool,
 }
 
 #[derive(Default)]
 struct MemberTree {
     members: Vec<Member>,
-    /// True if case makes no difference in names: headers.
+    /// True for headers, in whose names case makes no difference.
     case_folded: bool,
-    /// True if an array in its place is one of names and typed values.
+    /// True if an array at its place holds names and typed values.
     attributes: bool,
-    /// Bit [`filter_bit`] of every name.
+    /// Has bit [`filter_bit`] of every name.
     filter: u64,
-    /// The member that followed member `i` lately; the last entry is the first member of all.
+    /// The member that followed each member lately. The last entry is the first member of all.
     followers: Vec<Cell<usize>>,
 }
 
 struct Member {
     name: Box<str>,
-    /// The name as JSON with the colon behind it, as it stands in a record that is written compactly.
+    /// The name as JSON with the colon behind it, as it stands in a compact record.
     quoted: Box<str>,
     index: Option<usize>,
     roles: Vec<MemberRole>,
-    /// The one field that it is, as nearly all members are: then nothing else has to be looked at.
+    /// The one field that it is, as nearly all members are. Then its roles needn't be looked at.
     field: Option<(EventField, u8, Option<Unit>)>,
-    /// Where it is one of those that identify the call.
+    /// Set if it is one of the members that identify the call.
     identity: Option<IdentityIndex>,
     tree: MemberTree,
 }
 
 #[derive(Clone, Copy)]
 enum MemberRole {
-    /// Of several places of a field that of the lowest rank counts. The unit is the place's own.
+    /// A place of a field, with its rank and a unit of its own. Of several places that of the lowest rank counts.
     Field(EventField, u8, Option<Unit>),
-    /// What rule `.0` of `[keys].from` names.
+    /// A place that rule `.0` of `[keys].from` names.
     Key(u16),
-    /// The same, percent-encoded.
+    /// A place that rule `.0` of `[keys].from` names, whose value is percent-encoded.
     KeyArgument(u16),
-    /// What may be the record itself, of rank `.0`.
+    /// A place of rank `.0` that may hold the record itself.
     Wrapped(u8),
-    /// What condition `.0` of `[source.only]` is about.
+    /// The place that condition `.0` of `[source.only]` is about.
     Only(u8),
 }
 
 impl MemberRole {
-    /// Returns whether it identifies the call.
+    /// Returns whether a member of this role identifies the call.
     fn is_identity(self) -> bool {
         use EventField::{ClientIp, Consumer, Credential, Key, RequestId, Time, User};
         match self {
@@ -161,10 +160,10 @@ impl Shape {
         for attributes in format.attributes {
             root.at(below(attributes)).tree.attributes = true;
         }
-        // The record itself, then what stands for it.
+        // The record itself comes first, then the objects that hold its attributes.
         let parents = || std::iter::once("").chain(format.attributes.iter().copied());
         for name in EventField::ALL {
-            // Where the field is a key, what stands there is a secret even if another value of the field counts.
+            // If a rule reads this field, every value of it is a secret, even those that don't count.
             let rules: Vec<u16> = (0..)
                 .zip(&source.keys.from)
                 .filter(|(_, from)| reads(from) == Some(name))
@@ -273,11 +272,11 @@ impl Shape {
         }
     }
 
-    /// Passes over an object or an array that nothing is asked for of.
+    /// Skips an object or an array of which nothing is read.
     ///
     /// # Errors
-    /// If it holds what identifies the call: where a template escapes nothing, one of a caller's values may open it and
-    /// a later one close it, so that what lies between is hidden.
+    /// Returns an error if it holds a member that identifies the call. If a template escapes nothing, a caller may open
+    /// a bracket in one value and close it in a later one. That would hide the members between them.
     fn pass_over(&self, reader: &mut JsonReader<'_>) -> Result<(), JsonError> {
         let before = reader.clone();
         reader.value()?;
@@ -299,7 +298,7 @@ impl Shape {
     }
 }
 
-/// The field that a rule of `[keys].from` reads.
+/// Returns the field that a rule of `[keys].from` reads, if it reads one.
 fn reads(from: &KeyFrom) -> Option<EventField> {
     match from {
         KeyFrom::Key => Some(EventField::Key),
@@ -310,7 +309,7 @@ fn reads(from: &KeyFrom) -> Option<EventField> {
     }
 }
 
-/// The field that `[source.fields]` names.
+/// Returns the places that `[source.fields]` names for a field.
 pub(super) fn configured(source: &Source, name: EventField) -> Option<&Field> {
     let fields = &source.fields;
     match name {
@@ -340,14 +339,14 @@ pub(super) fn configured(source: &Source, name: EventField) -> Option<&Field> {
     }
 }
 
-/// The tokens of a pointer.
+/// Splits a pointer into its tokens.
 fn below(pointer: &str) -> impl Iterator<Item = &str> {
     pointer.split('/').skip(1)
 }
 
 impl MemberTree {
-    /// The member behind a pointer, made if need be. An empty pointer, which names the record itself, is the
-    /// member with the empty name: no field is a whole record.
+    /// Returns the member behind a pointer, made if need be. An empty pointer, which names the record itself, is the
+    /// member with the empty name, because no field is a whole record.
     fn at<'p>(&mut self, pointer: impl IntoIterator<Item = &'p str>) -> &mut Member {
         let mut tokens = pointer.into_iter();
         let member = self.member(tokens.next().unwrap_or(""));
@@ -377,7 +376,7 @@ impl MemberTree {
         &mut self.members[at]
     }
 
-    /// Fills what depends on all members.
+    /// Computes the fields that depend on all members.
     fn seal(&mut self, identities: &mut usize) {
         self.followers = vec![Cell::new(0); self.members.len() + 1];
         self.filter =
@@ -404,7 +403,7 @@ impl MemberTree {
         let mut first = true;
         let mut last = self.members.len();
         while reader.member(&mut first)? {
-            // Most likely the one that followed in the record before.
+            // Most likely it is the one that followed in the record before.
             let guess = self.followers[last].get();
             let found = match self.members.get(guess) {
                 Some(member) if reader.skip_text(&member.quoted) => Some(guess),
@@ -454,7 +453,7 @@ impl MemberTree {
         Ok(())
     }
 
-    /// Reads `[{"key": "a", "value": {"intValue": "7"}}, …]` as `{"a": "7", …}` is read.
+    /// Reads an array of names and typed values as if it were an object, as OTLP means it.
     fn read_attributes<'a>(
         &self,
         reader: &mut JsonReader<'a>,
@@ -511,7 +510,7 @@ impl MemberTree {
 }
 
 impl Member {
-    // One call less for each member of a record: objects and arrays are read elsewhere.
+    // Inlined to save a call for each member of a record. Objects and arrays are read elsewhere.
     #[inline(always)]
     fn read<'a>(
         &self,
@@ -520,8 +519,8 @@ impl Member {
         shape: &Shape,
     ) -> Result<(), JsonError> {
         let token = reader.token();
-        // Each value that is mostly met is taken apart from the others: so it goes from registers to its place in the
-        // record. Where it is one of several that meet in memory, its move waits for the stores before it.
+        // Each frequent kind of value has a branch of its own, so that it goes from registers to its place in the
+        // record. If several kinds met in memory, the move would wait for the stores before it.
         match token {
             Some(b'"') => {
                 if let Some(text) = reader.plain_text() {
@@ -554,7 +553,7 @@ impl Member {
             token => {
                 let start = reader.at();
                 let value = reader.value_at(token)?;
-                // What is asked for may stand in a text that is JSON itself.
+                // Members that are read may stand in a text that is JSON itself.
                 if let (FieldValue::Json(text), false) = (value, self.tree.members.is_empty())
                     && text.trim_ascii_start().starts_with(['{', '['])
                 {
@@ -567,7 +566,8 @@ impl Member {
         Ok(())
     }
 
-    /// Reads an object or an array: what is asked for of its members or elements, and the whole of it.
+    /// Reads the members or elements of an object or an array that have roles, and the whole of it if it has one
+    /// itself.
     #[inline(never)]
     fn read_nested<'a>(
         &self,
@@ -585,7 +585,7 @@ impl Member {
                 return Ok(FieldValue::Missing);
             }
             b'[' if has_members => self.tree.read_array(reader, raw, shape)?,
-            // Every element is a value of the field's.
+            // Every element is a value of the field, so all of them must be JSON.
             b'[' if !self.roles.is_empty() => return reader.array(),
             _ => {
                 return Ok(if bracket == b'{' {
@@ -602,7 +602,7 @@ impl Member {
         })
     }
 
-    /// An object that may be the record itself keeps its text.
+    /// Returns an object's value, which keeps its text if it may be the record itself.
     fn object<'a>(
         &self,
         object: FieldValue<'a>,
@@ -613,7 +613,7 @@ impl Member {
         if wrapped { FieldValue::Array(before.until(behind)) } else { object }
     }
 
-    // One call less for each member: it is small where the member is one field.
+    // Inlined to save a call for each member. It is small if the member is one field.
     #[inline(always)]
     fn take<'a>(&self, value: FieldValue<'a>, raw: &mut RawEvent<'a>, shape: &Shape) {
         let repeated = self.identity.is_some_and(|identity| raw.is_repeated(identity));
@@ -623,7 +623,7 @@ impl Member {
         }
     }
 
-    /// Takes a value for all that the member is.
+    /// Sets a value for every role of the member.
     #[inline(never)]
     fn take_each<'a>(&self, repeated: bool, value: FieldValue<'a>, raw: &mut RawEvent<'a>, shape: &Shape) {
         for role in &self.roles {
@@ -657,8 +657,8 @@ impl Member {
         }
     }
 
-    /// Reads an OTLP value: an object whose one member is named by the value's type. Arrays count with their first
-    /// value that says something, as repeated headers do; where they are keys, all of them are secrets.
+    /// Reads an OTLP value, which is an object whose one member is named by the value's type. Arrays count with their
+    /// first value that isn't empty, as repeated headers do. If they are keys, all of their values are secrets.
     fn read_typed<'a>(
         &self,
         reader: &mut JsonReader<'a>,
@@ -681,8 +681,8 @@ impl Member {
     }
 }
 
-/// The rank of what may be the record itself. Texts that may hold JSON go before objects and arrays, which may be the
-/// agent's own, such as Filebeat's `log`. Other texts hold no record.
+/// The rank of a value that may hold the record itself. Texts that may hold JSON go before objects and arrays, which
+/// may be the agent's own, such as Filebeat's `log`. Other texts hold no record.
 fn wrapped_rank(rank: u8, value: FieldValue<'_>) -> Option<u8> {
     const OF_AGENTS: u8 = 1 << 7;
     let text = match value {
@@ -700,7 +700,7 @@ fn wrapped_rank(rank: u8, value: FieldValue<'_>) -> Option<u8> {
     }
 }
 
-/// Returns whether a value is one of those that a condition names.
+/// Returns whether a value is one of those that a condition allows.
 fn meets(condition: &Condition, value: FieldValue<'_>) -> bool {
     let mut buffer = String::new();
     let text = match value {
@@ -710,7 +710,7 @@ fn meets(condition: &Condition, value: FieldValue<'_>) -> bool {
     text.is_some_and(|text| condition.is.iter().any(|pattern| pattern.matches(text)))
 }
 
-/// The value, or the values, of an OTLP value; those of arrays within arrays as if they weren't nested.
+/// Adds the values of an OTLP value. Those of arrays within arrays come as if they weren't nested.
 fn typed_values<'a>(
     reader: &mut JsonReader<'a>,
     values: &mut Vec<FieldValue<'a>>,
@@ -735,7 +735,7 @@ fn typed_values<'a>(
     Ok(())
 }
 
-/// The values of `{"values": [{"stringValue": "…"}, …]}`.
+/// Adds the values of an OTLP array, which stand in its member `values`.
 fn typed_array<'a>(
     reader: &mut JsonReader<'a>,
     values: &mut Vec<FieldValue<'a>>,
@@ -768,7 +768,7 @@ fn same(name: &str, other: &str, case_folded: bool) -> bool {
     if case_folded { name.eq_ignore_ascii_case(other) } else { name == other }
 }
 
-/// One of 64 bits by length and first letter, in either case.
+/// One of 64 bits, chosen by a name's length and its first letter, in either case.
 #[inline]
 fn filter_bit(name: &[u8]) -> u64 {
     let first = name.first().map_or(0, |byte| usize::from(byte | 0x20));

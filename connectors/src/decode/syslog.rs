@@ -1,11 +1,12 @@
-//! JSON behind what syslog puts before a message: HAProxy and NGINX send their logs so, and a relay may keep it.
+//! JSON behind the head that syslog puts before a message. HAProxy and NGINX send their logs so, and a relay may keep
+//! it.
 //!
 //! ```text
 //! <134>Nov 20 12:44:15 gw-1 haproxy[7]: {..}                RFC 3164; rsyslog's files lack the number
 //! 2025-11-20T12:44:15.123+00:00 gw-1 nginx: @cee: {..}       rsyslog's files
 //! <134>1 2025-11-20T12:44:15.123Z gw-1 haproxy 7 - - {..}    RFC 5424
 //! ```
-//! Nothing in such a head is a caller's: it ends before the first bracket of JSON.
+//! Such a head ends before the first bracket of JSON, so callers can't write any of it.
 //!
 //! Limit: a head of 512 bytes.
 
@@ -13,7 +14,7 @@ use crate::time::rfc3339;
 
 const HEAD_BYTES: usize = 512;
 
-/// The JSON behind a head of syslog's; nothing if there is no such head.
+/// The JSON behind a head of syslog's, or `None` if there is no such head.
 pub(super) fn json_behind_syslog(line: &str) -> Option<&str> {
     if !matches!(line.as_bytes().first()?, b'<' | b'0'..=b'9' | b'A'..=b'Z') {
         return None;
@@ -30,7 +31,7 @@ pub(super) fn json_behind_syslog(line: &str) -> Option<&str> {
     is_head.then_some(json)
 }
 
-/// `Nov 20 12:44:15 gw-1 haproxy[7]: `, also without the host, or with a time of RFC 3339.
+/// Returns whether a head is like `Nov 20 12:44:15 gw-1 haproxy[7]: `. The host may lack, and the time may be RFC 3339.
 fn is_rfc3164(head: &str) -> bool {
     let bytes = head.as_bytes();
     let words = if bytes.first().is_some_and(u8::is_ascii_digit) {
@@ -53,7 +54,7 @@ fn is_rfc3164(head: &str) -> bool {
     words.ends_with(':') && words.split_ascii_whitespace().count() <= 2 && !words.contains('"')
 }
 
-/// `2025-11-20T12:44:15.123Z gw-1 haproxy 7 - - `, behind the version.
+/// Returns whether a head is like `2025-11-20T12:44:15.123Z gw-1 haproxy 7 - - `, behind the version.
 fn is_rfc5424(head: &str) -> bool {
     let mut words = head.splitn(6, ' ');
     let is_time = words.next().is_some_and(|time| time == "-" || rfc3339(time.as_bytes()).is_some());

@@ -1,28 +1,28 @@
-//! The account of what was odd about records although their calls count.
+//! Counts oddities of records whose calls count all the same.
 
 use super::raw::{EventField, FIELDS};
 
-/// Rules that a list of `keys.from` has at most.
+/// The maximum of rules in a list of `keys.from`.
 pub const KEY_RULES: usize = 8;
 
-/// The account of records besides events and dead letters, summed over those of a [`Decoded`](super::Decoded).
+/// Counts of records besides events and dead letters, summed over those of a [`Decoded`](super::Decoded).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tally {
-    /// Records that are none of calls, as `[source.only]` or the format says.
+    /// Records that aren't calls, by `[source.only]` or by their format.
     pub passed_over: u64,
-    /// Events whose identity stands twice with different values: they count under `conflicting`.
+    /// Events whose identity stands twice with different values, which count under `conflicting`.
     pub conflicting: u64,
-    /// Events of records with an unescaped quote, read by the order of their names.
+    /// Events of records with an unescaped quote, which were read by the order of their names.
     pub recovered: u64,
-    /// Events without a key: they count under `anonymous`.
+    /// Events without a key, which count under `anonymous`.
     pub keyless: u64,
-    /// Events whose key was found by a rule of `keys.from`, by the rule's place there.
+    /// Events whose key was found by a rule of `keys.from`, by the rule's index there.
     pub found_by: [u64; KEY_RULES],
     /// Events with a field that can't be read, by field.
     pub(super) unread: [u64; FIELDS],
 }
 
-/// Fields without which a call counts, in the order in which they are told.
+/// Fields without which a call counts, in the order in which they are reported.
 const OPTIONAL: [EventField; 13] = [
     EventField::RequestId,
     EventField::Key,
@@ -53,17 +53,17 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// The fields that couldn't be read in some event, with the number of these events; in a fixed order.
+    /// Iterates over the fields that couldn't be read in some event, with the number of these events, in a fixed order.
     pub fn unread(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.optional().filter(|(_, events)| *events > 0)
     }
 
-    /// All fields that may be unknown, with the number of events in which they couldn't be read.
+    /// Iterates over all fields that may be unknown, with the number of events in which they couldn't be read.
     pub fn optional(&self) -> impl Iterator<Item = (&'static str, u64)> {
         OPTIONAL.into_iter().map(|name| (name.label(), self.unread[name as usize]))
     }
 
-    /// Adds another account.
+    /// Adds the counts of another tally.
     pub fn add(&mut self, other: &Self) {
         self.passed_over += other.passed_over;
         self.conflicting += other.conflicting;
@@ -81,7 +81,7 @@ pub(super) struct Unread(u32);
 const _: () = assert!(FIELDS <= 32);
 
 impl Unread {
-    /// The value, or `unknown` where it can't be read.
+    /// Returns the value, or `unknown` if it can't be read, which is noted.
     #[inline]
     pub(super) fn or<T, E>(&mut self, name: EventField, read: Result<T, E>, unknown: T) -> T {
         read.unwrap_or_else(|_| {
@@ -90,7 +90,7 @@ impl Unread {
         })
     }
 
-    /// Returns whether there are none.
+    /// Returns whether every field could be read.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.0 == 0

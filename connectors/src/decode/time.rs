@@ -1,8 +1,8 @@
-//! Event times: epochs in four units and the texts of [`crate::time`], all to milliseconds since the epoch, rounded
-//! down.
+//! Reads event times, which are epochs in four units or texts of [`crate::time`]. They become milliseconds since the
+//! epoch, rounded down.
 //!
-//! Accepted: from 2000-01-01 (inclusive) to 2200-01-01 (exclusive), UTC. Whether a time lies too far in the
-//! future is judged elsewhere, against the tick.
+//! Times from 2000-01-01 (inclusive) to 2200-01-01 (exclusive), UTC, are accepted. Those that lie too far in the future
+//! are judged elsewhere, against the tick.
 
 use keytide_config::{Field, Source, TimePattern, Unit, Zone};
 use keytide_dataflow::model::EventTime;
@@ -18,7 +18,7 @@ const EARLIEST_MS: i64 = 946_684_800_000;
 /// 2200-01-01T00:00:00Z.
 const END_MS: i64 = 7_258_118_400_000;
 
-/// How a source's times are read.
+/// Reads the times of one field of a source.
 pub(super) struct TimeReader {
     unit: Unit,
     pattern: Option<TimePattern>,
@@ -26,7 +26,8 @@ pub(super) struct TimeReader {
 }
 
 impl TimeReader {
-    /// How the times of `field` are read, where it is mapped. `unit` is that of the mapped field, or else of the format.
+    /// Returns a reader of the times of `field`, if it is mapped. `unit` is that of the mapped field, or else of the
+    /// format.
     pub(super) fn new(source: &Source, field: Option<&Field>, unit: Unit) -> Self {
         Self {
             unit,
@@ -35,10 +36,10 @@ impl TimeReader {
         }
     }
 
-    /// Reads a time in `unit`, a unit of the field's place, else in the source's.
+    /// Reads a time in `unit`, a unit of the field's place, or else in the source's.
     ///
-    /// What a unit says comes first, and what can mean only one thing is read whatever the unit is: a record must not
-    /// be lost because a gateway writes its times in another form than it used to. A pattern is taken at its word.
+    /// The form of the unit is tried first, then every form that has only one meaning. So no record is lost because a
+    /// gateway writes its times in another form than it used to. A configured pattern allows no other form.
     fn ms(&self, text: &str, unit: Option<Unit>) -> Result<i64, Fault> {
         if let (None, Some(pattern)) = (unit, &self.pattern) {
             let fault = Fault::new("time", "must be of the configured format");
@@ -57,7 +58,7 @@ impl TimeReader {
             Unit::Clf => return self.text(text, clf),
         };
         if let Some(number) = Decimal::parse(text) {
-            // Beyond u64 or below zero is a number, only out of range.
+            // Below zero or beyond u64 it is still a number, which is out of range.
             return Ok(number.floor(shift).and_then(|ms| i64::try_from(ms).ok()).unwrap_or(i64::MIN));
         }
         parse(text.as_bytes(), &self.zone, Dates::Refused)
@@ -72,10 +73,10 @@ impl TimeReader {
     }
 }
 
-/// The event time that `value` states, in `unit` where its place has one of its own.
+/// The event time that `value` states, in `unit` if its place has one of its own.
 ///
 /// # Errors
-/// If it is missing, malformed, or out of range.
+/// Returns a fault if it is missing, malformed, or out of range.
 pub(super) fn event_time(
     value: FieldValue<'_>,
     reader: &TimeReader,
@@ -95,7 +96,7 @@ pub(super) fn event_time(
     }
 }
 
-/// The same in microseconds since the epoch, as far as a number states them; nothing if it can't be read.
+/// The event time in microseconds since the epoch, as far as a number states them, or `None` if it can't be read.
 pub(super) fn event_time_us(
     value: FieldValue<'_>,
     reader: &TimeReader,
@@ -110,7 +111,7 @@ pub(super) fn event_time_us(
         Unit::Nanos => -3,
         Unit::Rfc3339 | Unit::Clf => return Some(ms * 1_000),
     };
-    // Text in a numeric unit, or a number whose unit was told otherwise, has milliseconds.
+    // A text in a numeric unit, or a number whose unit its size decided, has milliseconds.
     let us = Decimal::parse(value.text(buffer).ok()??).and_then(|number| number.floor(shift));
     Some(us.filter(|us| us / 1_000 == ms).unwrap_or(ms * 1_000))
 }

@@ -1,42 +1,42 @@
-//! Lines of a template that escapes nothing: read by the order of the names in them.
+//! Reads lines of a template that escapes nothing, by the order of the names in them.
 //!
 //! Amazon API Gateway and NGINX (`escape=none`) put a caller's user agent between the template's quotes as it is. So a
-//! quote in it makes the line no JSON, and a caller could go unmetered with one character. The template's own quotes are
-//! told from a caller's by what stands around them: a value's end is followed by a comma and the next name, `,"name":`,
-//! or by the end of the line.
+//! line with a quote in it isn't JSON, and a caller could go unmetered with one character. The template's own quotes
+//! differ from a caller's by what stands around them. A value's end is followed by a comma and the next name,
+//! `,"name":`, or by the end of the line.
 //!
 //! ```text
 //! {"userAgent":"My "special" agent \ x","apiKeyId":"k1"}
 //!  └── name ──┘ └────── value ───────┘ └── name ──┘
 //! ```
 //! A caller that knows the template can write names of its own into its value. Then these names stand twice in the
-//! line, and [`super::shape`] finds that the record's identity does: the call counts under `conflicting`.
+//! line. [`super::shape`] finds that the record's identity does, and the call counts under `conflicting`.
 //!
-//! In such a line a backslash is a backslash. Time is linear in the line's length.
+//! In such a line a backslash is no escape. Time is linear in the line's length.
 
 use std::fmt::Write as _;
 
 use super::reader::JsonReader;
 
-/// Why a line of a template isn't read.
+/// The reason of a template's line that can't be read.
 pub(super) const UNESCAPED: &str = "unescaped: a value holds a quote that the log's template doesn't escape, and the names in the line don't tell \
      where it ends";
 
-/// Bytes of a member's name.
+/// The most bytes of a member's name.
 const NAME_BYTES: usize = 64;
 
-/// The form of the JSON that is made of a line.
+/// The nesting of the JSON that is made of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum MendedForm {
     Nested,
-    /// All members stand in one object: a caller's brackets hide nothing.
+    /// All members stand in one object, so that a caller's brackets hide nothing.
     Flat,
 }
 
-/// The line as well-formed JSON, if it looks like a record of a template.
+/// Writes the line as well-formed JSON, if it looks like a record of a template.
 ///
 /// # Errors
-/// If it looks like one and can't be read.
+/// Returns the reason if it looks like one and can't be read.
 pub(super) fn mend(line: &str, form: MendedForm) -> Result<Option<String>, &'static str> {
     let bytes = line.as_bytes();
     if !(bytes.first() == Some(&b'{') && bytes.last() == Some(&b'}')) || bytes.len() < 2 {
@@ -58,14 +58,14 @@ pub(super) fn mend(line: &str, form: MendedForm) -> Result<Option<String>, &'sta
     }
 }
 
-/// A name with the colon behind it: where its quote stands, and where its value begins.
+/// The offsets of a name's quotes, and of the value behind the colon.
 struct MemberSpan {
     start: usize,
     name_end: usize,
     value: usize,
 }
 
-/// The names of a line, one after the other: `"name":` behind a bracket or a comma.
+/// Iterates over the names of a line. A name is `"name":` behind a bracket or a comma.
 struct MemberNames<'a> {
     line: &'a str,
     at: usize,
@@ -102,7 +102,7 @@ fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$' | b'@' | b':' | b'/')
 }
 
-/// Writes a member whose value ends before `end`, and what of the template's structure follows it.
+/// Writes a member whose value ends before `end`, and the commas and brackets of the template that follow it.
 fn write_member(
     line: &str,
     member: &MemberSpan,
@@ -124,7 +124,7 @@ fn write_member(
     }
     let (value, structure) = match value.strip_prefix('"') {
         Some(inner) => {
-            // The last quote behind which there is nothing but structure.
+            // The value ends with the last quote, behind which there are only commas and brackets.
             let close = inner.rfind('"')?;
             write_text(&inner[..close], json);
             ("", &inner[close + 1..])
@@ -141,7 +141,7 @@ fn write_member(
             _ => write_text(value, json),
         }
     }
-    // A caller's closing bracket and opening one don't divide the line: it is one record.
+    // Brackets that a caller closes and opens don't divide the line, which is one record.
     let structure: String = structure.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     match (structure.as_str(), is_last) {
         ("", _) => return None,
@@ -160,8 +160,9 @@ fn write_member(
     Some(())
 }
 
-/// Writes a member of an object that holds all members. A value is a text up to its last quote, a number or a word up to the
-/// structure behind it; brackets alone, and what else isn't JSON, are a caller's, and say nothing.
+/// Writes a member of an object that holds all members. A value is a text up to its last quote, or a number or a word
+/// up to the comma or bracket behind it. Brackets alone are a caller's and are left out. Anything else that isn't JSON
+/// becomes null.
 fn write_flat(name: &str, value: &str, is_last: bool, json: &mut String) {
     if value.starts_with(['{', '[']) && !is_last {
         return;
@@ -180,7 +181,7 @@ fn write_flat(name: &str, value: &str, is_last: bool, json: &mut String) {
     json.push(if is_last { '}' } else { ',' });
 }
 
-/// Writes a text in which a backslash is a backslash.
+/// Writes a text in which a backslash is no escape.
 fn write_text(text: &str, json: &mut String) {
     json.push('"');
     for c in text.chars() {

@@ -1,17 +1,17 @@
-//! One value of a record, borrowed from the message: its text keeps its escapes until somebody reads it.
+//! Values of records, borrowed from the message. Texts keep their escapes until they are read.
 
 /// One value as it stands in the message.
-// In three whole words: with a flag beside a tag of one byte, what is behind the tag is moved by words that begin at its
-// second byte, and each such move waits for the stores before it.
+// The tag fills a whole word. Behind a tag of one byte, the rest would be moved by words from the second byte on. Each
+// such move would wait for the stores before it.
 #[repr(u64)]
 #[derive(Clone, Copy, Default)]
 pub(super) enum FieldValue<'a> {
     #[default]
     Missing,
-    /// `true` or `false`; the former is what a gateway logs for a bare query argument.
+    /// `true` or `false`. A gateway logs `true` for a query argument without a value.
     Flag(bool),
     Number(&'a str),
-    /// Text without escapes.
+    /// Text that has no escapes.
     Plain(&'a str),
     /// Text with the escapes of a JSON text.
     Json(&'a str),
@@ -19,17 +19,17 @@ pub(super) enum FieldValue<'a> {
     Log(&'a str),
     /// A query argument as it stands in the query, percent-encoded, in a JSON text.
     Argument(&'a str),
-    /// A JSON array, brackets included; what a gateway logs for a repeated header.
+    /// A JSON array, brackets included, as a gateway logs a repeated header.
     Array(&'a str),
     Object,
 }
 
-/// A value of a type that its field can't have.
+/// The error of a value whose type its field can't have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WrongType;
 
 impl<'a> FieldValue<'a> {
-    /// Returns whether it says nothing: absent, null, `""` or `-`.
+    /// Returns whether it is absent, null, `""` or `-`.
     pub(super) fn is_empty(self) -> bool {
         matches!(self, Self::Missing | Self::Plain("" | "-"))
     }
@@ -38,7 +38,7 @@ impl<'a> FieldValue<'a> {
         !self.is_empty() && matches!(self, Self::Number(_) | Self::Plain(_) | Self::Json(_))
     }
 
-    /// The value's text as it stands in the message, escapes and all.
+    /// The value's text as it stands in the message, still escaped.
     pub(super) fn verbatim(self) -> &'a str {
         match self {
             Self::Missing | Self::Flag(_) | Self::Object => "",

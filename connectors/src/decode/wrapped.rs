@@ -1,15 +1,15 @@
-//! Lines of text in what log agents and containers put around them: a member of a JSON record, a text of JSON, a line of
-//! a container's log.
+//! Takes lines of text out of the wrappers that log agents and containers put around them. A wrapper is a member of a
+//! JSON record, a text of JSON, or a line of a container's log.
 //!
 //! ```text
 //! {"log":"192.0.2.7 - - [..] \"GET / HTTP/1.1\" 200 5\n","stream":"stdout"}
 //! "192.0.2.7 - - [..] ..."
 //! 2025-11-20T12:44:15.123456789Z stdout F 192.0.2.7 - - [..] ...
 //! ```
-//! Up to 4 of them may be around each other, and an array may hold many.
+//! Up to 4 wrappers may be around each other, and an array may hold many.
 //!
-//! A line may begin with a quote or a bracket of its own, so either is taken for a wrapper only where the message is one
-//! whole value of JSON. A record without a text where `unwrap` of the source says is a dead letter.
+//! A line may begin with a quote or a bracket of its own. So it is taken for a wrapper only if the message is one whole
+//! value of JSON. A record without a text at the places that `unwrap` of the source names is a dead letter.
 
 use std::ops::ControlFlow;
 
@@ -30,7 +30,7 @@ pub(super) struct WrappedLines {
 }
 
 impl WrappedLines {
-    /// `lines` reads what is wrapped.
+    /// Wraps `lines`, which reads the text in the wrappers.
     pub(super) fn new(lines: Box<dyn RecordReader>, source: &Source) -> Self {
         Self { lines, places: source.unwrap.iter().chain(&source.records).cloned().collect() }
     }
@@ -43,7 +43,7 @@ impl RecordReader for WrappedLines {
             return lines.read_apart(line, outer, ledger);
         }
         let is_wrapped = match text.trim_ascii_start() {
-            // A line may begin with a quote, too: a wrapper is one text and no more.
+            // A line may begin with a quote, too, but a wrapper is one text and no more.
             [b'"', ..] => is_one_value(&carried(text)),
             [b'{', rest @ ..] => rest.trim_ascii_start().first() == Some(&b'"'),
             [b'[', rest @ ..] => {
@@ -89,7 +89,7 @@ impl ObjectVisitor for LineWrappers<'_, '_> {
             }
             return Ok(ControlFlow::Continue(()));
         }
-        // Where nothing is asked for, it must be JSON all the same.
+        // All of the record must be JSON, even if it has none of the places.
         let _ = at(&mut record, &[String::new()])?;
         ledger.refuse(&text[start..reader.at()], NO_LINE.to_owned());
         Ok(ControlFlow::Continue(()))
@@ -107,7 +107,8 @@ impl ObjectVisitor for LineWrappers<'_, '_> {
         };
         let line = restored(line);
         let line = container_line(&line).unwrap_or(&line);
-        // Docker's record as Filebeat's text, say: all of it must be JSON, as no line is.
+        // The text may be a wrapper again, such as Docker's record in Filebeat's. All of it must be JSON, as no line
+        // is.
         let text = std::str::from_utf8(line).ok().filter(|text| {
             self.depth < WRAPPERS && text.trim_ascii_start().starts_with(['{', '[']) && is_one_value(text)
         });
@@ -120,14 +121,14 @@ impl ObjectVisitor for LineWrappers<'_, '_> {
 }
 
 impl LineWrappers<'_, '_> {
-    /// Takes off what is within a wrapper.
+    /// Takes off the wrappers within a wrapper.
     fn within(&mut self, text: &str, ledger: &mut Ledger<'_>) {
         let Self { lines, places, outer, depth } = self;
         walk(text, ledger, &mut LineWrappers { lines, places, outer: *outer, depth: *depth + 1 });
     }
 }
 
-/// Why a wrapper is refused.
+/// The reason of a record without a line.
 const NO_LINE: &str = "not a line: a JSON record without a text where `unwrap` says";
 
 /// Returns the value behind a pointer in the object at which the reader stands.

@@ -2,9 +2,9 @@
 //!
 //! `type time elb client:port target:port t1 t2 t3 status target_status received sent "request" "agent" ...`
 //!
-//! * What follows the agent is passed over, so that new fields at the end don't matter.
-//! * The time is when the answer was sent. The latency is the sum of the three times, unknown where one of them is -1.
-//! * The trace id is no request id: a caller may choose it. Equal lines are different calls.
+//! * Fields behind the agent are passed over, so that new fields at the end don't matter.
+//! * The time is when the answer was sent. The latency is the sum of the three times, or unknown if one of them is -1.
+//! * The trace id is no request id, because a caller may choose it. Equal lines are different calls.
 
 use keytide_config::Unit;
 
@@ -14,7 +14,7 @@ use crate::time::rfc3339;
 
 const TYPES: [&str; 6] = ["http", "https", "h2", "grpcs", "ws", "wss"];
 
-/// Whether a line looks like one of these logs.
+/// Returns whether a line looks like one of these logs.
 pub(super) fn is_like(line: &str) -> bool {
     let mut words = line.splitn(3, ' ');
     let time = |word: Option<&str>| word.is_some_and(|word| rfc3339(word.as_bytes()).is_some());
@@ -60,8 +60,8 @@ pub(super) fn read<'a>(line: &'a str, values: &'a mut Values) -> Result<RawEvent
     Ok(raw)
 }
 
-/// The quoted request at the start, and what follows it. A URL holds no blanks, so a quote within it that isn't escaped
-/// doesn't end the request.
+/// Splits off the quoted request at the start. A URL holds no blanks, so a quote within it that isn't escaped doesn't
+/// end the request.
 fn request(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('"')?;
     let is_end = |at: &usize| {
@@ -80,7 +80,7 @@ fn request(text: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// The sum of some numbers of seconds, in microseconds.
+/// Adds numbers of seconds and returns the sum in microseconds.
 fn sum(timers: [&str; 3]) -> Option<u64> {
     timers.iter().try_fold(0_u64, |sum, timer| sum.checked_add(Decimal::parse(timer)?.round(6)?))
 }

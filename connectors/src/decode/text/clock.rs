@@ -1,10 +1,10 @@
-//! Times that a line has in parts, or in a format of its own. A time without a zone is in the source's.
+//! Reads times that a line has in parts, or in a format of its own. A time without a zone is in the source's.
 
 use keytide_config::{TimePart, Zone};
 
 use crate::time::{DAY_S, days, month, of_day, signed};
 
-/// What the parts of a time say.
+/// The parts of a time that were read so far.
 #[derive(Clone, Copy, Default)]
 pub(super) struct TimeParts {
     year: Option<i64>,
@@ -16,13 +16,13 @@ pub(super) struct TimeParts {
     minute: i64,
     second: i64,
     nanos: i32,
-    /// `None`: the zone's.
+    /// Seconds east of UTC, or `None` for the source's zone.
     offset_seconds: Option<i64>,
     epoch_seconds: Option<i64>,
 }
 
 impl TimeParts {
-    /// Reads `text`, which must be what `parts` say and nothing more.
+    /// Reads `text`, which must consist of `parts` and nothing more.
     pub(super) fn read(&mut self, parts: &[TimePart], text: &str) -> Option<()> {
         let mut rest = text.as_bytes();
         for part in parts {
@@ -65,19 +65,19 @@ impl TimeParts {
         rest.is_empty().then_some(())
     }
 
-    /// Reads digits behind the point of the second.
+    /// Reads the digits behind the point of the second.
     pub(super) fn read_fraction(&mut self, text: &str) -> Option<()> {
         let mut rest = text.as_bytes();
         self.nanos = fraction(&mut rest)?;
         rest.is_empty().then_some(())
     }
 
-    /// The milliseconds of the second.
+    /// The milliseconds within the second.
     pub(super) fn fraction_ms(&self) -> i64 {
         i64::from(self.nanos / 1_000_000)
     }
 
-    /// The time in milliseconds since the epoch.
+    /// Returns the time in milliseconds since the epoch.
     pub(super) fn ms(&self, zone: &Zone) -> Option<i64> {
         let seconds = match (self.epoch_seconds, self.offset_seconds) {
             (Some(seconds), _) => seconds,
@@ -87,7 +87,7 @@ impl TimeParts {
         Some(seconds * 1_000 + self.fraction_ms())
     }
 
-    /// Seconds since the epoch, as if in UTC.
+    /// Returns seconds since the epoch, as if the time were in UTC.
     fn civil_seconds(&self) -> Option<i64> {
         let year = self.year?;
         let date = match self.day_of_year {
@@ -106,7 +106,7 @@ impl TimeParts {
     }
 }
 
-/// A number of one to `most` digits; one blank may stand for its first.
+/// Reads a number of one to `most` digits. One blank may stand for its first digit.
 fn digits(rest: &mut &[u8], most: usize) -> Option<i64> {
     let padded = rest.strip_prefix(b" ").filter(|_| most == 2);
     let most = if padded.is_some() { most - 1 } else { most };
@@ -117,7 +117,7 @@ fn digits(rest: &mut &[u8], most: usize) -> Option<i64> {
     (length > 0).then_some(number)
 }
 
-/// A month's English name, in full or its first three letters.
+/// Reads a month's English name, in full or its first three letters.
 fn month_name(rest: &mut &[u8]) -> Option<i64> {
     const ENDS: [&[u8]; 12] =
         [b"uary", b"ruary", b"ch", b"il", b"", b"e", b"y", b"ust", b"tember", b"ober", b"ember", b"ember"];
@@ -130,7 +130,7 @@ fn month_name(rest: &mut &[u8]) -> Option<i64> {
     (end.is_empty() || end == *in_full).then_some(month)
 }
 
-/// Nanoseconds of digits behind a point; those beyond nine are cut.
+/// Reads the nanoseconds of digits behind a point. Digits beyond nine are cut.
 fn fraction(rest: &mut &[u8]) -> Option<i32> {
     let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, left) = rest.split_at(length);

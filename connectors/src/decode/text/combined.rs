@@ -1,11 +1,11 @@
-//! The combined log line of NGINX and Apache httpd:
-//! `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-agent}i"`, one record a line; what follows is ignored.
+//! The combined log line of NGINX and Apache httpd, one record a line:
+//! `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-agent}i"`. Further fields are ignored.
 //!
-//! * Its times have a resolution of one second and it has no request id: equal lines are different calls.
+//! * Its times have a resolution of one second and it has no request id, so equal lines are different calls.
 //! * `%u` may hold spaces: it ends where ` [time] "` follows. Quotes in a field are escaped by the server.
 //! * A request line that isn't HTTP (`-`, the bytes of a TLS handshake) is a call of method `OTHER` and route `-`.
-//! * A line whose quotes don't add up, as `escape=none` writes them, is read as a line of a pattern: what is uncertain is
-//!   unknown.
+//! * A line whose quotes don't add up, as `escape=none` writes them, is read as a line of a pattern. Its uncertain
+//!   fields are unknown.
 //! * There are no headers; a rule `query:NAME` reads the path's query, `user` reads `%u`.
 
 use keytide_config::{LinePattern, Source};
@@ -14,7 +14,7 @@ use super::pattern::Matcher;
 use super::{EventField, Fault, FieldValue, RawEvent, log, quoted, set_request};
 use crate::time::clf;
 
-/// Bytes of `17/May/2015:10:05:03 +0000`.
+/// The length of a time, such as `17/May/2015:10:05:03 +0000`.
 const TIME_BYTES: usize = 26;
 
 /// Splits a line into its fields.
@@ -51,18 +51,18 @@ pub(super) fn read(line: &str) -> Result<RawEvent<'_>, Fault> {
     Ok(raw)
 }
 
-/// What reads lines of a server that doesn't escape.
+/// Returns a matcher for lines of a server that doesn't escape.
 pub(super) fn unescaped(source: &Source) -> Option<Matcher> {
     const PATTERN: &str = r#"%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i""#;
     Some(Matcher::new(&LinePattern::parse(PATTERN).ok()?, source))
 }
 
-/// Whether a line has the time of a combined one, and ends as one.
+/// Returns whether a line has the time of a combined one, and ends as one.
 pub(super) fn is_like(line: &str) -> bool {
     line.ends_with('"') && line.split_once(' ').is_some_and(|(_, rest)| split_time(rest).is_some())
 }
 
-/// User, time, and what follows the time's bracket and a space.
+/// Splits a text into user, time, and the rest behind the time's bracket and a space.
 fn split_time(text: &str) -> Option<(&str, &str, &str)> {
     memchr::memmem::find_iter(text.as_bytes(), b" [").find_map(|at| {
         let (user, rest) = (&text[..at], &text[at + 2..]);

@@ -1,16 +1,18 @@
-//! HAProxy's HTTP log (`option httplog`, and `option httpslog`, which has more behind it), with or without what syslog
-//! puts before it:
+//! HAProxy's HTTP log, by `option httplog` or by `option httpslog`, which has more behind it. The head that syslog puts
+//! before it may lack:
 //!
 //! `client:port [accept_date] frontend backend/server TR/Tw/Tc/Tr/Ta status bytes cookie cookie flags a/f/b/s/r q/b
 //! {request headers} {response headers} "request"`
 //!
-//! * Bytes beyond printable ASCII, quotes, and in captured headers braces and bars, are written as `#` and two digits.
-//! * The time is when the request was accepted. It has no zone: that of its host is the source's `zone`, by default UTC.
-//! * The latency is `Ta`; -1 is unknown, also a status of -1; a `+` before numbers (`option logasap`) is passed over.
-//! * A rule `field:/request_headers/0` reads the first captured header of the request, `field:/response_headers/0` of the
-//!   answer: the log says no names. Where only one of the two groups is there, it is the request's.
-//! * A long line is cut off, be it within the request or a header before it: what is there is read. Where a key may be
-//!   cut off, the call counts under `conflicting`.
+//! * Quotes and bytes beyond printable ASCII, and in captured headers braces and bars, are `#` and two digits.
+//! * The time is when the request was accepted. Its zone is that of the host, which the source's `zone` names, by
+//!   default UTC.
+//! * The latency is `Ta`. A latency or a status of -1 is unknown. A `+` before numbers (`option logasap`) is passed
+//!   over.
+//! * A rule `field:/request_headers/0` reads the first captured header of the request, `field:/response_headers/0` of
+//!   the answer, because the log has no names. If only one of the two groups is there, it is the request's.
+//! * A long line may be cut off, within the request or a header before it. The fields that are there are read. If a key
+//!   may be cut off, the call counts under `conflicting`.
 //! * Lines of `option tcplog` are no calls, and dead letters.
 
 use keytide_config::{KeyFrom, KeyRules, Unit, Zone};
@@ -18,13 +20,13 @@ use keytide_config::{KeyFrom, KeyRules, Unit, Zone};
 use super::{EventField, Fault, FieldValue, RawEvent, log, request_line, set_request};
 use crate::time::{Dates, parse};
 
-/// `06/Feb/2009:12:14:14.655`.
+/// The length of a time, such as `06/Feb/2009:12:14:14.655`.
 const TIME_BYTES: usize = 24;
 
-/// Where rules of `[keys].from` look.
+/// The places at which rules of `[keys].from` look.
 #[derive(Default)]
 pub(super) struct Captures {
-    /// The rule, whether it looks at headers of the request, and the header's place.
+    /// Each has the rule, true if it is a header of the request, and the header's index.
     headers: Vec<(u16, bool, usize)>,
     arguments: Vec<String>,
 }
@@ -50,12 +52,12 @@ impl Captures {
     }
 }
 
-/// Whether a line has the time of one of these logs.
+/// Returns whether a line has the time of one of these logs.
 pub(super) fn is_like(line: &str) -> bool {
     head(line).is_some()
 }
 
-/// The line with `\xHH` for HAProxy's `#HH`.
+/// Replaces HAProxy's `#HH` by `\xHH`.
 pub(super) fn unescaped<'a>(line: &'a str, buffer: &'a mut String) -> &'a str {
     if !line.contains(['#', '\\']) {
         return line;
@@ -80,7 +82,7 @@ pub(super) fn unescaped<'a>(line: &'a str, buffer: &'a mut String) -> &'a str {
     buffer
 }
 
-/// Client and port, the time, and what follows it.
+/// Splits a line into client and port, the time, and the rest behind it.
 fn head(line: &str) -> Option<(&str, &str, &str)> {
     memchr::memmem::find_iter(line.as_bytes(), b" [").find_map(|at| {
         let time = line.get(at + 2..at + 2 + TIME_BYTES)?;
@@ -112,7 +114,7 @@ pub(super) fn read<'a>(line: &'a str, captures: &Captures) -> Result<RawEvent<'a
     }
     let total = timers.rsplit_once('/').map_or(timers, |(_, total)| total);
     let (groups, request) = rest.split_at(rest.find('"').unwrap_or(rest.len()));
-    // What a caller sent holds no quote as it is: it ends with the first, or with the line.
+    // Quotes that a caller sent are escaped, so the request ends with the first quote, or with the line.
     let request = request.get(1..).unwrap_or_default();
     let (request, is_whole) =
         request.split_once('"').map_or((request, false), |(request, _)| (request, true));
@@ -131,7 +133,7 @@ pub(super) fn read<'a>(line: &'a str, captures: &Captures) -> Result<RawEvent<'a
     raw.set(EventField::BytesOut, FieldValue::Plain(unsigned(bytes)));
     match request_line(request) {
         Some(_) => set_request(&mut raw, request, log),
-        // One that was cut off has no version; `<BADREQ>` is none at all.
+        // A request that was cut off has no version, and `<BADREQ>` is no request at all.
         None => match request.split_once(' ').filter(|(_, target)| target.starts_with('/')) {
             Some((method, target)) => {
                 raw.set(EventField::Method, FieldValue::Plain(method));
@@ -161,7 +163,7 @@ pub(super) fn read<'a>(line: &'a str, captures: &Captures) -> Result<RawEvent<'a
     Ok(raw)
 }
 
-/// Whether the last argument of a target, which may be cut off, has a name.
+/// Returns whether `name` is the last argument of a target, which may be cut off.
 fn is_last_argument(request: &str, name: &str) -> bool {
     let last = request.rsplit(['?', '&']).next().unwrap_or_default();
     last.split_once('=').is_some_and(|(of, _)| of == name)

@@ -1,15 +1,15 @@
-//! Formats whose records are lines of text: the combined log line, lines of a pattern, and three logs that have a shape
-//! of their own.
+//! Formats whose records are lines of text. They are the combined log line, lines of a pattern, and three logs that
+//! have a form of their own.
 //!
 //! ```text
 //! line ─► combined | pattern | alb | w3c | haproxy ─► RawEvent ─► canonical
 //! ```
-//! * One record a line. Lines end with `\n` or `\r\n`; empty ones are passed over, and so are the directives of W3C
-//!   extended logs (`#Fields: ...`), which name the columns of the lines that follow.
-//! * Bytes that aren't UTF-8 cost nothing: see [`super::bytes`].
-//! * Equal lines are different calls: only an id that the server made identifies a record. One that a caller may have
-//!   chosen is no identity here, as times of whole seconds could not tell such calls apart.
-//! * `combined` reads the last three as well, told by their shape where the combined line isn't there.
+//! * Each line is one record. Lines end with `\n` or `\r\n`, and empty ones are passed over. So are the directives of
+//!   W3C extended logs (`#Fields: ...`), which name the columns of the lines that follow.
+//! * Bytes that aren't UTF-8 are carried as [`super::bytes`] says.
+//! * Equal lines are different calls, because only an id that the server made identifies a record. An id that a caller
+//!   may have chosen is no identity here, as times of whole seconds could not distinguish such calls.
+//! * `combined` reads the last three as well, and recognises them by their form if a line isn't a combined one.
 //!
 //! Limits: `limits.message_records`, as for JSON.
 
@@ -37,7 +37,7 @@ use super::value::FieldValue;
 /// The directive that names the columns of a W3C extended log.
 pub(crate) const FIELDS: &[u8] = b"#Fields:";
 
-/// Whether lines of a source depend on a header line before them.
+/// Returns whether lines of a source depend on a header line before them.
 pub(crate) fn has_header(format: Format) -> bool {
     matches!(format, Format::Combined | Format::Cloudfront)
 }
@@ -51,7 +51,7 @@ pub(super) struct TextRecords {
     unescaped: Option<Matcher>,
     /// The columns that the last header named.
     columns: Option<W3cColumns>,
-    /// Whether a header holds for the messages that follow, too.
+    /// True if a header holds for the messages that follow, too.
     is_continued: bool,
     values: Values,
 }
@@ -64,7 +64,7 @@ enum Layout {
     Haproxy(haproxy::Captures),
 }
 
-/// Values that don't stand in the line as they are; reused from line to line.
+/// Buffers for values that don't stand in the line as they are, reused from line to line.
 #[derive(Default)]
 struct Values {
     number: String,
@@ -73,7 +73,7 @@ struct Values {
 }
 
 impl Values {
-    /// A number that was computed.
+    /// Writes a number that was computed.
     fn number(&mut self, number: u64) -> FieldValue<'_> {
         self.number.clear();
         self.number.push_str(itoa::Buffer::new().format(number));
@@ -94,7 +94,7 @@ impl TextRecords {
         let units = [of(&source.fields.time), of(&source.fields.end), Unit::Micros];
         Self {
             layout,
-            // Each format says its units itself, or has those of the combined line.
+            // Each format sets its units itself, or has those of the combined line.
             canonical: Canonical::new(source, units, context),
             w3c: W3c::new(&source.keys),
             unescaped: matches!(format, Format::Combined).then(|| combined::unescaped(source)).flatten(),
@@ -132,7 +132,7 @@ impl TextRecords {
         }
     }
 
-    /// A line that isn't a combined one: another of which the shape is known, else refused with `fault`.
+    /// Reads a line that isn't a combined one as another of a known form, or refuses it with `fault`.
     #[cold]
     fn shaped(
         &mut self,
@@ -162,7 +162,7 @@ impl TextRecords {
         }
     }
 
-    /// Whether a line is a directive, which is taken note of.
+    /// Returns whether a line is a directive. If it names columns, they are kept.
     fn is_directive(&mut self, line: &[u8]) -> bool {
         if line.first() != Some(&b'#') || !matches!(self.layout, Layout::Combined | Layout::W3c) {
             return false;
@@ -203,7 +203,7 @@ impl RecordReader for TextRecords {
     }
 
     fn read_apart(&mut self, text: &[u8], outer: Outer<'_>, ledger: &mut Ledger<'_>) {
-        // Whoever cuts a file into blocks knows of no header in a wrapper.
+        // A header in a wrapper holds for that text alone, as files are cut into blocks without looking into wrappers.
         let columns = self.columns.take();
         self.read(text, outer, ledger);
         self.columns = columns;
@@ -215,19 +215,19 @@ impl RecordReader for TextRecords {
     }
 }
 
-/// A value in which the server may have escaped something.
+/// Returns a field as a value, which may have escapes.
 fn log(text: &str) -> FieldValue<'_> {
     if text.contains('\\') { FieldValue::Log(text) } else { FieldValue::Plain(text) }
 }
 
-/// The inside of the quoted text at the start, escapes and all, and what follows it.
+/// Splits off the quoted text at the start, still escaped and without its quotes.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('"')?;
     let end = closing_quote(inner.as_bytes(), 0)?;
     Some((&inner[..end], &inner[end + 1..]))
 }
 
-/// The first quote at or behind `at` that isn't escaped.
+/// The offset of the first quote from `at` on that isn't escaped.
 fn closing_quote(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;

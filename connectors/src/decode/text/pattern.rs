@@ -1,19 +1,19 @@
-//! Lines of a pattern: literals and variables, taken apart without guessing.
+//! Splits lines of a pattern, which consists of literals and variables, without guessing.
 //!
-//! Callers choose values, and some servers write them as they are. So a line that can be read in two ways must not be
-//! read in one of them:
+//! Callers choose values, and some servers don't escape them. So a line that can be read in two ways must not be read
+//! in just one of them:
 //!
-//! 1. *Fast.* Quotes of the pattern cut it into regions. A line that has exactly these quotes (of a server that escapes:
-//!    unescaped ones) has one region for each. Within a region variables of a known form (numbers, words, times) are
-//!    matched from both ends, and one of any form takes what is left: there is no other reading.
-//! 2. *Thorough*, where that fails. For each piece, the positions at which it can begin such that all before it matches,
-//!    and all behind it. A variable whose beginning and end are certain has its value; others are unknown. A call whose
-//!    key or time is uncertain counts under `conflicting`.
+//! 1. *Fast.* Quotes cut the pattern into regions. A line with exactly these quotes has one region for each. If the
+//!    server escapes, only unescaped quotes are counted. Within a region variables of a known form (numbers, words,
+//!    times) are matched from both ends, and one of any form takes the rest. There is no other reading.
+//! 2. *Thorough*, if that fails. For each piece, all positions are found at which it can begin such that the pieces
+//!    before and behind it match. A variable whose beginning and end are certain has its value, and all others are
+//!    unknown. A call whose key or time is uncertain counts under `conflicting`.
 //!
-//! So quotes within an agent of Envoy's cost nothing but, where they look like the pattern, the agent.
+//! So quotes within an agent of Envoy's cost nothing. Only if they look like the pattern, the agent is unknown.
 //!
-//! Limits: 1,048,576 positions of a line in all; beyond, it is refused. Time is linear in the line where blanks, quotes or
-//! brackets delimit the pattern's words and lists.
+//! Limits: 1,048,576 positions of a line in all; a line with more is refused. Time is linear in the line if blanks,
+//! quotes or brackets delimit the pattern's words and lists.
 
 use keytide_config::{
     Field, KeyFrom, LineField, LineForm, LinePattern, LineTime, Piece, Pointer, Source, TimePart, Unit,
@@ -25,20 +25,20 @@ use super::clock::TimeParts;
 use super::{EventField, Fault, FieldValue, RawEvent, Values, closing_quote, set_request};
 use crate::time::{clf, rfc3339};
 
-/// A line of a connection, say.
+/// The fault of lines that aren't calls, such as those of connections.
 const NOT_A_CALL: Fault = Fault::new("not a call", "has neither method, path nor status");
 
 const MAX_POSITIONS: usize = 1 << 20;
 
-/// What stands before and behind variables, and so in none of them.
+/// Bytes that delimit variables, so no variable next to one holds it.
 const DELIMITERS: &[u8] = b"\"[](){}<>|;,'=&\t ";
 
-/// The place of a variable's value in a line.
+/// The range of a variable's value in a line.
 #[derive(Clone, Copy, Default)]
 struct Capture {
     start: usize,
     end: usize,
-    /// Whether there are others: this is the first.
+    /// True if there are others; this is the first.
     is_uncertain: bool,
 }
 
@@ -48,28 +48,28 @@ impl Capture {
     }
 }
 
-/// The places of a line's values; reused from line to line.
+/// The ranges of a line's values, reused from line to line.
 #[derive(Default)]
 pub(super) struct Captured {
     captures: Vec<Capture>,
     sets: Vec<Vec<usize>>,
 }
 
-/// A compiled pattern.
+/// Matches lines against a compiled pattern.
 pub(super) struct Matcher {
     parts: Vec<PatternPart>,
     variables: Vec<Compiled>,
-    /// `None`: no line can be read the fast way.
+    /// The regions between the pattern's quotes, or `None` if no line can be read the fast way.
     regions: Option<Vec<Region>>,
-    /// Whether the server escapes quotes.
+    /// True if the server escapes quotes.
     escapes: bool,
-    /// Where the time is, the first that says something.
+    /// Places of the time, of which the first that isn't empty counts.
     times: Vec<Times>,
-    /// Digits behind the point of a second, beside a time without.
+    /// A variable with the digits behind the point of the second, if the time itself lacks them.
     fraction: Option<usize>,
     request: Option<usize>,
     zone: Zone,
-    /// Whether lines say what was called.
+    /// True if the pattern has the method, the path or the route of calls.
     describes_calls: bool,
 }
 
@@ -81,22 +81,22 @@ enum PatternPart {
 
 struct Compiled {
     form: LineForm,
-    /// Bytes that its values have, seen from before and from behind.
+    /// The bytes of its values, when it is read forwards and backwards.
     forward: Box<[bool; 256]>,
     backward: Box<[bool; 256]>,
-    /// Whether its end shows from before, and its beginning from behind.
+    /// True if its end can be found from its beginning, and its beginning from its end.
     ends: bool,
     begins: bool,
     time: Option<LineTime>,
     roles: Vec<VariableRole>,
     is_time: bool,
-    /// What of the call's identity it is: a call in which it is uncertain counts under no key of its own.
+    /// The field of the call's identity that it is. If it is uncertain, the call counts under no key of its own.
     identifies: Option<EventField>,
 }
 
 enum VariableRole {
     Field(EventField, u8, Option<Unit>),
-    /// A latency of NGINX's that counts where it is one number.
+    /// A latency of NGINX's, which counts only if it is one number.
     Single(u8, Unit),
     Key(u16),
     KeyArgument(u16),
@@ -109,23 +109,23 @@ enum Times {
     Parts(Vec<usize>),
 }
 
-/// What the values of a line may hold.
+/// Assumptions about the values of a line, under which it is read.
 struct Assumptions<'q> {
-    /// Quotes that no value holds, where that is known.
+    /// The quotes that no value holds, if the server escapes them.
     quotes: Option<&'q [usize]>,
     dashes: bool,
 }
 
-/// What stands between two quotes of the pattern.
+/// The parts between two quotes of the pattern.
 struct Region {
     parts: Vec<PatternPart>,
     way: Way,
 }
 
 enum Way {
-    /// All from before, but for the part at this place, which takes what is left, and those behind it.
+    /// Parts before this index are read forwards, those behind it backwards, and it takes the rest.
     Rest(usize),
-    /// All are words, if the text has this many blanks.
+    /// All parts are words, if the text has this number of blanks.
     Words(usize),
 }
 
@@ -178,10 +178,10 @@ impl Matcher {
         matcher
     }
 
-    /// Which variables say the time.
+    /// Plans which variables make the time.
     fn plan_times(&mut self, pattern: &LinePattern, source: &Source) {
         if let Some(field) = &source.fields.time {
-            // Its unit, its form and its zone are the canonical step's.
+            // The canonical step knows its unit, its form and its zone.
             let at =
                 field.at.iter().filter_map(|at| pattern.variables().position(|variable| is(at, variable)));
             self.times.extend(at.map(|at| Times::Plain(at, None)));
@@ -212,7 +212,7 @@ impl Matcher {
         }
     }
 
-    /// Of times that are incomplete, that which says the zone alone.
+    /// Returns the incomplete time that is only a zone.
     fn zone(&self, partial: &[usize]) -> Option<usize> {
         let is_zone = |at: &&usize| match &self.variables[**at].time {
             Some(LineTime::Parts(parts)) => {
@@ -223,7 +223,7 @@ impl Matcher {
         partial.iter().find(is_zone).copied()
     }
 
-    /// Takes a line apart.
+    /// Reads a line: first its values' ranges, fast or thoroughly, then the fields that they are.
     pub(super) fn read<'a>(&self, line: &'a str, values: &'a mut Values) -> Result<RawEvent<'a>, Fault> {
         const NO_LINE: Fault =
             Fault::new("not a line of the pattern", "what the pattern has between its variables");
@@ -233,7 +233,7 @@ impl Matcher {
         let mut raw = RawEvent::default();
         if self.read_fast(line, &mut captured.captures).is_none() {
             let quotes = self.escapes.then(|| unescaped_quotes(line));
-            // As it should be first, then with identd, then as with `escape=none`.
+            // A line is read as it should be first, then with an identd, and then as with `escape=none`.
             let readings = quotes.as_deref().map(Some).into_iter().chain([None]);
             let mut readings = readings.flat_map(|quotes| [(quotes, true), (quotes, false)]);
             loop {
@@ -247,7 +247,7 @@ impl Matcher {
         let captures = &captured.captures;
         let text = |at: usize| {
             let Capture { start, end, is_uncertain } = captures[at];
-            // A call needs a time, and counts under no key's where that is uncertain.
+            // A call needs a time. If that is uncertain, the call counts under no key.
             (!is_uncertain || self.variables[at].is_time).then(|| &line[start..end])
         };
         let value: fn(&'a str) -> FieldValue<'a> = if self.escapes { super::log } else { FieldValue::Plain };
@@ -258,7 +258,7 @@ impl Matcher {
                     raw.set_conflict(name);
                     is_key_uncertain |= !matches!(name, EventField::ClientIp | EventField::ForwardedFor);
                 }
-                // Who forwarded the call is unknown, and so is the caller behind a trusted proxy.
+                // Without certain forwarders the caller behind a trusted proxy is unknown.
                 if variable
                     .roles
                     .iter()
@@ -296,7 +296,7 @@ impl Matcher {
         if self.describes_calls && !is_call(&raw) {
             return Err(NOT_A_CALL);
         }
-        // A key that can't be told can't be taken out of texts either, and its caller may have written it there.
+        // An uncertain key can't be taken out of texts either, and its caller may have written it there.
         if is_key_uncertain {
             for name in [EventField::Path, EventField::Query, EventField::UserAgent, EventField::Api] {
                 raw.clear(name);
@@ -305,7 +305,7 @@ impl Matcher {
         Ok(raw)
     }
 
-    /// Sets the time, of the first place that says something.
+    /// Sets the time from the first place that isn't empty.
     fn set_time<'a>(
         &self,
         text: impl Fn(usize) -> Option<&'a str>,
@@ -352,7 +352,7 @@ impl Matcher {
         }
     }
 
-    /// The first way of the module.
+    /// Reads a line the fast way.
     fn read_fast(&self, line: &str, captures: &mut [Capture]) -> Option<()> {
         let regions = self.regions.as_ref()?;
         let bytes = line.as_bytes();
@@ -374,7 +374,11 @@ impl Matcher {
         Some(())
     }
 
-    /// The second way of the module: whether there is a reading.
+    /// Reads a line the thorough way, and returns whether there is a reading.
+    ///
+    /// 1. From the left, the ends that each part can have such that all parts before it match.
+    /// 2. From the right, those of them from which the line's end can be reached.
+    /// 3. A variable with one beginning and one end is certain; of any other the first reading is kept.
     fn read_thoroughly(
         &self,
         line: &str,
@@ -389,6 +393,7 @@ impl Matcher {
         let count = self.parts.len();
         sets.resize_with(count + 1, Vec::new);
         sets.iter_mut().for_each(Vec::clear);
+        // 1. Each set holds the positions at which a part can begin.
         sets[0].push(0);
         let mut positions = 1;
         for at in 0..count {
@@ -400,7 +405,7 @@ impl Matcher {
                 room -= 1;
                 room > 0
             });
-            // Some of the readings alone would make what is uncertain look certain.
+            // With some of the readings alone, uncertain values would look certain.
             if room == 0 {
                 return Err(LIMIT);
             }
@@ -408,6 +413,7 @@ impl Matcher {
             ends.dedup();
             positions += ends.len();
         }
+        // 2. Positions from which the line's end can't be reached are no readings.
         sets[count].retain(|end| *end == line.len());
         for at in (0..count).rev() {
             let (before, behind) = sets.split_at_mut(at + 1);
@@ -419,6 +425,7 @@ impl Matcher {
         if sets[0].is_empty() {
             return Ok(false);
         }
+        // 3. Only one beginning and one end make a value certain.
         for (at, part) in self.parts.iter().enumerate() {
             if let PatternPart::Variable(variable) = part {
                 let (starts, ends) = (&sets[at], &sets[at + 1]);
@@ -441,8 +448,8 @@ impl Matcher {
         Ok(true)
     }
 
-    /// Calls `each` with positions at which part `at` can end that begins at one of `starts`, which are in order; of parts
-    /// of any form each end once, with the first start that has it. Ends early where `each` says so.
+    /// Calls `each` with the start and the end of every reading of part `at` that begins at one of the sorted `starts`.
+    /// For parts of any form each end comes once, with the first start that has it. Stops once `each` is false.
     fn each_end(
         &self,
         line: &str,
@@ -469,7 +476,7 @@ impl Matcher {
         };
         let is_free = matches!(variable.form, LineForm::Free);
         let mut covered = 0;
-        // Where the last run of bytes of the form ends, in which many starts may stand.
+        // The end of the last run of bytes of the form, in which many starts may lie.
         let mut run_end = 0;
         for &start in starts {
             if is_free && start < covered {
@@ -532,7 +539,7 @@ impl Matcher {
         }
     }
 
-    /// Writes those of `starts` from which part `at` can reach one of `ends` into `kept`.
+    /// Adds those of `starts` to `kept` from which part `at` can reach one of `ends`.
     fn keep_viable(
         &self,
         line: &str,
@@ -544,7 +551,7 @@ impl Matcher {
     ) {
         let is_free = matches!(&self.parts[at], PatternPart::Variable(variable) if self.variables[*variable].form == LineForm::Free);
         if is_free {
-            // Anything up to the next quote that no value holds.
+            // It can reach any end up to the next quote that no value holds.
             kept.extend(starts.iter().filter(|start| {
                 let next = ends.partition_point(|end| end < *start);
                 let last = assumptions
@@ -563,7 +570,7 @@ impl Matcher {
     }
 }
 
-/// Whether a line is one of a call: a TCP connection has neither method nor path, and no status.
+/// Returns whether a line is one of a call. A TCP connection has neither method nor path, and no status.
 fn is_call(raw: &RawEvent<'_>) -> bool {
     let status = !matches!(raw.get(EventField::Status), FieldValue::Missing | FieldValue::Plain("0" | "000"));
     status
@@ -572,7 +579,7 @@ fn is_call(raw: &RawEvent<'_>) -> bool {
             .any(|name| !raw.get(*name).is_empty())
 }
 
-/// `GET /orders/{id}` is a route of HTTP APIs; `$default` is whatever no other one takes.
+/// Cuts off the method of a route of HTTP APIs, such as `GET /orders/{id}`, and drops `$default`, which is no route.
 fn finish_route(raw: &mut RawEvent<'_>) {
     if let FieldValue::Plain(route) = raw.get(EventField::Route) {
         match route.split_once(' ') {
@@ -599,11 +606,11 @@ impl Compiled {
             }
             class
         };
-        // Of a word what delimits it is no part; other bytes may well be, as the colon before a port is.
+        // A word doesn't hold its delimiter. Other bytes it may hold, such as the colon before a port.
         let delimits = |byte: u8| !in_form(byte) || DELIMITERS.contains(&byte);
         let next = match behind {
             Some(Piece::Literal(text)) => text.bytes().next(),
-            // The path behind a host.
+            // Two variables without a literal between them are a host and its path.
             Some(Piece::Variable(_)) => Some(b'/'),
             None => None,
         };
@@ -642,7 +649,7 @@ impl Compiled {
         }
     }
 
-    /// Whether a value can be one of its form.
+    /// Returns whether a value has the variable's form.
     fn accepts(&self, text: &str) -> bool {
         let in_class = || text.bytes().all(|byte| self.forward[usize::from(byte)]);
         match (&self.time, self.form) {
@@ -656,12 +663,12 @@ impl Compiled {
     }
 }
 
-/// Which of the places of a field in `[source.fields]` is a variable.
+/// The rank of a variable among the places of a field in `[source.fields]`.
 fn place_of(field: &Field, variable: &Variable) -> Option<u8> {
     field.at.iter().position(|at| is(at, variable)).and_then(|at| u8::try_from(at).ok())
 }
 
-/// Whether a pointer means a variable.
+/// Returns whether a pointer means a variable.
 fn is(at: &Pointer, variable: &Variable) -> bool {
     matches!(&at.0[..], [name] if *name == variable.name)
 }
@@ -674,12 +681,12 @@ fn is_whole(time: &LineTime) -> bool {
     }
 }
 
-/// What a variable's values become.
+/// Returns the roles of a variable's values.
 fn roles(variable: &Variable, source: &Source) -> Vec<VariableRole> {
     let mut roles = Vec::new();
     for name in EventField::ALL {
         match configured(source, name) {
-            // What is mapped takes the place of all defaults.
+            // A field that is mapped has no default.
             Some(field) if name != EventField::Time => {
                 let unit = field.unit.filter(|_| name == EventField::Latency);
                 roles.extend(place_of(field, variable).map(|rank| VariableRole::Field(name, rank, unit)));
@@ -692,7 +699,7 @@ fn roles(variable: &Variable, source: &Source) -> Vec<VariableRole> {
         let named = match from {
             KeyFrom::Header(name) => variable.headers.contains(&header_name(name)),
             KeyFrom::Field(at) => is(at, variable),
-            // Where the field is a key, what stands there is a secret even if another value of the field counts.
+            // If a rule reads this field, every value of it is a secret, even those that don't count.
             KeyFrom::Key => is_field(&roles, EventField::Key),
             KeyFrom::Consumer => is_field(&roles, EventField::Consumer),
             KeyFrom::Credential => is_field(&roles, EventField::Credential),
@@ -716,7 +723,7 @@ fn is_field(roles: &[VariableRole], name: EventField) -> bool {
     roles.iter().any(|role| matches!(role, VariableRole::Field(of, ..) if *of == name))
 }
 
-/// What a variable is of field `name`, unless it is mapped.
+/// Returns a variable's role for field `name`, unless that is mapped.
 fn default_role(variable: &Variable, name: EventField) -> Option<VariableRole> {
     let (field, rank) = variable.field.as_ref()?;
     let of = match field {
@@ -750,7 +757,7 @@ fn default_role(variable: &Variable, name: EventField) -> Option<VariableRole> {
     (of == name).then_some(VariableRole::Field(name, *rank, None))
 }
 
-/// What of a call's identity a role is, if it decides under which key the call counts.
+/// Returns the field of a role if it decides under which key the call counts.
 fn identifies(role: &VariableRole, source: &Source) -> Option<EventField> {
     let has = |rule: fn(&KeyFrom) -> bool| source.keys.from.iter().any(rule);
     let name = match role {
@@ -772,7 +779,7 @@ fn identifies(role: &VariableRole, source: &Source) -> Option<EventField> {
     decides.then_some(name)
 }
 
-/// The parts between the quotes of the pattern.
+/// Splits the parts at the quotes of the pattern.
 fn regions(parts: &[PatternPart]) -> Vec<Vec<PatternPart>> {
     let mut regions = vec![Vec::new()];
     for part in parts {
@@ -796,7 +803,7 @@ fn regions(parts: &[PatternPart]) -> Vec<Vec<PatternPart>> {
 }
 
 impl Region {
-    /// `None` where no line can be read the fast way.
+    /// Plans how a region is read. Returns `None` if it can't be read the fast way.
     fn new(parts: Vec<PatternPart>, variables: &[Compiled]) -> Option<Self> {
         let variable = |part: &PatternPart| match part {
             PatternPart::Variable(at) => Some(&variables[*at]),
@@ -834,7 +841,7 @@ impl Region {
         Some(Self { parts, way: Way::Words(blanks) })
     }
 
-    /// Reads `line[start..end]`.
+    /// Reads a region, which is `line[start..end]`.
     fn read(
         &self,
         line: &str,
@@ -915,7 +922,7 @@ impl Region {
         Some(())
     }
 
-    /// Reads a text in which no value has a blank of its own.
+    /// Reads a region in which no value has a blank of its own.
     fn read_words(
         &self,
         line: &str,
@@ -943,7 +950,7 @@ impl Region {
                         let blank = memchr::memchr(b' ', bytes.get(start + before..end)?)?;
                         start + blank
                     }
-                    // The literal that ends the region.
+                    // This literal ends the region.
                     None => end.checked_sub(literal.len())?,
                 },
                 (_, Some(PatternPart::Variable(_))) => start + run(&bytes[start..end], &variable.forward),
@@ -957,17 +964,17 @@ impl Region {
     }
 }
 
-/// How many bytes at the start are of a class.
+/// Counts the bytes at the start that are of a class.
 fn run(text: &[u8], class: &[bool; 256]) -> usize {
     text.iter().take_while(|byte| class[usize::from(**byte)]).count()
 }
 
-/// How many bytes at the end are of a class.
+/// Counts the bytes at the end that are of a class.
 fn run_back(text: &[u8], class: &[bool; 256]) -> usize {
     text.iter().rev().take_while(|byte| class[usize::from(**byte)]).count()
 }
 
-/// Where the next element of a list begins, one of whose elements ends at `end`, a comma perhaps among it.
+/// The offset of the next element of a list, if one of its elements, perhaps with a comma, ends at `end`.
 fn next_element(text: &[u8], end: usize) -> Option<usize> {
     match text.get(end..)? {
         [b' ', b':', b' ', ..] => Some(end + 3),
@@ -976,7 +983,7 @@ fn next_element(text: &[u8], end: usize) -> Option<usize> {
     }
 }
 
-/// Quotes that aren't escaped, in order.
+/// The offsets of the quotes that aren't escaped, in order.
 fn unescaped_quotes(line: &str) -> Vec<usize> {
     let mut quotes = Vec::new();
     let mut at = 0;

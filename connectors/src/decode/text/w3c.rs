@@ -1,16 +1,16 @@
-//! W3C extended logs: Amazon CloudFront's standard log, IIS, and others. `#Fields:` names the columns of what follows.
+//! W3C extended logs, such as Amazon CloudFront's standard log and IIS's. `#Fields:` names the columns of later lines.
 //!
-//! * Columns are separated by tabs, or by blanks where the line has no tab. A column in quotes may hold blanks.
+//! * Columns are separated by tabs, or by blanks if the line has no tab. A column in quotes may hold blanks.
 //! * Lines without a `#Fields:` before them have CloudFront's 33 columns.
-//! * `date` and `time` are UTC, whole seconds, when the call ended. `timestamp` (s) and `timestamp(ms)` count first.
-//! * `time-taken` is in seconds where CloudFront's own columns (`x-edge-...`) are there or the value has a point, else in
-//!   milliseconds: what IIS writes is whole milliseconds, what others write by the draft is seconds with a point.
+//! * `date` and `time` are UTC, whole seconds, when the call ended. `timestamp` (s) and `timestamp(ms)` go before them.
+//! * `time-taken` is in seconds if CloudFront's own columns (`x-edge-...`) are there or the value has a point, and
+//!   otherwise in milliseconds. IIS writes whole milliseconds, and others follow the draft: seconds with a point.
 //! * The request id is `x-edge-request-id`.
-//! * CloudFront writes headers percent-encoded, which is undone; IIS writes `+` for blanks, which is undone in the agent
-//!   alone: in a key a plus may be a plus.
+//! * CloudFront writes headers percent-encoded, which is undone. IIS writes `+` for blanks, which is undone in the
+//!   agent alone, because in a key a plus may be a plus.
 //! * A rule `header:NAME` reads the column `cs(NAME)`, `query:NAME` `cs-uri-query`, `user` `cs-username`.
 //!
-//! Limits: 128 columns; further ones are passed over.
+//! Limits: 128 columns. Further ones are passed over.
 
 use keytide_config::{KeyFrom, KeyRules, Unit, header_name};
 
@@ -19,20 +19,20 @@ use super::super::route::percent_decoded;
 use super::{EventField, Fault, FieldValue, RawEvent, Values};
 use crate::time::rfc3339;
 
-/// Directives, which are no records.
+/// Beginnings of directives, which are no records.
 pub(super) const DIRECTIVES: [&[u8]; 7] =
     [b"#Version:", b"#Software:", b"#Start-Date:", b"#End-Date:", b"#Date:", b"#Remark:", b"#Fields:"];
 
 const MAX_COLUMNS: usize = 128;
 
-/// CloudFront's standard log.
+/// The columns of CloudFront's standard log.
 const CLOUDFRONT: &str = "#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status \
     cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header cs-protocol \
     cs-bytes time-taken x-forwarded-for ssl-protocol ssl-cipher x-edge-response-result-type cs-protocol-version \
     fle-status fle-encrypted-fields c-port time-to-first-byte x-edge-detailed-result-type sc-content-type \
     sc-content-len sc-range-start sc-range-end";
 
-/// What a source looks for in these logs.
+/// Reads these logs with the rules of one source.
 pub(super) struct W3c {
     /// Rules of `[keys].from` that name headers.
     headers: Vec<(u16, String)>,
@@ -48,7 +48,7 @@ pub(super) struct W3cColumns {
 #[derive(Default)]
 struct W3cColumn {
     kind: ColumnKind,
-    /// The rule of `[keys].from` that looks here.
+    /// The rule of `[keys].from` that reads this column.
     rule: Option<u16>,
 }
 
@@ -60,12 +60,12 @@ enum ColumnKind {
     Clock,
     Epoch(Unit),
     Field(EventField),
-    /// A field that the server encoded, as it came from the caller.
+    /// A header of the caller's, which the server encoded.
     Header(Option<EventField>),
     TimeTaken,
 }
 
-/// Whether a line looks like one of CloudFront's: a date and a time between tabs.
+/// Returns whether a line looks like one of CloudFront's, with a date and a time between tabs.
 pub(super) fn is_like(line: &str) -> bool {
     let mut columns = line.split('\t');
     let (date, time) = (columns.next().unwrap_or_default(), columns.next().unwrap_or_default());
@@ -84,12 +84,12 @@ impl W3c {
         Self { headers, default }
     }
 
-    /// The columns that a header line names.
+    /// Returns the columns that a header line names.
     pub(super) fn columns(&self, header: &str) -> Option<W3cColumns> {
         columns(header, &self.headers)
     }
 
-    /// Reads a line of some columns; `None`: CloudFront's.
+    /// Reads a line of these columns, or of CloudFront's if they are `None`.
     pub(super) fn read<'a>(
         &self,
         line: &'a str,
@@ -112,13 +112,13 @@ impl W3c {
             (fields[count], rest) = split(text, tabs);
             count += 1;
         }
-        // A server that was told to log more, or less, begins a new header.
+        // A server whose columns are changed begins with a new header.
         if count < columns.len() {
             return Err(COUNT);
         }
         let fields = &fields[..columns.len()];
 
-        // Decoded first: a record borrows what was decoded.
+        // Everything is decoded before the record is made, because the record borrows it.
         let Values { number, texts, .. } = values;
         let mut decoded = 0;
         let (mut date, mut clock) = ("", "");
@@ -193,7 +193,7 @@ fn kind(name: &str) -> ColumnKind {
         "timestamp(ms)" => ColumnKind::Epoch(Unit::Millis),
         "time-taken" => ColumnKind::TimeTaken,
         "x-edge-request-id" => ColumnKind::Field(EventField::RequestId),
-        // CloudFront writes the distribution's own name here, and what the caller named in x-host-header.
+        // CloudFront writes the distribution's own name here, and the host that the caller named in x-host-header.
         "cs(host)" | "s-sitename" => ColumnKind::Field(EventField::Api),
         "x-host-header" | "cs-host" => ColumnKind::Field(EventField::Host),
         "cs-uri-stem" | "cs-uri" => ColumnKind::Field(EventField::Path),
@@ -212,7 +212,7 @@ fn kind(name: &str) -> ColumnKind {
     }
 }
 
-/// The column at the start, and what follows it.
+/// Splits off the column at the start.
 fn split(text: &str, tabs: bool) -> (&str, Option<&str>) {
     if tabs {
         return text.split_once('\t').map_or((text, None), |(field, rest)| (field, Some(rest)));
@@ -231,7 +231,7 @@ fn split(text: &str, tabs: bool) -> (&str, Option<&str>) {
     text.split_once(' ').map_or((text, None), |(field, rest)| (field, Some(rest.trim_start_matches(' '))))
 }
 
-/// Whether the server wrote a header's value otherwise than it came.
+/// Returns whether the server encoded a header's value.
 fn is_encoded(field: &str, tabs: bool, name: Option<EventField>) -> bool {
     if tabs { field.contains('%') } else { name == Some(EventField::UserAgent) && field.contains('+') }
 }
@@ -251,7 +251,7 @@ fn decode(field: &str, tabs: bool, name: Option<EventField>, out: &mut String) {
     }
 }
 
-/// Milliseconds of `yyyy-mm-dd` and `hh:mm:ss`.
+/// Returns the milliseconds since the epoch of `yyyy-mm-dd` and `hh:mm:ss`.
 fn ms(date: &str, time: &str) -> Option<i64> {
     let mut text = [b'Z'; 32];
     let length = date.len() + 1 + time.len() + 1;

@@ -1,4 +1,4 @@
-//! Times as texts and as numbers, to milliseconds since the epoch, rounded down: the one reader for events and tables.
+//! Parses times, as texts and as numbers, to milliseconds since the epoch, rounded down. Events and tables share it.
 //!
 //! | form | examples |
 //! |---|---|
@@ -9,14 +9,15 @@
 //! | asctime, `date` | `Thu Nov 20 12:44:15 2025`, `Thu Nov 20 12:44:15 UTC 2025` |
 //! | numbers | seconds, milliseconds, microseconds, nanoseconds since the epoch, with any fraction |
 //!
-//! A form is read only if it has one meaning: where day and month are both numbers, the year stands first. An offset is `Z`, `UTC`, `GMT`, `UT`, or
-//! `+09`, `+0900`, `+09:00`, with or without space before it; a name or a comment behind an offset says nothing new.
-//! Other names of zones (`CST`) mean several and are refused. A time without any of these is in the zone that the caller gives. Weekdays
-//! are passed over. A year of two digits is from 1970 to 2069.
+//! A form is read only if it has one meaning. If day and month are both numbers, the year must stand first. An offset
+//! is `Z`, `UTC`, `GMT`, `UT`, or `+09`, `+0900`, `+09:00`, with or without space before it. A name or a comment behind
+//! an offset is passed over, and so is a weekday. Other names of zones (`CST`) have several meanings and are refused. A
+//! time without an offset is in the zone that the caller gives. A year of two digits is from 1970 to 2069.
 //!
 //! A leap second, `:60`, is the first second of the next minute, as POSIX counts.
 //!
-//! [`rfc3339`] and [`clf`] are the paths of nearly all records, and take no other form. Numbers are read exactly, no `f64` between.
+//! [`rfc3339`] and [`clf`] are the paths of nearly all records, and take no other form. Numbers are read exactly,
+//! without an `f64` in between.
 
 use keytide_config::{TimePattern, Zone};
 
@@ -24,19 +25,19 @@ use crate::decimal::Decimal;
 
 pub(crate) const DAY_S: i64 = 86_400;
 
-/// Whether a date without a time of day is a time: its first moment.
+/// How a date without a time of day is read: not at all, or as its first moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dates {
     Refused,
     Midnight,
 }
 
-/// A time in any of the forms of text.
+/// Parses a time in any of the forms of text.
 pub(crate) fn parse(text: &[u8], zone: &Zone, dates: Dates) -> Option<i64> {
     rfc3339(text).or_else(|| clf(text)).or_else(|| general(text, zone, dates))
 }
 
-/// A time in the form of a pattern.
+/// Parses a time in the form of a pattern.
 pub(crate) fn by_pattern(text: &[u8], pattern: &TimePattern, zone: &Zone) -> Option<i64> {
     let text = text.trim_ascii();
     let read = pattern.read(text)?;
@@ -49,8 +50,8 @@ pub(crate) fn by_pattern(text: &[u8], pattern: &TimePattern, zone: &Zone) -> Opt
     seconds.checked_mul(1_000)?.checked_add(read.milliseconds)
 }
 
-/// The time that a number is, its unit told by its size: seconds, milliseconds, microseconds or nanoseconds since the
-/// epoch, and with `days` days. No number has two meanings: each unit has the years 1990 to 9999 for itself.
+/// Converts a number to a time by its size. It is seconds, milliseconds, microseconds or nanoseconds since the epoch,
+/// or also days if `days` is true. Each unit has the years 1990 to 9999, so no number has two meanings.
 pub(crate) fn by_size(number: Decimal, days: bool) -> Option<i64> {
     const SECONDS: std::ops::Range<u64> = 631_152_000..253_402_300_800;
     const DAYS: std::ops::Range<u64> = 7_305..2_932_897;
@@ -68,8 +69,7 @@ pub(crate) fn by_size(number: Decimal, days: bool) -> Option<i64> {
     i64::try_from(ms).ok()
 }
 
-/// `2025-11-20T12:44:15.123+01:00`; a space for the `T`, lower case, and an offset without a colon are
-/// accepted.
+/// Parses `2025-11-20T12:44:15.123+01:00`. A space for the `T`, lower case, and an offset without a colon are accepted.
 pub(crate) fn rfc3339(text: &[u8]) -> Option<i64> {
     let (date_time, rest) = text.split_at_checked(19)?;
     let [y0, y1, y2, y3, b'-', mo0, mo1, b'-', d0, d1, b'T' | b't' | b' ', time @ ..] = date_time else {
@@ -97,7 +97,7 @@ pub(crate) fn rfc3339(text: &[u8]) -> Option<i64> {
     Some((seconds - offset) * 1_000 + fraction_ms)
 }
 
-/// `20/Nov/2025:12:44:15 +0000`, with or without brackets around it.
+/// Parses `20/Nov/2025:12:44:15 +0000`, with or without brackets around it.
 pub(crate) fn clf(text: &[u8]) -> Option<i64> {
     let text = text.strip_prefix(b"[").and_then(|inner| inner.strip_suffix(b"]")).unwrap_or(text);
     let (date_time, zone) = text.split_at_checked(20)?;
@@ -110,11 +110,11 @@ pub(crate) fn clf(text: &[u8]) -> Option<i64> {
     Some((seconds - offset(*sign, &[*h0, *h1], &[*m0, *m1])?) * 1_000)
 }
 
-/// A zone as a text says it.
+/// The zone behind a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ZoneSuffix {
     None,
-    /// Seconds east of UTC.
+    /// The seconds east of UTC.
     Offset(i64),
 }
 
@@ -127,7 +127,7 @@ impl ZoneSuffix {
     }
 }
 
-/// All that [`rfc3339`] and [`clf`] don't read.
+/// Parses the forms that [`rfc3339`] and [`clf`] don't read.
 #[cold]
 fn general(text: &[u8], zone: &Zone, dates: Dates) -> Option<i64> {
     let text = text.trim_ascii();
@@ -175,7 +175,8 @@ fn general(text: &[u8], zone: &Zone, dates: Dates) -> Option<i64> {
     at(date, clock, zone_suffix(scan.0)?, zone)
 }
 
-/// `Nov 20 12:44:15 2025`, `Nov 20 12:44:15 UTC 2025`, `Nov 20, 2025 12:44:15`, `Nov 20 2025 12:44:15 GMT+0100`.
+/// Parses `Nov 20 12:44:15 2025`, `Nov 20 12:44:15 UTC 2025`, `Nov 20, 2025 12:44:15`, and
+/// `Nov 20 2025 12:44:15 GMT+0100`.
 fn month_first(mut scan: Scan<'_>, zone: &Zone) -> Option<i64> {
     let month = scan.month()?;
     scan.spaces();
@@ -202,17 +203,17 @@ fn month_first(mut scan: Scan<'_>, zone: &Zone) -> Option<i64> {
     year.is_empty().then(|| at(date, clock, zone_suffix(between)?, zone))?
 }
 
-/// A date alone.
+/// Returns the first moment of a date, if dates are times.
 fn midnight(date: i64, dates: Dates, rest: &[u8], zone: &Zone) -> Option<i64> {
     (dates == Dates::Midnight).then(|| at(date, (0, 0), zone_suffix(rest)?, zone))?
 }
 
-/// The time at a day since the epoch and a clock's seconds and milliseconds.
+/// Combines a day since the epoch, and a clock's seconds and milliseconds, to a time.
 fn at(date: i64, (seconds, ms): (i64, i64), zone_suffix: ZoneSuffix, zone: &Zone) -> Option<i64> {
     zone_suffix.utc_seconds(date * DAY_S + seconds, zone)?.checked_mul(1_000)?.checked_add(ms)
 }
 
-/// What stands behind a clock's time: nothing, or a zone. `None` if it is something else.
+/// Parses the text behind a clock's time, which is empty or a zone.
 fn zone_suffix(text: &[u8]) -> Option<ZoneSuffix> {
     let mut scan = Scan(without_monotonic(text).trim_ascii());
     if scan.is_empty() {
@@ -242,7 +243,7 @@ fn zone_suffix(text: &[u8]) -> Option<ZoneSuffix> {
     names_it.then_some(ZoneSuffix::Offset(offset?))
 }
 
-/// A text without the reading of the monotonic clock that Go puts behind a time (`m=+0.012345`).
+/// Cuts off the reading of the monotonic clock that Go puts behind a time (`m=+0.012345`).
 fn without_monotonic(text: &[u8]) -> &[u8] {
     let Some(at) = text.windows(3).position(|window| window == b" m=") else { return text };
     match &text[at + 3..] {
@@ -253,7 +254,7 @@ fn without_monotonic(text: &[u8]) -> &[u8] {
     }
 }
 
-/// What is left of a text to read.
+/// The rest of a text that is being parsed.
 #[derive(Clone, Copy)]
 struct Scan<'t>(&'t [u8]);
 
@@ -274,13 +275,13 @@ impl Scan<'_> {
         self.0.iter().take_while(|byte| byte.is_ascii_digit()).count()
     }
 
-    /// A number of so many digits, all that stand here.
+    /// Takes a number, all of whose digits must be `least` to `most`.
     fn number(&mut self, least: usize, most: usize) -> Option<i64> {
         let digits = self.leading_digits();
         (least..=most).contains(&digits).then(|| self.taken(digits))?
     }
 
-    /// A number of so many digits, whatever follows.
+    /// Takes a number of exactly `digits` digits, whatever follows.
     fn taken(&mut self, digits: usize) -> Option<i64> {
         let (taken, rest) = self.0.split_at_checked(digits)?;
         self.0 = rest;
@@ -301,7 +302,7 @@ impl Scan<'_> {
         }
     }
 
-    /// The first three letters of a month, in any case.
+    /// Takes the first three letters of a month, in any case.
     fn month(&mut self) -> Option<i64> {
         let (name, rest) = self.0.split_at_checked(3)?;
         let name: [u8; 3] = name.try_into().ok()?;
@@ -311,12 +312,12 @@ impl Scan<'_> {
         month(&name)
     }
 
-    /// `20251120`: the day since the epoch.
+    /// Takes a date such as `20251120`, and returns the day since the epoch.
     fn compact_date(&mut self) -> Option<i64> {
         days(self.taken(4)?, self.taken(2)?, self.taken(2)?)
     }
 
-    /// `2025-11-20`, `2025/1/5`.
+    /// Takes a date such as `2025-11-20` or `2025/1/5`.
     fn year_first(&mut self) -> Option<i64> {
         let year = self.number(4, 4)?;
         let separator = *self.0.first().filter(|byte| matches!(byte, b'-' | b'/' | b'.'))?;
@@ -326,7 +327,7 @@ impl Scan<'_> {
         days(year, month, self.number(1, 2)?)
     }
 
-    /// `20/Nov/2025`, `20-Nov-25`, `20 Nov 2025`.
+    /// Takes a date such as `20/Nov/2025`, `20-Nov-25` or `20 Nov 2025`.
     fn day_first(&mut self) -> Option<i64> {
         let day = self.number(1, 2)?;
         let separator = *self.0.first().filter(|byte| matches!(byte, b'-' | b'/' | b' '))?;
@@ -343,7 +344,7 @@ impl Scan<'_> {
         days(year, month, day)
     }
 
-    /// `12:44:15.123`, `12:44`: seconds of the day, and milliseconds.
+    /// Takes a time of day such as `12:44:15.123` or `12:44`, and returns seconds of the day, and milliseconds.
     fn clock(&mut self) -> Option<(i64, i64)> {
         let hour = self.number(1, 2)?;
         (self.0.first() == Some(&b':')).then(|| self.skip(1))?;
@@ -356,7 +357,7 @@ impl Scan<'_> {
         Some((of_day(hour, minute, second)?, self.fraction()?))
     }
 
-    /// `124415.123`, `1244`.
+    /// Takes a time of day such as `124415.123` or `1244`.
     fn compact_clock(&mut self) -> Option<(i64, i64)> {
         let digits = self.leading_digits();
         let (hour, minute) = (self.taken(2)?, self.taken(2)?);
@@ -368,7 +369,7 @@ impl Scan<'_> {
         Some((of_day(hour, minute, second)?, self.fraction()?))
     }
 
-    /// The milliseconds of `.123` or `,123`, if there is one.
+    /// Takes a fraction such as `.123` or `,123`, if there is one, and returns its milliseconds.
     fn fraction(&mut self) -> Option<i64> {
         let [b'.' | b',', rest @ ..] = self.0 else { return Some(0) };
         let mut fraction = Scan(rest);
@@ -381,7 +382,7 @@ impl Scan<'_> {
         (digits > 0).then_some(ms)
     }
 
-    /// `+09`, `+9`, `+0900`, `+09:00`.
+    /// Takes an offset such as `+09`, `+9`, `+0900` or `+09:00`.
     fn offset(&mut self) -> Option<i64> {
         let sign = *self.0.first()?;
         self.skip(1);
@@ -403,20 +404,20 @@ impl Scan<'_> {
     }
 }
 
-/// Seconds since the epoch of a date and `HH:MM:SS`, as if in UTC.
+/// Returns the seconds since the epoch of a date and `HH:MM:SS`, as if in UTC.
 fn seconds(year: i64, month: i64, day: i64, time: &[u8]) -> Option<i64> {
     let [h0, h1, b':', m0, m1, b':', s0, s1] = time else { return None };
     let (hour, minute, second) = (number(&[*h0, *h1])?, number(&[*m0, *m1])?, number(&[*s0, *s1])?);
     Some(days(year, month, day)? * DAY_S + of_day(hour, minute, second)?)
 }
 
-/// Seconds of a day; nothing where there is no such time.
+/// Returns the seconds of a day, or `None` if there is no such time.
 #[inline]
 pub(crate) fn of_day(hour: i64, minute: i64, second: i64) -> Option<i64> {
     (hour <= 23 && minute <= 59 && second <= 60).then_some(hour * 3_600 + minute * 60 + second)
 }
 
-/// The month of an English name's first three letters.
+/// Returns the month of an English name's first three letters.
 #[inline]
 pub(crate) fn month(name: &[u8; 3]) -> Option<i64> {
     Some(match name {
@@ -436,7 +437,7 @@ pub(crate) fn month(name: &[u8; 3]) -> Option<i64> {
     })
 }
 
-/// Days since the epoch of a Gregorian date (Howard Hinnant, "chrono-compatible low-level date algorithms",
+/// Returns the days since the epoch of a Gregorian date (Howard Hinnant, "chrono-compatible low-level date algorithms",
 /// 2013).
 pub(crate) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -459,12 +460,12 @@ pub(crate) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     Some(era * 146_097 + day_of_era - 719_468)
 }
 
-/// An offset from UTC in seconds.
+/// Parses an offset from UTC, in seconds.
 fn offset(sign: u8, hours: &[u8], minutes: &[u8]) -> Option<i64> {
     signed(sign, number(hours)?, number(minutes)?)
 }
 
-/// An offset from UTC in seconds, of hours and minutes and the sign before them.
+/// Returns an offset from UTC in seconds, from hours and minutes and the sign before them.
 pub(crate) fn signed(sign: u8, hours: i64, minutes: i64) -> Option<i64> {
     if hours > 23 || minutes > 59 {
         return None;

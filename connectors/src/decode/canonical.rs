@@ -464,7 +464,7 @@ fn define_key(
     });
     if is_new || announced.is_new(month) {
         let name = String::from_utf8_lossy(key);
-        // Names are what rows are told apart by, so one that is cut or shown otherwise ends in its id.
+        // Names distinguish rows, so one that is cut or shown otherwise ends in its id.
         let name = match route::cut(&name, limit) {
             cut if cut.len() == name.len() && cut.as_bytes() == key => cut.into(),
             cut => format!("{cut}~{:032x}", id.0).into(),

@@ -612,7 +612,7 @@ impl<'a, V: ObjectVisitor> Walk<'_, 'a, '_, V> {
                 Err(reason) => unescaped = Some(reason),
             }
         }
-        // Something that lacks at a line's end is noticed at the next line's beginning, or at the end of the text.
+        // Something missing at a line's end is noticed at the next line's beginning, or at the end of the text.
         let from = fault.at.saturating_sub(1).max(start);
         let end = (!in_array).then(|| next_line(text, from).or_else(|| next_line(text, start))).flatten();
         self.in_vain += end.map_or(0, |end| fault.at.saturating_sub(end));

@@ -31,7 +31,8 @@ pub(super) fn json_behind_syslog(line: &str) -> Option<&str> {
     is_head.then_some(json)
 }
 
-/// Returns whether a head is like `Nov 20 12:44:15 gw-1 haproxy[7]: `. The host may lack, and the time may be RFC 3339.
+/// Returns whether a head is like `Nov 20 12:44:15 gw-1 haproxy[7]: `. The host may be missing, and the time may be RFC
+/// 3339.
 fn is_rfc3164(head: &str) -> bool {
     let bytes = head.as_bytes();
     let words = if bytes.first().is_some_and(u8::is_ascii_digit) {

@@ -115,7 +115,7 @@ mod tests {
         sum.add(&one);
         sum.add(&one);
         assert_eq!((sum.passed_over, sum.conflicting, sum.recovered), (2, 4, 6));
-        // In the order of the fields, whichever was met first; fields that were read aren't told of.
+        // They come in the order of the fields, whichever was met first, and without those that were read.
         assert_eq!(sum.unread().collect::<Vec<_>>(), [("status", 8), ("latency", 10)]);
         sum.add(&Tally::default());
         assert_eq!(sum.unread().map(|(_, events)| events).sum::<u64>(), 18);

@@ -1,10 +1,10 @@
-//! Reasons why a database or a list of networks is refused.
+//! Errors of geo databases and of the list of networks.
 
 use std::path::PathBuf;
 
 use maxminddb::MaxMindDbError;
 
-/// Why a database can't be used. All of these need a person: none goes away by itself.
+/// The reason why a database can't be used. Every one needs a person, because none goes away by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum GeoError {
     /// The file can't be read.
@@ -16,7 +16,7 @@ pub enum GeoError {
     /// The file isn't an `.mmdb` database, or is damaged.
     #[error("{} is not a usable .mmdb database ({source}): download it again", path.display())]
     Invalid { path: PathBuf, source: Box<MaxMindDbError> },
-    /// A database of something else.
+    /// The database has none of the fields that its use needs.
     #[error(
         "{} holds no record with {expected}: {}: is it a database of another kind?",
         path.display(),
@@ -32,10 +32,10 @@ pub enum GeoError {
         /// Names of the fields that its first records have, sorted, at most 24.
         fields: Vec<String>,
     },
-    /// A file of networks without a network.
+    /// The file of networks names no network.
     #[error("{} has no line that names a network and its class, such as 198.51.100.0/24,vpn", path.display())]
     NoNetworks { path: PathBuf },
-    /// More networks than there may be.
+    /// The file names more networks than there may be.
     #[error("{} has more than 1000000 networks", path.display())]
     TooManyNetworks { path: PathBuf },
 }

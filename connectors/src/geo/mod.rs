@@ -1,7 +1,8 @@
-//! Country, autonomous system and place of a caller's address, from `.mmdb` databases, and the class of its network.
+//! Looks up a caller's address: its country, autonomous system and position in `.mmdb` databases, and its class in a
+//! list of networks.
 //!
-//! A database is read into memory as a whole: a mapped file that is rewritten in place would end the
-//! process. A file that is named twice, as a country and an ASN database, is read once.
+//! A database is read into memory as a whole, because a mapped file that is rewritten in place would end the process. A
+//! file that is named twice, as a country and an ASN database, is read once.
 //!
 //! | layout | country | AS number | position |
 //! |---|---|---|---|
@@ -11,25 +12,26 @@
 //! | IPinfo before 2025 | `country`, two letters | `asn` | `lat`, `lng`; `latitude` ...; `loc` |
 //! | MaxMind Enterprise, GeoOpen | `country.iso_code` | `traits.`..., `country.AutonomousSystemNumber` | as MaxMind |
 //!
-//! AS numbers are integers of any width, or text such as `64500` or `AS64500`; degrees are numbers or text, and `loc` is
-//! both with a comma between. Empty text is unknown. Which fields a database has is found out once, at [`GeoDatabases::open`], by
-//! looking at its first records, so that a look-up decodes these fields and nothing else. A database in which nothing
-//! fits is refused, with the names of the fields that it has.
+//! AS numbers are integers of any width, or text such as `64500` or `AS64500`. Degrees are numbers or text, and `loc`
+//! is both with a comma between. An empty text is unknown. [`GeoDatabases::open`] finds out the fields of a database
+//! once, from its first records, so that a look-up decodes only these. A database without a usable field is refused,
+//! with the names of the fields that it has.
 //!
-//! Nobody's address (private, shared, loopback, link-local, multicast, reserved) is never looked up: a
-//! database that knows one is wrong about it. Documentation and benchmark ranges are looked up like any
-//! other: examples use them, and they don't occur in real traffic.
+//! Addresses without an owner (private, shared, loopback, link-local, multicast, reserved) are never looked up, because
+//! a database that has one is wrong about it. Documentation and benchmark ranges are looked up like any other, because
+//! examples use them, and they don't occur in real traffic.
 //!
-//! The country is where the database places the *caller*. `registered_country`, the home of the network's
-//! owner, is no substitute: for satellite and anycast networks it names a place where nobody called from.
+//! The country is that of the *caller*. `registered_country`, the home of the network's owner, is no substitute. For
+//! satellite and anycast networks it names a place that no call came from.
 //!
-//! A City database says where on earth a caller is; and in which country, where no country database is named. 0 N 0 E is
-//! where nobody lives: databases write it where they don't know.
+//! A City database has the position of a caller, and the country, if no country database is named. The position 0 N 0 E
+//! is unknown, because databases write it for that, and no people live there.
 //!
-//! [`WatchedGeo`] reads all files again when one of them changed, and swaps them together. Whoever
-//! remembers answers of the old ones must forget them then.
+//! [`WatchedGeo`] reads all files again when one of them changed, and replaces them together. Caches of the old ones'
+//! answers must be emptied then.
 //!
-//! Limits: a database of 1 GiB, twice that while it is read again; 100,000 networks are searched for the first usable record.
+//! Limits: a database of 1 GiB, twice that while it is read again. 100,000 networks are searched for the first usable
+//! record.
 
 mod error;
 mod networks;
@@ -55,33 +57,33 @@ use self::networks::Networks;
 use self::watch::{FileChange, FileWatch};
 use crate::decode::{Locate, Located};
 
-/// Bytes of a database.
+/// The most bytes of a database.
 const DATABASE_BYTES: u64 = 1 << 30;
-/// Networks, with or without a record, that are searched for the first usable one.
+/// The number of networks, with or without a record, that are searched for the first usable one.
 const PROBED_NETWORKS: usize = 100_000;
-/// Records that are asked for the names of their fields when none fits.
+/// The number of records whose fields are named when none fits.
 const NAMED_RECORDS: usize = 100;
-/// Names of fields that are told then.
+/// The most names of fields that are shown then.
 const NAMES: usize = 24;
-/// Characters of a name that are told.
+/// The most characters of a name that are shown.
 const NAME_CHARS: usize = 64;
 
 type Database = Arc<Reader<Vec<u8>>>;
 type Found<'a> = LookupResult<'a, Vec<u8>>;
 type FieldPath = &'static [PathElement<'static>];
-/// Latitude and longitude.
+/// The latitude and the longitude, in degrees.
 type Position = (f64, f64);
 
 /// Files as they were read, and warnings about what is in them.
 pub type GeoRead = Result<(Arc<GeoDatabases>, Vec<String>), GeoError>;
 
-/// Where country databases keep the code. Where `country` is text it is a name if there is a `country_code`.
+/// The places of the code in country databases. A `country` that is text is a name if there is a `country_code`.
 const COUNTRY_PATHS: [FieldPath; 3] = [
     &[PathElement::Key("country"), PathElement::Key("iso_code")],
     &[PathElement::Key("country_code")],
     &[PathElement::Key("country")],
 ];
-/// Where City databases keep latitude and longitude.
+/// The places of latitude and longitude in City databases.
 const POSITION_PATHS: [PositionAt; 5] = [
     PositionAt::Two(
         &[PathElement::Key("location"), PathElement::Key("latitude")],
@@ -92,7 +94,7 @@ const POSITION_PATHS: [PositionAt; 5] = [
     PositionAt::Two(&[PathElement::Key("lat")], &[PathElement::Key("lon")]),
     PositionAt::One(&[PathElement::Key("loc")]),
 ];
-/// Where ASN databases keep the number.
+/// The places of the number in ASN databases.
 const ASN_PATHS: [FieldPath; 4] = [
     &[PathElement::Key("autonomous_system_number")],
     &[PathElement::Key("asn")],
@@ -100,7 +102,7 @@ const ASN_PATHS: [FieldPath; 4] = [
     &[PathElement::Key("country"), PathElement::Key("AutonomousSystemNumber")],
 ];
 
-/// The open databases. Look-ups neither fail nor block; any number of threads may make them.
+/// Databases that were read. Look-ups neither fail nor block, and any number of threads may make them.
 #[derive(Debug)]
 pub struct GeoDatabases {
     country: Option<(Database, FieldPath)>,
@@ -110,13 +112,13 @@ pub struct GeoDatabases {
     unreadable: Unreadable,
 }
 
-/// Counts look-ups that hit a record which can't be read: signs of a damaged database. Shared by all databases that a
-/// job uses one after the other, so it only grows.
+/// Counts look-ups that hit an unreadable record, which is a sign of a damaged database. All databases that a job uses
+/// one after the other share the count, so it only grows.
 #[derive(Clone, Debug, Default)]
 pub struct Unreadable(Arc<AtomicU64>);
 
 impl Unreadable {
-    /// Look-ups so far. An address that decoders remember is looked up once.
+    /// Returns the number of such look-ups so far. An address that a decoder caches is looked up once.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -134,30 +136,30 @@ impl Unreadable {
     }
 }
 
-/// Where latitude and longitude are.
+/// The place of latitude and longitude in a record.
 #[derive(Clone, Copy, Debug)]
 enum PositionAt {
     Two(FieldPath, FieldPath),
-    /// In one, with a comma between.
+    /// Both are in one text, with a comma between.
     One(FieldPath),
 }
 
-/// A database of places.
+/// A City database, and the places of its fields.
 #[derive(Debug)]
 struct City {
     database: Database,
     position: PositionAt,
-    /// Where it keeps the country, if it is asked for that.
+    /// The place of the country, if no other database has it.
     country: Option<FieldPath>,
 }
 
 impl GeoDatabases {
-    /// Reads the files that `config` names. Without a country or an ASN database every caller's
-    /// country is `ZZ` or its AS number 0; one warning, returned beside, says so. Bad lines of the file of networks
-    /// are warnings, too.
+    /// Reads the files that `config` names. Without a country database every caller's country is `ZZ`, and without an
+    /// ASN database every AS number is 0. Then a warning is returned beside. Bad lines of the file of networks give
+    /// warnings, too.
     ///
     /// # Errors
-    /// If a named file can't be read or isn't what it should be.
+    /// Returns an error if a named file can't be read or has no usable content.
     pub fn open(config: &keytide_config::Geo) -> Result<(Self, Vec<String>), GeoError> {
         let (geo, mut warnings) = Self::read(config, Unreadable::default())?;
         let of_city = geo.city.as_ref().is_some_and(|city| city.country.is_some());
@@ -175,7 +177,7 @@ impl GeoDatabases {
         Ok((geo, warnings))
     }
 
-    /// Reads the files; warnings about what is in them are returned beside.
+    /// Reads the files, and returns warnings about their content beside.
     fn read(config: &keytide_config::Geo, unreadable: Unreadable) -> Result<(Self, Vec<String>), GeoError> {
         let mut files = OpenDatabases::default();
         let country = config.country.as_deref().map(|path| open_country(&mut files, path)).transpose()?;
@@ -224,7 +226,7 @@ impl City {
 impl Locate for GeoDatabases {
     fn locate(&self, address: IpAddr) -> Located {
         let address = address.to_canonical();
-        if is_nobodys(address) {
+        if is_unowned(address) {
             return Located::default();
         }
         let country = self.country.as_ref().and_then(|(database, path)| {
@@ -247,11 +249,11 @@ impl Locate for GeoDatabases {
     }
 }
 
-/// Databases that are read again when their files change.
+/// Databases whose files are watched, and read again when one changes.
 pub struct WatchedGeo {
     config: keytide_config::Geo,
     watches: Vec<FileWatch>,
-    /// Why a file can't be read at the moment.
+    /// The reason why a file can't be read at the moment.
     failure: Option<String>,
     unreadable: Unreadable,
 }
@@ -260,7 +262,7 @@ impl WatchedGeo {
     /// Reads the databases for the first time, as [`GeoDatabases::open`].
     ///
     /// # Errors
-    /// If a named database can't be read or isn't what it should be.
+    /// Returns an error if a named database can't be read or has no usable content.
     pub fn open(config: &keytide_config::Geo) -> Result<(Self, Arc<GeoDatabases>, Vec<String>), GeoError> {
         let keytide_config::Geo { country, asn, city, networks, trusted_proxies: _ } = config;
         let watches = [country, asn, city, networks].into_iter().flatten();
@@ -276,17 +278,17 @@ impl WatchedGeo {
         &self.unreadable
     }
 
-    /// The files.
+    /// Iterates over the paths of the files.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.watches.iter().map(FileWatch::path)
     }
 
-    /// Looks at the files and, if one changed and then all stayed the same from one call to this, reads them; warnings
-    /// about what is in them are returned beside. `None` if there is nothing new.
+    /// Checks the files. If one changed and then all stayed the same since the last call, they are read, with warnings
+    /// about their content beside. Returns `None` if there is nothing new.
     ///
     /// # Errors
-    /// If a database can't be used any more, once a version of its file. The ones that are in use stay good. A
-    /// file that can't be read is tried again at each call, and told once.
+    /// Returns an error if a database can't be used any more, once for each version of its file. The databases in use
+    /// stay valid. A file that can't be read is tried again at each call, and reported once.
     pub fn poll(&mut self) -> Option<GeoRead> {
         let changes: Vec<FileChange> = self.watches.iter_mut().map(FileWatch::poll).collect();
         if changes.iter().all(|change| *change == FileChange::Unchanged) {
@@ -303,21 +305,21 @@ impl WatchedGeo {
             Err(error @ GeoError::Read { .. }) => Some(error.to_string()),
             _ => None,
         };
-        let was_told = failure.is_some() && failure == self.failure;
+        let is_repeated = failure.is_some() && failure == self.failure;
         if failure.is_none() {
             self.watches.iter_mut().for_each(FileWatch::mark_read);
         }
         self.failure = failure;
-        (!was_told).then(|| opened.map(|(geo, warnings)| (Arc::new(geo), warnings)))
+        (!is_repeated).then(|| opened.map(|(geo, warnings)| (Arc::new(geo), warnings)))
     }
 }
 
-/// The AS number that stands at `path`.
+/// Reads the AS number at `path`.
 fn asn(found: &Found<'_>, path: FieldPath) -> Result<Option<u32>, MaxMindDbError> {
     Ok(found.decode_path::<Asn>(path)?.and_then(|Asn(number)| number))
 }
 
-/// An AS number, of any type, or as text; none if the text is empty.
+/// An AS number of any type, or as text. An empty text is no number.
 struct Asn(Option<u32>);
 
 impl<'de> Deserialize<'de> for Asn {
@@ -356,7 +358,7 @@ impl Visitor<'_> for AsnVisitor {
 }
 
 impl PositionAt {
-    /// Latitude and longitude.
+    /// Reads latitude and longitude, unless both are 0.
     fn read(self, found: &Found<'_>) -> Result<Option<Position>, MaxMindDbError> {
         let (latitude, longitude) = match self {
             Self::Two(latitude, longitude) => (
@@ -375,7 +377,7 @@ impl PositionAt {
     }
 }
 
-/// A number of degrees, of any type, or as text; none if the text is empty.
+/// A number of degrees of any type, or as text. An empty text is no number.
 #[derive(Default)]
 struct Degrees(Option<f64>);
 
@@ -447,7 +449,7 @@ impl<'de> Visitor<'de> for NamesVisitor {
     }
 }
 
-/// `64500`, or `AS64500` in either case.
+/// Parses `64500`, or `AS64500` in either case.
 pub(crate) fn parse_asn(text: &str) -> Option<u32> {
     let digits = match text.get(..2) {
         Some(prefix) if prefix.eq_ignore_ascii_case("as") => &text[2..],
@@ -457,7 +459,7 @@ pub(crate) fn parse_asn(text: &str) -> Option<u32> {
     if digits.bytes().all(|digit| digit.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
-/// A network's first address as IPv6 (IPv4 mapped), and how many first bits its addresses share.
+/// Returns a network's first address as IPv6 (IPv4 mapped), and the number of first bits that its addresses share.
 pub(crate) fn mapped(network: IpNet) -> (u128, u8) {
     match network.trunc() {
         IpNet::V4(network) => (network.network().to_ipv6_mapped().to_bits(), 96 + network.prefix_len()),
@@ -465,7 +467,7 @@ pub(crate) fn mapped(network: IpNet) -> (u128, u8) {
     }
 }
 
-/// Databases that were read, so that a file with two uses is in memory once.
+/// The databases that were read, so that a file with two uses is in memory once.
 #[derive(Default)]
 struct OpenDatabases(Vec<(PathBuf, Database)>);
 
@@ -543,23 +545,22 @@ fn read_database(path: &Path) -> Result<Reader<Vec<u8>>, GeoError> {
         .map_err(|source| GeoError::Invalid { path: path.to_owned(), source: Box::new(source) })
 }
 
-/// What `layout` says of the first record that it can say something of.
+/// Returns the layout of the first record that `layout` recognises.
 fn probe<T>(database: &Database, layout: impl Fn(&Found<'_>) -> Option<T>) -> Option<T> {
     networks(database).find_map(|found| layout(&found))
 }
 
-/// The first networks.
+/// Iterates over the first networks of a database.
 fn networks(database: &Database) -> impl Iterator<Item = Found<'_>> {
-    // Empty and aliased networks are visited too, so that they count: a damaged tree may have more of
-    // them than can be walked.
+    // Empty and aliased networks count, too, because a damaged tree may have more of them than can be walked.
     let every = WithinOptions::default().include_networks_without_data().include_aliased_networks();
     let networks = database.networks(every).into_iter().flatten();
     networks.take(PROBED_NETWORKS).filter_map(Result::ok)
 }
 
-/// Names of the fields of the first records, those of fields in fields as `outer.inner`, sorted.
+/// Returns the sorted names of the fields of the first records. Those within fields are `outer.inner`.
 fn field_names(database: &Database) -> Vec<String> {
-    let told =
+    let shown =
         |name: &str| name.chars().filter(|letter| !letter.is_control()).take(NAME_CHARS).collect::<String>();
     let mut names = BTreeSet::new();
     for found in networks(database).filter(Found::has_data).take(NAMED_RECORDS) {
@@ -567,9 +568,9 @@ fn field_names(database: &Database) -> Vec<String> {
         for outer in outer {
             match found.decode_path::<FieldNames<'_>>(&[PathElement::Key(outer)]) {
                 Ok(Some(FieldNames(inner))) => {
-                    names.extend(inner.into_iter().map(|inner| format!("{}.{}", told(outer), told(inner))));
+                    names.extend(inner.into_iter().map(|inner| format!("{}.{}", shown(outer), shown(inner))));
                 }
-                _ => drop(names.insert(told(outer))),
+                _ => drop(names.insert(shown(outer))),
             }
         }
         if names.len() >= NAMES {
@@ -579,15 +580,15 @@ fn field_names(database: &Database) -> Vec<String> {
     names.into_iter().take(NAMES).collect()
 }
 
-/// Whether an address (IPv4 never as IPv6) belongs to nobody in particular.
-fn is_nobodys(address: IpAddr) -> bool {
+/// Returns whether an address has no single owner on the internet. IPv4 must not come as IPv6.
+fn is_unowned(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => is_nobodys_v4(address),
-        IpAddr::V6(address) => is_nobodys_v6(address),
+        IpAddr::V4(address) => is_unowned_v4(address),
+        IpAddr::V6(address) => is_unowned_v6(address),
     }
 }
 
-fn is_nobodys_v4(address: Ipv4Addr) -> bool {
+fn is_unowned_v4(address: Ipv4Addr) -> bool {
     let [first, second, ..] = address.octets();
     first == 0 // this network
         || first >= 224 // multicast, reserved, broadcast
@@ -597,7 +598,7 @@ fn is_nobodys_v4(address: Ipv4Addr) -> bool {
         || (first == 100 && second & 0xc0 == 64) // shared by carriers (RFC 6598)
 }
 
-fn is_nobodys_v6(address: Ipv6Addr) -> bool {
+fn is_unowned_v6(address: Ipv6Addr) -> bool {
     address.is_unspecified()
         || address.is_loopback()
         || address.is_multicast()
@@ -1132,14 +1133,14 @@ mod tests {
         let bytes = database(IpVersion::V6, &[("198.18.0.0/16", other)]);
         let opened = [open(Some(&bytes), None), open(None, Some(&bytes)), city_open(&bytes, None, None)];
         for error in opened.map(Result::unwrap_err) {
-            let told = error.to_string();
+            let shown = error.to_string();
             assert!(
-                told.ends_with(
+                shown.ends_with(
                     ": it has country, privacy.tor, privacy.vpn, service: is it a database of another kind?"
                 ),
-                "{told}"
+                "{shown}"
             );
-            assert!(!told.contains("Romania") && !told.contains("Example"), "{told}");
+            assert!(!shown.contains("Romania") && !shown.contains("Example"), "{shown}");
         }
         let wide =
             record(&[("many", Value::map((0..100).map(|at| (format!("field{at:02}\n"), Value::from(at)))))]);

@@ -1,4 +1,4 @@
-//! Networks whose callers sit elsewhere than their addresses: a CSV file of `network,class`.
+//! Networks whose callers are elsewhere than their addresses, from a CSV file of `network,class`:
 //!
 //! ```text
 //! # exits of a provider
@@ -8,15 +8,15 @@
 //! 203.0.113.9,tor
 //! ```
 //! A class is one of vpn, relay, mobile, satellite, cloud and tor. Lines that begin with `#`, empty lines and the
-//! header are skipped, further columns ignored. A line that isn't of this form is left out, with a warning that says
-//! where it stands and what is wrong, and quotes nothing.
+//! header are skipped, and further columns are ignored. A line of any other form is left out, with a warning that names
+//! its number and the problem, and quotes nothing.
 //!
-//! Of the networks that hold an address the smallest counts, of equal ones the one that stands last. They nest or are
-//! apart, never overlap otherwise; so they are cut into ranges that don't overlap, each with the class of the
-//! smallest network around it, and an address is looked up by bisection.
+//! Of the networks that hold an address the smallest counts, and of equal ones the last. Two networks are nested or
+//! apart. So they can be cut into ranges that don't overlap, each with the class of the smallest network around it. An
+//! address is looked up by bisection.
 //!
-//! Limits: 1,000,000 networks, 1 KiB a line. At most 2,000,001 ranges of 17 bytes; a network takes 32 bytes more
-//! while the file is read.
+//! Limits: 1,000,000 networks, 1 KiB a line. There are at most 2,000,001 ranges of 17 bytes. While the file is read,
+//! each network takes 32 bytes more.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -30,8 +30,8 @@ use super::{GeoError, mapped};
 
 const NETWORKS: usize = 1_000_000;
 const LINE_BYTES: usize = 1 << 10;
-/// Bad lines that are told one by one.
-const TOLD_LINES: u64 = 8;
+/// The most bad lines that are reported one by one.
+const LISTED_LINES: u64 = 8;
 
 const CLASSES: [(&str, NetworkClass); 6] = [
     ("vpn", NetworkClass::Vpn),
@@ -42,18 +42,18 @@ const CLASSES: [(&str, NetworkClass); 6] = [
     ("tor", NetworkClass::Tor),
 ];
 
-/// What is wrong with a line.
+/// The problem of a line, which never quotes it.
 type Fault = &'static str;
 
-/// Ranges of addresses by class.
+/// Ranges of addresses, each with its class.
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
-    /// Where ranges start, in order; each ends where the next one starts.
+    /// The starts of ranges, in order. Each range ends where the next one starts.
     starts: Vec<u128>,
     classes: Vec<NetworkClass>,
 }
 
-/// A network as it was read.
+/// A network of the file.
 struct ListedNetwork {
     first: u128,
     bits: u8,
@@ -61,7 +61,7 @@ struct ListedNetwork {
 }
 
 impl Networks {
-    /// Reads a file; warnings are returned beside.
+    /// Reads a file, and returns warnings beside.
     pub(crate) fn open(path: &Path) -> Result<(Self, Vec<String>), GeoError> {
         let failed = |source| GeoError::Read { path: path.to_owned(), source };
         let mut file = BufReader::new(File::open(path).map_err(failed)?);
@@ -81,7 +81,7 @@ impl Networks {
                 Ok(Some(network)) => listed.push(network),
                 Err(fault) => {
                     bad += 1;
-                    if bad <= TOLD_LINES {
+                    if bad <= LISTED_LINES {
                         let path = path.display();
                         warnings
                             .push(format!("geo.networks: {path}:{number}: {fault}; the line is left out"));
@@ -89,9 +89,10 @@ impl Networks {
                 }
             }
         }
-        if bad > TOLD_LINES {
+        if bad > LISTED_LINES {
             let path = path.display();
-            warnings.push(format!("geo.networks: {path}: {} more bad lines are left out", bad - TOLD_LINES));
+            warnings
+                .push(format!("geo.networks: {path}: {} more bad lines are left out", bad - LISTED_LINES));
         }
         if listed.is_empty() {
             return Err(GeoError::NoNetworks { path: path.to_owned() });
@@ -103,7 +104,7 @@ impl Networks {
         // Stable, so that of equal networks the last stays last.
         listed.sort_by_key(|network| (network.first, network.bits));
         let mut networks = Self::default();
-        // Networks around the current one, the outermost first, with their last addresses.
+        // The networks around the current one, the outermost first, with their last addresses.
         let mut around: Vec<(u128, NetworkClass)> = Vec::new();
         for ListedNetwork { first, bits, class } in listed {
             networks.leave(&mut around, Some(first));
@@ -114,7 +115,7 @@ impl Networks {
         networks
     }
 
-    /// Ends the networks around that end before an address; all of them if there is none.
+    /// Ends the surrounding networks that end before an address, or all of them if there is none.
     fn leave(&mut self, around: &mut Vec<(u128, NetworkClass)>, before: Option<u128>) {
         while let Some((last, _)) = around.pop_if(|(last, _)| before.is_none_or(|first| *last < first)) {
             let outer = around.last().map_or(NetworkClass::Unlisted, |(_, class)| *class);
@@ -124,7 +125,7 @@ impl Networks {
         }
     }
 
-    /// From `first` on addresses are of this class.
+    /// Starts a range of a class at `first`.
     fn start(&mut self, first: u128, class: NetworkClass) {
         if self.starts.last() == Some(&first) {
             self.starts.pop();
@@ -136,7 +137,7 @@ impl Networks {
         }
     }
 
-    /// The class of an address.
+    /// Returns the class of an address.
     pub(crate) fn class(&self, address: IpAddr) -> NetworkClass {
         let (address, _) = mapped(address.into());
         let behind = self.starts.partition_point(|start| *start <= address);
@@ -144,7 +145,7 @@ impl Networks {
     }
 }
 
-/// The next line, `None` at the end; `false` where it was too long and only its start is in `line`.
+/// Reads the next line. Returns `None` at the end, and `false` if the line is too long, so that only its start is read.
 fn next_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<bool>> {
     line.clear();
     if file.by_ref().take(LINE_BYTES as u64 + 1).read_until(b'\n', line)? == 0 {
@@ -163,7 +164,7 @@ fn next_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<b
     Ok(Some(is_whole))
 }
 
-/// A line's network; `None` where there is none to be.
+/// Returns the network of a line, or `None` for lines that are skipped.
 fn parse(line: &[u8], is_first: bool) -> Result<Option<ListedNetwork>, Fault> {
     let text = str::from_utf8(line).map_err(|_| "not UTF-8")?;
     let text = if is_first { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };

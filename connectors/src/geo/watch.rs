@@ -1,43 +1,42 @@
-//! When a watched file may be read again: no clock, no notifications, only what the file system says of it.
+//! Decides when a watched file may be read again, only by its metadata, without a clock or notifications.
 //!
-//! A file is told by its length, its times of modification and of change, and its inode. It is worth reading
-//! when it looks other than it did when it was last read, and looked the same at the look before: so a file
-//! that is being written isn't read as long as each look finds more of it. Symbolic links are followed: a
-//! link that is turned to another file is a change.
+//! The state of a file is its length, its times of modification and of change, and its inode. A file is read again if
+//! its state differs from when it was read last, and is the same as at the previous poll. So a file that is being
+//! written isn't read as long as each poll finds more of it. Symbolic links are followed, so a link to another file is
+//! a change.
 //!
-//! Not noticed: a change within the same tick of the file system's clock (Linux: at most 10 ms) that keeps
-//! the length, if the file was read between the two.
+//! One change isn't noticed: it keeps the length, and comes within the same tick of the file system's clock (Linux: at
+//! most 10 ms) as the one before it, while the file is read between the two.
 
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// What a look at a file found.
+/// The state of a file at a poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum FileState {
     File { bytes: u64, modified: Option<SystemTime>, inode: Inode },
     Unreadable(io::ErrorKind),
 }
 
-/// Inode, and when its status changed (seconds and nanoseconds).
+/// The inode, and the time of its last change (seconds and nanoseconds).
 type Inode = (u64, i64, i64);
 
-/// What is to be done about a file.
+/// The result of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileChange {
-    /// It is as it was when it was last read.
+    /// The file is the same as when it was read last.
     Unchanged,
     Changing,
-    /// It changed, and was the same at the look before.
+    /// The file changed, and was the same at the previous poll.
     Settled,
 }
 
-/// A file, and how it looked.
+/// A watched file, with its state at the last poll and when it was read last.
 pub(crate) struct FileWatch {
     path: PathBuf,
     last: FileState,
-    /// As it was last read.
     read: FileState,
 }
 
@@ -63,12 +62,12 @@ impl FileWatch {
         }
     }
 
-    /// Whether the file still is as the last look found it: what was read since then is of one version.
+    /// Returns whether the file is still the same as at the last poll, so that everything read since is of one version.
     pub(crate) fn is_still(&self) -> bool {
         state(&self.path) == self.last
     }
 
-    /// The file was read, or judged, as the last look found it.
+    /// Notes that the file was read, or judged, in its state at the last poll.
     pub(crate) fn mark_read(&mut self) {
         self.read = self.last.clone();
     }

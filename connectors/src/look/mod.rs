@@ -1,14 +1,15 @@
-//! A look at the data: what becomes of the first records of a source, and what they seem to be.
+//! Looks at a source's first records: whether they are accepted, and which format they seem to have.
 //!
-//! The records go through the source's own decoder, so what is counted here is what a job would count. Beside it
-//! `sniff` looks at the messages themselves, with no regard to the configuration, and [`hints`](Look::hints) says
-//! where the two don't agree.
+//! The records go through the source's own decoder, so the counts are those of a job. Beside it `sniff` looks at the
+//! messages themselves, without regard to the configuration. [`hints`](Look::hints) names the differences between the
+//! two.
 //!
-//! **Invariant**: nothing that a caller chose is told. Hints name formats, units, pointers of the configuration, and
-//! names of members that most records have, but for those of containers that callers fill (headers, arguments, bodies).
+//! **Invariant**: hints never hold anything that a caller chose. They name formats, units, pointers of the
+//! configuration, and members that most records have. Containers that callers fill (headers, arguments, bodies) are
+//! left out.
 //!
-//! Limits: [`RECORDS`] records and [`BYTES`] of a source, from its first [`PARTITIONS`] partitions in equal parts; a topic
-//! is waited for as long as `EMPTY_READS` reads of 100 ms find nothing.
+//! Limits: [`RECORDS`] records and [`BYTES`] of a source, from its first [`PARTITIONS`] partitions in equal parts. A
+//! partition of a topic is left after `EMPTY_READS` reads of 100 ms that find nothing.
 
 mod sniff;
 
@@ -24,26 +25,26 @@ use crate::file::{Cut, Line};
 use crate::ingest::{IngestError, PartitionContent, decode_block, inputs};
 use crate::input::{FutureLimit, PartitionInfo};
 
-/// Records that are looked at, about: those of a message are looked at together.
+/// About the number of records that are looked at, as those of a message are taken together.
 pub const RECORDS: u64 = 1_000;
-/// Bytes of messages that are looked at, and at most one message more.
+/// The number of bytes of messages that are looked at. The last message may exceed it.
 pub const BYTES: u64 = 16 << 20;
-/// Partitions that are looked at.
+/// The number of partitions that are looked at.
 pub const PARTITIONS: usize = 32;
-/// Reads of a topic's partition that may find nothing.
+/// The number of reads of a topic's partition that may find nothing.
 const EMPTY_READS: u32 = 20;
-/// Bytes that are read at once, about.
+/// About the number of bytes that are read at once.
 const BLOCK_BYTES: usize = 256 << 10;
 
-/// What the first records of a source are. See the module.
+/// The counts of a source's first records, and the signs of their format.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
     pub accepted: u64,
     /// Records that were refused, by the index of their class in [`CLASSES`].
     pub refused: [u64; CLASSES.len()],
-    /// Where the first of them stands: its partition, and its offset in it.
+    /// The partition and the offset of the first refused record.
     pub first_refused: Option<(PartitionInfo, u64)>,
-    /// What was odd, which key rules found keys, how many calls have none.
+    /// Oddities of records, calls by the rule that found their key, and calls without a key.
     pub tally: Tally,
     /// The earliest and the latest event time, in ms since the epoch.
     pub times: Option<(EventTime, EventTime)>,
@@ -51,11 +52,11 @@ pub struct Look {
 }
 
 impl Look {
-    /// Looks at a source's data. `now` is what future-dated events are judged by, in ms since the epoch. Of files only
-    /// regular ones are read, of standard input nothing.
+    /// Looks at a source's data. `now`, in ms since the epoch, is the time by which future-dated events are judged.
+    /// Only regular files are read, and nothing of standard input.
     ///
     /// # Errors
-    /// If it can't be read.
+    /// Returns an error if the source can't be read.
     pub fn at(source: &Source, context: &Context, limits: &Limits, now: Tick) -> Result<Self, IngestError> {
         let mut look = Self::default();
         if matches!(source.kind, SourceKind::Stdin) {
@@ -109,31 +110,31 @@ impl Look {
         Ok(look)
     }
 
-    /// Records that were refused.
+    /// Returns the number of records that were refused.
     #[must_use]
     pub fn refusals(&self) -> u64 {
         self.refused.iter().sum()
     }
 
-    /// All records.
+    /// Returns the number of all records.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.accepted + self.refusals() + self.tally.passed_over
     }
 
-    /// Whether there are records, and none is a call.
+    /// Returns whether there are records, but none of them is a call.
     #[must_use]
     pub fn has_nothing(&self) -> bool {
         self.accepted == 0 && self.records() > 0
     }
 
-    /// JSON pointers of members that at least half of the records have, sorted, at most 40. Names alone.
+    /// Returns JSON pointers of members that at least half of the records have, sorted, at most 40.
     #[must_use]
     pub fn members(&self) -> Vec<String> {
         self.sniffed.members()
     }
 
-    /// What doesn't fit between the configuration and what the records seem to be; a sentence each, without a full stop.
+    /// Returns differences between the configuration and the records, a sentence each, without a full stop.
     #[must_use]
     pub fn hints(&self, source: &Source) -> Vec<String> {
         let mut hints = Vec::new();
@@ -142,7 +143,7 @@ impl Look {
         {
             hints.push(format!(
                 "lines look like {}, and the format is `{}`",
-                looks.told,
+                looks.label,
                 source.format.name()
             ));
         }
@@ -167,7 +168,7 @@ impl Look {
     }
 }
 
-/// Whether keys are looked for at a place, or under its last name.
+/// Returns whether keys are looked for at a place, or under its last name.
 fn is_named(source: &Source, place: &str) -> bool {
     let last = place.rsplit(['/', '.']).next().unwrap_or(place);
     let is_mapped =
@@ -183,7 +184,7 @@ fn is_named(source: &Source, place: &str) -> bool {
         })
 }
 
-/// The places that the configuration names, with what names them.
+/// Returns the places that the configuration names, each with the setting that names it.
 fn mapped(source: &Source) -> Vec<(String, Vec<&[String]>)> {
     let fields = source.fields.named().into_iter().filter_map(|(name, field)| {
         let places = field?.at.iter().map(|place| &place.0[..]);

@@ -1,9 +1,9 @@
-//! What messages look like, whatever the configuration says.
+//! Guesses the format of messages, without regard to the configuration.
 //!
-//! Members are looked at in JSON, the beginning in lines of text. A guess needs more than half of the messages.
+//! JSON is judged by its members, and a line of text by its beginning. A guess needs more than half of the messages.
 //!
-//! Limits: 100 messages, the first 256 KiB of each, 10 records of a message; pointers of three names, of 32 characters
-//! each, 4,096 different ones are counted.
+//! Limits: 100 messages, the first 256 KiB of each, 10 records of a message. 4,096 different pointers are counted, of
+//! at most three names with 32 characters each.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,24 +14,24 @@ use serde_json::{Map, Value};
 
 use crate::framing::{GZIP, unframed};
 
-/// Messages that are looked at.
+/// The number of messages that are looked at.
 const MESSAGES: u64 = 100;
 const MESSAGE_BYTES: usize = 256 << 10;
-/// Records of a message that are looked at.
+/// The number of records of a message that are looked at.
 const RECORDS: usize = 10;
-/// Names in a pointer.
+/// The most names in a pointer.
 const DEPTH: usize = 3;
 const NAME_CHARS: usize = 32;
-/// Digits in a name: those of keys have more.
+/// The most digits in a name, as keys have more.
 const NAME_DIGITS: usize = 4;
 const POINTERS: usize = 4_096;
-/// Pointers that are told.
-const TOLD: usize = 40;
+/// The most pointers that are listed.
+const LISTED: usize = 40;
 
-/// Names of containers that callers fill: what is in them isn't told.
+/// Parts of the names of containers that callers fill, whose members aren't listed.
 const OF_CALLERS: [&str; 9] =
     ["header", "query", "arg", "param", "cookie", "body", "form", "trailer", "baggage"];
-/// Names that keys stand under, in lower case, without `-`, `_` and what is before a dot.
+/// Names of members that hold keys, in lower case, without `-` and `_` and without a prefix before a dot.
 const OF_KEYS: [&str; 13] = [
     "accesstoken",
     "apikey",
@@ -48,16 +48,16 @@ const OF_KEYS: [&str; 13] = [
     "xrapidapikey",
 ];
 
-/// What messages seem to be.
+/// A format that messages seem to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Looks {
-    /// The format's name in the configuration, where it has one.
+    /// The format's name in the configuration, or nothing if it has none there.
     pub(super) name: &'static str,
-    /// What it is called in a sentence.
-    pub(super) told: &'static str,
+    /// The format's name in a sentence.
+    pub(super) label: &'static str,
 }
 
-/// Counts of what was seen.
+/// Counts of formats and members that were seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sniffed {
     messages: u64,
@@ -70,7 +70,7 @@ pub(super) struct Sniffed {
 }
 
 impl Sniffed {
-    /// Looks at a message.
+    /// Counts the format and the members of a message.
     pub(super) fn see(&mut self, message: &[u8], source: &Source) {
         if self.messages >= MESSAGES {
             return;
@@ -79,7 +79,7 @@ impl Sniffed {
         let mut inflated = Vec::new();
         let mut message = &message[..message.len().min(MESSAGE_BYTES)];
         if message.starts_with(&GZIP) {
-            // What is damaged is looked at as far as it goes.
+            // A damaged message is looked at as far as it can be decompressed.
             let _ = MultiGzDecoder::new(message).take(MESSAGE_BYTES as u64).read_to_end(&mut inflated);
             message = &inflated;
         }
@@ -114,7 +114,7 @@ impl Sniffed {
     }
 
     fn count(&mut self, looks: Looks) {
-        self.looks.entry(looks.told).or_insert((looks, 0)).1 += 1;
+        self.looks.entry(looks.label).or_insert((looks, 0)).1 += 1;
     }
 
     fn record(&mut self, record: Map<String, Value>, source: &Source) {
@@ -127,7 +127,7 @@ impl Sniffed {
         }
     }
 
-    /// Counts the members of an object. `inside` is how many containers that callers fill it stands in.
+    /// Counts the members of an object. `inside` is the number of containers around it that callers fill.
     fn walk<'v>(&mut self, object: &'v Map<String, Value>, path: &mut Vec<&'v str>, inside: u8) {
         for (name, value) in object {
             path.push(name);
@@ -149,7 +149,7 @@ impl Sniffed {
         }
     }
 
-    /// Notes the unit that a time seems to have. Of texts and of numbers without an epoch's unit no unit is asked.
+    /// Counts the unit that a time seems to have. Texts, and numbers that fit no unit, aren't counted.
     fn time(&mut self, record: &Map<String, Value>, field: &Field) {
         let configured = match field.unit {
             Some(Unit::Seconds) => "s",
@@ -170,19 +170,19 @@ impl Sniffed {
         }
     }
 
-    /// What more than half of the messages look like.
+    /// Returns the format that more than half of the messages seem to have.
     pub(super) fn looks(&self) -> Option<Looks> {
         let most = self.looks.values().max_by_key(|(_, count)| *count);
         most.filter(|(_, count)| count * 2 > self.messages).map(|(looks, _)| *looks)
     }
 
-    /// What unit most times seem to have, and the one that is configured, if they differ.
+    /// Returns the unit that most times seem to have, and the configured one, if they differ.
     pub(super) fn time_unit(&self) -> Option<(&'static str, &'static str)> {
         let most = self.times.iter().max_by_key(|(_, count)| **count);
         most.filter(|(_, count)| **count * 2 > self.timed).map(|(units, _)| *units)
     }
 
-    /// Whether there are JSON records, and all lack all these places.
+    /// Returns whether there are JSON records, and every one of them lacks all of these places.
     pub(super) fn lacks(&self, places: &[&[String]]) -> bool {
         let has = |record: &Map<String, Value>| places.iter().any(|place| at(record, place).is_some());
         !self.objects.is_empty() && !self.objects.iter().any(has)
@@ -192,10 +192,10 @@ impl Sniffed {
         self.common(&self.members)
     }
 
-    /// Where keys may stand.
+    /// Returns the places at which keys may be.
     pub(super) fn key_places(&self) -> Vec<String> {
-        // One record with a key is enough: the others may have none.
-        self.key_places.keys().take(TOLD).cloned().collect()
+        // One record with a key is enough, as the others may have none.
+        self.key_places.keys().take(LISTED).cloned().collect()
     }
 
     fn common(&self, counts: &BTreeMap<String, u64>) -> Vec<String> {
@@ -203,13 +203,13 @@ impl Sniffed {
         counts
             .iter()
             .filter(|(_, count)| **count >= half)
-            .take(TOLD)
+            .take(LISTED)
             .map(|(place, _)| place.clone())
             .collect()
     }
 }
 
-/// Whether keys stand under such a name; `is_dotted`: what is before its last dot doesn't matter.
+/// Returns whether a name is one of keys. If `is_dotted`, any prefix before its last dot is ignored.
 fn is_of_key(name: &str, is_dotted: bool) -> bool {
     let name = if is_dotted { name.rsplit('.').next().unwrap_or(name) } else { name };
     let letters = name.chars().filter(|letter| !matches!(letter, '-' | '_'));
@@ -223,12 +223,12 @@ fn add(counts: &mut BTreeMap<String, u64>, path: &[&str]) {
     }
 }
 
-/// A pointer as it is written in a configuration.
+/// Writes a pointer as in a configuration.
 pub(super) fn written(path: &[impl AsRef<str>]) -> String {
     path.iter().map(|name| format!("/{}", name.as_ref().replace('~', "~0").replace('/', "~1"))).collect()
 }
 
-/// Whether a name may be told: a word, and nothing like a key.
+/// Returns whether a name may be listed, because it is a word and not like a key.
 fn is_plain(name: &str) -> bool {
     name.len() <= NAME_CHARS
         && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-.:@$".contains(letter))
@@ -248,7 +248,7 @@ fn at<'v>(record: &'v Map<String, Value>, place: &[String]) -> Option<&'v Value>
     (!value.is_null()).then_some(value)
 }
 
-/// The record in a log agent's wrapper, or the record itself.
+/// Returns the record in a log agent's wrapper, or the record itself.
 fn unwrapped(record: Value, source: &Source) -> Value {
     let Value::Object(object) = &record else { return record };
     for place in source.unwrap.iter().chain(&source.records) {
@@ -265,7 +265,7 @@ fn unwrapped(record: Value, source: &Source) -> Value {
     record
 }
 
-/// The unit in which a number is a time since the epoch between 2001 and 2100.
+/// Returns the unit in which a number is a time since the epoch between 2001 and 2100.
 fn epoch_unit(number: f64) -> Option<&'static str> {
     let units = [("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)];
     units.into_iter().find(|(_, unit)| (1e9 * unit..4.1e9 * unit).contains(&number)).map(|(name, _)| name)
@@ -279,8 +279,8 @@ fn is_date(text: &str) -> bool {
         || (digits(0, 2) && text.get(2..3) == Some("/") && text.get(6..7) == Some("/") && digits(7, 11))
 }
 
-const fn format(name: &'static str, told: &'static str) -> Looks {
-    Looks { name, told }
+const fn format(name: &'static str, label: &'static str) -> Looks {
+    Looks { name, label }
 }
 
 const APISIX: Looks = format("apisix", "`apisix`");
@@ -300,7 +300,7 @@ const ENVOY_TEXT: Looks = format("text", "Envoy's log as text");
 const CRI: Looks = format("", "lines of a container runtime (CRI) around the log's own");
 const FRAMED: Looks = format("", "binary messages of a schema registry, such as Avro or Protobuf");
 
-/// What a JSON object looks like.
+/// Guesses the format of a JSON object.
 fn of_object(object: &Map<String, Value>) -> Option<Looks> {
     let has = |name: &str| object.contains_key(name);
     let count = |names: &[&str]| names.iter().filter(|name| has(name)).count();
@@ -344,7 +344,7 @@ fn of_object(object: &Map<String, Value>) -> Option<Looks> {
     Some(looks)
 }
 
-/// What a text looks like.
+/// Guesses the format of a text by its first line.
 fn of_text(text: &str) -> Option<Looks> {
     let line = text.lines().next().unwrap_or("").trim_end();
     let mut words = line.split(' ');

@@ -1,4 +1,5 @@
-//! The tables that events are joined with, from files and topics: keys, subscriptions, plans, reports of leaked keys.
+//! The tables that events are joined with, from files and topics. They are keys, subscriptions, plans, and reports of
+//! leaked keys.
 //!
 //! ```text
 //! file   -> rows    one row at a time, CSV or JSON lines, under byte caps    rows.rs
@@ -10,21 +11,22 @@
 //!
 //! [`read`] reads files once, for a bounded run. [`WatchedTables`] reads them again when they change, and
 //! [`TopicTable`] takes records as they come; both hold the table's rows (280 to 550 bytes each, and 32 for each
-//! element of an allow list), because neither a file nor a tombstone says what the deleted row was.
+//! element of an allow list), as neither a file nor a tombstone has a deleted row's content.
 //!
-//! A row that lacks what it must have, or has it wrong, becomes a [`TableDeadLetter`] and its neighbours go on. Any
-//! other column that can't be read is unknown, and a warning names it: a row costs more than a column. Nothing here quotes a cell, in no message and no `Debug` output, because a table exported by mistake
-//! with raw keys instead of their hashes must not spill them. For the same reason a `key_hash` that doesn't
-//! look like a hash is refused. What can't be told apart: a raw key that is itself 64 hexadecimal digits (32
-//! and more under `prehashed`).
+//! A row without a valid value in a required column becomes a [`TableDeadLetter`], and its neighbours are still read.
+//! Any other column that can't be read is unknown, and a warning names it, because losing a row costs more. No message
+//! and no `Debug` output quotes a cell. A table exported by mistake with raw keys instead of their hashes must not
+//! spill them. For the same reason a `key_hash` that doesn't look like a hash is refused. A raw key that is itself 64
+//! hexadecimal digits (32 and more under `prehashed`) can't be recognised.
 //!
-//! The one place for raw keys is the column `token` of `leaks`: a token becomes key ids when its row is read, under
-//! each way in which the sources hash keys, and goes no further. Where it stands in the row's URL or source too, it is
-//! taken out. A message key of a topic may be one: of these only a hash is held, in memory.
+//! The one place for raw keys is the column `token` of `leaks`. A token becomes key ids when its row is read, one for
+//! each way in which the sources hash keys, and goes no further. If the row's URL or source holds it too, it is taken
+//! out. A topic's message key may be a raw key, so only a hash of it is held, in memory.
 //!
-//! In both formats white space around a value is dropped, an empty value is the same as none (as are some words, see
-//! `row.rs`), names of columns may differ in case, a row that stands later wins, and a byte order mark at the start is
-//! skipped. Times are all that `connectors/src/time.rs` reads, dates too, cut to milliseconds.
+//! In both formats white space around a value is dropped. An empty value is the same as none, and so are some words
+//! (see `row.rs`). Names of columns may differ in case. The later of two rows wins. A byte order mark at the start is
+//! skipped. Times may have any form that `connectors/src/time.rs` reads, even that of a date, and are cut to
+//! milliseconds.
 //!
 //! Limits: 256 KiB a row, 512 bytes a value (or an element of a list; 254 an address, 4,096 a token), 256 elements a
 //! list, 10,000,000 rows and 100,000 bad rows a table. A URL is cut after 2,048 bytes.
@@ -47,35 +49,35 @@ use schema::{AcceptedRows, TableSchema};
 pub use topic::TopicTable;
 pub use watch::WatchedTables;
 
-/// Bytes of a row.
+/// The most bytes of a row.
 const ROW_BYTES: usize = 256 << 10;
-/// Bytes of one value; longer identifiers would be cut in events and never match.
+/// The most bytes of one value. Longer identifiers would be cut in events and never match.
 const VALUE_BYTES: usize = 512;
-/// Elements of a list.
+/// The most elements of a list.
 const LIST_ELEMENTS: usize = 256;
-/// Rows of a table.
+/// The most rows of a table.
 const ROWS: u64 = 10_000_000;
-/// Bad rows of a table that are still worth listing.
+/// The most bad rows of a table. With more it is most likely another file than intended.
 const BAD_ROWS: usize = 100_000;
 
-/// What the tables hold, or how they changed.
+/// Rows that were read from the tables, or changes of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct TablesRead {
-    /// The rows as upserts, and those that are gone: keys, then subscriptions, plans and leaks, each in the order
-    /// of its file or topic. Offsets count from 0 in each table.
+    /// Upserts and deletions of rows, for keys, then subscriptions, plans and leaks, each in the order of its file or
+    /// topic. Offsets count from 0 in each table.
     pub changes: Vec<TableChange>,
     /// The strings behind the ids in `changes`, in order of appearance.
     pub definitions: Vec<Definition>,
     /// Rows that could not be accepted, in the same order.
     pub dead_letters: Vec<TableDeadLetter>,
-    /// What a person should look at, one sentence each.
+    /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
     /// Values of optional columns that could not be read and count as unknown.
     pub unread: u64,
 }
 
 impl TablesRead {
-    /// Adds what was read later.
+    /// Appends everything that was read later.
     pub fn append(&mut self, mut later: Self) {
         self.changes.append(&mut later.changes);
         self.definitions.append(&mut later.definitions);
@@ -91,16 +93,16 @@ pub struct TableDeadLetter {
     /// `keys`, `subscriptions`, `plans` or `leaks`.
     pub table: &'static str,
     pub location: RowLocation,
-    /// Why, in words. Never quotes the row.
+    /// States what is wrong with the row, and never quotes it.
     pub reason: String,
     /// The row's length in bytes, without the white space around it (with it where the row is too long to be
     /// held); of a topic, the length of the record's value.
     pub length: u64,
-    /// SHA-256 of those bytes.
+    /// The SHA-256 of the bytes that `length` counts.
     pub sha256: [u8; 32],
 }
 
-/// Where a row stands. Displays as `path:line` or `topic[partition]@offset`.
+/// The location of a row. It displays as `path:line` or `topic[partition]@offset`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowLocation {
     File {
@@ -124,7 +126,7 @@ impl fmt::Display for RowLocation {
     }
 }
 
-/// Why a table can't be used at all. A person has to change the file or the configuration.
+/// The reason why a table can't be used at all. A person has to change the file or the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The file can't be read.
@@ -147,12 +149,12 @@ pub enum TableError {
     DuplicateColumn {
         table: &'static str,
         path: PathBuf,
-        /// A column, from 1.
+        /// The two columns count from 1.
         first: usize,
         second: usize,
     },
-    /// A row of a CSV file doesn't end: most likely a quote isn't closed, and the rest of the file would be
-    /// taken for one value.
+    /// A row of a CSV file doesn't end. Most likely a quote isn't closed, so the rest of the file would be taken for
+    /// one value.
     #[error(
         "tables.{table}: the row at line {line} of {} is longer than 256 KiB: is a closing quote missing?",
         path.display()
@@ -163,10 +165,10 @@ pub enum TableError {
         /// Where the row begins, from 1.
         line: u64,
     },
-    /// More rows than a table may have.
+    /// The file has more rows than a table may have.
     #[error("tables.{table}: {} has more than 10000000 rows", path.display())]
     TooManyRows { table: &'static str, path: PathBuf },
-    /// So many bad rows that this must be another file than intended.
+    /// The file has more bad rows than are worth listing, so it must be another one than intended.
     #[error(
         "tables.{table}: {} has more than 100000 bad rows, the first at line {line} ({reason}): is it the right file?",
         path.display()
@@ -176,13 +178,12 @@ pub enum TableError {
         path: PathBuf,
         /// The first bad row, from 1.
         line: u64,
-        /// What is wrong with it.
         reason: String,
     },
 }
 
-/// Reads the tables that are configured as files, once. `hashes` are the ways in which the job's sources make key ids: they
-/// decide whether a key is named by `key_hash`, by `key_id` (`hash = "none"`), or by either.
+/// Reads the tables that are configured as files, once. `hashes` are the ways in which the job's sources make key ids:
+/// they decide whether a key is named by `key_hash`, by `key_id` (`hash = "none"`), or by either.
 ///
 /// # Errors
 /// If a table can't be used at all; single bad rows are dead letters.
@@ -206,8 +207,8 @@ pub fn read<'a>(
     Ok(read)
 }
 
-/// Puts the rows of keys in the order of their dates, those without one first: of a key's rows the last is in force, as
-/// `state.rs` has it.
+/// Sorts the rows of keys by their dates, those without one first. So the last of a key's rows is in force, as
+/// `state.rs` requires.
 fn by_date(changes: &mut [TableChange]) {
     let keys = changes.iter().take_while(|change| matches!(change.row, TableRow::Key(_))).count();
     let date = |change: &TableChange| match &change.row {

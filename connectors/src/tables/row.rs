@@ -1,9 +1,11 @@
-//! One row: cells by column, and what may stand in them.
+//! A row as its cells by column, and the forms that their values may have.
 //!
-//! What a row can't be without must be right, or the row is refused. What it can is unknown where it can't be read: the
-//! row counts, and a warning names the column. Losing a row would cost more: its key has no owner, or isn't revoked.
+//! A required column must be right, or the row is refused. An optional one is unknown if it can't be read. Then the row
+//! counts, and a warning names the column. Losing a row would cost more, as its key would have no owner, or stay
+//! active.
 //!
-//! Databases write nothing in many ways: besides an empty value, `\N`, `NULL`, `null`, `NaN`, `NaT` and `None` are none.
+//! Databases have many forms of an absent value. Besides an empty one, they are `\N`, `NULL`, `null`, `NaN`, `NaT` and
+//! `None`.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -17,29 +19,29 @@ use super::{LIST_ELEMENTS, VALUE_BYTES};
 use crate::decimal::Decimal;
 use crate::time::{self, Dates};
 
-/// Words that databases and their tools write for nothing.
+/// Words that databases and their tools write for an absent value.
 const NOTHING: [&str; 6] = ["\\N", "NULL", "null", "NaN", "NaT", "None"];
-/// Stands for a value that Debezium doesn't know because it is large and didn't change.
+/// Debezium's placeholder for a value that it doesn't know, because it is large and didn't change.
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
-/// The same of a column of bytes, as base64 and as hexadecimal digits.
+/// The placeholder in a column of bytes, as base64 and as hexadecimal digits.
 const UNAVAILABLE_BYTES: [&str; 3] = [
     "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
     "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ",
     "5f5f646562657a69756d5f756e617661696c61626c655f76616c7565",
 ];
-/// Bytes of the longest text that holds little else.
+/// The most bytes of a text that is only the placeholder and brackets around it.
 const UNAVAILABLE_BYTES_AT_MOST: usize = 128;
 
-/// What stands in a cell.
+/// The content of a cell.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub(super) enum Cell<'a> {
     #[default]
     Missing,
     Text(Cow<'a, str>),
-    /// A flag, or a number with a fraction, as text: it may say something, but identifies nothing.
+    /// A flag, or a number with a fraction, as text. It may be a value, but it identifies nothing.
     Loose(String),
     List(Vec<Cow<'a, str>>),
-    /// What the column held before: the database didn't say it again.
+    /// The value that the column had before, which the database didn't repeat.
     Unchanged,
     /// A value of a type that no column has.
     Wrong,
@@ -56,7 +58,7 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// Whether a text is Debezium's placeholder, by itself or as the only thing in an array or an object.
+/// Returns whether a text is Debezium's placeholder, by itself or alone in an array or an object.
 pub(super) fn is_unavailable(text: &str) -> bool {
     if text.len() > UNAVAILABLE_BYTES_AT_MOST {
         return false;
@@ -71,13 +73,13 @@ pub(super) fn is_unavailable(text: &str) -> bool {
 pub(super) struct RawRow<'a> {
     pub(super) columns: &'a [&'static str],
     pub(super) cells: Vec<Cell<'a>>,
-    /// Whether it says of itself that it is gone.
+    /// True if the row itself states that it is deleted.
     pub(super) deleted: bool,
-    /// Why optional columns couldn't be read.
+    /// The optional columns that couldn't be read, each with the reason.
     unread: RefCell<Vec<(&'static str, Fault)>>,
 }
 
-/// What is wrong with a row. Never quotes a cell.
+/// A problem of a row. It never quotes a cell.
 pub(super) type Fault = String;
 
 impl<'a> RawRow<'a> {
@@ -93,13 +95,13 @@ impl<'a> RawRow<'a> {
             .map_or(&Cell::Missing, |index| &self.cells[index])
     }
 
-    /// The columns that hold what they held before.
+    /// Iterates over the columns whose value the database didn't repeat.
     pub(super) fn unchanged(&self) -> impl Iterator<Item = &'static str> {
         let cells = self.columns.iter().zip(&self.cells);
         cells.filter(|(_, cell)| **cell == Cell::Unchanged).map(|(column, _)| *column)
     }
 
-    /// Takes what the database didn't say again for unknown: in a file there is no row before.
+    /// Makes values that the database didn't repeat unknown, because a file has no earlier row.
     pub(super) fn forget_unchanged(&mut self) {
         for (column, cell) in
             self.columns.iter().zip(&mut self.cells).filter(|(_, cell)| **cell == Cell::Unchanged)
@@ -110,12 +112,12 @@ impl<'a> RawRow<'a> {
         }
     }
 
-    /// The columns that couldn't be read, each with why.
+    /// Returns the columns that couldn't be read, each with the reason.
     pub(super) fn unread(&self) -> Vec<(&'static str, Fault)> {
         self.unread.take()
     }
 
-    /// The value of a column that identifies something, `None` if it is empty.
+    /// The value of a column that identifies something, or `None` if it is empty.
     pub(super) fn text(&self, column: &str) -> Result<Option<&str>, Fault> {
         match self.cell(column) {
             Cell::Loose(_) => Err(wrong(column)),
@@ -123,7 +125,7 @@ impl<'a> RawRow<'a> {
         }
     }
 
-    /// The same, of a value that may have so many bytes.
+    /// The value of a column, of at most `limit` bytes, or `None` if it is empty.
     pub(super) fn text_of(&self, column: &str, limit: usize) -> Result<Option<&str>, Fault> {
         match self.cell(column) {
             Cell::Missing | Cell::Unchanged => Ok(None),
@@ -134,8 +136,8 @@ impl<'a> RawRow<'a> {
         }
     }
 
-    /// The value of a column that may not be empty. Of a row that is gone, and where the value is the one that was
-    /// held, it is empty all the same.
+    /// The value of a column that may not be empty. In a deleted row, or if the database didn't repeat the value, it is
+    /// empty all the same.
     pub(super) fn required(&self, column: &str) -> Result<&str, Fault> {
         match self.text(column) {
             Ok(Some(text)) => Ok(text),
@@ -145,17 +147,17 @@ impl<'a> RawRow<'a> {
         }
     }
 
-    /// The value of an optional column.
+    /// The value of an optional column, of at most 512 bytes.
     pub(super) fn optional(&self, column: &'static str) -> Option<&str> {
         self.optional_of(column, VALUE_BYTES)
     }
 
-    /// The same, of a value that may have so many bytes.
+    /// The value of an optional column, of at most `limit` bytes.
     pub(super) fn optional_of(&self, column: &'static str, limit: usize) -> Option<&str> {
         self.or_unread(column, self.text_of(column, limit))
     }
 
-    /// The value that an optional column should have.
+    /// The parsed value of an optional column. `expected` completes the warning if it can't be parsed.
     pub(super) fn parsed<T>(
         &self,
         column: &'static str,
@@ -173,8 +175,8 @@ impl<'a> RawRow<'a> {
         })
     }
 
-    /// A time: any text that is one, a date (its first moment, UTC), or a number, whose size tells whether it is days,
-    /// seconds, milliseconds, microseconds or nanoseconds since the epoch.
+    /// The time in a column. It is a text of any form, a date (its first moment, UTC), or a number since the epoch. The
+    /// number's size decides between days, seconds, milliseconds, microseconds and nanoseconds.
     pub(super) fn time(&self, column: &'static str) -> Option<EventTime> {
         let ms = self.parsed(
             column,
@@ -185,7 +187,7 @@ impl<'a> RawRow<'a> {
         self.or_unread(column, time)
     }
 
-    /// One of some names, in any case; the default if it is empty or none of them.
+    /// The value that goes with a name, in any case, or the default if the cell is empty or has another name.
     pub(super) fn one_of<T: Copy + Default>(&self, column: &'static str, names: &[(&[&str], T)]) -> T {
         let find = |text: &str| {
             let is = |name: &&str| name.eq_ignore_ascii_case(text);
@@ -195,8 +197,8 @@ impl<'a> RawRow<'a> {
         self.parsed(column, find, &format!("one of {}", first.join(", "))).unwrap_or_default()
     }
 
-    /// The elements of a list: separated by `;` or else by `,`, a JSON array, or one in a text, or an array as PostgreSQL
-    /// writes it (`{a,"b c"}`). Empty elements don't count; of those that can't be read the others are left.
+    /// The elements of a list. They are separated by `;` or else by `,`, or the list is an array: of JSON, of JSON in a
+    /// text, or as PostgreSQL writes it (`{a,"b c"}`). Empty elements, and those that can't be read, are left out.
     pub(super) fn list<T>(
         &self,
         column: &'static str,
@@ -232,7 +234,7 @@ fn wrong(column: &str) -> Fault {
     format!("`{column}` must be text, or an array of texts if it is a list")
 }
 
-/// A value without the white space around it, `None` if nothing is left.
+/// A value without the white space around it, or `None` if the rest is empty or a word for an absent value.
 fn value<'t>(column: &str, text: &'t str, limit: usize) -> Result<Option<&'t str>, Fault> {
     let text = text.trim();
     if text.len() > limit {
@@ -246,24 +248,24 @@ fn value<'t>(column: &str, text: &'t str, limit: usize) -> Result<Option<&'t str
     Ok(Some(text).filter(|text| !text.is_empty() && !NOTHING.contains(text)))
 }
 
-/// A time in milliseconds.
+/// Parses a time to milliseconds since the epoch.
 fn time_ms(text: &str) -> Option<i64> {
     let of_text = || time::parse(text.as_bytes(), &Zone::default(), Dates::Midnight);
     match Decimal::parse(text) {
-        // 14 digits are a date and a time of day: as milliseconds they would lie beyond the year 2280.
+        // 14 digits are a date and a time of day, as they would lie beyond the year 2280 in milliseconds.
         Some(number) => {
             let compact = (text.len() == 14).then(of_text).flatten();
             compact.or_else(|| time::by_size(number, true)).or_else(of_text)
         }
-        // A decimal of a database, whose scale isn't said: times are whole numbers.
+        // It may be a database's decimal without its scale, which is 0 because times are whole numbers.
         None => of_text().or_else(|| time::by_size(Decimal::parse(&database_decimal(text, 0)?)?, false)),
     }
 }
 
-/// A decimal as Kafka Connect and Debezium write it: the digits as a whole number in two's complement, big endian, in
-/// base64, and how many of them stand behind the point.
+/// Converts a decimal of Kafka Connect and Debezium. Its digits are a whole number in two's complement, big endian, in
+/// base64. `scale` is the number of digits behind the point.
 pub(super) fn database_decimal(base64: &str, scale: i32) -> Option<String> {
-    /// Digits that a scale may add.
+    /// The most digits that a scale may add.
     const MAX_SCALE: i32 = 130;
     let bytes = STANDARD.decode(base64).ok().filter(|bytes| (1..=16).contains(&bytes.len()))?;
     let fill = if bytes[0] & 0x80 == 0 { 0 } else { 0xff };
@@ -286,7 +288,7 @@ pub(super) fn database_decimal(base64: &str, scale: i32) -> Option<String> {
     Some(format!("{sign}{whole}{point}{fraction}"))
 }
 
-/// The elements of a list in a text.
+/// Splits a text into the elements of a list.
 fn elements(text: &str) -> Vec<Cow<'_, str>> {
     let text = text.trim();
     if text.starts_with('[')
@@ -306,7 +308,7 @@ fn elements(text: &str) -> Vec<Cow<'_, str>> {
     text.split(separator).map(Cow::Borrowed).collect()
 }
 
-/// The elements of an array of PostgreSQL's: separated by commas, in quotes where they have to be, `\` before a quote.
+/// Splits an array of PostgreSQL's. Its elements are separated by commas and may be in quotes, with `\` before a quote.
 fn array(inner: &str) -> Vec<String> {
     let mut elements = vec![String::new()];
     let (mut quoted, mut escaped) = (false, false);

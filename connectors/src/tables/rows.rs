@@ -1,4 +1,4 @@
-//! Files of rows, CSV or JSON lines, read one row at a time.
+//! Reads files of rows, as CSV or JSON lines, one row at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -17,14 +17,14 @@ use super::schema::TableSchema;
 use super::{BAD_ROWS, ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TableError};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Names of ignored columns that are listed, and the bytes of one. A longer name, or one with digits, is no name: it may
-/// be a value, even a raw key, in the wrong place.
+/// The most names of ignored columns that are listed. A name has at most [`NAME_BYTES`] bytes and no digit. Any other
+/// may be a value, even a raw key, in the wrong place.
 const LISTED_NAMES: usize = 32;
 const NAME_BYTES: usize = 32;
 
-/// What reading left beside the accepted rows.
+/// The result of reading a file, beside the accepted rows.
 pub(super) struct FileRead {
-    /// Values of optional columns that couldn't be read.
+    /// The number of values of optional columns that couldn't be read.
     pub(super) unread: u64,
     pub(super) dead_letters: Vec<TableDeadLetter>,
     pub(super) warnings: Vec<String>,
@@ -60,7 +60,7 @@ pub(super) fn read(
     Ok(reading.finish())
 }
 
-/// The file after its byte order mark.
+/// Skips the byte order mark of a file.
 fn without_mark(mut file: File) -> io::Result<impl Read> {
     let mut start = Vec::with_capacity(BYTE_ORDER_MARK.len());
     file.by_ref().take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut start)?;
@@ -80,9 +80,9 @@ struct RowReader<'a, A> {
     accept: A,
     rows: u64,
     dead_letters: Vec<TableDeadLetter>,
-    /// Where the first of them stands.
+    /// The line of the first dead letter.
     first_bad_line: u64,
-    /// Of optional columns that couldn't be read: in how many rows, in which line first, and why there.
+    /// For each optional column that couldn't be read, the number of rows, and the first line and its reason.
     unread: BTreeMap<&'static str, (u64, u64, Fault)>,
 }
 
@@ -109,7 +109,7 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
             }
             let end = reader.position().byte();
             let raw = reader.get_mut().read_until(end);
-            // Ahead of a row stand empty lines, and what is left of the previous row's CR LF.
+            // Ahead of a row stand empty lines, and the rest of the previous row's CR LF.
             let ahead = leading_line_ends(raw);
             let at = line + line_ends(ahead);
             line += line_ends(raw);
@@ -128,12 +128,12 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
         Ok(())
     }
 
-    /// Which column of the table each column of the file is.
+    /// Finds the table's column for each column of the file.
     fn header(&mut self, record: &ByteRecord) -> Result<Vec<Option<usize>>, TableError> {
         let names: Vec<&[u8]> = record.iter().map(<[u8]>::trim_ascii).collect();
         let mut header: Vec<Option<usize>> = vec![None; names.len()];
         let mut first_with = vec![None; self.columns.len()];
-        // The very names first: others differ in case, and are taken for what is left.
+        // Exact names go first. Names that differ in case are taken for the remaining columns.
         for exact in [true, false] {
             for (at, name) in names.iter().enumerate() {
                 let column = column_of(self.columns, name).filter(|(_, is_exact)| *is_exact == exact);
@@ -143,7 +143,7 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
                         header[at] = Some(index);
                         first_with[index] = Some((at, exact));
                     }
-                    // One that differs in case from a very name is just another column.
+                    // A name that differs in case from an exact one is just another column.
                     Some((_, first_is_exact)) if first_is_exact != exact => {}
                     Some((first, _)) => {
                         return Err(TableError::DuplicateColumn {
@@ -159,7 +159,7 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
         for index in header.iter().flatten() {
             self.seen[*index] = true;
         }
-        // A file without a header line ends here, before anything of its first row is mentioned.
+        // A file without a header line fails here, before any of its first row could be shown.
         self.require_columns()?;
         let mut first_with = HashMap::new();
         for (index, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
@@ -220,11 +220,11 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
             let row = json_row(self.columns, raw, &mut self.seen, &mut self.ignored);
             self.row(line, raw, row)?;
         }
-        // Rows that all lack a column are a table that lacks it.
+        // If all rows lack a column, the table lacks it.
         if self.rows > 0 { self.require_columns() } else { Ok(()) }
     }
 
-    /// Refuses a line of which `bytes` is the start, and reads on to its end.
+    /// Refuses a line that begins with `bytes`, and reads on to its end.
     fn long_line(
         &mut self,
         line: u64,
@@ -252,7 +252,7 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
         self.count_row()?;
         let accepted = row.and_then(|mut row| {
             row.forget_unchanged();
-            // A row that says that it is gone is as one that isn't there.
+            // A row that states its own deletion is the same as an absent one.
             if !row.deleted {
                 (self.accept)(&row)?;
             }
@@ -325,7 +325,7 @@ fn csv_row<'r>(
     }
     let mut row = RawRow::new(columns);
     for (field, column) in record.iter().zip(header) {
-        // A column that isn't used may hold anything.
+        // An unused column may hold anything.
         if let Some(column) = column {
             let text = str::from_utf8(field).map_err(|_| "not UTF-8")?;
             row.cells[*column] = Cell::text(text.into());
@@ -334,14 +334,14 @@ fn csv_row<'r>(
     Ok(row)
 }
 
-/// The column that a name is for, and whether it is its very name: else it differs in case, as in Oracle.
+/// The column that a name is for, and whether the name is exact. Otherwise it differs in case, as Oracle's do.
 pub(super) fn column_of(columns: &[&'static str], name: &[u8]) -> Option<(usize, bool)> {
     let exact = columns.iter().position(|column| column.as_bytes() == name).map(|index| (index, true));
     let folded = || columns.iter().position(|column| column.as_bytes().eq_ignore_ascii_case(name));
     exact.or_else(|| folded().map(|index| (index, false)))
 }
 
-/// Reads a JSON object as a row. `seen` learns which columns occurred, `ignored` the names of others.
+/// Reads a JSON object as a row. Columns that occur are marked in `seen`, and names of others added to `ignored`.
 pub(super) fn json_row<'r>(
     columns: &'r [&'static str],
     line: &'r [u8],
@@ -349,7 +349,7 @@ pub(super) fn json_row<'r>(
     ignored: &mut Ignored,
 ) -> Result<RawRow<'r>, Fault> {
     let text = simdutf8::basic::from_utf8(line).map_err(|_| "not UTF-8")?;
-    // serde_json's messages quote values, so the reason takes a way of its own.
+    // serde_json's messages quote values, so the reason is passed beside them.
     let mut fault = None;
     let mut json = serde_json::Deserializer::from_str(text);
     let seed = RowSeed { columns, seen, ignored, fault: &mut fault };
@@ -357,7 +357,7 @@ pub(super) fn json_row<'r>(
     row.map_err(|error| fault.unwrap_or_else(|| format!("not one JSON object: wrong at {}", place(&error))))
 }
 
-/// Where JSON is wrong. All that may be told of the error: its message quotes values.
+/// The place at which JSON is wrong. Nothing else of the error may be shown, because its message quotes values.
 pub(super) fn place(error: &serde_json::Error) -> String {
     match error.line() {
         0 | 1 => format!("byte {}", error.column()),
@@ -390,10 +390,10 @@ impl<'r> Visitor<'r> for RowSeed<'r, '_> {
 
     fn visit_map<M: MapAccess<'r>>(self, mut members: M) -> Result<RawRow<'r>, M::Error> {
         let mut row = RawRow::new(self.columns);
-        // Of each column, whether its very name stood.
+        // For each column that is present, whether its name was exact.
         let mut present: Vec<Option<bool>> = vec![None; self.columns.len()];
         while let Some(name) = members.next_key_seed(TextSeed)? {
-            // What Debezium adds to a row: whether it is gone, and fields of the change.
+            // Debezium adds fields of the change to a row, among them whether it is deleted.
             if name.starts_with("__") {
                 let cell = members.next_value_seed(CellSeed)?;
                 let text = match &cell {
@@ -414,7 +414,7 @@ impl<'r> Visitor<'r> for RowSeed<'r, '_> {
                 continue;
             };
             match present[index] {
-                // The very name counts, wherever it stands.
+                // The exact name counts, wherever it stands.
                 Some(true) if !exact => {
                     members.next_value::<IgnoredAny>()?;
                     continue;
@@ -432,8 +432,8 @@ impl<'r> Visitor<'r> for RowSeed<'r, '_> {
     }
 }
 
-/// Deserializes a member's value: text, a number, a flag, null, an array of these, or a number of a database with its
-/// scale beside it (`{"scale": 0, "value": "Bw=="}`).
+/// Deserializes a member's value. It is text, a number, a flag, null, an array of these, or a database's decimal with
+/// its scale beside it (`{"scale": 0, "value": "Bw=="}`).
 struct CellSeed;
 
 impl<'r> DeserializeSeed<'r> for CellSeed {
@@ -512,13 +512,13 @@ impl<'r> Visitor<'r> for CellSeed {
     }
 }
 
-/// Reads what is left of an array.
+/// Reads the rest of an array.
 fn drained<'r, S: SeqAccess<'r>>(mut elements: S) -> Result<(), S::Error> {
     while elements.next_element::<IgnoredAny>()?.is_some() {}
     Ok(())
 }
 
-/// Deserializes a string, borrowed where it has no escapes.
+/// Deserializes a string, which is borrowed if it has no escapes.
 struct TextSeed;
 
 impl<'r> DeserializeSeed<'r> for TextSeed {
@@ -545,7 +545,7 @@ impl<'r> Visitor<'r> for TextSeed {
     }
 }
 
-/// Columns that no table has, for one warning. Displays as nothing if there are none.
+/// Columns that no table has, for one warning. It displays as an empty text if there are none.
 #[derive(Default)]
 pub(super) struct Ignored {
     names: BTreeSet<Box<str>>,
@@ -553,12 +553,12 @@ pub(super) struct Ignored {
 }
 
 impl Ignored {
-    /// How much there is to tell; grows when there is more.
+    /// A number that grows whenever the warning would have more to list.
     pub(super) fn len(&self) -> usize {
         self.names.len() + usize::from(self.unlisted)
     }
 
-    /// Adds those of another row.
+    /// Adds the ignored columns of another row.
     pub(super) fn append(&mut self, other: Self) {
         self.unlisted |= other.unlisted;
         other.names.iter().for_each(|name| self.add(name.as_bytes()));
@@ -589,13 +589,13 @@ impl fmt::Display for Ignored {
     }
 }
 
-/// A reader that keeps what was read but not yet taken as a row, at most a row's bytes and a buffer.
+/// A reader that keeps the bytes that weren't taken as a row yet, at most a row's and a buffer.
 struct RetainingReader<R> {
     inner: R,
     bytes: Vec<u8>,
-    /// Bytes at the start of `bytes` that were taken.
+    /// The number of bytes at the start of `bytes` that were taken.
     taken: usize,
-    /// Offset of `bytes` in the file.
+    /// The offset of `bytes` in the file.
     offset: u64,
 }
 
@@ -612,7 +612,7 @@ impl<R> RetainingReader<R> {
         self.unread().len() > ROW_BYTES
     }
 
-    /// Takes what stands before the offset `end`.
+    /// Takes the bytes before the offset `end`.
     fn read_until(&mut self, end: u64) -> &[u8] {
         let start = self.taken;
         let end = usize::try_from(end - self.offset).expect("a row's bytes are in memory");

@@ -1,4 +1,4 @@
-//! The tables' columns, and how a row becomes a change.
+//! Defines the tables' columns, and turns rows into changes.
 
 use std::net::IpAddr;
 
@@ -84,14 +84,14 @@ const SUBSCRIPTION_COLUMNS: [&str; 7] =
 const PLAN_COLUMNS: [&str; 3] = ["id", "name", "policy"];
 const LEAK_COLUMNS: [&str; 3] = ["source", "url", "reported_at"];
 
-/// Bytes of an address (RFC 5321 with erratum 1690).
+/// The most bytes of an address (RFC 5321 with erratum 1690).
 const ADDRESS_BYTES: usize = 254;
-/// Bytes of a leaked token.
+/// The most bytes of a leaked token.
 const TOKEN_BYTES: usize = 4_096;
-/// Bytes of a URL; a longer one is cut.
+/// The most bytes of a URL. A longer one is cut.
 const URL_BYTES: usize = 2_048;
 
-/// A table.
+/// A table, with the forms in which its rows name keys.
 pub(super) enum TableSchema {
     Keys(KeyForms),
     Subscriptions,
@@ -99,43 +99,44 @@ pub(super) enum TableSchema {
     Leaks(LeakForms),
 }
 
-/// A key that is told by its name.
+/// A key whose id is made of its name.
 type NamedKey<'r> = (KeyId, &'r str);
 
-/// What may name a leaked key.
+/// The forms in which a row may name a leaked key.
 pub(super) struct LeakForms {
     keys: KeyForms,
-    /// How a token becomes ids.
+    /// The hashes by which a token becomes ids.
     hashes: Vec<SecretHash>,
 }
 
-/// What may name a key.
+/// The forms in which a row may name a key.
 #[derive(Default)]
 pub(super) struct KeyForms {
-    /// A name (`hash = "none"`), in the column `key_id`.
+    /// True if it may be a name (`hash = "none"`), in the column `key_id`.
     named: bool,
-    /// A hash, in the column `key_hash`.
+    /// True if it may be a hash, in the column `key_hash`.
     hashed: bool,
-    /// The hash may be any, not just 32 bytes.
+    /// True if the hash may be of any length, not just 32 bytes.
     any_hash: bool,
-    /// The hash may stand after `sha256:`.
+    /// True if the hash may stand behind `sha256:`.
     prefixed: bool,
 }
 
 impl TableSchema {
-    /// `keys`, as the sources' `hashes` need it.
+    /// Returns the table `keys` as the sources' `hashes` need it.
     pub(super) fn keys<'a>(hashes: impl IntoIterator<Item = &'a KeyHash>) -> Self {
         let mut forms = KeyForms::default();
         hashes.into_iter().for_each(|hash| forms.add(hash));
-        // Nothing to join with yet: still a table of hashes.
+        // Without any source the table has hashes.
         forms.hashed |= !forms.named;
         Self::Keys(forms)
     }
 
-    /// `leaks`, as the sources' `hashes` need it. A token becomes one id for each way in which they hash secrets.
+    /// Returns the table `leaks` as the sources' `hashes` need it. A token becomes one id for each way in which they
+    /// hash secrets.
     ///
-    /// Who logs hashes (`prehashed`) doesn't say of what kind: a token counts by its SHA-256, for it can't count by
-    /// itself: an id is shown. For the same reason it is never taken for an identifier (`none`).
+    /// Sources that log hashes (`prehashed`) don't name the kind of hash, so a token counts by its SHA-256. It can't be
+    /// an id itself, because ids are shown. For the same reason it is never taken for an identifier (`none`).
     pub(super) fn leaks<'a>(hashes: impl IntoIterator<Item = &'a KeyHash>) -> Self {
         let mut keys = KeyForms::default();
         let (mut plain, mut secrets) = (false, Vec::new());
@@ -176,7 +177,7 @@ impl TableSchema {
         }
     }
 
-    /// Columns that must be there, each with its alternatives.
+    /// Returns the columns that must be there, each with its alternatives.
     pub(super) fn required(&self) -> Vec<&'static [&'static str]> {
         match self {
             Self::Keys(forms) => vec![forms.columns(), &["subscription"]],
@@ -185,7 +186,7 @@ impl TableSchema {
         }
     }
 
-    /// Adds the changes of a row to `output`; nothing if it is bad.
+    /// Adds the changes of a row to `output`, unless the row is bad.
     pub(super) fn accept(&self, row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
         match self {
             Self::Keys(forms) => accept_key(forms, row, output),
@@ -216,7 +217,7 @@ impl KeyForms {
         }
     }
 
-    /// The key that a row names in `key_hash`, and the one that it names in `key_id`, with its name.
+    /// Returns the key that a row names in `key_hash`, and the one that it names in `key_id`, with its name.
     fn keys<'r>(&self, row: &'r RawRow<'_>) -> Result<(Option<KeyId>, Option<NamedKey<'r>>), Fault> {
         let hash = row.text("key_hash")?.map(|hash| self.hashed(hash)).transpose()?;
         let named = row.text("key_id")?.map(|name| (KeyId::from_name(name), name));
@@ -234,10 +235,10 @@ impl KeyForms {
         }
     }
 
-    /// The key with a hash.
+    /// The key id of a hash in one of the allowed forms.
     fn hashed(&self, text: &str) -> Result<KeyId, Fault> {
         let digits = if self.prefixed { text.strip_prefix("sha256:").unwrap_or(text) } else { text };
-        // As PostgreSQL writes a `bytea`.
+        // PostgreSQL writes a `bytea` with this prefix.
         let digits = digits.strip_prefix("\\x").unwrap_or(digits);
         let length = if self.any_hash { 32..=128 } else { 64..=64 };
         let id = digits.get(..32).filter(|_| {
@@ -352,7 +353,7 @@ fn accept_leak(forms: &LeakForms, row: &RawRow<'_>, output: &mut AcceptedRows) -
     Ok(())
 }
 
-/// A text of a report without the token, cut.
+/// Takes the token out of a report's text, and cuts the text.
 fn without_token(text: &str, token: Option<&str>, limit: usize) -> String {
     let Some(token) = token else { return cut(text, limit).to_owned() };
     let mut text = text.replace(token, "{key}");
@@ -363,7 +364,7 @@ fn without_token(text: &str, token: Option<&str>, limit: usize) -> String {
     text
 }
 
-/// The addresses in a list, separated by `;`.
+/// Returns the addresses in a list, separated by `;`, each only once.
 fn addresses(row: &RawRow<'_>, column: &'static str) -> String {
     let mut addresses = row.list(
         column,
@@ -375,7 +376,7 @@ fn addresses(row: &RawRow<'_>, column: &'static str) -> String {
     addresses.join(";")
 }
 
-/// The shape of a mail address: one `@` between texts without blanks and separators.
+/// Returns whether a text has the form of a mail address, with one `@` between texts without blanks and separators.
 fn is_address(text: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty()
@@ -390,7 +391,7 @@ fn parse_day(text: &str) -> Option<u8> {
     text.parse().ok().filter(|day| digits && (1..=31).contains(day))
 }
 
-/// The shape of an IANA name. Whether such a zone exists is known where a zone is used.
+/// Returns whether a text has the form of an IANA name. The zone itself is looked up only by its users.
 fn is_time_zone(text: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-+".contains(&byte))
@@ -400,7 +401,7 @@ fn is_time_zone(text: &str) -> bool {
         && text.split('/').all(part)
 }
 
-/// A network, an address, a country or an AS number.
+/// Parses a network, an address, a country or an AS number.
 fn allowance(text: &str) -> Option<Allowance> {
     if text.len() == 2 && text.bytes().all(|letter| letter.is_ascii_alphabetic()) {
         return Some(Country::new(text))
@@ -417,7 +418,7 @@ fn allowance(text: &str) -> Option<Allowance> {
     Some(Allowance::Network(first, bits))
 }
 
-/// Puts what `held` says of a column in its place in `row`; nothing if they are rows of different tables.
+/// Copies the value of a column from `held` to `row`, unless they are rows of different tables.
 pub(super) fn keep(column: &str, row: &mut TableRow, held: &TableRow) {
     match (row, held) {
         (TableRow::Key(row), TableRow::Key(held)) => match column {
@@ -458,7 +459,7 @@ pub(super) fn keep(column: &str, row: &mut TableRow, held: &TableRow) {
     }
 }
 
-/// Whether a row has all that it must, once what is held was put into it.
+/// Returns whether a row has all required columns, once values were copied from held rows.
 pub(super) fn is_whole(row: &TableRow) -> bool {
     match row {
         TableRow::Key(row) => row.subscription.is_some(),
@@ -468,7 +469,7 @@ pub(super) fn is_whole(row: &TableRow) -> bool {
     }
 }
 
-/// What accepted rows become.
+/// The changes and definitions that accepted rows become.
 #[derive(Default)]
 pub(super) struct AcceptedRows {
     changes: Vec<TableChange>,
@@ -482,7 +483,7 @@ impl AcceptedRows {
         self.offset = 0;
     }
 
-    /// What was accepted so far, to begin anew.
+    /// Returns the rows that were accepted so far, and begins anew.
     pub(super) fn take(&mut self) -> (impl Iterator<Item = TableRow> + use<>, Vec<Definition>) {
         let (changes, definitions) = std::mem::take(self).finish();
         (changes.into_iter().map(|change| change.row), definitions)

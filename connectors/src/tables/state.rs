@@ -1,46 +1,47 @@
-//! The rows that a table holds, so that it is known what a tombstone deletes and what a file no longer has.
+//! The state of a table of upserts. It holds the rows, because neither a tombstone nor a file names a deleted row's
+//! content.
 //!
-//! A row stands in a **slot**: the message key of a topic's record, or, where there is none, the row's own key
-//! columns. A slot is overwritten and emptied as a whole. Several slots may hold a row of the same key or id,
-//! such as one for each time from which a key belongs to somebody: a row ends when the last slot that holds
-//! it is emptied; until then another slot's row takes its place.
+//! Each row is held in a **slot**. A slot is the message key of a topic's record, or the row's own key columns if there
+//! is no message key. A slot is overwritten and emptied as a whole. Several slots may hold a row of the same key or id,
+//! for example if a key changes its owner at several dates. A row ends when the last slot that holds it is emptied.
+//! Until then another slot's row takes its place.
 //!
 //! ```text
 //! slot (hash of the message key) -> keys or ids -> the slots' rows, the newest last
 //! ```
 //!
-//! Of several rows of a key the one with the latest `valid_from` is in force, a row without one counting as older than
-//! any; of several with the same, the newest. Of an id's rows the newest is. So what is in force follows from the rows
-//! that are held, not from the order in which dated and undated ones came: a job that followed every change and one
-//! that starts from what is there have the same owners. A date in the future is judged where the time is known, in
-//! [`ownership`](keytide_dataflow::ownership).
+//! If a key has several rows, the one with the latest `valid_from` is in force, and the newest of several with the
+//! same. A row without `valid_from` counts as older than any with it. Of an id's rows the newest is in force. So the
+//! row in force depends on the rows that are held, not on the order in which dated and undated ones came. A job that
+//! followed every change and one that starts from the current rows have the same owners. A date in the future is judged
+//! in [`ownership`](keytide_dataflow::ownership), where the time is known.
 //!
-//! What is put out for a key or id ends with the row in force, so a reader that goes by the highest offset has the
-//! table as it is. Where a key has or had a dated row, all its rows are stated anew, behind a deletion: a single row
-//! couldn't say which of the others are gone. Of a key with N rows a change therefore takes N.
+//! The changes of a key or id end with the row in force. So a reader that goes by the highest offset has the current
+//! table. If a key has or had a dated row, a change is a deletion, and then all its rows again. A single row couldn't
+//! show which of the others are gone. So a change of a key with N rows takes N rows.
 //!
 //! Limits: a row takes 280 to 550 bytes, however long its message key is, and 32 for each element of its allow list.
-//! Slots of different message keys are taken for the same with a probability of 2^-128 a pair.
+//! Two different message keys have the same slot with a probability of 2^-128.
 
 use hashbrown::HashMap;
 use keytide_dataflow::model::{EventTime, TableChange, TableRow};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
-/// Tells hashes of message keys from those of rows.
+/// Keeps hashes of message keys apart from those of rows.
 const MESSAGE_SEED: u64 = 1;
 
-/// Where a row stands.
+/// The hash of a message key, or of a row's key columns.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RowSlot(u128);
 
 impl RowSlot {
-    /// The slot of a message key.
+    /// Returns the slot of a message key.
     pub(super) fn of_message(key: &[u8]) -> Self {
         Self(xxh3_128_with_seed(key, MESSAGE_SEED))
     }
 
-    /// The slot of a row by its own key columns.
+    /// Returns the slot of a row by its own key columns.
     pub(super) fn of_row(row: &TableRow) -> Self {
         let mut hasher = Xxh3::new();
         hasher.update(&row_id(row).0.to_be_bytes());
@@ -71,10 +72,10 @@ fn valid_from(row: &TableRow) -> Option<EventTime> {
     }
 }
 
-/// Rows of one record: a key may have a name beside its hash.
+/// The rows of one record, which are two for a key with a name beside its hash.
 pub(super) type RecordRows = SmallVec<[TableRow; 2]>;
 
-/// The rows of one table.
+/// The rows of one table, by slot and by key or id.
 #[derive(Default)]
 pub(super) struct UpsertState {
     slots: HashMap<RowSlot, SmallVec<[RowId; 1]>>,
@@ -85,12 +86,12 @@ pub(super) struct UpsertState {
 /// The slots with a row of one identity, the newest last.
 type Holders = SmallVec<[(RowSlot, TableRow); 1]>;
 
-/// What a row takes in hash tables that are full to 7/8, or to half of that when they just grew.
+/// The bytes of a row in its hash tables. These are full to 7/8, or to half of that when they just grew.
 const ROW: usize = size_of::<(RowSlot, SmallVec<[RowId; 1]>)>() + size_of::<(RowId, Holders)>();
 const _: () = assert!(ROW + 2 <= 242);
 
 impl UpsertState {
-    /// Slots that hold something.
+    /// The number of slots that hold rows.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -99,7 +100,7 @@ impl UpsertState {
         self.slots.contains_key(&slot)
     }
 
-    /// Overwrites a slot.
+    /// Overwrites a slot with the rows of a record.
     pub(super) fn put(&mut self, slot: RowSlot, rows: RecordRows, changes: &mut Vec<TableChange>) {
         let now: SmallVec<[RowId; 1]> = rows.iter().map(row_id).collect();
         let before = self.slots.insert(slot, now.clone()).unwrap_or_default();
@@ -111,14 +112,14 @@ impl UpsertState {
         }
     }
 
-    /// Empties a slot; does nothing if it is.
+    /// Empties a slot, if it holds rows.
     pub(super) fn remove(&mut self, slot: RowSlot, changes: &mut Vec<TableChange>) {
         for id in self.slots.remove(&slot).unwrap_or_default() {
             self.release(slot, id, changes);
         }
     }
 
-    /// Empties the slots that aren't to be kept.
+    /// Empties the slots that `keep` refuses.
     pub(super) fn retain(&mut self, keep: impl Fn(RowSlot) -> bool, changes: &mut Vec<TableChange>) {
         let mut gone: Vec<RowSlot> = self.slots.keys().copied().filter(|slot| !keep(*slot)).collect();
         gone.sort_unstable();
@@ -127,7 +128,7 @@ impl UpsertState {
         }
     }
 
-    /// Empties all slots.
+    /// Empties all slots, in the order of their keys or ids.
     pub(super) fn clear(&mut self, changes: &mut Vec<TableChange>) {
         self.slots.clear();
         let mut rows: Vec<(RowId, Holders)> = self.rows.drain().collect();
@@ -137,8 +138,8 @@ impl UpsertState {
         }
     }
 
-    /// Puts out every row as it is held, for a reader that was told nothing yet: a key's rows without what they
-    /// superseded, in the order of their dates, in whatever order they came.
+    /// Emits every row as it is held now, for a reader without any earlier change. A key's rows come in the order of
+    /// their dates, without those that they superseded.
     pub(super) fn snapshot(&mut self, changes: &mut Vec<TableChange>) {
         let mut ids: Vec<RowId> = self.rows.keys().copied().collect();
         ids.sort_unstable();
@@ -150,7 +151,7 @@ impl UpsertState {
         }
     }
 
-    /// The row of a slot; of several the first.
+    /// The first row of a slot.
     pub(super) fn row(&self, slot: RowSlot) -> Option<&TableRow> {
         let id = self.slots.get(&slot)?.first()?;
         self.rows.get(id)?.iter().find(|(holder, _)| *holder == slot).map(|(_, row)| row)
@@ -176,7 +177,7 @@ impl UpsertState {
         self.emit(&before, &now, changes);
     }
 
-    /// Puts out what became of the rows of a key or id.
+    /// Emits the change between two lists of rows of a key or id.
     fn emit(&mut self, before: &[TableRow], now: &[TableRow], changes: &mut Vec<TableChange>) {
         if before == now {
             return;
@@ -205,9 +206,9 @@ impl UpsertState {
     }
 }
 
-/// The rows of one key or id that say something, the one in force last.
+/// The rows of one key or id that aren't superseded, the one in force last.
 fn effective(holders: &[(RowSlot, TableRow)]) -> SmallVec<[TableRow; 1]> {
-    // From the newest: of the same date the first that is met counts.
+    // They are visited from the newest, so of one date the first that is met counts.
     let mut rows: SmallVec<[&TableRow; 1]> = SmallVec::new();
     for (_, row) in holders.iter().rev() {
         if let Err(place) = rows.binary_search_by_key(&valid_from(row), |row| valid_from(row)) {

@@ -1,5 +1,5 @@
 //! HAProxy's HTTP log, by `option httplog` or by `option httpslog`, which has more behind it. The head that syslog puts
-//! before it may lack:
+//! before it may be missing:
 //!
 //! `client:port [accept_date] frontend backend/server TR/Tw/Tc/Tr/Ta status bytes cookie cookie flags a/f/b/s/r q/b
 //! {request headers} {response headers} "request"`

@@ -1,31 +1,33 @@
-//! A table that comes as a Kafka topic, record by record. Knows no Kafka: bytes in, changes out.
+//! A table that comes as a Kafka topic, record by record. The module does no I/O; it turns records' bytes into changes.
 //!
-//! Two formats. A compacted topic of upserts: the value is the row, with the fields that a file of JSON lines
-//! has, and no value (a tombstone) deletes the row of the message key. Or Debezium's change events: `op` says
-//! whether `after` replaces the row of the message key (`c`, `u`, `r`), the row is gone (`d`, usually followed
-//! by a tombstone), or all of them are (`t`). Both may stand under `schema` and `payload`, as Kafka Connect
-//! writes them, behind the frame of a schema registry, and in both a member `__deleted` says that the row is gone
-//! (Debezium's ExtractNewRecordState). What Debezium sends beside rows is passed over: messages (`m`), heartbeats, begins
-//! and ends of transactions, changes of a schema.
+//! There are two formats:
 //!
-//! Databases leave out large values that didn't change, and Debezium writes a placeholder for them. They are taken
-//! from the row that is held for the message key. It comes from the topic itself, also after a restart; where compaction took the
-//! record that had the value, the column is unknown until it is sent again, and a warning says so.
+//! * A compacted topic of upserts. The value is the row, with the fields of a file of JSON lines. A tombstone deletes
+//!   the row of the message key.
+//! * Debezium's change events. With the `op` `c`, `u` or `r`, `after` replaces the row of the message key. With `d` the
+//!   row is gone, usually followed by a tombstone. With `t` all rows are gone. Other records of Debezium's are passed
+//!   over: messages (`m`), heartbeats, begins and ends of transactions, changes of a schema.
 //!
-//! A row is told by its message key, whatever that looks like, never by `before`, which may be null. So the
-//! row that a record replaces or deletes is the one that was held for its message key: where the columns that
-//! name a key or an id change, the old one is deleted. A record without a message key (or an empty one) stands for itself: it
-//! overwrites the row with the same key columns. A tombstone of an unknown message key is nothing, and
-//! neither is a record that changes nothing: to read a topic again from the start does no harm.
+//! Both may stand under `schema` and `payload`, as Kafka Connect writes them, behind the frame of a schema registry. In
+//! both a member `__deleted` states that the row is gone (Debezium's ExtractNewRecordState).
 //!
-//! Of a message key a hash is held, and nothing told: it may be a leaked token.
+//! Databases leave out large values that didn't change, and Debezium writes a placeholder for them. They are taken from
+//! the row that is held for the message key, which comes from the topic itself, even after a restart. If compaction
+//! removed the record with the value, the column is unknown until it is sent again, and a warning says so.
 //!
-//! A bad record is a dead letter and changes nothing: what was held stays. Nothing here quotes a value or a
-//! message key.
+//! A row is identified by its message key, never by `before`, which may be null. So a record replaces or deletes the
+//! row that was held for its message key. If the columns that name a key or an id change, the old row is deleted. A
+//! record without a message key (or with an empty one) overwrites the row with the same key columns. A tombstone of an
+//! unknown message key has no effect, and neither has a record that changes nothing. So to read a topic again from the
+//! start does no harm.
 //!
-//! Changes are in the order of the calls. That is right within a partition, and so for all records of a message
-//! key as long as the topic's number of partitions doesn't change; a truncation of a table whose topic has
-//! several partitions can't be ordered against the rows of the others.
+//! Only a hash of a message key is held, and none is ever shown, because it may be a leaked token.
+//!
+//! A bad record is a dead letter and changes no row. Messages never quote a value or a message key.
+//!
+//! Changes are in the order of the calls. That is right within a partition. So it is for all records of a message key
+//! as long as the topic's number of partitions doesn't change. With several partitions, a truncation of the table can't
+//! be ordered against the rows of the others.
 //!
 //! Limits: 256 KiB a row, 1 MiB a record, 512 bytes a value, 10,000,000 rows a table.
 
@@ -45,10 +47,10 @@ use super::state::{RecordRows, RowSlot, UpsertState};
 use super::{ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TablesRead, configured};
 use crate::framing::unframed;
 
-/// Bytes of a record: a row before and after, and a schema.
+/// The most bytes of a record, which may have a row before and after, and a schema.
 const RECORD_BYTES: usize = 1 << 20;
 
-/// A table topic's rows, as of its records so far.
+/// The rows of a table's topic, as of its records so far.
 pub struct TopicTable {
     table: TableSchema,
     topic: Arc<str>,
@@ -56,14 +58,14 @@ pub struct TopicTable {
     columns: Vec<&'static str>,
     output: AcceptedRows,
     ignored: Ignored,
-    /// Columns of which a value couldn't be read.
-    told: BTreeSet<&'static str>,
+    /// Columns for which a warning was given already.
+    warned: BTreeSet<&'static str>,
     state: UpsertState,
 }
 
 impl TopicTable {
-    /// The tables that come as topics, in the order keys, subscriptions, plans, leaks, and how their brokers are
-    /// reached. `hashes` as for [`read`](super::read).
+    /// Returns the tables that come as topics, in the order keys, subscriptions, plans, leaks, each with the client of
+    /// its brokers. `hashes` has the same meaning as in [`read`](super::read).
     pub fn configured<'t, 'a>(
         tables: &'t Tables,
         hashes: impl IntoIterator<Item = &'a KeyHash>,
@@ -86,31 +88,31 @@ impl TopicTable {
             columns,
             output: AcceptedRows::default(),
             ignored: Ignored::default(),
-            told: BTreeSet::new(),
+            warned: BTreeSet::new(),
             state: UpsertState::default(),
         }
     }
 
-    /// `keys`, `subscriptions`, `plans` or `leaks`.
+    /// Returns the table's name, one of `keys`, `subscriptions`, `plans` and `leaks`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.table.name()
     }
 
-    /// The topic.
+    /// Returns the name of the topic.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// Rows that are held.
+    /// Returns the number of rows that are held.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.state.len()
     }
 
-    /// Takes a record in, and adds to `out` what it changes. Records of a partition must come in the order of
-    /// their offsets. The offsets of the changes count from 0 and grow from call to call.
+    /// Applies a record, and adds its changes to `out`. Records of a partition must come in the order of their offsets.
+    /// The offsets of the changes count from 0 and grow from call to call.
     pub fn apply(
         &mut self,
         partition: u32,
@@ -141,8 +143,8 @@ impl TopicTable {
         }
     }
 
-    /// Every row as it is held now, as changes for a reader that was told nothing yet: in place of all changes so
-    /// far, once the topic was read to the end it had.
+    /// Adds every row that is held now as changes, for a reader without any earlier change. It replaces all changes so
+    /// far, once the topic was read to the end that it had.
     pub fn snapshot(&mut self, out: &mut TablesRead) {
         self.state.snapshot(&mut out.changes);
     }
@@ -155,7 +157,7 @@ impl TopicTable {
         out: &mut TablesRead,
     ) -> Result<(), Fault> {
         let value = value.map(unframed).transpose()?;
-        // An empty message key names nothing: rows that share it by accident would replace each other.
+        // An empty message key is none, because rows that share it by accident would replace each other.
         let key = key.filter(|key| !key.is_empty());
         match TopicChange::of(self.format, value)? {
             TopicChange::Row { row, schema } => {
@@ -196,7 +198,7 @@ impl TopicTable {
         Ok(())
     }
 
-    /// The changes' rows, if the row is good, and whether it says that it is gone. What the row doesn't say again is taken
+    /// Returns the rows of a good record, and whether they are deleted. Values that the record doesn't repeat are taken
     /// from the rows that are held.
     fn row(
         &mut self,
@@ -209,7 +211,7 @@ impl TopicTable {
         if json.len() > ROW_BYTES {
             return Err(format!("longer than {} KiB", ROW_BYTES >> 10));
         }
-        // Which columns occur says nothing here: every row is judged by itself.
+        // The columns that occur don't matter here, because every row is judged by itself.
         let mut seen = vec![false; self.columns.len()];
         let mut ignored = Ignored::default();
         let mut row = json_row(&self.columns, json, &mut seen, &mut ignored)?;
@@ -228,7 +230,7 @@ impl TopicTable {
         if row.deleted {
             return Ok((rows, true));
         }
-        let mut told: Vec<(&'static str, Fault)> = row.unread();
+        let mut unread: Vec<(&'static str, Fault)> = row.unread();
         for column in row.unchanged() {
             let mut is_held = true;
             for row in &mut rows {
@@ -241,17 +243,17 @@ impl TopicTable {
                 let fault = format!(
                     "`{column}` was left out because it didn't change, and no row is held that has it"
                 );
-                told.push((column, fault));
+                unread.push((column, fault));
             }
         }
         if !rows.iter().all(is_whole) {
-            return Err(told
+            return Err(unread
                 .pop()
                 .map_or_else(|| "a required column is empty".to_owned(), |(_, fault)| fault));
         }
-        out.unread += told.len() as u64;
-        for (column, fault) in told {
-            if self.told.insert(column) {
+        out.unread += unread.len() as u64;
+        for (column, fault) in unread {
+            if self.warned.insert(column) {
                 out.warnings.push(format!(
                     "tables.{}: {} has a value that can't be read and counts as unknown (told once a column): {fault}",
                     self.table.name(),
@@ -263,7 +265,7 @@ impl TopicTable {
         Ok((rows, false))
     }
 
-    /// The rows that a record says are gone: of these only the key columns count.
+    /// Returns the rows that a record deletes. Only their key columns count.
     fn gone(&mut self, json: &[u8]) -> Result<RecordRows, Fault> {
         let mut seen = vec![false; self.columns.len()];
         let mut row = json_row(&self.columns, json, &mut seen, &mut self.ignored)?;
@@ -285,14 +287,14 @@ impl TopicTable {
     }
 }
 
-/// What a record says.
+/// The change that a record makes.
 enum TopicChange<'v> {
-    /// This is the row now (JSON), and its schema where one stands beside it.
+    /// The row now, as JSON, and the schema beside it, if there is one.
     Row {
         row: &'v [u8],
         schema: Option<&'v RawValue>,
     },
-    /// The row is gone; as it was, if the record says that.
+    /// The row is deleted. `before` is the row as it was, if the record has it.
     Gone {
         before: Option<&'v [u8]>,
     },
@@ -300,7 +302,7 @@ enum TopicChange<'v> {
     Nothing,
 }
 
-/// What Kafka Connect or Debezium puts around a row.
+/// The members that Kafka Connect or Debezium puts around a row.
 #[derive(Deserialize)]
 struct Envelope<'v> {
     #[serde(borrow, default, deserialize_with = "present")]
@@ -316,9 +318,9 @@ struct Envelope<'v> {
 }
 
 impl<'v> Envelope<'v> {
-    /// Reads an object; the error is where it isn't one.
+    /// Reads an object, or returns the place at which it isn't one.
     fn read(json: &'v [u8]) -> Result<Self, String> {
-        // Derived readers take an array of the members' values too.
+        // Derived readers would take an array of the members' values, too.
         match json.trim_ascii_start().first() {
             Some(b'{') => serde_json::from_slice(json).map_err(|error| place(&error)),
             _ => Err("its first byte".to_owned()),
@@ -326,7 +328,7 @@ impl<'v> Envelope<'v> {
     }
 }
 
-/// A member that is there, be it null.
+/// Reads a member that is there, even if it is null.
 fn present<'de, D: Deserializer<'de>>(json: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(json).map(Some)
 }
@@ -346,13 +348,13 @@ impl<'v> TopicChange<'v> {
         }
     }
 
-    /// The row of a record that may have a schema beside it. What isn't JSON is left for the row to refuse.
+    /// Returns the row of a record that may have a schema beside it. Anything that isn't JSON is refused with the row.
     fn of_upsert(value: &'v [u8]) -> Self {
         match Envelope::read(value) {
             Ok(Envelope { schema: Some(schema), payload: Some(payload), .. }) => {
                 Self::Row { row: payload.get().as_bytes(), schema: Some(schema) }
             }
-            // A tombstone, as Kafka Connect writes it with schemas.
+            // Kafka Connect writes a tombstone so, if it writes schemas.
             Ok(Envelope { schema: Some(_), payload: None, op: None, before: None, after: None })
                 if members(value).is_some_and(|members| members.contains_key("payload")) =>
             {
@@ -374,7 +376,7 @@ impl<'v> TopicChange<'v> {
             envelope = read(json)?;
         }
         let Some(op) = envelope.op else {
-            // Flattened by ExtractNewRecordState, which says of each row whether it is gone.
+            // ExtractNewRecordState flattens rows, and marks each as deleted or not.
             let flat = members(json).is_some_and(|members| {
                 members
                     .keys()
@@ -398,13 +400,13 @@ impl<'v> TopicChange<'v> {
     }
 }
 
-/// The members of an object.
+/// The members of a JSON object, by name.
 fn members(json: &[u8]) -> Option<BTreeMap<Cow<'_, str>, &RawValue>> {
     serde_json::from_slice(json).ok()
 }
 
-/// Whether a record is one of those that Debezium sends beside rows: a heartbeat, the begin or end of a transaction,
-/// a change of a table's schema, a message of the database's log.
+/// Returns whether Debezium sent a record beside rows. Such records are heartbeats, begins and ends of transactions,
+/// changes of a schema, and messages of the database's log.
 fn is_passed_over(json: &[u8]) -> bool {
     let Some(members) = members(json) else { return false };
     let has = |name: &str| members.contains_key(name);
@@ -423,7 +425,7 @@ fn is_passed_over(json: &[u8]) -> bool {
     is_heartbeat || is_transaction || is_schema || is_message
 }
 
-/// A schema as Kafka Connect writes it beside a value, as far as numbers need it.
+/// The parts of a schema beside a value that decimals need, as Kafka Connect writes them.
 #[derive(Deserialize)]
 struct Schema {
     field: Option<String>,
@@ -434,15 +436,15 @@ struct Schema {
     parameters: BTreeMap<String, String>,
 }
 
-/// The columns that are decimals without their scale in the value, and the scale.
+/// Returns the columns that are decimals without their scale in the value, each with the scale.
 fn decimals(schema: &RawValue) -> Vec<(String, i32)> {
     const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
-    // Nearly no schema has one, and each record has a schema.
+    // Every record has a schema, and hardly any has a decimal.
     if memchr::memmem::find(schema.get().as_bytes(), DECIMAL.as_bytes()).is_none() {
         return Vec::new();
     }
     let Ok(schema) = serde_json::from_str::<Schema>(schema.get()) else { return Vec::new() };
-    // Of a change event the row's schema is that of `after`.
+    // In a change event the row's schema is that of `after`.
     let after = schema.fields.iter().find(|field| field.field.as_deref() == Some("after"));
     let fields = after.map_or(&schema.fields, |after| &after.fields);
     let decimals = fields.iter().filter(|field| field.name.as_deref() == Some(DECIMAL));

@@ -1,19 +1,18 @@
-//! Tables from files, watched: a file that changed is read again, and what differs is put out.
+//! Watches tables that come from files. A file that changed is read again, and the differences are emitted.
 //!
-//! When a file is read again is decided in `geo/watch.rs`. A reload is taken as a whole or not at
-//! all, and never takes away more than the file says on purpose:
+//! `geo/watch.rs` decides when a file is read again. A reload is taken as a whole or not at all. It never removes more
+//! than the file means to:
 //!
 //! * A file that can't be read, or not as this table, leaves the table as it was.
 //! * A file without a single good row leaves the table as it was. To empty a table, restart the job.
-//! * While a reload has bad rows that weren't there when the table was last taken over, rows that are missing
-//!   from it stay: one of them may be the bad one. Rows that were bad all along hold up nothing.
+//! * A reload may have bad rows that weren't there when the table was last taken over. Then rows that are missing from
+//!   it stay, because one of them may be the bad one. Rows that were bad before don't keep any row.
 //!
-//! Each is told in a warning, once a version of the file. Files are compared by rows, not by lines: another order, or a row that
-//! stands twice, changes nothing.
+//! Each case gives a warning, once for each version of the file. Files are compared by rows, not by lines. So another
+//! order, or a row that stands twice, changes nothing.
 //!
-//! Limits: those of a table file; beside the rows that are held, a reload needs about 200 bytes a row while it
-//! goes on. Of two rows with the same key columns the later is taken, and of those of a key without
-//! `valid_from` too.
+//! Limits: those of a table file. Beside the rows that are held, a reload needs about 200 bytes a row. Of two rows with
+//! the same key columns the later is taken, and of two rows of a key without `valid_from`, too.
 
 use std::path::{Path, PathBuf};
 
@@ -33,8 +32,9 @@ pub struct WatchedTables {
 }
 
 impl WatchedTables {
-    /// Reads the files for the first time. `hashes` as for [`read`](super::read); tables from elsewhere are left
-    /// alone. The offsets of the changes count from 0 in each table, and go on at each [`poll`](Self::poll).
+    /// Reads the files for the first time. `hashes` has the same meaning as in [`read`](super::read). Tables from
+    /// elsewhere are left out. The offsets of the changes count from 0 in each table, and go on at each
+    /// [`poll`](Self::poll).
     ///
     /// # Errors
     /// If a table can't be used at all; single bad rows are dead letters.
@@ -50,7 +50,7 @@ impl WatchedTables {
                 let read = file.read()?;
                 let mut first = TablesRead::default();
                 file.take_over(read, &mut first);
-                // Nothing was told yet that a change would have to undo: as a bounded run reads it.
+                // No earlier change has to be undone, so the rows come as a bounded run reads them.
                 first.changes.clear();
                 file.state.snapshot(&mut first.changes);
                 out.append(first);
@@ -60,13 +60,13 @@ impl WatchedTables {
         Ok((Self { files }, out))
     }
 
-    /// The files.
+    /// Iterates over the paths of the files.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.watch.path())
     }
 
-    /// Looks at every file and reads those again that changed and then stayed the same from one call to this.
-    /// `None` if there is nothing to tell.
+    /// Checks every file, and reads those again that changed and then stayed the same since the last call. Returns
+    /// `None` if there is nothing new.
     pub fn poll(&mut self) -> Option<TablesRead> {
         let mut out = TablesRead::default();
         for file in &mut self.files {
@@ -84,13 +84,13 @@ struct WatchedFile {
     state: UpsertState,
     /// Hashes of the rows that were bad when the table was last taken over as a whole.
     bad: HashSet<[u8; 32]>,
-    /// Warnings about the file as it was last taken over.
-    told: Vec<String>,
-    /// Why it can't be read at the moment.
+    /// Warnings that were given about the file as it was last taken over.
+    known_warnings: Vec<String>,
+    /// The reason why it can't be read at the moment.
     unreadable: Option<String>,
 }
 
-/// A file's rows, and what else reading it gave.
+/// A file's rows, and the other results of reading it.
 struct Read {
     rows: Vec<TableRow>,
     definitions: Vec<Definition>,
@@ -108,7 +108,7 @@ impl WatchedFile {
             watch: FileWatch::new(path),
             state: UpsertState::default(),
             bad: HashSet::new(),
-            told: Vec::new(),
+            known_warnings: Vec::new(),
             unreadable: None,
         }
     }
@@ -141,7 +141,7 @@ impl WatchedFile {
             }
             Err(error) => {
                 let kept = format!("{error}; the table keeps its {} rows", self.state.len());
-                // A wrong file is judged once, an unreadable one is tried again at each look.
+                // A wrong file is judged once, and an unreadable one is tried again at each call.
                 let unreadable = matches!(error, TableError::Read { .. }).then(|| kept.clone());
                 if unreadable.is_none() {
                     self.watch.mark_read();
@@ -190,13 +190,14 @@ impl WatchedFile {
             )));
         }
         out.definitions.extend(used(&out.changes[first..], definitions));
-        // What was said of the last version isn't said again.
-        out.warnings.extend(warnings.iter().filter(|warning| !self.told.contains(warning)).cloned());
-        self.told = warnings;
+        // Warnings of the last version aren't repeated.
+        out.warnings
+            .extend(warnings.iter().filter(|warning| !self.known_warnings.contains(warning)).cloned());
+        self.known_warnings = warnings;
     }
 }
 
-/// The definitions of what occurs in `changes`: the others were handed out before.
+/// Selects the definitions of ids that occur in `changes`. The others were handed out before.
 fn used(changes: &[TableChange], definitions: Vec<Definition>) -> impl Iterator<Item = Definition> {
     let mut keys: HashSet<KeyId> = HashSet::new();
     let mut names: HashSet<NameId> = HashSet::new();

@@ -359,16 +359,20 @@ fn count(value: FieldValue<'_>, buffer: &mut String) -> Result<u32, WrongType> {
     }
 }
 
+/// The whole number of a value, which is 0 if it is unknown, or `None` if it isn't whole.
+#[inline]
+fn whole(value: FieldValue<'_>, buffer: &mut String) -> Result<Option<u64>, WrongType> {
+    if let Some(number) = short_whole_of(value) {
+        return Ok(Some(number));
+    }
+    Ok(match numeric(value, buffer)? {
+        Numeric::Known(number) if !number.is_minus_one() => number.integer(),
+        _ => Some(0),
+    })
+}
+
 fn status(value: FieldValue<'_>, buffer: &mut String) -> Result<u16, WrongType> {
-    let number = match short_whole_of(value) {
-        Some(number) => Some(number),
-        None => match numeric(value, buffer)? {
-            Numeric::Unknown => Some(0),
-            Numeric::Known(number) if number.is_minus_one() => Some(0),
-            Numeric::Known(number) => number.integer(),
-        },
-    };
-    match number.and_then(|status| u16::try_from(status).ok()) {
+    match whole(value, buffer)?.and_then(|status| u16::try_from(status).ok()) {
         // RFC 9110, section 15: three digits; those from 600 on are taken for 5xx.
         Some(status) if status == 0 || (100..1_000).contains(&status) => Ok(status),
         _ => Err(WrongType),
@@ -400,15 +404,7 @@ fn duration(
 }
 
 fn size(value: FieldValue<'_>, buffer: &mut String) -> Result<u64, WrongType> {
-    let number = match short_whole_of(value) {
-        Some(number) => Some(number),
-        None => match numeric(value, buffer)? {
-            Numeric::Unknown => Some(0),
-            Numeric::Known(number) if number.is_minus_one() => Some(0),
-            Numeric::Known(number) => number.integer(),
-        },
-    };
-    number.filter(|bytes| *bytes <= MAX_BYTES).ok_or(WrongType)
+    whole(value, buffer)?.filter(|bytes| *bytes <= MAX_BYTES).ok_or(WrongType)
 }
 
 fn client(raw: &RawEvent<'_>, context: &Context, buffer: &mut String) -> Option<IpAddr> {

@@ -30,7 +30,6 @@ use keytide_config::{Source, Unit};
 
 use super::bytes::carried;
 use super::canonical::Canonical;
-use super::escape::unescape_json;
 use super::is_large;
 use super::message::{Ledger, Outer, RecordReader, too_long};
 use super::raw::{EventField, RawEvent};
@@ -264,13 +263,5 @@ fn judge([version, id, source, base64]: [FieldValue<'_>; 4], identity: &mut Stri
 
 /// A text that isn't empty.
 fn written<'t>(value: FieldValue<'t>, buffer: &'t mut String) -> Result<&'t str, WrongType> {
-    match value {
-        FieldValue::Plain("") | FieldValue::Json("") => Err(WrongType),
-        FieldValue::Plain(text) => Ok(text),
-        FieldValue::Json(escaped) => {
-            unescape_json(escaped, buffer);
-            Ok(buffer)
-        }
-        _ => Err(WrongType),
-    }
+    value.string(buffer).filter(|text| !text.is_empty()).ok_or(WrongType)
 }

@@ -27,7 +27,6 @@ use keytide_config::Limits;
 use super::Context;
 use super::base64;
 use super::bytes::{carried, restored};
-use super::escape::unescape_json;
 use super::is_large;
 use super::message::{Ledger, Outer, RecordReader, inflate, is_gzip};
 use super::reader::{JsonError, JsonReader};
@@ -41,7 +40,7 @@ pub(super) struct CloudWatch {
     wrapped: Wrapped,
 }
 
-/// Reads single log events.
+/// Reads single log events as records.
 struct LogEvents {
     inner: Box<dyn RecordReader>,
     message: String,
@@ -207,22 +206,10 @@ fn log_event<'t>(
 ) -> Option<(Outer<'t>, &'t str)> {
     let id = match id {
         FieldValue::Missing => None,
-        id => Some(plain(id, id_buffer)?).filter(|id| !id.is_empty()),
+        id => Some(id.string(id_buffer)?).filter(|id| !id.is_empty()),
     };
     let known = matches!(time_ms, FieldValue::Missing | FieldValue::Number(_));
-    Some((Outer { id, time_ms: known.then_some(time_ms)?, met: 0 }, plain(message, message_buffer)?))
-}
-
-/// The unescaped text of a value, or `None` if it is no text.
-fn plain<'t>(value: FieldValue<'t>, buffer: &'t mut String) -> Option<&'t str> {
-    match value {
-        FieldValue::Plain(text) => Some(text),
-        FieldValue::Json(escaped) => {
-            unescape_json(escaped, buffer);
-            Some(buffer)
-        }
-        _ => None,
-    }
+    Some((Outer { id, time_ms: known.then_some(time_ms)?, met: 0 }, message.string(message_buffer)?))
 }
 
 impl Wrapped {
@@ -232,7 +219,7 @@ impl Wrapped {
     /// Returns the reason if they can't be decoded, or are too long.
     fn take_off(&mut self, reader: &mut JsonReader<'_>, limits: &Limits) -> Result<&[u8], String> {
         let Self { room, base64, bytes, inflated } = self;
-        let data = members(reader, ["data"]).and_then(|[data]| plain(data, base64));
+        let data = members(reader, ["data"]).and_then(|[data]| data.string(base64));
         data.and_then(|data| base64::decode(data.as_bytes(), bytes))
             .ok_or("base64: a wrapper of envelopes must hold it as a text `data`")?;
         if !is_gzip(bytes) {

@@ -24,7 +24,6 @@ use keytide_dataflow::model::KeyId;
 use sha2::{Digest, Sha256};
 
 use super::bytes::{carried, restored};
-use super::escape::hex;
 use super::fault::Fault;
 use super::raw::{EventField, RawEvent};
 use super::route::{argument_value, percent_decoded};
@@ -256,14 +255,10 @@ fn arguments<'q>(query: &'q str, wanted: &str) -> impl Iterator<Item = &'q str> 
 }
 
 fn prehashed(key: &[u8]) -> Option<KeyId> {
-    let digits = key.strip_prefix(b"sha256:").unwrap_or(key);
-    if digits.len() < PREHASHED_DIGITS || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    digits[..PREHASHED_DIGITS]
-        .iter()
-        .try_fold(0, |id, digit| Some(id << 4 | u128::from(hex(*digit)?)))
-        .map(KeyId)
+    let digits = str::from_utf8(key.strip_prefix(b"sha256:").unwrap_or(key)).ok()?;
+    let are_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let id = u128::from_str_radix(digits.get(..PREHASHED_DIGITS)?, 16).ok();
+    id.filter(|_| are_digits).map(KeyId)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Messages as they arrive: their length, their compression, and the account of their records.
+//! Decodes messages as they arrive: checks their length, decompresses them, and accounts for their records.
 //!
 //! gzip is recognised by its first two bytes, `1f 8b`, with which no format's text begins. Members follow each other as
 //! in `cat a.gz b.gz`. Their content may be compressed again, since both `CloudWatch` and Firehose compress. A message
@@ -107,7 +107,7 @@ pub(super) struct MessageDecoder {
     dedupe: Dedupe,
     limits: Limits,
     keys: KeyFinder,
-    /// The decompressed message.
+    /// The decompressed message, in a buffer that is used again.
     text: Vec<u8>,
 }
 

@@ -128,7 +128,7 @@ impl RecordReader for OtelRecords {
     }
 }
 
-/// Takes envelopes off. Any other object is a record.
+/// Takes the envelopes of OTLP off. Any other object is a record.
 struct OtlpEnvelopes<'r, 'o>(Objects<'r, 'o>);
 
 /// For each signal the names of the arrays: of resources, of scopes, of scopes before OTLP 0.15, and of records.

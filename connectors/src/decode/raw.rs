@@ -13,105 +13,64 @@ use super::value::FieldValue;
 /// Values for rules of `[keys].from` that are held without allocating.
 const INLINE_KEY_VALUES: usize = 4;
 
-/// The canonical fields, and further ones that identify a record.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum EventField {
-    RequestId,
-    Time,
-    Key,
-    Api,
-    Route,
-    Path,
-    Method,
-    Status,
-    Latency,
-    BytesIn,
-    BytesOut,
-    ClientIp,
-    ForwardedFor,
-    Country,
-    UserAgent,
-    Consumer,
-    Credential,
-    User,
-    /// The query, if the path has none.
-    Query,
-    /// The request line, `GET /x HTTP/1.1`, for records without a method and a path of their own.
-    Request,
-    End,
-    /// The number of calls that the record stands for.
-    Count,
-    /// The gateway's own name of the route, for sources whose routes are made of the path.
-    GatewayRoute,
-    /// The host, which is only a part of content identities.
-    Host,
-    /// The record itself, if this one is a wrapper: an object, an array, or a text that holds JSON.
-    Wrapped,
-}
-
-/// The number of fields.
-pub(super) const FIELDS: usize = EventField::ALL.len();
-
-impl EventField {
-    /// All fields, in the order of their numbers.
-    pub(super) const ALL: [Self; 25] = [
-        Self::RequestId,
-        Self::Time,
-        Self::Key,
-        Self::Api,
-        Self::Route,
-        Self::Path,
-        Self::Method,
-        Self::Status,
-        Self::Latency,
-        Self::BytesIn,
-        Self::BytesOut,
-        Self::ClientIp,
-        Self::ForwardedFor,
-        Self::Country,
-        Self::UserAgent,
-        Self::Consumer,
-        Self::Credential,
-        Self::User,
-        Self::Query,
-        Self::Request,
-        Self::End,
-        Self::Count,
-        Self::GatewayRoute,
-        Self::Host,
-        Self::Wrapped,
-    ];
-
-    /// Returns the field's name in messages, which is its name in `[source.fields]` if it has one there.
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::RequestId => "request_id",
-            Self::Time => "time",
-            Self::Key => "key",
-            Self::Api => "api",
-            Self::Route | Self::GatewayRoute => "route",
-            Self::Path => "path",
-            Self::Method => "method",
-            Self::Status => "status",
-            Self::Latency => "latency",
-            Self::BytesIn => "bytes_in",
-            Self::BytesOut => "bytes_out",
-            Self::ClientIp => "client_ip",
-            Self::ForwardedFor => "forwarded_for",
-            Self::Country => "country",
-            Self::UserAgent => "user_agent",
-            Self::Consumer => "consumer",
-            Self::Credential => "credential",
-            Self::User => "user",
-            Self::Query => "query",
-            Self::Request => "request",
-            Self::End => "end",
-            Self::Count => "count",
-            Self::Host => "host",
-            Self::Wrapped => "record",
+macro_rules! event_fields {
+    ($($(#[$doc:meta])* $name:ident $label:literal,)+) => {
+        /// The canonical fields, and further ones that identify a record.
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        pub(super) enum EventField {
+            $($(#[$doc])* $name,)+
         }
-    }
+
+        impl EventField {
+            /// All fields, in the order of their numbers.
+            pub(super) const ALL: [Self; [$($label),+].len()] = [$(Self::$name),+];
+
+            /// Returns the field's name in messages, which is its name in `[source.fields]` if it has one there.
+            pub(super) fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)+
+                }
+            }
+        }
+    };
 }
+
+event_fields! {
+    RequestId "request_id",
+    Time "time",
+    Key "key",
+    Api "api",
+    Route "route",
+    Path "path",
+    Method "method",
+    Status "status",
+    Latency "latency",
+    BytesIn "bytes_in",
+    BytesOut "bytes_out",
+    ClientIp "client_ip",
+    ForwardedFor "forwarded_for",
+    Country "country",
+    UserAgent "user_agent",
+    Consumer "consumer",
+    Credential "credential",
+    User "user",
+    /// The query, if the path has none.
+    Query "query",
+    /// The request line, `GET /x HTTP/1.1`, for records without a method and a path of their own.
+    Request "request",
+    End "end",
+    /// The number of calls that the record stands for.
+    Count "count",
+    /// The gateway's own name of the route, for sources whose routes are made of the path.
+    GatewayRoute "route",
+    /// The host, which is only a part of content identities.
+    Host "host",
+    /// The record itself, if this one is a wrapper: an object, an array, or a text that holds JSON.
+    Wrapped "record",
+}
+
+/// The number of canonical fields.
+pub(super) const FIELDS: usize = EventField::ALL.len();
 
 /// One record, borrowed from its message.
 #[derive(Clone)]

@@ -29,7 +29,6 @@ use super::Context;
 use super::bytes::carried;
 use super::canonical::Canonical;
 use super::container::behind_agents;
-use super::escape::unescape_json;
 use super::message::{Ledger, Outer, RecordReader};
 use super::raw::{EventField, RawEvent};
 use super::reader::{JsonError, JsonReader};
@@ -476,12 +475,8 @@ fn names<'a>(reader: &mut JsonReader<'a>) -> Option<Vec<&'a str>> {
 /// The JSON that a value is, or holds as text, unescaped into `buffer`.
 fn json<'t>(value: FieldValue<'t>, buffer: &'t mut String) -> Option<&'t str> {
     let text = match value {
-        FieldValue::Array(text) | FieldValue::Plain(text) => text,
-        FieldValue::Json(escaped) => {
-            unescape_json(escaped, buffer);
-            buffer
-        }
-        _ => return None,
+        FieldValue::Array(text) => text,
+        text => text.string(buffer)?,
     };
     let inner = behind_agents(text);
     matches!(inner.trim_ascii_start().as_bytes().first(), Some(b'{' | b'[' | b'"')).then_some(inner)

@@ -311,32 +311,9 @@ fn reads(from: &KeyFrom) -> Option<EventField> {
 
 /// Returns the places that `[source.fields]` names for a field.
 pub(super) fn configured(source: &Source, name: EventField) -> Option<&Field> {
-    let fields = &source.fields;
-    match name {
-        EventField::RequestId => fields.request_id.as_ref(),
-        EventField::Time => fields.time.as_ref(),
-        EventField::Key => fields.key.as_ref(),
-        EventField::Api => fields.api.as_ref(),
-        EventField::Route => fields.route.as_ref(),
-        EventField::Path => fields.path.as_ref(),
-        EventField::Method => fields.method.as_ref(),
-        EventField::Status => fields.status.as_ref(),
-        EventField::Latency => fields.latency.as_ref(),
-        EventField::BytesIn => fields.bytes_in.as_ref(),
-        EventField::BytesOut => fields.bytes_out.as_ref(),
-        EventField::ClientIp => fields.client_ip.as_ref(),
-        EventField::ForwardedFor => fields.forwarded_for.as_ref(),
-        EventField::Country => fields.country.as_ref(),
-        EventField::UserAgent => fields.user_agent.as_ref(),
-        EventField::Consumer => fields.consumer.as_ref(),
-        EventField::Credential => fields.credential.as_ref(),
-        EventField::User => fields.user.as_ref(),
-        EventField::Query => fields.query.as_ref(),
-        EventField::Request => fields.request.as_ref(),
-        EventField::End => fields.end.as_ref(),
-        EventField::Count => fields.count.as_ref(),
-        EventField::GatewayRoute | EventField::Host | EventField::Wrapped => None,
-    }
+    // The gateway's route shares its label with the route, and is never mapped itself.
+    let mut fields = source.fields.named().into_iter().filter(|_| name != EventField::GatewayRoute);
+    fields.find(|(label, _)| *label == name.label())?.1
 }
 
 /// Splits a pointer into its tokens.

@@ -13,9 +13,9 @@ use super::value::FieldValue;
 use crate::decimal::Decimal;
 use crate::time::{Dates, by_pattern, by_size, clf, parse, rfc3339};
 
-/// 2000-01-01T00:00:00Z.
+/// The first time that is accepted, 2000-01-01T00:00:00Z.
 const EARLIEST_MS: i64 = 946_684_800_000;
-/// 2200-01-01T00:00:00Z.
+/// The first time that isn't accepted any more, 2200-01-01T00:00:00Z.
 const END_MS: i64 = 7_258_118_400_000;
 
 /// Reads the times of one field of a source.

@@ -1,5 +1,7 @@
 //! Values of records, borrowed from the message. Texts keep their escapes until they are read.
 
+use super::escape::unescape_json;
+
 /// One value as it stands in the message.
 // The tag fills a whole word. Behind a tag of one byte, the rest would be moved by words from the second byte on. Each
 // such move would wait for the stores before it.
@@ -36,6 +38,21 @@ impl<'a> FieldValue<'a> {
 
     pub(super) fn is_text(self) -> bool {
         !self.is_empty() && matches!(self, Self::Number(_) | Self::Plain(_) | Self::Json(_))
+    }
+
+    /// The text of a JSON string, unescaped into `buffer` if it has escapes, or `None` for any other value.
+    pub(super) fn string<'s>(self, buffer: &'s mut String) -> Option<&'s str>
+    where
+        'a: 's,
+    {
+        match self {
+            Self::Plain(text) => Some(text),
+            Self::Json(escaped) => {
+                unescape_json(escaped, buffer);
+                Some(buffer)
+            }
+            _ => None,
+        }
     }
 
     /// The value's text as it stands in the message, still escaped.

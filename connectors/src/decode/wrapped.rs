@@ -17,7 +17,6 @@ use keytide_config::{Pointer, Source};
 
 use super::bytes::{carried, restored};
 use super::container::container_line;
-use super::escape::unescape_json;
 use super::message::{Ledger, Outer, RecordReader};
 use super::reader::{JsonError, JsonReader};
 use super::records::{ObjectVisitor, WRAPPERS, is_one_value, walk};
@@ -97,14 +96,7 @@ impl ObjectVisitor for LineWrappers<'_, '_> {
 
     fn text(&mut self, value: FieldValue<'_>, ledger: &mut Ledger<'_>) -> bool {
         let mut buffer = String::new();
-        let line = match value {
-            FieldValue::Plain(line) => line,
-            FieldValue::Json(escaped) => {
-                unescape_json(escaped, &mut buffer);
-                &buffer
-            }
-            _ => return false,
-        };
+        let Some(line) = value.string(&mut buffer) else { return false };
         let line = restored(line);
         let line = container_line(&line).unwrap_or(&line);
         // The text may be a wrapper again, such as Docker's record in Filebeat's. All of it must be JSON, as no line

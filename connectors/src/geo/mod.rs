@@ -102,7 +102,7 @@ const ASN_PATHS: [FieldPath; 4] = [
     &[PathElement::Key("country"), PathElement::Key("AutonomousSystemNumber")],
 ];
 
-/// Databases that were read. Look-ups neither fail nor block, and any number of threads may make them.
+/// The geo databases of a job. Look-ups neither fail nor block, and any number of threads may make them.
 #[derive(Debug)]
 pub struct GeoDatabases {
     country: Option<(Database, FieldPath)>,
@@ -482,15 +482,20 @@ impl OpenDatabases {
     }
 }
 
+/// The error of a database that has none of the `expected` fields.
+fn other_kind(path: &Path, expected: &'static str, database: &Database) -> GeoError {
+    GeoError::OtherKind { path: path.to_owned(), expected, fields: field_names(database) }
+}
+
 fn open_country(files: &mut OpenDatabases, path: &Path) -> Result<(Database, FieldPath), GeoError> {
     let database = files.read(path)?;
     match probe_country(&database) {
         Some(layout) => Ok((database, layout)),
-        None => Err(GeoError::OtherKind {
-            path: path.to_owned(),
-            expected: "`country.iso_code`, `country_code`, or a `country` of two letters",
-            fields: field_names(&database),
-        }),
+        None => Err(other_kind(
+            path,
+            "`country.iso_code`, `country_code`, or a `country` of two letters",
+            &database,
+        )),
     }
 }
 
@@ -511,11 +516,11 @@ fn open_city(files: &mut OpenDatabases, path: &Path, gives_country: bool) -> Res
     let country = if gives_country { probe_country(&database) } else { None };
     match position {
         Some(position) => Ok(City { database, position, country }),
-        None => Err(GeoError::OtherKind {
-            path: path.to_owned(),
-            expected: "`location.latitude` and `location.longitude`, `latitude` and `longitude`, `lat` and `lng`, or `loc`",
-            fields: field_names(&database),
-        }),
+        None => Err(other_kind(
+            path,
+            "`location.latitude` and `location.longitude`, `latitude` and `longitude`, `lat` and `lng`, or `loc`",
+            &database,
+        )),
     }
 }
 
@@ -525,11 +530,7 @@ fn open_asn(files: &mut OpenDatabases, path: &Path) -> Result<(Database, FieldPa
         probe(&database, |found| ASN_PATHS.into_iter().find(|path| matches!(asn(found, path), Ok(Some(_)))));
     match found {
         Some(field) => Ok((database, field)),
-        None => Err(GeoError::OtherKind {
-            path: path.to_owned(),
-            expected: "a usable `autonomous_system_number` or `asn`",
-            fields: field_names(&database),
-        }),
+        None => Err(other_kind(path, "a usable `autonomous_system_number` or `asn`", &database)),
     }
 }
 

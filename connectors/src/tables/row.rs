@@ -188,12 +188,12 @@ impl<'a> RawRow<'a> {
     }
 
     /// The value that goes with a name, in any case, or the default if the cell is empty or has another name.
-    pub(super) fn one_of<T: Copy + Default>(&self, column: &'static str, names: &[(&[&str], T)]) -> T {
+    pub(super) fn one_of<T: Copy + Default>(&self, column: &'static str, names: &[(&str, T)]) -> T {
         let find = |text: &str| {
-            let is = |name: &&str| name.eq_ignore_ascii_case(text);
-            names.iter().find(|(words, _)| words.iter().any(is)).map(|(_, value)| *value)
+            let is = |name: &str| name.eq_ignore_ascii_case(text);
+            names.iter().find(|(words, _)| words.split(' ').any(is)).map(|(_, value)| *value)
         };
-        let first: Vec<&str> = names.iter().filter_map(|(words, _)| words.first().copied()).collect();
+        let first: Vec<&str> = names.iter().filter_map(|(words, _)| words.split(' ').next()).collect();
         self.parsed(column, find, &format!("one of {}", first.join(", "))).unwrap_or_default()
     }
 

@@ -17,54 +17,24 @@ use crate::decode::{SecretHash, cut, holds, redacted};
 use crate::geo::{mapped, parse_asn};
 
 /// Words for a key's state, in any case.
-const STATES: [(&[&str], KeyState); 3] = [
+const STATES: [(&str, KeyState); 3] = [
+    ("active enabled enable true 1 yes y t on ok valid approved", KeyState::Active),
     (
-        &["active", "enabled", "enable", "true", "1", "yes", "y", "t", "on", "ok", "valid", "approved"],
-        KeyState::Active,
-    ),
-    (
-        &[
-            "suspended",
-            "disabled",
-            "disable",
-            "false",
-            "0",
-            "no",
-            "n",
-            "f",
-            "off",
-            "inactive",
-            "paused",
-            "blocked",
-            "locked",
-            "frozen",
-            "pending",
-        ],
+        "suspended disabled disable false 0 no n f off inactive paused blocked locked frozen pending",
         KeyState::Suspended,
     ),
     (
-        &[
-            "revoked",
-            "deleted",
-            "removed",
-            "expired",
-            "terminated",
-            "cancelled",
-            "canceled",
-            "invalid",
-            "archived",
-            "rejected",
-        ],
+        "revoked deleted removed expired terminated cancelled canceled invalid archived rejected",
         KeyState::Revoked,
     ),
 ];
-const KINDS: [(&[&str], KeyKind); 2] =
-    [(&["secret", "private"], KeyKind::Secret), (&["publishable", "public"], KeyKind::Publishable)];
-const POLICIES: [(&[&str], Policy); 4] = [
-    (&["observe"], Policy::Observe),
-    (&["alert"], Policy::Alert),
-    (&["suspend"], Policy::Suspend),
-    (&["revoke"], Policy::Revoke),
+const KINDS: [(&str, KeyKind); 2] =
+    [("secret private", KeyKind::Secret), ("publishable public", KeyKind::Publishable)];
+const POLICIES: [(&str, Policy); 4] = [
+    ("observe", Policy::Observe),
+    ("alert", Policy::Alert),
+    ("suspend", Policy::Suspend),
+    ("revoke", Policy::Revoke),
 ];
 
 const KEY_COLUMNS: [&str; 10] = [
@@ -420,41 +390,28 @@ fn allowance(text: &str) -> Option<Allowance> {
 
 /// Copies the value of a column from `held` to `row`, unless they are rows of different tables.
 pub(super) fn keep(column: &str, row: &mut TableRow, held: &TableRow) {
+    macro_rules! copy {
+        ($row:ident, $held:ident, $($name:literal $field:ident),+) => {
+            match column {
+                $($name => $row.$field.clone_from(&$held.$field),)+
+                _ => {}
+            }
+        };
+    }
     match (row, held) {
-        (TableRow::Key(row), TableRow::Key(held)) => match column {
-            "subscription" => row.subscription = held.subscription,
-            "state" => row.state = held.state,
-            "kind" => row.kind = held.kind,
-            "created_at" => row.created_at = held.created_at,
-            "revoked_at" => row.revoked_at = held.revoked_at,
-            "last_used_at" => row.last_used_at = held.last_used_at,
-            "valid_from" => row.valid_from = held.valid_from,
-            "consumer" => row.consumer = held.consumer,
-            "credential" => row.credential = held.credential,
-            "allow_list" => row.allowed.clone_from(&held.allowed),
-            "contact" => row.contact = held.contact,
-            _ => {}
-        },
-        (TableRow::Subscription(row), TableRow::Subscription(held)) => match column {
-            "customer" => row.customer = held.customer,
-            "plan" => row.plan = held.plan,
-            "contacts" => row.contacts = held.contacts,
-            "time_zone" => row.time_zone = held.time_zone,
-            "billing_anchor" => row.billing_anchor = held.billing_anchor,
-            "started_at" => row.started_at = held.started_at,
-            _ => {}
-        },
-        (TableRow::Plan(row), TableRow::Plan(held)) => match column {
-            "name" => row.name = held.name,
-            "policy" => row.policy = held.policy,
-            _ => {}
-        },
-        (TableRow::Leak(row), TableRow::Leak(held)) => match column {
-            "source" => row.source = held.source,
-            "url" => row.url = held.url,
-            "reported_at" => row.reported_at = held.reported_at,
-            _ => {}
-        },
+        (TableRow::Key(row), TableRow::Key(held)) => copy!(
+            row, held, "subscription" subscription, "state" state, "kind" kind, "created_at" created_at,
+            "revoked_at" revoked_at, "last_used_at" last_used_at, "valid_from" valid_from, "consumer" consumer,
+            "credential" credential, "allow_list" allowed, "contact" contact
+        ),
+        (TableRow::Subscription(row), TableRow::Subscription(held)) => copy!(
+            row, held, "customer" customer, "plan" plan, "contacts" contacts, "time_zone" time_zone,
+            "billing_anchor" billing_anchor, "started_at" started_at
+        ),
+        (TableRow::Plan(row), TableRow::Plan(held)) => copy!(row, held, "name" name, "policy" policy),
+        (TableRow::Leak(row), TableRow::Leak(held)) => {
+            copy!(row, held, "source" source, "url" url, "reported_at" reported_at)
+        }
         _ => {}
     }
 }

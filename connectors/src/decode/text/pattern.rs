@@ -38,7 +38,7 @@ const DELIMITERS: &[u8] = b"\"[](){}<>|;,'=&\t ";
 struct Capture {
     start: usize,
     end: usize,
-    /// True if there are others; this is the first.
+    /// True if there are further readings, of which this is the first.
     is_uncertain: bool,
 }
 

@@ -20,10 +20,10 @@ use hashbrown::{HashMap, HashSet};
 use keytide_config::{KeyHash, TableFormat, TableSource, Tables};
 use keytide_dataflow::model::{Definition, KeyId, NameId, TableChange, TableRow};
 
-use super::rows;
+use super::rows::{self, FileRead};
 use super::schema::{AcceptedRows, TableSchema};
 use super::state::{RowSlot, UpsertState};
-use super::{TableDeadLetter, TableError, TablesRead, configured};
+use super::{TableError, TablesRead, configured};
 use crate::geo::watch::{FileChange, FileWatch};
 
 /// The tables that come from files.
@@ -94,9 +94,7 @@ struct WatchedFile {
 struct Read {
     rows: Vec<TableRow>,
     definitions: Vec<Definition>,
-    dead_letters: Vec<TableDeadLetter>,
-    warnings: Vec<String>,
-    unread: u64,
+    file: FileRead,
 }
 
 impl WatchedFile {
@@ -115,12 +113,10 @@ impl WatchedFile {
 
     fn read(&self) -> Result<Read, TableError> {
         let mut output = AcceptedRows::default();
-        let outcome =
+        let file =
             rows::read(&self.table, &self.path, self.format, |row| self.table.accept(row, &mut output))?;
         let (rows, definitions) = output.take();
-        let rows = rows.collect();
-        let rows::FileRead { unread, dead_letters, warnings } = outcome;
-        Ok(Read { rows, definitions, dead_letters, warnings, unread })
+        Ok(Read { rows: rows.collect(), definitions, file })
     }
 
     fn poll(&mut self, out: &mut TablesRead) {
@@ -155,7 +151,7 @@ impl WatchedFile {
     }
 
     fn take_over(&mut self, read: Read, out: &mut TablesRead) {
-        let Read { rows, definitions, dead_letters, warnings, unread } = read;
+        let Read { rows, definitions, file: FileRead { unread, dead_letters, warnings } } = read;
         out.unread += unread;
         let bad: HashSet<[u8; 32]> = dead_letters.iter().map(|letter| letter.sha256).collect();
         let newly_bad = bad.difference(&self.bad).count();

@@ -191,6 +191,7 @@ impl Shape {
                 rules.iter().for_each(|rule| root.insert(tokens(), MemberRole::Key(*rule)));
             }
         }
+        // Further places where keys are looked for are headers, query arguments and own pointers.
         for (rule, from) in (0..).zip(&source.keys.from) {
             match (from, format.headers, format.query) {
                 (KeyFrom::Header(name), Some(parent), _) | (KeyFrom::Query(name), _, Some(parent)) => {
@@ -218,6 +219,7 @@ impl Shape {
         let mut identities = 0;
         root.seal(&mut identities);
         debug_assert!(identities <= IDENTITIES, "{identities} members identify the call");
+        // Only in templates without escapes can a caller hide members, which `pass_over` looks for.
         let mut identities = Vec::new();
         if matches!(format.template, Template::Unescaped | Template::Line) {
             let of_identity = root.members.iter().filter(|member| member.identity.is_some());

@@ -215,6 +215,7 @@ impl TopicTable {
         let mut seen = vec![false; self.columns.len()];
         let mut ignored = Ignored::default();
         let mut row = json_row(&self.columns, json, &mut seen, &mut ignored)?;
+        // Decimals have their scale in the schema alone.
         for (name, scale) in schema.map(decimals).unwrap_or_default() {
             let Some((index, _)) = column_of(&self.columns, name.as_bytes()) else { continue };
             if let Cell::Text(text) = &row.cells[index]
@@ -231,6 +232,7 @@ impl TopicTable {
             return Ok((rows, true));
         }
         let mut unread: Vec<(&'static str, Fault)> = row.unread();
+        // Values that the record doesn't repeat come from the slot's held row.
         for column in row.unchanged() {
             let mut is_held = true;
             for row in &mut rows {

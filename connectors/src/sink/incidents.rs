@@ -156,11 +156,7 @@ fn incident(of: &Incident, job: JobInfo<'_>, names: &Names) -> incident_row::Inc
     row!(IncidentJson of of, job, names)
 }
 
-fn transition(
-    of: &Transition,
-    job: JobInfo<'_>,
-    names: &Names,
-) -> incident_row::TransitionJson<Thousandths> {
+fn transition(of: &Transition, job: JobInfo<'_>, names: &Names) -> incident_row::TransitionJson<Thousandths> {
     row!(
         TransitionJson of &of.incident, job, names,
         seq: of.seq,

@@ -24,8 +24,8 @@ use keytide_dataflow::model::{Definition, EventTime, Forgotten, KeyId, NameId, P
 use keytide_dataflow::*;
 
 use super::incidents::{keep_incident, keep_score, keep_transition};
-use super::place::{ViewRow, placed};
 use super::runs::Runs;
+use super::sort_key::{ViewRow, placed};
 use super::sorter::Sorter;
 
 /// What is kept of what the dataflow puts out.

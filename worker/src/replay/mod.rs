@@ -8,8 +8,8 @@ mod bounded;
 mod collect;
 mod incidents;
 mod output;
-mod place;
 mod runs;
+mod sort_key;
 mod sorter;
 
 pub use self::bounded::{Bounded, Process, per_second, usage};

@@ -22,8 +22,8 @@ use serde::{Serialize, Serializer};
 
 use super::collect::{Collect, Keep, Rowset, Seen, late_line};
 use super::incidents::{incident_views, scores_file};
-use super::place::{ViewRow, placed};
 use super::runs::{Ascending, Merge, RunReader};
+use super::sort_key::{ViewRow, placed};
 use super::sorter::Sorter;
 
 /// Rows that are formatted at once by one thread.

@@ -3,7 +3,7 @@
 //! ```text
 //! reader-0..  tables  watch  coordinator      connectors::live
 //! timely workers                              work.rs
-//! publisher                                   publish.rs, tell.rs, connectors::sink
+//! publisher                                   publish.rs, notify.rs, connectors::sink
 //! alerts-*                                    alerts::outbox
 //! ```
 //! They end by themselves after the last tick: readers and tables when they answered the last cut, workers when they
@@ -30,10 +30,10 @@ use keytide_dataflow::{Options, Publish};
 use timely::communication::WorkerGuards;
 
 use super::Clock;
+use super::notify::Telling;
 use super::observe::Observed;
 use super::publish::{Counted, Tap, publish};
 use super::tables::{GeoFeed, Tables, decoders};
-use super::tell::Telling;
 use super::work::work;
 use crate::exit::{Exit, failure, kafka_failure};
 

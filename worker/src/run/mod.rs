@@ -8,11 +8,11 @@ mod health;
 mod http;
 mod job;
 mod metrics;
+mod notify;
 mod observe;
 mod publish;
 mod sample;
 mod tables;
-mod tell;
 mod work;
 
 pub use self::http::{Look, Server};

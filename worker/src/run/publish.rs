@@ -12,7 +12,7 @@ use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 
 use super::first::FirstMinute;
-use super::tell::Telling;
+use super::notify::Telling;
 use crate::records::Records;
 
 /// How long the sinks are waited for at the end.

@@ -27,7 +27,7 @@ use keytide_connectors::look::Look;
 use keytide_connectors::{geo, sink, tables};
 use keytide_dataflow::detect::Tuning;
 use keytide_worker::exit::Exit;
-use keytide_worker::records::Records;
+use keytide_worker::records::RecordCounts;
 
 use crate::clock;
 
@@ -72,7 +72,7 @@ fn check(
             return Ok(Exit::Usage);
         }
     };
-    let mut report = Report::default();
+    let mut report = CheckReport::default();
     report.warnings.extend(loaded.warnings.iter().map(ToString::to_string));
     report.job(&loaded.job);
     if ask.connect {
@@ -87,7 +87,7 @@ fn check(
 
 /// What was found, line by line.
 #[derive(Default)]
-struct Report {
+struct CheckReport {
     summary: Vec<(&'static str, String)>,
     problems: Vec<String>,
     warnings: Vec<String>,
@@ -95,7 +95,7 @@ struct Report {
     has_useless_data: bool,
 }
 
-impl Report {
+impl CheckReport {
     fn job(&mut self, config: &JobConfig) {
         let JobConfig {
             job,
@@ -204,7 +204,7 @@ impl Report {
                 return;
             }
         };
-        let records = Records::looked_at(&look);
+        let records = RecordCounts::looked_at(&look);
         if records.all() == 0 {
             self.line("data", format!("{name}: no records yet"));
             return;
@@ -237,13 +237,13 @@ impl Report {
         }
         let unread = look.tally.unread().map(|(field, count)| format!("{field} in {count}"));
         let unread: Vec<String> = unread.collect();
-        let mut told = |text: String| self.warnings.push(format!("source \"{name}\": {text}"));
-        records.nothing().or_else(|| records.refusal()).into_iter().for_each(&mut told);
-        records.keylessness().into_iter().for_each(&mut told);
+        let mut warn = |text: String| self.warnings.push(format!("source \"{name}\": {text}"));
+        records.nothing().or_else(|| records.refusal()).into_iter().for_each(&mut warn);
+        records.keylessness().into_iter().for_each(&mut warn);
         if !unread.is_empty() {
-            told(format!("fields can't be read, and are unknown: {}", unread.join(", ")));
+            warn(format!("fields can't be read, and are unknown: {}", unread.join(", ")));
         }
-        look.hints(source).into_iter().for_each(&mut told);
+        look.hints(source).into_iter().for_each(&mut warn);
         self.has_useless_data |= records.has_nothing();
     }
 
@@ -322,7 +322,7 @@ impl Report {
             match geo::GeoDatabases::open(&alone) {
                 Ok((_, warnings)) => {
                     self.line("geo", format!("{name}: {}", path.display()));
-                    self.warnings.extend(warnings.into_iter().filter(|told| told.starts_with("geo.")));
+                    self.warnings.extend(warnings.into_iter().filter(|warn| warn.starts_with("geo.")));
                 }
                 Err(error) => self.problems.push(format!("geo.{name}: {error}")),
             }
@@ -455,8 +455,8 @@ impl Report {
                 true => format!(", owners in {}", email.owner_language.name()),
                 false => String::new(),
             };
-            let told = format!("to {} in {}{owners}", email.to.join(", "), email.language.name());
-            self.line("mail", format!("by {}, {told}", ways.join(" and ")));
+            let warn = format!("to {} in {}{owners}", email.to.join(", "), email.language.name());
+            self.line("mail", format!("by {}, {warn}", ways.join(" and ")));
             self.line(
                 "",
                 format!(
@@ -693,13 +693,13 @@ key = \"/k\"
         let line = r#"198.51.100.7 - - [20/Nov/2025:12:44:15 +0000] "GET /v1/x HTTP/1.1" 200 5 "-" "curl/8""#;
         let (exit, report) = checked(JOB, &[("logs/a.jsonl", line)]);
         assert_eq!(exit, Exit::Fatal, "{report}");
-        for told in [
+        for warn in [
             "keytide.toml is valid\n",
             "warning: source \"gateway\": nothing was accepted: ",
             ", the first in logs/a.jsonl at byte 0\n",
             "warning: source \"gateway\": lines look like `combined`, and the format is `json`\n",
         ] {
-            assert!(report.contains(told), "{told}\n{report}");
+            assert!(report.contains(warn), "{warn}\n{report}");
         }
         assert!(!report.contains("curl") && !report.contains("/v1"), "{report}");
         let (exit, report) = checked(JOB, &[("logs/a.jsonl", "\n")]);
@@ -800,9 +800,9 @@ token = \"env:CANARY\"
         );
         let (exit, report) = checked(&config, &[]);
         assert_eq!(exit, Exit::Usage, "{report}");
-        let told: Vec<&str> = report.lines().filter(|line| line.contains("librdkafka")).collect();
+        let warn: Vec<&str> = report.lines().filter(|line| line.contains("librdkafka")).collect();
         assert_eq!(
-            told,
+            warn,
             [
                 "source \"gateway\": librdkafka refuses the setting `fetch.max.byts`: there is no such setting; did you mean fetch.max.bytes?",
                 "tables.keys: librdkafka refuses the setting `debug`: its value isn't allowed",

@@ -27,7 +27,7 @@ struct Cli {
 enum Command {
     /// Show the whole job at work, with a broker and traffic of its own: nothing to set up
     #[cfg(feature = "demo")]
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     /// Check a configuration and the files it names, and look at the first records; report every problem
     Check {
         /// The job's configuration (TOML)
@@ -40,11 +40,11 @@ enum Command {
         send_test: bool,
     },
     /// Read Kafka topics, keep the views up to date, and publish them, until told to end
-    Run(run::Args),
+    Run(run::RunArgs),
     /// Read the sources to their end as fast as possible and write each view's rows to files
-    Replay(replay::Args),
+    Replay(replay::ReplayArgs),
     /// Try the leak detector on recorded traffic, or score a history of counts
-    Backtest(backtest::Args),
+    Backtest(backtest::BacktestArgs),
     /// Generate realistic traffic with its tables, geo databases and a configuration
     #[cfg(feature = "generate")]
     Generate(keytide_generator::GenerateArgs),

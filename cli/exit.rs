@@ -1,7 +1,7 @@
 //! Messages of this process beside its results, and its end.
 
 use keytide_worker::exit::{Exit, classify, message};
-use keytide_worker::records::Records;
+use keytide_worker::records::RecordCounts;
 
 /// Ends the process with [`Exit::Internal`] on any panic, once its message is out: a worker that is gone would
 /// leave its siblings waiting for ever.
@@ -39,7 +39,7 @@ pub(crate) fn give_up(error: &anyhow::Error) -> ! {
 
 /// Says what wasn't accepted and what has no key, with `rows`, a place where more stands about it; what the run ends
 /// with.
-pub(crate) fn judge(records: &Records, rows: &str) -> Exit {
+pub(crate) fn judge(records: &RecordCounts, rows: &str) -> Exit {
     match records.judge(rows) {
         Ok(warnings) => {
             warnings.iter().for_each(|warning| warn(warning));

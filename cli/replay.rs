@@ -20,8 +20,8 @@ use keytide_dataflow::Transition;
 use keytide_dataflow::model::Tick;
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::memory;
-use keytide_worker::records::Records;
-use keytide_worker::replay::{Bounded, Keep, RowCounts, per_second, usage, write};
+use keytide_worker::records::RecordCounts;
+use keytide_worker::replay::{BoundedRun, Keep, RowCounts, per_second, usage, write};
 use serde::Serialize;
 
 use crate::exit;
@@ -29,7 +29,7 @@ use crate::progress::PROCESS;
 
 /// Arguments of `keytide replay`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct ReplayArgs {
     /// The job's configuration (TOML)
     config: PathBuf,
     /// Folder for the views and summary.json; files of an earlier run in it are replaced
@@ -76,7 +76,7 @@ struct Summary {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let now = time_of_run(args.now)?;
     let job = load(&args.config, args.workers)?;
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = job.fingerprint();
     // It says what would be done; nothing is.
     let mut policy = PolicyEngine::new(job.alerts.policy);
-    let bounded = Bounded::open(job, PROCESS)?;
+    let bounded = BoundedRun::open(job, PROCESS)?;
     let out = Folder::new(&args.out, bounded.inputs(), SUMMARY)?;
     let decode_count = usize::from(args.decode_threads);
     let (collected, ingest) = bounded.run(now, decode_count, out.path(), Keep::Views)?;
@@ -124,15 +124,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         // Nobody wants to read it; it is in the folder.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => {
-            let records = Records::of(&counts, ingest.partitions());
+            let records = RecordCounts::of(&counts, ingest.partitions());
             Ok(exit::judge(&records, "dead_letters.jsonl has a row of each, ").into())
         }
     }
 }
 
 /// The time that a run is told, or that of the clock.
-pub(crate) fn time_of_run(told: Option<jiff::Timestamp>) -> anyhow::Result<Tick> {
-    match told {
+pub(crate) fn time_of_run(given: Option<jiff::Timestamp>) -> anyhow::Result<Tick> {
+    match given {
         Some(now) => u64::try_from(now.as_millisecond())
             .map_err(|_| failure(Exit::Usage, anyhow::anyhow!("--now lies before 1970"))),
         None => Ok(crate::clock::now()),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use keytide_config::{JobConfig, environment};
 use keytide_worker::exit::{Exit, failure};
-use keytide_worker::run::{Handle, Job, Sample, Server};
+use keytide_worker::run::{Handle, HttpServer, JobSample, LiveJob};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -27,7 +27,7 @@ const END_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Arguments of `keytide run`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct RunArgs {
     /// The job's configuration (TOML)
     config: PathBuf,
     /// Timely workers [default: the configuration's]
@@ -36,7 +36,7 @@ pub(crate) struct Args {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let workers = args.workers.map(|workers| ("KEYTIDE_JOB__WORKERS".to_owned(), workers.to_string()));
     let loaded = JobConfig::load(&args.config, environment().chain(workers))
         .map_err(|error| failure(Exit::Usage, error))?;
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let _context = runtime.enter();
         Signals::listen()?
     };
-    let server = config.http.as_ref().map(Server::bind).transpose()?;
+    let server = config.http.as_ref().map(HttpServer::bind).transpose()?;
     let (started, start) = oneshot::channel();
     let (ended, end) = oneshot::channel();
     let tick_ms = config.job.tick_ms;
@@ -65,10 +65,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let _ = ended.send(());
         result
     })?;
-    let told = runtime.block_on(until_the_end(signals, start, end, |handle| {
+    let end = runtime.block_on(until_the_end(signals, start, end, |handle| {
         server.map_or(Ok(()), |server| serve(server, handle.clone(), tick_ms))
     }))?;
-    if told == End::BeforeStart {
+    if end == RunEnd::BeforeStart {
         tracing::info!("told to end before the job ran: nothing was read");
         return Ok(Exit::Done.into());
     }
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Starts the job, hands its handle out, and waits for its end.
 fn start_and_join(config: &JobConfig, started: oneshot::Sender<Handle>) -> anyhow::Result<()> {
-    let job = Job::start(config, None, now)?;
+    let job = LiveJob::start(config, None, now)?;
     tracing::info!(
         job = config.job.name,
         workers = config.job.workers,
@@ -93,12 +93,12 @@ fn start_and_join(config: &JobConfig, started: oneshot::Sender<Handle>) -> anyho
 }
 
 /// Serves metrics and health beside the job.
-fn serve(server: Server, job: Handle, tick_ms: u64) -> anyhow::Result<()> {
+fn serve(server: HttpServer, job: Handle, tick_ms: u64) -> anyhow::Result<()> {
     let address = server.address().context("asking for the port of [http] failed")?;
     tracing::info!("serves http://{address}/metrics, /healthz and /readyz");
-    let look = Arc::new(move || Sample::take(&job, tick_ms));
+    let sampler = Arc::new(move || JobSample::take(&job, tick_ms));
     tokio::spawn(async move {
-        if let Err(error) = server.serve(look).await {
+        if let Err(error) = server.serve(sampler).await {
             tracing::error!("serving metrics and health failed: {error}");
         }
     });
@@ -131,7 +131,7 @@ impl Signals {
 
 /// How waiting for the end was over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
+enum RunEnd {
     /// A signal came while the job started.
     BeforeStart,
     /// The job's threads ended, or its start failed.
@@ -145,24 +145,24 @@ async fn until_the_end(
     start: oneshot::Receiver<Handle>,
     mut end: oneshot::Receiver<()>,
     serve: impl FnOnce(&Handle) -> anyhow::Result<()>,
-) -> anyhow::Result<End> {
+) -> anyhow::Result<RunEnd> {
     let handle = tokio::select! {
         handle = start => match handle {
             Ok(handle) => handle,
             // The start failed; its thread knows why.
-            Err(_) => return Ok(End::OfTheJob),
+            Err(_) => return Ok(RunEnd::OfTheJob),
         },
-        () = signals.next() => return Ok(End::BeforeStart),
+        () = signals.next() => return Ok(RunEnd::BeforeStart),
     };
     serve(&handle)?;
     tokio::select! {
-        _ = &mut end => return Ok(End::OfTheJob),
+        _ = &mut end => return Ok(RunEnd::OfTheJob),
         () = signals.next() => {}
     }
     tracing::info!("told to end: finishing the tick; a second signal ends at once");
     handle.stop();
     let why = tokio::select! {
-        _ = end => return Ok(End::OfTheJob),
+        _ = end => return Ok(RunEnd::OfTheJob),
         () = signals.next() => "by a second signal",
         () = tokio::time::sleep(END_PATIENCE) => "because the sinks didn't take the last ticks in time",
     };

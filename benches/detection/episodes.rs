@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use super::HOUR_MS;
-use super::judge::{Alert, Judged, Label, counted_from, median};
+use super::judge::{Alert, EpisodeLabel, Evaluation, counted_from, median};
 use super::references::{NAMES, References};
 
 /// A file of labels of series.
@@ -19,7 +19,7 @@ pub(super) fn text(path: &Path) -> anyhow::Result<String> {
 /// What was found, by the detector and by the references.
 #[derive(Default)]
 pub(crate) struct Episodes {
-    judged: Judged,
+    evaluation: Evaluation,
     /// The references' highest scores in the episodes, by kind.
     by_kind: BTreeMap<(bool, String), [Vec<f64>; 2]>,
     /// The references' highest scores by key and day without a leak.
@@ -35,11 +35,11 @@ impl Episodes {
         run: (u64, u64),
         keys: usize,
     ) -> anyhow::Result<Self> {
-        let labels = Label::read(&folder.join("labels.jsonl"))?;
-        let judged = Judged::new(&labels, alerts, run, keys);
+        let labels = EpisodeLabel::read(&folder.join("labels.jsonl"))?;
+        let evaluation = Evaluation::new(&labels, alerts, run, keys);
         let mut by_kind: BTreeMap<(bool, String), [Vec<f64>; 2]> = BTreeMap::new();
         let mut leak_hours = BTreeSet::new();
-        for episode in &judged.episodes {
+        for episode in &evaluation.episodes {
             let hours = episode.from_ms / HOUR_MS..=episode.to_ms / HOUR_MS;
             let Ok(key) = u128::from_str_radix(&episode.key, 16).map(keytide_dataflow::model::KeyId) else {
                 continue;
@@ -62,12 +62,12 @@ impl Episodes {
             }
         }
         let innocent = [0, 1].map(|at| days.values().map(|most| most[at]).collect());
-        Ok(Self { judged, by_kind, innocent })
+        Ok(Self { evaluation, by_kind, innocent })
     }
 
     /// Adds another folder's.
     pub(crate) fn merge(&mut self, other: Self) {
-        self.judged.merge(other.judged);
+        self.evaluation.merge(other.evaluation);
         for (name, scores) in other.by_kind {
             let into = self.by_kind.entry(name).or_default();
             into.iter_mut().zip(scores).for_each(|(into, scores)| into.extend(scores));
@@ -80,7 +80,7 @@ impl Episodes {
         // The score that so many innocent key-days reach.
         let thresholds = self.innocent.each_mut().map(|scores| {
             scores.sort_by(|a, b| b.total_cmp(a));
-            scores.get(self.judged.false_alerts).copied().unwrap_or(f64::INFINITY)
+            scores.get(self.evaluation.false_alerts).copied().unwrap_or(f64::INFINITY)
         });
         println!(
             "\n| episode | number | found | would revoke | minutes to the alert, median | {} | {} |",
@@ -88,7 +88,7 @@ impl Episodes {
         );
         println!("|---|---|---|---|---|---|---|");
         let mut sums = [0; 5];
-        for (name, kind) in &self.judged.kinds {
+        for (name, kind) in &self.evaluation.kinds {
             let minutes = median(&kind.minutes).map_or("-".to_owned(), |minutes| minutes.to_string());
             let above = |at: usize| {
                 let scores = self.by_kind.get(name).map_or(&[][..], |scores| &scores[at]);
@@ -106,7 +106,8 @@ impl Episodes {
             }
         }
         println!("| all leaks | {} | {} | {} | | {} | {} |", sums[0], sums[1], sums[2], sums[3], sums[4]);
-        let Judged { plain, false_alerts, of_look_alikes, key_days, false_revocations, .. } = &self.judged;
+        let Evaluation { plain, false_alerts, of_look_alikes, key_days, false_revocations, .. } =
+            &self.evaluation;
         println!(
             "\nleaks of 3 times the usual calls or from new origins, but slow drips: {} of {}\n\
              false alerts: {false_alerts}, {of_look_alikes} of them of look-alikes; {:.3} per 1,000 key-days of {key_days:.0}; precision {:.3}\n\
@@ -114,8 +115,8 @@ impl Episodes {
              the references' thresholds, for as many false alerts: {:.1} deviations, {:.0} calls a minute",
             plain[0],
             plain[1],
-            self.judged.false_alert_rate(),
-            self.judged.precision().unwrap_or(1.0),
+            self.evaluation.false_alert_rate(),
+            self.evaluation.precision().unwrap_or(1.0),
             thresholds[0],
             thresholds[1],
         );

@@ -4,13 +4,13 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use keytide_worker::replay::{Bounded, Keep, usage};
+use keytide_worker::replay::{BoundedRun, Keep, usage};
 
-use super::Args;
-use super::judge::Label;
+use super::BacktestArgs;
+use super::judge::EpisodeLabel;
 use super::observe::observe;
 use super::pictures::{self, Picture, delays, incidents};
-use super::report::Report;
+use super::report::BacktestReport;
 use crate::exit;
 use crate::progress::PROCESS;
 use crate::replay::{Folder, load, time_of_run};
@@ -19,26 +19,26 @@ use crate::replay::{Folder, load, time_of_run};
 const REPORT: &str = "report.json";
 
 /// Reads the labels, if there are any.
-pub(super) fn labels(args: &Args) -> anyhow::Result<Option<Vec<Label>>> {
-    args.labels.as_deref().map(Label::read).transpose().map_err(usage)
+pub(super) fn labels(args: &BacktestArgs) -> anyhow::Result<Option<Vec<EpisodeLabel>>> {
+    args.labels.as_deref().map(EpisodeLabel::read).transpose().map_err(usage)
 }
 
 /// Runs the command over one configuration.
-pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode> {
     let now = time_of_run(args.now)?;
     let labels = labels(args)?;
     let job = load(config, args.workers)?;
-    let bounded = Bounded::open(job.clone(), PROCESS)?;
+    let bounded = BoundedRun::open(job.clone(), PROCESS)?;
     let out = Folder::new(&args.out, bounded.inputs(), REPORT)?;
-    let observed = observe(bounded, &job, now, args.decode_threads.into(), out.path(), Keep::Scores)?;
-    let pictures = incidents(&observed.gravest).chain(delays(&observed, labels.as_deref()));
+    let run = observe(bounded, &job, now, args.decode_threads.into(), out.path(), Keep::Scores)?;
+    let pictures = incidents(&run.gravest).chain(delays(&run, labels.as_deref()));
     let pictures = write(&out, pictures)?;
-    let report = Report::new(&job.job.name, &observed, labels.as_deref(), pictures);
+    let report = BacktestReport::new(&job.job.name, &run, labels.as_deref(), pictures);
     let text = report.markdown();
     out.write("report.md", text.as_bytes())?;
     out.write(REPORT, format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
     print(&text)?;
-    Ok(exit::judge(&observed.records, "").into())
+    Ok(exit::judge(&run.records, "").into())
 }
 
 /// Writes pictures in the place of an earlier run's; their names.

@@ -32,7 +32,7 @@ pub(crate) struct Alert {
 
 /// What happened: a line of `labels.jsonl`.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Label {
+pub(crate) struct EpisodeLabel {
     key_id: Option<String>,
     kind: String,
     leak: bool,
@@ -45,7 +45,7 @@ pub(crate) struct Label {
     asns: Option<Vec<u32>>,
 }
 
-impl Label {
+impl EpisodeLabel {
     /// Reads a file of labels, one JSON object a line.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ fn millis(time: Timestamp) -> u64 {
 /// An episode of one key: its first call to an hour after its last.
 #[derive(Clone, Debug)]
 #[allow(dead_code, reason = "a benchmark asks what its references make of it")]
-pub(crate) struct Episode {
+pub(crate) struct LabelledEpisode {
     pub(crate) kind: (bool, String),
     pub(crate) key: String,
     pub(crate) from_ms: u64,
@@ -96,7 +96,7 @@ pub(crate) struct Episode {
 
 /// One kind of episode.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Kind {
+pub(crate) struct EpisodeKind {
     pub(crate) episodes: usize,
     /// Those in which the key alerted.
     pub(crate) found: usize,
@@ -108,9 +108,9 @@ pub(crate) struct Kind {
 
 /// What was found, and what was alerted without reason.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Judged {
+pub(crate) struct Evaluation {
     /// By whether they only look like leaks (false: they are some) and name.
-    pub(crate) kinds: BTreeMap<(bool, String), Kind>,
+    pub(crate) kinds: BTreeMap<(bool, String), EpisodeKind>,
     /// Leaks of at least three times the usual calls, or from new origins, but slow drips: found, all.
     pub(crate) plain: [usize; 2],
     /// After the first two fifths.
@@ -120,7 +120,7 @@ pub(crate) struct Judged {
     /// Incidents at the level `revoke` of keys that aren't leaked.
     pub(crate) false_revocations: usize,
     pub(crate) key_days: f64,
-    pub(crate) episodes: Vec<Episode>,
+    pub(crate) episodes: Vec<LabelledEpisode>,
 }
 
 /// From when on false alerts are counted.
@@ -128,9 +128,9 @@ pub(crate) fn counted_from((first_ms, last_ms): (u64, u64)) -> u64 {
     first_ms + last_ms.saturating_sub(first_ms) * 2 / 5
 }
 
-impl Judged {
+impl Evaluation {
     /// Judges alerts of a run over calls from the first to the last time, of so many keys.
-    pub(crate) fn new(labels: &[Label], alerts: &[Alert], run: (u64, u64), keys: usize) -> Self {
+    pub(crate) fn new(labels: &[EpisodeLabel], alerts: &[Alert], run: (u64, u64), keys: usize) -> Self {
         let from_ms = counted_from(run);
         let days = run.1.saturating_sub(from_ms) as f64 / DAY_MS as f64;
         let mut all = Self { key_days: keys as f64 * days, ..Self::default() };
@@ -160,7 +160,7 @@ impl Judged {
             }
             kind.would_revoke +=
                 usize::from(of_label.iter().any(|(_, alert)| alert.severity == Severity::Revoke));
-            all.episodes.push(Episode { kind: name, key: key.clone(), from_ms: from, to_ms: to });
+            all.episodes.push(LabelledEpisode { kind: name, key: key.clone(), from_ms: from, to_ms: to });
         }
         for (at, alert) in alerts.iter().enumerate().filter(|(_, alert)| alert.at_ms >= from_ms) {
             all.alerts += 1;
@@ -233,9 +233,9 @@ mod tests {
     use super::*;
     use keytide_dataflow::model::time::HOUR_MS;
 
-    fn label(key: Option<&str>, kind: &str, leak: bool, hours: (u64, u64)) -> Label {
+    fn label(key: Option<&str>, kind: &str, leak: bool, hours: (u64, u64)) -> EpisodeLabel {
         let at = |hour: u64| Timestamp::from_millisecond((hour * HOUR_MS).cast_signed()).unwrap();
-        Label {
+        EpisodeLabel {
             key_id: key.map(str::to_owned),
             kind: kind.to_owned(),
             leak,
@@ -256,13 +256,13 @@ mod tests {
         let labels =
             [label(Some("a"), "probing", true, (100, 102)), label(Some("b"), "load_test", false, (110, 111))];
         let run = (0, 240 * HOUR_MS);
-        let judged = |alerts: &[Alert]| Judged::new(&labels, alerts, run, 10);
+        let evaluation = |alerts: &[Alert]| Evaluation::new(&labels, alerts, run, 10);
         for (hour, found) in [(99, 0), (100, 1), (102, 1), (103, 1), (104, 0)] {
-            let judged = judged(&[alert("a", hour, Severity::Alert)]);
-            assert_eq!(judged.leaks(), [found, 1], "{hour}");
-            assert_eq!(judged.false_alerts, 1 - found, "{hour}");
+            let evaluation = evaluation(&[alert("a", hour, Severity::Alert)]);
+            assert_eq!(evaluation.leaks(), [found, 1], "{hour}");
+            assert_eq!(evaluation.false_alerts, 1 - found, "{hour}");
         }
-        let all = judged(&[
+        let all = evaluation(&[
             alert("a", 101, Severity::Revoke),
             alert("a", 102, Severity::Revoke),
             alert("b", 110, Severity::Revoke),
@@ -285,9 +285,9 @@ mod tests {
 
     #[test]
     fn what_is_about_nobody_in_particular_is_no_episode_of_a_key() {
-        let judged = Judged::new(&[label(None, "launch_day", false, (1, 2))], &[], (0, HOUR_MS), 1);
-        assert_eq!(judged.kinds[&(true, "launch_day".to_owned())].episodes, 1);
-        assert_eq!((judged.episodes.len(), judged.precision()), (0, None));
+        let evaluation = Evaluation::new(&[label(None, "launch_day", false, (1, 2))], &[], (0, HOUR_MS), 1);
+        assert_eq!(evaluation.kinds[&(true, "launch_day".to_owned())].episodes, 1);
+        assert_eq!((evaluation.episodes.len(), evaluation.precision()), (0, None));
     }
 
     #[test]
@@ -296,13 +296,13 @@ mod tests {
         let path = folder.path().join("labels.jsonl");
         let good = r#"{"key_id":"a","kind":"x","leak":true,"from":"2025-06-02T08:00:00Z","to":"2025-06-02T09:00:00Z"}"#;
         std::fs::write(&path, format!("{good}\n\n{good}\n")).unwrap();
-        assert_eq!(Label::read(&path).unwrap().len(), 2);
+        assert_eq!(EpisodeLabel::read(&path).unwrap().len(), 2);
         for bad in ["{}", "what", &good.replace("T09", "T07")] {
             std::fs::write(&path, format!("{good}\n{bad}\n")).unwrap();
-            let error = Label::read(&path).unwrap_err().to_string();
+            let error = EpisodeLabel::read(&path).unwrap_err().to_string();
             assert!(error.contains("labels.jsonl, line 2"), "{error}");
         }
-        let missing = Label::read(&folder.path().join("no.jsonl")).unwrap_err().to_string();
+        let missing = EpisodeLabel::read(&folder.path().join("no.jsonl")).unwrap_err().to_string();
         assert!(missing.ends_with("no.jsonl can't be opened"), "{missing}");
     }
 }

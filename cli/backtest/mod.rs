@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 /// Arguments of `keytide backtest`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct BacktestArgs {
     /// The job's configuration (TOML): its detector reads what the sources hold
     #[arg(required_unless_present = "csv", conflicts_with_all = ["csv", "time_column", "value_column"])]
     config: Option<PathBuf>,
@@ -60,9 +60,9 @@ pub(crate) struct Args {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &BacktestArgs) -> anyhow::Result<ExitCode> {
     match (&args.csv, &args.config) {
-        (Some(csv), _) => series::run(&series::Args {
+        (Some(csv), _) => series::run(&series::SeriesArgs {
             csv: csv.clone(),
             out: args.out.clone(),
             time_column: args.time_column.clone(),

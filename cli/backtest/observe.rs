@@ -15,15 +15,15 @@ use keytide_dataflow::model::{KeyId, Tick};
 use keytide_dataflow::{
     Action, ActionState, Change, IncidentId, IncidentState, Owner, Revocation, Transition,
 };
-use keytide_worker::records::Records;
-use keytide_worker::replay::{Bounded, Keep, WrittenIncidents, write_incidents};
+use keytide_worker::records::RecordCounts;
+use keytide_worker::replay::{BoundedRun, Keep, WrittenIncidents, write_incidents};
 
 use super::gravest::Gravest;
 use super::judge::Alert;
 
 /// What a report needs of an incident.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
+pub(super) struct IncidentSummary {
     pub(super) key: KeyId,
     pub(super) owner: Owner,
     pub(super) severity: Severity,
@@ -38,9 +38,9 @@ pub(super) struct Told {
 }
 
 /// What a run of the detector made of the input.
-pub(super) struct Observed {
+pub(super) struct DetectorRun {
     /// What became of the input's records.
-    pub(super) records: Records,
+    pub(super) records: RecordCounts,
     pub(super) config: String,
     /// The first minute with a call, and the end of the last.
     pub(super) span_ms: Option<(u64, u64)>,
@@ -48,7 +48,7 @@ pub(super) struct Observed {
     pub(super) keys: usize,
     /// In the order in which they came.
     pub(super) alerts: Vec<Alert>,
-    pub(super) incidents: BTreeMap<IncidentId, Told>,
+    pub(super) incidents: BTreeMap<IncidentId, IncidentSummary>,
     /// By action, and whether it was withdrawn.
     pub(super) actions: BTreeMap<(Action, ActionState), usize>,
     pub(super) names: Names,
@@ -62,7 +62,7 @@ pub(super) struct Observed {
 #[derive(Default)]
 struct Notes {
     alerts: Vec<(KeyId, u64, Severity)>,
-    incidents: BTreeMap<IncidentId, Told>,
+    incidents: BTreeMap<IncidentId, IncidentSummary>,
     actions: BTreeMap<u128, (Action, ActionState)>,
     gravest: Gravest,
 }
@@ -71,7 +71,7 @@ impl Notes {
     fn note(&mut self, transition: &Transition) {
         self.gravest.note(transition);
         let incident = &transition.incident;
-        let told = self.incidents.entry(incident.id).or_insert_with(|| Told {
+        let summary = self.incidents.entry(incident.id).or_insert_with(|| IncidentSummary {
             key: incident.key,
             owner: incident.owner,
             severity: incident.severity,
@@ -81,12 +81,12 @@ impl Notes {
             platform_event: incident.platform_event,
             alerts: 0,
         });
-        told.severity = told.severity.max(incident.severity);
-        told.state = incident.state;
-        told.platform_event |= incident.platform_event;
-        told.signals = incident.signals.iter().map(|evidence| evidence.signal).collect();
+        summary.severity = summary.severity.max(incident.severity);
+        summary.state = incident.state;
+        summary.platform_event |= incident.platform_event;
+        summary.signals = incident.signals.iter().map(|evidence| evidence.signal).collect();
         if matches!(transition.change, Change::Opened | Change::Raised | Change::Reopened) {
-            told.alerts += 1;
+            summary.alerts += 1;
             self.alerts.push((incident.key, transition.at_ms, incident.severity));
         }
     }
@@ -98,13 +98,13 @@ impl Notes {
 
 /// Runs a job's detector; what it writes is put into `folder`.
 pub(super) fn observe(
-    bounded: Bounded,
+    bounded: BoundedRun,
     job: &JobConfig,
     now: Tick,
     decode_threads: usize,
     folder: &Path,
     keep: Keep,
-) -> anyhow::Result<Observed> {
+) -> anyhow::Result<DetectorRun> {
     let config = job.fingerprint();
     let (collected, ingest) = bounded.run(now, decode_threads, folder, keep)?;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
@@ -116,21 +116,21 @@ pub(super) fn observe(
         notes.act(&actions);
         actions
     };
-    let WrittenIncidents { scores, counts, seen, names } =
+    let WrittenIncidents { scores, counts, coverage, names } =
         write_incidents(collected, info, folder, keep, &mut decide)?;
     let Notes { alerts, incidents, actions, gravest } = notes;
     let gravest = gravest.rows(&names, info);
     let alert = |(key, at_ms, severity)| Alert { key: names.key_text(key).into_owned(), at_ms, severity };
     let alerts = alerts.into_iter().map(alert).collect();
-    let records = Records::of(&ingest.counts(), ingest.partitions());
+    let records = RecordCounts::of(&ingest.counts(), ingest.partitions());
     let mut by_action = BTreeMap::new();
     actions.into_values().for_each(|action| *by_action.entry(action).or_default() += 1);
-    Ok(Observed {
+    Ok(DetectorRun {
         config,
         records,
-        span_ms: seen.span_ms,
+        span_ms: coverage.span_ms,
         events: counts.events,
-        keys: seen.keys.len(),
+        keys: coverage.keys.len(),
         alerts,
         incidents,
         actions: by_action,

@@ -6,8 +6,8 @@ use keytide_config::Language;
 use keytide_dataflow::incident_row::TransitionJson;
 
 use super::gravest::DRAWN;
-use super::judge::{Judged, Label};
-use super::observe::Observed;
+use super::judge::{EpisodeLabel, Evaluation};
+use super::observe::DetectorRun;
 
 const DELAYS: &str = "delays.png";
 
@@ -50,10 +50,10 @@ pub(super) fn incidents(rows: &[Vec<u8>]) -> impl Iterator<Item = Picture> {
 }
 
 /// How many leaks were told after how many minutes.
-pub(super) fn delays(observed: &Observed, labels: Option<&[Label]>) -> Option<Picture> {
-    let judged = Judged::new(labels?, &observed.alerts, observed.span_ms.unwrap_or_default(), observed.keys);
+pub(super) fn delays(run: &DetectorRun, labels: Option<&[EpisodeLabel]>) -> Option<Picture> {
+    let evaluation = Evaluation::new(labels?, &run.alerts, run.span_ms.unwrap_or_default(), run.keys);
     let mut classes = CLASSES.map(|(_, name)| (name, 0));
-    for minutes in judged.delays() {
+    for minutes in evaluation.delays() {
         let class = CLASSES.iter().rposition(|(from, _)| *from <= minutes).unwrap_or(0);
         classes[class].1 += 1;
     }

@@ -11,8 +11,8 @@ use keytide_dataflow::model::KeyId;
 use keytide_dataflow::model::time::DAY_MS;
 use serde::Serialize;
 
-use super::judge::{Judged, Kind, Label, median};
-use super::observe::{Observed, Told};
+use super::judge::{EpisodeKind, EpisodeLabel, Evaluation, median};
+use super::observe::{DetectorRun, IncidentSummary};
 
 /// Characters of a cell.
 const CELL: usize = 160;
@@ -21,7 +21,7 @@ const NOISIEST: usize = 20;
 
 /// The report.
 #[derive(Serialize)]
-pub(super) struct Report {
+pub(super) struct BacktestReport {
     job: String,
     config: String,
     detector_version: u32,
@@ -34,20 +34,20 @@ pub(super) struct Report {
     key_days: f64,
     alerts: usize,
     alerts_per_1000_key_days: Option<f64>,
-    incidents: Incidents,
-    signals: Vec<OfSignal>,
-    actions: Vec<OfAction>,
-    noisiest: Vec<Noisy>,
+    incidents: IncidentTotals,
+    signals: Vec<SignalCount>,
+    actions: Vec<ActionCount>,
+    noisiest: Vec<NoisyKey>,
     /// Rows of `scores.csv`.
     scores: u64,
-    labels: Option<OfLabels>,
+    labels: Option<LabelReport>,
     /// Files beside the report, and what they show.
     pictures: Vec<(String, String)>,
 }
 
 /// How many incidents.
 #[derive(Serialize)]
-struct Incidents {
+struct IncidentTotals {
     total: usize,
     /// By the highest level that they reached.
     by_level: BTreeMap<&'static str, usize>,
@@ -58,7 +58,7 @@ struct Incidents {
 }
 
 #[derive(Serialize)]
-struct OfSignal {
+struct SignalCount {
     signal: &'static str,
     family: &'static str,
     /// Incidents in which it spoke, and in which it said most.
@@ -67,14 +67,14 @@ struct OfSignal {
 }
 
 #[derive(Serialize)]
-struct OfAction {
+struct ActionCount {
     action: &'static str,
     state: &'static str,
     count: usize,
 }
 
 #[derive(Serialize)]
-struct Noisy {
+struct NoisyKey {
     key_id: String,
     customer: Option<String>,
     plan: Option<String>,
@@ -87,7 +87,7 @@ struct Noisy {
 
 /// What was found of what really happened.
 #[derive(Serialize)]
-pub(super) struct OfLabels {
+pub(super) struct LabelReport {
     pub(super) leaks: usize,
     pub(super) found: usize,
     pub(super) recall: Option<f64>,
@@ -103,11 +103,11 @@ pub(super) struct OfLabels {
     pub(super) would_be_revocations_of_innocent_keys: usize,
     pub(super) minutes_median: Option<u64>,
     pub(super) minutes_p90: Option<u64>,
-    kinds: Vec<OfKind>,
+    kinds: Vec<KindReport>,
 }
 
 #[derive(Serialize)]
-struct OfKind {
+struct KindReport {
     kind: String,
     leak: bool,
     episodes: usize,
@@ -131,13 +131,12 @@ fn nine_of_ten(sorted: &[u64]) -> Option<u64> {
     sorted.get((sorted.len() * 9).div_ceil(10).saturating_sub(1)).copied()
 }
 
-impl OfLabels {
-    pub(super) fn new(labels: &[Label], observed: &Observed) -> Self {
-        let judged =
-            Judged::new(labels, &observed.alerts, observed.span_ms.unwrap_or_default(), observed.keys);
-        let [found, leaks] = judged.leaks();
-        let delays = judged.delays();
-        let of_kind = |((look_alike, name), kind): (&(bool, String), &Kind)| OfKind {
+impl LabelReport {
+    pub(super) fn new(labels: &[EpisodeLabel], run: &DetectorRun) -> Self {
+        let evaluation = Evaluation::new(labels, &run.alerts, run.span_ms.unwrap_or_default(), run.keys);
+        let [found, leaks] = evaluation.leaks();
+        let delays = evaluation.delays();
+        let of_kind = |((look_alike, name), kind): (&(bool, String), &EpisodeKind)| KindReport {
             kind: name.clone(),
             leak: !look_alike,
             episodes: kind.episodes,
@@ -150,64 +149,64 @@ impl OfLabels {
             leaks,
             found,
             recall: share(found, leaks),
-            plain_leaks: judged.plain[1],
-            plain_found: judged.plain[0],
-            precision: judged.precision().map(rounded),
-            alerts: judged.alerts,
-            false_alerts: judged.false_alerts,
-            false_alerts_of_look_alikes: judged.of_look_alikes,
-            false_alerts_per_1000_key_days: (judged.key_days > 0.0)
-                .then(|| rounded(judged.false_alert_rate())),
-            would_be_revocations_of_innocent_keys: judged.false_revocations,
+            plain_leaks: evaluation.plain[1],
+            plain_found: evaluation.plain[0],
+            precision: evaluation.precision().map(rounded),
+            alerts: evaluation.alerts,
+            false_alerts: evaluation.false_alerts,
+            false_alerts_of_look_alikes: evaluation.of_look_alikes,
+            false_alerts_per_1000_key_days: (evaluation.key_days > 0.0)
+                .then(|| rounded(evaluation.false_alert_rate())),
+            would_be_revocations_of_innocent_keys: evaluation.false_revocations,
             minutes_median: median(&delays),
             minutes_p90: nine_of_ten(&delays),
-            kinds: judged.kinds.iter().map(of_kind).collect(),
+            kinds: evaluation.kinds.iter().map(of_kind).collect(),
         }
     }
 }
 
 /// Keys times the days of the run.
-pub(super) fn key_days(observed: &Observed) -> f64 {
-    let days = observed.span_ms.map_or(0.0, |(from, to)| to.saturating_sub(from) as f64 / DAY_MS as f64);
-    observed.keys as f64 * days
+pub(super) fn key_days(run: &DetectorRun) -> f64 {
+    let days = run.span_ms.map_or(0.0, |(from, to)| to.saturating_sub(from) as f64 / DAY_MS as f64);
+    run.keys as f64 * days
 }
 
 /// Alerts per 1,000 key-days.
-pub(super) fn alert_rate(observed: &Observed) -> Option<f64> {
-    let key_days = key_days(observed);
-    (key_days > 0.0).then(|| rounded(observed.alerts.len() as f64 / key_days * 1_000.0))
+pub(super) fn alert_rate(run: &DetectorRun) -> Option<f64> {
+    let key_days = key_days(run);
+    (key_days > 0.0).then(|| rounded(run.alerts.len() as f64 / key_days * 1_000.0))
 }
 
-impl Report {
+impl BacktestReport {
     pub(super) fn new(
         job: &str,
-        observed: &Observed,
-        labels: Option<&[Label]>,
+        run: &DetectorRun,
+        labels: Option<&[EpisodeLabel]>,
         pictures: Vec<(String, String)>,
     ) -> Self {
-        let (from, to) = observed.span_ms.map(|(from, to)| (time(from), time(to))).unzip();
-        let actions = observed.actions.iter().map(|((action, state), count)| OfAction {
+        let (from, to) = run.span_ms.map(|(from, to)| (time(from), time(to))).unzip();
+        let actions = run.actions.iter().map(|((action, state), count)| ActionCount {
             action: action.name(),
             state: state.name(),
             count: *count,
         });
         Self {
             job: job.to_owned(),
-            config: observed.config.clone(),
+            config: run.config.clone(),
             detector_version: DETECTOR_VERSION,
             from,
             to,
-            events: observed.events,
-            keys: observed.keys,
-            key_days: rounded(key_days(observed)),
-            alerts: observed.alerts.len(),
-            alerts_per_1000_key_days: alert_rate(observed),
-            incidents: Incidents::new(observed),
-            signals: of_signals(observed),
+            events: run.events,
+            keys: run.keys,
+            key_days: rounded(key_days(run)),
+            alerts: run.alerts.len(),
+            alerts_per_1000_key_days: alert_rate(run),
+            incidents: IncidentTotals::new(run),
+            signals: of_signals(run),
             actions: actions.collect(),
-            noisiest: noisiest(observed),
-            scores: observed.scores,
-            labels: labels.map(|labels| OfLabels::new(labels, observed)),
+            noisiest: noisiest(run),
+            scores: run.scores,
+            labels: labels.map(|labels| LabelReport::new(labels, run)),
             pictures,
         }
     }
@@ -230,7 +229,7 @@ impl Report {
             "{range}; {} events of {} keys, {:.0} key-days.\nConfiguration `{}`, detector version {}.\n",
             self.events, self.keys, self.key_days, self.config, self.detector_version
         )?;
-        let Incidents { total, by_level, by_state, early, platform_events } = &self.incidents;
+        let IncidentTotals { total, by_level, by_state, early, platform_events } = &self.incidents;
         table(
             out,
             &["", "number"],
@@ -303,7 +302,7 @@ impl Report {
     }
 }
 
-impl OfLabels {
+impl LabelReport {
     fn write(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "\n## Against the labels\n")?;
         let rows = [
@@ -345,9 +344,9 @@ impl OfLabels {
     }
 }
 
-impl Incidents {
-    fn new(observed: &Observed) -> Self {
-        let all = || observed.incidents.values();
+impl IncidentTotals {
+    fn new(run: &DetectorRun) -> Self {
+        let all = || run.incidents.values();
         let mut by_level: BTreeMap<&'static str, usize> = BTreeMap::new();
         let mut by_state: BTreeMap<&'static str, usize> = BTreeMap::new();
         for incident in all() {
@@ -355,7 +354,7 @@ impl Incidents {
             *by_state.entry(incident.state.name()).or_default() += 1;
         }
         Self {
-            total: observed.incidents.len(),
+            total: run.incidents.len(),
             by_level,
             by_state,
             early: all().filter(|incident| incident.early).count(),
@@ -364,9 +363,9 @@ impl Incidents {
     }
 }
 
-fn of_signals(observed: &Observed) -> Vec<OfSignal> {
-    let all = || observed.incidents.values();
-    let of = |signal: &Signal| OfSignal {
+fn of_signals(run: &DetectorRun) -> Vec<SignalCount> {
+    let all = || run.incidents.values();
+    let of = |signal: &Signal| SignalCount {
         signal: signal.name(),
         family: signal.family().name(),
         incidents: all().filter(|incident| incident.signals.contains(signal)).count(),
@@ -375,16 +374,16 @@ fn of_signals(observed: &Observed) -> Vec<OfSignal> {
     Signal::ALL.iter().map(of).filter(|of| of.incidents > 0).collect()
 }
 
-fn noisiest(observed: &Observed) -> Vec<Noisy> {
-    let mut by_key: BTreeMap<KeyId, Vec<&Told>> = BTreeMap::new();
-    for incident in observed.incidents.values() {
+fn noisiest(run: &DetectorRun) -> Vec<NoisyKey> {
+    let mut by_key: BTreeMap<KeyId, Vec<&IncidentSummary>> = BTreeMap::new();
+    for incident in run.incidents.values() {
         by_key.entry(incident.key).or_default().push(incident);
     }
-    let text = |id| Some(observed.names.text(id).to_owned()).filter(|text| !text.is_empty());
-    let mut keys: Vec<Noisy> = by_key
+    let text = |id| Some(run.names.text(id).to_owned()).filter(|text| !text.is_empty());
+    let mut keys: Vec<NoisyKey> = by_key
         .into_iter()
-        .map(|(key, incidents)| Noisy {
-            key_id: observed.names.key_text(key).into_owned(),
+        .map(|(key, incidents)| NoisyKey {
+            key_id: run.names.key_text(key).into_owned(),
             customer: incidents.last().and_then(|incident| text(incident.owner.customer)),
             plan: incidents.last().and_then(|incident| text(incident.owner.plan)),
             alerts: incidents.iter().map(|incident| incident.alerts).sum(),

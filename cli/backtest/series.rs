@@ -26,10 +26,10 @@ use crate::exit::warn;
 const EVEN_BITS: f64 = 17.0;
 /// Steps between rows that the window's width is inferred from.
 const INFERRED_FROM: usize = 1_000;
-const TOLD: u64 = 100;
+const MAX_WARNINGS: u64 = 100;
 
 /// What is read, and where to.
-pub(super) struct Args {
+pub(super) struct SeriesArgs {
     /// A history of counts: CSV with a header, one row a window.
     pub(super) csv: PathBuf,
     /// Where the history is written with its scores; replaced if it is there.
@@ -40,17 +40,17 @@ pub(super) struct Args {
 }
 
 /// A row that can be judged.
-struct Point {
+struct SeriesPoint {
     time_ms: u64,
     count: f64,
 }
 
 /// Scores the history.
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &SeriesArgs) -> anyhow::Result<ExitCode> {
     let shown = args.csv.display();
     let mut series = Series::new(step(args)?);
     let mut reader = reader(&args.csv)?;
-    let columns = Columns::find(&mut reader, args)?;
+    let columns = SeriesColumns::find(&mut reader, args)?;
     let out = File::create(&args.out).map_err(|error| unusable(&args.out, "written", error))?;
     let mut out = BufWriter::new(out);
     writeln!(out, "timestamp,value,score")?;
@@ -65,7 +65,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             Err(problem) => {
                 unread += 1;
-                if unread <= TOLD {
+                if unread <= MAX_WARNINGS {
                     let line = record.position().map_or(0, csv::Position::line);
                     warn(&format!("{shown}, line {line}: {problem}; the row has no score"));
                 }
@@ -74,8 +74,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     out.flush().with_context(|| format!("{} can't be written", args.out.display()))?;
-    if unread > TOLD {
-        warn(&format!("{shown}: {} further rows can't be read", unread - TOLD));
+    if unread > MAX_WARNINGS {
+        warn(&format!("{shown}: {} further rows can't be read", unread - MAX_WARNINGS));
     }
     Ok(Exit::Done.into())
 }
@@ -96,9 +96,9 @@ fn reader(path: &Path) -> anyhow::Result<csv::Reader<File>> {
 }
 
 /// The width of the windows: the median step between the first rows.
-fn step(args: &Args) -> anyhow::Result<u64> {
+fn step(args: &SeriesArgs) -> anyhow::Result<u64> {
     let mut reader = reader(&args.csv)?;
-    let columns = Columns::find(&mut reader, args)?;
+    let columns = SeriesColumns::find(&mut reader, args)?;
     let mut times = Vec::new();
     for record in reader.records().take(INFERRED_FROM) {
         let record = record.with_context(|| format!("{} can't be read", args.csv.display()))?;
@@ -115,13 +115,13 @@ fn step(args: &Args) -> anyhow::Result<u64> {
     Ok(steps[steps.len() / 2])
 }
 
-struct Columns {
+struct SeriesColumns {
     time: usize,
     value: usize,
 }
 
-impl Columns {
-    fn find(reader: &mut csv::Reader<File>, args: &Args) -> anyhow::Result<Self> {
+impl SeriesColumns {
+    fn find(reader: &mut csv::Reader<File>, args: &SeriesArgs) -> anyhow::Result<Self> {
         let shown = args.csv.display();
         let headers = reader.headers().with_context(|| format!("{shown} can't be read"))?;
         let find = |name: &str, option: &str| {
@@ -153,12 +153,12 @@ impl Columns {
         record.get(self.value).unwrap_or("")
     }
 
-    fn point(&self, record: &csv::StringRecord) -> Result<Point, &'static str> {
+    fn point(&self, record: &csv::StringRecord) -> Result<SeriesPoint, &'static str> {
         let time_ms = time(self.time(record).trim())
             .ok_or("the time must be RFC 3339, such as 2026-01-31T12:00:00Z, or a number of the epoch")?;
         let count =
             self.value(record).trim().parse().ok().filter(|count: &f64| count.is_finite() && *count >= 0.0);
-        Ok(Point { time_ms, count: count.ok_or("the value must be a number, not negative")? })
+        Ok(SeriesPoint { time_ms, count: count.ok_or("the value must be a number, not negative")? })
     }
 }
 
@@ -187,7 +187,7 @@ mod tests {
 
     fn backtest(csv: &str) -> anyhow::Result<String> {
         let dir = tempfile::tempdir().unwrap();
-        let args = Args {
+        let args = SeriesArgs {
             csv: dir.path().join("in.csv"),
             out: dir.path().join("out.csv"),
             time_column: "timestamp".to_owned(),

@@ -12,13 +12,13 @@ use keytide_config::{JobConfig, environment};
 use keytide_dataflow::detect::Severity;
 use keytide_worker::cells::quoted;
 use keytide_worker::exit::{Exit, failure};
-use keytide_worker::replay::{Bounded, Keep, usage};
+use keytide_worker::replay::{BoundedRun, Keep, usage};
 
-use super::Args;
+use super::BacktestArgs;
 use super::history::{labels, print};
-use super::judge::Label;
-use super::observe::{Observed, observe};
-use super::report::{OfLabels, alert_rate, key_days, table};
+use super::judge::EpisodeLabel;
+use super::observe::{DetectorRun, observe};
+use super::report::{LabelReport, alert_rate, key_days, table};
 use crate::exit;
 use crate::progress::PROCESS;
 use crate::replay::{Folder, time_of_run};
@@ -69,7 +69,7 @@ fn variable(key: &str) -> String {
 }
 
 /// Runs the command over a grid of configurations.
-pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode> {
     let points = grid(&args.sweep);
     if points.len() > MAX_POINTS {
         let count = points.len();
@@ -88,7 +88,7 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let mut rows = Vec::new();
     let (mut out, mut end) = (None, Exit::Done);
     for (at, (point, job)) in points.iter().zip(jobs).enumerate() {
-        let bounded = Bounded::open(job.clone(), PROCESS)?;
+        let bounded = BoundedRun::open(job.clone(), PROCESS)?;
         let folder = match &out {
             Some(folder) => folder,
             None => &*out.insert(Folder::new(&args.out, bounded.inputs(), TABLE)?),
@@ -97,14 +97,13 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         let of_run = tempfile::tempdir_in(folder.path())
             .with_context(|| format!("can't make a folder in {}", folder.path().display()))?;
         exit::note(&format!("{} of {}: {}", at + 1, points.len(), named(&args.sweep, point)));
-        let observed =
-            observe(bounded, &job, now, args.decode_threads.into(), of_run.path(), Keep::Incidents)?;
+        let run = observe(bounded, &job, now, args.decode_threads.into(), of_run.path(), Keep::Incidents)?;
         if at == 0 {
             // All read the same.
-            end = exit::judge(&observed.records, "");
+            end = exit::judge(&run.records, "");
         }
         let values = point.iter().map(|value| (*value).to_owned());
-        rows.push(values.chain(row(&observed, labels.as_deref())).collect::<Vec<String>>());
+        rows.push(values.chain(row(&run, labels.as_deref())).collect::<Vec<String>>());
     }
     let folder = out.expect("a grid has a point");
     let keys = args.sweep.iter().map(|axis| &*axis.key);
@@ -128,7 +127,7 @@ fn named(axes: &[Axis], point: &[&str]) -> String {
     named.join(", ")
 }
 
-fn load(args: &Args, config: &Path, point: &[&str]) -> anyhow::Result<JobConfig> {
+fn load(args: &BacktestArgs, config: &Path, point: &[&str]) -> anyhow::Result<JobConfig> {
     let workers = args.workers.map(|workers| ("KEYTIDE_JOB__WORKERS".to_owned(), workers.to_string()));
     let overrides =
         args.sweep.iter().zip(point).map(|(axis, value)| (variable(&axis.key), (*value).to_owned()));
@@ -155,19 +154,19 @@ fn columns<'a>(labelled: bool) -> impl Iterator<Item = &'a str> {
     of_all.chain(of_labels.into_iter().filter(move |_| labelled))
 }
 
-fn row(observed: &Observed, labels: Option<&[Label]>) -> Vec<String> {
+fn row(run: &DetectorRun, labels: Option<&[EpisodeLabel]>) -> Vec<String> {
     let number = |number: Option<f64>| number.map_or_else(String::new, |number| format!("{number:.3}"));
     let count = |count: Option<u64>| count.map_or_else(String::new, |count| count.to_string());
-    let revoke = observed.incidents.values().filter(|incident| incident.severity == Severity::Revoke).count();
+    let revoke = run.incidents.values().filter(|incident| incident.severity == Severity::Revoke).count();
     let mut row = vec![
-        observed.alerts.len().to_string(),
-        number(alert_rate(observed)),
-        observed.incidents.len().to_string(),
+        run.alerts.len().to_string(),
+        number(alert_rate(run)),
+        run.incidents.len().to_string(),
         revoke.to_string(),
-        format!("{:.0}", key_days(observed)),
+        format!("{:.0}", key_days(run)),
     ];
     if let Some(labels) = labels {
-        let of = OfLabels::new(labels, observed);
+        let of = LabelReport::new(labels, run);
         let plain = (of.plain_leaks > 0).then(|| of.plain_found as f64 / of.plain_leaks as f64);
         row.extend([
             number(of.recall),

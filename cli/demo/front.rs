@@ -22,13 +22,13 @@ pub(super) enum Front {
 
 impl Front {
     /// Shows where the demo is, and what happened since.
-    pub(super) fn show(&mut self, scene: &Scene<'_>, news: Vec<String>) -> anyhow::Result<()> {
+    pub(super) fn show(&mut self, scene: &Scene<'_>, lines: Vec<String>) -> anyhow::Result<()> {
         match self {
             Self::Screen(screen) => screen.show(scene).context("drawing on the terminal failed"),
             Self::Lines { printed } => {
                 let mut out = io::stdout().lock();
-                for news in news {
-                    writeln!(out, "{}  {news}", stopwatch(scene.elapsed_ms))
+                for lines in lines {
+                    writeln!(out, "{}  {lines}", stopwatch(scene.elapsed_ms))
                         .context("can't write to standard output")?;
                 }
                 let seconds = scene.elapsed_ms / 1_000;
@@ -42,10 +42,10 @@ impl Front {
     }
 
     /// Waits for a signal or a key, at most so long; whether it says to end.
-    pub(super) fn is_told_to_end(&self, signals: &Receiver<()>, most: Duration) -> anyhow::Result<bool> {
+    pub(super) fn end_is_requested(&self, signals: &Receiver<()>, most: Duration) -> anyhow::Result<bool> {
         match self {
             Self::Screen(screen) => {
-                let key = screen.is_told_to_end(most).context("reading from the terminal failed")?;
+                let key = screen.end_is_requested(most).context("reading from the terminal failed")?;
                 Ok(key || signals.try_recv().is_ok())
             }
             Self::Lines { .. } => match signals.recv_timeout(most) {

@@ -20,13 +20,13 @@ const VALUE: usize = 24;
 
 /// An incident.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Incident {
+pub(super) struct ShownIncident {
     pub(super) last: TransitionJson,
     /// What was held, with the reasons.
     pub(super) actions: Vec<String>,
 }
 
-impl Incident {
+impl ShownIncident {
     /// The key's first eight digits.
     pub(super) fn key(&self) -> String {
         self.last.key_id.chars().take(8).collect()
@@ -48,18 +48,18 @@ impl Incident {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Incidents {
+pub(super) struct IncidentList {
     /// In the order in which they were first told of.
-    pub(super) all: Vec<Incident>,
+    pub(super) all: Vec<ShownIncident>,
     pub(super) count: u64,
     /// Actions that would have been taken.
-    pub(super) held: u64,
+    pub(super) held_actions: u64,
     pub(super) mails: Vec<PathBuf>,
     /// What happened, in words, for whoever reads lines.
-    news: Vec<String>,
+    lines: Vec<String>,
 }
 
-impl Incidents {
+impl IncidentList {
     /// Takes in what a tick has told.
     pub(super) fn take(&mut self, notices: &[Notice]) {
         for notice in notices {
@@ -81,7 +81,7 @@ impl Incidents {
                 if self.all.len() == INCIDENTS {
                     self.all.remove(0);
                 }
-                self.all.push(Incident { last: transition, actions: Vec::new() });
+                self.all.push(ShownIncident { last: transition, actions: Vec::new() });
                 self.all.len() - 1
             }
         };
@@ -97,22 +97,22 @@ impl Incidents {
             Change::Ended => return,
             Change::Withdrawn => "withdrawn, the tables changed",
         };
-        self.news.push(format!(
+        self.lines.push(format!(
             "INCIDENT  key {key} of {customer}: {what}; score {}; {}",
             last.score,
             incident.evidence()
         ));
         for action in &notice.actions {
-            self.held += 1;
-            let held = policy::held(&action.reason);
-            let text = format!("would {} the key; held: {held}", action.action.name());
-            self.news.push(format!("ACTION    key {key} of {customer}: {text}"));
+            self.held_actions += 1;
+            let held_actions = policy::held(&action.reason);
+            let text = format!("would {} the key; held: {held_actions}", action.action.name());
+            self.lines.push(format!("ACTION    key {key} of {customer}: {text}"));
             incident.actions.push(text);
         }
     }
 
     /// Whether there is an incident of this key, of those that are known by name.
-    pub(super) fn have(&self, key_id: &str) -> bool {
+    pub(super) fn contains(&self, key_id: &str) -> bool {
         self.all.iter().any(|incident| incident.last.key_id == key_id)
     }
 
@@ -128,7 +128,7 @@ impl Incidents {
         }
         paths.sort_unstable();
         for path in paths.into_iter().filter(|path| !self.mails.contains(path)).collect::<Vec<_>>() {
-            self.news.push(format!("MAIL      {}", path.display()));
+            self.lines.push(format!("MAIL      {}", path.display()));
             self.mails.push(path);
         }
     }
@@ -140,8 +140,8 @@ impl Incidents {
     }
 
     /// What happened since this was last asked.
-    pub(super) fn news(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.news)
+    pub(super) fn take_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lines)
     }
 }
 

@@ -39,17 +39,17 @@ use anyhow::Context as _;
 use jiff::SignedDuration;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_worker::exit::{Exit, failure};
-use keytide_worker::run::{Handle, Heard, Job, Tap};
+use keytide_worker::run::{Handle, LiveJob, Subscriber, SubscriberEvent};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use self::front::Front;
 use self::screen::{Phase, Scene};
 use self::terminal::Screen;
-use self::traffic::Sent;
-use self::traffic::Traffic;
-use self::view::View;
-use self::world::{Broker, HISTORY_MS, STORY_MS, Worlds};
+use self::traffic::SendProgress;
+use self::traffic::TrafficThread;
+use self::view::LiveView;
+use self::world::{DemoBroker, HISTORY_MS, STORY_MS, Worlds};
 use crate::clock::now;
 
 /// How often the view is drawn and keys and signals are looked for.
@@ -59,7 +59,7 @@ const WORKERS: usize = 2;
 
 /// Shows the whole job at work: an in-process Kafka broker, generated traffic, a live view; needs nothing else
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct DemoArgs {
     /// How long, such as 60s or 5m; q and Ctrl-C end it earlier, and it lasts until its leak is found
     #[arg(long, default_value = "1h", value_parser = duration)]
     duration: SignedDuration,
@@ -89,45 +89,45 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
 ///
 /// # Errors
 /// If the folder can't be used, or the job or its traffic end by an error.
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let signals = signals()?;
     let (folder, worlds) = world::create(args, now())?;
     log(&folder)?;
-    let broker = Broker::start()?;
+    let broker = DemoBroker::start()?;
     let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(WORKERS);
     let config = world::configure(&folder, &broker.address(), workers)?;
 
-    let view = Arc::new(Mutex::new(View::new(config.job.tick_ms)));
-    let tap: Tap = {
+    let view = Arc::new(Mutex::new(LiveView::new(config.job.tick_ms)));
+    let subscriber: Subscriber = {
         let view = Arc::clone(&view);
         Box::new(move |heard| match heard {
-            Heard::Results(tick, outputs) => lock(&view).take(tick, outputs),
-            Heard::Notices(notices) => lock(&view).incidents.take(notices),
+            SubscriberEvent::Results(tick, outputs) => lock(&view).take(tick, outputs),
+            SubscriberEvent::Notices(notices) => lock(&view).incidents.take(notices),
         })
     };
-    let job = Job::start(&config, Some(tap), now)?;
+    let job = LiveJob::start(&config, Some(subscriber), now)?;
     let handle = job.handle.clone();
     let joiner = thread::Builder::new().name("joiner".to_owned()).spawn(move || job.join())?;
     let staged = Staged::of(&worlds);
-    let traffic = Traffic::start(broker.address(), Arc::clone(&handle.live), worlds)?;
+    let traffic = TrafficThread::start(broker.address(), Arc::clone(&handle.live), worlds)?;
     let front = front(args)?;
     let demo = Demo { args, folder: &folder, workers, started: Instant::now(), staged, handle, view };
     demo.show(front, &signals, &traffic, || joiner.is_finished())?;
 
     joiner.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the job panicked")))?;
-    summary::tell(&demo, &traffic.join()?)?;
+    summary::print(&demo, &traffic.join()?)?;
     Ok(Exit::Done.into())
 }
 
 /// A demo under way.
 struct Demo<'a> {
-    args: &'a Args,
+    args: &'a DemoArgs,
     folder: &'a Path,
     workers: usize,
     started: Instant,
     staged: Staged,
     handle: Handle,
-    view: Arc<Mutex<View>>,
+    view: Arc<Mutex<LiveView>>,
 }
 
 /// What was prepared.
@@ -149,7 +149,7 @@ impl Staged {
 
 /// What is done about the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum Lifecycle {
     /// Nothing.
     Running,
     /// The traffic was told to stop; the job has something to read.
@@ -164,46 +164,46 @@ impl Demo<'_> {
         &self,
         mut front: Front,
         signals: &Receiver<()>,
-        traffic: &Traffic,
+        traffic: &TrafficThread,
         is_over: impl Fn() -> bool,
     ) -> anyhow::Result<()> {
         let live = &self.handle.live;
         let duration = self.args.duration.unsigned_abs();
-        let mut stage = Stage::Running;
+        let mut stage = Lifecycle::Running;
         loop {
-            self.frame(&mut front, stage == Stage::Running, &traffic.sent)?;
-            let told = front.is_told_to_end(signals, FRAME)?;
-            if told && stage != Stage::Running {
+            self.frame(&mut front, stage == Lifecycle::Running, &traffic.sent)?;
+            let end_requested = front.end_is_requested(signals, FRAME)?;
+            if end_requested && stage != Lifecycle::Running {
                 self.handle.sinks.stop();
                 return Err(failure(Exit::Transient, anyhow::anyhow!("ended by a second signal")));
             }
             let read = live.counters.messages.load(Ordering::Relaxed);
             stage = match stage {
                 // A job that stops by itself says why when it is joined.
-                _ if live.is_stopping() => Stage::Stopping,
-                Stage::Running if told || traffic.is_finished() => Stage::Draining,
-                Stage::Running if self.started.elapsed() >= duration && !self.awaits_leak() => {
-                    Stage::Draining
+                _ if live.is_stopping() => Lifecycle::Stopping,
+                Lifecycle::Running if end_requested || traffic.is_finished() => Lifecycle::Draining,
+                Lifecycle::Running if self.started.elapsed() >= duration && !self.awaits_leak() => {
+                    Lifecycle::Draining
                 }
-                Stage::Draining
+                Lifecycle::Draining
                     if traffic.is_finished()
                         && (read >= traffic.sent.records() || traffic.sent.has_failed()) =>
                 {
                     self.handle.stop();
-                    Stage::Stopping
+                    Lifecycle::Stopping
                 }
                 stage => stage,
             };
-            if stage != Stage::Running {
+            if stage != Lifecycle::Running {
                 traffic.sent.stop();
             }
-            if stage == Stage::Stopping && is_over() && traffic.is_finished() {
+            if stage == Lifecycle::Stopping && is_over() && traffic.is_finished() {
                 return Ok(());
             }
         }
     }
 
-    fn frame(&self, front: &mut Front, is_running: bool, sent: &Sent) -> anyhow::Result<()> {
+    fn frame(&self, front: &mut Front, is_running: bool, sent: &SendProgress) -> anyhow::Result<()> {
         let live = &self.handle.live;
         let sinks = self.handle.sinks.stats();
         let watermark = live.status().watermark;
@@ -218,7 +218,7 @@ impl Demo<'_> {
             view.go_live();
         }
         view.incidents.look_for_mails(&self.folder.join(world::MAILS));
-        let news = view.incidents.news();
+        let lines = view.incidents.take_lines();
         let scene = Scene {
             view: &view,
             phase,
@@ -234,7 +234,7 @@ impl Demo<'_> {
             workers: self.workers,
             folder: self.folder,
         };
-        front.show(&scene, news)
+        front.show(&scene, lines)
     }
 }
 
@@ -248,7 +248,7 @@ impl Demo<'_> {
     fn awaits_leak(&self) -> bool {
         let Some(stolen) = &self.staged.key else { return false };
         let is_over = self.handle.live.status().watermark >= self.staged.live_ms + STORY_MS;
-        !is_over && !lock(&self.view).incidents.have(stolen)
+        !is_over && !lock(&self.view).incidents.contains(stolen)
     }
 
     /// How much of the history the job has read, in percent.
@@ -263,12 +263,12 @@ fn whole_ms(duration: Duration) -> u64 {
 }
 
 /// The publisher's thread panicked while it held the lock: then the process has ended.
-fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
+fn lock(view: &Mutex<LiveView>) -> MutexGuard<'_, LiveView> {
     view.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[allow(clippy::print_stderr, reason = "a note for whoever expected the live view")]
-fn front(args: &Args) -> anyhow::Result<Front> {
+fn front(args: &DemoArgs) -> anyhow::Result<Front> {
     let lines = Front::Lines { printed: 0 };
     if args.headless {
         return Ok(lines);
@@ -306,7 +306,7 @@ fn signals() -> anyhow::Result<Receiver<()>> {
         let listen = |kind| signal(kind).context("listening to signals failed");
         (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?)
     };
-    let (told, signals) = mpsc::channel();
+    let (end_requested, signals) = mpsc::channel();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         runtime.block_on(async {
             loop {
@@ -314,7 +314,7 @@ fn signals() -> anyhow::Result<Receiver<()>> {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                if told.send(()).is_err() {
+                if end_requested.send(()).is_err() {
                     return;
                 }
             }

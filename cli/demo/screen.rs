@@ -20,7 +20,7 @@ use ratatui::widgets::{Block, BorderType, Cell, Paragraph, Row, Sparkline, Table
 
 use super::Staged;
 use super::text::{bytes, clock, cut, grouped, latency, percent, span, stopwatch};
-use super::view::View;
+use super::view::LiveView;
 use super::world::{HISTORY_MS, KNOWN_KEYS};
 
 /// From so many columns on there are more of them.
@@ -42,7 +42,7 @@ pub(super) enum Phase {
 /// All that is shown.
 #[derive(Debug)]
 pub(super) struct Scene<'a> {
-    pub(super) view: &'a View,
+    pub(super) view: &'a LiveView,
     pub(super) phase: Phase,
     pub(super) staged: &'a Staged,
     /// In ms since the epoch, by the clock of live traffic.
@@ -222,21 +222,23 @@ fn named<'a>(name: &'a str, values: Vec<Span<'a>>) -> Line<'a> {
 }
 
 /// A column of a table: its head, width, and how it is aligned.
-struct Column(&'static str, u16, Alignment);
+struct TableColumn(&'static str, u16, Alignment);
 
 const LEFT: Alignment = Alignment::Left;
 const RIGHT: Alignment = Alignment::Right;
 
-fn table<'a>(columns: &[Column], rows: Vec<Vec<Span<'a>>>, block: Block<'a>) -> Table<'a> {
-    let head = columns.iter().map(|Column(name, _, align)| Line::from(*name).alignment(*align));
+fn table<'a>(columns: &[TableColumn], rows: Vec<Vec<Span<'a>>>, block: Block<'a>) -> Table<'a> {
+    let head = columns.iter().map(|TableColumn(name, _, align)| Line::from(*name).alignment(*align));
     let head = Row::new(head.map(Cell::from).collect::<Vec<_>>()).style(Style::new().dark_gray());
     let rows = rows.into_iter().map(|row| {
         let cells = row.into_iter().zip(columns);
         Row::new(
-            cells.map(|(text, Column(_, _, align))| Line::from(text).alignment(*align)).collect::<Vec<_>>(),
+            cells
+                .map(|(text, TableColumn(_, _, align))| Line::from(text).alignment(*align))
+                .collect::<Vec<_>>(),
         )
     });
-    let widths = columns.iter().map(|Column(_, width, _)| match width {
+    let widths = columns.iter().map(|TableColumn(_, width, _)| match width {
         0 => Constraint::Fill(1),
         width => Constraint::Length(*width),
     });
@@ -249,15 +251,15 @@ fn rows_of(area: Rect) -> usize {
 }
 
 fn top_keys(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
-    let mut columns = vec![Column("key", 8, LEFT), Column("customer", 0, LEFT)];
+    let mut columns = vec![TableColumn("key", 8, LEFT), TableColumn("customer", 0, LEFT)];
     if wide {
-        columns.extend([Column("plan", 10, LEFT), Column("out/s", 9, RIGHT)]);
+        columns.extend([TableColumn("plan", 10, LEFT), TableColumn("out/s", 9, RIGHT)]);
     }
-    columns.extend([Column("calls/s", 7, RIGHT), Column("errors", 7, RIGHT)]);
+    columns.extend([TableColumn("calls/s", 7, RIGHT), TableColumn("errors", 7, RIGHT)]);
     if wide {
-        columns.extend([Column("mean", 7, RIGHT), Column("p50", 7, RIGHT)]);
+        columns.extend([TableColumn("mean", 7, RIGHT), TableColumn("p50", 7, RIGHT)]);
     }
-    columns.push(Column("p99", 7, RIGHT));
+    columns.push(TableColumn("p99", 7, RIGHT));
     let covered = scene.view.recent_ms();
     let rate = |count: u64| count * 1_000 / covered;
     let rows = scene.view.top_keys(rows_of(area)).into_iter().map(|line| {
@@ -326,18 +328,18 @@ fn bar(eighths: u64, columns: u64) -> String {
 }
 
 fn routes(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
-    let mut columns = vec![Column("route", 0, LEFT)];
+    let mut columns = vec![TableColumn("route", 0, LEFT)];
     if wide {
-        columns.push(Column("calls", 9, RIGHT));
+        columns.push(TableColumn("calls", 9, RIGHT));
     }
-    columns.push(Column("p50", 7, RIGHT));
+    columns.push(TableColumn("p50", 7, RIGHT));
     if wide {
-        columns.push(Column("p90", 7, RIGHT));
+        columns.push(TableColumn("p90", 7, RIGHT));
     }
-    columns.push(Column("p95", 7, RIGHT));
-    columns.push(Column("p99", 7, RIGHT));
+    columns.push(TableColumn("p95", 7, RIGHT));
+    columns.push(TableColumn("p99", 7, RIGHT));
     if wide {
-        columns.push(Column("max", 8, RIGHT));
+        columns.push(TableColumn("max", 8, RIGHT));
     }
     let rows = scene.view.routes(rows_of(area)).into_iter().map(|line| {
         let of = line.latency;

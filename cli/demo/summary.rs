@@ -10,13 +10,13 @@ use keytide_config::View;
 use keytide_generator::Generated;
 use serde_json::json;
 
-use super::incidents::Incidents;
+use super::incidents::IncidentList;
 use super::text::{grouped, stopwatch};
 use super::world::MAILS;
 use super::{Demo, Staged, lock, whole_ms};
 
 /// Prints the summary, and writes it to `summary.json` for programs.
-pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
+pub(super) fn print(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
     let mut view = lock(&demo.view);
     view.incidents.look_for_mails(&demo.folder.join(MAILS));
     let (counted, sinks) = (view.total(), demo.handle.sinks.stats());
@@ -34,7 +34,7 @@ pub(super) fn tell(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
         "usage_calls": view.usage_calls(),
         "stolen_key": demo.staged.key.as_ref().filter(|_| sent.leak_calls > Some(0)),
         "incidents": view.incidents.count,
-        "held_actions": view.incidents.held,
+        "held_actions": view.incidents.held_actions,
         "mails": view.incidents.mails,
         "rows": rows,
         "wall_s": wall_ms / 1_000,
@@ -113,7 +113,7 @@ pub(super) fn leaks(
     text: &mut String,
     staged: &Staged,
     leak_calls: u64,
-    incidents: &Incidents,
+    incidents: &IncidentList,
 ) -> std::fmt::Result {
     let Some(stolen) = &staged.key else {
         return writeln!(
@@ -130,7 +130,7 @@ pub(super) fn leaks(
             grouped(calls)
         )?,
     }
-    if leak_calls > 0 && !incidents.have(stolen) {
+    if leak_calls > 0 && !incidents.contains(stolen) {
         writeln!(text, "found    not yet: it ended before the minute in which that began was over")?;
     }
     for incident in &incidents.all {

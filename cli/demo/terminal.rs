@@ -22,11 +22,11 @@ impl Screen {
     /// Takes the terminal. A panic gives it back before it is told: see [`crate::exit::on_panic`].
     pub(super) fn take() -> anyhow::Result<Self> {
         let screen = Self(ratatui::try_init().context("taking the terminal failed; try --headless")?);
-        let told = std::panic::take_hook();
+        let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             PANICKED.store(true, Ordering::Release);
             let _ = execute!(stdout(), Show);
-            told(panic);
+            report(panic);
         }));
         Ok(screen)
     }
@@ -40,7 +40,7 @@ impl Screen {
     }
 
     /// Waits for a key, at most so long; whether it says to end.
-    pub(super) fn is_told_to_end(&self, most: Duration) -> io::Result<bool> {
+    pub(super) fn end_is_requested(&self, most: Duration) -> io::Result<bool> {
         if !event::poll(most)? {
             return Ok(false);
         }

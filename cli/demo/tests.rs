@@ -18,17 +18,17 @@ use keytide_dataflow::{
     Owner, Revocation, Row, Rows, Scope, Usage,
 };
 use keytide_generator::create_folder;
-use keytide_worker::replay::{Bounded, Keep, write_incidents};
+use keytide_worker::replay::{BoundedRun, Keep, write_incidents};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use serde_json::{Value, json};
 
 use super::Staged;
-use super::incidents::Incidents;
+use super::incidents::IncidentList;
 use super::screen::{Phase, Scene, draw};
 use super::summary;
-use super::traffic::{AHEAD_MS, HELD_MS, HELD_ONE_IN, Held, Lines, earliest};
-use super::view::{Calls, View};
+use super::traffic::{AHEAD_MS, DELAY_MS, DELAYED_ONE_IN, DelayedRecords, WorldLines, earliest};
+use super::view::{CallTotals, LiveView};
 use super::world::{SHORTEST_STORY_MS, Worlds, configure};
 use crate::progress::PROCESS;
 
@@ -65,7 +65,7 @@ fn tick(tick: Tick, rows: Vec<Rows>) -> TickOutput {
 
 #[test]
 fn a_row_adds_what_its_last_version_did_not_have() {
-    let mut view = View::new(SECOND_MS);
+    let mut view = LiveView::new(SECOND_MS);
     for (second, calls) in [(1, 10), (2, 25), (3, 25), (4, 40)] {
         let rows = vec![Rows::Usage(vec![minute(key(1), START, calls)])];
         view.take(START + second * SECOND_MS, &[tick(START + second * SECOND_MS, rows)]);
@@ -82,7 +82,7 @@ fn a_row_adds_what_its_last_version_did_not_have() {
 
 #[test]
 fn after_a_minute_calls_are_not_recent_any_more() {
-    let mut view = View::new(SECOND_MS);
+    let mut view = LiveView::new(SECOND_MS);
     let one = |start, calls| vec![Rows::Usage(vec![minute(key(1), start, calls)])];
     view.take(START, &[tick(START, one(START, 10))]);
     view.take(START + MINUTE_MS - 1, &[tick(START + MINUTE_MS - 1, one(START, 12))]);
@@ -90,20 +90,20 @@ fn after_a_minute_calls_are_not_recent_any_more() {
     view.take(START + MINUTE_MS, &[tick(START + MINUTE_MS, one(START + MINUTE_MS, 5))]);
     assert_eq!(view.recent().calls, 7, "the first tick's ten are a minute old");
     view.take(START + 3 * MINUTE_MS, &[tick(START + 3 * MINUTE_MS, Vec::new())]);
-    assert_eq!(view.recent(), Calls::default());
+    assert_eq!(view.recent(), CallTotals::default());
     assert!(view.top_keys(9).is_empty());
     assert_eq!(view.usage_calls(), 17);
 }
 
 #[test]
 fn windows_a_day_apart_are_added_up_and_forgotten_with_their_final_rows() {
-    let mut view = View::new(SECOND_MS);
+    let mut view = LiveView::new(SECOND_MS);
     let day = 24 * 60 * MINUTE_MS;
     let mut at = START;
     let mut take = |row| {
         at += SECOND_MS;
         view.take(at, &[tick(at, vec![Rows::Usage(vec![row])])]);
-        (view.usage_calls(), view.held())
+        (view.usage_calls(), view.kept_versions())
     };
     // One partition is read to its end before another one is begun.
     assert_eq!(take(minute(key(1), START + day, 5)), (5, 1));
@@ -117,7 +117,7 @@ fn windows_a_day_apart_are_added_up_and_forgotten_with_their_final_rows() {
 
 #[test]
 fn buckets_are_no_keys() {
-    let mut view = View::new(SECOND_MS);
+    let mut view = LiveView::new(SECOND_MS);
     let rows = vec![minute(KeyId::ANONYMOUS, START, 30), minute(key(1), START, 20)];
     view.take(START, &[tick(START, vec![Rows::Usage(rows)])]);
     assert_eq!((view.keys(), view.anonymous(), view.unknown_keys()), (1, 30, 1));
@@ -131,22 +131,22 @@ fn what_is_held_back_comes_once_and_is_late_by_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let job = configure(folder.path(), "127.0.0.1:9092", 2).unwrap();
     let late_from_ms = job.windows.out_of_orderness_ms + job.windows.allowed_lateness_ms;
-    assert!(HELD_MS > late_from_ms, "{late_from_ms} ms");
+    assert!(DELAY_MS > late_from_ms, "{late_from_ms} ms");
 
-    let mut held = Held::default();
+    let mut kept_versions = DelayedRecords::default();
     let mut taken = Vec::new();
-    for number in 1..=HELD_ONE_IN * 2 {
-        if held.takes(START + number, 3, number.to_string().as_bytes()) {
+    for number in 1..=DELAYED_ONE_IN * 2 {
+        if kept_versions.takes(START + number, 3, number.to_string().as_bytes()) {
             taken.push(number);
         }
     }
-    assert_eq!(taken, [HELD_ONE_IN, HELD_ONE_IN * 2]);
-    let due = START + HELD_ONE_IN + HELD_MS;
-    assert_eq!(held.due(due - 1), None);
-    assert_eq!(held.due(due), Some((3, HELD_ONE_IN.to_string().into_bytes().into())));
-    assert_eq!(held.due(due), None);
-    assert!(held.due(u64::MAX).is_some(), "in the end all are due");
-    assert_eq!(held.due(u64::MAX), None);
+    assert_eq!(taken, [DELAYED_ONE_IN, DELAYED_ONE_IN * 2]);
+    let due = START + DELAYED_ONE_IN + DELAY_MS;
+    assert_eq!(kept_versions.due(due - 1), None);
+    assert_eq!(kept_versions.due(due), Some((3, DELAYED_ONE_IN.to_string().into_bytes().into())));
+    assert_eq!(kept_versions.due(due), None);
+    assert!(kept_versions.due(u64::MAX).is_some(), "in the end all are due");
+    assert_eq!(kept_versions.due(u64::MAX), None);
 }
 
 // ---- which leak is staged, and that it is found
@@ -168,7 +168,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let worlds = Worlds::new(60_000, 20, seed, now_ms).unwrap();
     create_folder(folder, worlds.whole()).unwrap();
     let until_ms = worlds.live_ms + 30_000;
-    let mut lines: Vec<_> = worlds.all().map(|world| Lines::new(world.generator())).collect();
+    let mut lines: Vec<_> = worlds.all().map(|world| WorldLines::new(world.generator())).collect();
     let mut text = Vec::new();
     while let Some(next) = earliest(&mut lines).filter(|next| next.at_ms < until_ms) {
         text.extend_from_slice(&next.text);
@@ -185,7 +185,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let out = folder.join("out");
     std::fs::create_dir(&out).unwrap();
     let (collected, ingest) =
-        Bounded::open(job, PROCESS).unwrap().run(until_ms, 0, &out, Keep::Incidents).unwrap();
+        BoundedRun::open(job, PROCESS).unwrap().run(until_ms, 0, &out, Keep::Incidents).unwrap();
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let mut actions = Vec::new();
     let mut decide = |transitions: &[_]| {
@@ -249,7 +249,7 @@ fn the_stolen_key_is_found_and_no_other_told_of_and_not_suspended() {
             "{mails:?}"
         );
 
-        let mut incidents = Incidents::default();
+        let mut incidents = IncidentList::default();
         let notice = |row: &String| Notice {
             json: row.clone().into_bytes(),
             contacts: Vec::new(),
@@ -268,13 +268,13 @@ fn what_was_not_sent_is_not_told_of() {
         has_history: key.is_some(),
         key: key.map(str::to_owned),
     };
-    let told = |staged: &Staged, leak_calls, incidents: &Incidents| {
+    let told = |staged: &Staged, leak_calls, incidents: &IncidentList| {
         let mut text = String::new();
         summary::leaks(&mut text, staged, leak_calls, incidents).unwrap();
         text
     };
     let one = staged(Some("74cd72560fc4b2c70a0283ab54e4ec15"));
-    let mut incidents = Incidents::default();
+    let mut incidents = IncidentList::default();
     let text = told(&one, 0, &incidents);
     assert_eq!(text, "stolen   no key: it ended before key 74cd7256 would have been\n");
     let text = told(&one, 17, &incidents);
@@ -287,7 +287,7 @@ fn what_was_not_sent_is_not_told_of() {
         "{text}"
     );
     assert!(!text.contains("not yet"), "{text}");
-    assert!(told(&staged(None), 0, &Incidents::default()).starts_with("leaks    none: "));
+    assert!(told(&staged(None), 0, &IncidentList::default()).starts_with("leaks    none: "));
 }
 
 #[test]
@@ -322,8 +322,8 @@ fn live_traffic_joins_where_history_ends_20_s_before_a_minute_does() {
 // ---- what the screen shows
 
 /// A minute and a half of a world with twelve keys.
-fn world() -> View {
-    let mut view = View::new(SECOND_MS);
+fn world() -> LiveView {
+    let mut view = LiveView::new(SECOND_MS);
     let customers = ["Amber Bank 1", "Kestrel Foods 2", "Meridian Analytics 3", "Cedar Games 4"];
     let routes = [
         ("GET", "/v1/orders/{id}"),
@@ -465,7 +465,7 @@ fn stolen() -> Notice {
     Notice { json: serde_json::to_vec(&row).unwrap(), contacts: Vec::new(), actions: vec![action] }
 }
 
-fn screen(view: &View, phase: Phase, width: u16, height: u16) -> String {
+fn screen(view: &LiveView, phase: Phase, width: u16, height: u16) -> String {
     let now = START + 90 * SECOND_MS + 400;
     let staged = Staged { live_ms: START, has_history: true, key: None };
     let scene = Scene {
@@ -517,15 +517,15 @@ fn at_160_by_50_there_is_more_in_them() {
 
 #[test]
 fn what_is_told_of_a_stolen_key_is_one_line_each() {
-    let mut view = View::new(SECOND_MS);
+    let mut view = LiveView::new(SECOND_MS);
     view.incidents.take(&[stolen()]);
     let told = [
         "INCIDENT  key 74cd7256 of Ember Studios 116: leak suspected; score 99; new: country PL, system AS64563, network \
          198.19.155.0/24, user agent Mozilla/5.0 (Windows NT…; 106 calls in an hour, 28.2 expected",
         "ACTION    key 74cd7256 of Ember Studios 116: would suspend the key; held: acting is off in this version",
     ];
-    assert_eq!(view.incidents.news(), told);
-    assert!(view.incidents.news().is_empty(), "once");
+    assert_eq!(view.incidents.take_lines(), told);
+    assert!(view.incidents.take_lines().is_empty(), "once");
 }
 
 #[test]
@@ -535,6 +535,6 @@ fn no_size_and_no_lack_of_results_is_too_much() {
         view.incidents.take(&[stolen()]);
         screen(&view, Phase::Running, width, height.max(1));
         screen(&view, Phase::Reading(3), width, height.max(1));
-        screen(&View::new(SECOND_MS), Phase::Running, width.max(1), height);
+        screen(&LiveView::new(SECOND_MS), Phase::Running, width.max(1), height);
     }
 }

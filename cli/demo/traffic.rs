@@ -4,7 +4,7 @@
 //! it, and ticks follow each other at once: a job that has no next minute waits for its clock. Then live traffic starts,
 //! although the job is still on its way through the history: from there on event times are the clock's less a fixed time.
 //!
-//! One record in [`HELD_ONE_IN`] is held back for [`HELD_MS`], as by a gateway that had to send its batch again: by
+//! One record in [`DELAYED_ONE_IN`] is held back for [`DELAY_MS`], as by a gateway that had to send its batch again: by
 //! the demo's configuration it then is late. The generator sees to the rest of what goes wrong: records out of order,
 //! sent twice, broken.
 //!
@@ -34,23 +34,23 @@ const UNREAD_BYTES: u64 = 2 << 20;
 /// demo's `idle_ticks`. So no partition is taken for idle when all of it was read, and the clock doesn't take over.
 pub(super) const AHEAD_MS: u64 = 15 * 3_600_000;
 /// One record in so many is held back.
-pub(super) const HELD_ONE_IN: u64 = 2_000;
+pub(super) const DELAYED_ONE_IN: u64 = 2_000;
 /// For so long.
-pub(super) const HELD_MS: u64 = 20_000;
+pub(super) const DELAY_MS: u64 = 20_000;
 /// How long the thread rests before it looks again.
 const REST: Duration = Duration::from_millis(5);
 /// How long the broker may take for what is under way at the end.
 const FLUSH: Duration = Duration::from_secs(30);
 
 /// Traffic under way.
-pub(super) struct Traffic {
-    pub(super) sent: Arc<Sent>,
+pub(super) struct TrafficThread {
+    pub(super) sent: Arc<SendProgress>,
     thread: JoinHandle<anyhow::Result<Generated>>,
 }
 
 /// What was sent so far.
 #[derive(Debug, Default)]
-pub(super) struct Sent {
+pub(super) struct SendProgress {
     stop: AtomicBool,
     failed: AtomicBool,
     records: AtomicU64,
@@ -59,7 +59,7 @@ pub(super) struct Sent {
     behind_ms: OnceLock<u64>,
 }
 
-impl Sent {
+impl SendProgress {
     /// Records.
     pub(super) fn records(&self) -> u64 {
         self.records.load(Ordering::Acquire)
@@ -95,15 +95,15 @@ impl Sent {
     }
 }
 
-impl Traffic {
+impl TrafficThread {
     /// Starts to send the worlds' calls to the broker, as fast as their times say and `live` reads.
     pub(super) fn start(brokers: String, live: Arc<Live>, worlds: Worlds) -> anyhow::Result<Self> {
         let producer = Producer::open(&KafkaClient { brokers, settings: BTreeMap::new() }, TOPIC)?;
-        let sent = Arc::<Sent>::default();
+        let sent = Arc::<SendProgress>::default();
         let thread = {
             let sent = Arc::clone(&sent);
             thread::Builder::new().name("traffic".to_owned()).spawn(move || {
-                let sender = Sender { producer, live, sent };
+                let sender = TrafficSender { producer, live, sent };
                 let result = sender.run(&worlds);
                 sender.sent.failed.store(result.is_err(), Ordering::Release);
                 result
@@ -126,16 +126,17 @@ impl Traffic {
     }
 }
 
-struct Sender {
+struct TrafficSender {
     producer: Producer,
     live: Arc<Live>,
-    sent: Arc<Sent>,
+    sent: Arc<SendProgress>,
 }
 
-impl Sender {
+impl TrafficSender {
     fn run(&self, worlds: &Worlds) -> anyhow::Result<Generated> {
-        let mut lines: Vec<Lines<'_>> = worlds.all().map(|world| Lines::new(world.generator())).collect();
-        let mut held = Held::default();
+        let mut lines: Vec<WorldLines<'_>> =
+            worlds.all().map(|world| WorldLines::new(world.generator())).collect();
+        let mut delayed = DelayedRecords::default();
         let mut stopped = false;
         while let Some(next) = earliest(&mut lines) {
             let at_ms = next.at_ms;
@@ -150,10 +151,10 @@ impl Sender {
                 stopped = self.sent.is_stopped();
                 thread::park_timeout(REST);
             }
-            while let Some((partition, record)) = held.due(self.sent.now()) {
+            while let Some((partition, record)) = delayed.due(self.sent.now()) {
                 self.send(partition, &record)?;
             }
-            if !(is_live && held.takes(at_ms, next.partition, &next.text)) {
+            if !(is_live && delayed.takes(at_ms, next.partition, &next.text)) {
                 self.send(next.partition, &next.text)?;
             }
             next.advance();
@@ -162,7 +163,7 @@ impl Sender {
                 lines.iter_mut().for_each(|lines| lines.generator.stop());
             }
         }
-        while let Some((partition, record)) = held.due(u64::MAX) {
+        while let Some((partition, record)) = delayed.due(u64::MAX) {
             self.send(partition, &record)?;
         }
         self.producer.flush(FLUSH)?;
@@ -188,7 +189,7 @@ impl Sender {
 }
 
 /// The lines of a world, with the next one looked at.
-pub(super) struct Lines<'a> {
+pub(super) struct WorldLines<'a> {
     generator: Generator<'a>,
     /// When it is sent, by event time.
     pub(super) at_ms: u64,
@@ -197,7 +198,7 @@ pub(super) struct Lines<'a> {
     is_over: bool,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> WorldLines<'a> {
     pub(super) fn new(generator: Generator<'a>) -> Self {
         let mut lines = Self { generator, at_ms: 0, partition: 0, text: Vec::new(), is_over: false };
         lines.advance();
@@ -217,24 +218,24 @@ impl<'a> Lines<'a> {
 }
 
 /// The lines whose next one comes first.
-pub(super) fn earliest<'l, 'a>(lines: &'l mut [Lines<'a>]) -> Option<&'l mut Lines<'a>> {
+pub(super) fn earliest<'l, 'a>(lines: &'l mut [WorldLines<'a>]) -> Option<&'l mut WorldLines<'a>> {
     lines.iter_mut().filter(|lines| !lines.is_over).min_by_key(|lines| lines.at_ms)
 }
 
 /// Records that are held back, in the order in which they will be sent.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct DelayedRecords {
     records: u64,
     waiting: VecDeque<(u64, usize, Box<[u8]>)>,
 }
 
-impl Held {
+impl DelayedRecords {
     /// Whether this record, which would go out at `at_ms`, is one of those that are held back.
     pub(super) fn takes(&mut self, at_ms: u64, partition: usize, record: &[u8]) -> bool {
         self.records += 1;
-        let takes = self.records.is_multiple_of(HELD_ONE_IN);
+        let takes = self.records.is_multiple_of(DELAYED_ONE_IN);
         if takes {
-            self.waiting.push_back((at_ms + HELD_MS, partition, record.into()));
+            self.waiting.push_back((at_ms + DELAY_MS, partition, record.into()));
         }
         takes
     }

@@ -18,7 +18,7 @@ use keytide_connectors::sink::names::Names;
 use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId, Tick};
 use keytide_dataflow::{KeyCountry, Late, Latency, Level, Owner, Row, Rows, Scope, Usage};
 
-use super::incidents::Incidents;
+use super::incidents::IncidentList;
 
 /// What "now" means for a key.
 const RECENT_MS: u64 = 60_000;
@@ -29,14 +29,14 @@ const ODD: (u64, u64) = (20, 10);
 
 /// What a tick had in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counted {
+pub(super) struct TickCounts {
     pub(super) events: u64,
     pub(super) duplicates: u64,
     pub(super) late: u64,
     pub(super) dead_letters: u64,
 }
 
-impl Counted {
+impl TickCounts {
     fn add(&mut self, other: Self) {
         self.events += other.events;
         self.duplicates += other.duplicates;
@@ -47,7 +47,7 @@ impl Counted {
 
 /// Calls and what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Calls {
+pub(super) struct CallTotals {
     pub(super) calls: u64,
     pub(super) errors: u64,
     pub(super) bytes_out: u64,
@@ -55,7 +55,7 @@ pub(super) struct Calls {
     latency_calls: u64,
 }
 
-impl Calls {
+impl CallTotals {
     fn of(usage: &Usage) -> Self {
         Self {
             calls: usage.calls,
@@ -122,7 +122,7 @@ pub(super) struct KeyLine {
     pub(super) key: String,
     pub(super) customer: String,
     pub(super) plan: String,
-    pub(super) recent: Calls,
+    pub(super) recent: CallTotals,
     /// The newest window of five minutes.
     pub(super) latency: Option<Latency>,
 }
@@ -136,21 +136,21 @@ pub(super) struct RouteLine {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct View {
+pub(super) struct LiveView {
     tick_ms: u64,
     names: Names,
     /// Ticks with what they had in them, oldest first.
-    ticks: VecDeque<(Tick, Counted)>,
+    ticks: VecDeque<(Tick, TickCounts)>,
     first: Option<Tick>,
-    total: Counted,
+    total: TickCounts,
     dead_letters: [u64; CLASSES.len()],
     last_letter: Option<String>,
     last_late: Option<Late>,
-    usage: Versions<KeyId, Calls>,
+    usage: Versions<KeyId, CallTotals>,
     /// What the ticks of the last minute added, by key, and its sum.
-    recent: VecDeque<(Tick, Vec<(KeyId, Calls)>)>,
-    by_key: HashMap<KeyId, Calls>,
-    all: Calls,
+    recent: VecDeque<(Tick, Vec<(KeyId, CallTotals)>)>,
+    by_key: HashMap<KeyId, CallTotals>,
+    all: CallTotals,
     /// Sums over the whole run.
     usage_calls: u64,
     owners: HashMap<KeyId, Owner>,
@@ -158,10 +158,10 @@ pub(super) struct View {
     geo: Versions<KeyCountry, (u64, u64)>,
     by_country: HashMap<Country, (u64, u64)>,
     is_live: bool,
-    pub(super) incidents: Incidents,
+    pub(super) incidents: IncidentList,
 }
 
-impl View {
+impl LiveView {
     /// Of a job with ticks of this width.
     pub(super) fn new(tick_ms: u64) -> Self {
         Self {
@@ -169,31 +169,31 @@ impl View {
             names: Names::default(),
             ticks: VecDeque::with_capacity(TICKS),
             first: None,
-            total: Counted::default(),
+            total: TickCounts::default(),
             dead_letters: [0; CLASSES.len()],
             last_letter: None,
             last_late: None,
             usage: Versions::new(),
             recent: VecDeque::new(),
             by_key: HashMap::new(),
-            all: Calls::default(),
+            all: CallTotals::default(),
             usage_calls: 0,
             owners: HashMap::new(),
             latency: HashMap::new(),
             geo: Versions::new(),
             by_country: HashMap::new(),
             is_live: false,
-            incidents: Incidents::default(),
+            incidents: IncidentList::default(),
         }
     }
 
     /// Takes in a tick's results of all workers. Ticks come in order.
     pub(super) fn take(&mut self, tick: Tick, outputs: &[TickOutput]) {
-        let mut counted = Counted::default();
+        let mut tick_counts = TickCounts::default();
         let mut fresh = Vec::new();
         for output in outputs {
             output.definitions.iter().for_each(|definition| self.names.define(definition.clone()));
-            counted.add(Counted {
+            tick_counts.add(TickCounts {
                 events: output.counts.events,
                 duplicates: output.counts.duplicates,
                 late: output.counts.late,
@@ -213,11 +213,11 @@ impl View {
         }
 
         self.first.get_or_insert(tick);
-        self.total.add(counted);
+        self.total.add(tick_counts);
         if self.ticks.len() == TICKS {
             self.ticks.pop_front();
         }
-        self.ticks.push_back((tick, counted));
+        self.ticks.push_back((tick, tick_counts));
         for (key, calls) in &fresh {
             self.by_key.entry(*key).or_default().add(*calls);
             self.all.add(*calls);
@@ -237,11 +237,11 @@ impl View {
         }
     }
 
-    fn rows(&mut self, rows: &Rows, fresh: &mut Vec<(KeyId, Calls)>) {
+    fn rows(&mut self, rows: &Rows, fresh: &mut Vec<(KeyId, CallTotals)>) {
         match rows {
             Rows::Usage(rows) => {
                 for row in rows.iter().filter(|row| row.level == Level::Minute) {
-                    let calls = Calls::of(&row.value.usage);
+                    let calls = CallTotals::of(&row.value.usage);
                     let before = self.usage.replace(row, calls);
                     self.owners.insert(row.group, row.value.owner);
                     if calls != before {
@@ -278,13 +278,13 @@ impl View {
             self.first = None;
             self.recent.clear();
             self.by_key.clear();
-            self.all = Calls::default();
+            self.all = CallTotals::default();
             self.by_country.clear();
         }
     }
 
     /// Over all ticks.
-    pub(super) fn total(&self) -> Counted {
+    pub(super) fn total(&self) -> TickCounts {
         self.total
     }
 
@@ -295,7 +295,7 @@ impl View {
 
     /// Versions of rows of `usage` that are kept.
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
+    pub(super) fn kept_versions(&self) -> usize {
         self.usage.0.len()
     }
 
@@ -307,16 +307,17 @@ impl View {
     /// Events a second in each of the last ticks, oldest first, at most so many.
     pub(super) fn rates(&self, most: usize) -> Vec<u64> {
         let ticks = self.ticks.iter().zip(self.ticks.iter().skip(1));
-        let rates = ticks.map(|((before, _), (tick, counted))| {
-            counted.events * 1_000 / (tick - before).max(self.tick_ms).max(1)
+        let rates = ticks.map(|((before, _), (tick, tick_counts))| {
+            tick_counts.events * 1_000 / (tick - before).max(self.tick_ms).max(1)
         });
-        let first = self.ticks.front().map(|(_, counted)| counted.events * 1_000 / self.tick_ms.max(1));
+        let first =
+            self.ticks.front().map(|(_, tick_counts)| tick_counts.events * 1_000 / self.tick_ms.max(1));
         let rates: Vec<u64> = first.into_iter().chain(rates).collect();
         rates[rates.len().saturating_sub(most)..].to_vec()
     }
 
     /// All calls of the last minute.
-    pub(super) fn recent(&self) -> Calls {
+    pub(super) fn recent(&self) -> CallTotals {
         self.all
     }
 

@@ -31,7 +31,7 @@ use keytide_worker::exit::{Exit, failure};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
-use super::{Args, whole_ms};
+use super::{DemoArgs, whole_ms};
 
 /// The topic of calls.
 pub(super) const TOPIC: &str = "access-events";
@@ -154,7 +154,7 @@ fn calls(calls: u64) -> NonZeroU64 {
 ///
 /// # Errors
 /// If the folder isn't empty or can't be written to.
-pub(super) fn create(args: &Args, now_ms: u64) -> anyhow::Result<(PathBuf, Worlds)> {
+pub(super) fn create(args: &DemoArgs, now_ms: u64) -> anyhow::Result<(PathBuf, Worlds)> {
     let folder = match &args.out {
         Some(out) => out.clone(),
         None => tempfile::Builder::new()
@@ -169,9 +169,9 @@ pub(super) fn create(args: &Args, now_ms: u64) -> anyhow::Result<(PathBuf, World
 }
 
 /// An in-process broker with the demo's topics; gone when dropped.
-pub(super) struct Broker(MockCluster<'static, DefaultProducerContext>);
+pub(super) struct DemoBroker(MockCluster<'static, DefaultProducerContext>);
 
-impl Broker {
+impl DemoBroker {
     pub(super) fn start() -> anyhow::Result<Self> {
         let cluster = MockCluster::new(1).context("starting the in-process broker failed")?;
         let results = View::ALL.map(|view| (view.topic(PREFIX), RESULT_PARTITIONS));

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use keytide_alerts::email::{acts, begins_formula};
 
-/// A cell as CSV.
+/// Returns a cell as CSV has it: between quotes if it holds a comma, a quote or a line's end.
 pub fn quoted(cell: &str) -> Cow<'_, str> {
     match cell.contains(['"', ',', '\n', '\r']) {
         true => format!("\"{}\"", cell.replace('"', "\"\"")).into(),
@@ -12,8 +12,8 @@ pub fn quoted(cell: &str) -> Cow<'_, str> {
     }
 }
 
-/// As [`quoted`], of what strangers wrote: nothing in it acts in a terminal, and no spreadsheet takes it for a formula.
-pub fn foreign(cell: &str) -> String {
+/// Returns text that callers chose as a cell: nothing in it acts in a terminal, and no spreadsheet takes it for a formula.
+pub fn untrusted(cell: &str) -> String {
     let mut shown = String::with_capacity(cell.len());
     for c in cell.chars() {
         if shown.is_empty() && begins_formula(c) {
@@ -40,7 +40,7 @@ mod tests {
             ("\u{1b}[31m\u{202e}b", "\\u{1b}[31m\\u{202e}b"),
             ("a=1", "a=1"),
         ] {
-            assert_eq!(foreign(written), cell, "{written:?}");
+            assert_eq!(untrusted(written), cell, "{written:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Exit codes: what a supervisor may conclude from a process that ended.
+//! Exit codes, which tell a supervisor whether a restart can help.
 
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The message of an error, and those of its causes that it doesn't quote already.
+/// Returns the message of an error with those of its causes that it doesn't quote already.
 pub fn message(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -35,10 +35,10 @@ pub fn message(error: &anyhow::Error) -> String {
     text
 }
 
-/// What an error means to whoever started the process. What nobody gave a meaning to: the system's errors may
-/// pass, all others are for whoever typed the command.
+/// Returns the exit code of an error. Without an [`ExitError`] in it, errors of the operating system are transient
+/// and all others are mistakes of the command.
 pub fn classify(error: &anyhow::Error) -> Exit {
-    if let Some(failure) = error.downcast_ref::<Failure>() {
+    if let Some(failure) = error.downcast_ref::<ExitError>() {
         failure.exit
     } else if error.chain().any(|cause| cause.is::<std::io::Error>()) {
         Exit::Transient
@@ -47,16 +47,16 @@ pub fn classify(error: &anyhow::Error) -> Exit {
     }
 }
 
-/// An error whose meaning to a supervisor is known.
+/// An error with the exit code that it stands for.
 #[derive(Debug)]
-pub struct Failure {
+pub struct ExitError {
     exit: Exit,
     cause: anyhow::Error,
 }
 
-/// Gives an error its meaning.
+/// Gives an error its exit code.
 pub fn failure(exit: Exit, cause: impl Into<anyhow::Error>) -> anyhow::Error {
-    anyhow::Error::new(Failure { exit, cause: cause.into() })
+    anyhow::Error::new(ExitError { exit, cause: cause.into() })
 }
 
 impl From<ErrorClass> for Exit {
@@ -69,18 +69,18 @@ impl From<ErrorClass> for Exit {
     }
 }
 
-/// Gives an error of the brokers the meaning of its class.
+/// Gives an error of the brokers the exit code of its class.
 pub fn kafka_failure(error: KafkaError) -> anyhow::Error {
     failure(error.class().into(), error)
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for ExitError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&message(&self.cause))
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for ExitError {}
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,14 @@
-//! Memory of this process, as the system tells (Linux).
+//! Memory of this process as `/proc/self/status` has it. Other systems than Linux have no such file.
 
 use std::fs::File;
 use std::io::Read;
 
-/// What it holds resident, in bytes.
+/// Returns the resident memory in bytes; `None` where the system doesn't say.
 pub fn resident_bytes() -> Option<u64> {
     status("VmRSS:")
 }
 
-/// The most it ever held resident, in bytes.
+/// Returns the greatest resident memory so far in bytes; `None` where the system doesn't say.
 pub fn peak_bytes() -> Option<u64> {
     status("VmHWM:")
 }

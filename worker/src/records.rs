@@ -1,7 +1,7 @@
-//! What became of the records of a run, in words, for whoever started it.
+//! Counts of a run's records by outcome, and warnings made of them.
 //!
-//! A wrong format or mapping refuses every record, and a wrong key rule leaves every call without a key: neither ends a
-//! run, so both are told, with numbers, classes and a place. No value of a record is among it.
+//! A wrong format or mapping refuses every record, and a wrong key rule leaves every call without a key. Neither ends
+//! a run, so warnings name both, with numbers, classes and the first refused record. They never hold a record's value.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -12,13 +12,13 @@ use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::live::LiveCounters;
 use keytide_connectors::look::Look;
 
-/// What became of records.
+/// Counts of records by outcome: accepted, refused or passed over.
 #[derive(Clone, Debug, Default)]
-pub struct Records {
+pub struct RecordCounts {
     pub accepted: u64,
     /// By the index of their class in [`CLASSES`].
     pub refused: [u64; CLASSES.len()],
-    /// Where the first that was refused stands.
+    /// Where the first refused record stands: a file and a byte, or a partition and an offset.
     pub first: Option<String>,
     /// Calls that count as anonymous.
     pub keyless: u64,
@@ -26,8 +26,8 @@ pub struct Records {
     pub passed_over: u64,
 }
 
-impl Records {
-    /// Those of a bounded run.
+impl RecordCounts {
+    /// Returns the counts of a bounded run.
     pub fn of(counts: &IngestCounts, partitions: &[PartitionInfo]) -> Self {
         let first = counts
             .first_refused
@@ -41,7 +41,7 @@ impl Records {
         }
     }
 
-    /// Those that a live job has read so far.
+    /// Returns the counts of a live job so far.
     pub fn so_far(counters: &LiveCounters) -> Self {
         let mut tally = Tally::default();
         counters.tallies.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|of| tally.add(of));
@@ -54,7 +54,7 @@ impl Records {
         }
     }
 
-    /// Those at the beginning of a source.
+    /// Returns the counts of a look at the first records of a source.
     pub fn looked_at(look: &Look) -> Self {
         Self {
             accepted: look.accepted,
@@ -65,22 +65,22 @@ impl Records {
         }
     }
 
-    /// How many were refused.
+    /// Returns the number of refused records, over all classes.
     pub fn refusals(&self) -> u64 {
         self.refused.iter().sum()
     }
 
-    /// All.
+    /// Returns the number of records of every outcome.
     pub fn all(&self) -> u64 {
         self.accepted + self.refusals() + self.passed_over
     }
 
-    /// Whether there are records, and none is a call.
+    /// Returns whether there are records and none is accepted.
     pub fn has_nothing(&self) -> bool {
         self.accepted == 0 && self.all() > 0
     }
 
-    /// How many were refused, of which classes, and the first; `None` if none was.
+    /// Returns a sentence about the refused records with their classes and the first; `None` if there are none.
     pub fn refusal(&self) -> Option<String> {
         let refused = self.refusals();
         let classes = CLASSES.into_iter().zip(self.refused).filter(|(_, count)| *count > 0);
@@ -92,7 +92,7 @@ impl Records {
         })
     }
 
-    /// How many calls have no key; `None` if all have.
+    /// Returns a sentence about the calls without a key; `None` if all have one.
     pub fn keylessness(&self) -> Option<String> {
         let (keyless, accepted) = (self.keyless, self.accepted);
         (keyless > 0).then(|| {
@@ -100,7 +100,7 @@ impl Records {
         })
     }
 
-    /// Why nothing was accepted; `None` if something was, or there was nothing.
+    /// Returns why no record was accepted; `None` if one was, or there are none.
     pub fn nothing(&self) -> Option<String> {
         self.has_nothing().then(|| {
             let passed_over = self.passed_over;
@@ -112,10 +112,10 @@ impl Records {
         })
     }
 
-    /// Warnings about what wasn't accepted and what has no key, with `rows`, a place where more stands about it.
+    /// Returns warnings about refused records and calls without a key. `rows` says where each has a row.
     ///
     /// # Errors
-    /// If nothing was accepted: the message that says why.
+    /// The message of [`nothing`](Self::nothing), if no record was accepted.
     pub fn judge(&self, rows: &str) -> Result<Vec<String>, String> {
         const CHECK: &str = "`keytide check CONFIG` shows what the records look like";
         if let Some(nothing) = self.nothing() {
@@ -129,7 +129,6 @@ impl Records {
     }
 }
 
-/// Where a record stands: a file and a byte, or a partition and an offset.
 fn place(partition: &PartitionInfo, offset: u64) -> String {
     let PartitionInfo { source, source_index: _, number, path } = partition;
     match path {
@@ -148,8 +147,11 @@ mod tests {
 
     #[test]
     fn what_was_not_accepted_is_told_with_numbers_classes_and_a_place() {
-        let mut records =
-            Records { accepted: 10, first: Some("a.log at byte 7".to_owned()), ..Records::default() };
+        let mut records = RecordCounts {
+            accepted: 10,
+            first: Some("a.log at byte 7".to_owned()),
+            ..RecordCounts::default()
+        };
         assert_eq!((records.refusal(), records.keylessness(), records.nothing()), (None, None, None));
         records.refused[class("syntax")] = 2;
         records.refused[class("field")] = 1;
@@ -163,13 +165,13 @@ mod tests {
             "4 of 10 calls have no key that a rule of keys.from finds, and count as anonymous"
         );
         assert_eq!(records.judge("").unwrap().len(), 2);
-        records = Records { accepted: 0, keyless: 0, passed_over: 5, ..records };
+        records = RecordCounts { accepted: 0, keyless: 0, passed_over: 5, ..records };
         assert_eq!(
             records.nothing().unwrap(),
             "nothing was accepted: 3 of 8 records were refused (2 syntax, 1 field), the first in a.log at byte 7; 5 \
              records were passed over, as source.only or the format says that they are no calls"
         );
         assert!(records.judge("").unwrap_err().starts_with("nothing was accepted: "));
-        assert_eq!(Records::default().judge(""), Ok(Vec::new()), "no records, no fault");
+        assert_eq!(RecordCounts::default().judge(""), Ok(Vec::new()), "no records, no fault");
     }
 }

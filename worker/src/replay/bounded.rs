@@ -1,7 +1,7 @@
-//! Reading all that a job's sources hold through its dataflow, as fast as it goes.
+//! Reads all that a job's sources hold through its dataflow, as fast as possible.
 //!
-//! Every decision is made at a record (see `connectors::ingest`) or at a tick (see `dataflow`), so what the workers
-//! collect, taken together, depends on neither their number nor that of the threads.
+//! Every decision is made at a record (see `connectors::ingest`) or at a tick (see `dataflow`). So the rows of all
+//! workers together depend neither on the number of workers nor on that of threads.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -28,30 +28,31 @@ use timely::worker::Worker;
 use super::collect::{Collect, Keep};
 use crate::exit::{Exit, failure, kafka_failure};
 
-/// Ticks that may be closed and not done: one is read while others are worked on. Sparse input has a few
-/// records a tick, and each round of a worker costs the same for one tick as for many, so ...
+/// Ticks that may be closed and not done, so that one is read while others are worked on. Sparse input has a few
+/// records a tick, and a round of a worker costs the same for one tick as for many.
 const TICKS_IN_FLIGHT: u64 = 32;
-/// ... a worker that was given so many events since all was done waits, however few their ticks are.
+/// Events that a worker may have taken since all its ticks were done. Beyond it the worker waits, however few ticks
+/// they are of.
 const EVENTS_IN_FLIGHT: usize = 200_000;
-/// A worker takes a round after so many ticks ...
+/// Ticks after which a worker takes a round.
 const TICKS_A_ROUND: u64 = 16;
-/// ... or so many events.
+/// Events after which a worker takes a round, even within one tick.
 const EVENTS_A_ROUND: usize = 8_192;
-/// How long a question for records of a table waits.
+/// How long a poll for records of a table waits.
 const POLL_WAIT: Duration = Duration::from_millis(100);
 
-/// The process that a run is part of.
+/// Callbacks of the process that a run is part of.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
     pub warn: fn(&dyn Display),
-    /// Watches a run until its workers are gone, when the channel's other end is.
+    /// Watches a run until its workers are gone, which closes the channel.
     pub watch: fn(&Ingest, &Receiver<()>),
-    /// Ends the process: others would wait for ever for a worker that can't go on.
+    /// Ends the process. A worker that can't go on would leave the others waiting for ever.
     pub give_up: fn(&anyhow::Error) -> !,
 }
 
 /// A job's sources and tables, ready to be read to their end.
-pub struct Bounded {
+pub struct BoundedRun {
     job: JobConfig,
     process: Process,
     geo: GeoDatabases,
@@ -59,11 +60,11 @@ pub struct Bounded {
     inputs: Vec<InputPartition>,
 }
 
-impl Bounded {
+impl BoundedRun {
     /// Reads the tables and finds what the sources hold.
     ///
     /// # Errors
-    /// If something that the configuration names can't be used, or not now.
+    /// If something that the configuration names can't be used.
     pub fn open(job: JobConfig, process: Process) -> anyhow::Result<Self> {
         let (geo, geo_warnings) = GeoDatabases::open(&job.geo).map_err(usage)?;
         let hashes = job.sources.iter().map(|source| &source.keys.hash);
@@ -81,13 +82,13 @@ impl Bounded {
         Ok(Self { job, process, geo, tables, inputs })
     }
 
-    /// What will be read.
+    /// Returns the inputs that will be read.
     pub fn inputs(&self) -> &[InputPartition] {
         &self.inputs
     }
 
-    /// Reads it, by the job's workers and so many threads that only decode; what each worker collected. `folder` is
-    /// for what doesn't fit into memory.
+    /// Reads all inputs by the job's workers and `decode_threads` more threads; returns what each worker collected.
+    /// Rows that don't fit into memory go to temporary files in `folder`.
     ///
     /// # Errors
     /// If the input can't be read to its end, or the folder not be written to.
@@ -115,7 +116,7 @@ impl Bounded {
     }
 }
 
-/// Reads a table's topic to the end that it has now: before the first event, as a live job does.
+/// Reads a table's topic to its present end, before the first event, as a live job does.
 fn read_topic(client: &KafkaClient, table: TopicTable) -> anyhow::Result<TablesRead> {
     let mut read = TablesRead::default();
     let mut feed = TopicFeed::open(client, table).map_err(kafka_failure)?;
@@ -128,12 +129,12 @@ fn read_topic(client: &KafkaClient, table: TopicTable) -> anyhow::Result<TablesR
     Ok(read)
 }
 
-/// Gives an error the meaning that whoever started the process has to change something.
+/// Gives an error the exit code of a mistake in configuration or usage.
 pub fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
     failure(Exit::Usage, error)
 }
 
-/// Runs the dataflow to the input's end; what each worker collected.
+/// Runs the dataflow to the input's end; returns what each worker collected.
 fn run_workers(
     ingest: &Arc<Ingest>,
     tables: TablesRead,
@@ -143,7 +144,7 @@ fn run_workers(
     keep: Keep,
 ) -> anyhow::Result<Vec<Collect>> {
     let (ended, running) = mpsc::channel::<()>();
-    // One for each worker: what it leaves behind isn't held for the whole run.
+    // Each worker takes its own reference and drops it, so that the tables aren't held for the whole run.
     let tables = std::iter::repeat_n(Arc::new(tables), job.job.workers.get());
     let tables = Mutex::new(tables.collect::<Vec<_>>());
     let shared = Arc::new((Arc::clone(ingest), tables, out.to_owned(), ended));
@@ -159,7 +160,7 @@ fn run_workers(
         let tables = tables.lock().expect("no worker panics while it takes its tables").pop();
         let tables = tables.expect("there is one for each worker");
         work(worker, ingest, tables, (options, keep), now, out).unwrap_or_else(|error| {
-            // The others would wait for this worker for ever, so its error is the process's.
+            // The other workers would wait for this one for ever, so its error ends the process.
             let error = error.context(format!("writing to {} failed", out.display()));
             (process.give_up)(&error)
         })
@@ -187,7 +188,7 @@ fn run_workers(
     }
 }
 
-/// One worker: takes messages, decodes while it waits, and steps the dataflow.
+/// Runs one worker: takes messages, decodes while it waits, and steps the dataflow.
 fn work(
     worker: &mut Worker,
     ingest: &Ingest,
@@ -212,7 +213,7 @@ fn work(
     }
     drop(tables);
     let mut open: Tick = now;
-    // Since all ticks were done, and since the last round.
+    // Events since all ticks were done, and since the last round.
     let (mut in_flight, mut fresh) = (0, 0);
     let mut stepped: Tick = now;
     loop {
@@ -221,6 +222,7 @@ fn work(
         }
         let behind = probe.less_than(&open.saturating_sub(TICKS_IN_FLIGHT))
             || (in_flight >= EVENTS_IN_FLIGHT && probe.less_than(&open.saturating_sub(1)));
+        // Enough is in flight: decode for others rather than take more.
         if behind {
             if !worker.step() || !ingest.work(&mut local) {
                 worker.step_or_park(None);
@@ -266,7 +268,7 @@ fn work(
     Ok(collected)
 }
 
-/// The mean of `count` over `seconds`, a second.
+/// Returns the mean rate of `count` over `seconds`, per second.
 pub fn per_second(count: u64, seconds: f64) -> u64 {
     #[allow(clippy::cast_sign_loss, reason = "counts and durations aren't negative")]
     let rate = (count as f64 / seconds.max(1e-9)) as u64;

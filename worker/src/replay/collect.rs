@@ -1,11 +1,11 @@
-//! What a worker's dataflow puts out, held until it is written.
+//! The rows that a worker's dataflow puts out, kept until the input's end.
 //!
-//! Rows are held as they are, which takes a third of their text. Beyond [`BUDGET`] bytes the view that has most
-//! of them writes its rows as a sorted run, in some 50 bytes each, so memory doesn't grow with the output,
-//! whether it comes over many ticks or in the last.
+//! Rows are kept as values, which takes a third of their text. Beyond [`BUDGET`] bytes the largest view writes its
+//! rows as a sorted run, in some 50 bytes each. So memory doesn't grow with the output, whether it comes over many
+//! ticks or in the last.
 //!
-//! A run is sorted by names, so these must be known. Those of keys and routes are: the operator that hands them
-//! over comes before those that put out rows, on the way of the events. Those of tables are told at the start.
+//! A run is sorted by names, so these must be known. Names of keys and routes are: their operator comes before those
+//! that put out rows, on the path of the events. Names in tables are defined at the start.
 
 use std::io;
 use std::mem;
@@ -25,67 +25,66 @@ use keytide_dataflow::*;
 
 use super::incidents::{keep_incident, keep_score, keep_transition};
 use super::runs::Runs;
-use super::sort_key::{ViewRow, placed};
+use super::sort_key::{ViewRow, keyed};
 use super::sorter::Sorter;
 
-/// What is kept of what the dataflow puts out.
+/// Which rows of the dataflow a run keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     Views,
     Incidents,
-    /// Incidents, and the scores of windows, which only then are made.
+    /// Incidents and the scores of windows, which the detector makes for this alone.
     Scores,
 }
 
 /// Bytes of rows that all workers hold together. Sorting and merging take up to half as much again.
 const BUDGET: usize = 128 << 20;
-/// A worker holds as much at least, however many there are.
+/// Bytes that a worker may always hold, however many workers there are.
 const LEAST: usize = 2 << 20;
 
-/// Rows in one piece of memory: what holds rows grows by so many, never by copying.
-const BLOCK: usize = 1 << 10;
+/// Rows in one chunk of memory. A row set grows by chunks, so it never copies rows.
+const CHUNK_ROWS: usize = 1 << 10;
 
-/// A view's rows: in memory, and what was written before the end.
+/// A view's rows: those in memory and the runs that were written.
 pub(super) struct Rowset<R> {
-    blocks: Vec<Vec<R>>,
+    chunks: Vec<Vec<R>>,
     pub(super) runs: Runs,
 }
 
 impl<R> Default for Rowset<R> {
     fn default() -> Self {
-        Self { blocks: Vec::new(), runs: Runs::default() }
+        Self { chunks: Vec::new(), runs: Runs::default() }
     }
 }
 
 impl<R> Rowset<R> {
     fn bytes(&self) -> usize {
-        self.blocks.len() * BLOCK * mem::size_of::<R>()
+        self.chunks.len() * CHUNK_ROWS * mem::size_of::<R>()
     }
 
     fn extend(&mut self, rows: impl IntoIterator<Item = R>) {
         for row in rows {
-            match self.blocks.last_mut() {
-                Some(block) if block.len() < BLOCK => block.push(row),
+            match self.chunks.last_mut() {
+                Some(chunk) if chunk.len() < CHUNK_ROWS => chunk.push(row),
                 _ => {
-                    let mut block = Vec::with_capacity(BLOCK);
-                    block.push(row);
-                    self.blocks.push(block);
+                    let mut chunk = Vec::with_capacity(CHUNK_ROWS);
+                    chunk.push(row);
+                    self.chunks.push(chunk);
                 }
             }
         }
     }
 
-    /// Rows in memory.
     pub(super) fn rows(&self) -> impl Iterator<Item = &R> {
-        self.blocks.iter().flatten()
+        self.chunks.iter().flatten()
     }
 }
 
 impl<R: ViewRow> Rowset<R> {
     /// Writes the rows in memory as a run.
     fn spill(&mut self, names: &Names, folder: &Path) -> anyhow::Result<()> {
-        let blocks = mem::take(&mut self.blocks);
-        let mut rows = placed(blocks.iter().flatten(), names);
+        let chunks = mem::take(&mut self.chunks);
+        let mut rows = keyed(chunks.iter().flatten(), names);
         rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let mut bytes = Vec::new();
         self.runs.add(folder, |run| {
@@ -119,7 +118,6 @@ macro_rules! of_windows {
                 [$(self.$field.bytes()),+].iter().sum()
             }
 
-            /// Writes the rows of the view that holds most.
             fn spill_largest(&mut self, names: &Names, folder: &Path) -> anyhow::Result<()> {
                 let most = [$(self.$field.bytes()),+].into_iter().max();
                 $(if most == Some(self.$field.bytes()) {
@@ -132,16 +130,16 @@ macro_rules! of_windows {
 }
 views_of_windows!(of_windows);
 
-/// What a run over incidents tells of the calls.
+/// The keys and the span of time that a run over incidents has calls of.
 #[derive(Default)]
-pub struct Seen {
-    /// Keys that called, buckets apart.
+pub struct Coverage {
+    /// Keys that called, without buckets.
     pub keys: HashSet<KeyId>,
-    /// The first minute with a call, and the end of the last; `None`: there was no call.
+    /// The first minute with a call and the end of the last one; `None` without calls.
     pub span_ms: Option<(EventTime, EventTime)>,
 }
 
-impl Seen {
+impl Coverage {
     fn add(&mut self, rows: &[Row<KeyId, OwnedUsage>]) {
         for row in rows.iter().filter(|row| row.level == Level::Minute) {
             let end_ms = row.start + MINUTE_MS;
@@ -153,7 +151,6 @@ impl Seen {
         }
     }
 
-    /// Adds another worker's.
     pub(super) fn merge(&mut self, other: Self) {
         self.keys.extend(other.keys);
         self.span_ms = match (self.span_ms, other.span_ms) {
@@ -163,14 +160,13 @@ impl Seen {
     }
 }
 
-/// One worker's results.
+/// The rows and counts of one worker.
 #[derive(Default)]
 pub struct Collect {
     folder: PathBuf,
     partitions: Arc<[PartitionInfo]>,
-    /// Bytes of rows from which they are written.
+    /// Bytes of rows from which a view is written as a run.
     budget: usize,
-    /// Whether only incidents and scores are kept.
     only_incidents: bool,
     pub(super) names: Names,
     pub(super) counts: Counts,
@@ -183,16 +179,16 @@ pub struct Collect {
     pub(super) incidents: Sorter,
     /// Transitions with their ticks, in the order of these.
     pub(super) transitions: Sorter,
-    /// Only where nothing else is kept.
-    pub(super) seen: Seen,
-    /// Scores as lines, by key as it is shown and window.
+    /// Filled only if no other rows are kept.
+    pub(super) coverage: Coverage,
+    /// Scores as lines, by the key's text and window.
     pub(super) scores: Sorter,
-    /// What went wrong where an error can't be returned. Then no more rows are taken.
+    /// The first error of a method that can't return one. After it no more rows are taken.
     failed: Option<anyhow::Error>,
 }
 
 impl Collect {
-    /// One of several workers' results. What doesn't fit into memory is kept in `folder`.
+    /// Returns an empty collection of one of `workers`. Rows that don't fit into memory are kept in `folder`.
     pub(super) fn new(
         folder: &Path,
         partitions: &[PartitionInfo],
@@ -213,19 +209,19 @@ impl Collect {
         }
     }
 
-    /// Writes the rows of the view that holds most.
+    /// Writes the rows of the largest view as a run.
     pub(super) fn spill_largest(&mut self) -> anyhow::Result<()> {
         self.of_windows.spill_largest(&self.names, &self.folder)
     }
 
-    /// Keeps an error until [`failure`](Self::failure) is asked.
+    /// Keeps the first error until [`failure`](Self::failure) takes it.
     fn failed(&mut self, result: anyhow::Result<()>) {
         if let Err(error) = result {
             self.failed.get_or_insert(error);
         }
     }
 
-    /// Lists dead letters of sources.
+    /// Adds dead letters of sources.
     pub(super) fn dead_letters(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
         if self.only_incidents {
             return Ok(());
@@ -238,7 +234,7 @@ impl Collect {
         })
     }
 
-    /// Lists bad rows of tables: their offset is the line.
+    /// Adds bad rows of tables, whose offset is the line.
     pub(super) fn table_dead_letters(&mut self, letters: &[TableDeadLetter]) -> anyhow::Result<()> {
         if self.only_incidents {
             return Ok(());
@@ -251,7 +247,7 @@ impl Collect {
         })
     }
 
-    /// What went wrong while the dataflow put out rows, if anything did.
+    /// Returns the error that occurred while the dataflow put out rows, if one did.
     pub(super) fn failure(&mut self) -> anyhow::Result<()> {
         self.failed.take().map_or(Ok(()), Err)
     }
@@ -280,7 +276,7 @@ impl Output for Collect {
                 let added = scores.iter().try_for_each(|score| keep_score(into, names, score));
                 self.failed(added);
             }
-            Rows::Usage(rows) if self.only_incidents => self.seen.add(&rows),
+            Rows::Usage(rows) if self.only_incidents => self.coverage.add(&rows),
             _ if self.only_incidents => {}
             rows => self.of_windows.add(rows),
         }
@@ -309,7 +305,7 @@ impl Output for Collect {
 
     fn admitted(&mut self, _: Tick, _: Admitted) {}
 
-    /// Rows are written at the end, so no string is forgotten before: as many as days and months admitted.
+    /// Forgets nothing: rows are written at the end and need their strings. The caps of days and months bound them.
     fn forget(&mut self, _: Tick, _: Vec<Forgotten>) {}
 
     fn define(&mut self, _: Tick, definitions: Vec<Definition>) {
@@ -319,7 +315,7 @@ impl Output for Collect {
     }
 }
 
-/// The order of records by where they stand.
+/// Writes a key that orders records by source, partition and offset.
 fn place_key(place: &RecordLocation<'_>, key: &mut Vec<u8>) {
     key.extend_from_slice(place.source.as_bytes());
     key.push(0);
@@ -360,7 +356,7 @@ fn late_bytes(late: &Late) -> [u8; LATE] {
     bytes
 }
 
-/// Appends a late event, as [`Collect`] keeps it, as a line.
+/// Appends a late event, which [`Collect`] keeps as bytes, as a line.
 pub(super) fn late_line(
     bytes: &[u8],
     labels: &mut Labels<'_>,

@@ -1,8 +1,8 @@
-//! Incidents, their log and what would be done about them, of a bounded run.
+//! Incidents, their log and revocations of a bounded run.
 //!
-//! They are kept as they come, sorted outside of memory where there are many, and written when all is read: strings
-//! that a row needs may be known to another worker only. Then the log is gone through once in the order of its ticks,
-//! within a tick by time, incident and number: `decide` sees what it would have seen live, and nothing is acted on.
+//! They are kept as they come, on disk if there are many, and written when all is read: a string that a row needs may
+//! be known to another worker only. Then one pass reads the log in the order of its ticks, and within a tick by time,
+//! incident and number. So `decide` sees the transitions as in a live job. Nothing is acted on.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,29 +19,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sorter::Sorter;
-use crate::cells::foreign;
+use crate::cells::untrusted;
 
-/// Rows that were written.
+/// Numbers of rows that were written, by view.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct IncidentCounts {
-    /// Of `incidents`.
     pub(crate) incidents: u64,
-    /// Of `incident_log`.
     pub(crate) incident_log: u64,
-    /// Of `revocations`.
     pub(crate) revocations: u64,
 }
 
 fn write(value: &impl Serialize, out: &mut Vec<u8>) {
     let bytes = postcard::to_extend(value, std::mem::take(out));
-    *out = bytes.expect("what is held can be written to memory");
+    *out = bytes.expect("a value can always be written to memory");
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     postcard::from_bytes(bytes).map_err(io::Error::other)
 }
 
-/// Keeps a version of an incident.
+/// Keeps a version of an incident, sorted by incident and tick.
 pub(super) fn keep_incident(sorter: &mut Sorter, tick: Tick, incident: &Incident) -> anyhow::Result<()> {
     sorter.add(
         |key| {
@@ -52,7 +49,7 @@ pub(super) fn keep_incident(sorter: &mut Sorter, tick: Tick, incident: &Incident
     )
 }
 
-/// Keeps a transition.
+/// Keeps a transition, sorted by tick, time, incident and number.
 pub(super) fn keep_transition(
     sorter: &mut Sorter,
     tick: Tick,
@@ -74,7 +71,7 @@ fn log_key(id: IncidentId, seq: u32, key: &mut Vec<u8>) {
     key.extend_from_slice(&seq.to_be_bytes());
 }
 
-/// Keeps a score as a line of CSV. The key's name is known: it is handed over before any row of the key.
+/// Keeps a score as a line of CSV. The key's name is known, because it is defined before any row of the key.
 pub(super) fn keep_score(sorter: &mut Sorter, names: &Names, score: &Score) -> anyhow::Result<()> {
     let key_id = names.key_text(score.key);
     // The detector's own exponential, so that a score is the same on every machine.
@@ -88,7 +85,7 @@ pub(super) fn keep_score(sorter: &mut Sorter, names: &Names, score: &Score) -> a
         |line| {
             let row = format!(
                 "{},{},{probability:.6},{}\n",
-                foreign(&key_id),
+                untrusted(&key_id),
                 time(score.window_ms),
                 score.verdict.severity.name()
             );
@@ -97,7 +94,7 @@ pub(super) fn keep_score(sorter: &mut Sorter, names: &Names, score: &Score) -> a
     )
 }
 
-/// Writes a file; how many rows that were.
+/// Writes a file; returns its number of rows.
 fn file(
     folder: &Path,
     name: &str,
@@ -113,7 +110,7 @@ fn file(
     written().with_context(|| format!("writing {} failed", path.display()))
 }
 
-/// Writes `scores.csv`: of each key and window whose score is above 0.
+/// Writes `scores.csv`, which has a row for each key and window with a score above 0.
 pub(super) fn scores_file(scores: Vec<Sorter>, folder: &Path) -> anyhow::Result<u64> {
     file(folder, "scores.csv", |file| {
         file.write_all(b"key_id,window_start,score,level\n")?;
@@ -145,7 +142,7 @@ pub(super) fn incident_views(
         Sorter::merge(incidents, |record| {
             let incident: Incident = read(record)?;
             let before = newest.replace(incident);
-            // An earlier version of the same is of no interest.
+            // Only the newest version of an incident is written.
             let before = before.filter(|before| newest.as_ref().is_some_and(|newest| newest.id != before.id));
             put(before, file)
         })?;
@@ -161,7 +158,7 @@ pub(super) fn incident_views(
         }
     };
     let (mut open, mut of_tick): (Tick, Vec<Transition>) = (0, Vec::new());
-    let gone_through = Sorter::merge(transitions, |record| {
+    let read_through = Sorter::merge(transitions, |record| {
         let (tick, transition): (Tick, Transition) = read(record)?;
         if tick != open {
             decide(&of_tick);
@@ -174,7 +171,7 @@ pub(super) fn incident_views(
         of_tick.push(transition);
         Ok(())
     });
-    gone_through.with_context(|| format!("sorting in {} failed", folder.display()))?;
+    read_through.with_context(|| format!("sorting in {} failed", folder.display()))?;
     decide(&of_tick);
     let incident_log = file(folder, "incident_log.jsonl", |file| {
         Ok(Sorter::merge(vec![lines], |line| file.write_all(line))?)

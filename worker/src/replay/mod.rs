@@ -1,8 +1,7 @@
-//! A bounded run: reads all that a job's sources hold, as fast as it goes, and writes rows to files.
+//! A bounded run reads all that a job's sources hold, as fast as possible, and writes rows to files.
 //!
-//! The same input and time give the same bytes, whatever the number of workers and threads, because every decision is
-//! made at a record (see `connectors::ingest`) or at a tick (see `dataflow`), and rows are written in the order of
-//! their keys.
+//! The same input and time give the same bytes, whatever the number of workers and threads. Every decision is made at
+//! a record (see `connectors::ingest`) or at a tick (see `dataflow`), and rows are written in the order of their keys.
 
 mod bounded;
 mod collect;
@@ -12,6 +11,6 @@ mod runs;
 mod sort_key;
 mod sorter;
 
-pub use self::bounded::{Bounded, Process, per_second, usage};
-pub use self::collect::{Collect, Keep, Seen};
+pub use self::bounded::{BoundedRun, Process, per_second, usage};
+pub use self::collect::{Collect, Coverage, Keep};
 pub use self::output::{RowCounts, Written, WrittenIncidents, write, write_incidents};

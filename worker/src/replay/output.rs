@@ -1,9 +1,7 @@
-//! Rows as JSON lines, in the order of their key columns as they are shown.
+//! Rows as JSON lines, in the order of their key columns' texts.
 //!
-//! A row's place is what its key columns say: texts where it has names, otherwise its id, whose digits are in
-//! the same order. Rows are sorted by places in memory, by all threads; what was written to runs before (see
-//! [`Runs`](super::runs::Runs)) is merged with them by the same places. So a view's file is the same wherever
-//! its rows were held and in however many parts.
+//! Rows in memory are sorted by all threads. Runs on disk (see [`Runs`](super::runs::Runs)) are merged with them by
+//! the same sort keys. So a view's file is the same wherever its rows were kept and in however many parts.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -20,18 +18,18 @@ use keytide_dataflow::*;
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 
-use super::collect::{Collect, Keep, Rowset, Seen, late_line};
+use super::collect::{Collect, Coverage, Keep, Rowset, late_line};
 use super::incidents::{incident_views, scores_file};
 use super::runs::{Ascending, Merge, RunReader};
-use super::sort_key::{ViewRow, placed};
+use super::sort_key::{ViewRow, keyed};
 use super::sorter::Sorter;
 
-/// Rows that are formatted at once by one thread.
+/// Rows that one thread formats at once.
 const CHUNK: usize = 1 << 12;
-/// Such chunks, for each thread, that are written at once.
+/// Chunks for each thread that are written at once.
 const CHUNKS: usize = 4;
 
-/// Rows by view; in JSON an object with a member for each.
+/// Numbers of rows by view; in JSON an object with a member for each view.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RowCounts([u64; View::ALL.len()]);
 
@@ -55,14 +53,14 @@ impl Serialize for RowCounts {
     }
 }
 
-/// What was written.
+/// The numbers of a run that wrote all views.
 pub struct Written {
     pub rows: RowCounts,
     /// Sums over the dataflow's ticks.
     pub counts: Counts,
 }
 
-/// Writes all views.
+/// Writes all views to `folder`, formatting rows by `threads` threads.
 pub fn write(
     collected: Vec<Collect>,
     job: JobInfo<'_>,
@@ -108,18 +106,17 @@ pub fn write(
     Ok(Written { rows, counts })
 }
 
-/// What a run wrote of which only incidents are kept.
+/// The results of a run that keeps only incidents.
 pub struct WrittenIncidents {
     /// Rows of `scores.csv`.
     pub scores: u64,
     /// Sums over the dataflow's ticks.
     pub counts: Counts,
-    /// Keys and the span of their calls.
-    pub seen: Seen,
+    pub coverage: Coverage,
     pub names: Names,
 }
 
-/// Writes the views of incidents, and the scores of windows where they were asked for.
+/// Writes the views of incidents, and the scores of windows if `keep` asks for them.
 pub fn write_incidents(
     collected: Vec<Collect>,
     job: JobInfo<'_>,
@@ -127,62 +124,65 @@ pub fn write_incidents(
     keep: Keep,
     decide: Decide<'_>,
 ) -> anyhow::Result<WrittenIncidents> {
-    let (mut names, mut counts, mut seen) = (Names::default(), Counts::default(), Seen::default());
+    let (mut names, mut counts, mut coverage) = (Names::default(), Counts::default(), Coverage::default());
     let (mut of_incidents, mut scores) = (Vec::new(), Vec::new());
     for worker in collected {
         names.merge(worker.names);
         counts += worker.counts;
-        seen.merge(worker.seen);
+        coverage.merge(worker.coverage);
         of_incidents.push((worker.incidents, worker.transitions));
         scores.push(worker.scores);
     }
     incident_views(of_incidents, &names, job, folder, decide)?;
     let scores = if keep == Keep::Scores { scores_file(scores, folder)? } else { 0 };
-    Ok(WrittenIncidents { scores, counts, seen, names })
+    Ok(WrittenIncidents { scores, counts, coverage, names })
 }
 
-/// Rows in the order of their places: those in memory, or those of a run.
-enum Input<'a, 'r, R: ViewRow> {
-    Memory(std::vec::IntoIter<(R::Place<'a>, &'r R)>),
+/// Rows in the order of their sort keys: those in memory, or those of a run.
+enum SortedRows<'a, 'r, R: ViewRow> {
+    Memory(std::vec::IntoIter<(R::SortKey<'a>, &'r R)>),
     Run(RunReader<'r>, &'a Names),
 }
 
-impl<'a, R: ViewRow> Ascending for Input<'a, '_, R> {
-    type Place = R::Place<'a>;
+impl<'a, R: ViewRow> Ascending for SortedRows<'a, '_, R> {
+    type Key = R::SortKey<'a>;
     type Item = R;
 
-    fn next(&mut self) -> io::Result<Option<(R::Place<'a>, R)>> {
+    fn next(&mut self) -> io::Result<Option<(R::SortKey<'a>, R)>> {
         Ok(match self {
-            Self::Memory(rows) => rows.next().map(|(place, row)| (place, row.clone())),
+            Self::Memory(rows) => rows.next().map(|(sort_key, row)| (sort_key, row.clone())),
             Self::Run(run, names) => match run.next()? {
                 None => None,
                 Some(record) => {
                     let row: R = postcard::from_bytes(record).map_err(io::Error::other)?;
-                    Some((row.place(names), row))
+                    Some((row.sort_key(names), row))
                 }
             },
         })
     }
 }
 
-/// Writes a view, of which every worker has a part.
+/// Writes a view, of which every worker has a part; returns its number of rows.
 fn view<R: ViewRow>(parts: Vec<Rowset<R>>, names: &Names, path: &Path) -> anyhow::Result<u64> {
-    let mut held = placed(parts.iter().flat_map(Rowset::rows), names);
-    held.par_sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let mut in_memory = keyed(parts.iter().flat_map(Rowset::rows), names);
+    in_memory.par_sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let batch = CHUNK * CHUNKS * rayon::current_num_threads();
     let mut count = 0;
     let write = || -> io::Result<()> {
         let mut file = File::create(path)?;
+        // Without runs there is nothing to merge, and no row needs a clone.
         if parts.iter().all(|part| part.runs.is_empty()) {
-            for part in held.chunks(batch) {
+            for part in in_memory.chunks(batch) {
                 let rows: Vec<&R> = part.iter().map(|(_, row)| *row).collect();
                 count += lines(&rows, names, &mut file)?;
             }
             return Ok(());
         }
-        let mut inputs = vec![Input::Memory(held.into_iter())];
+        let mut inputs = vec![SortedRows::Memory(in_memory.into_iter())];
         inputs.extend(
-            RunReader::all(parts.iter().map(|part| &part.runs)).into_iter().map(|run| Input::Run(run, names)),
+            RunReader::all(parts.iter().map(|part| &part.runs))
+                .into_iter()
+                .map(|run| SortedRows::Run(run, names)),
         );
         let mut merge = Merge::new(inputs)?;
         loop {
@@ -202,7 +202,7 @@ fn view<R: ViewRow>(parts: Vec<Rowset<R>>, names: &Names, path: &Path) -> anyhow
     Ok(count)
 }
 
-/// Writes rows as lines; returns how many.
+/// Writes rows as lines; returns their number.
 fn lines<R: ViewRow>(rows: &[&R], names: &Names, file: &mut File) -> io::Result<u64> {
     let format = |chunk: &[&R]| {
         let mut labels = Labels::new(names);

@@ -1,8 +1,8 @@
-//! Sorted runs of records in an unnamed file of the output folder: what doesn't fit into memory, until it is
-//! merged. The file is gone when the process ends, however it ends.
+//! Sorted runs of records that don't fit into memory, in an unnamed file of the output folder. The file is gone when
+//! the process ends, however it ends.
 //!
-//! A record is its length (4 bytes) and its bytes, a run a range of the file. However many runs there are,
-//! merging reads them through buffers of [`BUFFERS`] bytes in all, 4 KiB each at least.
+//! A record is its length (4 bytes) and its bytes; a run is a range of the file. However many runs there are, merging
+//! reads them through buffers of [`BUFFERS`] bytes in all, at least 4 KiB each.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,19 +17,19 @@ use anyhow::Context as _;
 /// Bytes of all buffers that runs are read through.
 const BUFFERS: usize = 16 << 20;
 
-/// Runs in one file.
+/// The runs of one file.
 #[derive(Default)]
 pub(super) struct Runs {
     file: Option<File>,
-    places: Vec<Range<u64>>,
+    ranges: Vec<Range<u64>>,
 }
 
 impl Runs {
     pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.ranges.is_empty()
     }
 
-    /// Appends a run; `write` adds its records in their order.
+    /// Appends a run whose records `write` adds in their order.
     pub(super) fn add(
         &mut self,
         folder: &Path,
@@ -40,13 +40,13 @@ impl Runs {
                 Some(file) => file,
                 None => self.file.insert(tempfile::tempfile_in(folder)?),
             };
-            let start = self.places.last().map_or(0, |run| run.end);
+            let start = self.ranges.last().map_or(0, |run| run.end);
             let mut file = file;
             file.seek(SeekFrom::Start(start))?;
             let mut writer = RunWriter { file: BufWriter::with_capacity(1 << 18, file), length: 0 };
             write(&mut writer)?;
             writer.file.flush()?;
-            self.places.push(start..start + writer.length);
+            self.ranges.push(start..start + writer.length);
             io::Result::Ok(())
         };
         append().with_context(|| format!("writing a temporary file in {} failed", folder.display()))
@@ -60,7 +60,7 @@ pub(super) struct RunWriter<'a> {
 }
 
 impl RunWriter<'_> {
-    /// Appends a record that consists of `parts`.
+    /// Appends a record made of `parts`.
     pub(super) fn add(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let prefix =
@@ -72,7 +72,7 @@ impl RunWriter<'_> {
     }
 }
 
-/// Reads a run.
+/// Reads the records of a run through a buffer.
 pub(super) struct RunReader<'a> {
     file: &'a File,
     rest: Range<u64>,
@@ -82,18 +82,18 @@ pub(super) struct RunReader<'a> {
 }
 
 impl<'a> RunReader<'a> {
-    /// Readers of all runs of `files`.
+    /// Returns readers of all runs of `files`.
     pub(super) fn all(files: impl Iterator<Item = &'a Runs> + Clone) -> Vec<Self> {
-        let count: usize = files.clone().map(|runs| runs.places.len()).sum();
+        let count: usize = files.clone().map(|runs| runs.ranges.len()).sum();
         let capacity = (BUFFERS / count.max(1)).clamp(4 << 10, 256 << 10);
-        let places = files.filter_map(|runs| runs.file.as_ref().map(|file| (file, &runs.places)));
-        places
-            .flat_map(|(file, places)| places.iter().map(move |place| (file, place.clone())))
+        let ranges = files.filter_map(|runs| runs.file.as_ref().map(|file| (file, &runs.ranges)));
+        ranges
+            .flat_map(|(file, ranges)| ranges.iter().map(move |key| (file, key.clone())))
             .map(|(file, rest)| Self { file, rest, buffer: Vec::new(), read: 0, capacity })
             .collect()
     }
 
-    /// The next record.
+    /// Returns the next record; `None` at the run's end.
     pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {
         if self.read == self.buffer.len() && self.rest.is_empty() {
             return Ok(None);
@@ -103,7 +103,7 @@ impl<'a> RunReader<'a> {
         self.take(u32::from_le_bytes(prefix) as usize).map(Some)
     }
 
-    /// The next `length` bytes.
+    /// Returns the next `length` bytes, reading from the file if the buffer has fewer.
     fn take(&mut self, length: usize) -> io::Result<&[u8]> {
         if self.buffer.len() - self.read < length {
             self.buffer.drain(..self.read);
@@ -121,21 +121,21 @@ impl<'a> RunReader<'a> {
     }
 }
 
-/// What is merged: items in ascending order of their places.
+/// Items in ascending order of their keys, which can be merged with others.
 pub(super) trait Ascending {
-    /// What they are ordered by.
-    type Place: Ord;
-    /// An item.
+    /// Orders the items.
+    type Key: Ord;
+    /// Comes out of the merge, without its key.
     type Item;
 
-    /// The next.
-    fn next(&mut self) -> io::Result<Option<(Self::Place, Self::Item)>>;
+    /// Returns the next key and item; `None` at the end.
+    fn next(&mut self) -> io::Result<Option<(Self::Key, Self::Item)>>;
 }
 
-/// Items of several inputs in the order of their places; of equal ones that of the earlier input comes first.
+/// Merges inputs by key. Of equal keys that of the earlier input comes first.
 pub(super) struct Merge<I: Ascending> {
     inputs: Vec<I>,
-    heads: BinaryHeap<Reverse<(I::Place, usize)>>,
+    heads: BinaryHeap<Reverse<(I::Key, usize)>>,
     items: Vec<Option<I::Item>>,
 }
 
@@ -143,20 +143,20 @@ impl<I: Ascending> Merge<I> {
     pub(super) fn new(mut inputs: Vec<I>) -> io::Result<Self> {
         let (mut heads, mut items) = (BinaryHeap::new(), Vec::new());
         for (index, input) in inputs.iter_mut().enumerate() {
-            let (place, item) = input.next()?.unzip();
-            heads.extend(place.map(|place| Reverse((place, index))));
+            let (key, item) = input.next()?.unzip();
+            heads.extend(key.map(|key| Reverse((key, index))));
             items.push(item);
         }
         Ok(Self { inputs, heads, items })
     }
 
-    /// The next item.
+    /// Returns the next item of all inputs.
     pub(super) fn next(&mut self) -> io::Result<Option<I::Item>> {
         let Some(mut head) = self.heads.peek_mut() else { return Ok(None) };
         let index = head.0.1;
         match self.inputs[index].next()? {
-            Some((place, item)) => {
-                head.0.0 = place;
+            Some((key, item)) => {
+                head.0.0 = key;
                 Ok(self.items[index].replace(item))
             }
             None => {

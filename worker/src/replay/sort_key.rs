@@ -1,4 +1,4 @@
-//! The places of rows in their view: what their key columns say, as it is shown.
+//! Sort keys of rows: the texts of their key columns, or the digits of an id that has no name.
 
 use std::cmp::Ordering;
 
@@ -9,19 +9,19 @@ use keytide_dataflow::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A row of a view as it is held and sorted.
+/// A row of a view that can be kept and sorted.
 pub(super) trait ViewRow: EncodeRow + Clone + Send + Sync + Serialize + DeserializeOwned {
-    /// Its place among the view's rows, which no other row has.
-    type Place<'a>: Ord + Copy + Send + Sync;
+    /// Orders the rows of the view; no two rows have the same.
+    type SortKey<'a>: Ord + Copy + Send + Sync;
 
-    /// Its place. Needs the names of what it is about, if that has names.
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a>;
+    /// Returns the sort key. The names of the key, route or subscription must be defined, if it has any.
+    fn sort_key<'a>(&self, names: &'a Names) -> Self::SortKey<'a>;
 }
 
-/// A key as it is shown: by name, or by the digits of its id.
+/// A key by its name, or by the digits of its id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ShownKey<'a> {
-    /// In words: a number of 128 bits would take its alignment in every place.
+    /// Two words, as a number of 128 bits would impose its alignment on every sort key.
     Id(u64, u64),
     Name(&'a str),
 }
@@ -59,7 +59,7 @@ impl PartialOrd for ShownKey<'_> {
     }
 }
 
-/// A route by its columns.
+/// A route by its columns api, method and route.
 #[derive(Clone, Copy)]
 pub(super) struct ShownRoute<'a> {
     id: RouteId,
@@ -96,7 +96,7 @@ impl PartialEq for ShownRoute<'_> {
 
 impl Eq for ShownRoute<'_> {}
 
-/// A scope and its id: keys before routes.
+/// A scope; keys come before routes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ShownScope<'a> {
     Key(ShownKey<'a>),
@@ -104,7 +104,7 @@ pub(super) enum ShownScope<'a> {
     Route(&'a str, RouteId),
 }
 
-/// A window's place: labels in alphabetical order, then starts.
+/// A window, ordered by its label and then by its start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ShownWindow(u64);
 
@@ -122,17 +122,17 @@ impl ShownWindow {
 }
 
 impl ViewRow for Row<KeyId, OwnedUsage> {
-    type Place<'a> = (ShownKey<'a>, ShownWindow);
+    type SortKey<'a> = (ShownKey<'a>, ShownWindow);
 
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+    fn sort_key<'a>(&self, names: &'a Names) -> Self::SortKey<'a> {
         (ShownKey::new(self.group, names), ShownWindow::new(self.level, self.start))
     }
 }
 
 impl ViewRow for Row<KeyRoute, OwnedUsage> {
-    type Place<'a> = (ShownKey<'a>, ShownRoute<'a>, ShownWindow);
+    type SortKey<'a> = (ShownKey<'a>, ShownRoute<'a>, ShownWindow);
 
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+    fn sort_key<'a>(&self, names: &'a Names) -> Self::SortKey<'a> {
         let KeyRoute { key, route } = self.group;
         let route = ShownRoute { id: route, parts: names.listed_route(route) };
         (ShownKey::new(key, names), route, ShownWindow::new(self.level, self.start))
@@ -140,9 +140,9 @@ impl ViewRow for Row<KeyRoute, OwnedUsage> {
 }
 
 impl<V: ScopeValue + Clone + Serialize + DeserializeOwned> ViewRow for Row<Scope, V> {
-    type Place<'a> = (ShownScope<'a>, ShownWindow);
+    type SortKey<'a> = (ShownScope<'a>, ShownWindow);
 
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+    fn sort_key<'a>(&self, names: &'a Names) -> Self::SortKey<'a> {
         let scope = match self.group {
             Scope::Key(key) => ShownScope::Key(ShownKey::new(key, names)),
             Scope::Route(route) => {
@@ -154,31 +154,30 @@ impl<V: ScopeValue + Clone + Serialize + DeserializeOwned> ViewRow for Row<Scope
 }
 
 impl ViewRow for Row<KeyCountry, CountryCalls> {
-    type Place<'a> = (ShownKey<'a>, Country, ShownWindow);
+    type SortKey<'a> = (ShownKey<'a>, Country, ShownWindow);
 
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+    fn sort_key<'a>(&self, names: &'a Names) -> Self::SortKey<'a> {
         let KeyCountry { key, country } = self.group;
         (ShownKey::new(key, names), country, ShownWindow::new(self.level, self.start))
     }
 }
 
 impl ViewRow for Row<NameId, Option<SubscriptionUsage>> {
-    type Place<'a> = (&'a str, NameId, ShownWindow);
+    type SortKey<'a> = (&'a str, NameId, ShownWindow);
 
-    fn place<'a>(&self, names: &'a Names) -> Self::Place<'a> {
+    fn sort_key<'a>(&self, names: &'a Names) -> Self::SortKey<'a> {
         (names.text(self.group), self.group, ShownWindow::new(self.level, self.start))
     }
 }
 
-/// Rows with their places.
-pub(super) type Placed<'a, 'r, R> = Vec<(<R as ViewRow>::Place<'a>, &'r R)>;
+pub(super) type Keyed<'a, 'r, R> = Vec<(<R as ViewRow>::SortKey<'a>, &'r R)>;
 
-/// Rows in no order yet, with their places.
-pub(super) fn placed<'a, 'r, R: ViewRow>(
+/// Returns rows with their sort keys, in no order.
+pub(super) fn keyed<'a, 'r, R: ViewRow>(
     rows: impl Iterator<Item = &'r R>,
     names: &'a Names,
-) -> Placed<'a, 'r, R> {
-    rows.map(|row| (row.place(names), row)).collect()
+) -> Keyed<'a, 'r, R> {
+    rows.map(|row| (row.sort_key(names), row)).collect()
 }
 
 #[cfg(test)]

@@ -1,30 +1,30 @@
-//! Sorting lines that may not fit into memory: what exceeds a budget is written to sorted runs.
+//! Sorts lines that may not fit into memory. Beyond a budget they are written as sorted runs.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::runs::{Ascending, Merge, RunReader, Runs};
 
-/// Bytes of lines and keys that are held in memory.
+/// Bytes of lines and keys that a sorter holds in memory.
 const BUDGET: usize = 8 << 20;
 
-/// Lines by key.
+/// Sorts lines by their keys.
 #[derive(Default)]
 pub(super) struct Sorter {
     folder: PathBuf,
     bytes: Vec<u8>,
-    /// Start of the key, of the line, and end, in `bytes`.
-    places: Vec<(u32, u32, u32)>,
+    /// Offsets in `bytes`: the key's start, the line's start, the line's end.
+    lines: Vec<(u32, u32, u32)>,
     runs: Runs,
 }
 
 impl Sorter {
-    /// Runs are kept in `folder`.
+    /// Returns an empty sorter that keeps its runs in `folder`.
     pub(super) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), ..Self::default() }
     }
 
-    /// Adds a line with its key; each is written by a function.
+    /// Adds a line with its key; each function appends its part.
     pub(super) fn add(
         &mut self,
         key: impl FnOnce(&mut Vec<u8>),
@@ -38,20 +38,20 @@ impl Sorter {
         key(&mut self.bytes);
         let middle = at(self.bytes.len())?;
         line(&mut self.bytes);
-        self.places.push((start, middle, at(self.bytes.len())?));
+        self.lines.push((start, middle, at(self.bytes.len())?));
         Ok(())
     }
 
     fn sort(&mut self) {
         let bytes = &self.bytes;
-        self.places.sort_by_key(|(start, middle, _)| &bytes[*start as usize..*middle as usize]);
+        self.lines.sort_by_key(|(start, middle, _)| &bytes[*start as usize..*middle as usize]);
     }
 
     fn spill(&mut self) -> anyhow::Result<()> {
         self.sort();
-        let Self { folder, bytes, places, runs } = self;
+        let Self { folder, bytes, lines, runs } = self;
         runs.add(folder, |run| {
-            places.drain(..).try_for_each(|(start, middle, end)| {
+            lines.drain(..).try_for_each(|(start, middle, end)| {
                 run.add(&[&(middle - start).to_le_bytes(), &bytes[start as usize..end as usize]])
             })
         })?;
@@ -59,15 +59,15 @@ impl Sorter {
         Ok(())
     }
 
-    /// Hands the lines of all sorters to `write` in the order of their keys; returns how many.
+    /// Hands the lines of all sorters to `write` in the order of their keys; returns their number.
     pub(super) fn merge(
         mut sorters: Vec<Self>,
         mut write: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<u64> {
         sorters.iter_mut().for_each(Self::sort);
-        let held = sorters.iter().map(|sorter| Lines::Memory(&sorter.bytes, sorter.places.iter()));
+        let in_memory = sorters.iter().map(|sorter| SortedLines::Memory(&sorter.bytes, sorter.lines.iter()));
         let runs = RunReader::all(sorters.iter().map(|sorter| &sorter.runs));
-        let mut lines = Merge::new(held.chain(runs.into_iter().map(Lines::Run)).collect())?;
+        let mut lines = Merge::new(in_memory.chain(runs.into_iter().map(SortedLines::Run)).collect())?;
         let mut count = 0;
         while let Some(line) = lines.next()? {
             write(&line)?;
@@ -77,19 +77,18 @@ impl Sorter {
     }
 }
 
-enum Lines<'a> {
+enum SortedLines<'a> {
     Memory(&'a [u8], std::slice::Iter<'a, (u32, u32, u32)>),
     Run(RunReader<'a>),
 }
 
-impl Ascending for Lines<'_> {
-    type Place = Vec<u8>;
+impl Ascending for SortedLines<'_> {
+    type Key = Vec<u8>;
     type Item = Vec<u8>;
 
-    /// The next key and line.
     fn next(&mut self) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
         Ok(match self {
-            Self::Memory(bytes, places) => places.next().map(|(start, middle, end)| {
+            Self::Memory(bytes, lines) => lines.next().map(|(start, middle, end)| {
                 let part = |from: u32, to: u32| bytes[from as usize..to as usize].to_vec();
                 (part(*start, *middle), part(*middle, *end))
             }),

@@ -1,28 +1,28 @@
-//! The first minute of a live job: whether what it reads can be used.
+//! Warnings of a live job's first minute about records that can't be used.
 //!
-//! Judged at ticks, by what was read so far: as soon as there are [`RECORDS`] records, and once more when the minute is
-//! over. What is refused and what has no key is told once each.
+//! The job is judged at ticks by all records so far: as soon as there are [`RECORDS`] of them, and once more when the
+//! minute is over. Refused records and calls without a key make one warning each at most.
 
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::model::time::MINUTE_MS;
 
-use crate::records::Records;
+use crate::records::RecordCounts;
 
 /// Records that are enough to judge by.
 const RECORDS: u64 = 1_000;
 
-/// See the module.
+/// Which warnings of the first minute were given.
 #[derive(Debug, Default)]
 pub(super) struct FirstMinute {
     first: Option<Tick>,
-    told_refusals: bool,
-    told_keyless: bool,
+    warned_refusals: bool,
+    warned_keyless: bool,
     is_over: bool,
 }
 
 impl FirstMinute {
-    /// What is to be told after a tick; `so_far` is only asked in the first minute.
-    pub(super) fn tick(&mut self, tick: Tick, so_far: impl FnOnce() -> Records) -> Vec<String> {
+    /// Returns the warnings due after a tick. `so_far` is called in the first minute only.
+    pub(super) fn tick(&mut self, tick: Tick, so_far: impl FnOnce() -> RecordCounts) -> Vec<String> {
         if self.is_over {
             return Vec::new();
         }
@@ -33,10 +33,10 @@ impl FirstMinute {
             return Vec::new();
         }
         let refusal = records.nothing().or_else(|| records.refusal());
-        let refusal = refusal.filter(|_| !self.told_refusals);
-        let keyless = records.keylessness().filter(|_| !self.told_keyless);
-        self.told_refusals |= refusal.is_some();
-        self.told_keyless |= keyless.is_some();
+        let refusal = refusal.filter(|_| !self.warned_refusals);
+        let keyless = records.keylessness().filter(|_| !self.warned_keyless);
+        self.warned_refusals |= refusal.is_some();
+        self.warned_keyless |= keyless.is_some();
         let more = "so far; the view dead_letters has a row of each, and `keytide check CONFIG --connect` shows what the \
                     records look like";
         let refusal = refusal.map(|refusal| format!("{refusal} {more}"));
@@ -56,24 +56,33 @@ mod tests {
     #[test]
     fn a_thousand_records_are_enough_to_judge_by_and_the_minutes_end_judges_fewer() {
         let records = |accepted, refused, keyless| {
-            let mut records = Records { accepted, keyless, ..Records::default() };
+            let mut records = RecordCounts { accepted, keyless, ..RecordCounts::default() };
             records.refused[0] = refused;
             records
         };
         let mut minute = FirstMinute::default();
         assert!(minute.tick(START, || records(0, 999, 0)).is_empty());
-        let told = minute.tick(START + 1_000, || records(0, 1_000, 0));
-        assert_eq!(told.len(), 1);
-        assert!(told[0].starts_with("nothing was accepted: 1000 of 1000 records were refused"), "{told:?}");
+        let warnings = minute.tick(START + 1_000, || records(0, 1_000, 0));
+        assert_eq!(warnings.len(), 1);
+        assert!(
+            warnings[0].starts_with("nothing was accepted: 1000 of 1000 records were refused"),
+            "{warnings:?}"
+        );
         assert!(minute.tick(START + 2_000, || records(0, 5_000, 0)).is_empty(), "once");
-        let told = minute.tick(START + 60_000, || records(10, 5_000, 3));
-        assert!(matches!(&told[..], [one] if one.starts_with("3 of 10 calls have no key")), "{told:?}");
+        let warnings = minute.tick(START + 60_000, || records(10, 5_000, 3));
+        assert!(
+            matches!(&warnings[..], [one] if one.starts_with("3 of 10 calls have no key")),
+            "{warnings:?}"
+        );
         assert!(minute.tick(START + 61_000, || unreachable!("the minute is over")).is_empty());
 
         let mut quiet = FirstMinute::default();
-        assert!(quiet.tick(START, Records::default).is_empty());
-        let told = quiet.tick(START + 60_000, || records(2, 1, 0));
-        assert!(matches!(&told[..], [one] if one.starts_with("1 of 3 records was refused")), "{told:?}");
+        assert!(quiet.tick(START, RecordCounts::default).is_empty());
+        let warnings = quiet.tick(START + 60_000, || records(2, 1, 0));
+        assert!(
+            matches!(&warnings[..], [one] if one.starts_with("1 of 3 records was refused")),
+            "{warnings:?}"
+        );
         let mut good = FirstMinute::default();
         good.tick(START, || records(5_000, 0, 0));
         assert!(good.tick(START + 60_000, || records(9_000, 0, 0)).is_empty());

@@ -1,7 +1,7 @@
-//! Live jobs, from a topic in memory to the rows, over gateways whose logs or clocks are behind those of others.
+//! Tests of live jobs, from a topic in memory to the rows, over gateways whose logs or clocks are behind the others'.
 //!
-//! A test is a course of seconds: in each it appends records, waits until the reader has looked at every partition that
-//! isn't paused, and lets one tick close. So nothing depends on how fast anything is.
+//! A test goes second by second: it appends records, waits until the reader has polled every partition that isn't
+//! paused, and lets one tick close. So no result depends on the speed of the machine.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -27,17 +27,17 @@ use keytide_dataflow::model::{
 };
 use keytide_dataflow::{Level, Options, Publish, Rows};
 
-use super::observe::Observed;
+use super::observe::WorkerStats;
 use super::work::work;
 
-/// Not near the end of a day, nor of a month.
+/// The clock at a job's start, far from the end of a day and of a month.
 const NOW: EventTime = 1_800_013_000_000;
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Takes records that are `time id key`.
-struct Words;
+/// Decodes records that are `time id key`.
+struct TripleDecoder;
 
-impl Decoder for Words {
+impl Decoder for TripleDecoder {
     fn decode(&mut self, message: &[u8], at: Position, out: &mut Decoded) {
         let words: Vec<&str> = std::str::from_utf8(message).unwrap().split(' ').collect();
         let &[time, id, key] = words.as_slice() else { unreachable!("a record is three words") };
@@ -62,7 +62,7 @@ impl Decoder for Words {
     }
 }
 
-/// A job over one topic.
+/// A live job over one topic.
 struct Gateways {
     live: Arc<Live>,
     topic: MemoryTopic,
@@ -73,16 +73,16 @@ struct Gateways {
     ticks: u64,
 }
 
-/// What came of it.
-struct Outcome {
-    /// By key and level, calls of all windows.
+/// The results of a job that ended.
+struct JobOutcome {
+    /// Calls of all windows by key and level.
     calls: BTreeMap<(KeyId, Level), u64>,
     late: Vec<(KeyId, bool, bool)>,
     duplicates: u64,
     incidents: usize,
 }
 
-impl Outcome {
+impl JobOutcome {
     fn of(&self, key: &str, level: Level) -> u64 {
         self.calls.get(&(KeyId::from_name(key), level)).copied().unwrap_or(0)
     }
@@ -95,7 +95,7 @@ impl Gateways {
         let topic = MemoryTopic::default();
         let source =
             SourceFeed { name: "events".to_owned(), source: 0, feed: topic.feed(0), on_gap: OnGap::Stop };
-        let reader = PartitionReader::new(&live, 0, vec![source], &|_| Box::new(Words));
+        let reader = PartitionReader::new(&live, 0, vec![source], &|_| Box::new(TripleDecoder));
         for number in 0..partitions {
             let info = PartitionInfo { source: "gateway".into(), source_index: 0, number, path: None };
             live.add_partition(info, 0);
@@ -117,13 +117,13 @@ impl Gateways {
                         detection: keytide_dataflow::DetectorOptions::default(),
                         publish: Publish::Changes { bulk_rows: 128 },
                     };
-                    work(worker, &of_worker, options, &Arc::new(Observed::default()), &results);
+                    work(worker, &of_worker, options, &Arc::new(WorkerStats::default()), &results);
                 });
             }),
         ];
         let outputs = thread::spawn(move || collected.into_iter().collect());
         let job = Self { live, topic, clock, threads, outputs, sent: 0, ticks: TICKS_PUBLISHED };
-        // So many close before any is published: empty.
+        // The job closes empty ticks until `TICKS_PUBLISHED` wait to be published.
         job.wait("ticks", || job.live.counters.ticks.load(Ordering::Relaxed) >= job.ticks);
         job
     }
@@ -145,7 +145,7 @@ impl Gateways {
         self.sent += 1;
     }
 
-    /// Lets the reader look, and one tick close.
+    /// Waits for two polls of the reader, and lets one tick close.
     fn second(&mut self) {
         let polls = self.topic.polls();
         self.wait("polls", || self.topic.polls() >= polls + 2);
@@ -155,7 +155,7 @@ impl Gateways {
         self.clock.fetch_add(SECOND_MS, Ordering::SeqCst);
     }
 
-    /// Ms that the watermark is behind the clock.
+    /// Returns by how much the watermark is behind the clock, in ms.
     fn behind(&self) -> u64 {
         self.now() - self.live.status().watermark
     }
@@ -164,8 +164,8 @@ impl Gateways {
         self.live.status().slow.iter().map(|(partition, _)| partition.number).collect()
     }
 
-    fn end(mut self) -> Outcome {
-        // What is paused is read once the watermark went on: a minute a tick.
+    fn end(mut self) -> JobOutcome {
+        // Paused partitions are read as the watermark advances, a minute each tick.
         let read = |job: &Self| job.live.counters.events.load(Ordering::Relaxed);
         for _ in 0..10_000 {
             if read(&self) == self.sent {
@@ -182,7 +182,8 @@ impl Gateways {
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         let mut newest = BTreeMap::new();
-        let mut outcome = Outcome { calls: BTreeMap::new(), late: Vec::new(), duplicates: 0, incidents: 0 };
+        let mut outcome =
+            JobOutcome { calls: BTreeMap::new(), late: Vec::new(), duplicates: 0, incidents: 0 };
         for output in outputs.join().unwrap() {
             outcome.duplicates += output.counts.duplicates;
             outcome.late.extend(output.late.iter().map(|late| (late.key, late.counted, late.proven)));
@@ -204,20 +205,20 @@ impl Gateways {
     }
 }
 
-/// How a backlog comes.
+/// How the backlog of a gateway is sent.
 #[derive(Clone, Copy, Debug)]
-struct Course {
+struct Backlog {
     hours: u64,
     partitions: u32,
     /// Seconds over which it is spread.
     seconds: u64,
-    /// Times that it is sent.
+    /// How often it is sent.
     times: u64,
 }
 
-/// Gateways of all partitions but the first call on; that of the first was away, and sends 300 calls.
-fn backlog(course: Course) -> (Outcome, u64) {
-    let Course { hours, partitions, seconds, times } = course;
+/// Runs a job whose first gateway was away and sends 300 calls, while those of the other partitions go on.
+fn receive(backlog: Backlog) -> (JobOutcome, u64) {
+    let Backlog { hours, partitions, seconds, times } = backlog;
     let mut job = Gateways::start(partitions, Windows::default());
     let mut up = 0;
     let mut call = |job: &mut Gateways| {
@@ -235,7 +236,7 @@ fn backlog(course: Course) -> (Outcome, u64) {
         call(&mut job);
         job.second();
     }
-    assert!(job.behind() < 10 * SECOND_MS, "{course:?}: the others go on: {}", job.behind());
+    assert!(job.behind() < 10 * SECOND_MS, "{backlog:?}: the others go on: {}", job.behind());
     for _ in 0..times {
         let start = NOW - hours * HOUR_MS;
         for number in 0..300 {
@@ -250,7 +251,7 @@ fn backlog(course: Course) -> (Outcome, u64) {
         call(&mut job);
         job.second();
     }
-    assert!(job.behind() < 10 * SECOND_MS, "{course:?}: {}", job.behind());
+    assert!(job.behind() < 10 * SECOND_MS, "{backlog:?}: {}", job.behind());
     (job.end(), up)
 }
 
@@ -258,17 +259,17 @@ fn backlog(course: Course) -> (Outcome, u64) {
 fn a_backlog_of_hours_counts_once_however_it_comes() {
     for hours in [1, 2, 6, 30] {
         for (partitions, seconds, times) in [(2, 1, 1), (2, 10, 2), (4, 1, 2), (4, 30, 1)] {
-            let course = Course { hours, partitions, seconds, times };
-            let (outcome, up) = backlog(course);
+            let backlog = Backlog { hours, partitions, seconds, times };
+            let (outcome, up) = receive(backlog);
             let calls = |key| outcome.of(key, Level::Month);
-            assert_eq!((calls("down"), calls("up")), (310, up), "{course:?}");
-            assert_eq!(outcome.duplicates, 300 * (times - 1), "{course:?}");
-            // In time are the ten that came first; what is held at the finest level counts there, too.
+            assert_eq!((calls("down"), calls("up")), (310, up), "{backlog:?}");
+            assert_eq!(outcome.duplicates, 300 * (times - 1), "{backlog:?}");
+            // The first ten calls are in time. A backlog within the finest level's state counts there, too.
             let minutes = outcome.of("down", Level::Minute);
-            assert_eq!(minutes, if hours < 3 { 310 } else { 10 }, "{course:?}");
+            assert_eq!(minutes, if hours < 3 { 310 } else { 10 }, "{backlog:?}");
             let down = KeyId::from_name("down");
             let unproven = outcome.late.iter().filter(|late| **late == (down, true, false)).count() as u64;
-            assert_eq!(unproven, if hours == 1 { unproven.min(300) } else { 300 }, "{course:?}");
+            assert_eq!(unproven, if hours == 1 { unproven.min(300) } else { 300 }, "{backlog:?}");
             assert_eq!(outcome.incidents, 0);
         }
     }
@@ -298,7 +299,7 @@ fn a_gateway_whose_clock_is_slow_delays_nobody_and_its_calls_count() {
         }
         assert!(waited <= 5 + 2 * of_slow, "{hours} h: {waited}");
         assert!(job.live.status().slow[0].1.abs_diff(hours * HOUR_MS) <= 5 * SECOND_MS);
-        // Its clock is set.
+        // The gateway's clock is corrected.
         for _ in 0..3 {
             let now = job.now();
             good += 2;

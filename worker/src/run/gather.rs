@@ -1,4 +1,4 @@
-//! What a worker's dataflow puts out, by tick, until the tick is done.
+//! Collects the output of a worker's dataflow by tick, until the tick is done.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use keytide_connectors::tables::TableDeadLetter;
 use keytide_dataflow::model::{Definition, Forgotten, Tick};
 use keytide_dataflow::{Admitted, Counts, Late, Output, Rows};
 
-/// One worker's results that aren't published yet.
+/// The output of one worker that isn't published yet.
 #[derive(Default)]
 pub(super) struct Gather {
     ticks: BTreeMap<Tick, TickOutput>,
@@ -27,7 +27,7 @@ impl Gather {
         self.tick(tick).table_letters.extend(letters);
     }
 
-    /// The results of a tick that is done: also where there are none, so that nobody waits for them.
+    /// Returns the output of a tick that is done. It may be empty: the publisher counts one output of each worker.
     pub(super) fn take(&mut self, tick: Tick) -> TickOutput {
         self.ticks.remove(&tick).unwrap_or_else(|| TickOutput { tick, ..Default::default() })
     }

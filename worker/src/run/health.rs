@@ -1,54 +1,50 @@
-//! Whether a job lives, and whether it is of use; for whoever starts and restarts processes.
+//! Health and readiness of a job, for supervisors.
 //!
-//! *Healthy* means that a restart would change nothing for the better: ticks close, or they wait for somebody outside.
-//! While Kafka is away, a sink is slow or tables are being read, a job is healthy. It is not when a tick stays open
-//! for [`STUCK_MS`] and nobody waits for anything: a reader or a worker hangs.
+//! *Healthy* means that a restart would not help: ticks close, or they wait for something outside of the process. A
+//! job is healthy while Kafka is away, a sink is slow or tables are being read. It is unhealthy once a tick stays open
+//! for [`STUCK_MS`] with nothing outside to wait for: then a reader or a worker hangs.
 //!
-//! *Ready* means that results are fresh: tables are read, and the last tick that the sinks have for good is younger
-//! than [`STALE_MS`] (or [`STALE_TICKS`] ticks, if that is longer).
+//! *Ready* means that results are fresh: tables are read, and the last acknowledged tick is younger than [`STALE_MS`]
+//! or [`STALE_TICKS`] ticks, whichever is longer.
 
 use jiff::Timestamp;
 use keytide_connectors::live::TICKS_PUBLISHED;
 use keytide_dataflow::model::Tick;
 use serde::Serialize;
 
-use super::sample::Sample;
+use super::sample::JobSample;
 
-/// A tick that is open for so long, or ...
+/// How long a tick may be open before it is stuck, in ms; `STUCK_TICKS` ticks if that is longer.
 pub(super) const STUCK_MS: u64 = 120_000;
-/// ... for so many of its widths, is stuck.
 const STUCK_TICKS: u64 = 20;
-/// Results that are so old, or ...
+/// How old results may be before they are stale, in ms; `STALE_TICKS` ticks if that is longer.
 pub(super) const STALE_MS: u64 = 30_000;
-/// ... so many ticks, are stale.
 const STALE_TICKS: u64 = 10;
 
-/// `/healthz`.
+/// The body of `/healthz`.
 #[derive(Debug, Serialize)]
 pub(super) struct Health {
     pub(super) healthy: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// The last tick that was closed.
+    /// The last closed tick.
     tick: Option<String>,
-    /// The last tick that the sinks have for good.
+    /// The last tick that the sinks acknowledged.
     published_tick: Option<String>,
     watermark: Option<String>,
-    /// Records that are there and weren't read.
     lag_records: u64,
     catching_up: bool,
 }
 
-/// `/readyz`.
+/// The body of `/readyz`.
 #[derive(Debug, Serialize)]
 pub(super) struct Readiness {
-    /// Whether its results are fresh.
     pub(super) ready: bool,
     reasons: Vec<String>,
 }
 
-/// Judges whether the job lives.
-pub(super) fn health(sample: &Sample) -> Health {
+/// Judges whether a restart of the job would help.
+pub(super) fn health(sample: &JobSample) -> Health {
     let reason = stuck(sample);
     Health {
         healthy: reason.is_none(),
@@ -62,7 +58,7 @@ pub(super) fn health(sample: &Sample) -> Health {
 }
 
 /// Judges whether the job's results are fresh.
-pub(super) fn readiness(sample: &Sample) -> Readiness {
+pub(super) fn readiness(sample: &JobSample) -> Readiness {
     let mut reasons = Vec::new();
     if sample.is_stopping {
         reasons.push("the job is ending".to_owned());
@@ -89,10 +85,10 @@ pub(super) fn readiness(sample: &Sample) -> Readiness {
     Readiness { ready: reasons.is_empty(), reasons }
 }
 
-/// What hangs, if anything does.
-fn stuck(sample: &Sample) -> Option<String> {
+/// Returns a sentence about the part that hangs, if one does.
+fn stuck(sample: &JobSample) -> Option<String> {
     let status = &sample.status;
-    // Whoever ends waits for the sinks, which give up by themselves.
+    // A job that ends waits for the sinks, which have their own deadline.
     let waits_for_others =
         sample.is_stopping || !status.tables_read || waits_for_sinks(sample) || status.open == 0;
     let open_ms = sample.now.saturating_sub(status.open);
@@ -107,12 +103,12 @@ fn stuck(sample: &Sample) -> Option<String> {
     })
 }
 
-/// Whether no tick may be closed before the sinks took another.
-fn waits_for_sinks(sample: &Sample) -> bool {
+/// Returns whether the next tick can't close before the sinks take another one.
+fn waits_for_sinks(sample: &JobSample) -> bool {
     sample.ticks_in_flight() >= TICKS_PUBLISHED && sample.status.computed == sample.status.closed
 }
 
-/// A time that isn't zero.
+/// Formats a time; `None` for 0, which stands for no tick yet.
 fn time(ms: Tick) -> Option<String> {
     let ms = i64::try_from(ms).ok().filter(|ms| *ms > 0)?;
     Some(Timestamp::from_millisecond(ms).ok()?.to_string())
@@ -124,9 +120,10 @@ pub(super) mod tests {
 
     const NOW: Tick = 1_750_000_000_000;
 
-    /// A job that does well.
-    pub(in crate::run) fn well() -> Sample {
-        let mut sample = Sample { now: NOW, tick_ms: 1_000, published: NOW - 2_500, ..Sample::default() };
+    /// Returns the sample of a healthy and ready job.
+    pub(in crate::run) fn well() -> JobSample {
+        let mut sample =
+            JobSample { now: NOW, tick_ms: 1_000, published: NOW - 2_500, ..JobSample::default() };
         sample.status.open = NOW - 500;
         sample.status.closed = NOW - 1_500;
         sample.status.computed = NOW - 1_500;
@@ -138,7 +135,7 @@ pub(super) mod tests {
         sample
     }
 
-    fn reasons(sample: &Sample) -> Vec<String> {
+    fn reasons(sample: &JobSample) -> Vec<String> {
         let readiness = readiness(sample);
         assert_eq!(readiness.ready, readiness.reasons.is_empty());
         readiness.reasons
@@ -158,7 +155,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_job_that_begins_is_healthy_but_not_ready() {
-        let mut sample = Sample { now: NOW, tick_ms: 1_000, ..Sample::default() };
+        let mut sample = JobSample { now: NOW, tick_ms: 1_000, ..JobSample::default() };
         sample.status.open = NOW - 10 * STUCK_MS;
         assert!(health(&sample).healthy, "tables may be large");
         assert_eq!(reasons(&sample), ["tables are being read", "no tick is published yet"]);
@@ -166,7 +163,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_job_that_ends_is_healthy_but_not_ready() {
-        let sample = Sample { is_stopping: true, ..well() };
+        let sample = JobSample { is_stopping: true, ..well() };
         assert!(health(&sample).healthy);
         assert_eq!(reasons(&sample), ["the job is ending"]);
     }
@@ -199,7 +196,7 @@ pub(super) mod tests {
 
     #[test]
     fn wide_ticks_are_given_their_time() {
-        let mut sample = Sample { tick_ms: 60_000, ..well() };
+        let mut sample = JobSample { tick_ms: 60_000, ..well() };
         sample.now = sample.published + 600_000;
         assert_eq!(reasons(&sample), [""; 0]);
         sample.now += 1_000;

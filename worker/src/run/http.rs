@@ -1,18 +1,18 @@
-//! The job's HTTP interface: `/metrics`, `/healthz`, `/readyz`, to be read and nothing else.
+//! The job's HTTP interface, read-only: `/metrics`, `/healthz` and `/readyz`.
 //!
 //! | path | answers | token |
 //! |---|---|---|
 //! | `/metrics` | all metrics, as text for Prometheus | yes |
 //! | `/readyz` | 200 or 503, and why, as JSON | yes |
-//! | `/healthz` | 200 or 503, and why, as JSON | no: who restarts processes needs no secret to see that one lives |
+//! | `/healthz` | 200 or 503, and why, as JSON | no: a supervisor needs no secret to see that a process lives |
 //!
-//! Where a token is configured, everything but `/healthz` answers 401 without it, paths that don't exist too. Tokens
-//! are compared by their digests, all bytes always, so the time that takes says nothing of either.
+//! If a token is configured, every path but `/healthz` answers 401 without it, unknown paths too. Tokens are compared
+//! by all bytes of their digests, so the time of a comparison reveals nothing.
 //!
-//! **Limits.** One request a connection, GET or HEAD; what it sends is read up to [`READ_BYTES`], and its body never.
-//! A head of more than [`HEAD_BYTES`] is refused. A connection ends after [`Limits::lifetime`], at whatever it is;
-//! [`Limits::connections`] are served at once, further ones wait. Paths are compared with the three above; none is
-//! ever a file's. Nothing that a client sent is in an answer or a log.
+//! **Limits.** A connection has one request, GET or HEAD. At most [`READ_BYTES`] of it are read, and never its body. A
+//! head of more than [`HEAD_BYTES`] is refused. A connection ends after [`ServerLimits::lifetime`], whatever its state.
+//! At most [`ServerLimits::connections`] are served at once; further ones wait. Paths are compared with the three above
+//! and never name a file. No answer and no log contains anything that a client sent.
 
 use std::future::Future;
 use std::io;
@@ -39,39 +39,39 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
 use super::health::{health, readiness};
-use super::metrics::{self, Format};
-use super::sample::Sample;
+use super::metrics::{self, ExpositionFormat};
+use super::sample::JobSample;
 use crate::exit::{Exit, failure};
 
 /// Bytes of a request's path and headers.
 const HEAD_BYTES: usize = 8 << 10;
-/// Bytes that are read of a connection.
+/// Bytes that are read of a connection, at most.
 const READ_BYTES: usize = 16 << 10;
 
-/// How a job is looked at.
-pub type Look = Arc<dyn Fn() -> Sample + Send + Sync>;
+/// Takes a sample of the job.
+pub type Sampler = Arc<dyn Fn() -> JobSample + Send + Sync>;
 
-/// A port that is taken and not served yet.
+/// A port that is bound and not served yet.
 #[derive(Debug)]
-pub struct Server {
+pub struct HttpServer {
     listener: TcpListener,
     token: Option<Token>,
-    limits: Limits,
+    limits: ServerLimits,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+struct ServerLimits {
     connections: usize,
     lifetime: Duration,
 }
 
-const LIMITS: Limits = Limits { connections: 32, lifetime: Duration::from_secs(10) };
+const LIMITS: ServerLimits = ServerLimits { connections: 32, lifetime: Duration::from_secs(10) };
 
-impl Server {
-    /// Takes the port, so that a job that can't be watched doesn't begin.
+impl HttpServer {
+    /// Binds the port before the job starts, so that a job never runs unwatched.
     ///
     /// # Errors
-    /// If somebody else has the port, or the address isn't this machine's.
+    /// If the port is in use, or the address isn't this machine's.
     pub fn bind(http: &Http) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(http.listen).map_err(|error| {
             let message = format!(
@@ -85,30 +85,30 @@ impl Server {
         Ok(Self { listener, token: http.token.as_ref().map(Token::new), limits: LIMITS })
     }
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     ///
     /// # Errors
-    /// If the system doesn't tell.
+    /// If the system doesn't say.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Answers for ever.
+    /// Answers requests for ever.
     ///
     /// # Errors
     /// If the port can't be served.
-    pub async fn serve(self, look: Look) -> io::Result<()> {
+    pub async fn serve(self, sampler: Sampler) -> io::Result<()> {
         let Self { listener, token, limits } = self;
-        let listener = Bounded {
+        let listener = BoundedListener {
             listener: tokio::net::TcpListener::from_std(listener)?,
             connections: Arc::new(Semaphore::new(limits.connections)),
             lifetime: limits.lifetime,
         };
-        axum::serve(listener, router(look, token)).await
+        axum::serve(listener, router(sampler, token)).await
     }
 }
 
-/// The digest of a token.
+/// The SHA-256 digest of a token.
 #[derive(Clone, Copy)]
 struct Token([u8; 32]);
 
@@ -123,7 +123,7 @@ impl Token {
         Self(Sha256::digest(token.reveal()).into())
     }
 
-    /// Whether a request shows it.
+    /// Returns whether a request shows it, in time that doesn't depend on the bytes.
     fn is_shown(&self, headers: &HeaderMap) -> bool {
         let Some(shown) = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes) else { return false };
         let Some((scheme, shown)) = shown.split_at_checked(b"Bearer ".len()) else { return false };
@@ -133,17 +133,17 @@ impl Token {
     }
 }
 
-fn router(look: Look, token: Option<Token>) -> Router {
+fn router(sampler: Sampler, token: Option<Token>) -> Router {
     Router::new()
         .route("/metrics", get(answer_metrics))
         .route("/healthz", get(answer_health))
         .route("/readyz", get(answer_readiness))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n") })
-        .with_state(look)
+        .with_state(sampler)
         .layer(from_fn_with_state(token, guard))
 }
 
-/// What every request passes, and every answer.
+/// Checks every request for size and token, and adds headers to every answer.
 async fn guard(State(token): State<Option<Token>>, request: Request, next: Next) -> Response {
     let is_open = request.uri().path() == "/healthz";
     let headers = request.headers();
@@ -170,22 +170,22 @@ async fn guard(State(token): State<Option<Token>>, request: Request, next: Next)
     response
 }
 
-async fn answer_metrics(State(look): State<Look>, headers: HeaderMap) -> Response {
+async fn answer_metrics(State(sampler): State<Sampler>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let format = Format::accepted(accept);
-    match metrics::text(look(), format) {
+    let format = ExpositionFormat::accepted(accept);
+    match metrics::text(sampler(), format) {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
-async fn answer_health(State(look): State<Look>) -> Response {
-    let health = health(&look());
+async fn answer_health(State(sampler): State<Sampler>) -> Response {
+    let health = health(&sampler());
     json(health.healthy, &health)
 }
 
-async fn answer_readiness(State(look): State<Look>) -> Response {
-    let readiness = readiness(&look());
+async fn answer_readiness(State(sampler): State<Sampler>) -> Response {
+    let readiness = readiness(&sampler());
     json(readiness.ready, &readiness)
 }
 
@@ -197,14 +197,14 @@ fn json(is_well: bool, body: &impl Serialize) -> Response {
     }
 }
 
-/// Accepts so many connections at once, and bounds each.
-struct Bounded {
+/// Bounds the number of connections, and the lifetime of each.
+struct BoundedListener {
     listener: tokio::net::TcpListener,
     connections: Arc<Semaphore>,
     lifetime: Duration,
 }
 
-impl Listener for Bounded {
+impl Listener for BoundedListener {
     type Io = Connection;
     type Addr = SocketAddr;
 
@@ -221,7 +221,7 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection that fails when its time is up or it sent too much.
+/// A connection that fails when its lifetime is over or its client sends too much.
 struct Connection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
@@ -288,17 +288,17 @@ mod tests {
 
     const TOKEN: &str = "a-token-of-the-test";
 
-    /// Serves while `client` runs, which is told the address.
+    /// Serves while `client` runs with the address.
     fn served(
-        sample: Sample,
+        sample: JobSample,
         token: Option<&str>,
-        limits: Limits,
+        limits: ServerLimits,
         client: impl FnOnce(SocketAddr) + Send + 'static,
     ) {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::bind(&Http { listen, token: token.map(Secret::new) }).unwrap();
+        let server = HttpServer::bind(&Http { listen, token: token.map(Secret::new) }).unwrap();
         let address = server.address().unwrap();
-        let server = Server { limits, ..server };
+        let server = HttpServer { limits, ..server };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let serving = tokio::spawn(server.serve(Arc::new(move || sample.clone())));
@@ -307,7 +307,7 @@ mod tests {
         });
     }
 
-    /// Sends and reads to the connection's end; empty if it was cut.
+    /// Sends a request and reads to the connection's end; empty if it was cut.
     fn exchange(address: SocketAddr, request: &str) -> String {
         let mut client = Client::connect(address).unwrap();
         // The server may have had enough before all is sent.
@@ -454,11 +454,11 @@ mod tests {
 
     #[test]
     fn a_silent_client_is_left_and_keeps_nobody_out() {
-        let limits = Limits { connections: 1, lifetime: Duration::from_millis(20) };
+        let limits = ServerLimits { connections: 1, lifetime: Duration::from_millis(20) };
         served(well(), None, limits, |address| {
             let mut silent = Client::connect(address).unwrap();
             silent.write_all(b"GET /healthz HT").unwrap();
-            // Served once the only place is free again; it has little time itself, so it may take another.
+            // It is served once the only connection is free again. Its own lifetime is short, so it may take two tries.
             let is_served = (0..1_000).any(|_| status(&request(address, "GET", "/healthz", "")) == "200");
             assert!(is_served);
             let mut rest = Vec::new();
@@ -471,9 +471,9 @@ mod tests {
     fn a_port_that_somebody_has_is_a_mistake_of_the_configuration() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = taken.local_addr().unwrap();
-        let error = Server::bind(&Http { listen, token: None }).unwrap_err();
+        let error = HttpServer::bind(&Http { listen, token: None }).unwrap_err();
         assert_eq!(crate::exit::classify(&error), Exit::Usage);
-        let told = error.to_string();
-        assert!(told.starts_with(&format!("http.listen: can't listen on {listen}: ")), "{told}");
+        let message = error.to_string();
+        assert!(message.starts_with(&format!("http.listen: can't listen on {listen}: ")), "{message}");
     }
 }

@@ -1,4 +1,4 @@
-//! A live job's threads: who they are, how they start and how they end.
+//! A live job's threads, how they start and how they end.
 //!
 //! ```text
 //! reader-0..  tables  watch  coordinator      connectors::live
@@ -6,9 +6,9 @@
 //! publisher                                   publish.rs, notify.rs, connectors::sink
 //! alerts-*                                    alerts::outbox
 //! ```
-//! They end by themselves after the last tick: readers and tables when they answered the last cut, workers when they
-//! computed its tick, the publisher when the workers are gone and the sinks have everything. A panic in any of them
-//! must end the process.
+//! They end by themselves after the last tick. Readers and tables end when they answered the last cut, workers when
+//! they computed its tick. The publisher ends when the workers are gone and the sinks acknowledged all rows. A panic in
+//! any of them must end the process.
 
 use std::io;
 use std::sync::mpsc;
@@ -30,60 +30,56 @@ use keytide_dataflow::{Options, Publish};
 use timely::communication::WorkerGuards;
 
 use super::Clock;
-use super::notify::Telling;
-use super::observe::Observed;
-use super::publish::{Counted, Tap, publish};
-use super::tables::{GeoFeed, Tables, decoders};
+use super::notify::Notifier;
+use super::observe::WorkerStats;
+use super::publish::{ResultCounters, Subscriber, publish};
+use super::tables::{GeoFeed, ReferenceData, decoders};
 use super::work::work;
 use crate::exit::{Exit, failure, kafka_failure};
 
-/// Rows that change in bulk and are let out per tick, view and bucket of groups.
+/// Rows of a bulk change that are published per tick, view and bucket of groups.
 const BULK_ROWS: usize = 128;
-/// How often topics are looked at for new partitions.
+/// How often topics are asked for new partitions.
 const WATCH: Duration = Duration::from_secs(10);
 
-/// A job that runs.
-pub struct Job {
-    /// What everybody may look at.
+/// A live job that runs.
+pub struct LiveJob {
+    /// Lets other threads watch and stop the job.
     pub handle: Handle,
     threads: Vec<JoinHandle<()>>,
     workers: WorkerGuards<()>,
     publisher: JoinHandle<()>,
 }
 
-/// A running job, seen and stopped from outside.
+/// Watches and stops a running job from outside.
 #[derive(Clone)]
 pub struct Handle {
     pub live: Arc<Live>,
-    /// What its ticks had in them.
-    pub counted: Arc<Counted>,
-    /// What its workers tell of themselves.
-    pub observed: Arc<Observed>,
+    pub results: Arc<ResultCounters>,
+    pub observed: Arc<WorkerStats>,
     pub sinks: PublisherMonitor,
     pub alerts: keytide_alerts::outbox::OutboxMonitor,
-    /// `[limits]`.
     pub limits: Limits,
     /// Look-ups of addresses that hit a damaged record.
     pub unreadable_places: Unreadable,
-    /// The clock that it was started with.
     pub(super) clock: Clock,
     /// Why the sinks can't go on.
     sink_error: Arc<Mutex<Option<SinkError>>>,
 }
 
-impl Job {
-    /// Starts a job; blocks until its topics are looked up. `tap` is told of every tick's results; `clock` says what
-    /// time it is, in milliseconds since the epoch.
+impl LiveJob {
+    /// Starts a job; blocks until its topics are looked up. `subscriber` gets every tick's results. `clock` returns the
+    /// time in milliseconds since the epoch.
     ///
     /// # Errors
-    /// If something the configuration names can't be used, or not now.
-    pub fn start(config: &JobConfig, tap: Option<Tap>, clock: Clock) -> anyhow::Result<Self> {
+    /// If something that the configuration names can't be used.
+    pub fn start(config: &JobConfig, subscriber: Option<Subscriber>, clock: Clock) -> anyhow::Result<Self> {
         let publisher =
             Publisher::open(&config.sinks, &config.job.name, &config.sources, &config.fingerprint())
                 .map_err(|error| failure(error.class().into(), error))?;
-        let telling =
-            Telling::open(&config.alerts, clock).map_err(|error| failure(exit_of_alerts(&error), error))?;
-        let tables = Tables::open(config)?;
+        let notifier =
+            Notifier::open(&config.alerts, clock).map_err(|error| failure(exit_of_alerts(&error), error))?;
+        let tables = ReferenceData::open(config)?;
         let sources = kafka_sources(&config.sources)?;
         let workers = config.job.workers;
         let options = live::LiveOptions { tick_ms: config.job.tick_ms, windows: config.windows, workers };
@@ -101,10 +97,10 @@ impl Job {
 
         let handle = Handle {
             live: Arc::clone(&live),
-            counted: Arc::default(),
+            results: Arc::default(),
             observed: Arc::default(),
             sinks: publisher.monitor(),
-            alerts: telling.monitor(),
+            alerts: notifier.monitor(),
             limits: config.limits,
             unreadable_places: tables.watched_geo.unreadable().clone(),
             clock,
@@ -127,7 +123,7 @@ impl Job {
         let publisher = {
             let handle = handle.clone();
             spawn("publisher".to_owned(), move || {
-                handle.publish(publisher, telling, &collected, workers.get(), tap);
+                handle.publish(publisher, notifier, &collected, workers.get(), subscriber);
             })?
         };
         let dataflow = Options {
@@ -147,7 +143,7 @@ impl Job {
     /// Waits until all threads ended.
     ///
     /// # Errors
-    /// Why the job ended, if nobody asked it to.
+    /// The reason, if the job ended without a stop.
     pub fn join(self) -> anyhow::Result<()> {
         // A thread that panics ends the process.
         for thread in self.threads {
@@ -173,7 +169,7 @@ impl Job {
 }
 
 impl Handle {
-    /// Ends the job: its last tick is cut, computed and published.
+    /// Ends the job after its last tick is cut, computed and published.
     pub fn stop(&self) {
         self.live.stop();
     }
@@ -181,23 +177,23 @@ impl Handle {
     fn publish(
         &self,
         mut publisher: Publisher,
-        mut telling: Telling,
+        mut notifier: Notifier,
         results: &mpsc::Receiver<TickOutput>,
         workers: usize,
-        tap: Option<Tap>,
+        subscriber: Option<Subscriber>,
     ) {
         let published =
-            publish(&mut publisher, results, workers, &self.live, &self.counted, &mut telling, tap);
+            publish(&mut publisher, results, workers, &self.live, &self.results, &mut notifier, subscriber);
         if let Err(error) = published {
             tracing::error!("{error}");
             *self.sink_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             self.live.stop();
         }
-        telling.stop();
+        notifier.stop();
     }
 }
 
-/// What alerts that can't be set up ask for.
+/// Returns the exit code for alerts that can't be set up.
 fn exit_of_alerts(error: &OutboxError) -> Exit {
     match error {
         OutboxError::Thread(_) => Exit::Transient,
@@ -211,7 +207,7 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHa
 
 type KafkaSources = Vec<(usize, String, Topic, Vec<(u32, u64)>)>;
 
-/// The sources' topics, and where each partition starts.
+/// Opens the sources' topics; returns each with the start of its partitions.
 fn kafka_sources(sources: &[Source]) -> anyhow::Result<KafkaSources> {
     let mut found = Vec::new();
     for (index, source) in sources.iter().enumerate() {
@@ -230,7 +226,7 @@ fn kafka_sources(sources: &[Source]) -> anyhow::Result<KafkaSources> {
     Ok(found)
 }
 
-/// A reader's consumers.
+/// Makes the consumers of one reader.
 fn feeds(sources: &[Source]) -> anyhow::Result<Vec<SourceFeed>> {
     let kafka = sources.iter().enumerate().filter_map(|(index, source)| match &source.kind {
         SourceKind::Kafka(kafka) => Some((index, kafka)),
@@ -271,7 +267,7 @@ fn start_workers(
     results: mpsc::Sender<TickOutput>,
 ) -> anyhow::Result<WorkerGuards<()>> {
     let (live, observed) = (Arc::clone(&job.live), Arc::clone(&job.observed));
-    // Shared by the workers: gone when the last of them is.
+    // Each worker clones the sender, so the channel closes with the last worker.
     let results = Mutex::new(results);
     timely::execute(timely::Config::process(workers), move |worker| {
         let results = results.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -1,9 +1,9 @@
-//! A [`Sample`] as text for Prometheus, in either of its formats.
+//! Writes a [`JobSample`] as text for Prometheus, in either of its formats.
 //!
-//! Names begin with `keytide_` and end with their unit; counters end with `_total` and only grow within a process.
-//! Labels are bounded: classes of dead letters, views, states and operators are fixed, sources and webhooks are the
-//! configuration's. Partitions are listed one by one up to [`PARTITIONS`]; beyond that `lag_records` has one sum a
-//! source, `partition_behind_seconds` the greatest of a source. What isn't known is left out, never 0.
+//! Names begin with `keytide_` and end with their unit. Counters end with `_total` and only grow within a process.
+//! Labels are bounded: dead letters' classes, views, states and operators are fixed, sources and webhooks are the
+//! configuration's. Up to [`PARTITIONS`] partitions are listed one by one. Beyond that `lag_records` has one sum a
+//! source, and `partition_behind_seconds` the greatest of a source. Unknown values are left out, never 0.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,27 +19,27 @@ use prometheus_client::registry::Registry;
 
 use super::health::{health, readiness};
 use super::publish::{CAPS, OVERFLOWS};
-use super::sample::Sample;
+use super::sample::JobSample;
 
-/// Partitions, of all sources, that have a lag each.
+/// Partitions of all sources up to which each has its own label.
 const PARTITIONS: usize = 1_000;
 
-/// How metrics are written.
+/// A text format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum ExpositionFormat {
     /// OpenMetrics 1.0.
     OpenMetrics,
-    /// Prometheus' own, 0.0.4, which everything reads.
+    /// Prometheus' own format 0.0.4, which every scraper reads.
     Plain,
 }
 
-impl Format {
-    /// The best that a client asks for.
+impl ExpositionFormat {
+    /// Returns the best format that a client's `Accept` header allows.
     pub(super) fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Plain }
     }
 
-    /// Its name in HTTP.
+    /// Returns the value of the `Content-Type` header.
     pub(super) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -48,23 +48,23 @@ impl Format {
     }
 }
 
-/// All metrics.
+/// Writes all metrics.
 ///
 /// # Errors
-/// If a gauge is larger than 2^63 - 1: none is.
-pub(super) fn text(sample: Sample, format: Format) -> Result<String, fmt::Error> {
+/// If a gauge is larger than 2^63 - 1, which none is.
+pub(super) fn text(sample: JobSample, format: ExpositionFormat) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("keytide");
     registry.register_collector(Box::new(sample));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(match format {
-        Format::OpenMetrics => page,
-        Format::Plain => plain(&page),
+        ExpositionFormat::OpenMetrics => page,
+        ExpositionFormat::Plain => plain(&page),
     })
 }
 
-/// OpenMetrics as Prometheus' own format: there a counter's explanation names it as its values do, and nothing marks
-/// the end.
+/// Turns OpenMetrics into Prometheus' own format, in which a counter's help has the name of its values, and nothing
+/// marks the end.
 fn plain(page: &str) -> String {
     let mut plain = String::with_capacity(page.len());
     let mut lines = page.lines().peekable();
@@ -84,7 +84,7 @@ fn plain(page: &str) -> String {
     plain
 }
 
-impl Collector for Sample {
+impl Collector for JobSample {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
         self.process(&mut page)?;
@@ -96,7 +96,7 @@ impl Collector for Sample {
     }
 }
 
-impl Sample {
+impl JobSample {
     fn process(&self, page: &mut Page<'_>) -> fmt::Result {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         page.gauges("build_info", "The program, always 1", [(version, 1_u64)])?;
@@ -177,7 +177,7 @@ impl Sample {
         )
     }
 
-    /// What was odd about records although their calls count.
+    /// Adds counters of records that count although something about them is odd.
     fn oddities(&self, page: &mut Page<'_>) -> fmt::Result {
         let names: BTreeMap<usize, &str> =
             self.status.lags.iter().map(|(info, _)| (info.source_index, info.source.as_str())).collect();
@@ -250,7 +250,7 @@ impl Sample {
         page.seconds("operator_seconds", "How long operators were at work, over all workers", busy)
     }
 
-    /// By channel: `email`, or `webhook` and its name.
+    /// Adds the metrics of each channel: `email`, or `webhook` with its name.
     fn alerts(&self, page: &mut Page<'_>) -> fmt::Result {
         let mails = self.alerts.mails.map(|stats| (["email", ""], stats));
         let webhooks = self.alerts.webhooks.iter().map(|(name, stats)| (["webhook", &**name], *stats));
@@ -307,8 +307,8 @@ impl Sample {
     }
 }
 
-/// Lags by source and partition.
-fn lags(sample: &Sample) -> BTreeMap<(&str, String), u64> {
+/// Sums lags by source and partition.
+fn lags(sample: &JobSample) -> BTreeMap<(&str, String), u64> {
     let mut sums = BTreeMap::new();
     for (partition, lag) in &sample.status.lags {
         let Some(lag) = lag else { continue };
@@ -317,8 +317,8 @@ fn lags(sample: &Sample) -> BTreeMap<(&str, String), u64> {
     sums
 }
 
-/// How far slow partitions are behind, by source and partition.
-fn behind(sample: &Sample) -> BTreeMap<(&str, String), u64> {
+/// Returns how far slow partitions are behind, in ms by source and partition.
+fn behind(sample: &JobSample) -> BTreeMap<(&str, String), u64> {
     let mut furthest = BTreeMap::new();
     for (partition, behind_ms) in &sample.status.slow {
         let furthest: &mut u64 = furthest.entry(label(sample, partition)).or_default();
@@ -327,8 +327,8 @@ fn behind(sample: &Sample) -> BTreeMap<(&str, String), u64> {
     furthest
 }
 
-/// What a partition is called, or all of its source.
-fn label<'s>(sample: &'s Sample, partition: &'s PartitionInfo) -> (&'s str, String) {
+/// Returns the labels of a partition, or `all` if there are more than [`PARTITIONS`].
+fn label<'s>(sample: &'s JobSample, partition: &'s PartitionInfo) -> (&'s str, String) {
     let is_listed = sample.status.lags.len() <= PARTITIONS;
     (&partition.source, if is_listed { partition.number.to_string() } else { "all".to_owned() })
 }
@@ -343,7 +343,7 @@ fn seconds(ms: u64) -> f64 {
 
 const NONE: [(&str, &str); 0] = [];
 
-/// The metrics so far. It ends help texts with a full stop.
+/// The page of metrics, which ends each help text with a full stop.
 struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
@@ -425,13 +425,13 @@ mod tests {
         }
     }
 
-    /// A number of rows that no other view has.
+    /// Returns a number of rows that no other view has.
     fn records(view: View) -> u64 {
         100 + view as u64
     }
 
-    /// A job of which everything is known.
-    fn known() -> Sample {
+    /// Returns a sample in which every value is known.
+    fn known() -> JobSample {
         let mut sample = well();
         sample.status.lags = vec![
             (partition("edge", 0), Some(7)),
@@ -691,13 +691,15 @@ keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
             .map(|view| format!("keytide_sink_records_total{{view=\"{}\"}} {}", view.name(), records(view)));
         let expected = EXPECTED.trim_start().replace("VERSION", version);
         let expected = expected.replace("SINK_RECORDS", &of_views.join("\n"));
-        assert_eq!(text(known(), Format::OpenMetrics).unwrap(), expected);
+        assert_eq!(text(known(), ExpositionFormat::OpenMetrics).unwrap(), expected);
     }
 
     #[test]
     fn the_plain_format_has_the_same_values_and_explains_each_by_its_name() {
-        let (open, plain) =
-            (text(known(), Format::OpenMetrics).unwrap(), text(known(), Format::Plain).unwrap());
+        let (open, plain) = (
+            text(known(), ExpositionFormat::OpenMetrics).unwrap(),
+            text(known(), ExpositionFormat::Plain).unwrap(),
+        );
         let values = |page: &str| {
             page.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
         };
@@ -718,7 +720,7 @@ keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let page = text(Sample::default(), Format::OpenMetrics).unwrap();
+        let page = text(JobSample::default(), ExpositionFormat::OpenMetrics).unwrap();
         let samples: BTreeSet<&str> = page
             .lines()
             .filter(|line| !line.starts_with('#'))
@@ -745,8 +747,8 @@ keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
         let lags = |count: u32| {
             (0..count).map(|n| (partition(["a", "b"][n as usize % 2], n / 2), Some(1))).collect()
         };
-        let lines = |sample: &Sample| {
-            let page = text(sample.clone(), Format::OpenMetrics).unwrap();
+        let lines = |sample: &JobSample| {
+            let page = text(sample.clone(), ExpositionFormat::OpenMetrics).unwrap();
             let lags = page.lines().filter(|line| line.starts_with("keytide_lag_records{"));
             lags.map(str::to_owned).collect::<Vec<_>>()
         };
@@ -757,7 +759,7 @@ keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
             .map(|source| format!("keytide_lag_records{{source=\"{source}\",partition=\"all\"}} 501"));
         assert_eq!(lines(&sample), sums);
         sample.status.slow = (0..1_002).map(|n| (partition("a", n), u64::from(n) * 1_000)).collect();
-        let page = text(sample, Format::OpenMetrics).unwrap();
+        let page = text(sample, ExpositionFormat::OpenMetrics).unwrap();
         let behind: Vec<_> =
             page.lines().filter(|line| line.starts_with("keytide_partition_behind")).collect();
         assert_eq!(behind, ["keytide_partition_behind_seconds{source=\"a\",partition=\"all\"} 1001.0"]);
@@ -765,7 +767,7 @@ keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
 
     #[test]
     fn every_metric_is_explained_once_and_every_name_is_ours() {
-        let page = text(known(), Format::OpenMetrics).unwrap();
+        let page = text(known(), ExpositionFormat::OpenMetrics).unwrap();
         let mut explained = BTreeSet::new();
         for line in page.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
             let (name, help) = line.split_once(' ').unwrap();
@@ -779,12 +781,12 @@ keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
         }
     }
 
-    /// Prometheus' rules: a list of groups, of lists of rules, in the plainest YAML.
+    /// The rules for Prometheus: groups of lists of rules, in plain YAML.
     const ALERTS: &str = include_str!("../../../deploy/alerts.yml");
 
     #[test]
     fn alerts_name_metrics_that_exist() {
-        let page = text(known(), Format::OpenMetrics).unwrap();
+        let page = text(known(), ExpositionFormat::OpenMetrics).unwrap();
         let metrics: BTreeSet<&str> = page
             .lines()
             .filter(|line| !line.starts_with('#'))

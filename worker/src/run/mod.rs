@@ -1,4 +1,4 @@
-//! A live job: its threads, what it publishes, and how it is looked at.
+//! A live job: its threads, its publisher, and the metrics and health that it serves.
 
 mod first;
 #[cfg(test)]
@@ -15,11 +15,11 @@ mod sample;
 mod tables;
 mod work;
 
-pub use self::http::{Look, Server};
-pub use self::job::{Handle, Job};
-pub use self::observe::Observed;
-pub use self::publish::{Counted, Heard, Tap};
-pub use self::sample::Sample;
+pub use self::http::{HttpServer, Sampler};
+pub use self::job::{Handle, LiveJob};
+pub use self::observe::WorkerStats;
+pub use self::publish::{ResultCounters, Subscriber, SubscriberEvent};
+pub use self::sample::JobSample;
 
-/// Returns the time, in milliseconds since the epoch.
+/// Returns the time in milliseconds since the epoch.
 pub type Clock = fn() -> keytide_dataflow::model::Tick;

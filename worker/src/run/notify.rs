@@ -1,8 +1,8 @@
-//! What is done about incidents: the policy decides while their tick is published, and people are told once it is.
+//! Notifications of incidents: the policy decides while a tick is published, and mails go out once it is acknowledged.
 //!
-//! A mail must not tell of what nobody can look up, so a tick's notices wait until all of its rows are acknowledged. How
-//! many wait is bounded by the sinks: when these hold all they may, the next tick isn't published. What waits when a job
-//! fails is told by nobody; the job that is started next makes the same incidents again.
+//! A mail must not name rows that can't be looked up, so a tick's notices wait until all of its rows are acknowledged.
+//! The sinks bound how many wait: when their buffers are full, the next tick isn't published. Notices that wait when a
+//! job fails are never sent. The job that is started next makes the same incidents again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use keytide_dataflow::{Notice, Revocation, Transition};
 
 use super::Clock;
 
-/// How long mails and webhooks are waited for at the end.
+/// How long the end of a job waits for mails and webhooks.
 const LAST_MAILS: Duration = Duration::from_secs(10);
 
-/// Decides and tells.
-pub(super) struct Telling {
+/// Decides about incidents, and notifies of them.
+pub(super) struct Notifier {
     policy: PolicyEngine,
     alerts: Outbox,
     /// Notices of ticks that aren't published, in the order of these.
     waiting: VecDeque<(Tick, Vec<Notice>)>,
 }
 
-impl Telling {
-    /// As configured.
+impl Notifier {
+    /// Sets up policy, mails and webhooks as configured.
     ///
     /// # Errors
     /// If mails or webhooks can't be set up.
@@ -36,12 +36,12 @@ impl Telling {
         Ok(Self { policy: PolicyEngine::new(config.policy), alerts, waiting: VecDeque::new() })
     }
 
-    /// Tells others how it goes.
+    /// Returns the counters of mails and webhooks.
     pub(super) fn monitor(&self) -> OutboxMonitor {
         self.alerts.monitor()
     }
 
-    /// What is to be done about a tick's transitions.
+    /// Returns the actions that the policy takes for a tick's transitions.
     pub(super) fn decide(&mut self, transitions: &[Transition]) -> Vec<Revocation> {
         self.policy.decide(transitions)
     }
@@ -53,14 +53,14 @@ impl Telling {
         }
     }
 
-    /// Tells of all ticks up to this one.
+    /// Notifies of all ticks up to this one.
     pub(super) fn published(&mut self, tick: Tick) {
         while let Some((_, notices)) = self.waiting.pop_front_if(|(waiting, _)| *waiting <= tick) {
             notices.into_iter().for_each(|notice| self.alerts.notify(notice));
         }
     }
 
-    /// Sends what can be sent.
+    /// Sends waiting mails for at most [`LAST_MAILS`], and logs how many are left.
     pub(super) fn stop(self) {
         let left = self.alerts.stop(LAST_MAILS);
         if left > 0 {
@@ -82,11 +82,11 @@ mod tests {
 
     const ROW: &str = r#"{"incident_id":"0000000000000000000000000000feed","seq":0,"transition":"opened","at":"2025-06-02T08:01:00Z","reason":null,"early":false,"catching_up":false,"key_id":"0123456789abcdef0123456789abcdef","subscription":null,"customer":null,"plan":null,"policy":"alert","key_state":"active","level":"alert","score":97,"state":"open","opened_at":"2025-06-02T08:00:00Z","last_signal_at":"2025-06-02T08:01:00Z","ended_at":null,"signals":[],"evidence":{"calls":1,"known_since":"2025-06-01T08:00:00Z","known_calls":9,"traffic":[],"samples":[],"config":"0011223344556677"},"platform_event":false,"detector_version":1}"#;
 
-    fn open(folder: &Path) -> Telling {
+    fn open(folder: &Path) -> Notifier {
         let text = "[[source]]\nname = \"s\"\nkind = \"kafka\"\nbrokers = \"b:1\"\ntopic = \"t\"\nformat = \"apisix\"\n\
                     [alerts.email]\ndir = \"mails\"\nfrom = \"keytide@example.com\"\nto = [\"security@example.com\"]\n";
         let loaded = JobConfig::parse(text, folder, std::iter::empty()).unwrap();
-        Telling::open(&loaded.job.alerts, || 0).unwrap()
+        Notifier::open(&loaded.job.alerts, || 0).unwrap()
     }
 
     fn notice() -> Vec<Notice> {
@@ -100,17 +100,17 @@ mod tests {
     #[test]
     fn nobody_is_told_of_a_tick_before_it_is_published() {
         let folder = tempfile::tempdir().unwrap();
-        let mut telling = open(folder.path());
-        telling.keep(5, notice());
-        telling.published(4);
-        telling.stop();
+        let mut notifier = open(folder.path());
+        notifier.keep(5, notice());
+        notifier.published(4);
+        notifier.stop();
         assert_eq!(mails(folder.path()), 0);
 
-        let mut telling = open(folder.path());
-        telling.keep(4, notice());
-        telling.published(4);
-        telling.published(9);
-        telling.stop();
+        let mut notifier = open(folder.path());
+        notifier.keep(4, notice());
+        notifier.published(4);
+        notifier.published(9);
+        notifier.stop();
         assert_eq!(mails(folder.path()), 1);
     }
 }

@@ -1,9 +1,9 @@
-//! The states and operators of a running job, as its workers count them.
+//! The sizes of states and the run times of operators, as the workers of a job report them.
 //!
-//! Two things only workers know, and tell in [`Observed`]: how much each state holds, every [`FOOTPRINTS_MS`] of ticks,
-//! and how long each operator was at work, every [`BUSY`]. The latter follows from timely's own log, which has two
-//! events for each time that an operator runs: 320 for a tick without input, 600 for one of 16,384 events. At some
-//! 50 ns each (an estimate) that is 0.03 ms a tick.
+//! Workers report two things in [`WorkerStats`]: the size of each state, every [`FOOTPRINTS_MS`] of ticks, and how long
+//! each operator ran, every [`BUSY`]. Run times come from timely's own log, which has two events for each run of an
+//! operator: 320 for a tick without input, 600 for one of 16,384 events. At some 50 ns each (an estimate) that is
+//! 0.03 ms a tick.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,40 +14,39 @@ use keytide_dataflow::state::{Footprint, StateId};
 use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
 use timely::worker::Worker;
 
-/// A worker says so often, by ticks, how much its states hold.
+/// Ms of ticks between two reports of a worker's states.
 pub(super) const FOOTPRINTS_MS: u64 = 5_000;
-/// A worker says so often how long its operators were at work.
+/// Time between two reports of a worker's operators.
 const BUSY: Duration = Duration::from_secs(1);
-/// Names of operators that are told apart; further ones are one.
+/// Names of operators that have their own sum; further ones share `OTHERS`.
 const OPERATORS: usize = 100;
-/// The name of further ones.
 const OTHERS: &str = "others";
 
-/// How long operators were at work, by name.
+/// How long operators ran, by name.
 pub(super) type Busy = BTreeMap<Arc<str>, Duration>;
 
-/// What workers tell.
+/// The newest reports of all workers, by worker.
 #[derive(Debug, Default)]
-pub struct Observed(Mutex<BTreeMap<usize, OfWorker>>);
+pub struct WorkerStats(Mutex<BTreeMap<usize, OneWorker>>);
 
 #[derive(Debug, Default)]
-struct OfWorker {
+struct OneWorker {
     states: Vec<(StateId, Footprint)>,
     busy: Busy,
 }
 
-impl Observed {
-    /// A worker's states.
-    pub(super) fn tell_states(&self, worker: usize, states: impl Iterator<Item = (StateId, Footprint)>) {
+impl WorkerStats {
+    /// Replaces the sizes of a worker's states.
+    pub(super) fn report_states(&self, worker: usize, states: impl Iterator<Item = (StateId, Footprint)>) {
         let states = states.collect();
         self.workers().entry(worker).or_default().states = states;
     }
 
-    fn tell_busy(&self, worker: usize, busy: Busy) {
+    fn report_busy(&self, worker: usize, busy: Busy) {
         self.workers().entry(worker).or_default().busy = busy;
     }
 
-    /// Over all workers; empty before any of them told.
+    /// Returns the sizes of states over all workers; empty before the first report.
     pub(super) fn states(&self) -> BTreeMap<StateId, Footprint> {
         let mut sums: BTreeMap<StateId, Footprint> = BTreeMap::new();
         for (state, footprint) in self.workers().values().flat_map(|of_worker| &of_worker.states) {
@@ -56,7 +55,7 @@ impl Observed {
         sums
     }
 
-    /// Over all workers.
+    /// Returns the run times of operators over all workers.
     pub(super) fn busy(&self) -> Busy {
         let mut sums = Busy::new();
         for (operator, busy) in self.workers().values().flat_map(|of_worker| &of_worker.busy) {
@@ -65,34 +64,34 @@ impl Observed {
         sums
     }
 
-    fn workers(&self) -> MutexGuard<'_, BTreeMap<usize, OfWorker>> {
+    fn workers(&self) -> MutexGuard<'_, BTreeMap<usize, OneWorker>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Follows how long a worker's operators are at work. To be called before its dataflow is built.
-pub(super) fn watch_operators(worker: &Worker, observed: &Arc<Observed>) {
+/// Measures how long a worker's operators run. It must be called before the dataflow is built.
+pub(super) fn watch_operators(worker: &Worker, observed: &Arc<WorkerStats>) {
     let index = worker.index();
     let observed = Arc::clone(observed);
     let mut stopwatch = Stopwatch::default();
-    let mut told = Duration::ZERO;
+    let mut reported = Duration::ZERO;
     let Some(mut registry) = worker.log_register() else { return };
     registry.insert::<TimelyEventBuilder, _>("timely", move |time, events| {
         for (at, event) in events.iter_mut().flat_map(|events| events.drain(..)) {
             stopwatch.take(at, event);
         }
-        if *time >= told + BUSY {
-            told = *time;
-            observed.tell_busy(index, stopwatch.busy());
+        if *time >= reported + BUSY {
+            reported = *time;
+            observed.report_busy(index, stopwatch.busy());
         }
     });
 }
 
-/// Sums up how long operators run, each without what runs inside it.
+/// Sums up how long operators run, each without the operators inside it.
 #[derive(Default)]
 struct Stopwatch {
-    /// By the operator's number, its place in `busy`.
-    places: HashMap<usize, usize>,
+    /// Indexes in `busy` by the operator's number.
+    indexes: HashMap<usize, usize>,
     busy: Vec<(Arc<str>, Duration)>,
     running: Vec<Running>,
 }
@@ -100,7 +99,7 @@ struct Stopwatch {
 struct Running {
     operator: usize,
     since: Duration,
-    /// How long others ran inside it.
+    /// How long operators inside it ran.
     inside: Duration,
 }
 
@@ -108,8 +107,8 @@ impl Stopwatch {
     fn take(&mut self, at: Duration, event: TimelyEvent) {
         match event {
             TimelyEvent::Operates(operator) => {
-                let place = self.place(&operator.name);
-                self.places.insert(operator.id, place);
+                let index = self.index(&operator.name);
+                self.indexes.insert(operator.id, index);
             }
             TimelyEvent::Schedule(event) => match event.start_stop {
                 StartStop::Start => {
@@ -127,14 +126,14 @@ impl Stopwatch {
         if let Some(outer) = self.running.last_mut() {
             outer.inside += ran;
         }
-        if let Some(place) = self.places.get(&operator) {
-            self.busy[*place].1 += ran.saturating_sub(ended.inside);
+        if let Some(index) = self.indexes.get(&operator) {
+            self.busy[*index].1 += ran.saturating_sub(ended.inside);
         }
     }
 
-    /// Operators of one name share a place.
-    fn place(&mut self, name: &str) -> usize {
-        // A label's value is written as it stands.
+    /// Returns the index of a name in `busy`, which all operators of that name share.
+    fn index(&mut self, name: &str) -> usize {
+        // The metrics write a label's value without escaping it.
         let name = name.replace(|c: char| c.is_control() || c == '"' || c == '\\', "_");
         let name = if self.busy.len() < OPERATORS { &name } else { OTHERS };
         self.busy.iter().position(|(known, _)| **known == *name).unwrap_or_else(|| {
@@ -215,13 +214,13 @@ mod tests {
 
     #[test]
     fn workers_are_summed_up() {
-        let observed = Observed::default();
+        let observed = WorkerStats::default();
         for worker in 0..2 {
-            // What a worker says replaces what it said before.
+            // A report replaces the worker's earlier one.
             for rows in [1, 10] {
                 let footprint = Footprint { rows, bytes: 100 };
-                observed.tell_states(worker, [(StateId::Usage, footprint)].into_iter());
-                observed.tell_busy(worker, [("Usage".into(), ms(rows))].into());
+                observed.report_states(worker, [(StateId::Usage, footprint)].into_iter());
+                observed.report_busy(worker, [("Usage".into(), ms(rows))].into());
             }
         }
         assert_eq!(observed.states()[&StateId::Usage], Footprint { rows: 20, bytes: 200 });
@@ -230,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_workers_operators_are_watched() {
-        let observed = Arc::new(Observed::default());
+        let observed = Arc::new(WorkerStats::default());
         let watching = Arc::clone(&observed);
         timely::execute_directly(move |worker| {
             use timely::dataflow::operators::{Inspect as _, ToStream as _};
@@ -256,7 +255,7 @@ mod tests {
         let tables = TablesRead { changes: vec![change], ..TablesRead::default() };
         let reader = PartitionReader::new(&live, 0, Vec::new(), &|_| unreachable!("there is no source"));
         let tables = TableReader::new(&live, tables, Vec::new());
-        let observed = Arc::new(Observed::default());
+        let observed = Arc::new(WorkerStats::default());
         let (results, collected) = mpsc::channel();
         let (working, watched) = (Arc::clone(&live), Arc::clone(&observed));
         thread::scope(|scope| {

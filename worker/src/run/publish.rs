@@ -1,4 +1,4 @@
-//! The thread that publishes: collects what the workers made of a tick, hands it to the sinks, and tells of it.
+//! The publisher's thread: collects the workers' output of each tick, hands it to the sinks, and notifies of incidents.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,46 +12,76 @@ use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 
 use super::first::FirstMinute;
-use super::notify::Telling;
-use crate::records::Records;
+use super::notify::Notifier;
+use crate::records::RecordCounts;
 
-/// How long the sinks are waited for at the end.
+/// How long the end of a job waits for the sinks.
 const FLUSH: Duration = Duration::from_secs(30);
 
-/// What events can be beyond a cap of, in the order of [`Counted::overflows`].
+/// Kinds of overflow, in the order of [`ResultCounters::overflows`].
 pub(super) const OVERFLOWS: [&str; 3] = ["key", "route", "country"];
-/// What has a cap, in the order of [`Counted::admitted`].
+/// Kinds of caps, in the order of [`ResultCounters::admitted`].
 pub(super) const CAPS: [&str; 4] = ["key", "route", "key_route", "key_country"];
 
-/// What the workers' ticks had in them; counters only grow.
+/// Sums over the workers' output. All but `admitted` only grow.
 #[derive(Debug, Default)]
-pub struct Counted {
+pub struct ResultCounters {
     pub events: AtomicU64,
     pub duplicates: AtomicU64,
     pub late: AtomicU64,
-    /// Events that the detector came too late for.
+    /// Events that came too late for the detector.
     pub detector_late: AtomicU64,
     /// Events beyond the caps of `OVERFLOWS`.
     pub overflows: [AtomicU64; OVERFLOWS.len()],
-    /// What counts against the caps of `CAPS` after the last tick.
+    /// Values that count against the caps of `CAPS` after the last tick.
     pub admitted: [AtomicU64; CAPS.len()],
     /// Ticks that were handed to the sinks.
     pub ticks: AtomicU64,
 }
 
-/// What a [`Tap`] hears of each tick, in this order.
+impl ResultCounters {
+    /// Adds the output of all workers for one tick.
+    fn add(&self, outputs: &[TickOutput]) {
+        let mut admitted = Admitted::default();
+        for output in outputs {
+            let Counts { overflow_keys, overflow_routes, overflow_countries, .. } = output.counts;
+            let overflows = [overflow_keys, overflow_routes, overflow_countries];
+            for (counter, count) in self.overflows.iter().zip(overflows) {
+                counter.fetch_add(count, Ordering::Relaxed);
+            }
+            self.events.fetch_add(output.counts.events, Ordering::Relaxed);
+            self.duplicates.fetch_add(output.counts.duplicates, Ordering::Relaxed);
+            self.late.fetch_add(output.counts.late, Ordering::Relaxed);
+            self.detector_late.fetch_add(output.counts.detector_late, Ordering::Relaxed);
+            admitted += output.admitted;
+        }
+        // Gauges: what is admitted now, over all workers.
+        let Admitted { keys, routes, key_routes, key_countries } = admitted;
+        for (gauge, count) in self.admitted.iter().zip([keys, routes, key_routes, key_countries]) {
+            gauge.store(count, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a [`Subscriber`] gets of each tick, in this order.
 #[derive(Clone, Copy, Debug)]
-pub enum Heard<'a> {
+pub enum SubscriberEvent<'a> {
     /// All workers' results, before they are published.
     Results(Tick, &'a [TickOutput]),
-    /// Rows of the log of incidents and what would be done about them, as they were published.
+    /// Published rows of `incident_log` with their actions.
     Notices(&'a [Notice]),
 }
 
-/// Somebody who watches a job.
-pub type Tap = Box<dyn FnMut(Heard<'_>) + Send>;
+/// Gets the results and notices of every tick.
+pub type Subscriber = Box<dyn FnMut(SubscriberEvent<'_>) + Send>;
 
 /// Publishes until the workers are gone.
+///
+/// A tick is published when every worker has handed over its output, so ticks come in order:
+/// 1. count it, and give it to the subscriber;
+/// 2. publish it, asking the policy for actions, and give the notices to the subscriber;
+/// 3. keep the notices, and notify of the ticks that the sinks have acknowledged;
+/// 4. let the next tick close, and warn in the first minute.
 ///
 /// # Errors
 /// If the sinks can't go on.
@@ -60,9 +90,9 @@ pub(super) fn publish(
     results: &Receiver<TickOutput>,
     workers: usize,
     live: &Live,
-    counted: &Counted,
-    telling: &mut Telling,
-    mut tap: Option<Tap>,
+    counters: &ResultCounters,
+    notifier: &mut Notifier,
+    mut subscriber: Option<Subscriber>,
 ) -> Result<(), SinkError> {
     let mut waiting: BTreeMap<Tick, Vec<TickOutput>> = BTreeMap::new();
     let mut minute = FirstMinute::default();
@@ -74,41 +104,28 @@ pub(super) fn publish(
             continue;
         }
         let outputs = waiting.remove(&tick).unwrap_or_default();
-        let mut admitted = Admitted::default();
-        for output in &outputs {
-            let Counts { overflow_keys, overflow_routes, overflow_countries, .. } = output.counts;
-            for (counter, count) in
-                counted.overflows.iter().zip([overflow_keys, overflow_routes, overflow_countries])
-            {
-                counter.fetch_add(count, Ordering::Relaxed);
-            }
-            admitted += output.admitted;
-            counted.events.fetch_add(output.counts.events, Ordering::Relaxed);
-            counted.duplicates.fetch_add(output.counts.duplicates, Ordering::Relaxed);
-            counted.late.fetch_add(output.counts.late, Ordering::Relaxed);
-            counted.detector_late.fetch_add(output.counts.detector_late, Ordering::Relaxed);
+        // STEP 1
+        counters.add(&outputs);
+        if let Some(subscriber) = &mut subscriber {
+            subscriber(SubscriberEvent::Results(tick, &outputs));
         }
-        let Admitted { keys, routes, key_routes, key_countries } = admitted;
-        for (gauge, held) in counted.admitted.iter().zip([keys, routes, key_routes, key_countries]) {
-            gauge.store(held, Ordering::Relaxed);
-        }
-        if let Some(tap) = &mut tap {
-            tap(Heard::Results(tick, &outputs));
-        }
-        let mut decide = |transitions: &[Transition]| telling.decide(transitions);
+        // STEP 2
+        let mut decide = |transitions: &[Transition]| notifier.decide(transitions);
         let notices = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
-        if let Some(tap) = tap.as_mut().filter(|_| !notices.is_empty()) {
-            tap(Heard::Notices(&notices));
+        if let Some(subscriber) = subscriber.as_mut().filter(|_| !notices.is_empty()) {
+            subscriber(SubscriberEvent::Notices(&notices));
         }
-        telling.keep(tick, notices);
-        telling.published(publisher.published());
+        // STEP 3
+        notifier.keep(tick, notices);
+        notifier.published(publisher.published());
+        // STEP 4
         live.published(tick);
-        for told in minute.tick(tick, || Records::so_far(&live.counters)) {
-            tracing::warn!("{told}");
+        for warning in minute.tick(tick, || RecordCounts::so_far(&live.counters)) {
+            tracing::warn!("{warning}");
         }
-        counted.ticks.fetch_add(1, Ordering::Relaxed);
+        counters.ticks.fetch_add(1, Ordering::Relaxed);
     }
     let flushed = publisher.flush(FLUSH);
-    telling.published(publisher.published());
+    notifier.published(publisher.published());
     flushed
 }

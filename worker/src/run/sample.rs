@@ -1,9 +1,9 @@
-//! A look at a running job: one [`Sample`] holds everything that metrics and health are made of.
+//! Samples of a running job, from which metrics and health are made.
 //!
-//! Nothing is counted for it: counters are those that the job's threads keep anyway, read when somebody asks.
+//! A sample costs the job nothing: it reads counters that the job's threads keep anyway.
 //!
-//! **Invariant**: a sample holds numbers, names from the configuration and names that this program gives. No key, no
-//! route, no address, no text of a record.
+//! **Invariant**: a sample holds numbers, names from the configuration and names of this program. It never holds a key,
+//! a route, an address or any text of a record.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -19,31 +19,30 @@ use super::job::Handle;
 use super::observe::Busy;
 use crate::memory;
 
-/// A look at a job.
+/// All counters and states of a job at one time.
 #[derive(Clone, Debug, Default)]
-pub struct Sample {
-    /// When, in ms since the epoch.
+pub struct JobSample {
+    /// When it was taken, in ms since the epoch.
     pub(super) now: Tick,
     /// Width of a tick in ms.
     pub(super) tick_ms: u64,
     pub(super) status: Status,
     pub(super) is_stopping: bool,
-    pub(super) read: Input,
+    pub(super) read: ReadCounts,
     pub(super) results: Results,
-    /// The last tick that the sinks have for good, 0 before the first.
+    /// The last tick that the sinks acknowledged, 0 before the first.
     pub(super) published: Tick,
     pub(super) sinks: SinkStats,
-    /// What became of mails and webhooks.
     pub(super) alerts: keytide_alerts::outbox::OutboxStats,
     pub(super) states: BTreeMap<StateId, Footprint>,
     pub(super) busy: Busy,
-    /// Memory of the process, where the system tells.
+    /// Resident memory of the process, if the system says.
     pub(super) resident_bytes: Option<u64>,
 }
 
-/// What was read so far.
+/// Counts of the input so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Input {
+pub(super) struct ReadCounts {
     pub(super) bytes: u64,
     pub(super) messages: u64,
     pub(super) dead_letters: [u64; CLASSES.len()],
@@ -54,46 +53,46 @@ pub(super) struct Input {
     /// Look-ups of addresses that hit a damaged record of a geo database.
     pub(super) unreadable_places: u64,
     pub(super) ticks: u64,
-    /// What was odd about records that count, by source (its index).
+    /// Oddities of records that count, by the source's index.
     pub(super) tallies: Vec<Tally>,
 }
 
-/// What became of it so far.
+/// Counts of the results so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Results {
     pub(super) events: u64,
     pub(super) duplicates: u64,
     pub(super) late: u64,
-    /// Events that the detector came too late for.
+    /// Events that came too late for the detector.
     pub(super) detector_late: u64,
     /// Events beyond the caps of [`OVERFLOWS`](super::publish::OVERFLOWS).
     pub(super) overflows: [u64; 3],
-    /// What counts against the caps of [`CAPS`](super::publish::CAPS), and what may.
+    /// Values that count against the caps of [`CAPS`](super::publish::CAPS), and the caps.
     pub(super) admitted: [u64; 4],
     pub(super) limits: [u64; 4],
     /// Ticks that were handed to the sinks.
     pub(super) ticks: u64,
 }
 
-impl Sample {
-    /// Looks at a job.
+impl JobSample {
+    /// Reads all counters of a job.
     pub fn take(job: &Handle, tick_ms: u64) -> Self {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        // What comes later in the path first: so no difference of two counters is ever negative.
-        let (counted, limits) = (&job.counted, &job.limits);
+        // Counters at the end of the path are read first, so no difference of two counters is ever negative.
+        let (results, limits) = (&job.results, &job.limits);
         let results = Results {
-            events: load(&counted.events),
-            duplicates: load(&counted.duplicates),
-            late: load(&counted.late),
-            detector_late: load(&counted.detector_late),
-            overflows: counted.overflows.each_ref().map(load),
-            admitted: counted.admitted.each_ref().map(load),
+            events: load(&results.events),
+            duplicates: load(&results.duplicates),
+            late: load(&results.late),
+            detector_late: load(&results.detector_late),
+            overflows: results.overflows.each_ref().map(load),
+            admitted: results.admitted.each_ref().map(load),
             limits: [limits.keys, limits.routes, limits.key_routes, limits.key_countries]
                 .map(|limit| limit as u64),
-            ticks: load(&counted.ticks),
+            ticks: load(&results.ticks),
         };
         let counters = &job.live.counters;
-        let read = Input {
+        let read = ReadCounts {
             bytes: load(&counters.bytes),
             messages: load(&counters.messages),
             dead_letters: counters.dead_letters.each_ref().map(load),
@@ -121,17 +120,17 @@ impl Sample {
         }
     }
 
-    /// Ticks that were closed and aren't handed to the sinks.
+    /// Returns the number of ticks that were closed and aren't handed to the sinks.
     pub(super) fn ticks_in_flight(&self) -> u64 {
         self.read.ticks.saturating_sub(self.results.ticks)
     }
 
-    /// Age in ms of the last tick that the sinks have for good.
+    /// Returns the age in ms of the last acknowledged tick.
     pub(super) fn tick_age_ms(&self) -> Option<u64> {
         (self.published > 0).then(|| self.now.saturating_sub(self.published))
     }
 
-    /// Records that are known to be there and weren't read.
+    /// Returns the number of records that the topics are known to hold and the job hasn't read.
     pub(super) fn lag(&self) -> u64 {
         self.status.lags.iter().filter_map(|(_, lag)| *lag).sum()
     }

@@ -1,4 +1,4 @@
-//! What events are joined with: tables from files and topics, geo databases.
+//! Reference data that events are joined with: tables from files and topics, and geo databases.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use keytide_connectors::tables::{TablesRead, TopicTable, WatchedTables};
 
 use crate::exit::{Exit, failure, kafka_failure};
 
-/// Read for the first time, and how they go on.
-pub(super) struct Tables {
+/// Tables and geo databases as they were read at the start, and the feeds of their changes.
+pub(super) struct ReferenceData {
     pub(super) first: TablesRead,
     pub(super) feeds: Vec<Box<dyn TableFeed>>,
     pub(super) geo: Arc<GeoDatabases>,
     pub(super) watched_geo: WatchedGeo,
 }
 
-impl Tables {
+impl ReferenceData {
     pub(super) fn open(config: &JobConfig) -> anyhow::Result<Self> {
         let usage = |error| failure(Exit::Usage, anyhow::Error::new(error));
         let hashes = || config.sources.iter().map(|source| &source.keys.hash);
@@ -39,14 +39,14 @@ impl Tables {
     }
 }
 
-/// What makes the decoders of every source, with databases as they are now.
+/// Returns a function that makes the decoder of each source, with these databases.
 pub(super) fn decoders(config: &JobConfig, geo: Arc<GeoDatabases>) -> Arc<Decoders> {
     let context = decode::Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, geo);
     let sources = config.sources.clone();
     Arc::new(move |source: usize| decode::decoder(&sources[source], &context))
 }
 
-/// Geo databases that are looked at every so often; new ones come with new decoders, at a tick.
+/// Checks geo databases every `job.reload`. Changed ones come with new decoders, at a tick.
 pub(super) struct GeoFeed {
     watched: WatchedGeo,
     config: JobConfig,

@@ -1,4 +1,4 @@
-//! One timely worker of a live job.
+//! Runs one timely worker of a live job.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,9 +15,9 @@ use keytide_dataflow::{Dataflow, Options, render};
 use timely::worker::Worker;
 
 use super::gather::Gather;
-use super::observe::{FOOTPRINTS_MS, Observed, watch_operators};
+use super::observe::{FOOTPRINTS_MS, WorkerStats, watch_operators};
 
-/// A worker sleeps at most so long; whoever has something for it wakes it earlier.
+/// How long a worker sleeps at most. A message for it wakes it earlier.
 const PARK: Duration = Duration::from_millis(100);
 /// Events between two rounds of the operators.
 const EVENTS_A_ROUND: usize = 16_384;
@@ -27,7 +27,7 @@ pub(super) fn work(
     worker: &mut Worker,
     live: &Live,
     options: Options,
-    observed: &Arc<Observed>,
+    observed: &Arc<WorkerStats>,
     results: &Sender<TickOutput>,
 ) {
     watch_operators(worker, observed);
@@ -36,7 +36,7 @@ pub(super) fn work(
         worker.dataflow(|scope| render(scope, options, &gather, None)).expect("nothing is restored");
     let index = worker.index();
     let open = live.enter_worker(index);
-    let mut part = Part {
+    let mut this = LiveWorker {
         index,
         live,
         observed,
@@ -48,14 +48,14 @@ pub(super) fn work(
         early: Vec::new(),
         closed: VecDeque::new(),
         fresh: 0,
-        told: 0,
+        reported: 0,
     };
-    part.begin(open);
+    this.begin(open);
     loop {
         let mut idle = true;
         while let Some(message) = live.next(index) {
             idle = false;
-            if part.take(message) {
+            if this.take(message) {
                 break;
             }
         }
@@ -64,38 +64,38 @@ pub(super) fn work(
         } else {
             worker.step();
         }
-        part.hand_over();
+        this.hand_over();
         if live.is_over(index) {
             break;
         }
     }
-    part.dataflow = None;
-    while !part.probe.done() {
+    this.dataflow = None;
+    while !this.probe.done() {
         worker.step_or_park(Some(PARK));
     }
-    part.hand_over();
+    this.hand_over();
 }
 
-struct Part<'a> {
+struct LiveWorker<'a> {
     index: usize,
     live: &'a Live,
-    observed: &'a Observed,
+    observed: &'a WorkerStats,
     results: &'a Sender<TickOutput>,
     gather: Rc<RefCell<Gather>>,
     probe: timely::dataflow::ProbeHandle<Tick>,
     dataflow: Option<Dataflow>,
     open: Tick,
-    /// What came for the next tick before this one was closed.
+    /// Messages for the next tick that came before this one was closed.
     early: Vec<Message>,
     /// Ticks that were closed and aren't done.
     closed: VecDeque<Tick>,
     /// Events since the last round.
     fresh: usize,
-    /// The tick after which the worker last told how much its states hold.
-    told: Tick,
+    /// The tick after which the worker last reported its states.
+    reported: Tick,
 }
 
-impl Part<'_> {
+impl LiveWorker<'_> {
     fn begin(&mut self, tick: Tick) {
         self.open = tick;
         if let Some(dataflow) = &mut self.dataflow {
@@ -103,7 +103,7 @@ impl Part<'_> {
         }
     }
 
-    /// Takes a message; whether the operators should have a round.
+    /// Takes a message; returns whether the operators should have a round.
     fn take(&mut self, message: Message) -> bool {
         let tick = match &message {
             Message::Events { tick, .. }
@@ -144,7 +144,7 @@ impl Part<'_> {
         round
     }
 
-    /// Hands over the results of ticks that are done.
+    /// Hands over the output of ticks that are done, in their order.
     fn hand_over(&mut self) {
         while let Some(&tick) = self.closed.front() {
             if self.probe.less_than(&(tick + 1)) {
@@ -152,12 +152,12 @@ impl Part<'_> {
             }
             self.closed.pop_front();
             let output = self.gather.borrow_mut().take(tick);
-            if let Some(dataflow) = self.dataflow.as_ref().filter(|_| tick >= self.told + FOOTPRINTS_MS) {
-                self.told = tick;
-                self.observed.tell_states(self.index, dataflow.states().footprints());
+            if let Some(dataflow) = self.dataflow.as_ref().filter(|_| tick >= self.reported + FOOTPRINTS_MS) {
+                self.reported = tick;
+                self.observed.report_states(self.index, dataflow.states().footprints());
             }
             self.live.computed(self.index, tick);
-            // Nobody takes results any more: the sinks failed, and have said so.
+            // The channel is closed if the sinks failed, which the publisher has reported.
             let _ = self.results.send(output);
         }
     }

@@ -1,10 +1,10 @@
-//! `keytide check CONFIG`: judges a configuration and the files it names, all problems at once, and shows what
-//! the job would do. Writes nothing but its report, connects nowhere and sends nothing unless told to.
+//! `keytide check CONFIG` reports every problem of a configuration and of the files it names, and sums up the job.
 //!
-//! Every table and database is read as a job would read it, so a valid report is worth something. Of the logs the first
-//! records are looked at (see [`keytide_connectors::look`] for how many), those of topics only where brokers are asked;
-//! standard input isn't read. A pattern without a match is a warning, because logs may come later. Records of which none
-//! is accepted are a warning, too, and make the exit code 3.
+//! It writes nothing but its report. It connects nowhere without `--connect` and sends nothing without `--send-test`.
+//! Every table and database is read as a job reads it. The first records of files are decoded (see
+//! [`keytide_connectors::look`] for how many), those of topics with `--connect` only, those of standard input never. A
+//! pattern without a match is a warning, because logs may come later. If no record of a source is accepted, that is a
+//! warning, too, and the exit code is 3.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -31,21 +31,22 @@ use keytide_worker::records::RecordCounts;
 
 use crate::clock;
 
-/// Bad rows shown of a table.
+/// Bad rows of a table that the report shows.
 const MAX_BAD_ROWS: usize = 10;
 
-/// What is asked of others.
+/// Requests to other services that the user allows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ask {
-    /// Brokers, the mail server, the names of webhooks.
+    /// Asks brokers, the mail server, and the addresses of webhooks.
     pub(crate) connect: bool,
-    /// Whoever would be told of incidents gets a test.
+    /// Sends a test to every recipient of notifications.
     pub(crate) send_test: bool,
 }
 
-/// Checks the configuration at `path` with this process's environment and reports to standard output:
-/// [`Exit::Done`] if it is valid, [`Exit::Usage`] if it isn't, [`Exit::Fatal`] if it is and none of a source's records is
-/// accepted.
+/// Checks the configuration at `path` with this process's environment, and prints a report to standard output.
+///
+/// Ends with [`Exit::Done`] if it is valid, and with [`Exit::Usage`] if it isn't. If it is valid and no record of a
+/// source is accepted, it ends with [`Exit::Fatal`].
 ///
 /// # Errors
 /// If the report can't be written.
@@ -85,13 +86,13 @@ fn check(
     report.write(path, out)
 }
 
-/// What was found, line by line.
+/// The lines of a report.
 #[derive(Default)]
 struct CheckReport {
     summary: Vec<(&'static str, String)>,
     problems: Vec<String>,
     warnings: Vec<String>,
-    /// Of a source with records none is accepted.
+    /// Whether a source has records of which none is accepted.
     has_useless_data: bool,
 }
 
@@ -185,19 +186,19 @@ impl CheckReport {
         self.line("", format!("repeated records are told by: {}", dedupe.name()));
     }
 
-    /// Tries the settings of a client on librdkafka, which needs no connection for that.
+    /// Tries a client's settings on librdkafka, which needs no connection for that.
     fn settings(&mut self, place: &str, client: &KafkaClient) {
         self.problems.extend(refused_settings(client).iter().map(|error| format!("{place}: {error}")));
     }
 
-    /// Looks at the first records.
+    /// Decodes the first records of a source, and reports how many can be used.
     fn look(&mut self, source: &Source, config: &JobConfig) {
         let context =
             Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, Arc::new(NoGeo));
         let name = &source.name;
         let look = match Look::at(source, &context, &config.limits, clock::now()) {
             Ok(look) => look,
-            // Told with the pattern.
+            // The source's line has this warning already.
             Err(IngestError::File(FileError::NoMatch { .. })) => return,
             Err(error) => {
                 self.warnings.push(format!("source \"{name}\": its records can't be looked at: {error}"));
@@ -247,7 +248,7 @@ impl CheckReport {
         self.has_useless_data |= records.has_nothing();
     }
 
-    /// How much a pattern matches.
+    /// Returns how many files and bytes a pattern matches.
     fn files(&mut self, source: &str, pattern: &str) -> String {
         match resolve(pattern) {
             Ok(files) => {
@@ -270,7 +271,7 @@ impl CheckReport {
         }
     }
 
-    /// Each table on its own, so that a problem of one hides none of another.
+    /// Reads each table on its own, so that a problem of one hides none of another.
     fn tables(&mut self, tables: &Tables, sources: &[Source]) {
         let Tables { keys, subscriptions, plans, leaks } = tables;
         let only = Tables::default;
@@ -337,7 +338,7 @@ impl CheckReport {
         self.line("proxies", format!("{} trusted", counted(trusted_proxies.len(), "range")));
     }
 
-    /// Asks the brokers; creates nothing.
+    /// Asks the brokers for topics, offsets and records, and creates nothing.
     fn connect(&mut self, config: &JobConfig) {
         for source in &config.sources {
             let SourceKind::Kafka(kafka) = &source.kind else { continue };
@@ -437,7 +438,7 @@ impl CheckReport {
         }
     }
 
-    /// Reads templates and certificates as a job would; makes no folder.
+    /// Reads templates and certificates as a job does, but makes no folder.
     fn alerts(&mut self, alerts: &Alerts) {
         let Alerts { email, webhooks, policy } = alerts;
         if let Some(email) = email {
@@ -497,10 +498,10 @@ impl CheckReport {
         );
     }
 
-    /// Signs in at the mail server and looks webhooks up; sends nothing.
+    /// Signs in at the mail server and resolves webhooks, and sends nothing.
     fn connect_alerts(&mut self, alerts: &Alerts) {
         if let Some(email) = &alerts.email
-            // What is wrong with its files is told already.
+            // Problems of its files are reported already.
             && let Ok(mailer) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() })
         {
             match mailer.connect() {
@@ -522,7 +523,7 @@ impl CheckReport {
         }
     }
 
-    /// Sends tests, unless something is wrong.
+    /// Sends tests, unless there are problems.
     fn send_test(&mut self, alerts: &Alerts) {
         if !self.problems.is_empty() {
             self.warnings.push("no test was sent: what is wrong comes first".to_owned());
@@ -595,14 +596,14 @@ impl CheckReport {
     }
 }
 
-/// Where a cluster is found, and how it is talked to. Of settings only the names are told.
+/// Returns the addresses of a cluster and the names of a client's settings. Their values may be secret.
 fn brokers(client: &KafkaClient) -> String {
     let KafkaClient { brokers, settings } = client;
     let names: Vec<&str> = settings.keys().map(String::as_str).collect();
     if names.is_empty() { brokers.clone() } else { format!("{brokers} with {}", names.join(", ")) }
 }
 
-/// Whether a file could be read; only regular files are opened, as others may wait for ever.
+/// Returns an error if a file can't be read. Only regular files are opened, as others may wait for ever.
 fn readable(path: &Path) -> io::Result<()> {
     if path.metadata()?.is_file() {
         File::open(path)?;
@@ -610,7 +611,7 @@ fn readable(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// `text` for a terminal: names of files may hold anything.
+/// Replaces control characters, as names of files may hold any.
 fn plain(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
@@ -640,7 +641,7 @@ key = \"/k\"
     const TABLE: &str = "[tables.keys]\nkind = \"file\"\npath = \"keys.csv\"\nformat = \"csv\"\n";
     const GEO: &str = "[geo]\ncountry = \"country.mmdb\"\nasn = \"asn.mmdb\"\n";
 
-    /// The report on `config` beside `files`, without the folder's name.
+    /// Returns the report on `config` beside `files`, without the folder's name.
     fn checked(config: &str, files: &[(&str, &str)]) -> (Exit, String) {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("logs")).unwrap();
@@ -898,7 +899,7 @@ token = \"env:CANARY\"
         let mut out = Vec::new();
         assert_eq!(check(&file, ask, std::iter::empty(), &mut out).unwrap(), Exit::Usage);
         let report = String::from_utf8(out).unwrap();
-        // Or that this machine has no authority that it trusts.
+        // The reason may also be that this machine trusts no certificate authority.
         assert!(report.contains("alerts.webhook \"webhook\": "), "{report}");
         assert!(report.contains("warning: no test was sent") && !report.contains("canary"), "{report}");
     }

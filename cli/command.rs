@@ -1,4 +1,4 @@
-//! The command line: one file or folder a command.
+//! The command line, in which each command has a file or folder of its own.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,10 +1,12 @@
-//! Messages of this process beside its results, and its end.
+//! Messages on standard error, and the end of the process.
+
+use std::io::{self, Write as _};
 
 use keytide_worker::exit::{Exit, classify, message};
 use keytide_worker::records::RecordCounts;
 
-/// Ends the process with [`Exit::Internal`] on any panic, once its message is out: a worker that is gone would
-/// leave its siblings waiting for ever.
+/// Makes every panic end the process with [`Exit::Internal`], once its message is printed. A worker that is gone would
+/// leave the others waiting for ever.
 pub(crate) fn on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -13,22 +15,30 @@ pub(crate) fn on_panic() {
     }));
 }
 
-/// Prints an error and what caused it.
+/// Prints an error with its causes.
 #[allow(clippy::print_stderr, reason = "this is where a command's error is shown")]
 pub(crate) fn report(error: &anyhow::Error) {
     eprintln!("error: {}", message(error));
 }
 
-/// Prints what a person should look at.
+/// Prints a warning.
 #[allow(clippy::print_stderr, reason = "this is where a command's warning is shown")]
 pub(crate) fn warn(warning: &dyn std::fmt::Display) {
     eprintln!("warning: {warning}");
 }
 
-/// Tells what is being done, to who watches.
+/// Prints a note about the progress of a command.
 #[allow(clippy::print_stderr, reason = "this is where a command says what it does")]
 pub(crate) fn note(note: &str) {
     eprintln!("{note}");
+}
+
+/// Prints results to standard output. A reader that closes the pipe is no error, as a folder has the same text.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Ends the process by an error.
@@ -37,8 +47,7 @@ pub(crate) fn give_up(error: &anyhow::Error) -> ! {
     std::process::exit(classify(error) as i32)
 }
 
-/// Says what wasn't accepted and what has no key, with `rows`, a place where more stands about it; what the run ends
-/// with.
+/// Warns of refused records and calls without a key; returns the run's exit code. `rows` says where each has a row.
 pub(crate) fn judge(records: &RecordCounts, rows: &str) -> Exit {
     match records.judge(rows) {
         Ok(warnings) => {

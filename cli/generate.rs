@@ -1,30 +1,32 @@
-//! `keytide generate`: a made-up access log, in files or a topic.
+//! `keytide generate` writes a made-up access log to files or a topic.
 //!
-//! The first signal ends the calls that go to a topic, the second doesn't wait for what is on its way.
+//! The first signal ends the calls to a topic; a second one doesn't wait for records that aren't acknowledged.
 
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use keytide_connectors::kafka::KafkaError;
 use keytide_generator::{GenerateArgs, Generated, TopicTarget, per_second, to_files};
 use keytide_worker::exit::{Exit, kafka_failure};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::now;
+use crate::signals::on_each;
 
-/// Runs the command.
+/// Runs the command, and prints a summary.
 ///
 /// # Errors
-/// If the folder isn't empty or can't be written to, if the topic can't, or if the world is too small for its
-/// scenario.
+/// If the folder isn't empty, if folder or topic can't be written to, or if the world is too small for its scenario.
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let text = match open(args)? {
         Some(target) => {
-            stop_on_signals(target.stop())?;
+            let stop = target.stop();
+            on_each(move || match stop.swap(true, Ordering::Relaxed) {
+                true => std::process::exit(Exit::Transient as i32),
+                false => true,
+            })?;
             let (generated, seconds) = target.run(args, now()).map_err(meant)?;
             let next = args.out.as_ref().map(|out| format!("keytide run {}/keytide.toml", out.display()));
             report(&generated, seconds, &target.description(), next)
@@ -42,7 +44,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
 
 fn open(args: &GenerateArgs) -> anyhow::Result<Option<TopicTarget>> {
     if args.kafka.is_some() {
-        // Warnings of the client library; another logger that is there already does as well.
+        // Shows warnings of the client library. If there is a logger already, it does as well.
         let _ = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::WARN)
             .with_writer(io::stderr)
@@ -52,7 +54,7 @@ fn open(args: &GenerateArgs) -> anyhow::Result<Option<TopicTarget>> {
     TopicTarget::open(args).map_err(meant)
 }
 
-/// An error with the meaning that its class has for whoever started the process.
+/// Gives an error of the brokers the exit code of its class.
 fn meant(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<KafkaError>() {
         Ok(error) => kafka_failure(error),
@@ -60,30 +62,7 @@ fn meant(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Ends the calls at SIGINT or SIGTERM, and the process at the second.
-fn stop_on_signals(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let guard = runtime.enter();
-    let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM failed")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT failed")?;
-    drop(guard);
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-                if stop.swap(true, Ordering::Relaxed) {
-                    std::process::exit(Exit::Transient as i32);
-                }
-            }
-        });
-    })?;
-    Ok(())
-}
-
-/// The text that says what was made, and what to do with it.
+/// Returns a summary of the generated log, and a command to try next.
 fn report(generated: &Generated, seconds: f64, place: &str, next: Option<String>) -> String {
     let Generated { events, lines, bytes, .. } = generated;
     let mut text = format!(

@@ -1,11 +1,11 @@
-//! Log lines on standard error, for people or as JSON.
+//! Writes log lines to standard error, for people or as JSON.
 
 use std::io::{self, IsTerminal};
 
 use keytide_config::{Log, LogFormat, LogLevel};
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging. What libraries tell is told from `warn` on, unless the job logs at `debug`.
+/// Starts logging. Libraries log from `warn` on, unless the job's level is `debug`.
 pub(crate) fn start(log: &Log) {
     let level = match log.level {
         LogLevel::Error => "error",

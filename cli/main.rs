@@ -1,4 +1,4 @@
-//! `keytide`: the program around the job.
+//! The program `keytide`: a command line around the job.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -15,13 +15,14 @@ mod log;
 mod progress;
 mod replay;
 mod run;
+mod signals;
 
 use std::process::ExitCode;
 
 use keytide_worker::exit::classify;
 
-/// Events and rows change hands between threads in batches, which mimalloc does cheaper than the system's
-/// allocator (benches/README.md).
+/// Batches of events and rows pass from thread to thread, which mimalloc serves faster than the system's allocator
+/// (benches/README.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

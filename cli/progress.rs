@@ -1,4 +1,4 @@
-//! How far a bounded run is, on a terminal.
+//! Shows the progress of a bounded run on a terminal.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -10,10 +10,10 @@ use keytide_worker::replay::{Process, per_second};
 
 use crate::exit;
 
-/// This process, for bounded runs.
+/// The callbacks of this process for bounded runs.
 pub(crate) const PROCESS: Process = Process { warn: exit::warn, watch: show, give_up: exit::give_up };
 
-/// Shows how far the input was read, on a terminal, until the workers are done.
+/// Shows how much of the input was read until the workers are done.
 fn show(ingest: &Ingest, running: &Receiver<()>) {
     if !io::stderr().is_terminal() {
         return;
@@ -38,5 +38,5 @@ fn show(ingest: &Ingest, running: &Receiver<()>) {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
-        .expect("the template is a constant that a run has shown to be right")
+        .expect("the templates are constants that runs have shown to be valid")
 }

@@ -1,11 +1,10 @@
-//! `keytide replay CONFIG --out DIR`: a bounded run over files, as fast as it goes.
+//! `keytide replay CONFIG --out DIR` runs a job over all that its sources hold, as fast as possible.
 //!
-//! The same input and `--now` give the same bytes, whatever the number of workers and threads, because every
-//! decision is made at a record (see `connectors::ingest`) or at a tick (see `dataflow`), and rows are
-//! written in the order of their keys. Nothing is written but to DIR.
+//! The same input and `--now` give the same bytes, whatever the number of workers and threads (see
+//! [`keytide_worker::replay`]). It writes to DIR and nowhere else.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,7 +45,7 @@ pub(crate) struct ReplayArgs {
     now: Option<jiff::Timestamp>,
 }
 
-/// `summary.json`, and what is printed at the end.
+/// The content of `summary.json`, which is printed at the end.
 #[derive(Serialize)]
 struct Summary {
     job: String,
@@ -58,10 +57,9 @@ struct Summary {
     dead_letters: u64,
     table_dead_letters: u64,
     late: u64,
-    /// Events that count, and that the detector didn't judge.
+    /// Events that count, but came too late for the detector.
     detector_late: u64,
     duplicates: u64,
-    /// Suspected leaks, and what would be done about them.
     incidents: u64,
     revocations: u64,
     /// Events beyond the caps, which count under `overflow` (countries: `XX`).
@@ -75,7 +73,7 @@ struct Summary {
     wall_s: f64,
 }
 
-/// Runs the command.
+/// Runs the command, and prints a summary.
 pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let now = time_of_run(args.now)?;
@@ -83,7 +81,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let workers = job.job.workers;
     let name = job.job.name.clone();
     let config = job.fingerprint();
-    // It says what would be done; nothing is.
+    // The policy decides as in a live job, but its actions are only written.
     let mut policy = PolicyEngine::new(job.alerts.policy);
     let bounded = BoundedRun::open(job, PROCESS)?;
     let out = Folder::new(&args.out, bounded.inputs(), SUMMARY)?;
@@ -118,19 +116,14 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         peak_memory_bytes: memory::peak_bytes(),
         wall_s: (wall_s * 1_000.0).round() / 1_000.0,
     };
-    let text = serde_json::to_string_pretty(&summary)?;
-    out.write(SUMMARY, format!("{text}\n").as_bytes())?;
-    match writeln!(io::stdout(), "{text}") {
-        // Nobody wants to read it; it is in the folder.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => {
-            let records = RecordCounts::of(&counts, ingest.partitions());
-            Ok(exit::judge(&records, "dead_letters.jsonl has a row of each, ").into())
-        }
-    }
+    let text = format!("{}\n", serde_json::to_string_pretty(&summary)?);
+    out.write(SUMMARY, text.as_bytes())?;
+    exit::print(&text)?;
+    let records = RecordCounts::of(&counts, ingest.partitions());
+    Ok(exit::judge(&records, "dead_letters.jsonl has a row of each, ").into())
 }
 
-/// The time that a run is told, or that of the clock.
+/// Returns the time of `--now`, or that of the clock without it.
 pub(crate) fn time_of_run(given: Option<jiff::Timestamp>) -> anyhow::Result<Tick> {
     match given {
         Some(now) => u64::try_from(now.as_millisecond())
@@ -146,15 +139,15 @@ pub(crate) fn load(config: &Path, workers: Option<NonZeroUsize>) -> anyhow::Resu
     Ok(loaded.job)
 }
 
-/// Written last.
+/// Written last, so that it always belongs to a run that ended.
 const SUMMARY: &str = "summary.json";
 
 /// The output folder.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes the folder. It may hold files of an earlier run, but none that is read: what is written would
-    /// replace it. An earlier `last` goes at once: it is written last, so that it always tells of a run that ended.
+    /// Makes the folder. It may hold files of an earlier run, but no input, which the output could replace. The file
+    /// `last` of an earlier run is removed, as it always belongs to a run that ended.
     pub(crate) fn new(path: &Path, inputs: &[InputPartition], last: &str) -> anyhow::Result<Self> {
         fs::create_dir_all(path)
             .with_context(|| format!("can't make the output folder {}", path.display()))

@@ -1,10 +1,12 @@
-//! `keytide run CONFIG`: the live job, until it is told to end.
+//! `keytide run CONFIG` runs the live job until a signal ends it.
 //!
-//! The main thread runs a small tokio runtime beside the job's threads: signals, metrics and health. SIGTERM and
+//! The main thread runs a small tokio runtime beside the job's threads, for signals, metrics and health. SIGTERM and
 //! SIGINT end the job: its last tick is cut, computed, published and acknowledged, and the process exits with 0. A
-//! second signal doesn't wait for that, and after [`END_PATIENCE`] the process ends as well: sinks that are away would
-//! keep it for ever. Signals are listened to before the job starts, which may wait for brokers: a signal that comes
-//! meanwhile ends the process at once, with 0, for nothing was read yet.
+//! second signal doesn't wait for that. After [`END_PATIENCE`] the process ends as well, as sinks that are away would
+//! keep it for ever.
+//!
+//! The process listens to signals before the job starts, which may wait for brokers. A signal that comes meanwhile ends
+//! the process at once with 0, as nothing was read.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -16,13 +18,13 @@ use anyhow::Context as _;
 use keytide_config::{JobConfig, environment};
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::run::{Handle, HttpServer, JobSample, LiveJob};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::clock::now;
 use crate::log;
+use crate::signals::Signals;
 
-/// How long a job that was told to end may take for it.
+/// How long a job may take for its end.
 const END_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Arguments of `keytide run`.
@@ -35,7 +37,7 @@ pub(crate) struct RunArgs {
     workers: Option<NonZeroUsize>,
 }
 
-/// Runs the command.
+/// Runs the job until its end.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let workers = args.workers.map(|workers| ("KEYTIDE_JOB__WORKERS".to_owned(), workers.to_string()));
     let loaded = JobConfig::load(&args.config, environment().chain(workers))
@@ -79,7 +81,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     result.map(|()| Exit::Done.into())
 }
 
-/// Starts the job, hands its handle out, and waits for its end.
+/// Starts the job, sends its handle, and waits for its end.
 fn start_and_join(config: &JobConfig, started: oneshot::Sender<Handle>) -> anyhow::Result<()> {
     let job = LiveJob::start(config, None, now)?;
     tracing::info!(
@@ -105,41 +107,20 @@ fn serve(server: HttpServer, job: Handle, tick_ms: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The signals that end a job.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    /// Takes the signals over from the system, which would kill the process. Must be called within a runtime.
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).context("listening to SIGTERM failed")?,
-            interrupt: signal(SignalKind::interrupt()).context("listening to SIGINT failed")?,
-        })
-    }
-
-    /// Waits for the next of them.
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// How waiting for the end was over.
+/// How a job ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum RunEnd {
-    /// A signal came while the job started.
+    /// By a signal while the job started.
     BeforeStart,
-    /// The job's threads ended, or its start failed.
+    /// Its threads ended, or its start failed.
     OfTheJob,
 }
 
-/// Waits for the job's start, gives its handle to `serve`, stops the job at the first signal, and gives it up at the
-/// second or when its time is over.
+/// Waits for the job's end.
+///
+/// 1. Waits for the job's start, and gives its handle to `serve`.
+/// 2. Stops the job at the first signal.
+/// 3. Gives it up at the second signal, or after [`END_PATIENCE`].
 async fn until_the_end(
     mut signals: Signals,
     start: oneshot::Receiver<Handle>,

@@ -1,4 +1,4 @@
-//! The incidents that a report draws.
+//! Selects the incidents that a report draws.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,11 +9,11 @@ use keytide_connectors::sink::{JobInfo, LogRow};
 use keytide_dataflow::detect::Severity;
 use keytide_dataflow::{Change, IncidentId, Transition};
 
-/// Incidents that are drawn.
+/// Incidents that a report draws, at most.
 pub(super) const DRAWN: usize = 6;
 
-/// The gravest incidents, each by its last transition with its traffic: by level and score, and of equal ones those
-/// whose id is lower, so that the choice doesn't depend on the order in which they came.
+/// The gravest incidents by severity and score, each as its last transition with traffic. Of equal ones the lower id
+/// wins, so that the choice doesn't depend on the order in which they came.
 #[derive(Default)]
 pub(super) struct Gravest(BTreeMap<(Reverse<Severity>, Reverse<u8>, IncidentId), Transition>);
 
@@ -24,8 +24,8 @@ impl Gravest {
             return;
         }
         let known = self.0.keys().find(|(_, _, id)| *id == incident.id).copied();
-        let known = known.and_then(|place| self.0.remove(&place));
-        // The end of an incident may be long after what it was about.
+        let known = known.and_then(|rank| self.0.remove(&rank));
+        // An incident may end long after its last traffic, so the first transition with the same traffic stays.
         let latest = |of: &Transition| of.incident.traffic.last().map(|point| point.start_ms);
         let shown = known.filter(|known| latest(known) == latest(transition));
         let shown = shown.unwrap_or_else(|| transition.clone());
@@ -35,7 +35,7 @@ impl Gravest {
         }
     }
 
-    /// As rows of `incident_log`.
+    /// Returns them as rows of `incident_log`.
     pub(super) fn rows(&self, names: &Names, job: JobInfo<'_>) -> Vec<Vec<u8>> {
         let mut labels = Labels::new(names);
         let row = |transition| {

@@ -1,6 +1,5 @@
-//! `keytide backtest CONFIG`: a job's detector over all that its sources hold, and a report of it.
+//! `keytide backtest CONFIG` runs a job's detector over all that its sources hold, and writes a report.
 
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,7 +14,7 @@ use crate::exit;
 use crate::progress::PROCESS;
 use crate::replay::{Folder, load, time_of_run};
 
-/// Written last.
+/// Written last, so that it always belongs to a run that ended.
 const REPORT: &str = "report.json";
 
 /// Reads the labels, if there are any.
@@ -37,11 +36,11 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
     let text = report.markdown();
     out.write("report.md", text.as_bytes())?;
     out.write(REPORT, format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
-    print(&text)?;
+    exit::print(&text)?;
     Ok(exit::judge(&run.records, "").into())
 }
 
-/// Writes pictures in the place of an earlier run's; their names.
+/// Replaces the pictures of an earlier run; returns the names of the new ones and what they show.
 fn write(out: &Folder, pictures: impl Iterator<Item = Picture>) -> anyhow::Result<Vec<(String, String)>> {
     for name in pictures::names() {
         out.remove(&name)?;
@@ -52,13 +51,4 @@ fn write(out: &Folder, pictures: impl Iterator<Item = Picture>) -> anyhow::Resul
             Ok((name, shows))
         })
         .collect()
-}
-
-/// Prints a table.
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        // Nobody wants to read it; it is in the folder.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }

@@ -1,9 +1,9 @@
-//! Alerts against labels: what was found, how fast, and what was alerted without reason.
+//! Judges alerts by labels: recall, delays and false alerts.
 //!
-//! A leak is found if its key alerts between the episode's first call and one hour after its end; an alert of any other
-//! key, or of a leaked key at another time, is a false one. False alerts are counted after the first two fifths of the
-//! run, in which nothing is staged and the detector learns, against *key-days*: keys that called at least once, times
-//! the days of that rest.
+//! A leak is found if its key alerts between the episode's first call and one hour after its end. An alert of any other
+//! key, or of a leaked key at another time, is false. False alerts are counted after the first two fifths of the run,
+//! in which nothing is staged and the detector learns. Their rate is per *key-day*: keys that called at least once,
+//! times the days of that rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -17,12 +17,12 @@ use keytide_dataflow::model::time::DAY_MS;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-/// An episode is over so long after its last call.
+/// How long after its last call an episode is over, in ms.
 const AFTER_MS: u64 = 3_600_000;
-/// Bytes of a file of labels.
+/// Bytes of a file of labels, at most.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// An incident that opened, rose to a level, or came back.
+/// An incident that opened, rose or came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Alert {
     pub(crate) key: String,
@@ -30,7 +30,7 @@ pub(crate) struct Alert {
     pub(crate) severity: Severity,
 }
 
-/// What happened: a line of `labels.jsonl`.
+/// A line of `labels.jsonl`: an episode of the generated traffic.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct EpisodeLabel {
     key_id: Option<String>,
@@ -69,7 +69,7 @@ impl EpisodeLabel {
             .collect()
     }
 
-    /// Of at least three times the usual calls, or from new origins; but no slow drip.
+    /// Returns whether it has at least three times the usual calls or new origins, and is no slow drip.
     fn is_plain(&self) -> bool {
         let is_loud = self.multiple.is_none_or(|multiple| multiple >= 3.0);
         (is_loud || self.countries.is_some() || self.asns.is_some()) && self.kind != "slow_drip"
@@ -84,9 +84,9 @@ fn millis(time: Timestamp) -> u64 {
     u64::try_from(time.as_millisecond()).unwrap_or(0)
 }
 
-/// An episode of one key: its first call to an hour after its last.
+/// An episode of one key, from its first call to an hour after its last.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "a benchmark asks what its references make of it")]
+#[allow(dead_code, reason = "a benchmark runs its reference detectors over the episodes")]
 pub(crate) struct LabelledEpisode {
     pub(crate) kind: (bool, String),
     pub(crate) key: String,
@@ -94,42 +94,42 @@ pub(crate) struct LabelledEpisode {
     pub(crate) to_ms: u64,
 }
 
-/// One kind of episode.
+/// Results for one kind of episode.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EpisodeKind {
     pub(crate) episodes: usize,
-    /// Those in which the key alerted.
+    /// Episodes in which the key alerted.
     pub(crate) found: usize,
-    /// Those in which it would have been revoked.
+    /// Episodes in which the key would have been revoked.
     pub(crate) would_revoke: usize,
-    /// From the first call to the first alert, of those that were found.
+    /// Minutes from the first call to the first alert, of found episodes.
     pub(crate) minutes: Vec<u64>,
 }
 
-/// What was found, and what was alerted without reason.
+/// The results of a run against its labels.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evaluation {
-    /// By whether they only look like leaks (false: they are some) and name.
+    /// By name, and whether they only look like leaks.
     pub(crate) kinds: BTreeMap<(bool, String), EpisodeKind>,
-    /// Leaks of at least three times the usual calls, or from new origins, but slow drips: found, all.
+    /// Numbers of plain leaks, found and all: leaks of three times the usual calls or from new origins.
     pub(crate) plain: [usize; 2],
-    /// After the first two fifths.
+    /// Alerts after the first two fifths.
     pub(crate) alerts: usize,
     pub(crate) false_alerts: usize,
     pub(crate) of_look_alikes: usize,
-    /// Incidents at the level `revoke` of keys that aren't leaked.
+    /// Alerts of severity `revoke` of keys that aren't leaked.
     pub(crate) false_revocations: usize,
     pub(crate) key_days: f64,
     pub(crate) episodes: Vec<LabelledEpisode>,
 }
 
-/// From when on false alerts are counted.
+/// Returns the time from which false alerts are counted.
 pub(crate) fn counted_from((first_ms, last_ms): (u64, u64)) -> u64 {
     first_ms + last_ms.saturating_sub(first_ms) * 2 / 5
 }
 
 impl Evaluation {
-    /// Judges alerts of a run over calls from the first to the last time, of so many keys.
+    /// Judges the alerts of a run over calls of `keys` keys. `run` is the time of the first and the last call.
     pub(crate) fn new(labels: &[EpisodeLabel], alerts: &[Alert], run: (u64, u64), keys: usize) -> Self {
         let from_ms = counted_from(run);
         let days = run.1.saturating_sub(from_ms) as f64 / DAY_MS as f64;
@@ -176,7 +176,7 @@ impl Evaluation {
         all
     }
 
-    /// Adds another run's.
+    /// Adds the results of another run.
     #[allow(dead_code, reason = "a benchmark judges several runs as one")]
     pub(crate) fn merge(&mut self, other: Self) {
         for (name, kind) in other.kinds {
@@ -198,23 +198,23 @@ impl Evaluation {
         self.episodes.extend(other.episodes);
     }
 
-    /// Leaks: found, all.
+    /// Returns the numbers of leaks, found and all.
     pub(crate) fn leaks(&self) -> [usize; 2] {
         let leaks = self.kinds.iter().filter(|((look_alike, _), _)| !look_alike);
         leaks.fold([0; 2], |[found, all], (_, kind)| [found + kind.found, all + kind.episodes])
     }
 
-    /// The share of alerts that had a reason; `None`: there were none.
+    /// Returns the share of alerts that belong to a leak; `None` without alerts.
     pub(crate) fn precision(&self) -> Option<f64> {
         (self.alerts > 0).then(|| 1.0 - self.false_alerts as f64 / self.alerts as f64)
     }
 
-    /// False alerts per 1,000 key-days.
+    /// Returns the number of false alerts per 1,000 key-days.
     pub(crate) fn false_alert_rate(&self) -> f64 {
         self.false_alerts as f64 / self.key_days.max(f64::MIN_POSITIVE) * 1_000.0
     }
 
-    /// Minutes to the first alert of all leaks that were found, in order.
+    /// Returns the minutes to the first alert of all found leaks, in ascending order.
     pub(crate) fn delays(&self) -> Vec<u64> {
         let leaks = self.kinds.iter().filter(|((look_alike, _), _)| !look_alike);
         let mut delays: Vec<u64> = leaks.flat_map(|(_, kind)| kind.minutes.iter().copied()).collect();
@@ -223,7 +223,7 @@ impl Evaluation {
     }
 }
 
-/// The value that half of them don't exceed; they stand in order.
+/// Returns the median of values in ascending order.
 pub(crate) fn median(sorted: &[u64]) -> Option<u64> {
     sorted.get(sorted.len() / 2).copied()
 }

@@ -1,5 +1,5 @@
-//! `keytide backtest`: the detector over history, so that thresholds can be chosen, and a change of configuration judged,
-//! before it meets people. It writes to its output and nowhere else: no sink, no mail, no webhook.
+//! `keytide backtest` runs the detector over history, so that thresholds can be chosen and a change of configuration
+//! judged before it goes live. It writes to its output and nowhere else: no sink, no mail, no webhook.
 //!
 //! ```text
 //! CONFIG  history   the job's own dataflow over its recorded sources    -> incidents, scores, a report
@@ -34,8 +34,8 @@ pub(crate) struct BacktestArgs {
     /// an earlier run is replaced
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
-    /// What really happened, as the labels.jsonl of keytide generate says it: the report then tells recall, precision
-    /// and delays
+    /// The true leaks, in the format of keytide generate's labels.jsonl: the report then has recall, precision and
+    /// delays
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Numbers to try for a key of `[detection]`, such as detection.alert=3,4,5; several make a grid. Writes one table
@@ -59,7 +59,7 @@ pub(crate) struct BacktestArgs {
     value_column: String,
 }
 
-/// Runs the command.
+/// Runs the command over a configuration, a grid of them, or a history of counts.
 pub(crate) fn run(args: &BacktestArgs) -> anyhow::Result<ExitCode> {
     match (&args.csv, &args.config) {
         (Some(csv), _) => series::run(&series::SeriesArgs {

@@ -1,7 +1,7 @@
-//! A job's detector over all that its sources hold.
+//! Runs a job's detector over all that its sources hold.
 //!
-//! The very dataflow of the job reads them, as `replay` does, and asks its policy as a live job does; so the incidents
-//! are those that the job would have had, bit for bit, whatever the number of workers.
+//! The job's own dataflow reads them, as `replay` does, and asks the policy, as a live job does. So the incidents are
+//! those that the job would have had, bit for bit, whatever the number of workers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ use keytide_worker::replay::{BoundedRun, Keep, WrittenIncidents, write_incidents
 use super::gravest::Gravest;
 use super::judge::Alert;
 
-/// What a report needs of an incident.
+/// The facts about an incident that a report needs.
 #[derive(Clone, Debug)]
 pub(super) struct IncidentSummary {
     pub(super) key: KeyId,
@@ -30,26 +30,24 @@ pub(super) struct IncidentSummary {
     pub(super) state: IncidentState,
     /// In the order of their bits.
     pub(super) signals: Vec<Signal>,
-    /// Whether it opened before its window was over.
     pub(super) early: bool,
     pub(super) platform_event: bool,
-    /// How often somebody was told that it opened, rose or came back.
+    /// How often it opened, rose or came back.
     pub(super) alerts: usize,
 }
 
-/// What a run of the detector made of the input.
+/// The results of a run of the detector.
 pub(super) struct DetectorRun {
-    /// What became of the input's records.
     pub(super) records: RecordCounts,
     pub(super) config: String,
-    /// The first minute with a call, and the end of the last.
+    /// The first minute with a call and the end of the last one.
     pub(super) span_ms: Option<(u64, u64)>,
     pub(super) events: u64,
     pub(super) keys: usize,
     /// In the order in which they came.
     pub(super) alerts: Vec<Alert>,
     pub(super) incidents: BTreeMap<IncidentId, IncidentSummary>,
-    /// By action, and whether it was withdrawn.
+    /// Numbers of actions by kind and state.
     pub(super) actions: BTreeMap<(Action, ActionState), usize>,
     pub(super) names: Names,
     /// Rows of `scores.csv`.
@@ -58,7 +56,7 @@ pub(super) struct DetectorRun {
     pub(super) gravest: Vec<Vec<u8>>,
 }
 
-/// What the policy sees, noted.
+/// Notes of the transitions that pass the policy, and of its actions.
 #[derive(Default)]
 struct Notes {
     alerts: Vec<(KeyId, u64, Severity)>,
@@ -96,7 +94,7 @@ impl Notes {
     }
 }
 
-/// Runs a job's detector; what it writes is put into `folder`.
+/// Runs a job's detector, and writes incidents and scores into `folder`.
 pub(super) fn observe(
     bounded: BoundedRun,
     job: &JobConfig,

@@ -1,5 +1,4 @@
-//! Pictures beside a report: the traffic of the gravest incidents, as mails show it, and how long leaks went on before
-//! they were told.
+//! Pictures beside a report: the traffic of the gravest incidents, as mails show it, and the delays of alerts.
 
 use keytide_alerts::email::{bars, traffic};
 use keytide_config::Language;
@@ -11,7 +10,7 @@ use super::observe::DetectorRun;
 
 const DELAYS: &str = "delays.png";
 
-/// Classes of delays: from so many minutes on, and what they are called.
+/// Classes of delays: the least minutes, and the label.
 const CLASSES: [(u64, &str); 8] = [
     (0, "0"),
     (1, "1"),
@@ -23,14 +22,14 @@ const CLASSES: [(u64, &str); 8] = [
     (720, "12 h+"),
 ];
 
-/// A picture of a report.
+/// A picture of a report, as a PNG file.
 pub(super) struct Picture {
     pub(super) name: String,
     pub(super) shows: String,
     pub(super) png: Vec<u8>,
 }
 
-/// The files that pictures of a run may have.
+/// Returns the names of all files that pictures of a run may have.
 pub(super) fn names() -> impl Iterator<Item = String> {
     (1..=DRAWN).map(incident_name).chain([DELAYS.to_owned()])
 }
@@ -39,7 +38,7 @@ fn incident_name(number: usize) -> String {
     format!("incident-{number}.png")
 }
 
-/// Pictures of the gravest incidents, of their rows of `incident_log`.
+/// Draws the traffic of incidents from their rows of `incident_log`.
 pub(super) fn incidents(rows: &[Vec<u8>]) -> impl Iterator<Item = Picture> {
     rows.iter().zip(1..).filter_map(|(row, number)| {
         let row: TransitionJson = serde_json::from_slice(row).ok()?;
@@ -49,7 +48,7 @@ pub(super) fn incidents(rows: &[Vec<u8>]) -> impl Iterator<Item = Picture> {
     })
 }
 
-/// How many leaks were told after how many minutes.
+/// Draws how many leaks were found after how many minutes.
 pub(super) fn delays(run: &DetectorRun, labels: Option<&[EpisodeLabel]>) -> Option<Picture> {
     let evaluation = Evaluation::new(labels?, &run.alerts, run.span_ms.unwrap_or_default(), run.keys);
     let mut classes = CLASSES.map(|(_, name)| (name, 0));

@@ -1,4 +1,4 @@
-//! What a backtest tells: for people (Markdown) and for programs (JSON), from the same numbers.
+//! The report of a backtest for people (Markdown) and for programs (JSON), from the same numbers.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,23 +14,23 @@ use serde::Serialize;
 use super::judge::{EpisodeKind, EpisodeLabel, Evaluation, median};
 use super::observe::{DetectorRun, IncidentSummary};
 
-/// Characters of a cell.
+/// Characters of a table's cell, at most.
 const CELL: usize = 160;
 /// Keys that are listed as the noisiest.
 const NOISIEST: usize = 20;
 
-/// The report.
+/// The report, whose fields are those of `report.json`.
 #[derive(Serialize)]
 pub(super) struct BacktestReport {
     job: String,
     config: String,
     detector_version: u32,
-    /// The first minute with a call, and the end of the last; null where there was none.
+    /// The first minute with a call; null, as `to`, if there was no call.
     from: Option<String>,
     to: Option<String>,
     events: u64,
-    /// Keys that called, and these times the days of the run.
     keys: usize,
+    /// Keys that called, times the days of the run.
     key_days: f64,
     alerts: usize,
     alerts_per_1000_key_days: Option<f64>,
@@ -45,14 +45,14 @@ pub(super) struct BacktestReport {
     pictures: Vec<(String, String)>,
 }
 
-/// How many incidents.
+/// Numbers of incidents.
 #[derive(Serialize)]
 struct IncidentTotals {
     total: usize,
-    /// By the highest level that they reached.
+    /// By the highest severity that they reached.
     by_level: BTreeMap<&'static str, usize>,
     by_state: BTreeMap<&'static str, usize>,
-    /// Opened before their window was over.
+    /// Incidents that opened before their window was over.
     early: usize,
     platform_events: usize,
 }
@@ -61,8 +61,9 @@ struct IncidentTotals {
 struct SignalCount {
     signal: &'static str,
     family: &'static str,
-    /// Incidents in which it spoke, and in which it said most.
+    /// Incidents that have the signal.
     incidents: usize,
+    /// Incidents in which it is the strongest signal.
     first: usize,
 }
 
@@ -81,21 +82,21 @@ struct NoisyKey {
     alerts: usize,
     incidents: usize,
     level: &'static str,
-    /// What said most in the last incident.
+    /// The strongest signal of the last incident.
     signal: Option<&'static str>,
 }
 
-/// What was found of what really happened.
+/// The results against the labels.
 #[derive(Serialize)]
 pub(super) struct LabelReport {
     pub(super) leaks: usize,
     pub(super) found: usize,
     pub(super) recall: Option<f64>,
-    /// Leaks of 3 times the usual calls or from new origins, but slow drips.
+    /// Leaks of 3 times the usual calls or from new origins, without slow drips.
     pub(super) plain_leaks: usize,
     pub(super) plain_found: usize,
     pub(super) precision: Option<f64>,
-    /// After the first two fifths of the run, in which nothing is staged.
+    /// Alerts after the first two fifths of the run, in which nothing is staged.
     pub(super) alerts: usize,
     pub(super) false_alerts: usize,
     pub(super) false_alerts_of_look_alikes: usize,
@@ -117,7 +118,7 @@ struct KindReport {
     minutes_p90: Option<u64>,
 }
 
-/// Not more digits than mean something, and the same in all formats.
+/// Rounds to three decimals, the same in all formats.
 fn rounded(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
 }
@@ -126,7 +127,7 @@ fn share(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| rounded(part as f64 / whole as f64))
 }
 
-/// The value that nine of ten don't exceed; they stand in order.
+/// Returns the smallest value that nine of ten values don't exceed. The values must be in ascending order.
 fn nine_of_ten(sorted: &[u64]) -> Option<u64> {
     sorted.get((sorted.len() * 9).div_ceil(10).saturating_sub(1)).copied()
 }
@@ -165,13 +166,13 @@ impl LabelReport {
     }
 }
 
-/// Keys times the days of the run.
+/// Returns the keys that called, times the days of the run.
 pub(super) fn key_days(run: &DetectorRun) -> f64 {
     let days = run.span_ms.map_or(0.0, |(from, to)| to.saturating_sub(from) as f64 / DAY_MS as f64);
     run.keys as f64 * days
 }
 
-/// Alerts per 1,000 key-days.
+/// Returns the number of alerts per 1,000 key-days.
 pub(super) fn alert_rate(run: &DetectorRun) -> Option<f64> {
     let key_days = key_days(run);
     (key_days > 0.0).then(|| rounded(run.alerts.len() as f64 / key_days * 1_000.0))
@@ -211,7 +212,7 @@ impl BacktestReport {
         }
     }
 
-    /// The report for people.
+    /// Returns the report for people.
     pub(super) fn markdown(&self) -> String {
         let mut text = String::new();
         self.write(&mut text).expect("text can always be written to memory");
@@ -400,7 +401,7 @@ fn noisiest(run: &DetectorRun) -> Vec<NoisyKey> {
     keys
 }
 
-/// What strangers named, as a cell: it can't end the cell or the line, and starts no markup.
+/// Returns text that callers chose as a cell. It can't end the cell or the line, and starts no markup.
 fn cell(text: &str) -> String {
     let plain = |c: char| match c {
         '|' | '`' | '<' | '>' | '[' | ']' | '*' | '_' | '\\' => format!("\\{c}"),
@@ -410,7 +411,7 @@ fn cell(text: &str) -> String {
     text.chars().take(CELL).map(plain).collect()
 }
 
-/// The same where nothing is markup, between backticks.
+/// Returns text that callers chose between backticks, where nothing is markup.
 fn code(text: &str) -> String {
     let plain = |c: char| if c == '`' || c == '|' || acts(c) { ' ' } else { c };
     format!("`{}`", text.chars().take(CELL).map(plain).collect::<String>())
@@ -428,7 +429,7 @@ fn minutes(minutes: Option<u64>) -> String {
     minutes.map_or_else(|| "-".to_owned(), |minutes| minutes.to_string())
 }
 
-/// A table.
+/// Writes a Markdown table.
 pub(super) fn table(
     out: &mut String,
     head: &[&str],

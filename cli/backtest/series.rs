@@ -1,11 +1,11 @@
-//! `keytide backtest --csv FILE --out FILE`: the detector's volume signal over a history of counts.
+//! `keytide backtest --csv FILE --out FILE` runs the detector's volume signal over a history of counts.
 //!
-//! The very arithmetic that a job's detector uses (`dataflow::detect`) reads the file once, row by row, and writes it
-//! again with a score, so that thresholds can be chosen on one's own history. The score is the surprise of a count
-//! against all rows before it, b bits, as b/(b + 17): from 0 to 1, one half at the 17 bits that make a leak as likely
-//! as not, and never saturated.
+//! The arithmetic of a job's detector (`dataflow::detect`) reads the file row by row, and the same rows are written
+//! with a score. So thresholds can be chosen on one's own history. A count that is surprising by b bits, against all
+//! rows before it, has the score b/(b + 17). It is one half at the 17 bits that make a leak as likely as not, and
+//! never reaches 1.
 //!
-//! Limits: cells of 64 KiB; the first 100 rows that can't be read are told.
+//! Limits: cells of 64 KiB; a warning for each of the first 100 rows that can't be read.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -22,30 +22,27 @@ use keytide_worker::exit::{Exit, failure};
 
 use crate::exit::warn;
 
-/// Bits at which a leak is as likely as not: the prior of the detector.
+/// Bits at which a leak is as likely as not, by the prior of the detector.
 const EVEN_BITS: f64 = 17.0;
 /// Steps between rows that the window's width is inferred from.
 const INFERRED_FROM: usize = 1_000;
 const MAX_WARNINGS: u64 = 100;
 
-/// What is read, and where to.
+/// The options of `--csv`.
 pub(super) struct SeriesArgs {
-    /// A history of counts: CSV with a header, one row a window.
     pub(super) csv: PathBuf,
-    /// Where the history is written with its scores; replaced if it is there.
     pub(super) out: PathBuf,
-    /// The column of times: RFC 3339, or without a zone (UTC), or seconds or milliseconds since the epoch.
     pub(super) time_column: String,
     pub(super) value_column: String,
 }
 
-/// A row that can be judged.
+/// A row whose time and count can be read.
 struct SeriesPoint {
     time_ms: u64,
     count: f64,
 }
 
-/// Scores the history.
+/// Scores the history, and writes it with a column of scores.
 pub(super) fn run(args: &SeriesArgs) -> anyhow::Result<ExitCode> {
     let shown = args.csv.display();
     let mut series = Series::new(step(args)?);
@@ -84,7 +81,7 @@ fn score(bits: Bits) -> f64 {
     bits.get() / (bits.get() + EVEN_BITS)
 }
 
-/// A path that was named wrongly: trying again doesn't help.
+/// Returns the error for a path that can't be used. It is a mistake of the command, as trying again doesn't help.
 fn unusable(path: &Path, done: &str, error: std::io::Error) -> anyhow::Error {
     let context = format!("{} can't be {done}", path.display());
     failure(Exit::Usage, anyhow::Error::new(error).context(context))
@@ -95,7 +92,7 @@ fn reader(path: &Path) -> anyhow::Result<csv::Reader<File>> {
     Ok(csv::ReaderBuilder::new().flexible(true).from_reader(file))
 }
 
-/// The width of the windows: the median step between the first rows.
+/// Infers the width of the windows, in ms, as the median step between the first rows.
 fn step(args: &SeriesArgs) -> anyhow::Result<u64> {
     let mut reader = reader(&args.csv)?;
     let columns = SeriesColumns::find(&mut reader, args)?;
@@ -162,7 +159,8 @@ impl SeriesColumns {
     }
 }
 
-/// Milliseconds since the epoch. Numbers below 10^11 are seconds: as milliseconds they would lie before 1973.
+/// Reads a time as milliseconds since the epoch. Numbers below 10^11 are seconds, as they would lie before 1973 as
+/// milliseconds.
 fn time(text: &str) -> Option<u64> {
     let time = text.parse::<Timestamp>().ok().or_else(|| {
         let local: DateTime = text.parse().ok()?;

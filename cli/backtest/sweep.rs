@@ -1,7 +1,7 @@
-//! Several configurations over the same input, one after the other: what each would have alerted and found.
+//! Runs several configurations over the same input, one after the other, and compares their alerts.
 //!
-//! Every point of the grid is a run of its own, tables and sources read anew, so its row is what `keytide backtest` with
-//! that configuration says. Limits: 100 points.
+//! Every point of the grid is a run of its own, which reads tables and sources anew. So its row has the numbers of
+//! `keytide backtest` with that configuration. Limits: 100 points.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -15,7 +15,7 @@ use keytide_worker::exit::{Exit, failure};
 use keytide_worker::replay::{BoundedRun, Keep, usage};
 
 use super::BacktestArgs;
-use super::history::{labels, print};
+use super::history::labels;
 use super::judge::EpisodeLabel;
 use super::observe::{DetectorRun, observe};
 use super::report::{LabelReport, alert_rate, key_days, table};
@@ -23,9 +23,9 @@ use crate::exit;
 use crate::progress::PROCESS;
 use crate::replay::{Folder, time_of_run};
 
-/// Points of a grid.
+/// Points of a grid, at most.
 const MAX_POINTS: usize = 100;
-/// Written last.
+/// Written last, so that it always belongs to a sweep that ended.
 const TABLE: &str = "sweep.csv";
 
 /// A key of `[detection]` and the numbers to try for it.
@@ -53,7 +53,7 @@ pub(super) fn parse(text: &str) -> Result<Axis, String> {
     }
 }
 
-/// All combinations: a value for each axis, the last one changing fastest.
+/// Returns all combinations of the axes' values; the last axis changes fastest.
 fn grid(axes: &[Axis]) -> Vec<Vec<&str>> {
     axes.iter().fold(vec![Vec::new()], |points, axis| {
         let extended = points.iter().flat_map(|point: &Vec<&str>| {
@@ -63,7 +63,7 @@ fn grid(axes: &[Axis]) -> Vec<Vec<&str>> {
     })
 }
 
-/// The variable that overrides a key.
+/// Returns the environment variable that overrides a key.
 fn variable(key: &str) -> String {
     format!("KEYTIDE_{}", key.replace('.', "__").to_uppercase())
 }
@@ -82,7 +82,7 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
     }
     let now = time_of_run(args.now)?;
     let labels = labels(args)?;
-    // All are valid before the first runs.
+    // Every configuration is checked before the first one runs.
     let jobs: Vec<JobConfig> =
         points.iter().map(|point| load(args, config, point)).collect::<anyhow::Result<_>>()?;
     let mut rows = Vec::new();
@@ -93,13 +93,13 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
             Some(folder) => folder,
             None => &*out.insert(Folder::new(&args.out, bounded.inputs(), TABLE)?),
         };
-        // Gone with what the run writes: a table is all that was asked for.
+        // The run's own files go to a temporary folder, as a sweep keeps only its table.
         let of_run = tempfile::tempdir_in(folder.path())
             .with_context(|| format!("can't make a folder in {}", folder.path().display()))?;
         exit::note(&format!("{} of {}: {}", at + 1, points.len(), named(&args.sweep, point)));
         let run = observe(bounded, &job, now, args.decode_threads.into(), of_run.path(), Keep::Incidents)?;
         if at == 0 {
-            // All read the same.
+            // All points read the same records.
             end = exit::judge(&run.records, "");
         }
         let values = point.iter().map(|value| (*value).to_owned());
@@ -117,7 +117,7 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
         writeln!(csv, "{}", row.join(","))?;
     }
     folder.write(TABLE, csv.as_bytes())?;
-    print(&text)?;
+    exit::print(&text)?;
     Ok(end.into())
 }
 

@@ -1,4 +1,4 @@
-//! What a person sees of a running demo: the live view, or a line a second.
+//! The output of a running demo: the live view, or a line a second.
 
 use std::io::{self, Write as _};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -11,7 +11,7 @@ use super::terminal::Screen;
 use super::text::{grouped, span, stopwatch};
 use super::world::HISTORY_MS;
 
-/// Live view or lines.
+/// Shows a demo as a live view or as lines.
 pub(super) enum Front {
     Screen(Screen),
     Lines {
@@ -21,7 +21,7 @@ pub(super) enum Front {
 }
 
 impl Front {
-    /// Shows where the demo is, and what happened since.
+    /// Shows the present scene; `lines` are events since the last call.
     pub(super) fn show(&mut self, scene: &Scene<'_>, lines: Vec<String>) -> anyhow::Result<()> {
         match self {
             Self::Screen(screen) => screen.show(scene).context("drawing on the terminal failed"),
@@ -41,7 +41,7 @@ impl Front {
         }
     }
 
-    /// Waits for a signal or a key, at most so long; whether it says to end.
+    /// Waits for a signal or a key, at most for `most`; returns whether it ends the demo.
     pub(super) fn end_is_requested(&self, signals: &Receiver<()>, most: Duration) -> anyhow::Result<bool> {
         match self {
             Self::Screen(screen) => {

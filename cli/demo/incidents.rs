@@ -1,7 +1,6 @@
-//! The incidents of a demo, as the published rows of `incident_log` tell of them, what would be done about them, and the
-//! mails that were written.
+//! The incidents of a demo by the published rows of `incident_log`, with their actions and mails.
 //!
-//! Limits: the last 100 incidents and 1,000 mails are known by name; others are counted.
+//! Limits: the last 100 incidents and 1,000 mails are listed; others are counted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,29 +14,29 @@ use super::text::{cut, grouped};
 
 const INCIDENTS: usize = 100;
 const MAILS: usize = 1_000;
-/// Characters of a value.
+/// Characters of a signal's value that are shown.
 const VALUE: usize = 24;
 
-/// An incident.
+/// An incident by its last transition.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ShownIncident {
     pub(super) last: TransitionJson,
-    /// What was held, with the reasons.
+    /// Actions that were held back, with the reasons.
     pub(super) actions: Vec<String>,
 }
 
 impl ShownIncident {
-    /// The key's first eight digits.
+    /// Returns the key's first eight digits.
     pub(super) fn key(&self) -> String {
         self.last.key_id.chars().take(8).collect()
     }
 
-    /// Whose key it is.
+    /// Returns the customer that the key belongs to.
     pub(super) fn customer(&self) -> &str {
         self.last.customer.as_deref().unwrap_or("nobody in a table")
     }
 
-    /// What spoke: what is new first, then what is more than usual, most bits first.
+    /// Returns the signals: new values first, then unusual counts, most bits first.
     pub(super) fn evidence(&self) -> String {
         let new: Vec<String> = self.last.signals.iter().filter_map(new).collect();
         let new = (!new.is_empty()).then(|| format!("new: {}", new.join(", ")));
@@ -46,24 +45,24 @@ impl ShownIncident {
     }
 }
 
-/// See the module.
+/// All incidents of a demo.
 #[derive(Debug, Default)]
 pub(super) struct IncidentList {
-    /// In the order in which they were first told of.
+    /// In the order in which they opened.
     pub(super) all: Vec<ShownIncident>,
     pub(super) count: u64,
     /// Actions that would have been taken.
     pub(super) held_actions: u64,
     pub(super) mails: Vec<PathBuf>,
-    /// What happened, in words, for whoever reads lines.
+    /// Events since the last call of `take_lines`, as text.
     lines: Vec<String>,
 }
 
 impl IncidentList {
-    /// Takes in what a tick has told.
+    /// Takes in the notices of a tick.
     pub(super) fn take(&mut self, notices: &[Notice]) {
         for notice in notices {
-            // What doesn't fit its own schema is a mistake that tests find: the demo shows what it understands.
+            // Tests check that every row fits its schema, so the demo passes over one that doesn't.
             let Ok(transition) = serde_json::from_slice::<TransitionJson>(&notice.json) else { continue };
             self.learn(transition, notice);
         }
@@ -93,7 +92,7 @@ impl IncidentList {
             Change::Opened => "leak suspected",
             Change::Raised => "hardly anything but a leak",
             Change::Reopened => "suspected again",
-            // A job that is told to end closes what is open.
+            // A job that stops closes its open incidents, which is no event of the traffic.
             Change::Ended => return,
             Change::Withdrawn => "withdrawn, the tables changed",
         };
@@ -111,12 +110,12 @@ impl IncidentList {
         }
     }
 
-    /// Whether there is an incident of this key, of those that are known by name.
+    /// Returns whether one of the listed incidents is of this key.
     pub(super) fn contains(&self, key_id: &str) -> bool {
         self.all.iter().any(|incident| incident.last.key_id == key_id)
     }
 
-    /// Looks which mails were written since.
+    /// Looks for mails that were written since the last call.
     pub(super) fn look_for_mails(&mut self, folder: &Path) {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         let mut paths: Vec<PathBuf> = entries
@@ -133,19 +132,19 @@ impl IncidentList {
         }
     }
 
-    /// The first mail to those who look after incidents, or else any.
+    /// Returns the first mail to the security team, or else any mail.
     pub(super) fn first_mail(&self) -> Option<&Path> {
         let security = |path: &&PathBuf| path.to_string_lossy().contains(".security-");
         self.mails.iter().find(security).or(self.mails.first()).map(PathBuf::as_path)
     }
 
-    /// What happened since this was last asked.
+    /// Returns the events since the last call, as text.
     pub(super) fn take_lines(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }
 }
 
-/// What a signal of values says is new, in a few words.
+/// Describes the new values of a signal; `None` for a signal of counts.
 fn new(signal: &SignalJson) -> Option<String> {
     let name = match &*signal.signal {
         "asn" => "system",
@@ -159,7 +158,7 @@ fn new(signal: &SignalJson) -> Option<String> {
     Some(if others == 0 { format!("{name}{first}") } else { format!("{name}{first} and {others} more") })
 }
 
-/// What any other signal says.
+/// Describes a signal of counts; `None` for a signal of values.
 fn more(signal: &SignalJson) -> Option<String> {
     let width = match signal.window_s {
         60 => "a minute",

@@ -1,18 +1,18 @@
-//! `keytide demo`: the whole job over traffic of its own, with nothing to set up.
+//! `keytide demo` runs the whole job over traffic of its own, with nothing to set up.
 //!
 //! ```text
 //! traffic ── records ──► in-process broker ──► the job of `keytide run` ──┬──► result topics, DIR/views
-//! (generator, paced)     (Kafka's protocol)                               └──► View ──► live view or lines
+//! (generator, paced)     (Kafka's protocol)                               └──► LiveView ──► live view or lines
 //! ```
-//! Nothing is short-circuited: records and results go over Kafka's protocol on a local socket, tables and geo
-//! databases are files, the configuration is parsed like any other. All of it is left in a folder. What is shown is
-//! made of the rows that are published, see [`view`].
+//! Nothing is short-circuited: records and results go over Kafka's protocol on a local socket, tables and geo databases
+//! are files, and the configuration is parsed like any other. All files are left in a folder. The screen shows the rows
+//! that are published, see [`view`].
 //!
-//! A minute of it tells how a leak is found: 100 keys have a history of 36 hours, which is read first, and one of them is
+//! One minute shows how a leak is found. 100 keys have a history of 36 hours, which is read first, and one of them is
 //! stolen 8 s after live traffic began; see [`world`].
 //!
-//! `q`, Ctrl-C, SIGTERM or the end of `--duration`, if the leak was found, stop the traffic; then the job reads what is left, its last tick is
-//! published, and the terminal is given back. A second one doesn't wait.
+//! `q`, Ctrl-C, SIGTERM, or the end of `--duration` once the leak is found, stop the traffic. Then the job reads the
+//! records that are left, publishes its last tick, and restores the terminal. A second signal doesn't wait for that.
 
 mod front;
 mod incidents;
@@ -40,7 +40,6 @@ use jiff::SignedDuration;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::run::{Handle, LiveJob, Subscriber, SubscriberEvent};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use self::front::Front;
@@ -51,10 +50,11 @@ use self::traffic::TrafficThread;
 use self::view::LiveView;
 use self::world::{DemoBroker, HISTORY_MS, STORY_MS, Worlds};
 use crate::clock::now;
+use crate::signals::on_each;
 
-/// How often the view is drawn and keys and signals are looked for.
+/// Time between two frames, each of which polls keys and signals.
 const FRAME: Duration = Duration::from_millis(100);
-/// Threads of the dataflow, where the machine has as many.
+/// Workers of the job, or as many as the machine has cores, if these are fewer.
 const WORKERS: usize = 2;
 
 /// Shows the whole job at work: an in-process Kafka broker, generated traffic, a live view; needs nothing else
@@ -85,12 +85,13 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     duration.ok_or_else(|| "must be a duration such as 60s, 5m or 1h, from 1s to 24h".to_owned())
 }
 
-/// Runs the command.
+/// Runs a demo until its end.
 ///
 /// # Errors
 /// If the folder can't be used, or the job or its traffic end by an error.
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
-    let signals = signals()?;
+    let (signal, signals) = mpsc::channel();
+    on_each(move || signal.send(()).is_ok())?;
     let (folder, worlds) = world::create(args, now())?;
     log(&folder)?;
     let broker = DemoBroker::start()?;
@@ -119,7 +120,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(Exit::Done.into())
 }
 
-/// A demo under way.
+/// A running demo.
 struct Demo<'a> {
     args: &'a DemoArgs,
     folder: &'a Path,
@@ -130,14 +131,13 @@ struct Demo<'a> {
     view: Arc<Mutex<LiveView>>,
 }
 
-/// What was prepared.
+/// The staged part of a demo's traffic.
 #[derive(Clone, Debug)]
 struct Staged {
-    /// When live traffic starts, by event time.
+    /// The event time at which live traffic starts.
     live_ms: u64,
-    /// Whether there is a history before it.
     has_history: bool,
-    /// The key that is stolen.
+    /// The id of the key that is stolen.
     key: Option<String>,
 }
 
@@ -147,14 +147,13 @@ impl Staged {
     }
 }
 
-/// What is done about the end.
+/// The steps to the end of a demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lifecycle {
-    /// Nothing.
     Running,
-    /// The traffic was told to stop; the job has something to read.
+    /// The traffic stops, and the job reads the rest.
     Draining,
-    /// The job was told to stop.
+    /// The job stops.
     Stopping,
 }
 
@@ -179,7 +178,7 @@ impl Demo<'_> {
             }
             let read = live.counters.messages.load(Ordering::Relaxed);
             stage = match stage {
-                // A job that stops by itself says why when it is joined.
+                // A job that stops by itself returns its error when it is joined.
                 _ if live.is_stopping() => Lifecycle::Stopping,
                 Lifecycle::Running if end_requested || traffic.is_finished() => Lifecycle::Draining,
                 Lifecycle::Running if self.started.elapsed() >= duration && !self.awaits_leak() => {
@@ -239,19 +238,19 @@ impl Demo<'_> {
 }
 
 impl Demo<'_> {
-    /// Whether the job is on its way through the history.
+    /// Returns whether the job still reads the history.
     fn is_reading(&self, watermark: u64) -> bool {
         self.staged.has_history && watermark + MINUTE_MS <= self.staged.live_ms
     }
 
-    /// Whether the leak, which was sent or will be, may still be found.
+    /// Returns whether a leak is staged and can still be found.
     fn awaits_leak(&self) -> bool {
         let Some(stolen) = &self.staged.key else { return false };
         let is_over = self.handle.live.status().watermark >= self.staged.live_ms + STORY_MS;
         !is_over && !lock(&self.view).incidents.contains(stolen)
     }
 
-    /// How much of the history the job has read, in percent.
+    /// Returns how much of the history the job has read, in percent.
     fn percent_read(&self, watermark: u64) -> u64 {
         let from_ms = self.staged.live_ms - HISTORY_MS;
         (watermark.saturating_sub(from_ms) * 100 / HISTORY_MS).min(100)
@@ -262,12 +261,12 @@ fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The publisher's thread panicked while it held the lock: then the process has ended.
+/// Locks the view. The lock is never poisoned, as a panic of the publisher ends the process.
 fn lock(view: &Mutex<LiveView>) -> MutexGuard<'_, LiveView> {
     view.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[allow(clippy::print_stderr, reason = "a note for whoever expected the live view")]
+#[allow(clippy::print_stderr, reason = "a note to a user who expects the live view")]
 fn front(args: &DemoArgs) -> anyhow::Result<Front> {
     let lines = Front::Lines { printed: 0 };
     if args.headless {
@@ -282,7 +281,7 @@ fn front(args: &DemoArgs) -> anyhow::Result<Front> {
     Ok(Front::Screen(Screen::take()?))
 }
 
-/// What job and libraries tell goes to a file: the terminal is taken.
+/// Sends the log of job and libraries to a file, as the live view has the terminal.
 fn log(folder: &Path) -> anyhow::Result<()> {
     let path = folder.join("demo.log");
     let file = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
@@ -293,34 +292,6 @@ fn log(folder: &Path) -> anyhow::Result<()> {
         .with_writer(Mutex::new(file))
         .init();
     Ok(())
-}
-
-/// SIGINT and SIGTERM, as they come.
-fn signals() -> anyhow::Result<Receiver<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .context("starting the runtime for signals failed")?;
-    let (mut interrupt, mut terminate) = {
-        let _entered = runtime.enter();
-        let listen = |kind| signal(kind).context("listening to signals failed");
-        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?)
-    };
-    let (end_requested, signals) = mpsc::channel();
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                if end_requested.send(()).is_err() {
-                    return;
-                }
-            }
-        });
-    })?;
-    Ok(signals)
 }
 
 #[cfg(test)]

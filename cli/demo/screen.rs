@@ -1,14 +1,14 @@
-//! The live view, drawn from a [`Scene`]: no clock, no job, so that a test can look at it.
+//! Draws the live view from a [`Scene`], without clock and job, so that tests can compare it.
 //!
 //! ```text
 //! title
 //! calls: rate, its course      │ job: lag, watermark, results
-//! incidents: which key, what spoke, what would be done
+//! incidents: which key, its signals, its actions
 //! keys with most calls         │ countries
 //! routes: latencies            │ oddities
 //! keys to press
 //! ```
-//! Made for 80 columns and 24 lines; more room shows more columns and rows, less cuts.
+//! It is made for 80 columns and 24 lines. More room shows more columns and rows, less room cuts some.
 
 use std::path::Path;
 
@@ -23,23 +23,23 @@ use super::text::{bytes, clock, cut, grouped, latency, percent, span, stopwatch}
 use super::view::LiveView;
 use super::world::{HISTORY_MS, KNOWN_KEYS};
 
-/// From so many columns on there are more of them.
+/// Columns of a terminal from which tables show all of their columns.
 const WIDE: u16 = 120;
 const ACCENT: Color = Color::Cyan;
 const WARNING: Color = Color::Yellow;
 const BAD: Color = Color::Red;
 
-/// Where a demo is.
+/// The phase of a demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// So many percent of the history are read.
+    /// The job reads the history; how much of it is read, in percent.
     Reading(u64),
     Running,
-    /// What was sent is still worked on; nothing new is sent.
+    /// No more records are sent, and the job reads the rest.
     Ending,
 }
 
-/// All that is shown.
+/// The data of one frame.
 #[derive(Debug)]
 pub(super) struct Scene<'a> {
     pub(super) view: &'a LiveView,
@@ -48,22 +48,21 @@ pub(super) struct Scene<'a> {
     /// In ms since the epoch, by the clock of live traffic.
     pub(super) now: u64,
     pub(super) elapsed_ms: u64,
-    /// How long it is to last.
     pub(super) duration_ms: u64,
-    /// Calls a second that were asked for.
+    /// Calls a second, as `--rate` says.
     pub(super) rate: u32,
     /// Records in the broker that the job hasn't read.
     pub(super) unread: u64,
-    /// In ms since the epoch; 0: there is none yet.
+    /// In ms since the epoch; 0 before the first.
     pub(super) watermark: u64,
-    /// Rows and their bytes that were published.
+    /// Rows that were published.
     pub(super) rows: u64,
     pub(super) row_bytes: u64,
     pub(super) workers: usize,
     pub(super) folder: &'a Path,
 }
 
-/// Draws the scene.
+/// Draws a scene on a frame.
 pub(super) fn draw(scene: &Scene<'_>, frame: &mut Frame<'_>) {
     let area = frame.area();
     let wide = area.width >= WIDE;
@@ -174,7 +173,7 @@ fn job(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
     frame.render_widget(Paragraph::new(lines).block(panel("Job", "")), area);
 }
 
-/// What the detector found, the newest last: of each what spoke, and what would be done.
+/// Draws the incidents with their signals and actions, the newest last.
 fn incidents(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect) {
     let of = &scene.view.incidents;
     let many =
@@ -221,7 +220,7 @@ fn named<'a>(name: &'a str, values: Vec<Span<'a>>) -> Line<'a> {
     Line::from(spans)
 }
 
-/// A column of a table: its head, width, and how it is aligned.
+/// A column of a table: its head, width (0 fills the rest) and alignment.
 struct TableColumn(&'static str, u16, Alignment);
 
 const LEFT: Alignment = Alignment::Left;
@@ -245,7 +244,7 @@ fn table<'a>(columns: &[TableColumn], rows: Vec<Vec<Span<'a>>>, block: Block<'a>
     Table::new(rows, widths.collect::<Vec<_>>()).header(head).block(block)
 }
 
-/// Lines of a panel's inside, without its head.
+/// Returns how many rows a table in `area` has, without borders and head.
 fn rows_of(area: Rect) -> usize {
     usize::from(area.height.saturating_sub(3))
 }
@@ -285,7 +284,7 @@ fn top_keys(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
     frame.render_widget(table(&columns, rows.collect(), block), area);
 }
 
-/// A rate, with a tenth while it is small.
+/// Formats a rate, with one decimal below 100.
 fn per_second(count: u64, ms: u64) -> String {
     let tenths = count * 10_000 / ms.max(1);
     if tenths < 1_000 { format!("{}.{}", tenths / 10, tenths % 10) } else { grouped(tenths / 10) }
@@ -318,7 +317,7 @@ fn countries(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), inner);
 }
 
-/// A bar of so many eighths of a column, filled up with spaces.
+/// Draws a bar of `eighths` of a column, filled up with spaces to `columns`.
 fn bar(eighths: u64, columns: u64) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let part = PARTS[(eighths % 8) as usize];
@@ -361,14 +360,14 @@ fn routes(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
     frame.render_widget(table(&columns, rows.collect(), block), area);
 }
 
-/// What the views show that isn't as it should be.
+/// Draws late events, dead letters, unknown keys and failing keys.
 fn oddities(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
     let view = scene.view;
     let total = view.total();
     let block = panel("Oddities", "");
     let inner = block.inner(area);
     let room = usize::from(inner.height);
-    // A number, and what there is to say of it if there is room.
+    // Each line has a number and a short remark.
     let line = |name, number: u64, more: String| {
         named(name, vec![format!("{:<5} ", grouped(number)).into(), more.dark_gray()])
     };

@@ -1,4 +1,4 @@
-//! The last lines of a demo: what was sent and counted, where the files are, what to try next.
+//! The last lines of a demo: its counts, its files, and commands to try next.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -108,7 +108,7 @@ try next
     io::stdout().lock().write_all(text.as_bytes()).context("can't write to standard output")
 }
 
-/// What was staged and sent, what was found, and where that can be looked at.
+/// Writes which key was stolen, the incidents, and the first mail.
 pub(super) fn leaks(
     text: &mut String,
     staged: &Staged,
@@ -153,7 +153,7 @@ pub(super) fn leaks(
     Ok(())
 }
 
-/// The file of `usage` that was begun last: older ones are removed in a long demo.
+/// Returns the newest file of `usage`, as a long demo removes older ones.
 fn newest(views: &Path) -> String {
     let names = fs::read_dir(views).into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());

@@ -1,4 +1,4 @@
-//! The terminal: taken, asked for keys, and given back whatever happens.
+//! Takes the terminal for the live view, reads keys, and restores it in every case.
 
 use std::io::{self, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +12,14 @@ use ratatui::crossterm::execute;
 
 use super::screen::{Scene, draw};
 
-/// The terminal was given back by a panic: nothing may be drawn over what is told of it.
+/// Set once a panic has restored the terminal. Nothing may be drawn over the panic's message.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// A terminal that shows the live view; dropping it gives it back.
+/// A terminal that shows the live view; dropping it restores the terminal.
 pub(super) struct Screen(DefaultTerminal);
 
 impl Screen {
-    /// Takes the terminal. A panic gives it back before it is told: see [`crate::exit::on_panic`].
+    /// Takes the terminal. A panic restores it before its message is printed, see [`crate::exit::on_panic`].
     pub(super) fn take() -> anyhow::Result<Self> {
         let screen = Self(ratatui::try_init().context("taking the terminal failed; try --headless")?);
         let report = std::panic::take_hook();
@@ -31,7 +31,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Shows a scene.
+    /// Draws a scene.
     pub(super) fn show(&mut self, scene: &Scene<'_>) -> io::Result<()> {
         if PANICKED.load(Ordering::Acquire) {
             return Ok(());
@@ -39,7 +39,7 @@ impl Screen {
         self.0.draw(|frame| draw(scene, frame)).map(drop)
     }
 
-    /// Waits for a key, at most so long; whether it says to end.
+    /// Waits for a key, at most for `most`; returns whether it ends the demo.
     pub(super) fn end_is_requested(&self, most: Duration) -> io::Result<bool> {
         if !event::poll(most)? {
             return Ok(false);

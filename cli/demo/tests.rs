@@ -151,7 +151,8 @@ fn what_is_held_back_comes_once_and_is_late_by_the_configuration() {
 
 // ---- which leak is staged, and that it is found
 
-/// A demo's calls until 30 s after live traffic began, as the job makes incidents of them when it reads them from a file.
+/// A demo's calls until 30 s after live traffic began, as the job makes incidents of them when it reads them from a
+/// file.
 struct Found {
     stolen: String,
     live_ms: u64,

@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Formats numbers for people.
 
-/// With commas between thousands.
+/// Formats a number with commas between thousands.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -13,7 +13,7 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// A latency: three digits or a little more, with its unit.
+/// Formats a latency with two to four digits and its unit.
 pub(super) fn latency(us: u64) -> String {
     match us {
         0..10_000 => format!("{}.{} ms", us / 1_000, us % 1_000 / 100),
@@ -22,7 +22,7 @@ pub(super) fn latency(us: u64) -> String {
     }
 }
 
-/// A time span, to a tenth of a second below a minute.
+/// Formats a time span, to a tenth of a second below a minute.
 pub(super) fn span(ms: u64) -> String {
     match ms {
         0..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
@@ -31,7 +31,7 @@ pub(super) fn span(ms: u64) -> String {
     }
 }
 
-/// A stopwatch: minutes and seconds, and hours once there are any.
+/// Formats a time span as minutes and seconds, with hours from one hour on.
 pub(super) fn stopwatch(ms: u64) -> String {
     let seconds = ms / 1_000;
     let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
@@ -42,18 +42,18 @@ pub(super) fn stopwatch(ms: u64) -> String {
     }
 }
 
-/// The time of day, UTC.
+/// Formats the time of day in UTC.
 pub(super) fn clock(ms: u64) -> String {
     let seconds = ms / 1_000 % 86_400;
     format!("{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
-/// A share of a thousand, in percent.
+/// Formats a share of a thousand in percent.
 pub(super) fn percent(permille: u64) -> String {
     format!("{}.{} %", permille / 10, permille % 10)
 }
 
-/// A size of data.
+/// Formats a number of bytes with its unit.
 pub(super) fn bytes(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
@@ -62,7 +62,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// Cut to a width, with a sign that it was.
+/// Cuts a text to `width` characters, the last of which is an ellipsis.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();

@@ -1,16 +1,16 @@
-//! The thread that calls: generated records, each sent to the broker when its time has come.
+//! Sends generated records to the broker, each at its time.
 //!
-//! History goes first, up to [`AHEAD_MS`] ahead of the job's watermark. So it lies in the broker before the job comes to
-//! it, and ticks follow each other at once: a job that has no next minute waits for its clock. Then live traffic starts,
-//! although the job is still on its way through the history: from there on event times are the clock's less a fixed time.
+//! History goes first, up to [`AHEAD_MS`] ahead of the job's watermark. So the broker has it before the job reads it,
+//! and ticks follow each other at once: a job without a next minute waits for its clock. Then live traffic starts,
+//! while the job still reads the history. From there on event times are the clock's less a fixed time.
 //!
-//! One record in [`DELAYED_ONE_IN`] is held back for [`DELAY_MS`], as by a gateway that had to send its batch again: by
-//! the demo's configuration it then is late. The generator sees to the rest of what goes wrong: records out of order,
-//! sent twice, broken.
+//! One record in [`DELAYED_ONE_IN`] is delayed by [`DELAY_MS`], as if a gateway had to send its batch again. By the
+//! demo's configuration it is late then. The generator makes the other faults: records out of order, repeated or
+//! broken.
 //!
-//! **Nothing is lost.** The broker drops what is beyond 5 MiB of a partition. Records are dealt evenly over the
-//! partitions, so as long as at most [`UNREAD_BYTES`] of a partition, before compression, wait in the mean to be read,
-//! none gets near that. Beyond it the thread waits: a job that can't keep up slows the traffic down.
+//! **Nothing is lost.** The broker drops the oldest records beyond 5 MiB of a partition. Records are spread evenly
+//! over the partitions, so none gets near that while at most [`UNREAD_BYTES`] of a partition, before compression,
+//! wait in the mean to be read. Beyond it the thread waits: a job that can't keep up slows the traffic down.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,57 +30,58 @@ use crate::clock::now;
 
 /// Bytes of a partition, before compression, that may wait to be read, in the mean over the partitions.
 const UNREAD_BYTES: u64 = 2 << 20;
-/// Event time that history may be ahead of the watermark: 900 minutes, each a tick at most, which is less than the
-/// demo's `idle_ticks`. So no partition is taken for idle when all of it was read, and the clock doesn't take over.
+/// Event time by which history may be ahead of the watermark. It is 900 minutes, each a tick at most, which is less
+/// than the demo's `idle_ticks`. So no partition that is read to its end counts as idle, and the clock doesn't take
+/// over.
 pub(super) const AHEAD_MS: u64 = 15 * 3_600_000;
-/// One record in so many is held back.
+/// One record in this number is delayed.
 pub(super) const DELAYED_ONE_IN: u64 = 2_000;
-/// For so long.
+/// How long a record is delayed, in ms.
 pub(super) const DELAY_MS: u64 = 20_000;
-/// How long the thread rests before it looks again.
+/// How long the thread rests between two looks at clock and job.
 const REST: Duration = Duration::from_millis(5);
-/// How long the broker may take for what is under way at the end.
+/// How long the broker may take for the last records.
 const FLUSH: Duration = Duration::from_secs(30);
 
-/// Traffic under way.
+/// The thread that sends traffic.
 pub(super) struct TrafficThread {
     pub(super) sent: Arc<SendProgress>,
     thread: JoinHandle<anyhow::Result<Generated>>,
 }
 
-/// What was sent so far.
+/// Counts of records that were sent, and the flags of their thread.
 #[derive(Debug, Default)]
 pub(super) struct SendProgress {
     stop: AtomicBool,
     failed: AtomicBool,
     records: AtomicU64,
     bytes: AtomicU64,
-    /// By how much event times are behind the clock, in ms, since live traffic started.
+    /// By how much event times are behind the clock, in ms; set when live traffic starts.
     behind_ms: OnceLock<u64>,
 }
 
 impl SendProgress {
-    /// Records.
+    /// Returns the number of records that were sent.
     pub(super) fn records(&self) -> u64 {
         self.records.load(Ordering::Acquire)
     }
 
-    /// By how much live traffic is behind the clock, in ms; `None`: it hasn't started.
+    /// Returns by how much live traffic is behind the clock, in ms; `None` before it starts.
     pub(super) fn behind_ms(&self) -> Option<u64> {
         self.behind_ms.get().copied()
     }
 
-    /// The time by the clock of live traffic.
+    /// Returns the time by the clock of live traffic.
     fn now(&self) -> u64 {
         now().saturating_sub(self.behind_ms().unwrap_or(0))
     }
 
-    /// Makes no more calls; what was held back is still sent.
+    /// Makes no more calls. Delayed records are still sent.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// Whether some of the records will never be there to read.
+    /// Returns whether some records were counted and could not be sent.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
@@ -89,14 +90,14 @@ impl SendProgress {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Bytes that wait to be read.
+    /// Returns the bytes that were sent and aren't read.
     fn unread(&self, live: &Live) -> u64 {
         self.bytes.load(Ordering::Relaxed).saturating_sub(live.counters.bytes.load(Ordering::Relaxed))
     }
 }
 
 impl TrafficThread {
-    /// Starts to send the worlds' calls to the broker, as fast as their times say and `live` reads.
+    /// Starts a thread that sends the worlds' calls to the broker at their times, no faster than `live` reads.
     pub(super) fn start(brokers: String, live: Arc<Live>, worlds: Worlds) -> anyhow::Result<Self> {
         let producer = Producer::open(&KafkaClient { brokers, settings: BTreeMap::new() }, TOPIC)?;
         let sent = Arc::<SendProgress>::default();
@@ -112,12 +113,12 @@ impl TrafficThread {
         Ok(Self { sent, thread })
     }
 
-    /// Whether all that will be sent was sent.
+    /// Returns whether the last record was sent.
     pub(super) fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Waits for the end; what was sent.
+    /// Waits for the end; returns the counts of generated records.
     ///
     /// # Errors
     /// If something couldn't be sent.
@@ -181,17 +182,17 @@ impl TrafficSender {
     }
 
     fn send(&self, partition: usize, record: &[u8]) -> anyhow::Result<()> {
-        // Counted before it can be read.
+        // The record is counted before it can be read, so that the job never seems to be ahead.
         self.sent.bytes.fetch_add(record.len() as u64, Ordering::Relaxed);
         self.sent.records.fetch_add(1, Ordering::Release);
         Ok(self.producer.send(partition, None, record)?)
     }
 }
 
-/// The lines of a world, with the next one looked at.
+/// The lines of a world, of which the next one is generated already.
 pub(super) struct WorldLines<'a> {
     generator: Generator<'a>,
-    /// When it is sent, by event time.
+    /// The event time at which the next line is sent.
     pub(super) at_ms: u64,
     partition: usize,
     pub(super) text: Vec<u8>,
@@ -217,12 +218,12 @@ impl<'a> WorldLines<'a> {
     }
 }
 
-/// The lines whose next one comes first.
+/// Returns the world whose next line comes first.
 pub(super) fn earliest<'l, 'a>(lines: &'l mut [WorldLines<'a>]) -> Option<&'l mut WorldLines<'a>> {
     lines.iter_mut().filter(|lines| !lines.is_over).min_by_key(|lines| lines.at_ms)
 }
 
-/// Records that are held back, in the order in which they will be sent.
+/// Delayed records, in the order in which they will be sent.
 #[derive(Default)]
 pub(super) struct DelayedRecords {
     records: u64,
@@ -230,7 +231,7 @@ pub(super) struct DelayedRecords {
 }
 
 impl DelayedRecords {
-    /// Whether this record, which would go out at `at_ms`, is one of those that are held back.
+    /// Takes one record in [`DELAYED_ONE_IN`], which would be sent at `at_ms`; returns whether it took this one.
     pub(super) fn takes(&mut self, at_ms: u64, partition: usize, record: &[u8]) -> bool {
         self.records += 1;
         let takes = self.records.is_multiple_of(DELAYED_ONE_IN);
@@ -240,7 +241,7 @@ impl DelayedRecords {
         takes
     }
 
-    /// The next record whose time has come, with its partition.
+    /// Returns the next record that is due, with its partition.
     pub(super) fn due(&mut self, now: u64) -> Option<(usize, Box<[u8]>)> {
         let (_, partition, record) = self.waiting.pop_front_if(|(until, ..)| *until <= now)?;
         Some((partition, record))

@@ -1,12 +1,11 @@
-//! What the rows of the views add up to, for a person who watches.
+//! Sums up the rows of the views for the live view.
 //!
-//! A row is the newest version of its key, so what is new in it is its difference to the version before. Differences
-//! are summed by key over the last minute, and by country over the whole run. Everything comes from the rows that the
-//! sinks publish and from nowhere else: what is shown can be found in the files.
+//! A row is the newest version of its key, so its difference to the version before is new. Differences are summed by
+//! key over the last minute, and by country over the whole run. All numbers come from the rows that the sinks
+//! publish, so they can be found in the files.
 //!
-//! A row's version is forgotten with its final row, the last one that there is of it: so as much is kept as the job itself
-//! holds open, however far apart in event time the partitions are read. Memory: about 100 B a key and minute, 6 MB for
-//! 1,000 keys.
+//! The final row of a window drops its version. So the view keeps as many versions as the job has open windows, however
+//! far apart in event time the partitions are read. Memory: about 100 B a key and minute, 6 MB for 1,000 keys.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -20,14 +19,14 @@ use keytide_dataflow::{KeyCountry, Late, Latency, Level, Owner, Row, Rows, Scope
 
 use super::incidents::IncidentList;
 
-/// What "now" means for a key.
+/// How far back recent calls reach, in ms of ticks.
 const RECENT_MS: u64 = 60_000;
 /// Ticks whose numbers are kept.
 const TICKS: usize = 300;
-/// A key stands out by its errors from so many calls on, and from so many errors in a hundred.
+/// Least calls, and least errors in a hundred, from which a key is listed as failing.
 const ODD: (u64, u64) = (20, 10);
 
-/// What a tick had in it.
+/// Counts of events of a tick, or sums of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TickCounts {
     pub(super) events: u64,
@@ -45,7 +44,7 @@ impl TickCounts {
     }
 }
 
-/// Calls and what became of them.
+/// Sums of calls, errors, bytes and latencies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CallTotals {
     pub(super) calls: u64,
@@ -82,24 +81,24 @@ impl CallTotals {
         self.latency_calls = self.latency_calls.saturating_sub(other.latency_calls);
     }
 
-    /// What is in it and not in `before`.
+    /// Returns the difference to `before`.
     fn since(mut self, before: Self) -> Self {
         self.subtract(before);
         self
     }
 
-    /// Mean of the known latencies.
+    /// Returns the mean of the known latencies; `None` if there are none.
     pub(super) fn mean_us(&self) -> Option<u64> {
         self.latency_sum_us.checked_div(self.latency_calls)
     }
 
-    /// Errors in a thousand calls.
+    /// Returns the errors in a thousand calls.
     pub(super) fn errors_permille(&self) -> u64 {
         (self.errors * 1_000).checked_div(self.calls).unwrap_or(0)
     }
 }
 
-/// Versions of the rows of one level, by window and group, to tell what is new.
+/// The newest version of each row of one level, by window and group.
 #[derive(Debug)]
 struct Versions<G, V>(HashMap<(EventTime, G), V>);
 
@@ -108,7 +107,7 @@ impl<G: Copy + Eq + Hash, V: Copy + Default> Versions<G, V> {
         Self(HashMap::new())
     }
 
-    /// Puts in what a row says; returns what the version before said.
+    /// Replaces the version of a row; returns the version before.
     fn replace<W>(&mut self, row: &Row<G, W>, value: V) -> V {
         let window = (row.start, row.group);
         let before = if row.is_final { self.0.remove(&window) } else { self.0.insert(window, value) };
@@ -116,14 +115,14 @@ impl<G: Copy + Eq + Hash, V: Copy + Default> Versions<G, V> {
     }
 }
 
-/// A key, as it was used in the last minute.
+/// A line of the table of keys, with sums over the last minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeyLine {
     pub(super) key: String,
     pub(super) customer: String,
     pub(super) plan: String,
     pub(super) recent: CallTotals,
-    /// The newest window of five minutes.
+    /// Of the newest window of five minutes.
     pub(super) latency: Option<Latency>,
 }
 
@@ -134,12 +133,12 @@ pub(super) struct RouteLine {
     pub(super) latency: Latency,
 }
 
-/// See the module.
+/// The sums that the live view shows.
 #[derive(Debug)]
 pub(super) struct LiveView {
     tick_ms: u64,
     names: Names,
-    /// Ticks with what they had in them, oldest first.
+    /// Ticks with their counts, oldest first.
     ticks: VecDeque<(Tick, TickCounts)>,
     first: Option<Tick>,
     total: TickCounts,
@@ -147,11 +146,10 @@ pub(super) struct LiveView {
     last_letter: Option<String>,
     last_late: Option<Late>,
     usage: Versions<KeyId, CallTotals>,
-    /// What the ticks of the last minute added, by key, and its sum.
+    /// Calls that the ticks of the last minute added, by key.
     recent: VecDeque<(Tick, Vec<(KeyId, CallTotals)>)>,
     by_key: HashMap<KeyId, CallTotals>,
     all: CallTotals,
-    /// Sums over the whole run.
     usage_calls: u64,
     owners: HashMap<KeyId, Owner>,
     latency: HashMap<Scope, (EventTime, Latency)>,
@@ -162,7 +160,7 @@ pub(super) struct LiveView {
 }
 
 impl LiveView {
-    /// Of a job with ticks of this width.
+    /// Returns the view of a job with ticks of this width.
     pub(super) fn new(tick_ms: u64) -> Self {
         Self {
             tick_ms,
@@ -187,7 +185,7 @@ impl LiveView {
         }
     }
 
-    /// Takes in a tick's results of all workers. Ticks come in order.
+    /// Takes in the output of all workers for a tick. Ticks must come in order.
     pub(super) fn take(&mut self, tick: Tick, outputs: &[TickOutput]) {
         let mut tick_counts = TickCounts::default();
         let mut fresh = Vec::new();
@@ -204,7 +202,7 @@ impl LiveView {
             }
             output.rows.iter().for_each(|rows| self.rows(rows, &mut fresh));
         }
-        // Of all workers, the one that stands last.
+        // Of all workers the last by position, so that it doesn't depend on their order.
         let late = outputs.iter().flat_map(|output| &output.late).max_by_key(|late| late.position);
         self.last_late = late.copied().or(self.last_late);
         let letter = outputs.iter().flat_map(|output| &output.letters).max_by_key(|letter| letter.position);
@@ -266,12 +264,12 @@ impl LiveView {
                     sum.1 += errors.saturating_sub(before.1);
                 }
             }
-            // The screen has no place for the other views.
+            // The screen doesn't show the other views.
             _ => {}
         }
     }
 
-    /// What comes now happens now: what was read before is history, and no part of the last minute.
+    /// Clears the sums when the history is read, as its calls are no part of the last minute.
     pub(super) fn go_live(&mut self) {
         if !std::mem::replace(&mut self.is_live, true) {
             self.ticks.clear();
@@ -283,28 +281,27 @@ impl LiveView {
         }
     }
 
-    /// Over all ticks.
+    /// Returns the counts over all ticks.
     pub(super) fn total(&self) -> TickCounts {
         self.total
     }
 
-    /// Calls in the rows of `usage`, over the whole run.
+    /// Returns the calls in all rows of `usage`.
     pub(super) fn usage_calls(&self) -> u64 {
         self.usage_calls
     }
 
-    /// Versions of rows of `usage` that are kept.
+    /// Returns how many versions of rows of `usage` are kept.
     #[cfg(test)]
     pub(super) fn kept_versions(&self) -> usize {
         self.usage.0.len()
     }
 
-    /// The last tick.
     pub(super) fn last_tick(&self) -> Option<Tick> {
         self.ticks.back().map(|(tick, _)| *tick)
     }
 
-    /// Events a second in each of the last ticks, oldest first, at most so many.
+    /// Returns the events per second of each of the last `most` ticks, oldest first.
     pub(super) fn rates(&self, most: usize) -> Vec<u64> {
         let ticks = self.ticks.iter().zip(self.ticks.iter().skip(1));
         let rates = ticks.map(|((before, _), (tick, tick_counts))| {
@@ -316,33 +313,33 @@ impl LiveView {
         rates[rates.len().saturating_sub(most)..].to_vec()
     }
 
-    /// All calls of the last minute.
+    /// Returns the sums over all calls of the last minute.
     pub(super) fn recent(&self) -> CallTotals {
         self.all
     }
 
-    /// How much of the last minute there is, in ms.
+    /// Returns how much of the last minute has passed since the first tick, in ms.
     pub(super) fn recent_ms(&self) -> u64 {
         let covered = self.first.zip(self.last_tick()).map_or(0, |(first, last)| last - first + self.tick_ms);
         covered.clamp(self.tick_ms.max(1), RECENT_MS)
     }
 
-    /// Calls without a key in the last minute.
+    /// Returns the calls without a key in the last minute.
     pub(super) fn anonymous(&self) -> u64 {
         self.by_key.get(&KeyId::ANONYMOUS).map_or(0, |calls| calls.calls)
     }
 
-    /// Keys that no table has, of those used in the last minute.
+    /// Returns how many keys of the last minute no table has.
     pub(super) fn unknown_keys(&self) -> usize {
         self.by_key.keys().filter(|key| !key.is_bucket() && !self.owner(**key).subscription.is_some()).count()
     }
 
-    /// Keys used in the last minute.
+    /// Returns how many keys were used in the last minute.
     pub(super) fn keys(&self) -> usize {
         self.by_key.keys().filter(|key| !key.is_bucket()).count()
     }
 
-    /// The keys with most calls in the last minute.
+    /// Returns the keys with most calls in the last minute.
     pub(super) fn top_keys(&self, most: usize) -> Vec<KeyLine> {
         let keys = self.by_key.iter().filter(|(key, _)| !key.is_bucket());
         let mut keys: Vec<_> = keys.map(|(key, calls)| (Reverse(calls.calls), *key)).collect();
@@ -350,7 +347,7 @@ impl LiveView {
         keys.into_iter().take(most).map(|(_, key)| self.key_line(key)).collect()
     }
 
-    /// The keys whose calls fail most often, of those that stand out.
+    /// Returns the keys whose calls fail most often, of those that exceed [`ODD`].
     pub(super) fn failing_keys(&self, most: usize) -> Vec<KeyLine> {
         let (calls, percent) = ODD;
         let odd = self.by_key.iter().filter(|(key, recent)| {
@@ -377,12 +374,12 @@ impl LiveView {
         self.owners.get(&key).copied().unwrap_or_default()
     }
 
-    /// A key's first eight digits: enough to find it, and nobody's secret.
+    /// Returns a key id's first eight digits, enough to find it; the names of buckets are longer.
     fn short(&self, key: KeyId) -> String {
         self.names.key_text(key).chars().take(if key.is_bucket() { 16 } else { 8 }).collect()
     }
 
-    /// The latencies of the routes with most calls in their newest window.
+    /// Returns the latencies of the routes with most calls in the newest window.
     pub(super) fn routes(&self, most: usize) -> Vec<RouteLine> {
         let newest = self.latency.values().map(|(start, _)| *start).max().unwrap_or(0);
         let mut routes: Vec<(Reverse<u64>, RouteId, Latency)> = Vec::new();
@@ -402,7 +399,7 @@ impl LiveView {
         routes.into_iter().take(most).map(line).collect()
     }
 
-    /// Countries with calls and errors, most calls first.
+    /// Returns countries with calls and errors, most calls first.
     pub(super) fn countries(&self) -> Vec<(Country, u64, u64)> {
         let mut countries: Vec<_> =
             self.by_country.iter().map(|(country, (calls, errors))| (*country, *calls, *errors)).collect();
@@ -410,7 +407,7 @@ impl LiveView {
         countries
     }
 
-    /// Dead letters by class, most first; those that there are.
+    /// Returns the numbers of dead letters by class, most first, without zeros.
     pub(super) fn dead_letters(&self) -> Vec<(&'static str, u64)> {
         let mut classes: Vec<_> =
             CLASSES.into_iter().zip(self.dead_letters).filter(|(_, count)| *count > 0).collect();
@@ -418,12 +415,12 @@ impl LiveView {
         classes
     }
 
-    /// Why the last dead letter is one.
+    /// Returns the reason of the last dead letter.
     pub(super) fn last_letter(&self) -> Option<&str> {
         self.last_letter.as_deref()
     }
 
-    /// The key of the last late event, and how late it is in ms.
+    /// Returns the key of the last late event, and its lateness in ms.
     pub(super) fn last_late(&self) -> Option<(String, u64)> {
         self.last_late.map(|late| (self.short(late.key), late.late_ms))
     }

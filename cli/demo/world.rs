@@ -1,22 +1,22 @@
-//! Where a demo happens: a folder, an in-process broker, the job's configuration; and what happens in it.
+//! The world of a demo: its folder, its in-process broker, the job's configuration, and the staged traffic.
 //!
 //! ```text
 //!             36 h before        live     +8 s   +20 s    event time
 //!  100 keys   ───calls a minute───┼────────┼──────┼────►   the usual goes on
 //!  one of them                             └─ 8 calls a second from a new country: stolen
 //!  900 keys                       ┼──────────────────►    --rate calls a second, no history
-//!                                                 └ a minute ends: what its calls say is final
+//!                                                 └ a minute ends: its windows are final
 //! ```
-//! The detector judges no key in its first day, so those that matter come with a history, at the pace at which they go
-//! on: there is no step that looks like a leak of all. The others only make traffic. Event times are those of the clock
-//! less what it takes for a minute to end 20 s after live traffic began; the seed says which key is stolen.
+//! The detector judges no key in its first day, so 100 keys come with a history. They go on at the same pace, as a step
+//! would look like a leak of all of them. The others only make traffic. Event times lag behind the clock, so that a
+//! minute ends 20 s after live traffic began. The seed chooses the key that is stolen.
 //!
-//! Demos shorter than [`SHORTEST_STORY_MS`] have no history and no leak. All others last until the leak is found, or by
-//! event time [`STORY_MS`] of live traffic are over: a machine that has much else to do takes longer for the history.
+//! Demos shorter than [`SHORTEST_STORY_MS`] have no history and no leak. All others last until the leak is found, or
+//! until [`STORY_MS`] of live event time are over: a busy machine takes longer for the history.
 //!
-//! The broker is librdkafka's own, made for its tests: a listener on this machine that speaks Kafka's protocol. It
-//! keeps at most 5 MiB of record batches of a partition (120 MiB in all), drops older ones without a word, knows neither
-//! compaction nor transactions, and is gone with the process. That is why the traffic never runs ahead of the job: see
+//! The broker is librdkafka's own for tests: a listener on this machine that speaks Kafka's protocol. It keeps at most
+//! 5 MiB of record batches of a partition (120 MiB in all) and drops older ones silently. It has neither compaction nor
+//! transactions, and ends with the process. So the traffic must never run ahead of the job: see
 //! [`traffic`](super::traffic).
 
 use std::fs;
@@ -33,65 +33,64 @@ use rdkafka::producer::DefaultProducerContext;
 
 use super::{DemoArgs, whole_ms};
 
-/// The topic of calls.
+/// The topic of calls, which has `PARTITIONS` partitions.
 pub(super) const TOPIC: &str = "access-events";
-/// Its partitions.
 pub(super) const PARTITIONS: u32 = 8;
 const RESULT_PARTITIONS: u32 = 2;
-/// The first call comes so much later: when the job is there to read it.
+/// How long after the demo's start the first call comes, in ms, so that the job is there to read it.
 const LEAD_MS: u64 = 1_000;
-/// There are calls for so much longer than the demo lasts: it ends by its own clock.
+/// How much longer than the demo the calls last, in ms, so that the demo ends by its own clock.
 const SPARE_MS: u64 = 10_000;
-/// The folder of mails.
+/// The name of the folder of mails.
 pub(super) const MAILS: &str = "mails";
 /// The results' topics are called `demo.<view>.v1`.
 const PREFIX: &str = "demo";
 
-/// Keys in all, and those of them with a history: the last ones.
+/// Keys of all worlds; the last `KNOWN_KEYS` have a history.
 const KEYS: u32 = 1_000;
 pub(super) const KNOWN_KEYS: u32 = 100;
-/// Their history: the day in which no key is judged, and half a day more.
+/// Length of the history: the day in which no key is judged, and half a day more.
 pub(super) const HISTORY_MS: u64 = 36 * 3_600_000;
-/// Their calls, and how evenly they share them.
+/// Calls of all keys with a history.
 const KNOWN_CALLS_PER_HOUR: u64 = 1_600;
+/// How unevenly these keys share the calls.
 const KNOWN_ZIPF: f64 = 0.3;
-/// The stolen one is known by so many, at least: with fewer than 300 no key would be suspended.
+/// Least calls in the history of the stolen key. No key with fewer than 300 would be suspended.
 const STOLEN_KNOWN_CALLS: u32 = 450;
-/// The thief starts so long after live traffic does ...
+/// How long after the start of live traffic the thief starts.
 pub(super) const LEAK_AFTER_MS: u64 = 8_000;
-/// ... and calls so often.
 const LEAK_CALLS_PER_HOUR: u32 = 8 * 3_600;
-/// Live traffic starts so long before a minute ends, by event time.
+/// How long after the start of live traffic a minute ends, by event time.
 const MINUTE_ENDS_AFTER_MS: u64 = 20_000;
-/// A leak that wasn't found so long after live traffic started, by event time, won't be: the minute in which the thief
-/// began is over, and the next one.
+/// Event time of live traffic after which the leak can't be found any more: the minute in which the thief started is
+/// over, and the next one.
 pub(super) const STORY_MS: u64 = MINUTE_ENDS_AFTER_MS + MINUTE_MS;
-/// With history and leak all of it takes half a minute on a machine with nothing else to do.
+/// Least duration of a demo with history and leak, which take half a minute on an idle machine.
 pub(super) const SHORTEST_STORY_MS: u64 = 40_000;
 
-/// All who call, and since when.
+/// The callers of a demo.
 pub(super) struct Worlds {
     /// Keys with a history, one of which is stolen.
     pub(super) known: Option<World>,
-    /// The others; without a history all.
+    /// The other keys, or all if there is no history.
     pub(super) busy: World,
-    /// When live traffic starts, by event time.
+    /// The event time at which live traffic starts.
     pub(super) live_ms: u64,
 }
 
 impl Worlds {
-    /// The worlds of a demo that begins now.
+    /// Makes the worlds of a demo that starts at `now_ms`.
     ///
     /// # Errors
     /// If there is no key to steal.
     pub(super) fn new(duration_ms: u64, rate: u32, seed: u64, now_ms: u64) -> anyhow::Result<Self> {
         let has_story = duration_ms >= SHORTEST_STORY_MS;
         let live_ms = match has_story {
-            // The last time before now after which a minute ends so soon.
+            // The last time before now that is `MINUTE_ENDS_AFTER_MS` before a minute's end.
             true => (now_ms + MINUTE_ENDS_AFTER_MS) / MINUTE_MS * MINUTE_MS - MINUTE_ENDS_AFTER_MS,
             false => now_ms + LEAD_MS,
         };
-        // On a busy machine it goes on until the leak is found.
+        // On a busy machine the demo goes on until the leak is found.
         let span_ms = if has_story { duration_ms.max(STORY_MS) } else { duration_ms } + SPARE_MS;
         let usual = WorldSettings {
             events: calls(u64::from(rate) * span_ms / 1_000),
@@ -126,17 +125,17 @@ impl Worlds {
         Ok(Self { known: Some(World::new(known)?), busy: World::new(busy)?, live_ms })
     }
 
-    /// The stolen key, as views have it.
+    /// Returns the id of the stolen key, as views have it.
     pub(super) fn stolen(&self) -> Option<String> {
         self.known.as_ref()?.first_staged_key()
     }
 
-    /// When the first of them calls, by event time.
+    /// Returns the event time of the first call.
     pub(super) fn start_ms(&self) -> u64 {
         if self.known.is_some() { self.live_ms - HISTORY_MS } else { self.live_ms }
     }
 
-    /// The world whose tables are those of all.
+    /// Returns the world whose tables have all keys.
     pub(super) fn whole(&self) -> &World {
         self.known.as_ref().unwrap_or(&self.busy)
     }
@@ -150,7 +149,7 @@ fn calls(calls: u64) -> NonZeroU64 {
     NonZeroU64::new(calls).unwrap_or(NonZeroU64::MIN)
 }
 
-/// Makes the demo's folder with tables and geo databases, and the worlds that they are of.
+/// Makes the demo's folder with tables and geo databases, and its worlds.
 ///
 /// # Errors
 /// If the folder isn't empty or can't be written to.
@@ -168,7 +167,7 @@ pub(super) fn create(args: &DemoArgs, now_ms: u64) -> anyhow::Result<(PathBuf, W
     Ok((folder, worlds))
 }
 
-/// An in-process broker with the demo's topics; gone when dropped.
+/// An in-process broker with the demo's topics; dropping it ends it.
 pub(super) struct DemoBroker(MockCluster<'static, DefaultProducerContext>);
 
 impl DemoBroker {
@@ -183,18 +182,18 @@ impl DemoBroker {
         Ok(Self(cluster))
     }
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     pub(super) fn address(&self) -> String {
         self.0.bootstrap_servers()
     }
 }
 
-/// Writes the job's configuration into the folder, and reads it as any other job's.
+/// Writes the job's configuration into the folder, and reads it like any other.
 pub(super) fn configure(folder: &Path, brokers: &str, workers: usize) -> anyhow::Result<JobConfig> {
     let text = configuration(brokers, workers);
     let path = folder.join("keytide.toml");
     fs::write(&path, &text).with_context(|| format!("can't write {}", path.display()))?;
-    // Overrides are for jobs that somebody configured.
+    // No environment: variables are meant for the user's own jobs.
     let loaded = JobConfig::parse(&text, folder, std::iter::empty())
         .map_err(|error| failure(Exit::Internal, error))?;
     for warning in &loaded.warnings {
@@ -221,7 +220,7 @@ fn configuration(brokers: &str, workers: usize) -> String {
     configuration.to_string()
 }
 
-/// The sections that a generated log's job doesn't have.
+/// Returns the sections that the configuration of a generated log doesn't have.
 fn rest(brokers: &str) -> String {
     format!(
         r#"

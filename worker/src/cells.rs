@@ -12,7 +12,8 @@ pub fn quoted(cell: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns text that callers chose as a cell: nothing in it acts in a terminal, and no spreadsheet takes it for a formula.
+/// Returns text that callers chose as a cell: nothing in it acts in a terminal, and no spreadsheet takes it for a
+/// formula.
 pub fn untrusted(cell: &str) -> String {
     let mut shown = String::with_capacity(cell.len());
     for c in cell.chars() {

@@ -9,8 +9,8 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use crate::toml::problem::{Place, Problems};
-use crate::toml::read::{Entry, List, Raw, Spot};
+use crate::toml::problem::{Location, Problems};
+use crate::toml::read::{Entry, FromToml, List, Spot};
 use crate::toml::value::Scalar;
 
 pub(crate) const MINUTE_MS: u64 = 60_000;
@@ -27,124 +27,127 @@ pub(crate) struct Check<'a> {
 }
 
 /// A written value that gives a field its value, within a limit if there is one.
-pub(crate) trait Gives<F, L = ()>: Sized {
+pub(crate) trait Validate<F, L = ()>: Sized {
     /// `None` after at least one problem was reported.
-    fn give(spot: &Spot<Self>, limit: L, check: &mut Check<'_>) -> Option<F>;
+    fn validate(spot: &Spot<Self>, limit: L, check: &mut Check<'_>) -> Option<F>;
 }
 
 /// The most items of a list, and how a message calls them.
 pub(crate) struct AtMost(pub(crate) usize, pub(crate) &'static str);
 
-impl<T: Gives<F, L>, F, L> Gives<Option<F>, L> for T {
-    fn give(spot: &Spot<Self>, limit: L, check: &mut Check<'_>) -> Option<Option<F>> {
-        T::give(spot, limit, check).map(Some)
+impl<T: Validate<F, L>, F, L> Validate<Option<F>, L> for T {
+    fn validate(spot: &Spot<Self>, limit: L, check: &mut Check<'_>) -> Option<Option<F>> {
+        T::validate(spot, limit, check).map(Some)
     }
 }
 
-impl<T: Gives<F>, F> Gives<Vec<F>> for List<T> {
-    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Vec<F>> {
-        Some(spot.value.items.iter().filter_map(|item| T::give(item, (), check)).collect())
+impl<T: Validate<F>, F> Validate<Vec<F>> for List<T> {
+    fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Vec<F>> {
+        Some(spot.value.items.iter().filter_map(|item| T::validate(item, (), check)).collect())
     }
 }
 
-impl<T: Gives<F>, F> Gives<Vec<F>, AtMost> for List<T> {
-    fn give(spot: &Spot<Self>, AtMost(most, what): AtMost, check: &mut Check<'_>) -> Option<Vec<F>> {
+impl<T: Validate<F>, F> Validate<Vec<F>, AtMost> for List<T> {
+    fn validate(spot: &Spot<Self>, AtMost(most, what): AtMost, check: &mut Check<'_>) -> Option<Vec<F>> {
         check.at_most(spot, most, what);
-        Self::give(spot, (), check)
+        Self::validate(spot, (), check)
     }
 }
 
-impl<T: Scalar + Clone> Gives<T> for T {
-    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<T> {
+impl<T: Scalar + Clone> Validate<T> for T {
+    fn validate(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<T> {
         Some(spot.value.clone())
     }
 }
 
 /// A value with an order, and how its ends are shown.
-pub(crate) trait Number: Raw {
+pub(crate) trait Number: FromToml {
     fn number(&self) -> u64;
 
     fn show(number: u64) -> String;
 }
 
 /// A type that holds a number. Ranges end where it does, so that none is cut.
-pub(crate) trait Held {
-    fn held(number: u64) -> Self;
+pub(crate) trait FromNumber {
+    fn from_number(number: u64) -> Self;
 }
 
-macro_rules! held {
+macro_rules! from_number {
     ($($type:ty),+) => {$(
-        impl Held for $type {
-            fn held(number: u64) -> Self {
+        impl FromNumber for $type {
+            fn from_number(number: u64) -> Self {
                 Self::try_from(number).unwrap_or(Self::MAX)
             }
         }
     )+};
 }
 
-held!(u64, usize, u32, u16);
+from_number!(u64, usize, u32, u16);
 
-impl Held for NonZeroUsize {
-    fn held(number: u64) -> Self {
-        Self::new(usize::held(number)).unwrap_or(Self::MIN)
+impl FromNumber for NonZeroUsize {
+    fn from_number(number: u64) -> Self {
+        Self::new(usize::from_number(number)).unwrap_or(Self::MIN)
     }
 }
 
-impl<T: Number, F: Held> Gives<F, RangeInclusive<u64>> for T {
-    fn give(spot: &Spot<Self>, allowed: RangeInclusive<u64>, check: &mut Check<'_>) -> Option<F> {
+impl<T: Number, F: FromNumber> Validate<F, RangeInclusive<u64>> for T {
+    fn validate(spot: &Spot<Self>, allowed: RangeInclusive<u64>, check: &mut Check<'_>) -> Option<F> {
         let found = spot.value.number();
         let (least, most) = allowed.into_inner();
         if !(least..=most).contains(&found) {
             let message = format!("found {}, allowed: {} to {}", spot.shown, T::show(least), T::show(most));
             check.refuse(spot, message);
         }
-        Some(F::held(found.clamp(least, most)))
+        Some(F::from_number(found.clamp(least, most)))
     }
 }
 
 /// A place in the file, or a value that has one.
-pub(crate) trait Placed {
-    fn place(&self) -> &Place;
+pub(crate) trait HasLocation {
+    fn location(&self) -> &Location;
 }
 
-impl Placed for Place {
-    fn place(&self) -> &Place {
+impl HasLocation for Location {
+    fn location(&self) -> &Location {
         self
     }
 }
 
-impl<T> Placed for Spot<T> {
-    fn place(&self) -> &Place {
-        &self.place
+impl<T> HasLocation for Spot<T> {
+    fn location(&self) -> &Location {
+        &self.location
     }
 }
 
 impl Check<'_> {
-    pub(crate) fn refuse(&mut self, at: &impl Placed, message: impl Into<String>) {
-        self.problems.add(at.place(), message);
+    pub(crate) fn refuse(&mut self, at: &impl HasLocation, message: impl Into<String>) {
+        self.problems.add(at.location(), message);
     }
 
-    pub(crate) fn warn(&mut self, at: &impl Placed, message: impl Into<String>) {
-        self.warnings.add(at.place(), message);
+    pub(crate) fn warn(&mut self, at: &impl HasLocation, message: impl Into<String>) {
+        self.warnings.add(at.location(), message);
     }
 
     /// Gives a field the value of its key, if that is given.
-    pub(crate) fn fill<F, L, T: Gives<F, L>>(&mut self, field: &mut F, entry: &Entry<T>, limit: L) {
-        if let Some(value) = entry.given().and_then(|spot| T::give(spot, limit, self)) {
+    pub(crate) fn fill<F, L, T: Validate<F, L>>(&mut self, field: &mut F, entry: &Entry<T>, limit: L) {
+        if let Some(value) = entry.given().and_then(|spot| T::validate(spot, limit, self)) {
             *field = value;
         }
     }
 
     /// The value of a key that its section must have.
-    pub(crate) fn required<'e, T: Raw, S>(
+    pub(crate) fn required<'e, T: FromToml, S>(
         &mut self,
         entry: &'e Entry<T>,
         section: &Spot<S>,
         key: &str,
     ) -> Option<&'e T> {
         if entry.is_absent() {
-            let place = Place { path: format!("{}.{key}", section.place.path), at: section.place.at.clone() };
-            self.refuse(&place, format!("missing, allowed: {}", T::expected()));
+            let location = Location {
+                path: format!("{}.{key}", section.location.path),
+                at: section.location.at.clone(),
+            };
+            self.refuse(&location, format!("missing, allowed: {}", T::expected()));
         }
         entry.value()
     }

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use crate::section::config::{JobConfig, RawConfig, validate};
 use crate::toml::overrides;
-use crate::toml::problem::{At, ConfigError, Place, Problem, Problems};
-use crate::toml::read::Raw;
-use crate::toml::tree::{self, Node, Value};
+use crate::toml::problem::{At, ConfigError, Location, Problem, Problems};
+use crate::toml::read::FromToml;
+use crate::toml::tree::{self, TomlNode, TomlValue};
 
 /// Bytes of a configuration file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -96,7 +96,7 @@ fn stages(
 ) -> Option<JobConfig> {
     let mut root = tree::parse(text, problems)?;
     overrides::apply(&mut root, env, problems);
-    let root = Node { at: At::Whole, value: Value::Table(root) };
-    let raw = RawConfig::read(root, &Place::default(), problems)?;
+    let root = TomlNode { at: At::Whole, value: TomlValue::Table(root) };
+    let raw = RawConfig::read(root, &Location::default(), problems)?;
     validate(&raw, base, env, problems, warnings)
 }

@@ -154,7 +154,7 @@ impl fmt::Display for PatternFault {
 struct Misread(usize, String);
 
 /// A piece and the byte of the pattern at which it begins.
-type Placed = (usize, Piece);
+type PlacedPiece = (usize, Piece);
 
 impl LinePattern {
     /// Takes a pattern apart.
@@ -305,7 +305,7 @@ pub fn header_name(name: &str) -> String {
 }
 
 /// Joins literals that follow each other and the parts of a path, and refuses variables that can't be told apart.
-fn joined(pieces: Vec<Placed>) -> Result<Vec<Piece>, Misread> {
+fn joined(pieces: Vec<PlacedPiece>) -> Result<Vec<Piece>, Misread> {
     let mut out: Vec<Piece> = Vec::new();
     for (at, piece) in pieces {
         match (out.last_mut(), piece) {

@@ -5,10 +5,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use crate::check::{Check, Gives, Number};
+use crate::check::{Check, Number, Validate};
 use crate::toml::name::{MAX_NAME_BYTES, is_name};
 use crate::toml::read::Spot;
-use crate::toml::tree::Value;
+use crate::toml::tree::TomlValue;
 use crate::toml::value::{Refusal, Scalar, parsed, refuse, text};
 
 /// Declares kinds of text: the rule that one keeps, and how messages say what is allowed.
@@ -25,8 +25,8 @@ macro_rules! texts {
             }, $allowed;
         }
 
-        impl $crate::check::Gives<String> for $name {
-            fn give(
+        impl $crate::check::Validate<String> for $name {
+            fn validate(
                 spot: &$crate::toml::read::Spot<Self>,
                 (): (),
                 _: &mut $crate::check::Check<'_>,
@@ -66,8 +66,8 @@ macro_rules! plain {
                 $allowed.to_owned()
             }
 
-            fn parse(value: &Value) -> Result<Self, Refusal> {
-                let read: fn(&Value) -> Option<$held> = $read;
+            fn parse(value: &TomlValue) -> Result<Self, Refusal> {
+                let read: fn(&TomlValue) -> Option<$held> = $read;
                 refuse(read(value).map(Self))
             }
         }
@@ -84,12 +84,12 @@ plain! {
         "a whole number with ms, s, m, h or d, such as \"10m\"";
     /// A number that isn't negative, in thousandths.
     Decimal(u64): |value| match value {
-        Value::Number(text) => thousandths(text),
+        TomlValue::Number(text) => thousandths(text),
         _ => whole(value)?.checked_mul(1_000),
     }, "a number with at most three decimals, such as 0.65";
     /// A value that is true or false.
     Flag(bool): |value| match value {
-        Value::Boolean(flag) => Some(*flag),
+        TomlValue::Boolean(flag) => Some(*flag),
         _ => None,
     }, "true, false";
 }
@@ -115,21 +115,21 @@ numbers! {
     Decimal shown by decimal_text;
 }
 
-impl Gives<bool> for Flag {
-    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<bool> {
+impl Validate<bool> for Flag {
+    fn validate(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<bool> {
         Some(spot.value.0)
     }
 }
 
-impl Gives<PathBuf> for PathText {
-    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<PathBuf> {
+impl Validate<PathBuf> for PathText {
+    fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<PathBuf> {
         Some(check.base.join(&spot.value.0))
     }
 }
 
-fn whole(value: &Value) -> Option<u64> {
+fn whole(value: &TomlValue) -> Option<u64> {
     match value {
-        Value::Integer(integer) => u64::try_from(*integer).ok(),
+        TomlValue::Integer(integer) => u64::try_from(*integer).ok(),
         _ => None,
     }
 }
@@ -197,8 +197,8 @@ parsed! {
     HostName: Self::new, "a host's name or address, without a port, such as \"hooks.internal\"";
 }
 
-impl Gives<String> for HostName {
-    fn give(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<String> {
+impl Validate<String> for HostName {
+    fn validate(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<String> {
         Some(spot.value.0.clone())
     }
 }
@@ -237,7 +237,7 @@ mod tests {
     use crate::section::{KeyFrom, Pointer};
 
     fn read<T: Scalar>(text: &str) -> Option<T> {
-        T::parse(&Value::Text(text.to_owned())).ok()
+        T::parse(&TomlValue::Text(text.to_owned())).ok()
     }
 
     #[test]
@@ -283,8 +283,8 @@ mod tests {
         ] {
             assert_eq!(read::<Size>(text).map(|size| size.0), bytes, "{text}");
         }
-        assert_eq!(Size::parse(&Value::Integer(4_096)), Ok(Size(4_096)));
-        assert!(Size::parse(&Value::Integer(-1)).is_err());
+        assert_eq!(Size::parse(&TomlValue::Integer(4_096)), Ok(Size(4_096)));
+        assert!(Size::parse(&TomlValue::Integer(-1)).is_err());
         assert_eq!(size_text(131_072), "128KiB");
         assert_eq!(size_text(1_000), "1000");
         assert_eq!(size_text(0), "0");

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::check::{Check, Gives};
+use crate::check::{Check, Validate};
 use crate::scalar::is_path;
-use crate::toml::problem::Place;
+use crate::toml::problem::Location;
 use crate::toml::read::Spot;
 use crate::toml::tree::quoted;
 use crate::toml::value::parsed;
@@ -67,8 +67,8 @@ fn is_variable(name: &str) -> bool {
         && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }
 
-impl Gives<Secret> for SecretRef {
-    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Secret> {
+impl Validate<Secret> for SecretRef {
+    fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Secret> {
         check.secret(spot)
     }
 }
@@ -76,7 +76,7 @@ impl Gives<Secret> for SecretRef {
 impl Check<'_> {
     /// A secret that somebody chose for this job.
     pub(crate) fn secret(&mut self, spot: &Spot<SecretRef>) -> Option<Secret> {
-        let secret = self.referred(&spot.value, &spot.place)?;
+        let secret = self.referred(&spot.value, &spot.location)?;
         if secret.len() < GOOD_SECRET_BYTES {
             let message = format!("the secret has fewer than {GOOD_SECRET_BYTES} bytes and can be guessed");
             self.warn(spot, message);
@@ -85,7 +85,7 @@ impl Check<'_> {
     }
 
     /// The text that a reference refers to.
-    pub(crate) fn referred(&mut self, reference: &SecretRef, place: &Place) -> Option<String> {
+    pub(crate) fn referred(&mut self, reference: &SecretRef, location: &Location) -> Option<String> {
         let found = match reference {
             SecretRef::Env(name) => {
                 self.env.get(name).cloned().ok_or_else(|| format!("environment variable {name} isn't set"))
@@ -100,7 +100,7 @@ impl Check<'_> {
             }
             _ => Ok(found),
         });
-        found.map_err(|message| self.refuse(place, message)).ok()
+        found.map_err(|message| self.refuse(location, message)).ok()
     }
 }
 
@@ -118,11 +118,11 @@ fn read_secret(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::toml::tree::Value;
+    use crate::toml::tree::TomlValue;
     use crate::toml::value::Scalar;
 
     fn read<T: Scalar>(text: &str) -> Option<T> {
-        T::parse(&Value::Text(text.to_owned())).ok()
+        T::parse(&TomlValue::Text(text.to_owned())).ok()
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use crate::section::config::RawConfig;
-use crate::toml::read::Raw;
-use crate::toml::tree::{self, Table, Value};
+use crate::toml::read::FromToml;
+use crate::toml::tree::{self, TomlTable, TomlValue};
 use crate::*;
 
 /// The smallest job.
@@ -189,15 +189,15 @@ pub(crate) fn client(brokers: &str, settings: &[(&str, &str)]) -> KafkaClient {
 
 #[test]
 fn everything_shows_every_key() {
-    fn collect(table: Table, path: &str, keys: &mut BTreeSet<String>) {
+    fn collect(table: TomlTable, path: &str, keys: &mut BTreeSet<String>) {
         for (key, node) in table.into_entries() {
             let path = if path.is_empty() { key } else { format!("{path}.{key}") };
             keys.insert(path.clone());
             match node.value {
-                Value::Table(inner) => collect(inner, &path, keys),
-                Value::List(items) => {
+                TomlValue::Table(inner) => collect(inner, &path, keys),
+                TomlValue::List(items) => {
                     for item in items {
-                        if let Value::Table(inner) = item.value {
+                        if let TomlValue::Table(inner) = item.value {
                             collect(inner, &path, keys);
                         }
                     }
@@ -551,7 +551,7 @@ fn secrets_come_from_variables_and_files() {
 #[test]
 fn secrets_are_never_shown() {
     const CANARY: &str = "canary-4f1c9e";
-    let places = [
+    let locations = [
         format!("[keys]\nhash = \"hmac-sha256\"\nsecret = \"{CANARY}\""),
         format!("[keys]\nhash = \"{CANARY}\""),
         format!("[keys]\nhash = \"hmac-sha256:{CANARY}\""),
@@ -605,15 +605,15 @@ fn secrets_are_never_shown() {
         &[("HELD", CANARY), ("KEYTIDE_KEYS__SECERT", CANARY)],
         &[("HELD", CANARY), ("KEYTIDE_KEYS__SECRET__X", CANARY)],
     ];
-    for place in &places {
+    for location in &locations {
         for variables in variables {
-            let result = parse_with(&format!("{SMALL}{place}"), variables);
+            let result = parse_with(&format!("{SMALL}{location}"), variables);
             let mut output = format!("{result:?}");
             match result {
                 Ok(loaded) => output += &loaded.job.fingerprint(),
                 Err(error) => output += &error.to_string(),
             }
-            assert!(!output.contains(CANARY), "{place}\n{output}");
+            assert!(!output.contains(CANARY), "{location}\n{output}");
         }
     }
 }

@@ -13,7 +13,7 @@ use jiff::fmt::strtime::{self, BrokenDownTime};
 use jiff::tz::{Offset, TimeZone};
 
 use crate::toml::near::nearest;
-use crate::toml::tree::Value;
+use crate::toml::tree::TomlValue;
 use crate::toml::value::{Refusal, Scalar, choice, did_you_mean, text};
 
 /// Bytes of a zone's name.
@@ -120,7 +120,7 @@ impl Scalar for Zone {
         "an IANA time zone such as \"Asia/Seoul\", or an offset from UTC such as \"+09:00\"".to_owned()
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         let name = text(value)?;
         Self::new(name).ok_or_else(|| {
             let names: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
@@ -235,7 +235,7 @@ impl Scalar for TimePattern {
         "a strptime pattern such as \"%Y/%m/%d %H:%M:%S%z\"".to_owned()
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         Self::new(text(value)?).map_err(|reason| {
             // What names no offset can't be read back; the zone has a key of its own.
             let zone = "a zone's name can't be read: leave it out and set `zone`";

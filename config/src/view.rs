@@ -32,8 +32,8 @@ macro_rules! views {
                 match self { $(Self::$view => &[$($column),+],)+ }
             }
 
-            const fn kind(self) -> Kind {
-                match self { $(Self::$view => Kind::$kind,)+ }
+            const fn kind(self) -> RowKind {
+                match self { $(Self::$view => RowKind::$kind,)+ }
             }
         }
     };
@@ -41,7 +41,7 @@ macro_rules! views {
 
 /// How the rows of one key relate.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum RowKind {
     Upsert,
     Append,
 }
@@ -64,7 +64,7 @@ impl View {
     /// Returns whether a row replaces the earlier rows of its key. Otherwise each stands for itself.
     #[must_use]
     pub fn is_upsert(self) -> bool {
-        self.kind() == Kind::Upsert
+        self.kind() == RowKind::Upsert
     }
 
     /// The topic, where `prefix` is that of `[sink.kafka]`.
@@ -90,8 +90,8 @@ mod tests {
     fn names_tell_views_apart() {
         assert_eq!(View::NAMES, View::ALL.map(View::name));
         assert_eq!(BTreeSet::from(View::NAMES).len(), View::ALL.len());
-        for (place, view) in View::ALL.into_iter().enumerate() {
-            assert_eq!((view as usize, View::named(view.name())), (place, Some(view)));
+        for (location, view) in View::ALL.into_iter().enumerate() {
+            assert_eq!((view as usize, View::named(view.name())), (location, Some(view)));
         }
         assert_eq!(View::named("Usage"), None);
     }

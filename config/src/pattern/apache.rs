@@ -1,9 +1,9 @@
 //! Apache httpd's `LogFormat` (mod_log_config, mod_logio).
 
-use super::{LineField, LineForm, LineTime, Misread, Piece, Placed, Variable, time};
+use super::{LineField, LineForm, LineTime, Misread, Piece, PlacedPiece, Variable, time};
 use crate::time::Unit;
 
-pub(super) fn pieces(text: &str) -> Result<Vec<Placed>, Misread> {
+pub(super) fn pieces(text: &str) -> Result<Vec<PlacedPiece>, Misread> {
     let mut pieces = Vec::new();
     let mut literal = String::new();
     let mut at = 0;

@@ -1,6 +1,6 @@
 //! Envoy's format strings.
 
-use super::{LineField, LineForm, LineTime, Misread, Piece, Placed, Variable, header_name, time};
+use super::{LineField, LineForm, LineTime, Misread, Piece, PlacedPiece, Variable, header_name, time};
 use crate::time::Unit;
 
 /// Whether a command operator of Envoy's is there.
@@ -17,7 +17,7 @@ fn name_length(text: &str) -> usize {
     text.bytes().take_while(in_name).count()
 }
 
-pub(super) fn pieces(text: &str) -> Result<Vec<Placed>, Misread> {
+pub(super) fn pieces(text: &str) -> Result<Vec<PlacedPiece>, Misread> {
     let mut pieces = Vec::new();
     let mut at = 0;
     while let Some(sign) = text[at..].find('%').map(|sign| at + sign) {

@@ -1,6 +1,6 @@
 //! NGINX's `log_format`, and the template of Amazon API Gateway's stages, which looks alike.
 
-use super::{LineField, LineForm, LineTime, Misread, Piece, Placed, Variable};
+use super::{LineField, LineForm, LineTime, Misread, Piece, PlacedPiece, Variable};
 use crate::time::Unit;
 
 /// Whether a variable of NGINX's is there.
@@ -13,12 +13,12 @@ pub(super) fn has_sign(text: &str) -> bool {
 }
 
 /// NGINX's own.
-pub(super) fn pieces(text: &str) -> Result<Vec<Placed>, Misread> {
+pub(super) fn pieces(text: &str) -> Result<Vec<PlacedPiece>, Misread> {
     split(text, |byte| byte.is_ascii_alphanumeric() || byte == b'_', |name| Ok(variable(name)))
 }
 
 /// Amazon API Gateway's.
-pub(super) fn context_pieces(text: &str) -> Result<Vec<Placed>, Misread> {
+pub(super) fn context_pieces(text: &str) -> Result<Vec<PlacedPiece>, Misread> {
     let in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     split(text, in_name, |name| match name.strip_prefix("context.") {
         Some(name) if !name.is_empty() => Ok(context(name)),
@@ -31,7 +31,7 @@ fn split(
     text: &str,
     in_name: impl Fn(u8) -> bool,
     variable: impl Fn(&str) -> Result<Variable, String>,
-) -> Result<Vec<Placed>, Misread> {
+) -> Result<Vec<PlacedPiece>, Misread> {
     let mut pieces = Vec::new();
     let mut at = 0;
     while let Some(sign) = text[at..].find('$').map(|sign| at + sign) {

@@ -158,7 +158,7 @@ impl LineTime {
     }
 
     /// Whether it says a day, and a time of day.
-    fn says(&self) -> (bool, bool) {
+    fn date_and_time(&self) -> (bool, bool) {
         match self {
             Self::Clf | Self::Rfc3339 | Self::Epoch(_) => (true, true),
             Self::Fraction => (false, false),
@@ -179,12 +179,13 @@ impl LineTime {
     /// Whether it says both on its own.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.says() == (true, true)
+        self.date_and_time() == (true, true)
     }
 }
 
 /// Whether some times together say a day and a time of day.
 pub(super) fn is_complete(times: &[&LineTime]) -> bool {
     times.iter().any(|time| time.is_complete())
-        || (times.iter().any(|time| time.says().0) && times.iter().any(|time| time.says().1))
+        || (times.iter().any(|time| time.date_and_time().0)
+            && times.iter().any(|time| time.date_and_time().1))
 }

@@ -39,8 +39,8 @@ macro_rules! named {
             $name { $($key: Decimal,)+ }
         }
 
-        impl Gives<Vec<(&'static str, u64)>> for $name {
-            fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Vec<(&'static str, u64)>> {
+        impl Validate<Vec<(&'static str, u64)>> for $name {
+            fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Vec<(&'static str, u64)>> {
                 let mut given = Vec::new();
                 $(
                     let mut number: Option<u64> = None;

@@ -109,8 +109,8 @@ choice! {
     }
 }
 
-impl Gives<EmailAlerts> for RawEmail {
-    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<EmailAlerts> {
+impl Validate<EmailAlerts> for RawEmail {
+    fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<EmailAlerts> {
         let raw = &spot.value;
         let from: Option<&Sender> = check.required(&raw.from, spot, "from");
         check.required(&raw.to, spot, "to");
@@ -160,15 +160,15 @@ fn recipients(list: &Spot<List<Address>>, check: &mut Check<'_>) -> Vec<String> 
 fn mail_server(raw: &RawEmail, check: &mut Check<'_>) -> Option<MailServer> {
     let Some(server) = raw.server.given() else {
         if raw.server.is_absent() {
-            let places = [
-                raw.tls.given().map(|tls| &tls.place),
-                raw.allow_plaintext.given().map(|allow| &allow.place),
-                raw.username.given().map(|username| &username.place),
-                raw.password.given().map(|password| &password.place),
-                raw.ca.given().map(|ca| &ca.place),
+            let locations = [
+                raw.tls.given().map(|tls| &tls.location),
+                raw.allow_plaintext.given().map(|allow| &allow.location),
+                raw.username.given().map(|username| &username.location),
+                raw.password.given().map(|password| &password.location),
+                raw.ca.given().map(|ca| &ca.location),
             ];
-            for place in places.into_iter().flatten() {
-                check.refuse(place, "has no meaning here, allowed: only beside `server`");
+            for location in locations.into_iter().flatten() {
+                check.refuse(location, "has no meaning here, allowed: only beside `server`");
             }
         }
         return None;
@@ -203,7 +203,7 @@ fn mail_server(raw: &RawEmail, check: &mut Check<'_>) -> Option<MailServer> {
 fn credentials(raw: &RawEmail, check: &mut Check<'_>) -> Option<(String, Secret)> {
     match (raw.username.given(), raw.password.given()) {
         (Some(username), Some(password)) => {
-            let password = check.referred(&password.value, &password.place)?;
+            let password = check.referred(&password.value, &password.location)?;
             Some((username.value.0.clone(), Secret::new(password)))
         }
         (Some(username), None) if raw.password.is_absent() => {
@@ -273,7 +273,7 @@ impl Scalar for HostPort {
         "host:port, such as \"smtp.example.com:587\"".to_owned()
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         let text = text(value)?;
         let parsed = text
             .rsplit_once(':')
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn senders_have_names() {
         let sender = |text: &str| {
-            Sender::parse(&Value::Text(text.to_owned())).ok().map(|sender| (sender.name, sender.address))
+            Sender::parse(&TomlValue::Text(text.to_owned())).ok().map(|sender| (sender.name, sender.address))
         };
         let is = |name: &str, address: &str| Some((name.to_owned(), address.to_owned()));
         assert_eq!(sender("a@example.com"), is("Keytide", "a@example.com"));

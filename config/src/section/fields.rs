@@ -166,20 +166,22 @@ keys! {
 /// One of `[source.fields]`: a pointer alone, or a pointer with a unit.
 pub(crate) struct FieldText(RawField);
 
-impl Raw for FieldText {
+impl FromToml for FieldText {
     fn expected() -> String {
         "a JSON pointer, a list of such, or { at = \"/requestTime\", unit = \"ms\" }".to_owned()
     }
 
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+    fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self> {
         match node.value {
-            Value::Text(_) | Value::List(_) => match Entry::read(node, place.path.clone(), problems) {
-                Entry::Refused => None,
-                at => Some(Self(RawField { at, ..RawField::default() })),
-            },
-            Value::Table(_) => RawField::read(node, place, problems).map(Self),
+            TomlValue::Text(_) | TomlValue::List(_) => {
+                match Entry::read(node, location.path.clone(), problems) {
+                    Entry::Refused => None,
+                    at => Some(Self(RawField { at, ..RawField::default() })),
+                }
+            }
+            TomlValue::Table(_) => RawField::read(node, location, problems).map(Self),
             other => {
-                problems.add(place, format!("found {}, allowed: {}", other.shown(), Self::expected()));
+                problems.add(location, format!("found {}, allowed: {}", other.shown(), Self::expected()));
                 None
             }
         }
@@ -190,7 +192,7 @@ impl FieldMap {
     /// The fields of a source's records: of `inner` where there is one.
     pub(crate) fn read(
         entry: &Entry<RawFields>,
-        source: &Place,
+        source: &Location,
         (format, inner): (Format, Option<Format>),
         pattern: Option<&LinePattern>,
         check: &mut Check<'_>,
@@ -215,12 +217,12 @@ impl FieldMap {
                 &fields.value
             }
             Entry::Absent if format == Format::Json => {
-                let place = Place { path: format!("{}.fields", source.path), at: source.at.clone() };
+                let location = Location { path: format!("{}.fields", source.path), at: source.at.clone() };
                 let message = match wrapped {
                     true => "missing, required by inner = \"json\"",
                     false => "missing, required by format = \"json\" with at least `time`",
                 };
-                check.refuse(&place, message);
+                check.refuse(&location, message);
                 return None;
             }
             Entry::Absent | Entry::Refused => &absent,
@@ -308,9 +310,10 @@ fn timed(
 
 /// Refuses what only times have.
 fn no_time(raw: &RawField, check: &mut Check<'_>) {
-    let places = [raw.format.given().map(|spot| &spot.place), raw.zone.given().map(|spot| &spot.place)];
-    for place in places.into_iter().flatten() {
-        check.refuse(place, "only a time has one, remove it");
+    let locations =
+        [raw.format.given().map(|spot| &spot.location), raw.zone.given().map(|spot| &spot.location)];
+    for location in locations.into_iter().flatten() {
+        check.refuse(location, "only a time has one, remove it");
     }
 }
 
@@ -344,17 +347,17 @@ pub(crate) struct Pointers<const LEAST: usize>(pub(crate) Vec<Pointer>);
 /// Pointers of which an empty list says that there are none.
 pub(crate) type Wrappers = Pointers<0>;
 
-impl<const LEAST: usize> Raw for Pointers<LEAST> {
+impl<const LEAST: usize> FromToml for Pointers<LEAST> {
     fn expected() -> String {
         let least = if LEAST == 0 { "at most".to_owned() } else { format!("{LEAST} to") };
-        format!("{}; or a list of {least} {MAX_POINTERS}", <Pointer as Raw>::expected())
+        format!("{}; or a list of {least} {MAX_POINTERS}", <Pointer as FromToml>::expected())
     }
 
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+    fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self> {
         let message = match node.value {
-            Value::Text(_) => return Pointer::read(node, place, problems).map(|at| Self(vec![at])),
-            Value::List(_) => {
-                let list = List::<Pointer>::read(node, place, problems).filter(|list| !list.refused)?;
+            TomlValue::Text(_) => return Pointer::read(node, location, problems).map(|at| Self(vec![at])),
+            TomlValue::List(_) => {
+                let list = List::<Pointer>::read(node, location, problems).filter(|list| !list.refused)?;
                 match list.items.len() {
                     count if count > MAX_POINTERS => {
                         format!("found {count} pointers, allowed: at most {MAX_POINTERS}")
@@ -365,7 +368,7 @@ impl<const LEAST: usize> Raw for Pointers<LEAST> {
             }
             other => format!("found {}, allowed: {}", other.shown(), Self::expected()),
         };
-        problems.add(place, message);
+        problems.add(location, message);
         None
     }
 }
@@ -375,7 +378,7 @@ impl Scalar for Pointer {
         format!("a JSON pointer (RFC 6901) of at most {MAX_POINTER_BYTES} bytes, such as \"/request/id\"")
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         let text = text(value)?;
         pointer(text).ok_or_else(|| Refusal {
             hint: (!text.starts_with('/')).then(|| "a pointer starts with /".to_owned()),
@@ -421,7 +424,7 @@ mod tests {
     use crate::tests::*;
 
     fn read(text: &str) -> Option<Pointer> {
-        Pointer::parse(&Value::Text(text.to_owned())).ok()
+        Pointer::parse(&TomlValue::Text(text.to_owned())).ok()
     }
 
     #[test]

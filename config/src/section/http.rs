@@ -19,13 +19,13 @@ impl RawHttp {
     fn reach(spot: &Spot<Self>, http: &mut Http, check: &mut Check<'_>) {
         let Self { listen, token } = &spot.value;
         if !http.listen.ip().is_loopback() && token.is_absent() {
-            let place = listen.given().map_or(&spot.place, |listen| &listen.place);
+            let location = listen.given().map_or(&spot.location, |listen| &listen.location);
             let message = format!(
                 "found {}, which others can reach, without a `token`, allowed: a loopback address, or token = {}",
                 http.listen,
                 SecretRef::allowed()
             );
-            check.refuse(place, message);
+            check.refuse(location, message);
         }
         // A client can't show a token that a header can't hold.
         if let Some((spot, secret)) = token.given().zip(http.token.as_ref())

@@ -45,7 +45,7 @@ impl KafkaClient {
     /// The client of a section that has the keys `brokers` and `librdkafka`.
     pub(crate) fn read<S>(
         brokers: &Entry<Brokers>,
-        settings: &Entry<Settings>,
+        settings: &Entry<LibrdkafkaSettings>,
         section: &Spot<S>,
         role: Role,
         check: &mut Check<'_>,
@@ -65,27 +65,28 @@ impl Fingerprint for KafkaClient {
 }
 
 /// `[source.librdkafka]`, `[tables.*.librdkafka]`, `[sink.kafka.librdkafka]`: any names, judged below.
-pub(crate) struct Settings(pub(crate) Vec<(String, Spot<Setting>)>);
+pub(crate) struct LibrdkafkaSettings(pub(crate) Vec<(String, Spot<SettingValue>)>);
 
-impl Raw for Settings {
+impl FromToml for LibrdkafkaSettings {
     const SECTION: bool = true;
 
     fn expected() -> String {
         "a section".to_owned()
     }
 
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+    fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self> {
         // A value in place of the section may be meant for one of its settings.
-        if !matches!(node.value, Value::Table(_)) {
-            problems.add(place, format!("found {NOT_SHOWN}, allowed: {}", Self::expected()));
+        if !matches!(node.value, TomlValue::Table(_)) {
+            problems.add(location, format!("found {NOT_SHOWN}, allowed: {}", Self::expected()));
             return None;
         }
-        let section = Section::open(node, place, problems)?;
+        let section = Section::open(node, location, problems)?;
         let mut settings = Vec::new();
         for (name, node) in section.table.into_entries() {
-            let place = Place { path: join(&section.place.path, &quoted(&name)), at: node.at.clone() };
-            if let Some(value) = Setting::read(node, &place, problems) {
-                settings.push((name, Spot { value, place, shown: NOT_SHOWN.to_owned() }));
+            let location =
+                Location { path: join(&section.location.path, &quoted(&name)), at: node.at.clone() };
+            if let Some(value) = SettingValue::read(node, &location, problems) {
+                settings.push((name, Spot { value, location, shown: NOT_SHOWN.to_owned() }));
             }
         }
         Some(Self(settings))
@@ -94,33 +95,33 @@ impl Raw for Settings {
 
 /// A value of a client's setting.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Setting {
+pub(crate) enum SettingValue {
     /// The value itself.
     Written(String),
     /// Where it is to be read from.
     Reference(SecretRef),
 }
 
-impl Scalar for Setting {
+impl Scalar for SettingValue {
     const HIDDEN: bool = true;
 
     fn allowed() -> String {
         "text, a whole number, true, false, \"env:NAME\" or \"file:PATH\"".to_owned()
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         match value {
-            Value::Text(text) if text.starts_with("env:") || text.starts_with("file:") => {
+            TomlValue::Text(text) if text.starts_with("env:") || text.starts_with("file:") => {
                 SecretRef::parse(value).map(Self::Reference)
             }
-            Value::Text(text) => refuse((!text.contains('\0')).then(|| Self::Written(text.clone()))),
-            Value::Integer(integer) => Ok(Self::Written(integer.to_string())),
-            Value::Boolean(boolean) => Ok(Self::Written(boolean.to_string())),
-            Value::Table(_) => Err(Refusal {
+            TomlValue::Text(text) => refuse((!text.contains('\0')).then(|| Self::Written(text.clone()))),
+            TomlValue::Integer(integer) => Ok(Self::Written(integer.to_string())),
+            TomlValue::Boolean(boolean) => Ok(Self::Written(boolean.to_string())),
+            TomlValue::Table(_) => Err(Refusal {
                 hint: Some("a name with dots is written in quotes".to_owned()),
                 ..Refusal::default()
             }),
-            Value::Number(_) | Value::Time(_) | Value::List(_) => Err(Refusal::default()),
+            TomlValue::Number(_) | TomlValue::Time(_) | TomlValue::List(_) => Err(Refusal::default()),
         }
     }
 }
@@ -143,7 +144,7 @@ impl Scalar for Brokers {
         format!("1 to {MAX_BROKERS} of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"")
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         let text = text(value)?;
         let brokers: Vec<&str> = text.split(',').map(str::trim).collect();
         if (1..=MAX_BROKERS).contains(&brokers.len()) && brokers.iter().all(|broker| is_broker(broker)) {
@@ -163,8 +164,12 @@ fn is_broker(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && port_number(port).is_some())
 }
 
-fn read_settings(list: &Spot<Settings>, role: Role, check: &mut Check<'_>) -> BTreeMap<String, Secret> {
-    let Settings(settings) = &list.value;
+fn read_settings(
+    list: &Spot<LibrdkafkaSettings>,
+    role: Role,
+    check: &mut Check<'_>,
+) -> BTreeMap<String, Secret> {
+    let LibrdkafkaSettings(settings) = &list.value;
     if settings.len() > MAX_SETTINGS {
         let found = settings.len();
         check.refuse(list, format!("found {found} settings, allowed: at most {MAX_SETTINGS}"));
@@ -176,21 +181,22 @@ fn read_settings(list: &Spot<Settings>, role: Role, check: &mut Check<'_>) -> BT
             continue;
         }
         let value = match &setting.value {
-            Setting::Written(_) if holds_secret(name) => {
+            SettingValue::Written(_) if holds_secret(name) => {
                 let message = "holds a secret, which may not stand here, write \"env:NAME\" or \"file:PATH\"";
                 check.refuse(setting, message);
                 None
             }
-            Setting::Written(value) => Some(value.clone()),
-            Setting::Reference(reference) => check.referred(reference, &setting.place),
+            SettingValue::Written(value) => Some(value.clone()),
+            SettingValue::Reference(reference) => check.referred(reference, &setting.location),
         };
         let value = match value {
-            Some(value) if names_path(name, &value) => path_text(&value, &setting.place, check),
+            Some(value) if names_path(name, &value) => path_text(&value, &setting.location, check),
             value => value,
         };
-        values.extend(value.map(|value| (name.as_str(), (value, &setting.place))));
+        values.extend(value.map(|value| (name.as_str(), (value, &setting.location))));
     }
-    let shared = values.iter().map(|(name, (value, place))| (*name, (value.as_str(), *place))).collect();
+    let shared =
+        values.iter().map(|(name, (value, location))| (*name, (value.as_str(), *location))).collect();
     // A setting that was refused may be the one that another needs.
     if values.len() == settings.len() {
         relations(&shared, check);
@@ -199,10 +205,10 @@ fn read_settings(list: &Spot<Settings>, role: Role, check: &mut Check<'_>) -> BT
 }
 
 /// A path as text, resolved against the file's folder.
-fn path_text(path: &str, place: &Place, check: &mut Check<'_>) -> Option<String> {
+fn path_text(path: &str, location: &Location, check: &mut Check<'_>) -> Option<String> {
     let resolved = check.base.join(path).into_os_string().into_string().ok();
     if resolved.is_none() {
-        check.refuse(place, "the configuration file's folder isn't UTF-8, allowed: an absolute path");
+        check.refuse(location, "the configuration file's folder isn't UTF-8, allowed: an absolute path");
     }
     resolved
 }
@@ -218,106 +224,121 @@ pub(crate) enum Role {
     Sink,
 }
 
-/// Why a setting isn't the user's, and what to do; `None` where it is.
+const EVERY: &[Role] = &[Role::Events, Role::Table, Role::Sink];
+const READERS: &[Role] = &[Role::Events, Role::Table];
+const EVENTS: &[Role] = &[Role::Events];
+const SINKS: &[Role] = &[Role::Sink];
+
+/// The settings that can't be set: for which clients, their names (`*` at the end stands for any rest), and the message
+/// with the reason and what to do instead. The first line that fits counts.
+const REFUSED: &[(&[Role], &str, &str)] = &[
+    (EVERY, "bootstrap.servers metadata.broker.list", "is what `brokers` says, remove it"),
+    (
+        EVERY,
+        "group.id group.instance.id group.protocol group.protocol.type group.remote.assignor \
+         partition.assignment.strategy session.timeout.ms heartbeat.interval.ms max.poll.interval.ms \
+         coordinator.query.interval.ms",
+        "can't be set: the job deals partitions to its workers itself and joins no group, remove it",
+    ),
+    (
+        EVERY,
+        "enable.auto.commit auto.commit.enable auto.commit.interval.ms enable.auto.offset.store \
+         offset.store.method offset.store.path offset.store.sync.interval.ms",
+        "can't be set: which offsets are done depends on the results, which the library doesn't know, remove it",
+    ),
+    (
+        EVENTS,
+        "auto.offset.reset",
+        "can't be set: it would pass over records without a trace, allowed: `start`, and `on_gap` for records that \
+         are gone",
+    ),
+    (
+        EVERY,
+        "auto.offset.reset",
+        "can't be set: a table is read from its beginning, and a sink reads nothing, remove it",
+    ),
+    (EVERY, "enable.partition.eof", "can't be set: the job must learn where a partition ends, remove it"),
+    (
+        EVERY,
+        "isolation.level",
+        "can't be set: reading uncommitted records would meter aborted ones, remove it",
+    ),
+    (EVERY, "check.crcs", "can't be set: damaged records must be noticed, remove it"),
+    (EVERY, "statistics.interval.ms", "can't be set: metrics of lag rest on it, remove it"),
+    (READERS, "allow.auto.create.topics", "can't be set: a misspelt topic would come into being, remove it"),
+    (
+        SINKS,
+        "allow.auto.create.topics",
+        "can't be set: topics need the right cleanup policy, allowed: `create_topics`",
+    ),
+    (
+        EVERY,
+        "plugin.library.paths interceptors ssl.engine.location ssl.engine.id ssl.providers",
+        "can't be set: it loads code that the job can't answer for, remove it",
+    ),
+    (
+        EVERY,
+        "enable.sasl.oauthbearer.unsecure.jwt",
+        "can't be set: a token that nobody signed proves nothing, allowed: keytide.oauth.token.file",
+    ),
+    (EVERY, "sasl.jaas.config", "is for Java clients, allowed: sasl.username and sasl.password"),
+    (EVERY, "sasl.kerberos.*", "can't be set: Kerberos isn't in this build, allowed: another sasl.mechanism"),
+    (EVERY, "test.mock.*", "can't be set: it replaces the brokers by a mock, remove it"),
+    (EVERY, "keytide.*", "is none of ours, allowed: keytide.oauth.token.file"),
+    (
+        SINKS,
+        "enable.idempotence max.in.flight max.in.flight.requests.per.connection enable.gapless.guarantee \
+         queuing.strategy",
+        "can't be set: without idempotence and its order an older row could overwrite a newer one, remove it",
+    ),
+    (
+        SINKS,
+        "acks request.required.acks",
+        "can't be set: what fewer than all replicas acknowledge can be lost, remove it",
+    ),
+    (
+        SINKS,
+        "transactional.id transaction.timeout.ms",
+        "can't be set: transactions are the matter of `delivery`, remove it",
+    ),
+    (
+        SINKS,
+        "message.timeout.ms delivery.timeout.ms retries message.send.max.retries",
+        "can't be set: an outage is waited out, and no record given up, remove it",
+    ),
+    (
+        SINKS,
+        "queue.buffering.max.messages queue.buffering.max.kbytes",
+        "can't be set: what waits to be sent is bounded in one place, allowed: `buffer`",
+    ),
+    (SINKS, "queue.buffering.max.ms", "is the old name of a setting, allowed: linger.ms"),
+    (
+        SINKS,
+        "partitioner partitioner_cb msg_order_cmp",
+        "can't be set: a row's key must always lie in the same partition, remove it",
+    ),
+    (
+        SINKS,
+        "delivery.report.only.error produce.offset.report dr_*",
+        "can't be set: the job must learn what was delivered, remove it",
+    ),
+];
+
+/// Returns why a setting can't be set, and what to do; `None` if it can.
 fn refused(name: &str, role: Role) -> Option<&'static str> {
     let well_formed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
     if !(1..=MAX_SETTING_BYTES).contains(&name.len()) || !name.bytes().all(well_formed) {
         return Some("isn't the name of a setting, allowed: 1 to 128 of a-z, 0-9, ., _ and -");
     }
-    let reason = match name {
-        "bootstrap.servers" | "metadata.broker.list" => "is what `brokers` says, remove it",
-        "group.id"
-        | "group.instance.id"
-        | "group.protocol"
-        | "group.protocol.type"
-        | "group.remote.assignor"
-        | "partition.assignment.strategy"
-        | "session.timeout.ms"
-        | "heartbeat.interval.ms"
-        | "max.poll.interval.ms"
-        | "coordinator.query.interval.ms" => {
-            "can't be set: the job deals partitions to its workers itself and joins no group, remove it"
-        }
-        "enable.auto.commit"
-        | "auto.commit.enable"
-        | "auto.commit.interval.ms"
-        | "enable.auto.offset.store"
-        | "offset.store.method"
-        | "offset.store.path"
-        | "offset.store.sync.interval.ms" => {
-            "can't be set: which offsets are done depends on the results, which the library doesn't know, remove it"
-        }
-        "auto.offset.reset" => match role {
-            Role::Events => {
-                "can't be set: it would pass over records without a trace, allowed: `start`, and `on_gap` for \
-                 records that are gone"
-            }
-            Role::Table | Role::Sink => {
-                "can't be set: a table is read from its beginning, and a sink reads nothing, remove it"
-            }
-        },
-        "enable.partition.eof" => "can't be set: the job must learn where a partition ends, remove it",
-        "isolation.level" => "can't be set: reading uncommitted records would meter aborted ones, remove it",
-        "check.crcs" => "can't be set: damaged records must be noticed, remove it",
-        "statistics.interval.ms" => "can't be set: metrics of lag rest on it, remove it",
-        "allow.auto.create.topics" => match role {
-            Role::Events | Role::Table => "can't be set: a misspelt topic would come into being, remove it",
-            Role::Sink => "can't be set: topics need the right cleanup policy, allowed: `create_topics`",
-        },
-        "plugin.library.paths"
-        | "interceptors"
-        | "ssl.engine.location"
-        | "ssl.engine.id"
-        | "ssl.providers" => "can't be set: it loads code that the job can't answer for, remove it",
-        "enable.sasl.oauthbearer.unsecure.jwt" => {
-            "can't be set: a token that nobody signed proves nothing, allowed: keytide.oauth.token.file"
-        }
-        "sasl.jaas.config" => "is for Java clients, allowed: sasl.username and sasl.password",
-        _ if name.starts_with("sasl.kerberos.") => {
-            "can't be set: Kerberos isn't in this build, allowed: another sasl.mechanism"
-        }
-        _ if name.starts_with("test.mock.") => "can't be set: it replaces the brokers by a mock, remove it",
-        _ if name.starts_with("keytide.") && name != TOKEN_FILE => {
-            "is none of ours, allowed: keytide.oauth.token.file"
-        }
-        _ if role == Role::Sink => return refused_for_sinks(name),
-        _ => return None,
+    if name == TOKEN_FILE {
+        return None;
+    }
+    let fits = |listed: &str| match listed.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == listed,
     };
-    Some(reason)
-}
-
-fn refused_for_sinks(name: &str) -> Option<&'static str> {
-    let reason = match name {
-        "enable.idempotence"
-        | "max.in.flight"
-        | "max.in.flight.requests.per.connection"
-        | "enable.gapless.guarantee"
-        | "queuing.strategy" => {
-            "can't be set: without idempotence and its order an older row could overwrite a newer one, remove it"
-        }
-        "acks" | "request.required.acks" => {
-            "can't be set: what fewer than all replicas acknowledge can be lost, remove it"
-        }
-        "transactional.id" | "transaction.timeout.ms" => {
-            "can't be set: transactions are the matter of `delivery`, remove it"
-        }
-        "message.timeout.ms" | "delivery.timeout.ms" | "retries" | "message.send.max.retries" => {
-            "can't be set: an outage is waited out, and no record given up, remove it"
-        }
-        "queue.buffering.max.messages" | "queue.buffering.max.kbytes" => {
-            "can't be set: what waits to be sent is bounded in one place, allowed: `buffer`"
-        }
-        "queue.buffering.max.ms" => "is the old name of a setting, allowed: linger.ms",
-        "partitioner" | "partitioner_cb" | "msg_order_cmp" => {
-            "can't be set: a row's key must always lie in the same partition, remove it"
-        }
-        "delivery.report.only.error" | "produce.offset.report" => {
-            "can't be set: the job must learn what was delivered, remove it"
-        }
-        _ if name.starts_with("dr_") => "can't be set: the job must learn what was delivered, remove it",
-        _ => return None,
-    };
-    Some(reason)
+    let line = REFUSED.iter().find(|(roles, names, _)| roles.contains(&role) && names.split(' ').any(fits));
+    line.map(|(_, _, reason)| *reason)
 }
 
 /// Returns whether a setting always holds a secret.
@@ -331,59 +352,59 @@ fn names_path(name: &str, value: &str) -> bool {
 }
 
 /// Refuses settings that don't fit each other. `settings` holds values with their places.
-fn relations(settings: &BTreeMap<&str, (&str, &Place)>, check: &mut Check<'_>) {
+fn relations(settings: &BTreeMap<&str, (&str, &Location)>, check: &mut Check<'_>) {
     let get = |name: &str| settings.get(name).copied();
     let protocol = get("security.protocol");
-    if let Some((value, place)) = protocol
+    if let Some((value, location)) = protocol
         && !PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(value))
     {
-        check.refuse(place, format!("found a value that is not shown, allowed: {}", PROTOCOLS.join(", ")));
+        check.refuse(location, format!("found a value that is not shown, allowed: {}", PROTOCOLS.join(", ")));
         return;
     }
     let logs_in = protocol.filter(|(value, _)| value.to_ascii_lowercase().starts_with("sasl_"));
     let mechanism = get("sasl.mechanism").or(get("sasl.mechanisms"));
     match (logs_in, mechanism) {
-        (Some((_, place)), None) => {
+        (Some((_, location)), None) => {
             let message = format!("needs \"sasl.mechanism\" beside it, allowed: {}", MECHANISMS.join(", "));
-            check.refuse(place, message);
+            check.refuse(location, message);
         }
-        (None, Some((_, place))) => {
-            check.warn(place, "has no effect: nobody logs in without security.protocol = \"sasl_ssl\"");
+        (None, Some((_, location))) => {
+            check.warn(location, "has no effect: nobody logs in without security.protocol = \"sasl_ssl\"");
         }
         _ => {}
     }
-    if let Some((value, place)) = mechanism {
+    if let Some((value, location)) = mechanism {
         let needed: &[&str] = match value {
             "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512" => &["sasl.username", "sasl.password"],
             "OAUTHBEARER" => &[TOKEN_FILE],
             "GSSAPI" => {
                 check.refuse(
-                    place,
+                    location,
                     format!("Kerberos isn't in this build, allowed: {}", MECHANISMS.join(", ")),
                 );
                 &[]
             }
             _ => {
                 let allowed = MECHANISMS.join(", ");
-                check.refuse(place, format!("found a value that is not shown, allowed: {allowed}"));
+                check.refuse(location, format!("found a value that is not shown, allowed: {allowed}"));
                 &[]
             }
         };
         for name in needed.iter().filter(|name| !settings.contains_key(*name)) {
-            check.refuse(place, format!("needs \"{name}\" beside it"));
+            check.refuse(location, format!("needs \"{name}\" beside it"));
         }
         if value == "PLAIN" && logs_in.is_some_and(|(value, _)| value.eq_ignore_ascii_case("sasl_plaintext"))
         {
-            check.warn(place, "sends the password in clear: sasl_ssl wouldn't");
+            check.warn(location, "sends the password in clear: sasl_ssl wouldn't");
         }
     }
-    if let Some((_, place)) =
+    if let Some((_, location)) =
         get("sasl.oauthbearer.method").filter(|(value, _)| value.eq_ignore_ascii_case("oidc"))
     {
         let message = format!(
             "oidc isn't in this build, allowed: \"{TOKEN_FILE}\", a file whose token somebody else renews"
         );
-        check.refuse(place, message);
+        check.refuse(location, message);
     }
     let off = |value: &str| ["false", "f", "0"].iter().any(|off| off.eq_ignore_ascii_case(value));
     for (name, found) in [
@@ -396,8 +417,8 @@ fn relations(settings: &BTreeMap<&str, (&str, &Place)>, check: &mut Check<'_>) {
             get("ssl.endpoint.identification.algorithm").filter(|(v, _)| v.eq_ignore_ascii_case("none")),
         ),
     ] {
-        if let Some((_, place)) = found {
-            check.warn(place, format!("{name} is off, so that anybody can pose as a broker"));
+        if let Some((_, location)) = found {
+            check.warn(location, format!("{name} is off, so that anybody can pose as a broker"));
         }
     }
 }

@@ -132,7 +132,7 @@ impl Scalar for KeyFrom {
         "header:NAME, query:NAME, key, field:/POINTER, consumer, credential, user, client_ip".to_owned()
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         let text = text(value)?;
         let (kind, argument) = text.split_once(':').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
         let rule = match (kind, argument) {
@@ -230,7 +230,7 @@ impl<'a> Keys<'a> {
     pub(crate) fn judge(
         &self,
         rules: &KeyRules,
-        (place, name): (&Place, &str),
+        (location, name): (&Location, &str),
         (format, pattern): (Format, Option<&LinePattern>),
         fields: &FieldMap,
         check: &mut Check<'_>,
@@ -242,12 +242,12 @@ impl<'a> Keys<'a> {
         let usable: Vec<&KeyFrom> = rules.from.iter().filter(finds).collect();
         if usable.is_empty() {
             let listed = rules.from.iter().map(KeyFrom::to_string).collect::<Vec<_>>().join(", ");
-            let place = self.from.given().map_or(place, |from| &from.place);
+            let location = self.from.given().map_or(location, |from| &from.location);
             let message = format!(
                 "source {name}: no rule of keys.from ({listed}) can find a key in format {}, so that no call has one",
                 format.name()
             );
-            check.warn(place, message);
+            check.warn(location, message);
         }
         let Some(hash) = self.hash.given().filter(|hash| hash.value == HashKind::None) else { return };
         let list = if self.from.is_absent() { "the default keys.from" } else { "keys.from" };
@@ -353,7 +353,7 @@ mod tests {
     use crate::tests::*;
 
     fn read(text: &str) -> Option<KeyFrom> {
-        KeyFrom::parse(&Value::Text(text.to_owned())).ok()
+        KeyFrom::parse(&TomlValue::Text(text.to_owned())).ok()
     }
 
     #[test]
@@ -376,7 +376,7 @@ mod tests {
         ] {
             assert_eq!(read(text), rule, "{text}");
         }
-        let refusal = KeyFrom::parse(&Value::Text("headers:apikey".to_owned())).unwrap_err();
+        let refusal = KeyFrom::parse(&TomlValue::Text("headers:apikey".to_owned())).unwrap_err();
         assert_eq!(refusal.hint.as_deref(), Some("did you mean \"header\"?"));
     }
 

@@ -29,7 +29,7 @@
 /// | `key brokers(Brokers);` | a key, which code reads |
 /// | `later json_depth;` | a key of a later version |
 ///
-/// The struct is made in one of three ways. With a default for every field it has `Default`, and its keys `Gives` it;
+/// The struct is made in one of three ways. With a default for every field it has `Default`, and its keys `Validate` it;
 /// `then NAME` calls `NAME(spot, &mut value, check)` of the keys for relations. With `, new(field: Type)` it has a
 /// constructor. With `, by hand` it has neither.
 macro_rules! section {
@@ -107,8 +107,8 @@ macro_rules! section {
 
         section! { @fill $name $raw $given }
 
-        impl $crate::check::Gives<$name> for $raw {
-            fn give(
+        impl $crate::check::Validate<$name> for $raw {
+            fn validate(
                 spot: &$crate::toml::read::Spot<Self>,
                 (): (),
                 check: &mut $crate::check::Check<'_>,

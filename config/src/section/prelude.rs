@@ -2,7 +2,7 @@
 
 pub(super) use std::path::{Path, PathBuf};
 
-pub(super) use crate::check::{AtMost, Check, DAY_MS, Gives, HOUR_MS, MINUTE_MS};
+pub(super) use crate::check::{AtMost, Check, DAY_MS, HOUR_MS, MINUTE_MS, Validate};
 pub(super) use crate::fingerprint::{Encoder, Fingerprint};
 pub(super) use crate::scalar::{
     Count, Decimal, Flag, HostName, Millis, Name, PathText, Size, decimal_text, duration_text, is_host,
@@ -10,9 +10,9 @@ pub(super) use crate::scalar::{
 };
 pub(super) use crate::secret::{Secret, SecretRef};
 pub(super) use crate::toml::near::nearest;
-pub(super) use crate::toml::problem::{At, Place, Problems};
-pub(super) use crate::toml::read::{Entry, List, NOT_SHOWN, Raw, Section, Sections, Spot, join, keys};
-pub(super) use crate::toml::tree::{Node, Value, quoted};
+pub(super) use crate::toml::problem::{At, Location, Problems};
+pub(super) use crate::toml::read::{Entry, FromToml, List, NOT_SHOWN, Section, Sections, Spot, join, keys};
+pub(super) use crate::toml::tree::{TomlNode, TomlValue, quoted};
 pub(super) use crate::toml::value::{
     Choice, Refusal, Scalar, choice, did_you_mean, names, parsed, refuse, text,
 };

@@ -1,6 +1,6 @@
 //! `[sink.*]`: where a live job's results go.
 
-use super::kafka::{Brokers, KafkaClient, Role, Settings};
+use super::kafka::{Brokers, KafkaClient, LibrdkafkaSettings, Role};
 use super::prelude::*;
 use super::topic::is_topic;
 
@@ -39,7 +39,7 @@ section! {
         other create_topics: bool = create_topics(Flag) or true;
         /// Bytes of records that wait to be sent; beyond them the job waits.
         other buffer_bytes: usize = buffer(Size, 1 << 20..=4 << 30) or 64 << 20;
-        key librdkafka(Settings);
+        key librdkafka(LibrdkafkaSettings);
     }
 }
 
@@ -75,8 +75,8 @@ texts! {
     Prefix if |text| is_topic(text, MAX_PREFIX_BYTES), format!("1 to {MAX_PREFIX_BYTES} of A-Z, a-z, 0-9, ., _ and -");
 }
 
-impl Gives<KafkaSink> for RawKafkaSink {
-    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<KafkaSink> {
+impl Validate<KafkaSink> for RawKafkaSink {
+    fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<KafkaSink> {
         let raw = &spot.value;
         let client = KafkaClient::read(&raw.brokers, &raw.librdkafka, spot, Role::Sink, check);
         // Its other keys are judged even where it has no brokers.
@@ -87,8 +87,8 @@ impl Gives<KafkaSink> for RawKafkaSink {
     }
 }
 
-impl Gives<FileSink> for RawFileSink {
-    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<FileSink> {
+impl Validate<FileSink> for RawFileSink {
+    fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<FileSink> {
         let dir = check.required(&spot.value.dir, spot, "dir").map(|dir| check.base.join(&dir.0));
         let is_whole = dir.is_some();
         let mut sink = FileSink::new(dir.unwrap_or_default());
@@ -101,12 +101,12 @@ impl Gives<FileSink> for RawFileSink {
 mod tests {
     use super::*;
     use crate::tests::*;
-    use crate::toml::tree::Value;
+    use crate::toml::tree::TomlValue;
     use crate::toml::value::Scalar;
 
     #[test]
     fn known_but_missing_values_are_told_apart() {
-        let refusal = |text: &str| Delivery::parse(&Value::Text(text.to_owned())).unwrap_err();
+        let refusal = |text: &str| Delivery::parse(&TomlValue::Text(text.to_owned())).unwrap_err();
         assert!(refusal("exactly_once").later);
         assert!(!refusal("exactly_twice").later);
         assert_eq!(refusal("at_least_onc").hint.as_deref(), Some("did you mean \"at_least_once\"?"));

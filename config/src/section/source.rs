@@ -9,7 +9,7 @@ use glob::Pattern;
 
 use super::fields::{FieldMap, Pointer, RawFields, Wrappers, pointer};
 use super::format::Format;
-use super::kafka::{Brokers, KafkaClient, Role, Settings};
+use super::kafka::{Brokers, KafkaClient, LibrdkafkaSettings, Role};
 use super::keys::{KeyRules, Keys, RawKeys};
 use super::prelude::*;
 use super::routes::RoutesFrom;
@@ -34,7 +34,7 @@ section! {
         key start(Start);
         key end(End);
         key on_gap(OnGap);
-        key librdkafka(Settings);
+        key librdkafka(LibrdkafkaSettings);
         /// How a message is decoded.
         results format: Format = format(Format);
         /// How a record that `cloudwatch` wraps is decoded; never `cloudwatch`. `None` in any other format.
@@ -177,20 +177,20 @@ pub(crate) fn sources(
     check: &mut Check<'_>,
 ) -> Vec<Source> {
     let absent = RawKeys::default();
-    let Entry::Given(Spot { value: list, place, .. }) = entry else {
+    let Entry::Given(Spot { value: list, location, .. }) = entry else {
         if entry.is_absent() {
-            let place = Place { path: "source".to_owned(), at: At::Whole };
-            check.refuse(&place, "missing, allowed: at least one [[source]]");
+            let location = Location { path: "source".to_owned(), at: At::Whole };
+            check.refuse(&location, "missing, allowed: at least one [[source]]");
             Keys::new(&absent, shared.keys).rules(check);
         }
         return Vec::new();
     };
     if list.items.is_empty() && !list.refused {
-        check.refuse(place, "is empty, allowed: at least one [[source]]");
+        check.refuse(location, "is empty, allowed: at least one [[source]]");
     }
     if list.items.len() > MAX_SOURCES {
         let found = list.items.len();
-        check.refuse(place, format!("found {found} sources, allowed: at most {MAX_SOURCES}"));
+        check.refuse(location, format!("found {found} sources, allowed: at most {MAX_SOURCES}"));
     }
     together(&list.items, workers, check);
     let sources = list.items.iter().filter_map(|spot| source(spot, shared, check)).collect();
@@ -205,12 +205,12 @@ fn unused_secrets(sources: &[Spot<RawSource>], global: &RawKeys, check: &mut Che
     let absent = RawKeys::default();
     let used = |source: &Spot<RawSource>| {
         let own = source.value.keys.value().unwrap_or(&absent);
-        Keys::new(own, global).used_secret().map(|secret| secret.place.path.clone())
+        Keys::new(own, global).used_secret().map(|secret| secret.location.path.clone())
     };
     let used: Vec<String> = sources.iter().filter_map(used).collect();
     let sections = sources.iter().filter_map(|source| source.value.keys.value()).chain([global]);
     for secret in sections.filter_map(|keys| keys.secret.given()) {
-        if !used.contains(&secret.place.path) {
+        if !used.contains(&secret.location.path) {
             check.refuse(secret, "no key is hashed with it, allowed: only with hash = \"hmac-sha256\"");
         }
     }
@@ -269,7 +269,7 @@ fn source(spot: &Spot<RawSource>, shared: Shared<'_>, check: &mut Check<'_>) -> 
     let inner = format.and_then(|format| inner(raw, format, check));
     let pattern = format.and_then(|format| line_pattern(spot, inner.unwrap_or(format), check));
     let fields = format.and_then(|format| {
-        FieldMap::read(&raw.fields, &spot.place, (format, inner), raw.pattern.value(), check)
+        FieldMap::read(&raw.fields, &spot.location, (format, inner), raw.pattern.value(), check)
     });
     let (format, pattern, fields) = (format?, pattern?, fields?);
     // The format of a record as the gateway wrote it.
@@ -302,7 +302,7 @@ fn source(spot: &Spot<RawSource>, shared: Shared<'_>, check: &mut Check<'_>) -> 
     }
     let rules = rules?;
     let shown = raw.name.given().map_or("", |name| &name.shown);
-    keys.judge(&rules, (&spot.place, shown), (record, pattern.as_ref()), &fields, check);
+    keys.judge(&rules, (&spot.location, shown), (record, pattern.as_ref()), &fields, check);
     let kind = kind?;
     // Equal lines of a text format are different calls: its times are whole seconds.
     let dedupe = raw.dedupe.value().copied().unwrap_or(match (record, &kind) {
@@ -405,12 +405,12 @@ fn source_kind(kind: InputKind, spot: &Spot<RawSource>, check: &mut Check<'_>) -
 /// Refuses a range in which a bounded run could read nothing.
 fn range(raw: &RawSource, check: &mut Check<'_>) {
     let Some((start, end)) = raw.start.given().zip(raw.end.given()) else { return };
-    let place = &end.place;
+    let location = &end.location;
     match (&start.value, &end.value) {
         (Start::Time(from), End::Time(to)) if to <= from => {
             let message =
                 format!("found {}, allowed: a time after `start`, which is {}", end.value, start.value);
-            check.refuse(place, message);
+            check.refuse(location, message);
         }
         (Start::Offsets(from), End::Offsets(to)) => {
             for (partition, to) in to {
@@ -418,7 +418,7 @@ fn range(raw: &RawSource, check: &mut Check<'_>) {
                     let message = format!(
                         "partition {partition} ends at {to}, allowed: at least {from}, where it starts"
                     );
-                    check.refuse(place, message);
+                    check.refuse(location, message);
                 }
             }
         }
@@ -448,7 +448,7 @@ fn files(path: &Spot<PathText>, check: &mut Check<'_>) -> Option<String> {
 /// `[source.only]`: a pointer, and what stands there in a record of a call.
 pub(crate) struct Only(Vec<Condition>);
 
-impl Raw for Only {
+impl FromToml for Only {
     const SECTION: bool = true;
 
     fn expected() -> String {
@@ -456,28 +456,29 @@ impl Raw for Only {
             .to_owned()
     }
 
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        let section = Section::open(node, place, problems)?;
+    fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self> {
+        let section = Section::open(node, location, problems)?;
         let mut conditions = Vec::new();
         for (name, node) in section.table.into_entries() {
-            let place = Place { path: join(&section.place.path, &quoted(&name)), at: node.at.clone() };
+            let location =
+                Location { path: join(&section.location.path, &quoted(&name)), at: node.at.clone() };
             let Some(at) = pointer(&name) else {
                 let message = "isn't a JSON pointer, allowed: names such as \"/logger\"";
                 let hint = if name.starts_with('/') { "" } else { "; a pointer starts with /" };
-                problems.add(&place, format!("{message}{hint}"));
+                problems.add(&location, format!("{message}{hint}"));
                 continue;
             };
             let values = match node.value {
-                Value::List(nodes) => nodes.into_iter().map(|node| node.value).collect(),
+                TomlValue::List(nodes) => nodes.into_iter().map(|node| node.value).collect(),
                 other => vec![other],
             };
             if values.is_empty() {
                 problems.add(
-                    &place,
+                    &location,
                     format!("is empty, so that no record would count, allowed: {PATTERN}, or a list of such"),
                 );
             }
-            let is = values.iter().filter_map(|value| pattern(value, &place, problems)).collect();
+            let is = values.iter().filter_map(|value| pattern(value, &location, problems)).collect();
             conditions.push(Condition { at, is });
         }
         Some(Self(conditions))
@@ -487,20 +488,20 @@ impl Raw for Only {
 const PATTERN: &str = "a text (with *, ? and [..] for other characters), a whole number, true or false";
 
 /// A pattern of `[source.only]`.
-fn pattern(value: &Value, place: &Place, problems: &mut Problems) -> Option<glob::Pattern> {
+fn pattern(value: &TomlValue, location: &Location, problems: &mut Problems) -> Option<glob::Pattern> {
     let text = match value {
-        Value::Text(text) => text.clone(),
-        Value::Boolean(flag) => flag.to_string(),
-        Value::Integer(number) => number.to_string(),
+        TomlValue::Text(text) => text.clone(),
+        TomlValue::Boolean(flag) => flag.to_string(),
+        TomlValue::Integer(number) => number.to_string(),
         other => {
-            problems.add(place, format!("found {}, allowed: {PATTERN}, or a list of such", other.shown()));
+            problems.add(location, format!("found {}, allowed: {PATTERN}, or a list of such", other.shown()));
             return None;
         }
     };
     match glob::Pattern::new(&text) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
-            problems.add(place, format!("found {}, allowed: {PATTERN}: {}", value.shown(), error.msg));
+            problems.add(location, format!("found {}, allowed: {PATTERN}: {}", value.shown(), error.msg));
             None
         }
     }
@@ -512,7 +513,7 @@ impl Scalar for LinePattern {
             .to_owned()
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         Self::parse(text(value)?)
             .map_err(|fault| Refusal { hint: Some(fault.to_string()), ..Refusal::default() })
     }

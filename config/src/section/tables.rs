@@ -1,6 +1,6 @@
 //! `[tables.*]`: the relations that calls are joined with.
 
-use super::kafka::{Brokers, KafkaClient, Role, Settings};
+use super::kafka::{Brokers, KafkaClient, LibrdkafkaSettings, Role};
 use super::prelude::*;
 use super::topic::TopicName;
 
@@ -26,7 +26,7 @@ keys! {
         path: PathText,
         brokers: Brokers,
         topic: TopicName,
-        librdkafka: Settings,
+        librdkafka: LibrdkafkaSettings,
         format: RowFormat,
     }
 }
@@ -123,8 +123,8 @@ impl RawTables {
     }
 }
 
-impl Gives<TableSource> for RawTable {
-    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<TableSource> {
+impl Validate<TableSource> for RawTable {
+    fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<TableSource> {
         let raw = &spot.value;
         let kind = check.required(&raw.kind, spot, "kind").copied();
         let format = check.required(&raw.format, spot, "format");

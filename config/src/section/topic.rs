@@ -130,7 +130,7 @@ impl Scalar for Start {
         format!("\"earliest\", \"latest\", {POINTS}")
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         point(value, &[("earliest", Self::Earliest), ("latest", Self::Latest)], Self::Time, Self::Offsets)
     }
 }
@@ -140,7 +140,7 @@ impl Scalar for End {
         format!("\"latest\", {POINTS}")
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         point(value, &[("latest", Self::Latest)], Self::Time, Self::Offsets)
     }
 }
@@ -172,21 +172,21 @@ const POINTS: &str =
 
 /// A point of a topic: one of the words, a time, or offsets by partition.
 fn point<T: Clone>(
-    value: &Value,
+    value: &TomlValue,
     words: &[(&str, T)],
     at_time: fn(u64) -> T,
     at_offsets: fn(BTreeMap<u32, u64>) -> T,
 ) -> Result<T, Refusal> {
     match value {
-        Value::Text(text) => {
+        TomlValue::Text(text) => {
             let word = words.iter().find(|(word, _)| word == text).map(|(_, point)| point.clone());
             word.or_else(|| time(text).map(at_time)).ok_or_else(|| Refusal {
                 hint: did_you_mean(nearest(text, words.iter().map(|(word, _)| *word))),
                 ..Refusal::default()
             })
         }
-        Value::Time(text) => refuse(time(text).map(at_time)),
-        Value::Table(table) => {
+        TomlValue::Time(text) => refuse(time(text).map(at_time)),
+        TomlValue::Table(table) => {
             let mut offsets = BTreeMap::new();
             for (name, node) in table.entries() {
                 let Some(partition) = partition(name) else {
@@ -194,7 +194,7 @@ fn point<T: Clone>(
                     return Err(Refusal { hint: Some(hint), ..Refusal::default() });
                 };
                 let offset = match &node.value {
-                    Value::Integer(offset) => u64::try_from(*offset).ok(),
+                    TomlValue::Integer(offset) => u64::try_from(*offset).ok(),
                     _ => None,
                 };
                 let Some(offset) = offset else {

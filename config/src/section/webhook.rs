@@ -59,8 +59,8 @@ choice! {
     }
 }
 
-impl Gives<Vec<Webhook>> for Sections<RawWebhook> {
-    fn give(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Vec<Webhook>> {
+impl Validate<Vec<Webhook>> for Sections<RawWebhook> {
+    fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Vec<Webhook>> {
         let items = &spot.value.0.items;
         if items.len() > MAX_WEBHOOKS {
             check.refuse(spot, format!("found {} webhooks, allowed: at most {MAX_WEBHOOKS}", items.len()));
@@ -70,10 +70,10 @@ impl Gives<Vec<Webhook>> for Sections<RawWebhook> {
         for item in items {
             let name = item.value.name.value().map_or(WEBHOOK, |name| name.0.as_str());
             if !matches!(item.value.name, Entry::Refused) && !names.insert(name) {
-                let place = item.value.name.given().map_or(&item.place, |name| &name.place);
+                let location = item.value.name.given().map_or(&item.location, |name| &name.location);
                 let message =
                     format!("{} names another webhook too, allowed: names that differ", quoted(name));
-                check.refuse(place, message);
+                check.refuse(location, message);
             }
             webhooks.extend(webhook(item, name, check));
         }
@@ -106,7 +106,7 @@ fn public(
     let url = match &spot.value {
         UrlText::Written(url) => url.clone(),
         UrlText::Reference(reference) => {
-            let text = check.referred(reference, &spot.place)?;
+            let text = check.referred(reference, &spot.location)?;
             let url = parse_url(&text);
             if url.is_none() {
                 check.refuse(spot, format!("what it refers to is no URL, allowed: {URL}"));
@@ -163,7 +163,7 @@ impl Scalar for UrlText {
         format!("{URL}; or \"env:NAME\" or \"file:PATH\" where it is a secret")
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         let text = text(value)?;
         if text.starts_with("env:") || text.starts_with("file:") {
             return SecretRef::parse(value).map(Self::Reference);

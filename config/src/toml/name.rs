@@ -1,6 +1,6 @@
 //! Names of sections that stand in a list: messages and variables call them by these.
 
-use super::tree::Value;
+use super::tree::TomlValue;
 
 /// Characters of a source's or a job's name.
 pub(crate) const MAX_NAME_BYTES: usize = 64;
@@ -11,8 +11,8 @@ pub(crate) fn is_name(text: &str) -> bool {
 }
 
 /// The name of a list's section that has a well-formed one.
-pub(crate) fn name_of(section: &Value) -> Option<&str> {
-    let Value::Table(table) = section else { return None };
-    let Value::Text(name) = &table.get("name")?.value else { return None };
+pub(crate) fn name_of(section: &TomlValue) -> Option<&str> {
+    let TomlValue::Table(table) = section else { return None };
+    let TomlValue::Text(name) = &table.get("name")?.value else { return None };
     is_name(name).then_some(name)
 }

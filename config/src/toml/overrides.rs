@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::toml::name::name_of;
-use crate::toml::problem::{At, Place, Problems};
-use crate::toml::tree::{Node, Table, Value, parse_value, shortened};
+use crate::toml::problem::{At, Location, Problems};
+use crate::toml::tree::{TomlNode, TomlTable, TomlValue, parse_value, shortened};
 
 const PREFIX: &str = "KEYTIDE_";
 const SEPARATOR: &str = "__";
 
 /// Writes every override into the tree.
-pub(crate) fn apply(root: &mut Table, env: &BTreeMap<String, String>, problems: &mut Problems) {
+pub(crate) fn apply(root: &mut TomlTable, env: &BTreeMap<String, String>, problems: &mut Problems) {
     let names = source_names(root);
     for (variable, text) in env {
         let Some(path) = variable.strip_prefix(PREFIX).filter(|path| path.contains(SEPARATOR)) else {
@@ -30,13 +30,13 @@ pub(crate) fn apply(root: &mut Table, env: &BTreeMap<String, String>, problems: 
         };
         let name: Rc<str> = shortened(variable).into();
         if let Err(message) = set(root, &names, path, text, &name) {
-            problems.add(&Place { path: String::new(), at: At::Variable(name) }, message);
+            problems.add(&Location { path: String::new(), at: At::Variable(name) }, message);
         }
     }
 }
 
 fn set(
-    root: &mut Table,
+    root: &mut TomlTable,
     names: &[Option<String>],
     path: &str,
     text: &str,
@@ -65,15 +65,15 @@ fn set(
     while let Some(segment) = segments.next() {
         if table.get(segment).is_none() {
             let value = match segment {
-                "source" => Value::List(Vec::new()),
-                _ => Value::Table(Table::default()),
+                "source" => TomlValue::List(Vec::new()),
+                _ => TomlValue::Table(TomlTable::default()),
             };
-            table.set(segment, Node { at: At::Variable(variable.clone()), value });
+            table.set(segment, TomlNode { at: At::Variable(variable.clone()), value });
         }
         let node = table.get_mut(segment).expect("it was made above where it was missing");
         table = match &mut node.value {
-            Value::Table(inner) => inner,
-            Value::List(sources) if segment == "source" => {
+            TomlValue::Table(inner) => inner,
+            TomlValue::List(sources) if segment == "source" => {
                 let wanted = segments.next().ok_or("names a source but none of its keys")?;
                 source(sources, names, wanted)?
             }
@@ -85,13 +85,13 @@ fn set(
 }
 
 fn source<'a>(
-    sources: &'a mut [Node],
+    sources: &'a mut [TomlNode],
     names: &[Option<String>],
     wanted: &str,
-) -> Result<&'a mut Table, String> {
+) -> Result<&'a mut TomlTable, String> {
     let called = sources.iter_mut().zip(names).filter(|(_, name)| name.as_deref() == Some(wanted));
     let mut tables = called.filter_map(|(node, _)| match &mut node.value {
-        Value::Table(table) => Some(table),
+        TomlValue::Table(table) => Some(table),
         _ => None,
     });
     match (tables.next(), tables.next()) {
@@ -108,7 +108,9 @@ fn source<'a>(
 }
 
 /// The sources' names as variables spell them, in lower case.
-fn source_names(root: &Table) -> Vec<Option<String>> {
-    let Some(Node { value: Value::List(sources), .. }) = root.get("source") else { return Vec::new() };
+fn source_names(root: &TomlTable) -> Vec<Option<String>> {
+    let Some(TomlNode { value: TomlValue::List(sources), .. }) = root.get("source") else {
+        return Vec::new();
+    };
     sources.iter().map(|source| name_of(&source.value).map(|name| name.replace('-', "_"))).collect()
 }

@@ -87,7 +87,7 @@ pub(crate) enum At {
 
 /// Where a value stands: its key and its origin.
 #[derive(Clone, Default)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     pub(crate) path: String,
     pub(crate) at: At,
 }
@@ -95,12 +95,12 @@ pub(crate) struct Place {
 /// Collects problems or warnings on the way through the stages.
 #[derive(Default)]
 pub(crate) struct Problems {
-    found: Vec<(Place, String)>,
+    found: Vec<(Location, String)>,
 }
 
 impl Problems {
-    pub(crate) fn add(&mut self, place: &Place, message: impl Into<String>) {
-        self.found.push((place.clone(), message.into()));
+    pub(crate) fn add(&mut self, location: &Location, message: impl Into<String>) {
+        self.found.push((location.clone(), message.into()));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -113,14 +113,15 @@ impl Problems {
         let breaks: Vec<usize> =
             text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i).collect();
         let mut seen = HashSet::new();
-        self.found
-            .retain(|(place, message)| seen.insert((place.path.clone(), place.at.clone(), message.clone())));
+        self.found.retain(|(location, message)| {
+            seen.insert((location.path.clone(), location.at.clone(), message.clone()))
+        });
         let hidden = self.found.len().saturating_sub(MAX_SHOWN);
         self.found.truncate(MAX_SHOWN);
         if hidden > 0 {
-            self.found.push((Place::default(), format!("{hidden} more problems aren't shown")));
+            self.found.push((Location::default(), format!("{hidden} more problems aren't shown")));
         }
-        let shown = self.found.into_iter().map(|(Place { path, at }, message)| {
+        let shown = self.found.into_iter().map(|(Location { path, at }, message)| {
             let (line, variable) = match at {
                 At::Whole => (None, None),
                 At::Byte(offset) => (Some(breaks.partition_point(|at| *at < offset) + 1), None),

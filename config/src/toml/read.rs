@@ -5,17 +5,17 @@
 
 use super::name::name_of;
 use super::near::nearest;
-use super::problem::{Place, Problems};
-use super::tree::{Node, Table, Value, shortened};
+use super::problem::{Location, Problems};
+use super::tree::{TomlNode, TomlTable, TomlValue, shortened};
 use super::value::Scalar;
 
 /// The type of a key's value.
-pub(crate) trait Raw: Sized {
+pub(crate) trait FromToml: Sized {
     /// If set, the value has keys of its own.
     const SECTION: bool = false;
 
     /// `None` after at least one problem was reported.
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self>;
+    fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self>;
 
     /// The allowed values, as a message ends.
     fn expected() -> String;
@@ -27,17 +27,17 @@ pub(crate) trait Raw: Sized {
     }
 }
 
-impl<T: Scalar> Raw for T {
+impl<T: Scalar> FromToml for T {
     fn expected() -> String {
         T::allowed()
     }
 
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
+    fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self> {
         T::parse(&node.value)
             .map_err(|refusal| {
                 let hidden = T::HIDDEN || refusal.hidden;
                 let found = if hidden { NOT_SHOWN.to_owned() } else { node.value.shown() };
-                problems.add(place, refusal.message(&found, &T::allowed()));
+                problems.add(location, refusal.message(&found, &T::allowed()));
             })
             .ok()
     }
@@ -57,7 +57,7 @@ pub(crate) enum Entry<T> {
 /// A value and where it stands.
 pub(crate) struct Spot<T> {
     pub(crate) value: T,
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     /// The value as a message shows it.
     pub(crate) shown: String,
 }
@@ -79,12 +79,12 @@ impl<T> Entry<T> {
     }
 }
 
-impl<T: Raw> Entry<T> {
-    pub(crate) fn read(node: Node, path: String, problems: &mut Problems) -> Self {
-        let place = Place { path, at: node.at.clone() };
+impl<T: FromToml> Entry<T> {
+    pub(crate) fn read(node: TomlNode, path: String, problems: &mut Problems) -> Self {
+        let location = Location { path, at: node.at.clone() };
         let shown = node.value.shown();
-        match T::read(node, &place, problems) {
-            Some(value) => Self::Given(Spot { value, place, shown }),
+        match T::read(node, &location, problems) {
+            Some(value) => Self::Given(Spot { value, location, shown }),
             None => Self::Refused,
         }
     }
@@ -97,24 +97,24 @@ pub(crate) struct List<T> {
     pub(crate) refused: bool,
 }
 
-impl<T: Raw> Raw for List<T> {
+impl<T: FromToml> FromToml for List<T> {
     fn expected() -> String {
         "a list".to_owned()
     }
 
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        let Value::List(nodes) = node.value else {
-            let form = if T::SECTION { format!("[[{}]]", place.path) } else { "[…, …]".to_owned() };
+    fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self> {
+        let TomlValue::List(nodes) = node.value else {
+            let form = if T::SECTION { format!("[[{}]]", location.path) } else { "[…, …]".to_owned() };
             let message =
                 format!("found {}, allowed: {}, written {form}", node.value.shown(), Self::expected());
-            problems.add(place, message);
+            problems.add(location, message);
             return None;
         };
         let mut list = Self { items: Vec::new(), refused: false };
         for (index, node) in nodes.into_iter().enumerate() {
             let path = match name_of(&node.value) {
-                Some(name) => format!("{}.\"{name}\"", place.path),
-                None => format!("{}[{index}]", place.path),
+                Some(name) => format!("{}.\"{name}\"", location.path),
+                None => format!("{}[{index}]", location.path),
             };
             match Entry::read(node, path, problems) {
                 Entry::Given(spot) => list.items.push(spot),
@@ -133,18 +133,18 @@ impl<T: Raw> Raw for List<T> {
 /// A section, or a list of them.
 pub(crate) struct Sections<T>(pub(crate) List<T>);
 
-impl<T: Raw> Raw for Sections<T> {
+impl<T: FromToml> FromToml for Sections<T> {
     const SECTION: bool = true;
 
     fn expected() -> String {
         "a section, or a list of sections".to_owned()
     }
 
-    fn read(node: Node, place: &Place, problems: &mut Problems) -> Option<Self> {
-        if !matches!(node.value, Value::Table(_)) {
-            return List::read(node, place, problems).map(Self);
+    fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self> {
+        if !matches!(node.value, TomlValue::Table(_)) {
+            return List::read(node, location, problems).map(Self);
         }
-        match Entry::read(node, place.path.clone(), problems) {
+        match Entry::read(node, location.path.clone(), problems) {
             Entry::Given(spot) => Some(Self(List { items: vec![spot], refused: false })),
             Entry::Absent | Entry::Refused => None,
         }
@@ -158,24 +158,24 @@ impl<T: Raw> Raw for Sections<T> {
 
 /// The keys of a section that nobody has asked for yet.
 pub(crate) struct Section<'a> {
-    pub(crate) table: Table,
-    pub(crate) place: &'a Place,
+    pub(crate) table: TomlTable,
+    pub(crate) location: &'a Location,
 }
 
 impl<'a> Section<'a> {
-    pub(crate) fn open(node: Node, place: &'a Place, problems: &mut Problems) -> Option<Self> {
+    pub(crate) fn open(node: TomlNode, location: &'a Location, problems: &mut Problems) -> Option<Self> {
         match node.value {
-            Value::Table(table) => Some(Self { table, place }),
+            TomlValue::Table(table) => Some(Self { table, location }),
             other => {
-                problems.add(place, format!("found {}, allowed: a section", other.shown()));
+                problems.add(location, format!("found {}, allowed: a section", other.shown()));
                 None
             }
         }
     }
 
-    pub(crate) fn take<T: Raw>(&mut self, key: &str, problems: &mut Problems) -> Entry<T> {
+    pub(crate) fn take<T: FromToml>(&mut self, key: &str, problems: &mut Problems) -> Entry<T> {
         match self.table.take(key) {
-            Some(node) => Entry::read(node, join(&self.place.path, key), problems),
+            Some(node) => Entry::read(node, join(&self.location.path, key), problems),
             None => Entry::Absent,
         }
     }
@@ -183,16 +183,16 @@ impl<'a> Section<'a> {
     /// Reports what is left. Values stay unseen: an unknown key may hold a secret.
     pub(crate) fn close(self, known: &[&str], later: &[&str], problems: &mut Problems) {
         for (key, node) in self.table.into_entries() {
-            let place = Place { path: join(&self.place.path, &shortened(&key)), at: node.at };
+            let location = Location { path: join(&self.location.path, &shortened(&key)), at: node.at };
             if later.contains(&key.as_str()) {
-                problems.add(&place, "isn't available in this version, remove it");
+                problems.add(&location, "isn't available in this version, remove it");
                 continue;
             }
             let mut message = format!("unknown key, allowed here: {}", known.join(", "));
             if let Some(near) = nearest(&key, known.iter().copied()) {
                 message += &format!("; did you mean {near}?");
             }
-            problems.add(&place, message);
+            problems.add(&location, message);
         }
     }
 }
@@ -215,17 +215,17 @@ macro_rules! keys {
             }
         }
 
-        impl $crate::toml::read::Raw for $name {
+        impl $crate::toml::read::FromToml for $name {
             const SECTION: bool = true;
 
             fn expected() -> String {
                 "a section".to_owned()
             }
 
-            fn read(node: $crate::toml::tree::Node, place: &$crate::toml::problem::Place, problems: &mut $crate::toml::problem::Problems) -> Option<Self> {
+            fn read(node: $crate::toml::tree::TomlNode, location: &$crate::toml::problem::Location, problems: &mut $crate::toml::problem::Problems) -> Option<Self> {
                 const KNOWN: &[&str] = &[$(stringify!($key)),+];
                 const LATER: &[&str] = &[$(stringify!($later)),*];
-                let mut section = $crate::toml::read::Section::open(node, place, problems)?;
+                let mut section = $crate::toml::read::Section::open(node, location, problems)?;
                 let raw = Self { $($key: section.take(stringify!($key), problems),)+ };
                 section.close(KNOWN, LATER, problems);
                 Some(raw)
@@ -233,7 +233,7 @@ macro_rules! keys {
 
             #[cfg(test)]
             fn keys(path: &str, keys: &mut Vec<String>) {
-                $(<$type as $crate::toml::read::Raw>::keys(&$crate::toml::read::join(path, stringify!($key)), keys);)+
+                $(<$type as $crate::toml::read::FromToml>::keys(&$crate::toml::read::join(path, stringify!($key)), keys);)+
             }
         }
     };

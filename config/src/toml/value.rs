@@ -1,7 +1,7 @@
 //! Values of single keys: what reading one needs, whatever it means.
 
 use super::near::nearest;
-use super::tree::Value;
+use super::tree::TomlValue;
 
 /// A value that is written in one place of the file.
 pub(crate) trait Scalar: Sized {
@@ -11,7 +11,7 @@ pub(crate) trait Scalar: Sized {
     /// The allowed values, as a message ends.
     fn allowed() -> String;
 
-    fn parse(value: &Value) -> Result<Self, Refusal>;
+    fn parse(value: &TomlValue) -> Result<Self, Refusal>;
 }
 
 /// Why a value isn't one of its kind.
@@ -39,9 +39,9 @@ impl Refusal {
     }
 }
 
-pub(crate) fn text(value: &Value) -> Result<&str, Refusal> {
+pub(crate) fn text(value: &TomlValue) -> Result<&str, Refusal> {
     match value {
-        Value::Text(text) => Ok(text),
+        TomlValue::Text(text) => Ok(text),
         _ => Err(Refusal::default()),
     }
 }
@@ -74,7 +74,7 @@ impl<T: Choice> Scalar for T {
         names(T::ALL)
     }
 
-    fn parse(value: &Value) -> Result<Self, Refusal> {
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         let text = text(value)?;
         let known = T::ALL.iter().copied();
         known.clone().find(|choice| choice.name() == text).ok_or_else(|| {
@@ -100,7 +100,7 @@ macro_rules! parsed {
                 $allowed.into()
             }
 
-            fn parse(value: &$crate::toml::tree::Value) -> Result<Self, $crate::toml::value::Refusal> {
+            fn parse(value: &$crate::toml::tree::TomlValue) -> Result<Self, $crate::toml::value::Refusal> {
                 let parse: fn(&str) -> Option<Self> = $parse;
                 $crate::toml::value::refuse(parse($crate::toml::value::text(value)?))
             }

@@ -1,8 +1,6 @@
-//! What the checks of all sections share: problems and warnings, paths, and how a written value becomes one that a job
-//! relies on.
+//! The tools of all checks: problems, warnings and paths, and the step from a written value to a validated one.
 //!
-//! Every check runs, whatever the others found. A value that was refused before is passed over, so that one mistake is
-//! one problem.
+//! Every check runs, whatever the others found. Refused values are passed over, so that one mistake is one problem.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -17,22 +15,22 @@ pub(crate) const MINUTE_MS: u64 = 60_000;
 pub(crate) const HOUR_MS: u64 = 60 * MINUTE_MS;
 pub(crate) const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// Collects what the checks find.
+/// Collects the problems and warnings of all checks.
 pub(crate) struct Check<'a> {
-    /// The folder of the file, which relative paths begin at.
+    /// The folder of the file, to which paths are relative.
     pub(crate) base: &'a Path,
     pub(crate) env: &'a BTreeMap<String, String>,
     pub(crate) problems: &'a mut Problems,
     pub(crate) warnings: &'a mut Problems,
 }
 
-/// A written value that gives a field its value, within a limit if there is one.
+/// A written value from which a field gets its value, within a limit if there is one.
 pub(crate) trait Validate<F, L = ()>: Sized {
     /// `None` after at least one problem was reported.
     fn validate(spot: &Spot<Self>, limit: L, check: &mut Check<'_>) -> Option<F>;
 }
 
-/// The most items of a list, and how a message calls them.
+/// The most items of a list, and their name in messages.
 pub(crate) struct AtMost(pub(crate) usize, pub(crate) &'static str);
 
 impl<T: Validate<F, L>, F, L> Validate<Option<F>, L> for T {
@@ -60,14 +58,14 @@ impl<T: Scalar + Clone> Validate<T> for T {
     }
 }
 
-/// A value with an order, and how its ends are shown.
+/// A written number that can have a range.
 pub(crate) trait Number: FromToml {
     fn number(&self) -> u64;
 
     fn show(number: u64) -> String;
 }
 
-/// A type that holds a number. Ranges end where it does, so that none is cut.
+/// A type that a number fits into. Ranges must not exceed it, so no number is ever clamped.
 pub(crate) trait FromNumber {
     fn from_number(number: u64) -> Self;
 }
@@ -102,7 +100,7 @@ impl<T: Number, F: FromNumber> Validate<F, RangeInclusive<u64>> for T {
     }
 }
 
-/// A place in the file, or a value that has one.
+/// A location in the file, or a value that has one.
 pub(crate) trait HasLocation {
     fn location(&self) -> &Location;
 }
@@ -128,14 +126,14 @@ impl Check<'_> {
         self.warnings.add(at.location(), message);
     }
 
-    /// Gives a field the value of its key, if that is given.
+    /// Sets a field to the value of its key, if the file has the key.
     pub(crate) fn fill<F, L, T: Validate<F, L>>(&mut self, field: &mut F, entry: &Entry<T>, limit: L) {
         if let Some(value) = entry.given().and_then(|spot| T::validate(spot, limit, self)) {
             *field = value;
         }
     }
 
-    /// The value of a key that its section must have.
+    /// Returns the value of a key that its section must have, and refuses the section without it.
     pub(crate) fn required<'e, T: FromToml, S>(
         &mut self,
         entry: &'e Entry<T>,
@@ -152,7 +150,7 @@ impl Check<'_> {
         entry.value()
     }
 
-    /// Refuses a key that another kind has.
+    /// Refuses a key that belongs to another kind.
     pub(crate) fn foreign<T>(&mut self, entry: &Entry<T>, kind: &str) {
         if let Some(spot) = entry.given() {
             self.refuse(spot, format!("has no meaning here, allowed: only beside kind = \"{kind}\""));

@@ -1,8 +1,8 @@
-//! The fingerprint tells two configurations apart that give different results.
+//! The fingerprint of a configuration, which differs between configurations that give different results.
 //!
-//! SHA-256 over the values in a fixed order, each with its length or tag, so that no two configurations
-//! share an encoding. A fingerprint is published (journal, handshake) and covers the secret of
-//! `hmac-sha256`; hence a cryptographic hash. The line of a setting says whether it counts, and doesn't compile without.
+//! It is SHA-256 over the values in a fixed order, each with its length or tag, so that no two configurations share an
+//! encoding. It is published (journal, handshake) and covers the secret of `hmac-sha256`, so the hash must be a
+//! cryptographic one. A setting's line must say if the fingerprint covers it, or it doesn't compile.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use crate::pattern::LinePattern;
 use crate::time::{TimePattern, Zone};
 use crate::toml::value::Choice;
 
-/// Changes with the encoding below.
+/// The version of the encoding below. It must change with the encoding.
 const VERSION: u64 = 6;
 
-/// 32 hexadecimal digits, equal for values that are equal as far as results depend on them.
+/// Returns 32 hexadecimal digits, which are equal if the results are.
 pub(crate) fn fingerprint(value: &impl Fingerprint) -> String {
     let mut encoder = Encoder(Sha256::new());
     encoder.number(VERSION);
@@ -28,7 +28,7 @@ pub(crate) fn fingerprint(value: &impl Fingerprint) -> String {
     })
 }
 
-/// A value, or the part of it, that results depend on.
+/// A value that results depend on, in part or as a whole.
 pub(crate) trait Fingerprint {
     fn add_to(&self, encoder: &mut Encoder);
 }

@@ -1,18 +1,18 @@
 //! The configuration of a Keytide job, from TOML to values that the other crates can rely on.
 //!
 //! ```text
-//! text ─parse─> tree ─overrides─> tree ─raw─> what is written ─validate─> JobConfig
+//! text ─parse─> tree ─overrides─> tree ─raw─> written values ──validate─> JobConfig
 //!       TOML          KEYTIDE_…         types, unknown      ranges, relations,
 //!       syntax        variables         fields, units       paths, secrets
 //! ```
 //!
-//! Every stage goes on after a problem, so that one run reports *all* of them, in the order of the file
-//! and with line, path, the value found and what is allowed. Only broken TOML syntax stops at its own
-//! stage: past it, a key can't be told from a torn piece of a secret.
+//! Every stage goes on after a problem, so that one run reports *all* of them in the order of the file, each with its
+//! line, its path, the value found and the values allowed. Only broken TOML syntax stops at its own stage: beyond it, a
+//! key may be a torn piece of a secret.
 //!
-//! No message, warning or `Debug` output holds what a `secret` holds.
+//! No message, warning or `Debug` output ever shows a secret.
 //!
-//! Limits: a file of 1 MiB, 1,000 problems shown, and those stated in the files of `section/`.
+//! Limits: a file of 1 MiB, 1,000 problems shown, and the limits in the files of `section/`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,4 +1,4 @@
-//! From a file, or its text, to a job.
+//! Loads a job's configuration from a file or a text.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,10 +11,10 @@ use crate::toml::problem::{At, ConfigError, Location, Problem, Problems};
 use crate::toml::read::FromToml;
 use crate::toml::tree::{self, TomlNode, TomlValue};
 
-/// Bytes of a configuration file.
+/// Bytes of a configuration file, at most.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// A valid configuration, and what is allowed in it but probably not meant.
+/// A valid configuration, with warnings about values that are probably mistakes.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub job: JobConfig,
@@ -22,7 +22,7 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
-/// The environment of this process, for [`JobConfig::load`]. Bytes that aren't UTF-8 become replacement
+/// Returns the environment of this process, for [`JobConfig::load`]. Bytes that aren't UTF-8 become replacement
 /// characters, which no secret and no override may contain.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
@@ -33,8 +33,8 @@ impl JobConfig {
     /// Reads and validates a configuration file of at most 1 MiB. Relative paths in it are relative to its
     /// folder.
     ///
-    /// `env` holds the variables that override keys (`KEYTIDE_SECTION__KEY`) and those that hold secrets;
-    /// where a name occurs twice the last one counts. Nothing is opened but the file and the files of secrets.
+    /// `env` holds the variables that override keys (`KEYTIDE_SECTION__KEY`) and those that hold secrets. If a name
+    /// occurs twice, the last one wins. No other files are opened than the file itself and those of secrets.
     ///
     /// # Errors
     /// If the file can't be read, or with every problem in it.
@@ -44,8 +44,7 @@ impl JobConfig {
         from_text(&text, Some(path), base, env)
     }
 
-    /// Validates the text of a configuration whose relative paths are relative to `base`. As
-    /// [`load`](Self::load) otherwise.
+    /// Validates the text of a configuration like [`load`](Self::load). Relative paths are relative to `base`.
     ///
     /// # Errors
     /// With every problem in it.

@@ -1,7 +1,6 @@
-//! Patterns of text lines: what a server's own configuration calls its log format, taken apart into literals and
-//! variables.
+//! Patterns of text lines: the log format of a server's own configuration, parsed into literals and variables.
 //!
-//! Four dialects, told by their signs, the first that is there:
+//! Four dialects are known by their signs, of which the first that occurs counts:
 //!
 //! | dialect | sign |
 //! |---|---|
@@ -10,9 +9,9 @@
 //! | Apache httpd | `%t` or `%{...}t`, or a percent sign where there is no dollar sign |
 //! | NGINX | `$name` or `${name}` |
 //!
-//! A variable says which field of a record it is, and which form its values have. Variables that are unknown are read
-//! over. Between two variables something must stand, or a line couldn't be taken apart; only where the first has a fixed
-//! width (`%{msec_frac}t%{%z}t`), or the second begins with its own sign (`$host$request_uri`), nothing needs to.
+//! A variable has a field of the record and a form of its values. Unknown variables are skipped. Two variables must
+//! have a literal between them, or a line would be ambiguous. There are two exceptions: the first has a fixed width
+//! (`%{msec_frac}t%{%z}t`), or the second begins with its own sign (`$host$request_uri`).
 //!
 //! Limits: 8 KiB of a pattern, 64 variables.
 
@@ -27,12 +26,11 @@ use crate::time::Unit;
 
 pub use self::time::{LineTime, TimePart};
 
-/// Bytes of a pattern.
+/// Bytes of a pattern, at most.
 const MAX_BYTES: usize = 8 << 10;
-/// Variables of a pattern.
 const MAX_VARIABLES: usize = 64;
 
-/// A pattern of text lines, compiled.
+/// A parsed pattern of text lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinePattern {
     text: String,
@@ -43,9 +41,7 @@ pub struct LinePattern {
 /// The server in whose language a pattern is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// NGINX's `log_format`.
     Nginx,
-    /// Apache httpd's `LogFormat`.
     Apache,
     Envoy,
     /// The access log format of a stage of Amazon API Gateway.
@@ -53,38 +49,36 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Whether the server escapes quotes within values. The others write what a caller sent as it is.
+    /// Returns whether the server escapes quotes within values. The others write a caller's text unchanged.
     #[must_use]
     pub fn escapes(self) -> bool {
         matches!(self, Self::Nginx | Self::Apache)
     }
 }
 
-/// A part of a line.
+/// A part of a line's pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// What stands in every line as it is.
+    /// Text that stands unchanged in every line.
     Literal(String),
-    /// What differs from line to line.
     Variable(Variable),
 }
 
-/// What differs from line to line.
+/// A part of a pattern whose text differs from line to line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
-    /// Its name in the server's language, without signs: `http_user_agent`, `{User-Agent}i`, `REQ(USER-AGENT)`.
+    /// The name in the server's language without signs, such as `http_user_agent` or `{User-Agent}i`.
     pub name: String,
-    /// The field that it is, with its rank: of several variables of one field the lowest that says something counts.
+    /// The field of the record, with a rank. If several variables have one field, the lowest rank with a value wins.
     pub field: Option<(LineField, u8)>,
-    /// Request headers that it may be, in lower case with `_` for `-`.
+    /// The request headers that its values are from, in lower case with `_` for `-`.
     pub headers: Vec<String>,
-    /// The query argument that it is.
+    /// The query argument that its values are from.
     pub argument: Option<String>,
-    /// What its values look like.
     pub form: LineForm,
 }
 
-/// A field of a record.
+/// A field of a record that a line can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineField {
     /// The request's id, made by the gateway.
@@ -101,12 +95,10 @@ pub enum LineField {
     Request,
     Method,
     Status,
-    /// The latency, in a unit.
     Latency(Unit),
     BytesIn,
     BytesOut,
     ClientIp,
-    /// `X-Forwarded-For`.
     ForwardedFor,
     Country,
     UserAgent,
@@ -115,29 +107,28 @@ pub enum LineField {
     User,
 }
 
-/// What the values of a variable look like.
+/// The form of a variable's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineForm {
-    /// So many bytes.
+    /// A fixed number of bytes.
     Fixed(usize),
-    /// A status: at most four digits or signs.
+    /// A status of at most four digits or signs.
     Status,
     Number,
     Word,
-    /// `-`, which stands for what identd says; only a server that asks it has a word here.
+    /// The user by identd, which is `-` unless the server asks identd.
     Ident,
-    /// Words with `, ` or ` : ` between them, as NGINX writes what several servers said.
+    /// Words with `, ` or ` : ` between them, as NGINX writes values of several servers.
     List,
-    /// Anything: mostly a caller chose it.
+    /// Any text, which mostly a caller chose.
     Free,
 }
 
-/// Why a text is no pattern.
+/// The reason why a text is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatternFault {
-    /// The character at which it fails, counted from 1; `None` where it is the whole.
+    /// The character at which it fails, counted from 1; `None` for the whole text.
     pub at: Option<usize>,
-    /// What is wrong, and what is allowed.
     pub problem: String,
 }
 
@@ -157,10 +148,10 @@ struct Misread(usize, String);
 type PlacedPiece = (usize, Piece);
 
 impl LinePattern {
-    /// Takes a pattern apart.
+    /// Parses a pattern of any dialect.
     ///
     /// # Errors
-    /// Where it is no pattern of any dialect, has no time, or can't be told apart in a line.
+    /// If it is no pattern of any dialect, has no time, or would make a line ambiguous.
     pub fn parse(text: &str) -> Result<Self, PatternFault> {
         let whole = |problem: String| PatternFault { at: None, problem };
         if text.len() > MAX_BYTES {
@@ -199,25 +190,25 @@ impl LinePattern {
         Ok(pattern)
     }
 
-    /// The pattern as it was written.
+    /// Returns the pattern as it was written.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// In whose language it is written.
+    /// Returns the dialect in which it is written.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         self.dialect
     }
 
-    /// Literals, none of them empty, and variables, in their order.
+    /// Returns literals, none of which is empty, and variables, in their order.
     #[must_use]
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    /// The variables, in their order.
+    /// Returns the variables, in their order.
     pub fn variables(&self) -> impl Iterator<Item = &Variable> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Variable(variable) => Some(variable),
@@ -225,7 +216,7 @@ impl LinePattern {
         })
     }
 
-    /// Whether its times are finer than whole seconds.
+    /// Returns whether its times are finer than whole seconds.
     #[must_use]
     pub fn has_fractions(&self) -> bool {
         self.times().any(LineTime::has_fraction)
@@ -240,7 +231,7 @@ impl LinePattern {
 }
 
 impl Dialect {
-    /// The variable for the time.
+    /// Returns a variable for the time, as messages suggest it.
     fn time(self) -> &'static str {
         match self {
             Self::Nginx => "$time_iso8601 or $msec",
@@ -251,7 +242,6 @@ impl Dialect {
     }
 }
 
-/// See the module.
 fn dialect(text: &str) -> Option<Dialect> {
     if envoy::has_sign(text) {
         return Some(Dialect::Envoy);
@@ -267,7 +257,7 @@ fn dialect(text: &str) -> Option<Dialect> {
 }
 
 impl Variable {
-    /// One that is read over.
+    /// Returns a variable without a field, whose values are skipped.
     fn other(name: &str, form: LineForm) -> Self {
         Self { name: name.to_owned(), field: None, headers: Vec::new(), argument: None, form }
     }
@@ -287,7 +277,7 @@ impl Variable {
         Self { field, headers: vec![header], ..Self::other(name, LineForm::Free) }
     }
 
-    /// Whether a value can stand directly before one of `next`: its end shows nevertheless.
+    /// Returns whether a value can stand directly before one of `next`, because its end is clear nevertheless.
     fn ends_before(&self, next: &Self) -> bool {
         let is = |field: fn(&LineField) -> bool, variable: &Self| {
             variable.field.as_ref().is_some_and(|(of, _)| field(of))
@@ -298,13 +288,13 @@ impl Variable {
     }
 }
 
-/// A header's name as rules and variables are compared.
+/// Returns a header's name in the form in which rules and variables are compared: lower case, with `_` for `-`.
 #[must_use]
 pub fn header_name(name: &str) -> String {
     name.to_ascii_lowercase().replace('-', "_")
 }
 
-/// Joins literals that follow each other and the parts of a path, and refuses variables that can't be told apart.
+/// Joins adjacent literals and the parts of a path, and refuses variables whose values would be ambiguous.
 fn joined(pieces: Vec<PlacedPiece>) -> Result<Vec<Piece>, Misread> {
     let mut out: Vec<Piece> = Vec::new();
     for (at, piece) in pieces {
@@ -334,7 +324,7 @@ fn joined(pieces: Vec<PlacedPiece>) -> Result<Vec<Piece>, Misread> {
     Ok(out)
 }
 
-/// `%U%q`, `$uri$is_args$args`: the path as it was sent.
+/// Returns whether two variables are the parts of a path as it was sent, such as `%U%q` and `$uri$is_args$args`.
 fn is_path_and_query(path: &Variable, next: &Variable) -> bool {
     matches!(path.field, Some((LineField::Path, _))) && matches!(next.name.as_str(), "q" | "is_args" | "args")
 }

@@ -1,6 +1,6 @@
-//! Values of single keys: how each kind is written, and what is allowed.
+//! The kinds of values of single keys, each with its written form and its allowed values.
 //!
-//! Everything is exact: durations and sizes are integers with a unit, and what doesn't fit is refused.
+//! All values are exact. Durations and sizes are integers with a unit, and values that don't fit are refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::toml::read::Spot;
 use crate::toml::tree::TomlValue;
 use crate::toml::value::{Refusal, Scalar, parsed, refuse, text};
 
-/// Declares kinds of text: the rule that one keeps, and how messages say what is allowed.
+/// Declares kinds of text, each with its rule and the allowed values as messages name them.
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident if $fits:expr, $allowed:expr;)+) => {$(
         $(#[$doc])*
@@ -76,10 +76,10 @@ macro_rules! plain {
 
 plain! {
     Count(u64): whole, "a whole number";
-    /// A number of bytes.
+    /// A number of bytes, with or without a unit.
     Size(u64): |value| whole(value).or_else(|| scaled(text(value).ok()?, &SIZES)),
         "bytes as a whole number or with KiB, MiB or GiB, such as \"128KiB\"";
-    /// A duration in milliseconds.
+    /// A duration with a unit, in milliseconds.
     Millis(u64): |value| scaled(text(value).ok()?, &DURATIONS),
         "a whole number with ms, s, m, h or d, such as \"10m\"";
     /// A number that isn't negative, in thousandths.
@@ -134,13 +134,13 @@ fn whole(value: &TomlValue) -> Option<u64> {
     }
 }
 
-/// A size in bytes as it would be written, in its largest whole unit: `131072` is `128KiB`.
+/// Formats a size in bytes as the file has it, in its largest whole unit, so that `131072` is `128KiB`.
 #[must_use]
 pub fn size_text(bytes: u64) -> String {
     unscaled(bytes, &SIZES).unwrap_or_else(|| bytes.to_string())
 }
 
-/// A duration in milliseconds as it would be written, in its largest whole unit: `90000` is `90s`.
+/// Formats a duration in milliseconds as the file has it, in its largest whole unit, so that `90000` is `90s`.
 #[must_use]
 pub fn duration_text(millis: u64) -> String {
     match millis {
@@ -149,7 +149,7 @@ pub fn duration_text(millis: u64) -> String {
     }
 }
 
-/// Digits and one of the units: `10m`.
+/// Reads digits with one of the units, such as `10m`.
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -162,7 +162,7 @@ fn unscaled(number: u64, units: &[(&str, u64)]) -> Option<String> {
     Some(format!("{}{unit}", number / scale))
 }
 
-/// A name, an address of IPv4, or an address of IPv6 in brackets.
+/// Returns whether `host` is a name, an IPv4 address, or an IPv6 address in brackets.
 pub(crate) fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
@@ -178,12 +178,12 @@ pub(crate) fn port_number(port: &str) -> Option<u16> {
     port.parse().ok().filter(|port| digits && *port > 0)
 }
 
-/// A host: a name in lower case, or an address without brackets.
+/// A host as a name in lower case, or as an address without brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostName(pub(crate) String);
 
 impl HostName {
-    /// The host without a dot at its end, which makes a name no other.
+    /// Reads a host without a dot at its end, which doesn't change a name's meaning.
     pub(crate) fn new(host: &str) -> Option<Self> {
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
             return Some(Self(address.to_string()));
@@ -220,7 +220,7 @@ fn thousandths(text: &str) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(1_000)?.checked_add(format!("{decimals:0<3}").parse().ok()?)
 }
 
-/// A number in thousandths as it would be written: `650` is `0.65`.
+/// Formats a number in thousandths as the file has it, so that `650` is `0.65`.
 pub(crate) fn decimal_text(thousandths: u64) -> String {
     let text = format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

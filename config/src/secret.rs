@@ -1,4 +1,4 @@
-//! Secrets: a file refers to each, and no message shows one.
+//! Secrets, which the configuration refers to and no message shows.
 //!
 //! Limits: a secret's file of 64 KiB.
 
@@ -18,18 +18,18 @@ const MAX_SECRET_BYTES: u64 = 64 << 10;
 /// A shorter secret can be guessed, which is a warning.
 const GOOD_SECRET_BYTES: usize = 16;
 
-/// A value that is never printed.
+/// A secret value, which is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a secret.
+    /// Wraps a value that must never be printed.
     #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }
 
-    /// The secret itself. Callers hand it to what needs it and keep no copy.
+    /// Returns the secret itself. Callers must pass it on to its user and keep no copy.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -42,7 +42,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a secret is to be read from. A literal isn't one, so a secret never gets this far.
+/// A reference to a secret. A literal is no reference, so it can never hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SecretRef {
     Env(String),
@@ -74,7 +74,7 @@ impl Validate<Secret> for SecretRef {
 }
 
 impl Check<'_> {
-    /// A secret that somebody chose for this job.
+    /// Reads a secret that was chosen for this job, and warns if it is short enough to be guessed.
     pub(crate) fn secret(&mut self, spot: &Spot<SecretRef>) -> Option<Secret> {
         let secret = self.referred(&spot.value, &spot.location)?;
         if secret.len() < GOOD_SECRET_BYTES {
@@ -84,7 +84,7 @@ impl Check<'_> {
         Some(Secret::new(secret))
     }
 
-    /// The text that a reference refers to.
+    /// Reads the text that a reference refers to.
     pub(crate) fn referred(&mut self, reference: &SecretRef, location: &Location) -> Option<String> {
         let found = match reference {
             SecretRef::Env(name) => {

@@ -1,10 +1,8 @@
-//! How times are read that leave something open: the unit of numbers, the zone of texts without one, and patterns of
-//! forms that nothing else tells.
+//! The unit of numeric times, the zone of texts without one, and patterns of other forms.
 //!
-//! Zones come from the time zone database that is built into the binary, never from the machine's: the same input
-//! must give the same rows everywhere. A local time that a change of the clocks skips or repeats is read as RFC 5545
-//! has it: one that is repeated is the first of the two, one that is skipped counts by the offset before the change
-//! (02:30 becomes 03:30).
+//! Zones come from the time zone database in the binary, never from the machine's, as the same input must give the same
+//! rows everywhere. Local times that a change of the clocks skips or repeats are read by RFC 5545. A repeated time is
+//! the first of the two. A skipped one counts by the offset before the change (02:30 becomes 03:30).
 //!
 //! Limits: names of 64 bytes, patterns of 128.
 
@@ -16,9 +14,9 @@ use crate::toml::near::nearest;
 use crate::toml::tree::TomlValue;
 use crate::toml::value::{Refusal, Scalar, choice, did_you_mean, text};
 
-/// Bytes of a zone's name.
+/// Bytes of a zone's name, at most.
 const MAX_ZONE_BYTES: usize = 64;
-/// Bytes of a pattern.
+/// Bytes of a pattern, at most.
 const MAX_PATTERN_BYTES: usize = 128;
 
 choice! {
@@ -32,14 +30,14 @@ choice! {
         Micros = "us",
         /// Whole nanoseconds, or with a fraction.
         Nanos = "ns",
-        /// RFC 3339 text, or another form of text that can't be misread (times only).
+        /// RFC 3339 text, or another unambiguous form of text (times only).
         Rfc3339 = "rfc3339",
-        /// The same, with common log format tried first: `20/Nov/2025:12:44:15 +0000` (times only).
+        /// The same, after common log format such as `20/Nov/2025:12:44:15 +0000` (times only).
         Clf = "clf",
     }
 }
 
-/// The zone of times that say none. UTC by default.
+/// The zone of times without one, which is UTC by default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
     name: String,
@@ -48,7 +46,7 @@ pub struct Zone {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
-    /// Seconds east of UTC.
+    /// In seconds, positive to the east of UTC.
     Offset(i32),
     Named(TimeZone),
 }
@@ -60,7 +58,7 @@ impl Default for Zone {
 }
 
 impl Zone {
-    /// The zone with an IANA name (`Asia/Seoul`), or an offset from UTC (`+09:00`).
+    /// Returns the zone of an IANA name (`Asia/Seoul`) or an offset from UTC (`+09:00`).
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
         if name.len() > MAX_ZONE_BYTES {
@@ -76,13 +74,13 @@ impl Zone {
         Some(Self { name: zone.iana_name().unwrap_or(name).to_owned(), rule: Rule::Named(zone) })
     }
 
-    /// Its name: the IANA name, or the offset as it was written.
+    /// Returns the IANA name, or the offset as it was written.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The second since the epoch at which the zone's clocks show `local`, which counts as if they showed UTC.
+    /// Returns the second since the epoch at which the zone's clocks show `local`, which counts as if it were UTC;
     /// `None` beyond the years -9999 to 9999.
     #[must_use]
     pub fn utc_seconds(&self, local: i64) -> Option<i64> {
@@ -96,7 +94,7 @@ impl Zone {
     }
 }
 
-/// `+09:00`, `+0900` or `+09`, in seconds.
+/// Reads `+09:00`, `+0900` or `+09` as seconds.
 fn offset(text: &str) -> Option<i32> {
     let (sign, digits) = match text.split_at_checked(1)? {
         ("+", digits) => (1, digits),
@@ -130,37 +128,37 @@ impl Scalar for Zone {
     }
 }
 
-/// The form of a time, as `strptime` has it: `%Y/%m/%d %H:%M:%S%z`.
+/// The form of a time as a strptime pattern, such as `%Y/%m/%d %H:%M:%S%z`.
 ///
-/// It gives at least a date, an hour and a minute, or the second since the epoch (`%s`). A `%z` or `%:z` at its end
-/// stands for any zone that texts may end in, also none; elsewhere for `+0900` and `+09:00`. `%f` reads a fraction of 1 to 9 digits,
-/// `%.f` one with its point, if there is one. Names of months and weekdays are English.
+/// It must give at least a date, an hour and a minute, or the second since the epoch (`%s`). At its end, `%z` or
+/// `%:z` stands for any zone that a text may end in, or none; elsewhere for `+0900` and `+09:00`. `%f` reads a
+/// fraction of 1 to 9 digits, `%.f` an optional fraction with its point. Names of months and weekdays are English.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimePattern {
     text: String,
-    /// What stands before the zone at the end.
+    /// The pattern without the zone at its end.
     body: String,
     ends_in_zone: bool,
 }
 
-/// What a text says by a pattern.
+/// A time that a pattern has read from a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matched {
-    /// Seconds since the epoch, as if the clock showed UTC where `is_utc` is false.
+    /// Seconds since the epoch, or of a local time as if it were UTC, see `is_utc`.
     pub seconds: i64,
     /// Milliseconds beyond the second, rounded down.
     pub milliseconds: i64,
-    /// Whether the text named the instant, so that no zone is needed.
+    /// Whether the text has an offset or an epoch, so that no zone is needed.
     pub is_utc: bool,
-    /// Bytes of the text that the pattern stands for; what follows is the zone.
+    /// Bytes of the text that were read. The zone may follow.
     pub length: usize,
 }
 
 impl TimePattern {
-    /// The pattern, if a time can be read by it.
+    /// Returns a pattern by which a time can be read.
     ///
     /// # Errors
-    /// Why it can't be used, in words.
+    /// The reason why it can't be used, as a message.
     pub fn new(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.len() > MAX_PATTERN_BYTES {
             return Err(format!("it must have 1 to {MAX_PATTERN_BYTES} bytes"));
@@ -176,25 +174,25 @@ impl TimePattern {
         pattern.check().map(|()| pattern)
     }
 
-    /// The pattern as it is written.
+    /// Returns the pattern as it is written.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether the text may have a zone behind what [`read`](Self::read) reads.
+    /// Returns whether the text may have a zone behind the part that [`read`](Self::read) reads.
     #[must_use]
     pub fn ends_in_zone(&self) -> bool {
         self.ends_in_zone
     }
 
-    /// Reads the start of a text.
+    /// Reads a time at the start of a text.
     #[must_use]
     pub fn read(&self, text: &[u8]) -> Option<Matched> {
         let (time, length) = BrokenDownTime::parse_prefix(&self.body, text).ok()?;
         let nanoseconds = time.subsec_nanosecond().map_or(0, i64::from);
         let (seconds, is_utc) = match (time.timestamp(), time.offset()) {
-            // The fraction of `%s.%f` stands apart.
+            // The timestamp of `%s.%f` has no fraction; the fraction is read above.
             (Some(second), _) => (second.as_second(), true),
             (None, Some(offset)) => (offset.to_timestamp(whole_second(&time)?).ok()?.as_second(), true),
             (None, None) => (Offset::UTC.to_timestamp(whole_second(&time)?).ok()?.as_second(), false),
@@ -202,7 +200,7 @@ impl TimePattern {
         Some(Matched { seconds, milliseconds: nanoseconds / 1_000_000, is_utc, length })
     }
 
-    /// Writes a time by the pattern and reads it again.
+    /// Checks the pattern: writes a time by it and reads the text again.
     fn check(&self) -> Result<(), String> {
         let sample = Timestamp::from_second(SAMPLE_S).map_err(|error| error.to_string())?;
         let sample = sample.to_zoned(TimeZone::fixed(jiff::tz::offset(5)));
@@ -221,10 +219,10 @@ impl TimePattern {
     }
 }
 
-/// 2025-11-30T13:44:35Z: no part of it can be taken for another.
+/// The time 2025-11-30T13:44:35Z, in which all parts have different numbers.
 const SAMPLE_S: i64 = 1_764_510_275;
 
-/// The date and the clock's time without a fraction.
+/// Returns date and time of day without a fraction.
 fn whole_second(time: &BrokenDownTime) -> Option<jiff::civil::DateTime> {
     let civil = time.to_datetime().ok()?;
     civil.with().subsec_nanosecond(0).build().ok()
@@ -237,7 +235,7 @@ impl Scalar for TimePattern {
 
     fn parse(value: &TomlValue) -> Result<Self, Refusal> {
         Self::new(text(value)?).map_err(|reason| {
-            // What names no offset can't be read back; the zone has a key of its own.
+            // A zone's name gives no offset, and the zone has a key of its own.
             let zone = "a zone's name can't be read: leave it out and set `zone`";
             let hint = if text(value).is_ok_and(|text| text.contains("%Z") || text.contains("%Q")) {
                 zone.to_owned()

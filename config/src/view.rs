@@ -1,13 +1,13 @@
-//! The views: one line each, from which everything else takes names, keys and topics.
+//! The views, declared by one line each, from which all other code takes names, keys and topics.
 //!
 //! A view is a topic of `[sink.kafka]`, a series of files of `[sink.files]`, a file of `replay`, and a schema in
-//! `schemas/`. Its rows begin with the key columns. In an upsert view a row replaces the earlier one of its key, so
-//! the topic is compacted. In an append view each row stands for itself, so the topic must never be compacted.
+//! `schemas/`. Its rows begin with the key columns. In an upsert view a row replaces the earlier one of its key, so the
+//! topic is compacted. In an append view every row stays, so the topic must never be compacted.
 
 /// Makes [`View`] of one line a view: variant, name, kind, key columns.
 macro_rules! views {
     ($($view:ident $name:literal $kind:ident [$($column:literal),+],)+) => {
-        /// A view of the results. `view as usize` is its place in [`ALL`](Self::ALL).
+        /// A view of the results. `view as usize` is its index in [`ALL`](Self::ALL).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum View {
             $(#[doc = concat!("The view `", $name, "`.")] $view,)+
@@ -17,16 +17,16 @@ macro_rules! views {
             /// All views, in the order in which they are listed and published.
             pub const ALL: [Self; [$(Self::$view),+].len()] = [$(Self::$view),+];
 
-            /// The names of [`ALL`](Self::ALL).
+            /// The names of all views, in the order of [`ALL`](Self::ALL).
             pub const NAMES: [&str; Self::ALL.len()] = [$($name),+];
 
-            /// The name in topics, files and schemas.
+            /// Returns the name in topics, files and schemas.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$view => $name,)+ }
             }
 
-            /// The key columns, in the order in which rows begin with them.
+            /// Returns the key columns, in the order in which rows begin with them.
             #[must_use]
             pub const fn key(self) -> &'static [&'static str] {
                 match self { $(Self::$view => &[$($column),+],)+ }
@@ -39,7 +39,7 @@ macro_rules! views {
     };
 }
 
-/// How the rows of one key relate.
+/// The relation between the rows of one key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RowKind {
     Upsert,
@@ -61,19 +61,19 @@ views! {
 }
 
 impl View {
-    /// Returns whether a row replaces the earlier rows of its key. Otherwise each stands for itself.
+    /// Returns whether a row replaces the earlier rows of its key.
     #[must_use]
     pub fn is_upsert(self) -> bool {
         self.kind() == RowKind::Upsert
     }
 
-    /// The topic, where `prefix` is that of `[sink.kafka]`.
+    /// Returns the name of the topic, with the `prefix` of `[sink.kafka]`.
     #[must_use]
     pub fn topic(self, prefix: &str) -> String {
         format!("{prefix}.{}.v1", self.name())
     }
 
-    /// The view of a name.
+    /// Returns the view of a name; `None` for other names.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|view| view.name() == name)

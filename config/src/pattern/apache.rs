@@ -1,4 +1,4 @@
-//! Apache httpd's `LogFormat` (mod_log_config, mod_logio).
+//! Parses Apache httpd's `LogFormat` (mod_log_config, mod_logio).
 
 use super::{LineField, LineForm, LineTime, Misread, Piece, PlacedPiece, Variable, time};
 use crate::time::Unit;
@@ -20,7 +20,7 @@ pub(super) fn pieces(text: &str) -> Result<Vec<PlacedPiece>, Misread> {
                 pieces.push((at, Piece::Variable(variable)));
                 at = end;
             }
-            // As httpd.conf has them within quotes.
+            // Escapes of httpd.conf within quotes.
             ('\\', Some(escaped @ (b'"' | b'\\' | b't' | b'n'))) => {
                 literal.push(match escaped {
                     b't' => '\t',
@@ -39,7 +39,7 @@ pub(super) fn pieces(text: &str) -> Result<Vec<PlacedPiece>, Misread> {
     Ok(pieces)
 }
 
-/// The directive that begins at byte `start`, and where it ends.
+/// Returns the directive that begins at byte `start`, and the byte at which it ends.
 fn directive(text: &str, start: usize) -> Result<(Variable, usize), Misread> {
     let misread = |problem: &str| Misread(start, problem.to_owned());
     let bytes = text.as_bytes();
@@ -113,7 +113,7 @@ fn variable(
                     (LineTime::Parts(parts), form)
                 }
             };
-            // Of several times the finest that is complete counts.
+            // Of several times the finest complete one wins.
             of(Field::Time(time), 0, form)
         }
         (b'r', _) => of(Field::Request, 0, Free),

@@ -1,9 +1,9 @@
-//! Envoy's format strings.
+//! Parses Envoy's format strings of access logs.
 
 use super::{LineField, LineForm, LineTime, Misread, Piece, PlacedPiece, Variable, header_name, time};
 use crate::time::Unit;
 
-/// Whether a command operator of Envoy's is there.
+/// Returns whether a text has a command operator of Envoy.
 pub(super) fn has_sign(text: &str) -> bool {
     text.match_indices('%').any(|(at, _)| {
         let rest = &text[at + 1..];
@@ -35,7 +35,7 @@ pub(super) fn pieces(text: &str) -> Result<Vec<PlacedPiece>, Misread> {
     Ok(pieces)
 }
 
-/// Name, argument and end of `%NAME(ARGUMENT):LENGTH%`.
+/// Returns name, argument and end of the operator `%NAME(ARGUMENT):LENGTH%` at byte `sign`.
 fn operator(text: &str, sign: usize) -> Result<(&str, Option<&str>, usize), Misread> {
     const ALLOWED: &str =
         "allowed: such as %PROTOCOL%, %REQ(USER-AGENT)%, %REQ(:PATH):100%, and %% for a percent sign";
@@ -135,7 +135,7 @@ fn variable(operator: &str, argument: Option<&str>, name: &str, sign: usize) -> 
     })
 }
 
-/// A header of the request, or another one where that is missing.
+/// Returns the variable of a request's header, of which `headers` names alternatives between question marks.
 fn request_header(name: &str, headers: &str) -> Variable {
     use LineField as Field;
     use LineForm::{Free, Word};

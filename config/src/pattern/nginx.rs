@@ -1,9 +1,9 @@
-//! NGINX's `log_format`, and the template of Amazon API Gateway's stages, which looks alike.
+//! Parses NGINX's `log_format`, and the similar access log format of Amazon API Gateway's stages.
 
 use super::{LineField, LineForm, LineTime, Misread, Piece, PlacedPiece, Variable};
 use crate::time::Unit;
 
-/// Whether a variable of NGINX's is there.
+/// Returns whether a text has a variable of NGINX.
 pub(super) fn has_sign(text: &str) -> bool {
     let name = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
     text.as_bytes().iter().enumerate().any(|(at, byte)| {
@@ -12,12 +12,12 @@ pub(super) fn has_sign(text: &str) -> bool {
     })
 }
 
-/// NGINX's own.
+/// Parses a pattern of NGINX.
 pub(super) fn pieces(text: &str) -> Result<Vec<PlacedPiece>, Misread> {
     split(text, |byte| byte.is_ascii_alphanumeric() || byte == b'_', |name| Ok(variable(name)))
 }
 
-/// Amazon API Gateway's.
+/// Parses a pattern of Amazon API Gateway.
 pub(super) fn context_pieces(text: &str) -> Result<Vec<PlacedPiece>, Misread> {
     let in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     split(text, in_name, |name| match name.strip_prefix("context.") {
@@ -26,7 +26,7 @@ pub(super) fn context_pieces(text: &str) -> Result<Vec<PlacedPiece>, Misread> {
     })
 }
 
-/// Splits at `$name` and `${name}`.
+/// Splits a pattern at its variables `$name` and `${name}`.
 fn split(
     text: &str,
     in_name: impl Fn(u8) -> bool,
@@ -45,7 +45,7 @@ fn split(
             }
             None => {
                 let length = rest.bytes().take_while(|byte| in_name(*byte)).count();
-                // A point at the end of a sentence is no part of a name.
+                // A full stop or a dash behind a name is no part of it.
                 let name = rest[..length].trim_end_matches(['.', '-']);
                 (name, sign + 1 + name.len())
             }
@@ -116,7 +116,7 @@ fn variable(name: &str) -> Variable {
             (_, Some(argument)) => {
                 Variable { argument: Some(argument.to_owned()), ..Variable::other(name, Free) }
             }
-            // Headers of the answer, and cookies, hold anything.
+            // Headers and cookies of the answer can be any text.
             _ if name.starts_with("upstream_http_") || name.starts_with("upstream_cookie_") => {
                 Variable::other(name, Free)
             }
@@ -126,13 +126,13 @@ fn variable(name: &str) -> Variable {
     }
 }
 
-/// A variable behind `$context.`.
+/// Returns the variable of a name behind `$context.`.
 fn context(name: &str) -> Variable {
     use LineField as Field;
     use LineForm::{Fixed, Free, Number, Status, Word};
     let of = |field, rank, form| Variable::of(name, field, rank, form);
     match name {
-        // `requestId` is what a caller may send as `x-amzn-RequestId`.
+        // A caller may choose `requestId` by the header `x-amzn-RequestId`, so the extended id identifies the call.
         "extendedRequestId" => of(Field::RequestId, 0, Word),
         "requestTimeEpoch" => of(Field::Time(LineTime::Epoch(Unit::Millis)), 0, Number),
         "requestTime" => of(Field::Time(LineTime::Clf), 1, Fixed(26)),

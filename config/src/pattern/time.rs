@@ -1,31 +1,33 @@
-//! Times in patterns: the forms that servers have names for, and formats of strftime.
+//! Times in patterns: the forms that servers have names for, and strftime formats of Apache httpd and Envoy.
+//!
+//! [`TimePattern`](crate::time::TimePattern) reads strptime patterns of `[source.fields]` and stays apart. It reads
+//! one value by jiff's rules, without limits of width. Here a format is parsed into parts, by the servers' own rules
+//! (`%3f`, `%E*S`, `%c`), so that a line can be split by widths.
 
 use crate::time::Unit;
 
-/// How a variable writes the time, or a part of it.
+/// The form in which a variable writes the time, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineTime {
-    /// `17/May/2015:10:05:03 +0000`, with or without brackets around it.
+    /// Common log format: `17/May/2015:10:05:03 +0000`, with or without brackets.
     Clf,
-    /// `2015-05-17T10:05:03.123Z`.
     Rfc3339,
-    /// A number since the epoch.
+    /// A number of units since the epoch.
     Epoch(Unit),
-    /// Digits behind the point of the second.
+    /// The digits behind the second's decimal point.
     Fraction,
     Parts(Vec<TimePart>),
 }
 
-/// A part of a format of strftime.
+/// A part of a strftime format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimePart {
-    /// A character as it stands there.
     Literal(char),
     Year,
-    /// Two digits; below 70 they are of this century.
+    /// Two digits, which are of this century if they are below 70.
     YearOfCentury,
     Month,
-    /// A month's English name: in full, or its first three letters.
+    /// The English name of a month, in full or its first three letters.
     MonthName {
         long: bool,
     },
@@ -36,26 +38,26 @@ pub enum TimePart {
     Hour,
     /// Two digits, 1 to 12.
     Hour12,
-    /// `AM` or `PM`.
+    /// Half of the day, which is `AM` or `PM`.
     Half,
     Minute,
     Second,
-    /// Digits behind the point of the second: so many, or as many as there are.
+    /// The digits behind the second's decimal point: a fixed number, or all digits.
     Fraction(Option<u8>),
-    /// `+0100`, `+01:00` or `Z`.
+    /// An offset such as `+0100`, `+01:00` or `Z`.
     Offset {
         colon: bool,
     },
-    /// `UTC`, `GMT` or `Z`; other names are refused.
+    /// A zone's name. All but `UTC`, `GMT` and `Z` are refused.
     ZoneName,
     Epoch,
-    /// A name of a day of the week, which says nothing more: in full, or its first three letters.
+    /// The English name of a weekday, in full or its first three letters. Its value is ignored.
     Weekday {
         long: bool,
     },
 }
 
-/// The parts of a format.
+/// Parses a strftime format into its parts.
 pub(super) fn parts(format: &str) -> Result<Vec<TimePart>, String> {
     use TimePart as Part;
     let mut parts = Vec::new();
@@ -66,7 +68,7 @@ pub(super) fn parts(format: &str) -> Result<Vec<TimePart>, String> {
             continue;
         }
         let mut code = rest.next();
-        // `%-d`, `%E*S`, `%Ez`, `%Oy`: how it is padded makes no difference but for one form of a second.
+        // Padding (`%-d`, `%Ez`, `%Oy`) makes no difference but in `%E*S`, a second with its fraction.
         if code == Some('E') && rest.as_str().starts_with("*S") {
             rest.nth(1);
             parts.extend([Part::Second, Part::Literal('.'), Part::Fraction(None)]);
@@ -120,7 +122,7 @@ pub(super) fn parts(format: &str) -> Result<Vec<TimePart>, String> {
     Ok(parts)
 }
 
-/// How many bytes a format always takes; `None` where that differs.
+/// Returns how many bytes a format always takes; `None` if the number differs between times.
 pub(super) fn width(parts: &[TimePart]) -> Option<usize> {
     let width = |part: &TimePart| match part {
         TimePart::Literal(literal) => Some(literal.len_utf8()),
@@ -151,13 +153,13 @@ impl LineTime {
     pub(super) fn has_fraction(&self) -> bool {
         match self {
             Self::Clf => false,
-            // NGINX writes whole seconds, Envoy milliseconds: what is written tells.
+            // NGINX writes whole seconds and Envoy milliseconds, so a fraction is possible.
             Self::Rfc3339 | Self::Epoch(_) | Self::Fraction => true,
             Self::Parts(parts) => parts.iter().any(|part| matches!(part, TimePart::Fraction(_))),
         }
     }
 
-    /// Whether it says a day, and a time of day.
+    /// Returns whether it has a date, and whether it has a time of day.
     fn date_and_time(&self) -> (bool, bool) {
         match self {
             Self::Clf | Self::Rfc3339 | Self::Epoch(_) => (true, true),
@@ -176,14 +178,14 @@ impl LineTime {
         }
     }
 
-    /// Whether it says both on its own.
+    /// Returns whether it has both a date and a time of day.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.date_and_time() == (true, true)
     }
 }
 
-/// Whether some times together say a day and a time of day.
+/// Returns whether some times together have a date and a time of day.
 pub(super) fn is_complete(times: &[&LineTime]) -> bool {
     times.iter().any(|time| time.is_complete())
         || (times.iter().any(|time| time.date_and_time().0)

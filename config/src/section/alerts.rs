@@ -1,4 +1,4 @@
-//! `[alerts.*]`: the people and services that get incidents, and what may be done about them.
+//! The section `[alerts.*]`: recipients of incidents, and the actions that the policy may take.
 
 use super::email::{EmailAlerts, RawEmail};
 use super::policy::{PolicyRules, RawPolicy};
@@ -6,14 +6,13 @@ use super::prelude::*;
 use super::webhook::{RawWebhook, Webhook};
 
 section! {
-    /// `[alerts.*]`.
+    /// The section `[alerts.*]` of a configuration.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Alerts, RawAlerts {
-        /// `[alerts.email]`; `None`: no mails.
+        /// Without `[alerts.email]` there are no mails.
         other email: Option<EmailAlerts> = email(RawEmail) or None;
-        /// `[alerts.webhook]` or each `[[alerts.webhook]]`; names are unique.
+        /// One of `[alerts.webhook]` or each `[[alerts.webhook]]`, with unique names.
         other webhooks: Vec<Webhook> = webhook(Sections<RawWebhook>) or Vec::new();
-        /// `[alerts.policy]`.
         results policy: PolicyRules = policy(RawPolicy) or PolicyRules::default();
     }
 }

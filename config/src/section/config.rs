@@ -1,4 +1,4 @@
-//! The whole file.
+//! The whole file: its sections, and the relations between them.
 
 use std::collections::BTreeMap;
 
@@ -32,30 +32,20 @@ section! {
     #[derive(Clone, Debug)]
     #[non_exhaustive]
     pub struct JobConfig, RawConfig, pub(crate) new(sources: Vec<Source>) {
-        /// `[job]`.
         results job: Job = job(RawJob) or Job::default();
         key keys(RawKeys);
-        /// `[[source]]`, in the order of the file; names are unique.
+        /// Each `[[source]]` in the order of the file, with unique names.
         results sources: Vec<Source> = source(List<RawSource>);
-        /// `[tables.*]`.
         results tables: Tables = tables(RawTables) or Tables::default();
-        /// `[geo]`.
         results geo: Geo = geo(RawGeo) or Geo::default();
-        /// `[routes]`.
         results routes: Routes = routes(RawRoutes) or Routes::default();
-        /// `[windows]`.
         results windows: Windows = windows(RawWindows) or Windows::default();
-        /// `[limits]`.
         results limits: Limits = limits(RawLimits) or Limits::default();
-        /// `[sink.*]`.
         other sinks: Sinks = sink(RawSinks) or Sinks::default();
-        /// `[detection]`.
         results detection: Detection = detection(RawDetection) or Detection::default();
-        /// `[alerts.*]`.
         results alerts: Alerts = alerts(RawAlerts) or Alerts::default();
-        /// `[http]`; `None`: nothing is served.
+        /// Without `[http]` neither metrics nor health are served.
         other http: Option<Http> = http(RawHttp) or None;
-        /// `[log]`.
         other log: Log = log(RawLog) or Log::default();
         later cluster;
         later state;
@@ -63,16 +53,17 @@ section! {
 }
 
 impl JobConfig {
-    /// 32 hexadecimal digits, equal for equal results: what only names the job or sets its pace (`job.name`,
-    /// `job.workers`, `limits.block_bytes`, settings of librdkafka) doesn't count, nor where results go. Paths,
-    /// brokers and topics do, as they are written; what they hold doesn't.
+    /// Returns 32 hexadecimal digits, equal for configurations that give equal results.
+    ///
+    /// Settings that only name the job or set its pace (`job.name`, `job.workers`, `limits.block_bytes`, librdkafka's)
+    /// don't count, nor do sinks. Paths, brokers and topics count as they are written, without their content.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         fingerprint(self)
     }
 }
 
-/// Validates a file that lies in `base`. Problems go to `problems`, what is allowed but suspicious to `warnings`.
+/// Validates a file in the folder `base`. Suspicious values that are allowed go to `warnings`.
 pub(crate) fn validate(
     raw: &RawConfig,
     base: &Path,

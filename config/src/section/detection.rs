@@ -1,7 +1,7 @@
-//! `[detection]`: what the detector takes for a leak. Bits and weights are in thousandths.
+//! The section `[detection]` with the thresholds of the detector. Bits and weights are in thousandths.
 //!
-//! Limits: bits up to 1,000, weights up to 100. A notice needs no more bits than an alert, and an alert no more than
-//! acting.
+//! Limits: bits up to 1,000, weights up to 100. A notice needs at most the bits of an alert, and an alert at most those
+//! of `revoke`.
 
 use super::prelude::*;
 
@@ -9,14 +9,14 @@ const MAX_BITS: u64 = 1_000_000;
 const MAX_WEIGHT: u64 = 100_000;
 
 section! {
-    /// `[detection]`. What isn't given is the detector's own: see the crate of the dataflow.
+    /// The section `[detection]`. Values that are absent are the detector's own, in the dataflow's crate.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Detection, RawDetection then levels {
-        /// If set, keys are watched.
+        /// If set, the detector watches all keys.
         results enabled: bool = enabled(Flag) or true;
         /// How long a window stays open behind the watermark, in milliseconds.
         results grace_ms: u64 = grace(Millis, 0..=HOUR_MS) or 0;
-        /// One hour of a key in 2^this is taken to be a leak before anything is seen.
+        /// The prior odds of a leak: one hour of a key in 2^`prior`.
         results prior: Option<u64> = prior(Decimal, 0..=MAX_BITS) or None;
         /// The least odds (bits) of a notice.
         results notice: Option<u64> = notice(Decimal, 0..=MAX_BITS) or None;
@@ -31,7 +31,7 @@ section! {
     }
 }
 
-/// Declares a section of numbers that are asked for by name.
+/// Declares a section of numbers that the detector looks up by name.
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident up to $most:ident { $($key:ident)+ }) => {
         keys! {
@@ -54,12 +54,12 @@ macro_rules! named {
 }
 
 named! {
-    /// `[detection.caps]`: by family.
+    /// The keys of `[detection.caps]`, one a family.
     RawCaps up to MAX_BITS { volume origin behaviour errors hard }
 }
 
 named! {
-    /// `[detection.weights]`: by signal.
+    /// The keys of `[detection.weights]`, one a signal.
     RawWeights up to MAX_WEIGHT {
         volume_1m volume_5m volume_1h slow country asn network travel fan_out user_agent route mix refused throttled
         revoked dormant reported tor
@@ -69,7 +69,7 @@ named! {
 impl RawDetection {
     fn levels(spot: &Spot<Self>, found: &mut Detection, check: &mut Check<'_>) {
         let Self { notice, alert, revoke, .. } = &spot.value;
-        // The numbers are where the levels begin unless they are given.
+        // The numbers are the detector's own levels, for those that are absent.
         let levels = [
             ("notice", notice, found.notice.unwrap_or(0)),
             ("alert", alert, found.alert.unwrap_or(2_000)),

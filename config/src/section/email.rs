@@ -1,34 +1,33 @@
-//! `[alerts.email]`: mails about incidents.
+//! The section `[alerts.email]` about mails.
 //!
-//! Limits: 50 addresses; 1 to 10,000 mails an hour to each of them, to 100,000 in all; 1 to 100,000 incidents a minute
-//! before a digest.
+//! Limits: 50 addresses, 1 to 10,000 mails an hour to each of them and up to 100,000 to all, and 1 to 100,000 incidents
+//! a minute before a digest.
 
 use std::collections::HashSet;
 
 use super::prelude::*;
 
-/// Addresses of `to`.
 const MAX_TO: usize = 50;
-/// Bytes of a mail's address; RFC 5321's limit of a path.
+/// Bytes of a mail's address, as RFC 5321 limits a path.
 const MAX_ADDRESS_BYTES: usize = 254;
-/// Bytes of an address before its `@`; the same source.
+/// Bytes of an address before its `@`, as RFC 5321 limits them.
 const MAX_LOCAL_BYTES: usize = 64;
 /// Bytes of a label of a domain (RFC 1035).
 const MAX_LABEL_BYTES: usize = 63;
 /// Characters of a sender's name.
 const MAX_SENDER_CHARS: usize = 64;
-/// Bytes of a line of text.
+/// Bytes of a line of text, at most.
 const MAX_LINE_BYTES: usize = 256;
-/// The name of a sender that is written without one.
+/// The name of a sender that has none in the file.
 const SENDER: &str = "Keytide";
-/// The port of mails under TLS from the first byte.
+/// The port for mails under TLS from the first byte.
 const SUBMISSIONS: u16 = 465;
 
 section! {
-    /// `[alerts.email]`: at least one of `server` and `dir` is there.
+    /// The section `[alerts.email]`, which has at least one of `server` and `dir`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct EmailAlerts, RawEmail, pub new(from: Sender, to: Vec<String>) {
-        /// The server that hands the mails on.
+        /// The mail server that delivers the mails.
         other server: Option<MailServer> = _ or None;
         key server(HostPort);
         key tls(MailTls);
@@ -36,11 +35,10 @@ section! {
         key username(Line);
         key password(SecretRef);
         key ca(PathText);
-        /// Folder to which each mail is written as an `.eml` file, beside the server or in its stead.
+        /// The folder to which each mail is written as an `.eml` file, with or without a server.
         other dir: Option<PathBuf> = dir(PathText) or None;
-        /// The sender of the mails.
         other from: Sender = from(Sender);
-        /// Addresses of those who look after incidents; at least one.
+        /// The addresses of the security team, at least one.
         other to: Vec<String> = to(List<Address>);
         /// If set, the owners of keys get mails, too.
         other owners: bool = owners(Flag) or false;
@@ -48,11 +46,11 @@ section! {
         other language: Language = language(Language) or Language::En;
         /// The language of mails to owners.
         other owner_language: Language = owner_language(Language) or Language::En;
-        /// Folder of templates that replace those that come with the job.
+        /// The folder of templates that replace the built-in ones.
         other templates: Option<PathBuf> = templates(PathText) or None;
-        /// Mails to one address within an hour; more are put off.
+        /// Mails to one address within an hour. Further ones are delayed.
         other per_recipient: u32 = per_recipient(Count, 1..=10_000) or 20;
-        /// Mails within an hour; more are put off.
+        /// Mails to all addresses within an hour. Further ones are delayed.
         other per_hour: u32 = per_hour(Count, 1..=100_000) or 200;
         /// Incidents within a minute above which one digest has all of them.
         other digest_after: u32 = digest_after(Count, 1..=100_000) or 10;
@@ -62,24 +60,21 @@ section! {
 /// The sender of a mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sender {
-    /// As people see it; no control characters, none of `<>"@,;:\`.
+    /// The shown name, without control characters and any of `<>"@,;:\`.
     pub name: String,
-    /// The sender's address.
     pub address: String,
 }
 
 /// A server that takes mails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailServer {
-    /// Name or address; addresses of IPv6 without brackets.
+    /// A name or an address. IPv6 addresses have no brackets.
     pub host: String,
-    /// The server's port.
     pub port: u16,
-    /// How the connection is protected.
     pub tls: MailTls,
-    /// The job's user and password there.
+    /// User and password of the job at the server.
     pub credentials: Option<(String, Secret)>,
-    /// File with the certificates (PEM) of authorities that are trusted beside the system's.
+    /// The file of certificates (PEM) of authorities that are trusted beside the system's.
     pub ca: Option<PathBuf>,
 }
 
@@ -87,12 +82,12 @@ choice! {
     /// How a connection to a mail server is protected.
     #[derive(Default)]
     pub enum MailTls {
-        /// It begins in the clear, and goes no further without STARTTLS.
+        /// It begins unencrypted, and ends without STARTTLS.
         #[default]
         Starttls = "starttls",
         /// It is encrypted from the first byte.
         Tls = "tls",
-        /// It isn't protected at all.
+        /// It is never encrypted.
         None = "none",
     }
 }
@@ -101,10 +96,8 @@ choice! {
     /// A language that mails can be written in.
     #[derive(Hash, Default)]
     pub enum Language {
-        /// English.
         #[default]
         En = "en",
-        /// Korean.
         Ko = "ko",
     }
 }
@@ -120,7 +113,7 @@ impl Validate<EmailAlerts> for RawEmail {
             check.refuse(spot, message);
         }
         let server = mail_server(raw, check);
-        // Its other keys are judged even where one of these two is missing.
+        // The other keys are checked even if one of these two is missing.
         let nobody = || Sender { name: String::new(), address: String::new() };
         let is_whole = from.is_some() && to.is_some();
         let mut email = EmailAlerts::new(from.cloned().unwrap_or_else(nobody), to.unwrap_or_default());
@@ -139,7 +132,7 @@ impl Validate<EmailAlerts> for RawEmail {
     }
 }
 
-/// The addresses, each of them once.
+/// Returns the addresses without repetitions.
 fn recipients(list: &Spot<List<Address>>, check: &mut Check<'_>) -> Vec<String> {
     let items = &list.value.items;
     if items.is_empty() && !list.value.refused {
@@ -199,7 +192,7 @@ fn mail_server(raw: &RawEmail, check: &mut Check<'_>) -> Option<MailServer> {
     Some(MailServer { host: host.clone(), port, tls, credentials, ca })
 }
 
-/// A user and a password: both, or neither of them.
+/// Reads user and password, and refuses one without the other.
 fn credentials(raw: &RawEmail, check: &mut Check<'_>) -> Option<(String, Secret)> {
     match (raw.username.given(), raw.password.given()) {
         (Some(username), Some(password)) => {
@@ -242,9 +235,9 @@ pub fn is_address(text: &str) -> bool {
 }
 
 texts! {
-    /// A mail's address.
+    /// The address of a recipient.
     Address if is_address, "a mail's address, such as \"security@example.com\"";
-    /// Text of one line.
+    /// A text without line breaks.
     Line if |text| (1..=MAX_LINE_BYTES).contains(&text.len()) && !text.contains(char::is_control),
         format!("1 to {MAX_LINE_BYTES} bytes of text without control characters");
 }
@@ -264,7 +257,7 @@ fn sender(text: &str) -> Option<Sender> {
     (is_name && is_address(address)).then_some(sender)
 }
 
-/// A host and a port.
+/// A host and a port, written `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPort(HostName, u16);
 

@@ -1,4 +1,4 @@
-//! `[source.fields]`: where each field stands in a record, in which unit or form.
+//! The section `[source.fields]`, which locates the fields of a record, with unit or form.
 //!
 //! Limits: 16 places a field, pointers of 1,024 bytes.
 
@@ -9,20 +9,19 @@ use super::prelude::*;
 use crate::pattern::{LinePattern, Variable};
 use crate::time::{TimePattern, Unit, Zone};
 
-/// Bytes of a JSON pointer.
+/// Bytes of a JSON pointer, at most.
 const MAX_POINTER_BYTES: usize = 1_024;
 /// Pointers of one field, or of one list of wrappers.
 const MAX_POINTERS: usize = 16;
-/// The units of a latency.
 const LATENCY_UNITS: &[Unit] = &[Unit::Seconds, Unit::Millis, Unit::Micros, Unit::Nanos];
 
-/// The units of a time and of a latency that are written without one.
+/// The default units of a time and of a latency.
 type Units = (Option<Unit>, Option<Unit>);
 
-/// Declares the fields of a record, each with the function that judges it.
+/// Declares the fields of a record, each with the function that validates it.
 macro_rules! fields {
     ($($(#[$doc:meta])+ $name:ident: $judge:ident,)+) => {
-        /// `[source.fields]`: where each canonical field stands in a record.
+        /// The section `[source.fields]`, which locates each canonical field in a record.
         #[derive(Clone, Debug, Default)]
         pub struct FieldMap {
             $($(#[$doc])+ pub $name: Option<Field>,)+
@@ -31,7 +30,7 @@ macro_rules! fields {
         impl FieldMap {
             const COUNT: usize = [$(stringify!($name)),+].len();
 
-            /// All fields with their names in `[source.fields]`, in a fixed order.
+            /// Returns all fields with their names in `[source.fields]`, in a fixed order.
             #[must_use]
             pub fn named(&self) -> [(&'static str, Option<&Field>); Self::COUNT] {
                 [$((stringify!($name), self.$name.as_ref())),+]
@@ -39,7 +38,7 @@ macro_rules! fields {
         }
 
         keys! {
-            /// `[source.fields]`.
+            /// The keys of `[source.fields]`.
             RawFields {
                 $($name: FieldText,)+
             }
@@ -66,9 +65,9 @@ macro_rules! fields {
 }
 
 fields! {
-    /// Identifies the request; made by the gateway.
+    /// The id of the request, made by the gateway.
     request_id: plain,
-    /// Event time.
+    /// The event time of the call.
     time: time,
     /// The key, as the `key` rule of `[keys].from` reads it.
     key: plain,
@@ -76,64 +75,64 @@ fields! {
     api: plain,
     /// The route template as the gateway names it.
     route: plain,
-    /// The path, with or without a query string; becomes a route template where there is no route.
+    /// The path, with or without a query string. Without a route it becomes a route template.
     path: plain,
-    /// HTTP method.
+    /// The HTTP method of the request.
     method: plain,
-    /// HTTP status.
+    /// The HTTP status of the answer.
     status: plain,
-    /// Time taken to answer.
+    /// The time between request and answer.
     latency: latency,
     /// Bytes received from the caller.
     bytes_in: plain,
     /// Bytes sent to the caller.
     bytes_out: plain,
-    /// The peer's address.
+    /// The address of the peer.
     client_ip: plain,
-    /// `X-Forwarded-For`, believed when the peer is a trusted proxy.
+    /// `X-Forwarded-For`, which counts if the peer is a trusted proxy.
     forwarded_for: plain,
-    /// ISO 3166-1 alpha-2 country; skips the geo lookup.
+    /// The country by ISO 3166-1 alpha-2, which replaces the geo lookup.
     country: plain,
-    /// User agent.
+    /// The user agent of the caller.
     user_agent: plain,
-    /// The gateway's consumer.
+    /// The consumer that the gateway names.
     consumer: plain,
-    /// The gateway's credential id.
+    /// The id of the gateway's credential.
     credential: plain,
-    /// The authenticated user.
+    /// The user that the gateway authenticated.
     user: plain,
-    /// The query, where the path has none.
+    /// The query, if the path has none.
     query: plain,
-    /// A request line, `GET /path HTTP/1.1`, where method and path don't stand on their own.
+    /// A request line such as `GET /path HTTP/1.1`, for records without method and path.
     request: plain,
-    /// When the call ended; with the time it makes the latency, where there is none.
+    /// The end of the call, from which the latency follows if the record has none.
     end: time,
-    /// How many calls the record stands for, a whole number: one of 0 is passed over, one that can't be read is 1 call.
+    /// The number of calls that the record stands for. 0 passes over the record; unreadable counts as 1.
     count: plain,
 }
 
-/// One field: where it stands and its unit.
+/// The location of one field in a record, with its unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Where it stands. Of several places the first that says something counts; never empty.
+    /// The pointers to it, at least one. The first with a value wins.
     pub at: Vec<Pointer>,
-    /// The unit of a time or a latency; `None` where the field has none, and beside `format`.
+    /// The unit of a time or a latency; `None` for other fields, and beside `format`.
     pub unit: Option<Unit>,
     /// The form of a time, instead of a unit.
     pub format: Option<TimePattern>,
-    /// The zone of times without one; `None`: the source's.
+    /// The zone of times without one; `None` for the source's zone.
     pub zone: Option<Zone>,
 }
 
 impl Field {
-    /// A field without a form or a zone of its own.
+    /// Returns a field without a form and a zone of its own.
     #[must_use]
     pub fn new(at: Pointer, unit: Option<Unit>) -> Self {
         Self { at: vec![at], unit, format: None, zone: None }
     }
 }
 
-/// A JSON pointer (RFC 6901), unescaped: `/a~1b/0` is `["a/b", "0"]`.
+/// A JSON pointer (RFC 6901) as unescaped tokens, so that `/a~1b/0` is `["a/b", "0"]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pointer(pub Vec<String>);
 
@@ -154,7 +153,7 @@ impl Fingerprint for Field {
 }
 
 keys! {
-    /// `{ at = "/requestTime", unit = "ms" }`.
+    /// The keys of a field, such as `{ at = "/requestTime", unit = "ms" }`.
     RawField {
         at: Pointers<1>,
         unit: Unit,
@@ -163,7 +162,7 @@ keys! {
     }
 }
 
-/// One of `[source.fields]`: a pointer alone, or a pointer with a unit.
+/// A value of `[source.fields]`: a pointer alone, or a table with a pointer and a unit.
 pub(crate) struct FieldText(RawField);
 
 impl FromToml for FieldText {
@@ -189,7 +188,7 @@ impl FromToml for FieldText {
 }
 
 impl FieldMap {
-    /// The fields of a source's records: of `inner` where there is one.
+    /// Validates the fields of a source's records, or of the records within if there is an `inner`.
     pub(crate) fn read(
         entry: &Entry<RawFields>,
         source: &Location,
@@ -210,7 +209,7 @@ impl FieldMap {
         let absent = RawFields::default();
         let raw = match entry {
             Entry::Given(fields) => {
-                // A log event has a time of its own.
+                // Log events that wrap a record have a time of their own.
                 if format == Format::Json && !wrapped {
                     check.required(&fields.value.time, fields, "time");
                 }
@@ -235,7 +234,7 @@ impl FieldMap {
 }
 
 impl RawFields {
-    /// Refuses fields of a line that aren't variables of its pattern.
+    /// Refuses fields that aren't variables of the line's pattern.
     fn are_variables_of(&self, pattern: &LinePattern, check: &mut Check<'_>) {
         for entry in self.entries() {
             let Some(at) = entry.given().and_then(|spot| spot.value.0.at.given()) else { continue };
@@ -253,7 +252,7 @@ impl RawFields {
     }
 }
 
-/// A field without a unit.
+/// Validates a field without a unit.
 fn plain(spot: &Spot<FieldText>, _: Units, check: &mut Check<'_>) -> Option<Field> {
     let raw = &spot.value.0;
     if let Some(unit) = raw.unit.given() {
@@ -264,7 +263,7 @@ fn plain(spot: &Spot<FieldText>, _: Units, check: &mut Check<'_>) -> Option<Fiel
     Some(Field { at: at.0.clone(), unit: None, format: None, zone: None })
 }
 
-/// The field of a time: in a unit, or of a form of its own.
+/// Validates the field of a time, which has a unit or a form.
 fn time(spot: &Spot<FieldText>, (default, _): Units, check: &mut Check<'_>) -> Option<Field> {
     let raw = &spot.value.0;
     let zone = raw.zone.value().cloned();
@@ -283,7 +282,7 @@ fn latency(spot: &Spot<FieldText>, (_, default): Units, check: &mut Check<'_>) -
     timed(spot, LATENCY_UNITS, default, check)
 }
 
-/// A field with one of `units`, or `default` where it has none.
+/// Validates a field with one of `units`, or with `default` if it has none.
 fn timed(
     spot: &Spot<FieldText>,
     units: &[Unit],
@@ -308,7 +307,7 @@ fn timed(
     Some(Field { at: at?.0, unit: raw.unit.value().copied().or(default), format: None, zone: None })
 }
 
-/// Refuses what only times have.
+/// Refuses the keys that only times have.
 fn no_time(raw: &RawField, check: &mut Check<'_>) {
     let locations =
         [raw.format.given().map(|spot| &spot.location), raw.zone.given().map(|spot| &spot.location)];
@@ -317,7 +316,7 @@ fn no_time(raw: &RawField, check: &mut Check<'_>) {
     }
 }
 
-/// In what a gateway mostly logs a time and a latency: the units of fields that are mapped without one.
+/// Returns the units in which a gateway usually logs time and latency, for fields that are mapped without one.
 fn units(format: Format) -> Units {
     match format {
         Format::Json
@@ -340,11 +339,11 @@ pub(crate) fn names_variable(at: &Pointer, pattern: &LinePattern) -> bool {
     matches!(&at.0[..], [name] if pattern.variables().any(|variable| variable.name == *name))
 }
 
-/// A JSON pointer, or a list of `LEAST` to 16.
+/// A JSON pointer, or a list of `LEAST` to 16 pointers.
 #[derive(Clone)]
 pub(crate) struct Pointers<const LEAST: usize>(pub(crate) Vec<Pointer>);
 
-/// Pointers of which an empty list says that there are none.
+/// Pointers, of which there may be none.
 pub(crate) type Wrappers = Pointers<0>;
 
 impl<const LEAST: usize> FromToml for Pointers<LEAST> {
@@ -394,7 +393,7 @@ pub(crate) fn pointer(text: &str) -> Option<Pointer> {
     text.strip_prefix('/')?.split('/').map(unescape).collect::<Option<_>>().map(Pointer)
 }
 
-/// One reference token: `~1` is `/`, `~0` is `~`, any other `~` is an error.
+/// Unescapes a token of a pointer: `~1` is `/`, `~0` is `~`, and any other `~` is an error.
 fn unescape(token: &str) -> Option<String> {
     let mut parts = token.split('~');
     let mut unescaped = parts.next()?.to_owned();

@@ -1,17 +1,17 @@
-//! `format` of a `[[source]]`: the forms of records that a decoder reads.
+//! The setting `format` of a `[[source]]`, which chooses the decoder of its records.
 
 use super::prelude::*;
 
 choice! {
     /// A gateway's log format.
     pub enum Format {
-        /// Any JSON object; fields named by `[source.fields]`.
+        /// Any JSON objects whose fields `[source.fields]` locates.
         Json = "json",
-        /// Apache APISIX `kafka-logger` / `http-logger`.
+        /// Records of Apache APISIX's `kafka-logger` and `http-logger`.
         Apisix = "apisix",
-        /// Kong `http-log` / `kafka-log`.
+        /// Records of Kong's `http-log` and `kafka-log`.
         Kong = "kong",
-        /// Envoy's access log as JSON.
+        /// Envoy's access log, written as JSON.
         Envoy = "envoy",
         /// NGINX's access log as JSON (`log_format` with `escape=json`).
         Nginx = "nginx",
@@ -19,19 +19,19 @@ choice! {
         AwsApigateway = "aws-apigateway",
         /// OpenTelemetry's semantic conventions for HTTP, as JSON.
         Otel = "otel",
-        /// Log events of a subscription of Amazon CloudWatch Logs, each a record of the source's inner format.
+        /// Log events of a subscription of Amazon CloudWatch Logs. Each wraps a record of the source's inner format.
         Cloudwatch = "cloudwatch",
-        /// CloudEvents 1.0 as JSON; over Kafka also in binary mode.
+        /// CloudEvents 1.0 as JSON, and over Kafka also in binary mode.
         Cloudevents = "cloudevents",
-        /// The combined text line of NGINX and Apache httpd; also what the last three read, told by its shape.
+        /// The combined text line of NGINX and Apache httpd, and by their shape the lines of the last three formats.
         Combined = "combined",
-        /// Text lines of the source's pattern.
+        /// Text lines in the form of the source's pattern.
         Text = "text",
         /// Access logs of AWS' Application Load Balancer, and of its Classic Load Balancer.
         Alb = "alb",
         /// Amazon CloudFront's standard log, and other W3C extended logs.
         Cloudfront = "cloudfront",
-        /// HAProxy's HTTP log (`option httplog`).
+        /// HAProxy's log of HTTP requests (`option httplog`).
         Haproxy = "haproxy",
     }
 }

@@ -1,4 +1,4 @@
-//! `[geo]`: the databases that tell where callers are, and the proxies whose word is taken for an address.
+//! The section `[geo]`: databases of addresses' places, and trusted proxies.
 
 use std::net::IpAddr;
 
@@ -7,18 +7,18 @@ use ipnet::{IpNet, Ipv4Net};
 use super::prelude::*;
 
 section! {
-    /// `[geo]`.
+    /// The section `[geo]` of a configuration.
     #[derive(Clone, Debug)]
     pub struct Geo, RawGeo then trust {
         /// Country database (mmdb, either layout).
         results country: Option<PathBuf> = country(PathText) or None;
         /// ASN database (mmdb, either layout).
         results asn: Option<PathBuf> = asn(PathText) or None;
-        /// City database (mmdb, either layout): where callers are.
+        /// City database (mmdb, either layout), which has the coordinates of addresses.
         results city: Option<PathBuf> = city(PathText) or None;
-        /// Networks of a class (CSV).
+        /// Table of networks with their class (CSV).
         results networks: Option<PathBuf> = networks(PathText) or None;
-        /// Peers whose `X-Forwarded-For` is believed.
+        /// The peers whose `X-Forwarded-For` counts.
         results trusted_proxies: Vec<IpNet> = trusted_proxies(List<IpNet>, AtMost(1_024, "ranges")) or Vec::new();
     }
 }
@@ -40,7 +40,7 @@ parsed! {
     IpNet: network, "an address or a CIDR, such as \"10.0.0.0/8\"";
 }
 
-/// Host bits are cleared; an IPv4-mapped range is its IPv4 range, as addresses are compared.
+/// Reads a network. Host bits are cleared, and IPv4-mapped ranges become IPv4 ranges, as addresses are compared.
 fn network(text: &str) -> Option<IpNet> {
     let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     net.map(|net| canonical(net.trunc()))

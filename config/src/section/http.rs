@@ -1,16 +1,16 @@
-//! `[http]`: the address that serves metrics and health.
+//! The section `[http]` of the server for metrics and health.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::prelude::*;
 
 section! {
-    /// `[http]`: metrics and health.
+    /// The section `[http]`, which serves metrics and health.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Http, RawHttp then reach {
-        /// The address that is listened at.
+        /// The address at which the job listens.
         other listen: SocketAddr = listen(SocketAddr) or SocketAddr::from((Ipv4Addr::LOCALHOST, 9464));
-        /// The token that a client must show as `Authorization: Bearer`; always there unless `listen` is loopback.
+        /// The token of the header `Authorization: Bearer`. It is required unless `listen` is loopback.
         other token: Option<Secret> = token(SecretRef) or None;
     }
 }

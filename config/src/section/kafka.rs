@@ -1,12 +1,11 @@
-//! Clients of Kafka: brokers, and the settings of the client library librdkafka. Settings reach it as they are, unless
-//! the job's guarantees rest on them.
+//! Clients of Kafka: brokers, and the settings of the client library librdkafka.
 //!
-//! A setting is refused, with the reason, if another value could lose, repeat or reorder records, count what was
-//! aborted, hide that records are gone, blind the metrics, or run foreign code. How brokers are reached and
-//! how much is fetched or sent at once is the user's to tune. Names that are unknown here are passed on:
-//! `keytide check` asks the library for them, and the library refuses them when it starts.
+//! Settings are passed on unchanged, unless the job's guarantees rest on them. A setting is refused, with the reason,
+//! if another value could lose, repeat or reorder records, count aborted ones, hide gaps, blind the metrics, or run
+//! foreign code. Users may tune the connection to brokers and the sizes of requests. Unknown names are passed on:
+//! `keytide check` tries them on the library, which refuses them at its start.
 //!
-//! A value can be a secret, so none is ever shown. A setting that always holds one has to be a reference.
+//! A value can be a secret, so none is ever shown. A setting that always holds one must be a reference.
 //!
 //! Limits: 128 settings a section, names of 128 characters.
 
@@ -14,35 +13,34 @@ use std::collections::BTreeMap;
 
 use super::prelude::*;
 
-/// Brokers of one list.
+/// Brokers of one list, at most.
 const MAX_BROKERS: usize = 64;
-/// Settings of one section.
+/// Settings of one section, at most.
 const MAX_SETTINGS: usize = 128;
-/// Characters of a setting's name.
+/// Bytes of a setting's name, at most.
 const MAX_SETTING_BYTES: usize = 128;
-/// Names a file with an OAUTHBEARER token; read by the connectors, unknown to the library.
+/// Names a file with an OAUTHBEARER token. The connectors read it, as the library has no such setting.
 const TOKEN_FILE: &str = "keytide.oauth.token.file";
 const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 
-/// How Kafka brokers are reached.
+/// The address of a Kafka cluster, and the settings of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaClient {
-    /// `host:port`, separated by commas without blanks.
+    /// A list of `host:port`, separated by commas without blanks.
     pub brokers: String,
-    /// Further settings of librdkafka, validated: none that the job's guarantees rest on. Values may be
-    /// secrets (`env:`, `file:`).
+    /// Further settings of librdkafka, without any that the job's guarantees rest on. Values may be secrets.
     pub settings: BTreeMap<String, Secret>,
 }
 
 impl KafkaClient {
-    /// A client without further settings.
+    /// Returns a client without further settings.
     #[must_use]
     pub fn new(brokers: impl Into<String>) -> Self {
         Self { brokers: brokers.into(), settings: BTreeMap::new() }
     }
 
-    /// The client of a section that has the keys `brokers` and `librdkafka`.
+    /// Validates the client of a section with the keys `brokers` and `librdkafka`.
     pub(crate) fn read<S>(
         brokers: &Entry<Brokers>,
         settings: &Entry<LibrdkafkaSettings>,
@@ -56,7 +54,7 @@ impl KafkaClient {
     }
 }
 
-/// Its settings say how records travel, not which.
+/// Leaves out the settings, which never change the records.
 impl Fingerprint for KafkaClient {
     fn add_to(&self, encoder: &mut Encoder) {
         let Self { brokers, settings: _ } = self;
@@ -64,7 +62,7 @@ impl Fingerprint for KafkaClient {
     }
 }
 
-/// `[source.librdkafka]`, `[tables.*.librdkafka]`, `[sink.kafka.librdkafka]`: any names, judged below.
+/// The sections `[source.librdkafka]`, `[tables.*.librdkafka]` and `[sink.kafka.librdkafka]` with any names.
 pub(crate) struct LibrdkafkaSettings(pub(crate) Vec<(String, Spot<SettingValue>)>);
 
 impl FromToml for LibrdkafkaSettings {
@@ -93,12 +91,10 @@ impl FromToml for LibrdkafkaSettings {
     }
 }
 
-/// A value of a client's setting.
+/// The value of a librdkafka setting, or a reference to it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum SettingValue {
-    /// The value itself.
     Written(String),
-    /// Where it is to be read from.
     Reference(SecretRef),
 }
 
@@ -126,12 +122,12 @@ impl Scalar for SettingValue {
     }
 }
 
-/// Where a cluster is found: `host:port`, separated by commas; kept without blanks.
+/// The brokers of a cluster as `host:port`, separated by commas, without blanks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Brokers(pub(crate) String);
 
 impl Brokers {
-    /// The same for every order of the list.
+    /// Returns the brokers in alphabetical order, so that lists can be compared.
     pub(crate) fn sorted(&self) -> Vec<&str> {
         let mut brokers: Vec<&str> = self.0.split(',').collect();
         brokers.sort_unstable();
@@ -159,7 +155,7 @@ impl Scalar for Brokers {
     }
 }
 
-/// `host:port`, or `[address]:port` where the address is of IPv6.
+/// Returns whether a text is `host:port`, or `[address]:port` with an IPv6 address.
 fn is_broker(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && port_number(port).is_some())
 }
@@ -197,14 +193,14 @@ fn read_settings(
     }
     let shared =
         values.iter().map(|(name, (value, location))| (*name, (value.as_str(), *location))).collect();
-    // A setting that was refused may be the one that another needs.
+    // A refused setting may be one that another needs, which then is no problem of its own.
     if values.len() == settings.len() {
         relations(&shared, check);
     }
     values.into_iter().map(|(name, (value, _))| (name.to_owned(), Secret::new(value))).collect()
 }
 
-/// A path as text, resolved against the file's folder.
+/// Resolves a path against the file's folder.
 fn path_text(path: &str, location: &Location, check: &mut Check<'_>) -> Option<String> {
     let resolved = check.base.join(path).into_os_string().into_string().ok();
     if resolved.is_none() {
@@ -216,11 +212,8 @@ fn path_text(path: &str, location: &Location, check: &mut Check<'_>) -> Option<S
 /// The purpose of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It reads events.
     Events,
-    /// It reads a table.
     Table,
-    /// It writes results.
     Sink,
 }
 
@@ -229,8 +222,8 @@ const READERS: &[Role] = &[Role::Events, Role::Table];
 const EVENTS: &[Role] = &[Role::Events];
 const SINKS: &[Role] = &[Role::Sink];
 
-/// The settings that can't be set: for which clients, their names (`*` at the end stands for any rest), and the message
-/// with the reason and what to do instead. The first line that fits counts.
+/// The settings that can't be set: the clients, the names (`*` at the end stands for any rest), and a message with the
+/// reason and an alternative. The first line that fits counts.
 const REFUSED: &[(&[Role], &str, &str)] = &[
     (EVERY, "bootstrap.servers metadata.broker.list", "is what `brokers` says, remove it"),
     (
@@ -324,7 +317,7 @@ const REFUSED: &[(&[Role], &str, &str)] = &[
     ),
 ];
 
-/// Returns why a setting can't be set, and what to do; `None` if it can.
+/// Returns the message for a setting that can't be set; `None` if it can.
 fn refused(name: &str, role: Role) -> Option<&'static str> {
     let well_formed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
     if !(1..=MAX_SETTING_BYTES).contains(&name.len()) || !name.bytes().all(well_formed) {
@@ -351,7 +344,7 @@ fn names_path(name: &str, value: &str) -> bool {
     (name.ends_with(".location") || name.ends_with(".file")) && value != "probe" && !value.is_empty()
 }
 
-/// Refuses settings that don't fit each other. `settings` holds values with their places.
+/// Refuses settings that don't fit each other. `settings` holds values with their locations.
 fn relations(settings: &BTreeMap<&str, (&str, &Location)>, check: &mut Check<'_>) {
     let get = |name: &str| settings.get(name).copied();
     let protocol = get("security.protocol");

@@ -1,4 +1,4 @@
-//! `[keys]` and `[source.keys]`: where the key of a call is found, and how it becomes a key id.
+//! The sections `[keys]` and `[source.keys]`, which locate the key of a call and turn it into a key id.
 //!
 //! Limits: 8 rules a list, names of headers and query arguments of 256 bytes.
 
@@ -9,18 +9,18 @@ use super::format::Format;
 use super::prelude::*;
 use crate::pattern::{LineField, LinePattern, header_name};
 
-/// Rules of one list.
+/// Rules of one list, at most.
 const MAX_RULES: usize = 8;
 /// Bytes of a header's or a query argument's name.
 const MAX_ARGUMENT_BYTES: usize = 256;
 
 section! {
-    /// `[keys]`: where the key is found and how it becomes a key id.
+    /// The rules that locate the key of a call and turn it into a key id.
     #[derive(Clone, Debug)]
     pub struct KeyRules, RawKeys, by hand {
-        /// Tried in order; the first that finds a non-empty value wins.
+        /// The rules in their order; the first that finds a non-empty value wins.
         results from: Vec<KeyFrom> = from(List<KeyFrom>);
-        /// How the value becomes a key id.
+        /// The function that turns the value into a key id.
         results hash: KeyHash = hash(HashKind);
         key secret(SecretRef);
         /// The treatment of a call without a key.
@@ -28,45 +28,38 @@ section! {
     }
 }
 
-/// One place to look for a key.
+/// A rule that locates the key of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyFrom {
-    /// A request header, lower case.
+    /// A request header by its name in lower case.
     Header(String),
-    /// A query argument.
     Query(String),
     /// The field that `[source.fields].key` names.
     Key,
     /// A field by JSON pointer.
     Field(Pointer),
-    /// The gateway's consumer.
     Consumer,
-    /// The gateway's credential id.
     Credential,
-    /// The authenticated user.
     User,
-    /// The caller's address (after trusted proxies).
+    /// The caller's address, behind trusted proxies.
     ClientIp,
 }
 
-/// How a raw key becomes a key id.
+/// The function that turns a raw key into a key id.
 #[derive(Clone, Debug)]
 pub enum KeyHash {
     /// SHA-256 of the raw key.
     Sha256,
     /// HMAC-SHA-256 of the raw key under a secret.
-    HmacSha256 {
-        /// The secret.
-        secret: Secret,
-    },
-    /// The gateway logs the hash itself: hex, at least 32 digits, optionally after `sha256:`.
+    HmacSha256 { secret: Secret },
+    /// The gateway logs a hash of at least 32 hexadecimal digits, optionally after `sha256:`.
     Prehashed,
-    /// The value is an identifier, no secret; it is its own key id.
+    /// The value is an identifier and no secret, and becomes the key id itself.
     None,
 }
 
 impl KeyHash {
-    /// Its name in the configuration file.
+    /// Returns its name in the configuration file.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -79,14 +72,14 @@ impl KeyHash {
 }
 
 choice! {
-    /// `hash` of `[keys]`.
+    /// The values of `hash` in `[keys]`.
     pub(crate) enum HashKind {
         Sha256 = "sha256",
         HmacSha256 = "hmac-sha256",
         Prehashed = "prehashed",
         None = "none",
     }
-    // Whoever mistakes `hash` for the place of the secret must not find it in a log.
+    // A user may write the secret here by mistake, and it must not get into a log.
     hidden true;
 }
 
@@ -94,10 +87,9 @@ choice! {
     /// The treatment of a call without a key.
     #[derive(Default)]
     pub enum MissingKey {
-        /// Counted under the key id `anonymous`.
+        /// The call counts under the key id `anonymous`.
         #[default]
         Anonymous = "anonymous",
-        /// A dead letter.
         DeadLetter = "dead_letter",
     }
 }
@@ -118,7 +110,7 @@ impl Fingerprint for KeyHash {
     }
 }
 
-/// The rules that are one word.
+/// The rules that are a single word.
 const WORDS: [(&str, KeyFrom); 5] = [
     ("key", KeyFrom::Key),
     ("consumer", KeyFrom::Consumer),
@@ -150,7 +142,7 @@ impl Scalar for KeyFrom {
     }
 }
 
-/// A header's name (RFC 9110 token).
+/// Returns whether a name is that of a header, which is a token of RFC 9110.
 fn is_header(name: &str) -> bool {
     (1..=MAX_ARGUMENT_BYTES).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
@@ -174,7 +166,7 @@ impl fmt::Display for KeyFrom {
     }
 }
 
-/// `[source.keys]` with `[keys]` behind it, key by key.
+/// The section `[source.keys]`, completed by `[keys]` key by key.
 pub(crate) struct Keys<'a> {
     from: &'a Entry<List<KeyFrom>>,
     hash: &'a Entry<HashKind>,
@@ -195,7 +187,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The secret that a hash makes use of, or might if it weren't refused.
+    /// Returns the secret that the hash uses, or might use if the hash weren't refused.
     pub(crate) fn used_secret(&self) -> Option<&'a Spot<SecretRef>> {
         let spot = self.secret.given()?;
         let is_used =
@@ -225,8 +217,8 @@ impl<'a> Keys<'a> {
         Some(KeyRules { from: from?, hash: hash?, missing })
     }
 
-    /// Warns of rules that don't fit the records, and refuses a raw key as an id. The source is given by its place and
-    /// its name as messages show it.
+    /// Warns of rules that don't fit the records, and refuses a raw key as an id. Messages name the source by its
+    /// location and name.
     pub(crate) fn judge(
         &self,
         rules: &KeyRules,
@@ -252,7 +244,7 @@ impl<'a> Keys<'a> {
         let Some(hash) = self.hash.given().filter(|hash| hash.value == HashKind::None) else { return };
         let list = if self.from.is_absent() { "the default keys.from" } else { "keys.from" };
         for rule in usable {
-            // A header's name is a convention; a field of the log may well hold a name under it.
+            // Headers and arguments follow a convention, but a field with such a name may hold an identifier.
             match rule {
                 KeyFrom::Header(name) | KeyFrom::Query(name) if names_secret(name) => {
                     let message = format!(
@@ -284,12 +276,12 @@ fn list_of_rules(list: &Spot<List<KeyFrom>>, check: &mut Check<'_>) -> Option<Ve
     Some(list.value.items.iter().map(|rule| rule.value.clone()).collect())
 }
 
-/// Where keys usually stand: a header or a query argument called `apikey`, or the field mapped as `key`.
+/// Returns the default rules: a header or a query argument called `apikey`, or the field mapped as `key`.
 fn default_rules() -> Vec<KeyFrom> {
     vec![KeyFrom::Header("apikey".to_owned()), KeyFrom::Query("apikey".to_owned()), KeyFrom::Key]
 }
 
-/// Returns whether records of a format have what the rule looks at.
+/// Returns whether records of a format can have the part that the rule reads.
 fn finds_keys(rule: &KeyFrom, format: Format, fields: &FieldMap) -> bool {
     let gateway = matches!(format, Format::Apisix | Format::Kong);
     match rule {
@@ -316,7 +308,7 @@ fn finds_keys(rule: &KeyFrom, format: Format, fields: &FieldMap) -> bool {
     }
 }
 
-/// Returns whether lines of a pattern have what the rule looks at.
+/// Returns whether lines of a pattern have the part that the rule reads.
 fn finds_keys_in_line(rule: &KeyFrom, pattern: &LinePattern, fields: &FieldMap) -> bool {
     let has = |wanted: fn(&LineField) -> bool| {
         pattern.variables().any(|variable| variable.field.as_ref().is_some_and(|(field, _)| wanted(field)))
@@ -339,7 +331,7 @@ fn finds_keys_in_line(rule: &KeyFrom, pattern: &LinePattern, fields: &FieldMap) 
     }
 }
 
-/// Returns whether a header, an argument or a field has the name of those that usually hold secrets.
+/// Returns whether headers, arguments or fields of this name usually hold secrets.
 fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['-', '_'], "");
     let parts = ["apikey", "authorization", "cookie", "password", "secret", "token", "subscriptionkey"];

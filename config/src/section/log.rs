@@ -1,12 +1,11 @@
-//! `[log]`: the lines that a live job writes to standard error.
+//! The section `[log]` about the lines that a live job writes to standard error.
 
 use super::prelude::*;
 
 section! {
-    /// `[log]`: what a live job writes to standard error.
+    /// The section `[log]` about the lines that a live job writes to standard error.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Log, RawLog {
-        /// How lines are written.
         other format: LogFormat = format(LogFormat) or LogFormat::Pretty;
         /// The least important level that is written.
         other level: LogLevel = level(LogLevel) or LogLevel::Info;
@@ -14,10 +13,10 @@ section! {
 }
 
 choice! {
-    /// How log lines are written.
+    /// The form of log lines.
     #[derive(Default)]
     pub enum LogFormat {
-        /// Lines for people.
+        /// Plain lines for people to read.
         #[default]
         Pretty = "pretty",
         /// One JSON object a line.
@@ -26,7 +25,7 @@ choice! {
 }
 
 choice! {
-    /// How much is logged.
+    /// The least important lines that are logged.
     #[derive(PartialOrd, Ord, Default)]
     pub enum LogLevel {
         /// The reason why the job ended.

@@ -1,13 +1,13 @@
-//! The sections of a configuration, one file each: what is written, what is allowed, what a job relies on.
+//! The sections of a configuration, one file each, with written values, checks and validated values.
 //!
 //! A setting is one line of a `section!`. The line gives its field, its key, the kind and the range of its values,
 //! its default, and whether the fingerprint covers it. Relations between settings are code in the section's file.
 
-/// Declares a section: the struct that a job relies on, and the keys that a file may have.
+/// Declares a section: the struct of validated values, and the keys that a file may have.
 ///
 /// ```text
 /// section! {
-///     /// `[job]`.
+///     /// The section `[job]` of a configuration.
 ///     #[derive(Clone, Debug)]
 ///     pub struct Job, RawJob {
 ///         /// The width of a live tick, in milliseconds.
@@ -16,9 +16,9 @@
 /// }
 /// ```
 ///
-/// Every line begins with a word. `results`: another value may give other results, so the fingerprint covers the field.
-/// `other`: it can't. `key`: a key that code reads. `later`: a key that the documentation knows and this version
-/// doesn't. The lines are:
+/// Every line begins with a word. With `results` another value may give other results, so the fingerprint covers the
+/// field. With `other` it can't. With `key` code reads the key. A `later` key stands in the documentation, but this
+/// version has none. The lines are:
 ///
 /// | line | has |
 /// |---|---|
@@ -29,12 +29,12 @@
 /// | `key brokers(Brokers);` | a key, which code reads |
 /// | `later json_depth;` | a key of a later version |
 ///
-/// The struct is made in one of three ways. With a default for every field it has `Default`, and its keys `Validate` it;
-/// `then NAME` calls `NAME(spot, &mut value, check)` of the keys for relations. With `, new(field: Type)` it has a
-/// constructor. With `, by hand` it has neither.
+/// The struct is made in one of three ways. With a default for every field it has `Default`, and its keys `Validate`
+/// it; `then NAME` calls `NAME(spot, &mut value, check)` of the keys for relations. With `, new(field: Type)` it has
+/// a constructor. With `, by hand` it has neither.
 macro_rules! section {
-    // Lines are taken off one by one, and six lists collect their parts: the struct's fields, the keys, the later keys,
-    // the fields that keys fill in, the defaults, and the word of each field for the fingerprint.
+    // Each step takes one line, and six lists collect the parts: the struct's fields, the keys, the later keys, the
+    // fields that keys fill in, the defaults, and the word of each field for the fingerprint.
     (@line $head:tt [$($f:tt)*] [$($k:tt)*] [$($l:tt)*] [$($g:tt)*] [$($d:tt)*] [$($p:tt)*]
         key $key:ident($written:ty); $($rest:tt)*) => {
         section! { @line $head [$($f)*] [$($k)* $key: $written,] [$($l)*] [$($g)*] [$($d)*] [$($p)*] $($rest)* }
@@ -89,7 +89,7 @@ macro_rules! section {
     (@make (by hand) $name:ident $raw:ident [] []) => {};
     (@make (new $vis:vis ($($param:ident: $type:ty),*)) $name:ident $raw:ident $given:tt [$($default:tt)*]) => {
         impl $name {
-            /// The given fields, and every other one as it is by default.
+            /// Returns a value with the given fields and the defaults of all others.
             #[must_use]
             $vis fn new($($param: $type),*) -> Self {
                 Self { $($param: $param.into(),)* $($default)* }
@@ -122,7 +122,7 @@ macro_rules! section {
     };
     (@fill $name:ident $raw:ident [$({ $field:ident $key:ident $($limit:expr)? })*]) => {
         impl $raw {
-            /// Puts every value that is given into its field.
+            /// Sets every field whose key the file has.
             fn fill(&self, to: &mut $name, check: &mut $crate::check::Check<'_>) {
                 $(check.fill(&mut to.$field, &self.$key, section!(@limit $($limit)?));)*
             }

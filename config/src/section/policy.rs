@@ -1,20 +1,20 @@
-//! `[alerts.policy]`: the actions on keys that incidents lead to.
+//! The section `[alerts.policy]` about the actions on keys with incidents.
 
 use super::prelude::*;
 
 section! {
-    /// `[alerts.policy]`.
+    /// The section `[alerts.policy]` of a configuration.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct PolicyRules, RawPolicy {
-        /// The policy for keys that have a row and whose plan has none.
+        /// The policy for keys that have a row and whose plan has no policy.
         results default: DefaultPolicy = default(DefaultPolicy) or DefaultPolicy::Alert;
-        /// Keys within an hour that may be acted on.
+        /// Keys within an hour that the policy may act on.
         results keys_per_hour: u32 = keys_per_hour(Count, 0..=1_000_000) or 10;
-        /// The same as percentage of the keys that are in use; at least one key.
+        /// The same limit in percent of the keys in use, and one key at least.
         results percent_per_hour: u32 = percent_per_hour(Count, 0..=100) or 1;
-        /// How long a key that was acted on is left alone, in milliseconds.
+        /// How long the policy leaves a key alone after an action, in milliseconds.
         results cooldown_ms: u64 = cooldown(Millis, 0..=30 * DAY_MS) or 24 * HOUR_MS;
-        /// The mode, which says if anything is done.
+        /// The mode, in which actions are taken or only shown.
         results mode: PolicyMode = mode(PolicyMode) or PolicyMode::DryRun;
     }
 }
@@ -25,12 +25,10 @@ choice! {
     pub enum DefaultPolicy {
         /// The incident is recorded, and nothing else.
         Observe = "observe",
-        /// People are alerted.
+        /// Notifications are sent, and the key stays valid.
         #[default]
         Alert = "alert",
-        /// The key is suspended.
         Suspend = "suspend",
-        /// The key is revoked.
         Revoke = "revoke",
     }
 }
@@ -39,7 +37,7 @@ choice! {
     /// The mode of the policy.
     #[derive(Default)]
     pub enum PolicyMode {
-        /// It says what it would do.
+        /// It shows the actions that it would take.
         #[default]
         DryRun = "dry_run",
     }

@@ -1,14 +1,14 @@
-//! `[routes]`: the templates and the origin of routes.
+//! The section `[routes]`: the templates and the origin of routes.
 
 use std::collections::HashMap;
 
 use super::prelude::*;
 
-/// Bytes of a route template.
+/// Bytes of a route template, at most.
 const MAX_TEMPLATE_BYTES: usize = 512;
 
 section! {
-    /// `[routes]`.
+    /// The section `[routes]` of a configuration.
     #[derive(Clone, Debug)]
     pub struct Routes, RawRoutes then shadowed {
         /// Templates such as `/orders/{id}`, tried in order before the built-in rule.
@@ -21,16 +21,16 @@ choice! {
     /// The origin of a source's routes.
     #[derive(Default)]
     pub enum RoutesFrom {
-        /// The route that the gateway names; the path where it names none.
+        /// The route that the gateway names, or the path if it names none.
         #[default]
         Gateway = "gateway",
-        /// The path; the route that the gateway names is the API.
+        /// The path. The route that the gateway names becomes the API.
         Path = "path",
     }
 }
 
 texts! {
-    /// A route template.
+    /// A template such as `/orders/{id}`.
     Template if is_template, format!(
         "a path of at most {MAX_TEMPLATE_BYTES} bytes whose segments are literal or a whole {{name}}, such as \
          \"/orders/{{id}}\""
@@ -53,7 +53,7 @@ impl RawRoutes {
 }
 
 impl Template {
-    /// The template with every placeholder called the same: equal shapes match the same paths.
+    /// Returns the template without the names of placeholders. Templates of equal shape match the same paths.
     fn shape(&self) -> String {
         let shape =
             |segment: &str| if segment.starts_with('{') { "{}".to_owned() } else { segment.to_owned() };

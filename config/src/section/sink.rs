@@ -1,59 +1,56 @@
-//! `[sink.*]`: where a live job's results go.
+//! The sections `[sink.*]` about the sinks of a live job.
 
 use super::kafka::{Brokers, KafkaClient, LibrdkafkaSettings, Role};
 use super::prelude::*;
 use super::topic::is_topic;
 
-/// Characters of a prefix: leaves room for `.<view>.v1` with views of up to 45 characters.
+/// Bytes of a prefix, which leave room for `.<view>.v1` with views of up to 45 characters.
 const MAX_PREFIX_BYTES: usize = 200;
-/// Replicas of a topic; Kafka counts them in 16 bits with a sign.
+/// Replicas of a topic, which Kafka counts in 16 bits with a sign.
 const MAX_REPLICATION: u64 = 32_767;
 
 section! {
-    /// `[sink.*]`: where a live job's results go.
+    /// The sections `[sink.*]`, each a sink of a live job.
     #[derive(Clone, Debug)]
     pub struct Sinks, RawSinks {
-        /// `[sink.kafka]`.
         other kafka: Option<KafkaSink> = kafka(RawKafkaSink) or None;
-        /// `[sink.files]`.
         other files: Option<FileSink> = files(RawFileSink) or None;
     }
 }
 
 section! {
-    /// `[sink.kafka]`: one topic a view.
+    /// The section `[sink.kafka]`, a sink with one topic a view.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct KafkaSink, RawKafkaSink, pub new(client: KafkaClient) {
-        /// How its brokers are reached.
         other client: KafkaClient;
         key brokers(Brokers);
-        /// Topics are called `<prefix>.<view>.v1`.
+        /// The prefix of the topics' names, which are `<prefix>.<view>.v1`.
         other prefix: String = prefix(Prefix) or "keytide".to_owned();
         /// The promise that a restart keeps about records.
         other delivery: Delivery = delivery(Delivery) or Delivery::AtLeastOnce;
         /// Partitions of topics that the job creates.
         other partitions: u32 = partitions(Count, 1..=10_000) or 6;
-        /// Replicas of topics that the job creates; `None`: the brokers' default.
+        /// Replicas of topics that the job creates; `None` for the default of the brokers.
         other replication: Option<u16> = replication(Count, 1..=MAX_REPLICATION) or None;
         /// If set, topics that are missing are created; otherwise they are an error.
         other create_topics: bool = create_topics(Flag) or true;
-        /// Bytes of records that wait to be sent; beyond them the job waits.
+        /// Bytes of records that may wait to be sent; beyond them the job waits.
         other buffer_bytes: usize = buffer(Size, 1 << 20..=4 << 30) or 64 << 20;
         key librdkafka(LibrdkafkaSettings);
     }
 }
 
 section! {
-    /// `[sink.files]`: `DIR/<view>-<number>.jsonl`, appended to.
+    /// The section `[sink.files]`, a sink that appends to `DIR/<view>-<number>.jsonl`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct FileSink, RawFileSink, pub new(dir: impl Into<PathBuf>) {
         /// The folder of the files.
         other dir: PathBuf = dir(PathText);
-        /// A file that is at least this long is closed and the next one begun.
+        /// Bytes of a file from which it is closed and the next one begun.
         other rotate_bytes: u64 = rotate_bytes(Size, 4 << 10..=64 << 30) or 64 << 20;
         /// The age at which a file is closed and the next one begun, in milliseconds.
         other rotate_after_ms: u64 = rotate_after(Millis, 1_000..=7 * DAY_MS) or HOUR_MS;
-        /// How many closed files of a view are kept; 0: all.
+        /// How many closed files of a view are kept; 0 keeps all of them.
         other keep: u32 = keep(Count, 0..=1_000_000) or 0;
     }
 }
@@ -79,7 +76,7 @@ impl Validate<KafkaSink> for RawKafkaSink {
     fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<KafkaSink> {
         let raw = &spot.value;
         let client = KafkaClient::read(&raw.brokers, &raw.librdkafka, spot, Role::Sink, check);
-        // Its other keys are judged even where it has no brokers.
+        // The other keys are checked even if the brokers are missing.
         let is_whole = client.is_some();
         let mut sink = KafkaSink::new(client.unwrap_or_else(|| KafkaClient::new("")));
         raw.fill(&mut sink, check);

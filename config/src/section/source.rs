@@ -1,4 +1,4 @@
-//! `[[source]]`: where records come from, and how they are read.
+//! The sections `[[source]]`, which locate records and say how they are decoded.
 //!
 //! Limits: 256 sources, 64 conditions a source.
 
@@ -21,12 +21,11 @@ const MAX_SOURCES: usize = 256;
 const MAX_CONDITIONS: usize = 64;
 
 section! {
-    /// One `[[source]]` of access events.
+    /// A source of access events, which is one `[[source]]`.
     #[derive(Clone, Debug)]
     pub struct Source, RawSource, by hand {
-        /// Unique in the job; part of an event's identity.
+        /// The name, which is unique in the job and part of an event's identity.
         results name: String = name(Name);
-        /// Where the messages come from.
         results kind: SourceKind = kind(InputKind);
         key path(PathText);
         key brokers(Brokers);
@@ -35,28 +34,27 @@ section! {
         key end(End);
         key on_gap(OnGap);
         key librdkafka(LibrdkafkaSettings);
-        /// How a message is decoded.
         results format: Format = format(Format);
-        /// How a record that `cloudwatch` wraps is decoded; never `cloudwatch`. `None` in any other format.
+        /// The format of records that `cloudwatch` wraps, never `cloudwatch` itself; `None` in any other format.
         results inner: Option<Format> = inner(Format);
         /// The form of a line of `text`; `None` in any other format.
         results pattern: Option<LinePattern> = pattern(LinePattern);
-        /// `[source.fields]`: required for `json`, overrides the defaults of the other JSON formats.
+        /// The fields of `[source.fields]`, which `json` requires. They replace the defaults of other JSON formats.
         results fields: FieldMap;
-        /// `[source.keys]`, or `[keys]` where the source has none.
+        /// The rules of `[source.keys]`, or those of `[keys]` if the source has none.
         results keys: KeyRules;
         /// The identity of a record that was sent twice.
         results dedupe: Dedupe = dedupe(Dedupe);
-        /// The zone of times without one, where a field has none of its own.
+        /// The zone of times without one, for fields without a zone of their own.
         results zone: Zone;
         /// The origin of the source's routes.
         results routes: RoutesFrom;
-        /// Where the record itself may stand in a record that isn't one of a call: an object, an array of records, or a
-        /// text that holds JSON (or, for a format of text lines, a line).
+        /// Pointers to the record within a wrapper: to an object, an array of records, or a text that is JSON or (for
+        /// text formats) a line.
         results unwrap: Vec<Pointer> = unwrap(Wrappers);
-        /// The same for wrappers of many records. Of all places the first that is there counts.
+        /// The same for wrappers of many records. The first pointer with a value wins.
         results records: Vec<Pointer> = records(Wrappers);
-        /// `[source.only]`: the conditions that every record of a call meets. Others are passed over.
+        /// The conditions of `[source.only]`, which a record must meet. Others are passed over.
         results only: Vec<Condition> = only(Only);
         key routes(RawSourceRoutes);
         key zone(Zone);
@@ -66,51 +64,49 @@ section! {
 }
 
 keys! {
-    /// `[source.routes]`.
+    /// The keys of `[source.routes]`.
     RawSourceRoutes {
         from: RoutesFrom,
     }
 }
 
 impl Source {
-    /// Where log agents put a line that they ship.
+    /// Returns pointers to the lines that log agents ship.
     #[must_use]
     pub fn default_unwrap() -> Vec<Pointer> {
         ["log", "message"].map(|name| Pointer(vec![name.to_owned()])).into()
     }
 
-    /// Where Azure and `CloudTrail` put records.
+    /// Returns pointers to the records of Azure and `CloudTrail`.
     #[must_use]
     pub fn default_records() -> Vec<Pointer> {
         ["records", "Records"].map(|name| Pointer(vec![name.to_owned()])).into()
     }
 }
 
-/// A member of a record that must have one of some values.
+/// A condition on a member of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Where it stands.
     pub at: Pointer,
-    /// The values that are allowed there, as text; `*` stands for any characters, `?` for one.
+    /// The allowed values as text, with `*` for any characters and `?` for one.
     pub is: Vec<glob::Pattern>,
 }
 
-/// Where messages come from.
+/// The kind of a source, with the address of its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceKind {
-    /// Files that match a glob pattern; each is one partition. `.gz` is decompressed.
+    /// Files that match a glob pattern, each of them one partition. Files named `.gz` are decompressed.
     File {
-        /// Absolute, or relative to the working folder after resolution; may contain `*`, `?`, `[..]`, `**`.
+        /// Absolute, or relative to the working folder; with `*`, `?`, `[..]` and `**`.
         pattern: String,
     },
     /// Standard input, one partition, one worker only.
     Stdin,
-    /// A Kafka topic.
     Kafka(KafkaSource),
 }
 
 choice! {
-    /// `kind` of a `[[source]]`.
+    /// The values of `kind` in a `[[source]]`.
     pub(crate) enum InputKind {
         File = "file",
         Stdin = "stdin",
@@ -122,17 +118,17 @@ choice! {
     /// The identity of a record that may arrive twice.
     #[derive(Default)]
     pub enum Dedupe {
-        /// The gateway's request id; records without one are identified by position and never deduplicated.
+        /// The gateway's request id. Records without one are identified by position and never deduplicated.
         #[default]
         RequestId = "request_id",
-        /// Where there is no request id, the bytes of the message and the record's index in it: what is sent again is
-        /// the same bytes. The default of topics.
+        /// Without a request id the bytes of the message and the record's index in it, as a message that is sent again
+        /// has the same bytes. This is the default of topics.
         Message = "message",
-        /// The same, but only for messages that are an array or hold several records. A line of a file that is one
-        /// record is a call of its own, as nothing sends lines again. The default of files.
+        /// The same, but only for messages that are an array or hold several records. A line with one record is a call
+        /// of its own, as nothing sends lines again. This is the default of files.
         Batch = "batch",
-        /// Where there is no request id, a hash of the record's content, and how often it occurred in its message
-        /// before. Equal lines of a file are different calls.
+        /// Without a request id a hash of the record's content, and how often it occurred in its message before. Equal
+        /// lines of a file are different calls.
         Content = "content",
     }
 }
@@ -169,7 +165,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) routes: Option<RoutesFrom>,
 }
 
-/// All sources of a job with so many workers.
+/// Validates all sources of a job with `workers` workers.
 pub(crate) fn sources(
     entry: &Entry<List<RawSource>>,
     shared: Shared<'_>,
@@ -200,7 +196,7 @@ pub(crate) fn sources(
     sources
 }
 
-/// Refuses secrets that no hash makes use of.
+/// Refuses secrets that no hash uses.
 fn unused_secrets(sources: &[Spot<RawSource>], global: &RawKeys, check: &mut Check<'_>) {
     let absent = RawKeys::default();
     let used = |source: &Spot<RawSource>| {
@@ -216,7 +212,7 @@ fn unused_secrets(sources: &[Spot<RawSource>], global: &RawKeys, check: &mut Che
     }
 }
 
-/// Refuses sources that can't be beside each other.
+/// Refuses sources that exclude each other.
 fn together(sources: &[Spot<RawSource>], workers: NonZeroUsize, check: &mut Check<'_>) {
     let mut named: HashMap<&str, &Spot<RawSource>> = HashMap::new();
     let mut patterns: HashMap<&str, &Spot<RawSource>> = HashMap::new();
@@ -272,7 +268,7 @@ fn source(spot: &Spot<RawSource>, shared: Shared<'_>, check: &mut Check<'_>) -> 
         FieldMap::read(&raw.fields, &spot.location, (format, inner), raw.pattern.value(), check)
     });
     let (format, pattern, fields) = (format?, pattern?, fields?);
-    // The format of a record as the gateway wrote it.
+    // The format of a record within its wrapper.
     let record = inner.unwrap_or(format);
     let clf = fields.time.as_ref().is_some_and(|time| time.unit == Some(Unit::Clf));
     let whole = pattern.as_ref().is_some_and(|pattern| !pattern.has_fractions());
@@ -311,7 +307,7 @@ fn source(spot: &Spot<RawSource>, shared: Shared<'_>, check: &mut Check<'_>) -> 
         (_, SourceKind::Kafka(_)) => Dedupe::Batch,
         (_, SourceKind::File { .. } | SourceKind::Stdin) => Dedupe::Batch,
     });
-    // A route of Kong's or APISIX's often covers many endpoints.
+    // A route of Kong or APISIX often covers many endpoints, so the path is the better route.
     let routes = raw.routes.value().and_then(|routes| routes.from.value()).copied();
     let routes = routes.or(shared.routes).unwrap_or(match record {
         Format::Kong | Format::Apisix if fields.route.is_none() => RoutesFrom::Path,
@@ -334,7 +330,7 @@ fn source(spot: &Spot<RawSource>, shared: Shared<'_>, check: &mut Check<'_>) -> 
     })
 }
 
-/// The format of the records that `cloudwatch` wraps.
+/// Validates the format of the records that `cloudwatch` wraps.
 fn inner(raw: &RawSource, format: Format, check: &mut Check<'_>) -> Option<Format> {
     if format != Format::Cloudwatch {
         if let Some(inner) = raw.inner.given() {
@@ -350,7 +346,7 @@ fn inner(raw: &RawSource, format: Format, check: &mut Check<'_>) -> Option<Forma
     Some(raw.inner.value().copied().unwrap_or(Format::AwsApigateway))
 }
 
-/// The pattern of a record's format; `Some(None)` where it has none.
+/// Validates the pattern of a record's format; `Some(None)` for formats without one.
 fn line_pattern(
     spot: &Spot<RawSource>,
     record: Format,
@@ -426,7 +422,7 @@ fn range(raw: &RawSource, check: &mut Check<'_>) {
     }
 }
 
-/// A glob pattern below `base`, whose own name is taken literally.
+/// Validates a glob pattern. It is relative to the folder of the file, whose own name is no pattern.
 fn files(path: &Spot<PathText>, check: &mut Check<'_>) -> Option<String> {
     if let Err(error) = Pattern::new(&path.value.0) {
         let message =
@@ -445,7 +441,7 @@ fn files(path: &Spot<PathText>, check: &mut Check<'_>) -> Option<String> {
     pattern.into_os_string().into_string().ok()
 }
 
-/// `[source.only]`: a pointer, and what stands there in a record of a call.
+/// The section `[source.only]`: pointers with the values that a record must have there.
 pub(crate) struct Only(Vec<Condition>);
 
 impl FromToml for Only {
@@ -487,7 +483,7 @@ impl FromToml for Only {
 
 const PATTERN: &str = "a text (with *, ? and [..] for other characters), a whole number, true or false";
 
-/// A pattern of `[source.only]`.
+/// Reads a value of `[source.only]` as a pattern.
 fn pattern(value: &TomlValue, location: &Location, problems: &mut Problems) -> Option<glob::Pattern> {
     let text = match value {
         TomlValue::Text(text) => text.clone(),

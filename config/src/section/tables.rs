@@ -1,26 +1,25 @@
-//! `[tables.*]`: the relations that calls are joined with.
+//! The sections `[tables.*]` about the tables that calls are joined with.
 
 use super::kafka::{Brokers, KafkaClient, LibrdkafkaSettings, Role};
 use super::prelude::*;
 use super::topic::TopicName;
 
 section! {
-    /// `[tables.*]`.
+    /// The sections `[tables.*]`, each a table that calls are joined with.
     #[derive(Clone, Debug)]
     pub struct Tables, RawTables then idle {
-        /// Keys and who owns them.
+        /// Keys with their owners and subscriptions.
         results keys: Option<TableSource> = keys(RawTable) or None;
         /// Subscriptions, which keys refer to.
         results subscriptions: Option<TableSource> = subscriptions(RawTable) or None;
         /// Plans, which subscriptions refer to.
         results plans: Option<TableSource> = plans(RawTable) or None;
-        /// Reports of leaked keys.
         results leaks: Option<TableSource> = leaks(RawTable) or None;
     }
 }
 
 keys! {
-    /// `[tables.*]`.
+    /// The keys of one `[tables.*]`.
     RawTable {
         kind: TableKind,
         path: PathText,
@@ -31,29 +30,17 @@ keys! {
     }
 }
 
-/// Where a table comes from.
+/// The file or topic that a table is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableSource {
-    /// A file; a live job watches it.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        format: TableFormat,
-    },
+    /// A file, which a live job watches.
+    File { path: PathBuf, format: TableFormat },
     /// A Kafka topic, read from its beginning.
-    Kafka {
-        /// How its brokers are reached.
-        client: KafkaClient,
-        /// The topic.
-        topic: String,
-        /// Its records' format.
-        format: TopicFormat,
-    },
+    Kafka { client: KafkaClient, topic: String, format: TopicFormat },
 }
 
 choice! {
-    /// `kind` of a `[tables.*]`.
+    /// The values of `kind` in a `[tables.*]`.
     pub(crate) enum TableKind {
         File = "file",
         Kafka = "kafka",
@@ -61,7 +48,7 @@ choice! {
 }
 
 choice! {
-    /// A table file's format.
+    /// The format of a table's file.
     pub enum TableFormat {
         /// CSV with a header line.
         Csv = "csv",
@@ -73,14 +60,14 @@ choice! {
 choice! {
     /// The format of a table topic's records.
     pub enum TopicFormat {
-        /// Compacted upserts: the value is the row as a JSON object, null deletes the row of the record's key.
+        /// Compacted upserts. A value is a row as a JSON object, and null deletes the row of the record's key.
         JsonUpsert = "json-upsert",
         /// Debezium's change events, as JSON, with or without a schema.
         Debezium = "debezium",
     }
 }
 
-/// `format` of a `[tables.*]`; which of them are allowed depends on its kind.
+/// The values of `format` in a `[tables.*]`, which are allowed for one kind each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowFormat {
     File(TableFormat),
@@ -116,7 +103,7 @@ impl RawTables {
         }
     }
 
-    /// The topics of all tables that have one.
+    /// Returns the topics of all tables that have one.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &Spot<TopicName>> {
         let Self { keys, subscriptions, plans, leaks } = self;
         [keys, subscriptions, plans, leaks].into_iter().filter_map(|table| table.value()?.topic.given())

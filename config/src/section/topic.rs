@@ -1,4 +1,4 @@
-//! Topics of events: their names, and the records of them that are read.
+//! Topics of events, and the range of records that is read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,28 +8,25 @@ use jiff::Timestamp;
 use super::kafka::KafkaClient;
 use super::prelude::*;
 
-/// Characters of a topic's name; Kafka's own limit.
+/// Bytes of a topic's name, as Kafka limits them.
 const MAX_TOPIC_BYTES: usize = 249;
-/// Partitions are numbered below this.
+/// Numbers of partitions must be lower.
 const MAX_PARTITIONS: u32 = 1 << 20;
 
 /// A Kafka topic of access events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaSource {
-    /// How its brokers are reached.
     pub client: KafkaClient,
-    /// The topic.
     pub topic: String,
-    /// Where reading starts.
     pub start: Start,
-    /// Where a bounded run (`replay`) ends. Live runs don't.
+    /// The end of a bounded run (`replay`), which a live job ignores.
     pub end: End,
     /// The reaction to records that are gone before they were read.
     pub on_gap: OnGap,
 }
 
 impl KafkaSource {
-    /// All that is kept of `topic`, stopping at a gap.
+    /// Returns a source of all records that `topic` keeps, which stops at a gap.
     #[must_use]
     pub fn new(client: KafkaClient, topic: impl Into<String>) -> Self {
         Self {
@@ -76,21 +73,21 @@ fn add_offsets(offsets: &BTreeMap<u32, u64>, encoder: &mut Encoder) {
     }
 }
 
-/// Where reading a topic starts. Displayed as it is written.
+/// The point of a topic at which reading starts, displayed as the file has it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Start {
     /// The earliest record that is kept.
     #[default]
     Earliest,
-    /// Behind the last record.
+    /// The end of the topic at the start of the job.
     Latest,
     /// The first record whose Kafka timestamp is at or after this time, in ms since the epoch.
     Time(u64),
-    /// Offsets by partition; partitions that aren't named start at their earliest record.
+    /// Offsets by partition. Other partitions start at their earliest record.
     Offsets(BTreeMap<u32, u64>),
 }
 
-/// Where a bounded run over a topic ends. Displayed as it is written.
+/// The point of a topic at which a bounded run ends, displayed as the file has it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum End {
     /// Behind the last record there is when the run starts.
@@ -98,12 +95,12 @@ pub enum End {
     Latest,
     /// Before the first record whose Kafka timestamp is at or after this time, in ms since the epoch.
     Time(u64),
-    /// Before these offsets, by partition; partitions that aren't named end behind their last record.
+    /// Before these offsets by partition. Other partitions end behind their last record.
     Offsets(BTreeMap<u32, u64>),
 }
 
 choice! {
-    /// The reaction to records that were gone before they were read: retention passed us.
+    /// The reaction to records that retention removed before they were read.
     #[derive(Default)]
     pub enum OnGap {
         /// The job ends with a definite error.
@@ -166,11 +163,11 @@ impl fmt::Display for End {
     }
 }
 
-/// Any point that isn't one of the words, as messages say it.
+/// The points other than words, as messages name them.
 const POINTS: &str =
     "a time with its offset such as \"2026-01-31T12:00:00Z\", or offsets by partition such as { 0 = 100 }";
 
-/// A point of a topic: one of the words, a time, or offsets by partition.
+/// Reads a point of a topic: one of the words, a time, or offsets by partition.
 fn point<T: Clone>(
     value: &TomlValue,
     words: &[(&str, T)],
@@ -209,14 +206,13 @@ fn point<T: Clone>(
     }
 }
 
-/// Digits without leading zeros, so that no partition has two names.
+/// Reads the number of a partition. Leading zeros are refused, so that no partition has two names.
 fn partition(text: &str) -> Option<u32> {
     let number: u32 = text.parse().ok()?;
     (number < MAX_PARTITIONS && number.to_string() == text).then_some(number)
 }
 
-/// An RFC 3339 time in milliseconds since the epoch. What is finer is rounded up: the first whole
-/// millisecond that isn't before it.
+/// Reads an RFC 3339 time as milliseconds since the epoch, rounded up to the first that isn't before it.
 fn time(text: &str) -> Option<u64> {
     let plain = |b: u8| b.is_ascii_digit() || b"-:.+TtZz ".contains(&b);
     let time: Timestamp = text.bytes().all(plain).then(|| text.parse().ok())??;

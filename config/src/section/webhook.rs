@@ -1,4 +1,4 @@
-//! `[alerts.webhook]`: receivers of incidents over HTTP.
+//! The sections `[alerts.webhook]` about receivers of incidents over HTTP.
 //!
 //! Limits: 16 webhooks with 64 private hosts each, 1 s to 1 min a request.
 
@@ -7,11 +7,11 @@ use std::collections::HashSet;
 use super::prelude::*;
 
 const MAX_WEBHOOKS: usize = 16;
-/// Bytes of a URL.
+/// Bytes of a URL, at most.
 const MAX_URL_BYTES: usize = 2_048;
-/// The name of the only webhook unless it has one.
+/// The name of a webhook that has none.
 const WEBHOOK: &str = "webhook";
-/// The form of a URL, as messages say it.
+/// The form of a URL, as messages name it.
 const URL: &str =
     "https://host/path (http only where allow_private names the host), without user, password and fragment";
 
@@ -19,31 +19,28 @@ section! {
     /// A receiver of incidents over HTTP.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Webhook, RawWebhook, pub(crate) new(name: String, url: WebhookUrl) {
-        /// Unique in the job.
+        /// The name, which is unique in the job.
         other name: String = name(Name);
-        /// The receiver's address.
         other url: WebhookUrl = url(UrlText);
-        /// The secret that requests are signed with; always there with [`WebhookFormat::Keytide`].
+        /// The secret that signs requests, which [`WebhookFormat::Keytide`] requires.
         other secret: Option<Secret> = secret(SecretRef) or None;
         /// The form of the requests.
         other format: WebhookFormat = format(WebhookFormat) or WebhookFormat::Keytide;
-        /// Hosts, in lower case, that may be at addresses which aren't public, and that may be talked to without TLS.
+        /// Hosts in lower case that may have private addresses, and may be reached without TLS.
         other allow_private: Vec<String> = allow_private(List<HostName>, AtMost(64, "hosts")) or Vec::new();
         /// How long a request may take, in milliseconds.
         other timeout_ms: u64 = timeout(Millis, 1_000..=MINUTE_MS) or 10_000;
     }
 }
 
-/// The address of a webhook. What follows its host may be a secret and is never printed.
+/// The address of a webhook. Path and query may be a secret and are never printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookUrl {
-    /// `https`, not `http`.
     pub tls: bool,
-    /// Name in lower case, or address; addresses of IPv6 without brackets.
+    /// A name in lower case, or an address. IPv6 addresses have no brackets.
     pub host: String,
-    /// The receiver's port.
     pub port: u16,
-    /// Path and query; begins with a `/`.
+    /// Path and query, beginning with a `/`.
     pub target: Secret,
 }
 
@@ -51,10 +48,10 @@ choice! {
     /// The form of a webhook's requests.
     #[derive(Default)]
     pub enum WebhookFormat {
-        /// The row of `incident_log`.
+        /// The published row of `incident_log`.
         #[default]
         Keytide = "keytide",
-        /// A message as Slack's incoming webhooks take it.
+        /// A message for incoming webhooks of Slack.
         Slack = "slack",
     }
 }
@@ -89,7 +86,7 @@ fn webhook(spot: &Spot<RawWebhook>, name: &str, check: &mut Check<'_>) -> Option
     if raw.secret.is_absent() && format == WebhookFormat::Keytide && !matches!(raw.format, Entry::Refused) {
         check.required(&raw.secret, spot, "secret");
     }
-    // Its other keys are judged even where it has no URL.
+    // The other keys are checked even if the URL is missing.
     let nowhere = || WebhookUrl { tls: true, host: String::new(), port: 0, target: Secret::new("") };
     let is_whole = url.is_some();
     let mut webhook = Webhook::new(name.to_owned(), url.unwrap_or_else(nowhere));
@@ -97,7 +94,7 @@ fn webhook(spot: &Spot<RawWebhook>, name: &str, check: &mut Check<'_>) -> Option
     is_whole.then_some(webhook)
 }
 
-/// The URL, which is refused where its host may be this machine's or TLS is missing.
+/// Reads the URL, and refuses it if its host may be this machine or TLS is missing.
 fn public(
     spot: &Spot<UrlText>,
     allow_private: &Entry<List<HostName>>,
@@ -126,14 +123,14 @@ fn public(
     Some(url)
 }
 
-/// A URL, or where one is to be read from: some are secrets.
+/// A URL, or a reference to one that is a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum UrlText {
     Written(WebhookUrl),
     Reference(SecretRef),
 }
 
-/// Takes `https://host:port/path?query` apart.
+/// Parses a URL of the form `https://host:port/path?query`.
 fn parse_url(text: &str) -> Option<WebhookUrl> {
     if text.len() > MAX_URL_BYTES
         || !text.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&b))

@@ -1,32 +1,32 @@
-//! `[windows]`: tolerances of event time, in milliseconds.
+//! The section `[windows]` about tolerances of event time, in milliseconds.
 //!
 //! Records are at most 3 h late, as the finest windows can't change after that.
 
 use super::prelude::*;
 
 section! {
-    /// `[windows]`: event-time tolerances, in milliseconds.
+    /// The section `[windows]` with tolerances of event time, in milliseconds.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Windows, RawWindows then horizon {
         /// How far events of one partition may be out of order before the watermark.
         results out_of_orderness_ms: u64 = out_of_orderness(Millis, 0..=HOUR_MS) or 5_000;
-        /// How far behind the watermark an event is not yet late.
+        /// How far behind the watermark an event may be without being late.
         results allowed_lateness_ms: u64 = allowed_lateness(Millis, 0..=3 * HOUR_MS) or 10 * MINUTE_MS;
-        /// How long a request id is remembered after its arrival; at least `allowed_lateness_ms`.
+        /// How long a request id is remembered after its arrival, which is at least `allowed_lateness_ms`.
         results dedupe_horizon_ms: u64 = dedupe_horizon(Millis, 0..=7 * DAY_MS) or HOUR_MS;
         /// The treatment of records that are older than the dedupe horizon.
         results unproven: Unproven = unproven(Unproven) or Unproven::Count;
-        /// Ticks after which a partition of a live source holds the watermark back no longer. It stayed at its end for
-        /// all of them, without an event or more than `skew_ms` behind the others.
+        /// Ticks after which a partition of a live source no longer holds the watermark back. In all of them it must
+        /// be at its end, without an event or more than `skew_ms` behind the others.
         results idle_ticks: u32 = idle_ticks(Count, 1..=1_000) or 5;
-        /// How far the partitions of live sources may be apart in event time: none is read further ahead of the
-        /// watermark, and one that is at its end and further behind the others is slow.
+        /// How far the partitions of live sources may be apart in event time. No partition is read further ahead of
+        /// the watermark. One that is at its end and further behind the others is slow.
         results skew_ms: u64 = skew(Millis, MINUTE_MS..=HOUR_MS) or 5 * MINUTE_MS;
     }
 }
 
 choice! {
-    /// The treatment of a record that is older than the dedupe horizon: its like may have been counted and forgotten.
+    /// The treatment of a record that is older than the dedupe horizon, so that an earlier copy may have counted.
     #[derive(Default)]
     pub enum Unproven {
         /// It counts, and is listed in `late`.

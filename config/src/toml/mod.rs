@@ -1,4 +1,4 @@
-//! How a file is read and how its problems are reported, whatever its keys are.
+//! Reads a file and reports its problems, whatever its keys are.
 
 pub(crate) mod name;
 pub(crate) mod near;

@@ -1,8 +1,8 @@
-//! Names of sections that stand in a list: messages and variables call them by these.
+//! Names of sections in a list, which messages and variables use.
 
 use super::tree::TomlValue;
 
-/// Characters of a source's or a job's name.
+/// Bytes of a source's or a job's name, at most.
 pub(crate) const MAX_NAME_BYTES: usize = 64;
 
 pub(crate) fn is_name(text: &str) -> bool {
@@ -10,7 +10,7 @@ pub(crate) fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }
 
-/// The name of a list's section that has a well-formed one.
+/// Returns the name of a section in a list; `None` if it has no well-formed one.
 pub(crate) fn name_of(section: &TomlValue) -> Option<&str> {
     let TomlValue::Table(table) = section else { return None };
     let TomlValue::Text(name) = &table.get("name")?.value else { return None };

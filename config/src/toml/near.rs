@@ -1,10 +1,10 @@
-//! "Did you mean": the closest of a few allowed words.
+//! Finds the allowed word that was probably meant.
 
-/// The candidate closest to `word`, if it is at most a third of the word away in edits (insert, delete,
-/// replace, swap neighbours). Case doesn't count, nor does `-` for `_`. Ties go to the first candidate.
+/// Returns the candidate closest to `word`, at most a third of the word away in edits (insert, delete, replace, swap
+/// neighbours). Case doesn't count, nor does `-` for `_`. Ties go to the first candidate.
 #[must_use]
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    /// Longer words are no typing errors of ours; bounds the quadratic distance.
+    /// Bytes of a word, at most, which bounds the quadratic distance. No key is that long.
     const LONGEST: usize = 64;
     if word.len() > LONGEST {
         return None;

@@ -1,15 +1,17 @@
 //! Environment variables that override keys of the file.
 //!
-//! `KEYTIDE_JOB__WORKERS=4` sets `job.workers`: segments are joined by `__`, in upper case. A source is called
-//! by its name, with `_` for `-`: `KEYTIDE_SOURCE__GATEWAY__PATH` sets the path of the source named `gateway`.
-//! Settings below `librdkafka` have dots where a variable has `_`:
-//! `KEYTIDE_SOURCE__GATEWAY__LIBRDKAFKA__SASL_PASSWORD` sets `sasl.password`, so the few of them whose names have
-//! a `_` can't be set by a variable.
-//! A value is read as TOML where it is TOML, else it is a string. Variables without `__` (such as those that
-//! Kubernetes sets for a service called keytide) are none of ours.
+//! A variable joins the segments of a key by `__`, in upper case, so `KEYTIDE_JOB__WORKERS=4` sets `job.workers`. A
+//! source has the segment of its name with `_` for `-`, so `KEYTIDE_SOURCE__GATEWAY__PATH` sets the path of `gateway`.
 //!
-//! Overrides are written into the tree before validation, in the order of their names, so an overridden
-//! key is judged like a written one and its problems name the variable.
+//! Settings below `librdkafka` have dots for the variable's `_`, so
+//! `KEYTIDE_SOURCE__GATEWAY__LIBRDKAFKA__SASL_PASSWORD` sets `sasl.password`. The few settings with a `_` in their
+//! name can't be set by a variable.
+//!
+//! A value that is no TOML is a string. Variables without `__` are ignored, such as those that Kubernetes sets for a
+//! service called keytide.
+//!
+//! Overrides are written into the tree before validation, in the order of their names. So an overridden key is checked
+//! like a written one, and its problems name the variable.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -107,7 +109,7 @@ fn source<'a>(
     }
 }
 
-/// The sources' names as variables spell them, in lower case.
+/// Returns the sources' names in the form of variables, in lower case.
 fn source_names(root: &TomlTable) -> Vec<Option<String>> {
     let Some(TomlNode { value: TomlValue::List(sources), .. }) = root.get("source") else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where, and how it is reported.
+//! Problems of a configuration with their locations, and the form in which they are reported.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -6,22 +6,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Problems shown at most; a file with more is hardly a configuration.
+/// Problems that are shown, at most. A file with more is hardly a configuration.
 const MAX_SHOWN: usize = 1_000;
 
-/// One problem, or one warning: where it stands and what is wrong. Never holds a secret.
+/// A problem or a warning with its location. It must never hold a secret.
 ///
-/// Displayed as `keytide.toml:12: source."gateway".format: found "jsn", allowed: json, …`; a value that
-/// came from the environment names its variable instead of a line.
+/// It is displayed as `keytide.toml:12: source."gateway".format: found "jsn", allowed: json, …`. If the value came from
+/// the environment, the variable stands in the place of file and line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The configuration file, unless it was given as text.
     pub file: Option<PathBuf>,
-    /// The line, counted from 1, where the value stands in the file.
+    /// The line of the value in the file, counted from 1.
     pub line: Option<usize>,
-    /// The environment variable the value came from.
+    /// The environment variable that the value came from.
     pub variable: Option<String>,
-    /// The key, such as `source."gateway".fields.time.unit`; empty where the whole file is meant.
+    /// The key, such as `source."gateway".fields.time.unit`; empty for the whole file.
     pub path: String,
     /// The value found and the values allowed: lower case, no full stop.
     pub message: String,
@@ -43,7 +43,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why there is no job. All variants are definite: trying again without a change is useless.
+/// The reason why there is no job. All variants are definite, so trying again without a change is useless.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be opened or read.
@@ -62,7 +62,7 @@ pub enum ConfigError {
         /// The line of the first wrong byte, counted from 1.
         line: usize,
     },
-    /// It was read and is wrong. Displays one problem per line.
+    /// The file was read and has problems, which are displayed one per line.
     #[error("{}", lines(problems))]
     Invalid {
         /// Every problem, in the order of the file, then of the environment variables' names.
@@ -74,18 +74,17 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Where a node came from. Ordered as problems are reported.
+/// The origin of a value, in the order in which problems are reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum At {
     /// The file as a whole.
     #[default]
     Whole,
-    /// A byte of the file.
     Byte(usize),
     Variable(Rc<str>),
 }
 
-/// Where a value stands: its key and its origin.
+/// The location of a value: its key and its origin.
 #[derive(Clone, Default)]
 pub(crate) struct Location {
     pub(crate) path: String,
@@ -107,7 +106,7 @@ impl Problems {
         self.found.is_empty()
     }
 
-    /// In the order of the file; what several sources inherit is told once.
+    /// Returns problems in the order of the file. One that several sources inherit is listed once.
     pub(crate) fn finish(mut self, text: &str, file: Option<&Path>) -> Vec<Problem> {
         self.found.sort_by(|(a, _), (b, _)| a.at.cmp(&b.at));
         let breaks: Vec<usize> =

@@ -1,7 +1,7 @@
-//! The file as it is written: one struct a section, one field a key, everything optional.
+//! The file as it is written, with one struct a section and one optional field a key.
 //!
-//! Reading takes each known key out of a section and reports what is left as unknown, so these structs are the whole
-//! list of keys. Ranges, relations and defaults are judged afterwards, section by section.
+//! Reading takes each known key out of a section and reports the rest as unknown, so these structs are the whole list
+//! of keys. Ranges, relations and defaults are checked afterwards, section by section.
 
 use super::name::name_of;
 use super::near::nearest;
@@ -9,18 +9,18 @@ use super::problem::{Location, Problems};
 use super::tree::{TomlNode, TomlTable, TomlValue, shortened};
 use super::value::Scalar;
 
-/// The type of a key's value.
+/// A type that the value of a key can be read as.
 pub(crate) trait FromToml: Sized {
     /// If set, the value has keys of its own.
     const SECTION: bool = false;
 
-    /// `None` after at least one problem was reported.
+    /// Reads a value; `None` after at least one problem was reported.
     fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self>;
 
-    /// The allowed values, as a message ends.
+    /// Returns the allowed values, as the end of a message.
     fn expected() -> String;
 
-    /// Every key below `path`, for the test that the examples show all of them.
+    /// Lists every key below `path`, for the test that the examples show all of them.
     #[cfg(test)]
     fn keys(path: &str, keys: &mut Vec<String>) {
         keys.push(path.to_owned());
@@ -43,22 +43,22 @@ impl<T: Scalar> FromToml for T {
     }
 }
 
-/// Stands for what may be a secret.
+/// Stands for a value that may be a secret.
 pub(crate) const NOT_SHOWN: &str = "a value that is not shown";
 
-/// A key of a section.
+/// A key of a section, as the file has it.
 pub(crate) enum Entry<T> {
     Absent,
-    /// It was there, and wrong: already reported.
+    /// The value is wrong, which is already reported.
     Refused,
     Given(Spot<T>),
 }
 
-/// A value and where it stands.
+/// A value with its location in the file.
 pub(crate) struct Spot<T> {
     pub(crate) value: T,
     pub(crate) location: Location,
-    /// The value as a message shows it.
+    /// The value in the form of messages.
     pub(crate) shown: String,
 }
 
@@ -90,10 +90,10 @@ impl<T: FromToml> Entry<T> {
     }
 }
 
-/// A list. A section in it is called by its `name` where it has one, else by its index.
+/// A list of values. Messages name a section in it by its `name`, or by its index if it has none.
 pub(crate) struct List<T> {
     pub(crate) items: Vec<Spot<T>>,
-    /// If set, an item was wrong, is already reported, and is left out.
+    /// If set, an item was wrong. It is already reported, and left out.
     pub(crate) refused: bool,
 }
 
@@ -156,7 +156,7 @@ impl<T: FromToml> FromToml for Sections<T> {
     }
 }
 
-/// The keys of a section that nobody has asked for yet.
+/// The keys of a section that weren't read so far.
 pub(crate) struct Section<'a> {
     pub(crate) table: TomlTable,
     pub(crate) location: &'a Location,
@@ -180,7 +180,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports what is left. Values stay unseen: an unknown key may hold a secret.
+    /// Reports the keys that are left, without values, as an unknown key may hold a secret.
     pub(crate) fn close(self, known: &[&str], later: &[&str], problems: &mut Problems) {
         for (key, node) in self.table.into_entries() {
             let location = Location { path: join(&self.location.path, &shortened(&key)), at: node.at };
@@ -201,7 +201,7 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Declares a section with its keys, and those that the documentation knows and this version doesn't.
+/// Declares a section with its keys, and with `later` keys, which the documentation has and this version hasn't.
 macro_rules! keys {
     ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty,)+ } $(later $later:ident;)*) => {
         $(#[$doc])*

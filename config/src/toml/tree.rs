@@ -1,4 +1,4 @@
-//! The file as a tree whose every node knows where it stands; overrides are written into it.
+//! The file as a tree, whose nodes have their locations, and into which overrides are written.
 
 use std::rc::Rc;
 
@@ -11,11 +11,11 @@ pub(crate) struct TomlNode {
     pub(crate) value: TomlValue,
 }
 
-/// No `Debug`: a value may be a secret.
+/// A value of a TOML file. It has no `Debug`, because it may be a secret.
 pub(crate) enum TomlValue {
     Text(String),
     Integer(i64),
-    /// A float, or an integer beyond 64 bits: no key takes either, so it is kept as written.
+    /// A float, or an integer beyond 64 bits, as it is written.
     Number(String),
     Boolean(bool),
     Time(String),
@@ -23,7 +23,7 @@ pub(crate) enum TomlValue {
     Table(TomlTable),
 }
 
-/// Keys are unique.
+/// A section with its keys, which are unique.
 #[derive(Default)]
 pub(crate) struct TomlTable(Vec<(String, TomlNode)>);
 
@@ -41,7 +41,7 @@ impl TomlTable {
         Some(self.0.swap_remove(index).1)
     }
 
-    /// Sets `key`, in place of what it held.
+    /// Sets `key`, and drops an earlier value.
     pub(crate) fn set(&mut self, key: &str, node: TomlNode) -> &mut TomlNode {
         self.take(key);
         self.0.push((key.to_owned(), node));
@@ -59,7 +59,7 @@ impl TomlTable {
 }
 
 impl TomlValue {
-    /// As a message shows it: short, on one line, without control characters.
+    /// Returns the value in the form of messages: short, on one line, without control characters.
     pub(crate) fn shown(&self) -> String {
         match self {
             Self::Text(text) => quoted(text),
@@ -72,12 +72,12 @@ impl TomlValue {
     }
 }
 
-/// `text` in quotes, escaped and shortened.
+/// Returns `text` in quotes, escaped and shortened.
 pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", shortened(text))
 }
 
-/// `text` escaped, and cut after 80 characters.
+/// Returns `text` escaped, and cut after 80 characters.
 pub(crate) fn shortened(text: &str) -> String {
     const LONGEST: usize = 80;
     let cut = text.char_indices().nth(LONGEST).map_or(text.len(), |(at, _)| at);
@@ -85,10 +85,10 @@ pub(crate) fn shortened(text: &str) -> String {
     if cut < text.len() { format!("{escaped}…") } else { escaped.to_string() }
 }
 
-/// The file's tree. Where the syntax is broken, every error is reported and there is none.
+/// Parses a file into a tree. If the syntax is broken, every error is reported and there is no tree.
 ///
-/// The parser's own rendering of an error quotes the line, which may hold a secret: only its message is used.
-/// It also bounds the nesting (80), so recursion over the tree is safe.
+/// The parser's own text of an error quotes the line, which may hold a secret, so only its message is used. The parser
+/// also bounds the nesting (80), so recursion over the tree is safe.
 pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<TomlTable> {
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -98,7 +98,7 @@ pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<TomlTable> {
     errors.is_empty().then(|| table(root.into_inner(), None))
 }
 
-/// A single TOML value, as a variable holds it; what isn't one is a string.
+/// Parses the value of a variable as TOML; other texts are strings.
 pub(crate) fn parse_value(text: &str, variable: &Rc<str>) -> TomlNode {
     let value = match DeValue::parse(text) {
         Ok(parsed) => value(parsed.into_inner(), Some(variable)),
@@ -109,7 +109,7 @@ pub(crate) fn parse_value(text: &str, variable: &Rc<str>) -> TomlNode {
 
 fn table(table: DeTable<'_>, variable: Option<&Rc<str>>) -> TomlTable {
     let entries = table.into_iter().map(|(key, child)| {
-        // A section's header or a key: where a reader looks for it.
+        // The location is that of the section's header or the key.
         let at = at(key.span().start, variable);
         (key.into_inner().into_owned(), TomlNode { at, value: value(child.into_inner(), variable) })
     });

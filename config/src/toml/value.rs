@@ -1,32 +1,32 @@
-//! Values of single keys: what reading one needs, whatever it means.
+//! The reading of single values, whatever their meaning.
 
 use super::near::nearest;
 use super::tree::TomlValue;
 
-/// A value that is written in one place of the file.
+/// A single value, which has no keys of its own.
 pub(crate) trait Scalar: Sized {
     /// If set, the value found may be a secret and is never shown.
     const HIDDEN: bool = false;
 
-    /// The allowed values, as a message ends.
+    /// Returns the allowed values, as the end of a message.
     fn allowed() -> String;
 
     fn parse(value: &TomlValue) -> Result<Self, Refusal>;
 }
 
-/// Why a value isn't one of its kind.
+/// The reason why a value isn't one of its kind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// It will be one, in a later version.
+    /// If set, a later version will allow the value.
     pub(crate) later: bool,
-    /// A hint at what was probably meant.
+    /// A hint at the value that was probably meant.
     pub(crate) hint: Option<String>,
     /// If set, the value may hold a secret, although others of its kind don't.
     pub(crate) hidden: bool,
 }
 
 impl Refusal {
-    /// The message for a value shown as `found`.
+    /// Returns the message for a value shown as `found`.
     pub(crate) fn message(&self, found: &str, allowed: &str) -> String {
         let mut message = match self.later {
             true => format!("{found} isn't available in this version, allowed: {allowed}"),
@@ -53,9 +53,9 @@ pub(crate) fn refuse<T>(value: Option<T>) -> Result<T, Refusal> {
 /// A value out of a short list of names.
 pub(crate) trait Choice: Copy + 'static {
     const ALL: &'static [Self];
-    /// Names that the documentation knows and this version doesn't.
+    /// Names that stand in the documentation, but that this version doesn't have.
     const LATER: &'static [&'static str] = &[];
-    /// Why it doesn't.
+    /// The reason why this version doesn't have them.
     const WHY: Option<&'static str> = None;
     const HIDDEN: bool = false;
 
@@ -90,7 +90,7 @@ pub(crate) fn did_you_mean(name: Option<&str>) -> Option<String> {
     name.map(|name| format!("did you mean \"{name}\"?"))
 }
 
-/// Declares how kinds of values are read from text, and how a message says what is allowed.
+/// Declares kinds of values, each with its parser and its allowed values as messages name them.
 macro_rules! parsed {
     ($($type:ty: $parse:expr, $allowed:expr $(, hidden $hidden:literal)?;)+) => {$(
         impl $crate::toml::value::Scalar for $type {
@@ -109,9 +109,9 @@ macro_rules! parsed {
 }
 pub(crate) use parsed;
 
-/// Declares an enumeration with the names that its values have in the file: one list for parsing, messages and output.
+/// Declares an enumeration with the names of its values in the file: one list for parsing, messages and output.
 ///
-/// `later` lists names that the documentation knows and this version doesn't, `why` says the reason. With `hidden` a
+/// `later` lists names that the documentation has and this version hasn't, and `why` is the reason. With `hidden` a
 /// wrong name is never shown.
 macro_rules! choice {
     (
@@ -128,7 +128,7 @@ macro_rules! choice {
         }
 
         impl $type {
-            /// Its name in the configuration file.
+            /// Returns its name in the configuration file.
             #[must_use]
             #[allow(unreachable_pub, reason = "some of the enumerations are public")]
             pub const fn name(self) -> &'static str {

@@ -789,7 +789,7 @@ token = \"env:CANARY\"
     }
 
     #[test]
-    fn misspelt_settings_of_clients_are_told_without_a_connection() {
+    fn misspelt_settings_of_clients_are_reported_without_a_connection() {
         let kafka = "kind = \"kafka\"\nbrokers = \"127.0.0.1:1\"\ntopic = \"t\"\n";
         let config = format!(
             "[[source]]\nname = \"gateway\"\n{kafka}format = \"apisix\"\n\
@@ -845,7 +845,7 @@ token = \"env:CANARY\"
     }
 
     #[test]
-    fn all_problems_of_files_are_told_at_once() {
+    fn all_problems_of_files_are_reported_at_once() {
         let (exit, report) = checked(&format!("{JOB}{TABLE}{GEO}"), &[("asn.mmdb", "no database")]);
         assert_eq!(exit, Exit::Usage);
         for problem in [
@@ -860,7 +860,7 @@ token = \"env:CANARY\"
     }
 
     #[test]
-    fn all_problems_of_the_configuration_are_told_at_once() {
+    fn all_problems_of_the_configuration_are_reported_at_once() {
         let (exit, report) = checked("[job]\nworkers = 0\ntick = 1\n", &[]);
         assert_eq!(exit, Exit::Usage);
         assert!(report.ends_with("\n3 problems in keytide.toml\n"), "{report}");

@@ -156,7 +156,7 @@ fn labels_that_cannot_be_read_are_refused_before_anything_runs() {
 }
 
 #[test]
-fn labels_tell_what_was_missed() {
+fn labels_show_missed_leaks() {
     let label = |from: &str, to: &str| {
         format!(
             r#"{{"key_id":"quiet","kind":"probing","leak":true,"from":"{from}","to":"{to}","multiple":3.5}}"#
@@ -181,7 +181,7 @@ fn an_earlier_report_is_gone_while_another_run_could_fail() {
 }
 
 #[test]
-fn what_is_typed_wrongly_is_told() {
+fn mistyped_arguments_are_reported() {
     let job = steady();
     let refused = |arguments: &str, said: &str| {
         let ended = backtest(&job).with(arguments).run();

@@ -4,19 +4,17 @@
 //! What can't be known as a key: text that stands nowhere where `[keys].from` looks. In a path it would be written as
 //! part of the route, in a user agent as evidence; elsewhere nothing writes it.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 
-use crate::harness::{Ended, FIELDS, Job, Keytide, START, Views, names, path, read_text, repository};
+use crate::harness::{
+    DEADLINE, Ended, FIELDS, Job, Keytide, LiveProcess, START, Views, names, path, read_text,
+};
 
 /// In place of a raw key. Whatever is searched, is searched for its middle: what was cut off it is a key's piece.
 const CANARY: &str = "kt_live_canary5c1f9e0b77d2a4e8";
@@ -286,7 +284,7 @@ fn no_raw_key_is_in_anything_that_a_replay_or_check_leaves() {
 }
 
 #[test]
-fn no_secret_of_a_configuration_is_in_what_is_said_of_it() {
+fn no_message_about_a_configuration_holds_its_secrets() {
     let case = &CASES[0];
     let kafka = format!(
         "kind = \"kafka\"\nbrokers = \"127.0.0.1:1\"\ntopic = \"t\"\n[source.librdkafka]\n\"sasl.username\" = \"{SECRET}\""
@@ -307,78 +305,6 @@ fn no_secret_of_a_configuration_is_in_what_is_said_of_it() {
             assert_none("check", said(&refused));
             assert_none("replay", said(&job.replay().run()));
         }
-    }
-}
-
-/// A job that runs until it is told to stop, over a broker within this process.
-struct Live {
-    child: Child,
-    lines: Receiver<String>,
-    log: String,
-}
-
-/// Longer than anything that works takes.
-const DEADLINE: Duration = Duration::from_secs(120);
-
-impl Live {
-    fn start(config: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_keytide"))
-            .args(["run", path(config)])
-            .env_clear()
-            .env("KEY_SECRET", SECRET)
-            .current_dir(repository())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let (sender, lines) = channel();
-        thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { child, lines, log: String::new() }
-    }
-
-    /// Looks again whenever something is logged, and now and then, until there is a value.
-    fn until<T>(&mut self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
-        let start = Instant::now();
-        loop {
-            if let Some(found) = look(self) {
-                return found;
-            }
-            assert!(start.elapsed() < DEADLINE, "waited in vain until {what}\n{}", self.log);
-            if let Ok(line) = self.lines.recv_timeout(Duration::from_millis(50)) {
-                self.log.push_str(&line);
-                self.log.push('\n');
-            }
-        }
-    }
-
-    /// Where it serves metrics, once it has said so.
-    fn address(&self) -> Option<String> {
-        let at = self.log.find("127.0.0.1:")?;
-        let address: String =
-            self.log[at..].chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect();
-        self.log[at + address.len()..].contains('\n').then_some(address)
-    }
-
-    /// Everything that was logged, once it has ended.
-    fn stop(mut self) -> String {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(told.success());
-        let code = self.child.wait().unwrap().code();
-        while let Ok(line) = self.lines.recv_timeout(DEADLINE) {
-            self.log.push_str(&line);
-            self.log.push('\n');
-        }
-        assert_eq!(code, Some(0), "{}", self.log);
-        std::mem::take(&mut self.log)
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -428,11 +354,10 @@ fn no_raw_key_is_in_anything_that_a_live_job_leaves() {
          [sink.files]\ndir = \"out\"\n[log]\nlevel = \"debug\"\n"
     );
     let job = first.job(HMAC, FILES).file("keytide.toml", config);
-    let mut live = Live::start(&job.path("keytide.toml"));
-    let address = live.until("it serves metrics", Live::address);
-    let page = live.until("everything is read", |_| {
-        get(&address, "/metrics").filter(|page| metric(page, "keytide_messages_total") >= sent)
-    });
+    let live = LiveProcess::start(&job.path("keytide.toml"), &[("KEY_SECRET", SECRET)]);
+    let address = live.find("it serves metrics", || live.address()).unwrap();
+    let is_read = |page: &String| metric(page, "keytide_messages_total") >= sent;
+    let page = live.find("everything is read", || get(&address, "/metrics").filter(is_read)).unwrap();
     let pages =
         ["/readyz", "/healthz", "/nothing"].map(|page| (page.to_owned(), get(&address, page).unwrap()));
     let log = live.stop();

@@ -169,7 +169,7 @@ fn a_demo_that_is_as_short_as_may_be_ends_by_itself_with_its_leak_found() {
 }
 
 #[test]
-fn a_stolen_key_is_found_told_of_and_not_suspended() {
+fn a_stolen_key_is_found_notified_and_not_suspended() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");
     let told = until(&out, "--rate 200 --duration 1h", "MAIL ");

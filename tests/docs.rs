@@ -67,7 +67,7 @@ fn ci_runs_the_readme_s_first_commands() {
 }
 
 #[test]
-fn what_ci_runs_is_what_contributors_are_told_to_run() {
+fn ci_runs_the_commands_that_contributors_run() {
     let told = commands(&document("CONTRIBUTING.md"));
     let ci = document(".ci/run");
     let checks: Vec<&str> =

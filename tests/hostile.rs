@@ -259,7 +259,7 @@ fn a_limit_is_what_is_still_allowed() {
 }
 
 #[test]
-fn a_text_is_cut_at_its_limit_and_rows_are_told_apart_nevertheless() {
+fn a_text_is_cut_at_its_limit_and_rows_differ_nevertheless() {
     let route = |bytes: usize| {
         let line = record(&format!(r#""route":"{}""#, "r".repeat(bytes)));
         let job = Job::new("[limits]\ntext_bytes = 16\n").log([line]);

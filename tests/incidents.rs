@@ -160,7 +160,7 @@ fn every_kind_of_row_has_its_schema() {
 }
 
 #[test]
-fn what_is_published_of_a_transition_is_what_people_are_told_by() {
+fn mails_are_made_of_the_published_transition() {
     let line = log_row(&transition());
     let read: TransitionJson = serde_json::from_str(&line).unwrap();
     assert_eq!((&*read.incident_id, read.seq), ("0000000000000000000000000000feed", 3));

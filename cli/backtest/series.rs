@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told() {
+    fn missing_columns_and_steps_are_reported() {
         let error = |csv: &str| backtest(csv).unwrap_err().to_string();
         assert!(error("time,value\n").contains("has no column `timestamp`, it has: time, value"));
         assert!(error("timestamp,value\n").contains("the step between rows can't be told"));

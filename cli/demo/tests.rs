@@ -222,7 +222,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
 }
 
 #[test]
-fn the_stolen_key_is_found_and_no_other_told_of_and_not_suspended() {
+fn only_the_stolen_key_is_found_and_it_is_not_suspended() {
     // A workday and, of another world, a weekend.
     for (seed, now_ms) in [(1, START + 33_333), (2, START + 5 * 86_400_000)] {
         let Found { stolen, live_ms, log, revocations, mails } = found(seed, now_ms);
@@ -263,7 +263,7 @@ fn the_stolen_key_is_found_and_no_other_told_of_and_not_suspended() {
 }
 
 #[test]
-fn what_was_not_sent_is_not_told_of() {
+fn the_summary_names_only_what_was_sent() {
     let staged = |key: Option<&str>| Staged {
         live_ms: START,
         has_history: key.is_some(),
@@ -517,7 +517,7 @@ fn at_160_by_50_there_is_more_in_them() {
 }
 
 #[test]
-fn what_is_told_of_a_stolen_key_is_one_line_each() {
+fn incidents_and_actions_are_one_line_each() {
     let mut view = LiveView::new(SECOND_MS);
     view.incidents.take(&[stolen()]);
     let told = [

@@ -365,7 +365,7 @@ fn broken_syntax_is_reported_with_lines_and_without_content() {
 }
 
 #[test]
-fn files_that_are_no_configuration_are_told() {
+fn files_that_are_no_configuration_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let error = |name: &str, content: &[u8]| {
         let file = folder.path().join(name);
@@ -619,7 +619,7 @@ fn secrets_are_never_shown() {
 }
 
 #[test]
-fn the_fingerprint_tells_results_apart() {
+fn the_fingerprint_differs_with_the_results() {
     let text = everything(true);
     let fingerprint = |text: &str, secret: &str| {
         let mut variables = ALTERNATIVES.to_vec();

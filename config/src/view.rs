@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_views_apart() {
+    fn names_of_views_are_unique() {
         assert_eq!(View::NAMES, View::ALL.map(View::name));
         assert_eq!(BTreeSet::from(View::NAMES).len(), View::ALL.len());
         for (location, view) in View::ALL.into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Running the binary, and reading what it wrote.
 
 mod job;
+mod live;
 mod row;
 pub(crate) mod sample;
 mod schema;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use job::{FIELDS, HOUR, Job, MINUTE, SECOND, START, call};
+pub(crate) use live::{DEADLINE, LiveProcess};
 pub(crate) use row::Row;
 pub(crate) use schema::Schema;
 

@@ -11,7 +11,7 @@ use crate::harness::sample::{METERS, SAMPLES};
 use crate::harness::{
     Job, Keytide, OF_INCIDENTS, Row, Schema, VIEWS, Views, names, read_log, read_text, repository,
 };
-use crate::live::{Running, config, held, meters, replayed, results};
+use crate::live::{Running, config, last_values, meters, replayed, results};
 use crate::producer::Producer;
 
 /// How a job's tables come.
@@ -145,7 +145,7 @@ fn equals_a_replay(format: &str, tables: Tables) {
     Keytide::replay(&folder.join("keytide.toml"), &out).succeed();
     let replay = Views::new(&out);
     let records = broker.records(&results(&broker));
-    let live = held(&records);
+    let live = last_values(&records);
     for view in VIEWS {
         let schema = Schema::read(&repository().join(format!("schemas/{view}.v1.schema.json")));
         let rows = replay.rows(view);
@@ -280,7 +280,7 @@ fn every_gateway_s_message_counts_in_a_topic_as_in_a_file() {
     running.until_count("keytide_messages_total", SAMPLES.len() as u64 + 2);
     let log = running.stop();
     assert!(!log.contains("ERROR"), "{log}");
-    let live = held(&broker.records(&results(&broker)));
+    let live = last_values(&broker.records(&results(&broker)));
     assert_eq!(live.get("dead_letters"), None);
     for view in METERS {
         let schema = Schema::read(&repository().join(format!("schemas/{view}.v1.schema.json")));

@@ -1,21 +1,11 @@
-//! A live job as its operator has it: a configuration, a process, its log, its metrics, its topics.
+//! A live job as its operator sees it: a configuration, a process, its log, its metrics, its topics.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, Record};
-use crate::harness::{Job, Row, path, repository};
-
-/// How long a test waits for anything; a machine that is busy with others may need most of it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
-/// How long a look at a condition waits for the job to say something.
-const LOOK_AROUND: Duration = Duration::from_millis(50);
+use crate::harness::{DEADLINE, Job, LiveProcess, Row};
 
 /// Fields of the records that [`call`](crate::harness::call) makes, and how keys are named in them.
 pub(crate) const CALLS: &str =
@@ -62,88 +52,36 @@ pub(crate) fn results(broker: &Broker) -> String {
     format!("{}\\.[a-z_]+\\.v1", broker.name("out"))
 }
 
-/// A process that runs a job.
-pub(crate) struct Running {
-    child: Child,
-    lines: Receiver<String>,
-    told: RefCell<String>,
-}
+/// A process that runs a job, with its metrics.
+pub(crate) struct Running(LiveProcess);
 
 impl Running {
     /// Starts `keytide run` with the job's configuration.
     pub(crate) fn start(job: &Job) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_keytide"))
-            .args(["run", path(&job.path("keytide.toml"))])
-            .env_clear()
-            .current_dir(repository())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines, told: RefCell::default() }
+        Self(LiveProcess::start(&job.path("keytide.toml"), &[]))
     }
 
     /// Starts it and waits until its metrics can be asked for.
     pub(crate) fn started(job: &Job) -> Self {
         let running = Self::start(job);
-        running.until("it serves metrics", |running| running.address().is_some());
+        running.until("it serves metrics", |running| running.0.address().is_some());
         running
     }
 
-    /// What the process logged so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
-        while let Ok(line) = self.lines.try_recv() {
-            self.tell(&line);
-        }
-        self.told.borrow().clone()
+        self.0.log()
     }
 
-    fn tell(&self, line: &str) {
-        let mut told = self.told.borrow_mut();
-        told.push_str(line);
-        told.push('\n');
-    }
-
-    /// Waits for a condition, under a deadline. That the process ends is the end of waiting, too.
+    /// Waits for a condition until the deadline or the end of the process.
     pub(crate) fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let started = Instant::now();
-        while !condition(self) {
-            match self.lines.recv_timeout(LOOK_AROUND) {
-                Ok(line) => self.tell(&line),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    assert!(condition(self), "{what}: the job ended before\n{}", self.log());
-                    return;
-                }
-            }
-            assert!(
-                started.elapsed() < DEADLINE,
-                "{what}: not within {DEADLINE:?}\n{}\n{:#?}",
-                self.log(),
-                self.metrics()
-            );
-        }
-    }
-
-    fn address(&self) -> Option<String> {
-        let log = self.log();
-        let (_, rest) = log.split_once("serves http://")?;
-        Some(rest.split_once('/')?.0.to_owned())
+        let found = self.0.find(what, || condition(self).then_some(()));
+        found.unwrap_or_else(|problem| panic!("{problem}\n{:#?}", self.metrics()));
     }
 
     /// Its metrics, by name and labels; none while it can't be asked.
     pub(crate) fn metrics(&self) -> BTreeMap<String, String> {
-        let Some(address) = self.address() else { return BTreeMap::new() };
+        let Some(address) = self.0.address() else { return BTreeMap::new() };
         let ask = || {
             let mut stream = TcpStream::connect(&address)?;
             stream.set_read_timeout(Some(DEADLINE))?;
@@ -175,53 +113,33 @@ impl Running {
         self.until(&format!("{name} is {least}"), |running| running.count(name) >= Some(least));
     }
 
-    /// Sends it a signal, by its name.
+    /// Sends it a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success(), "{name}");
+        self.0.signal(name);
     }
 
-    /// Waits until it ended; its exit code (none after a signal) and what it logged.
-    pub(crate) fn end(mut self) -> (Option<i32>, String) {
-        let started = Instant::now();
-        loop {
-            let left = DEADLINE.saturating_sub(started.elapsed());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => self.tell(&line),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it doesn't end\n{}", self.log()),
-            }
-        }
-        (self.child.wait().unwrap().code(), self.log())
+    /// Waits until it ended; returns its exit code (none after a signal) and its log.
+    pub(crate) fn end(self) -> (Option<i32>, String) {
+        self.0.end()
     }
 
-    /// Tells it to end, and expects that it does so well; what it logged.
+    /// Ends it by SIGTERM, expects exit code 0, and returns its log.
     pub(crate) fn stop(self) -> String {
-        self.signal("TERM");
-        let (code, log) = self.end();
-        assert_eq!(code, Some(0), "{log}");
-        log
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.stop()
     }
 }
 
 /// What a view holds, by the key's columns: the last value, without what says how far the window is.
-pub(crate) type Held = BTreeMap<String, Vec<(String, serde_json::Value)>>;
+pub(crate) type LastValues = BTreeMap<String, Vec<(String, serde_json::Value)>>;
 
 /// The last values in the results' topics, by view.
-pub(crate) fn held(records: &[Record]) -> BTreeMap<&'static str, Held> {
-    let mut views: BTreeMap<_, Held> = BTreeMap::new();
+pub(crate) fn last_values(records: &[Record]) -> BTreeMap<&'static str, LastValues> {
+    let mut views: BTreeMap<_, LastValues> = BTreeMap::new();
     for record in records {
-        let held = views.entry(record.view()).or_default();
+        let rows = views.entry(record.view()).or_default();
         match &record.value {
-            Some(value) => held.insert(record.key.clone(), meters(&Row::parse(value))),
-            None => held.remove(&record.key),
+            Some(value) => rows.insert(record.key.clone(), meters(&Row::parse(value))),
+            None => rows.remove(&record.key),
         };
     }
     views
@@ -231,7 +149,7 @@ pub(crate) fn held(records: &[Record]) -> BTreeMap<&'static str, Held> {
 pub(crate) fn calls_of_keys(broker: &Broker, window: &str) -> BTreeMap<String, u64> {
     let records = broker.records(&format!("{}\\.usage\\.v1", broker.name("out")));
     let mut calls = BTreeMap::new();
-    for row in held(&records).remove("usage").unwrap_or_default().into_values() {
+    for row in last_values(&records).remove("usage").unwrap_or_default().into_values() {
         let row = Row(row);
         if row.text("window") == window {
             *calls.entry(row.text("key_id").to_owned()).or_default() += row.number("calls");
@@ -242,12 +160,12 @@ pub(crate) fn calls_of_keys(broker: &Broker, window: &str) -> BTreeMap<String, u
 
 /// A row without the columns that say how far its window is: a bounded run closes all it can.
 pub(crate) fn meters(row: &Row) -> Vec<(String, serde_json::Value)> {
-    let said = |column: &str| column != "complete" && column != "final";
-    row.0.iter().filter(|(column, _)| said(column)).cloned().collect()
+    let is_value = |column: &str| column != "complete" && column != "final";
+    row.0.iter().filter(|(column, _)| is_value(column)).cloned().collect()
 }
 
-/// A finished replay's rows of a view, as [`held`] has them.
-pub(crate) fn replayed(rows: Vec<Row>, key: &[String]) -> Held {
+/// A finished replay's rows of a view, as [`last_values`] has them.
+pub(crate) fn replayed(rows: Vec<Row>, key: &[String]) -> LastValues {
     let key_text = |row: &Row| {
         let columns = key.iter().map(|column| format!("\"{column}\":{}", row.get(column)));
         format!("{{{}}}", columns.collect::<Vec<_>>().join(","))

@@ -6,8 +6,8 @@ use std::time::Instant;
 use keytide_config::View;
 
 use crate::broker::Broker;
-use crate::harness::{Job, MINUTE, START, VIEWS, call};
-use crate::live::{CALLS, DEADLINE, Running, calls_of_keys, config, held, results};
+use crate::harness::{DEADLINE, Job, MINUTE, START, VIEWS, call};
+use crate::live::{CALLS, Running, calls_of_keys, config, last_values, results};
 use crate::producer::{Producer, surviving_keys};
 
 fn lines(calls: impl IntoIterator<Item = String>) -> String {
@@ -152,7 +152,7 @@ fn rows_of_a_subscription_that_loses_its_key_are_retracted() {
     running.stop();
 
     let records = broker.records(&results(&broker));
-    let rows = &held(&records)["subscription_usage"];
+    let rows = &last_values(&records)["subscription_usage"];
     let mut calls: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
     for row in rows.values() {
         let value = |name: &str| row.iter().find(|(column, _)| column == name).unwrap().1.clone();
@@ -177,7 +177,7 @@ fn a_job_that_starts_again_without_state_counts_the_same_again() {
         let running = Running::started(&job);
         running.until_count("keytide_events_total", 50);
         running.stop();
-        found.push(held(&broker.records(&results(&broker))));
+        found.push(last_values(&broker.records(&results(&broker))));
     }
     assert_eq!(found[0], found[1]);
     assert_eq!(calls_of_keys(&broker, "1h"), BTreeMap::from([("k".to_owned(), 50)]));
@@ -233,7 +233,7 @@ fn records_of_aborted_transactions_are_not_counted() {
 }
 
 #[test]
-fn reading_starts_and_ends_where_it_is_told_to() {
+fn reading_starts_and_ends_as_configured() {
     let broker = Broker::shared("ranges");
     // Their times make the records older than any retention.
     let topic = broker.topic("calls", 2, &["retention.ms=-1"]);

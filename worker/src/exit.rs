@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_told_once() {
+    fn causes_are_shown_once() {
         let system = || std::io::Error::other("no space left");
         let quoting = anyhow::Error::new(system()).context("writing failed: no space left");
         assert_eq!(message(&quoting), "writing failed: no space left");

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_accepted_is_told_with_numbers_classes_and_a_place() {
+    fn refused_records_are_reported_with_numbers_classes_and_the_first() {
         let mut records = RecordCounts {
             accepted: 10,
             first: Some("a.log at byte 7".to_owned()),

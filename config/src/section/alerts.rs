@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_unless_asked_for() {
+    fn there_are_no_notifications_by_default() {
         assert_eq!(alerts(""), Alerts::default());
         assert_eq!(alerts("[alerts]"), Alerts::default());
         let email = email("");
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_mails_is_told() {
+    fn problems_of_mails_are_reported() {
         for (lines, expected) in [
             (
                 "[alerts.email]\nfrom = \"a@example.com\"\nto = [\"b@example.com\"]",
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_is_public_and_signed_unless_said_otherwise() {
+    fn a_webhook_is_public_and_signed_by_default() {
         let url = |url: &str| SLACK.replace("https://a.example/x", url);
         let refused = |url: &str| {
             format!("webhook.url: found {url}, allowed: https to a host that is public; or allow_private = [")

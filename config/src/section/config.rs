@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_told_where_they_stand() {
+    fn wrong_values_are_reported_with_their_location() {
         assert_eq!(
             problems(&format!("{SMALL}[state]\nurl = \"x\"")),
             "line 6: state: isn't available in this version, remove it"

@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_told_where_they_stand() {
+    fn wrong_values_are_reported_with_their_location() {
         let with = |lines: &str| format!("{SMALL}{lines}");
         for (text, expected) in [
             (

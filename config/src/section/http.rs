@@ -47,7 +47,7 @@ mod tests {
     use crate::tests::*;
 
     #[test]
-    fn values_beyond_their_range_are_told() {
+    fn values_beyond_their_range_are_reported() {
         for (lines, expected) in [
             (
                 "[http]\nlisten = \"localhost:9464\"".to_owned(),

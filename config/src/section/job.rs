@@ -24,7 +24,7 @@ mod tests {
     use crate::tests::*;
 
     #[test]
-    fn wrong_values_are_told_where_they_stand() {
+    fn wrong_values_are_reported_with_their_location() {
         let with = |lines: &str| format!("{SMALL}{lines}");
         for (text, expected) in [
             (with("[job]\nworkers = 257"), "line 7: job.workers: found 257, allowed: 1 to 256"),
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn values_beyond_their_range_are_told() {
+    fn values_beyond_their_range_are_reported() {
         assert_eq!(
             problems(&format!("{SMALL}[job]\nreload = \"0s\"")),
             "line 7: job.reload: found \"0s\", allowed: 1s to 1h"

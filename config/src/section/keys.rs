@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_told_where_they_stand() {
+    fn wrong_values_are_reported_with_their_location() {
         let with = |lines: &str| format!("{SMALL}{lines}");
         for (text, expected) in [
             (with("[keys]\nfrom = []"), "line 7: keys.from: found 0 rules, allowed: 1 to 8"),

@@ -43,7 +43,7 @@ mod tests {
     use crate::tests::*;
 
     #[test]
-    fn wrong_values_are_told_where_they_stand() {
+    fn wrong_values_are_reported_with_their_location() {
         assert_eq!(
             problems(&format!("{SMALL}[limits]\njson_fields = 4096")),
             "line 7: limits.json_fields: isn't available in this version, remove it"

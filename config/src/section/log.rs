@@ -45,7 +45,7 @@ mod tests {
     use crate::tests::*;
 
     #[test]
-    fn values_beyond_their_range_are_told() {
+    fn values_beyond_their_range_are_reported() {
         for (lines, expected) in [
             (
                 "[log]\nlevel = \"trace\"".to_owned(),

@@ -102,7 +102,7 @@ mod tests {
     use crate::toml::value::Scalar;
 
     #[test]
-    fn known_but_missing_values_are_told_apart() {
+    fn values_of_later_versions_are_no_unknown_ones() {
         let refusal = |text: &str| Delivery::parse(&TomlValue::Text(text.to_owned())).unwrap_err();
         assert!(refusal("exactly_once").later);
         assert!(!refusal("exactly_twice").later);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn values_beyond_their_range_are_told() {
+    fn values_beyond_their_range_are_reported() {
         let sink = "[sink.kafka]\nbrokers = \"a:1\"\n";
         let files = "[sink.files]\ndir = \"out\"\n";
         for (lines, expected) in [

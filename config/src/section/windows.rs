@@ -62,7 +62,7 @@ mod tests {
     use crate::tests::*;
 
     #[test]
-    fn wrong_values_are_told_where_they_stand() {
+    fn wrong_values_are_reported_with_their_location() {
         let with = |lines: &str| format!("{SMALL}{lines}");
         for (text, expected) in [
             (
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn values_beyond_their_range_are_told() {
+    fn values_beyond_their_range_are_reported() {
         for (lines, expected) in [
             (
                 "[windows]\nunproven = \"drop\"".to_owned(),

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_of_a_tick_before_it_is_published() {
+    fn no_notification_precedes_the_tick_being_published() {
         let folder = tempfile::tempdir().unwrap();
         let mut notifier = open(folder.path());
         notifier.keep(5, notice());

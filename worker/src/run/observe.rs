@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_tells_of_its_states_and_operators_while_it_works() {
+    fn a_worker_reports_its_states_and_operators_while_it_works() {
         let windows = keytide_config::Windows::default();
         let options = live::LiveOptions { tick_ms: 1, windows, workers: NonZeroUsize::MIN };
         let live = Live::new(FOOTPRINTS_MS, options);

@@ -31,19 +31,31 @@ pub struct How {
     pub shuffle: u64,
 }
 
-/// A row of any view, comparable.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AnyRow {
-    Usage(Row<KeyId, OwnedUsage>),
-    UsageByRoute(Row<KeyRoute, OwnedUsage>),
-    Latency(Row<Scope, Latency>),
-    Geo(Row<KeyCountry, CountryCalls>),
-    Callers(Row<Scope, Callers>),
-    SubscriptionUsage(Row<NameId, Option<SubscriptionUsage>>),
-    Incident(Incident),
-    Transition(Transition),
-    Score(Score),
+macro_rules! any_row {
+    ($($view:ident $field:ident: $row:ty,)+) => {
+        /// A row of any view, comparable.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum AnyRow {
+            $($view($row),)+
+            Incident(Incident),
+            Transition(Transition),
+            Score(Score),
+        }
+
+        impl AnyRow {
+            fn extend(into: &mut Vec<Self>, rows: Rows) {
+                match rows {
+                    $(Rows::$view(rows) => into.extend(rows.into_iter().map(Self::$view)),)+
+                    Rows::Incidents(rows) => into.extend(rows.into_iter().map(Self::Incident)),
+                    Rows::IncidentLog(rows) => into.extend(rows.into_iter().map(Self::Transition)),
+                    Rows::Scores(rows) => into.extend(rows.into_iter().map(Self::Score)),
+                }
+            }
+        }
+    };
 }
+
+views_of_windows!(any_row);
 
 /// The output of a tick, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,18 +82,7 @@ struct Collect {
 
 impl Output for Collect {
     fn rows(&mut self, tick: Tick, rows: Rows) {
-        let into = &mut self.ticks.entry(tick).or_default().rows;
-        match rows {
-            Rows::Usage(rows) => into.extend(rows.into_iter().map(AnyRow::Usage)),
-            Rows::UsageByRoute(rows) => into.extend(rows.into_iter().map(AnyRow::UsageByRoute)),
-            Rows::Latency(rows) => into.extend(rows.into_iter().map(AnyRow::Latency)),
-            Rows::Geo(rows) => into.extend(rows.into_iter().map(AnyRow::Geo)),
-            Rows::Callers(rows) => into.extend(rows.into_iter().map(AnyRow::Callers)),
-            Rows::SubscriptionUsage(rows) => into.extend(rows.into_iter().map(AnyRow::SubscriptionUsage)),
-            Rows::Incidents(rows) => into.extend(rows.into_iter().map(AnyRow::Incident)),
-            Rows::IncidentLog(rows) => into.extend(rows.into_iter().map(AnyRow::Transition)),
-            Rows::Scores(rows) => into.extend(rows.into_iter().map(AnyRow::Score)),
-        }
+        AnyRow::extend(&mut self.ticks.entry(tick).or_default().rows, rows);
     }
     fn late(&mut self, tick: Tick, late: Vec<Late>) {
         self.ticks.entry(tick).or_default().late.extend(late);

@@ -71,6 +71,9 @@ pub struct GenerateArgs {
     /// Seed of all randomness: another seed gives another world
     #[arg(long, default_value_t = WorldSettings::DEFAULT.seed)]
     pub(crate) seed: u64,
+    /// Share of networks that the geo databases place in another country. Scenario plain has none
+    #[arg(long, default_value_t = WorldSettings::DEFAULT.misplaced, value_parser = share)]
+    pub(crate) misplaced: f64,
     /// Log format of the gateway
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: GatewayFormat,
@@ -158,6 +161,7 @@ impl GenerateArgs {
             look_alikes: self.look_alikes,
             leak: None,
             seed: self.seed,
+            misplaced: self.misplaced,
             format: self.format,
             out_of_order: self.out_of_order,
             late: self.late,

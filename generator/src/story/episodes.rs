@@ -2,9 +2,11 @@
 //!
 //! A key has at most one episode, and a history before it: episodes start when two fifths of the run are over. Keys with
 //! too few usual calls until then aren't chosen. The same holds for the most popular 1 %, publishable keys, unlisted
-//! keys, keys that change their subscription, and keys with a timetable.
+//! keys, keys that change their subscription, and keys with a timetable, except that of continuous integration.
+//!
+//! The origins of a leak are new to its key: of a system and, if possible, of a country from which the key is never used.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use anyhow::ensure;
@@ -16,11 +18,10 @@ use serde::Serialize;
 use super::scenario::{
     AgentChoice, CallOrigin, EpisodeCourse, EpisodeKind, EpisodeScope, KINDS, OwnerBehaviour,
 };
-use crate::draw::{Draw, whole};
-use crate::world::habit::{AddressPool, Habit, NetworkKind};
-use crate::world::population::{
-    COUNTRIES, Key, LOAD_TOOL, Network, Population, RESOURCES, SUSPENDED, USUAL_AGENTS,
-};
+use crate::draw::{Draw, mixed, whole};
+use crate::world::habit::{AddressPool, Habit};
+use crate::world::network::{NetworkKind, Networks};
+use crate::world::population::{COUNTRIES, Key, LOAD_TOOL, Population, RESOURCES, SUSPENDED, USUAL_AGENTS};
 use crate::world::rhythm::{Clocks, Levels, Rhythm, RhythmClass, SLOT_MS, Surge};
 use crate::world::settings::{Leak, Scenario, WorldSettings};
 
@@ -35,6 +36,21 @@ const LEAST_NOTICED_CALLS: f64 = 5.0;
 const DORMANT_DAYS: u64 = 35;
 /// A launch day, and a retry storm, comes at most once in this number of days.
 const DAYS_PER_PLATFORM_EPISODE: u64 = 2;
+/// A database of keys is stolen at most once in this number of days.
+const DAYS_PER_DATABASE: u64 = 7;
+/// The keys of a stolen database, and the time in which they are tried.
+const DATABASE_KEYS: (u32, u32) = (8, 20);
+const DATABASE_MS: u64 = 55 * MINUTE_MS;
+/// At most one free key in this number is of a stolen database.
+const DATABASE_SHARE: usize = 8;
+/// The minutes between the first tries of a thief and the use of the key.
+const PAUSE_MINUTES: (u32, u32) = (120, 360);
+/// The time from one try to the next.
+const PROBE_MS: u64 = 8_000;
+/// A backlog comes in this time.
+const BACKLOG_MS: u64 = MINUTE_MS;
+/// The number of new routes after an upgrade.
+pub(crate) const NEW_FEATURES: u32 = 3;
 /// The time from an episode's start to its first call. Calls out of order are behind by less.
 const LEAD_MS: u64 = 5_000;
 const MAX_STAGED_CALLS: f64 = 10_000_000.0;
@@ -56,6 +72,8 @@ pub(crate) struct StagedEpisode {
     pub(crate) percent: u32,
     /// The usual calls of the key that are expected in the time of the episode.
     usual_calls: f64,
+    /// The time at which the thief comes back after some tries.
+    returns_at: Option<u64>,
 }
 
 /// Regular times of calls: a number of beats, each with the same number of calls.
@@ -73,13 +91,26 @@ pub(crate) struct Beats {
     pub(crate) calls: u32,
     /// True if the calls of a beat come at a growing rate.
     pub(crate) growing: bool,
+    /// The seed of beats that come at any time of their period, each with calls of its own number.
+    pub(crate) scattered: Option<u64>,
 }
 
 impl Beats {
+    /// Returns the number of calls of a beat. Scattered ones have 0.4 to 1.6 times the mean.
+    pub(crate) fn calls_of(&self, beat: u32) -> u32 {
+        let fifths = |seed| 2 + (mixed([seed, beat.into(), 0]) % 7) as u32;
+        self.scattered.map_or(self.calls, |seed| (self.calls * fifths(seed) / 5).max(1))
+    }
+
+    /// Returns how far a beat is from its period's start, in milliseconds.
+    pub(crate) fn scattered_by(&self, beat: u32) -> u64 {
+        self.scattered.map_or(0, |seed| mixed([seed, beat.into(), 1]) % (self.every - self.lasts))
+    }
+
     /// Draws the time of the call with index `call`, from the start of its beat. A beat is cut into equal parts with a call
     /// in each.
-    pub(crate) fn offset_ms(&self, call: u32, draw: &mut Draw) -> u64 {
-        let part = (f64::from(call) + draw.unit()) / f64::from(self.calls);
+    pub(crate) fn offset_ms(&self, beat: u32, call: u32, draw: &mut Draw) -> u64 {
+        let part = (f64::from(call) + draw.unit()) / f64::from(self.calls_of(beat));
         whole(if self.growing { part.sqrt() } else { part } * self.lasts as f64)
     }
 }
@@ -131,6 +162,15 @@ pub(crate) struct LabelLine {
     /// The share of calls that are answered 401 or 403 on purpose.
     refused: f64,
     api: Option<&'static str>,
+    /// The time at which a thief comes back who has tried the key from `from` on; null for all others.
+    returns: Option<String>,
+}
+
+/// What the episodes of a stolen database have in common.
+struct Thief {
+    pool: AddressPool,
+    /// The family of the user agent.
+    agent: u32,
 }
 
 /// Returns the numbers of leaks and look-alikes that the settings ask for.
@@ -208,24 +248,32 @@ impl EpisodePlan {
 
 impl Planner<'_> {
     /// Deals `count` episodes over the kinds that fit into the run. There may be fewer, as platform episodes are limited.
+    /// A stolen database counts as one, although each of its keys has an episode.
     fn deal(&mut self, leak: bool, count: usize) -> anyhow::Result<()> {
-        let span = self.settings.span_ms;
-        let fits = |kind: &&EpisodeKind| kind.leak == leak && span >= kind.span_h * HOUR_MS;
+        let (span, countries) = (self.settings.span_ms, self.settings.countries);
+        let fits = |kind: &&EpisodeKind| {
+            kind.leak == leak
+                && span >= kind.span_h * HOUR_MS
+                && (kind.origin != CallOrigin::NewRegion || countries > 1)
+        };
         let possible = count == 0 || KINDS.iter().any(|kind| fits(&kind));
         ensure!(possible, "episodes need a --span of 1h at least");
-        let platform_episodes = 1 + (span / (DAYS_PER_PLATFORM_EPISODE * DAY_MS)) as usize;
-        let wanted = self.plan.episodes.len() + count;
+        let at_most = |days: u64| 1 + (span / (days * DAY_MS)) as usize;
+        let mut dealt: Vec<&str> = Vec::with_capacity(count);
         for kind in KINDS.iter().filter(fits).cycle() {
-            if self.plan.episodes.len() == wanted {
+            if dealt.len() == count {
                 break;
             }
-            let of_kind = self.plan.episodes.iter().filter(|episode| episode.kind.name == kind.name).count();
+            let of_kind = dealt.iter().filter(|name| **name == kind.name).count();
             match kind.scope {
                 EpisodeScope::Key => self.of_key(kind)?,
-                _ if of_kind == platform_episodes => {}
+                EpisodeScope::Database if of_kind == at_most(DAYS_PER_DATABASE) => continue,
+                EpisodeScope::Database => self.of_database(kind)?,
+                _ if of_kind == at_most(DAYS_PER_PLATFORM_EPISODE) => continue,
                 EpisodeScope::Api => self.of_api(kind)?,
                 EpisodeScope::Everybody => self.of_everybody(kind),
             }
+            dealt.push(kind.name);
         }
         Ok(())
     }
@@ -234,25 +282,62 @@ impl Planner<'_> {
         let kind = &KINDS[0];
         let time = leak.from_ms.saturating_sub(LEAD_MS)..self.settings.start_ms + self.settings.span_ms;
         let Leak { calls_per_hour, known_calls, .. } = leak;
-        let key = self.take_key(kind, &time, f64::from(known_calls), |key, habit| {
+        let key = self.take_key(kind, &time, f64::from(known_calls), |_, key, habit| {
             // The key is used every day and night, so that the detector knows it, and from one network only.
-            matches!(habit.rhythm, Rhythm::Machine | Rhythm::Leisure)
-                && habit.elsewhere.is_none()
-                && !key.confined
+            habit.customer.rhythm == Rhythm::Machine && habit.is_steady() && !key.confined
         })?;
         let owner = self.population.keys[key as usize].subscription;
         self.population.subscriptions[owner as usize].plan = SUSPENDED;
         let calls = u64::from(calls_per_hour) * (time.end - leak.from_ms) / HOUR_MS;
-        self.stage_key(kind, key, time, Some(calls));
+        self.stage_key(kind, key, time, Some(calls), None);
         Ok(())
     }
 
     fn of_everybody(&mut self, kind: &'static EpisodeKind) {
         let time = self.time(kind);
-        let (from, to) = (time.start / SLOT_MS * SLOT_MS, time.end.next_multiple_of(SLOT_MS));
         let percent = self.draw.between(kind.percent);
+        if kind.course == EpisodeCourse::Backlog {
+            let burst = time.end - BACKLOG_MS.min((time.end - time.start) / 2);
+            let held = u64::from(percent) * (burst - time.start) / (time.end - burst);
+            let multiple = 100 + held as u32;
+            let surges = [(time.start, burst, 100 - percent), (burst, time.end, multiple)];
+            self.plan.surges.extend(surges.map(|(from, to, percent)| Surge { from, to, percent }));
+            self.plan.episodes.push(StagedEpisode::of_all(kind, time, None, multiple));
+            return;
+        }
+        let (from, to) = (time.start / SLOT_MS * SLOT_MS, time.end.next_multiple_of(SLOT_MS));
         self.plan.surges.push(Surge { from, to, percent });
         self.plan.episodes.push(StagedEpisode::of_all(kind, from..to, None, percent));
+    }
+
+    /// Lets a thief try the keys of several customers one by one.
+    fn of_database(&mut self, kind: &'static EpisodeKind) -> anyhow::Result<()> {
+        let (start, span) = (self.settings.start_ms, self.settings.span_ms);
+        let earliest = start + span / 5 * 2;
+        let from = earliest + self.draw.part_of(start + span - DATABASE_MS - earliest);
+        // A cloud somewhere, which is foreign to all of the keys.
+        let networks = &self.population.networks;
+        let country = self.draw.below(self.settings.countries);
+        let network = NetworkKind::Cloud.network(country, self.draw.below(64));
+        let asn = networks.get(network).asn;
+        let addresses = self.draw.between(kind.addresses);
+        let pool = AddressPool { placed: true, ..AddressPool::of(network, addresses, self.draw.bits()) };
+        let agent = self.draw.below(USUAL_AGENTS);
+        let most = (self.free.len() / DATABASE_SHARE).max(1) as u32;
+        for _ in 0..self.draw.between(DATABASE_KEYS).min(most) {
+            let lasts = u64::from(self.draw.between(kind.minutes.unwrap_or((5, 15)))) * MINUTE_MS;
+            let first = (from + self.draw.part_of(DATABASE_MS - lasts)) / 1_000 * 1_000;
+            let time = first..first + lasts;
+            let foreign = self.settings.countries > 1;
+            let key = self.take_key(kind, &time, USUAL_CALLS, |population, key, habit| {
+                let home = population.subscriptions[key.subscription as usize].country;
+                (!foreign || home != country)
+                    && !habit.uses_agent(key, agent)
+                    && !habit.uses_system(&population.networks, asn)
+            })?;
+            self.stage_key(kind, key, time, None, Some(&Thief { pool, agent }));
+        }
+        Ok(())
     }
 
     /// Lets busy APIs fail in turn, each long enough to be noticed.
@@ -286,24 +371,43 @@ impl Planner<'_> {
 
     fn of_key(&mut self, kind: &'static EpisodeKind) -> anyhow::Result<()> {
         let time = self.time(kind);
-        let key = self.take_key(kind, &time, USUAL_CALLS, |_, _| true)?;
-        self.stage_key(kind, key, time, None);
+        let key = self.take_key(kind, &time, USUAL_CALLS, |_, _, _| true)?;
+        self.stage_key(kind, key, time, None, None);
         Ok(())
     }
 
     /// Stages an episode of a key. `set` is the number of its calls; with `None` the kind decides.
-    fn stage_key(&mut self, kind: &'static EpisodeKind, key: u32, mut time: Range<u64>, set: Option<u64>) {
+    /// A thief brings origin and agent.
+    fn stage_key(
+        &mut self,
+        kind: &'static EpisodeKind,
+        key: u32,
+        mut time: Range<u64>,
+        set: Option<u64>,
+        thief: Option<&Thief>,
+    ) {
         let (start, end) = (self.settings.start_ms, self.settings.start_ms + self.settings.span_ms);
         let owner = &mut self.population.keys[key as usize];
         let habit = &mut self.habits[key as usize];
         let subscription = &self.population.subscriptions[owner.subscription as usize];
-        let beats = beats(kind, &mut time, subscription.country, &self.clocks, end);
+        let mut beats = beats(kind, &mut time, subscription.country, &self.clocks, end);
+        let mut probes = None;
+        if kind.probes > 0 {
+            let pause = u64::from(self.draw.between(PAUSE_MINUTES)) * MINUTE_MS;
+            let probing = u64::from(kind.probes) * PROBE_MS;
+            probes = Some(Beats { calls: kind.probes, lasts: probing, ..beats });
+            beats.first += (probing + pause).cast_signed();
+            beats.lasts -= probing + u64::from(PAUSE_MINUTES.1) * MINUTE_MS;
+            time.end = beats.first.unsigned_abs() + beats.lasts;
+        }
+        let returns_at = probes.is_some().then_some(beats.first.unsigned_abs());
 
         // STEP 1: the number of calls, from the usual ones in the same time.
         let calls_per_ms = habit.share * self.settings.events.get() as f64 / (end - start) as f64;
         // At night the multiple is of the nights, every hour it is of the whole time.
         let relative_to = match kind.course {
             EpisodeCourse::Nights => beats.lasts * u64::from(beats.beats),
+            _ if kind.probes > 0 => beats.lasts,
             _ => time.end - time.start,
         } as f64;
         let usual_calls = calls_per_ms * relative_to;
@@ -318,12 +422,13 @@ impl Planner<'_> {
         // STEP 2: the times of the calls, and the owner's behaviour.
         let episode = self.plan.episodes.len() as u32;
         let calls = whole(calls) as u32;
+        self.plan.beats.extend(probes.map(|probes| (episode, probes)));
         if calls > 0 {
             self.plan.beats.push((episode, Beats { calls, ..beats }));
         }
         match kind.owner {
             OwnerBehaviour::GoesOn => {}
-            OwnerBehaviour::Moves => habit.detour = Some(episode),
+            OwnerBehaviour::Moves | OwnerBehaviour::Upgrades => habit.detour = Some(episode),
             OwnerBehaviour::Sleeps => {
                 habit.class = RhythmClass::SILENT;
                 owner.created_at = subscription.started_at;
@@ -336,21 +441,34 @@ impl Planner<'_> {
             }
         }
         // STEP 3: the agents and addresses of the calls.
+        let networks = &self.population.networks;
         let agents = match kind.agent {
+            _ if let Some(thief) = thief => [thief.agent; 2],
             AgentChoice::Usual => owner.agents,
             AgentChoice::Other => {
                 let other = std::iter::repeat_with(|| self.draw.below(USUAL_AGENTS))
-                    .find(|agent| !owner.agents.contains(agent))
-                    .expect("two of sixteen are the owner's");
+                    .find(|agent| !habit.uses_agent(owner, *agent))
+                    .expect("at most five of sixteen are the owner's");
                 [other; 2]
             }
             AgentChoice::LoadTool => [LOAD_TOOL; 2],
         };
-        let pool = pool(kind, habit, subscription.country, &self.population.networks, self.draw);
+        let pool = match thief {
+            Some(thief) => Some(thief.pool),
+            None => pool(kind, habit, subscription.country, networks, self.draw),
+        };
         let usual_calls = if kind.owner == OwnerBehaviour::Sleeps { 0.0 } else { usual_calls };
-        let episode =
-            StagedEpisode { kind, key: Some(key), time, pool, agents, api: None, percent: 0, usual_calls };
-        self.plan.episodes.push(episode);
+        self.plan.episodes.push(StagedEpisode {
+            kind,
+            key: Some(key),
+            time,
+            pool,
+            agents,
+            api: None,
+            percent: 0,
+            usual_calls,
+            returns_at,
+        });
     }
 
     /// Takes a free key that fits the kind, satisfies `will_do`, and is expected to make `usual_calls` before the episode.
@@ -359,9 +477,9 @@ impl Planner<'_> {
         kind: &EpisodeKind,
         time: &Range<u64>,
         usual_calls: f64,
-        will_do: impl Fn(&Key, &Habit) -> bool,
+        will_do: impl Fn(&Population, &Key, &Habit) -> bool,
     ) -> anyhow::Result<u32> {
-        let start = self.settings.start_ms;
+        let (start, end) = (self.settings.start_ms, self.settings.start_ms + self.settings.span_ms);
         let fits = |key: u32| {
             let habit = &self.habits[key as usize];
             let calls_per_ms = habit.share * self.settings.events.get() as f64 / self.settings.span_ms as f64;
@@ -369,14 +487,22 @@ impl Planner<'_> {
             let key = &self.population.keys[key as usize];
             let owner = &self.population.subscriptions[key.subscription as usize];
             let age = start - owner.started_at;
-            will_do(key, habit)
+            will_do(self.population, key, habit)
                 && (kind.leak || !key.confined)
                 && (kind.owner == OwnerBehaviour::Sleeps || often(time.start - start, usual_calls))
-                && (kind.owner != OwnerBehaviour::Moves || often(time.end - time.start, USUAL_CALLS))
+                && (!matches!(kind.owner, OwnerBehaviour::Moves | OwnerBehaviour::Upgrades)
+                    || often(time.end - time.start, USUAL_CALLS))
                 && (kind.owner != OwnerBehaviour::Sleeps || age > (DORMANT_DAYS + 5) * DAY_MS)
-                && (!kind.new_routes || u32::from(key.routes) < self.settings.routes)
-                && (kind.course != EpisodeCourse::Nights || habit.rhythm == Rhythm::Office)
-                && (kind.origin != CallOrigin::UsualNetwork || habit.setting == NetworkKind::Cloud)
+                && (!kind.new_routes || known_routes(key, habit, end) < self.settings.routes)
+                && (kind.course != EpisodeCourse::Nights
+                    || matches!(habit.customer.rhythm, Rhythm::Office | Rhythm::Waking))
+                // Runs of continuous integration come at night, too, and go on whatever happens.
+                && (habit.timetable.is_none()
+                    || kind.owner == OwnerBehaviour::GoesOn && kind.course != EpisodeCourse::Nights)
+                && match kind.origin {
+                    CallOrigin::UsualNetwork | CallOrigin::NewRegion => habit.is_of_servers(),
+                    _ => true,
+                }
         };
         let fitting: Vec<usize> = (0..self.free.len()).filter(|at| fits(self.free[*at])).collect();
         ensure!(
@@ -397,7 +523,10 @@ impl Planner<'_> {
         let second = |time: u64| time / 1_000 * 1_000;
         match kind.minutes {
             None => second(earliest + self.draw.part_of(span / 10 * 3))..start + span,
-            Some(minutes) => {
+            Some((least, most)) => {
+                // The thief's tries and the longest pause come before.
+                let more = u32::from(kind.probes > 0) * (PAUSE_MINUTES.1 + 5);
+                let minutes = (least + more, most + more);
                 let lasts = (u64::from(self.draw.between(minutes)) * MINUTE_MS).min(span / 4);
                 let from = second(earliest + self.draw.part_of(start + span - lasts - earliest));
                 from..from + lasts
@@ -408,7 +537,17 @@ impl Planner<'_> {
 
 impl StagedEpisode {
     fn of_all(kind: &'static EpisodeKind, time: Range<u64>, api: Option<usize>, percent: u32) -> Self {
-        Self { kind, key: None, time, pool: None, agents: [0; 2], api, percent, usual_calls: 0.0 }
+        Self {
+            kind,
+            key: None,
+            time,
+            pool: None,
+            agents: [0; 2],
+            api,
+            percent,
+            usual_calls: 0.0,
+            returns_at: None,
+        }
     }
 
     fn label(&self, population: &Population, calls: u64, end_ms: u64) -> anyhow::Result<LabelLine> {
@@ -416,7 +555,7 @@ impl StagedEpisode {
         let rounded = |number: f64| (number * 100.0).round() / 100.0;
         let networks = self.pool.map(|pool| {
             let first = pool.first_network as usize;
-            &population.networks[first..first + pool.networks as usize]
+            &population.networks.all()[first..first + pool.networks as usize]
         });
         let time = |ms: u64| anyhow::Ok(Timestamp::from_millisecond(ms.cast_signed())?.to_string());
         Ok(LabelLine {
@@ -427,7 +566,7 @@ impl StagedEpisode {
             to: time(self.time.end.min(end_ms))?,
             calls,
             multiple: match kind.scope {
-                EpisodeScope::Key => {
+                EpisodeScope::Key | EpisodeScope::Database => {
                     (self.usual_calls > 0.0).then(|| rounded(calls as f64 / self.usual_calls))
                 }
                 EpisodeScope::Api => None,
@@ -440,11 +579,15 @@ impl StagedEpisode {
                 countries.dedup();
                 countries
             }),
-            asns: networks.map(|networks| networks.iter().map(|network| network.asn).collect()),
+            asns: networks.map(|networks| {
+                let asns: BTreeSet<_> = networks.iter().map(|network| network.asn).collect();
+                asns.into_iter().collect()
+            }),
             user_agent_new: kind.agent != AgentChoice::Usual,
             routes_new: kind.new_routes,
             refused: f64::from(kind.refused_permille) / 1_000.0,
             api: self.api.map(|api| RESOURCES[api]),
+            returns: self.returns_at.filter(|at| *at < end_ms).map(time).transpose()?,
         })
     }
 }
@@ -508,7 +651,7 @@ fn free_keys(population: &Population, habits: &[Habit]) -> Vec<u32> {
             && key.listed
             && !key.publishable
             && key.moves_to.is_none()
-            && habit.timetable.is_none()
+            && (habit.timetable.is_none() || habit.is_of_runners())
     };
     ((count / 100).max(1)..count).filter(free).map(|rank| rank as u32).collect()
 }
@@ -524,9 +667,10 @@ fn beats(kind: &EpisodeKind, time: &mut Range<u64>, country: u32, clocks: &Clock
         beats: 1,
         calls: 0,
         growing: kind.course == EpisodeCourse::Growing,
+        scattered: None,
     };
     match kind.course {
-        EpisodeCourse::Even | EpisodeCourse::Growing => once,
+        EpisodeCourse::Even | EpisodeCourse::Growing | EpisodeCourse::Backlog => once,
         EpisodeCourse::Hourly => {
             let first = time.start.next_multiple_of(HOUR_MS);
             time.start = first - LEAD_MS;
@@ -563,38 +707,55 @@ fn beats(kind: &EpisodeKind, time: &mut Range<u64>, country: u32, clocks: &Clock
     }
 }
 
-/// Returns the addresses of an episode. A new network is never one that the key uses. If possible it has the right
-/// country and kind, else the right country. Otherwise any will do: in a world of one country nothing is abroad.
+/// Returns the number of routes that a key has by habit at the end of the run.
+pub(crate) fn known_routes(key: &Key, habit: &Habit, end_ms: u64) -> u32 {
+    u32::from(key.routes) + habit.deployed(end_ms)
+}
+
+/// Returns the addresses of an episode. A new network is never of a system that the key uses. If possible it has the
+/// right country and kind and, abroad, a country where the key isn't used; else the right country. Otherwise any will
+/// do: in a world of one country nothing is abroad. Geo databases know all of these networks.
 fn pool(
     kind: &EpisodeKind,
     habit: &Habit,
     home: u32,
-    networks: &[Network],
+    networks: &Networks,
     draw: &mut Draw,
 ) -> Option<AddressPool> {
     let addresses = draw.between(kind.addresses);
     let seed = draw.bits();
-    let count = networks.len() as u32;
-    let used =
-        |network: u32| habit.usual.has(network) || habit.elsewhere.is_some_and(|pool| pool.has(network));
-    let mut other = |abroad: bool, setting: NetworkKind| {
-        let fit = |network: u32| {
-            let country = networks[network as usize].country;
-            u8::from((country != home) == abroad) * 2 + u8::from(network == setting.network(country))
-        };
-        let unused = || (0..count).filter(|network| !used(*network));
-        // The country matters more than the kind of network.
-        let best = unused().map(fit).max();
-        let fitting: Vec<u32> = unused().filter(|network| Some(fit(*network)) == best).collect();
-        AddressPool::of(fitting[draw.below(fitting.len() as u32) as usize], addresses, seed)
+    let count = networks.count();
+    let sites: Vec<AddressPool> = habit.sites(networks.countries()).collect();
+    let used = || sites.iter().map(|site| networks.get(site.first_network));
+    let of = |network: u32| AddressPool { placed: true, ..AddressPool::of(network, addresses, seed) };
+    let mut best = |possible: &dyn Fn(u32) -> bool, fit: &dyn Fn(u32) -> u8| {
+        let possible = || (0..count).filter(|network| possible(*network));
+        let best = possible().map(fit).max();
+        let fitting: Vec<u32> = possible().filter(|network| Some(fit(*network)) == best).collect();
+        of(fitting[draw.below(fitting.len() as u32) as usize])
     };
+    let known_country = |network: u32| used().any(|used| used.country == networks.get(network).country);
+    let mut other = |abroad: bool, setting: NetworkKind| {
+        let unused = |network: u32| used().all(|used| used.asn != networks.get(network).asn);
+        // The country matters more than the kind of network.
+        let fit = |network: u32| {
+            let of = networks.get(network);
+            u8::from((of.country != home) == abroad) * 4
+                + u8::from(abroad && !known_country(network)) * 2
+                + u8::from(of.kind == Some(setting))
+        };
+        best(&unused, &fit)
+    };
+    let usual = sites[0].first_network;
     match kind.origin {
         CallOrigin::Usual => None,
-        CallOrigin::UsualNetwork => Some(AddressPool::of(habit.usual.first_network, addresses, seed)),
+        CallOrigin::UsualNetwork => Some(of(usual)),
         CallOrigin::HomeCountry(setting) => Some(other(false, setting)),
         CallOrigin::Abroad(setting) => Some(other(true, setting)),
-        CallOrigin::Everywhere => {
-            Some(AddressPool { networks: count, ..AddressPool::of(0, addresses, seed) })
+        CallOrigin::NewRegion => {
+            let same_cloud = |network: u32| networks.get(network).asn == networks.get(usual).asn;
+            Some(best(&same_cloud, &|network| u8::from(!known_country(network))))
         }
+        CallOrigin::Everywhere => Some(AddressPool { networks: count, ..of(0) }),
     }
 }

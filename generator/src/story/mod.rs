@@ -83,6 +83,12 @@ impl World {
         staged.map(|(plan, calls)| plan.labels(&self.population, calls, end_ms)).transpose()
     }
 
+    /// Returns the habits of all keys, and the episodes, or `None` in a plain world.
+    #[cfg(test)]
+    pub(crate) fn lively(&self) -> Option<(&[Habit], &EpisodePlan)> {
+        self.lively.as_ref().map(|LivelyWorld { habits, plan }| (&habits[..], plan))
+    }
+
     fn plan(&self) -> Option<&EpisodePlan> {
         self.lively.as_ref().map(|lively| &lively.plan)
     }

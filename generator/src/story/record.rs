@@ -3,7 +3,8 @@
 use keytide_dataflow::model::KeyState;
 
 use crate::draw::Draw;
-use crate::world::population::{ClientAddress, Population};
+use crate::world::network::ClientAddress;
+use crate::world::population::Population;
 
 /// One call in this number has no key: public routes, forgotten headers.
 const ANONYMOUS: u32 = 100;

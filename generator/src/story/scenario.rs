@@ -1,11 +1,13 @@
 //! The catalogue of episodes: leaks, and harmless look-alikes. The table [`KINDS`] has all of them.
 
-use crate::world::habit::NetworkKind;
+use crate::world::network::NetworkKind;
 
 /// The calls that an episode concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EpisodeScope {
     Key,
+    /// Several keys of different customers get an episode each, from the same addresses and within an hour.
+    Database,
     /// Most calls of one API fail.
     Api,
     Everybody,
@@ -21,6 +23,8 @@ pub(crate) enum CallOrigin {
     HomeCountry(NetworkKind),
     /// A network of another country.
     Abroad(NetworkKind),
+    /// The usual cloud in a country where the key isn't used.
+    NewRegion,
     /// All networks of all countries.
     Everywhere,
 }
@@ -44,6 +48,8 @@ pub(crate) enum EpisodeCourse {
     Hourly,
     /// Calls come from midnight to five by the owner's clock.
     Nights,
+    /// One gateway's calls are held back and then come within a minute.
+    Backlog,
 }
 
 /// The behaviour of the key's owner during an episode.
@@ -56,6 +62,8 @@ pub(crate) enum OwnerBehaviour {
     Revokes,
     /// The owner makes the usual calls from the episode's origin instead.
     Moves,
+    /// The owner's client gets another user agent and calls a few new routes, from the usual places.
+    Upgrades,
 }
 
 /// The parameters of one kind of episode. Pairs are ranges from which a number is drawn evenly.
@@ -69,13 +77,16 @@ pub(crate) struct EpisodeKind {
     /// The duration, at most a quarter of the run; with `None` the episode lasts to the run's end.
     pub(crate) minutes: Option<(u32, u32)>,
     /// Staged calls in percent of the key's usual ones of the same time (its mean over a week). For episodes of
-    /// everybody it is the rate in percent of the usual one, for those of an API the share of calls that fail.
+    /// everybody it is the rate in percent of the usual one, for those of an API the share of calls that fail, for a
+    /// backlog the share of calls that are held back.
     pub(crate) percent: (u32, u32),
     /// The least rate of staged calls.
     pub(crate) calls_per_hour: u32,
     pub(crate) origin: CallOrigin,
     pub(crate) addresses: (u32, u32),
     pub(crate) agent: AgentChoice,
+    /// The calls by which the thief tries the key first; 0 for none. A pause of 2 to 6 hours follows.
+    pub(crate) probes: u32,
     /// True if the calls go through routes that the key never calls, item by item.
     pub(crate) new_routes: bool,
     /// The number of calls in a thousand that are answered 401 or 403.
@@ -95,11 +106,14 @@ const LEAK: EpisodeKind = EpisodeKind {
     origin: CallOrigin::Abroad(NetworkKind::Cloud),
     addresses: (1, 3),
     agent: AgentChoice::Other,
+    probes: 0,
     new_routes: false,
     refused_permille: 30,
     course: EpisodeCourse::Even,
     owner: OwnerBehaviour::GoesOn,
 };
+const PROBED: EpisodeKind =
+    EpisodeKind { span_h: 48, percent: (1_000, 5_000), calls_per_hour: 1_200, addresses: (1, 1), ..LEAK };
 const LOOK_ALIKE: EpisodeKind = EpisodeKind {
     leak: false,
     origin: CallOrigin::Usual,
@@ -109,7 +123,7 @@ const LOOK_ALIKE: EpisodeKind = EpisodeKind {
 };
 
 /// The kinds of episodes, leaks first. Episodes are dealt in this order, round after round.
-pub(crate) const KINDS: [EpisodeKind; 17] = [
+pub(crate) const KINDS: [EpisodeKind; 25] = [
     // Found in a repository, used at once by a script on rented servers.
     EpisodeKind { name: "burst_new_origin", percent: (1_000, 5_000), calls_per_hour: 1_200, ..LEAK },
     // Somebody else works with the key, about as much as its owner does.
@@ -194,6 +208,32 @@ pub(crate) const KINDS: [EpisodeKind; 17] = [
         owner: OwnerBehaviour::Revokes,
         ..LEAK
     },
+    // The thief tries the key, sells it or writes a script, and comes back to the same place. How much the detector
+    // learns of the place meanwhile depends on the number of calls.
+    EpisodeKind { name: "probed_first_1", probes: 1, ..PROBED },
+    EpisodeKind { name: "probed_first_5", probes: 5, ..PROBED },
+    EpisodeKind { name: "probed_first_20", probes: 20, ..PROBED },
+    // The same, but little enough to drown in the owner's traffic.
+    EpisodeKind {
+        name: "probed_drip",
+        probes: 5,
+        span_h: 120,
+        minutes: Some((1_440, 2_880)),
+        percent: (20, 60),
+        calls_per_hour: 2,
+        ..PROBED
+    },
+    // A copied table of keys: all are tried from one place within an hour.
+    EpisodeKind {
+        name: "stolen_database",
+        scope: EpisodeScope::Database,
+        span_h: 4,
+        minutes: Some((5, 15)),
+        percent: (100, 400),
+        calls_per_hour: 240,
+        addresses: (1, 2),
+        ..LEAK
+    },
     // A campaign or a launch: all keys call more.
     EpisodeKind {
         name: "launch_day",
@@ -267,6 +307,36 @@ pub(crate) const KINDS: [EpisodeKind; 17] = [
         percent: (1_500, 5_000),
         calls_per_hour: 2_400,
         agent: AgentChoice::LoadTool,
+        ..LOOK_ALIKE
+    },
+    // A release of the customer's software, with another client and new features.
+    EpisodeKind {
+        name: "upgrade",
+        span_h: 24,
+        minutes: None,
+        agent: AgentChoice::Other,
+        new_routes: true,
+        owner: OwnerBehaviour::Upgrades,
+        ..LOOK_ALIKE
+    },
+    // The customer also serves another country, from the same cloud.
+    EpisodeKind {
+        name: "new_region",
+        span_h: 24,
+        minutes: None,
+        percent: (30, 100),
+        calls_per_hour: 10,
+        origin: CallOrigin::NewRegion,
+        addresses: (2, 8),
+        ..LOOK_ALIKE
+    },
+    // A gateway's clock stands still and then jumps: what it logs of many minutes seems to be of one.
+    EpisodeKind {
+        name: "clock_jump",
+        scope: EpisodeScope::Everybody,
+        minutes: Some((6, 21)),
+        percent: (30, 80),
+        course: EpisodeCourse::Backlog,
         ..LOOK_ALIKE
     },
 ];

@@ -14,13 +14,13 @@ use std::collections::BinaryHeap;
 
 use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
 
-use super::episodes::{Beats, EpisodePlan, StagedEpisode};
+use super::episodes::{Beats, EpisodePlan, NEW_FEATURES, StagedEpisode, known_routes};
 use super::record::{self, CallRecord, CallRequest};
-use super::scenario::{EpisodeScope, OwnerBehaviour};
+use super::scenario::{AgentChoice, EpisodeScope, OwnerBehaviour};
 use crate::draw::{Draw, mixed, whole};
 use crate::world::faults;
-use crate::world::habit::Habit;
-use crate::world::population::{ClientAddress, Population, RESOURCES};
+use crate::world::habit::{Caller, Habit};
+use crate::world::population::{Population, RESOURCES};
 use crate::world::rhythm::{ArrivalTimes, Clocks};
 use crate::world::settings::WorldSettings;
 
@@ -36,8 +36,13 @@ const CALLS_PER_ARRIVAL: f64 = 1.0 + (BATCH.1 as f64 - 1.0) / 4.0 / BATCH.0 as f
 const RETRIED_OF_THREE: u32 = 2;
 const MAX_RETRIES: u8 = 4;
 const RETRY_MS: u32 = 1_000;
+/// After an upgrade one call in this number takes a new route.
+const NEW_FEATURES_OF: u32 = 4;
 /// On any day a key makes 0.7 to 1.3 of its mean calls: the least factor and its range, in 1,024ths.
 const DAY_FACTOR: (u64, u64) = (717, 614);
+
+/// A run of continuous integration lasts this long.
+const RUN_MS: u64 = 8 * MINUTE_MS;
 
 /// A stream of calls at set times.
 struct CallStream {
@@ -51,8 +56,8 @@ struct CallStream {
 
 impl CallStream {
     fn next(&mut self, clocks: &Clocks, draw: &mut Draw) -> Option<u64> {
-        let Beats { country, first, every, beats, calls, .. } = self.beats;
-        if self.call == calls {
+        let Beats { country, first, every, beats, .. } = self.beats;
+        if self.call == self.beats.calls_of(self.beat) {
             (self.beat, self.call) = (self.beat + 1, 0);
         }
         if self.beat == beats {
@@ -60,9 +65,10 @@ impl CallStream {
         }
         if self.call == 0 {
             let local = first + (every * u64::from(self.beat)).cast_signed();
-            self.began = country.map_or(local.unsigned_abs(), |country| clocks.utc(country, local));
+            let began = country.map_or(local.unsigned_abs(), |country| clocks.utc(country, local));
+            self.began = began + self.beats.scattered_by(self.beat);
         }
-        let time = self.began + self.beats.offset_ms(self.call, draw);
+        let time = self.began + self.beats.offset_ms(self.beat, self.call, draw);
         self.call += 1;
         Some(time)
     }
@@ -74,7 +80,7 @@ enum NextCall {
     Stream(u32),
     Batch {
         key: u32,
-        client: ClientAddress,
+        caller: Caller,
         left: u32,
     },
     /// A call that failed, tried again.
@@ -205,14 +211,14 @@ impl<'a> LivelyTraffic<'a> {
                 match episode {
                     Some(episode) => self.staged(time, episode, key, draw),
                     None => {
-                        let client = self.habits[key as usize].client(&self.population.networks, time, draw);
-                        self.usual(time, key, client, draw)
+                        let caller = self.caller(key, time, draw);
+                        self.usual(time, key, caller, draw)
                     }
                 }
             }
-            NextCall::Batch { key, client, left } => {
-                self.batch(time, key, client, left - 1, draw);
-                self.usual(time, key, client, draw)
+            NextCall::Batch { key, caller, left } => {
+                self.batch(time, key, caller, left - 1, draw);
+                self.usual(time, key, caller, draw)
             }
             NextCall::Retry { call, attempt } => self.again(time, call, attempt, draw),
         })
@@ -230,24 +236,49 @@ impl<'a> LivelyTraffic<'a> {
                 break key;
             }
         };
-        let client = match self.detour(key, time).and_then(|episode| self.plan.episodes[episode].pool) {
-            Some(pool) => pool.client(&self.population.networks, time, draw),
-            None => self.habits[key as usize].client(&self.population.networks, time, draw),
-        };
+        let mut caller = self.caller(key, time, draw);
+        if let Some(episode) = self.detour(key, time) {
+            let StagedEpisode { kind, pool, agents, .. } = &self.plan.episodes[episode];
+            if let Some(pool) = pool {
+                caller.address = pool.client(&self.population.networks, time, draw);
+            }
+            if kind.owner == OwnerBehaviour::Upgrades {
+                caller.agents = *agents;
+            }
+        }
         if record::anonymous(draw) {
-            return self.anonymous(time, key, client, draw);
+            return self.anonymous(time, key, caller, draw);
         }
         if draw.once_in(BATCH.0) {
             let left = draw.habit(BATCH.1);
-            self.batch(time, key, client, left, draw);
+            self.batch(time, key, caller, left, draw);
         }
-        self.usual(time, key, client, draw)
+        self.usual(time, key, caller, draw)
+    }
+
+    /// Draws address and client of a usual call.
+    fn caller(&self, key: u32, time: u64, draw: &mut Draw) -> Caller {
+        let owner = &self.population.keys[key as usize];
+        self.habits[key as usize].caller(owner, &self.population.networks, &self.clocks, time, draw)
+    }
+
+    /// Draws the route of a usual call.
+    fn route(&self, key: u32, time: u64, draw: &mut Draw) -> u32 {
+        let (owner, habit) = (&self.population.keys[key as usize], &self.habits[key as usize]);
+        let upgraded = self
+            .detour(key, time)
+            .is_some_and(|episode| self.plan.episodes[episode].kind.owner == OwnerBehaviour::Upgrades);
+        if upgraded && draw.once_in(NEW_FEATURES_OF) {
+            let known = known_routes(owner, habit, self.end_ms) - u32::from(owner.routes);
+            return self.population.route_beyond(owner, known + draw.below(NEW_FEATURES));
+        }
+        habit.route(self.population, owner, time, draw)
     }
 
     /// Makes a usual call of a key.
-    fn usual(&mut self, time: u64, key: u32, client: ClientAddress, draw: &mut Draw) -> CallRecord {
-        let route = self.population.usual_route(&self.population.keys[key as usize], draw);
-        let agents = self.population.keys[key as usize].agents;
+    fn usual(&mut self, time: u64, key: u32, caller: Caller, draw: &mut Draw) -> CallRecord {
+        let route = self.route(key, time, draw);
+        let Caller { address: client, agents } = caller;
         let status = self.status(time, key, route, draw);
         let request = CallRequest { id: draw.wide(), time, key: Some(key), client, route, agents, status };
         let call = CallRecord::of(request, self.population, draw);
@@ -257,13 +288,12 @@ impl<'a> LivelyTraffic<'a> {
     }
 
     /// Makes a call without a key, by an owner of one. One in three is of a public route; the others are refused.
-    fn anonymous(&mut self, time: u64, who: u32, client: ClientAddress, draw: &mut Draw) -> CallRecord {
-        let key = &self.population.keys[who as usize];
-        let route = self.population.usual_route(key, draw);
+    fn anonymous(&mut self, time: u64, who: u32, caller: Caller, draw: &mut Draw) -> CallRecord {
+        let Caller { address: client, agents } = caller;
+        let route = self.population.usual_route(&self.population.keys[who as usize], draw);
         let success = self.population.routes[route as usize].success;
         let status = if draw.once_in(3) { self.trouble(time, route, draw).unwrap_or(success) } else { 401 };
-        let request =
-            CallRequest { id: draw.wide(), time, key: None, client, route, agents: key.agents, status };
+        let request = CallRequest { id: draw.wide(), time, key: None, client, route, agents, status };
         CallRecord::of(request, self.population, draw)
     }
 
@@ -289,13 +319,16 @@ impl<'a> LivelyTraffic<'a> {
         let StagedEpisode { kind, pool, agents, .. } = &plan.episodes[episode as usize];
         let owner = &self.population.keys[key as usize];
         let routes = &self.population.routes;
+        let usual = self.caller(key, time, draw);
         let client = match pool {
             Some(pool) => pool.client(&self.population.networks, time, draw),
-            None => self.habits[key as usize].client(&self.population.networks, time, draw),
+            None => usual.address,
         };
+        let agents = if kind.agent == AgentChoice::Usual { usual.agents } else { *agents };
         let route = if kind.new_routes {
-            let new = routes.len() as u32 - u32::from(owner.routes);
-            (owner.first_route + u32::from(owner.routes) + draw.below(new)) % routes.len() as u32
+            let known = known_routes(owner, &self.habits[key as usize], self.end_ms);
+            let new = draw.below(routes.len() as u32 - known);
+            self.population.route_beyond(owner, known - u32::from(owner.routes) + new)
         } else {
             self.population.usual_route(owner, draw)
         };
@@ -309,8 +342,7 @@ impl<'a> LivelyTraffic<'a> {
         let status = refused
             .or_else(|| self.trouble(time, route, draw))
             .unwrap_or_else(|| record::status(success, draw.below(1_000)));
-        let request =
-            CallRequest { id: draw.wide(), time, key: Some(key), client, route, agents: *agents, status };
+        let request = CallRequest { id: draw.wide(), time, key: Some(key), client, route, agents, status };
         let call = CallRecord::of(request, self.population, draw);
         if kind.new_routes { CallRecord { item, ..call } } else { call }
     }
@@ -346,11 +378,12 @@ impl<'a> LivelyTraffic<'a> {
         }
     }
 
-    /// Returns the index of the episode in which the owner calls from elsewhere at `time`.
+    /// Returns the index of the episode in which the owner calls in another way at `time`.
     fn detour(&self, key: u32, time: u64) -> Option<usize> {
         let detour = self.habits[key as usize].detour? as usize;
         let episode = &self.plan.episodes[detour];
-        (episode.kind.owner == OwnerBehaviour::Moves && episode.time.contains(&time)).then_some(detour)
+        let differs = matches!(episode.kind.owner, OwnerBehaviour::Moves | OwnerBehaviour::Upgrades);
+        (differs && episode.time.contains(&time)).then_some(detour)
     }
 
     /// Returns whether the owner has had the key revoked by `time`.
@@ -361,11 +394,11 @@ impl<'a> LivelyTraffic<'a> {
         })
     }
 
-    fn batch(&mut self, time: u64, key: u32, client: ClientAddress, left: u32, draw: &mut Draw) {
+    fn batch(&mut self, time: u64, key: u32, caller: Caller, left: u32, draw: &mut Draw) {
         if left > 0 {
             let time = time + u64::from(draw.between(BATCH_GAP_MS));
             if !self.gave_up(key, time) {
-                self.schedule(time, NextCall::Batch { key, client, left });
+                self.schedule(time, NextCall::Batch { key, caller, left });
             }
         }
     }
@@ -400,7 +433,7 @@ impl<'a> LivelyTraffic<'a> {
 }
 
 /// Draws the timetables of the keys that have one: the same minute of every 5, 15 or 60 minutes, or of every night by
-/// the owner's clock.
+/// the owner's clock. Runs of continuous integration come at any time of their period.
 fn timetables(
     settings: &WorldSettings,
     population: &Population,
@@ -411,7 +444,8 @@ fn timetables(
     let (start, span) = (settings.start_ms, settings.span_ms);
     let keys = (0..).zip(habits).filter_map(|(key, habit)| Some((key, habit, habit.timetable?)));
     keys.map(|(key, habit, every)| {
-        let daily = every == DAY_MS;
+        let runners = habit.is_of_runners();
+        let daily = every == DAY_MS && !runners;
         let owner = &population.keys[key as usize];
         let country = population.subscriptions[owner.subscription as usize].country;
         let minute = if daily { draw.below(5 * 60) } else { draw.below((every / MINUTE_MS) as u32) };
@@ -420,12 +454,13 @@ fn timetables(
         let beats = Beats {
             country: daily.then_some(country),
             first: local.div_euclid(every.cast_signed()) * every.cast_signed()
-                + (u64::from(minute) * MINUTE_MS).cast_signed(),
+                + (if runners { 0 } else { u64::from(minute) * MINUTE_MS }).cast_signed(),
             every,
-            lasts: MINUTE_MS / 2,
+            lasts: if runners { RUN_MS } else { MINUTE_MS / 2 },
             beats: (span / every) as u32 + 2,
             calls: whole(calls + 0.5) as u32,
             growing: false,
+            scattered: runners.then(|| draw.bits()),
         };
         (key, beats)
     })

@@ -4,16 +4,16 @@
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
-use keytide_dataflow::model::hex;
 use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
+use keytide_dataflow::model::{KeyState, hex};
 use serde::Deserialize;
 
 use super::*;
 use crate::story::episodes::EpisodePlan;
 use crate::story::scenario::KINDS;
 use crate::story::traffic::LivelyTraffic;
-use crate::world::habit::habits;
-use crate::world::population::{COUNTRIES, Population};
+use crate::world::habit::{AddressPool, Habit, habits};
+use crate::world::population::{COUNTRIES, Key, Population};
 use crate::world::rhythm::Clocks;
 
 /// Monday, 2025-06-02, 08:00 UTC.
@@ -42,12 +42,17 @@ struct Label {
     calls: u64,
     multiple: Option<f64>,
     origins: Option<usize>,
+    user_agent_new: bool,
+    routes_new: bool,
+    returns: Option<String>,
     countries: Option<BTreeSet<String>>,
     asns: Option<BTreeSet<u32>>,
     api: Option<String>,
 }
 
 struct World {
+    /// The same world, from inside.
+    made: crate::World,
     files: BTreeMap<String, Vec<u8>>,
     generated: Generated,
     calls: Vec<Call>,
@@ -58,7 +63,9 @@ struct World {
 
 impl World {
     fn new(options: &str) -> Self {
-        let (generated, files) = generated(&format!("{options} --duplicates 0"));
+        let options = format!("{options} --duplicates 0");
+        let (generated, files) = generated(&options);
+        let made = crate::World::new(settings(&options)).unwrap();
         let parsed = |line| serde_json::from_str(line).unwrap();
         let calls: Vec<Call> = text(&files, "/events.jsonl").lines().map(parsed).collect();
         let labels =
@@ -78,11 +85,28 @@ impl World {
                 by_key.entry(id.clone()).or_default().push(index);
             }
         }
-        Self { files, generated, calls, labels, by_key }
+        Self { made, files, generated, calls, labels, by_key }
     }
 
     fn of(&self, key: &str) -> Vec<&Call> {
         self.by_key.get(key).into_iter().flatten().map(|index| &self.calls[*index]).collect()
+    }
+
+    /// The habit of a key, and the texts of the user agent of its episode.
+    fn inside(&self, key: &str) -> (&Key, &Habit, [&str; 2]) {
+        let population = &self.made.population;
+        let (habits, plan) = self.made.lively().unwrap();
+        let index = population.keys.iter().position(|other| other.id() == key).unwrap();
+        let episode = plan.episodes.iter().find(|episode| episode.key == Some(index as u32)).unwrap();
+        let agents = episode.agents.map(|agent| &*population.agents[agent as usize]);
+        (&population.keys[index], &habits[index], agents)
+    }
+
+    /// The systems that a key is ever used from by its owner.
+    fn systems(&self, habit: &Habit) -> BTreeSet<u32> {
+        let networks = &self.made.population.networks;
+        let sites = habit.sites(networks.countries());
+        sites.map(|site| networks.get(site.first_network).asn).collect()
     }
 
     /// A row of a table, by the name of its columns.
@@ -110,11 +134,13 @@ fn share(calls: &[&Call], of: impl Fn(&Call) -> bool) -> f64 {
 #[test]
 fn episodes_are_what_their_labels_say() {
     let world =
-        World::new("--scenario mixed --days 14 --events 200000 --keys 300 --leaks 18 --look-alikes 16");
+        World::new("--scenario mixed --days 14 --events 240000 --keys 400 --leaks 28 --look-alikes 22");
     let (leaks, others): (Vec<_>, Vec<_>) = world.labels.iter().partition(|label| label.leak);
-    assert_eq!((leaks.len(), others.len()), (18, 16));
+    let of_databases = leaks.iter().filter(|label| label.kind == "stolen_database").count();
+    assert!((2 * 8..=2 * 20).contains(&of_databases), "{of_databases}");
+    assert_eq!((leaks.len() - of_databases, others.len()), (26, 22));
     let kinds = |labels: &[&Label]| labels.iter().map(|label| label.kind.clone()).collect::<BTreeSet<_>>();
-    assert_eq!((kinds(&leaks).len(), kinds(&others).len()), (9, 8));
+    assert_eq!((kinds(&leaks).len(), kinds(&others).len()), (14, 11));
     let sum = |labels: &[&Label]| Some(labels.iter().map(|label| label.calls).sum::<u64>());
     assert_eq!((sum(&leaks), sum(&others)), (world.generated.leak_calls, world.generated.look_alike_calls));
     let keys: BTreeSet<_> = world.labels.iter().filter_map(|label| label.key_id.as_ref()).collect();
@@ -156,14 +182,20 @@ fn an_episode_of_a_key(world: &World, label: &Label, key: &str, geo: &GeoDatabas
     let routes: BTreeSet<_> = before.iter().map(|call| (&call.http_method, &call.route_key)).collect();
     let countries: BTreeSet<_> = before.iter().map(|call| &call.country).collect();
     let asn = |call: &Call| geo.locate(call.ip.parse().unwrap()).asn;
-    let asns: BTreeSet<u32> = before.iter().map(|call| asn(call)).collect();
+    let (inner, habit, staged_agents) = world.inside(key);
+    let asns = world.systems(habit);
+    assert!(before.iter().all(|call| asns.contains(&asn(call))), "{name}");
 
     // Calls of the episode: by the networks it says they come from, else all that are made.
-    let networks = label.asns.as_ref().filter(|_| label.kind != "autoscaling");
+    // A thief's calls are known by the agent, which the owner never has.
+    let networks =
+        label.asns.as_ref().filter(|_| !matches!(label.kind.as_str(), "autoscaling" | "new_region"));
     let fresh = |call: &Call| !usual.contains(&call.ip);
+    let by_thief = |call: &Call| !label.leak || staged_agents.contains(&call.user_agent.as_str());
     let staged: Vec<&Call> = match networks {
         Some(networks) => {
-            during.iter().copied().filter(|call| fresh(call) && networks.contains(&asn(call))).collect()
+            let staged = |call: &Call| fresh(call) && networks.contains(&asn(call)) && by_thief(call);
+            during.iter().copied().filter(|call| staged(call)).collect()
         }
         None => during.clone(),
     };
@@ -178,12 +210,18 @@ fn an_episode_of_a_key(world: &World, label: &Label, key: &str, geo: &GeoDatabas
         let addresses: BTreeSet<_> = staged.iter().map(|call| &call.ip).collect();
         assert!(addresses.len() <= label.origins.unwrap(), "{name}");
         let reported = label.countries.as_ref().unwrap();
-        assert!(staged.iter().all(|call| reported.contains(&call.country)), "{name}");
+        assert!(staged.iter().all(|call| reported.contains(&call.country)), "{name}: databases know them");
     }
     if label.leak && label.kind != "fan_out" {
         assert!(label.asns.as_ref().unwrap().is_disjoint(&asns), "{name}: a network of its own");
         let other = share(&staged, |call| !agents.contains(&call.user_agent));
         assert!(other > 0.99 || label.kind == "dormant_woken", "{name}");
+        let countries = label.countries.as_ref().unwrap();
+        let networks = &world.made.population.networks;
+        let known = |site: AddressPool| COUNTRIES[networks.get(site.first_network).country as usize].0;
+        let new = habit.sites(networks.countries()).all(|site| !countries.contains(known(site)));
+        let at_home = matches!(label.kind.as_str(), "night_use" | "stolen_database");
+        assert!(new || at_home, "{name}: a country of its own");
     }
     let usual_calls = before.len() as f64 * (to - from) as f64 / (from - START) as f64;
     let multiple = found as f64 / usual_calls.max(1.0);
@@ -250,10 +288,52 @@ fn an_episode_of_a_key(world: &World, label: &Label, key: &str, geo: &GeoDatabas
             assert!(on_the_hour(&during) >= label.calls - label.calls / 20, "{name}");
             assert!(on_the_hour(&before) < label.calls / 20 + 5, "{name}");
         }
+        "probed_first_1" | "probed_first_5" | "probed_first_20" | "probed_drip" => {
+            let returns = ms(label.returns.as_ref().unwrap());
+            let tries: Vec<_> = staged.iter().filter(|call| call.request_time < returns).collect();
+            let wanted = KINDS.iter().find(|kind| kind.name == label.kind).unwrap().probes as usize;
+            // A try that fails may be made again.
+            assert!((wanted..=wanted + wanted / 4 + 1).contains(&tries.len()), "{name}: {}", tries.len());
+            let last = tries.iter().map(|call| call.request_time).max().unwrap();
+            assert!((2 * HOUR_MS - 30_000..=6 * HOUR_MS + MINUTE_MS).contains(&(returns - last)), "{name}");
+            let places: BTreeSet<_> = staged.iter().map(|call| &call.ip).collect();
+            assert_eq!(places.len(), 1, "{name}");
+        }
+        "stolen_database" => {
+            let theft = || world.labels.iter().filter(|other| other.asns == label.asns);
+            let theft = || theft().filter(|other| other.kind == label.kind);
+            let first = theft().map(|other| ms(&other.from)).min().unwrap();
+            let last = theft().map(|other| ms(&other.to)).max().unwrap();
+            assert!(theft().count() >= 8 && last - first <= HOUR_MS, "{name}");
+            let owner = |label: &Label| {
+                let row = world.row("tables/keys.csv", "key_hash", label.key_id.as_ref().unwrap());
+                world.row("tables/subscriptions.csv", "id", &row["subscription"])["customer"].clone()
+            };
+            assert!(theft().map(owner).collect::<BTreeSet<_>>().len() >= 4, "{name}");
+        }
+        "upgrade" => {
+            let new = share(&during, |call| staged_agents.contains(&call.user_agent.as_str()));
+            assert!(new > 0.8 && label.user_agent_new && label.routes_new, "{name}: {new}");
+            assert!(!agents.iter().any(|agent| staged_agents.contains(&agent.as_str())), "{name}");
+            let new: BTreeSet<_> = during
+                .iter()
+                .map(|call| (&call.http_method, &call.route_key))
+                .filter(|route| !routes.contains(route))
+                .collect();
+            assert!(!new.is_empty() && label.countries.is_none(), "{name}");
+            assert!(during.iter().all(|call| asns.contains(&asn(call))), "{name}: no network is new");
+        }
+        "new_region" => {
+            let reported = label.countries.as_ref().unwrap();
+            let new: Vec<_> = during.iter().filter(|call| reported.contains(&call.country)).collect();
+            assert!(new.len() as u64 > label.calls * 9 / 10 && !reported.contains(home(&owner)), "{name}");
+            assert!(label.asns.as_ref().unwrap().is_subset(&asns) && habit.is_of_servers(), "{name}");
+            assert!(inner.state == KeyState::Active && new.len() < during.len(), "{name}: it goes on");
+        }
         "travelling_user" | "network_change" => {
-            assert!(staged.len() * 10 > during.len() * 9, "{name}");
+            assert!(staged.len() * 10 > during.len() * 8, "{name}");
             let abroad = !countries.contains(&staged[0].country);
-            let home = COUNTRIES.iter().find(|(_, zone, _)| *zone == owner["time_zone"]).unwrap().0;
+            let home = home(&owner);
             assert_eq!(staged[0].country != home, label.kind == "travelling_user", "{name}");
             assert!(abroad || staged[0].country == home || label.kind == "travelling_user", "{name}");
             assert!(staged.iter().all(|call| agents.contains(&call.user_agent)), "{name}");
@@ -276,6 +356,11 @@ fn an_episode_of_a_key(world: &World, label: &Label, key: &str, geo: &GeoDatabas
     }
 }
 
+/// The code of an owner's country.
+fn home(owner: &HashMap<String, String>) -> &'static str {
+    COUNTRIES.iter().find(|(_, zone, _)| *zone == owner["time_zone"]).unwrap().0
+}
+
 fn an_episode_of_many(world: &World, label: &Label) {
     let (from, to) = (ms(&label.from), ms(&label.to));
     let within = |time: u64| {
@@ -284,7 +369,7 @@ fn an_episode_of_many(world: &World, label: &Label) {
     match label.kind.as_str() {
         "launch_day" => {
             assert!(within(0).count() as u64 >= label.calls * 9 / 10);
-            // The same time of the day before and after.
+            // The same time of the week before or after.
             let other = |day: i64| {
                 let moved = |time: u64| time.saturating_add_signed(day * DAY_MS.cast_signed());
                 world
@@ -293,10 +378,21 @@ fn an_episode_of_many(world: &World, label: &Label) {
                     .filter(|call| (moved(from)..moved(to)).contains(&call.request_time))
                     .count()
             };
-            let others = other(-1).max(other(-2)) as u64;
+            let others = other(if from >= START + 7 * DAY_MS { -7 } else { 7 }) as u64;
             assert!(label.calls * 2 > others * 3, "{} for {others}", label.calls);
             let keys: HashSet<_> = within(0).filter_map(|call| call.api_key.as_ref()).collect();
             assert!(keys.len() > 50, "{}", keys.len());
+        }
+        "clock_jump" => {
+            let minutes = (to - from) / MINUTE_MS;
+            let per_minute = |from: u64, to: u64| {
+                let of = |call: &&Call| (from..to).contains(&call.request_time) && call.api_key.is_some();
+                world.calls.iter().filter(of).count() as f64 * MINUTE_MS as f64 / (to - from) as f64
+            };
+            let burst = to - MINUTE_MS;
+            let (held, at_once) = (per_minute(from, burst), per_minute(burst, to));
+            assert!(minutes >= 6 && at_once > 3.0 * held, "{at_once} after {held}");
+            assert!(label.multiple.unwrap() >= 2.0, "{:?}", label.multiple);
         }
         "retry_storm" => {
             let resource = format!("/{}", label.api.as_ref().unwrap());

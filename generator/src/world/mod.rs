@@ -2,6 +2,7 @@
 
 pub(crate) mod faults;
 pub(crate) mod habit;
+pub(crate) mod network;
 pub(crate) mod population;
 pub(crate) mod rhythm;
 pub(crate) mod settings;

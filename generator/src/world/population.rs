@@ -1,16 +1,15 @@
-//! The population: networks, routes, subscriptions, and keys with their habits.
+//! The population: routes, subscriptions, and keys with their habits.
 //!
 //! Keys are ordered by popularity. So special properties go to every n-th key, or to keys picked at random, regardless
 //! of rank.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use keytide_dataflow::model::time::DAY_MS;
 use keytide_dataflow::model::{KeyState, hex};
 use sha2::{Digest, Sha256};
 
+use super::network::{ClientAddress, Networks};
 use super::settings::WorldSettings;
 use crate::draw::{Draw, Spread, Zipf};
 
@@ -95,9 +94,40 @@ pub(crate) const AGENTS: [&str; 17] = [
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
     "k6/0.55.0 (https://k6.io/)",
 ];
+/// The part of each agent's text whose last number grows with an upgrade. Some clients never tell their version.
+const UPGRADED: [&str; AGENTS.len()] = [
+    "/4.12", "/2.32", "/1.7.9", "", "/8.11", "", "/21.0.5", "/17.0.13", "/0.28", "/3.11", "/0.12.12",
+    "v2.12", "", "/3.6", "/7.4", "/131", "/0.55",
+];
+pub(crate) const PHONE_SDK: u32 = 0;
+pub(crate) const PHONE_APP: u32 = 14;
+pub(crate) const BROWSER: u32 = 15;
 pub(crate) const LOAD_TOOL: u32 = 16;
 /// The number of [`AGENTS`] that keys have by habit.
 pub(crate) const USUAL_AGENTS: u32 = LOAD_TOOL;
+/// The most upgrades of an agent in a run.
+pub(crate) const MAX_UPGRADES: u32 = 31;
+
+/// Returns the agent of a family after a number of upgrades, as an index into the population's agents.
+pub(crate) fn agent(family: u32, upgrades: u32) -> u32 {
+    upgrades * AGENTS.len() as u32 + family
+}
+
+/// Returns the texts of all agents, in the order of [`agent`].
+fn agents() -> Vec<Box<str>> {
+    let upgraded = |upgrades: u32| {
+        AGENTS.iter().zip(UPGRADED).map(move |(text, part)| {
+            let digits = part.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+            match part[digits..].parse::<u32>() {
+                Ok(number) => {
+                    text.replacen(part, &format!("{}{}", &part[..digits], number + upgrades), 1).into()
+                }
+                Err(_) => (*text).into(),
+            }
+        })
+    };
+    (0..=MAX_UPGRADES).flat_map(upgraded).collect()
+}
 
 pub(crate) const RESOURCES: [&str; 25] = [
     "orders",
@@ -153,55 +183,6 @@ const LAST_NAMES: [&str; 16] = [
     "Studios",
     "Travel",
 ];
-
-pub(crate) const NETWORKS_PER_COUNTRY: u32 = 4;
-const FIRST_PRIVATE_ASN: u32 = 64_512;
-
-/// A provider's network in one country.
-pub(crate) struct Network {
-    pub(crate) country: u32,
-    pub(crate) asn: u32,
-    v4: Ipv4Net,
-    v6: Ipv6Net,
-}
-
-impl Network {
-    pub(crate) fn prefixes(&self) -> [IpNet; 2] {
-        [self.v4.into(), self.v6.into()]
-    }
-
-    /// Returns one of the addresses, except the first and the last, evenly by `bits`. One in five is IPv6.
-    pub(crate) fn client(&self, bits: u64) -> ClientAddress {
-        let host = bits / 5;
-        if bits.is_multiple_of(5) {
-            self.v6_client(host as u16, host.rotate_right(16))
-        } else {
-            self.v4_client((host % u64::from(self.v4_hosts())) as u32)
-        }
-    }
-
-    fn v4_hosts(&self) -> u32 {
-        (1 << (32 - self.v4.prefix_len())) - 2
-    }
-
-    fn v4_client(&self, host: u32) -> ClientAddress {
-        let address = IpAddr::V4((u32::from(self.v4.network()) + 1 + host).into());
-        ClientAddress { address, country: self.country }
-    }
-
-    fn v6_client(&self, subnet: u16, host: u64) -> ClientAddress {
-        let address = u128::from(self.v6.network()) | u128::from(subnet) << 64 | u128::from(host);
-        ClientAddress { address: IpAddr::V6(address.into()), country: self.country }
-    }
-}
-
-/// An address that keys call from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientAddress {
-    pub(crate) address: IpAddr,
-    /// The country's index in [`COUNTRIES`].
-    pub(crate) country: u32,
-}
 
 /// A route with its usual latency and sizes.
 pub(crate) struct RouteProfile {
@@ -272,8 +253,11 @@ impl Key {
 
 /// All callers and the routes that they call.
 pub(crate) struct Population {
-    pub(crate) networks: Vec<Network>,
+    pub(crate) networks: Networks,
+    /// The addresses of a plain world. In a lively one habits decide.
     pub(crate) clients: Vec<ClientAddress>,
+    /// The texts of user agents, at the indices of [`agent`].
+    pub(crate) agents: Vec<Box<str>>,
     pub(crate) routes: Vec<RouteProfile>,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) keys: Vec<Key>,
@@ -288,8 +272,9 @@ impl Population {
     pub(crate) fn new(settings: &WorldSettings, mut draw: Draw) -> Self {
         let (first_caller, callers) = settings.callers.unwrap_or((0, settings.keys));
         let mut population = Self {
-            networks: networks(settings.countries),
+            networks: Networks::new(settings),
             clients: Vec::new(),
+            agents: agents(),
             routes: routes(settings.routes, &mut draw),
             subscriptions: Vec::new(),
             keys: Vec::new(),
@@ -309,6 +294,11 @@ impl Population {
     /// Draws a route by the key's habits.
     pub(crate) fn usual_route(&self, key: &Key, draw: &mut Draw) -> u32 {
         (key.first_route + draw.habit(u32::from(key.routes))) % self.routes.len() as u32
+    }
+
+    /// Returns a route that isn't of a key's first habits, by its index among those.
+    pub(crate) fn route_beyond(&self, key: &Key, index: u32) -> u32 {
+        (key.first_route + u32::from(key.routes) + index) % self.routes.len() as u32
     }
 
     /// Returns the routes of a key's habits, each with its share.
@@ -373,16 +363,14 @@ impl Population {
             (owner.country, owner.started_at)
         };
         let clients = self.clients.len() as u32;
-        let providers: Vec<u32> = (0..1 + draw.habit(3))
-            .map(|_| home * NETWORKS_PER_COUNTRY + draw.below(NETWORKS_PER_COUNTRY))
-            .collect();
+        let providers: Vec<u32> = (0..1 + draw.habit(3)).map(|_| self.networks.draw_in(home, draw)).collect();
         // One key in seven is also used abroad, now and then.
-        let abroad = draw.once_in(7).then(|| draw.below(self.networks.len() as u32));
+        let abroad = draw.once_in(7).then(|| draw.below(self.networks.count()));
         for _ in 0..2 + draw.habit(12) {
             let provider = providers[draw.below(providers.len() as u32) as usize];
-            self.clients.push(client(&self.networks[provider as usize], draw));
+            self.clients.push(self.networks.draw_client(provider, draw));
         }
-        self.clients.extend(abroad.map(|network| client(&self.networks[network as usize], draw)));
+        self.clients.extend(abroad.map(|network| self.networks.draw_client(network, draw)));
 
         let age = now.saturating_sub(started_at);
         let created_at = started_at + draw.part_of(age);
@@ -409,33 +397,6 @@ impl Population {
             routes: 1 + draw.below(settings.routes.min(20)) as u16,
             agents: [(); 2].map(|()| draw.habit(USUAL_AGENTS)),
         }
-    }
-}
-
-/// Divides 198.18.0.0/15 and 2001:db8::/32 into equal networks.
-fn networks(countries: u32) -> Vec<Network> {
-    let count = countries * NETWORKS_PER_COUNTRY;
-    let bits = count.next_power_of_two().trailing_zeros();
-    let network = |index: u32| {
-        let v4 = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (index << (17 - bits));
-        let v6 = Ipv6Addr::new(0x2001, 0xdb8, index as u16, 0, 0, 0, 0, 0);
-        Network {
-            country: index / NETWORKS_PER_COUNTRY,
-            asn: FIRST_PRIVATE_ASN + index,
-            v4: Ipv4Net::new_assert(v4.into(), 15 + bits as u8),
-            v6: Ipv6Net::new_assert(v6, 48),
-        }
-    };
-    (0..count).map(network).collect()
-}
-
-/// Draws an address of a network. One in five is IPv6.
-fn client(network: &Network, draw: &mut Draw) -> ClientAddress {
-    if draw.once_in(5) {
-        let subnet = draw.below(1 << 16) as u16;
-        network.v6_client(subnet, draw.bits())
-    } else {
-        network.v4_client(draw.below(network.v4_hosts()))
     }
 }
 

@@ -15,7 +15,7 @@ use keytide_dataflow::model::time::DAY_MS;
 use super::population::COUNTRIES;
 use crate::draw::{Draw, whole};
 
-/// The width of a slot, and the resolution of surges.
+/// The width of a slot.
 pub(crate) const SLOT_MS: u64 = 300_000;
 const SLOTS_PER_HOUR: usize = 12;
 const SLOTS_PER_DAY: usize = 24 * SLOTS_PER_HOUR;
@@ -32,10 +32,12 @@ pub(crate) enum Rhythm {
     Leisure = 2,
     /// Jobs run in the small hours.
     Night = 3,
+    /// A person who works by day and goes on in the evening.
+    Waking = 4,
 }
 
 /// Relative rates by hour, of workdays and weekends. All are above 0, because a caller must be found at any time.
-const SHAPES: [[[u32; 24]; 2]; 4] = [
+const SHAPES: [[[u32; 24]; 2]; 5] = [
     [
         [
             80, 76, 74, 74, 76, 80, 88, 98, 108, 114, 116, 116, 114, 114, 116, 116, 114, 112, 110, 108, 104,
@@ -60,6 +62,10 @@ const SHAPES: [[[u32; 24]; 2]; 4] = [
     [
         [220, 300, 340, 300, 200, 90, 30, 12, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 10, 12, 20, 40, 80, 140],
         [220, 300, 340, 300, 200, 90, 30, 12, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 10, 12, 20, 40, 80, 140],
+    ],
+    [
+        [8, 4, 3, 3, 3, 4, 10, 40, 120, 200, 220, 210, 150, 190, 220, 210, 190, 150, 90, 70, 90, 90, 60, 25],
+        [12, 6, 3, 3, 3, 3, 5, 15, 40, 70, 80, 80, 70, 70, 75, 75, 70, 60, 50, 60, 80, 80, 55, 30],
     ],
 ];
 
@@ -136,7 +142,7 @@ impl Levels {
 /// A time in which all keys call more.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surge {
-    /// Milliseconds since the epoch; both ends are multiples of [`SLOT_MS`].
+    /// Milliseconds since the epoch.
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) percent: u32,
@@ -232,7 +238,9 @@ impl ArrivalTimes {
         if from >= self.end_ms {
             return false;
         }
-        let to = ((from / SLOT_MS + 1) * SLOT_MS).min(self.end_ms);
+        // A surge that begins or ends within a slot cuts it.
+        let edges = self.surges.iter().flat_map(|surge| [surge.from, surge.to]).filter(|edge| *edge > from);
+        let to = edges.min().unwrap_or(u64::MAX).min((from / SLOT_MS + 1) * SLOT_MS).min(self.end_ms);
         let mut offsets = [None; COUNTRIES.len()];
         let (mut highest, mut mean) = (0, 0.0);
         for (class, share) in self.shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {

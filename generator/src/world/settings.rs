@@ -75,6 +75,8 @@ pub struct WorldSettings {
     /// One leak at a set time, instead of the scenario's episodes.
     pub leak: Option<Leak>,
     pub seed: u64,
+    /// The share of networks (/24s and /48s) that geo databases place in another country, 0 to 1. Plain worlds have none.
+    pub misplaced: f64,
     pub format: GatewayFormat,
     /// The share of calls a little behind others of their partition, 0 to 1.
     pub out_of_order: f64,
@@ -105,6 +107,7 @@ impl WorldSettings {
         look_alikes: None,
         leak: None,
         seed: 1,
+        misplaced: 0.005,
         format: GatewayFormat::Json,
         out_of_order: 0.02,
         late: 0.0,

@@ -6,13 +6,15 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use keytide_dataflow::model::KeyState;
 use mmdb_writer::{Value, Writer};
 
 use super::lines::Generator;
 use crate::story::World;
-use crate::world::population::{COUNTRIES, Network, PLANS, Population};
+use crate::world::network::{Network, Networks};
+use crate::world::population::{COUNTRIES, PLANS, Population};
 use crate::world::settings::WorldSettings;
 
 /// Creates a folder, which must be empty if it exists, and writes the tables and geo databases of a job into it.
@@ -31,13 +33,17 @@ pub fn create(out: &Path, world: &World) -> anyhow::Result<()> {
     write(out, "tables/keys.csv", keys(settings, population)?)?;
     write(out, "tables/subscriptions.csv", subscriptions(population)?)?;
     write(out, "tables/plans.csv", plans())?;
-    let country = |network: &Network| {
-        let code = COUNTRIES[network.country as usize].0;
+    let country = |country: u32| {
+        let code = COUNTRIES[country as usize].0;
         Value::map([("country", Value::map([("iso_code", Value::from(code))]))])
     };
-    write(out, "geo/country.mmdb", geo(settings, population, "Keytide-Country", country)?)?;
+    let networks = &population.networks;
+    let true_countries = prefixes(networks, |network| country(network.country));
+    // Later entries win.
+    let misplaced = networks.misplaced().map(|(prefix, placed)| (prefix, country(placed)));
+    write(out, "geo/country.mmdb", geo(settings, "Keytide-Country", true_countries.chain(misplaced))?)?;
     let asn = |network: &Network| Value::map([("autonomous_system_number", Value::from(network.asn))]);
-    write(out, "geo/asn.mmdb", geo(settings, population, "Keytide-ASN", asn)?)
+    write(out, "geo/asn.mmdb", geo(settings, "Keytide-ASN", prefixes(networks, asn))?)
 }
 
 /// Writes the counts of the lines so far, and the labels of their episodes.
@@ -134,20 +140,23 @@ fn time(ms: u64) -> anyhow::Result<String> {
     Ok(Timestamp::from_second((ms / 1_000).cast_signed())?.to_string())
 }
 
+/// Returns the prefixes of all networks, each with its record.
+fn prefixes(networks: &Networks, record: impl Fn(&Network) -> Value) -> impl Iterator<Item = (IpNet, Value)> {
+    let of = move |network: &Network| network.prefixes().map(|prefix| (prefix, record(network)));
+    networks.all().iter().flat_map(of)
+}
+
 fn geo(
     settings: &WorldSettings,
-    population: &Population,
     kind: &str,
-    record: impl Fn(&Network) -> Value,
+    records: impl Iterator<Item = (IpNet, Value)>,
 ) -> anyhow::Result<Vec<u8>> {
     let mut writer = Writer::builder(kind)
         .description(&[("en", "generated, over addresses that nobody has")])
         .build_epoch(UNIX_EPOCH + Duration::from_millis(settings.start_ms))
         .build();
-    for network in &population.networks {
-        for prefix in network.prefixes() {
-            writer.insert_value(prefix, record(network))?;
-        }
+    for (prefix, record) in records {
+        writer.insert_value(prefix, record)?;
     }
     Ok(writer.to_bytes()?)
 }

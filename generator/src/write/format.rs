@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use keytide_dataflow::model::id_digits;
 
 use crate::story::record::CallRecord;
-use crate::world::population::{AGENTS, COUNTRIES, Population, RouteProfile};
+use crate::world::population::{COUNTRIES, Population, RouteProfile};
 use crate::world::settings::GatewayFormat;
 
 /// Writes lines of one format.
@@ -83,7 +83,7 @@ impl<'a> Formatter<'a> {
         self.text("\",\"country\":\"");
         self.text(COUNTRIES[record.client.country as usize].0);
         self.text("\",\"userAgent\":\"");
-        self.text(AGENTS[record.agent as usize]);
+        self.text(&self.population.agents[record.agent as usize]);
         self.text("\"}");
     }
 
@@ -113,7 +113,7 @@ impl<'a> Formatter<'a> {
         self.text("\",\"size\":");
         self.number(record.bytes_in);
         self.text(",\"querystring\":{},\"headers\":{\"host\":\"api.example.com:9443\",\"user-agent\":\"");
-        self.text(AGENTS[record.agent as usize]);
+        self.text(&self.population.agents[record.agent as usize]);
         self.text("\",\"accept\":\"application/json\"");
         self.key_header(record);
         self.text("}},\"response\":{\"status\":");
@@ -137,7 +137,7 @@ impl<'a> Formatter<'a> {
         self.text("\",\"size\":");
         self.number(record.bytes_in);
         self.text(",\"querystring\":{},\"headers\":{\"host\":\"api.example.com\",\"user-agent\":\"");
-        self.text(AGENTS[record.agent as usize]);
+        self.text(&self.population.agents[record.agent as usize]);
         self.text("\",\"accept\":\"*/*\"");
         self.key_header(record);
         self.text("}},\"response\":{\"status\":");
@@ -177,7 +177,7 @@ impl<'a> Formatter<'a> {
         self.text(" ");
         self.number(record.bytes_out);
         self.text(" \"-\" \"");
-        self.text(AGENTS[record.agent as usize]);
+        self.text(&self.population.agents[record.agent as usize]);
         self.text("\"");
     }
 

@@ -98,6 +98,8 @@ impl Worlds {
             span_ms,
             keys: KEYS,
             scenario: Scenario::Usual,
+            settled: true,
+            misplaced: 0.0,
             seed,
             broken: 0.000_5,
             partitions: PARTITIONS,

@@ -161,6 +161,7 @@ impl GenerateArgs {
             look_alikes: self.look_alikes,
             leak: None,
             seed: self.seed,
+            settled: false,
             misplaced: self.misplaced,
             format: self.format,
             out_of_order: self.out_of_order,

@@ -18,6 +18,7 @@ use super::*;
 use crate::draw::{Draw, EvenShare, Spread, Zipf};
 
 mod lively;
+mod ordinary;
 mod topic;
 
 fn typed(options: &str) -> GenerateArgs {

@@ -43,7 +43,7 @@ pub(crate) enum Places {
 #[derive(Debug)]
 pub(crate) struct Customer {
     /// The number of customers of this kind among a hundred.
-    of_hundred: u32,
+    pub(crate) of_hundred: u32,
     pub(crate) places: Places,
     pub(crate) rhythm: Rhythm,
     /// The least and the most addresses of one site of a key; users of an app.
@@ -52,7 +52,7 @@ pub(crate) struct Customer {
 
 /// The kinds of customers. There are no public figures of how API keys are used, so the shares are estimates: three of
 /// five keys are used by servers, one by people's devices, and one by offices and homes. Each share has its reason.
-pub(crate) const CUSTOMERS: [Customer; 10] = [
+pub(crate) static CUSTOMERS: [Customer; 10] = [
     // Back ends on a few machines are the commonest use of an API.
     customer(18, Places::Fleet, Rhythm::Machine, (2, 8)),
     // Larger customers scale with their users, whose evenings show.
@@ -197,8 +197,8 @@ pub(crate) struct Habit {
     elsewhere: Option<u32>,
     /// True if the key may be used from its owner's country only.
     confined: bool,
-    /// The start of the run, from which upgrades and deploys count.
-    start_ms: u64,
+    /// The time from which upgrades and deploys count: the run's start, or `u64::MAX` in a settled world.
+    changes_from: u64,
     /// The time at which the office moves, or `u64::MAX`.
     moves_at: u64,
     /// The key's share in all usual calls; 0 if it isn't used.
@@ -226,6 +226,11 @@ impl Habit {
             self.customer.places,
             Places::Fleet | Places::Autoscaled | Places::Functions | Places::TwoClouds
         )
+    }
+
+    #[cfg(test)]
+    pub(crate) fn elsewhere(&self) -> Option<u32> {
+        self.elsewhere
     }
 
     /// Returns the number of sites, without the one elsewhere.
@@ -439,11 +444,12 @@ impl Habit {
     /// Returns the user agent of a family as of `time`. `who` decides when it is upgraded.
     fn agent(&self, family: u32, who: u64, time: u64) -> u32 {
         // All users of an app get the same releases, but not on the same day.
-        let released = matches!(family, PHONE_APP | PHONE_SDK | BROWSER);
+        let released = self.customer.places == Places::App || matches!(family, PHONE_APP | BROWSER);
         let days = if released { RELEASE_DAYS } else { UPGRADE_DAYS };
         let bits = mixed([self.seed, family.into(), 7]);
         let every = (days.0 + bits % (days.1 - days.0)) * DAY_MS;
-        let upgrades = (time.saturating_sub(self.start_ms) + mixed([who, family.into(), 8]) % every) / every;
+        let upgrades =
+            (time.saturating_sub(self.changes_from) + mixed([who, family.into(), 8]) % every) / every;
         agent(family, upgrades.min(MAX_UPGRADES.into()) as u32)
     }
 
@@ -461,7 +467,7 @@ impl Habit {
     pub(crate) fn deployed(&self, time: u64) -> u32 {
         let (first, last) = DEPLOY_DAYS;
         let every = (first + (self.seed >> 32) % (last - first)) * DAY_MS;
-        let deploys = (time.saturating_sub(self.start_ms) + mixed([self.seed, 0, 9]) % every) / every;
+        let deploys = (time.saturating_sub(self.changes_from) + mixed([self.seed, 0, 9]) % every) / every;
         deploys.min(MAX_DEPLOYS) as u32
     }
 
@@ -503,8 +509,8 @@ pub(crate) fn habits(settings: &WorldSettings, population: &Population, draw: &m
         let previous = index
             .checked_sub(1)
             .filter(|previous| population.subscriptions[*previous].customer == subscription.customer);
-        let drawn = (draw.below(100), draw.bits());
-        customers.push(previous.map_or_else(|| (kind_of(drawn.0), drawn.1), |previous| customers[previous]));
+        let drawn = (kind(settings.settled, draw), draw.bits());
+        customers.push(previous.map_or(drawn, |previous| customers[previous]));
     }
     // STEP 2: the weights by which the keys share all calls.
     let used = |state| state == KeyState::Active;
@@ -534,7 +540,9 @@ pub(crate) fn habits(settings: &WorldSettings, population: &Population, draw: &m
             };
             let timetable = timetable.filter(|every| *every <= span_ms / 2);
             let silent = timetable.is_some() || share == 0.0;
-            let moves = customer.places == Places::Office && (seed >> 48).is_multiple_of(OFFICE_MOVES);
+            let moves = !settings.settled
+                && customer.places == Places::Office
+                && (seed >> 48).is_multiple_of(OFFICE_MOVES);
             Habit {
                 class: if silent { RhythmClass::SILENT } else { RhythmClass::new(customer.rhythm, country) },
                 customer,
@@ -543,7 +551,7 @@ pub(crate) fn habits(settings: &WorldSettings, population: &Population, draw: &m
                 addresses,
                 elsewhere: elsewhere.filter(|_| !key.confined),
                 confined: key.confined,
-                start_ms: settings.start_ms,
+                changes_from: if settings.settled { u64::MAX } else { settings.start_ms },
                 moves_at: if moves { settings.start_ms + mixed([seed, 0, 10]) % span_ms } else { u64::MAX },
                 share,
                 timetable,
@@ -553,11 +561,16 @@ pub(crate) fn habits(settings: &WorldSettings, population: &Population, draw: &m
         .collect()
 }
 
-fn kind_of(mut drawn: u32) -> usize {
-    let mut kind = 0;
-    while drawn >= CUSTOMERS[kind].of_hundred {
-        drawn -= CUSTOMERS[kind].of_hundred;
-        kind += 1;
+/// Draws a kind of customer, as an index into [`CUSTOMERS`]. In a settled world it has fixed addresses.
+fn kind(settled: bool, draw: &mut Draw) -> usize {
+    let fixed = |places| matches!(places, Places::Fleet | Places::Office | Places::Home);
+    let shares = CUSTOMERS.iter().enumerate().filter(|(_, of)| !settled || fixed(of.places));
+    let mut drawn = draw.below(shares.clone().map(|(_, of)| of.of_hundred).sum());
+    for (kind, of) in shares {
+        if drawn < of.of_hundred {
+            return kind;
+        }
+        drawn -= of.of_hundred;
     }
-    kind
+    0
 }

@@ -75,6 +75,9 @@ pub struct WorldSettings {
     /// One leak at a set time, instead of the scenario's episodes.
     pub leak: Option<Leak>,
     pub seed: u64,
+    /// True if no key moves: only servers, offices and homes with fixed addresses call, no client is upgraded, and nothing is
+    /// deployed. A demo's history is too short to know other keys.
+    pub settled: bool,
     /// The share of networks (/24s and /48s) that geo databases place in another country, 0 to 1. Plain worlds have none.
     pub misplaced: f64,
     pub format: GatewayFormat,
@@ -107,6 +110,7 @@ impl WorldSettings {
         look_alikes: None,
         leak: None,
         seed: 1,
+        settled: false,
         misplaced: 0.005,
         format: GatewayFormat::Json,
         out_of_order: 0.02,

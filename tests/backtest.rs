@@ -56,7 +56,7 @@ fn it_writes_incidents_scores_and_a_report_and_prints_the_report() {
 #[test]
 fn leaks_are_found_and_a_live_job_a_replay_and_a_backtest_would_say_the_same_of_them() {
     let world = tempfile::tempdir().unwrap();
-    let leaks = "--scenario mixed --leaks 12 --look-alikes 0 --keys 40 --events 40000 --days 4 --seed 2";
+    let leaks = "--scenario mixed --leaks 12 --look-alikes 0 --keys 40 --events 40000 --days 4 --seed 8";
     generate(world.path(), leaks).unwrap();
     let config = world.path().join("keytide.toml");
     let replayed = tempfile::tempdir().unwrap();
@@ -226,7 +226,7 @@ const HEADERS: [&str; 10] = [
 
 /// A world with leaks whose keys are names that their callers chose; the thieves' user agents and routes are no better.
 fn hostile_world(folder: &std::path::Path) {
-    let leaks = "--scenario leaks --keys 60 --events 12000 --days 4 --seed 3";
+    let leaks = "--scenario leaks --leaks 9 --keys 60 --events 12000 --days 4 --seed 3";
     generate(folder, leaks).unwrap();
     let labels = read_text(&folder.join("labels.jsonl"));
     let labels = labels.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

@@ -59,7 +59,8 @@ pub struct GenerateArgs {
     /// Kind of traffic; labels.jsonl lists the keys and times of all episodes in it
     #[arg(long, value_enum, default_value_t)]
     pub(crate) scenario: Scenario,
-    /// Number of leaks, dealt over all kinds that fit into the span [default: as the scenario says]
+    /// Number of leaks, dealt over all kinds that fit into the span; a stolen database of several keys is one of them
+    /// [default: as the scenario says]
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub(crate) leaks: Option<u32>,
     /// Number of harmless episodes that look like leaks, dealt in the same way [default: as the scenario says]

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! args ──► world/  settings    every number, with its default
-//!                  population  customers, keys, routes, networks       ──► tables/*.csv, geo/*.mmdb
-//!                  habit       of a lively world: networks, rhythms, timetables
+//!                  network     providers and their blocks              ──► geo/*.mmdb
+//!                  population  customers, keys, routes                 ──► tables/*.csv
+//!                  habit       of a lively world: places, clients, timetables
 //!                  rhythm, faults
 //!             │
 //!          story/  scenario    the catalogue of leaks and look-alikes
@@ -21,7 +22,8 @@
 //! No module uses one that is listed below it.
 //!
 //! A plain world has calls at an even rate and nothing else, for measurements. All other worlds are lively: [`Scenario`]
-//! lists what happens in them, and `labels.jsonl` names the keys and times.
+//! lists what happens in them, and `labels.jsonl` names the keys and times. Their ordinary keys move as real ones do, and
+//! their geo databases misplace one network in 200 by default (`--misplaced`).
 //!
 //! The same arguments give the same bytes on every machine. Each step has its own stream of one seeded generator, weights
 //! are integers, time zones are part of the program, and powers, logarithms and exponentials come from a portable

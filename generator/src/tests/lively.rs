@@ -13,7 +13,7 @@ use crate::story::episodes::EpisodePlan;
 use crate::story::scenario::KINDS;
 use crate::story::traffic::LivelyTraffic;
 use crate::world::habit::{AddressPool, Habit, habits};
-use crate::world::population::{COUNTRIES, Key, Population};
+use crate::world::population::{AGENTS, COUNTRIES, Key, Population};
 use crate::world::rhythm::Clocks;
 
 /// Monday, 2025-06-02, 08:00 UTC.
@@ -300,7 +300,8 @@ fn an_episode_of_a_key(world: &World, label: &Label, key: &str, geo: &GeoDatabas
             assert_eq!(places.len(), 1, "{name}");
         }
         "stolen_database" => {
-            let theft = || world.labels.iter().filter(|other| other.asns == label.asns);
+            let place = |label: &Label| (label.asns.clone(), label.countries.clone());
+            let theft = || world.labels.iter().filter(|other| place(other) == place(label));
             let theft = || theft().filter(|other| other.kind == label.kind);
             let first = theft().map(|other| ms(&other.from)).min().unwrap();
             let last = theft().map(|other| ms(&other.to)).max().unwrap();
@@ -336,7 +337,13 @@ fn an_episode_of_a_key(world: &World, label: &Label, key: &str, geo: &GeoDatabas
             let home = home(&owner);
             assert_eq!(staged[0].country != home, label.kind == "travelling_user", "{name}");
             assert!(abroad || staged[0].country == home || label.kind == "travelling_user", "{name}");
-            assert!(staged.iter().all(|call| agents.contains(&call.user_agent)), "{name}");
+            // The owner's clients, of which one may be upgraded meanwhile.
+            let texts = &world.made.population.agents;
+            let usual = |call: &&Call| {
+                let mut agents = (0..).zip(texts).filter(|(_, text)| ***text == *call.user_agent);
+                agents.any(|(agent, _)| habit.uses_agent(inner, agent % AGENTS.len() as u32))
+            };
+            assert!(staged.iter().all(usual), "{name}");
             // Few calls, of which one batch can be many.
             assert!((0.3..5.0).contains(&label.multiple.unwrap()), "{name}: {:?}", label.multiple);
         }
@@ -391,7 +398,7 @@ fn an_episode_of_many(world: &World, label: &Label) {
             };
             let burst = to - MINUTE_MS;
             let (held, at_once) = (per_minute(from, burst), per_minute(burst, to));
-            assert!(minutes >= 6 && at_once > 3.0 * held, "{at_once} after {held}");
+            assert!(minutes >= 6 && at_once > 2.0 * held, "{at_once} after {held}");
             assert!(label.multiple.unwrap() >= 2.0, "{:?}", label.multiple);
         }
         "retry_storm" => {

@@ -340,6 +340,7 @@ fn options_have_limits() {
         "--kafka 127.0.0.1:1 --topic t --gzip",
         "--kafka 127.0.0.1:1 --topic t --librdkafka client.id",
         "--late 1.1",
+        "--misplaced 1.1",
         "--late -0.1",
         "--late NaN",
         "--zipf 11",

@@ -226,7 +226,7 @@ fn clients_are_upgraded_and_routes_deployed_for_good() {
     let agents = &world.population.agents;
     assert_eq!(&*agents[AGENTS.len()], "okhttp/4.13.0");
     assert!(agents[2 * AGENTS.len() + 15].contains("Chrome/133.0.0.0"), "{}", agents[2 * AGENTS.len() + 15]);
-    assert_eq!(agents[AGENTS.len() + 12], agents[12], "some never tell a version");
+    assert_eq!(agents[AGENTS.len() + 12], agents[12], "some texts have no version");
     for (agent, text) in agents.iter().enumerate() {
         assert!(agent >= AGENTS.len() || **text == *AGENTS[agent], "{text}");
     }
@@ -296,18 +296,18 @@ fn databases_misplace_a_few_networks() {
 
 #[test]
 fn clouds_are_one_system_and_their_regions_many_networks() {
-    for countries in [1, 2, 15, 40] {
+    for countries in [1_usize, 2, 15, 40] {
         let networks = crate::world::network::Networks::new(&settings(&format!(
             "--scenario usual --countries {countries}"
         )));
         let all = networks.all();
-        assert_eq!(all.len(), 12 * countries as usize);
+        assert_eq!(all.len(), 12 * countries);
         let mut of_asn: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for network in all {
             of_asn.entry(network.asn).or_default().push(network.country);
         }
-        let clouds = of_asn.values().filter(|countries_of| countries_of.len() == countries as usize);
-        assert!(clouds.count() >= 4 && of_asn.len() == 8 * countries as usize + 4);
+        let clouds = of_asn.values().filter(|countries_of| countries_of.len() == countries);
+        assert!(clouds.count() >= 4 && of_asn.len() == 8 * countries + 4);
         assert!(of_asn.keys().all(|asn| (64_512..65_535).contains(asn)), "they are private");
         let prefixes: Vec<_> = all.iter().flat_map(|network| network.prefixes()).collect();
         let ranges: [IpNet; 2] = ["198.18.0.0/15".parse().unwrap(), "2001:db8::/32".parse().unwrap()];

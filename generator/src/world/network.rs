@@ -274,5 +274,5 @@ fn block_prefix(network: &Network, v6: bool, block: u32) -> IpNet {
 
 /// Maps random bits to a number from 0 to `end - 1`.
 fn scaled(bits: u64, end: u32) -> u32 {
-    (u128::from(bits) * u128::from(end) >> 64) as u32
+    ((u128::from(bits) * u128::from(end)) >> 64) as u32
 }

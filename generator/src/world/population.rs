@@ -94,7 +94,7 @@ pub(crate) const AGENTS: [&str; 17] = [
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
     "k6/0.55.0 (https://k6.io/)",
 ];
-/// The part of each agent's text whose last number grows with an upgrade. Some clients never tell their version.
+/// The part of each agent's text whose last number grows with an upgrade. Some have no version that changes.
 const UPGRADED: [&str; AGENTS.len()] = [
     "/4.12", "/2.32", "/1.7.9", "", "/8.11", "", "/21.0.5", "/17.0.13", "/0.28", "/3.11", "/0.12.12",
     "v2.12", "", "/3.6", "/7.4", "/131", "/0.55",

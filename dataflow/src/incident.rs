@@ -17,7 +17,7 @@ use crate::model::{
 
 /// The version of the detector's arithmetic. It is part of an incident's identity: another version makes another
 /// incident of the same calls.
-pub const DETECTOR_VERSION: u32 = 1;
+pub const DETECTOR_VERSION: u32 = 2;
 
 /// The identity of an incident, which is a hash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,6 +98,8 @@ pub struct Evidence {
     pub expected: u64,
     pub seen: u64,
     pub bits: Bits,
+    /// The part of `bits` that enters the verdict.
+    pub counted: Bits,
     /// The values that contributed most, at most 5, most first.
     pub values: SmallVec<[Contributor; 1]>,
 }
@@ -139,7 +141,7 @@ pub struct Incident {
     pub last_signal_ms: EventTime,
     /// When it ended or was withdrawn.
     pub ended_ms: Option<EventTime>,
-    /// The signals, ordered by bits times weight, the most first.
+    /// The signals, ordered by counted bits times weight, the most first.
     pub signals: Vec<Evidence>,
     /// The key's last six hours, in order. Five minutes without calls are left out.
     pub traffic: Vec<Point>,

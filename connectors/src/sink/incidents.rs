@@ -176,7 +176,8 @@ fn has_expectation(signal: Signal) -> bool {
 }
 
 fn signal(evidence: &Evidence, names: &Names) -> incident_row::SignalJson<Thousandths> {
-    let Evidence { signal, window_ms, width_ms, first_ms, last_ms, expected, seen, bits, values } = evidence;
+    let Evidence { signal, window_ms, width_ms, first_ms, last_ms, expected, seen, bits, counted: _, values } =
+        evidence;
     let has_expectation = has_expectation(*signal);
     incident_row::SignalJson {
         signal: signal.name().to_owned(),

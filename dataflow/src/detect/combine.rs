@@ -9,7 +9,9 @@
 //! with 6 of behaviour or errors, or a hard fact. One family alone alerts at most (24 - 17 = 7). Volume is no second
 //! witness beside a new place, as who travels calls at other hours; and what an owner does at the usual provider (a load
 //! test with a tool of its own, more machines) is never taken for theft. Of the three widths of
-//! volume the one that says most counts: they see the same calls.
+//! volume the one that says most counts: they see the same calls. Country, system and network of a call are one place, so
+//! of a new place max(max(country, system) + min(country, system)/4, network) counts. As a witness beside behaviour or
+//! errors country and system still add up.
 
 use serde::{Deserialize, Serialize};
 
@@ -219,20 +221,21 @@ impl Verdict {
     #[must_use]
     pub fn of(tuning: &Tuning, signals: impl IntoIterator<Item = (Signal, Bits)>) -> Self {
         let mut families = [0_u64; Family::ALL.len()];
-        let (mut burst, mut elsewhere) = (0, 0);
+        let (mut burst, mut country, mut system, mut network) = (0, 0, 0, 0);
         for (signal, bits) in signals {
             let weighted = u64::from(bits.0) * tuning.weights[signal as usize] / 1_000;
             match signal {
                 Signal::VolumeMinute | Signal::VolumeFiveMinutes | Signal::VolumeHour => {
                     burst = weighted.max(burst)
                 }
+                Signal::Country => country = weighted,
+                Signal::Asn => system = weighted,
+                Signal::Network => network = weighted,
                 _ => families[signal.family() as usize] += weighted,
-            }
-            if matches!(signal, Signal::Country | Signal::Asn) {
-                elsewhere += weighted;
             }
         }
         families[Family::Volume as usize] += burst;
+        families[Family::Origin as usize] += place(country, system).max(network);
         for family in Family::ALL {
             let sum = &mut families[family as usize];
             *sum = (*sum).min(tuning.caps[family as usize]);
@@ -240,7 +243,7 @@ impl Verdict {
         let odds = tuning.prior + families.iter().sum::<u64>().cast_signed();
         let speaks = |family: Family| families[family as usize] >= SPEAKS;
         let otherwise = speaks(Family::Behaviour) || speaks(Family::Errors);
-        let sure = elsewhere >= SPEAKS && otherwise || families[Family::Hard as usize] >= SURE;
+        let sure = country + system >= SPEAKS && otherwise || families[Family::Hard as usize] >= SURE;
         let severity = match odds {
             _ if odds >= tuning.revoke && sure => Severity::Revoke,
             _ if odds >= tuning.alert => Severity::Alert,
@@ -257,6 +260,12 @@ impl Verdict {
         let percent = (100.0 / (1.0 + libm::exp2(-(self.odds as f64) / 1_000.0))) as u8;
         percent
     }
+}
+
+/// Returns what a new country and a new system say together. A call from abroad comes from another system as a rule, and
+/// a stranger's system often lies abroad: of the lesser only a quarter is new.
+fn place(country: u64, system: u64) -> u64 {
+    country.max(system) + country.min(system) / 4
 }
 
 #[cfg(test)]

@@ -2,8 +2,12 @@
 //!
 //! After n calls with K distinct values, the next call has a new value with probability
 //! (theta + sigma K)/(n + theta): the Pitman-Yor process (Pitman and Yor, 1997) with concentration theta = 1 and
-//! discount sigma = 1/2. A key that keeps showing new values expects them, and silences itself. A new value's
-//! surprise is -log2 of that, once; less where fewer than a quarter of the window's calls have it (see `profile`).
+//! discount sigma = 1/2. A key that keeps showing new values expects them, and silences itself.
+//!
+//! K stops at the values that are remembered while n grows, and most old calls may be of other habits. So the estimate
+//! is never below the *discovery rate*, found/(recent + 1): of the calls of lately how many had a value that wasn't
+//! remembered. Both counts halve every two days. A new value's surprise is -log2 of the larger of the two, once; less
+//! where fewer than a quarter of the window's calls have it (see `profile`).
 //!
 //! Limits: 64 values are remembered; of more, those not seen for longest are forgotten first. Values are forgotten
 //! after 30 days, and calls count half after 30 days. 16 bytes a value.
@@ -18,6 +22,8 @@ const DISCOUNT: f64 = 0.5;
 /// Values that are remembered.
 pub(super) const MOST: usize = 64;
 const REMEMBERED_MS: u64 = 30 * DAY_MS;
+/// The half-life of the discovery rate.
+const DISCOVERED_MS: u64 = 2 * DAY_MS;
 
 /// The values that a key was seen with lately.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +31,10 @@ pub struct Values {
     /// (value, when it was last seen), in the order of values.
     seen: SmallVec<[(u64, u64); 1]>,
     calls: f64,
+    /// Calls of lately.
+    recent: f64,
+    /// Values of lately that weren't remembered when they came.
+    found: f64,
     updated_ms: u64,
 }
 
@@ -72,7 +82,8 @@ impl Values {
     #[must_use]
     pub fn bits(&self) -> Bits {
         let new = (CONCENTRATION + DISCOUNT * self.seen.len() as f64) / (self.calls + CONCENTRATION);
-        Bits::new(-libm::log2(new))
+        let discovered = self.found / (self.recent + 1.0);
+        Bits::new(-libm::log2(new.max(discovered)))
     }
 
     /// What is new among a window's values, in their order; nothing learns from it.
@@ -85,17 +96,30 @@ impl Values {
         })
     }
 
+    /// Forgets a value, as if it had never been seen.
+    pub(super) fn unlearn(&mut self, value: u64) {
+        if let Ok(at) = self.seen.binary_search_by_key(&value, |entry| entry.0) {
+            self.seen.remove(at);
+        }
+    }
+
     /// Learns a window's values, each with its calls.
     pub fn learn(&mut self, window: &[(u64, u32)], now_ms: u64) {
-        self.calls *= decay(now_ms.saturating_sub(self.updated_ms), REMEMBERED_MS);
+        let elapsed_ms = now_ms.saturating_sub(self.updated_ms);
+        self.calls *= decay(elapsed_ms, REMEMBERED_MS);
+        let lately = decay(elapsed_ms, DISCOVERED_MS);
+        self.recent *= lately;
+        self.found *= lately;
         self.updated_ms = now_ms;
         let oldest = now_ms.saturating_sub(REMEMBERED_MS);
         self.seen.retain(|entry| entry.1 >= oldest);
         for (value, calls) in window {
             self.calls += f64::from(*calls);
+            self.recent += f64::from(*calls);
             match self.seen.binary_search_by_key(value, |entry| entry.0) {
                 Ok(index) => self.seen[index].1 = now_ms,
                 Err(index) => {
+                    self.found += 1.0;
                     self.seen.insert(index, (*value, now_ms));
                     if self.seen.len() > MOST {
                         // Of several that are as old the least value goes: any fixed choice would do.

@@ -12,6 +12,8 @@ use super::{Bits, FIVE_MINUTES_MS, HOUR_MS, WINDOW_MS};
 
 /// Signals about a value that are followed.
 const FOLLOWED: usize = 12;
+/// Calls from a new place that are more than a visit.
+const STAYING_CALLS: u32 = 20;
 
 /// A value beside a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,6 +42,12 @@ pub struct ObservedSignal {
     /// The first time at which it was observed.
     pub first_ms: u64,
     pub bits: Bits,
+    /// The part of `bits` that enters the verdict.
+    pub counted: Bits,
+    /// Calls with the value since it was first observed.
+    pub total: u32,
+    /// Calls without the value since then. If the owner's calls go on, there are two users.
+    pub others: u32,
     /// The surprise if all calls had the value.
     pub(super) whole: Bits,
     /// The bits of a volume that go if the calls of all keys become e times as many.
@@ -68,29 +76,66 @@ pub(super) fn width_ms(signal: Signal) -> u64 {
     }
 }
 
-/// Returns the verdict of an hour's signals. A key that isn't known well alerts at most, unless by a hard fact.
+/// Returns the verdict of an hour's signals. Without a hard fact it is an alert at most if the key isn't known well, or
+/// if nobody stayed at a new place.
 #[must_use]
-pub fn verdict(
-    tuning: &Tuning,
-    observed: impl Iterator<Item = (Signal, Bits)> + Clone,
-    is_well_known: bool,
-) -> Verdict {
-    let hard = observed.clone().filter(|(signal, _)| signal.family() == Family::Hard);
-    let hard = hard.map(|(_, bits)| u64::from(bits.0)).sum::<u64>() >= SURE;
+pub fn verdict(tuning: &Tuning, observed: &[ObservedSignal], is_well_known: bool) -> Verdict {
+    let hard = observed.iter().filter(|one| one.signal.family() == Family::Hard);
+    let hard = hard.map(|one| u64::from(one.counted.0)).sum::<u64>() >= SURE;
     let mut verdict = Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(observed)));
-    if !hard && !is_well_known {
+    if !hard && !(is_well_known && is_occupied(observed)) {
         verdict.severity = verdict.severity.min(Severity::Alert);
     }
     verdict
 }
 
-pub(super) fn sums(observed: impl Iterator<Item = (Signal, Bits)>) -> [Bits; Signal::ALL.len()] {
+/// Returns whether calls stay at a new country or system: 20 at least, in two windows at least. A visit is no reason to
+/// take a key from anybody.
+fn is_occupied(observed: &[ObservedSignal]) -> bool {
+    observed.iter().any(|one| {
+        matches!(one.signal, Signal::Country | Signal::Asn)
+            && one.total >= STAYING_CALLS
+            && one.observed_ms > one.first_ms
+    })
+}
+
+/// Returns the counted bits of each signal. Values of one kind share their windows, so their bits add up.
+pub(super) fn sums(observed: &[ObservedSignal]) -> [Bits; Signal::ALL.len()] {
     let mut sums = [Bits::NONE; Signal::ALL.len()];
-    for (signal, bits) in observed {
-        let sum = &mut sums[signal as usize];
-        *sum = Bits((sum.0 + bits.0).min(Bits::MOST.0));
+    for one in observed {
+        let sum = &mut sums[one.signal as usize];
+        *sum = Bits((sum.0 + one.counted.0).min(Bits::MOST.0));
     }
     sums
+}
+
+/// Decides how much of the signals of an hour enters the verdict:
+/// 1. a value that was first observed before `learned_ms`, on the key's first day, counts nothing;
+/// 2. where the key's systems are known and none of them is new, a new country counts half: networks are assigned to
+///    countries with errors, and a system has customers in several;
+/// 3. there, new networks and how many of them there are count nothing: addresses of a known system are no news.
+pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_systems: bool) {
+    let mut has_new_system = false;
+    for one in observed.iter_mut() {
+        let is_early = is_value(one.signal) && one.first_ms < learned_ms;
+        one.counted = if is_early { Bits::NONE } else { one.bits };
+        has_new_system |= one.signal == Signal::Asn && one.counted > Bits::NONE;
+    }
+    if !knows_systems || has_new_system {
+        return;
+    }
+    for one in observed {
+        match one.signal {
+            Signal::Country => one.counted = Bits(one.counted.0 / 2),
+            Signal::Network | Signal::FanOut => one.counted = Bits::NONE,
+            _ => {}
+        }
+    }
+}
+
+/// Returns whether a signal is about values that were never seen.
+fn is_value(signal: Signal) -> bool {
+    matches!(signal, Signal::Country | Signal::Asn | Signal::Network | Signal::Agent | Signal::Route)
 }
 
 pub(super) fn values_of(window: &Window, signal: Signal) -> Option<&Tally> {
@@ -123,10 +168,13 @@ pub(super) fn keep(all: &mut Vec<ObservedSignal>, observed: ObservedSignal) {
     let same = |other: &&mut ObservedSignal| (other.signal, other.value) == (observed.signal, observed.value);
     if let Some(before) = all.iter_mut().find(same) {
         before.observed_ms = observed.observed_ms;
+        let (total, others) =
+            (before.total.saturating_add(observed.total), before.others.saturating_add(observed.others));
         // Fewer bits than before count again once those are an hour old.
         if observed.bits >= before.bits {
             *before = ObservedSignal { first_ms: before.first_ms, ..observed };
         }
+        (before.total, before.others) = (total, others);
         return;
     }
     let followed = all.iter().filter(|observed| observed.value != 0).count();

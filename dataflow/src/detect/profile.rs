@@ -34,7 +34,7 @@ use super::errors::Share;
 use super::facts::{Facts, HARD, Past, covers, hard_facts};
 use super::mix::Mix;
 use super::novelty::Values;
-use super::observed::{ObservedSignal, Shown, keep, sums, top, values_of, verdict, width_ms};
+use super::observed::{ObservedSignal, Shown, count, keep, sums, top, values_of, verdict, width_ms};
 use super::series::FEW;
 use super::traffic::Stretch;
 use super::volume::{Reading, Scale, Season, Slot};
@@ -53,6 +53,8 @@ const FOLLOWED_OF_A_KIND: usize = 4;
 const WHOLE: u64 = 4;
 /// A new value counts as long as so much of a window's calls have it: one in ...
 const STAYS: u32 = 20;
+/// A new place or agent that falls silent before it made as many calls isn't learned.
+const LEARNED_CALLS: u32 = 5;
 /// Fewer calls are no burst.
 const LEAST_CALLS: u64 = 10;
 /// Fewer refusals in a window say nothing.
@@ -531,7 +533,7 @@ impl Profile {
         if hard.is_empty() && u64::from(window.calls) < LEAST_CALLS {
             return false;
         }
-        let mut bits = self.bits();
+        let mut bits = sums(&self.observed);
         for (signal, said) in hard.iter().copied() {
             bits[signal as usize] = bits[signal as usize].max(said);
         }
@@ -603,11 +605,11 @@ impl Profile {
         // Values that were new stay as long as they keep their share.
         for observed in self.observed.iter_mut().filter(|observed| observed.value != 0) {
             let Some(tally) = values_of(window, observed.signal) else { continue };
-            let Ok(at) = tally.values().binary_search_by_key(&observed.value, |entry| entry.0) else {
-                continue;
-            };
-            let of_value = tally.values()[at].1;
-            if of_value >= calls / STAYS && start_ms < observed.first_ms + DAY_MS {
+            let at = tally.values().binary_search_by_key(&observed.value, |entry| entry.0);
+            let of_value = at.map_or(0, |at| tally.values()[at].1);
+            observed.total = observed.total.saturating_add(of_value);
+            observed.others = observed.others.saturating_add(calls.saturating_sub(of_value));
+            if of_value > 0 && of_value >= calls / STAYS && start_ms < observed.first_ms + DAY_MS {
                 (observed.last_ms, observed.observed_ms) = (start_ms, start_ms);
                 let bits = share(observed.whole, of_value, calls);
                 if bits > observed.bits {
@@ -647,6 +649,9 @@ impl Profile {
                     last_ms: start_ms,
                     first_ms: start_ms,
                     bits,
+                    counted: bits,
+                    total: of_value,
+                    others: calls.saturating_sub(of_value),
                     whole,
                     slope: Bits::NONE,
                     expected: 0,
@@ -777,6 +782,9 @@ impl Profile {
             last_ms: observed_ms,
             first_ms: start_ms,
             bits,
+            counted: bits,
+            total: 0,
+            others: 0,
             whole: bits,
             slope,
             expected: thousandths(expected),
@@ -786,24 +794,30 @@ impl Profile {
         keep(&mut self.observed, observed);
     }
 
-    /// Forgets what is older than an hour.
+    /// Forgets what is older than an hour. A thief tries a key, and comes back: a place or an agent that fell silent after
+    /// a few calls isn't learned.
     fn forget(&mut self) {
         let oldest = self.next_ms.saturating_sub(MEMORY_MS);
+        let learned_ms = self.first_ms + LEARNING_MS;
+        for one in &self.observed {
+            let is_over = one.last_ms + WINDOW_MS <= oldest;
+            if !is_over || one.value == 0 || one.total >= LEARNED_CALLS || one.first_ms < learned_ms {
+                continue;
+            }
+            match one.signal {
+                Signal::Asn => self.asns.unlearn(one.value),
+                Signal::Country => self.countries.unlearn(one.value),
+                Signal::Agent => self.agents.unlearn(one.value),
+                _ => {}
+            }
+        }
         self.observed.retain(|observed| observed.last_ms + WINDOW_MS > oldest);
     }
 
-    /// What each signal said in the last hour. Values of one kind share their windows: what they say adds up.
-    fn bits(&self) -> [Bits; Signal::ALL.len()] {
-        sums(self.observed.iter().map(|observed| (observed.signal, observed.bits)))
-    }
-
-    /// Adds up what was said in the last hour.
+    /// Adds up the signals of the last hour.
     fn settle(&mut self, tuning: &Tuning) {
-        self.verdict = verdict(
-            tuning,
-            self.observed.iter().map(|observed| (observed.signal, observed.bits)),
-            self.is_well_known(),
-        );
+        count(&mut self.observed, self.first_ms + LEARNING_MS, !self.asns.is_empty());
+        self.verdict = verdict(tuning, &self.observed, self.is_well_known());
         self.frozen = match (self.verdict.severity >= Severity::Alert, self.frozen) {
             (false, _) => Frozen::No,
             (true, Frozen::No) => Frozen::Since(self.next_ms),

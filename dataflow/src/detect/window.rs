@@ -104,8 +104,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// Counts an event's calls. What isn't known of it (address, country, system, agent) isn't a value, nor is where it came from
-    /// if that is allowed.
+    /// Counts an event's calls. What isn't known of it (address, country, system, agent) isn't a value. If where it came
+    /// from is allowed it brings no value at all: the owner's load test may use any tool.
     pub fn add(&mut self, event: &AccessEvent, allowed: &[Allowance]) {
         let allowed = allowed.iter().any(|one| one.covers(event.client, event.country, event.asn));
         let of_network = network(event.client);
@@ -123,8 +123,8 @@ impl Window {
             (&mut self.countries, country, event.country != Country::UNKNOWN && !allowed),
             (&mut self.asns, event.asn.into(), event.asn != 0 && !allowed),
             (&mut self.networks, of_network, event.client != 0 && !allowed),
-            (&mut self.agents, event.user_agent.0, event.user_agent.is_some()),
-            (&mut self.routes, event.route.0, event.route != RouteId::OVERFLOW),
+            (&mut self.agents, event.user_agent.0, event.user_agent.is_some() && !allowed),
+            (&mut self.routes, event.route.0, event.route != RouteId::OVERFLOW && !allowed),
         ];
         for (tally, value, known) in known {
             if known {

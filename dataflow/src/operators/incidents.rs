@@ -248,6 +248,7 @@ impl Incidents {
                 let left = one.bits.get() - factor * one.slope.get();
                 one.bits = if left > TAIL_BITS { Bits::new(left) } else { Bits::NONE };
             }
+            one.counted = one.counted.min(one.bits);
             platform_event |= one.bits < before;
             one.bits > Bits::NONE
         });
@@ -260,8 +261,7 @@ impl Incidents {
             return;
         }
         let platform_event = self.guard(observation.owner.plan, &mut observation.observed);
-        let signals = observation.observed.iter().map(|one| (one.signal, one.bits));
-        let mut verdict = verdict(&self.settings.tuning, signals, observation.is_well_known);
+        let mut verdict = verdict(&self.settings.tuning, &observation.observed, observation.is_well_known);
         if is_early {
             // Nobody acts on a window that isn't over: its end raises the severity, and then somebody may.
             verdict.severity = verdict.severity.min(Severity::Alert);
@@ -478,7 +478,7 @@ impl Held {
                 Some(known) => {
                     let (first_ms, last_ms) =
                         (known.first_ms.min(evidence.first_ms), known.last_ms.max(evidence.last_ms));
-                    if evidence.bits >= known.bits {
+                    if (evidence.counted, evidence.bits) >= (known.counted, known.bits) {
                         *known = evidence;
                     }
                     (known.first_ms, known.last_ms) = (first_ms, last_ms);
@@ -486,7 +486,7 @@ impl Held {
                 None => incident.signals.push(evidence),
             }
         }
-        let counts = |one: &Evidence| u64::from(one.bits.0) * tuning.weights[one.signal as usize];
+        let counts = |one: &Evidence| u64::from(one.counted.0) * tuning.weights[one.signal as usize];
         incident.signals.sort_by_key(|one| (std::cmp::Reverse(counts(one)), one.signal));
         incident.traffic.clone_from(&observation.traffic);
         if (is_transition && !observation.samples.is_empty()) || incident.samples.is_empty() {
@@ -512,6 +512,7 @@ fn evidence(observation: &Observation) -> Vec<Evidence> {
                     expected: one.expected,
                     seen: one.seen,
                     bits: one.bits,
+                    counted: one.counted,
                     values,
                 });
             }
@@ -522,6 +523,7 @@ fn evidence(observation: &Observation) -> Vec<Evidence> {
                 evidence.window_ms = evidence.window_ms.max(one.window_ms);
                 evidence.seen += one.seen;
                 evidence.bits = Bits((evidence.bits.0 + one.bits.0).min(Bits::MOST.0));
+                evidence.counted = Bits((evidence.counted.0 + one.counted.0).min(Bits::MOST.0));
                 evidence.values.extend(values);
             }
         }

@@ -432,7 +432,9 @@ fn what_comes_again_is_judged_by_itself() {
     let log = log(&outcome.ticks);
     let is_second = |one: &&Transition| one.change == Change::Reopened && one.at_ms > at_home.start;
     let reopened = log.iter().find(is_second).unwrap();
-    assert_eq!(log[0].incident.severity, Severity::Revoke);
+    assert_eq!(log[0].incident.severity, Severity::Alert);
+    // Calls that stay at a new place are more than a visit.
+    assert_eq!((log[1].change, log[1].incident.severity), (Change::Raised, Severity::Revoke));
     assert_eq!(reopened.incident.severity, Severity::Alert, "{log:#?}");
 }
 
@@ -491,10 +493,9 @@ fn key_row(key: u64, change: impl FnOnce(&mut KeyRow)) -> TableChange {
 
 #[test]
 fn what_the_tables_take_back_is_withdrawn_and_stays_so() {
-    let quiet = Burst { calls: 4, minutes: 60, ..LEAK };
-    let mut events = traffic(7, 4, (32, 5), &[quiet]);
-    // Somebody else with the usual agent, whom nothing but the place gives away.
-    events.iter_mut().for_each(|event| event.user_agent = NameId(7));
+    // Whom the place and the agent give away, not how often he calls.
+    let quiet = Burst { calls: 1, minutes: 60, ..LEAK };
+    let events = traffic(7, 4, (32, 5), &[quiet]);
     let allowed = key_row(1, |row| {
         row.allowed = [Allowance::Asn(64_501), Allowance::Country(Country::new("KR"))].into()
     });

@@ -135,7 +135,30 @@ impl Window {
         if event.place.packed() != 0 && event.place.class() == NetworkClass::Unlisted && !allowed {
             self.visit(event.place.packed(), event.time);
         }
-        self.sample(of_network, event);
+        let AccessEvent { position, time, client, status, .. } = *event;
+        self.sample(of_network, Sighting { position, time, client, status });
+    }
+
+    /// Adds what another window of the same key counted: the same as if all of its events had come here.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (sum, more) in [
+            (&mut self.calls, other.calls),
+            (&mut self.refused, other.refused),
+            (&mut self.throttled, other.throttled),
+            (&mut self.tor, other.tor),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        self.countries.merge(&other.countries);
+        self.asns.merge(&other.asns);
+        self.networks.merge(&other.networks);
+        self.agents.merge(&other.agents);
+        self.routes.merge(&other.routes);
+        for visit in &other.visits {
+            self.visit(visit.place, visit.first_ms);
+            self.visit(visit.place, visit.last_ms);
+        }
+        other.samples.iter().for_each(|(network, sighting)| self.sample(*network, *sighting));
     }
 
     fn visit(&mut self, place: u32, time: EventTime) {
@@ -152,9 +175,7 @@ impl Window {
         }
     }
 
-    fn sample(&mut self, network: u64, event: &AccessEvent) {
-        let AccessEvent { position, time, client, status, .. } = *event;
-        let sighting = Sighting { position, time, client, status };
+    fn sample(&mut self, network: u64, sighting: Sighting) {
         match self.samples.binary_search_by_key(&network, |sample| sample.0) {
             Ok(at) if self.samples[at].1.rank() > sighting.rank() => self.samples[at].1 = sighting,
             Ok(_) | Err(MOST_SAMPLES) => {}
@@ -257,6 +278,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_window_in_parts_is_the_whole_window(
+            calls in prop::collection::vec((1_u32..4, 0_usize..3, 0_u64..300, 0_u64..60_000, 0_usize..3), 0..400),
+        ) {
+            let (mut whole, mut parts) = (Window::default(), vec![Window::default(); 3]);
+            for (number, (count, status, place, later_ms, part)) in (0..).zip(calls) {
+                let class = [NetworkClass::Tor, NetworkClass::Unlisted][place as usize % 2];
+                let event = AccessEvent {
+                    time: 1_748_822_400_000 + later_ms,
+                    position: Position { partition: 0, offset: number, index: 0 },
+                    place: CallerLocation::new(class, Some((place as f64 / 4.0, 8.0))),
+                    ..event(count, [200, 403, 429][status], place)
+                };
+                whole.add(&event, &[]);
+                parts[part].add(&event, &[]);
+            }
+            let mut merged = Window::default();
+            parts.iter().for_each(|part| merged.merge(part));
+            prop_assert_eq!(merged, whole);
+        }
+
         #[test]
         fn order_and_grouping_make_no_difference(
             values in prop::collection::vec((0_u64..600, 1_u32..5), 0..900), cut in 0_usize..900,

@@ -159,10 +159,11 @@ impl Incidents {
         state.learn(rows);
         let mut crowds: BTreeMap<(EventTime, NameId), Figures> = BTreeMap::new();
         let mut observed: Vec<Observation> = Vec::new();
+        let mut active: BTreeMap<EventTime, i64> = BTreeMap::new();
         for report in reports.into_iter().flatten() {
             match report {
                 ProfileReport::Observed(observation) => observed.push(*observation),
-                ProfileReport::Active(change) => state.active += change,
+                ProfileReport::Active { at_ms, change } => *active.entry(at_ms).or_default() += change,
                 ProfileReport::Crowd(crowd) => {
                     let Crowd { window_ms, plan, figures } = *crowd;
                     crowds.entry((window_ms, plan)).or_default().merge(&figures);
@@ -170,17 +171,19 @@ impl Incidents {
             }
         }
         state.guards.extend(crowds.into_iter().map(|(group, figures)| (group, Guard::of(&figures))));
-        // By window, key and occasion.
+        // By time, key and occasion, so that it makes no difference how many windows a tick closes.
         observed.sort_unstable();
         let mut said = Said::default();
-        state.count_early(&observed);
-        for observation in observed {
-            // An open window lies ahead of what others are still to say.
-            if observation.occasion != Occasion::Early {
+        for at_once in observed.chunk_by_mut(|one, other| one.at_ms == other.at_ms) {
+            let later = active.split_off(&(at_once[0].at_ms + 1));
+            state.active += std::mem::replace(&mut active, later).values().sum::<i64>();
+            state.count_early(at_once);
+            for observation in at_once {
                 state.end_until(observation.window_ms, info, &mut said);
+                state.judge(observation, info, &mut said);
             }
-            state.judge(observation, info, &mut said);
         }
+        state.active += active.values().sum::<i64>();
         let closed_ms = info.watermark.saturating_sub(state.settings.grace_ms);
         state.end_until(closed_ms, info, &mut said);
         state.forget(closed_ms);
@@ -225,13 +228,14 @@ impl Incidents {
         })
     }
 
-    /// Takes out what many keys say together; whether there was something.
-    fn guard(&self, plan: NameId, observed: &mut Vec<ObservedSignal>) -> bool {
+    /// Takes out what many keys say together in windows before `until_ms`; whether there was something.
+    fn guard(&self, plan: NameId, observed: &mut Vec<ObservedSignal>, until_ms: EventTime) -> bool {
         let mut platform_event = false;
         observed.retain_mut(|one| {
             let (mut factor, mut muted) = (0.0_f64, 0);
             for plan in [NameId::NONE, plan] {
-                let windows = (one.window_ms, plan)..(one.window_ms + one.width_ms(), NameId::NONE);
+                let end_ms = (one.window_ms + one.width_ms()).min(until_ms).max(one.window_ms);
+                let windows = (one.window_ms, plan)..(end_ms, NameId::NONE);
                 for ((_, of_plan), guard) in self.guards.range(windows) {
                     if *of_plan == plan {
                         factor = factor.max(guard.factor);
@@ -239,7 +243,8 @@ impl Incidents {
                     }
                 }
                 // A new value is everybody's where it was new.
-                muted |= self.guards.get(&(one.first_ms, plan)).map_or(0, |guard| guard.muted);
+                let first = self.guards.get(&(one.first_ms, plan)).filter(|_| one.first_ms < until_ms);
+                muted |= first.map_or(0, |guard| guard.muted);
             }
             let before = one.bits;
             if muted >> one.signal as u32 & 1 == 1 {
@@ -255,18 +260,20 @@ impl Incidents {
         platform_event
     }
 
-    fn judge(&mut self, mut observation: Observation, info: &TickInfo, said: &mut Said) {
+    fn judge(&mut self, observation: &mut Observation, info: &TickInfo, said: &mut Said) {
         let is_early = observation.occasion == Occasion::Early;
-        if is_early && self.is_crowded(&observation) {
+        if is_early && self.is_crowded(observation) {
             return;
         }
-        let platform_event = self.guard(observation.owner.plan, &mut observation.observed);
+        // Of an open window it isn't known yet what many keys do together in it, even if the tick closes it.
+        let until_ms = if is_early { observation.window_ms } else { observation.window_ms + WINDOW_MS };
+        let platform_event = self.guard(observation.owner.plan, &mut observation.observed, until_ms);
         let mut verdict = verdict(&self.settings.tuning, &observation.observed, observation.is_well_known);
         if is_early {
             // Nobody acts on a window that isn't over: its end raises the severity, and then somebody may.
             verdict.severity = verdict.severity.min(Severity::Alert);
         }
-        let at_ms = observation.window_ms + WINDOW_MS;
+        let at_ms = observation.at_ms;
         let observed_ms =
             observation.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
         let key = observation.key;
@@ -293,7 +300,7 @@ impl Incidents {
         }
         let change = match held {
             None => {
-                self.incidents.insert(key, Held::new(&observation, platform_event));
+                self.incidents.insert(key, Held::new(observation, platform_event));
                 Some(Change::Opened)
             }
             Some(held) => {
@@ -313,7 +320,7 @@ impl Incidents {
         if change == Some(Change::Reopened) {
             held.begin_anew();
         }
-        if held.take(&observation, verdict, platform_event, change.is_some(), &self.settings.tuning) {
+        if held.take(observation, verdict, platform_event, change.is_some(), &self.settings.tuning) {
             said.changed.insert(key);
         }
         self.schedule(key, observed_ms + ENDS_MS);

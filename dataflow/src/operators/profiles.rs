@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
 use super::parts::context::RowContext as _;
+use super::parts::open_minutes::{MARK_MS, OpenCalls, OpenMinute};
 use super::parts::owners::{OwnerChange, Owners};
 use super::parts::report::{Crowd, Figures, Observation, Occasion, ProfileReport};
 use crate::detect::{Facts, Profile, Severity, Signal, Stretch, Tuning, WINDOW_MS, Window};
@@ -41,6 +42,8 @@ use crate::row::{Counts, Rows, Score};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
+/// An open minute of fewer calls is no burst.
+const LEAST_CALLS: u64 = 10;
 /// Calls from which a key has a profile.
 const GROWN_CALLS: u32 = 9;
 /// A profile is forgotten so long after the last call.
@@ -132,35 +135,6 @@ impl Known {
     }
 }
 
-/// A key's calls in a minute that isn't closed.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Open {
-    window: Window,
-    fired: bool,
-}
-
-/// A minute that isn't closed. Its memory is used again for another.
-#[derive(Default)]
-struct Minute {
-    places: HashMap<KeyId, u32>,
-    keys: Vec<(KeyId, Open)>,
-}
-
-impl Minute {
-    fn of(&mut self, key: KeyId) -> &mut Open {
-        let next = u32::try_from(self.keys.len()).expect("a minute has fewer keys than memory has bytes");
-        let place = *self.places.entry(key).or_insert(next);
-        if place == next {
-            self.keys.push((key, Open::default()));
-        }
-        &mut self.keys[place as usize].1
-    }
-
-    fn get_mut(&mut self, key: KeyId) -> Option<&mut Open> {
-        self.places.get(&key).map(|place| &mut self.keys[*place as usize].1)
-    }
-}
-
 /// Keys by the day of their last call: of today and yesterday.
 #[derive(Default)]
 struct Active {
@@ -193,11 +167,11 @@ impl Active {
 pub(crate) struct Profiles {
     settings: Settings,
     keys: HashMap<KeyId, Known>,
-    open: BTreeMap<EventTime, Minute>,
+    open: BTreeMap<EventTime, OpenMinute>,
     /// Empty, for the next minute.
-    spare: Minute,
-    /// Windows that end by then are closed.
-    closed_ms: EventTime,
+    spare: OpenMinute,
+    /// The event time up to which windows are closed and marks are judged.
+    passed_ms: EventTime,
     /// Keys whose blocks are to be asked for, by the blocks' end.
     due: BTreeMap<EventTime, HashSet<KeyId>>,
     facts: HashMap<KeyId, Box<KeyFacts>>,
@@ -207,6 +181,20 @@ pub(crate) struct Profiles {
     swept_ms: EventTime,
     /// Rows were taken back, and who is active isn't derived from them yet.
     restored: bool,
+}
+
+/// When a key is observed, and why.
+struct Moment {
+    /// Start of the window that was evaluated.
+    window_ms: EventTime,
+    at_ms: EventTime,
+    occasion: Occasion,
+}
+
+impl Moment {
+    fn end_of(window_ms: EventTime, occasion: Occasion) -> Self {
+        Self { window_ms, at_ms: window_ms + WINDOW_MS, occasion }
+    }
 }
 
 /// What a tick says.
@@ -224,8 +212,8 @@ impl Profiles {
             settings,
             keys: HashMap::new(),
             open: BTreeMap::new(),
-            spare: Minute::default(),
-            closed_ms: 0,
+            spare: OpenMinute::default(),
+            passed_ms: 0,
             due: BTreeMap::new(),
             facts: HashMap::new(),
             owners: Owners::default(),
@@ -247,19 +235,13 @@ impl Profiles {
             for known in state.keys.values() {
                 state.active.called(None, known.last_call_ms());
             }
-            state.active.change(state.closed_ms);
+            state.active.change(state.passed_ms);
         }
         state.learn(news, info, &mut said);
         for batch in &batches {
             state.add(batch, &mut said);
         }
-        let passed_ms = Level::Minute.start(info.watermark.saturating_sub(state.settings.grace_ms));
-        state.close_until(passed_ms, &mut said);
-        state.fire_early(&batches, &mut said);
-        let change = state.active.change(state.closed_ms);
-        if change != 0 {
-            said.reports.push(ProfileReport::Active(change));
-        }
+        state.pass(info.watermark.saturating_sub(state.settings.grace_ms), &mut said);
         if said.late > 0 {
             closing.output.counts(info.tick, Counts { detector_late: said.late, ..Counts::default() });
         }
@@ -344,7 +326,8 @@ impl Profiles {
         {
             let window_ms = profile.next_ms().max(Level::Minute.start(now_ms)).saturating_sub(WINDOW_MS);
             let profile = profile.clone();
-            self.observe(key, &profile, window_ms, Occasion::Reconsidered(reason), None, said);
+            let moment = Moment::end_of(window_ms, Occasion::Reconsidered(reason));
+            self.observe(key, &profile, moment, None, said);
         }
     }
 
@@ -363,7 +346,7 @@ impl Profiles {
         );
         if profile.verdict().severity >= Severity::Alert {
             let profile = profile.clone();
-            self.observe(key, &profile, now_ms, Occasion::Closed, None, said);
+            self.observe(key, &profile, Moment::end_of(now_ms, Occasion::Closed), None, said);
         }
     }
 
@@ -374,7 +357,7 @@ impl Profiles {
             if key.is_bucket() {
                 continue;
             }
-            if start_ms < self.closed_ms {
+            if start_ms + WINDOW_MS <= self.passed_ms {
                 said.late += run.len() as u64;
                 continue;
             }
@@ -383,29 +366,63 @@ impl Profiles {
                 false => self.facts.get(&key).map_or(&[][..], |facts| &facts.facts.allowed),
             };
             let Self { open, spare, .. } = self;
-            let window = &mut open.entry(start_ms).or_insert_with(|| std::mem::take(spare)).of(key).window;
-            run.iter().for_each(|event| window.add(event, allowed));
+            let calls = open.entry(start_ms).or_insert_with(|| std::mem::take(spare)).of(key);
+            run.iter().for_each(|event| calls.slice(event.time).add(event, allowed));
         }
     }
 
-    /// Closes the minutes that end by `passed_ms`, and asks for blocks that do.
-    fn close_until(&mut self, passed_ms: EventTime, said: &mut Said) {
-        while let Some(first) = self.open.first_entry().filter(|first| *first.key() + WINDOW_MS <= passed_ms)
-        {
-            let (start_ms, mut minute) = first.remove_entry();
+    /// Judges, in the order of event time, what the watermark passed: marks of open minutes, blocks, minutes.
+    fn pass(&mut self, passed_ms: EventTime, said: &mut Said) {
+        let passed_ms = passed_ms.max(self.passed_ms);
+        let begun_ms = self.passed_ms;
+        while let Some(start_ms) = self.open.keys().next().copied().filter(|start_ms| *start_ms < passed_ms) {
+            self.pass_midnights(start_ms, said);
+            // Blocks that ended before the minute come before its marks.
             self.ask(start_ms, said);
-            self.closed_ms = start_ms + WINDOW_MS;
-            for (key, open) in minute.keys.drain(..) {
-                self.step(key, start_ms, &open.window, said);
+            let end_ms = start_ms + WINDOW_MS;
+            for mark_ms in (start_ms + MARK_MS..end_ms).step_by(MARK_MS as usize) {
+                if (begun_ms + 1..=passed_ms).contains(&mark_ms) {
+                    self.judge_open(start_ms, mark_ms, said);
+                }
             }
-            minute.places.clear();
-            self.spare = minute;
-            said.reports.extend(said.crowds.drain().map(|(plan, figures)| {
-                ProfileReport::Crowd(Box::new(Crowd { window_ms: start_ms, plan, figures }))
-            }));
+            if end_ms > passed_ms {
+                break;
+            }
+            self.close_minute(start_ms, said);
+            self.passed_ms = end_ms.max(self.passed_ms);
         }
         self.ask(passed_ms, said);
-        self.closed_ms = passed_ms.max(self.closed_ms);
+        self.pass_midnights(passed_ms, said);
+        self.passed_ms = passed_ms;
+    }
+
+    /// Forgets, day by day, the keys that weren't called for more than a day: on every worker, also where nothing is open.
+    fn pass_midnights(&mut self, until_ms: EventTime, said: &mut Said) {
+        let first_ms = Level::Day.start(self.passed_ms) + DAY_MS;
+        // After two midnights without calls nobody is left.
+        for midnight_ms in (first_ms..=until_ms).step_by(DAY_MS as usize).take(2) {
+            self.report_active(midnight_ms, said);
+        }
+        self.passed_ms = self.passed_ms.max(until_ms);
+    }
+
+    fn report_active(&mut self, at_ms: EventTime, said: &mut Said) {
+        let change = self.active.change(at_ms);
+        if change != 0 {
+            said.reports.push(ProfileReport::Active { at_ms, change });
+        }
+    }
+
+    fn close_minute(&mut self, start_ms: EventTime, said: &mut Said) {
+        let Some(mut minute) = self.open.remove(&start_ms) else { return };
+        for (key, calls) in minute.drain() {
+            self.step(key, start_ms, &calls.into_window(), said);
+        }
+        self.spare = minute;
+        said.reports.extend(said.crowds.drain().map(|(plan, figures)| {
+            ProfileReport::Crowd(Box::new(Crowd { window_ms: start_ms, plan, figures }))
+        }));
+        self.report_active(start_ms + WINDOW_MS, said);
     }
 
     /// Asks for the blocks that end by then.
@@ -420,7 +437,8 @@ impl Profiles {
                 profile.close(end_ms, &self.settings.tuning);
                 if profile.verdict().severity >= Severity::Alert {
                     let profile = profile.clone();
-                    self.observe(key, &profile, end_ms - WINDOW_MS, Occasion::Closed, None, said);
+                    let moment = Moment::end_of(end_ms - WINDOW_MS, Occasion::Closed);
+                    self.observe(key, &profile, moment, None, said);
                 }
             }
         }
@@ -467,41 +485,40 @@ impl Profiles {
         }
         if is_alarming {
             let profile = profile.clone();
-            self.observe(key, &profile, start_ms, Occasion::Closed, Some(window), said);
+            self.observe(key, &profile, Moment::end_of(start_ms, Occasion::Closed), Some(window), said);
         }
     }
 
-    /// Tells of keys with calls in this tick whose open window is beyond doubt.
-    fn fire_early(&mut self, batches: &[Rc<Vec<AccessEvent>>], said: &mut Said) {
-        let mut fired = Vec::new();
+    /// Judges an open minute by its calls before a mark: observes keys that are beyond doubt, each once.
+    fn judge_open(&mut self, start_ms: EventTime, mark_ms: EventTime, said: &mut Said) {
+        let Self { settings, keys, open, facts, .. } = self;
+        let Some(minute) = open.get_mut(&start_ms) else { return };
         let nothing = Facts::default();
-        for run in
-            batches.iter().flat_map(|batch| batch.chunk_by(|a, b| a.key == b.key && minute(a) == minute(b)))
-        {
-            let (key, start_ms) = (run[0].key, minute(&run[0]));
-            // What an earlier minute that is open says comes first.
-            let is_behind = self.open.range(..start_ms).any(|(_, minute)| minute.places.contains_key(&key));
-            let Some(open) = self.open.get_mut(&start_ms).and_then(|minute| minute.get_mut(key)) else {
-                continue;
+        let mut fired = Vec::new();
+        for (key, calls) in minute.keys.iter_mut().filter(|(_, calls)| !calls.fired) {
+            let of_key = (!facts.is_empty()).then(|| facts.get(key)).flatten();
+            // Profiles are looked up only where there is a burst, or where a hard fact may be.
+            let suffices = |slices: &[(u8, Window)]| {
+                let calls: u64 = slices.iter().map(|(_, window)| u64::from(window.calls)).sum();
+                calls >= LEAST_CALLS
+                    || slices.len() == 1
+                    || of_key.is_some()
+                    || slices.iter().any(|one| one.1.tor > 0)
             };
-            let Some(Known::Grown(profile)) = self.keys.get(&key) else { continue };
-            if open.fired || start_ms < profile.next_ms() || is_behind {
+            let Some(window) = calls.until(mark_ms, suffices) else { continue };
+            let Some(Known::Grown(profile)) = keys.get(key) else { continue };
+            let of_key = of_key.map_or(&nothing, |facts| &facts.facts);
+            if start_ms < profile.next_ms() || !profile.may_fire(start_ms, &window, of_key) {
                 continue;
             }
-            let facts = match self.facts.is_empty() {
-                true => &nothing,
-                false => self.facts.get(&key).map_or(&nothing, |facts| &facts.facts),
-            };
-            if !profile.may_fire(start_ms, &open.window, facts) {
-                continue;
-            }
-            if let Some(profile) = profile.early(start_ms, &open.window, facts, &self.settings.tuning) {
-                open.fired = true;
-                fired.push((key, start_ms, profile, open.window.clone()));
+            if let Some(profile) = profile.early(start_ms, &window, of_key, &settings.tuning) {
+                calls.fired = true;
+                fired.push((*key, profile, window));
             }
         }
-        for (key, start_ms, profile, window) in fired {
-            self.observe(key, &profile, start_ms, Occasion::Early, Some(&window), said);
+        for (key, profile, window) in fired {
+            let moment = Moment { window_ms: start_ms, at_ms: mark_ms, occasion: Occasion::Early };
+            self.observe(key, &profile, moment, Some(&window), said);
         }
     }
 
@@ -509,11 +526,11 @@ impl Profiles {
         &self,
         key: KeyId,
         profile: &Profile,
-        window_ms: EventTime,
-        occasion: Occasion,
+        moment: Moment,
         window: Option<&Window>,
         said: &mut Said,
     ) {
+        let Moment { window_ms, at_ms, occasion } = moment;
         let facts = self.facts.get(&key);
         let point = |stretch: Stretch| Point {
             start_ms: stretch.start_ms,
@@ -532,9 +549,10 @@ impl Profiles {
             status: sighting.status,
         });
         said.reports.push(ProfileReport::Observed(Box::new(Observation {
-            window_ms,
+            at_ms,
             key,
             occasion,
+            window_ms,
             calls: window.map_or(0, |window| window.calls.into()),
             observed: profile.observed().to_vec(),
             is_well_known: profile.is_well_known(),
@@ -601,10 +619,10 @@ fn minute(event: &AccessEvent) -> EventTime {
 #[derive(Serialize, Deserialize)]
 pub(crate) enum ProfileRow {
     Key(KeyId, Known),
-    Open(EventTime, KeyId, Box<Open>),
+    Open(EventTime, KeyId, Box<OpenCalls>),
     Facts(KeyId, Box<KeyFacts>),
     Due(EventTime, KeyId),
-    /// Until when windows are closed, and the month of the last sweep: every worker's.
+    /// The event time that was passed, and the month of the last sweep: every worker's.
     Times(EventTime, EventTime),
 }
 
@@ -624,7 +642,7 @@ impl Durable for Profiles {
         for (end_ms, keys) in &self.due {
             keys.iter().for_each(|key| out(ProfileRow::Due(*end_ms, *key)));
         }
-        out(ProfileRow::Times(self.closed_ms, self.swept_ms));
+        out(ProfileRow::Times(self.passed_ms, self.swept_ms));
     }
 
     fn row_in(&mut self, row: ProfileRow) {
@@ -642,7 +660,7 @@ impl Durable for Profiles {
             ProfileRow::Due(end_ms, key) => {
                 self.due.entry(end_ms).or_default().insert(key);
             }
-            ProfileRow::Times(closed_ms, swept_ms) => (self.closed_ms, self.swept_ms) = (closed_ms, swept_ms),
+            ProfileRow::Times(passed_ms, swept_ms) => (self.passed_ms, self.swept_ms) = (passed_ms, swept_ms),
         }
     }
 
@@ -665,8 +683,7 @@ impl Durable for Profiles {
             size_of::<KeyFacts>() + size_of_val(&*facts.facts.allowed)
         });
         for minute in self.open.values() {
-            footprint += Footprint::of_map(&minute.places);
-            footprint.bytes += (minute.keys.capacity() * size_of::<(KeyId, Open)>()) as u64;
+            footprint += minute.footprint();
         }
         footprint += self.due.values().map(Footprint::of_set).sum();
         // Memory, but no rows: others hold them.

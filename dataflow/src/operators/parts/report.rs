@@ -12,19 +12,22 @@ use crate::model::{EventTime, KeyId, KeyState, NameId, Owner};
 /// The occasion on which a key is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Occasion {
-    Closed,
-    /// The window isn't over, and beyond doubt.
-    Early,
     Reconsidered(Reason),
+    /// Its window is over.
+    Closed,
+    /// The window isn't over, and beyond doubt at a mark.
+    Early,
 }
 
 /// The state of a key whose severity is alert, or was until the tables changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Observation {
-    /// The window that was evaluated.
-    pub(crate) window_ms: EventTime,
+    /// When, by event time: the end of the window, or the mark at which it was judged. Observations are ordered by it.
+    pub(crate) at_ms: EventTime,
     pub(crate) key: KeyId,
     pub(crate) occasion: Occasion,
+    /// Start of the window that was evaluated.
+    pub(crate) window_ms: EventTime,
     pub(crate) calls: u64,
     pub(crate) observed: Vec<ObservedSignal>,
     pub(crate) is_well_known: bool,
@@ -119,6 +122,9 @@ fn bin(value: f64, step: f64) -> usize {
 pub(crate) enum ProfileReport {
     Observed(Box<Observation>),
     Crowd(Box<Crowd>),
-    /// By how much the number of keys changed that were called in this or the last day.
-    Active(i64),
+    /// By how much the number of keys that were called in this or the last day changed with a minute's end.
+    Active {
+        at_ms: EventTime,
+        change: i64,
+    },
 }

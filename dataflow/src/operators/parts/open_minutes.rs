@@ -1,0 +1,107 @@
+//! Minutes that aren't closed: the calls of every key in each of them, cut at the marks at which open minutes are judged.
+//!
+//! A mark is passed when the watermark passes it, and what is judged there are the calls before it in event time. Calls
+//! behind the mark may be there already, so they are kept apart. That makes the judgement the same however ticks are cut.
+//!
+//! Limits: six slices a minute. Most keys have calls in one of them.
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::detect::{WINDOW_MS, Window};
+use crate::model::{EventTime, KeyId};
+use crate::state::{Footprint, spilled};
+
+/// Event time between two marks of a minute.
+pub(crate) const MARK_MS: u64 = 10_000;
+
+/// The calls of a key in a minute that isn't closed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct OpenCalls {
+    /// The calls of each slice that has any, in the order of slices.
+    slices: SmallVec<[(u8, Window); 1]>,
+    /// True if the minute was judged beyond doubt at a mark.
+    pub(crate) fired: bool,
+}
+
+impl OpenCalls {
+    /// Returns the calls of the slice in which `time` lies.
+    pub(crate) fn slice(&mut self, time: EventTime) -> &mut Window {
+        let number = (time % WINDOW_MS / MARK_MS) as u8;
+        let at = match self.slices.binary_search_by_key(&number, |slice| slice.0) {
+            Ok(at) => at,
+            Err(at) => {
+                self.slices.insert(at, (number, Window::default()));
+                at
+            }
+        };
+        &mut self.slices[at].1
+    }
+
+    /// Returns the slices that lie before a mark.
+    fn before(&self, mark_ms: EventTime) -> &[(u8, Window)] {
+        let passed = mark_ms % WINDOW_MS / MARK_MS;
+        &self.slices[..self.slices.partition_point(|slice| u64::from(slice.0) < passed)]
+    }
+
+    /// Returns the calls before a mark, if some lie between the mark before and this one, and `suffices` says so of them all.
+    pub(crate) fn until(
+        &self,
+        mark_ms: EventTime,
+        suffices: impl Fn(&[(u8, Window)]) -> bool,
+    ) -> Option<Window> {
+        let before = self.before(mark_ms);
+        let last = mark_ms % WINDOW_MS / MARK_MS - 1;
+        let (newest, _) = before.last()?;
+        (u64::from(*newest) == last && suffices(before)).then(|| merged(before))
+    }
+
+    /// Returns all calls of the minute.
+    pub(crate) fn into_window(self) -> Window {
+        let mut slices = self.slices.into_iter();
+        let mut all = slices.next().map(|slice| slice.1).unwrap_or_default();
+        slices.for_each(|slice| all.merge(&slice.1));
+        all
+    }
+}
+
+fn merged(slices: &[(u8, Window)]) -> Window {
+    let mut all = Window::default();
+    slices.iter().for_each(|slice| all.merge(&slice.1));
+    all
+}
+
+/// A minute that isn't closed. Its memory is used again for another.
+#[derive(Default)]
+pub(crate) struct OpenMinute {
+    places: HashMap<KeyId, u32>,
+    pub(crate) keys: Vec<(KeyId, OpenCalls)>,
+}
+
+impl OpenMinute {
+    /// Returns the calls of a key, which may have none yet.
+    pub(crate) fn of(&mut self, key: KeyId) -> &mut OpenCalls {
+        let next = u32::try_from(self.keys.len()).expect("a minute has fewer keys than memory has bytes");
+        let place = *self.places.entry(key).or_insert(next);
+        if place == next {
+            self.keys.push((key, OpenCalls::default()));
+        }
+        &mut self.keys[place as usize].1
+    }
+
+    /// Empties it.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (KeyId, OpenCalls)> {
+        self.places.clear();
+        self.keys.drain(..)
+    }
+
+    /// Returns its footprint: a row a key.
+    pub(crate) fn footprint(&self) -> Footprint {
+        let mut footprint = Footprint::of_map(&self.places);
+        let keys = self.keys.capacity() * size_of::<(KeyId, OpenCalls)>();
+        let spilled: usize = self.keys.iter().map(|(_, calls)| spilled(&calls.slices)).sum();
+        footprint.bytes += (keys + spilled) as u64;
+        footprint
+    }
+}

@@ -45,6 +45,7 @@ fn incident() -> Incident {
         expected: at as u64 * 1_500,
         seen: 480,
         bits: Bits(38_501),
+        weighted: Bits(38_501),
         values: smallvec![Contributor { value: values[at % values.len()], calls: 400, is_new: at % 2 == 0 }],
     };
     Incident {

@@ -432,7 +432,7 @@ fn stolen() -> Notice {
         json!({
             "signal": signal, "family": family, "window_start": "2025-06-02T08:00:00Z", "window_s": window_s,
             "first_at": "2025-06-02T08:00:00Z", "last_at": "2025-06-02T08:00:00Z", "expected": expected, "seen": seen,
-            "ratio": null, "bits": 9.0, "values": values.map(value).collect::<Vec<_>>(),
+            "ratio": null, "bits": 9.0, "weighted_bits": 9.0, "values": values.map(value).collect::<Vec<_>>(),
         })
     };
     let row = json!({

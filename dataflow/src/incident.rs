@@ -98,8 +98,8 @@ pub struct Evidence {
     pub expected: u64,
     pub seen: u64,
     pub bits: Bits,
-    /// The part of `bits` that enters the verdict.
-    pub counted: Bits,
+    /// The part of `bits` that enters the verdict, times the signal's weight.
+    pub weighted: Bits,
     /// The values that contributed most, at most 5, most first.
     pub values: SmallVec<[Contributor; 1]>,
 }
@@ -141,7 +141,7 @@ pub struct Incident {
     pub last_signal_ms: EventTime,
     /// When it ended or was withdrawn.
     pub ended_ms: Option<EventTime>,
-    /// The signals, ordered by counted bits times weight, the most first.
+    /// The signals, ordered by weighted bits, the most first.
     pub signals: Vec<Evidence>,
     /// The key's last six hours, in order. Five minutes without calls are left out.
     pub traffic: Vec<Point>,

@@ -75,7 +75,7 @@ rows! {
         pub last_signal_at: String,
         /// The time at which it ended or was withdrawn.
         pub ended_at: Option<String>,
-        /// The signals, most bits first.
+        /// The signals, most weighted bits first.
         pub signals: Vec<SignalJson<N>>,
         pub evidence: EvidenceJson<N>,
         /// True if many keys rose together.
@@ -108,6 +108,8 @@ pub struct SignalJson<N = f64> {
     pub ratio: Option<N>,
     /// The largest surprise, in bits.
     pub bits: N,
+    /// The bits that enter the verdict, times the signal's weight. 0 if the signal counts nothing.
+    pub weighted_bits: N,
     /// The values that contributed most, at most 5, most first.
     pub values: Vec<ValueJson>,
 }

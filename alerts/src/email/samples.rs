@@ -82,6 +82,7 @@ pub fn leak() -> TransitionJson {
                 seen,
                 ratio: expected.filter(|expected| *expected > 0.0).map(|expected| seen as f64 / expected),
                 bits,
+                weighted_bits: bits,
                 values,
             }
         };
@@ -201,6 +202,7 @@ fn revoked() -> TransitionJson {
         ratio: None,
         seen,
         bits: 40.0,
+        weighted_bits: 40.0,
         values,
         ..revoked.signals[0].clone()
     };

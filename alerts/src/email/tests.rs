@@ -76,6 +76,7 @@ fn texts(transition: &mut TransitionJson) -> Vec<&mut String> {
             seen: _,
             ratio: _,
             bits: _,
+            weighted_bits: _,
             values,
         } = signal;
         texts.extend([signal, family, window_start, first_at, last_at]);
@@ -263,7 +264,7 @@ proptest! {
             signal.seen = count();
             signal.expected = signal.expected.map(|_| float());
             signal.ratio = signal.ratio.map(|_| float());
-            signal.bits = float();
+            (signal.bits, signal.weighted_bits) = (float(), float());
         }
         for point in &mut transition.evidence.traffic {
             (point.calls, point.expected) = (count(), float());

@@ -150,9 +150,9 @@ impl IncidentView {
         audience: Audience,
         language: Wording,
     ) -> Self {
-        // The most surprising signals come first.
+        // The signals that count most come first, as in the row.
         let mut signals: Vec<_> = transition.signals.iter().collect();
-        signals.sort_by(|a, b| b.bits.total_cmp(&a.bits));
+        signals.sort_by(|a, b| b.weighted_bits.total_cmp(&a.weighted_bits));
         signals.truncate(SIGNALS);
         let headline = line(&language.headline(&transition.signals), 160);
         let duration = language

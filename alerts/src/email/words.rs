@@ -468,6 +468,7 @@ mod tests {
             seen: 60,
             ratio: Some(40.0),
             bits,
+            weighted_bits: bits,
             values: Vec::new(),
         };
         let shown = |bits| Wording(Language::En).surprise(&signal("volume", bits));

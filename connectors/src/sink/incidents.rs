@@ -176,7 +176,7 @@ fn has_expectation(signal: Signal) -> bool {
 }
 
 fn signal(evidence: &Evidence, names: &Names) -> incident_row::SignalJson<Thousandths> {
-    let Evidence { signal, window_ms, width_ms, first_ms, last_ms, expected, seen, bits, counted: _, values } =
+    let Evidence { signal, window_ms, width_ms, first_ms, last_ms, expected, seen, bits, weighted, values } =
         evidence;
     let has_expectation = has_expectation(*signal);
     incident_row::SignalJson {
@@ -190,6 +190,7 @@ fn signal(evidence: &Evidence, names: &Names) -> incident_row::SignalJson<Thousa
         seen: *seen,
         ratio: ratio(*seen, *expected).filter(|_| has_expectation).map(Thousandths),
         bits: Thousandths(bits.0.into()),
+        weighted_bits: Thousandths(weighted.0.into()),
         values: values.iter().map(|of| contributor(of, names)).collect(),
     }
 }

@@ -480,12 +480,12 @@ impl Held {
         let observed_ms =
             observation.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
         incident.last_signal_ms = observed_ms.max(incident.last_signal_ms);
-        for evidence in evidence(observation) {
+        for evidence in evidence(observation, tuning) {
             match incident.signals.iter_mut().find(|known| known.signal == evidence.signal) {
                 Some(known) => {
                     let (first_ms, last_ms) =
                         (known.first_ms.min(evidence.first_ms), known.last_ms.max(evidence.last_ms));
-                    if (evidence.counted, evidence.bits) >= (known.counted, known.bits) {
+                    if (evidence.weighted, evidence.bits) >= (known.weighted, known.bits) {
                         *known = evidence;
                     }
                     (known.first_ms, known.last_ms) = (first_ms, last_ms);
@@ -493,8 +493,7 @@ impl Held {
                 None => incident.signals.push(evidence),
             }
         }
-        let counts = |one: &Evidence| u64::from(one.counted.0) * tuning.weights[one.signal as usize];
-        incident.signals.sort_by_key(|one| (std::cmp::Reverse(counts(one)), one.signal));
+        incident.signals.sort_by_key(|one| (std::cmp::Reverse(one.weighted), one.signal));
         incident.traffic.clone_from(&observation.traffic);
         if (is_transition && !observation.samples.is_empty()) || incident.samples.is_empty() {
             incident.samples.clone_from(&observation.samples);
@@ -504,10 +503,12 @@ impl Held {
 }
 
 /// What each signal said, with the values of one kind together.
-fn evidence(observation: &Observation) -> Vec<Evidence> {
+fn evidence(observation: &Observation, tuning: &Tuning) -> Vec<Evidence> {
     let mut all: BTreeMap<Signal, Evidence> = BTreeMap::new();
     for one in &observation.observed {
         let values: SmallVec<[Contributor; 1]> = one.shown.iter().filter_map(contributor).collect();
+        let weighted = u64::from(one.counted.0) * tuning.weights[one.signal as usize] / 1_000;
+        let weighted = Bits(u32::try_from(weighted).unwrap_or(Bits::MOST.0));
         match all.entry(one.signal) {
             std::collections::btree_map::Entry::Vacant(entry) => {
                 entry.insert(Evidence {
@@ -519,7 +520,7 @@ fn evidence(observation: &Observation) -> Vec<Evidence> {
                     expected: one.expected,
                     seen: one.seen,
                     bits: one.bits,
-                    counted: one.counted,
+                    weighted,
                     values,
                 });
             }
@@ -530,7 +531,7 @@ fn evidence(observation: &Observation) -> Vec<Evidence> {
                 evidence.window_ms = evidence.window_ms.max(one.window_ms);
                 evidence.seen += one.seen;
                 evidence.bits = Bits((evidence.bits.0 + one.bits.0).min(Bits::MOST.0));
-                evidence.counted = Bits((evidence.counted.0 + one.counted.0).min(Bits::MOST.0));
+                evidence.weighted = Bits((evidence.weighted.0.saturating_add(weighted.0)).min(Bits::MOST.0));
                 evidence.values.extend(values);
             }
         }

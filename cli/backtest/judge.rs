@@ -96,7 +96,7 @@ pub(crate) struct LabelledEpisode {
 
 /// Results for one kind of episode.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct EpisodeKind {
+pub(crate) struct LabelKind {
     pub(crate) episodes: usize,
     /// Episodes in which the key alerted.
     pub(crate) found: usize,
@@ -110,7 +110,7 @@ pub(crate) struct EpisodeKind {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evaluation {
     /// By name, and whether they only look like leaks.
-    pub(crate) kinds: BTreeMap<(bool, String), EpisodeKind>,
+    pub(crate) kinds: BTreeMap<(bool, String), LabelKind>,
     /// Numbers of plain leaks, found and all: leaks of three times the usual calls or from new origins.
     pub(crate) plain: [usize; 2],
     /// Alerts after the first two fifths.

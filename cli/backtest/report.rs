@@ -11,7 +11,7 @@ use keytide_dataflow::model::KeyId;
 use keytide_dataflow::model::time::DAY_MS;
 use serde::Serialize;
 
-use super::judge::{EpisodeKind, EpisodeLabel, Evaluation, median};
+use super::judge::{EpisodeLabel, Evaluation, LabelKind, median};
 use super::observe::{DetectorRun, IncidentSummary};
 
 /// Characters of a table's cell, at most.
@@ -137,7 +137,7 @@ impl LabelReport {
         let evaluation = Evaluation::new(labels, &run.alerts, run.span_ms.unwrap_or_default(), run.keys);
         let [found, leaks] = evaluation.leaks();
         let delays = evaluation.delays();
-        let of_kind = |((look_alike, name), kind): (&(bool, String), &EpisodeKind)| KindReport {
+        let of_kind = |((look_alike, name), kind): (&(bool, String), &LabelKind)| KindReport {
             kind: name.clone(),
             leak: !look_alike,
             episodes: kind.episodes,

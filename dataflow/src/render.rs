@@ -89,7 +89,7 @@ impl From<&keytide_config::Detection> for DetectorOptions {
     }
 }
 
-impl From<DetectorOptions> for profiles::Settings {
+impl From<DetectorOptions> for profiles::DetectorSettings {
     fn from(DetectorOptions { enabled: _, scores, grace_ms, tuning }: DetectorOptions) -> Self {
         Self { grace_ms, scores, tuning }
     }
@@ -465,21 +465,21 @@ impl<'scope> Graph<'scope> {
         incidents: Registered<Incidents>,
     ) {
         let of_keys = |change: &TableChange| matches!(change.row, TableRow::Key(_) | TableRow::Leak(_));
-        let facts = tables.clone().filter(of_keys).map(profiles::News::Row);
-        let changes = owners.map(profiles::News::Owner).concat(facts);
+        let facts = tables.clone().filter(of_keys).map(profiles::KeyChange::Row);
+        let changes = owners.map(profiles::KeyChange::Owner).concat(facts);
         let reports: StreamVec<'scope, Tick, ProfileReport> = self.shell.operator(
             "Profiles",
             (events.clone(), Pipeline),
-            (changes, Exchange::new(profiles::News::shard)),
+            (changes, Exchange::new(profiles::KeyChange::shard)),
             profiles,
-            Profiles::close,
+            Profiles::end_tick,
         );
         self.watch(self.shell.operator(
             "Incidents",
             (reports, Exchange::new(|_: &ProfileReport| 0)),
             (tables.filter(move |change| !of_keys(change)), Exchange::new(|_: &TableChange| 0)),
             incidents,
-            Incidents::close,
+            Incidents::end_tick,
         ));
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::combine::Signal;
-use super::novelty::Values;
+use super::novelty::KnownValues;
 use super::window::{Window, first_address};
 use super::{Bits, DAY_MS, WINDOW_MS};
 use crate::model::{Allowance, Country};
@@ -39,7 +39,7 @@ pub(super) struct Past<'a> {
     /// When it was last called through Tor.
     pub(super) tor_ms: u64,
     /// The systems it was called from.
-    pub(super) asns: &'a Values,
+    pub(super) asns: &'a KnownValues,
 }
 
 /// Returns the hard facts of a window, with their bits.

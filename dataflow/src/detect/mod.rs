@@ -37,7 +37,7 @@ pub use self::counts::Rate;
 pub use self::errors::Share;
 pub use self::facts::Facts;
 pub use self::mix::Mix;
-pub use self::novelty::{Novel, Values};
+pub use self::novelty::{KnownValues, Novel};
 pub use self::observed::{ObservedSignal, Shown, verdict};
 pub use self::profile::{Judged, Profile};
 pub use self::series::Series;
@@ -45,7 +45,7 @@ pub use self::traffic::Stretch;
 pub(crate) use self::volume::TAIL_BITS;
 pub use self::volume::{Reading, Scale, Season, Slot};
 pub(crate) use self::window::first_address;
-pub use self::window::{Sighting, Tally, Window};
+pub use self::window::{Sighting, ValueCounts, Window};
 use crate::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 
 /// Width of a window.

@@ -1,4 +1,4 @@
-//! Values that a key was never seen with: countries, networks, user agents, routes.
+//! KnownValues that a key was never seen with: countries, networks, user agents, routes.
 //!
 //! After n calls with K distinct values, the next call has a new value with probability
 //! (theta + sigma K)/(n + theta): the Pitman-Yor process (Pitman and Yor, 1997) with concentration theta = 1 and
@@ -9,7 +9,7 @@
 //! remembered. Both counts halve every two days. A new value's surprise is -log2 of the larger of the two, once; less
 //! where fewer than a quarter of the window's calls have it (see `profile`).
 //!
-//! Limits: 64 values are remembered; of more, those not seen for longest are forgotten first. Values are forgotten
+//! Limits: 64 values are remembered; of more, those not seen for longest are forgotten first. KnownValues are forgotten
 //! after 30 days, and calls count half after 30 days. 16 bytes a value.
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use super::{Bits, DAY_MS, decay};
 
 const CONCENTRATION: f64 = 1.0;
 const DISCOUNT: f64 = 0.5;
-/// Values that are remembered.
+/// KnownValues that are remembered.
 pub(super) const MOST: usize = 64;
 const REMEMBERED_MS: u64 = 30 * DAY_MS;
 /// The half-life of the discovery rate.
@@ -27,13 +27,13 @@ const DISCOVERED_MS: u64 = 2 * DAY_MS;
 
 /// The values that a key was seen with lately.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Values {
+pub struct KnownValues {
     /// (value, when it was last seen), in the order of values.
     seen: SmallVec<[(u64, u64); 1]>,
     calls: f64,
     /// Calls of lately.
     recent: f64,
-    /// Values of lately that weren't remembered when they came.
+    /// KnownValues of lately that weren't remembered when they came.
     found: f64,
     updated_ms: u64,
 }
@@ -48,7 +48,7 @@ pub struct Novel {
     pub bits: Bits,
 }
 
-impl Values {
+impl KnownValues {
     /// Calls that are remembered.
     #[must_use]
     pub fn calls(&self) -> f64 {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_more_is_known_the_more_a_new_value_says() {
-        let mut values = Values::default();
+        let mut values = KnownValues::default();
         assert_eq!(values.bits(), Bits::NONE);
         values.learn(&[(7, 1_000)], 0);
         // (1 + 0.5)/(1000 + 1)
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn who_always_shows_new_values_says_nothing_by_them() {
-        let mut values = Values::default();
+        let mut values = KnownValues::default();
         for value in 0..60 {
             values.learn(&[(value, 1)], value);
         }
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_was_not_seen_for_longest_is_forgotten() {
-        let mut values = Values::default();
+        let mut values = KnownValues::default();
         for value in 0..64 {
             values.learn(&[(value, 1)], value);
         }

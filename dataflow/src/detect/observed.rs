@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::combine::{Family, SURE, Severity, Signal, Tuning, Verdict};
-use super::novelty::Values;
-use super::window::{Tally, Window};
+use super::novelty::KnownValues;
+use super::window::{ValueCounts, Window};
 use super::{Bits, FIVE_MINUTES_MS, HOUR_MS, WINDOW_MS};
 
 /// Signals about a value that are followed.
@@ -99,7 +99,7 @@ fn is_occupied(observed: &[ObservedSignal]) -> bool {
     })
 }
 
-/// Returns the counted bits of each signal. Values of one kind share their windows, so their bits add up.
+/// Returns the counted bits of each signal. KnownValues of one kind share their windows, so their bits add up.
 pub(super) fn sums(observed: &[ObservedSignal]) -> [Bits; Signal::ALL.len()] {
     let mut sums = [Bits::NONE; Signal::ALL.len()];
     for one in observed {
@@ -138,7 +138,7 @@ fn is_value(signal: Signal) -> bool {
     matches!(signal, Signal::Country | Signal::Asn | Signal::Network | Signal::Agent | Signal::Route)
 }
 
-pub(super) fn values_of(window: &Window, signal: Signal) -> Option<&Tally> {
+pub(super) fn values_of(window: &Window, signal: Signal) -> Option<&ValueCounts> {
     match signal {
         Signal::Country => Some(&window.countries),
         Signal::Asn => Some(&window.asns),
@@ -150,7 +150,12 @@ pub(super) fn values_of(window: &Window, signal: Signal) -> Option<&Tally> {
 }
 
 /// A tally's values with most calls.
-pub(super) fn top(tally: &Tally, kind: Signal, known: &Values, most: usize) -> SmallVec<[Shown; 1]> {
+pub(super) fn top(
+    tally: &ValueCounts,
+    kind: Signal,
+    known: &KnownValues,
+    most: usize,
+) -> SmallVec<[Shown; 1]> {
     let shown = |(value, calls): &(u64, u32)| Shown {
         kind,
         value: *value,

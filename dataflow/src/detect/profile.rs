@@ -8,19 +8,21 @@
 //! 3. the window is learned, unless the key is *frozen*: while its severity is alert or more, for a day at most, level,
 //!    variance, season and rate learn nothing, so that a leak doesn't become the baseline.
 //!
-//! Blocks of five minutes and of an hour are judged at their end, which is that of a window with calls, or is asked
-//! for ([`Profile::close`]). Whoever asks when, the profile is the same.
+//! Blocks of five minutes and of an hour are judged at their end: by the window with calls that ends there, or by
+//! [`Profile::close`]. Calls of `close` in between don't change the profile.
 //!
-//! A signal counts for an hour with the most it said. New values go on counting as long as they keep a twentieth of
-//! the calls, for a day at most. Volume says nothing in a key's first day, and only of at least 10 calls, 50 an hour
-//! and three times what was expected, in two of three windows that follow each other; a window needs no second if its
-//! calls, with at least six bits that were said before, are four bits beyond an alert. Volume alone never is: somebody's
-//! loop of a minute is no leak. That holds from the call on that makes it true, since a count doesn't fall: [`Profile::early`] says so
-//! before the window is over, and the window's end agrees.
+//! **Signals** count for an hour, with their most bits. New values go on counting while they keep a twentieth of the
+//! calls, for a day at most. How much of a signal's bits enters the verdict is decided in `observed`. A place or an agent
+//! that falls silent for an hour after fewer than 5 calls isn't learned.
 //!
-//! A key with fewer than 300 calls of the last month alerts at most, unless by a hard fact.
+//! **Volume** counts after a key's first day, and only if the window has 10 calls, 50 an hour, and three times what was
+//! expected, in two of three consecutive windows. One window suffices if its calls are four bits beyond an alert and other
+//! signals had six bits before it; volume alone never suffices, as a loop of a minute is no leak. A count doesn't fall, so
+//! this holds from the call on that makes it true: [`Profile::early`] returns it before the window's end, and the end
+//! agrees.
 //!
-//! Travel ([`travel`]) counts after seven days of learning.
+//! **Limits of the verdict.** A key with fewer than 300 calls of the last month never exceeds an alert without a hard
+//! fact. Travel ([`travel`]) counts after seven days of learning.
 //!
 //! Limits: 64 values of each kind, 12 signals of the last hour with values of their own, 16 places of the last hour, 72
 //! blocks of five minutes. About 3 KiB.
@@ -33,88 +35,88 @@ use super::counts::Rate;
 use super::errors::Share;
 use super::facts::{Facts, HARD, Past, covers, hard_facts};
 use super::mix::Mix;
-use super::novelty::Values;
+use super::novelty::KnownValues;
 use super::observed::{ObservedSignal, Shown, count, keep, sums, top, values_of, verdict, width_ms};
 use super::series::FEW;
 use super::traffic::Stretch;
 use super::volume::{Reading, Scale, Season, Slot};
-use super::window::{Tally, Visit, Window};
+use super::window::{ValueCounts, Visit, Window};
 use super::{Bits, DAY_MS, FIVE_MINUTES_MS, HOUR_MS, WINDOW_MS, traffic, travel};
 use crate::model::Allowance;
 
-/// Signals count so long.
+/// How long signals count.
 const MEMORY_MS: u64 = HOUR_MS;
 const FROZEN_MS: u64 = DAY_MS;
 const LEARNING_MS: u64 = DAY_MS;
 const TRAVEL_LEARNING_MS: u64 = 7 * DAY_MS;
-/// New values that are followed, of each kind in a window.
+/// The most new values of a kind that are followed in a window.
 const FOLLOWED_OF_A_KIND: usize = 4;
-/// A new value says all that it can say where one call in so many has it.
+/// A new value has all of its bits if one call in 4 has it.
 const WHOLE: u64 = 4;
-/// A new value counts as long as so much of a window's calls have it: one in ...
+/// A new value goes on counting while one call in 20 has it.
 const STAYS: u32 = 20;
-/// A new place or agent that falls silent before it made as many calls isn't learned.
+/// The least calls of a new place or agent that is learned if it falls silent.
 const LEARNED_CALLS: u32 = 5;
-/// Fewer calls are no burst.
+/// The least calls of a burst.
 const LEAST_CALLS: u64 = 10;
-/// Fewer refusals in a window say nothing.
+/// The least refusals in a window that are judged.
 const LEAST_REFUSED: u32 = 5;
-/// A key that was called less often isn't known well enough to be taken from anybody: it alerts at most.
+/// The least calls of a key that is known well enough to be taken from its owner.
 const KNOWN_CALLS: f64 = 300.0;
-/// A window fires before its end from so much beyond an alert,
+/// How far beyond an alert a window must be to fire before its end, in thousandths of a bit.
 const EARLY: i64 = 4_000;
-/// and with so much of other signals.
+/// The least of other signals for that, in thousandths of a bit.
 const CORROBORATES: i64 = 6_000;
-/// What makes a new value worth counting in how many keys have one.
+/// The least bits of a new value that the guard counts.
 const STIRS: Bits = Bits(3_000);
-/// Values that are shown beside a signal.
+/// The most values that are shown beside a signal.
 const SHOWN: usize = 5;
 
-/// What a window says of its key among all keys.
+/// A window's contribution to the sums over all keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Judged {
-    /// Whether the key is known long enough for its volume to say something.
+    /// True if the key is known long enough for its volume to be judged.
     pub is_known: bool,
     /// Standard deviations above the baseline.
     pub z: f64,
-    /// By how much ln(1 + calls) was above its baseline.
+    /// ln(1 + calls) less its baseline.
     pub residual: f64,
-    /// Whether its calls passed the gates of volume.
+    /// True if its calls passed the gates of volume.
     pub spiked: bool,
-    /// Which signals had something new to say, as bits in the order of [`Signal::ALL`].
+    /// The signals with a new value, as bits in the order of [`Signal::ALL`].
     pub stirred: u32,
 }
 
 /// A span of windows that is judged at its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Block {
+struct VolumeBlock {
     signal: Signal,
     width_ms: u64,
     scale: Scale,
     calls: u64,
-    /// Whether the last three passed the gates, the newest lowest.
+    /// If the last windows passed the gates: a bit each, the newest lowest.
     spikes: u8,
-    /// Start of the last one that was judged.
+    /// Start of the last block that was judged.
     judged_ms: u64,
 }
 
-impl Block {
+impl VolumeBlock {
     fn new(signal: Signal, width_ms: u64) -> Self {
         Self { signal, width_ms, scale: Scale::new(width_ms), calls: 0, spikes: 0, judged_ms: 0 }
     }
 }
 
-/// Whether a key that alerts still learns.
+/// The state of learning of a key that alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Frozen {
     No,
-    /// It learns nothing since then.
+    /// It has learned nothing since that time.
     Since(u64),
     /// It was frozen for a day: it learns although it alerts.
     NoMore,
 }
 
-/// What is known of a key.
+/// The history of a key, as far as it is remembered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     first_ms: u64,
@@ -127,19 +129,19 @@ pub struct Profile {
     last_call_ms: u64,
     season: Season,
     rate: Rate,
-    minute: Block,
-    five_minutes: Block,
-    hour: Block,
+    minute: VolumeBlock,
+    five_minutes: VolumeBlock,
+    hour: VolumeBlock,
     /// Blocks of five minutes with calls in this hour.
     busy_blocks: u64,
     fan_out: Scale,
-    networks_now: Tally,
-    countries: Values,
-    asns: Values,
-    networks: Values,
-    agents: Values,
-    routes: Values,
-    places: Values,
+    networks_now: ValueCounts,
+    countries: KnownValues,
+    asns: KnownValues,
+    networks: KnownValues,
+    agents: KnownValues,
+    routes: KnownValues,
+    places: KnownValues,
     refused: Share,
     throttled: Share,
     mix: Mix,
@@ -153,7 +155,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Of a key whose first window starts at `start_ms`.
+    /// Returns the profile of a key whose first window starts at `start_ms`.
     #[must_use]
     pub fn new(start_ms: u64) -> Self {
         Self {
@@ -164,18 +166,18 @@ impl Profile {
             last_call_ms: 0,
             season: Season::default(),
             rate: Rate::default(),
-            minute: Block::new(Signal::VolumeMinute, WINDOW_MS),
-            five_minutes: Block::new(Signal::VolumeFiveMinutes, FIVE_MINUTES_MS),
-            hour: Block::new(Signal::VolumeHour, HOUR_MS),
+            minute: VolumeBlock::new(Signal::VolumeMinute, WINDOW_MS),
+            five_minutes: VolumeBlock::new(Signal::VolumeFiveMinutes, FIVE_MINUTES_MS),
+            hour: VolumeBlock::new(Signal::VolumeHour, HOUR_MS),
             busy_blocks: 0,
             fan_out: Scale::new(FIVE_MINUTES_MS),
-            networks_now: Tally::default(),
-            countries: Values::default(),
-            asns: Values::default(),
-            networks: Values::default(),
-            agents: Values::default(),
-            routes: Values::default(),
-            places: Values::default(),
+            networks_now: ValueCounts::default(),
+            countries: KnownValues::default(),
+            asns: KnownValues::default(),
+            networks: KnownValues::default(),
+            agents: KnownValues::default(),
+            routes: KnownValues::default(),
+            places: KnownValues::default(),
             refused: Share::default(),
             throttled: Share::default(),
             mix: Mix::default(),
@@ -188,56 +190,56 @@ impl Profile {
         }
     }
 
-    /// What its signals of the last hour add up to.
+    /// Returns the verdict of its signals of the last hour.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    /// Its signals of the last hour.
+    /// Returns its signals of the last hour.
     #[must_use]
     pub fn observed(&self) -> &[ObservedSignal] {
         &self.observed
     }
 
-    /// Start of the first window that wasn't stepped.
+    /// Returns the start of the first window that wasn't stepped.
     #[must_use]
     pub fn next_ms(&self) -> u64 {
         self.next_ms
     }
 
-    /// Start of its first window.
+    /// Returns the start of its first window.
     #[must_use]
     pub fn first_ms(&self) -> u64 {
         self.first_ms
     }
 
-    /// Start of its last window with calls.
+    /// Returns the start of its last window with calls.
     #[must_use]
     pub fn last_call_ms(&self) -> u64 {
         self.last_call_ms
     }
 
-    /// Calls of the last month that are remembered, without those of this hour.
+    /// Returns the calls of the last month, without those of this hour.
     #[must_use]
     pub fn known_calls(&self) -> u64 {
         thousandths(self.calls_before()) / 1_000
     }
 
-    /// A burst doesn't make its own key known.
+    /// Leaves out this hour: a burst doesn't make its own key known.
     fn calls_before(&self) -> f64 {
         self.rate.calls() - self.hour.calls as f64
     }
 
-    /// Whether it is known well enough to be taken from somebody.
+    /// Returns whether it is known well enough to be taken from its owner.
     #[must_use]
     pub fn is_well_known(&self) -> bool {
         self.calls_before() >= KNOWN_CALLS
     }
 
-    /// When the blocks end that may have something to say: asking for it ([`close`](Self::close)) then is worth it.
+    /// Returns the ends of the blocks that may show a burst, at which [`close`](Self::close) is worth it.
     pub fn ends_worth_asking(&self) -> impl Iterator<Item = u64> {
-        let of = |block: &Block, enough: u64| {
+        let of = |block: &VolumeBlock, enough: u64| {
             let starts_ms = self.next_ms.saturating_sub(1) / block.width_ms * block.width_ms;
             (block.calls >= enough)
                 .then_some(starts_ms + block.width_ms)
@@ -247,7 +249,7 @@ impl Profile {
         of(&self.five_minutes, fan_out.unwrap_or(10)).into_iter().chain(of(&self.hour, 50))
     }
 
-    /// The traffic of its last six hours, the five minutes that aren't over included.
+    /// Returns the traffic of its last six hours, including the five minutes that aren't over.
     #[must_use]
     pub fn traffic(&self) -> Vec<Stretch> {
         let from_ms = traffic::since(self.next_ms);
@@ -256,7 +258,7 @@ impl Profile {
         past.chain(now.filter(|stretch| stretch.calls > 0)).collect()
     }
 
-    /// The five minutes that aren't over.
+    /// Returns the five minutes that aren't over.
     fn stretch(&self, start_ms: u64) -> Option<Stretch> {
         let expected = self.five_minutes.scale.expected(&self.season, Slot::at(start_ms, 0));
         let is_known = self.five_minutes.scale.windows() > 0;
@@ -294,8 +296,8 @@ impl Profile {
         Judged { is_known, z: reading.z, residual: reading.residual, spiked, stirred }
     }
 
-    /// What the window that starts at `start_ms`, and isn't over, says already beyond doubt: the profile as it would be
-    /// if it were far enough beyond an alert. Its end says as much or more.
+    /// Judges the window that starts at `start_ms` and isn't over. Returns the profile as it would be after it, if the
+    /// window is far enough beyond an alert. The verdict at the window's end is never lower.
     #[must_use]
     pub fn early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> Option<Self> {
         let mut profile = self.clone();
@@ -313,7 +315,7 @@ impl Profile {
         Some(profile)
     }
 
-    /// Whether it is worth asking whether an open window fires [`early`](Self::early). Cheap, and right where it says no.
+    /// Returns false only if [`early`](Self::early) returns `None`. Cheap.
     #[must_use]
     pub fn may_fire(&self, start_ms: u64, window: &Window, facts: &Facts) -> bool {
         let is_loud = || {
@@ -324,10 +326,10 @@ impl Profile {
             || !self.observed.is_empty() && self.is_known(start_ms) && is_loud()
     }
 
-    /// Memory beyond its own size.
+    /// Returns the bytes that it takes beyond its own size.
     pub(crate) fn owned_bytes(&self) -> usize {
         let values = [&self.countries, &self.asns, &self.networks, &self.agents, &self.routes];
-        values.into_iter().map(Values::owned_bytes).sum::<usize>()
+        values.into_iter().map(KnownValues::owned_bytes).sum::<usize>()
             + self.traffic.capacity() * size_of::<Stretch>()
             + self.visits.capacity() * size_of::<Visit>()
             + self.observed.capacity() * size_of::<ObservedSignal>()
@@ -340,16 +342,16 @@ impl Profile {
         self.settle(tuning);
     }
 
-    /// Says that the key was found where everybody can read it, whether it is called or not.
+    /// Observes that the key was reported as readable by everybody, whether it is called or not.
     pub fn report(&mut self, at_ms: u64, facts: &Facts, tuning: &Tuning) {
         self.close(at_ms, tuning);
         if !facts.publishable {
-            self.speak(Signal::Reported, at_ms, HARD, 0.0, 0);
+            self.observe(Signal::Reported, at_ms, HARD, 0.0, 0);
             self.settle(tuning);
         }
     }
 
-    /// Takes back what the tables say is none; whether that was something.
+    /// Forgets the signals that the tables explain. Returns whether there was one.
     pub fn reconsider(&mut self, facts: &Facts, tuning: &Tuning) -> bool {
         let before = self.observed.len();
         let covers = |observed: &ObservedSignal| {
@@ -374,7 +376,7 @@ impl Profile {
         !matches!(self.frozen, Frozen::Since(_))
     }
 
-    /// Passes over the time until `end_ms`, in which nothing was called.
+    /// Passes over the time without calls until `end_ms`.
     fn skip_to(&mut self, end_ms: u64, tuning: &Tuning) {
         while self.next_ms < end_ms {
             let hour_starts = self.next_ms / HOUR_MS * HOUR_MS;
@@ -406,7 +408,7 @@ impl Profile {
         }
     }
 
-    /// Learns the windows without calls that weren't learned: of one hour.
+    /// Learns the windows of one hour without calls.
     fn flush(&mut self) {
         let span_ms = self.next_ms - self.learned_ms;
         if span_ms > 0 && self.learning() {
@@ -417,7 +419,7 @@ impl Profile {
         self.learned_ms = self.next_ms;
     }
 
-    /// Learns, before a call, what isn't: hours at rest, and windows without calls.
+    /// Learns hours at rest and windows without calls, before a call.
     fn wake(&mut self) {
         let rested_ms = std::mem::take(&mut self.resting_ms);
         if rested_ms > 0 {
@@ -426,7 +428,7 @@ impl Profile {
         self.flush();
     }
 
-    /// Learns a time without calls that follows a day without: how the key varies isn't learned from it.
+    /// Learns a time without calls that follows a day without. The key's variance isn't learned from it.
     fn doze(&mut self, span_ms: u64) {
         for scale in
             [&mut self.minute.scale, &mut self.five_minutes.scale, &mut self.hour.scale, &mut self.fan_out]
@@ -468,7 +470,7 @@ impl Profile {
         self.traffic.extend(stretch);
     }
 
-    fn judge_block(&mut self, block_of: fn(&mut Self) -> &mut Block, end_ms: u64) {
+    fn judge_block(&mut self, block_of: fn(&mut Self) -> &mut VolumeBlock, end_ms: u64) {
         let mut block = block_of(self).clone();
         let start_ms = end_ms - block.width_ms;
         let slot = Slot::at(start_ms, 0);
@@ -499,7 +501,7 @@ impl Profile {
         self.rate.watch(slot, HOUR_MS, calls as f64);
         if calls > 0 && self.is_known(start_ms) {
             let expected = self.rate.expected(slot, HOUR_MS);
-            self.speak(Signal::Slow, start_ms, self.rate.slow(), expected, calls);
+            self.observe(Signal::Slow, start_ms, self.rate.slow(), expected, calls);
         }
     }
 
@@ -507,8 +509,8 @@ impl Profile {
         start_ms >= self.first_ms + LEARNING_MS
     }
 
-    /// What a block's calls say if they pass the gates: surprise, and calls expected.
-    fn spike(&self, block: &Block, start_ms: u64, calls: u64, reading: Reading) -> Option<(Bits, f64)> {
+    /// Returns the surprise of a block's calls and the calls expected, if they pass the gates.
+    fn spike(&self, block: &VolumeBlock, start_ms: u64, calls: u64, reading: Reading) -> Option<(Bits, f64)> {
         let seen = calls as f64;
         let enough = (50.0 * block.width_ms as f64 / HOUR_MS as f64).max(LEAST_CALLS as f64);
         if reading.bits == Bits::NONE || seen < enough || !self.is_known(start_ms) {
@@ -527,7 +529,7 @@ impl Profile {
         Some((bits, expected))
     }
 
-    /// Whether an open window's calls, and hard facts, with what was said before it are far enough beyond an alert.
+    /// Returns whether an open window's calls and hard facts, with the signals before it, are far enough beyond an alert.
     fn fires_early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> bool {
         let hard = hard_facts(&self.past(), start_ms, window, facts);
         if hard.is_empty() && u64::from(window.calls) < LEAST_CALLS {
@@ -556,7 +558,7 @@ impl Profile {
 
     fn judge_volume(
         &mut self,
-        block: &mut Block,
+        block: &mut VolumeBlock,
         start_ms: u64,
         calls: u64,
         reading: Reading,
@@ -602,7 +604,7 @@ impl Profile {
 
     fn judge_values(&mut self, start_ms: u64, window: &Window, allowed: &[Allowance]) {
         let calls = window.calls.max(1);
-        // Values that were new stay as long as they keep their share.
+        // KnownValues that were new stay as long as they keep their share.
         for observed in self.observed.iter_mut().filter(|observed| observed.value != 0) {
             let Some(tally) = values_of(window, observed.signal) else { continue };
             let at = tally.values().binary_search_by_key(&observed.value, |entry| entry.0);
@@ -740,7 +742,7 @@ impl Profile {
         }
     }
 
-    /// What most of a window's calls were, of each kind.
+    /// Returns the commonest value of each kind in a window.
     fn foremost(&self, window: &Window) -> SmallVec<[Shown; 1]> {
         [
             (&window.countries, Signal::Country, &self.countries),
@@ -754,7 +756,7 @@ impl Profile {
         .collect()
     }
 
-    fn speak(&mut self, signal: Signal, start_ms: u64, bits: Bits, expected: f64, seen: u64) {
+    fn observe(&mut self, signal: Signal, start_ms: u64, bits: Bits, expected: f64, seen: u64) {
         self.keep_signal(signal, start_ms, bits, Bits::NONE, expected, seen, SmallVec::new());
     }
 

@@ -6,7 +6,7 @@
 
 use smallvec::SmallVec;
 
-use super::novelty::Values;
+use super::novelty::KnownValues;
 use super::window::{MOST_PLACES, Visit, Window};
 use super::{Bits, HOUR_MS, WINDOW_MS};
 use crate::model::CallerLocation;
@@ -19,7 +19,7 @@ const TRAVEL_OF_SERVERS: Bits = Bits(3_000);
 const SERVER_NETWORKS: usize = 4;
 
 /// Adds a window's places to those of the last hour, and learns them.
-pub(super) fn visit(visits: &mut Vec<Visit>, places: &mut Values, start_ms: u64, window: &Window) {
+pub(super) fn visit(visits: &mut Vec<Visit>, places: &mut KnownValues, start_ms: u64, window: &Window) {
     visits.retain(|visit| visit.last_ms + HOUR_MS > start_ms + WINDOW_MS);
     for visit in &window.visits {
         match visits.iter_mut().find(|known| known.place == visit.place) {

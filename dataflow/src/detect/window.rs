@@ -10,18 +10,18 @@ use smallvec::SmallVec;
 
 use crate::model::{AccessEvent, Allowance, Country, EventTime, NetworkClass, Position, RouteId};
 
-/// Values that are told apart.
+/// KnownValues that are told apart.
 const MOST: usize = 256;
 /// Places that are told apart.
 pub(super) const MOST_PLACES: usize = 16;
 /// Networks that have a sample.
 const MOST_SAMPLES: usize = 8;
 
-/// Values with how often they occurred, in the order of values.
+/// KnownValues with how often they occurred, in the order of values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally(SmallVec<[(u64, u32); 1]>);
+pub struct ValueCounts(SmallVec<[(u64, u32); 1]>);
 
-impl Tally {
+impl ValueCounts {
     /// Counts a value.
     pub fn add(&mut self, value: u64, calls: u32) {
         // Most keys are called from one place.
@@ -89,12 +89,12 @@ pub struct Window {
     pub refused: u32,
     /// Answered 429.
     pub throttled: u32,
-    pub countries: Tally,
-    pub asns: Tally,
+    pub countries: ValueCounts,
+    pub asns: ValueCounts,
     /// Networks: /24 of IPv4, /48 of IPv6.
-    pub networks: Tally,
-    pub agents: Tally,
-    pub routes: Tally,
+    pub networks: ValueCounts,
+    pub agents: ValueCounts,
+    pub routes: ValueCounts,
     /// Calls through exits of Tor.
     pub tor: u32,
     /// Places, in order; only of networks that are listed nowhere.
@@ -304,7 +304,7 @@ mod tests {
             values in prop::collection::vec((0_u64..600, 1_u32..5), 0..900), cut in 0_usize..900,
         ) {
             let tally = |values: &[(u64, u32)]| {
-                let mut tally = Tally::default();
+                let mut tally = ValueCounts::default();
                 values.iter().for_each(|(value, calls)| tally.add(*value, *calls));
                 tally
             };

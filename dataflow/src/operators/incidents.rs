@@ -1,27 +1,29 @@
-//! Incidents: what is observed of keys, against what many keys do together, as one story per suspected leak.
+//! Incidents: observations of keys, compared with what many keys do together, become one incident per suspected leak.
 //!
 //! ```text
 //!  observations ─┐
 //!  sums over keys├─► one worker: guard ─► verdict ─► open, raise, reopen, end, withdraw ─► incident_log, incidents
 //!  plans, contacts
 //! ```
-//! **Guard.** In a window in which the keys of a plan, or all keys, rise together, the common factor is taken out of
-//! what volume says: bits less slope x ln of the factor, and none below the key's own quantile. They rise together if the
-//! median of z over the keys that can be judged is above 2, or if more than a twentieth of them pass the gates of volume,
-//! and 10 at least; the factor is the median rise of those that passed, else of all. A signal that has something new to say
-//! of more than a twentieth of the keys (a database swapped, an address behind a new proxy) says nothing in that window.
-//! An incident that lost something by it carries `platform_event`. The guard is that of the very window, as this worker
-//! sees all keys of it; what fires before the window's end is held back if as many keys do so as would be together, and
-//! is an alert at most.
+//! **Guard.** If the keys of a plan, or all keys, rise together in a window, the common factor is taken out of the
+//! volume's bits: bits less slope x ln of the factor, and none below the key's own quantile. They rise together if the
+//! median of z over the keys that can be judged is above 2. They also do if more than a twentieth of them, and 10 at least,
+//! pass the gates of volume. The factor is the median rise of those that passed, else of all. A signal that is new for
+//! more than a twentieth of the keys (a database swapped, an address behind a new proxy) counts nothing in that window. An
+//! incident that lost bits to the guard carries `platform_event`. The guard is that of the very window, as this worker
+//! sees all keys of it.
 //!
-//! **A story.** A key has at most one incident. It opens when the severity is alert, rises when the severity does, ends half an
-//! hour after the last signal, and goes on if signals come within 24 hours of its end. Its id is a hash of key, detector's
-//! version and the window in which it opened. What the tables take back later is withdrawn; it opens again only by signals
-//! that the tables leave.
+//! **Early.** Observations at a mark of an open window have no guard of the window yet. They are held back if as many keys
+//! fired in it, up to that mark, as would be together, and never exceed an alert.
 //!
-//! Emits at a tick the transitions of its windows, in the order of (time, incident), and each incident that changed once;
-//! remembers incidents for 24 hours after their end and the guard for two hours. All of it on one worker: it holds what is
-//! odd, not what is usual.
+//! **Incidents.** A key has at most one. It opens at the severity alert, is raised when the severity rises, and ends half
+//! an hour after the last signal. It is reopened if signals come within 24 hours of its end. Its id is a hash of the key,
+//! the detector's version and the window in which it opened. An incident whose signals the tables explain is withdrawn; it
+//! is reopened only by other signals.
+//!
+//! Observations are judged in the order of (time, key), whatever tick they come in. Emits at a tick its transitions in the
+//! order of (time, incident), and each incident that changed once. Remembers incidents for 24 hours after their end and
+//! the guard for two hours. All of it is on one worker, which gets odd keys and sums, not the usual calls.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +33,7 @@ use smallvec::SmallVec;
 
 use super::parts::by_tick::Closing;
 use super::parts::report::{Crowd, Figures, LEAST, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP};
-use super::profiles::Settings;
+use super::profiles::DetectorSettings;
 use crate::detect::{
     Bits, ObservedSignal, Severity, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS, first_address,
     verdict,
@@ -46,27 +48,27 @@ use crate::model::{
 use crate::row::Rows;
 use crate::state::{Durable, Footprint, Shard, StateId};
 
-/// An incident ends so long after the last signal,
+/// How long after its last signal an incident ends.
 const ENDS_MS: u64 = HOUR_MS / 2;
-/// and goes on until so long after its end.
+/// How long after its end signals reopen an incident.
 const MERGES_MS: u64 = 24 * HOUR_MS;
-/// The guard remembers so long: twice what signals do.
+/// How long the guard of a window is remembered: twice as long as signals count.
 const GUARDS_MS: u64 = 2 * HOUR_MS;
-/// and what it muted as long as new values do.
+/// How long muted signals are remembered: a new value counts for a day at most.
 const MUTED_MS: u64 = 26 * HOUR_MS;
-/// Keys that can be together.
+/// The least number of keys that rise together.
 const TOGETHER: u64 = 10;
-/// One key in so many.
+/// Keys rise together if they are more than one in 20.
 const SHARE: u64 = 20;
 const MEDIAN_Z: f64 = 2.0;
 const SHOWN: usize = 5;
 
-/// What many keys did together in a window.
+/// The common rise of many keys in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Guard {
-    /// ln of how many times as many calls are everybody's.
+    /// ln of the common factor of all keys' calls.
     factor: f64,
-    /// Signals that say nothing, as bits in the order of [`Signal::ALL`].
+    /// The signals that count nothing, as bits in the order of [`Signal::ALL`].
     muted: u32,
     keys: u64,
 }
@@ -90,7 +92,7 @@ impl Guard {
     }
 }
 
-/// The upper end of the median's place.
+/// Returns the upper end of the median's bin.
 fn median(places: &[u64], step: f64) -> f64 {
     let half = places.iter().sum::<u64>().div_ceil(2);
     let mut sum = 0;
@@ -101,11 +103,11 @@ fn median(places: &[u64], step: f64) -> f64 {
     LEAST + (at.unwrap_or(0) + 1) as f64 * step
 }
 
-/// An incident and what is remembered beside it.
+/// An incident with the facts that its transitions need.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Held {
+pub(crate) struct TrackedIncident {
     incident: Incident,
-    /// The place of the next transition.
+    /// The number of the next transition.
     next_seq: u32,
     key_state: Option<crate::model::KeyState>,
     contact: NameId,
@@ -113,30 +115,30 @@ pub(crate) struct Held {
 
 /// The incidents of all keys.
 pub(crate) struct Incidents {
-    settings: Settings,
-    incidents: HashMap<KeyId, Held>,
-    /// When incidents end or are forgotten.
+    settings: DetectorSettings,
+    incidents: HashMap<KeyId, TrackedIncident>,
+    /// Keys whose incident may end or be forgotten, by the time.
     due: BTreeMap<EventTime, Vec<KeyId>>,
     guards: BTreeMap<(EventTime, NameId), Guard>,
-    /// Keys of windows that are open that fired early, by plan; no plan: all.
+    /// The number of keys that fired early in an open window, by plan; no plan: of all.
     fired: BTreeMap<EventTime, HashMap<NameId, u64>>,
     policies: HashMap<NameId, Policy>,
     contacts: HashMap<NameId, NameId>,
-    /// Keys that were called in this or the last day.
+    /// The number of keys that were called today or yesterday.
     active: i64,
 }
 
-/// What a tick does.
+/// The output of a tick.
 #[derive(Default)]
-struct Said {
+struct IncidentsOutput {
     transitions: Vec<Transition>,
-    /// Incidents as their last transition left them: they may be forgotten before the tick is over.
+    /// Incidents after their last transition. They may be forgotten before the tick is over.
     rows: BTreeMap<IncidentId, Incident>,
     changed: HashSet<KeyId>,
 }
 
 impl Incidents {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: DetectorSettings) -> Self {
         Self {
             settings,
             incidents: HashMap::new(),
@@ -149,7 +151,7 @@ impl Incidents {
         }
     }
 
-    pub(crate) fn close(
+    pub(crate) fn end_tick(
         state: &mut Self,
         reports: Vec<Vec<ProfileReport>>,
         rows: Vec<Vec<TableChange>>,
@@ -173,21 +175,21 @@ impl Incidents {
         state.guards.extend(crowds.into_iter().map(|(group, figures)| (group, Guard::of(&figures))));
         // By time, key and occasion, so that it makes no difference how many windows a tick closes.
         observed.sort_unstable();
-        let mut said = Said::default();
+        let mut out = IncidentsOutput::default();
         for at_once in observed.chunk_by_mut(|one, other| one.at_ms == other.at_ms) {
             let later = active.split_off(&(at_once[0].at_ms + 1));
             state.active += std::mem::replace(&mut active, later).values().sum::<i64>();
             state.count_early(at_once);
             for observation in at_once {
-                state.end_until(observation.window_ms, info, &mut said);
-                state.judge(observation, info, &mut said);
+                state.end_until(observation.window_ms, info, &mut out);
+                state.judge(observation, info, &mut out);
             }
         }
         state.active += active.values().sum::<i64>();
         let closed_ms = info.watermark.saturating_sub(state.settings.grace_ms);
-        state.end_until(closed_ms, info, &mut said);
+        state.end_until(closed_ms, info, &mut out);
         state.forget(closed_ms);
-        said.publish(&state.incidents, &mut closing);
+        out.publish(&state.incidents, &mut closing);
     }
 
     fn learn(&mut self, rows: Vec<Vec<TableChange>>) {
@@ -206,7 +208,7 @@ impl Incidents {
         }
     }
 
-    /// Counts keys that fire before their window's end.
+    /// Counts the keys that fire at a mark.
     fn count_early(&mut self, observed: &[Observation]) {
         for observation in observed.iter().filter(|one| one.occasion == Occasion::Early) {
             let by_plan = self.fired.entry(observation.window_ms).or_default();
@@ -217,7 +219,7 @@ impl Incidents {
         }
     }
 
-    /// Whether so many keys of a plan, or of all, fire before a window's end that it is left to its end.
+    /// Returns whether so many keys of a plan, or of all, fired before a window's end that its end decides.
     fn is_crowded(&self, observation: &Observation) -> bool {
         let Some(by_plan) = self.fired.get(&observation.window_ms) else { return false };
         let before_ms = observation.window_ms.saturating_sub(WINDOW_MS);
@@ -228,7 +230,7 @@ impl Incidents {
         })
     }
 
-    /// Takes out what many keys say together in windows before `until_ms`; whether there was something.
+    /// Takes out the common rise of many keys in windows before `until_ms`. Returns whether bits were lost by it.
     fn guard(&self, plan: NameId, observed: &mut Vec<ObservedSignal>, until_ms: EventTime) -> bool {
         let mut platform_event = false;
         observed.retain_mut(|one| {
@@ -260,7 +262,7 @@ impl Incidents {
         platform_event
     }
 
-    fn judge(&mut self, observation: &mut Observation, info: &TickInfo, said: &mut Said) {
+    fn judge(&mut self, observation: &mut Observation, info: &TickInfo, out: &mut IncidentsOutput) {
         let is_early = observation.occasion == Occasion::Early;
         if is_early && self.is_crowded(observation) {
             return;
@@ -277,20 +279,20 @@ impl Incidents {
         let observed_ms =
             observation.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
         let key = observation.key;
-        let held = self.incidents.get_mut(&key);
+        let tracked = self.incidents.get_mut(&key);
 
         if let Occasion::Reconsidered(reason) = observation.occasion {
-            if let Some(held) = held
-                && held.incident.state == IncidentState::Open
+            if let Some(tracked) = tracked
+                && tracked.incident.state == IncidentState::Open
                 && verdict.severity < Severity::Alert
             {
-                held.incident.state = IncidentState::Withdrawn;
-                let ended_ms = info.watermark_before.max(held.incident.opened_ms);
-                held.incident.ended_ms = Some(ended_ms);
+                tracked.incident.state = IncidentState::Withdrawn;
+                let ended_ms = info.watermark_before.max(tracked.incident.opened_ms);
+                tracked.incident.ended_ms = Some(ended_ms);
                 let mut transition =
                     self.transition(key, Change::Withdrawn, info.watermark_before, false, info);
                 transition.reason = Some(reason);
-                said.tell(transition);
+                out.log(transition);
                 self.schedule(key, ended_ms + MERGES_MS);
             }
             return;
@@ -298,35 +300,35 @@ impl Incidents {
         if verdict.severity < Severity::Alert {
             return;
         }
-        let change = match held {
+        let change = match tracked {
             None => {
-                self.incidents.insert(key, Held::new(observation, platform_event));
+                self.incidents.insert(key, TrackedIncident::new(observation, platform_event));
                 Some(Change::Opened)
             }
-            Some(held) => {
+            Some(tracked) => {
                 // Signals that were there when it ended don't open it again.
-                let is_over = held.incident.state != IncidentState::Open;
-                if is_over && observed_ms <= held.incident.ended_ms.unwrap_or(0) {
+                let is_over = tracked.incident.state != IncidentState::Open;
+                if is_over && observed_ms <= tracked.incident.ended_ms.unwrap_or(0) {
                     return;
                 }
-                match (is_over, verdict.severity > held.incident.severity) {
+                match (is_over, verdict.severity > tracked.incident.severity) {
                     (true, _) => Some(Change::Reopened),
                     (false, true) => Some(Change::Raised),
                     (false, false) => None,
                 }
             }
         };
-        let Some(held) = self.incidents.get_mut(&key) else { return };
+        let Some(tracked) = self.incidents.get_mut(&key) else { return };
         if change == Some(Change::Reopened) {
-            held.begin_anew();
+            tracked.begin_anew();
         }
-        if held.take(observation, verdict, platform_event, change.is_some(), &self.settings.tuning) {
-            said.changed.insert(key);
+        if tracked.take(observation, verdict, platform_event, change.is_some(), &self.settings.tuning) {
+            out.changed.insert(key);
         }
         self.schedule(key, observed_ms + ENDS_MS);
         if let Some(change) = change {
             let transition = self.transition(key, change, at_ms, is_early, info);
-            said.tell(transition);
+            out.log(transition);
         }
     }
 
@@ -337,20 +339,20 @@ impl Incidents {
         }
     }
 
-    /// Ends incidents, and forgets those that ended, whose time came by then.
-    fn end_until(&mut self, now_ms: EventTime, info: &TickInfo, said: &mut Said) {
+    /// Ends and forgets the incidents whose time has come.
+    fn end_until(&mut self, now_ms: EventTime, info: &TickInfo, out: &mut IncidentsOutput) {
         while let Some(first) = self.due.first_entry().filter(|first| *first.key() <= now_ms) {
             let (due_ms, mut keys) = first.remove_entry();
             keys.sort_unstable();
             for key in keys {
-                let Some(held) = self.incidents.get_mut(&key) else { continue };
-                let incident = &mut held.incident;
+                let Some(tracked) = self.incidents.get_mut(&key) else { continue };
+                let incident = &mut tracked.incident;
                 match (incident.state, incident.ended_ms) {
                     (IncidentState::Open, _) if incident.last_signal_ms + ENDS_MS == due_ms => {
                         incident.state = IncidentState::Ended;
                         incident.ended_ms = Some(due_ms);
                         let transition = self.transition(key, Change::Ended, due_ms, false, info);
-                        said.tell(transition);
+                        out.log(transition);
                         self.schedule(key, due_ms + MERGES_MS);
                     }
                     (IncidentState::Ended | IncidentState::Withdrawn, Some(ended_ms))
@@ -373,7 +375,7 @@ impl Incidents {
         self.fired = self.fired.split_off(&watermark.saturating_sub(WINDOW_MS));
     }
 
-    /// An entry of the log for an incident as it stands.
+    /// Returns an entry of the log for an incident as it stands.
     fn transition(
         &mut self,
         key: KeyId,
@@ -383,10 +385,10 @@ impl Incidents {
         info: &TickInfo,
     ) -> Transition {
         let Self { incidents, policies, contacts, active, .. } = self;
-        let held = incidents.get_mut(&key).expect("who asks has just looked at it");
-        let seq = held.next_seq;
-        held.next_seq += 1;
-        let owner = held.incident.owner;
+        let tracked = incidents.get_mut(&key).expect("who asks has just looked at it");
+        let seq = tracked.next_seq;
+        tracked.next_seq += 1;
+        let owner = tracked.incident.owner;
         Transition {
             seq,
             change,
@@ -394,37 +396,37 @@ impl Incidents {
             reason: None,
             early,
             catching_up: info.catching_up,
-            policy: held.key_state.and_then(|_| policies.get(&owner.plan).copied()),
-            key_state: held.key_state,
+            policy: tracked.key_state.and_then(|_| policies.get(&owner.plan).copied()),
+            key_state: tracked.key_state,
             active_keys: u64::try_from(*active).unwrap_or(0),
-            contact: held.contact,
+            contact: tracked.contact,
             contacts: contacts.get(&owner.subscription).copied().unwrap_or_default(),
-            incident: held.incident.clone(),
+            incident: tracked.incident.clone(),
         }
     }
 }
 
-impl Said {
-    fn tell(&mut self, transition: Transition) {
+impl IncidentsOutput {
+    fn log(&mut self, transition: Transition) {
         self.rows.insert(transition.incident.id, transition.incident.clone());
         self.changed.insert(transition.incident.key);
         self.transitions.push(transition);
     }
 
-    fn publish(mut self, incidents: &HashMap<KeyId, Held>, closing: &mut Closing<'_, ()>) {
+    fn publish(mut self, incidents: &HashMap<KeyId, TrackedIncident>, closing: &mut Closing<'_, ()>) {
         if !self.transitions.is_empty() {
             self.transitions.sort_by_key(|one| (one.at_ms, one.incident.id, one.seq));
             closing.output.rows(closing.info.tick, Rows::IncidentLog(std::mem::take(&mut self.transitions)));
         }
         let changed = self.changed.iter().filter_map(|key| incidents.get(key));
-        self.rows.extend(changed.map(|held| (held.incident.id, held.incident.clone())));
+        self.rows.extend(changed.map(|tracked| (tracked.incident.id, tracked.incident.clone())));
         if !self.rows.is_empty() {
             closing.output.rows(closing.info.tick, Rows::Incidents(self.rows.into_values().collect()));
         }
     }
 }
 
-impl Held {
+impl TrackedIncident {
     fn new(observation: &Observation, platform_event: bool) -> Self {
         let incident = Incident {
             id: IncidentId::new(observation.key, observation.window_ms),
@@ -447,7 +449,7 @@ impl Held {
         Self { incident, next_seq: 0, key_state: None, contact: NameId::NONE }
     }
 
-    /// What comes after its end is judged by itself, and what was withdrawn isn't held against the key.
+    /// Starts over: severity after an end is judged by itself, and withdrawn signals aren't held against the key.
     fn begin_anew(&mut self) {
         let incident = &mut self.incident;
         (incident.severity, incident.score) = (Severity::None, 0);
@@ -457,7 +459,7 @@ impl Held {
         }
     }
 
-    /// Takes in what was observed; whether the incident's row changed.
+    /// Adds an observation. Returns whether the incident's row changed.
     fn take(
         &mut self,
         observation: &Observation,
@@ -502,7 +504,7 @@ impl Held {
     }
 }
 
-/// What each signal said, with the values of one kind together.
+/// Returns the evidence of each signal, with the values of one kind together.
 fn evidence(observation: &Observation, tuning: &Tuning) -> Vec<Evidence> {
     let mut all: BTreeMap<Signal, Evidence> = BTreeMap::new();
     for one in &observation.observed {
@@ -568,10 +570,10 @@ fn contributor(shown: &Shown) -> Option<Contributor> {
     Some(Contributor { value, calls: shown.calls.into(), is_new: shown.is_new })
 }
 
-/// The state as rows.
+/// The state, as rows.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum IncidentRow {
-    Held(Box<Held>),
+pub(crate) enum IncidentsStateRow {
+    TrackedIncident(Box<TrackedIncident>),
     Due(EventTime, KeyId),
     Guard(EventTime, NameId, Guard),
     Fired(EventTime, NameId, u64),
@@ -582,46 +584,52 @@ pub(crate) enum IncidentRow {
 
 impl Durable for Incidents {
     const ID: StateId = StateId::Incidents;
-    type Row = IncidentRow;
+    type Row = IncidentsStateRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(IncidentRow)) {
-        self.incidents.values().for_each(|held| out(IncidentRow::Held(Box::new(held.clone()))));
+    fn rows_out(&self, out: &mut dyn FnMut(IncidentsStateRow)) {
+        self.incidents
+            .values()
+            .for_each(|tracked| out(IncidentsStateRow::TrackedIncident(Box::new(tracked.clone()))));
         for (due_ms, keys) in &self.due {
-            keys.iter().for_each(|key| out(IncidentRow::Due(*due_ms, *key)));
+            keys.iter().for_each(|key| out(IncidentsStateRow::Due(*due_ms, *key)));
         }
         for ((window_ms, plan), guard) in &self.guards {
-            out(IncidentRow::Guard(*window_ms, *plan, *guard));
+            out(IncidentsStateRow::Guard(*window_ms, *plan, *guard));
         }
         for (window_ms, by_plan) in &self.fired {
-            by_plan.iter().for_each(|(plan, keys)| out(IncidentRow::Fired(*window_ms, *plan, *keys)));
+            by_plan.iter().for_each(|(plan, keys)| out(IncidentsStateRow::Fired(*window_ms, *plan, *keys)));
         }
-        self.policies.iter().for_each(|(plan, policy)| out(IncidentRow::Policy(*plan, *policy)));
-        self.contacts.iter().for_each(|(id, contacts)| out(IncidentRow::Contacts(*id, *contacts)));
-        out(IncidentRow::Active(self.active));
+        self.policies.iter().for_each(|(plan, policy)| out(IncidentsStateRow::Policy(*plan, *policy)));
+        self.contacts.iter().for_each(|(id, contacts)| out(IncidentsStateRow::Contacts(*id, *contacts)));
+        out(IncidentsStateRow::Active(self.active));
     }
 
-    fn row_in(&mut self, row: IncidentRow) {
+    fn row_in(&mut self, row: IncidentsStateRow) {
         match row {
-            IncidentRow::Held(held) => drop(self.incidents.insert(held.incident.key, *held)),
-            IncidentRow::Due(due_ms, key) => self.due.entry(due_ms).or_default().push(key),
-            IncidentRow::Guard(window_ms, plan, guard) => drop(self.guards.insert((window_ms, plan), guard)),
-            IncidentRow::Fired(window_ms, plan, keys) => {
+            IncidentsStateRow::TrackedIncident(tracked) => {
+                drop(self.incidents.insert(tracked.incident.key, *tracked))
+            }
+            IncidentsStateRow::Due(due_ms, key) => self.due.entry(due_ms).or_default().push(key),
+            IncidentsStateRow::Guard(window_ms, plan, guard) => {
+                self.guards.insert((window_ms, plan), guard);
+            }
+            IncidentsStateRow::Fired(window_ms, plan, keys) => {
                 self.fired.entry(window_ms).or_default().insert(plan, keys);
             }
-            IncidentRow::Policy(plan, policy) => drop(self.policies.insert(plan, policy)),
-            IncidentRow::Contacts(id, contacts) => drop(self.contacts.insert(id, contacts)),
+            IncidentsStateRow::Policy(plan, policy) => drop(self.policies.insert(plan, policy)),
+            IncidentsStateRow::Contacts(id, contacts) => drop(self.contacts.insert(id, contacts)),
             // Every worker has one; they were 0 but on one.
-            IncidentRow::Active(active) => self.active += active,
+            IncidentsStateRow::Active(active) => self.active += active,
         }
     }
 
-    fn shard(_: &IncidentRow) -> Shard {
+    fn shard(_: &IncidentsStateRow) -> Shard {
         Shard::Of(0)
     }
 
     fn footprint(&self) -> Footprint {
-        let mut footprint = Footprint::of_map_with(&self.incidents, |held| {
-            let Incident { signals, traffic, samples, .. } = &held.incident;
+        let mut footprint = Footprint::of_map_with(&self.incidents, |tracked| {
+            let Incident { signals, traffic, samples, .. } = &tracked.incident;
             size_of_val(&**signals) + size_of_val(&**traffic) + size_of_val(&**samples)
         });
         footprint += Footprint::of_tree(&self.due);

@@ -1,25 +1,28 @@
-//! Profiles: every key's ordered fold over its windows of a minute, and what it observes that may be a leak.
+//! Profiles: every key's ordered fold over its windows of a minute, and the observations that may be a leak.
 //!
 //! ```text
 //!  events by key ──► open minutes ──watermark──► one step a key and minute ──► observations, sums over keys ──► incidents
 //!  owners, rows of keys, reports ──► facts ─────────────┘
 //! ```
-//! A minute is closed when the watermark passes its end and the grace, minutes in order; an event of a closed minute is
-//! counted as late for the detector and changes nothing. Blocks whose calls may say something are asked for at their
-//! end, so that silence delays nothing. Nothing else touches a key that isn't called: what passed in between is learned
-//! at its next call.
+//! A minute is closed when the watermark passes its end and the grace, minutes in order. An event of a closed minute is
+//! counted as late for the detector and changes nothing. Blocks of five minutes and of an hour that may show a burst are
+//! judged at their end, so that silence delays nothing. Otherwise a key without calls isn't touched: its profile learns
+//! the time in between at its next call.
 //!
-//! What a key does before its ninth call says next to nothing. So the first windows are kept as they are, in some 50
-//! bytes each, and a profile of 3 KiB is made of them with the ninth call, or when the tables know something of the key:
-//! with the same result as if it had been there from the beginning.
+//! **Marks.** An open minute is judged 10, 20, 30, 40 and 50 seconds after its start, when the watermark passes the mark
+//! and the grace, by the calls before the mark in event time. A key that is beyond doubt is observed early, once a minute.
+//! What the watermark passes in one tick is judged in the order of event time: blocks, marks, minutes. So the result
+//! doesn't depend on how ticks are cut.
 //!
-//! The end of the input closes nothing: a minute that isn't over isn't judged because a job stops.
+//! **Young keys.** Eight calls are too few to judge a key by. The first windows are kept as they are, in some 50 bytes
+//! each. The ninth call, or a fact of the tables, makes a profile of 3 KiB of them. The result is the same as if the
+//! profile had been there from the beginning.
 //!
-//! Tables are read as of the tick: changes come before the windows that the tick closes. An open window that is beyond
-//! doubt fires once, in the tick that made it so.
+//! The end of the input closes nothing: a minute that isn't over isn't judged because a job stops. Tables are read as of
+//! the tick: changes come before the windows that the tick closes.
 //!
-//! Emits at a tick what its windows say; remembers profiles until 90 days after the last call (swept when a month
-//! begins), open minutes, and facts. Buckets of keys (`anonymous`, `overflow`, `conflicting`) have no profile.
+//! Emits at a tick the observations of its windows. Remembers profiles until 90 days after the last call (swept when a
+//! month begins), open minutes, and facts. Buckets of keys (`anonymous`, `overflow`, `conflicting`) have no profile.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -42,34 +45,34 @@ use crate::row::{Counts, Rows, Score};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
-/// An open minute of fewer calls is no burst.
+/// The least calls of a burst in an open minute.
 const LEAST_CALLS: u64 = 10;
-/// Calls from which a key has a profile.
+/// The least calls of a key with a profile.
 const GROWN_CALLS: u32 = 9;
-/// A profile is forgotten so long after the last call.
+/// How long after its last call a profile is forgotten.
 const FORGOTTEN_MS: u64 = 90 * DAY_MS;
 const SAMPLES: usize = 5;
 
-/// What the operators of the detector are configured by.
+/// The configuration of the detector's operators.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Settings {
+pub(crate) struct DetectorSettings {
     /// How long a window stays open behind the watermark.
     pub(crate) grace_ms: u64,
-    /// Whether the scores of all windows are put out.
+    /// If set, the scores of all windows are put out.
     pub(crate) scores: bool,
     pub(crate) tuning: Tuning,
 }
 
-/// What the operator is told beside events.
+/// A change of a key's owner or of its facts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum News {
+pub(crate) enum KeyChange {
     Owner(OwnerChange),
     /// A row of the table of keys, or a report.
     Row(TableChange),
 }
 
-impl News {
-    /// Where it belongs.
+impl KeyChange {
+    /// Returns the shard of its key.
     pub(crate) fn shard(&self) -> u64 {
         match self {
             Self::Owner(change) => change.0.0.shard(),
@@ -78,32 +81,32 @@ impl News {
     }
 }
 
-/// What the tables say of a key beyond that it is there.
+/// The facts that the tables have of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeyFacts {
     state: KeyState,
     contact: NameId,
     facts: Facts,
-    /// Who found it, and where.
+    /// The source and the URL of the report of a leak.
     report: (NameId, NameId),
 }
 
-/// The first windows of a key, as they are.
+/// The first windows of a key, unjudged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Young {
     calls: u32,
     last_ms: EventTime,
-    /// Of each window its start and its content, encoded.
+    /// Each window's start and content, encoded by postcard.
     windows: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Known {
+pub(crate) enum KeyHistory {
     Young(Young),
     Grown(Box<Profile>),
 }
 
-impl Known {
+impl KeyHistory {
     fn last_call_ms(&self) -> EventTime {
         match self {
             Self::Young(young) => young.last_ms,
@@ -111,7 +114,7 @@ impl Known {
         }
     }
 
-    /// The profile, if need be made of the first windows.
+    /// Returns the profile; if there is none yet, makes it of the first windows.
     fn grow(&mut self, start_ms: EventTime, tuning: &Tuning) -> &mut Profile {
         if let Self::Young(young) = self {
             let mut profile: Option<Profile> = None;
@@ -135,11 +138,11 @@ impl Known {
     }
 }
 
-/// Keys by the day of their last call: of today and yesterday.
+/// The number of keys by the day of their last call, today and yesterday.
 #[derive(Default)]
 struct Active {
     days: BTreeMap<EventTime, i64>,
-    told: i64,
+    reported: i64,
 }
 
 impl Active {
@@ -154,36 +157,36 @@ impl Active {
         }
     }
 
-    /// By how much the number changed since it was last asked for.
+    /// Returns by how much the number changed since the last report.
     fn change(&mut self, now_ms: EventTime) -> i64 {
         let yesterday = Level::Day.start(now_ms).saturating_sub(DAY_MS);
         self.days = self.days.split_off(&yesterday);
         let now: i64 = self.days.values().sum();
-        now - std::mem::replace(&mut self.told, now)
+        now - std::mem::replace(&mut self.reported, now)
     }
 }
 
-/// Profiles of keys on one worker.
+/// The profiles of one worker's keys.
 pub(crate) struct Profiles {
-    settings: Settings,
-    keys: HashMap<KeyId, Known>,
+    settings: DetectorSettings,
+    keys: HashMap<KeyId, KeyHistory>,
     open: BTreeMap<EventTime, OpenMinute>,
-    /// Empty, for the next minute.
+    /// An empty minute, whose memory the next one uses.
     spare: OpenMinute,
     /// The event time up to which windows are closed and marks are judged.
     passed_ms: EventTime,
-    /// Keys whose blocks are to be asked for, by the blocks' end.
+    /// Keys with a block that is to be judged at its end, by that end.
     due: BTreeMap<EventTime, HashSet<KeyId>>,
     facts: HashMap<KeyId, Box<KeyFacts>>,
     owners: Owners,
     active: Active,
-    /// The month in which profiles were swept last.
+    /// The start of the month in which profiles were swept last.
     swept_ms: EventTime,
-    /// Rows were taken back, and who is active isn't derived from them yet.
+    /// Set after rows were restored, until `active` is derived from them.
     restored: bool,
 }
 
-/// When a key is observed, and why.
+/// The time and the occasion of an observation.
 struct Moment {
     /// Start of the window that was evaluated.
     window_ms: EventTime,
@@ -197,9 +200,9 @@ impl Moment {
     }
 }
 
-/// What a tick says.
+/// The output of a tick.
 #[derive(Default)]
-struct Said {
+struct ProfilesOutput {
     reports: Vec<ProfileReport>,
     crowds: HashMap<NameId, Figures>,
     scores: Vec<Score>,
@@ -207,7 +210,7 @@ struct Said {
 }
 
 impl Profiles {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: DetectorSettings) -> Self {
         Self {
             settings,
             keys: HashMap::new(),
@@ -223,46 +226,46 @@ impl Profiles {
         }
     }
 
-    pub(crate) fn close(
+    pub(crate) fn end_tick(
         state: &mut Self,
         batches: Vec<Rc<Vec<AccessEvent>>>,
-        news: Vec<Vec<News>>,
+        changes: Vec<Vec<KeyChange>>,
         closing: Closing<'_, ProfileReport>,
     ) {
         let info = closing.info;
-        let mut said = Said::default();
+        let mut out = ProfilesOutput::default();
         if std::mem::take(&mut state.restored) {
             for known in state.keys.values() {
                 state.active.called(None, known.last_call_ms());
             }
             state.active.change(state.passed_ms);
         }
-        state.learn(news, info, &mut said);
+        state.learn(changes, info, &mut out);
         for batch in &batches {
-            state.add(batch, &mut said);
+            state.add(batch, &mut out);
         }
-        state.pass(info.watermark.saturating_sub(state.settings.grace_ms), &mut said);
-        if said.late > 0 {
-            closing.output.counts(info.tick, Counts { detector_late: said.late, ..Counts::default() });
+        state.pass(info.watermark.saturating_sub(state.settings.grace_ms), &mut out);
+        if out.late > 0 {
+            closing.output.counts(info.tick, Counts { detector_late: out.late, ..Counts::default() });
         }
-        if !said.scores.is_empty() {
-            closing.output.rows(info.tick, Rows::Scores(std::mem::take(&mut said.scores)));
+        if !out.scores.is_empty() {
+            closing.output.rows(info.tick, Rows::Scores(std::mem::take(&mut out.scores)));
         }
         state.sweep(info.watermark);
-        closing.downstream.push(said.reports);
+        closing.downstream.push(out.reports);
     }
 
-    /// Takes in owners and facts.
-    fn learn(&mut self, news: Vec<Vec<News>>, info: &TickInfo, said: &mut Said) {
+    /// Applies changes of owners and facts.
+    fn learn(&mut self, changes: Vec<Vec<KeyChange>>, info: &TickInfo, out: &mut ProfilesOutput) {
         // Before the first event nobody knows what time it is but by the tick.
         let begun = info.watermark_before > 0;
         let now_ms = if begun { info.watermark_before } else { info.tick };
         let mut owners = Vec::new();
         let mut rows = Vec::new();
-        for news in news.into_iter().flatten() {
-            match news {
-                News::Owner(change) => owners.push(change),
-                News::Row(change) => rows.push(change),
+        for changes in changes.into_iter().flatten() {
+            match changes {
+                KeyChange::Owner(change) => owners.push(change),
+                KeyChange::Row(change) => rows.push(change),
             }
         }
         self.owners.apply(owners, false);
@@ -281,19 +284,19 @@ impl Profiles {
                     if last.get(&key) != Some(&index) {
                         continue;
                     }
-                    self.change(key, now_ms, said, |facts| facts.take_row(row, change.deleted, now_ms));
+                    self.change(key, now_ms, out, |facts| facts.take_row(row, change.deleted, now_ms));
                 }
                 TableRow::Leak(row) => {
                     let key = row.key;
                     let before = self.facts.get(&key).and_then(|facts| facts.facts.reported_ms);
                     let since_ms = row.reported_at.or(before).unwrap_or(info.watermark_before);
-                    self.change(key, now_ms, said, |facts| {
+                    self.change(key, now_ms, out, |facts| {
                         facts.facts.reported_ms = (!change.deleted).then_some(since_ms);
                         facts.report =
                             if change.deleted { Default::default() } else { (row.source, row.url) };
                     });
                     if !change.deleted && begun && before != Some(since_ms) {
-                        self.report(key, Level::Minute.start(now_ms), said);
+                        self.report(key, Level::Minute.start(now_ms), out);
                     }
                 }
                 TableRow::Subscription(_) | TableRow::Plan(_) => {}
@@ -301,8 +304,14 @@ impl Profiles {
         }
     }
 
-    /// Changes what is known of a key, and reconsiders what its calls said.
-    fn change(&mut self, key: KeyId, now_ms: EventTime, said: &mut Said, action: impl FnOnce(&mut KeyFacts)) {
+    /// Changes the facts of a key, and reconsiders its signals.
+    fn change(
+        &mut self,
+        key: KeyId,
+        now_ms: EventTime,
+        out: &mut ProfilesOutput,
+        action: impl FnOnce(&mut KeyFacts),
+    ) {
         let entry = self.facts.entry(key).or_default();
         let before = entry.clone();
         action(entry);
@@ -321,23 +330,23 @@ impl Profiles {
             () => Reason::Allowed,
         };
         let tuning = &self.settings.tuning;
-        if let Some(Known::Grown(profile)) = self.keys.get_mut(&key)
+        if let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key)
             && profile.reconsider(new, tuning)
         {
             let window_ms = profile.next_ms().max(Level::Minute.start(now_ms)).saturating_sub(WINDOW_MS);
             let profile = profile.clone();
             let moment = Moment::end_of(window_ms, Occasion::Reconsidered(reason));
-            self.observe(key, &profile, moment, None, said);
+            self.observe(key, &profile, moment, None, out);
         }
     }
 
-    /// A report of a key that is known, by its calls or a row, is an incident without a call.
-    fn report(&mut self, key: KeyId, now_ms: EventTime, said: &mut Said) {
+    /// Observes a key for which a leak was reported: if it has calls or a row, that is an incident without a further call.
+    fn report(&mut self, key: KeyId, now_ms: EventTime, out: &mut ProfilesOutput) {
         if key.is_bucket() || !(self.keys.contains_key(&key) || self.owners.has_row(key)) {
             return;
         }
         let Some(facts) = self.facts.get(&key) else { return };
-        let known = self.keys.entry(key).or_insert_with(|| Known::Young(Young::default()));
+        let known = self.keys.entry(key).or_insert_with(|| KeyHistory::Young(Young::default()));
         let profile = known.grow(now_ms, &self.settings.tuning);
         profile.report(
             now_ms.max(profile.next_ms().saturating_sub(WINDOW_MS)),
@@ -346,19 +355,19 @@ impl Profiles {
         );
         if profile.verdict().severity >= Severity::Alert {
             let profile = profile.clone();
-            self.observe(key, &profile, Moment::end_of(now_ms, Occasion::Closed), None, said);
+            self.observe(key, &profile, Moment::end_of(now_ms, Occasion::Closed), None, out);
         }
     }
 
-    /// Adds events, which are in the order of their keys, to the minutes that are open.
-    fn add(&mut self, batch: &[AccessEvent], said: &mut Said) {
+    /// Adds events, which are in the order of their keys, to open minutes.
+    fn add(&mut self, batch: &[AccessEvent], out: &mut ProfilesOutput) {
         for run in batch.chunk_by(|a, b| a.key == b.key && minute(a) == minute(b)) {
             let (key, start_ms) = (run[0].key, minute(&run[0]));
             if key.is_bucket() {
                 continue;
             }
             if start_ms + WINDOW_MS <= self.passed_ms {
-                said.late += run.len() as u64;
+                out.late += run.len() as u64;
                 continue;
             }
             let allowed = match self.facts.is_empty() {
@@ -371,66 +380,66 @@ impl Profiles {
         }
     }
 
-    /// Judges, in the order of event time, what the watermark passed: marks of open minutes, blocks, minutes.
-    fn pass(&mut self, passed_ms: EventTime, said: &mut Said) {
+    /// Judges what the watermark passed, in the order of event time: blocks, marks of open minutes, minutes.
+    fn pass(&mut self, passed_ms: EventTime, out: &mut ProfilesOutput) {
         let passed_ms = passed_ms.max(self.passed_ms);
         let begun_ms = self.passed_ms;
         while let Some(start_ms) = self.open.keys().next().copied().filter(|start_ms| *start_ms < passed_ms) {
-            self.pass_midnights(start_ms, said);
+            self.pass_midnights(start_ms, out);
             // Blocks that ended before the minute come before its marks.
-            self.ask(start_ms, said);
+            self.ask(start_ms, out);
             let end_ms = start_ms + WINDOW_MS;
             for mark_ms in (start_ms + MARK_MS..end_ms).step_by(MARK_MS as usize) {
                 if (begun_ms + 1..=passed_ms).contains(&mark_ms) {
-                    self.judge_open(start_ms, mark_ms, said);
+                    self.judge_open(start_ms, mark_ms, out);
                 }
             }
             if end_ms > passed_ms {
                 break;
             }
-            self.close_minute(start_ms, said);
+            self.close_minute(start_ms, out);
             self.passed_ms = end_ms.max(self.passed_ms);
         }
-        self.ask(passed_ms, said);
-        self.pass_midnights(passed_ms, said);
+        self.ask(passed_ms, out);
+        self.pass_midnights(passed_ms, out);
         self.passed_ms = passed_ms;
     }
 
-    /// Forgets, day by day, the keys that weren't called for more than a day: on every worker, also where nothing is open.
-    fn pass_midnights(&mut self, until_ms: EventTime, said: &mut Said) {
+    /// Reports, day by day, the keys that weren't called for more than a day. Every worker does, also without open minutes.
+    fn pass_midnights(&mut self, until_ms: EventTime, out: &mut ProfilesOutput) {
         let first_ms = Level::Day.start(self.passed_ms) + DAY_MS;
-        // After two midnights without calls nobody is left.
+        // After two midnights without calls no key is active.
         for midnight_ms in (first_ms..=until_ms).step_by(DAY_MS as usize).take(2) {
-            self.report_active(midnight_ms, said);
+            self.report_active(midnight_ms, out);
         }
         self.passed_ms = self.passed_ms.max(until_ms);
     }
 
-    fn report_active(&mut self, at_ms: EventTime, said: &mut Said) {
+    fn report_active(&mut self, at_ms: EventTime, out: &mut ProfilesOutput) {
         let change = self.active.change(at_ms);
         if change != 0 {
-            said.reports.push(ProfileReport::Active { at_ms, change });
+            out.reports.push(ProfileReport::Active { at_ms, change });
         }
     }
 
-    fn close_minute(&mut self, start_ms: EventTime, said: &mut Said) {
+    fn close_minute(&mut self, start_ms: EventTime, out: &mut ProfilesOutput) {
         let Some(mut minute) = self.open.remove(&start_ms) else { return };
         for (key, calls) in minute.drain() {
-            self.step(key, start_ms, &calls.into_window(), said);
+            self.step(key, start_ms, &calls.into_window(), out);
         }
         self.spare = minute;
-        said.reports.extend(said.crowds.drain().map(|(plan, figures)| {
+        out.reports.extend(out.crowds.drain().map(|(plan, figures)| {
             ProfileReport::Crowd(Box::new(Crowd { window_ms: start_ms, plan, figures }))
         }));
-        self.report_active(start_ms + WINDOW_MS, said);
+        self.report_active(start_ms + WINDOW_MS, out);
     }
 
-    /// Asks for the blocks that end by then.
-    fn ask(&mut self, passed_ms: EventTime, said: &mut Said) {
+    /// Judges the blocks that end by then.
+    fn ask(&mut self, passed_ms: EventTime, out: &mut ProfilesOutput) {
         while let Some(first) = self.due.first_entry().filter(|first| *first.key() <= passed_ms) {
             let (end_ms, keys) = first.remove_entry();
             for key in keys {
-                let Some(Known::Grown(profile)) = self.keys.get_mut(&key) else { continue };
+                let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key) else { continue };
                 if profile.next_ms() >= end_ms {
                     continue;
                 }
@@ -438,13 +447,13 @@ impl Profiles {
                 if profile.verdict().severity >= Severity::Alert {
                     let profile = profile.clone();
                     let moment = Moment::end_of(end_ms - WINDOW_MS, Occasion::Closed);
-                    self.observe(key, &profile, moment, None, said);
+                    self.observe(key, &profile, moment, None, out);
                 }
             }
         }
     }
 
-    fn step(&mut self, key: KeyId, start_ms: EventTime, window: &Window, said: &mut Said) {
+    fn step(&mut self, key: KeyId, start_ms: EventTime, window: &Window, out: &mut ProfilesOutput) {
         let Self { settings, keys, facts, owners, active, due, .. } = self;
         let tuning = &settings.tuning;
         let known = keys.entry(key);
@@ -453,9 +462,9 @@ impl Profiles {
             hashbrown::hash_map::Entry::Vacant(_) => None,
         };
         active.called(before_ms.filter(|before_ms| *before_ms > 0), start_ms);
-        let known = known.or_insert_with(|| Known::Young(Young::default()));
+        let known = known.or_insert_with(|| KeyHistory::Young(Young::default()));
         let facts = facts.get(&key).map(|facts| &facts.facts);
-        if let Known::Young(young) = known
+        if let KeyHistory::Young(young) = known
             && young.calls.saturating_add(window.calls) < GROWN_CALLS
             && facts.is_none()
             && window.tor == 0
@@ -475,22 +484,22 @@ impl Profiles {
         }
         let verdict = profile.verdict();
         if settings.scores && verdict.score() > 0 {
-            said.scores.push(Score { key, window_ms: start_ms, verdict });
+            out.scores.push(Score { key, window_ms: start_ms, verdict });
         }
         let is_alarming = verdict.severity >= Severity::Alert;
         let plan = owners.at(key, start_ms).plan;
-        said.crowds.entry(NameId::NONE).or_default().add(&judged);
+        out.crowds.entry(NameId::NONE).or_default().add(&judged);
         if plan.is_some() {
-            said.crowds.entry(plan).or_default().add(&judged);
+            out.crowds.entry(plan).or_default().add(&judged);
         }
         if is_alarming {
             let profile = profile.clone();
-            self.observe(key, &profile, Moment::end_of(start_ms, Occasion::Closed), Some(window), said);
+            self.observe(key, &profile, Moment::end_of(start_ms, Occasion::Closed), Some(window), out);
         }
     }
 
-    /// Judges an open minute by its calls before a mark: observes keys that are beyond doubt, each once.
-    fn judge_open(&mut self, start_ms: EventTime, mark_ms: EventTime, said: &mut Said) {
+    /// Judges an open minute by its calls before a mark. Each key that is beyond doubt is observed once.
+    fn judge_open(&mut self, start_ms: EventTime, mark_ms: EventTime, out: &mut ProfilesOutput) {
         let Self { settings, keys, open, facts, .. } = self;
         let Some(minute) = open.get_mut(&start_ms) else { return };
         let nothing = Facts::default();
@@ -506,7 +515,7 @@ impl Profiles {
                     || slices.iter().any(|one| one.1.tor > 0)
             };
             let Some(window) = calls.until(mark_ms, suffices) else { continue };
-            let Some(Known::Grown(profile)) = keys.get(key) else { continue };
+            let Some(KeyHistory::Grown(profile)) = keys.get(key) else { continue };
             let of_key = of_key.map_or(&nothing, |facts| &facts.facts);
             if start_ms < profile.next_ms() || !profile.may_fire(start_ms, &window, of_key) {
                 continue;
@@ -518,7 +527,7 @@ impl Profiles {
         }
         for (key, profile, window) in fired {
             let moment = Moment { window_ms: start_ms, at_ms: mark_ms, occasion: Occasion::Early };
-            self.observe(key, &profile, moment, Some(&window), said);
+            self.observe(key, &profile, moment, Some(&window), out);
         }
     }
 
@@ -528,7 +537,7 @@ impl Profiles {
         profile: &Profile,
         moment: Moment,
         window: Option<&Window>,
-        said: &mut Said,
+        out: &mut ProfilesOutput,
     ) {
         let Moment { window_ms, at_ms, occasion } = moment;
         let facts = self.facts.get(&key);
@@ -548,7 +557,7 @@ impl Profiles {
             client: sighting.client,
             status: sighting.status,
         });
-        said.reports.push(ProfileReport::Observed(Box::new(Observation {
+        out.reports.push(ProfileReport::Observed(Box::new(Observation {
             at_ms,
             key,
             occasion,
@@ -567,7 +576,7 @@ impl Profiles {
         })));
     }
 
-    /// Forgets profiles that weren't called for long, when a month begins.
+    /// Forgets profiles without calls for 90 days, when a month begins.
     fn sweep(&mut self, watermark: EventTime) {
         let month = Level::Month.start(watermark);
         if std::mem::replace(&mut self.swept_ms, month) == month {
@@ -579,7 +588,7 @@ impl Profiles {
 }
 
 impl KeyFacts {
-    /// Takes what a row of the table of keys says.
+    /// Applies a row of the table of keys.
     fn take_row(&mut self, row: KeyRow, deleted: bool, now_ms: EventTime) {
         if deleted {
             *self = Self {
@@ -615,69 +624,71 @@ fn minute(event: &AccessEvent) -> EventTime {
     Level::Minute.start(event.time)
 }
 
-/// The state as rows. Who was called lately, and who owns what, is derived from other rows.
+/// The state as rows. Active keys and owners are derived from other rows.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum ProfileRow {
-    Key(KeyId, Known),
+pub(crate) enum ProfilesStateRow {
+    Key(KeyId, KeyHistory),
     Open(EventTime, KeyId, Box<OpenCalls>),
     Facts(KeyId, Box<KeyFacts>),
     Due(EventTime, KeyId),
-    /// The event time that was passed, and the month of the last sweep: every worker's.
+    /// The event time that was passed, and the month of the last sweep; the same on every worker.
     Times(EventTime, EventTime),
 }
 
 impl Durable for Profiles {
     const ID: StateId = StateId::Profiles;
-    type Row = ProfileRow;
+    type Row = ProfilesStateRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(ProfileRow)) {
-        self.keys.iter().for_each(|(key, known)| out(ProfileRow::Key(*key, known.clone())));
+    fn rows_out(&self, out: &mut dyn FnMut(ProfilesStateRow)) {
+        self.keys.iter().for_each(|(key, known)| out(ProfilesStateRow::Key(*key, known.clone())));
         for (start_ms, minute) in &self.open {
             minute
                 .keys
                 .iter()
-                .for_each(|(key, open)| out(ProfileRow::Open(*start_ms, *key, Box::new(open.clone()))));
+                .for_each(|(key, open)| out(ProfilesStateRow::Open(*start_ms, *key, Box::new(open.clone()))));
         }
-        self.facts.iter().for_each(|(key, facts)| out(ProfileRow::Facts(*key, facts.clone())));
+        self.facts.iter().for_each(|(key, facts)| out(ProfilesStateRow::Facts(*key, facts.clone())));
         for (end_ms, keys) in &self.due {
-            keys.iter().for_each(|key| out(ProfileRow::Due(*end_ms, *key)));
+            keys.iter().for_each(|key| out(ProfilesStateRow::Due(*end_ms, *key)));
         }
-        out(ProfileRow::Times(self.passed_ms, self.swept_ms));
+        out(ProfilesStateRow::Times(self.passed_ms, self.swept_ms));
     }
 
-    fn row_in(&mut self, row: ProfileRow) {
+    fn row_in(&mut self, row: ProfilesStateRow) {
         self.restored = true;
         match row {
-            ProfileRow::Key(key, known) => {
+            ProfilesStateRow::Key(key, known) => {
                 self.keys.insert(key, known);
             }
-            ProfileRow::Open(start_ms, key, open) => {
+            ProfilesStateRow::Open(start_ms, key, open) => {
                 *self.open.entry(start_ms).or_default().of(key) = *open;
             }
-            ProfileRow::Facts(key, facts) => {
+            ProfilesStateRow::Facts(key, facts) => {
                 self.facts.insert(key, facts);
             }
-            ProfileRow::Due(end_ms, key) => {
+            ProfilesStateRow::Due(end_ms, key) => {
                 self.due.entry(end_ms).or_default().insert(key);
             }
-            ProfileRow::Times(passed_ms, swept_ms) => (self.passed_ms, self.swept_ms) = (passed_ms, swept_ms),
+            ProfilesStateRow::Times(passed_ms, swept_ms) => {
+                (self.passed_ms, self.swept_ms) = (passed_ms, swept_ms)
+            }
         }
     }
 
-    fn shard(row: &ProfileRow) -> Shard {
+    fn shard(row: &ProfilesStateRow) -> Shard {
         match row {
-            ProfileRow::Key(key, _)
-            | ProfileRow::Open(_, key, _)
-            | ProfileRow::Facts(key, _)
-            | ProfileRow::Due(_, key) => Shard::Of(key.shard()),
-            ProfileRow::Times(..) => Shard::All,
+            ProfilesStateRow::Key(key, _)
+            | ProfilesStateRow::Open(_, key, _)
+            | ProfilesStateRow::Facts(key, _)
+            | ProfilesStateRow::Due(_, key) => Shard::Of(key.shard()),
+            ProfilesStateRow::Times(..) => Shard::All,
         }
     }
 
     fn footprint(&self) -> Footprint {
         let mut footprint = Footprint::of_map_with(&self.keys, |known| match known {
-            Known::Young(young) => young.windows.capacity(),
-            Known::Grown(profile) => size_of::<Profile>() + profile.owned_bytes(),
+            KeyHistory::Young(young) => young.windows.capacity(),
+            KeyHistory::Grown(profile) => size_of::<Profile>() + profile.owned_bytes(),
         });
         footprint += Footprint::of_map_with(&self.facts, |facts| {
             size_of::<KeyFacts>() + size_of_val(&*facts.facts.allowed)

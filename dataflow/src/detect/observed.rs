@@ -83,7 +83,8 @@ pub fn verdict(tuning: &Tuning, observed: &[ObservedSignal], is_well_known: bool
     let hard = observed.iter().filter(|one| one.signal.family() == Family::Hard);
     let hard = hard.map(|one| u64::from(one.counted.0)).sum::<u64>() >= SURE;
     let mut verdict = Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(observed)));
-    if !hard && !(is_well_known && is_occupied(observed)) {
+    let may_act = is_well_known && is_occupied(observed);
+    if !hard && !may_act {
         verdict.severity = verdict.severity.min(Severity::Alert);
     }
     verdict

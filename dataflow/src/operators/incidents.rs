@@ -236,8 +236,9 @@ impl Incidents {
         observed.retain_mut(|one| {
             let (mut factor, mut muted) = (0.0_f64, 0);
             for plan in [NameId::NONE, plan] {
+                // Nothing before the window's own start, if it isn't over yet.
                 let end_ms = (one.window_ms + one.width_ms()).min(until_ms).max(one.window_ms);
-                let windows = (one.window_ms, plan)..(end_ms, NameId::NONE);
+                let windows = (one.window_ms, NameId::NONE)..(end_ms, NameId::NONE);
                 for ((_, of_plan), guard) in self.guards.range(windows) {
                     if *of_plan == plan {
                         factor = factor.max(guard.factor);

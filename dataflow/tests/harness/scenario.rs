@@ -268,7 +268,7 @@ pub fn key_row(index: u64, subscription_index: u64, valid_from: Option<u64>) -> 
     })
 }
 
-fn subscription_row(index: u64, plan: u64) -> TableRow {
+pub fn subscription_row(index: u64, plan: u64) -> TableRow {
     TableRow::Subscription(SubscriptionRow {
         id: subscription(index),
         customer: NameId::new(&format!("customer-{index}")),

@@ -329,11 +329,11 @@ impl CheckReport {
             }
         }
         let without = Geo { networks: None, ..config.clone() };
-        if country.is_none()
-            && asn.is_none()
+        if (country.is_none() || asn.is_none())
             && let Ok((_, warnings)) = geo::GeoDatabases::open(&without)
         {
-            self.warnings.extend(warnings);
+            // Those of files are there already.
+            self.warnings.extend(warnings.into_iter().filter(|warn| warn.starts_with("[geo]")));
         }
         self.line("proxies", format!("{} trusted", counted(trusted_proxies.len(), "range")));
     }

@@ -420,6 +420,24 @@ fn public_items_have_docs() {
     assert!(items > 500, "{items}");
 }
 
+/// The texts are moved by other changes, which the mutants' script would only tell when it is run.
+#[test]
+fn every_mutant_s_sound_text_stands_once_in_its_file() {
+    let list = document("tests/mutants/mutants.toml");
+    let value = |line: &str, key: &str| Some(line.strip_prefix(key)?.trim_matches('"').to_owned());
+    let mut file = String::new();
+    let mut mutants = 0;
+    for line in list.lines() {
+        if let Some(name) = value(line, "file = ") {
+            file = document(&format!("dataflow/src/{name}"));
+        } else if let Some(sound) = value(line, "sound = ") {
+            assert_eq!(file.matches(&sound).count(), 1, "tests/mutants/mutants.toml: {sound}");
+            mutants += 1;
+        }
+    }
+    assert_eq!(mutants, list.lines().filter(|line| line.starts_with('[')).count());
+}
+
 #[test]
 fn nothing_points_to_where_it_was_made() {
     // In two pieces, so that this file doesn't hold them.

@@ -151,14 +151,17 @@ fn what_is_held_back_comes_once_and_is_late_by_the_configuration() {
 
 // ---- which leak is staged, and that it is found
 
-/// A demo's calls until 30 s after live traffic began, as the job makes incidents of them when it reads them from a
+/// The row of the log that raises the incident: calls stayed at the new place for a second minute.
+const RAISED: usize = 1;
+
+/// A demo's calls until 90 s after live traffic began, as the job makes incidents of them when it reads them from a
 /// file.
 struct Found {
     stolen: String,
     live_ms: u64,
     log: Vec<String>,
     revocations: Vec<Value>,
-    /// Texts of the mails about the first row of the log.
+    /// Texts of the mails about the row of the log that raised the incident.
     mails: Vec<String>,
 }
 
@@ -168,7 +171,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let folder = folder.path();
     let worlds = Worlds::new(60_000, 20, seed, now_ms).unwrap();
     create_folder(folder, worlds.whole()).unwrap();
-    let until_ms = worlds.live_ms + 30_000;
+    let until_ms = worlds.live_ms + 90_000;
     let mut lines: Vec<_> = worlds.all().map(|world| WorldLines::new(world.generator())).collect();
     let mut text = Vec::new();
     while let Some(next) = earliest(&mut lines).filter(|next| next.at_ms < until_ms) {
@@ -203,9 +206,9 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let clock = Arc::new(move || until_ms);
     let alerts = keytide_alerts::Outbox::open(&alerts, clock).unwrap();
     alerts.notify(Notice {
-        json: log[0].clone().into_bytes(),
+        json: log[RAISED].clone().into_bytes(),
         contacts: vec!["ops@owner.example".to_owned()],
-        actions: actions.swap_remove(0),
+        actions: actions.swap_remove(RAISED),
     });
     assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
     let mails = std::fs::read_dir(folder.join("mails")).unwrap();
@@ -229,10 +232,19 @@ fn only_the_stolen_key_is_found_and_it_is_not_suspended() {
         let first: TransitionJson = serde_json::from_str(&log[0]).unwrap();
         let keys: Vec<Value> = log.iter().map(|row| serde_json::from_str(row).unwrap()).collect();
         assert!(keys.iter().all(|row| row["key_id"] == *stolen), "{seed}: {log:#?}");
-        assert_eq!((&*first.level, first.policy.as_deref()), ("revoke", Some("suspend")), "{}", log[0]);
+        assert_eq!((&*first.level, first.policy.as_deref()), ("alert", Some("suspend")), "{}", log[0]);
         assert!(!first.catching_up && !first.platform_event, "{}", log[0]);
         let at: jiff::Timestamp = first.at.parse().unwrap();
         assert_eq!(at.as_millisecond().cast_unsigned(), live_ms + 20_000, "the minute's end");
+        let raised: TransitionJson = serde_json::from_str(&log[RAISED]).unwrap();
+        assert_eq!(
+            (raised.transition, &*raised.level),
+            (keytide_dataflow::Change::Raised, "revoke"),
+            "{}",
+            log[RAISED]
+        );
+        let at: jiff::Timestamp = raised.at.parse().unwrap();
+        assert_eq!(at.as_millisecond().cast_unsigned(), live_ms + 80_000, "the next minute's end");
         let spoken: Vec<&str> = first.signals.iter().map(|signal| &*signal.signal).collect();
         for signal in ["country", "asn", "network", "user_agent"] {
             assert!(spoken.contains(&signal), "{seed}: {spoken:?}");

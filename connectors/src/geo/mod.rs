@@ -171,7 +171,9 @@ impl GeoDatabases {
             (false, true) => {
                 Some("[geo] names no country database: callers have no country unless the record has one")
             }
-            (true, false) => Some("[geo] names no ASN database: callers have no AS number"),
+            (true, false) => Some(
+                "[geo] names no ASN database: callers have no AS number, so more leaks are missed and more alerts are false",
+            ),
         };
         warnings.splice(0..0, warning.map(str::to_owned));
         Ok((geo, warnings))

@@ -154,7 +154,7 @@ fn what_is_held_back_comes_once_and_is_late_by_the_configuration() {
 /// The row of the log that raises the incident: calls stayed at the new place for a second minute.
 const RAISED: usize = 1;
 
-/// A demo's calls until 90 s after live traffic began, as the job makes incidents of them when it reads them from a
+/// A demo's calls until 120 s after live traffic began, as the job makes incidents of them when it reads them from a
 /// file.
 struct Found {
     stolen: String,
@@ -171,7 +171,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let folder = folder.path();
     let worlds = Worlds::new(60_000, 20, seed, now_ms).unwrap();
     create_folder(folder, worlds.whole()).unwrap();
-    let until_ms = worlds.live_ms + 90_000;
+    let until_ms = worlds.live_ms + 120_000;
     let mut lines: Vec<_> = worlds.all().map(|world| WorldLines::new(world.generator())).collect();
     let mut text = Vec::new();
     while let Some(next) = earliest(&mut lines).filter(|next| next.at_ms < until_ms) {

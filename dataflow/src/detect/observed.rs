@@ -2,6 +2,8 @@
 //!
 //! Limits: at most 12 signals that are about a value of their own.
 
+use std::cmp::Reverse;
+
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -114,7 +116,9 @@ pub(super) fn sums(observed: &[ObservedSignal]) -> [Bits; Signal::ALL.len()] {
 /// 1. a value that was first observed before `learned_ms`, on the key's first day, counts nothing;
 /// 2. where the key's systems are known and none of them is new, a new country counts half: networks are assigned to
 ///    countries with errors, and a system has customers in several;
-/// 3. there, new networks and how many of them there are count nothing: addresses of a known system are no news.
+/// 3. there, new networks and how many of them there are count nothing: addresses of a known system are no news;
+/// 4. of several new countries, systems or agents all but the most surprising count a quarter: a traveller shows several
+///    at once.
 pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_systems: bool) {
     let mut has_new_system = false;
     for one in observed.iter_mut() {
@@ -122,14 +126,21 @@ pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_syst
         one.counted = if is_early { Bits::NONE } else { one.bits };
         has_new_system |= one.signal == Signal::Asn && one.counted > Bits::NONE;
     }
-    if !knows_systems || has_new_system {
-        return;
+    if knows_systems && !has_new_system {
+        for one in observed.iter_mut() {
+            match one.signal {
+                Signal::Country => one.counted = Bits(one.counted.0 / 2),
+                Signal::Network | Signal::FanOut => one.counted = Bits::NONE,
+                _ => {}
+            }
+        }
     }
-    for one in observed {
-        match one.signal {
-            Signal::Country => one.counted = Bits(one.counted.0 / 2),
-            Signal::Network | Signal::FanOut => one.counted = Bits::NONE,
-            _ => {}
+    for signal in [Signal::Country, Signal::Asn, Signal::Agent] {
+        let of_kind = |one: &&mut ObservedSignal| one.signal == signal;
+        let most = observed.iter_mut().filter(of_kind).max_by_key(|one| (one.counted, Reverse(one.value)));
+        let Some(most) = most.map(|one| one.value) else { continue };
+        for one in observed.iter_mut().filter(of_kind).filter(|one| one.value != most) {
+            one.counted = Bits(one.counted.0 / 4);
         }
     }
 }

@@ -132,6 +132,8 @@ pub struct Profile {
     minute: VolumeBlock,
     five_minutes: VolumeBlock,
     hour: VolumeBlock,
+    /// Calls of this hour that `rate` has learned: none while the key is frozen.
+    hour_learned: u64,
     /// Blocks of five minutes with calls in this hour.
     busy_blocks: u64,
     fan_out: Scale,
@@ -169,6 +171,7 @@ impl Profile {
             minute: VolumeBlock::new(Signal::VolumeMinute, WINDOW_MS),
             five_minutes: VolumeBlock::new(Signal::VolumeFiveMinutes, FIVE_MINUTES_MS),
             hour: VolumeBlock::new(Signal::VolumeHour, HOUR_MS),
+            hour_learned: 0,
             busy_blocks: 0,
             fan_out: Scale::new(FIVE_MINUTES_MS),
             networks_now: ValueCounts::default(),
@@ -228,7 +231,7 @@ impl Profile {
 
     /// Leaves out this hour: a burst doesn't make its own key known.
     fn calls_before(&self) -> f64 {
-        self.rate.calls() - self.hour.calls as f64
+        self.rate.calls() - self.hour_learned as f64
     }
 
     /// Returns whether it is known well enough to be taken from its owner.
@@ -338,7 +341,6 @@ impl Profile {
     /// Steps the windows up to `end_ms` without calls.
     pub fn close(&mut self, end_ms: u64, tuning: &Tuning) {
         self.skip_to(end_ms, tuning);
-        self.forget();
         self.settle(tuning);
     }
 
@@ -448,6 +450,7 @@ impl Profile {
             self.judge_block(|profile| &mut profile.five_minutes, end_ms);
         }
         if end_ms.is_multiple_of(HOUR_MS) {
+            self.hour_learned = 0;
             let slot = Slot::at(end_ms - HOUR_MS, 0);
             let silent = HOUR_MS / FIVE_MINUTES_MS - std::mem::take(&mut self.busy_blocks);
             if silent > 0 && self.learning() {
@@ -491,6 +494,7 @@ impl Profile {
         if self.learning() {
             block.scale.step(&mut self.season, slot, calls as f64, WINDOW_MS);
             self.rate.learn(slot, WINDOW_MS, calls as f64);
+            self.hour_learned += calls;
         }
         self.minute = block;
         reading
@@ -818,6 +822,8 @@ impl Profile {
 
     /// Adds up the signals of the last hour.
     fn settle(&mut self, tuning: &Tuning) {
+        // Whoever settles at a time, and however often, the same signals count.
+        self.forget();
         count(&mut self.observed, self.first_ms + LEARNING_MS, !self.asns.is_empty());
         self.verdict = verdict(tuning, &self.observed, self.is_well_known());
         self.frozen = match (self.verdict.severity >= Severity::Alert, self.frozen) {
@@ -950,6 +956,16 @@ mod tests {
         staged(&mut profile, 2_000, &window(300, AWAY), &Facts::default());
         let after = profile.rate.expected(Slot::at(profile.next_ms(), 0), HOUR_MS);
         assert!(after > 3.0 * before, "{before} {after}");
+    }
+
+    #[test]
+    fn a_key_stays_as_well_known_while_it_alerts() {
+        let (mut profile, _) = known(3);
+        let before = profile.known_calls();
+        staged(&mut profile, 40, &window(300, AWAY), &Facts::default());
+        assert!(profile.is_well_known());
+        // The owner's calls and the burst of the first minute aren't of the time before.
+        assert!(profile.known_calls().abs_diff(before) < before / 100, "{before} {}", profile.known_calls());
     }
 
     #[test]

@@ -917,7 +917,8 @@ mod tests {
             for value in [nested_city(values.clone()), flat_city(values)] {
                 let city = database(IpVersion::V6, &[("198.18.0.0/16", value)]);
                 let (geo, warnings) = city_open(&city, None, None).unwrap();
-                assert_eq!(warnings, ["[geo] names no ASN database: callers have no AS number"]);
+                let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+                assert!(warning.starts_with("[geo] names no ASN database: "), "{warning}");
                 let found = geo.locate("198.18.0.1".parse().unwrap());
                 assert_eq!((found.country.as_str(), found.asn), ("DE", 0));
                 assert_eq!(found.place, CallerLocation::new(NetworkClass::Unlisted, Some((52.52, 13.405))));

@@ -39,6 +39,7 @@ pub use self::facts::Facts;
 pub use self::mix::Mix;
 pub use self::novelty::{KnownValues, Novel};
 pub use self::observed::{ObservedSignal, Shown, verdict};
+pub(crate) use self::profile::LEAST_CALLS;
 pub use self::profile::{Judged, Profile};
 pub use self::series::Series;
 pub use self::traffic::Stretch;

@@ -48,8 +48,6 @@ pub struct ObservedSignal {
     pub counted: Bits,
     /// Calls with the value since it was first observed.
     pub total: u32,
-    /// Calls without the value since then. If the owner's calls go on, there are two users.
-    pub others: u32,
     /// The surprise if all calls had the value.
     pub(super) whole: Bits,
     /// The bits of a volume that go if the calls of all keys become e times as many.
@@ -185,13 +183,12 @@ pub(super) fn keep(all: &mut Vec<ObservedSignal>, observed: ObservedSignal) {
     let same = |other: &&mut ObservedSignal| (other.signal, other.value) == (observed.signal, observed.value);
     if let Some(before) = all.iter_mut().find(same) {
         before.observed_ms = observed.observed_ms;
-        let (total, others) =
-            (before.total.saturating_add(observed.total), before.others.saturating_add(observed.others));
+        let total = before.total.saturating_add(observed.total);
         // Fewer bits than before count again once those are an hour old.
         if observed.bits >= before.bits {
             *before = ObservedSignal { first_ms: before.first_ms, ..observed };
         }
-        (before.total, before.others) = (total, others);
+        before.total = total;
         return;
     }
     let followed = all.iter().filter(|observed| observed.value != 0).count();

@@ -58,7 +58,7 @@ const STAYS: u32 = 20;
 /// The least calls of a new place or agent that is learned if it falls silent.
 const LEARNED_CALLS: u32 = 5;
 /// The least calls of a burst.
-const LEAST_CALLS: u64 = 10;
+pub(crate) const LEAST_CALLS: u64 = 10;
 /// The least refusals in a window that are judged.
 const LEAST_REFUSED: u32 = 5;
 /// The least calls of a key that is known well enough to be taken from its owner.
@@ -614,7 +614,6 @@ impl Profile {
             let at = tally.values().binary_search_by_key(&observed.value, |entry| entry.0);
             let of_value = at.map_or(0, |at| tally.values()[at].1);
             observed.total = observed.total.saturating_add(of_value);
-            observed.others = observed.others.saturating_add(calls.saturating_sub(of_value));
             if of_value > 0 && of_value >= calls / STAYS && start_ms < observed.first_ms + DAY_MS {
                 (observed.last_ms, observed.observed_ms) = (start_ms, start_ms);
                 let bits = share(observed.whole, of_value, calls);
@@ -657,7 +656,6 @@ impl Profile {
                     bits,
                     counted: bits,
                     total: of_value,
-                    others: calls.saturating_sub(of_value),
                     whole,
                     slope: Bits::NONE,
                     expected: 0,
@@ -790,7 +788,6 @@ impl Profile {
             bits,
             counted: bits,
             total: 0,
-            others: 0,
             whole: bits,
             slope,
             expected: thousandths(expected),

@@ -32,10 +32,10 @@ use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
 use super::parts::context::RowContext as _;
-use super::parts::open_minutes::{MARK_MS, OpenCalls, OpenMinute};
+use super::parts::open_minutes::{MARK_MS, OpenCalls, OpenMinute, merged};
 use super::parts::owners::{OwnerChange, Owners};
 use super::parts::report::{Crowd, Figures, Observation, Occasion, ProfileReport};
-use crate::detect::{Facts, Profile, Severity, Signal, Stretch, Tuning, WINDOW_MS, Window};
+use crate::detect::{Facts, LEAST_CALLS, Profile, Severity, Signal, Stretch, Tuning, WINDOW_MS, Window};
 use crate::incident::{Point, Reason, Sample};
 use crate::model::time::DAY_MS;
 use crate::model::{
@@ -45,8 +45,6 @@ use crate::row::{Counts, Rows, Score};
 use crate::state::{Durable, Footprint, Shard, StateId};
 use crate::window::Level;
 
-/// The least calls of a burst in an open minute.
-const LEAST_CALLS: u64 = 10;
 /// The least calls of a key with a profile.
 const GROWN_CALLS: u32 = 9;
 /// How long after its last call a profile is forgotten.
@@ -382,12 +380,11 @@ impl Profiles {
 
     /// Judges what the watermark passed, in the order of event time: blocks, marks of open minutes, minutes.
     fn pass(&mut self, passed_ms: EventTime, out: &mut ProfilesOutput) {
-        let passed_ms = passed_ms.max(self.passed_ms);
         let begun_ms = self.passed_ms;
         while let Some(start_ms) = self.open.keys().next().copied().filter(|start_ms| *start_ms < passed_ms) {
-            self.pass_midnights(start_ms, out);
+            self.advance_to(start_ms, out);
             // Blocks that ended before the minute come before its marks.
-            self.ask(start_ms, out);
+            self.close_blocks(start_ms, out);
             let end_ms = start_ms + WINDOW_MS;
             for mark_ms in (start_ms + MARK_MS..end_ms).step_by(MARK_MS as usize) {
                 if (begun_ms + 1..=passed_ms).contains(&mark_ms) {
@@ -398,15 +395,14 @@ impl Profiles {
                 break;
             }
             self.close_minute(start_ms, out);
-            self.passed_ms = end_ms.max(self.passed_ms);
+            self.passed_ms = end_ms;
         }
-        self.ask(passed_ms, out);
-        self.pass_midnights(passed_ms, out);
-        self.passed_ms = passed_ms;
+        self.close_blocks(passed_ms, out);
+        self.advance_to(passed_ms, out);
     }
 
-    /// Reports, day by day, the keys that weren't called for more than a day. Every worker does, also without open minutes.
-    fn pass_midnights(&mut self, until_ms: EventTime, out: &mut ProfilesOutput) {
+    /// Reports at each midnight until then the keys that weren't called for a day, on every worker, open minutes or not.
+    fn advance_to(&mut self, until_ms: EventTime, out: &mut ProfilesOutput) {
         let first_ms = Level::Day.start(self.passed_ms) + DAY_MS;
         // After two midnights without calls no key is active.
         for midnight_ms in (first_ms..=until_ms).step_by(DAY_MS as usize).take(2) {
@@ -435,7 +431,7 @@ impl Profiles {
     }
 
     /// Judges the blocks that end by then.
-    fn ask(&mut self, passed_ms: EventTime, out: &mut ProfilesOutput) {
+    fn close_blocks(&mut self, passed_ms: EventTime, out: &mut ProfilesOutput) {
         while let Some(first) = self.due.first_entry().filter(|first| *first.key() <= passed_ms) {
             let (end_ms, keys) = first.remove_entry();
             for key in keys {
@@ -505,24 +501,24 @@ impl Profiles {
         let nothing = Facts::default();
         let mut fired = Vec::new();
         for (key, calls) in minute.keys.iter_mut().filter(|(_, calls)| !calls.fired) {
+            let Some(slices) = calls.new_before(mark_ms) else { continue };
             let of_key = (!facts.is_empty()).then(|| facts.get(key)).flatten();
             // Profiles are looked up only where there is a burst, or where a hard fact may be.
-            let suffices = |slices: &[(u8, Window)]| {
-                let calls: u64 = slices.iter().map(|(_, window)| u64::from(window.calls)).sum();
-                calls >= LEAST_CALLS
-                    || slices.len() == 1
-                    || of_key.is_some()
-                    || slices.iter().any(|one| one.1.tor > 0)
-            };
-            let Some(window) = calls.until(mark_ms, suffices) else { continue };
+            let sum: u64 = slices.iter().map(|(_, window)| u64::from(window.calls)).sum();
+            let is_first = slices.len() == 1;
+            let has_tor = || slices.iter().any(|(_, window)| window.tor > 0);
+            if sum < LEAST_CALLS && !is_first && of_key.is_none() && !has_tor() {
+                continue;
+            }
             let Some(KeyHistory::Grown(profile)) = keys.get(key) else { continue };
+            let window = merged(slices);
             let of_key = of_key.map_or(&nothing, |facts| &facts.facts);
             if start_ms < profile.next_ms() || !profile.may_fire(start_ms, &window, of_key) {
                 continue;
             }
             if let Some(profile) = profile.early(start_ms, &window, of_key, &settings.tuning) {
+                fired.push((*key, profile, window.into_owned()));
                 calls.fired = true;
-                fired.push((*key, profile, window));
             }
         }
         for (key, profile, window) in fired {

@@ -5,6 +5,8 @@
 //!
 //! Limits: six slices a minute. Most keys have calls in one of them.
 
+use std::borrow::Cow;
+
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -39,22 +41,12 @@ impl OpenCalls {
         &mut self.slices[at].1
     }
 
-    /// Returns the slices that lie before a mark.
-    fn before(&self, mark_ms: EventTime) -> &[(u8, Window)] {
+    /// Returns the slices before a mark, if the last of them ends at the mark: else nothing came since the mark before.
+    pub(crate) fn new_before(&self, mark_ms: EventTime) -> Option<&[(u8, Window)]> {
         let passed = mark_ms % WINDOW_MS / MARK_MS;
-        &self.slices[..self.slices.partition_point(|slice| u64::from(slice.0) < passed)]
-    }
-
-    /// Returns the calls before a mark, if some lie between the mark before and this one, and `suffices` says so of them all.
-    pub(crate) fn until(
-        &self,
-        mark_ms: EventTime,
-        suffices: impl Fn(&[(u8, Window)]) -> bool,
-    ) -> Option<Window> {
-        let before = self.before(mark_ms);
-        let last = mark_ms % WINDOW_MS / MARK_MS - 1;
-        let (newest, _) = before.last()?;
-        (u64::from(*newest) == last && suffices(before)).then(|| merged(before))
+        let before = &self.slices[..self.slices.partition_point(|slice| u64::from(slice.0) < passed)];
+        before.last().filter(|newest| u64::from(newest.0) + 1 == passed)?;
+        Some(before)
     }
 
     /// Returns all calls of the minute.
@@ -66,10 +58,14 @@ impl OpenCalls {
     }
 }
 
-fn merged(slices: &[(u8, Window)]) -> Window {
+/// Returns the calls of slices together. Those of one slice, which most keys have, aren't copied.
+pub(crate) fn merged(slices: &[(u8, Window)]) -> Cow<'_, Window> {
+    if let [(_, only)] = slices {
+        return Cow::Borrowed(only);
+    }
     let mut all = Window::default();
     slices.iter().for_each(|slice| all.merge(&slice.1));
-    all
+    Cow::Owned(all)
 }
 
 /// A minute that isn't closed. Its memory is used again for another.
@@ -90,7 +86,7 @@ impl OpenMinute {
         &mut self.keys[place as usize].1
     }
 
-    /// Empties it.
+    /// Takes out the calls of all keys.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (KeyId, OpenCalls)> {
         self.places.clear();
         self.keys.drain(..)
@@ -98,10 +94,9 @@ impl OpenMinute {
 
     /// Returns its footprint: a row a key.
     pub(crate) fn footprint(&self) -> Footprint {
-        let mut footprint = Footprint::of_map(&self.places);
-        let keys = self.keys.capacity() * size_of::<(KeyId, OpenCalls)>();
-        let spilled: usize = self.keys.iter().map(|(_, calls)| spilled(&calls.slices)).sum();
-        footprint.bytes += (keys + spilled) as u64;
+        let owned = |place: &u32| spilled(&self.keys[*place as usize].1.slices);
+        let mut footprint = Footprint::of_map_with(&self.places, owned);
+        footprint.bytes += (self.keys.capacity() * size_of::<(KeyId, OpenCalls)>()) as u64;
         footprint
     }
 }

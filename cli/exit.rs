@@ -21,7 +21,6 @@ pub(crate) fn report(error: &anyhow::Error) {
     eprintln!("error: {}", message(error));
 }
 
-/// Prints a warning.
 #[allow(clippy::print_stderr, reason = "this is where a command's warning is shown")]
 pub(crate) fn warn(warning: &dyn std::fmt::Display) {
     eprintln!("warning: {warning}");

@@ -45,7 +45,6 @@ pub(super) struct BacktestReport {
     pictures: Vec<(String, String)>,
 }
 
-/// Numbers of incidents.
 #[derive(Serialize)]
 struct IncidentTotals {
     total: usize,
@@ -429,7 +428,7 @@ fn minutes(minutes: Option<u64>) -> String {
     minutes.map_or_else(|| "-".to_owned(), |minutes| minutes.to_string())
 }
 
-/// Writes a Markdown table.
+/// Writes a table as Markdown, a row a line.
 pub(super) fn table(
     out: &mut String,
     head: &[&str],

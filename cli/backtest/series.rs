@@ -28,7 +28,7 @@ const EVEN_BITS: f64 = 17.0;
 const INFERRED_FROM: usize = 1_000;
 const MAX_WARNINGS: u64 = 100;
 
-/// The options of `--csv`.
+/// The options that belong to `--csv`.
 pub(super) struct SeriesArgs {
     pub(super) csv: PathBuf,
     pub(super) out: PathBuf,

@@ -120,7 +120,6 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(Exit::Done.into())
 }
 
-/// A running demo.
 struct Demo<'a> {
     args: &'a DemoArgs,
     folder: &'a Path,

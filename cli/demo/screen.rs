@@ -55,7 +55,6 @@ pub(super) struct Scene<'a> {
     pub(super) unread: u64,
     /// In ms since the epoch; 0 before the first.
     pub(super) watermark: u64,
-    /// Rows that were published.
     pub(super) rows: u64,
     pub(super) row_bytes: u64,
     pub(super) workers: usize,

@@ -31,7 +31,6 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws a scene.
     pub(super) fn show(&mut self, scene: &Scene<'_>) -> io::Result<()> {
         if PANICKED.load(Ordering::Acquire) {
             return Ok(());

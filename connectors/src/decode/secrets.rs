@@ -42,7 +42,7 @@ pub(super) struct Secrets {
     forms: Vec<Form>,
 }
 
-/// Places in [`Secrets::bytes`].
+/// The ranges of a form and of its secret in [`Secrets::bytes`].
 struct Form {
     form: Range<usize>,
     secret: Range<usize>,
@@ -89,7 +89,7 @@ impl Secrets {
         );
     }
 
-    /// The forms.
+    /// Returns the bytes of each form.
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.forms.iter().map(|form| &self.bytes[form.form.clone()])
     }

@@ -30,10 +30,10 @@ pub enum Family {
 }
 
 impl Family {
-    /// All of them.
+    /// All families, in the order of `caps`.
     pub const ALL: [Self; 5] = [Self::Volume, Self::Origin, Self::Behaviour, Self::Errors, Self::Hard];
 
-    /// As written in views.
+    /// Returns the name that views have.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl Family {
 
 macro_rules! signals {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $family:ident, $weight:literal;)+) => {
-        /// One observed oddity.
+        /// A kind of oddity that is observed in a key's calls.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Signal { $($(#[$doc])* $name,)+ }
 
@@ -67,7 +67,7 @@ macro_rules! signals {
             /// All of them, in order.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// As written in views.
+            /// Returns the name that views have.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
@@ -159,7 +159,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// As written in views.
+    /// Returns the name that views have.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -33,7 +33,6 @@ const PRIOR_CALLS: f64 = 0.5;
 /// The prior's exposure, in hours.
 const PRIOR_HOURS: f64 = 1.0;
 
-/// Calls and hours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Seen {
     calls: f64,
@@ -106,7 +105,7 @@ impl Rate {
         }
     }
 
-    /// Calls of the history.
+    /// Returns the calls of the history, of which old ones count less.
     #[must_use]
     pub fn calls(&self) -> f64 {
         self.all.calls

@@ -37,7 +37,7 @@ impl Share {
         Bits::new(f64::from(calls) * divergence(share, expected) / std::f64::consts::LN_2)
     }
 
-    /// Learns a window.
+    /// Learns the share of one window.
     pub fn learn(&mut self, refused: u32, calls: u32, now_ms: u64) {
         let kept = decay(now_ms.saturating_sub(self.updated_ms), HALF_LIFE_MS);
         self.updated_ms = now_ms;

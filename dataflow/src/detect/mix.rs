@@ -59,7 +59,7 @@ impl Mix {
         Bits::new(tail(2.0 * sum, classes - 1.0) / std::f64::consts::LN_2)
     }
 
-    /// Learns a window's routes.
+    /// Learns the routes of a window with their calls.
     pub fn learn(&mut self, window: &[(u64, u32)], now_ms: u64) {
         let kept = decay(now_ms.saturating_sub(self.updated_ms), HALF_LIFE_MS);
         self.updated_ms = now_ms;

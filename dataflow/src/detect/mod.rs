@@ -49,7 +49,7 @@ pub(crate) use self::window::first_address;
 pub use self::window::{Sighting, ValueCounts, Window};
 use crate::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 
-/// Width of a window.
+/// The width of a window in milliseconds.
 pub const WINDOW_MS: u64 = MINUTE_MS;
 const FIVE_MINUTES_MS: u64 = 5 * WINDOW_MS;
 
@@ -58,7 +58,7 @@ const FIVE_MINUTES_MS: u64 = 5 * WINDOW_MS;
 pub struct Bits(pub u32);
 
 impl Bits {
-    /// No surprise.
+    /// No surprise: 0 bits.
     pub const NONE: Self = Self(0);
     /// A million bits: nothing is more surprising.
     pub const MOST: Self = Self(1_000_000_000);
@@ -72,7 +72,7 @@ impl Bits {
         Self(thousandths.min(Self::MOST.0))
     }
 
-    /// As bits.
+    /// Returns the number in bits, not in thousandths.
     #[must_use]
     pub fn get(self) -> f64 {
         f64::from(self.0) / 1_000.0

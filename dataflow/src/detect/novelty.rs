@@ -19,7 +19,7 @@ use super::{Bits, DAY_MS, decay};
 
 const CONCENTRATION: f64 = 1.0;
 const DISCOUNT: f64 = 0.5;
-/// KnownValues that are remembered.
+/// The most values that are remembered.
 pub(super) const MOST: usize = 64;
 const REMEMBERED_MS: u64 = 30 * DAY_MS;
 /// The half-life of the discovery rate.
@@ -31,9 +31,9 @@ pub struct KnownValues {
     /// (value, when it was last seen), in the order of values.
     seen: SmallVec<[(u64, u64); 1]>,
     calls: f64,
-    /// Calls of lately.
+    /// Recent calls, of which half count after two days.
     recent: f64,
-    /// KnownValues of lately that weren't remembered when they came.
+    /// Recent values that weren't remembered when they came.
     found: f64,
     updated_ms: u64,
 }
@@ -49,36 +49,36 @@ pub struct Novel {
 }
 
 impl KnownValues {
-    /// Calls that are remembered.
+    /// Returns the calls of the last month, of which half count after 30 days.
     #[must_use]
     pub fn calls(&self) -> f64 {
         self.calls
     }
 
-    /// Whether a value is remembered.
+    /// Returns whether a value is remembered.
     #[must_use]
     pub fn knows(&self, value: u64) -> bool {
         self.seen.binary_search_by_key(&value, |entry| entry.0).is_ok()
     }
 
-    /// The values remembered.
+    /// Returns the number of values that are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
         self.seen.len()
     }
 
-    /// Whether none are.
+    /// Returns whether no value is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
 
-    /// Memory beyond its own size.
+    /// Returns the bytes that it takes beyond its own size.
     pub(super) fn owned_bytes(&self) -> usize {
         crate::state::spilled(&self.seen)
     }
 
-    /// The surprise of any new value.
+    /// Returns the surprise of any new value.
     #[must_use]
     pub fn bits(&self) -> Bits {
         let new = (CONCENTRATION + DISCOUNT * self.seen.len() as f64) / (self.calls + CONCENTRATION);

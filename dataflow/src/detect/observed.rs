@@ -100,7 +100,7 @@ fn is_occupied(observed: &[ObservedSignal]) -> bool {
     })
 }
 
-/// Returns the counted bits of each signal. KnownValues of one kind share their windows, so their bits add up.
+/// Returns the counted bits of each signal. Values of one kind share their windows, so their bits add up.
 pub(super) fn sums(observed: &[ObservedSignal]) -> [Bits; Signal::ALL.len()] {
     let mut sums = [Bits::NONE; Signal::ALL.len()];
     for one in observed {
@@ -159,7 +159,7 @@ pub(super) fn values_of(window: &Window, signal: Signal) -> Option<&ValueCounts>
     }
 }
 
-/// A tally's values with most calls.
+/// Returns the values with most calls, most first.
 pub(super) fn top(
     tally: &ValueCounts,
     kind: Signal,
@@ -178,7 +178,7 @@ pub(super) fn top(
     all.into_iter().collect()
 }
 
-/// Keeps a signal: of several about the same, the one that said most.
+/// Keeps a signal. Of several about the same value, the one with most bits stays.
 pub(super) fn keep(all: &mut Vec<ObservedSignal>, observed: ObservedSignal) {
     let same = |other: &&mut ObservedSignal| (other.signal, other.value) == (observed.signal, observed.value);
     if let Some(before) = all.iter_mut().find(same) {

@@ -132,7 +132,7 @@ impl Scale {
         }
     }
 
-    /// Windows it learned from.
+    /// Returns the number of windows that it learned from.
     #[must_use]
     pub fn windows(&self) -> u64 {
         self.windows

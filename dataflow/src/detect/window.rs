@@ -10,19 +10,19 @@ use smallvec::SmallVec;
 
 use crate::model::{AccessEvent, Allowance, Country, EventTime, NetworkClass, Position, RouteId};
 
-/// KnownValues that are told apart.
+/// The most values of a kind that are counted apart.
 const MOST: usize = 256;
 /// Places that are told apart.
 pub(super) const MOST_PLACES: usize = 16;
 /// Networks that have a sample.
 const MOST_SAMPLES: usize = 8;
 
-/// KnownValues with how often they occurred, in the order of values.
+/// Values with how often they occurred, in the order of values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValueCounts(SmallVec<[(u64, u32); 1]>);
 
 impl ValueCounts {
-    /// Counts a value.
+    /// Adds the calls of a value.
     pub fn add(&mut self, value: u64, calls: u32) {
         // Most keys are called from one place.
         if let [(only, count)] = &mut self.0[..]
@@ -42,12 +42,12 @@ impl ValueCounts {
         }
     }
 
-    /// Counts what another tally did.
+    /// Adds the values of another count.
     pub fn merge(&mut self, other: &Self) {
         other.0.iter().for_each(|(value, calls)| self.add(*value, *calls));
     }
 
-    /// The values.
+    /// Returns the values with their calls, in the order of values.
     #[must_use]
     pub fn values(&self) -> &[(u64, u32)] {
         &self.0

@@ -571,7 +571,6 @@ fn contributor(shown: &Shown) -> Option<Contributor> {
     Some(Contributor { value, calls: shown.calls.into(), is_new: shown.is_new })
 }
 
-/// The state, as rows.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum IncidentsStateRow {
     TrackedIncident(Box<TrackedIncident>),

@@ -26,7 +26,7 @@ const V4_BLOCKS: u32 = 512;
 /// How often an address is drawn again that must not be in a misplaced block.
 const TRIES: u64 = 32;
 
-/// The kinds of networks.
+/// The kinds of networks that a country has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NetworkKind {
     /// A provider of lines for business.

@@ -394,16 +394,49 @@ fn public_item(line: &str) -> Option<&str> {
     ["fn", "struct", "enum", "trait", "type", "const", "static"].contains(&word).then_some(word)
 }
 
-/// The lint `missing_docs` asks for docs of fields and variants too, which a good name often makes needless.
-#[test]
-fn public_items_have_docs() {
+/// The product's sources under version control, without tests and benches.
+fn product_files() -> impl Iterator<Item = String> {
     let is_product = |file: &String| {
         file.ends_with(".rs") && !file.split('/').any(|part| part.starts_with("test") || part == "benches")
     };
+    tracked().into_iter().filter(is_product)
+}
+
+#[test]
+fn types_that_the_architecture_names_exist() {
+    let keywords = ["struct ", "enum ", "trait ", "type "];
+    let mut declared = BTreeSet::new();
+    for file in product_files() {
+        for line in document(&file).lines() {
+            for keyword in keywords {
+                let name =
+                    line.split_once(keyword).map(|(_, rest)| rest.split(|c: char| !c.is_alphanumeric()));
+                declared.extend(name.and_then(|mut words| words.next().map(str::to_owned)));
+            }
+        }
+    }
+    let is_type = |word: &str| word.starts_with(char::is_uppercase) && word.contains(char::is_lowercase);
+    let mut seen = 0;
+    for span in code_spans(&document("ARCHITECTURE.md")) {
+        let names = span.split(|c: char| !c.is_alphanumeric() && c != '_');
+        for name in names.filter(|name| is_type(name)) {
+            assert!(
+                declared.contains(name),
+                "ARCHITECTURE.md names {name}, which no source declares: {span}"
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "{seen}");
+}
+
+/// The lint `missing_docs` asks for docs of fields and variants too, which a good name often makes needless.
+#[test]
+fn public_items_have_docs() {
     let mut items = 0;
-    for file in tracked().into_iter().filter(is_product) {
+    for file in product_files() {
         let content = document(&file);
-        let product = content.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let product = content.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let mut documented = false;
         // Attributes, on one line or several, and comments may stand between a doc and its item.
         let mut in_attribute = false;

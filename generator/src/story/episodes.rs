@@ -20,7 +20,7 @@ use super::scenario::{
 };
 use crate::draw::{Draw, mixed, whole};
 use crate::world::habit::{AddressPool, Habit};
-use crate::world::network::{NetworkKind, Networks};
+use crate::world::network::{NetworkKind, WorldNetworks};
 use crate::world::population::{COUNTRIES, Key, LOAD_TOOL, Population, RESOURCES, SUSPENDED, USUAL_AGENTS};
 use crate::world::rhythm::{Clocks, Levels, Rhythm, RhythmClass, SLOT_MS, Surge};
 use crate::world::settings::{Leak, Scenario, WorldSettings};
@@ -719,7 +719,7 @@ fn pool(
     kind: &EpisodeKind,
     habit: &Habit,
     home: u32,
-    networks: &Networks,
+    networks: &WorldNetworks,
     draw: &mut Draw,
 ) -> Option<AddressPool> {
     let addresses = draw.between(kind.addresses);

@@ -265,7 +265,7 @@ fn databases_misplace_a_few_networks() {
         };
         let (geo, _) = GeoDatabases::open(&config).unwrap();
         let settings = settings(&format!("--scenario usual {options}"));
-        let networks = crate::world::network::Networks::new(&settings);
+        let networks = crate::world::network::WorldNetworks::new(&settings);
         let mut erring = HashSet::new();
         for record in records(&files).into_iter().flatten().flatten() {
             let address: IpAddr = record["ip"].as_str().unwrap().parse().unwrap();
@@ -297,7 +297,7 @@ fn databases_misplace_a_few_networks() {
 #[test]
 fn clouds_are_one_system_and_their_regions_many_networks() {
     for countries in [1_usize, 2, 15, 40] {
-        let networks = crate::world::network::Networks::new(&settings(&format!(
+        let networks = crate::world::network::WorldNetworks::new(&settings(&format!(
             "--scenario usual --countries {countries}"
         )));
         let all = networks.all();

@@ -11,7 +11,7 @@
 use keytide_dataflow::model::KeyState;
 use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 
-use super::network::{AddressChoice, ClientAddress, NetworkKind, Networks};
+use super::network::{AddressChoice, ClientAddress, NetworkKind, WorldNetworks};
 use super::population::{BROWSER, Key, MAX_UPGRADES, PHONE_APP, PHONE_SDK, Population, USUAL_AGENTS, agent};
 use super::rhythm::{Clocks, Rhythm, RhythmClass};
 use super::settings::WorldSettings;
@@ -151,14 +151,14 @@ impl AddressPool {
         }
     }
 
-    pub(crate) fn client(&self, networks: &Networks, time: u64, draw: &mut Draw) -> ClientAddress {
+    pub(crate) fn client(&self, networks: &WorldNetworks, time: u64, draw: &mut Draw) -> ClientAddress {
         let by_habit = self.networks == 1 && !self.even;
         let index = if by_habit { draw.habit(self.addresses) } else { draw.below(self.addresses) };
         self.address(networks, index, time)
     }
 
     /// Returns the address with an index at `time`.
-    fn address(&self, networks: &Networks, index: u32, time: u64) -> ClientAddress {
+    fn address(&self, networks: &WorldNetworks, index: u32, time: u64) -> ClientAddress {
         // Each address has a phase of its own, so that they aren't exchanged all at once.
         let age = time.saturating_add(self.renewed_every / 64 * u64::from(index % 64)) / self.renewed_every;
         let bits = mixed([self.seed, u64::from(index), age]);
@@ -253,7 +253,7 @@ impl Habit {
     }
 
     /// Returns whether calls ever come from a system.
-    pub(crate) fn uses_system(&self, networks: &Networks, asn: u32) -> bool {
+    pub(crate) fn uses_system(&self, networks: &WorldNetworks, asn: u32) -> bool {
         self.sites(networks.countries()).any(|site| networks.get(site.first_network).asn == asn)
     }
 
@@ -367,7 +367,7 @@ impl Habit {
     pub(crate) fn caller(
         &self,
         key: &Key,
-        networks: &Networks,
+        networks: &WorldNetworks,
         clocks: &Clocks,
         time: u64,
         draw: &mut Draw,
@@ -423,7 +423,7 @@ impl Habit {
     }
 
     /// Returns the address and the client of a user of an app.
-    fn user(&self, user: u32, networks: &Networks, time: u64) -> Caller {
+    fn user(&self, user: u32, networks: &WorldNetworks, time: u64) -> Caller {
         let bits = mixed([self.seed, user.into(), 5]);
         let abroad = !self.confined && bits.is_multiple_of(USERS_ABROAD);
         // Users are at home for about half of the hours.

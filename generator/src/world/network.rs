@@ -123,7 +123,7 @@ pub(crate) struct AddressChoice {
 }
 
 /// All networks, and the blocks that geo databases misplace.
-pub(crate) struct Networks {
+pub(crate) struct WorldNetworks {
     list: Vec<Network>,
     countries: u32,
     per_country: u32,
@@ -132,7 +132,7 @@ pub(crate) struct Networks {
     misplaced_below: u64,
 }
 
-impl Networks {
+impl WorldNetworks {
     pub(crate) fn new(settings: &WorldSettings) -> Self {
         let lively = settings.scenario != Scenario::Plain;
         let per_country = if lively { NETWORKS_PER_COUNTRY } else { NETWORKS_PER_PLAIN_COUNTRY };

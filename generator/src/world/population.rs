@@ -9,7 +9,7 @@ use keytide_dataflow::model::time::DAY_MS;
 use keytide_dataflow::model::{KeyState, hex};
 use sha2::{Digest, Sha256};
 
-use super::network::{ClientAddress, Networks};
+use super::network::{ClientAddress, WorldNetworks};
 use super::settings::WorldSettings;
 use crate::draw::{Draw, Spread, Zipf};
 
@@ -253,7 +253,7 @@ impl Key {
 
 /// All callers and the routes that they call.
 pub(crate) struct Population {
-    pub(crate) networks: Networks,
+    pub(crate) networks: WorldNetworks,
     /// The addresses of a plain world. In a lively one habits decide.
     pub(crate) clients: Vec<ClientAddress>,
     /// The texts of user agents, at the indices of [`agent`].
@@ -272,7 +272,7 @@ impl Population {
     pub(crate) fn new(settings: &WorldSettings, mut draw: Draw) -> Self {
         let (first_caller, callers) = settings.callers.unwrap_or((0, settings.keys));
         let mut population = Self {
-            networks: Networks::new(settings),
+            networks: WorldNetworks::new(settings),
             clients: Vec::new(),
             agents: agents(),
             routes: routes(settings.routes, &mut draw),

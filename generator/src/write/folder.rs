@@ -13,7 +13,7 @@ use mmdb_writer::{Value, Writer};
 
 use super::lines::Generator;
 use crate::story::World;
-use crate::world::network::{Network, Networks};
+use crate::world::network::{Network, WorldNetworks};
 use crate::world::population::{COUNTRIES, PLANS, Population};
 use crate::world::settings::WorldSettings;
 
@@ -141,7 +141,10 @@ fn time(ms: u64) -> anyhow::Result<String> {
 }
 
 /// Returns the prefixes of all networks, each with its record.
-fn prefixes(networks: &Networks, record: impl Fn(&Network) -> Value) -> impl Iterator<Item = (IpNet, Value)> {
+fn prefixes(
+    networks: &WorldNetworks,
+    record: impl Fn(&Network) -> Value,
+) -> impl Iterator<Item = (IpNet, Value)> {
     let of = move |network: &Network| network.prefixes().map(|prefix| (prefix, record(network)));
     networks.all().iter().flat_map(of)
 }

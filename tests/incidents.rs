@@ -11,7 +11,7 @@ use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{Country, Definition, KeyId, KeyState, NameId, Policy, Position, RouteId};
 use keytide_dataflow::{
     Action, ActionState, Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState,
-    Owner, Point, Reason, Revocation, Sample, Transition,
+    Owner, Point, Reason, Revocation, Sample, Taken, Transition,
 };
 use smallvec::smallvec;
 
@@ -74,6 +74,11 @@ fn incident() -> Incident {
             .into(),
         calls: 500,
         known_since_ms: START - 1_000 * MINUTE_MS,
+        taken: Taken::default(),
+        usual: Vec::new(),
+        other_keys: Vec::new(),
+        earlier: Vec::new(),
+        reopenings: 0,
         known_calls: 12_345,
         platform_event: true,
     }
@@ -87,6 +92,7 @@ fn transition() -> Transition {
         at_ms: START + 3 * MINUTE_MS,
         reason: Some(Reason::Allowed),
         early: false,
+        is_repeat: false,
         catching_up: true,
         policy: Some(Policy::Revoke),
         key_state: Some(KeyState::Suspended),

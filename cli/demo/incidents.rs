@@ -91,6 +91,7 @@ impl IncidentList {
             Change::Opened if last.early => "leak suspected, in a minute that isn't over",
             Change::Opened => "leak suspected",
             Change::Raised => "hardly anything but a leak",
+            Change::Updated => "it grows",
             Change::Reopened => "suspected again",
             // A job that stops closes its open incidents, which is no event of the traffic.
             Change::Ended => return,

@@ -449,11 +449,11 @@ fn stolen() -> Notice {
     };
     let row = json!({
         "incident_id": "0361eb926d6c50878a51931193c874f1", "seq": 0, "transition": "opened",
-        "at": "2025-06-02T08:01:00Z", "reason": null, "early": false, "catching_up": false,
+        "at": "2025-06-02T08:01:00Z", "reason": null, "early": false, "repeat": false, "catching_up": false,
         "key_id": "74cd72560fc4b2c70a0283ab54e4ec15", "subscription": "sub-00116", "customer": "Ember Studios 116",
         "plan": "business", "policy": "suspend", "key_state": "active", "level": "revoke", "score": 99,
         "state": "open", "opened_at": "2025-06-02T08:00:00Z", "last_signal_at": "2025-06-02T08:01:00Z",
-        "ended_at": null, "platform_event": false, "detector_version": 1,
+        "ended_at": null, "reopenings": 0, "platform_event": false, "detector_version": 1,
         "signals": [
             signal("slow", "volume", 3_600, 106, Some(28.238), ""),
             signal("country", "origin", 60, 96, None, "PL"),
@@ -463,6 +463,8 @@ fn stolen() -> Notice {
         ],
         "evidence": {
             "calls": 96, "known_since": "2025-06-01T00:00:00Z", "known_calls": 710, "traffic": [], "samples": [],
+            "taken": { "from_new": 0, "usual": 0, "bytes_out": 0, "routes": 0, "methods": [], "statuses": [], "top_routes": [] },
+            "usual": [], "other_keys": [], "earlier": [],
             "config": "0123456789abcdef",
         },
     });

@@ -123,6 +123,60 @@ pub struct Sample {
     pub status: u16,
 }
 
+/// The calls of an incident's windows, by what they asked for and how they were answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Taken {
+    /// Calls with a new place or agent, since it was first observed.
+    pub from_new: u64,
+    /// Calls with none of them in the same time.
+    pub usual: u64,
+    /// Bytes sent to the callers.
+    pub bytes_out: u64,
+    /// Calls by status, in the order of statuses; at most 32.
+    pub statuses: Vec<(u16, u64)>,
+    /// Calls by route, in the order of routes; at most 256.
+    pub routes: Vec<(RouteId, u64)>,
+}
+
+/// A value that the calls of a key usually have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UsualValue {
+    pub value: EvidenceValue,
+    /// Its share of the calls of the last month, in thousandths.
+    pub share: u64,
+}
+
+/// Another key that a network called with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OtherKey {
+    pub key: KeyId,
+    pub customer: NameId,
+}
+
+/// The other keys that a new network of an incident called with in the 24 hours before.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OtherKeys {
+    /// The first address of the network.
+    pub network: u128,
+    /// The number of keys; it is exact up to 64.
+    pub keys: u32,
+    /// The number of customers that they belong to. All keys without a customer count as one.
+    pub customers: u32,
+    /// Some of them, at most 10, in the order of keys.
+    pub named: Vec<OtherKey>,
+}
+
+/// An earlier incident of the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EarlierIncident {
+    pub id: IncidentId,
+    pub opened_ms: EventTime,
+    pub ended_ms: EventTime,
+    pub severity: Severity,
+    /// The state in which it was left: ended or withdrawn.
+    pub state: IncidentState,
+}
+
 /// The newest version of the row of a suspected leak of one key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Incident {
@@ -149,6 +203,15 @@ pub struct Incident {
     pub samples: Vec<Sample>,
     /// The key's calls in windows of the incident.
     pub calls: u64,
+    pub taken: Taken,
+    /// The key's usual values when the incident opened, at most 3 of a kind, most calls first.
+    pub usual: Vec<UsualValue>,
+    /// Other keys of the incident's new networks, at most 5 networks, most keys first.
+    pub other_keys: Vec<OtherKeys>,
+    /// Earlier incidents of the key within 90 days, at most 3, newest first.
+    pub earlier: Vec<EarlierIncident>,
+    /// The number of times that it was reopened within the last week.
+    pub reopenings: u32,
     /// The time since which the key is known.
     pub known_since_ms: EventTime,
     /// The number of its calls that are known of the last month.
@@ -163,9 +226,11 @@ pub struct Incident {
 pub enum Change {
     Opened,
     Raised,
+    /// The incident grew: four times the ratio, or another family of signals.
+    Updated,
     /// Signals came again within 24 hours of its end.
     Reopened,
-    /// No signal for 30 minutes.
+    /// No signal came for its quiet time: 30 minutes, more after reopenings.
     Ended,
     /// The tables changed, and what is left is no incident.
     Withdrawn,
@@ -174,6 +239,7 @@ pub enum Change {
 impl_name!(Change {
     Opened = "opened",
     Raised = "raised",
+    Updated = "updated",
     Reopened = "reopened",
     Ended = "ended",
     Withdrawn = "withdrawn",
@@ -211,6 +277,8 @@ pub struct Transition {
     pub reason: Option<Reason>,
     /// True if the window was still open.
     pub early: bool,
+    /// True if people were told of a reopening within the last 24 hours, so that they aren't told of this one.
+    pub is_repeat: bool,
     /// True if the job was catching up at the tick.
     pub catching_up: bool,
     /// The most that may be done about incidents of the key. `None` if the key has no row, or its plan none.

@@ -38,7 +38,7 @@ rows! {
     log {
         /// The number of the transition among those of the incident, from 0.
         pub seq: u32,
-        /// One of `opened`, `raised`, `reopened`, `ended`, `withdrawn`.
+        /// One of `opened`, `raised`, `updated`, `reopened`, `ended`, `withdrawn`.
         pub transition: Change,
         /// The event time of the transition; RFC 3339, as all times here.
         pub at: String,
@@ -46,6 +46,8 @@ rows! {
         pub reason: Option<String>,
         /// True if the window that opened it wasn't over yet.
         pub early: bool,
+        /// True if people were told of a reopening within the last 24 hours, so that no mail is sent of this one.
+        pub repeat: bool,
         /// True if the job was catching up, when actions are held.
         pub catching_up: bool,
     }
@@ -78,6 +80,8 @@ rows! {
         /// The signals, most weighted bits first.
         pub signals: Vec<SignalJson<N>>,
         pub evidence: EvidenceJson<N>,
+        /// The number of times that it was reopened within the last week.
+        pub reopenings: u32,
         /// True if many keys rose together.
         pub platform_event: bool,
         /// The version of the detector.
@@ -141,6 +145,13 @@ pub struct EvidenceJson<N = f64> {
     pub traffic: Vec<PointJson<N>>,
     /// Some calls, at most 5.
     pub samples: Vec<SampleJson>,
+    pub taken: TakenJson,
+    /// The key's usual values when the incident opened, at most 3 of a kind, most calls first.
+    pub usual: Vec<UsualJson<N>>,
+    /// Other keys that the incident's new networks called with in the 24 hours before.
+    pub other_keys: Vec<OtherKeysJson>,
+    /// Earlier incidents of the key within 90 days, at most 3, newest first.
+    pub earlier: Vec<EarlierJson>,
     /// The fingerprint of the configuration, 16 hexadecimal digits.
     pub config: String,
 }
@@ -153,6 +164,76 @@ pub struct PointJson<N = f64> {
     pub calls: u64,
     /// The number of calls that were expected.
     pub expected: N,
+}
+
+/// The calls of an incident's windows, by what they asked for and how they were answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TakenJson {
+    /// Calls with a new place or agent, since it was first observed.
+    pub from_new: u64,
+    /// Calls with none of them in the same time.
+    pub usual: u64,
+    /// Bytes sent to the callers.
+    pub bytes_out: u64,
+    /// The number of different routes; 256 stands for that many or more.
+    pub routes: u64,
+    /// Calls by HTTP method, most first.
+    pub methods: Vec<CountJson>,
+    /// Calls by HTTP status, most first, at most 8.
+    pub statuses: Vec<CountJson>,
+    /// The routes with most calls, at most 5.
+    pub top_routes: Vec<CountJson>,
+}
+
+/// A value with a number of calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CountJson {
+    pub value: String,
+    pub calls: u64,
+}
+
+/// A value that the calls of a key usually have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UsualJson<N = f64> {
+    /// The kind, as in [`ValueJson`].
+    pub kind: String,
+    pub value: String,
+    /// Its share of the calls of the last month, from 0 to 1.
+    pub share: N,
+}
+
+/// The other keys that a network called with in 24 hours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OtherKeysJson {
+    /// The network as CIDR.
+    pub network: String,
+    /// The number of keys; 64 stands for that many or more.
+    pub keys: u32,
+    /// The number of customers that they belong to.
+    pub customers: u32,
+    /// Some of them, at most 10.
+    pub named: Vec<OtherKeyJson>,
+}
+
+/// Another key of a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OtherKeyJson {
+    /// The key in 32 hexadecimal digits, or its name where it is no secret.
+    pub key_id: String,
+    pub customer: Option<String>,
+}
+
+/// An earlier incident of the same key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EarlierJson {
+    /// The identity in 32 hexadecimal digits.
+    pub incident_id: String,
+    pub opened_at: String,
+    pub ended_at: String,
+    /// The highest severity reached.
+    pub level: String,
+    /// One of `ended`, `withdrawn`.
+    pub state: String,
 }
 
 /// A call, and the position of its record in the input.

@@ -4,7 +4,8 @@
 use jiff::Timestamp;
 use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::{
-    EvidenceJson, PointJson, SampleJson, SignalJson, TransitionJson, ValueJson,
+    CountJson, EarlierJson, EvidenceJson, OtherKeyJson, OtherKeysJson, PointJson, SampleJson, SignalJson,
+    TakenJson, TransitionJson, UsualJson, ValueJson,
 };
 use keytide_dataflow::{Action, Reason};
 
@@ -93,6 +94,7 @@ pub fn leak() -> TransitionJson {
         at: "2026-11-21T14:06:00Z".to_owned(),
         reason: None,
         early: true,
+        repeat: false,
         catching_up: false,
         key_id: "3f2a9c41d0b7e85566f1a2903c4d7e1b".to_owned(),
         subscription: Some("sub-1042".to_owned()),
@@ -163,11 +165,59 @@ pub fn leak() -> TransitionJson {
                 sample("gateway-seoul", 3, 88_120_902, "2026-11-21T14:03:58Z", "198.51.100.20", 403),
                 sample("gateway-tokyo", 0, 41_002_388, "2026-11-21T14:05:40Z", "2001:db8:77::12", 200),
             ],
+            taken: TakenJson {
+                from_new: 9_318,
+                usual: 413,
+                bytes_out: 1_932_735_283,
+                routes: 7,
+                methods: vec![count("GET", 9_702), count("POST", 29)],
+                statuses: vec![count("200", 9_517), count("403", 214)],
+                top_routes: vec![
+                    count("orders GET /v1/customers/{id}/export", 5_822),
+                    count("orders GET /v1/customers", 2_588),
+                ],
+            },
+            usual: vec![
+                usual("country", "KR", 0.998),
+                usual("asn", "AS64496", 0.914),
+                usual("asn", "AS64497", 0.086),
+                usual("user_agent", "acme-backend/4.2", 0.971),
+            ],
+            other_keys: vec![OtherKeysJson {
+                network: "203.0.113.0/24".to_owned(),
+                keys: 3,
+                customers: 2,
+                named: vec![
+                    other_key("77a1c0de93b2485f6e1d0c9ab8f74e25", Some("Borealis Foods")),
+                    other_key("91f2ee07ba6c4d31885a0b7c6d5e4f30", Some("Borealis Foods")),
+                    other_key("partner-batch", None),
+                ],
+            }],
+            earlier: vec![EarlierJson {
+                incident_id: "40e1a7730cbb1d5f8e96f21b66a3c0d9".to_owned(),
+                opened_at: "2026-10-03T09:41:00Z".to_owned(),
+                ended_at: "2026-10-03T10:55:00Z".to_owned(),
+                level: "alert".to_owned(),
+                state: "ended".to_owned(),
+            }],
             config: "5be21f00c3d49a17".to_owned(),
         },
+        reopenings: 0,
         platform_event: false,
         detector_version: 1,
     }
+}
+
+fn count(value: &str, calls: u64) -> CountJson {
+    CountJson { value: value.to_owned(), calls }
+}
+
+fn usual(kind: &str, value: &str, share: f64) -> UsualJson {
+    UsualJson { kind: kind.to_owned(), value: value.to_owned(), share }
+}
+
+fn other_key(key: &str, customer: Option<&str>) -> OtherKeyJson {
+    OtherKeyJson { key_id: key.to_owned(), customer: customer.map(str::to_owned) }
 }
 
 /// Returns an incident that rose together with those of many keys, while the job was catching up.

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use keytide_config::Language;
 use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::{
-    EvidenceJson, PointJson, SampleJson, SignalJson, TransitionJson, ValueJson,
+    CountJson, EarlierJson, EvidenceJson, OtherKeyJson, OtherKeysJson, PointJson, SampleJson, SignalJson,
+    TakenJson, TransitionJson, UsualJson, ValueJson,
 };
 use lettre::message::Mailbox;
 use proptest::prelude::*;
@@ -40,6 +41,7 @@ fn texts(transition: &mut TransitionJson) -> Vec<&mut String> {
         at,
         reason,
         early: _,
+        repeat: _,
         catching_up: _,
         key_id,
         subscription,
@@ -55,10 +57,22 @@ fn texts(transition: &mut TransitionJson) -> Vec<&mut String> {
         ended_at,
         signals,
         evidence,
+        reopenings: _,
         platform_event: _,
         detector_version: _,
     } = transition;
-    let EvidenceJson { calls: _, known_since, known_calls: _, traffic, samples, config } = evidence;
+    let EvidenceJson {
+        calls: _,
+        known_since,
+        known_calls: _,
+        traffic,
+        samples,
+        taken,
+        usual,
+        other_keys,
+        earlier,
+        config,
+    } = evidence;
     let mut texts =
         vec![incident_id, at, key_id, level, state, opened_at, last_signal_at, known_since, config];
     for text in [reason, subscription, customer, plan, policy, key_state, ended_at] {
@@ -85,6 +99,22 @@ fn texts(transition: &mut TransitionJson) -> Vec<&mut String> {
         }
     }
     texts.extend(traffic.iter_mut().map(|PointJson { start, calls: _, expected: _ }| start));
+    let TakenJson { from_new: _, usual: _, bytes_out: _, routes: _, methods, statuses, top_routes } = taken;
+    for CountJson { value, calls: _ } in methods.iter_mut().chain(statuses).chain(top_routes) {
+        texts.push(value);
+    }
+    for UsualJson { kind, value, share: _ } in usual {
+        texts.extend([kind, value]);
+    }
+    for OtherKeysJson { network, keys: _, customers: _, named } in other_keys {
+        texts.push(network);
+        for OtherKeyJson { key_id, customer } in named {
+            texts.extend([key_id, customer.get_or_insert_default()]);
+        }
+    }
+    for EarlierJson { incident_id, opened_at, ended_at, level, state } in earlier {
+        texts.extend([incident_id, opened_at, ended_at, level, state]);
+    }
     for SampleJson { source, partition: _, offset: _, index: _, at, client, status: _ } in samples {
         texts.extend([source, at, client.get_or_insert_default()]);
     }

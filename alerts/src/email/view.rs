@@ -124,6 +124,7 @@ pub(super) fn change(change: Change) -> &'static str {
     match change {
         Change::Opened => "opened",
         Change::Raised => "raised",
+        Change::Updated => "updated",
         Change::Reopened => "reopened",
         Change::Ended => "ended",
         Change::Withdrawn => "withdrawn",

@@ -424,13 +424,15 @@ proptest! {
 fn json(number: u64, policy: Option<&str>) -> Vec<u8> {
     let row = serde_json::json!({
         "incident_id": format!("{number:032x}"), "seq": 0, "transition": "opened", "at": "2026-11-21T14:06:00Z",
-        "reason": null, "early": false, "catching_up": false, "key_id": "3f2a", "subscription": "s-1",
+        "reason": null, "early": false, "repeat": false, "catching_up": false, "key_id": "3f2a", "subscription": "s-1",
         "customer": "Acme", "plan": "gold", "policy": policy, "key_state": "active", "level": "revoke", "score": 97,
         "state": "open", "opened_at": "2026-11-21T14:05:00Z", "last_signal_at": "2026-11-21T14:06:00Z",
         "ended_at": null, "signals": [], "evidence": {
             "calls": 7, "known_since": "2026-10-01T00:00:00Z", "known_calls": 100, "traffic": [], "samples": [],
+            "taken": { "from_new": 0, "usual": 0, "bytes_out": 0, "routes": 0, "methods": [], "statuses": [], "top_routes": [] },
+            "usual": [], "other_keys": [], "earlier": [],
             "config": "0123456789abcdef"
-        }, "platform_event": false, "detector_version": 1
+        }, "reopenings": 0, "platform_event": false, "detector_version": 1
     });
     row.to_string().into_bytes()
 }

@@ -90,7 +90,7 @@ impl PolicyEngine {
                 Change::Opened | Change::Raised | Change::Reopened => {
                     rows.extend(self.act(transition).map(|row| (row.id, row)));
                 }
-                Change::Ended => {}
+                Change::Updated | Change::Ended => {}
             }
         }
         rows.into_values().collect()

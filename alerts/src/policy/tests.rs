@@ -1,7 +1,7 @@
 //! Each rule, and that no order within a tick and no number of incidents gets around the breaker.
 
 use keytide_dataflow::model::time::MINUTE_MS;
-use keytide_dataflow::{Incident, IncidentState, Owner, Reason};
+use keytide_dataflow::{Incident, IncidentState, Owner, Reason, Taken};
 use proptest::prelude::*;
 
 use super::*;
@@ -31,6 +31,11 @@ fn opened(key: u128, opened_ms: u64) -> Transition {
             samples: Vec::new(),
             calls: 1,
             known_since_ms: 0,
+            taken: Taken::default(),
+            usual: Vec::new(),
+            other_keys: Vec::new(),
+            earlier: Vec::new(),
+            reopenings: 0,
             known_calls: 1,
             platform_event: false,
         },
@@ -39,6 +44,7 @@ fn opened(key: u128, opened_ms: u64) -> Transition {
         at_ms: opened_ms + MINUTE_MS,
         reason: None,
         early: false,
+        is_repeat: false,
         catching_up: false,
         policy: Some(Policy::Suspend),
         key_state: Some(KeyState::Active),

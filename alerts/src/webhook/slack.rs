@@ -41,6 +41,7 @@ fn line(row: &TransitionJson) -> String {
     let what = match row.transition {
         Change::Opened => "opened",
         Change::Raised => "rose",
+        Change::Updated => "grew",
         Change::Reopened => "came back",
         Change::Ended => "is over",
         Change::Withdrawn => "was withdrawn",

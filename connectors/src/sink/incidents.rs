@@ -4,6 +4,7 @@
 //! thousandths are written with three decimals, by integers: the same on every machine. Rows never contain e-mail
 //! addresses: contacts are beside the row, in a [`Notice`].
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use keytide_config::View;
@@ -144,8 +145,13 @@ macro_rules! row {
                 known_calls: of.known_calls,
                 traffic: of.traffic.iter().map(point).collect(),
                 samples: of.samples.iter().map(|of| sample(of, $job.partitions)).collect(),
+                taken: taken(&of.taken, $names),
+                usual: of.usual.iter().map(|of| usual(of, $names)).collect(),
+                other_keys: of.other_keys.iter().map(|of| other_keys(of, $names)).collect(),
+                earlier: of.earlier.iter().map(earlier).collect(),
                 config: $job.config.get(..CONFIG_DIGITS).unwrap_or($job.config).to_owned(),
             },
+            reopenings: of.reopenings,
             platform_event: of.platform_event,
             detector_version: DETECTOR_VERSION,
         }
@@ -164,6 +170,7 @@ fn transition(of: &Transition, job: JobInfo<'_>, names: &Names) -> incident_row:
         at: time(of.at_ms),
         reason: of.reason.map(|reason| reason.name().to_owned()),
         early: of.early,
+        repeat: of.is_repeat,
         catching_up: of.catching_up,
         policy: of.policy.map(|policy| policy.name().to_owned()),
         key_state: of.key_state.map(|state| state.name().to_owned())
@@ -223,6 +230,66 @@ fn value(value: EvidenceValue, names: &Names) -> (&'static str, String) {
         EvidenceValue::Report(source, url) => {
             ("report", format!("{} {}", names.text(source), names.text(url)).trim().to_owned())
         }
+    }
+}
+
+/// The most statuses of calls that were taken.
+const STATUSES: usize = 8;
+/// The most routes of calls that were taken.
+const TOP_ROUTES: usize = 5;
+
+fn taken(of: &Taken, names: &Names) -> incident_row::TakenJson {
+    let mut methods: BTreeMap<String, u64> = BTreeMap::new();
+    for (route, calls) in &of.routes {
+        let method = names.route(*route).method.text.to_string();
+        *methods.entry(method).or_default() += calls;
+    }
+    let routes = of.routes.iter().map(|(route, calls)| (names.route(*route).id.text.to_string(), *calls));
+    incident_row::TakenJson {
+        from_new: of.from_new,
+        usual: of.usual,
+        bytes_out: of.bytes_out,
+        routes: of.routes.len() as u64,
+        methods: most(methods, usize::MAX),
+        statuses: most(of.statuses.iter().map(|(status, calls)| (status.to_string(), *calls)), STATUSES),
+        top_routes: most(routes, TOP_ROUTES),
+    }
+}
+
+/// Returns the values with most calls, most first; of equal ones in the order of their texts.
+fn most(counts: impl IntoIterator<Item = (String, u64)>, limit: usize) -> Vec<incident_row::CountJson> {
+    let mut counts: Vec<_> =
+        counts.into_iter().map(|(value, calls)| incident_row::CountJson { value, calls }).collect();
+    counts.sort_by(|one, other| (other.calls, &one.value).cmp(&(one.calls, &other.value)));
+    counts.truncate(limit);
+    counts
+}
+
+fn usual(of: &UsualValue, names: &Names) -> incident_row::UsualJson<Thousandths> {
+    let (kind, value) = value(of.value, names);
+    incident_row::UsualJson { kind: kind.to_owned(), value, share: Thousandths(of.share) }
+}
+
+fn other_keys(of: &OtherKeys, names: &Names) -> incident_row::OtherKeysJson {
+    let named = of.named.iter().map(|of| incident_row::OtherKeyJson {
+        key_id: names.key_text(of.key).into_owned(),
+        customer: names.name(of.customer).map(str::to_owned),
+    });
+    incident_row::OtherKeysJson {
+        network: network(of.network),
+        keys: of.keys,
+        customers: of.customers,
+        named: named.collect(),
+    }
+}
+
+fn earlier(of: &EarlierIncident) -> incident_row::EarlierJson {
+    incident_row::EarlierJson {
+        incident_id: of.id.to_string(),
+        opened_at: time(of.opened_ms),
+        ended_at: time(of.ended_ms),
+        level: of.severity.name().to_owned(),
+        state: of.state.name().to_owned(),
     }
 }
 

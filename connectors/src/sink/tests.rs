@@ -149,6 +149,28 @@ fn incident(key: KeyId, owner: Owner, route: RouteId) -> Incident {
         }],
         calls: 490,
         known_since_ms: HOUR - 86_400_000,
+        taken: Taken {
+            from_new: 470,
+            usual: 20,
+            bytes_out: 1_024,
+            statuses: vec![(200, 480), (403, 10)],
+            routes: vec![(route, 400), (RouteId::OVERFLOW, 90)],
+        },
+        usual: vec![UsualValue { value: EvidenceValue::Country(Country::new("KR")), share: 998 }],
+        other_keys: vec![OtherKeys {
+            network: std::net::Ipv4Addr::new(198, 51, 100, 0).to_ipv6_mapped().to_bits(),
+            keys: 2,
+            customers: 1,
+            named: vec![OtherKey { key: KeyId(0x77), customer: NameId::NONE }],
+        }],
+        earlier: vec![EarlierIncident {
+            id: IncidentId(7),
+            opened_ms: 1_699_000_000_000,
+            ended_ms: 1_699_000_600_000,
+            severity: Severity::Alert,
+            state: IncidentState::Ended,
+        }],
+        reopenings: 1,
         known_calls: 5_000,
         platform_event: false,
     }
@@ -162,6 +184,7 @@ fn transition(incident: Incident) -> Transition {
         at_ms: HOUR + 60_000,
         reason: None,
         early: true,
+        is_repeat: false,
         catching_up: false,
         policy: Some(Policy::Suspend),
         key_state: Some(KeyState::Active),
@@ -274,12 +297,12 @@ const GOLDEN: [(View, &str, &str); View::ALL.len()] = [
     (
         View::Incidents,
         r#"{"incident_id":"0000000000000000000000000000feed""#,
-        r#","key_id":"0123456789abcdef0123456789abcdef","subscription":"sub-1","customer":"acme","plan":"gold","level":"alert","score":97,"state":"open","opened_at":"2023-11-14T22:00:00Z","last_signal_at":"2023-11-14T22:03:00Z","ended_at":null,"signals":[{"signal":"volume_1m","family":"volume","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":12.000,"seen":480,"ratio":40.000,"bits":38.500,"weighted_bits":25.025,"values":[{"kind":"route","value":"shop GET /orders/{id}","calls":400,"new":false},{"kind":"user_agent","value":"curl/8 \"x\"","calls":80,"new":true}]},{"signal":"asn","family":"origin","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":0.000,"seen":470,"ratio":null,"bits":11.001,"weighted_bits":9.900,"values":[{"kind":"asn","value":"AS64500","calls":470,"new":true}]},{"signal":"revoked","family":"hard","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":null,"seen":470,"ratio":null,"bits":11.001,"weighted_bits":9.900,"values":[{"kind":"report","value":"scanner https://example.com/x","calls":0,"new":true}]}],"evidence":{"calls":490,"known_since":"2023-11-13T22:00:00Z","known_calls":5000,"traffic":[{"start":"2023-11-14T22:00:00Z","calls":480,"expected":60.500}],"samples":[{"source":"gateway","partition":3,"offset":42,"index":1,"at":"2023-11-14T22:00:00.007Z","client":"198.51.100.7","status":200}],"config":"0011223344556677"},"platform_event":false,"detector_version":2}"#,
+        r#","key_id":"0123456789abcdef0123456789abcdef","subscription":"sub-1","customer":"acme","plan":"gold","level":"alert","score":97,"state":"open","opened_at":"2023-11-14T22:00:00Z","last_signal_at":"2023-11-14T22:03:00Z","ended_at":null,"signals":[{"signal":"volume_1m","family":"volume","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":12.000,"seen":480,"ratio":40.000,"bits":38.500,"weighted_bits":25.025,"values":[{"kind":"route","value":"shop GET /orders/{id}","calls":400,"new":false},{"kind":"user_agent","value":"curl/8 \"x\"","calls":80,"new":true}]},{"signal":"asn","family":"origin","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":0.000,"seen":470,"ratio":null,"bits":11.001,"weighted_bits":9.900,"values":[{"kind":"asn","value":"AS64500","calls":470,"new":true}]},{"signal":"revoked","family":"hard","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":null,"seen":470,"ratio":null,"bits":11.001,"weighted_bits":9.900,"values":[{"kind":"report","value":"scanner https://example.com/x","calls":0,"new":true}]}],"evidence":{"calls":490,"known_since":"2023-11-13T22:00:00Z","known_calls":5000,"traffic":[{"start":"2023-11-14T22:00:00Z","calls":480,"expected":60.500}],"samples":[{"source":"gateway","partition":3,"offset":42,"index":1,"at":"2023-11-14T22:00:00.007Z","client":"198.51.100.7","status":200}],"taken":{"from_new":470,"usual":20,"bytes_out":1024,"routes":2,"methods":[{"value":"GET","calls":400},{"value":"-","calls":90}],"statuses":[{"value":"200","calls":480},{"value":"403","calls":10}],"top_routes":[{"value":"shop GET /orders/{id}","calls":400},{"value":"overflow","calls":90}]},"usual":[{"kind":"country","value":"KR","share":0.998}],"other_keys":[{"network":"198.51.100.0/24","keys":2,"customers":1,"named":[{"key_id":"00000000000000000000000000000077","customer":null}]}],"earlier":[{"incident_id":"00000000000000000000000000000007","opened_at":"2023-11-03T08:26:40Z","ended_at":"2023-11-03T08:36:40Z","level":"alert","state":"ended"}],"config":"0011223344556677"},"reopenings":1,"platform_event":false,"detector_version":2}"#,
     ),
     (
         View::IncidentLog,
         r#"{"incident_id":"0000000000000000000000000000feed","seq":0"#,
-        r#","transition":"opened","at":"2023-11-14T22:01:00Z","reason":null,"early":true,"catching_up":false,"key_id":"0123456789abcdef0123456789abcdef","subscription":"sub-1","customer":"acme","plan":"gold","policy":"suspend","key_state":"active","level":"alert","score":97,"state":"open","opened_at":"2023-11-14T22:00:00Z","last_signal_at":"2023-11-14T22:03:00Z","ended_at":null,"signals":[{"signal":"volume_1m","family":"volume","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":12.000,"seen":480,"ratio":40.000,"bits":38.500,"weighted_bits":25.025,"values":[{"kind":"route","value":"shop GET /orders/{id}","calls":400,"new":false},{"kind":"user_agent","value":"curl/8 \"x\"","calls":80,"new":true}]},{"signal":"asn","family":"origin","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":0.000,"seen":470,"ratio":null,"bits":11.001,"weighted_bits":9.900,"values":[{"kind":"asn","value":"AS64500","calls":470,"new":true}]},{"signal":"revoked","family":"hard","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":null,"seen":470,"ratio":null,"bits":11.001,"weighted_bits":9.900,"values":[{"kind":"report","value":"scanner https://example.com/x","calls":0,"new":true}]}],"evidence":{"calls":490,"known_since":"2023-11-13T22:00:00Z","known_calls":5000,"traffic":[{"start":"2023-11-14T22:00:00Z","calls":480,"expected":60.500}],"samples":[{"source":"gateway","partition":3,"offset":42,"index":1,"at":"2023-11-14T22:00:00.007Z","client":"198.51.100.7","status":200}],"config":"0011223344556677"},"platform_event":false,"detector_version":2}"#,
+        r#","transition":"opened","at":"2023-11-14T22:01:00Z","reason":null,"early":true,"repeat":false,"catching_up":false,"key_id":"0123456789abcdef0123456789abcdef","subscription":"sub-1","customer":"acme","plan":"gold","policy":"suspend","key_state":"active","level":"alert","score":97,"state":"open","opened_at":"2023-11-14T22:00:00Z","last_signal_at":"2023-11-14T22:03:00Z","ended_at":null,"signals":[{"signal":"volume_1m","family":"volume","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":12.000,"seen":480,"ratio":40.000,"bits":38.500,"weighted_bits":25.025,"values":[{"kind":"route","value":"shop GET /orders/{id}","calls":400,"new":false},{"kind":"user_agent","value":"curl/8 \"x\"","calls":80,"new":true}]},{"signal":"asn","family":"origin","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":0.000,"seen":470,"ratio":null,"bits":11.001,"weighted_bits":9.900,"values":[{"kind":"asn","value":"AS64500","calls":470,"new":true}]},{"signal":"revoked","family":"hard","window_start":"2023-11-14T22:00:00Z","window_s":60,"first_at":"2023-11-14T22:00:00Z","last_at":"2023-11-14T22:02:00Z","expected":null,"seen":470,"ratio":null,"bits":11.001,"weighted_bits":9.900,"values":[{"kind":"report","value":"scanner https://example.com/x","calls":0,"new":true}]}],"evidence":{"calls":490,"known_since":"2023-11-13T22:00:00Z","known_calls":5000,"traffic":[{"start":"2023-11-14T22:00:00Z","calls":480,"expected":60.500}],"samples":[{"source":"gateway","partition":3,"offset":42,"index":1,"at":"2023-11-14T22:00:00.007Z","client":"198.51.100.7","status":200}],"taken":{"from_new":470,"usual":20,"bytes_out":1024,"routes":2,"methods":[{"value":"GET","calls":400},{"value":"-","calls":90}],"statuses":[{"value":"200","calls":480},{"value":"403","calls":10}],"top_routes":[{"value":"shop GET /orders/{id}","calls":400},{"value":"overflow","calls":90}]},"usual":[{"kind":"country","value":"KR","share":0.998}],"other_keys":[{"network":"198.51.100.0/24","keys":2,"customers":1,"named":[{"key_id":"00000000000000000000000000000077","customer":null}]}],"earlier":[{"incident_id":"00000000000000000000000000000007","opened_at":"2023-11-03T08:26:40Z","ended_at":"2023-11-03T08:36:40Z","level":"alert","state":"ended"}],"config":"0011223344556677"},"reopenings":1,"platform_event":false,"detector_version":2}"#,
     ),
     (
         View::Revocations,

@@ -39,7 +39,7 @@ use crate::detect::{
     verdict,
 };
 use crate::incident::{
-    Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState, Transition,
+    Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState, Taken, Transition,
 };
 use crate::model::time::HOUR_MS;
 use crate::model::{
@@ -396,6 +396,7 @@ impl Incidents {
             at_ms,
             reason: None,
             early,
+            is_repeat: false,
             catching_up: info.catching_up,
             policy: tracked.key_state.and_then(|_| policies.get(&owner.plan).copied()),
             key_state: tracked.key_state,
@@ -443,6 +444,11 @@ impl TrackedIncident {
             traffic: Vec::new(),
             samples: Vec::new(),
             calls: 0,
+            taken: Taken::default(),
+            usual: Vec::new(),
+            other_keys: Vec::new(),
+            earlier: Vec::new(),
+            reopenings: 0,
             known_since_ms: observation.known_since_ms,
             known_calls: observation.known_calls,
             platform_event,

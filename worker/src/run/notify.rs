@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    const ROW: &str = r#"{"incident_id":"0000000000000000000000000000feed","seq":0,"transition":"opened","at":"2025-06-02T08:01:00Z","reason":null,"early":false,"catching_up":false,"key_id":"0123456789abcdef0123456789abcdef","subscription":null,"customer":null,"plan":null,"policy":"alert","key_state":"active","level":"alert","score":97,"state":"open","opened_at":"2025-06-02T08:00:00Z","last_signal_at":"2025-06-02T08:01:00Z","ended_at":null,"signals":[],"evidence":{"calls":1,"known_since":"2025-06-01T08:00:00Z","known_calls":9,"traffic":[],"samples":[],"config":"0011223344556677"},"platform_event":false,"detector_version":1}"#;
+    const ROW: &str = r#"{"incident_id":"0000000000000000000000000000feed","seq":0,"transition":"opened","at":"2025-06-02T08:01:00Z","reason":null,"early":false,"repeat":false,"catching_up":false,"key_id":"0123456789abcdef0123456789abcdef","subscription":null,"customer":null,"plan":null,"policy":"alert","key_state":"active","level":"alert","score":97,"state":"open","opened_at":"2025-06-02T08:00:00Z","last_signal_at":"2025-06-02T08:01:00Z","ended_at":null,"signals":[],"evidence":{"calls":1,"known_since":"2025-06-01T08:00:00Z","known_calls":9,"traffic":[],"samples":[],"taken":{"from_new":0,"usual":0,"bytes_out":0,"routes":0,"methods":[],"statuses":[],"top_routes":[]},"usual":[],"other_keys":[],"earlier":[],"config":"0011223344556677"},"reopenings":0,"platform_event":false,"detector_version":1}"#;
 
     fn open(folder: &Path) -> Notifier {
         let text = "[[source]]\nname = \"s\"\nkind = \"kafka\"\nbrokers = \"b:1\"\ntopic = \"t\"\nformat = \"apisix\"\n\

@@ -123,7 +123,7 @@ const LOOK_ALIKE: EpisodeKind = EpisodeKind {
 };
 
 /// The kinds of episodes, leaks first. Episodes are dealt in this order, round after round.
-pub(crate) const KINDS: [EpisodeKind; 25] = [
+pub(crate) const KINDS: [EpisodeKind; 26] = [
     // Found in a repository, used at once by a script on rented servers.
     EpisodeKind { name: "burst_new_origin", percent: (1_000, 5_000), calls_per_hour: 1_200, ..LEAK },
     // Somebody else works with the key, about as much as its owner does.
@@ -198,13 +198,12 @@ pub(crate) const KINDS: [EpisodeKind; 25] = [
         owner: OwnerBehaviour::Sleeps,
         ..LEAK
     },
-    // The thief hasn't noticed yet.
+    // The key is revoked in the table, and the gateway still answers the thief.
     EpisodeKind {
         name: "after_revocation",
         minutes: Some((30, 360)),
         percent: (50, 300),
         calls_per_hour: 60,
-        refused_permille: 1_000,
         owner: OwnerBehaviour::Revokes,
         ..LEAK
     },
@@ -337,6 +336,16 @@ pub(crate) const KINDS: [EpisodeKind; 25] = [
         minutes: Some((6, 21)),
         percent: (30, 80),
         course: EpisodeCourse::Backlog,
+        ..LOOK_ALIKE
+    },
+    // The owner revoked the key and forgot a client, which is turned away.
+    EpisodeKind {
+        name: "forgotten_client",
+        minutes: Some((360, 2_880)),
+        percent: (50, 150),
+        calls_per_hour: 6,
+        refused_permille: 1_000,
+        owner: OwnerBehaviour::Revokes,
         ..LOOK_ALIKE
     },
 ];

@@ -333,8 +333,8 @@ impl<'a> LivelyTraffic<'a> {
             self.population.usual_route(owner, draw)
         };
         let success = routes[route as usize].success;
-        let refused = match kind.owner {
-            OwnerBehaviour::Revokes => Some(401),
+        let refused = match kind.refused_permille {
+            1_000 => Some(401),
             _ if draw.below(1_000) < kind.refused_permille => Some([401, 403][draw.below(2) as usize]),
             _ => None,
         };

@@ -272,8 +272,14 @@ fn an_episode_of_a_key(world: &World, label: &Label, key: &str, geo: &GeoDatabas
         }
         "after_revocation" => {
             assert_eq!((row["state"].as_str(), &row["revoked_at"]), ("revoked", &label.from), "{name}");
-            assert!(all.iter().filter(|call| call.request_time >= from).all(|call| call.status == 401));
+            let after: Vec<&Call> = all.iter().copied().filter(|call| call.request_time >= from).collect();
+            assert!(share(&after, |call| call.status < 400) > 0.7, "{name}");
             assert!(!before.is_empty() && share(&before, |call| call.status < 400) > 0.7, "{name}");
+        }
+        "forgotten_client" => {
+            assert_eq!((row["state"].as_str(), &row["revoked_at"]), ("revoked", &label.from), "{name}");
+            assert!(all.iter().filter(|call| call.request_time >= from).all(|call| call.status == 401));
+            assert!(staged.iter().all(|call| asns.contains(&asn(call))), "{name}: no network is new");
         }
         "ramp_up" => {
             let middle = from + (to - from) / 2;
@@ -450,7 +456,7 @@ fn staged_calls_fail_with_their_api() {
     let (from, to) = (ms(&storm.from), ms(&storm.to));
     let (geo, _) = geo(&world);
     let mut staged = Vec::new();
-    for label in world.labels.iter().filter(|label| label.leak && label.kind != "after_revocation") {
+    for label in world.labels.iter().filter(|label| label.leak) {
         let calls = world.of(label.key_id.as_ref().unwrap()).into_iter();
         let networks = label.asns.as_ref().unwrap();
         staged.extend(calls.filter(|call| {

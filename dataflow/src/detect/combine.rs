@@ -5,11 +5,11 @@
 //! of a key in 131,072 is taken to be a leak. L is the logarithm of the odds to base 2; the score is their probability
 //! in percent, 100/(1 + 2^-L).
 //!
-//! *Notice* from L >= 0, *alert* from L >= 2. *Revoke* from L >= 10 **and** either 6 bits of a new country or system
+//! *Notice* from L >= 0, *alert* from L >= 1. *Revoke* from L >= 10 **and** either 6 bits of a new country or system
 //! with 6 of behaviour or errors, or a hard fact. One family alone alerts at most (24 - 17 = 7). Volume is no second
 //! witness beside a new place, as who travels calls at other hours; and what an owner does at the usual provider (a load
 //! test with a tool of its own, more machines) is never taken for theft. Of the three widths of
-//! volume the one that says most counts: they see the same calls. Country, system and network of a call are one place, so
+//! volume and of *slow* the one that says most counts: they see the same calls. Country, system and network of a call are one place, so
 //! of a new place max(max(country, system) + min(country, system)/4, network) counts. As a witness beside behaviour or
 //! errors country and system still add up.
 
@@ -92,7 +92,7 @@ signals! {
     VolumeFiveMinutes = "volume_5m", Volume, 650;
     VolumeHour = "volume_1h", Volume, 650;
     /// Twice the usual rate, for long.
-    Slow = "slow", Volume, 100;
+    Slow = "slow", Volume, 150;
     /// A country never seen.
     Country = "country", Origin, 1_000;
     /// An autonomous system never seen.
@@ -200,7 +200,7 @@ impl Default for Tuning {
         Self {
             prior: -17_000,
             notice: 0,
-            alert: 2_000,
+            alert: 1_000,
             revoke: 10_000,
             caps: Family::ALL.map(Family::cap),
             weights,
@@ -225,7 +225,7 @@ impl Verdict {
         for (signal, bits) in signals {
             let weighted = u64::from(bits.0) * tuning.weights[signal as usize] / 1_000;
             match signal {
-                Signal::VolumeMinute | Signal::VolumeFiveMinutes | Signal::VolumeHour => {
+                Signal::VolumeMinute | Signal::VolumeFiveMinutes | Signal::VolumeHour | Signal::Slow => {
                     burst = weighted.max(burst)
                 }
                 Signal::Country => country = weighted,

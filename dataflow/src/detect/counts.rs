@@ -64,6 +64,16 @@ impl Rate {
         (seen.calls + SLOT_HOURS * overall) / (seen.hours + SLOT_HOURS) * window_ms as f64 / HOUR_MS as f64
     }
 
+    /// Returns the calls that are expected in `window_ms` of a slot, no fewer than were seen there. A young key's busy hours
+    /// are drawn to its mean, and would seem to last for days.
+    #[must_use]
+    pub fn expected_by_slot(&self, slot: Slot, window_ms: u64) -> f64 {
+        let (day, hour) = slot.index();
+        let seen = self.slots[day][hour];
+        let own = if seen.hours > 0.0 { seen.calls / seen.hours } else { 0.0 };
+        self.expected(slot, window_ms).max(own * window_ms as f64 / HOUR_MS as f64)
+    }
+
     /// How unusual so many calls would be in `window_ms` of a slot.
     #[must_use]
     pub fn bits(&self, slot: Slot, window_ms: u64, calls: f64) -> Bits {
@@ -89,9 +99,8 @@ impl Rate {
         self.cusum = 0.0;
     }
 
-    /// Moves the CUSUM by the calls of `window_ms` of a slot, of which there count as many as can be small and last.
-    pub fn watch(&mut self, slot: Slot, window_ms: u64, calls: f64) {
-        let expected = self.expected(slot, window_ms);
+    /// Moves the CUSUM by calls where `expected` were expected, of which there count as many as can be small and last.
+    pub fn watch(&mut self, expected: f64, calls: f64) {
         let calls = calls.min(CLIP * (expected + 1.0));
         self.cusum = (self.cusum + calls * std::f64::consts::LN_2 - expected).clamp(0.0, MOST);
     }
@@ -177,7 +186,8 @@ mod tests {
             let mut most = Bits::NONE;
             for hour in 0..48 {
                 let slot = Slot::at(SLOT_AT_MS + (14 * 24 + hour) * HOUR_MS, 0);
-                rate.watch(slot, HOUR_MS, calls_per_hour);
+                let expected = rate.expected_by_slot(slot, HOUR_MS);
+                rate.watch(expected, calls_per_hour);
                 most = most.max(rate.slow());
             }
             most

@@ -13,9 +13,11 @@ use crate::model::{Allowance, Country};
 const DORMANT_MS: u64 = 30 * DAY_MS;
 /// The surprise of a hard fact.
 pub(super) const HARD: Bits = Bits(40_000);
-/// The surprise of an exit of Tor, of a dormant key of which no system is known, and of a revoked key that is turned
-/// away: an alert by itself, no more.
+/// The surprise of an exit of Tor, and of a dormant key of which no system is known: an alert by itself, no more.
 const DOUBTFUL: Bits = Bits(24_000);
+/// The surprise of a revoked key that is turned away: a notice by itself. An old client may not know, and who is turned
+/// away takes nothing.
+pub(super) const REFUSED: Bits = Bits(17_000);
 
 /// The facts that tables have of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,9 +56,8 @@ pub(super) fn hard_facts(
         return hard;
     }
     if facts.revoked_ms.is_some_and(|revoked| start_ms >= revoked + WINDOW_MS) {
-        // Who is turned away may be an old client that nobody told.
-        let is_used = window.calls > window.refused;
-        hard.push((Signal::Revoked, if is_used { HARD } else { DOUBTFUL }));
+        let is_answered = window.statuses.values().iter().any(|(status, _)| (100..400).contains(status));
+        hard.push((Signal::Revoked, if is_answered { HARD } else { REFUSED }));
     }
     if facts.reported_ms.is_some_and(|reported| start_ms + WINDOW_MS > reported) {
         hard.push((Signal::Reported, HARD));

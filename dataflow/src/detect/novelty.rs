@@ -1,4 +1,4 @@
-//! KnownValues that a key was never seen with: countries, networks, user agents, routes.
+//! Values that a key was never seen with: countries, networks, user agents, routes.
 //!
 //! After n calls with K distinct values, the next call has a new value with probability
 //! (theta + sigma K)/(n + theta): the Pitman-Yor process (Pitman and Yor, 1997) with concentration theta = 1 and
@@ -9,13 +9,17 @@
 //! remembered. Both counts halve every two days. A new value's surprise is -log2 of the larger of the two, once; less
 //! where fewer than a quarter of the window's calls have it (see `profile`).
 //!
-//! Limits: 64 values are remembered; of more, those not seen for longest are forgotten first. KnownValues are forgotten
-//! after 30 days, and calls count half after 30 days. 16 bytes a value.
+//! **Probation.** A thief tries a key once, pauses, and comes back: his place would be known by then. So a value may be on
+//! probation: it keeps the surprise that it had at first until it was seen on three days (UTC), or made a tenth of a
+//! day's calls, and 100 at least.
+//!
+//! Limits: 64 values are remembered; of more, those not seen for longest are forgotten first. Values are forgotten
+//! after 30 days, and calls count half after 30 days. 24 bytes a value.
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::{Bits, DAY_MS, decay};
+use super::{Bits, DAY_MS, MINUTE_MS, decay};
 
 const CONCENTRATION: f64 = 1.0;
 const DISCOUNT: f64 = 0.5;
@@ -24,18 +28,53 @@ pub(super) const MOST: usize = 64;
 const REMEMBERED_MS: u64 = 30 * DAY_MS;
 /// The half-life of the discovery rate.
 const DISCOVERED_MS: u64 = 2 * DAY_MS;
+const DAY_MINUTES: u32 = (DAY_MS / MINUTE_MS) as u32;
+
+/// The number of days on which a value that belongs to a key is seen.
+const DAYS: u8 = 3;
+/// The calls of a value that belongs to a key, as a share of those of a day.
+const SHARE: f64 = 0.1;
+/// The least of them: a rarely called key has too few to learn from.
+const LEAST_CALLS: f64 = 100.0;
+
+/// A value that is remembered. Minutes are counted since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Known {
+    value: u64,
+    /// The minute in which it was last seen.
+    minute: u32,
+    /// The minute in which it was first seen.
+    since: u32,
+    /// Its calls, halved at the end of every 30 days.
+    calls: u32,
+    /// The surprise that it had when it was new, in thousandths of a bit.
+    bits: u16,
+    /// The number of days on which it was seen while it is on probation; 0 once it is known.
+    days: u8,
+}
 
 /// The values that a key was seen with lately.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KnownValues {
-    /// (value, when it was last seen), in the order of values.
-    seen: SmallVec<[(u64, u64); 1]>,
+    /// In the order of values.
+    seen: SmallVec<[Known; 1]>,
     calls: f64,
     /// Recent calls, of which half count after two days.
     recent: f64,
     /// Recent values that weren't remembered when they came.
     found: f64,
+    /// All calls with a value, halved as those of a value are.
+    counted: u64,
     updated_ms: u64,
+}
+
+/// The terms on which new values are learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Learned {
+    Known,
+    OnProbation,
+    /// The tables allow calls from there.
+    Allowed,
 }
 
 /// A value that was new in a window.
@@ -55,10 +94,46 @@ impl KnownValues {
         self.calls
     }
 
-    /// Returns whether a value is remembered.
+    fn find(&self, value: u64) -> Option<&Known> {
+        let at = self.seen.binary_search_by_key(&value, |known| known.value).ok()?;
+        Some(&self.seen[at])
+    }
+
+    /// Returns whether a value is remembered, and not on probation.
     #[must_use]
     pub fn knows(&self, value: u64) -> bool {
-        self.seen.binary_search_by_key(&value, |entry| entry.0).is_ok()
+        self.find(value).is_some_and(|known| known.days == 0)
+    }
+
+    /// Returns whether a value has been remembered for a day at least.
+    pub(super) fn is_familiar(&self, value: u64, now_ms: u64) -> bool {
+        self.find(value).is_some_and(|known| known.since + minute_of(DAY_MS) <= minute_of(now_ms))
+    }
+
+    /// Returns the values with most calls, most first, each with its share of all calls in thousandths.
+    pub(super) fn usual(&self, most: usize) -> impl Iterator<Item = (u64, u64)> {
+        let mut seen: SmallVec<[Known; 8]> =
+            self.seen.iter().filter(|known| known.days == 0).copied().collect();
+        seen.sort_by_key(|known| (std::cmp::Reverse(known.calls), known.value));
+        let counted = self.counted.max(1);
+        seen.into_iter().take(most).map(move |known| (known.value, u64::from(known.calls) * 1_000 / counted))
+    }
+
+    /// Returns the values of a window that weren't seen since `since_ms`.
+    pub(super) fn not_seen_since<'a>(
+        &'a self,
+        window: &'a [(u64, u32)],
+        since_ms: u64,
+    ) -> impl Iterator<Item = u64> + 'a {
+        let since = minute_of(since_ms);
+        let is_old = move |value: &u64| self.find(*value).is_none_or(|known| known.minute < since);
+        window.iter().map(|(value, _)| *value).filter(is_old)
+    }
+
+    /// Returns the calls of a day by those of the last days.
+    pub(super) fn calls_a_day(&self) -> f64 {
+        // A rate r with a half-life of h days adds up to r h/ln 2 calls.
+        self.recent * DAY_MS as f64 / DISCOVERED_MS as f64 * std::f64::consts::LN_2
     }
 
     /// Returns the number of values that are remembered.
@@ -86,51 +161,83 @@ impl KnownValues {
         Bits::new(-libm::log2(new.max(discovered)))
     }
 
-    /// What is new among a window's values, in their order; nothing learns from it.
+    /// Returns the values of a window that are new or on probation, in their order; nothing learns from it.
     pub fn novel<'a>(&'a self, window: &'a [(u64, u32)]) -> impl Iterator<Item = Novel> + 'a {
         let bits = self.bits();
-        window.iter().filter(|(value, _)| !self.knows(*value)).map(move |(value, calls)| Novel {
-            value: *value,
-            calls: *calls,
-            bits,
+        window.iter().filter_map(move |(value, calls)| {
+            let bits = match self.find(*value) {
+                Some(known) if known.days == 0 => return None,
+                Some(known) => Bits(known.bits.into()),
+                None => bits,
+            };
+            Some(Novel { value: *value, calls: *calls, bits })
         })
-    }
-
-    /// Forgets a value, as if it had never been seen.
-    pub(super) fn unlearn(&mut self, value: u64) {
-        if let Ok(at) = self.seen.binary_search_by_key(&value, |entry| entry.0) {
-            self.seen.remove(at);
-        }
     }
 
     /// Learns a window's values, each with its calls.
     pub fn learn(&mut self, window: &[(u64, u32)], now_ms: u64) {
-        let elapsed_ms = now_ms.saturating_sub(self.updated_ms);
+        self.learn_as(window, now_ms, Learned::Known);
+    }
+
+    /// Learns a window's values, each with its calls.
+    pub(super) fn learn_as(&mut self, window: &[(u64, u32)], now_ms: u64, learned: Learned) {
+        let bits = u16::try_from(self.bits().0).unwrap_or(u16::MAX);
+        let before_ms = std::mem::replace(&mut self.updated_ms, now_ms).min(now_ms);
+        let elapsed_ms = now_ms - before_ms;
         self.calls *= decay(elapsed_ms, REMEMBERED_MS);
         let lately = decay(elapsed_ms, DISCOVERED_MS);
         self.recent *= lately;
         self.found *= lately;
-        self.updated_ms = now_ms;
-        let oldest = now_ms.saturating_sub(REMEMBERED_MS);
-        self.seen.retain(|entry| entry.1 >= oldest);
+        let halvings = now_ms / REMEMBERED_MS - before_ms / REMEMBERED_MS;
+        if halvings > 0 {
+            self.halve(u32::try_from(halvings).unwrap_or(u32::MAX));
+        }
+        let minute = minute_of(now_ms);
+        let oldest = minute.saturating_sub(minute_of(REMEMBERED_MS));
+        self.seen.retain(|known| known.minute >= oldest);
         for (value, calls) in window {
             self.calls += f64::from(*calls);
             self.recent += f64::from(*calls);
-            match self.seen.binary_search_by_key(value, |entry| entry.0) {
-                Ok(index) => self.seen[index].1 = now_ms,
+            self.counted += u64::from(*calls);
+            match self.seen.binary_search_by_key(value, |known| known.value) {
+                Ok(index) => {
+                    let enough = (SHARE * self.calls_a_day()).max(LEAST_CALLS);
+                    let known = &mut self.seen[index];
+                    let is_another_day = known.minute / DAY_MINUTES != minute / DAY_MINUTES;
+                    (known.minute, known.calls) = (minute, known.calls.saturating_add(*calls));
+                    if known.days > 0 {
+                        known.days += u8::from(is_another_day);
+                        if known.days >= DAYS || f64::from(known.calls) >= enough {
+                            known.days = 0;
+                        }
+                    }
+                }
                 Err(index) => {
-                    self.found += 1.0;
-                    self.seen.insert(index, (*value, now_ms));
+                    // What tables allow says nothing of how often new values come by themselves.
+                    self.found += if learned == Learned::Allowed { 0.0 } else { 1.0 };
+                    let days = u8::from(learned == Learned::OnProbation);
+                    let known = Known { value: *value, minute, since: minute, calls: *calls, bits, days };
+                    self.seen.insert(index, known);
                     if self.seen.len() > MOST {
                         // Of several that are as old the least value goes: any fixed choice would do.
                         let oldest = (0..self.seen.len())
-                            .min_by_key(|index| (self.seen[*index].1, self.seen[*index].0));
+                            .min_by_key(|index| (self.seen[*index].minute, self.seen[*index].value));
                         self.seen.remove(oldest.unwrap_or(0));
                     }
                 }
             }
         }
     }
+
+    fn halve(&mut self, times: u32) {
+        self.counted = self.counted.checked_shr(times).unwrap_or(0);
+        self.seen.iter_mut().for_each(|known| known.calls = known.calls.checked_shr(times).unwrap_or(0));
+    }
+}
+
+/// Returns the minute of a time. Minutes of 32 bits last for 8,000 years.
+fn minute_of(time_ms: u64) -> u32 {
+    u32::try_from(time_ms / MINUTE_MS).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -165,14 +272,56 @@ mod tests {
     fn what_was_not_seen_for_longest_is_forgotten() {
         let mut values = KnownValues::default();
         for value in 0..64 {
-            values.learn(&[(value, 1)], value);
+            values.learn(&[(value, 1)], value * MINUTE_MS);
         }
-        values.learn(&[(0, 1)], 64);
-        values.learn(&[(64, 1)], 65);
+        values.learn(&[(0, 1)], 64 * MINUTE_MS);
+        values.learn(&[(64, 1)], 65 * MINUTE_MS);
         assert_eq!(values.len(), MOST);
         assert!(values.knows(0) && !values.knows(1) && values.knows(64));
-        values.learn(&[(65, 1)], 64 + REMEMBERED_MS + 2);
+        values.learn(&[(65, 1)], 66 * MINUTE_MS + REMEMBERED_MS);
         assert_eq!(values.len(), 1);
         assert!(values.calls() < 40.0);
+    }
+
+    #[test]
+    fn a_value_on_probation_is_new_for_three_days_or_a_tenth_of_a_days_calls() {
+        let hour_ms = 60 * MINUTE_MS;
+        let mut values = KnownValues::default();
+        for hour in 0..20 * 24 {
+            values.learn(&[(7, 40)], hour * hour_ms);
+        }
+        let begun_ms = 20 * DAY_MS;
+        assert!((values.calls_a_day() - 960.0).abs() < 48.0, "{}", values.calls_a_day());
+        let first = values.bits();
+        let is_new = |values: &KnownValues| {
+            let novel: Vec<Novel> = values.novel(&[(7, 1), (9, 1)]).collect();
+            assert!(novel.iter().all(|novel| novel.value == 9 && novel.bits == first), "{novel:?}");
+            !values.knows(9) && novel.len() == 1
+        };
+        let mut by_calls = values.clone();
+        by_calls.learn_as(&[(9, 1)], begun_ms, Learned::OnProbation);
+        assert!(is_new(&by_calls));
+        by_calls.learn_as(&[(9, 90)], begun_ms + hour_ms, Learned::OnProbation);
+        assert!(is_new(&by_calls));
+        by_calls.learn_as(&[(9, 9)], begun_ms + 2 * hour_ms, Learned::OnProbation);
+        assert!(by_calls.knows(9));
+        for (day, is_known) in [(0, false), (0, false), (1, false), (1, false), (2, true)] {
+            values.learn_as(&[(9, 1)], begun_ms + day * DAY_MS, Learned::OnProbation);
+            assert_eq!(!is_new(&values), is_known, "{day}");
+        }
+        // Known from its first call on where nobody asks for a probation.
+        values.learn(&[(11, 1)], begun_ms + 3 * DAY_MS);
+        assert!(values.knows(11) && !values.is_familiar(11, begun_ms + 3 * DAY_MS));
+        assert!(values.is_familiar(11, begun_ms + 4 * DAY_MS));
+    }
+
+    #[test]
+    fn usual_values_have_shares_of_about_a_month() {
+        let mut values = KnownValues::default();
+        values.learn(&[(1, 60), (2, 30), (3, 10)], 0);
+        values.learn_as(&[(4, 900)], MINUTE_MS, Learned::OnProbation);
+        assert_eq!(values.usual(2).collect::<Vec<_>>(), [(1, 60), (2, 30)]);
+        values.learn(&[(2, 500)], REMEMBERED_MS);
+        assert_eq!(values.usual(2).collect::<Vec<_>>(), [(2, 515), (1, 30)]);
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::combine::{Family, SURE, Severity, Signal, Tuning, Verdict};
+use super::facts::REFUSED;
 use super::novelty::KnownValues;
 use super::window::{ValueCounts, Window};
 use super::{Bits, FIVE_MINUTES_MS, HOUR_MS, WINDOW_MS};
@@ -48,6 +49,8 @@ pub struct ObservedSignal {
     pub counted: Bits,
     /// Calls with the value since it was first observed.
     pub total: u32,
+    /// Calls without it in the same time: they say whether the owner's go on.
+    pub others: u32,
     /// The surprise if all calls had the value.
     pub(super) whole: Bits,
     /// The bits of a volume that go if the calls of all keys become e times as many.
@@ -56,11 +59,37 @@ pub struct ObservedSignal {
     pub expected: u64,
     /// The calls that were seen.
     pub seen: u64,
+    /// True if nobody but the usual networks called in that window, or with the value.
+    pub is_familiar: bool,
     /// The values of that window's calls, most calls first.
     pub shown: SmallVec<[Shown; 1]>,
 }
 
 impl ObservedSignal {
+    /// Returns a signal of the window or block that starts at `start_ms`, about no value.
+    pub(super) fn new(signal: Signal, start_ms: u64, bits: Bits) -> Self {
+        // A block is judged at its end.
+        let observed_ms = start_ms + width_ms(signal) - WINDOW_MS;
+        Self {
+            signal,
+            value: 0,
+            window_ms: start_ms,
+            observed_ms,
+            last_ms: observed_ms,
+            first_ms: start_ms,
+            bits,
+            counted: bits,
+            total: 0,
+            others: 0,
+            whole: bits,
+            slope: Bits::NONE,
+            expected: 0,
+            seen: 0,
+            is_familiar: false,
+            shown: SmallVec::new(),
+        }
+    }
+
     /// Returns the width of the window that it is about.
     #[must_use]
     pub fn width_ms(&self) -> u64 {
@@ -87,7 +116,16 @@ pub fn verdict(tuning: &Tuning, observed: &[ObservedSignal], is_well_known: bool
     if !hard && !may_act {
         verdict.severity = verdict.severity.min(Severity::Alert);
     }
+    if is_refused(observed) {
+        verdict.severity = verdict.severity.min(Severity::Notice);
+    }
     verdict
+}
+
+/// Returns whether the key is revoked, and all of its calls are turned away.
+#[must_use]
+pub fn is_refused(observed: &[ObservedSignal]) -> bool {
+    observed.iter().any(|one| one.signal == Signal::Revoked && one.bits <= REFUSED)
 }
 
 /// Returns whether calls stay at a new country or system: 20 at least, in two windows at least. A visit is no reason to
@@ -115,7 +153,9 @@ pub(super) fn sums(observed: &[ObservedSignal]) -> [Bits; Signal::ALL.len()] {
 /// 2. where the key's systems are known and none of them is new, a new country counts half: networks are assigned to
 ///    countries with errors, and a system has customers in several;
 /// 3. there, new networks and how many of them there are count nothing: addresses of a known system are no news;
-/// 4. of several new countries, systems or agents all but the most surprising count a quarter: a traveller shows several
+/// 4. volume, agents, routes and their mix count half where nobody but networks called that the key has known for a day:
+///    a stranger calls from elsewhere;
+/// 5. of several new countries, systems or agents all but the most surprising count a quarter: a traveller shows several
 ///    at once.
 pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_systems: bool) {
     let mut has_new_system = false;
@@ -133,6 +173,11 @@ pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_syst
             }
         }
     }
+    for one in observed.iter_mut() {
+        if matches!(one.signal.family(), Family::Volume | Family::Behaviour) {
+            one.counted = counted_burst(one.counted, one.is_familiar);
+        }
+    }
     for signal in [Signal::Country, Signal::Asn, Signal::Agent] {
         let of_kind = |one: &&mut ObservedSignal| one.signal == signal;
         let most = observed.iter_mut().filter(of_kind).max_by_key(|one| (one.counted, Reverse(one.value)));
@@ -141,6 +186,11 @@ pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_syst
             one.counted = Bits(one.counted.0 / 4);
         }
     }
+}
+
+/// Returns what counts of a burst or a habit: half if nobody but usual networks called.
+pub(super) fn counted_burst(bits: Bits, is_familiar: bool) -> Bits {
+    if is_familiar { Bits(bits.0 / 2) } else { bits }
 }
 
 /// Returns whether a signal is about values that were never seen.
@@ -178,17 +228,19 @@ pub(super) fn top(
     all.into_iter().collect()
 }
 
-/// Keeps a signal. Of several about the same value, the one with most bits stays.
+/// Keeps a signal. Of several about the same value, the one of which most counts stays.
 pub(super) fn keep(all: &mut Vec<ObservedSignal>, observed: ObservedSignal) {
     let same = |other: &&mut ObservedSignal| (other.signal, other.value) == (observed.signal, observed.value);
     if let Some(before) = all.iter_mut().find(same) {
         before.observed_ms = observed.observed_ms;
         let total = before.total.saturating_add(observed.total);
+        let others = before.others.saturating_add(observed.others);
         // Fewer bits than before count again once those are an hour old.
-        if observed.bits >= before.bits {
+        let weight = |one: &ObservedSignal| counted_burst(one.bits, one.is_familiar);
+        if weight(&observed) >= weight(before) {
             *before = ObservedSignal { first_ms: before.first_ms, ..observed };
         }
-        before.total = total;
+        (before.total, before.others) = (total, others);
         return;
     }
     let followed = all.iter().filter(|observed| observed.value != 0).count();

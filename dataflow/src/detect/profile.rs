@@ -12,8 +12,8 @@
 //! [`Profile::close`]. Calls of `close` in between don't change the profile.
 //!
 //! **Signals** count for an hour, with their most bits. New values go on counting while they keep a twentieth of the
-//! calls, for a day at most. How much of a signal's bits enters the verdict is decided in `observed`. A place or an agent
-//! that falls silent for an hour after fewer than 5 calls isn't learned.
+//! calls, for a day at most. How much of a signal's bits enters the verdict is decided in `observed`. New places and
+//! agents are on probation (see [`novelty`](super::novelty)).
 //!
 //! **Volume** counts after a key's first day, and only if the window has 10 calls, 50 an hour, and three times what was
 //! expected, in two of three consecutive windows. One window suffices if its calls are four bits beyond an alert and other
@@ -33,10 +33,10 @@ use smallvec::SmallVec;
 use super::combine::{Family, Severity, Signal, Tuning, Verdict};
 use super::counts::Rate;
 use super::errors::Share;
-use super::facts::{Facts, HARD, Past, covers, hard_facts};
+use super::facts::{Facts, HARD, Past, REFUSED, covers, hard_facts};
 use super::mix::Mix;
-use super::novelty::KnownValues;
-use super::observed::{ObservedSignal, Shown, count, keep, sums, top, values_of, verdict, width_ms};
+use super::novelty::{KnownValues, Learned, Novel};
+use super::observed::{ObservedSignal, Shown, count, counted_burst, keep, sums, top, values_of, verdict};
 use super::series::FEW;
 use super::traffic::Stretch;
 use super::volume::{Reading, Scale, Season, Slot};
@@ -55,14 +55,14 @@ const FOLLOWED_OF_A_KIND: usize = 4;
 const WHOLE: u64 = 4;
 /// A new value goes on counting while one call in 20 has it.
 const STAYS: u32 = 20;
-/// The least calls of a new place or agent that is learned if it falls silent.
-const LEARNED_CALLS: u32 = 5;
 /// The least calls of a burst.
 pub(crate) const LEAST_CALLS: u64 = 10;
 /// The least refusals in a window that are judged.
 const LEAST_REFUSED: u32 = 5;
 /// The least calls of a key that is known well enough to be taken from its owner.
-const KNOWN_CALLS: f64 = 300.0;
+const KNOWN_CALLS: u64 = 300;
+/// The calls of a key whose bursts have all of their bits: fewer say as little about what is usual.
+const WELL_KNOWN_CALLS: u64 = 600;
 /// How far beyond an alert a window must be to fire before its end, in thousandths of a bit.
 const EARLY: i64 = 4_000;
 /// The least of other signals for that, in thousandths of a bit.
@@ -71,9 +71,15 @@ const CORROBORATES: i64 = 6_000;
 const STIRS: Bits = Bits(3_000);
 /// The most values that are shown beside a signal.
 const SHOWN: usize = 5;
+/// The most usual values of a kind.
+const USUAL: usize = 3;
+/// The most networks of a window that are told apart for what else they call with.
+const NETWORKS: usize = 8;
+/// The time in which a network of a key is told once.
+pub(crate) const NETWORK_SPAN_MS: u64 = 6 * HOUR_MS;
 
 /// A window's contribution to the sums over all keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Judged {
     /// True if the key is known long enough for its volume to be judged.
     pub is_known: bool,
@@ -85,6 +91,8 @@ pub struct Judged {
     pub spiked: bool,
     /// The signals with a new value, as bits in the order of [`Signal::ALL`].
     pub stirred: u32,
+    /// Networks that called for the first time in the six hours (UTC) of the window, at most 8.
+    pub networks: SmallVec<[u64; 1]>,
 }
 
 /// A span of windows that is judged at its end.
@@ -94,6 +102,8 @@ struct VolumeBlock {
     width_ms: u64,
     scale: Scale,
     calls: u64,
+    /// Calls from networks that the key hasn't known for a day, or from nobody knows where.
+    strangers: u64,
     /// If the last windows passed the gates: a bit each, the newest lowest.
     spikes: u8,
     /// Start of the last block that was judged.
@@ -102,7 +112,15 @@ struct VolumeBlock {
 
 impl VolumeBlock {
     fn new(signal: Signal, width_ms: u64) -> Self {
-        Self { signal, width_ms, scale: Scale::new(width_ms), calls: 0, spikes: 0, judged_ms: 0 }
+        Self {
+            signal,
+            width_ms,
+            scale: Scale::new(width_ms),
+            calls: 0,
+            strangers: 0,
+            spikes: 0,
+            judged_ms: 0,
+        }
     }
 }
 
@@ -132,8 +150,14 @@ pub struct Profile {
     minute: VolumeBlock,
     five_minutes: VolumeBlock,
     hour: VolumeBlock,
-    /// Calls of this hour that `rate` has learned: none while the key is frozen.
+    /// Calls that were expected of this hour when it began.
+    hour_expected: f64,
+    /// Calls of this hour that `rate` has learned: none while the key is frozen. The next field has those of the hour
+    /// before.
     hour_learned: u64,
+    hour_before_learned: u64,
+    /// Calls of the last month when it was last called, without this hour and the one before.
+    known_calls: u64,
     /// Blocks of five minutes with calls in this hour.
     busy_blocks: u64,
     fan_out: Scale,
@@ -171,7 +195,10 @@ impl Profile {
             minute: VolumeBlock::new(Signal::VolumeMinute, WINDOW_MS),
             five_minutes: VolumeBlock::new(Signal::VolumeFiveMinutes, FIVE_MINUTES_MS),
             hour: VolumeBlock::new(Signal::VolumeHour, HOUR_MS),
+            hour_expected: 0.0,
             hour_learned: 0,
+            hour_before_learned: 0,
+            known_calls: 0,
             busy_blocks: 0,
             fan_out: Scale::new(FIVE_MINUTES_MS),
             networks_now: ValueCounts::default(),
@@ -223,21 +250,23 @@ impl Profile {
         self.last_call_ms
     }
 
-    /// Returns the calls of the last month, without those of this hour.
+    /// Returns the calls of the last month at its last call, without those of that hour and of the one before.
     #[must_use]
     pub fn known_calls(&self) -> u64 {
-        thousandths(self.calls_before()) / 1_000
-    }
-
-    /// Leaves out this hour: a burst doesn't make its own key known.
-    fn calls_before(&self) -> f64 {
-        self.rate.calls() - self.hour_learned as f64
+        self.known_calls
     }
 
     /// Returns whether it is known well enough to be taken from its owner.
     #[must_use]
     pub fn is_well_known(&self) -> bool {
-        self.calls_before() >= KNOWN_CALLS
+        self.known_calls >= KNOWN_CALLS
+    }
+
+    /// Counts what is known when the key is called. Signals count for an hour, so the last hour and the one before are
+    /// left out: a burst doesn't make its own key known, and nothing changes while nobody calls.
+    fn count_known(&mut self) {
+        let lately = self.hour_learned + self.hour_before_learned;
+        self.known_calls = thousandths(self.rate.calls() - lately as f64) / 1_000;
     }
 
     /// Returns the ends of the blocks that may show a burst, at which [`close`](Self::close) is worth it.
@@ -249,7 +278,23 @@ impl Profile {
                 .filter(|end_ms| *end_ms > self.next_ms)
         };
         let fan_out = (self.networks_now.values().len() >= 10).then_some(0);
-        of(&self.five_minutes, fan_out.unwrap_or(10)).into_iter().chain(of(&self.hour, 50))
+        // A low and slow signal needs no burst, but counts only beside others.
+        let slow = (!self.observed.is_empty()).then_some(1);
+        of(&self.five_minutes, fan_out.unwrap_or(10)).into_iter().chain(of(&self.hour, slow.unwrap_or(50)))
+    }
+
+    /// Returns the values that its calls usually have, at most 3 of a kind, each with its share of the calls of a month in
+    /// thousandths.
+    pub fn usual(&self) -> impl Iterator<Item = (Signal, u64, u64)> {
+        [
+            (Signal::Country, &self.countries),
+            (Signal::Asn, &self.asns),
+            (Signal::Network, &self.networks),
+            (Signal::Agent, &self.agents),
+            (Signal::Route, &self.routes),
+        ]
+        .into_iter()
+        .flat_map(|(kind, known)| known.usual(USUAL).map(move |(value, share)| (kind, value, share)))
     }
 
     /// Returns the traffic of its last six hours, including the five minutes that aren't over.
@@ -274,6 +319,7 @@ impl Profile {
         self.skip_to(start_ms, tuning);
         self.wake();
         self.forget();
+        self.count_known();
         let is_early = self.fires_early(start_ms, window, facts, tuning);
         let observed_before = self.observed.len();
         self.judge_values(start_ms, window, &facts.allowed);
@@ -285,18 +331,38 @@ impl Profile {
         self.judge_facts(start_ms, window, facts);
         self.judge_travel(start_ms, window);
         let is_known = self.is_known(start_ms);
+        self.count_calls(start_ms, window);
         let reading = self.judge_minute(start_ms, window, is_early);
+        let networks =
+            self.networks.not_seen_since(window.networks.values(), start_ms - start_ms % NETWORK_SPAN_MS);
+        let networks = networks.take(NETWORKS).collect();
         self.learn_values(start_ms, window);
-        self.five_minutes.calls += u64::from(window.calls);
-        self.hour.calls += u64::from(window.calls);
         self.networks_now.merge(&window.networks);
         self.last_call_ms = start_ms;
         self.next_ms = start_ms + WINDOW_MS;
         self.learned_ms = self.next_ms;
-        self.end_blocks();
+        self.end_blocks(tuning);
         self.settle(tuning);
         let spiked = self.minute.spikes & 1 == 1;
-        Judged { is_known, z: reading.z, residual: reading.residual, spiked, stirred }
+        Judged { is_known, z: reading.z, residual: reading.residual, spiked, stirred, networks }
+    }
+
+    /// Adds a window's calls to the spans that it lies in.
+    fn count_calls(&mut self, start_ms: u64, window: &Window) {
+        let strangers = self.strangers(start_ms, window);
+        for block in [&mut self.minute, &mut self.five_minutes, &mut self.hour] {
+            block.calls += u64::from(window.calls);
+            block.strangers += strangers;
+        }
+    }
+
+    /// Returns the calls that didn't come from networks that the key has known for a day.
+    fn strangers(&self, start_ms: u64, window: &Window) -> u64 {
+        let familiar = |(network, calls): &(u64, u32)| {
+            if self.networks.is_familiar(*network, start_ms) { u64::from(*calls) } else { 0 }
+        };
+        let familiar: u64 = window.networks.values().iter().map(familiar).sum();
+        u64::from(window.calls).saturating_sub(u64::from(window.allowed) + familiar)
     }
 
     /// Judges the window that starts at `start_ms` and isn't over. Returns the profile as it would be after it, if the
@@ -307,12 +373,13 @@ impl Profile {
         profile.skip_to(start_ms, tuning);
         profile.wake();
         profile.forget();
+        profile.count_known();
         if !profile.fires_early(start_ms, window, facts, tuning) {
             return None;
         }
         profile.judge_facts(start_ms, window, facts);
+        profile.count_calls(start_ms, window);
         profile.judge_minute(start_ms, window, true);
-        profile.five_minutes.calls += u64::from(window.calls);
         profile.next_ms = start_ms + WINDOW_MS;
         profile.settle(tuning);
         Some(profile)
@@ -348,7 +415,7 @@ impl Profile {
     pub fn report(&mut self, at_ms: u64, facts: &Facts, tuning: &Tuning) {
         self.close(at_ms, tuning);
         if !facts.publishable {
-            self.observe(Signal::Reported, at_ms, HARD, 0.0, 0);
+            self.observe(ObservedSignal::new(Signal::Reported, at_ms, HARD));
             self.settle(tuning);
         }
     }
@@ -402,7 +469,7 @@ impl Profile {
             if self.next_ms == boundary {
                 self.flush();
                 self.forget();
-                self.end_blocks();
+                self.end_blocks(tuning);
                 if !self.observed.is_empty() || !self.learning() {
                     self.settle(tuning);
                 }
@@ -426,6 +493,7 @@ impl Profile {
         let rested_ms = std::mem::take(&mut self.resting_ms);
         if rested_ms > 0 {
             self.doze(rested_ms);
+            self.expect_hour();
         }
         self.flush();
     }
@@ -441,25 +509,26 @@ impl Profile {
     }
 
     /// Judges and learns the blocks that end where the last window did.
-    fn end_blocks(&mut self) {
+    fn end_blocks(&mut self, tuning: &Tuning) {
         let end_ms = self.next_ms;
         if end_ms.is_multiple_of(FIVE_MINUTES_MS) && self.five_minutes.calls > 0 {
             self.busy_blocks += 1;
             self.judge_fan_out(end_ms - FIVE_MINUTES_MS);
             self.remember(end_ms - FIVE_MINUTES_MS);
-            self.judge_block(|profile| &mut profile.five_minutes, end_ms);
+            self.judge_block(|profile| &mut profile.five_minutes, end_ms, tuning);
         }
         if end_ms.is_multiple_of(HOUR_MS) {
-            self.hour_learned = 0;
+            self.hour_before_learned = std::mem::take(&mut self.hour_learned);
             let slot = Slot::at(end_ms - HOUR_MS, 0);
             let silent = HOUR_MS / FIVE_MINUTES_MS - std::mem::take(&mut self.busy_blocks);
             if silent > 0 && self.learning() {
                 self.five_minutes.scale.learn_silence(&mut self.season, false, slot, silent);
                 self.fan_out.learn_silence(&mut Season::default(), false, slot, silent);
             }
-            self.judge_slow(end_ms - HOUR_MS, self.hour.calls);
+            self.judge_slow(end_ms - HOUR_MS);
+            self.expect_hour();
             if self.hour.calls > 0 {
-                self.judge_block(|profile| &mut profile.hour, end_ms);
+                self.judge_block(|profile| &mut profile.hour, end_ms, tuning);
             } else if self.learning() {
                 self.hour.scale.learn_silence(&mut self.season, false, slot, 1);
             }
@@ -473,13 +542,21 @@ impl Profile {
         self.traffic.extend(stretch);
     }
 
-    fn judge_block(&mut self, block_of: fn(&mut Self) -> &mut VolumeBlock, end_ms: u64) {
+    fn judge_block(&mut self, block_of: fn(&mut Self) -> &mut VolumeBlock, end_ms: u64, tuning: &Tuning) {
         let mut block = block_of(self).clone();
         let start_ms = end_ms - block.width_ms;
         let slot = Slot::at(start_ms, 0);
-        let calls = std::mem::take(&mut block.calls);
+        let calls = block.calls;
         let reading = block.scale.read(&self.season, slot, calls as f64);
-        self.judge_volume(&mut block, start_ms, calls, reading, None);
+        // Few strangers don't make a burst of many calls.
+        let is_familiar = block.strangers * u64::from(STAYS) < calls;
+        let burst = self.spike(&block, start_ms, calls, reading);
+        let suffices = burst.is_some_and(|(bits, _)| {
+            self.count();
+            let burst = (block.signal, counted_burst(bits, is_familiar));
+            is_beyond_doubt(sums(&self.observed), [burst].into_iter(), tuning)
+        });
+        self.judge_volume(&mut block, start_ms, reading, suffices, is_familiar, SmallVec::new());
         if self.learning() {
             block.scale.learn(&self.season, slot, calls as f64, block.width_ms);
         }
@@ -490,7 +567,9 @@ impl Profile {
         let (slot, calls) = (Slot::at(start_ms, 0), u64::from(window.calls));
         let mut block = self.minute.clone();
         let reading = block.scale.read(&self.season, slot, calls as f64);
-        self.judge_volume(&mut block, start_ms, calls, reading, Some((window, is_early)));
+        let shown = if reading.bits > Bits::NONE { self.foremost(window) } else { SmallVec::new() };
+        let is_familiar = block.strangers == 0;
+        self.judge_volume(&mut block, start_ms, reading, is_early, is_familiar, shown);
         if self.learning() {
             block.scale.step(&mut self.season, slot, calls as f64, WINDOW_MS);
             self.rate.learn(slot, WINDOW_MS, calls as f64);
@@ -500,12 +579,23 @@ impl Profile {
         reading
     }
 
-    fn judge_slow(&mut self, start_ms: u64, calls: u64) {
-        let slot = Slot::at(start_ms, 0);
-        self.rate.watch(slot, HOUR_MS, calls as f64);
+    /// Sets what is expected of the hour that begins, before it is learned.
+    fn expect_hour(&mut self) {
+        self.hour_expected = self.rate.expected_by_slot(Slot::at(self.next_ms, 0), HOUR_MS);
+    }
+
+    fn judge_slow(&mut self, start_ms: u64) {
+        let calls = self.hour.calls;
+        self.rate.watch(self.hour_expected, calls as f64);
         if calls > 0 && self.is_known(start_ms) {
-            let expected = self.rate.expected(slot, HOUR_MS);
-            self.observe(Signal::Slow, start_ms, self.rate.slow(), expected, calls);
+            let expected = thousandths(self.hour_expected);
+            let (bits, is_familiar) = (self.rate.slow(), self.hour.strangers * u64::from(STAYS) < calls);
+            self.observe(ObservedSignal {
+                expected,
+                seen: calls,
+                is_familiar,
+                ..ObservedSignal::new(Signal::Slow, start_ms, bits)
+            });
         }
     }
 
@@ -530,53 +620,53 @@ impl Profile {
             true => reading.bits.min(self.rate.bits(slot, block.width_ms, seen)),
             false => reading.bits,
         };
-        Some((bits, expected))
+        // The tail of few calls is made of fewer: one in a hundred of their minutes is one minute.
+        let known = (self.known_calls + WELL_KNOWN_CALLS / 4).min(WELL_KNOWN_CALLS);
+        let bits = u64::from(bits.0) * known / WELL_KNOWN_CALLS;
+        Some((Bits(u32::try_from(bits).unwrap_or(Bits::MOST.0)), expected))
     }
 
     /// Returns whether an open window's calls and hard facts, with the signals before it, are far enough beyond an alert.
     fn fires_early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> bool {
         let hard = hard_facts(&self.past(), start_ms, window, facts);
-        if hard.is_empty() && u64::from(window.calls) < LEAST_CALLS {
+        // Who is turned away takes nothing, and the rest of the window may be answered.
+        let is_refused = hard.iter().any(|(signal, bits)| *signal == Signal::Revoked && *bits <= REFUSED);
+        if is_refused || hard.is_empty() && u64::from(window.calls) < LEAST_CALLS {
             return false;
         }
-        let mut bits = sums(&self.observed);
-        for (signal, said) in hard.iter().copied() {
-            bits[signal as usize] = bits[signal as usize].max(said);
-        }
-        let odds = |bits| Verdict::of(tuning, Signal::ALL.iter().copied().zip(bits)).odds;
-        let mut others = bits;
-        for signal in Signal::ALL.iter().filter(|signal| signal.family() == Family::Volume) {
-            others[*signal as usize] = Bits::NONE;
-        }
-        let without = odds(others);
         let calls = u64::from(window.calls);
         let reading = self.minute.scale.read(&self.season, Slot::at(start_ms, 0), calls as f64);
-        if let Some((said, _)) = self.spike(&self.minute, start_ms, calls, reading) {
-            let of_minute = &mut bits[Signal::VolumeMinute as usize];
-            *of_minute = said.max(*of_minute);
-        } else if hard.is_empty() {
+        let burst = self.spike(&self.minute, start_ms, calls, reading);
+        if burst.is_none() && hard.is_empty() {
             return false;
         }
-        without >= tuning.prior + CORROBORATES && odds(bits) >= tuning.alert + EARLY
+        // No stranger called yet; the first who does adds to what counts.
+        let is_familiar = self.strangers(start_ms, window) == 0;
+        let burst = burst.map(|(bits, _)| (Signal::VolumeMinute, counted_burst(bits, is_familiar)));
+        is_beyond_doubt(sums(&self.observed), hard.into_iter().chain(burst), tuning)
     }
 
+    /// Judges the calls of a block, and begins another.
     fn judge_volume(
         &mut self,
         block: &mut VolumeBlock,
         start_ms: u64,
-        calls: u64,
         reading: Reading,
-        window: Option<(&Window, bool)>,
+        suffices: bool,
+        is_familiar: bool,
+        shown: SmallVec<[Shown; 1]>,
     ) {
+        let seen = std::mem::take(&mut block.calls);
+        block.strangers = 0;
         let passed = (start_ms - block.judged_ms.min(start_ms)) / block.width_ms;
         block.spikes = block.spikes.checked_shl(u32::try_from(passed).unwrap_or(u32::MAX)).unwrap_or(0);
         block.judged_ms = start_ms;
-        let Some((bits, expected)) = self.spike(block, start_ms, calls, reading) else { return };
+        let Some((bits, expected)) = self.spike(block, start_ms, seen, reading) else { return };
         block.spikes |= 1;
-        let is_early = window.is_some_and(|(_, is_early)| is_early);
-        if is_early || (block.spikes & 0b111).count_ones() >= 2 {
-            let shown = window.map_or_else(SmallVec::new, |(window, _)| self.foremost(window));
-            self.keep_signal(block.signal, start_ms, bits, reading.slope, expected, calls, shown);
+        if suffices || (block.spikes & 0b111).count_ones() >= 2 {
+            let (slope, expected) = (reading.slope, thousandths(expected));
+            let observed = ObservedSignal::new(block.signal, start_ms, bits);
+            self.observe(ObservedSignal { slope, expected, seen, is_familiar, shown, ..observed });
         }
     }
 
@@ -591,15 +681,9 @@ impl Profile {
             && reading.bits > Bits::NONE
         {
             let shown = top(&networks, Signal::Network, &self.networks, SHOWN);
-            self.keep_signal(
-                Signal::FanOut,
-                start_ms,
-                reading.bits,
-                Bits::NONE,
-                reading.expected,
-                seen as u64,
-                shown,
-            );
+            let observed = ObservedSignal::new(Signal::FanOut, start_ms, reading.bits);
+            let expected = thousandths(reading.expected);
+            self.observe(ObservedSignal { expected, seen: seen as u64, shown, ..observed });
         }
         if self.learning() {
             self.fan_out.learn(&flat, slot, seen as f64, FIVE_MINUTES_MS);
@@ -608,12 +692,15 @@ impl Profile {
 
     fn judge_values(&mut self, start_ms: u64, window: &Window, allowed: &[Allowance]) {
         let calls = window.calls.max(1);
-        // KnownValues that were new stay as long as they keep their share.
+        let is_familiar = self.strangers(start_ms, window) == 0;
+        // Values that were new stay as long as they keep their share.
         for observed in self.observed.iter_mut().filter(|observed| observed.value != 0) {
             let Some(tally) = values_of(window, observed.signal) else { continue };
             let at = tally.values().binary_search_by_key(&observed.value, |entry| entry.0);
             let of_value = at.map_or(0, |at| tally.values()[at].1);
             observed.total = observed.total.saturating_add(of_value);
+            observed.others = observed.others.saturating_add(calls - of_value.min(calls));
+            observed.is_familiar &= of_value == 0 || is_familiar;
             if of_value > 0 && of_value >= calls / STAYS && start_ms < observed.first_ms + DAY_MS {
                 (observed.last_ms, observed.observed_ms) = (start_ms, start_ms);
                 let bits = share(observed.whole, of_value, calls);
@@ -632,35 +719,36 @@ impl Profile {
             let Some(tally) = values_of(window, signal) else { continue };
             // Calls may have been counted before the tables allowed them.
             let is_allowed = |value| allowed.iter().any(|one| covers(signal, value, one));
-            let novel = known.novel(tally.values()).filter(|novel| !is_allowed(novel.value));
-            let mut novel: SmallVec<[_; 8]> = novel.collect();
+            // A value on probation that is observed already was counted above.
+            let is_observed =
+                |value| self.observed.iter().any(|one| (one.signal, one.value) == (signal, value));
+            let novel = known.novel(tally.values());
+            let mut novel: SmallVec<[Novel; 8]> =
+                novel.filter(|new| !is_allowed(new.value) && !is_observed(new.value)).collect();
             if novel.is_empty() {
                 continue;
             }
             novel.sort_by_key(|novel| (std::cmp::Reverse(novel.calls), novel.value));
             let (single, rest) = novel.split_at(novel.len().min(FOLLOWED_OF_A_KIND));
-            let rest_calls = rest.iter().fold(0_u32, |calls, novel| calls.saturating_add(novel.calls));
-            let whole = known.bits();
-            let single = single.iter().map(|novel| (novel.value, novel.calls));
-            for (value, of_value) in single.chain((rest_calls > 0).then_some((0, rest_calls))) {
+            let single = single.iter().map(|novel| (novel.value, novel.calls, novel.bits));
+            // Many values together have the least of their surprises.
+            let rest = rest
+                .iter()
+                .map(|novel| (0, novel.calls, novel.bits))
+                .reduce(|sum, one| (0, sum.1.saturating_add(one.1), sum.2.min(one.2)));
+            for (value, of_value, whole) in single.chain(rest) {
                 let bits = share(whole, of_value, calls);
                 let shown =
                     (value != 0).then_some(Shown { kind: signal, value, calls: of_value, is_new: true });
                 let observed = ObservedSignal {
-                    signal,
                     value,
-                    window_ms: start_ms,
-                    observed_ms: start_ms,
-                    last_ms: start_ms,
-                    first_ms: start_ms,
-                    bits,
-                    counted: bits,
                     total: of_value,
+                    others: calls - of_value.min(calls),
                     whole,
-                    slope: Bits::NONE,
-                    expected: 0,
                     seen: of_value.into(),
+                    is_familiar,
                     shown: shown.into_iter().collect(),
+                    ..ObservedSignal::new(signal, start_ms, bits)
                 };
                 keep(&mut self.observed, observed);
             }
@@ -676,14 +764,17 @@ impl Profile {
         });
         for (signal, count, expected, bits) in said {
             if bits > Bits::NONE {
-                let shown = self.foremost(window);
-                self.keep_signal(signal, start_ms, bits, Bits::NONE, expected, count.into(), shown);
+                let (expected, seen, shown) = (thousandths(expected), count.into(), self.foremost(window));
+                let observed = ObservedSignal::new(signal, start_ms, bits);
+                self.observe(ObservedSignal { expected, seen, shown, ..observed });
             }
         }
         let bits = self.mix.bits(window.routes.values());
         if bits > Bits::NONE {
             let shown = top(&window.routes, Signal::Route, &self.routes, SHOWN);
-            self.keep_signal(Signal::Mix, start_ms, bits, Bits::NONE, 0.0, window.calls.into(), shown);
+            let is_familiar = self.strangers(start_ms, window) == 0;
+            let observed = ObservedSignal::new(Signal::Mix, start_ms, bits);
+            self.observe(ObservedSignal { seen: window.calls.into(), is_familiar, shown, ..observed });
         }
     }
 
@@ -695,7 +786,8 @@ impl Profile {
         for (signal, bits) in hard_facts(&self.past(), start_ms, window, facts) {
             let seen = if signal == Signal::Tor { window.tor } else { window.calls };
             let shown = self.foremost(window);
-            self.keep_signal(signal, start_ms, bits, Bits::NONE, 0.0, seen.into(), shown);
+            let observed = ObservedSignal::new(signal, start_ms, bits);
+            self.observe(ObservedSignal { seen: seen.into(), shown, ..observed });
         }
     }
 
@@ -716,24 +808,30 @@ impl Profile {
                 is_new: false,
             });
             let seen = thousandths(km) / 1_000;
-            self.keep_signal(
-                Signal::Travel,
-                start_ms,
-                bits,
-                Bits::NONE,
-                0.0,
-                seen,
-                SmallVec::from_slice(&shown),
-            );
+            let observed = ObservedSignal::new(Signal::Travel, start_ms, bits);
+            self.observe(ObservedSignal { seen, shown: SmallVec::from_slice(&shown), ..observed });
         }
     }
 
     fn learn_values(&mut self, start_ms: u64, window: &Window) {
-        self.countries.learn(window.countries.values(), start_ms);
-        self.asns.learn(window.asns.values(), start_ms);
+        // What was there on the first day is the key's own.
+        let learned = if self.is_known(start_ms) { Learned::OnProbation } else { Learned::Known };
+        self.countries.learn_as(window.countries.values(), start_ms, learned);
+        self.asns.learn_as(window.asns.values(), start_ms, learned);
         self.networks.learn(window.networks.values(), start_ms);
-        self.agents.learn(window.agents.values(), start_ms);
+        self.agents.learn_as(window.agents.values(), start_ms, learned);
         self.routes.learn(window.routes.values(), start_ms);
+        if let Some(allowed) = &window.of_allowed {
+            for (known, values) in [
+                (&mut self.countries, &allowed.countries),
+                (&mut self.asns, &allowed.asns),
+                (&mut self.networks, &allowed.networks),
+                (&mut self.agents, &allowed.agents),
+                (&mut self.routes, &allowed.routes),
+            ] {
+                known.learn_as(values.values(), start_ms, Learned::Allowed);
+            }
+        }
         if window.tor > 0 {
             self.tor_ms = start_ms;
         }
@@ -758,70 +856,28 @@ impl Profile {
         .collect()
     }
 
-    fn observe(&mut self, signal: Signal, start_ms: u64, bits: Bits, expected: f64, seen: u64) {
-        self.keep_signal(signal, start_ms, bits, Bits::NONE, expected, seen, SmallVec::new());
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a signal is all of these")]
-    fn keep_signal(
-        &mut self,
-        signal: Signal,
-        start_ms: u64,
-        bits: Bits,
-        slope: Bits,
-        expected: f64,
-        seen: u64,
-        shown: SmallVec<[Shown; 1]>,
-    ) {
-        if bits == Bits::NONE {
-            return;
+    fn observe(&mut self, observed: ObservedSignal) {
+        if observed.bits > Bits::NONE {
+            keep(&mut self.observed, observed);
         }
-        // A block speaks at its end.
-        let observed_ms = start_ms + width_ms(signal) - WINDOW_MS;
-        let observed = ObservedSignal {
-            signal,
-            value: 0,
-            window_ms: start_ms,
-            observed_ms,
-            last_ms: observed_ms,
-            first_ms: start_ms,
-            bits,
-            counted: bits,
-            total: 0,
-            whole: bits,
-            slope,
-            expected: thousandths(expected),
-            seen,
-            shown,
-        };
-        keep(&mut self.observed, observed);
     }
 
-    /// Forgets what is older than an hour. A thief tries a key, and comes back: a place or an agent that fell silent after
-    /// a few calls isn't learned.
+    /// Forgets what is older than an hour.
     fn forget(&mut self) {
         let oldest = self.next_ms.saturating_sub(MEMORY_MS);
-        let learned_ms = self.first_ms + LEARNING_MS;
-        for one in &self.observed {
-            let is_over = one.last_ms + WINDOW_MS <= oldest;
-            if !is_over || one.value == 0 || one.total >= LEARNED_CALLS || one.first_ms < learned_ms {
-                continue;
-            }
-            match one.signal {
-                Signal::Asn => self.asns.unlearn(one.value),
-                Signal::Country => self.countries.unlearn(one.value),
-                Signal::Agent => self.agents.unlearn(one.value),
-                _ => {}
-            }
-        }
         self.observed.retain(|observed| observed.last_ms + WINDOW_MS > oldest);
+    }
+
+    /// Decides how much of each signal counts.
+    fn count(&mut self) {
+        count(&mut self.observed, self.first_ms + LEARNING_MS, !self.asns.is_empty());
     }
 
     /// Adds up the signals of the last hour.
     fn settle(&mut self, tuning: &Tuning) {
         // Whoever settles at a time, and however often, the same signals count.
         self.forget();
-        count(&mut self.observed, self.first_ms + LEARNING_MS, !self.asns.is_empty());
+        self.count();
         self.verdict = verdict(tuning, &self.observed, self.is_well_known());
         self.frozen = match (self.verdict.severity >= Severity::Alert, self.frozen) {
             (false, _) => Frozen::No,
@@ -831,6 +887,24 @@ impl Profile {
             (true, frozen) => frozen,
         };
     }
+}
+
+/// Returns whether what is said, with the signals before it, is so far beyond an alert that one window suffices.
+fn is_beyond_doubt(
+    before: [Bits; Signal::ALL.len()],
+    said: impl Iterator<Item = (Signal, Bits)>,
+    tuning: &Tuning,
+) -> bool {
+    let mut all = before;
+    for (signal, bits) in said {
+        all[signal as usize] = bits.max(all[signal as usize]);
+    }
+    let mut others = all;
+    for signal in Signal::ALL.iter().filter(|signal| signal.family() == Family::Volume) {
+        others[*signal as usize] = Bits::NONE;
+    }
+    let odds = |bits| Verdict::of(tuning, Signal::ALL.iter().copied().zip(bits)).odds;
+    odds(others) >= tuning.prior + CORROBORATES && odds(all) >= tuning.alert + EARLY
 }
 
 fn share(whole: Bits, of_value: u32, calls: u32) -> Bits {
@@ -848,6 +922,7 @@ fn thousandths(calls: f64) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::window::AllowedValues;
     use super::*;
 
     /// 2025-06-02T00:00:00Z, a Monday.
@@ -861,6 +936,7 @@ mod tests {
         for tally in [&mut window.countries, &mut window.asns, &mut window.networks, &mut window.agents] {
             tally.add(place, calls);
         }
+        window.statuses.add(200, calls);
         for (route, part) in [(1, 2), (2, 3), (3, 6)] {
             window.routes.add(route, (calls / part).max(1));
         }
@@ -871,6 +947,7 @@ mod tests {
         let mut sum = first.clone();
         sum.calls += second.calls;
         sum.refused += second.refused;
+        sum.statuses.merge(&second.statuses);
         for (into, other) in [
             (&mut sum.countries, &second.countries),
             (&mut sum.asns, &second.asns),
@@ -915,6 +992,16 @@ mod tests {
         most
     }
 
+    /// Steps `minutes` with nothing but a window's calls.
+    fn staged_alone(profile: &mut Profile, minutes: u64, window: &Window, facts: &Facts) -> Severity {
+        let mut most = Severity::None;
+        for _ in 0..minutes {
+            profile.step(profile.next_ms(), window, facts, &Tuning::default());
+            most = most.max(profile.verdict().severity);
+        }
+        most
+    }
+
     #[test]
     fn usual_calls_raise_no_alarm() {
         let (profile, most) = known(5);
@@ -928,6 +1015,52 @@ mod tests {
         let signals: Vec<Signal> = profile.observed().iter().map(|observed| observed.signal).collect();
         for signal in [Signal::Country, Signal::Asn, Signal::Agent, Signal::VolumeMinute] {
             assert!(signals.contains(&signal), "{signal:?} {signals:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_with_an_allow_list_is_known_by_its_allowed_calls() {
+        let allowed = |calls: u32| {
+            let values = window(calls, HOME);
+            let of_allowed = AllowedValues {
+                countries: values.countries,
+                asns: values.asns,
+                networks: values.networks,
+                agents: values.agents,
+                routes: values.routes,
+            };
+            Window { calls, allowed: calls, of_allowed: Some(Box::new(of_allowed)), ..Window::default() }
+        };
+        let mut profile = Profile::new(MONDAY_MS);
+        for minute in 0..3 * 1_440 {
+            let start_ms = MONDAY_MS + minute * WINDOW_MS;
+            profile.step(start_ms, &allowed(usual(minute).calls), &Facts::default(), &Tuning::default());
+        }
+        assert_eq!(profile.observed(), []);
+        // Whatever the owner does from there, it says nothing but of how much.
+        profile.step(profile.next_ms(), &allowed(12), &Facts::default(), &Tuning::default());
+        assert_eq!(profile.verdict().severity, Severity::None);
+        assert!(staged(&mut profile, 2, &window(300, AWAY), &Facts::default()) >= Severity::Alert);
+        let signals: Vec<Signal> = profile.observed().iter().map(|observed| observed.signal).collect();
+        assert!([Signal::Country, Signal::Asn, Signal::Agent].iter().all(|one| signals.contains(one)));
+    }
+
+    #[test]
+    fn what_usual_networks_do_counts_half() {
+        let (mut profile, _) = known(3);
+        let at_home = Window { agents: window(300, AWAY).agents, ..window(300, HOME) };
+        let elsewhere = Window { networks: window(300, AWAY).networks, ..at_home.clone() };
+        let mut other = profile.clone();
+        staged(&mut profile, 2, &at_home, &Facts::default());
+        staged(&mut other, 2, &elsewhere, &Facts::default());
+        for signal in [Signal::Agent, Signal::VolumeMinute] {
+            let of = |profile: &Profile| {
+                let one = profile.observed().iter().find(|one| one.signal == signal).cloned();
+                one.unwrap_or_else(|| panic!("{signal:?}"))
+            };
+            let (at_home, elsewhere) = (of(&profile), of(&other));
+            assert_eq!((at_home.bits, at_home.counted.0), (elsewhere.bits, elsewhere.bits.0 / 2));
+            assert_eq!(elsewhere.counted, elsewhere.bits);
         }
     }
 
@@ -961,8 +1094,13 @@ mod tests {
         let before = profile.known_calls();
         staged(&mut profile, 40, &window(300, AWAY), &Facts::default());
         assert!(profile.is_well_known());
-        // The owner's calls and the burst of the first minute aren't of the time before.
-        assert!(profile.known_calls().abs_diff(before) < before / 100, "{before} {}", profile.known_calls());
+        // An hour that ended meanwhile is of the time before by now; the burst of the first minute isn't.
+        let usual_of_an_hour = 16 * 60;
+        assert!(
+            profile.known_calls().abs_diff(before) < usual_of_an_hour,
+            "{before} {}",
+            profile.known_calls()
+        );
     }
 
     #[test]
@@ -972,6 +1110,17 @@ mod tests {
         assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &revoked), Severity::Revoke);
         let publishable = Facts { publishable: true, ..revoked.clone() };
         assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &publishable), Severity::None);
+        // Who is turned away is noticed and no more, however loud; once one call is answered nothing is worse.
+        let refused = |calls| Window {
+            refused: calls,
+            statuses: [(403, calls)].into_iter().collect(),
+            ..window(calls, AWAY)
+        };
+        let mut turned_away = profile.clone();
+        assert_eq!(staged_alone(&mut turned_away, 3, &refused(1), &revoked), Severity::Notice);
+        assert_eq!(staged_alone(&mut turned_away, 20, &refused(400), &revoked), Severity::Notice);
+        let answered = both(&refused(400), &window(1, AWAY));
+        assert_eq!(staged_alone(&mut turned_away, 1, &answered, &revoked), Severity::Revoke);
         let later = Facts { revoked_ms: Some(profile.next_ms() + HOUR_MS), ..Facts::default() };
         assert_eq!(staged(&mut profile.clone(), 1, &window(1, HOME), &later), Severity::None);
         // Asleep for 40 days, then called from elsewhere, or from home.
@@ -1043,7 +1192,8 @@ mod tests {
         let end_ms = profile.next_ms();
         profile.close(end_ms + MEMORY_MS - 2 * WINDOW_MS, &Tuning::default());
         assert!(profile.verdict().severity >= Severity::Alert);
-        profile.close(end_ms + MEMORY_MS + WINDOW_MS, &Tuning::default());
+        // The last signal is that of the five minutes in which the calls were.
+        profile.close(end_ms + MEMORY_MS + FIVE_MINUTES_MS, &Tuning::default());
         assert_eq!(profile.verdict().severity, Severity::None);
         assert!(profile.observed().is_empty());
     }

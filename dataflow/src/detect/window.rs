@@ -21,6 +21,14 @@ const MOST_SAMPLES: usize = 8;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValueCounts(SmallVec<[(u64, u32); 1]>);
 
+impl FromIterator<(u64, u32)> for ValueCounts {
+    fn from_iter<T: IntoIterator<Item = (u64, u32)>>(counts: T) -> Self {
+        let mut all = Self::default();
+        counts.into_iter().for_each(|(value, calls)| all.add(value, calls));
+        all
+    }
+}
+
 impl ValueCounts {
     /// Adds the calls of a value.
     pub fn add(&mut self, value: u64, calls: u32) {
@@ -80,6 +88,30 @@ impl Sighting {
     }
 }
 
+/// The values of calls from where the tables allow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AllowedValues {
+    pub(super) countries: ValueCounts,
+    pub(super) asns: ValueCounts,
+    pub(super) networks: ValueCounts,
+    pub(super) agents: ValueCounts,
+    pub(super) routes: ValueCounts,
+}
+
+impl AllowedValues {
+    fn all(&mut self) -> [&mut ValueCounts; 5] {
+        [&mut self.countries, &mut self.asns, &mut self.networks, &mut self.agents, &mut self.routes]
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.countries.merge(&other.countries);
+        self.asns.merge(&other.asns);
+        self.networks.merge(&other.networks);
+        self.agents.merge(&other.agents);
+        self.routes.merge(&other.routes);
+    }
+}
+
 /// A key's calls in a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
@@ -97,6 +129,14 @@ pub struct Window {
     pub routes: ValueCounts,
     /// Calls through exits of Tor.
     pub tor: u32,
+    /// Calls from where the tables allow.
+    pub allowed: u32,
+    /// The values of allowed calls. They are none of the fields above: they are learned, and never new.
+    pub(super) of_allowed: Option<Box<AllowedValues>>,
+    /// Bytes sent to the callers.
+    pub bytes_out: u64,
+    /// Calls by HTTP status; at most the 256 least.
+    pub statuses: ValueCounts,
     /// Places, in order; only of networks that are listed nowhere.
     pub(crate) visits: SmallVec<[Visit; 0]>,
     /// The first call of each network, in the order of networks.
@@ -105,7 +145,7 @@ pub struct Window {
 
 impl Window {
     /// Counts an event's calls. What isn't known of it (address, country, system, agent) isn't a value. If where it came
-    /// from is allowed it brings no value at all: the owner's load test may use any tool.
+    /// from is allowed its values are apart: the owner's load test may use any tool.
     pub fn add(&mut self, event: &AccessEvent, allowed: &[Allowance]) {
         let allowed = allowed.iter().any(|one| one.covers(event.client, event.country, event.asn));
         let of_network = network(event.client);
@@ -116,15 +156,21 @@ impl Window {
             }
         };
         add(&mut self.calls, true);
+        add(&mut self.allowed, allowed);
         add(&mut self.refused, matches!(event.status, 401 | 403));
         add(&mut self.throttled, event.status == 429);
         let country = u64::from(u16::from_be_bytes(event.country.0));
+        let Self { countries, asns, networks, agents, routes, of_allowed, .. } = self;
+        let [countries, asns, networks, agents, routes] = match allowed {
+            true => of_allowed.get_or_insert_default().all(),
+            false => [countries, asns, networks, agents, routes],
+        };
         let known = [
-            (&mut self.countries, country, event.country != Country::UNKNOWN && !allowed),
-            (&mut self.asns, event.asn.into(), event.asn != 0 && !allowed),
-            (&mut self.networks, of_network, event.client != 0 && !allowed),
-            (&mut self.agents, event.user_agent.0, event.user_agent.is_some() && !allowed),
-            (&mut self.routes, event.route.0, event.route != RouteId::OVERFLOW && !allowed),
+            (countries, country, event.country != Country::UNKNOWN),
+            (asns, event.asn.into(), event.asn != 0),
+            (networks, of_network, event.client != 0),
+            (agents, event.user_agent.0, event.user_agent.is_some()),
+            (routes, event.route.0, event.route != RouteId::OVERFLOW),
         ];
         for (tally, value, known) in known {
             if known {
@@ -135,6 +181,8 @@ impl Window {
         if event.place.packed() != 0 && event.place.class() == NetworkClass::Unlisted && !allowed {
             self.visit(event.place.packed(), event.time);
         }
+        self.bytes_out = self.bytes_out.saturating_add(event.bytes_out);
+        self.statuses.add(event.status.into(), calls);
         let AccessEvent { position, time, client, status, .. } = *event;
         self.sample(of_network, Sighting { position, time, client, status });
     }
@@ -146,14 +194,20 @@ impl Window {
             (&mut self.refused, other.refused),
             (&mut self.throttled, other.throttled),
             (&mut self.tor, other.tor),
+            (&mut self.allowed, other.allowed),
         ] {
             *sum = sum.saturating_add(more);
         }
+        self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
+        self.statuses.merge(&other.statuses);
         self.countries.merge(&other.countries);
         self.asns.merge(&other.asns);
         self.networks.merge(&other.networks);
         self.agents.merge(&other.agents);
         self.routes.merge(&other.routes);
+        if let Some(other) = &other.of_allowed {
+            self.of_allowed.get_or_insert_default().merge(other);
+        }
         for visit in &other.visits {
             self.visit(visit.place, visit.first_ms);
             self.visit(visit.place, visit.last_ms);
@@ -251,7 +305,8 @@ mod tests {
         for minute in 0..200 {
             profile.step(minute * 60_000, &full, &crate::detect::Facts::default(), &tuning);
         }
-        assert!(profile.known_calls() > 100 * u64::from(u32::MAX));
+        // All but the last two hours, and the hour of the Tor exit.
+        assert!(profile.known_calls() > 50 * u64::from(u32::MAX));
     }
 
     #[test]

@@ -83,7 +83,9 @@ impl Notes {
         summary.state = incident.state;
         summary.platform_event |= incident.platform_event;
         summary.signals = incident.signals.iter().map(|evidence| evidence.signal).collect();
-        if matches!(transition.change, Change::Opened | Change::Raised | Change::Reopened) {
+        // What people are told: neither notices nor repeats.
+        let is_told = incident.severity >= Severity::Alert && !transition.is_repeat;
+        if is_told && matches!(transition.change, Change::Opened | Change::Raised | Change::Reopened) {
             summary.alerts += 1;
             self.alerts.push((incident.key, transition.at_ms, incident.severity));
         }

@@ -16,14 +16,19 @@
 //! **Early.** Observations at a mark of an open window have no guard of the window yet. They are held back if as many keys
 //! fired in it, up to that mark, as would be together, and never exceed an alert.
 //!
-//! **Incidents.** A key has at most one. It opens at the severity alert, is raised when the severity rises, and ends half
-//! an hour after the last signal. It is reopened if signals come within 24 hours of its end. Its id is a hash of the key,
-//! the detector's version and the window in which it opened. An incident whose signals the tables explain is withdrawn; it
-//! is reopened only by other signals.
+//! **Incidents.** A key has at most one. It opens at the severity alert, is raised when the severity rises, and ends when
+//! no signal came for its quiet time. That is half an hour; 2, 8 and 24 hours after one, two and more reopenings within a
+//! week. It is reopened if signals come within 24 hours of its end. Its id is a hash of the key, the detector's version and
+//! the window in which it opened. An incident whose signals the tables explain is withdrawn; it is reopened only by other
+//! signals. It is updated when its ratio grew fourfold, another family of signals joined, or its networks are seen with a
+//! third other key: ten minutes after its opening at the earliest, then hourly at most.
+//!
+//! A revoked key that is turned away makes an incident of the severity notice, and no more. People are told of one
+//! reopening a day; the others, and their ends, are repeats.
 //!
 //! Observations are judged in the order of (time, key), whatever tick they come in. Emits at a tick its transitions in the
-//! order of (time, incident), and each incident that changed once. Remembers incidents for 24 hours after their end and
-//! the guard for two hours. All of it is on one worker, which gets odd keys and sums, not the usual calls.
+//! order of (time, incident), and each incident that changed once. Remembers incidents for 24 hours after their end, 3
+//! earlier ones of each key for 90 days, the keys of networks for 24 hours, and the guard for two hours. All of it is on one worker, which gets odd keys and sums, not the usual calls.
 
 use std::collections::BTreeMap;
 
@@ -32,24 +37,43 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::parts::by_tick::Closing;
-use super::parts::report::{Crowd, Figures, LEAST, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP};
+use super::parts::network_keys::{NetworkKey, NetworkKeys};
+use super::parts::report::{
+    Crowd, Figures, LEAST, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP, evidence_value,
+};
 use super::profiles::DetectorSettings;
 use crate::detect::{
-    Bits, ObservedSignal, Severity, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS, first_address,
+    Bits, Family, ObservedSignal, Severity, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS, is_refused,
     verdict,
 };
 use crate::incident::{
-    Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState, Taken, Transition,
+    Change, Contributor, EarlierIncident, Evidence, EvidenceValue, Incident, IncidentId, IncidentState,
+    OtherKeys, Taken, Transition,
 };
-use crate::model::time::HOUR_MS;
-use crate::model::{
-    CallerLocation, Country, EventTime, KeyId, NameId, Policy, RouteId, TableChange, TableRow, TickInfo,
-};
+use crate::model::time::{DAY_MS, HOUR_MS};
+use crate::model::{EventTime, KeyId, NameId, Policy, TableChange, TableRow, TickInfo};
 use crate::row::Rows;
 use crate::state::{Durable, Footprint, Shard, StateId};
 
-/// How long after its last signal an incident ends.
-const ENDS_MS: u64 = HOUR_MS / 2;
+/// How long after its last signal an incident ends, by the number of its reopenings within a week.
+const QUIET_MS: [u64; 4] = [HOUR_MS / 2, 2 * HOUR_MS, 8 * HOUR_MS, 24 * HOUR_MS];
+const WEEK_MS: u64 = 7 * DAY_MS;
+/// How long after its opening an incident may be updated, and how long after an update.
+const UPDATES_MS: [u64; 2] = [10 * WINDOW_MS, HOUR_MS];
+/// How many times the ratio that was told an updated one is.
+const GROWN: u64 = 4;
+/// The bits with which a family of signals joins.
+const JOINS: Bits = Bits(2_000);
+/// The number of other keys of one network that make another story.
+const MANY_KEYS: u32 = 3;
+/// How long after a reopening that people were told of the next is told.
+const TOLD_MS: u64 = DAY_MS;
+/// How long earlier incidents of a key are remembered, and how many.
+const EARLIER_MS: u64 = 90 * DAY_MS;
+const EARLIER: usize = 3;
+/// The most statuses and routes whose calls are counted.
+const STATUSES: usize = 32;
+const ROUTES: usize = 256;
 /// How long after its end signals reopen an incident.
 const MERGES_MS: u64 = 24 * HOUR_MS;
 /// How long the guard of a window is remembered: twice as long as signals count.
@@ -62,6 +86,8 @@ const TOGETHER: u64 = 10;
 const SHARE: u64 = 20;
 const MEDIAN_Z: f64 = 2.0;
 const SHOWN: usize = 5;
+/// The most networks whose other keys an incident has.
+const OTHER_NETWORKS: usize = 5;
 
 /// The common rise of many keys in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -103,12 +129,32 @@ fn median(places: &[u64], step: f64) -> f64 {
     LEAST + (at.unwrap_or(0) + 1) as f64 * step
 }
 
+/// What people were told of an incident last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Told {
+    at_ms: EventTime,
+    updates: u32,
+    /// The largest ratio of seen to expected calls, in thousandths.
+    ratio: u64,
+    /// The families that spoke, as bits in the order of [`Family::ALL`].
+    families: u32,
+    other_keys: u32,
+    severity: Severity,
+    /// The last reopening that wasn't a repeat.
+    reopened_ms: Option<EventTime>,
+    /// True since a reopening that was a repeat.
+    is_repeat: bool,
+}
+
 /// An incident with the facts that its transitions need.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TrackedIncident {
     incident: Incident,
     /// The number of the next transition.
     next_seq: u32,
+    /// The times of reopenings within the last week.
+    reopened: Vec<EventTime>,
+    told: Told,
     key_state: Option<crate::model::KeyState>,
     contact: NameId,
 }
@@ -117,6 +163,9 @@ pub(crate) struct TrackedIncident {
 pub(crate) struct Incidents {
     settings: DetectorSettings,
     incidents: HashMap<KeyId, TrackedIncident>,
+    /// Incidents of each key that were forgotten otherwise, oldest first.
+    earlier: HashMap<KeyId, Vec<EarlierIncident>>,
+    network_keys: NetworkKeys,
     /// Keys whose incident may end or be forgotten, by the time.
     due: BTreeMap<EventTime, Vec<KeyId>>,
     guards: BTreeMap<(EventTime, NameId), Guard>,
@@ -142,6 +191,8 @@ impl Incidents {
         Self {
             settings,
             incidents: HashMap::new(),
+            earlier: HashMap::new(),
+            network_keys: NetworkKeys::default(),
             due: BTreeMap::new(),
             guards: BTreeMap::new(),
             fired: BTreeMap::new(),
@@ -162,9 +213,13 @@ impl Incidents {
         let mut crowds: BTreeMap<(EventTime, NameId), Figures> = BTreeMap::new();
         let mut observed: Vec<Observation> = Vec::new();
         let mut active: BTreeMap<EventTime, i64> = BTreeMap::new();
+        let mut pairs: BTreeMap<EventTime, Vec<(u64, KeyId, NameId)>> = BTreeMap::new();
         for report in reports.into_iter().flatten() {
             match report {
                 ProfileReport::Observed(observation) => observed.push(*observation),
+                ProfileReport::Networks { at_ms, pairs: of_worker } => {
+                    pairs.entry(at_ms).or_default().extend(of_worker);
+                }
                 ProfileReport::Active { at_ms, change } => *active.entry(at_ms).or_default() += change,
                 ProfileReport::Crowd(crowd) => {
                     let Crowd { window_ms, plan, figures } = *crowd;
@@ -179,6 +234,8 @@ impl Incidents {
         for at_once in observed.chunk_by_mut(|one, other| one.at_ms == other.at_ms) {
             let later = active.split_off(&(at_once[0].at_ms + 1));
             state.active += std::mem::replace(&mut active, later).values().sum::<i64>();
+            let later = pairs.split_off(&(at_once[0].at_ms + 1));
+            state.note_networks(std::mem::replace(&mut pairs, later));
             state.count_early(at_once);
             for observation in at_once {
                 state.end_until(observation.window_ms, info, &mut out);
@@ -186,6 +243,7 @@ impl Incidents {
             }
         }
         state.active += active.values().sum::<i64>();
+        state.note_networks(pairs);
         let closed_ms = info.watermark.saturating_sub(state.settings.grace_ms);
         state.end_until(closed_ms, info, &mut out);
         state.forget(closed_ms);
@@ -204,6 +262,16 @@ impl Incidents {
                 }
                 TableRow::Subscription(row) => drop(self.contacts.insert(row.id, row.contacts)),
                 TableRow::Key(_) | TableRow::Leak(_) => {}
+            }
+        }
+    }
+
+    fn note_networks(&mut self, pairs: BTreeMap<EventTime, Vec<(u64, KeyId, NameId)>>) {
+        for (at_ms, mut pairs) in pairs {
+            // Whatever worker they come from.
+            pairs.sort_unstable();
+            for (network, key, customer) in pairs {
+                self.network_keys.note(network, key, customer, at_ms);
             }
         }
     }
@@ -280,12 +348,14 @@ impl Incidents {
         let observed_ms =
             observation.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
         let key = observation.key;
+        let is_notice = verdict.severity == Severity::Notice && is_refused(&observation.observed);
+        let is_incident = verdict.severity >= Severity::Alert || is_notice;
         let tracked = self.incidents.get_mut(&key);
 
         if let Occasion::Reconsidered(reason) = observation.occasion {
             if let Some(tracked) = tracked
                 && tracked.incident.state == IncidentState::Open
-                && verdict.severity < Severity::Alert
+                && !is_incident
             {
                 tracked.incident.state = IncidentState::Withdrawn;
                 let ended_ms = info.watermark_before.max(tracked.incident.opened_ms);
@@ -298,12 +368,14 @@ impl Incidents {
             }
             return;
         }
-        if verdict.severity < Severity::Alert {
+        if !is_incident {
             return;
         }
         let change = match tracked {
             None => {
-                self.incidents.insert(key, TrackedIncident::new(observation, platform_event));
+                let mut tracked = TrackedIncident::new(observation, platform_event);
+                tracked.incident.earlier = self.earlier_of(key, at_ms);
+                self.incidents.insert(key, tracked);
                 Some(Change::Opened)
             }
             Some(tracked) => {
@@ -321,16 +393,31 @@ impl Incidents {
         };
         let Some(tracked) = self.incidents.get_mut(&key) else { return };
         if change == Some(Change::Reopened) {
-            tracked.begin_anew();
+            tracked.begin_anew(observation, at_ms);
         }
         if tracked.take(observation, verdict, platform_event, change.is_some(), &self.settings.tuning) {
             out.changed.insert(key);
         }
-        self.schedule(key, observed_ms + ENDS_MS);
+        let networks =
+            observation.observed.iter().filter(|one| one.signal == Signal::Network && one.value != 0);
+        let others = self.network_keys.others(key, networks.map(|one| one.value), at_ms);
+        tracked.meet(others);
+        let change = change.or_else(|| tracked.is_grown(at_ms).then_some(Change::Updated));
+        let ends_ms = tracked.ends_ms();
+        self.schedule(key, ends_ms);
         if let Some(change) = change {
             let transition = self.transition(key, change, at_ms, is_early, info);
             out.log(transition);
         }
+    }
+
+    /// Returns the earlier incidents of a key, newest first.
+    fn earlier_of(&self, key: KeyId, at_ms: EventTime) -> Vec<EarlierIncident> {
+        let all = self.earlier.get(&key).into_iter().flatten();
+        let mut lately: Vec<EarlierIncident> =
+            all.filter(|one| one.ended_ms + EARLIER_MS > at_ms).copied().collect();
+        lately.reverse();
+        lately
     }
 
     fn schedule(&mut self, key: KeyId, at_ms: EventTime) {
@@ -346,10 +433,12 @@ impl Incidents {
             let (due_ms, mut keys) = first.remove_entry();
             keys.sort_unstable();
             for key in keys {
+                self.forget_earlier(key, due_ms);
                 let Some(tracked) = self.incidents.get_mut(&key) else { continue };
+                let ends_ms = tracked.ends_ms();
                 let incident = &mut tracked.incident;
                 match (incident.state, incident.ended_ms) {
-                    (IncidentState::Open, _) if incident.last_signal_ms + ENDS_MS == due_ms => {
+                    (IncidentState::Open, _) if ends_ms == due_ms => {
                         incident.state = IncidentState::Ended;
                         incident.ended_ms = Some(due_ms);
                         let transition = self.transition(key, Change::Ended, due_ms, false, info);
@@ -359,7 +448,16 @@ impl Incidents {
                     (IncidentState::Ended | IncidentState::Withdrawn, Some(ended_ms))
                         if ended_ms + MERGES_MS <= due_ms =>
                     {
+                        let Incident { id, opened_ms, severity, state, .. } = *incident;
+                        let severity = severity.max(tracked.told.severity);
+                        let earlier = EarlierIncident { id, opened_ms, ended_ms, severity, state };
                         self.incidents.remove(&key);
+                        let all = self.earlier.entry(key).or_default();
+                        all.push(earlier);
+                        if all.len() > EARLIER {
+                            all.remove(0);
+                        }
+                        self.schedule(key, ended_ms + EARLIER_MS);
                     }
                     _ => {}
                 }
@@ -367,7 +465,17 @@ impl Incidents {
         }
     }
 
+    fn forget_earlier(&mut self, key: KeyId, now_ms: EventTime) {
+        if let Some(all) = self.earlier.get_mut(&key) {
+            all.retain(|one| one.ended_ms + EARLIER_MS > now_ms);
+            if all.is_empty() {
+                self.earlier.remove(&key);
+            }
+        }
+    }
+
     fn forget(&mut self, watermark: EventTime) {
+        self.network_keys.forget(watermark);
         let from_ms = watermark.saturating_sub(GUARDS_MS);
         let muted_from_ms = watermark.saturating_sub(MUTED_MS);
         self.guards.retain(|(window_ms, _), guard| {
@@ -387,6 +495,7 @@ impl Incidents {
     ) -> Transition {
         let Self { incidents, policies, contacts, active, .. } = self;
         let tracked = incidents.get_mut(&key).expect("who asks has just looked at it");
+        tracked.tell(change, at_ms);
         let seq = tracked.next_seq;
         tracked.next_seq += 1;
         let owner = tracked.incident.owner;
@@ -396,7 +505,8 @@ impl Incidents {
             at_ms,
             reason: None,
             early,
-            is_repeat: false,
+            is_repeat: tracked.told.is_repeat
+                && matches!(change, Change::Reopened | Change::Updated | Change::Ended),
             catching_up: info.catching_up,
             policy: tracked.key_state.and_then(|_| policies.get(&owner.plan).copied()),
             key_state: tracked.key_state,
@@ -445,7 +555,7 @@ impl TrackedIncident {
             samples: Vec::new(),
             calls: 0,
             taken: Taken::default(),
-            usual: Vec::new(),
+            usual: observation.usual.clone(),
             other_keys: Vec::new(),
             earlier: Vec::new(),
             reopenings: 0,
@@ -453,12 +563,92 @@ impl TrackedIncident {
             known_calls: observation.known_calls,
             platform_event,
         };
-        Self { incident, next_seq: 0, key_state: None, contact: NameId::NONE }
+        Self {
+            incident,
+            next_seq: 0,
+            reopened: Vec::new(),
+            told: Told::default(),
+            key_state: None,
+            contact: NameId::NONE,
+        }
+    }
+
+    /// Returns when it ends unless another signal comes.
+    fn ends_ms(&self) -> EventTime {
+        let reopenings = (self.incident.reopenings as usize).min(QUIET_MS.len() - 1);
+        self.incident.last_signal_ms + QUIET_MS[reopenings]
+    }
+
+    /// Adds other keys that the networks called with. Networks that were met before keep their most keys.
+    fn meet(&mut self, others: Vec<OtherKeys>) {
+        let all = &mut self.incident.other_keys;
+        for other in others {
+            match all.iter_mut().find(|known| known.network == other.network) {
+                Some(known) if known.keys <= other.keys => *known = other,
+                Some(_) => {}
+                None => all.push(other),
+            }
+        }
+        all.sort_by_key(|one| (std::cmp::Reverse(one.keys), one.network));
+        all.truncate(OTHER_NETWORKS);
+    }
+
+    /// Returns what there is to tell at a time.
+    fn tellable(&self, at_ms: EventTime) -> Told {
+        let incident = &self.incident;
+        let volume =
+            incident.signals.iter().filter(|one| one.signal.family() == Family::Volume && one.expected > 0);
+        let ratio = volume.map(|one| one.seen.saturating_mul(1_000_000) / one.expected).max();
+        let families = incident.signals.iter().filter(|one| one.weighted >= JOINS);
+        Told {
+            at_ms,
+            ratio: ratio.unwrap_or(0),
+            families: families.fold(0, |all, one| all | 1 << one.signal.family() as u32),
+            other_keys: incident.other_keys.iter().map(|one| one.keys).max().unwrap_or(0),
+            severity: incident.severity.max(self.told.severity),
+            ..self.told.clone()
+        }
+    }
+
+    /// Returns whether there is enough news for an update.
+    fn is_grown(&self, at_ms: EventTime) -> bool {
+        let told = &self.told;
+        if at_ms < told.at_ms + UPDATES_MS[usize::from(told.updates > 0)] {
+            return false;
+        }
+        let now = self.tellable(at_ms);
+        now.ratio > 0 && now.ratio >= told.ratio.saturating_mul(GROWN)
+            || now.families & !told.families != 0
+            || now.other_keys >= MANY_KEYS && told.other_keys < MANY_KEYS
+    }
+
+    /// Notes that a transition is told.
+    fn tell(&mut self, change: Change, at_ms: EventTime) {
+        let mut told = self.tellable(at_ms);
+        let is_worse = self.incident.severity > self.told.severity;
+        match change {
+            Change::Reopened => {
+                let is_recent = told.reopened_ms.is_some_and(|before_ms| at_ms < before_ms + TOLD_MS);
+                told.is_repeat = is_recent && !is_worse;
+                if !told.is_repeat {
+                    told.reopened_ms = Some(at_ms);
+                }
+                told.updates = 0;
+            }
+            Change::Raised => told.is_repeat = false,
+            Change::Updated => told.updates += 1,
+            Change::Opened | Change::Ended | Change::Withdrawn => {}
+        }
+        self.told = told;
     }
 
     /// Starts over: severity after an end is judged by itself, and withdrawn signals aren't held against the key.
-    fn begin_anew(&mut self) {
+    fn begin_anew(&mut self, observation: &Observation, at_ms: EventTime) {
+        self.reopened.retain(|before_ms| before_ms + WEEK_MS > at_ms);
+        self.reopened.push(at_ms);
         let incident = &mut self.incident;
+        incident.reopenings = u32::try_from(self.reopened.len()).unwrap_or(u32::MAX);
+        incident.usual.clone_from(&observation.usual);
         (incident.severity, incident.score) = (Severity::None, 0);
         if incident.state == IncidentState::Withdrawn {
             incident.signals.clear();
@@ -485,6 +675,7 @@ impl TrackedIncident {
         // An open window's calls come again at its end.
         if observation.occasion == Occasion::Closed {
             incident.calls += observation.calls;
+            add_taken(&mut incident.taken, &observation.taken);
         }
         let observed_ms =
             observation.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
@@ -508,6 +699,28 @@ impl TrackedIncident {
             incident.samples.clone_from(&observation.samples);
         }
         is_transition || before != (incident.severity, incident.score, incident.last_signal_ms)
+    }
+}
+
+/// Adds what the calls of a window took.
+fn add_taken(sum: &mut Taken, window: &Taken) {
+    // Both are sums since the new value was observed.
+    if window.from_new >= sum.from_new {
+        (sum.from_new, sum.usual) = (window.from_new, window.usual);
+    }
+    sum.bytes_out = sum.bytes_out.saturating_add(window.bytes_out);
+    add_counts(&mut sum.statuses, &window.statuses, STATUSES);
+    add_counts(&mut sum.routes, &window.routes, ROUTES);
+}
+
+/// Adds counts to others, both in the order of their values. Beyond `most` values those that came first stay.
+fn add_counts<T: Copy + Ord>(sums: &mut Vec<(T, u64)>, counts: &[(T, u64)], most: usize) {
+    for (value, calls) in counts {
+        match sums.binary_search_by_key(value, |sum| sum.0) {
+            Ok(at) => sums[at].1 += calls,
+            Err(at) if sums.len() < most => sums.insert(at, (*value, *calls)),
+            Err(_) => {}
+        }
     }
 }
 
@@ -562,18 +775,7 @@ fn evidence(observation: &Observation, tuning: &Tuning) -> Vec<Evidence> {
 }
 
 fn contributor(shown: &Shown) -> Option<Contributor> {
-    let value = match shown.kind {
-        Signal::Country => EvidenceValue::Country(Country((shown.value as u16).to_be_bytes())),
-        Signal::Asn => EvidenceValue::Asn(shown.value as u32),
-        Signal::Network => EvidenceValue::Network(first_address(shown.value)),
-        Signal::Agent => EvidenceValue::Agent(NameId(shown.value)),
-        Signal::Route => EvidenceValue::Route(RouteId(shown.value)),
-        Signal::Travel => {
-            let (latitude, longitude) = CallerLocation::unpack(shown.value as u32)?;
-            EvidenceValue::Place(latitude, longitude)
-        }
-        _ => return None,
-    };
+    let value = evidence_value(shown.kind, shown.value)?;
     Some(Contributor { value, calls: shown.calls.into(), is_new: shown.is_new })
 }
 
@@ -586,6 +788,8 @@ pub(crate) enum IncidentsStateRow {
     Policy(NameId, Policy),
     Contacts(NameId, NameId),
     Active(i64),
+    Earlier(KeyId, Vec<EarlierIncident>),
+    NetworkKey(u64, NetworkKey),
 }
 
 impl Durable for Incidents {
@@ -608,6 +812,8 @@ impl Durable for Incidents {
         self.policies.iter().for_each(|(plan, policy)| out(IncidentsStateRow::Policy(*plan, *policy)));
         self.contacts.iter().for_each(|(id, contacts)| out(IncidentsStateRow::Contacts(*id, *contacts)));
         out(IncidentsStateRow::Active(self.active));
+        self.earlier.iter().for_each(|(key, all)| out(IncidentsStateRow::Earlier(*key, all.clone())));
+        self.network_keys.pairs(&mut |network, key| out(IncidentsStateRow::NetworkKey(network, key)));
     }
 
     fn row_in(&mut self, row: IncidentsStateRow) {
@@ -626,6 +832,8 @@ impl Durable for Incidents {
             IncidentsStateRow::Contacts(id, contacts) => drop(self.contacts.insert(id, contacts)),
             // Every worker has one; they were 0 but on one.
             IncidentsStateRow::Active(active) => self.active += active,
+            IncidentsStateRow::Earlier(key, all) => drop(self.earlier.insert(key, all)),
+            IncidentsStateRow::NetworkKey(network, key) => self.network_keys.restore(network, key),
         }
     }
 
@@ -635,9 +843,16 @@ impl Durable for Incidents {
 
     fn footprint(&self) -> Footprint {
         let mut footprint = Footprint::of_map_with(&self.incidents, |tracked| {
-            let Incident { signals, traffic, samples, .. } = &tracked.incident;
-            size_of_val(&**signals) + size_of_val(&**traffic) + size_of_val(&**samples)
+            let Incident { signals, traffic, samples, taken, usual, other_keys, .. } = &tracked.incident;
+            size_of_val(&**signals)
+                + size_of_val(&**traffic)
+                + size_of_val(&**samples)
+                + size_of_val(&*taken.routes)
+                + size_of_val(&**usual)
+                + size_of_val(&**other_keys)
         });
+        footprint += Footprint::of_map_with(&self.earlier, |all| size_of_val(&**all));
+        footprint += self.network_keys.footprint();
         footprint += Footprint::of_tree(&self.due);
         footprint += Footprint::of_tree(&self.guards);
         footprint += Footprint::of_tree(&self.fired);

@@ -34,12 +34,16 @@ use super::parts::by_tick::Closing;
 use super::parts::context::RowContext as _;
 use super::parts::open_minutes::{MARK_MS, OpenCalls, OpenMinute, merged};
 use super::parts::owners::{OwnerChange, Owners};
-use super::parts::report::{Crowd, Figures, Observation, Occasion, ProfileReport};
-use crate::detect::{Facts, LEAST_CALLS, Profile, Severity, Signal, Stretch, Tuning, WINDOW_MS, Window};
-use crate::incident::{Point, Reason, Sample};
+use super::parts::report::{Crowd, Figures, Observation, Occasion, ProfileReport, evidence_value};
+use crate::detect::{
+    Bits, Facts, LEAST_CALLS, ObservedSignal, Profile, Severity, Signal, Stretch, Tuning, WINDOW_MS, Window,
+    is_refused,
+};
+use crate::incident::{Point, Reason, Sample, Taken, UsualValue};
 use crate::model::time::DAY_MS;
 use crate::model::{
-    AccessEvent, EventTime, KeyId, KeyKind, KeyRow, KeyState, NameId, TableChange, TableRow, TickInfo,
+    AccessEvent, EventTime, KeyId, KeyKind, KeyRow, KeyState, NameId, RouteId, TableChange, TableRow,
+    TickInfo,
 };
 use crate::row::{Counts, Rows, Score};
 use crate::state::{Durable, Footprint, Shard, StateId};
@@ -204,6 +208,7 @@ struct ProfilesOutput {
     reports: Vec<ProfileReport>,
     crowds: HashMap<NameId, Figures>,
     scores: Vec<Score>,
+    networks: Vec<(u64, KeyId, NameId)>,
     late: u64,
 }
 
@@ -427,6 +432,10 @@ impl Profiles {
         out.reports.extend(out.crowds.drain().map(|(plan, figures)| {
             ProfileReport::Crowd(Box::new(Crowd { window_ms: start_ms, plan, figures }))
         }));
+        if !out.networks.is_empty() {
+            let pairs = std::mem::take(&mut out.networks);
+            out.reports.push(ProfileReport::Networks { at_ms: start_ms + WINDOW_MS, pairs });
+        }
         self.report_active(start_ms + WINDOW_MS, out);
     }
 
@@ -440,7 +449,10 @@ impl Profiles {
                     continue;
                 }
                 profile.close(end_ms, &self.settings.tuning);
-                if profile.verdict().severity >= Severity::Alert {
+                for later_ms in profile.ends_worth_asking() {
+                    self.due.entry(later_ms).or_default().insert(key);
+                }
+                if is_told(profile) {
                     let profile = profile.clone();
                     let moment = Moment::end_of(end_ms - WINDOW_MS, Occasion::Closed);
                     self.observe(key, &profile, moment, None, out);
@@ -467,6 +479,9 @@ impl Profiles {
         {
             young.calls += window.calls;
             young.last_ms = start_ms;
+            let networks = window.networks.values().iter().map(|(network, _)| *network);
+            let customer = owners.at(key, start_ms).customer;
+            out.networks.extend(networks.map(|network| (network, key, customer)));
             let encoded = postcard::to_extend(&(start_ms, window), std::mem::take(&mut young.windows));
             young.windows = encoded.expect("a window is plain data in memory: encoding can't fail");
             young.windows.shrink_to_fit();
@@ -482,8 +497,10 @@ impl Profiles {
         if settings.scores && verdict.score() > 0 {
             out.scores.push(Score { key, window_ms: start_ms, verdict });
         }
-        let is_alarming = verdict.severity >= Severity::Alert;
-        let plan = owners.at(key, start_ms).plan;
+        let is_alarming = is_told(profile);
+        let owner = owners.at(key, start_ms);
+        out.networks.extend(judged.networks.iter().map(|network| (*network, key, owner.customer)));
+        let plan = owner.plan;
         out.crowds.entry(NameId::NONE).or_default().add(&judged);
         if plan.is_some() {
             out.crowds.entry(plan).or_default().add(&judged);
@@ -559,6 +576,8 @@ impl Profiles {
             occasion,
             window_ms,
             calls: window.map_or(0, |window| window.calls.into()),
+            taken: taken(profile, window),
+            usual: profile.usual().filter_map(usual).collect(),
             observed: profile.observed().to_vec(),
             is_well_known: profile.is_well_known(),
             owner: self.owners.at(key, window_ms),
@@ -614,6 +633,39 @@ impl KeyFacts {
             report: self.report,
         };
     }
+}
+
+/// Returns whether the operator of incidents is told of a key: it alarms, or it is revoked and turned away.
+fn is_told(profile: &Profile) -> bool {
+    let severity = profile.verdict().severity;
+    severity >= Severity::Alert || severity == Severity::Notice && is_refused(profile.observed())
+}
+
+/// Returns what the calls of a window asked for and got, and how many of them are from a new place or agent.
+fn taken(profile: &Profile, window: Option<&Window>) -> Taken {
+    let is_new = |one: &&ObservedSignal| {
+        let kind = one.signal;
+        matches!(kind, Signal::Country | Signal::Asn | Signal::Network | Signal::Agent)
+            && one.value != 0
+            && one.counted > Bits::NONE
+    };
+    // Values of a call overlap, so the value with most calls stands for all.
+    let newest = profile.observed().iter().filter(is_new).max_by_key(|one| (one.total, one.others));
+    let (from_new, usual) = newest.map_or((0, 0), |one| (one.total.into(), one.others.into()));
+    let Some(window) = window else { return Taken { from_new, usual, ..Taken::default() } };
+    let statuses = window.statuses.values().iter().map(|(status, calls)| (*status as u16, u64::from(*calls)));
+    let routes = window.routes.values().iter().map(|(route, calls)| (RouteId(*route), u64::from(*calls)));
+    Taken {
+        from_new,
+        usual,
+        bytes_out: window.bytes_out,
+        statuses: statuses.collect(),
+        routes: routes.collect(),
+    }
+}
+
+fn usual((kind, value, share): (Signal, u64, u64)) -> Option<UsualValue> {
+    Some(UsualValue { value: evidence_value(kind, value)?, share })
 }
 
 fn minute(event: &AccessEvent) -> EventTime {

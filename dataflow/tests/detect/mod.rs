@@ -17,6 +17,8 @@ use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
 /// 2025-06-02T00:00:00Z, a Monday.
 const START: u64 = 1_748_822_400_000;
 const DISORDER: u64 = 5_000;
+/// The time after the last call until the input ends: every incident is over by then.
+const REST_MS: u64 = 26 * HOUR_MS;
 const TUNING: fn() -> Tuning = Tuning::default;
 
 fn call(id: u64, key: u64, place: u64, time: u64) -> AccessEvent {
@@ -132,8 +134,8 @@ fn ticks_by(
         push(batch.to_vec(), newest - DISORDER, false);
     }
     let end = events.last().map_or(START, |event| event.time);
-    push(Vec::new(), end + 3 * HOUR_MS, false);
-    push(Vec::new(), end + 3 * HOUR_MS, true);
+    push(Vec::new(), end + REST_MS, false);
+    push(Vec::new(), end + REST_MS, true);
     scenario::define(&mut ticks);
     ticks
 }
@@ -178,6 +180,16 @@ struct Told {
     last_signal_ms: u64,
     ended_ms: Option<u64>,
     calls: u64,
+    /// When it was reopened: all of it lies within a week.
+    reopened: usize,
+}
+
+impl Told {
+    /// Returns when it ends if nothing more comes.
+    fn ends_ms(&self) -> u64 {
+        let quiet_min = [30, 120, 480, 1_440][self.reopened.min(3)];
+        self.last_signal_ms + quiet_min * MINUTE_MS
+    }
 }
 
 /// Incidents by key and opening.
@@ -188,7 +200,7 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
             windows.entry(event.key).or_default().entry(event.time - event.time % MINUTE_MS).or_default();
         window.add(event, &[]);
     }
-    let end = events.last().unwrap().time + 3 * HOUR_MS;
+    let end = events.last().unwrap().time + REST_MS;
     let mut all = BTreeMap::new();
     for (key, windows) in windows {
         let mut profile = Profile::new(*windows.keys().next().unwrap());
@@ -199,9 +211,8 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
                 Some(window) => drop(profile.step(start, window, &Facts::default(), &TUNING())),
                 None => profile.close(start + MINUTE_MS, &TUNING()),
             }
-            if let Some((opened, told)) = open.take_if(|(_, told)| told.last_signal_ms + HOUR_MS / 2 <= start)
-            {
-                let ended_ms = Some(told.last_signal_ms + HOUR_MS / 2);
+            if let Some((opened, told)) = open.take_if(|(_, told)| told.ends_ms() <= start) {
+                let ended_ms = Some(told.ends_ms());
                 all.insert((key, opened), Told { ended_ms, ..told });
             }
             let observed_ms =
@@ -227,10 +238,21 @@ fn recount(events: &[AccessEvent]) -> BTreeMap<(KeyId, u64), Told> {
                         continue;
                     }
                     Some((opened, told)) => {
-                        open = Some((opened, Told { ended_ms: None, severity: Severity::None, ..told }))
+                        let reopened = told.reopened + 1;
+                        open = Some((
+                            opened,
+                            Told { ended_ms: None, severity: Severity::None, reopened, ..told },
+                        ))
                     }
                     None => {
-                        let told = Told { key, severity: level, last_signal_ms: 0, ended_ms: None, calls: 0 };
+                        let told = Told {
+                            key,
+                            severity: level,
+                            last_signal_ms: 0,
+                            ended_ms: None,
+                            calls: 0,
+                            reopened: 0,
+                        };
                         open = Some((start, told));
                     }
                 }
@@ -252,6 +274,7 @@ fn told(incidents: &BTreeMap<IncidentId, Incident>) -> BTreeMap<(KeyId, u64), To
         last_signal_ms: incident.last_signal_ms,
         ended_ms: incident.ended_ms,
         calls: incident.calls,
+        reopened: incident.reopenings as usize,
     };
     incidents.values().map(|incident| ((incident.key, incident.opened_ms), told(incident))).collect()
 }
@@ -493,12 +516,20 @@ fn an_early_firing_never_says_revoke() {
     assert_eq!(revoking, of_early);
 }
 
+/// Returns the same calls, those of place 3 as if from another network of the usual system, by the usual client.
+fn in_the_usual_system(mut events: Vec<AccessEvent>) -> Vec<AccessEvent> {
+    for event in events.iter_mut().filter(|event| event.asn == 64_503) {
+        (event.asn, event.user_agent) = (64_500, NameId(7));
+    }
+    events
+}
+
 #[test]
 fn what_comes_again_is_judged_by_itself() {
     let first = Burst { minutes: 5, ..LEAK };
-    let at_home = Burst { start: LEAK.start + 3 * HOUR_MS, minutes: 30, calls: 80, place: 0, ..LEAK };
-    let outcome =
-        run_with(&ticks(&traffic(7, 4, (36, 5), &[first, at_home]), MINUTE_MS, &[]), options(), ONE, None);
+    let at_home = Burst { start: LEAK.start + 3 * HOUR_MS, minutes: 30, calls: 400, place: 3, ..LEAK };
+    let events = in_the_usual_system(traffic(7, 4, (36, 5), &[first, at_home]));
+    let outcome = run_with(&ticks(&events, MINUTE_MS, &[]), options(), ONE, None);
     let log = log(&outcome.ticks);
     let is_second = |one: &&Transition| one.change == Change::Reopened && one.at_ms > at_home.start;
     let reopened = log.iter().find(is_second).unwrap();
@@ -522,9 +553,13 @@ fn what_all_keys_do_together_is_no_incident_of_each() {
     );
     assert!(of_key(&found, 3)[0].platform_event);
     // The same of one key alone is an incident.
-    let alone = [Burst { calls: 60, place: 0, minutes: 60, ..LEAK }];
-    let outcome = run_with(&ticks(&traffic(7, 30, (32, 5), &alone), MINUTE_MS, &[]), options(), ONE, None);
-    assert_eq!(of_key(&incidents(&outcome.ticks), 1).len(), 1);
+    let alone = |place| {
+        let events = traffic(7, 30, (32, 5), &[Burst { calls: 400, place, ..LEAK }]);
+        run_with(&ticks(&in_the_usual_system(events), MINUTE_MS, &[]), options(), ONE, None)
+    };
+    assert_eq!(of_key(&incidents(&alone(3).ticks), 1).len(), 1);
+    // The owner's own machines may do that.
+    assert_eq!(of_key(&incidents(&alone(0).ticks), 1).len(), 0);
 }
 
 /// Changes that affect all keys: another geo database, twice as many calls, a gap and then all of it at once.
@@ -637,4 +672,107 @@ fn buckets_of_keys_are_never_watched() {
         let outcome = run_with(&ticks(&events, MINUTE_MS, &[]), options(), ONE, None);
         assert_eq!(incidents(&outcome.ticks).len(), 0, "{bucket}");
     }
+}
+
+fn changes(log: &[Transition], key: u64) -> Vec<(Change, bool)> {
+    let of_key = log.iter().filter(|one| one.incident.key == scenario::key(key));
+    of_key.map(|one| (one.change, one.is_repeat)).collect()
+}
+
+#[test]
+fn an_incident_that_grows_is_updated_hourly_at_most() {
+    let grows =
+        |minutes, calls| Burst { start: LEAK.start + minutes * MINUTE_MS, minutes: 30, calls, ..LEAK };
+    let bursts = [grows(0, 20), grows(30, 100), grows(60, 500), grows(90, 600), grows(120, 700)];
+    let events = traffic(7, 4, (34, 5), &bursts);
+    let log = log(&run_with(&ticks(&events, MINUTE_MS, &[]), options(), ONE, None).ticks);
+    let updates: Vec<&Transition> = log.iter().filter(|one| one.change == Change::Updated).collect();
+    // Fivefold after half an hour; fivefold again at once, but not told before an hour is over.
+    assert_eq!(updates.len(), 2, "{:?}", changes(&log, 1));
+    assert!(updates[0].at_ms - LEAK.start <= 33 * MINUTE_MS);
+    assert_eq!(updates[1].at_ms, updates[0].at_ms + HOUR_MS);
+    let ratio = |one: &Transition| one.incident.signals.iter().map(|one| one.seen).max().unwrap();
+    assert!(ratio(updates[1]) >= 4 * ratio(updates[0]));
+}
+
+#[test]
+fn what_comes_back_again_and_again_is_told_less_and_less() {
+    // Two minutes of a stranger every 70 minutes, for more than a day.
+    let visit = |number: u64| Burst { start: LEAK.start + number * 70 * MINUTE_MS, minutes: 2, ..LEAK };
+    let bursts: Vec<Burst> = (0..26).map(visit).collect();
+    let events = traffic(7, 4, (66, 5), &bursts);
+    let outcome = run_with(&ticks(&events, MINUTE_MS, &[]), options(), ONE, None);
+    let log = log(&outcome.ticks);
+    let told: Vec<Change> = log.iter().filter(|one| !one.is_repeat).map(|one| one.change).collect();
+    let quiet: Vec<u64> = log
+        .iter()
+        .filter(|one| one.change == Change::Ended)
+        .map(|one| (one.incident.ended_ms.unwrap() - one.incident.last_signal_ms) / MINUTE_MS)
+        .collect();
+    // After half an hour without signals, and after two hours, which the visits never are apart.
+    assert_eq!(quiet, [30, 120], "{:?}", changes(&log, 1));
+    assert_eq!(told.iter().filter(|change| **change == Change::Reopened).count(), 1, "{told:?}");
+    let incident = &of_key(&incidents(&outcome.ticks), 1)[0];
+    assert_eq!((incident.reopenings, incident.state), (1, IncidentState::Ended));
+}
+
+#[test]
+fn a_revoked_key_is_a_notice_while_it_is_refused_and_the_worst_once_it_is_answered() {
+    let refused = Burst { calls: 40, minutes: 60, ..LEAK };
+    let answered = Burst { start: LEAK.start + HOUR_MS, calls: 1, minutes: 2, ..LEAK };
+    let mut events = traffic(7, 4, (34, 5), &[refused, answered]);
+    let revoked_ms = LEAK.start - HOUR_MS;
+    events.retain(|event| event.asn != 64_500 || event.key != scenario::key(1) || event.time < revoked_ms);
+    for event in events.iter_mut().filter(|event| event.asn == 64_501 && event.time < answered.start) {
+        event.status = 401;
+    }
+    let row = key_row(1, |row| (row.state, row.revoked_at) = (KeyState::Revoked, Some(revoked_ms)));
+    let ticks = ticks(&events, MINUTE_MS, &[(revoked_ms, row)]);
+    let log = log(&run_with(&ticks, options(), ONE, None).ticks);
+    let steps: Vec<(Change, Severity, u64)> = log
+        .iter()
+        .map(|one| (one.change, one.incident.severity, (one.at_ms - LEAK.start) / MINUTE_MS))
+        .collect();
+    assert_eq!((steps[0].0, steps[0].1), (Change::Opened, Severity::Notice), "{steps:?}");
+    assert!(steps[0].2 <= 1, "{steps:?}");
+    let raised = steps.iter().find(|step| step.1 > Severity::Notice).unwrap();
+    assert_eq!((raised.0, raised.1, raised.2), (Change::Raised, Severity::Revoke, 61), "{steps:?}");
+}
+
+#[test]
+fn an_incident_has_what_was_taken_what_is_usual_other_keys_and_earlier_incidents() {
+    let second = Burst { start: LEAK.start + 40 * HOUR_MS, place: 2, ..LEAK };
+    // The same stranger tries two keys of another customer.
+    let tries = [0, 2].map(|key| Burst { key, start: LEAK.start - HOUR_MS, minutes: 1, calls: 2, place: 1 });
+    let mut events = traffic(7, 4, (74, 5), &[&[LEAK, second][..], &tries[..]].concat());
+    for event in events.iter_mut().filter(|event| event.asn == 64_501) {
+        event.bytes_out = 1_000;
+    }
+    let outcome = run_with(&ticks(&events, MINUTE_MS, &[]), options(), ONE, None);
+    let of_one = of_key(&incidents(&outcome.ticks), 1);
+    assert_eq!(of_one.len(), 2, "{of_one:#?}");
+    let (first, later) = match of_one[0].opened_ms < of_one[1].opened_ms {
+        true => (&of_one[0], &of_one[1]),
+        false => (&of_one[1], &of_one[0]),
+    };
+    assert_eq!(first.taken.bytes_out, 20 * 200 * 1_000);
+    assert_eq!(first.taken.statuses, [(200, first.calls)]);
+    assert_eq!(first.taken.routes.iter().map(|(_, calls)| calls).sum::<u64>(), first.calls);
+    assert_eq!(first.taken.from_new, 4_000);
+    assert!((20..=first.calls - 4_000).contains(&first.taken.usual), "{}", first.taken.usual);
+    let country = first.usual.iter().find(|usual| matches!(usual.value, EvidenceValue::Country(_))).unwrap();
+    assert_eq!((country.value, country.share), (EvidenceValue::Country(Country::new("DE")), 1_000));
+    let others: Vec<KeyId> = first.other_keys[0].named.iter().map(|named| named.key).collect();
+    assert_eq!(
+        others,
+        [scenario::key(0), scenario::key(2)]
+            .into_iter()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    );
+    assert_eq!((first.earlier.len(), later.earlier.len()), (0, 1));
+    let earlier = later.earlier[0];
+    assert_eq!((earlier.id, earlier.opened_ms), (first.id, first.opened_ms));
+    assert_eq!(Some(earlier.ended_ms), first.ended_ms);
 }

@@ -6,6 +6,7 @@ pub(crate) mod cap;
 pub(crate) mod context;
 pub(crate) mod few;
 pub(crate) mod group;
+pub(crate) mod network_keys;
 pub(crate) mod open_minutes;
 pub(crate) mod owners;
 pub(crate) mod report;

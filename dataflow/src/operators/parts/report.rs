@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::{Judged, ObservedSignal, Signal};
-use crate::incident::{Point, Reason, Sample};
-use crate::model::{EventTime, KeyId, KeyState, NameId, Owner};
+use crate::detect::{Judged, ObservedSignal, Signal, first_address};
+use crate::incident::{EvidenceValue, Point, Reason, Sample, Taken, UsualValue};
+use crate::model::{CallerLocation, Country, EventTime, KeyId, KeyState, NameId, Owner, RouteId};
 
 /// The occasion on which a key is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub(crate) enum Occasion {
     Early,
 }
 
-/// The state of a key whose severity is alert, or was until the tables changed.
+/// The state of a key whose severity is alert, or was until the tables changed; or of a revoked key that is refused.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Observation {
     /// When, by event time: the end of the window, or the mark at which it was judged. Observations are ordered by it.
@@ -29,6 +29,8 @@ pub(crate) struct Observation {
     /// Start of the window that was evaluated.
     pub(crate) window_ms: EventTime,
     pub(crate) calls: u64,
+    pub(crate) taken: Taken,
+    pub(crate) usual: Vec<UsualValue>,
     pub(crate) observed: Vec<ObservedSignal>,
     pub(crate) is_well_known: bool,
     pub(crate) owner: Owner,
@@ -111,6 +113,22 @@ impl Figures {
     }
 }
 
+/// Returns a value of a window as rows have it.
+pub(crate) fn evidence_value(kind: Signal, value: u64) -> Option<EvidenceValue> {
+    Some(match kind {
+        Signal::Country => EvidenceValue::Country(Country((value as u16).to_be_bytes())),
+        Signal::Asn => EvidenceValue::Asn(value as u32),
+        Signal::Network => EvidenceValue::Network(first_address(value)),
+        Signal::Agent => EvidenceValue::Agent(NameId(value)),
+        Signal::Route => EvidenceValue::Route(RouteId(value)),
+        Signal::Travel => {
+            let (latitude, longitude) = CallerLocation::unpack(value as u32)?;
+            EvidenceValue::Place(latitude, longitude)
+        }
+        _ => return None,
+    })
+}
+
 fn bin(value: f64, step: f64) -> usize {
     #[expect(clippy::cast_sign_loss, reason = "a cast saturates at 0")]
     let bin = ((value - LEAST) / step) as usize;
@@ -122,6 +140,11 @@ fn bin(value: f64, step: f64) -> usize {
 pub(crate) enum ProfileReport {
     Observed(Box<Observation>),
     Crowd(Box<Crowd>),
+    /// Networks, each with a key that it called with and the key's customer: once in six hours.
+    Networks {
+        at_ms: EventTime,
+        pairs: Vec<(u64, KeyId, NameId)>,
+    },
     /// By how much the number of keys that were called in this or the last day changed with a minute's end.
     Active {
         at_ms: EventTime,

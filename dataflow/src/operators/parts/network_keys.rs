@@ -1,0 +1,170 @@
+//! The keys that each network called with lately: whether a stranger has one key, or a list of them.
+//!
+//! A pair of network and key is noted once in six hours, and pairs are remembered by those six hours. So a pair whose
+//! last call was within 24 hours is found, unless it was in the last hours of the six in which it was noted.
+//!
+//! Limits: 64 keys of a network and 131,072 pairs in six hours. Further ones aren't noted. Pairs come in the order of
+//! event time, so which they are doesn't depend on how ticks are cut.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::detect::{NETWORK_SPAN_MS as SPAN_MS, first_address};
+use crate::incident::{OtherKey, OtherKeys};
+use crate::model::time::HOUR_MS;
+use crate::model::{EventTime, KeyId, NameId};
+use crate::state::Footprint;
+
+const REMEMBERED_MS: u64 = 24 * HOUR_MS;
+const MOST_KEYS: usize = 64;
+const MOST_PAIRS: usize = 1 << 17;
+/// The most keys of a network that are named.
+const NAMED: usize = 10;
+
+/// A key that a network called with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NetworkKey {
+    pub(crate) key: KeyId,
+    pub(crate) customer: NameId,
+    at_ms: EventTime,
+}
+
+/// The pairs of six hours.
+#[derive(Default)]
+struct Span {
+    networks: HashMap<u64, Vec<NetworkKey>>,
+    pairs: usize,
+}
+
+/// The keys of all networks.
+#[derive(Default)]
+pub(crate) struct NetworkKeys {
+    /// By the number of the six hours.
+    spans: BTreeMap<u64, Span>,
+}
+
+impl NetworkKeys {
+    /// Notes that a network called with a key.
+    pub(crate) fn note(&mut self, network: u64, key: KeyId, customer: NameId, at_ms: EventTime) {
+        let span = self.spans.entry(at_ms / SPAN_MS).or_default();
+        if span.pairs >= MOST_PAIRS {
+            return;
+        }
+        let keys = span.networks.entry(network).or_default();
+        if let Err(at) = keys.binary_search_by_key(&key, |known| known.key)
+            && keys.len() < MOST_KEYS
+        {
+            keys.insert(at, NetworkKey { key, customer, at_ms });
+            span.pairs += 1;
+        }
+    }
+
+    /// Returns the other keys that networks called with in the 24 hours before `at_ms`.
+    pub(crate) fn others(
+        &self,
+        key: KeyId,
+        networks: impl Iterator<Item = u64>,
+        at_ms: EventTime,
+    ) -> Vec<OtherKeys> {
+        let from_ms = at_ms.saturating_sub(REMEMBERED_MS);
+        networks
+            .filter_map(|network| {
+                let keys = self.spans.range(from_ms / SPAN_MS..=at_ms / SPAN_MS);
+                let keys = keys.filter_map(|(_, span)| span.networks.get(&network)).flatten();
+                let is_lately = |one: &&NetworkKey| (from_ms..=at_ms).contains(&one.at_ms) && one.key != key;
+                let keys: BTreeMap<KeyId, NameId> =
+                    keys.filter(is_lately).map(|one| (one.key, one.customer)).collect();
+                let mut customers: Vec<NameId> = keys.values().copied().collect();
+                customers.sort_unstable();
+                customers.dedup();
+                let named = keys
+                    .iter()
+                    .take(NAMED)
+                    .map(|(key, customer)| OtherKey { key: *key, customer: *customer });
+                (!keys.is_empty()).then(|| OtherKeys {
+                    network: first_address(network),
+                    keys: keys.len().min(MOST_KEYS) as u32,
+                    customers: customers.len() as u32,
+                    named: named.collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// Forgets what is older than 24 hours.
+    pub(crate) fn forget(&mut self, now_ms: EventTime) {
+        self.spans = self.spans.split_off(&(now_ms.saturating_sub(REMEMBERED_MS) / SPAN_MS));
+    }
+
+    /// Passes each pair on, with its network.
+    pub(crate) fn pairs(&self, out: &mut dyn FnMut(u64, NetworkKey)) {
+        for (network, keys) in self.spans.values().flat_map(|span| &span.networks) {
+            keys.iter().for_each(|key| out(*network, *key));
+        }
+    }
+
+    /// Restores a pair.
+    pub(crate) fn restore(&mut self, network: u64, key: NetworkKey) {
+        self.note(network, key.key, key.customer, key.at_ms);
+    }
+
+    pub(crate) fn footprint(&self) -> Footprint {
+        let mut footprint = Footprint::default();
+        for span in self.spans.values() {
+            let of_keys =
+                Footprint::of_map_with(&span.networks, |keys| keys.capacity() * size_of::<NetworkKey>());
+            footprint.bytes += of_keys.bytes;
+            footprint.rows += span.pairs as u64;
+        }
+        footprint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 80 * SPAN_MS;
+
+    fn others(keys: &NetworkKeys, key: u128, network: u64, at_ms: u64) -> Option<(u32, u32, Vec<u128>)> {
+        let found = keys.others(KeyId(key), [network].into_iter(), at_ms);
+        found
+            .first()
+            .map(|one| (one.keys, one.customers, one.named.iter().map(|named| named.key.0).collect()))
+    }
+
+    #[test]
+    fn the_other_keys_of_a_day_are_found() {
+        let mut keys = NetworkKeys::default();
+        for (key, customer, hour) in [(1, 7, 0), (2, 7, 5), (3, 8, 20), (2, 7, 21)] {
+            keys.note(9, KeyId(key), NameId(customer), START + hour * HOUR_MS);
+        }
+        assert_eq!(others(&keys, 1, 9, START + 22 * HOUR_MS), Some((2, 2, vec![2, 3])));
+        assert_eq!(others(&keys, 3, 9, START + 25 * HOUR_MS), Some((1, 1, vec![2])));
+        // Neither what comes later nor another network.
+        assert_eq!(others(&keys, 3, 9, START), Some((1, 1, vec![1])));
+        assert_eq!(others(&keys, 1, 10, START + HOUR_MS), None);
+        keys.forget(START + 47 * HOUR_MS);
+        assert_eq!(others(&keys, 1, 9, START + 44 * HOUR_MS), Some((2, 2, vec![2, 3])));
+        keys.forget(START + 100 * HOUR_MS);
+        assert!(keys.spans.is_empty());
+    }
+
+    #[test]
+    fn no_network_and_no_crowd_of_them_takes_more_than_its_share() {
+        let mut keys = NetworkKeys::default();
+        for key in 0..100 {
+            keys.note(9, KeyId(key), NameId::NONE, START);
+        }
+        assert_eq!(others(&keys, 1, 9, START).map(|found| (found.0, found.2.len())), Some((63, NAMED)));
+        for network in 0..2 * MOST_PAIRS as u64 {
+            keys.note(network + 10, KeyId(1), NameId::NONE, START);
+        }
+        let mut pairs = 0;
+        keys.pairs(&mut |_, _| pairs += 1);
+        assert_eq!(pairs, MOST_PAIRS);
+        assert_eq!(keys.footprint().rows, MOST_PAIRS as u64);
+    }
+}

@@ -5,17 +5,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use keytide_alerts::email::{headline, severity};
 use keytide_alerts::policy;
+use keytide_config::Language;
 use keytide_dataflow::Change;
 use keytide_dataflow::Notice;
-use keytide_dataflow::incident_row::{SignalJson, TransitionJson};
-
-use super::text::{cut, grouped};
+use keytide_dataflow::incident_row::TransitionJson;
 
 const INCIDENTS: usize = 100;
 const MAILS: usize = 1_000;
-/// Characters of a signal's value that are shown.
-const VALUE: usize = 24;
 
 /// An incident by its last transition.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,12 +34,14 @@ impl ShownIncident {
         self.last.customer.as_deref().unwrap_or("nobody in a table")
     }
 
-    /// Returns the signals: new values first, then unusual counts, most bits first.
-    pub(super) fn evidence(&self) -> String {
-        let new: Vec<String> = self.last.signals.iter().filter_map(new).collect();
-        let new = (!new.is_empty()).then(|| format!("new: {}", new.join(", ")));
-        let more = self.last.signals.iter().filter_map(more);
-        new.into_iter().chain(more).collect::<Vec<_>>().join("; ")
+    /// Returns the severity and the probability of a leak, such as `critical, 99 %`.
+    pub(super) fn severity(&self) -> String {
+        format!("{}, {} %", severity(&self.last.level, Language::En), self.last.score)
+    }
+
+    /// Returns why the key is suspected, as mails say it.
+    pub(super) fn headline(&self) -> String {
+        headline(&self.last, Language::En)
     }
 }
 
@@ -88,20 +88,18 @@ impl IncidentList {
         let (key, customer) = (incident.key(), incident.customer().to_owned());
         let last = &incident.last;
         let what = match last.transition {
+            _ if last.level == "notice" => "called although it is revoked",
             Change::Opened if last.early => "leak suspected, in a minute that isn't over",
             Change::Opened => "leak suspected",
             Change::Raised => "hardly anything but a leak",
-            Change::Updated => "it grows",
+            Change::Updated => "the leak grows",
             Change::Reopened => "suspected again",
             // A job that stops closes its open incidents, which is no event of the traffic.
             Change::Ended => return,
             Change::Withdrawn => "withdrawn, the tables changed",
         };
-        self.lines.push(format!(
-            "INCIDENT  key {key} of {customer}: {what}; score {}; {}",
-            last.score,
-            incident.evidence()
-        ));
+        let (severity, headline) = (incident.severity(), incident.headline());
+        self.lines.push(format!("INCIDENT  key {key} of {customer}: {what}; {severity}; {headline}"));
         for action in &notice.actions {
             self.held_actions += 1;
             let held_actions = policy::held(&action.reason);
@@ -142,38 +140,5 @@ impl IncidentList {
     /// Returns the events since the last call, as text.
     pub(super) fn take_lines(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
-    }
-}
-
-/// Describes the new values of a signal; `None` for a signal of counts.
-fn new(signal: &SignalJson) -> Option<String> {
-    let name = match &*signal.signal {
-        "asn" => "system",
-        "user_agent" => "user agent",
-        name @ ("country" | "network" | "route") => name,
-        _ => return None,
-    };
-    let mut values = signal.values.iter().filter(|value| value.new);
-    let first = values.next().map_or_else(String::new, |value| format!(" {}", cut(&value.value, VALUE)));
-    let others = values.count();
-    Some(if others == 0 { format!("{name}{first}") } else { format!("{name}{first} and {others} more") })
-}
-
-/// Describes a signal of counts; `None` for a signal of values.
-fn more(signal: &SignalJson) -> Option<String> {
-    let width = match signal.window_s {
-        60 => "a minute",
-        300 => "five minutes",
-        _ => "an hour",
-    };
-    let expected = signal.expected.map_or_else(String::new, |expected| format!(", {expected:.1} expected"));
-    let seen = grouped(signal.seen);
-    match (&*signal.signal, &*signal.family) {
-        ("country" | "asn" | "network" | "route" | "user_agent", _) => None,
-        (_, "volume") => Some(format!("{seen} calls in {width}{expected}")),
-        ("fan_out", _) => Some(format!("{seen} networks in {width}{expected}")),
-        ("refused" | "throttled", _) => Some(format!("{seen} calls {} in {width}{expected}", signal.signal)),
-        ("mix", _) => Some("other routes than usual".to_owned()),
-        (name, _) => Some(name.to_owned()),
     }
 }

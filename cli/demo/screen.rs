@@ -187,14 +187,13 @@ fn incidents(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect) {
     let room = usize::from(inner.height);
     let shown = (room / 3).max(1);
     for incident in &of.all[of.all.len().saturating_sub(shown)..] {
-        let (key, score) = (incident.key(), incident.last.score);
         lines.push(Line::from(vec![
-            key.bold(),
+            incident.key().bold(),
             format!("  {}  ", incident.customer()).into(),
-            format!("score {score}").fg(BAD).bold(),
-            format!("  {}, {}", incident.last.level, incident.last.state).into(),
+            incident.severity().fg(BAD).bold(),
+            format!("  {}", incident.last.state).into(),
         ]));
-        lines.push(Line::from(incident.evidence()));
+        lines.push(Line::from(incident.headline()));
         lines.extend(incident.actions.last().map(|action| Line::from(action.clone().fg(WARNING))));
     }
     if lines.is_empty() {

@@ -136,12 +136,11 @@ pub(super) fn leaks(
     for incident in &incidents.all {
         writeln!(
             text,
-            "found    key {} of {}: level {}, score {}\n         {}",
+            "found    key {} of {}: {}\n         {}",
             incident.key(),
             incident.customer(),
-            incident.last.level,
-            incident.last.score,
-            incident.evidence()
+            incident.severity(),
+            incident.headline()
         )?;
         for action in &incident.actions {
             writeln!(text, "         {action}")?;

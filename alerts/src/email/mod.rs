@@ -15,6 +15,7 @@ mod bars;
 mod chart;
 mod clean;
 mod compose;
+mod headline;
 pub mod samples;
 mod templates;
 mod transport;
@@ -25,9 +26,11 @@ pub use self::bars::bars;
 pub use self::chart::traffic;
 pub use self::clean::{acts, begins_formula};
 pub use self::compose::{ComposeError, Composer, Letter, Mail};
+pub use self::headline::{headline, other_keys};
 pub use self::templates::TemplateError;
 pub use self::transport::{ANSWER, CONNECT, MailOutcome, Transport, TransportError};
 
+use keytide_config::Language;
 use keytide_dataflow::Action;
 
 /// The kind of reader for whom a mail is written.
@@ -47,6 +50,12 @@ impl Audience {
             Self::Owner => "owner",
         }
     }
+}
+
+/// Returns the word for a row's level: `notice`, `alert`, or `critical` for `revoke`.
+#[must_use]
+pub fn severity(level: &str, language: Language) -> String {
+    words::Wording(language).severity(level)
 }
 
 /// The action that the policy asks for.

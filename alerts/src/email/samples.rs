@@ -1,5 +1,5 @@
 //! Sample incidents, for checking templates and for looking at mails. They are one leak from its first minute to its
-//! end, a burst on a launch day, and a key that is revoked and reported.
+//! end, a burst on a launch day, revoked keys, a slow drip, and a stolen database.
 
 use jiff::Timestamp;
 use keytide_dataflow::Change;
@@ -58,7 +58,120 @@ pub fn all() -> Vec<TransitionJson> {
         reason: Some(Reason::Allowed.name().to_owned()),
         ..reopened.clone()
     };
-    vec![opened, raised, ended, reopened, withdrawn, launch(), revoked()]
+    vec![
+        opened,
+        raised,
+        ended,
+        reopened,
+        withdrawn,
+        launch(),
+        answered(),
+        updated(),
+        drip(),
+        database(),
+        refused(),
+    ]
+}
+
+/// Returns a leak that has grown since its mail: by another kind of evidence, and by what was taken.
+#[must_use]
+pub fn updated() -> TransitionJson {
+    let mut updated = leak();
+    (updated.transition, updated.seq, updated.early) = (Change::Updated, 1, false);
+    "2026-11-21T14:31:00Z".clone_into(&mut updated.at);
+    "2026-11-21T14:31:00Z".clone_into(&mut updated.last_signal_at);
+    (updated.evidence.calls, updated.evidence.taken.from_new) = (31_408, 29_870);
+    updated.evidence.taken.bytes_out = 6_227_702_579;
+    updated
+}
+
+/// Returns a thief who takes little an hour for days, from a place of his own.
+#[must_use]
+pub fn drip() -> TransitionJson {
+    let mut drip = leak();
+    "5e07c1d4a98f4bb2a3c6d817e20f9b64".clone_into(&mut drip.incident_id);
+    "c41b7de20a9f4e6688d35f0c1b7a92e4".clone_into(&mut drip.key_id);
+    (drip.early, drip.score, drip.policy) = (false, 91, Some("alert".to_owned()));
+    drip.customer = Some("Borealis Foods".to_owned());
+    let (mut country, mut system) = (drip.signals.swap_remove(1), drip.signals.swap_remove(2));
+    let mut slow = drip.signals.swap_remove(0);
+    country.values = vec![value("country", "IT", 11, true)];
+    (country.seen, country.bits, country.weighted_bits) = (11, 13.1, 13.1);
+    system.values = vec![value("asn", "AS64511", 11, true)];
+    (system.signal, system.seen, system.bits, system.weighted_bits) = ("asn".to_owned(), 11, 11.8, 10.6);
+    (slow.signal, slow.window_s, slow.expected, slow.seen) = ("slow".to_owned(), 3_600, Some(14.2), 52);
+    (slow.ratio, slow.bits, slow.weighted_bits) = (Some(3.7), 57.7, 5.8);
+    drip.signals = vec![country, system, slow];
+    drip.evidence.calls = 204;
+    drip.evidence.traffic = drip
+        .evidence
+        .traffic
+        .iter()
+        .step_by(3)
+        .map(|point| PointJson {
+            calls: point.calls.min(100) / 20,
+            expected: point.expected / 30.0,
+            ..point.clone()
+        })
+        .collect();
+    drip.evidence.taken = TakenJson {
+        from_new: 61,
+        usual: 143,
+        bytes_out: 1_204_224,
+        routes: 2,
+        methods: vec![count("GET", 61)],
+        statuses: vec![count("200", 61)],
+        top_routes: vec![count("orders GET /v1/customers/{id}", 60), count("orders GET /v1/customers", 1)],
+    };
+    (drip.evidence.other_keys, drip.evidence.earlier) = (Vec::new(), Vec::new());
+    drip
+}
+
+/// Returns one of many keys that one network calls with: a stolen database of keys.
+#[must_use]
+pub fn database() -> TransitionJson {
+    let mut database = leak();
+    "0f5c8e2ab7d94163b0e4a7719d3c6f28".clone_into(&mut database.incident_id);
+    (database.early, database.level, database.score) = (false, "revoke".to_owned(), 99);
+    let customers = ["Borealis Foods", "Cedar Bank", "Delta Rail", "Ember Studios", "가나다물류"];
+    let named = |i: usize| OtherKeyJson {
+        key_id: format!(
+            "{:032x}",
+            0x77a1_c0de_93b2_485f_6e1d_0c9a_b8f7_4e25_u128.wrapping_mul(i as u128 + 3)
+        ),
+        customer: Some(customers[i % customers.len()].to_owned()),
+    };
+    database.evidence.other_keys = vec![OtherKeysJson {
+        network: "203.0.113.0/24".to_owned(),
+        keys: 14,
+        customers: 5,
+        named: (0..10).map(named).collect(),
+    }];
+    database.signals.retain(|signal| signal.signal != "volume_5m");
+    database
+}
+
+/// Returns the refused calls of a revoked key, which are a notice.
+#[must_use]
+pub fn refused() -> TransitionJson {
+    let mut refused = answered();
+    "b82d60f3c5174a0e96e1d7f04c2a8b35".clone_into(&mut refused.incident_id);
+    "9d3b5a7f10c24e8896fa3e5b7c1d2048".clone_into(&mut refused.key_id);
+    refused.customer = Some("Cedar Bank".to_owned());
+    (refused.level, refused.score) = ("notice".to_owned(), 50);
+    refused.signals.truncate(1);
+    (refused.signals[0].seen, refused.signals[0].bits, refused.signals[0].weighted_bits) = (12, 17.0, 17.0);
+    refused.signals[0].values =
+        vec![value("network", "192.0.2.0/24", 8, false), value("user_agent", "acme-backend/3.9", 12, false)];
+    refused.evidence.calls = 386;
+    refused.evidence.taken = TakenJson {
+        routes: 1,
+        methods: vec![count("GET", 386)],
+        statuses: vec![count("401", 386)],
+        top_routes: vec![count("orders GET /v1/orders", 386)],
+        ..TakenJson::default()
+    };
+    refused
 }
 
 /// Returns the action that a policy asks for after a leak.
@@ -83,7 +196,14 @@ pub fn leak() -> TransitionJson {
                 seen,
                 ratio: expected.filter(|expected| *expected > 0.0).map(|expected| seen as f64 / expected),
                 bits,
-                weighted_bits: bits,
+                weighted_bits: bits
+                    * match name {
+                        "volume_5m" => 0.65,
+                        "asn" => 0.9,
+                        "fan_out" | "refused" => 0.5,
+                        "route" => 0.4,
+                        _ => 1.0,
+                    },
                 values,
             }
         };
@@ -235,8 +355,9 @@ fn launch() -> TransitionJson {
     launch
 }
 
-/// Returns an incident of a revoked key without a subscription or a history.
-fn revoked() -> TransitionJson {
+/// Returns an incident of a revoked key that still works, without a subscription or a history.
+#[must_use]
+pub fn answered() -> TransitionJson {
     let mut revoked = leak();
     revoked.incident_id = "f7a1103be6024cd58890aa31c6be5d02".to_owned();
     revoked.subscription = None;
@@ -258,6 +379,17 @@ fn revoked() -> TransitionJson {
     };
     let report = value("report", "secret-scanning https://code.example.com/notes/deploy.sh", 0, true);
     revoked.signals = vec![fact("revoked", 17, Vec::new()), fact("reported", 0, vec![report])];
+    revoked.level = "revoke".to_owned();
+    revoked.evidence.calls = 110;
+    revoked.evidence.taken = TakenJson {
+        bytes_out: 421_888,
+        routes: 1,
+        methods: vec![count("GET", 110)],
+        statuses: vec![count("200", 96), count("404", 14)],
+        top_routes: vec![count("orders GET /v1/orders", 110)],
+        ..TakenJson::default()
+    };
+    (revoked.evidence.other_keys, revoked.evidence.earlier) = (Vec::new(), Vec::new());
     revoked.evidence.traffic.clear();
     revoked.evidence.samples.truncate(1);
     revoked.evidence.samples[0].client = None;

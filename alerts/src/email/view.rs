@@ -8,6 +8,7 @@ use keytide_dataflow::incident_row::{SampleJson, SignalJson, TransitionJson};
 use serde::Serialize;
 
 use super::clean::{NAME, foreign, line};
+use super::headline::stolen_keys;
 use super::words::{Wording, number};
 use super::{Audience, PlannedAction};
 
@@ -15,6 +16,8 @@ use super::{Audience, PlannedAction};
 const SIGNALS: usize = 12;
 /// The most values of a signal, and the most samples, in a mail.
 const VALUES: usize = 5;
+/// The most characters of a subject.
+const SUBJECT: usize = 200;
 /// The most incidents that a digest lists.
 pub(super) const LISTED: usize = 50;
 
@@ -78,6 +81,8 @@ pub(crate) struct IncidentView {
     pub(crate) headline: String,
     /// The headline with a capital letter.
     title: String,
+    /// The sentence about other keys of the same network; absent if there are none, and for owners.
+    story: Option<String>,
     /// The word at the start of the subject, such as `ALERT`.
     alarm: &'static str,
     /// The colour of the alarm.
@@ -87,7 +92,7 @@ pub(crate) struct IncidentView {
     /// One of `active`, `suspended`, `revoked`; absent if the key has no row.
     key_state: Option<String>,
     policy: String,
-    level: String,
+    severity: String,
     opened_at: String,
     last_signal_at: String,
     ended_at: Option<String>,
@@ -151,22 +156,24 @@ impl IncidentView {
         audience: Audience,
         language: Wording,
     ) -> Self {
-        // The signals that count most come first, as in the row.
+        let owner = audience == Audience::Owner;
+        // The signals that count most come first. Those that count nothing stand last, and owners don't see them.
         let mut signals: Vec<_> = transition.signals.iter().collect();
         signals.sort_by(|a, b| b.weighted_bits.total_cmp(&a.weighted_bits));
+        signals.retain(|signal| !owner || signal.weighted_bits > 0.0);
         signals.truncate(SIGNALS);
-        let headline = line(&language.headline(&transition.signals), 160);
+        let headline = language.headline(transition);
         let duration = language
             .between(&transition.opened_at, &transition.last_signal_at)
             .unwrap_or_else(|| "?".to_owned());
         let calls = language.calls(transition.evidence.calls);
         let reason = transition.reason.as_deref().map(|reason| language.reason(reason));
-        let owner = audience == Audience::Owner;
         let mut view = Self {
             language: language.code(),
             change: change(transition.transition),
             subject: String::new(),
             title: capital(&headline),
+            story: (!owner).then(|| language.other_keys(transition)).flatten(),
             alarm: language.alarm(transition),
             accent: match transition.transition {
                 Change::Ended => "#4b5563",
@@ -177,7 +184,7 @@ impl IncidentView {
             key_short: short_key(&transition.key_id),
             key_state: transition.key_state.as_deref().map(|state| line(state, NAME)),
             policy: language.policy(transition.policy.as_deref()),
-            level: language.level(&transition.level),
+            severity: language.severity(&transition.level),
             opened_at: language.time(&transition.opened_at),
             last_signal_at: language.time(&transition.last_signal_at),
             ended_at: transition.ended_at.as_deref().map(|at| language.time(at)),
@@ -218,21 +225,23 @@ impl IncidentView {
     }
 
     fn subject(&self, transition: &TransitionJson, audience: Audience, language: Wording) -> String {
-        let tail = match (transition.transition, language.0) {
-            (Change::Ended, Language::En) => format!("{} in {}", self.calls, self.duration),
-            (Change::Ended, Language::Ko) => format!("{} 동안 {}", self.duration, self.calls),
-            (Change::Withdrawn, _) => self.reason.clone().unwrap_or_default(),
-            _ => self.headline.clone(),
-        };
         let (short, alarm) = (&self.key_short, self.alarm);
-        let subject = match (audience, language.0, transition.transition) {
-            (Audience::Security, Language::En, _) => format!("{alarm} key {}: {tail}", whose(transition)),
-            (Audience::Security, Language::Ko, _) => format!("{alarm} 키 {}: {tail}", whose(transition)),
+        // Many keys of several customers are one story, which a reader must see first.
+        let others = stolen_keys(transition).map(|network| language.other(network.keys));
+        let begin = match (audience, language.0, transition.transition) {
+            (Audience::Security, Language::En, _) => {
+                let others = others.map_or(String::new(), |others| format!(" and {others}"));
+                format!("{alarm} key {}{others}: ", whose(transition))
+            }
+            (Audience::Security, Language::Ko, _) => {
+                let others = others.map_or(String::new(), |others| format!(", {others}"));
+                format!("{alarm} 키 {}{others}: ", whose(transition))
+            }
             (Audience::Owner, Language::En, Change::Ended) => {
-                format!("Your API key {short}: unusual calls have stopped ({tail})")
+                format!("Your API key {short}: unusual calls have stopped: ")
             }
             (Audience::Owner, Language::Ko, Change::Ended) => {
-                format!("API 키({short}): 평소와 다른 호출이 멈췄습니다({tail})")
+                format!("API 키({short}): 평소와 다른 호출이 멈췄습니다: ")
             }
             (Audience::Owner, Language::En, Change::Withdrawn) => {
                 format!("Your API key {short}: no leak after all")
@@ -240,10 +249,21 @@ impl IncidentView {
             (Audience::Owner, Language::Ko, Change::Withdrawn) => {
                 format!("API 키({short}): 유출이 아닌 것으로 확인되었습니다")
             }
-            (Audience::Owner, Language::En, _) => format!("Your API key {short} may have leaked: {tail}"),
-            (Audience::Owner, Language::Ko, _) => format!("API 키({short})가 유출되었을 수 있습니다: {tail}"),
+            (Audience::Owner, Language::En, _) => format!("Your API key {short} may have leaked: "),
+            (Audience::Owner, Language::Ko, _) => format!("API 키({short})가 유출되었을 수 있습니다: "),
         };
-        line(&format!("[Keytide] {subject}"), 200)
+        let begin = line(&format!("[Keytide] {begin}"), SUBJECT);
+        let tail = match (transition.transition, audience) {
+            (Change::Ended, _) => language.pick(
+                format!("{} in {}", self.calls, self.duration),
+                format!("{} 동안 {}", self.duration, self.calls),
+            ),
+            (Change::Withdrawn, Audience::Security) => self.reason.clone().unwrap_or_default(),
+            (Change::Withdrawn, Audience::Owner) => String::new(),
+            // The blank after the colon is one of the characters.
+            _ => language.headline_within(transition, SUBJECT.saturating_sub(begin.chars().count() + 1)),
+        };
+        line(&format!("{begin} {tail}"), SUBJECT)
     }
 
     fn facts(&self, transition: &TransitionJson, audience: Audience, language: Wording) -> Vec<Fact> {
@@ -259,7 +279,7 @@ impl IncidentView {
         if audience == Audience::Security {
             add("Customer", "고객", name(&transition.customer));
             add("Plan", "요금제", name(&transition.plan));
-            add("Highest level", "최고 수준", Some(self.level.clone()));
+            add("Severity", "심각도", Some(self.severity.clone()));
             let score = transition.score.min(100);
             add("Leak probability", "유출 확률", Some(format!("{score} %")));
             add("Key's state", "키 상태", Some(language.key_state(transition.key_state.as_deref())));
@@ -447,7 +467,7 @@ impl DigestView {
                         Audience::Security => whose(each),
                         Audience::Owner => short_key(&each.key_id),
                     },
-                    headline: line(&language.headline(&each.signals), 160),
+                    headline: language.headline(each),
                     at: language.time(&each.at),
                     score: (audience == Audience::Security).then(|| each.score.min(100)),
                     calls: language.calls(each.evidence.calls),

@@ -87,14 +87,21 @@ impl Wording {
 
     /// Formats a country's name and code as `Brazil (BR)`.
     fn country(self, code: &str) -> String {
+        match COUNTRIES.lines().any(|row| row.split('\t').next() == Some(code)) {
+            true => format!("{} ({code})", self.country_name(code)),
+            false => self.country_name(code),
+        }
+    }
+
+    /// Returns a country's name. A code that is none is shown as it is.
+    pub(super) fn country_name(self, code: &str) -> String {
         let found = COUNTRIES.lines().find_map(|row| {
             let mut cells = row.split('\t');
             (cells.next() == Some(code)).then(|| (cells.next(), cells.next()))
         });
-        let name = found.and_then(|(en, ko)| self.pick(en, ko));
-        match (name, code) {
-            (Some(name), _) => format!("{name} ({code})"),
-            (None, "ZZ") => self.pick("unknown country", "알 수 없는 국가").to_owned(),
+        match (found.and_then(|(en, ko)| self.pick(en, ko)), code) {
+            (Some(name), _) => name.to_owned(),
+            (None, "ZZ") => self.pick("an unknown country", "알 수 없는 국가").to_owned(),
             (None, "XX") => self.pick("other countries", "그 밖의 국가").to_owned(),
             (None, _) => line(code, NAME),
         }
@@ -195,42 +202,52 @@ impl Wording {
         ))
     }
 
-    /// Formats the surprise of a signal as `24.0 bits: by chance once in 17 million`. Facts have none.
+    /// Formats a signal's weight in the verdict, and its chance where there is one: `counts 15.6 bits; by chance less
+    /// than once in 17 million`.
     pub(crate) fn surprise(self, signal: &SignalJson) -> String {
+        let finite = |bits: f64| if bits.is_finite() { bits.clamp(0.0, 1e6) } else { 0.0 };
+        let (bits, counted) = (finite(signal.bits), finite(signal.weighted_bits));
         if signal.family == "hard" {
             return self.pick("a fact, not a measurement", "통계가 아닌 확인된 사실").to_owned();
         }
-        let bits = if signal.bits.is_finite() { signal.bits.clamp(0.0, 1e6) } else { 0.0 };
+        let counts = match counted > 0.0 {
+            true => self.pick(format!("counts {counted:.1} bits"), format!("{counted:.1}비트로 반영")),
+            false => self.pick("counts nothing".to_owned(), "판단에는 반영되지 않음".to_owned()),
+        };
+        if !is_probability(&signal.signal) || bits < 1.0 {
+            return counts;
+        }
         let odds = match bits {
-            _ if bits < 1.0 => return self.pick(format!("{bits:.1} bits"), format!("{bits:.1}비트")),
-            _ if bits >= 40.0 => self.pick("less than once in a trillion", "1조 번에 한 번 미만").to_owned(),
+            _ if bits >= 40.0 => self.pick("a trillion", "1조 번에 한 번 미만").to_owned(),
             _ => {
                 #[expect(clippy::cast_sign_loss, reason = "1 to 2^40")]
                 let one_in = libm::exp2(bits) as u64;
-                self.pick(
-                    format!("once in {}", rounded(one_in)),
-                    format!("{} 번에 한 번", rounded_ko(one_in)),
-                )
+                self.pick(rounded(one_in), format!("{} 번에 한 번 미만", rounded_ko(one_in)))
             }
         };
-        self.pick(format!("{bits:.1} bits: by chance {odds}"), format!("{bits:.1}비트: 우연이라면 {odds}"))
+        self.pick(
+            format!("{counts}; by chance less than once in {odds}"),
+            format!("{counts}; 우연이라면 {odds}"),
+        )
     }
 
-    /// Returns the word for the severity in subjects.
+    /// Returns the word at the start of subjects: the severity, or that the incident is over.
     pub(crate) fn alarm(self, transition: &TransitionJson) -> &'static str {
         match (transition.transition, transition.level.as_str()) {
             (Change::Ended, _) => self.pick("ENDED", "종료"),
             (Change::Withdrawn, _) => self.pick("WITHDRAWN", "철회"),
             (_, "revoke") => self.pick("CRITICAL", "심각"),
+            (_, "notice") => self.pick("NOTICE", "참고"),
             _ => self.pick("ALERT", "경보"),
         }
     }
 
-    /// Words the severity of an incident.
-    pub(crate) fn level(self, level: &str) -> String {
+    /// Words the severity of an incident. A row's level `revoke` says what may be done; people read how grave it is.
+    pub(crate) fn severity(self, level: &str) -> String {
         match level {
-            "revoke" => self.pick("critical (bad enough to act)", "심각(조치 대상)").to_owned(),
+            "revoke" => self.pick("critical", "심각").to_owned(),
             "alert" => self.pick("alert", "경보").to_owned(),
+            "notice" => self.pick("notice", "참고").to_owned(),
             other => line(other, NAME),
         }
     }
@@ -296,100 +313,31 @@ impl Wording {
             Language::Ko => reason.split("; ").map(korean).collect::<Vec<_>>().join("; "),
         }
     }
+}
 
-    /// Summarizes the signals for subjects and titles in at most three clauses: facts first, then the volume, the
-    /// origin, and the behaviour.
-    pub(crate) fn headline(self, signals: &[SignalJson]) -> String {
-        let find = |name: &str| signals.iter().find(|signal| signal.signal == name);
-        let new = |signal: &SignalJson| {
-            let new: Vec<&ValueJson> = signal.values.iter().filter(|value| value.new).collect();
-            (new.len().max(1), new.first().map(|value| self.value(value)))
-        };
-        let mut clauses = Vec::new();
-        // STEP 1: the facts.
-        for signal in signals.iter().filter(|signal| signal.family == "hard") {
-            clauses.push(match signal.signal.as_str() {
-                "revoked" => self.pick("used after it was revoked", "폐기 후 사용").to_owned(),
-                "dormant" => self.pick("in use again after long silence", "오랜 휴면 뒤 사용").to_owned(),
-                "tor" => self.pick("called through Tor", "Tor를 통한 호출").to_owned(),
-                "reported" => self.pick("found in public", "공개된 곳에서 발견").to_owned(),
-                other => self.signal(other),
-            });
-        }
-        // STEP 2: the volume, of the window with the highest multiple.
-        let volume = signals.iter().filter(|signal| signal.signal.starts_with("volume_"));
-        let most = volume.max_by(|a, b| a.ratio.unwrap_or(0.0).total_cmp(&b.ratio.unwrap_or(0.0)));
-        if let Some(most) = most {
-            clauses.push(match most.ratio.and_then(|ratio| self.ratio(ratio)) {
-                Some(ratio) => {
-                    self.pick(format!("{ratio} its usual calls"), format!("호출이 평소의 {ratio}"))
-                }
-                None => self.pick(
-                    format!("{} in {} min", self.calls(most.seen), most.window_s / 60),
-                    format!("{}분간 {}", most.window_s / 60, self.calls(most.seen)),
-                ),
-            });
-        } else if find("slow").is_some() {
-            clauses
-                .push(self.pick("more calls than usual for hours", "평소보다 많은 호출이 이어짐").to_owned());
-        }
-        // STEP 3: the origin, by the most specific signal that there is.
-        if let Some(signal) = find("country") {
-            clauses.push(match new(signal) {
-                (1, Some(name)) => {
-                    self.pick(format!("from a new country: {name}"), format!("처음 보는 국가: {name}"))
-                }
-                (1, None) => self.pick("from a new country", "처음 보는 국가에서 호출").to_owned(),
-                (n, _) => {
-                    self.pick(format!("from {n} new countries"), format!("처음 보는 국가 {n}곳에서 호출"))
-                }
-            });
-        } else if let Some(signal) = find("asn") {
-            clauses.push(match new(signal) {
-                (1, Some(name)) => {
-                    self.pick(format!("from a new network: {name}"), format!("처음 보는 통신망: {name}"))
-                }
-                (1, None) => self.pick("from a new network", "처음 보는 통신망에서 호출").to_owned(),
-                (n, _) => {
-                    self.pick(format!("from {n} new networks"), format!("처음 보는 통신망 {n}곳에서 호출"))
-                }
-            });
-        } else if let Some(signal) = find("fan_out") {
-            let seen = number(signal.seen);
-            clauses.push(self.pick(
-                format!("from {seen} address ranges at once"),
-                format!("주소 대역 {seen}곳에서 동시 호출"),
-            ));
-        } else if find("network").is_some() {
-            clauses.push(self.pick("from new addresses", "처음 보는 주소에서 호출").to_owned());
-        } else if find("travel").is_some() {
-            clauses.push(self.pick("from places too far apart", "이동할 수 없는 거리에서 호출").to_owned());
-        }
-        // STEP 4: the behaviour.
-        if find("user_agent").is_some() {
-            clauses.push(self.pick("with a new user agent", "처음 보는 사용자 에이전트").to_owned());
-        }
-        if let Some(signal) = find("refused") {
-            let seen = number(signal.seen);
-            clauses.push(self.pick(format!("{seen} calls refused"), format!("호출 {seen}회 거부됨")));
-        }
-        if let Some(signal) = find("throttled") {
-            let seen = number(signal.seen);
-            clauses.push(self.pick(format!("{seen} calls over the limit"), format!("한도 초과 {seen}회")));
-        }
-        if find("route").is_some() || find("mix").is_some() {
-            clauses.push(self.pick("other routes than usual", "평소와 다른 경로").to_owned());
-        }
-        // STEP 5: no subject may be empty, whatever signals there are.
-        if clauses.is_empty() {
-            clauses.extend(signals.first().map(|signal| self.signal(&signal.signal)));
-        }
-        if clauses.is_empty() {
-            clauses.push(self.pick("unusual calls", "평소와 다른 호출").to_owned());
-        }
-        clauses.truncate(3);
-        clauses.join(", ")
-    }
+/// Returns whether a signal's bits are -log2 of a probability under the key's own history, so that a chance can be
+/// named.
+///
+/// Volumes are tails that are calibrated for the key. New values have the probability of the next call to show one.
+/// `fan_out` and the errors are bounds of Chernoff's, `mix` is a bound on a chi-square tail. `slow` is a sum of log
+/// likelihood ratios over hours (CUSUM): so high a sum comes more often by chance than 2^-bits. `travel` has a number of
+/// bits that was set, and so have the facts.
+fn is_probability(signal: &str) -> bool {
+    matches!(
+        signal,
+        "volume_1m"
+            | "volume_5m"
+            | "volume_1h"
+            | "country"
+            | "asn"
+            | "network"
+            | "fan_out"
+            | "user_agent"
+            | "route"
+            | "mix"
+            | "refused"
+            | "throttled"
+    )
 }
 
 /// Formats a number as `48,120`.
@@ -429,7 +377,7 @@ fn rounded(n: u64) -> String {
         _ if n < 1_000_000_000 => (1_000_000, "million"),
         _ => (1_000_000_000, "billion"),
     };
-    format!("{} {unit}", number((n + by / 2) / by))
+    format!("{} {unit}", number(n / by))
 }
 
 /// Formats a large number with its Korean unit as `1,678만`.
@@ -472,14 +420,14 @@ mod tests {
             values: Vec::new(),
         };
         let shown = |bits| Wording(Language::En).surprise(&signal("volume", bits));
-        assert_eq!(shown(24.0), "24.0 bits: by chance once in 17 million");
-        assert_eq!(shown(10.0), "10.0 bits: by chance once in 1,000");
-        assert_eq!(shown(6.0), "6.0 bits: by chance once in 64");
-        assert_eq!(shown(64.2), "64.2 bits: by chance less than once in a trillion");
-        assert_eq!(shown(f64::INFINITY), "0.0 bits");
+        assert_eq!(shown(24.0), "counts 24.0 bits; by chance less than once in 16 million");
+        assert_eq!(shown(10.0), "counts 10.0 bits; by chance less than once in 1,000");
+        assert_eq!(shown(6.0), "counts 6.0 bits; by chance less than once in 64");
+        assert_eq!(shown(64.2), "counts 64.2 bits; by chance less than once in a trillion");
+        assert_eq!(shown(f64::INFINITY), "counts nothing");
         assert_eq!(
             Wording(Language::Ko).surprise(&signal("volume", 24.0)),
-            "24.0비트: 우연이라면 1,677만 번에 한 번"
+            "24.0비트로 반영; 우연이라면 1,677만 번에 한 번 미만"
         );
         assert_eq!(Wording(Language::En).surprise(&signal("hard", 40.0)), "a fact, not a measurement");
         assert_eq!(Wording(Language::En).measure(&signal("volume", 1.0)), "60 calls, 1.5 expected");
@@ -496,6 +444,22 @@ mod tests {
             ["country", "travel", "reported", "fan_out"].map(named),
             ["60 calls", "60 km apart", "reported as leaked", "60 address ranges"]
         );
+    }
+
+    #[test]
+    fn a_chance_is_named_of_probabilities_only() {
+        for name in keytide_dataflow::detect::Signal::ALL {
+            let signal = SignalJson {
+                signal: name.name().to_owned(),
+                family: name.family().name().to_owned(),
+                ..crate::email::samples::leak().signals.swap_remove(0)
+            };
+            let set = matches!(name.name(), "slow" | "travel") || signal.family == "hard";
+            for words in Wording::ALL {
+                let text = words.surprise(&signal);
+                assert_eq!(text.contains(words.pick("chance", "우연")), !set, "{text}");
+            }
+        }
     }
 
     #[test]

@@ -16,8 +16,8 @@ use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
     Alerts, ConfigError, EmailAlerts, End, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom,
-    Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, TableSource,
-    Tables, View, Webhook, duration_text, environment, size_text,
+    Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, Steps,
+    TableSource, Tables, View, Webhook, duration_text, environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
@@ -440,7 +440,7 @@ impl CheckReport {
 
     /// Reads templates and certificates as a job does, but makes no folder.
     fn alerts(&mut self, alerts: &Alerts) {
-        let Alerts { email, webhooks, policy } = alerts;
+        let Alerts { email, webhooks, link, steps, policy } = alerts;
         if let Some(email) = email {
             if let Err(error) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() }) {
                 self.problems.push(format!("alerts.email: {error}"));
@@ -485,6 +485,17 @@ impl CheckReport {
         if email.is_none() && webhooks.is_empty() {
             self.line("alerts", "nobody is told".to_owned());
         }
+        if let Some(link) = link {
+            self.line("link", format!("of incidents: to {}", link.origin()));
+        }
+        let Steps { security, owner } = steps;
+        if !security.is_empty() || !owner.is_empty() {
+            let number = |steps: &[String]| match steps.len() {
+                0 => "the built-in ones".to_owned(),
+                count => count.to_string(),
+            };
+            self.line("steps", format!("for security {}, for owners {}", number(security), number(owner)));
+        }
         let PolicyRules { default, keys_per_hour, percent_per_hour, cooldown_ms, mode: PolicyMode::DryRun } =
             policy;
         self.line(
@@ -512,7 +523,10 @@ impl CheckReport {
         }
         for webhook in &alerts.webhooks {
             let name = &webhook.name;
-            match Client::new(webhook).map_err(|error| error.to_string()).and_then(|it| it.resolve()) {
+            match Client::new(webhook, alerts.link.as_ref())
+                .map_err(|error| error.to_string())
+                .and_then(|it| it.resolve())
+            {
                 Ok(addresses) => {
                     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                     let (host, addresses) = (&webhook.url.host, addresses.join(", "));
@@ -547,7 +561,7 @@ impl CheckReport {
         }
         for webhook in &alerts.webhooks {
             let name = &webhook.name;
-            match Client::new(webhook).map(|client| client.test(clock::now())) {
+            match Client::new(webhook, alerts.link.as_ref()).map(|client| client.test(clock::now())) {
                 Ok(WebhookOutcome::Sent) => self.line("test", format!("webhook {name} took a request")),
                 Ok(WebhookOutcome::Retry { reason, .. } | WebhookOutcome::Refused(reason)) => {
                     self.problems.push(format!("alerts.webhook \"{name}\": {reason}"));

@@ -197,7 +197,8 @@ impl Outbox {
         let mut clients = Vec::new();
         for webhook in &config.webhooks {
             let name = webhook.name.clone();
-            let client = Client::new(webhook).map_err(|error| OutboxError::Webhook { name, error })?;
+            let client = Client::new(webhook, config.link.as_ref())
+                .map_err(|error| OutboxError::Webhook { name, error })?;
             clients.push((webhook, client));
         }
         let mut monitor = OutboxMonitor { mails: None, webhooks: Vec::new() };

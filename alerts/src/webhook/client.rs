@@ -11,7 +11,7 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use keytide_config::Webhook;
+use keytide_config::{LinkTemplate, Webhook};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
@@ -46,6 +46,7 @@ type Resolve = Arc<dyn Fn(&str, u16) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 /// Sends requests to one webhook. Each call blocks for at most the webhook's timeout.
 pub struct Client {
     webhook: Webhook,
+    link: Option<LinkTemplate>,
     runtime: Option<Runtime>,
     tls: TlsConnector,
     resolve: Resolve,
@@ -65,11 +66,11 @@ enum RequestFailure {
 }
 
 impl Client {
-    /// Creates a client that trusts the certificates of this system.
+    /// Creates a client that trusts the certificates of this system. Messages for people have the `link`.
     ///
     /// # Errors
     /// If a runtime can't be started, or the system has no trusted certificates.
-    pub fn new(webhook: &Webhook) -> Result<Self, ClientError> {
+    pub fn new(webhook: &Webhook, link: Option<&LinkTemplate>) -> Result<Self, ClientError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         // Without TLS a system without trusted certificates is no error.
@@ -79,19 +80,21 @@ impl Client {
         };
         let resolve =
             |host: &str, port: u16| Ok((host, port).to_socket_addrs()?.map(|address| address.ip()).collect());
-        Self::with(webhook, config, Arc::new(resolve))
+        let mut client = Self::with(webhook, config, Arc::new(resolve))?;
+        client.link = link.cloned();
+        Ok(client)
     }
 
     pub(super) fn with(webhook: &Webhook, tls: ClientConfig, resolve: Resolve) -> Result<Self, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tls = TlsConnector::from(Arc::new(tls));
-        Ok(Self { webhook: webhook.clone(), runtime: Some(runtime), tls, resolve })
+        Ok(Self { webhook: webhook.clone(), link: None, runtime: Some(runtime), tls, resolve })
     }
 
     /// Sends a batch of rows. `now_ms` is in milliseconds since 1970.
     #[must_use]
     pub fn send(&self, batch: &WebhookBatch, now_ms: u64) -> WebhookOutcome {
-        self.post(SignedRequest::new(&self.webhook, batch, now_ms / 1_000), now_ms)
+        self.post(SignedRequest::new(&self.webhook, self.link.as_ref(), batch, now_ms / 1_000), now_ms)
     }
 
     /// Sends a request that says that it is a test.

@@ -23,7 +23,7 @@ mod tests;
 pub use self::client::{Client, ClientError};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use keytide_config::{Secret, Webhook, WebhookFormat};
+use keytide_config::{LinkTemplate, Secret, Webhook, WebhookFormat};
 use keytide_dataflow::model::hex;
 use sha2::Sha256;
 
@@ -64,13 +64,18 @@ pub(crate) struct SignedRequest {
 
 impl SignedRequest {
     /// Builds the request for a batch. `now_s` is in seconds since 1970.
-    pub(crate) fn new(webhook: &Webhook, batch: &WebhookBatch, now_s: u64) -> Self {
+    pub(crate) fn new(
+        webhook: &Webhook,
+        link: Option<&LinkTemplate>,
+        batch: &WebhookBatch,
+        now_s: u64,
+    ) -> Self {
         let body = match webhook.format {
             WebhookFormat::Keytide => batch.rows.first().map(|row| row.to_vec()).unwrap_or_default(),
             WebhookFormat::Slack => {
                 let rows: Vec<TransitionJson> =
                     batch.rows.iter().filter_map(|row| serde_json::from_slice(row).ok()).collect();
-                slack::message(&rows, batch.skipped)
+                slack::message(&rows, batch.skipped, link)
             }
         };
         let mut request = Self::signed(webhook.secret.as_ref(), &batch.id, now_s, body);

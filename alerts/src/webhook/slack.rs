@@ -4,21 +4,22 @@
 //! `verbatim` keeps Slack from linking text that looks like an address. Formatting and invisible characters are
 //! replaced. Slack allows 3,000 characters a block.
 
+use keytide_config::{Language, LinkTemplate};
 use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::TransitionJson;
 use serde_json::{Value, json};
 
-use crate::email::acts;
+use crate::email::{acts, headline, other_keys, severity};
 
 /// The most characters of any one value.
 const MAX_VALUE: usize = 80;
+/// The most characters of a sentence that the job composed.
+const MAX_SENTENCE: usize = 300;
 /// The most characters of a block; Slack's limit is 3,000.
 const MAX_BLOCK: usize = 2_800;
-/// The most signals that a line names.
-const MAX_SIGNALS: usize = 3;
 
-pub(super) fn message(rows: &[TransitionJson], skipped: u64) -> Vec<u8> {
-    let lines: Vec<String> = rows.iter().map(line).collect();
+pub(super) fn message(rows: &[TransitionJson], skipped: u64, link: Option<&LinkTemplate>) -> Vec<u8> {
+    let lines: Vec<String> = rows.iter().map(|row| line(row, link)).collect();
     let more = match skipped {
         0 => None,
         1 => Some("And 1 more that isn't shown: see the view incident_log.".to_owned()),
@@ -37,42 +38,49 @@ pub(super) fn message(rows: &[TransitionJson], skipped: u64) -> Vec<u8> {
     json!({ "text": text, "blocks": blocks }).to_string().into_bytes()
 }
 
-fn line(row: &TransitionJson) -> String {
+fn line(row: &TransitionJson, link: Option<&LinkTemplate>) -> String {
     let what = match row.transition {
-        Change::Opened => "opened",
-        Change::Raised => "rose",
-        Change::Updated => "grew",
-        Change::Reopened => "came back",
-        Change::Ended => "is over",
-        Change::Withdrawn => "was withdrawn",
+        Change::Opened => "a leak is suspected",
+        Change::Raised => "more speaks for a leak",
+        Change::Updated => "the leak has grown",
+        Change::Reopened => "it came back",
+        Change::Ended => "it is over",
+        Change::Withdrawn => "it was no leak",
     };
     let owner = row.customer.as_deref().or(row.subscription.as_deref());
-    let owner = owner.map_or(String::new(), |owner| format!(" of {}", plain(owner)));
-    let plan = row.plan.as_deref().map_or(String::new(), |plan| format!(" ({})", plain(plan)));
-    let mut signals: Vec<String> =
-        row.signals.iter().take(MAX_SIGNALS).map(|signal| plain(&signal.signal)).collect();
-    if let Some(rest) = row.signals.len().checked_sub(MAX_SIGNALS).filter(|rest| *rest > 0) {
-        signals.push(format!("{rest} more"));
-    }
-    let why = match (row.transition, &row.reason) {
-        (Change::Withdrawn, Some(reason)) => plain(reason),
-        _ => format!("{} %: {}", row.score, signals.join(", ")),
+    let owner = owner.map_or(String::new(), |owner| format!(" of {}", plain(owner, MAX_VALUE)));
+    let plan = row.plan.as_deref().map_or(String::new(), |plan| format!(" ({})", plain(plan, MAX_VALUE)));
+    let mut why = match (row.transition, &row.reason) {
+        (Change::Withdrawn, Some(reason)) => plain(reason, MAX_SENTENCE),
+        _ => plain(&headline(row, Language::En), MAX_SENTENCE),
     };
-    let platform = if row.platform_event { "; many keys rose together" } else { "" };
+    why.push('.');
+    if let Some(others) = other_keys(row, Language::En) {
+        why.push_str(&format!(" {}", plain(&others, MAX_SENTENCE)));
+    }
+    if row.platform_event {
+        why.push_str(" Many keys rose together.");
+    }
+    // An address has neither of the characters that would end it, as it is percent-encoded.
+    let incident = plain(&row.incident_id, MAX_VALUE);
+    let incident = match link.map(|link| link.fill(&row.incident_id, &row.key_id).replace('&', "&amp;")) {
+        Some(address) => format!("<{address}|incident {incident}>"),
+        None => format!("incident `{incident}`"),
+    };
     format!(
-        "*{}* incident {what}: key `{}`{owner}{plan}; {why}{platform}; at {}; incident `{}`",
-        plain(&row.level.to_uppercase()),
-        plain(&row.key_id),
-        plain(&row.at),
-        plain(&row.incident_id)
+        "*{}* ({} %): {what}. Key `{}`{owner}{plan}: {why} {}, {incident}",
+        plain(&severity(&row.level, Language::En).to_uppercase(), MAX_VALUE),
+        row.score.min(100),
+        plain(&row.key_id, MAX_VALUE),
+        plain(&row.at, MAX_VALUE),
     )
 }
 
 /// Makes a stranger's text plain: without formatting, links, mentions and control characters.
-fn plain(text: &str) -> String {
+fn plain(text: &str, longest: usize) -> String {
     let mut out = String::with_capacity(text.len());
     for (index, character) in text.chars().enumerate() {
-        if index == MAX_VALUE {
+        if index == longest {
             out.push('…');
             break;
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use keytide_config::{Secret, Webhook, WebhookFormat, WebhookUrl};
+use keytide_config::{LinkTemplate, Secret, Webhook, WebhookFormat, WebhookUrl};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
@@ -296,7 +296,7 @@ fn certificates_are_of_the_host_and_of_somebody_who_is_trusted() {
 #[test]
 fn dropped_rows_are_reported_by_number() {
     let batch = WebhookBatch { skipped: 12, ..batch(ROW) };
-    let request = SignedRequest::new(&webhook(1), &batch, 1);
+    let request = SignedRequest::new(&webhook(1), None, &batch, 1);
     assert!(request.headers.contains(&("Keytide-Skipped", "12".to_owned())));
 }
 
@@ -317,7 +317,7 @@ fn slack_shows_strangers_texts_as_they_are() {
         "<!channel> & <https://evil.example|here> *b* `c` ~d~ @e \u{202e}\u{2028}\u{200b}\u{1b}[31m"
             .to_owned(),
     );
-    let message: Value = serde_json::from_slice(&slack::message(&[row], 0)).unwrap();
+    let message: Value = serde_json::from_slice(&slack::message(&[row], 0, None)).unwrap();
     let text = message["text"].as_str().unwrap();
     assert!(
         text.contains(
@@ -330,9 +330,34 @@ fn slack_shows_strangers_texts_as_they_are() {
 }
 
 #[test]
+fn slack_reads_the_headline_and_no_name_of_a_column() {
+    let message = |row: TransitionJson| -> String {
+        let link = LinkTemplate::new("https://soc.example.com/?i={incident_id}&k={key_id}");
+        let message: Value = serde_json::from_slice(&slack::message(&[row], 0, link.as_ref())).unwrap();
+        message["text"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(
+        message(samples::database()),
+        "*CRITICAL* (99 %): a leak is suspected. Key `3f2a9c41d0b7e85566f1a2903c4d7e1b` of Acme Logistics (gold): from 2 \
+         countries and a system never seen (AS64500), with a user agent never seen, 214 calls refused (0.6 expected); \
+         the usual calls go on. The same network (203.0.113.0/24) called with 14 other keys of 5 customers within 24 \
+         hours: a stolen database? 2026-11-21T14:06:00Z, \
+         <https://soc.example.com/?i=0f5c8e2ab7d94163b0e4a7719d3c6f28&amp;k=3f2a9c41d0b7e85566f1a2903c4d7e1b|incident \
+         0f5c8e2ab7d94163b0e4a7719d3c6f28>"
+    );
+    for row in samples::all() {
+        let text = message(row);
+        for name in keytide_dataflow::detect::Signal::ALL.iter().map(|signal| signal.name()) {
+            assert!(!name.contains('_') || !text.contains(name), "{text}");
+        }
+        assert!(!text.contains("REVOKE") && text.starts_with(['*']), "{text}");
+    }
+}
+
+#[test]
 fn slack_gets_many_rows_at_once_and_the_number_of_dropped_ones() {
     let rows: Vec<TransitionJson> = samples::all();
-    let message: Value = serde_json::from_slice(&slack::message(&rows, 3)).unwrap();
+    let message: Value = serde_json::from_slice(&slack::message(&rows, 3, None)).unwrap();
     assert_eq!(message["text"], format!("Keytide: {} changes of incidents", rows.len() + 3));
     let blocks = message["blocks"].as_array().unwrap();
     assert_eq!(blocks.len(), rows.len() + 1);
@@ -348,7 +373,7 @@ fn slack_gets_many_rows_at_once_and_the_number_of_dropped_ones() {
         incident_id: long,
         ..samples::leak()
     };
-    let message: Value = serde_json::from_slice(&slack::message(&[row], 0)).unwrap();
+    let message: Value = serde_json::from_slice(&slack::message(&[row], 0, None)).unwrap();
     let text = message["blocks"][0]["text"]["text"].as_str().unwrap();
     assert!(text.chars().count() <= 3_000 && text.ends_with('`'), "{text}");
 }

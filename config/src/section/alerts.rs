@@ -1,6 +1,7 @@
 //! The section `[alerts.*]`: recipients of incidents, and the actions that the policy may take.
 
 use super::email::{EmailAlerts, RawEmail};
+use super::guide::{LinkTemplate, RawSteps, Steps};
 use super::policy::{PolicyRules, RawPolicy};
 use super::prelude::*;
 use super::webhook::{RawWebhook, Webhook};
@@ -8,12 +9,25 @@ use super::webhook::{RawWebhook, Webhook};
 section! {
     /// The section `[alerts.*]` of a configuration.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Alerts, RawAlerts {
+    pub struct Alerts, RawAlerts then steps_for_somebody {
         /// Without `[alerts.email]` there are no mails.
         other email: Option<EmailAlerts> = email(RawEmail) or None;
         /// One of `[alerts.webhook]` or each `[[alerts.webhook]]`, with unique names.
         other webhooks: Vec<Webhook> = webhook(Sections<RawWebhook>) or Vec::new();
+        /// The address of an incident in a tool of the security team.
+        other link: Option<LinkTemplate> = link(LinkTemplate) or None;
+        other steps: Steps = steps(RawSteps) or Steps::default();
         results policy: PolicyRules = policy(RawPolicy) or PolicyRules::default();
+    }
+}
+
+impl RawAlerts {
+    /// Warns of steps for owners who get no mails.
+    fn steps_for_somebody(spot: &Spot<Self>, alerts: &mut Alerts, check: &mut Check<'_>) {
+        let owner = spot.value.steps.value().and_then(|steps| steps.owner.given());
+        if let Some(owner) = owner.filter(|_| alerts.email.as_ref().is_none_or(|email| !email.owners)) {
+            check.warn(owner, "has no effect: owners get mails only with owners = true in [alerts.email]");
+        }
     }
 }
 
@@ -136,6 +150,32 @@ mod tests {
         assert_eq!(job(&text).alerts.email.unwrap().to, ["b@example.com"]);
         let owners = email("owners = true\nlanguage = \"ko\"");
         assert_eq!((owners.language, owners.owner_language), (Language::Ko, Language::Ko));
+    }
+
+    #[test]
+    fn a_guide_has_a_link_and_steps() {
+        let lines = "[alerts]\nlink = \"https://soc.example.com/i/{incident_id}\"\n[alerts.steps]\n\
+                     security = [\"Suspend it: ourctl keys suspend {key_id}\", \"Ask {customer}.\"]";
+        let guide = alerts(lines);
+        assert_eq!(guide.link.unwrap().fill("00ff", "3f2a"), "https://soc.example.com/i/00ff");
+        assert_eq!((guide.steps.security.len(), guide.steps.owner.len()), (2, 0));
+        let nobody = warnings(&format!("{SMALL}[alerts.steps]\nowner = [\"Call us.\"]"));
+        assert!(nobody.contains("alerts.steps.owner: has no effect"), "{nobody}");
+        assert_eq!(
+            told("[alerts]\nlink = \"https://soc.example.com/\""),
+            "link: found \"https://soc.example.com/\", allowed: an http or https address with {incident_id} or {key_id} \
+             behind its host, such as \"https://soc.example.com/incidents/{incident_id}\""
+        );
+        assert_eq!(
+            told("[alerts.steps]\nsecurity = [\"{key}\"]"),
+            "steps.security[0]: found \"{key}\", allowed: 1 to 300 bytes of text, in braces only {key_id}, {incident_id}, \
+             {subscription} or {customer}"
+        );
+        assert_eq!(email("reply_to = \"soc@example.com\"").reply_to.as_deref(), Some("soc@example.com"));
+        assert_eq!(
+            told(&format!("{EMAIL}reply_to = \"SOC\"")),
+            "email.reply_to: found \"SOC\", allowed: a mail's address, such as \"security@example.com\""
+        );
     }
 
     #[test]

@@ -38,6 +38,8 @@ section! {
         /// The folder to which each mail is written as an `.eml` file, with or without a server.
         other dir: Option<PathBuf> = dir(PathText) or None;
         other from: Sender = from(Sender);
+        /// The address that answers to a mail go to, instead of the sender's.
+        other reply_to: Option<String> = reply_to(Address) or None;
         /// The addresses of the security team, at least one.
         other to: Vec<String> = to(List<Address>);
         /// If set, the owners of keys get mails, too.

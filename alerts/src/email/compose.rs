@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::chart::{Chart, chart};
 use super::templates::{MailTemplates, TemplateError};
-use super::view::{DigestView, IncidentView, LISTED, change};
+use super::view::{DailyView, DigestView, IncidentView, LISTED, change};
 use super::words::Wording;
 use super::{Audience, PlannedAction, samples};
 
@@ -127,6 +127,10 @@ impl Composer {
                     )?;
                 }
             }
+            let notices: Vec<&TransitionJson> = transitions.iter().cycle().take(LISTED + 10).collect();
+            for count in [1, notices.len()] {
+                fill(templates, "daily", language, &DailyView::new(&notices[..count], 0, language))?;
+            }
             fill(templates, "test", language, &test_view(language))?;
         }
         Ok(())
@@ -181,19 +185,45 @@ impl Composer {
         }
         let language = Wording(language);
         let view = DigestView::new(transitions, more, audience, language);
-        let mut members: Vec<String> =
-            transitions.iter().map(|each| format!("{}.{}", each.incident_id, each.seq)).collect();
-        members.sort();
-        let hash = hex(&Sha256::digest(members.join("\n"))[..16]);
         let headers = MailHeaders {
             to,
             date_ms,
             subject: view.subject.clone(),
-            local: format!("digest-{hash}.{}", audience.name()),
+            local: format!("digest-{}.{}", hash(transitions), audience.name()),
             thread: None,
             more: vec![("X-Keytide-Change", "digest".to_owned())],
         };
         let rendered = self.render("digest", language, &view)?;
+        self.mail(headers, rendered, None)
+    }
+
+    /// Composes security's daily mail about notices, which are refused calls of revoked keys. It lists the busiest 50 and
+    /// counts the others; `more` further changes are only known by number.
+    ///
+    /// # Errors
+    /// If there are no notices, or if a bundled template fails.
+    pub fn daily(
+        &self,
+        notices: &[&TransitionJson],
+        more: u64,
+        language: Language,
+        to: &Mailbox,
+        date_ms: u64,
+    ) -> Result<Mail, ComposeError> {
+        if notices.is_empty() {
+            return Err(ComposeError::Empty);
+        }
+        let language = Wording(language);
+        let view = DailyView::new(notices, more, language);
+        let headers = MailHeaders {
+            to,
+            date_ms,
+            subject: view.subject.clone(),
+            local: format!("daily-{}.{}", hash(notices), Audience::Security.name()),
+            thread: None,
+            more: vec![("X-Keytide-Change", "daily".to_owned())],
+        };
+        let rendered = self.render("daily", language, &view)?;
         self.mail(headers, rendered, None)
     }
 
@@ -294,6 +324,14 @@ impl Composer {
             domain => format!("{local}@{}.invalid", hex(&Sha256::digest(domain)[..8])),
         }
     }
+}
+
+/// Returns a hash of transitions, whatever their order.
+fn hash(transitions: &[&TransitionJson]) -> String {
+    let mut members: Vec<String> =
+        transitions.iter().map(|each| format!("{}.{}", each.incident_id, each.seq)).collect();
+    members.sort();
+    hex(&Sha256::digest(members.join("\n"))[..16])
 }
 
 /// Fills a template and returns its text and HTML.

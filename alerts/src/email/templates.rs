@@ -1,6 +1,6 @@
 //! Templates of mails: bundled, and overridable file by file from a folder.
 //!
-//! The sentences are in `en/` and `ko/` (`security`, `owner`, `digest`, `test`; each as `.txt` and `.html`), shared parts
+//! The sentences are in `en/` and `ko/` (`security`, `owner`, `digest`, `daily`, `test`; each as `.txt` and `.html`), shared parts
 //! beside these folders. Overrides are tried at start with incidents of every kind. So a broken one is an error with file
 //! and line at start, and never a missing alert.
 //!
@@ -26,10 +26,10 @@ macro_rules! bundled {
 const BUNDLED: &[(&str, &str)] = bundled! {
     "layout.html" "facts.html" "signals.html" "samples.html" "chart.html" "rows.html"
     "facts.txt" "signals.txt" "samples.txt" "rows.txt"
-    "en/security.html" "en/owner.html" "en/digest.html" "en/test.html"
-    "en/security.txt" "en/owner.txt" "en/digest.txt" "en/test.txt"
-    "ko/security.html" "ko/owner.html" "ko/digest.html" "ko/test.html"
-    "ko/security.txt" "ko/owner.txt" "ko/digest.txt" "ko/test.txt"
+    "en/security.html" "en/owner.html" "en/digest.html" "en/daily.html" "en/test.html"
+    "en/security.txt" "en/owner.txt" "en/digest.txt" "en/daily.txt" "en/test.txt"
+    "ko/security.html" "ko/owner.html" "ko/digest.html" "ko/daily.html" "ko/test.html"
+    "ko/security.txt" "ko/owner.txt" "ko/digest.txt" "ko/daily.txt" "ko/test.txt"
 };
 
 const LARGEST: u64 = 256 << 10;

@@ -257,6 +257,7 @@ fn mails_of_every_kind_are_harmless_whatever_strangers_wrote() {
                     is_harmless(&COMPOSER.incident(&letter).unwrap());
                     let many = vec![&hostile; 3];
                     is_harmless(&COMPOSER.digest(&many, 0, audience, language, &TO, DATE_MS).unwrap());
+                    is_harmless(&COMPOSER.daily(&many, 1, language, &TO, DATE_MS).unwrap());
                 }
             }
         }
@@ -302,6 +303,7 @@ proptest! {
         let (audience, language) = (AUDIENCES[kind / 2], LANGUAGES[kind % 2]);
         is_harmless(&mail(&transition, audience, language));
         is_harmless(&COMPOSER.digest(&[&transition], 0, audience, language, &TO, count()).unwrap());
+        is_harmless(&COMPOSER.daily(&[&transition], count(), language, &TO, count()).unwrap());
     }
 }
 

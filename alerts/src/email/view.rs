@@ -8,7 +8,7 @@ use keytide_dataflow::incident_row::{SampleJson, SignalJson, TransitionJson};
 use serde::Serialize;
 
 use super::clean::{NAME, foreign, line};
-use super::headline::stolen_keys;
+use super::headline::{refused, stolen_keys};
 use super::words::{Wording, number};
 use super::{Audience, PlannedAction};
 
@@ -474,6 +474,98 @@ impl DigestView {
                     incident_id: line(&each.incident_id, 40),
                 })
                 .collect(),
+        }
+    }
+}
+
+/// A revoked key that is still called with, as templates see it.
+#[derive(Serialize)]
+pub(crate) struct NoticeRow {
+    key: String,
+    /// The customer or the subscription; absent if the key has neither.
+    owner: Option<String>,
+    /// The number of refused calls in words.
+    calls: String,
+    /// The start of the calls.
+    since: String,
+    /// The time of the last call that is known.
+    last: String,
+    /// One of `open`, `ended`, `withdrawn`.
+    state: String,
+    /// The networks, programs or addresses that called.
+    callers: Vec<String>,
+    incident_id: String,
+}
+
+/// The daily digest as templates see it.
+#[derive(Serialize)]
+pub(crate) struct DailyView {
+    language: &'static str,
+    pub(crate) subject: String,
+    accent: &'static str,
+    /// The number of keys in words.
+    keys: String,
+    calls: String,
+    rows: Vec<NoticeRow>,
+    /// The number of changes that aren't listed; absent if all are.
+    rest: Option<String>,
+}
+
+impl DailyView {
+    /// Lists the busiest keys first.
+    pub(crate) fn new(notices: &[&TransitionJson], more: u64, language: Wording) -> Self {
+        let mut sorted = notices.to_vec();
+        let busy = |each: &TransitionJson| u64::MAX - refused(each).max(each.evidence.calls);
+        sorted.sort_by(|a, b| busy(a).cmp(&busy(b)).then_with(|| a.incident_id.cmp(&b.incident_id)));
+        let keys: std::collections::BTreeSet<&str> = sorted.iter().map(|each| each.key_id.as_str()).collect();
+        let all = sorted.iter().fold(0, |all: u64, each| all.saturating_add(each.evidence.calls));
+        let (keys, calls) = (number(keys.len() as u64), language.calls(all));
+        let keys = match keys.as_str() {
+            "1" => language.pick("1 revoked key".to_owned(), "폐기된 키 1개".to_owned()),
+            _ => language.pick(format!("{keys} revoked keys"), format!("폐기된 키 {keys}개")),
+        };
+        let notice = language.pick("NOTICE", "참고");
+        Self {
+            language: language.code(),
+            subject: language.pick(
+                format!("[Keytide] {notice} {keys} still called with: {calls} refused"),
+                format!("[Keytide] {notice} {keys}로 한 {calls}가 거부됨"),
+            ),
+            accent: "#4b5563",
+            keys,
+            calls,
+            rest: Some(sorted.len().saturating_sub(LISTED) as u64 + more)
+                .filter(|rest| *rest > 0)
+                .map(number),
+            rows: sorted.iter().take(LISTED).map(|each| NoticeRow::new(each, language)).collect(),
+        }
+    }
+}
+
+impl NoticeRow {
+    fn new(notice: &TransitionJson, language: Wording) -> Self {
+        let owner = notice.customer.as_deref().or(notice.subscription.as_deref());
+        let values = notice.signals.iter().flat_map(|signal| &signal.values);
+        let mut callers: Vec<String> = Vec::new();
+        for value in values.filter(|value| matches!(value.kind.as_str(), "network" | "user_agent" | "asn")) {
+            callers.push(language.value(value));
+        }
+        if callers.is_empty() {
+            let clients = notice.evidence.samples.iter().filter_map(|sample| sample.client.as_deref());
+            callers.extend(clients.map(|client| line(client, 45)));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        callers.retain(|caller| seen.insert(caller.clone()));
+        callers.truncate(VALUES);
+        Self {
+            key: line(&notice.key_id, NAME),
+            owner: owner.map(|owner| foreign(owner, NAME)),
+            calls: language.calls(refused(notice).max(notice.evidence.calls)),
+            since: language.time(&notice.opened_at),
+            last: language.time(&notice.last_signal_at),
+            state: line(&notice.state, NAME),
+            callers,
+            incident_id: line(&notice.incident_id, 40),
         }
     }
 }

@@ -2,8 +2,10 @@
 //! (`mails.rs`), and keeps rows in order.
 //!
 //! A request that was tried stays the same until it is taken or refused. For Slack up to 20 waiting rows become one
-//! message. Limits: 10,000 rows and 32 MiB. Beyond them the queue drops ended and withdrawn incidents first, oldest
-//! first, then the oldest other rows. The next request says how many.
+//! message. Slack gets neither notices nor repeats, as they are for programs; other webhooks get every row.
+//!
+//! Limits: 10,000 rows and 32 MiB. Beyond them the queue drops ended and withdrawn incidents, notices and repeats first,
+//! oldest first, then the oldest other rows. The next request says how many.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::TransitionJson;
 
 use super::pace::{Jitter, backoff_ms};
-use super::{NextStep, OutboundQueue, QueueStats};
+use super::{NextStep, OutboundQueue, QueueStats, is_notice, is_repeat};
 use crate::webhook::{ROWS, WebhookBatch, WebhookOutcome};
 
 const MAX_ROWS: usize = 10_000;
@@ -22,12 +24,13 @@ const MAX_BYTES: usize = 32 << 20;
 struct QueuedRow {
     id: String,
     json: Arc<[u8]>,
-    /// False if the incident ended or was withdrawn: such rows are dropped first.
+    /// False if the incident is over, a notice or a repeat: such rows are dropped first.
     is_alarm: bool,
 }
 
 /// The rows that wait for one webhook.
 pub(super) struct WebhookQueue {
+    format: WebhookFormat,
     rows_per_batch: usize,
     waiting: VecDeque<QueuedRow>,
     bytes: usize,
@@ -46,6 +49,7 @@ impl WebhookQueue {
             WebhookFormat::Slack => ROWS,
         };
         Self {
+            format,
             rows_per_batch,
             waiting: VecDeque::new(),
             bytes: 0,
@@ -59,7 +63,11 @@ impl WebhookQueue {
     }
 
     pub(super) fn push(&mut self, transition: &TransitionJson, json: Arc<[u8]>) {
-        let is_alarm = !matches!(transition.transition, Change::Ended | Change::Withdrawn);
+        let is_quiet = is_notice(transition) || is_repeat(transition);
+        if is_quiet && self.format == WebhookFormat::Slack {
+            return;
+        }
+        let is_alarm = !is_quiet && !matches!(transition.transition, Change::Ended | Change::Withdrawn);
         self.bytes += json.len();
         let id = format!("{}.{}", transition.incident_id, transition.seq);
         self.waiting.push_back(QueuedRow { id, json, is_alarm });
@@ -199,6 +207,19 @@ mod tests {
         assert_eq!(handed(&mut queue, 0).rows.len(), 5);
         done(&mut queue, &WebhookOutcome::Sent, 0);
         assert_eq!((queue.stats().queued, queue.stats().sent), (0, 2));
+    }
+
+    #[test]
+    fn slack_gets_neither_notices_nor_repeats() {
+        let notice = samples::refused();
+        let repeat = TransitionJson { repeat: true, ..row(3, Change::Reopened) };
+        for (format, expected) in [(WebhookFormat::Slack, 1), (WebhookFormat::Keytide, 3)] {
+            let mut queue = queue(format);
+            for row in [&notice, &repeat, &row(4, Change::Opened)] {
+                queue.push(row, Arc::from(&b"{}"[..]));
+            }
+            assert_eq!(queue.stats().queued, expected, "{format:?}");
+        }
     }
 
     #[test]

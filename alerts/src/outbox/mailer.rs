@@ -102,6 +102,10 @@ impl Mailer {
                 let transitions: Vec<_> = transitions.iter().map(AsRef::as_ref).collect();
                 self.composer.digest(&transitions, *more, audience, language, to, date_ms)
             }
+            MailContent::Daily(notices) => {
+                let lines: Vec<_> = notices.lines.values().map(AsRef::as_ref).collect();
+                self.composer.daily(&lines, notices.more, language, to, date_ms)
+            }
         }
     }
 }

@@ -8,7 +8,9 @@
 //! notice ──> waiting ───────────────────────────┬──> tried ──> sent, refused
 //!               │ more than digest_after         │    ^  │
 //!               v within a minute, or waiting    │    └──┘ again, unchanged
-//!            collected ─────── one digest ───────┘
+//!            collected ─────── one digest ───────┤
+//!                                                │
+//! refused calls of a revoked key ──> daily ──────┘ one digest in 24 hours, to security
 //! ```
 //! * A mail that was tried never changes, a digest neither. A later attempt sends the same mail with the same
 //!   Message-ID, whatever became of the one before.
@@ -18,9 +20,14 @@
 //! * If 3 mails to owners fail in a row, the queue tries none of them for a while: the server is probably down, and there
 //!   may be thousands.
 //! * Security comes before owners, and owners get at most three quarters of `per_hour`.
+//! * Owners are told of the opening and of the end (or the withdrawal) of an incident, not of what is between. If it opened
+//!   as a notice, the rise out of that is its opening for them.
+//! * A repeat (see `is_repeat`) is no mail. A notice (see `is_notice`) is a line of security's daily digest, one for each
+//!   incident, by its newest transition. That digest leaves a day after its first line, never within 24 hours of the one
+//!   before. At the end of the process it doesn't wait for its day to be over, but keeps that distance.
 //! * A transition that is pushed again is ignored if it is among the last 65,536.
 //!
-//! Limits: 4,096 waiting transitions, 2,000 in a digest and 16 tried mails for each recipient; 10,000 recipients and
+//! Limits: 4,096 waiting transitions, 2,000 in a digest of either kind and 16 tried mails for each recipient; 10,000 recipients and
 //! 8,192 buffered transitions in all. Beyond the last, a recipient's digest still takes one. Beyond its limits a digest
 //! keeps the transitions that matter most and counts the others; owners beyond theirs are counted as `untold`.
 
@@ -30,10 +37,10 @@ use std::sync::Arc;
 use keytide_config::EmailAlerts;
 use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::TransitionJson;
-use keytide_dataflow::model::time::MINUTE_MS;
+use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
 
 use super::pace::{Jitter, SlidingHour, backoff_ms};
-use super::{NextStep, OutboundQueue, QueueStats};
+use super::{NextStep, OutboundQueue, QueueStats, is_notice, is_repeat};
 use crate::email::{Audience, MailOutcome, PlannedAction};
 
 const MAX_WAITING: usize = 4_096;
@@ -64,21 +71,28 @@ pub(super) enum MailContent {
     Single(Arc<TransitionJson>, Option<Arc<PlannedAction>>),
     /// Lists transitions and counts further ones that weren't kept.
     Digest(Arc<[Arc<TransitionJson>]>, u64),
+    /// Lists the notices of a day.
+    Daily(Arc<Notices>),
+}
+
+/// The notices of a day: calls of revoked keys that were refused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Notices {
+    /// The newest transition of each incident, by its identity.
+    pub(super) lines: BTreeMap<String, Arc<TransitionJson>>,
+    /// Counts the transitions of incidents for which there is no room.
+    pub(super) more: u64,
+    /// Counts all transitions.
+    count: u64,
 }
 
 impl MailContent {
     /// Returns the number of transitions that the mail lists or counts.
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         match self {
             Self::Single(..) => 1,
             Self::Digest(transitions, more) => transitions.len() as u64 + more,
-        }
-    }
-
-    fn listed(&self) -> usize {
-        match self {
-            Self::Single(..) => 1,
-            Self::Digest(transitions, _) => transitions.len(),
+            Self::Daily(notices) => notices.count,
         }
     }
 }
@@ -112,10 +126,23 @@ struct Collected {
     date_ms: u64,
 }
 
+/// The daily digest of one recipient.
+#[derive(Default)]
+struct Daily {
+    notices: Notices,
+    since: u64,
+    date_ms: u64,
+    /// When the last one was handed out or sent.
+    last: Option<u64>,
+    /// True while one is tried: the next must not overtake it.
+    is_tried: bool,
+}
+
 #[derive(Default)]
 struct RecipientQueue {
     waiting: VecDeque<Waiting>,
     collected: Collected,
+    daily: Daily,
     tried: Vec<Tried>,
     /// The times of arrivals within the last minute, at most one more than a storm needs.
     arrivals: VecDeque<u64>,
@@ -140,8 +167,9 @@ pub(super) struct MailQueue {
     owner_failures: u32,
     /// Mails to owners aren't tried before this time.
     owners_paused_until: u64,
-    seen: HashSet<(Box<str>, u32)>,
-    seen_order: VecDeque<(Box<str>, u32)>,
+    seen: Recent<(Box<str>, u32)>,
+    /// Incidents of which owners were told.
+    told_owners: Recent<Box<str>>,
     /// Transitions that are waiting, collected or in tried digests.
     buffered: usize,
     number: u64,
@@ -178,8 +206,8 @@ impl MailQueue {
             sent_to_owners: SlidingHour::default(),
             owner_failures: 0,
             owners_paused_until: 0,
-            seen: HashSet::new(),
-            seen_order: VecDeque::new(),
+            seen: Recent::default(),
+            told_owners: Recent::default(),
             buffered: 0,
             number: 0,
             ending: false,
@@ -197,20 +225,20 @@ impl MailQueue {
         now: u64,
         date_ms: u64,
     ) {
-        // STEP 1: ignore a transition that was pushed before.
-        let identity = (transition.incident_id.as_str().into(), transition.seq);
-        if !self.seen.insert(identity.clone()) {
+        // STEP 1: ignore a transition that was pushed before, or of which people know.
+        if !self.seen.insert((transition.incident_id.as_str().into(), transition.seq)) {
             return;
         }
-        self.seen_order.push_back(identity);
-        if self.seen_order.len() > MAX_SEEN
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
+        if is_notice(&transition) {
+            self.collect_notice(&transition, now, date_ms);
+            return;
+        }
+        if is_repeat(&transition) {
+            return;
         }
         // STEP 2: find the recipients, which share the transition.
+        let owners = if self.owners && self.concerns_owners(&transition) { contacts } else { &[] };
         let (transition, planned) = (Arc::new(transition), planned.map(Arc::new));
-        let owners = if self.owners { contacts } else { &[] };
         let recipients: Vec<Recipient> =
             [(Audience::Security, self.security.as_slice()), (Audience::Owner, owners)]
                 .into_iter()
@@ -229,6 +257,92 @@ impl MailQueue {
             self.stats.queued += 1;
             self.stats.condensed += queue.push(waiting, self.storm, &mut self.buffered, now);
         }
+    }
+
+    /// Returns whether owners are told of a transition: of the first that is more than a notice, and of the end.
+    fn concerns_owners(&mut self, transition: &TransitionJson) -> bool {
+        let is_first = self.told_owners.insert(transition.incident_id.as_str().into());
+        match transition.transition {
+            Change::Opened | Change::Ended | Change::Withdrawn => true,
+            Change::Raised => is_first,
+            Change::Updated | Change::Reopened => false,
+        }
+    }
+
+    /// Adds a notice to security's daily digests.
+    fn collect_notice(&mut self, transition: &TransitionJson, now: u64, date_ms: u64) {
+        // The samples say who calls.
+        let samples = transition.evidence.samples.clone();
+        let mut transition = condensed(transition);
+        Arc::make_mut(&mut transition).evidence.samples = samples;
+        for address in &self.security {
+            let recipient = Recipient { audience: Audience::Security, address: address.clone() };
+            if self.queues.len() >= MAX_RECIPIENTS && !self.queues.contains_key(&recipient) {
+                self.stats.untold += 1;
+                continue;
+            }
+            let daily = &mut self.queues.entry(recipient).or_default().daily;
+            if daily.notices.count == 0 {
+                daily.since = now;
+            }
+            daily.date_ms = date_ms;
+            daily.notices.add(&transition);
+            self.stats.queued += 1;
+            self.stats.condensed += 1;
+        }
+    }
+}
+
+/// The last [`MAX_SEEN`] values, each of them once.
+struct Recent<T> {
+    values: HashSet<T>,
+    order: VecDeque<T>,
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { values: HashSet::new(), order: VecDeque::new() }
+    }
+}
+
+impl<T: Clone + Eq + std::hash::Hash> Recent<T> {
+    /// Adds a value; returns whether it is new. The oldest one is forgotten for it.
+    fn insert(&mut self, value: T) -> bool {
+        if !self.values.insert(value.clone()) {
+            return false;
+        }
+        self.order.push_back(value);
+        if self.order.len() > MAX_SEEN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.values.remove(&oldest);
+        }
+        true
+    }
+}
+
+impl Notices {
+    fn add(&mut self, transition: &Arc<TransitionJson>) {
+        self.count += 1;
+        let has_room = self.lines.len() < MAX_COLLECTED;
+        match self.lines.get_mut(&transition.incident_id) {
+            Some(line) => *line = transition.clone(),
+            None if has_room => {
+                self.lines.insert(transition.incident_id.clone(), transition.clone());
+            }
+            None => self.more += 1,
+        }
+    }
+}
+
+impl Daily {
+    /// Returns when the next digest can be tried; `None` if there is none, or if one is tried already.
+    fn ready(&self, ending: bool) -> Option<u64> {
+        if self.notices.count == 0 || self.is_tried {
+            return None;
+        }
+        let day = if ending { self.since } else { self.since + DAY_MS };
+        Some(self.last.map_or(day, |last| day.max(last + DAY_MS)))
     }
 }
 
@@ -282,10 +396,16 @@ impl OutboundQueue for MailQueue {
             return NextStep::Do(tried.mail.clone());
         }
         // STEP 3: else make the next one, which counts as tried from now on.
+        let is_daily = !queue.has_new(self.ending, now);
         let (content, date_ms) = match queue.waiting.pop_front() {
             Some(Waiting { transition, planned, date_ms }) => {
                 self.buffered -= 1;
                 (MailContent::Single(transition, planned), date_ms)
+            }
+            None if is_daily => {
+                (queue.daily.last, queue.daily.is_tried) = (Some(now), true);
+                let notices = std::mem::take(&mut queue.daily.notices);
+                (MailContent::Daily(Arc::new(notices)), queue.daily.date_ms)
             }
             None => {
                 queue.digests.add(now);
@@ -331,14 +451,16 @@ impl OutboundQueue for MailQueue {
                 }
                 self.stats.misconfigured = false;
                 self.stats.sent += 1;
-                self.stats.digests += u64::from(matches!(mail.content, MailContent::Digest(..)));
+                self.stats.digests += u64::from(!matches!(mail.content, MailContent::Single(..)));
             }
             MailOutcome::Refused(_) => self.stats.refused += 1,
         }
         queue.tried.swap_remove(index);
         self.stats.queued -= mail.content.count();
-        if let MailContent::Digest(..) = mail.content {
-            self.buffered -= mail.content.listed();
+        match &mail.content {
+            MailContent::Single(..) => {}
+            MailContent::Digest(transitions, _) => self.buffered -= transitions.len(),
+            MailContent::Daily(_) => (queue.daily.last, queue.daily.is_tried) = (Some(now), false),
         }
     }
 }
@@ -376,23 +498,37 @@ impl RecipientQueue {
     /// Returns when the next mail can be tried, apart from the limits, or `None` if there is none.
     fn ready(&mut self, ending: bool) -> Option<u64> {
         let again = self.tried.iter().map(|tried| tried.due).min();
-        let new = match (self.tried.len() < MAX_TRIED, self.waiting.is_empty(), self.collected.count()) {
-            (false, ..) | (true, true, 0) => None,
-            (true, false, _) => Some(self.pause),
-            (true, true, _) => {
-                let since = self.collected.since;
-                let before = self.digests.count(since).min(4);
-                let interval = if ending { 0 } else { (MINUTE_MS << before).min(MAX_DIGEST_INTERVAL_MS) };
-                Some(self.pause.max(since + interval))
-            }
-        };
+        let has_room = self.tried.len() < MAX_TRIED;
+        let new = self.ready_new(ending).into_iter().chain(self.daily.ready(ending)).min();
+        let new = new.filter(|_| has_room).map(|new| new.max(self.pause));
         again.into_iter().chain(new).min()
+    }
+
+    /// Returns when the next single mail or digest of a storm can be tried, apart from pauses.
+    fn ready_new(&mut self, ending: bool) -> Option<u64> {
+        if !self.waiting.is_empty() {
+            return Some(0);
+        }
+        if self.collected.count() == 0 {
+            return None;
+        }
+        let since = self.collected.since;
+        let before = self.digests.count(since).min(4);
+        let interval = if ending { 0 } else { (MINUTE_MS << before).min(MAX_DIGEST_INTERVAL_MS) };
+        Some(since + interval)
+    }
+
+    /// Returns whether a single mail or the digest of a storm is due.
+    fn has_new(&mut self, ending: bool, now: u64) -> bool {
+        self.ready_new(ending).is_some_and(|due| due <= now)
     }
 
     fn is_idle(&mut self, now: u64) -> bool {
         self.waiting.is_empty()
             && self.tried.is_empty()
             && self.collected.count() == 0
+            && self.daily.notices.count == 0
+            && self.daily.last.is_none_or(|last| last + DAY_MS <= now)
             && self.sent.count(now) == 0
     }
 }

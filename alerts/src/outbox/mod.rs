@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use keytide_config::DefaultPolicy;
 use keytide_dataflow::incident_row::TransitionJson;
-use keytide_dataflow::{ActionState, Notice, Revocation};
+use keytide_dataflow::{ActionState, Change, Notice, Revocation};
 
 use self::hooks::WebhookQueue;
 pub use self::mailer::{MailError, Mailer};
@@ -34,6 +34,17 @@ use self::mails::{MailQueue, QueuedMail};
 use crate::email::{MailOutcome, PlannedAction};
 use crate::policy;
 use crate::webhook::{Client, ClientError, WebhookBatch, WebhookOutcome};
+
+/// Returns whether a transition is a notice: calls with a revoked key that are all refused. Nobody is in danger, so it
+/// gets no mail of its own.
+fn is_notice(transition: &TransitionJson) -> bool {
+    transition.level == "notice"
+}
+
+/// Returns whether people were told of the same lately. A rise in severity and a withdrawal are never a repeat.
+fn is_repeat(transition: &TransitionJson) -> bool {
+    transition.repeat && !matches!(transition.transition, Change::Raised | Change::Withdrawn)
+}
 
 /// Why an outbox can't be set up.
 #[derive(Debug, thiserror::Error)]

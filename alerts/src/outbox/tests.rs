@@ -87,6 +87,8 @@ impl World {
                     all += more;
                     transitions.iter().map(AsRef::as_ref).collect()
                 }
+                // Notices have numbers of their own, see `notices`.
+                MailContent::Daily(_) => continue,
             };
             all += listed.len() as u64;
             for transition in listed {
@@ -94,6 +96,19 @@ impl World {
             }
         }
         (each, all)
+    }
+
+    /// Returns the daily digests to an address: when, which incidents by which transition, and of how many.
+    fn dailies(&self, address: &str) -> Vec<(u64, BTreeMap<String, u32>, u64)> {
+        let of = self.taken.iter().filter(|(_, mail)| mail.to.address == address);
+        of.filter_map(|(time, mail)| match &mail.content {
+            MailContent::Daily(notices) => {
+                let lines = notices.lines.iter().map(|(id, line)| (id.clone(), line.seq)).collect();
+                Some((*time, lines, mail.content.count()))
+            }
+            _ => None,
+        })
+        .collect()
     }
 
     fn most_within_an_hour(&self, of: impl Fn(&Recipient) -> bool) -> usize {
@@ -353,10 +368,100 @@ fn at_the_end_nothing_waits_but_for_the_limits() {
     assert_eq!((world.taken.len(), world.notified(SECURITY).1), (2, 100));
 }
 
-/// What happens next: incidents, or time with a server in some mood.
+fn notice(number: u64, seq: u32) -> TransitionJson {
+    let transition = if seq == 0 { Change::Opened } else { Change::Updated };
+    TransitionJson {
+        incident_id: format!("{:032x}", number + (1 << 40)),
+        seq,
+        transition,
+        ..samples::refused()
+    }
+}
+
+#[test]
+fn refused_calls_of_revoked_keys_are_one_mail_a_day_to_security() {
+    let mut world = World::new(&EmailAlerts { owners: true, ..email() });
+    for hour in 0..72 {
+        world.push(notice(hour % 10, hour as u32 / 10), &["owner@example.com"]);
+        world.run(world.now + HOUR_MS, |_, _| sent());
+    }
+    world.run(world.now + 48 * HOUR_MS, |_, _| sent());
+    assert!(world.taken.iter().all(|(_, mail)| mail.to.address == SECURITY));
+    let dailies = world.dailies(SECURITY);
+    assert_eq!(dailies.len(), world.taken.len());
+    let hours: Vec<u64> = dailies.iter().map(|(time, ..)| *time / HOUR_MS).collect();
+    assert_eq!(hours, [24, 48, 72]);
+    // A line for each key, by its newest transition.
+    let (_, first, count) = &dailies[0];
+    assert_eq!((first.len(), *count, first[&notice(3, 0).incident_id]), (10, 24, 2));
+    let stats = world.mails.stats();
+    assert_eq!((stats.sent, stats.digests, stats.queued, stats.condensed), (3, 3, 0, 72));
+}
+
+#[test]
+fn a_days_notices_leave_with_the_process_unless_one_left_that_day() {
+    let mut world = World::new(&email());
+    world.push(notice(1, 0), &[]);
+    world.mails.hurry(world.now);
+    world.run(0, |_, _| sent());
+    assert_eq!(world.dailies(SECURITY).len(), 1);
+    world.push(notice(2, 0), &[]);
+    world.run(24 * HOUR_MS - 1, |_, _| sent());
+    assert_eq!(world.taken.len(), 1);
+    world.run(24 * HOUR_MS, |_, _| sent());
+    assert_eq!(world.dailies(SECURITY).len(), 2);
+}
+
+#[test]
+fn a_revoked_key_that_is_answered_after_all_is_told_at_once_and_to_its_owner() {
+    let mut world = World::new(&EmailAlerts { owners: true, ..email() });
+    world.push(notice(1, 0), &["owner@example.com"]);
+    let answered = TransitionJson { transition: Change::Raised, level: "revoke".to_owned(), ..notice(1, 1) };
+    world.push(answered, &["owner@example.com"]);
+    world.run(0, |_, _| sent());
+    let to: Vec<&str> = world.taken.iter().map(|(_, mail)| mail.to.address.as_str()).collect();
+    assert_eq!(to, [SECURITY, "owner@example.com"]);
+}
+
+#[test]
+fn owners_are_told_of_the_opening_and_the_end_and_security_of_each_change() {
+    let mut world = World::new(&EmailAlerts { owners: true, ..email() });
+    let changes =
+        [Change::Opened, Change::Updated, Change::Raised, Change::Ended, Change::Reopened, Change::Withdrawn];
+    for (seq, transition) in (0..).zip(changes) {
+        world.push(TransitionJson { transition, ..incident(1, seq) }, &["owner@example.com"]);
+        world.run(world.now + MINUTE_MS, |_, _| sent());
+    }
+    let told = |audience| -> Vec<Change> {
+        let mails = world.taken.iter().filter(|(_, mail)| mail.to.audience == audience);
+        mails
+            .map(|(_, mail)| match &mail.content {
+                MailContent::Single(transition, _) => transition.transition,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    };
+    assert_eq!(told(Audience::Security), changes);
+    assert_eq!(told(Audience::Owner), [Change::Opened, Change::Ended, Change::Withdrawn]);
+}
+
+#[test]
+fn a_repeat_is_no_mail_but_a_rise_always_is() {
+    let mut world = World::new(&EmailAlerts { owners: true, ..email() });
+    let changes = [Change::Reopened, Change::Updated, Change::Ended, Change::Raised, Change::Withdrawn];
+    for (seq, transition) in (1..).zip(changes) {
+        world.push(TransitionJson { transition, repeat: true, ..incident(1, seq) }, &[]);
+    }
+    world.run(HOUR_MS, |_, _| sent());
+    let seqs: Vec<u32> = world.notified(SECURITY).0.into_keys().map(|(_, seq)| seq).collect();
+    assert_eq!(seqs, [4, 5]);
+}
+
+/// What happens next: incidents, notices, or time with a server in some mood.
 #[derive(Clone, Debug)]
 enum Event {
     Incidents(u64, usize),
+    Notices(u64),
     Time(u64, u8),
 }
 
@@ -364,6 +469,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         (1..40_u64, 0..4_usize).prop_map(|(count, owner)| Event::Incidents(count, owner)),
         (0..20 * MINUTE_MS, any::<u8>()).prop_map(|(time, mood)| Event::Time(time, mood)),
+        (0..20 * HOUR_MS, 64..255_u8).prop_map(|(time, mood)| Event::Time(time, mood)),
+        (1..20_u64).prop_map(Event::Notices),
     ];
     prop::collection::vec(event, 1..40)
 }
@@ -378,6 +485,8 @@ proptest! {
         let owners = ["a@example.com", "b@example.com", "c@example.com"];
         let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
         let mut number = 0;
+        // The newest transition of each incident that is a notice, and the number of all.
+        let (mut newest, mut notices): (BTreeMap<String, u32>, u64) = (BTreeMap::new(), 0);
         let mut copies: BTreeMap<u64, QueuedMail> = BTreeMap::new();
         for event in events {
             match event {
@@ -389,6 +498,14 @@ proptest! {
                     *expected.entry(SECURITY).or_default() += count;
                     if let Some(owner) = owners.get(owner) {
                         *expected.entry(owner).or_default() += count;
+                    }
+                }
+                Event::Notices(count) => {
+                    for which in 0..count {
+                        let next = newest.get(&notice(which, 0).incident_id).map_or(0, |seq| seq + 1);
+                        newest.insert(notice(which, 0).incident_id, next);
+                        world.push(notice(which, next), &owners);
+                        notices += 1;
                     }
                 }
                 Event::Time(time, mood) => {
@@ -415,6 +532,16 @@ proptest! {
             prop_assert!(world.most_within_an_hour(|to| to.address == address) <= hour as usize);
         }
         prop_assert!(world.most_within_an_hour(|_| true) <= 2 * hour as usize);
+        // Each notice is in one daily digest, the last of which has the newest transition; all go to security.
+        let dailies = world.dailies(SECURITY);
+        prop_assert_eq!(dailies.iter().map(|(.., count)| count).sum::<u64>(), notices);
+        prop_assert!(dailies.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 24 * HOUR_MS));
+        let mut last = BTreeMap::new();
+        dailies.into_iter().for_each(|(_, lines, _)| last.extend(lines));
+        prop_assert_eq!(last, newest);
+        for owner in owners {
+            prop_assert!(world.dailies(owner).is_empty());
+        }
         let stats = world.mails.stats();
         prop_assert_eq!((stats.queued, stats.refused, stats.untold), (0, 0, 0));
     }

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use keytide_alerts::email::Guide;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
@@ -442,7 +443,7 @@ impl CheckReport {
     fn alerts(&mut self, alerts: &Alerts) {
         let Alerts { email, webhooks, link, steps, policy } = alerts;
         if let Some(email) = email {
-            if let Err(error) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() }) {
+            if let Err(error) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() }, Guide::default()) {
                 self.problems.push(format!("alerts.email: {error}"));
             }
             let server = email.server.as_ref().map(|server| {
@@ -513,7 +514,7 @@ impl CheckReport {
     fn connect_alerts(&mut self, alerts: &Alerts) {
         if let Some(email) = &alerts.email
             // Problems of its files are reported already.
-            && let Ok(mailer) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() })
+            && let Ok(mailer) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() }, Guide::default())
         {
             match mailer.connect() {
                 Ok(Some(found)) => self.line("connect", format!("alerts.email: {found}")),
@@ -547,7 +548,7 @@ impl CheckReport {
             self.warnings.push("no test was sent: there is nobody to be told".to_owned());
         }
         if let Some(email) = &alerts.email {
-            match Mailer::new(email) {
+            match Mailer::new(email, Guide::new(alerts, &[])) {
                 Ok(mailer) => {
                     for to in &email.to {
                         match mailer.test(to, clock::now()) {

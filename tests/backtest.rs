@@ -284,7 +284,7 @@ fn what_callers_wrote_acts_in_no_report_and_no_mail() {
         ..EmailAlerts::new(from, vec!["security@example.com".to_owned()])
     };
     let config = keytide_config::Alerts { email: Some(email), ..Default::default() };
-    let alerts = Outbox::open(&config, Arc::new(|| 1_751_328_000_000)).unwrap();
+    let alerts = Outbox::open(&config, &[], Arc::new(|| 1_751_328_000_000)).unwrap();
     for row in log.lines() {
         let contacts =
             vec!["owner@example.com".to_owned(), "a@example.com\r\nBcc: x@evil.example".to_owned()];

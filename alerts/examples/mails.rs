@@ -18,7 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let folder = arguments.next().ok_or("which folder?")?;
     std::fs::create_dir_all(&folder)?;
-    let composer = Composer::new("Keytide <keytide@example.com>".parse()?, arguments.next().as_deref())?;
+    let composer = Composer::new("Keytide <keytide@example.com>".parse()?, arguments.next().as_deref())?
+        .guided(samples::guide());
     let to = "Security <security@example.com>".parse()?;
     let write = |name: &str, mail: &Mail| -> Result<(), Box<dyn Error>> {
         let path = |extension: &str| folder.join(format!("{name}.{extension}"));
@@ -38,17 +39,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (transitions, planned) = (samples::all(), samples::planned());
     for (language, code) in [(Language::En, "en"), (Language::Ko, "ko")] {
         for audience in [Audience::Security, Audience::Owner] {
-            for (i, transition) in transitions.iter().enumerate() {
-                let planned = (i < 2).then_some(&planned);
+            for (transition, sample) in transitions.iter().zip(samples::NAMES) {
+                let planned = (sample == "leak").then_some(&planned);
                 let letter = Letter { transition, planned, audience, language, to: &to, date_ms: DATE_MS };
-                let name = format!("{}-{}-{i}", code, audience.name());
-                write(&name, &composer.incident(&letter)?)?;
+                write(&format!("{code}-{}-{sample}", audience.name()), &composer.incident(&letter)?)?;
             }
             let many: Vec<_> = transitions.iter().cycle().take(60).collect();
             let name = format!("{}-{}-digest", code, audience.name());
             write(&name, &composer.digest(&many, 0, audience, language, &to, DATE_MS)?)?;
         }
-        write(&format!("{}-test", code), &composer.test(language, &to, DATE_MS)?)?;
+        let notices = [&samples::refused()];
+        write(&format!("{code}-security-daily"), &composer.daily(&notices, 0, language, &to, DATE_MS)?)?;
+        write(&format!("{code}-test"), &composer.test(language, &to, DATE_MS)?)?;
     }
     Ok(())
 }

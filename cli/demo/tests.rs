@@ -204,7 +204,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let log = rows("incident_log.jsonl");
 
     let clock = Arc::new(move || until_ms);
-    let alerts = keytide_alerts::Outbox::open(&alerts, clock).unwrap();
+    let alerts = keytide_alerts::Outbox::open(&alerts, &[], clock).unwrap();
     alerts.notify(Notice {
         json: log[RAISED].clone().into_bytes(),
         contacts: vec!["ops@owner.example".to_owned()],

@@ -13,6 +13,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::chart::{Chart, chart};
+use super::guide::Guide;
 use super::templates::{MailTemplates, TemplateError};
 use super::view::{DailyView, DigestView, IncidentView, LISTED, change};
 use super::words::Wording;
@@ -62,6 +63,8 @@ pub struct Mail {
 /// Composes mails from one sender, with bundled or own templates.
 pub struct Composer {
     from: Mailbox,
+    reply_to: Option<Mailbox>,
+    guide: Guide,
     own: Option<MailTemplates>,
     bundled: MailTemplates,
 }
@@ -98,9 +101,22 @@ impl Composer {
     /// If a file of the folder isn't named like a template, or fails with sample incidents.
     pub fn new(from: Mailbox, templates: Option<&Path>) -> Result<Self, TemplateError> {
         let own = templates.map(MailTemplates::with_folder).transpose()?;
-        let composer = Self { from, own, bundled: MailTemplates::bundled()? };
+        let bundled = MailTemplates::bundled()?;
+        let composer = Self { from, reply_to: None, guide: Guide::default(), own, bundled };
         composer.check()?;
         Ok(composer)
+    }
+
+    /// Returns a composer whose mails have this guide.
+    #[must_use]
+    pub fn guided(self, guide: Guide) -> Self {
+        Self { guide, ..self }
+    }
+
+    /// Returns a composer to whose mails answers go to this address.
+    #[must_use]
+    pub fn replied_to(self, reply_to: Option<Mailbox>) -> Self {
+        Self { reply_to, ..self }
     }
 
     /// Fills every template with sample incidents of every kind.
@@ -110,8 +126,8 @@ impl Composer {
         for language in Wording::ALL {
             for audience in [Audience::Security, Audience::Owner] {
                 for transition in &transitions {
-                    for planned in [None, Some(&planned)] {
-                        let mut view = IncidentView::new(transition, planned, audience, language);
+                    for (planned, guide) in [(None, &Guide::default()), (Some(&planned), &samples::guide())] {
+                        let mut view = IncidentView::new(transition, planned, audience, language, guide);
                         fill(templates, audience.name(), language, &view)?;
                         (view.chart, view.chart_id) = (Some("chart".to_owned()), Some("id".to_owned()));
                         fill(templates, audience.name(), language, &view)?;
@@ -131,7 +147,9 @@ impl Composer {
             for count in [1, notices.len()] {
                 fill(templates, "daily", language, &DailyView::new(&notices[..count], 0, language))?;
             }
-            fill(templates, "test", language, &test_view(language))?;
+            for guide in [&Guide::default(), &samples::guide()] {
+                fill(templates, "test", language, &test_view(language, guide))?;
+            }
         }
         Ok(())
     }
@@ -145,7 +163,7 @@ impl Composer {
         let language = Wording(letter.language);
         let chart = chart(transition, language);
         let local = |seq: u32| format!("{}.{seq}.{}", word(&transition.incident_id), audience.name());
-        let mut view = IncidentView::new(transition, planned, audience, language);
+        let mut view = IncidentView::new(transition, planned, audience, language, &self.guide);
         if let Some(chart) = &chart {
             view.chart = Some(chart.alt.clone());
             view.chart_id = Some(self.id(&format!("chart.{}", local(transition.seq))));
@@ -233,7 +251,7 @@ impl Composer {
     /// If a bundled template fails.
     pub fn test(&self, language: Language, to: &Mailbox, date_ms: u64) -> Result<Mail, ComposeError> {
         let language = Wording(language);
-        let view = test_view(language);
+        let view = test_view(language, &self.guide);
         let headers = MailHeaders {
             to,
             date_ms,
@@ -273,6 +291,9 @@ impl Composer {
             .date(date)
             .subject(headers.subject.clone())
             .message_id(Some(message_id.clone()));
+        if let Some(reply_to) = &self.reply_to {
+            message = message.reply_to(reply_to.clone());
+        }
         if let Some(first) = &headers.thread {
             let first = format!("<{}>", self.id(first));
             message = message.in_reply_to(first.clone()).references(first);
@@ -354,11 +375,14 @@ struct TestView {
     language: &'static str,
     subject: &'static str,
     accent: &'static str,
+    /// The beginning of all links in mails; absent if they have none.
+    link: Option<String>,
 }
 
-fn test_view(language: Wording) -> TestView {
+fn test_view(language: Wording, guide: &Guide) -> TestView {
     TestView {
         language: language.code(),
+        link: guide.origin(),
         subject: language.pick("[Keytide] TEST mails arrive", "[Keytide] 시험 메일 발송 확인"),
         accent: "#1b7f4b",
     }

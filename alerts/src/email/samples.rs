@@ -2,6 +2,7 @@
 //! end, a burst on a launch day, revoked keys, a slow drip, and a stolen database.
 
 use jiff::Timestamp;
+use keytide_config::{KafkaClient, KafkaSource, LinkTemplate, SourceKind};
 use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::{
     CountJson, EarlierJson, EvidenceJson, OtherKeyJson, OtherKeysJson, PointJson, SampleJson, SignalJson,
@@ -9,9 +10,24 @@ use keytide_dataflow::incident_row::{
 };
 use keytide_dataflow::{Action, Reason};
 
-use super::PlannedAction;
+use super::{Guide, PlannedAction};
 
 const STEP_S: i64 = 300;
+
+/// Returns the names of the transitions of [`all`], in their order.
+pub const NAMES: [&str; 11] = [
+    "leak",
+    "raised",
+    "end",
+    "reopened",
+    "withdrawn",
+    "launch",
+    "revoked-answered",
+    "update",
+    "drip",
+    "stolen-database",
+    "revoked-refused",
+];
 
 /// Returns transitions of every kind.
 #[must_use]
@@ -178,6 +194,24 @@ pub fn refused() -> TransitionJson {
 #[must_use]
 pub fn planned() -> PlannedAction {
     PlannedAction { action: Action::Suspend, held: Some("acting is off in this version".to_owned()) }
+}
+
+/// Returns a guide with a link, steps and commands.
+#[must_use]
+pub fn guide() -> Guide {
+    let mut alerts = keytide_config::Alerts {
+        link: LinkTemplate::new("https://soc.example.com/incidents/{incident_id}"),
+        ..Default::default()
+    };
+    alerts.steps.security = vec![
+        "Suspend the key: ourctl keys suspend {key_id} --note {incident_id}".to_owned(),
+        "Call {customer} and ask whether these calls are theirs.".to_owned(),
+    ];
+    alerts.steps.owner =
+        vec!["Make a new key in the console, put it in place, and revoke {key_id}.".to_owned()];
+    let topic =
+        SourceKind::Kafka(KafkaSource::new(KafkaClient::new("kafka-1.example:9092"), "access-events"));
+    Guide::of(&alerts, ["gateway-seoul", "gateway-tokyo"].map(|name| (name, &topic)).into_iter())
 }
 
 /// Returns a leak: forty times the usual calls, from a country and a program that are new to the key.

@@ -24,8 +24,8 @@ macro_rules! bundled {
 
 /// Pairs of a template's name and its source.
 const BUNDLED: &[(&str, &str)] = bundled! {
-    "layout.html" "facts.html" "signals.html" "samples.html" "chart.html" "rows.html"
-    "facts.txt" "signals.txt" "samples.txt" "rows.txt"
+    "layout.html" "facts.html" "signals.html" "samples.html" "taken.html" "others.html" "chart.html" "rows.html"
+    "facts.txt" "signals.txt" "samples.txt" "taken.txt" "others.txt" "rows.txt"
     "en/security.html" "en/owner.html" "en/digest.html" "en/daily.html" "en/test.html"
     "en/security.txt" "en/owner.txt" "en/digest.txt" "en/daily.txt" "en/test.txt"
     "ko/security.html" "ko/owner.html" "ko/digest.html" "ko/daily.html" "ko/test.html"
@@ -135,6 +135,7 @@ fn environment() -> Environment<'static> {
         let wrapped = wrap(text, 0, mark.width());
         format!("{mark}{wrapped}")
     });
+    environment.add_filter("command", command);
     environment.add_function("row", |label: &str, value: &str| {
         const LABEL: usize = 22;
         let padding = LABEL.saturating_sub(label.width()).max(1);
@@ -182,6 +183,28 @@ fn wrap(text: &str, first: usize, rest: usize) -> String {
         lines.push(now);
     }
     format!("{}{}", " ".repeat(first), lines.join(&format!("\n{}", " ".repeat(rest))))
+}
+
+/// Breaks a command of a shell before options and pipes, so that it can still be copied. A part that is longer than a
+/// line stays whole.
+fn command(text: &str, indent: Option<usize>) -> String {
+    const CONTINUED: &str = " \\";
+    let indent = indent.unwrap_or(0);
+    let mut lines: Vec<String> = Vec::new();
+    let mut now = " ".repeat(indent);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let first = rest.chars().next().map_or(0, char::len_utf8);
+        let end = [" -", " | "].iter().filter_map(|begin| Some(rest[first..].find(begin)? + first)).min();
+        let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
+        if now.width() > indent && now.width() + part.width() + CONTINUED.len() > COLUMNS {
+            lines.push(std::mem::replace(&mut now, " ".repeat(indent + 1)) + CONTINUED);
+        }
+        now.push_str(part);
+        rest = after;
+    }
+    lines.push(now);
+    lines.join("\n")
 }
 
 /// Lists the files of a folder and of its direct subfolders, sorted by name, without hidden ones.
@@ -237,6 +260,22 @@ mod tests {
             assert!(!wrapped.lines().any(|line| line.starts_with(['=', '@'])), "{wrapped}");
             assert!(wrapped.lines().all(|line| line.width() <= COLUMNS), "{wrapped}");
         }
+    }
+
+    #[test]
+    fn a_command_that_is_broken_is_the_same_command() {
+        let short = "kcat -C -q -b broker.example:9092 -t topic -p 3 -o 88120447 -c 1";
+        assert_eq!(command(short, Some(2)), format!("  {short}"));
+        let long = "kcat -C -q -b a-rather-long-name-of-a-broker.eu-central-1.example:9092 -t t -p 3 -o 88120447 -c 1";
+        let broken = command(long, Some(2));
+        assert!(broken.lines().count() > 1 && broken.lines().all(|line| line.width() <= COLUMNS), "{broken}");
+        let joined = broken.replace("\\\n", "");
+        assert_eq!(
+            joined.split_whitespace().collect::<Vec<_>>(),
+            long.split_whitespace().collect::<Vec<_>>()
+        );
+        assert_eq!(command(&"x".repeat(100), None), "x".repeat(100));
+        assert_eq!(command("", None), "");
     }
 
     #[test]

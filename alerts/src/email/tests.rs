@@ -427,10 +427,10 @@ fn every_change_says_what_it_is() {
         "in the wrong hands",
         "More speaks for a leak",
         "the incident is over, after 1 h 28 min and 80,214 calls",
-        "have come back within a day",
+        "signs of a leak have come back",
         "This is no leak after all: the key's allow-list covers",
         "catching up",
-        "Used although it is revoked",
+        "is revoked, and calls with it are answered",
     ]) {
         let text = mail(transition, Audience::Security, Language::En).text.replace('\n', " ");
         assert!(text.contains(expected), "{expected}: {text}");

@@ -4,18 +4,25 @@
 
 use keytide_config::Language;
 use keytide_dataflow::Change;
-use keytide_dataflow::incident_row::{SampleJson, SignalJson, TransitionJson};
+use keytide_dataflow::incident_row::{
+    CountJson, EarlierJson, OtherKeysJson, SampleJson, SignalJson, TakenJson, TransitionJson, UsualJson,
+};
 use serde::Serialize;
 
-use super::clean::{NAME, foreign, line};
+use super::clean::{NAME, VALUE, foreign, line};
+use super::guide::Guide;
 use super::headline::{refused, stolen_keys};
-use super::words::{Wording, number};
+use super::words::{Wording, bytes, number};
 use super::{Audience, PlannedAction};
 
 /// The most signals in a mail.
 const SIGNALS: usize = 12;
 /// The most values of a signal, and the most samples, in a mail.
 const VALUES: usize = 5;
+/// The most keys of a network that are named.
+const NAMED: usize = 10;
+/// The most methods, and the most statuses.
+const COUNTS: usize = 8;
 /// The most characters of a subject.
 const SUBJECT: usize = 200;
 /// The most incidents that a digest lists.
@@ -39,6 +46,8 @@ pub(crate) struct SignalView {
     window: String,
     surprise: String,
     values: Vec<ValueView>,
+    /// The values that the key's calls usually have, with shares; absent if the signal has no values.
+    usual: Option<String>,
 }
 
 /// A value of a signal as templates see it.
@@ -60,6 +69,45 @@ pub(crate) struct SampleView {
     partition: u32,
     offset: u64,
     index: u32,
+    /// The command that shows the record; absent if the place isn't known.
+    command: Option<String>,
+}
+
+/// A route with its calls, as templates see it.
+#[derive(Serialize)]
+pub(crate) struct RouteView {
+    route: String,
+    calls: String,
+}
+
+/// The other keys of a network, as templates see them.
+#[derive(Serialize)]
+pub(crate) struct OtherKeysView {
+    network: String,
+    /// The number of keys in words.
+    keys: String,
+    customers: String,
+    named: Vec<OtherKeyView>,
+    /// The number of keys that aren't named, in words; absent if all are.
+    rest: Option<String>,
+}
+
+/// Another key of a network, as templates see it.
+#[derive(Serialize)]
+pub(crate) struct OtherKeyView {
+    key: String,
+    customer: Option<String>,
+}
+
+/// An earlier incident of the key, as templates see it.
+#[derive(Serialize)]
+pub(crate) struct EarlierView {
+    opened_at: String,
+    duration: String,
+    severity: String,
+    /// One of `ended`, `withdrawn`.
+    state: String,
+    incident_id: String,
 }
 
 /// The planned action as templates see it.
@@ -75,7 +123,7 @@ pub(crate) struct PlannedView {
 #[derive(Serialize)]
 pub(crate) struct IncidentView {
     language: &'static str,
-    /// One of `opened`, `raised`, `reopened`, `ended`, `withdrawn`.
+    /// One of `opened`, `raised`, `updated`, `reopened`, `ended`, `withdrawn`.
     change: &'static str,
     pub(crate) subject: String,
     pub(crate) headline: String,
@@ -93,10 +141,20 @@ pub(crate) struct IncidentView {
     key_state: Option<String>,
     policy: String,
     severity: String,
+    /// The leak probability in percent; absent for owners.
+    score: Option<u8>,
+    /// The customer or the subscription; absent if the key has neither.
+    owner_name: Option<String>,
+    /// True if the key is one of many of several customers that one network calls with.
+    many_keys: bool,
     opened_at: String,
     last_signal_at: String,
     ended_at: Option<String>,
     duration: String,
+    /// How long no signal came before the end.
+    quiet: String,
+    /// The number of times that it came back within a week, in words; absent if it is 0.
+    reopenings: Option<String>,
     calls: String,
     reason: Option<String>,
     early: bool,
@@ -105,7 +163,20 @@ pub(crate) struct IncidentView {
     /// The summary: key, customer, times.
     facts: Vec<Fact>,
     signals: Vec<SignalView>,
+    /// The calls, by what they asked for and how they were answered.
+    taken: Vec<Fact>,
+    /// The routes with most calls.
+    routes: Vec<RouteView>,
+    /// Other keys of the same networks; owners never see them.
+    others: Vec<OtherKeysView>,
+    earlier: Vec<EarlierView>,
+    /// The configured steps; empty if there are none.
+    steps: Vec<String>,
+    /// The address of the incident in the reader's own tool; absent for owners, and if none is configured.
+    link: Option<String>,
     samples: Vec<SampleView>,
+    /// True if a sample has a command.
+    commands: bool,
     /// The ids and versions with which the incident is looked up.
     lookup: Vec<Fact>,
     planned: Option<PlannedView>,
@@ -155,6 +226,7 @@ impl IncidentView {
         planned: Option<&PlannedAction>,
         audience: Audience,
         language: Wording,
+        guide: &Guide,
     ) -> Self {
         let owner = audience == Audience::Owner;
         // The signals that count most come first. Those that count nothing stand last, and owners don't see them.
@@ -166,6 +238,8 @@ impl IncidentView {
         let duration = language
             .between(&transition.opened_at, &transition.last_signal_at)
             .unwrap_or_else(|| "?".to_owned());
+        let until = transition.ended_at.as_deref().unwrap_or(&transition.at);
+        let quiet = language.between(&transition.last_signal_at, until);
         let calls = language.calls(transition.evidence.calls);
         let reason = transition.reason.as_deref().map(|reason| language.reason(reason));
         let mut view = Self {
@@ -185,18 +259,37 @@ impl IncidentView {
             key_state: transition.key_state.as_deref().map(|state| line(state, NAME)),
             policy: language.policy(transition.policy.as_deref()),
             severity: language.severity(&transition.level),
+            score: (!owner).then(|| transition.score.min(100)),
+            owner_name: transition
+                .customer
+                .as_deref()
+                .or(transition.subscription.as_deref())
+                .map(|name| foreign(name, NAME)),
+            many_keys: !owner && stolen_keys(transition).is_some(),
             opened_at: language.time(&transition.opened_at),
             last_signal_at: language.time(&transition.last_signal_at),
             ended_at: transition.ended_at.as_deref().map(|at| language.time(at)),
             duration,
+            quiet: quiet.unwrap_or_else(|| "?".to_owned()),
+            reopenings: (transition.reopenings > 0).then(|| language.times(transition.reopenings)),
             calls,
             reason,
             early: transition.early,
             catching_up: transition.catching_up,
             platform_event: transition.platform_event,
             facts: Vec::new(),
-            signals: signals.iter().map(|signal| SignalView::new(signal, audience, language)).collect(),
+            signals: signals
+                .iter()
+                .map(|signal| SignalView::new(signal, &transition.evidence.usual, audience, language))
+                .collect(),
+            taken: taken(&transition.evidence.taken, language),
+            routes: routes(&transition.evidence.taken, language),
+            others: Vec::new(),
+            earlier: Vec::new(),
+            steps: guide.steps(transition, audience),
+            link: None,
             samples: Vec::new(),
+            commands: false,
             lookup: Vec::new(),
             planned: None,
             incident_id: line(&transition.incident_id, 40),
@@ -206,15 +299,25 @@ impl IncidentView {
         };
         view.subject = view.subject(transition, audience, language);
         view.facts = view.facts(transition, audience, language);
-        // Owners see no evidence of records, no versions and no planned actions.
+        // Owners see no records, no versions, no planned actions, no link of security's, and nothing of other keys.
         if !owner {
+            view.link = guide.link(transition);
+            view.others = others(&transition.evidence.other_keys, language);
+            view.earlier = transition
+                .evidence
+                .earlier
+                .iter()
+                .take(VALUES)
+                .map(|earlier| EarlierView::new(earlier, language))
+                .collect();
             view.samples = transition
                 .evidence
                 .samples
                 .iter()
                 .take(VALUES)
-                .map(|sample| SampleView::new(sample, language))
+                .map(|sample| SampleView::new(sample, language, guide))
                 .collect();
+            view.commands = view.samples.iter().any(|sample| sample.command.is_some());
             view.lookup = view.lookup(transition, language);
             view.planned = planned.map(|planned| PlannedView {
                 action: planned.action.name(),
@@ -287,6 +390,7 @@ impl IncidentView {
         add("First sign", "첫 신호", Some(self.opened_at.clone()));
         add("Last sign", "마지막 신호", Some(self.last_signal_at.clone()));
         add("Ended", "종료", self.ended_at.clone());
+        add("Came back", "재발", self.reopenings.clone());
         add("Calls meanwhile", "그동안의 호출", Some(number(transition.evidence.calls)));
         if audience == Audience::Security {
             let since = language.day(&transition.evidence.known_since);
@@ -321,9 +425,107 @@ impl IncidentView {
     }
 }
 
-impl SignalView {
-    fn new(signal: &SignalJson, audience: Audience, language: Wording) -> Self {
+/// Lists the calls by what they asked for and how they were answered.
+fn taken(taken: &TakenJson, language: Wording) -> Vec<Fact> {
+    let TakenJson { from_new, usual, bytes_out, routes, methods, statuses, top_routes: _ } = taken;
+    let mut facts = Vec::new();
+    let mut add = |en, ko, value: String| facts.push(Fact { label: language.pick(en, ko), value });
+    if *from_new > 0 {
+        let calls = language.calls(*from_new);
+        let value = match *usual {
+            0 => calls,
+            usual => {
+                let usual = number(usual);
+                language.pick(
+                    format!("{calls}, beside {usual} usual ones"),
+                    format!("{calls}(평소와 같은 호출 {usual}회)"),
+                )
+            }
+        };
+        add("New places or agents", "새로운 곳이나 에이전트", value);
+    }
+    if *bytes_out > 0 {
+        add("Sent to the callers", "보낸 데이터", bytes(*bytes_out));
+    }
+    let counts = |counts: &[CountJson]| {
+        let counts = counts
+            .iter()
+            .take(COUNTS)
+            .map(|count| format!("{} ({})", foreign(&count.value, NAME), number(count.calls)));
+        counts.collect::<Vec<_>>().join(", ")
+    };
+    if !methods.is_empty() {
+        add("Calls by method", "메서드별 호출", counts(methods));
+    }
+    if !statuses.is_empty() {
+        add("Calls by status", "상태별 호출", counts(statuses));
+    }
+    match *routes {
+        0 => {}
+        256.. => {
+            add("Different routes", "서로 다른 경로", language.pick("256 or more", "256개 이상").to_owned())
+        }
+        routes => add("Different routes", "서로 다른 경로", number(routes)),
+    }
+    facts
+}
+
+fn routes(taken: &TakenJson, language: Wording) -> Vec<RouteView> {
+    let routes = taken.top_routes.iter().take(VALUES);
+    routes
+        .map(|route| RouteView { route: foreign(&route.value, VALUE), calls: language.calls(route.calls) })
+        .collect()
+}
+
+fn others(networks: &[OtherKeysJson], language: Wording) -> Vec<OtherKeysView> {
+    let networks = networks.iter().filter(|network| network.keys > 0).take(VALUES);
+    networks
+        .map(|network| {
+            let named: Vec<OtherKeyView> = network
+                .named
+                .iter()
+                .take(NAMED)
+                .map(|other| OtherKeyView {
+                    key: line(&other.key_id, NAME),
+                    customer: other.customer.as_deref().map(|customer| foreign(customer, NAME)),
+                })
+                .collect();
+            let customers = number(network.customers.into());
+            OtherKeysView {
+                network: foreign(&network.network, NAME),
+                keys: language.other(network.keys),
+                customers: match network.customers {
+                    1 => language.pick("1 customer".to_owned(), "고객 1곳".to_owned()),
+                    _ => language.pick(format!("{customers} customers"), format!("고객 {customers}곳")),
+                },
+                rest: (network.keys as usize)
+                    .checked_sub(named.len())
+                    .filter(|rest| *rest > 0)
+                    .map(|rest| number(rest as u64))
+                    .map(|rest| language.pick(format!("and {rest} more"), format!("외 {rest}개"))),
+                named,
+            }
+        })
+        .collect()
+}
+
+impl EarlierView {
+    fn new(earlier: &EarlierJson, language: Wording) -> Self {
+        let EarlierJson { incident_id, opened_at, ended_at, level, state } = earlier;
         Self {
+            opened_at: language.time(opened_at),
+            duration: language.between(opened_at, ended_at).unwrap_or_else(|| "?".to_owned()),
+            severity: language.severity(level),
+            state: line(state, NAME),
+            incident_id: line(incident_id, 40),
+        }
+    }
+}
+
+impl SignalView {
+    fn new(signal: &SignalJson, usual: &[UsualJson], audience: Audience, language: Wording) -> Self {
+        Self {
+            usual: language.usual(&signal.signal, usual),
             title: language.signal(&signal.signal),
             family: language.family(&signal.family),
             ratio: signal.ratio.and_then(|ratio| language.ratio(ratio)),
@@ -348,8 +550,9 @@ impl SignalView {
 }
 
 impl SampleView {
-    fn new(sample: &SampleJson, language: Wording) -> Self {
+    fn new(sample: &SampleJson, language: Wording, guide: &Guide) -> Self {
         Self {
+            command: guide.command(sample),
             at: language.second(&sample.at),
             client: sample.client.as_deref().map(|client| line(client, 45)),
             status: sample.status,

@@ -8,9 +8,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use keytide_config::Language;
 use keytide_dataflow::Change;
-use keytide_dataflow::incident_row::{SignalJson, TransitionJson, ValueJson};
+use keytide_dataflow::incident_row::{SignalJson, TransitionJson, UsualJson, ValueJson};
 
 use super::clean::{NAME, REASON, VALUE, foreign, line};
+
+/// The most usual values of a kind.
+const MAX_USUAL: usize = 3;
 
 const COUNTRIES: &str = include_str!("../../assets/countries.tsv");
 
@@ -109,10 +112,38 @@ impl Wording {
 
     /// Formats a value of a signal.
     pub(crate) fn value(self, value: &ValueJson) -> String {
-        match value.kind.as_str() {
-            "country" => self.country(&value.value),
+        self.named(&value.kind, &value.value)
+    }
+
+    fn named(self, kind: &str, value: &str) -> String {
+        match kind {
+            "country" => self.country(value),
             // Names of networks, routes and user agents are free text of strangers.
-            _ => foreign(&value.value, VALUE),
+            _ => foreign(value, VALUE),
+        }
+    }
+
+    /// Lists the usual values of a signal's kind with their shares, as `South Korea (KR) 99.8 %`.
+    pub(crate) fn usual(self, signal: &str, usual: &[UsualJson]) -> Option<String> {
+        let kind = match signal {
+            "fan_out" => "network",
+            "country" | "asn" | "network" | "user_agent" | "route" => signal,
+            _ => return None,
+        };
+        let usual: Vec<String> = usual
+            .iter()
+            .filter(|usual| usual.kind == kind)
+            .take(MAX_USUAL)
+            .map(|usual| format!("{} {}", self.named(kind, &usual.value), percent(usual.share)))
+            .collect();
+        (!usual.is_empty()).then(|| usual.join(", "))
+    }
+
+    /// Formats a number of times as `3 times`.
+    pub(crate) fn times(self, times: u32) -> String {
+        match times {
+            1 => self.pick("once", "1번").to_owned(),
+            _ => self.pick(format!("{} times", number(times.into())), format!("{}번", number(times.into()))),
         }
     }
 
@@ -133,9 +164,9 @@ impl Wording {
             "volume_1h" => ("Calls in one hour", "1시간 호출 수"),
             "slow" => ("More calls than usual, for hours", "평소보다 많은 호출이 오래 이어짐"),
             "country" => ("Country never seen with this key", "이 키에서 처음 나타난 국가"),
-            "asn" => ("Network operator never seen with this key", "이 키에서 처음 나타난 통신망(AS)"),
-            "network" => ("Address range never seen with this key", "이 키에서 처음 나타난 주소 대역"),
-            "fan_out" => ("Address ranges in use at once", "동시에 쓰인 주소 대역 수"),
+            "asn" => ("System (AS) never seen with this key", "이 키에서 처음 나타난 통신망(AS)"),
+            "network" => ("Network never seen with this key", "이 키에서 처음 나타난 주소 대역"),
+            "fan_out" => ("Networks in use at once", "동시에 쓰인 주소 대역 수"),
             "user_agent" => ("User agent never seen with this key", "이 키에서 처음 나타난 사용자 에이전트"),
             "route" => ("Route never called with this key", "이 키로 처음 호출된 경로"),
             "mix" => ("Other routes in demand than usual", "경로별 호출 비중이 평소와 다름"),
@@ -171,7 +202,7 @@ impl Wording {
     pub(crate) fn measure(self, signal: &SignalJson) -> String {
         let number = number(signal.seen);
         let seen = match signal.signal.as_str() {
-            "fan_out" => self.pick(format!("{number} address ranges"), format!("주소 대역 {number}개")),
+            "fan_out" => self.pick(format!("{number} networks"), format!("주소 대역 {number}개")),
             "travel" => self.pick(format!("{number} km apart"), format!("{number}km 떨어진 곳")),
             "reported" => return self.pick("reported as leaked", "유출 신고 접수").to_owned(),
             _ => self.calls(signal.seen),
@@ -369,6 +400,29 @@ pub(crate) fn amount(amount: f64) -> String {
     number(whole)
 }
 
+/// Formats a share, from 0 to 1, as `99.8 %`.
+fn percent(share: f64) -> String {
+    let percent = if share.is_finite() { share.clamp(0.0, 1.0) * 100.0 } else { return "?".to_owned() };
+    match percent {
+        _ if percent > 0.0 && percent < 0.05 => "<0.1 %".to_owned(),
+        // All is said of all only.
+        _ if percent >= 99.95 && percent < 100.0 => ">99.9 %".to_owned(),
+        _ => {
+            let text = format!("{percent:.1}");
+            format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
+        }
+    }
+}
+
+/// Formats a number of bytes as `1.8 GiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.into_iter().find(|(_, shift)| bytes >= 1 << shift) {
+        Some((unit, shift)) => format!("{} {unit}", amount(bytes as f64 / (1_u64 << shift) as f64)),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// Formats a large number with its unit as `17 million`.
 fn rounded(n: u64) -> String {
     let (by, unit) = match n {
@@ -401,6 +455,14 @@ mod tests {
         let shown: Vec<String> =
             [0.0, 0.01, 0.25, 4.0, 9.96, 119.6, 4812.0, f64::NAN, f64::INFINITY, -3.0].map(amount).into();
         assert_eq!(shown, ["0", "<0.1", "0.2", "4", "10", "120", "4,812", "?", "?", "0"]);
+    }
+
+    #[test]
+    fn shares_and_bytes_are_rounded() {
+        let shares = [0.0, 0.000_4, 0.5, 0.998, 0.999_9, 1.0, 7.0, f64::NAN].map(percent);
+        assert_eq!(shares, ["0 %", "<0.1 %", "50 %", "99.8 %", ">99.9 %", "100 %", "100 %", "?"]);
+        let sizes = [0, 1_023, 1_024, 421_888, 6_227_702_579, u64::MAX].map(bytes);
+        assert_eq!(sizes, ["0 B", "1023 B", "1 KiB", "412 KiB", "5.8 GiB", "16,777,216 TiB"]);
     }
 
     #[test]
@@ -442,7 +504,7 @@ mod tests {
         };
         assert_eq!(
             ["country", "travel", "reported", "fan_out"].map(named),
-            ["60 calls", "60 km apart", "reported as leaked", "60 address ranges"]
+            ["60 calls", "60 km apart", "reported as leaked", "60 networks"]
         );
     }
 

@@ -5,7 +5,7 @@ use lettre::message::Mailbox;
 
 use super::mails::{MailContent, QueuedMail};
 use crate::email::{
-    Audience, ComposeError, Composer, Letter, MailOutcome, TemplateError, Transport, TransportError,
+    Audience, ComposeError, Composer, Guide, Letter, MailOutcome, TemplateError, Transport, TransportError,
 };
 
 /// Why a mailer can't be set up.
@@ -38,13 +38,15 @@ impl Mailer {
     ///
     /// # Errors
     /// If one of them can't be used, or an address isn't one.
-    pub fn new(email: &EmailAlerts) -> Result<Self, MailError> {
+    pub fn new(email: &EmailAlerts, guide: Guide) -> Result<Self, MailError> {
         let from = mailbox(Some(&email.from.name), &email.from.address)?;
         for address in &email.to {
             mailbox(None, address)?;
         }
+        let reply_to = email.reply_to.as_deref().map(|address| mailbox(None, address)).transpose()?;
+        let composer = Composer::new(from, email.templates.as_deref())?;
         Ok(Self {
-            composer: Composer::new(from, email.templates.as_deref())?,
+            composer: composer.guided(guide).replied_to(reply_to),
             transport: Transport::new(email)?,
             language: email.language,
             owner_language: email.owner_language,

@@ -24,14 +24,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keytide_config::DefaultPolicy;
+use keytide_config::{DefaultPolicy, Source};
 use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::{ActionState, Change, Notice, Revocation};
 
 use self::hooks::WebhookQueue;
 pub use self::mailer::{MailError, Mailer};
 use self::mails::{MailQueue, QueuedMail};
-use crate::email::{MailOutcome, PlannedAction};
+use crate::email::{Guide, MailOutcome, PlannedAction};
 use crate::policy;
 use crate::webhook::{Client, ClientError, WebhookBatch, WebhookOutcome};
 
@@ -196,14 +196,20 @@ impl std::fmt::Debug for Outbox {
 }
 
 impl Outbox {
-    /// Sets up the configured queues and starts their threads. Without mails and webhooks the outbox does nothing.
+    /// Sets up the configured queues and starts their threads. Without mails and webhooks the outbox does nothing. Mails
+    /// have commands that show records of the `sources`.
     ///
     /// # Errors
     /// If templates, certificates or a folder can't be used, or if a thread can't be started.
-    pub fn open(config: &keytide_config::Alerts, clock: WallClock) -> Result<Self, OutboxError> {
+    pub fn open(
+        config: &keytide_config::Alerts,
+        sources: &[Source],
+        clock: WallClock,
+    ) -> Result<Self, OutboxError> {
         let (done, threads) = channel();
         // Configuration errors must surface before the first thread starts.
-        let mailer = config.email.as_ref().map(|email| Ok((email, Mailer::new(email)?)));
+        let mailer =
+            config.email.as_ref().map(|email| Ok((email, Mailer::new(email, Guide::new(config, sources))?)));
         let mailer: Option<(_, Mailer)> = mailer.transpose().map_err(OutboxError::Mail)?;
         let mut clients = Vec::new();
         for webhook in &config.webhooks {

@@ -596,7 +596,7 @@ fn a_notice_becomes_files_and_a_request_but_not_of_what_is_only_observed() {
     };
     let email = EmailAlerts { dir: Some(folder.path().to_owned()), owners: true, ..email() };
     let config = keytide_config::Alerts { email: Some(email), webhooks: vec![webhook], ..Default::default() };
-    let alerts = Outbox::open(&config, Arc::new(|| 1_795_269_960_000)).unwrap();
+    let alerts = Outbox::open(&config, &[], Arc::new(|| 1_795_269_960_000)).unwrap();
     let action = Revocation {
         id: 1,
         key: KeyId(7),
@@ -628,7 +628,7 @@ fn where_the_plan_has_no_policy_mails_name_the_jobs() {
     let email = EmailAlerts { dir: Some(folder.path().to_owned()), ..email() };
     let mut config = keytide_config::Alerts { email: Some(email), ..Default::default() };
     config.policy.default = DefaultPolicy::Suspend;
-    let alerts = Outbox::open(&config, Arc::new(|| 1_795_269_960_000)).unwrap();
+    let alerts = Outbox::open(&config, &[], Arc::new(|| 1_795_269_960_000)).unwrap();
     alerts.notify(Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() });
     assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
     let file = folder.path().read_dir().unwrap().next().unwrap().unwrap();
@@ -639,7 +639,7 @@ fn where_the_plan_has_no_policy_mails_name_the_jobs() {
 
 #[test]
 fn without_mails_and_webhooks_nothing_is_done() {
-    let alerts = Outbox::open(&keytide_config::Alerts::default(), Arc::new(|| 0)).unwrap();
+    let alerts = Outbox::open(&keytide_config::Alerts::default(), &[], Arc::new(|| 0)).unwrap();
     alerts.notify(Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() });
     assert_eq!(alerts.monitor().stats(), OutboxStats::default());
     assert_eq!(alerts.stop(Duration::ZERO), 0);

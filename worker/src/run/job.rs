@@ -78,7 +78,7 @@ impl LiveJob {
             Publisher::open(&config.sinks, &config.job.name, &config.sources, &config.fingerprint())
                 .map_err(|error| failure(error.class().into(), error))?;
         let notifier =
-            Notifier::open(&config.alerts, clock).map_err(|error| failure(exit_of_alerts(&error), error))?;
+            Notifier::open(config, clock).map_err(|error| failure(exit_of_alerts(&error), error))?;
         let tables = ReferenceData::open(config)?;
         let sources = kafka_sources(&config.sources)?;
         let workers = config.job.workers;

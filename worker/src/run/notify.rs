@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use keytide_alerts::outbox::{Outbox, OutboxError, OutboxMonitor};
 use keytide_alerts::policy::PolicyEngine;
+use keytide_config::JobConfig;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Notice, Revocation, Transition};
 
@@ -31,9 +32,9 @@ impl Notifier {
     ///
     /// # Errors
     /// If mails or webhooks can't be set up.
-    pub(super) fn open(config: &keytide_config::Alerts, clock: Clock) -> Result<Self, OutboxError> {
-        let alerts = Outbox::open(config, Arc::new(clock))?;
-        Ok(Self { policy: PolicyEngine::new(config.policy), alerts, waiting: VecDeque::new() })
+    pub(super) fn open(config: &JobConfig, clock: Clock) -> Result<Self, OutboxError> {
+        let alerts = Outbox::open(&config.alerts, &config.sources, Arc::new(clock))?;
+        Ok(Self { policy: PolicyEngine::new(config.alerts.policy), alerts, waiting: VecDeque::new() })
     }
 
     /// Returns the counters of mails and webhooks.
@@ -76,8 +77,6 @@ impl Notifier {
 mod tests {
     use std::path::Path;
 
-    use keytide_config::JobConfig;
-
     use super::*;
 
     const ROW: &str = r#"{"incident_id":"0000000000000000000000000000feed","seq":0,"transition":"opened","at":"2025-06-02T08:01:00Z","reason":null,"early":false,"repeat":false,"catching_up":false,"key_id":"0123456789abcdef0123456789abcdef","subscription":null,"customer":null,"plan":null,"policy":"alert","key_state":"active","level":"alert","score":97,"state":"open","opened_at":"2025-06-02T08:00:00Z","last_signal_at":"2025-06-02T08:01:00Z","ended_at":null,"signals":[],"evidence":{"calls":1,"known_since":"2025-06-01T08:00:00Z","known_calls":9,"traffic":[],"samples":[],"taken":{"from_new":0,"usual":0,"bytes_out":0,"routes":0,"methods":[],"statuses":[],"top_routes":[]},"usual":[],"other_keys":[],"earlier":[],"config":"0011223344556677"},"reopenings":0,"platform_event":false,"detector_version":1}"#;
@@ -86,7 +85,7 @@ mod tests {
         let text = "[[source]]\nname = \"s\"\nkind = \"kafka\"\nbrokers = \"b:1\"\ntopic = \"t\"\nformat = \"apisix\"\n\
                     [alerts.email]\ndir = \"mails\"\nfrom = \"keytide@example.com\"\nto = [\"security@example.com\"]\n";
         let loaded = JobConfig::parse(text, folder, std::iter::empty()).unwrap();
-        Notifier::open(&loaded.job.alerts, || 0).unwrap()
+        Notifier::open(&loaded.job, || 0).unwrap()
     }
 
     fn notice() -> Vec<Notice> {

@@ -1,0 +1,266 @@
+//! The guide of a mail: a link, steps, and commands that show sample records, all from the configuration.
+//!
+//! Readers copy steps and commands into a shell. So every value that is filled in is one word of a POSIX shell: it has
+//! plain characters, or stands in single quotes without any character that could end them. It never begins with a
+//! hyphen, which would make it an option. No command has a user, a password or any other setting of a client.
+
+use std::collections::BTreeMap;
+
+use keytide_config::{Alerts, LinkTemplate, Source, SourceKind, Steps};
+use keytide_dataflow::incident_row::{SampleJson, TransitionJson};
+
+use super::Audience;
+use super::clean::{foreign, line};
+
+/// The most characters of a value in a step or a command.
+const WORD: usize = 128;
+
+/// The parts of a mail that come from the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Guide {
+    link: Option<LinkTemplate>,
+    steps: Steps,
+    /// Where the records of a source are, by the source's name.
+    records: BTreeMap<String, Records>,
+}
+
+/// Where the records of a source are.
+#[derive(Clone, Debug)]
+enum Records {
+    /// A topic, and one broker of its cluster.
+    Topic { broker: String, topic: String },
+    /// One file.
+    File(String),
+}
+
+impl Guide {
+    /// Returns the guide of a job with these sources.
+    #[must_use]
+    pub fn new(alerts: &Alerts, sources: &[Source]) -> Self {
+        Self::of(alerts, sources.iter().map(|source| (source.name.as_str(), &source.kind)))
+    }
+
+    pub(super) fn of<'a>(alerts: &Alerts, sources: impl Iterator<Item = (&'a str, &'a SourceKind)>) -> Self {
+        let records = sources.filter_map(|(name, kind)| {
+            let records = match kind {
+                SourceKind::Kafka(kafka) => Records::Topic {
+                    broker: kafka.client.brokers.split(',').next().unwrap_or_default().to_owned(),
+                    topic: kafka.topic.clone(),
+                },
+                // Which of several files has a number isn't known here.
+                SourceKind::File { pattern } if !pattern.contains(['*', '?', '[']) => {
+                    Records::File(pattern.clone())
+                }
+                SourceKind::File { .. } | SourceKind::Stdin => return None,
+            };
+            Some((name.to_owned(), records))
+        });
+        Self { link: alerts.link.clone(), steps: alerts.steps.clone(), records: records.collect() }
+    }
+
+    /// Returns the incident's address in the reader's own tool.
+    pub(super) fn link(&self, transition: &TransitionJson) -> Option<String> {
+        Some(self.link.as_ref()?.fill(&transition.incident_id, &transition.key_id))
+    }
+
+    /// Returns the scheme and host of all links.
+    pub(super) fn origin(&self) -> Option<String> {
+        self.link.as_ref().map(|link| link.origin().to_owned())
+    }
+
+    /// Returns the configured steps for a reader, filled in.
+    pub(super) fn steps(&self, transition: &TransitionJson, audience: Audience) -> Vec<String> {
+        let steps = match audience {
+            Audience::Security => &self.steps.security,
+            Audience::Owner => &self.steps.owner,
+        };
+        steps.iter().map(|step| fill(step, transition)).collect()
+    }
+
+    /// Returns the command that shows the record of a sample; `None` if its place isn't known.
+    pub(super) fn command(&self, sample: &SampleJson) -> Option<String> {
+        let SampleJson { partition, offset, .. } = sample;
+        Some(match self.records.get(&sample.source)? {
+            Records::Topic { broker, topic } => {
+                format!("kcat -C -q -b {} -t {} -p {partition} -o {offset} -c 1", word(broker), word(topic))
+            }
+            Records::File(path) => {
+                // `tail` counts bytes from 1.
+                let (from, path) = (offset.saturating_add(1), word(path));
+                match path.trim_end_matches('\'').ends_with(".gz") {
+                    true => format!("gzip -dc {path} | tail -c +{from} | head -n 1"),
+                    false => format!("tail -c +{from} {path} | head -n 1"),
+                }
+            }
+        })
+    }
+}
+
+/// Fills a step in one pass, so that no value can bring a name in braces.
+fn fill(step: &str, transition: &TransitionJson) -> String {
+    let TransitionJson { key_id, incident_id, subscription, customer, .. } = transition;
+    let name =
+        |name: &Option<String>| name.as_deref().map_or_else(|| "-".to_owned(), |name| foreign(name, WORD));
+    let mut out = String::with_capacity(step.len() + 64);
+    let mut rest = step;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (placeholder, after) = after.split_once('}').unwrap_or((after, ""));
+        out.push_str(before);
+        match placeholder {
+            "key_id" => out.push_str(&word(&line(key_id, WORD))),
+            "incident_id" => out.push_str(&word(&line(incident_id, WORD))),
+            "subscription" => out.push_str(&word(&name(subscription))),
+            _ => out.push_str(&word(&name(customer))),
+        }
+        rest = after;
+    }
+    out + rest
+}
+
+/// Returns a text as one word of a shell.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:@/-".contains(c);
+    // Shells of other systems take typographic quotes for quotes, and act on some characters within them.
+    let harmless = |c: char| c.is_alphanumeric() || " ._:@/-,()[]#+".contains(c);
+    let mut out: String = text.chars().map(|c| if harmless(c) { c } else { '_' }).collect();
+    if out.starts_with('-') && out.len() > 1 {
+        out.replace_range(..1, "_");
+    }
+    match out.is_empty() || !out.chars().all(plain) {
+        true => format!("'{out}'"),
+        false => out,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keytide_config::{JobConfig, Language};
+    use lettre::message::Mailbox;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::email::{Composer, Letter, Mail, samples};
+
+    const CONFIG: &str = "[[source]]\nname = \"gateway-seoul\"\nkind = \"kafka\"\nbrokers = \"kafka-1.example:9092,b:2\"\n\
+        topic = \"access-events\"\nformat = \"apisix\"\n[source.librdkafka]\n\"sasl.password\" = \"env:CANARY\"\n\
+        [[source]]\nname = \"gateway-tokyo\"\nkind = \"file\"\npath = \"/logs/one day.gz\"\nformat = \"apisix\"\n\
+        [[source]]\nname = \"many\"\nkind = \"file\"\npath = \"/logs/*.log\"\nformat = \"apisix\"\n\
+        [alerts]\nlink = \"https://soc.example.com/?i={incident_id}&k={key_id}\"\n[alerts.steps]\n\
+        security = [\"Suspend it: ourctl keys suspend {key_id}\", \"Call {customer} ({subscription}).\"]\n\
+        [alerts.email]\ndir = \"mails\"\nfrom = \"a@example.com\"\nto = [\"b@example.com\"]\n";
+
+    fn guide(config: &str) -> Guide {
+        let env = [("CANARY".to_owned(), "canary-4f1c".to_owned())];
+        let loaded = JobConfig::parse(config, std::path::Path::new("/etc"), env.into_iter()).unwrap();
+        Guide::new(&loaded.job.alerts, &loaded.job.sources)
+    }
+
+    fn mail(transition: &TransitionJson, audience: Audience, language: Language) -> Mail {
+        let composer = Composer::new("a@example.com".parse().unwrap(), None).unwrap().guided(guide(CONFIG));
+        let to: Mailbox = "b@example.com".parse().unwrap();
+        let letter = Letter { transition, planned: None, audience, language, to: &to, date_ms: 0 };
+        composer.incident(&letter).unwrap()
+    }
+
+    #[test]
+    fn records_are_shown_by_a_command_without_secrets() {
+        let guide = guide(CONFIG);
+        let [kafka, .., file] = &*samples::leak().evidence.samples else { panic!("samples") };
+        let many = SampleJson { source: "many".to_owned(), ..kafka.clone() };
+        let shown = [kafka, file, &many].map(|sample| guide.command(sample));
+        assert_eq!(
+            shown,
+            [
+                Some(format!(
+                    "kcat -C -q -b kafka-1.example:9092 -t access-events -p {} -o {} -c 1",
+                    kafka.partition, kafka.offset
+                )),
+                Some(format!("gzip -dc '/logs/one day.gz' | tail -c +{} | head -n 1", file.offset + 1)),
+                None,
+            ]
+        );
+        assert!(!format!("{guide:?}").contains("canary"), "{guide:?}");
+    }
+
+    #[test]
+    fn security_reads_link_steps_and_commands_and_owners_none_of_them() {
+        let transition = samples::leak();
+        for language in [Language::En, Language::Ko] {
+            let security = mail(&transition, Audience::Security, language);
+            let owner = mail(&transition, Audience::Owner, language);
+            let link = "https://soc.example.com/?i=8c4f21d97a06b35e19f2c0a4d7e86b13&k=3f2a9c41d0b7e85566f1a2903c4d7e1b";
+            // An address in one piece, or a mail program can't open it.
+            assert!(security.text.lines().any(|line| line == link), "{}", security.text);
+            for expected in [
+                "ourctl keys suspend",
+                "'Acme Logistics' (sub-1042)",
+                "kcat -C -q -b kafka-1.example:9092",
+                "soc.example.com",
+                "203.0.113.0/24",
+                "91f2ee07ba6c4d31885a0b7c6d5e4f30",
+                "Borealis Foods",
+                "40e1a7730cbb1d5f8e96f21b66a3c0d9",
+            ] {
+                assert!(security.text.contains(expected), "{expected}: {}", security.text);
+                let html = security.html.replace("&#x2f;", "/").replace("&#x27;", "'");
+                assert!(html.contains(expected), "{expected}: {html}");
+            }
+            for hidden in [
+                "ourctl",
+                "kcat",
+                "soc.example.com",
+                "91f2ee07",
+                "77a1c0de",
+                "Borealis",
+                "40e1a773",
+                "partner-batch",
+            ] {
+                assert!(
+                    !owner.text.contains(hidden) && !owner.html.contains(hidden),
+                    "{hidden}: {}",
+                    owner.text
+                );
+                assert!(!owner.subject.contains(hidden), "{}", owner.subject);
+            }
+            assert!(
+                !owner.subject.contains("other key") && !owner.subject.contains("다른 키"),
+                "{}",
+                owner.subject
+            );
+            assert!(owner.text.contains("1.8 GiB") && security.text.contains("1.8 GiB"), "{}", owner.text);
+        }
+    }
+
+    #[test]
+    fn the_only_link_is_the_configured_one() {
+        let mut transition = samples::leak();
+        transition.key_id = "x\" onclick=\"y://evil.example/".to_owned();
+        let mail = mail(&transition, Audience::Security, Language::En);
+        assert_eq!(mail.html.matches("<a ").count(), 1, "{}", mail.html);
+        let href = "href=\"https:&#x2f;&#x2f;soc.example.com&#x2f;?i=";
+        assert_eq!(mail.html.matches("href=").count(), mail.html.matches(href).count(), "{}", mail.html);
+        assert!(mail.text.matches("://").count() == 1 && mail.text.contains("https://soc.example.com/?i="));
+    }
+
+    proptest! {
+        /// As a POSIX shell reads it: one word, in which nothing is expanded.
+        #[test]
+        fn a_value_is_one_word_of_a_shell(text in any::<String>()) {
+            let word = word(&text);
+            prop_assert!(!word.is_empty() && (!word.starts_with('-') || word == "-"), "{}", word);
+            let inner = word.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+            match inner {
+                Some(inner) => prop_assert!(!inner.contains(['\'', '\\', '\n', '$', '`', '"', '%', '!', '\u{2018}', '\u{2019}']), "{}", word),
+                None => prop_assert!(word.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:@/-".contains(&b)), "{}", word),
+            }
+        }
+
+        #[test]
+        fn a_step_says_what_it_says_whatever_the_names_are(key in any::<String>(), customer in any::<String>()) {
+            let transition = TransitionJson { key_id: key, customer: Some(customer), ..samples::leak() };
+            let filled = fill("a {key_id} b {customer} c", &transition);
+            prop_assert!(filled.starts_with("a ") && filled.ends_with(" c") && filled.contains(" b "), "{}", filled);
+            prop_assert!(!filled.contains(['{', '}', '$', '`', ';', '|', '&', '<', '>']), "{}", filled);
+        }
+    }
+}

@@ -99,8 +99,9 @@ impl Guide {
 /// Fills a step in one pass, so that no value can bring a name in braces.
 fn fill(step: &str, transition: &TransitionJson) -> String {
     let TransitionJson { key_id, incident_id, subscription, customer, .. } = transition;
-    let name =
-        |name: &Option<String>| name.as_deref().map_or_else(|| "-".to_owned(), |name| foreign(name, WORD));
+    let name = |name: &Option<String>| {
+        name.as_deref().map_or_else(|| "unknown".to_owned(), |name| foreign(name, WORD))
+    };
     let mut out = String::with_capacity(step.len() + 64);
     let mut rest = step;
     while let Some((before, after)) = rest.split_once('{') {

@@ -5,6 +5,7 @@
 //! clause for which there is no room loses what stands in brackets, or is left out.
 
 use keytide_config::Language;
+use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::{OtherKeysJson, SignalJson, TransitionJson, ValueJson};
 
 use super::clean::{NAME, foreign, line};
@@ -16,8 +17,10 @@ const HEADLINE: usize = 160;
 const PART: usize = 40;
 /// The bits of a fact beyond doubt. A revoked key whose calls are refused has fewer.
 const CERTAIN: f64 = 40.0;
-/// Other keys of one network from which on a stolen database is suspected, if they are of several customers.
-const MANY_KEYS: u32 = 3;
+/// Other keys of one network, and their customers, from which on a stolen database is suspected. Fewer may be an agency
+/// that works for two customers.
+const MANY_KEYS: u32 = 5;
+const MANY_CUSTOMERS: u32 = 3;
 
 /// Returns the headline of an incident, without anything that acts on its reader.
 #[must_use]
@@ -25,7 +28,8 @@ pub fn headline(transition: &TransitionJson, language: Language) -> String {
     Wording(language).headline(transition)
 }
 
-/// Returns the sentence about other keys of the same network, for security only. `None` if there are none.
+/// Returns the sentence about other keys of the same network, for security only. `None` if there are none, or if the
+/// incident was no leak.
 #[must_use]
 pub fn other_keys(transition: &TransitionJson, language: Language) -> Option<String> {
     Wording(language).other_keys(transition)
@@ -41,9 +45,14 @@ fn busiest(transition: &TransitionJson) -> Option<&OtherKeysJson> {
         .filter(|network| network.keys > 0)
 }
 
-/// Returns the number of other keys if they are so many, of several customers, that they look like a stolen database.
+/// Returns the network with most other keys, if these look like a stolen database.
 pub(super) fn stolen_keys(transition: &TransitionJson) -> Option<&OtherKeysJson> {
-    busiest(transition).filter(|network| network.keys >= MANY_KEYS && network.customers > 1)
+    busiest(transition).filter(|network| network.keys >= MANY_KEYS && network.customers >= MANY_CUSTOMERS)
+}
+
+/// Returns whether a revoked key is answered all the same.
+pub(super) fn still_works(transition: &TransitionJson) -> bool {
+    transition.signals.iter().any(|signal| signal.signal == "revoked" && signal.bits >= CERTAIN)
 }
 
 /// The kinds of clauses. A headline has at most one of each.
@@ -100,7 +109,8 @@ impl Wording {
         });
         // STEP 3: as many clauses as there is room for, and whether the owner's calls go on.
         let taken = &transition.evidence.taken;
-        let tail = match taken.usual > 0 && taken.from_new > 0 {
+        let is_over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
+        let tail = match taken.usual > 0 && taken.from_new > 0 && !is_over {
             true => self.pick("; the usual calls go on", "; 평소의 호출도 계속됨"),
             false => "",
         };
@@ -342,7 +352,7 @@ impl Wording {
 
     /// Composes the sentence about other keys of the same network.
     pub(crate) fn other_keys(self, transition: &TransitionJson) -> Option<String> {
-        let network = busiest(transition)?;
+        let network = busiest(transition).filter(|_| transition.transition != Change::Withdrawn)?;
         let name = foreign(&network.network, NAME);
         let (keys, customers) = (self.other(network.keys), number(network.customers.into()));
         let of = match network.customers {
@@ -488,7 +498,9 @@ mod tests {
             en,
             "The same network (203.0.113.0/24) called with 2 other keys of 1 customer within 24 hours."
         );
-        row.evidence.other_keys.clear();
+        row.transition = Change::Withdrawn;
+        assert_eq!(other_keys(&row, Language::En), None);
+        (row.transition, row.evidence.other_keys) = (Change::Opened, Vec::new());
         assert_eq!(other_keys(&row, Language::En), None);
     }
 

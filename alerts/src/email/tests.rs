@@ -354,8 +354,8 @@ fn subjects_name_kind_key_owner_and_the_findings() {
     let all = samples::all();
     let subject = |i: usize, audience, language| mail(&all[i], audience, language).subject;
     const LEAK: &str = "40x its usual calls (4,856 in five minutes, 121 expected), from 2 countries and a system never \
-                        seen; the usual calls go on";
-    let others = "key 3f2a9c41 Acme Logistics (gold) and 3 other keys";
+                        seen (AS64500); the usual calls go on";
+    let others = "key 3f2a9c41 Acme Logistics (gold)";
     let expected = [
         format!("[Keytide] ALERT {others}: {LEAK}"),
         format!("[Keytide] CRITICAL {others}: {LEAK}"),
@@ -367,8 +367,13 @@ fn subjects_name_kind_key_owner_and_the_findings() {
         assert_eq!(subject(i, Audience::Security, Language::En), expected);
     }
     assert_eq!(
+        subject(9, Audience::Security, Language::En),
+        "[Keytide] CRITICAL key 3f2a9c41 Acme Logistics (gold) and 14 other keys: from 2 countries and a system never \
+         seen (AS64500), with a user agent never seen, 214 calls refused; the usual calls go on"
+    );
+    assert_eq!(
         subject(0, Audience::Security, Language::Ko),
-        "[Keytide] 경보 키 3f2a9c41 Acme Logistics (gold), 다른 키 3개: 호출이 평소의 40배(5분간 4,856회, 평소 121회), 처음 보는 국가 2곳과 통신망(AS64500)에서 호출, 처음 보는 사용자 에이전트, 거부된 호출 214회(평소 0.6회); 평소의 호출도 계속됨"
+        "[Keytide] 경보 키 3f2a9c41 Acme Logistics (gold): 호출이 평소의 40배(5분간 4,856회, 평소 121회), 처음 보는 국가 2곳과 통신망(AS64500)에서 호출, 처음 보는 사용자 에이전트, 거부된 호출 214회(평소 0.6회); 평소의 호출도 계속됨"
     );
     assert_eq!(
         subject(2, Audience::Owner, Language::Ko),
@@ -494,4 +499,83 @@ fn an_own_template_that_fails_later_doesnt_hold_an_alert_back() {
         mail.failed_template
     );
     assert!(mail.text.contains("in the wrong hands"));
+}
+
+/// Compares mails with the files of `alerts/goldens`, or writes these if `KEYTIDE_GOLDEN=write` is set.
+#[test]
+fn mails_are_those_that_were_looked_at() {
+    let write = std::env::var("KEYTIDE_GOLDEN").is_ok_and(|value| value == "write");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens");
+    let from = "Keytide <keytide@example.com>".parse().unwrap();
+    let composer = Composer::new(from, None).unwrap();
+    let guided =
+        Composer::new("keytide@example.com".parse().unwrap(), None).unwrap().guided(samples::guide());
+    let planned = samples::planned();
+    let storm: Vec<TransitionJson> = (0..53_u8)
+        .zip(samples::all().into_iter().cycle())
+        .map(|(i, row)| TransitionJson { incident_id: format!("{i:032x}"), score: 50 + i % 50, ..row })
+        .collect();
+    let storm: Vec<&TransitionJson> = storm.iter().collect();
+    let mut goldens: Vec<(String, String)> = Vec::new();
+    for language in LANGUAGES {
+        let mut add = |name: &str, mail: Mail| {
+            let of = |kind: &str| format!("{}/{name}.{kind}", language.name());
+            goldens.push((of("txt"), format!("Subject: {}\n\n{}", mail.subject, mail.text)));
+            goldens.push((of("html"), mail.html));
+        };
+        for (row, name) in samples::all().iter().zip(samples::NAMES) {
+            for audience in AUDIENCES {
+                // The leak has all that the configuration can bring, the others what mails have without it.
+                let (composer, planned) = match name {
+                    "leak" => (&guided, Some(&planned)),
+                    _ => (&composer, None),
+                };
+                let wanted = match audience {
+                    Audience::Security => {
+                        !matches!(name, "raised" | "reopened" | "launch" | "revoked-refused")
+                    }
+                    Audience::Owner => {
+                        matches!(name, "leak" | "drip" | "revoked-answered" | "end" | "withdrawn")
+                    }
+                };
+                if wanted {
+                    let letter = Letter { planned, ..letter(row, audience, language) };
+                    let mail = composer.incident(&letter).unwrap();
+                    add(&format!("{name}-{}", audience.name()), mail);
+                }
+            }
+        }
+        for audience in AUDIENCES {
+            let mail = composer.digest(&storm, 7, audience, language, &TO, DATE_MS).unwrap();
+            add(&format!("storm-{}", audience.name()), mail);
+        }
+        let refused = samples::refused();
+        let mut other = samples::refused();
+        (other.incident_id, other.key_id) = ("00ff".repeat(8), "partner-batch".to_owned());
+        (other.evidence.calls, other.state) = (4, "ended".to_owned());
+        other.evidence.taken.statuses[0].calls = 4;
+        other.signals[0].values.clear();
+        let mail = composer.daily(&[&refused, &other], 0, language, &TO, DATE_MS).unwrap();
+        add("revoked-refused-daily", mail);
+    }
+    for (name, mail) in &goldens {
+        let path = folder.join(name);
+        if write {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, mail).unwrap();
+        }
+        let golden = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            golden == *mail,
+            "alerts/goldens/{name} isn't what is composed; to look at: KEYTIDE_GOLDEN=write"
+        );
+    }
+    let files: BTreeSet<String> = LANGUAGES
+        .iter()
+        .flat_map(|language| {
+            fs::read_dir(folder.join(language.name())).unwrap().map(|file| (language.name(), file))
+        })
+        .map(|(language, file)| format!("{language}/{}", file.unwrap().file_name().to_string_lossy()))
+        .collect();
+    assert_eq!(files, goldens.into_iter().map(|(name, _)| name).collect(), "a golden that no mail has");
 }

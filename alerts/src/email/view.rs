@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::clean::{NAME, VALUE, foreign, line};
 use super::guide::Guide;
-use super::headline::{refused, stolen_keys};
+use super::headline::{refused, still_works, stolen_keys};
 use super::words::{Wording, bytes, number};
 use super::{Audience, PlannedAction};
 
@@ -139,6 +139,8 @@ pub(crate) struct IncidentView {
     key_short: String,
     /// One of `active`, `suspended`, `revoked`; absent if the key has no row.
     key_state: Option<String>,
+    /// True if the key is revoked and its calls are answered all the same.
+    still_works: bool,
     policy: String,
     severity: String,
     /// The leak probability in percent; absent for owners.
@@ -241,6 +243,7 @@ impl IncidentView {
         let until = transition.ended_at.as_deref().unwrap_or(&transition.at);
         let quiet = language.between(&transition.last_signal_at, until);
         let calls = language.calls(transition.evidence.calls);
+        let is_withdrawn = transition.transition == Change::Withdrawn;
         let reason = transition.reason.as_deref().map(|reason| language.reason(reason));
         let mut view = Self {
             language: language.code(),
@@ -257,6 +260,7 @@ impl IncidentView {
             key: line(&transition.key_id, NAME),
             key_short: short_key(&transition.key_id),
             key_state: transition.key_state.as_deref().map(|state| line(state, NAME)),
+            still_works: still_works(transition),
             policy: language.policy(transition.policy.as_deref()),
             severity: language.severity(&transition.level),
             score: (!owner).then(|| transition.score.min(100)),
@@ -265,7 +269,7 @@ impl IncidentView {
                 .as_deref()
                 .or(transition.subscription.as_deref())
                 .map(|name| foreign(name, NAME)),
-            many_keys: !owner && stolen_keys(transition).is_some(),
+            many_keys: !owner && !is_withdrawn && stolen_keys(transition).is_some(),
             opened_at: language.time(&transition.opened_at),
             last_signal_at: language.time(&transition.last_signal_at),
             ended_at: transition.ended_at.as_deref().map(|at| language.time(at)),
@@ -282,8 +286,9 @@ impl IncidentView {
                 .iter()
                 .map(|signal| SignalView::new(signal, &transition.evidence.usual, audience, language))
                 .collect(),
-            taken: taken(&transition.evidence.taken, language),
-            routes: routes(&transition.evidence.taken, language),
+            // If it was no leak, nobody took anything.
+            taken: if is_withdrawn { Vec::new() } else { taken(&transition.evidence.taken, language) },
+            routes: if is_withdrawn { Vec::new() } else { routes(&transition.evidence.taken, language) },
             others: Vec::new(),
             earlier: Vec::new(),
             steps: guide.steps(transition, audience),
@@ -302,7 +307,9 @@ impl IncidentView {
         // Owners see no records, no versions, no planned actions, no link of security's, and nothing of other keys.
         if !owner {
             view.link = guide.link(transition);
-            view.others = others(&transition.evidence.other_keys, language);
+            if !is_withdrawn {
+                view.others = others(&transition.evidence.other_keys, language);
+            }
             view.earlier = transition
                 .evidence
                 .earlier
@@ -330,7 +337,9 @@ impl IncidentView {
     fn subject(&self, transition: &TransitionJson, audience: Audience, language: Wording) -> String {
         let (short, alarm) = (&self.key_short, self.alarm);
         // Many keys of several customers are one story, which a reader must see first.
-        let others = stolen_keys(transition).map(|network| language.other(network.keys));
+        let is_over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
+        let others = stolen_keys(transition).filter(|_| !is_over);
+        let others = others.map(|network| language.other(network.keys));
         let begin = match (audience, language.0, transition.transition) {
             (Audience::Security, Language::En, _) => {
                 let others = others.map_or(String::new(), |others| format!(" and {others}"));
@@ -442,7 +451,7 @@ fn taken(taken: &TakenJson, language: Wording) -> Vec<Fact> {
                 )
             }
         };
-        add("New places or agents", "새로운 곳이나 에이전트", value);
+        add("New places or agents", "새 출처·에이전트", value);
     }
     if *bytes_out > 0 {
         add("Sent to the callers", "보낸 데이터", bytes(*bytes_out));
@@ -588,6 +597,8 @@ pub(crate) struct DigestView {
     accent: &'static str,
     count: String,
     keys: String,
+    /// The sentence about the network with most other keys, if these look like a stolen database; absent for owners.
+    story: Option<String>,
     /// The time of the first transition; `to` has that of the last.
     from: String,
     to: String,
@@ -645,6 +656,9 @@ impl DigestView {
                 format!("[Keytide] API 키 {key_count}개가 유출되었을 수 있습니다")
             }
         };
+        let networks = sorted.iter().filter(|each| each.transition != Change::Withdrawn);
+        let many = networks.filter_map(|each| Some((stolen_keys(each)?.keys, *each)));
+        let story = many.max_by_key(|(keys, _)| *keys).and_then(|(_, each)| language.other_keys(each));
         let time = |at: Option<&str>| at.map(|at| language.time(at)).unwrap_or_default();
         Self {
             language: language.code(),
@@ -653,6 +667,7 @@ impl DigestView {
             accent: "#c0261c",
             count,
             keys: key_count,
+            story: story.filter(|_| audience == Audience::Security),
             from: time(sorted.iter().map(|each| each.at.as_str()).min()),
             to: time(sorted.iter().map(|each| each.at.as_str()).max()),
             rest: Some(sorted.len().saturating_sub(LISTED) as u64 + more)

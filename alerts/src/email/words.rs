@@ -407,7 +407,7 @@ fn percent(share: f64) -> String {
     match percent {
         _ if percent > 0.0 && percent < 0.05 => "<0.1 %".to_owned(),
         // All is said of all only.
-        _ if percent >= 99.95 && percent < 100.0 => ">99.9 %".to_owned(),
+        _ if (99.95..100.0).contains(&percent) => ">99.9 %".to_owned(),
         _ => {
             let text = format!("{percent:.1}");
             format!("{} %", text.strip_suffix(".0").unwrap_or(&text))

@@ -215,7 +215,7 @@ impl Wording {
         let find = |name: &str| signals.iter().copied().find(|signal| signal.signal == name);
         let country = find("country").map(|signal| {
             let new = new_values(signal);
-            (new.len().max(1), new.iter().map(|value| self.country_name(&value.value)).collect::<Vec<_>>())
+            (new.len().max(1), new.iter().map(|value| self.country_in_text(&value.value)).collect::<Vec<_>>())
         });
         let system = find("asn").map(|signal| {
             let new = new_values(signal);
@@ -293,6 +293,15 @@ impl Wording {
                 (None, None, None) => signals.first().map(|signal| self.signal(&signal.signal))?,
             },
         })
+    }
+
+    /// Returns a country's name as it stands in a sentence: `the Netherlands`.
+    fn country_in_text(self, code: &str) -> String {
+        let name = self.country_name(code);
+        let has_article = name.starts_with("United ")
+            || ["Islands", "Republic", "Territory", "Territories"].iter().any(|end| name.ends_with(end))
+            || ["Netherlands", "Philippines", "Bahamas", "Maldives", "Gambia"].contains(&name.as_str());
+        if has_article { format!("the {name}") } else { name }
     }
 
     fn behaviour(self, signals: &[&SignalJson]) -> Option<String> {
@@ -456,6 +465,9 @@ mod tests {
         row.signals.iter_mut().for_each(|signal| signal.weighted_bits = 0.0);
         row.signals[6].weighted_bits = 0.1;
         assert_eq!(en(&row), "214 calls refused (0.6 expected)");
+        let mut dutch = samples::drip();
+        "NL".clone_into(&mut dutch.signals[0].values[0].value);
+        assert!(en(&dutch).starts_with("from the Netherlands and a system"), "{}", en(&dutch));
         assert_eq!(
             en(&samples::drip()),
             "from Italy and a system never seen (AS64511), 3.7x its usual calls for hours (52 in an hour, 14 expected); \

@@ -331,6 +331,20 @@ fn the_same_letter_is_the_same_mail() {
 }
 
 #[test]
+fn places_that_another_signal_names_are_not_listed_again() {
+    let mut transition = samples::leak();
+    let place = transition.signals[1].values[0].clone();
+    let other = ValueJson { value: "NL".to_owned(), ..place.clone() };
+    transition.signals[0].values = vec![place, other];
+    let text = mail(&transition, Audience::Security, Language::En).text;
+    assert_eq!(
+        (text.matches("Brazil (BR), ").count(), text.matches("Netherlands (NL), ").count()),
+        (1, 1),
+        "{text}"
+    );
+}
+
+#[test]
 fn answers_go_where_the_configuration_says() {
     let header = |composer: &Composer| {
         let transition = samples::leak();

@@ -5,7 +5,7 @@
 use keytide_config::Language;
 use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::{
-    CountJson, EarlierJson, OtherKeysJson, SampleJson, SignalJson, TakenJson, TransitionJson, UsualJson,
+    CountJson, EarlierJson, OtherKeysJson, SampleJson, SignalJson, TakenJson, TransitionJson, ValueJson,
 };
 use serde::Serialize;
 
@@ -284,7 +284,15 @@ impl IncidentView {
             facts: Vec::new(),
             signals: signals
                 .iter()
-                .map(|signal| SignalView::new(signal, &transition.evidence.usual, audience, language))
+                .map(|signal| {
+                    SignalView::new(
+                        signal,
+                        &without_repetition(signal, transition),
+                        transition,
+                        audience,
+                        language,
+                    )
+                })
                 .collect(),
             // If it was no leak, nobody took anything.
             taken: if is_withdrawn { Vec::new() } else { taken(&transition.evidence.taken, language) },
@@ -434,6 +442,26 @@ impl IncidentView {
     }
 }
 
+/// Returns the values of a signal. Of a signal of counts these are only the ones that no signal of values has, which are
+/// the same places and programs again.
+fn without_repetition<'a>(signal: &'a SignalJson, transition: &TransitionJson) -> Vec<&'a ValueJson> {
+    let is_of_values = |signal: &SignalJson| {
+        matches!(
+            signal.signal.as_str(),
+            "country" | "asn" | "network" | "user_agent" | "route" | "fan_out" | "mix"
+        )
+    };
+    let elsewhere = |value: &ValueJson| {
+        let others =
+            transition.signals.iter().filter(|other| is_of_values(other) && other.weighted_bits > 0.0);
+        others.flat_map(|other| other.values.iter().take(VALUES)).any(|other| {
+            (other.kind.as_str(), other.value.as_str()) == (value.kind.as_str(), value.value.as_str())
+        })
+    };
+    let is_whole = is_of_values(signal) || signal.family == "hard";
+    signal.values.iter().filter(|value| is_whole || !elsewhere(value)).collect()
+}
+
 /// Lists the calls by what they asked for and how they were answered.
 fn taken(taken: &TakenJson, language: Wording) -> Vec<Fact> {
     let TakenJson { from_new, usual, bytes_out, routes, methods, statuses, top_routes: _ } = taken;
@@ -532,9 +560,15 @@ impl EarlierView {
 }
 
 impl SignalView {
-    fn new(signal: &SignalJson, usual: &[UsualJson], audience: Audience, language: Wording) -> Self {
+    fn new(
+        signal: &SignalJson,
+        values: &[&ValueJson],
+        transition: &TransitionJson,
+        audience: Audience,
+        language: Wording,
+    ) -> Self {
         Self {
-            usual: language.usual(&signal.signal, usual),
+            usual: language.usual(&signal.signal, &transition.evidence.usual),
             title: language.signal(&signal.signal),
             family: language.family(&signal.family),
             ratio: signal.ratio.and_then(|ratio| language.ratio(ratio)),
@@ -544,8 +578,7 @@ impl SignalView {
                 Audience::Security => language.surprise(signal),
                 Audience::Owner => String::new(),
             },
-            values: signal
-                .values
+            values: values
                 .iter()
                 .take(VALUES)
                 .map(|value| ValueView {

@@ -241,7 +241,8 @@ impl Wording {
         if signal.family == "hard" {
             return self.pick("a fact, not a measurement", "통계가 아닌 확인된 사실").to_owned();
         }
-        let counts = match counted > 0.0 {
+        // Less would be shown as no bits at all.
+        let counts = match counted >= 0.05 {
             true => self.pick(format!("counts {counted:.1} bits"), format!("{counted:.1}비트로 반영")),
             false => self.pick("counts nothing".to_owned(), "판단에는 반영되지 않음".to_owned()),
         };

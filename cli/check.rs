@@ -468,6 +468,9 @@ impl CheckReport {
                     counted(email.digest_after as usize, "incident")
                 ),
             );
+            if let Some(reply_to) = &email.reply_to {
+                self.line("", format!("answers go to {reply_to}"));
+            }
         }
         for Webhook { name, url, secret, format, allow_private: _, timeout_ms } in webhooks {
             let scheme = if url.tls { "https" } else { "http" };
@@ -902,6 +905,19 @@ token = \"env:CANARY\"
         let report = String::from_utf8(out).unwrap();
         assert!(report.contains("test     a mail to b@example.com was handed over"), "{report}");
         assert_eq!(folder.path().join("mails").read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn link_and_steps_are_summed_up_without_the_path() {
+        let alerts = "[alerts]\nlink = \"https://soc.example.com/secret/{incident_id}\"\n\
+                      [alerts.steps]\nsecurity = [\"ourctl keys suspend {key_id}\"]\n";
+        let (_, report) = checked(&format!("{JOB}{alerts}"), &[]);
+        for line in [
+            "link     of incidents: to https://soc.example.com\n",
+            "steps    for security 1, for owners the built-in ones\n",
+        ] {
+            assert!(report.contains(line), "{line}{report}");
+        }
     }
 
     #[test]

@@ -162,15 +162,16 @@ impl Wording {
 
     /// Words the calls of a revoked key, which are refused or, worse, answered.
     fn revoked(self, transition: &TransitionJson, fact: &SignalJson) -> String {
+        // An incident that is older than the revocation counts other calls, too, which were answered or refused rightly.
+        let is_first = transition.signals.iter().all(|signal| signal.first_at >= fact.first_at);
         if fact.bits < CERTAIN {
-            let calls = number(refused(transition).max(fact.seen));
+            let calls = if is_first { refused(transition).max(fact.seen) } else { fact.seen };
+            let calls = number(calls);
             return self.pick(
                 format!("calls with a revoked key, all refused: {calls}"),
                 format!("폐기된 키로 한 호출 {calls}회, 모두 거부됨"),
             );
         }
-        // An incident that is older than the revocation counts calls that were answered rightly.
-        let is_first = transition.signals.iter().all(|signal| signal.first_at >= fact.first_at);
         match answered(transition) {
             calls if calls > 0 && is_first => self.pick(
                 format!("a revoked key still works: {} answered", self.calls(calls)),
@@ -481,6 +482,10 @@ mod tests {
         assert_eq!(en(&samples::answered()), "a revoked key still works: 96 calls answered, found in public");
         assert_eq!(en(&samples::refused()), "calls with a revoked key, all refused: 386");
         assert_eq!(headline(&samples::refused(), Language::Ko), "폐기된 키로 한 호출 386회, 모두 거부됨");
+        let mut late = samples::refused();
+        late.signals.push(samples::leak().signals.swap_remove(1));
+        "2026-11-21T12:00:00Z".clone_into(&mut late.signals[1].first_at);
+        assert!(en(&late).ends_with("calls with a revoked key, all refused: 12"), "{}", en(&late));
         // Calls before the revocation were answered rightly.
         let mut older = samples::answered();
         let country = samples::leak().signals.swap_remove(1);

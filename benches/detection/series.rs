@@ -1,4 +1,4 @@
-//! The volume signal alone on series of counts with windows that people labelled anomalous, scored as the Numenta
+//! The score of `backtest --csv` on series of counts with windows that people labelled anomalous, judged as the Numenta
 //! Anomaly Benchmark does (Lavin and Ahmad, 2015; its standard profile): the first detection in a window counts by
 //! how early it comes, each detection outside costs, by how far behind a window it is, and what is missed costs one.
 //! 100 is perfect, 0 is what never detecting anything gets. The first 15 % of a series (of 5,000 rows at most) aren't

@@ -5,7 +5,7 @@
 //! CONFIG  history   the job's own dataflow over its recorded sources    -> incidents, scores, a report
 //!         judge     alerts against labels                               -> recall, precision, delays
 //!         sweep     several configurations one after the other          -> a table
-//! --csv   series    the volume signal alone over a series of counts     -> the series with scores
+//! --csv   series    a model of counts over a history of them            -> the history with scores
 //! ```
 
 mod gravest;
@@ -27,7 +27,8 @@ pub(crate) struct BacktestArgs {
     /// The job's configuration (TOML): its detector reads what the sources hold
     #[arg(required_unless_present = "csv", conflicts_with_all = ["csv", "time_column", "value_column"])]
     config: Option<PathBuf>,
-    /// Instead of a job: a history of counts, CSV with a header, one row a window
+    /// Instead of a job: a history of counts, CSV with a header, one row a window. Each is scored by how unusual a
+    /// person would find it; a look is worth it from 0.215 on (7 bits). Keys are judged by other signals
     #[arg(long, value_name = "FILE", conflicts_with_all = ["labels", "sweep", "workers", "decode_threads", "now"])]
     csv: Option<PathBuf>,
     /// Folder for incidents, scores and report; with --csv the file for the history with its scores. What is there of

@@ -1,11 +1,12 @@
-//! `keytide backtest --csv FILE --out FILE` runs the detector's volume signal over a history of counts.
+//! `keytide backtest --csv FILE --out FILE` scores a history of counts for people who look at its plot.
 //!
-//! The arithmetic of a job's detector (`dataflow::detect`) reads the file row by row, and the same rows are written
-//! with a score. So thresholds can be chosen on one's own history. A count that is surprising by b bits, against all
-//! rows before it, has the score b/(b + 17). It is one half at the 17 bits that make a leak as likely as not, and
-//! never reaches 1.
+//! The file is read twice: first for its step, then row by row, and the same rows are written with a score. A count that
+//! is surprising by b bits, against all rows before it, has the score 1 - 2^(-b/20). Bits are quarters, at most 40, so
+//! scores go up to 0.75; 7 bits, from which on a look is worth it, are 0.215. The model is
+//! [`Series`]; the signals of keys are others.
 //!
-//! Limits: cells of 64 KiB; a warning for each of the first 100 rows that can't be read.
+//! Limits: the step is taken from the first million gaps between rows; a warning for each of the first 100 rows that
+//! can't be read.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -22,10 +23,10 @@ use keytide_worker::exit::{Exit, failure};
 
 use crate::exit::warn;
 
-/// Bits at which a leak is as likely as not, by the prior of the detector.
-const EVEN_BITS: f64 = 17.0;
-/// Steps between rows that the window's width is inferred from.
-const INFERRED_FROM: usize = 1_000;
+/// Bits that halve what a score lacks of 1.
+const HALVING_BITS: f64 = 20.0;
+/// Gaps between rows that the step is inferred from; they take 8 MB.
+const INFERRED_FROM: usize = 1_000_000;
 const MAX_WARNINGS: u64 = 100;
 
 /// The options that belong to `--csv`.
@@ -78,7 +79,7 @@ pub(super) fn run(args: &SeriesArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn score(bits: Bits) -> f64 {
-    bits.get() / (bits.get() + EVEN_BITS)
+    1.0 - (-bits.get() / HALVING_BITS).exp2()
 }
 
 /// Returns the error for a path that can't be used. It is a mistake of the command, as trying again doesn't help.
@@ -92,24 +93,28 @@ fn reader(path: &Path) -> anyhow::Result<csv::Reader<File>> {
     Ok(csv::ReaderBuilder::new().flexible(true).from_reader(file))
 }
 
-/// Infers the width of the windows, in ms, as the median step between the first rows.
+/// Infers the time between rows, in ms: the median of the gaps that are positive.
 fn step(args: &SeriesArgs) -> anyhow::Result<u64> {
+    let shown = args.csv.display();
     let mut reader = reader(&args.csv)?;
     let columns = SeriesColumns::find(&mut reader, args)?;
-    let mut times = Vec::new();
-    for record in reader.records().take(INFERRED_FROM) {
-        let record = record.with_context(|| format!("{} can't be read", args.csv.display()))?;
-        times.extend(columns.point(&record).ok().map(|point| point.time_ms));
+    let (mut gaps, mut last_ms) = (Vec::new(), None);
+    let mut record = csv::StringRecord::new();
+    while gaps.len() < INFERRED_FROM
+        && reader.read_record(&mut record).with_context(|| format!("{shown} can't be read"))?
+    {
+        let Ok(SeriesPoint { time_ms, .. }) = columns.point(&record) else { continue };
+        let gap = last_ms.and_then(|last_ms| time_ms.checked_sub(last_ms));
+        gaps.extend(gap.filter(|gap| *gap > 0));
+        last_ms = Some(time_ms);
     }
-    let mut steps: Vec<u64> =
-        times.windows(2).filter_map(|pair| pair[1].checked_sub(pair[0])).filter(|step| *step > 0).collect();
-    steps.sort_unstable();
     ensure!(
-        !steps.is_empty(),
-        "{}: the step between rows can't be told: no two rows that follow each other have times that rise",
-        args.csv.display()
+        !gaps.is_empty(),
+        "{shown}: the step between rows can't be told: no two rows that follow each other have times that rise"
     );
-    Ok(steps[steps.len() / 2])
+    gaps.sort_unstable();
+    // Of two in the middle the lesser.
+    Ok(gaps[(gaps.len() - 1) / 2])
 }
 
 struct SeriesColumns {
@@ -183,15 +188,20 @@ mod tests {
 
     use super::*;
 
-    fn backtest(csv: &str) -> anyhow::Result<String> {
-        let dir = tempfile::tempdir().unwrap();
+    fn written(dir: &Path, csv: &str) -> SeriesArgs {
         let args = SeriesArgs {
-            csv: dir.path().join("in.csv"),
-            out: dir.path().join("out.csv"),
+            csv: dir.join("in.csv"),
+            out: dir.join("out.csv"),
             time_column: "timestamp".to_owned(),
             value_column: "value".to_owned(),
         };
         fs::write(&args.csv, csv).unwrap();
+        args
+    }
+
+    fn backtest(csv: &str) -> anyhow::Result<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let args = written(dir.path(), csv);
         run(&args)?;
         let mut out = String::new();
         File::open(&args.out).unwrap().read_to_string(&mut out).unwrap();
@@ -236,6 +246,26 @@ mod tests {
             lines[4_001..],
             ["2015-03-01T00:00:00Z,many,", "2015-03-01T00:01:00Z,-1,", ",,", "\"2015-03-01, noon\",1,",]
         );
+    }
+
+    #[test]
+    fn scores_rise_with_bits_and_stay_below_1() {
+        let scores = [0.0, 0.25, 7.0, 20.0, 40.0].map(|bits| format!("{:.6}", score(Bits::new(bits))));
+        assert_eq!(scores, ["0.000000", "0.008627", "0.215416", "0.500000", "0.750000"]);
+    }
+
+    #[test]
+    fn the_step_is_the_median_of_the_gaps_of_the_whole_file() {
+        let step_of = |times: &mut dyn Iterator<Item = u64>| {
+            let dir = tempfile::tempdir().unwrap();
+            let rows: String = times.map(|time| format!("{time},1\n")).collect();
+            step(&written(dir.path(), &format!("timestamp,value\n{rows}"))).unwrap()
+        };
+        let minutes = (0..1_100).map(|row| 2_000_000_000 + row * 60);
+        let hours = (0..1_200).map(|row| 2_100_000_000 + row * 3_600);
+        assert_eq!(step_of(&mut minutes.chain(hours)), 3_600_000);
+        // Gaps of 0 and back don't count; of two in the middle the lesser does.
+        assert_eq!(step_of(&mut [1_000, 1_000, 1_300, 1_000, 1_900].into_iter()), 300_000);
     }
 
     #[test]

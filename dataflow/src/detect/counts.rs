@@ -28,6 +28,8 @@ const CLIP: f64 = 4.0;
 /// Nats beyond which it doesn't grow: what lasted long must not take as long to be forgotten.
 const MOST: f64 = 40.0;
 
+/// Counts below which the rate has a say.
+pub(super) const FEW: f64 = 20.0;
 /// The prior's shape, in calls.
 const PRIOR_CALLS: f64 = 0.5;
 /// The prior's exposure, in hours.

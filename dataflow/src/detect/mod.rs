@@ -11,6 +11,8 @@
 //! as probable. 10,000 keys have 14.4 million windows a day, so a signal that is tested on each of them alarms once
 //! a day by chance at 24 bits.
 //!
+//! [`Series`] is apart: it scores a history of counts that isn't a key's.
+//!
 //! Everything here is a function of what one key did before: no clock, no other key, no order of arrival within a
 //! window. Additions, products and roots of `f64` are exact to the bit on every machine (IEEE 754); logarithms and
 //! exponentials come from `libm`, so that they are too. Floating point stays within a key: nothing of it is summed

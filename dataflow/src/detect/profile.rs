@@ -31,13 +31,12 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::combine::{Family, Severity, Signal, Tuning, Verdict};
-use super::counts::Rate;
+use super::counts::{FEW, Rate};
 use super::errors::Share;
 use super::facts::{Facts, HARD, Past, REFUSED, covers, hard_facts};
 use super::mix::Mix;
 use super::novelty::{KnownValues, Learned, Novel};
 use super::observed::{ObservedSignal, Shown, count, counted_burst, keep, sums, top, values_of, verdict};
-use super::series::FEW;
 use super::traffic::Stretch;
 use super::volume::{Reading, Scale, Season, Slot};
 use super::window::{ValueCounts, Visit, Window};

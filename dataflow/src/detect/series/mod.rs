@@ -38,7 +38,6 @@ use self::baseline::{Baseline, CLIP};
 use self::seasonal::{SCALES_MS, Seasonal, SeasonalReading, SeriesRow, mean_bits, rows};
 use self::sum::MovingSum;
 use self::tail::Tail;
-pub(super) use super::counts::FEW;
 use super::{Bits, DAY_MS, HOUR_MS, decay};
 
 /// The parts of S and D in the score; M counts whole.

@@ -158,11 +158,13 @@ pub struct OtherKey {
 pub struct OtherKeys {
     /// The first address of the network.
     pub network: u128,
-    /// The number of keys; it is exact up to 64.
+    /// The number of keys that the network is usual for; it is exact up to 64.
+    pub usual_keys: u32,
+    /// The number of keys that it called with for the first time; it is exact up to 64.
     pub keys: u32,
-    /// The number of customers that they belong to. All keys without a customer count as one.
+    /// The number of customers that the latter belong to. All keys without a customer count as one.
     pub customers: u32,
-    /// Some of them, at most 10, in the order of keys.
+    /// Some of the latter, at most 10, in the order of keys.
     pub named: Vec<OtherKey>,
 }
 

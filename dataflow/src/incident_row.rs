@@ -207,11 +207,13 @@ pub struct UsualJson<N = f64> {
 pub struct OtherKeysJson {
     /// The network as CIDR.
     pub network: String,
-    /// The number of keys; 64 stands for that many or more.
+    /// The number of keys that the network is usual for; 64 stands for that many or more.
+    pub usual_keys: u32,
+    /// The number of keys that it called with for the first time; 64 stands for that many or more.
     pub keys: u32,
-    /// The number of customers that they belong to.
+    /// The number of customers that the latter belong to.
     pub customers: u32,
-    /// Some of them, at most 10.
+    /// Some of the latter, at most 10.
     pub named: Vec<OtherKeyJson>,
 }
 

@@ -380,6 +380,29 @@ impl Wording {
         Some(if sentence.ends_with('?') { sentence } else { format!("{sentence}.") })
     }
 
+    /// Words how many keys a network called with for the first time, and how many it is usual for.
+    pub(super) fn keys_of_network(self, network: &OtherKeysJson) -> String {
+        let keys = self.other(network.keys);
+        let customers = number(network.customers.into());
+        let first = match network.customers {
+            1 => self.pick(
+                format!("first calls with {keys} of 1 customer"),
+                format!("{keys}(고객 1곳)에 첫 호출"),
+            ),
+            _ => self.pick(
+                format!("first calls with {keys} of {customers} customers"),
+                format!("{keys}(고객 {customers}곳)에 첫 호출"),
+            ),
+        };
+        let usual = self.other(network.usual_keys);
+        let usual = self.pick(format!("usual for {usual}"), format!("{usual}가 평소에 쓰는 대역"));
+        match (network.keys, network.usual_keys) {
+            (_, 0) => first,
+            (0, _) => usual,
+            _ => format!("{first}; {usual}"),
+        }
+    }
+
     /// Words a number of other keys, which is exact below 64.
     pub(super) fn other(self, keys: u32) -> String {
         match keys {

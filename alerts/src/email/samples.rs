@@ -159,6 +159,7 @@ pub fn database() -> TransitionJson {
     };
     database.evidence.other_keys = vec![OtherKeysJson {
         network: "203.0.113.0/24".to_owned(),
+        usual_keys: 0,
         keys: 14,
         customers: 5,
         named: (0..10).map(named).collect(),
@@ -339,6 +340,7 @@ pub fn leak() -> TransitionJson {
             ],
             other_keys: vec![OtherKeysJson {
                 network: "203.0.113.0/24".to_owned(),
+                usual_keys: 2,
                 keys: 3,
                 customers: 2,
                 named: vec![

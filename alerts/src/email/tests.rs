@@ -107,7 +107,7 @@ fn texts(transition: &mut TransitionJson) -> Vec<&mut String> {
     for UsualJson { kind, value, share: _ } in usual {
         texts.extend([kind, value]);
     }
-    for OtherKeysJson { network, keys: _, customers: _, named } in other_keys {
+    for OtherKeysJson { network, usual_keys: _, keys: _, customers: _, named } in other_keys {
         texts.push(network);
         for OtherKeyJson { key_id, customer } in named {
             texts.extend([key_id, customer.get_or_insert_default()]);

@@ -84,9 +84,8 @@ pub(crate) struct RouteView {
 #[derive(Serialize)]
 pub(crate) struct OtherKeysView {
     network: String,
-    /// The number of keys in words.
+    /// How many keys it called with for the first time, and how many it is usual for, in words.
     keys: String,
-    customers: String,
     named: Vec<OtherKeyView>,
     /// The number of keys that aren't named, in words; absent if all are.
     rest: Option<String>,
@@ -515,8 +514,9 @@ fn routes(taken: &TakenJson, language: Wording) -> Vec<RouteView> {
 }
 
 fn others(networks: &[OtherKeysJson], language: Wording) -> Vec<OtherKeysView> {
-    let networks = networks.iter().filter(|network| network.keys > 0).take(VALUES);
     networks
+        .iter()
+        .take(VALUES)
         .map(|network| {
             let named: Vec<OtherKeyView> = network
                 .named
@@ -527,14 +527,9 @@ fn others(networks: &[OtherKeysJson], language: Wording) -> Vec<OtherKeysView> {
                     customer: other.customer.as_deref().map(|customer| foreign(customer, NAME)),
                 })
                 .collect();
-            let customers = number(network.customers.into());
             OtherKeysView {
                 network: foreign(&network.network, NAME),
-                keys: language.other(network.keys),
-                customers: match network.customers {
-                    1 => language.pick("1 customer".to_owned(), "고객 1곳".to_owned()),
-                    _ => language.pick(format!("{customers} customers"), format!("고객 {customers}곳")),
-                },
+                keys: language.keys_of_network(network),
                 rest: (network.keys as usize)
                     .checked_sub(named.len())
                     .filter(|rest| *rest > 0)

@@ -277,6 +277,7 @@ fn other_keys(of: &OtherKeys, names: &Names) -> incident_row::OtherKeysJson {
     });
     incident_row::OtherKeysJson {
         network: network(of.network),
+        usual_keys: of.usual_keys,
         keys: of.keys,
         customers: of.customers,
         named: named.collect(),

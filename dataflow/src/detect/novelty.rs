@@ -110,12 +110,18 @@ impl KnownValues {
         self.find(value).is_some_and(|known| known.since + minute_of(DAY_MS) <= minute_of(now_ms))
     }
 
-    /// Returns the values with most calls, most first, each with its share of all calls in thousandths.
-    pub(super) fn usual(&self, most: usize) -> impl Iterator<Item = (u64, u64)> {
-        let mut seen: SmallVec<[Known; 8]> =
-            self.seen.iter().filter(|known| known.days == 0).copied().collect();
+    /// Returns the values with most calls that are known and not `is_new`, most first, each with its share of the calls
+    /// with such values in thousandths.
+    pub(super) fn usual(
+        &self,
+        most: usize,
+        is_new: impl Fn(u64) -> bool,
+    ) -> impl Iterator<Item = (u64, u64)> {
+        let (mut seen, new): (SmallVec<[Known; 8]>, SmallVec<[Known; 8]>) =
+            self.seen.iter().copied().partition(|known| known.days == 0 && !is_new(known.value));
         seen.sort_by_key(|known| (std::cmp::Reverse(known.calls), known.value));
-        let counted = self.counted.max(1);
+        let new: u64 = new.iter().map(|known| u64::from(known.calls)).sum();
+        let counted = self.counted.saturating_sub(new).max(1);
         seen.into_iter().take(most).map(move |known| (known.value, u64::from(known.calls) * 1_000 / counted))
     }
 
@@ -320,8 +326,9 @@ mod tests {
         let mut values = KnownValues::default();
         values.learn(&[(1, 60), (2, 30), (3, 10)], 0);
         values.learn_as(&[(4, 900)], MINUTE_MS, Learned::OnProbation);
-        assert_eq!(values.usual(2).collect::<Vec<_>>(), [(1, 60), (2, 30)]);
+        assert_eq!(values.usual(2, |_| false).collect::<Vec<_>>(), [(1, 600), (2, 300)]);
+        assert_eq!(values.usual(2, |value| value == 1).collect::<Vec<_>>(), [(2, 750), (3, 250)]);
         values.learn(&[(2, 500)], REMEMBERED_MS);
-        assert_eq!(values.usual(2).collect::<Vec<_>>(), [(2, 515), (1, 30)]);
+        assert_eq!(values.usual(2, |_| false).collect::<Vec<_>>(), [(2, 936), (1, 54)]);
     }
 }

@@ -90,8 +90,9 @@ pub struct Judged {
     pub spiked: bool,
     /// The signals with a new value, as bits in the order of [`Signal::ALL`].
     pub stirred: u32,
-    /// Networks that called for the first time in the six hours (UTC) of the window, at most 8.
-    pub networks: SmallVec<[u64; 1]>,
+    /// Networks that called for the first time in the six hours (UTC) of the window, at most 8, each with whether the
+    /// key, known for a day, hadn't been called from there until a day ago.
+    pub networks: SmallVec<[(u64, bool); 1]>,
 }
 
 /// A span of windows that is judged at its end.
@@ -293,7 +294,11 @@ impl Profile {
             (Signal::Route, &self.routes),
         ]
         .into_iter()
-        .flat_map(|(kind, known)| known.usual(USUAL).map(move |(value, share)| (kind, value, share)))
+        .flat_map(move |(kind, known)| {
+            let is_new =
+                move |value| self.observed.iter().any(|one| (one.signal, one.value) == (kind, value));
+            known.usual(USUAL, is_new).map(move |(value, share)| (kind, value, share))
+        })
     }
 
     /// Returns the traffic of its last six hours, including the five minutes that aren't over.
@@ -334,7 +339,8 @@ impl Profile {
         let reading = self.judge_minute(start_ms, window, is_early);
         let networks =
             self.networks.not_seen_since(window.networks.values(), start_ms - start_ms % NETWORK_SPAN_MS);
-        let networks = networks.take(NETWORKS).collect();
+        let is_new = |network| is_known && !self.networks.is_familiar(network, start_ms);
+        let networks = networks.take(NETWORKS).map(|network| (network, is_new(network))).collect();
         self.learn_values(start_ms, window);
         self.networks_now.merge(&window.networks);
         self.last_call_ms = start_ms;

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::parts::by_tick::Closing;
-use super::parts::network_keys::{NetworkKey, NetworkKeys};
+use super::parts::network_keys::{NetworkCall, NetworkKey, NetworkKeys};
 use super::parts::report::{
     Crowd, Figures, LEAST, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP, evidence_value,
 };
@@ -213,12 +213,12 @@ impl Incidents {
         let mut crowds: BTreeMap<(EventTime, NameId), Figures> = BTreeMap::new();
         let mut observed: Vec<Observation> = Vec::new();
         let mut active: BTreeMap<EventTime, i64> = BTreeMap::new();
-        let mut pairs: BTreeMap<EventTime, Vec<(u64, KeyId, NameId)>> = BTreeMap::new();
+        let mut calls: BTreeMap<EventTime, Vec<NetworkCall>> = BTreeMap::new();
         for report in reports.into_iter().flatten() {
             match report {
                 ProfileReport::Observed(observation) => observed.push(*observation),
-                ProfileReport::Networks { at_ms, pairs: of_worker } => {
-                    pairs.entry(at_ms).or_default().extend(of_worker);
+                ProfileReport::Networks { at_ms, calls: of_worker } => {
+                    calls.entry(at_ms).or_default().extend(of_worker);
                 }
                 ProfileReport::Active { at_ms, change } => *active.entry(at_ms).or_default() += change,
                 ProfileReport::Crowd(crowd) => {
@@ -234,8 +234,8 @@ impl Incidents {
         for at_once in observed.chunk_by_mut(|one, other| one.at_ms == other.at_ms) {
             let later = active.split_off(&(at_once[0].at_ms + 1));
             state.active += std::mem::replace(&mut active, later).values().sum::<i64>();
-            let later = pairs.split_off(&(at_once[0].at_ms + 1));
-            state.note_networks(std::mem::replace(&mut pairs, later));
+            let later = calls.split_off(&(at_once[0].at_ms + 1));
+            state.note_networks(std::mem::replace(&mut calls, later));
             state.count_early(at_once);
             for observation in at_once {
                 state.end_until(observation.window_ms, info, &mut out);
@@ -243,7 +243,7 @@ impl Incidents {
             }
         }
         state.active += active.values().sum::<i64>();
-        state.note_networks(pairs);
+        state.note_networks(calls);
         let closed_ms = info.watermark.saturating_sub(state.settings.grace_ms);
         state.end_until(closed_ms, info, &mut out);
         state.forget(closed_ms);
@@ -266,13 +266,11 @@ impl Incidents {
         }
     }
 
-    fn note_networks(&mut self, pairs: BTreeMap<EventTime, Vec<(u64, KeyId, NameId)>>) {
-        for (at_ms, mut pairs) in pairs {
+    fn note_networks(&mut self, calls: BTreeMap<EventTime, Vec<NetworkCall>>) {
+        for (at_ms, mut calls) in calls {
             // Whatever worker they come from.
-            pairs.sort_unstable();
-            for (network, key, customer) in pairs {
-                self.network_keys.note(network, key, customer, at_ms);
-            }
+            calls.sort_unstable();
+            calls.into_iter().for_each(|call| self.network_keys.note(call, at_ms));
         }
     }
 
@@ -406,7 +404,12 @@ impl Incidents {
         let ends_ms = tracked.ends_ms();
         self.schedule(key, ends_ms);
         if let Some(change) = change {
-            let transition = self.transition(key, change, at_ms, is_early, info);
+            let mut transition = self.transition(key, change, at_ms, is_early, info);
+            if is_early {
+                // The open window's calls so far: its end counts all of them.
+                transition.incident.calls += observation.calls;
+                add_taken(&mut transition.incident.taken, &observation.taken);
+            }
             out.log(transition);
         }
     }
@@ -584,12 +587,14 @@ impl TrackedIncident {
         let all = &mut self.incident.other_keys;
         for other in others {
             match all.iter_mut().find(|known| known.network == other.network) {
-                Some(known) if known.keys <= other.keys => *known = other,
+                Some(known) if (known.keys, known.usual_keys) <= (other.keys, other.usual_keys) => {
+                    *known = other
+                }
                 Some(_) => {}
                 None => all.push(other),
             }
         }
-        all.sort_by_key(|one| (std::cmp::Reverse(one.keys), one.network));
+        all.sort_by_key(|one| (std::cmp::Reverse((one.keys, one.usual_keys)), one.network));
         all.truncate(OTHER_NETWORKS);
     }
 

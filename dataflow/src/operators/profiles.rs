@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
 use super::parts::context::RowContext as _;
+use super::parts::network_keys::NetworkCall;
 use super::parts::open_minutes::{MARK_MS, OpenCalls, OpenMinute, merged};
 use super::parts::owners::{OwnerChange, Owners};
 use super::parts::report::{Crowd, Figures, Observation, Occasion, ProfileReport, evidence_value};
@@ -208,7 +209,7 @@ struct ProfilesOutput {
     reports: Vec<ProfileReport>,
     crowds: HashMap<NameId, Figures>,
     scores: Vec<Score>,
-    networks: Vec<(u64, KeyId, NameId)>,
+    networks: Vec<NetworkCall>,
     late: u64,
 }
 
@@ -433,8 +434,8 @@ impl Profiles {
             ProfileReport::Crowd(Box::new(Crowd { window_ms: start_ms, plan, figures }))
         }));
         if !out.networks.is_empty() {
-            let pairs = std::mem::take(&mut out.networks);
-            out.reports.push(ProfileReport::Networks { at_ms: start_ms + WINDOW_MS, pairs });
+            let calls = std::mem::take(&mut out.networks);
+            out.reports.push(ProfileReport::Networks { at_ms: start_ms + WINDOW_MS, calls });
         }
         self.report_active(start_ms + WINDOW_MS, out);
     }
@@ -479,9 +480,11 @@ impl Profiles {
         {
             young.calls += window.calls;
             young.last_ms = start_ms;
-            let networks = window.networks.values().iter().map(|(network, _)| *network);
+            // Nobody is new to a key of which so little is known.
             let customer = owners.at(key, start_ms).customer;
-            out.networks.extend(networks.map(|network| (network, key, customer)));
+            let call =
+                |(network, _): &(u64, u32)| NetworkCall { network: *network, key, customer, is_new: false };
+            out.networks.extend(window.networks.values().iter().map(call));
             let encoded = postcard::to_extend(&(start_ms, window), std::mem::take(&mut young.windows));
             young.windows = encoded.expect("a window is plain data in memory: encoding can't fail");
             young.windows.shrink_to_fit();
@@ -499,7 +502,14 @@ impl Profiles {
         }
         let is_alarming = is_told(profile);
         let owner = owners.at(key, start_ms);
-        out.networks.extend(judged.networks.iter().map(|network| (*network, key, owner.customer)));
+        let customer = owner.customer;
+        let call = |(network, is_new): &(u64, bool)| NetworkCall {
+            network: *network,
+            key,
+            customer,
+            is_new: *is_new,
+        };
+        out.networks.extend(judged.networks.iter().map(call));
         let plan = owner.plan;
         out.crowds.entry(NameId::NONE).or_default().add(&judged);
         if plan.is_some() {

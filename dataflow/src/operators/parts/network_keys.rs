@@ -28,7 +28,18 @@ const NAMED: usize = 10;
 pub(crate) struct NetworkKey {
     pub(crate) key: KeyId,
     pub(crate) customer: NameId,
+    /// True if the key had not been called from there until a day ago.
+    pub(crate) is_new: bool,
     at_ms: EventTime,
+}
+
+/// A network that called with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct NetworkCall {
+    pub(crate) network: u64,
+    pub(crate) key: KeyId,
+    pub(crate) customer: NameId,
+    pub(crate) is_new: bool,
 }
 
 /// The pairs of six hours.
@@ -47,7 +58,8 @@ pub(crate) struct NetworkKeys {
 
 impl NetworkKeys {
     /// Notes that a network called with a key.
-    pub(crate) fn note(&mut self, network: u64, key: KeyId, customer: NameId, at_ms: EventTime) {
+    pub(crate) fn note(&mut self, call: NetworkCall, at_ms: EventTime) {
+        let NetworkCall { network, key, customer, is_new } = call;
         let span = self.spans.entry(at_ms / SPAN_MS).or_default();
         if span.pairs >= MOST_PAIRS {
             return;
@@ -56,7 +68,7 @@ impl NetworkKeys {
         if let Err(at) = keys.binary_search_by_key(&key, |known| known.key)
             && keys.len() < MOST_KEYS
         {
-            keys.insert(at, NetworkKey { key, customer, at_ms });
+            keys.insert(at, NetworkKey { key, customer, is_new, at_ms });
             span.pairs += 1;
         }
     }
@@ -74,17 +86,20 @@ impl NetworkKeys {
                 let keys = self.spans.range(from_ms / SPAN_MS..=at_ms / SPAN_MS);
                 let keys = keys.filter_map(|(_, span)| span.networks.get(&network)).flatten();
                 let is_lately = |one: &&NetworkKey| (from_ms..=at_ms).contains(&one.at_ms) && one.key != key;
-                let keys: BTreeMap<KeyId, NameId> =
-                    keys.filter(is_lately).map(|one| (one.key, one.customer)).collect();
-                let mut customers: Vec<NameId> = keys.values().copied().collect();
+                let mut all: BTreeMap<KeyId, (NameId, bool)> = BTreeMap::new();
+                for one in keys.filter(is_lately) {
+                    let (customer, is_new) = all.entry(one.key).or_default();
+                    (*customer, *is_new) = (one.customer, *is_new || one.is_new);
+                }
+                let (keys, usual): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, (_, is_new))| *is_new);
+                let mut customers: Vec<NameId> = keys.iter().map(|(_, (customer, _))| *customer).collect();
                 customers.sort_unstable();
                 customers.dedup();
-                let named = keys
-                    .iter()
-                    .take(NAMED)
-                    .map(|(key, customer)| OtherKey { key: *key, customer: *customer });
-                (!keys.is_empty()).then(|| OtherKeys {
+                let named = keys.iter().take(NAMED);
+                let named = named.map(|(key, (customer, _))| OtherKey { key: *key, customer: *customer });
+                (!keys.is_empty() || !usual.is_empty()).then(|| OtherKeys {
                     network: first_address(network),
+                    usual_keys: usual.len().min(MOST_KEYS) as u32,
                     keys: keys.len().min(MOST_KEYS) as u32,
                     customers: customers.len() as u32,
                     named: named.collect(),
@@ -107,7 +122,8 @@ impl NetworkKeys {
 
     /// Restores a pair.
     pub(crate) fn restore(&mut self, network: u64, key: NetworkKey) {
-        self.note(network, key.key, key.customer, key.at_ms);
+        let NetworkKey { key, customer, is_new, at_ms } = key;
+        self.note(NetworkCall { network, key, customer, is_new }, at_ms);
     }
 
     pub(crate) fn footprint(&self) -> Footprint {
@@ -128,6 +144,10 @@ mod tests {
 
     const START: u64 = 80 * SPAN_MS;
 
+    fn call(network: u64, key: u128, customer: u64, is_new: bool) -> NetworkCall {
+        NetworkCall { network, key: KeyId(key), customer: NameId(customer), is_new }
+    }
+
     fn others(keys: &NetworkKeys, key: u128, network: u64, at_ms: u64) -> Option<(u32, u32, Vec<u128>)> {
         let found = keys.others(KeyId(key), [network].into_iter(), at_ms);
         found
@@ -139,10 +159,12 @@ mod tests {
     fn the_other_keys_of_a_day_are_found() {
         let mut keys = NetworkKeys::default();
         for (key, customer, hour) in [(1, 7, 0), (2, 7, 5), (3, 8, 20), (2, 7, 21)] {
-            keys.note(9, KeyId(key), NameId(customer), START + hour * HOUR_MS);
+            keys.note(call(9, key, customer, true), START + hour * HOUR_MS);
         }
+        keys.note(call(9, 4, 9, false), START + 20 * HOUR_MS);
         assert_eq!(others(&keys, 1, 9, START + 22 * HOUR_MS), Some((2, 2, vec![2, 3])));
         assert_eq!(others(&keys, 3, 9, START + 25 * HOUR_MS), Some((1, 1, vec![2])));
+        assert_eq!(keys.others(KeyId(1), [9].into_iter(), START + 22 * HOUR_MS)[0].usual_keys, 1);
         // Neither what comes later nor another network.
         assert_eq!(others(&keys, 3, 9, START), Some((1, 1, vec![1])));
         assert_eq!(others(&keys, 1, 10, START + HOUR_MS), None);
@@ -156,11 +178,11 @@ mod tests {
     fn no_network_and_no_crowd_of_them_takes_more_than_its_share() {
         let mut keys = NetworkKeys::default();
         for key in 0..100 {
-            keys.note(9, KeyId(key), NameId::NONE, START);
+            keys.note(call(9, key, 0, true), START);
         }
         assert_eq!(others(&keys, 1, 9, START).map(|found| (found.0, found.2.len())), Some((63, NAMED)));
         for network in 0..2 * MOST_PAIRS as u64 {
-            keys.note(network + 10, KeyId(1), NameId::NONE, START);
+            keys.note(call(network + 10, 1, 0, false), START);
         }
         let mut pairs = 0;
         keys.pairs(&mut |_, _| pairs += 1);

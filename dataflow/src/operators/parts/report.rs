@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::network_keys::NetworkCall;
 use crate::detect::{Judged, ObservedSignal, Signal, first_address};
 use crate::incident::{EvidenceValue, Point, Reason, Sample, Taken, UsualValue};
 use crate::model::{CallerLocation, Country, EventTime, KeyId, KeyState, NameId, Owner, RouteId};
@@ -140,10 +141,10 @@ fn bin(value: f64, step: f64) -> usize {
 pub(crate) enum ProfileReport {
     Observed(Box<Observation>),
     Crowd(Box<Crowd>),
-    /// Networks, each with a key that it called with and the key's customer: once in six hours.
+    /// Networks, each with a key that it called with: once in six hours.
     Networks {
         at_ms: EventTime,
-        pairs: Vec<(u64, KeyId, NameId)>,
+        calls: Vec<NetworkCall>,
     },
     /// By how much the number of keys that were called in this or the last day changed with a minute's end.
     Active {

@@ -69,7 +69,9 @@ impl Clause {
     fn of(signal: &SignalJson) -> Self {
         match (signal.family.as_str(), signal.signal.as_str()) {
             (_, "revoked" | "dormant" | "reported" | "tor") | ("hard", _) => Self::Fact,
-            (_, "country" | "asn" | "network" | "travel" | "fan_out") | ("origin", _) => Self::Place,
+            (_, "country" | "asn" | "network" | "travel" | "fan_out" | "shared_network") | ("origin", _) => {
+                Self::Place
+            }
             (_, "volume_1m" | "volume_5m" | "volume_1h" | "slow") | ("volume", _) => Self::Volume,
             (_, "refused" | "throttled") | ("errors", _) => Self::Errors,
             _ => Self::Behaviour,

@@ -167,6 +167,9 @@ impl Wording {
             "asn" => ("System (AS) never seen with this key", "이 키에서 처음 나타난 통신망(AS)"),
             "network" => ("Network never seen with this key", "이 키에서 처음 나타난 주소 대역"),
             "fan_out" => ("Networks in use at once", "동시에 쓰인 주소 대역 수"),
+            "shared_network" => {
+                ("Its network is new to other keys, too", "다른 키에서도 처음 나타난 주소 대역")
+            }
             "user_agent" => ("User agent never seen with this key", "이 키에서 처음 나타난 사용자 에이전트"),
             "route" => ("Route never called with this key", "이 키로 처음 호출된 경로"),
             "mix" => ("Other routes in demand than usual", "경로별 호출 비중이 평소와 다름"),
@@ -203,6 +206,10 @@ impl Wording {
         let number = number(signal.seen);
         let seen = match signal.signal.as_str() {
             "fan_out" => self.pick(format!("{number} networks"), format!("주소 대역 {number}개")),
+            "shared_network" => self.pick(
+                format!("first calls with {}", self.other(u32::try_from(signal.seen).unwrap_or(u32::MAX))),
+                format!("다른 키 {number}개에 첫 호출"),
+            ),
             "travel" => self.pick(format!("{number} km apart"), format!("{number}km 떨어진 곳")),
             "reported" => return self.pick("reported as leaked", "유출 신고 접수").to_owned(),
             _ => self.calls(signal.seen),
@@ -353,8 +360,8 @@ impl Wording {
 ///
 /// Volumes are tails that are calibrated for the key. New values have the probability of the next call to show one.
 /// `fan_out` and the errors are bounds of Chernoff's, `mix` is a bound on a chi-square tail. `slow` is a sum of log
-/// likelihood ratios over hours (CUSUM): so high a sum comes more often by chance than 2^-bits. `travel` has a number of
-/// bits that was set, and so have the facts.
+/// likelihood ratios over hours (CUSUM): so high a sum comes more often by chance than 2^-bits. `travel` and
+/// `shared_network` have a number of bits that was set, and so have the facts.
 fn is_probability(signal: &str) -> bool {
     matches!(
         signal,
@@ -518,7 +525,7 @@ mod tests {
                 family: name.family().name().to_owned(),
                 ..crate::email::samples::leak().signals.swap_remove(0)
             };
-            let set = matches!(name.name(), "slow" | "travel") || signal.family == "hard";
+            let set = matches!(name.name(), "slow" | "travel" | "shared_network") || signal.family == "hard";
             for words in Wording::ALL {
                 let text = words.surprise(&signal);
                 assert_eq!(text.contains(words.pick("chance", "우연")), !set, "{text}");

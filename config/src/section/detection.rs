@@ -61,7 +61,7 @@ named! {
 named! {
     /// The keys of `[detection.weights]`, one a signal.
     RawWeights up to MAX_WEIGHT {
-        volume_1m volume_5m volume_1h slow country asn network travel fan_out user_agent route mix refused throttled
+        volume_1m volume_5m volume_1h slow country asn network travel fan_out shared_network user_agent route mix refused throttled
         revoked dormant reported tor
     }
 }

@@ -102,6 +102,8 @@ signals! {
     /// There and back again faster than anything flies.
     Travel = "travel", Origin, 1_000;
     FanOut = "fan_out", Origin, 500;
+    /// A new network that called with other keys for the first time, too.
+    SharedNetwork = "shared_network", Origin, 1_000;
     /// A user agent never seen.
     Agent = "user_agent", Behaviour, 1_000;
     /// Routes never seen.

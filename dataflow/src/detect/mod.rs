@@ -41,6 +41,7 @@ pub use self::facts::Facts;
 pub use self::mix::Mix;
 pub use self::novelty::{KnownValues, Novel};
 pub use self::observed::{ObservedSignal, Shown, is_refused, verdict};
+pub(crate) use self::observed::{SHARED_MOST, shared_network};
 pub use self::profile::{Judged, Profile};
 pub(crate) use self::profile::{LEAST_CALLS, NETWORK_SPAN_MS};
 pub use self::series::Series;

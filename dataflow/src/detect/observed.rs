@@ -128,6 +128,25 @@ pub fn is_refused(observed: &[ObservedSignal]) -> bool {
     observed.iter().any(|one| one.signal == Signal::Revoked && one.bits <= REFUSED)
 }
 
+/// The surprise of each further key that an address of a new network called with for the first time. A carrier or a cloud
+/// gives an address to one customer, then to another; hardly to four within a day.
+const SHARED: u32 = 4_000;
+/// The most surprise of a network that other keys share.
+pub(crate) const SHARED_MOST: u32 = 12_000;
+
+/// Returns the signal that an address of a network which is new to the key called for the first time with `keys` other
+/// keys as well.
+#[must_use]
+pub(crate) fn shared_network(window_ms: u64, network: u64, keys: u32) -> Option<ObservedSignal> {
+    let bits = Bits(keys.saturating_sub(1).saturating_mul(SHARED).min(SHARED_MOST));
+    let shown = Shown { kind: Signal::Network, value: network, calls: 0, is_new: true };
+    (bits > Bits::NONE).then(|| ObservedSignal {
+        seen: keys.into(),
+        shown: std::iter::once(shown).collect(),
+        ..ObservedSignal::new(Signal::SharedNetwork, window_ms, bits)
+    })
+}
+
 /// Returns whether calls stay at a new country or system: 20 at least, in two windows at least. A visit is no reason to
 /// take a key from anybody.
 fn is_occupied(observed: &[ObservedSignal]) -> bool {

@@ -23,6 +23,10 @@
 //! signals. It is updated when its ratio grew fourfold, another family of signals joined, or its networks are seen with a
 //! third other key: ten minutes after its opening at the earliest, then hourly at most.
 //!
+//! **Shared networks.** An address of a network that is new to a key, which called with other keys for the first time
+//! within a day, of two customers at least, is a signal that only this operator can see. Observations below an alert, of
+//! keys with such an address, wait an hour for such keys.
+//!
 //! A revoked key that is turned away makes an incident of the severity notice, and no more. People are told of one
 //! reopening a day; the others, and their ends, are repeats.
 //!
@@ -44,7 +48,7 @@ use super::parts::report::{
 use super::profiles::DetectorSettings;
 use crate::detect::{
     Bits, Family, ObservedSignal, Severity, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS, is_refused,
-    verdict,
+    shared_network, verdict,
 };
 use crate::incident::{
     Change, Contributor, EarlierIncident, Evidence, EvidenceValue, Incident, IncidentId, IncidentState,
@@ -62,6 +66,11 @@ const WEEK_MS: u64 = 7 * DAY_MS;
 const UPDATES_MS: [u64; 2] = [10 * WINDOW_MS, HOUR_MS];
 /// How many times the ratio that was told an updated one is.
 const GROWN: u64 = 4;
+/// The customers whose keys a network must call with, beside the key's own, to count as shared. One customer's keys move
+/// together.
+const SHARING_CUSTOMERS: u32 = 2;
+/// The most keys that wait for others of their networks.
+const WAITING: usize = 1 << 14;
 /// The bits with which a family of signals joins.
 const JOINS: Bits = Bits(2_000);
 /// The number of other keys of one network that make another story.
@@ -166,6 +175,8 @@ pub(crate) struct Incidents {
     /// Incidents of each key that were forgotten otherwise, oldest first.
     earlier: HashMap<KeyId, Vec<EarlierIncident>>,
     network_keys: NetworkKeys,
+    /// The newest observation below an alert of each key with a new network, of the last hour.
+    waiting: BTreeMap<KeyId, Box<Observation>>,
     /// Keys whose incident may end or be forgotten, by the time.
     due: BTreeMap<EventTime, Vec<KeyId>>,
     guards: BTreeMap<(EventTime, NameId), Guard>,
@@ -193,6 +204,7 @@ impl Incidents {
             incidents: HashMap::new(),
             earlier: HashMap::new(),
             network_keys: NetworkKeys::default(),
+            waiting: BTreeMap::new(),
             due: BTreeMap::new(),
             guards: BTreeMap::new(),
             fired: BTreeMap::new(),
@@ -235,7 +247,7 @@ impl Incidents {
             let later = active.split_off(&(at_once[0].at_ms + 1));
             state.active += std::mem::replace(&mut active, later).values().sum::<i64>();
             let later = calls.split_off(&(at_once[0].at_ms + 1));
-            state.note_networks(std::mem::replace(&mut calls, later));
+            state.note_networks(std::mem::replace(&mut calls, later), info, &mut out);
             state.count_early(at_once);
             for observation in at_once {
                 state.end_until(observation.window_ms, info, &mut out);
@@ -243,7 +255,7 @@ impl Incidents {
             }
         }
         state.active += active.values().sum::<i64>();
-        state.note_networks(calls);
+        state.note_networks(calls, info, &mut out);
         let closed_ms = info.watermark.saturating_sub(state.settings.grace_ms);
         state.end_until(closed_ms, info, &mut out);
         state.forget(closed_ms);
@@ -266,11 +278,36 @@ impl Incidents {
         }
     }
 
-    fn note_networks(&mut self, calls: BTreeMap<EventTime, Vec<NetworkCall>>) {
+    /// Notes calls by networks, and judges the keys anew that waited for them.
+    fn note_networks(
+        &mut self,
+        calls: BTreeMap<EventTime, Vec<NetworkCall>>,
+        info: &TickInfo,
+        out: &mut IncidentsOutput,
+    ) {
         for (at_ms, mut calls) in calls {
             // Whatever worker they come from.
             calls.sort_unstable();
-            calls.into_iter().for_each(|call| self.network_keys.note(call, at_ms));
+            calls.iter().for_each(|call| self.network_keys.note(*call, at_ms));
+            self.waiting.retain(|_, observation| at_ms < observation.at_ms + HOUR_MS);
+            let is_new = |(network, client): &(u64, u128)| {
+                let at = calls.partition_point(|call| call.network < *network);
+                let mut of_network = calls[at..].iter().take_while(|call| call.network == *network);
+                of_network.any(|call| call.is_new && call.client == *client)
+            };
+            let met =
+                self.waiting.iter().filter(|(_, one)| one.at_ms < at_ms && one.strangers.iter().any(is_new));
+            let met: Vec<KeyId> = met.map(|(key, _)| *key).collect();
+            for key in met {
+                let Some(mut observation) = self.waiting.remove(&key) else { continue };
+                let waited_ms = std::mem::replace(&mut observation.at_ms, at_ms);
+                self.end_until(at_ms - WINDOW_MS, info, out);
+                self.judge(&mut observation, info, out);
+                // It waits for as long as it would have.
+                if let Some(again) = self.waiting.get_mut(&key) {
+                    again.at_ms = waited_ms;
+                }
+            }
         }
     }
 
@@ -334,18 +371,26 @@ impl Incidents {
         if is_early && self.is_crowded(observation) {
             return;
         }
+        let before = (observation.occasion == Occasion::Closed).then(|| Box::new(observation.clone()));
         // Of an open window it isn't known yet what many keys do together in it, even if the tick closes it.
         let until_ms = if is_early { observation.window_ms } else { observation.window_ms + WINDOW_MS };
         let platform_event = self.guard(observation.owner.plan, &mut observation.observed, until_ms);
+        let (key, at_ms) = (observation.key, observation.at_ms);
+        let others = self.network_keys.others(key, new_networks(&observation.observed), at_ms);
+        let sharing = observation.strangers.iter().map(|(network, client)| {
+            let (keys, customers) = self.network_keys.sharing(key, *network, *client, at_ms);
+            (if customers >= SHARING_CUSTOMERS { keys } else { 0 }, *network)
+        });
+        let shared = sharing.max();
+        let shared = shared.and_then(|(keys, network)| shared_network(observation.window_ms, network, keys));
+        observation.observed.extend(shared);
         let mut verdict = verdict(&self.settings.tuning, &observation.observed, observation.is_well_known);
         if is_early {
             // Nobody acts on a window that isn't over: its end raises the severity, and then somebody may.
             verdict.severity = verdict.severity.min(Severity::Alert);
         }
-        let at_ms = observation.at_ms;
         let observed_ms =
             observation.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
-        let key = observation.key;
         let is_notice = verdict.severity == Severity::Notice && is_refused(&observation.observed);
         let is_incident = verdict.severity >= Severity::Alert || is_notice;
         let tracked = self.incidents.get_mut(&key);
@@ -367,8 +412,13 @@ impl Incidents {
             return;
         }
         if !is_incident {
+            let waits = before.filter(|before| !before.strangers.is_empty());
+            if self.waiting.len() < WAITING || self.waiting.contains_key(&key) {
+                self.waiting.extend(waits.map(|observation| (key, observation)));
+            }
             return;
         }
+        self.waiting.remove(&key);
         let change = match tracked {
             None => {
                 let mut tracked = TrackedIncident::new(observation, platform_event);
@@ -396,10 +446,7 @@ impl Incidents {
         if tracked.take(observation, verdict, platform_event, change.is_some(), &self.settings.tuning) {
             out.changed.insert(key);
         }
-        let networks =
-            observation.observed.iter().filter(|one| one.signal == Signal::Network && one.value != 0);
-        let others = self.network_keys.others(key, networks.map(|one| one.value), at_ms);
-        tracked.meet(others);
+        tracked.meet(others.into_iter().map(|(_, keys)| keys).collect());
         let change = change.or_else(|| tracked.is_grown(at_ms).then_some(Change::Updated));
         let ends_ms = tracked.ends_ms();
         self.schedule(key, ends_ms);
@@ -707,6 +754,11 @@ impl TrackedIncident {
     }
 }
 
+/// Returns the new networks among an hour's signals.
+fn new_networks(observed: &[ObservedSignal]) -> impl Iterator<Item = u64> {
+    observed.iter().filter(|one| one.signal == Signal::Network && one.value != 0).map(|one| one.value)
+}
+
 /// Adds what the calls of a window took.
 fn add_taken(sum: &mut Taken, window: &Taken) {
     // Both are sums since the new value was observed.
@@ -795,6 +847,7 @@ pub(crate) enum IncidentsStateRow {
     Active(i64),
     Earlier(KeyId, Vec<EarlierIncident>),
     NetworkKey(u64, NetworkKey),
+    Waiting(Box<Observation>),
 }
 
 impl Durable for Incidents {
@@ -819,6 +872,7 @@ impl Durable for Incidents {
         out(IncidentsStateRow::Active(self.active));
         self.earlier.iter().for_each(|(key, all)| out(IncidentsStateRow::Earlier(*key, all.clone())));
         self.network_keys.pairs(&mut |network, key| out(IncidentsStateRow::NetworkKey(network, key)));
+        self.waiting.values().for_each(|one| out(IncidentsStateRow::Waiting(one.clone())));
     }
 
     fn row_in(&mut self, row: IncidentsStateRow) {
@@ -839,6 +893,7 @@ impl Durable for Incidents {
             IncidentsStateRow::Active(active) => self.active += active,
             IncidentsStateRow::Earlier(key, all) => drop(self.earlier.insert(key, all)),
             IncidentsStateRow::NetworkKey(network, key) => self.network_keys.restore(network, key),
+            IncidentsStateRow::Waiting(one) => drop(self.waiting.insert(one.key, one)),
         }
     }
 
@@ -858,6 +913,7 @@ impl Durable for Incidents {
         });
         footprint += Footprint::of_map_with(&self.earlier, |all| size_of_val(&**all));
         footprint += self.network_keys.footprint();
+        footprint += Footprint::of_tree(&self.waiting);
         footprint += Footprint::of_tree(&self.due);
         footprint += Footprint::of_tree(&self.guards);
         footprint += Footprint::of_tree(&self.fired);

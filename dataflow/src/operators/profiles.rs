@@ -37,8 +37,8 @@ use super::parts::open_minutes::{MARK_MS, OpenCalls, OpenMinute, merged};
 use super::parts::owners::{OwnerChange, Owners};
 use super::parts::report::{Crowd, Figures, Observation, Occasion, ProfileReport, evidence_value};
 use crate::detect::{
-    Bits, Facts, LEAST_CALLS, ObservedSignal, Profile, Severity, Signal, Stretch, Tuning, WINDOW_MS, Window,
-    is_refused,
+    Bits, Facts, LEAST_CALLS, ObservedSignal, Profile, SHARED_MOST, Severity, Signal, Stretch, Tuning,
+    WINDOW_MS, Window, is_refused,
 };
 use crate::incident::{Point, Reason, Sample, Taken, UsualValue};
 use crate::model::time::DAY_MS;
@@ -482,8 +482,10 @@ impl Profiles {
             young.last_ms = start_ms;
             // Nobody is new to a key of which so little is known.
             let customer = owners.at(key, start_ms).customer;
-            let call =
-                |(network, _): &(u64, u32)| NetworkCall { network: *network, key, customer, is_new: false };
+            let call = |(network, _): &(u64, u32)| {
+                let client = first_client(window, *network);
+                NetworkCall { network: *network, key, customer, is_new: false, client }
+            };
             out.networks.extend(window.networks.values().iter().map(call));
             let encoded = postcard::to_extend(&(start_ms, window), std::mem::take(&mut young.windows));
             young.windows = encoded.expect("a window is plain data in memory: encoding can't fail");
@@ -500,14 +502,15 @@ impl Profiles {
         if settings.scores && verdict.score() > 0 {
             out.scores.push(Score { key, window_ms: start_ms, verdict });
         }
-        let is_alarming = is_told(profile);
+        // Other keys of a new network may make an alert of it.
+        let may_share = judged.networks.iter().any(|(_, is_new)| *is_new)
+            && verdict.odds >= tuning.alert - i64::from(SHARED_MOST);
+        let is_alarming = is_told(profile) || may_share;
         let owner = owners.at(key, start_ms);
         let customer = owner.customer;
-        let call = |(network, is_new): &(u64, bool)| NetworkCall {
-            network: *network,
-            key,
-            customer,
-            is_new: *is_new,
+        let call = |(network, is_new): &(u64, bool)| {
+            let client = first_client(window, *network);
+            NetworkCall { network: *network, key, customer, is_new: *is_new, client }
         };
         out.networks.extend(judged.networks.iter().map(call));
         let plan = owner.plan;
@@ -574,6 +577,8 @@ impl Profiles {
         };
         let mut samples: Vec<_> = window.map_or(&[][..], |window| &window.samples).to_vec();
         samples.sort_by_key(|(network, _)| (!is_new(*network), *network));
+        let strangers = samples.iter().filter(|(network, _)| is_new(*network));
+        let strangers = strangers.map(|(network, sighting)| (*network, sighting.client)).collect();
         let samples = samples.into_iter().take(SAMPLES).map(|(_, sighting)| Sample {
             position: sighting.position,
             time: sighting.time,
@@ -596,6 +601,7 @@ impl Profiles {
             report: facts.map_or((NameId::NONE, NameId::NONE), |facts| facts.report),
             traffic: profile.traffic().into_iter().map(point).collect(),
             samples: samples.collect(),
+            strangers,
             known_since_ms: profile.first_ms(),
             known_calls: profile.known_calls(),
         })));
@@ -643,6 +649,12 @@ impl KeyFacts {
             report: self.report,
         };
     }
+}
+
+/// Returns the address of the first call of a network in a window; 0 if there is no sample of it.
+fn first_client(window: &Window, network: u64) -> u128 {
+    let at = window.samples.binary_search_by_key(&network, |sample| sample.0);
+    at.map_or(0, |at| window.samples[at].1.client)
 }
 
 /// Returns whether the operator of incidents is told of a key: it alarms, or it is revoked and turned away.

@@ -776,3 +776,49 @@ fn an_incident_has_what_was_taken_what_is_usual_other_keys_and_earlier_incidents
     assert_eq!((earlier.id, earlier.opened_ms), (first.id, first.opened_ms));
     assert_eq!(Some(earlier.ended_ms), first.ended_ms);
 }
+
+/// Rows that give each of `keys` keys a customer of its own.
+fn customers(keys: u64) -> Vec<(u64, TableChange)> {
+    let subscription = |number: u64| {
+        let row = scenario::subscription_row(number, number + 1);
+        (0, TableChange { offset: number, row, deleted: false })
+    };
+    let key = |key: u64| {
+        let row = scenario::key_row(key, key, None);
+        (0, TableChange { offset: 100 + key, row, deleted: false })
+    };
+    (0..keys).map(subscription).chain((0..keys).map(key)).collect()
+}
+
+#[test]
+fn a_stranger_with_several_customers_keys_is_found_by_that() {
+    // Two calls with each of six keys, an hour together: too few to say anything by themselves.
+    let tries = |keys: u64| -> Vec<Burst> {
+        let one =
+            |key| Burst { key, start: LEAK.start + key * 8 * MINUTE_MS, minutes: 1, calls: 2, place: 3 };
+        (0..keys).map(one).collect()
+    };
+    let found = |keys, tables: &[(u64, TableChange)]| {
+        let events = in_the_usual_system(traffic(7, 8, (34, 5), &tries(keys)));
+        // From a system and with a client that are new, in the usual country.
+        let events: Vec<AccessEvent> = events
+            .into_iter()
+            .map(|event| match event.client >> 8 & 0xff {
+                3 => AccessEvent { asn: 64_503, client: event.client & !0xff | 9, ..event },
+                _ => event,
+            })
+            .collect();
+        let outcome = run_with(&ticks(&events, MINUTE_MS, tables), options(), ONE, None);
+        log(&outcome.ticks)
+    };
+    let all = found(6, &customers(8));
+    let keys: BTreeSet<KeyId> = all.iter().map(|one| one.incident.key).collect();
+    assert_eq!(keys, (0..6).map(scenario::key).collect(), "{all:#?}");
+    // The first ones waited for the others.
+    let opened = all.iter().find(|one| one.incident.key == scenario::key(0)).unwrap();
+    assert!((16..40).contains(&((opened.at_ms - LEAK.start) / MINUTE_MS)), "{opened:#?}");
+    assert!(opened.incident.signals.iter().any(|one| one.signal == Signal::SharedNetwork));
+    // Neither one key nor the keys of one customer.
+    assert_eq!(found(1, &customers(8)), []);
+    assert_eq!(found(6, &[]), []);
+}

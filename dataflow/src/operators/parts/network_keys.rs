@@ -30,6 +30,8 @@ pub(crate) struct NetworkKey {
     pub(crate) customer: NameId,
     /// True if the key had not been called from there until a day ago.
     pub(crate) is_new: bool,
+    /// The address of the first call; 0 if it isn't known.
+    client: u128,
     at_ms: EventTime,
 }
 
@@ -40,6 +42,8 @@ pub(crate) struct NetworkCall {
     pub(crate) key: KeyId,
     pub(crate) customer: NameId,
     pub(crate) is_new: bool,
+    /// The address of the first call; 0 if it isn't known.
+    pub(crate) client: u128,
 }
 
 /// The pairs of six hours.
@@ -59,7 +63,7 @@ pub(crate) struct NetworkKeys {
 impl NetworkKeys {
     /// Notes that a network called with a key.
     pub(crate) fn note(&mut self, call: NetworkCall, at_ms: EventTime) {
-        let NetworkCall { network, key, customer, is_new } = call;
+        let NetworkCall { network, key, customer, is_new, client } = call;
         let span = self.spans.entry(at_ms / SPAN_MS).or_default();
         if span.pairs >= MOST_PAIRS {
             return;
@@ -68,18 +72,18 @@ impl NetworkKeys {
         if let Err(at) = keys.binary_search_by_key(&key, |known| known.key)
             && keys.len() < MOST_KEYS
         {
-            keys.insert(at, NetworkKey { key, customer, is_new, at_ms });
+            keys.insert(at, NetworkKey { key, customer, is_new, client, at_ms });
             span.pairs += 1;
         }
     }
 
-    /// Returns the other keys that networks called with in the 24 hours before `at_ms`.
+    /// Returns the other keys that networks called with in the 24 hours before `at_ms`, by network.
     pub(crate) fn others(
         &self,
         key: KeyId,
         networks: impl Iterator<Item = u64>,
         at_ms: EventTime,
-    ) -> Vec<OtherKeys> {
+    ) -> Vec<(u64, OtherKeys)> {
         let from_ms = at_ms.saturating_sub(REMEMBERED_MS);
         networks
             .filter_map(|network| {
@@ -97,15 +101,33 @@ impl NetworkKeys {
                 customers.dedup();
                 let named = keys.iter().take(NAMED);
                 let named = named.map(|(key, (customer, _))| OtherKey { key: *key, customer: *customer });
-                (!keys.is_empty() || !usual.is_empty()).then(|| OtherKeys {
+                let other = OtherKeys {
                     network: first_address(network),
                     usual_keys: usual.len().min(MOST_KEYS) as u32,
                     keys: keys.len().min(MOST_KEYS) as u32,
                     customers: customers.len() as u32,
                     named: named.collect(),
-                })
+                };
+                (!keys.is_empty() || !usual.is_empty()).then_some((network, other))
             })
             .collect()
+    }
+
+    /// Returns the number of other keys, and of their customers, that an address of a network called with for the first
+    /// time in the 24 hours before `at_ms`.
+    pub(crate) fn sharing(&self, key: KeyId, network: u64, client: u128, at_ms: EventTime) -> (u32, u32) {
+        let from_ms = at_ms.saturating_sub(REMEMBERED_MS);
+        let spans = self.spans.range(from_ms / SPAN_MS..=at_ms / SPAN_MS);
+        let of_network = spans.filter_map(|(_, span)| span.networks.get(&network)).flatten();
+        let shares = |one: &&NetworkKey| {
+            one.is_new && one.client == client && one.key != key && (from_ms..=at_ms).contains(&one.at_ms)
+        };
+        let keys: BTreeMap<KeyId, NameId> =
+            of_network.filter(shares).map(|one| (one.key, one.customer)).collect();
+        let mut customers: Vec<NameId> = keys.values().copied().collect();
+        customers.sort_unstable();
+        customers.dedup();
+        (keys.len() as u32, customers.len() as u32)
     }
 
     /// Forgets what is older than 24 hours.
@@ -122,8 +144,8 @@ impl NetworkKeys {
 
     /// Restores a pair.
     pub(crate) fn restore(&mut self, network: u64, key: NetworkKey) {
-        let NetworkKey { key, customer, is_new, at_ms } = key;
-        self.note(NetworkCall { network, key, customer, is_new }, at_ms);
+        let NetworkKey { key, customer, is_new, client, at_ms } = key;
+        self.note(NetworkCall { network, key, customer, is_new, client }, at_ms);
     }
 
     pub(crate) fn footprint(&self) -> Footprint {
@@ -145,14 +167,14 @@ mod tests {
     const START: u64 = 80 * SPAN_MS;
 
     fn call(network: u64, key: u128, customer: u64, is_new: bool) -> NetworkCall {
-        NetworkCall { network, key: KeyId(key), customer: NameId(customer), is_new }
+        NetworkCall { network, key: KeyId(key), customer: NameId(customer), is_new, client: 7 }
     }
 
     fn others(keys: &NetworkKeys, key: u128, network: u64, at_ms: u64) -> Option<(u32, u32, Vec<u128>)> {
         let found = keys.others(KeyId(key), [network].into_iter(), at_ms);
         found
             .first()
-            .map(|one| (one.keys, one.customers, one.named.iter().map(|named| named.key.0).collect()))
+            .map(|(_, one)| (one.keys, one.customers, one.named.iter().map(|named| named.key.0).collect()))
     }
 
     #[test]
@@ -164,7 +186,9 @@ mod tests {
         keys.note(call(9, 4, 9, false), START + 20 * HOUR_MS);
         assert_eq!(others(&keys, 1, 9, START + 22 * HOUR_MS), Some((2, 2, vec![2, 3])));
         assert_eq!(others(&keys, 3, 9, START + 25 * HOUR_MS), Some((1, 1, vec![2])));
-        assert_eq!(keys.others(KeyId(1), [9].into_iter(), START + 22 * HOUR_MS)[0].usual_keys, 1);
+        assert_eq!(keys.others(KeyId(1), [9].into_iter(), START + 22 * HOUR_MS)[0].1.usual_keys, 1);
+        assert_eq!(keys.sharing(KeyId(1), 9, 7, START + 22 * HOUR_MS), (2, 2));
+        assert_eq!(keys.sharing(KeyId(1), 9, 8, START + 22 * HOUR_MS), (0, 0));
         // Neither what comes later nor another network.
         assert_eq!(others(&keys, 3, 9, START), Some((1, 1, vec![1])));
         assert_eq!(others(&keys, 1, 10, START + HOUR_MS), None);

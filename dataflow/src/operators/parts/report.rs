@@ -40,6 +40,8 @@ pub(crate) struct Observation {
     pub(crate) report: (NameId, NameId),
     pub(crate) traffic: Vec<Point>,
     pub(crate) samples: Vec<Sample>,
+    /// New networks that called in the window, each with the address of its first call.
+    pub(crate) strangers: Vec<(u64, u128)>,
     pub(crate) known_since_ms: EventTime,
     pub(crate) known_calls: u64,
 }

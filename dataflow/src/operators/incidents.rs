@@ -371,7 +371,8 @@ impl Incidents {
         if is_early && self.is_crowded(observation) {
             return;
         }
-        let before = (observation.occasion == Occasion::Closed).then(|| Box::new(observation.clone()));
+        // The guard takes from them, and would again if the observation waits.
+        let before = observation.observed.clone();
         // Of an open window it isn't known yet what many keys do together in it, even if the tick closes it.
         let until_ms = if is_early { observation.window_ms } else { observation.window_ms + WINDOW_MS };
         let platform_event = self.guard(observation.owner.plan, &mut observation.observed, until_ms);
@@ -412,9 +413,10 @@ impl Incidents {
             return;
         }
         if !is_incident {
-            let waits = before.filter(|before| !before.strangers.is_empty());
-            if self.waiting.len() < WAITING || self.waiting.contains_key(&key) {
-                self.waiting.extend(waits.map(|observation| (key, observation)));
+            let waits = observation.occasion == Occasion::Closed && !observation.strangers.is_empty();
+            if waits && (self.waiting.len() < WAITING || self.waiting.contains_key(&key)) {
+                let waiting = Observation { observed: before, ..observation.clone() };
+                self.waiting.insert(key, Box::new(waiting));
             }
             return;
         }

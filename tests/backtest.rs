@@ -249,7 +249,9 @@ fn hostile_world(folder: &std::path::Path) {
     let config = read_text(&folder.join("keytide.toml")).replace("\"sha256\"", "\"none\"");
     let (before, tables) = config.split_once("[tables.keys]").unwrap();
     let (_, after) = tables.split_once("[geo]").unwrap();
-    fs::write(folder.join("keytide.toml"), format!("{before}[geo]{after}")).unwrap();
+    // Thieves with the owner's agent and routes, and keys with few calls: what is wanted are incidents, right or wrong.
+    let easily = "[detection]\nprior = 8\n";
+    fs::write(folder.join("keytide.toml"), format!("{before}[geo]{after}\n{easily}")).unwrap();
 }
 
 #[test]

@@ -57,7 +57,7 @@ use keytide_dataflow::model::{AccessEvent, Position, Tick};
 
 pub use self::content::PartitionContent;
 pub(crate) use self::decode::decode as decode_block;
-use self::sequencer::SequencerRules;
+use self::sequencer::{Lags, SequencerRules};
 use self::stage::{DecodedBlock, MergeStage};
 use self::state::IngestState;
 use crate::decode::{CLASSES, Decoder, Tally, header, reads_headers};
@@ -166,6 +166,8 @@ pub struct IngestCounts {
     pub noted: u64,
     /// The oddities of the other records.
     pub tally: Tally,
+    /// How far events lie behind the greatest time of their partition.
+    pub lags: Lags,
 }
 
 impl IngestCounts {

@@ -7,7 +7,7 @@ use std::vec;
 
 use keytide_dataflow::model::{AccessEvent, Position, Tick, TickInfo};
 
-use super::sequencer::{Chunk, Decision, Sequencer, SequencerRules, Slice};
+use super::sequencer::{Chunk, Decision, Lags, Sequencer, SequencerRules, Slice};
 use crate::decode::{CLASSES, DeadLetter, Tally};
 use crate::input::Message;
 
@@ -56,6 +56,8 @@ pub(super) struct StageOutput {
     pub(super) first_refused: Option<Position>,
     /// The number of dead letters whose records count.
     pub(super) noted: u64,
+    /// The lags of all events that were taken so far.
+    pub(super) lags: Lags,
 }
 
 /// The one place where the order is made. One thread at a time runs it.
@@ -112,7 +114,9 @@ impl MergeStage {
             }
         }
         self.sequencer.advance(|decision| self.assembly.apply(decision));
-        mem::take(&mut self.assembly.output)
+        let mut output = mem::take(&mut self.assembly.output);
+        output.lags = self.sequencer.lags();
+        output
     }
 }
 

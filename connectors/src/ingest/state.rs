@@ -263,6 +263,7 @@ impl IngestState {
         self.ahead_bytes -= output.released;
         self.counts.events += output.events;
         self.counts.late += output.late;
+        self.counts.lags = output.lags;
         self.counts.dead_letters += output.refused.iter().sum::<u64>();
         self.counts.refused.iter_mut().zip(output.refused).for_each(|(sum, more)| *sum += more);
         self.counts.noted += output.noted;

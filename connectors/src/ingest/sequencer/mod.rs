@@ -44,6 +44,50 @@ pub const SKEW_MS: u64 = 60_000;
 /// How far one tick may raise the watermark.
 pub const STEP_MS: u64 = 60_000;
 
+/// The bounds of [`Lags`], ascending: values that a person would set for `windows.out_of_orderness`, and days.
+pub const LAG_STEPS_MS: [u64; 13] = [
+    5_000,
+    15_000,
+    30_000,
+    60_000,
+    120_000,
+    300_000,
+    600_000,
+    900_000,
+    1_800_000,
+    3_600_000,
+    21_600_000,
+    86_400_000,
+    604_800_000,
+];
+
+/// How far events lie behind the running maximum of their partition. It counts those beyond `out_of_orderness`, as
+/// the others change nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lags {
+    /// Events by the first of [`LAG_STEPS_MS`] that is at least their lag. The last number is of those beyond all.
+    pub events: [u64; LAG_STEPS_MS.len() + 1],
+    /// The largest lag.
+    pub most_ms: u64,
+}
+
+impl Lags {
+    fn add(&mut self, lag_ms: u64) {
+        self.events[LAG_STEPS_MS.partition_point(|step| *step < lag_ms)] += 1;
+        self.most_ms = self.most_ms.max(lag_ms);
+    }
+
+    /// Returns the smallest step beyond which at most `events` events lie; `None` if more lie beyond all steps.
+    #[must_use]
+    pub fn covering(&self, events: u64) -> Option<u64> {
+        let mut beyond: u64 = self.events.iter().sum();
+        LAG_STEPS_MS.into_iter().zip(self.events).find_map(|(step, within)| {
+            beyond -= within;
+            (beyond <= events).then_some(step)
+        })
+    }
+}
+
 /// The settings that decisions depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct SequencerRules {
@@ -114,6 +158,7 @@ pub struct Sequencer {
     finished_maximum: EventTime,
     open: OpenTick,
     tolerance_ms: u64,
+    lags: Lags,
     finished: bool,
 }
 
@@ -159,6 +204,7 @@ impl Sequencer {
             finished_maximum: 0,
             open,
             tolerance_ms: rules.out_of_orderness_ms.saturating_add(rules.allowed_lateness_ms),
+            lags: Lags::default(),
             finished: false,
         };
         (sequencer, tables)
@@ -204,6 +250,12 @@ impl Sequencer {
         self.finished
     }
 
+    /// Returns the lags of the events that were taken.
+    #[must_use]
+    pub fn lags(&self) -> Lags {
+        self.lags
+    }
+
     /// Decides as far as the records reach.
     pub fn advance(&mut self, mut decide: impl FnMut(Decision)) {
         if self.starting > 0 || self.finished {
@@ -247,7 +299,7 @@ impl Sequencer {
     /// Takes records of one partition while it has its turn.
     fn run(&mut self, turn: Turn, decide: &mut impl FnMut(Decision)) -> TurnEnd {
         let WaitingRecords { chunks, event, letter, ended, running } = &mut self.partitions[turn.partition];
-        let open = &mut self.open;
+        let (open, lags) = (&mut self.open, &mut self.lags);
         let Some(running) = running else { return TurnEnd::Starved };
         let mut slice = Slice { partition: turn.partition, ..Slice::default() };
         while let Some(chunk) = chunks.front() {
@@ -256,7 +308,12 @@ impl Sequencer {
                 let bound = turn.key_limit.min(running.near()).min(open.near(turn.others));
                 let next_letter = chunk.letters.get(*letter).map_or(usize::MAX, |&next| next.max(*event));
                 let end = next_letter.min(chunk.times.len()).min(*event + open.room());
-                let taken = running.run(&chunk.times[*event..end], bound, self.tolerance_ms);
+                let taken = running.run(
+                    &chunk.times[*event..end],
+                    bound,
+                    (open.out_of_orderness_ms, self.tolerance_ms),
+                    lags,
+                );
                 *event += taken;
                 slice.events += taken;
                 open.records += taken;
@@ -275,6 +332,9 @@ impl Sequencer {
                 }
                 if let NextRecord::Event(time) = record {
                     let behind = running.maximum.saturating_sub(time);
+                    if behind > open.out_of_orderness_ms {
+                        lags.add(behind);
+                    }
                     if behind > self.tolerance_ms {
                         slice.late.push((slice.events, u32::try_from(behind).unwrap_or(u32::MAX)));
                     }
@@ -493,13 +553,23 @@ impl RunningMaximum {
     }
 
     /// Takes the events at the beginning of `times` that are at most `bound` and not late. Returns their number.
-    /// `bound` is at most [`near`](Self::near).
-    fn run(&mut self, times: &[EventTime], bound: EventTime, tolerance_ms: u64) -> usize {
+    /// `bound` is at most [`near`](Self::near). Lags of more than `expected_ms` are counted.
+    fn run(
+        &mut self,
+        times: &[EventTime],
+        bound: EventTime,
+        (expected_ms, tolerance_ms): (u64, u64),
+        lags: &mut Lags,
+    ) -> usize {
         let mut maximum = self.maximum;
         let mut taken = 0;
         for &time in times {
-            if time > bound || maximum.saturating_sub(time) > tolerance_ms {
+            let lag_ms = maximum.saturating_sub(time);
+            if time > bound || lag_ms > tolerance_ms {
                 break;
+            }
+            if lag_ms > expected_ms {
+                lags.add(lag_ms);
             }
             maximum = maximum.max(time);
             taken += 1;

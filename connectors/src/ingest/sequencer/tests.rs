@@ -369,3 +369,24 @@ proptest! {
         prop_assert_eq!(facts, model(&rules, &partitions));
     }
 }
+
+#[test]
+fn lags_beyond_the_expected_are_counted_by_steps_whatever_the_chunks() {
+    let mut records = every_second(BASE, 1_000);
+    let maximum = BASE + 999_000;
+    records.extend([5_000, 5_001, 15_000, 15_001, 700_000, 700_000_000].map(|lag| Some(maximum - lag)));
+    for (size, tick_records) in [(usize::MAX, 100_000), (7, 100_000), (1, 1)] {
+        let rules = SequencerRules { tick_records, ..RULES };
+        let (mut sequencer, _) = Sequencer::new(&rules, 1);
+        let chunks: Vec<_> = records.chunks(size.min(records.len())).collect();
+        for (at, part) in chunks.iter().enumerate() {
+            sequencer.push(0, chunk(part, at + 1 == chunks.len()));
+            sequencer.advance(|_| {});
+        }
+        let lags = sequencer.lags();
+        assert_eq!((lags.most_ms, lags.events.iter().sum::<u64>()), (700_000_000, 5));
+        let covering = [0, 1, 2, 3].map(|beyond| lags.covering(beyond));
+        assert_eq!(covering, [None, Some(900_000), Some(30_000), Some(15_000)]);
+    }
+    assert_eq!(Lags::default().covering(0), Some(LAG_STEPS_MS[0]));
+}

@@ -1,6 +1,6 @@
 //! Messages on standard error, and the end of the process.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use keytide_worker::exit::{Exit, classify, message};
 use keytide_worker::records::RecordCounts;
@@ -47,10 +47,13 @@ pub(crate) fn give_up(error: &anyhow::Error) -> ! {
 }
 
 /// Warns of refused records and calls without a key; returns the run's exit code. `rows` says where each has a row.
-pub(crate) fn judge(records: &RecordCounts, rows: &str) -> Exit {
+/// The warnings are left out if `shown` is true and a person reads both streams, as an overview has the same numbers.
+pub(crate) fn judge(records: &RecordCounts, rows: &str, shown: bool) -> Exit {
     match records.judge(rows) {
         Ok(warnings) => {
-            warnings.iter().for_each(|warning| warn(warning));
+            if !(shown && io::stderr().is_terminal()) {
+                warnings.iter().for_each(|warning| warn(warning));
+            }
             Exit::Done
         }
         Err(nothing) => {

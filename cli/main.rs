@@ -12,10 +12,14 @@ mod exit;
 #[cfg(feature = "generate")]
 mod generate;
 mod log;
+mod look;
+mod overview;
 mod progress;
 mod replay;
 mod run;
 mod signals;
+#[cfg_attr(not(feature = "demo"), allow(dead_code, reason = "only the demo shows some of them"))]
+mod text;
 
 use std::process::ExitCode;
 

@@ -10,8 +10,16 @@ use keytide_worker::replay::{Process, per_second};
 
 use crate::exit;
 
-/// The callbacks of this process for bounded runs.
-pub(crate) const PROCESS: Process = Process { warn: exit::warn, watch: show, give_up: exit::give_up };
+/// Returns the callbacks of this process for bounded runs, which show no progress if `quiet` is true.
+pub(crate) fn process(quiet: bool) -> Process {
+    let watch = if quiet { |_: &Ingest, running: &Receiver<()>| wait(running) } else { show };
+    Process { warn: exit::warn, watch, give_up: exit::give_up }
+}
+
+/// Waits until the workers are done.
+fn wait(running: &Receiver<()>) {
+    while running.recv().is_ok() {}
+}
 
 /// Shows how much of the input was read until the workers are done.
 fn show(ingest: &Ingest, running: &Receiver<()>) {

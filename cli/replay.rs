@@ -24,7 +24,9 @@ use keytide_worker::replay::{BoundedRun, Keep, RowCounts, per_second, usage, wri
 use serde::Serialize;
 
 use crate::exit;
-use crate::progress::PROCESS;
+use crate::overview::{self, Found, Overview, ShowArgs};
+use crate::progress::process;
+use crate::text::{json, shell_word};
 
 /// Arguments of `keytide replay`.
 #[derive(clap::Args)]
@@ -43,9 +45,11 @@ pub(crate) struct ReplayArgs {
     /// The run's time (RFC 3339): events more than 5 minutes later are dead letters [default: now]
     #[arg(long, value_name = "TIME")]
     now: Option<jiff::Timestamp>,
+    #[command(flatten)]
+    show: ShowArgs,
 }
 
-/// The content of `summary.json`, which is printed at the end.
+/// The content of `summary.json`, which is printed at the end unless standard output is a terminal.
 #[derive(Serialize)]
 struct Summary {
     job: String,
@@ -71,6 +75,7 @@ struct Summary {
     events_per_s: u64,
     peak_memory_bytes: Option<u64>,
     wall_s: f64,
+    overview: Overview,
 }
 
 /// Runs the command, and prints a summary.
@@ -83,7 +88,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let config = job.fingerprint();
     // The policy decides as in a live job, but its actions are only written.
     let mut policy = PolicyEngine::new(job.alerts.policy);
-    let bounded = BoundedRun::open(job, PROCESS)?;
+    let bounded = BoundedRun::open(job.clone(), process(args.show.quiet))?;
     let out = Folder::new(&args.out, bounded.inputs(), SUMMARY)?;
     let decode_count = usize::from(args.decode_threads);
     let (collected, ingest) = bounded.run(now, decode_count, out.path(), Keep::Views)?;
@@ -91,8 +96,24 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let counts = ingest.counts();
     let threads = workers.get() + decode_count;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
-    let mut decide = |transitions: &[Transition]| policy.decide(transitions);
+    let mut found = Found::default();
+    let mut decide = |transitions: &[Transition]| {
+        found.note(transitions);
+        policy.decide(transitions)
+    };
     let written = write(collected, info, out.path(), threads, &mut decide)?;
+    let records = RecordCounts::of(&counts, ingest.partitions());
+    let overview = Overview::new(&overview::Run {
+        job: &job,
+        figures: &written.figures,
+        names: &written.names,
+        counts: written.counts,
+        records: &records,
+        lags: counts.lags,
+        incidents: &written.incidents,
+        found: &found,
+        info,
+    });
     let wall_s = started.elapsed().as_secs_f64();
     let summary = Summary {
         job: name,
@@ -115,12 +136,33 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         events_per_s: per_second(written.counts.events, wall_s),
         peak_memory_bytes: memory::peak_bytes(),
         wall_s: (wall_s * 1_000.0).round() / 1_000.0,
+        overview,
     };
-    let text = format!("{}\n", serde_json::to_string_pretty(&summary)?);
+    let text = json(&summary)?;
     out.write(SUMMARY, text.as_bytes())?;
-    exit::print(&text)?;
-    let records = RecordCounts::of(&counts, ingest.partitions());
-    Ok(exit::judge(&records, "dead_letters.jsonl has a row of each, ").into())
+    let files = files(&args.out, &summary);
+    let shown = args
+        .show
+        .print(|look| overview::render(&summary.overview, "keytide replay", &[], &files, look), &text)?;
+    Ok(exit::judge(&records, "dead_letters.jsonl has a row of each, ", shown).into())
+}
+
+/// Says where the whole result is.
+fn files(out: &Path, summary: &Summary) -> Vec<String> {
+    let shell = |words: &str| format!("{words} {}", shell_word(out));
+    let out = out.display();
+    let mut files =
+        vec![format!("{out} has a file of each view; summary.json there is this page for programs.")];
+    if summary.dead_letters > 0 {
+        files.push(format!("{out}/dead_letters.jsonl has a row of each refused record."));
+    }
+    if let Some(id) = summary.overview.gravest() {
+        files.push(format!(
+            "The evidence of an incident: {}",
+            shell(&format!("keytide incident {id} --from"))
+        ));
+    }
+    files
 }
 
 /// Returns the time of `--now`, or that of the clock without it.

@@ -32,7 +32,7 @@ fn steady() -> Job {
 }
 
 #[test]
-fn it_writes_incidents_scores_and_a_report_and_prints_the_report() {
+fn it_writes_incidents_scores_and_a_report_and_prints_it_for_programs_into_a_pipe() {
     let job = steady();
     let ended = backtest(&job).succeed();
     let expected = [
@@ -44,8 +44,14 @@ fn it_writes_incidents_scores_and_a_report_and_prints_the_report() {
         "scores.csv",
     ];
     assert_eq!(names(&job.path("out")), expected.map(str::to_owned).into());
-    assert_eq!(ended.stdout, read_text(&job.path("out/report.md")));
+    assert_eq!(ended.stdout, read_text(&job.path("out/report.json")));
     let report = report(&job);
+    let overview = &report["overview"];
+    assert_eq!((&overview["calls"], &overview["keys"]), (&120.into(), &1.into()));
+    let busiest = &overview["busiest_keys"][0];
+    assert_eq!((&busiest["calls"], &busiest["callers"]), (&120.into(), &1.into()));
+    assert_eq!(overview["not_judged"][0]["reason"], "history");
+    assert_eq!(backtest(&job).with("--quiet").succeed().stdout, "");
     assert_eq!((&report["events"], &report["keys"]), (&120.into(), &1.into()));
     assert_eq!(report["from"], "2025-06-02T08:00:00Z");
     assert_eq!(report["to"], "2025-06-02T10:00:00Z");
@@ -168,7 +174,9 @@ fn labels_show_missed_leaks() {
     let of_labels = &report(&job)["labels"];
     assert_eq!((&of_labels["leaks"], &of_labels["found"]), (&1.into(), &0.into()));
     assert_eq!((&of_labels["plain_leaks"], &of_labels["recall"]), (&1.into(), &0.0.into()));
-    assert!(ended.stdout.contains("| leaks found | 0 of 1 (0.0 %) |"), "{}", ended.stdout);
+    let markdown = read_text(&job.path("out/report.md"));
+    assert!(markdown.contains("| leaks found | 0 of 1 (0.0 %) |"), "{markdown}");
+    assert_eq!(ended.stdout, read_text(&job.path("out/report.json")));
 }
 
 #[test]

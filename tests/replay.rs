@@ -103,6 +103,81 @@ fn the_first_run_writes_each_view_a_summary_and_nothing_else() {
 }
 
 #[test]
+fn the_overview_is_what_the_views_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let (views, _) = first_run(&folder);
+    let overview = views.summary()["overview"].clone();
+    let sum = |rows: &[Row], column: &str| rows.iter().map(|row| row.number(column)).sum::<u64>();
+    let mut months = views.window("usage", "1mo");
+    assert_eq!(overview["calls"], sum(&months, "calls"));
+    assert_eq!(overview["errors"], sum(&months, "errors_4xx") + sum(&months, "errors_5xx"));
+    months.retain(|row| row.text("key_id") != "anonymous");
+    assert_eq!(overview["keys"], months.len(), "the log lies within a month");
+    let anonymous = overview["calls"].as_u64().unwrap() - sum(&months, "calls");
+    assert_eq!(overview["without_key"], anonymous);
+    months.sort_by_key(|row| (std::cmp::Reverse(row.number("calls")), row.text("key_id").to_owned()));
+    let busiest = overview["busiest_keys"].as_array().unwrap();
+    assert_eq!(busiest.len(), 10);
+    for (shown, row) in busiest.iter().zip(&months) {
+        let key = row.text("key_id");
+        assert_eq!((&shown["key_id"], &shown["calls"]), (&key.into(), &row.number("calls").into()));
+        let of = |view: &str, column: &str| {
+            let mut rows = views.window(view, "1d");
+            rows.retain(|row| row.text(column) == key);
+            rows
+        };
+        let latency = of("latency", "id");
+        assert_eq!(shown["p99_us"], latency[0].number("p99_us"), "the log lies within a day");
+        assert_eq!(shown["callers"], of("callers", "id")[0].number("callers"));
+        let countries: Vec<_> =
+            of("geo", "key_id").iter().map(|row| row.text("country").to_owned()).collect();
+        let countries: Vec<_> = countries.into_iter().filter(|country| country != "ZZ").collect();
+        assert_eq!(shown["countries"], json!(countries));
+    }
+    let mut routes = views.window("latency", "1d");
+    routes.retain(|row| row.text("scope") == "route" && row.number("calls") >= 100);
+    let slowest = routes.iter().map(|row| row.number("p99_us")).max();
+    assert_eq!(overview["slowest_routes"][0]["p99_us"].as_u64(), slowest);
+    assert_eq!(overview["not_judged"][0]["reason"], "history");
+    let refused = json!([{"reason": "syntax", "records": 2}]);
+    assert_eq!((&overview["refused"], &overview["records"]), (&refused, &3032.into()));
+}
+
+#[test]
+fn calls_that_come_too_late_for_the_detector_are_named_with_the_setting_that_helps() {
+    // Two servers write to one file, one of them 14 minutes after the other.
+    let calls = || {
+        let at = (0..7_200).map(|n| n / 2 * SECOND + if n % 2 == 0 { 14 * MINUTE } else { 0 });
+        at.enumerate().map(|(n, at)| call(at, &format!("r{n}"), "k"))
+    };
+    let not_judged = |windows: &str| {
+        let job = Job::new(windows).log(calls());
+        let out = job.path("out");
+        Keytide::replay(&job.path("keytide.toml"), &out).with(NOW).succeed();
+        let all = Views::new(&out).summary()["overview"]["not_judged"].clone();
+        let late = all.as_array().unwrap().iter().find(|of| of["reason"] == "late").cloned();
+        late.map(|late| late["text"].as_str().unwrap().to_owned())
+    };
+    let text = not_judged("").unwrap();
+    assert!(text.contains(" came too late for the detector, up to 14 min behind: "), "{text}");
+    assert!(text.ends_with("windows.out_of_orderness = \"15m\" admits all of them."), "{text}");
+    assert_eq!(not_judged("[windows]\nout_of_orderness = \"15m\"\n"), None);
+}
+
+#[test]
+fn a_run_that_is_to_be_quiet_prints_no_result() {
+    let job = Job::new("").log([call(MINUTE, "r", "k")]);
+    let (config, out) = (job.path("keytide.toml"), job.path("out"));
+    let replay = |arguments: &str| Keytide::replay(&config, &out).with(NOW).with(arguments);
+    let ended = replay("--quiet").succeed();
+    assert_eq!(ended.stdout, "");
+    assert!(ended.stderr.lines().all(|line| line.starts_with("warning: ")), "{}", ended.stderr);
+    let ended = replay("--json").succeed();
+    assert_eq!(ended.stdout, read_text(&out.join("summary.json")));
+    assert_eq!(replay("--json --quiet").run().code, Some(2));
+}
+
+#[test]
 fn every_row_has_its_schema_and_its_place() {
     let example = tempfile::tempdir().unwrap();
     first_run(&example);

@@ -11,8 +11,10 @@ use super::observe::observe;
 use super::pictures::{self, Picture, delays, incidents};
 use super::report::BacktestReport;
 use crate::exit;
-use crate::progress::PROCESS;
+use crate::overview::render;
+use crate::progress::process;
 use crate::replay::{Folder, load, time_of_run};
+use crate::text::json;
 
 /// Written last, so that it always belongs to a run that ended.
 const REPORT: &str = "report.json";
@@ -27,7 +29,7 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
     let now = time_of_run(args.now)?;
     let labels = labels(args)?;
     let job = load(config, args.workers)?;
-    let bounded = BoundedRun::open(job.clone(), PROCESS)?;
+    let bounded = BoundedRun::open(job.clone(), process(args.show.quiet))?;
     let out = Folder::new(&args.out, bounded.inputs(), REPORT)?;
     let run = observe(bounded, &job, now, args.decode_threads.into(), out.path(), Keep::Scores)?;
     let pictures = incidents(&run.gravest).chain(delays(&run, labels.as_deref()));
@@ -35,9 +37,13 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
     let report = BacktestReport::new(&job.job.name, &run, labels.as_deref(), pictures);
     let text = report.markdown();
     out.write("report.md", text.as_bytes())?;
-    out.write(REPORT, format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
-    exit::print(&text)?;
-    Ok(exit::judge(&run.records, "").into())
+    let json = json(&report)?;
+    out.write(REPORT, json.as_bytes())?;
+    let files = [format!("{} has report.md with all tables, and report.json.", out.path().display())];
+    let (more, files) = (report.lines(), &files);
+    let text = |look| render(report.overview(), "keytide backtest", &more, files, look);
+    let shown = args.show.print(text, &json)?;
+    Ok(exit::judge(&run.records, "", shown).into())
 }
 
 /// Replaces the pictures of an earlier run; returns the names of the new ones and what they show.

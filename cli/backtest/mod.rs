@@ -21,6 +21,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::overview::ShowArgs;
+
 /// Arguments of `keytide backtest`.
 #[derive(clap::Args)]
 pub(crate) struct BacktestArgs {
@@ -29,7 +31,7 @@ pub(crate) struct BacktestArgs {
     config: Option<PathBuf>,
     /// Instead of a job: a history of counts, CSV with a header, one row a window. Each is scored by how unusual a
     /// person would find it; a look is worth it from 0.215 on (7 bits). Keys are judged by other signals
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["labels", "sweep", "workers", "decode_threads", "now"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["labels", "sweep", "workers", "decode_threads", "now", "json"])]
     csv: Option<PathBuf>,
     /// Folder for incidents, scores and report; with --csv the file for the history with its scores. What is there of
     /// an earlier run is replaced
@@ -41,7 +43,7 @@ pub(crate) struct BacktestArgs {
     labels: Option<PathBuf>,
     /// Numbers to try for a key of `[detection]`, such as detection.alert=3,4,5; several make a grid. Writes one table
     /// instead of incidents
-    #[arg(long, value_name = "KEY=N,N", value_parser = sweep::parse)]
+    #[arg(long, value_name = "KEY=N,N", value_parser = sweep::parse, conflicts_with = "json")]
     sweep: Vec<sweep::Axis>,
     /// Timely workers [default: the configuration's]
     #[arg(long, value_name = "N")]
@@ -58,6 +60,8 @@ pub(crate) struct BacktestArgs {
     /// With --csv, the column of counts
     #[arg(long, value_name = "NAME", default_value = "value")]
     value_column: String,
+    #[command(flatten)]
+    show: ShowArgs,
 }
 
 /// Runs the command over a configuration, a grid of them, or a history of counts.

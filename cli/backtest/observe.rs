@@ -20,6 +20,7 @@ use keytide_worker::replay::{BoundedRun, Keep, WrittenIncidents, write_incidents
 
 use super::gravest::Gravest;
 use super::judge::Alert;
+use crate::overview::{self, Found, Overview};
 
 /// The facts about an incident that a report needs.
 #[derive(Clone, Debug)]
@@ -54,6 +55,8 @@ pub(super) struct DetectorRun {
     pub(super) scores: u64,
     /// The gravest incidents, as rows of `incident_log`.
     pub(super) gravest: Vec<Vec<u8>>,
+    /// Without keys and routes, unless the run keeps their rows.
+    pub(super) overview: Overview,
 }
 
 /// Notes of the transitions that pass the policy, and of its actions.
@@ -108,34 +111,47 @@ pub(super) fn observe(
     let config = job.fingerprint();
     let (collected, ingest) = bounded.run(now, decode_threads, folder, keep)?;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
-    let mut notes = Notes::default();
+    let (mut notes, mut found) = (Notes::default(), Found::default());
     let mut policy = PolicyEngine::new(job.alerts.policy);
     let mut decide = |transitions: &[Transition]| {
         transitions.iter().for_each(|transition| notes.note(transition));
+        found.note(transitions);
         let actions = policy.decide(transitions);
         notes.act(&actions);
         actions
     };
-    let WrittenIncidents { scores, counts, coverage, names } =
+    let WrittenIncidents { scores, counts, coverage, incidents: incident_counts, figures, names } =
         write_incidents(collected, info, folder, keep, &mut decide)?;
     let Notes { alerts, incidents, actions, gravest } = notes;
     let gravest = gravest.rows(&names, info);
     let alert = |(key, at_ms, severity)| Alert { key: names.key_text(key).into_owned(), at_ms, severity };
     let alerts = alerts.into_iter().map(alert).collect();
     let records = RecordCounts::of(&ingest.counts(), ingest.partitions());
+    let overview = Overview::new(&overview::Run {
+        job,
+        figures: &figures,
+        names: &names,
+        counts,
+        records: &records,
+        lags: ingest.counts().lags,
+        incidents: &incident_counts,
+        found: &found,
+        info,
+    });
     let mut by_action = BTreeMap::new();
     actions.into_values().for_each(|action| *by_action.entry(action).or_default() += 1);
     Ok(DetectorRun {
         config,
         records,
-        span_ms: coverage.span_ms,
+        span_ms: coverage.span_ms(),
         events: counts.events,
-        keys: coverage.keys.len(),
+        keys: coverage.keys(),
         alerts,
         incidents,
         actions: by_action,
         names,
         scores,
         gravest,
+        overview,
     })
 }

@@ -13,6 +13,8 @@ use serde::Serialize;
 
 use super::judge::{EpisodeLabel, Evaluation, LabelKind, median};
 use super::observe::{DetectorRun, IncidentSummary};
+use crate::overview::{Labelled, Overview};
+use crate::text::counted;
 
 /// Characters of a table's cell, at most.
 const CELL: usize = 160;
@@ -43,6 +45,7 @@ pub(super) struct BacktestReport {
     labels: Option<LabelReport>,
     /// Files beside the report, and what they show.
     pictures: Vec<(String, String)>,
+    overview: Overview,
 }
 
 #[derive(Serialize)]
@@ -208,7 +211,29 @@ impl BacktestReport {
             scores: run.scores,
             labels: labels.map(|labels| LabelReport::new(labels, run)),
             pictures,
+            overview: run.overview.clone(),
         }
+    }
+
+    pub(super) fn overview(&self) -> &Overview {
+        &self.overview
+    }
+
+    /// Returns what a terminal shows beside the overview.
+    pub(super) fn lines(&self) -> Vec<Labelled> {
+        let rate = number(self.alerts_per_1000_key_days);
+        let mut lines = vec![("alerts", format!("{}, {rate} per 1,000 key-days", self.alerts))];
+        if let Some(labels) = &self.labels {
+            let LabelReport { found, leaks, recall, false_alerts, minutes_median, .. } = labels;
+            lines.push(("leaks found", format!("{found} of {leaks} ({})", percent(*recall))));
+            let look_alikes = labels.false_alerts_of_look_alikes;
+            lines.push(("false alerts", format!("{false_alerts}, {look_alikes} of them of look-alikes")));
+            if let Some(minutes) = minutes_median {
+                let minutes = counted(*minutes, "minute", "minutes");
+                lines.push(("time to alert", format!("{minutes} for half of the leaks")));
+            }
+        }
+        lines
     }
 
     /// Returns the report for people.

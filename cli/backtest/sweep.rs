@@ -20,7 +20,7 @@ use super::judge::EpisodeLabel;
 use super::observe::{DetectorRun, observe};
 use super::report::{LabelReport, alert_rate, key_days, table};
 use crate::exit;
-use crate::progress::PROCESS;
+use crate::progress::process;
 use crate::replay::{Folder, time_of_run};
 
 /// Points of a grid, at most.
@@ -88,7 +88,7 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
     let mut rows = Vec::new();
     let (mut out, mut end) = (None, Exit::Done);
     for (at, (point, job)) in points.iter().zip(jobs).enumerate() {
-        let bounded = BoundedRun::open(job.clone(), PROCESS)?;
+        let bounded = BoundedRun::open(job.clone(), process(args.show.quiet))?;
         let folder = match &out {
             Some(folder) => folder,
             None => &*out.insert(Folder::new(&args.out, bounded.inputs(), TABLE)?),
@@ -96,11 +96,13 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
         // The run's own files go to a temporary folder, as a sweep keeps only its table.
         let of_run = tempfile::tempdir_in(folder.path())
             .with_context(|| format!("can't make a folder in {}", folder.path().display()))?;
-        exit::note(&format!("{} of {}: {}", at + 1, points.len(), named(&args.sweep, point)));
+        if !args.show.quiet {
+            exit::note(&format!("{} of {}: {}", at + 1, points.len(), named(&args.sweep, point)));
+        }
         let run = observe(bounded, &job, now, args.decode_threads.into(), of_run.path(), Keep::Incidents)?;
         if at == 0 {
             // All points read the same records.
-            end = exit::judge(&run.records, "");
+            end = exit::judge(&run.records, "", false);
         }
         let values = point.iter().map(|value| (*value).to_owned());
         rows.push(values.chain(row(&run, labels.as_deref())).collect::<Vec<String>>());
@@ -117,7 +119,7 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
         writeln!(csv, "{}", row.join(","))?;
     }
     folder.write(TABLE, csv.as_bytes())?;
-    exit::print(&text)?;
+    args.show.print(|_| text.clone(), &text)?;
     Ok(end.into())
 }
 

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 
 use super::screen::{Phase, Scene};
 use super::terminal::Screen;
-use super::text::{grouped, span, stopwatch};
 use super::world::HISTORY_MS;
+use crate::text::{grouped, span, stopwatch};
 
 /// Shows a demo as a live view or as lines.
 pub(super) enum Front {

@@ -19,7 +19,6 @@ mod incidents;
 mod screen;
 mod summary;
 mod terminal;
-mod text;
 mod traffic;
 mod view;
 mod world;

@@ -19,9 +19,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Cell, Paragraph, Row, Sparkline, Table};
 
 use super::Staged;
-use super::text::{bytes, clock, cut, grouped, latency, percent, span, stopwatch};
 use super::view::LiveView;
 use super::world::{HISTORY_MS, KNOWN_KEYS};
+use crate::text::{bytes, clock, cut, grouped, latency, percent, span, stopwatch};
 
 /// Columns of a terminal from which tables show all of their columns.
 const WIDE: u16 = 120;

@@ -11,9 +11,9 @@ use keytide_generator::Generated;
 use serde_json::json;
 
 use super::incidents::IncidentList;
-use super::text::{grouped, stopwatch};
 use super::world::MAILS;
 use super::{Demo, Staged, lock, whole_ms};
+use crate::text::{grouped, stopwatch};
 
 /// Prints the summary, and writes it to `summary.json` for programs.
 pub(super) fn print(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {

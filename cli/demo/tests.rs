@@ -30,7 +30,7 @@ use super::summary;
 use super::traffic::{AHEAD_MS, DELAY_MS, DELAYED_ONE_IN, DelayedRecords, WorldLines, earliest};
 use super::view::{CallTotals, LiveView};
 use super::world::{SHORTEST_STORY_MS, Worlds, configure};
-use crate::progress::PROCESS;
+use crate::progress::process;
 
 /// 2025-06-02T08:00:00Z.
 const START: Tick = 1_748_851_200_000;
@@ -189,7 +189,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let out = folder.join("out");
     std::fs::create_dir(&out).unwrap();
     let (collected, ingest) =
-        BoundedRun::open(job, PROCESS).unwrap().run(until_ms, 0, &out, Keep::Incidents).unwrap();
+        BoundedRun::open(job, process(true)).unwrap().run(until_ms, 0, &out, Keep::Incidents).unwrap();
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let mut actions = Vec::new();
     let mut decide = |transitions: &[_]| {

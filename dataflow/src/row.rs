@@ -239,6 +239,8 @@ pub struct Counts {
     pub detector_late: u64,
 }
 
+impl_add_assign!(Usage { calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls });
+
 impl_add_assign!(Counts {
     events,
     duplicates,

@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::sink::encode::{DeadRow, EncodeRow as _, Labels, LateRow, RecordLocation};
@@ -23,17 +23,20 @@ use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, Tick};
 use keytide_dataflow::*;
 
+use super::figures::{Span, Summed};
 use super::incidents::{keep_incident, keep_score, keep_transition};
 use super::runs::Runs;
 use super::sort_key::{ViewRow, keyed};
 use super::sorter::Sorter;
 
 /// Which rows of the dataflow a run keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
+    #[default]
     Views,
     Incidents,
-    /// Incidents and the scores of windows, which the detector makes for this alone.
+    /// Incidents, the scores of windows, which the detector makes for this alone, and rows of months and days for a
+    /// report.
     Scores,
 }
 
@@ -104,11 +107,13 @@ macro_rules! of_windows {
         pub(super) struct OfWindows { $(pub(super) $field: Rowset<$row>,)+ }
 
         impl OfWindows {
-            /// Adds rows. A row that is taken back isn't listed.
-            fn add(&mut self, rows: Rows) {
+            /// Adds rows: all of them, or those that a run's figures are made of. A row that is taken back isn't
+            /// listed.
+            fn add(&mut self, rows: Rows, all: bool) {
                 match rows {
                     $(Rows::$view(rows) => {
-                        self.$field.extend(rows.into_iter().filter(|row| !row.is_retracted()));
+                        let rows = rows.into_iter().filter(|row| !row.is_retracted());
+                        self.$field.extend(rows.filter(|row| all || row.is_needed()));
                     })+
                     Rows::Incidents(_) | Rows::IncidentLog(_) | Rows::Scores(_) => {}
                 }
@@ -133,30 +138,42 @@ views_of_windows!(of_windows);
 /// The keys and the span of time that a run over incidents has calls of.
 #[derive(Default)]
 pub struct Coverage {
-    /// Keys that called, without buckets.
-    pub keys: HashSet<KeyId>,
-    /// The first minute with a call and the end of the last one; `None` without calls.
-    pub span_ms: Option<(EventTime, EventTime)>,
+    /// Keys that called, without buckets, each with its minutes.
+    keys: HashMap<KeyId, Span>,
+    span: Span,
 }
 
 impl Coverage {
     fn add(&mut self, rows: &[Row<KeyId, OwnedUsage>]) {
         for row in rows.iter().filter(|row| row.level == Level::Minute) {
             let end_ms = row.start + MINUTE_MS;
-            let (first, last) = self.span_ms.unwrap_or((row.start, end_ms));
-            self.span_ms = Some((first.min(row.start), last.max(end_ms)));
+            self.span.add(row.start, end_ms);
             if !row.group.is_bucket() {
-                self.keys.insert(row.group);
+                self.keys.entry(row.group).or_default().add(row.start, end_ms);
             }
         }
     }
 
     pub(super) fn merge(&mut self, other: Self) {
-        self.keys.extend(other.keys);
-        self.span_ms = match (self.span_ms, other.span_ms) {
-            (Some(span), Some(other)) => Some((span.0.min(other.0), span.1.max(other.1))),
-            (span, other) => span.or(other),
-        };
+        for (key, span) in other.keys {
+            self.keys.entry(key).or_default().merge(span);
+        }
+        self.span.merge(other.span);
+    }
+
+    /// Returns the number of keys that called, without buckets.
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Returns the first minute with a call and the end of the last one; `None` without calls.
+    pub fn span_ms(&self) -> Option<(EventTime, EventTime)> {
+        self.span.get()
+    }
+
+    /// Returns the number of keys that the detector could never judge by their habits.
+    pub(super) fn young_keys(&self) -> u64 {
+        self.keys.values().filter(|span| span.is_young()).count() as u64
     }
 }
 
@@ -167,7 +184,7 @@ pub struct Collect {
     partitions: Arc<[PartitionInfo]>,
     /// Bytes of rows from which a view is written as a run.
     budget: usize,
-    only_incidents: bool,
+    keep: Keep,
     pub(super) names: Names,
     pub(super) counts: Counts,
     pub(super) of_windows: OfWindows,
@@ -199,7 +216,7 @@ impl Collect {
             folder: folder.to_owned(),
             partitions: partitions.into(),
             budget: (BUDGET / workers).max(LEAST),
-            only_incidents: keep != Keep::Views,
+            keep,
             late: Sorter::new(folder),
             dead_letters: Sorter::new(folder),
             incidents: Sorter::new(folder),
@@ -223,7 +240,7 @@ impl Collect {
 
     /// Adds dead letters of sources.
     pub(super) fn dead_letters(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
-        if self.only_incidents {
+        if self.keep != Keep::Views {
             return Ok(());
         }
         let Self { names, partitions, dead_letters, .. } = self;
@@ -236,7 +253,7 @@ impl Collect {
 
     /// Adds bad rows of tables, whose offset is the line.
     pub(super) fn table_dead_letters(&mut self, letters: &[TableDeadLetter]) -> anyhow::Result<()> {
-        if self.only_incidents {
+        if self.keep != Keep::Views {
             return Ok(());
         }
         let Self { names, dead_letters, .. } = self;
@@ -276,9 +293,16 @@ impl Output for Collect {
                 let added = scores.iter().try_for_each(|score| keep_score(into, names, score));
                 self.failed(added);
             }
-            Rows::Usage(rows) if self.only_incidents => self.coverage.add(&rows),
-            _ if self.only_incidents => {}
-            rows => self.of_windows.add(rows),
+            rows => {
+                if self.keep != Keep::Views
+                    && let Rows::Usage(rows) = &rows
+                {
+                    self.coverage.add(rows);
+                }
+                if self.keep != Keep::Incidents {
+                    self.of_windows.add(rows, self.keep == Keep::Views);
+                }
+            }
         }
         if self.of_windows.bytes() >= self.budget {
             let spilled = self.spill_largest();
@@ -287,7 +311,7 @@ impl Output for Collect {
     }
 
     fn late(&mut self, _: Tick, late: Vec<Late>) {
-        if self.only_incidents {
+        if self.keep != Keep::Views {
             return;
         }
         for late in late {

@@ -13,8 +13,9 @@ use anyhow::Context as _;
 use keytide_connectors::sink::encode::{EncodeRow as _, Labels, time};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{Decide, IncidentRow, JobInfo, LogRow};
+use keytide_dataflow::detect::Severity;
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Incident, IncidentId, Revocation, Score, Transition};
+use keytide_dataflow::{Incident, IncidentId, IncidentState, Revocation, Score, Transition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,11 +23,15 @@ use super::sorter::Sorter;
 use crate::cells::untrusted;
 
 /// Numbers of rows that were written, by view.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct IncidentCounts {
-    pub(crate) incidents: u64,
-    pub(crate) incident_log: u64,
-    pub(crate) revocations: u64,
+#[derive(Clone, Debug, Default)]
+pub struct IncidentCounts {
+    pub incidents: u64,
+    /// Incidents by the highest severity that they reached.
+    pub by_severity: BTreeMap<Severity, u64>,
+    /// Incidents that a change of the tables took back.
+    pub withdrawn: u64,
+    pub incident_log: u64,
+    pub revocations: u64,
 }
 
 fn write(value: &impl Serialize, out: &mut Vec<u8>) {
@@ -128,6 +133,7 @@ pub(super) fn incident_views(
 ) -> anyhow::Result<IncidentCounts> {
     let (incidents, transitions): (Vec<Sorter>, Vec<Sorter>) = workers.into_iter().unzip();
     let mut labels = Labels::new(names);
+    let (mut by_severity, mut withdrawn) = (BTreeMap::new(), 0);
     let incidents = file(folder, "incidents.jsonl", |file| {
         let (mut count, mut newest) = (0, None::<Incident>);
         let mut put = |incident: Option<Incident>, file: &mut BufWriter<File>| match incident {
@@ -136,6 +142,8 @@ pub(super) fn incident_views(
                 let mut line = Vec::new();
                 IncidentRow { incident: &incident, job }.line(&mut labels, &mut line);
                 count += 1;
+                *by_severity.entry(incident.severity).or_default() += 1;
+                withdrawn += u64::from(incident.state == IncidentState::Withdrawn);
                 file.write_all(&line)
             }
         };
@@ -182,5 +190,5 @@ pub(super) fn incident_views(
         file.write_all(&line)?;
         Ok(revocations.len() as u64)
     })?;
-    Ok(IncidentCounts { incidents, incident_log, revocations })
+    Ok(IncidentCounts { incidents, by_severity, withdrawn, incident_log, revocations })
 }

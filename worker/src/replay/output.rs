@@ -19,7 +19,8 @@ use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 
 use super::collect::{Collect, Coverage, Keep, Rowset, late_line};
-use super::incidents::{incident_views, scores_file};
+use super::figures::{FigureSums, Figures, Summed};
+use super::incidents::{IncidentCounts, incident_views, scores_file};
 use super::runs::{Ascending, Merge, RunReader};
 use super::sort_key::{ViewRow, keyed};
 use super::sorter::Sorter;
@@ -58,6 +59,9 @@ pub struct Written {
     pub rows: RowCounts,
     /// Sums over the dataflow's ticks.
     pub counts: Counts,
+    pub incidents: IncidentCounts,
+    pub figures: Figures,
+    pub names: Names,
 }
 
 /// Writes all views to `folder`, formatting rows by `threads` threads.
@@ -87,6 +91,7 @@ pub fn write(
     rows[View::Incidents] = of_incidents.incidents;
     rows[View::IncidentLog] = of_incidents.incident_log;
     rows[View::Revocations] = of_incidents.revocations;
+    let mut sums = FigureSums::default();
     macro_rules! views {
         ($($view:ident $field:ident: $row:ty,)+) => {
             $(let mut $field = Vec::new();)+
@@ -94,7 +99,7 @@ pub fn write(
                 $($field.push(worker.$field);)+
             }
             pool.install(|| {
-                $(rows[View::$view] = view($field, &names, &file(View::$view))?;)+
+                $(rows[View::$view] = view($field, &names, &file(View::$view), &mut sums)?;)+
                 anyhow::Ok(())
             })?;
         };
@@ -103,7 +108,7 @@ pub fn write(
     rows[View::Late] = late_view(late, &names, job.partitions, &file(View::Late))?;
     rows[View::DeadLetters] =
         merged(dead_letters, &file(View::DeadLetters), |line, out| out.write_all(line))?;
-    Ok(Written { rows, counts })
+    Ok(Written { rows, counts, incidents: of_incidents, figures: sums.finish(), names })
 }
 
 /// The results of a run that keeps only incidents.
@@ -113,6 +118,9 @@ pub struct WrittenIncidents {
     /// Sums over the dataflow's ticks.
     pub counts: Counts,
     pub coverage: Coverage,
+    pub incidents: IncidentCounts,
+    /// Sums over the rows; empty unless `keep` asks for scores.
+    pub figures: Figures,
     pub names: Names,
 }
 
@@ -125,17 +133,35 @@ pub fn write_incidents(
     decide: Decide<'_>,
 ) -> anyhow::Result<WrittenIncidents> {
     let (mut names, mut counts, mut coverage) = (Names::default(), Counts::default(), Coverage::default());
-    let (mut of_incidents, mut scores) = (Vec::new(), Vec::new());
+    let (mut of_incidents, mut scores, mut of_windows) = (Vec::new(), Vec::new(), Vec::new());
     for worker in collected {
         names.merge(worker.names);
         counts += worker.counts;
         coverage.merge(worker.coverage);
         of_incidents.push((worker.incidents, worker.transitions));
         scores.push(worker.scores);
+        of_windows.push(worker.of_windows);
     }
-    incident_views(of_incidents, &names, job, folder, decide)?;
+    let incidents = incident_views(of_incidents, &names, job, folder, decide)?;
     let scores = if keep == Keep::Scores { scores_file(scores, folder)? } else { 0 };
-    Ok(WrittenIncidents { scores, counts, coverage, names })
+    let mut sums = FigureSums::default();
+    macro_rules! sum {
+        ($($view:ident $field:ident: $row:ty,)+) => {
+            $(let mut $field = Vec::new();)+
+            for worker in of_windows {
+                $($field.push(worker.$field);)+
+            }
+            $(each_batch(&$field, &names, |rows| {
+                rows.iter().for_each(|row| row.sum(&mut sums));
+                Ok(())
+            }).context("reading a temporary file failed")?;
+            sums.end_view();)+
+        };
+    }
+    views_of_windows!(sum);
+    let mut figures = sums.finish();
+    (figures.span_ms, figures.young_keys) = (coverage.span_ms(), coverage.young_keys());
+    Ok(WrittenIncidents { scores, counts, coverage, incidents, figures, names })
 }
 
 /// Rows in the order of their sort keys: those in memory, or those of a run.
@@ -162,44 +188,62 @@ impl<'a, R: ViewRow> Ascending for SortedRows<'a, '_, R> {
     }
 }
 
-/// Writes a view, of which every worker has a part; returns its number of rows.
-fn view<R: ViewRow>(parts: Vec<Rowset<R>>, names: &Names, path: &Path) -> anyhow::Result<u64> {
+/// Writes a view, of which every worker has a part, and sums its rows up; returns their number.
+fn view<R: ViewRow + Summed>(
+    parts: Vec<Rowset<R>>,
+    names: &Names,
+    path: &Path,
+    sums: &mut FigureSums,
+) -> anyhow::Result<u64> {
+    let mut count = 0;
+    let mut write = || -> io::Result<()> {
+        let mut file = File::create(path)?;
+        each_batch(&parts, names, |rows| {
+            rows.iter().for_each(|row| row.sum(sums));
+            count += lines(rows, names, &mut file)?;
+            Ok(())
+        })
+    };
+    write().with_context(|| format!("writing {} failed", path.display()))?;
+    sums.end_view();
+    Ok(count)
+}
+
+/// Hands the rows of a view to `take`, some thousands at once, in the order of their sort keys.
+fn each_batch<R: ViewRow>(
+    parts: &[Rowset<R>],
+    names: &Names,
+    mut take: impl FnMut(&[&R]) -> io::Result<()>,
+) -> io::Result<()> {
     let mut in_memory = keyed(parts.iter().flat_map(Rowset::rows), names);
     in_memory.par_sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let batch = CHUNK * CHUNKS * rayon::current_num_threads();
-    let mut count = 0;
-    let write = || -> io::Result<()> {
-        let mut file = File::create(path)?;
-        // Without runs there is nothing to merge, and no row needs a clone.
-        if parts.iter().all(|part| part.runs.is_empty()) {
-            for part in in_memory.chunks(batch) {
-                let rows: Vec<&R> = part.iter().map(|(_, row)| *row).collect();
-                count += lines(&rows, names, &mut file)?;
-            }
+    // Without runs there is nothing to merge, and no row needs a clone.
+    if parts.iter().all(|part| part.runs.is_empty()) {
+        return in_memory.chunks(batch).try_for_each(|part| {
+            let rows: Vec<&R> = part.iter().map(|(_, row)| *row).collect();
+            take(&rows)
+        });
+    }
+    let mut inputs = vec![SortedRows::Memory(in_memory.into_iter())];
+    inputs.extend(
+        RunReader::all(parts.iter().map(|part| &part.runs))
+            .into_iter()
+            .map(|run| SortedRows::Run(run, names)),
+    );
+    let mut merge = Merge::new(inputs)?;
+    loop {
+        let mut rows: Vec<R> = Vec::with_capacity(batch);
+        while rows.len() < batch
+            && let Some(row) = merge.next()?
+        {
+            rows.push(row);
+        }
+        if rows.is_empty() {
             return Ok(());
         }
-        let mut inputs = vec![SortedRows::Memory(in_memory.into_iter())];
-        inputs.extend(
-            RunReader::all(parts.iter().map(|part| &part.runs))
-                .into_iter()
-                .map(|run| SortedRows::Run(run, names)),
-        );
-        let mut merge = Merge::new(inputs)?;
-        loop {
-            let mut rows: Vec<R> = Vec::with_capacity(batch);
-            while rows.len() < batch
-                && let Some(row) = merge.next()?
-            {
-                rows.push(row);
-            }
-            if rows.is_empty() {
-                return Ok(());
-            }
-            count += lines(&rows.iter().collect::<Vec<_>>(), names, &mut file)?;
-        }
-    };
-    write().with_context(|| format!("writing {} failed", path.display()))?;
-    Ok(count)
+        take(&rows.iter().collect::<Vec<_>>())?;
+    }
 }
 
 /// Writes rows as lines; returns their number.

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::demo;
 #[cfg(feature = "generate")]
 use crate::generate;
-use crate::{backtest, check, replay, run};
+use crate::{backtest, check, incident, key_id, replay, run};
 
 /// Exact meters of API keys from gateways' access logs.
 #[derive(Parser)]
@@ -45,6 +45,10 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Try the leak detector on recorded traffic, or score a history of counts
     Backtest(backtest::BacktestArgs),
+    /// Show the evidence of an incident, from views on disk
+    Incident(incident::IncidentArgs),
+    /// Show how views and tables name a key, which is read from standard input
+    KeyId(key_id::KeyIdArgs),
     /// Generate realistic traffic with its tables, geo databases and a configuration
     #[cfg(feature = "generate")]
     Generate(keytide_generator::GenerateArgs),
@@ -64,6 +68,8 @@ pub(crate) fn run_typed() -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Backtest(args) => backtest::run(&args),
+        Command::Incident(args) => incident::run(&args),
+        Command::KeyId(args) => key_id::run(&args),
         #[cfg(feature = "generate")]
         Command::Generate(args) => generate::run(&args),
     }

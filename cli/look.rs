@@ -43,7 +43,6 @@ impl Look {
         }
     }
 
-    #[cfg(test)]
     /// Returns a plain look, for text that goes to a file or a pipe.
     pub(crate) fn plain() -> Self {
         Self { width: USUAL, colours: false, ascii: false }

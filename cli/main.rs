@@ -11,6 +11,8 @@ mod demo;
 mod exit;
 #[cfg(feature = "generate")]
 mod generate;
+mod incident;
+mod key_id;
 mod log;
 mod look;
 mod overview;
@@ -20,6 +22,7 @@ mod run;
 mod signals;
 #[cfg_attr(not(feature = "demo"), allow(dead_code, reason = "only the demo shows some of them"))]
 mod text;
+mod views;
 
 use std::process::ExitCode;
 

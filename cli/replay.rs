@@ -53,6 +53,8 @@ pub(crate) struct ReplayArgs {
 #[derive(Serialize)]
 struct Summary {
     job: String,
+    /// The configuration, with which `keytide incident` finds the sources.
+    config_path: String,
     now: String,
     workers: usize,
     decode_threads: usize,
@@ -117,6 +119,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let wall_s = started.elapsed().as_secs_f64();
     let summary = Summary {
         job: name,
+        config_path: absolute(&args.config),
         now: keytide_connectors::sink::encode::time(now),
         workers: workers.get(),
         decode_threads: decode_count,
@@ -163,6 +166,11 @@ fn files(out: &Path, summary: &Summary) -> Vec<String> {
         ));
     }
     files
+}
+
+/// Returns an absolute path as text.
+pub(crate) fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 /// Returns the time of `--now`, or that of the clock without it.

@@ -13,6 +13,7 @@ mod docs;
 mod harness;
 mod hostile;
 mod incidents;
+mod look_up;
 mod metrics;
 mod replay;
 mod samples;

@@ -13,7 +13,7 @@ use super::report::BacktestReport;
 use crate::exit;
 use crate::overview::render;
 use crate::progress::process;
-use crate::replay::{Folder, load, time_of_run};
+use crate::replay::{Folder, absolute, load, time_of_run};
 use crate::text::json;
 
 /// Written last, so that it always belongs to a run that ended.
@@ -34,7 +34,7 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
     let run = observe(bounded, &job, now, args.decode_threads.into(), out.path(), Keep::Scores)?;
     let pictures = incidents(&run.gravest).chain(delays(&run, labels.as_deref()));
     let pictures = write(&out, pictures)?;
-    let report = BacktestReport::new(&job.job.name, &run, labels.as_deref(), pictures);
+    let report = BacktestReport::new((&job.job.name, absolute(config)), &run, labels.as_deref(), pictures);
     let text = report.markdown();
     out.write("report.md", text.as_bytes())?;
     let json = json(&report)?;

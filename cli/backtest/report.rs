@@ -26,6 +26,8 @@ const NOISIEST: usize = 20;
 pub(super) struct BacktestReport {
     job: String,
     config: String,
+    /// The configuration, with which `keytide incident` finds the sources.
+    config_path: String,
     detector_version: u32,
     /// The first minute with a call; null, as `to`, if there was no call.
     from: Option<String>,
@@ -182,7 +184,7 @@ pub(super) fn alert_rate(run: &DetectorRun) -> Option<f64> {
 
 impl BacktestReport {
     pub(super) fn new(
-        job: &str,
+        (job, config_path): (&str, String),
         run: &DetectorRun,
         labels: Option<&[EpisodeLabel]>,
         pictures: Vec<(String, String)>,
@@ -196,6 +198,7 @@ impl BacktestReport {
         Self {
             job: job.to_owned(),
             config: run.config.clone(),
+            config_path,
             detector_version: DETECTOR_VERSION,
             from,
             to,

@@ -31,6 +31,8 @@ enum Records {
     Topic { broker: String, topic: String },
     /// One file.
     File(String),
+    /// The files of a pattern, by their number.
+    Files(Vec<String>),
 }
 
 impl Guide {
@@ -56,6 +58,13 @@ impl Guide {
             Some((name.to_owned(), records))
         });
         Self { link: alerts.link.clone(), steps: alerts.steps.clone(), records: records.collect() }
+    }
+
+    /// Returns a guide that knows the files of a source, in the order of their numbers.
+    #[must_use]
+    pub fn with_files(mut self, source: &str, files: Vec<String>) -> Self {
+        self.records.insert(source.to_owned(), Records::Files(files));
+        self
     }
 
     /// Returns the incident's address in the reader's own tool.
@@ -84,15 +93,19 @@ impl Guide {
             Records::Topic { broker, topic } => {
                 format!("kcat -C -q -b {} -t {} -p {partition} -o {offset} -c 1", word(broker), word(topic))
             }
-            Records::File(path) => {
-                // `tail` counts bytes from 1.
-                let (from, path) = (offset.saturating_add(1), word(path));
-                match path.trim_end_matches('\'').ends_with(".gz") {
-                    true => format!("gzip -dc {path} | tail -c +{from} | head -n 1"),
-                    false => format!("tail -c +{from} {path} | head -n 1"),
-                }
-            }
+            Records::File(path) => of_file(path, *offset),
+            Records::Files(paths) => of_file(paths.get(*partition as usize)?, *offset),
         })
+    }
+}
+
+/// Returns the command that shows the line at a byte of a file.
+fn of_file(path: &str, offset: u64) -> String {
+    // `tail` counts bytes from 1.
+    let (from, path) = (offset.saturating_add(1), word(path));
+    match path.trim_end_matches('\'').ends_with(".gz") {
+        true => format!("gzip -dc {path} | tail -c +{from} | head -n 1"),
+        false => format!("tail -c +{from} {path} | head -n 1"),
     }
 }
 

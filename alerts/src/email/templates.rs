@@ -32,8 +32,11 @@ const BUNDLED: &[(&str, &str)] = bundled! {
     "ko/security.txt" "ko/owner.txt" "ko/digest.txt" "ko/daily.txt" "ko/test.txt"
 };
 
+/// The page about an incident on a terminal, which no folder replaces.
+const EVIDENCE: (&str, &str) = ("evidence.txt", include_str!("../../templates/evidence.txt"));
+
 const LARGEST: u64 = 256 << 10;
-/// The most columns of a line of text.
+/// The most columns of a line of text in mails.
 const COLUMNS: usize = 72;
 
 /// Why a template can't be used.
@@ -65,11 +68,23 @@ pub(crate) struct MailTemplates {
 impl MailTemplates {
     /// Returns the templates that come with the program.
     pub(crate) fn bundled() -> Result<Self, TemplateError> {
-        let mut templates = Self { environment: environment(), folder: None };
+        Self::of_width(COLUMNS)
+    }
+
+    fn of_width(columns: usize) -> Result<Self, TemplateError> {
+        let mut templates = Self { environment: environment(columns), folder: None };
         for (name, source) in BUNDLED {
             templates.add(name, (*source).to_owned())?;
         }
         Ok(templates)
+    }
+
+    /// Renders the page about an incident in lines of at most `columns` columns.
+    pub(crate) fn evidence(view: &impl Serialize, columns: usize) -> Result<String, TemplateError> {
+        let mut templates = Self::of_width(columns)?;
+        let (name, source) = EVIDENCE;
+        templates.add(name, source.to_owned())?;
+        templates.render(name, view)
     }
 
     /// Returns the bundled templates, replaced by those of a folder where the names are the same.
@@ -121,35 +136,39 @@ impl MailTemplates {
     }
 }
 
-fn environment() -> Environment<'static> {
+/// Columns of labels, if there is room for them.
+const LABEL: usize = 22;
+
+/// Returns the filters and functions of templates, for lines of at most `columns` columns.
+fn environment(columns: usize) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     if let Ok(syntax) = syntax {
         environment.set_syntax(syntax);
     }
-    environment.add_filter("wrap", |text: &str, indent: Option<usize>| {
-        wrap(text, indent.unwrap_or(0), indent.unwrap_or(0))
+    environment.add_filter("wrap", move |text: &str, indent: Option<usize>| {
+        wrap(text, (indent.unwrap_or(0), indent.unwrap_or(0)), columns)
     });
-    environment.add_filter("item", |text: &str, mark: &str| {
-        let wrapped = wrap(text, 0, mark.width());
+    environment.add_filter("item", move |text: &str, mark: &str| {
+        let wrapped = wrap(text, (0, mark.width()), columns);
         format!("{mark}{wrapped}")
     });
-    environment.add_filter("command", command);
-    environment.add_function("row", |label: &str, value: &str| {
-        const LABEL: usize = 22;
+    environment
+        .add_filter("command", move |text: &str, indent: Option<usize>| command(text, indent, columns));
+    environment.add_function("row", move |label: &str, value: &str| {
         let padding = LABEL.saturating_sub(label.width()).max(1);
-        format!("{label}{}{}", " ".repeat(padding), wrap(value, 0, LABEL))
+        format!("{label}{}{}", " ".repeat(padding), wrap(value, (0, LABEL), columns))
     });
     environment
 }
 
-/// Breaks a text into lines of at most [`COLUMNS`] columns. The first line is indented by `first`, all others by `rest`;
+/// Breaks a text into lines of at most `columns` columns. The first line is indented by `first`, all others by `rest`;
 /// all are as wide as `rest` allows. A line that would begin like a formula begins with `'` instead ([`clean`]).
 ///
 /// [`clean`]: super::clean
-fn wrap(text: &str, first: usize, rest: usize) -> String {
-    let room = COLUMNS.saturating_sub(rest).max(8);
+fn wrap(text: &str, (first, rest): (usize, usize), columns: usize) -> String {
+    let room = columns.saturating_sub(rest).max(8);
     let begin = |lines: &[String], word: &str| match !lines.is_empty() && word.starts_with(['=', '+', '@']) {
         true => "'",
         false => "",
@@ -187,7 +206,7 @@ fn wrap(text: &str, first: usize, rest: usize) -> String {
 
 /// Breaks a command of a shell before options and pipes, so that it can still be copied. A part that is longer than a
 /// line stays whole.
-fn command(text: &str, indent: Option<usize>) -> String {
+fn command(text: &str, indent: Option<usize>, columns: usize) -> String {
     const CONTINUED: &str = " \\";
     let indent = indent.unwrap_or(0);
     let mut lines: Vec<String> = Vec::new();
@@ -197,7 +216,7 @@ fn command(text: &str, indent: Option<usize>) -> String {
         let first = rest.chars().next().map_or(0, char::len_utf8);
         let end = [" -", " | "].iter().filter_map(|begin| Some(rest[first..].find(begin)? + first)).min();
         let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
-        if now.width() > indent && now.width() + part.width() + CONTINUED.len() > COLUMNS {
+        if now.width() > indent && now.width() + part.width() + CONTINUED.len() > columns {
             lines.push(std::mem::replace(&mut now, " ".repeat(indent + 1)) + CONTINUED);
         }
         now.push_str(part);
@@ -255,7 +274,7 @@ mod tests {
         let filler = "x".repeat(COLUMNS - 2);
         for text in [format!("{filler} =1+1"), format!("{filler}xx=1+1"), format!("{filler} {filler}xx@sum")]
         {
-            let wrapped = wrap(&text, 0, 0);
+            let wrapped = wrap(&text, (0, 0), COLUMNS);
             assert!(wrapped.lines().skip(1).any(|line| line.starts_with('\'')), "{wrapped}");
             assert!(!wrapped.lines().any(|line| line.starts_with(['=', '@'])), "{wrapped}");
             assert!(wrapped.lines().all(|line| line.width() <= COLUMNS), "{wrapped}");
@@ -265,17 +284,17 @@ mod tests {
     #[test]
     fn a_command_that_is_broken_is_the_same_command() {
         let short = "kcat -C -q -b broker.example:9092 -t topic -p 3 -o 88120447 -c 1";
-        assert_eq!(command(short, Some(2)), format!("  {short}"));
+        assert_eq!(command(short, Some(2), COLUMNS), format!("  {short}"));
         let long = "kcat -C -q -b a-rather-long-name-of-a-broker.eu-central-1.example:9092 -t t -p 3 -o 88120447 -c 1";
-        let broken = command(long, Some(2));
+        let broken = command(long, Some(2), COLUMNS);
         assert!(broken.lines().count() > 1 && broken.lines().all(|line| line.width() <= COLUMNS), "{broken}");
         let joined = broken.replace("\\\n", "");
         assert_eq!(
             joined.split_whitespace().collect::<Vec<_>>(),
             long.split_whitespace().collect::<Vec<_>>()
         );
-        assert_eq!(command(&"x".repeat(100), None), "x".repeat(100));
-        assert_eq!(command("", None), "");
+        assert_eq!(command(&"x".repeat(100), None, COLUMNS), "x".repeat(100));
+        assert_eq!(command("", None, COLUMNS), "");
     }
 
     #[test]
@@ -284,7 +303,7 @@ mod tests {
         let long = format!("see {} now", "x".repeat(300));
         for text in [korean.as_str(), &long, "", "one"] {
             for (first, rest) in [(0, 0), (2, 2), (0, 22)] {
-                let wrapped = wrap(text, first, rest);
+                let wrapped = wrap(text, (first, rest), COLUMNS);
                 for (i, line) in wrapped.lines().enumerate() {
                     let before = if i == 0 { rest - first } else { 0 };
                     assert!(line.width() + before <= COLUMNS, "{line}");

@@ -613,3 +613,43 @@ fn mails_are_those_that_were_looked_at() {
         .collect();
     assert_eq!(files, goldens.into_iter().map(|(name, _)| name).collect(), "a golden that no mail has");
 }
+
+#[test]
+fn a_page_of_evidence_fits_its_columns_and_says_everything() {
+    let step = |at: &str, transition| Step { at: at.to_owned(), transition, level: "revoke".to_owned() };
+    let history =
+        [step("2026-11-21T14:05:00Z", Change::Opened), step("2026-11-21T14:09:00Z", Change::Raised)];
+    let action = ActionRow {
+        action_id: "0".repeat(32),
+        incident_id: "0".repeat(32),
+        action: "suspend".to_owned(),
+        state: "held".to_owned(),
+        reason: "would have suspended the key; held: acting is off in this version".to_owned(),
+        at: "2026-11-21T14:09:00Z".to_owned(),
+    };
+    let guide = samples::guide();
+    for transition in samples::all() {
+        for actions in [&[][..], std::slice::from_ref(&action)] {
+            let page = |columns| {
+                Evidence { newest: &transition, history: &history, actions, guide: &guide }.page(columns)
+            };
+            let (wide, narrow) = (page(80).unwrap(), page(40).unwrap());
+            for part in ["HISTORY", "WHAT THE POLICY DID", "LOOK IT UP", "2026-11-21 14:05 UTC"] {
+                assert!(wide.contains(part) && narrow.contains(part), "{part}: {wide}");
+            }
+            let says = if actions.is_empty() { "Nothing: " } else { "would have suspended the key" };
+            assert!(wide.contains(says), "{wide}");
+            assert!(!wide.contains("\n\n\n"), "{wide}");
+            // A link and the parts of a command may be copied, so they are never broken.
+            let is_command = |line: &str| {
+                line.contains("://") || line.contains("kcat") || line.contains(" -") || line.ends_with('\\')
+            };
+            for (columns, page) in [(80, &wide), (40, &narrow)] {
+                for line in page.lines().filter(|line| !is_command(line)) {
+                    assert!(line.width() <= columns, "{columns}: {line}");
+                    assert!(!line.contains(char::is_control), "{line:?}");
+                }
+            }
+        }
+    }
+}

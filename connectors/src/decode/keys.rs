@@ -63,14 +63,48 @@ impl SecretHash {
 
     /// The id of a raw key.
     pub(crate) fn id(&self, key: &[u8]) -> KeyId {
+        KeyId::from_hash(&self.hash(key))
+    }
+
+    fn hash(&self, key: &[u8]) -> [u8; 32] {
         match self {
-            Self::Sha256 => KeyId::from_hash(&Sha256::digest(key)),
+            Self::Sha256 => Sha256::digest(key).into(),
             Self::HmacSha256(keyed) => {
                 let mut mac = keyed.clone();
                 mac.update(key);
-                KeyId::from_hash(&mac.finalize().into_bytes())
+                mac.finalize().into_bytes().into()
             }
         }
+    }
+}
+
+/// How views and tables name a raw key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyNames {
+    /// The hash that tables have as `key_hash`, and the id that views have.
+    Hashed { key_hash: [u8; 32], key_id: KeyId },
+    /// The gateway logs hashes of a kind that isn't known, and this is one of them.
+    Prehashed { key_id: KeyId },
+    /// An identifier, which names itself.
+    Itself,
+}
+
+impl KeyNames {
+    /// Returns the names of a raw key at a source with this hash. Where the gateway logs hashes and the key is none,
+    /// they are by SHA-256, as for the tokens of `tables.leaks`.
+    #[must_use]
+    pub fn of(key: &[u8], hash: &KeyHash) -> Self {
+        let hash = match hash {
+            KeyHash::None => return Self::Itself,
+            KeyHash::Prehashed => match prehashed(key) {
+                Some(key_id) => return Self::Prehashed { key_id },
+                None => SecretHash::Sha256,
+            },
+            KeyHash::Sha256 => SecretHash::Sha256,
+            KeyHash::HmacSha256 { secret } => SecretHash::keyed(secret),
+        };
+        let key_hash = hash.hash(key);
+        Self::Hashed { key_hash, key_id: KeyId::from_hash(&key_hash) }
     }
 }
 
@@ -282,6 +316,22 @@ mod tests {
         let mut raw = RawEvent::default();
         raw.set_key_value(0, value);
         raw
+    }
+
+    #[test]
+    fn a_key_is_named_as_its_calls_are() {
+        for hash in [KeyHash::Sha256, KeyHash::HmacSha256 { secret: Secret::new("a secret of many bytes") }] {
+            let finder = keys(vec![KeyFrom::Key], hash.clone(), MissingKey::Anonymous);
+            let KeyNames::Hashed { key_hash, key_id } = KeyNames::of(RAW.as_bytes(), &hash) else { panic!() };
+            assert_eq!(finder.id(RAW.as_bytes()), Ok(key_id));
+            assert_eq!(KeyId::from_hash(&key_hash), key_id);
+        }
+        let sha256 = KeyNames::of(RAW.as_bytes(), &KeyHash::Sha256);
+        assert_eq!(KeyNames::of(RAW.as_bytes(), &KeyHash::Prehashed), sha256);
+        let logged = "sha256:00112233445566778899aabbccddeeff";
+        let key_id = KeyId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+        assert_eq!(KeyNames::of(logged.as_bytes(), &KeyHash::Prehashed), KeyNames::Prehashed { key_id });
+        assert_eq!(KeyNames::of(RAW.as_bytes(), &KeyHash::None), KeyNames::Itself);
     }
 
     #[test]

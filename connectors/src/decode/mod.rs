@@ -64,6 +64,7 @@ use keytide_config::{Format, Limits, Routes, Source};
 use keytide_dataflow::model::{AccessEvent, CallerLocation, Country, Definition, Position};
 use sha2::{Digest, Sha256};
 
+pub use self::keys::KeyNames;
 pub(crate) use self::keys::SecretHash;
 pub(crate) use self::route::{cut, holds, redacted};
 pub use self::tally::{KEY_RULES, Tally};

@@ -1,0 +1,199 @@
+//! Views on disk: those of a bounded run (`VIEW.jsonl`), or of `[sink.files]` (`VIEW-000001.jsonl` and so on).
+//!
+//! A live job may write while they are read. So a file that is gone meanwhile is passed over, and so is a last line
+//! that isn't whole yet.
+//!
+//! Limits: a line of 4 MiB; longer ones are passed over. One line is held at a time.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use keytide_config::{JobConfig, View, environment};
+use keytide_worker::replay::usage;
+use serde::Deserialize;
+
+/// Bytes of a line, at most.
+const MAX_LINE: u64 = 4 << 20;
+/// Bytes of `summary.json` and `report.json`, at most.
+const MAX_SUMMARY: u64 = 64 << 20;
+/// The files that a bounded run writes last.
+const SUMMARIES: [&str; 2] = ["summary.json", "report.json"];
+
+/// A folder with views.
+#[derive(Debug)]
+pub(crate) struct ViewFolder {
+    dir: PathBuf,
+    /// The configuration of the job that wrote them.
+    pub(crate) job: Option<JobConfig>,
+    /// Why the configuration isn't known.
+    pub(crate) why_no_job: Option<String>,
+}
+
+/// The member of a summary that names the configuration.
+#[derive(Deserialize)]
+struct Named {
+    config_path: Option<PathBuf>,
+}
+
+impl ViewFolder {
+    /// Opens a folder, or the one that a configuration's `[sink.files]` names.
+    ///
+    /// # Errors
+    /// If there is no such folder or configuration, or the configuration names no folder.
+    pub(crate) fn open(from: &Path) -> anyhow::Result<Self> {
+        let shown = from.display();
+        let kind = fs::metadata(from)
+            .with_context(|| {
+                format!("{shown} can't be read: --from takes a folder with views, or a configuration")
+            })
+            .map_err(usage)?;
+        if !kind.is_dir() {
+            let job = load(from)?;
+            let Some(files) = &job.sinks.files else {
+                return Err(usage(anyhow::anyhow!(
+                    "{shown} has no [sink.files], so its job writes no views to a folder: name the folder that \
+                     keytide replay --out wrote to"
+                )));
+            };
+            let dir = files.dir.clone();
+            return Ok(Self { dir, job: Some(job), why_no_job: None });
+        }
+        let (job, why_no_job) = match config_path(from) {
+            None => {
+                (None, Some(format!("{shown} doesn't say which; --from CONFIG does if it has [sink.files]")))
+            }
+            Some(config) => match load(&config) {
+                Ok(job) => (Some(job), None),
+                Err(error) => (None, Some(keytide_worker::exit::message(&error))),
+            },
+        };
+        Ok(Self { dir: from.to_owned(), job, why_no_job })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the files of a view, oldest first.
+    ///
+    /// # Errors
+    /// If the folder can't be listed, or has no file of the view.
+    pub(crate) fn files(&self, view: View) -> anyhow::Result<Vec<PathBuf>> {
+        let shown = self.dir.display();
+        let entries =
+            fs::read_dir(&self.dir).with_context(|| format!("{shown} can't be listed")).map_err(usage)?;
+        let mut files: Vec<(u64, PathBuf)> = entries
+            .flatten()
+            .filter_map(|entry| Some((number(entry.file_name().to_str()?, view)?, entry.path())))
+            .collect();
+        files.sort_unstable();
+        if files.is_empty() {
+            let name = view.name();
+            return Err(usage(anyhow::anyhow!(
+                "{shown} has no view {name}: neither {name}.jsonl, as keytide replay and backtest write it, nor \
+                 {name}-000001.jsonl, as [sink.files] does; name another folder with --from"
+            )));
+        }
+        Ok(files.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// Hands each line of a view to `take`, oldest first; returns how many were too long. A view of which there is no
+    /// file has none.
+    ///
+    /// # Errors
+    /// If a file can't be read.
+    pub(crate) fn lines(&self, view: View, mut take: impl FnMut(&[u8])) -> anyhow::Result<u64> {
+        let mut too_long = 0;
+        for path in self.files(view)? {
+            let read = || -> io::Result<u64> {
+                let file = match File::open(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+                    file => file?,
+                };
+                each_line(BufReader::with_capacity(1 << 16, file), &mut take)
+            };
+            too_long += { read }().with_context(|| format!("{} can't be read", path.display()))?;
+        }
+        Ok(too_long)
+    }
+}
+
+/// Hands each whole line to `take`; returns how many were too long.
+fn each_line(mut file: impl io::BufRead, take: &mut impl FnMut(&[u8])) -> io::Result<u64> {
+    let (mut line, mut too_long) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        let length = file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if line.last() == Some(&b'\n') {
+            take(&line[..length - 1]);
+        } else if (length as u64) < MAX_LINE {
+            // The end, or a line that is being written.
+            return Ok(too_long);
+        } else {
+            too_long += 1;
+            skip_line(&mut file)?;
+        }
+    }
+}
+
+fn skip_line(file: &mut impl io::BufRead) -> io::Result<()> {
+    loop {
+        let buffer = file.fill_buf()?;
+        let (used, is_end) = match buffer.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (buffer.len(), buffer.is_empty()),
+        };
+        file.consume(used);
+        if is_end {
+            return Ok(());
+        }
+    }
+}
+
+/// Returns the number of a view's file, 0 for that of a bounded run; `None` for files of other kinds.
+fn number(name: &str, view: View) -> Option<u64> {
+    match name.strip_suffix(".jsonl")?.strip_prefix(view.name())? {
+        "" => Some(0),
+        rest => rest.strip_prefix('-').filter(|digits| digits.len() >= 6)?.parse().ok(),
+    }
+}
+
+/// Loads a configuration without its warnings, which `check` and the job itself print.
+fn load(config: &Path) -> anyhow::Result<JobConfig> {
+    JobConfig::load(config, environment()).map(|loaded| loaded.job).map_err(usage)
+}
+
+/// Returns the configuration that the run in a folder names.
+fn config_path(dir: &Path) -> Option<PathBuf> {
+    SUMMARIES.iter().find_map(|name| {
+        let file = File::open(dir.join(name)).ok()?;
+        let named: Named = serde_json::from_reader(BufReader::new(file.take(MAX_SUMMARY))).ok()?;
+        named.config_path
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_those_that_are_whole_and_not_too_long() {
+        let long = vec![b'x'; usize::try_from(MAX_LINE).unwrap() + 5];
+        let text = [b"a\n\nb\n".as_slice(), &long, b"\nc\nhalf a row"].concat();
+        let mut lines = Vec::new();
+        let too_long = each_line(text.as_slice(), &mut |line: &[u8]| lines.push(line.to_vec())).unwrap();
+        assert_eq!((lines, too_long), (vec![b"a".to_vec(), b"".to_vec(), b"b".to_vec(), b"c".to_vec()], 1));
+    }
+
+    #[test]
+    fn files_of_a_view_are_told_by_name() {
+        let of = |name| number(name, View::Usage);
+        assert_eq!(
+            [of("usage.jsonl"), of("usage-000012.jsonl"), of("usage-1000000.jsonl")],
+            [Some(0), Some(12), Some(1_000_000)]
+        );
+        assert_eq!([of("usage_by_route.jsonl"), of("usage-12.jsonl"), of("usage.csv")], [None; 3]);
+    }
+}

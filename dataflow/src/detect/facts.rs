@@ -42,6 +42,8 @@ pub(super) struct Past<'a> {
     pub(super) tor_ms: u64,
     /// The systems it was called from.
     pub(super) asns: &'a KnownValues,
+    /// The networks it was called from, which tell where no database knows systems.
+    pub(super) networks: &'a KnownValues,
 }
 
 /// Returns the hard facts of a window, with their bits.
@@ -66,8 +68,14 @@ pub(super) fn hard_facts(
         hard.push((Signal::Tor, DOUBTFUL));
     }
     let last_ms = past.last_call_ms.max(facts.last_used_ms.unwrap_or(0));
-    let new_asn = || window.asns.values().iter().any(|(asn, _)| !past.asns.knows(*asn));
-    if last_ms > 0 && start_ms.saturating_sub(last_ms) > DORMANT_MS && new_asn() {
+    let is_elsewhere = || {
+        let (known, now) = match window.asns.values() {
+            [] => (past.networks, window.networks.values()),
+            asns => (past.asns, asns),
+        };
+        now.iter().any(|(value, _)| !known.knows(*value))
+    };
+    if last_ms > 0 && start_ms.saturating_sub(last_ms) > DORMANT_MS && is_elsewhere() {
         // Who knows a key by the tables alone can't say what is new of it.
         hard.push((Signal::Dormant, if past.asns.is_empty() { DOUBTFUL } else { HARD }));
     }

@@ -784,7 +784,12 @@ impl Profile {
     }
 
     fn past(&self) -> Past<'_> {
-        Past { last_call_ms: self.last_call_ms, tor_ms: self.tor_ms, asns: &self.asns }
+        Past {
+            last_call_ms: self.last_call_ms,
+            tor_ms: self.tor_ms,
+            asns: &self.asns,
+            networks: &self.networks,
+        }
     }
 
     fn judge_facts(&mut self, start_ms: u64, window: &Window, facts: &Facts) {
@@ -1145,6 +1150,15 @@ mod tests {
         let facts = Facts { last_used_ms: Some(MONDAY_MS - 40 * DAY_MS), ..Facts::default() };
         let mut profile = Profile::new(MONDAY_MS);
         profile.step(MONDAY_MS, &window(3, HOME), &facts, &Tuning::default());
+        assert_eq!(profile.verdict().severity, Severity::Alert, "{:?}", profile.observed());
+    }
+
+    #[test]
+    fn without_systems_a_dormant_key_wakes_by_its_networks() {
+        let facts = Facts { last_used_ms: Some(MONDAY_MS - 40 * DAY_MS), ..Facts::default() };
+        let mut profile = Profile::new(MONDAY_MS);
+        let unlocated = Window { asns: ValueCounts::default(), ..window(3, HOME) };
+        profile.step(MONDAY_MS, &unlocated, &facts, &Tuning::default());
         assert_eq!(profile.verdict().severity, Severity::Alert, "{:?}", profile.observed());
     }
 

@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 use crate::demo;
 #[cfg(feature = "generate")]
 use crate::generate;
+#[cfg(feature = "top")]
+use crate::top;
 use crate::{backtest, check, incident, key_id, replay, run};
 
 /// Exact meters of API keys from gateways' access logs.
@@ -45,6 +47,9 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Try the leak detector on recorded traffic, or score a history of counts
     Backtest(backtest::BacktestArgs),
+    /// Show the busiest keys and the newest incidents on a screen, from views on disk, while a job writes them
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
     /// Show the evidence of an incident, from views on disk
     Incident(incident::IncidentArgs),
     /// Show how views and tables name a key, which is read from standard input
@@ -68,6 +73,8 @@ pub(crate) fn run_typed() -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Backtest(args) => backtest::run(&args),
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::run(&args),
         Command::Incident(args) => incident::run(&args),
         Command::KeyId(args) => key_id::run(&args),
         #[cfg(feature = "generate")]

@@ -20,8 +20,12 @@ mod progress;
 mod replay;
 mod run;
 mod signals;
+#[cfg(any(feature = "demo", feature = "top"))]
+mod terminal;
 #[cfg_attr(not(feature = "demo"), allow(dead_code, reason = "only the demo shows some of them"))]
 mod text;
+#[cfg(feature = "top")]
+mod top;
 mod views;
 
 use std::process::ExitCode;

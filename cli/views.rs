@@ -5,8 +5,10 @@
 //!
 //! Limits: a line of 4 MiB; longer ones are passed over. One line is held at a time.
 
+#[cfg(feature = "top")]
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -45,9 +47,7 @@ impl ViewFolder {
     pub(crate) fn open(from: &Path) -> anyhow::Result<Self> {
         let shown = from.display();
         let kind = fs::metadata(from)
-            .with_context(|| {
-                format!("{shown} can't be read: --from takes a folder with views, or a configuration")
-            })
+            .with_context(|| format!("{shown} can't be read: name a folder with views, or a configuration"))
             .map_err(usage)?;
         if !kind.is_dir() {
             let job = load(from)?;
@@ -93,7 +93,7 @@ impl ViewFolder {
             let name = view.name();
             return Err(usage(anyhow::anyhow!(
                 "{shown} has no view {name}: neither {name}.jsonl, as keytide replay and backtest write it, nor \
-                 {name}-000001.jsonl, as [sink.files] does; name another folder with --from"
+                 {name}-000001.jsonl, as [sink.files] does; name another folder"
             )));
         }
         Ok(files.into_iter().map(|(_, path)| path).collect())
@@ -107,38 +107,113 @@ impl ViewFolder {
     pub(crate) fn lines(&self, view: View, mut take: impl FnMut(&[u8])) -> anyhow::Result<u64> {
         let mut too_long = 0;
         for path in self.files(view)? {
-            let read = || -> io::Result<u64> {
-                let file = match File::open(&path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-                    file => file?,
-                };
-                each_line(BufReader::with_capacity(1 << 16, file), &mut take)
-            };
-            too_long += { read }().with_context(|| format!("{} can't be read", path.display()))?;
+            too_long += read(&path, 0, u64::MAX, &mut take)?.too_long;
         }
         Ok(too_long)
     }
 }
 
-/// Hands each whole line to `take`; returns how many were too long.
-fn each_line(mut file: impl io::BufRead, take: &mut impl FnMut(&[u8])) -> io::Result<u64> {
-    let (mut line, mut too_long) = (Vec::new(), 0);
-    loop {
+/// Follows the files of some views while a job writes them.
+#[cfg(feature = "top")]
+pub(crate) struct Follow {
+    folder: ViewFolder,
+    views: &'static [View],
+    /// Bytes of whole lines that were read, by file.
+    read: BTreeMap<PathBuf, u64>,
+}
+
+#[cfg(feature = "top")]
+impl Follow {
+    /// Follows `views`, of which the first must be there.
+    ///
+    /// # Errors
+    /// If the folder has no file of it.
+    pub(crate) fn new(folder: ViewFolder, views: &'static [View]) -> anyhow::Result<Self> {
+        if let Some(first) = views.first() {
+            folder.files(*first)?;
+        }
+        Ok(Self { folder, views, read: BTreeMap::new() })
+    }
+
+    /// Hands new lines to `take`, until about `most` bytes were read. Returns `None` if a file was replaced, after
+    /// which everything comes again. Else returns whether there is more.
+    ///
+    /// # Errors
+    /// If a file can't be read.
+    pub(crate) fn lines(
+        &mut self,
+        most: u64,
+        mut take: impl FnMut(View, &[u8]),
+    ) -> anyhow::Result<Option<bool>> {
+        let mut left = most;
+        for view in self.views {
+            for path in self.folder.files(*view).unwrap_or_default() {
+                let from = self.read.get(&path).copied().unwrap_or(0);
+                let length = fs::metadata(&path).map_or(0, |file| file.len());
+                if length < from {
+                    self.read.clear();
+                    return Ok(None);
+                }
+                if length == from {
+                    continue;
+                }
+                let read = read(&path, from, left, &mut |line: &[u8]| take(*view, line))?;
+                self.read.insert(path, from + read.bytes);
+                left = left.saturating_sub(read.bytes);
+                if left == 0 {
+                    return Ok(Some(true));
+                }
+            }
+        }
+        Ok(Some(false))
+    }
+}
+
+/// How much of a file was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LinesRead {
+    /// Bytes of whole lines.
+    bytes: u64,
+    /// Lines that were too long.
+    too_long: u64,
+}
+
+/// Hands the whole lines of a file from a byte on to `take`, until `most` bytes are read. A file that is gone is empty.
+fn read(path: &Path, from: u64, most: u64, take: &mut impl FnMut(&[u8])) -> anyhow::Result<LinesRead> {
+    let mut lines = || -> io::Result<LinesRead> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LinesRead::default()),
+            file => file?,
+        };
+        file.seek(SeekFrom::Start(from))?;
+        each_line(BufReader::with_capacity(1 << 16, file), most, take)
+    };
+    lines().with_context(|| format!("{} can't be read", path.display()))
+}
+
+/// Hands each whole line to `take`, until `most` bytes are read.
+fn each_line(mut file: impl io::BufRead, most: u64, take: &mut impl FnMut(&[u8])) -> io::Result<LinesRead> {
+    let (mut line, mut read) = (Vec::new(), LinesRead::default());
+    while read.bytes < most {
         line.clear();
         let length = file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
         if line.last() == Some(&b'\n') {
             take(&line[..length - 1]);
         } else if (length as u64) < MAX_LINE {
             // The end, or a line that is being written.
-            return Ok(too_long);
+            break;
         } else {
-            too_long += 1;
-            skip_line(&mut file)?;
+            read.too_long += 1;
+            read.bytes += skip_line(&mut file)?;
         }
+        read.bytes += length as u64;
     }
+    Ok(read)
 }
 
-fn skip_line(file: &mut impl io::BufRead) -> io::Result<()> {
+/// Passes over the rest of a line; returns its bytes.
+fn skip_line(file: &mut impl io::BufRead) -> io::Result<u64> {
+    let mut bytes = 0;
     loop {
         let buffer = file.fill_buf()?;
         let (used, is_end) = match buffer.iter().position(|byte| *byte == b'\n') {
@@ -146,8 +221,9 @@ fn skip_line(file: &mut impl io::BufRead) -> io::Result<()> {
             None => (buffer.len(), buffer.is_empty()),
         };
         file.consume(used);
+        bytes += used as u64;
         if is_end {
-            return Ok(());
+            return Ok(bytes);
         }
     }
 }
@@ -183,8 +259,12 @@ mod tests {
         let long = vec![b'x'; usize::try_from(MAX_LINE).unwrap() + 5];
         let text = [b"a\n\nb\n".as_slice(), &long, b"\nc\nhalf a row"].concat();
         let mut lines = Vec::new();
-        let too_long = each_line(text.as_slice(), &mut |line: &[u8]| lines.push(line.to_vec())).unwrap();
-        assert_eq!((lines, too_long), (vec![b"a".to_vec(), b"".to_vec(), b"b".to_vec(), b"c".to_vec()], 1));
+        let read =
+            each_line(text.as_slice(), u64::MAX, &mut |line: &[u8]| lines.push(line.to_vec())).unwrap();
+        assert_eq!(lines, [b"a".to_vec(), b"".to_vec(), b"b".to_vec(), b"c".to_vec()]);
+        assert_eq!((read.too_long, read.bytes), (1, (text.len() - b"half a row".len()) as u64));
+        let one = each_line(text.as_slice(), 1, &mut |_: &[u8]| {}).unwrap();
+        assert_eq!(one, LinesRead { bytes: 2, too_long: 0 });
     }
 
     #[test]

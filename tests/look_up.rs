@@ -113,14 +113,25 @@ fn what_is_not_there_is_said_with_what_to_do() {
     refused(incident("../../etc", &views()), "this is no id of an incident");
     refused(incident("abc", &views()), "this is no id of an incident");
     refused(incident(&id, WORLD.path()), "has no view incident_log: neither incident_log.jsonl");
-    refused(
-        incident(&id, &WORLD.path().join("gone")),
-        "gone can't be read: --from takes a folder with views",
-    );
+    refused(incident(&id, &WORLD.path().join("gone")), "gone can't be read: name a folder with views");
     refused(incident(&id, &WORLD.path().join("keytide.toml")), "has no [sink.files]");
     let quiet = Job::new("").log([call(0, "r", "k")]);
     quiet.views();
     refused(incident(&id, &quiet.path("out")), "the log there is empty, as no key was suspected");
+}
+
+#[cfg(feature = "top")]
+#[test]
+fn a_screen_without_a_terminal_or_views_is_refused() {
+    for (from, said) in [
+        (views(), "keytide top needs a terminal for its screen"),
+        (WORLD.path().to_owned(), "has no view usage: neither usage.jsonl"),
+        (WORLD.path().join("gone"), "gone can't be read: name a folder with views"),
+    ] {
+        let ended = Keytide::new(&["top", path(&from)]).run();
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{said}\n{}", ended.stderr);
+    }
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::screen::draw;
 use super::screen::{Phase, Scene};
-use super::terminal::Screen;
 use super::world::HISTORY_MS;
+use crate::terminal::{Pressed, Screen};
 use crate::text::{grouped, span, stopwatch};
 
 /// Shows a demo as a live view or as lines.
@@ -24,7 +25,9 @@ impl Front {
     /// Shows the present scene; `lines` are events since the last call.
     pub(super) fn show(&mut self, scene: &Scene<'_>, lines: Vec<String>) -> anyhow::Result<()> {
         match self {
-            Self::Screen(screen) => screen.show(scene).context("drawing on the terminal failed"),
+            Self::Screen(screen) => {
+                screen.show(|frame| draw(scene, frame)).context("drawing on the terminal failed")
+            }
             Self::Lines { printed } => {
                 let mut out = io::stdout().lock();
                 for lines in lines {
@@ -45,7 +48,8 @@ impl Front {
     pub(super) fn end_is_requested(&self, signals: &Receiver<()>, most: Duration) -> anyhow::Result<bool> {
         match self {
             Self::Screen(screen) => {
-                let key = screen.end_is_requested(most).context("reading from the terminal failed")?;
+                let key = screen.key(most).context("reading from the terminal failed")?;
+                let key = key == Some(Pressed::End);
                 Ok(key || signals.try_recv().is_ok())
             }
             Self::Lines { .. } => match signals.recv_timeout(most) {

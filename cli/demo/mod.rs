@@ -18,7 +18,6 @@ mod front;
 mod incidents;
 mod screen;
 mod summary;
-mod terminal;
 mod traffic;
 mod view;
 mod world;
@@ -43,7 +42,6 @@ use tracing_subscriber::EnvFilter;
 
 use self::front::Front;
 use self::screen::{Phase, Scene};
-use self::terminal::Screen;
 use self::traffic::SendProgress;
 use self::traffic::TrafficThread;
 use self::view::LiveView;
@@ -276,7 +274,7 @@ fn front(args: &DemoArgs) -> anyhow::Result<Front> {
         );
         return Ok(lines);
     }
-    Ok(Front::Screen(Screen::take()?))
+    Ok(Front::Screen(crate::terminal::Screen::take().context("try --headless")?))
 }
 
 /// Sends the log of job and libraries to a file, as the live view has the terminal.

@@ -1,0 +1,316 @@
+//! The newest rows of views, by width of their window.
+//!
+//! A row of a window is the newest version of its key, so a later one replaces it. A row of a newer window begins the
+//! window anew. So memory has the keys of one window a width.
+//!
+//! Limits: [`MAX_KEYS`] keys of a window; those that come when it is full are counted and left out.
+
+use std::collections::HashMap;
+
+use keytide_alerts::email::{headline, severity};
+use keytide_config::{Language, View};
+use keytide_dataflow::Change;
+use keytide_dataflow::incident_row::TransitionJson;
+use serde::Deserialize;
+
+/// Keys of a window, at most.
+const MAX_KEYS: usize = 200_000;
+/// Incidents that are remembered, at most.
+const INCIDENTS: usize = 20;
+
+/// The width of a window of `usage`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Width {
+    Minute,
+    Hour,
+    #[default]
+    Day,
+    Month,
+}
+
+impl Width {
+    pub(super) const ALL: [Self; 4] = [Self::Minute, Self::Hour, Self::Day, Self::Month];
+
+    /// Returns the label in rows.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Minute => "1m",
+            Self::Hour => "1h",
+            Self::Day => "1d",
+            Self::Month => "1mo",
+        }
+    }
+
+    /// Returns the label of the nearest width that `latency` has.
+    fn of_latency(self) -> &'static str {
+        match self {
+            Self::Minute => "5m",
+            Self::Hour => "1h",
+            Self::Day | Self::Month => "1d",
+        }
+    }
+
+    /// Returns the label of the nearest width that `geo` has.
+    fn of_geo(self) -> &'static str {
+        match self {
+            Self::Minute | Self::Hour => "1h",
+            Self::Day | Self::Month => "1d",
+        }
+    }
+}
+
+/// The values of the keys in the newest window of a width.
+#[derive(Debug)]
+struct Newest<V> {
+    /// The window's start, RFC 3339 in UTC, which sorts by time.
+    start: String,
+    by_key: HashMap<String, V>,
+    left_out: u64,
+}
+
+impl<V> Default for Newest<V> {
+    fn default() -> Self {
+        Self { start: String::new(), by_key: HashMap::new(), left_out: 0 }
+    }
+}
+
+impl<V: Default> Newest<V> {
+    /// Returns the place of a key's value; `None` if the window is an older one, or full.
+    fn place(&mut self, key: &str, start: &str) -> Option<&mut V> {
+        if start < self.start.as_str() {
+            return None;
+        }
+        if start > self.start.as_str() {
+            *self = Self { start: start.to_owned(), ..Self::default() };
+        }
+        if !self.by_key.contains_key(key) {
+            if self.by_key.len() == MAX_KEYS {
+                self.left_out += 1;
+                return None;
+            }
+            self.by_key.insert(key.to_owned(), V::default());
+        }
+        self.by_key.get_mut(key)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Calls {
+    calls: u64,
+    errors: u64,
+    owner: String,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Percentiles {
+    p50_us: u64,
+    p99_us: u64,
+}
+
+#[derive(Deserialize)]
+struct UsageRow<'a> {
+    key_id: String,
+    window: &'a str,
+    window_start: &'a str,
+    calls: u64,
+    errors_4xx: u64,
+    errors_5xx: u64,
+    subscription: Option<String>,
+    customer: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ScopeRow<'a> {
+    scope: &'a str,
+    id: String,
+    window: &'a str,
+    window_start: &'a str,
+    #[serde(default)]
+    p50_us: u64,
+    #[serde(default)]
+    p99_us: u64,
+    #[serde(default)]
+    callers: u64,
+}
+
+#[derive(Deserialize)]
+struct GeoRow<'a> {
+    key_id: String,
+    country: String,
+    window: &'a str,
+    window_start: &'a str,
+}
+
+/// A line of the table of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyRow {
+    pub(super) key: String,
+    /// The customer, or else the subscription; empty if neither is known.
+    pub(super) owner: String,
+    pub(super) calls: u64,
+    pub(super) errors: u64,
+    /// `None` if no latency is known.
+    pub(super) latency_us: Option<(u64, u64)>,
+    pub(super) countries: usize,
+    pub(super) callers: u64,
+}
+
+/// A column by which keys are sorted, largest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Column {
+    #[default]
+    Calls,
+    Errors,
+    P99,
+    Countries,
+    Callers,
+}
+
+/// An incident by its newest transition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IncidentRow {
+    pub(super) id: String,
+    pub(super) key: String,
+    /// One of `notice`, `alert`, `critical`.
+    pub(super) severity: String,
+    pub(super) score: u8,
+    pub(super) state: String,
+    pub(super) headline: String,
+}
+
+/// The newest rows of all views that the screen shows.
+#[derive(Debug, Default)]
+pub(super) struct TopState {
+    usage: [Newest<Calls>; Width::ALL.len()],
+    /// By the labels `5m`, `1h`, `1d`.
+    latency: [Newest<Percentiles>; 3],
+    /// By the labels `1h`, `1d`.
+    geo: [Newest<Vec<String>>; 2],
+    callers: Newest<u64>,
+    /// Newest last.
+    incidents: Vec<IncidentRow>,
+}
+
+impl TopState {
+    /// Takes in a row of a view. A line that is no row is passed over.
+    pub(super) fn take(&mut self, view: View, line: &[u8]) {
+        match view {
+            View::Usage => self.usage(line),
+            View::Latency | View::Callers => self.scope(view, line),
+            View::Geo => self.geo(line),
+            View::IncidentLog => self.incident(line),
+            _ => {}
+        }
+    }
+
+    fn usage(&mut self, line: &[u8]) {
+        let Ok(row) = serde_json::from_slice::<UsageRow<'_>>(line) else { return };
+        let Some(width) = Width::ALL.iter().position(|width| width.label() == row.window) else { return };
+        if let Some(place) = self.usage[width].place(&row.key_id, row.window_start) {
+            *place = Calls {
+                calls: row.calls,
+                errors: row.errors_4xx + row.errors_5xx,
+                owner: row.customer.or(row.subscription).unwrap_or_default(),
+            };
+        }
+    }
+
+    fn scope(&mut self, view: View, line: &[u8]) {
+        let Ok(row) = serde_json::from_slice::<ScopeRow<'_>>(line) else { return };
+        if row.scope != "key" {
+            return;
+        }
+        if view == View::Callers {
+            if let Some(place) = self.callers.place(&row.id, row.window_start) {
+                *place = row.callers;
+            }
+            return;
+        }
+        let Some(width) = ["5m", "1h", "1d"].iter().position(|label| *label == row.window) else { return };
+        if let Some(place) = self.latency[width].place(&row.id, row.window_start) {
+            *place = Percentiles { p50_us: row.p50_us, p99_us: row.p99_us };
+        }
+    }
+
+    fn geo(&mut self, line: &[u8]) {
+        let Ok(row) = serde_json::from_slice::<GeoRow<'_>>(line) else { return };
+        let Some(width) = ["1h", "1d"].iter().position(|label| *label == row.window) else { return };
+        if row.country == "ZZ" {
+            return;
+        }
+        if let Some(place) = self.geo[width].place(&row.key_id, row.window_start)
+            && !place.contains(&row.country)
+        {
+            place.push(row.country);
+        }
+    }
+
+    fn incident(&mut self, line: &[u8]) {
+        let Ok(row) = serde_json::from_slice::<TransitionJson>(line) else { return };
+        self.incidents.retain(|incident| incident.id != row.incident_id);
+        if row.transition == Change::Withdrawn {
+            return;
+        }
+        self.incidents.push(IncidentRow {
+            headline: headline(&row, Language::En),
+            severity: severity(&row.level, Language::En),
+            id: row.incident_id,
+            key: row.key_id,
+            score: row.score,
+            state: row.state,
+        });
+        if self.incidents.len() > INCIDENTS {
+            self.incidents.remove(0);
+        }
+    }
+
+    /// Returns the start of the newest window; `None` before the first row.
+    pub(super) fn start(&self, width: Width) -> Option<&str> {
+        Some(self.usage[width as usize].start.as_str()).filter(|start| !start.is_empty())
+    }
+
+    /// Returns the numbers of keys and calls in the newest window, and of keys that were left out.
+    pub(super) fn totals(&self, width: Width) -> (usize, u64, u64) {
+        let usage = &self.usage[width as usize];
+        let calls = usage.by_key.values().map(|calls| calls.calls).sum();
+        (usage.by_key.len(), calls, usage.left_out)
+    }
+
+    /// Returns the first keys by a column; of equal keys the first by its id.
+    pub(super) fn keys(&self, width: Width, by: Column, most: usize) -> Vec<KeyRow> {
+        let latency = ["5m", "1h", "1d"].iter().position(|label| *label == width.of_latency()).unwrap_or(0);
+        let geo = usize::from(width.of_geo() == "1d");
+        let row = |(key, calls): (&String, &Calls)| KeyRow {
+            key: key.clone(),
+            owner: calls.owner.clone(),
+            calls: calls.calls,
+            errors: calls.errors,
+            latency_us: self.latency[latency].by_key.get(key).map(|of| (of.p50_us, of.p99_us)),
+            countries: self.geo[geo].by_key.get(key).map_or(0, Vec::len),
+            callers: self.callers.by_key.get(key).copied().unwrap_or(0),
+        };
+        let rank = |row: &KeyRow| match by {
+            Column::Calls => row.calls,
+            Column::Errors => row.errors,
+            Column::P99 => row.latency_us.map_or(0, |(_, p99)| p99),
+            Column::Countries => row.countries as u64,
+            Column::Callers => row.callers,
+        };
+        let mut best: Vec<KeyRow> = Vec::new();
+        for row in self.usage[width as usize].by_key.iter().map(row) {
+            let at = best.partition_point(|other| {
+                rank(other) > rank(&row) || (rank(other) == rank(&row) && other.key < row.key)
+            });
+            if at < most {
+                best.insert(at, row);
+                best.truncate(most);
+            }
+        }
+        best
+    }
+
+    /// Returns the newest incidents, newest first.
+    pub(super) fn incidents(&self) -> impl Iterator<Item = &IncidentRow> {
+        self.incidents.iter().rev()
+    }
+}

@@ -16,6 +16,9 @@ pub(crate) struct Look {
     /// Columns of a line, at most.
     pub(crate) width: usize,
     pub(crate) colours: bool,
+    /// False if the cursor can't be moved, so that no screen can be drawn.
+    #[cfg_attr(not(feature = "top"), allow(dead_code, reason = "top alone draws a screen by it"))]
+    pub(crate) has_cursor: bool,
     /// True if the locale has letters of ASCII only.
     pub(crate) ascii: bool,
 }
@@ -38,6 +41,7 @@ impl Look {
         Self {
             // A terminal that isn't set up says that it has no columns.
             width: if columns == 0 { USUAL } else { columns.clamp(LEAST, MOST) },
+            has_cursor: !is_dumb,
             colours: !is_dumb && set("NO_COLOR").is_none(),
             ascii: locale.is_some_and(|locale| locale == "C" || locale == "POSIX"),
         }
@@ -45,7 +49,7 @@ impl Look {
 
     /// Returns a plain look, for text that goes to a file or a pipe.
     pub(crate) fn plain() -> Self {
-        Self { width: USUAL, colours: false, ascii: false }
+        Self { width: USUAL, colours: false, has_cursor: false, ascii: false }
     }
 
     /// Returns text as a heading.
@@ -94,6 +98,9 @@ mod tests {
         for variables in [&[xterm, ("NO_COLOR", "1")][..], &[("TERM", "dumb")], &[]] {
             assert!(!look(80, variables).colours, "{variables:?}");
         }
+        assert!(
+            look(80, &[xterm, ("NO_COLOR", "1")]).has_cursor && !look(80, &[("TERM", "dumb")]).has_cursor
+        );
         assert_eq!(look(80, &[xterm]).red("x"), "\x1b[1;31mx\x1b[0m");
         assert_eq!(look(80, &[]).red("x"), "x");
     }

@@ -43,9 +43,9 @@ pub(crate) fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
     let folder = ViewFolder::open(&args.from)?;
     let shown = folder.dir().display().to_string();
     let mut follow = Follow::new(folder, VIEWS)?;
-    let Some(look) = Look::of_terminal().filter(|_| io::stdin().is_terminal()) else {
+    let Some(look) = Look::of_terminal().filter(|look| look.has_cursor && io::stdin().is_terminal()) else {
         return Err(usage(anyhow!(
-            "keytide top needs a terminal for its screen; without one, summary.json of keytide replay has the busiest \
+            "keytide top needs a terminal for its screen, and not one with TERM=dumb; without it, summary.json of keytide replay has the busiest \
              keys in its member overview"
         )));
     };

@@ -26,7 +26,7 @@ use serde::Serialize;
 use crate::exit;
 use crate::overview::{self, Found, Overview, ShowArgs};
 use crate::progress::process;
-use crate::text::{json, shell_word};
+use crate::text::json;
 
 /// Arguments of `keytide replay`.
 #[derive(clap::Args)]
@@ -152,19 +152,13 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
 
 /// Says where the whole result is.
 fn files(out: &Path, summary: &Summary) -> Vec<String> {
-    let shell = |words: &str| format!("{words} {}", shell_word(out));
-    let out = out.display();
+    let shown = out.display();
     let mut files =
-        vec![format!("{out} has a file of each view; summary.json there is this page for programs.")];
+        vec![format!("{shown} has a file of each view; summary.json there is this page for programs.")];
     if summary.dead_letters > 0 {
-        files.push(format!("{out}/dead_letters.jsonl has a row of each refused record."));
+        files.push(format!("{shown}/dead_letters.jsonl has a row of each refused record."));
     }
-    if let Some(id) = summary.overview.gravest() {
-        files.push(format!(
-            "The evidence of an incident: {}",
-            shell(&format!("keytide incident {id} --from"))
-        ));
-    }
+    files.extend(summary.overview.evidence(out));
     files
 }
 

@@ -39,7 +39,8 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
     out.write("report.md", text.as_bytes())?;
     let json = json(&report)?;
     out.write(REPORT, json.as_bytes())?;
-    let files = [format!("{} has report.md with all tables, and report.json.", out.path().display())];
+    let mut files = vec![format!("{} has report.md with all tables, and report.json.", out.path().display())];
+    files.extend(report.overview().evidence(out.path()));
     let (more, files) = (report.lines(), &files);
     let text = |look| render(report.overview(), "keytide backtest", &more, files, look);
     let shown = args.show.print(text, &json)?;

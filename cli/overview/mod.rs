@@ -9,6 +9,8 @@ mod found;
 mod tests;
 mod text;
 
+use std::path::Path;
+
 use keytide_alerts::email::{headline, severity};
 use keytide_config::{JobConfig, Language, duration_text};
 use keytide_connectors::decode::CLASSES;
@@ -28,7 +30,7 @@ pub(crate) use self::found::Found;
 pub(crate) use self::text::{Labelled, render};
 use crate::exit;
 use crate::look::Look;
-use crate::text::{counted, grouped, length, share};
+use crate::text::{counted, grouped, length, share, shell_word};
 
 /// What a command prints at its end.
 #[derive(clap::Args)]
@@ -225,9 +227,11 @@ impl Overview {
         }
     }
 
-    /// Returns the first digits of the gravest incident's id.
-    pub(crate) fn gravest(&self) -> Option<String> {
-        self.incidents.gravest.first().map(|incident| incident.incident_id.chars().take(8).collect())
+    /// Returns the line that says how the evidence of the gravest incident is shown, from the views in `out`.
+    pub(crate) fn evidence(&self, out: &Path) -> Option<String> {
+        let gravest = self.incidents.gravest.first()?;
+        let id: String = gravest.incident_id.chars().take(8).collect();
+        Some(format!("The evidence of an incident: keytide incident {id} --from {}", shell_word(out)))
     }
 }
 

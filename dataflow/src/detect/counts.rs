@@ -15,10 +15,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::decay::{FOUR_WEEKS, WEEKEND_HOUR, WORKDAY_HOUR};
 use super::volume::Slot;
-use super::{Bits, DAY_MS, HOUR_MS, decay};
+use super::{Bits, HOUR_MS};
 
-const HALF_LIFE_MS: u64 = 28 * DAY_MS;
 /// A slot's own rate counts half after so many hours of it.
 const SLOT_HOURS: f64 = 12.0;
 /// Nats at which the CUSUM alarms.
@@ -86,18 +86,15 @@ impl Rate {
     /// Learns the calls of `window_ms` of a slot.
     pub fn learn(&mut self, slot: Slot, window_ms: u64, calls: f64) {
         let hours = window_ms as f64 / HOUR_MS as f64;
-        let kept = decay(window_ms, HALF_LIFE_MS);
-        self.all.add(calls, hours, kept);
+        self.all.add(calls, hours, FOUR_WEEKS.left(window_ms));
         let (day, hour) = slot.index();
-        // An hour of a workday comes five times in a week's 168, one of a weekend twice.
-        let week_ms = window_ms.saturating_mul(168);
-        let kept = decay(if day == 0 { week_ms / 5 } else { week_ms / 2 }, HALF_LIFE_MS);
-        self.slots[day][hour].add(calls, hours, kept);
+        let of_slot = if day == 0 { &WORKDAY_HOUR } else { &WEEKEND_HOUR };
+        self.slots[day][hour].add(calls, hours, of_slot.left(window_ms));
     }
 
     /// Passes over a time without calls, whatever the slots.
     pub fn doze(&mut self, span_ms: u64) {
-        self.all.add(0.0, span_ms as f64 / HOUR_MS as f64, decay(span_ms, HALF_LIFE_MS));
+        self.all.add(0.0, span_ms as f64 / HOUR_MS as f64, FOUR_WEEKS.left(span_ms));
         self.cusum = 0.0;
     }
 

@@ -6,11 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bits, DAY_MS, decay};
+use super::{Bits, decay};
 
 const PRIOR_CALLS: f64 = 200.0;
 const PRIOR_REFUSED: f64 = 1.0;
-const HALF_LIFE_MS: u64 = 7 * DAY_MS;
 
 /// The share of a key's calls that are answered in one way.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,7 +38,7 @@ impl Share {
 
     /// Learns the share of one window.
     pub fn learn(&mut self, refused: u32, calls: u32, now_ms: u64) {
-        let kept = decay(now_ms.saturating_sub(self.updated_ms), HALF_LIFE_MS);
+        let kept = decay::WEEK.left(now_ms.saturating_sub(self.updated_ms));
         self.updated_ms = now_ms;
         self.calls = self.calls * kept + f64::from(calls);
         self.refused = self.refused * kept + f64::from(refused);

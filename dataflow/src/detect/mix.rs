@@ -11,12 +11,11 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::{Bits, DAY_MS, decay};
+use super::{Bits, decay};
 
 const MOST: usize = 16;
 const LEAST_CALLS: u64 = 50;
 const LEAST_HISTORY: f64 = 500.0;
-const HALF_LIFE_MS: u64 = 7 * DAY_MS;
 
 /// How a key's calls spread over routes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -61,7 +60,7 @@ impl Mix {
 
     /// Learns the routes of a window with their calls.
     pub fn learn(&mut self, window: &[(u64, u32)], now_ms: u64) {
-        let kept = decay(now_ms.saturating_sub(self.updated_ms), HALF_LIFE_MS);
+        let kept = decay::WEEK.left(now_ms.saturating_sub(self.updated_ms));
         self.updated_ms = now_ms;
         self.other *= kept;
         self.routes.iter_mut().for_each(|route| route.1 *= kept);

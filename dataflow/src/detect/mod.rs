@@ -20,6 +20,7 @@
 
 mod combine;
 mod counts;
+mod decay;
 mod errors;
 mod facts;
 mod mix;
@@ -80,9 +81,4 @@ impl Bits {
     pub fn get(self) -> f64 {
         f64::from(self.0) / 1_000.0
     }
-}
-
-/// Half-lives: what is left of something after `elapsed_ms` if half of it is left after `half_life_ms`.
-fn decay(elapsed_ms: u64, half_life_ms: u64) -> f64 {
-    libm::exp2(-(elapsed_ms as f64) / half_life_ms as f64)
 }

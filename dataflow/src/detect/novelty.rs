@@ -19,7 +19,8 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::{Bits, DAY_MS, MINUTE_MS, decay};
+use super::decay::{MONTH, TWO_DAYS};
+use super::{Bits, DAY_MS, MINUTE_MS};
 
 const CONCENTRATION: f64 = 1.0;
 const DISCOUNT: f64 = 0.5;
@@ -190,8 +191,8 @@ impl KnownValues {
         let bits = u16::try_from(self.bits().0).unwrap_or(u16::MAX);
         let before_ms = std::mem::replace(&mut self.updated_ms, now_ms).min(now_ms);
         let elapsed_ms = now_ms - before_ms;
-        self.calls *= decay(elapsed_ms, REMEMBERED_MS);
-        let lately = decay(elapsed_ms, DISCOVERED_MS);
+        self.calls *= MONTH.left(elapsed_ms);
+        let lately = TWO_DAYS.left(elapsed_ms);
         self.recent *= lately;
         self.found *= lately;
         let halvings = now_ms / REMEMBERED_MS - before_ms / REMEMBERED_MS;

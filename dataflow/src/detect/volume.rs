@@ -17,10 +17,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bits, DAY_MS, HOUR_MS, decay};
+use super::decay::WEEK;
+use super::{Bits, DAY_MS, HOUR_MS};
 
-/// Half-life of level and variance.
-const HALF_LIFE_MS: u64 = 7 * DAY_MS;
 /// Least variance of the residuals: a key on a timetable has none.
 const LEAST_VARIANCE: f64 = 1e-3;
 /// Residuals beyond so many standard deviations teach no more.
@@ -179,7 +178,7 @@ impl Scale {
         let spread = self.spread(baseline);
         let residual = (y - baseline).clamp(-CLIP * spread, CLIP * spread);
         self.windows += 1;
-        let gain = (1.0 - decay(elapsed_ms.max(1), HALF_LIFE_MS)).max(1.0 / self.windows as f64);
+        let gain = (1.0 - WEEK.left(elapsed_ms.max(1))).max(1.0 / self.windows as f64);
         self.level += gain * residual;
         self.variance = (self.variance + gain * (residual * residual - self.variance)).max(LEAST_VARIANCE);
         let z = (y - baseline) / spread;
@@ -202,7 +201,7 @@ impl Scale {
         let spread = self.spread(baseline);
         let residual = (-baseline).clamp(-CLIP * spread, CLIP * spread);
         self.windows += run;
-        let gain = (1.0 - decay(run * self.width_ms, HALF_LIFE_MS)).max(run as f64 / self.windows as f64);
+        let gain = (1.0 - WEEK.left(run * self.width_ms)).max(run as f64 / self.windows as f64);
         self.level += gain * residual;
         self.variance = (self.variance + gain * (residual * residual - self.variance)).max(LEAST_VARIANCE);
         self.quantile -= run as f64 * QUANTILE_STEP * (1.0 - QUANTILE);
@@ -213,7 +212,7 @@ impl Scale {
 
     /// Passes over a time that nothing is learned from but that calls have become rare.
     pub fn doze(&mut self, span_ms: u64) {
-        self.level *= decay(span_ms, HALF_LIFE_MS);
+        self.level *= WEEK.left(span_ms);
     }
 
     /// Reads a window's count and learns it, and the season with it.

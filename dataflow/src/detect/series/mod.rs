@@ -38,7 +38,8 @@ use self::baseline::{Baseline, CLIP};
 use self::seasonal::{SCALES_MS, Seasonal, SeasonalReading, SeriesRow, mean_bits, rows};
 use self::sum::MovingSum;
 use self::tail::Tail;
-use super::{Bits, DAY_MS, HOUR_MS, decay};
+use super::decay::decay;
+use super::{Bits, DAY_MS, HOUR_MS};
 
 /// The parts of S and D in the score; M counts whole.
 const SEASONAL_WEIGHT: f64 = 0.8;

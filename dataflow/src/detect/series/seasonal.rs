@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use super::baseline::{Baseline, Residual};
 use super::sum::MovingSum;
 use super::tail::Tail;
-use crate::detect::{DAY_MS, HOUR_MS, Slot, decay};
+use crate::detect::decay::decay;
+use crate::detect::{DAY_MS, HOUR_MS, Slot};
 use crate::model::time::MINUTE_MS;
 
 /// The widths of the scales in ms.

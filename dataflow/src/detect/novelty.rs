@@ -137,12 +137,6 @@ impl KnownValues {
         window.iter().map(|(value, _)| *value).filter(is_old)
     }
 
-    /// Returns the calls of a day by those of the last days.
-    pub(super) fn calls_a_day(&self) -> f64 {
-        // A rate r with a half-life of h days adds up to r h/ln 2 calls.
-        self.recent * DAY_MS as f64 / DISCOVERED_MS as f64 * std::f64::consts::LN_2
-    }
-
     /// Returns the number of values that are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -163,19 +157,18 @@ impl KnownValues {
     /// Returns the surprise of any new value.
     #[must_use]
     pub fn bits(&self) -> Bits {
-        let new = (CONCENTRATION + DISCOUNT * self.seen.len() as f64) / (self.calls + CONCENTRATION);
-        let discovered = self.found / (self.recent + 1.0);
-        Bits::new(-libm::log2(new.max(discovered)))
+        surprise(self.seen.len(), self.calls, self.found / (self.recent + 1.0))
     }
 
     /// Returns the values of a window that are new or on probation, in their order; nothing learns from it.
     pub fn novel<'a>(&'a self, window: &'a [(u64, u32)]) -> impl Iterator<Item = Novel> + 'a {
-        let bits = self.bits();
+        // Most windows have no new value, so its logarithm waits for the first.
+        let mut of_new = None;
         window.iter().filter_map(move |(value, calls)| {
             let bits = match self.find(*value) {
                 Some(known) if known.days == 0 => return None,
                 Some(known) => Bits(known.bits.into()),
-                None => bits,
+                None => *of_new.get_or_insert_with(|| self.bits()),
             };
             Some(Novel { value: *value, calls: *calls, bits })
         })
@@ -188,7 +181,10 @@ impl KnownValues {
 
     /// Learns a window's values, each with its calls.
     pub(super) fn learn_as(&mut self, window: &[(u64, u32)], now_ms: u64, learned: Learned) {
-        let bits = u16::try_from(self.bits().0).unwrap_or(u16::MAX);
+        // New values have the surprise of the window's begin. Few windows have one, so its logarithm waits.
+        let (values, calls_before, discovered) =
+            (self.seen.len(), self.calls, self.found / (self.recent + 1.0));
+        let mut bits = None;
         let before_ms = std::mem::replace(&mut self.updated_ms, now_ms).min(now_ms);
         let elapsed_ms = now_ms - before_ms;
         self.calls *= MONTH.left(elapsed_ms);
@@ -201,19 +197,22 @@ impl KnownValues {
         }
         let minute = minute_of(now_ms);
         let oldest = minute.saturating_sub(minute_of(REMEMBERED_MS));
-        self.seen.retain(|known| known.minute >= oldest);
+        if self.seen.iter().any(|known| known.minute < oldest) {
+            self.seen.retain(|known| known.minute >= oldest);
+        }
         for (value, calls) in window {
             self.calls += f64::from(*calls);
             self.recent += f64::from(*calls);
             self.counted += u64::from(*calls);
             match self.seen.binary_search_by_key(value, |known| known.value) {
                 Ok(index) => {
-                    let enough = (SHARE * self.calls_a_day()).max(LEAST_CALLS);
+                    let recent = self.recent;
                     let known = &mut self.seen[index];
-                    let is_another_day = known.minute / DAY_MINUTES != minute / DAY_MINUTES;
-                    (known.minute, known.calls) = (minute, known.calls.saturating_add(*calls));
+                    let last = std::mem::replace(&mut known.minute, minute);
+                    known.calls = known.calls.saturating_add(*calls);
                     if known.days > 0 {
-                        known.days += u8::from(is_another_day);
+                        known.days += u8::from(last / DAY_MINUTES != minute / DAY_MINUTES);
+                        let enough = (SHARE * calls_a_day(recent)).max(LEAST_CALLS);
                         if known.days >= DAYS || f64::from(known.calls) >= enough {
                             known.days = 0;
                         }
@@ -223,6 +222,9 @@ impl KnownValues {
                     // What tables allow says nothing of how often new values come by themselves.
                     self.found += if learned == Learned::Allowed { 0.0 } else { 1.0 };
                     let days = u8::from(learned == Learned::OnProbation);
+                    let bits = *bits.get_or_insert_with(|| {
+                        u16::try_from(surprise(values, calls_before, discovered).0).unwrap_or(u16::MAX)
+                    });
                     let known = Known { value: *value, minute, since: minute, calls: *calls, bits, days };
                     self.seen.insert(index, known);
                     if self.seen.len() > MOST {
@@ -242,6 +244,17 @@ impl KnownValues {
     }
 }
 
+/// Returns the calls of a day by the recent calls. A rate r with a half-life of h days adds up to r h/ln 2 calls.
+fn calls_a_day(recent: f64) -> f64 {
+    recent * DAY_MS as f64 / DISCOVERED_MS as f64 * std::f64::consts::LN_2
+}
+
+/// Returns the surprise of a new value after `calls` with so many values, `discovered` being the discovery rate.
+fn surprise(values: usize, calls: f64, discovered: f64) -> Bits {
+    let new = (CONCENTRATION + DISCOUNT * values as f64) / (calls + CONCENTRATION);
+    Bits::new(-libm::log2(new.max(discovered)))
+}
+
 /// Returns the minute of a time. Minutes of 32 bits last for 8,000 years.
 fn minute_of(time_ms: u64) -> u32 {
     u32::try_from(time_ms / MINUTE_MS).unwrap_or(u32::MAX)
@@ -249,7 +262,75 @@ fn minute_of(time_ms: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Learns step by step: the surprise first, then each value by looking at all that are remembered.
+    fn learn_naively(values: &mut KnownValues, window: &[(u64, u32)], now_ms: u64, learned: Learned) {
+        let bits = values.bits().0.min(u16::MAX.into()) as u16;
+        let before_ms = std::mem::replace(&mut values.updated_ms, now_ms);
+        values.calls *= libm::exp2(-((now_ms - before_ms) as f64) / REMEMBERED_MS as f64);
+        let lately = libm::exp2(-((now_ms - before_ms) as f64) / DISCOVERED_MS as f64);
+        (values.recent, values.found) = (values.recent * lately, values.found * lately);
+        for _ in before_ms / REMEMBERED_MS..now_ms / REMEMBERED_MS {
+            values.halve(1);
+        }
+        let minute = minute_of(now_ms);
+        values.seen.retain(|known| known.minute + minute_of(REMEMBERED_MS) >= minute);
+        for (value, calls) in window {
+            values.calls += f64::from(*calls);
+            values.recent += f64::from(*calls);
+            values.counted += u64::from(*calls);
+            if let Some(known) = values.seen.iter_mut().find(|known| known.value == *value) {
+                let is_another_day = known.minute / DAY_MINUTES != minute / DAY_MINUTES;
+                (known.minute, known.calls) = (minute, known.calls + calls);
+                let enough = (SHARE * calls_a_day(values.recent)).max(LEAST_CALLS);
+                if known.days > 0 {
+                    known.days += u8::from(is_another_day);
+                    let is_known = known.days >= DAYS || f64::from(known.calls) >= enough;
+                    known.days = if is_known { 0 } else { known.days };
+                }
+                continue;
+            }
+            values.found += if learned == Learned::Allowed { 0.0 } else { 1.0 };
+            let days = u8::from(learned == Learned::OnProbation);
+            values.seen.push(Known { value: *value, minute, since: minute, calls: *calls, bits, days });
+            values.seen.sort_by_key(|known| known.value);
+            if values.seen.len() > MOST {
+                let oldest = values.seen.iter().map(|known| (known.minute, known.value)).min();
+                values.seen.retain(|known| Some((known.minute, known.value)) != oldest);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_learned_is_what_a_naive_fold_learns(
+            windows in prop::collection::vec(
+                (
+                    prop_oneof![0_u64..3, 0_u64..300, 0_u64..50_000],
+                    prop::collection::btree_map(0_u64..90, 1_u32..60, 0..40),
+                    prop::sample::select(vec![Learned::Known, Learned::OnProbation, Learned::Allowed]),
+                ),
+                1..40,
+            ),
+        ) {
+            let (mut values, mut naive) = (KnownValues::default(), KnownValues::default());
+            let mut now_ms = 20_000 * DAY_MS;
+            for (minutes, window, learned) in windows {
+                now_ms += minutes * MINUTE_MS;
+                let window: Vec<(u64, u32)> = window.into_iter().collect();
+                let bits = values.bits();
+                let of = |novel: &Novel| values.find(novel.value).map_or(bits, |known| Bits(known.bits.into()));
+                let is_right = values.novel(&window).all(|novel| novel.bits == of(&novel));
+                prop_assert!(is_right);
+                values.learn_as(&window, now_ms, learned);
+                learn_naively(&mut naive, &window, now_ms, learned);
+                prop_assert_eq!(&values, &naive);
+            }
+        }
+    }
 
     #[test]
     fn the_more_is_known_the_more_a_new_value_says() {
@@ -298,7 +379,8 @@ mod tests {
             values.learn(&[(7, 40)], hour * hour_ms);
         }
         let begun_ms = 20 * DAY_MS;
-        assert!((values.calls_a_day() - 960.0).abs() < 48.0, "{}", values.calls_a_day());
+        let calls_a_day = calls_a_day(values.recent);
+        assert!((calls_a_day - 960.0).abs() < 48.0, "{calls_a_day}");
         let first = values.bits();
         let is_new = |values: &KnownValues| {
             let novel: Vec<Novel> = values.novel(&[(7, 1), (9, 1)]).collect();

@@ -33,7 +33,7 @@ use smallvec::SmallVec;
 use super::combine::{Family, Severity, Signal, Tuning, Verdict};
 use super::counts::{FEW, Rate};
 use super::errors::Share;
-use super::facts::{Facts, HARD, Past, REFUSED, covers, hard_facts};
+use super::facts::{Facts, HARD, Past, REFUSED, covers, hard_facts, may_have_hard_facts};
 use super::mix::Mix;
 use super::novelty::{KnownValues, Learned, Novel};
 use super::observed::{ObservedSignal, Shown, count, counted_burst, keep, sums, top, values_of, verdict};
@@ -393,12 +393,24 @@ impl Profile {
     /// Returns false only if [`early`](Self::early) returns `None`. Cheap.
     #[must_use]
     pub fn may_fire(&self, start_ms: u64, window: &Window, facts: &Facts) -> bool {
-        let is_loud = || {
-            let expected = self.minute.scale.expected(&self.season, Slot::at(start_ms, 0));
-            u64::from(window.calls) >= LEAST_CALLS && f64::from(window.calls) >= 3.0 * expected
-        };
-        !hard_facts(&self.past(), start_ms, window, facts).is_empty()
-            || !self.observed.is_empty() && self.is_known(start_ms) && is_loud()
+        self.may_burst(start_ms, window.calls.into())
+            || !hard_facts(&self.past(), start_ms, window, facts).is_empty()
+    }
+
+    /// Returns false only if [`may_fire`](Self::may_fire) does so of any window of so many calls, `has_tor` saying whether
+    /// one of them came through Tor. It needs no window, whose parts needn't be added up then.
+    #[must_use]
+    pub fn is_suspect(&self, start_ms: u64, calls: u64, has_tor: bool, facts: &Facts) -> bool {
+        self.may_burst(start_ms, calls) || may_have_hard_facts(&self.past(), start_ms, has_tor, facts)
+    }
+
+    /// Returns whether so many calls may be a burst that counts before the end of its window.
+    fn may_burst(&self, start_ms: u64, calls: u64) -> bool {
+        let expected = || self.minute.scale.expected(&self.season, Slot::at(start_ms, 0));
+        calls >= LEAST_CALLS
+            && !self.observed.is_empty()
+            && self.is_known(start_ms)
+            && calls as f64 >= 3.0 * expected()
     }
 
     /// Returns the bytes that it takes beyond its own size.
@@ -1257,7 +1269,13 @@ mod tests {
             }
             let (start_ms, tuning) = (profile.next_ms(), Tuning::default());
             let open = window(calls, HOME + away);
-            let Some(early) = profile.early(start_ms, &open, &facts, &tuning) else { return Ok(()) };
+            let (is_suspect, may_fire) = (
+                profile.is_suspect(start_ms, calls.into(), false, &facts),
+                profile.may_fire(start_ms, &open, &facts),
+            );
+            let early = profile.early(start_ms, &open, &facts, &tuning);
+            prop_assert!(is_suspect >= may_fire && may_fire >= early.is_some());
+            let Some(early) = early else { return Ok(()) };
             prop_assert!(early.verdict().severity >= Severity::Alert);
             profile.step(start_ms, &both(&open, &window(more, HOME)), &facts, &tuning);
             prop_assert!(profile.verdict().odds >= early.verdict().odds);

@@ -426,9 +426,12 @@ impl Profiles {
 
     fn close_minute(&mut self, start_ms: EventTime, out: &mut ProfilesOutput) {
         let Some(mut minute) = self.open.remove(&start_ms) else { return };
-        for (key, calls) in minute.drain() {
-            self.step(key, start_ms, &calls.into_window(), out);
+        for (key, calls) in &mut minute.keys {
+            if let Some(window) = calls.whole() {
+                self.step(*key, start_ms, window, out);
+            }
         }
+        minute.clear();
         self.spare = minute;
         out.reports.extend(out.crowds.drain().map(|(plan, figures)| {
             ProfileReport::Crowd(Box::new(Crowd { window_ms: start_ms, plan, figures }))
@@ -536,14 +539,18 @@ impl Profiles {
             // Profiles are looked up only where there is a burst, or where a hard fact may be.
             let sum: u64 = slices.iter().map(|(_, window)| u64::from(window.calls)).sum();
             let is_first = slices.len() == 1;
-            let has_tor = || slices.iter().any(|(_, window)| window.tor > 0);
-            if sum < LEAST_CALLS && !is_first && of_key.is_none() && !has_tor() {
+            let has_tor = slices.iter().any(|(_, window)| window.tor > 0);
+            if sum < LEAST_CALLS && !is_first && of_key.is_none() && !has_tor {
                 continue;
             }
             let Some(KeyHistory::Grown(profile)) = keys.get(key) else { continue };
-            let window = merged(slices);
             let of_key = of_key.map_or(&nothing, |facts| &facts.facts);
-            if start_ms < profile.next_ms() || !profile.may_fire(start_ms, &window, of_key) {
+            if start_ms < profile.next_ms() || !profile.is_suspect(start_ms, sum, has_tor, of_key) {
+                continue;
+            }
+            // Slices are added up only where something may come of it.
+            let window = merged(slices);
+            if !profile.may_fire(start_ms, &window, of_key) {
                 continue;
             }
             if let Some(profile) = profile.early(start_ms, &window, of_key, &settings.tuning) {

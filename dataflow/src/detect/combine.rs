@@ -225,6 +225,10 @@ impl Verdict {
         let mut families = [0_u64; Family::ALL.len()];
         let (mut burst, mut country, mut system, mut network) = (0, 0, 0, 0);
         for (signal, bits) in signals {
+            // Most signals have none, which changes nothing.
+            if bits == Bits::NONE {
+                continue;
+            }
             let weighted = u64::from(bits.0) * tuning.weights[signal as usize] / 1_000;
             match signal {
                 Signal::VolumeMinute | Signal::VolumeFiveMinutes | Signal::VolumeHour | Signal::Slow => {

@@ -33,11 +33,13 @@ impl ValueCounts {
     /// Adds the calls of a value.
     pub fn add(&mut self, value: u64, calls: u32) {
         // Most keys are called from one place.
-        if let [(only, count)] = &mut self.0[..]
-            && *only == value
-        {
-            *count = count.saturating_add(calls);
-            return;
+        match &mut self.0[..] {
+            [] => return self.0.push((value, calls)),
+            [(only, count)] if *only == value => {
+                *count = count.saturating_add(calls);
+                return;
+            }
+            _ => {}
         }
         match self.0.binary_search_by_key(&value, |entry| entry.0) {
             Ok(at) => self.0[at].1 = self.0[at].1.saturating_add(calls),

@@ -109,15 +109,20 @@ pub(super) fn width_ms(signal: Signal) -> u64 {
 /// if nobody stayed at a new place.
 #[must_use]
 pub fn verdict(tuning: &Tuning, observed: &[ObservedSignal], is_well_known: bool) -> Verdict {
-    let hard = observed.iter().filter(|one| one.signal.family() == Family::Hard);
-    let hard = hard.map(|one| u64::from(one.counted.0)).sum::<u64>() >= SURE;
-    let mut verdict = Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(observed)));
-    let may_act = is_well_known && is_occupied(observed);
-    if !hard && !may_act {
-        verdict.severity = verdict.severity.min(Severity::Alert);
+    // Most windows show nothing that counts.
+    let mut verdict = match observed.iter().all(|one| one.counted == Bits::NONE) {
+        true => Verdict::of(tuning, []),
+        false => Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(observed))),
+    };
+    // Nearly all verdicts are below both limits.
+    if verdict.severity > Severity::Alert && !(is_well_known && is_occupied(observed)) {
+        let hard = observed.iter().filter(|one| one.signal.family() == Family::Hard);
+        if hard.map(|one| u64::from(one.counted.0)).sum::<u64>() < SURE {
+            verdict.severity = Severity::Alert;
+        }
     }
-    if is_refused(observed) {
-        verdict.severity = verdict.severity.min(Severity::Notice);
+    if verdict.severity > Severity::Notice && is_refused(observed) {
+        verdict.severity = Severity::Notice;
     }
     verdict
 }
@@ -183,27 +188,28 @@ pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_syst
         one.counted = if is_early { Bits::NONE } else { one.bits };
         has_new_system |= one.signal == Signal::Asn && one.counted > Bits::NONE;
     }
-    if knows_systems && !has_new_system {
-        for one in observed.iter_mut() {
-            match one.signal {
-                Signal::Country => one.counted = Bits(one.counted.0 / 2),
-                Signal::Network | Signal::FanOut => one.counted = Bits::NONE,
-                _ => {}
+    let is_at_home = knows_systems && !has_new_system;
+    // Of the kinds with several values that count: how many do, and the most surprising one.
+    let mut several = [(Signal::Country, 0, None), (Signal::Asn, 0, None), (Signal::Agent, 0, None)];
+    for one in observed.iter_mut().filter(|one| one.counted > Bits::NONE) {
+        one.counted = match one.signal {
+            Signal::Country if is_at_home => Bits(one.counted.0 / 2),
+            Signal::Network | Signal::FanOut if is_at_home => Bits::NONE,
+            signal if matches!(signal.family(), Family::Volume | Family::Behaviour) => {
+                counted_burst(one.counted, one.is_familiar)
             }
+            _ => one.counted,
+        };
+        if let Some((_, values, most)) = several.iter_mut().find(|kind| kind.0 == one.signal) {
+            *values += 1;
+            *most = (*most).max(Some((one.counted, Reverse(one.value))));
         }
     }
-    for one in observed.iter_mut() {
-        if matches!(one.signal.family(), Family::Volume | Family::Behaviour) {
-            one.counted = counted_burst(one.counted, one.is_familiar);
-        }
-    }
-    for signal in [Signal::Country, Signal::Asn, Signal::Agent] {
-        let of_kind = |one: &&mut ObservedSignal| one.signal == signal;
-        let most = observed.iter_mut().filter(of_kind).max_by_key(|one| (one.counted, Reverse(one.value)));
-        let Some(most) = most.map(|one| one.value) else { continue };
-        for one in observed.iter_mut().filter(of_kind).filter(|one| one.value != most) {
-            one.counted = Bits(one.counted.0 / 4);
-        }
+    for (signal, _, most) in several.into_iter().filter(|(_, values, _)| *values > 1) {
+        let is_less = |one: &&mut ObservedSignal| {
+            one.signal == signal && Some(Reverse(one.value)) != most.map(|most| most.1)
+        };
+        observed.iter_mut().filter(is_less).for_each(|one| one.counted = Bits(one.counted.0 / 4));
     }
 }
 
@@ -273,4 +279,85 @@ pub(super) fn keep(all: &mut Vec<ObservedSignal>, observed: ObservedSignal) {
         }
     }
     all.push(observed);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Counts rule by rule, over all signals each time.
+    fn count_naively(observed: &mut [ObservedSignal], learned_ms: u64, knows_systems: bool) {
+        for one in observed.iter_mut() {
+            one.counted = one.bits;
+            if is_value(one.signal) && one.first_ms < learned_ms {
+                one.counted = Bits::NONE;
+            }
+        }
+        let is_new_system = |one: &ObservedSignal| one.signal == Signal::Asn && one.counted > Bits::NONE;
+        let is_at_home = knows_systems && !observed.iter().any(is_new_system);
+        for one in observed.iter_mut() {
+            let (behaviour, volume) = (Family::Behaviour, Family::Volume);
+            let halves = one.signal == Signal::Country && is_at_home
+                || [behaviour, volume].contains(&one.signal.family()) && one.is_familiar;
+            one.counted = Bits(one.counted.0 / if halves { 2 } else { 1 });
+            if [Signal::Network, Signal::FanOut].contains(&one.signal) && is_at_home {
+                one.counted = Bits::NONE;
+            }
+        }
+        for kind in [Signal::Country, Signal::Asn, Signal::Agent] {
+            let of_kind = observed.iter_mut().filter(|one| one.signal == kind);
+            let mut of_kind: Vec<&mut ObservedSignal> = of_kind.collect();
+            of_kind.sort_by_key(|one| (Reverse(one.counted), one.value));
+            of_kind.iter_mut().skip(1).for_each(|one| one.counted = Bits(one.counted.0 / 4));
+        }
+    }
+
+    fn verdict_naively(observed: &[ObservedSignal], is_well_known: bool) -> Verdict {
+        let mut verdict = Verdict::of(&Tuning::default(), Signal::ALL.iter().copied().zip(sums(observed)));
+        let hard = observed.iter().filter(|one| one.signal.family() == Family::Hard);
+        let hard: u64 = hard.map(|one| u64::from(one.counted.0)).sum();
+        let is_limited = hard < SURE && !(is_well_known && is_occupied(observed));
+        let most = if is_limited { Severity::Alert } else { Severity::Revoke };
+        verdict.severity = verdict.severity.min(most);
+        if is_refused(observed) {
+            Verdict { severity: verdict.severity.min(Severity::Notice), ..verdict }
+        } else {
+            verdict
+        }
+    }
+
+    fn signals() -> impl Strategy<Value = Vec<ObservedSignal>> {
+        let bits = prop_oneof![Just(0_u32), 1_u32..4, 1_u32..40_000];
+        let one = (0..Signal::ALL.len(), 0_u64..4, bits, 0_u64..3, any::<bool>(), 0_u32..40);
+        prop::collection::vec(one, 0..14).prop_map(|all| {
+            let mut signals: Vec<ObservedSignal> = Vec::new();
+            for (signal, value, bits, minute, is_familiar, total) in all {
+                let signal = Signal::ALL[signal];
+                let value = if is_value(signal) { value } else { 0 };
+                if signals.iter().any(|one| (one.signal, one.value) == (signal, value)) {
+                    continue;
+                }
+                let new = ObservedSignal::new(signal, 0, Bits(bits));
+                let (first_ms, observed_ms) = (minute * WINDOW_MS, 2 * WINDOW_MS);
+                signals.push(ObservedSignal { value, first_ms, observed_ms, is_familiar, total, ..new });
+            }
+            signals
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_counts_is_what_the_rules_say_one_by_one(
+            signals in signals(), learned in 0_u64..3, knows_systems in any::<bool>(), is_well_known in any::<bool>(),
+        ) {
+            let (mut counted, mut naive) = (signals.clone(), signals);
+            count(&mut counted, learned * WINDOW_MS, knows_systems);
+            count_naively(&mut naive, learned * WINDOW_MS, knows_systems);
+            prop_assert_eq!(&counted, &naive);
+            let verdict = verdict(&Tuning::default(), &counted, is_well_known);
+            prop_assert_eq!(verdict, verdict_naively(&counted, is_well_known));
+        }
+    }
 }

@@ -48,7 +48,7 @@ pub(crate) use self::profile::{LEAST_CALLS, NETWORK_SPAN_MS};
 pub use self::series::Series;
 pub use self::traffic::Stretch;
 pub(crate) use self::volume::TAIL_BITS;
-pub use self::volume::{Reading, Scale, Season, Slot};
+pub use self::volume::{Reading, Scale, Season, Sight, Slot};
 pub(crate) use self::window::first_address;
 pub use self::window::{Sighting, ValueCounts, Window};
 use crate::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};

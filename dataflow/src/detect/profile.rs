@@ -38,7 +38,7 @@ use super::mix::Mix;
 use super::novelty::{KnownValues, Learned, Novel};
 use super::observed::{ObservedSignal, Shown, count, counted_burst, keep, sums, top, values_of, verdict};
 use super::traffic::Stretch;
-use super::volume::{Reading, Scale, Season, Slot};
+use super::volume::{Reading, Scale, Season, Sight, Slot};
 use super::window::{ValueCounts, Visit, Window};
 use super::{Bits, DAY_MS, FIVE_MINUTES_MS, HOUR_MS, WINDOW_MS, traffic, travel};
 use crate::model::Allowance;
@@ -324,19 +324,23 @@ impl Profile {
         self.wake();
         self.forget();
         self.count_known();
-        let is_early = self.fires_early(start_ms, window, facts, tuning);
+        let sight = self.sight(start_ms, window);
+        let reading = self.minute.scale.read_at(sight);
+        let strangers = self.strangers(start_ms, window);
+        let is_early = self.fires_early(start_ms, window, reading, strangers, facts, tuning);
         let observed_before = self.observed.len();
-        self.judge_values(start_ms, window, &facts.allowed);
+        self.judge_values(start_ms, window, strangers == 0, &facts.allowed);
         let mut stirred = 0;
         for observed in self.observed.iter().skip(observed_before).filter(|observed| observed.bits >= STIRS) {
             stirred |= 1 << observed.signal as u32;
         }
-        self.judge_shares(start_ms, window);
+        self.judge_shares(start_ms, window, strangers == 0);
         self.judge_facts(start_ms, window, facts);
         self.judge_travel(start_ms, window);
         let is_known = self.is_known(start_ms);
-        self.count_calls(start_ms, window);
-        let reading = self.judge_minute(start_ms, window, is_early);
+        self.count_calls(window, strangers);
+        self.judge_minute(start_ms, window, reading, is_early);
+        self.learn_minute(start_ms, window, sight);
         let networks =
             self.networks.not_seen_since(window.networks.values(), start_ms - start_ms % NETWORK_SPAN_MS);
         let is_new = |network| is_known && !self.networks.is_familiar(network, start_ms);
@@ -353,8 +357,7 @@ impl Profile {
     }
 
     /// Adds a window's calls to the spans that it lies in.
-    fn count_calls(&mut self, start_ms: u64, window: &Window) {
-        let strangers = self.strangers(start_ms, window);
+    fn count_calls(&mut self, window: &Window, strangers: u64) {
         for block in [&mut self.minute, &mut self.five_minutes, &mut self.hour] {
             block.calls += u64::from(window.calls);
             block.strangers += strangers;
@@ -379,12 +382,16 @@ impl Profile {
         profile.wake();
         profile.forget();
         profile.count_known();
-        if !profile.fires_early(start_ms, window, facts, tuning) {
+        let sight = profile.sight(start_ms, window);
+        let reading = profile.minute.scale.read_at(sight);
+        let strangers = profile.strangers(start_ms, window);
+        if !profile.fires_early(start_ms, window, reading, strangers, facts, tuning) {
             return None;
         }
         profile.judge_facts(start_ms, window, facts);
-        profile.count_calls(start_ms, window);
-        profile.judge_minute(start_ms, window, true);
+        profile.count_calls(window, strangers);
+        profile.judge_minute(start_ms, window, reading, true);
+        profile.learn_minute(start_ms, window, sight);
         profile.next_ms = start_ms + WINDOW_MS;
         profile.settle(tuning);
         Some(profile)
@@ -560,40 +567,43 @@ impl Profile {
     }
 
     fn judge_block(&mut self, block_of: fn(&mut Self) -> &mut VolumeBlock, end_ms: u64, tuning: &Tuning) {
-        let mut block = block_of(self).clone();
-        let start_ms = end_ms - block.width_ms;
-        let slot = Slot::at(start_ms, 0);
-        let calls = block.calls;
-        let reading = block.scale.read(&self.season, slot, calls as f64);
+        let &mut VolumeBlock { signal, width_ms, scale, calls, strangers, .. } = block_of(self);
+        let start_ms = end_ms - width_ms;
+        let sight = scale.sight(&self.season, Slot::at(start_ms, 0), calls as f64);
+        let reading = scale.read_at(sight);
         // Few strangers don't make a burst of many calls.
-        let is_familiar = block.strangers * u64::from(STAYS) < calls;
-        let burst = self.spike(&block, start_ms, calls, reading);
+        let is_familiar = strangers * u64::from(STAYS) < calls;
+        let burst = self.spike(width_ms, start_ms, calls, reading);
         let suffices = burst.is_some_and(|(bits, _)| {
             self.count();
-            let burst = (block.signal, counted_burst(bits, is_familiar));
+            let burst = (signal, counted_burst(bits, is_familiar));
             is_beyond_doubt(sums(&self.observed), [burst].into_iter(), tuning)
         });
-        self.judge_volume(&mut block, start_ms, reading, suffices, is_familiar, SmallVec::new());
+        self.judge_volume(block_of, start_ms, reading, suffices, is_familiar, SmallVec::new());
         if self.learning() {
-            block.scale.learn(&self.season, slot, calls as f64, block.width_ms);
+            block_of(self).scale.learn_at(sight, width_ms);
         }
-        *block_of(self) = block;
     }
 
-    fn judge_minute(&mut self, start_ms: u64, window: &Window, is_early: bool) -> Reading {
-        let (slot, calls) = (Slot::at(start_ms, 0), u64::from(window.calls));
-        let mut block = self.minute.clone();
-        let reading = block.scale.read(&self.season, slot, calls as f64);
+    /// Returns a window's calls beside what is expected of them.
+    fn sight(&self, start_ms: u64, window: &Window) -> Sight {
+        self.minute.scale.sight(&self.season, Slot::at(start_ms, 0), window.calls.into())
+    }
+
+    fn judge_minute(&mut self, start_ms: u64, window: &Window, reading: Reading, is_early: bool) {
         let shown = if reading.bits > Bits::NONE { self.foremost(window) } else { SmallVec::new() };
-        let is_familiar = block.strangers == 0;
-        self.judge_volume(&mut block, start_ms, reading, is_early, is_familiar, shown);
+        let is_familiar = self.minute.strangers == 0;
+        self.judge_volume(|profile| &mut profile.minute, start_ms, reading, is_early, is_familiar, shown);
+    }
+
+    /// Learns a window's calls, which were seen after everything that was learned before.
+    fn learn_minute(&mut self, start_ms: u64, window: &Window, sight: Sight) {
         if self.learning() {
-            block.scale.step(&mut self.season, slot, calls as f64, WINDOW_MS);
-            self.rate.learn(slot, WINDOW_MS, calls as f64);
-            self.hour_learned += calls;
+            let slot = Slot::at(start_ms, 0);
+            self.minute.scale.step(&mut self.season, slot, sight, WINDOW_MS);
+            self.rate.learn(slot, WINDOW_MS, window.calls.into());
+            self.hour_learned += u64::from(window.calls);
         }
-        self.minute = block;
-        reading
     }
 
     /// Sets what is expected of the hour that begins, before it is learned.
@@ -621,20 +631,20 @@ impl Profile {
     }
 
     /// Returns the surprise of a block's calls and the calls expected, if they pass the gates.
-    fn spike(&self, block: &VolumeBlock, start_ms: u64, calls: u64, reading: Reading) -> Option<(Bits, f64)> {
+    fn spike(&self, width_ms: u64, start_ms: u64, calls: u64, reading: Reading) -> Option<(Bits, f64)> {
         let seen = calls as f64;
-        let enough = (50.0 * block.width_ms as f64 / HOUR_MS as f64).max(LEAST_CALLS as f64);
+        let enough = (50.0 * width_ms as f64 / HOUR_MS as f64).max(LEAST_CALLS as f64);
         if reading.bits == Bits::NONE || seen < enough || !self.is_known(start_ms) {
             return None;
         }
         let slot = Slot::at(start_ms, 0);
-        let by_rate = self.rate.expected(slot, block.width_ms);
-        let expected = reading.expected.max(by_rate);
+        let by_rate = self.rate.expected(slot, width_ms);
+        let expected = reading.expected().max(by_rate);
         if seen - expected < enough || seen < 3.0 * expected {
             return None;
         }
         let bits = match expected < FEW {
-            true => reading.bits.min(self.rate.bits(slot, block.width_ms, seen)),
+            true => reading.bits.min(self.rate.bits(slot, width_ms, seen)),
             false => reading.bits,
         };
         // The tail of few calls is made of fewer: one in a hundred of their minutes is one minute.
@@ -644,45 +654,53 @@ impl Profile {
     }
 
     /// Returns whether an open window's calls and hard facts, with the signals before it, are far enough beyond an alert.
-    fn fires_early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> bool {
+    fn fires_early(
+        &self,
+        start_ms: u64,
+        window: &Window,
+        reading: Reading,
+        strangers: u64,
+        facts: &Facts,
+        tuning: &Tuning,
+    ) -> bool {
         let hard = hard_facts(&self.past(), start_ms, window, facts);
         // Who is turned away takes nothing, and the rest of the window may be answered.
         let is_refused = hard.iter().any(|(signal, bits)| *signal == Signal::Revoked && *bits <= REFUSED);
         if is_refused || hard.is_empty() && u64::from(window.calls) < LEAST_CALLS {
             return false;
         }
-        let calls = u64::from(window.calls);
-        let reading = self.minute.scale.read(&self.season, Slot::at(start_ms, 0), calls as f64);
-        let burst = self.spike(&self.minute, start_ms, calls, reading);
+        let burst = self.spike(WINDOW_MS, start_ms, window.calls.into(), reading);
         if burst.is_none() && hard.is_empty() {
             return false;
         }
         // No stranger called yet; the first who does adds to what counts.
-        let is_familiar = self.strangers(start_ms, window) == 0;
-        let burst = burst.map(|(bits, _)| (Signal::VolumeMinute, counted_burst(bits, is_familiar)));
+        let burst = burst.map(|(bits, _)| (Signal::VolumeMinute, counted_burst(bits, strangers == 0)));
         is_beyond_doubt(sums(&self.observed), hard.into_iter().chain(burst), tuning)
     }
 
     /// Judges the calls of a block, and begins another.
     fn judge_volume(
         &mut self,
-        block: &mut VolumeBlock,
+        block_of: fn(&mut Self) -> &mut VolumeBlock,
         start_ms: u64,
         reading: Reading,
         suffices: bool,
         is_familiar: bool,
         shown: SmallVec<[Shown; 1]>,
     ) {
+        let block = block_of(self);
+        let (signal, width_ms) = (block.signal, block.width_ms);
         let seen = std::mem::take(&mut block.calls);
         block.strangers = 0;
-        let passed = (start_ms - block.judged_ms.min(start_ms)) / block.width_ms;
+        let passed = (start_ms - block.judged_ms.min(start_ms)) / width_ms;
         block.spikes = block.spikes.checked_shl(u32::try_from(passed).unwrap_or(u32::MAX)).unwrap_or(0);
         block.judged_ms = start_ms;
-        let Some((bits, expected)) = self.spike(block, start_ms, seen, reading) else { return };
+        let Some((bits, expected)) = self.spike(width_ms, start_ms, seen, reading) else { return };
+        let block = block_of(self);
         block.spikes |= 1;
         if suffices || (block.spikes & 0b111).count_ones() >= 2 {
             let (slope, expected) = (reading.slope, thousandths(expected));
-            let observed = ObservedSignal::new(block.signal, start_ms, bits);
+            let observed = ObservedSignal::new(signal, start_ms, bits);
             self.observe(ObservedSignal { slope, expected, seen, is_familiar, shown, ..observed });
         }
     }
@@ -692,24 +710,24 @@ impl Profile {
         let networks = std::mem::take(&mut self.networks_now);
         let seen = networks.values().len();
         let flat = Season::default();
-        let reading = self.fan_out.read(&flat, slot, seen as f64);
+        let sight = self.fan_out.sight(&flat, slot, seen as f64);
+        let reading = self.fan_out.read_at(sight);
         if self.is_known(start_ms)
-            && seen as f64 >= 3.0 * reading.expected + 10.0
             && reading.bits > Bits::NONE
+            && seen as f64 >= 3.0 * reading.expected() + 10.0
         {
             let shown = top(&networks, Signal::Network, &self.networks, SHOWN);
             let observed = ObservedSignal::new(Signal::FanOut, start_ms, reading.bits);
-            let expected = thousandths(reading.expected);
+            let expected = thousandths(reading.expected());
             self.observe(ObservedSignal { expected, seen: seen as u64, shown, ..observed });
         }
         if self.learning() {
-            self.fan_out.learn(&flat, slot, seen as f64, FIVE_MINUTES_MS);
+            self.fan_out.learn_at(sight, FIVE_MINUTES_MS);
         }
     }
 
-    fn judge_values(&mut self, start_ms: u64, window: &Window, allowed: &[Allowance]) {
+    fn judge_values(&mut self, start_ms: u64, window: &Window, is_familiar: bool, allowed: &[Allowance]) {
         let calls = window.calls.max(1);
-        let is_familiar = self.strangers(start_ms, window) == 0;
         // Values that were new stay as long as they keep their share.
         for observed in self.observed.iter_mut().filter(|observed| observed.value != 0) {
             let Some(tally) = values_of(window, observed.signal) else { continue };
@@ -772,7 +790,7 @@ impl Profile {
         }
     }
 
-    fn judge_shares(&mut self, start_ms: u64, window: &Window) {
+    fn judge_shares(&mut self, start_ms: u64, window: &Window, is_familiar: bool) {
         let refused = (Signal::Refused, window.refused, self.refused.expected(), &self.refused);
         let throttled = (Signal::Throttled, window.throttled, self.throttled.expected(), &self.throttled);
         let said = [refused, throttled].map(|(signal, count, expected, share)| {
@@ -789,7 +807,6 @@ impl Profile {
         let bits = self.mix.bits(window.routes.values());
         if bits > Bits::NONE {
             let shown = top(&window.routes, Signal::Route, &self.routes, SHOWN);
-            let is_familiar = self.strangers(start_ms, window) == 0;
             let observed = ObservedSignal::new(Signal::Mix, start_ms, bits);
             self.observe(ObservedSignal { seen: window.calls.into(), is_familiar, shown, ..observed });
         }
@@ -1277,6 +1294,13 @@ mod tests {
             prop_assert!(is_suspect >= may_fire && may_fire >= early.is_some());
             let Some(early) = early else { return Ok(()) };
             prop_assert!(early.verdict().severity >= Severity::Alert);
+            // The calls before the mark are learned as they are if no others come.
+            let mut same = profile.clone();
+            same.step(start_ms, &open, &facts, &tuning);
+            prop_assert_eq!(
+                (&early.season, &early.minute.scale, early.hour_learned),
+                (&same.season, &same.minute.scale, same.hour_learned)
+            );
             profile.step(start_ms, &both(&open, &window(more, HOME)), &facts, &tuning);
             prop_assert!(profile.verdict().odds >= early.verdict().odds);
         }

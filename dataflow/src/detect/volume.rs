@@ -95,7 +95,8 @@ impl Season {
 /// What a scale says of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
-    pub expected: f64,
+    /// ln(1 + x) of the calls that are expected.
+    level: f64,
     /// Standard deviations above the baseline.
     pub z: f64,
     /// Surprise; none up to the key's own 99.5 % quantile.
@@ -106,8 +107,29 @@ pub struct Reading {
     pub residual: f64,
 }
 
+impl Reading {
+    /// Returns the calls that are expected.
+    #[must_use]
+    pub fn expected(&self) -> f64 {
+        expected(self.level)
+    }
+}
+
+/// A count beside what is expected of it. What reads and learns it needs the same logarithm and spread.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    y: f64,
+    baseline: f64,
+    spread: f64,
+}
+
+/// Returns the count of a level.
+fn expected(level: f64) -> f64 {
+    libm::expm1(level.clamp(0.0, 40.0))
+}
+
 /// Counts of windows of one width.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
     width_ms: u64,
     level: f64,
@@ -140,17 +162,29 @@ impl Scale {
     /// The count that is expected in a window of a slot.
     #[must_use]
     pub fn expected(&self, season: &Season, slot: Slot) -> f64 {
-        libm::expm1((self.level + season.shift(slot)).clamp(0.0, 40.0))
+        expected(self.level + season.shift(slot))
     }
 
     /// How unusual a count would be; nothing learns from it.
     #[must_use]
     pub fn read(&self, season: &Season, slot: Slot, count: f64) -> Reading {
+        self.read_at(self.sight(season, slot, count))
+    }
+
+    /// Returns a count beside what is expected now.
+    #[must_use]
+    pub fn sight(&self, season: &Season, slot: Slot, count: f64) -> Sight {
+        let baseline = self.level + season.shift(slot);
+        Sight { y: libm::log1p(count), baseline, spread: self.spread(baseline) }
+    }
+
+    /// How unusual a count would be; nothing learns from it.
+    #[must_use]
+    pub fn read_at(&self, Sight { y, baseline, spread }: Sight) -> Reading {
         if self.windows == 0 {
             return Reading::default();
         }
-        let baseline = self.level + season.shift(slot);
-        let (residual, spread) = (libm::log1p(count) - baseline, self.spread(baseline));
+        let residual = y - baseline;
         let z = residual / spread;
         let a_standard_deviation = 1.0 / (self.excess * std::f64::consts::LN_2);
         let bits = match z > self.quantile {
@@ -158,7 +192,7 @@ impl Scale {
             false => Bits::NONE,
         };
         let slope = Bits::new(a_standard_deviation / spread);
-        Reading { expected: self.expected(season, slot), z, bits, slope, residual }
+        Reading { level: baseline, z, bits, slope, residual }
     }
 
     fn spread(&self, baseline: f64) -> f64 {
@@ -166,16 +200,14 @@ impl Scale {
         (self.variance + 1.0 / (1.0 + libm::exp(baseline))).sqrt()
     }
 
-    /// Learns a window's count. The season learns from one scale of a key: the others pass `None`.
-    pub fn learn(&mut self, season: &Season, slot: Slot, count: f64, elapsed_ms: u64) -> f64 {
-        let y = libm::log1p(count);
+    /// Learns a count that was seen after everything that was learned before. The season learns from one scale of a key,
+    /// by [`step`](Self::step).
+    pub fn learn_at(&mut self, Sight { y, baseline, spread }: Sight, elapsed_ms: u64) -> f64 {
         if self.windows == 0 {
             self.windows = 1;
             self.level = y;
             return 0.0;
         }
-        let baseline = self.level + season.shift(slot);
-        let spread = self.spread(baseline);
         let residual = (y - baseline).clamp(-CLIP * spread, CLIP * spread);
         self.windows += 1;
         let gain = (1.0 - WEEK.left(elapsed_ms.max(1))).max(1.0 / self.windows as f64);
@@ -215,12 +247,10 @@ impl Scale {
         self.level *= WEEK.left(span_ms);
     }
 
-    /// Reads a window's count and learns it, and the season with it.
-    pub fn step(&mut self, season: &mut Season, slot: Slot, count: f64, elapsed_ms: u64) -> Reading {
-        let reading = self.read(season, slot, count);
-        let residual = self.learn(season, slot, count, elapsed_ms);
+    /// Learns a count that was seen after everything that was learned before, and the season with it.
+    pub fn step(&mut self, season: &mut Season, slot: Slot, sight: Sight, elapsed_ms: u64) {
+        let residual = self.learn_at(sight, elapsed_ms);
         season.learn(slot, residual);
-        reading
     }
 }
 
@@ -241,7 +271,10 @@ mod tests {
             .zip(counts)
             .map(|(minute, count)| {
                 let slot = Slot::at(MONDAY_MS + minute * MINUTE_MS, 0);
-                scale.step(&mut season, slot, count as f64, MINUTE_MS)
+                let sight = scale.sight(&season, slot, count as f64);
+                let reading = scale.read_at(sight);
+                scale.step(&mut season, slot, sight, MINUTE_MS);
+                reading
             })
             .collect();
         (scale, season, readings)
@@ -282,7 +315,7 @@ mod tests {
             let slot = Slot::at(MONDAY_MS + 7 * DAY_MS, 0);
             let burst = scale.read(&season, slot, mean * 20.0 + 60.0);
             assert!(burst.bits > Bits::new(20.0), "{mean}: {burst:?}");
-            assert!(burst.expected < mean * 1.5 + 1.0, "{mean}: {burst:?}");
+            assert!(burst.expected() < mean * 1.5 + 1.0, "{mean}: {burst:?}");
         }
     }
 
@@ -334,7 +367,7 @@ mod tests {
             counts in prop::collection::vec(prop_oneof![0_u64..5, 0_u64..10_000, any::<u64>()], 1..200),
         ) {
             let (scale, season, readings) = fold(counts);
-            prop_assert!(readings.iter().all(|reading| reading.z.is_finite() && reading.expected.is_finite()));
+            prop_assert!(readings.iter().all(|reading| reading.z.is_finite() && reading.expected().is_finite()));
             let more = scale.read(&season, Slot::at(MONDAY_MS, 0), f64::MAX);
             prop_assert!(more.z.is_finite() && scale.variance.is_finite());
         }

@@ -103,6 +103,24 @@ pub(crate) struct Young {
     windows: Vec<u8>,
 }
 
+impl Young {
+    /// Appends a window. It is encoded in `encoded` first: so the key's memory grows once, and by no more than is needed.
+    fn push(&mut self, start_ms: EventTime, window: &Window, encoded: &mut Vec<u8>) {
+        self.calls += window.calls;
+        self.last_ms = start_ms;
+        loop {
+            match postcard::to_slice(&(start_ms, window), encoded) {
+                Ok(bytes) => {
+                    self.windows.reserve_exact(bytes.len());
+                    return self.windows.extend_from_slice(bytes);
+                }
+                Err(postcard::Error::SerializeBufferFull) => encoded.resize(2 * encoded.len() + 512, 0),
+                Err(error) => panic!("a window is plain data in memory: encoding can't fail, but {error}"),
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum KeyHistory {
     Young(Young),
@@ -173,6 +191,8 @@ impl Active {
 pub(crate) struct Profiles {
     settings: DetectorSettings,
     keys: HashMap<KeyId, KeyHistory>,
+    /// Memory in which windows of young keys are encoded.
+    encoded: Vec<u8>,
     open: BTreeMap<EventTime, OpenMinute>,
     /// An empty minute, whose memory the next one uses.
     spare: OpenMinute,
@@ -218,6 +238,7 @@ impl Profiles {
         Self {
             settings,
             keys: HashMap::new(),
+            encoded: Vec::new(),
             open: BTreeMap::new(),
             spare: OpenMinute::default(),
             passed_ms: 0,
@@ -466,7 +487,7 @@ impl Profiles {
     }
 
     fn step(&mut self, key: KeyId, start_ms: EventTime, window: &Window, out: &mut ProfilesOutput) {
-        let Self { settings, keys, facts, owners, active, due, .. } = self;
+        let Self { settings, keys, encoded, facts, owners, active, due, .. } = self;
         let tuning = &settings.tuning;
         let known = keys.entry(key);
         let before_ms = match &known {
@@ -481,8 +502,6 @@ impl Profiles {
             && facts.is_none()
             && window.tor == 0
         {
-            young.calls += window.calls;
-            young.last_ms = start_ms;
             // Nobody is new to a key of which so little is known.
             let customer = owners.at(key, start_ms).customer;
             let call = |(network, _): &(u64, u32)| {
@@ -490,9 +509,7 @@ impl Profiles {
                 NetworkCall { network: *network, key, customer, is_new: false, client }
             };
             out.networks.extend(window.networks.values().iter().map(call));
-            let encoded = postcard::to_extend(&(start_ms, window), std::mem::take(&mut young.windows));
-            young.windows = encoded.expect("a window is plain data in memory: encoding can't fail");
-            young.windows.shrink_to_fit();
+            young.push(start_ms, window, encoded);
             return;
         }
         let profile = known.grow(start_ms, tuning);

@@ -31,13 +31,15 @@ impl OpenCalls {
     /// Returns the calls of the slice in which `time` lies.
     pub(crate) fn slice(&mut self, time: EventTime) -> &mut Window {
         let number = (time % WINDOW_MS / MARK_MS) as u8;
-        let at = match self.slices.binary_search_by_key(&number, |slice| slice.0) {
-            Ok(at) => at,
-            Err(at) => {
-                self.slices.insert(at, (number, Window::default()));
-                at
-            }
-        };
+        // Calls come in the order of time, or nearly so.
+        let at = self
+            .slices
+            .iter()
+            .rposition(|slice| slice.0 <= number)
+            .map_or(0, |before| before + usize::from(self.slices[before].0 < number));
+        if self.slices.get(at).is_none_or(|slice| slice.0 != number) {
+            self.slices.insert(at, (number, Window::default()));
+        }
         &mut self.slices[at].1
     }
 
@@ -98,5 +100,39 @@ impl OpenMinute {
         let mut footprint = Footprint::of_map_with(&self.places, owned);
         footprint.bytes += (self.keys.capacity() * size_of::<(KeyId, OpenCalls)>()) as u64;
         footprint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn add(window: &mut Window, route: u64) {
+        window.calls += 1;
+        window.routes.add(route, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn slices_are_those_of_their_calls_in_whatever_order_they_came(
+            calls in prop::collection::vec((0..WINDOW_MS, 0_u64..9), 1..30),
+        ) {
+            let mut open = OpenCalls::default();
+            calls.iter().for_each(|(time, route)| add(open.slice(WINDOW_MS + time), *route));
+            let window_before = |mark_ms: u64| {
+                let mut window = Window::default();
+                calls.iter().filter(|call| call.0 < mark_ms).for_each(|call| add(&mut window, call.1));
+                window
+            };
+            for mark_ms in (MARK_MS..WINDOW_MS).step_by(MARK_MS as usize) {
+                let is_new = calls.iter().any(|call| (mark_ms - MARK_MS..mark_ms).contains(&call.0));
+                let found = open.new_before(WINDOW_MS + mark_ms).map(|slices| merged(slices).into_owned());
+                prop_assert_eq!(found, is_new.then(|| window_before(mark_ms)));
+            }
+            prop_assert_eq!(open.whole(), Some(&window_before(WINDOW_MS)));
+            prop_assert_eq!(open.slices.len(), 1);
+        }
     }
 }

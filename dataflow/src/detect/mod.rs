@@ -15,8 +15,8 @@
 //!
 //! Everything here is a function of what one key did before: no clock, no other key, no order of arrival within a
 //! window. Additions, products and roots of `f64` are exact to the bit on every machine (IEEE 754); logarithms and
-//! exponentials come from `libm`, so that they are too. Floating point stays within a key: nothing of it is summed
-//! over keys or workers, and what leaves is in thousandths of a bit ([`Bits`]).
+//! exponentials come from `libm`, or from tables of its bits (`decay.rs`), so that they are too. Floating point stays
+//! within a key: nothing of it is summed over keys or workers, and what leaves is in thousandths of a bit ([`Bits`]).
 
 mod combine;
 mod counts;

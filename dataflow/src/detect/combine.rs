@@ -9,9 +9,9 @@
 //! with 6 of behaviour or errors, or a hard fact. One family alone alerts at most (24 - 17 = 7). Volume is no second
 //! witness beside a new place, as who travels calls at other hours; and what an owner does at the usual provider (a load
 //! test with a tool of its own, more machines) is never taken for theft. Of the three widths of
-//! volume and of *slow* the one that says most counts: they see the same calls. Country, system and network of a call are one place, so
-//! of a new place max(max(country, system) + min(country, system)/4, network) counts. As a witness beside behaviour or
-//! errors country and system still add up.
+//! volume and of *slow* the one that says most counts: they see the same calls. Country, system and network of a call are
+//! one place, so of a new place max(max(country, system) + min(country, system)/4, network) counts. As a witness beside
+//! behaviour or errors country and system still add up. Travel, fan-out and a shared network are facts of their own.
 
 use serde::{Deserialize, Serialize};
 

@@ -32,7 +32,8 @@
 //!
 //! Observations are judged in the order of (time, key), whatever tick they come in. Emits at a tick its transitions in the
 //! order of (time, incident), and each incident that changed once. Remembers incidents for 24 hours after their end, 3
-//! earlier ones of each key for 90 days, the keys of networks for 24 hours, and the guard for two hours. All of it is on one worker, which gets odd keys and sums, not the usual calls.
+//! earlier ones of each key for 90 days, the keys of networks for 24 hours, and the guard for two hours. All of it is on
+//! one worker, which gets odd keys, sums and the networks of keys, not the usual calls.
 
 use std::collections::BTreeMap;
 

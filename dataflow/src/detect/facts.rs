@@ -83,8 +83,8 @@ pub(super) fn hard_facts(
         hard.push((Signal::Tor, DOUBTFUL));
     }
     let is_elsewhere = || {
-        let (known, now) = match window.asns.values() {
-            [] => (past.networks, window.networks.values()),
+        let (known, now) = match window.values.asns.values() {
+            [] => (past.networks, window.values.networks.values()),
             asns => (past.asns, asns),
         };
         now.iter().any(|(value, _)| !known.knows(*value))

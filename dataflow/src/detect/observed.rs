@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::combine::{Family, SURE, Severity, Signal, Tuning, Verdict};
 use super::facts::REFUSED;
 use super::novelty::KnownValues;
-use super::window::{ValueCounts, Window};
+use super::window::ValueCounts;
 use super::{Bits, FIVE_MINUTES_MS, HOUR_MS, WINDOW_MS};
 
 /// Signals about a value that are followed.
@@ -128,8 +128,7 @@ pub fn verdict(tuning: &Tuning, observed: &[ObservedSignal], is_well_known: bool
 }
 
 /// Returns whether the key is revoked, and all of its calls are turned away.
-#[must_use]
-pub fn is_refused(observed: &[ObservedSignal]) -> bool {
+fn is_refused(observed: &[ObservedSignal]) -> bool {
     observed.iter().any(|one| one.signal == Signal::Revoked && one.bits <= REFUSED)
 }
 
@@ -150,6 +149,12 @@ pub(crate) fn shared_network(window_ms: u64, network: u64, keys: u32) -> Option<
         shown: std::iter::once(shown).collect(),
         ..ObservedSignal::new(Signal::SharedNetwork, window_ms, bits)
     })
+}
+
+/// Returns whether signals of such a severity make an incident: an alert does, and a revoked key that is turned away.
+#[must_use]
+pub fn is_incident(severity: Severity, observed: &[ObservedSignal]) -> bool {
+    severity >= Severity::Alert || severity == Severity::Notice && is_refused(observed)
 }
 
 /// Returns whether calls stay at a new country or system: 20 at least, in two windows at least. A visit is no reason to
@@ -221,17 +226,6 @@ pub(super) fn counted_burst(bits: Bits, is_familiar: bool) -> Bits {
 /// Returns whether a signal is about values that were never seen.
 fn is_value(signal: Signal) -> bool {
     matches!(signal, Signal::Country | Signal::Asn | Signal::Network | Signal::Agent | Signal::Route)
-}
-
-pub(super) fn values_of(window: &Window, signal: Signal) -> Option<&ValueCounts> {
-    match signal {
-        Signal::Country => Some(&window.countries),
-        Signal::Asn => Some(&window.asns),
-        Signal::Network => Some(&window.networks),
-        Signal::Agent => Some(&window.agents),
-        Signal::Route => Some(&window.routes),
-        _ => None,
-    }
 }
 
 /// Returns the values with most calls, most first.

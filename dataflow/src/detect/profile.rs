@@ -34,9 +34,10 @@ use super::combine::{Family, Severity, Signal, Tuning, Verdict};
 use super::counts::{FEW, Rate};
 use super::errors::Share;
 use super::facts::{Facts, HARD, Past, REFUSED, covers, hard_facts, may_have_hard_facts};
+use super::kinds::ByKind;
 use super::mix::Mix;
 use super::novelty::{KnownValues, Learned, Novel};
-use super::observed::{ObservedSignal, Shown, count, counted_burst, keep, sums, top, values_of, verdict};
+use super::observed::{ObservedSignal, Shown, count, counted_burst, keep, sums, top, verdict};
 use super::traffic::Stretch;
 use super::volume::{Reading, Scale, Season, Sight, Slot};
 use super::window::{ValueCounts, Visit, Window};
@@ -95,6 +96,16 @@ pub struct Judged {
     pub networks: SmallVec<[(u64, bool); 1]>,
 }
 
+/// A window's calls beside everything that was learned before.
+struct Begun {
+    sight: Sight,
+    reading: Reading,
+    /// Calls from networks that the key hasn't known for a day.
+    strangers: u64,
+    /// True if it is beyond doubt before its end.
+    is_early: bool,
+}
+
 /// A span of windows that is judged at its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct VolumeBlock {
@@ -121,6 +132,13 @@ impl VolumeBlock {
             spikes: 0,
             judged_ms: 0,
         }
+    }
+}
+
+impl VolumeBlock {
+    /// Returns whether so few of its calls are strangers' that they don't make a burst of it.
+    fn is_familiar(&self) -> bool {
+        self.strangers * u64::from(STAYS) < self.calls
     }
 }
 
@@ -162,11 +180,7 @@ pub struct Profile {
     busy_blocks: u64,
     fan_out: Scale,
     networks_now: ValueCounts,
-    countries: KnownValues,
-    asns: KnownValues,
-    networks: KnownValues,
-    agents: KnownValues,
-    routes: KnownValues,
+    known: ByKind<KnownValues>,
     places: KnownValues,
     refused: Share,
     throttled: Share,
@@ -202,11 +216,7 @@ impl Profile {
             busy_blocks: 0,
             fan_out: Scale::new(FIVE_MINUTES_MS),
             networks_now: ValueCounts::default(),
-            countries: KnownValues::default(),
-            asns: KnownValues::default(),
-            networks: KnownValues::default(),
-            agents: KnownValues::default(),
-            routes: KnownValues::default(),
+            known: ByKind::default(),
             places: KnownValues::default(),
             refused: Share::default(),
             throttled: Share::default(),
@@ -286,15 +296,7 @@ impl Profile {
     /// Returns the values that its calls usually have, at most 3 of a kind, each with its share of the calls of a month in
     /// thousandths.
     pub fn usual(&self) -> impl Iterator<Item = (Signal, u64, u64)> {
-        [
-            (Signal::Country, &self.countries),
-            (Signal::Asn, &self.asns),
-            (Signal::Network, &self.networks),
-            (Signal::Agent, &self.agents),
-            (Signal::Route, &self.routes),
-        ]
-        .into_iter()
-        .flat_map(move |(kind, known)| {
+        self.known.all().into_iter().flat_map(move |(kind, known)| {
             let is_new =
                 move |value| self.observed.iter().any(|one| (one.signal, one.value) == (kind, value));
             known.usual(USUAL, is_new).map(move |(value, share)| (kind, value, share))
@@ -320,14 +322,7 @@ impl Profile {
 
     /// Steps the window that starts at `start_ms`: not before [`next_ms`](Self::next_ms).
     pub fn step(&mut self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> Judged {
-        self.skip_to(start_ms, tuning);
-        self.wake();
-        self.forget();
-        self.count_known();
-        let sight = self.sight(start_ms, window);
-        let reading = self.minute.scale.read_at(sight);
-        let strangers = self.strangers(start_ms, window);
-        let is_early = self.fires_early(start_ms, window, reading, strangers, facts, tuning);
+        let Begun { sight, reading, strangers, is_early } = self.begin(start_ms, window, facts, tuning);
         let observed_before = self.observed.len();
         self.judge_values(start_ms, window, strangers == 0, &facts.allowed);
         let mut stirred = 0;
@@ -341,12 +336,14 @@ impl Profile {
         self.count_calls(window, strangers);
         self.judge_minute(start_ms, window, reading, is_early);
         self.learn_minute(start_ms, window, sight);
-        let networks =
-            self.networks.not_seen_since(window.networks.values(), start_ms - start_ms % NETWORK_SPAN_MS);
-        let is_new = |network| is_known && !self.networks.is_familiar(network, start_ms);
+        let networks = self
+            .known
+            .networks
+            .not_seen_since(window.values.networks.values(), start_ms - start_ms % NETWORK_SPAN_MS);
+        let is_new = |network| is_known && !self.known.networks.is_familiar(network, start_ms);
         let networks = networks.take(NETWORKS).map(|network| (network, is_new(network))).collect();
         self.learn_values(start_ms, window);
-        self.networks_now.merge(&window.networks);
+        self.networks_now.merge(&window.values.networks);
         self.last_call_ms = start_ms;
         self.next_ms = start_ms + WINDOW_MS;
         self.learned_ms = self.next_ms;
@@ -354,6 +351,19 @@ impl Profile {
         self.settle(tuning);
         let spiked = self.minute.spikes & 1 == 1;
         Judged { is_known, z: reading.z, residual: reading.residual, spiked, stirred, networks }
+    }
+
+    /// Passes over the time before the window that starts at `start_ms`, and looks at the window's calls.
+    fn begin(&mut self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> Begun {
+        self.skip_to(start_ms, tuning);
+        self.wake();
+        self.forget();
+        self.count_known();
+        let sight = self.sight(start_ms, window);
+        let reading = self.minute.scale.read_at(sight);
+        let strangers = self.strangers(start_ms, window);
+        let is_early = self.fires_early(start_ms, window, reading, strangers, facts, tuning);
+        Begun { sight, reading, strangers, is_early }
     }
 
     /// Adds a window's calls to the spans that it lies in.
@@ -367,9 +377,9 @@ impl Profile {
     /// Returns the calls that didn't come from networks that the key has known for a day.
     fn strangers(&self, start_ms: u64, window: &Window) -> u64 {
         let familiar = |(network, calls): &(u64, u32)| {
-            if self.networks.is_familiar(*network, start_ms) { u64::from(*calls) } else { 0 }
+            if self.known.networks.is_familiar(*network, start_ms) { u64::from(*calls) } else { 0 }
         };
-        let familiar: u64 = window.networks.values().iter().map(familiar).sum();
+        let familiar: u64 = window.values.networks.values().iter().map(familiar).sum();
         u64::from(window.calls).saturating_sub(u64::from(window.allowed) + familiar)
     }
 
@@ -378,14 +388,8 @@ impl Profile {
     #[must_use]
     pub fn early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> Option<Self> {
         let mut profile = self.clone();
-        profile.skip_to(start_ms, tuning);
-        profile.wake();
-        profile.forget();
-        profile.count_known();
-        let sight = profile.sight(start_ms, window);
-        let reading = profile.minute.scale.read_at(sight);
-        let strangers = profile.strangers(start_ms, window);
-        if !profile.fires_early(start_ms, window, reading, strangers, facts, tuning) {
+        let Begun { sight, reading, strangers, is_early } = profile.begin(start_ms, window, facts, tuning);
+        if !is_early {
             return None;
         }
         profile.judge_facts(start_ms, window, facts);
@@ -422,8 +426,7 @@ impl Profile {
 
     /// Returns the bytes that it takes beyond its own size.
     pub(crate) fn owned_bytes(&self) -> usize {
-        let values = [&self.countries, &self.asns, &self.networks, &self.agents, &self.routes];
-        values.into_iter().map(KnownValues::owned_bytes).sum::<usize>()
+        self.known.all().into_iter().map(|(_, known)| known.owned_bytes()).sum::<usize>()
             + self.traffic.capacity() * size_of::<Stretch>()
             + self.visits.capacity() * size_of::<Visit>()
             + self.observed.capacity() * size_of::<ObservedSignal>()
@@ -567,12 +570,12 @@ impl Profile {
     }
 
     fn judge_block(&mut self, block_of: fn(&mut Self) -> &mut VolumeBlock, end_ms: u64, tuning: &Tuning) {
-        let &mut VolumeBlock { signal, width_ms, scale, calls, strangers, .. } = block_of(self);
+        let block = block_of(self);
+        let is_familiar = block.is_familiar();
+        let &mut VolumeBlock { signal, width_ms, scale, calls, .. } = block;
         let start_ms = end_ms - width_ms;
         let sight = scale.sight(&self.season, Slot::at(start_ms, 0), calls as f64);
         let reading = scale.read_at(sight);
-        // Few strangers don't make a burst of many calls.
-        let is_familiar = strangers * u64::from(STAYS) < calls;
         let burst = self.spike(width_ms, start_ms, calls, reading);
         let suffices = burst.is_some_and(|(bits, _)| {
             self.count();
@@ -616,7 +619,7 @@ impl Profile {
         self.rate.watch(self.hour_expected, calls as f64);
         if calls > 0 && self.is_known(start_ms) {
             let expected = thousandths(self.hour_expected);
-            let (bits, is_familiar) = (self.rate.slow(), self.hour.strangers * u64::from(STAYS) < calls);
+            let (bits, is_familiar) = (self.rate.slow(), self.hour.is_familiar());
             self.observe(ObservedSignal {
                 expected,
                 seen: calls,
@@ -716,7 +719,7 @@ impl Profile {
             && reading.bits > Bits::NONE
             && seen as f64 >= 3.0 * reading.expected() + 10.0
         {
-            let shown = top(&networks, Signal::Network, &self.networks, SHOWN);
+            let shown = top(&networks, Signal::Network, &self.known.networks, SHOWN);
             let observed = ObservedSignal::new(Signal::FanOut, start_ms, reading.bits);
             let expected = thousandths(reading.expected());
             self.observe(ObservedSignal { expected, seen: seen as u64, shown, ..observed });
@@ -730,7 +733,7 @@ impl Profile {
         let calls = window.calls.max(1);
         // Values that were new stay as long as they keep their share.
         for observed in self.observed.iter_mut().filter(|observed| observed.value != 0) {
-            let Some(tally) = values_of(window, observed.signal) else { continue };
+            let Some(tally) = window.values.of(observed.signal) else { continue };
             let at = tally.values().binary_search_by_key(&observed.value, |entry| entry.0);
             let of_value = at.map_or(0, |at| tally.values()[at].1);
             observed.total = observed.total.saturating_add(of_value);
@@ -744,14 +747,7 @@ impl Profile {
                 }
             }
         }
-        for (signal, known) in [
-            (Signal::Country, &self.countries),
-            (Signal::Asn, &self.asns),
-            (Signal::Network, &self.networks),
-            (Signal::Agent, &self.agents),
-            (Signal::Route, &self.routes),
-        ] {
-            let Some(tally) = values_of(window, signal) else { continue };
+        for ((signal, known), (_, tally)) in self.known.all().into_iter().zip(window.values.all()) {
             // Calls may have been counted before the tables allowed them.
             let is_allowed = |value| allowed.iter().any(|one| covers(signal, value, one));
             // A value on probation that is observed already was counted above.
@@ -804,9 +800,9 @@ impl Profile {
                 self.observe(ObservedSignal { expected, seen, shown, ..observed });
             }
         }
-        let bits = self.mix.bits(window.routes.values());
+        let bits = self.mix.bits(window.values.routes.values());
         if bits > Bits::NONE {
-            let shown = top(&window.routes, Signal::Route, &self.routes, SHOWN);
+            let shown = top(&window.values.routes, Signal::Route, &self.known.routes, SHOWN);
             let observed = ObservedSignal::new(Signal::Mix, start_ms, bits);
             self.observe(ObservedSignal { seen: window.calls.into(), is_familiar, shown, ..observed });
         }
@@ -816,8 +812,8 @@ impl Profile {
         Past {
             last_call_ms: self.last_call_ms,
             tor_ms: self.tor_ms,
-            asns: &self.asns,
-            networks: &self.networks,
+            asns: &self.known.asns,
+            networks: &self.known.networks,
         }
     }
 
@@ -839,7 +835,7 @@ impl Profile {
             return;
         }
         if let Some((km, home, away)) = travel::farthest(&self.visits) {
-            let bits = travel::bits(self.networks.len());
+            let bits = travel::bits(self.known.networks.len());
             let shown = [home, away].map(|visit| Shown {
                 kind: Signal::Travel,
                 value: visit.place.into(),
@@ -855,19 +851,14 @@ impl Profile {
     fn learn_values(&mut self, start_ms: u64, window: &Window) {
         // What was there on the first day is the key's own.
         let learned = if self.is_known(start_ms) { Learned::OnProbation } else { Learned::Known };
-        self.countries.learn_as(window.countries.values(), start_ms, learned);
-        self.asns.learn_as(window.asns.values(), start_ms, learned);
-        self.networks.learn(window.networks.values(), start_ms);
-        self.agents.learn_as(window.agents.values(), start_ms, learned);
-        self.routes.learn(window.routes.values(), start_ms);
-        if let Some(allowed) = &window.of_allowed {
-            for (known, values) in [
-                (&mut self.countries, &allowed.countries),
-                (&mut self.asns, &allowed.asns),
-                (&mut self.networks, &allowed.networks),
-                (&mut self.agents, &allowed.agents),
-                (&mut self.routes, &allowed.routes),
-            ] {
+        let of_allowed = window.of_allowed.as_deref();
+        for (known, (kind, values)) in self.known.all_mut().into_iter().zip(window.values.all()) {
+            let learned = match kind {
+                Signal::Network | Signal::Route => Learned::Known,
+                _ => learned,
+            };
+            known.learn_as(values.values(), start_ms, learned);
+            if let Some(values) = of_allowed.and_then(|allowed| allowed.of(kind)) {
                 known.learn_as(values.values(), start_ms, Learned::Allowed);
             }
         }
@@ -877,22 +868,14 @@ impl Profile {
         if self.learning() {
             self.refused.learn(window.refused, window.calls, start_ms);
             self.throttled.learn(window.throttled, window.calls, start_ms);
-            self.mix.learn(window.routes.values(), start_ms);
+            self.mix.learn(window.values.routes.values(), start_ms);
         }
     }
 
     /// Returns the commonest value of each kind in a window.
     fn foremost(&self, window: &Window) -> SmallVec<[Shown; 1]> {
-        [
-            (&window.countries, Signal::Country, &self.countries),
-            (&window.asns, Signal::Asn, &self.asns),
-            (&window.networks, Signal::Network, &self.networks),
-            (&window.agents, Signal::Agent, &self.agents),
-            (&window.routes, Signal::Route, &self.routes),
-        ]
-        .into_iter()
-        .flat_map(|(tally, kind, known)| top(tally, kind, known, 1))
-        .collect()
+        let kinds = window.values.all().into_iter().zip(self.known.all());
+        kinds.flat_map(|((kind, tally), (_, known))| top(tally, kind, known, 1)).collect()
     }
 
     fn observe(&mut self, observed: ObservedSignal) {
@@ -909,7 +892,7 @@ impl Profile {
 
     /// Decides how much of each signal counts.
     fn count(&mut self) {
-        count(&mut self.observed, self.first_ms + LEARNING_MS, !self.asns.is_empty());
+        count(&mut self.observed, self.first_ms + LEARNING_MS, !self.known.asns.is_empty());
     }
 
     /// Adds up the signals of the last hour.
@@ -961,7 +944,6 @@ fn thousandths(calls: f64) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::window::AllowedValues;
     use super::*;
 
     /// 2025-06-02T00:00:00Z, a Monday.
@@ -972,12 +954,17 @@ mod tests {
     /// Calls from one place, with its agent, of three routes.
     fn window(calls: u32, place: u64) -> Window {
         let mut window = Window { calls, ..Window::default() };
-        for tally in [&mut window.countries, &mut window.asns, &mut window.networks, &mut window.agents] {
+        for tally in [
+            &mut window.values.countries,
+            &mut window.values.asns,
+            &mut window.values.networks,
+            &mut window.values.agents,
+        ] {
             tally.add(place, calls);
         }
         window.statuses.add(200, calls);
         for (route, part) in [(1, 2), (2, 3), (3, 6)] {
-            window.routes.add(route, (calls / part).max(1));
+            window.values.routes.add(route, (calls / part).max(1));
         }
         window
     }
@@ -987,13 +974,7 @@ mod tests {
         sum.calls += second.calls;
         sum.refused += second.refused;
         sum.statuses.merge(&second.statuses);
-        for (into, other) in [
-            (&mut sum.countries, &second.countries),
-            (&mut sum.asns, &second.asns),
-            (&mut sum.networks, &second.networks),
-            (&mut sum.agents, &second.agents),
-            (&mut sum.routes, &second.routes),
-        ] {
+        for (into, (_, other)) in sum.values.all_mut().into_iter().zip(second.values.all()) {
             into.merge(other);
         }
         sum
@@ -1060,15 +1041,8 @@ mod tests {
     #[test]
     fn a_key_with_an_allow_list_is_known_by_its_allowed_calls() {
         let allowed = |calls: u32| {
-            let values = window(calls, HOME);
-            let of_allowed = AllowedValues {
-                countries: values.countries,
-                asns: values.asns,
-                networks: values.networks,
-                agents: values.agents,
-                routes: values.routes,
-            };
-            Window { calls, allowed: calls, of_allowed: Some(Box::new(of_allowed)), ..Window::default() }
+            let of_allowed = Some(Box::new(window(calls, HOME).values));
+            Window { calls, allowed: calls, of_allowed, ..Window::default() }
         };
         let mut profile = Profile::new(MONDAY_MS);
         for minute in 0..3 * 1_440 {
@@ -1087,8 +1061,10 @@ mod tests {
     #[test]
     fn what_usual_networks_do_counts_half() {
         let (mut profile, _) = known(3);
-        let at_home = Window { agents: window(300, AWAY).agents, ..window(300, HOME) };
-        let elsewhere = Window { networks: window(300, AWAY).networks, ..at_home.clone() };
+        let (mut at_home, strange) = (window(300, HOME), window(300, AWAY).values);
+        at_home.values.agents = strange.agents;
+        let mut elsewhere = at_home.clone();
+        elsewhere.values.networks = strange.networks;
         let mut other = profile.clone();
         staged(&mut profile, 2, &at_home, &Facts::default());
         staged(&mut other, 2, &elsewhere, &Facts::default());
@@ -1168,7 +1144,7 @@ mod tests {
             let woken_ms = profile.next_ms() + 40 * DAY_MS;
             // The table's word, as the profile itself forgets systems after 30 days.
             profile.close(woken_ms, &Tuning::default());
-            profile.asns.learn(&[(HOME, 1)], woken_ms - DAY_MS);
+            profile.known.asns.learn(&[(HOME, 1)], woken_ms - DAY_MS);
             profile.step(woken_ms, &window(3, place), &Facts::default(), &Tuning::default());
             assert_eq!(profile.verdict().severity, severity, "{place} {:?}", profile.observed());
         }
@@ -1186,7 +1162,8 @@ mod tests {
     fn without_systems_a_dormant_key_wakes_by_its_networks() {
         let facts = Facts { last_used_ms: Some(MONDAY_MS - 40 * DAY_MS), ..Facts::default() };
         let mut profile = Profile::new(MONDAY_MS);
-        let unlocated = Window { asns: ValueCounts::default(), ..window(3, HOME) };
+        let mut unlocated = window(3, HOME);
+        unlocated.values.asns = ValueCounts::default();
         profile.step(MONDAY_MS, &unlocated, &facts, &Tuning::default());
         assert_eq!(profile.verdict().severity, Severity::Alert, "{:?}", profile.observed());
     }

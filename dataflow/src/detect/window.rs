@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::kinds::ByKind;
 use crate::model::{AccessEvent, Allowance, Country, EventTime, NetworkClass, Position, RouteId};
 
 /// The most values of a kind that are counted apart.
@@ -90,27 +91,10 @@ impl Sighting {
     }
 }
 
-/// The values of calls from where the tables allow.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct AllowedValues {
-    pub(super) countries: ValueCounts,
-    pub(super) asns: ValueCounts,
-    pub(super) networks: ValueCounts,
-    pub(super) agents: ValueCounts,
-    pub(super) routes: ValueCounts,
-}
-
-impl AllowedValues {
-    fn all(&mut self) -> [&mut ValueCounts; 5] {
-        [&mut self.countries, &mut self.asns, &mut self.networks, &mut self.agents, &mut self.routes]
-    }
-
+impl ByKind<ValueCounts> {
+    /// Adds the values of other calls.
     fn merge(&mut self, other: &Self) {
-        self.countries.merge(&other.countries);
-        self.asns.merge(&other.asns);
-        self.networks.merge(&other.networks);
-        self.agents.merge(&other.agents);
-        self.routes.merge(&other.routes);
+        self.all_mut().into_iter().zip(other.all()).for_each(|(into, (_, from))| into.merge(from));
     }
 }
 
@@ -123,18 +107,13 @@ pub struct Window {
     pub refused: u32,
     /// Answered 429.
     pub throttled: u32,
-    pub countries: ValueCounts,
-    pub asns: ValueCounts,
-    /// Networks: /24 of IPv4, /48 of IPv6.
-    pub networks: ValueCounts,
-    pub agents: ValueCounts,
-    pub routes: ValueCounts,
+    pub values: ByKind<ValueCounts>,
     /// Calls through exits of Tor.
     pub tor: u32,
     /// Calls from where the tables allow.
     pub allowed: u32,
-    /// The values of allowed calls. They are none of the fields above: they are learned, and never new.
-    pub(super) of_allowed: Option<Box<AllowedValues>>,
+    /// The values of allowed calls, which aren't among the others: they are learned, and never new.
+    pub(super) of_allowed: Option<Box<ByKind<ValueCounts>>>,
     /// Bytes sent to the callers.
     pub bytes_out: u64,
     /// Calls by HTTP status; at most the 256 least.
@@ -162,21 +141,20 @@ impl Window {
         add(&mut self.refused, matches!(event.status, 401 | 403));
         add(&mut self.throttled, event.status == 429);
         let country = u64::from(u16::from_be_bytes(event.country.0));
-        let Self { countries, asns, networks, agents, routes, of_allowed, .. } = self;
-        let [countries, asns, networks, agents, routes] = match allowed {
-            true => of_allowed.get_or_insert_default().all(),
-            false => [countries, asns, networks, agents, routes],
+        let values = match allowed {
+            true => &mut **self.of_allowed.get_or_insert_default(),
+            false => &mut self.values,
         };
         let known = [
-            (countries, country, event.country != Country::UNKNOWN),
-            (asns, event.asn.into(), event.asn != 0),
-            (networks, of_network, event.client != 0),
-            (agents, event.user_agent.0, event.user_agent.is_some()),
-            (routes, event.route.0, event.route != RouteId::OVERFLOW),
+            (country, event.country != Country::UNKNOWN),
+            (event.asn.into(), event.asn != 0),
+            (of_network, event.client != 0),
+            (event.user_agent.0, event.user_agent.is_some()),
+            (event.route.0, event.route != RouteId::OVERFLOW),
         ];
-        for (tally, value, known) in known {
-            if known {
-                tally.add(value, calls);
+        for (counts, (value, is_known)) in values.all_mut().into_iter().zip(known) {
+            if is_known {
+                counts.add(value, calls);
             }
         }
         add(&mut self.tor, event.place.class() == NetworkClass::Tor && !allowed);
@@ -202,11 +180,7 @@ impl Window {
         }
         self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
         self.statuses.merge(&other.statuses);
-        self.countries.merge(&other.countries);
-        self.asns.merge(&other.asns);
-        self.networks.merge(&other.networks);
-        self.agents.merge(&other.agents);
-        self.routes.merge(&other.routes);
+        self.values.merge(&other.values);
         if let Some(other) = &other.of_allowed {
             self.of_allowed.get_or_insert_default().merge(other);
         }

@@ -48,8 +48,8 @@ use super::parts::report::{
 };
 use super::profiles::DetectorSettings;
 use crate::detect::{
-    Bits, Family, ObservedSignal, Severity, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS, is_refused,
-    shared_network, verdict,
+    Bits, Family, ObservedSignal, Severity, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS,
+    is_incident, shared_network, verdict,
 };
 use crate::incident::{
     Change, Contributor, EarlierIncident, Evidence, EvidenceValue, Incident, IncidentId, IncidentState,
@@ -141,7 +141,7 @@ fn median(places: &[u64], step: f64) -> f64 {
 
 /// What people were told of an incident last.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Told {
+struct LastTold {
     at_ms: EventTime,
     updates: u32,
     /// The largest ratio of seen to expected calls, in thousandths.
@@ -164,7 +164,7 @@ pub(crate) struct TrackedIncident {
     next_seq: u32,
     /// The times of reopenings within the last week.
     reopened: Vec<EventTime>,
-    told: Told,
+    told: LastTold,
     key_state: Option<crate::model::KeyState>,
     contact: NameId,
 }
@@ -372,13 +372,13 @@ impl Incidents {
         if is_early && self.is_crowded(observation) {
             return;
         }
-        // The guard takes from them, and would again if the observation waits.
-        let before = observation.observed.clone();
+        // The guard takes from the signals, and would again if the observation waits.
+        let may_wait = observation.occasion == Occasion::Closed && !observation.strangers.is_empty();
+        let before = may_wait.then(|| observation.observed.clone());
         // Of an open window it isn't known yet what many keys do together in it, even if the tick closes it.
         let until_ms = if is_early { observation.window_ms } else { observation.window_ms + WINDOW_MS };
         let platform_event = self.guard(observation.owner.plan, &mut observation.observed, until_ms);
         let (key, at_ms) = (observation.key, observation.at_ms);
-        let others = self.network_keys.others(key, new_networks(&observation.observed), at_ms);
         let sharing = observation.strangers.iter().map(|(network, client)| {
             let (keys, customers) = self.network_keys.sharing(key, *network, *client, at_ms);
             (if customers >= SHARING_CUSTOMERS { keys } else { 0 }, *network)
@@ -391,10 +391,7 @@ impl Incidents {
             // Nobody acts on a window that isn't over: its end raises the severity, and then somebody may.
             verdict.severity = verdict.severity.min(Severity::Alert);
         }
-        let observed_ms =
-            observation.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
-        let is_notice = verdict.severity == Severity::Notice && is_refused(&observation.observed);
-        let is_incident = verdict.severity >= Severity::Alert || is_notice;
+        let is_incident = is_incident(verdict.severity, &observation.observed);
         let tracked = self.incidents.get_mut(&key);
 
         if let Occasion::Reconsidered(reason) = observation.occasion {
@@ -414,10 +411,9 @@ impl Incidents {
             return;
         }
         if !is_incident {
-            let waits = observation.occasion == Occasion::Closed && !observation.strangers.is_empty();
-            if waits && (self.waiting.len() < WAITING || self.waiting.contains_key(&key)) {
-                let waiting = Observation { observed: before, ..observation.clone() };
-                self.waiting.insert(key, Box::new(waiting));
+            let has_room = self.waiting.len() < WAITING || self.waiting.contains_key(&key);
+            if let Some(observed) = before.filter(|_| has_room) {
+                self.waiting.insert(key, Box::new(Observation { observed, ..observation.clone() }));
             }
             return;
         }
@@ -432,7 +428,7 @@ impl Incidents {
             Some(tracked) => {
                 // Signals that were there when it ended don't open it again.
                 let is_over = tracked.incident.state != IncidentState::Open;
-                if is_over && observed_ms <= tracked.incident.ended_ms.unwrap_or(0) {
+                if is_over && observation.observed_ms() <= tracked.incident.ended_ms.unwrap_or(0) {
                     return;
                 }
                 match (is_over, verdict.severity > tracked.incident.severity) {
@@ -449,7 +445,9 @@ impl Incidents {
         if tracked.take(observation, verdict, platform_event, change.is_some(), &self.settings.tuning) {
             out.changed.insert(key);
         }
-        tracked.meet(others.into_iter().map(|(_, keys)| keys).collect());
+        let networks =
+            observation.observed.iter().filter(|one| one.signal == Signal::Network && one.value != 0);
+        tracked.meet(self.network_keys.others(key, networks.map(|one| one.value), at_ms));
         let change = change.or_else(|| tracked.is_grown(at_ms).then_some(Change::Updated));
         let ends_ms = tracked.ends_ms();
         self.schedule(key, ends_ms);
@@ -620,7 +618,7 @@ impl TrackedIncident {
             incident,
             next_seq: 0,
             reopened: Vec::new(),
-            told: Told::default(),
+            told: LastTold::default(),
             key_state: None,
             contact: NameId::NONE,
         }
@@ -649,13 +647,13 @@ impl TrackedIncident {
     }
 
     /// Returns what there is to tell at a time.
-    fn tellable(&self, at_ms: EventTime) -> Told {
+    fn tellable(&self, at_ms: EventTime) -> LastTold {
         let incident = &self.incident;
         let volume =
             incident.signals.iter().filter(|one| one.signal.family() == Family::Volume && one.expected > 0);
         let ratio = volume.map(|one| one.seen.saturating_mul(1_000_000) / one.expected).max();
         let families = incident.signals.iter().filter(|one| one.weighted >= JOINS);
-        Told {
+        LastTold {
             at_ms,
             ratio: ratio.unwrap_or(0),
             families: families.fold(0, |all, one| all | 1 << one.signal.family() as u32),
@@ -732,9 +730,7 @@ impl TrackedIncident {
             incident.calls += observation.calls;
             add_taken(&mut incident.taken, &observation.taken);
         }
-        let observed_ms =
-            observation.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0);
-        incident.last_signal_ms = observed_ms.max(incident.last_signal_ms);
+        incident.last_signal_ms = observation.observed_ms().max(incident.last_signal_ms);
         for evidence in evidence(observation, tuning) {
             match incident.signals.iter_mut().find(|known| known.signal == evidence.signal) {
                 Some(known) => {
@@ -755,11 +751,6 @@ impl TrackedIncident {
         }
         is_transition || before != (incident.severity, incident.score, incident.last_signal_ms)
     }
-}
-
-/// Returns the new networks among an hour's signals.
-fn new_networks(observed: &[ObservedSignal]) -> impl Iterator<Item = u64> {
-    observed.iter().filter(|one| one.signal == Signal::Network && one.value != 0).map(|one| one.value)
 }
 
 /// Adds what the calls of a window took.

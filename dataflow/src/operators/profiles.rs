@@ -15,13 +15,14 @@
 //! doesn't depend on how ticks are cut.
 //!
 //! **Young keys.** Eight calls are too few to judge a key by. The first windows are kept as they are, in some 50 bytes
-//! each. The ninth call, or a fact of the tables, makes a profile of 3 KiB of them. The result is the same as if the
-//! profile had been there from the beginning.
+//! each. The ninth call, or a fact of the tables, makes a profile of 3 KiB of them, the same as if it had been
+//! there from the beginning. Until then no network is told as new to the key.
 //!
 //! The end of the input closes nothing: a minute that isn't over isn't judged because a job stops. Tables are read as of
 //! the tick: changes come before the windows that the tick closes.
 //!
-//! Emits at a tick the observations of its windows. Remembers profiles until 90 days after the last call (swept when a
+//! Emits at a tick the observations of its windows, the sums over keys, and each network with the keys that it called
+//! with, once in six hours. Remembers profiles until 90 days after the last call (swept when a
 //! month begins), open minutes, and facts. Buckets of keys (`anonymous`, `overflow`, `conflicting`) have no profile.
 
 use std::collections::BTreeMap;
@@ -38,7 +39,7 @@ use super::parts::owners::{OwnerChange, Owners};
 use super::parts::report::{Crowd, Figures, Observation, Occasion, ProfileReport, evidence_value};
 use crate::detect::{
     Bits, Facts, LEAST_CALLS, ObservedSignal, Profile, SHARED_MOST, Severity, Signal, Stretch, Tuning,
-    WINDOW_MS, Window, is_refused,
+    WINDOW_MS, Window, is_incident,
 };
 use crate::incident::{Point, Reason, Sample, Taken, UsualValue};
 use crate::model::time::DAY_MS;
@@ -477,7 +478,7 @@ impl Profiles {
                 for later_ms in profile.ends_worth_asking() {
                     self.due.entry(later_ms).or_default().insert(key);
                 }
-                if is_told(profile) {
+                if is_incident(profile.verdict().severity, profile.observed()) {
                     let profile = profile.clone();
                     let moment = Moment::end_of(end_ms - WINDOW_MS, Occasion::Closed);
                     self.observe(key, &profile, moment, None, out);
@@ -508,7 +509,7 @@ impl Profiles {
                 let client = first_client(window, *network);
                 NetworkCall { network: *network, key, customer, is_new: false, client }
             };
-            out.networks.extend(window.networks.values().iter().map(call));
+            out.networks.extend(window.values.networks.values().iter().map(call));
             young.push(start_ms, window, encoded);
             return;
         }
@@ -525,7 +526,7 @@ impl Profiles {
         // Other keys of a new network may make an alert of it.
         let may_share = judged.networks.iter().any(|(_, is_new)| *is_new)
             && verdict.odds >= tuning.alert - i64::from(SHARED_MOST);
-        let is_alarming = is_told(profile) || may_share;
+        let is_alarming = is_incident(verdict.severity, profile.observed()) || may_share;
         let owner = owners.at(key, start_ms);
         let customer = owner.customer;
         let call = |(network, is_new): &(u64, bool)| {
@@ -681,12 +682,6 @@ fn first_client(window: &Window, network: u64) -> u128 {
     at.map_or(0, |at| window.samples[at].1.client)
 }
 
-/// Returns whether the operator of incidents is told of a key: it alarms, or it is revoked and turned away.
-fn is_told(profile: &Profile) -> bool {
-    let severity = profile.verdict().severity;
-    severity >= Severity::Alert || severity == Severity::Notice && is_refused(profile.observed())
-}
-
 /// Returns what the calls of a window asked for and got, and how many of them are from a new place or agent.
 fn taken(profile: &Profile, window: Option<&Window>) -> Taken {
     let is_new = |one: &&ObservedSignal| {
@@ -700,7 +695,8 @@ fn taken(profile: &Profile, window: Option<&Window>) -> Taken {
     let (from_new, usual) = newest.map_or((0, 0), |one| (one.total.into(), one.others.into()));
     let Some(window) = window else { return Taken { from_new, usual, ..Taken::default() } };
     let statuses = window.statuses.values().iter().map(|(status, calls)| (*status as u16, u64::from(*calls)));
-    let routes = window.routes.values().iter().map(|(route, calls)| (RouteId(*route), u64::from(*calls)));
+    let routes =
+        window.values.routes.values().iter().map(|(route, calls)| (RouteId(*route), u64::from(*calls)));
     Taken {
         from_new,
         usual,

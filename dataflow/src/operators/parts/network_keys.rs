@@ -6,7 +6,7 @@
 //! Limits: 64 keys of a network and 131,072 pairs in six hours. Further ones aren't noted. Pairs come in the order of
 //! event time, so which they are doesn't depend on how ticks are cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ pub(crate) struct NetworkCall {
 
 /// The pairs of six hours.
 #[derive(Default)]
-struct Span {
+struct PairSpan {
     networks: HashMap<u64, Vec<NetworkKey>>,
     pairs: usize,
 }
@@ -57,7 +57,7 @@ struct Span {
 #[derive(Default)]
 pub(crate) struct NetworkKeys {
     /// By the number of the six hours.
-    spans: BTreeMap<u64, Span>,
+    spans: BTreeMap<u64, PairSpan>,
 }
 
 impl NetworkKeys {
@@ -77,57 +77,50 @@ impl NetworkKeys {
         }
     }
 
-    /// Returns the other keys that networks called with in the 24 hours before `at_ms`, by network.
+    /// Returns the other keys that networks called with in the 24 hours before `at_ms`.
     pub(crate) fn others(
         &self,
         key: KeyId,
         networks: impl Iterator<Item = u64>,
         at_ms: EventTime,
-    ) -> Vec<(u64, OtherKeys)> {
-        let from_ms = at_ms.saturating_sub(REMEMBERED_MS);
-        networks
-            .filter_map(|network| {
-                let keys = self.spans.range(from_ms / SPAN_MS..=at_ms / SPAN_MS);
-                let keys = keys.filter_map(|(_, span)| span.networks.get(&network)).flatten();
-                let is_lately = |one: &&NetworkKey| (from_ms..=at_ms).contains(&one.at_ms) && one.key != key;
-                let mut all: BTreeMap<KeyId, (NameId, bool)> = BTreeMap::new();
-                for one in keys.filter(is_lately) {
-                    let (customer, is_new) = all.entry(one.key).or_default();
-                    (*customer, *is_new) = (one.customer, *is_new || one.is_new);
-                }
-                let (keys, usual): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, (_, is_new))| *is_new);
-                let mut customers: Vec<NameId> = keys.iter().map(|(_, (customer, _))| *customer).collect();
-                customers.sort_unstable();
-                customers.dedup();
-                let named = keys.iter().take(NAMED);
-                let named = named.map(|(key, (customer, _))| OtherKey { key: *key, customer: *customer });
-                let other = OtherKeys {
-                    network: first_address(network),
-                    usual_keys: usual.len().min(MOST_KEYS) as u32,
-                    keys: keys.len().min(MOST_KEYS) as u32,
-                    customers: customers.len() as u32,
-                    named: named.collect(),
-                };
-                (!keys.is_empty() || !usual.is_empty()).then_some((network, other))
-            })
-            .collect()
+    ) -> Vec<OtherKeys> {
+        networks.filter_map(|network| self.others_of(key, network, at_ms)).collect()
+    }
+
+    fn others_of(&self, key: KeyId, network: u64, at_ms: EventTime) -> Option<OtherKeys> {
+        let mut all: BTreeMap<KeyId, (NameId, bool)> = BTreeMap::new();
+        for one in self.lately(key, network, at_ms) {
+            let (customer, is_new) = all.entry(one.key).or_default();
+            (*customer, *is_new) = (one.customer, *is_new || one.is_new);
+        }
+        let (keys, usual): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, (_, is_new))| *is_new);
+        let named = keys.iter().map(|(key, (customer, _))| OtherKey { key: *key, customer: *customer });
+        let other = OtherKeys {
+            network: first_address(network),
+            usual_keys: usual.len().min(MOST_KEYS) as u32,
+            keys: keys.len().min(MOST_KEYS) as u32,
+            customers: count_distinct(keys.iter().map(|(_, (customer, _))| *customer)),
+            named: named.take(NAMED).collect(),
+        };
+        (!keys.is_empty() || !usual.is_empty()).then_some(other)
     }
 
     /// Returns the number of other keys, and of their customers, that an address of a network called with for the first
     /// time in the 24 hours before `at_ms`.
     pub(crate) fn sharing(&self, key: KeyId, network: u64, client: u128, at_ms: EventTime) -> (u32, u32) {
+        let shares = |one: &&NetworkKey| one.is_new && one.client == client;
+        let keys: BTreeMap<KeyId, NameId> =
+            self.lately(key, network, at_ms).filter(shares).map(|one| (one.key, one.customer)).collect();
+        (keys.len() as u32, count_distinct(keys.into_values()))
+    }
+
+    /// Returns the pairs of a network with other keys than `key`, in the 24 hours before `at_ms` and their order. A key has
+    /// several if it was noted in several spans.
+    fn lately(&self, key: KeyId, network: u64, at_ms: EventTime) -> impl Iterator<Item = &NetworkKey> {
         let from_ms = at_ms.saturating_sub(REMEMBERED_MS);
         let spans = self.spans.range(from_ms / SPAN_MS..=at_ms / SPAN_MS);
-        let of_network = spans.filter_map(|(_, span)| span.networks.get(&network)).flatten();
-        let shares = |one: &&NetworkKey| {
-            one.is_new && one.client == client && one.key != key && (from_ms..=at_ms).contains(&one.at_ms)
-        };
-        let keys: BTreeMap<KeyId, NameId> =
-            of_network.filter(shares).map(|one| (one.key, one.customer)).collect();
-        let mut customers: Vec<NameId> = keys.values().copied().collect();
-        customers.sort_unstable();
-        customers.dedup();
-        (keys.len() as u32, customers.len() as u32)
+        let keys = spans.filter_map(move |(_, span)| span.networks.get(&network)).flatten();
+        keys.filter(move |one| one.key != key && (from_ms..=at_ms).contains(&one.at_ms))
     }
 
     /// Forgets what is older than 24 hours.
@@ -142,7 +135,7 @@ impl NetworkKeys {
         }
     }
 
-    /// Restores a pair.
+    /// Notes a pair that [`pairs`](Self::pairs) passed on.
     pub(crate) fn restore(&mut self, network: u64, key: NetworkKey) {
         let NetworkKey { key, customer, is_new, client, at_ms } = key;
         self.note(NetworkCall { network, key, customer, is_new, client }, at_ms);
@@ -160,6 +153,10 @@ impl NetworkKeys {
     }
 }
 
+fn count_distinct(customers: impl Iterator<Item = NameId>) -> u32 {
+    customers.collect::<BTreeSet<_>>().len() as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,7 +171,7 @@ mod tests {
         let found = keys.others(KeyId(key), [network].into_iter(), at_ms);
         found
             .first()
-            .map(|(_, one)| (one.keys, one.customers, one.named.iter().map(|named| named.key.0).collect()))
+            .map(|one| (one.keys, one.customers, one.named.iter().map(|named| named.key.0).collect()))
     }
 
     #[test]
@@ -186,7 +183,7 @@ mod tests {
         keys.note(call(9, 4, 9, false), START + 20 * HOUR_MS);
         assert_eq!(others(&keys, 1, 9, START + 22 * HOUR_MS), Some((2, 2, vec![2, 3])));
         assert_eq!(others(&keys, 3, 9, START + 25 * HOUR_MS), Some((1, 1, vec![2])));
-        assert_eq!(keys.others(KeyId(1), [9].into_iter(), START + 22 * HOUR_MS)[0].1.usual_keys, 1);
+        assert_eq!(keys.others(KeyId(1), [9].into_iter(), START + 22 * HOUR_MS)[0].usual_keys, 1);
         assert_eq!(keys.sharing(KeyId(1), 9, 7, START + 22 * HOUR_MS), (2, 2));
         assert_eq!(keys.sharing(KeyId(1), 9, 8, START + 22 * HOUR_MS), (0, 0));
         // Neither what comes later nor another network.

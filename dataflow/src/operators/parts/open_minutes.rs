@@ -111,7 +111,7 @@ mod tests {
 
     fn add(window: &mut Window, route: u64) {
         window.calls += 1;
-        window.routes.add(route, 1);
+        window.values.routes.add(route, 1);
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::network_keys::NetworkCall;
-use crate::detect::{Judged, ObservedSignal, Signal, first_address};
+use crate::detect::{Judged, ObservedSignal, Signal, WINDOW_MS, first_address};
 use crate::incident::{EvidenceValue, Point, Reason, Sample, Taken, UsualValue};
 use crate::model::{CallerLocation, Country, EventTime, KeyId, KeyState, NameId, Owner, RouteId};
 
@@ -44,6 +44,13 @@ pub(crate) struct Observation {
     pub(crate) strangers: Vec<(u64, u128)>,
     pub(crate) known_since_ms: EventTime,
     pub(crate) known_calls: u64,
+}
+
+impl Observation {
+    /// Returns the end of the last window in which a signal was observed; 0 if there is none.
+    pub(crate) fn observed_ms(&self) -> EventTime {
+        self.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0)
+    }
 }
 
 /// The sums of a window over many keys: those of a plan, or of all without a plan.

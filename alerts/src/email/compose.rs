@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::chart::{Chart, chart};
 use super::guide::Guide;
 use super::templates::{MailTemplates, TemplateError};
-use super::view::{DailyView, DigestView, IncidentView, LISTED, change};
+use super::view::{DailyView, DigestView, IncidentView, LISTED};
 use super::words::Wording;
 use super::{Audience, PlannedAction, samples};
 
@@ -94,6 +94,14 @@ struct MailHeaders<'a> {
     more: Vec<(&'static str, String)>,
 }
 
+impl<'a> MailHeaders<'a> {
+    /// Returns the headers of a mail that belongs to no incident's thread. `kind` stands in place of a change.
+    fn alone(kind: &str, subject: &str, local: String, to: &'a Mailbox, date_ms: u64) -> Self {
+        let more = vec![("X-Keytide-Change", kind.to_owned())];
+        Self { to, date_ms, subject: subject.to_owned(), local, thread: None, more }
+    }
+}
+
 impl Composer {
     /// Creates a composer with a sender. A folder's templates replace the bundled ones of the same name.
     ///
@@ -123,17 +131,18 @@ impl Composer {
     fn check(&self) -> Result<(), TemplateError> {
         let templates = self.own.as_ref().unwrap_or(&self.bundled);
         let (transitions, planned) = (samples::all(), samples::planned());
+        let many: Vec<&TransitionJson> = transitions.iter().cycle().take(LISTED + 10).collect();
+        let guides = [Guide::default(), samples::guide()];
         for language in Wording::ALL {
             for audience in [Audience::Security, Audience::Owner] {
                 for transition in &transitions {
-                    for (planned, guide) in [(None, &Guide::default()), (Some(&planned), &samples::guide())] {
+                    for (planned, guide) in [None, Some(&planned)].into_iter().zip(&guides) {
                         let mut view = IncidentView::new(transition, planned, audience, language, guide);
                         fill(templates, audience.name(), language, &view)?;
                         (view.chart, view.chart_id) = (Some("chart".to_owned()), Some("id".to_owned()));
                         fill(templates, audience.name(), language, &view)?;
                     }
                 }
-                let many: Vec<&TransitionJson> = transitions.iter().cycle().take(LISTED + 10).collect();
                 for count in [1, many.len()] {
                     fill(
                         templates,
@@ -143,11 +152,10 @@ impl Composer {
                     )?;
                 }
             }
-            let notices: Vec<&TransitionJson> = transitions.iter().cycle().take(LISTED + 10).collect();
-            for count in [1, notices.len()] {
-                fill(templates, "daily", language, &DailyView::new(&notices[..count], 0, language))?;
+            for count in [1, many.len()] {
+                fill(templates, "daily", language, &DailyView::new(&many[..count], 0, language))?;
             }
-            for guide in [&Guide::default(), &samples::guide()] {
+            for guide in &guides {
                 fill(templates, "test", language, &test_view(language, guide))?;
             }
         }
@@ -176,7 +184,7 @@ impl Composer {
             thread: (transition.seq > 0).then(|| local(0)),
             more: vec![
                 ("X-Keytide-Incident", word(&transition.incident_id)),
-                ("X-Keytide-Change", change(transition.transition).to_owned()),
+                ("X-Keytide-Change", transition.transition.name().to_owned()),
                 ("X-Keytide-Level", word(&transition.level)),
             ],
         };
@@ -203,14 +211,8 @@ impl Composer {
         }
         let language = Wording(language);
         let view = DigestView::new(transitions, more, audience, language);
-        let headers = MailHeaders {
-            to,
-            date_ms,
-            subject: view.subject.clone(),
-            local: format!("digest-{}.{}", hash(transitions), audience.name()),
-            thread: None,
-            more: vec![("X-Keytide-Change", "digest".to_owned())],
-        };
+        let local = format!("digest-{}.{}", hash(transitions), audience.name());
+        let headers = MailHeaders::alone("digest", &view.subject, local, to, date_ms);
         let rendered = self.render("digest", language, &view)?;
         self.mail(headers, rendered, None)
     }
@@ -233,14 +235,8 @@ impl Composer {
         }
         let language = Wording(language);
         let view = DailyView::new(notices, more, language);
-        let headers = MailHeaders {
-            to,
-            date_ms,
-            subject: view.subject.clone(),
-            local: format!("daily-{}.{}", hash(notices), Audience::Security.name()),
-            thread: None,
-            more: vec![("X-Keytide-Change", "daily".to_owned())],
-        };
+        let local = format!("daily-{}.{}", hash(notices), Audience::Security.name());
+        let headers = MailHeaders::alone("daily", &view.subject, local, to, date_ms);
         let rendered = self.render("daily", language, &view)?;
         self.mail(headers, rendered, None)
     }
@@ -252,14 +248,8 @@ impl Composer {
     pub fn test(&self, language: Language, to: &Mailbox, date_ms: u64) -> Result<Mail, ComposeError> {
         let language = Wording(language);
         let view = test_view(language, &self.guide);
-        let headers = MailHeaders {
-            to,
-            date_ms,
-            subject: view.subject.to_owned(),
-            local: format!("test-{date_ms}"),
-            thread: None,
-            more: vec![("X-Keytide-Change", "test".to_owned())],
-        };
+        let local = format!("test-{date_ms}");
+        let headers = MailHeaders::alone("test", view.subject, local, to, date_ms);
         let rendered = self.render("test", language, &view)?;
         self.mail(headers, rendered, None)
     }

@@ -12,7 +12,7 @@ use super::Audience;
 use super::clean::{REASON, line};
 use super::guide::Guide;
 use super::templates::{MailTemplates, TemplateError};
-use super::view::{IncidentView, change};
+use super::view::IncidentView;
 use super::words::Wording;
 
 /// Transitions that a page lists, at most.
@@ -28,7 +28,7 @@ pub struct Step {
     pub level: String,
 }
 
-/// A row of `revocations`.
+/// A row of `revocations`, as sinks publish it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionRow {
     pub action_id: String,
@@ -43,7 +43,7 @@ pub struct ActionRow {
 /// The rows of an incident.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
-    /// The newest transition.
+    /// The newest transition, whose row has all evidence.
     pub newest: &'a TransitionJson,
     /// All transitions, in their order.
     pub history: &'a [Step],
@@ -85,7 +85,7 @@ impl Evidence<'_> {
         let left_out = history.len().saturating_sub(HISTORY);
         let steps = history.iter().skip(left_out).map(|step| StepView {
             at: english.time(&step.at),
-            change: format!("{}, {}", change(step.transition), english.severity(&step.level)),
+            change: format!("{}, {}", step.transition.name(), english.severity(&step.level)),
         });
         let actions = actions
             .iter()

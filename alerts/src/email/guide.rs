@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use keytide_config::{Alerts, LinkTemplate, Source, SourceKind, Steps};
+use keytide_config::{Alerts, LinkTemplate, Source, SourceKind, Steps, fill_in};
 use keytide_dataflow::incident_row::{SampleJson, TransitionJson};
 
 use super::Audience;
@@ -29,7 +29,7 @@ pub struct Guide {
 enum Records {
     /// A topic, and one broker of its cluster.
     Topic { broker: String, topic: String },
-    /// One file.
+    /// One file, whose number is always 0.
     File(String),
     /// The files of a pattern, by their number.
     Files(Vec<String>),
@@ -109,26 +109,20 @@ fn of_file(path: &str, offset: u64) -> String {
     }
 }
 
-/// Fills a step in one pass, so that no value can bring a name in braces.
+/// Fills a step with the names of an incident, each as one word of a shell.
 fn fill(step: &str, transition: &TransitionJson) -> String {
     let TransitionJson { key_id, incident_id, subscription, customer, .. } = transition;
     let name = |name: &Option<String>| {
         name.as_deref().map_or_else(|| "unknown".to_owned(), |name| foreign(name, WORD))
     };
-    let mut out = String::with_capacity(step.len() + 64);
-    let mut rest = step;
-    while let Some((before, after)) = rest.split_once('{') {
-        let (placeholder, after) = after.split_once('}').unwrap_or((after, ""));
-        out.push_str(before);
-        match placeholder {
-            "key_id" => out.push_str(&word(&line(key_id, WORD))),
-            "incident_id" => out.push_str(&word(&line(incident_id, WORD))),
-            "subscription" => out.push_str(&word(&name(subscription))),
-            _ => out.push_str(&word(&name(customer))),
-        }
-        rest = after;
-    }
-    out + rest
+    fill_in(step, |placeholder| {
+        word(&match placeholder {
+            "key_id" => line(key_id, WORD),
+            "incident_id" => line(incident_id, WORD),
+            "subscription" => name(subscription),
+            _ => name(customer),
+        })
+    })
 }
 
 /// Returns a text as one word of a shell.

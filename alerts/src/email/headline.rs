@@ -9,7 +9,8 @@ use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::{OtherKeysJson, SignalJson, TransitionJson, ValueJson};
 
 use super::clean::{NAME, foreign, line};
-use super::words::{Wording, amount, number};
+use super::is_over;
+use super::words::{Wording, expected, number};
 
 /// The most characters of a headline.
 const HEADLINE: usize = 160;
@@ -50,6 +51,13 @@ pub(super) fn stolen_keys(transition: &TransitionJson) -> Option<&OtherKeysJson>
     busiest(transition).filter(|network| network.keys >= MANY_KEYS && network.customers >= MANY_CUSTOMERS)
 }
 
+/// Returns the signals of an incident, those that count most first.
+pub(super) fn strongest_first(transition: &TransitionJson) -> Vec<&SignalJson> {
+    let mut signals: Vec<&SignalJson> = transition.signals.iter().collect();
+    signals.sort_by(|a, b| b.weighted_bits.total_cmp(&a.weighted_bits));
+    signals
+}
+
 /// Returns whether a revoked key is answered all the same.
 pub(super) fn still_works(transition: &TransitionJson) -> bool {
     transition.signals.iter().any(|signal| signal.signal == "revoked" && signal.bits >= CERTAIN)
@@ -88,8 +96,7 @@ impl Wording {
     /// Composes a headline of at most `most` characters.
     pub(super) fn headline_within(self, transition: &TransitionJson, most: usize) -> String {
         // STEP 1: the signals that count, most first.
-        let mut signals: Vec<&SignalJson> = transition.signals.iter().collect();
-        signals.sort_by(|a, b| b.weighted_bits.total_cmp(&a.weighted_bits));
+        let mut signals = strongest_first(transition);
         if signals.iter().any(|signal| signal.weighted_bits > 0.0) {
             signals.retain(|signal| signal.weighted_bits > 0.0);
         }
@@ -111,8 +118,7 @@ impl Wording {
         });
         // STEP 3: as many clauses as there is room for, and whether the owner's calls go on.
         let taken = &transition.evidence.taken;
-        let is_over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
-        let tail = match taken.usual > 0 && taken.from_new > 0 && !is_over {
+        let tail = match taken.usual > 0 && taken.from_new > 0 && !is_over(transition) {
             true => self.pick("; the usual calls go on", "; 평소의 호출도 계속됨"),
             false => "",
         };
@@ -191,9 +197,8 @@ impl Wording {
 
     fn volume(self, signal: &SignalJson) -> String {
         let (seen, width) = (number(signal.seen), self.width(signal.window_s));
-        let expected = signal.expected.filter(|expected| *expected > 0.0).map(amount);
         let slow = signal.signal == "slow";
-        match (signal.ratio.and_then(|ratio| self.ratio(ratio)), expected) {
+        match (signal.ratio.and_then(|ratio| self.ratio(ratio)), expected(signal)) {
             (Some(ratio), Some(expected)) => self.pick(
                 format!(
                     "{ratio} its usual calls{} ({seen} in {width}, {expected} expected)",
@@ -215,7 +220,7 @@ impl Wording {
 
     /// Words the place of the calls as one clause: countries and systems, or else the next best of it.
     fn place(self, signals: &[&SignalJson]) -> Option<String> {
-        let find = |name: &str| signals.iter().copied().find(|signal| signal.signal == name);
+        let find = |name: &str| find(signals, name);
         let country = find("country").map(|signal| {
             let new = new_values(signal);
             (new.len().max(1), new.iter().map(|value| self.country_in_text(&value.value)).collect::<Vec<_>>())
@@ -224,11 +229,10 @@ impl Wording {
             let new = new_values(signal);
             (new.len().max(1), new.first().map(|value| foreign(&value.value, PART)))
         });
-        let named = |name: Option<String>| name.map_or(String::new(), |name| format!(" ({name})"));
-        let named_ko = |name: Option<String>| name.map_or(String::new(), |name| format!("({name})"));
-        let systems = |(count, name): (usize, Option<String>)| match count {
-            1 => (format!("a system never seen{}", named(name.clone())), format!("통신망{}", named_ko(name))),
-            count => (format!("{count} systems never seen"), format!("통신망 {count}곳")),
+        let systems = |(count, name): (usize, Option<String>)| match (count, name) {
+            (1, Some(name)) => (format!("a system never seen ({name})"), format!("통신망({name})")),
+            (1, None) => ("a system never seen".to_owned(), "통신망".to_owned()),
+            _ => (format!("{count} systems never seen"), format!("통신망 {count}곳")),
         };
         Some(match (country, system) {
             (Some((1, names)), None) => match names.first() {
@@ -308,7 +312,7 @@ impl Wording {
     }
 
     fn behaviour(self, signals: &[&SignalJson]) -> Option<String> {
-        let find = |name: &str| signals.iter().copied().find(|signal| signal.signal == name);
+        let find = |name: &str| find(signals, name);
         let count = |signal: &SignalJson| new_values(signal).len();
         if let Some(signal) = find("user_agent") {
             return Some(match count(signal) {
@@ -336,17 +340,15 @@ impl Wording {
 
     fn refusals(self, signal: &SignalJson) -> String {
         let seen = self.calls(signal.seen);
-        let expected = signal.expected.filter(|expected| *expected > 0.0).map(amount);
         let (en, ko) = match signal.signal.as_str() {
             "throttled" => (format!("{seen} over the limit"), format!("한도를 넘은 {seen}")),
             "refused" => (format!("{seen} refused"), format!("거부된 {seen}")),
             other => return self.signal(other),
         };
-        let usual = |words: &dyn Fn(String) -> String| expected.clone().map(words).unwrap_or_default();
-        self.pick(
-            format!("{en}{}", usual(&|expected| format!(" ({expected} expected)"))),
-            format!("{ko}{}", usual(&|expected| format!("(평소 {expected}회)"))),
-        )
+        match expected(signal) {
+            Some(usual) => self.pick(format!("{en} ({usual} expected)"), format!("{ko}(평소 {usual}회)")),
+            None => self.pick(en, ko),
+        }
     }
 
     /// Words a window's width as in `481 in a minute`.
@@ -366,36 +368,25 @@ impl Wording {
     pub(crate) fn other_keys(self, transition: &TransitionJson) -> Option<String> {
         let network = busiest(transition).filter(|_| transition.transition != Change::Withdrawn)?;
         let name = foreign(&network.network, NAME);
-        let (keys, customers) = (self.other(network.keys), number(network.customers.into()));
-        let of = match network.customers {
-            1 => self.pick("of 1 customer".to_owned(), "고객 1곳".to_owned()),
-            _ => self.pick(format!("of {customers} customers"), format!("고객 {customers}곳")),
-        };
+        let (keys, customers) = (self.other(network.keys), self.customers(network.customers));
         let question = match stolen_keys(transition) {
             Some(_) => self.pick(": a stolen database?", ". 데이터베이스 유출일 수 있습니다"),
             None => "",
         };
         let sentence = self.pick(
-            format!("The same network ({name}) called with {keys} {of} within 24 hours{question}"),
-            format!("같은 주소 대역({name})이 24시간 안에 {of}의 {keys}로도 호출했습니다{question}"),
+            format!("The same network ({name}) called with {keys} of {customers} within 24 hours{question}"),
+            format!("같은 주소 대역({name})이 24시간 안에 {customers}의 {keys}로도 호출했습니다{question}"),
         );
         Some(if sentence.ends_with('?') { sentence } else { format!("{sentence}.") })
     }
 
     /// Words how many keys a network called with for the first time, and how many it is usual for.
     pub(super) fn keys_of_network(self, network: &OtherKeysJson) -> String {
-        let keys = self.other(network.keys);
-        let customers = number(network.customers.into());
-        let first = match network.customers {
-            1 => self.pick(
-                format!("first calls with {keys} of 1 customer"),
-                format!("{keys}(고객 1곳)에 첫 호출"),
-            ),
-            _ => self.pick(
-                format!("first calls with {keys} of {customers} customers"),
-                format!("{keys}(고객 {customers}곳)에 첫 호출"),
-            ),
-        };
+        let (keys, customers) = (self.other(network.keys), self.customers(network.customers));
+        let first = self.pick(
+            format!("first calls with {keys} of {customers}"),
+            format!("{keys}({customers})에 첫 호출"),
+        );
         let usual = self.other(network.usual_keys);
         let usual = self.pick(format!("usual for {usual}"), format!("{usual}가 평소에 쓰는 대역"));
         match (network.keys, network.usual_keys) {
@@ -403,6 +394,14 @@ impl Wording {
             (0, _) => usual,
             _ => format!("{first}; {usual}"),
         }
+    }
+
+    fn customers(self, customers: u32) -> String {
+        let number = number(customers.into());
+        self.pick(
+            if customers == 1 { "1 customer".to_owned() } else { format!("{number} customers") },
+            format!("고객 {number}곳"),
+        )
     }
 
     /// Words a number of other keys, which is exact below 64.
@@ -425,6 +424,10 @@ fn brief(clause: &str) -> String {
         rest = after;
     }
     out + rest
+}
+
+fn find<'a>(signals: &[&'a SignalJson], name: &str) -> Option<&'a SignalJson> {
+    signals.iter().copied().find(|signal| signal.signal == name)
 }
 
 fn new_values(signal: &SignalJson) -> Vec<&ValueJson> {
@@ -568,7 +571,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_headline_is_never_longer_than_160_characters(
-            which in 0_usize..10,
+            which in 0..samples::NAMES.len(),
             value in any::<String>(),
             seen in any::<u64>(),
             bits in prop::collection::vec(0.0_f64..1e9, 7),

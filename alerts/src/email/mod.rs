@@ -33,9 +33,16 @@ pub use self::guide::Guide;
 pub use self::headline::{headline, other_keys};
 pub use self::templates::TemplateError;
 pub use self::transport::{ANSWER, CONNECT, MailOutcome, Transport, TransportError};
+pub(crate) use self::view::owner_name;
 
 use keytide_config::Language;
-use keytide_dataflow::Action;
+use keytide_dataflow::incident_row::TransitionJson;
+use keytide_dataflow::{Action, Change};
+
+/// Returns whether an incident is over with a transition, for now or for good.
+pub(crate) fn is_over(transition: &TransitionJson) -> bool {
+    matches!(transition.transition, Change::Ended | Change::Withdrawn)
+}
 
 /// The kind of reader for whom a mail is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

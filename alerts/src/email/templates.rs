@@ -1,8 +1,8 @@
 //! Templates of mails: bundled, and overridable file by file from a folder.
 //!
-//! The sentences are in `en/` and `ko/` (`security`, `owner`, `digest`, `daily`, `test`; each as `.txt` and `.html`), shared parts
-//! beside these folders. Overrides are tried at start with incidents of every kind. So a broken one is an error with file
-//! and line at start, and never a missing alert.
+//! The sentences are in `en/` and `ko/` (`security`, `owner`, `digest`, `daily`, `test`; each as `.txt` and `.html`),
+//! shared parts beside these folders. Overrides are tried at start with incidents of every kind. So a broken one is an
+//! error with file and line at start, and never a missing alert.
 //!
 //! Limits: an override has at most 256 KiB.
 
@@ -24,8 +24,9 @@ macro_rules! bundled {
 
 /// Pairs of a template's name and its source.
 const BUNDLED: &[(&str, &str)] = bundled! {
-    "layout.html" "facts.html" "signals.html" "samples.html" "taken.html" "others.html" "chart.html" "rows.html"
-    "facts.txt" "signals.txt" "samples.txt" "taken.txt" "others.txt" "rows.txt"
+    "layout.html" "facts.html" "signals.html" "samples.html" "taken.html" "others.html" "steps.html" "earlier.html"
+    "chart.html" "rows.html"
+    "facts.txt" "signals.txt" "samples.txt" "taken.txt" "others.txt" "steps.txt" "earlier.txt" "rows.txt"
     "en/security.html" "en/owner.html" "en/digest.html" "en/daily.html" "en/test.html"
     "en/security.txt" "en/owner.txt" "en/digest.txt" "en/daily.txt" "en/test.txt"
     "ko/security.html" "ko/owner.html" "ko/digest.html" "ko/daily.html" "ko/test.html"

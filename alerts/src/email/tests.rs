@@ -273,7 +273,7 @@ proptest! {
         words in proptest::collection::vec(any::<String>(), 1..12),
         counts in proptest::collection::vec(any::<u64>(), 1..8),
         floats in proptest::collection::vec(any::<f64>(), 1..8),
-        which in 0_usize..7,
+        which in 0..samples::NAMES.len(),
         kind in 0_usize..4,
         keep in any::<u64>(),
     ) {

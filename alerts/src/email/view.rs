@@ -2,6 +2,8 @@
 //!
 //! The fields are a contract with authors of own templates. All text is ready to be shown.
 
+use std::collections::BTreeSet;
+
 use keytide_config::Language;
 use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::{
@@ -11,9 +13,9 @@ use serde::Serialize;
 
 use super::clean::{NAME, VALUE, foreign, line};
 use super::guide::Guide;
-use super::headline::{refused, still_works, stolen_keys};
+use super::headline::{refused, still_works, stolen_keys, strongest_first};
 use super::words::{Wording, bytes, number};
-use super::{Audience, PlannedAction};
+use super::{Audience, PlannedAction, is_over};
 
 /// The most signals in a mail.
 const SIGNALS: usize = 12;
@@ -23,6 +25,10 @@ const VALUES: usize = 5;
 const NAMED: usize = 10;
 /// The most methods, and the most statuses.
 const COUNTS: usize = 8;
+/// The most characters of an incident's id or a fingerprint, which have 32 at most.
+const ID: usize = 40;
+/// The most characters of a caller's address: an IPv6 address with an IPv4 address in it.
+const CLIENT: usize = 45;
 /// The most characters of a subject.
 const SUBJECT: usize = 200;
 /// The most incidents that a digest lists.
@@ -104,7 +110,7 @@ pub(crate) struct EarlierView {
     opened_at: String,
     duration: String,
     severity: String,
-    /// One of `ended`, `withdrawn`.
+    /// The state in which it is, `ended` or `withdrawn`.
     state: String,
     incident_id: String,
 }
@@ -196,22 +202,30 @@ pub(super) fn short_key(key: &str) -> String {
     }
 }
 
-/// Returns the name of a change as the published rows spell it.
-pub(super) fn change(change: Change) -> &'static str {
-    match change {
-        Change::Opened => "opened",
-        Change::Raised => "raised",
-        Change::Updated => "updated",
-        Change::Reopened => "reopened",
-        Change::Ended => "ended",
-        Change::Withdrawn => "withdrawn",
-    }
+/// Returns the customer, or else the subscription; `None` if the key has neither.
+pub(crate) fn owner_name(transition: &TransitionJson) -> Option<&str> {
+    transition.customer.as_deref().or(transition.subscription.as_deref())
+}
+
+/// Counts the keys of transitions, each of them once.
+fn count_keys(transitions: &[&TransitionJson]) -> usize {
+    transitions.iter().map(|each| each.key_id.as_str()).collect::<BTreeSet<_>>().len()
+}
+
+/// Formats the number of things that a list leaves out; `None` if it has all.
+fn left_out(rest: u64) -> Option<String> {
+    (rest > 0).then(|| number(rest))
+}
+
+/// Formats the duration between two times; `?` if one of them is no time.
+fn duration(from: &str, to: &str, language: Wording) -> String {
+    language.between(from, to).unwrap_or_else(|| "?".to_owned())
 }
 
 /// Returns key, customer and plan as in subjects: `3f2a9c41 Acme (gold)`.
 fn whose(transition: &TransitionJson) -> String {
     let mut whose = short_key(&transition.key_id);
-    if let Some(name) = transition.customer.as_deref().or(transition.subscription.as_deref()) {
+    if let Some(name) = owner_name(transition) {
         whose.push(' ');
         whose.push_str(&line(name, 32));
     }
@@ -230,23 +244,18 @@ impl IncidentView {
         guide: &Guide,
     ) -> Self {
         let owner = audience == Audience::Owner;
-        // The signals that count most come first. Those that count nothing stand last, and owners don't see them.
-        let mut signals: Vec<_> = transition.signals.iter().collect();
-        signals.sort_by(|a, b| b.weighted_bits.total_cmp(&a.weighted_bits));
+        // Signals that count nothing stand last, and owners don't see them.
+        let mut signals = strongest_first(transition);
         signals.retain(|signal| !owner || signal.weighted_bits > 0.0);
         signals.truncate(SIGNALS);
         let headline = language.headline(transition);
-        let duration = language
-            .between(&transition.opened_at, &transition.last_signal_at)
-            .unwrap_or_else(|| "?".to_owned());
         let until = transition.ended_at.as_deref().unwrap_or(&transition.at);
-        let quiet = language.between(&transition.last_signal_at, until);
         let calls = language.calls(transition.evidence.calls);
         let is_withdrawn = transition.transition == Change::Withdrawn;
         let reason = transition.reason.as_deref().map(|reason| language.reason(reason));
         let mut view = Self {
             language: language.code(),
-            change: change(transition.transition),
+            change: transition.transition.name(),
             subject: String::new(),
             title: capital(&headline),
             story: (!owner).then(|| language.other_keys(transition)).flatten(),
@@ -263,17 +272,13 @@ impl IncidentView {
             policy: language.policy(transition.policy.as_deref()),
             severity: language.severity(&transition.level),
             score: (!owner).then(|| transition.score.min(100)),
-            owner_name: transition
-                .customer
-                .as_deref()
-                .or(transition.subscription.as_deref())
-                .map(|name| foreign(name, NAME)),
+            owner_name: owner_name(transition).map(|name| foreign(name, NAME)),
             many_keys: !owner && !is_withdrawn && stolen_keys(transition).is_some(),
             opened_at: language.time(&transition.opened_at),
             last_signal_at: language.time(&transition.last_signal_at),
             ended_at: transition.ended_at.as_deref().map(|at| language.time(at)),
-            duration,
-            quiet: quiet.unwrap_or_else(|| "?".to_owned()),
+            duration: duration(&transition.opened_at, &transition.last_signal_at, language),
+            quiet: duration(&transition.last_signal_at, until, language),
             reopenings: (transition.reopenings > 0).then(|| language.times(transition.reopenings)),
             calls,
             reason,
@@ -293,7 +298,7 @@ impl IncidentView {
                     )
                 })
                 .collect(),
-            // If it was no leak, nobody took anything.
+            // A withdrawn incident was no leak, so nothing was taken.
             taken: if is_withdrawn { Vec::new() } else { taken(&transition.evidence.taken, language) },
             routes: if is_withdrawn { Vec::new() } else { routes(&transition.evidence.taken, language) },
             others: Vec::new(),
@@ -304,7 +309,7 @@ impl IncidentView {
             commands: false,
             lookup: Vec::new(),
             planned: None,
-            incident_id: line(&transition.incident_id, 40),
+            incident_id: line(&transition.incident_id, ID),
             chart: None,
             chart_id: None,
             headline,
@@ -344,8 +349,7 @@ impl IncidentView {
     fn subject(&self, transition: &TransitionJson, audience: Audience, language: Wording) -> String {
         let (short, alarm) = (&self.key_short, self.alarm);
         // Many keys of several customers are one story, which a reader must see first.
-        let is_over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
-        let others = stolen_keys(transition).filter(|_| !is_over);
+        let others = stolen_keys(transition).filter(|_| !is_over(transition));
         let others = others.map(|network| language.other(network.keys));
         let begin = match (audience, language.0, transition.transition) {
             (Audience::Security, Language::En, _) => {
@@ -436,7 +440,7 @@ impl IncidentView {
                     format!("버전 {}", transition.detector_version),
                 ),
             ),
-            fact("Configuration", "설정", line(&transition.evidence.config, 40)),
+            fact("Configuration", "설정", line(&transition.evidence.config, ID)),
         ]
     }
 }
@@ -530,10 +534,7 @@ fn others(networks: &[OtherKeysJson], language: Wording) -> Vec<OtherKeysView> {
             OtherKeysView {
                 network: foreign(&network.network, NAME),
                 keys: language.keys_of_network(network),
-                rest: (network.keys as usize)
-                    .checked_sub(named.len())
-                    .filter(|rest| *rest > 0)
-                    .map(|rest| number(rest as u64))
+                rest: left_out((network.keys as usize).saturating_sub(named.len()) as u64)
                     .map(|rest| language.pick(format!("and {rest} more"), format!("외 {rest}개"))),
                 named,
             }
@@ -546,10 +547,10 @@ impl EarlierView {
         let EarlierJson { incident_id, opened_at, ended_at, level, state } = earlier;
         Self {
             opened_at: language.time(opened_at),
-            duration: language.between(opened_at, ended_at).unwrap_or_else(|| "?".to_owned()),
+            duration: duration(opened_at, ended_at, language),
             severity: language.severity(level),
             state: line(state, NAME),
-            incident_id: line(incident_id, 40),
+            incident_id: line(incident_id, ID),
         }
     }
 }
@@ -591,7 +592,7 @@ impl SampleView {
         Self {
             command: guide.command(sample),
             at: language.second(&sample.at),
-            client: sample.client.as_deref().map(|client| line(client, 45)),
+            client: sample.client.as_deref().map(|client| line(client, CLIENT)),
             status: sample.status,
             source: foreign(&sample.source, NAME),
             partition: sample.partition,
@@ -647,9 +648,8 @@ impl DigestView {
     ) -> Self {
         let mut sorted = transitions.to_vec();
         let rank = |transition: &TransitionJson| {
-            let over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
             (
-                over,
+                is_over(transition),
                 transition.level != "revoke",
                 u8::MAX - transition.score,
                 u64::MAX - transition.evidence.calls,
@@ -658,12 +658,8 @@ impl DigestView {
         sorted.sort_by(|a, b| {
             rank(a).cmp(&rank(b)).then_with(|| (&a.incident_id, a.seq).cmp(&(&b.incident_id, b.seq)))
         });
-        let keys: std::collections::BTreeSet<&str> = sorted.iter().map(|each| each.key_id.as_str()).collect();
-        let (count, key_count) = (number(sorted.len() as u64 + more), number(keys.len() as u64));
-        let alarms = sorted
-            .iter()
-            .filter(|each| !matches!(each.transition, Change::Ended | Change::Withdrawn))
-            .count();
+        let (count, key_count) = (number(sorted.len() as u64 + more), number(count_keys(&sorted) as u64));
+        let alarms = sorted.iter().filter(|each| !is_over(each)).count();
         let subject = match (language.0, audience) {
             (Language::En, Audience::Security) => {
                 format!(
@@ -698,9 +694,7 @@ impl DigestView {
             story: story.filter(|_| audience == Audience::Security),
             from: time(sorted.iter().map(|each| each.at.as_str()).min()),
             to: time(sorted.iter().map(|each| each.at.as_str()).max()),
-            rest: Some(sorted.len().saturating_sub(LISTED) as u64 + more)
-                .filter(|rest| *rest > 0)
-                .map(number),
+            rest: left_out(sorted.len().saturating_sub(LISTED) as u64 + more),
             platform_event: sorted.iter().any(|each| each.platform_event),
             catching_up: sorted.iter().any(|each| each.catching_up),
             rows: sorted
@@ -717,7 +711,7 @@ impl DigestView {
                     at: language.time(&each.at),
                     score: (audience == Audience::Security).then(|| each.score.min(100)),
                     calls: language.calls(each.evidence.calls),
-                    incident_id: line(&each.incident_id, 40),
+                    incident_id: line(&each.incident_id, ID),
                 })
                 .collect(),
         }
@@ -761,14 +755,17 @@ impl DailyView {
     /// Lists the busiest keys first.
     pub(crate) fn new(notices: &[&TransitionJson], more: u64, language: Wording) -> Self {
         let mut sorted = notices.to_vec();
-        let busy = |each: &TransitionJson| u64::MAX - refused(each).max(each.evidence.calls);
-        sorted.sort_by(|a, b| busy(a).cmp(&busy(b)).then_with(|| a.incident_id.cmp(&b.incident_id)));
-        let keys: std::collections::BTreeSet<&str> = sorted.iter().map(|each| each.key_id.as_str()).collect();
+        sorted.sort_by(|a, b| {
+            NoticeRow::calls(b).cmp(&NoticeRow::calls(a)).then_with(|| a.incident_id.cmp(&b.incident_id))
+        });
         let all = sorted.iter().fold(0, |all: u64, each| all.saturating_add(each.evidence.calls));
-        let (keys, calls) = (number(keys.len() as u64), language.calls(all));
-        let keys = match keys.as_str() {
-            "1" => language.pick("1 revoked key".to_owned(), "폐기된 키 1개".to_owned()),
-            _ => language.pick(format!("{keys} revoked keys"), format!("폐기된 키 {keys}개")),
+        let calls = language.calls(all);
+        let keys = match count_keys(&sorted) as u64 {
+            1 => language.pick("1 revoked key", "폐기된 키 1개").to_owned(),
+            keys => {
+                let keys = number(keys);
+                language.pick(format!("{keys} revoked keys"), format!("폐기된 키 {keys}개"))
+            }
         };
         let notice = language.pick("NOTICE", "참고");
         Self {
@@ -780,38 +777,38 @@ impl DailyView {
             accent: "#4b5563",
             keys,
             calls,
-            rest: Some(sorted.len().saturating_sub(LISTED) as u64 + more)
-                .filter(|rest| *rest > 0)
-                .map(number),
+            rest: left_out(sorted.len().saturating_sub(LISTED) as u64 + more),
             rows: sorted.iter().take(LISTED).map(|each| NoticeRow::new(each, language)).collect(),
         }
     }
 }
 
 impl NoticeRow {
+    /// Counts the refused calls of a revoked key, which are all of its calls.
+    fn calls(notice: &TransitionJson) -> u64 {
+        refused(notice).max(notice.evidence.calls)
+    }
+
     fn new(notice: &TransitionJson, language: Wording) -> Self {
-        let owner = notice.customer.as_deref().or(notice.subscription.as_deref());
         let values = notice.signals.iter().flat_map(|signal| &signal.values);
-        let mut callers: Vec<String> = Vec::new();
-        for value in values.filter(|value| matches!(value.kind.as_str(), "network" | "user_agent" | "asn")) {
-            callers.push(language.value(value));
-        }
+        let values = values.filter(|value| matches!(value.kind.as_str(), "network" | "user_agent" | "asn"));
+        let mut callers: Vec<String> = values.map(|value| language.value(value)).collect();
         if callers.is_empty() {
             let clients = notice.evidence.samples.iter().filter_map(|sample| sample.client.as_deref());
-            callers.extend(clients.map(|client| line(client, 45)));
+            callers.extend(clients.map(|client| line(client, CLIENT)));
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         callers.retain(|caller| seen.insert(caller.clone()));
         callers.truncate(VALUES);
         Self {
             key: line(&notice.key_id, NAME),
-            owner: owner.map(|owner| foreign(owner, NAME)),
-            calls: language.calls(refused(notice).max(notice.evidence.calls)),
+            owner: owner_name(notice).map(|name| foreign(name, NAME)),
+            calls: language.calls(Self::calls(notice)),
             since: language.time(&notice.opened_at),
             last: language.time(&notice.last_signal_at),
             state: line(&notice.state, NAME),
             callers,
-            incident_id: line(&notice.incident_id, 40),
+            incident_id: line(&notice.incident_id, ID),
         }
     }
 }

@@ -90,19 +90,21 @@ impl Wording {
 
     /// Formats a country's name and code as `Brazil (BR)`.
     fn country(self, code: &str) -> String {
-        match COUNTRIES.lines().any(|row| row.split('\t').next() == Some(code)) {
-            true => format!("{} ({code})", self.country_name(code)),
-            false => self.country_name(code),
+        match self.known_country(code) {
+            Some(name) => format!("{name} ({code})"),
+            None => self.country_name(code),
         }
+    }
+
+    fn known_country(self, code: &str) -> Option<&'static str> {
+        let mut rows = COUNTRIES.lines().map(|row| row.split('\t'));
+        let mut cells = rows.find_map(|mut cells| (cells.next() == Some(code)).then_some(cells))?;
+        self.pick(cells.next(), cells.next())
     }
 
     /// Returns a country's name. A code that is none is shown as it is.
     pub(super) fn country_name(self, code: &str) -> String {
-        let found = COUNTRIES.lines().find_map(|row| {
-            let mut cells = row.split('\t');
-            (cells.next() == Some(code)).then(|| (cells.next(), cells.next()))
-        });
-        match (found.and_then(|(en, ko)| self.pick(en, ko)), code) {
+        match (self.known_country(code), code) {
             (Some(name), _) => name.to_owned(),
             (None, "ZZ") => self.pick("an unknown country", "알 수 없는 국가").to_owned(),
             (None, "XX") => self.pick("other countries", "그 밖의 국가").to_owned(),
@@ -214,13 +216,9 @@ impl Wording {
             "reported" => return self.pick("reported as leaked", "유출 신고 접수").to_owned(),
             _ => self.calls(signal.seen),
         };
-        match signal.expected {
-            // A new value has no expected number.
-            Some(expected) if expected > 0.0 => {
-                let usual = amount(expected);
-                self.pick(format!("{seen}, {usual} expected"), format!("{seen}, 평소 {usual}"))
-            }
-            _ => seen,
+        match expected(signal) {
+            Some(usual) => self.pick(format!("{seen}, {usual} expected"), format!("{seen}, 평소 {usual}")),
+            None => seen,
         }
     }
 
@@ -378,6 +376,11 @@ fn is_probability(signal: &str) -> bool {
             | "refused"
             | "throttled"
     )
+}
+
+/// Formats the expected number of a signal; `None` for new values, of which none were expected.
+pub(super) fn expected(signal: &SignalJson) -> Option<String> {
+    signal.expected.filter(|expected| *expected > 0.0).map(amount)
 }
 
 /// Formats a number as `48,120`.

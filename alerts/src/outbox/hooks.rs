@@ -11,11 +11,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use keytide_config::WebhookFormat;
-use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::TransitionJson;
 
 use super::pace::{Jitter, backoff_ms};
 use super::{NextStep, OutboundQueue, QueueStats, is_notice, is_repeat};
+use crate::email::is_over;
 use crate::webhook::{ROWS, WebhookBatch, WebhookOutcome};
 
 const MAX_ROWS: usize = 10_000;
@@ -67,7 +67,7 @@ impl WebhookQueue {
         if is_quiet && self.format == WebhookFormat::Slack {
             return;
         }
-        let is_alarm = !is_quiet && !matches!(transition.transition, Change::Ended | Change::Withdrawn);
+        let is_alarm = !is_quiet && !is_over(transition);
         self.bytes += json.len();
         let id = format!("{}.{}", transition.incident_id, transition.seq);
         self.waiting.push_back(QueuedRow { id, json, is_alarm });
@@ -143,6 +143,8 @@ impl OutboundQueue for WebhookQueue {
 
 #[cfg(test)]
 mod tests {
+    use keytide_dataflow::Change;
+
     use super::*;
     use crate::email::samples;
 

@@ -20,16 +20,17 @@
 //! * If 3 mails to owners fail in a row, the queue tries none of them for a while: the server is probably down, and there
 //!   may be thousands.
 //! * Security comes before owners, and owners get at most three quarters of `per_hour`.
-//! * Owners are told of the opening and of the end (or the withdrawal) of an incident, not of what is between. If it opened
-//!   as a notice, the rise out of that is its opening for them.
+//! * Owners are told of the opening and of the end (or the withdrawal) of an incident, not of what is between. If it
+//!   opened as a notice, the rise out of that is its opening for them.
 //! * A repeat (see `is_repeat`) is no mail. A notice (see `is_notice`) is a line of security's daily digest, one for each
 //!   incident, by its newest transition. That digest leaves a day after its first line, never within 24 hours of the one
 //!   before. At the end of the process it doesn't wait for its day to be over, but keeps that distance.
 //! * A transition that is pushed again is ignored if it is among the last 65,536.
 //!
-//! Limits: 4,096 waiting transitions, 2,000 in a digest of either kind and 16 tried mails for each recipient; 10,000 recipients and
-//! 8,192 buffered transitions in all. Beyond the last, a recipient's digest still takes one. Beyond its limits a digest
-//! keeps the transitions that matter most and counts the others; owners beyond theirs are counted as `untold`.
+//! Limits: 4,096 waiting transitions, 2,000 in a digest of either kind and 16 tried mails for each recipient; 10,000
+//! recipients and 8,192 buffered transitions in all. Beyond the last, a recipient's digest still takes one. Beyond its
+//! limits a digest keeps the transitions that matter most and counts the others; owners beyond theirs are counted as
+//! `untold`.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -41,7 +42,7 @@ use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
 
 use super::pace::{Jitter, SlidingHour, backoff_ms};
 use super::{NextStep, OutboundQueue, QueueStats, is_notice, is_repeat};
-use crate::email::{Audience, MailOutcome, PlannedAction};
+use crate::email::{Audience, MailOutcome, PlannedAction, is_over};
 
 const MAX_WAITING: usize = 4_096;
 const MAX_COLLECTED: usize = 2_000;
@@ -82,7 +83,7 @@ pub(super) struct Notices {
     pub(super) lines: BTreeMap<String, Arc<TransitionJson>>,
     /// Counts the transitions of incidents for which there is no room.
     pub(super) more: u64,
-    /// Counts all transitions.
+    /// Counts all transitions, those that a newer one of their incident replaced included.
     count: u64,
 }
 
@@ -189,8 +190,21 @@ fn condensed(transition: &TransitionJson) -> Arc<TransitionJson> {
 
 /// Ranks transitions by how much they matter to a digest: current incidents first, then level and score.
 fn rank(transition: &TransitionJson) -> (bool, bool, u8) {
-    let over = matches!(transition.transition, Change::Ended | Change::Withdrawn);
-    (!over, transition.level == "revoke", transition.score)
+    (!is_over(transition), transition.level == "revoke", transition.score)
+}
+
+/// Returns the queue of a recipient for one more transition; `None` if there are too many recipients. Counts either.
+fn queue_of<'a>(
+    queues: &'a mut BTreeMap<Recipient, RecipientQueue>,
+    recipient: Recipient,
+    stats: &mut QueueStats,
+) -> Option<&'a mut RecipientQueue> {
+    if queues.len() >= MAX_RECIPIENTS && !queues.contains_key(&recipient) {
+        stats.untold += 1;
+        return None;
+    }
+    stats.queued += 1;
+    Some(queues.entry(recipient).or_default())
 }
 
 impl MailQueue {
@@ -230,7 +244,7 @@ impl MailQueue {
             return;
         }
         if is_notice(&transition) {
-            self.collect_notice(&transition, now, date_ms);
+            self.collect_notice(transition, now, date_ms);
             return;
         }
         if is_repeat(&transition) {
@@ -248,13 +262,8 @@ impl MailQueue {
                 .collect();
         // STEP 3: queue it for each, unless there are too many of them.
         for recipient in recipients {
-            if self.queues.len() >= MAX_RECIPIENTS && !self.queues.contains_key(&recipient) {
-                self.stats.untold += 1;
-                continue;
-            }
+            let Some(queue) = queue_of(&mut self.queues, recipient, &mut self.stats) else { continue };
             let waiting = Waiting { transition: transition.clone(), planned: planned.clone(), date_ms };
-            let queue = self.queues.entry(recipient).or_default();
-            self.stats.queued += 1;
             self.stats.condensed += queue.push(waiting, self.storm, &mut self.buffered, now);
         }
     }
@@ -270,24 +279,19 @@ impl MailQueue {
     }
 
     /// Adds a notice to security's daily digests.
-    fn collect_notice(&mut self, transition: &TransitionJson, now: u64, date_ms: u64) {
-        // The samples say who calls.
-        let samples = transition.evidence.samples.clone();
-        let mut transition = condensed(transition);
-        Arc::make_mut(&mut transition).evidence.samples = samples;
+    fn collect_notice(&mut self, mut transition: TransitionJson, now: u64, date_ms: u64) {
+        // The samples stay, as they say who calls.
+        transition.evidence.traffic = Vec::new();
+        let transition = Arc::new(transition);
         for address in &self.security {
             let recipient = Recipient { audience: Audience::Security, address: address.clone() };
-            if self.queues.len() >= MAX_RECIPIENTS && !self.queues.contains_key(&recipient) {
-                self.stats.untold += 1;
-                continue;
-            }
-            let daily = &mut self.queues.entry(recipient).or_default().daily;
+            let Some(queue) = queue_of(&mut self.queues, recipient, &mut self.stats) else { continue };
+            let daily = &mut queue.daily;
             if daily.notices.count == 0 {
                 daily.since = now;
             }
             daily.date_ms = date_ms;
             daily.notices.add(&transition);
-            self.stats.queued += 1;
             self.stats.condensed += 1;
         }
     }

@@ -35,8 +35,8 @@ use crate::email::{Guide, MailOutcome, PlannedAction};
 use crate::policy;
 use crate::webhook::{Client, ClientError, WebhookBatch, WebhookOutcome};
 
-/// Returns whether a transition is a notice: calls with a revoked key that are all refused. Nobody is in danger, so it
-/// gets no mail of its own.
+/// Returns whether a transition is a notice: calls with a revoked key that are all refused. They do no harm, so a
+/// notice gets no mail of its own.
 fn is_notice(transition: &TransitionJson) -> bool {
     transition.level == "notice"
 }

@@ -9,7 +9,7 @@ use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::TransitionJson;
 use serde_json::{Value, json};
 
-use crate::email::{acts, headline, other_keys, severity};
+use crate::email::{acts, headline, other_keys, owner_name, severity};
 
 /// The most characters of any one value.
 const MAX_VALUE: usize = 80;
@@ -47,8 +47,7 @@ fn line(row: &TransitionJson, link: Option<&LinkTemplate>) -> String {
         Change::Ended => "it is over",
         Change::Withdrawn => "it was no leak",
     };
-    let owner = row.customer.as_deref().or(row.subscription.as_deref());
-    let owner = owner.map_or(String::new(), |owner| format!(" of {}", plain(owner, MAX_VALUE)));
+    let owner = owner_name(row).map_or(String::new(), |owner| format!(" of {}", plain(owner, MAX_VALUE)));
     let plan = row.plan.as_deref().map_or(String::new(), |plan| format!(" ({})", plain(plan, MAX_VALUE)));
     let mut why = match (row.transition, &row.reason) {
         (Change::Withdrawn, Some(reason)) => plain(reason, MAX_SENTENCE),

@@ -28,7 +28,8 @@ section! {
 pub struct LinkTemplate(String);
 
 impl LinkTemplate {
-    /// Returns the template of a text; `None` if it is no http or https address, or has no name in braces behind its host.
+    /// Returns the template of a text; `None` if it is no http or https address, or has no name in braces behind its
+    /// host.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
@@ -47,16 +48,7 @@ impl LinkTemplate {
     /// a key changes where the link leads.
     #[must_use]
     pub fn fill(&self, incident_id: &str, key_id: &str) -> String {
-        // In one pass: a key's name may hold a brace.
-        let mut out = String::with_capacity(self.0.len() + 64);
-        let mut rest = self.0.as_str();
-        while let Some((before, after)) = rest.split_once('{') {
-            let (name, after) = after.split_once('}').unwrap_or((after, ""));
-            out.push_str(before);
-            encode(if name == "key_id" { key_id } else { incident_id }, &mut out);
-            rest = after;
-        }
-        out + rest
+        fill_in(&self.0, |name| encode(if name == "key_id" { key_id } else { incident_id }))
     }
 
     /// Returns the scheme and the host, such as `https://soc.example.com`.
@@ -71,18 +63,30 @@ impl LinkTemplate {
 /// Bytes of an encoded text, at most.
 const MAX_ENCODED_BYTES: usize = 300;
 
-fn encode(text: &str, out: &mut String) {
+fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
     for byte in text.bytes().take(MAX_ENCODED_BYTES) {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte.into()),
-            _ => {
-                const HEX: &[u8; 16] = b"0123456789ABCDEF";
-                out.push('%');
-                out.push(HEX[usize::from(byte >> 4)].into());
-                out.push(HEX[usize::from(byte & 15)].into());
-            }
+            _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
+    out
+}
+
+/// Replaces the names in braces of a link or a step by their values. It does so in one pass, so that no value can bring
+/// a name in braces.
+#[must_use]
+pub fn fill_in(template: &str, value: impl Fn(&str) -> String) -> String {
+    let mut out = String::with_capacity(template.len() + 64);
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (name, after) = after.split_once('}').unwrap_or((after, ""));
+        out.push_str(before);
+        out.push_str(&value(name));
+        rest = after;
+    }
+    out + rest
 }
 
 parsed! {

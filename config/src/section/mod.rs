@@ -173,7 +173,7 @@ pub use email::{EmailAlerts, Language, MailServer, MailTls, Sender, is_address};
 pub use fields::{Field, FieldMap, Pointer};
 pub use format::Format;
 pub use geo::Geo;
-pub use guide::{LinkTemplate, Steps};
+pub use guide::{LinkTemplate, Steps, fill_in};
 pub use http::Http;
 pub use job::Job;
 pub use kafka::KafkaClient;

@@ -23,7 +23,7 @@ use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, Tick};
 use keytide_dataflow::*;
 
-use super::figures::{Span, Summed};
+use super::figures::{CallSpan, Summed};
 use super::incidents::{keep_incident, keep_score, keep_transition};
 use super::runs::Runs;
 use super::sort_key::{ViewRow, keyed};
@@ -131,6 +131,16 @@ macro_rules! of_windows {
                 Ok(())
             }
         }
+
+        /// The rows of windows of all workers, by view.
+        #[derive(Default)]
+        pub(super) struct WindowParts { $(pub(super) $field: Vec<Rowset<$row>>,)+ }
+
+        impl WindowParts {
+            pub(super) fn push(&mut self, worker: OfWindows) {
+                $(self.$field.push(worker.$field);)+
+            }
+        }
     };
 }
 views_of_windows!(of_windows);
@@ -139,8 +149,8 @@ views_of_windows!(of_windows);
 #[derive(Default)]
 pub struct Coverage {
     /// Keys that called, without buckets, each with its minutes.
-    keys: HashMap<KeyId, Span>,
-    span: Span,
+    keys: HashMap<KeyId, CallSpan>,
+    span: CallSpan,
 }
 
 impl Coverage {
@@ -196,7 +206,7 @@ pub struct Collect {
     pub(super) incidents: Sorter,
     /// Transitions with their ticks, in the order of these.
     pub(super) transitions: Sorter,
-    /// Filled only if no other rows are kept.
+    /// Filled only if no views are written, whose rows say the same.
     pub(super) coverage: Coverage,
     /// Scores as lines, by the key's text and window.
     pub(super) scores: Sorter,

@@ -15,18 +15,18 @@ use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, Owner, RouteId}
 use keytide_dataflow::*;
 
 /// Keys that are listed, at most.
-pub const BUSIEST: usize = 10;
+const BUSIEST: usize = 10;
 /// Routes that are listed, at most.
-pub(super) const SLOWEST: usize = 5;
+const SLOWEST: usize = 5;
 /// Calls of a route in its busiest day from which on its p99 is compared with that of others.
-pub const COMPARED_CALLS: u64 = 100;
+const COMPARED_CALLS: u64 = 100;
 /// The history after which the detector judges a key by its habits.
 pub const JUDGED_AFTER_MS: u64 = DAY_MS;
 
 /// A value of one day, and the number of days that have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OfDay<V> {
-    /// Start of the day.
+    /// Start of the day in UTC.
     pub start_ms: EventTime,
     pub value: V,
     pub days: u64,
@@ -71,7 +71,7 @@ pub struct SlowRoute {
 /// The sums of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// All calls that count.
+    /// The sum over all keys and buckets.
     pub usage: Usage,
     /// Keys that called, without buckets.
     pub keys: u64,
@@ -86,15 +86,15 @@ pub struct Figures {
     pub span_ms: Option<(EventTime, EventTime)>,
     /// Most calls first; of equal keys the first by its text.
     pub busiest: Vec<BusyKey>,
-    /// Highest p99 first.
+    /// The route with the highest p99 comes first.
     pub slowest: Vec<SlowRoute>,
 }
 
 /// A span that grows by the windows with calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Span(Option<(EventTime, EventTime)>);
+pub(super) struct CallSpan(Option<(EventTime, EventTime)>);
 
-impl Span {
+impl CallSpan {
     pub(super) fn add(&mut self, start: EventTime, end: EventTime) {
         let (first, last) = self.0.unwrap_or((start, end));
         self.0 = Some((first.min(start), last.max(end)));
@@ -121,7 +121,7 @@ impl Span {
 struct OpenKey {
     key: KeyId,
     usage: Usage,
-    span: Span,
+    span: CallSpan,
     owner: Owner,
     owner_of: EventTime,
     is_owned: bool,
@@ -132,7 +132,7 @@ struct OpenKey {
 pub(super) struct FigureSums {
     figures: Figures,
     /// By minutes, which a late call may have no longer, and by coarser windows.
-    spans: [Span; 3],
+    spans: [CallSpan; 3],
     open_key: Option<OpenKey>,
     open_route: Option<(RouteId, u64, Option<OfDay<Latency>>)>,
     /// Routes with few calls, which are listed if there are no others.
@@ -207,12 +207,14 @@ fn insert<T, K: Ord>(best: &mut Vec<T>, item: T, most: usize, rank: impl Fn(&T) 
     }
 }
 
-/// A row that takes part in the sums.
+/// A row that takes part in the sums, unless its view has nothing to add.
 pub(super) trait Summed {
-    fn sum(&self, sums: &mut FigureSums);
+    fn sum(&self, _: &mut FigureSums) {}
 
     /// Returns whether the sums need the row, so that a run that writes no views keeps no others.
-    fn is_needed(&self) -> bool;
+    fn is_needed(&self) -> bool {
+        false
+    }
 }
 
 impl Summed for Row<KeyId, OwnedUsage> {
@@ -223,7 +225,7 @@ impl Summed for Row<KeyId, OwnedUsage> {
             sums.open_key = Some(OpenKey {
                 key,
                 usage: Usage::default(),
-                span: Span::default(),
+                span: CallSpan::default(),
                 owner: Owner::default(),
                 owner_of: 0,
                 is_owned: false,
@@ -253,13 +255,7 @@ impl Summed for Row<KeyId, OwnedUsage> {
     }
 }
 
-impl Summed for Row<KeyRoute, OwnedUsage> {
-    fn sum(&self, _: &mut FigureSums) {}
-
-    fn is_needed(&self) -> bool {
-        false
-    }
-}
+impl Summed for Row<KeyRoute, OwnedUsage> {}
 
 impl Summed for Row<Scope, Latency> {
     fn sum(&self, sums: &mut FigureSums) {
@@ -323,13 +319,7 @@ impl Summed for Row<Scope, Callers> {
     }
 }
 
-impl Summed for Row<NameId, Option<SubscriptionUsage>> {
-    fn sum(&self, _: &mut FigureSums) {}
-
-    fn is_needed(&self) -> bool {
-        false
-    }
-}
+impl Summed for Row<NameId, Option<SubscriptionUsage>> {}
 
 #[cfg(test)]
 mod tests {
@@ -360,8 +350,7 @@ mod tests {
         // In the order of the file: days, hours, minutes, months.
         for (number, calls) in [(11_u128, 30_u64), (12, 50), (13, 30)] {
             let key = KeyId(number);
-            let owner = u64::from(number != 13);
-            let owner = if owner == 0 { NameId::NONE.0 } else { number as u64 };
+            let owner = if number == 13 { NameId::NONE.0 } else { number as u64 };
             usage(key, Level::Day, MONDAY, calls, owner).sum(&mut sums);
             usage(key, Level::Hour, MONDAY, calls, owner).sum(&mut sums);
             usage(key, Level::Minute, MONDAY, calls - 1, owner).sum(&mut sums);

@@ -14,6 +14,6 @@ mod sorter;
 
 pub use self::bounded::{BoundedRun, Process, per_second, usage};
 pub use self::collect::{Collect, Coverage, Keep};
-pub use self::figures::{BUSIEST, BusyKey, COMPARED_CALLS, Figures, JUDGED_AFTER_MS, OfDay, SlowRoute};
+pub use self::figures::{BusyKey, Figures, JUDGED_AFTER_MS, OfDay, SlowRoute};
 pub use self::incidents::IncidentCounts;
 pub use self::output::{RowCounts, Written, WrittenIncidents, write, write_incidents};

@@ -18,7 +18,7 @@ use keytide_dataflow::*;
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 
-use super::collect::{Collect, Coverage, Keep, Rowset, late_line};
+use super::collect::{Collect, Coverage, Keep, Rowset, WindowParts, late_line};
 use super::figures::{FigureSums, Figures, Summed};
 use super::incidents::{IncidentCounts, incident_views, scores_file};
 use super::runs::{Ascending, Merge, RunReader};
@@ -74,7 +74,7 @@ pub fn write(
 ) -> anyhow::Result<Written> {
     let (mut names, mut counts) = (Names::default(), Counts::default());
     let (mut late, mut dead_letters) = (Vec::new(), Vec::new());
-    let (mut of_windows, mut of_incidents) = (Vec::new(), Vec::new());
+    let (mut of_windows, mut of_incidents) = (WindowParts::default(), Vec::new());
     for worker in collected {
         names.merge(worker.names);
         counts += worker.counts;
@@ -94,12 +94,8 @@ pub fn write(
     let mut sums = FigureSums::default();
     macro_rules! views {
         ($($view:ident $field:ident: $row:ty,)+) => {
-            $(let mut $field = Vec::new();)+
-            for worker in of_windows {
-                $($field.push(worker.$field);)+
-            }
             pool.install(|| {
-                $(rows[View::$view] = view($field, &names, &file(View::$view), &mut sums)?;)+
+                $(rows[View::$view] = view(of_windows.$field, &names, &file(View::$view), &mut sums)?;)+
                 anyhow::Ok(())
             })?;
         };
@@ -133,7 +129,7 @@ pub fn write_incidents(
     decide: Decide<'_>,
 ) -> anyhow::Result<WrittenIncidents> {
     let (mut names, mut counts, mut coverage) = (Names::default(), Counts::default(), Coverage::default());
-    let (mut of_incidents, mut scores, mut of_windows) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut of_incidents, mut scores, mut of_windows) = (Vec::new(), Vec::new(), WindowParts::default());
     for worker in collected {
         names.merge(worker.names);
         counts += worker.counts;
@@ -147,11 +143,7 @@ pub fn write_incidents(
     let mut sums = FigureSums::default();
     macro_rules! sum {
         ($($view:ident $field:ident: $row:ty,)+) => {
-            $(let mut $field = Vec::new();)+
-            for worker in of_windows {
-                $($field.push(worker.$field);)+
-            }
-            $(each_batch(&$field, &names, |rows| {
+            $(each_batch(&of_windows.$field, &names, |rows| {
                 rows.iter().for_each(|row| row.sum(&mut sums));
                 Ok(())
             }).context("reading a temporary file failed")?;

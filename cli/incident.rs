@@ -14,7 +14,6 @@ use keytide_connectors::file::resolve;
 use keytide_dataflow::incident_row::TransitionJson;
 use keytide_worker::replay::usage;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::exit;
 use crate::look::Look;
@@ -32,7 +31,6 @@ const NEAR: usize = 3;
 /// Columns that a page uses, at most.
 const MOST_COLUMNS: usize = 100;
 
-/// Arguments of `keytide incident`.
 #[derive(clap::Args)]
 pub(crate) struct IncidentArgs {
     /// The incident's id as views and mails have it; its first 4 digits do if no other id has them
@@ -57,8 +55,9 @@ struct Head {
 
 /// The rows of one incident.
 #[derive(Default)]
-struct Rows {
-    newest: Option<(u32, Vec<u8>)>,
+struct IncidentRows {
+    /// The line with the highest number.
+    newest: Vec<u8>,
     history: BTreeMap<u32, Step>,
 }
 
@@ -66,7 +65,7 @@ struct Rows {
 struct Search {
     asked: String,
     /// Incidents whose ids begin with it, at most [`NAMED`].
-    matching: BTreeMap<String, Rows>,
+    matching: BTreeMap<String, IncidentRows>,
     /// Ids with few other digits, nearest first.
     near: Vec<(usize, String)>,
     /// Incidents of a key whose id begins with it, newest last.
@@ -107,8 +106,8 @@ impl Search {
             }
             let rows = self.matching.entry(incident_id).or_default();
             // A job that was started again publishes the same rows again.
-            if rows.newest.as_ref().is_none_or(|(newest, _)| *newest <= seq) {
-                rows.newest = Some((seq, line.to_vec()));
+            if rows.history.last_key_value().is_none_or(|(newest, _)| *newest <= seq) {
+                rows.newest = line.to_vec();
             }
             rows.history.insert(seq, step);
             return;
@@ -134,19 +133,18 @@ impl Search {
         self.last = incident_id;
     }
 
-    /// Returns the incident.
+    /// Returns the only incident whose id begins with what was asked for.
     ///
     /// # Errors
     /// If there is none or several.
-    fn finish(mut self, dir: &str) -> anyhow::Result<(String, Rows)> {
+    fn finish(mut self, dir: &str) -> anyhow::Result<(String, IncidentRows)> {
         let asked = &self.asked;
-        match self.matching.len() {
-            1 => return Ok(self.matching.pop_first().unwrap_or_default()),
-            0 => {}
-            _ => {
-                let ids: Vec<&str> = self.matching.keys().map(String::as_str).collect();
-                bail!("several incidents begin with {asked}: {}; give more digits", ids.join(", "))
-            }
+        if self.matching.len() > 1 {
+            let ids: Vec<&str> = self.matching.keys().map(String::as_str).collect();
+            bail!("several incidents begin with {asked}: {}; give more digits", ids.join(", "))
+        }
+        if let Some(incident) = self.matching.pop_first() {
+            return Ok(incident);
         }
         let near: Vec<&str> = self.near.iter().map(|(_, id)| id.as_str()).collect();
         let hint = if !self.of_key.is_empty() {
@@ -162,7 +160,6 @@ impl Search {
     }
 }
 
-/// Runs the command.
 pub(crate) fn run(args: &IncidentArgs) -> anyhow::Result<ExitCode> {
     let mut search = Search::new(&args.id)?;
     let folder = ViewFolder::open(&args.from)?;
@@ -174,21 +171,19 @@ pub(crate) fn run(args: &IncidentArgs) -> anyhow::Result<ExitCode> {
             counted(too_long, "line", "lines")
         ));
     }
-    let (id, rows) = search.finish(&shown).map_err(usage)?;
+    let (id, IncidentRows { newest, history }) = search.finish(&shown).map_err(usage)?;
     let actions = actions(&folder, &id)?;
-    let (_, line) = rows.newest.ok_or_else(|| anyhow!("{shown} has no whole row of incident {id}"))?;
-    let history: Vec<Step> = rows.history.into_values().collect();
+    let history: Vec<Step> = history.into_values().collect();
     if args.json {
-        let newest: &RawValue = serde_json::from_slice(&line)?;
         let all = serde_json::json!({
-            "incident": serde_json::from_str::<serde_json::Value>(newest.get())?,
+            "incident": serde_json::from_slice::<serde_json::Value>(&newest)?,
             "history": history,
             "revocations": actions,
         });
         exit::print(&json(&all)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let newest: TransitionJson = serde_json::from_slice(&line).map_err(|error| {
+    let newest: TransitionJson = serde_json::from_slice(&newest).map_err(|error| {
         usage(anyhow!(
             "the newest row of incident {id} in {shown} can't be read: {error}; another version wrote it"
         ))

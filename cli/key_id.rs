@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
 use console::Term;
-use keytide_config::{JobConfig, environment};
+use keytide_config::JobConfig;
 use keytide_connectors::decode::KeyNames;
 use keytide_dataflow::model::hex;
 use keytide_worker::replay::usage;
@@ -20,11 +20,11 @@ use serde::Serialize;
 
 use crate::exit;
 use crate::text::{harmless, json};
+use crate::views::load;
 
 /// Bytes of a key, at most.
 const MAX_KEY: usize = 4_096;
 
-/// Arguments of `keytide key-id`.
 #[derive(clap::Args)]
 pub(crate) struct KeyIdArgs {
     /// The job's configuration (TOML): how each source hashes keys
@@ -70,7 +70,7 @@ impl RawKey {
         }
         // A vector that grows leaves copies behind, and so does the buffer of the standard library's input.
         let mut key = Self(vec![0; MAX_KEY + 2]);
-        let read = || -> io::Result<usize> {
+        let mut read = || -> io::Result<usize> {
             let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
             let mut length = 0;
             loop {
@@ -82,7 +82,7 @@ impl RawKey {
                 }
             }
         };
-        let length = { read }().context("standard input can't be read")?;
+        let length = read().context("standard input can't be read")?;
         key.0.truncate(length);
         Ok(key)
     }
@@ -103,7 +103,6 @@ impl RawKey {
     }
 }
 
-/// Runs the command.
 pub(crate) fn run(args: &KeyIdArgs) -> anyhow::Result<ExitCode> {
     if !args.typed.is_empty() {
         return Err(usage(anyhow!(
@@ -118,7 +117,7 @@ pub(crate) fn run(args: &KeyIdArgs) -> anyhow::Result<ExitCode> {
              argument but come on standard input: keytide key-id CONFIG < FILE"
         )));
     }
-    let job = JobConfig::load(&args.config, environment()).map_err(usage)?.job;
+    let job = load(&args.config)?;
     let key = RawKey::read()?;
     let sources = at_sources(&job, key.trimmed()?);
     drop(key);

@@ -24,7 +24,7 @@ use keytide_worker::replay::{BoundedRun, Keep, RowCounts, per_second, usage, wri
 use serde::Serialize;
 
 use crate::exit;
-use crate::overview::{self, Found, Overview, ShowArgs};
+use crate::overview::{self, ListedIncidents, Overview, ShowArgs};
 use crate::progress::process;
 use crate::text::json;
 
@@ -98,9 +98,9 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let counts = ingest.counts();
     let threads = workers.get() + decode_count;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
-    let mut found = Found::default();
+    let mut listed = ListedIncidents::default();
     let mut decide = |transitions: &[Transition]| {
-        found.note(transitions);
+        listed.note(transitions);
         policy.decide(transitions)
     };
     let written = write(collected, info, out.path(), threads, &mut decide)?;
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         records: &records,
         lags: counts.lags,
         incidents: &written.incidents,
-        found: &found,
+        listed: &listed,
         info,
     });
     let wall_s = started.elapsed().as_secs_f64();

@@ -130,6 +130,27 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(shown).collect())
 }
 
+/// Columns of a key, at most.
+pub(crate) const KEY: usize = 16;
+
+/// Returns the first eight digits of a key id, or the name of a key that isn't a hash.
+pub(crate) fn shown_key(key: &str) -> String {
+    match key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => short_id(key),
+        false => cut(&harmless(key), KEY),
+    }
+}
+
+/// Returns the first eight digits of an id, by which `keytide incident` finds it.
+pub(crate) fn short_id(id: &str) -> String {
+    id.chars().take(8).collect()
+}
+
+/// Returns an RFC 3339 time to the minute: `2025-06-02 08:00`.
+pub(crate) fn minute(time: &str) -> String {
+    time.chars().take(16).map(|c| if c == 'T' { ' ' } else { c }).collect()
+}
+
 /// Formats a value as JSON on several lines. What would act on a terminal is escaped.
 ///
 /// # Errors

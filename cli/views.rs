@@ -23,7 +23,7 @@ const MAX_SUMMARY: u64 = 64 << 20;
 /// The files that a bounded run writes last.
 const SUMMARIES: [&str; 2] = ["summary.json", "report.json"];
 
-/// A folder with views.
+/// A folder with views, and the job that wrote them where it is known.
 #[derive(Debug)]
 pub(crate) struct ViewFolder {
     dir: PathBuf,
@@ -99,11 +99,10 @@ impl ViewFolder {
         Ok(files.into_iter().map(|(_, path)| path).collect())
     }
 
-    /// Hands each line of a view to `take`, oldest first; returns how many were too long. A view of which there is no
-    /// file has none.
+    /// Hands each line of a view to `take`, oldest first; returns how many were too long.
     ///
     /// # Errors
-    /// If a file can't be read.
+    /// If there is no file of the view, or one can't be read.
     pub(crate) fn lines(&self, view: View, mut take: impl FnMut(&[u8])) -> anyhow::Result<u64> {
         let mut too_long = 0;
         for path in self.files(view)? {
@@ -172,7 +171,7 @@ impl Follow {
 /// How much of a file was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct LinesRead {
-    /// Bytes of whole lines.
+    /// Bytes of whole lines, with their ends.
     bytes: u64,
     /// Lines that were too long.
     too_long: u64,
@@ -237,7 +236,7 @@ fn number(name: &str, view: View) -> Option<u64> {
 }
 
 /// Loads a configuration without its warnings, which `check` and the job itself print.
-fn load(config: &Path) -> anyhow::Result<JobConfig> {
+pub(crate) fn load(config: &Path) -> anyhow::Result<JobConfig> {
     JobConfig::load(config, environment()).map(|loaded| loaded.job).map_err(usage)
 }
 

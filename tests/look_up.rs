@@ -44,6 +44,11 @@ fn longest() -> (String, Vec<Row>) {
     (longest, rows)
 }
 
+/// The lines below the heading HISTORY.
+fn history(page: &str) -> Vec<&str> {
+    page.lines().skip_while(|line| *line != "HISTORY").skip(1).take_while(|line| !line.is_empty()).collect()
+}
+
 #[test]
 fn the_evidence_of_an_incident_is_shown_from_the_views_of_a_replay() {
     let (id, rows) = longest();
@@ -55,9 +60,7 @@ fn the_evidence_of_an_incident_is_shown_from_the_views_of_a_replay() {
         assert!(page.contains(&format!("\n{part}\n")), "{part}\n{page}");
     }
     assert!(page.contains(newest.text("key_id")) && page.contains(newest.text("customer")), "{page}");
-    let history =
-        page.lines().skip_while(|line| *line != "HISTORY").skip(1).take_while(|line| !line.is_empty());
-    let history: Vec<&str> = history.collect();
+    let history = history(&page);
     assert_eq!(history.len(), rows.len(), "{page}");
     for (line, row) in history.iter().zip(&rows) {
         assert!(line.contains(&format!("  {}, ", row.text("transition"))), "{line}");
@@ -91,9 +94,7 @@ fn views_of_a_live_job_are_read_in_the_order_of_their_files() {
         // A job that was started again publishes the same again, and writes just now.
         .file("views/incident_log-000002.jsonl", format!("{log}{}", &rest[..100]));
     let page = incident(&id, &job.path("keytide.toml")).succeed().stdout;
-    let history =
-        page.lines().skip_while(|line| *line != "HISTORY").skip(1).take_while(|line| !line.is_empty());
-    assert_eq!(history.count(), rows.len(), "{page}");
+    assert_eq!(history(&page).len(), rows.len(), "{page}");
     assert_eq!(incident(&id, &job.path("views")).succeed().stdout.lines().next(), page.lines().next());
 }
 

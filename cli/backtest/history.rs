@@ -35,14 +35,12 @@ pub(super) fn run(args: &BacktestArgs, config: &Path) -> anyhow::Result<ExitCode
     let pictures = incidents(&run.gravest).chain(delays(&run, labels.as_deref()));
     let pictures = write(&out, pictures)?;
     let report = BacktestReport::new((&job.job.name, absolute(config)), &run, labels.as_deref(), pictures);
-    let text = report.markdown();
-    out.write("report.md", text.as_bytes())?;
+    out.write("report.md", report.markdown().as_bytes())?;
     let json = json(&report)?;
     out.write(REPORT, json.as_bytes())?;
     let mut files = vec![format!("{} has report.md with all tables, and report.json.", out.path().display())];
     files.extend(report.overview().evidence(out.path()));
-    let (more, files) = (report.lines(), &files);
-    let text = |look| render(report.overview(), "keytide backtest", &more, files, look);
+    let text = |look| render(report.overview(), "keytide backtest", &report.lines(), &files, look);
     let shown = args.show.print(text, &json)?;
     Ok(exit::judge(&run.records, "", shown).into())
 }

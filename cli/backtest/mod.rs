@@ -8,7 +8,7 @@
 //! --csv   series    a model of counts over a history of them            -> the history with scores
 //! ```
 
-mod gravest;
+mod drawn;
 mod history;
 mod judge;
 mod observe;

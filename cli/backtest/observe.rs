@@ -18,9 +18,9 @@ use keytide_dataflow::{
 use keytide_worker::records::RecordCounts;
 use keytide_worker::replay::{BoundedRun, Keep, WrittenIncidents, write_incidents};
 
-use super::gravest::Gravest;
+use super::drawn::DrawnIncidents;
 use super::judge::Alert;
-use crate::overview::{self, Found, Overview};
+use crate::overview::{self, ListedIncidents, Overview};
 
 /// The facts about an incident that a report needs.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ struct Notes {
     alerts: Vec<(KeyId, u64, Severity)>,
     incidents: BTreeMap<IncidentId, IncidentSummary>,
     actions: BTreeMap<u128, (Action, ActionState)>,
-    gravest: Gravest,
+    gravest: DrawnIncidents,
 }
 
 impl Notes {
@@ -111,11 +111,11 @@ pub(super) fn observe(
     let config = job.fingerprint();
     let (collected, ingest) = bounded.run(now, decode_threads, folder, keep)?;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
-    let (mut notes, mut found) = (Notes::default(), Found::default());
+    let (mut notes, mut listed) = (Notes::default(), ListedIncidents::default());
     let mut policy = PolicyEngine::new(job.alerts.policy);
     let mut decide = |transitions: &[Transition]| {
         transitions.iter().for_each(|transition| notes.note(transition));
-        found.note(transitions);
+        listed.note(transitions);
         let actions = policy.decide(transitions);
         notes.act(&actions);
         actions
@@ -135,7 +135,7 @@ pub(super) fn observe(
         records: &records,
         lags: ingest.counts().lags,
         incidents: &incident_counts,
-        found: &found,
+        listed: &listed,
         info,
     });
     let mut by_action = BTreeMap::new();

@@ -4,7 +4,7 @@ use keytide_alerts::email::{bars, traffic};
 use keytide_config::Language;
 use keytide_dataflow::incident_row::TransitionJson;
 
-use super::gravest::DRAWN;
+use super::drawn::DRAWN;
 use super::judge::{EpisodeLabel, Evaluation};
 use super::observe::DetectorRun;
 

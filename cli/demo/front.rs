@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::screen::draw;
-use super::screen::{Phase, Scene};
+use super::screen::{Phase, Scene, draw};
 use super::world::HISTORY_MS;
 use crate::terminal::{Pressed, Screen};
 use crate::text::{grouped, span, stopwatch};

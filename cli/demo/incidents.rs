@@ -12,6 +12,8 @@ use keytide_dataflow::Change;
 use keytide_dataflow::Notice;
 use keytide_dataflow::incident_row::TransitionJson;
 
+use crate::text::short_id;
+
 const INCIDENTS: usize = 100;
 const MAILS: usize = 1_000;
 
@@ -26,7 +28,7 @@ pub(super) struct ShownIncident {
 impl ShownIncident {
     /// Returns the key's first eight digits.
     pub(super) fn key(&self) -> String {
-        self.last.key_id.chars().take(8).collect()
+        short_id(&self.last.key_id)
     }
 
     /// Returns the customer that the key belongs to.

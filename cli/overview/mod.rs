@@ -4,7 +4,8 @@
 //! There is one structure. [`text`] renders it for a terminal, serde for programs. Its numbers are those of the run's
 //! own rows (`worker::replay::Figures`) and counters. Nothing is estimated but what its field says.
 
-mod found;
+mod gravest;
+mod listed;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -26,11 +27,12 @@ use keytide_worker::records::RecordCounts;
 use keytide_worker::replay::{BusyKey, Figures, IncidentCounts, JUDGED_AFTER_MS, SlowRoute};
 use serde::Serialize;
 
-pub(crate) use self::found::Found;
+pub(crate) use self::gravest::GravestIncidents;
+pub(crate) use self::listed::ListedIncidents;
 pub(crate) use self::text::{Labelled, render};
 use crate::exit;
 use crate::look::Look;
-use crate::text::{counted, grouped, length, share, shell_word};
+use crate::text::{counted, grouped, length, share, shell_word, short_id};
 
 /// What a command prints at its end.
 #[derive(clap::Args)]
@@ -66,7 +68,7 @@ pub(crate) struct Run<'a> {
     pub(crate) records: &'a RecordCounts,
     pub(crate) lags: Lags,
     pub(crate) incidents: &'a IncidentCounts,
-    pub(crate) found: &'a Found,
+    pub(crate) listed: &'a ListedIncidents,
     pub(crate) info: JobInfo<'a>,
 }
 
@@ -139,7 +141,7 @@ struct KeyLine {
 /// A route with its latencies over all keys.
 #[derive(Clone, Debug, Serialize)]
 struct RouteLine {
-    /// `API METHOD ROUTE`.
+    /// The route as rows name it: `API METHOD ROUTE`.
     route: String,
     /// Calls whose latency is known.
     calls: u64,
@@ -181,14 +183,14 @@ struct IncidentLine {
 struct NotJudged {
     /// One of `detection_off`, `history`, `late`, `no_key`, `overflow`, `conflicting`, `no_asn_database`.
     reason: &'static str,
-    /// One or two sentences.
+    /// One or two sentences for people, with what would help.
     text: String,
 }
 
 impl Overview {
     /// Makes the overview of a run.
     pub(crate) fn new(run: &Run<'_>) -> Self {
-        let Run { job, figures, names, counts, records, lags: _, incidents, found, info } = run;
+        let Run { job, figures, names, counts, records, lags: _, incidents, listed, info } = run;
         let [without_key, overflow, conflicting] = figures.buckets;
         let refused = CLASSES.into_iter().zip(records.refused).filter(|(_, records)| *records > 0);
         let of_severity = |severity| incidents.by_severity.get(&severity).copied().unwrap_or(0);
@@ -221,7 +223,7 @@ impl Overview {
                 alert: of_severity(Severity::Alert),
                 notice: of_severity(Severity::Notice),
                 withdrawn: incidents.withdrawn,
-                gravest: found.rows(names, *info).iter().map(IncidentLine::new).collect(),
+                gravest: listed.rows(names, *info).iter().map(IncidentLine::new).collect(),
             },
             not_judged: not_judged(run),
         }
@@ -230,7 +232,7 @@ impl Overview {
     /// Returns the line that says how the evidence of the gravest incident is shown, from the views in `out`.
     pub(crate) fn evidence(&self, out: &Path) -> Option<String> {
         let gravest = self.incidents.gravest.first()?;
-        let id: String = gravest.incident_id.chars().take(8).collect();
+        let id = short_id(&gravest.incident_id);
         Some(format!("The evidence of an incident: keytide incident {id} --from {}", shell_word(out)))
     }
 }

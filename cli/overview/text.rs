@@ -7,14 +7,15 @@ use std::fmt::Write as _;
 
 use super::{InNoTable, IncidentLine, Incidents, KeyLine, NotJudged, Overview, RouteLine};
 use crate::look::Look;
-use crate::text::{counted, cut, grouped, harmless, latency, length, share, width, wrap};
+use crate::text::{
+    KEY, counted, cut, grouped, harmless, latency, length, minute, share, short_id, shown_key, width, wrap,
+};
 
 /// Columns from which tables are shown.
 const WIDE: usize = 74;
 /// Columns of the labels on the left.
 const LABELS: usize = 15;
-/// Columns of a key, a customer and a route, at most.
-const KEY: usize = 16;
+/// Columns of a customer, at most.
 const CUSTOMER: usize = 28;
 
 /// A line on the left of which stands a label.
@@ -47,11 +48,22 @@ struct Page {
     look: Look,
 }
 
-/// A column of a table. The widest takes the room that is left.
-struct Column {
+/// A column of a table. Columns of texts are cut where a table is too wide; numbers stand on the right.
+struct TableColumn {
     head: &'static str,
-    right: bool,
+    is_number: bool,
+    /// Columns of the terminal, at most.
     most: usize,
+}
+
+impl TableColumn {
+    fn text(head: &'static str, most: usize) -> Self {
+        Self { head, is_number: false, most }
+    }
+
+    fn number(head: &'static str, most: usize) -> Self {
+        Self { head, is_number: true, most }
+    }
 }
 
 impl Page {
@@ -62,6 +74,10 @@ impl Page {
 
     fn heading(&mut self, text: &str) {
         self.line("");
+        self.bold(text);
+    }
+
+    fn bold(&mut self, text: &str) {
         for line in wrap(text, self.look.width) {
             let line = self.look.bold(&line);
             self.line(&line);
@@ -88,10 +104,7 @@ impl Page {
         if let Some((from, to)) = span_ms {
             write!(head, " in {}", length(to - from)).expect("memory takes any text");
         }
-        for line in wrap(&head, self.look.width) {
-            let line = self.look.bold(&line);
-            self.line(&line);
-        }
+        self.bold(&head);
         if let (Some(from), Some(to)) = (&overview.from, &overview.to) {
             self.labelled("time", &format!("{} to {} UTC", minute(from), until(from, to)));
         }
@@ -145,7 +158,6 @@ impl Page {
         if keys.is_empty() {
             return;
         }
-        let days = keys.iter().any(|key| key.days > 1);
         self.heading(match keys.len() {
             1 => "The only key",
             _ => "Busiest keys",
@@ -180,16 +192,15 @@ impl Page {
                 self.paragraph("  ", &numbers.join(", "));
             }
         } else {
-            let column = |head, right, most| Column { head, right, most };
             let columns = [
-                column("key", false, KEY),
-                column("customer", false, CUSTOMER),
-                column("calls", true, 16),
-                column("errors", true, 8),
-                column("p50", true, 9),
-                column("p99", true, 9),
-                column("countries", true, 9),
-                column("callers", true, 11),
+                TableColumn::text("key", KEY),
+                TableColumn::text("customer", CUSTOMER),
+                TableColumn::number("calls", 16),
+                TableColumn::number("errors", 8),
+                TableColumn::number("p50", 9),
+                TableColumn::number("p99", 9),
+                TableColumn::number("countries", 9),
+                TableColumn::number("callers", 11),
             ];
             let rows = keys.iter().map(|key| {
                 vec![
@@ -209,7 +220,7 @@ impl Page {
             });
             self.table(&columns, &rows.collect::<Vec<_>>());
         }
-        if days {
+        if keys.iter().any(|key| key.days > 1) {
             self.paragraph(
                 "",
                 "p50 and p99 are of the key's busiest day, callers of the day with most of them.",
@@ -234,12 +245,11 @@ impl Page {
                 self.paragraph("  ", &numbers);
             }
         } else {
-            let column = |head, right, most| Column { head, right, most };
             let columns = [
-                column("route", false, 60),
-                column("calls", true, 16),
-                column("p50", true, 9),
-                column("p99", true, 9),
+                TableColumn::text("route", 60),
+                TableColumn::number("calls", 16),
+                TableColumn::number("p50", 9),
+                TableColumn::number("p99", 9),
             ];
             let rows = routes.iter().map(|route| {
                 vec![
@@ -280,7 +290,7 @@ impl Page {
     fn incident(&mut self, incident: &IncidentLine) {
         let IncidentLine { incident_id, key_id, customer, severity, score, state, opened_at, headline } =
             incident;
-        let id: String = incident_id.chars().take(8).collect();
+        let id = short_id(incident_id);
         let owner = customer.as_deref().map_or_else(String::new, |name| format!(" of {}", harmless(name)));
         let (key, since) = (shown_key(key_id), minute(opened_at));
         let text = format!("{severity}, {score} %: key {key}{owner}, since {since} UTC, {state}");
@@ -313,7 +323,7 @@ impl Page {
     }
 
     /// Adds a table. The first columns that aren't of numbers are cut until it fits.
-    fn table(&mut self, columns: &[Column], rows: &[Vec<String>]) {
+    fn table(&mut self, columns: &[TableColumn], rows: &[Vec<String>]) {
         let mut widths: Vec<usize> = columns
             .iter()
             .enumerate()
@@ -324,7 +334,7 @@ impl Page {
             .collect();
         let whole = widths.iter().sum::<usize>() + 2 * (columns.len() - 1);
         let mut over = whole.saturating_sub(self.look.width);
-        for at in (0..columns.len()).rev().filter(|at| !columns[*at].right) {
+        for at in (0..columns.len()).rev().filter(|at| !columns[*at].is_number) {
             let cut = over.min(widths[at].saturating_sub(8));
             widths[at] -= cut;
             over -= cut;
@@ -333,7 +343,7 @@ impl Page {
             let cells = cells.iter().zip(columns).zip(&widths).map(|((cell, column), columns)| {
                 let cell = cut(cell, *columns);
                 let room = " ".repeat(columns - width(&cell));
-                if column.right { format!("{room}{cell}") } else { format!("{cell}{room}") }
+                if column.is_number { format!("{room}{cell}") } else { format!("{cell}{room}") }
             });
             cells.collect::<Vec<_>>().join("  ")
         };
@@ -352,19 +362,6 @@ impl KeyLine {
         let name = self.customer.as_deref().or(self.subscription.as_deref());
         name.map(|name| harmless(name).into_owned())
     }
-}
-
-/// Returns the first eight digits of a key id, or the name of a key that isn't a hash.
-fn shown_key(key: &str) -> String {
-    match key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        true => key[..8].to_owned(),
-        false => cut(&harmless(key), KEY),
-    }
-}
-
-/// Returns a time to the minute: `2025-06-02 08:00`.
-fn minute(time: &str) -> String {
-    time.chars().take(16).map(|c| if c == 'T' { ' ' } else { c }).collect()
 }
 
 /// Returns the end of a span, without the date if that is the same.

@@ -30,7 +30,6 @@ const BETWEEN_FRAMES: u64 = 8 << 20;
 /// How long a frame stands if no key is pressed.
 const FRAME: Duration = Duration::from_secs(1);
 
-/// Arguments of `keytide top`.
 #[derive(clap::Args)]
 pub(crate) struct TopArgs {
     /// Folder with views, as replay writes it; or the configuration of a job with [sink.files]
@@ -45,8 +44,8 @@ pub(crate) fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
     let mut follow = Follow::new(folder, VIEWS)?;
     let Some(look) = Look::of_terminal().filter(|look| look.has_cursor && io::stdin().is_terminal()) else {
         return Err(usage(anyhow!(
-            "keytide top needs a terminal for its screen, and not one with TERM=dumb; without it, summary.json of keytide replay has the busiest \
-             keys in its member overview"
+            "keytide top needs a terminal for its screen, and not one with TERM=dumb; without it, summary.json of \
+             keytide replay has the busiest keys in its member overview"
         )));
     };
     let mut screen = Screen::take().map_err(usage)?;

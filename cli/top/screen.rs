@@ -2,25 +2,32 @@
 //!
 //! It has no lines and boxes, so it is the same in every locale. Narrow terminals show fewer columns.
 
+use keytide_dataflow::Level;
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
 
-use super::state::{Column, TopState, Width};
+use super::state::{Column, TopState, WIDTHS};
 use crate::look::Look;
-use crate::text::{counted, cut, grouped, harmless, latency, width};
+use crate::text::{counted, cut, grouped, harmless, latency, minute, short_id, shown_key, width};
 
 /// Lines of a terminal from which incidents are shown, and how many of them.
 const TALL: u16 = 14;
 const INCIDENTS: usize = 4;
 
 /// The choices that the user made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
-    pub(super) width: Width,
+    pub(super) width: Level,
     pub(super) by: Column,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { width: Level::Day, by: Column::Calls }
+    }
 }
 
 impl Asked {
@@ -33,8 +40,8 @@ impl Asked {
             'n' => self.by = Column::Countries,
             'a' => self.by = Column::Callers,
             'w' => {
-                let at = Width::ALL.iter().position(|width| *width == self.width).unwrap_or(0);
-                self.width = Width::ALL[(at + 1) % Width::ALL.len()];
+                let at = WIDTHS.iter().position(|width| *width == self.width).unwrap_or(0);
+                self.width = WIDTHS[(at + 1) % WIDTHS.len()];
             }
             _ => {}
         }
@@ -58,13 +65,13 @@ pub(super) fn draw(state: &TopState, asked: Asked, from: (&str, bool), look: Loo
     if room > 0 {
         let width = usize::from(incidents.width);
         let lines = found.iter().map(|incident| {
-            let id: String = incident.id.chars().take(8).collect();
             let text = format!(
-                "{id}  {}, {} %, {}: key {}, {}",
+                "{}  {}, {} %, {}: key {}, {}",
+                short_id(&incident.id),
                 incident.severity,
                 incident.score,
                 incident.state,
-                key(&incident.key),
+                shown_key(&incident.key),
                 incident.headline
             );
             let line = Line::from(look.letters(cut(&text, width)));
@@ -88,7 +95,7 @@ fn head(state: &TopState, asked: Asked, (from, more): (&str, bool), look: Look, 
         None if more => "reads...".to_owned(),
         None => "no calls yet".to_owned(),
         Some(start) => {
-            let start: String = start.chars().take(16).map(|c| if c == 'T' { ' ' } else { c }).collect();
+            let start = minute(start);
             let more = if more { ", reads..." } else { "" };
             let left_out = if left_out > 0 { " and more" } else { "" };
             format!(
@@ -118,7 +125,7 @@ fn table(state: &TopState, asked: Asked, look: Look, frame: &mut Frame<'_>, area
     let columns: Vec<_> = all.into_iter().filter(|(from, ..)| area.width >= *from).collect();
     let most = usize::from(area.height.saturating_sub(1));
     let found = state.keys(asked.width, asked.by, most);
-    let longest = found.iter().map(|row| width(&key(&row.key)) as u16).max().unwrap_or(0).max(8);
+    let longest = found.iter().map(|row| width(&shown_key(&row.key)) as u16).max().unwrap_or(0).max(8);
     let widths = columns.iter().map(|(_, name, columns, _)| match *name {
         "key" => Constraint::Length(longest),
         "customer" => Constraint::Fill(1),
@@ -137,12 +144,12 @@ fn table(state: &TopState, asked: Asked, look: Look, frame: &mut Frame<'_>, area
         let number = |number: u64| if number == 0 { "-".to_owned() } else { grouped(number) };
         let us = |us: Option<u64>| us.map_or_else(|| "-".to_owned(), latency);
         let cells = columns.iter().map(|(_, name, ..)| match *name {
-            "key" => Cell::from(look.letters(key(&row.key))),
+            "key" => Cell::from(look.letters(shown_key(&row.key))),
             "customer" => Cell::from(look.letters(harmless(&row.owner).into_owned())),
             "calls" => right(grouped(row.calls)),
             "errors" => right(number(row.errors)),
-            "p50" => right(us(row.latency_us.map(|(p50, _)| p50))),
-            "p99" => right(us(row.latency_us.map(|(_, p99)| p99))),
+            "p50" => right(us(row.latency.map(|of| of.p50_us))),
+            "p99" => right(us(row.latency.map(|of| of.p99_us))),
             "countries" => right(number(row.countries as u64)),
             _ => right(number(row.callers)),
         });
@@ -152,12 +159,4 @@ fn table(state: &TopState, asked: Asked, look: Look, frame: &mut Frame<'_>, area
         .column_spacing(1)
         .header(Row::new(head.collect::<Vec<_>>()).style(Style::new().bold()));
     frame.render_widget(table, area);
-}
-
-/// Returns the first eight digits of a key id, or the name of a key that isn't a hash.
-fn key(key: &str) -> String {
-    match key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        true => key[..8].to_owned(),
-        false => cut(&harmless(key), 16),
-    }
 }

@@ -5,12 +5,13 @@
 //!
 //! Limits: [`MAX_KEYS`] keys of a window; those that come when it is full are counted and left out.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 
 use keytide_alerts::email::{headline, severity};
 use keytide_config::{Language, View};
-use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::TransitionJson;
+use keytide_dataflow::{Change, Level};
 use serde::Deserialize;
 
 /// Keys of a window, at most.
@@ -18,44 +19,29 @@ const MAX_KEYS: usize = 200_000;
 /// Incidents that are remembered, at most.
 const INCIDENTS: usize = 20;
 
-/// The width of a window of `usage`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Width {
-    Minute,
-    Hour,
-    #[default]
-    Day,
-    Month,
+/// The widths of windows of `usage`, in the order in which the screen goes through them.
+pub(super) const WIDTHS: [Level; 4] = [Level::Minute, Level::Hour, Level::Day, Level::Month];
+
+/// Returns the width that rows show as `label`.
+fn width_of(label: &str) -> Option<Level> {
+    let all = [Level::Minute, Level::FiveMinutes, Level::Hour, Level::Day, Level::Month];
+    all.into_iter().find(|width| width.label() == label)
 }
 
-impl Width {
-    pub(super) const ALL: [Self; 4] = [Self::Minute, Self::Hour, Self::Day, Self::Month];
-
-    /// Returns the label in rows.
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Minute => "1m",
-            Self::Hour => "1h",
-            Self::Day => "1d",
-            Self::Month => "1mo",
-        }
+/// Returns the nearest width that `latency` has.
+fn width_of_latency(width: Level) -> Level {
+    match width {
+        Level::Minute | Level::FiveMinutes => Level::FiveMinutes,
+        Level::Hour => Level::Hour,
+        Level::Day | Level::Month => Level::Day,
     }
+}
 
-    /// Returns the label of the nearest width that `latency` has.
-    fn of_latency(self) -> &'static str {
-        match self {
-            Self::Minute => "5m",
-            Self::Hour => "1h",
-            Self::Day | Self::Month => "1d",
-        }
-    }
-
-    /// Returns the label of the nearest width that `geo` has.
-    fn of_geo(self) -> &'static str {
-        match self {
-            Self::Minute | Self::Hour => "1h",
-            Self::Day | Self::Month => "1d",
-        }
+/// Returns the nearest width that `geo` has.
+fn width_of_geo(width: Level) -> Level {
+    match width {
+        Level::Minute | Level::FiveMinutes | Level::Hour => Level::Hour,
+        Level::Day | Level::Month => Level::Day,
     }
 }
 
@@ -101,10 +87,10 @@ struct Calls {
     owner: String,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Percentiles {
-    p50_us: u64,
-    p99_us: u64,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Percentiles {
+    pub(super) p50_us: u64,
+    pub(super) p99_us: u64,
 }
 
 #[derive(Deserialize)]
@@ -150,15 +136,14 @@ pub(super) struct KeyRow {
     pub(super) calls: u64,
     pub(super) errors: u64,
     /// `None` if no latency is known.
-    pub(super) latency_us: Option<(u64, u64)>,
+    pub(super) latency: Option<Percentiles>,
     pub(super) countries: usize,
     pub(super) callers: u64,
 }
 
 /// A column by which keys are sorted, largest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Column {
-    #[default]
     Calls,
     Errors,
     P99,
@@ -181,13 +166,11 @@ pub(super) struct IncidentRow {
 /// The newest rows of all views that the screen shows.
 #[derive(Debug, Default)]
 pub(super) struct TopState {
-    usage: [Newest<Calls>; Width::ALL.len()],
-    /// By the labels `5m`, `1h`, `1d`.
-    latency: [Newest<Percentiles>; 3],
-    /// By the labels `1h`, `1d`.
-    geo: [Newest<Vec<String>>; 2],
+    usage: BTreeMap<Level, Newest<Calls>>,
+    latency: BTreeMap<Level, Newest<Percentiles>>,
+    geo: BTreeMap<Level, Newest<Vec<String>>>,
     callers: Newest<u64>,
-    /// Newest last.
+    /// The newest is the last one, of at most [`INCIDENTS`].
     incidents: Vec<IncidentRow>,
 }
 
@@ -205,8 +188,8 @@ impl TopState {
 
     fn usage(&mut self, line: &[u8]) {
         let Ok(row) = serde_json::from_slice::<UsageRow<'_>>(line) else { return };
-        let Some(width) = Width::ALL.iter().position(|width| width.label() == row.window) else { return };
-        if let Some(place) = self.usage[width].place(&row.key_id, row.window_start) {
+        let Some(width) = width_of(row.window) else { return };
+        if let Some(place) = self.usage.entry(width).or_default().place(&row.key_id, row.window_start) {
             *place = Calls {
                 calls: row.calls,
                 errors: row.errors_4xx + row.errors_5xx,
@@ -226,19 +209,19 @@ impl TopState {
             }
             return;
         }
-        let Some(width) = ["5m", "1h", "1d"].iter().position(|label| *label == row.window) else { return };
-        if let Some(place) = self.latency[width].place(&row.id, row.window_start) {
+        let Some(width) = width_of(row.window) else { return };
+        if let Some(place) = self.latency.entry(width).or_default().place(&row.id, row.window_start) {
             *place = Percentiles { p50_us: row.p50_us, p99_us: row.p99_us };
         }
     }
 
     fn geo(&mut self, line: &[u8]) {
         let Ok(row) = serde_json::from_slice::<GeoRow<'_>>(line) else { return };
-        let Some(width) = ["1h", "1d"].iter().position(|label| *label == row.window) else { return };
+        let Some(width) = width_of(row.window) else { return };
         if row.country == "ZZ" {
             return;
         }
-        if let Some(place) = self.geo[width].place(&row.key_id, row.window_start)
+        if let Some(place) = self.geo.entry(width).or_default().place(&row.key_id, row.window_start)
             && !place.contains(&row.country)
         {
             place.push(row.country);
@@ -265,48 +248,50 @@ impl TopState {
     }
 
     /// Returns the start of the newest window; `None` before the first row.
-    pub(super) fn start(&self, width: Width) -> Option<&str> {
-        Some(self.usage[width as usize].start.as_str()).filter(|start| !start.is_empty())
+    pub(super) fn start(&self, width: Level) -> Option<&str> {
+        self.usage.get(&width).map(|usage| usage.start.as_str()).filter(|start| !start.is_empty())
     }
 
     /// Returns the numbers of keys and calls in the newest window, and of keys that were left out.
-    pub(super) fn totals(&self, width: Width) -> (usize, u64, u64) {
-        let usage = &self.usage[width as usize];
+    pub(super) fn totals(&self, width: Level) -> (usize, u64, u64) {
+        let Some(usage) = self.usage.get(&width) else { return (0, 0, 0) };
         let calls = usage.by_key.values().map(|calls| calls.calls).sum();
         (usage.by_key.len(), calls, usage.left_out)
     }
 
     /// Returns the first keys by a column; of equal keys the first by its id.
-    pub(super) fn keys(&self, width: Width, by: Column, most: usize) -> Vec<KeyRow> {
-        let latency = ["5m", "1h", "1d"].iter().position(|label| *label == width.of_latency()).unwrap_or(0);
-        let geo = usize::from(width.of_geo() == "1d");
-        let row = |(key, calls): (&String, &Calls)| KeyRow {
+    pub(super) fn keys(&self, width: Level, by: Column, most: usize) -> Vec<KeyRow> {
+        let Some(usage) = self.usage.get(&width) else { return Vec::new() };
+        let (of_latency, of_geo) =
+            (self.latency.get(&width_of_latency(width)), self.geo.get(&width_of_geo(width)));
+        let latency = |key: &str| of_latency?.by_key.get(key).copied();
+        let countries = |key: &str| of_geo.and_then(|geo| geo.by_key.get(key)).map_or(0, Vec::len);
+        let callers = |key: &str| self.callers.by_key.get(key).copied().unwrap_or(0);
+        let rank = |key: &str, calls: &Calls| match by {
+            Column::Calls => calls.calls,
+            Column::Errors => calls.errors,
+            Column::P99 => latency(key).map_or(0, |of| of.p99_us),
+            Column::Countries => countries(key) as u64,
+            Column::Callers => callers(key),
+        };
+        // Texts are copied for the rows that are shown only, as a window may have many more.
+        let mut best = BTreeMap::new();
+        for (key, calls) in &usage.by_key {
+            best.insert((Reverse(rank(key, calls)), key), calls);
+            if best.len() > most {
+                best.pop_last();
+            }
+        }
+        let row = |((_, key), calls): ((_, &String), &Calls)| KeyRow {
             key: key.clone(),
             owner: calls.owner.clone(),
             calls: calls.calls,
             errors: calls.errors,
-            latency_us: self.latency[latency].by_key.get(key).map(|of| (of.p50_us, of.p99_us)),
-            countries: self.geo[geo].by_key.get(key).map_or(0, Vec::len),
-            callers: self.callers.by_key.get(key).copied().unwrap_or(0),
+            latency: latency(key),
+            countries: countries(key),
+            callers: callers(key),
         };
-        let rank = |row: &KeyRow| match by {
-            Column::Calls => row.calls,
-            Column::Errors => row.errors,
-            Column::P99 => row.latency_us.map_or(0, |(_, p99)| p99),
-            Column::Countries => row.countries as u64,
-            Column::Callers => row.callers,
-        };
-        let mut best: Vec<KeyRow> = Vec::new();
-        for row in self.usage[width as usize].by_key.iter().map(row) {
-            let at = best.partition_point(|other| {
-                rank(other) > rank(&row) || (rank(other) == rank(&row) && other.key < row.key)
-            });
-            if at < most {
-                best.insert(at, row);
-                best.truncate(most);
-            }
-        }
-        best
+        best.into_iter().map(row).collect()
     }
 
     /// Returns the newest incidents, newest first.

@@ -1,11 +1,12 @@
 //! What the screen shows of rows, compared with whole screens.
 
 use keytide_config::View;
+use keytide_dataflow::Level;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::screen::{Asked, draw};
-use super::state::{Column, TopState, Width};
+use super::state::{Column, TopState};
 use crate::look::Look;
 
 fn usage(key: &str, window: &str, start: &str, calls: u64, errors: u64) -> String {
@@ -70,7 +71,7 @@ fn screen(state: &TopState, asked: Asked, (width, height): (u16, u16)) -> String
 }
 
 fn order(state: &TopState, by: Column) -> Vec<u32> {
-    let keys = state.keys(Width::Day, by, 3);
+    let keys = state.keys(Level::Day, by, 3);
     keys.iter().map(|row| (1..=5).find(|number| hash(*number) == row.key).unwrap()).collect()
 }
 
@@ -119,23 +120,23 @@ fn keys_are_sorted_by_the_column_that_is_asked_for() {
         asked.press(key);
         assert_eq!(asked.by, by);
     }
-    let widths = [Width::Month, Width::Minute, Width::Hour, Width::Day].map(|_| {
+    let widths = [Level::Month, Level::Minute, Level::Hour, Level::Day].map(|_| {
         asked.press('w');
         asked.width
     });
-    assert_eq!(widths, [Width::Month, Width::Minute, Width::Hour, Width::Day]);
+    assert_eq!(widths, [Level::Month, Level::Minute, Level::Hour, Level::Day]);
 }
 
 #[test]
 fn the_newest_window_and_the_newest_version_of_a_row_count() {
     let mut state = state();
-    assert_eq!(state.totals(Width::Day), (5, 300 * 15, 0));
+    assert_eq!(state.totals(Level::Day), (5, 300 * 15, 0));
     state.take(View::Usage, usage(&hash(1), "1d", DAY, 301, 0).as_bytes());
     state.take(View::Usage, usage(&hash(1), "1d", "2025-06-01T00:00:00Z", 9, 0).as_bytes());
-    assert_eq!(state.totals(Width::Day), (5, 300 * 15 + 1, 0));
+    assert_eq!(state.totals(Level::Day), (5, 300 * 15 + 1, 0));
     state.take(View::Usage, usage(&hash(9), "1d", "2025-06-04T00:00:00Z", 2, 0).as_bytes());
-    assert_eq!((state.totals(Width::Day), state.totals(Width::Hour)), ((1, 2, 0), (5, 35, 0)));
-    assert_eq!(state.start(Width::Minute), None);
+    assert_eq!((state.totals(Level::Day), state.totals(Level::Hour)), ((1, 2, 0), (5, 35, 0)));
+    assert_eq!(state.start(Level::Minute), None);
 }
 
 #[test]

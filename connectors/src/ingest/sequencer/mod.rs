@@ -67,7 +67,7 @@ pub const LAG_STEPS_MS: [u64; 13] = [
 pub struct Lags {
     /// Events by the first of [`LAG_STEPS_MS`] that is at least their lag. The last number is of those beyond all.
     pub events: [u64; LAG_STEPS_MS.len() + 1],
-    /// The largest lag.
+    /// The largest lag, which may lie beyond all steps.
     pub most_ms: u64,
 }
 

@@ -322,19 +322,82 @@ fn every_source_that_a_document_shows_is_a_job() {
 
 #[test]
 fn every_example_is_explained() {
-    let readme = document("README.md");
+    let page = document("docs/configuration.md");
     let tracked = tracked();
     let examples =
         tracked.iter().filter(|file| file.starts_with("config/examples/") && file.ends_with(".toml"));
     for example in examples {
-        assert!(readme.contains(example.as_str()), "README.md doesn't name {example}");
+        assert!(page.contains(example.as_str()), "docs/configuration.md doesn't name {example}");
     }
 }
 
+/// Returns the anchors of a document's headings, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let outside: Vec<&str> = text.split("```").step_by(2).collect();
+    let headings = outside.iter().flat_map(|part| part.lines()).filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>()
+    };
+    headings.map(anchor).collect()
+}
+
 #[test]
-fn the_readme_s_table_of_views_has_a_row_each_with_the_key_columns() {
-    let readme = document("README.md");
-    let table = readme.split("\n| view | key columns |").nth(1).unwrap().lines().skip(2);
+fn links_into_documents_lead_to_headings() {
+    let documents = documents();
+    let mut seen = 0;
+    for (name, text) in &documents {
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        for (path, anchor) in links.filter(|link| !link.contains(':')).filter_map(|link| link.split_once('#'))
+        {
+            let folder = Path::new(name).parent().unwrap();
+            let target = if path.is_empty() { PathBuf::from(name) } else { joined(folder, path) };
+            let target = documents.get(target.to_str().unwrap());
+            let target = target.unwrap_or_else(|| panic!("{name} links to {path}, which is no document"));
+            assert!(anchors(target).contains(anchor), "{name} links to {path}#{anchor}, which is no heading");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "only {seen} links were found");
+}
+
+#[test]
+fn the_index_of_the_documentation_has_every_page() {
+    let index = document("docs/README.md");
+    let tracked = tracked();
+    let pages = tracked.iter().filter_map(|file| file.strip_prefix("docs/"));
+    let pages = pages.filter(|page| page.ends_with(".md") && *page != "README.md");
+    let mut seen = 0;
+    for page in pages {
+        assert!(index.contains(&format!("]({page})")), "docs/README.md doesn't link to {page}");
+        seen += 1;
+    }
+    assert!(seen > 10, "only {seen} pages were found");
+}
+
+/// A page that says all is read by few people, so the reference stands in `docs/`.
+#[test]
+fn the_readme_is_short() {
+    let bytes = document("README.md").len();
+    assert!((6_000..=9_000).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn the_runbook_has_a_section_for_each_alert_rule() {
+    let rules = document("deploy/alerts.yml");
+    let rules: BTreeSet<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let runbook = document("docs/runbook.md");
+    let sections: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    assert_eq!(sections, rules);
+    assert!(rules.len() > 20, "{rules:?}");
+}
+
+#[test]
+fn the_table_of_views_has_a_row_each_with_the_key_columns() {
+    let page = document("docs/views.md");
+    let table = page.split("\n| view | key columns |").nth(1).unwrap().lines().skip(2);
     let rows = table.take_while(|line| line.starts_with('|')).map(|line| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         // Which values a column can have stands in parentheses.
@@ -347,9 +410,9 @@ fn the_readme_s_table_of_views_has_a_row_each_with_the_key_columns() {
 }
 
 #[test]
-fn the_readme_names_every_command_and_option() {
-    let readme = document("README.md");
-    let spans: BTreeSet<String> = code_spans(&readme).into_iter().collect();
+fn the_page_of_commands_names_every_command_and_option() {
+    let page = document("docs/commands.md");
+    let spans: BTreeSet<String> = code_spans(&page).into_iter().collect();
     let help = |arguments: &[&str]| Keytide::new(arguments).succeed().stdout;
     let overview = help(&["--help"]);
     let commands: Vec<&str> = overview
@@ -365,14 +428,14 @@ fn the_readme_names_every_command_and_option() {
     for command in commands {
         assert!(
             spans.iter().any(|span| span.starts_with(&format!("keytide {command}"))),
-            "the command {command} isn't in README.md"
+            "the command {command} isn't in docs/commands.md"
         );
         let help = help(&[command, "--help"]);
         let options =
             help.split_whitespace().filter(is_option).map(|option| option.trim_matches(',').to_owned());
         for option in options.filter(|option| option != "--help") {
             let named = spans.iter().flat_map(|span| span.split_whitespace()).any(|word| word == option);
-            assert!(named, "{option} of keytide {command} isn't in README.md");
+            assert!(named, "{option} of keytide {command} isn't in docs/commands.md");
             known.insert(option);
         }
     }
@@ -380,7 +443,7 @@ fn the_readme_names_every_command_and_option() {
     for option in named.flat_map(|span| span.split_whitespace()).filter(is_option) {
         assert!(
             known.contains(option.trim_matches(['[', ']'])),
-            "README.md names {option}, which no command has"
+            "docs/commands.md names {option}, which no command has"
         );
     }
 }

@@ -15,27 +15,10 @@ case ${1:-} in
 esac
 need openssl
 
-# A key and a certificate for 127.0.0.1, as server and (towards controllers) as client, in one file as Kafka reads it.
-certificate() {
-    local home=$folder/node-$1
-    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=node-$1" \
-        -keyout "$home/key.pem" -out "$home/request.pem" 2>/dev/null
-    openssl x509 -req -in "$home/request.pem" -CA "$folder/ca.pem" -CAkey "$folder/ca-key.pem" -CAcreateserial \
-        -days 30 -out "$home/certificate.pem" 2>/dev/null -extfile <(
-            printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n'
-        )
-    cat "$home/key.pem" "$home/certificate.pem" "$folder/ca.pem" >"$home/keystore.pem"
-}
-
-login() {
-    printf 'org.apache.kafka.common.security.scram.ScramLoginModule required username="%s" password="%s";\n' "$1" "$2"
-}
-
 create 3
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=keytide test CA' -days 30 \
-    -keyout "$folder/ca-key.pem" -out "$folder/ca.pem" 2>/dev/null
+authority ca
 for node in $(nodes); do
-    certificate "$node"
+    certificate "$node" IP:127.0.0.1,DNS:localhost
     printf 'ssl.keystore.location=%s\n' "$folder/node-$node/keystore.pem" >"$folder/node-$node/own.properties"
 done
 admin_password=$(openssl rand -hex 16)

@@ -227,7 +227,33 @@ create() {
     } >"$folder/environment"
 }
 
-# Writes each node's server.properties and formats its data folder. Arguments go to the formatter.
+# -- Certificates and users ---------------------------------------------------------------------------------------
+
+# Makes FOLDER/NAME.pem, a certificate authority of this session alone.
+authority() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=keytide test $1" -days 30 \
+        -keyout "$folder/$1-key.pem" -out "$folder/$1.pem" 2>/dev/null
+}
+
+# A node's key and its certificate for the names, as server and (towards controllers) as client, in one file as Kafka
+# reads it.
+certificate() {
+    local home=$folder/node-$1 names=$2
+    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=node-$1" \
+        -keyout "$home/key.pem" -out "$home/request.pem" 2>/dev/null
+    openssl x509 -req -in "$home/request.pem" -CA "$folder/ca.pem" -CAkey "$folder/ca-key.pem" -CAcreateserial \
+        -days 30 -out "$home/certificate.pem" 2>/dev/null -extfile <(
+            printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth,clientAuth\n' "$names"
+        )
+    cat "$home/key.pem" "$home/certificate.pem" "$folder/ca.pem" >"$home/keystore.pem"
+}
+
+login() {
+    printf 'org.apache.kafka.common.security.scram.ScramLoginModule required username="%s" password="%s";\n' "$1" "$2"
+}
+
+# Writes each node's server.properties and formats its data folder. `more_listeners`, such as
+# ",NAME://127.0.0.1:PORT", come beside the client's and the controller's. Arguments go to the formatter.
 format() {
     local node home id
     id=$(tool kafka.tools.StorageTool random-uuid)
@@ -236,9 +262,9 @@ format() {
         {
             cat "$folder/common.properties" "$home/own.properties"
             printf 'node.id=%s\nlog.dirs=%s/data\n' "$node" "$home"
-            printf 'listeners=CLIENT://%s,CONTROLLER://127.0.0.1:%s\n' \
-                "$(address "$node")" "$(cat "$home/controller-port")"
-            printf 'advertised.listeners=CLIENT://%s\n' "$(address "$node")"
+            printf 'listeners=CLIENT://%s,CONTROLLER://127.0.0.1:%s%s\n' \
+                "$(address "$node")" "$(cat "$home/controller-port")" "${more_listeners:-}"
+            printf 'advertised.listeners=CLIENT://%s%s\n' "$(address "$node")" "${more_listeners:-}"
         } >"$home/server.properties"
         if ! tool kafka.tools.StorageTool format -t "$id" -c "$home/server.properties" "$@" >"$home/log" 2>&1; then
             log_of "$node"

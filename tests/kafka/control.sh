@@ -15,7 +15,7 @@ control COMMAND [NODE ...] or control TOOL [ARGUMENT ...]; without NODE, all nod
   pause     stopped where they are (SIGSTOP): connections stay open, nothing is answered
   resume    go on (SIGCONT)
   status    a line per node: number, address, up or down
-  topic, configs, console-consumer, console-producer, offsets, delete-records, transactions, groups
+  topic, configs, console-consumer, console-producer, offsets, delete-records, transactions, groups, acls
             Kafka's own tool of that name, already connected
 TEXT
     exit 1
@@ -73,5 +73,6 @@ case $command in
     delete-records) tool org.apache.kafka.tools.DeleteRecordsCommand "${configured[@]}" "$@" ;;
     transactions) tool org.apache.kafka.tools.TransactionsCommand "${configured[@]}" "$@" ;;
     groups) tool org.apache.kafka.tools.consumer.group.ConsumerGroupCommand "${configured[@]}" "$@" ;;
+    acls) tool org.apache.kafka.tools.AclCommand "${configured[@]}" "$@" ;;
     *) usage ;;
 esac

@@ -13,11 +13,36 @@ case ${1:-} in
     run) (($# > 1)) || fail 'usage: run.sh run COMMAND ...' ;;
     *) need cargo ;;
 esac
+need openssl
 
+# Beside the plain listener, which may do everything, there is one with TLS and one with TLS, SCRAM and ACLs: a user of
+# that one has no right that a test didn't give it. The certificate is for 127.0.0.1, and not for localhost.
 create 1
-printf 'listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT\n' >>"$folder/common.properties"
+draw_port
+tls=127.0.0.1:$port
+draw_port
+sasl=127.0.0.1:$port
+more_listeners=,TLS://$tls,SASL://$sasl
+authority ca
+authority stranger
+certificate 1 IP:127.0.0.1
+cat >>"$folder/common.properties" <<PROPERTIES
+listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,SASL:SASL_SSL
+listener.name.sasl.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+ssl.keystore.type=PEM
+ssl.keystore.location=$folder/node-1/keystore.pem
+PROPERTIES
 printf 'security.protocol=PLAINTEXT\n' >"$folder/client.properties"
 printf 'bootstrap.servers=%s\n' "$(addresses)" >"$folder/librdkafka.conf"
+cat >>"$folder/environment" <<VARIABLES
+export KEYTIDE_TEST_TLS=$tls
+export KEYTIDE_TEST_SASL=$sasl
+export KEYTIDE_TEST_CA_FILE=$(printf %q "$folder/ca.pem")
+export KEYTIDE_TEST_STRANGER_FILE=$(printf %q "$folder/stranger.pem")
+VARIABLES
 # shellcheck disable=SC2119
 format
 

@@ -5,10 +5,18 @@
 //! [`keytide_connectors::look`] for how many), those of topics with `--connect` only, those of standard input never. A
 //! pattern without a match is a warning, because logs may come later. If no record of a source is accepted, that is a
 //! warning, too, and the exit code is 3.
+//!
+//! The report is made of steps, each of which looks at one thing and knows nothing of the others (`steps.rs`). All of
+//! them run at once. What a look-up finds goes to standard error as soon as it is known, and into the report in the
+//! order of the configuration. If the configuration is invalid, the files that its valid sections name are looked at
+//! nevertheless.
+
+mod connect;
+mod steps;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,21 +24,23 @@ use keytide_alerts::email::Guide;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
-    Alerts, ConfigError, EmailAlerts, End, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom,
-    Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, Steps,
-    TableSource, Tables, View, Webhook, duration_text, environment, size_text,
+    Alerts, ConfigError, EmailAlerts, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, Log,
+    MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, Steps, TableSource,
+    Tables, ValidSections, View, Webhook, duration_text, environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
 use keytide_connectors::ingest::IngestError;
-use keytide_connectors::kafka::{Topic, refused_settings};
+use keytide_connectors::kafka::refused_settings;
 use keytide_connectors::look::Look;
 use keytide_connectors::{geo, sink, tables};
 use keytide_dataflow::detect::Tuning;
 use keytide_worker::exit::Exit;
 use keytide_worker::records::RecordCounts;
 
+use self::steps::Step;
 use crate::clock;
+use crate::exit::note;
 
 /// Bad rows of a table that the report shows.
 const MAX_BAD_ROWS: usize = 10;
@@ -53,38 +63,158 @@ pub(crate) struct Ask {
 /// If the report can't be written.
 pub(crate) fn run(path: &Path, ask: Ask) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    let exit = check(path, ask, environment(), &mut out)?;
+    let exit = check(path, ask, environment(), &mut out, &mut note)?;
     out.flush()?;
     Ok(exit.into())
 }
 
+/// Writes the report on the configuration at `path` to `out`. Calls `known` with what each look-up finds.
 fn check(
     path: &Path,
     ask: Ask,
     env: impl Iterator<Item = (String, String)>,
     out: &mut impl Write,
+    known: &mut dyn FnMut(&str),
 ) -> io::Result<Exit> {
     let loaded = match JobConfig::load(path, env) {
         Ok(loaded) => loaded,
         Err(error) => {
             writeln!(out, "{error}")?;
-            if let ConfigError::Invalid { problems } = &error {
-                writeln!(out, "\n{} in {}", counted(problems.len(), "problem"), path.display())?;
+            if let ConfigError::Invalid { problems, valid } = &error {
+                let report = steps::run(steps_of_invalid(valid), known);
+                for problem in &report.problems {
+                    writeln!(out, "{}", plain(problem))?;
+                }
+                let count = problems.len() + report.problems.len();
+                writeln!(out, "\n{} in {}", counted(count, "problem"), path.display())?;
             }
             return Ok(Exit::Usage);
         }
     };
-    let mut report = CheckReport::default();
-    report.warnings.extend(loaded.warnings.iter().map(ToString::to_string));
-    report.job(&loaded.job);
+    let mut steps = steps_of(&loaded.job);
     if ask.connect {
-        report.connect(&loaded.job);
-        report.connect_alerts(&loaded.job.alerts);
+        steps.extend(connect::steps(&loaded.job));
     }
+    let mut report = steps::run(steps, known);
+    let warnings = loaded.warnings.iter().map(ToString::to_string);
+    report.warnings.splice(0..0, warnings);
     if ask.send_test {
         report.send_test(&loaded.job.alerts);
     }
     report.write(path, out)
+}
+
+/// Returns the steps that need no connection, in the order of their lines.
+fn steps_of(config: &JobConfig) -> Vec<Step<'_>> {
+    let JobConfig {
+        job,
+        sources,
+        tables,
+        geo,
+        routes,
+        windows,
+        limits: _,
+        sinks,
+        detection,
+        alerts,
+        http,
+        log,
+        ..
+    } = config;
+    let mut steps = vec![Step::local(move |report| {
+        let workers = counted(job.workers.get(), "worker");
+        report.line("job", format!("{}, tick {}, {workers}", job.name, duration_text(job.tick_ms)));
+    })];
+    steps.extend(sources.iter().map(|source| {
+        Step::local(move |report| {
+            report.source(source);
+            if let SourceKind::File { .. } = source.kind {
+                report.look(source, config);
+            }
+        })
+    }));
+    steps.extend(each_table(tables).into_iter().filter_map(|(name, table, alone)| {
+        let table = table.as_ref()?;
+        Some(Step::local(move |report| report.table(name, table, &alone, sources)))
+    }));
+    steps.extend(each_database(geo).into_iter().filter_map(|(name, path, alone)| {
+        let path = path.as_ref()?;
+        Some(Step::local(move |report| report.database(name, path, &alone)))
+    }));
+    steps.push(Step::local(move |report| {
+        report.geo(geo);
+        report.line("routes", counted(routes.templates.len(), "template"));
+        report.line(
+            "windows",
+            format!(
+                "out of orderness {}, allowed lateness {}, dedupe horizon {}",
+                duration_text(windows.out_of_orderness_ms),
+                duration_text(windows.allowed_lateness_ms),
+                duration_text(windows.dedupe_horizon_ms)
+            ),
+        );
+        report.detection(detection);
+        report.sinks(sinks);
+        report.alerts(alerts);
+        report.http(http.as_ref());
+        let Log { format, level } = log;
+        report.line("log", format!("{}, {}", format.name(), level.name()));
+    }));
+    steps
+}
+
+/// Returns the steps for an invalid configuration: the files of its valid sections, and their settings of librdkafka.
+fn steps_of_invalid(valid: &ValidSections) -> Vec<Step<'_>> {
+    let ValidSections { sources, tables, geo, sinks } = valid;
+    vec![Step::local(move |report| {
+        for Source { name, kind, .. } in sources {
+            match kind {
+                SourceKind::File { pattern } => drop(report.files(name, pattern)),
+                SourceKind::Kafka(kafka) => report.settings(&format!("source \"{name}\""), &kafka.client),
+                SourceKind::Stdin => {}
+            }
+        }
+        for (name, table, _) in each_table(tables) {
+            match table {
+                Some(TableSource::File { path, .. }) => report.file(&format!("tables.{name}"), path),
+                Some(TableSource::Kafka { client, .. }) => {
+                    report.settings(&format!("tables.{name}"), client);
+                }
+                None => {}
+            }
+        }
+        for (name, path, _) in each_database(geo) {
+            if let Some(path) = path {
+                report.file(&format!("geo.{name}"), path);
+            }
+        }
+        if let Some(sink) = &sinks.kafka {
+            report.settings("sink.kafka", &sink.client);
+        }
+    })]
+}
+
+/// Returns each table with its name, and as the only one of the tables, so that a problem of one hides none of another.
+fn each_table(tables: &Tables) -> [(&'static str, &Option<TableSource>, Tables); 4] {
+    let Tables { keys, subscriptions, plans, leaks } = tables;
+    let only = Tables::default;
+    [
+        ("keys", keys, Tables { keys: keys.clone(), ..only() }),
+        ("subscriptions", subscriptions, Tables { subscriptions: subscriptions.clone(), ..only() }),
+        ("plans", plans, Tables { plans: plans.clone(), ..only() }),
+        ("leaks", leaks, Tables { leaks: leaks.clone(), ..only() }),
+    ]
+}
+
+/// Returns each database with its name, and as the only one.
+fn each_database(config: &Geo) -> [(&'static str, &Option<PathBuf>, Geo); 4] {
+    let Geo { country, asn, city, networks, trusted_proxies: _ } = config;
+    [
+        ("country", country, Geo { country: country.clone(), ..Geo::default() }),
+        ("asn", asn, Geo { asn: asn.clone(), ..Geo::default() }),
+        ("city", city, Geo { city: city.clone(), ..Geo::default() }),
+        ("networks", networks, Geo { networks: networks.clone(), ..Geo::default() }),
+    ]
 }
 
 /// The lines of a report.
@@ -98,50 +228,6 @@ struct CheckReport {
 }
 
 impl CheckReport {
-    fn job(&mut self, config: &JobConfig) {
-        let JobConfig {
-            job,
-            sources,
-            tables,
-            geo,
-            routes,
-            windows,
-            limits: _,
-            sinks,
-            detection,
-            alerts,
-            http,
-            log,
-            ..
-        } = config;
-        let workers = counted(job.workers.get(), "worker");
-        self.line("job", format!("{}, tick {}, {workers}", job.name, duration_text(job.tick_ms)));
-        for source in sources {
-            self.source(source);
-            if let SourceKind::File { .. } = source.kind {
-                self.look(source, config);
-            }
-        }
-        self.tables(tables, sources);
-        self.geo(geo);
-        self.line("routes", counted(routes.templates.len(), "template"));
-        self.line(
-            "windows",
-            format!(
-                "out of orderness {}, allowed lateness {}, dedupe horizon {}",
-                duration_text(windows.out_of_orderness_ms),
-                duration_text(windows.allowed_lateness_ms),
-                duration_text(windows.dedupe_horizon_ms)
-            ),
-        );
-        self.detection(detection);
-        self.sinks(sinks);
-        self.alerts(alerts);
-        self.http(http.as_ref());
-        let Log { format, level } = log;
-        self.line("log", format!("{}, {}", format.name(), level.name()));
-    }
-
     fn detection(&mut self, detection: &keytide_config::Detection) {
         let tuning = Tuning::from(detection);
         let bits = |thousandths: i64| thousandths as f64 / 1_000.0;
@@ -272,63 +358,49 @@ impl CheckReport {
         }
     }
 
-    /// Reads each table on its own, so that a problem of one hides none of another.
-    fn tables(&mut self, tables: &Tables, sources: &[Source]) {
-        let Tables { keys, subscriptions, plans, leaks } = tables;
-        let only = Tables::default;
-        for (name, table, alone) in [
-            ("keys", keys, Tables { keys: keys.clone(), ..only() }),
-            ("subscriptions", subscriptions, Tables { subscriptions: subscriptions.clone(), ..only() }),
-            ("plans", plans, Tables { plans: plans.clone(), ..only() }),
-            ("leaks", leaks, Tables { leaks: leaks.clone(), ..only() }),
-        ] {
-            let (path, format) = match table {
-                Some(TableSource::File { path, format }) => (path, format),
-                Some(TableSource::Kafka { client, topic, format }) => {
-                    self.settings(&format!("tables.{name}"), client);
-                    let brokers = brokers(client);
-                    self.line("table", format!("{name}: topic {topic} at {brokers} ({})", format.name()));
-                    continue;
-                }
-                None => continue,
-            };
-            match tables::read(&alone, sources.iter().map(|source| &source.keys.hash)) {
-                Ok(read) => {
-                    let rows = counted(read.changes.len(), "row");
-                    self.line("table", format!("{name}: {rows} in {} ({})", path.display(), format.name()));
-                    self.warnings.extend(read.warnings);
-                    for row in read.dead_letters.iter().take(MAX_BAD_ROWS) {
-                        let (place, reason) = (&row.location, &row.reason);
-                        self.warnings.push(format!("tables.{name}: {place}: {reason}; the row is left out"));
-                    }
-                    if let Some(more) =
-                        read.dead_letters.len().checked_sub(MAX_BAD_ROWS).filter(|more| *more > 0)
-                    {
-                        self.warnings.push(format!("tables.{name}: {} more", counted(more, "bad row")));
-                    }
-                }
-                Err(error) => self.problems.push(error.to_string()),
+    /// Reads a table, which is the only one of `alone`.
+    fn table(&mut self, name: &str, table: &TableSource, alone: &Tables, sources: &[Source]) {
+        let (path, format) = match table {
+            TableSource::File { path, format } => (path, format),
+            TableSource::Kafka { client, topic, format } => {
+                self.settings(&format!("tables.{name}"), client);
+                let brokers = brokers(client);
+                self.line("table", format!("{name}: topic {topic} at {brokers} ({})", format.name()));
+                return;
             }
+        };
+        match tables::read(alone, sources.iter().map(|source| &source.keys.hash)) {
+            Ok(read) => {
+                let rows = counted(read.changes.len(), "row");
+                self.line("table", format!("{name}: {rows} in {} ({})", path.display(), format.name()));
+                self.warnings.extend(read.warnings);
+                for row in read.dead_letters.iter().take(MAX_BAD_ROWS) {
+                    let (place, reason) = (&row.location, &row.reason);
+                    self.warnings.push(format!("tables.{name}: {place}: {reason}; the row is left out"));
+                }
+                if let Some(more) = read.dead_letters.len().checked_sub(MAX_BAD_ROWS).filter(|more| *more > 0)
+                {
+                    self.warnings.push(format!("tables.{name}: {} more", counted(more, "bad row")));
+                }
+            }
+            Err(error) => self.problems.push(error.to_string()),
         }
     }
 
-    fn geo(&mut self, config: &Geo) {
-        let Geo { country, asn, city, networks, trusted_proxies } = config;
-        for (name, path, alone) in [
-            ("country", country, Geo { country: country.clone(), ..Geo::default() }),
-            ("asn", asn, Geo { asn: asn.clone(), ..Geo::default() }),
-            ("city", city, Geo { city: city.clone(), ..Geo::default() }),
-            ("networks", networks, Geo { networks: networks.clone(), ..Geo::default() }),
-        ] {
-            let Some(path) = path else { continue };
-            match geo::GeoDatabases::open(&alone) {
-                Ok((_, warnings)) => {
-                    self.line("geo", format!("{name}: {}", path.display()));
-                    self.warnings.extend(warnings.into_iter().filter(|warn| warn.starts_with("geo.")));
-                }
-                Err(error) => self.problems.push(format!("geo.{name}: {error}")),
+    /// Opens a database, which is the only one of `alone`.
+    fn database(&mut self, name: &str, path: &Path, alone: &Geo) {
+        match geo::GeoDatabases::open(alone) {
+            Ok((_, warnings)) => {
+                self.line("geo", format!("{name}: {}", path.display()));
+                self.warnings.extend(warnings.into_iter().filter(|warn| warn.starts_with("geo.")));
             }
+            Err(error) => self.problems.push(format!("geo.{name}: {error}")),
         }
+    }
+
+    /// Warns of databases that aren't named.
+    fn geo(&mut self, config: &Geo) {
+        let Geo { country, asn, trusted_proxies, .. } = config;
         let without = Geo { networks: None, ..config.clone() };
         if (country.is_none() || asn.is_none())
             && let Ok((_, warnings)) = geo::GeoDatabases::open(&without)
@@ -339,56 +411,10 @@ impl CheckReport {
         self.line("proxies", format!("{} trusted", counted(trusted_proxies.len(), "range")));
     }
 
-    /// Asks the brokers for topics, offsets and records, and creates nothing.
-    fn connect(&mut self, config: &JobConfig) {
-        for source in &config.sources {
-            let SourceKind::Kafka(kafka) = &source.kind else { continue };
-            let found = Topic::open(&kafka.client, &kafka.topic).and_then(|topic| {
-                let partitions = topic.partitions()?;
-                let starts = topic.starts(&kafka.start, &partitions)?;
-                let ends = topic.ends(&End::Latest, &partitions)?;
-                let ahead = starts.iter().zip(&ends).map(|((_, start), (_, end))| end.saturating_sub(*start));
-                Ok((partitions.len(), ahead.sum::<u64>()))
-            });
-            match found {
-                Ok((partitions, ahead)) => {
-                    self.line(
-                        "connect",
-                        format!(
-                            "{}: {}, {ahead} records to read",
-                            source.name,
-                            counted(partitions, "partition")
-                        ),
-                    );
-                    self.look(source, config);
-                }
-                Err(error) => self.problems.push(format!("source \"{}\": {error}", source.name)),
-            }
-        }
-        let Tables { keys, subscriptions, plans, leaks } = &config.tables;
-        let tables = [("keys", keys), ("subscriptions", subscriptions), ("plans", plans), ("leaks", leaks)];
-        for (name, table) in tables {
-            let Some(TableSource::Kafka { client, topic, .. }) = table else { continue };
-            match Topic::open(client, topic).and_then(|topic| topic.partitions()) {
-                Ok(partitions) => {
-                    self.line(
-                        "connect",
-                        format!("tables.{name}: {}", counted(partitions.len(), "partition")),
-                    );
-                }
-                Err(error) => self.problems.push(format!("tables.{name}: {error}")),
-            }
-        }
-        if let Some(kafka) = &config.sinks.kafka {
-            match sink::check(kafka) {
-                Ok(missing) if missing.is_empty() => {
-                    self.line("connect", "sink.kafka: all topics are there and fit".to_owned());
-                }
-                Ok(missing) => {
-                    self.line("connect", format!("sink.kafka: the job will create {}", missing.join(", ")));
-                }
-                Err(error) => self.problems.push(error.to_string()),
-            }
+    /// Reports a file that can't be read.
+    fn file(&mut self, place: &str, path: &Path) {
+        if let Err(error) = readable(path) {
+            self.problems.push(format!("{place}: can't read {}: {error}", path.display()));
         }
     }
 
@@ -513,34 +539,6 @@ impl CheckReport {
         );
     }
 
-    /// Signs in at the mail server and resolves webhooks, and sends nothing.
-    fn connect_alerts(&mut self, alerts: &Alerts) {
-        if let Some(email) = &alerts.email
-            // Problems of its files are reported already.
-            && let Ok(mailer) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() }, Guide::default())
-        {
-            match mailer.connect() {
-                Ok(Some(found)) => self.line("connect", format!("alerts.email: {found}")),
-                Ok(None) => {}
-                Err(reason) => self.problems.push(format!("alerts.email: {reason}")),
-            }
-        }
-        for webhook in &alerts.webhooks {
-            let name = &webhook.name;
-            match Client::new(webhook, alerts.link.as_ref())
-                .map_err(|error| error.to_string())
-                .and_then(|it| it.resolve())
-            {
-                Ok(addresses) => {
-                    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                    let (host, addresses) = (&webhook.url.host, addresses.join(", "));
-                    self.line("connect", format!("alerts.webhook \"{name}\": {host} is at {addresses}"));
-                }
-                Err(reason) => self.problems.push(format!("alerts.webhook \"{name}\": {reason}")),
-            }
-        }
-    }
-
     /// Sends tests, unless there are problems.
     fn send_test(&mut self, alerts: &Alerts) {
         if !self.problems.is_empty() {
@@ -582,6 +580,21 @@ impl CheckReport {
             None => "nothing is served".to_owned(),
         };
         self.line("http", text);
+    }
+
+    /// Returns the texts of the lines, then the problems.
+    fn lines(&self) -> impl Iterator<Item = String> {
+        let texts = self.summary.iter().filter(|(what, _)| *what == "connect").map(|(_, text)| text);
+        texts.chain(&self.problems).map(|text| plain(text))
+    }
+
+    /// Returns both reports, with the lines of `later` behind.
+    fn joined(mut self, later: Self) -> Self {
+        self.summary.extend(later.summary);
+        self.problems.extend(later.problems);
+        self.warnings.extend(later.warnings);
+        self.has_useless_data |= later.has_useless_data;
+        self
     }
 
     fn line(&mut self, what: &'static str, text: String) {
@@ -659,6 +672,15 @@ key = \"/k\"
     const TABLE: &str = "[tables.keys]\nkind = \"file\"\npath = \"keys.csv\"\nformat = \"csv\"\n";
     const GEO: &str = "[geo]\ncountry = \"country.mmdb\"\nasn = \"asn.mmdb\"\n";
 
+    fn check_quietly(
+        path: &Path,
+        ask: Ask,
+        env: impl Iterator<Item = (String, String)>,
+        out: &mut Vec<u8>,
+    ) -> Exit {
+        check(path, ask, env, out, &mut |_| {}).unwrap()
+    }
+
     /// Returns the report on `config` beside `files`, without the folder's name.
     fn checked(config: &str, files: &[(&str, &str)]) -> (Exit, String) {
         let folder = tempfile::tempdir().unwrap();
@@ -668,7 +690,7 @@ key = \"/k\"
         }
         let mut out = Vec::new();
         let exit =
-            check(&folder.path().join("keytide.toml"), Ask::default(), std::iter::empty(), &mut out).unwrap();
+            check_quietly(&folder.path().join("keytide.toml"), Ask::default(), std::iter::empty(), &mut out);
         (exit, String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), ""))
     }
 
@@ -773,7 +795,7 @@ token = \"env:CANARY\"
         fs::write(&file, config).unwrap();
         let mut out = Vec::new();
         let env = [("CANARY".to_owned(), CANARY.to_owned())];
-        let exit = check(&file, Ask::default(), env.into_iter(), &mut out).unwrap();
+        let exit = check_quietly(&file, Ask::default(), env.into_iter(), &mut out);
         let report = String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), "");
         assert_eq!(exit, Exit::Done, "{report}");
         for line in [
@@ -801,7 +823,7 @@ token = \"env:CANARY\"
     fn a_live_job_without_files_is_valid_as_it_stands() {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/kafka.toml");
         let mut out = Vec::new();
-        assert_eq!(check(&example, Ask::default(), std::iter::empty(), &mut out).unwrap(), Exit::Done);
+        assert_eq!(check_quietly(&example, Ask::default(), std::iter::empty(), &mut out), Exit::Done);
         let report = String::from_utf8(out).unwrap();
         assert!(report.contains("access-meter.usage.v1"), "{report}");
     }
@@ -897,11 +919,11 @@ token = \"env:CANARY\"
         let file = folder.path().join("keytide.toml");
         fs::write(&file, format!("{JOB}{}", email.replace("server", "# server").replace("ca =", "# ca =")))
             .unwrap();
-        assert_eq!(check(&file, Ask::default(), std::iter::empty(), &mut Vec::new()).unwrap(), Exit::Done);
+        assert_eq!(check_quietly(&file, Ask::default(), std::iter::empty(), &mut Vec::new()), Exit::Done);
         assert!(!folder.path().join("mails").exists(), "check makes no folder");
         let ask = Ask { connect: true, send_test: true };
         let mut out = Vec::new();
-        assert_eq!(check(&file, ask, std::iter::empty(), &mut out).unwrap(), Exit::Done);
+        assert_eq!(check_quietly(&file, ask, std::iter::empty(), &mut out), Exit::Done);
         let report = String::from_utf8(out).unwrap();
         assert!(report.contains("test     a mail to b@example.com was handed over"), "{report}");
         assert_eq!(folder.path().join("mails").read_dir().unwrap().count(), 1);
@@ -928,7 +950,7 @@ token = \"env:CANARY\"
         fs::write(&file, format!("{JOB}{hook}")).unwrap();
         let ask = Ask { connect: true, send_test: true };
         let mut out = Vec::new();
-        assert_eq!(check(&file, ask, std::iter::empty(), &mut out).unwrap(), Exit::Usage);
+        assert_eq!(check_quietly(&file, ask, std::iter::empty(), &mut out), Exit::Usage);
         let report = String::from_utf8(out).unwrap();
         // The reason may also be that this machine trusts no certificate authority.
         assert!(report.contains("alerts.webhook \"webhook\": "), "{report}");

@@ -30,7 +30,7 @@ mod toml;
 mod view;
 
 pub use crate::toml::near::nearest;
-pub use crate::toml::problem::{ConfigError, Problem};
+pub use crate::toml::problem::{ConfigError, Problem, ValidSections};
 pub use load::{Loaded, environment};
 pub use pattern::{
     Dialect, LineField, LineForm, LinePattern, LineTime, PatternFault, Piece, TimePart, Variable, header_name,

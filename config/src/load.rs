@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::section::config::{JobConfig, RawConfig, validate};
 use crate::toml::overrides;
-use crate::toml::problem::{At, ConfigError, Location, Problem, Problems};
+use crate::toml::problem::{At, ConfigError, Location, Problem, Problems, ValidSections};
 use crate::toml::read::FromToml;
 use crate::toml::tree::{self, TomlNode, TomlValue};
 
@@ -82,10 +82,20 @@ fn from_text(
     let job = stages(text, base, &env, &mut problems, &mut warnings);
     match job {
         Some(job) if problems.is_empty() => Ok(Loaded { job, warnings: warnings.finish(text, file) }),
-        _ => Err(ConfigError::Invalid { problems: problems.finish(text, file) }),
+        job => {
+            let valid = job.map(|JobConfig { sources, tables, geo, sinks, .. }| ValidSections {
+                sources,
+                tables,
+                geo,
+                sinks,
+            });
+            let valid = Box::new(valid.unwrap_or_default());
+            Err(ConfigError::Invalid { problems: problems.finish(text, file), valid })
+        }
     }
 }
 
+/// Returns what could be validated, which is a job only if there is no problem.
 fn stages(
     text: &str,
     base: &Path,
@@ -97,5 +107,5 @@ fn stages(
     overrides::apply(&mut root, env, problems);
     let root = TomlNode { at: At::Whole, value: TomlValue::Table(root) };
     let raw = RawConfig::read(root, &Location::default(), problems)?;
-    validate(&raw, base, env, problems, warnings)
+    Some(validate(&raw, base, env, problems, warnings))
 }

@@ -58,7 +58,17 @@ pub(crate) struct Running(LiveProcess);
 impl Running {
     /// Starts `keytide run` with the job's configuration.
     pub(crate) fn start(job: &Job) -> Self {
-        Self(LiveProcess::start(&job.path("keytide.toml"), &[]))
+        Self::start_with(job, &[])
+    }
+
+    /// Starts it with an environment, which holds secrets.
+    pub(crate) fn start_with(job: &Job, env: &[(&str, &str)]) -> Self {
+        Self(LiveProcess::start(&job.path("keytide.toml"), env))
+    }
+
+    /// Returns the address at which it serves metrics, once its log has it.
+    pub(crate) fn address(&self) -> Option<String> {
+        self.0.address()
     }
 
     /// Starts it and waits until its metrics can be asked for.
@@ -116,6 +126,17 @@ impl Running {
     /// Sends it a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
         self.0.signal(name);
+    }
+
+    /// Sends it a signal again and again until it ended; returns its exit code and its log.
+    pub(crate) fn signalled_to_its_end(self, name: &str) -> (Option<i32>, String) {
+        let look = || {
+            self.0.signal(name);
+            None::<()>
+        };
+        let problem = self.0.find("its end", look).unwrap_err();
+        assert!(problem.contains("ended before"), "{problem}");
+        self.0.end()
     }
 
     /// Waits until it ended; returns its exit code (none after a signal) and its log.

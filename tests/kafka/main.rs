@@ -21,6 +21,7 @@ mod gaps;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod live;
+mod mistakes;
 mod outages;
 mod producer;
 mod secrets;

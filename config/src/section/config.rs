@@ -22,7 +22,7 @@ use crate::fingerprint::fingerprint;
 use crate::view::View;
 
 section! {
-    /// A whole job. It exists only if no problem was found: nothing outside this crate can make one.
+    /// A whole job. Outside of this crate it exists only if no problem was found: nothing there can make one.
     ///
     /// ```compile_fail
     /// fn made(job: keytide_config::JobConfig) -> keytide_config::JobConfig {
@@ -63,14 +63,15 @@ impl JobConfig {
     }
 }
 
-/// Validates a file in the folder `base`. Suspicious values that are allowed go to `warnings`.
+/// Validates a file in the folder `base`. Suspicious values that are allowed go to `warnings`. Sections and sources
+/// with problems are left out of the result.
 pub(crate) fn validate(
     raw: &RawConfig,
     base: &Path,
     env: &BTreeMap<String, String>,
     problems: &mut Problems,
     warnings: &mut Problems,
-) -> Option<JobConfig> {
+) -> JobConfig {
     let mut check = Check { base, env, problems, warnings };
     let mut config = JobConfig::new(Vec::new());
     raw.fill(&mut config, &mut check);
@@ -79,7 +80,7 @@ pub(crate) fn validate(
     let shared = Shared { keys: raw.keys.value().unwrap_or(&absent), routes };
     config.sources = sources(&raw.source, shared, config.job.workers, &mut check);
     loops(raw, &config, &mut check);
-    problems.is_empty().then_some(config)
+    config
 }
 
 /// Refuses a job that would read what it writes.

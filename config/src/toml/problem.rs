@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use crate::section::{Geo, Sinks, Source, Tables};
+
 /// Problems that are shown, at most. A file with more is hardly a configuration.
 const MAX_SHOWN: usize = 1_000;
 
@@ -43,6 +45,16 @@ impl fmt::Display for Problem {
     }
 }
 
+/// The sections of an invalid configuration that have no problem of their own, and that name files or brokers. Those
+/// that have one are left out.
+#[derive(Clone, Debug, Default)]
+pub struct ValidSections {
+    pub sources: Vec<Source>,
+    pub tables: Tables,
+    pub geo: Geo,
+    pub sinks: Sinks,
+}
+
 /// The reason why there is no job. All variants are definite, so trying again without a change is useless.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -67,6 +79,8 @@ pub enum ConfigError {
     Invalid {
         /// Every problem, in the order of the file, then of the environment variables' names.
         problems: Vec<Problem>,
+        /// The sections without a problem, of which there may be more outside of the file.
+        valid: Box<ValidSections>,
     },
 }
 

@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine as _, alphabet};
@@ -28,6 +29,9 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaConfRes;
 use serde::Deserialize;
+
+use super::mistake::{Mistake, Protocol, brief, unusable_files};
+use super::rights::Right;
 
 /// The name of our own setting, for the file with the token for `sasl.mechanism = OAUTHBEARER`.
 pub(super) const TOKEN_FILE: &str = "keytide.oauth.token.file";
@@ -72,20 +76,26 @@ pub enum KafkaError {
         low: u64,
         high: u64,
     },
-    #[error("{brokers} refused to {what}: {reason}; check the credentials, the certificates and the ACLs")]
+    #[error("{brokers}{}", explained("refused to", what, mistake.as_ref(), reason))]
     Refused {
         /// The request, as a verb and its object.
         what: String,
         brokers: String,
+        /// What a person has to change, if that was recognised.
+        mistake: Option<Mistake>,
         /// The reason in librdkafka's words.
         reason: String,
     },
+    #[error("{brokers}: the user has no right {right} on topic `{topic}`: add an ACL that allows it")]
+    Denied { brokers: String, right: Right, topic: String },
     /// The brokers gave no (good) answer in time.
-    #[error("{brokers} could not {what}: {reason}")]
+    #[error("{brokers}{}", explained("could not", what, mistake.as_ref(), reason))]
     Unavailable {
         /// The request, as a verb and its object.
         what: String,
         brokers: String,
+        /// What a person may have to change, if that was recognised.
+        mistake: Option<Mistake>,
         /// The reason in librdkafka's words.
         reason: String,
     },
@@ -95,6 +105,17 @@ pub enum KafkaError {
         /// The reason in librdkafka's words.
         reason: String,
     },
+}
+
+/// Returns the sentence about a mistake, with librdkafka's words in brackets. Without one it says what didn't work.
+fn explained(verb: &str, what: &str, mistake: Option<&Mistake>, reason: &str) -> String {
+    match mistake {
+        Some(mistake) => format!(": {mistake} ({reason})"),
+        None if verb == "refused to" => {
+            format!(" {verb} {what}: {reason}; check the credentials, the certificates and the ACLs")
+        }
+        None => format!(" {verb} {what}: {reason}"),
+    }
 }
 
 /// The class of an error, by the help that it needs.
@@ -117,7 +138,8 @@ impl KafkaError {
             | Self::NoTopic { .. }
             | Self::NoPartition { .. }
             | Self::OutOfRange { .. }
-            | Self::Refused { .. } => ErrorClass::Definite,
+            | Self::Refused { .. }
+            | Self::Denied { .. } => ErrorClass::Definite,
             Self::Unavailable { .. } => ErrorClass::Transient,
             Self::Gap { .. } | Self::Fatal { .. } => ErrorClass::Fatal,
         }
@@ -147,7 +169,7 @@ pub fn client_config(client: &KafkaClient) -> ClientConfig {
 /// quote no value.
 ///
 /// Each setting is tried alone on an empty configuration, which knows every name and the form of every value. It
-/// can't show whether values fit each other, or whether files can be read.
+/// can't show whether values fit each other. Settings whose file isn't there or can't be used come last.
 #[must_use]
 pub fn refused_settings(client: &KafkaClient) -> Vec<KafkaError> {
     let tried = client.settings.iter().filter(|(name, _)| *name != TOKEN_FILE).filter_map(|(name, value)| {
@@ -155,12 +177,12 @@ pub fn refused_settings(client: &KafkaClient) -> Vec<KafkaError> {
         config.set(name, value.reveal());
         config.create_native_config().err()
     });
-    tried.map(create_error).collect()
+    tried.map(|error| create_error(client, error)).chain(unusable_files(client)).collect()
 }
 
 /// Returns the error that a failed creation of a client means. The error quotes no value.
 #[must_use]
-pub fn create_error(error: LibraryError) -> KafkaError {
+pub fn create_error(client: &KafkaClient, error: LibraryError) -> KafkaError {
     match error {
         LibraryError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, setting, _) => {
             let reason = super::settings::unknown(&setting);
@@ -175,7 +197,10 @@ pub fn create_error(error: LibraryError) -> KafkaError {
             };
             KafkaError::Setting { setting, reason }
         }
-        LibraryError::ClientCreation(reason) => KafkaError::Settings { reason },
+        // librdkafka says only that a part of OpenSSL failed.
+        LibraryError::ClientCreation(reason) => {
+            unusable_files(client).into_iter().next().unwrap_or(KafkaError::Settings { reason })
+        }
         LibraryError::Nul(_) => KafkaError::Settings { reason: "a value holds a NUL byte".to_owned() },
         other => KafkaError::Settings { reason: other.to_string() },
     }
@@ -184,6 +209,7 @@ pub fn create_error(error: LibraryError) -> KafkaError {
 /// The callbacks of a client, for consumers and producers alike.
 pub struct KafkaContext {
     brokers: String,
+    protocol: Protocol,
     /// The values that must not be in a log line.
     secrets: Vec<String>,
     token_file: Option<PathBuf>,
@@ -194,6 +220,8 @@ pub struct KafkaContext {
 struct ClientState {
     /// The last error since [`KafkaContext::recovered`].
     trouble: Option<Trouble>,
+    /// The mistake that was recognised since then, when it was first seen, and librdkafka's words for it.
+    mistake: Option<(Mistake, Instant, String)>,
     /// The codes of the errors that were logged since then.
     logged: Vec<RDKafkaErrorCode>,
     end_offset: Option<u64>,
@@ -261,6 +289,7 @@ impl KafkaContext {
             .collect();
         Self {
             brokers: client.brokers.clone(),
+            protocol: Protocol::of(client),
             secrets,
             token_file: setting(TOKEN_FILE).map(PathBuf::from),
             state: Mutex::default(),
@@ -272,6 +301,7 @@ impl KafkaContext {
         let troubled = {
             let mut state = self.state();
             state.logged.clear();
+            state.mistake = None;
             state.trouble.take().is_some()
         };
         if troubled {
@@ -285,6 +315,31 @@ impl KafkaContext {
 
     pub(super) fn trouble(&self) -> Option<Trouble> {
         self.state().trouble.clone()
+    }
+
+    /// Returns the mistake that was recognised since the brokers answered last, for how long it has been there, and
+    /// librdkafka's words for it.
+    pub(super) fn mistake(&self) -> Option<(Mistake, Duration, String)> {
+        let state = self.state();
+        let (mistake, since, reason) = state.mistake.as_ref()?;
+        Some((mistake.clone(), since.elapsed(), reason.clone()))
+    }
+
+    /// Keeps the mistake that a message is a sign of. A certain one stays, and one that is seen again isn't new.
+    fn recognise(&self, message: &str) {
+        let Some(mistake) = Mistake::recognise(message, self.protocol) else { return };
+        let mut state = self.state();
+        let is_new = match &state.mistake {
+            None => true,
+            Some((known, ..)) => !known.is_certain() && *known != mistake,
+        };
+        if is_new {
+            let since = match &state.mistake {
+                Some((_, since, _)) if !mistake.is_certain() => *since,
+                _ => Instant::now(),
+            };
+            state.mistake = Some((mistake, since, brief(message).to_owned()));
+        }
     }
 
     /// Takes the end of the partition whose end was reported last.
@@ -333,6 +388,9 @@ impl ClientContext for KafkaContext {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let message = self.redact(message);
+        if facility == "FAIL" {
+            self.recognise(&message);
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "librdkafka", facility, "{message}");
@@ -361,6 +419,7 @@ impl ClientContext for KafkaContext {
             return;
         }
         let reason = self.redact(reason).into_owned();
+        self.recognise(&reason);
         let is_new = {
             let mut state = self.state();
             // This is a summary of errors that were reported before, with less detail.
@@ -541,7 +600,7 @@ mod tests {
             let client = client(settings);
             let consumer: Result<BaseConsumer<_>, _> =
                 client_config(&client).create_with_context(KafkaContext::new(&client));
-            let error = create_error(consumer.err().unwrap());
+            let error = create_error(&client, consumer.err().unwrap());
             let text = format!("{error} {error:?}");
             assert!(!text.contains("canary"), "{text}");
             assert_eq!(error.class(), ErrorClass::Definite);

@@ -41,6 +41,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::client::{KafkaContext, KafkaError, client_config, create_error, is_refusal};
+use super::rights::Right;
 use super::topic::{Topic, signed};
 use crate::decode::Headers;
 
@@ -203,7 +204,7 @@ impl Consumer {
             consumer: Arc::new(
                 consumer_config(client, tuning)
                     .create_with_context(KafkaContext::new(client))
-                    .map_err(create_error)?,
+                    .map_err(|error| create_error(client, error))?,
             ),
             splits: false,
             turn: 0,
@@ -471,11 +472,17 @@ impl Consumer {
                 return Err(KafkaError::NoTopic { topic: self.topic.clone(), brokers });
             }
             code if is_refusal(code) && !self.proven => {
-                let trouble = self.consumer.context().trouble();
+                let brokers = self.client.brokers.clone();
+                if code == RDKafkaErrorCode::TopicAuthorizationFailed {
+                    let topic = self.topic.clone();
+                    return Err(KafkaError::Denied { brokers, right: Right::Read, topic });
+                }
+                let context = self.consumer.context();
                 return Err(KafkaError::Refused {
                     what: format!("let us read topic `{}`", self.topic),
-                    brokers: self.client.brokers.clone(),
-                    reason: trouble.map_or_else(|| code.to_string(), |trouble| trouble.reason),
+                    brokers,
+                    mistake: context.mistake().map(|(mistake, ..)| mistake),
+                    reason: context.trouble().map_or_else(|| code.to_string(), |trouble| trouble.reason),
                 });
             }
             _ => {}

@@ -3,7 +3,8 @@
 //! ```text
 //! KafkaClient ──client_config──► librdkafka's settings       KafkaContext: its log lines, errors, statistics, tokens
 //!      └──refused_settings──► those that librdkafka refuses, without a connection
-//! Topic     blocking look-ups: partitions, watermarks, where to start and to end
+//! Mistake   what is wrong with a connection or a right, recognised in librdkafka's words
+//! Topic     blocking look-ups: partitions, watermarks, where to start and to end, rights
 //! Consumer  live: partitions by hand (never a group's), records, ends, gaps
 //! Range     bounded: one partition from an offset to an offset, in blocks as a file gives them
 //! Producer  messages to a topic, as they come: of the load generator, not of results (see `sink`)
@@ -17,8 +18,10 @@
 mod client;
 mod consumer;
 mod headers;
+mod mistake;
 mod producer;
 mod range;
+mod rights;
 mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -26,6 +29,8 @@ mod topic;
 
 pub use client::{ErrorClass, KafkaContext, KafkaError, client_config, create_error, refused_settings};
 pub use consumer::{Consumer, ConsumerEvent, KafkaMessage, PartitionLag};
+pub use mistake::Mistake;
 pub use producer::Producer;
 pub use range::{Gap, MessageBlock, READ_WAIT, Range, ranges};
-pub use topic::Topic;
+pub use rights::{Right, TopicRights};
+pub use topic::{Cluster, Topic};

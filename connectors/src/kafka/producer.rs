@@ -19,6 +19,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::client::{KafkaContext, KafkaError, client_config, create_error};
+use super::rights::Right;
 use super::topic::Topic;
 
 /// The values of settings that the caller's settings don't have.
@@ -48,10 +49,17 @@ struct Refused {
 
 impl Refused {
     fn report(&self, brokers: &str, topic: &str, error: &LibraryError) {
-        let refused = KafkaError::Refused {
-            what: format!("take a message of topic `{topic}`"),
-            brokers: brokers.to_owned(),
-            reason: error.to_string(),
+        let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+        let refused = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                KafkaError::Denied { brokers, right: Right::Write, topic }
+            }
+            _ => KafkaError::Refused {
+                what: format!("take a message of topic `{topic}`"),
+                brokers,
+                mistake: None,
+                reason: error.to_string(),
+            },
         };
         self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refused);
         self.any.store(true, Ordering::Release);
@@ -77,7 +85,7 @@ impl Producer {
         let refused = Arc::<Refused>::default();
         let context = DeliveryReports { client: KafkaContext::new(client), refused: Arc::clone(&refused) };
         let producer = ThreadedProducer::from_config_and_context(&producer_config(client), context)
-            .map_err(create_error)?;
+            .map_err(|error| create_error(client, error))?;
         Ok(Self { producer, refused, topic: topic.to_owned(), partitions })
     }
 
@@ -123,6 +131,7 @@ impl Producer {
                 timeout.as_secs()
             ),
             brokers: self.brokers().to_owned(),
+            mistake: self.producer.context().client.mistake().map(|(mistake, ..)| mistake),
             reason: self.trouble().unwrap_or_else(|| error.to_string()),
         })
     }

@@ -8,7 +8,7 @@ use keytide_config::{End, KafkaClient, KafkaSource, OnGap, Start};
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 /// Longer than anything that works takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -44,6 +44,12 @@ impl MockBroker {
     pub(crate) fn forget(&self, topic: &str) {
         let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
         self.cluster.topic_error(topic, error).unwrap();
+    }
+
+    /// Refuses producers the id that they need.
+    pub(crate) fn refuse_ids(&self) {
+        let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+        self.cluster.request_errors(RDKafkaApiKey::InitProducerId, &[refused]);
     }
 
     pub(crate) fn down(&self) {

@@ -3,10 +3,15 @@
 //! High watermarks are those of committed records (the last stable offset), since the consumer reads no others.
 //! Records of an open transaction are behind every end that is answered here.
 //!
+//! The first question of a client waits until its connection stands, and for no longer than that can help. A certain
+//! [`Mistake`] ends the wait at once; if `brokers` names several, the others have [`GRACE`] to answer. Signs of an
+//! uncertain one must last for [`DOUBT`], as they are also seen while a broker starts.
+//!
 //! Limits: a question waits for at most 20 s. Partitions are asked one after the other, so a topic of P partitions
 //! takes about P round trips.
 
-use std::time::Duration;
+use std::slice;
+use std::time::{Duration, Instant};
 
 use keytide_config::{End, KafkaClient, Start};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -14,15 +19,36 @@ use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{KafkaContext, KafkaError, client_config, create_error, is_refusal};
+use super::mistake::{Mistake, is_trusted};
+use super::rights::{Right, TopicRights, rights};
 
 /// How long one question waits for its answer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a question waits before librdkafka's log lines are looked at first. It waits twice as long each time, so
+/// that slow brokers are given time to answer.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// How long other brokers may answer after one refused for certain.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long signs of an uncertain mistake are doubted.
+const DOUBT: Duration = Duration::from_secs(5);
+/// The beginning of the id of librdkafka's in-process cluster.
+const MOCK: &str = "mockCluster";
 /// The most events of librdkafka that are served between two questions.
 const SERVED_EVENTS: usize = 64;
+
+/// A cluster of brokers, as it describes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The number of brokers that are up.
+    pub brokers: usize,
+    /// True of librdkafka's in-process cluster. It has no controller, for which an admin request would wait in vain.
+    pub is_mock: bool,
+}
 
 /// Looks up a topic of some brokers.
 pub struct Topic {
     lookup: BaseConsumer<KafkaContext>,
+    client: KafkaClient,
     name: String,
 }
 
@@ -38,8 +64,10 @@ impl Topic {
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .remove("group.id");
-        let lookup = config.create_with_context(KafkaContext::new(client)).map_err(create_error)?;
-        Ok(Self { lookup, name: topic.to_owned() })
+        let lookup = config
+            .create_with_context(KafkaContext::new(client))
+            .map_err(|error| create_error(client, error))?;
+        Ok(Self { lookup, client: client.clone(), name: topic.to_owned() })
     }
 
     /// Returns the name of the topic.
@@ -53,11 +81,9 @@ impl Topic {
     /// # Errors
     /// If there is no such topic, or no (good) answer.
     pub fn partitions(&self) -> Result<Vec<u32>, KafkaError> {
-        self.serve();
         let what = || format!("look up topic `{}`", self.name);
         let metadata = self
-            .lookup
-            .fetch_metadata(Some(&self.name), LOOKUP_TIMEOUT)
+            .answer(|wait| self.lookup.fetch_metadata(Some(&self.name), wait))
             .map_err(|error| self.error(what(), &error))?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.name);
         let topic = topic.ok_or_else(|| self.no_topic())?;
@@ -72,6 +98,53 @@ impl Topic {
         partitions.sort_unstable();
         self.lookup.context().recovered();
         Ok(partitions)
+    }
+
+    /// Waits for an answer of the cluster, and returns what it says about itself.
+    ///
+    /// # Errors
+    /// If there is no (good) answer.
+    pub fn cluster(&self) -> Result<Cluster, KafkaError> {
+        let what = || "describe their cluster".to_owned();
+        let metadata = self
+            .answer(|wait| self.lookup.fetch_metadata(Some(&self.name), wait))
+            .map_err(|error| self.error(what(), &error))?;
+        self.lookup.context().recovered();
+        // It was in the answer.
+        let id = self.lookup.client().fetch_cluster_id(FIRST_WAIT);
+        let is_mock = id.is_some_and(|id| id.starts_with(MOCK));
+        Ok(Cluster { brokers: metadata.brokers().len(), is_mock })
+    }
+
+    /// Returns an error for each of the rights `needed` that the client's user doesn't have on the topic. There is none
+    /// if the brokers don't list rights, or the topic doesn't exist.
+    ///
+    /// # Errors
+    /// If there is no (good) answer.
+    pub fn denied(&self, needed: &[Right]) -> Result<Vec<KafkaError>, KafkaError> {
+        let rights = self.rights_on(slice::from_ref(&self.name))?;
+        let lacks = rights.first().map(|rights| rights.lacks(needed)).unwrap_or_default();
+        let (brokers, topic) = (&self.client.brokers, &self.name);
+        let denied = |right| KafkaError::Denied { brokers: brokers.clone(), right, topic: topic.clone() };
+        Ok(lacks.into_iter().map(denied).collect())
+    }
+
+    /// Returns the rights on each of `topics`, in their order.
+    ///
+    /// # Errors
+    /// If there is no (good) answer.
+    pub fn rights_on(&self, topics: &[String]) -> Result<Vec<TopicRights>, KafkaError> {
+        // The in-process broker knows no rights, and might not answer.
+        if self.cluster()?.is_mock {
+            return Ok(vec![TopicRights::Unknown; topics.len()]);
+        }
+        match rights(self.lookup.client(), topics) {
+            Ok(answers) => Ok(answers),
+            Err(RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion) => {
+                Ok(vec![TopicRights::Unknown; topics.len()])
+            }
+            Err(code) => Err(self.error("list rights on topics".to_owned(), &LibraryError::AdminOp(code))),
+        }
     }
 
     /// Returns the offset of the earliest record and the one behind the last record.
@@ -203,6 +276,46 @@ impl Topic {
         partitions.iter().map(first).collect()
     }
 
+    /// Asks until there is an answer, or asking again can't help.
+    fn answer<T>(&self, ask: impl Fn(Duration) -> Result<T, LibraryError>) -> Result<T, LibraryError> {
+        let (started, mut wait) = (Instant::now(), FIRST_WAIT);
+        loop {
+            self.serve();
+            let left = LOOKUP_TIMEOUT.saturating_sub(started.elapsed());
+            // A doubt ends in time.
+            let doubt =
+                self.lookup.context().mistake().map_or(left, |(_, since, _)| DOUBT.saturating_sub(since));
+            let error = match ask(wait.min(left).min(doubt.max(FIRST_WAIT))) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            self.serve();
+            let is_silence = matches!(
+                error.rdkafka_error_code(),
+                Some(
+                    RDKafkaErrorCode::BrokerTransportFailure
+                        | RDKafkaErrorCode::OperationTimedOut
+                        | RDKafkaErrorCode::AllBrokersDown
+                )
+            );
+            if !is_silence || self.is_hopeless() || started.elapsed() >= LOOKUP_TIMEOUT {
+                return Err(error);
+            }
+            wait = wait.saturating_mul(2);
+        }
+    }
+
+    /// Returns whether a mistake or a refusal is there that waiting can't mend.
+    fn is_hopeless(&self) -> bool {
+        let context = self.lookup.context();
+        let grace = if self.client.brokers.contains(',') { GRACE } else { Duration::ZERO };
+        match context.mistake() {
+            Some((mistake, since, _)) if mistake.is_certain() => since >= grace,
+            Some((_, since, _)) => since >= DOUBT,
+            None => context.trouble().is_some_and(|trouble| trouble.is_refusal()),
+        }
+    }
+
     /// Serves librdkafka's events: log lines, errors, requests for a token.
     fn serve(&self) {
         for _ in 0..SERVED_EVENTS {
@@ -215,7 +328,8 @@ impl Topic {
     }
 
     fn unavailable(&self, what: String, reason: String) -> KafkaError {
-        KafkaError::Unavailable { what, brokers: self.lookup.context().brokers().to_owned(), reason }
+        let brokers = self.lookup.context().brokers().to_owned();
+        KafkaError::Unavailable { what, brokers, mistake: None, reason }
     }
 
     /// Returns the error that a failed look-up means. If librdkafka reported an error meanwhile, that explains more
@@ -236,17 +350,36 @@ impl Topic {
             return self.no_topic();
         }
         let brokers = context.brokers().to_owned();
-        if code.is_some_and(is_refusal) {
-            return KafkaError::Refused { what, brokers, reason: error.to_string() };
-        }
-        match context.trouble() {
-            Some(trouble) if trouble.is_refusal() => {
-                KafkaError::Refused { what, brokers, reason: trouble.reason }
+        if let Some(code) = code.filter(|code| is_refusal(*code)) {
+            if code == RDKafkaErrorCode::TopicAuthorizationFailed {
+                return KafkaError::Denied { brokers, right: Right::Describe, topic: self.name.clone() };
             }
-            Some(trouble) => KafkaError::Unavailable { what, brokers, reason: trouble.reason },
-            None => {
-                let reason = format!("{error}, within {} s", LOOKUP_TIMEOUT.as_secs());
-                KafkaError::Unavailable { what, brokers, reason }
+            return KafkaError::Refused { what, brokers, mistake: None, reason: code.to_string() };
+        }
+        match (context.mistake(), context.trouble()) {
+            (Some((Mistake::Untrusted, _, reason)), _) => {
+                let is_trusted = is_trusted(&self.client);
+                let mistake = Some(if is_trusted { Mistake::OtherName } else { Mistake::Untrusted });
+                KafkaError::Refused { what, brokers, mistake, reason }
+            }
+            (Some((mistake, _, reason)), _) if mistake.is_certain() => {
+                KafkaError::Refused { what, brokers, mistake: Some(mistake), reason }
+            }
+            (Some((mistake, _, reason)), _) => {
+                KafkaError::Unavailable { what, brokers, mistake: Some(mistake), reason }
+            }
+            (None, Some(trouble)) if trouble.is_refusal() => {
+                KafkaError::Refused { what, brokers, mistake: None, reason: trouble.reason }
+            }
+            (None, Some(trouble)) if trouble.code != RDKafkaErrorCode::AllBrokersDown => {
+                KafkaError::Unavailable { what, brokers, mistake: None, reason: trouble.reason }
+            }
+            (None, _) => {
+                let waited = LOOKUP_TIMEOUT.as_secs();
+                let reason = format!(
+                    "no answer within {waited} s: correct `brokers`, or let the network between pass the connection"
+                );
+                KafkaError::Unavailable { what, brokers, mistake: None, reason }
             }
         }
     }

@@ -74,6 +74,8 @@ pub(super) struct Topics {
     producer: ThreadedProducer<SinkContext>,
     flight: Arc<Flight>,
     names: TopicNames,
+    brokers: String,
+    prefix: String,
     buffer_bytes: u64,
     tick: Arc<InFlight>,
     /// The bytes that a record's id is the hash of.
@@ -89,6 +91,8 @@ struct Flight {
     changed: Condvar,
     /// True if `state.failure` is set or the producer has a fatal error.
     failed: AtomicBool,
+    /// True if an error was reported that may be fatal: its code doesn't say.
+    suspect: AtomicBool,
     /// True if the brokers reported an error since the last acknowledgement.
     troubled: AtomicBool,
 }
@@ -104,8 +108,8 @@ struct FlightState {
 #[derive(Clone, Debug)]
 struct RefusedRecord {
     topic: String,
+    code: RDKafkaErrorCode,
     reason: String,
-    class: ErrorClass,
 }
 
 /// A tick that isn't acknowledged.
@@ -135,22 +139,26 @@ impl Topics {
     pub(super) fn open(sink: &KafkaSink, counters: &Arc<SinkCounters>) -> Result<Self, SinkError> {
         let names = View::ALL.map(|view| view.topic(&sink.prefix));
         let limits = topics::prepare(sink, &names)?;
+        counters.waits_for_id.store(true, Ordering::Release);
         let flight = Arc::new(Flight {
             counters: Arc::clone(counters),
             limits,
             state: Mutex::default(),
             changed: Condvar::new(),
             failed: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
             troubled: AtomicBool::new(false),
         });
         let context =
             SinkContext { client: kafka::KafkaContext::new(&sink.client), flight: Arc::clone(&flight) };
         let producer = ThreadedProducer::from_config_and_context(&producer_config(sink, &limits), context)
-            .map_err(create_error)?;
+            .map_err(|error| create_error(&sink.client, error))?;
         Ok(Self {
             producer,
             flight,
             names,
+            brokers: sink.client.brokers.clone(),
+            prefix: sink.prefix.clone(),
             buffer_bytes: sink.buffer_bytes as u64,
             tick: Arc::new(InFlight { tick: 0, open: AtomicU64::new(0) }),
             identity: Vec::new(),
@@ -263,15 +271,35 @@ impl Topics {
         if self.flight.counters.stopped.load(Ordering::Acquire) {
             return Err(SinkError::Stopped);
         }
+        if self.flight.suspect.load(Ordering::Acquire)
+            && self.flight.suspect.swap(false, Ordering::AcqRel)
+            && self.producer.client().fatal_error().is_some()
+        {
+            self.flight.failed.store(true, Ordering::Release);
+        }
         if !self.flight.failed.load(Ordering::Acquire) {
             return Ok(());
         }
-        if let Some((code, reason)) = self.producer.client().fatal_error() {
-            return Err(SinkError::Fatal { reason, class: class(code) });
+        let (brokers, prefix) = (self.brokers.clone(), self.prefix.clone());
+        let failure = self.flight.state().failure.clone();
+        // A right that was taken away says more than what librdkafka makes of it.
+        if let Some(RefusedRecord { topic, code: RDKafkaErrorCode::TopicAuthorizationFailed, .. }) = failure {
+            return Err(SinkError::Denied {
+                brokers,
+                right: "Write".to_owned(),
+                topics: vec![topic],
+                prefix,
+            });
         }
-        match self.flight.state().failure.clone() {
-            Some(RefusedRecord { topic, reason, class }) => Err(SinkError::Refused { topic, reason, class }),
-            None => Ok(()),
+        match (self.producer.client().fatal_error(), failure) {
+            (Some((RDKafkaErrorCode::ClusterAuthorizationFailed, _)), _) => {
+                Err(SinkError::NoProducerId { brokers, prefix })
+            }
+            (Some((code, reason)), _) => Err(SinkError::Fatal { reason, class: class(code) }),
+            (None, Some(RefusedRecord { topic, code, reason })) => {
+                Err(SinkError::Refused { topic, reason, class: class(code) })
+            }
+            (None, None) => Ok(()),
         }
     }
 }
@@ -319,7 +347,8 @@ fn producer_config(sink: &KafkaSink, limits: &BatchLimits) -> ClientConfig {
         "queue.buffering.max.kbytes",
         sink.buffer_bytes.div_ceil(1_024).clamp(1, 2_147_483_647).to_string(),
     );
-    config.set("statistics.interval.ms", "5000");
+    // They say when the producer has its id, before which the job isn't ready.
+    config.set("statistics.interval.ms", "1000");
     config
 }
 
@@ -404,7 +433,7 @@ impl Flight {
         if code == RDKafkaErrorCode::MessageSizeTooLarge {
             reason.push_str("; set batch.size in [sink.kafka.librdkafka] to the topic's max.message.bytes");
         }
-        let failure = RefusedRecord { topic: topic.to_owned(), reason, class: class(code) };
+        let failure = RefusedRecord { topic: topic.to_owned(), code, reason };
         self.state().failure.get_or_insert(failure);
         self.failed.store(true, Ordering::Release);
         self.arrive(sent);
@@ -417,12 +446,13 @@ fn is_too_large(bytes: usize, limit: Option<usize>) -> bool {
     bytes + FRAMING_BYTES > limit.unwrap_or(DEFAULT_MAX_BYTES).min(BATCH_BYTES)
 }
 
-/// Returns whether a final error needs a person or a new producer.
+/// Returns whether a final error needs another right, a person or a new producer.
 fn class(code: RDKafkaErrorCode) -> ErrorClass {
     match code {
-        RDKafkaErrorCode::TopicAuthorizationFailed
-        | RDKafkaErrorCode::ClusterAuthorizationFailed
-        | RDKafkaErrorCode::PolicyViolation
+        RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+            ErrorClass::Definite
+        }
+        RDKafkaErrorCode::PolicyViolation
         | RDKafkaErrorCode::InvalidTopic
         | RDKafkaErrorCode::InvalidTimestamp
         | RDKafkaErrorCode::InvalidRecord => ErrorClass::Fatal,
@@ -441,6 +471,15 @@ struct SinkContext {
 struct ProducerStatistics {
     #[serde(default)]
     brokers: hashbrown::HashMap<String, BrokerStatistics>,
+    #[serde(default)]
+    eos: IdempotenceStatistics,
+}
+
+/// How far the producer is with its id.
+#[derive(Default, Deserialize)]
+struct IdempotenceStatistics {
+    #[serde(default)]
+    idemp_state: String,
 }
 
 #[derive(Deserialize)]
@@ -461,6 +500,9 @@ impl ClientContext for SinkContext {
             Ok(statistics) => {
                 let retries = statistics.brokers.values().map(|broker| broker.txretries).sum();
                 self.flight.counters.retries.store(retries, Ordering::Relaxed);
+                if statistics.eos.idemp_state == "Assigned" {
+                    self.flight.counters.waits_for_id.store(false, Ordering::Release);
+                }
             }
             Err(error) => tracing::debug!(target: "librdkafka", %error, "statistics can't be read"),
         }
@@ -469,9 +511,7 @@ impl ClientContext for SinkContext {
     fn error(&self, error: LibraryError, reason: &str) {
         self.flight.counters.errors.fetch_add(1, Ordering::Relaxed);
         self.flight.troubled.store(true, Ordering::Release);
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            self.flight.failed.store(true, Ordering::Release);
-        }
+        self.flight.suspect.store(true, Ordering::Release);
         self.client.error(error, reason);
     }
 
@@ -486,6 +526,7 @@ impl ProducerContext for SinkContext {
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
         match result {
             Ok(_) => {
+                self.flight.counters.waits_for_id.store(false, Ordering::Release);
                 if self.flight.troubled.swap(false, Ordering::AcqRel) {
                     self.client.recovered();
                 }

@@ -48,6 +48,9 @@ use crate::input::PartitionInfo;
 use crate::kafka::{ErrorClass, KafkaError};
 use crate::tables::TableDeadLetter;
 
+/// The most topics that a message names.
+const LISTED: usize = 3;
+
 /// The results of one worker for one tick.
 #[derive(Clone, Debug, Default)]
 pub struct TickOutput {
@@ -89,6 +92,25 @@ pub enum SinkError {
         reason: String,
         class: ErrorClass,
     },
+    /// The user lacks a right that the job needs.
+    #[error(
+        "sink.kafka: the user has no right {right} on {} at {brokers}: add an ACL that allows it, for all topics with \
+         the prefix `{prefix}.` at once{}",
+        listed(topics),
+        if right == "Create" { ", or create the topics and set `create_topics = false`" } else { "" }
+    )]
+    Denied {
+        brokers: String,
+        /// The operation, as ACLs name it.
+        right: String,
+        topics: Vec<String>,
+        prefix: String,
+    },
+    /// Topics would have more replicas than there are brokers.
+    #[error(
+        "sink.kafka.replication: found {replication}, allowed: at most {count}, the number of brokers at {brokers}"
+    )]
+    Replication { replication: u16, brokers: String, count: usize },
     /// A topic would lose results, or keep all of them for ever.
     #[error(
         "sink.kafka: topic {topic} has cleanup.policy={found}, but {reason}; correct it: kafka-configs.sh \
@@ -112,6 +134,12 @@ pub enum SinkError {
         reason: String,
         class: ErrorClass,
     },
+    /// The brokers refuse the producer's id.
+    #[error(
+        "sink.kafka: the user has no right to a producer's id at {brokers}: add an ACL for Write on topics with the \
+         prefix `{prefix}.`; before Kafka 3.0 it is IdempotentWrite on the cluster"
+    )]
+    NoProducerId { brokers: String, prefix: String },
     #[error("sink.kafka: the producer failed for good: {reason}")]
     Fatal {
         /// The reason in librdkafka's words.
@@ -130,13 +158,24 @@ pub enum SinkError {
     Stopped,
 }
 
+/// Returns the first names of a list, and how many more there are.
+fn listed(topics: &[String]) -> String {
+    let (shown, more) = topics.split_at(topics.len().min(LISTED));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    format!("topic{} {}{more}", if topics.len() == 1 { "" } else { "s" }, shown.join(", "))
+}
+
 impl SinkError {
     /// Returns the class of the error.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Kafka(error) => error.class(),
-            Self::MissingTopics { .. } | Self::CleanupPolicy { .. } => ErrorClass::Definite,
+            Self::MissingTopics { .. }
+            | Self::CleanupPolicy { .. }
+            | Self::Denied { .. }
+            | Self::NoProducerId { .. }
+            | Self::Replication { .. } => ErrorClass::Definite,
             Self::CreateTopic { class, .. } | Self::Refused { class, .. } | Self::Fatal { class, .. } => {
                 *class
             }
@@ -178,6 +217,8 @@ struct SinkCounters {
     acknowledged: AtomicU64,
     written: AtomicU64,
     stopped: AtomicBool,
+    /// True while the producer has no id, without which it can't send.
+    waits_for_id: AtomicBool,
 }
 
 /// A view of a [`Publisher`]'s progress for other threads.
@@ -208,6 +249,13 @@ impl PublisherMonitor {
         }
     }
 
+    /// Returns whether the producer has no id of the brokers yet, without which it can't send. It is false without
+    /// topics.
+    #[must_use]
+    pub fn waits_for_id(&self) -> bool {
+        self.0.waits_for_id.load(Ordering::Acquire)
+    }
+
     /// Makes a publisher that waits for Kafka give up, with [`SinkError::Stopped`]. It serves a job that has to end
     /// during an outage: unacknowledged records are lost to this run.
     pub fn stop(&self) {
@@ -215,15 +263,25 @@ impl PublisherMonitor {
     }
 }
 
-/// Checks the topics of a sink, creates none, and returns the names of missing ones. It blocks while it asks the
-/// brokers.
+/// The findings of [`check`] about a sink's topics.
+#[derive(Debug, Default)]
+pub struct SinkCheck {
+    /// The number of topics that exist and could be looked at.
+    pub exist: usize,
+    /// The topics that a job would create.
+    pub missing: Vec<String>,
+    /// Every reason for which a job could not publish.
+    pub problems: Vec<SinkError>,
+    /// Reasons for which something could not be checked, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Checks the topics of a sink and the user's rights on them. It creates nothing, and blocks while it asks the brokers.
 ///
 /// # Errors
-/// The same as those of [`Publisher::open`].
-pub fn check(sink: &KafkaSink) -> Result<Vec<String>, SinkError> {
-    let names = View::ALL.map(|view| view.topic(&sink.prefix));
-    let missing = topics::missing(sink, &names)?;
-    Ok(missing.into_iter().map(|view| names[view as usize].clone()).collect())
+/// If the brokers can't be asked.
+pub fn check(sink: &KafkaSink) -> Result<SinkCheck, SinkError> {
+    topics::check(sink, &View::ALL.map(|view| view.topic(&sink.prefix)))
 }
 
 /// Publishes the results of one job, tick by tick.

@@ -700,6 +700,40 @@ fn a_record_that_is_refused_for_good_ends_the_publisher_and_its_tick_is_not_publ
 }
 
 #[test]
+fn a_publisher_waits_for_its_producers_id_until_the_brokers_gave_it() {
+    let broker = MockBroker::new();
+    let mut publisher = open(Some(kafka(&broker)), None);
+    // A tick without rows needs no id, and is published without one.
+    publisher.publish(1, vec![TickOutput { tick: 1, ..TickOutput::default() }], &[], &mut nothing).unwrap();
+    assert_eq!(publisher.published(), 1);
+    let (monitor, started) = (publisher.monitor(), Instant::now());
+    while monitor.waits_for_id() {
+        assert!(started.elapsed() < DEADLINE, "it never had an id");
+        thread::yield_now();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert!(!open(None, Some(files(folder.path()))).monitor().waits_for_id(), "files need none");
+}
+
+#[test]
+fn a_producer_without_the_right_to_an_id_ends_the_publisher_at_the_next_tick() {
+    let broker = MockBroker::new();
+    broker.refuse_ids();
+    let mut publisher = open(Some(kafka(&broker)), None);
+    let started = Instant::now();
+    let error = (1..)
+        .find_map(|number| {
+            assert!(started.elapsed() < DEADLINE, "it goes on");
+            let output = TickOutput { tick: number, ..TickOutput::default() };
+            publisher.publish(number, vec![output], &[], &mut nothing).err()
+        })
+        .unwrap();
+    assert!(matches!(error, SinkError::NoProducerId { .. }), "{error}");
+    assert_eq!(error.class(), ErrorClass::Definite);
+    assert!(publisher.monitor().waits_for_id());
+}
+
+#[test]
 fn no_secret_of_the_settings_is_shown() {
     const CANARY: &str = "canary-7f3a";
     let broker = MockBroker::new();

@@ -5,10 +5,10 @@
 //! never compacted: none of its records replaces another. Its retention is the brokers' default, because the number
 //! of dead letters has no limit and they could fill the disks. To keep them longer, set `retention.ms`.
 //!
-//! If brokers can't be asked (no admin API, or no right to describe), the log has a warning and the topics count as
-//! fit.
+//! If brokers don't return a topic's settings (no admin API, or no right DescribeConfigs), the log has a warning and
+//! the topic counts as fit. A topic that may not even be described is an error: no record could be sent to it.
 //!
-//! Limits: 30 s for each of at most four requests.
+//! Limits: 30 s for each of at most four requests, after the 20 s of a first look-up.
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,15 +18,13 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 
-use super::SinkError;
-use crate::kafka::{ErrorClass, KafkaContext, KafkaError, client_config, create_error};
+use super::{SinkCheck, SinkError};
+use crate::kafka::{
+    ErrorClass, KafkaContext, KafkaError, Right, Topic, TopicRights, client_config, create_error,
+};
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The beginning of the id of librdkafka's in-process cluster. It has no controller, for which an admin request
-/// would wait in vain.
-const MOCK: &str = "mockCluster";
 
 /// The names of all views' topics.
 pub(super) type TopicNames = [String; View::ALL.len()];
@@ -36,72 +34,146 @@ pub(super) type BatchLimits = [Option<usize>; View::ALL.len()];
 /// The settings of a topic, as far as the brokers return them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
-    Topic { policy: Option<String>, max_bytes: Option<usize> },
+    Topic {
+        policy: Option<String>,
+        max_bytes: Option<usize>,
+    },
     Missing,
+    /// The topic may not be described.
+    Hidden,
     Unknown,
+}
+
+/// Whether topics are created, or the brokers only say whether they would be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CreateMode {
+    Create,
+    Try,
 }
 
 /// Makes sure that every topic is there and fit for its view.
 pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<BatchLimits, SinkError> {
-    look(sink, names, true).map(|(limits, _)| limits)
-}
-
-/// Returns the missing topics, which would be created. Existing ones are checked, and none is created.
-pub(super) fn missing(sink: &KafkaSink, names: &TopicNames) -> Result<Vec<View>, SinkError> {
-    look(sink, names, false).map(|(_, missing)| missing)
-}
-
-fn look(
-    sink: &KafkaSink,
-    names: &TopicNames,
-    may_create: bool,
-) -> Result<(BatchLimits, Vec<View>), SinkError> {
-    let context = KafkaContext::new(&sink.client);
-    let mut settings = client_config(&sink.client);
-    // A request for a topic must not create it.
-    settings.set("allow.auto.create.topics", "false");
-    let admin = AdminClient::from_config_and_context(&settings, context).map_err(create_error)?;
-    // 1. An in-process broker has no admin API: it is recognized by its id.
     let brokers = &sink.client.brokers;
-    match admin.inner().fetch_cluster_id(TIMEOUT) {
-        Some(id) if id.starts_with(MOCK) => {
-            unchecked("the in-process broker has no admin API");
-            return Ok((BatchLimits::default(), Vec::new()));
-        }
-        Some(_) => {}
-        None => {
-            let reason = format!("no answer in {} s", TIMEOUT.as_secs());
-            let (what, brokers) = ("return their cluster's id".to_owned(), brokers.clone());
-            return Err(SinkError::Kafka(KafkaError::Unavailable { what, brokers, reason }));
-        }
+    // 1. An in-process broker has no admin API.
+    if Topic::open(&sink.client, &names[0])?.cluster()?.is_mock {
+        unchecked("the in-process broker has no admin API");
+        return Ok(BatchLimits::default());
     }
     // 2. Look for missing topics, and create them if that is wanted.
+    let admin = admin(sink)?;
     let mut found = describe(&admin, brokers, names)?;
     let missing: Vec<View> =
         View::ALL.into_iter().filter(|view| found[*view as usize] == Found::Missing).collect();
     if !missing.is_empty() {
         if !sink.create_topics {
-            return Err(SinkError::MissingTopics {
-                brokers: brokers.clone(),
-                topics: missing.iter().map(|view| names[*view as usize].clone()).collect(),
-                policy: policy(missing[0]),
-            });
+            return Err(missing_topics(sink, names, &missing));
         }
-        if may_create {
-            create(&admin, sink, names, &missing)?;
-            // Another process may have created them meanwhile, with other settings.
-            found = describe(&admin, brokers, names)?;
+        if let Some(error) = create(&admin, sink, names, &missing, CreateMode::Create)?.into_iter().next() {
+            return Err(error);
         }
+        // Another process may have created them meanwhile, with other settings.
+        found = describe(&admin, brokers, names)?;
     }
     // 3. Check the policies of all topics.
     let mut limits = BatchLimits::default();
     for (view, found) in View::ALL.into_iter().zip(found) {
-        if let Found::Topic { policy, max_bytes } = found {
-            judge(view, brokers, &names[view as usize], policy.as_deref())?;
-            limits[view as usize] = max_bytes;
+        match found {
+            Found::Topic { policy, max_bytes } => {
+                judge(view, brokers, &names[view as usize], policy.as_deref())?;
+                limits[view as usize] = max_bytes;
+            }
+            Found::Hidden => return Err(denied(sink, "Describe", vec![names[view as usize].clone()])),
+            Found::Missing | Found::Unknown => {}
         }
     }
-    Ok((limits, missing))
+    Ok(limits)
+}
+
+/// Checks the topics as a job would find them, and creates none. Missing ones are tried, with their settings.
+///
+/// # Errors
+/// If the brokers can't be asked. Everything that is wrong with topics and rights is in the answer.
+pub(super) fn check(sink: &KafkaSink, names: &TopicNames) -> Result<SinkCheck, SinkError> {
+    let mut found = SinkCheck::default();
+    let lookup = Topic::open(&sink.client, &names[0])?;
+    let cluster = lookup.cluster()?;
+    if cluster.is_mock {
+        found
+            .warnings
+            .push("sink.kafka: the in-process broker has no admin API: topics can't be checked".to_owned());
+        return Ok(found);
+    }
+    // 1. Rights, each with the topics that lack it.
+    let needed = [Right::Describe, Right::Write, Right::DescribeConfigs];
+    let rights = lookup.rights_on(names)?;
+    for right in needed {
+        let without = names.iter().zip(&rights).filter(|(_, rights)| rights.lacks(&needed).contains(&right));
+        let without: Vec<String> = without.map(|(name, _)| name.clone()).collect();
+        if without.is_empty() {
+            continue;
+        }
+        let name = right.to_string();
+        if right == Right::DescribeConfigs {
+            // A job goes on without it.
+            let denied = denied(sink, &name, without);
+            found.warnings.push(format!("{denied}; without it their cleanup.policy can't be checked"));
+        } else {
+            found.problems.push(denied(sink, &name, without));
+        }
+    }
+    // 2. Missing topics, as they would be created. Those that may not be described may be missing, too.
+    let is_absent =
+        |view: &View| matches!(rights[*view as usize], TopicRights::Missing | TopicRights::Hidden);
+    let is_missing = |view: &View| rights[*view as usize] == TopicRights::Missing;
+    let missing: Vec<View> = View::ALL.into_iter().filter(is_missing).collect();
+    let admin = admin(sink)?;
+    let too_many = sink.replication.filter(|replicas| usize::from(*replicas) > cluster.brokers);
+    if sink.create_topics {
+        let absent: Vec<View> = View::ALL.into_iter().filter(is_absent).collect();
+        match too_many {
+            Some(replication) if !absent.is_empty() => found.problems.push(SinkError::Replication {
+                replication,
+                brokers: sink.client.brokers.clone(),
+                count: cluster.brokers,
+            }),
+            _ => {
+                found.problems.extend(create(&admin, sink, names, &absent, CreateMode::Try)?);
+            }
+        }
+        found.missing = missing.iter().map(|view| names[*view as usize].clone()).collect();
+    } else if !missing.is_empty() {
+        found.problems.push(missing_topics(sink, names, &missing));
+    }
+    // 3. The policies of those that exist.
+    let brokers = &sink.client.brokers;
+    for (view, settings) in View::ALL.into_iter().zip(describe(&admin, brokers, names)?) {
+        if let Found::Topic { policy, .. } = settings {
+            found.exist += 1;
+            found.problems.extend(judge(view, brokers, &names[view as usize], policy.as_deref()).err());
+        }
+    }
+    Ok(found)
+}
+
+fn admin(sink: &KafkaSink) -> Result<AdminClient<KafkaContext>, SinkError> {
+    let mut settings = client_config(&sink.client);
+    // A request for a topic must not create it.
+    settings.set("allow.auto.create.topics", "false");
+    let admin = AdminClient::from_config_and_context(&settings, KafkaContext::new(&sink.client));
+    Ok(admin.map_err(|error| create_error(&sink.client, error))?)
+}
+
+fn missing_topics(sink: &KafkaSink, names: &TopicNames, missing: &[View]) -> SinkError {
+    SinkError::MissingTopics {
+        brokers: sink.client.brokers.clone(),
+        topics: missing.iter().map(|view| names[*view as usize].clone()).collect(),
+        policy: missing.first().map_or("compact", |view| policy(*view)),
+    }
+}
+
+fn denied(sink: &KafkaSink, right: &str, topics: Vec<String>) -> SinkError {
+    let (brokers, prefix) = (sink.client.brokers.clone(), sink.prefix.clone());
+    SinkError::Denied { brokers, right: right.to_owned(), topics, prefix }
 }
 
 /// Returns the policy that a view's topic needs.
@@ -177,6 +249,7 @@ fn exists(admin: &AdminClient<KafkaContext>, brokers: &str, name: &str) -> Resul
         None | Some(Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
             Ok(Found::Missing)
         }
+        Some(Some(RDKafkaErrorCode::TopicAuthorizationFailed)) => Ok(Found::Hidden),
         Some(error) => {
             let why = error.map(|code| format!(" ({code})")).unwrap_or_default();
             unchecked(&format!("the settings of {name} may not be read{why}"));
@@ -185,13 +258,18 @@ fn exists(admin: &AdminClient<KafkaContext>, brokers: &str, name: &str) -> Resul
     }
 }
 
+/// Creates topics, or tries to; returns an error for each that is refused. Rights that are missing make one error.
 fn create(
     admin: &AdminClient<KafkaContext>,
     sink: &KafkaSink,
     names: &TopicNames,
     missing: &[View],
-) -> Result<(), SinkError> {
+    mode: CreateMode,
+) -> Result<Vec<SinkError>, SinkError> {
     let brokers = &sink.client.brokers;
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
     // -1 is the brokers' default.
     let replication = sink.replication.map_or(-1, i32::from);
     let partitions = i32::try_from(sink.partitions).unwrap_or(i32::MAX);
@@ -202,30 +280,39 @@ fn create(
                 .set("cleanup.policy", policy(*view))
         })
         .collect();
-    let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+    let options = AdminOptions::new()
+        .request_timeout(Some(TIMEOUT))
+        .operation_timeout(Some(TIMEOUT))
+        .validate_only(mode == CreateMode::Try);
     let created = match block_on(admin.create_topics(&topics, &options)) {
         Ok(created) => created,
         Err(error) if is_unsupported(&error) => {
             unchecked("the brokers can't create topics");
-            return Ok(());
+            return Ok(Vec::new());
         }
         Err(error) => return Err(unavailable("create topics", brokers, &error)),
     };
+    let (mut errors, mut refused) = (Vec::new(), Vec::new());
     for result in created {
         match result {
-            Ok(topic) => tracing::info!(topic, "created"),
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, code)) => {
-                return Err(SinkError::CreateTopic {
-                    brokers: brokers.clone(),
-                    topic,
-                    reason: code.to_string(),
-                    class: class(code),
-                });
-            }
+            Ok(topic) if mode == CreateMode::Create => tracing::info!(topic, "created"),
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((
+                topic,
+                RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed,
+            )) => refused.push(topic),
+            Err((topic, code)) => errors.push(SinkError::CreateTopic {
+                brokers: brokers.clone(),
+                topic,
+                reason: code.to_string(),
+                class: class(code),
+            }),
         }
     }
-    Ok(())
+    if !refused.is_empty() {
+        errors.insert(0, denied(sink, "Create", refused));
+    }
+    Ok(errors)
 }
 
 fn unchecked(why: &str) {
@@ -259,6 +346,7 @@ fn unavailable(what: &str, brokers: &str, error: &LibraryError) -> SinkError {
     SinkError::Kafka(KafkaError::Unavailable {
         what: what.to_owned(),
         brokers: brokers.to_owned(),
+        mistake: None,
         reason: error.to_string(),
     })
 }

@@ -1,0 +1,141 @@
+//! The look-ups of `check --connect`: brokers, the mail server, the addresses of webhooks. They create and send nothing.
+
+use keytide_alerts::email::Guide;
+use keytide_alerts::outbox::Mailer;
+use keytide_alerts::webhook::Client;
+use keytide_config::{
+    Alerts, EmailAlerts, End, JobConfig, KafkaClient, KafkaSink, KafkaSource, Source, SourceKind,
+    TableSource, Webhook,
+};
+use keytide_connectors::kafka::{KafkaError, Right, Topic};
+use keytide_connectors::sink::{self, SinkError};
+
+use super::steps::Step;
+use super::{CheckReport, counted, each_table};
+
+/// The rights that reading a topic needs.
+const READING: [Right; 2] = [Right::Describe, Right::Read];
+
+/// Returns a step for everything that the configuration names at another place.
+pub(super) fn steps(config: &JobConfig) -> Vec<Step<'_>> {
+    let JobConfig { sources, tables, sinks, alerts, .. } = config;
+    let mut steps = Vec::new();
+    for source in sources {
+        if let SourceKind::Kafka(kafka) = &source.kind {
+            steps.push(Step::lookup(move |report| report.lookup_source(source, kafka, config)));
+        }
+    }
+    for (name, table, _) in each_table(tables) {
+        if let Some(TableSource::Kafka { client, topic, .. }) = table {
+            steps.push(Step::lookup(move |report| report.lookup_table(name, client, topic)));
+        }
+    }
+    if let Some(kafka) = &sinks.kafka {
+        steps.push(Step::lookup(move |report| report.lookup_sink(kafka)));
+    }
+    if let Some(email) = &alerts.email {
+        steps.push(Step::lookup(move |report| report.lookup_mail(email)));
+    }
+    for webhook in &alerts.webhooks {
+        steps.push(Step::lookup(move |report| report.lookup_webhook(webhook, alerts)));
+    }
+    steps
+}
+
+impl CheckReport {
+    /// Asks for a source's partitions, offsets and records, and for the rights on its topic.
+    fn lookup_source(&mut self, source: &Source, kafka: &KafkaSource, config: &JobConfig) {
+        let place = format!("source \"{}\"", source.name);
+        let Some(topic) = self.may_read(&place, &kafka.client, &kafka.topic) else { return };
+        let found = topic.partitions().and_then(|partitions| {
+            let starts = topic.starts(&kafka.start, &partitions)?;
+            let ends = topic.ends(&End::Latest, &partitions)?;
+            let ahead = starts.iter().zip(&ends).map(|((_, start), (_, end))| end.saturating_sub(*start));
+            Ok((partitions.len(), ahead.sum::<u64>()))
+        });
+        match found {
+            Ok((partitions, ahead)) => {
+                let partitions = counted(partitions, "partition");
+                self.line("connect", format!("{}: {partitions}, {ahead} records to read", source.name));
+                self.look(source, config);
+            }
+            Err(error) => self.problems.push(format!("{place}: {error}")),
+        }
+    }
+
+    fn lookup_table(&mut self, name: &str, client: &KafkaClient, topic: &str) {
+        let place = format!("tables.{name}");
+        let Some(topic) = self.may_read(&place, client, topic) else { return };
+        match topic.partitions() {
+            Ok(partitions) => {
+                let partitions = counted(partitions.len(), "partition");
+                self.line("connect", format!("{place}: {partitions}"));
+            }
+            Err(error) => self.problems.push(format!("{place}: {error}")),
+        }
+    }
+
+    /// Returns a topic that the user may read, as far as brokers tell. Otherwise it reports each right that is missing.
+    fn may_read(&mut self, place: &str, client: &KafkaClient, topic: &str) -> Option<Topic> {
+        let opened = Topic::open(client, topic).and_then(|topic| Ok((topic.denied(&READING)?, topic)));
+        let (denied, topic) = match opened {
+            // The settings' own problems are reported already.
+            Err(KafkaError::Setting { .. }) => return None,
+            Err(error) => {
+                self.problems.push(format!("{place}: {error}"));
+                return None;
+            }
+            Ok(opened) => opened,
+        };
+        self.problems.extend(denied.iter().map(|error| format!("{place}: {error}")));
+        denied.is_empty().then_some(topic)
+    }
+
+    /// Looks at the sink's topics and the rights on them, and tries to create those that are missing.
+    fn lookup_sink(&mut self, kafka: &KafkaSink) {
+        let found = match sink::check(kafka) {
+            Ok(found) => found,
+            Err(SinkError::Kafka(KafkaError::Setting { .. })) => return,
+            Err(error) => {
+                self.problems.push(error.to_string());
+                return;
+            }
+        };
+        self.warnings.extend(found.warnings);
+        self.problems.extend(found.problems.iter().map(ToString::to_string));
+        if found.problems.is_empty() {
+            let text = match &found.missing[..] {
+                [] => "all topics are there and fit".to_owned(),
+                missing => format!("the job will create {}", missing.join(", ")),
+            };
+            self.line("connect", format!("sink.kafka: {text}"));
+        }
+    }
+
+    /// Signs in at the mail server.
+    fn lookup_mail(&mut self, email: &EmailAlerts) {
+        // Problems of its files are reported already.
+        let Ok(mailer) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() }, Guide::default()) else {
+            return;
+        };
+        match mailer.connect() {
+            Ok(Some(found)) => self.line("connect", format!("alerts.email: {found}")),
+            Ok(None) => {}
+            Err(reason) => self.problems.push(format!("alerts.email: {reason}")),
+        }
+    }
+
+    /// Resolves the host of a webhook.
+    fn lookup_webhook(&mut self, webhook: &Webhook, alerts: &Alerts) {
+        let name = &webhook.name;
+        let client = Client::new(webhook, alerts.link.as_ref()).map_err(|error| error.to_string());
+        match client.and_then(|client| client.resolve()) {
+            Ok(addresses) => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                let (host, addresses) = (&webhook.url.host, addresses.join(", "));
+                self.line("connect", format!("alerts.webhook \"{name}\": {host} is at {addresses}"));
+            }
+            Err(reason) => self.problems.push(format!("alerts.webhook \"{name}\": {reason}")),
+        }
+    }
+}

@@ -5,7 +5,8 @@
 //! for [`STUCK_MS`] with nothing outside to wait for: then a reader or a worker hangs.
 //!
 //! *Ready* means that results are fresh: tables are read, and the last acknowledged tick is younger than [`STALE_MS`]
-//! or [`STALE_TICKS`] ticks, whichever is longer.
+//! or [`STALE_TICKS`] ticks, whichever is longer. A tick without rows counts as acknowledged, so it proves nothing about
+//! the brokers. Therefore a job with topics is ready only once its producer has an id.
 
 use jiff::Timestamp;
 use keytide_connectors::live::TICKS_PUBLISHED;
@@ -65,6 +66,9 @@ pub(super) fn readiness(sample: &JobSample) -> Readiness {
     }
     if !sample.status.tables_read {
         reasons.push("tables are being read".to_owned());
+    }
+    if sample.waits_for_id {
+        reasons.push("the producer of sink.kafka has no id of the brokers yet".to_owned());
     }
     let allowed_ms = STALE_MS.max(sample.tick_ms.saturating_mul(STALE_TICKS));
     match sample.tick_age_ms() {
@@ -166,6 +170,13 @@ pub(super) mod tests {
         let sample = JobSample { is_stopping: true, ..well() };
         assert!(health(&sample).healthy);
         assert_eq!(reasons(&sample), ["the job is ending"]);
+    }
+
+    #[test]
+    fn a_job_whose_producer_has_no_id_is_healthy_but_not_ready() {
+        let sample = JobSample { waits_for_id: true, ..well() };
+        assert!(health(&sample).healthy, "the brokers may be away");
+        assert_eq!(reasons(&sample), ["the producer of sink.kafka has no id of the brokers yet"]);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct JobSample {
     /// The last tick that the sinks acknowledged, 0 before the first.
     pub(super) published: Tick,
     pub(super) sinks: SinkStats,
+    /// Whether the sink's producer has no id yet, without which it can't send.
+    pub(super) waits_for_id: bool,
     pub(super) alerts: keytide_alerts::outbox::OutboxStats,
     pub(super) states: BTreeMap<StateId, Footprint>,
     pub(super) busy: Busy,
@@ -108,6 +110,7 @@ impl JobSample {
             tick_ms,
             published: job.sinks.published(),
             sinks: job.sinks.stats(),
+            waits_for_id: job.sinks.waits_for_id(),
             alerts: job.alerts.stats(),
             status: job.live.status(),
             is_stopping: job.live.is_stopping(),

@@ -2,8 +2,8 @@
 //!
 //! The main thread runs a small tokio runtime beside the job's threads, for signals, metrics and health. SIGTERM and
 //! SIGINT end the job: its last tick is cut, computed, published and acknowledged, and the process exits with 0. A
-//! second signal doesn't wait for that. After [`END_PATIENCE`] the process ends as well, as sinks that are away would
-//! keep it for ever.
+//! second signal doesn't wait for that, unless it comes within a second of the first. After [`END_PATIENCE`] the
+//! process ends as well, as sinks that are away would keep it for ever.
 //!
 //! The process listens to signals before the job starts, which may wait for brokers. A signal that comes meanwhile ends
 //! the process at once with 0, as nothing was read.
@@ -140,7 +140,9 @@ async fn until_the_end(
         _ = &mut end => return Ok(RunEnd::OfTheJob),
         () = signals.next() => {}
     }
-    tracing::info!("told to end: finishing the tick; a second signal ends at once");
+    tracing::info!(
+        "told to end: finishing the tick; another signal ends at once, from a second after this one"
+    );
     handle.stop();
     let why = tokio::select! {
         _ = end => return Ok(RunEnd::OfTheJob),

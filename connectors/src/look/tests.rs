@@ -106,6 +106,10 @@ fn another_format_is_told_by_its_lines() {
             format!("2025-11-20T12:44:15.1Z stdout F {COMBINED}"),
             "lines of a container runtime (CRI) around the log's own",
         ),
+        (
+            "time,key,path,status\n1763642655000,a,/stranger,200".to_owned(),
+            "comma-separated values (CSV), which no source reads",
+        ),
         ("[2025-11-20T12:44:15.123Z] \"GET /stranger HTTP/1.1\" 200 - 0 5".to_owned(), "Envoy's log as text"),
         (
             "\0\0\0\0\u{7}Hstranger".to_owned(),

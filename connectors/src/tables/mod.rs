@@ -42,7 +42,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use keytide_config::{KeyHash, TableSource, Tables};
+use keytide_config::{KeyHash, TableFormat, TableSource, Tables};
 use keytide_dataflow::model::{Definition, TableChange, TableRow};
 
 use schema::{AcceptedRows, TableSchema};
@@ -132,6 +132,14 @@ pub enum TableError {
     /// The file can't be read.
     #[error("tables.{table}: can't read {}: {source}", path.display())]
     Read { table: &'static str, path: PathBuf, source: std::io::Error },
+    /// The file has the other format.
+    #[error(
+        "tables.{table}: {} looks like {looks}, and the format is `{format}`: set `format = \"{looks}\"`",
+        path.display(),
+        looks = looks.name(),
+        format = format.name()
+    )]
+    OtherFormat { table: &'static str, path: PathBuf, looks: TableFormat, format: TableFormat },
     /// A column that every row needs is missing.
     #[error(
         "tables.{table}: {} has no column {}, which is required; CSV columns are separated by commas and named in the first line",

@@ -115,6 +115,9 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
             line += line_ends(raw);
             let raw = raw[ahead.len()..].trim_ascii_end();
             match &header {
+                None if raw.starts_with(b"{") => {
+                    return Err(self.other_format(TableFormat::Jsonl, TableFormat::Csv));
+                }
                 None => header = Some(self.header(&record)?),
                 Some(header) => {
                     let row = csv_row(self.columns, header, &record);
@@ -178,6 +181,20 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
         Ok(header)
     }
 
+    /// Returns whether a line is the header of a CSV file with columns of this table.
+    fn names_columns(&self, line: &[u8]) -> bool {
+        let is_column = |name: &[u8]| {
+            let name = name.trim_ascii();
+            let inner = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\""));
+            column_of(self.columns, inner.unwrap_or(name)).is_some()
+        };
+        !line.starts_with(b"{") && line.split(|byte| *byte == b',').any(is_column)
+    }
+
+    fn other_format(&self, looks: TableFormat, format: TableFormat) -> TableError {
+        TableError::OtherFormat { table: self.table.name(), path: self.path.to_owned(), looks, format }
+    }
+
     fn column(&self, name: &[u8]) -> Option<usize> {
         self.columns.iter().position(|column| column.as_bytes() == name)
     }
@@ -216,6 +233,9 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
             let raw = bytes.trim_ascii();
             if raw.is_empty() {
                 continue;
+            }
+            if self.rows == 0 && self.names_columns(raw) {
+                return Err(self.other_format(TableFormat::Csv, TableFormat::Jsonl));
             }
             let row = json_row(self.columns, raw, &mut self.seen, &mut self.ignored);
             self.row(line, raw, row)?;

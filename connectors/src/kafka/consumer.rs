@@ -481,7 +481,7 @@ impl Consumer {
                 return Err(KafkaError::Refused {
                     what: format!("let us read topic `{}`", self.topic),
                     brokers,
-                    mistake: context.mistake().map(|(mistake, ..)| mistake),
+                    mistake: context.mistake().map(|(mistake, ..)| mistake.settled(&self.client)),
                     reason: context.trouble().map_or_else(|| code.to_string(), |trouble| trouble.reason),
                 });
             }

@@ -139,6 +139,14 @@ impl Mistake {
         })
     }
 
+    /// Finds out what is wrong with a certificate, if this mistake is about one. That may take some seconds.
+    pub(super) fn settled(self, client: &KafkaClient) -> Self {
+        match self {
+            Self::Untrusted if is_trusted(client) => Self::OtherName,
+            mistake => mistake,
+        }
+    }
+
     /// Returns whether trying again can't mend it.
     pub(super) fn is_certain(&self) -> bool {
         match self {
@@ -212,13 +220,18 @@ impl std::fmt::Display for Mistake {
                 "something else than Kafka answers at this port: correct `brokers`",
             ),
             Self::UnknownHost => f.write_str(
-                "the host's name is unknown: correct `brokers`, or the name service of this machine",
+                "the host's name is unknown: correct `brokers`, the brokers' own `advertised.listeners`, or the name \
+                 service of this machine",
             ),
             Self::NothingListens => {
-                f.write_str("nothing listens at this port: start the broker, or correct `brokers`")
+                f.write_str(
+                    "nothing listens at this port: start the broker, or correct `brokers` or the brokers' own \
+                     `advertised.listeners`",
+                )
             }
             Self::Unreachable => f.write_str(
-                "the host can't be reached: correct `brokers`, or let the network between pass the connection",
+                "the host can't be reached: correct `brokers` or the brokers' own `advertised.listeners`, or let the \
+                 network between pass the connection",
             ),
         }
     }
@@ -278,7 +291,7 @@ fn unusable(path: &Path, is_pem: bool) -> Option<String> {
 /// Returns whether the brokers' certificates are of a trusted authority, whatever host they are for.
 ///
 /// No user and no password is sent, and no record.
-pub(super) fn is_trusted(client: &KafkaClient) -> bool {
+fn is_trusted(client: &KafkaClient) -> bool {
     let mut config = ClientConfig::new();
     for (name, value) in client_config(client).config_map() {
         if !name.starts_with("sasl.") {

@@ -4,8 +4,8 @@
 //! Records of an open transaction are behind every end that is answered here.
 //!
 //! The first question of a client waits until its connection stands, and for no longer than that can help. A certain
-//! [`Mistake`] ends the wait at once; if `brokers` names several, the others have [`GRACE`] to answer. Signs of an
-//! uncertain one must last for [`DOUBT`], as they are also seen while a broker starts.
+//! [`Mistake`](super::Mistake) ends the wait at once; if `brokers` names several, the others have [`GRACE`] to
+//! answer. Signs of an uncertain one must last for [`DOUBT`], as they are also seen while a broker starts.
 //!
 //! Limits: a question waits for at most 20 s. Partitions are asked one after the other, so a topic of P partitions
 //! takes about P round trips.
@@ -19,7 +19,6 @@ use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{KafkaContext, KafkaError, client_config, create_error, is_refusal};
-use super::mistake::{Mistake, is_trusted};
 use super::rights::{Right, TopicRights, rights};
 
 /// How long one question waits for its answer.
@@ -27,6 +26,8 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a question waits before librdkafka's log lines are looked at first. It waits twice as long each time, so
 /// that slow brokers are given time to answer.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// The same for offsets of a partition, which are asked one after the other.
+const OFFSETS_WAIT: Duration = Duration::from_secs(2);
 /// How long other brokers may answer after one refused for certain.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long signs of an uncertain mistake are doubted.
@@ -83,7 +84,7 @@ impl Topic {
     pub fn partitions(&self) -> Result<Vec<u32>, KafkaError> {
         let what = || format!("look up topic `{}`", self.name);
         let metadata = self
-            .answer(|wait| self.lookup.fetch_metadata(Some(&self.name), wait))
+            .answer(FIRST_WAIT, |wait| self.lookup.fetch_metadata(Some(&self.name), wait))
             .map_err(|error| self.error(what(), &error))?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.name);
         let topic = topic.ok_or_else(|| self.no_topic())?;
@@ -107,7 +108,7 @@ impl Topic {
     pub fn cluster(&self) -> Result<Cluster, KafkaError> {
         let what = || "describe their cluster".to_owned();
         let metadata = self
-            .answer(|wait| self.lookup.fetch_metadata(Some(&self.name), wait))
+            .answer(FIRST_WAIT, |wait| self.lookup.fetch_metadata(Some(&self.name), wait))
             .map_err(|error| self.error(what(), &error))?;
         self.lookup.context().recovered();
         // It was in the answer.
@@ -152,7 +153,12 @@ impl Topic {
     /// # Errors
     /// If there is no such partition, or no (good) answer.
     pub fn watermarks(&self, partition: u32) -> Result<(u64, u64), KafkaError> {
-        self.watermarks_within(partition, LOOKUP_TIMEOUT)
+        // The leader may be another broker than the one that answered so far.
+        self.marks(partition, || {
+            self.answer(OFFSETS_WAIT, |wait| {
+                self.lookup.fetch_watermarks(&self.name, signed(partition), wait)
+            })
+        })
     }
 
     pub(super) fn watermarks_within(
@@ -161,8 +167,16 @@ impl Topic {
         timeout: Duration,
     ) -> Result<(u64, u64), KafkaError> {
         self.serve();
+        self.marks(partition, || self.lookup.fetch_watermarks(&self.name, signed(partition), timeout))
+    }
+
+    fn marks(
+        &self,
+        partition: u32,
+        ask: impl FnOnce() -> Result<(i64, i64), LibraryError>,
+    ) -> Result<(u64, u64), KafkaError> {
         let what = || format!("look up the offsets of partition {partition} of topic `{}`", self.name);
-        let marks = self.lookup.fetch_watermarks(&self.name, signed(partition), timeout);
+        let marks = ask();
         let (low, high) = marks.map_err(|error| self.error(what(), &error))?;
         self.lookup.context().recovered();
         match (u64::try_from(low), u64::try_from(high)) {
@@ -276,9 +290,14 @@ impl Topic {
         partitions.iter().map(first).collect()
     }
 
-    /// Asks until there is an answer, or asking again can't help.
-    fn answer<T>(&self, ask: impl Fn(Duration) -> Result<T, LibraryError>) -> Result<T, LibraryError> {
-        let (started, mut wait) = (Instant::now(), FIRST_WAIT);
+    /// Asks until there is an answer, or asking again can't help. It waits for `wait` first, then twice as long each
+    /// time.
+    fn answer<T>(
+        &self,
+        mut wait: Duration,
+        ask: impl Fn(Duration) -> Result<T, LibraryError>,
+    ) -> Result<T, LibraryError> {
+        let started = Instant::now();
         loop {
             self.serve();
             let left = LOOKUP_TIMEOUT.saturating_sub(started.elapsed());
@@ -357,13 +376,8 @@ impl Topic {
             return KafkaError::Refused { what, brokers, mistake: None, reason: code.to_string() };
         }
         match (context.mistake(), context.trouble()) {
-            (Some((Mistake::Untrusted, _, reason)), _) => {
-                let is_trusted = is_trusted(&self.client);
-                let mistake = Some(if is_trusted { Mistake::OtherName } else { Mistake::Untrusted });
-                KafkaError::Refused { what, brokers, mistake, reason }
-            }
             (Some((mistake, _, reason)), _) if mistake.is_certain() => {
-                KafkaError::Refused { what, brokers, mistake: Some(mistake), reason }
+                KafkaError::Refused { what, brokers, mistake: Some(mistake.settled(&self.client)), reason }
             }
             (Some((mistake, _, reason)), _) => {
                 KafkaError::Unavailable { what, brokers, mistake: Some(mistake), reason }

@@ -121,7 +121,7 @@ impl CheckReport {
         match mailer.connect() {
             Ok(Some(found)) => self.line("connect", format!("alerts.email: {found}")),
             Ok(None) => {}
-            Err(reason) => self.problems.push(format!("alerts.email: {reason}")),
+            Err(reason) => self.problems.push(format!("alerts.email: {reason}{}", advice(&reason, "server"))),
         }
     }
 
@@ -135,7 +135,24 @@ impl CheckReport {
                 let (host, addresses) = (&webhook.url.host, addresses.join(", "));
                 self.line("connect", format!("alerts.webhook \"{name}\": {host} is at {addresses}"));
             }
-            Err(reason) => self.problems.push(format!("alerts.webhook \"{name}\": {reason}")),
+            Err(reason) => {
+                let advice = advice(&reason, "url");
+                self.problems.push(format!("alerts.webhook \"{name}\": {reason}{advice}"));
+            }
         }
+    }
+}
+
+/// Returns what to do about a host that can't be reached, whose name is in `setting`. It is nothing for other reasons.
+pub(super) fn advice(reason: &str, setting: &str) -> String {
+    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    if has(&["failed to lookup address", "Name or service not known"]) {
+        format!("; correct `{setting}`, or the name service of this machine")
+    } else if has(&["Connection refused"]) {
+        format!("; nothing listens there: correct `{setting}`, or start the server")
+    } else if has(&["timed out", "unreachable", "No route to host"]) {
+        format!("; correct `{setting}`, or let the network between pass the connection")
+    } else {
+        String::new()
     }
 }

@@ -1041,6 +1041,51 @@ token = \"env:CANARY\"
     }
 
     #[test]
+    fn servers_that_cannot_be_reached_are_told_at_once_with_the_setting_to_change() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let alerts = format!(
+            "[sink.kafka]\nbrokers = \"no-such-host.invalid:9092\"\n[alerts.email]\nserver = \"{closed}\"\ntls = \"none\"\n\
+             from = \"a@example.com\"\nto = [\"b@example.com\"]\n[alerts.webhook]\nurl = \"https://no-such-host.invalid/x\"\n\
+             format = \"slack\"\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keytide.toml");
+        fs::write(&file, format!("{JOB}{alerts}")).unwrap();
+        let (mut out, mut known) = (Vec::new(), Vec::new());
+        let ask = Ask { connect: true, send_test: false };
+        let exit =
+            check(&file, ask, std::iter::empty(), &mut out, &mut |line| known.push(line.to_owned())).unwrap();
+        let report = String::from_utf8(out).unwrap();
+        assert_eq!(exit, Exit::Usage, "{report}");
+        for (start, end) in [
+            ("sink.kafka: no-such-host.invalid:9092: the host's name is unknown: correct `brokers`, ", ")"),
+            (
+                &*format!("alerts.email: {closed}: "),
+                "nothing listens there: correct `server`, or start the server",
+            ),
+            ("alerts.webhook \"webhook\": ", ""),
+        ] {
+            let is_told = |line: &str| line.starts_with(start) && line.ends_with(end);
+            assert!(report.lines().any(is_told), "{start}{end}\n{report}");
+            assert!(known.iter().any(|line| is_told(line)), "{start}{end}\n{known:?}");
+        }
+    }
+
+    #[test]
+    fn what_to_do_about_a_host_depends_on_why_it_is_not_reached() {
+        let advice = |reason| connect::advice(reason, "url");
+        assert_eq!(
+            advice("h: failed to lookup address information"),
+            "; correct `url`, or the name service of this machine"
+        );
+        assert_eq!(
+            advice("deadline timed out"),
+            "; correct `url`, or let the network between pass the connection"
+        );
+        assert_eq!(advice("a certificate isn't trusted"), "");
+    }
+
+    #[test]
     fn nothing_written_can_steer_a_terminal() {
         assert_eq!(plain("a\u{1b}[31mb\nc"), "a\u{fffd}[31mb\u{fffd}c");
     }

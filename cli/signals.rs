@@ -15,14 +15,14 @@ const SAME: Duration = Duration::from_secs(1);
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    told: Told,
+    last: LastSignal,
 }
 
 /// The last signal that counted.
 #[derive(Default)]
-struct Told(Option<Instant>);
+struct LastSignal(Option<Instant>);
 
-impl Told {
+impl LastSignal {
     /// Returns whether a signal at `now` counts.
     fn is_new(&mut self, now: Instant) -> bool {
         let is_new = self.0.is_none_or(|last| now.saturating_duration_since(last) >= SAME);
@@ -39,7 +39,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("listening to SIGTERM failed")?,
             interrupt: signal(SignalKind::interrupt()).context("listening to SIGINT failed")?,
-            told: Told::default(),
+            last: LastSignal::default(),
         })
     }
 
@@ -50,7 +50,7 @@ impl Signals {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
             }
-            if self.told.is_new(Instant::now()) {
+            if self.last.is_new(Instant::now()) {
                 return;
             }
             tracing::info!("a signal within a second of the one before is the same: ignored");
@@ -86,12 +86,12 @@ mod tests {
 
     #[test]
     fn a_signal_within_a_second_of_the_one_before_is_the_same() {
-        let (start, mut told) = (Instant::now(), Told::default());
+        let (start, mut last) = (Instant::now(), LastSignal::default());
         let at_ms = [0, 1, 999, 1_000, 1_001, 1_999, 2_000];
-        let counted = at_ms.map(|ms| told.is_new(start + Duration::from_millis(ms)));
+        let counted = at_ms.map(|ms| last.is_new(start + Duration::from_millis(ms)));
         assert_eq!(counted, [true, false, false, true, false, false, true]);
         // A clock that went back.
-        let mut told = Told(Some(start + SAME));
-        assert!(!told.is_new(start));
+        let mut last = LastSignal(Some(start + SAME));
+        assert!(!last.is_new(start));
     }
 }

@@ -276,7 +276,7 @@ impl CheckReport {
         } else {
             self.line("", "repeated records aren't told apart".to_owned());
         }
-        // Whoever writes a pattern chose to have no id in it.
+        // The author of a pattern decided which variables are in it.
         if !has_identity(source) && inner.unwrap_or(*format) == Format::Combined {
             let text = "repeated records aren't told apart, as its lines have no request id: a line that is read twice \
                         counts twice; log the gateway's id, and name it in the pattern of `format = \"text\"`";

@@ -14,7 +14,7 @@ const AT_ONCE: usize = 16;
 /// A part of a report that can be made on its own.
 pub(super) struct Step<'a> {
     run: Box<dyn FnOnce(&mut CheckReport) + Send + 'a>,
-    /// Whether it asks somebody else, so that a person may have to wait for it.
+    /// True if it asks another service, so that a person may have to wait for it.
     is_lookup: bool,
 }
 

@@ -81,7 +81,7 @@ pub enum KafkaError {
         /// The request, as a verb and its object.
         what: String,
         brokers: String,
-        /// What a person has to change, if that was recognised.
+        /// The mistake that a person has to correct, if it was recognised.
         mistake: Option<Mistake>,
         /// The reason in librdkafka's words.
         reason: String,
@@ -94,7 +94,7 @@ pub enum KafkaError {
         /// The request, as a verb and its object.
         what: String,
         brokers: String,
-        /// What a person may have to change, if that was recognised.
+        /// The mistake that a person may have to correct, if it was recognised.
         mistake: Option<Mistake>,
         /// The reason in librdkafka's words.
         reason: String,

@@ -266,8 +266,6 @@ impl PublisherMonitor {
 /// The findings of [`check`] about a sink's topics.
 #[derive(Debug, Default)]
 pub struct SinkCheck {
-    /// The number of topics that exist and could be looked at.
-    pub exist: usize,
     /// The topics that a job would create.
     pub missing: Vec<String>,
     /// Every reason for which a job could not publish.

@@ -44,7 +44,7 @@ enum Found {
     Unknown,
 }
 
-/// Whether topics are created, or the brokers only say whether they would be.
+/// The purpose of a request to create topics: to create them, or to learn only if the brokers would.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum CreateMode {
     Create,
@@ -74,7 +74,12 @@ pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<BatchLimit
         // Another process may have created them meanwhile, with other settings.
         found = describe(&admin, brokers, names)?;
     }
-    // 3. Check the policies of all topics.
+    // 3. Check the rights and the policies of all topics.
+    let hidden = names.iter().zip(&found).filter(|(_, found)| **found == Found::Hidden);
+    let hidden: Vec<String> = hidden.map(|(name, _)| name.clone()).collect();
+    if !hidden.is_empty() {
+        return Err(denied(sink, "Describe", hidden));
+    }
     let mut limits = BatchLimits::default();
     for (view, found) in View::ALL.into_iter().zip(found) {
         match found {
@@ -82,8 +87,7 @@ pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<BatchLimit
                 judge(view, brokers, &names[view as usize], policy.as_deref())?;
                 limits[view as usize] = max_bytes;
             }
-            Found::Hidden => return Err(denied(sink, "Describe", vec![names[view as usize].clone()])),
-            Found::Missing | Found::Unknown => {}
+            Found::Hidden | Found::Missing | Found::Unknown => {}
         }
     }
     Ok(limits)
@@ -148,7 +152,6 @@ pub(super) fn check(sink: &KafkaSink, names: &TopicNames) -> Result<SinkCheck, S
     let brokers = &sink.client.brokers;
     for (view, settings) in View::ALL.into_iter().zip(describe(&admin, brokers, names)?) {
         if let Found::Topic { policy, .. } = settings {
-            found.exist += 1;
             found.problems.extend(judge(view, brokers, &names[view as usize], policy.as_deref()).err());
         }
     }

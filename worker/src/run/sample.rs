@@ -33,7 +33,7 @@ pub struct JobSample {
     /// The last tick that the sinks acknowledged, 0 before the first.
     pub(super) published: Tick,
     pub(super) sinks: SinkStats,
-    /// Whether the sink's producer has no id yet, without which it can't send.
+    /// True while the sink's producer has no id, without which it can't send.
     pub(super) waits_for_id: bool,
     pub(super) alerts: keytide_alerts::outbox::OutboxStats,
     pub(super) states: BTreeMap<StateId, Footprint>,

@@ -4,7 +4,6 @@
 //! the column that another key chooses. It writes nothing and asks no job.
 
 mod screen;
-mod state;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +15,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use keytide_config::View;
 use keytide_worker::replay::usage;
+use keytide_worker::top::TopState;
 
 use self::screen::{Asked, draw};
-use self::state::TopState;
 use crate::look::Look;
 use crate::terminal::{Pressed, Screen};
 use crate::views::{Follow, ViewFolder};

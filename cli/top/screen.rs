@@ -3,13 +3,13 @@
 //! It has no lines and boxes, so it is the same in every locale. Narrow terminals show fewer columns.
 
 use keytide_dataflow::Level;
+use keytide_worker::top::{Column, TopState, WIDTHS};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
 
-use super::state::{Column, TopState, WIDTHS};
 use crate::look::Look;
 use crate::text::{counted, cut, grouped, harmless, latency, minute, short_id, shown_key, width};
 

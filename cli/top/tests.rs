@@ -2,11 +2,11 @@
 
 use keytide_config::View;
 use keytide_dataflow::Level;
+use keytide_worker::top::{Column, TopState};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::screen::{Asked, draw};
-use super::state::{Column, TopState};
 use crate::look::Look;
 
 fn usage(key: &str, window: &str, start: &str, calls: u64, errors: u64) -> String {

@@ -12,3 +12,4 @@ pub mod memory;
 pub mod records;
 pub mod replay;
 pub mod run;
+pub mod top;

@@ -20,7 +20,7 @@ const MAX_KEYS: usize = 200_000;
 const INCIDENTS: usize = 20;
 
 /// The widths of windows of `usage`, in the order in which the screen goes through them.
-pub(super) const WIDTHS: [Level; 4] = [Level::Minute, Level::Hour, Level::Day, Level::Month];
+pub const WIDTHS: [Level; 4] = [Level::Minute, Level::Hour, Level::Day, Level::Month];
 
 /// Returns the width that rows show as `label`.
 fn width_of(label: &str) -> Option<Level> {
@@ -88,9 +88,9 @@ struct Calls {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Percentiles {
-    pub(super) p50_us: u64,
-    pub(super) p99_us: u64,
+pub struct Percentiles {
+    pub p50_us: u64,
+    pub p99_us: u64,
 }
 
 #[derive(Deserialize)]
@@ -129,21 +129,21 @@ struct GeoRow<'a> {
 
 /// A line of the table of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct KeyRow {
-    pub(super) key: String,
+pub struct KeyRow {
+    pub key: String,
     /// The customer, or else the subscription; empty if neither is known.
-    pub(super) owner: String,
-    pub(super) calls: u64,
-    pub(super) errors: u64,
+    pub owner: String,
+    pub calls: u64,
+    pub errors: u64,
     /// `None` if no latency is known.
-    pub(super) latency: Option<Percentiles>,
-    pub(super) countries: usize,
-    pub(super) callers: u64,
+    pub latency: Option<Percentiles>,
+    pub countries: usize,
+    pub callers: u64,
 }
 
 /// A column by which keys are sorted, largest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Column {
+pub enum Column {
     Calls,
     Errors,
     P99,
@@ -153,19 +153,19 @@ pub(super) enum Column {
 
 /// An incident by its newest transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct IncidentRow {
-    pub(super) id: String,
-    pub(super) key: String,
+pub struct IncidentRow {
+    pub id: String,
+    pub key: String,
     /// One of `notice`, `alert`, `critical`.
-    pub(super) severity: String,
-    pub(super) score: u8,
-    pub(super) state: String,
-    pub(super) headline: String,
+    pub severity: String,
+    pub score: u8,
+    pub state: String,
+    pub headline: String,
 }
 
 /// The newest rows of all views that the screen shows.
 #[derive(Debug, Default)]
-pub(super) struct TopState {
+pub struct TopState {
     usage: BTreeMap<Level, Newest<Calls>>,
     latency: BTreeMap<Level, Newest<Percentiles>>,
     geo: BTreeMap<Level, Newest<Vec<String>>>,
@@ -176,7 +176,7 @@ pub(super) struct TopState {
 
 impl TopState {
     /// Takes in a row of a view. A line that is no row is passed over.
-    pub(super) fn take(&mut self, view: View, line: &[u8]) {
+    pub fn take(&mut self, view: View, line: &[u8]) {
         match view {
             View::Usage => self.usage(line),
             View::Latency | View::Callers => self.scope(view, line),
@@ -248,19 +248,19 @@ impl TopState {
     }
 
     /// Returns the start of the newest window; `None` before the first row.
-    pub(super) fn start(&self, width: Level) -> Option<&str> {
+    pub fn start(&self, width: Level) -> Option<&str> {
         self.usage.get(&width).map(|usage| usage.start.as_str()).filter(|start| !start.is_empty())
     }
 
     /// Returns the numbers of keys and calls in the newest window, and of keys that were left out.
-    pub(super) fn totals(&self, width: Level) -> (usize, u64, u64) {
+    pub fn totals(&self, width: Level) -> (usize, u64, u64) {
         let Some(usage) = self.usage.get(&width) else { return (0, 0, 0) };
         let calls = usage.by_key.values().map(|calls| calls.calls).sum();
         (usage.by_key.len(), calls, usage.left_out)
     }
 
     /// Returns the first keys by a column; of equal keys the first by its id.
-    pub(super) fn keys(&self, width: Level, by: Column, most: usize) -> Vec<KeyRow> {
+    pub fn keys(&self, width: Level, by: Column, most: usize) -> Vec<KeyRow> {
         let Some(usage) = self.usage.get(&width) else { return Vec::new() };
         let (of_latency, of_geo) =
             (self.latency.get(&width_of_latency(width)), self.geo.get(&width_of_geo(width)));
@@ -295,7 +295,7 @@ impl TopState {
     }
 
     /// Returns the newest incidents, newest first.
-    pub(super) fn incidents(&self) -> impl Iterator<Item = &IncidentRow> {
+    pub fn incidents(&self) -> impl Iterator<Item = &IncidentRow> {
         self.incidents.iter().rev()
     }
 }

@@ -47,7 +47,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Try the leak detector on recorded traffic, or score a history of counts
     Backtest(backtest::BacktestArgs),
-    /// Show the busiest keys and the newest incidents on a screen, from views on disk, while a job writes them
+    /// Show the busiest keys and the newest incidents on a screen, live, from views on disk or a running job
     #[cfg(feature = "top")]
     Top(top::TopArgs),
     /// Show the evidence of an incident, from views on disk

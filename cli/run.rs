@@ -94,14 +94,15 @@ fn start_and_join(config: &JobConfig, started: oneshot::Sender<Handle>) -> anyho
     job.join()
 }
 
-/// Serves metrics and health beside the job.
+/// Serves metrics, health and the busiest keys beside the job.
 fn serve(server: HttpServer, job: Handle, tick_ms: u64) -> anyhow::Result<()> {
     let address = server.address().context("asking for the port of [http] failed")?;
-    tracing::info!("serves http://{address}/metrics, /healthz and /readyz");
+    tracing::info!("serves http://{address}/metrics, /healthz, /readyz and /top.json");
+    let top = job.top.clone().unwrap_or_default();
     let sampler = Arc::new(move || JobSample::take(&job, tick_ms));
     tokio::spawn(async move {
-        if let Err(error) = server.serve(sampler).await {
-            tracing::error!("serving metrics and health failed: {error}");
+        if let Err(error) = server.serve(sampler, top).await {
+            tracing::error!("serving HTTP failed: {error}");
         }
     });
     Ok(())

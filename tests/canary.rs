@@ -358,8 +358,8 @@ fn no_raw_key_is_in_anything_that_a_live_job_leaves() {
     let address = live.find("it serves metrics", || live.address()).unwrap();
     let is_read = |page: &String| metric(page, "keytide_messages_total") >= sent;
     let page = live.find("everything is read", || get(&address, "/metrics").filter(is_read)).unwrap();
-    let pages =
-        ["/readyz", "/healthz", "/nothing"].map(|page| (page.to_owned(), get(&address, page).unwrap()));
+    let pages = ["/readyz", "/healthz", "/top.json", "/nothing"]
+        .map(|page| (page.to_owned(), get(&address, page).unwrap()));
     let log = live.stop();
 
     let files = files(&job.path("out"));

@@ -2,8 +2,9 @@
 //!
 //! It has no lines and boxes, so it is the same in every locale. Narrow terminals show fewer columns.
 
+use keytide_connectors::sink::encode::time;
 use keytide_dataflow::Level;
-use keytide_worker::top::{Column, TopState, WIDTHS};
+use keytide_worker::top::{Column, Top, Totals, WIDTHS};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
@@ -48,10 +49,22 @@ impl Asked {
     }
 }
 
-/// Draws a frame. `from` is the folder, and whether more of it is to be read.
-pub(super) fn draw(state: &TopState, asked: Asked, from: (&str, bool), look: Look, frame: &mut Frame<'_>) {
+/// How fresh the shown data are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fresh {
+    /// All that there is.
+    Whole,
+    /// More of the folder is to be read.
+    Reading,
+    /// The job doesn't answer any more.
+    Stale,
+}
+
+/// Draws a frame. `from` is the folder or the job's address.
+pub(super) fn draw(state: &dyn Top, asked: Asked, from: (&str, Fresh), look: Look, frame: &mut Frame<'_>) {
     let area = frame.area();
-    let found: Vec<_> = state.incidents().take(INCIDENTS).collect();
+    let found = state.incidents();
+    let found = &found[..found.len().min(INCIDENTS)];
     let room = if area.height >= TALL && !found.is_empty() { found.len() as u16 + 2 } else { 0 };
     let [title, keys, incidents, help] = Layout::vertical([
         Constraint::Length(1),
@@ -67,14 +80,14 @@ pub(super) fn draw(state: &TopState, asked: Asked, from: (&str, bool), look: Loo
         let lines = found.iter().map(|incident| {
             let text = format!(
                 "{}  {}, {} %, {}: key {}, {}",
-                short_id(&incident.id),
+                short_id(&incident.incident_id),
                 incident.severity,
                 incident.score,
                 incident.state,
-                shown_key(&incident.key),
+                shown_key(&incident.key_id),
                 incident.headline
             );
-            let line = Line::from(look.letters(cut(&text, width)));
+            let line = Line::from(look.letters(cut(&harmless(&text), width)));
             if look.colours && incident.severity == "critical" && incident.state == "open" {
                 line.fg(Color::Red)
             } else {
@@ -89,28 +102,35 @@ pub(super) fn draw(state: &TopState, asked: Asked, from: (&str, bool), look: Loo
     frame.render_widget(Line::from(text).dim(), help);
 }
 
-fn head(state: &TopState, asked: Asked, (from, more): (&str, bool), look: Look, width: u16) -> Line<'static> {
-    let (keys, calls, left_out) = state.totals(asked.width);
-    let text = match state.start(asked.width) {
-        None if more => "reads...".to_owned(),
+fn head(
+    state: &dyn Top,
+    asked: Asked,
+    (from, fresh): (&str, Fresh),
+    look: Look,
+    width: u16,
+) -> Line<'static> {
+    let text = match state.totals(asked.width) {
+        None if fresh == Fresh::Reading => "reads...".to_owned(),
         None => "no calls yet".to_owned(),
-        Some(start) => {
-            let start = minute(start);
-            let more = if more { ", reads..." } else { "" };
-            let left_out = if left_out > 0 { " and more" } else { "" };
+        Some(Totals { start, keys, calls, has_more }) => {
+            let start = minute(&time(start));
+            let reads = if fresh == Fresh::Reading { ", reads..." } else { "" };
+            let more = if has_more { " and more" } else { "" };
             format!(
-                "{} from {start} UTC: {} of {}{left_out}{more}",
+                "{} from {start} UTC: {} of {}{more}{reads}",
                 asked.width.label(),
                 counted(calls, "call", "calls"),
-                counted(keys as u64, "key", "keys")
+                counted(keys, "key", "keys")
             )
         }
     };
-    let text = format!("{text}   {}", harmless(from));
-    Line::from(look.letters(cut(&text, usize::from(width)))).bold()
+    let stale = if fresh == Fresh::Stale { "NO ANSWER  " } else { "" };
+    let text = format!("{stale}{text}   {}", harmless(from));
+    let line = Line::from(look.letters(cut(&text, usize::from(width)))).bold();
+    if look.colours && fresh == Fresh::Stale { line.fg(Color::Red) } else { line }
 }
 
-fn table(state: &TopState, asked: Asked, look: Look, frame: &mut Frame<'_>, area: Rect) {
+fn table(state: &dyn Top, asked: Asked, look: Look, frame: &mut Frame<'_>, area: Rect) {
     // By the width from which a column is shown: name, columns, and whether keys are sorted by it.
     let all = [
         (0, "key", 16, None),
@@ -125,7 +145,7 @@ fn table(state: &TopState, asked: Asked, look: Look, frame: &mut Frame<'_>, area
     let columns: Vec<_> = all.into_iter().filter(|(from, ..)| area.width >= *from).collect();
     let most = usize::from(area.height.saturating_sub(1));
     let found = state.keys(asked.width, asked.by, most);
-    let longest = found.iter().map(|row| width(&shown_key(&row.key)) as u16).max().unwrap_or(0).max(8);
+    let longest = found.iter().map(|row| width(&shown_key(&row.key_id)) as u16).max().unwrap_or(0).max(8);
     let widths = columns.iter().map(|(_, name, columns, _)| match *name {
         "key" => Constraint::Length(longest),
         "customer" => Constraint::Fill(1),
@@ -144,13 +164,13 @@ fn table(state: &TopState, asked: Asked, look: Look, frame: &mut Frame<'_>, area
         let number = |number: u64| if number == 0 { "-".to_owned() } else { grouped(number) };
         let us = |us: Option<u64>| us.map_or_else(|| "-".to_owned(), latency);
         let cells = columns.iter().map(|(_, name, ..)| match *name {
-            "key" => Cell::from(look.letters(shown_key(&row.key))),
+            "key" => Cell::from(look.letters(shown_key(&row.key_id))),
             "customer" => Cell::from(look.letters(harmless(&row.owner).into_owned())),
             "calls" => right(grouped(row.calls)),
             "errors" => right(number(row.errors)),
-            "p50" => right(us(row.latency.map(|of| of.p50_us))),
-            "p99" => right(us(row.latency.map(|of| of.p99_us))),
-            "countries" => right(number(row.countries as u64)),
+            "p50" => right(us(row.p50_us)),
+            "p99" => right(us(row.p99_us)),
+            "countries" => right(number(row.countries)),
             _ => right(number(row.callers)),
         });
         Row::new(cells.collect::<Vec<_>>())

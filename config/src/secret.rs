@@ -2,6 +2,7 @@
 //!
 //! Limits: a secret's file of 64 KiB.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,7 +13,7 @@ use crate::scalar::is_path;
 use crate::toml::problem::Location;
 use crate::toml::read::Spot;
 use crate::toml::tree::quoted;
-use crate::toml::value::parsed;
+use crate::toml::value::{Scalar as _, parsed};
 
 const MAX_SECRET_BYTES: u64 = 64 << 10;
 /// A shorter secret can be guessed, which is a warning.
@@ -33,6 +34,19 @@ impl Secret {
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl Secret {
+    /// Reads the secret that a reference on the command line names: `env:NAME` or `file:PATH`. `env` holds the
+    /// variables. Relative paths are relative to the working folder.
+    ///
+    /// # Errors
+    /// A message that shows neither reference nor secret, unless the reference names a variable or a file.
+    pub fn read(reference: &str, env: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
+        let reference = self::reference(reference)
+            .ok_or_else(|| format!("found a value that is not shown, allowed: {}", SecretRef::allowed()))?;
+        reference.read(&env.collect(), Path::new("")).map(Self)
     }
 }
 
@@ -67,6 +81,26 @@ fn is_variable(name: &str) -> bool {
         && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }
 
+impl SecretRef {
+    /// Reads the text that it refers to.
+    fn read(&self, env: &BTreeMap<String, String>, base: &Path) -> Result<String, String> {
+        let found = match self {
+            Self::Env(name) => {
+                env.get(name).cloned().ok_or_else(|| format!("environment variable {name} isn't set"))
+            }
+            Self::File(path) => read_secret(&base.join(path))
+                .map_err(|error| format!("file {} can't be read: {error}", quoted(path))),
+        };
+        found.and_then(|found| match found.as_str() {
+            "" => Err("what it refers to is empty".to_owned()),
+            text if text.contains([char::REPLACEMENT_CHARACTER, '\0']) => {
+                Err("what it refers to isn't UTF-8 text".to_owned())
+            }
+            _ => Ok(found),
+        })
+    }
+}
+
 impl Validate<Secret> for SecretRef {
     fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Secret> {
         check.secret(spot)
@@ -86,21 +120,7 @@ impl Check<'_> {
 
     /// Reads the text that a reference refers to.
     pub(crate) fn referred(&mut self, reference: &SecretRef, location: &Location) -> Option<String> {
-        let found = match reference {
-            SecretRef::Env(name) => {
-                self.env.get(name).cloned().ok_or_else(|| format!("environment variable {name} isn't set"))
-            }
-            SecretRef::File(path) => read_secret(&self.base.join(path))
-                .map_err(|error| format!("file {} can't be read: {error}", quoted(path))),
-        };
-        let found = found.and_then(|found| match found.as_str() {
-            "" => Err("what it refers to is empty".to_owned()),
-            text if text.contains([char::REPLACEMENT_CHARACTER, '\0']) => {
-                Err("what it refers to isn't UTF-8 text".to_owned())
-            }
-            _ => Ok(found),
-        });
-        found.map_err(|message| self.refuse(location, message)).ok()
+        reference.read(self.env, self.base).map_err(|message| self.refuse(location, message)).ok()
     }
 }
 

@@ -1,11 +1,11 @@
-//! The section `[http]` of the server for metrics and health.
+//! The section `[http]` of the server for metrics, health and the busiest keys.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::prelude::*;
 
 section! {
-    /// The section `[http]`, which serves metrics and health.
+    /// The section `[http]`, which serves metrics, health and the busiest keys.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Http, RawHttp then reach {
         /// The address at which the job listens.

@@ -329,6 +329,18 @@ impl Publisher {
         })
     }
 
+    /// Adds the strings that outputs define, and takes them out. [`publish`](Self::publish) does so, too.
+    pub fn define(&mut self, outputs: &mut [TickOutput]) {
+        let definitions = outputs.iter_mut().flat_map(|output| std::mem::take(&mut output.definitions));
+        definitions.for_each(|definition| self.names.define(definition));
+    }
+
+    /// Returns the strings behind the ids of the last tick, and of one whose strings are defined.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Publishes a tick, of which `outputs` are those of all workers; ticks come in order. It blocks while the
     /// sinks are behind. `decide` makes the rows of `revocations`. Returns the notifications in the order of the
     /// transitions. They may be sent once the tick is [`published`](Self::published).
@@ -341,18 +353,18 @@ impl Publisher {
     pub fn publish(
         &mut self,
         tick: Tick,
-        outputs: Vec<TickOutput>,
+        mut outputs: Vec<TickOutput>,
         partitions: &[PartitionInfo],
         decide: Decide<'_>,
     ) -> Result<Vec<Notice>, SinkError> {
         debug_assert!(tick > self.writers.tick, "ticks come in order");
         // 1. Join the workers' outputs, and define all strings before the first row needs one.
+        self.define(&mut outputs);
         let mut views = Views::default();
         let mut forgotten = Vec::new();
         for output in outputs {
             forgotten.extend(output.forgotten);
             debug_assert_eq!(output.tick, tick, "the outputs of one tick come together");
-            output.definitions.into_iter().for_each(|definition| self.names.define(definition));
             output.rows.into_iter().for_each(|rows| views.add(rows));
             views.late.extend(output.late);
             views.letters.extend(output.letters);

@@ -1,9 +1,10 @@
-//! The job's HTTP interface, read-only: `/metrics`, `/healthz` and `/readyz`.
+//! The job's HTTP interface, read-only: `/metrics`, `/healthz`, `/readyz` and `/top.json`.
 //!
 //! | path | answers | token |
 //! |---|---|---|
 //! | `/metrics` | all metrics, as text for Prometheus | yes |
 //! | `/readyz` | 200 or 503, and why, as JSON | yes |
+//! | `/top.json` | the busiest keys and the newest incidents, as JSON | yes |
 //! | `/healthz` | 200 or 503, and why, as JSON | no: a supervisor needs no secret to see that a process lives |
 //!
 //! If a token is configured, every path but `/healthz` answers 401 without it, unknown paths too. Tokens are compared
@@ -11,7 +12,7 @@
 //!
 //! **Limits.** A connection has one request, GET or HEAD. At most [`READ_BYTES`] of it are read, and never its body. A
 //! head of more than [`HEAD_BYTES`] is refused. A connection ends after [`ServerLimits::lifetime`], whatever its state.
-//! At most [`ServerLimits::connections`] are served at once; further ones wait. Paths are compared with the three above
+//! At most [`ServerLimits::connections`] are served at once; further ones wait. Paths are compared with the four above
 //! and never name a file. No answer and no log contains anything that a client sent.
 
 use std::future::Future;
@@ -41,6 +42,7 @@ use tokio::time::{Sleep, sleep};
 use super::health::{health, readiness};
 use super::metrics::{self, ExpositionFormat};
 use super::sample::JobSample;
+use super::top::LiveTop;
 use crate::exit::{Exit, failure};
 
 /// Bytes of a request's path and headers.
@@ -93,18 +95,18 @@ impl HttpServer {
         self.listener.local_addr()
     }
 
-    /// Answers requests for ever.
+    /// Answers requests for ever, of the busiest keys from `top`.
     ///
     /// # Errors
     /// If the port can't be served.
-    pub async fn serve(self, sampler: Sampler) -> io::Result<()> {
+    pub async fn serve(self, sampler: Sampler, top: LiveTop) -> io::Result<()> {
         let Self { listener, token, limits } = self;
         let listener = BoundedListener {
             listener: tokio::net::TcpListener::from_std(listener)?,
             connections: Arc::new(Semaphore::new(limits.connections)),
             lifetime: limits.lifetime,
         };
-        axum::serve(listener, router(sampler, token)).await
+        axum::serve(listener, router(sampler, top, token)).await
     }
 }
 
@@ -133,13 +135,16 @@ impl Token {
     }
 }
 
-fn router(sampler: Sampler, token: Option<Token>) -> Router {
+fn router(sampler: Sampler, top: LiveTop, token: Option<Token>) -> Router {
     Router::new()
         .route("/metrics", get(answer_metrics))
         .route("/healthz", get(answer_health))
         .route("/readyz", get(answer_readiness))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n") })
         .with_state(sampler)
+        .route("/top.json", get(move || async move { json(true, &top.page()) }))
+        .fallback(|| async {
+            (StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz and /top.json\n")
+        })
         .layer(from_fn_with_state(token, guard))
 }
 
@@ -301,7 +306,7 @@ mod tests {
         let server = HttpServer { limits, ..server };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let serving = tokio::spawn(server.serve(Arc::new(move || sample.clone())));
+            let serving = tokio::spawn(server.serve(Arc::new(move || sample.clone()), LiveTop::default()));
             tokio::task::spawn_blocking(move || client(address)).await.unwrap();
             serving.abort();
         });
@@ -326,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn three_paths_are_answered() {
+    fn four_paths_are_answered() {
         served(well(), None, LIMITS, |address| {
             let metrics = request(address, "GET", "/metrics", "");
             assert_eq!(status(&metrics), "200");
@@ -346,6 +351,10 @@ mod tests {
             let readiness = request(address, "GET", "/readyz", "");
             assert_eq!(status(&readiness), "200");
             assert!(readiness.ends_with("{\"ready\":true,\"reasons\":[]}\n"), "{readiness}");
+            let top = request(address, "GET", "/top.json", "");
+            assert_eq!(status(&top), "200");
+            assert!(top.contains("content-type: application/json\r\n"), "{top}");
+            assert!(top.ends_with("{\"windows\":[],\"incidents\":[]}\n"), "{top}");
         });
     }
 
@@ -382,9 +391,16 @@ mod tests {
     #[test]
     fn there_are_no_other_paths() {
         served(well(), None, LIMITS, |address| {
-            for path in
-                ["/", "/metrics/", "/../etc/passwd", "/%2e%2e/etc/passwd", "/healthz/../metrics", "/nowhere"]
-            {
+            for path in [
+                "/",
+                "/metrics/",
+                "/top",
+                "/top.json/",
+                "/../etc/passwd",
+                "/%2e%2e/etc/passwd",
+                "/healthz/../metrics",
+                "/nowhere",
+            ] {
                 assert_eq!(status(&request(address, "GET", path, "")), "404", "{path}");
             }
         });
@@ -405,7 +421,7 @@ mod tests {
                 format!("X-Authorization: Bearer {TOKEN}\r\n"),
             ];
             for headers in &wrong {
-                for path in ["/metrics", "/readyz", "/nowhere"] {
+                for path in ["/metrics", "/readyz", "/top.json", "/nowhere"] {
                     assert_eq!(status_of(path, headers), "401", "{path} {headers}");
                 }
                 assert_eq!(status_of("/healthz", headers), "200", "{headers}");
@@ -444,7 +460,7 @@ mod tests {
     fn what_a_client_sends_is_never_sent_back() {
         served(well(), Some(TOKEN), LIMITS, |address| {
             let canary = "key-canary-5f0c";
-            for path in ["/metrics", "/healthz", "/readyz", "/nowhere"] {
+            for path in ["/metrics", "/healthz", "/readyz", "/top.json", "/nowhere"] {
                 let headers = format!("Authorization: Bearer {canary}\r\napikey: {canary}\r\n");
                 let answer = request(address, "GET", &format!("{path}?apikey={canary}"), &headers);
                 assert!(status(&answer) != "none" && !answer.contains(canary), "{answer}");

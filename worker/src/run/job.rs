@@ -32,8 +32,9 @@ use timely::communication::WorkerGuards;
 use super::Clock;
 use super::notify::Notifier;
 use super::observe::WorkerStats;
-use super::publish::{ResultCounters, Subscriber, publish};
+use super::publish::{ResultCounters, Subscriber, Watchers, publish};
 use super::tables::{GeoFeed, ReferenceData, decoders};
+use super::top::LiveTop;
 use super::work::work;
 use crate::exit::{Exit, failure, kafka_failure};
 
@@ -60,6 +61,8 @@ pub struct Handle {
     pub sinks: PublisherMonitor,
     pub alerts: keytide_alerts::outbox::OutboxMonitor,
     pub limits: Limits,
+    /// The busiest keys, if the job has `[http]`.
+    pub top: Option<LiveTop>,
     /// Look-ups of addresses that hit a damaged record.
     pub unreadable_places: Unreadable,
     pub(super) clock: Clock,
@@ -102,6 +105,7 @@ impl LiveJob {
             sinks: publisher.monitor(),
             alerts: notifier.monitor(),
             limits: config.limits,
+            top: config.http.as_ref().map(|_| LiveTop::default()),
             unreadable_places: tables.watched_geo.unreadable().clone(),
             clock,
             sink_error: Arc::default(),
@@ -182,8 +186,9 @@ impl Handle {
         workers: usize,
         subscriber: Option<Subscriber>,
     ) {
+        let watchers = Watchers { subscriber, top: self.top.clone() };
         let published =
-            publish(&mut publisher, results, workers, &self.live, &self.results, &mut notifier, subscriber);
+            publish(&mut publisher, results, workers, &self.live, &self.results, &mut notifier, watchers);
         if let Err(error) = published {
             tracing::error!("{error}");
             *self.sink_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);

@@ -13,6 +13,7 @@ mod observe;
 mod publish;
 mod sample;
 mod tables;
+mod top;
 mod work;
 
 pub use self::http::{HttpServer, Sampler};
@@ -20,6 +21,7 @@ pub use self::job::{Handle, LiveJob};
 pub use self::observe::WorkerStats;
 pub use self::publish::{ResultCounters, Subscriber, SubscriberEvent};
 pub use self::sample::JobSample;
+pub use self::top::LiveTop;
 
 /// Returns the time in milliseconds since the epoch.
 pub type Clock = fn() -> keytide_dataflow::model::Tick;

@@ -13,6 +13,7 @@ use keytide_dataflow::{Admitted, Counts, Transition};
 
 use super::first::FirstMinute;
 use super::notify::Notifier;
+use super::top::LiveTop;
 use crate::records::RecordCounts;
 
 /// How long the end of a job waits for the sinks.
@@ -75,11 +76,17 @@ pub enum SubscriberEvent<'a> {
 /// Gets the results and notices of every tick.
 pub type Subscriber = Box<dyn FnMut(SubscriberEvent<'_>) + Send>;
 
+/// Those that watch what is published, beside the sinks.
+pub(super) struct Watchers {
+    pub(super) subscriber: Option<Subscriber>,
+    pub(super) top: Option<LiveTop>,
+}
+
 /// Publishes until the workers are gone.
 ///
 /// A tick is published when every worker has handed over its output, so ticks come in order:
-/// 1. count it, and give it to the subscriber;
-/// 2. publish it, asking the policy for actions, and give the notices to the subscriber;
+/// 1. count it, and give it to the watchers;
+/// 2. publish it, asking the policy for actions, and give the notices to the watchers;
 /// 3. keep the notices, and notify of the ticks that the sinks have acknowledged;
 /// 4. let the next tick close, and warn in the first minute.
 ///
@@ -92,8 +99,9 @@ pub(super) fn publish(
     live: &Live,
     counters: &ResultCounters,
     notifier: &mut Notifier,
-    mut subscriber: Option<Subscriber>,
+    watchers: Watchers,
 ) -> Result<(), SinkError> {
+    let Watchers { mut subscriber, top } = watchers;
     let mut waiting: BTreeMap<Tick, Vec<TickOutput>> = BTreeMap::new();
     let mut minute = FirstMinute::default();
     for output in results {
@@ -103,17 +111,24 @@ pub(super) fn publish(
         if of_tick.len() < workers {
             continue;
         }
-        let outputs = waiting.remove(&tick).unwrap_or_default();
+        let mut outputs = waiting.remove(&tick).unwrap_or_default();
         // STEP 1
         counters.add(&outputs);
         if let Some(subscriber) = &mut subscriber {
             subscriber(SubscriberEvent::Results(tick, &outputs));
+        }
+        if let Some(top) = &top {
+            publisher.define(&mut outputs);
+            top.take(&outputs, publisher.names());
         }
         // STEP 2
         let mut decide = |transitions: &[Transition]| notifier.decide(transitions);
         let notices = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
         if let Some(subscriber) = subscriber.as_mut().filter(|_| !notices.is_empty()) {
             subscriber(SubscriberEvent::Notices(&notices));
+        }
+        if let Some(top) = top.as_ref().filter(|_| !notices.is_empty()) {
+            top.notices(&notices);
         }
         // STEP 3
         notifier.keep(tick, notices);

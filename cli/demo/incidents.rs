@@ -1,4 +1,6 @@
-//! The incidents of a demo by the published rows of `incident_log`, with their actions and mails.
+//! The incidents of a demo by the published rows of `incident_log` and `incidents`, with their actions and mails.
+//!
+//! A transition makes a line of text and a mail. Between two transitions an incident grows: its newest row is shown.
 //!
 //! Limits: the last 100 incidents and 1,000 mails are listed; others are counted.
 
@@ -8,18 +10,26 @@ use std::path::{Path, PathBuf};
 use keytide_alerts::email::{headline, severity};
 use keytide_alerts::policy;
 use keytide_config::Language;
-use keytide_dataflow::Change;
-use keytide_dataflow::Notice;
-use keytide_dataflow::incident_row::TransitionJson;
+use keytide_connectors::sink::encode::{EncodeRow as _, Labels};
+use keytide_connectors::sink::names::Names;
+use keytide_connectors::sink::{IncidentRow, JobInfo};
+use keytide_dataflow::incident_row::{SignalJson, TransitionJson};
+use keytide_dataflow::{Change, Incident, Notice};
 
-use crate::text::short_id;
+use serde_json::Value;
 
+use crate::text::{grouped, short_id};
+
+/// The name of the folder of mails, below the demo's.
+pub(super) const MAIL_FOLDER: &str = "mails";
+/// Incidents that are listed.
 const INCIDENTS: usize = 100;
 const MAILS: usize = 1_000;
 
-/// An incident by its last transition.
+/// An incident as it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ShownIncident {
+    /// Its last transition, with the columns of its newest row.
     pub(super) last: TransitionJson,
     /// Actions that were held back, with the reasons.
     pub(super) actions: Vec<String>,
@@ -41,6 +51,17 @@ impl ShownIncident {
         format!("{}, {} %", severity(&self.last.level, Language::En), self.last.score)
     }
 
+    /// Returns how many times its usual calls the key makes, if that is unusual.
+    pub(super) fn ratio(&self) -> Option<String> {
+        let counts = |signal: &&SignalJson| signal.family == "volume" && signal.weighted_bits > 0.0;
+        let ratios = self.last.signals.iter().filter(counts).filter_map(|signal| signal.ratio);
+        let ratio = ratios.fold(0.0, f64::max);
+        (ratio >= 1.5).then(|| match ratio {
+            0.0..10.0 => format!("{ratio:.1}x its usual calls"),
+            _ => format!("{}x its usual calls", grouped(ratio as u64)),
+        })
+    }
+
     /// Returns why the key is suspected, as mails say it.
     pub(super) fn headline(&self) -> String {
         headline(&self.last, Language::En)
@@ -55,6 +76,7 @@ pub(super) struct IncidentList {
     pub(super) count: u64,
     /// Actions that would have been taken.
     pub(super) held_actions: u64,
+    /// Their paths below the demo's folder.
     pub(super) mails: Vec<PathBuf>,
     /// Events since the last call of `take_lines`, as text.
     lines: Vec<String>,
@@ -67,6 +89,23 @@ impl IncidentList {
             // Tests check that every row fits its schema, so the demo passes over one that doesn't.
             let Ok(transition) = serde_json::from_slice::<TransitionJson>(&notice.json) else { continue };
             self.learn(transition, notice);
+        }
+    }
+
+    /// Takes in the newest row of an incident, unless it hasn't had a transition.
+    pub(super) fn grow(&mut self, incident: &Incident, names: &Names) {
+        let id = incident.id.to_string();
+        let Some(known) = self.all.iter_mut().find(|known| known.last.incident_id == id) else { return };
+        // Samples name partitions, which aren't known here and aren't shown.
+        let incident = Incident { samples: Vec::new(), ..incident.clone() };
+        let row = IncidentRow { incident: &incident, job: JobInfo { config: "", partitions: &[] } };
+        let mut line = Vec::new();
+        row.line(&mut Labels::new(names), &mut line);
+        let Ok(Value::Object(row)) = serde_json::from_slice(&line) else { return };
+        let Ok(Value::Object(mut last)) = serde_json::to_value(&known.last) else { return };
+        last.extend(row);
+        if let Ok(last) = serde_json::from_value(Value::Object(last)) {
+            known.last = last;
         }
     }
 
@@ -116,11 +155,11 @@ impl IncidentList {
         self.all.iter().any(|incident| incident.last.key_id == key_id)
     }
 
-    /// Looks for mails that were written since the last call.
+    /// Looks for mails in the demo's folder that were written since the last call.
     pub(super) fn look_for_mails(&mut self, folder: &Path) {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let entries = fs::read_dir(folder.join(MAIL_FOLDER)).into_iter().flatten().flatten();
         let mut paths: Vec<PathBuf> = entries
-            .map(|entry| entry.path())
+            .map(|entry| Path::new(MAIL_FOLDER).join(entry.file_name()))
             .filter(|path| path.extension().is_some_and(|end| end == "eml"))
             .collect();
         if paths.len() == self.mails.len() || self.mails.len() >= MAILS {

@@ -9,11 +9,12 @@
 //! that are published, see [`view`].
 //!
 //! One minute shows how a leak is found. 100 keys have a history of 36 hours, which is read first, and one of them is
-//! stolen 8 s after live traffic began; see [`world`].
+//! stolen 8 s after live traffic began; see [`world`]. [`ending`] has the rule of when it ends.
 //!
 //! `q`, Ctrl-C, SIGTERM, or the end of `--duration` once the leak is found, stop the traffic. Then the job reads the
 //! records that are left, publishes its last tick, and restores the terminal. A second signal doesn't wait for that.
 
+mod ending;
 mod front;
 mod incidents;
 mod screen;
@@ -40,6 +41,7 @@ use keytide_worker::exit::{Exit, failure};
 use keytide_worker::run::{Handle, LiveJob, Subscriber, SubscriberEvent};
 use tracing_subscriber::EnvFilter;
 
+use self::ending::{Ending, StagedLeak};
 use self::front::Front;
 use self::screen::{Phase, Scene};
 use self::traffic::SendProgress;
@@ -57,7 +59,7 @@ const WORKERS: usize = 2;
 /// Shows the whole job at work: an in-process Kafka broker, generated traffic, a live view; needs nothing else
 #[derive(clap::Args)]
 pub(crate) struct DemoArgs {
-    /// How long, such as 60s or 5m; q and Ctrl-C end it earlier, and it lasts until its leak is found
+    /// How long live traffic lasts, such as 60s or 5m; q and Ctrl-C end it earlier, and it waits for its leak
     #[arg(long, default_value = "1h", value_parser = duration)]
     duration: SignedDuration,
     /// Calls a second, about
@@ -163,10 +165,11 @@ impl Demo<'_> {
         is_over: impl Fn() -> bool,
     ) -> anyhow::Result<()> {
         let live = &self.handle.live;
-        let duration = self.args.duration.unsigned_abs();
+        let mut ending = Ending::new(self.args.duration.unsigned_abs());
         let mut stage = Lifecycle::Running;
         loop {
-            self.frame(&mut front, stage == Lifecycle::Running, &traffic.sent)?;
+            ending.look(self.started.elapsed(), self.is_reading(live.status().watermark));
+            self.frame(&mut front, stage == Lifecycle::Running, &ending, &traffic.sent)?;
             let end_requested = front.end_is_requested(signals, FRAME)?;
             if end_requested && stage != Lifecycle::Running {
                 self.handle.sinks.stop();
@@ -177,7 +180,7 @@ impl Demo<'_> {
                 // A job that stops by itself returns its error when it is joined.
                 _ if live.is_stopping() => Lifecycle::Stopping,
                 Lifecycle::Running if end_requested || traffic.is_finished() => Lifecycle::Draining,
-                Lifecycle::Running if self.started.elapsed() >= duration && !self.awaits_leak() => {
+                Lifecycle::Running if ending.is_over(self.started.elapsed(), self.leak()) => {
                     Lifecycle::Draining
                 }
                 Lifecycle::Draining
@@ -198,7 +201,13 @@ impl Demo<'_> {
         }
     }
 
-    fn frame(&self, front: &mut Front, is_running: bool, sent: &SendProgress) -> anyhow::Result<()> {
+    fn frame(
+        &self,
+        front: &mut Front,
+        is_running: bool,
+        ending: &Ending,
+        sent: &SendProgress,
+    ) -> anyhow::Result<()> {
         let live = &self.handle.live;
         let sinks = self.handle.sinks.stats();
         let watermark = live.status().watermark;
@@ -212,14 +221,15 @@ impl Demo<'_> {
         if phase == Phase::Running {
             view.go_live();
         }
-        view.incidents.look_for_mails(&self.folder.join(world::MAILS));
+        view.incidents.look_for_mails(self.folder);
         let lines = view.incidents.take_lines();
         let scene = Scene {
             view: &view,
             phase,
             now: now().saturating_sub(behind_ms.unwrap_or(0)),
+            behind_ms: behind_ms.unwrap_or(0),
             elapsed_ms: whole_ms(self.started.elapsed()),
-            duration_ms: whole_ms(self.args.duration.unsigned_abs()),
+            end_ms: ending.expected().map(whole_ms),
             rate: self.args.rate,
             staged: &self.staged,
             unread: sent.records().saturating_sub(live.counters.messages.load(Ordering::Relaxed)),
@@ -239,11 +249,15 @@ impl Demo<'_> {
         self.staged.has_history && watermark + MINUTE_MS <= self.staged.live_ms
     }
 
-    /// Returns whether a leak is staged and can still be found.
-    fn awaits_leak(&self) -> bool {
-        let Some(stolen) = &self.staged.key else { return false };
-        let is_over = self.handle.live.status().watermark >= self.staged.live_ms + STORY_MS;
-        !is_over && !lock(&self.view).incidents.contains(stolen)
+    /// Returns what is known of the staged leak.
+    fn leak(&self) -> StagedLeak {
+        let watermark = self.handle.live.status().watermark;
+        match &self.staged.key {
+            None => StagedLeak::None,
+            Some(stolen) if lock(&self.view).incidents.contains(stolen) => StagedLeak::Found,
+            Some(_) if watermark >= self.staged.live_ms + STORY_MS => StagedLeak::Missed,
+            Some(_) => StagedLeak::Awaited,
+        }
     }
 
     /// Returns how much of the history the job has read, in percent.
@@ -253,6 +267,7 @@ impl Demo<'_> {
     }
 }
 
+/// Returns a duration in ms, rounded down.
 fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,8 @@
 //! routes: latencies            │ oddities
 //! keys to press
 //! ```
-//! It is made for 80 columns and 24 lines. More room shows more columns and rows, less room cuts some.
+//! It is made for 80 columns and 24 lines. More room shows more columns and rows, less room cuts some. Below [`NARROW`]
+//! columns there are four panels, one below the other.
 
 use std::path::Path;
 
@@ -19,12 +20,15 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Cell, Paragraph, Row, Sparkline, Table};
 
 use super::Staged;
+use super::incidents::ShownIncident;
 use super::view::LiveView;
-use super::world::{HISTORY_MS, KNOWN_KEYS};
-use crate::text::{bytes, clock, cut, grouped, latency, percent, span, stopwatch};
+use super::world::{HISTORY_MS, KNOWN_KEYS, LEAK_AFTER_MS, MINUTE_ENDS_AFTER_MS};
+use crate::text::{bytes, clock, cut, grouped, latency, percent, span, stopwatch, wrap};
 
 /// Columns of a terminal from which tables show all of their columns.
 const WIDE: u16 = 120;
+/// Columns of a terminal below which panels don't stand beside each other.
+const NARROW: u16 = 64;
 const ACCENT: Color = Color::Cyan;
 const WARNING: Color = Color::Yellow;
 const BAD: Color = Color::Red;
@@ -47,8 +51,12 @@ pub(super) struct Scene<'a> {
     pub(super) staged: &'a Staged,
     /// In ms since the epoch, by the clock of live traffic.
     pub(super) now: u64,
+    /// By how much that clock is behind this machine's, in ms.
+    pub(super) behind_ms: u64,
+    /// Since the demo's start, as `end_ms`.
     pub(super) elapsed_ms: u64,
-    pub(super) duration_ms: u64,
+    /// The time at which the duration is over, once live traffic has begun.
+    pub(super) end_ms: Option<u64>,
     /// Calls a second, as `--rate` says.
     pub(super) rate: u32,
     /// Records in the broker that the job hasn't read.
@@ -65,17 +73,22 @@ pub(super) struct Scene<'a> {
 pub(super) fn draw(scene: &Scene<'_>, frame: &mut Frame<'_>) {
     let area = frame.area();
     let wide = area.width >= WIDE;
+    if area.width < NARROW {
+        return draw_narrow(scene, frame, area);
+    }
+    // An incident has a line for its key, two for the headline, and one for the action.
+    let of_leaks = if scene.view.incidents.all.is_empty() { 5 } else { 6 };
     let [title, top, found, middle, bottom, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(if area.height >= 40 { 8 } else { 5 }),
-        Constraint::Length(if area.height >= 40 { 8 } else { 5 }),
+        Constraint::Length(if area.height >= 40 { 8 } else { of_leaks }),
         Constraint::Fill(1),
         Constraint::Fill(1),
         Constraint::Length(1),
     ])
     .areas(area);
     let columns = Layout::horizontal([Constraint::Percentage(58), Constraint::Fill(1)]);
-    frame.render_widget(title_line(scene), title);
+    frame.render_widget(title_line(scene, title.width), title);
     let [left, right] = columns.areas(top);
     calls(scene, frame, left);
     job(scene, frame, right, wide);
@@ -89,6 +102,25 @@ pub(super) fn draw(scene: &Scene<'_>, frame: &mut Frame<'_>) {
     frame.render_widget(key_line(scene, keys.width), keys);
 }
 
+/// Draws the panels that count most.
+fn draw_narrow(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect) {
+    let [title, top, work, found, middle, keys] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(4),
+        Constraint::Length(5),
+        Constraint::Length(8),
+        Constraint::Fill(1),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    frame.render_widget(title_line(scene, title.width), title);
+    calls(scene, frame, top);
+    job(scene, frame, work, false);
+    incidents(scene, frame, found);
+    top_keys(scene, frame, middle, false);
+    frame.render_widget(key_line(scene, keys.width), keys);
+}
+
 fn panel<'a>(title: &'a str, note: impl Into<Line<'a>>) -> Block<'a> {
     Block::bordered()
         .border_type(BorderType::Rounded)
@@ -97,20 +129,20 @@ fn panel<'a>(title: &'a str, note: impl Into<Line<'a>>) -> Block<'a> {
         .title(note.into().style(Style::new().dark_gray()).alignment(Alignment::Right))
 }
 
-fn title_line(scene: &Scene<'_>) -> Line<'static> {
-    let time = format!("{} of {}", stopwatch(scene.elapsed_ms), stopwatch(scene.duration_ms));
+fn title_line(scene: &Scene<'_>, width: u16) -> Line<'static> {
+    let end = scene.end_ms.map_or_else(String::new, |end_ms| format!(" of {}", stopwatch(end_ms)));
+    let time = format!("{}{end}", stopwatch(scene.elapsed_ms));
     let state = match scene.phase {
         Phase::Reading(percent) => format!("reads history: {percent} %").fg(WARNING),
         Phase::Running => "live".fg(Color::Green),
         Phase::Ending => "finishing".fg(WARNING),
     };
-    Line::from(vec![
-        " keytide demo ".bold().reversed(),
-        "  ".into(),
-        state,
-        format!("  {time}  ").into(),
-        format!("in-process Kafka, {} workers", scene.workers).dark_gray(),
-    ])
+    let mut title =
+        vec![" keytide demo ".bold().reversed(), "  ".into(), state, format!("  {time}  ").into()];
+    if width >= NARROW {
+        title.push(format!("in-process Kafka, {} workers", scene.workers).dark_gray());
+    }
+    Line::from(title)
 }
 
 fn key_line(scene: &Scene<'_>, width: u16) -> Line<'static> {
@@ -154,6 +186,9 @@ fn job(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
         if wide && scene.watermark > 0 { format!("  {}", clock(scene.watermark)) } else { String::new() };
     let lag = grouped(scene.unread);
     let lag = if scene.unread > u64::from(scene.rate) * 2 { lag.fg(WARNING) } else { lag.into() };
+    // Ticks are named by this machine's clock, all other times by that of the traffic.
+    let tick = scene.view.last_tick().map(|tick| clock(tick.saturating_sub(scene.behind_ms)));
+    let tick = tick.unwrap_or_default();
     let mut lines = vec![
         named("lag", vec![lag, " records unread".dark_gray()]),
         named("watermark", vec![behind.into(), at.dark_gray()]),
@@ -162,7 +197,7 @@ fn job(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
     if area.height > 5 {
         lines.extend([
             named("keys", vec![grouped(scene.view.keys() as u64).into(), " in the last minute".dark_gray()]),
-            named("tick", vec![scene.view.last_tick().map_or_else(String::new, clock).into()]),
+            named("tick", vec![tick.into()]),
             named(
                 "published",
                 vec![format!("{} rows, {}", grouped(scene.rows), bytes(scene.row_bytes)).into()],
@@ -183,33 +218,68 @@ fn incidents(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect) {
     };
     let block = panel("Leaks", note);
     let inner = block.inner(area);
-    let mut lines = Vec::new();
-    let room = usize::from(inner.height);
-    let shown = (room / 3).max(1);
-    for incident in &of.all[of.all.len().saturating_sub(shown)..] {
-        lines.push(Line::from(vec![
-            incident.key().bold(),
-            format!("  {}  ", incident.customer()).into(),
-            incident.severity().fg(BAD).bold(),
-            format!("  {}", incident.last.state).into(),
-        ]));
-        lines.push(Line::from(incident.headline()));
-        lines.extend(incident.actions.last().map(|action| Line::from(action.clone().fg(WARNING))));
-    }
+    let (room, width) = (usize::from(inner.height), usize::from(inner.width));
+    // As many as there is room for, of three lines each.
+    let shown = &of.all[of.all.len().saturating_sub((room / 3).max(1))..];
+    let room_each = room / shown.len().max(1);
+    let mut lines: Vec<Line<'_>> =
+        shown.iter().flat_map(|incident| incident_lines(incident, room_each, width)).collect();
     if lines.is_empty() {
-        let hours = HISTORY_MS / 3_600_000;
-        let text = match (scene.phase, scene.staged.has_history) {
-            (_, false) => "None: no key is judged in its first day, and there is no history.".to_owned(),
-            (Phase::Reading(_), true) => {
-                format!("The detector learns {KNOWN_KEYS} keys from their last {hours} hours.")
-            }
-            (_, true) => {
-                format!("None yet. {KNOWN_KEYS} keys are known well; one of them is about to be stolen.")
-            }
-        };
-        lines.push(Line::from(text.dark_gray()));
+        let text = wrap(&no_incident(scene), width).into_iter();
+        lines.extend(text.map(|line| Line::from(line.dark_gray())));
     }
     frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+/// Returns the lines of an incident, `room` at most: its key and how grave it is, the headline, the last action.
+fn incident_lines(incident: &ShownIncident, room: usize, width: usize) -> Vec<Line<'_>> {
+    let severity = || incident.severity().fg(BAD).bold();
+    let ratio = incident.ratio();
+    let mut lines = match width >= usize::from(NARROW) {
+        true => {
+            let customer = format!("  {}  ", incident.customer());
+            let mut head = vec![incident.key().bold(), customer.into(), severity()];
+            head.extend(ratio.map(|ratio| format!("  {ratio}").bold()));
+            vec![Line::from(head)]
+        }
+        false => {
+            let mut more: Vec<Span<'_>> =
+                ratio.map_or_else(Vec::new, |ratio| vec![ratio.bold(), "  ".into()]);
+            more.push(incident.customer().into());
+            vec![Line::from(vec![incident.key().bold(), "  ".into(), severity()]), Line::from(more)]
+        }
+    };
+    let action = incident.actions.last().map(|action| Line::from(cut(action, width).fg(WARNING)));
+    let left = room.saturating_sub(lines.len() + usize::from(action.is_some())).max(1);
+    let headline = incident.headline();
+    let mut wrapped = wrap(&headline, width);
+    if wrapped.len() > left {
+        let rest = wrapped.split_off(left - 1).join(" ");
+        wrapped.push(cut(&rest, width));
+    }
+    lines.extend(wrapped.into_iter().map(Line::from));
+    lines.extend(action);
+    lines
+}
+
+/// Returns what stands in place of incidents.
+fn no_incident(scene: &Scene<'_>) -> String {
+    let hours = HISTORY_MS / 3_600_000;
+    let stolen_ms = scene.staged.live_ms + LEAK_AFTER_MS;
+    match scene.phase {
+        _ if !scene.staged.has_history => {
+            "None: no key is judged in its first day, and there is no history.".to_owned()
+        }
+        Phase::Reading(_) => format!("The detector learns {KNOWN_KEYS} keys from their last {hours} hours."),
+        _ if scene.now < stolen_ms => {
+            format!("None yet. {KNOWN_KEYS} keys are known well; one of them is about to be stolen.")
+        }
+        _ => format!(
+            "None yet. One of {KNOWN_KEYS} known keys is stolen: it is used from another country, too. The detector \
+             judges it when the minute ends, {} s after live traffic began.",
+            MINUTE_ENDS_AFTER_MS / 1_000
+        ),
+    }
 }
 
 fn named<'a>(name: &'a str, values: Vec<Span<'a>>) -> Line<'a> {

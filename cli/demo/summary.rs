@@ -1,9 +1,10 @@
 //! The last lines of a demo: its counts, its files, and commands to try next.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use keytide_config::View;
@@ -11,14 +12,13 @@ use keytide_generator::Generated;
 use serde_json::json;
 
 use super::incidents::IncidentList;
-use super::world::MAILS;
 use super::{Demo, Staged, lock, whole_ms};
-use crate::text::{grouped, stopwatch};
+use crate::text::{grouped, shell_word, short_id, stopwatch};
 
 /// Prints the summary, and writes it to `summary.json` for programs.
 pub(super) fn print(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
     let mut view = lock(&demo.view);
-    view.incidents.look_for_mails(&demo.folder.join(MAILS));
+    view.incidents.look_for_mails(demo.folder);
     let (counted, sinks) = (view.total(), demo.handle.sinks.stats());
     let wall_ms = whole_ms(demo.started.elapsed());
     let rows: serde_json::Map<_, _> = View::ALL
@@ -42,9 +42,8 @@ pub(super) fn print(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
     let path = demo.folder.join("summary.json");
     fs::write(&path, format!("{summary:#}\n")).with_context(|| format!("can't write {}", path.display()))?;
 
-    let folder = demo.folder.display();
-    let program = std::env::args_os().next().unwrap_or_else(|| "keytide".into());
-    let program = program.to_string_lossy();
+    let folder = shell_word(demo.folder);
+    let program = program(std::env::args_os().next());
     let mut text = String::new();
     writeln!(
         text,
@@ -80,7 +79,9 @@ pub(super) fn print(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
     let newest = newest(&demo.folder.join("views"));
     let mut evidence = String::new();
     if view.incidents.count > 0 {
-        writeln!(evidence, "  head -n 1 {folder}/views/incident_log-000001.jsonl")?;
+        let newest = view.incidents.all.last().map(|incident| short_id(&incident.last.incident_id));
+        let newest = newest.unwrap_or_default();
+        writeln!(evidence, "  {program} incident {newest} --from keytide.toml")?;
     }
     if let Some(mail) = view.incidents.first_mail() {
         writeln!(evidence, "  head -n 60 {}", mail.display())?;
@@ -99,10 +100,11 @@ files in {folder}
 {mails}  demo.log summary.json  what the job said, these numbers
 
 try next
-  head -n 2 {folder}/views/{newest}
-{evidence}  {program} check {folder}/keytide.toml
-  {program} generate --out {folder}/traffic --scenario mixed
-  {program} replay {folder}/traffic/keytide.toml --out {folder}/replayed
+  cd {folder}
+  head -n 2 views/{newest}
+{evidence}  {program} check keytide.toml
+  {program} generate --out traffic --scenario mixed
+  {program} replay traffic/keytide.toml --out replayed
 "
     )?;
     io::stdout().lock().write_all(text.as_bytes()).context("can't write to standard output")
@@ -150,6 +152,15 @@ pub(super) fn leaks(
         writeln!(text, "mail     {} and {} more", mail.display(), incidents.mails.len() - 1)?;
     }
     Ok(())
+}
+
+/// Returns the program as it was invoked, as a word of a shell; a relative path is made absolute, as the commands run
+/// in the demo's folder.
+fn program(invoked: Option<OsString>) -> String {
+    let invoked = PathBuf::from(invoked.unwrap_or_else(|| "keytide".into()));
+    let is_name = invoked.components().count() == 1 && !invoked.has_root();
+    let program = if is_name { invoked } else { std::path::absolute(&invoked).unwrap_or(invoked) };
+    shell_word(&program)
 }
 
 /// Returns the newest file of `usage`, as a long demo removes older ones.

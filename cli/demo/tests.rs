@@ -10,12 +10,13 @@ use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::live::STEP_MS;
 use keytide_connectors::sink::{JobInfo, TickOutput};
 use keytide_dataflow::Notice;
+use keytide_dataflow::detect::{Bits, Severity, Signal};
 use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::time::{MINUTE_MS, SECOND_MS};
 use keytide_dataflow::model::{Country, Definition, KeyId, NameId, Position, RequestId, RouteId, Tick};
 use keytide_dataflow::{
-    Action, ActionState, CountryCalls, Counts, IncidentId, KeyCountry, Late, Latency, Level, OwnedUsage,
-    Owner, Revocation, Row, Rows, Scope, Usage,
+    Action, ActionState, Change, CountryCalls, Counts, Evidence, Incident, IncidentId, IncidentState,
+    KeyCountry, Late, Latency, Level, OwnedUsage, Owner, Revocation, Row, Rows, Sample, Scope, Taken, Usage,
 };
 use keytide_generator::create_folder;
 use keytide_worker::replay::{BoundedRun, Keep, write_incidents};
@@ -227,7 +228,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
 #[test]
 fn only_the_stolen_key_is_found_and_it_is_not_suspended() {
     // A workday and, of another world, a weekend.
-    for (seed, now_ms) in [(1, START + 33_333), (2, START + 5 * 86_400_000)] {
+    for (seed, now_ms) in [(1, START + 33_333), (2, START + 5 * 86_400_000 + 2 * MINUTE_MS)] {
         let Found { stolen, live_ms, log, revocations, mails } = found(seed, now_ms);
         let first: TransitionJson = serde_json::from_str(&log[0]).unwrap();
         let keys: Vec<Value> = log.iter().map(|row| serde_json::from_str(row).unwrap()).collect();
@@ -319,11 +320,11 @@ fn a_seed_names_the_key_whatever_the_time() {
 }
 
 #[test]
-fn live_traffic_joins_where_history_ends_20_s_before_a_minute_does() {
-    for now_ms in [START, START + 19_999, START + 40_000, START + 59_999] {
+fn live_traffic_joins_where_history_ends_20_s_before_five_minutes_do() {
+    for now_ms in [START, START + 19_999, START + 40_000, START + 279_999, START + 280_000, START + 299_999] {
         let worlds = Worlds::new(60_000, 100, 1, now_ms).unwrap();
-        assert_eq!(worlds.live_ms % MINUTE_MS, 40 * SECOND_MS);
-        assert!((now_ms - MINUTE_MS + 1..=now_ms).contains(&worlds.live_ms), "{now_ms}");
+        assert_eq!(worlds.live_ms % (5 * MINUTE_MS), 280 * SECOND_MS);
+        assert!((now_ms - 5 * MINUTE_MS + 1..=now_ms).contains(&worlds.live_ms), "{now_ms}");
     }
     let short = Worlds::new(SHORTEST_STORY_MS - 1, 100, 1, START).unwrap();
     assert!(short.known.is_none() && short.stolen().is_none());
@@ -486,8 +487,9 @@ fn screen(view: &LiveView, phase: Phase, width: u16, height: u16) -> String {
         phase,
         staged: &staged,
         now,
+        behind_ms: 0,
         elapsed_ms: 91_400,
-        duration_ms: 91_000,
+        end_ms: Some(91_000),
         rate: 4_000,
         unread: 312,
         watermark: now - 5_900,
@@ -520,12 +522,89 @@ fn at_80_by_24_all_panels_are_there() {
 }
 
 #[test]
+fn at_40_by_24_the_panels_that_count_most_stand_below_each_other() {
+    let mut view = world();
+    view.incidents.take(&[stolen()]);
+    let shown = screen(&view, Phase::Running, 40, 24);
+    assert!(
+        shown == include_str!("screens/40x24.txt"),
+        "cli/demo/screens/40x24.txt isn't what is shown:\n{shown}"
+    );
+}
+
+#[test]
 fn at_160_by_50_there_is_more_in_them() {
     let shown = screen(&world(), Phase::Ending, 160, 50);
     assert!(
         shown == include_str!("screens/160x50.txt"),
         "cli/demo/screens/160x50.txt isn't what is shown:\n{shown}"
     );
+}
+
+/// The row of the stolen key's incident when it has grown.
+fn grown() -> Incident {
+    let volume = Evidence {
+        signal: Signal::VolumeMinute,
+        window_ms: START + MINUTE_MS,
+        width_ms: MINUTE_MS,
+        first_ms: START,
+        last_ms: START + MINUTE_MS,
+        expected: 2_000,
+        seen: 480,
+        bits: Bits(38_500),
+        weighted: Bits(25_025),
+        values: [].into_iter().collect(),
+    };
+    Incident {
+        id: IncidentId(0x0361_eb92_6d6c_5087_8a51_9311_93c8_74f1),
+        key: KeyId(0x74cd_7256_0fc4_b2c7_0a02_83ab_54e4_ec15),
+        owner: Owner::default(),
+        severity: Severity::Revoke,
+        score: 100,
+        state: IncidentState::Open,
+        opened_ms: START,
+        last_signal_ms: START + 2 * MINUTE_MS,
+        ended_ms: None,
+        signals: vec![volume],
+        traffic: Vec::new(),
+        samples: vec![Sample {
+            position: Position { partition: 7, offset: 42, index: 1 },
+            time: START,
+            client: 0,
+            status: 200,
+        }],
+        calls: 576,
+        taken: Taken::default(),
+        usual: Vec::new(),
+        other_keys: Vec::new(),
+        earlier: Vec::new(),
+        reopenings: 0,
+        known_since_ms: START,
+        known_calls: 710,
+        platform_event: false,
+    }
+}
+
+#[test]
+fn an_incident_is_shown_by_its_newest_row_not_only_its_transitions() {
+    let mut view = LiveView::new(SECOND_MS);
+    let row = |incident| tick(START, vec![Rows::Incidents(vec![incident])]);
+    view.take(START, &[row(grown())]);
+    assert!(view.incidents.all.is_empty(), "it has no transition yet");
+    view.incidents.take(&[stolen()]);
+    assert_eq!(view.incidents.all[0].ratio().unwrap(), "3.8x its usual calls");
+    view.incidents.take_lines();
+
+    view.take(START + 1, &[row(grown())]);
+    let [shown] = &view.incidents.all[..] else { panic!("one is known") };
+    assert_eq!(
+        (shown.ratio().unwrap(), shown.severity()),
+        ("240x its usual calls".into(), "critical, 100 %".into())
+    );
+    assert!(shown.headline().starts_with("240x its usual calls (480 in a minute"), "{}", shown.headline());
+    assert_eq!((shown.last.seq, shown.last.transition), (0, Change::Opened), "of the transition");
+    assert_eq!(shown.actions.len(), 1);
+    assert!(view.incidents.take_lines().is_empty(), "a line is for a transition");
 }
 
 #[test]

@@ -264,6 +264,9 @@ impl LiveView {
                     sum.1 += errors.saturating_sub(before.1);
                 }
             }
+            Rows::Incidents(rows) => {
+                rows.iter().for_each(|incident| self.incidents.grow(incident, &self.names));
+            }
             // The screen doesn't show the other views.
             _ => {}
         }

@@ -5,14 +5,15 @@
 //!  100 keys   ───calls a minute───┼────────┼──────┼────►   the usual goes on
 //!  one of them                             └─ 8 calls a second from a new country: stolen
 //!  900 keys                       ┼──────────────────►    --rate calls a second, no history
-//!                                                 └ a minute ends: its windows are final
+//!                                                 └ a minute and five minutes end
 //! ```
 //! The detector judges no key in its first day, so 100 keys come with a history. They go on at the same pace, as a step
-//! would look like a leak of all of them. The others only make traffic. Event times lag behind the clock, so that a
-//! minute ends 20 s after live traffic began. The seed chooses the key that is stolen.
+//! would look like a leak of all of them. The others only make traffic. Event times lag behind the clock by up to five
+//! minutes, so that a minute ends 20 s after live traffic began, and five minutes do. The leak is an alert then: the few
+//! calls of its first minute alone aren't, and it would be found 10 s later. The seed chooses the key that is stolen.
 //!
 //! Demos shorter than [`SHORTEST_STORY_MS`] have no history and no leak. All others last until the leak is found, or
-//! until [`STORY_MS`] of live event time are over: a busy machine takes longer for the history.
+//! until [`STORY_MS`] of live event time are over: a busy machine takes longer for the same traffic.
 //!
 //! The broker is librdkafka's own for tests: a listener on this machine that speaks Kafka's protocol. It keeps at most
 //! 5 MiB of record batches of a partition (120 MiB in all) and drops older ones silently. It has neither compaction nor
@@ -25,12 +26,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use keytide_config::{JobConfig, View};
+use keytide_dataflow::Level;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_generator::{Configuration, GatewayFormat, Leak, Scenario, World, WorldSettings, create_folder};
 use keytide_worker::exit::{Exit, failure};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
+use super::incidents::MAIL_FOLDER;
 use super::{DemoArgs, whole_ms};
 
 /// The topic of calls, which has `PARTITIONS` partitions.
@@ -39,10 +42,9 @@ pub(super) const PARTITIONS: u32 = 8;
 const RESULT_PARTITIONS: u32 = 2;
 /// How long after the demo's start the first call comes, in ms, so that the job is there to read it.
 const LEAD_MS: u64 = 1_000;
-/// How much longer than the demo the calls last, in ms, so that the demo ends by its own clock.
-const SPARE_MS: u64 = 10_000;
-/// The name of the folder of mails.
-pub(super) const MAILS: &str = "mails";
+/// How much longer than the demo the calls last, in ms, so that the demo ends by its own clock. A busy machine may read
+/// the history for another minute when live traffic has begun.
+const SPARE_MS: u64 = 60_000;
 /// The results' topics are called `demo.<view>.v1`.
 const PREFIX: &str = "demo";
 
@@ -60,12 +62,12 @@ const STOLEN_KNOWN_CALLS: u32 = 450;
 /// How long after the start of live traffic the thief starts.
 pub(super) const LEAK_AFTER_MS: u64 = 8_000;
 const LEAK_CALLS_PER_HOUR: u32 = 8 * 3_600;
-/// How long after the start of live traffic a minute ends, by event time.
-const MINUTE_ENDS_AFTER_MS: u64 = 20_000;
+/// How long after the start of live traffic a minute and five minutes end, by event time.
+pub(super) const MINUTE_ENDS_AFTER_MS: u64 = 20_000;
 /// Event time of live traffic after which the leak can't be found any more: the minute in which the thief started is
 /// over, and the next one.
 pub(super) const STORY_MS: u64 = MINUTE_ENDS_AFTER_MS + MINUTE_MS;
-/// Least duration of a demo with history and leak, which take half a minute on an idle machine.
+/// Least duration of a demo with history and leak.
 pub(super) const SHORTEST_STORY_MS: u64 = 40_000;
 
 /// The callers of a demo.
@@ -86,8 +88,8 @@ impl Worlds {
     pub(super) fn new(duration_ms: u64, rate: u32, seed: u64, now_ms: u64) -> anyhow::Result<Self> {
         let has_story = duration_ms >= SHORTEST_STORY_MS;
         let live_ms = match has_story {
-            // The last time before now that is `MINUTE_ENDS_AFTER_MS` before a minute's end.
-            true => (now_ms + MINUTE_ENDS_AFTER_MS) / MINUTE_MS * MINUTE_MS - MINUTE_ENDS_AFTER_MS,
+            // The last time before now that is `MINUTE_ENDS_AFTER_MS` before the end of five minutes.
+            true => Level::FiveMinutes.start(now_ms + MINUTE_ENDS_AFTER_MS) - MINUTE_ENDS_AFTER_MS,
             false => now_ms + LEAD_MS,
         };
         // On a busy machine the demo goes on until the leak is found.
@@ -234,7 +236,7 @@ idle_ticks = 1000                          # ticks without calls after which the
 skew = "1h"                                # how far ahead of the watermark history is read
 
 [alerts.email]                             # nothing leaves this machine: a mail is a file
-dir = "{MAILS}"
+dir = "{MAIL_FOLDER}"
 from = "Keytide <keytide@example.com>"
 to = ["security@example.com"]
 owners = true                              # and those whose key it is

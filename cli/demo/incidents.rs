@@ -18,7 +18,7 @@ use keytide_dataflow::{Change, Incident, Notice};
 
 use serde_json::Value;
 
-use crate::text::{grouped, short_id};
+use crate::text::short_id;
 
 /// The name of the folder of mails, below the demo's.
 pub(super) const MAIL_FOLDER: &str = "mails";
@@ -58,7 +58,7 @@ impl ShownIncident {
         let ratio = ratios.fold(0.0, f64::max);
         (ratio >= 1.5).then(|| match ratio {
             0.0..10.0 => format!("{ratio:.1}x its usual calls"),
-            _ => format!("{}x its usual calls", grouped(ratio as u64)),
+            _ => format!("{ratio:.0}x its usual calls"),
         })
     }
 

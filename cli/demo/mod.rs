@@ -9,7 +9,7 @@
 //! that are published, see [`view`].
 //!
 //! One minute shows how a leak is found. 100 keys have a history of 36 hours, which is read first, and one of them is
-//! stolen 8 s after live traffic began; see [`world`]. [`ending`] has the rule of when it ends.
+//! stolen 5 s after live traffic began; see [`world`]. [`ending`] has the rule of when it ends.
 //!
 //! `q`, Ctrl-C, SIGTERM, or the end of `--duration` once the leak is found, stop the traffic. Then the job reads the
 //! records that are left, publishes its last tick, and restores the terminal. A second signal doesn't wait for that.

@@ -236,7 +236,7 @@ fn only_the_stolen_key_is_found_and_it_is_not_suspended() {
         assert_eq!((&*first.level, first.policy.as_deref()), ("alert", Some("suspend")), "{}", log[0]);
         assert!(!first.catching_up && !first.platform_event, "{}", log[0]);
         let at: jiff::Timestamp = first.at.parse().unwrap();
-        assert_eq!(at.as_millisecond().cast_unsigned(), live_ms + 20_000, "the minute's end");
+        assert_eq!(at.as_millisecond().cast_unsigned(), live_ms + 17_000, "the minute's end");
         let raised: TransitionJson = serde_json::from_str(&log[RAISED]).unwrap();
         assert_eq!(
             (raised.transition, &*raised.level),
@@ -245,7 +245,7 @@ fn only_the_stolen_key_is_found_and_it_is_not_suspended() {
             log[RAISED]
         );
         let at: jiff::Timestamp = raised.at.parse().unwrap();
-        assert_eq!(at.as_millisecond().cast_unsigned(), live_ms + 80_000, "the next minute's end");
+        assert_eq!(at.as_millisecond().cast_unsigned(), live_ms + 77_000, "the next minute's end");
         let spoken: Vec<&str> = first.signals.iter().map(|signal| &*signal.signal).collect();
         for signal in ["country", "asn", "network", "user_agent"] {
             assert!(spoken.contains(&signal), "{seed}: {spoken:?}");
@@ -320,10 +320,10 @@ fn a_seed_names_the_key_whatever_the_time() {
 }
 
 #[test]
-fn live_traffic_joins_where_history_ends_20_s_before_five_minutes_do() {
-    for now_ms in [START, START + 19_999, START + 40_000, START + 279_999, START + 280_000, START + 299_999] {
+fn live_traffic_joins_where_history_ends_17_s_before_five_minutes_do() {
+    for now_ms in [START, START + 19_999, START + 40_000, START + 282_999, START + 283_000, START + 299_999] {
         let worlds = Worlds::new(60_000, 100, 1, now_ms).unwrap();
-        assert_eq!(worlds.live_ms % (5 * MINUTE_MS), 280 * SECOND_MS);
+        assert_eq!(worlds.live_ms % (5 * MINUTE_MS), 283 * SECOND_MS);
         assert!((now_ms - 5 * MINUTE_MS + 1..=now_ms).contains(&worlds.live_ms), "{now_ms}");
     }
     let short = Worlds::new(SHORTEST_STORY_MS - 1, 100, 1, START).unwrap();

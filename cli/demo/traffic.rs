@@ -1,8 +1,9 @@
 //! Sends generated records to the broker, each at its time.
 //!
 //! History goes first, up to [`AHEAD_MS`] ahead of the job's watermark. So the broker has it before the job reads it,
-//! and ticks follow each other at once: a job without a next minute waits for its clock. Then live traffic starts,
-//! while the job still reads the history. From there on event times are the clock's less a fixed time.
+//! and ticks follow each other at once: a job without a next minute waits for its clock. Live traffic starts once the job
+//! has read the history but for [`UNREAD_MS`]. Its calls would make each tick of the history longer, which a busy machine
+//! doesn't catch up with. From there on event times are the clock's less a fixed time.
 //!
 //! One record in [`DELAYED_ONE_IN`] is delayed by [`DELAY_MS`], as if a gateway had to send its batch again. By the
 //! demo's configuration it is late then. The generator makes the other faults: records out of order, repeated or
@@ -34,6 +35,9 @@ const UNREAD_BYTES: u64 = 2 << 20;
 /// than the demo's `idle_ticks`. So no partition that is read to its end counts as idle, and the clock doesn't take
 /// over.
 pub(super) const AHEAD_MS: u64 = 15 * 3_600_000;
+/// How much of the history may be unread when live traffic starts. It is far more than lies between two calls of a
+/// partition at night, so the watermark gets there without a live call.
+const UNREAD_MS: u64 = 3_600_000;
 /// One record in this number is delayed.
 pub(super) const DELAYED_ONE_IN: u64 = 2_000;
 /// How long a record is delayed, in ms.
@@ -142,6 +146,10 @@ impl TrafficSender {
         while let Some(next) = earliest(&mut lines) {
             let at_ms = next.at_ms;
             let is_live = at_ms >= worlds.live_ms;
+            while is_live && !stopped && self.is_history_unread(worlds) {
+                stopped = self.sent.is_stopped();
+                thread::park_timeout(REST);
+            }
             if is_live && !stopped {
                 self.sent.behind_ms.get_or_init(|| match worlds.known {
                     Some(_) => now().saturating_sub(at_ms),
@@ -170,6 +178,11 @@ impl TrafficSender {
         self.producer.flush(FLUSH)?;
         let generated = lines.iter().map(|lines| lines.generator.generated());
         Ok(generated.reduce(Generated::and).unwrap_or_default())
+    }
+
+    /// Returns whether the job has read too little of the history for live traffic to start.
+    fn is_history_unread(&self, worlds: &Worlds) -> bool {
+        worlds.known.is_some() && self.live.status().watermark + UNREAD_MS < worlds.live_ms
     }
 
     fn is_too_early(&self, at_ms: u64, is_live: bool, worlds: &Worlds) -> bool {

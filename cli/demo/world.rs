@@ -1,7 +1,7 @@
 //! The world of a demo: its folder, its in-process broker, the job's configuration, and the staged traffic.
 //!
 //! ```text
-//!             36 h before        live     +8 s   +20 s    event time
+//!             36 h before        live     +5 s   +17 s    event time
 //!  100 keys   ───calls a minute───┼────────┼──────┼────►   the usual goes on
 //!  one of them                             └─ 8 calls a second from a new country: stolen
 //!  900 keys                       ┼──────────────────►    --rate calls a second, no history
@@ -9,7 +9,7 @@
 //! ```
 //! The detector judges no key in its first day, so 100 keys come with a history. They go on at the same pace, as a step
 //! would look like a leak of all of them. The others only make traffic. Event times lag behind the clock by up to five
-//! minutes, so that a minute ends 20 s after live traffic began, and five minutes do. The leak is an alert then: the few
+//! minutes, so that a minute ends 17 s after live traffic began, and five minutes do. The leak is an alert then: the few
 //! calls of its first minute alone aren't, and it would be found 10 s later. The seed chooses the key that is stolen.
 //!
 //! Demos shorter than [`SHORTEST_STORY_MS`] have no history and no leak. All others last until the leak is found, or
@@ -60,10 +60,10 @@ const KNOWN_ZIPF: f64 = 0.3;
 /// Least calls in the history of the stolen key. No key with fewer than 300 would be suspended.
 const STOLEN_KNOWN_CALLS: u32 = 450;
 /// How long after the start of live traffic the thief starts.
-pub(super) const LEAK_AFTER_MS: u64 = 8_000;
+pub(super) const LEAK_AFTER_MS: u64 = 5_000;
 const LEAK_CALLS_PER_HOUR: u32 = 8 * 3_600;
 /// How long after the start of live traffic a minute and five minutes end, by event time.
-pub(super) const MINUTE_ENDS_AFTER_MS: u64 = 20_000;
+pub(super) const MINUTE_ENDS_AFTER_MS: u64 = 17_000;
 /// Event time of live traffic after which the leak can't be found any more: the minute in which the thief started is
 /// over, and the next one.
 pub(super) const STORY_MS: u64 = MINUTE_ENDS_AFTER_MS + MINUTE_MS;

@@ -2,7 +2,12 @@
 //!
 //! The first row of a view begins a file. It ends between ticks once it is long or old enough, and is never written
 //! again. Numbers have six digits or more and only grow, also over restarts: a new run goes on with the last file.
-//! If a killed process left half a row behind the last newline, it is cut off when the folder is opened.
+//! If a killed process left half a row behind the last newline, it is cut off when the folder is opened. A file
+//! without a row is removed.
+//!
+//! A row has two columns more than on its topic: its tick, and its version. Versions count the rows of a view from 1
+//! on, and a new run goes on behind the last row. So of several rows of a key the one with the greatest version is the
+//! newest, whatever became of the clock that ticks follow.
 //!
 //! A tick's rows reach the system when the tick ends, and the disk when a file is closed or on
 //! [`flush`](ViewFiles::flush). Until then a crash of the machine, but not of the process, may lose them.
@@ -16,8 +21,10 @@ use std::path::{Path, PathBuf};
 
 use keytide_config::{FileSink, View};
 use keytide_dataflow::model::Tick;
+use serde::Deserialize;
 
 use super::SinkError;
+use super::encode::number;
 
 /// The number of bytes of rows that are held between writes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -38,6 +45,8 @@ struct FileSeries {
     number: u64,
     /// True if the newest is an earlier run's, which may be continued.
     is_earlier: bool,
+    /// The version of the last row; 0 if there is none.
+    version: u64,
     closed: Vec<u64>,
     /// The newest file, while it is written to.
     open: Option<OpenFile>,
@@ -75,23 +84,38 @@ impl ViewFiles {
         for view in View::ALL {
             let series = &mut self.series[view as usize];
             series.closed.sort_unstable();
-            if let Some(number) = series.closed.pop() {
-                (series.number, series.is_earlier) = (number, true);
+            while let Some(number) = series.closed.pop() {
                 let path = path(&self.sink.dir, view, number);
-                let cut = repair(&path).map_err(|error| failed("repair", &path, error))?;
+                let Repaired { rows_end, cut } =
+                    repair(&path).map_err(|error| failed("repair", &path, error))?;
                 if cut > 0 {
                     tracing::warn!(path = %path.display(), bytes = cut, "cut off a row that was half written");
                 }
+                // A number is used once, also by a file that turned out to have no row.
+                series.number = series.number.max(number);
+                if rows_end > 0 {
+                    series.version =
+                        last_version(&path, rows_end).map_err(|error| failed("read", &path, error))?;
+                    series.is_earlier = series.number == number;
+                    if !series.is_earlier {
+                        series.closed.push(number);
+                    }
+                    break;
+                }
+                fs::remove_file(&path).map_err(|error| failed("delete", &path, error))?;
             }
         }
         Ok(self)
     }
 
-    /// Adds a row of `tick`: an object without a newline.
+    /// Adds a row of `tick`, an object without a newline, with its tick and version as further columns.
     pub(super) fn row(&mut self, view: View, tick: Tick, row: &[u8]) -> Result<(), SinkError> {
         let series = &mut self.series[view as usize];
-        series.buffer.extend_from_slice(row);
-        series.buffer.push(b'\n');
+        series.version += 1;
+        series.buffer.extend_from_slice(row.strip_suffix(b"}").unwrap_or(row));
+        number(&mut series.buffer, r#","tick":"#, tick);
+        number(&mut series.buffer, r#","version":"#, series.version);
+        series.buffer.extend_from_slice(b"}\n");
         if series.buffer.len() >= BUFFER_BYTES { self.write(view, tick) } else { Ok(()) }
     }
 
@@ -207,28 +231,56 @@ fn sync_folder(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Cuts off the bytes behind the last newline; returns how many there were.
-fn repair(path: &Path) -> io::Result<u64> {
+/// The result of a repair.
+struct Repaired {
+    /// The byte behind the last whole row.
+    rows_end: u64,
+    /// The number of bytes that were cut off.
+    cut: u64,
+}
+
+/// Cuts off the bytes behind the last newline.
+fn repair(path: &Path) -> io::Result<Repaired> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
+    let rows_end = line_start(&mut file, length)?;
+    if rows_end < length {
+        file.set_len(rows_end)?;
+        file.sync_all()?;
+    }
+    Ok(Repaired { rows_end, cut: length - rows_end })
+}
+
+/// Returns the start of the line that `end` lies in: the byte behind the last newline before it.
+fn line_start(file: &mut File, mut end: u64) -> io::Result<u64> {
     let mut block = Vec::new();
-    let mut end = length;
-    let kept = loop {
-        if end == 0 {
-            break 0;
-        }
+    while end > 0 {
         let start = end.saturating_sub(TAIL_BYTES);
         block.clear();
         file.seek(SeekFrom::Start(start))?;
-        (&mut file).take(end - start).read_to_end(&mut block)?;
+        (&mut *file).take(end - start).read_to_end(&mut block)?;
         if let Some(at) = memchr::memrchr(b'\n', &block) {
-            break start + at as u64 + 1;
+            return Ok(start + at as u64 + 1);
         }
         end = start;
-    };
-    if kept < length {
-        file.set_len(kept)?;
-        file.sync_all()?;
     }
-    Ok(length - kept)
+    Ok(0)
+}
+
+/// The column by which rows of a series of files are ordered.
+#[derive(Deserialize)]
+struct Versioned {
+    /// Rows of Keytide's first versions have none.
+    #[serde(default)]
+    version: u64,
+}
+
+/// Returns the version of the last row, which ends with a newline before `rows_end`; 0 if it has none.
+fn last_version(path: &Path, rows_end: u64) -> io::Result<u64> {
+    let mut file = File::open(path)?;
+    let start = line_start(&mut file, rows_end - 1)?;
+    let mut row = Vec::new();
+    file.seek(SeekFrom::Start(start))?;
+    file.take(rows_end - start).read_to_end(&mut row)?;
+    Ok(serde_json::from_slice(&row).map_or(0, |row: Versioned| row.version))
 }

@@ -417,6 +417,14 @@ fn the_golden_rows_have_the_columns_of_their_schemas() {
         assert_eq!(view.key(), listed("x-key"), "{name}");
         assert_eq!(columns(&format!("{key}}}")), set(view.key()), "{name}");
         assert_eq!(columns(&format!("{key}{rest}")), set(&listed("required")), "{name}");
+        let mut described: BTreeSet<String> =
+            schema["properties"].as_object().unwrap().keys().cloned().collect();
+        for of_files in ["tick", "version"] {
+            assert!(described.remove(of_files), "{name} describes the column {of_files} of files");
+        }
+        let is_retracted = described.remove("retracted");
+        assert_eq!(is_retracted, view == View::SubscriptionUsage, "{name}");
+        assert_eq!(described, set(&listed("required")), "{name}");
     }
 }
 
@@ -438,7 +446,8 @@ fn every_view_is_published_as_golden_records_and_lines() {
     for (view, key, rest) in GOLDEN {
         let value = format!("{key}{rest}");
         let file = format!("{}-000001.jsonl", view.name());
-        assert_eq!(lines(folder.path(), &file), std::slice::from_ref(&value), "{file}");
+        let in_file = format!("{},\"tick\":{TICK},\"version\":1}}", value.strip_suffix('}').unwrap());
+        assert_eq!(lines(folder.path(), &file), [in_file], "{file}");
 
         let got = consume(&broker, view, 1).remove(0);
         let key = format!("{key}}}");
@@ -509,8 +518,14 @@ fn transitions_are_published_and_decided_on_in_the_order_of_their_times_whoever_
         [(5, 9, 0), (5, 9, 1), (7, 1, 0), (7, 2, 0)].map(|(at, id, seq)| (at, IncidentId(id), seq));
     assert_eq!(decided, expected);
     let written = lines(folder.path(), "incident_log-000001.jsonl");
-    let told: Vec<String> =
-        notices.iter().map(|notice| String::from_utf8(notice.json.clone()).unwrap()).collect();
+    let told: Vec<String> = notices
+        .iter()
+        .zip(1..)
+        .map(|(notice, version)| {
+            let row = String::from_utf8(notice.json.clone()).unwrap();
+            format!("{},\"tick\":1,\"version\":{version}}}", row.strip_suffix('}').unwrap())
+        })
+        .collect();
     assert_eq!(written, told);
     for (line, (_, id, seq)) in written.iter().zip(expected) {
         assert!(line.starts_with(&format!(r#"{{"incident_id":"{id}","seq":{seq},"#)), "{line}");
@@ -540,7 +555,10 @@ fn a_retracted_row_is_null_on_its_topic_and_says_so_in_its_file() {
     assert_ne!(got[0].headers["keytide-id"], got[1].headers["keytide-id"]);
     assert_eq!(
         lines(folder.path(), "subscription_usage-000001.jsonl")[1],
-        r#"{"subscription":"sub-1","window":"1h","window_start":"2023-11-14T22:00:00Z","retracted":true}"#
+        format!(
+            r#"{{"subscription":"sub-1","window":"1h","window_start":"2023-11-14T22:00:00Z","retracted":true,"tick":{},"version":2}}"#,
+            TICK + 1
+        )
     );
 }
 
@@ -795,7 +813,7 @@ fn a_new_run_goes_on_with_the_last_file_and_cuts_off_what_is_half_written() {
     fs::write(dir.join("usage-notes.jsonl"), "somebody else's").unwrap();
     open(None, Some(files(dir))).publish(2, vec![tick(2, 1)], &[], &mut nothing).unwrap();
     assert_eq!(lines(dir, "usage-000001.jsonl").len(), 3);
-    assert_eq!(read(&dir.join("latency-000007.jsonl")), b"");
+    assert!(!dir.join("latency-000007.jsonl").exists(), "a file without a row is removed");
     assert_eq!(read(&dir.join("usage-notes.jsonl")), b"somebody else's");
     // A file that is long enough is left alone.
     let sink = FileSink { rotate_bytes: 1, keep: 1, ..files(dir) };
@@ -803,8 +821,39 @@ fn a_new_run_goes_on_with_the_last_file_and_cuts_off_what_is_half_written() {
     publisher.publish(3, vec![tick(3, 1)], &[], &mut nothing).unwrap();
     publisher.flush(DEADLINE).unwrap();
     assert_eq!(publisher.published(), 3);
-    assert_eq!(names(dir), ["latency-000007.jsonl", "usage-000002.jsonl", "usage-notes.jsonl"]);
+    assert_eq!(names(dir), ["usage-000002.jsonl", "usage-notes.jsonl"]);
     assert_eq!(lines(dir, "usage-000002.jsonl").len(), 1);
+}
+
+#[test]
+fn versions_go_on_over_restarts_files_and_clocks_that_go_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let version = |line: &str| {
+        let row: Value = serde_json::from_str(line).unwrap();
+        (row["tick"].as_u64().unwrap(), row["version"].as_u64().unwrap())
+    };
+    let versions = |name: &str| lines(dir, name).iter().map(|line| version(line)).collect::<Vec<_>>();
+    let run = |at: Tick, keys, sink: FileSink| {
+        open(None, Some(sink)).publish(at, vec![tick(at, keys)], &[], &mut nothing).unwrap();
+    };
+    run(9, 2, files(dir));
+    run(5, 1, files(dir));
+    assert_eq!(versions("usage-000001.jsonl"), [(9, 1), (9, 2), (5, 3)]);
+    // The next file goes on, and so does one whose predecessor lost its only row.
+    run(6, 1, FileSink { rotate_bytes: 1, ..files(dir) });
+    assert_eq!(versions("usage-000002.jsonl"), [(6, 4)]);
+    fs::write(dir.join("usage-000003.jsonl"), "{\"key_id\":").unwrap();
+    run(7, 1, files(dir));
+    assert_eq!(names(dir), ["usage-000001.jsonl", "usage-000002.jsonl", "usage-000004.jsonl"]);
+    assert_eq!(versions("usage-000004.jsonl"), [(7, 5)]);
+    // Rows of versions without the column come first. A row may be longer than the block that is read.
+    let long = format!("{{\"key_id\":\"{}\",\"version\":41}}\n", "x".repeat(200_000));
+    for (row, expected) in [("{\"key_id\":\"a\"}\n", 1), (&*long, 42)] {
+        fs::write(dir.join("usage-000004.jsonl"), row).unwrap();
+        run(8, 1, files(dir));
+        assert_eq!(version(&lines(dir, "usage-000004.jsonl")[1]), (8, expected));
+    }
 }
 
 #[test]

@@ -37,8 +37,19 @@ const OF_TRAFFIC: [&str; 7] =
     ["keytide-generator", "mmdb-writer", "rand", "rand_chacha", "rand_distr", "ratatui", "crossterm"];
 
 /// Licences that a crate may have, by their SPDX names. All may be given on with a binary that names their authors.
-const LICENCES: [&str; 9] =
-    ["0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "ISC", "MIT", "Unicode-3.0", "Zlib"];
+/// CC0 asks for nothing.
+const LICENCES: [&str; 10] = [
+    "0BSD",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "ISC",
+    "MIT",
+    "Unicode-3.0",
+    "Zlib",
+];
 
 /// Crates that the program has in two versions: those of others, which nothing here can change.
 const TWICE: [&str; 3] = ["getrandom", "miniz_oxide", "syn"];

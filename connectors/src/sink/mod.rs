@@ -20,6 +20,7 @@
 //! A row that is taken back (`subscription_usage` only) is null on its topic. In a file it is a row of its key
 //! columns and `"retracted":true`.
 
+pub mod columns;
 pub mod encode;
 mod file;
 mod incidents;

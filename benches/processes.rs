@@ -133,6 +133,11 @@ fn rows(out: &Path) -> anyhow::Result<BTreeMap<&'static str, usize>> {
     let mut rows = BTreeMap::new();
     for view in View::NAMES {
         let path = out.join(format!("{view}.jsonl"));
+        // A view without rows has no file.
+        if !path.exists() {
+            rows.insert(view, 0);
+            continue;
+        }
         let file = File::open(&path).with_context(|| format!("no {}", path.display()))?;
         let mut file = BufReader::with_capacity(1 << 20, file);
         let mut count = 0;

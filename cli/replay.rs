@@ -11,8 +11,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use keytide_alerts::policy::PolicyEngine;
-use keytide_config::{JobConfig, View, environment};
+use keytide_config::{FileFormat, JobConfig, View, environment};
 use keytide_connectors::ingest::InputPartition;
 use keytide_connectors::sink::JobInfo;
 use keytide_dataflow::Transition;
@@ -20,7 +21,7 @@ use keytide_dataflow::model::Tick;
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::memory;
 use keytide_worker::records::RecordCounts;
-use keytide_worker::replay::{BoundedRun, Keep, RowCounts, per_second, usage, write};
+use keytide_worker::replay::{BoundedRun, Keep, RowCounts, ViewFolder, per_second, usage, write};
 use serde::Serialize;
 
 use crate::exit;
@@ -36,6 +37,9 @@ pub(crate) struct ReplayArgs {
     /// Folder for the views and summary.json; files of an earlier run in it are replaced
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Format of the views; keytide incident and keytide top read jsonl alone
+    #[arg(long, value_name = "FORMAT", default_value = FileFormat::JsonLines.name(), value_parser = formats())]
+    format: FileFormat,
     /// Timely workers [default: the configuration's]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
@@ -47,6 +51,12 @@ pub(crate) struct ReplayArgs {
     now: Option<jiff::Timestamp>,
     #[command(flatten)]
     show: ShowArgs,
+}
+
+/// Returns the parser of `--format`, with the names that `[sink.files]` has.
+fn formats() -> impl clap::builder::TypedValueParser<Value = FileFormat> {
+    PossibleValuesParser::new(FileFormat::ALL.map(FileFormat::name))
+        .map(|name| FileFormat::named(&name).unwrap_or(FileFormat::JsonLines))
 }
 
 /// The content of `summary.json`, which is printed at the end unless standard output is a terminal.
@@ -103,7 +113,8 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         listed.note(transitions);
         policy.decide(transitions)
     };
-    let written = write(collected, info, out.path(), threads, &mut decide)?;
+    let views = ViewFolder { path: out.path(), format: args.format };
+    let written = write(collected, info, views, threads, &mut decide)?;
     let records = RecordCounts::of(&counts, ingest.partitions());
     let overview = Overview::new(&overview::Run {
         job: &job,
@@ -143,22 +154,27 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     };
     let text = json(&summary)?;
     out.write(SUMMARY, text.as_bytes())?;
-    let files = files(&args.out, &summary);
+    let files = files(args, &summary);
     let shown = args
         .show
         .print(|look| overview::render(&summary.overview, "keytide replay", &[], &files, look), &text)?;
-    Ok(exit::judge(&records, "dead_letters.jsonl has a row of each, ", shown).into())
+    let rows = format!("dead_letters.{} has a row of each, ", args.format.name());
+    Ok(exit::judge(&records, &rows, shown).into())
 }
 
 /// Says where the whole result is.
-fn files(out: &Path, summary: &Summary) -> Vec<String> {
-    let shown = out.display();
-    let mut files =
-        vec![format!("{shown} has a file of each view; summary.json there is this page for programs.")];
+fn files(args: &ReplayArgs, summary: &Summary) -> Vec<String> {
+    let (shown, format) = (args.out.display(), args.format.name());
+    let mut files = vec![format!(
+        "{shown} has a file of each view with rows, and their tables in SQL; summary.json there is this page for \
+         programs."
+    )];
     if summary.dead_letters > 0 {
-        files.push(format!("{shown}/dead_letters.jsonl has a row of each refused record."));
+        files.push(format!("{shown}/dead_letters.{format} has a row of each refused record."));
     }
-    files.extend(summary.overview.evidence(out));
+    if args.format == FileFormat::JsonLines {
+        files.extend(summary.overview.evidence(&args.out));
+    }
     files
 }
 

@@ -1,5 +1,8 @@
 //! Views on disk: those of a bounded run (`VIEW.jsonl`), or of `[sink.files]` (`VIEW-000001.jsonl` and so on).
 //!
+//! A view without rows has no file, so a folder with any view, or with the statements for databases, has all of them.
+//! Parquet isn't read: it is refused with what to do.
+//!
 //! A live job may write while they are read. So a file that is gone meanwhile is passed over, and so is a last line
 //! that isn't whole yet.
 //!
@@ -12,7 +15,8 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use keytide_config::{JobConfig, View, environment};
+use keytide_config::{FileFormat, JobConfig, View, environment};
+use keytide_connectors::sink::sql;
 use keytide_worker::replay::usage;
 use serde::Deserialize;
 
@@ -76,21 +80,34 @@ impl ViewFolder {
         &self.dir
     }
 
-    /// Returns the files of a view, oldest first.
+    /// Returns the files of a view, oldest first; none if the view has no rows.
     ///
     /// # Errors
-    /// If the folder can't be listed, or has no file of the view.
+    /// If the folder can't be listed, has no views, or has the view as Parquet.
     pub(crate) fn files(&self, view: View) -> anyhow::Result<Vec<PathBuf>> {
         let shown = self.dir.display();
         let entries =
             fs::read_dir(&self.dir).with_context(|| format!("{shown} can't be listed")).map_err(usage)?;
-        let mut files: Vec<(u64, PathBuf)> = entries
-            .flatten()
-            .filter_map(|entry| Some((number(entry.file_name().to_str()?, view)?, entry.path())))
-            .collect();
+        let name = view.name();
+        let (mut files, mut has_views) = (Vec::new(), false);
+        for entry in entries.flatten() {
+            let Ok(file) = entry.file_name().into_string() else { continue };
+            has_views |= file == sql::DUCKDB;
+            let journal =
+                file.strip_suffix(".open").and_then(|lines| number(lines, view, FileFormat::JsonLines));
+            if number(&file, view, FileFormat::Parquet).or(journal).is_some() {
+                return Err(usage(anyhow::anyhow!(
+                    "{shown} has views as Parquet ({file}), and this command reads JSON lines alone: ask DuckDB with \
+                     {}, or write them with --format jsonl (`format = \"jsonl\"` in [sink.files])",
+                    sql::DUCKDB
+                )));
+            }
+            if let Some(number) = number(&file, view, FileFormat::JsonLines) {
+                files.push((number, entry.path()));
+            }
+        }
         files.sort_unstable();
-        if files.is_empty() {
-            let name = view.name();
+        if files.is_empty() && !has_views {
             return Err(usage(anyhow::anyhow!(
                 "{shown} has no view {name}: neither {name}.jsonl, as keytide replay and backtest write it, nor \
                  {name}-000001.jsonl, as [sink.files] does; name another folder"
@@ -228,8 +245,9 @@ fn skip_line(file: &mut impl io::BufRead) -> io::Result<u64> {
 }
 
 /// Returns the number of a view's file, 0 for that of a bounded run; `None` for files of other kinds.
-fn number(name: &str, view: View) -> Option<u64> {
-    match name.strip_suffix(".jsonl")?.strip_prefix(view.name())? {
+fn number(name: &str, view: View, format: FileFormat) -> Option<u64> {
+    let stem = name.strip_suffix(format.name())?.strip_suffix('.')?;
+    match stem.strip_prefix(view.name())? {
         "" => Some(0),
         rest => rest.strip_prefix('-').filter(|digits| digits.len() >= 6)?.parse().ok(),
     }
@@ -268,11 +286,13 @@ mod tests {
 
     #[test]
     fn files_of_a_view_are_told_by_name() {
-        let of = |name| number(name, View::Usage);
+        let of = |name| number(name, View::Usage, FileFormat::JsonLines);
         assert_eq!(
             [of("usage.jsonl"), of("usage-000012.jsonl"), of("usage-1000000.jsonl")],
             [Some(0), Some(12), Some(1_000_000)]
         );
         assert_eq!([of("usage_by_route.jsonl"), of("usage-12.jsonl"), of("usage.csv")], [None; 3]);
+        assert_eq!([of("usage.parquet"), of("usagejsonl"), of("usage-000001.jsonl.open")], [None; 3]);
+        assert_eq!(number("usage-000012.parquet", View::Usage, FileFormat::Parquet), Some(12));
     }
 }

@@ -35,14 +35,7 @@ fn steady() -> Job {
 fn it_writes_incidents_scores_and_a_report_and_prints_it_for_programs_into_a_pipe() {
     let job = steady();
     let ended = backtest(&job).succeed();
-    let expected = [
-        "incident_log.jsonl",
-        "incidents.jsonl",
-        "report.json",
-        "report.md",
-        "revocations.jsonl",
-        "scores.csv",
-    ];
+    let expected = ["report.json", "report.md", "scores.csv", "views.duckdb.sql", "views.postgresql.sql"];
     assert_eq!(names(&job.path("out")), expected.map(str::to_owned).into());
     assert_eq!(ended.stdout, read_text(&job.path("out/report.json")));
     let report = report(&job);

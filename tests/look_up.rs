@@ -86,7 +86,13 @@ fn the_evidence_of_an_incident_is_shown_from_the_views_of_a_replay() {
 #[test]
 fn views_of_a_live_job_are_read_in_the_order_of_their_files() {
     let (id, rows) = longest();
-    let log = Views::new(&views()).text("incident_log");
+    // As a live job writes them.
+    let log: String = (1..)
+        .zip(Views::new(&views()).text("incident_log").lines())
+        .map(|(version, row)| {
+            format!("{},\"tick\":1,\"version\":{version}}}\n", row.strip_suffix('}').unwrap())
+        })
+        .collect();
     let job = Job::new("\n[sink.files]\ndir = \"views\"\n");
     let (first, rest) = log.split_at(log.find('\n').unwrap() + 1);
     let job = job
@@ -119,6 +125,16 @@ fn what_is_not_there_is_said_with_what_to_do() {
     let quiet = Job::new("").log([call(0, "r", "k")]);
     quiet.views();
     refused(incident(&id, &quiet.path("out")), "the log there is empty, as no key was suspected");
+    let parquet = tempfile::tempdir().unwrap();
+    let replay = Keytide::replay(&WORLD.path().join("keytide.toml"), parquet.path());
+    replay.with("--now 2025-07-01T00:00:00Z --format parquet").succeed();
+    refused(
+        incident(&id, parquet.path()),
+        "has views as Parquet (incident_log.parquet), and this command reads",
+    );
+    let live =
+        Job::new("").file("views/incident_log-000001.jsonl.open", "").file("views/views.duckdb.sql", "");
+    refused(incident(&id, &live.path("views")), "has views as Parquet (incident_log-000001.jsonl.open)");
 }
 
 #[cfg(feature = "top")]

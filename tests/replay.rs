@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Ended, HOUR, Job, Keytide, MINUTE, OF_INCIDENTS, Row, SECOND, START, Schema, VIEWS, Views, call, names,
-    path, read, read_log, read_text, repository,
+    BESIDE_VIEWS, Ended, HOUR, Job, Keytide, MINUTE, OF_INCIDENTS, Row, SECOND, START, Schema, VIEWS, Views,
+    call, names, parquet, path, read, read_log, read_text, repository,
 };
 
 /// The run's time where a test gives one: after the example's and the jobs' events.
@@ -68,9 +68,12 @@ fn lines(folder: &Path) -> Vec<String> {
 fn the_first_run_writes_each_view_a_summary_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let (views, ended) = first_run(&folder);
-    let mut expected: BTreeSet<String> = VIEWS.iter().map(|view| format!("{view}.jsonl")).collect();
-    expected.insert("summary.json".to_owned());
+    let rows = views.summary()["rows"].clone();
+    let with_rows = VIEWS.iter().filter(|view| rows[**view] != 0);
+    let mut expected: BTreeSet<String> = with_rows.map(|view| format!("{view}.jsonl")).collect();
+    expected.extend(BESIDE_VIEWS.map(str::to_owned));
     assert_eq!(names(folder.path()), expected);
+    assert!(!expected.contains("revocations.jsonl"), "a view without rows has no file");
     let told: Vec<&str> = ended.stderr.lines().collect();
     assert!(
         told[0].starts_with("warning: 2 of 3032 records were refused (2 syntax), the first in "),
@@ -930,7 +933,64 @@ fn an_earlier_run_is_replaced_and_nothing_else_is_touched() {
     assert!(many.lines().count() > few.text("usage").lines().count());
     assert_eq!((few.count("events"), few.window("usage", "1m").len()), (1, 1));
     assert_eq!(read_text(&job.path("out/notes.txt")), "mine");
-    assert_eq!(names(&job.path("out")).len(), VIEWS.len() + 2);
+    let with_rows = VIEWS.iter().filter(|view| few.summary()["rows"][view] != 0).count();
+    assert_eq!(names(&job.path("out")).len(), with_rows + BESIDE_VIEWS.len() + 1);
+
+    // Files of a view that has no rows any more go, and so do those of the other format.
+    let folder = job.path("out");
+    fs::write(folder.join("dead_letters.jsonl"), "").unwrap();
+    job.replay().with("--format parquet").succeed();
+    let of_views = |end: &str| names(&folder).iter().filter(|name| name.ends_with(end)).count();
+    assert_eq!((of_views(".jsonl"), of_views(".parquet")), (0, with_rows));
+    job.replay().succeed();
+    assert_eq!((of_views(".jsonl"), of_views(".parquet")), (with_rows, 0));
+    assert!(folder.join("notes.txt").exists());
+}
+
+#[test]
+fn parquet_files_have_the_rows_of_the_json_lines_for_any_number_of_workers() {
+    let leaks =
+        generated("--scenario mixed --leaks 6 --look-alikes 0 --keys 40 --events 40000 --days 4 --seed 8");
+    let mut seen = BTreeSet::new();
+    for config in [example().join("replay.toml"), leaks.path().join("keytide.toml")] {
+        let [as_lines, one, three] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        for (out, arguments) in [
+            (&as_lines, "--workers 1"),
+            (&one, "--workers 1 --format parquet"),
+            (&three, "--workers 3 --decode-threads 1 --format parquet"),
+        ] {
+            Keytide::replay(&config, out.path()).with("--now 2025-07-01T00:00:00Z").with(arguments).succeed();
+        }
+        let of_lines = Views::new(as_lines.path());
+        for view in VIEWS {
+            let lines: Vec<Value> =
+                of_lines.text(view).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let name = format!("{view}.parquet");
+            assert_eq!(one.path().join(&name).exists(), !lines.is_empty(), "{view}");
+            if lines.is_empty() {
+                continue;
+            }
+            seen.insert(view);
+            let rows = parquet::rows(&one.path().join(&name));
+            assert_eq!(rows.len(), lines.len(), "{view}");
+            for (row, line) in rows.iter().zip(&lines) {
+                assert_eq!(row, line, "{view}");
+            }
+            assert!(
+                read(&one.path().join(&name)) == read(&three.path().join(&name)),
+                "{view}: the same bytes"
+            );
+        }
+    }
+    assert_eq!(seen, VIEWS.into());
+}
+
+#[test]
+fn a_format_that_there_is_not_is_refused_with_those_that_there_are() {
+    let job = Job::new("").log([call(0, "r", "k")]);
+    let ended = job.replay().with("--format avro").run();
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("jsonl, parquet"), "{}", ended.stderr);
 }
 
 #[test]

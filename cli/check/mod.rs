@@ -459,7 +459,7 @@ impl CheckReport {
             };
             self.line("", format!("topics that are missing {missing}"));
         }
-        if let Some(FileSink { dir, rotate_bytes, rotate_after_ms, keep }) = files {
+        if let Some(FileSink { dir, format, rotate_bytes, rotate_after_ms, keep }) = files {
             let keep = match keep {
                 0 => "all".to_owned(),
                 keep => keep.to_string(),
@@ -467,7 +467,8 @@ impl CheckReport {
             self.line(
                 "sink",
                 format!(
-                    "files in {}, closed at {} or after {}, {keep} of a view kept",
+                    "{} files in {}, closed at {} or after {}, {keep} of a view kept",
+                    format.name(),
                     dir.display(),
                     size_text(*rotate_bytes),
                     duration_text(*rotate_after_ms)
@@ -888,7 +889,7 @@ token = \"env:CANARY\"
             "sink     topics at kafka-1:9092, at_least_once, up to 64MiB wait",
             &format!("         {}", View::ALL.map(|view| view.topic("keytide")).join(", ")),
             "         topics that are missing are made with 12 partitions of 3 replicas",
-            "sink     files in out, closed at 64MiB or after 1h, 9 of a view kept",
+            "sink     jsonl files in out, closed at 64MiB or after 1h, 9 of a view kept",
             "mail     by smtp.example.com port 465 (tls) as keytide, to a@example.com, b@example.com in en, owners in ko",
             "         at most 200 mails an hour, 20 to one address; a digest above 10 incidents a minute",
             "webhook  webhook: keytide to https at hooks.example.com port 443, signed, within 10s",

@@ -2,6 +2,7 @@
 
 mod job;
 mod live;
+pub(crate) mod parquet;
 mod row;
 pub(crate) mod sample;
 mod schema;
@@ -23,8 +24,11 @@ pub(crate) use live::{DEADLINE, LiveProcess};
 pub(crate) use row::Row;
 pub(crate) use schema::Schema;
 
-/// The views: the files `NAME.jsonl` of a finished replay beside `summary.json`.
+/// The views: those with rows are files `NAME.jsonl` of a finished replay.
 pub(crate) const VIEWS: [&str; View::ALL.len()] = View::NAMES;
+
+/// What a finished replay writes beside the views.
+pub(crate) const BESIDE_VIEWS: [&str; 3] = ["summary.json", "views.duckdb.sql", "views.postgresql.sql"];
 
 /// The views of leaked keys. Traffic without a leak leaves them empty.
 pub(crate) const OF_INCIDENTS: [&str; 3] =
@@ -155,9 +159,20 @@ impl Views {
         Self { folder: folder.to_owned(), _job: None }
     }
 
-    /// The lines of a view.
+    /// The lines of a view. Without rows there is no file.
     pub(crate) fn text(&self, view: &str) -> String {
-        read_text(&self.folder.join(format!("{view}.jsonl")))
+        let path = self.folder.join(format!("{view}.jsonl"));
+        if !path.exists() {
+            assert!(
+                self.folder.join("summary.json").exists(),
+                "{} is no folder of views",
+                self.folder.display()
+            );
+            return String::new();
+        }
+        let text = read_text(&path);
+        assert_ne!(text, "", "a view without rows has no file");
+        text
     }
 
     /// The rows of a view.
@@ -174,7 +189,7 @@ impl Views {
 
     /// All views, byte by byte.
     pub(crate) fn bytes(&self) -> BTreeMap<&'static str, Vec<u8>> {
-        VIEWS.into_iter().map(|view| (view, read(&self.folder.join(format!("{view}.jsonl"))))).collect()
+        VIEWS.into_iter().map(|view| (view, self.text(view).into_bytes())).collect()
     }
 
     /// `summary.json`.

@@ -106,7 +106,10 @@ fn loops(raw: &RawConfig, config: &JobConfig, check: &mut Check<'_>) {
         for source in &config.sources {
             let SourceKind::File { pattern } = &source.kind else { continue };
             let Ok(glob) = Pattern::new(pattern) else { continue };
-            let reads = |view: &str| glob.matches_path(&sink.dir.join(format!("{view}-000001.jsonl")));
+            let reads = |view: &str| {
+                let name = format!("{view}-000001.{}", sink.format.name());
+                glob.matches_path(&sink.dir.join(name))
+            };
             let spot = spots.iter().find(|spot| spot.value.name.value().is_some_and(|n| n.0 == source.name));
             if let Some(path) = spot.and_then(|spot| spot.value.path.given())
                 && View::NAMES.into_iter().any(reads)
@@ -149,6 +152,7 @@ mod tests {
             problems(&format!("{}[sink.files]\ndir = \"out\"", SMALL.replace("logs/*.log", path)))
         };
         assert_eq!(files("logs/*.jsonl"), "");
+        assert_eq!(files("out/*.parquet"), "");
         assert_eq!(
             files("**/*.jsonl"),
             "line 4: source.\"gateway\".path: found \"**/*.jsonl\", which matches files that sink.files writes, allowed: another pattern, or another sink.files.dir"

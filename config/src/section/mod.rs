@@ -182,7 +182,7 @@ pub use limits::Limits;
 pub use log::{Log, LogFormat, LogLevel};
 pub use policy::{DefaultPolicy, PolicyMode, PolicyRules};
 pub use routes::{Routes, RoutesFrom};
-pub use sink::{Delivery, FileSink, KafkaSink, Sinks};
+pub use sink::{Delivery, FileFormat, FileSink, KafkaSink, Sinks};
 pub use source::{Condition, Dedupe, Source, SourceKind};
 pub use tables::{TableFormat, TableSource, Tables, TopicFormat};
 pub use topic::{End, KafkaSource, OnGap, Start};

@@ -41,11 +41,13 @@ section! {
 }
 
 section! {
-    /// The section `[sink.files]`, a sink that appends to `DIR/<view>-<number>.jsonl`.
+    /// The section `[sink.files]`, a sink that writes series of files, `DIR/<view>-<number>`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct FileSink, RawFileSink, pub new(dir: impl Into<PathBuf>) {
         /// The folder of the files.
         other dir: PathBuf = dir(PathText);
+        /// The format of the files.
+        other format: FileFormat = format(FileFormat) or FileFormat::JsonLines;
         /// Bytes of a file from which it is closed and the next one begun.
         other rotate_bytes: u64 = rotate_bytes(Size, 4 << 10..=64 << 30) or 64 << 20;
         /// The age at which a file is closed and the next one begun, in milliseconds.
@@ -65,6 +67,28 @@ choice! {
     }
     later ["exactly_once"];
     why "results aren't committed in transactions yet, so that a restart may send some again";
+}
+
+choice! {
+    /// A format of views in files.
+    #[derive(PartialOrd, Ord, Hash)]
+    pub enum FileFormat {
+        /// One JSON object a line.
+        JsonLines = "jsonl",
+        /// Apache Parquet.
+        Parquet = "parquet",
+    }
+}
+
+impl FileFormat {
+    /// All formats, the default first.
+    pub const ALL: [Self; 2] = [Self::JsonLines, Self::Parquet];
+
+    /// Returns the format of a name; `None` for other names.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
 }
 
 texts! {
@@ -167,6 +191,10 @@ mod tests {
             (
                 format!("{files}rotate_after = \"999ms\""),
                 "line 8: sink.files.rotate_after: found \"999ms\", allowed: 1s to 7d",
+            ),
+            (
+                format!("{files}format = \"avro\""),
+                "line 8: sink.files.format: found \"avro\", allowed: jsonl, parquet",
             ),
             (
                 format!("{files}keep = 1000001"),

@@ -1,5 +1,10 @@
-//! Results as files, `DIR/<view>-<number>.jsonl`, with one row a line, appended tick by tick.
+//! Results as files, `DIR/<view>-<number>.jsonl` or `.parquet`, written tick by tick.
 //!
+//! ```text
+//! jsonl     usage-000001.jsonl  (closed)   usage-000002.jsonl       (open: rows of each tick are appended)
+//! parquet   usage-000001.parquet (closed)  usage-000002.jsonl.open  (open: a journal of the same lines)
+//!                                                └── when it is closed ──► usage-000002.parquet
+//! ```
 //! The first row of a view begins a file. It ends between ticks once it is long or old enough, and is never written
 //! again. Numbers have six digits or more and only grow, also over restarts: a new run goes on with the last file.
 //! If a killed process left half a row behind the last newline, it is cut off when the folder is opened. A file
@@ -9,33 +14,53 @@
 //! on, and a new run goes on behind the last row. So of several rows of a key the one with the greatest version is the
 //! newest, whatever became of the clock that ticks follow.
 //!
+//! **Parquet** can't be read before its end is written. So the open file is a journal of JSON lines, as safe as a file
+//! of that format. When it is closed its rows become a Parquet file of a temporary name, which is renamed once it is on
+//! disk; then the journal is removed. So readers never see half a file, and see a row when its file is closed: by size
+//! (of the journal), by age, or at the end of the job. What a killed process left becomes a file when the folder is
+//! opened again, and so does a journal if the format was changed.
+//!
 //! A tick's rows reach the system when the tick ends, and the disk when a file is closed or on
-//! [`flush`](ViewFiles::flush). Until then a crash of the machine, but not of the process, may lose them.
+//! [`flush`](SeriesOfViews::flush). Until then a crash of the machine, but not of the process, may lose them.
+//!
+//! The folder has the statements of [`sql`](super::sql). They are written anew when a view gets its first file.
 //!
 //! Limits: a file's age counts from the first tick that this process wrote to it, in the time of ticks. At most 1
-//! MiB of rows is held between writes. A folder belongs to one job.
+//! MiB of rows is held between writes. A row of a journal has at most 64 MiB. The publisher waits while a Parquet file
+//! is made, 1.6 us of CPU a row and 0.3 s for 64 MiB of rows; `rotate_bytes` bounds them. A folder belongs to one job.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use keytide_config::{FileSink, View};
+use keytide_config::{FileFormat, FileSink, View};
 use keytide_dataflow::model::Tick;
 use serde::Deserialize;
 
 use super::SinkError;
+use super::columns::columns;
 use super::encode::number;
+use super::sql::{self, ViewFiles};
+use crate::columnar::{Batch, ParquetFile, note};
 
 /// The number of bytes of rows that are held between writes.
 const BUFFER_BYTES: usize = 1 << 20;
 /// The number of bytes that are searched at once for a file's last newline.
 const TAIL_BYTES: u64 = 64 << 10;
+/// Bytes of a row of a journal, at most.
+const MAX_ROW_BYTES: u64 = 64 << 20;
+/// Rows, and bytes of their texts, that are made into columns at once.
+const BATCH: (usize, usize) = (4_096, 4 << 20);
+/// The note of a Parquet file that has the version of its last row.
+const VERSION: &str = "keytide.version";
 
 /// The series of files of all views.
 #[derive(Debug)]
-pub(super) struct ViewFiles {
+pub(super) struct SeriesOfViews {
     sink: FileSink,
     series: [FileSeries; View::ALL.len()],
+    /// The formats of each view's files when the statements were written.
+    shown: Option<[Vec<FileFormat>; View::ALL.len()]>,
 }
 
 /// The series of files of one view.
@@ -47,7 +72,8 @@ struct FileSeries {
     is_earlier: bool,
     /// The version of the last row; 0 if there is none.
     version: u64,
-    closed: Vec<u64>,
+    /// Closed files, oldest first.
+    closed: Vec<(u64, FileFormat)>,
     /// The newest file, while it is written to.
     open: Option<OpenFile>,
     /// Rows of the open tick.
@@ -62,50 +88,118 @@ struct OpenFile {
     begun: Tick,
     /// True if the disk may lack some of it.
     dirty: bool,
+    /// True if it is a file of JSON lines, and no journal.
+    is_lines: bool,
 }
 
-impl ViewFiles {
+impl SeriesOfViews {
     /// Makes the folder, and repairs files that a killed process left.
     pub(super) fn open(sink: &FileSink) -> Result<Self, SinkError> {
         let dir = &sink.dir;
         fs::create_dir_all(dir).map_err(|error| failed("make the folder", dir, error))?;
         let mut series: [FileSeries; View::ALL.len()] = Default::default();
+        let mut journals = Vec::new();
         for entry in fs::read_dir(dir).map_err(|error| failed("list", dir, error))? {
             let entry = entry.map_err(|error| failed("list", dir, error))?;
-            if let Some((view, number)) = entry.file_name().to_str().and_then(parse) {
-                series[view as usize].closed.push(number);
+            let Some((view, number, state)) = entry.file_name().to_str().and_then(parse) else { continue };
+            match state {
+                FileState::Closed(format) => series[view as usize].closed.push((number, format)),
+                FileState::Journal => journals.push((view, number)),
+                FileState::Part => remove(&entry.path())?,
             }
         }
-        let files = Self { sink: sink.clone(), series };
-        files.with_newest()
+        let mut files = Self { sink: sink.clone(), series, shown: None };
+        for (view, number) in journals {
+            files.finish_journal(view, number)?;
+        }
+        for view in View::ALL {
+            files.find_newest(view)?;
+        }
+        files.show()?;
+        Ok(files)
     }
 
-    fn with_newest(mut self) -> Result<Self, SinkError> {
-        for view in View::ALL {
-            let series = &mut self.series[view as usize];
-            series.closed.sort_unstable();
-            while let Some(number) = series.closed.pop() {
-                let path = path(&self.sink.dir, view, number);
-                let Repaired { rows_end, cut } =
-                    repair(&path).map_err(|error| failed("repair", &path, error))?;
-                if cut > 0 {
-                    tracing::warn!(path = %path.display(), bytes = cut, "cut off a row that was half written");
-                }
-                // A number is used once, also by a file that turned out to have no row.
-                series.number = series.number.max(number);
-                if rows_end > 0 {
-                    series.version =
-                        last_version(&path, rows_end).map_err(|error| failed("read", &path, error))?;
-                    series.is_earlier = series.number == number;
-                    if !series.is_earlier {
-                        series.closed.push(number);
-                    }
-                    break;
-                }
-                fs::remove_file(&path).map_err(|error| failed("delete", &path, error))?;
-            }
+    /// Makes a file of a journal that an earlier run left.
+    fn finish_journal(&mut self, view: View, number: u64) -> Result<(), SinkError> {
+        let Self { sink, series, .. } = self;
+        let closed = &mut series[view as usize].closed;
+        let journal = journal(&sink.dir, view, number);
+        // It was killed between the last two steps.
+        if closed.contains(&(number, FileFormat::Parquet)) {
+            return remove(&journal);
         }
-        Ok(self)
+        let rows_end = repaired(&journal)?;
+        if rows_end == 0 {
+            return remove(&journal);
+        }
+        let to = path(&sink.dir, view, number, sink.format);
+        let made = match sink.format {
+            FileFormat::JsonLines => fs::rename(&journal, &to).and_then(|()| sync_folder(&sink.dir)),
+            FileFormat::Parquet => last_version(&journal, rows_end)
+                .and_then(|version| make_parquet(view, &journal, &to, version)),
+        };
+        made.map_err(|error| failed("write", &to, error))?;
+        closed.push((number, sink.format));
+        Ok(())
+    }
+
+    /// Finds the newest file of a view, repairs it, and removes files without a row.
+    fn find_newest(&mut self, view: View) -> Result<(), SinkError> {
+        let Self { sink, series, .. } = self;
+        let series = &mut series[view as usize];
+        series.closed.sort_unstable();
+        while let Some((number, format)) = series.closed.pop() {
+            let path = path(&sink.dir, view, number, format);
+            // A number is used once, also by a file that turned out to have no row.
+            let is_last = series.number < number;
+            series.number = series.number.max(number);
+            let version = match format {
+                FileFormat::JsonLines => match repaired(&path)? {
+                    0 => {
+                        remove(&path)?;
+                        continue;
+                    }
+                    rows_end => last_version(&path, rows_end),
+                },
+                FileFormat::Parquet => File::open(&path)
+                    .and_then(|file| note(&file, VERSION))
+                    .map(|version| version.and_then(|version| version.parse().ok()).unwrap_or(0)),
+            };
+            series.version = version.map_err(|error| failed("read", &path, error))?;
+            series.is_earlier =
+                is_last && (format, sink.format) == (FileFormat::JsonLines, FileFormat::JsonLines);
+            if !series.is_earlier {
+                series.closed.push((number, format));
+            }
+            break;
+        }
+        Ok(())
+    }
+
+    /// Writes the statements that show the folder to databases, unless they are the same.
+    fn show(&mut self) -> Result<(), SinkError> {
+        let formats = self.series.each_ref().map(FileSeries::formats);
+        if self.shown.as_ref() == Some(&formats) {
+            return Ok(());
+        }
+        let files: Vec<ViewFiles> = View::ALL
+            .into_iter()
+            .map(|view| ViewFiles {
+                view,
+                patterns: formats[view as usize]
+                    .iter()
+                    .map(|format| (*format, format!("{}-*.{}", view.name(), format.name())))
+                    .collect(),
+            })
+            .collect();
+        for (name, text) in sql::statements(&files, true) {
+            let (path, part) = (self.sink.dir.join(name), self.sink.dir.join(format!("{name}.part")));
+            fs::write(&part, text)
+                .and_then(|()| fs::rename(&part, &path))
+                .map_err(|error| failed("write", &path, error))?;
+        }
+        self.shown = Some(formats);
+        Ok(())
     }
 
     /// Adds a row of `tick`, an object without a newline, with its tick and version as further columns.
@@ -131,44 +225,48 @@ impl ViewFiles {
                 self.close(view)?;
             }
         }
-        Ok(())
+        self.show()
     }
 
-    /// Makes sure that all written rows are on disk.
+    /// Makes sure that all written rows are on disk, and in Parquet files if that is the format.
     pub(super) fn flush(&mut self) -> Result<(), SinkError> {
         for view in View::ALL {
+            if self.sink.format == FileFormat::Parquet {
+                self.close(view)?;
+            }
             let FileSeries { open, number, .. } = &mut self.series[view as usize];
             if let Some(open) = open.as_mut().filter(|open| open.dirty) {
                 open.file
                     .sync_all()
-                    .map_err(|error| failed("flush", &path(&self.sink.dir, view, *number), error))?;
+                    .map_err(|error| failed("flush", &open_path(&self.sink, view, *number), error))?;
                 open.dirty = false;
             }
         }
-        Ok(())
+        self.show()
     }
 
     fn write(&mut self, view: View, tick: Tick) -> Result<(), SinkError> {
-        let Self { sink, series } = self;
+        let Self { sink, series, .. } = self;
         let series = &mut series[view as usize];
         if series.buffer.is_empty() {
             return Ok(());
         }
         // An earlier run's last file goes on unless it is long enough; else the next number begins.
         if series.open.is_none() {
-            let newest = path(&sink.dir, view, series.number);
+            let newest = open_path(sink, view, series.number);
             let goes_on = |newest| fs::metadata(newest).is_ok_and(|file| file.len() < sink.rotate_bytes);
             if !(series.is_earlier && goes_on(&newest)) {
-                series.closed.extend(series.is_earlier.then_some(series.number));
+                series.closed.extend(series.is_earlier.then_some((series.number, FileFormat::JsonLines)));
                 series.number += 1;
             }
             series.is_earlier = false;
-            let path = path(&sink.dir, view, series.number);
+            let path = open_path(sink, view, series.number);
             let open = || -> io::Result<OpenFile> {
                 let file = OpenOptions::new().append(true).create(true).open(&path)?;
                 sync_folder(&sink.dir)?;
                 let length = file.metadata()?.len();
-                Ok(OpenFile { file, length, begun: tick, dirty: false })
+                let is_lines = sink.format == FileFormat::JsonLines;
+                Ok(OpenFile { file, length, begun: tick, dirty: false, is_lines })
             };
             series.open = Some(open().map_err(|error| failed("open", &path, error))?);
         }
@@ -176,7 +274,7 @@ impl ViewFiles {
             if let Err(error) = open.file.write_all(&series.buffer) {
                 // As far as that is possible, no half-written row stays.
                 let _ = open.file.set_len(open.length);
-                return Err(failed("write to", &path(&sink.dir, view, series.number), error));
+                return Err(failed("write to", &open_path(sink, view, series.number), error));
             }
             open.length += series.buffer.len() as u64;
             open.dirty = true;
@@ -187,25 +285,35 @@ impl ViewFiles {
 
     /// Closes a view's file, and deletes the oldest if there are too many.
     fn close(&mut self, view: View) -> Result<(), SinkError> {
-        let Self { sink, series } = self;
+        let Self { sink, series, .. } = self;
         let series = &mut series[view as usize];
         let Some(open) = series.open.take() else { return Ok(()) };
-        open.file
-            .sync_all()
-            .map_err(|error| failed("flush", &path(&sink.dir, view, series.number), error))?;
-        series.closed.push(series.number);
+        let opened = open_path(sink, view, series.number);
+        open.file.sync_all().map_err(|error| failed("flush", &opened, error))?;
+        if sink.format == FileFormat::Parquet {
+            let to = path(&sink.dir, view, series.number, sink.format);
+            make_parquet(view, &opened, &to, series.version).map_err(|error| failed("write", &to, error))?;
+        }
+        series.closed.push((series.number, sink.format));
         let keep = if sink.keep == 0 { usize::MAX } else { sink.keep as usize };
         let surplus = series.closed.len().saturating_sub(keep);
-        for number in series.closed.drain(..surplus) {
-            let path = path(&sink.dir, view, number);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("delete", &path, error));
-                }
-                _ => {}
-            }
+        for (number, format) in series.closed.drain(..surplus) {
+            remove(&path(&sink.dir, view, number, format))?;
         }
         Ok(())
+    }
+}
+
+impl FileSeries {
+    /// Returns the formats of the files that readers see, in the order of [`FileFormat::ALL`].
+    fn formats(&self) -> Vec<FileFormat> {
+        let has_lines = |file: &OpenFile| file.is_lines;
+        let is_there = |format: &FileFormat| {
+            let is_open = self.is_earlier || self.open.as_ref().is_some_and(has_lines);
+            self.closed.iter().any(|(_, closed)| closed == format)
+                || (*format == FileFormat::JsonLines && is_open)
+        };
+        FileFormat::ALL.into_iter().filter(is_there).collect()
     }
 }
 
@@ -213,17 +321,95 @@ fn failed(what: &'static str, path: &Path, source: io::Error) -> SinkError {
     SinkError::File { what, path: path.to_owned(), source }
 }
 
-fn path(dir: &Path, view: View, number: u64) -> PathBuf {
-    dir.join(format!("{}-{number:06}.jsonl", view.name()))
+fn path(dir: &Path, view: View, number: u64, format: FileFormat) -> PathBuf {
+    dir.join(format!("{}-{number:06}.{}", view.name(), format.name()))
 }
 
-/// Returns the view and number in a file's name.
-fn parse(name: &str) -> Option<(View, u64)> {
-    let (view, number) = name.strip_suffix(".jsonl")?.rsplit_once('-')?;
+fn journal(dir: &Path, view: View, number: u64) -> PathBuf {
+    dir.join(format!("{}-{number:06}{JOURNAL}", view.name()))
+}
+
+/// Returns the path of a file that is written to.
+fn open_path(sink: &FileSink, view: View, number: u64) -> PathBuf {
+    match sink.format {
+        FileFormat::JsonLines => path(&sink.dir, view, number, sink.format),
+        FileFormat::Parquet => journal(&sink.dir, view, number),
+    }
+}
+
+/// The end of a journal's name.
+const JOURNAL: &str = ".jsonl.open";
+/// The end of the name of a Parquet file that isn't whole.
+const PART: &str = ".parquet.part";
+
+/// What a file's name says of it.
+enum FileState {
+    Closed(FileFormat),
+    Journal,
+    /// A Parquet file that a killed process didn't end.
+    Part,
+}
+
+/// Returns the view, the number and the state in a file's name.
+fn parse(name: &str) -> Option<(View, u64, FileState)> {
+    let (stem, end) = name.split_at(name.find('.')?);
+    let state = match end {
+        ".jsonl" => FileState::Closed(FileFormat::JsonLines),
+        ".parquet" => FileState::Closed(FileFormat::Parquet),
+        JOURNAL => FileState::Journal,
+        PART => FileState::Part,
+        _ => return None,
+    };
+    let (view, number) = stem.rsplit_once('-')?;
     let view = View::named(view)?;
     let digits = number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit());
     let number = number.parse().ok().filter(|number| digits && *number > 0)?;
-    Some((view, number))
+    Some((view, number, state))
+}
+
+/// Deletes a file, which may be gone already.
+fn remove(path: &Path) -> Result<(), SinkError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("delete", path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a Parquet file of a journal, whose last row has `version`, and removes the journal.
+fn make_parquet(view: View, journal: &Path, to: &Path, version: u64) -> io::Result<()> {
+    // STEP 1: write it under a name that no reader looks for.
+    let part = to.with_extension("parquet.part");
+    let columns = &columns(view).live;
+    let out = BufWriter::with_capacity(BUFFER_BYTES, File::create(&part)?);
+    let mut parquet = ParquetFile::new(out, view.name(), columns)?;
+    let mut rows = BufReader::with_capacity(BUFFER_BYTES, File::open(journal)?);
+    let (mut batch, mut row) = (Batch::new(columns), Vec::new());
+    while (&mut rows).take(MAX_ROW_BYTES).read_until(b'\n', &mut row)? > 0 {
+        batch.add(&row).map_err(io::Error::other)?;
+        row.clear();
+        if batch.rows() >= BATCH.0 || batch.text_bytes() >= BATCH.1 {
+            parquet.add(std::mem::replace(&mut batch, Batch::new(columns)))?;
+        }
+    }
+    parquet.add(batch)?;
+    let out = parquet.finish(Some((VERSION, version.to_string())))?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    // STEP 2: only a whole file gets its name.
+    fs::rename(&part, to)?;
+    if let Some(dir) = to.parent() {
+        sync_folder(dir)?;
+    }
+    // STEP 3: the journal isn't needed any more. If this doesn't happen, the next run sees both and does it.
+    fs::remove_file(journal)
+}
+
+/// Cuts off half a row at a file's end, which a killed process left; returns the byte behind the last row.
+fn repaired(path: &Path) -> Result<u64, SinkError> {
+    let Repaired { rows_end, cut } = repair(path).map_err(|error| failed("repair", path, error))?;
+    if cut > 0 {
+        tracing::warn!(path = %path.display(), bytes = cut, "cut off a row that was half written");
+    }
+    Ok(rows_end)
 }
 
 /// Makes sure that a new file's name is on disk.

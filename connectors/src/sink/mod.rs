@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! workers ── TickOutput ──► Publisher ──► encode ──┬──► Topics   <prefix>.<view>.v1   acknowledged by the brokers
-//!            (all of a tick)   names               └──► Files    DIR/<view>-<n>.jsonl with the system; flush: on disk
+//!            (all of a tick)   names               └──► Files    DIR/<view>-<n>.*     with the system; flush: on disk
 //! ```
 //! A [`Publisher`] runs on a thread of its own and may block. While Kafka is away it holds records of
 //! `buffer_bytes` and then waits, for as long as it takes. No record is ever dropped to go on. Other threads read
@@ -26,6 +26,7 @@ mod file;
 mod incidents;
 mod kafka;
 pub mod names;
+pub mod sql;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -40,7 +41,7 @@ use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, Tick};
 use keytide_dataflow::*;
 
 use self::encode::{DeadRow, EncodeRow, Labels, LateRow, RecordLocation};
-use self::file::ViewFiles;
+use self::file::SeriesOfViews;
 pub use self::incidents::{IncidentRow, JobInfo, LogRow};
 use self::kafka::{DeadHeaders, Topics};
 use self::names::Names;
@@ -301,7 +302,7 @@ pub type Decide<'a> = &'a mut dyn FnMut(&[Transition]) -> Vec<Revocation>;
 #[derive(Debug)]
 struct SinkWriters {
     topics: Option<Topics>,
-    files: Option<ViewFiles>,
+    files: Option<SeriesOfViews>,
     counters: Arc<SinkCounters>,
     tick: Tick,
     line: Vec<u8>,
@@ -315,7 +316,7 @@ impl Publisher {
     /// If a sink can't be used, or (transient) not now.
     pub fn open(sinks: &Sinks, job: &str, sources: &[Source], config: &str) -> Result<Self, SinkError> {
         let counters = Arc::new(SinkCounters::default());
-        let files = sinks.files.as_ref().map(ViewFiles::open).transpose()?;
+        let files = sinks.files.as_ref().map(SeriesOfViews::open).transpose()?;
         let topics = sinks.kafka.as_ref().map(|sink| Topics::open(sink, &counters)).transpose()?;
         let topic_of = |source: &Source| match &source.kind {
             SourceKind::Kafka(kafka) => kafka.topic.clone(),

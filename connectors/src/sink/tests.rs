@@ -8,9 +8,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use keytide_config::{Delivery, FileSink, KafkaSink, Secret, View};
+use keytide_config::{Delivery, FileFormat, FileSink, KafkaSink, Secret, View};
 use keytide_dataflow::detect::{Bits, Severity, Signal};
 use keytide_dataflow::model::{Country, KeyId, KeyState, NameId, Policy, Position, RequestId, RouteId};
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::record::Field;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
@@ -18,7 +20,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::encode::time;
 use super::*;
+use crate::columnar::ColumnKind;
 use crate::kafka::testing::{DEADLINE, MockBroker};
 use crate::tables::RowLocation;
 
@@ -40,7 +44,7 @@ fn kafka(broker: &MockBroker) -> KafkaSink {
 }
 
 fn files(dir: &Path) -> FileSink {
-    FileSink { dir: dir.to_owned(), rotate_bytes: 1 << 20, rotate_after_ms: 3_600_000, keep: 0 }
+    FileSink { rotate_bytes: 1 << 20, ..FileSink::new(dir) }
 }
 
 fn open(kafka: Option<KafkaSink>, files: Option<FileSink>) -> Publisher {
@@ -393,7 +397,48 @@ fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
+    // The statements for databases are in every folder.
+    for statements in [sql::DUCKDB, sql::POSTGRESQL] {
+        names.remove(names.binary_search(&statements.to_owned()).unwrap());
+    }
     names
+}
+
+/// Returns the rows of a Parquet file as the objects that they were made of.
+fn parquet_rows(path: &Path) -> Vec<Value> {
+    let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let view = View::named(name.rsplit_once('-').unwrap().0).unwrap();
+    let columns = &columns::columns(view).live;
+    let row = |row: parquet::record::Row| {
+        let fields = row.into_columns().into_iter().zip(columns).map(|((name, field), column)| {
+            assert_eq!(name, column.name);
+            let value = match (column.kind, field) {
+                (_, Field::Null) => Value::Null,
+                (ColumnKind::Text, Field::Str(text)) => Value::String(text),
+                (ColumnKind::Json, Field::Str(json)) => serde_json::from_str(&json).unwrap(),
+                (ColumnKind::Integer, Field::Long(number)) => number.into(),
+                (ColumnKind::Boolean, Field::Bool(value)) => value.into(),
+                (ColumnKind::Time, Field::TimestampMillis(ms)) => time(u64::try_from(ms).unwrap()).into(),
+                (kind, field) => panic!("{name} is {kind:?} and has {field:?}"),
+            };
+            (name, value)
+        });
+        Value::Object(fields.collect())
+    };
+    reader.get_row_iter(None).unwrap().map(|read| row(read.unwrap())).collect()
+}
+
+/// Returns rows of JSON lines with null for each column of live files that they lack.
+fn json_rows(view: View, lines: &[String]) -> Vec<Value> {
+    let row = |line: &String| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        for column in &columns::columns(view).live {
+            row.as_object_mut().unwrap().entry(column.name.clone()).or_insert(Value::Null);
+        }
+        row
+    };
+    lines.iter().map(row).collect()
 }
 
 #[test]
@@ -863,4 +908,90 @@ fn a_folder_that_cannot_be_made_is_named() {
     let sinks = Sinks { kafka: None, files: Some(files(&folder.path().join("file/out"))) };
     let error = Publisher::open(&sinks, "job", &[], CONFIG).unwrap_err();
     assert!(error.to_string().contains("file/out"), "{error}");
+}
+
+#[test]
+fn parquet_files_have_the_rows_of_the_lines_of_every_view() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [lines_dir, parquet_dir] = folders.each_ref().map(|folder| folder.path());
+    for sink in [files(lines_dir), FileSink { format: FileFormat::Parquet, ..files(parquet_dir) }] {
+        let mut publisher = open(None, Some(sink));
+        publisher.publish(TICK, vec![everything()], &partitions(), &mut suspend).unwrap();
+        let retracted = Rows::SubscriptionUsage(vec![row(NameId::new("sub-1"), None)]);
+        let output = TickOutput { tick: TICK + 1, rows: vec![retracted], ..TickOutput::default() };
+        publisher.publish(TICK + 1, vec![output], &[], &mut nothing).unwrap();
+        publisher.flush(DEADLINE).unwrap();
+    }
+    assert_eq!(names(parquet_dir).len(), View::ALL.len());
+    for view in View::ALL {
+        let of_lines = lines(lines_dir, &format!("{}-000001.jsonl", view.name()));
+        let of_parquet = parquet_rows(&parquet_dir.join(format!("{}-000001.parquet", view.name())));
+        assert_eq!(of_parquet, json_rows(view, &of_lines), "{}", view.name());
+        assert!(!of_parquet.is_empty());
+    }
+}
+
+#[test]
+fn a_parquet_file_appears_whole_when_it_is_closed_and_what_a_killed_run_left_when_the_next_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let sink = FileSink { format: FileFormat::Parquet, rotate_after_ms: 1_000, ..files(dir) };
+    let versions = |name: &str| -> Vec<u64> {
+        parquet_rows(&dir.join(name)).iter().map(|row| row["version"].as_u64().unwrap()).collect()
+    };
+    let shown = || String::from_utf8(read(&dir.join(sql::DUCKDB))).unwrap();
+    let mut publisher = open(None, Some(sink.clone()));
+    publisher.publish(1, vec![tick(1, 2)], &[], &mut nothing).unwrap();
+    assert_eq!(names(dir), ["usage-000001.jsonl.open"]);
+    assert!(!shown().contains("read_parquet"), "{}", shown());
+    publisher.publish(1_001, vec![tick(1_001, 1)], &[], &mut nothing).unwrap();
+    assert_eq!(names(dir), ["usage-000001.parquet"]);
+    assert_eq!(versions("usage-000001.parquet"), [1, 2, 3]);
+    assert!(shown().contains("read_parquet('usage-*.parquet')"), "{}", shown());
+    publisher.publish(1_002, vec![tick(1_002, 1)], &[], &mut nothing).unwrap();
+    drop(publisher);
+
+    // Killed within a row, and while another file was made.
+    let journal = dir.join("usage-000002.jsonl.open");
+    let whole = read(&journal);
+    fs::write(&journal, [&whole[..], b"{\"key_id\":\"0"].concat()).unwrap();
+    fs::write(dir.join("latency-000003.parquet.part"), "PAR1").unwrap();
+    fs::write(dir.join("geo-000001.jsonl.open"), "{\"key").unwrap();
+    open(None, Some(sink.clone()));
+    assert_eq!(names(dir), ["usage-000001.parquet", "usage-000002.parquet"]);
+    assert_eq!(versions("usage-000002.parquet"), [4]);
+
+    // Killed between the last two steps.
+    fs::write(&journal, &whole).unwrap();
+    let mut publisher = open(None, Some(sink.clone()));
+    assert_eq!(names(dir), ["usage-000001.parquet", "usage-000002.parquet"]);
+    publisher.publish(1_003, vec![tick(1_003, 1)], &[], &mut nothing).unwrap();
+    drop(publisher);
+
+    // With the other format the journal is what it takes, and numbers and versions go on.
+    let mut publisher = open(None, Some(files(dir)));
+    assert_eq!(names(dir), ["usage-000001.parquet", "usage-000002.parquet", "usage-000003.jsonl"]);
+    publisher.publish(1_004, vec![tick(1_004, 1)], &[], &mut nothing).unwrap();
+    drop(publisher);
+    let of_lines = json_rows(View::Usage, &lines(dir, "usage-000003.jsonl"));
+    assert_eq!(of_lines.iter().map(|row| &row["version"]).collect::<Vec<_>>(), [5, 6]);
+    let both = shown();
+    assert!(both.contains("read_json('usage-*.jsonl'") && both.contains("\nUNION ALL\n"), "{both}");
+    let mut publisher = open(None, Some(FileSink { keep: 1, ..sink }));
+    publisher.publish(1_005, vec![tick(1_005, 1)], &[], &mut nothing).unwrap();
+    publisher.flush(DEADLINE).unwrap();
+    assert_eq!(names(dir), ["usage-000004.parquet"], "all that are surplus are deleted");
+    assert_eq!(versions("usage-000004.parquet"), [7]);
+}
+
+#[test]
+fn a_journal_with_a_damaged_row_is_named_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("usage-000001.jsonl.open");
+    fs::write(&journal, "{\"key_id\":5}\n").unwrap();
+    let sinks =
+        Sinks { kafka: None, files: Some(FileSink { format: FileFormat::Parquet, ..files(folder.path()) }) };
+    let error = Publisher::open(&sinks, "job", &[], CONFIG).unwrap_err().to_string();
+    assert!(error.contains("usage-000001.parquet") && error.contains("column key_id"), "{error}");
+    assert_eq!(read(&journal), b"{\"key_id\":5}\n");
 }

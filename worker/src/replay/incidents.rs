@@ -10,6 +10,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
+use keytide_config::View;
 use keytide_connectors::sink::encode::{EncodeRow as _, Labels, time};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{Decide, IncidentRow, JobInfo, LogRow};
@@ -20,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sorter::Sorter;
+use super::view_file::{ViewFile, ViewFolder};
 use crate::cells::untrusted;
 
 /// Numbers of rows that were written, by view.
@@ -99,28 +101,17 @@ pub(super) fn keep_score(sorter: &mut Sorter, names: &Names, score: &Score) -> a
     )
 }
 
-/// Writes a file; returns its number of rows.
-fn file(
-    folder: &Path,
-    name: &str,
-    rows: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<u64>,
-) -> anyhow::Result<u64> {
-    let path = folder.join(name);
+/// Writes `scores.csv`, which has a row for each key and window with a score above 0.
+pub(super) fn scores_file(scores: Vec<Sorter>, folder: &Path) -> anyhow::Result<u64> {
+    let path = folder.join("scores.csv");
     let written = || {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
-        let count = rows(&mut file)?;
+        file.write_all(b"key_id,window_start,score,level\n")?;
+        let count = Sorter::merge(scores, |line| file.write_all(line))?;
         file.flush()?;
         anyhow::Ok(count)
     };
     written().with_context(|| format!("writing {} failed", path.display()))
-}
-
-/// Writes `scores.csv`, which has a row for each key and window with a score above 0.
-pub(super) fn scores_file(scores: Vec<Sorter>, folder: &Path) -> anyhow::Result<u64> {
-    file(folder, "scores.csv", |file| {
-        file.write_all(b"key_id,window_start,score,level\n")?;
-        Ok(Sorter::merge(scores, |line| file.write_all(line))?)
-    })
 }
 
 /// Writes the views of incidents of all workers, each with its incidents and transitions.
@@ -128,15 +119,15 @@ pub(super) fn incident_views(
     workers: Vec<(Sorter, Sorter)>,
     names: &Names,
     job: JobInfo<'_>,
-    folder: &Path,
+    folder: ViewFolder<'_>,
     decide: Decide<'_>,
 ) -> anyhow::Result<IncidentCounts> {
     let (incidents, transitions): (Vec<Sorter>, Vec<Sorter>) = workers.into_iter().unzip();
     let mut labels = Labels::new(names);
     let (mut by_severity, mut withdrawn) = (BTreeMap::new(), 0);
-    let incidents = file(folder, "incidents.jsonl", |file| {
+    let incidents = folder.write(View::Incidents, |file| {
         let (mut count, mut newest) = (0, None::<Incident>);
-        let mut put = |incident: Option<Incident>, file: &mut BufWriter<File>| match incident {
+        let mut put = |incident: Option<Incident>, file: &mut ViewFile| match incident {
             None => Ok(()),
             Some(incident) => {
                 let mut line = Vec::new();
@@ -144,7 +135,7 @@ pub(super) fn incident_views(
                 count += 1;
                 *by_severity.entry(incident.severity).or_default() += 1;
                 withdrawn += u64::from(incident.state == IncidentState::Withdrawn);
-                file.write_all(&line)
+                file.line(&line)
             }
         };
         Sorter::merge(incidents, |record| {
@@ -158,7 +149,7 @@ pub(super) fn incident_views(
         Ok(count)
     })?;
 
-    let mut lines = Sorter::new(folder);
+    let mut lines = Sorter::new(folder.path);
     let mut revocations: BTreeMap<u128, Revocation> = BTreeMap::new();
     let mut decide = |of_tick: &[Transition]| {
         if !of_tick.is_empty() {
@@ -179,15 +170,17 @@ pub(super) fn incident_views(
         of_tick.push(transition);
         Ok(())
     });
-    read_through.with_context(|| format!("sorting in {} failed", folder.display()))?;
+    read_through.with_context(|| format!("sorting in {} failed", folder.path.display()))?;
     decide(&of_tick);
-    let incident_log = file(folder, "incident_log.jsonl", |file| {
-        Ok(Sorter::merge(vec![lines], |line| file.write_all(line))?)
-    })?;
-    let revocations = file(folder, "revocations.jsonl", |file| {
+    let incident_log =
+        folder.write(View::IncidentLog, |file| Ok(Sorter::merge(vec![lines], |line| file.line(line))?))?;
+    let revocations = folder.write(View::Revocations, |file| {
         let mut line = Vec::new();
-        revocations.values().for_each(|action| action.line(&mut labels, &mut line));
-        file.write_all(&line)?;
+        for action in revocations.values() {
+            line.clear();
+            action.line(&mut labels, &mut line);
+            file.line(&line)?;
+        }
         Ok(revocations.len() as u64)
     })?;
     Ok(IncidentCounts { incidents, by_severity, withdrawn, incident_log, revocations })

@@ -11,9 +11,11 @@ mod output;
 mod runs;
 mod sort_key;
 mod sorter;
+mod view_file;
 
 pub use self::bounded::{BoundedRun, Process, per_second, usage};
 pub use self::collect::{Collect, Coverage, Keep};
 pub use self::figures::{BusyKey, Figures, JUDGED_AFTER_MS, OfDay, SlowRoute};
 pub use self::incidents::IncidentCounts;
-pub use self::output::{RowCounts, Written, WrittenIncidents, write, write_incidents};
+pub use self::output::{Written, WrittenIncidents, write, write_incidents};
+pub use self::view_file::{RowCounts, ViewFolder};

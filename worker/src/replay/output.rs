@@ -1,22 +1,19 @@
-//! Rows as JSON lines, in the order of their key columns' texts.
+//! Rows as lines, in the order of their key columns' texts.
 //!
 //! Rows in memory are sorted by all threads. Runs on disk (see [`Runs`](super::runs::Runs)) are merged with them by
 //! the same sort keys. So a view's file is the same wherever its rows were kept and in however many parts.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::ops::{Index, IndexMut};
+use std::io;
 use std::path::Path;
 
 use anyhow::Context as _;
-use keytide_config::View;
+use keytide_config::{FileFormat, View};
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::sink::encode::Labels;
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{Decide, JobInfo};
 use keytide_dataflow::*;
 use rayon::prelude::*;
-use serde::{Serialize, Serializer};
 
 use super::collect::{Collect, Coverage, Keep, Rowset, WindowParts, late_line};
 use super::figures::{FigureSums, Figures, Summed};
@@ -24,35 +21,12 @@ use super::incidents::{IncidentCounts, incident_views, scores_file};
 use super::runs::{Ascending, Merge, RunReader};
 use super::sort_key::{ViewRow, keyed};
 use super::sorter::Sorter;
+use super::view_file::{RowCounts, ViewFile, ViewFolder};
 
 /// Rows that one thread formats at once.
 const CHUNK: usize = 1 << 12;
 /// Chunks for each thread that are written at once.
 const CHUNKS: usize = 4;
-
-/// Numbers of rows by view; in JSON an object with a member for each view.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RowCounts([u64; View::ALL.len()]);
-
-impl Index<View> for RowCounts {
-    type Output = u64;
-
-    fn index(&self, view: View) -> &u64 {
-        &self.0[view as usize]
-    }
-}
-
-impl IndexMut<View> for RowCounts {
-    fn index_mut(&mut self, view: View) -> &mut u64 {
-        &mut self.0[view as usize]
-    }
-}
-
-impl Serialize for RowCounts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(View::ALL.map(|view| (view.name(), self[view])))
-    }
-}
 
 /// The numbers of a run that wrote all views.
 pub struct Written {
@@ -64,11 +38,11 @@ pub struct Written {
     pub names: Names,
 }
 
-/// Writes all views to `folder`, formatting rows by `threads` threads.
+/// Writes all views to `folder`, and statements that show them to databases. Rows are formatted by `threads` threads.
 pub fn write(
     collected: Vec<Collect>,
     job: JobInfo<'_>,
-    folder: &Path,
+    folder: ViewFolder<'_>,
     threads: usize,
     decide: Decide<'_>,
 ) -> anyhow::Result<Written> {
@@ -85,7 +59,6 @@ pub fn write(
     }
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("starting threads failed")?;
-    let file = |view: View| folder.join(format!("{}.jsonl", view.name()));
     let mut rows = RowCounts::default();
     let of_incidents = incident_views(of_incidents, &names, job, folder, decide)?;
     rows[View::Incidents] = of_incidents.incidents;
@@ -95,15 +68,18 @@ pub fn write(
     macro_rules! views {
         ($($view:ident $field:ident: $row:ty,)+) => {
             pool.install(|| {
-                $(rows[View::$view] = view(of_windows.$field, &names, &file(View::$view), &mut sums)?;)+
+                $(rows[View::$view] = folder.write(View::$view, |file| {
+                    view(of_windows.$field, &names, file, &mut sums)
+                })?;)+
                 anyhow::Ok(())
             })?;
         };
     }
     views_of_windows!(views);
-    rows[View::Late] = late_view(late, &names, job.partitions, &file(View::Late))?;
+    rows[View::Late] = folder.write(View::Late, |file| late_view(late, &names, job.partitions, file))?;
     rows[View::DeadLetters] =
-        merged(dead_letters, &file(View::DeadLetters), |line, out| out.write_all(line))?;
+        folder.write(View::DeadLetters, |file| Ok(Sorter::merge(dead_letters, |line| file.line(line))?))?;
+    folder.write_statements(&rows)?;
     Ok(Written { rows, counts, incidents: of_incidents, figures: sums.finish(), names })
 }
 
@@ -138,7 +114,13 @@ pub fn write_incidents(
         scores.push(worker.scores);
         of_windows.push(worker.of_windows);
     }
-    let incidents = incident_views(of_incidents, &names, job, folder, decide)?;
+    let views = ViewFolder { path: folder, format: FileFormat::JsonLines };
+    let incidents = incident_views(of_incidents, &names, job, views, decide)?;
+    let mut rows = RowCounts::default();
+    rows[View::Incidents] = incidents.incidents;
+    rows[View::IncidentLog] = incidents.incident_log;
+    rows[View::Revocations] = incidents.revocations;
+    views.write_statements(&rows)?;
     let scores = if keep == Keep::Scores { scores_file(scores, folder)? } else { 0 };
     let mut sums = FigureSums::default();
     macro_rules! sum {
@@ -184,19 +166,15 @@ impl<'a, R: ViewRow> Ascending for SortedRows<'a, '_, R> {
 fn view<R: ViewRow + Summed>(
     parts: Vec<Rowset<R>>,
     names: &Names,
-    path: &Path,
+    file: &mut ViewFile,
     sums: &mut FigureSums,
 ) -> anyhow::Result<u64> {
     let mut count = 0;
-    let mut write = || -> io::Result<()> {
-        let mut file = File::create(path)?;
-        each_batch(&parts, names, |rows| {
-            rows.iter().for_each(|row| row.sum(sums));
-            count += lines(rows, names, &mut file)?;
-            Ok(())
-        })
-    };
-    write().with_context(|| format!("writing {} failed", path.display()))?;
+    each_batch(&parts, names, |rows| {
+        rows.iter().for_each(|row| row.sum(sums));
+        count += rows.len() as u64;
+        file.texts(lines(rows, names))
+    })?;
     sums.end_view();
     Ok(count)
 }
@@ -238,49 +216,35 @@ fn each_batch<R: ViewRow>(
     }
 }
 
-/// Writes rows as lines; returns their number.
-fn lines<R: ViewRow>(rows: &[&R], names: &Names, file: &mut File) -> io::Result<u64> {
+/// Returns rows as texts of [`CHUNK`] lines each, the last of which may have less.
+fn lines<R: ViewRow>(rows: &[&R], names: &Names) -> Vec<Vec<u8>> {
     let format = |chunk: &[&R]| {
         let mut labels = Labels::new(names);
         let mut text = Vec::with_capacity(chunk.len() * 320);
         chunk.iter().for_each(|row| row.line(&mut labels, &mut text));
         text
     };
-    let texts: Vec<Vec<u8>> = rows.par_chunks(CHUNK).map(format).collect();
-    texts.iter().try_for_each(|text| file.write_all(text))?;
-    Ok(rows.len() as u64)
+    rows.par_chunks(CHUNK).map(format).collect()
 }
 
 fn late_view(
     late: Vec<Sorter>,
     names: &Names,
     partitions: &[PartitionInfo],
-    path: &Path,
+    file: &mut ViewFile,
 ) -> anyhow::Result<u64> {
     let (mut labels, mut line) = (Labels::new(names), Vec::new());
-    merged(late, path, |late, out| {
+    let count = Sorter::merge(late, |late| {
         line.clear();
         late_line(late, &mut labels, partitions, &mut line);
-        out.write_all(&line)
-    })
-}
-
-fn merged(
-    sorters: Vec<Sorter>,
-    path: &Path,
-    mut line: impl FnMut(&[u8], &mut BufWriter<File>) -> io::Result<()>,
-) -> anyhow::Result<u64> {
-    let write = || {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        let count = Sorter::merge(sorters, |record| line(record, &mut file))?;
-        file.flush()?;
-        io::Result::Ok(count)
-    };
-    write().with_context(|| format!("writing {} failed", path.display()))
+        file.line(&line)
+    })?;
+    Ok(count)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::num::NonZeroUsize;
 
     use keytide_dataflow::model::{Definition, KeyId, Position, RequestId, Tick};
@@ -332,7 +296,8 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let collected = results(folder.path(), &partitions, spill_after);
             let job = JobInfo { config: "", partitions: &partitions };
-            let written = super::write(collected, job, folder.path(), threads, &mut |_| Vec::new()).unwrap();
+            let views = ViewFolder { path: folder.path(), format: FileFormat::JsonLines };
+            let written = super::write(collected, job, views, threads, &mut |_| Vec::new()).unwrap();
             assert_eq!((written.rows[View::Usage], written.rows[View::Late]), (40, 20));
             ["usage", "late"].map(|view| {
                 let mut text = String::new();

@@ -23,7 +23,7 @@
 //! A tick's rows reach the system when the tick ends, and the disk when a file is closed or on
 //! [`flush`](SeriesOfViews::flush). Until then a crash of the machine, but not of the process, may lose them.
 //!
-//! The folder has the statements of [`sql`](super::sql). They are written anew when a view gets its first file.
+//! The folder has the statements of [`sql`]. They are written anew when a view gets its first file.
 //!
 //! Limits: a file's age counts from the first tick that this process wrote to it, in the time of ticks. At most 1
 //! MiB of rows is held between writes. A row of a journal has at most 64 MiB. The publisher waits while a Parquet file

@@ -407,6 +407,9 @@ impl Page<'_> {
 }
 
 #[cfg(test)]
+mod watched;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
@@ -431,7 +434,7 @@ mod tests {
     }
 
     /// Returns a sample in which every value is known.
-    fn known() -> JobSample {
+    pub(super) fn known() -> JobSample {
         let mut sample = well();
         sample.status.lags = vec![
             (partition("edge", 0), Some(7)),
@@ -779,55 +782,5 @@ keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
             assert!(name.starts_with("keytide_"), "{line}");
             assert!(explained.contains(name.strip_suffix("_total").unwrap_or(name)), "{line}");
         }
-    }
-
-    /// The rules for Prometheus: groups of lists of rules, in plain YAML.
-    const ALERTS: &str = include_str!("../../../deploy/alerts.yml");
-
-    #[test]
-    fn alerts_name_metrics_that_exist() {
-        let page = text(known(), ExpositionFormat::OpenMetrics).unwrap();
-        let metrics: BTreeSet<&str> = page
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split([' ', '{']).next())
-            .collect();
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let named = ALERTS.split(|c: char| !is_name(c)).filter(|word| word.starts_with("keytide_"));
-        let named: BTreeSet<&str> = named.collect();
-        let unknown: Vec<_> = named.difference(&metrics).collect();
-        assert!(unknown.is_empty(), "{unknown:?}");
-        assert!(named.len() >= 10, "{named:?}");
-    }
-
-    #[test]
-    fn alerts_are_whole_and_say_what_to_do() {
-        let rules: Vec<&str> = ALERTS.split("\n      - alert: ").skip(1).collect();
-        let mut names = BTreeSet::new();
-        for rule in &rules {
-            let name = rule.lines().next().unwrap();
-            assert!(name.starts_with("Keytide") && names.insert(name), "{name}");
-            for part in [
-                "expr: ",
-                "for: ",
-                "labels:",
-                "  severity: ",
-                "annotations:",
-                "  summary: ",
-                "  description: ",
-            ] {
-                let lines = rule.lines().filter(|line| line.starts_with(&format!("        {part}"))).count();
-                assert_eq!(lines, 1, "{name}: {part}");
-            }
-            let severity = rule.split("severity: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
-            assert!(["page", "ticket"].contains(&severity), "{name}: {severity}");
-            for (open, close) in [('(', ')'), ('{', '}'), ('[', ']')] {
-                assert_eq!(rule.matches(open).count(), rule.matches(close).count(), "{name}: {open}{close}");
-            }
-            assert_eq!(rule.matches('"').count() % 2, 0, "{name}: quotes");
-        }
-        assert_eq!(ALERTS.matches("alert:").count(), rules.len());
-        assert!(rules.len() >= 10);
-        assert!(ALERTS.lines().all(|line| !line.contains('\t') && line.trim_end() == line));
     }
 }

@@ -11,12 +11,13 @@ use crate::demo;
 use crate::generate;
 #[cfg(feature = "top")]
 use crate::top;
-use crate::{backtest, check, incident, key_id, replay, run};
+use crate::{backtest, check, incident, key_id, replay, run, version};
 
 /// Exact meters of API keys from gateways' access logs.
 #[derive(Parser)]
 #[command(
-    version,
+    version = version::SHORT_TEXT.as_str(),
+    long_version = version::LONG_TEXT.as_str(),
     about,
     after_help = "Exit codes: 0 done, 2 bad configuration or usage, 3 fatal condition in data (or none of it was accepted), 70 internal error, 75 transient failure."
 )]
@@ -64,6 +65,10 @@ enum Command {
 /// # Errors
 /// Those of the command.
 pub(crate) fn run_typed() -> anyhow::Result<ExitCode> {
+    #[cfg(feature = "pages")]
+    if let Some(folder) = crate::pages::typed() {
+        return crate::pages::write(<Cli as clap::CommandFactory>::command(), &folder);
+    }
     match Cli::parse().command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&args),

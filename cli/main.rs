@@ -16,6 +16,8 @@ mod key_id;
 mod log;
 mod look;
 mod overview;
+#[cfg(feature = "pages")]
+mod pages;
 mod progress;
 mod replay;
 mod run;
@@ -26,6 +28,7 @@ mod terminal;
 mod text;
 #[cfg(feature = "top")]
 mod top;
+mod version;
 mod views;
 
 use std::process::ExitCode;

@@ -15,6 +15,7 @@ mod hostile;
 mod incidents;
 mod look_up;
 mod metrics;
+mod release;
 mod replay;
 mod samples;
 mod signals;

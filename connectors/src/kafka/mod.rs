@@ -34,3 +34,9 @@ pub use producer::Producer;
 pub use range::{Gap, MessageBlock, READ_WAIT, Range, ranges};
 pub use rights::{Right, TopicRights};
 pub use topic::{Cluster, Topic};
+
+/// Returns the version of librdkafka, which is built into the program.
+#[must_use]
+pub fn client_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

@@ -30,7 +30,9 @@ fail() { printf 'deploy/check.sh: %s\n' "$1" >&2; exit 1; }
 checked() { printf 'ok  %s\n' "$1"; }
 of_debian() {
     command -v "$1" >/dev/null && return
-    command -v apt-get >/dev/null && [[ $(id -u) == 0 ]] || fail "$1 is missing (Debian: the package $2)"
+    if ! command -v apt-get >/dev/null || [[ $(id -u) != 0 ]]; then
+        fail "$1 is missing (Debian: the package $2)"
+    fi
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
 }

@@ -92,7 +92,7 @@ signals! {
     VolumeFiveMinutes = "volume_5m", Volume, 650;
     VolumeHour = "volume_1h", Volume, 650;
     /// Twice the usual rate, for long.
-    Slow = "slow", Volume, 150;
+    Slow = "slow", Volume, 1_000;
     /// A country never seen.
     Country = "country", Origin, 1_000;
     /// An autonomous system never seen.

@@ -11,7 +11,8 @@
 //! Old calls count half after 28 days.
 //!
 //! **CUSUM** (Page, 1954): C = max(0, C + x ln 2 - mu) is the log likelihood ratio of twice the rate against the
-//! rate itself since it was last in doubt. It alarms at 20 nats.
+//! rate itself since it was last in doubt. It alarms at 20 nats. Keys whose calls vary alarm often, so an alarm says how
+//! rare it is: of n hours with calls a had one, and its surprise is log2((n + 1)/(a + 1)).
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,9 @@ const ALARM: f64 = 20.0;
 const CLIP: f64 = 4.0;
 /// Nats beyond which it doesn't grow: what lasted long must not take as long to be forgotten.
 const MOST: f64 = 40.0;
+
+/// The most hours with calls that are counted, those of four weeks.
+const MOST_HOURS: u32 = 672;
 
 /// Counts below which the rate has a say.
 pub(super) const FEW: f64 = 20.0;
@@ -48,12 +52,15 @@ impl Seen {
     }
 }
 
-/// A key's rate of calls. 832 bytes.
+/// A key's rate of calls. 840 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     slots: [[Seen; 24]; 2],
     all: Seen,
     cusum: f64,
+    /// Hours with calls, and those of them with an alarm. Both are halved when there are `MOST_HOURS`.
+    hours: u32,
+    alarms: u32,
 }
 
 impl Rate {
@@ -104,13 +111,22 @@ impl Rate {
         self.cusum = (self.cusum + calls * std::f64::consts::LN_2 - expected).clamp(0.0, MOST);
     }
 
-    /// What the CUSUM says: nothing below its alarm.
+    /// Returns the surprise of an alarm of the CUSUM; nothing if there is none.
     #[must_use]
     pub fn slow(&self) -> Bits {
         match self.cusum >= ALARM {
-            true => Bits::new(self.cusum / std::f64::consts::LN_2),
+            true => Bits::new(libm::log2(f64::from(self.hours + 1) / f64::from(self.alarms + 1))),
             false => Bits::NONE,
         }
+    }
+
+    /// Learns whether an hour with calls had an alarm.
+    pub fn learn_alarm(&mut self) {
+        if self.hours >= MOST_HOURS {
+            (self.hours, self.alarms) = (self.hours / 2, self.alarms / 2);
+        }
+        self.hours += 1;
+        self.alarms += u32::from(self.cusum >= ALARM);
     }
 
     /// Returns the calls of the history, of which old ones count less.
@@ -181,6 +197,7 @@ mod tests {
             let mut rate = Rate::default();
             for hour in 0..14 * 24 {
                 rate.learn(Slot::at(SLOT_AT_MS + hour * HOUR_MS, 0), HOUR_MS, 4.0);
+                rate.learn_alarm();
             }
             let mut most = Bits::NONE;
             for hour in 0..48 {
@@ -188,11 +205,30 @@ mod tests {
                 let expected = rate.expected_by_slot(slot, HOUR_MS);
                 rate.watch(expected, calls_per_hour);
                 most = most.max(rate.slow());
+                rate.learn_alarm();
             }
             most
         };
         assert_eq!(run(4.0), Bits::NONE);
-        assert!(run(8.0) > Bits::new(28.0));
+        // The first alarm comes after two weeks of hours and a few more.
+        assert!(run(8.0) > Bits::new(libm::log2(337.0)), "{:?}", run(8.0));
+    }
+
+    #[test]
+    fn an_alarm_says_how_seldom_there_was_one() {
+        let mut rate = Rate::default();
+        (0..31).for_each(|_| rate.learn_alarm());
+        assert_eq!(rate.slow(), Bits::NONE);
+        (0..9).for_each(|_| rate.watch(1.0, 8.0));
+        assert_eq!(rate.slow(), Bits::new(5.0));
+        // It goes on: 8 of 39 hours had one.
+        (0..8).for_each(|_| rate.learn_alarm());
+        assert_eq!(rate.slow(), Bits::new(libm::log2(40.0 / 9.0)));
+        for _ in 0..10 * MOST_HOURS {
+            rate.learn_alarm();
+            assert!(rate.alarms <= rate.hours && rate.hours <= MOST_HOURS);
+        }
+        assert!(rate.slow() < Bits::new(0.1));
     }
 
     proptest! {

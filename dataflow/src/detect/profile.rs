@@ -620,6 +620,9 @@ impl Profile {
         if calls > 0 && self.is_known(start_ms) {
             let expected = thousandths(self.hour_expected);
             let (bits, is_familiar) = (self.rate.slow(), self.hour.is_familiar());
+            if self.learning() {
+                self.rate.learn_alarm();
+            }
             self.observe(ObservedSignal {
                 expected,
                 seen: calls,

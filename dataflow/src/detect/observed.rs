@@ -115,7 +115,7 @@ pub fn verdict(tuning: &Tuning, observed: &[ObservedSignal], is_well_known: bool
         false => Verdict::of(tuning, Signal::ALL.iter().copied().zip(sums(observed))),
     };
     // Nearly all verdicts are below both limits.
-    if verdict.severity > Severity::Alert && !(is_well_known && is_occupied(observed)) {
+    if verdict.severity > Severity::Alert && !(is_well_known && is_occupied(tuning, observed)) {
         let hard = observed.iter().filter(|one| one.signal.family() == Family::Hard);
         if hard.map(|one| u64::from(one.counted.0)).sum::<u64>() < SURE {
             verdict.severity = Severity::Alert;
@@ -157,18 +157,21 @@ pub fn is_incident(severity: Severity, observed: &[ObservedSignal]) -> bool {
     severity >= Severity::Alert || severity == Severity::Notice && is_refused(observed)
 }
 
-/// Returns whether calls stay at a new country or system: 20 at least, in two windows at least. A visit is no reason to
-/// take a key from anybody.
-fn is_occupied(observed: &[ObservedSignal]) -> bool {
-    observed.iter().any(|one| {
-        matches!(one.signal, Signal::Country | Signal::Asn)
-            && one.total >= STAYING_CALLS
-            && one.observed_ms > one.first_ms
-    })
+/// Returns whether a key may be taken by those new countries, systems and agents alone that stay: with 20 calls at least,
+/// in two windows at least. A visit is no reason to take a key from anybody.
+fn is_occupied(tuning: &Tuning, observed: &[ObservedSignal]) -> bool {
+    let stays = |one: &&ObservedSignal| match one.signal {
+        Signal::Country | Signal::Asn | Signal::Agent => {
+            one.total >= STAYING_CALLS && one.observed_ms > one.first_ms
+        }
+        _ => true,
+    };
+    let staying = sums(observed.iter().filter(stays));
+    Verdict::of(tuning, Signal::ALL.iter().copied().zip(staying)).severity > Severity::Alert
 }
 
 /// Returns the counted bits of each signal. Values of one kind share their windows, so their bits add up.
-pub(super) fn sums(observed: &[ObservedSignal]) -> [Bits; Signal::ALL.len()] {
+pub(super) fn sums<'a>(observed: impl IntoIterator<Item = &'a ObservedSignal>) -> [Bits; Signal::ALL.len()] {
     let mut sums = [Bits::NONE; Signal::ALL.len()];
     for one in observed {
         let sum = &mut sums[one.signal as usize];
@@ -312,7 +315,14 @@ mod tests {
         let mut verdict = Verdict::of(&Tuning::default(), Signal::ALL.iter().copied().zip(sums(observed)));
         let hard = observed.iter().filter(|one| one.signal.family() == Family::Hard);
         let hard: u64 = hard.map(|one| u64::from(one.counted.0)).sum();
-        let is_limited = hard < SURE && !(is_well_known && is_occupied(observed));
+        // Only what stays may act.
+        let mut staying = observed.to_vec();
+        staying.retain(|one| {
+            ![Signal::Country, Signal::Asn, Signal::Agent].contains(&one.signal)
+                || one.total >= 20 && one.observed_ms > one.first_ms
+        });
+        let staying = Verdict::of(&Tuning::default(), Signal::ALL.iter().copied().zip(sums(&staying)));
+        let is_limited = hard < SURE && !(is_well_known && staying.severity == Severity::Revoke);
         let most = if is_limited { Severity::Alert } else { Severity::Revoke };
         verdict.severity = verdict.severity.min(most);
         if is_refused(observed) {

@@ -1095,6 +1095,21 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_of_one_call_takes_no_key_from_its_owner() {
+        let (profile, _) = known(3);
+        let place = |calls| {
+            let mut elsewhere = window(calls, AWAY);
+            elsewhere.values.agents = window(calls, HOME).values.agents;
+            elsewhere
+        };
+        let mut visited = profile.clone();
+        staged(&mut visited, 1, &window(1, AWAY), &Facts::default());
+        assert_eq!(staged(&mut visited, 5, &place(40), &Facts::default()), Severity::Alert);
+        let mut taken = profile;
+        assert_eq!(staged(&mut taken, 5, &window(40, AWAY), &Facts::default()), Severity::Revoke);
+    }
+
+    #[test]
     fn a_leak_does_not_become_the_baseline_within_a_day_and_does_after() {
         let (mut profile, _) = known(3);
         let before = profile.rate.expected(Slot::at(profile.next_ms(), 0), HOUR_MS);

@@ -83,6 +83,15 @@ impl Rate {
         self.expected(slot, window_ms).max(own * window_ms as f64 / HOUR_MS as f64)
     }
 
+    /// Returns the calls of its owner that can be counted on in an hour of a slot: no more than were seen there.
+    #[must_use]
+    pub fn usual(&self, slot: Slot) -> f64 {
+        let (day, hour) = slot.index();
+        let seen = self.slots[day][hour];
+        let own = if seen.hours > 0.0 { seen.calls / seen.hours } else { 0.0 };
+        self.expected(slot, HOUR_MS).min(own)
+    }
+
     /// How unusual so many calls would be in `window_ms` of a slot.
     #[must_use]
     pub fn bits(&self, slot: Slot, window_ms: u64, calls: f64) -> Bits {
@@ -229,6 +238,19 @@ mod tests {
             assert!(rate.alarms <= rate.hours && rate.hours <= MOST_HOURS);
         }
         assert!(rate.slow() < Bits::new(0.1));
+    }
+
+    #[test]
+    fn usual_calls_are_no_more_than_the_slot_had() {
+        let mut rate = Rate::default();
+        let at = |hour: u64| Slot::at(SLOT_AT_MS + hour * HOUR_MS, 0);
+        // Two weeks: 60 calls in one hour of the day, none in the others.
+        for hour in 0..14 * 24 {
+            rate.learn(at(hour), HOUR_MS, if hour % 24 == 0 { 60.0 } else { 0.0 });
+        }
+        assert!(rate.usual(at(0)) > 20.0 && rate.usual(at(0)) <= 60.0, "{}", rate.usual(at(0)));
+        assert_eq!(rate.usual(at(5)), 0.0);
+        assert_eq!(Rate::default().usual(at(0)), 0.0);
     }
 
     proptest! {

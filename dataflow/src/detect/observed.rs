@@ -51,6 +51,10 @@ pub struct ObservedSignal {
     pub total: u32,
     /// Calls without it in the same time: they say whether the owner's go on.
     pub others: u32,
+    /// Calls that the key usually makes in whole hours since then, in thousandths.
+    pub(super) usual: u64,
+    /// True if its usual calls have stopped since then.
+    pub has_moved: bool,
     /// The surprise if all calls had the value.
     pub(super) whole: Bits,
     /// The bits of a volume that go if the calls of all keys become e times as many.
@@ -81,6 +85,8 @@ impl ObservedSignal {
             counted: bits,
             total: 0,
             others: 0,
+            usual: 0,
+            has_moved: false,
             whole: bits,
             slope: Bits::NONE,
             expected: 0,
@@ -187,7 +193,9 @@ pub(super) fn sums<'a>(observed: impl IntoIterator<Item = &'a ObservedSignal>) -
 /// 3. there, new networks and how many of them there are count nothing: addresses of a known system are no news;
 /// 4. volume, agents, routes and their mix count half where nobody but networks called that the key has known for a day:
 ///    a stranger calls from elsewhere;
-/// 5. of several new countries, systems or agents all but the most surprising count a quarter: a traveller shows several
+/// 5. a new country, system or network counts half if the usual calls stopped when it came, and volume with a country or
+///    system: an owner who moves takes the calls along, and a thief adds to them;
+/// 6. of several new countries, systems or agents all but the most surprising count a quarter: a traveller shows several
 ///    at once.
 pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_systems: bool) {
     let mut has_new_system = false;
@@ -197,6 +205,8 @@ pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_syst
         has_new_system |= one.signal == Signal::Asn && one.counted > Bits::NONE;
     }
     let is_at_home = knows_systems && !has_new_system;
+    let is_place = |one: &ObservedSignal| matches!(one.signal, Signal::Country | Signal::Asn);
+    let has_moved = observed.iter().any(|one| one.has_moved && is_place(one) && one.counted > Bits::NONE);
     // Of the kinds with several values that count: how many do, and the most surprising one.
     let mut several = [(Signal::Country, 0, None), (Signal::Asn, 0, None), (Signal::Agent, 0, None)];
     for one in observed.iter_mut().filter(|one| one.counted > Bits::NONE) {
@@ -208,6 +218,9 @@ pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_syst
             }
             _ => one.counted,
         };
+        if one.has_moved || has_moved && one.signal.family() == Family::Volume {
+            one.counted = Bits(one.counted.0 / 2);
+        }
         if let Some((_, values, most)) = several.iter_mut().find(|kind| kind.0 == one.signal) {
             *values += 1;
             *most = (*most).max(Some((one.counted, Reverse(one.value))));
@@ -260,7 +273,8 @@ pub(super) fn keep(all: &mut Vec<ObservedSignal>, observed: ObservedSignal) {
         // Fewer bits than before count again once those are an hour old.
         let weight = |one: &ObservedSignal| counted_burst(one.bits, one.is_familiar);
         if weight(&observed) >= weight(before) {
-            *before = ObservedSignal { first_ms: before.first_ms, ..observed };
+            let (usual, has_moved) = (before.usual, before.has_moved);
+            *before = ObservedSignal { first_ms: before.first_ms, usual, has_moved, ..observed };
         }
         (before.total, before.others) = (total, others);
         return;
@@ -294,11 +308,16 @@ mod tests {
         }
         let is_new_system = |one: &ObservedSignal| one.signal == Signal::Asn && one.counted > Bits::NONE;
         let is_at_home = knows_systems && !observed.iter().any(is_new_system);
+        let counts = |one: &ObservedSignal| one.has_moved && one.counted > Bits::NONE;
+        let has_moved =
+            observed.iter().any(|one| counts(one) && [Signal::Country, Signal::Asn].contains(&one.signal));
         for one in observed.iter_mut() {
             let (behaviour, volume) = (Family::Behaviour, Family::Volume);
             let halves = one.signal == Signal::Country && is_at_home
                 || [behaviour, volume].contains(&one.signal.family()) && one.is_familiar;
+            let moves = one.has_moved || has_moved && one.signal.family() == volume;
             one.counted = Bits(one.counted.0 / if halves { 2 } else { 1 });
+            one.counted = Bits(one.counted.0 / if moves { 2 } else { 1 });
             if [Signal::Network, Signal::FanOut].contains(&one.signal) && is_at_home {
                 one.counted = Bits::NONE;
             }
@@ -334,10 +353,11 @@ mod tests {
 
     fn signals() -> impl Strategy<Value = Vec<ObservedSignal>> {
         let bits = prop_oneof![Just(0_u32), 1_u32..4, 1_u32..40_000];
-        let one = (0..Signal::ALL.len(), 0_u64..4, bits, 0_u64..3, any::<bool>(), 0_u32..40);
+        let flags = (any::<bool>(), any::<bool>());
+        let one = (0..Signal::ALL.len(), 0_u64..4, bits, 0_u64..3, flags, 0_u32..40);
         prop::collection::vec(one, 0..14).prop_map(|all| {
             let mut signals: Vec<ObservedSignal> = Vec::new();
-            for (signal, value, bits, minute, is_familiar, total) in all {
+            for (signal, value, bits, minute, (is_familiar, has_moved), total) in all {
                 let signal = Signal::ALL[signal];
                 let value = if is_value(signal) { value } else { 0 };
                 if signals.iter().any(|one| (one.signal, one.value) == (signal, value)) {
@@ -345,7 +365,16 @@ mod tests {
                 }
                 let new = ObservedSignal::new(signal, 0, Bits(bits));
                 let (first_ms, observed_ms) = (minute * WINDOW_MS, 2 * WINDOW_MS);
-                signals.push(ObservedSignal { value, first_ms, observed_ms, is_familiar, total, ..new });
+                let has_moved = has_moved && is_value(signal);
+                signals.push(ObservedSignal {
+                    value,
+                    first_ms,
+                    observed_ms,
+                    is_familiar,
+                    has_moved,
+                    total,
+                    ..new
+                });
             }
             signals
         })

@@ -67,6 +67,10 @@ const WELL_KNOWN_CALLS: u64 = 600;
 const EARLY: i64 = 4_000;
 /// The least of other signals for that, in thousandths of a bit.
 const CORROBORATES: i64 = 6_000;
+/// The usual calls, in thousandths, without which one can't tell that they stopped.
+const MISSED: u64 = 5_000;
+/// Usual calls have stopped if there are fewer than one in 10: 1,000 thousandths of a call, times 10.
+const CEASED: u64 = 10_000;
 /// The least bits of a new value that the guard counts.
 const STIRS: Bits = Bits(3_000);
 /// The most values that are shown beside a signal.
@@ -170,6 +174,8 @@ pub struct Profile {
     hour: VolumeBlock,
     /// Calls that were expected of this hour when it began.
     hour_expected: f64,
+    /// Calls of its owner that can be counted on in this hour.
+    hour_usual: f64,
     /// Calls of this hour that `rate` has learned: none while the key is frozen. The next field has those of the hour
     /// before.
     hour_learned: u64,
@@ -210,6 +216,7 @@ impl Profile {
             five_minutes: VolumeBlock::new(Signal::VolumeFiveMinutes, FIVE_MINUTES_MS),
             hour: VolumeBlock::new(Signal::VolumeHour, HOUR_MS),
             hour_expected: 0.0,
+            hour_usual: 0.0,
             hour_learned: 0,
             hour_before_learned: 0,
             known_calls: 0,
@@ -358,6 +365,8 @@ impl Profile {
         self.skip_to(start_ms, tuning);
         self.wake();
         self.forget();
+        self.watch_moves();
+        self.count();
         self.count_known();
         let sight = self.sight(start_ms, window);
         let reading = self.minute.scale.read_at(sight);
@@ -553,6 +562,7 @@ impl Profile {
                 self.fan_out.learn_silence(&mut Season::default(), false, slot, silent);
             }
             self.judge_slow(end_ms - HOUR_MS);
+            self.count_usual(end_ms - HOUR_MS);
             self.expect_hour();
             if self.hour.calls > 0 {
                 self.judge_block(|profile| &mut profile.hour, end_ms, tuning);
@@ -611,7 +621,9 @@ impl Profile {
 
     /// Sets what is expected of the hour that begins, before it is learned.
     fn expect_hour(&mut self) {
-        self.hour_expected = self.rate.expected_by_slot(Slot::at(self.next_ms, 0), HOUR_MS);
+        let slot = Slot::at(self.next_ms, 0);
+        (self.hour_expected, self.hour_usual) =
+            (self.rate.expected_by_slot(slot, HOUR_MS), self.rate.usual(slot));
     }
 
     fn judge_slow(&mut self, start_ms: u64) {
@@ -629,6 +641,21 @@ impl Profile {
                 is_familiar,
                 ..ObservedSignal::new(Signal::Slow, start_ms, bits)
             });
+        }
+    }
+
+    /// Counts the calls that were usual in an hour since new places called.
+    fn count_usual(&mut self, start_ms: u64) {
+        for one in self.observed.iter_mut().filter(|one| is_followed_place(one)) {
+            let since_ms = one.first_ms.saturating_sub(start_ms).min(HOUR_MS);
+            one.usual += thousandths(self.hour_usual * (HOUR_MS - since_ms) as f64 / HOUR_MS as f64);
+        }
+    }
+
+    /// Decides of each new place whether the owner is there: whether the usual calls have stopped.
+    fn watch_moves(&mut self) {
+        for one in self.observed.iter_mut().filter(|one| is_followed_place(one)) {
+            one.has_moved = one.usual >= MISSED && u64::from(one.others) * CEASED < one.usual;
         }
     }
 
@@ -932,6 +959,11 @@ fn is_beyond_doubt(
     odds(others) >= tuning.prior + CORROBORATES && odds(all) >= tuning.alert + EARLY
 }
 
+/// Returns whether a signal is about one new place, whose calls are counted apart from all others.
+fn is_followed_place(one: &ObservedSignal) -> bool {
+    one.value != 0 && matches!(one.signal, Signal::Country | Signal::Asn | Signal::Network)
+}
+
 fn share(whole: Bits, of_value: u32, calls: u32) -> Bits {
     let share = (WHOLE * u64::from(of_value)).min(calls.into());
     Bits(u32::try_from(u64::from(whole.0) * share / u64::from(calls)).unwrap_or(Bits::MOST.0))
@@ -1092,6 +1124,29 @@ mod tests {
     fn somebody_else_who_calls_little_is_noticed() {
         let (mut profile, _) = known(3);
         assert!(staged(&mut profile, 30, &window(3, AWAY), &Facts::default()) >= Severity::Alert);
+    }
+
+    #[test]
+    fn an_owner_who_moves_takes_the_usual_calls_along() {
+        let (profile, _) = known(3);
+        let origin = |profile: &Profile| {
+            let of = |signal| profile.observed().iter().find(|one| one.signal == signal).cloned().unwrap();
+            [Signal::Country, Signal::Asn].map(of)
+        };
+        // For two hours all calls come from elsewhere, or some while the usual ones go on.
+        let (mut moved, mut shared) = (profile.clone(), profile);
+        staged_alone(&mut moved, 120, &window(12, AWAY), &Facts::default());
+        staged(&mut shared, 120, &window(12, AWAY), &Facts::default());
+        for one in origin(&moved) {
+            assert!(one.has_moved && one.counted.0 == one.bits.0 / 2 && one.others == 0, "{one:?}");
+        }
+        for one in origin(&shared) {
+            assert!(!one.has_moved && one.counted == one.bits && one.usual > 1_000_000, "{one:?}");
+        }
+        assert!(moved.verdict().odds < shared.verdict().odds);
+        // The owner is back.
+        staged_alone(&mut moved, 120, &both(&window(12, HOME), &window(1, AWAY)), &Facts::default());
+        assert!(origin(&moved).iter().all(|one| !one.has_moved));
     }
 
     #[test]

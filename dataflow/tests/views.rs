@@ -20,7 +20,7 @@ use harness::oracle::recount;
 use harness::{AnyRow, How, SplitMix, TickInput, TickOutput, cases, run, run_with, scenario};
 use keytide_config::{Limits, Unproven, Windows};
 use keytide_dataflow::model::*;
-use keytide_dataflow::state::StateId;
+use keytide_dataflow::state::{StateId, StateRows};
 use keytide_dataflow::*;
 use proptest::prelude::*;
 
@@ -310,7 +310,10 @@ fn a_snapshot_of_a_busy_run_has_rows_of_every_state() {
 fn a_damaged_snapshot_is_refused_with_the_place() {
     let ticks = scenario::ticks(3, 20, false);
     let mut snapshot = run(&ticks[..19], Windows::default(), Publish::Last, ONE, None).snapshot;
-    snapshot.rows.get_mut(&StateId::Geo).unwrap()[0].truncate(1);
+    let geo = snapshot.rows.get_mut(&StateId::Geo).unwrap();
+    let mut blocks = std::mem::take(geo).into_blocks();
+    blocks[0].truncate(1);
+    *geo = StateRows::from_blocks(blocks, 1);
     let error = timely::execute_directly(move |worker| {
         let output = std::rc::Rc::new(std::cell::RefCell::new(Nothing));
         let options = Options {

@@ -118,17 +118,66 @@ impl<S> Registered<S> {
     }
 }
 
+/// The version of all rows of states. It rises with every change of a row's layout or meaning.
+pub const STATE_VERSION: u32 = 1;
+
+/// The number of bytes from which a block takes no further row. A block with one large row is larger.
+const BLOCK_BYTES: usize = 4 << 20;
+
+/// Encoded rows of one state, one behind the other in blocks. A row says by itself where it ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateRows {
+    blocks: Vec<Vec<u8>>,
+    count: u64,
+}
+
+impl StateRows {
+    /// Makes the `count` rows of stored blocks.
+    #[must_use]
+    pub fn from_blocks(blocks: Vec<Vec<u8>>, count: u64) -> Self {
+        Self { blocks, count }
+    }
+
+    /// Returns the blocks, to be stored.
+    #[must_use]
+    pub fn into_blocks(self) -> Vec<Vec<u8>> {
+        self.blocks
+    }
+
+    /// Returns the number of rows.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.count
+    }
+
+    /// Returns whether there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn push(&mut self, row: &impl Serialize) {
+        let block = self.blocks.pop_if(|block| block.len() < BLOCK_BYTES).unwrap_or_default();
+        let block =
+            postcard::to_extend(row, block).expect("rows are plain data in memory: encoding can't fail");
+        self.blocks.push(block);
+        self.count += 1;
+    }
+}
+
 /// Encoded rows of every state, of one worker or merged from several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    pub rows: BTreeMap<StateId, Vec<Vec<u8>>>,
+    pub rows: BTreeMap<StateId, StateRows>,
 }
 
 impl Snapshot {
     /// Adds the rows of another worker.
     pub fn merge(&mut self, other: Self) {
         for (state, mut rows) in other.rows {
-            self.rows.entry(state).or_default().append(&mut rows);
+            let all = self.rows.entry(state).or_default();
+            all.blocks.append(&mut rows.blocks);
+            all.count += rows.count;
         }
     }
 }
@@ -138,7 +187,7 @@ impl Snapshot {
 pub struct RestoreError {
     pub state: StateId,
     /// The index of the row among the state's rows.
-    pub row: usize,
+    pub row: u64,
     pub reason: String,
 }
 
@@ -157,15 +206,13 @@ impl std::error::Error for RestoreError {}
 
 /// A registered state of any type.
 trait AnyState {
-    fn rows_out(&self, rows: &mut Vec<Vec<u8>>);
+    fn rows_out(&self, rows: &mut StateRows);
     fn footprint(&self) -> Footprint;
 }
 
 impl<S: Durable> AnyState for RefCell<S> {
-    fn rows_out(&self, rows: &mut Vec<Vec<u8>>) {
-        self.borrow().rows_out(&mut |row| {
-            rows.push(postcard::to_stdvec(&row).expect("rows are plain data in memory: encoding can't fail"));
-        });
+    fn rows_out(&self, rows: &mut StateRows) {
+        self.borrow().rows_out(&mut |row| rows.push(&row));
     }
 
     fn footprint(&self) -> Footprint {
@@ -203,17 +250,18 @@ impl<'a> Registry<'a> {
     /// # Panics
     /// If the state's name is taken, because each state has one owner.
     pub fn register<S: Durable>(&mut self, mut state: S) -> Result<Registered<S>, RestoreError> {
-        for (row, bytes) in
-            self.restore.and_then(|snapshot| snapshot.rows.get(&S::ID)).into_iter().flatten().enumerate()
-        {
-            let decoded: S::Row = postcard::from_bytes(bytes).map_err(|error| RestoreError {
-                state: S::ID,
-                row,
-                reason: error.to_string(),
-            })?;
-            match S::shard(&decoded) {
-                Shard::Of(shard) if shard % self.workers != self.worker => {}
-                Shard::Of(_) | Shard::All => state.row_in(decoded),
+        let stored = self.restore.and_then(|snapshot| snapshot.rows.get(&S::ID));
+        let mut row = 0;
+        for mut bytes in stored.into_iter().flat_map(|stored| stored.blocks.iter().map(Vec::as_slice)) {
+            while !bytes.is_empty() {
+                let refused =
+                    |error: postcard::Error| RestoreError { state: S::ID, row, reason: error.to_string() };
+                let (decoded, rest) = postcard::take_from_bytes::<S::Row>(bytes).map_err(refused)?;
+                match S::shard(&decoded) {
+                    Shard::Of(shard) if shard % self.workers != self.worker => {}
+                    Shard::Of(_) | Shard::All => state.row_in(decoded),
+                }
+                (bytes, row) = (rest, row + 1);
             }
         }
         let shared = Rc::new(RefCell::new(state));

@@ -94,7 +94,7 @@ fn after_a_tick(
         dataflow
             .states()
             .footprints()
-            .map(|(id, footprint)| (id.name(), (snapshot.rows[&id].len() as u64, footprint)))
+            .map(|(id, footprint)| (id.name(), (snapshot.rows[&id].len(), footprint)))
             .collect()
     })
 }

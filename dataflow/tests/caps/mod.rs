@@ -512,7 +512,7 @@ fn user_agents_are_bounded_and_the_same_for_any_workers_and_after_a_restore() {
         .map(|(tick, number)| (ticks.iter().position(|one| one.info.tick == *tick).unwrap() as u64, *number))
         .collect();
     assert_eq!(days, [(32, 1), (34, 2)]);
-    assert_eq!(whole.snapshot.rows[&StateId::Agents].len() as u64, ROOM);
+    assert_eq!(whole.snapshot.rows[&StateId::Agents].len(), ROOM);
     for workers in [2, 3] {
         let how = How { workers, batch: 1, shuffle: 9 };
         assert_eq!(agents_given(&run_with(&ticks, options, how, None)), (defined.clone(), forgotten.clone()));

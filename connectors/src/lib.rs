@@ -14,5 +14,6 @@ pub mod kafka;
 pub mod live;
 pub mod look;
 pub mod sink;
+pub mod store;
 pub mod tables;
 mod time;

@@ -16,6 +16,7 @@ use super::prelude::*;
 use super::routes::{RawRoutes, Routes};
 use super::sink::{RawSinks, Sinks};
 use super::source::{RawSource, Shared, Source, SourceKind, sources};
+use super::state::{RawState, State};
 use super::tables::{RawTables, Tables};
 use super::windows::{RawWindows, Windows};
 use crate::fingerprint::fingerprint;
@@ -46,9 +47,10 @@ section! {
         results alerts: Alerts = alerts(RawAlerts) or Alerts::default();
         /// Without `[http]` neither metrics nor health are served.
         other http: Option<Http> = http(RawHttp) or None;
+        /// Without `[state]` a job that is started again begins anew.
+        other state: Option<State> = state(RawState) or None;
         other log: Log = log(RawLog) or Log::default();
         later cluster;
-        later state;
     }
 }
 
@@ -162,8 +164,8 @@ mod tests {
     #[test]
     fn wrong_values_are_reported_with_their_location() {
         assert_eq!(
-            problems(&format!("{SMALL}[state]\nurl = \"x\"")),
-            "line 6: state: isn't available in this version, remove it"
+            problems(&format!("{SMALL}[cluster]\nlisten = \"x\"")),
+            "line 6: cluster: isn't available in this version, remove it"
         );
     }
 }

@@ -1,0 +1,45 @@
+//! The manifest of a checkpoint, a JSON object that people can read.
+
+use std::collections::BTreeMap;
+
+use keytide_dataflow::model::Tick;
+use serde::{Deserialize, Serialize};
+
+/// The content of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The format of the manifest and of the parts.
+    pub format: u32,
+    #[serde(flatten)]
+    pub info: CheckpointInfo,
+    /// The parts by their names.
+    pub parts: BTreeMap<String, PartInfo>,
+}
+
+/// The facts about a checkpoint that a start needs before it reads the parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointInfo {
+    /// The last tick whose results are in it, in ms since the epoch.
+    pub tick: Tick,
+    /// The time of the tick, for people.
+    pub at: String,
+    /// The name of the job.
+    pub job: String,
+    /// The fingerprint of the configuration.
+    pub config: String,
+    /// The version of the rows of states.
+    pub state_version: u32,
+    /// The version of the program.
+    pub program: String,
+    /// How many workers the job had.
+    pub workers: usize,
+}
+
+/// The facts about a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartInfo {
+    pub bytes: u64,
+    pub rows: u64,
+    /// The XXH3 (128 bits) of the bytes, in hexadecimal digits.
+    pub checksum: String,
+}

@@ -1,0 +1,142 @@
+use std::fs;
+
+use tempfile::tempdir;
+
+use super::*;
+
+fn checkpoint(tick: Tick, states: &[(&str, &[&[u8]])]) -> Checkpoint {
+    let part = |blocks: &[&[u8]]| Part {
+        blocks: blocks.iter().map(|block| block.to_vec()).collect(),
+        rows: blocks.len() as u64,
+    };
+    let info = CheckpointInfo { tick, job: "job".to_owned(), workers: 2, ..CheckpointInfo::default() };
+    let parts = states.iter().map(|(name, blocks)| ((*name).to_owned(), part(blocks))).collect();
+    Checkpoint { info, parts }
+}
+
+fn small(tick: Tick) -> Checkpoint {
+    checkpoint(tick, &[("state-usage", &[b"first", b"second"]), ("live", &[b"lanes"]), ("empty", &[])])
+}
+
+/// Joins the blocks of each part, as reading does.
+fn joined(mut checkpoint: Checkpoint) -> Checkpoint {
+    for part in checkpoint.parts.values_mut() {
+        part.blocks = vec![part.blocks.concat()];
+    }
+    checkpoint
+}
+
+/// Returns all files below a folder, by their paths.
+fn files(folder: &FilePath) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn the_newest_checkpoint_is_read_as_it_was_written_and_three_are_kept() {
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.newest().unwrap(), None);
+    for tick in [1_000, 2_000, 3_000, 4_000, 5_000] {
+        store.write(small(tick), tick ^ 0xabcd).unwrap();
+        assert_eq!(store.newest().unwrap(), Some(joined(small(tick))));
+    }
+    let ticks: Vec<Tick> =
+        store.manifests().unwrap().iter().map(|(_, manifest)| manifest.info.tick).collect();
+    assert_eq!(ticks, [3_000, 4_000, 5_000]);
+    let folders = fs::read_dir(folder.path().join(FOLDER)).unwrap().count();
+    assert_eq!(folders, KEPT, "nothing is left of the others");
+}
+
+#[test]
+fn a_crash_before_the_manifest_leaves_the_checkpoint_before_it() {
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    store.write(small(1_000), 1).unwrap();
+    store.write(small(2_000), 2).unwrap();
+    let torn = folder.path().join(FOLDER).join(format!("{:016}-{:016x}", 2_000, 2));
+    fs::remove_file(torn.join(MANIFEST)).unwrap();
+    assert_eq!(store.newest().unwrap(), Some(joined(small(1_000))));
+    store.write(small(3_000), 3).unwrap();
+    assert!(!torn.exists(), "what a crash left is deleted");
+    // The same tick again, after a restart from the one before.
+    store.write(small(3_000), 4).unwrap();
+    assert_eq!(store.newest().unwrap(), Some(joined(small(3_000))));
+}
+
+#[test]
+fn every_changed_byte_and_every_truncation_of_a_part_is_refused_with_its_name() {
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    store.write(small(1_000), 1).unwrap();
+    let mut tried = 0;
+    for file in files(&folder.path().join(FOLDER)) {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let sound = fs::read(&file).unwrap();
+        let is_manifest = name == MANIFEST;
+        for at in 0..sound.len() {
+            let mut flipped = sound.clone();
+            flipped[at] ^= 1;
+            for damaged in [flipped, sound[..at].to_vec()] {
+                fs::write(&file, &damaged).unwrap();
+                match store.newest() {
+                    // A word of the manifest for people has no checksum.
+                    Ok(read) => assert!(is_manifest && read.is_some(), "{name} at {at}"),
+                    Err(error) if is_manifest => assert!(!error.to_string().is_empty()),
+                    Err(error) => assert!(error.to_string().contains(&name), "{name} at {at}: {error}"),
+                }
+                tried += 1;
+            }
+        }
+        fs::remove_file(&file).unwrap();
+        if !is_manifest {
+            let error = store.newest().unwrap_err().to_string();
+            assert!(error.contains("is missing: it is damaged"), "{error}");
+        }
+        fs::write(&file, &sound).unwrap();
+    }
+    assert!(tried > 100, "{tried}");
+    assert_eq!(store.newest().unwrap(), Some(joined(small(1_000))));
+}
+
+#[test]
+fn a_manifest_of_another_format_is_refused_with_what_to_do() {
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    store.write(small(1_000), 1).unwrap();
+    let manifest = files(folder.path()).into_iter().find(|file| file.ends_with(MANIFEST)).unwrap();
+    let text = fs::read_to_string(&manifest).unwrap().replace("\"format\": 1", "\"format\": 9");
+    fs::write(&manifest, text).unwrap();
+    let error = store.newest().unwrap_err().to_string();
+    assert!(error.contains("has format 9, and this version reads format 1"), "{error}");
+}
+
+#[test]
+fn a_folder_belongs_to_one_process_at_a_time() {
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let error = Store::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains(&format!("is in use by process {}", std::process::id())), "{error}");
+    store.write(small(1_000), 1).unwrap();
+    assert_eq!(Store::look(folder.path()).unwrap().manifests().unwrap().len(), 1, "looking needs no lock");
+    drop(store);
+    Store::open(folder.path()).unwrap();
+}
+
+#[test]
+fn foreign_files_and_folders_are_left_alone() {
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let foreign = folder.path().join(FOLDER).join("notes");
+    fs::create_dir_all(&foreign).unwrap();
+    fs::write(foreign.join("mine.txt"), "mine").unwrap();
+    for tick in 1..9 {
+        store.write(small(tick), tick).unwrap();
+    }
+    assert_eq!(fs::read_to_string(foreign.join("mine.txt")).unwrap(), "mine");
+}

@@ -17,6 +17,7 @@ mod look_up;
 mod metrics;
 mod release;
 mod replay;
+mod restart;
 mod samples;
 mod signals;
 #[cfg(feature = "top")]

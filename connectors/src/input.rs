@@ -51,7 +51,12 @@ pub enum Message {
     /// The changes of tables in a tick of a live job. Worker 0 gets all of them.
     Tables { tick: Tick, changes: Vec<TableChange>, letters: Vec<TableDeadLetter> },
     /// The end of a tick, which all workers get for every tick.
-    Close { info: TickInfo, next: Tick },
+    Close {
+        info: TickInfo,
+        next: Tick,
+        /// True if the state after the tick is to be stored.
+        checkpoint: bool,
+    },
 }
 
 impl Message {
@@ -136,9 +141,9 @@ impl Queues {
     }
 
     /// Ends a tick for every worker.
-    pub(crate) fn close(&mut self, info: TickInfo, next: Tick) {
+    pub(crate) fn close(&mut self, info: TickInfo, next: Tick, checkpoint: bool) {
         for worker in 0..self.queues.len() {
-            self.push(worker, Message::Close { info, next });
+            self.push(worker, Message::Close { info, next, checkpoint });
         }
     }
 

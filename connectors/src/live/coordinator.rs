@@ -12,7 +12,9 @@ use keytide_config::duration_text;
 use keytide_dataflow::model::Tick;
 
 use super::ticker::{Ticker, TickerRules};
-use super::{LOOK_AROUND, Live, LiveState, TICK_EVENTS, add};
+use super::{
+    InputMemory, LOOK_AROUND, Live, LiveState, PartitionMemory, PartitionProgress, TICK_EVENTS, add,
+};
 use crate::input::PartitionInfo;
 
 /// Cuts ticks until the job ends. `clock` returns the time in ms since the epoch.
@@ -22,7 +24,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         idle_ticks: live.options.windows.idle_ticks,
         skew_ms: live.options.windows.skew_ms,
     };
-    let mut ticker = Ticker::new(rules);
+    let mut ticker = Ticker::resume(rules, mem::take(&mut live.state().ticker));
     let width = Duration::from_millis(live.options.tick_ms);
     let mut opened = Instant::now();
     let mut due = opened + width;
@@ -41,6 +43,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         state.cut += 1;
         state.at_ceiling = false;
         state.last = last;
+        state.begin_checkpoint(live.options.checkpoints.is_some());
         if let Some(decoders) = state.new_decoders.take() {
             state.decoders = (state.decoders.0 + 1, Some(decoders));
         }
@@ -52,7 +55,9 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
 
         // 4. Decide the watermark.
         let LiveState { reached, minutes, .. } = &mut *state;
-        let closed = ticker.close(tick, reached, mem::take(minutes), last);
+        // A job that goes on later leaves open what is open.
+        let is_end = last && live.options.checkpoints.is_none();
+        let closed = ticker.close(tick, reached, mem::take(minutes), is_end);
         let slow: Vec<Option<u64>> = ticker.slow().collect();
         warn_of_changes(&state.partitions, &state.slow, &slow);
         state.slow = slow;
@@ -65,13 +70,52 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         state.closed_count += 1;
         state.over = last;
         let next = state.next;
-        state.queues.close(closed.info, next);
+        let checkpoint = state.remember(tick, &ticker);
+        state.queues.close(closed.info, next, checkpoint);
         live.changed.notify_all();
         drop(state);
         add(&live.counters.ticks, 1);
         if last {
             return;
         }
+    }
+}
+
+impl LiveState {
+    /// Makes the cut that is asked for one of a checkpoint, if that is due. The last tick always is, unless a
+    /// checkpoint is under way: [`wait_until_due`] waits for that.
+    fn begin_checkpoint(&mut self, has_checkpoints: bool) {
+        let is_due = self.checkpoint.due.is_none_or(|due| Instant::now() >= due);
+        let is_asked = has_checkpoints && !self.checkpoint.is_busy && (self.last || is_due);
+        self.checkpoint.is_asked = is_asked;
+        self.checkpoint.is_busy |= is_asked;
+        if is_asked {
+            (self.checkpoint.lanes, self.checkpoint.tables) = (Vec::new(), None);
+        }
+    }
+
+    /// Keeps the input of the tick that is closed, if its cut was one of a checkpoint. Returns whether the workers are
+    /// to store their states.
+    fn remember(&mut self, tick: Tick, ticker: &Ticker) -> bool {
+        if !mem::take(&mut self.checkpoint.is_asked) {
+            return false;
+        }
+        // A job that is stopped before its tables are read has nothing to go on from.
+        let Some(tables) = self.checkpoint.tables.take().filter(|_| self.tables_read) else {
+            self.checkpoint.is_busy = false;
+            return false;
+        };
+        let mut lanes = mem::take(&mut self.checkpoint.lanes).into_iter();
+        let memory = |(info, reached): (&PartitionInfo, &PartitionProgress)| PartitionMemory {
+            source: info.source.clone(),
+            number: info.number,
+            next_offset: reached.next_offset,
+            lane: lanes.next().flatten(),
+        };
+        let partitions = self.partitions.iter().zip(&self.reached).map(memory).collect();
+        let input = InputMemory { tick, ticker: ticker.memory().clone(), partitions };
+        self.checkpoint.input = Some((input, tables));
+        true
     }
 }
 
@@ -108,7 +152,8 @@ fn next_due(due: Instant, width: Duration, now: Instant) -> Instant {
 fn wait_until_due(live: &Live, due: Instant) -> bool {
     let mut state = live.state();
     loop {
-        if state.stopping {
+        // The last tick is a checkpoint of its own, which waits for the one under way.
+        if state.stopping && !state.checkpoint.is_busy {
             return true;
         }
         let now = Instant::now();
@@ -116,7 +161,7 @@ fn wait_until_due(live: &Live, due: Instant) -> bool {
         if is_due && state.may_cut() {
             return false;
         }
-        let most = if is_due { LOOK_AROUND } else { due - now };
+        let most = if is_due || state.stopping { LOOK_AROUND } else { due - now };
         state = live.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0;
     }
 }

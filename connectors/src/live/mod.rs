@@ -33,10 +33,16 @@
 //! runs (see [`crate::ingest::sequencer`]) except for the start: a partition's running maximum starts at its first
 //! event, since a live job can't look ahead.
 //!
+//! **Checkpoints.** A job with [`CheckpointRules`] marks some cuts. To answer such a cut, readers and tables add what
+//! they remember, and the coordinator makes an [`InputMemory`] of it. `Close` of that tick tells the workers to store
+//! their states. One checkpoint is under way at a time.
+//!
 //! **Stopping** cuts a last tick with everything that was read. An error in a reader stops the job the same way, so
-//! that everything counted is published before the process ends.
+//! that everything counted is published before the process ends. Without checkpoints the last tick closes what is open.
+//! With them it is an ordinary tick and the last checkpoint, from which the next life of the job goes on.
 
 mod coordinator;
+mod memory;
 mod reader;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
@@ -52,20 +58,22 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keytide_config::Windows;
 use keytide_dataflow::model::{EventTime, Tick};
+use keytide_dataflow::state::RestoreError;
 
 pub use self::coordinator::coordinate;
+pub use self::memory::{InputMemory, LaneMemory, PartitionMemory};
 pub use self::reader::{Decoders, Feed, PartitionReader, SourceFeed};
 pub use self::tables::{FileFeed, TableFeed, TableReader, TopicFeed};
-pub use self::ticker::{ClosedTick, PartitionProgress, STEP_MS, Ticker, TickerRules};
+pub use self::ticker::{ClosedTick, PartitionProgress, STEP_MS, Ticker, TickerMemory, TickerRules};
 pub use self::watch::watch_partitions;
 use crate::decode::Tally;
 use crate::input::{Message, PartitionInfo, Queues};
 use crate::kafka::KafkaError;
-use crate::tables::TableError;
+use crate::tables::{TableError, TablesMemory};
 
 /// The number of bytes of messages, in all queues, at which reading pauses.
 pub const QUEUE_BYTES: usize = 64 << 20;
@@ -86,7 +94,19 @@ pub struct LiveOptions {
     pub windows: Windows,
     /// The number of workers, each of which has a reader.
     pub workers: NonZeroUsize,
+    /// When checkpoints are made; `None` for a job that stores nothing.
+    pub checkpoints: Option<CheckpointRules>,
 }
+
+/// When a live job makes checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointRules {
+    /// The time from the end of one checkpoint to the beginning of the next, in ms.
+    pub every_ms: u64,
+}
+
+/// The share of a job's time that checkpoints may take is one to this.
+const CHECKPOINT_SHARE: u32 = 20;
 
 /// An error that ends a live job.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +115,8 @@ pub enum LiveError {
     Kafka(#[from] KafkaError),
     #[error(transparent)]
     Table(#[from] TableError),
+    #[error("state.url: {0}")]
+    Restore(#[from] RestoreError),
 }
 
 /// The counts of what was read and closed, which only grow.
@@ -177,6 +199,9 @@ struct LiveState {
     /// The last cut that each slot answered.
     answered: Vec<u64>,
     reached: Vec<PartitionProgress>,
+    /// What the ticker begins with.
+    ticker: TickerMemory,
+    checkpoint: CheckpointState,
     /// How many ms each partition is behind the others, if it is slow.
     slow: Vec<Option<u64>>,
     lags: Vec<Option<u64>>,
@@ -208,8 +233,24 @@ struct LiveState {
     error: Option<Arc<LiveError>>,
 }
 
+/// The checkpoint that is under way, if one is.
+#[derive(Default)]
+struct CheckpointState {
+    /// True if the cut that is asked for is one of a checkpoint.
+    is_asked: bool,
+    /// True from that cut until the checkpoint is stored or given up.
+    is_busy: bool,
+    /// When the next one may begin; `None` before the first.
+    due: Option<Instant>,
+    /// The times of the partitions' events, by their indices, for the cut that is asked for.
+    lanes: Vec<Option<LaneMemory>>,
+    tables: Option<TablesMemory>,
+    /// The input at the cut, until it is taken.
+    input: Option<(InputMemory, TablesMemory)>,
+}
+
 /// A partition that is to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addition {
     /// Its index in the job's list of partitions.
     pub index: usize,
@@ -218,12 +259,16 @@ pub struct Addition {
     /// Its number in the topic.
     pub number: u32,
     pub offset: u64,
+    /// The times of the events before the offset, if an earlier life of the job read them.
+    pub lane: Option<LaneMemory>,
 }
 
 /// The orders that a reader follows now.
 struct Orders {
     cut: u64,
     last: bool,
+    /// True if the cut is one of a checkpoint.
+    checkpoint: bool,
     stopping: bool,
     has_room: bool,
     /// The event time beyond which no partition is read.
@@ -257,18 +302,59 @@ impl Live {
         })
     }
 
+    /// Goes on from the memory of an earlier life. Its partitions must be added next, in their order, by
+    /// [`restore_partition`](Self::restore_partition).
+    pub fn restore(&self, ticker: TickerMemory) {
+        let mut state = self.state();
+        state.watermark = ticker.watermark();
+        state.ticker = ticker;
+    }
+
     /// Adds a partition to the job's list. Its reader begins with it at once, so the tick that is open then is the
     /// first with records of it.
     pub fn add_partition(&self, info: PartitionInfo, offset: u64) {
+        self.add(info, offset, None);
+    }
+
+    /// Adds a partition that an earlier life of the job read. If it is no longer read, it holds nothing up.
+    pub fn restore_partition(&self, info: PartitionInfo, memory: PartitionMemory, is_read: bool) {
+        if is_read {
+            self.add(info, memory.next_offset, memory.lane);
+            return;
+        }
+        let mut state = self.state();
+        Arc::make_mut(&mut state.partitions).push(info);
+        state.reached.push(PartitionProgress { at_end: true, ..memory.progress() });
+        state.lags.push(None);
+    }
+
+    fn add(&self, info: PartitionInfo, offset: u64, lane: Option<LaneMemory>) {
         let mut state = self.state();
         let index = state.partitions.len();
-        let addition = Addition { index, source: info.source_index, number: info.number, offset };
+        let memory =
+            PartitionMemory { next_offset: offset, lane: lane.clone(), ..PartitionMemory::default() };
+        let addition = Addition { index, source: info.source_index, number: info.number, offset, lane };
         Arc::make_mut(&mut state.partitions).push(info);
-        state.reached.push(PartitionProgress { next_offset: offset, ..PartitionProgress::default() });
+        state.reached.push(memory.progress());
         state.lags.push(None);
         let readers = state.additions.len();
         state.additions[index % readers].push(addition);
         self.changed.notify_all();
+    }
+
+    /// Takes the input of the checkpoint that is under way, once the tick is closed.
+    pub fn take_checkpoint(&self) -> Option<(InputMemory, TablesMemory)> {
+        self.state().checkpoint.input.take()
+    }
+
+    /// Ends the checkpoint that is under way, which took `took`. Another may begin after the configured time, or after
+    /// 20 times as long as this one took.
+    pub fn end_checkpoint(&self, took: Duration) {
+        let Some(rules) = self.options.checkpoints else { return };
+        let pause = Duration::from_millis(rules.every_ms).max(took * CHECKPOINT_SHARE);
+        let mut state = self.state();
+        state.checkpoint.is_busy = false;
+        state.checkpoint.due = Some(Instant::now() + pause);
     }
 
     /// Returns the partitions, of which a position's `partition` is the index, in a list that only grows.
@@ -398,6 +484,7 @@ impl Live {
         Orders {
             cut: state.cut,
             last: state.last,
+            checkpoint: state.checkpoint.is_asked,
             stopping: state.stopping,
             has_room: state.has_room(),
             ceiling,
@@ -445,6 +532,22 @@ impl Live {
         let state = self.state();
         let (number, decoders) = &state.decoders;
         decoders.as_ref().filter(|_| *number > replacement).map(|decoders| (*number, Arc::clone(decoders)))
+    }
+
+    /// Adds the times of partitions' events to the checkpoint that is asked for.
+    fn remember_lanes(&self, lanes: impl IntoIterator<Item = (usize, Option<LaneMemory>)>) {
+        let mut state = self.state();
+        let partitions = state.partitions.len();
+        let known = &mut state.checkpoint.lanes;
+        known.resize(partitions.max(known.len()), None);
+        for (index, lane) in lanes {
+            known[index] = lane;
+        }
+    }
+
+    /// Adds the rows of the tables to the checkpoint that is asked for.
+    fn remember_tables(&self, tables: TablesMemory) {
+        self.state().checkpoint.tables = Some(tables);
     }
 
     /// Answers a cut, and returns the tick that is read for from now on.

@@ -10,7 +10,7 @@ use keytide_config::OnGap;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{EventTime, Position, Tick};
 
-use super::{Addition, Live, LiveError, Orders, PartitionProgress, add};
+use super::{Addition, LaneMemory, Live, LiveError, Orders, PartitionProgress, add};
 use crate::decode::{Decoded, Decoder, Tally};
 use crate::ingest::sequencer::RunningMaximum;
 use crate::input::{FutureLimit, Message, gap_letter};
@@ -162,7 +162,7 @@ impl PartitionReader {
         loop {
             let orders = self.live.orders(self.slot);
             if orders.cut != self.answered {
-                self.answer(orders.cut);
+                self.answer(orders.cut, orders.checkpoint);
                 if orders.last {
                     return;
                 }
@@ -191,16 +191,19 @@ impl PartitionReader {
     }
 
     fn add(&mut self, addition: Addition) -> Result<(), LiveError> {
-        let Addition { index, source, number, offset } = addition;
+        let Addition { index, source, number, offset, lane } = addition;
         let feed = self.sources.iter_mut().find(|feed| feed.feed.source == source);
         if let Some(source) = feed {
             source.feed.feed.add(number, offset)?;
         }
         self.partitions.indices.insert((source, number), self.partitions.list.len());
+        let (running, highest) = lane.map(|lane| (lane.running, lane.highest)).unzip();
         self.partitions.list.push(LivePartition {
             index,
             source,
             number,
+            running,
+            highest: highest.unwrap_or(0),
             next_offset: offset,
             ..LivePartition::default()
         });
@@ -299,7 +302,7 @@ impl PartitionReader {
         self.live.send(self.slot, definitions.into_iter().chain(events).chain(letters));
     }
 
-    fn answer(&mut self, cut: u64) {
+    fn answer(&mut self, cut: u64, checkpoint: bool) {
         // 1. All events of the tick enter the queue before the answer.
         self.flush();
         for ReaderSource { feed, .. } in &self.sources {
@@ -310,6 +313,10 @@ impl PartitionReader {
                 ))
             });
             self.live.set_lags(lags);
+        }
+        if checkpoint {
+            let lanes = self.partitions.list.iter().map(|partition| (partition.index, partition.lane()));
+            self.live.remember_lanes(lanes);
         }
         // 2. The answer: how far each partition is, and which minutes have events.
         let reached = self.partitions.list.iter_mut().map(|partition| (partition.index, partition.reached()));
@@ -370,6 +377,11 @@ impl LivePartition {
             }
         }
         late
+    }
+
+    /// Returns the times of its events, for a checkpoint.
+    fn lane(&self) -> Option<LaneMemory> {
+        self.running.clone().map(|running| LaneMemory { running, highest: self.highest })
     }
 
     fn position(&self, offset: u64) -> Position {

@@ -10,7 +10,7 @@ use keytide_dataflow::model::Tick;
 
 use super::{Live, LiveError, add};
 use crate::kafka::{Consumer, ConsumerEvent, KafkaError, KafkaMessage, Topic};
-use crate::tables::{TablesRead, TopicTable, WatchedTables};
+use crate::tables::{TablesMemory, TablesRead, TopicTable, WatchedTables};
 
 /// How long a round waits for changes.
 const POLL_WAIT: Duration = Duration::from_millis(20);
@@ -30,6 +30,8 @@ pub trait TableFeed: Send {
     fn poll(&mut self, wait: Duration, read: &mut TablesRead) -> Result<(), LiveError>;
     /// Returns whether everything was read that was there at the start.
     fn is_complete(&self) -> bool;
+    /// Adds the rows that are held, for a checkpoint.
+    fn remember(&self, memory: &mut TablesMemory);
 }
 
 /// Tables from files, which are read again at intervals.
@@ -64,6 +66,10 @@ impl TableFeed for FileFeed {
     fn is_complete(&self) -> bool {
         true
     }
+
+    fn remember(&self, memory: &mut TablesMemory) {
+        self.watched.remember(memory);
+    }
 }
 
 /// A table from a topic: read from its beginning, and followed. Its partitions are those it has at the start. Once
@@ -75,6 +81,8 @@ pub struct TopicFeed {
     ahead: HashMap<u32, u64>,
     /// The content that was read so far, until all of that is reached.
     first: Option<TablesRead>,
+    /// The rows that an earlier life of the job held, until then.
+    earlier: TablesMemory,
 }
 
 impl TopicFeed {
@@ -82,7 +90,7 @@ impl TopicFeed {
     ///
     /// # Errors
     /// If the look-up fails.
-    pub fn open(client: &KafkaClient, table: TopicTable) -> Result<Self, KafkaError> {
+    pub fn open(client: &KafkaClient, table: TopicTable, earlier: &TablesMemory) -> Result<Self, KafkaError> {
         let topic = Topic::open(client, table.topic())?;
         let partitions = topic.partitions()?;
         let starts = topic.starts(&Start::Earliest, &partitions)?;
@@ -94,13 +102,14 @@ impl TopicFeed {
         let begins: HashMap<u32, u64> = starts.into_iter().collect();
         let ahead =
             ends.into_iter().filter(|(partition, end)| begins.get(partition).is_none_or(|at| at < end));
-        Ok(Self { table, consumer, ahead: ahead.collect(), first: Some(TablesRead::default()) })
+        let earlier = earlier.of(table.name());
+        Ok(Self { table, consumer, ahead: ahead.collect(), first: Some(TablesRead::default()), earlier })
     }
 }
 
 impl TableFeed for TopicFeed {
     fn poll(&mut self, wait: Duration, read: &mut TablesRead) -> Result<(), LiveError> {
-        let Self { table, consumer, ahead, first } = self;
+        let Self { table, consumer, ahead, first, earlier } = self;
         let mut gap = None;
         let out = first.as_mut().unwrap_or(&mut *read);
         consumer.poll(wait, POLL_RECORDS, &mut |record| {
@@ -124,7 +133,7 @@ impl TableFeed for TopicFeed {
             && let Some(mut first) = first.take()
         {
             first.changes.clear();
-            table.snapshot(&mut first);
+            table.go_on(&mem::take(earlier), &mut first);
             read.append(first);
         }
         gap.map_or(Ok(()), |gap| Err(gap.into()))
@@ -132,6 +141,10 @@ impl TableFeed for TopicFeed {
 
     fn is_complete(&self) -> bool {
         self.first.is_none()
+    }
+
+    fn remember(&self, memory: &mut TablesMemory) {
+        self.table.remember(memory);
     }
 }
 
@@ -167,6 +180,11 @@ impl TableReader {
             }
             if orders.cut != self.answered && (complete || orders.stopping) {
                 self.flush();
+                if orders.checkpoint {
+                    let mut memory = TablesMemory::default();
+                    self.feeds.iter().for_each(|feed| feed.remember(&mut memory));
+                    self.live.remember_tables(memory);
+                }
                 self.tick = self.live.answer(self.slot, orders.cut, [], []);
                 self.answered = orders.cut;
                 if orders.last {

@@ -63,6 +63,7 @@ struct Setup {
     tables: Vec<Box<dyn TableFeed>>,
     /// How far the clock is set back once the job runs.
     set_back_ms: u64,
+    checkpoints: Option<CheckpointRules>,
     /// Workers take ticks and don't compute them before this is set.
     computing: Arc<AtomicBool>,
 }
@@ -76,6 +77,7 @@ impl Default for Setup {
             on_gap: OnGap::Stop,
             tables: Vec::new(),
             set_back_ms: 0,
+            checkpoints: None,
             computing: Arc::new(AtomicBool::new(true)),
         }
     }
@@ -84,7 +86,12 @@ impl Default for Setup {
 impl Job {
     fn start(setup: Setup) -> Self {
         let workers = NonZeroUsize::new(setup.workers).unwrap();
-        let options = LiveOptions { tick_ms: setup.tick_ms, windows: Windows::default(), workers };
+        let options = LiveOptions {
+            tick_ms: setup.tick_ms,
+            windows: Windows::default(),
+            workers,
+            checkpoints: setup.checkpoints,
+        };
         let live = Live::new(NOW, options);
         let topic = MemoryTopic::default();
         let mut threads = Vec::new();
@@ -183,7 +190,7 @@ fn by_tick(messages: &[Message]) -> (BTreeMap<Tick, Vec<AccessEvent>>, Vec<TickI
                 }
                 events.entry(*tick).or_default().extend(batch);
             }
-            Message::Close { info, next } => {
+            Message::Close { info, next, .. } => {
                 assert_eq!(info.tick, open);
                 assert_eq!(info.watermark_before, infos.last().map_or(0, |last| last.watermark));
                 assert!(early.is_none_or(|early| early == *next), "what came early is the next tick's");
@@ -267,7 +274,12 @@ fn lateness_is_judged_in_the_order_of_a_partition() {
 
 #[test]
 fn a_worker_may_come_after_the_first_tick() {
-    let options = LiveOptions { tick_ms: 1, windows: Windows::default(), workers: NonZeroUsize::MIN };
+    let options = LiveOptions {
+        tick_ms: 1,
+        windows: Windows::default(),
+        workers: NonZeroUsize::MIN,
+        checkpoints: None,
+    };
     let live = Live::new(NOW, options);
     let reader = PartitionReader::new(&live, 0, Vec::new(), &|_| Box::new(Times(0)));
     let tables = TableReader::new(&live, TablesRead::default(), Vec::new());
@@ -403,6 +415,8 @@ impl TableFeed for Gate {
     fn is_complete(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    fn remember(&self, _: &mut TablesMemory) {}
 }
 
 #[test]

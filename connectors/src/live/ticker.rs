@@ -23,6 +23,7 @@
 use std::collections::BTreeSet;
 
 use keytide_dataflow::model::{EventTime, Tick, TickInfo};
+use serde::{Deserialize, Serialize};
 
 /// How far one tick may raise the watermark.
 pub const STEP_MS: u64 = 60_000;
@@ -61,14 +62,28 @@ pub struct ClosedTick {
 #[derive(Debug)]
 pub struct Ticker {
     rules: TickerRules,
+    memory: TickerMemory,
+}
+
+/// Everything that a [`Ticker`] remembers from tick to tick.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TickerMemory {
     paces: Vec<PartitionPace>,
     /// The minutes beyond the watermark that have events.
     minutes: BTreeSet<EventTime>,
     watermark: EventTime,
 }
 
+impl TickerMemory {
+    /// Returns the watermark of the last tick.
+    #[must_use]
+    pub fn watermark(&self) -> EventTime {
+        self.watermark
+    }
+}
+
 /// How a partition keeps up with the others.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct PartitionPace {
     /// The number of ticks in a row that it was at its end without an event.
     quiet: u32,
@@ -102,19 +117,31 @@ impl Ticker {
     /// Starts a job that has no tick yet.
     #[must_use]
     pub fn new(rules: TickerRules) -> Self {
-        Self { rules, paces: Vec::new(), minutes: BTreeSet::new(), watermark: 0 }
+        Self::resume(rules, TickerMemory::default())
+    }
+
+    /// Goes on with the memory of an earlier life of the job.
+    #[must_use]
+    pub fn resume(rules: TickerRules, memory: TickerMemory) -> Self {
+        Self { rules, memory }
+    }
+
+    /// Returns everything that it remembers.
+    #[must_use]
+    pub fn memory(&self) -> &TickerMemory {
+        &self.memory
     }
 
     /// Returns the watermark of the last tick.
     #[must_use]
     pub fn watermark(&self) -> EventTime {
-        self.watermark
+        self.memory.watermark
     }
 
     /// Returns how many ms each partition is behind the others if it is slow; 0 while it is idle as well.
     pub fn slow(&self) -> impl Iterator<Item = Option<u64>> {
         let behind_ms = |pace: &PartitionPace| if pace.is_idle(&self.rules) { 0 } else { pace.behind_ms };
-        self.paces.iter().map(move |pace| pace.is_slow.then(|| behind_ms(pace)))
+        self.memory.paces.iter().map(move |pace| pace.is_slow.then(|| behind_ms(pace)))
     }
 
     /// Closes a tick, for which `reached` has all partitions in their order, new ones at its end. `minutes` are the
@@ -126,14 +153,14 @@ impl Ticker {
         minutes: impl IntoIterator<Item = EventTime>,
         last: bool,
     ) -> ClosedTick {
-        let before = self.watermark;
-        self.minutes.extend(minutes.into_iter().filter(|minute| minute + STEP_MS > before));
-        self.paces.resize(reached.len(), PartitionPace::default());
+        let before = self.memory.watermark;
+        self.memory.minutes.extend(minutes.into_iter().filter(|minute| minute + STEP_MS > before));
+        self.memory.paces.resize(reached.len(), PartitionPace::default());
         // A clock that is fast makes no partition slow.
         let front = reached.iter().filter_map(|partition| partition.settled).max().unwrap_or(0).min(tick);
         let mut lowest = Some(EventTime::MAX);
         let mut active = false;
-        for (partition, pace) in reached.iter().zip(&mut self.paces) {
+        for (partition, pace) in reached.iter().zip(&mut self.memory.paces) {
             pace.learn(partition, front, &self.rules);
             if pace.is_idle(&self.rules) || pace.is_slow {
                 continue;
@@ -148,14 +175,14 @@ impl Ticker {
             None => 0,
         };
         let wanted = reachable.saturating_sub(self.rules.out_of_orderness_ms).max(before);
-        self.watermark = wanted.min(self.reach(before));
-        let passed = self.watermark;
-        self.minutes.retain(|minute| minute + STEP_MS > passed);
-        let behind = self.watermark < wanted;
+        let passed = wanted.min(self.reach(before));
+        self.memory.watermark = passed;
+        self.memory.minutes.retain(|minute| minute + STEP_MS > passed);
+        let behind = passed < wanted;
         let info = TickInfo {
             tick,
             watermark_before: before,
-            watermark: self.watermark,
+            watermark: passed,
             cadence: tick,
             catching_up: behind,
             last,
@@ -165,7 +192,7 @@ impl Ticker {
 
     /// Returns how far a tick may go: a step from the first minute with events.
     fn reach(&self, before: EventTime) -> EventTime {
-        match self.minutes.first() {
+        match self.memory.minutes.first() {
             Some(&first) => before.max(first).saturating_add(STEP_MS),
             None => EventTime::MAX,
         }
@@ -393,7 +420,7 @@ mod tests {
                 let closed = ticker.close(tick, &reached, minutes, false);
                 let after = closed.info.watermark;
                 prop_assert!(after >= before && after <= tick);
-                for (part, pace) in reached.iter().zip(&ticker.paces) {
+                for (part, pace) in reached.iter().zip(&ticker.memory.paces) {
                     if pace.quiet < 3 && !pace.is_slow {
                         prop_assert!(after == before || part.maximum.is_some_and(|maximum| after + 5_000 <= maximum));
                     }

@@ -69,6 +69,8 @@ pub struct TickOutput {
     pub counts: Counts,
     /// The counts against the caps after the tick.
     pub admitted: Admitted,
+    /// True if the state after the tick is stored.
+    pub checkpoint: bool,
 }
 
 /// An error of publishing results.

@@ -38,6 +38,8 @@ mod state;
 mod topic;
 mod watch;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +48,8 @@ use keytide_config::{KeyHash, TableFormat, TableSource, Tables};
 use keytide_dataflow::model::{Definition, TableChange, TableRow};
 
 use schema::{AcceptedRows, TableSchema};
+use serde::{Deserialize, Serialize};
+use state::TableMemory;
 pub use topic::TopicTable;
 pub use watch::WatchedTables;
 
@@ -74,6 +78,40 @@ pub struct TablesRead {
     pub warnings: Vec<String>,
     /// Values of optional columns that could not be read and count as unknown.
     pub unread: u64,
+}
+
+/// The rows of all tables as a checkpoint has them, with which a job that goes on finds what changed meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablesMemory(BTreeMap<String, TableMemory>);
+
+impl TablesMemory {
+    /// Returns the memory of one table alone.
+    #[must_use]
+    pub fn of(&self, table: &str) -> Self {
+        Self(
+            self.0
+                .get_key_value(table)
+                .map(|(name, rows)| (name.clone(), rows.clone()))
+                .into_iter()
+                .collect(),
+        )
+    }
+
+    /// Returns the number of rows of all tables.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.values().map(TableMemory::len).sum()
+    }
+
+    /// Returns whether no table has a row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn table(&self, name: &str) -> Cow<'_, TableMemory> {
+        self.0.get(name).map_or_else(Cow::default, Cow::Borrowed)
+    }
 }
 
 impl TablesRead {

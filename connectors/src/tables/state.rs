@@ -23,8 +23,11 @@
 //! Limits: a row takes 280 to 550 bytes, however long its message key is, and 32 for each element of its allow list.
 //! Two different message keys have the same slot with a probability of 2^-128.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use hashbrown::HashMap;
 use keytide_dataflow::model::{EventTime, TableChange, TableRow};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
@@ -74,6 +77,21 @@ fn valid_from(row: &TableRow) -> Option<EventTime> {
 
 /// The rows of one record, which are two for a key with a name beside its hash.
 pub(super) type RecordRows = SmallVec<[TableRow; 2]>;
+
+/// The rows of one table as a checkpoint has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TableMemory {
+    /// The rows of each key or id together, in the order of their dates.
+    rows: Vec<TableRow>,
+    /// The offset of the next change.
+    next_offset: u64,
+}
+
+impl TableMemory {
+    pub(super) fn len(&self) -> u64 {
+        self.rows.len() as u64
+    }
+}
 
 /// The rows of one table, by slot and by key or id.
 #[derive(Default)]
@@ -148,6 +166,33 @@ impl UpsertState {
             for row in effective(&self.rows[&id]) {
                 self.push(row, false, changes);
             }
+        }
+    }
+
+    /// Returns the rows that are in force or will be, for a checkpoint. The rows of a key or id come together.
+    pub(super) fn memory(&self) -> TableMemory {
+        let mut ids: Vec<RowId> = self.rows.keys().copied().collect();
+        ids.sort_unstable();
+        let rows = ids.into_iter().flat_map(|id| effective(&self.rows[&id])).collect();
+        TableMemory { rows, next_offset: self.next_offset }
+    }
+
+    /// Emits how the rows that are held differ from those that an earlier life of the job held. Offsets go on where it
+    /// ended. Without an earlier life it emits every row, as [`snapshot`](Self::snapshot) does.
+    pub(super) fn go_on(&mut self, earlier: &TableMemory, changes: &mut Vec<TableChange>) {
+        if *earlier == TableMemory::default() {
+            return self.snapshot(changes);
+        }
+        self.next_offset = earlier.next_offset;
+        let before: BTreeMap<RowId, &[TableRow]> = earlier
+            .rows
+            .chunk_by(|a, b| row_id(a) == row_id(b))
+            .map(|rows| (row_id(&rows[0]), rows))
+            .collect();
+        let ids: BTreeSet<RowId> = self.rows.keys().chain(before.keys()).copied().collect();
+        for id in ids {
+            let now = self.rows.get(&id).map(|holders| effective(holders)).unwrap_or_default();
+            self.emit(before.get(&id).copied().unwrap_or_default(), &now, changes);
         }
     }
 

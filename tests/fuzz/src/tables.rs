@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use csv::ByteRecord;
 use keytide_config::{KafkaClient, KeyHash, TableFormat, TableSource, Tables, TopicFormat};
-use keytide_connectors::tables::{TableDeadLetter, TablesRead, TopicTable, read};
+use keytide_connectors::tables::{TableDeadLetter, TablesMemory, TablesRead, TopicTable, read};
 use keytide_dataflow::model::{TableChange, TableRow};
 
 use crate::{SCRATCH, tells};
@@ -121,7 +121,7 @@ pub fn topic(data: &[u8]) {
             held.apply(&out.changes);
         }
         let mut out = TablesRead::default();
-        table.snapshot(&mut out);
+        table.go_on(&TablesMemory::default(), &mut out);
         let mut stated = Held::default();
         stated.apply(&out.changes);
         assert_eq!(held.0.len(), stated.0.len(), "what is held is what the changes add up to");

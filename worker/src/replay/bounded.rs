@@ -20,7 +20,7 @@ use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, IngestOptio
 use keytide_connectors::input::Message;
 use keytide_connectors::kafka::ErrorClass;
 use keytide_connectors::live::{LiveError, TableFeed as _, TopicFeed};
-use keytide_connectors::tables::{self, TablesRead, TopicTable};
+use keytide_connectors::tables::{self, TablesMemory, TablesRead, TopicTable};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{DetectorOptions, Output as _, Publish, render};
 use timely::worker::Worker;
@@ -119,11 +119,11 @@ impl BoundedRun {
 /// Reads a table's topic to its present end, before the first event, as a live job does.
 fn read_topic(client: &KafkaClient, table: TopicTable) -> anyhow::Result<TablesRead> {
     let mut read = TablesRead::default();
-    let mut feed = TopicFeed::open(client, table).map_err(kafka_failure)?;
+    let mut feed = TopicFeed::open(client, table, &TablesMemory::default()).map_err(kafka_failure)?;
     while !feed.is_complete() {
         feed.poll(POLL_WAIT, &mut read).map_err(|error| match error {
             LiveError::Kafka(error) => kafka_failure(error),
-            error @ LiveError::Table(_) => usage(error),
+            error @ (LiveError::Table(_) | LiveError::Restore(_)) => usage(error),
         })?;
     }
     Ok(read)
@@ -243,7 +243,7 @@ fn work(
                 dataflow.tables(&mut changes);
                 collect.borrow_mut().table_dead_letters(&letters)?;
             }
-            Some(Message::Close { info, next }) => {
+            Some(Message::Close { info, next, .. }) => {
                 dataflow.end_tick(info);
                 open = next;
                 if open - stepped >= TICKS_A_ROUND || fresh >= EVENTS_A_ROUND {

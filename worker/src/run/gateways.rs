@@ -27,6 +27,7 @@ use keytide_dataflow::model::{
 };
 use keytide_dataflow::{Level, Options, Publish, Rows};
 
+use super::checkpoint::Pieces;
 use super::observe::WorkerStats;
 use super::work::work;
 
@@ -90,7 +91,8 @@ impl JobOutcome {
 
 impl Gateways {
     fn start(partitions: u32, windows: Windows) -> Self {
-        let options = live::LiveOptions { tick_ms: 1, windows, workers: NonZeroUsize::MIN };
+        let options =
+            live::LiveOptions { tick_ms: 1, windows, workers: NonZeroUsize::MIN, checkpoints: None };
         let live = Live::new(NOW, options);
         let topic = MemoryTopic::default();
         let source =
@@ -117,7 +119,15 @@ impl Gateways {
                         detection: keytide_dataflow::DetectorOptions::default(),
                         publish: Publish::Changes { bulk_rows: 128 },
                     };
-                    work(worker, &of_worker, options, &Arc::new(WorkerStats::default()), &results);
+                    work(
+                        worker,
+                        &of_worker,
+                        options,
+                        &Arc::new(WorkerStats::default()),
+                        &results,
+                        &Pieces::default(),
+                        None,
+                    );
                 });
             }),
         ];

@@ -5,11 +5,13 @@
 //! timely workers                              work.rs
 //! publisher                                   publish.rs, notify.rs, connectors::sink
 //! alerts-*                                    alerts::outbox
+//! checkpoints                                 checkpoint.rs
 //! ```
 //! They end by themselves after the last tick. Readers and tables end when they answered the last cut, workers when
 //! they computed its tick. The publisher ends when the workers are gone and the sinks acknowledged all rows. A panic in
 //! any of them must end the process.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,21 +20,25 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use keytide_alerts::outbox::OutboxError;
-use keytide_config::{JobConfig, Limits, Source, SourceKind};
+use keytide_config::{JobConfig, Limits, Source, SourceKind, Start};
 use keytide_connectors::geo::Unreadable;
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::kafka::{Consumer, Topic};
 use keytide_connectors::live::{
-    self, Live, LiveError, PartitionReader, SourceFeed, TableReader, coordinate, watch_partitions,
+    self, InputMemory, Live, LiveError, PartitionReader, SourceFeed, TableReader, coordinate,
+    watch_partitions,
 };
 use keytide_connectors::sink::{Publisher, PublisherMonitor, SinkError, TickOutput};
+use keytide_connectors::store::StoreError;
+use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::{Options, Publish};
 use timely::communication::WorkerGuards;
 
 use super::Clock;
+use super::checkpoint::{self, CheckpointStats, CheckpointWriter, Piece, Pieces, Restored};
 use super::notify::Notifier;
 use super::observe::WorkerStats;
-use super::publish::{ResultCounters, Subscriber, Watchers, publish};
+use super::publish::{Outlets, ResultCounters, Subscriber, Watchers, publish};
 use super::tables::{GeoFeed, ReferenceData, decoders};
 use super::top::LiveTop;
 use super::work::work;
@@ -50,6 +56,8 @@ pub struct LiveJob {
     threads: Vec<JoinHandle<()>>,
     workers: WorkerGuards<()>,
     publisher: JoinHandle<()>,
+    /// Returns the error of the last checkpoint.
+    checkpoints: Option<JoinHandle<Option<StoreError>>>,
 }
 
 /// Watches and stops a running job from outside.
@@ -58,6 +66,7 @@ pub struct Handle {
     pub live: Arc<Live>,
     pub results: Arc<ResultCounters>,
     pub observed: Arc<WorkerStats>,
+    pub checkpoints: Arc<CheckpointStats>,
     pub sinks: PublisherMonitor,
     pub alerts: keytide_alerts::outbox::OutboxMonitor,
     pub limits: Limits,
@@ -77,23 +86,42 @@ impl LiveJob {
     /// # Errors
     /// If something that the configuration names can't be used.
     pub fn start(config: &JobConfig, subscriber: Option<Subscriber>, clock: Clock) -> anyhow::Result<Self> {
+        let (store, restored) = match &config.state {
+            Some(state) => {
+                checkpoint::open(state, config).map(|(store, restored)| (Some(store), restored))?
+            }
+            None => (None, None),
+        };
+        let (input, earlier, memory, snapshot) = match restored {
+            Some(Restored { input, tables, policy, snapshot }) => {
+                (Some(input), tables, policy, Some(snapshot))
+            }
+            None => Default::default(),
+        };
         let publisher =
             Publisher::open(&config.sinks, &config.job.name, &config.sources, &config.fingerprint())
                 .map_err(|error| failure(error.class().into(), error))?;
         let notifier =
-            Notifier::open(config, clock).map_err(|error| failure(exit_of_alerts(&error), error))?;
-        let tables = ReferenceData::open(config)?;
+            Notifier::open(config, clock, memory).map_err(|error| failure(exit_of_alerts(&error), error))?;
+        let tables = ReferenceData::open(config, &earlier)?;
+        drop(earlier);
         let sources = kafka_sources(&config.sources)?;
         let workers = config.job.workers;
-        let options = live::LiveOptions { tick_ms: config.job.tick_ms, windows: config.windows, workers };
-        let live = Live::new(clock(), options);
+        let options = live::LiveOptions {
+            tick_ms: config.job.tick_ms,
+            windows: config.windows,
+            workers,
+            checkpoints: config
+                .state
+                .as_ref()
+                .map(|state| live::CheckpointRules { every_ms: state.checkpoint_every_ms }),
+        };
+        // A clock that was set back doesn't lead to ticks that were there already.
+        let first = input.as_ref().map_or(0, |input| input.tick + 1).max(clock());
+        let live = Live::new(first, options);
+        add_partitions(&live, input, &sources)?;
         let mut known = Vec::new();
         for (index, name, topic, starts) in &sources {
-            for (number, offset) in starts {
-                let info =
-                    PartitionInfo { source: name.clone(), source_index: *index, number: *number, path: None };
-                live.add_partition(info, *offset);
-            }
             tracing::info!(source = name, topic = topic.name(), partitions = starts.len(), "reads");
             known.push((*index, name.clone(), u32::try_from(starts.len()).unwrap_or(u32::MAX)));
         }
@@ -102,6 +130,7 @@ impl LiveJob {
             live: Arc::clone(&live),
             results: Arc::default(),
             observed: Arc::default(),
+            checkpoints: Arc::default(),
             sinks: publisher.monitor(),
             alerts: notifier.monitor(),
             limits: config.limits,
@@ -123,11 +152,27 @@ impl LiveJob {
         threads.push(spawn("tables".to_owned(), move || reader.run())?);
         threads.push(watch(&live, sources, known)?);
 
+        let (pieces, checkpoints) = match store {
+            None => (Pieces::default(), None),
+            Some(store) => {
+                let (sender, pieces) = mpsc::channel();
+                let writer = CheckpointWriter {
+                    store,
+                    live: Arc::clone(&live),
+                    workers: workers.get(),
+                    job: config.job.name.clone(),
+                    config: config.fingerprint(),
+                    stats: Arc::clone(&handle.checkpoints),
+                };
+                let thread = thread::Builder::new().name("checkpoints".to_owned());
+                (Pieces::new(sender), Some(thread.spawn(move || writer.run(&pieces))?))
+            }
+        };
         let (results, collected) = mpsc::channel();
         let publisher = {
-            let handle = handle.clone();
+            let (handle, pieces) = (handle.clone(), pieces.clone());
             spawn("publisher".to_owned(), move || {
-                handle.publish(publisher, notifier, &collected, workers.get(), subscriber);
+                handle.publish(publisher, notifier, &collected, workers.get(), &pieces, subscriber);
             })?
         };
         let dataflow = Options {
@@ -136,12 +181,12 @@ impl LiveJob {
             publish: Publish::Changes { bulk_rows: BULK_ROWS },
             detection: (&config.detection).into(),
         };
-        let guards = start_workers(&handle, workers.get(), dataflow, results)?;
+        let guards = start_workers(&handle, workers.get(), dataflow, results, pieces, snapshot)?;
         {
             let live = Arc::clone(&live);
             threads.push(spawn("coordinator".to_owned(), move || coordinate(&live, clock))?);
         }
-        Ok(Self { handle, threads, workers: guards, publisher })
+        Ok(Self { handle, threads, workers: guards, publisher, checkpoints })
     }
 
     /// Waits until all threads ended.
@@ -155,16 +200,20 @@ impl LiveJob {
         }
         drop(self.workers.join());
         let _ = self.publisher.join();
+        let unwritten = self.checkpoints.and_then(|thread| thread.join().ok().flatten());
         let sink_error = self.handle.sink_error.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(error) = sink_error {
             return Err(failure(error.class().into(), error));
         }
         match self.handle.live.error() {
-            None => Ok(()),
+            None => match unwritten {
+                None => Ok(()),
+                Some(error) => Err(failure(Exit::Transient, error)),
+            },
             Some(error) => {
                 let exit = match &*error {
                     LiveError::Kafka(error) => error.class().into(),
-                    LiveError::Table(_) => Exit::Fatal,
+                    LiveError::Table(_) | LiveError::Restore(_) => Exit::Fatal,
                 };
                 Err(failure(exit, anyhow::anyhow!("{error}")))
             }
@@ -184,12 +233,14 @@ impl Handle {
         mut notifier: Notifier,
         results: &mpsc::Receiver<TickOutput>,
         workers: usize,
+        pieces: &Pieces,
         subscriber: Option<Subscriber>,
     ) {
         let watchers = Watchers { subscriber, top: self.top.clone() };
-        let published =
-            publish(&mut publisher, results, workers, &self.live, &self.results, &mut notifier, watchers);
+        let outlets = Outlets { publisher: &mut publisher, notifier: &mut notifier, pieces };
+        let published = publish(outlets, results, workers, &self.live, &self.results, watchers);
         if let Err(error) = published {
+            pieces.send(Piece::GivenUp);
             tracing::error!("{error}");
             *self.sink_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             self.live.stop();
@@ -231,6 +282,45 @@ fn kafka_sources(sources: &[Source]) -> anyhow::Result<KafkaSources> {
     Ok(found)
 }
 
+/// Adds the partitions of an earlier life in their order, and then those that are new. A source that was read before
+/// has its new partitions read from their beginning, whatever `start` says.
+fn add_partitions(live: &Live, input: Option<InputMemory>, sources: &KafkaSources) -> anyhow::Result<()> {
+    let mut known: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+    if let Some(InputMemory { ticker, partitions, .. }) = input {
+        live.restore(ticker);
+        for memory in partitions {
+            known.entry(memory.source.clone()).or_default().insert(memory.number);
+            let source = sources.iter().find(|(_, name, ..)| *name == memory.source);
+            let is_read =
+                source.is_some_and(|(.., starts)| starts.iter().any(|(number, _)| *number == memory.number));
+            let info = PartitionInfo {
+                source: memory.source.clone(),
+                source_index: source.map_or(usize::MAX, |(index, ..)| *index),
+                number: memory.number,
+                path: None,
+            };
+            live.restore_partition(info, memory, is_read);
+        }
+    }
+    for (index, name, topic, starts) in sources {
+        let of_source = known.get(name);
+        let new: Vec<u32> = starts
+            .iter()
+            .map(|(number, _)| *number)
+            .filter(|number| of_source.is_none_or(|known| !known.contains(number)))
+            .collect();
+        let begin = match of_source {
+            Some(_) => topic.starts(&Start::Earliest, &new).map_err(kafka_failure)?,
+            None => starts.clone(),
+        };
+        for (number, offset) in begin {
+            let info = PartitionInfo { source: name.clone(), source_index: *index, number, path: None };
+            live.add_partition(info, offset);
+        }
+    }
+    Ok(())
+}
+
 /// Makes the consumers of one reader.
 fn feeds(sources: &[Source]) -> anyhow::Result<Vec<SourceFeed>> {
     let kafka = sources.iter().enumerate().filter_map(|(index, source)| match &source.kind {
@@ -270,13 +360,18 @@ fn start_workers(
     workers: usize,
     options: Options,
     results: mpsc::Sender<TickOutput>,
+    pieces: Pieces,
+    restored: Option<Arc<Snapshot>>,
 ) -> anyhow::Result<WorkerGuards<()>> {
     let (live, observed) = (Arc::clone(&job.live), Arc::clone(&job.observed));
     // Each worker clones the sender, so the channel closes with the last worker.
-    let results = Mutex::new(results);
+    // The snapshot is gone once each worker has taken it.
+    let snapshots = Mutex::new(vec![restored; workers]);
+    let results = Mutex::new((results, pieces));
     timely::execute(timely::Config::process(workers), move |worker| {
-        let results = results.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        work(worker, &live, options, &observed, &results);
+        let (results, pieces) = results.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let restored = snapshots.lock().unwrap_or_else(PoisonError::into_inner).pop().flatten();
+        work(worker, &live, options, &observed, &results, &pieces, restored);
     })
     .map_err(|error| anyhow::anyhow!(error))
     .context("starting workers failed")

@@ -1,5 +1,6 @@
 //! A live job: its threads, its publisher, and the metrics and health that it serves.
 
+pub mod checkpoint;
 mod first;
 #[cfg(test)]
 mod gateways;
@@ -16,6 +17,7 @@ mod tables;
 mod top;
 mod work;
 
+pub use self::checkpoint::CheckpointStats;
 pub use self::http::{HttpServer, Sampler};
 pub use self::job::{Handle, LiveJob};
 pub use self::observe::WorkerStats;

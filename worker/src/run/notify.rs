@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keytide_alerts::outbox::{Outbox, OutboxError, OutboxMonitor};
-use keytide_alerts::policy::PolicyEngine;
+use keytide_alerts::policy::{PolicyEngine, PolicyMemory};
 use keytide_config::JobConfig;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Notice, Revocation, Transition};
@@ -28,13 +28,22 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    /// Sets up policy, mails and webhooks as configured.
+    /// Sets up policy, mails and webhooks as configured. The policy goes on with the `memory` of an earlier life.
     ///
     /// # Errors
     /// If mails or webhooks can't be set up.
-    pub(super) fn open(config: &JobConfig, clock: Clock) -> Result<Self, OutboxError> {
+    pub(super) fn open(config: &JobConfig, clock: Clock, memory: PolicyMemory) -> Result<Self, OutboxError> {
         let alerts = Outbox::open(&config.alerts, &config.sources, Arc::new(clock))?;
-        Ok(Self { policy: PolicyEngine::new(config.alerts.policy), alerts, waiting: VecDeque::new() })
+        Ok(Self {
+            policy: PolicyEngine::restore(config.alerts.policy, memory),
+            alerts,
+            waiting: VecDeque::new(),
+        })
+    }
+
+    /// Returns the memory of the policy after the ticks that were published.
+    pub(super) fn memory(&self) -> &PolicyMemory {
+        self.policy.memory()
     }
 
     /// Returns the counters of mails and webhooks.
@@ -85,7 +94,7 @@ mod tests {
         let text = "[[source]]\nname = \"s\"\nkind = \"kafka\"\nbrokers = \"b:1\"\ntopic = \"t\"\nformat = \"apisix\"\n\
                     [alerts.email]\ndir = \"mails\"\nfrom = \"keytide@example.com\"\nto = [\"security@example.com\"]\n";
         let loaded = JobConfig::parse(text, folder, std::iter::empty()).unwrap();
-        Notifier::open(&loaded.job, || 0).unwrap()
+        Notifier::open(&loaded.job, || 0, PolicyMemory::default()).unwrap()
     }
 
     fn notice() -> Vec<Notice> {

@@ -160,6 +160,7 @@ mod tests {
     use keytide_dataflow::{Options, Publish};
     use timely::logging::{OperatesEvent, ScheduleEvent};
 
+    use super::super::checkpoint::Pieces;
     use super::super::work::work;
     use super::*;
 
@@ -248,7 +249,8 @@ mod tests {
     #[test]
     fn a_worker_reports_its_states_and_operators_while_it_works() {
         let windows = keytide_config::Windows::default();
-        let options = live::LiveOptions { tick_ms: 1, windows, workers: NonZeroUsize::MIN };
+        let options =
+            live::LiveOptions { tick_ms: 1, windows, workers: NonZeroUsize::MIN, checkpoints: None };
         let live = Live::new(FOOTPRINTS_MS, options);
         let plan = PlanRow { id: NameId::new("free"), name: NameId::new("free"), policy: Policy::Alert };
         let change = TableChange { offset: 0, row: TableRow::Plan(plan), deleted: false };
@@ -272,7 +274,7 @@ mod tests {
                         detection: keytide_dataflow::DetectorOptions::default(),
                         publish: Publish::Changes { bulk_rows: 1 },
                     };
-                    work(worker, &working, options, &watched, &results);
+                    work(worker, &working, options, &watched, &results, &Pieces::default(), None);
                 });
             });
             // No tick closes before the tables are read.

@@ -11,6 +11,7 @@ use keytide_dataflow::Notice;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 
+use super::checkpoint::{Piece, Pieces};
 use super::first::FirstMinute;
 use super::notify::Notifier;
 use super::top::LiveTop;
@@ -82,23 +83,29 @@ pub(super) struct Watchers {
     pub(super) top: Option<LiveTop>,
 }
 
+/// The places where results go.
+pub(super) struct Outlets<'a> {
+    pub(super) publisher: &'a mut Publisher,
+    pub(super) notifier: &'a mut Notifier,
+    pub(super) pieces: &'a Pieces,
+}
+
 /// Publishes until the workers are gone.
 ///
 /// A tick is published when every worker has handed over its output, so ticks come in order:
 /// 1. count it, and give it to the watchers;
 /// 2. publish it, asking the policy for actions, and give the notices to the watchers;
-/// 3. keep the notices, and notify of the ticks that the sinks have acknowledged;
+/// 3. keep the notices, notify of the ticks that the sinks have acknowledged, and give a checkpoint its part;
 /// 4. let the next tick close, and warn in the first minute.
 ///
 /// # Errors
 /// If the sinks can't go on.
 pub(super) fn publish(
-    publisher: &mut Publisher,
+    Outlets { publisher, notifier, pieces }: Outlets<'_>,
     results: &Receiver<TickOutput>,
     workers: usize,
     live: &Live,
     counters: &ResultCounters,
-    notifier: &mut Notifier,
     watchers: Watchers,
 ) -> Result<(), SinkError> {
     let Watchers { mut subscriber, top } = watchers;
@@ -121,6 +128,7 @@ pub(super) fn publish(
             publisher.define(&mut outputs);
             top.take(&outputs, publisher.names());
         }
+        let checkpoint = outputs.iter().any(|output| output.checkpoint);
         // STEP 2
         let mut decide = |transitions: &[Transition]| notifier.decide(transitions);
         let notices = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
@@ -133,6 +141,10 @@ pub(super) fn publish(
         // STEP 3
         notifier.keep(tick, notices);
         notifier.published(publisher.published());
+        if checkpoint {
+            pieces.send(Piece::Policy { tick, memory: notifier.memory().clone() });
+        }
+        pieces.send(Piece::Published(publisher.published()));
         // STEP 4
         live.published(tick);
         for warning in minute.tick(tick, || RecordCounts::so_far(&live.counters)) {
@@ -142,5 +154,6 @@ pub(super) fn publish(
     }
     let flushed = publisher.flush(FLUSH);
     notifier.published(publisher.published());
+    pieces.send(Piece::Published(publisher.published()));
     flushed
 }

@@ -7,7 +7,7 @@ use keytide_config::JobConfig;
 use keytide_connectors::decode;
 use keytide_connectors::geo::{GeoDatabases, Unreadable, WatchedGeo};
 use keytide_connectors::live::{Decoders, FileFeed, Live, LiveError, TableFeed, TopicFeed};
-use keytide_connectors::tables::{TablesRead, TopicTable, WatchedTables};
+use keytide_connectors::tables::{TablesMemory, TablesRead, TopicTable, WatchedTables};
 
 use crate::exit::{Exit, failure, kafka_failure};
 
@@ -20,12 +20,13 @@ pub(super) struct ReferenceData {
 }
 
 impl ReferenceData {
-    pub(super) fn open(config: &JobConfig) -> anyhow::Result<Self> {
+    /// Opens what the configuration names. `earlier` has the rows that an earlier life of the job held.
+    pub(super) fn open(config: &JobConfig, earlier: &TablesMemory) -> anyhow::Result<Self> {
         let usage = |error| failure(Exit::Usage, anyhow::Error::new(error));
         let hashes = || config.sources.iter().map(|source| &source.keys.hash);
         let (watched_geo, geo, warnings) =
             WatchedGeo::open(&config.geo).map_err(|error| failure(Exit::Usage, error))?;
-        let (watched, first) = WatchedTables::open(&config.tables, hashes()).map_err(usage)?;
+        let (watched, first) = WatchedTables::open(&config.tables, hashes(), earlier).map_err(usage)?;
         for warning in warnings.iter().chain(&first.warnings) {
             tracing::warn!("{warning}");
         }
@@ -33,7 +34,7 @@ impl ReferenceData {
         let mut feeds: Vec<Box<dyn TableFeed>> = vec![Box::new(FileFeed::new(watched, every))];
         for (client, table) in TopicTable::configured(&config.tables, hashes()) {
             tracing::info!(table = table.name(), topic = table.topic(), "reads");
-            feeds.push(Box::new(TopicFeed::open(client, table).map_err(kafka_failure)?));
+            feeds.push(Box::new(TopicFeed::open(client, table, earlier).map_err(kafka_failure)?));
         }
         Ok(Self { first, feeds, geo, watched_geo })
     }
@@ -117,6 +118,8 @@ impl TableFeed for GeoFeed {
     fn is_complete(&self) -> bool {
         true
     }
+
+    fn remember(&self, _: &mut TablesMemory) {}
 }
 
 #[cfg(test)]

@@ -11,9 +11,11 @@ use keytide_connectors::input::Message;
 use keytide_connectors::live::Live;
 use keytide_connectors::sink::TickOutput;
 use keytide_dataflow::model::Tick;
+use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::{Dataflow, Options, render};
 use timely::worker::Worker;
 
+use super::checkpoint::{Piece, Pieces};
 use super::gather::Gather;
 use super::observe::{FOOTPRINTS_MS, WorkerStats, watch_operators};
 
@@ -29,31 +31,42 @@ pub(super) fn work(
     options: Options,
     observed: &Arc<WorkerStats>,
     results: &Sender<TickOutput>,
+    pieces: &Pieces,
+    restored: Option<Arc<Snapshot>>,
 ) {
     watch_operators(worker, observed);
     let gather = Rc::new(RefCell::new(Gather::default()));
-    let dataflow =
-        worker.dataflow(|scope| render(scope, options, &gather, None)).expect("nothing is restored");
     let index = worker.index();
+    let dataflow = worker.dataflow(|scope| render(scope, options, &gather, restored.as_deref()));
+    drop(restored);
+    let dataflow = match dataflow {
+        Ok(dataflow) => dataflow,
+        Err(error) => return live.fail(error.into()),
+    };
     let open = live.enter_worker(index);
     let mut this = LiveWorker {
         index,
         live,
         observed,
         results,
+        pieces,
         gather,
         probe: dataflow.probe().clone(),
         dataflow: Some(dataflow),
         open,
         early: Vec::new(),
         closed: VecDeque::new(),
+        checkpoint: None,
         fresh: 0,
         reported: 0,
     };
     this.begin(open);
     loop {
         let mut idle = true;
-        while let Some(message) = live.next(index) {
+        // Nothing of the next tick is taken before the states of this one are stored.
+        while this.checkpoint.is_none()
+            && let Some(message) = live.next(index)
+        {
             idle = false;
             if this.take(message) {
                 break;
@@ -65,7 +78,7 @@ pub(super) fn work(
             worker.step();
         }
         this.hand_over();
-        if live.is_over(index) {
+        if this.checkpoint.is_none() && live.is_over(index) {
             break;
         }
     }
@@ -81,6 +94,7 @@ struct LiveWorker<'a> {
     live: &'a Live,
     observed: &'a WorkerStats,
     results: &'a Sender<TickOutput>,
+    pieces: &'a Pieces,
     gather: Rc<RefCell<Gather>>,
     probe: timely::dataflow::ProbeHandle<Tick>,
     dataflow: Option<Dataflow>,
@@ -89,6 +103,8 @@ struct LiveWorker<'a> {
     early: Vec<Message>,
     /// Ticks that were closed and aren't done.
     closed: VecDeque<Tick>,
+    /// The tick whose states are to be stored, until they are.
+    checkpoint: Option<Tick>,
     /// Events since the last round.
     fresh: usize,
     /// The tick after which the worker last reported its states.
@@ -127,14 +143,16 @@ impl LiveWorker<'_> {
                 dataflow.tables(&mut changes);
                 self.gather.borrow_mut().table_letters(tick, letters);
             }
-            Message::Close { info, next } => {
+            Message::Close { info, next, checkpoint } => {
                 dataflow.end_tick(info);
                 self.closed.push_back(info.tick);
                 self.begin(next);
-                for message in std::mem::take(&mut self.early) {
-                    self.take(message);
-                }
                 self.fresh = EVENTS_A_ROUND;
+                if checkpoint {
+                    self.checkpoint = Some(info.tick);
+                } else {
+                    self.take_early();
+                }
             }
         }
         let round = self.fresh >= EVENTS_A_ROUND;
@@ -144,6 +162,13 @@ impl LiveWorker<'_> {
         round
     }
 
+    /// Takes the messages of the open tick that came before the last one was closed.
+    fn take_early(&mut self) {
+        for message in std::mem::take(&mut self.early) {
+            self.take(message);
+        }
+    }
+
     /// Hands over the output of ticks that are done, in their order.
     fn hand_over(&mut self) {
         while let Some(&tick) = self.closed.front() {
@@ -151,7 +176,15 @@ impl LiveWorker<'_> {
                 return;
             }
             self.closed.pop_front();
-            let output = self.gather.borrow_mut().take(tick);
+            let mut output = self.gather.borrow_mut().take(tick);
+            if self.checkpoint == Some(tick) {
+                self.checkpoint = None;
+                output.checkpoint = true;
+                if let Some(dataflow) = &self.dataflow {
+                    self.pieces.send(Piece::States { tick, snapshot: dataflow.states().snapshot() });
+                }
+                self.take_early();
+            }
             if let Some(dataflow) = self.dataflow.as_ref().filter(|_| tick >= self.reported + FOOTPRINTS_MS) {
                 self.reported = tick;
                 self.observed.report_states(self.index, dataflow.states().footprints());

@@ -30,6 +30,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use keytide_dataflow::model::{EventTime, Tick, TickInfo};
+use serde::{Deserialize, Serialize};
 
 /// A single record further beyond its partition's running maximum doesn't move it.
 pub const LEAP_MS: u64 = 3_600_000;
@@ -489,7 +490,7 @@ impl WaitingRecords {
 }
 
 /// The running maximum of a partition's event times.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunningMaximum {
     maximum: EventTime,
     /// Times more than [`LEAP_MS`] beyond it, ascending; fewer than [`LEAP_RECORDS`].

@@ -44,7 +44,7 @@ use super::row::{Cell, Fault, database_decimal};
 use super::rows::{Ignored, column_of, json_row, place};
 use super::schema::{AcceptedRows, TableSchema, is_whole, keep};
 use super::state::{RecordRows, RowSlot, UpsertState};
-use super::{ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TablesRead, configured};
+use super::{ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TablesMemory, TablesRead, configured};
 use crate::framing::unframed;
 
 /// The most bytes of a record, which may have a row before and after, and a schema.
@@ -143,10 +143,15 @@ impl TopicTable {
         }
     }
 
-    /// Adds every row that is held now as changes, for a reader without any earlier change. It replaces all changes so
-    /// far, once the topic was read to the end that it had.
-    pub fn snapshot(&mut self, out: &mut TablesRead) {
-        self.state.snapshot(&mut out.changes);
+    /// Adds how the rows that are held differ from those that an earlier life of the job held: without one, every row.
+    /// It replaces all changes so far, once the topic was read to the end that it had.
+    pub fn go_on(&mut self, earlier: &TablesMemory, out: &mut TablesRead) {
+        self.state.go_on(&earlier.table(self.table.name()), &mut out.changes);
+    }
+
+    /// Adds the rows that are held, for a checkpoint.
+    pub fn remember(&self, memory: &mut TablesMemory) {
+        memory.0.insert(self.table.name().to_owned(), self.state.memory());
     }
 
     fn record(

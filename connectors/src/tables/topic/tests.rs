@@ -150,7 +150,7 @@ fn what_a_topic_holds_is_stated_as_rows_without_what_they_superseded() {
     keys.says(Some("3"), Some(&key(OTHER, "gone")));
     keys.says(Some("3"), None);
     keys.out.changes.clear();
-    keys.table.snapshot(&mut keys.out);
+    keys.table.go_on(&TablesMemory::default(), &mut keys.out);
     let told: Vec<String> = keys.out.changes.iter().map(|change| keys.told(change)).collect();
     assert_eq!(told, ["9f86 of before", "9f86 of after from 2000"]);
     let offsets: Vec<u64> = keys.out.changes.iter().map(|change| change.offset).collect();
@@ -297,7 +297,7 @@ fn a_bad_record_is_a_dead_letter_and_changes_nothing() {
 /// One row as it is held.
 fn held(tester: &mut Tester) -> KeyRow {
     let mut out = TablesRead::default();
-    tester.table.snapshot(&mut out);
+    tester.table.go_on(&TablesMemory::default(), &mut out);
     match &out.changes[..] {
         [TableChange { row: TableRow::Key(row), .. }] => row.clone(),
         other => panic!("{other:?}"),
@@ -660,7 +660,7 @@ proptest! {
                     reader.take(&out.changes, now);
                     out.changes.clear();
                     let mut stated = TablesRead::default();
-                    table.snapshot(&mut stated);
+                    table.go_on(&TablesMemory::default(), &mut stated);
                     next_offset = stated.changes.len() as u64;
                     let mut started = Reader::default();
                     started.take(&stated.changes, now);

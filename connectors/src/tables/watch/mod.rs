@@ -23,7 +23,7 @@ use keytide_dataflow::model::{Definition, KeyId, NameId, TableChange, TableRow};
 use super::rows::{self, FileRead};
 use super::schema::{AcceptedRows, TableSchema};
 use super::state::{RowSlot, UpsertState};
-use super::{TableError, TablesRead, configured};
+use super::{TableError, TablesMemory, TablesRead, configured};
 use crate::geo::watch::{FileChange, FileWatch};
 
 /// The tables that come from files.
@@ -33,14 +33,15 @@ pub struct WatchedTables {
 
 impl WatchedTables {
     /// Reads the files for the first time. `hashes` has the same meaning as in [`read`](super::read). Tables from
-    /// elsewhere are left out. The offsets of the changes count from 0 in each table, and go on at each
-    /// [`poll`](Self::poll).
+    /// elsewhere are left out. The changes are how the rows differ from `earlier`. Their offsets count from 0 in each
+    /// table, or from where `earlier` ended, and go on at each [`poll`](Self::poll).
     ///
     /// # Errors
     /// If a table can't be used at all; single bad rows are dead letters.
     pub fn open<'a>(
         tables: &Tables,
         hashes: impl IntoIterator<Item = &'a KeyHash>,
+        earlier: &TablesMemory,
     ) -> Result<(Self, TablesRead), TableError> {
         let mut files = Vec::new();
         let mut out = TablesRead::default();
@@ -52,7 +53,7 @@ impl WatchedTables {
                 file.take_over(read, &mut first);
                 // No earlier change has to be undone, so the rows come as a bounded run reads them.
                 first.changes.clear();
-                file.state.snapshot(&mut first.changes);
+                file.state.go_on(&earlier.table(file.table.name()), &mut first.changes);
                 out.append(first);
                 files.push(file);
             }
@@ -63,6 +64,13 @@ impl WatchedTables {
     /// Iterates over the paths of the files.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.watch.path())
+    }
+
+    /// Adds the rows that are held, for a checkpoint.
+    pub fn remember(&self, memory: &mut TablesMemory) {
+        for file in &self.files {
+            memory.0.insert(file.table.name().to_owned(), file.state.memory());
+        }
     }
 
     /// Checks every file, and reads those again that changed and then stayed the same since the last call. Returns

@@ -33,7 +33,8 @@ impl Tester {
         let path = folder.path().join("table");
         fs::write(&path, text).unwrap();
         let tables = tables(Some(TableSource::File { path, format }));
-        let (watched, read) = WatchedTables::open(&tables, &[KeyHash::Sha256]).unwrap();
+        let (watched, read) =
+            WatchedTables::open(&tables, &[KeyHash::Sha256], &TablesMemory::default()).unwrap();
         let mut tester = Self { folder, watched, next_offset: 0, versions: 0 };
         tester.check_offsets(&read);
         (tester, read)
@@ -240,7 +241,10 @@ fn a_first_version_that_cant_be_used_is_an_error() {
         plans: Some(TableSource::File { path: "no/such.csv".into(), format: Csv }),
         ..Tables::default()
     };
-    assert!(matches!(WatchedTables::open(&tables, &[]), Err(TableError::Read { .. })));
+    assert!(matches!(
+        WatchedTables::open(&tables, &[], &TablesMemory::default()),
+        Err(TableError::Read { .. })
+    ));
     let (mut tester, read) = Tester::plans(Jsonl, "");
     assert_eq!((read.changes.len(), read.warnings.len()), (0, 1), "empty, and said so");
     assert_eq!(plans(&tester.reload("{\"id\":\"a\"}").unwrap()), [put("a")]);

@@ -1,0 +1,226 @@
+//! A job that is stopped, or killed, and started again with its state: its rows are those of a job that was never
+//! interrupted.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rdkafka::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use serde_json::Value;
+
+use crate::harness::{DEADLINE, FIELDS, Job, LiveProcess};
+
+const PARTITIONS: i32 = 3;
+const KEYS: u64 = 7;
+
+/// A topic of a mock broker, and a job that reads it.
+struct Restarted {
+    _cluster: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+    job: Job,
+    brokers: String,
+    /// The time of the first call, in ms since the epoch.
+    start: u64,
+    sent: u64,
+}
+
+impl Restarted {
+    fn new() -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        let brokers = cluster.bootstrap_servers();
+        cluster.create_topic("calls", PARTITIONS, 1).unwrap();
+        let producer = ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let start = u64::try_from(now.as_millis()).unwrap() - 120_000;
+        let job = Job::with_config("");
+        Self { _cluster: cluster, producer, job, brokers, start, sent: 0 }
+    }
+
+    /// Writes the configuration for a life of the job.
+    fn configure(&mut self, workers: usize, more: &str) {
+        let brokers = &self.brokers;
+        let config = format!(
+            "[job]\nname = \"restarted\"\ntick = \"50ms\"\nworkers = {workers}\n\
+             [keys]\nfrom = [\"key\"]\nhash = \"none\"\n\
+             [[source]]\nname = \"calls\"\nkind = \"kafka\"\nbrokers = \"{brokers}\"\ntopic = \"calls\"\nformat = \"json\"\n\
+             {FIELDS}\n[tables.keys]\nkind = \"file\"\npath = \"keys.csv\"\nformat = \"csv\"\n\
+             [tables.subscriptions]\nkind = \"file\"\npath = \"subscriptions.csv\"\nformat = \"csv\"\n\
+             [sink.files]\ndir = \"out\"\n[log]\nlevel = \"debug\"\n[state]\nurl = \"state\"\n{more}"
+        );
+        fs::write(self.job.path("keytide.toml"), config).unwrap();
+    }
+
+    fn tables(&self, keys: &str) {
+        fs::write(self.job.path("keys.csv"), format!("key_id,subscription\n{keys}")).unwrap();
+        let subscriptions = "id,customer\nsub-a,Acme\nsub-b,Bolt\n";
+        fs::write(self.job.path("subscriptions.csv"), subscriptions).unwrap();
+    }
+
+    fn send(&mut self, calls: u64) {
+        for _ in 0..calls {
+            let at = self.start + self.sent * 20;
+            let line = format!(
+                r#"{{"id":"r{}","t":{at},"k":"key-{}","route":"/r","status":200,"us":1000,"ip":"192.0.2.1"}}"#,
+                self.sent,
+                self.sent % KEYS
+            );
+            let partition = i32::try_from(self.sent % u64::try_from(PARTITIONS).unwrap()).unwrap();
+            self.line(partition, &line);
+            self.sent += 1;
+        }
+        self.producer.flush(DEADLINE).unwrap();
+    }
+
+    fn line(&self, partition: i32, line: &str) {
+        let record = BaseRecord::<(), str>::to("calls").partition(partition).payload(line);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+
+    fn start(&self) -> LiveProcess {
+        LiveProcess::start(&self.job.path("keytide.toml"), &[])
+    }
+
+    /// Waits until the job has written that all calls were made.
+    fn wait(&self, live: &LiveProcess) {
+        let is_counted = || (self.calls().values().sum::<u64>() == self.sent).then_some(());
+        live.find(&format!("{} calls are counted: {:?}", self.sent, self.calls()), is_counted).unwrap();
+    }
+
+    /// Returns all rows of a view, in the order of their files.
+    fn rows(&self, view: &str) -> Vec<Value> {
+        let Ok(folder) = fs::read_dir(self.job.path("out")) else { return Vec::new() };
+        let mut files: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        let is_of_view = |name: &str| name.strip_prefix(view).is_some_and(|rest| rest.starts_with('-'));
+        let files = files.iter().filter(|file| is_of_view(file.file_name().unwrap().to_str().unwrap()));
+        let text: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
+        // The last line may be half written.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Returns the calls of each key in all hours, by the newest rows.
+    fn calls(&self) -> BTreeMap<String, u64> {
+        let mut newest: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for row in self.rows("usage").iter().filter(|row| row["window"] == "1m") {
+            let text = |column: &str| row[column].as_str().unwrap().to_owned();
+            newest.insert((text("key_id"), text("window_start")), row["calls"].as_u64().unwrap());
+        }
+        let mut calls = BTreeMap::new();
+        for ((key, _), of_window) in newest {
+            *calls.entry(key).or_default() += of_window;
+        }
+        calls
+    }
+
+    /// Returns how many calls were sent with each key.
+    fn expected(&self) -> BTreeMap<String, u64> {
+        let of_key = |key| (0..self.sent).filter(|number| number % KEYS == key).count() as u64;
+        (0..KEYS).map(|key| (format!("key-{key}"), of_key(key))).collect()
+    }
+}
+
+#[test]
+fn a_job_that_is_stopped_goes_on_with_any_number_of_workers_and_repeats_nothing() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\nkey-1,sub-a\nkey-2,sub-b\n");
+    this.line(0, "no record");
+    for (life, workers) in [1, 3, 2].into_iter().enumerate() {
+        this.configure(workers, "checkpoint_every = \"1h\"");
+        if life == 1 {
+            // One key changes its owner and one has none any more, while no job runs.
+            this.tables("key-0,sub-b\nkey-1,sub-a\n");
+        }
+        this.send(210);
+        let live = this.start();
+        this.wait(&live);
+        let log = live.stop();
+        assert_eq!(log.contains("goes on from a checkpoint"), life > 0, "{log}");
+    }
+    assert_eq!(this.calls(), this.expected());
+    assert_eq!(this.rows("dead_letters").len(), 1, "what was told before isn't told again");
+    assert_eq!(this.rows("late").len(), 0);
+    // The same request once more, after two restarts, is known.
+    let first = format!(
+        r#"{{"id":"r0","t":{},"k":"key-0","route":"/r","status":200,"us":1000,"ip":"192.0.2.1"}}"#,
+        this.start
+    );
+    this.line(0, &first);
+    this.send(7);
+    let live = this.start();
+    this.wait(&live);
+    live.stop();
+    assert_eq!(this.calls(), this.expected());
+    let owners: BTreeMap<String, Value> = this
+        .rows("usage")
+        .into_iter()
+        .filter(|row| row["window"] == "1mo")
+        .map(|row| (row["key_id"].as_str().unwrap().to_owned(), row["subscription"].clone()))
+        .collect();
+    assert!(owners.len() >= 7, "{owners:?}");
+}
+
+#[test]
+fn a_job_that_is_killed_goes_on_from_its_newest_checkpoint_and_loses_nothing() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\nkey-1,sub-b\n");
+    this.configure(2, "checkpoint_every = \"1s\"");
+    let mut checkpoints = 0;
+    for life in 0..3 {
+        this.send(140);
+        let live = this.start();
+        this.wait(&live);
+        let written = || live.log().matches("a checkpoint is written").count().checked_sub(1);
+        checkpoints += live.find("a checkpoint is written", written).unwrap() + 1;
+        // Behind the checkpoint, and before the end.
+        this.send(70);
+        this.wait(&live);
+        live.signal("KILL");
+        let (code, log) = live.end();
+        assert_eq!(code, None);
+        assert_eq!(log.contains("goes on from a checkpoint"), life > 0, "{log}");
+    }
+    assert!(checkpoints >= 3);
+    let live = this.start();
+    this.send(7);
+    this.wait(&live);
+    live.stop();
+    assert_eq!(this.calls(), this.expected());
+}
+
+#[test]
+fn a_state_that_this_job_can_not_go_on_from_ends_the_start_with_what_to_do() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\n");
+    this.configure(1, "");
+    this.send(21);
+    let live = this.start();
+    this.wait(&live);
+    // A second process of the same job.
+    let (code, log) = this.start().end();
+    assert_eq!(code, Some(75), "{log}");
+    assert!(log.contains("is in use by process"), "{log}");
+    live.stop();
+
+    let config = fs::read_to_string(this.job.path("keytide.toml")).unwrap();
+    fs::write(this.job.path("keytide.toml"), config.replace("\"restarted\"", "\"other\"")).unwrap();
+    let (code, log) = this.start().end();
+    assert_eq!(code, Some(2), "{log}");
+    assert!(
+        log.contains("has the state of the job \\\"restarted\\\"")
+            || log.contains("has the state of the job \"restarted\""),
+        "{log}"
+    );
+
+    fs::write(this.job.path("keytide.toml"), config).unwrap();
+    let checkpoints = fs::read_dir(this.job.path("state/checkpoints")).unwrap();
+    let newest = checkpoints.map(|entry| entry.unwrap().path()).max().unwrap();
+    let usage = newest.join("state-usage");
+    let mut bytes = fs::read(&usage).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&usage, bytes).unwrap();
+    let (code, log) = this.start().end();
+    assert_eq!(code, Some(3), "{log}");
+    assert!(log.contains("state-usage") && log.contains("it is damaged"), "{log}");
+}

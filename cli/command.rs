@@ -11,7 +11,7 @@ use crate::demo;
 use crate::generate;
 #[cfg(feature = "top")]
 use crate::top;
-use crate::{backtest, check, incident, key_id, replay, run, version};
+use crate::{backtest, check, incident, inspect, key_id, replay, run, version};
 
 /// Exact meters of API keys from gateways' access logs.
 #[derive(Parser)]
@@ -55,6 +55,8 @@ enum Command {
     Incident(incident::IncidentArgs),
     /// Show how views and tables name a key, which is read from standard input
     KeyId(key_id::KeyIdArgs),
+    /// Show the checkpoints of a job's state, and from where it would go on
+    Inspect(inspect::InspectArgs),
     /// Generate realistic traffic with its tables, geo databases and a configuration
     #[cfg(feature = "generate")]
     Generate(keytide_generator::GenerateArgs),
@@ -82,6 +84,7 @@ pub(crate) fn run_typed() -> anyhow::Result<ExitCode> {
         Command::Top(args) => top::run(&args),
         Command::Incident(args) => incident::run(&args),
         Command::KeyId(args) => key_id::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         #[cfg(feature = "generate")]
         Command::Generate(args) => generate::run(&args),
     }

@@ -12,6 +12,7 @@ mod exit;
 #[cfg(feature = "generate")]
 mod generate;
 mod incident;
+mod inspect;
 mod key_id;
 mod log;
 mod look;

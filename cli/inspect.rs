@@ -1,0 +1,86 @@
+//! `keytide inspect STATE` shows the checkpoints of a job: which there are, what the newest one holds, and from where the
+//! job would go on. It reads every byte of the newest one, so it also says whether that is sound. It needs no lock and
+//! changes nothing.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use keytide_connectors::store::{Manifest, Store};
+use keytide_worker::exit::{Exit, failure};
+use keytide_worker::run::checkpoint::{ResumePoint, exit_of, resume_point};
+use serde::Serialize;
+
+use crate::exit;
+use crate::text::{counted, grouped, harmless, json};
+
+#[derive(clap::Args)]
+pub(crate) struct InspectArgs {
+    /// Folder of the checkpoints, as state.url names it
+    #[arg(value_name = "STATE")]
+    state: PathBuf,
+    /// Print the manifests and the offsets as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that is shown.
+#[derive(Serialize)]
+struct Inspection {
+    /// The checkpoints, the newest last.
+    checkpoints: Vec<Manifest>,
+    /// From where the job would go on; absent without a checkpoint.
+    resume: Option<ResumePoint>,
+}
+
+pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    let refused = |error| failure(exit_of(&error), error);
+    let store = Store::look(&args.state).map_err(|error| failure(Exit::Usage, error))?;
+    let checkpoints: Vec<Manifest> =
+        store.manifests().map_err(refused)?.into_iter().map(|(_, manifest)| manifest).collect();
+    let resume = store.newest().map_err(refused)?.map(|newest| resume_point(&newest)).transpose()?;
+    let inspection = Inspection { checkpoints, resume };
+    let page = if args.json { json(&inspection)? } else { inspection.page(&args.state) };
+    exit::print(&page)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Inspection {
+    fn page(&self, state: &std::path::Path) -> String {
+        let mut page = String::new();
+        let mut line =
+            |text: std::fmt::Arguments<'_>| writeln!(page, "{text}").expect("memory takes any text");
+        let Some((newest, resume)) = self.checkpoints.last().zip(self.resume.as_ref()) else {
+            return format!("{} has no checkpoint: a job with it begins anew\n", state.display());
+        };
+        let checkpoints = counted(self.checkpoints.len() as u64, "checkpoint", "checkpoints");
+        line(format_args!("{}: {checkpoints}, all bytes of the newest are sound", state.display()));
+        for manifest in &self.checkpoints {
+            let bytes = manifest.parts.values().map(|part| part.bytes).sum();
+            let (at, job) = (&manifest.info.at, harmless(&manifest.info.job));
+            line(format_args!(
+                "{at}  {:>16} bytes  job {job}, keytide {}",
+                grouped(bytes),
+                manifest.info.program
+            ));
+        }
+        line(format_args!(
+            "\nThe newest, of {} workers, configuration {}",
+            newest.info.workers, newest.info.config
+        ));
+        line(format_args!("{:<28}{:>16}{:>20}", "part", "rows", "bytes"));
+        for (name, part) in &newest.parts {
+            line(format_args!("{name:<28}{:>16}{:>20}", grouped(part.rows), grouped(part.bytes)));
+        }
+        line(format_args!("\nA job goes on behind the watermark {} at", resume.watermark));
+        for partition in &resume.partitions {
+            let source = harmless(&partition.source);
+            line(format_args!(
+                "{source}, partition {}: offset {}",
+                partition.number,
+                grouped(partition.next_offset)
+            ));
+        }
+        page
+    }
+}

@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 
 use super::health::{health, readiness};
 use super::publish::{CAPS, OVERFLOWS};
-use super::sample::JobSample;
+use super::sample::{CheckpointCounts, JobSample};
 
 /// Partitions of all sources up to which each has its own label.
 const PARTITIONS: usize = 1_000;
@@ -91,6 +91,7 @@ impl Collector for JobSample {
         self.input(&mut page)?;
         self.time(&mut page)?;
         self.state(&mut page)?;
+        self.checkpoints(&mut page)?;
         self.output(&mut page)?;
         self.alerts(&mut page)
     }
@@ -248,6 +249,18 @@ impl JobSample {
         page.gauges("state_bytes", "Memory of each state, about", bytes)?;
         let busy = self.busy.iter().map(|(operator, busy)| ([("operator", &**operator)], busy.as_secs_f64()));
         page.seconds("operator_seconds", "How long operators were at work, over all workers", busy)
+    }
+
+    fn checkpoints(&self, page: &mut Page<'_>) -> fmt::Result {
+        let CheckpointCounts { written, failed, tick, bytes, took_ms } = self.checkpoints;
+        page.counter("checkpoints", "Checkpoints that were written", written)?;
+        page.counter("checkpoint_failures", "Checkpoints that could not be written", failed)?;
+        let newest = |value| (tick > 0).then_some((NONE, value));
+        let age = newest(seconds(self.now.saturating_sub(tick)));
+        page.gauges("checkpoint_age_seconds", "Age of the newest checkpoint", age)?;
+        page.gauges("checkpoint_seconds", "How long the newest checkpoint took", newest(seconds(took_ms)))?;
+        let bytes = (tick > 0).then_some((NONE, bytes));
+        page.gauges("checkpoint_bytes", "Bytes of the newest checkpoint", bytes)
     }
 
     /// Adds the metrics of each channel: `email`, or `webhook` with its name.
@@ -483,6 +496,13 @@ mod tests {
         let of_hook = QueueStats { sent: 46, ..QueueStats::default() };
         sample.alerts.mails = Some(of_mails);
         sample.alerts.webhooks = vec![("soc".to_owned(), of_hook)];
+        sample.checkpoints = CheckpointCounts {
+            written: 47,
+            failed: 48,
+            tick: sample.now - 49_000,
+            bytes: 50,
+            took_ms: 51_000,
+        };
         sample.states = [(StateId::Dedupe, Footprint { rows: 40, bytes: 960 })].into();
         sample.busy = [("Dedupe".into(), Duration::from_millis(1_500))].into();
         sample.resident_bytes = Some(1 << 30);
@@ -627,6 +647,21 @@ keytide_state_bytes{state="dedupe"} 960
 # HELP keytide_operator_seconds How long operators were at work, over all workers.
 # TYPE keytide_operator_seconds counter
 keytide_operator_seconds_total{operator="Dedupe"} 1.5
+# HELP keytide_checkpoints Checkpoints that were written.
+# TYPE keytide_checkpoints counter
+keytide_checkpoints_total 47
+# HELP keytide_checkpoint_failures Checkpoints that could not be written.
+# TYPE keytide_checkpoint_failures counter
+keytide_checkpoint_failures_total 48
+# HELP keytide_checkpoint_age_seconds Age of the newest checkpoint.
+# TYPE keytide_checkpoint_age_seconds gauge
+keytide_checkpoint_age_seconds 49.0
+# HELP keytide_checkpoint_seconds How long the newest checkpoint took.
+# TYPE keytide_checkpoint_seconds gauge
+keytide_checkpoint_seconds 51.0
+# HELP keytide_checkpoint_bytes Bytes of the newest checkpoint.
+# TYPE keytide_checkpoint_bytes gauge
+keytide_checkpoint_bytes 50
 # HELP keytide_sink_records Rows that were handed to the sinks, by view.
 # TYPE keytide_sink_records counter
 SINK_RECORDS

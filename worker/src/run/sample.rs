@@ -36,6 +36,7 @@ pub struct JobSample {
     /// True while the sink's producer has no id, without which it can't send.
     pub(super) waits_for_id: bool,
     pub(super) alerts: keytide_alerts::outbox::OutboxStats,
+    pub(super) checkpoints: CheckpointCounts,
     pub(super) states: BTreeMap<StateId, Footprint>,
     pub(super) busy: Busy,
     /// Resident memory of the process, if the system says.
@@ -57,6 +58,19 @@ pub(super) struct ReadCounts {
     pub(super) ticks: u64,
     /// Oddities of records that count, by the source's index.
     pub(super) tallies: Vec<Tally>,
+}
+
+/// Counts of checkpoints so far, which are all 0 without `[state]`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CheckpointCounts {
+    pub(super) written: u64,
+    pub(super) failed: u64,
+    /// The tick of the newest one, 0 before the first.
+    pub(super) tick: Tick,
+    /// The bytes of the newest one.
+    pub(super) bytes: u64,
+    /// How long the newest one took, in ms.
+    pub(super) took_ms: u64,
 }
 
 /// Counts of the results so far.
@@ -112,6 +126,13 @@ impl JobSample {
             sinks: job.sinks.stats(),
             waits_for_id: job.sinks.waits_for_id(),
             alerts: job.alerts.stats(),
+            checkpoints: CheckpointCounts {
+                written: load(&job.checkpoints.written),
+                failed: load(&job.checkpoints.failed),
+                tick: load(&job.checkpoints.tick),
+                bytes: load(&job.checkpoints.bytes),
+                took_ms: load(&job.checkpoints.took_ms),
+            },
             status: job.live.status(),
             is_stopping: job.live.is_stopping(),
             read,

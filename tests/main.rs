@@ -1,5 +1,5 @@
 //! The product as its users meet it: one binary of tests that know the command line, the files it reads and
-//! writes, and the documents, but none of the code (`incidents` and `top` apart).
+//! writes, and the documents, but none of the code (`incidents`, `restart` and `top` apart).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

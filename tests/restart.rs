@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use keytide_connectors::store::Store;
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use serde_json::Value;
 
-use crate::harness::{DEADLINE, FIELDS, Job, LiveProcess, read, read_text};
+use crate::harness::{DEADLINE, FIELDS, Job, Keytide, LiveProcess, path, read, read_text};
 
 const PARTITIONS: i32 = 3;
 const KEYS: u64 = 7;
@@ -158,6 +159,15 @@ fn a_job_that_is_stopped_goes_on_with_any_number_of_workers_and_repeats_nothing(
     this.wait(&live);
     live.stop();
     assert_eq!(this.calls(), this.expected());
+    // A look at the state says from where the job would go on.
+    let state = this.job.path("state");
+    let shown = Keytide::new(&["inspect", path(&state)]).succeed().stdout;
+    assert!(shown.contains("all bytes of the newest are sound") && shown.contains("state-usage"), "{shown}");
+    let json = Keytide::new(&["inspect", path(&state), "--json"]).succeed().stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let offsets = json["resume"]["partitions"].as_array().unwrap().iter();
+    let read: u64 = offsets.map(|partition| partition["next_offset"].as_u64().unwrap()).sum();
+    assert_eq!(read, this.sent + 2, "all calls, one of them twice, and what was no record: {json}");
     let owners: BTreeMap<String, Value> = this
         .rows("usage")
         .into_iter()
@@ -196,6 +206,37 @@ fn a_job_that_is_killed_goes_on_from_its_newest_checkpoint_and_loses_nothing() {
 }
 
 #[test]
+fn a_state_whose_rows_can_not_be_read_ends_the_job_with_the_place() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\n");
+    this.configure(2, "");
+    this.send(21);
+    let live = this.start();
+    this.wait(&live);
+    live.stop();
+    // A checkpoint that is whole, with a row that no version wrote.
+    let store = Store::open(&this.job.path("state")).unwrap();
+    let mut newest = store.newest().unwrap().unwrap();
+    newest.info.tick += 1;
+    newest.parts.get_mut("state-usage").unwrap().blocks = vec![vec![0xff; 64]];
+    store.write(newest, 1).unwrap();
+    drop(store);
+    let (code, log) = this.start().end();
+    assert_eq!(code, Some(3), "{log}");
+    assert!(log.contains("row 0 of state `usage` can't be read"), "{log}");
+}
+
+#[test]
+fn a_folder_that_holds_no_state_is_looked_at_without_harm() {
+    let job = Job::with_config("");
+    let seen = Keytide::new(&["inspect", path(&job.path("nothing"))]).run();
+    assert_eq!(seen.code, Some(2));
+    assert!(seen.stderr.contains("can't open"), "{}", seen.stderr);
+    let empty = Keytide::new(&["inspect", path(job.folder())]).succeed().stdout;
+    assert!(empty.contains("has no checkpoint"), "{empty}");
+}
+
+#[test]
 fn a_state_that_this_job_can_not_go_on_from_ends_the_start_with_what_to_do() {
     let mut this = Restarted::new();
     this.tables("key-0,sub-a\n");
@@ -222,6 +263,8 @@ fn a_state_that_this_job_can_not_go_on_from_ends_the_start_with_what_to_do() {
     let mut bytes = read(&usage);
     bytes[0] ^= 1;
     fs::write(&usage, bytes).unwrap();
+    let seen = Keytide::new(&["inspect", path(&this.job.path("state"))]).run();
+    assert_eq!(seen.code, Some(3), "{}", seen.stderr);
     let (code, log) = this.start().end();
     assert_eq!(code, Some(3), "{log}");
     assert!(log.contains("state-usage") && log.contains("it is damaged"), "{log}");

@@ -107,7 +107,7 @@ pub(super) enum Piece {
     Policy { tick: Tick, memory: PolicyMemory },
     /// All results up to this tick are acknowledged.
     Published(Tick),
-    /// The sinks failed: nothing will be acknowledged any more.
+    /// The sinks or the workers failed: the checkpoint under way will never be whole.
     GivenUp,
 }
 
@@ -246,7 +246,10 @@ impl CheckpointWriter {
 
     fn write(&self, gathering: Gathering, nonce: u64) -> Option<StoreError> {
         let Gathering { tick, begun, snapshot, policy, .. } = gathering;
-        let (input, tables) = self.live.take_checkpoint()?;
+        let Some((input, tables)) = self.live.take_checkpoint() else {
+            self.live.end_checkpoint(Duration::ZERO);
+            return None;
+        };
         let info = CheckpointInfo {
             tick,
             at: time(tick),

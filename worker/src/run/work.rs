@@ -41,7 +41,11 @@ pub(super) fn work(
     drop(restored);
     let dataflow = match dataflow {
         Ok(dataflow) => dataflow,
-        Err(error) => return live.fail(error.into()),
+        Err(error) => {
+            // The job doesn't wait for a checkpoint to which this worker adds nothing.
+            pieces.send(Piece::GivenUp);
+            return live.fail(error.into());
+        }
     };
     let open = live.enter_worker(index);
     let mut this = LiveWorker {

@@ -30,8 +30,8 @@ mod toml;
 mod view;
 
 pub use crate::toml::near::nearest;
-pub use crate::toml::problem::{ConfigError, Problem, ValidSections};
-pub use load::{Loaded, environment};
+pub use crate::toml::problem::Problem;
+pub use load::{ConfigError, Loaded, ValidSections, environment};
 pub use pattern::{
     Dialect, LineField, LineForm, LinePattern, LineTime, PatternFault, Piece, TimePart, Variable, header_name,
 };

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use crate::section::config::{JobConfig, RawConfig, validate};
+use crate::section::{Geo, Sinks, Source, Tables};
 use crate::toml::overrides;
-use crate::toml::problem::{At, ConfigError, Location, Problem, Problems, ValidSections};
+use crate::toml::problem::{At, Location, Problem, Problems};
 use crate::toml::read::FromToml;
 use crate::toml::tree::{self, TomlNode, TomlValue};
 
@@ -20,6 +21,49 @@ pub struct Loaded {
     pub job: JobConfig,
     /// In the order of the file.
     pub warnings: Vec<Problem>,
+}
+
+/// The sections of an invalid configuration that have no problem of their own, and that name files or brokers. Those
+/// that have one are left out.
+#[derive(Clone, Debug, Default)]
+pub struct ValidSections {
+    pub sources: Vec<Source>,
+    pub tables: Tables,
+    pub geo: Geo,
+    pub sinks: Sinks,
+}
+
+/// The reason why there is no job. All variants are definite, so trying again without a change is useless.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be opened or read.
+    #[error("{}: can't be read: {error}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    /// The file is longer than a configuration may be.
+    #[error("{}: is too long, allowed: {limit} bytes", path.display())]
+    TooLong { path: PathBuf, limit: u64 },
+    #[error("{}:{line}: isn't UTF-8 text", path.display())]
+    NotText {
+        path: PathBuf,
+        /// The line of the first wrong byte, counted from 1.
+        line: usize,
+    },
+    /// The file was read and has problems, which are displayed one per line.
+    #[error("{}", lines(problems))]
+    Invalid {
+        /// Every problem, in the order of the file, then of the environment variables' names.
+        problems: Vec<Problem>,
+        /// The sections without a problem, of which there may be more outside of the file.
+        valid: Box<ValidSections>,
+    },
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Returns the environment of this process, for [`JobConfig::load`]. Bytes that aren't UTF-8 become replacement

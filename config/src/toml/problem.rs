@@ -2,11 +2,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-
-use crate::section::{Geo, Sinks, Source, Tables};
 
 /// Problems that are shown, at most. A file with more is hardly a configuration.
 const MAX_SHOWN: usize = 1_000;
@@ -43,49 +40,6 @@ impl fmt::Display for Problem {
         }
         f.write_str(&self.message)
     }
-}
-
-/// The sections of an invalid configuration that have no problem of their own, and that name files or brokers. Those
-/// that have one are left out.
-#[derive(Clone, Debug, Default)]
-pub struct ValidSections {
-    pub sources: Vec<Source>,
-    pub tables: Tables,
-    pub geo: Geo,
-    pub sinks: Sinks,
-}
-
-/// The reason why there is no job. All variants are definite, so trying again without a change is useless.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file can't be opened or read.
-    #[error("{}: can't be read: {error}", path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        error: io::Error,
-    },
-    /// The file is longer than a configuration may be.
-    #[error("{}: is too long, allowed: {limit} bytes", path.display())]
-    TooLong { path: PathBuf, limit: u64 },
-    #[error("{}:{line}: isn't UTF-8 text", path.display())]
-    NotText {
-        path: PathBuf,
-        /// The line of the first wrong byte, counted from 1.
-        line: usize,
-    },
-    /// The file was read and has problems, which are displayed one per line.
-    #[error("{}", lines(problems))]
-    Invalid {
-        /// Every problem, in the order of the file, then of the environment variables' names.
-        problems: Vec<Problem>,
-        /// The sections without a problem, of which there may be more outside of the file.
-        valid: Box<ValidSections>,
-    },
-}
-
-fn lines(problems: &[Problem]) -> String {
-    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// The origin of a value, in the order in which problems are reported.

@@ -165,6 +165,13 @@ pub fn client_config(client: &KafkaClient) -> ClientConfig {
     config
 }
 
+/// Returns an error for every setting whose file can't be used.
+fn unusable(client: &KafkaClient) -> impl Iterator<Item = KafkaError> {
+    let error =
+        |(setting, reason): (&str, String)| KafkaError::Setting { setting: setting.to_owned(), reason };
+    unusable_files(client).into_iter().map(error)
+}
+
 /// Returns an error for every setting of `client` that librdkafka refuses, in the order of their names. The errors
 /// quote no value.
 ///
@@ -177,7 +184,7 @@ pub fn refused_settings(client: &KafkaClient) -> Vec<KafkaError> {
         config.set(name, value.reveal());
         config.create_native_config().err()
     });
-    tried.map(|error| create_error(client, error)).chain(unusable_files(client)).collect()
+    tried.map(|error| create_error(client, error)).chain(unusable(client)).collect()
 }
 
 /// Returns the error that a failed creation of a client means. The error quotes no value.
@@ -199,7 +206,7 @@ pub fn create_error(client: &KafkaClient, error: LibraryError) -> KafkaError {
         }
         // librdkafka says only that a part of OpenSSL failed.
         LibraryError::ClientCreation(reason) => {
-            unusable_files(client).into_iter().next().unwrap_or(KafkaError::Settings { reason })
+            unusable(client).next().unwrap_or(KafkaError::Settings { reason })
         }
         LibraryError::Nul(_) => KafkaError::Settings { reason: "a value holds a NUL byte".to_owned() },
         other => KafkaError::Settings { reason: other.to_string() },

@@ -481,7 +481,9 @@ impl Consumer {
                 return Err(KafkaError::Refused {
                     what: format!("let us read topic `{}`", self.topic),
                     brokers,
-                    mistake: context.mistake().map(|(mistake, ..)| mistake.settled(&self.client)),
+                    mistake: context
+                        .mistake()
+                        .map(|(mistake, ..)| mistake.settled(&client_config(&self.client))),
                     reason: context.trouble().map_or_else(|| code.to_string(), |trouble| trouble.reason),
                 });
             }

@@ -25,8 +25,6 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError as LibraryError;
 
-use super::client::{KafkaError, client_config};
-
 /// How long the connection that tells two mistakes of certificates apart may take.
 const TRUST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often that connection's state is looked at.
@@ -139,10 +137,11 @@ impl Mistake {
         })
     }
 
-    /// Finds out what is wrong with a certificate, if this mistake is about one. That may take some seconds.
-    pub(super) fn settled(self, client: &KafkaClient) -> Self {
+    /// Finds out what is wrong with a certificate, if this mistake is about one. That may take some seconds. `config` is
+    /// that of the client which made it.
+    pub(super) fn settled(self, config: &ClientConfig) -> Self {
         match self {
-            Self::Untrusted if is_trusted(client) => Self::OtherName,
+            Self::Untrusted if is_trusted(config) => Self::OtherName,
             mistake => mistake,
         }
     }
@@ -254,14 +253,14 @@ pub(super) fn brief(text: &str) -> &str {
     text.split(" (after ").next().unwrap_or(text)
 }
 
-/// Returns an error for every setting whose file can't be used. The errors name the setting, and not the file.
-pub(super) fn unusable_files(client: &KafkaClient) -> Vec<KafkaError> {
-    let problem = |(name, is_pem): (&str, bool)| {
+/// Returns the settings whose file can't be used, each with the reason, which doesn't name the file.
+pub(super) fn unusable_files(client: &KafkaClient) -> Vec<(&'static str, String)> {
+    let problem = |(name, is_pem): (&'static str, bool)| {
         let path = client.settings.get(name)?.reveal();
         // librdkafka looks for the system's certificates itself.
         let is_word = name == "ssl.ca.location" && path == "probe";
         let reason = if is_word { None } else { unusable(Path::new(path), is_pem) };
-        Some(KafkaError::Setting { setting: name.to_owned(), reason: reason? })
+        Some((name, reason?))
     };
     FILES.into_iter().filter_map(problem).collect()
 }
@@ -291,9 +290,9 @@ fn unusable(path: &Path, is_pem: bool) -> Option<String> {
 /// Returns whether the brokers' certificates are of a trusted authority, whatever host they are for.
 ///
 /// No user and no password is sent, and no record.
-fn is_trusted(client: &KafkaClient) -> bool {
+fn is_trusted(of_client: &ClientConfig) -> bool {
     let mut config = ClientConfig::new();
-    for (name, value) in client_config(client).config_map() {
+    for (name, value) in of_client.config_map() {
         if !name.starts_with("sasl.") {
             config.set(name, value);
         }
@@ -436,7 +435,8 @@ mod tests {
         let no_pem = write("canary.txt", "-----BEGI");
         let nowhere = folder.path().join("canary").to_str().unwrap().to_owned();
         let problems = |settings: &[(&str, &str)]| -> Vec<String> {
-            unusable_files(&client(settings)).iter().map(ToString::to_string).collect()
+            let problems = unusable_files(&client(settings)).into_iter();
+            problems.map(|(setting, reason)| format!("{setting}: {reason}")).collect()
         };
         let found = problems(&[
             ("ssl.ca.location", &nowhere),
@@ -447,8 +447,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                "librdkafka refuses the setting `ssl.ca.location`: there is no such file as it names",
-                "librdkafka refuses the setting `ssl.certificate.location`: the file that it names holds nothing in PEM",
+                "ssl.ca.location: there is no such file as it names",
+                "ssl.certificate.location: the file that it names holds nothing in PEM",
             ]
         );
         let folder = folder.path().to_str().unwrap();

@@ -376,9 +376,12 @@ impl Topic {
             return KafkaError::Refused { what, brokers, mistake: None, reason: code.to_string() };
         }
         match (context.mistake(), context.trouble()) {
-            (Some((mistake, _, reason)), _) if mistake.is_certain() => {
-                KafkaError::Refused { what, brokers, mistake: Some(mistake.settled(&self.client)), reason }
-            }
+            (Some((mistake, _, reason)), _) if mistake.is_certain() => KafkaError::Refused {
+                what,
+                brokers,
+                mistake: Some(mistake.settled(&client_config(&self.client))),
+                reason,
+            },
             (Some((mistake, _, reason)), _) => {
                 KafkaError::Unavailable { what, brokers, mistake: Some(mistake), reason }
             }

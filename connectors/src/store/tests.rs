@@ -26,6 +26,15 @@ fn joined(mut checkpoint: Checkpoint) -> Checkpoint {
     checkpoint
 }
 
+#[allow(clippy::disallowed_methods, reason = "the test's own files")]
+fn read(file: &FilePath) -> Vec<u8> {
+    fs::read(file).unwrap()
+}
+
+fn read_text(file: &FilePath) -> String {
+    String::from_utf8(read(file)).unwrap()
+}
+
 /// Returns all files below a folder, by their paths.
 fn files(folder: &FilePath) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -77,7 +86,7 @@ fn every_changed_byte_and_every_truncation_of_a_part_is_refused_with_its_name() 
     let mut tried = 0;
     for file in files(&folder.path().join(FOLDER)) {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let sound = fs::read(&file).unwrap();
+        let sound = read(&file);
         let is_manifest = name == MANIFEST;
         for at in 0..sound.len() {
             let mut flipped = sound.clone();
@@ -110,7 +119,7 @@ fn a_manifest_of_another_format_is_refused_with_what_to_do() {
     let store = Store::open(folder.path()).unwrap();
     store.write(small(1_000), 1).unwrap();
     let manifest = files(folder.path()).into_iter().find(|file| file.ends_with(MANIFEST)).unwrap();
-    let text = fs::read_to_string(&manifest).unwrap().replace("\"format\": 1", "\"format\": 9");
+    let text = read_text(&manifest).replace("\"format\": 1", "\"format\": 9");
     fs::write(&manifest, text).unwrap();
     let error = store.newest().unwrap_err().to_string();
     assert!(error.contains("has format 9, and this version reads format 1"), "{error}");
@@ -138,5 +147,5 @@ fn foreign_files_and_folders_are_left_alone() {
     for tick in 1..9 {
         store.write(small(tick), tick).unwrap();
     }
-    assert_eq!(fs::read_to_string(foreign.join("mine.txt")).unwrap(), "mine");
+    assert_eq!(read_text(&foreign.join("mine.txt")), "mine");
 }

@@ -33,8 +33,8 @@ const FRAME: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(crate) struct TopArgs {
-    /// Folder with views, as replay writes it; the configuration of a job with [sink.files] or [http]; or the address of
-    /// a job's [http], such as http://127.0.0.1:9464
+    /// Folder with views, as replay writes it; the configuration of a job that writes files or serves HTTP; or the
+    /// address of the job, with its scheme and port
     #[arg(value_name = "DIR|CONFIG|URL", default_value = ".")]
     from: PathBuf,
     /// Where the token of the job at URL is: env:NAME or file:PATH

@@ -26,7 +26,7 @@ use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
     Alerts, ConfigError, Dedupe, EmailAlerts, FileSink, Format, Geo, Http, JobConfig, KafkaClient, KafkaSink,
     KeyFrom, LineField, Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source,
-    SourceKind, Steps, TableSource, Tables, ValidSections, Variable, View, Webhook, duration_text,
+    SourceKind, State, Steps, TableSource, Tables, ValidSections, Variable, View, Webhook, duration_text,
     environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
@@ -119,6 +119,7 @@ fn steps_of(config: &JobConfig) -> Vec<Step<'_>> {
         detection,
         alerts,
         http,
+        state,
         log,
         ..
     } = config;
@@ -158,6 +159,7 @@ fn steps_of(config: &JobConfig) -> Vec<Step<'_>> {
         report.sinks(sinks);
         report.alerts(alerts);
         report.http(http.as_ref());
+        report.state(state.as_ref());
         let Log { format, level } = log;
         report.line("log", format!("{}, {}", format.name(), level.name()));
     }));
@@ -592,6 +594,16 @@ impl CheckReport {
             None => "nothing is served".to_owned(),
         };
         self.line("http", text);
+    }
+
+    fn state(&mut self, state: Option<&State>) {
+        let text = match state {
+            Some(State { dir, checkpoint_every_ms }) => {
+                format!("checkpoints in {}, each {}", dir.display(), duration_text(*checkpoint_every_ms))
+            }
+            None => "none: a job that is started again begins anew".to_owned(),
+        };
+        self.line("state", text);
     }
 
     /// Returns the texts of the lines, then the problems.

@@ -313,33 +313,23 @@ impl Live {
     /// Adds a partition to the job's list. Its reader begins with it at once, so the tick that is open then is the
     /// first with records of it.
     pub fn add_partition(&self, info: PartitionInfo, offset: u64) {
-        self.add(info, offset, None);
+        let memory = PartitionMemory { next_offset: offset, ..PartitionMemory::default() };
+        self.restore_partition(info, memory, true);
     }
 
     /// Adds a partition that an earlier life of the job read. If it is no longer read, it holds nothing up.
     pub fn restore_partition(&self, info: PartitionInfo, memory: PartitionMemory, is_read: bool) {
+        let mut state = self.state();
+        let (index, source, number) = (state.partitions.len(), info.source_index, info.number);
+        Arc::make_mut(&mut state.partitions).push(info);
+        state.reached.push(PartitionProgress { at_end: !is_read, ..memory.progress() });
+        state.lags.push(None);
         if is_read {
-            self.add(info, memory.next_offset, memory.lane);
-            return;
+            let PartitionMemory { next_offset: offset, lane, .. } = memory;
+            let readers = state.additions.len();
+            state.additions[index % readers].push(Addition { index, source, number, offset, lane });
+            self.changed.notify_all();
         }
-        let mut state = self.state();
-        Arc::make_mut(&mut state.partitions).push(info);
-        state.reached.push(PartitionProgress { at_end: true, ..memory.progress() });
-        state.lags.push(None);
-    }
-
-    fn add(&self, info: PartitionInfo, offset: u64, lane: Option<LaneMemory>) {
-        let mut state = self.state();
-        let index = state.partitions.len();
-        let memory =
-            PartitionMemory { next_offset: offset, lane: lane.clone(), ..PartitionMemory::default() };
-        let addition = Addition { index, source: info.source_index, number: info.number, offset, lane };
-        Arc::make_mut(&mut state.partitions).push(info);
-        state.reached.push(memory.progress());
-        state.lags.push(None);
-        let readers = state.additions.len();
-        state.additions[index % readers].push(addition);
-        self.changed.notify_all();
     }
 
     /// Takes the input of the checkpoint that is under way, once the tick is closed.

@@ -24,7 +24,7 @@ pub(crate) struct InspectArgs {
     json: bool,
 }
 
-/// Everything that is shown.
+/// The checkpoints of a folder, as `--json` prints them.
 #[derive(Serialize)]
 struct Inspection {
     /// The checkpoints, the newest last.
@@ -36,9 +36,12 @@ struct Inspection {
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let refused = |error| failure(exit_of(&error), error);
     let store = Store::look(&args.state).map_err(|error| failure(Exit::Usage, error))?;
-    let checkpoints: Vec<Manifest> =
-        store.manifests().map_err(refused)?.into_iter().map(|(_, manifest)| manifest).collect();
-    let resume = store.newest().map_err(refused)?.map(|newest| resume_point(&newest)).transpose()?;
+    let manifests = store.manifests().map_err(refused)?;
+    let resume = match manifests.last() {
+        Some((folder, newest)) => Some(resume_point(&store.read(folder, newest.clone()).map_err(refused)?)?),
+        None => None,
+    };
+    let checkpoints = manifests.into_iter().map(|(_, manifest)| manifest).collect();
     let inspection = Inspection { checkpoints, resume };
     let page = if args.json { json(&inspection)? } else { inspection.page(&args.state) };
     exit::print(&page)?;

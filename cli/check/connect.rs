@@ -10,34 +10,34 @@ use keytide_config::{
 use keytide_connectors::kafka::{KafkaError, Right, Topic};
 use keytide_connectors::sink::{self, SinkError};
 
-use super::steps::Step;
+use super::steps::CheckStep;
 use super::{CheckReport, counted, each_table};
 
 /// The rights that reading a topic needs.
 const READING: [Right; 2] = [Right::Describe, Right::Read];
 
 /// Returns a step for everything that the configuration names at another place.
-pub(super) fn steps(config: &JobConfig) -> Vec<Step<'_>> {
+pub(super) fn steps(config: &JobConfig) -> Vec<CheckStep<'_>> {
     let JobConfig { sources, tables, sinks, alerts, .. } = config;
     let mut steps = Vec::new();
     for source in sources {
         if let SourceKind::Kafka(kafka) = &source.kind {
-            steps.push(Step::lookup(move |report| report.lookup_source(source, kafka, config)));
+            steps.push(CheckStep::lookup(move |report| report.lookup_source(source, kafka, config)));
         }
     }
     for (name, table, _) in each_table(tables) {
         if let Some(TableSource::Kafka { client, topic, .. }) = table {
-            steps.push(Step::lookup(move |report| report.lookup_table(name, client, topic)));
+            steps.push(CheckStep::lookup(move |report| report.lookup_table(name, client, topic)));
         }
     }
     if let Some(kafka) = &sinks.kafka {
-        steps.push(Step::lookup(move |report| report.lookup_sink(kafka)));
+        steps.push(CheckStep::lookup(move |report| report.lookup_sink(kafka)));
     }
     if let Some(email) = &alerts.email {
-        steps.push(Step::lookup(move |report| report.lookup_mail(email)));
+        steps.push(CheckStep::lookup(move |report| report.lookup_mail(email)));
     }
     for webhook in &alerts.webhooks {
-        steps.push(Step::lookup(move |report| report.lookup_webhook(webhook, alerts)));
+        steps.push(CheckStep::lookup(move |report| report.lookup_webhook(webhook, alerts)));
     }
     steps
 }

@@ -39,7 +39,7 @@ use keytide_dataflow::detect::Tuning;
 use keytide_worker::exit::Exit;
 use keytide_worker::records::RecordCounts;
 
-use self::steps::Step;
+use self::steps::CheckStep;
 use crate::clock;
 use crate::exit::note;
 
@@ -106,7 +106,7 @@ fn check(
 }
 
 /// Returns the steps that need no connection, in the order of their lines.
-fn steps_of(config: &JobConfig) -> Vec<Step<'_>> {
+fn steps_of(config: &JobConfig) -> Vec<CheckStep<'_>> {
     let JobConfig {
         job,
         sources,
@@ -123,12 +123,12 @@ fn steps_of(config: &JobConfig) -> Vec<Step<'_>> {
         log,
         ..
     } = config;
-    let mut steps = vec![Step::local(move |report| {
+    let mut steps = vec![CheckStep::local(move |report| {
         let workers = counted(job.workers.get(), "worker");
         report.line("job", format!("{}, tick {}, {workers}", job.name, duration_text(job.tick_ms)));
     })];
     steps.extend(sources.iter().map(|source| {
-        Step::local(move |report| {
+        CheckStep::local(move |report| {
             report.source(source);
             if let SourceKind::File { .. } = source.kind {
                 report.look(source, config);
@@ -137,13 +137,13 @@ fn steps_of(config: &JobConfig) -> Vec<Step<'_>> {
     }));
     steps.extend(each_table(tables).into_iter().filter_map(|(name, table, alone)| {
         let table = table.as_ref()?;
-        Some(Step::local(move |report| report.table(name, table, &alone, sources)))
+        Some(CheckStep::local(move |report| report.table(name, table, &alone, sources)))
     }));
     steps.extend(each_database(geo).into_iter().filter_map(|(name, path, alone)| {
         let path = path.as_ref()?;
-        Some(Step::local(move |report| report.database(name, path, &alone)))
+        Some(CheckStep::local(move |report| report.database(name, path, &alone)))
     }));
-    steps.push(Step::local(move |report| {
+    steps.push(CheckStep::local(move |report| {
         report.geo(geo);
         report.line("routes", counted(routes.templates.len(), "template"));
         report.line(
@@ -167,9 +167,9 @@ fn steps_of(config: &JobConfig) -> Vec<Step<'_>> {
 }
 
 /// Returns the steps for an invalid configuration: the files of its valid sections, and their settings of librdkafka.
-fn steps_of_invalid(valid: &ValidSections) -> Vec<Step<'_>> {
+fn steps_of_invalid(valid: &ValidSections) -> Vec<CheckStep<'_>> {
     let ValidSections { sources, tables, geo, sinks } = valid;
-    vec![Step::local(move |report| {
+    vec![CheckStep::local(move |report| {
         for Source { name, kind, .. } in sources {
             match kind {
                 SourceKind::File { pattern } => drop(report.files(name, pattern)),

@@ -12,13 +12,13 @@ use super::CheckReport;
 const AT_ONCE: usize = 16;
 
 /// A part of a report that can be made on its own.
-pub(super) struct Step<'a> {
+pub(super) struct CheckStep<'a> {
     run: Box<dyn FnOnce(&mut CheckReport) + Send + 'a>,
     /// True if it asks another service, so that a person may have to wait for it.
     is_lookup: bool,
 }
 
-impl<'a> Step<'a> {
+impl<'a> CheckStep<'a> {
     pub(super) fn local(run: impl FnOnce(&mut CheckReport) + Send + 'a) -> Self {
         Self { run: Box::new(run), is_lookup: false }
     }
@@ -30,7 +30,7 @@ impl<'a> Step<'a> {
 
 /// Runs all steps and joins their parts in the order of the steps. Calls `known` with what each look-up found, as soon
 /// as that is known.
-pub(super) fn run(steps: Vec<Step<'_>>, known: &mut dyn FnMut(&str)) -> CheckReport {
+pub(super) fn run(steps: Vec<CheckStep<'_>>, known: &mut dyn FnMut(&str)) -> CheckReport {
     let mut parts: Vec<CheckReport> = Vec::new();
     parts.resize_with(steps.len(), CheckReport::default);
     let threads = steps.len().min(AT_ONCE);
@@ -71,7 +71,7 @@ mod tests {
         let together = Barrier::new(AT_ONCE);
         let steps = (0..2 * AT_ONCE).map(|number| {
             let together = &together;
-            Step::lookup(move |report: &mut CheckReport| {
+            CheckStep::lookup(move |report: &mut CheckReport| {
                 together.wait();
                 report.line("connect", number.to_string());
                 report.problems.push(format!("problem {number}"));
@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn only_what_others_say_is_worth_a_line_before_the_report() {
-        let steps = vec![Step::local(|report: &mut CheckReport| report.line("job", "keytide".to_owned()))];
+        let steps =
+            vec![CheckStep::local(|report: &mut CheckReport| report.line("job", "keytide".to_owned()))];
         let report = run(steps, &mut |line| panic!("{line}"));
         assert_eq!(report.summary.len(), 1);
     }

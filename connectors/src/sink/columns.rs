@@ -30,7 +30,7 @@ pub fn columns(view: View) -> &'static ViewColumns {
 
 static ALL: LazyLock<[ViewColumns; View::ALL.len()]> = LazyLock::new(|| {
     View::ALL.map(|view| {
-        let schema: Schema =
+        let schema: ViewSchema =
             serde_json::from_str(schema(view)).expect("a schema of this repository can be read");
         schema.columns(view).expect("a schema of this repository has columns of known kinds")
     })
@@ -59,7 +59,7 @@ const fn schema(view: View) -> &'static str {
 
 /// The parts of a JSON Schema that say which columns there are.
 #[derive(Deserialize)]
-struct Schema {
+struct ViewSchema {
     description: String,
     properties: BTreeMap<String, Property>,
     /// The columns of every row, in their order.
@@ -80,7 +80,7 @@ enum Types {
     Several(Vec<String>),
 }
 
-impl Schema {
+impl ViewSchema {
     /// Returns the columns; `None` if one is missing or of an unknown kind.
     fn columns(mut self, view: View) -> Option<ViewColumns> {
         let mut common = Vec::with_capacity(self.required.len());

@@ -46,12 +46,12 @@ const MANIFEST: &str = "manifest.json";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     pub info: CheckpointInfo,
-    pub parts: BTreeMap<String, Part>,
+    pub parts: BTreeMap<String, CheckpointPart>,
 }
 
 /// A part of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Part {
+pub struct CheckpointPart {
     /// The bytes, which may come in several pieces when they are written, and are one when they were read.
     pub blocks: Vec<Vec<u8>>,
     /// The number of rows in them.
@@ -156,22 +156,24 @@ impl Store {
     /// # Errors
     /// If it is damaged, of another format, or can't be read.
     pub fn newest(&self) -> Result<Option<Checkpoint>, StoreError> {
-        let Some((folder, manifest)) = self.manifests()?.pop() else { return Ok(None) };
+        self.manifests()?.pop().map(|(folder, manifest)| self.read(&folder, manifest)).transpose()
+    }
+
+    /// Reads the checkpoint of a folder, as its manifest says.
+    ///
+    /// # Errors
+    /// If it is damaged or can't be read.
+    pub fn read(&self, folder: &str, manifest: Manifest) -> Result<Checkpoint, StoreError> {
         let mut parts = BTreeMap::new();
         for (name, info) in manifest.parts {
-            let object = format!("{FOLDER}/{folder}/{name}");
-            let damaged = |reason: &str| StoreError::Damaged {
-                object: object.clone(),
-                folder: self.root.join(FOLDER).join(&folder).display().to_string(),
-                reason: reason.to_owned(),
-            };
-            let bytes = match self.get(&object) {
+            let damaged = |reason: &str| self.damaged(folder, &name, reason.to_owned());
+            let bytes = match self.get(&format!("{FOLDER}/{folder}/{name}")) {
                 Err(StoreError::Object { source: object_store::Error::NotFound { .. }, .. }) => {
                     return Err(damaged("is missing"));
                 }
                 read => read?,
             };
-            let part = Part { blocks: vec![bytes], rows: info.rows };
+            let part = CheckpointPart { blocks: vec![bytes], rows: info.rows };
             if part.bytes() != info.bytes {
                 return Err(damaged(&format!("has {} bytes instead of {}", part.bytes(), info.bytes)));
             }
@@ -180,7 +182,7 @@ impl Store {
             }
             parts.insert(name, part);
         }
-        Ok(Some(Checkpoint { info: manifest.info, parts }))
+        Ok(Checkpoint { info: manifest.info, parts })
     }
 
     /// Returns the folders and manifests of all checkpoints, the newest last.
@@ -190,26 +192,19 @@ impl Store {
     pub fn manifests(&self) -> Result<Vec<(String, Manifest)>, StoreError> {
         let mut found = Vec::new();
         for folder in self.folders()? {
-            let object = format!("{FOLDER}/{folder}/{MANIFEST}");
-            let json = match self.get(&object) {
+            let json = match self.get(&format!("{FOLDER}/{folder}/{MANIFEST}")) {
                 // A crash came before the manifest.
                 Err(StoreError::Object { source: object_store::Error::NotFound { .. }, .. }) => continue,
                 read => read?,
             };
-            let damaged = |reason: String| StoreError::Damaged {
-                object: object.clone(),
-                folder: self.root.join(FOLDER).join(&folder).display().to_string(),
-                reason,
-            };
-            let value: serde_json::Value =
-                serde_json::from_slice(&json).map_err(|error| damaged(format!("can't be read ({error})")))?;
+            let damaged = |error| self.damaged(&folder, MANIFEST, format!("can't be read ({error})"));
+            let value: serde_json::Value = serde_json::from_slice(&json).map_err(damaged)?;
             let format = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
             if format != u64::from(FORMAT) {
                 let found = u32::try_from(format).unwrap_or(u32::MAX);
                 return Err(StoreError::Format { folder, found });
             }
-            let manifest: Manifest =
-                serde_json::from_value(value).map_err(|error| damaged(format!("can't be read ({error})")))?;
+            let manifest: Manifest = serde_json::from_value(value).map_err(damaged)?;
             found.push((folder, manifest));
         }
         Ok(found)
@@ -246,6 +241,12 @@ impl Store {
         Ok(folders)
     }
 
+    fn damaged(&self, folder: &str, name: &str, reason: String) -> StoreError {
+        let object = format!("{FOLDER}/{folder}/{name}");
+        let folder = self.root.join(FOLDER).join(folder).display().to_string();
+        StoreError::Damaged { object, folder, reason }
+    }
+
     fn list(&self, folder: &str) -> Result<Vec<Path>, StoreError> {
         let listed = self.runtime.block_on(self.objects.list_with_delimiter(Some(&Path::from(folder))));
         let listed = listed.map_err(|source| failed("list", folder, source))?;
@@ -265,7 +266,7 @@ impl Store {
     }
 }
 
-impl Part {
+impl CheckpointPart {
     /// Returns the number of bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -5,7 +5,7 @@ use tempfile::tempdir;
 use super::*;
 
 fn checkpoint(tick: Tick, states: &[(&str, &[&[u8]])]) -> Checkpoint {
-    let part = |blocks: &[&[u8]]| Part {
+    let part = |blocks: &[&[u8]]| CheckpointPart {
         blocks: blocks.iter().map(|block| block.to_vec()).collect(),
         rows: blocks.len() as u64,
     };

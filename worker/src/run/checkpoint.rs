@@ -26,7 +26,7 @@ use keytide_alerts::policy::PolicyMemory;
 use keytide_config::{JobConfig, State};
 use keytide_connectors::live::{InputMemory, Live, PartitionMemory};
 use keytide_connectors::sink::encode::time;
-use keytide_connectors::store::{Checkpoint, CheckpointInfo, Part, Store, StoreError};
+use keytide_connectors::store::{Checkpoint, CheckpointInfo, CheckpointPart, Store, StoreError};
 use keytide_connectors::tables::TablesMemory;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{STATE_VERSION, Snapshot, StateId, StateRows};
@@ -148,7 +148,8 @@ pub(super) fn open(state: &State, config: &JobConfig) -> anyhow::Result<(Store, 
     }
     let mut snapshot = Snapshot::default();
     for id in StateId::ALL {
-        let Part { blocks, rows } = parts.remove(&format!("{STATE}{}", id.name())).unwrap_or_default();
+        let CheckpointPart { blocks, rows } =
+            parts.remove(&format!("{STATE}{}", id.name())).unwrap_or_default();
         snapshot.rows.insert(*id, StateRows::from_blocks(blocks, rows));
     }
     let mut part = |name: &str| parts.remove(name).unwrap_or_default().blocks.concat();
@@ -176,9 +177,9 @@ fn decode<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> anyhow::Result<T> {
         .map_err(|error| failure(Exit::Fatal, error))
 }
 
-fn encode(value: &impl Serialize, rows: u64) -> Part {
+fn encode(value: &impl Serialize, rows: u64) -> CheckpointPart {
     let bytes = postcard::to_stdvec(value).expect("plain data can be written to memory");
-    Part { blocks: vec![bytes], rows }
+    CheckpointPart { blocks: vec![bytes], rows }
 }
 
 /// Returns the exit code of an error at the start.
@@ -261,7 +262,7 @@ impl CheckpointWriter {
         };
         let states = snapshot.rows.into_iter().map(|(id, rows)| {
             let count = rows.len();
-            (format!("{STATE}{}", id.name()), Part { blocks: rows.into_blocks(), rows: count })
+            (format!("{STATE}{}", id.name()), CheckpointPart { blocks: rows.into_blocks(), rows: count })
         });
         let others = [
             (INPUT.to_owned(), encode(&input, input.partitions.len() as u64)),

@@ -9,7 +9,6 @@ use std::time::Duration;
 /// What is known of the staged leak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StagedLeak {
-    /// There is none.
     None,
     Awaited,
     Found,

@@ -22,7 +22,7 @@ use crate::text::short_id;
 
 /// The name of the folder of mails, below the demo's.
 pub(super) const MAIL_FOLDER: &str = "mails";
-/// Incidents that are listed.
+/// Incidents that the screen lists, at most.
 const INCIDENTS: usize = 100;
 const MAILS: usize = 1_000;
 

@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Time between two questions.
+/// How long `top` waits between two questions to the job.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a page that are read, at most.
 const MAX_PAGE: usize = 16 << 20;
@@ -107,7 +107,7 @@ impl JobAddress {
         }
     }
 
-    /// Asks for the page.
+    /// Asks the job once for its page, `/top.json`.
     async fn ask(&self) -> anyhow::Result<TopPage> {
         let address = self.shown();
         let answer = timeout(PATIENCE, self.exchange()).await.unwrap_or_else(|_| {

@@ -52,7 +52,7 @@ impl Asked {
 /// How fresh the shown data are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fresh {
-    /// All that there is.
+    /// Everything is shown that the source has.
     Whole,
     /// More of the folder is to be read.
     Reading,

@@ -75,7 +75,6 @@ choice! {
     pub enum FileFormat {
         /// One JSON object a line.
         JsonLines = "jsonl",
-        /// Apache Parquet.
         Parquet = "parquet",
     }
 }

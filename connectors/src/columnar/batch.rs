@@ -26,7 +26,6 @@ pub(super) struct Cells {
     pub(super) values: Values,
     /// For each row 1, or 0 if it has no value; empty if every row must have one.
     pub(super) levels: Vec<i16>,
-    /// The number of rows.
     rows: usize,
 }
 
@@ -43,7 +42,7 @@ pub(super) enum Values {
 }
 
 impl<'c> Batch<'c> {
-    /// Makes an empty batch.
+    /// Makes a batch of a table that has no row.
     #[must_use]
     pub fn new(columns: &'c [Column]) -> Self {
         let cells = columns.iter().map(|column| {

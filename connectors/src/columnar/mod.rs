@@ -31,7 +31,7 @@ pub struct Column {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
     Text,
-    /// Any JSON, as text.
+    /// Any JSON, whose text is kept as it came.
     Json,
     /// A whole number that isn't negative.
     Integer,

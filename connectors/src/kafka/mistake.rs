@@ -80,7 +80,7 @@ pub enum Mistake {
     Unreachable,
 }
 
-/// How a client connects.
+/// The way in which a client connects: with TLS or without, as a user or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Protocol {
     tls: bool,

@@ -66,7 +66,6 @@ impl fmt::Display for Right {
 /// The answer about one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopicRights {
-    /// The topic exists.
     Listed {
         /// The operations that the user may do, by Kafka's numbers. Without an authorizer they are all.
         codes: Vec<u32>,

@@ -8,7 +8,6 @@ use super::combine::Signal;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ByKind<T> {
     pub countries: T,
-    /// Autonomous systems.
     pub asns: T,
     /// Networks: /24 of IPv4, /48 of IPv6.
     pub networks: T,

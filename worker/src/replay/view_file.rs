@@ -117,7 +117,7 @@ pub(super) struct ViewFile {
 }
 
 enum Out {
-    /// There was no row.
+    /// There was no row, so there is no file.
     None,
     Lines(BufWriter<File>),
     Parquet {

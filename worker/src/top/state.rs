@@ -214,7 +214,7 @@ pub struct TopState {
     latency: BTreeMap<Level, Newest<Percentiles>>,
     geo: BTreeMap<Level, Newest<Vec<Country>>>,
     callers: Newest<u64>,
-    /// The newest comes first.
+    /// At most 20 incidents, of which the newest comes first.
     incidents: Vec<IncidentRow>,
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Residual {
 }
 
 impl Residual {
-    /// In standard deviations.
+    /// Returns the distance from the expected value, in standard deviations.
     pub(super) fn z(self) -> f64 {
         self.value / self.deviation
     }

@@ -50,7 +50,7 @@ fn served() -> BTreeMap<String, BTreeSet<String>> {
     served
 }
 
-/// Returns the dashboards, parsed.
+/// Returns the dashboards as JSON, each with its file's name.
 fn dashboards() -> Vec<(&'static str, Value)> {
     DASHBOARDS.iter().map(|(name, content)| (*name, serde_json::from_str(content).unwrap())).collect()
 }

@@ -11,6 +11,7 @@ pub mod geo;
 pub mod ingest;
 pub mod input;
 pub mod kafka;
+pub mod ledger;
 pub mod live;
 pub mod look;
 pub mod sink;

@@ -12,10 +12,9 @@ use keytide_config::duration_text;
 use keytide_dataflow::model::Tick;
 
 use super::ticker::{Ticker, TickerRules};
-use super::{
-    InputMemory, LOOK_AROUND, Live, LiveState, PartitionMemory, PartitionProgress, TICK_EVENTS, add,
-};
+use super::{InputMemory, LOOK_AROUND, Live, LiveState, PartitionMemory, TICK_EVENTS, add};
 use crate::input::PartitionInfo;
+use crate::ledger::PartitionProgress;
 
 /// Cuts ticks until the job ends. `clock` returns the time in ms since the epoch.
 pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {

@@ -9,8 +9,9 @@
 use keytide_dataflow::model::{EventTime, Tick};
 use serde::{Deserialize, Serialize};
 
-use super::ticker::{PartitionProgress, TickerMemory};
+use super::ticker::TickerMemory;
 use crate::ingest::sequencer::RunningMaximum;
+use crate::ledger::PartitionProgress;
 
 /// How far the input of a job was at the end of a tick.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

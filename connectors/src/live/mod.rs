@@ -68,11 +68,12 @@ pub use self::coordinator::coordinate;
 pub use self::memory::{InputMemory, LaneMemory, PartitionMemory};
 pub use self::reader::{Decoders, Feed, PartitionReader, SourceFeed};
 pub use self::tables::{FileFeed, TableFeed, TableReader, TopicFeed};
-pub use self::ticker::{ClosedTick, PartitionProgress, STEP_MS, Ticker, TickerMemory, TickerRules};
+pub use self::ticker::{ClosedTick, STEP_MS, Ticker, TickerMemory, TickerRules};
 pub use self::watch::watch_partitions;
 use crate::decode::Tally;
 use crate::input::{Message, PartitionInfo, Queues};
 use crate::kafka::KafkaError;
+use crate::ledger::PartitionProgress;
 use crate::tables::{TableError, TablesMemory};
 
 /// The number of bytes of messages, in all queues, at which reading pauses.

@@ -10,11 +10,12 @@ use keytide_config::OnGap;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{EventTime, Position, Tick};
 
-use super::{Addition, LaneMemory, Live, LiveError, Orders, PartitionProgress, add};
+use super::{Addition, LaneMemory, Live, LiveError, Orders, add};
 use crate::decode::{Decoded, Decoder, Tally};
 use crate::ingest::sequencer::RunningMaximum;
 use crate::input::{FutureLimit, Message, gap_letter};
 use crate::kafka::{Consumer, ConsumerEvent, KafkaError, KafkaMessage, PartitionLag};
+use crate::ledger::PartitionProgress;
 
 /// The most messages that are taken from a source at once.
 const POLL_MESSAGES: usize = 2_048;

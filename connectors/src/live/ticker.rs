@@ -25,6 +25,8 @@ use std::collections::BTreeSet;
 use keytide_dataflow::model::{EventTime, Tick, TickInfo};
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::PartitionProgress;
+
 /// How far one tick may raise the watermark.
 pub const STEP_MS: u64 = 60_000;
 
@@ -34,20 +36,6 @@ pub struct TickerRules {
     pub out_of_orderness_ms: u64,
     pub idle_ticks: u32,
     pub skew_ms: u64,
-}
-
-/// How far one partition was when a tick was cut.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PartitionProgress {
-    /// The greatest event time so far; `None` before its first event.
-    pub maximum: Option<EventTime>,
-    /// The same without leaps that aren't confirmed yet. No single record moves it by more than an hour.
-    pub settled: Option<EventTime>,
-    pub next_offset: u64,
-    /// True if it was at its end at some time since the last cut, and isn't paused.
-    pub at_end: bool,
-    /// The number of events that were read for this tick.
-    pub events: u64,
 }
 
 /// A tick that was closed.

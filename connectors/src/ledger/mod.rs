@@ -1,0 +1,5 @@
+//! The ledger of a live job: which ticks were committed, from which records, and by which life of the job.
+
+mod record;
+
+pub use record::{AddedPartition, Claim, LedgerRecord, MadeBy, PartitionProgress, TickRecord};

@@ -45,13 +45,13 @@ impl Headers for BorrowedMessage<'_> {
 
 /// The names and values of headers that outlive their record.
 #[derive(Default)]
-pub(super) struct KeptHeaders(Vec<Kept>);
+pub(crate) struct KeptHeaders(Vec<Kept>);
 
 type Kept = (Box<[u8]>, Box<[u8]>);
 
 impl KeptHeaders {
     /// Returns a copy of the headers; `None` if they have more than `most` bytes.
-    pub(super) fn of(headers: &dyn Headers, most: usize) -> Option<Self> {
+    pub(crate) fn of(headers: &dyn Headers, most: usize) -> Option<Self> {
         let (mut kept, mut left) = (Vec::new(), Some(most));
         headers.each(&mut |name, value| {
             left = left.and_then(|left| left.checked_sub(name.len() + value.len()));

@@ -29,6 +29,7 @@ mod topic;
 
 pub use client::{ErrorClass, KafkaContext, KafkaError, client_config, create_error, refused_settings};
 pub use consumer::{Consumer, ConsumerEvent, KafkaMessage, PartitionLag};
+pub(crate) use headers::KeptHeaders;
 pub use mistake::Mistake;
 pub use producer::Producer;
 pub use range::{Gap, MessageBlock, READ_WAIT, Range, ranges};

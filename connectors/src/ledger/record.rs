@@ -18,8 +18,6 @@ pub struct TickRecord {
     pub number: u64,
     /// The time of the tick, in ms since the epoch.
     pub tick: Tick,
-    /// The time of the tick after it.
-    pub next: Tick,
     /// The watermark after the tick.
     pub watermark: EventTime,
     /// How far each partition was at the end of the tick, in the order of the job's list.

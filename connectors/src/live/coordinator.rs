@@ -12,9 +12,11 @@ use keytide_config::duration_text;
 use keytide_dataflow::model::Tick;
 
 use super::ticker::{Ticker, TickerRules};
-use super::{InputMemory, LOOK_AROUND, Live, LiveState, PartitionMemory, TICK_EVENTS, add};
+use super::{
+    CHECKPOINT_TICKS, Cut, InputMemory, LOOK_AROUND, Live, LiveState, PartitionMemory, TICK_EVENTS, add,
+};
 use crate::input::PartitionInfo;
-use crate::ledger::PartitionProgress;
+use crate::ledger::{AddedPartition, PartitionProgress, TickRecord};
 
 /// Cuts ticks until the job ends. `clock` returns the time in ms since the epoch.
 pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
@@ -35,25 +37,41 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         // 2. Name the next tick, and ask every reader for the cut.
         let mut state = live.state();
         let tick = state.open;
+        let earlier = state.replay.next().cloned();
         // Behind a clock that was set back, ticks go on at half their pace.
         let paced = u64::try_from(opened.elapsed().as_millis() / 2).unwrap_or(0);
-        state.next = clock().max(tick + paced.max(1));
+        let replayed = state.replay.ticks.get(state.replay.closed + 1).map(|record| record.tick);
+        state.next = replayed.unwrap_or_else(|| clock().max(tick + paced.max(1)));
         opened = Instant::now();
         state.cut += 1;
         state.at_ceiling = false;
         state.last = last;
-        state.begin_checkpoint(live.options.checkpoints.is_some());
-        if let Some(decoders) = state.new_decoders.take() {
-            state.decoders = (state.decoders.0 + 1, Some(decoders));
+        if earlier.is_none() {
+            state.begin_checkpoint(live.options.checkpoints.is_some());
+            if let Some(decoders) = state.new_decoders.take() {
+                state.decoders = (state.decoders.0 + 1, Some(decoders));
+            }
         }
         live.changed.notify_all();
         // 3. Wait for all answers: every event of the tick is in a queue then.
         while state.answered.iter().any(|answered| *answered < state.cut) {
+            if earlier.is_some() && state.stopping && !state.last {
+                // Half of a tick that was committed is no tick. Every reader answers at once, and once more.
+                state.last = true;
+                state.cut += 1;
+                live.changed.notify_all();
+            }
             state = live.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if earlier.is_some() && state.last {
+            state.over = true;
+            live.changed.notify_all();
+            return;
         }
 
         // 4. Decide the watermark.
         let LiveState { reached, minutes, .. } = &mut *state;
+        let reached = earlier.as_ref().map_or(&reached[..], |earlier| &earlier.reached);
         // A job that goes on later leaves open what is open.
         let is_end = last && live.options.checkpoints.is_none();
         let closed = ticker.close(tick, reached, mem::take(minutes), is_end);
@@ -70,6 +88,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         state.over = last;
         let next = state.next;
         let checkpoint = state.remember(tick, &ticker);
+        state.keep_cut(tick, earlier, live.options.checkpoints.is_some());
         state.queues.close(closed.info, next, checkpoint);
         live.changed.notify_all();
         drop(state);
@@ -84,13 +103,43 @@ impl LiveState {
     /// Makes the cut that is asked for one of a checkpoint, if that is due. The last tick always is, unless a
     /// checkpoint is under way: [`wait_until_due`] waits for that.
     fn begin_checkpoint(&mut self, has_checkpoints: bool) {
-        let is_due = self.checkpoint.due.is_none_or(|due| Instant::now() >= due);
+        let is_due = self.checkpoint.due.is_none_or(|due| Instant::now() >= due)
+            || self.checkpoint.ticks >= CHECKPOINT_TICKS;
         let is_asked = has_checkpoints && !self.checkpoint.is_busy && (self.last || is_due);
         self.checkpoint.is_asked = is_asked;
         self.checkpoint.is_busy |= is_asked;
+        self.checkpoint.ticks += 1;
         if is_asked {
+            self.checkpoint.ticks = 0;
             (self.checkpoint.lanes, self.checkpoint.tables) = (Vec::new(), None);
         }
+    }
+
+    /// Keeps what a ledger records of the tick that is closed.
+    fn keep_cut(&mut self, tick: Tick, earlier: Option<TickRecord>, has_ledger: bool) {
+        self.replay.closed += usize::from(earlier.is_some());
+        if !has_ledger {
+            return;
+        }
+        self.number += 1;
+        let reached =
+            earlier.as_ref().map_or_else(|| self.reached.clone(), |earlier| earlier.reached.clone());
+        let added = (self.numbered_partitions..reached.len()).map(|index| AddedPartition {
+            source: self.partitions[index].source.clone(),
+            number: self.partitions[index].number,
+            offset: self.begun[index],
+        });
+        let record = TickRecord {
+            number: self.number,
+            tick,
+            watermark: self.watermark,
+            added: added.collect(),
+            reached,
+            ..TickRecord::default()
+        };
+        self.numbered_partitions = record.reached.len();
+        let inputs = self.inputs.remove(&tick).unwrap_or_default();
+        self.cuts.push_back(Cut { record, inputs, earlier });
     }
 
     /// Keeps the input of the tick that is closed, if its cut was one of a checkpoint. Returns whether the workers are
@@ -156,7 +205,11 @@ fn wait_until_due(live: &Live, due: Instant) -> bool {
             return true;
         }
         let now = Instant::now();
-        let is_due = now >= due || state.behind || state.at_ceiling || state.open_events >= TICK_EVENTS;
+        let is_due = now >= due
+            || state.replay.next().is_some()
+            || state.behind
+            || state.at_ceiling
+            || state.open_events >= TICK_EVENTS;
         if is_due && state.may_cut() {
             return false;
         }

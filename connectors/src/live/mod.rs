@@ -37,11 +37,17 @@
 //! they remember, and the coordinator makes an [`InputMemory`] of it. `Close` of that tick tells the workers to store
 //! their states. One checkpoint is under way at a time.
 //!
+//! **Replay.** A job that goes on after a crash makes the ticks again that were committed since its checkpoint
+//! ([`Live::replay`]). Such a tick has no cut of its own: each partition is read up to the recorded offset, and the
+//! recorded progress decides the watermark. Records behind that offset are held until the next tick. Tables send what was
+//! recorded of them. The first tick after those is cut by the clock again. A job that is stopped meanwhile closes nothing.
+//!
 //! **Stopping** cuts a last tick with everything that was read. An error in a reader stops the job the same way, so
 //! that everything counted is published before the process ends. Without checkpoints the last tick closes what is open.
 //! With them it is an ordinary tick and the last checkpoint, from which the next life of the job goes on.
 
 mod coordinator;
+mod inputs;
 mod memory;
 mod reader;
 mod tables;
@@ -52,7 +58,7 @@ mod tests;
 mod ticker;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,16 +71,17 @@ use keytide_dataflow::model::{EventTime, Tick};
 use keytide_dataflow::state::RestoreError;
 
 pub use self::coordinator::coordinate;
+pub use self::inputs::TickInputs;
 pub use self::memory::{InputMemory, LaneMemory, PartitionMemory};
 pub use self::reader::{Decoders, Feed, PartitionReader, SourceFeed};
 pub use self::tables::{FileFeed, TableFeed, TableReader, TopicFeed};
 pub use self::ticker::{ClosedTick, STEP_MS, Ticker, TickerMemory, TickerRules};
 pub use self::watch::watch_partitions;
-use crate::decode::Tally;
+use crate::decode::{Decoded, Tally};
 use crate::input::{Message, PartitionInfo, Queues};
 use crate::kafka::KafkaError;
-use crate::ledger::PartitionProgress;
-use crate::tables::{TableError, TablesMemory};
+use crate::ledger::{PartitionProgress, TickRecord};
+use crate::tables::{TableError, TablesMemory, TablesRead};
 
 /// The number of bytes of messages, in all queues, at which reading pauses.
 pub const QUEUE_BYTES: usize = 64 << 20;
@@ -108,6 +115,8 @@ pub struct CheckpointRules {
 
 /// The share of a job's time that checkpoints may take is one to this.
 const CHECKPOINT_SHARE: u32 = 20;
+/// The most ticks from one checkpoint to the next, which a crash makes again. It is half of what a ledger keeps.
+const CHECKPOINT_TICKS: u64 = 2_048;
 
 /// An error that ends a live job.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +127,13 @@ pub enum LiveError {
     Table(#[from] TableError),
     #[error("state.url: {0}")]
     Restore(#[from] RestoreError),
+    /// A partition has no longer what a committed tick was made of.
+    #[error(
+        "source {source_name}: partition {number} has no records from offset {from} to {to} any more, of which ticks were made \
+         and published; without them the job can't go on: bring the topic back, or begin anew with another folder of \
+         state and another prefix of topics"
+    )]
+    RecordsGone { source_name: String, number: u32, from: u64, to: u64 },
 }
 
 /// The counts of what was read and closed, which only grow.
@@ -143,6 +159,15 @@ pub struct LiveCounters {
 }
 
 impl LiveCounters {
+    /// Counts what was decoded since there were so many events and letters.
+    fn count(&self, out: &Decoded, events_before: usize, letters_before: usize, late: u64) {
+        add(&self.late, late);
+        add(&self.events, (out.events.len() - events_before) as u64);
+        for letter in out.dead_letters[letters_before..].iter().filter(|letter| !letter.counted) {
+            add(&self.dead_letters[letter.class()], 1);
+        }
+    }
+
     /// Adds the oddities of a source's records.
     fn tally(&self, source: usize, tally: &Tally) {
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,6 +233,17 @@ struct LiveState {
     lags: Vec<Option<u64>>,
     minutes: BTreeSet<EventTime>,
     partitions: Arc<Vec<PartitionInfo>>,
+    /// The offset from which each partition was read first by this life of the job.
+    begun: Vec<u64>,
+    replay: Replay,
+    /// The number of the last tick that was closed, over all lives of the job.
+    number: u64,
+    /// The partitions that the ticks so far had.
+    numbered_partitions: usize,
+    /// The inputs of ticks that offsets can't bring back.
+    inputs: BTreeMap<Tick, TickInputs>,
+    /// The ticks that were closed, until the publisher takes them.
+    cuts: VecDeque<Cut>,
     /// The decoders for the next tick, once they are to be replaced.
     new_decoders: Option<Arc<Decoders>>,
     /// The number of replacements, and the decoders since the last one.
@@ -234,6 +270,32 @@ struct LiveState {
     error: Option<Arc<LiveError>>,
 }
 
+/// A tick that was closed, as a ledger records it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// The record of the tick. What depends on its results is missing.
+    pub record: TickRecord,
+    /// The inputs that offsets can't bring back.
+    pub inputs: TickInputs,
+    /// The record of the life that committed the tick, if this one makes it again.
+    pub earlier: Option<TickRecord>,
+}
+
+/// The ticks that an earlier life committed and this one makes again.
+#[derive(Default)]
+struct Replay {
+    ticks: Arc<Vec<TickRecord>>,
+    /// How many of them were closed.
+    closed: usize,
+}
+
+impl Replay {
+    /// Returns the record of the tick that is to be closed next, if that is one of an earlier life.
+    fn next(&self) -> Option<&TickRecord> {
+        self.ticks.get(self.closed)
+    }
+}
+
 /// The checkpoint that is under way, if one is.
 #[derive(Default)]
 struct CheckpointState {
@@ -246,6 +308,8 @@ struct CheckpointState {
     /// The times of the partitions' events, by their indices, for the cut that is asked for.
     lanes: Vec<Option<LaneMemory>>,
     tables: Option<TablesMemory>,
+    /// The ticks that were closed since the last one.
+    ticks: u64,
     /// The input at the cut, until it is taken.
     input: Option<(InputMemory, TablesMemory)>,
 }
@@ -277,6 +341,16 @@ struct Orders {
     /// True if the next cut comes at once.
     behind: bool,
     additions: Vec<Addition>,
+    /// The ticks of an earlier life, in which a reader finds its own.
+    recorded: Arc<Vec<TickRecord>>,
+}
+
+impl Orders {
+    /// Returns the record of a tick, if an earlier life committed it.
+    fn recorded(&self, tick: Tick) -> Option<&TickRecord> {
+        let at = self.recorded.binary_search_by_key(&tick, |record| record.tick);
+        at.ok().map(|at| &self.recorded[at])
+    }
 }
 
 impl Live {
@@ -311,6 +385,20 @@ impl Live {
         state.ticker = ticker;
     }
 
+    /// Makes the ticks again that an earlier life committed after its checkpoint, the last of which had the `number`.
+    /// It is called before the threads start; the first of the `ticks`, which ascend, must be the one that is open.
+    pub fn replay(&self, number: u64, ticks: Vec<TickRecord>) {
+        let mut state = self.state();
+        state.number = number;
+        state.numbered_partitions = state.partitions.len();
+        state.replay = Replay { ticks: Arc::new(ticks), ..Replay::default() };
+    }
+
+    /// Takes what a ledger records of a tick that was closed; `None` without checkpoints.
+    pub fn take_cut(&self, tick: Tick) -> Option<Cut> {
+        self.state().cuts.pop_front_if(|cut| cut.record.tick == tick)
+    }
+
     /// Adds a partition to the job's list. Its reader begins with it at once, so the tick that is open then is the
     /// first with records of it.
     pub fn add_partition(&self, info: PartitionInfo, offset: u64) {
@@ -325,6 +413,7 @@ impl Live {
         Arc::make_mut(&mut state.partitions).push(info);
         state.reached.push(PartitionProgress { at_end: !is_read, ..memory.progress() });
         state.lags.push(None);
+        state.begun.push(memory.next_offset);
         if is_read {
             let PartitionMemory { next_offset: offset, lane, .. } = memory;
             let readers = state.additions.len();
@@ -477,18 +566,23 @@ impl Live {
             last: state.last,
             checkpoint: state.checkpoint.is_asked,
             stopping: state.stopping,
-            has_room: state.has_room(),
+            has_room: if state.replay.next().is_some() {
+                // A tick that is made again is as long as it was.
+                state.queues.bytes() < QUEUE_BYTES
+            } else {
+                state.has_room()
+            },
             ceiling,
             behind: state.behind,
+            recorded: Arc::clone(&state.replay.ticks),
             additions: state.additions.get_mut(slot).map(mem::take).unwrap_or_default(),
         }
     }
 
-    /// Sleeps until a reader that had no work should look again.
-    fn rest(&self, slot: usize) {
+    /// Sleeps until a reader that had no work after `cut` should look again.
+    fn rest(&self, cut: u64) {
         let state = self.state();
-        let answered = state.answered[slot];
-        let asleep = |state: &mut LiveState| state.cut == answered && (state.stopping || !state.has_room());
+        let asleep = |state: &mut LiveState| state.cut == cut && (state.stopping || !state.has_room());
         drop(self.changed.wait_timeout_while(state, LOOK_AROUND, asleep));
     }
 
@@ -533,6 +627,13 @@ impl Live {
         known.resize(partitions.max(known.len()), None);
         for (index, lane) in lanes {
             known[index] = lane;
+        }
+    }
+
+    /// Notes changes of tables that are inputs of a tick.
+    fn note_inputs(&self, tick: Tick, read: &TablesRead) {
+        if self.options.checkpoints.is_some() {
+            self.state().inputs.entry(tick).or_default().add(read);
         }
     }
 

@@ -1,9 +1,9 @@
 //! A reader is a thread that reads some partitions of every source, decodes them, and judges lateness.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use keytide_config::OnGap;
@@ -14,8 +14,8 @@ use super::{Addition, LaneMemory, Live, LiveError, Orders, add};
 use crate::decode::{Decoded, Decoder, Tally};
 use crate::ingest::sequencer::RunningMaximum;
 use crate::input::{FutureLimit, Message, gap_letter};
-use crate::kafka::{Consumer, ConsumerEvent, KafkaError, KafkaMessage, PartitionLag};
-use crate::ledger::PartitionProgress;
+use crate::kafka::{Consumer, ConsumerEvent, KafkaError, KafkaMessage, KeptHeaders, PartitionLag};
+use crate::ledger::{PartitionProgress, TickRecord};
 
 /// The most messages that are taken from a source at once.
 const POLL_MESSAGES: usize = 2_048;
@@ -23,6 +23,8 @@ const POLL_MESSAGES: usize = 2_048;
 const POLL_WAIT: Duration = Duration::from_millis(10);
 /// The same while ticks follow each other at once: each would wait for it.
 const POLL_WAIT_BEHIND: Duration = Duration::from_millis(1);
+/// How long a partition that ends before what was read of it earlier is waited for. A new leader may know less at first.
+const SHORT_WAIT: Duration = Duration::from_secs(10);
 /// The number of events from which a reader hands them over.
 const BATCH_EVENTS: usize = 4_096;
 
@@ -127,6 +129,21 @@ struct LivePartition {
     was_at_end: bool,
     events: u64,
     paused: bool,
+    /// Records that no tick before the open one has, in order. There are none but in a replay and right after it.
+    kept: VecDeque<KeptMessage>,
+    /// The end behind the kept records, if it was reached.
+    kept_end: Option<u64>,
+    /// A gap behind the open tick.
+    gap: Option<ReportedGap>,
+    /// Since when the partition ends before what a recorded tick has of it.
+    short: Option<Instant>,
+}
+
+/// A record that is decoded later.
+struct KeptMessage {
+    offset: u64,
+    value: Option<Box<[u8]>>,
+    headers: KeptHeaders,
 }
 
 struct ReportedGap {
@@ -162,15 +179,19 @@ impl PartitionReader {
         let mut failed = false;
         loop {
             let orders = self.live.orders(self.slot);
-            if orders.cut != self.answered {
-                self.answer(orders.cut, orders.checkpoint);
+            let cut = orders.cut;
+            let is_read = |recorded: &TickRecord| {
+                self.partitions.list.iter().all(|partition| partition.has(Some(recorded)))
+            };
+            if cut != self.answered && (orders.last || orders.recorded(self.tick).is_none_or(is_read)) {
+                self.answer(cut, orders.checkpoint);
                 if orders.last {
                     return;
                 }
             }
             if failed || orders.stopping || !orders.has_room {
                 self.flush();
-                self.live.rest(self.slot);
+                self.live.rest(cut);
             } else if let Err(error) = self.read(orders) {
                 failed = true;
                 self.live.fail(error);
@@ -179,12 +200,14 @@ impl PartitionReader {
     }
 
     /// Polls every source once for records.
-    fn read(&mut self, orders: Orders) -> Result<(), LiveError> {
-        for addition in orders.additions {
+    fn read(&mut self, mut orders: Orders) -> Result<(), LiveError> {
+        for addition in mem::take(&mut orders.additions) {
             self.add(addition)?;
         }
-        self.pause_beyond(orders.ceiling);
-        self.poll(if orders.behind { POLL_WAIT_BEHIND } else { POLL_WAIT })?;
+        let recorded = orders.recorded(self.tick);
+        self.take_kept(recorded)?;
+        self.pause_beyond(orders.ceiling, recorded);
+        self.poll(if orders.behind { POLL_WAIT_BEHIND } else { POLL_WAIT }, recorded)?;
         if self.out.events.len() >= BATCH_EVENTS {
             self.flush();
         }
@@ -211,14 +234,54 @@ impl PartitionReader {
         Ok(())
     }
 
-    /// Pauses the partitions that are beyond an event time; lets the others go on.
-    fn pause_beyond(&mut self, ceiling: EventTime) {
+    /// Decodes the kept records of the open tick, and passes over its gaps.
+    fn take_kept(&mut self, recorded: Option<&TickRecord>) -> Result<(), LiveError> {
+        let Self { live, sources, partitions, tick, out, minutes, tolerance_ms, .. } = self;
+        let mut late = 0;
+        let (events_before, letters_before) = (out.events.len(), out.dead_letters.len());
+        for partition in &mut partitions.list {
+            let bound = partition.bound(recorded);
+            let Some(ReaderSource { feed, decoder }) =
+                sources.iter_mut().find(|source| source.feed.source == partition.source)
+            else {
+                continue;
+            };
+            while let Some(kept) = partition.kept.pop_front_if(|kept| kept.offset < bound) {
+                let message = KafkaMessage {
+                    partition: partition.number,
+                    offset: kept.offset,
+                    key: None,
+                    value: kept.value.as_deref(),
+                    headers: &kept.headers,
+                };
+                late += partition.message(&message, &mut **decoder, *tick, *tolerance_ms, minutes, out);
+            }
+            if partition.kept.is_empty()
+                && let Some(end) = partition.kept_end.take_if(|end| *end <= bound)
+            {
+                partition.end(end);
+            }
+            if let Some(gap) = partition.gap.take_if(|gap| gap.wanted < bound) {
+                pass_over(live, feed, partition, &gap, recorded, out)?;
+            }
+            if partition.short.is_some_and(|since| since.elapsed() >= SHORT_WAIT) && !partition.reaches(bound)
+            {
+                return Err(partition.records_gone(&feed.name, partition.next_offset, bound));
+            }
+        }
+        live.counters.count(out, events_before, letters_before, late);
+        Ok(())
+    }
+
+    /// Pauses the partitions that are beyond an event time, or behind a recorded tick; lets the others go on.
+    fn pause_beyond(&mut self, ceiling: EventTime, recorded: Option<&TickRecord>) {
         let mut reached = false;
         for partition in &mut self.partitions.list {
-            let beyond = partition.running.as_ref().is_some_and(|running| running.maximum() > ceiling);
+            let is_ahead = partition.running.as_ref().is_some_and(|running| running.maximum() > ceiling);
+            let beyond = if recorded.is_some() { partition.has(recorded) } else { is_ahead };
             if beyond != partition.paused {
                 partition.paused = beyond;
-                reached |= beyond;
+                reached |= beyond && recorded.is_none();
                 if let Some(source) =
                     self.sources.iter_mut().find(|source| source.feed.source == partition.source)
                 {
@@ -231,7 +294,7 @@ impl PartitionReader {
         }
     }
 
-    fn poll(&mut self, wait: Duration) -> Result<(), LiveError> {
+    fn poll(&mut self, wait: Duration, recorded: Option<&TickRecord>) -> Result<(), LiveError> {
         let Self { live, sources, partitions, tick, out, minutes, tolerance_ms, .. } = self;
         let (mut messages, mut bytes) = (0, 0);
         let (events_before, letters_before) = (out.events.len(), out.dead_letters.len());
@@ -248,20 +311,28 @@ impl PartitionReader {
                 | ConsumerEvent::End { partition: number, .. }
                 | ConsumerEvent::Gap { partition: number, .. }) = record;
                 let Some(partition) = partitions.get(feed.source, number) else { return };
+                let bound = partition.bound(recorded);
                 match record {
                     ConsumerEvent::Message(message) => {
                         let value = message.value.unwrap_or_default();
                         messages += 1;
                         bytes += value.len() as u64;
+                        if message.offset >= bound || !partition.kept.is_empty() {
+                            return partition.keep(&message);
+                        }
                         late +=
                             partition.message(&message, &mut **decoder, *tick, *tolerance_ms, minutes, out);
                     }
+                    ConsumerEvent::End { offset, .. } if offset > bound || !partition.kept.is_empty() => {
+                        partition.kept_end = Some(offset);
+                    }
                     ConsumerEvent::End { offset, .. } => {
-                        (partition.at_end, partition.was_at_end) = (true, true);
-                        partition.next_offset = offset;
+                        partition.end(offset);
+                        partition.short = (recorded.is_some() && offset < bound).then(Instant::now);
                     }
                     ConsumerEvent::Gap { wanted, low, high, .. } => {
-                        gaps.push(ReportedGap { number, wanted, low, high });
+                        let gap = ReportedGap { number, wanted, low, high };
+                        if wanted < bound { gaps.push(gap) } else { partition.gap = Some(gap) }
                     }
                 }
             };
@@ -274,17 +345,12 @@ impl PartitionReader {
             // The feed can be moved on only once its poll is over.
             for gap in gaps {
                 let partition = partitions.get(feed.source, gap.number).expect("its record was taken above");
-                pass_over(live, feed, partition, &gap, out)?;
+                pass_over(live, feed, partition, &gap, recorded, out)?;
             }
         }
-        let counters = &live.counters;
-        add(&counters.messages, messages);
-        add(&counters.bytes, bytes);
-        add(&counters.late, late);
-        add(&counters.events, (out.events.len() - events_before) as u64);
-        for letter in out.dead_letters[letters_before..].iter().filter(|letter| !letter.counted) {
-            add(&counters.dead_letters[letter.class()], 1);
-        }
+        add(&live.counters.messages, messages);
+        add(&live.counters.bytes, bytes);
+        live.counters.count(out, events_before, letters_before, late);
         Ok(())
     }
 
@@ -353,7 +419,7 @@ impl LivePartition {
     ) -> u64 {
         let KafkaMessage { offset, value, headers, .. } = *message;
         let value = value.unwrap_or_default();
-        self.at_end = false;
+        (self.at_end, self.short) = (false, None);
         self.next_offset = offset + 1;
         let (event, letter) = (out.events.len(), out.dead_letters.len());
         decoder.decode_with(value, headers, self.position(offset), out);
@@ -378,6 +444,45 @@ impl LivePartition {
             }
         }
         late
+    }
+
+    /// Notes that its end was reached.
+    fn end(&mut self, offset: u64) {
+        (self.at_end, self.was_at_end) = (true, true);
+        self.next_offset = offset;
+    }
+
+    /// Keeps a record for a later tick.
+    fn keep(&mut self, message: &KafkaMessage<'_>) {
+        self.kept_end = None;
+        self.kept.push_back(KeptMessage {
+            offset: message.offset,
+            value: message.value.map(Into::into),
+            headers: KeptHeaders::of(message.headers, usize::MAX).unwrap_or_default(),
+        });
+    }
+
+    /// Returns the offset that ends its part of a recorded tick.
+    fn bound(&self, recorded: Option<&TickRecord>) -> u64 {
+        // A partition that the tick doesn't have begins with a later one.
+        recorded.map_or(u64::MAX, |tick| tick.reached.get(self.index).map_or(0, |part| part.next_offset))
+    }
+
+    /// Returns whether its part of a recorded tick is read.
+    fn has(&self, recorded: Option<&TickRecord>) -> bool {
+        self.reaches(self.bound(recorded))
+    }
+
+    /// Returns whether no record before an offset is missing. Offsets of control records have none.
+    fn reaches(&self, bound: u64) -> bool {
+        self.next_offset >= bound
+            || self.kept.front().is_some_and(|kept| kept.offset >= bound)
+            || self.kept.is_empty() && self.kept_end.is_some_and(|end| end >= bound)
+    }
+
+    fn records_gone(&self, source: &str, from: u64, to: u64) -> LiveError {
+        let (source_name, number) = (source.to_owned(), self.number);
+        LiveError::RecordsGone { source_name, number, from, to: to.saturating_sub(1) }
     }
 
     /// Returns the times of its events, for a checkpoint.
@@ -408,10 +513,14 @@ fn pass_over(
     source: &mut SourceFeed,
     partition: &mut LivePartition,
     gap: &ReportedGap,
+    recorded: Option<&TickRecord>,
     out: &mut Decoded,
 ) -> Result<(), LiveError> {
     let ReportedGap { number, wanted, low, high } = *gap;
     if source.on_gap == OnGap::Stop {
+        if recorded.is_some() {
+            return Err(partition.records_gone(&source.name, wanted, partition.bound(recorded)));
+        }
         let topic = source.name.clone();
         return Err(KafkaError::Gap { topic, partition: number, wanted, low, high }.into());
     }

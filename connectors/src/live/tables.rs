@@ -1,5 +1,6 @@
 //! The reader of the tables: it watches files and follows topics.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -154,16 +155,25 @@ pub struct TableReader {
     slot: usize,
     feeds: Vec<Box<dyn TableFeed>>,
     read: TablesRead,
+    /// The changes in the ticks of an earlier life.
+    recorded: BTreeMap<Tick, TablesRead>,
     tick: Tick,
     answered: u64,
 }
 
 impl TableReader {
-    /// Makes the reader of all tables; `first` was read of them already.
+    /// Makes the reader of all tables; `first` was read of them already. `recorded` has their changes in the ticks of
+    /// an earlier life that are made again.
     #[must_use]
-    pub fn new(live: &Arc<Live>, first: TablesRead, feeds: Vec<Box<dyn TableFeed>>) -> Self {
+    pub fn new(
+        live: &Arc<Live>,
+        first: TablesRead,
+        feeds: Vec<Box<dyn TableFeed>>,
+        recorded: BTreeMap<Tick, TablesRead>,
+    ) -> Self {
         let tick = live.state().open;
-        Self { live: Arc::clone(live), slot: live.table_slot(), feeds, read: first, tick, answered: 0 }
+        let slot = live.table_slot();
+        Self { live: Arc::clone(live), slot, feeds, read: first, recorded, tick, answered: 0 }
     }
 
     /// Reads until the job ends. No tick is closed before the tables are complete. An error ends the job.
@@ -178,8 +188,15 @@ impl TableReader {
                 self.live.state().tables_read = true;
                 tracing::info!(ms = started.elapsed().as_millis(), "tables are read");
             }
-            if orders.cut != self.answered && (complete || orders.stopping) {
-                self.flush();
+            let is_replay = orders.recorded(self.tick).is_some();
+            if orders.cut != self.answered && (complete || orders.stopping || is_replay) {
+                if is_replay {
+                    if let Some(recorded) = self.recorded.remove(&self.tick) {
+                        self.send(recorded);
+                    }
+                } else {
+                    self.flush();
+                }
                 if orders.checkpoint {
                     let mut memory = TablesMemory::default();
                     self.feeds.iter().for_each(|feed| feed.remember(&mut memory));
@@ -197,7 +214,7 @@ impl TableReader {
                 failed = true;
                 self.live.fail(error);
             }
-            if self.read.changes.len() >= BATCH_CHANGES {
+            if self.read.changes.len() >= BATCH_CHANGES && orders.recorded(self.tick).is_none() {
                 self.flush();
             }
         }
@@ -216,12 +233,17 @@ impl TableReader {
 
     /// Hands over the changes that were read, to worker 0.
     fn flush(&mut self) {
-        let TablesRead { changes, definitions, dead_letters, warnings: _, unread } =
-            mem::take(&mut self.read);
-        add(&self.live.counters.table_unread, unread);
-        if changes.is_empty() && definitions.is_empty() && dead_letters.is_empty() {
+        let read = mem::take(&mut self.read);
+        self.send(read);
+    }
+
+    fn send(&self, read: TablesRead) {
+        add(&self.live.counters.table_unread, read.unread);
+        if read.changes.is_empty() && read.definitions.is_empty() && read.dead_letters.is_empty() {
             return;
         }
+        self.live.note_inputs(self.tick, &read);
+        let TablesRead { changes, definitions, dead_letters, .. } = read;
         add(&self.live.counters.table_changes, changes.len() as u64);
         add(&self.live.counters.table_dead_letters, dead_letters.len() as u64);
         let definitions = super::Message::Definitions(definitions);

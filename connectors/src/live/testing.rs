@@ -25,6 +25,13 @@ impl MemoryTopic {
         partitions.entry(partition).or_default().extend(messages);
     }
 
+    /// Returns another topic with the same messages.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { partitions: Arc::new(Mutex::new(partitions)), polls: Arc::default() }
+    }
+
     /// Returns the number of finished polls of all readers.
     #[must_use]
     pub fn polls(&self) -> u64 {

@@ -1,18 +1,20 @@
 //! Readers, coordinator and workers over topics in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use keytide_config::OnGap;
 use keytide_dataflow::model::{
-    AccessEvent, CallerLocation, Country, KeyId, NameId, Position, RequestId, RouteId, TickInfo,
+    AccessEvent, CallerLocation, Country, KeyId, NameId, PlanRow, Policy, Position, RequestId, RouteId,
+    TableChange, TableRow, TickInfo,
 };
 
 use super::testing::MemoryTopic;
 use super::*;
 use crate::decode::{Decoded, Decoder};
+use crate::ledger::AddedPartition;
 use crate::tables::TablesRead;
 
 const NOW: Tick = 1_800_000_000_000;
@@ -51,6 +53,7 @@ impl Decoder for Times {
 struct Job {
     live: Arc<Live>,
     topic: MemoryTopic,
+    cuts: Arc<Mutex<Vec<Cut>>>,
     threads: Vec<JoinHandle<()>>,
     workers: Vec<JoinHandle<Vec<Message>>>,
 }
@@ -64,6 +67,9 @@ struct Setup {
     /// How far the clock is set back once the job runs.
     set_back_ms: u64,
     checkpoints: Option<CheckpointRules>,
+    topic: MemoryTopic,
+    /// The ticks of an earlier life.
+    earlier: Vec<Cut>,
     /// Workers take ticks and don't compute them before this is set.
     computing: Arc<AtomicBool>,
 }
@@ -78,6 +84,8 @@ impl Default for Setup {
             tables: Vec::new(),
             set_back_ms: 0,
             checkpoints: None,
+            topic: MemoryTopic::default(),
+            earlier: Vec::new(),
             computing: Arc::new(AtomicBool::new(true)),
         }
     }
@@ -93,7 +101,17 @@ impl Job {
             checkpoints: setup.checkpoints,
         };
         let live = Live::new(NOW, options);
-        let topic = MemoryTopic::default();
+        let topic = setup.topic;
+        let recorded = setup.earlier.iter().filter(|cut| !cut.inputs.is_empty()).map(|cut| {
+            (cut.record.tick, TickInputs::read(&cut.inputs.clone().into_blocks().concat()).unwrap())
+        });
+        let recorded = recorded.collect();
+        live.replay(0, setup.earlier.iter().map(|cut| cut.record.clone()).collect());
+        for AddedPartition { source, number, offset } in
+            setup.earlier.iter().flat_map(|cut| cut.record.added.clone())
+        {
+            live.add_partition(PartitionInfo { source, source_index: 0, number, path: None }, offset);
+        }
         let mut threads = Vec::new();
         for slot in 0..setup.workers {
             let source = SourceFeed {
@@ -105,7 +123,7 @@ impl Job {
             let reader = PartitionReader::new(&live, slot, vec![source], &|_| Box::new(Times(0)));
             threads.push(thread::spawn(move || reader.run()));
         }
-        let tables = TableReader::new(&live, TablesRead::default(), setup.tables);
+        let tables = TableReader::new(&live, TablesRead::default(), setup.tables, recorded);
         threads.push(thread::spawn(move || tables.run()));
         let started = Instant::now();
         let clock = move || NOW - setup.set_back_ms + u64::try_from(started.elapsed().as_millis()).unwrap();
@@ -113,12 +131,14 @@ impl Job {
             let live = Arc::clone(&live);
             threads.push(thread::spawn(move || coordinate(&live, clock)));
         }
+        let cuts = Arc::<Mutex<Vec<Cut>>>::default();
         let run = |worker| {
             let (live, computing) = (Arc::clone(&live), Arc::clone(&setup.computing));
-            thread::spawn(move || run_worker(&live, worker, &computing))
+            let cuts = Arc::clone(&cuts);
+            thread::spawn(move || run_worker(&live, worker, &computing, &cuts))
         };
         let workers = (0..setup.workers).map(run).collect();
-        Self { live, topic, threads, workers }
+        Self { live, topic, cuts, threads, workers }
     }
 
     fn add_partition(&self, number: u32) {
@@ -146,14 +166,17 @@ impl Job {
     }
 }
 
-fn run_worker(live: &Live, worker: usize, computing: &AtomicBool) -> Vec<Message> {
+fn run_worker(live: &Live, worker: usize, computing: &AtomicBool, cuts: &Mutex<Vec<Cut>>) -> Vec<Message> {
     live.enter_worker(worker);
     let mut messages = Vec::new();
     let mut closed = VecDeque::new();
     loop {
         while let Some(message) = live.next(worker) {
-            if let Message::Close { info, .. } = &message {
+            if let Message::Close { info, checkpoint, .. } = &message {
                 closed.push_back(info.tick);
+                if *checkpoint && worker == 0 {
+                    live.end_checkpoint(Duration::ZERO);
+                }
             }
             messages.push(message);
         }
@@ -161,6 +184,7 @@ fn run_worker(live: &Live, worker: usize, computing: &AtomicBool) -> Vec<Message
             for tick in closed.drain(..) {
                 live.computed(worker, tick);
                 if worker == 0 {
+                    cuts.lock().unwrap().extend(live.take_cut(tick));
                     live.published(tick);
                 }
             }
@@ -282,7 +306,7 @@ fn a_worker_may_come_after_the_first_tick() {
     };
     let live = Live::new(NOW, options);
     let reader = PartitionReader::new(&live, 0, Vec::new(), &|_| Box::new(Times(0)));
-    let tables = TableReader::new(&live, TablesRead::default(), Vec::new());
+    let tables = TableReader::new(&live, TablesRead::default(), Vec::new(), BTreeMap::new());
     let coordinator = Arc::clone(&live);
     let threads = [
         thread::spawn(move || reader.run()),
@@ -481,4 +505,130 @@ fn new_decoders_take_effect_at_a_tick() {
     assert!(kinds.values().all(|kinds| kinds.len() == 1), "no tick is of both");
     let order: Vec<u32> = kinds.values().flatten().copied().collect();
     assert!(order.is_sorted() && order.first() == Some(&0) && order.last() == Some(&1));
+}
+
+/// Changes a table at some polls: a key's row gets another rate.
+struct Changing {
+    polls: u64,
+    changes: u64,
+}
+
+impl TableFeed for Changing {
+    fn poll(&mut self, _: Duration, read: &mut TablesRead) -> Result<(), LiveError> {
+        self.polls += 1;
+        if self.polls.is_multiple_of(7) {
+            let row =
+                PlanRow { id: NameId(self.changes % 5), name: NameId(self.changes), policy: Policy::Alert };
+            read.changes.push(TableChange { offset: self.changes, row: TableRow::Plan(row), deleted: false });
+            self.changes += 1;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        true
+    }
+
+    fn remember(&self, _: &mut TablesMemory) {}
+}
+
+/// By tick: the events in the order of their records, the number of dead letters, and the changes of tables.
+type Ticks = BTreeMap<Tick, (Vec<AccessEvent>, usize, Vec<TableChange>)>;
+
+fn contents(workers: &[Vec<Message>]) -> Ticks {
+    let mut ticks = Ticks::new();
+    for message in workers.iter().flatten() {
+        match message {
+            Message::Events { tick, events } => ticks.entry(*tick).or_default().0.extend(events),
+            Message::DeadLetters { tick, letters } => ticks.entry(*tick).or_default().1 += letters.len(),
+            Message::Tables { tick, changes, .. } => {
+                ticks.entry(*tick).or_default().2.extend(changes.iter().cloned());
+            }
+            Message::Definitions(_) | Message::Close { .. } => {}
+        }
+    }
+    for (events, ..) in ticks.values_mut() {
+        events.sort_by_key(|event| event.position);
+    }
+    ticks
+}
+
+#[test]
+fn recorded_ticks_are_made_again_from_the_same_records_with_any_number_of_workers() {
+    let checkpoints = Some(CheckpointRules { every_ms: 3_600_000 });
+    let tables: Vec<Box<dyn TableFeed>> = vec![Box::new(Changing { polls: 0, changes: 0 })];
+    let job = Job::start(Setup { workers: 2, checkpoints, tables, ..Setup::default() });
+    (0..3).for_each(|partition| job.add_partition(partition));
+    let mut count = 0;
+    for round in 0..60_u64 {
+        for partition in 0..4 {
+            let time = NOW - 600_000 + round * 4_000 * (1 + u64::from(partition) % 2);
+            // Some are late, and some can't be read.
+            let lines = [time, time + 1, time - 700_000].map(|time| time.to_string());
+            job.topic.append(partition, lines.into_iter().chain((round % 9 == 0).then(|| "bad".to_owned())));
+        }
+        count += if round < 30 { 9 } else { 12 };
+        if round == 30 {
+            job.add_partition(3);
+            count += 90;
+        }
+        job.wait_for_events(count);
+    }
+    job.wait("many ticks", |_| job.live.counters.ticks.load(Ordering::Relaxed) > 30);
+    let (topic, cuts) = (job.topic.clone(), Arc::clone(&job.cuts));
+    let first = contents(&job.end());
+    let cuts = mem::take(&mut *cuts.lock().unwrap());
+    assert!(cuts.len() > 30);
+    assert!(cuts.iter().any(|cut| !cut.inputs.is_empty()));
+    assert_eq!(
+        cuts.iter().map(|cut| cut.record.number).collect::<Vec<_>>(),
+        (1..=cuts.len() as u64).collect::<Vec<_>>()
+    );
+
+    for workers in 1..=3 {
+        let topic = topic.copy();
+        let setup = Setup { workers, checkpoints, topic, earlier: cuts.clone(), ..Setup::default() };
+        let open = cuts[0].record.tick;
+        assert_eq!(open, NOW);
+        let job = Job::start(setup);
+        let last = cuts.last().unwrap().record.tick;
+        job.wait("the recorded ticks are closed", |status| status.closed >= last);
+        (0..4).for_each(|partition| job.topic.append(partition, times(NOW, 5, 1)));
+        job.wait_for_events(count + 20);
+        let again = Arc::clone(&job.cuts);
+        let mut second = contents(&job.end());
+        let live = second.split_off(&(last + 1));
+        assert_eq!(second, first, "{workers} workers");
+        assert_eq!(live.values().map(|(events, ..)| events.len()).sum::<usize>(), 20);
+        for (again, cut) in again.lock().unwrap().iter().zip(&cuts) {
+            assert_eq!(again.record, cut.record);
+            assert_eq!(again.earlier.as_ref(), Some(&cut.record));
+        }
+    }
+}
+
+#[test]
+fn a_replay_without_its_records_ends_the_job_and_a_stop_ends_it_before_its_end() {
+    let reached = vec![PartitionProgress { next_offset: 50, ..PartitionProgress::default() }];
+    let added = vec![AddedPartition { source: "gateway".to_owned(), number: 0, offset: 0 }];
+    let record = TickRecord { number: 1, tick: NOW, reached, added, ..TickRecord::default() };
+    let earlier = vec![Cut { record, ..Cut::default() }];
+    let checkpoints = Some(CheckpointRules { every_ms: 3_600_000 });
+    // Retention took the first records.
+    let job = Job::start(Setup { low: 20, checkpoints, earlier: earlier.clone(), ..Setup::default() });
+    job.topic.append(0, times(NOW, 60, 1));
+    job.wait("it fails", |_| job.live.error().is_some());
+    let error = job.live.error().unwrap().to_string();
+    assert!(error.contains("partition 0 has no records from offset 0 to 49 any more"), "{error}");
+    let cuts = Arc::clone(&job.cuts);
+    job.end();
+    assert!(cuts.lock().unwrap().is_empty(), "nothing was closed");
+    // The rest of the tick isn't there yet.
+    let job = Job::start(Setup { checkpoints, earlier, ..Setup::default() });
+    job.topic.append(0, times(NOW, 30, 1));
+    job.wait_for_events(30);
+    let cuts = Arc::clone(&job.cuts);
+    job.end();
+    assert!(cuts.lock().unwrap().is_empty());
 }

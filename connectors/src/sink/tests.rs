@@ -528,7 +528,7 @@ fn headers_of_dead_letters_are_bounded_and_cut_between_characters() {
     let broker = MockBroker::new();
     let mut publisher = open(Some(kafka(&broker)), None);
     let letter = TableDeadLetter {
-        table: "keys",
+        table: "keys".into(),
         location: RowLocation::Topic { topic: "keys".into(), partition: 2, offset: 5 },
         reason: "ä".repeat(2_000),
         length: 1,

@@ -65,7 +65,7 @@ const ROWS: u64 = 10_000_000;
 const BAD_ROWS: usize = 100_000;
 
 /// Rows that were read from the tables, or changes of them.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablesRead {
     /// Upserts and deletions of rows, for keys, then subscriptions, plans and leaks, each in the order of its file or
     /// topic. Offsets count from 0 in each table.
@@ -75,6 +75,7 @@ pub struct TablesRead {
     /// Rows that could not be accepted, in the same order.
     pub dead_letters: Vec<TableDeadLetter>,
     /// Warnings for the operator, one sentence each.
+    #[serde(skip)]
     pub warnings: Vec<String>,
     /// Values of optional columns that could not be read and count as unknown.
     pub unread: u64,
@@ -109,8 +110,29 @@ impl TablesMemory {
         self.len() == 0
     }
 
+    /// Adds the changes of a tick, after which the rows are those that were held then.
+    pub fn apply(&mut self, read: &TablesRead) {
+        let mut by_table: BTreeMap<&'static str, Vec<&TableChange>> = BTreeMap::new();
+        for change in &read.changes {
+            by_table.entry(table_of(&change.row)).or_default().push(change);
+        }
+        for (name, changes) in by_table {
+            self.0.entry(name.to_owned()).or_default().apply(changes);
+        }
+    }
+
     fn table(&self, name: &str) -> Cow<'_, TableMemory> {
         self.0.get(name).map_or_else(Cow::default, Cow::Borrowed)
+    }
+}
+
+/// Returns the name of the table that a row is of.
+fn table_of(row: &TableRow) -> &'static str {
+    match row {
+        TableRow::Key(_) => "keys",
+        TableRow::Subscription(_) => "subscriptions",
+        TableRow::Plan(_) => "plans",
+        TableRow::Leak(_) => "leaks",
     }
 }
 
@@ -126,10 +148,10 @@ impl TablesRead {
 }
 
 /// A row that could not be accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableDeadLetter {
     /// `keys`, `subscriptions`, `plans` or `leaks`.
-    pub table: &'static str,
+    pub table: Cow<'static, str>,
     pub location: RowLocation,
     /// States what is wrong with the row, and never quotes it.
     pub reason: String,
@@ -141,7 +163,7 @@ pub struct TableDeadLetter {
 }
 
 /// The location of a row. It displays as `path:line` or `topic[partition]@offset`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RowLocation {
     File {
         path: Arc<Path>,

@@ -309,7 +309,7 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
             self.first_bad_line = line;
         }
         let location = RowLocation::File { path: Arc::clone(&self.shared_path), line };
-        self.dead_letters.push(TableDeadLetter { table, location, reason, length, sha256 });
+        self.dead_letters.push(TableDeadLetter { table: table.into(), location, reason, length, sha256 });
         Ok(())
     }
 

@@ -24,6 +24,7 @@
 //! Two different message keys have the same slot with a probability of 2^-128.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use hashbrown::HashMap;
 use keytide_dataflow::model::{EventTime, TableChange, TableRow};
@@ -90,6 +91,24 @@ pub(super) struct TableMemory {
 impl TableMemory {
     pub(super) fn len(&self) -> u64 {
         self.rows.len() as u64
+    }
+
+    /// Adds changes as [`UpsertState`] emits them: a deletion ends all rows of its key or id, a dated row is one more,
+    /// and an undated one takes the place of all.
+    pub(super) fn apply<'a>(&mut self, changes: impl IntoIterator<Item = &'a TableChange>) {
+        let mut rows: BTreeMap<RowId, Vec<TableRow>> = BTreeMap::new();
+        for row in mem::take(&mut self.rows) {
+            rows.entry(row_id(&row)).or_default().push(row);
+        }
+        for TableChange { offset, row, deleted } in changes {
+            self.next_offset = offset + 1;
+            let of_id = rows.entry(row_id(row)).or_default();
+            if *deleted || valid_from(row).is_none() {
+                of_id.clear();
+            }
+            of_id.extend((!deleted).then(|| row.clone()));
+        }
+        self.rows = rows.into_values().flatten().collect();
     }
 }
 

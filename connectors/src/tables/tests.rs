@@ -450,7 +450,7 @@ fn offsets_count_in_each_table() {
     assert_eq!(read.definitions.len(), 3, "each string once, over all tables");
     assert_eq!(read.dead_letters.len(), 1);
     let place = RowLocation::File { path: directory.path().join("keys").into(), line: 3 };
-    assert_eq!((read.dead_letters[0].table, &read.dead_letters[0].location), ("keys", &place));
+    assert_eq!((&*read.dead_letters[0].table, &read.dead_letters[0].location), ("keys", &place));
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl Gateways {
             let info = PartitionInfo { source: "gateway".into(), source_index: 0, number, path: None };
             live.add_partition(info, 0);
         }
-        let tables = TableReader::new(&live, TablesRead::default(), Vec::new());
+        let tables = TableReader::new(&live, TablesRead::default(), Vec::new(), BTreeMap::new());
         let clock = Arc::new(AtomicU64::new(NOW));
         let (results, collected) = mpsc::channel::<TickOutput>();
         let (of_coordinator, of_worker) = (Arc::clone(&live), Arc::clone(&live));

@@ -148,7 +148,7 @@ impl LiveJob {
         }
         let mut feeds = tables.feeds;
         feeds.push(Box::new(GeoFeed::new(tables.watched_geo, config, &live)));
-        let reader = TableReader::new(&live, tables.first, feeds);
+        let reader = TableReader::new(&live, tables.first, feeds, BTreeMap::new());
         threads.push(spawn("tables".to_owned(), move || reader.run())?);
         threads.push(watch(&live, sources, known)?);
 

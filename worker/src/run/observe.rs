@@ -256,7 +256,7 @@ mod tests {
         let change = TableChange { offset: 0, row: TableRow::Plan(plan), deleted: false };
         let tables = TablesRead { changes: vec![change], ..TablesRead::default() };
         let reader = PartitionReader::new(&live, 0, Vec::new(), &|_| unreachable!("there is no source"));
-        let tables = TableReader::new(&live, tables, Vec::new());
+        let tables = TableReader::new(&live, tables, Vec::new(), BTreeMap::new());
         let observed = Arc::new(WorkerStats::default());
         let (results, collected) = mpsc::channel();
         let (working, watched) = (Arc::clone(&live), Arc::clone(&observed));

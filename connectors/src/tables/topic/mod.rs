@@ -126,7 +126,7 @@ impl TopicTable {
         if let Err(reason) = self.record(key, value, at, out) {
             let value = value.unwrap_or_default();
             out.dead_letters.push(TableDeadLetter {
-                table: self.table.name(),
+                table: self.table.name().into(),
                 location: self.location(at),
                 reason,
                 length: value.len() as u64,
